@@ -1,5 +1,5 @@
 /**
- * Time as a parameter. Wall time is compared with time stamps of others (token expiry, object
+ * Time as a parameter. Wall time is compared with time stamps from outside (token expiry, object
  * creation); monotonic time measures durations. Tests set both.
  */
 export interface Clock {
@@ -7,7 +7,10 @@ export interface Clock {
   wallMs(): number;
   /** Milliseconds since an arbitrary origin; never goes back. */
   monotonicMs(): number;
-  /** Runs `work` once after `delayMs`; the returned function disarms it. Never keeps the process alive. */
+  /**
+   * Runs `work` once after `delayMs`; the returned function disarms it. Never keeps the process
+   * alive.
+   */
   schedule(delayMs: number, work: () => void): () => void;
 }
 

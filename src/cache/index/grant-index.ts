@@ -15,8 +15,8 @@
  * 4. Several matches are sorted, identities by creation time and then name, other objects by name,
  *    never by order of arrival.
  *
- * Pods with the same namespace and label value form one label group, divided by service account if a
- * binding names one. A change of a binding or identity recomputes one group and its pods only.
+ * Pods with the same namespace and label value form one label group, divided by service account if
+ * a binding names one. A change of a binding or identity recomputes one group and its pods only.
  */
 import { objectKey } from './object-name.ts';
 import { MemoryObjectStore } from './object-store.ts';
@@ -168,8 +168,8 @@ export class GrantIndex {
   }
 
   /**
-   * The grants of a pod, or `undefined` when no such pod is stored. O(1), without allocation; returns
-   * the same object until the pod's grants change.
+   * The grants of a pod, or `undefined` when no such pod is stored. O(1), without allocation;
+   * returns the same object until the pod's grants change.
    */
   grantsOf(podUid: string): PodGrants | undefined {
     return this.#entries.get(podUid)?.grants;
@@ -300,7 +300,9 @@ export class GrantIndex {
     for (const entry of this.#entriesByGroup.of(groupKey)) this.#touched.add(entry);
   }
 
-  /** Ends a step: recomputes all touched pods, then notifies, so that no observer sees half a step. */
+  /**
+   * Ends a step: recomputes all touched pods, then notifies, so that no observer sees half a step.
+   */
   #settle(what: 'pods' | 'grants'): void {
     let changed = what === 'pods';
     for (const entry of this.#touched) {
@@ -483,7 +485,10 @@ function byAge(a: Aged, b: Aged): number {
   return a.createdAtWallMs - b.createdAtWallMs || byName(a, b);
 }
 
-/** The `count` oldest, oldest first. One pass without sorting all: namespace users decide how many bindings exist. */
+/**
+ * The `count` oldest, oldest first. One pass without sorting all: namespace users decide how many
+ * bindings exist.
+ */
 export function oldest<T extends Aged>(all: readonly T[], count: number): T[] {
   if (all.length <= count) return [...all];
   const chosen: T[] = [];

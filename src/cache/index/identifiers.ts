@@ -1,6 +1,6 @@
 /**
- * Normal forms of Azure identifiers. Client ids (GUIDs) and ARM resource ids are case-insensitive, and
- * people paste them with stray blanks and slashes. Keys are made from the normal form only.
+ * Normal forms of Azure identifiers. Client ids (GUIDs) and ARM resource ids are case-insensitive,
+ * and people paste them with stray blanks and slashes. Keys are made from the normal form only.
  */
 
 /** Trimmed and in lower case; empty for a blank text. */

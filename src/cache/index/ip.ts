@@ -7,9 +7,9 @@ import { isIPv4, isIPv6, SocketAddress } from 'node:net';
 const mappedPrefix = '::ffff:';
 
 /**
- * The canonical spelling of an address: dotted for IPv4 and IPv4-mapped IPv6, the C library's spelling
- * for every other IPv6 address. A zone id is dropped. Leading zeros in an IPv4 octet are refused,
- * because some parsers read them as octal.
+ * The canonical spelling of an address: dotted for IPv4 and IPv4-mapped IPv6, the C library's
+ * spelling for every other IPv6 address. A zone id is dropped. Leading zeros in an IPv4 octet are
+ * refused, because some parsers read them as octal.
  *
  * @returns `undefined` when the text is no address; never throws. A dotted IPv4 text is returned
  * unchanged, without allocation.

@@ -13,7 +13,9 @@ export function isSameObject<T extends StoredObject>(one: T, other: T): boolean 
   return isDeepStrictEqual({ ...one, resourceVersion: other.resourceVersion }, other);
 }
 
-/** Objects of one kind by namespace and name. An equal object is no change; the stored one is kept. */
+/**
+ * Objects of one kind by namespace and name. An equal object is no change; the stored one is kept.
+ */
 export class MemoryObjectStore<T extends StoredObject> implements ObjectStore<T> {
   readonly #observer: StoreObserver<T>;
   #objects = new Map<string, T>();

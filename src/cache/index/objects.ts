@@ -3,7 +3,9 @@
  * are plain readonly data and never mutated.
  */
 
-/** Reference to one stored object. `uid` differs between a re-created object and its predecessor. */
+/**
+ * Reference to one stored object. `uid` differs between a re-created object and its predecessor.
+ */
 export interface ObjectRef {
   readonly namespace: string;
   readonly name: string;
@@ -42,7 +44,9 @@ export function hasEnded({ phase }: Pick<Pod, 'phase'>): boolean {
 
 /** `AzureIdentity`. Absent strings are empty. */
 export interface Identity extends StoredObject {
-  /** 0 user-assigned, 1 secret, 2 certificate, 3 federated; a request for any other type is refused. */
+  /**
+   * 0 user-assigned, 1 secret, 2 certificate, 3 federated; a request for any other type is refused.
+   */
   readonly type: number;
   readonly clientId: string;
   readonly resourceId: string;
@@ -63,7 +67,10 @@ export interface EntraSettings {
   /** `spec.clientPassword`: the Secret of types 1 and 2. Both parts are empty when absent. */
   readonly secretNamespace: string;
   readonly secretName: string;
-  /** `spec.federation`: owner of the service account that is the subject of type 3; empty means `pod`. */
+  /**
+   * `spec.federation`: owner of the service account that is the subject of type 3; empty means
+   * `pod`.
+   */
   readonly federation: string;
 }
 
@@ -71,7 +78,10 @@ export interface EntraSettings {
 export interface Binding extends StoredObject {
   readonly identityName: string;
   readonly selector: string;
-  /** `spec.serviceAccount`: the binding applies to pods of this service account only; empty means any. */
+  /**
+   * `spec.serviceAccount`: the binding applies to pods of this service account only; empty means
+   * any.
+   */
   readonly serviceAccount: string;
   readonly createdAtWallMs: number;
 }
@@ -81,7 +91,9 @@ export interface Exception extends StoredObject {
   readonly podLabels: Readonly<Record<string, string>>;
 }
 
-/** `AzureIdentityGrant`, a cluster-scoped object: its namespace is empty. Absent lists are empty. */
+/**
+ * `AzureIdentityGrant`, a cluster-scoped object: its namespace is empty. Absent lists are empty.
+ */
 export interface IdentityGrant extends StoredObject {
   /** Exact names; `*` is every namespace. */
   readonly namespaces: readonly string[];

@@ -52,12 +52,14 @@ export class OwnerIndex {
     return findFor(namespace, this.#byResourceId.of(normaliseResourceId(resourceId)));
   }
 
-  /** One of those by which exceptions of the namespace are honoured. */
+  /** One of the grants by which exceptions of the namespace are honored. */
   grantOfNodeIdentities(namespace: string): IdentityGrant | undefined {
     return findFor(namespace, this.#ofNode);
   }
 
-  /** Calls `observer` once after each step that changed a grant. The returned function unsubscribes. */
+  /**
+   * Calls `observer` once after each step that changed a grant. The returned function unsubscribes.
+   */
   onChange(observer: () => void): () => void {
     return this.#observers.add(observer);
   }

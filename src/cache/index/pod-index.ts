@@ -3,8 +3,8 @@
  *
  * 1. Every address of a pod is a key, in canonical form. Host-network pods share the node's address
  *    and Succeeded or Failed pods no longer own theirs, so both are found by name and UID only.
- * 2. Two pods with the same address are both refused until one of them is deleted: a guess would give
- *    one pod the other's identity.
+ * 2. Two pods with the same address are both refused until one of them is deleted: a guess would
+ *    give one pod the other's identity.
  * 3. One object per UID and one per name; a late delete event of a predecessor changes nothing.
  * 4. Every step is synchronous and complete before observers are notified.
  */
@@ -114,8 +114,8 @@ export class PodIndex implements ObjectStore<Pod> {
   }
 
   /**
-   * Wall milliseconds at which the pod got its current binding label: its creation if the label never
-   * changed, else the arrival of the change. 0 for a pod that is not stored.
+   * Wall milliseconds at which the pod got its current binding label: its creation if the label
+   * never changed, else the arrival of the change. 0 for a pod that is not stored.
    */
   labelledSinceWallMs(uid: string): number {
     return this.#tables.byUid.get(uid)?.labelledSinceWallMs ?? 0;
@@ -134,9 +134,9 @@ export class PodIndex implements ObjectStore<Pod> {
   }
 
   /**
-   * Calls `observer` once after each replace, upsert or remove that changed something and is complete,
-   * with the UIDs of the pods that were added, changed or deleted, each once. The returned function
-   * unsubscribes.
+   * Calls `observer` once after each replace, upsert or remove that changed something and is
+   * complete, with the UIDs of the pods that were added, changed or deleted, each once. The
+   * returned function unsubscribes.
    */
   onChange(observer: (uids: readonly string[]) => void): () => void {
     return this.#observers.add(observer);
@@ -189,8 +189,8 @@ function differences(before: Tables, after: Tables): readonly string[] {
 }
 
 /**
- * Overwrites existing keys instead of deleting and adding them: V8 rehashes a map after a few hundred
- * deletions, which makes that event slow.
+ * Overwrites existing keys instead of deleting and adding them: V8 rehashes a map after a few
+ * hundred deletions, which makes that event slow.
  */
 function store(tables: Tables, entry: Entry): void {
   const { pod, addresses } = entry;

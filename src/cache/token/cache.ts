@@ -1,25 +1,26 @@
 /**
  * Tokens by key, in front of every source. Pure: no I/O; time, randomness and the source are given.
  *
- * 1. At most one fetch per key is in flight, owned by the cache. Callers that arrive meanwhile wait for
- *    it and share its outcome, success or failure. A waiter leaves at its own deadline; the fetch goes
- *    on.
- * 2. From half of its life on (see `refresh-policy.ts`) a token is refreshed in the background, if it
- *    was used in the last hours and `isWanted` returns true. Otherwise it is left to expire, and the
- *    next use resumes the refresh. A failed refresh does not harm the token.
+ * 1. At most one fetch per key is in flight, owned by the cache. Callers that arrive meanwhile wait
+ *    for it and share its outcome, success or failure. A waiter leaves at its own deadline; the
+ *    fetch continues.
+ * 2. From half of its life on (see `refresh-policy.ts`) a token is refreshed in the background, if
+ *    it was used in the last hours and `isWanted` returns true. Otherwise it is left to expire, and
+ *    the next use resumes the refresh. A failed refresh does not harm the token.
  * 3. With less than `minLifeMs` left, a caller waits for a new token, and gets the old one if it is
  *    still valid when the wait ends. An expired token is never served (see `entry.ts`).
  * 4. A failure with a cooldown is returned at once during that time, for its key only (see
  *    `negative-cache.ts`).
- * 5. A rate limiter bounds the fetches from each upstream; callers go first, pod by pod in turn. If its
- *    queue is full, a caller gets a valid token from memory, or `overloaded`.
+ * 5. A rate limiter bounds the fetches from each upstream; callers go first, pod by pod in turn. If
+ *    its queue is full, a caller gets a valid token from memory, or `overloaded`.
  * 6. Everything is bounded: tokens (LRU eviction, also within a group), negative entries, waiters,
  *    fetches.
- * 7. `drop` takes effect at once: the result of a running fetch for a dropped key is not stored. After
- *    disposal no timer is armed, and every waiter has its answer.
+ * 7. `drop` takes effect at once: the result of a running fetch for a dropped key is not stored.
+ *    After disposal no timer is armed, and every waiter has its answer.
  * 8. Requests with the same key may differ in fields that `drop` matches. A token in memory and the
- *    fetch of its successor belong to the same request, so that `drop` treats both alike. An internal
- *    error for one key fails the callers of that key and evicts its token; other keys are unaffected.
+ *    fetch of its successor belong to the same request, so that `drop` treats both alike. An
+ *    internal error for one key fails the callers of that key and evicts its token; other keys are
+ *    unaffected.
  *
  * `R` is the request to the source, `F` its type of failure.
  */
@@ -40,8 +41,8 @@ export type Fetched<F extends Cooldown> =
 /**
  * Where an answer comes from: `hit` memory, `miss` a fetch that this caller started, `coalesced` a
  * fetch that another caller started, `stale` a valid token because the refresh failed or takes too
- * long, `negative` a cached failure, `timeout` nothing before the caller's deadline, `overloaded` the
- * queue or the waiters are at their limit.
+ * long, `negative` a cached failure, `timeout` nothing before the caller's deadline, `overloaded`
+ * the queue or the waiters are at their limit.
  */
 export type CacheOutcome =
   'hit' | 'miss' | 'coalesced' | 'stale' | 'negative' | 'timeout' | 'overloaded';
@@ -57,8 +58,8 @@ export type Cached<F extends Cooldown> =
     };
 
 /**
- * Outcome of a background refresh that was due: `deferred` the rate limiter's queue is full, `skipped`
- * the token is left to expire.
+ * Outcome of a background refresh that was due: `deferred` the rate limiter's queue is full,
+ * `skipped` the token is left to expire.
  */
 export type RefreshOutcome = 'ok' | 'failed' | 'deferred' | 'skipped';
 
@@ -217,8 +218,8 @@ export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposab
   }
 
   /**
-   * Fetches a new token although one is in memory; concurrent callers share the fetch. Within `pauseMs`
-   * of the last renewal it returns the token in memory.
+   * Fetches a new token although one is in memory; concurrent callers share the fetch. Within
+   * `pauseMs` of the last renewal it returns the token in memory.
    */
   renew(request: R, pauseMs: number): Promise<Cached<F>> {
     const entry = this.#entries.get(request.key);
@@ -250,7 +251,7 @@ export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposab
     return [...statuses.values()];
   }
 
-  /** Each token in memory. Counts as no use. O(tokens). */
+  /** Each token in memory. Does not count as a use. O(tokens). */
   *tokens(): Iterable<{ readonly request: R; readonly token: TokenStatus }> {
     for (const entry of this.#entries.values()) {
       const token = this.#statusOf(entry);
@@ -448,7 +449,7 @@ export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposab
     const arrival = { rendered, nowWallMs, nowMs: this.#clock.monotonicMs(), minLifeMs };
     let entry = this.#entries.get(request.key);
     if (entry === undefined) {
-      // The token was evicted during its refresh, in favour of more recently used ones.
+      // The token was evicted during its refresh, in favor of more recently used ones.
       if (!isForCaller) return;
       entry = new CacheEntry(request, arrival, this.#onDue);
       this.#entries.set(request.key, entry);

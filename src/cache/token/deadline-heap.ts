@@ -1,6 +1,6 @@
 /**
- * A binary heap of deadlines, soonest first. Each item stores its own index, so that removing one from
- * the middle is O(log n) and allocates nothing.
+ * A binary heap of deadlines, soonest first. Each item stores its own index, so that removing one
+ * from the middle is O(log n) and allocates nothing.
  */
 
 /** An item of a heap. Only the heap writes both fields; `heapIndex` is -1 outside of a heap. */

@@ -9,11 +9,11 @@
  *     └─────────┴──────────► dead             expired, evicted or dropped; final
  * ```
  *
- * The expiry is computed by two clocks: by wall time, and by monotonic time from the life on arrival.
- * The earlier expiry decides whether the token is served, the later one whether it is kept. So a wall
- * clock that steps forward causes a refresh without losing the token, which is served again when the
- * clock is corrected, and a wall clock that steps back does not prolong its life. If the source sent
- * its own time, a wall clock that is wrong on arrival is compensated.
+ * The expiry is computed by two clocks: by wall time, and by monotonic time from the life on
+ * arrival. The earlier expiry decides whether the token is served, the later one whether it is
+ * kept. So a wall clock that steps forward causes a refresh without losing the token, which is
+ * served again when the clock is corrected, and a wall clock that steps back does not prolong its
+ * life. If the source sent its own time, a wall clock that is wrong on arrival is compensated.
  */
 import type { QueuedTimer } from './timer-queue.ts';
 import type { Keyed } from './negative-cache.ts';
@@ -54,9 +54,9 @@ export class CacheEntry<R extends Keyed> implements QueuedTimer, Linked<CacheEnt
   expiresAtWallMs: number;
   expiresAtMs: number;
   /**
-   * The token is served without a fetch while it has at least this much life. A token that arrived with
-   * less than `minLifeMs` is served until half of its life, or every request would cause a fetch from a
-   * source that has no better token.
+   * The token is served without a fetch while it has at least this much life. A token that arrived
+   * with less than `minLifeMs` is served until half of its life, or every request would cause a
+   * fetch from a source that has no better token.
    */
   floorMs: number;
   /** Consecutive tokens that arrived with less than `minLifeMs`. */

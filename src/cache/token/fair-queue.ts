@@ -2,7 +2,8 @@
  * A queue that serves namespaces in turn, the pods of a namespace in turn, and the entries of a pod
  * in order of arrival. A pod that queues a hundred entries delays another pod by one of them.
  *
- * An entry that several pods wait for is queued for each of them and leaves at the first of their turns.
+ * An entry that several pods wait for is queued for each of them and leaves at the first of their
+ * turns.
  */
 
 /** The pod that a queued entry is charged to. */

@@ -1,6 +1,6 @@
 /**
- * One fetch for one key, queued or running, and its waiters. The cache owns it: a waiter that leaves
- * does not cancel it.
+ * One fetch for one key, queued or running, and its waiters. The cache owns it: a waiter that
+ * leaves does not cancel it.
  */
 import type { QueuedTimer } from './timer-queue.ts';
 import type { Keyed } from './negative-cache.ts';

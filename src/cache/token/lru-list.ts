@@ -1,7 +1,7 @@
 /**
  * Items in the order of their last use, as an intrusive linked list: moving an item to the front is
- * O(1) and allocates nothing. Deleting and setting it in a `Map` makes V8 rehash the map: 57 ns a use
- * instead of 17 ns (500 keys, Node 26, look-up included).
+ * O(1) and allocates nothing. Deleting and setting it in a `Map` makes V8 rehash the map: 57 ns a
+ * use instead of 17 ns (500 keys, Node 26, look-up included).
  */
 
 /** An item of a list. Only the list writes both fields. */

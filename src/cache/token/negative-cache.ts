@@ -1,8 +1,8 @@
 /**
  * Cached failures by key.
  *
- * 1. A failure names its own cooldown. Consecutive failures double it up to 10 s; a longer cooldown,
- *    as of a `Retry-After`, is kept as it is.
+ * 1. A failure names its own cooldown. Consecutive failures double it up to 10 s; a longer
+ *    cooldown, as of a `Retry-After`, is kept as it is.
  * 2. A success resets the count of failures, and so does a pause of `forgetAfterMs`.
  * 3. Bounded: the key with the oldest failure is evicted first.
  */

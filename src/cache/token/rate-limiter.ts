@@ -1,7 +1,7 @@
 /**
  * Bounds the requests to one upstream: at once, and within any second. Callers go before background
- * work, pod by pod in turn (see `fair-queue.ts`); background work runs in order of arrival. Pure; at
- * most one timer.
+ * work, pod by pod in turn (see `fair-queue.ts`); background work runs in order of arrival. Pure;
+ * at most one timer.
  *
  * The rate is a sliding window and not a token bucket: a full bucket would let its size through in
  * addition to a second's refill, but the upstream limits the requests within one second.
@@ -10,7 +10,9 @@ import type { Clock } from '../clock.ts';
 import { FairQueue, type Party } from './fair-queue.ts';
 
 export interface Task {
-  /** Called at the task's turn, within `enter` or later. The task ends with `leave`. Must not throw. */
+  /**
+   * Called at the task's turn, within `enter` or later. The task ends with `leave`. Must not throw.
+   */
   start(): void;
 }
 

@@ -1,6 +1,6 @@
 /**
- * Many deadlines on one timer, which is armed for the soonest. Removing that deadline does not rearm
- * the timer: firing for nothing costs less than rearming at every removal.
+ * Many deadlines on one timer, which is armed for the soonest. Removing that deadline does not
+ * rearm the timer: a needless firing costs less than rearming at every removal.
  */
 import type { Clock } from '../clock.ts';
 import { DeadlineHeap, type Deadline } from './deadline-heap.ts';

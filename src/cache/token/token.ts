@@ -13,8 +13,8 @@ export interface Token {
   /** Life on arrival in seconds, if the source sent it; independent of the wall clock. */
   readonly livesForS?: number;
   /**
-   * How far the wall clock was ahead of the source's clock on arrival; negative if behind; default 0.
-   * The expiry is a time of the source's clock.
+   * How far the wall clock was ahead of the source's clock on arrival; negative if behind; default
+   * 0. The expiry is a time of the source's clock.
    */
   readonly clockAheadMs?: number;
   readonly notBeforeWallS: number;
@@ -22,7 +22,9 @@ export interface Token {
   readonly extExpiresAtWallS: number | undefined;
   /** Refresh time named by the source, if it sent one. */
   readonly refreshAtWallS?: number;
-  /** Id of the fetch that delivered it: a GUID, and the correlation id in the request to the source. */
+  /**
+   * Id of the fetch that delivered it: a GUID, and the correlation id in the request to the source.
+   */
   readonly fetchId?: string;
 }
 
@@ -42,9 +44,9 @@ export function endsAtWallMs({ expiresAtWallS, clockAheadMs = 0 }: Token): numbe
 }
 
 /**
- * The JSON body of a token response, rendered when the token arrives, with gaps for the two relative
- * times. Key order and string values are those of the real IMDS: .NET maps `expires_in` and
- * `expires_on` to one field and uses the last one.
+ * The JSON body of a token response, rendered when the token arrives, with gaps for the two
+ * relative times. Key order and string values are those of the real IMDS: .NET maps `expires_in`
+ * and `expires_on` to one field and uses the last one.
  */
 export class RenderedToken {
   readonly token: Token;
@@ -66,8 +68,8 @@ export class RenderedToken {
   }
 
   /**
-   * The body at `wallMs`; `expires_in` is never negative. Like the real service, it repeats the id of
-   * the request.
+   * The body at `wallMs`; `expires_in` is never negative. Like the real service, it repeats the id
+   * of the request.
    */
   body(wallMs: number, asked?: RequestedId): string {
     const nowS = Math.floor(wallMs / 1000);
@@ -82,8 +84,8 @@ export class RenderedToken {
   }
 
   /**
-   * Seconds. A clock that was ahead may have been corrected since, which would report too long a life.
-   * The reported life is then capped so low that a client does not keep the token.
+   * Seconds. A clock that was ahead may have been corrected since, which would report too long a
+   * life. The reported life is then capped so low that a client does not keep the token.
    */
   #leftS(nowS: number): number {
     const { expiresAtWallS, clockAheadMs = 0 } = this.token;

@@ -1,4 +1,4 @@
-/** Where the tokens of an identity are got, by the operator's settings. Pure. */
+/** The authority that issues the tokens of an identity, from the operator's settings. Pure. */
 import type { Config } from '../config/config.ts';
 import { resolveAuthority } from '../sources/entra/clouds.ts';
 import type { ResolveAuthority } from './resolve-upstream.ts';

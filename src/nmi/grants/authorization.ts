@@ -8,7 +8,7 @@ import type { GrantRefusal, NamedSelector } from './grant.ts';
 import type { GrantEntry } from './identity-owners.ts';
 import type { NearMiss } from './near-miss.ts';
 
-/** A pod's right to a token, in the upstream's terms. */
+/** A pod's authorization for a token, in the upstream's terms. */
 export interface Authorized {
   readonly kind: 'authorized';
   readonly pod: Pod;
@@ -24,7 +24,7 @@ export interface Authorized {
   readonly by: string;
 }
 
-/** The object ids of identities are the upstream's knowledge: one of these may have the one asked. */
+/** Only the upstream has the object ids of identities: one of these may have the requested one. */
 export interface ByObjectId {
   readonly kind: 'by-object-id';
   readonly pod: Pod;
@@ -32,12 +32,12 @@ export interface ByObjectId {
   readonly objectId: string;
 }
 
-/** What the text of a refusal names: of a caller that is no known pod. */
+/** The facts in the text of a refusal, for a caller that is no known pod. */
 export type CallerFacts =
   | { readonly about: 'unattested' | 'outlived' | 'unknown-name' }
   | { readonly about: 'unavailable'; readonly why: string }
   | { readonly about: 'shared-address' | 'misplaced-address'; readonly ip: string }
-  /** `why`: what goes wrong with the watches, if something does. */
+  /** `why`: the problem of the watches, if any. */
   | { readonly about: 'agent-starting'; readonly why?: string }
   | {
       readonly about: 'stale-addresses' | 'unknown-address';
@@ -45,7 +45,7 @@ export type CallerFacts =
       readonly why?: string;
     };
 
-/** The same of a known pod. */
+/** The same for a known pod. */
 export type PodFacts =
   | { readonly about: 'pod-gone' | 'host-network' | 'no-imds' | 'account-pending' }
   | {
@@ -63,15 +63,15 @@ export type PodFacts =
     }
   | {
       readonly about: 'not-owned';
-      /** The object of the pod's namespace that asks for it. */
+      /** The object of the pod's namespace that names the identity. */
       readonly by: OwnedBy;
-      /** What an `AzureIdentityGrant` would have to name. */
+      /** The entry that an `AzureIdentityGrant` would have to contain. */
       readonly entry: GrantEntry;
     }
   | {
       readonly about: 'grant';
       readonly grant: GrantRefusal;
-      /** What was probably meant by a name that does not exist. */
+      /** The name that was probably meant instead of one that does not exist. */
       readonly near?: NearMiss | undefined;
     };
 
@@ -84,7 +84,7 @@ interface RefusedWith<F, P> {
   readonly kind: 'refused';
   readonly reason: DescribedReason;
   readonly facts: F;
-  /** A watch event may turn it: the request is worth holding for a moment. */
+  /** A watch event may change it, so the request waits for a moment. */
   readonly isPending: boolean;
   readonly pod: P;
 }

@@ -1,6 +1,6 @@
 /**
- * Decides whether this pod may have a token, and of which identity, from the caller's grants and the
- * request's selector, at every request. Pure; the time is an argument.
+ * Decides at every request whether this pod may have a token, and of which identity, from the
+ * caller's grants and the request's selector. Pure; the time is an argument.
  */
 import type { GrantIndex } from '../../cache/index/grant-index.ts';
 import { normaliseClientId, normaliseResource } from '../../cache/index/identifiers.ts';
@@ -28,7 +28,7 @@ export interface GrantState extends CallerState {
   readonly workloadIdentities: WorkloadIdentities | undefined;
 }
 
-/** Grows whenever a right may have changed: of each part it only grows. */
+/** Grows whenever an authorization may have changed; each summand only grows. */
 export function generationOf({
   grants,
   owners,
@@ -37,7 +37,7 @@ export function generationOf({
   return grants.generation + owners.generation + (workloadIdentities?.generation ?? 0);
 }
 
-/** What is asked for; without a resource, what any token depends on. */
+/** The parameters of a request; without a resource, only the checks of any token are made. */
 export interface AuthorizeQuery {
   readonly selector: IdentitySelector;
   readonly resource: string | undefined;
@@ -58,8 +58,8 @@ export function authorize(
   if (grants.kind === 'no-label') {
     const found = ofServiceAccount(pod, query.selector, clusterState);
     if (found !== undefined) return found;
-    // The add-ons of a cluster live on the node's own identities, and their calls came straight
-    // to the real service for as long as nobody could tell them apart.
+    // The add-ons of a cluster use the node's own identities. As long as pods on the host network
+    // could not be told apart, their calls went directly to the real service.
     if (pod.hostNetwork) return ofNode(pod, query.selector, 'host network', clusterState);
   }
   const grant = decideGrant(grants, query.selector, policy, nowWallMs);
@@ -80,7 +80,8 @@ export function authorize(
       const unowned = all.find(
         (each) => each.kind === 'refused' && each.reason === 'identity_not_owned',
       );
-      // Which of those without a grant has the object id is not looked up: the first is named for all.
+      // It is not looked up which identity without a grant has the object id: the first one is
+      // named.
       if (candidates.length === 0 && unowned?.kind === 'refused') return unowned;
       return { kind: 'by-object-id', pod, candidates, objectId: grant.objectId };
     }
@@ -104,7 +105,7 @@ function ofException(
   return ofNode(pod, selector, `exception ${exception.name}`, clusterState);
 }
 
-/** What is applied together arrives in any order: the grant of a young identity may still come. */
+/** Objects applied together arrive in any order: the grant of a young identity may still arrive. */
 function holdToOwners(
   decision: Authorized | RefusedPod,
   owners: IdentityOwners,
@@ -120,7 +121,7 @@ function holdToOwners(
   return refuseUnowned({ kind: 'AzureIdentity', name: identity.name }, entry, pod, isYoung);
 }
 
-/** An identity that belongs to another namespace, as far as anybody said. */
+/** An identity that no grant gives to the namespace of the pod. */
 export function refuseUnowned(
   by: OwnedBy,
   entry: GrantEntry,
@@ -130,7 +131,7 @@ export function refuseUnowned(
   return refused(pod, 'identity_not_owned', { about: 'not-owned', by, entry }, isPending);
 }
 
-/** Whatever the node's own service gives for what is named. */
+/** Any identity that the node's own service returns for the selector. */
 function ofNode(
   pod: Pod,
   selector: IdentitySelector,
@@ -158,14 +159,14 @@ function ofIdentity(
   return { kind: 'authorized', pod, upstream, auxiliary, identity, by };
 }
 
-/** What an identity is not limited to it is for. */
+/** An identity without a list of resources is for all of them. */
 function isFor({ allowedResources }: Identity, resource: string): boolean {
   if (allowedResources === undefined) return true;
   const wanted = normaliseResource(resource);
   return allowedResources.includes(wanted);
 }
 
-/** Undefined when the pod is not one that its service account gives an identity to. */
+/** Undefined when the option is off or the pod is not set up for Workload Identity. */
 function ofServiceAccount(
   pod: Pod,
   selector: IdentitySelector,
@@ -180,7 +181,8 @@ function ofServiceAccount(
       return refused(pod, 'agent_not_synced', { about: 'account-pending' }, true);
     case 'unavailable': {
       const { account } = choice;
-      // Its failed read is what a request waits for: another comes when the caller retries.
+      // Not pending, since the request has waited for this read: a retry of the caller starts
+      // another.
       return refused(pod, 'agent_not_synced', { about: 'account-unavailable', account });
     }
     case 'unreadable': {
@@ -208,7 +210,7 @@ function ofServiceAccount(
   }
 }
 
-/** An identity that says something upstream cannot be asked with. */
+/** An identity with settings that cannot be used for a request to upstream. */
 export function refuseUnusable(
   { reason, problem }: Extract<UpstreamChoice, { kind: 'unusable' }>,
   identity: Identity | undefined,

@@ -4,8 +4,9 @@ import type { EntraIdentity } from '../sources/entra/entra-identity.ts';
 import { sourceNameOf, type UpstreamIdentity } from '../sources/upstream-identity.ts';
 
 /**
- * Ids compare without regard to letter case. Of an identity of Entra ID the credential is part of
- * the key: a token that one Secret obtained must not serve an identity that names another Secret.
+ * Ids compare without regard to letter case. The key of an Entra ID identity includes the
+ * credential: a token obtained with one Secret must not serve an identity that names another
+ * Secret.
  */
 export function identityKey(identity: UpstreamIdentity): string {
   if (identity.kind === 'unnamed') return '';
@@ -13,12 +14,14 @@ export function identityKey(identity: UpstreamIdentity): string {
   return `${identity.kind}=${lowerAscii(identity.value)}`;
 }
 
-/** Letters of other alphabets stay: to Unicode the Kelvin sign and `k` are one letter. */
+/** Only ASCII letters are lowered: in Unicode, the Kelvin sign becomes `k`. */
 function lowerAscii(text: string): string {
   return /[A-Z]/.test(text) ? text.replaceAll(/[A-Z]+/g, (part) => part.toLowerCase()) : text;
 }
 
-/** The resource is exact, since it is echoed, and comes last: keys of one identity begin alike. */
+/**
+ * The resource is exact, since it is echoed, and comes last: keys of one identity share a prefix.
+ */
 export function tokenKey(identity: UpstreamIdentity, resource: string): string {
   return `${sourceNameOf(identity)}\n${identityKey(identity)}\n${resource}`;
 }

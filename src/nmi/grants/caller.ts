@@ -1,18 +1,19 @@
 /**
- * Who opened a connection. Identity comes from what the kernel reports of the socket and never
- * from a header.
+ * Identifies the pod that opened a connection, from what the kernel reports about the socket and
+ * never from a header.
  *
- * 1. By address: the pod that has the source address, if the connection comes from that pod's place.
- * 2. Attested: the pod that the caller's cgroup belongs to, and the source address must be that
- *    pod's too. On the host network the address is the node's and says nothing; there the cgroup
- *    alone names the pod. A cgroup that does not belong to the pod of the address may be that of a
- *    new pod that is not known yet, and is nobody's until it is. A static pod says itself what its
- *    cgroup is called, so it never comes before the pod that has that for its uid.
+ * 1. By address: the pod that has the source address, if the connection comes from that pod's
+ *    place.
+ * 2. Attested: the pod of the caller's cgroup, if it has the source address, too. On the host
+ *    network the address is the node's and identifies no pod; there the cgroup alone does. A cgroup
+ *    that does not belong to the pod of the address may be that of a new pod that is not known yet;
+ *    until then the caller is unknown. A static pod chooses the name of its cgroup itself, so a pod
+ *    that has this name as its uid takes precedence.
  *
- * A connection belongs to the pod that opened it (that had the address then, or, if none was known
- * yet, that first was known to have it) for as long as it lives. If its address has since
- * gone to another pod, the socket is still in the first pod's network namespace: such a connection
- * is closed, and neither pod's token is given on it.
+ * A connection belongs to the pod that opened it as long as it exists: to the pod that had the
+ * address then or, if none was known yet, the first that was known to have it. If the address has
+ * passed to another pod since, the socket is still in the first pod's network namespace: such a
+ * connection is closed, and no token of either pod is sent on it.
  */
 import { canonicalIp } from '../../cache/index/ip.ts';
 import type { Pod } from '../../cache/index/objects.ts';
@@ -30,7 +31,7 @@ export type Caller =
   | { readonly kind: 'misplaced' }
   | Extract<Attestation, { kind: 'unattested' | 'unavailable' }>;
 
-/** Which of these pods a cgroup belongs to, by what the kubelet calls their cgroups. */
+/** Finds the pod of a cgroup among these, by the names that the kubelet gives their cgroups. */
 export type FindCgroupUid = (cgroupId: bigint, candidates: readonly string[]) => string | undefined;
 
 export interface CallerEnd {
@@ -46,17 +47,17 @@ const misplaced: Caller = { kind: 'misplaced' };
 /** For modes that attest nothing. */
 const noCgroups: FindCgroupUid = () => undefined;
 
-/** What limits count a pod under. */
+/** The key of a pod in limits. */
 export function limitKeyOf({ uid }: Pod): string {
   return `pod ${uid}`;
 }
 
-/** The pod that a limit key counts; undefined for one that is deleted, and for all that are no pods. */
+/** The pod of a limit key; undefined if it is deleted, or if the key is not that of a pod. */
 export function podOfLimitKey(limitKey: string, pods: PodIndex): Pod | undefined {
   return limitKey.startsWith('pod ') ? pods.byUid(limitKey.slice('pod '.length)) : undefined;
 }
 
-/** Whose turn it is when what a pod asks for waits. */
+/** The party of a pod in a fair queue. */
 export function partyOf(pod: Pod): Party {
   return { namespace: pod.namespace, pod: limitKeyOf(pod) };
 }
@@ -67,7 +68,7 @@ function isOnLoopback(ip: string): boolean {
 
 /** The state of one accepted connection; lives as long as its socket. */
 export class CallerConnection {
-  /** Canonical address of the peer; empty when the kernel gave none (the peer is gone). */
+  /** Canonical address of the peer; empty when the kernel gave none (the peer has disconnected). */
   readonly ip: string;
   /** Both ends have one address: the peer is a process on the node's own network. */
   readonly #isLocal: boolean;
@@ -81,7 +82,7 @@ export class CallerConnection {
   constructor(end: CallerEnd, attestation: Attestation, findCgroupUid: FindCgroupUid = noCgroups) {
     this.ip = canonicalIp(end.remoteIp) ?? '';
     const isLoopback = isOnLoopback(this.ip);
-    // Of use to attested and local callers only, and a system call for a socket.
+    // Needed for attested and local callers only, and costs a system call for a socket.
     const isAsked = attestation.kind === 'attested' || isLoopback;
     const localAddress = isAsked ? canonicalIp(end.localIp ?? '') : undefined;
     this.#isLocal = localAddress === this.ip;
@@ -94,18 +95,18 @@ export class CallerConnection {
   }
 
   /**
-   * What limits count it under: its pod, once that is known. Before, all of one address share limits;
-   * on the host network, where a process has many to choose from, all of one cgroup, or of the node
-   * where that is not known.
+   * The key of the caller in limits: its pod, once that is known. Before, all callers of one
+   * address share limits. On the host network, where a process can choose among many addresses, all
+   * of one cgroup share them, or all of the node if the cgroup is not known.
    */
   get limitKey(): string {
     return this.#limitKey;
   }
 
   /**
-   * The caller by the present index; looked up again only when the index has changed, or while it is
-   * misplaced, which a proof of the index alone may end.
-   * @param places absent where the address is all there is.
+   * The caller by the current index; looked up again only when the index has changed, or while it
+   * is misplaced, since a confirmed move of its pod ends that without a change of the index.
+   * @param places absent if only the address is compared.
    */
   resolve(pods: PodIndex, places?: PodPlaces): Caller {
     if (this.#generation !== pods.generation || this.#caller === misplaced) {
@@ -120,7 +121,7 @@ export class CallerConnection {
     return this.#caller;
   }
 
-  /** The pod that opened it is not there any more. */
+  /** The pod that opened it does not exist any more. */
   hasOutlived(pods: PodIndex): boolean {
     return this.#ownerUid !== undefined && pods.byUid(this.#ownerUid) === undefined;
   }
@@ -167,7 +168,7 @@ export class CallerConnection {
     return { kind: 'ambiguous', pods: claimants };
   }
 
-  /** Whom the address allows it to be. */
+  /** The pods that are possible for the address. */
   #candidates(pods: PodIndex): readonly Pod[] {
     const owner = pods.byIp(this.ip);
     if (owner.kind === 'pod') return [owner.pod];

@@ -1,7 +1,7 @@
 /**
- * How old the newest object is that a pod's right to an identity rests on. What is applied together
- * arrives in any order, and a federated credential takes minutes to be known everywhere, so what is
- * missing behind a young grant may still come.
+ * The age of the newest object that a pod's authorization depends on. Objects applied together
+ * arrive in any order, and a federated credential takes minutes to propagate, so what a young grant
+ * still lacks may arrive later.
  */
 import type { GrantIndex } from '../../cache/index/grant-index.ts';
 import type { Authorized } from './authorization.ts';

@@ -1,11 +1,11 @@
 /**
- * Decides whether this pod may have this identity. Pure: a function of the pod's grants, the request's
- * selector, the policy and the time.
+ * Decides whether this pod may have this identity. Pure: a function of the pod's grants, the
+ * request's selector, the policy and the time.
  *
  * 1. An excepted pod gets the node's own answer for any selector.
  * 2. A named identity must be one of the pod's own; letter case, blanks and slashes are ignored.
- * 3. Without a selector the oldest identity is used, then the first by name; the strict policy refuses to
- *    choose among several.
+ * 3. Without a selector the oldest identity is used, then the first by name; the strict policy
+ *    refuses to choose among several.
  * 4. A user-assigned identity with neither client id nor resource id is refused: upstream would
  *    take such a request for the node's own identity.
  * 5. A missing binding or identity is transient while the pod, its label or its newest binding is
@@ -26,9 +26,9 @@ export type IdentitySelector = { readonly kind: 'none' } | NamedSelector;
 export interface GrantPolicy {
   /** Refuse to choose when a request names none of several identities. */
   readonly strict: boolean;
-  /** Milliseconds during which something missing may still arrive. */
+  /** Milliseconds during which a missing object may still arrive. */
   readonly graceMs: number;
-  /** Whether pods on the host network, where they can be told apart, get anything at all. */
+  /** Whether pods on the host network are served, in modes that can identify them. */
   readonly hostNetwork: 'serve' | 'refuse';
 }
 
@@ -50,7 +50,7 @@ export type GrantRefusal =
       readonly transient: boolean;
       readonly label: string;
       readonly bindingNames: readonly string[];
-      /** What those bindings name and does not exist. */
+      /** Identities that those bindings name and that do not exist. */
       readonly missingIdentityNames: readonly string[];
     })
   | (Refusal<'selector_not_bound'> & {
@@ -58,7 +58,7 @@ export type GrantRefusal =
       readonly label: string;
       readonly bindingNames: readonly string[];
       readonly identityNames: readonly string[];
-      /** What further bindings of the label name and does not exist. */
+      /** Identities that further bindings of the label name and that do not exist. */
       readonly missingIdentityNames: readonly string[];
     })
   | (Refusal<'identity_ambiguous'> & {
@@ -73,7 +73,7 @@ export type GrantRefusal =
     });
 
 export type Grant =
-  /** The node's own answer for what the request names. */
+  /** The node's own answer for the selector of the request. */
   | {
       readonly kind: 'node';
       readonly exception: Exception;
@@ -84,10 +84,10 @@ export type Grant =
       readonly identity: Identity;
       readonly by: 'client_id' | 'resource_id' | 'default' | 'only';
     }
-  /** Objects do not carry object ids: which candidate it is only upstream can say. */
+  /** Objects contain no object ids: only upstream can report which candidate has it. */
   | {
       readonly kind: 'by-object-id';
-      /** Never empty; only identities that name themselves to upstream. */
+      /** Never empty; only identities that upstream can distinguish from the node's own. */
       readonly candidates: readonly Identity[];
       /** Trimmed and in lower case. */
       readonly objectId: string;
@@ -190,7 +190,7 @@ function refuseSelector(grants: BoundGrants, selector: NamedSelector): GrantRefu
   };
 }
 
-/** Whether upstream can tell it from the node's own identity. */
+/** Whether upstream can distinguish it from the node's own identity. */
 function isNamed(identity: Identity): boolean {
   if (identity.type !== userAssigned) return true;
   const { clientId, resourceId } = identity;

@@ -1,6 +1,6 @@
 /**
- * The caller's pod, or why there is none. A request may wait for a pod that the watch has not delivered
- * yet; a state that no event can change is refused at once.
+ * The caller's pod, or why there is none. A request may wait for a pod that the watch has not
+ * delivered yet; a state that no event can change is refused at once.
  */
 import type { PodIndex } from '../../cache/index/pod-index.ts';
 import type { CallerFacts, Identified, RefusedCaller } from './authorization.ts';
@@ -12,11 +12,11 @@ export interface CallerState {
   readonly pods: PodIndex;
   /** All watches have listed at least once. */
   isSynced(): boolean;
-  /** What is known of pods is new enough to say whose an address is. */
+  /** The state of pods is recent enough to identify a pod by its address. */
   trustsAddresses(): boolean;
-  /** What goes wrong with a watch now, or with that of pods, in a few words. */
+  /** The current problem of any watch, or of the pod watch, in a few words. */
   whyBehind?(resource?: 'pods'): string | undefined;
-  /** Where pods are that are known by their address; absent where none is. */
+  /** Places of pods that are identified by address; absent if no pod is. */
   readonly places?: PodPlaces | undefined;
 }
 
@@ -27,7 +27,7 @@ export function identify(connection: CallerConnection, clusterState: CallerState
     case 'unattested':
       return refused('caller_unattested', { about: 'unattested' }, false);
     case 'unavailable':
-      // What this connection lacks does not come later: the next one is looked up anew.
+      // The look-up for this connection is not repeated; the next connection is looked up anew.
       return refused('agent_not_synced', { about: 'unavailable', why: caller.why }, false);
     case 'outlived':
       return refused('connection_outlived_pod', { about: 'outlived' }, false);

@@ -1,6 +1,6 @@
 /**
- * The upstream identities that pods of this node may use now: computed from the grants at the first query
- * after a change, over the pods of one node, and never during a change of a pod or binding.
+ * The upstream identities that pods of this node may use now: computed from the grants at the first
+ * query after a change, over the pods of one node, and never during a change of a pod or binding.
  */
 import type { GrantIndex, PodGrants } from '../../cache/index/grant-index.ts';
 import { hasEnded, type Pod } from '../../cache/index/objects.ts';
@@ -13,11 +13,11 @@ import type { IdentityOwners } from './identity-owners.ts';
 import type { UpstreamChoice, UpstreamResolver } from './resolve-upstream.ts';
 import type { WorkloadIdentities } from './workload-identities.ts';
 
-/** Which identities are worth a token in memory. */
+/** Reports which identities need a token in memory. */
 export interface IdentityDemand {
   /** A live pod is bound to it. */
   isGranted(identity: UpstreamIdentity): boolean;
-  /** There is a live pod that may ask for any identity by name. */
+  /** There is a live pod that may request any identity by name. */
   hasExcepted(): boolean;
   /** Calls `listener` when either may have changed; the returned function unsubscribes. */
   onChange(listener: () => void): () => void;
@@ -55,7 +55,7 @@ export class IdentitiesInUse implements IdentityDemand {
     return this.#current().granted.has(identityKey(identity));
   }
 
-  /** An identity that a live pod is bound to is proven by it. */
+  /** An identity that a live pod is bound to uses it. */
   isCredentialNeeded(credential: EntraCredential): boolean {
     return this.#current().credentials.has(credentialKey(credential));
   }

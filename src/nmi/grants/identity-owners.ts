@@ -1,30 +1,31 @@
 /**
- * Whether an identity belongs to the namespace that names it. Client ids are no secrets, and every
- * author of an `AzureIdentity` can name any of them; so an `AzureIdentityGrant`, which is of the
- * cluster, has to give it to the namespace.
+ * Checks whether an identity belongs to the namespace that names it. Client ids are no secrets, and
+ * every author of an `AzureIdentity` can name any of them. So a cluster-scoped `AzureIdentityGrant`
+ * has to give the identity to the namespace.
  *
- * 1. What upstream is asked with counts, not what else the object says: a client id before a
- *    resource id.
- * 2. A Secret of the namespace and the service account of a pod prove to Entra ID themselves whose
- *    the application is. The agent's own service account does not: it is the same for everybody.
- * 3. An exception gives a pod every identity of the node, and is an object of a namespace too.
+ * 1. Only the id that is sent to upstream counts, not other fields of the object: a client id
+ *    before a resource id.
+ * 2. No grant is needed for a Secret of the namespace or the service account of a pod: Entra ID
+ *    itself checks that they belong to the application. The agent's own service account needs a
+ *    grant: it is the same for all namespaces.
+ * 3. An exception gives a pod every identity of the node and is namespaced, so it needs a grant.
  */
 import type { IdentityGrant } from '../../cache/index/objects.ts';
 import type { OwnerIndex } from '../../cache/index/owner-index.ts';
 import { isOfAgent } from '../sources/entra/credentials/kinds.ts';
 import type { UpstreamIdentity } from '../sources/upstream-identity.ts';
 
-/** `warn`: served, and named in log, metric and `nmi explain`. */
+/** `warn`: served, and reported in log, metric and `nmi explain`. */
 export type OwnersMode = 'off' | 'warn' | 'enforce';
 
-/** An entry of a grant: the field of its spec, and what has to be in it. */
+/** An entry of a grant: the field of its spec, and the value it has to contain. */
 export type GrantEntry =
   | { readonly field: 'clientIDs' | 'resourceIDs'; readonly id: string }
   | { readonly field: 'nodeIdentities' };
 
 const ofNode: GrantEntry = { field: 'nodeIdentities' };
 
-/** The grant that an identity of a namespace takes; undefined where none is needed. */
+/** The entry that an identity of a namespace needs; undefined if it needs none. */
 export function entryFor(upstream: UpstreamIdentity): GrantEntry | undefined {
   switch (upstream.kind) {
     case 'client_id':
@@ -50,7 +51,7 @@ export class IdentityOwners {
     this.mode = mode;
   }
 
-  /** Grows whenever an answer may have become another. */
+  /** Grows whenever a result may have changed. */
   get generation(): number {
     return this.#index.generation;
   }
@@ -60,7 +61,9 @@ export class IdentityOwners {
     return this.#index.onChange(listener);
   }
 
-  /** What no grant gives to the namespace of an `AzureIdentity`, if it needs one; whatever the mode. */
+  /**
+   * The entry that the namespace of an `AzureIdentity` needs and no grant gives it, in any mode.
+   */
   lacking(namespace: string, upstream: UpstreamIdentity): GrantEntry | undefined {
     const entry = entryFor(upstream);
     return entry === undefined || this.#has(namespace, entry) ? undefined : entry;
@@ -71,7 +74,7 @@ export class IdentityOwners {
     return this.#has(namespace, ofNode) ? undefined : ofNode;
   }
 
-  /** The grant that a decision rests on; undefined where none is needed, or none decides. */
+  /** The grant that a decision depends on; undefined if it needs none or the mode enforces none. */
   deciding(namespace: string, upstream: UpstreamIdentity): IdentityGrant | undefined {
     const entry = this.mode === 'enforce' ? entryFor(upstream) : undefined;
     return entry === undefined ? undefined : this.#find(namespace, entry);

@@ -1,11 +1,11 @@
 /**
- * The name that a refused pod probably meant: one slip of the keyboard or another letter case away,
- * in its own namespace. Only names of that namespace are looked at, since pods read the answer.
+ * The name that a refused pod probably meant: one typing error or another letter case away, in its
+ * own namespace. Only names of that namespace are compared, since pods read the answer.
  */
 import type { GrantIndex, PodGrants } from '../../cache/index/grant-index.ts';
 import type { ObjectRef } from '../../cache/index/objects.ts';
 
-/** A binding or identity of the pod's namespace whose name is nearly the wanted one. */
+/** A binding or identity of the pod's namespace with a name that is nearly the wanted one. */
 export interface NearMiss {
   readonly wanted: string;
   readonly meant: string;
@@ -18,7 +18,7 @@ export interface NearMiss {
 const keptMs = 10_000;
 const kept = new WeakMap<PodGrants, { readonly near: NearMiss | undefined; atWallMs: number }>();
 
-/** Undefined where nothing is near, or nothing is missing. */
+/** Undefined if no name is similar, or no object is missing. */
 export function nearMissOf(
   grants: PodGrants,
   namespace: string,
@@ -39,7 +39,7 @@ function search(
 ): NearMiss | undefined {
   switch (grants.kind) {
     case 'no-binding':
-      // Those for other service accounts match exactly, and the refusal names them.
+      // Bindings for other service accounts match exactly, and the refusal names them.
       if (grants.bindingsForOtherAccounts.length > 0) return undefined;
       return nearestOf(grants.label, namespace, index.allBindings(), ({ selector }) => selector);
     case 'no-identity': {
@@ -71,8 +71,8 @@ function nearestOf<T extends ObjectRef>(
 
 /**
  * Whether two texts differ in letter case alone, or in up to two characters beside each other: one
- * replaced, added, left out or swapped with the next. Linear, and never for texts shorter than three
- * characters, which differ in everything then.
+ * replaced, added, left out or swapped with the next. Linear. Texts shorter than three characters
+ * may differ in letter case only.
  */
 export function isSlip(one: string, other: string): boolean {
   if (one === other || Math.abs(one.length - other.length) > 1) return false;

@@ -1,7 +1,7 @@
 /**
- * The grants that the objects of a cluster need so that `--identity-owners=enforce` refuses nobody
- * who is served today: for each namespace what its bindings and exceptions give and no grant gives
- * yet. Pure.
+ * The grants that the objects of a cluster need so that `--identity-owners=enforce` refuses no pod
+ * that is served today: for each namespace, what its bindings and exceptions give and no grant
+ * gives yet. Pure.
  */
 import { normaliseClientId, normaliseResourceId } from '../../cache/index/identifiers.ts';
 import { objectKey } from '../../cache/index/object-name.ts';
@@ -14,15 +14,15 @@ export interface ClusterObjects {
   readonly identities: readonly Identity[];
   readonly bindings: readonly Binding[];
   readonly exceptions: readonly Exception[];
-  /** What is granted already. */
+  /** The existing grants. */
   readonly grants: readonly IdentityGrant[];
 }
 
 export interface NeededId {
   readonly id: string;
-  /** AzureIdentities of the namespace that have it and no grant; none for one that was granted. */
+  /** AzureIdentities of the namespace that have it without a grant; empty for a granted id. */
   readonly usedBy: readonly string[];
-  /** Other namespaces whose AzureIdentities have it, too. */
+  /** Other namespaces with AzureIdentities that have it, too. */
   readonly alsoIn: readonly string[];
 }
 
@@ -36,11 +36,11 @@ export interface NeededGrant {
 
 export interface NeededGrants {
   readonly grants: readonly NeededGrant[];
-  /** AzureIdentities that no binding names: they give nobody a token. */
+  /** AzureIdentities that no binding names: they give no pod a token. */
   readonly unbound: number;
 }
 
-/** What one object of the kind may list. */
+/** How many entries one object may list. */
 const maxima = { clientIds: 256, resourceIds: 64 };
 
 /** Normal form of an id → names of the AzureIdentities that have it. */
@@ -52,13 +52,13 @@ interface Need {
   nodeIdentities: boolean;
 }
 
-/** One for each namespace that lacks something, and more where one object cannot hold it. */
+/** One for each namespace that lacks a grant, or several if one object cannot list all entries. */
 export function neededGrants(objects: ClusterObjects): NeededGrants {
   const { identities, bindings, exceptions, grants } = objects;
   const index = new OwnerIndex();
   index.grants.replace(grants);
   const owners = new IdentityOwners(index, 'enforce');
-  // Which authority is asked makes no difference to whose an identity is.
+  // The authority has no influence on the owner of an identity.
   const upstreams = new UpstreamResolver(() => ({ ok: true, authority: '', audience: '' }));
   const bound = new Set(
     bindings
@@ -109,9 +109,9 @@ function needOf(needs: Map<string, Need>, namespace: string): Need {
 }
 
 /**
- * A grant that exists under the name and is for the namespace alone keeps its entries, since
- * applying the new one replaces its lists. The name of a namespace has no dot, so no further object of
- * one is called as another namespace.
+ * An existing grant with the same name and for this namespace only keeps its entries, since
+ * applying the new one replaces its lists. The name of a namespace has no dot, so a further object
+ * never has the name of another namespace.
  */
 function grantsFor(
   namespace: string,

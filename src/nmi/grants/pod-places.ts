@@ -1,18 +1,18 @@
 /**
- * Where on the node each pod is that is known by its address alone. Addresses go from pod to pod, and
- * the watch that reports it may be late, silent or cut off; the link behind an address changes when
- * the next pod gets it, and no two links of a node have the same index.
+ * The place on the node of each pod that is identified by its address alone. Addresses pass from
+ * pod to pod, and the watch that reports it may be late, silent or cut off. The link behind an
+ * address changes when the next pod gets it, and no two links of a node have the same index.
  *
- * 1. A pod's place is noted when the watch brings the pod, else at its first connection. A connection
- *    from another place is not the pod's.
- * 2. Unless the pod has moved: the kubelet makes a new sandbox for a pod under the same uid, and it
- *    may get the same address. Then the old link is deleted, and the API server, read again some time
- *    later, still has the pod under that address. No watch is proof of that: it may be late. A neighbor
- *    that answers ARP for a pod leaves the pod's link there.
- * 3. A place that cannot be looked up is not the one that was noted. Where none could be noted
- *    (data paths with one link for all pods) the address is all there is.
+ * 1. The place of a pod is noted when the watch delivers the pod, else at its first connection. A
+ *    connection from another place is not from this pod.
+ * 2. Exception: the pod has moved, since the kubelet may create a new sandbox for a pod with the
+ *    same uid and the same address. Then the old link is deleted, and the API server, read again
+ *    some time later, still returns the pod with that address. A watch is not sufficient: it may be
+ *    late. A neighbor that answers ARP in place of a pod does not delete the pod's link.
+ * 3. A place that cannot be looked up does not match the noted one. If none could be noted (data
+ *    paths with one link for all pods), only the address is compared.
  *
- * One entry for each pod of the node, and it goes with the pod.
+ * One entry for each pod of the node, deleted with the pod.
  */
 import type { Clock } from '../../cache/clock.ts';
 import { canonicalIp } from '../../cache/index/ip.ts';
@@ -21,23 +21,23 @@ import type { PodIndex } from '../../cache/index/pod-index.ts';
 import type { Place } from '../../redirect/redirect.ts';
 
 /**
- * After the change: the kubelet gives an address away when it has stopped a pod's sandbox, and
- * reports a moment later that the pod has ended. Also between two readings of one pod.
+ * Wait after a move: the kubelet frees an address when it has stopped a pod's sandbox, and reports
+ * a moment later that the pod has ended. Also the wait between two reads of one pod.
  */
 const settleMs = 15_000;
 
 export interface PodPlacesOptions {
   readonly pods: PodIndex;
   readonly clock: Clock;
-  /** Of an IPv4 address. Must not throw. */
+  /** The place of an IPv4 address. Must not throw. */
   readonly placeOf: (ip: string) => Place | 'unknown';
-  /** Must not throw; true where it cannot be found out. */
+  /** Must not throw; true if it cannot be determined. */
   readonly hasLink: (link: number) => boolean;
   /** The pod of this name as the API server has it now; undefined if there is none. */
   readonly readPod: (pod: Pod) => Promise<Pod | undefined>;
 }
 
-/** Where the address of a pod is, its own link being deleted. */
+/** Where the address of a pod is after the pod's own link was deleted. */
 interface Move {
   readonly place: Place;
   readonly seenAtMs: number;
@@ -63,13 +63,13 @@ export class PodPlaces implements Disposable {
     });
   }
 
-  /** Pods whose place is noted. */
+  /** Number of pods with a noted place. */
   get size(): number {
     return this.#entries.size;
   }
 
   /**
-   * Whether a connection from there can be this pod's, which has the address by the index.
+   * Whether a connection from there can be from this pod, which has the address in the index.
    * @param ip in `canonicalIp` form.
    */
   isOf(pod: Pod, ip: string, place: Place | 'unknown'): boolean {
@@ -82,7 +82,7 @@ export class PodPlaces implements Disposable {
       this.#noteMove(pod, entry, entry.place, place);
       return false;
     }
-    // More may be known of it now.
+    // The place may be known in more detail now.
     if (place !== 'unknown') entry.place = place;
     entry.moved = undefined;
     return true;
@@ -106,10 +106,10 @@ export class PodPlaces implements Disposable {
     void this.#confirm(pod, entry, moved);
   }
 
-  /** What cannot be read is not confirmed, and waits as long again. */
+  /** If the pod cannot be read, the move is not confirmed, and the wait begins again. */
   async #confirm(pod: Pod, entry: Entry, moved: Move): Promise<void> {
     const now = await this.#options.readPod(pod).catch(() => undefined);
-    // Its address has been seen elsewhere since.
+    // The address has been seen elsewhere since.
     if (entry.moved !== moved) return;
     entry.moved = undefined;
     const isConfirmed = now?.uid === pod.uid && !now.terminating && ownIpv4(now) === entry.ip;
@@ -124,11 +124,11 @@ export class PodPlaces implements Disposable {
     if (entry !== undefined && entry.ip !== ip) this.#entries.delete(uid);
     else if (entry !== undefined) return;
     if (pod === undefined || ip === undefined || pod.terminating) return;
-    // Two pods may have it by the index for a moment; the place then belongs to neither.
+    // Two pods may have the address in the index for a moment; the place then belongs to neither.
     const owner = pods.byIp(ip);
     if (owner.kind !== 'pod' || owner.pod.uid !== uid) return;
     const place = placeOf(ip);
-    // A station without a port may be that of the pod before, as long as this one has sent nothing.
+    // A MAC without a port may be that of the previous pod, as long as this one has sent nothing.
     const isSure = place !== 'unknown' && (place.port !== undefined || place.mac === undefined);
     if (isSure) this.#entries.set(uid, { ip, place, moved: undefined });
   }
@@ -139,7 +139,9 @@ function ownIpv4(pod: Pod): string | undefined {
   return pod.ips.map(canonicalIp).find((ip) => ip?.includes('.') === true);
 }
 
-/** A bridge forgets stations that are quiet: without a port on both sides the MAC has to do. */
+/**
+ * A bridge forgets MACs that send nothing: unless both places have a port, the MACs are compared.
+ */
 function isSame(one: Place, other: Place | 'unknown'): boolean {
   if (other === 'unknown' || one.link !== other.link) return false;
   if (one.port !== undefined && other.port !== undefined) return one.port === other.port;

@@ -1,6 +1,6 @@
 /**
- * The words of refusals that concern a pod's identity: IMDS's own phrase first, where clients look
- * for it, then pod, label, objects and the remedy. Pure.
+ * Texts of refusals that concern a pod's identity: IMDS's own phrase first, where clients search
+ * for it, then pod, label, objects and the fix. Pure.
  */
 import { fullName } from '../../cache/index/object-name.ts';
 import { bindingLabel } from '../../cache/index/grant-index.ts';
@@ -14,7 +14,7 @@ import { printable } from '../base/printable.ts';
 import type { AzureNode } from '../sources/azure-node.ts';
 import type { SourceFailure } from '../sources/source.ts';
 
-/** Entra ID itself takes minutes until a new federated credential is known everywhere. */
+/** Entra ID itself takes minutes to propagate a new federated credential. */
 const federationGraceMs = 5 * 60_000;
 
 /** The answer to a refusal, wherever it was decided. */
@@ -27,7 +27,7 @@ export function renderRefusal(refusal: Refused): Answer {
   return refuse(reason, textOfCaller(facts), close ? { close } : {});
 }
 
-/** What holds for all requests of a connection. */
+/** Refusals that apply to all requests of a connection. */
 const endsConnection: ReadonlySet<CallerFacts['about']> = new Set([
   'unattested',
   'unavailable',
@@ -214,9 +214,9 @@ function whyUnbound(
 }
 
 /**
- * What the upstream's failure means for the pod that asked.
- * @param grantAgeMs age of the newest object that the pod's right rests on.
- * @param graceMs during which something missing may still arrive.
+ * The answer to the pod after a failure of the upstream.
+ * @param grantAgeMs age of the newest object that the authorization depends on.
+ * @param graceMs during which a missing object may still arrive.
  */
 export function renderFailure(
   failure: SourceFailure,

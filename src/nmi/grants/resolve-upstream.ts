@@ -1,8 +1,7 @@
 /**
- * How upstream is asked for the tokens of an `AzureIdentity`. Only well-formed ids and names go
- * there: what one side takes for an id and the other for blank (U+0085 to .NET) would be answered
- * with the node's own identity, and a name with a slash is another path of the Kubernetes API.
- * Pure.
+ * How tokens of an `AzureIdentity` are requested from upstream. Only well-formed ids and names are
+ * sent: if upstream treats an id as blank (.NET does for U+0085), it returns the node's own
+ * identity, and a name with a slash is another path of the Kubernetes API. Pure.
  */
 import { isGuid, isResourceId } from '../../cache/index/identifiers.ts';
 import type { ObjectName } from '../../cache/index/object-name.ts';
@@ -34,7 +33,7 @@ export type UpstreamChoice =
 /** @param adEndpoint as the identity names it; empty for the authority of the node's cloud. */
 export type ResolveAuthority = (adEndpoint: string) => AuthorityResult;
 
-/** As much of a pod as an identity may depend on. */
+/** The fields of a pod that an identity may depend on. */
 export type PodAccount = Pick<Pod, 'namespace' | 'serviceAccount'>;
 
 const maxAuxiliaryTenants = 3;
@@ -46,7 +45,7 @@ const notHere: UpstreamChoice = {
 const noTenants: readonly EntraIdentity[] = [];
 
 export class UpstreamResolver {
-  /** False where the node has no metadata service of its own to ask. */
+  /** False where the node has no metadata service of its own. */
   readonly hasImds: boolean;
   readonly #resolveAuthority: ResolveAuthority;
   readonly #choices = new WeakMap<Identity, Map<string, UpstreamChoice>>();
@@ -57,8 +56,8 @@ export class UpstreamResolver {
   }
 
   /**
-   * The same object for as long as the identity is: a label may have thousands of identities.
-   * @param pod whose service account is the subject of a pod-federated identity.
+   * The same object for the same identity object: a label may have thousands of identities.
+   * @param pod with the service account that is the subject of a pod-federated identity.
    */
   of(identity: Identity, pod: PodAccount): UpstreamChoice {
     const isOfPod = kindsOfType(identity.type).some((kind) => kind.isOfPod);
@@ -78,7 +77,7 @@ export class UpstreamResolver {
     return this.#ofEntra(identity, pod);
   }
 
-  /** An application whose tokens are got with a token of the pod's service account. */
+  /** An application that authenticates with a token of the pod's service account. */
   ofServiceAccount(pod: PodAccount, clientId: string, tenantId: string): UpstreamChoice {
     if (!isGuid(clientId)) return invalid('has a client id that is no GUID');
     const authority = this.#resolveAuthority('');
@@ -105,7 +104,7 @@ export class UpstreamResolver {
     const credential = kinds.map((kind) => kind.parse(settings)).find((each) => each !== undefined);
     if (credential === undefined) return invalid('names no credential');
     if (typeof credential === 'string') return invalid(credential);
-    // Only secrets had them in the replaced system, and it refused more than three.
+    // In the replaced system only secrets had auxiliary tenants, and more than three were refused.
     const hasAuxiliary = kinds.some((kind) => kind.hasAuxiliaryTenants);
     const auxiliary = hasAuxiliary ? entra.auxiliaryTenantIds : [];
     if (auxiliary.length > maxAuxiliaryTenants) {
@@ -133,7 +132,7 @@ function accountOf({ namespace, serviceAccount }: PodAccount): ObjectName {
   return { namespace, name: serviceAccount };
 }
 
-/** Of `spec.type`, with what each means. */
+/** Values of `spec.type`, with their meaning. */
 function knownTypes(): string {
   const texts = credentialKinds.map(({ type, typeTitle }) => `${type} (${typeTitle})`);
   return new Intl.ListFormat('en-GB').format(new Set(['0 (user-assigned identity)', ...texts]));

@@ -1,6 +1,6 @@
 /**
- * Which objects give pods of this node an identity that no grant gives to their namespace: what
- * `enforce` refuses. Pure; over the pods of one node.
+ * Finds the objects that give pods of this node an identity that no grant gives to their namespace;
+ * `enforce` refuses them. Pure; over the pods of one node.
  */
 import type { PodGrants } from '../../cache/index/grant-index.ts';
 import { hasEnded, type Exception, type Identity, type Pod } from '../../cache/index/objects.ts';
@@ -11,7 +11,7 @@ import type { GrantEntry } from './identity-owners.ts';
 export interface Unowned {
   readonly by: OwnedBy;
   readonly entry: GrantEntry;
-  /** One of those that are bound to it. */
+  /** One of the pods that are bound to it. */
   readonly pod: Pod;
 }
 
@@ -39,7 +39,7 @@ export function unownedOf(clusterState: DemandState): readonly Unowned[] {
   return found;
 }
 
-/** Those of one pod, with the object that each is about. */
+/** The results for one pod, each with its object. */
 export function unownedOfPod(
   pod: Pod,
   { grants, owners, upstreams }: Omit<DemandState, 'pods'>,

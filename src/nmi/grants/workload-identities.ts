@@ -1,6 +1,6 @@
 /**
  * Pods that are set up for Workload Identity and for nothing else: its label on the pod, its
- * annotations on the service account, no binding. An old SDK in such a pod, which knows only the
+ * annotations on the service account, no binding. An old SDK in such a pod, which supports only the
  * metadata service, gets tokens of the annotated application by federation. An option, off by
  * default: it gives an identity to pods that had none from this agent.
  */
@@ -14,7 +14,7 @@ export type WorkloadChoice =
   | { readonly kind: 'none' }
   /** Its service account is being read. */
   | { readonly kind: 'unknown' }
-  /** The API server does not give its service account now. */
+  /** The API server does not return its service account now. */
   | { readonly kind: 'unavailable'; readonly account: ObjectName }
   /** The agent may not read its service account. */
   | { readonly kind: 'unreadable'; readonly account: ObjectName }
@@ -35,7 +35,7 @@ export class WorkloadIdentities {
     this.#defaultTenantId = defaultTenantId;
   }
 
-  /** Grows whenever a pod's choice may have become another without the pod having changed. */
+  /** Grows whenever the choice for a pod may have changed without a change of the pod. */
   get generation(): number {
     return this.#accounts.generation;
   }
@@ -45,7 +45,10 @@ export class WorkloadIdentities {
     return this.#accounts.onChange(listener);
   }
 
-  /** By what a decision may rest on. Never waits: `unknown` is being read, and `onChange` follows. */
+  /**
+   * From data that is fresh enough for a decision. Never waits: after `unknown`, `onChange`
+   * follows.
+   */
   of(pod: Pod): WorkloadChoice {
     const account = accountOf(pod);
     if (account === undefined) return none;
@@ -62,7 +65,7 @@ export class WorkloadIdentities {
     }
   }
 
-  /** By what was read last, however long ago: to keep what a pod that rests may want again. */
+  /** From the last read, however old: keeps the tokens that an idle pod may request again. */
   lastOf(pod: Pod): WorkloadChoice {
     const account = accountOf(pod);
     if (account === undefined) return none;

@@ -1,4 +1,4 @@
-/** Answers on the wire: through `node:http`, or as bytes where it parsed no request. */
+/** Writes answers: through `node:http`, or as bytes if it parsed no request. */
 import { STATUS_CODES, type ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
 import type { Clock } from '../../cache/clock.ts';
@@ -8,7 +8,7 @@ import { buildInfo } from '../base/build-info.ts';
 /** Clients look for "IMDS" in it. */
 export const serverHeader = `IMDS/150.870.65.0 nmi/${buildInfo.version}`;
 
-/** A peer that does not read must not keep the socket: ended is closed soon after. */
+/** A peer that does not read must not keep the socket: it is destroyed this long after its end. */
 const closeAfterMs = 1_000;
 
 export function writeAnswer(
@@ -23,7 +23,7 @@ export function writeAnswer(
   response.end(answer.body);
 }
 
-/** Writes an answer of our own making, and ends the connection. */
+/** Writes an answer without `node:http`, and ends the connection. */
 export function writeRawAnswer(
   socket: Duplex,
   answer: Answer,

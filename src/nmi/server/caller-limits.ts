@@ -1,11 +1,11 @@
 /**
- * One caller's share of what is scarce: fetches under way for it, and its requests that wait for an
- * object. Within its share a caller is not limited; beyond it, it gets a 429 and nobody
- * else notices. Requests that join a fetch the caller already waits for cost no fetch, but a place to
- * wait, and those are limited for the node as a whole.
+ * Limits per caller: its in-flight fetches, and its requests that wait for a token or an object.
+ * Beyond a limit the caller gets a 429, and other callers are not affected. A request that joins an
+ * in-flight fetch of its caller adds no fetch but a waiter, and waiters are limited for the whole
+ * node, too.
  */
 
-/** How much is in use, by key. */
+/** Counts what is in use, by key. */
 export class Counts {
   readonly #counts = new Map<string, number>();
 
@@ -33,10 +33,10 @@ export interface CallerMaxima {
   readonly held: number;
 }
 
-/** A caller, by its limit key, has used up a share. */
+/** A caller, given by its limit key, has reached a limit. */
 export type OnBeyond = (limitKey: string, limit: keyof CallerMaxima) => void;
 
-/** Each `begin` returns what to call at the end, or undefined when the share is used up. */
+/** Each `begin` returns the function to call at the end, or undefined at the limit. */
 export class CallerLimits {
   readonly #max: CallerMaxima;
   readonly #onBeyond: OnBeyond;

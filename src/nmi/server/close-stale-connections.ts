@@ -1,7 +1,7 @@
 /**
- * What is left of a pod that is gone: its connections. Nobody is at their other end any more, and
- * the next pod at the address must not meet them, nor what the kernel tracks of them: a reset ends
- * both. They are given a moment, in which a request on one is answered with the reason.
+ * Resets the connections of deleted pods. The next pod with the same address must not collide with
+ * them or with their conntrack entries; a reset ends both. Until the reset, a request on such a
+ * connection is refused with the reason.
  */
 import type { Clock } from '../../cache/clock.ts';
 import type { PodIndex } from '../../cache/index/pod-index.ts';
@@ -18,7 +18,7 @@ export interface GonePodsOptions {
 
 const afterMs = 2_000;
 
-/** Resets connections some time after their pod has gone, until disposed. */
+/** Resets connections some time after the deletion of their pod, until disposed. */
 export function resetGonePods({ pods, listeners, clock, log }: GonePodsOptions): Disposable {
   const sweep = debounce(clock, afterMs, () => {
     let connections = 0;

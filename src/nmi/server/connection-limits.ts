@@ -1,24 +1,24 @@
 /**
- * How many connections of pods there may be, by the descriptors that the process may have: pods must
- * not be able to leave it without any for its watches, its upstreams and the kernel's files.
+ * Limits the connections of pods by the descriptor limit of the process: pods must not use up the
+ * descriptors that the agent needs for its watches, its upstreams and the kernel's files.
  */
 import { readFileSync } from 'node:fs';
 
 export interface ConnectionLimits {
   readonly total: number;
-  /** Of one caller. SDKs hold a handful; each is read and parsed however slowly it is served. */
+  /** Per caller. SDKs open a handful; each is read and parsed however slowly it is served. */
   readonly each: number;
 }
 
 const enough: ConnectionLimits = { total: 20_000, each: 64 };
-/** For everything that is no pod's connection; a relayed request takes another for each. */
+/** Descriptors for everything but pods' connections; each relayed request takes one more. */
 const reserved = 512;
-/** So that some others always find room beside the greediest. */
+/** One caller gets at most the total divided by this, so that others always find room. */
 const greediest = 4;
 
 /**
- * Of each of so many listeners.
- * @param limits what `/proc/PID/limits` says; Node has raised the soft limit to the hard one.
+ * The limits of each of several listeners.
+ * @param limits content of `/proc/PID/limits`; Node has raised the soft limit to the hard one.
  */
 export function connectionLimits(
   listeners: number,

@@ -9,27 +9,29 @@ export interface Connection {
   readonly caller: CallerConnection;
   /** Responses that are not finished. */
   readonly open: Set<ServerResponse>;
-  /** What the fast path decided for the first request that `node:http` reads; that one takes it. */
+  /**
+   * The decision of the fast path for the first request that `node:http` reads, which consumes it.
+   */
   handed: Decision | undefined;
 }
 
 /**
- * Held at once: as many as the listener's backlog, all of which one turn may accept. Node reads ahead
- * what clients send meanwhile, 64 KiB each at most.
+ * Connections held at once: as many as the listener's backlog, which one turn may accept entirely.
+ * Node meanwhile buffers what clients send, at most 64 KiB each.
  */
 export const maxHeld = 1_024;
 
 export class Connections {
   readonly #bySocket = new Map<Socket, Connection>();
-  /** Whose caller is being looked up, with their address. */
+  /** Connections during the look-up of their caller, with their address. */
   readonly #held = new Map<Socket, string>();
   readonly #each: number;
   /** By limit key. */
   readonly #counts = new Counts();
-  /** Of those held, by address. */
+  /** Number of held connections, by address. */
   readonly #heldCounts = new Counts();
 
-  /** @param each how many one caller may have. */
+  /** @param each maximum of one caller. */
   constructor(each: number) {
     this.#each = each;
   }
@@ -43,8 +45,8 @@ export class Connections {
   }
 
   /**
-   * Keeps a connection whose caller is being looked up, until it is released or closed.
-   * @returns who has too many of them, if so.
+   * Keeps a connection during the look-up of its caller, until it is released or closed.
+   * @returns the limit that is reached, if any.
    */
   hold(socket: Socket, ip: string): 'per_caller' | 'total' | undefined {
     if (this.#held.size >= maxHeld) return 'total';
@@ -63,9 +65,12 @@ export class Connections {
     return this.#held.delete(socket);
   }
 
-  /** @returns the connection, which is forgotten when it closes; undefined when its caller has too many. */
+  /**
+   * @returns the connection, which is removed when it closes; undefined when its caller has too
+   *   many.
+   */
   add(socket: Socket, caller: CallerConnection): Connection | undefined {
-    // Who it is may become known later; it leaves as what it came.
+    // The key changes once the pod is known; the removal needs the same key as the addition.
     const { limitKey } = caller;
     if (this.#counts.get(limitKey) >= this.#each) return undefined;
     this.#counts.add(limitKey);
@@ -82,15 +87,15 @@ export class Connections {
   reset(isMeant: (caller: CallerConnection) => boolean): number {
     const meant = [...this.#bySocket].filter(([, { caller }]) => isMeant(caller));
     for (const [socket] of meant) {
-      // libuv resets no socket whose end is on its way to the kernel, and Node then never closes it:
-      // neither the event nor the descriptor would come back.
+      // libuv does not reset a socket with a pending shutdown, and Node then never closes it: there
+      // would be no event, and the descriptor would leak.
       if (socket.writableEnded) socket.destroy();
       else socket.resetAndDestroy();
     }
     return meant.length;
   }
 
-  /** Answers under way are the last of their connections. */
+  /** Answers under way close their connections. */
   endAfterAnswers(): void {
     for (const { open } of this.#bySocket.values()) {
       for (const response of open) response.shouldKeepAlive = false;

@@ -1,10 +1,10 @@
 /**
- * Decisions for requests of a pod while they are valid: the parsed target and the pod's right to it are
- * computed once for all connections of the pod and both parsers.
+ * Caches decisions for the requests of a pod while they are valid: the parsed target and its
+ * authorization are computed once for all connections of the pod and both parsers.
  *
- * A decision is valid while no index has changed: every request compares the indexes' generation. It is
- * computed again after a second, since objects that are read on demand change no generation until they
- * are read. No request is granted from memory alone.
+ * A decision is valid while no index has changed: every request compares the indexes' generation.
+ * It is computed again after a second, since objects that are read on demand change no generation
+ * until they are read. No request is granted from the cache alone.
  */
 import type { Clock } from '../../cache/clock.ts';
 import type { Pod } from '../../cache/index/objects.ts';
@@ -22,19 +22,19 @@ import {
   type TokenQuery,
 } from './token-query.ts';
 
-/** What a target asks for, and whether its caller may have it, at one generation of what is known. */
+/** The parsed target and its authorization, at one generation of the indexes. */
 export interface Decision {
   readonly target: string;
   readonly query: TokenQuery;
   readonly authorization: Authorization;
-  /** NaN, which equals none, where it is not the indexes that say why not. */
+  /** NaN, which equals no generation, if the caller could not be identified. */
   readonly generation: number;
   readonly madeAtMs: number;
-  /** Of the one token that answers it; undefined when it takes more than a look into the cache. */
+  /** Key of the one token that answers it; undefined when it needs more than a cache look-up. */
   readonly cacheKey: string | undefined;
 }
 
-/** A right to one token; the same object while it is valid. */
+/** A decision that grants one token; the same object while it is valid. */
 export interface GrantedDecision extends Decision {
   readonly authorization: Authorized;
   readonly cacheKey: string;
@@ -42,9 +42,9 @@ export interface GrantedDecision extends Decision {
 
 const maxAgeMs = 1_000;
 /**
- * Rights that are remembered of a pod and of all pods, a kilobyte or two each. Without them working
- * one out is a seventh of the cost of a new connection, and most of that of one that asks for many
- * things in turn.
+ * Cached decisions of one pod and of all pods, one or two kilobytes each. Without the cache, the
+ * decision is a seventh of the cost of a new connection, and most of the cost of a connection that
+ * requests many targets in turn.
  */
 const maxOfPod = 512;
 const maxOfAll = 4_096;
@@ -74,10 +74,10 @@ export class DecisionCache {
   }
 
   /**
-   * What a target asks for, and whether its caller may have it.
+   * Parses a target and authorizes its caller.
    * @param target of a token request.
-   * @param handed a decision that may be for another request. Target, pod and generation are all
-   *   that one depends on: it is taken only for what would be decided alike.
+   * @param handed a decision that may be for another request. A decision depends on nothing but
+   *   target, pod and generation: it is used only if all three are equal.
    */
   decide(
     caller: CallerConnection,
@@ -85,7 +85,7 @@ export class DecisionCache {
     nowMs: number,
     handed?: Decision,
   ): Decision | RefusedQuery {
-    // Who calls is always found by the connection itself: pods can share an address.
+    // The caller is always identified by the connection itself: pods can share an address.
     const { pod } = identify(caller, this.#options.clusterState);
     const isMeant = handed?.target === target && handed.authorization.pod === pod;
     const known = isMeant ? handed : this.#get(pod, target);
@@ -95,7 +95,7 @@ export class DecisionCache {
     return parsed.kind === 'refused' ? parsed : this.authorize(caller, target, parsed.query, nowMs);
   }
 
-  /** The same where it is known what the target asks for. */
+  /** The same for a target that is already parsed. */
   authorize(caller: CallerConnection, target: string, query: TokenQuery, nowMs: number): Decision {
     const { clusterState, policy, clock } = this.#options;
     const identified = identify(caller, clusterState);
@@ -136,7 +136,7 @@ export class DecisionCache {
     const rights = known ?? new Map<string, GrantedDecision>();
     if (known === undefined) this.#byPod.set(pod, rights);
     const before = rights.size;
-    // A pod that invents targets displaces its own rights only.
+    // A pod that invents targets evicts only its own decisions.
     if (before >= maxOfPod && !rights.has(target)) rights.clear();
     rights.set(target, right);
     this.#size += rights.size - before;

@@ -1,42 +1,45 @@
 /**
- * What one caller may take of one turn of the event loop. A connection is accepted once a turn, so a
- * pod with many busy connections would otherwise decide how long all others wait for theirs: 512 of
- * them made it 3.7 s for one answer (Node 26.10, November 2026).
+ * Limits the time that one caller may use in one turn of the event loop. Only one connection is
+ * accepted per turn, so a pod with many busy connections would otherwise decide how long all others
+ * wait: with 512 of them, one answer took 3.7 s (Node 26.10, November 2026).
  *
- * A caller within its time is served at once. What is beyond waits for the next turns, in order, and
- * is served there for as long as a turn's share lasts: one caller delays the others by that much.
+ * A caller within its share is served at once. Work beyond it waits for the next turns, in order,
+ * and is done there within the share of each turn: one caller delays the others by that much.
  */
 const shareMs = 0.4;
 /**
- * While connections come: behind each that is accepted another may wait, and a turn with a request or
- * two of each caller is soon over.
+ * The share while connections arrive: another connection may wait behind each accepted one, and a
+ * turn with one or two requests of each caller is short.
  */
 const hurriedMs = 0.1;
-/** What reading a request and writing its answer take, which is done before and after the work. */
+/** The time of reading a request and writing its answer, before and after the work. */
 const aroundMs = 0.03;
-/** A turn is looked at when a caller has taken this much since the last: looking costs another turn. */
+/**
+ * The start of the next turn is observed only once a caller has used this much: it costs another
+ * turn.
+ */
 const lookFromMs = 0.1;
 const maxCallers = 1_024;
 
 export class FairTurns {
   readonly #nowMs: () => number;
   readonly #nextTurn: (work: () => void) => void;
-  /** In this turn, and in those before that were not looked at. */
+  /** Used in this turn, and in earlier turns that were not observed. */
   readonly #takenMs = new Map<string, number>();
   readonly #waiting = new Map<string, (() => void)[]>();
   #isLooking = false;
   #shareMs = shareMs;
   #hasAccepted = false;
 
-  /** @param nextTurn calls back once all that is ready now is done, as `setImmediate` does. */
+  /** @param nextTurn calls `work` once all that is ready now is done, as `setImmediate` does. */
   constructor(nowMs: () => number, nextTurn: (work: () => void) => void = setImmediate) {
     this.#nowMs = nowMs;
     this.#nextTurn = nextTurn;
   }
 
   /**
-   * @param work must not throw, and look whether it is still of use.
-   * @returns whether it was done at once.
+   * @param work must not throw, and must check whether it is still needed.
+   * @returns whether it ran at once.
    */
   run(caller: string, work: () => void): boolean {
     const waiting = this.#waiting.get(caller);
@@ -57,7 +60,7 @@ export class FairTurns {
     this.#look();
   }
 
-  /** What is begun for a caller, and done later. */
+  /** Charges a caller for work that is begun now and done later. */
   charge(caller: string, ms: number): void {
     this.#takenMs.set(caller, (this.#takenMs.get(caller) ?? 0) + ms);
   }

@@ -1,7 +1,7 @@
 /**
- * `/host/token`: a process of the host (the Key Vault CSI provider) asks on behalf of a pod that
- * it names in headers. Off by default, and answered on loopback only, because every process that
- * may dial loopback can name any pod of this node.
+ * `/host/token`: a process of the host (the Key Vault CSI provider) requests a token for a pod that
+ * it names in headers. Off by default, and served on loopback only, because every process that can
+ * connect to loopback can name any pod of this node.
  */
 import { answerToken, refuse, type Answer } from '../base/answers.ts';
 import type { Authorization } from '../grants/authorization.ts';
@@ -49,7 +49,7 @@ export class HostTokenEndpoint {
       route: 'host-token',
       query: parsed.query,
       decide,
-      // The replaced system gave this route the primary tenant's token only.
+      // On this route the replaced system returned the primary tenant's token only.
       render: (rendered, _auxiliary, authorized) => {
         const clientId = authorized.identity?.clientId || rendered.token.clientId;
         const body = rendered.body(clock.wallMs());

@@ -1,6 +1,7 @@
 /**
- * The HTTP server on the metadata address. It parses, names the connection's caller, hands the
- * request on and writes the answer; every error path, the parser's own included, is JSON.
+ * The HTTP server on the metadata address. It parses requests, identifies the caller of each
+ * connection, calls the handler and writes the answer. Every error, including those of the parser,
+ * is JSON.
  */
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
@@ -20,18 +21,18 @@ import { guardPipeline } from './pipeline-guard.ts';
 import { HttpExchange, relayed, type Handled } from './request.ts';
 import type { Decision } from './decision-cache.ts';
 
-/** A connection as the fast path is given it, before `node:http` has read any of it. */
+/** A connection as the fast path gets it, before `node:http` has read any of it. */
 export interface FastPathConnection {
   readonly socket: Socket;
   readonly caller: CallerConnection;
-  /** Answers must say now that the connection ends, which the fast path does not. */
+  /** Answers must now announce that the connection closes, which the fast path does not do. */
   readonly isDraining: () => boolean;
   /**
-   * Gives the connection to `node:http` for good, with what was read of it.
+   * Hands the connection and the bytes read from it to `node:http` for good.
    * @param decision made for the request that has to be read again.
    */
   readonly handOver: (decision: Decision | undefined) => void;
-  /** No first request came in time. */
+  /** No first request arrived in time. */
   readonly onSilent: () => void;
 }
 
@@ -46,24 +47,26 @@ export interface ListenerOptions {
   readonly port: number;
   /** A socket that listens there already. The listener closes it. */
   readonly descriptor?: number | undefined;
-  /** Connections are left to the others that have the socket until this resolves. */
+  /** Until this resolves, the other processes with this socket accept its connections. */
   readonly mayAccept?: Promise<unknown> | undefined;
   readonly clock: Clock;
-  /** Nothing of a connection is read before its attestation is there. */
+  /** A connection is not read before its attestation is complete. */
   readonly attest: (peer: Peer) => Attestation | Promise<Attestation>;
   /** For attested callers. */
   readonly findCgroupUid: FindCgroupUid;
-  /** A connection was accepted; its caller is to be looked up now. */
+  /** Called when a connection is accepted, to look up its caller. */
   readonly onConnection: (caller: CallerConnection) => void;
   readonly limits: ConnectionLimits;
-  /** A connection was closed at once: its caller, if that is known, has its fill, or there are too many. */
+  /**
+   * A connection was closed at once: its caller (if known) or the listener has reached its limit.
+   */
   readonly onTooMany: (limit: 'per_caller' | 'total', limitKey?: string) => void;
   /** Must not throw; a synchronous answer is written in the same turn. */
   readonly handle: (exchange: HttpExchange) => Handled | Promise<Handled>;
   readonly turns: FairTurns;
-  /** Without it everything is read and written by `node:http`. */
+  /** Without it, `node:http` reads and writes everything. */
   readonly fastPath: FastPath | undefined;
-  /** A request that was refused before it came to `handle`, for the counters. */
+  /** A request was refused before it reached `handle`; for the counters. */
   readonly onRefusal: (answer: Answer) => void;
   /** One of the above threw. The connection is closed. */
   readonly onBug: (error: unknown) => void;
@@ -81,22 +84,24 @@ export interface Listener extends AsyncDisposable {
 /** Whole-request and head limits, against slow senders. Azure SDKs send one small packet. */
 export const headersTimeoutMs = 5_000;
 const requestTimeoutMs = 15_000;
-/** Longer than any client's idle pool, so that the client and not we close first. */
+/** Longer than the idle timeout of any client's pool, so that the client closes first. */
 export const keepAliveTimeoutMs = 120_000;
-/** Added to the announced keep-alive time, so that a client's last request does not meet the close. */
+/**
+ * Added to the announced keep-alive time, so that a client's last request does not race the close.
+ */
 const keepAliveBufferMs = 1_000;
-/** After which a connection without a request is closed. */
+/** A connection without a request is closed after this time. */
 export const idleMs = keepAliveTimeoutMs + keepAliveBufferMs;
 const maxHeaderBytes = 16 * 1024;
-/** Requests without an answer; beyond this many the sender is no client of ours. */
+/** Unanswered requests of one connection; no client of ours sends more. */
 const maxPipelined = 16;
-/** Of the event loop, for a request whose answer is not there at once. */
+/** Event-loop time charged for a request that is not answered at once. */
 const laterMs = 0.15;
-/** While draining, how often connections that have become idle are looked for. */
+/** While draining, the interval of checks for idle connections. */
 const drainTickMs = 100;
 /**
- * For which an idle connection stays when draining: what was sent before the client could know is
- * answered, and that answer ends the connection.
+ * How long an idle connection stays open while draining: a request that the client has already sent
+ * is answered, and that answer closes the connection.
  */
 const idleGraceMs = 500;
 
@@ -112,10 +117,10 @@ class HttpListener implements Listener {
   readonly #options: ListenerOptions;
   readonly #connections: Connections;
   readonly #server: Server;
-  /** Node's own handling of a connection: it takes one over when the fast path has ended. */
+  /** Node's own handler of a connection, which takes over when the fast path has ended. */
   readonly #parseHttp: (socket: Socket) => void;
   #bound: Bound | undefined;
-  /** A socket that was given to us and that the server does not have yet. */
+  /** A socket from outside that the server does not use yet. */
   #descriptor: number | undefined;
   #isDraining = false;
 
@@ -134,9 +139,9 @@ class HttpListener implements Listener {
       requireHostHeader: false,
       noDelay: true,
     });
-    // A client that ends its half after the request (`nc -N`) is answered, as Go's net/http does. One
-    // that has gone altogether looks the same until a write fails, so its request runs to its end.
-    // Node's documentation does not name this property.
+    // A client that half-closes after the request (`nc -N`) is answered, as by Go's net/http. A
+    // client that has disconnected looks the same until a write fails, so its request runs to its
+    // end. This property is not in Node's documentation.
     server.httpAllowHalfOpen = true;
     this.#server = server;
     server.maxConnections = options.limits.total;
@@ -171,7 +176,7 @@ class HttpListener implements Listener {
     if (isIPv4(host) && host !== '0.0.0.0') this.#bound = { ip: host, port: this.port };
   }
 
-  /** What `node:http` has for other listeners than that of requests. */
+  /** Handles the events of `node:http` other than requests. */
   #refuseUnserved(): void {
     const { onTooMany, onRefusal, clock } = this.#options;
     this.#server.on('drop', () => onTooMany('total'));
@@ -195,8 +200,8 @@ class HttpListener implements Listener {
   }
 
   #accept(socket: Socket): void {
-    // Without a listener of our own a reset after CONNECT, when Node has taken its own away, would
-    // be an uncaught exception: any pod could end the agent.
+    // After CONNECT, Node removes its own error listener. Without this one, a reset would then be
+    // an uncaught exception: any pod could end the agent.
     socket.on('error', () => socket.destroy());
     this.#options.turns.accepted();
     try {
@@ -226,7 +231,7 @@ class HttpListener implements Listener {
   #admit(socket: Socket, ends: SocketEnds, attestation: Attestation): void {
     const { findCgroupUid, onConnection, onTooMany } = this.#options;
     const caller = new CallerConnection(ends, attestation, findCgroupUid);
-    // Before it is counted: it is its pod's, if that is known.
+    // Before it is counted, since it counts for its pod if that is known.
     onConnection(caller);
     const connection = this.#connections.add(socket, caller);
     if (connection === undefined) {
@@ -270,7 +275,7 @@ class HttpListener implements Listener {
     connection.handed = undefined;
     open.add(response);
     response.once('close', () => open.delete(response));
-    // A body that nobody reads must not be taken for the next request, nor waited for.
+    // An unread body must not be taken for the next request, and must not be waited for.
     const hasBody =
       request.headers['transfer-encoding'] ?? request.headers['content-length'] ?? '0';
     if (this.#isDraining || hasBody !== '0') response.shouldKeepAlive = false;
@@ -304,8 +309,9 @@ class HttpListener implements Listener {
     const connection = this.#connections.get(socket);
     const last = connection === undefined ? undefined : [...connection.open].at(-1);
     if (last !== undefined) {
-      // What was asked before is answered first, and what broke belongs to it or comes after it: an
-      // answer of our own would be taken for one of those. The last of them ends the connection.
+      // Earlier requests are answered first. The error is in one of them or after them, so an error
+      // answer now would be taken for one of their answers. The last of these closes the
+      // connection.
       last.shouldKeepAlive = false;
       last.once('close', () => socket.destroySoon());
       return;
@@ -326,7 +332,7 @@ class HttpListener implements Listener {
     if (this.#descriptor !== undefined) closeSync(this.#descriptor);
     this.#descriptor = undefined;
     if (!server.listening) return;
-    // Not that of `node:http`, which closes idle connections at once.
+    // Not the `close` of `node:http`, which closes idle connections at once.
     const closed = new Promise<void>((resolve) => {
       NetServer.prototype.close.call(server, () => resolve());
     });
@@ -340,7 +346,7 @@ class HttpListener implements Listener {
       this.#connections.destroyAll();
     });
     await closed;
-    // Ends what is left of it: a timer.
+    // Stops the one thing that is left, a timer.
     server.close();
     clearInterval(tick);
     disarm();
@@ -356,7 +362,7 @@ interface Bound {
   readonly port: number;
 }
 
-/** Of a connection; the kernel is asked only for what is looked at and not known. */
+/** Addresses of a connection; only those that are used and unknown are read from the kernel. */
 class SocketEnds implements Peer {
   readonly #socket: Socket;
   readonly #bound: Bound | undefined;

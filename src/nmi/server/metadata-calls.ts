@@ -1,7 +1,7 @@
 /**
- * Calls of the real metadata service that are no token requests. The service answers five of them a
- * second for the whole node, so pods take turns, requests for the same thing share one call, and
- * instance metadata, which every SDK of a node asks for alike, is kept for a few seconds.
+ * Calls of the real metadata service other than token requests. The service answers five of them
+ * per second for the whole node. So pods take turns, equal requests share one call, and instance
+ * metadata, which every SDK of a node requests alike, is kept for a few seconds.
  */
 import type { Clock } from '../../cache/clock.ts';
 import type { Party } from '../../cache/token/fair-queue.ts';
@@ -18,21 +18,21 @@ export interface MetadataAnswer {
 }
 
 export interface MetadataCall {
-  /** Equal for calls that are answered alike; undefined for one that must be made. */
+  /** Equal for calls with the same answer; undefined for a call that must not be shared. */
   readonly sharedKey: string | undefined;
-  /** What it brings holds for a few seconds. */
+  /** Its answer may be kept for a few seconds. */
   readonly isKept: boolean;
   readonly party: Party;
-  /** Aborts when the time is up. */
+  /** The signal aborts when the time is up. */
   readonly send: (signal: AbortSignal) => Promise<MetadataAnswer>;
 }
 
-/** No turn came in time. */
+/** The call did not get a turn in time. */
 export class NoTurnError extends Error {}
 
 const budget = { maxConcurrent: 4, maxPerSec: 5, maxQueued: 5_000 };
 const keptMs = 3_000;
-/** 4 MB at most: a document of a node is some kilobytes, with its user data 64. */
+/** 4 MB at most: the document of a node has some kilobytes, with user data 64 KB. */
 const maxKept = 64;
 const maxKeptBytes = 64 * 1024;
 
@@ -43,7 +43,7 @@ export class MetadataCalls implements Disposable {
   readonly #shared = new SingleFlight<MetadataAnswer>();
   readonly #kept: ExpiringMap<MetadataAnswer>;
 
-  /** @param timeoutMs of one call, the wait for its turn included. */
+  /** @param timeoutMs of one call, including the wait for its turn. */
   constructor(clock: Clock, timeoutMs: number) {
     this.#clock = clock;
     this.#timeoutMs = timeoutMs;
@@ -52,8 +52,8 @@ export class MetadataCalls implements Disposable {
   }
 
   /**
-   * The call goes on when its caller leaves: it may be others' too, and its place in the queue is the
-   * caller's share.
+   * The call continues when its caller disconnects: others may share it, and its place in the queue
+   * counts as the caller's share.
    *
    * @throws NoTurnError, or what `send` rejects with.
    */

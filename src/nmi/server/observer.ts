@@ -12,7 +12,7 @@ import type { ThrottleLimit } from '../state/throttled-pods.ts';
 
 export type TokenRoute = Extract<Route['kind'], 'token' | 'host-token'>;
 
-/** All that the log line and the metrics say about one token request. */
+/** All data of the log line and the metrics about one token request. */
 export interface TokenDecision {
   readonly route: TokenRoute;
   readonly answer: Answer;
@@ -20,25 +20,25 @@ export interface TokenDecision {
   readonly resource: string;
   readonly source: string;
   readonly cache: CacheOutcome | 'none';
-  /** Of the fetch that ended with the token or the failure, whichever request caused it. */
+  /** Id of the fetch that returned the token or the failure, whichever request caused it. */
   readonly fetchId?: string | undefined;
 }
 
 /** A request that the fast path answered. */
 export interface Hit extends Pick<Exchange, 'caller' | 'startedAtMs' | 'requestId'> {
   readonly request: IdHeaders;
-  /** Of the fetch that delivered the token. */
+  /** Id of the fetch that returned the token. */
   readonly fetchId: string | undefined;
 }
 
 export interface Observer extends UpstreamObserver {
   onDecision(exchange: Exchange, decision: TokenDecision): void;
-  /** Every request that came to the router, once, after `onDecision` if it was decided. */
+  /** Every request that reached the router, once, after `onDecision` if it was decided. */
   onHandled(exchange: Exchange, route: Route, handled: Handled): void;
-  /** A request that was refused before it came to the router. */
+  /** A request that was refused before it reached the router. */
   onRefusal(reason: Reason): void;
   /** A request or connection of a pod went beyond a limit of that pod. */
   onThrottled(pod: Pod, limit: ThrottleLimit): void;
-  /** What the first two would say of it. */
+  /** Called instead of the first two. */
   onHit(hit: Hit, right: GrantedDecision): void;
 }

@@ -1,9 +1,10 @@
 /**
- * Parts of the real metadata service that are no tokens: relayed to the caller under a policy.
+ * Relays requests other than token requests to the real metadata service, under a policy.
  *
- * The path sent upstream is the one the route decided on, not the caller's spelling; of the
- * caller's headers only harmless ones go along, and no identifying header is added. An answer is
- * read whole before it is written: a pod that does not read holds no connection of the others.
+ * The path sent upstream is the normalized one of the route, not the caller's spelling. Only
+ * harmless headers of the caller are forwarded, and no identifying header is added. An answer is
+ * buffered before it is written: a pod that does not read blocks no connection that other pods
+ * need.
  */
 import type { IncomingMessage } from 'node:http';
 import { addAbortSignal } from 'node:stream';
@@ -22,7 +23,7 @@ import type { PassthroughArea, Route } from './route.ts';
 
 export interface PassthroughPolicy {
   readonly blockInstanceMetadata: boolean;
-  /** Areas beyond `instance` and `versions` that are let through. */
+  /** Areas besides `instance` and `versions` that are allowed. */
   readonly allowedAreas: readonly PassthroughArea[];
   /** False where the node has no metadata service of its own. */
   readonly hasImds: boolean;
@@ -31,7 +32,7 @@ export interface PassthroughPolicy {
 export interface PassthroughOptions {
   /** Base URL of the real service. */
   readonly endpoint: string;
-  /** For one answer, the wait for its turn included. */
+  /** For one answer, including the wait for its turn. */
   readonly timeoutMs: number;
   readonly policy: PassthroughPolicy;
   readonly limits: CallerLimits;
@@ -40,7 +41,7 @@ export interface PassthroughOptions {
 }
 
 export interface Passthrough extends AsyncDisposable {
-  /** Why this area is refused to everybody, or undefined when it is not. Pure. */
+  /** The refusal if policy closes this area to all pods, else undefined. Pure. */
   refusal(route: PassthroughRoute): Answer | undefined;
   relay(exchange: HttpExchange, route: PassthroughRoute, pod: Pod): Promise<Handled>;
 }
@@ -54,7 +55,7 @@ export function allowedMethods(area: PassthroughArea): readonly string[] {
 
 const sentHeaders = ['accept', 'content-type', 'user-agent'];
 
-/** RFC 9110 7.6.1, and those that name the connection's own framing. */
+/** RFC 9110 7.6.1, and the headers of the connection's own framing. */
 const hopByHop = new Set([
   'connection',
   'keep-alive',
@@ -68,7 +69,7 @@ const hopByHop = new Set([
 ]);
 
 const maxRequestBytes = 64 * 1024;
-/** The largest is an instance's document with 64 KB of user data in it. */
+/** The largest answer is an instance document with 64 KB of user data. */
 const maxAnswerBytes = 256 * 1024;
 
 export function openPassthrough(options: PassthroughOptions): Passthrough {
@@ -85,7 +86,7 @@ export function openPassthrough(options: PassthroughOptions): Passthrough {
     const leave = new AbortController();
     response.once('close', () => leave.abort());
     const signal = AbortSignal.any([leave.signal, AbortSignal.timeout(options.timeoutMs)]);
-    // Read before its turn comes: a body that never comes must not hold one.
+    // Read before the wait for a turn: a body that never arrives must not occupy one.
     const body = await readBody(request, exchange.method, signal);
     if (body === undefined) {
       return refuse('request_malformed', 'The request body is not acceptable here.', {
@@ -143,7 +144,7 @@ export function openPassthrough(options: PassthroughOptions): Passthrough {
   };
 }
 
-/** What decides an answer: the rest of the headers names the client. */
+/** All that an answer depends on: the other headers only identify the client. */
 function sharedKeyOf(path: string, { accept, metadata }: SentHeaders): string {
   return JSON.stringify([path, accept, metadata]);
 }
@@ -165,7 +166,7 @@ async function readAnswer({
   return { status: statusCode, headers: responseHeaders(headers), body: Buffer.concat(chunks) };
 }
 
-/** The metadata service is this agent. */
+/** The endpoint that was called is this agent itself. */
 class LoopError extends Error {}
 
 function refusalOf(error: unknown): Answer {
@@ -186,8 +187,8 @@ function refusalOf(error: unknown): Answer {
 
 /**
  * The body of a POST, or nothing; undefined when it is too large, does not arrive, or is sent where
- * none is allowed. A body on a GET is never forwarded: a server that ignores it would read it as the
- * next request, with the node's identity behind it.
+ * none is allowed. A body on a GET is never forwarded: a server that ignores it would read it as
+ * the next request, with the node's identity behind it.
  */
 async function readBody(
   request: IncomingMessage,
@@ -231,8 +232,8 @@ function policyRefusal(area: PassthroughArea, policy: PassthroughPolicy): Answer
 type SentHeaders = Record<string, string | string[]>;
 
 function requestHeaders(exchange: HttpExchange): SentHeaders {
-  // As the caller sent it: one of the agent's own would undo the service's protection against forged
-  // requests (SSRF) if the agent is configured not to require it.
+  // As the caller sent it: a header added by the agent would undo the service's protection against
+  // forged requests (SSRF) if the agent is configured not to require the header.
   const metadata = [...exchange.headerValues('metadata')];
   const headers: SentHeaders = metadata.length === 0 ? {} : { metadata };
   for (const name of sentHeaders) {

@@ -1,16 +1,16 @@
 /**
- * Looks at what comes before `node:http` does. Node parses every request of a piece at once, and what
- * is made of those cannot be stopped: 64 KiB of the shortest requests take 50 ms of the event loop,
- * and a pod that sent nothing else kept all others waiting for 4 s (Node 26.10, November 2026).
+ * Checks each chunk before `node:http` parses it. Node parses all requests of a chunk at once and
+ * cannot be stopped: 64 KiB of the shortest requests take 50 ms of the event loop, and a pod that
+ * sent nothing else made all others wait for 4 s (Node 26.10, November 2026).
  */
 import type { Socket } from 'node:net';
 
 const headEnd = '\r\n\r\n';
 
 /**
- * Of a connection that Node has just been given. Reading goes through JavaScript from then on, as it
- * does for every connection of `node:https`.
- * @param most requests in one piece. The connection is closed when more come.
+ * Call it right after Node has taken over the connection. From then on its data is read through
+ * JavaScript, as for every connection of `node:https`.
+ * @param most requests in one chunk. The connection is closed when there are more.
  */
 export function guardPipeline(socket: Socket, most: number): void {
   const parsers = socket.listeners('data');
@@ -24,7 +24,7 @@ export function guardPipeline(socket: Socket, most: number): void {
   });
 }
 
-/** Ends are counted also where they are in a body: no client of ours sends one with many. */
+/** Head ends inside a body count, too: no client of ours sends a body with many. */
 function countsMore(piece: Buffer, most: number): boolean {
   let from = 0;
   for (let count = 0; count <= most; count++) {

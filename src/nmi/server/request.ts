@@ -1,13 +1,13 @@
 /**
- * One request on the metadata address: what the parser gave, and who sent it. Only what the
- * handlers need, in one place.
+ * One request on the metadata address: the parsed request and its caller, reduced to what the
+ * handlers need.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Answer } from '../base/answers.ts';
 import type { CallerConnection } from '../grants/caller.ts';
 import type { Decision } from './decision-cache.ts';
 
-/** An answer that is already on its way, written by the handler itself. */
+/** The handler has already written the answer itself. */
 export const relayed = Symbol('relayed');
 export type Handled = Answer | typeof relayed;
 
@@ -17,20 +17,22 @@ export interface Exchange {
   /** Monotonic milliseconds at which the head was parsed. */
   readonly startedAtMs: number;
   readonly requestId: string;
-  /** The client has gone; nobody reads an answer any more. */
+  /** The client has disconnected and would not read an answer. */
   readonly isGone: boolean;
-  /** Every value of a header, in order. Two `Metadata: true` are not one. */
+  /** Every value of a header, in order. `Metadata: true` sent twice is two values. */
   headerValues(lowerCaseName: string): readonly string[];
 }
 
-/** One that `node:http` parsed. */
+/** A request that `node:http` parsed. */
 export class HttpExchange implements Exchange {
   readonly request: IncomingMessage;
   readonly response: ServerResponse;
   readonly caller: CallerConnection;
   readonly startedAtMs: number;
   readonly requestId: string;
-  /** What the fast path decided before it gave the connection away; for a target of its own. */
+  /**
+   * The decision of the fast path before it handed the connection over; may be for another target.
+   */
   readonly handed: Decision | undefined;
 
   constructor(
@@ -53,7 +55,7 @@ export class HttpExchange implements Exchange {
     return this.request.method ?? '';
   }
 
-  /** The request target as it stood in the request line. */
+  /** The request target as in the request line. */
   get target(): string {
     return this.request.url ?? '';
   }

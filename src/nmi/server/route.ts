@@ -1,21 +1,21 @@
 /**
- * From a request target to what it asks for. Pure, total, never throws.
+ * Parses a request target into a route. Pure, total, never throws.
  *
- * The rule that keeps a token path from slipping through in disguise (CVE-2022-23551 was a
- * backslash): the path is decoded once, normalised once and decided on in that form, and what is
- * forwarded upstream is rebuilt from the decided form, never the caller's own spelling. Only paths
- * of the allow list are ever forwarded.
+ * A token path in another spelling must not pass as something else (CVE-2022-23551 was a
+ * backslash). So the path is decoded once and normalized once, the decision is made on that form,
+ * and the path sent upstream is rebuilt from it, never from the caller's spelling. Only paths of
+ * the allow list are forwarded.
  *
  * 1. `http://any.host/path` (absolute form) is the same as `/path`.
  * 2. Percent escapes are decoded once. Broken escapes, escapes of `/`, `\` and `%`, raw
- *    backslashes, control and non-path characters, `.` segments and those that begin with `..`
- *    are refused; what is forwarded has plain segments and a visible query only.
+ *    backslashes, control and non-path characters, `.` segments and those that begin with `..` are
+ *    refused; a forwarded target has only plain segments and a visible query.
  * 3. Repeated slashes collapse (msal4j sends `//metadata/...`), one trailing slash is allowed.
  * 4. `metadata` and the area behind it match in any letter case, `identity/oauth2/token` exactly,
  *    as the real IMDS does.
  */
 
-/** Parts of the instance metadata service that are not tokens and may be passed through. */
+/** Areas of the instance metadata service, other than tokens, that may be passed through. */
 export const passthroughAreas = [
   'instance',
   'versions',
@@ -45,9 +45,9 @@ const invalid: Route = { kind: 'refused', reason: 'path_invalid' };
 const notFound: Route = { kind: 'refused', reason: 'not_found' };
 const questionMark = 0x3f;
 
-/** @param target the request target exactly as it stood in the request line. */
+/** @param target the request target exactly as in the request line. */
 export function parseRoute(target: string): Route {
-  // What every SDK sends; the slow path below gives the same answer.
+  // The target that every SDK sends; the slow path below returns the same route.
   if (target.startsWith(tokenPath)) {
     if (target.length === tokenPath.length) return { kind: 'token', query: '' };
     if (target.charCodeAt(tokenPath.length) === questionMark) {
@@ -83,14 +83,14 @@ function decide(segments: readonly string[], trailingSlash: boolean, query: stri
   }
   const area = passthroughAreas.find((known) => known === second.toLowerCase());
   if (area === undefined) return notFound;
-  // Path parameters (`..;`) mean something else to every server: nothing of IMDS has them.
+  // Servers interpret path parameters (`..;`) differently, and no path of IMDS has them.
   if (!rest.every((segment) => plainSegment.test(segment))) return invalid;
   if (!forwardableQuery.test(query)) return invalid;
   const path = `/metadata/${[area, ...rest].join('/')}${trailingSlash ? '/' : ''}`;
   return { kind: 'passthrough', area, path, query };
 }
 
-/** `GET http://host/path` (a proxy's form) becomes `/path`; the authority is not looked at. */
+/** `GET http://host/path` (a proxy's form) becomes `/path`; the authority is ignored. */
 function stripAuthority(target: string): string {
   const scheme = /^https?:\/\//i.exec(target);
   if (scheme === null) return target;

@@ -1,7 +1,7 @@
 /**
- * The checks every request passes, in the order of the real service: route, method, forwarding,
- * `Metadata` header, policy; then the endpoint it is for. Cheap checks come before any look-up, so
- * that the probes of SDKs (300 ms patience) are answered whatever else is down.
+ * Checks every request in the order of the real service: route, method, forwarding, `Metadata`
+ * header, policy; then calls its endpoint. Cheap checks come before any look-up, so that the probes
+ * of SDKs (300 ms timeout) are answered even when everything else is down.
  */
 import type { PodIndex } from '../../cache/index/pod-index.ts';
 import { refuse, refuseMissingHeader, type Answer } from '../base/answers.ts';

@@ -1,4 +1,4 @@
-/** The way of a request, put together: listeners, router, endpoints. */
+/** Wires the request path: listeners, router, endpoints. */
 import type { Clock } from '../../cache/clock.ts';
 import { LogBudget } from '../base/lines/log-budget.ts';
 import type { Logger } from '../base/logger.ts';
@@ -29,19 +29,19 @@ import { ThrottledPods, type ThrottleLimit } from '../state/throttled-pods.ts';
 import type { ObjectWait } from './wait-for-object.ts';
 
 /**
- * Pods take turns at the upstream, so what one has queued delays the others by one fetch each. Fewer
- * than the connections that a pod may have: the others get a 429. Azure SDKs request a
- * handful of resources.
+ * Pods take turns at the upstream, so the queue of one pod delays each other pod by one fetch.
+ * Fewer fetches than a pod may have connections, so that the excess gets a 429. Azure SDKs request
+ * a handful of resources.
  */
 const callerMaxima = { fetches: 50, waiting: 512, held: 32 };
 
-/** At five calls of the metadata service a second, 16 take three seconds. */
+/** At five calls of the metadata service per second, 16 take three seconds. */
 const relayMaxima = { fetches: 16, waiting: 128, held: 0 };
 
-/** What the shares of tokens are called in metrics and Events. */
+/** Names of the token limits in metrics and Events. */
 const limitNames = { fetches: 'tokens', waiting: 'requests', held: 'pending_objects' } as const;
 
-/** Of requests or connections that failed, in a quiet minute. */
+/** Log lines about failed requests or connections, before further ones are only counted. */
 const maxBugLines = 20;
 
 export interface Server extends Required<Pick<Part, 'samples'>>, AsyncDisposable {
@@ -54,7 +54,7 @@ export interface Server extends Required<Pick<Part, 'samples'>>, AsyncDisposable
 }
 
 export interface ServerOptions {
-  /** The listening socket of the first listener, where another process holds it. */
+  /** The listening socket of the first listener, if another process holds it. */
   readonly held?: Pick<HeldListener, 'descriptor' | 'isShared'> | undefined;
   readonly config: Config;
   readonly tuning: Tuning;
@@ -145,7 +145,10 @@ export async function openServer(options: ServerOptions): Promise<Server> {
   };
 }
 
-/** While another agent accepts from the same socket, this one takes no pod that it does not know. */
+/**
+ * While another agent accepts from the same socket, this one waits until its watches have synced,
+ * at most `acceptWaitMs`.
+ */
 function givenSocket({ held, state, tuning, clock }: ServerOptions) {
   if (held?.isShared !== true) return { descriptor: held?.descriptor };
   const { promise, resolve } = Promise.withResolvers<undefined>();
@@ -159,7 +162,7 @@ function givenSocket({ held, state, tuning, clock }: ServerOptions) {
 
 type Handlers = Omit<ListenerOptions, 'host' | 'port' | 'limits' | 'onTooMany'>;
 
-/** What answers requests, the same for every listener. */
+/** The handlers of requests, the same for every listener. */
 function createHandlers(
   { config, tuning, kernel, state, broker, observer, loopDetection, clock, log }: ServerOptions,
   passthrough: Passthrough,
@@ -219,7 +222,7 @@ function createHandlers(
   };
 }
 
-/** Where to listen. `/host/token` needs loopback, which the redirect's own address is not. */
+/** The addresses to listen on. `/host/token` needs loopback, and the redirect's address is not. */
 function listenHosts({ listenIp, hostToken }: Config): readonly string[] {
   const hasLoopback = listenIp === '0.0.0.0' || listenIp === '127.0.0.1';
   return hostToken && !hasLoopback ? [listenIp, '127.0.0.1'] : [listenIp];

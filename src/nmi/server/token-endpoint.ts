@@ -1,9 +1,9 @@
 /**
  * `/metadata/identity/oauth2/token`: from a checked request to an answer.
  *
- * A hit is synchronous: query, caller, grant, cache, answer in one turn. Whatever has to wait, for
- * a watch event or for the upstream, is decided again afterwards: the cluster may have changed. A
- * decision that is still valid is not made again.
+ * A hit is synchronous: query, caller, grant, cache, answer in one turn. A request that waits for a
+ * watch event or for the upstream is decided again afterwards: the cluster may have changed. A
+ * decision that is still valid is reused.
  */
 import type { Clock } from '../../cache/clock.ts';
 import type { CacheOutcome } from '../../cache/token/cache.ts';
@@ -35,12 +35,14 @@ export interface TokenEndpointOptions {
   readonly observer: Pick<Observer, 'onDecision'>;
 }
 
-/** One request that names a pod, by its connection or otherwise, and how its answer looks. */
+/**
+ * One request for a pod, identified by its connection or otherwise, and how its answer is rendered.
+ */
 export interface TokenJob {
   readonly exchange: Exchange;
   readonly route: TokenRoute;
   readonly query: TokenQuery;
-  /** The caller's right by what is known now; asked again whenever that may have changed. */
+  /** The authorization by the current objects; called again whenever these may have changed. */
   readonly decide: () => Authorization;
   readonly render: (
     rendered: RenderedToken,
@@ -51,10 +53,12 @@ export interface TokenJob {
 
 const noTokens: readonly RenderedToken[] = [];
 
-/** How often one request may find the cluster changed under its feet before it is sent away. */
+/** How often the cluster may change during one request before the request is refused. */
 const maxTurns = 4;
 
-/** How long one request looks for an identity by its object id: as long as one fetch may take. */
+/**
+ * How long one request searches for an identity by its object id: as long as one fetch may take.
+ */
 const maxResolveMs = 10_000;
 
 export class TokenEndpoint {
@@ -84,7 +88,7 @@ export class TokenEndpoint {
     return this.serve(job, authorization);
   }
 
-  /** Ends a request that got no further than its parameters. */
+  /** Refuses a request for its parameters, before any authorization. */
   refuse(exchange: Exchange, route: TokenRoute, answer: Answer): Answer {
     const decision = { route, answer, authorization: undefined, resource: '', source: '' };
     this.#options.observer.onDecision(exchange, { ...decision, cache: 'none' });
@@ -92,7 +96,7 @@ export class TokenEndpoint {
   }
 
   /**
-   * Serves one request: at once where memory has the token, else after waiting for it.
+   * Serves one request: at once if the token is in memory, else after waiting for it.
    * @param decision made just now.
    */
   serve(job: TokenJob, decision: Authorization): Answer | Promise<Answer> {
@@ -147,7 +151,8 @@ export class TokenEndpoint {
       } finally {
         endFetch();
       }
-      // The pod, its label, a binding or the identity may be gone since: the cache never grants.
+      // The pod, its label, a binding or the identity may have been deleted since: the cache never
+      // grants.
       const decisionNow = job.decide();
       if (isSame(decision, decisionNow)) {
         return this.#close(job, found.authorization, found.answer, found.cache, found.fetchId);
@@ -195,10 +200,11 @@ export class TokenEndpoint {
   }
 
   /**
-   * Finds which of the pod's own identities has an object id, by the `oid` claim of tokens the pod
-   * is entitled to anyway. No identity it is not bound to is ever asked for. Ends with the first
-   * candidate that cannot be asked now: the answer may change, and the others would fail alike. Ends
-   * when its time is up, too: the next request goes on from what is known by then.
+   * Finds the pod's identity with an object id, by the `oid` claim of tokens that the pod is
+   * entitled to anyway. It never requests tokens of identities that the pod is not bound to. It
+   * stops at the first candidate with a transient failure: the answer may change, and the others
+   * would fail alike. It also stops at its deadline; the next request continues with the object ids
+   * found by then.
    */
   async #resolve(job: TokenJob, decision: ByObjectId): Promise<Authorized | Answer> {
     const { broker, clock } = this.#options;
@@ -283,7 +289,7 @@ function changing(): Answer {
   return refuse('agent_not_synced', 'The objects of this pod keep changing. Retry.');
 }
 
-/** The same pod still has the same right. */
+/** The same pod still has the same authorization. */
 function isSame(before: Authorization, after: Authorization): boolean {
   if (before === after) return true;
   if (before.kind === 'refused' || after.kind === 'refused') return false;
@@ -309,7 +315,7 @@ function isSameUpstream(before: Authorized, after: Authorized): boolean {
   return keys(before) === keys(after);
 }
 
-/** An array with the auxiliary tenants' tokens after the first, as the replaced system had it. */
+/** An array with the auxiliary tenants' tokens after the first, as in the replaced system. */
 function bodyOf(
   rendered: RenderedToken,
   auxiliary: readonly RenderedToken[],

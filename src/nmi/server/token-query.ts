@@ -1,13 +1,13 @@
 /**
  * The query of a token request: parameters checked in IMDS's order. Pure, never throws.
  *
- * 1. A name given twice is refused, whichever it is.
- * 2. `api-version` must be there and look like a date.
- * 3. `resource` must be there; it is kept byte for byte, since clients use the echoed value as
- *    their cache key.
+ * 1. A name that is given twice is refused, even an unknown one.
+ * 2. `api-version` is required and must look like a date.
+ * 3. `resource` is required; it is kept byte for byte, since clients use the echoed value as their
+ *    cache key.
  * 4. At most one of `client_id`, `object_id`, `msi_res_id`, `mi_res_id`; an empty one is absent.
- * 5. A misspelt selector (`clientid`) is refused: ignoring it would silently hand out another
- *    identity than the one asked for. All other unknown names are ignored.
+ * 5. A misspelt selector (`clientid`) is refused: ignoring it would silently return the token of
+ *    another identity than requested. All other unknown names are ignored.
  */
 import type { RequestedId } from '../../cache/token/token.ts';
 import type { IdentitySelector } from '../grants/grant.ts';
@@ -16,13 +16,13 @@ import { printable } from '../base/printable.ts';
 export interface TokenQuery {
   readonly resource: string;
   readonly selector: IdentitySelector;
-  /** The token must be a new one of the upstream's. */
+  /** The token must be fetched anew from the upstream. */
   readonly bypassCache: boolean;
   /** SHA-256 of a token that must not be the answer, in lower-case hex. */
   readonly badTokenSha256: string | undefined;
 }
 
-/** It takes more than a look into the cache. */
+/** The request needs more than a cache look-up. */
 export function wantsOtherToken({ bypassCache, badTokenSha256 }: TokenQuery): boolean {
   return bypassCache || badTokenSha256 !== undefined;
 }
@@ -37,7 +37,7 @@ export interface RefusedQuery {
 
 export type TokenQueryResult = { readonly kind: 'ok'; readonly query: TokenQuery } | RefusedQuery;
 
-/** What the answer repeats of the question, as the real service does: ids but the client id. */
+/** The requested id that the answer repeats, as the real service does: any but a client id. */
 export function askedIdOf({ selector }: TokenQuery): RequestedId | undefined {
   if (selector.kind === 'none' || selector.kind === 'client_id') return undefined;
   return { kind: selector.kind, value: selector.value };
@@ -53,7 +53,7 @@ const selectorKinds: ReadonlyMap<string, 'client_id' | 'object_id' | 'resource_i
   ['mi_res_id', 'resource_id'],
 ]);
 
-/** Selector names with case and separators taken away, to recognise look-alikes. */
+/** Selector names without case and separators, to recognize look-alikes. */
 const misspelt: ReadonlyMap<string, string> = new Map([
   ['clientid', 'client_id'],
   ['objectid', 'object_id'],
@@ -65,7 +65,7 @@ const misspelt: ReadonlyMap<string, string> = new Map([
 
 /**
  * @param query the part behind the question mark, as sent.
- * @param requireApiVersion false on `/host/token`, whose clients send none.
+ * @param requireApiVersion false on `/host/token`, where clients send none.
  */
 export function parseTokenQuery(query: string, requireApiVersion = true): TokenQueryResult {
   const parameters = new Map<string, string>();
@@ -137,7 +137,7 @@ function checkSelectors(
   return { kind: 'ok', query: { resource, selector, bypassCache, badTokenSha256 } };
 }
 
-/** What is no hash is ignored, as IMDS ignores the whole parameter. */
+/** A value that is no hash is ignored, as IMDS ignores the whole parameter. */
 function parseSha256(text: string | undefined): string | undefined {
   return text !== undefined && /^[0-9a-f]{64}$/i.test(text) ? text.toLowerCase() : undefined;
 }

@@ -1,7 +1,7 @@
 /**
- * Waiting for an object that is about to arrive. The decision is made again at every change of the
- * index, and is final when no object can change it, the time is up, the client has gone, or too many
- * requests wait already, of all callers or of this one.
+ * Waits for an object that is about to arrive. The decision is made again at every change of the
+ * index. It is final when no object can change it, the time is up, the client has disconnected, or
+ * too many requests are waiting already, of all callers or of this one.
  */
 import type { Clock } from '../../cache/clock.ts';
 import type { Pod } from '../../cache/index/objects.ts';
@@ -19,7 +19,7 @@ export interface ObjectWait {
 
 interface Decided {
   readonly pod: Pod | undefined;
-  /** A watch event may turn it. */
+  /** A watch event may change it. */
   readonly isPending?: boolean;
 }
 

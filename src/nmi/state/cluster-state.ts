@@ -1,6 +1,6 @@
 /**
- * The agent's view of the cluster: pods of the node, identities, bindings and exceptions, updated by the
- * watches, and the requests that wait for an object.
+ * The agent's view of the cluster: pods of the node, identities, bindings and exceptions, updated
+ * by the watches, and the requests that wait for an object.
  */
 import { fullName } from '../../cache/index/object-name.ts';
 import type { Clock } from '../../cache/clock.ts';
@@ -178,7 +178,7 @@ function watchSamples(watches: Watches): readonly Sample[] {
     const labels = { resource };
     return [
       { metric: 'nmi_watch_synced', labels, value: watch.syncedOnce ? 1 : 0 },
-      // Before the first event there is no such time.
+      // Absent before the first event.
       ...(watch.lastContactAgeMs === undefined
         ? []
         : [

@@ -1,6 +1,6 @@
 /**
- * Limits work that any pod can request at any rate: the pause doubles while requests continue, and is
- * reset when they have stopped for a while.
+ * Limits work that any pod can request at any rate: the pause doubles while requests continue, and
+ * is reset when they have stopped for a while.
  */
 import type { Clock } from '../../cache/clock.ts';
 

@@ -1,12 +1,13 @@
 /**
- * How long a source address identifies a pod, if it is the only evidence. Addresses are reused: without
- * news of the node's pods, a new pod at an address would be served as its predecessor. An agent without
- * the API server does not know whether the kubelet still starts pods, so the time is limited.
+ * How long a source address identifies a pod, if it is the only evidence. Addresses are reused:
+ * without news of the node's pods, a new pod at an address would be served as its predecessor.
+ * Without the API server, the agent cannot determine whether the kubelet still starts pods, so the
+ * time is limited.
  *
- * 1. A working watch proves at least every 101 s that it is current, even in an idle cluster. A lower
- *    limit needs an explicit proof: after half of the limit the watch is checked, and replaced if it does
- *    not answer.
- * 2. Staleness is computed at each use; together with the right to a token it is cached for a second.
+ * 1. A working watch proves at least every 101 s that it is current, even in an idle cluster. A
+ *    lower limit needs an explicit proof: after half of the limit the watch is checked, and
+ *    replaced if it does not answer.
+ * 2. Staleness is computed at each use; together with the authorization it is cached for a second.
  */
 import type { Clock } from '../../cache/clock.ts';
 import type { Log } from '../base/log.ts';

@@ -1,7 +1,8 @@
 /**
- * Reports objects that give a pod of this node an identity without a grant: each once in the log, and
- * their number as a metric, so that an operator sees when `enforce` would refuse no pod. Costs requests
- * nothing; a user who creates and deletes objects causes at most a few lines per `everyMs`.
+ * Reports objects that give a pod of this node an identity without a grant: each once in the log,
+ * and their number as a metric, so that an operator sees when `enforce` would refuse no pod. Costs
+ * requests nothing; a user who creates and deletes objects causes at most a few lines per
+ * `everyMs`.
  */
 import type { Clock } from '../../cache/clock.ts';
 import { fullName } from '../../cache/index/object-name.ts';

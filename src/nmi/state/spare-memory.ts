@@ -1,7 +1,7 @@
 /**
  * Returns unused memory of the C library's allocator to the kernel. Otherwise memory freed by V8's
- * compiler and collector threads stays in their arenas: 5 to 12 MB after a load, and another megabyte at
- * each later recompilation. It takes 0.2 to 0.8 ms (Node 26.10, November 2026).
+ * compiler and collector threads stays in their arenas: 5 to 12 MB after a load, and another
+ * megabyte at each later recompilation. It takes 0.2 to 0.8 ms (Node 26.10, November 2026).
  */
 import type { Clock } from '../../cache/clock.ts';
 import type { Log } from '../base/log.ts';

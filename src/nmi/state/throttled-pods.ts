@@ -1,6 +1,6 @@
 /**
- * Which pods went beyond a limit of theirs lately, and beyond which: for `explain`, the metrics and
- * the Events. At most as many pods and limits as are kept, each for some minutes.
+ * The pods that recently exceeded one of their limits, and which limit: for `explain`, the metrics
+ * and the Events. A bounded number of pods and limits is kept, each for some minutes.
  */
 import type { Clock } from '../../cache/clock.ts';
 import { ExpiringMap } from '../base/expiring-map.ts';

@@ -1,12 +1,15 @@
 /**
- * Requests that wait for an object which the watches have not delivered yet. A change wakes all waiters;
- * a timer only ends the wait.
+ * Requests that wait for an object which the watches have not delivered yet. A change wakes all
+ * waiters; a timer only ends the wait.
  */
 import type { Clock } from '../../cache/clock.ts';
 
 export interface WaitersOptions {
   readonly clock: Clock;
-  /** Beyond this limit a request is answered at once, so that waiting requests cannot exhaust memory. */
+  /**
+   * Beyond this limit a request is answered at once, so that waiting requests cannot exhaust
+   * memory.
+   */
   readonly maxWaiters: number;
   /** Called when a request begins to wait. */
   readonly onWait?: () => void;

@@ -4,8 +4,8 @@ import type { Watches } from '../kube/watch/watches.ts';
 import { describeUnsynced } from './watch-report.ts';
 
 /**
- * @param stalenessLimitMs longest time without proof that a watch is current. Beyond it the stored objects
- * are still used, but new pods are probably missing.
+ * @param stalenessLimitMs longest time without proof that a watch is current. Beyond it the stored
+ *   objects are still used, but new pods are probably missing.
  */
 export function watchConditions(
   watches: Pick<Watches, 'unsynced' | 'stale' | 'stats'>,

@@ -1,11 +1,11 @@
 /**
- * How the watches are, in words for people: on `/readyz`, in `nmi explain`, in a 503. A failure is
- * named with its code, what the API server or the network gave as its reason, and how long it lasts.
+ * Describes the state of the watches as text: on `/readyz`, in `nmi explain`, in a 503. A failure
+ * is described by its code, the reason from the API server or the network, and its duration.
  */
 import type { FailureStats, ReflectorStats } from '../kube/watch/reflector.ts';
 import type { WatchedResource, Watches } from '../kube/watch/watches.ts';
 
-/** Nothing that was received is shown at more length than this. */
+/** Longest received text that is shown. */
 const maxMessage = 200;
 
 type WatchStats = Readonly<
@@ -23,7 +23,7 @@ export interface WatchProblem {
   readonly forMs: number;
 }
 
-/** The watches that fail now. A kind that the cluster does not have is none of them. */
+/** The watches that fail now, except for kinds that the cluster does not have. */
 export function watchProblems(stats: WatchStats): readonly WatchProblem[] {
   return Object.entries(stats).flatMap(([resource, { failure }]): readonly WatchProblem[] =>
     failure === undefined || failure.isAbsence
@@ -32,7 +32,7 @@ export function watchProblems(stats: WatchStats): readonly WatchProblem[] {
   );
 }
 
-/** Resources without a first list, each with why it has none where something failed. No times. */
+/** Resources without a first list, each with its failure, if any. No times. */
 export function describeUnsynced(watches: Pick<Watches, 'stats' | 'unsynced'>): string | undefined {
   const unsynced = watches.unsynced();
   if (unsynced.length === 0) return undefined;
@@ -44,7 +44,7 @@ export function describeUnsynced(watches: Pick<Watches, 'stats' | 'unsynced'>): 
   return `waiting for ${waits.join(', ')}`;
 }
 
-/** What fails now, in a few words: of the watch that is named, else of the first that fails. */
+/** The current failure in a few words: of the named watch, else of the first that fails. */
 export function whyBehind(stats: WatchStats, resource?: WatchedResource): string | undefined {
   const problem = watchProblems(stats).find(
     (each) => resource === undefined || each.resource === resource,
@@ -54,7 +54,7 @@ export function whyBehind(stats: WatchStats, resource?: WatchedResource): string
   return `the watch of ${problem.resource} has failed for ${seconds(forMs)} (${reason})`;
 }
 
-/** One line a watch: synced or not, when something last came, what fails and for how long. */
+/** One line per watch: synced or not, the time of the last event, the failure and its duration. */
 export function watchLines(stats: WatchStats): readonly string[] {
   return Object.entries(stats).map(([resource, watch]) => {
     const { syncedOnce, lastContactAgeMs, stalenessMs, failure } = watch;

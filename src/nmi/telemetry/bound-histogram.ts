@@ -1,11 +1,12 @@
 /**
- * A histogram whose series are found once and not at every observation. In prom-client's own each
- * observation checks the labels and makes a key of them: that was 7 % of the CPU time of a cached
- * token, which is observed twice (16 kept connections, Node 26.10, November 2026). Pure.
+ * A histogram that looks up its series once and not at every observation. In prom-client each
+ * observation checks the labels and builds a key from them: that was 7 % of the CPU time of a
+ * cached token, which is observed twice (16 kept-alive connections, Node 26.10, November 2026).
+ * Pure.
  */
 type Labels = Readonly<Record<string, string>>;
 
-/** Takes one observation in the metric's unit; what is no finite number is left out. */
+/** Records one observation in the metric's unit; a value that is not finite is ignored. */
 export type Observe = (value: number) => void;
 
 export interface HistogramShape {
@@ -40,7 +41,7 @@ export class BoundHistogram {
     return series.observe;
   }
 
-  /** As prom-client renders its own, in the text format of Prometheus. */
+  /** The text format of Prometheus, as prom-client renders it. */
   render(): string {
     const { name, help } = this.#shape;
     const lines = [`# HELP ${name} ${escapeHelp(help)}`, `# TYPE ${name} histogram`];

@@ -1,6 +1,6 @@
 /**
- * A label whose values come from outside: the first so many distinct ones are kept, all later ones
- * share "other". Callers cannot make the page grow without limit.
+ * A label with values from outside: the first `max` distinct ones are kept, all later ones share
+ * "other". So callers cannot make the page grow without limit.
  */
 export class BoundedLabel {
   readonly #known = new Set<string>();
@@ -18,7 +18,7 @@ export class BoundedLabel {
   }
 }
 
-/** Resources Azure SDKs ask for; everything else a pod may invent is "other". */
+/** Resources that Azure SDKs request; everything else that a pod may invent is "other". */
 const knownResources: ReadonlySet<string> = new Set([
   'https://management.azure.com',
   'https://management.core.windows.net',

@@ -1,8 +1,11 @@
-/** States and totals that the parts keep are read from them at every scrape, not kept beside them. */
+/** Reads the states and totals of the parts at every scrape, and stores no copies. */
 import type { Part } from '../base/part.ts';
 import type { Metrics } from './metrics.ts';
 
-/** What a part no longer shows is gone from the page, too. Readiness is exported with the samples: one series for each condition. */
+/**
+ * A sample that a part no longer returns is removed from the page, too. Readiness is exported with
+ * the samples: one series for each condition.
+ */
 export function exportParts(metrics: Metrics, parts: readonly Part[]): void {
   const exported = new Set<string>();
   metrics.onScrape(() => {

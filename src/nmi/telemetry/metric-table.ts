@@ -1,7 +1,7 @@
 /**
- * Every metric as data: from it come the series, the table in the README and the lint test.
- * Labels are closed words or bounded sets; never a pod, an address, a client id or a resource as
- * the caller wrote it.
+ * Every metric as data: the source of the series, of the table in the README and of the lint test.
+ * Labels have fixed or bounded sets of values; never a pod, an address, a client id or a resource
+ * as the caller wrote it.
  */
 
 export interface MetricRow {

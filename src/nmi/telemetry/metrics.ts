@@ -1,7 +1,7 @@
 /**
- * The one place that knows prom-client: series made from the metric table, with all label values
- * that can be known beforehand, so that a fresh agent exports zeros and not an empty page.
- * Histograms are our own.
+ * The only module that uses prom-client: series made from the metric table, with all label values
+ * that are known beforehand, so that a fresh agent exports zeros and not an empty page. Histograms
+ * are our own.
  */
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { Counter, Gauge, Registry } from 'prom-client';
@@ -19,20 +19,20 @@ export interface Metrics {
   /** For labels that are observed often: the same as `observe`, looked up once. */
   observer(name: Name, labels: Labels): Observe;
   /**
-   * A gauge's value, or a counter's total as it is kept elsewhere.
+   * Sets the value of a gauge, or the total of a counter that is kept elsewhere.
    * @throws TypeError for a name that is neither in the metric table.
    */
   export(name: string, value: number, labels?: Labels): void;
-  /** Forgets the series of a gauge, which are those of the next `set` or `export`. */
+  /** Deletes the series of a gauge; the next `set` or `export` creates new ones. */
   clear(name: string): void;
-  /** Runs before every scrape, to fill gauges from what they describe. */
+  /** Runs before every scrape, to fill gauges from their sources. */
   onScrape(fill: () => void): void;
-  /** The text a scrape gets. */
+  /** The text of a scrape. */
   render(): Promise<string>;
   readonly contentType: string;
 }
 
-/** @param oldNames the families of the replaced system, too. */
+/** @param oldNames adds the families of the replaced system. */
 export function createMetrics({ oldNames = true } = {}): Metrics {
   const registry = new Registry();
   const counters = new Map<string, Counter>();
@@ -63,7 +63,7 @@ export function createMetrics({ oldNames = true } = {}): Metrics {
   }
 
   const totals = new Map<string, number>();
-  /** What the kernel has made anew begins at zero again. */
+  /** A counter that the kernel has created anew begins at zero again. */
   const countTo = (counter: Counter, name: string, total: number, labels: Labels): void => {
     const key = [name, ...Object.values(labels)].join(' ');
     counter.inc(labels, Math.max(0, total - (totals.get(key) ?? 0)));

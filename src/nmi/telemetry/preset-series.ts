@@ -27,7 +27,7 @@ const sourcesByReason: Readonly<Record<FailureReason, readonly string[]>> = {
   policy_refused: entra,
 };
 
-/** Reasons that no token request ends with, and where they come from. All others are of the token route. */
+/** Reasons that no token request ends with, and their route. All others have the token route. */
 const routeOf: ReadonlyMap<string, Route['kind']> = new Map<Reason, Route['kind']>([
   ['path_invalid', 'refused'],
   ['not_found', 'refused'],

@@ -1,4 +1,4 @@
-/** What every client library of Prometheus exports of its process, under the names that dashboards know. */
+/** The process metrics of every Prometheus client library, under the names that dashboards use. */
 import { readdirSync, readFileSync } from 'node:fs';
 import type { Metrics } from './metrics.ts';
 
@@ -11,7 +11,7 @@ export function exportProcess(metrics: Metrics): void {
     metrics.export('process_cpu_seconds_total', (user + system) / 1e6);
     metrics.set('process_resident_memory_bytes', process.memoryUsage.rss());
     metrics.set('process_start_time_seconds', startedAtS);
-    // Reading the folder opens one more.
+    // Reading the directory opens one more.
     const fds = unlessFailing(() => readdirSync('/proc/self/fd').length - 1);
     if (fds !== undefined) metrics.set('process_open_fds', fds);
     if (maxFds !== undefined) metrics.set('process_max_fds', maxFds);

@@ -1,7 +1,7 @@
 /**
- * Refusals as Events on the pod, and on its identity when that is what is wrong, so that
- * `kubectl describe` shows reason and fix to users who may not read the agent's log. A cached token
- * never comes here.
+ * Records refusals as Events on the pod, and on its identity if that is the cause, so that
+ * `kubectl describe` shows reason and fix to users who may not read the agent's log. Not called for
+ * a cached token.
  */
 import type { Identity, Pod } from '../../cache/index/objects.ts';
 import type { PodIndex } from '../../cache/index/pod-index.ts';
@@ -20,8 +20,8 @@ import type { Route } from '../server/route.ts';
 import { throttleTexts, type ThrottleLimit } from '../state/throttled-pods.ts';
 
 /**
- * No fault of a pod: SDKs find out by such requests whether there is a metadata service. One that is
- * throttled is reported with its limit.
+ * No fault of a pod: SDKs probe for a metadata service by such requests. A throttled request is
+ * reported with its limit.
  */
 const unreported: ReadonlySet<Reason> = new Set([
   'ok',
@@ -32,7 +32,7 @@ const unreported: ReadonlySet<Reason> = new Set([
   'caller_throttled',
 ]);
 
-/** Who can fix it looks at the identity, too. */
+/** Reported on the identity, too, since its owner can fix them. */
 const ofIdentity: ReadonlySet<Reason> = new Set([
   'identity_refused',
   'credential_refused',
@@ -44,16 +44,16 @@ const ofIdentity: ReadonlySet<Reason> = new Set([
 export interface RefusalEventsOptions {
   readonly events: EventSink;
   readonly pods: PodIndex;
-  /** An Event could not be made; the request is answered all the same. */
+  /** An Event could not be created; the request is answered anyway. */
   readonly onBug: (error: unknown) => void;
 }
 
-/** The observer, which reports refusals as Events as well. */
+/** An observer that records refusals as Events, in front of another. */
 export function withEvents(
   observer: Observer,
   { events, pods, onBug }: RefusalEventsOptions,
 ): Observer {
-  /** An answer is written in the microtasks of its turn; this comes after them. */
+  /** An answer is written in the microtasks of its turn; this runs after them. */
   function afterAnswer(record: () => void): void {
     process.nextTick(() => {
       try {
@@ -86,10 +86,10 @@ export function withEvents(
     }
   }
 
-  /** Of a request that got no further than its parameters, or was for no token. */
+  /** For a request that was refused for its parameters, or was not for a token. */
   function recordByCaller(exchange: Exchange, reason: RefusalReason, action: string): void {
     const caller = exchange.caller.resolve(pods);
-    // What the request says stays out of the note: namespace users read it.
+    // The note contains no text of the request, since namespace users read it.
     if (caller.kind === 'pod') {
       recordRefusal(caller.pod, reason, action, undefined, () => reasonGuide[reason].means);
     }
@@ -146,7 +146,7 @@ function textOf({ answer, authorization, resource }: TokenDecision, reason: Refu
         ? reasonGuide[reason].means
         : descriptionOf(renderRefusal(withoutCallersText(authorization)).body);
     case 'authorized': {
-      // Entra ID repeats the resource. One that looks like no resource may be a secret.
+      // Entra ID repeats the resource. A value that does not look like a resource may be a secret.
       const text = descriptionOf(answer.body);
       return resource === '' ? text : text.replaceAll(resource, loggableResource(resource));
     }
@@ -177,7 +177,7 @@ function identityIn(refused: Refused): Identity | undefined {
   return 'identity' in refused.facts ? refused.facts.identity : undefined;
 }
 
-/** A caller may put anything there, a token of its own included. */
+/** A caller may write anything there, even its own token. */
 function withoutCallersText(refused: RefusedPod): RefusedPod {
   return { ...refused, facts: clean(refused.facts) };
 }

@@ -1,22 +1,24 @@
 /**
- * Token requests by namespace and, where that is wanted, by AzureIdentity. Who may create namespaces,
- * pods or identities cannot make the page grow without end: what is beyond a share is "other". A hit
- * costs one increment; the counters are brought up to date at a scrape.
+ * Counts token requests by namespace and, if enabled, by AzureIdentity. Users who create
+ * namespaces, pods or identities cannot make the page grow without limit: names beyond a maximum
+ * are "other". A hit costs one increment; the counters are updated at a scrape.
  */
 import type { ObjectName } from '../../cache/index/object-name.ts';
 import type { Reason } from '../base/answers.ts';
 import { BoundedLabel } from './bounded-label.ts';
 import type { Metrics } from './metrics.ts';
 
-/** Namespaces with series of their own; a node has 250 pods at most, unless somebody raised that. */
+/**
+ * Namespaces with series of their own; a node has 250 pods at most, unless that limit was raised.
+ */
 const maxNamespaces = 200;
 /** AzureIdentities with series of their own: of one namespace, and of all. */
 const maxOfNamespace = 50;
 const maxIdentities = 500;
 
 /**
- * Of a caller that is no known pod. No namespace has this name, and a scrape puts its own namespace in the
- * place of an empty one.
+ * For a caller that is no known pod. No namespace has this name, and a scrape replaces an empty one
+ * with its own namespace.
  */
 const noPod = '-';
 
@@ -27,7 +29,7 @@ export interface HitCount {
 
 interface Labels {
   readonly namespace: string;
-  /** Empty where it is not an AzureIdentity that gave the token. */
+  /** Empty if the token is not that of an AzureIdentity. */
   readonly identity: string;
 }
 
@@ -39,7 +41,7 @@ export class RequestCounts {
   readonly #allIdentities = new BoundedLabel(maxIdentities);
   readonly #hits = new Map<string, HitCount & { readonly labels: Labels }>();
 
-  /** @param byIdentity fills `nmi_identity_token_requests_total`, too. */
+  /** @param byIdentity also fills `nmi_identity_token_requests_total`. */
   constructor(metrics: Metrics, byIdentity: boolean) {
     this.#metrics = metrics;
     this.#byIdentity = byIdentity;

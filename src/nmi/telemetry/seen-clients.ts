@@ -1,12 +1,12 @@
 /**
- * The SDKs that each pod of this node was seen to use, for a move to Workload Identity. Kept by pod UID
- * and shown on the local socket alone, which is the operator's.
+ * Records the SDKs that each pod of this node uses, for a move to Workload Identity. Kept by pod
+ * UID and shown only on the operator's local socket.
  */
 import { nameClient, type ClientName } from './user-agent.ts';
 
-/** A pod that sends ever new versions displaces its own entries only. */
+/** A pod that sends ever new versions evicts only its own entries. */
 const maxOfPod = 4;
-/** A node has 250 pods at most, unless somebody raised that; a quarter of a kilobyte each. */
+/** A node has 250 pods at most, unless that limit was raised; a quarter of a kilobyte each. */
 const maxPods = 1_000;
 
 export class SeenClients {

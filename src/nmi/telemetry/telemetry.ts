@@ -1,7 +1,7 @@
 /**
- * What the agent says about its work: log lines of token decisions, and the counters. A pod decides how
- * many decisions there are, but not how many lines. Nothing
- * here changes an answer, and nothing secret passes through: of a token only its existence is reported.
+ * Log lines of token decisions, and the counters. A pod decides how many decisions there are, but
+ * not how many lines. Nothing here changes an answer or reports a secret: only the existence of a
+ * token is reported.
  */
 import { fullName } from '../../cache/index/object-name.ts';
 import type { Pod } from '../../cache/index/objects.ts';
@@ -29,12 +29,12 @@ import type { ThrottleLimit } from '../state/throttled-pods.ts';
 import type { SourceResult } from '../sources/source.ts';
 import { sourceNameOf, type UpstreamIdentity } from '../sources/upstream-identity.ts';
 
-/** What is the same for every request of one right: rendered and looked up once. */
+/** The data that is the same for all hits of one decision: rendered and looked up once. */
 interface PreparedHit {
-  /** Of its log lines. */
+  /** Kind of its log lines. */
   readonly kind: string;
   readonly reportMore: (count: number) => void;
-  /** Connections of one pod share a right, and may come from several addresses. */
+  /** Connections of one pod share a decision, and may come from several addresses. */
   readonly podIp: string;
   readonly log: PreparedLine;
   readonly observeOperation: Observe;
@@ -54,13 +54,16 @@ const furtherRequests = 'further token requests';
 const metadataRequest = 'metadata request';
 const furtherMetadataRequests = 'further metadata requests';
 const maxDetail = 500;
-/** Lines of one pod and identity, and of failures of one source, in a quiet minute. Clients keep tokens. */
+/**
+ * Lines of one pod and identity, or of failures of one source, before further ones are only
+ * counted. Clients keep tokens.
+ */
 const most = { served: 100, refused: 1, failed: 20 } as const;
 
-/** Reasons that say that the caller is no pod we know; the replaced system counted these. */
+/** Reasons for callers that are no known pod; the replaced system counted these. */
 const unknownCallers: ReadonlySet<string> = new Set(['pod_unknown', 'pod_ambiguous']);
 
-/** Reasons of token requests that end before they are decided on; they come by `onHandled` alone. */
+/** Reasons of token requests that end before a decision; only `onHandled` reports them. */
 const undecided: ReadonlySet<string> = new Set([
   'metadata_header_missing',
   'method_not_allowed',
@@ -84,7 +87,7 @@ export interface TelemetryOptions {
   readonly byIdentity: boolean;
 }
 
-/** The agent's metrics, and what fills them from the way of a request. */
+/** The agent's metrics, and the observer of requests that fills them. */
 export function createTelemetry(options: TelemetryOptions): Telemetry {
   const { log, clock, byIdentity } = options;
   const metrics = createMetrics(options);
@@ -109,19 +112,19 @@ export function createObserver(
     clock,
     onOthers: (count) => log.warn({ count }, 'further log lines left out'),
   });
-  /** Since the last scrape. */
+  /** Hits since the last scrape. */
   let hits = 0;
 
   /**
-   * An answer is made and written in the microtasks of one turn, and this comes after them: recording
-   * a miss takes the code that does it, which is never warm, a tenth of a millisecond.
+   * An answer is made and written in the microtasks of one turn, and this runs after them:
+   * recording a miss takes a tenth of a millisecond, since its code is never warm.
    */
   function afterAnswer(record: () => void): void {
     process.nextTick(() => {
       try {
         record();
       } catch (error) {
-        // Nobody is there any more to answer with an error, and it is no reason to end.
+        // The request is answered already, and the error is no reason to end.
         log.error({ err: stackOf(error) }, 'failed to record request telemetry');
       }
     });
@@ -203,7 +206,7 @@ export function createObserver(
     isGone: boolean,
   ): void {
     const pod = authorization?.pod;
-    // At /host/token others ask on behalf of the pod.
+    // At /host/token another process sends the request for the pod.
     if (pod !== undefined && route === 'token') {
       clients.see(pod.uid, exchange.headerValues('user-agent')[0] ?? '');
     }
@@ -300,7 +303,7 @@ export function createObserver(
       logRefusedMetadata(exchange, route.path, handled);
       return;
     }
-    // Probes of SDKs and of other clouds' clients come all the time and are no errors.
+    // Probes of SDKs and of other clouds' clients arrive all the time and are no errors.
     log.debug(
       { route: route.kind, reason, method: exchange.method, podIp: exchange.caller.ip },
       requestHandled,
@@ -351,7 +354,7 @@ function isOfTokens({ kind }: Route): boolean {
   return kind === 'token' || kind === 'host-token';
 }
 
-/** The pod that had the connection last. */
+/** The pod that the connection was last resolved to. */
 function podOf({ caller: { latest } }: Exchange): Pod | undefined {
   return latest.kind === 'pod' ? latest.pod : undefined;
 }
@@ -364,7 +367,7 @@ function servedKind({ pod, identity }: Authorized): string {
   return `${pod.uid} ok ${identity?.name ?? ''}`;
 }
 
-/** The old metric's own words: it counted Entra ID under IMDS too. */
+/** The label values of the old metric, which counted Entra ID under IMDS, too. */
 function operationType(identity: UpstreamIdentity): string {
   switch (identity.kind) {
     case 'entra':

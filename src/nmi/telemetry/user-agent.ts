@@ -1,6 +1,7 @@
 /**
- * Which Azure SDK sent a request, from its User-Agent: `[application ]azsdk-LANGUAGE-PACKAGE/VERSION ...`.
- * A pod writes this header, so only a family of a closed list and digits of a version come out. Pure.
+ * Finds the Azure SDK that sent a request, from its User-Agent:
+ * `[application ]azsdk-LANGUAGE-PACKAGE/VERSION ...`. A pod writes this header, so the result has
+ * only a family of a fixed list and digits of a version. Pure.
  */
 
 /** The identity packages of Azure SDKs; `azsdk-net-core` has those of .NET from April 2026 on. */
@@ -16,10 +17,13 @@ export const sdkFamilies = [
 
 export type SdkFamily = (typeof sdkFamilies)[number];
 
-/** `FAMILY/VERSION`, the version of up to three numbers; `other` for everything that is no Azure SDK. */
+/**
+ * `FAMILY/VERSION`, the version of up to three numbers; `other` for everything that is no Azure
+ * SDK.
+ */
 export type ClientName = `${SdkFamily}/${string}` | 'other';
 
-/** No SDK's name begins later, and nothing behind is looked at. */
+/** The name of an SDK begins before this; the rest is ignored. */
 const maxLooked = 256;
 const sdk = new RegExp(
   `(?:^|\\s)(${sdkFamilies.join('|')})/v?(\\d{1,5}(?:\\.\\d{1,5}){0,2})(?!\\d)`,

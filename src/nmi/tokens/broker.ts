@@ -1,7 +1,6 @@
 /**
- * Tokens for authorized requests: the cache in front of the sources, kept in step with what the
- * pods of this node may have, and the object ids learned from tokens on the way. Knows nothing of
- * HTTP or pods.
+ * Tokens for authorized requests: the cache in front of the sources, kept in sync with what the
+ * pods of this node may have, and the object ids read from tokens. Independent of HTTP and pods.
  */
 import { createHash, randomUUID } from 'node:crypto';
 import { fullName, type ObjectName } from '../../cache/index/object-name.ts';
@@ -47,7 +46,7 @@ export interface UpstreamObserver {
   onSourceBug(error: unknown): void;
 }
 
-/** What one upstream may be asked. */
+/** Limits of the requests to one upstream. */
 export interface UpstreamBudget {
   readonly maxConcurrent: number;
   readonly maxPerSec: number;
@@ -55,7 +54,7 @@ export interface UpstreamBudget {
   readonly maxQueued: number;
 }
 
-/** A source and how much may be asked of it. */
+/** A source and the limits of its upstream. */
 export interface Upstream<I extends UpstreamIdentity> {
   readonly source: TokenSource<I>;
   readonly budget: UpstreamBudget;
@@ -80,19 +79,25 @@ export interface BrokerRequest {
   readonly key: string;
   readonly identity: UpstreamIdentity;
   readonly resource: string;
-  /** The pod that asks. */
+  /** The pod that requests it. */
   readonly party: Party;
-  /** No pod was bound to it when it was asked for: an excepted pod named it. */
+  /** No pod was bound to the identity at the request: an excepted pod named it. */
   readonly isExcepted: boolean;
 }
 
-/** No SDK caches a token with less than five minutes left, so none is handed out if it can be helped. */
+/**
+ * No SDK caches a token with less than five minutes left, so one is returned only if there is no
+ * better.
+ */
 const minLifeMs = 5 * 60_000;
-/** Credential chains give a source a second or so; a valid token must not come later than that. */
+/**
+ * Credential chains wait about a second for a source; a valid token must not arrive later than
+ * that.
+ */
 const waitWithTokenMs = 1_000;
 const renewPauseMs = 10_000;
 const maxRenewing = 1_000;
-/** A pod asks for a handful of resources; one that invents them displaces its own tokens only. */
+/** A pod requests a handful of resources; one that invents them evicts only its own tokens. */
 const maxPerIdentity = 200;
 const usedWithinMs = 3 * 3_600_000;
 /** Requests that wait for fetches: some kilobytes each, with their connections. */
@@ -106,7 +111,7 @@ const mayPass: ReadonlySet<FailureReason> = new Set([
   'federation_refused',
 ]);
 
-/** Outcomes after which no fetch that this caller waited for is still to come. */
+/** Outcomes after which no fetch for this caller is still pending. */
 const isOver: ReadonlySet<CacheOutcome> = new Set(['hit', 'negative', 'coalesced']);
 
 const failures = {
@@ -133,13 +138,13 @@ export class TokenBroker implements Part, Disposable {
   readonly #options: TokenBrokerOptions;
   readonly #imdsLimiter: RateLimiter;
   /**
-   * By authority and kind of credential, of which there are few: one that nothing answers at, or
-   * that is slow to read, would otherwise hold the places of all the others.
+   * By authority and kind of credential; there are few. Otherwise an authority that does not
+   * answer, or a credential that is slow to read, would occupy the slots of all others.
    */
   readonly #entraLimiters = new Map<string, RateLimiter>();
-  /** Keys whose next fetch is to go past what the upstream remembers. */
+  /** Keys to fetch next time without the cache of the upstream. */
   readonly #renewing = new Set<string>();
-  /** What such fetches brought. */
+  /** Tokens of such fetches. */
   readonly #made = new WeakSet<Token>();
   readonly #cache: TokenCache<BrokerRequest, SourceFailure>;
   /** By identity key; as many as identities are in use. */
@@ -150,7 +155,9 @@ export class TokenBroker implements Part, Disposable {
   /** By source: monotonic time of its last token. */
   readonly #lastSuccessMs = new Map<string, number>();
   readonly #unsubscribe: () => void;
-  /** Objects come in bursts: what they take away is dropped once, in the next turn of the loop. */
+  /**
+   * Objects change in bursts: unwanted tokens are dropped once, in the next turn of the event loop.
+   */
   readonly #dropUnwanted: Debounced;
 
   constructor(options: TokenBrokerOptions) {
@@ -215,7 +222,7 @@ export class TokenBroker implements Part, Disposable {
     return this.peekKey(tokenKey(identity, resource));
   }
 
-  /** The same by the name that `tokenKey` gives. */
+  /** The same by the key that `tokenKey` returns. */
   peekKey(key: string): RenderedToken | undefined {
     return this.#cache.peek(key);
   }
@@ -225,8 +232,8 @@ export class TokenBroker implements Part, Disposable {
   }
 
   /**
-   * A token that the upstream has just made, for who says that the one in memory will not do. At
-   * most one in ten seconds for each: between them everybody gets the last one.
+   * A token that the upstream has just issued, for a client that does not accept the one in memory.
+   * At most one in ten seconds for each key: in between all callers get the last one.
    */
   async renew(identity: UpstreamIdentity, resource: string, party: Party): Promise<CachedToken> {
     const request = this.#request(identity, resource, party);
@@ -234,18 +241,19 @@ export class TokenBroker implements Part, Disposable {
     if (this.#renewing.size >= maxRenewing) this.#renewing.clear();
     this.#renewing.add(key);
     let cached = await this.#cache.renew(request, renewPauseMs);
-    // The fetch that it joined had begun before, and brought what the upstream remembered.
+    // The fetch that it joined had begun before, and returned a token from the upstream's cache.
     if (cached.ok && cached.outcome === 'coalesced' && !this.#made.has(cached.rendered.token)) {
       cached = await this.#cache.renew(request, renewPauseMs);
     }
-    // A fetch that is still to come, though nobody may wait any more, takes the mark along.
+    // A fetch that is still pending, even without a waiter, removes the mark itself.
     if (isOver.has(cached.outcome)) this.#renewing.delete(key);
     return withHoldOf(cached);
   }
 
   /**
-   * A token other than a bad one, for a client whose token a resource has revoked: the one in memory
-   * where it is another already, else one made anew for all who ask. So a bad token costs one fetch.
+   * A token other than a bad one, for a client with a token that a resource has revoked: the one in
+   * memory if it is a different one, else a new one, which all callers share. So a bad token costs
+   * one fetch.
    *
    * @param badSha256 of the token, in lower-case hex.
    */
@@ -265,7 +273,7 @@ export class TokenBroker implements Part, Disposable {
     return this.#objectIds.get(identityKey(identity))?.objectId;
   }
 
-  /** What memory holds for these identities, by resource; of a token only its times. */
+  /** The cached state of these identities, by resource; of a token only its times. */
   describe(identities: readonly UpstreamIdentity[]): readonly BrokeredStatus[] {
     const prefixes = identities.map((identity) => tokenKey(identity, ''));
     return this.#cache
@@ -277,7 +285,7 @@ export class TokenBroker implements Part, Disposable {
       });
   }
 
-  /** The Secrets that tokens in memory were got with, each once. */
+  /** The Secrets that tokens in memory were obtained with, each once. */
   secretsInUse(): readonly ObjectName[] {
     const secrets = new Map<string, ObjectName>();
     for (const { identity } of this.#cache.requests()) {
@@ -287,7 +295,7 @@ export class TokenBroker implements Part, Disposable {
     return [...secrets.values()];
   }
 
-  /** Forgets the tokens that were got with a Secret. */
+  /** Drops the tokens that were obtained with a Secret. */
   dropTokensBySecret({ namespace, name }: ObjectName): void {
     this.#cache.dropTokens(({ identity }) => {
       const secret = secretBehind(identity);
@@ -331,7 +339,7 @@ export class TokenBroker implements Part, Disposable {
     return result;
   }
 
-  /** What proved it was taken away: the tokens it had go with it. */
+  /** The credential was deleted, so the tokens of the identity are dropped. */
   #dropTokensOf(identity: UpstreamIdentity): void {
     const gone = identityKey(identity);
     this.#cache.dropTokens((request) => identityKey(request.identity) === gone);
@@ -348,7 +356,9 @@ export class TokenBroker implements Part, Disposable {
     return limiter;
   }
 
-  /** A pod that is bound to it, or was never needed: what no binding gave, none can take away. */
+  /**
+   * A pod is bound to it, or an excepted pod requested it, which no change of a binding can revoke.
+   */
   #isWanted({ identity, isExcepted }: BrokerRequest): boolean {
     const { demand } = this.#options;
     return demand.isGranted(identity) || (isExcepted && demand.hasExcepted());
@@ -379,7 +389,8 @@ function withRestOfCooldown(failure: SourceFailure, cooldownLeftMs: number): Sou
   if (cooldownLeftMs === 0 || !mayPass.has(failure.reason)) return failure;
   const heldS = Math.ceil(cooldownLeftMs / 1000);
   const { reason, retryAfterS: askedS = 0 } = failure;
-  // A throttling upstream's wait is the hold, and that runs down; a broken one's is for the caller.
+  // The `Retry-After` of a throttling upstream is the cooldown, which runs down; that of a failing
+  // one is for the caller.
   const retryAfterS = reason === 'upstream_down' ? Math.max(heldS, askedS) : heldS;
   return { ...failure, retryAfterS };
 }

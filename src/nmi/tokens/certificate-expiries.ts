@@ -1,7 +1,7 @@
 /**
- * When the certificates end that prove identities of this node's pods. A certificate itself is kept for a
- * moment only; its end is kept for as long as some pod needs it. Of one namespace so many Secrets are
- * kept, those that end first.
+ * The expiries of the certificates that authenticate identities of this node's pods. A certificate
+ * itself is kept for a moment only; its expiry is kept as long as some pod needs it. Per namespace
+ * a limited number of Secrets is kept, those that expire first.
  */
 import type { ObjectName } from '../../cache/index/object-name.ts';
 import type { Sample } from '../base/part.ts';
@@ -20,12 +20,12 @@ export class CertificateExpiries<C> {
   readonly #known = new Map<string, Map<string, Known<C>>>();
   readonly #isNeeded: (credential: C) => boolean;
 
-  /** @param isNeeded whether some identity is proven by the credential now. */
+  /** @param isNeeded whether some identity uses the credential now. */
   constructor(isNeeded: (credential: C) => boolean) {
     this.#isNeeded = isNeeded;
   }
 
-  /** @param secret that the certificate was read from; one without a name is not kept. */
+  /** @param secret that the certificate was read from; without one, nothing is kept. */
   note(credential: C, secret: ObjectName | undefined, expiresAtWallMs: number): void {
     if (secret === undefined) return;
     const { namespace, name } = secret;

@@ -1,8 +1,8 @@
 /**
- * Who deletes a Secret wants what it proved to end. Secrets are not watched (the agent may read
- * single ones, not list them), so those that tokens in memory were got with are looked for each
- * minute, by name alone. Only the server's own word that there is none counts: an outage takes
- * nothing away.
+ * Drops the tokens that were obtained with a deleted Secret. Secrets are not watched (the agent may
+ * read single ones, not list them), so those behind the tokens in memory are checked every minute,
+ * by name only. Only a response of the API server that there is none counts: an outage drops no
+ * token.
  */
 import type { Clock } from '../../cache/clock.ts';
 import { titleOf, type SecretReader } from '../kube/accounts/secrets.ts';
@@ -19,7 +19,7 @@ export interface EvictDeletedSecretsOptions {
 
 const intervalMs = 60_000;
 
-/** Looks, one Secret after the other, until disposed. */
+/** Checks one Secret after the other, until disposed. */
 export function evictDeletedSecrets(options: EvictDeletedSecretsOptions): Disposable {
   const { broker, reader, clock, log } = options;
   let isDisposed = false;

@@ -1,4 +1,6 @@
-/** When tokens in memory end, as few numbers: what an alert needs, and not a series for each token. */
+/**
+ * The expiries of tokens in memory in few numbers, for alerts, instead of a series for each token.
+ */
 import type { TokenStatus } from '../../cache/token/cache.ts';
 import type { Sample } from '../base/part.ts';
 
@@ -9,8 +11,8 @@ export interface SourcedToken {
 }
 
 /**
- * The least life of the tokens that are in use, by source and by how their refreshes go. One that nobody
- * uses is left to expire, and is none of them.
+ * The shortest life of the tokens in use, by source and by the outcome of their refreshes. An
+ * unused token is left to expire, and is not included.
  */
 export function soonestExpiries(tokens: Iterable<SourcedToken>): readonly Sample[] {
   const soonest = new Map<string, Sample>();

@@ -1,4 +1,4 @@
-/** Where tokens come from, put together: the sources, the cache in front of them, what empties it. */
+/** Wires the token path: the sources, the cache in front of them, and its eviction. */
 import type { Clock } from '../../cache/clock.ts';
 import type { PodIndex } from '../../cache/index/pod-index.ts';
 import { userAgent } from '../base/build-info.ts';
@@ -18,13 +18,13 @@ import { TokenBroker, type UpstreamBudget, type UpstreamObserver } from './broke
 import { CertificateExpiries } from './certificate-expiries.ts';
 import { evictDeletedSecrets } from './evict-deleted-secrets.ts';
 
-/** As many as requests may wait for: each is small, and limits of single pods come long before. */
+/** As many as requests may wait for: each is small, and the limits per pod apply long before. */
 const maxQueued = 5_000;
 
 /** IMDS answers at most 5 identity requests at once and 20 a second, for the node as a whole. */
 const imdsBudget: UpstreamBudget = { maxConcurrent: 4, maxPerSec: 20, maxQueued };
 
-/** Entra ID names no limit for one client; a node that starts asks for all its identities at once. */
+/** Entra ID names no limit per client; a starting node requests all its identities at once. */
 const entraBudget: UpstreamBudget = { maxConcurrent: 8, maxPerSec: 40, maxQueued };
 
 export interface TokensOptions {

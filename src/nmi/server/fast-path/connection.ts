@@ -1,7 +1,7 @@
 /**
- * A connection while it sends nothing but usual token requests that memory can answer: read, looked
- * up and written in one turn, without an HTTP parser. The first request that is anything else goes
- * to `node:http` with the connection, which then stays there.
+ * Serves a connection while it sends only usual token requests for cached tokens: read, looked up
+ * and written in one turn, without an HTTP parser. The first other request goes to `node:http`, and
+ * the connection with it, for good.
  */
 import type { Socket } from 'node:net';
 import { readRequest, type KnownRequest } from './known-request.ts';
@@ -11,24 +11,25 @@ import type { WriteBatch } from './write-batch.ts';
 export interface ServeOptions {
   readonly socket: Socket;
   /**
-   * Calls back at once, or when it is its caller's turn again.
-   * @returns whether it was at once.
+   * Runs the work at once, or when it is the caller's turn again.
+   * @returns whether it ran at once.
    */
   readonly inTurn: (work: () => void) => boolean;
-  /** When answers are written. */
+  /** Decides when answers are written. */
   readonly batch: Pick<WriteBatch, 'add'>;
-  /** The last request that was answered: a new connection mostly begins with the same. */
+  /** The last request that was answered: most new connections begin with the same one. */
   readonly shared: { last: KnownRequest | undefined };
-  /** The whole answer to a request, or undefined when this is not the place for it. */
+  /** The complete answer to a request, or undefined when the fast path cannot answer it. */
   readonly answer: (request: KnownRequest) => CachedResponse | undefined;
   /**
-   * Gives the connection, with what was read of it, to the HTTP server.
-   * @param target that `answer` had no answer to; undefined for a request that it was not asked.
+   * Hands the connection and the bytes read from it to the HTTP server.
+   * @param target of a request that `answer` did not answer; undefined if `answer` was not called
+   *   for it.
    */
   readonly handOver: (target: string | undefined) => void;
-  /** Nothing came within the time for a first request. */
+  /** No first request arrived in time. */
   readonly onSilent: () => void;
-  /** How long a connection may stay without a first byte, and between two requests. */
+  /** How long a connection may be idle before the first byte, and between two requests. */
   readonly firstByteMs: number;
   readonly idleMs: number;
 }
@@ -37,7 +38,7 @@ export function serveConnection(options: ServeOptions): void {
   const { socket, batch, shared, answer } = options;
   let hasAnswered = false;
   let last = shared.last;
-  /** Not written yet. */
+  /** An answer that is not written yet. */
   let due: CachedResponse | undefined;
   let isLast = false;
 
@@ -45,12 +46,12 @@ export function serveConnection(options: ServeOptions): void {
     if (due === undefined) return;
     const answered = due;
     due = undefined;
-    // Somebody may have cut the connection in between, since it is nobody's any more.
+    // The connection may have been reset in between, since its pod no longer exists.
     if (socket.destroyed) return;
     answered.writeTo(socket);
     if (isLast) end();
   };
-  /** Read in this call, and not looked at. */
+  /** Read in this call, and not parsed yet. */
   let received: Buffer | undefined;
   let isTurn = false;
   let hasLeft = false;
@@ -74,13 +75,13 @@ export function serveConnection(options: ServeOptions): void {
     }
     received = chunk;
     if (options.inTurn(serveReceived)) return;
-    // In the socket it waits before the client's end, which must not come first.
+    // Back in the socket, it stays ahead of the client's FIN, which must not be handled first.
     received = undefined;
     socket.pause();
     socket.unshift(chunk);
   };
   const serve = (chunk: Buffer): void => {
-    // A request that did not wait for its answer must not overtake it.
+    // A pipelined request must not overtake the answer before it.
     writeDue();
     if (isLast) return;
     // Slow readers are left to node:http, which handles back-pressure.
@@ -115,7 +116,7 @@ export function serveConnection(options: ServeOptions): void {
 
   function end(): void {
     leave();
-    // What was written is the kernel's by now, which sends it before it ends the connection.
+    // The kernel has all written bytes by now, and sends them before it closes the connection.
     if (socket.writableLength === 0) socket.destroy();
     else socket.destroySoon();
   }

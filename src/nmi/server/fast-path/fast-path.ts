@@ -1,7 +1,6 @@
 /**
- * Serves requests with a cheaper parser and a cheaper writer: usual token requests whose decision
- * is valid and whose token is in memory. All others go to `node:http`, with what
- * was decided for it.
+ * Serves usual token requests with a cheaper parser and a cheaper writer, if the decision is valid
+ * and the token is in memory. All others go to `node:http`, together with the decision.
  */
 import { randomUUID } from 'node:crypto';
 import type { Clock } from '../../../cache/clock.ts';
@@ -45,7 +44,7 @@ export class TokenFastPath implements FastPath {
 
   accept({ socket, caller, isDraining, handOver, onSilent }: FastPathConnection): void {
     const { rights, clock, onBug, turns } = this.#options;
-    /** Clients nearly always ask for the same thing again. */
+    /** Clients nearly always repeat the same request. */
     let decision: Decision | undefined;
     serveConnection({
       socket,
@@ -66,7 +65,7 @@ export class TokenFastPath implements FastPath {
           if (decision === undefined || !isRight(decision)) return undefined;
           return this.#answer(caller, decision, nowMs, request);
         } catch (error) {
-          // The other way finds the same, and answers that the agent failed.
+          // `node:http` runs into the same error, and answers that the agent failed.
           onBug(error);
           return undefined;
         }

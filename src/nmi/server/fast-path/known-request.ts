@@ -1,12 +1,12 @@
 /**
- * Requests that are recognised by an earlier one's bytes. Clients send the same bytes again and again,
- * but for the name that most SDKs give each request, and sometimes for the target: what was found out
- * about the rest still holds, and is not read anew. Pure.
+ * Recognizes a request by the bytes of an earlier one. Clients send the same bytes again and again,
+ * except for the id that most SDKs give each request, and sometimes the target. The rest has been
+ * parsed already and is not parsed again. Pure.
  */
 import { isHeaderText, parseCanonicalRequest, parseTarget, type IdSpan } from './parser.ts';
 
 export interface KnownRequest {
-  /** As it stood in the request line. */
+  /** As in the request line. */
   readonly target: string;
   /** The client wants the connection closed after the answer. */
   readonly isLast: boolean;
@@ -17,9 +17,9 @@ export interface KnownRequest {
 const targetFrom = 'GET '.length;
 
 /**
- * @param bytes one piece from the socket. They are kept, and must stay as they are.
- * @param known any request read before; it itself is returned for one that says the same.
- * @returns undefined when it is no request of the usual shape.
+ * @param bytes one chunk from the socket. It is kept, and must not be changed.
+ * @param known any earlier request; it is returned itself if the new one is equal.
+ * @returns undefined when the request does not have the usual shape.
  */
 export function readRequest(bytes: Buffer, known?: KnownRequest): KnownRequest | undefined {
   if (known === undefined || !endsAlike(bytes, known)) {
@@ -29,7 +29,7 @@ export function readRequest(bytes: Buffer, known?: KnownRequest): KnownRequest |
   const shift = bytes.length - known.bytes.length;
   const targetEnd = targetEndOf(known) + shift;
   if (shift === 0 && isEqual(bytes, known.bytes, 0, targetEnd, 0)) return known;
-  // Without a space or line break in it, what is known of the rest begins where it did before.
+  // If the target has no space or line break, it ends where the known rest begins.
   const target = parseTarget(bytes.toString('latin1', 0, targetEnd), bytes.length);
   if (target === undefined) return undefined;
   const ids = known.ids.map(({ name, from, to }) => ({

@@ -1,9 +1,9 @@
 /**
- * The one shape of request that nearly every client sends, recognised without an HTTP parser: a
- * whole `GET` of the token path in one piece, nothing before it and nothing behind it. Pure.
+ * Recognizes the one shape of request that nearly every client sends, without an HTTP parser: a
+ * complete `GET` of the token path in one chunk, with nothing before or after it. Pure.
  *
- * What is recognised here gets exactly the answer that `node:http` and the checks behind it would
- * give; whatever is unusual in any way is not recognised, and takes that way.
+ * A recognized request gets exactly the answer that `node:http` and the checks behind it would
+ * give. A request that is unusual in any respect is not recognized and goes to `node:http`.
  */
 import { tokenPath } from '../route.ts';
 
@@ -11,7 +11,7 @@ const begin = `GET ${tokenPath}?`;
 const end = ' HTTP/1.1';
 const newline = '\r\n';
 const headEnd = '\r\n\r\n';
-/** No client's request comes near. */
+/** Requests of clients are far shorter. */
 const maxLength = 8 * 1024;
 const maxHeaders = 64;
 
@@ -31,7 +31,7 @@ const unusual: ReadonlySet<string> = new Set([
   'x-forwarded-for',
 ]);
 
-/** Names of one request for people to find it by, which SDKs make anew for each. */
+/** Correlation ids, which SDKs generate for each request. */
 const correlation: ReadonlySet<string> = new Set([
   'client-request-id',
   'request-id',
@@ -48,20 +48,20 @@ export interface Span {
 
 /** The value of a header. */
 export interface IdSpan extends Span {
-  /** Of the header, in lower case. */
+  /** Name of the header, in lower case. */
   readonly name: string;
 }
 
 export interface CanonicalRequest {
-  /** As it stood in the request line. */
+  /** As in the request line. */
   readonly target: string;
   /** The client wants the connection closed after the answer. */
   readonly isLast: boolean;
-  /** Values of headers, in order, that name the request and change nothing. */
+  /** Header values, in order, that identify the request and change nothing else. */
   readonly ids: readonly IdSpan[];
 }
 
-/** The same request line in everything but the target; undefined when that is not as usual. */
+/** The target of a request line that is otherwise known; undefined when it is unusual. */
 export function parseTarget(beginning: string, length: number): string | undefined {
   if (length > maxLength || !beginning.startsWith(begin)) return undefined;
   const target = beginning.slice(4);
@@ -77,7 +77,7 @@ export function isHeaderText(bytes: Uint8Array, { from, to }: Span): boolean {
   return true;
 }
 
-/** @param text one piece from the socket as latin1. */
+/** @param text one chunk from the socket as latin1. */
 export function parseCanonicalRequest(text: string): CanonicalRequest | undefined {
   if (text.length > maxLength || !text.startsWith(begin) || !text.endsWith(headEnd)) {
     return undefined;
@@ -92,7 +92,7 @@ export function parseCanonicalRequest(text: string): CanonicalRequest | undefine
   return headers === undefined ? undefined : { target, ...headers };
 }
 
-/** Undefined for headers that are not as usual. */
+/** Undefined for unusual headers. */
 function readHeaders(text: string, from: number): Omit<CanonicalRequest, 'target'> | undefined {
   const ids: IdSpan[] = [];
   let position = from;

@@ -1,7 +1,7 @@
 /**
- * Whole answers from memory, as bytes. Those with one token in one second differ in the request id
- * alone: they are rendered once, and the id is written over. To put each together anew and to make
- * bytes of it was 15 % of the CPU time of a cached token (16 connections, Node 26.10, November 2026).
+ * Complete answers in memory, as bytes. Answers with the same token in the same second differ only
+ * in the request id: they are rendered once, and the id is overwritten. Building and encoding each
+ * anew was 15 % of the CPU time of a cached token (16 connections, Node 26.10, November 2026).
  */
 import type { Socket } from 'node:net';
 import type { Clock } from '../../../cache/clock.ts';
@@ -17,11 +17,11 @@ interface Whole {
   readonly bytes: Buffer;
   /** Where the request id begins. */
   readonly idAt: number;
-  /** The kernel has not taken them all from somebody's socket yet: they must stay as they are. */
+  /** Some socket has not passed all of them to the kernel yet: they must not be changed. */
   isHeld: boolean;
 }
 
-/** Two kilobytes each. */
+/** Answers of two kilobytes each. */
 const maxKept = 1_024;
 const keptMs = 1_000;
 const keptAlive = `Connection: keep-alive\r\nKeep-Alive: timeout=${keepAliveTimeoutMs / 1000}`;
@@ -29,7 +29,7 @@ const noId = '-'.repeat(36);
 
 export class ResponseCache {
   readonly #clock: Clock;
-  /** Of this second, by token: those after which the connection goes on, and those after which not. */
+  /** Answers of this second, by token: `#kept` keeps the connection open, `#last` closes it. */
   readonly #kept = new Map<RenderedToken, Whole>();
   readonly #last = new Map<RenderedToken, Whole>();
   #second = Number.NaN;
@@ -41,7 +41,7 @@ export class ResponseCache {
   }
 
   /**
-   * @param asked what the answer repeats of the question.
+   * @param asked the id of the request that the answer repeats.
    * @param requestId 36 characters, as `randomUUID` makes them.
    */
   render(
@@ -71,8 +71,9 @@ export class ResponseCache {
     if (known.get(rendered) === whole) return;
     if (known.size >= maxKept) known.clear();
     known.set(rendered, whole);
-    // A token that nobody asks for any more is not to stay here. One timer: each that is added to
-    // another's would keep itself going, and what is kept for a second would be gone in a tenth.
+    // An unused token must not stay here. One timer for all: a timer per entry would also clear the
+    // others, which start new timers, and entries would live for a tenth of a second instead of
+    // one.
     if (this.#isClearing) return;
     this.#isClearing = true;
     this.#clock.schedule(keptMs, () => {
@@ -86,7 +87,7 @@ export class ResponseCache {
     this.#last.clear();
   }
 
-  /** The date and what a token has left change by the second. */
+  /** The date and the remaining lifetime of a token change every second. */
   #turnTo(second: number, wallMs: number): void {
     if (second === this.#second) return;
     this.#second = second;
@@ -94,7 +95,7 @@ export class ResponseCache {
     this.#clear();
   }
 
-  /** What the listener has Node write for other requests, byte for byte, but for the request id. */
+  /** The same bytes that Node writes for other requests, except for the request id. */
   #put(body: string, isLast: boolean): Whole {
     const beforeId =
       'HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=utf-8\r\n' +

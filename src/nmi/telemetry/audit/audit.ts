@@ -1,7 +1,8 @@
 /**
- * The audit stream: a record of every request that came to the router, of cached tokens too. Beyond
- * a number of records of one kind in a minute those of a pod are counted, and one record says how
- * many there were: nothing is left out without a count, and no pod decides how much is written.
+ * The audit stream: a record of every request that reached the router, including hits. Beyond a
+ * number of records of one kind in a minute, those of a pod are only counted, and one record
+ * reports their number: no request is omitted without a count, and no pod decides how much is
+ * written.
  */
 import type { Clock } from '../../../cache/clock.ts';
 import type { Pod } from '../../../cache/index/objects.ts';
@@ -27,7 +28,10 @@ import {
   type AttestedBy,
 } from './record.ts';
 
-/** Records of one pod, identity and reason in a quiet minute. Clients keep tokens. */
+/**
+ * Records of one pod, identity and reason before further ones are only counted. Clients keep
+ * tokens.
+ */
 const most = 600;
 
 const messages = {
@@ -42,11 +46,11 @@ export interface AuditOptions {
   readonly write: (line: string) => void;
   readonly clusterState: AuditState;
   readonly clock: Clock;
-  /** A record could not be made. */
+  /** A record could not be created. */
   readonly onBug: (error: unknown) => void;
 }
 
-/** What is the same for every request of one right. */
+/** The data that is the same for all hits of one decision. */
 interface PreparedHit {
   readonly owner: string;
   readonly kind: string;
@@ -160,7 +164,7 @@ export function withAudit(observer: Observer, options: AuditOptions): Observer {
     return Math.round((clock.monotonicMs() - startedAtMs) * 1000) / 1000;
   }
 
-  /** A fault of the audit is reported and changes no answer. */
+  /** An error of the audit is reported and changes no answer. */
   function safely(audit: () => void): void {
     try {
       audit();

@@ -1,9 +1,9 @@
-/** Lost records in the log: the first at once, further ones once a minute with their number. */
+/** Logs lost records: the first at once, further ones once a minute with their number. */
 import type { Clock } from '../../../cache/clock.ts';
 import type { Log } from '../../base/log.ts';
 
 export interface DropReportOptions {
-  /** Of the file that lacks them. */
+  /** Path of the file that lacks them. */
   readonly path: string;
   readonly clock: Clock;
   readonly log: Log;
@@ -11,7 +11,7 @@ export interface DropReportOptions {
 
 const reportEveryMs = 60_000;
 
-/** @returns takes a number of records and the code of the error. */
+/** @returns a function that takes a number of records and the code of the error. */
 export function createDropReport({
   path,
   clock,

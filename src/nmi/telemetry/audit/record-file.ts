@@ -1,7 +1,8 @@
 /**
- * A file of lines that others rotate. Lines are written in batches beside the event loop, one write
- * at a time: a slow disk delays no answer. What waits is bounded; what cannot be written is dropped
- * and counted, a full disk included. A file that was renamed or deleted is opened anew.
+ * A file of lines that another program rotates. Lines are written in batches outside the event
+ * loop, one write at a time: a slow disk delays no answer. The queue is bounded. Lines that cannot
+ * be written, for example to a full disk, are dropped and counted. A file that was renamed or
+ * deleted is opened anew.
  */
 import { constants } from 'node:fs';
 import { open, stat, type FileHandle } from 'node:fs/promises';
@@ -27,16 +28,19 @@ export interface RecordFile extends AsyncDisposable {
 /** Some seconds of a busy node. */
 const maxWaitingBytes = 1024 * 1024;
 const checkEveryMs = 1_000;
-/** A disk that hangs must not keep the agent from its end. */
+/** A disk that hangs must not prevent the agent from ending. */
 const closeWithinMs = 2_000;
 
-/** For the agent's user alone. No link: who may write to the folder may lead it anywhere. */
+/**
+ * For the agent's user only. No link: a user who can write to the directory could point it
+ * anywhere.
+ */
 const flags =
   constants.O_WRONLY |
   constants.O_APPEND |
   constants.O_CREAT |
   constants.O_NOFOLLOW |
-  // A named pipe would be waited for.
+  // Without it, opening a named pipe blocks.
   constants.O_NONBLOCK;
 const mode = 0o600;
 
@@ -70,12 +74,12 @@ async function openFile(path: string): Promise<OpenFile> {
 
 class AppendedFile implements RecordFile {
   readonly #options: RecordFileOptions;
-  /** Undefined while it cannot be opened anew, for the reason of the code. */
+  /** Undefined while it cannot be opened anew; the reason is in `#openCode`. */
   #file: OpenFile | undefined;
   #openCode = '';
   #waiting: string[] = [];
   #waitingBytes = 0;
-  /** Settles when nothing waits. */
+  /** Settles when no line waits. */
   #writing: Promise<void> | undefined;
   #checkedAtMs: number;
   /** The last write ended within a line. */
@@ -119,7 +123,7 @@ class AppendedFile implements RecordFile {
 
   async #writeAll(): Promise<void> {
     while (this.#waiting.length > 0) {
-      // With all lines of this turn.
+      // Waits for all lines of this turn.
       await nextTurn();
       await this.#reopenIfRotated();
       const lines = this.#waiting;
@@ -136,7 +140,7 @@ class AppendedFile implements RecordFile {
       onDropped(lines.length, this.#openCode);
       return;
     }
-    // What a full disk has cut short is ended, so that the next line is whole.
+    // A line that a full disk has cut short is ended, so that the next line is complete.
     const start = this.#isWithinLine ? '\n' : '';
     const bytes = Buffer.from(start + lines.join(''), 'latin1');
     let written = 0;
@@ -156,7 +160,7 @@ class AppendedFile implements RecordFile {
     }
   }
 
-  /** Rotation renames or deletes the file; a copy that empties it afterwards is no matter. */
+  /** Rotation renames or deletes the file; copying and truncating it needs no reopening. */
   async #reopenIfRotated(): Promise<void> {
     const { path, clock } = this.#options;
     const nowMs = clock.monotonicMs();

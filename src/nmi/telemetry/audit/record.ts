@@ -1,6 +1,6 @@
 /**
- * Audit records: who had access to what, by which objects, one JSON line each. Pure. Fields that pods
- * and namespace users write are bounded and escaped; no field holds a token or a secret.
+ * Audit records: who had access to what, by which objects, one JSON line each. Pure. Fields that
+ * pods and namespace users write are bounded and escaped; no field contains a token or a secret.
  */
 import type { GrantIndex } from '../../../cache/index/grant-index.ts';
 import { isGuid } from '../../../cache/index/identifiers.ts';
@@ -17,16 +17,16 @@ type Value = string | number | boolean | undefined | Readonly<Record<string, str
 /** Undefined fields are left out of the line. */
 export type AuditFields = Readonly<Record<string, Value>>;
 
-/** Where the objects behind a decision are. */
+/** The source of the objects behind a decision. */
 export interface AuditState {
   readonly grants: Pick<GrantIndex, 'grantsOf'>;
   readonly owners: Pick<IdentityOwners, 'deciding' | 'decidingForException'>;
 }
 
-/** Names of Kubernetes objects end at 253 characters. */
+/** Names of Kubernetes objects have at most 253 characters. */
 const maxLength = 256;
 
-/** How it is known which pod called. */
+/** How the calling pod was identified. */
 export type AttestedBy = 'cgroup' | 'address' | 'host process' | 'nothing';
 
 export function attestedBy({ attestation }: CallerConnection): AttestedBy {
@@ -41,8 +41,8 @@ export function attestedBy({ attestation }: CallerConnection): AttestedBy {
 }
 
 /**
- * `denied` is a decision of the agent; a caller that had the right and got no token, or
- * has to retry, has `failed`.
+ * `denied` is a decision of the agent; `failed` is an authorized caller that got no token, or a
+ * caller that has to retry.
  */
 export function outcomeOf(
   status: number,
@@ -63,7 +63,7 @@ export function podFields(pod: Pod | undefined): AuditFields {
   };
 }
 
-/** Of a token request: the identity that was granted, or the one that was not, as far as it is known. */
+/** For a token request: the identity that was granted or refused, if it is known. */
 export function identityFields(authorization: Authorization | undefined): AuditFields {
   switch (authorization?.kind) {
     case undefined:
@@ -78,8 +78,8 @@ export function identityFields(authorization: Authorization | undefined): AuditF
 }
 
 /**
- * The objects that the decision rested on: `Kind/name` to the resource version in which what the
- * agent reads of the object last changed.
+ * The objects that the decision depended on: `Kind/name` to the resource version in which the
+ * fields that the agent reads last changed.
  */
 export function versionsOf(
   pod: Pod | undefined,
@@ -121,7 +121,7 @@ export function renderRecord(wallMs: number, fields: AuditFields, message: strin
     if (value !== undefined && value !== '') record[name] = bounded(value);
   }
   record['msg'] = message;
-  // Nothing beyond ASCII: JSON leaves line ends of Unicode as they are.
+  // ASCII only: JSON does not escape the line ends of Unicode.
   return `${JSON.stringify(record).replaceAll(/[^\x20-\x7e]/g, '?')}\n`;
 }
 
@@ -176,7 +176,7 @@ function loggableId({ kind, value }: NamedSelector): string {
   return `${kind} ${isGuid(value) || isPath ? value : '[unusual]'}`;
 }
 
-/** Of a token request. */
+/** For a token request. */
 export function resourceField(resource: string): string | undefined {
   return resource === '' ? undefined : loggableResource(resource);
 }
