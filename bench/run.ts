@@ -1,7 +1,7 @@
 /**
- * The benchmark suite: `npm run bench`. Every scenario runs in a process of its own, one after the
- * other; progress goes to stderr, tables to stdout, and the results of a whole run into
- * bench/results.json, bench/plots and bench/README.md.
+ * The benchmark suite: `npm run bench`. Every scenario runs in its own process, one after another;
+ * progress goes to stderr, tables to stdout, and the results of a whole run to bench/results.json,
+ * bench/plots and bench/README.md.
  */
 import { join } from 'node:path';
 import { freshExecutable } from '../scripts/build.ts';

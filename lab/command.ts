@@ -1,6 +1,6 @@
 /**
- * `./dev lab`: chooses where the lab runs (namespaces with root, else loopback, said aloud), runs
- * scenarios and reports. The agent that it examines is the executable that the build made.
+ * `./dev lab`: chooses where the lab runs (namespaces with root, else loopback with a notice), runs
+ * scenarios and prints the report. The agent under test is the built executable.
  */
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -146,7 +146,7 @@ function createParser(words: readonly string[]) {
     .wrap(100)
     .exitProcess(false)
     .fail((message: string) => {
-      // Of a wrong value it makes several lines.
+      // The message of a wrong value has several lines.
       throw new UsageError(message.replaceAll(/\s*\n\s*/g, ' '));
     });
 }

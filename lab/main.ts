@@ -1,6 +1,6 @@
 /**
- * The lab's process: its arguments, its signals and its end. Besides the lab itself this starts its
- * own processes in other namespaces: `inner`, `pod`, `forge`. A pod loads nothing but its client.
+ * The lab's entry point: arguments, signals and exit. Besides the lab itself it has the verbs of
+ * the lab's processes in other namespaces: `inner`, `pod`, `forge`. A pod loads only its client.
  */
 import { enableCompileCache } from 'node:module';
 import { exitCodes, type Io } from '../src/cli/io.ts';
@@ -11,12 +11,12 @@ enableCompileCache(compileCache);
 const stop = new AbortController();
 for (const signal of ['SIGTERM', 'SIGINT'] as const) {
   process.on(signal, () => {
-    // After a second signal the process does not wait.
+    // A second signal exits at once.
     if (stop.signal.aborted) process.exit(exitCodes.failed);
     stop.abort();
   });
 }
-// A reader that went away (`./dev lab | head`) is not worth a crash.
+// A closed reader (`./dev lab | head`) must not crash the lab.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EPIPE') process.exit(exitCodes.ok);
 });
@@ -34,7 +34,7 @@ void start(process.argv.slice(2), {
   stop: stop.signal,
 }).then((code) => {
   process.exitCode = code;
-  // Everything is closed by now. What a library still holds open must not keep the process.
+  // Everything is closed by now. Handles that a library keeps open must not keep the process alive.
   setTimeout(() => process.exit(), 2_000).unref();
 });
 

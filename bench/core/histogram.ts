@@ -1,7 +1,7 @@
 /**
- * Latencies as counts in log-linear buckets, as HdrHistogram has them: exact to 0.1 µs up to 25.6 µs,
- * and to 1/128 of the value beyond, up to 3.5 minutes. Recording is a few integer operations and
- * no allocation, so that it can happen while the load runs.
+ * Latencies as counts in log-linear buckets, as in HdrHistogram: exact to 0.1 µs up to 25.6 µs, and
+ * to 1/128 of the value beyond, up to 3.5 minutes. Recording is a few integer operations and no
+ * allocation, so it does not disturb the load.
  *
  *     ticks of 0.1 µs   0 … 255 one bucket each │ 256 … 511 by 2 │ 512 … 1023 by 4 │ …
  */
@@ -13,7 +13,7 @@ const maxTicks = 0x7fff_ffff;
 const octaves = 23;
 const bucketCount = exactTicks + octaves * stepsPerOctave;
 
-/** What goes into a file: pairs of (buckets since the last pair, count), laid flat. */
+/** The format in files: pairs of (buckets since the last pair, count), laid flat. */
 export interface CompactHistogram {
   readonly pairs: readonly number[];
   readonly minUs: number;
@@ -32,7 +32,7 @@ export class Histogram {
     return this.#count;
   }
 
-  /** 0 while nothing is recorded. */
+  /** 0 while empty. */
   get minUs(): number {
     return this.#count === 0 ? 0 : this.#minTicks / 10;
   }
@@ -45,7 +45,7 @@ export class Histogram {
     return this.#count === 0 ? 0 : this.#sumTicks / this.#count / 10;
   }
 
-  /** Below zero counts as zero, beyond the range as its end. */
+  /** Values below zero are recorded as zero, values beyond the range as its end. */
   recordMs(latencyMs: number): void {
     const ticks = Math.min(maxTicks, Math.max(0, Math.round(latencyMs * ticksPerMs)));
     const bucket = bucketOf(ticks);
@@ -58,7 +58,7 @@ export class Histogram {
 
   /**
    * The latency that `share` (0 to 1) of the records do not exceed, by nearest rank, in µs: the
-   * middle of its bucket, never outside what was recorded. 0 while nothing is.
+   * middle of its bucket, limited to the recorded range. 0 while empty.
    */
   percentileUs(share: number): number {
     if (this.#count === 0) return 0;

@@ -1,4 +1,4 @@
-/** The command line of `npm run bench`, as a value. */
+/** The command line of `npm run bench`, parsed. */
 import { parseArgs } from 'node:util';
 
 export interface Options {
@@ -8,18 +8,18 @@ export interface Options {
   readonly rounds: number;
   readonly roundMs: number;
   readonly soakMinutes: number;
-  /** An executable other than that of the sources. */
+  /** An executable other than the one built from the sources. */
   readonly agent: string | undefined;
   readonly against: Rival | undefined;
   /** Write results, plots and README; else only print. */
   readonly isPublished: boolean;
-  /** Publish whatever else the machine does, and say so with the results. */
+  /** Publish even if the machine has other load, and note it in the results. */
   readonly isBeside: boolean;
-  /** Given to the agent. */
+  /** Flags for the agent. */
   readonly agentFlags: readonly string[];
 }
 
-/** Another implementation that takes the old flags. */
+/** Another implementation that accepts the flags of the replaced system. */
 export interface Rival {
   readonly name: string;
   /** For `sh`. */
@@ -31,7 +31,7 @@ export const usage = `./dev bench [SCENARIO...] [--quick] [--publish] [--rounds 
 Without a scenario all are run but soak, and the results are published. A machine that is at work is not
 published of, unless --beside is given, which the results then say. `;
 
-/** @throws TypeError with what is wrong. */
+/** @throws TypeError with the problem. */
 export function parseOptions(args: readonly string[]): Options {
   const ownArgs = args.includes('--') ? args.slice(0, args.indexOf('--')) : args;
   const { values, positionals } = parseArgs({

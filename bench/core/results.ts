@@ -1,4 +1,4 @@
-/** What a run leaves behind: plain data, written to bench/results.json and read by the reports. */
+/** The results of a run: plain data, written to bench/results.json and read by the reports. */
 import type { CompactHistogram } from './histogram.ts';
 
 export interface Results {
@@ -13,7 +13,7 @@ export interface Machine {
   readonly kernel: string;
   readonly arch: string;
   readonly node: string;
-  /** Whether server and load had a core each. */
+  /** Whether server and load each had its own core. */
   readonly hasAffinity: boolean;
 }
 
@@ -22,18 +22,18 @@ export interface ScenarioResult {
   readonly title: string;
   /** ISO 8601. */
   readonly startedAt: string;
-  /** Of the sources; empty without Git, and with a `+` when files differ from it. */
+  /** Commit of the sources; empty without Git, with a `+` when files differ from it. */
   readonly commit: string;
-  /** Average load of the machine in the minute before; this suite's own is in it. */
+  /** Average load of the machine in the minute before; includes this suite's own load. */
   readonly loadBefore: number;
   readonly seconds: number;
-  /** What it ran on; absent: that of the results. */
+  /** The machine of this scenario; absent: the machine of the whole results. */
   readonly machine?: Machine;
-  /** Processors that others used meanwhile; absent in results of before this was counted. */
+  /** Processors that other processes used meanwhile; absent in older results. */
   readonly othersCores?: number;
-  /** Published although something spoke against it, such as another run. */
+  /** Published despite an obstacle, such as another run. */
   readonly isNotAlone?: boolean;
-  /** What the others are compared with; absent where nothing is. */
+  /** Subject that the others are compared with; absent if nothing is compared. */
   readonly control?: string;
   readonly series: readonly Series[];
   readonly figures: readonly Figure[];
@@ -52,9 +52,9 @@ export interface Round {
   readonly perSec: number;
   readonly answers: number;
   readonly failures: number;
-  /** CPU time of the server for 1,000 answers; undefined where nobody could tell. */
+  /** CPU time of the server for 1,000 answers; undefined if unknown. */
   readonly cpuMsPer1000: number | undefined;
-  /** Share of its core that the load program used; near 1 it may be what was measured. */
+  /** Share of its core that the load program used; near 1 it may have been the bottleneck. */
   readonly loadCpuShare: number;
   readonly latency: CompactHistogram;
 }
@@ -79,7 +79,7 @@ export interface CurveLine {
   readonly points: readonly (readonly [x: number, y: number])[];
 }
 
-/** Names of subjects that goals and plots look for. */
+/** Names of subjects that goals and plots look up. */
 export const subjects = {
   agent: 'agent',
   nodeHttp: 'node:http',
@@ -89,7 +89,7 @@ export const subjects = {
   bareProxy: 'bare proxy',
 } as const;
 
-/** Requests were due at a rate of their own: no answer is faster for it, and the load never sleeps. */
+/** Requests were due at a fixed rate: throughput is not a result, and the load never sleeps. */
 export function isPaced(shape: string): boolean {
   return shape.endsWith('/s due');
 }
@@ -112,7 +112,7 @@ export function findFigure(results: Results, scenario: string, name: string): Fi
 }
 
 /**
- * Scenarios of the later run in place of theirs of the same name; where they were, or at the end. The
+ * Scenarios of the later run replace those with the same name, in place; new ones are appended. The
  * others keep the machine that they ran on.
  */
 export function mergeResults(former: Results, later: Results): Results {

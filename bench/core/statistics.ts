@@ -1,17 +1,17 @@
-/** What several rounds of one measurement say together. */
+/** Statistics over several rounds of one measurement. */
 
 export interface Spread {
   readonly median: number;
   readonly min: number;
   readonly max: number;
-  /** The rounds lie further apart than {@link noiseBound} of their median. */
+  /** The rounds differ by more than {@link noiseBound} of their median. */
   readonly isNoisy: boolean;
 }
 
 /** From the lowest to the highest round, as a share of the median. */
 export const noiseBound = 0.4;
 
-/** Of an even number the mean of the middle two; NaN of none. */
+/** For an even count, the mean of the middle two; NaN for none. */
 export function median(numbers: readonly number[]): number {
   const sorted = numbers.toSorted((a, b) => a - b);
   const middle = Math.floor(sorted.length / 2);
@@ -19,7 +19,7 @@ export function median(numbers: readonly number[]): number {
   return sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] ?? NaN) + upper) / 2;
 }
 
-/** What `share` (above 0, up to 1) of the numbers do not exceed; NaN of none. */
+/** The value that `share` (above 0, up to 1) of the numbers do not exceed; NaN for none. */
 export function nearestRank(numbers: readonly number[], share: number): number {
   const sorted = numbers.toSorted((a, b) => a - b);
   return sorted[Math.ceil(share * sorted.length) - 1] ?? NaN;
@@ -32,7 +32,7 @@ export function spreadOf(numbers: readonly number[]): Spread {
   return { median: middle, min, max, isNoisy };
 }
 
-/** Round by round, so that what disturbed the machine disturbed both. */
+/** Round by round, so that a disturbance of the machine affects both. */
 export function ratiosOf(ours: readonly number[], control: readonly number[]): readonly number[] {
   const count = Math.min(ours.length, control.length);
   return Array.from(
@@ -41,7 +41,7 @@ export function ratiosOf(ours: readonly number[], control: readonly number[]): r
   );
 }
 
-/** The standard error of that slope, were the points independent; NaN for fewer than three. */
+/** The standard error of that slope, if the points were independent; NaN for fewer than three. */
 export function slopeErrorOf(points: readonly (readonly [x: number, y: number])[]): number {
   const count = points.length;
   if (count < 3) return NaN;
@@ -53,7 +53,7 @@ export function slopeErrorOf(points: readonly (readonly [x: number, y: number])[
   return Math.sqrt(left / (count - 2) / along);
 }
 
-/** By least squares, in units of y for each unit of x; NaN for fewer than two points. */
+/** Least squares, in units of y per unit of x; NaN for fewer than two points. */
 export function slopeOf(points: readonly (readonly [x: number, y: number])[]): number {
   const count = points.length;
   const meanX = points.reduce((sum, [x]) => sum + x, 0) / count;

@@ -1,6 +1,6 @@
 /**
- * Whether an answer is the right one. The first of its kind is taken apart, down to whose token it
- * is; those that begin with the same bytes, token included, are known by them. Pure.
+ * Checks whether an answer is the right one. The first of its kind is parsed, including the token's
+ * identity; later answers that begin with the same bytes, token included, are accepted. Pure.
  */
 import { findTokenIdentity } from '../../lab/fakes/token.ts';
 import type { AnswerScan } from './answer-scan.ts';
@@ -10,14 +10,14 @@ export type Verdict = 'right' | 'wrong' | 'foreign';
 
 export class AnswerCheck {
   readonly #caller: Caller;
-  /** What a right body begins with, for each number of the target. */
+  /** The beginning of a right body, for each number of the target. */
   readonly #known = new Map<number, Buffer>();
 
   constructor(caller: Caller) {
     this.#caller = caller;
   }
 
-  /** @param number that the target carried. */
+  /** @param number The number in the request's target. */
   check(bytes: Buffer, scan: AnswerScan, number: number): Verdict {
     const { expect } = this.#caller;
     if (expect.kind === 'status') {
@@ -39,7 +39,7 @@ function isAt(known: Buffer, bytes: Buffer, { bodyStart, total }: AnswerScan): b
   return end <= total && known.compare(bytes, bodyStart, end) === 0;
 }
 
-/** A copy: the bytes are those of a buffer that the next answer overwrites. */
+/** A copy: the next answer overwrites the buffer. */
 function upToTokenEnd(body: Buffer): Buffer {
   const name = '"access_token"';
   const begin = body.indexOf('"', body.indexOf(name) + name.length) + 1;

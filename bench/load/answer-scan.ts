@@ -1,7 +1,6 @@
 /**
- * Just enough of HTTP/1.1 to see where an answer ends and what it says: a status line, a length or
- * chunks. One object for a connection, filled anew by each scan, so that a request costs no
- * allocation. Pure.
+ * Just enough of HTTP/1.1 to find an answer's end and content: a status line, a length or chunks.
+ * One object per connection, refilled by each scan, so that a request needs no allocation. Pure.
  */
 
 const headEnd = Buffer.from('\r\n\r\n');
@@ -13,13 +12,13 @@ const statusAt = 9;
 export class AnswerScan {
   status = 0;
   bodyStart = 0;
-  /** Bytes of head and body as they lie on the wire. */
+  /** Bytes of head and body as on the wire. */
   total = 0;
   isChunked = false;
 
   /**
    * Whether the first `length` bytes begin with a whole answer.
-   * @throws TypeError for what has neither a length nor chunks.
+   * @throws TypeError for an answer with neither a length nor chunks.
    */
   scan(bytes: Buffer, length: number): boolean {
     const end = bytes.indexOf(headEnd);
@@ -35,7 +34,7 @@ export class AnswerScan {
     return this.#scanUnusual(bytes, length, end);
   }
 
-  /** The body without its chunks' frames. */
+  /** The body without chunk framing. */
   body(bytes: Buffer): Buffer {
     if (!this.isChunked) return bytes.subarray(this.bodyStart, this.total);
     const parts: Buffer[] = [];

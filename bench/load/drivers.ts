@@ -4,9 +4,9 @@ import type { Tally } from './tally.ts';
 import { Lane, type LaneEvents } from './lane.ts';
 import type { LoadPlan } from './plan.ts';
 
-/** Of a closed loop whose server is away. */
+/** Pause of a closed loop after a failure, such as an absent server. */
 const pauseAfterFailureMs = 5;
-/** Nearer than this a timer is too coarse. */
+/** For shorter waits a timer is too coarse. */
 const spinMs = 1.5;
 const defaultPatienceMs = 15_000;
 
@@ -30,7 +30,7 @@ function openLanes(plan: LoadPlan, events: LaneEvents): readonly Lane[] {
   });
 }
 
-/** Counts, then says that the lane is free. */
+/** Counts, then reports the lane as free. */
 function counting(tally: Tally, free: (lane: Lane, hasFailed: boolean) => void): LaneEvents {
   return {
     answered: (lane, dueAtMs, verdict, status) => {
@@ -50,11 +50,11 @@ interface Ending {
   readonly tally: Tally;
   readonly span: Span;
   readonly lanes: readonly Lane[];
-  /** When those were due that found no free connection. */
+  /** Due times of requests without a free connection. */
   readonly unsent?: () => readonly number[];
 }
 
-/** What has no answer by then is a failure. */
+/** Requests without an answer at the end count as failures. */
 async function settled(done: Promise<void>, ending: Ending): Promise<void> {
   const { plan, tally, span, lanes, unsent = () => [] } = ending;
   const waitMs = span.untilMs - performance.now() + (plan.patienceMs ?? defaultPatienceMs);
@@ -96,8 +96,8 @@ async function closedLoop(plan: LoadPlan, tally: Tally, span: Span): Promise<voi
 }
 
 /**
- * Each request is due at its own time; one that finds no free connection waits for one, and that
- * wait is part of its latency.
+ * Each request is due at its own time; without a free connection it waits, and the wait is part of
+ * its latency.
  */
 async function openLoop(plan: LoadPlan, tally: Tally, span: Span, perSec: number): Promise<void> {
   const ended = Promise.withResolvers<void>();
@@ -122,7 +122,7 @@ async function openLoop(plan: LoadPlan, tally: Tally, span: Span, perSec: number
   );
   const pump = (): void => {
     while (head < waiting.length) {
-      // Who has rested longest: else one or two of them would do all the work.
+      // The longest-idle lane; else one or two of them would do all the work.
       const lane = idle.shift();
       if (lane === undefined) return;
       outstanding += 1;

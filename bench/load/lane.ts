@@ -1,4 +1,4 @@
-/** One connection at a time to the server: sends a request, hands over the answer, connects anew. */
+/** One connection at a time to the server: sends a request, reports the answer, reconnects. */
 import { connect, type Socket } from 'node:net';
 import { AnswerScan } from './answer-scan.ts';
 import { AnswerCheck, type Verdict } from './answer-check.ts';
@@ -8,9 +8,9 @@ import { RequestBytes } from './request.ts';
 const readBytes = 16 * 1024;
 
 export interface LaneEvents {
-  /** @param dueAtMs what the request was sent with. */
+  /** @param dueAtMs the value passed to `send`. */
   readonly answered: (lane: Lane, dueAtMs: number, verdict: Verdict, status: number) => void;
-  /** The request has no answer and will have none. */
+  /** The request failed: no answer will arrive. */
   readonly failed: (lane: Lane, dueAtMs: number, why: string) => void;
 }
 
@@ -37,12 +37,12 @@ export class Lane {
     this.#check = new AnswerCheck(caller);
   }
 
-  /** Nothing is under way. */
+  /** No request is in flight. */
   get isIdle(): boolean {
     return this.#dueAtMs === undefined;
   }
 
-  /** Connects without asking anything. */
+  /** Connects without sending a request. */
   open(): Promise<void> {
     const socket = this.#connect();
     return new Promise((resolve, reject) => {
@@ -53,7 +53,7 @@ export class Lane {
   /** Only while idle. */
   send(dueAtMs: number): void {
     this.#dueAtMs = dueAtMs;
-    // A socket that is still connecting keeps what is written to it.
+    // A socket that is still connecting buffers writes.
     (this.#socket ?? this.#connect()).write(this.#nextRequest());
   }
 
@@ -82,7 +82,7 @@ export class Lane {
       port,
       noDelay: true,
       ...(sourceIp === undefined ? {} : { localAddress: sourceIp }),
-      // One buffer for all reads: no allocation for each.
+      // One buffer for all reads, without an allocation per read.
       onread: {
         buffer: this.#buffer,
         callback: (length: number) => {
@@ -127,7 +127,7 @@ export class Lane {
     this.#events.answered(this, dueAtMs, verdict, this.#scan.status);
   }
 
-  /** What cannot be read as an answer is a whole one that is wrong. */
+  /** Unparsable bytes count as a complete, wrong answer. */
   #isWhole(bytes: Buffer, size: number): boolean {
     try {
       return this.#scan.scan(bytes, size);

@@ -1,18 +1,18 @@
-/** What the program of misses is to ask, and what it says. */
+/** Input and output of the program that measures misses. */
 
 export interface MissPlan {
   readonly agentUrl: string;
-  /** Whom the agent takes the program for. */
+  /** Source address: the agent identifies the program as this pod. */
   readonly sourceIp: string;
-  /** `{n}` is a number that nobody asked for before. */
+  /** `{n}` is a number not requested before. */
   readonly agentTarget: string;
-  /** Leads to the upstream and does nothing else. */
+  /** The bare proxy in front of the upstream. */
   readonly proxyUrl: string;
   readonly upstream: MissUpstream;
   /** Trusted instead of the authorities of Node. */
   readonly caPem: string;
   readonly misses: number;
-  /** After each question, for the sake of the upstream's limits. */
+  /** Pause after each request, to respect the upstream's limits. */
   readonly pauseMs: number;
 }
 
@@ -20,13 +20,13 @@ export interface MissUpstream {
   readonly url: string;
   /** `{n}` as above. */
   readonly target: string;
-  /** Posted; undefined: a GET. */
+  /** Sent by POST; undefined: a GET. */
   readonly form?: Readonly<Record<string, string>>;
 }
 
 /**
- * The same question by way of the agent, by way of the bare proxy and put to the upstream itself,
- * one after the other: milliseconds until the whole answer is there.
+ * Equal requests through the agent, through the bare proxy and directly to the upstream, one after
+ * another: milliseconds until the whole answer has arrived.
  */
 export interface MissTimes {
   readonly agentMs: number;

@@ -1,4 +1,4 @@
-/** What one load program is to do, and what it says when it has. */
+/** Input and report of one load program. */
 import type { CompactHistogram } from '../core/histogram.ts';
 import type { RequestStyle } from './request.ts';
 
@@ -7,42 +7,42 @@ export interface LoadPlan {
   readonly port: number;
   readonly connections: number;
   /**
-   * `keep`: connections stay. `new`: one for each request. `burst`: all connections are opened, then
-   * all ask once at the same moment.
+   * `keep`: connections are kept. `new`: one for each request. `burst`: all connections are opened,
+   * then each sends one request at the same moment.
    */
   readonly kind: 'keep' | 'new' | 'burst';
   /** Not recorded. */
   readonly warmUpMs: number;
   readonly measuredMs: number;
   /**
-   * Requests a second over all connections, whatever the answers do: latencies count from when a
-   * request was due. Absent: each connection asks again when its answer has come.
+   * Requests per second over all connections, independent of the answers: latency counts from the
+   * time a request was due. Absent: each connection sends its next request after an answer.
    */
   readonly ratePerSec?: number;
   /**
-   * The load program sleeps until a request is due, to the millisecond of a timer, which counts as
-   * latency; else it watches the clock and uses most of its core.
+   * The load program sleeps until a request is due, with a timer's resolution of 1ms, which counts
+   * as latency; else it polls the clock and uses most of its core.
    */
   readonly isSleepy?: boolean;
-  /** How long answers may take that are outstanding at the end. Default 15 s. */
+  /** Maximum wait for outstanding answers at the end. Default 15s. */
   readonly patienceMs?: number;
   /** Default `sdk`. */
   readonly style?: RequestStyle;
-  /** Connections take them in turn. */
+  /** Assigned to connections round-robin. */
   readonly callers: readonly Caller[];
   /** Processes whose CPU time is counted. */
   readonly serverPids: readonly number[];
-  /** Also tell what happened in each piece of this length. */
+  /** Also report each interval of this length. */
   readonly timelineMs?: number;
 }
 
 export interface Caller {
-  /** Where its connections come from; absent: wherever the kernel says. */
+  /** Source address of its connections; absent: chosen by the kernel. */
   readonly sourceIp?: string;
-  /** `{n}` is replaced by a number of the range below, another at each request. */
+  /** `{n}` is replaced by the next number of the range below at each request. */
   readonly target: string;
   readonly from?: number;
-  /** How many different numbers; then from the start again. Default 1. */
+  /** Size of the range; then it repeats. Default 1. */
   readonly count?: number;
   readonly expect: Expectation;
 }
@@ -50,16 +50,16 @@ export interface Caller {
 export type Expectation =
   /** Status 200 and a token of this identity of the lab. */
   | { readonly kind: 'identity'; readonly name: string }
-  /** Any of these, whatever the body. */
+  /** Any of these statuses, whatever the body. */
   | { readonly kind: 'status'; readonly statuses: readonly number[] };
 
 export interface LoadReport {
   readonly perSec: number;
   readonly answers: number;
   readonly failures: number;
-  /** Tokens of another identity than the one that was to come. */
+  /** Tokens of another identity than the expected one. */
   readonly foreign: number;
-  /** What the first failure was. */
+  /** Description of the first failure. */
   readonly firstFailure: string | undefined;
   readonly cpuMsPer1000: number | undefined;
   /** Share of one core that the load program itself used. */

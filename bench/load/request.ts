@@ -1,18 +1,18 @@
 /**
- * The bytes of a request, as an SDK sends them: those of MSAL for Node, whose headers are the same
- * each time but for the id of the request. Made once; what changes is written over.
+ * The bytes of a request as sent by MSAL for Node: its headers differ only in the request's ID.
+ * Built once; the changing bytes are overwritten.
  */
 import { randomInt } from 'node:crypto';
 
 /**
- * `sdk`: another id in each request. `same`: the same bytes each time. `unusual`: as `sdk`, with a
- * header that no SDK sends and that says nothing about the answer.
+ * `sdk`: a new ID in each request. `same`: identical bytes each time. `unusual`: as `sdk`, with a
+ * header that no SDK sends and that does not affect the answer.
  */
 export type RequestStyle = 'sdk' | 'same' | 'unusual';
 
 const idName = 'x-ms-client-request-id';
 
-/** In the order and the case they come in; `host` and `connection` before them. */
+/** In their original order and case; `host` and `connection` come before them. */
 export const sdkHeaders: readonly (readonly [name: string, value: string])[] = [
   ['Metadata', 'true'],
   ['x-client-SKU', 'msal.js.node'],
@@ -28,7 +28,7 @@ export const sdkHeaders: readonly (readonly [name: string, value: string])[] = [
 
 const unusualHeaders = [['te', 'trailers']] as const;
 const hexDigits = Buffer.from('0123456789abcdef');
-/** Of an id: all but the dashes, the version and the variant. */
+/** Positions of the random digits of an ID: all but the dashes, the version and the variant. */
 const freeDigits = [
   ...[0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 15, 16, 17, 20, 21, 22],
   ...[24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35],
@@ -38,7 +38,7 @@ export class RequestBytes {
   readonly #bytes: Buffer;
   readonly #idAt: number;
   readonly #style: RequestStyle;
-  /** Of a xorshift generator: never 0. */
+  /** State of a xorshift generator: never 0. */
   #state = randomInt(1, 2 ** 32);
 
   constructor(target: string, style: RequestStyle, connection: 'keep-alive' | 'close') {
@@ -51,13 +51,13 @@ export class RequestBytes {
     this.#writeId();
   }
 
-  /** Good until the next call: by then the bytes before must be with the kernel. */
+  /** Valid until the next call: by then the kernel must have the previous bytes. */
   next(): Buffer {
     if (this.#style !== 'same') this.#writeId();
     return this.#bytes;
   }
 
-  /** All digits change, as those of a random id do: nothing can be won by what stays. */
+  /** All digits change, as in a random ID, so that a server gains nothing from unchanged bytes. */
   #writeId(): void {
     let bits = 0;
     for (let index = 0; index < freeDigits.length; index++) {

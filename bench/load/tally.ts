@@ -1,4 +1,4 @@
-/** What is counted while a load runs. Pure; time is given. */
+/** Counters of a running load. Pure; time is passed in. */
 import { Histogram } from '../core/histogram.ts';
 import type { TimelinePiece } from './plan.ts';
 
@@ -17,7 +17,7 @@ export class Tally {
   readonly #pieceMs: number | undefined;
   readonly #pieces: Piece[] = [];
 
-  /** Counts what was due from the one time on and before the other. */
+  /** Counts requests that were due from `fromMs` and before `untilMs`. */
   constructor(fromMs: number, untilMs: number, pieceMs: number | undefined) {
     this.#fromMs = fromMs;
     this.#untilMs = untilMs;
@@ -30,7 +30,7 @@ export class Tally {
     this.#piece(dueAtMs)?.latency.recordMs(nowMs - dueAtMs);
   }
 
-  /** A token of somebody else counts whenever it comes. */
+  /** A token of another identity counts at any time. */
   wrong(dueAtMs: number, why: string, isForeign: boolean): void {
     if (isForeign) this.foreign += 1;
     if (!this.#counts(dueAtMs)) return;

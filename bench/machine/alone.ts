@@ -1,23 +1,23 @@
 /**
- * Whether a run has the machine to itself: one run at a time holds a file of a known name, and a
- * machine at work cannot be measured on.
+ * Checks whether a run has the machine to itself: one run at a time owns a lock file, and a busy
+ * machine gives no usable measurement.
  */
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 
-/** Above this load average of the last minute others are at work. */
+/** Above this load average of the last minute, other processes are running. */
 const quietLoad = 0.5;
 
 const lockFile = join(tmpdir(), 'nmi-bench.lock');
 
 export interface Turn extends Disposable {
-  /** Of the run that has the machine already; undefined: this one has it. */
+  /** Pid of the run that has the machine already; undefined: this run has it. */
   readonly otherPid: number | undefined;
 }
 
-/** Takes the file, from a run that has ended without giving it back too. */
+/** Takes the lock file, also from a run that ended without removing it. */
 export function takeTurn(file = lockFile): Turn {
   const own = nameOf(process.pid);
   for (;;) {
@@ -34,8 +34,8 @@ export function takeTurn(file = lockFile): Turn {
 }
 
 /**
- * Waits for what was done before, such as a build, to leave the average of the last minute.
- * Returns at the latest after the limit, quiet or not.
+ * Waits until earlier work, such as a build, no longer affects the average of the last minute.
+ * Returns after the limit at the latest, quiet or not.
  */
 export async function untilQuiet(options: {
   readonly load: () => number;
@@ -50,14 +50,14 @@ export async function untilQuiet(options: {
   }
 }
 
-/** What speaks against publishing a run that begins now; undefined: nothing. */
+/** Reason not to publish a run that begins now; undefined: none. */
 export function obstacleTo(load: number, turn: Turn): string | undefined {
   if (turn.otherPid !== undefined) return `another run is at it (pid ${turn.otherPid})`;
   if (load > quietLoad) return `the load of the machine is ${load}, above ${quietLoad}`;
   return undefined;
 }
 
-/** The process that holds the file; undefined when it has ended, or nothing can be read of it. */
+/** The process that owns the lock file; undefined if it has ended or the file is unreadable. */
 function readHolder(file: string): number | undefined {
   try {
     const text = readFileSync(file, 'latin1');
@@ -68,7 +68,7 @@ function readHolder(file: string): number | undefined {
   }
 }
 
-/** The pid and when it began: a pid alone may be somebody else's by now. @throws without such one. */
+/** The pid and its start time: a pid alone may have been reused. @throws without such a process. */
 function nameOf(pid: number): string {
   return `${pid} ${statOf(pid)[19] ?? ''}`;
 }

@@ -1,4 +1,4 @@
-/** Processes of a benchmark: started, waited for, and ended whatever happens. */
+/** Processes of a benchmark: started, awaited, and always ended. */
 import { spawn, type ChildProcess, type StdioOptions } from 'node:child_process';
 import { once } from 'node:events';
 import { createServer } from 'node:net';
@@ -23,7 +23,7 @@ export async function stop(child: ChildProcess): Promise<void> {
   clearTimeout(late);
 }
 
-/** Its first bytes on stdout. @throws Error when it ends without any. */
+/** Waits for its first bytes on stdout. @throws Error when it ends without any. */
 export async function untilItSpeaks(child: ChildProcess): Promise<void> {
   const { stdout } = child;
   if (stdout === null) throw new TypeError('its stdout is not piped');

@@ -1,4 +1,4 @@
-/** Server and load on a core each, where the machine lets us. */
+/** Server and load on a separate core each, where the machine allows it. */
 import { spawnSync } from 'node:child_process';
 import { cpus } from 'node:os';
 
@@ -9,7 +9,7 @@ const numbers: Readonly<Record<Core, string>> = { server: '0', load: '1' };
 export const hasAffinity =
   cpus().length > 1 && spawnSync('taskset', ['--version'], { stdio: 'ignore' }).status === 0;
 
-/** The words that start a program on a core; unchanged where that cannot be. */
+/** The command line that starts a program on a core; unchanged where that is not possible. */
 export function onCore(
   core: Core,
   words: readonly [string, ...string[]],

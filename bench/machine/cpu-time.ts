@@ -1,7 +1,7 @@
-/** CPU time of processes, by /proc. */
+/** CPU time of processes, from /proc. */
 import { readdirSync, readFileSync } from 'node:fs';
 
-/** Of all their threads, in ms; undefined when one is gone or the kernel does not tell. */
+/** Of all their threads, in ms; undefined when a process has ended or the kernel has no data. */
 export function cpuMsOf(pids: readonly number[]): number | undefined {
   try {
     return pids.reduce((sum, pid) => sum + cpuMsOfOne(pid), 0);
@@ -10,7 +10,7 @@ export function cpuMsOf(pids: readonly number[]): number | undefined {
   }
 }
 
-/** By the scheduler's own count in ns: the ticks of `stat` are 10 ms long. */
+/** From the scheduler's own count in ns: the ticks of `stat` are 10 ms long. */
 function cpuMsOfOne(pid: number): number {
   const folder = `/proc/${pid}/task`;
   return readdirSync(folder).reduce((sum, thread) => {

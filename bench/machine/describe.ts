@@ -1,4 +1,4 @@
-/** What the machine is: every number is published with it. */
+/** Description of the machine, published with every number. */
 import { spawnSync } from 'node:child_process';
 import { arch, cpus, loadavg, release, totalmem } from 'node:os';
 import type { Machine } from '../core/results.ts';
@@ -16,12 +16,12 @@ export function describeMachine(): Machine {
   };
 }
 
-/** Of the sources; with a plus sign when files differ from it. */
+/** Commit of the sources; with a plus sign when files differ from it. */
 export function describeCommit(): string {
   return git('rev-parse', '--short=12', 'HEAD') + (git('status', '--porcelain') === '' ? '' : '+');
 }
 
-/** Average of the last minute. */
+/** Load average of the last minute. */
 export function describeLoad(): number {
   return Math.round((loadavg()[0] ?? 0) * 10) / 10;
 }

@@ -1,13 +1,13 @@
-/** Memory of a process, by /proc. */
+/** Memory of a process, from /proc. */
 import { readFileSync } from 'node:fs';
 
 export interface Memory {
   readonly rssMb: number;
-  /** Its own: neither shared with others nor read from files and unchanged. */
+  /** Private memory: neither shared with others nor unchanged file pages. */
   readonly privateMb: number;
 }
 
-/** @throws what reading does when there is no such process. */
+/** @throws the read error when there is no such process. */
 export function memoryOf(pid: number): Memory {
   const text = readFileSync(`/proc/${pid}/smaps_rollup`, 'latin1');
   const kb = (name: string): number =>

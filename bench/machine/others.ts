@@ -1,15 +1,15 @@
-/** How much of the machine others use while something is measured, by /proc. */
+/** CPU use of other processes during a measurement, from /proc. */
 import { readFileSync } from 'node:fs';
 import { statOf } from './alone.ts';
 
-/** Of a clock tick of /proc, whatever the kernel's own. */
+/** Length of a clock tick in /proc, independent of the kernel's own. */
 const tickMs = 10;
 
 interface Reading {
   readonly atMs: number;
-  /** Of all processors, without what interrupts took: nobody can tell whose they were. */
+  /** Of all processors, without interrupts: they cannot be attributed to a process. */
   readonly busyMs: number;
-  /** Of this process and of those that have ended below it. */
+  /** Of this process and its child processes that have ended. */
   readonly ownMs: number;
 }
 
@@ -25,7 +25,9 @@ function read(): Reading {
   };
 }
 
-/** Counts from now on. @returns the CPUs that other processes used; processes of the caller must have ended. */
+/**
+ * Starts counting. @returns the CPUs used by others; the caller's child processes must have ended.
+ */
 export function watchOthers(): () => number {
   const before = read();
   return () => {

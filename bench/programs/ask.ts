@@ -1,6 +1,6 @@
 /**
- * Asks until there is a token, and prints how many bytes its answer's body has:
- * `node bench/programs/ask.ts HOST PORT TARGET`.
+ * Requests a token until one arrives, and prints the size of the answer's body: `node
+ * bench/programs/ask.ts HOST PORT TARGET`.
  */
 import { request } from 'node:http';
 import { setTimeout as delay } from 'node:timers/promises';

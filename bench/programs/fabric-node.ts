@@ -1,7 +1,8 @@
 /**
- * A whole node, seen from inside the azure namespace of a fabric: fakes here, the agent (or another
- * implementation) and controls in the node, one pod that asks. `node bench/programs/fabric-node.ts
- * PLAN` says when it is ready, then obeys orders by line until stdin ends.
+ * A whole node, run from inside the azure namespace of a fabric: fakes here, the agent (or another
+ * implementation) and controls in the node, one pod that sends requests. `node
+ * bench/programs/fabric-node.ts PLAN` reports when it is ready, then executes one order per line
+ * until stdin ends.
  */
 import { randomUUID } from 'node:crypto';
 import { mkdtemp, open, rm } from 'node:fs/promises';
@@ -51,7 +52,7 @@ fillCluster(around.kube, { ...goalSize, pods: goalSize.pods - 1 });
 
 const folder = await mkdtemp(join(tmpdir(), 'nmi-bench-'));
 stack.defer(() => rm(folder, { recursive: true, force: true }));
-// As the runtime of a container does it; nobody has to read it on the core of the load.
+// A file, as with a container runtime; no process must read a pipe on the core of the load.
 const log = stack.use(await open(join(folder, 'log'), 'a'));
 const agent = startInNode(
   plan.rival === undefined ? agentWords() : rivalWords(plan.rival.command),
@@ -89,7 +90,7 @@ async function obey(order: FabricOrder): Promise<FabricAnswer> {
   return { kind: 'report', report: parseReport(await outputOf(child)) };
 }
 
-/** A connection of the pod, and the port it comes from. */
+/** An open connection of the pod, and its source port. */
 function holdOpen(child: ReturnType<typeof runInPod>): Disposable & { port: Promise<number> } {
   const dialled = new Promise<number>((resolve, reject) => {
     child.stdout?.once('data', (chunk: Buffer) => {
@@ -123,7 +124,7 @@ function rivalWords(command: string): readonly string[] {
   ];
 }
 
-/** Undefined where its language is not installed. */
+/** Undefined if its language is not installed. */
 async function startControl(name: ControlName, controlPort: number) {
   const command = controlCommand(name);
   if (command === undefined) return undefined;

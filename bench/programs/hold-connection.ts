@@ -1,4 +1,4 @@
-/** Opens a connection, prints the port it comes from, and holds it: `… hold-connection.ts HOST PORT`. */
+/** Opens a connection, prints its source port, keeps it open: `… hold-connection.ts HOST PORT`. */
 import { connect } from 'node:net';
 
 const [host = '', port = '80'] = process.argv.slice(2);

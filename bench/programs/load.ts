@@ -1,5 +1,5 @@
 /**
- * Load in a process of its own, so that it can have a core of its own: `node bench/programs/load.ts
+ * The load in a separate process, so that it can have its own core: `node bench/programs/load.ts
  * PLAN` prints a report, both as JSON.
  */
 import { drive } from '../load/drivers.ts';

@@ -1,7 +1,7 @@
 /**
- * Tokens that nobody asked for before, one after the other, and the same question put to the
- * upstream itself and to a bare proxy, in turns and by the same client.
- * `node bench/programs/misses.ts PLAN` prints the times as JSON.
+ * Requests for tokens not requested before, one after another, with equal requests to the upstream
+ * itself and to a bare proxy, alternating and by the same client. `node bench/programs/misses.ts
+ * PLAN` prints the times as JSON.
  */
 import { randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -24,7 +24,7 @@ function askAgent(number: number): Promise<Dispatcher.ResponseData> {
   return request(`${plan.agentUrl}${target}`, { headers: headers(), dispatcher: toAgent });
 }
 
-/** @param way a word for who is asked, so that both are asked for tokens of their own. */
+/** @param way a name of the path, so that each path requests its own tokens. */
 function askUpstream(url: string, way: string, number: number): Promise<Dispatcher.ResponseData> {
   const fill = (text: string): string => text.replace('{n}', `${way}-${number}`);
   const target = `${url}${fill(upstream.target)}`;
@@ -40,7 +40,7 @@ function askUpstream(url: string, way: string, number: number): Promise<Dispatch
   });
 }
 
-/** Milliseconds until the whole answer is there. */
+/** Milliseconds until the whole answer has arrived. */
 async function time(ask: () => Promise<Dispatcher.ResponseData>): Promise<number> {
   const startedAtMs = performance.now();
   const { statusCode, body } = await ask();
@@ -49,13 +49,13 @@ async function time(ask: () => Promise<Dispatcher.ResponseData>): Promise<number
   if (statusCode !== 200 || !text.includes('"access_token"')) {
     throw new Error(`status ${statusCode}: ${text.slice(0, 300)}`);
   }
-  // After each, so that all are asked after the same rest.
+  // After each request, so that all have the same pause before them.
   await delay(plan.pauseMs);
   return tookMs;
 }
 
 const times: MissTimes[] = [];
-// The first ones open the connections and load what is loaded when it is wanted.
+// The first ones open the connections and load lazily loaded code.
 const unmeasured = 3;
 for (let number = 0; number < plan.misses + unmeasured; number++) {
   const took: Record<keyof MissTimes, number> = { agentMs: 0, proxyMs: 0, directMs: 0 };

@@ -1,5 +1,5 @@
 /**
- * One scenario in a process of its own: `node bench/programs/scenario.ts NAME EXECUTABLE OPTIONS`
+ * One scenario in a separate process: `node bench/programs/scenario.ts NAME EXECUTABLE OPTIONS`
  * reports its progress on stderr and prints its result as JSON.
  */
 import type { Options } from '../core/options.ts';

@@ -1,4 +1,4 @@
-/** The two kinds of chart that a report needs: groups of bars, and lines. Pure. */
+/** The two kinds of chart in a report: groups of bars, and lines. Pure. */
 import { label, linearScale, logScale, type Scale } from './scale.ts';
 import { element, picture, text } from './svg.ts';
 
@@ -19,7 +19,7 @@ export interface BarChart {
 
 export interface BarSet {
   readonly name: string;
-  /** One for each group; undefined leaves its place empty. */
+  /** One for each group; undefined leaves a gap. */
   readonly values: readonly (number | undefined)[];
 }
 
@@ -95,7 +95,7 @@ export function renderLines(chart: LineChart): string {
       .join(' ');
     const stroke = colour(index);
     parts.push(element('polyline', { points: path, fill: 'none', stroke, 'stroke-width': 2 }));
-    // Of a long line only its course matters.
+    // A long line is drawn without markers.
     if (line.points.length > 24) continue;
     for (const [px, py] of line.points) {
       parts.push(element('circle', { cx: x.place(px), cy: y.place(py), r: 3, fill: stroke }));

@@ -1,10 +1,10 @@
-/** How long a whole run takes, by how long its parts took. Pure. */
+/** Duration of a whole run, from the durations of its scenarios. Pure. */
 import type { Results } from '../core/results.ts';
 
-/** Only when they are named. */
+/** Run only when named. */
 const extras = new Set(['soak', 'against']);
 
-/** In minutes, whole ones. */
+/** In whole minutes. */
 export function minutesOf({ scenarios }: Results): number {
   const parts = scenarios.filter(({ name }) => !extras.has(name));
   return Math.ceil(parts.reduce((sum, { seconds }) => sum + seconds, 0) / 60);

@@ -1,4 +1,4 @@
-/** The goals, what was measured of each, and whether that is enough. Pure. */
+/** The goals, their measured values, and whether they are met. Pure. */
 import { findFigure, findSeries, subjects, type Results, type Series } from '../core/results.ts';
 import { median, ratiosOf, spreadOf } from '../core/statistics.ts';
 import { soakSlopes } from './soak-slopes.ts';
@@ -6,15 +6,15 @@ import { measures, renderNumber, renderSpread, table } from './markdown.ts';
 
 interface Goal {
   readonly text: string;
-  /** What no measured number must go beyond. */
+  /** Limit for every measured number. */
   readonly bound: number;
   readonly isLeast?: boolean;
   readonly unit: string;
   /** For each part, such as a number of connections, its rounds; undefined: not measured. */
   readonly parts: (results: Results) => readonly (readonly number[] | undefined)[];
-  /** Heading of PROFILE.md that says what is left, and of what. */
+  /** Heading of PROFILE.md that explains the remaining cost. */
   readonly profile: string;
-  /** What a control comes to in the same unit: told beside it, and no part of the goal. */
+  /** A control's value in the same unit: shown beside the goal, not part of it. */
   readonly beside?: { readonly name: string; readonly parts: Goal['parts'] };
 }
 
@@ -195,10 +195,10 @@ const goals: readonly Goal[] = [
   })),
 ];
 
-/** Headings of PROFILE.md that goals lead to. */
+/** Headings of PROFILE.md that goals link to. */
 export const profileHeadings = [...new Set(goals.map(({ profile }) => profile))];
 
-/** The table, and in a sentence how many are met. */
+/** The table, and a sentence with the number of met goals. */
 export function renderGoals(results: Results, which: 'all' | 'measured'): string {
   let met = 0;
   let measured = 0;
@@ -224,7 +224,7 @@ export function renderGoals(results: Results, which: 'all' | 'measured'): string
   return `${met} of ${measured} goals that were measured are met.\n\n${table(head, rows)}`;
 }
 
-/** As GitHub makes it of a heading. */
+/** GitHub's anchor of a heading. */
 function anchorOf(heading: string): string {
   return heading
     .toLowerCase()
@@ -246,7 +246,7 @@ function renderBeside({ beside }: Goal, results: Results): string {
   return parts.length === 0 ? '' : `; ${beside.name}: ${renderParts(parts)}`;
 }
 
-/** How far beyond the bound; not above zero when it is met. */
+/** Distance beyond the bound; not above zero when the goal is met. */
 function gapOf({ bound, isLeast }: Goal, value: number): number {
   return isLeast === true ? bound - value : value - bound;
 }

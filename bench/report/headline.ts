@@ -1,4 +1,4 @@
-/** The part of the project's README that is about speed: its figures follow from the results. Pure. */
+/** The section of the project's README about speed, rendered from the results. Pure. */
 import { findFigure, findSeries, subjects, type Results, type Series } from '../core/results.ts';
 import { median, ratiosOf } from '../core/statistics.ts';
 import { measures, renderNumber, table } from './markdown.ts';
@@ -11,7 +11,7 @@ const ways = ['eBPF', 'iptables', 'no redirect'];
 const kept = ['1 kept', '16 kept', '64 kept'];
 const fresh = ['1 new each', '16 new each'];
 
-/** Medians of ratios within a round; rows that nobody measured are left out. */
+/** Medians of ratios within a round; unmeasured rows are omitted. */
 export function renderHeadline(results: Results): string {
   const row = (shape: string, control: string, ...compared: readonly Measure[]) => {
     const cells = ways.map((way) => {

@@ -8,7 +8,7 @@ export function table(head: readonly string[], rows: readonly (readonly string[]
   return [line(head), line(head.map(() => '---')), ...rows.map(line)].join('\n');
 }
 
-/** Of one subject, by round. */
+/** Values of one subject, by round. */
 export const measures = {
   perSec: (series: Series) => series.rounds.map(({ perSec }) => perSec),
   p50Us: (series: Series) => series.rounds.map(({ latency }) => percentile(latency, 0.5)),
@@ -29,7 +29,7 @@ export function renderSpread(values: readonly number[]): string {
   return `${renderNumber(middle)} (${range})${isNoisy ? ' noisy' : ''}`;
 }
 
-/** Three digits that mean something. */
+/** Three significant digits. */
 export function renderNumber(value: number): string {
   if (Number.isNaN(value)) return '';
   if (Math.abs(value) >= 100) return Math.round(value).toLocaleString('en-US');
@@ -61,17 +61,17 @@ export function seriesTable(scenario: ScenarioResult): string {
   );
 }
 
-/** What else the machine did meanwhile. */
+/** Other load on the machine during the scenario. */
 export function servicesOf({ othersCores, isNotAlone }: ScenarioResult): string {
   const others =
     othersCores === undefined ? '' : `; others used ${othersCores} processors meanwhile`;
   return `${others}${isNotAlone === true ? '; **NOT ALONE ON THE MACHINE**' : ''}`;
 }
 
-/** Above this share of its core the load program may be what was measured. */
+/** Above this share of its core the load program may be the bottleneck. */
 const busyShare = 0.8;
 
-/** Where the load program itself had too little of its core left. */
+/** Subjects for which the load program's core was nearly saturated. */
 export function busiestLoads(scenario: ScenarioResult): string {
   const { control } = scenario;
   const busy = scenario.series.filter(
@@ -81,7 +81,7 @@ export function busiestLoads(scenario: ScenarioResult): string {
   if (busy.length === 0) return '';
   const names = busy.map(({ subject, shape }) => `${subject} at ${shape}`).join(', ');
   const warning = `The load program used more than ${busyShare * 100} % of its core, so that these could be faster: ${names}.`;
-  // A throttled control makes the compared subject look better.
+  // A throttled control makes the subject look better than it is.
   const capped = distinct(busy.filter(({ subject }) => subject === control));
   if (capped.length === 0) return warning;
   return `${warning} The control is one of them (${capped.join(', ')}): ratios to it would be worse, but for those of CPU.`;

@@ -1,4 +1,4 @@
-/** The pictures of a result: name of the file and its text. Pure. */
+/** The plots of a result: file name and SVG text. Pure. */
 import { Histogram } from '../core/histogram.ts';
 import { isPaced, type Results, type ScenarioResult, type Series } from '../core/results.ts';
 import { median } from '../core/statistics.ts';
@@ -26,7 +26,7 @@ function seriesPlots(scenario: ScenarioResult): readonly Plot[] {
   const names = distinct(series.map(({ subject }) => subject));
   const find = (subject: string, shape: string) =>
     series.find((each) => each.subject === subject && each.shape === shape);
-  // At a given rate all have the same throughput, or fail.
+  // At a fixed rate all have the same throughput, or fail.
   const free = groups.filter((shape) => !isPaced(shape));
   const bars = names.map((subject) => ({
     name: subject,
@@ -43,7 +43,7 @@ function seriesPlots(scenario: ScenarioResult): readonly Plot[] {
   return [throughput, ...groups.map((shape) => latencyPlot(scenario, shape))];
 }
 
-/** Over percentiles, so drawn that each further nine has the same width. */
+/** Latency by percentile, on a scale where each additional nine has the same width. */
 function latencyPlot(scenario: ScenarioResult, shape: string): Plot {
   const lines = scenario.series
     .filter((each) => each.shape === shape)
@@ -67,7 +67,7 @@ function latencyPlot(scenario: ScenarioResult, shape: string): Plot {
 function percentilesOf(series: Series): readonly (readonly [number, number])[] {
   const whole = Histogram.sum(series.rounds.map(({ latency }) => latency));
   const points: [number, number][] = [];
-  // One in so many is slower; fewer than ten of them say nothing.
+  // One in `oneIn` is slower; fewer than ten samples are not significant.
   for (let oneIn = 1; oneIn <= whole.count / 10 && oneIn <= 1e4; oneIn *= 1.3) {
     points.push([oneIn, whole.percentileUs(1 - 1 / oneIn)]);
   }

@@ -1,4 +1,4 @@
-/** Writes what a run found beside the programs that found it. */
+/** Writes a run's results next to the benchmark programs. */
 import { existsSync } from 'node:fs';
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -11,16 +11,16 @@ const folder = join(import.meta.dirname, '..');
 const resultsFile = join(folder, 'results.json');
 export const readmeFile = join(folder, 'README.md');
 export const resultsPage = join(folder, 'results.md');
-/** Of the project. */
+/** README of the project. */
 export const rootReadmeFile = join(folder, '../README.md');
 export const plotFolder = join(folder, 'plots');
 
-/** Scenarios that this run left out keep what an earlier one found. */
+/** Scenarios not in this run keep their earlier results. */
 export async function publish(run: Results): Promise<void> {
   await write(existsSync(resultsFile) ? mergeResults(await readResults(), run) : run);
 }
 
-/** Plots and tables once more from the results as they are. */
+/** Renders plots and tables again from the stored results. */
 export async function republish(): Promise<void> {
   await write(await readResults());
 }

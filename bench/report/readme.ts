@@ -48,7 +48,7 @@ function renderMachine(results: Results): string {
   );
 }
 
-/** @param common is said above: a scenario of that machine does not say it again. */
+/** @param common The machine described above; scenarios that ran on it omit the description. */
 function renderScenario(scenario: ScenarioResult, common: Machine): string {
   const { name, title, startedAt, seconds, commit, loadBefore, series, figures, notes } = scenario;
   const { machine = common } = scenario;

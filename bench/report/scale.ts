@@ -1,11 +1,11 @@
-/** From values to places in a picture, and where an axis has its marks. Pure. */
+/** Maps values to positions in a picture, and places the marks of an axis. Pure. */
 
 export interface Scale {
   readonly place: (value: number) => number;
   readonly ticks: readonly number[];
 }
 
-/** From zero to a round number that no value exceeds. */
+/** From zero to a round number above all values. */
 export function linearScale(maxValue: number, from: number, to: number): Scale {
   const step = roundStep(maxValue / 4);
   const end = Math.max(step, Math.ceil(maxValue / step) * step);
@@ -13,7 +13,7 @@ export function linearScale(maxValue: number, from: number, to: number): Scale {
   return { place: (value) => from + (value / end) * (to - from), ticks };
 }
 
-/** Over whole powers of ten. Values are above zero. */
+/** Spans whole powers of ten. Values must be above zero. */
 export function logScale(minValue: number, maxValue: number, from: number, to: number): Scale {
   const first = Math.floor(Math.log10(minValue));
   const last = Math.max(first + 1, Math.ceil(Math.log10(maxValue) - 1e-9));
@@ -30,7 +30,7 @@ function roundStep(value: number): number {
   return factor * power;
 }
 
-/** Short: 1200 as 1,200, 20000 as 20k. */
+/** Short form: 1200 as 1,200, 20000 as 20k. */
 export function label(value: number): string {
   if (value >= 1e6) return `${trim(value / 1e6)}M`;
   if (value >= 1e4) return `${trim(value / 1e3)}k`;

@@ -1,11 +1,11 @@
 /**
- * How fast the memory of a soak grows, by where the warm-up is taken to end: one cut alone says what
- * chance made of it. Pure.
+ * Growth rate of a soak's memory for several ends of the warm-up: the result of a single cut
+ * depends on chance. Pure.
  */
 import type { Figure, ScenarioResult } from '../core/results.ts';
 import { slopeErrorOf, slopeOf } from '../core/statistics.ts';
 
-/** Of the whole time. */
+/** Ends of the warm-up, as shares of the whole time. */
 const cuts = [0, 1 / 12, 1 / 4, 1 / 2];
 
 export interface CutSlope {
@@ -14,7 +14,7 @@ export interface CutSlope {
   readonly error: number;
 }
 
-/** @param line `private` or `resident`. Empty for what is no soak. */
+/** @param line `private` or `resident`. Empty for other scenarios than the soak. */
 export function soakSlopes(scenario: ScenarioResult, line: string): readonly CutSlope[] {
   const curve = scenario.curves.find(({ name }) => name === 'Memory over time');
   const points = curve?.lines.find(({ name }) => name === line)?.points ?? [];
@@ -31,7 +31,7 @@ export const slopeNote =
   'Slopes are lines by least squares through all that was seen from a minute on. What is seen one ' +
   'after the other is not independent, the heap being a sawtooth: the standard errors are too small.';
 
-/** Drawn from the stored curve, so that no soak has to be run again for it. */
+/** Computed from the stored curve, so that no soak has to be run again for it. */
 export function slopeFigures(scenario: ScenarioResult): readonly Figure[] {
   return ['resident', 'private'].flatMap((line) =>
     soakSlopes(scenario, line).flatMap(({ fromMinute, mbPerHour, error }): readonly Figure[] => {

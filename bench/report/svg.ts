@@ -16,7 +16,7 @@ export function text(x: number, y: number, content: string, more: Attributes = {
   return element('text', { x, y, ...more }, escapeXml(content));
 }
 
-/** A whole picture, on white whatever the page's colour. */
+/** A whole picture, on white whatever the page's color. */
 export function picture(width: number, height: number, title: string, parts: readonly string[]) {
   const attributes = {
     xmlns: 'http://www.w3.org/2000/svg',

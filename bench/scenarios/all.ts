@@ -19,7 +19,7 @@ import { soak } from './soak.ts';
 import { stampede } from './stampede.ts';
 import { throttled } from './throttled.ts';
 
-/** In the order they run and are reported. */
+/** In the order of runs and reports. */
 export const scenarios: readonly Scenario[] = [
   ...[
     hit,

@@ -43,7 +43,7 @@ export const churn: Scenario = {
   },
 };
 
-/** Gives one pod after the other another label, until it is disposed. */
+/** Changes the label of one pod after another, until disposed. */
 export function changePods(kube: FakeKube, perSec: number): Disposable {
   let life = 0;
   let index = 0;

@@ -13,7 +13,7 @@ const sizes = [
   { name: 'start to first token, 10,000 identities', size: goalSize },
 ];
 const patienceMs = 20_000;
-/** Not compiled, and nothing is loaded but what listens. */
+/** Not compiled, and loads only a listener. */
 const bareServer =
   "process.getBuiltinModule('node:http').createServer((_, answer) => answer.end('x'))" +
   ".listen(Number(process.argv[1]), '127.0.0.1')";
@@ -48,7 +48,7 @@ async function repeat(
   name: string,
   time: () => Promise<number>,
 ): Promise<Figure> {
-  // Brings the file into memory.
+  // Loads the file into the page cache.
   await time();
   const values: number[] = [];
   for (let round = 0; round < (options.isQuick ? 5 : 15); round++) {
@@ -83,7 +83,7 @@ async function timeBareNode(): Promise<number> {
   }
 }
 
-/** @throws Error when nothing is served in 20 s. */
+/** @throws Error without a successful answer in 20s. */
 async function untilServed(asked: RequestOptions, startedAtMs: number): Promise<number> {
   while ((await askOnce(asked)) !== 200) {
     if (performance.now() - startedAtMs > patienceMs) throw new Error('no answer in 20 s');
@@ -92,7 +92,7 @@ async function untilServed(asked: RequestOptions, startedAtMs: number): Promise<
   return performance.now() - startedAtMs;
 }
 
-/** The status, or 0 while nobody listens. */
+/** The status, or 0 while nothing listens. */
 function askOnce(asked: RequestOptions): Promise<number> {
   const { promise, resolve } = Promise.withResolvers<number>();
   request({ ...asked, headers: Object.fromEntries(sdkHeaders), agent: false })

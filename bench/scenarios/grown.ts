@@ -1,4 +1,4 @@
-/** What a measurement over growing counts leaves behind. */
+/** Results of a measurement over growing counts. */
 import type { Curve, CurveLine, Figure } from '../core/results.ts';
 import { ratiosOf, slopeErrorOf, slopeOf } from '../core/statistics.ts';
 
@@ -7,12 +7,12 @@ export interface Grown {
   readonly curves: readonly Curve[];
 }
 
-/** What the most cost over what the fewest did, round by round. */
+/** Ratio of the cost at the highest count to the cost at the lowest, round by round. */
 export function ends(rounds: readonly (readonly number[])[]): readonly number[] {
   return ratiosOf(rounds.at(-1) ?? [], rounds[0] ?? []);
 }
 
-/** What each of them takes, and how sure that is. */
+/** Memory per object, and its standard error. */
 export function perObject(
   what: string,
   points: readonly (readonly [number, number])[],

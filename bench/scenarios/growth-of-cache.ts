@@ -5,7 +5,7 @@ import type { Context } from './scenario.ts';
 
 const cacheSteps = [1, 100, 1_000, 10_000, 50_000];
 
-/** The cache alone, whose tokens come from nowhere. */
+/** The cache alone, without an upstream. */
 export async function measureCache({ say }: Context): Promise<Grown> {
   const cost: (readonly number[])[] = [];
   const points: [number, number][] = [];

@@ -26,9 +26,9 @@ const identitySteps: readonly Step[] = [10, 100, 1_000, 10_000, 100_000].map((id
   count: identities,
   size: { pods: 250, identities, bindings: identities },
 }));
-/** More would take long to fetch: the agent keeps within what the real services allow. */
+/** More would take long to fetch: the agent respects the rate limits of the real services. */
 const tokenSteps = [1, 30, 500];
-/** Of one identity the agent keeps 200: a cycle through more of them never finds one in memory. */
+/** The agent caches 200 tokens per identity: a cycle through more never gets a cache hit. */
 const tokensOfOne = 125;
 
 export const growth: Scenario = {
@@ -95,7 +95,7 @@ async function measureStep(context: Context, size: ClusterSize): Promise<Measure
 }
 
 interface Measured {
-  /** Of the agent over the control, by rounds. */
+  /** Ratio of the agent's CPU time to the control's, by round. */
   readonly cpuRatios: readonly number[];
   readonly rssMb: number;
   readonly privateMb: number;
@@ -123,7 +123,7 @@ async function measureHits(
   return { cpuRatios, ...memoryOf(agent.pid) };
 }
 
-/** Through the agent, each connection asking for all those of an identity in turn. */
+/** Through the agent, each connection cycles through all tokens of one identity. */
 async function measureTokens(context: Context): Promise<Grown> {
   await using stack = new AsyncDisposableStack();
   const { executable, options } = context;
@@ -157,7 +157,7 @@ async function measureTokens(context: Context): Promise<Grown> {
   };
 }
 
-/** Asks for each once, no faster than the agent may fetch them. */
+/** Requests each token once, no faster than the agent may fetch them. */
 async function fetchAll({ host, port }: Fixture, caller: Caller): Promise<void> {
   const ratePerSec = 30;
   const filled = await runLoad({

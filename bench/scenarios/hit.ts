@@ -4,7 +4,7 @@ import { openBesideControls } from '../fixture/beside-controls.ts';
 import { openFakeUpstream } from '../fixture/controls.ts';
 import type { Scenario } from './scenario.ts';
 
-/** Well below what any of them can do: what is measured is the wait, not the queue. */
+/** Well below the capacity of every subject: this measures latency without queueing. */
 const openRate = { name: '16 kept, 2,000/s due', connections: 16, kind: 'keep' } as const;
 
 export const hit: Scenario = {

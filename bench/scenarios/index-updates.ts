@@ -4,10 +4,10 @@ import { createBinding, createIdentity, createPod, fillIndexes } from '../fixtur
 import { goalSize, type ClusterSize } from '../fixture/objects.ts';
 import type { Context, Scenario } from './scenario.ts';
 
-/** Of each kind and round, and as many before that nobody counts. */
+/** Per kind and round, plus as many uncounted ones before. */
 const events = 4_000;
 
-/** What of an event must not depend on how many there are. */
+/** The cost of an event must not depend on these sizes. */
 const sizes: readonly { readonly prefix: string; readonly size: ClusterSize }[] = [
   { prefix: 'small: ', size: { pods: 10, identities: 10, bindings: 20 } },
   { prefix: '', size: goalSize },
@@ -34,7 +34,7 @@ function measureSize(
   size: ClusterSize,
 ): readonly Figure[] {
   const { pods, grants } = fillIndexes(size);
-  // What is put in is made before anybody looks at the time.
+  // The objects are created before the timed part.
   const kinds: Readonly<Record<string, (event: number) => () => void>> = {
     // Each time with a label that another binding selects.
     pod: (event) => {
@@ -43,7 +43,7 @@ function measureSize(
         pods.upsert(pod);
       };
     },
-    // Those that pods are bound to, each time another.
+    // Identities that pods are bound to, a different one each time.
     identity: (event) => {
       const identity = createIdentity(event % size.pods, event % 9_999);
       return () => {

@@ -6,7 +6,7 @@ import { loadOf, shapes } from '../fixture/rounds.ts';
 import { callerOf, openFixture, type Fixture } from '../fixture/fixture.ts';
 import type { Scenario } from './scenario.ts';
 
-/** The agent gives memory back once a minute: by then it has. */
+/** The agent returns memory once a minute: it has done so by then. */
 const soonMs = 15_000;
 const laterMs = 75_000;
 
@@ -18,7 +18,7 @@ export const memory: Scenario = {
     const { agentFlags, isQuick } = options;
     const loadMs = isQuick ? 1_000 : 5_000;
     const fixtures: Fixture[] = [];
-    // How an agent's memory lies differs from process to process more than from minute to minute.
+    // Memory layout varies more between processes than between minutes.
     for (let process = 0; process < (isQuick ? 1 : 2); process++) {
       fixtures.push(stack.use(await openFixture({ executable, agentFlags, size: goalSize })));
     }

@@ -30,7 +30,7 @@ export const micro: Scenario = {
     const nowMs = Date.now();
     let life = 0;
     const lives = [createPod(1, 1), createPod(1, 2)];
-    // The results are used, or the compiler would leave the work out.
+    // The results are used, or the compiler would remove the work.
     const steps: Readonly<Record<string, () => unknown>> = {
       'route scan': () => parseRoute(defaultTarget),
       'query of the request': () => parseTokenQuery(query),

@@ -10,10 +10,10 @@ import { addSecretIdentity, secretValue } from '../fixture/secret-identity.ts';
 import { openFixture, tokenPath } from '../fixture/fixture.ts';
 import type { Scenario } from './scenario.ts';
 
-/** About what the real services take on a good day. */
+/** About the latency of the real services in good conditions. */
 const delayMs = 10;
 const missesARound = 40;
-/** With three ways in turn, the agent stays within the 20 a second that IMDS allows a node. */
+/** With three alternating paths, the agent respects IMDS's limit of 20 requests/s per node. */
 const pauseMs = 8;
 
 export const miss: Scenario = {
@@ -77,7 +77,7 @@ export const miss: Scenario = {
   },
 };
 
-/** One question, as a pod puts it and as the upstream takes it. */
+/** One request, as a pod sends it and as the upstream accepts it. */
 type Question = Pick<MissPlan, 'agentTarget'> & Omit<MissPlan['upstream'], 'url'>;
 
 function targetOf(prefix: string, clientId: string): string {
@@ -92,8 +92,8 @@ async function runMisses(plan: MissPlan): Promise<readonly MissTimes[]> {
 }
 
 /**
- * Round by round; what is added is the difference to the upstream asked in the same turn. The p99 of
- * a round is the largest of its differences.
+ * Round by round; the added latency is the difference to the upstream's in the same round. The p99
+ * of a round is the largest of its differences.
  */
 function figuresOf(name: string, rounds: readonly (readonly MissTimes[])[]): readonly Figure[] {
   const p50 = (way: keyof MissTimes) =>

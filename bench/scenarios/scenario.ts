@@ -1,4 +1,4 @@
-/** What a scenario is: one question, asked in a fresh process. */
+/** A scenario: one measurement, in a fresh process. */
 import type { Options } from '../core/options.ts';
 import type { ScenarioResult } from '../core/results.ts';
 
@@ -7,7 +7,7 @@ export interface Scenario {
   readonly title: string;
   /** Part of `--quick`. */
   readonly isQuick: boolean;
-  /** Only when it is named. */
+  /** Runs only when named. */
   readonly isExtra?: boolean;
   readonly run: (context: Context) => Promise<Findings>;
 }

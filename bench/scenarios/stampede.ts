@@ -12,7 +12,7 @@ const connections = 200;
 interface Variant {
   readonly name: string;
   readonly faults: ImdsFaults;
-  /** Undefined: a token. */
+  /** Expected statuses; undefined: a token. */
   readonly statuses?: readonly number[];
 }
 

@@ -1,4 +1,4 @@
-/** What happened before, during and after an event, from a load at a steady rate. */
+/** Results before, during and after an event, from a load at a steady rate. */
 import { Histogram } from '../core/histogram.ts';
 import type { Curve, Figure } from '../core/results.ts';
 import type { LoadReport } from '../load/plan.ts';

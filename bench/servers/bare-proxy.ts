@@ -1,8 +1,7 @@
 /**
- * One more hop through Node and nothing else: a request goes on to the upstream by undici's pool, and
- * what comes back is sent with its status and content type. What an agent adds to a miss beyond
- * that is the agent's own.
- * node bench/servers/bare-proxy.ts HOST PORT UPSTREAM CA_PEM
+ * One more hop through Node and nothing else: a request is forwarded to the upstream by undici's
+ * pool, and the answer is returned with its status and content type. Any further latency of a miss
+ * is the agent's own. node bench/servers/bare-proxy.ts HOST PORT UPSTREAM CA_PEM
  */
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { Pool } from 'undici';
@@ -11,7 +10,7 @@ const [host = '127.0.0.1', port = '0', upstream = '', ca = ''] = process.argv.sl
 const pool = new Pool(upstream, { connections: 4, pipelining: 1, allowH2: false, connect: { ca } });
 
 createServer((request, response) => {
-  // Nothing is caught: an upstream that fails ends the proxy, and with it the run.
+  // Errors are not caught: an upstream failure ends the proxy, and with it the run.
   void relay(request, response);
 }).listen({ host, port: Number(port), backlog: 1024 }, () => {
   process.stdout.write('ready\n');

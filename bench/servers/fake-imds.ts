@@ -1,6 +1,6 @@
 /**
- * The fake metadata service on its own, asked directly: a token by plain code on Node, without an
- * agent. node bench/servers/fake-imds.ts HOST PORT IDENTITY
+ * The fake metadata service as a separate server, requested directly: a token from plain Node code,
+ * without an agent. node bench/servers/fake-imds.ts HOST PORT IDENTITY
  */
 import { openFakeImds } from '../../lab/fakes/imds/fake-imds.ts';
 import { createBenchIdentity } from '../fixture/objects.ts';

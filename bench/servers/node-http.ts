@@ -1,7 +1,7 @@
 /**
  * The control: a bare `node:http` server that answers every request with as many bytes as a token
- * answer has. What an agent adds to it is the agent's own cost.
- * node bench/servers/node-http.ts HOST PORT BYTES
+ * answer. The difference to it is the agent's own cost. node bench/servers/node-http.ts HOST PORT
+ * BYTES
  */
 import { createServer } from 'node:http';
 

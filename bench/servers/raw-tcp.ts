@@ -1,6 +1,6 @@
 /**
- * The ceiling of a socket in Node: the same bytes for whatever arrives, without reading it.
- * node bench/servers/raw-tcp.ts HOST PORT BYTES
+ * The upper bound for a socket in Node: the same bytes for any input, without parsing it. node
+ * bench/servers/raw-tcp.ts HOST PORT BYTES
  */
 import { createServer } from 'node:net';
 

@@ -1,7 +1,7 @@
 /**
- * The cgroups and the BPF file system of a lab's node: pods as the kubelet would lay them out, all
- * below one folder of the cgroup2 tree that the lab made, so that programs are attached to nothing
- * else. What labs left behind that were killed is swept by the next one.
+ * The cgroups and the BPF file system of a lab's node: pods in the kubelet's layout, all below one
+ * folder that the lab makes in the cgroup2 tree, so that programs are attached to nothing else. The
+ * next lab sweeps the leftovers of killed labs.
  */
 import { execFileSync } from 'node:child_process';
 import {
@@ -21,31 +21,31 @@ import { findCgroupRoot } from '../../src/redirect/cgroup/cgroup-tree.ts';
 import { isAlive } from './process-alive.ts';
 
 export interface LabCgroups extends Disposable {
-  /** What the agent takes for the root of the tree. */
+  /** Passed to the agent as the root of the tree. */
   readonly root: string;
-  /** Where it pins. */
+  /** The agent's folder for BPF pins. */
   readonly pinFolder: string;
-  /** Makes a pod's cgroup and a container's below it; returns the latter's folder. */
+  /** Makes a pod's cgroup and a container's below it; returns the container's folder. */
   addPod(uid: string): string;
-  /** Makes another pod of what runs in a container's folder; returns its container's. */
+  /** Moves a container to another pod and removes the old pod; returns the container's folder. */
   movePod(container: string, uid: string): string;
-  /** Nothing may run in it any more. */
+  /** Fails while a process runs in it. */
   removePod(uid: string): void;
 }
 
 const rootPattern = /^nmi-lab-(\d+)$/;
 const folderPattern = /^nmi-bpf-(\d+)-[A-Za-z0-9]{6}$/;
-/** A process that has just been killed is in its cgroup for some milliseconds more. */
+/** A killed process stays in its cgroup for some milliseconds. */
 const removeTries = 50;
 
-/** @throws RedirectError without a cgroup2 mount; what `mkdir` throws without the right. */
+/** @throws RedirectError without a cgroup2 mount; the error of `mkdir` without permission. */
 export function openLabCgroups(): LabCgroups {
   const tree = findCgroupRoot();
   sweep(tree);
   const root = join(tree, `nmi-lab-${process.pid}`);
   mkdirSync(join(root, 'kubepods'), { recursive: true });
   const folder = mkdtempSync(join(tmpdir(), `nmi-bpf-${process.pid}-`));
-  // An agent may run as somebody else.
+  // An agent may run as another user.
   chmodSync(folder, 0o711);
   const mounted = join(folder, 'fs');
   mkdirSync(mounted);
@@ -78,7 +78,7 @@ export function openLabCgroups(): LabCgroups {
   };
 }
 
-/** The words of a program, started in a cgroup before it does anything. */
+/** The command line that starts a program inside a cgroup from its first instruction. */
 export function inCgroup(cgroup: string, words: readonly string[]): readonly [string, ...string[]] {
   return ['sh', '-c', 'echo $$ > "$0/cgroup.procs" && exec "$@"', cgroup, ...words];
 }
@@ -97,7 +97,7 @@ function isDead(pattern: RegExp, name: string): boolean {
   return !Number.isNaN(pid) && !isAlive(pid);
 }
 
-/** With the last file system that has them the pins go, and with the pins the programs. */
+/** Pins disappear with the last file system that has them, and the programs with their pins. */
 function removeMounted(folder: string): void {
   try {
     execFileSync('umount', [join(folder, 'fs')], { stdio: 'ignore' });
@@ -107,7 +107,7 @@ function removeMounted(folder: string): void {
   rmSync(folder, { recursive: true, force: true });
 }
 
-/** Cgroups are folders that only `rmdir` takes away, from the innermost out. */
+/** Only `rmdir` removes cgroups; the innermost ones go first. */
 export function removeCgroup(path: string): void {
   for (let left = removeTries; ; left--) {
     try {

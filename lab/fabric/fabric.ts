@@ -8,8 +8,8 @@
  *   pods   10.244.0.2 …                              callers, default route through the node
  *
  * azure has a route back to the pods, so a request that nothing intercepts reaches the fake IMDS
- * with the pod's own source address: a leak is visible. Nothing is made in, or changed of, the
- * namespace the owner runs in: links are created inside one lab namespace with the peer in another.
+ * with the pod's own source address: a leak is visible. The owner's own namespace is not changed:
+ * links are created inside one lab namespace with the peer in another.
  */
 import { spawn, type ChildProcess, type StdioOptions } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -28,7 +28,7 @@ import {
   sweepDeadFabrics,
 } from './namespaces.ts';
 
-/** The same in every fabric: namespaces do not see each other. */
+/** Equal in every fabric: namespaces do not see each other. */
 export const fabricAddresses = {
   imdsIp: '169.254.169.254',
   azureIp: '10.224.0.1',
@@ -42,8 +42,9 @@ const nodeIpv6 = 'fd10:224::4';
 const podGatewayIpv6 = 'fd10:244::1';
 const podCidrIpv6 = 'fd10:244::/64';
 /**
- * Set, as CNI plugins do: a bridge that was given none takes the lowest of its ports, so that a pod that
- * comes or goes may change it, and the others send to the old one until they ask again, 10 s or more.
+ * Set explicitly, as CNI plugins do: a bridge without a MAC takes the lowest one of its ports, so a
+ * pod that is added or removed may change it, and the other pods send to the old one until they
+ * resolve it again, 10s or more.
  */
 const gatewayMac = '0a:58:0a:f4:00:01';
 const podIpBase = '10.244.0.';
@@ -63,30 +64,30 @@ export interface FabricPod {
 export interface ExecOptions {
   /** Default: stdin closed, stdout and stderr piped. */
   readonly stdio?: StdioOptions;
-  /** Replaces the environment; default: ours. */
+  /** The whole environment; default: ours. */
   readonly env?: NodeJS.ProcessEnv;
   readonly cwd?: string;
 }
 
 export interface Fabric {
-  /** Names the fabric to {@link attachFabric} in another process. */
+  /** Argument of {@link attachFabric} in another process. */
   readonly prefix: string;
   /** The name of a space's namespace, for `ip netns exec` by hand. */
   namespaceOf(space: string): string;
   /**
-   * A pod's namespace with its link and addresses. The MAC address follows from the IPv4 address,
-   * as the CNI bridge plugin does it: no neighbour entry is stale when an address is used again.
+   * A pod's namespace with its link and addresses. The MAC address is derived from the IPv4
+   * address, as in the CNI bridge plugin: no neighbor entry is stale when an address is reused.
    * @throws LabError `NAME_REFUSED`, `ADDRESS_TAKEN`, `TOOL_FAILED`.
    */
   addPod(name: string, options?: { readonly ip?: string }): Promise<FabricPod>;
-  /** Kills what runs in the pod and deletes it. A pod that is not there is no error. */
+  /** Kills the pod's processes and deletes it. No error if there is no such pod. */
   removePod(name: string): Promise<void>;
-  /** The pods this object added, in order. */
+  /** The pods that this object added, in order. */
   pods(): readonly FabricPod[];
   /**
-   * Starts a program in `azure`, `node` or a pod; the child's pid is the program's own. It is the
-   * leader of a session of its own (a Ctrl-C at the terminal does not reach it) and is killed by
-   * the kernel when we die. Starting never throws; a program that does not exist exits with 127.
+   * Starts a program in `azure`, `node` or a pod; the child's pid is the program's own. It leads
+   * its own session (Ctrl-C at the terminal does not reach it), and the kernel kills it when we
+   * die. Starting never throws; a program that does not exist exits with 127.
    */
   exec(
     space: string,
@@ -101,7 +102,7 @@ export interface OwnedFabric extends Fabric, AsyncDisposable {
   close(): Promise<void>;
 }
 
-/** Why no fabric can be made here, or undefined. For a skip reason and for the fall back to loopback. */
+/** Why no fabric can be created here, or undefined. For skip reasons and fallback to loopback. */
 export function findFabricObstacle(): string | undefined {
   if (process.getuid?.() !== 0) return 'network namespaces need root';
   for (const tool of ['ip', 'nsenter', 'setpriv']) {
@@ -129,9 +130,9 @@ function isOnPath(tool: string): boolean {
 }
 
 /**
- * Makes the azure and node namespaces, after removing what dead labs left. This process owns them:
- * they go with `close`, and also when it exits by an uncaught error. After its SIGKILL the kernel
- * ends what ran in them and the next lab removes the rest.
+ * Makes the azure and node namespaces, after it removes the leftovers of dead labs. This process
+ * owns them: they are removed by `close`, and also when it exits by an uncaught error. If it is
+ * killed by SIGKILL, the kernel ends the processes in them and the next lab removes the rest.
  * @throws LabError; nothing is left behind then.
  */
 export async function openFabric(options: { readonly name?: string } = {}): Promise<OwnedFabric> {
@@ -145,7 +146,7 @@ export async function openFabric(options: { readonly name?: string } = {}): Prom
   };
   process.once('exit', remove);
   const close = (): Promise<void> => {
-    // Once more for whatever appeared while we were deleting; the second look is usually empty.
+    // Twice, for anything that appeared during the first pass; the second usually finds nothing.
     remove();
     remove();
     process.off('exit', remove);
@@ -161,8 +162,8 @@ export async function openFabric(options: { readonly name?: string } = {}): Prom
 }
 
 /**
- * The fabric that another process owns, to add pods and run programs. Everything made through it is
- * the owner's to remove.
+ * A fabric that another process owns, to add pods and run programs. The owner removes everything
+ * that is made through it.
  * @throws LabError `NAMESPACE_WRONG` when it is not up.
  */
 export function attachFabric(prefix: string): Fabric {
@@ -174,8 +175,8 @@ export function attachFabric(prefix: string): Fabric {
 }
 
 /**
- * Only to be asked where a bridge was made: where ipv6 is a module, making one loads it, and a fabric that
- * was asked for before and after would have half of its addresses.
+ * Call it only after a bridge was made: where ipv6 is a module, making a bridge loads it. A fabric
+ * that called this both before and after would have only half of its addresses.
  */
 function hasIpv6(): boolean {
   return existsSync('/proc/net/if_inet6');
@@ -188,7 +189,7 @@ async function layFabric(prefix: string): Promise<void> {
   await runIpBatch([`netns add ${azure}`, `netns add ${node}`], undefined);
   await runIpBatch([`link add cni0 address ${gatewayMac} type bridge`], node);
   const withIpv6 = hasIpv6();
-  // `nodad`: an address that duplicate detection still holds tentative refuses binds for a second.
+  // `nodad`: while duplicate detection keeps an address tentative, binds fail for a second.
   const ifIpv6 = (...lines: readonly string[]): readonly string[] => (withIpv6 ? lines : []);
   await runIpBatch(
     [
@@ -220,7 +221,7 @@ async function layFabric(prefix: string): Promise<void> {
   await enableForwarding(node, withIpv6);
 }
 
-/** /proc/sys/net is that of the opening process's namespace, so a process inside must write it. */
+/** /proc/sys/net depends on the namespace of the opening process, so write from inside. */
 async function enableForwarding(namespace: string, withIpv6: boolean): Promise<void> {
   const folder = '/proc/sys/net';
   const script = [
@@ -245,8 +246,8 @@ async function enableForwarding(namespace: string, withIpv6: boolean): Promise<v
 }
 
 /**
- * nsenter rather than `ip netns exec`: the latter mounts a new sysfs over /sys, and the programs of
- * this lab need the control groups and the BPF file system below it.
+ * nsenter rather than `ip netns exec`: `ip netns exec` mounts a new sysfs over /sys, and the lab's
+ * programs need the control groups and the BPF file system below it.
  */
 function spawnInside(
   namespace: string,
@@ -294,7 +295,7 @@ function createFabric(prefix: string, withIpv6: boolean): Fabric {
     const namespace = renderNamespaceName(prefix, name);
     killProcesses([namespace]);
     // The kernel takes a dead namespace's links down later, from a work queue. Deleting the link
-    // first makes the address free at once.
+    // first frees the address at once.
     await runIpBatch([`link delete ${linkName(name)}`], node);
     removeNamespaces([namespace]);
     pods.delete(name);
@@ -362,7 +363,7 @@ async function layPod(
   );
 }
 
-/** The node's end of a pod's link; the kernel allows 15 characters. */
+/** The node's end of a pod link; the kernel allows 15 characters. */
 function linkName(pod: string): string {
   return `veth${createHash('sha256').update(pod).digest('hex').slice(0, 10)}`;
 }

@@ -1,15 +1,15 @@
-/** The `ip` program: many commands in one process, in one namespace, each failure with its line. */
+/** The `ip` program: many commands in one process, in one namespace; a failure names its line. */
 import { spawn } from 'node:child_process';
 
 import { LabError } from './lab-error.ts';
 
-/** iproute2 answers in microseconds; a lock held by the kernel for this long means something else. */
+/** iproute2 answers in microseconds; a kernel lock held for this long means another problem. */
 const timeoutMs = 10_000;
 
 /**
- * Runs the lines as one `ip -batch`, in the named namespace or, without one, where we are. Stops at
- * the first line that fails.
- * @throws LabError `TOOL_MISSING`, or `TOOL_FAILED` with what `ip` printed and the line it names.
+ * Runs the lines as one `ip -batch`, in the named namespace or, without one, in ours. Stops at the
+ * first line that fails.
+ * @throws LabError `TOOL_MISSING`, or `TOOL_FAILED` with the output of `ip` and the line it names.
  */
 export async function runIpBatch(
   lines: readonly string[],
@@ -23,7 +23,7 @@ export async function runIpBatch(
   });
   let printed = '';
   child.stderr.setEncoding('utf8').on('data', (text: string) => (printed += text));
-  // A tool that ends early closes its end; its exit code says why, the broken pipe does not.
+  // A tool that ends early closes its end; its exit code has the reason, not the broken pipe.
   child.stdin.on('error', () => undefined);
   child.stdin.end(`${lines.join('\n')}\n`);
   const status = await new Promise<number | NodeJS.Signals | null>((resolve, reject) => {

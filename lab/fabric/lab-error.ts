@@ -1,22 +1,22 @@
 export type LabErrorCode =
-  /** A program the lab needs (ip, nsenter, setpriv) is not on the PATH. */
+  /** A program that the lab needs (ip, nsenter, setpriv) is not on the PATH. */
   | 'TOOL_MISSING'
-  /** A program ran and refused; the message carries what it printed. */
+  /** A program ran and failed; the message carries its output. */
   | 'TOOL_FAILED'
-  /** A name that cannot become a namespace's name, or one already in use. */
+  /** A string that cannot be part of a namespace's name, or a name already in use. */
   | 'NAME_REFUSED'
-  /** The pod range is used up, or the address wanted belongs to another pod. */
+  /** The pod range is used up, or the requested address belongs to another pod. */
   | 'ADDRESS_TAKEN'
   /** A process in a lab namespace outlived SIGKILL. */
   | 'PROCESS_STUCK'
   /** A namespace that should exist does not, or the other way round. */
   | 'NAMESPACE_WRONG'
-  /** The agent under examination did not start, or ended by itself. */
+  /** The agent under test did not start, or ended by itself. */
   | 'AGENT_FAILED'
-  /** A pod's agent ended, or said something that is not its protocol. */
+  /** A pod's agent ended, or sent a line that is not of its protocol. */
   | 'POD_GONE';
 
-/** A failure of the lab's own machinery, never of what the lab examines. */
+/** A failure of the lab's own machinery, never of the tested agent. */
 export class LabError extends Error {
   readonly code: LabErrorCode;
   constructor(code: LabErrorCode, message: string, cause?: unknown) {

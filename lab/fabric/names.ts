@@ -1,7 +1,7 @@
 /**
- * The names of a fabric's namespaces: `nmi-lab-<pid>[.<label>]-<space>`. The pid is the owner's, so
- * a later run can tell a leftover from a lab that is still up. A label has no dash, so no fabric's
- * prefix is the beginning of another's.
+ * The names of a fabric's namespaces: `nmi-lab-<pid>[.<label>]-<space>`. The pid belongs to the
+ * owner, so a later run can tell a leftover from a lab that is still up. A label has no dash, so
+ * one fabric's prefix is never a prefix of another's.
  */
 import { LabError } from './lab-error.ts';
 
@@ -25,7 +25,7 @@ export function renderFabricPrefix(ownerPid: number, label?: string): string {
   return `nmi-lab-${String(ownerPid)}.${label}`;
 }
 
-/** @throws LabError `NAME_REFUSED` unless `space` reads like a Kubernetes object name. */
+/** @throws LabError `NAME_REFUSED` unless `space` has the form of a Kubernetes object name. */
 export function renderNamespaceName(prefix: string, space: string): string {
   if (!spacePattern.test(space)) throw new LabError('NAME_REFUSED', `namespace name "${space}"`);
   return `${prefix}-${space}`;

@@ -1,9 +1,9 @@
 /**
- * Named network namespaces as files of /run/netns, and the processes inside them. Removal is
+ * Named network namespaces (files in /run/netns) and the processes inside them. Removal is
  * synchronous on purpose: it must also work from a process's `exit` event, and it takes
  * milliseconds.
  *
- * Only processes whose network namespace is one of those named are ever signalled.
+ * Signals are sent only to processes in the named namespaces.
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, statSync } from 'node:fs';
@@ -34,7 +34,7 @@ export function listFabricNamespaces(prefix: string): readonly string[] {
   return listLabNamespaces().filter((name) => parseNamespaceName(name)?.prefix === prefix);
 }
 
-/** What `ip netns pids` does, for several namespaces in one walk over /proc and without a process. */
+/** Like `ip netns pids`, for several namespaces in one walk over /proc, without a process. */
 export function findProcesses(names: readonly string[]): readonly number[] {
   const wanted = new Set<string>();
   for (const name of names) {
@@ -57,22 +57,22 @@ function namespaceKey(path: string): string | undefined {
     const { dev, ino } = statSync(path);
     return `${String(dev)}:${String(ino)}`;
   } catch {
-    // Gone meanwhile, a zombie (which has no namespaces any more), or not ours to read.
+    // The process has ended, is a zombie (zombies have no namespaces), or is not readable for us.
     return undefined;
   }
 }
 
 /**
- * Kills what runs in the namespaces, waits until it is gone, and deletes them; the links in them go
- * with them. Names that do not exist are passed over.
- * @throws LabError `PROCESS_STUCK` or `NAMESPACE_WRONG` when something withstands.
+ * Kills the processes in the namespaces, waits for their end, and deletes the namespaces with their
+ * links. Names that do not exist are skipped.
+ * @throws LabError `PROCESS_STUCK` or `NAMESPACE_WRONG` when a process or namespace remains.
  */
 export function removeNamespaces(names: readonly string[]): void {
   const present = names.filter(hasNamespace);
   if (present.length === 0) return;
   killProcesses(present);
   const lines = present.map((name) => `netns delete ${name}\n`).join('');
-  // -force goes on after a line that failed: another lab's sweep may have been faster.
+  // -force continues after a failed line: another lab's sweep may have been faster.
   spawnSync('ip', ['-force', '-batch', '-'], {
     input: lines,
     stdio: ['pipe', 'ignore', 'ignore'],
@@ -97,14 +97,14 @@ export function killProcesses(names: readonly string[]): void {
       try {
         process.kill(pid, 'SIGKILL');
       } catch {
-        // Ended between the look and the signal.
+        // Ended between the scan and the signal.
       }
     }
     Atomics.wait(idle, 0, 0, killPollMs);
   }
 }
 
-/** Removes what labs left behind whose owner is dead. Returns the names of what went. */
+/** Removes the namespaces of labs whose owner is dead. Returns the removed names. */
 export function sweepDeadFabrics(): readonly string[] {
   const dead = listLabNamespaces().filter((name) => {
     const owner = parseNamespaceName(name)?.ownerPid;

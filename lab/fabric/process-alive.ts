@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 
-/** A zombie counts as dead: nobody is left in it to clean up. */
+/** A zombie counts as dead: it can no longer clean up. */
 export function isAlive(pid: number): boolean {
   try {
     const text = readFileSync(`/proc/${String(pid)}/stat`, 'latin1');

@@ -1,7 +1,7 @@
 /**
- * The lab's outer process. It stays in the machine's own namespace, makes the fabric, and runs this
- * program again inside the azure namespace, where 169.254.169.254 is a local address. Whatever
- * becomes of that inner process, the fabric goes when this function returns.
+ * The lab's outer process. It runs in the machine's own namespace, creates the fabric, and runs
+ * this program again inside the azure namespace, where 169.254.169.254 is a local address. The
+ * fabric is removed when this function returns, however the inner process ended.
  */
 import { constants } from 'node:os';
 
@@ -13,7 +13,7 @@ const defaultGraceMs = 15_000;
 export interface SuperviseOptions {
   /** What follows `inner <prefix>`. */
   readonly args: readonly string[];
-  /** Aborted by a Ctrl-C: the inner process gets SIGTERM, and SIGKILL after the grace. */
+  /** Aborted by Ctrl-C: the inner process gets SIGTERM, and SIGKILL after the grace period. */
   readonly stop: AbortSignal;
   readonly graceMs?: number;
   /** Default {@link labCommand}. */
@@ -22,9 +22,9 @@ export interface SuperviseOptions {
 }
 
 /**
- * Runs `<command> inner <prefix> <args>`, its output on ours.
+ * Runs `<command> inner <prefix> <args>`, with our stdout and stderr.
  * @returns the inner process's exit code, or 128 plus the number of the signal that ended it.
- * @throws LabError when the fabric cannot be made or removed.
+ * @throws LabError when the fabric cannot be created or removed.
  */
 export async function superviseLab(options: SuperviseOptions): Promise<number> {
   await using fabric = await openFabric(options.name === undefined ? {} : { name: options.name });
@@ -43,7 +43,7 @@ export async function superviseLab(options: SuperviseOptions): Promise<number> {
   };
   options.stop.addEventListener('abort', stop, { once: true });
   try {
-    // `exit`, not `close`: a grandchild may hold the inherited output longer.
+    // `exit`, not `close`: a grandchild may keep the inherited output open longer.
     return await new Promise<number>((resolve, reject) => {
       inner.once('error', reject);
       inner.once('exit', (code, signal) => {

@@ -1,8 +1,8 @@
 /**
- * A certificate authority that lives as long as its process: certificates for the lab's TLS servers,
- * and for applications that prove themselves to Entra ID by certificate. Keys come from Node, whose
- * generator does not block; node-forge writes the certificates and is loaded when there is one to
- * write.
+ * A certificate authority that exists as long as its process: certificates for the lab's TLS
+ * servers, and for applications that authenticate to Entra ID by certificate. Node generates the
+ * keys, because its generator does not block; node-forge writes the certificates and is loaded when
+ * the first one is needed.
  */
 import { generateKeyPair, randomBytes, sign, X509Certificate, type KeyObject } from 'node:crypto';
 import { isIP } from 'node:net';
@@ -10,7 +10,9 @@ import { promisify } from 'node:util';
 import type * as nodeForge from 'node-forge';
 import { systemClock, type Clock } from '../../src/cache/clock.ts';
 
-/** What a TLS server needs, PEM; its own certificate only, the authority being known to clients. */
+/**
+ * What a TLS server needs, PEM: only its own certificate, as clients already trust the authority.
+ */
 export interface ServerCertificate {
   readonly key: string;
   readonly cert: string;
@@ -21,19 +23,19 @@ export interface ClientCertificate {
   readonly keyPem: string;
   /** PEM of the certificate alone. */
   readonly certificatePem: string;
-  /** PEM of its issuer; empty when it signed itself. */
+  /** PEM of its issuer; empty when it is self-signed. */
   readonly issuerPem: string;
-  /** Hex in capitals, as Entra ID's pages show it. */
+  /** Uppercase hex, as shown on Entra ID's pages. */
   readonly thumbprintSha1: string;
   readonly thumbprintSha256: string;
 }
 
 export interface ClientCertificateOptions {
-  /** Default `itself`, as most certificates of applications are. */
+  /** Default `itself`, as for most applications' certificates. */
   readonly signedBy?: 'itself' | 'authority';
-  /** What the Kubernetes API takes as the groups of a client. */
+  /** The Kubernetes API uses them as a client's groups. */
   readonly organizations?: readonly string[];
-  /** Default: since an hour, for 30 days. */
+  /** Default: from an hour ago, for 30 days. */
   readonly validity?: { readonly fromWallMs: number; readonly toWallMs: number };
 }
 
@@ -56,7 +58,7 @@ type Extension = Readonly<Record<string, unknown>> & { readonly name: string };
 interface Issuer {
   readonly name: string;
   readonly key: KeyObject;
-  /** Of its public key, in forge's binary text. */
+  /** Identifier of its public key, as forge's binary string. */
   readonly keyId: string;
 }
 
@@ -72,7 +74,7 @@ const hourMs = 3600 * 1000;
 const lifetimeMs = 30 * 24 * hourMs;
 const authorityName = 'Lab Authority';
 
-/** About 60 ms on two cores: one RSA key, and the loading of node-forge beside it. */
+/** About 60 ms on two cores: one RSA key, while node-forge loads in parallel. */
 export async function createLabAuthority(clock: Clock = systemClock): Promise<LabAuthority> {
   const [forge, pair] = await Promise.all([loadForge(), createKeyPair()]);
   const validity = validFrom(clock);
@@ -154,7 +156,7 @@ function issuerOf(forge: Forge, name: string, { publicKey, privateKey }: KeyPair
 function writeCertificate(forge: Forge, issuer: Issuer, wish: Wish): string {
   const certificate = forge.pki.createCertificate();
   certificate.publicKey = toForge(forge, wish.publicKey);
-  // Positive, and never the same twice.
+  // Positive, and unique.
   certificate.serialNumber = `01${randomBytes(15).toString('hex')}`;
   certificate.validity.notBefore = new Date(wish.validity.fromWallMs);
   certificate.validity.notAfter = new Date(wish.validity.toWallMs);
@@ -165,7 +167,7 @@ function writeCertificate(forge: Forge, issuer: Issuer, wish: Wish): string {
   certificate.setIssuer([{ name: 'commonName', value: issuer.name }]);
   certificate.setExtensions([
     ...wish.extensions,
-    // Strict verifiers, Python's among them, want both key identifiers.
+    // Strict verifiers, such as Python's, require both key identifiers.
     { name: 'subjectKeyIdentifier' },
     { name: 'authorityKeyIdentifier', keyIdentifier: issuer.keyId },
   ]);
@@ -173,7 +175,7 @@ function writeCertificate(forge: Forge, issuer: Issuer, wish: Wish): string {
   return forge.pki.certificateToPem(certificate);
 }
 
-/** Node signs: forge's own arithmetic takes 45 ms for it and holds up everything else meanwhile. */
+/** Node signs: forge's own arithmetic takes 45 ms for it and blocks the event loop meanwhile. */
 function signCertificate(
   forge: Forge,
   certificate: nodeForge.pki.Certificate,

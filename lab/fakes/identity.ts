@@ -1,4 +1,4 @@
-/** Managed identities for the lab: everything about one follows from its name. */
+/** Managed identities for the lab: all fields are derived from the name. */
 import { createHash } from 'node:crypto';
 
 import type { LabIdentity } from './token.ts';
@@ -20,7 +20,7 @@ export function createLabIdentity(name: string): LabIdentity {
   };
 }
 
-/** The node's system-assigned identity: what no pod may get unless it is excepted. */
+/** The node's system-assigned identity: no pod may get it unless the pod is excepted. */
 export function createNodeIdentity(): LabIdentity {
   return {
     name: 'node',

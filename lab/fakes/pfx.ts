@@ -1,6 +1,6 @@
 /**
- * Certificates as PKCS#12 files, in the two forms that are met in the field: what OpenSSL 3 and
- * current Windows write, and what everything wrote before.
+ * Certificates as PKCS#12 files, in the two forms found in the field: the one of OpenSSL 3 and
+ * current Windows, and the older one of all earlier tools.
  */
 import { createPrivateKey, randomBytes, X509Certificate } from 'node:crypto';
 import type * as nodeForge from 'node-forge';
@@ -13,7 +13,7 @@ import type { ClientCertificate } from './authority.ts';
 export type PfxCiphers = 'modern' | 'legacy';
 
 export interface PfxOptions {
-  /** Default: the empty one, as Azure Key Vault exports. */
+  /** Default: empty, as in exports of Azure Key Vault. */
   readonly password?: string;
   /** Default `modern`. */
   readonly ciphers?: PfxCiphers;
@@ -21,7 +21,7 @@ export interface PfxOptions {
 
 type Forge = typeof nodeForge;
 type Asn1 = nodeForge.asn1.Asn1;
-/** Bytes as forge has them: a text of one character each. */
+/** Bytes as in forge: a string with one character per byte. */
 type ByteText = string;
 
 const iterations = 2048;
@@ -40,7 +40,7 @@ const oids = {
   sha256: '2.16.840.1.101.3.4.2.1',
 } as const;
 
-/** The key, its certificate and, if it has one, the issuer's; all of them encrypted. */
+/** The key, its certificate and, if present, the issuer's certificate, all encrypted. */
 export async function renderPfx(
   certificate: ClientCertificate,
   { password = '', ciphers = 'modern' }: PfxOptions = {},
@@ -98,7 +98,7 @@ interface Sealed {
 interface Seal {
   readonly key: (content: Asn1) => Sealed;
   readonly certificates: (content: Asn1) => Sealed;
-  /** Over the DER form of everything that is kept in the file. */
+  /** MAC over the DER form of the file's whole contents. */
   readonly mac: (contents: ByteText) => Asn1;
 }
 
@@ -116,7 +116,7 @@ function createSeal(forge: Forge, write: Writer, password: string, ciphers: PfxC
   };
 
   const byForge = (content: Asn1): Sealed => {
-    // PBKDF2 takes the password as UTF-8, the older derivation as UTF-16; forge does only the latter.
+    // PBKDF2 takes the password as UTF-8, the older derivation as UTF-16; forge only does UTF-16.
     const { value } =
       ciphers === 'legacy'
         ? forge.pki.encryptPrivateKeyInfo(content, password, { ...counts, algorithm: '3des' })
@@ -176,9 +176,9 @@ interface Writer {
   readonly nothing: () => Asn1;
   /** The tag [0] around a value. */
   readonly inside: (value: Asn1) => Asn1;
-  /** The tag [0] in place of that of an OCTET STRING. */
+  /** The tag [0] instead of the tag of an OCTET STRING. */
   readonly replaced: (bytes: ByteText) => Asn1;
-  /** Bytes as plain content of the kind `data`. */
+  /** Bytes as plain content of type `data`. */
   readonly wrap: (bytes: ByteText) => Asn1;
   readonly der: (value: Asn1) => ByteText;
 }

@@ -1,10 +1,10 @@
 /**
- * The tokens the lab's fakes hand out: real JWTs in form, signed with a key that dies with the
- * process, carrying which lab identity they stand for.
+ * The tokens of the lab's fakes: in the form of real JWTs, signed with a key that exists only in
+ * this process. A claim names the lab identity.
  */
 import { createHmac, randomBytes, randomUUID } from 'node:crypto';
 
-/** What a fake knows of one managed identity. */
+/** A fake's data about one managed identity. */
 export interface LabIdentity {
   /** The lab's own name for it; `node` for the node's system-assigned one. */
   readonly name: string;
@@ -38,7 +38,9 @@ export interface TokenGrant {
   readonly lifetimeMs: number;
 }
 
-/** Real tokens are valid from five minutes before they were issued, against clocks that lag. */
+/**
+ * Real tokens are valid from five minutes before their issue, to allow for clocks that are behind.
+ */
 const notBeforeSec = 300;
 
 /** Signs with one random key, HS256. */
@@ -74,8 +76,8 @@ function encode(value: object): string {
 }
 
 /**
- * The claims of a token the lab made. Reads, does not verify: the lab asks whose token arrived, not
- * whether it is genuine. Undefined for any other text.
+ * The claims of a token that the lab issued. They are not verified: the lab checks which identity's
+ * token arrived, not whether it is genuine. Undefined for any other text.
  */
 export function decodeLabToken(text: string): LabClaims | undefined {
   const parts = text.split('.');
@@ -98,9 +100,9 @@ function isLabClaims(value: unknown): value is LabClaims {
   );
 }
 
-/** The lab identity whose token an IMDS answer's body carries, if it carries one. */
+/** The lab identity of the token in an IMDS answer's body, if there is a token. */
 export function findTokenIdentity(body: string): string | undefined {
-  // A load decodes thousands of bodies; error bodies never get as far as the JSON parser.
+  // A load decodes thousands of bodies; this check keeps error bodies away from the JSON parser.
   if (!body.includes('"access_token"')) return undefined;
   try {
     const answer: unknown = JSON.parse(body);

@@ -1,6 +1,5 @@
 /**
- * A pod that lies: requests a token by frames made by hand, as who it is not, and prints the answer.
- * Words: interface, address to come from, MAC of the gateway, address and port to go to, request
+ * Arguments: interface, source address, MAC of the gateway, destination address and port, request
  * target.
  */
 import { randomInt } from 'node:crypto';

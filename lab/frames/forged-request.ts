@@ -1,11 +1,11 @@
 /**
- * One HTTP request over a TCP connection that no kernel opened: a SYN, an acknowledgement and the
- * request as frames made by hand, from an address that may be anybody's. The answers come only if
- * the network delivers what is for that address here.
+ * One HTTP request over a TCP connection that no kernel opened: a SYN, an ACK and the request as
+ * hand-made frames, from any source address. Answers arrive only if the network delivers packets
+ * for that address here.
  */
 import { tcpFlags, type Segment } from './tcp-frame.ts';
 
-/** Where frames go and come from. */
+/** Sends and receives frames. */
 export interface Wire {
   send(segment: Segment): void;
   /** The next segment to any address; undefined if none has arrived for a while. */
@@ -18,11 +18,11 @@ export type ForgedOutcome =
   | { readonly kind: 'answered'; readonly text: string }
   | { readonly kind: 'failed'; readonly why: 'NO_ANSWER' | 'REFUSED' | 'RESET' };
 
-/** More than any answer has; reading ends there. */
+/** More than any answer has; reading stops there. */
 const maxSegments = 200;
 const firstSequence = 1_000;
 
-/** @param request whole; the answer is over when the other end closes or goes silent. */
+/** @param request The whole request; the answer ends when the peer closes or is silent. */
 export function forgeRequest(wire: Wire, ends: ForgedEnds, request: string): ForgedOutcome {
   const nothing = Buffer.alloc(0);
   const say = (flags: number, sequence: number, acknowledge: number, data = nothing): void => {
@@ -53,7 +53,7 @@ export function forgeRequest(wire: Wire, ends: ForgedEnds, request: string): For
       if (parts.length === 0) return { kind: 'failed', why: 'RESET' };
       break;
     }
-    // What was sent again is not wanted twice.
+    // Ignore retransmissions.
     if (segment.sequence !== next >>> 0) continue;
     const isLast = (segment.flags & tcpFlags.fin) !== 0;
     if (segment.data.length > 0) parts.push(Buffer.from(segment.data));

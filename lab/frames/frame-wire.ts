@@ -7,19 +7,19 @@ import { readSegment, renderSegment } from './tcp-frame.ts';
 
 const addonFile = fileURLToPath(new URL('../../dist/lab/frames.node', import.meta.url));
 
-/** A frame of the lab's links, and one that offloading made of several. */
+/** Large enough for a frame that offloading merged from several. */
 const maxFrameBytes = 65_536;
 
-/** What `frames.c` exports. */
+/** The exports of `frames.c`. */
 interface FramesAddon {
   /**
-   * A descriptor to read and write whole Ethernet frames with IPv4 in them, which is the caller's to
-   * close. A read fails with EAGAIN when none has come for 3 s.
+   * A descriptor to read and write whole Ethernet frames that carry IPv4; the caller closes it. A
+   * read fails with EAGAIN when no frame has arrived for 3s.
    */
   openFrames(interfaceName: string): number;
 }
 
-/** @throws Error with the kernel's code: it takes CAP_NET_RAW; or when the addon is not built. */
+/** @throws Error with the kernel's code (needs CAP_NET_RAW), or when the addon is not built. */
 export function openFrameWire(interfaceName: string): Wire & Disposable {
   const frames = loadAddon().openFrames(interfaceName);
   const buffer = Buffer.alloc(maxFrameBytes);

@@ -30,7 +30,7 @@ export interface Segment {
   readonly data: Buffer;
 }
 
-/** @throws TypeError for an address that is none. */
+/** @throws TypeError for an invalid address. */
 export function renderSegment(segment: Segment): Buffer {
   const { data } = segment;
   const frame = Buffer.alloc(dataAt + data.length);
@@ -58,7 +58,9 @@ export function renderSegment(segment: Segment): Buffer {
   return frame;
 }
 
-/** Undefined for what is no TCP segment in IPv4. Checksums may be left to the receiver and are not read. */
+/**
+ * Undefined for anything but TCP in IPv4. Checksums are not read: offloading may leave them unset.
+ */
 export function readSegment(frame: Buffer): Segment | undefined {
   if (frame.length < dataAt || frame.readUInt16BE(12) !== etherIpv4) return undefined;
   const tcp = ipAt + (frame.readUInt8(ipAt) & 0x0f) * 4;
@@ -102,7 +104,7 @@ function sumOf(bytes: Buffer): number {
   return sum;
 }
 
-/** Of RFC 1071. */
+/** RFC 1071. */
 function checksum(bytes: Buffer, start = 0): number {
   let sum = start + sumOf(bytes);
   while (sum > 0xffff) sum = (sum & 0xffff) + (sum >>> 16);

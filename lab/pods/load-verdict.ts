@@ -1,11 +1,11 @@
-/** What a load may have met, and what not. */
+/** The allowed outcomes of a load. */
 import assert from 'node:assert/strict';
 import type { PodLoadReport } from './pod-protocol.ts';
 
-/** What a caller meets where nobody listens, or where a listener goes away under it. */
+/** Errors of a client when nothing listens, or when the listener closes during a request. */
 export const absentAgent: readonly string[] = ['ECONNREFUSED', 'ECONNRESET'];
 
-/** Work that goes on beside what a scenario does; if the scenario fails first, nobody awaits it. */
+/** Work in parallel to a scenario's steps; if the scenario fails first, nothing awaits it. */
 export function beside<T>(work: Promise<T>): Promise<T> {
   work.catch(() => undefined);
   return work;
@@ -17,7 +17,7 @@ export interface Verdict {
 }
 
 /**
- * Every token was of that identity and everything else is one of the outcomes allowed.
+ * Checks that every token has this identity and that every other outcome is an allowed one.
  * @param others statuses and error codes besides 200.
  * @throws AssertionError
  */
@@ -54,7 +54,7 @@ export function describePace(reports: readonly PodLoadReport[]): string {
   return `${Math.round(perSec)} requests/s, p99 ${p99Ms.toFixed(1)} ms`;
 }
 
-/** The longest time without a success within any of them, in whole milliseconds. */
+/** The longest time without a success in any report, in whole milliseconds. */
 export function longestGapMs(reports: readonly PodLoadReport[]): number {
   return Math.round(Math.max(0, ...reports.map(({ maxGapMs }) => maxGapMs)));
 }

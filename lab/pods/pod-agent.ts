@@ -1,6 +1,6 @@
 /**
- * The process inside a pod's namespace: commands come by line on stdin, replies go by line on
- * stdout. It ends when stdin does. Tokens leave it only inside the reply to who asked.
+ * The process inside a pod's namespace: one command per line on stdin, one reply per line on
+ * stdout. It exits when stdin ends. It outputs tokens only in the reply to the request.
  */
 import { createInterface } from 'node:readline';
 import type { Readable, Writable } from 'node:stream';
@@ -8,13 +8,13 @@ import type { Readable, Writable } from 'node:stream';
 import type { PodCommand, PodReply } from './pod-protocol.ts';
 import { openPodSession, type PodSession } from './pod-session.ts';
 
-/** Serves until stdin ends; requests under way are then dropped. */
+/** Serves until stdin ends; requests in flight are then dropped. */
 export async function runPodAgent(stdin: Readable, stdout: Writable): Promise<void> {
   using session = openPodSession({ host: '169.254.169.254', port: 80 });
   const reply = (line: PodReply): void => {
     stdout.write(`${JSON.stringify(line)}\n`);
   };
-  // The reader has ended: the end of stdin follows.
+  // The reader has exited; stdin will end too.
   stdout.on('error', () => undefined);
   reply({ kind: 'ready' });
   for await (const line of createInterface({ input: stdin, crlfDelay: Infinity })) {

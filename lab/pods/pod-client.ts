@@ -1,6 +1,6 @@
 /**
- * A pod as the lab speaks to it: one interface, two ways to be a pod. In a fabric it is a process in
- * the pod's namespace; without root it is a loopback address of its own in this process.
+ * The lab's client in a pod: one interface, two implementations. In a fabric it is a process in the
+ * pod's namespace; without root it is a separate loopback address in this process.
  */
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
@@ -25,7 +25,7 @@ import { compileCache, labCommand, type Command } from '../fabric/lab-command.ts
 export interface PodClient extends AsyncDisposable {
   readonly name: string;
   /**
-   * Resolves with what came or what failed; never rejects for the network's sake.
+   * Resolves with the response or the failure; network errors never reject.
    * @throws LabError `POD_GONE` when the pod's process ended.
    */
   request(request: PodRequest): Promise<PodAnswer>;
@@ -33,13 +33,13 @@ export interface PodClient extends AsyncDisposable {
   load(load: PodLoad): Promise<PodLoadReport>;
   /** @throws LabError `POD_GONE`. */
   attack(attack: PodAttack): Promise<PodAttackReport>;
-  /** Closes a kept-alive connection; a name without a connection is no error. */
+  /** Closes a kept-alive connection; no error if the name has no connection. */
   closeConnection(name: string): Promise<void>;
 }
 
 export interface LoopbackPodOptions {
   readonly name: string;
-  /** Where its connections come from: an address of 127.0.0.0/8, one for each pod. */
+  /** Source address of its connections, in 127.0.0.0/8, one per pod. */
   readonly sourceIp: string;
   /** The address that replaces the metadata address. */
   readonly host: string;
@@ -69,7 +69,7 @@ export interface FabricPodOptions {
   readonly fabric: Fabric;
   /** A pod of the fabric, or `node` for a pod on the host network. */
   readonly space: string;
-  /** Where it runs in the cgroup2 tree; default: where its parent does. */
+  /** Its folder in the cgroup2 tree; default: its parent's. */
   readonly cgroup?: string;
   /** Default: {@link labCommand} with the verb `pod`. */
   readonly command?: Command;
@@ -79,8 +79,8 @@ const startLimitMs = 20_000;
 const stopLimitMs = 2_000;
 
 /**
- * Starts the pod's process and waits until it listens to commands.
- * @throws LabError `POD_GONE` when it ends instead, or is not ready in 20 s.
+ * Starts the pod's process and waits until it accepts commands.
+ * @throws LabError `POD_GONE` when it exits, or is not ready within 20s.
  */
 export async function openFabricPod(options: FabricPodOptions): Promise<PodClient> {
   const own = options.command ?? [...labCommand, 'pod'];
@@ -129,7 +129,7 @@ interface Link {
 
 type Waiter = PromiseWithResolvers<PodReply>;
 
-/** Matches replies to commands by their id; when the process ends, all waiters are rejected. */
+/** Matches replies to commands by their id; when the process exits, all waiters are rejected. */
 function openLink(child: ChildProcess, name: string): Link {
   const { stdin, stdout, stderr } = child;
   if (stdin === null || stdout === null || stderr === null) {
@@ -149,7 +149,7 @@ function openLink(child: ChildProcess, name: string): Link {
     waiters.clear();
   };
 
-  // The last of it is what names an error; a crash loop must not fill memory.
+  // Keeps only the tail: an error's name is at the end, and a crash loop must not fill memory.
   stderr.setEncoding('utf8').on('data', (text: string) => {
     complaint = (complaint + text).slice(-2_000);
   });

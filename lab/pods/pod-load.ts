@@ -1,4 +1,4 @@
-/** A load from one pod: workers that ask as fast as they are answered, counted where they run. */
+/** A load from one pod: each worker sends its next request after an answer; the pod counts. */
 import { findTokenIdentity } from '../fakes/token.ts';
 import type {
   PodAnswer,
@@ -8,14 +8,14 @@ import type {
   PodRequest,
 } from './pod-protocol.ts';
 
-/** After a refused connection, so that a closed port is not asked a hundred thousand times. */
+/** Pause after a refused connection, so that a closed port does not get 100,000 attempts. */
 const failurePauseMs = 2;
-/** Latencies beyond this many are counted and not kept. */
+/** Further latencies are counted but not stored. */
 const maxSamples = 500_000;
 
 let loadNumber = 0;
 
-/** Ends `timeoutMs` after `durationMs` at the latest: requests under way are waited for. */
+/** Ends `timeoutMs` after `durationMs` at the latest: it waits for requests in flight. */
 export async function runLoad(
   load: PodLoad,
   request: (wanted: PodRequest) => Promise<PodAnswer>,
@@ -122,7 +122,7 @@ function createTally(): Tally {
   };
 }
 
-/** Nearest rank. */
+/** Nearest-rank method. */
 function percentile(sorted: readonly number[], fraction: number): number {
   return sorted[Math.max(0, Math.ceil(sorted.length * fraction) - 1)] ?? 0;
 }

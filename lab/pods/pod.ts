@@ -1,4 +1,4 @@
-/** A pod of the lab: a Kubernetes object, an address, and a client that asks from there. */
+/** A pod of the lab: a Kubernetes object, an address, and a client that sends requests from it. */
 import { parseRecord } from '../../src/nmi/base/json-value.ts';
 import { LabError } from '../fabric/lab-error.ts';
 import { decodeLabToken } from '../fakes/token.ts';
@@ -6,22 +6,22 @@ import type { PodClient } from './pod-client.ts';
 import type { PodAnswer, PodLoad, PodLoadReport, PodRequest } from './pod-protocol.ts';
 
 export interface PodReply {
-  /** 0 when no answer came; then `failure` says why. */
+  /** 0 without an answer; then `failure` has the reason. */
   readonly status: number;
   readonly failure: string | undefined;
   readonly text: string;
   readonly headers: ReadonlyMap<string, string>;
   /** The parsed body; empty when it is not a JSON object. */
   readonly body: Readonly<Record<string, unknown>>;
-  /** Lab name of the identity whose token came; `node` for the node's own. */
+  /** Lab name of the token's identity; `node` for the node's own. */
   readonly identity: string | undefined;
   readonly durationMs: number;
-  /** It came on a connection that was there before. */
+  /** The answer came on an existing connection. */
   readonly wasReused: boolean;
 }
 
 export interface AskOptions {
-  /** Further query text, as `client_id=…`. */
+  /** Additional query text, such as `client_id=…`. */
   readonly query?: string;
   readonly resource?: string;
   /** The whole request target instead of the token path. */
@@ -33,7 +33,7 @@ export interface AskOptions {
   readonly connection?: string;
   readonly body?: string;
   readonly timeoutMs?: number;
-  /** Dialled in place of the metadata address. */
+  /** Address to dial instead of the metadata address. */
   readonly host?: string;
   /** The address to dial from. */
   readonly from?: string;
@@ -45,7 +45,7 @@ export interface LabPodOptions {
   readonly ip: string;
   readonly uid: string;
   readonly client: PodClient;
-  /** Told of every token the pod got. */
+  /** Called for every token that the pod got. */
   readonly onIdentity: (identity: string, count: number) => void;
   readonly log: (line: string) => void;
 }
@@ -71,7 +71,7 @@ export class LabPod implements AsyncDisposable {
     this.#options = options;
   }
 
-  /** One request, told and counted. Never rejects for what came or did not come. */
+  /** One request, logged and counted. Never rejects, whatever the answer or failure. */
   async ask(options: AskOptions = {}): Promise<PodReply> {
     const target = options.target ?? tokenTarget(options);
     const answer = await this.#request({
@@ -102,7 +102,7 @@ export class LabPod implements AsyncDisposable {
     return reply;
   }
 
-  /** A pod that ends under a request is a failure like any other: nobody may be waiting for it. */
+  /** A pod that exits during a request is a normal failure: perhaps nothing awaits the promise. */
   async #request(request: PodRequest): Promise<PodAnswer> {
     const startedAtMs = performance.now();
     try {
@@ -148,7 +148,7 @@ export function tokenTarget(options: Pick<AskOptions, 'query' | 'resource'>): st
 
 function readReply(answer: Extract<PodAnswer, { outcome: 'answered' }>): PodReply {
   const { status, headers, body: text, durationMs, reusedConnection } = answer;
-  // What is no JSON object: the status speaks.
+  // Not a JSON object: the status is sufficient.
   const body = parseRecord(text) ?? {};
   const token = body['access_token'];
   return {

@@ -4,11 +4,11 @@ import { beside } from './load-verdict.ts';
 import type { PodLoad, PodLoadReport } from './pod-protocol.ts';
 
 const pieceMs = 500;
-/** Two minutes at least. A scenario that failed does not stop its load; the end of its pod does. */
+/** At least two minutes. A failed scenario does not stop its load; the end of its pod does. */
 const maxPieces = 240;
 
 export interface SteadyLoad {
-  /** @returns what was seen, in pieces of half a second or `durationMs`; the last one ends after this call. */
+  /** @returns reports for intervals of 500ms or `durationMs`; the last one ends after this call. */
   stop(): Promise<readonly PodLoadReport[]>;
 }
 

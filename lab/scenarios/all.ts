@@ -1,4 +1,4 @@
-/** Every scenario, in the order they run: those with equal flags of the agent side by side. */
+/** Every scenario, in order; those with equal agent flags are adjacent. */
 import type { Scenario } from '../test-bed/scenario.ts';
 import { addressModeScenarios } from './node/address-mode.ts';
 import { addressScenarios } from './pods/addresses.ts';

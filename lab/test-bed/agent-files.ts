@@ -1,4 +1,4 @@
-/** What the agent process of the lab reads from files: its kubeconfig and whom to trust as Entra ID. */
+/** Files that the lab's agent reads: its kubeconfig and the trusted CA of Entra ID. */
 import { chmod, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -9,16 +9,16 @@ const folderPattern = /^nmi-lab-(\d+)-[A-Za-z0-9]{6}$/;
 export interface AgentFiles extends AsyncDisposable {
   readonly kubeconfigPath: string;
   readonly entraCaPath: string;
-  /** Where the agent is to be asked for explanations. */
+  /** Socket for requests for explanations. */
   readonly explainSocketPath: string;
-  /** Where `nmi redirect run` looks callers up for another process. */
+  /** Socket where `nmi redirect run` looks up callers for another process. */
   readonly callerSocketPath: string;
 }
 
 export async function writeAgentFiles(kubeconfig: string, entraCaPem: string): Promise<AgentFiles> {
   await sweepDeadFolders();
   const folder = await mkdtemp(join(tmpdir(), `nmi-lab-${process.pid}-`));
-  // An agent may run as somebody else.
+  // An agent may run as another user.
   await chmod(folder, 0o711);
   const files = {
     kubeconfigPath: join(folder, 'kubeconfig'),
@@ -34,7 +34,7 @@ export async function writeAgentFiles(kubeconfig: string, entraCaPem: string): P
   };
 }
 
-/** What labs left behind that were killed. */
+/** Removes the folders of killed labs. */
 async function sweepDeadFolders(): Promise<void> {
   for (const name of await readdir(tmpdir())) {
     const pid = Number(folderPattern.exec(name)?.[1]);

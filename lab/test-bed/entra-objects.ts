@@ -9,7 +9,7 @@ import {
 import { fakeIssuer } from '../fakes/kube/tokens.ts';
 import type { TestBed } from './test-bed.ts';
 
-/** An application of the fake Entra ID, and the AzureIdentity and binding of its name. */
+/** An application of the fake Entra ID, and an AzureIdentity and a binding with its name. */
 export function addApplication(
   testBed: TestBed,
   application: EntraApplication,
@@ -29,7 +29,7 @@ export function addApplication(
   testBed.addBinding(name, name, selector);
 }
 
-/** What an application of Entra ID trusts: the tokens of a service account of this cluster. */
+/** Credentials of an application that trusts the tokens of a service account of this cluster. */
 export function federatedTo(account: ObjectName): Pick<EntraApplication, 'federatedCredentials'> {
   const subject = `system:serviceaccount:${account.namespace}:${account.name}`;
   const audience = 'api://AzureADTokenExchange';

@@ -1,4 +1,4 @@
-/** Waiting for what another process is about to do, without guessing how long it takes. */
+/** Waits for an effect of another process, without a guessed duration. */
 import { setTimeout as delay } from 'node:timers/promises';
 
 const pollMs = 10;

@@ -1,4 +1,4 @@
-/** `--keep`: a standing cluster of three pods, and how to try it by hand. */
+/** `--keep`: a cluster of three pods that keeps running, and instructions to try it by hand. */
 import { tokenPath, vaultResource } from '../pods/pod.ts';
 import type { TestBed } from './test-bed.ts';
 

@@ -1,12 +1,12 @@
 /**
- * The node of a test bed of namespaces as its kernel has it: rules, policy routing, links as text that
- * can be compared; and the verbs of `nmi redirect` in it.
+ * The kernel state of a test bed's node: rules, policy routing and links as comparable text; and
+ * the verbs of `nmi redirect` in it.
  */
 import { inCgroup } from '../fabric/cgroups.ts';
 import assert from 'node:assert/strict';
 import type { RunResult, TestBed } from './test-bed.ts';
 
-/** Equal texts mean equal state: packet counters and the time of reading are taken out. */
+/** Equal texts mean equal state: packet counters and the time of reading are removed. */
 export interface NodeState {
   /** All tables of both iptables. */
   readonly rules: string;
@@ -26,7 +26,7 @@ const ownPreferences = /^(?:78|79|80|81|82):/;
 export async function readNode(testBed: TestBed): Promise<NodeState> {
   const [nft, legacy, routing, links] = await Promise.all([
     succeed(testBed, 'iptables-nft-save'),
-    // Without a table named it prints those the kernel has and makes none.
+    // Without `-t` it prints the existing tables and creates none.
     succeed(testBed, 'iptables-legacy-save'),
     succeed(testBed, 'ip', '-4', 'rule'),
     succeed(testBed, 'ip', '-br', 'link'),
@@ -39,14 +39,14 @@ export async function readNode(testBed: TestBed): Promise<NodeState> {
   };
 }
 
-/** What of the rules and the routing is not the agent's. */
+/** The rules and routing that do not belong to the agent. */
 export function foreignPart(state: NodeState): string {
   const rules = state.rules.split('\n').filter((line) => !ownRule.test(line));
   const routing = state.routing.split('\n').filter((line) => !ownPreferences.test(line));
   return [...rules, ...routing].join('\n');
 }
 
-/** Chain, jump and guard, exactly as the agent wants them. */
+/** Chain, jump and guard, exactly as the agent installs them. */
 export function hasRedirect({ rules, routing }: NodeState): boolean {
   const lines = rules.split('\n');
   const chain = lines.filter((line) => line.startsWith(`-A ${ownChain} `));
@@ -58,14 +58,14 @@ export function hasRedirect({ rules, routing }: NodeState): boolean {
   );
 }
 
-/** The value of a flag that the agent of this test bed is started with. */
+/** The value of a start flag of this test bed's agent. */
 export function flagOf(testBed: TestBed, name: string): string {
   const flag = testBed.environment.agentFlags.find((each) => each.startsWith(`--${name}=`));
   assert.ok(flag !== undefined);
   return flag.slice(flag.indexOf('=') + 1);
 }
 
-/** The value of a variable that the agent of this test bed is started with. */
+/** The value of an environment variable of this test bed's agent. */
 export function variableOf(testBed: TestBed, name: string): string {
   const value = testBed.environment.agentEnvironment[name];
   assert.ok(value !== undefined);
@@ -87,7 +87,7 @@ export function runRedirect(
     ...testBed.environment.redirectFlags,
     ...flags,
   ];
-  // As in the agent's container: what is exempt is the cgroup that asks.
+  // As in the agent's container: the exemption is for the calling process's cgroup.
   const cgroup = testBed.environment.agentCgroup();
   const [first = '', ...rest] = cgroup === undefined ? words : inCgroup(cgroup, words);
   return testBed.environment.runInNode(first, rest);
@@ -100,7 +100,7 @@ export async function makeBare(testBed: TestBed): Promise<void> {
   assert.equal(code, 0, `nmi redirect remove failed: ${stderr}`);
 }
 
-/** Runs a tool in the node that must succeed, and returns what it printed. */
+/** Runs a tool in the node, requires success, and returns its output. */
 export async function succeed(
   testBed: TestBed,
   command: string,
@@ -109,7 +109,7 @@ export async function succeed(
   return feed(testBed, undefined, command, ...args);
 }
 
-/** The same with something to read. */
+/** Like `succeed`, with stdin. */
 export async function feed(
   testBed: TestBed,
   input: string | undefined,

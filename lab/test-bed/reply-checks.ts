@@ -1,20 +1,20 @@
 /**
- * What scenarios say of a pod's reply and of the fake IMDS, in one sentence each: a reply is a token
- * of one identity, or a refusal in the shape that clients rely on.
+ * Assertions of scenarios about a pod's reply and the fake IMDS: a reply is a token of one
+ * identity, or a refusal in the format that clients rely on.
  */
 import assert from 'node:assert/strict';
 import { eventually } from './eventually.ts';
 import type { AskOptions, LabPod, PodReply } from '../pods/pod.ts';
 import type { TestBed } from './test-bed.ts';
 
-/** What came, for a message: never a token. */
+/** The reply as message text, never with a token. */
 export function sayReply(reply: PodReply): string {
   if (reply.failure !== undefined) return reply.failure;
   if (reply.identity !== undefined) return `${reply.status} with a token of ${reply.identity}`;
   return `${reply.status} ${reply.text}`;
 }
 
-/** Some identity's token and no other's. */
+/** The reply has a token of this identity. */
 export function assertToken(reply: PodReply, identity: string): void {
   const message = `wanted a token of ${identity}, got ${sayReply(reply)}`;
   assert.equal(reply.identity, identity, message);
@@ -24,13 +24,13 @@ export function assertToken(reply: PodReply, identity: string): void {
 
 export interface Refusal {
   readonly status: number;
-  /** Of the description, beginning included where clients look for it. */
+  /** Matches the description, including its beginning where clients check that. */
   readonly says: RegExp;
-  /** Default: that there is one exactly on 429 and 503, of whatever length. */
+  /** Default: the header, with any value, on 429 and 503 only. */
   readonly retryAfterS?: number;
 }
 
-/** No token, a JSON error body, and `Retry-After` exactly on what passes. */
+/** No token, a JSON error body, and `Retry-After` exactly on transient errors. */
 export function assertRefused(reply: PodReply, wanted: Refusal): void {
   const got = sayReply(reply);
   assert.equal(reply.identity, undefined, `wanted status ${wanted.status}, got ${got}`);
@@ -48,13 +48,13 @@ export function assertRefused(reply: PodReply, wanted: Refusal): void {
   }
 }
 
-/** All tokens the fake IMDS gave since the scenario began, in order, and each to the node itself. */
+/** All tokens of the fake IMDS since the scenario began, in order, each to the node itself. */
 export function assertUpstream(testBed: TestBed, identities: readonly string[]): void {
   const wanted = identities.map((identity) => `${identity} to ${testBed.environment.nodeIp}`);
   assert.deepEqual(testBed.upstreamTokens(), wanted, 'the real service was asked for other tokens');
 }
 
-/** Nothing at all reached the fake IMDS since the scenario began. */
+/** No request reached the fake IMDS since the scenario began. */
 export function assertUntouched(testBed: TestBed): void {
   const seen = testBed.imds
     .requests()
@@ -62,7 +62,7 @@ export function assertUntouched(testBed: TestBed): void {
   assert.deepEqual(seen, [], 'something reached the real service');
 }
 
-/** Asks until a token of `identity` comes, for a change that is on its way to the agent. */
+/** Requests until a token of `identity` arrives: the agent may not have seen a change yet. */
 export function untilToken(
   pod: LabPod,
   identity: string,
@@ -75,7 +75,7 @@ export function untilToken(
   });
 }
 
-/** Asks until it is refused so, for a change that is on its way to the agent. */
+/** Requests until this refusal arrives: the agent may not have seen a change yet. */
 export function untilRefused(
   pod: LabPod,
   wanted: Refusal,
@@ -88,7 +88,7 @@ export function untilRefused(
   });
 }
 
-/** Waits until the agent holds so many requests, waiting for an object to arrive. */
+/** Waits until this many requests in the agent wait for an object to arrive. */
 export function untilHeld(testBed: TestBed, requests: number, maxMs = 1_500): Promise<void> {
   return eventually(async () => {
     const held = await testBed.agent.metric('nmi_waiting_requests');

@@ -1,4 +1,4 @@
-/** What the lab prints: a story for people, or one JSON object for programs. */
+/** What the lab prints: text for people, or one JSON object for programs. */
 import type { LabResult, Scenario, ScenarioResult } from './scenario.ts';
 import type { TestBedKind } from './test-bed.ts';
 

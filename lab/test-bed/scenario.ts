@@ -3,9 +3,9 @@ import { untilAborted } from '../../src/nmi/base/deadline.ts';
 import type { TestBed } from './test-bed.ts';
 
 export interface Scenario {
-  /** Kebab case; what `--scenario` takes. */
+  /** Kebab case; the value of `--scenario`. */
   readonly name: string;
-  /** One sentence for a person: what must hold. */
+  /** The expected behavior in one sentence. */
   readonly title: string;
   /** `namespaces`: needs the real redirect, or a kernel between pod and node. */
   readonly needs: 'namespaces' | 'any';
@@ -13,12 +13,12 @@ export interface Scenario {
   readonly inTour: boolean;
   /** Flags of the agent beyond the test bed's own. */
   readonly agentFlags?: readonly string[];
-  /** Of the objects that `TestBed` makes. Default: they are new. */
+  /** Age of the objects that `TestBed` creates. Default: new. */
   readonly objectAgeMs?: number;
   /**
-   * Acts and asserts; throws AssertionError when something does not hold. What the pods got and
-   * what the fake IMDS saw are both to be judged.
-   * @returns one line that says what was seen.
+   * Acts and asserts; throws AssertionError when an expectation fails. It must check both the pods'
+   * replies and the fake IMDS's requests.
+   * @returns one line with the observed result.
    */
   run(testBed: TestBed): Promise<string>;
 }
@@ -33,7 +33,7 @@ export interface LabResult {
   readonly ok: boolean;
   /** The mode that the agent ran in. */
   readonly redirect: string;
-  /** Node tokens handed to pods that are not excepted, over all scenarios. */
+  /** Node tokens sent to pods without an exception, in all scenarios. */
   readonly leaks: number;
   readonly scenarios: readonly ScenarioResult[];
 }
@@ -46,7 +46,7 @@ export interface RunOptions {
   readonly onEnd: (scenario: Scenario, result: ScenarioResult) => void;
 }
 
-/** Each scenario with the leaks that happened in it: one leak fails it, whatever it asserted. */
+/** Results of all scenarios with their leaks: one leak fails a scenario, whatever it asserted. */
 export async function runScenarios(options: RunOptions): Promise<LabResult> {
   const { testBed } = options;
   const results: ScenarioResult[] = [];
@@ -72,7 +72,7 @@ export async function runScenarios(options: RunOptions): Promise<LabResult> {
   return { ok, redirect: testBed.mode, leaks: testBed.leaks, scenarios: results };
 }
 
-/** A stop ends it at once; what it still tries meets a test bed that is being taken down. */
+/** A stop ends the wait at once; the scenario's remaining steps fail in the closing test bed. */
 async function runOne(
   scenario: Scenario,
   testBed: TestBed,

@@ -1,6 +1,6 @@
 /**
- * What the agent deals with beyond its node: the metadata service, Entra ID and the Kubernetes API,
- * and the agent's settings for them.
+ * The services outside the agent's node: the metadata service, Entra ID and the Kubernetes API, and
+ * the agent's flags for them.
  */
 import { writeAgentFiles } from './agent-files.ts';
 import { openFakeEntra, type FakeEntra } from '../fakes/entra/fake-entra.ts';
@@ -16,17 +16,17 @@ export interface Services {
   readonly entra: FakeEntra;
   /** Signed the certificate of `entra`; signs those of applications. */
   readonly authority: LabAuthority;
-  /** By which the agent finds all of them but the metadata service. */
+  /** Flags with their addresses, except the metadata service's. */
   readonly agentFlags: readonly string[];
   readonly agentEnvironment: Readonly<Record<string, string>>;
 }
 
 export interface ServicesOptions {
-  /** Where the metadata service listens. */
+  /** Address of the metadata service. */
   readonly imds: { readonly host: string; readonly port: number };
-  /** Where the other two listen. */
+  /** Address of the other two. */
   readonly host: string;
-  /** 0 takes free ones. */
+  /** 0 selects a free port. */
   readonly kubePort: number;
   readonly entraPort: number;
   readonly nodeIp: string;

@@ -5,7 +5,7 @@
  *   without-bpf PROGRAM [ARGUMENT...]
  *
  * It is the rule of the default seccomp profile of containerd, CRI-O and Docker for a container
- * without CAP_BPF and CAP_SYS_ADMIN. What the program starts inherits it.
+ * without CAP_BPF and CAP_SYS_ADMIN. Child processes inherit it.
  */
 #include <errno.h>
 #include <linux/filter.h>

@@ -1,14 +1,14 @@
 /**
- * What Entra ID's v2 token endpoint answers to client credentials, as a function of the request and
- * of what it knows. Order of the checks:
+ * The answers of Entra ID's v2 token endpoint to client credentials, as a function of the request
+ * and the service's state. Order of the checks:
  *
- * 1. a verb other than POST: 900561
+ * 1. a method other than POST: 900561
  * 2. the tenant: 90002
  * 3. the grant type: 900144, 70003
  * 4. the application: 900144, 700016, 7000112
  * 5. the `resource` field of the v1 endpoint: 901002
  * 6. the scope: 900144, 70011, 1002012
- * 7. the credential: 7000218 and those of entra-assertions.ts
+ * 7. the credential: 7000218 and those of assertions.ts
  * 8. the resource: 500011
  * 9. Conditional Access: 53003
  */
@@ -26,9 +26,9 @@ import type { EntraCode, EntraDetails } from './errors.ts';
 
 export interface EntraQuestion {
   readonly method: string;
-  /** The host that was asked, with its port: part of what a client's own assertion is meant for. */
+  /** The host and port of the request: part of the audience of a client's own assertion. */
   readonly host: string;
-  /** As the path has it. */
+  /** As in the path. */
   readonly tenant: string;
   readonly form: URLSearchParams;
 }
@@ -39,14 +39,14 @@ export interface EntraFacts {
   readonly nowWallMs: number;
 }
 
-/** How a client tried to prove itself; never with what. */
+/** How a client tried to authenticate; never the credential itself. */
 export type CredentialKind = 'secret' | 'certificate' | 'federated' | 'none';
 
 export interface PresentedCredential {
   readonly kind: CredentialKind;
   /** The algorithm of an assertion. */
   readonly algorithm?: string;
-  /** Whose assertion it is, of another issuer. */
+  /** The subject of another issuer's assertion. */
   readonly subject?: string;
 }
 
@@ -87,7 +87,7 @@ export async function answerEntra(
   return { ok: true, application, audience };
 }
 
-/** What the request says of its credential before anybody has judged it. */
+/** The credential in the request, before it is verified. */
 export function readCredential(form: URLSearchParams): PresentedCredential {
   const text = form.get('client_assertion') ?? '';
   if (text === '') return { kind: form.has('client_secret') ? 'secret' : 'none' };
@@ -120,12 +120,12 @@ async function verifyCredential(
   return verifyOwnAssertion(assertion, application, endpoint, nowWallMs);
 }
 
-/** Applications name themselves as issuer; anybody else is an issuer of federated tokens. */
+/** Applications name themselves as issuer; any other issuer means a federated token. */
 function isOwn(claims: JsonRecord | undefined, clientId: string): boolean {
   return stringAt(claims, 'iss').toLowerCase() === clientId.toLowerCase();
 }
 
-/** Hosts under `.invalid` are nobody's (RFC 2606); every other resource exists. */
+/** Hosts under `.invalid` are reserved (RFC 2606); every other resource exists. */
 function isUnknownResource(resource: string): boolean {
   return /^[a-z]+:\/\/(?:[^/]*\.)?invalid(?::\d+)?(?:\/|$)/i.test(resource);
 }

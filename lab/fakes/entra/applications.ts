@@ -1,8 +1,8 @@
-/** The applications a fake Entra ID knows: what they are called and how they may prove themselves. */
+/** The applications of a fake Entra ID: their names and their credentials. */
 import { createLabIdentity, labTenantId } from '../identity.ts';
 import type { LabIdentity } from '../token.ts';
 
-/** An application in one tenant. Its tokens name it as those of the node's identities do. */
+/** An application in one tenant. Its tokens name it as the tokens of node identities do. */
 export interface EntraApplication extends LabIdentity {
   readonly tenantId: string;
   readonly secrets: readonly EntraSecret[];
@@ -16,18 +16,18 @@ export interface EntraApplication extends LabIdentity {
 
 export interface EntraSecret {
   readonly value: string;
-  /** Undefined: never. */
+  /** Undefined: never expires. */
   readonly expiresAtWallMs?: number;
 }
 
-/** All three are compared as they are, capitals included. */
+/** All three are compared exactly, including case. */
 export interface FederatedCredential {
   readonly issuer: string;
   readonly subject: string;
   readonly audience: string;
 }
 
-/** Ids follow from the name; without details it has no credential at all, in the lab's own tenant. */
+/** IDs are derived from the name. Defaults: no credential, the lab's own tenant. */
 export function createEntraApplication(
   name: string,
   details: Partial<EntraApplication> = {},
@@ -47,12 +47,12 @@ export function createEntraApplication(
 }
 
 export interface EntraDirectory {
-  /** In place of one with the same tenant and client id; the tenant exists from now on. */
+  /** Replaces an application with the same tenant and client ID; the tenant exists from now on. */
   register(application: EntraApplication): void;
   unregister(tenantId: string, clientId: string): void;
   hasTenant(tenantId: string): boolean;
   find(tenantId: string, clientId: string): EntraApplication | undefined;
-  /** Takes all applications away, and every tenant but the lab's own. */
+  /** Removes all applications, and every tenant but the lab's own. */
   clear(): void;
 }
 

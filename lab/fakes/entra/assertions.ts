@@ -1,6 +1,6 @@
 /**
- * Client assertions, judged as Entra ID judges them: really verified, by the certificates of an
- * application or by the published keys of another issuer.
+ * Client assertions, checked as in Entra ID: signatures are really verified, against an
+ * application's certificates or another issuer's published keys.
  */
 import { constants, createPublicKey, verify, X509Certificate, type KeyObject } from 'node:crypto';
 import { parseRecord, stringAt, type JsonRecord } from '../../../src/nmi/base/json-value.ts';
@@ -18,7 +18,7 @@ export type Verdict =
   | { readonly ok: true }
   | { readonly ok: false; readonly code: EntraCode; readonly details: EntraDetails };
 
-/** A JSON Web Key as an issuer publishes it; only RSA keys are of use here. */
+/** A JSON Web Key as an issuer publishes it; only RSA keys are supported here. */
 export interface PublishedKey {
   readonly kty: string;
   readonly kid?: string;
@@ -27,15 +27,15 @@ export interface PublishedKey {
 }
 
 /**
- * The keys an issuer publishes, as they are at this moment.
- * @throws when they cannot be had.
+ * The keys that an issuer publishes at this moment.
+ * @throws when they cannot be read.
  */
 export type IssuerKeys = (issuer: string) => Promise<readonly PublishedKey[]>;
 
-/** Entra ID allows for clocks that differ by this much. */
+/** Entra ID's tolerance for clock skew. */
 const skewSec = 300;
 
-/** Undefined for what is no JWT. */
+/** Undefined for anything but a JWT. */
 export function parseAssertion(text: string): Assertion | undefined {
   const [header = '', payload = '', signature = '', ...rest] = text.split('.');
   const parsedHeader = parseRecord(Buffer.from(header, 'base64url').toString());
@@ -60,8 +60,8 @@ export function verifySecret(
 }
 
 /**
- * An assertion that the application signed with a certificate of its own. Checked in this order:
- * issuer and subject, audience, times, the certificate by its thumbprint, the signature.
+ * An assertion that the application signed with its own certificate. Checked in this order: issuer
+ * and subject, audience, times, the certificate by its thumbprint, the signature.
  */
 export function verifyOwnAssertion(
   assertion: Assertion,
@@ -93,8 +93,8 @@ export function verifyOwnAssertion(
 }
 
 /**
- * An assertion of another issuer. Checked in this order: a federated credential for its issuer, then
- * for its subject, then for its audience; times; the key; the signature.
+ * An assertion of another issuer. Checked in this order: a federated credential that matches its
+ * issuer, then its subject, then its audience; times; the key; the signature.
  */
 export async function verifyForeignAssertion(
   assertion: Assertion,
@@ -149,13 +149,13 @@ function verifyTimes(claims: JsonRecord, nowWallMs: number): Verdict {
   });
 }
 
-/** Seconds of a claim; whatever a client put there must not bring the server down. */
+/** Seconds of a claim; an invalid value must not crash the server. */
 function renderTime(value: unknown): string {
   const date = new Date(typeof value === 'number' ? value * 1000 : Number.NaN);
   return Number.isNaN(date.getTime()) ? 'unknown' : date.toISOString();
 }
 
-/** In hex, of whichever kind the header has; both base64 alphabets are in use. */
+/** In hex, from either header field; both base64 alphabets are in use. */
 function readThumbprint(header: JsonRecord): string {
   const text = stringAt(header, 'x5t#S256') || stringAt(header, 'x5t');
   return Buffer.from(text, 'base64').toString('hex').toUpperCase();

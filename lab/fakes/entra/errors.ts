@@ -1,12 +1,12 @@
 /**
- * Entra ID's refusals, as data: status, OAuth code and text of each AADSTS number the lab can
- * answer. Codes of which no body has been seen have a likely status and a short text.
+ * Entra ID's refusals, as data: status, OAuth code and text of each AADSTS number that the lab can
+ * return. Codes without a known real body have a likely status and a short text.
  */
 
 interface Refusal {
   readonly status: number;
   readonly error: string;
-  /** `{name}` stands for a detail of the request. */
+  /** `{name}` is replaced by a detail of the request. */
   readonly text: string;
   readonly suberror?: string;
 }
@@ -174,7 +174,7 @@ const refusals = {
     'invalid_client',
     'Only app tokens can be used as Federated Identity Credentials for AADI issuer.',
   ),
-  // Federation. 70021 is the older answer and has another status than its successors.
+  // Federation. 70021 is the older code; its status differs from that of its successors.
   70021: refusal(
     400,
     'invalid_request',
@@ -229,7 +229,7 @@ const refusals = {
     'The server terminated an operation because it encountered a client request loop.',
   ),
   90055: refusal(429, busy, 'The request was throttled: too many requests for the tenant.'),
-  // What passes by itself.
+  // Transient.
   50000: refusal(
     500,
     'server_error',
@@ -248,12 +248,12 @@ export type EntraCode = keyof typeof refusals;
 
 export type EntraDetails = Readonly<Record<string, string>>;
 
-/** What every refusal carries beside its code. */
+/** Fields of every refusal besides its code. */
 export interface EntraTrace {
   readonly traceId: string;
   readonly correlationId: string;
   readonly nowWallMs: number;
-  /** The host that was asked, with its port. */
+  /** Host and port of the request. */
   readonly host: string;
 }
 

@@ -1,8 +1,8 @@
 /**
- * The Entra ID of a lab: the v2 token endpoint over TLS, with applications that prove themselves by
- * secret, certificate or federated assertion. It verifies what it is given, refuses as the real one
- * does, remembers who asked with what kind of credential (never the credential), and has faults that
- * can be switched on while it runs.
+ * The Entra ID of a lab: the v2 token endpoint over TLS, with applications that authenticate by
+ * secret, certificate or federated assertion. It verifies credentials, returns the real service's
+ * errors, and records each client with its kind of credential (never the credential). Faults can be
+ * switched on while it runs.
  */
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
@@ -20,33 +20,33 @@ import { createTokenSigner, decodeLabToken } from '../token.ts';
 export interface FakeEntraOptions {
   /** Default 127.0.0.1. */
   readonly host?: string;
-  /** 0, the default, takes a free one. */
+  /** 0, the default, selects a free port. */
   readonly port?: number;
   readonly tls: ServerCertificate;
   readonly applications?: readonly EntraApplication[];
-  /** Default one second less than an hour. From two hours on, answers carry `refresh_in`. */
+  /** Default: one second less than an hour. From two hours on, answers have `refresh_in`. */
   readonly tokenLifetimeMs?: number;
-  /** How many requests are remembered. Default 20,000. */
+  /** Maximum number of recorded requests. Default 20,000. */
   readonly recordLimit?: number;
   readonly clock?: Clock;
 }
 
-/** Switched on together; what is absent is off. */
+/** All of these at once; absent faults are off. */
 export interface EntraFaults {
   readonly delayMs?: number;
-  /** Take requests and never answer. */
+  /** Accept requests and never answer. */
   readonly hang?: boolean;
-  /** Cut the connection in place of an answer. */
+  /** Cut the connection instead of answering. */
   readonly reset?: boolean;
-  /** Answer so, the first `times` requests or all. */
+  /** Answer the first `times` requests, or all, in this way. */
   readonly fail?: {
     readonly status: number;
     readonly times?: number;
     readonly retryAfterSec?: number;
-    /** Default: a page of HTML, as the machines in front of the service send. */
+    /** Default: an HTML page, as from the proxies in front of the real service. */
     readonly body?: { readonly type: string; readonly text: string };
   };
-  /** Refuse with this code, the first `times` requests or all. */
+  /** Refuse the first `times` requests, or all, with this code. */
   readonly refuse?: {
     readonly code: EntraCode;
     readonly times?: number;
@@ -54,63 +54,63 @@ export interface EntraFaults {
   };
 }
 
-/** A request of the token endpoint. It holds no credential. */
+/** A request of the token endpoint. It contains no credential. */
 export interface EntraRequest {
   readonly atWallMs: number;
   readonly from: string;
-  /** As the path has it. */
+  /** As in the path. */
   readonly tenantId: string;
   readonly clientId: string;
   readonly scope: string;
   readonly credential: CredentialKind;
-  /** The algorithm of an assertion, and whose it is when it comes from another issuer. */
+  /** The algorithm of an assertion, and its subject when another issuer signed it. */
   readonly algorithm: string | undefined;
   readonly subject: string | undefined;
   readonly userAgent: string;
-  /** Undefined while the answer is outstanding, and when there was none. */
+  /** Undefined while the answer is outstanding, or if there was none. */
   readonly status: number | undefined;
   /** The AADSTS number of a refusal. */
   readonly code: number | undefined;
-  /** Whose token was answered: the name of the application. */
+  /** The name of the application that got a token. */
   readonly identity: string | undefined;
 }
 
 export interface FakeEntra extends AsyncDisposable {
   readonly host: string;
   readonly port: number;
-  /** Origin, for instance `https://127.0.0.1:8443`: what an identity names as `adEndpoint`. */
+  /** Origin, for instance `https://127.0.0.1:8443`: the `adEndpoint` of an identity. */
   readonly authority: string;
-  /** In place of one with the same tenant and client id. */
+  /** Replaces an application with the same tenant and client ID. */
   register(application: EntraApplication): void;
   unregister(application: Pick<EntraApplication, 'tenantId' | 'clientId'>): void;
   /**
-   * Where the keys of an issuer of federated assertions are looked up, at each assertion. One that
-   * rejects is an issuer that cannot be reached, as is every issuer that is not named here.
+   * Looks up the keys of an issuer of federated assertions, at each assertion. A rejected promise
+   * means that the issuer is unreachable, as are all issuers not registered here.
    */
   trustIssuer(issuer: string, keys: () => Promise<readonly PublishedKey[]>): void;
   /** For tokens issued from now on. */
   setTokenLifetime(lifetimeMs: number): void;
   /**
-   * Replaces the faults of one application, or those of all that have none of their own; `{}` ends
-   * them. Requests that hang stay so.
+   * Replaces the faults of one application, or the default faults of all others; `{}` ends them.
+   * Requests that already hang are not answered.
    */
   setFaults(faults: EntraFaults, clientId?: string): void;
   /**
-   * On new connections; idle ones are cut, which a client that is just about to use one sees as an
-   * error of its own. Without an argument: the certificate it was opened with.
+   * Applies to new connections. Idle ones are cut; a client that is about to use one gets a
+   * connection error. Without an argument: the server's original certificate.
    */
   presentCertificate(certificate?: ServerCertificate): void;
   /** Requests of the token endpoint, the latest ones, oldest first. */
   requests(): readonly EntraRequest[];
-  /** Paths of all other requests, discovery documents foremost. */
+  /** Paths of all other requests, mainly discovery documents. */
   otherRequests(): readonly string[];
-  /** The most token requests that were open at once. */
+  /** The maximum number of concurrent token requests. */
   peakConcurrency(): number;
   /** Forgets the requests and the high-water mark. */
   clear(): void;
-  /** Forgets requests, applications, issuers and faults, and presents its own certificate. */
+  /** Forgets requests, applications, issuers and faults, and presents the original certificate. */
   reset(): void;
-  /** Every token it ever made, oldest first; of a long run the latest ones. */
+  /** Every token it issued, oldest first; only the latest ones in a long run. */
   issuedTokens(): readonly string[];
 }
 
@@ -140,7 +140,7 @@ const tokenPath = /^\/([^/]+)\/oauth2\/v2\.0\/token\/?$/;
 const configurationPath = /^\/([^/]+)\/(?:v2\.0\/)?\.well-known\/openid-configuration$/;
 const guidPattern = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
-/** @throws what `listen` does, `EADDRINUSE` for one. */
+/** @throws the error of `listen`, for example `EADDRINUSE`. */
 export async function openFakeEntra(options: FakeEntraOptions): Promise<FakeEntra> {
   const { host = '127.0.0.1', tls, clock = systemClock } = options;
   const recordLimit = options.recordLimit ?? defaultRecordLimit;
@@ -244,7 +244,7 @@ export async function openFakeEntra(options: FakeEntraOptions): Promise<FakeEntr
     const method = request.method ?? '';
     const question = { method, host: url.host, tenant, form };
     const answer = await decide(question, active, correlationId ?? randomUUID());
-    // Nobody got it.
+    // The client has disconnected.
     if (response.destroyed || response.socket?.destroyed !== false) return;
     record.status = answer.status;
     record.code = answer.code;
@@ -267,7 +267,7 @@ export async function openFakeEntra(options: FakeEntraOptions): Promise<FakeEntr
   };
 
   const server = createServer({ ...tls, requestTimeout: 0 }, (request, response) => {
-    // What a client sent badly, an unfinished body for one, ends its own connection only.
+    // A bad request, for example an unfinished body, ends only its own connection.
     serve(request, response).catch(() => {
       response.destroy();
     });
@@ -340,7 +340,7 @@ function activate(faults: EntraFaults): ActiveFaults {
   };
 }
 
-/** Cut in halves, so that a long run does not shift the whole array at each entry. */
+/** Cut by half at a time, so that a long run does not shift the whole array at each entry. */
 function remember<T>(entries: T[], entry: T, limit: number): T[] {
   entries.push(entry);
   return entries.length >= limit * 2 ? entries.slice(-limit) : entries;

@@ -1,8 +1,8 @@
 /**
- * What the instance metadata service answers, as a pure function of the request and of what it
- * knows. Order of the checks of a token request:
+ * The answers of the instance metadata service, as a pure function of the request and the service's
+ * state. Order of the checks of a token request:
  *
- * 1. a verb other than GET: 405
+ * 1. a method other than GET: 405
  * 2. `X-Forwarded-For`: refused
  * 3. the `Metadata: true` header, exactly
  * 4. parameters used twice, api-version, resource, more than one selector
@@ -21,7 +21,7 @@ import type { LabIdentity } from '../token.ts';
 export interface ImdsQuestion {
   readonly method: string;
   readonly target: ImdsTarget;
-  /** The value of the header, several joined by `, `; undefined without one. */
+  /** The header's value, several joined by `, `; undefined without a header. */
   readonly metadata: string | undefined;
   readonly forwardedFor: string | undefined;
 }
@@ -46,7 +46,7 @@ export interface ImdsAnswer {
   readonly status: number;
   readonly contentType: string;
   readonly body: string;
-  /** Present exactly when the body carries a token: whose. */
+  /** The identity of the token in the body; undefined without a token. */
   readonly identity?: LabIdentity;
   readonly allow?: string;
   readonly retryAfterSec?: number;
@@ -127,7 +127,7 @@ function answerToken(question: ImdsQuestion, facts: ImdsFacts): ImdsAnswer {
   };
 }
 
-/** An identity, or the description of why there is none. */
+/** An identity, or an error description if there is none. */
 function chooseDefault(facts: ImdsFacts): LabIdentity | string {
   if (facts.systemAssigned !== undefined) return facts.systemAssigned;
   const [only, second] = facts.userAssigned;
@@ -157,7 +157,7 @@ function findIdentity(
   return found ?? 'Identity not found';
 }
 
-/** Every value a string, the keys in alphabetical order: clients that scan the text rely on both. */
+/** Every value is a string, the keys are in alphabetical order: clients that scan rely on both. */
 function renderToken(
   token: ImdsToken,
   identity: LabIdentity,
@@ -197,7 +197,7 @@ function checkApiVersion(target: ImdsTarget): ImdsAnswer | undefined {
   };
 }
 
-/** A node of the document; a leaf only as text, as the real service has it. */
+/** A node of the document; a leaf only as text, as in the real service. */
 function answerInstance(target: ImdsTarget): ImdsAnswer {
   const format = target.query.find(([name]) => name === 'format')?.[1] ?? 'json';
   const segments = target.path.split('/').slice(3);
@@ -229,7 +229,7 @@ function text(body: string): ImdsAnswer {
   return { status: 200, contentType: textType, body };
 }
 
-/** The token endpoint's shape of an error. */
+/** The error format of the token endpoint. */
 function invalidRequest(description: string): ImdsAnswer {
   return {
     status: 400,
@@ -238,7 +238,7 @@ function invalidRequest(description: string): ImdsAnswer {
   };
 }
 
-/** The other categories' shape of an error. */
+/** The error format of the other categories. */
 function badRequest(problem: string): ImdsAnswer {
   return {
     status: 400,

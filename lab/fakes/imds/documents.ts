@@ -1,4 +1,4 @@
-/** What the fake IMDS says about the machine: a node of a managed cluster, in the documented shape. */
+/** The fake IMDS's data about the machine: a managed cluster's node, in the documented format. */
 import { createNodeIdentity, labSubscriptionId } from '../identity.ts';
 
 /** Newest last, as `/metadata/versions` lists them. */

@@ -1,7 +1,7 @@
 /**
- * The instance metadata service of a lab. It knows the node's own identity and the identities
- * assigned to the node, answers anyone, as the real one does, and remembers who asked: a token given
- * to any address but the node's is a leak. Faults can be switched on while it runs.
+ * The instance metadata service of a lab. It has the node's own identity and the identities
+ * assigned to the node, answers every client, as the real one does, and records the clients: a
+ * token sent to any address but the node's is a leak. Faults can be switched on while it runs.
  */
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
@@ -30,7 +30,7 @@ export interface FakeImdsOptions {
   readonly host: string;
   /** 0 chooses one. */
   readonly port: number;
-  /** Addresses whose requests are the node's own; a token for any other is a leak. */
+  /** The node's own addresses; a token sent to any other address is a leak. */
   readonly nodeIps: readonly string[];
   /** Undefined: the node has none. */
   readonly systemAssigned: LabIdentity | undefined;
@@ -39,31 +39,31 @@ export interface FakeImdsOptions {
   readonly tokenLifetimeMs?: number;
   /**
    * `reuse` (default): one token for each identity and resource until it expires, as the real
-   * service does. `always-new`: a token of its own for each request.
+   * service does. `always-new`: a new token for each request.
    */
   readonly tokens?: 'reuse' | 'always-new';
-  /** The real limits are 20 a second and 5 at once. Default: none. */
+  /** The real limits are 20 requests per second and 5 concurrent. Default: none. */
   readonly tokenLimits?: { readonly perSec: number; readonly concurrent: number };
-  /** How many requests are remembered. Default 20,000. */
+  /** Maximum number of recorded requests. Default 20,000. */
   readonly recordLimit?: number;
   readonly clock?: Clock;
 }
 
-/** Switched on together; what is absent is off. */
+/** All of these at once; absent faults are off. */
 export interface ImdsFaults {
   readonly delayMs?: number;
-  /** Answer with this status, the first `times` requests or all. */
+  /** Answer the first `times` requests, or all, with this status. */
   readonly fail?: {
     readonly status: number;
     readonly times?: number;
-    /** The `Retry-After` header; without it there is none, as the real service mostly has it. */
+    /** The `Retry-After` header. Default: no header, as in most answers of the real service. */
     readonly retryAfterSec?: number;
   };
-  /** Take requests and never answer. */
+  /** Accept requests and never answer. */
   readonly hang?: boolean;
-  /** Refuse connections, and cut those that are open. */
+  /** Refuse connections, and cut open ones. */
   readonly closed?: boolean;
-  /** What `delayMs`, `fail` and `hang` apply to. Default `all`. */
+  /** The requests that `delayMs`, `fail` and `hang` apply to. Default `all`. */
   readonly paths?: 'all' | 'token';
 }
 
@@ -71,46 +71,46 @@ export interface ImdsRequest {
   readonly atWallMs: number;
   readonly from: string;
   readonly method: string;
-  /** As it arrived. */
+  /** As received. */
   readonly target: string;
   /** Names in lower case; credentials are left out. */
   readonly headers: Readonly<Record<string, string>>;
-  /** Whose token was answered: {@link LabIdentity.name}. */
+  /** {@link LabIdentity.name} of the token in the answer. */
   readonly identity: string | undefined;
-  /** Undefined while the answer is outstanding, and when there was none. */
+  /** Undefined while the answer is outstanding, or if there was none. */
   readonly status: number | undefined;
-  /** A token went to an address that is not the node's. */
+  /** A token was sent to an address that is not the node's. */
   readonly leaked: boolean;
 }
 
 export interface FakeImds extends AsyncDisposable {
   readonly host: string;
   readonly port: number;
-  /** Assigns an identity to the node, in place of one with the same client id. */
+  /** Assigns an identity to the node, replacing one with the same client ID. */
   assign(identity: LabIdentity): void;
   unassign(clientId: string): void;
   setSystemAssigned(identity: LabIdentity | undefined): void;
-  /** For tokens issued from now on; those issued before are forgotten. */
+  /** For tokens issued from now on; earlier ones are not reused. */
   setTokenLifetime(lifetimeMs: number): void;
-  /** Replaces the faults; `{}` ends all of them. Requests that hang stay so. */
+  /** Replaces the faults; `{}` ends all of them. Requests that already hang are not answered. */
   setFaults(faults: ImdsFaults): Promise<void>;
-  /** The latest ones, oldest first. */
+  /** The latest requests, oldest first. */
   requests(): readonly ImdsRequest[];
-  /** Forgets the requests and the high-water mark; leaks stay counted. */
+  /** Forgets the requests and the high-water mark; the count of leaks is kept. */
   clear(): void;
-  /** Until disposed, tokens for this address are no leaks: a pod there may ask by itself. */
+  /** Until disposed, tokens for this address are not leaks: its pod may request them directly. */
   allowFrom(address: string): Disposable;
-  /** Tokens given to addresses other than the node's, since the start. */
+  /** Tokens sent to addresses other than the node's, since the start. */
   leaks(): number;
-  /** Every token it ever made, oldest first; of a long run the latest ones. */
+  /** Every token it issued, oldest first; only the latest ones in a long run. */
   issuedTokens(): readonly string[];
-  /** The most token requests that were open at once. */
+  /** The maximum number of concurrent token requests. */
   peakTokenConcurrency(): number;
 }
 
 type OpenRecord = { -readonly [K in keyof ImdsRequest]: ImdsRequest[K] };
 
-/** @throws what `listen` does, `EADDRINUSE` for one. */
+/** @throws the error of `listen`, for example `EADDRINUSE`. */
 export async function openFakeImds(options: FakeImdsOptions): Promise<FakeImds> {
   const clock = options.clock ?? systemClock;
   const recordLimit = options.recordLimit ?? defaultRecordLimit;
@@ -158,7 +158,7 @@ export async function openFakeImds(options: FakeImdsOptions): Promise<FakeImds> 
     record: OpenRecord,
     answer: ImdsAnswer,
   ): void => {
-    // Nobody got it: neither answered nor leaked. One of several in a pipe has no socket yet.
+    // The client has disconnected: no answer, no leak. A pipelined request has no socket yet.
     if (response.destroyed || socket.destroyed) return;
     record.status = answer.status;
     record.identity = answer.identity?.name;
@@ -169,7 +169,7 @@ export async function openFakeImds(options: FakeImdsOptions): Promise<FakeImds> 
       Date: new Date(clock.wallMs()).toUTCString(),
       'Content-Type': answer.contentType,
       'Content-Length': Buffer.byteLength(answer.body),
-      // While the service restarts, the wire server answers in its place, under another name.
+      // While the service restarts, the wire server answers instead, with another `Server` header.
       Server: answer.status === 500 ? 'Microsoft-IIS/10.0' : serverName,
       'x-ms-request-id': randomUUID(),
       ...(answer.allow === undefined ? {} : { Allow: answer.allow }),
@@ -181,7 +181,7 @@ export async function openFakeImds(options: FakeImdsOptions): Promise<FakeImds> 
   const serve = (request: IncomingMessage, response: ServerResponse): void => {
     const record = createRecord(request, clock);
     records.push(record);
-    // In halves, so that a long run does not shift the whole array at each request.
+    // Cut by half at a time, so that a long run does not shift the whole array at each request.
     if (records.length >= recordLimit * 2) records = records.slice(-recordLimit);
     request.resume();
     const isToken = isTokenPath(parseImdsTarget(record.target).path);
@@ -357,7 +357,7 @@ interface Door {
   shut(): Promise<void>;
 }
 
-/** A listener that can be shut and opened again on the same port. */
+/** A listener that can be closed and reopened on the same port. */
 async function openDoor(
   host: string,
   port: number,
@@ -388,7 +388,7 @@ async function listen(
   port: number,
   serve: (request: IncomingMessage, response: ServerResponse) => void,
 ): Promise<Server> {
-  // Requests that hang on purpose must not be ended by the server's own limits.
+  // The server's own timeouts must not end requests that hang on purpose.
   const server = createServer({ requestTimeout: 0, keepAliveTimeout: 120_000 }, serve);
   server.listen(port, host);
   await once(server, 'listening');

@@ -1,20 +1,20 @@
 /**
- * How the fake IMDS reads a request target: as the most forgiving back end one can imagine. Escapes
- * are decoded until none is left, `\` is `/` as in IIS, slashes collapse, dot segments resolve. A
- * proxy that lets any spelling of the token path through is found out by it.
+ * How the fake IMDS parses a request target: like the most tolerant back end imaginable. Escapes
+ * are decoded repeatedly, `\` counts as `/` as in IIS, slashes are merged, dot segments are
+ * resolved. A proxy that lets any spelling of the token path through is detected.
  */
 
 export interface ImdsTarget {
   /**
-   * Normalised: one leading slash, no trailing one, the first segment in lower case. The real
-   * service folds the case of that segment and of no other.
+   * Normalized: one leading slash, no trailing one, the first segment in lower case. The real
+   * service ignores case in that segment only.
    */
   readonly path: string;
   /** In order, decoded; names used twice appear twice. */
   readonly query: readonly (readonly [name: string, value: string])[];
 }
 
-/** Escapes inside escapes are followed this deep. */
+/** Maximum depth of escapes inside escapes. */
 const maxDecodings = 3;
 
 export function parseImdsTarget(target: string): ImdsTarget {
@@ -47,7 +47,7 @@ function decodeFully(raw: string): string {
   return text;
 }
 
-/** An escape that is none stays as it is. */
+/** Invalid escapes are kept unchanged. */
 function decodeOnce(text: string): string {
   return text.replaceAll(/(?:%[0-9a-f]{2})+/gi, (escapes) =>
     Buffer.from(escapes.replaceAll('%', ''), 'hex').toString('utf8'),

@@ -1,8 +1,8 @@
 /**
  * A Kubernetes API server for the lab and the tests: lists, watches and writes over real HTTP, with
  * the semantics a watching client depends on (versions, resume, 410, bookmarks, paging, selectors),
- * service account tokens that verify, and faults on purpose. It has no authorization, no admission and no schemas; a status is part of
- * its object, and a deletion is immediate.
+ * service account tokens that verify, and deliberate faults. It has no authorization, no admission
+ * and no schemas; a status is part of its object, and deletions are immediate.
  */
 import {
   createServer as createHttpServer,
@@ -50,16 +50,16 @@ import { openFakeWatch, type FakeWatch } from './watch.ts';
 export interface FakeKubeOptions {
   /** Default 127.0.0.1. */
   readonly host?: string;
-  /** 0, the default, takes a free one. */
+  /** 0, the default, selects a free port. */
   readonly port?: number;
   readonly clock?: Clock;
-  /** Default 15 s; a real server sends one about every minute. */
+  /** Default 15 s; a real server sends a bookmark about every minute. */
   readonly bookmarkEveryMs?: number;
-  /** PEM; serves https. The certificate goes into the kubeconfig as its own authority. */
+  /** PEM; serves https. The kubeconfig has the certificate as its own CA. */
   readonly tls?: { readonly key: string; readonly cert: string };
 }
 
-/** A request that came in, in order of arrival. The last 1000 are kept. */
+/** A received request. The last 1000 are kept, in order of arrival. */
 export interface SeenRequest {
   readonly method: string;
   /** Path and query. */
@@ -69,22 +69,22 @@ export interface SeenRequest {
 }
 
 export interface FakeKube extends AsyncDisposable {
-  /** Without a slash at its end. */
+  /** Without a trailing slash. */
   readonly url: string;
   readonly host: string;
   readonly port: number;
   readonly store: FakeKubeStore;
   readonly faults: FakeKubeFaults;
   readonly requests: readonly SeenRequest[];
-  /** Who SelfSubjectReview says its clients are; an administrator until it is set. */
+  /** The user in answers to SelfSubjectReview; an administrator until it is set. */
   user: FakeUser;
-  /** What verifies the service account tokens it makes. */
+  /** Keys to verify the service account tokens it issues. */
   signingKeys(): Promise<SigningKeys>;
   /** Open sockets. */
   readonly connections: number;
-  /** Text of a kubeconfig for this server; carries the required token when there is one. */
+  /** Text of a kubeconfig for this server, with the required token if one is set. */
   kubeconfig(): string;
-  /** Creates or replaces; keeps an existing uid. Throws a TypeError on an unusable object. */
+  /** Creates or replaces; keeps an existing uid. Throws a TypeError for an invalid object. */
   apply(object: unknown): FakeObject;
   /** JSON merge patch. Throws a TypeError when there is no such object. */
   patch(ref: FakeRef, mergePatch: unknown): FakeObject;
@@ -95,11 +95,11 @@ export interface FakeKube extends AsyncDisposable {
   compact(): void;
   /** Open watches, of one resource (plural name) or all. */
   watches(plural?: string): number;
-  /** Ends all watches in good order. */
+  /** Ends all watches cleanly. */
   closeWatches(): void;
   /** Writes raw text into all watches. */
   injectIntoWatches(text: string): void;
-  /** Watches that are open now never send another byte and are not closed. */
+  /** Watches that are open now send nothing more and are not closed. */
   goSilent(): void;
   /** Destroys all sockets. */
   cutConnections(): void;
@@ -168,7 +168,7 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
       faults.throttledToken !== undefined &&
       authorization === `Bearer ${faults.throttledToken}`
     ) {
-      // As the real server's priority and fairness does: no Status.
+      // As in the real server's priority and fairness: no Status object.
       response.writeHead(429, { 'content-type': 'text/plain; charset=utf-8', 'retry-after': '1' });
       response.end('Too many requests, please try again later.\n');
       return;
@@ -184,7 +184,7 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
     const parsed = new URL(target, url);
     const route = routeOf(decodeURIComponent(parsed.pathname));
     if (route.kind === 'none' || !isInstalled(route)) {
-      // As the real server answers where no API is, which need not be JSON.
+      // The real server's answer for a path without an API; it need not be JSON.
       response.writeHead(404, { 'content-type': 'text/plain; charset=utf-8' });
       response.end('404 page not found\n');
       return;
@@ -210,7 +210,7 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
     }
   }
 
-  /** What is made for its answer and kept nowhere. */
+  /** Objects that exist only in the answer and are not stored. */
   async function serveReview(
     route: Extract<FakeRoute, { kind: 'token_request' | 'self_review' }>,
     method: string,
@@ -285,7 +285,7 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
       if (snapshots.size >= maxSnapshots) snapshots.clear();
       snapshots.set(next, { version: snapshot.version, items: rest });
       metadata['continue'] = next;
-      // The real server does not count what a selector would leave.
+      // The real server does not count the remaining matches of a selector.
       if (!isSelection(query)) metadata['remainingItemCount'] = rest.length;
     }
     sendJson(response, 200, {
@@ -304,7 +304,7 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
   ): void {
     const text = query.get('resourceVersion') ?? '';
     if (!/^\d*$/.test(text)) {
-      // Not a 400, in the real server either.
+      // Not a 400, as in the real server.
       refuse(response, { status: 500, message: unparsableVersion(text) });
       return;
     }
@@ -333,7 +333,7 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
       },
       changes,
     );
-    // A planned cut can have ended it among its first events.
+    // A planned cut may have ended it during its first events.
     if (!watch.ended) watches.add(watch);
   }
 
@@ -485,7 +485,7 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
   };
 }
 
-/** Of a JSON patch that only adds fields of the object itself; undefined for any other. */
+/** A JSON patch of top-level `add` operations as a merge patch; undefined for other patches. */
 function mergePatchOf(patch: unknown): Readonly<Record<string, unknown>> | undefined {
   const operations: readonly unknown[] = Array.isArray(patch) ? patch : [undefined];
   const fields = operations.map((each): readonly [string, unknown] | undefined => {
@@ -498,7 +498,7 @@ function mergePatchOf(patch: unknown): Readonly<Record<string, unknown>> | undef
   return known.length === fields.length ? Object.fromEntries(known) : undefined;
 }
 
-/** An object, or as much of it as the client wants to have. */
+/** An object, or the reduced form that the client accepts. */
 function asAccepted(object: FakeObject, accept = ''): object {
   if (!accept.includes('as=PartialObjectMetadata')) return object;
   const { metadata } = object;
@@ -554,7 +554,7 @@ function unparsableVersion(text: string): string {
   return `resourceVersion: Invalid value: "${text}": strconv.ParseUint: parsing "${text}": invalid syntax`;
 }
 
-/** Only the built-in types know their kind without being told. */
+/** Only built-in types have a default kind; a body of any other must name it. */
 function findBodyProblem(body: unknown, { group, kind }: FakeResource): Refusal | undefined {
   const object = asRecord(body);
   if (object === undefined)
@@ -563,7 +563,7 @@ function findBodyProblem(body: unknown, { group, kind }: FakeResource): Refusal 
   return unrecognized(kind, "Object 'Kind' is missing");
 }
 
-/** The body as an object of this path, with what the path says filled in. */
+/** The body as an object of this path, with fields from the path filled in. */
 function placed(
   body: unknown,
   resource: FakeResource,

@@ -1,25 +1,25 @@
-/** What the fake Kubernetes API does wrong on purpose. Plain state; the server reads it. */
+/** Faults of the fake Kubernetes API. Plain state; the server reads it. */
 
 export interface FakeKubeFaults {
   /** Every watch event and bookmark is sent this much later. Default 0. */
   delayEventsMs: number;
-  /** Requests are read and never answered; watches that run go on. */
+  /** Requests are read and never answered; open watches continue. */
   hang: boolean;
   /** When set, requests without this bearer token get 401. */
   requiredToken: string | undefined;
-  /** Requests with this bearer token are too many, and told to come again in a second. */
+  /** Requests with this bearer token get 429 with `Retry-After: 1`. */
   throttledToken: string | undefined;
-  /** An expired version is answered with HTTP status 410 instead of an ERROR event. */
+  /** An expired resourceVersion is answered with HTTP status 410 instead of an ERROR event. */
   goneByStatus: boolean;
-  /** The next watch is cut, without an orderly end, after this many bytes of events (1 or more). */
+  /** The next watch is cut off abruptly after this many bytes of events (1 or more). */
   cutNextWatchAfterBytes: number | undefined;
-  /** Service account tokens live this long at most, whatever was asked for. */
+  /** Maximum lifetime of service account tokens, whatever lifetime was requested. */
   maxTokenSec: number | undefined;
   /** Plural names of custom resources whose definition is not installed. */
   readonly notInstalled: Set<string>;
   /** The next `count` requests that match fail with `status`. */
   failNext(count: number, status: number, options?: FailOptions): void;
-  /** Ends all of them. Requests that hang stay so. */
+  /** Ends all faults. Requests that already hang are not answered. */
   clear(): void;
 }
 
@@ -35,9 +35,9 @@ export interface PlannedFailure {
 }
 
 export interface FaultPlan extends FakeKubeFaults {
-  /** Uses up one planned failure that fits the request. */
+  /** Consumes one planned failure that matches the request. */
   takeFailure(url: string): PlannedFailure | undefined;
-  /** Uses up the planned cut. */
+  /** Consumes the planned cut. */
   takeCut(): number | undefined;
 }
 

@@ -1,4 +1,4 @@
-/** Kubernetes objects as the API server would hold them. */
+/** Kubernetes objects as the API server stores them. */
 import { randomUUID } from 'node:crypto';
 
 export interface KubeMetadata {
@@ -42,7 +42,7 @@ export interface PodManifest {
 
 export interface PodOptions extends ObjectOptions {
   readonly nodeName: string;
-  /** IPv4 first; empty while the pod has none yet. */
+  /** IPv4 first; empty while the pod has no address yet. */
   readonly ips: readonly string[];
   readonly labels?: Readonly<Record<string, string>>;
   /** The label `aadpodidbinding`. */
@@ -52,7 +52,7 @@ export interface PodOptions extends ObjectOptions {
   readonly hostNetwork?: boolean;
   /** Default `default`. */
   readonly serviceAccount?: string;
-  /** Marked for deletion, its grace period running. */
+  /** Marked for deletion, in its grace period. */
   readonly terminating?: boolean;
   /** Default `10.224.0.4`. */
   readonly hostIp?: string;
@@ -98,7 +98,7 @@ export interface SecretManifest {
 }
 
 export interface SecretOptions extends ObjectOptions {
-  /** Texts are stored as UTF-8. */
+  /** Strings are stored as UTF-8. */
   readonly data: Readonly<Record<string, string | Uint8Array>>;
 }
 
@@ -169,7 +169,7 @@ export interface AzureIdentityOptions extends ObjectOptions {
   readonly resourceId?: string;
   /** Types 1 to 3, as the rest. */
   readonly tenantId?: string;
-  /** Which Secret; the identity's own namespace when it names none. */
+  /** Reference to a Secret; the namespace defaults to the identity's. */
   readonly clientPassword?: { readonly name: string; readonly namespace?: string };
   readonly auxiliaryTenantIds?: readonly string[];
   readonly adEndpoint?: string;
@@ -245,7 +245,7 @@ export interface AzureIdentityGrantSpec {
   readonly nodeIdentities?: boolean;
 }
 
-/** Of the cluster: it has no namespace. */
+/** Cluster-scoped: it has no namespace. */
 export function createAzureIdentityGrant(name: string, spec: AzureIdentityGrantSpec): object {
   return {
     apiVersion: 'aadpodidentity.k8s.io/v1',
@@ -264,7 +264,7 @@ function createMetadata(options: ObjectOptions): KubeMetadata {
   };
 }
 
-/** Kubernetes keeps whole seconds. */
+/** Kubernetes stores whole seconds. */
 function renderTime(wallMs: number): string {
   return new Date(wallMs).toISOString().replace(/\.\d{3}Z$/, 'Z');
 }

@@ -1,10 +1,10 @@
-/** What the Kubernetes API says when it refuses, in its own words. Pure. */
+/** Error answers of the Kubernetes API, with the real server's texts. Pure. */
 import type { JsonRecord } from '../../../src/nmi/base/json-value.ts';
 import { qualifiedName, type FakeResource } from './resources.ts';
 
 export interface Refusal {
   readonly status: number;
-  /** Absent from the few answers that have none. */
+  /** Absent from the few answers without a reason. */
   readonly reason?: string;
   readonly message: string;
   readonly details?: JsonRecord;
@@ -55,7 +55,7 @@ export function wrongPatchType(): Refusal {
   return { status: 415, reason: 'UnsupportedMediaType', message, details: {} };
 }
 
-/** To be sent with `Retry-After: 1`. */
+/** Send with `Retry-After: 1`. */
 export function tooLargeVersion(asked: string, current: number): Refusal {
   return {
     status: 504,
@@ -68,7 +68,7 @@ export function tooLargeVersion(asked: string, current: number): Refusal {
   };
 }
 
-/** What one field of an object must not be. */
+/** An invalid field of an object. */
 export interface FieldProblem {
   readonly field: string;
   readonly value: unknown;
@@ -113,7 +113,7 @@ export function failure(status: number, message: string): Refusal {
   return { status, message, ...(reason === undefined ? {} : { reason }) };
 }
 
-/** The `Status` object that is its body. */
+/** The `Status` object for the response body. */
 export function renderRefusal({ status, reason, message, details }: Refusal): JsonRecord {
   return {
     kind: 'Status',

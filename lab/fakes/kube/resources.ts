@@ -1,8 +1,6 @@
-/**
- * The resource types the fake Kubernetes API knows, and how a request path names them. Pure.
- */
+/** The resource types of the fake Kubernetes API, and how request paths name them. Pure. */
 
-/** A Kubernetes object as it is stored: never changed in place, replaced by every write. */
+/** A Kubernetes object as stored: never changed in place, replaced by every write. */
 export interface FakeObject {
   readonly apiVersion: string;
   readonly kind: string;
@@ -20,7 +18,7 @@ export interface FakeMetadata {
   readonly [field: string]: unknown;
 }
 
-/** What names one object; the namespace is `default` when absent. */
+/** Reference to one object; the namespace defaults to `default`. */
 export interface FakeRef {
   readonly kind: string;
   readonly namespace?: string;
@@ -33,7 +31,7 @@ export interface FakeResource {
   readonly plural: string;
   readonly kind: string;
   readonly namespaced: boolean;
-  /** Fields a selector may name besides `metadata.name` and `metadata.namespace`. */
+  /** Fields that a selector may use besides `metadata.name` and `metadata.namespace`. */
   readonly selectable: readonly string[];
 }
 
@@ -79,7 +77,7 @@ export function apiVersionOf(resource: FakeResource): string {
   return resource.group === '' ? 'v1' : `${resource.group}/v1`;
 }
 
-/** As messages name a resource: `pods`, `azureidentities.aadpodidentity.k8s.io`. */
+/** The name of a resource in messages: `pods`, `azureidentities.aadpodidentity.k8s.io`. */
 export function qualifiedName({ plural, group }: FakeResource): string {
   return group === '' ? plural : `${plural}.${group}`;
 }
@@ -92,7 +90,7 @@ export type FakeRoute =
   | {
       readonly kind: 'collection';
       readonly resource: FakeResource;
-      /** Empty for all namespaces, and for resources without. */
+      /** Empty for all namespaces, and for cluster-scoped resources. */
       readonly namespace: string;
     }
   | {
@@ -104,11 +102,11 @@ export type FakeRoute =
   | { readonly kind: 'token_request'; readonly namespace: string; readonly name: string }
   | { readonly kind: 'self_review' }
   | { readonly kind: 'issuer'; readonly document: 'configuration' | 'keys' }
-  /** `/version`, `/api`, `/apis` and the lists of resources, which kubectl asks for first. */
+  /** `/version`, `/api`, `/apis` and the lists of resources, which kubectl requests first. */
   | { readonly kind: 'discovery'; readonly document: unknown }
   | { readonly kind: 'none' };
 
-/** `path` without query. */
+/** `path` has no query. */
 export function routeOf(path: string): FakeRoute {
   const parts = path.split('/').filter((part) => part !== '');
   const document = discoveryOf(parts.join('/'));
@@ -140,7 +138,7 @@ function routeIn(group: string, parts: readonly string[]): FakeRoute {
   if (scoped && resource.kind === 'ServiceAccount' && beyond.join('/') === 'token') {
     return { kind: 'token_request', namespace, name };
   }
-  // kubectl writes the status of an object under its own path; here it is part of the object.
+  // kubectl writes an object's status to a separate path; here it is part of the object.
   if (beyond.length > 1 || (beyond.length === 1 && beyond[0] !== 'status')) return { kind: 'none' };
   if (resource.namespaced && !scoped) return { kind: 'none' };
   return { kind: 'object', resource, namespace, name };

@@ -4,7 +4,7 @@ import type { FakeObject, FakeResource } from './resources.ts';
 
 export type Matches = (object: FakeObject) => boolean;
 
-/** An unusable selector is a sentence for the client. */
+/** A string is an error text for the client. */
 export type SelectorResult =
   | { readonly ok: true; readonly matches: Matches }
   | { readonly ok: false; readonly message: string };
@@ -25,7 +25,7 @@ const labelTerm =
 
 /** `a=b,c==d,e!=f,g,!h,i in (j,k),l notin (m)`. */
 export function parseLabelSelector(text: string): SelectorResult {
-  // A comma between parentheses is the set's own.
+  // A comma between parentheses belongs to the set.
   return parseTerms(text.split(/,(?![^(]*\))/), (term) => {
     const { key, absent, operator, value, set, values } = labelTerm.exec(term)?.groups ?? {};
     const isAbsence = absent !== undefined;
@@ -35,7 +35,7 @@ export function parseLabelSelector(text: string): SelectorResult {
     const wanted = set === undefined ? value : values;
     if (wanted === undefined) return (object) => (labelOf(object, key) === undefined) === isAbsence;
     const accepted = set === undefined ? [wanted] : wanted.split(',').map((one) => one.trim());
-    // As the server has it: a negation also matches objects without the label.
+    // As in the real server: a negation also matches objects without the label.
     const negated = operator === '!=' || set === 'notin';
     return (object) => {
       const label = labelOf(object, key);

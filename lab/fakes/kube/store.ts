@@ -1,6 +1,6 @@
 /**
- * The fake Kubernetes API's objects: one version counter over all of them, a bounded history to
- * resume watches from, and listeners. It does no I/O.
+ * The fake Kubernetes API's objects: one version counter for all, a bounded history to resume
+ * watches from, and listeners. It does no I/O.
  */
 import { randomUUID } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
@@ -31,25 +31,27 @@ export interface FakeKubeStore {
   readonly version: number;
   /** Fails with 409 when the object exists. */
   create(object: unknown): WriteResult;
-  /** Fails with 404 when it does not exist, with 409 when a given resourceVersion is not the stored one. */
+  /**
+   * Fails with 404 when it does not exist, with 409 on another resourceVersion than the stored one.
+   */
   replace(object: unknown): WriteResult;
-  /** Creates or replaces; an existing uid and creation time stay. */
+  /** Creates or replaces; keeps an existing uid and creation time. */
   apply(object: unknown): WriteResult;
-  /** JSON merge patch (RFC 7396). Fails with 409 when it names another resourceVersion than the stored one. */
+  /** JSON merge patch (RFC 7396). Fails with 409 on another resourceVersion than the stored one. */
   patch(ref: FakeRef, patch: unknown): WriteResult;
   delete(ref: FakeRef): WriteResult;
   get(ref: FakeRef): FakeObject | undefined;
-  /** In the order of namespace and name. */
+  /** Sorted by namespace and name. */
   list(resource: FakeResource): readonly FakeObject[];
   /**
-   * Changes after `version`, or `undefined` when they are no longer all known. A version that is
-   * still to come has none.
+   * Changes after `version`, or `undefined` when the history no longer has all of them. A future
+   * version has no changes.
    */
   since(version: number): readonly FakeChange[] | undefined;
   subscribe(listener: (change: FakeChange) => void): () => void;
-  /** Forgets the history. The version moves on, as it would by writes elsewhere in the cluster. */
+  /** Forgets the history. The version increases, as by writes elsewhere in the cluster. */
   compact(): void;
-  /** The oldest version a watch can resume from. */
+  /** The oldest version that a watch can resume from. */
   readonly oldestVersion: number;
 }
 
@@ -88,7 +90,7 @@ export function createFakeKubeStore(clock: Clock): FakeKubeStore {
     if (refused !== undefined) return refused;
     const completed = complete(draft, previous, clock);
     if (previous !== undefined && isDeepStrictEqual(completed, previous)) {
-      // A write that changes nothing makes no version and no event.
+      // A write without a change creates no version and no event.
       return { ok: true, object: previous };
     }
     version += 1;
@@ -178,7 +180,7 @@ export function createFakeKubeStore(clock: Clock): FakeKubeStore {
   };
 }
 
-/** The object with another resourceVersion; what a deletion event carries. */
+/** The object with another resourceVersion; used for deletion events. */
 export function withVersion(object: FakeObject, version: number): FakeObject {
   return { ...object, metadata: { ...object.metadata, resourceVersion: String(version) } };
 }
@@ -189,7 +191,7 @@ interface Draft {
   readonly object: FakeObject;
 }
 
-/** A copy of the input with its type found, or what is wrong with it. */
+/** A copy of the input with its resource type, or an error text. */
 function draftOf(input: unknown): Draft | string {
   const object: unknown = structuredClone(input);
   const record = asRecord(object);
@@ -205,7 +207,7 @@ function draftOf(input: unknown): Draft | string {
   return { resource, namespace, object: record };
 }
 
-/** The rest of an object's shape is as its author wrote it, wrong types included. */
+/** Other fields are stored as the author wrote them, wrong types included. */
 function isNamed(record: JsonRecord): record is FakeObject {
   return stringAt(asRecord(record['metadata']), 'name') !== '';
 }

@@ -1,7 +1,7 @@
 /**
  * The fake Kubernetes API as issuer of service account tokens: real RS256 signatures by a key that
- * is made when the first one is asked for, the claims and refusals of the real server, and the two
- * documents with which others verify.
+ * is generated at the first request, the claims and errors of the real server, and the two
+ * documents that verifiers need.
  */
 import { createHash, generateKeyPair, randomUUID, sign, type KeyObject } from 'node:crypto';
 import { promisify } from 'node:util';
@@ -18,7 +18,7 @@ import {
 import { resourceOfKind, type FakeObject } from './resources.ts';
 import type { FakeKubeStore } from './store.ts';
 
-/** What `iss` says. Nothing answers at this address: the server itself serves the documents. */
+/** The `iss` claim. No server listens at this address: the fake API server serves the documents. */
 export const fakeIssuer = 'https://oidc.cluster.example/lab';
 
 /** One RSA key for verifying, as a JSON Web Key. */
@@ -43,9 +43,9 @@ export interface TokenIssuer {
   /** The body of `/openid/v1/jwks`. */
   keys(): Promise<SigningKeys>;
   /**
-   * Answers a TokenRequest. As in the real server the account is looked for first, then the request
+   * Answers a TokenRequest. As in the real server, the account is looked up first, then the request
    * is checked, then the object it is bound to.
-   * @param maxSec a longer lifetime is cut to this one.
+   * @param maxSec longer lifetimes are cut to this.
    */
   answer(
     account: { readonly namespace: string; readonly name: string },
@@ -137,7 +137,7 @@ export function describeIssuer(): JsonRecord {
   };
 }
 
-/** A client that came with a token of this service account, bound to a pod when there is one. */
+/** A client with a token of this service account, bound to a pod if one is given. */
 export function createAccountUser(account: {
   readonly namespace: string;
   readonly name: string;
@@ -195,7 +195,7 @@ async function createSigner(): Promise<Signer> {
   };
 }
 
-/** As the API server derives it. */
+/** Derived as in the API server. */
 function keyIdOf(publicKey: KeyObject): string {
   const der = publicKey.export({ type: 'spki', format: 'der' });
   return createHash('sha256').update(der).digest('base64url');
@@ -222,7 +222,7 @@ function readAudiences(value: unknown): readonly string[] {
 
 type Bound = { readonly ok: true; readonly claims: JsonRecord } | TokenRefusal;
 
-/** Pods only: the other kinds that tokens can be bound to have no meaning here. */
+/** Pods only: the other kinds that tokens can be bound to are not supported here. */
 function findBound(
   store: FakeKubeStore,
   { metadata: { namespace = 'default', name: account } }: FakeObject,

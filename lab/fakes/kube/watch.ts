@@ -8,11 +8,11 @@ import { withVersion, type FakeChange, type FakeKubeStore } from './store.ts';
 
 export interface FakeWatch {
   readonly plural: string;
-  /** The stream was ended by either side. */
+  /** Either side has ended the stream. */
   readonly ended: boolean;
-  /** Ends the stream in good order, without a last bookmark. */
+  /** Ends the stream cleanly, without a last bookmark. */
   close(): void;
-  /** Sends nothing more, and does not close either. */
+  /** Sends nothing more and does not close. */
   mute(): void;
   /** Writes raw bytes into the stream. */
   inject(text: string): void;
@@ -23,9 +23,9 @@ export interface FakeWatchOptions {
   readonly store: FakeKubeStore;
   readonly resource: FakeResource;
   readonly matches: Matches;
-  /** Events after this version; `undefined` begins with everything there is. */
+  /** Events after this version; `undefined` starts with all existing objects. */
   readonly from: number | undefined;
-  /** A bookmark marks the end of what there was. */
+  /** A bookmark marks the end of the existing objects. */
   readonly marksInitialEvents: boolean;
   readonly bookmarkEveryMs: number | undefined;
   readonly timeoutMs: number;
@@ -40,8 +40,8 @@ interface WatchFrame {
 }
 
 /**
- * The event of a change for a watch with this selector: an object that stops matching is deleted for
- * it, one that starts to match is added. A deletion carries the last object that matched, with the
+ * The event of a change for a watch with this selector: an object that no longer matches is
+ * DELETED, one that newly matches is ADDED. A deletion carries the last matching object, with the
  * version of the change.
  */
 function frameOf(change: FakeChange, matches: Matches): WatchFrame | undefined {
@@ -53,7 +53,7 @@ function frameOf(change: FakeChange, matches: Matches): WatchFrame | undefined {
   return before ? { type: 'DELETED', object: withVersion(previous, version) } : undefined;
 }
 
-/** `changes` are those after `from`; the caller has found that they are still known. */
+/** `changes` come after `from`; the caller has checked that they are still in the history. */
 export function openFakeWatch(
   options: FakeWatchOptions,
   changes: readonly FakeChange[],
@@ -83,7 +83,7 @@ export function openFakeWatch(
     if (!draining) drain();
   }
 
-  /** In order, whatever the delays: a bookmark must not overtake an event. */
+  /** In order, regardless of delays: a bookmark must not overtake an event. */
   function drain(): void {
     draining = false;
     for (let head = queue[0]; head !== undefined; head = queue[0]) {
@@ -109,12 +109,12 @@ export function openFakeWatch(
     const { socket } = response;
     const part = bytes.subarray(0, cutAfterBytes);
     end();
-    // Not before the kernel has the bytes: destroySoon() here would drop them.
+    // Only when the kernel has the bytes: destroySoon() here would drop them.
     response.write(part, () => socket?.destroy());
   }
 
   function bookmark(metadata: object = {}): void {
-    // To a client that is ahead, the real server says nothing at all.
+    // The real server sends nothing to a client that is ahead.
     if (store.version < (options.from ?? 0)) return;
     const object: Partial<FakeObject> = {
       kind: resource.kind,

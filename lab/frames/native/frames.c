@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a process with NET_RAW can do to others: the lab tries it on the agent. An addon of its own, so
- * that the product has no raw socket.
+ * Raw frames: attacks that a process with NET_RAW can make, for the lab's tests of the agent. It is a
+ * separate addon, so that the product has no raw socket.
  */
 #define _GNU_SOURCE
 #define NAPI_VERSION 9
@@ -16,7 +16,7 @@
 #include <linux/if_packet.h>
 #include <node_api.h>
 
-/* Of a read of frames that do not come. */
+/* Timeout of a read without frames. */
 #define FRAME_PATIENCE_S 3
 
 /* A descriptor, or -1 with errno. */
@@ -29,7 +29,7 @@ static int open_frames(const char *interface)
 	end.sll_ifindex = if_nametoindex(interface);
 	if (!end.sll_ifindex)
 		return -1;
-	/* Without a protocol it hears nothing until it is bound, so no frame of another interface. */
+	/* Without a protocol it receives nothing until bound, so no frame of another interface. */
 	sock = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
 	if (sock < 0)
 		return -1;
@@ -57,7 +57,7 @@ static bool interface_argument(napi_env env, napi_callback_info info, char *text
 	return false;
 }
 
-/* openFrames(interface): a descriptor, which is the caller's to close */
+/* openFrames(interface): a descriptor; the caller closes it */
 static napi_value open_frames_call(napi_env env, napi_callback_info info)
 {
 	char interface[IF_NAMESIZE];

@@ -1,4 +1,4 @@
-/** A node without a metadata service of its own, whose agent holds the metadata address itself. */
+/** A node without a metadata service; its agent owns the metadata address. */
 import assert from 'node:assert/strict';
 import { createEntraApplication } from '../../fakes/entra/applications.ts';
 import { addApplication, addSecret } from '../../test-bed/entra-objects.ts';
@@ -28,9 +28,9 @@ const addressMode: Scenario = {
       ...[...testBed.environment.agentFlags, '--redirect=address'],
       ...[`--http-probe-port=${probePort}`, `--prometheus-port=${probePort}`],
     ];
-    // The lab's node has a metadata service, as every node in Azure.
+    // The lab's node has a metadata service, as on every node in Azure.
     await assert.rejects(agent.start(flags), /this node has a metadata service/);
-    // A route that leads nowhere takes it away; an address of the node's own comes before any route.
+    // An unreachable route hides it; a local address of the node has precedence over routes.
     await succeed(testBed, 'ip', 'route', 'add', ...noService);
     try {
       await agent.start(flags);
@@ -54,7 +54,7 @@ const addressMode: Scenario = {
       await testBed.environment.runInNode('ip', ['link', 'del', 'nmi0']);
       await succeed(testBed, 'ip', 'route', 'del', ...noService);
     }
-    return 'refused in front of a real service; without one it serves type 1 and refuses type 0';
+    return 'does not start beside a real service; without one it serves type 1 and refuses type 0';
   },
 };
 

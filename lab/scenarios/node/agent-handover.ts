@@ -1,4 +1,4 @@
-/** The next pod of the agent takes the listening socket over while the one before still answers. */
+/** The agent's new pod takes over the listening socket while the old one still answers. */
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
@@ -48,7 +48,7 @@ const handover: Scenario = {
     ];
     for (let update = 1; update <= updates; update++) {
       const next = await startPod(testBed, agents, update);
-      // From here on each new agent has fetched the token before the old one goes.
+      // From here on each new agent has fetched the token before the old one stops.
       await testBed.imds.setFaults({ delayMs: slowMs });
       assert.deepEqual(await Promise.all([pod.serving.stop(), pod.kernel.stop()]), [0, 0]);
       pod = next;
@@ -62,7 +62,7 @@ const handover: Scenario = {
     const [first = [], second = []] = reports;
     const granted =
       checkLoad(fresh.name, first, 'surge').granted + checkLoad(kept.name, second, 'surge').granted;
-    assert.ok(granted >= minRequests, `${granted} requests only`);
+    assert.ok(granted >= minRequests, `only ${granted} requests`);
     assert.deepEqual(testBed.uncheckedRequests(), []);
     const gapMs = longestGapMs([...first, ...second]);
     return `${updates} updates, ${granted} requests, 0 failed, the longest ${gapMs} ms without an answer`;
@@ -71,7 +71,7 @@ const handover: Scenario = {
 
 export const agentHandoverScenarios: readonly Scenario[] = [handover];
 
-/** A pod of the agent; for the first one the ports are free, every other one waits for them. */
+/** A pod of the agent; the first one finds its ports free, the others wait for them. */
 async function startPod(
   testBed: TestBed,
   agents: AsyncDisposableStack,
@@ -90,7 +90,7 @@ async function startPod(
   const serving = agents.use(await openServingSide(testBed, uid, variables));
   kernel.launch(kernelFlags(testBed));
   serving.launch(servingFlags(testBed));
-  // The ports of the pages are those of the agent before.
+  // The pages' ports still belong to the previous agent.
   const synced = /"msg":"all watches synced"/;
   await eventually(() => {
     const { lines, isRunning } = serving;

@@ -1,4 +1,4 @@
-/** The agent dies, stops and comes back while pods ask. */
+/** The agent crashes, stops and restarts while pods send requests. */
 import assert from 'node:assert/strict';
 import { eventually } from '../../test-bed/eventually.ts';
 import { absentAgent, beside, checkLoad, longestGapMs } from '../../pods/load-verdict.ts';
@@ -39,17 +39,17 @@ const killed: Scenario = {
     for (const { granted, refused } of verdicts) assert.ok(granted > 0 && refused > 0);
     assert.deepEqual(testBed.uncheckedRequests(), [], 'requests came past the agent');
     const { nodeIp } = testBed.environment;
-    // Each life of the agent fetches each identity's token once.
+    // Each agent process fetches each identity's token once.
     const upstream = [`kill-a to ${nodeIp}`, `kill-b to ${nodeIp}`];
     assert.deepEqual(testBed.upstreamTokens().toSorted(), [...upstream, ...upstream].toSorted());
     const gapMs = longestGapMs([first, second]);
     const refused = verdicts.reduce((sum, verdict) => sum + verdict.refused, 0);
-    return `${gapMs} ms without an answer, ${refused} requests refused in it, none leaked`;
+    return `${gapMs} ms without an answer, ${refused} requests refused meanwhile, none leaked`;
   },
 };
 
 const imdsDelayMs = 700;
-/** The agent asks upstream four at a time. */
+/** The agent sends at most four requests upstream at a time. */
 const slowRequests = 4;
 
 const stopped: Scenario = {
@@ -82,15 +82,15 @@ const stopped: Scenario = {
     );
     await eventually(() => {
       const open = testBed.imds.requests().filter(({ status }) => status === undefined);
-      assert.equal(open.length, slowRequests, 'not all requests are under way upstream');
+      assert.equal(open.length, slowRequests, 'not all requests are in flight upstream');
     });
     const code = await testBed.agent.stop();
-    assert.equal(code, 0, `the agent ended with ${code ?? 'nothing'}`);
+    assert.equal(code, 0, `the agent exited with ${code ?? 'no code'}`);
     for (const reply of await slow) {
       assert.equal(
         reply.identity,
         'stop-a',
-        `a request under way got ${reply.failure ?? reply.text}`,
+        `a request in flight got ${reply.failure ?? reply.text}`,
       );
     }
     if (testBed.environment.kind === 'namespaces') assert.ok(hasRedirect(await readNode(testBed)));
@@ -111,7 +111,7 @@ const stopped: Scenario = {
     }
     const gapMs = longestGapMs([first, second]);
     return (
-      `${slowRequests} requests under way finished, exit code 0, refused while down, longest gap ` +
+      `${slowRequests} requests in flight finished, exit code 0, refused while down, longest gap ` +
       `${gapMs} ms`
     );
   },
@@ -119,12 +119,12 @@ const stopped: Scenario = {
 
 export const agentLifeScenarios: readonly Scenario[] = [killed, stopped];
 
-/** Until so many token requests were granted by the agent that runs now. */
+/** Waits until the running agent has granted this many token requests. */
 async function untilServed(testBed: TestBed, count: number): Promise<void> {
   const series = 'nmi_requests_total{route="token",reason="ok"}';
   const wanted = (await testBed.agent.metric(series)) + count;
   await eventually(async () => {
     const served = await testBed.agent.metric(series);
-    assert.ok(served >= wanted, `the agent served ${served} requests only`);
+    assert.ok(served >= wanted, `the agent served only ${served} requests`);
   });
 }

@@ -1,4 +1,4 @@
-/** Another version of the agent takes the place of the one before, several times, while pods ask. */
+/** The agent is replaced by another version several times while pods send requests. */
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { cgroupIdOf } from '../../../src/redirect/cgroup/cgroup-tree.ts';
@@ -15,7 +15,7 @@ import type { TestBed } from '../../test-bed/test-bed.ts';
 
 const upgrades = 3;
 
-/** What another version might have put into our chain. */
+/** A rule that another version might have added to our chain. */
 const otherChain = `*nat
 :aad-metadata - [0:0]
 -A aad-metadata -d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 169.254.25.79:2579
@@ -39,7 +39,7 @@ const upgraded: Scenario = {
     const keptLoad = startSteadyLoad(kept, { newConnectionPerRequest: false });
     const unboundLoad = startSteadyLoad(unbound, { concurrency: 1 });
     for (let count = 0; count < upgrades; count++) {
-      // The redirect of another version, by what it leaves: its agent is gone, as with every upgrade.
+      // The leftovers of another version's redirect; its agent has stopped, as in every upgrade.
       assert.equal(await testBed.agent.stop(), 0);
       if (testBed.attests) installOtherPrograms(testBed);
       await feed(testBed, otherChain, 'iptables-restore', '--noflush');
@@ -69,7 +69,7 @@ const upgraded: Scenario = {
 
 export const agentUpgradeScenarios: readonly Scenario[] = [upgraded];
 
-/** The same programs under another version's name, in place of those that are there. */
+/** The same programs under another version's name, in place of the current ones. */
 function installOtherPrograms(testBed: TestBed): void {
   const object = readPrograms();
   const path = join(variableOf(testBed, 'NMI_CGROUP_ROOT'), 'kubepods');

@@ -1,4 +1,4 @@
-/** Another process of the node changes rules while pods send requests: repaired by the next check, never open. */
+/** Another process changes the node's rules under load: repaired by the next check, never open. */
 import assert from 'node:assert/strict';
 import { randomInt } from 'node:crypto';
 import { eventually } from '../../test-bed/eventually.ts';
@@ -40,7 +40,7 @@ COMMIT
 `;
 const rule = '-d 169.254.169.254/32 -p tcp -m tcp --dport 80';
 
-/** Each takes the redirect away and leaves the guard. */
+/** Each removes the redirect and leaves the guard. */
 const onRules: readonly Attack[] = [
   command('iptables -t nat -F'),
   command('iptables -F'),
@@ -54,21 +54,21 @@ const onRules: readonly Attack[] = [
   },
 ];
 
-/** Each takes the guard, or a part of it, away and leaves the redirect. */
+/** Each removes the guard or a part of it and leaves the redirect. */
 const onGuard: readonly Attack[] = [command('ip rule del pref 80'), command('ip rule del pref 79')];
 
 /**
- * What a pod meets while the guard alone holds. The kernel sends few ICMP errors and then none for
- * a while: such a connect waits for the next SYN. And a full iptables-restore takes the translation
- * away for a moment: an answer that leaves just then arrives from an address the pod does not know,
- * and the request waits until its time is up.
+ * Failures of a pod while only the guard is in place. The kernel sends a few ICMP errors and then
+ * none for a while: such a connect waits for the next SYN. And a full iptables-restore removes the
+ * translation for a moment: an answer sent at that moment arrives from an address unknown to the
+ * pod, and the request times out.
  */
 const heldByGuard: readonly string[] = ['EHOSTUNREACH', 'ECONNRESET', 'TIMEOUT'];
 
-/** What a machine of few cores adds while two pods ask without a pause. */
+/** Extra time on a machine with few cores while two pods send requests without a pause. */
 const slackMs = 500;
 
-/** Rounds and not seconds: a machine that is slow has as many of them as a quick one. */
+/** Rounds, not seconds: a slow machine runs as many of them as a fast one. */
 function flushes(name: string, rounds: number, inTour: boolean): Scenario {
   return {
     name,
@@ -83,8 +83,8 @@ function flushes(name: string, rounds: number, inTour: boolean): Scenario {
       const one = await testBed.addPod({ name: 'one', binding: identityA });
       const two = await testBed.addPod({ name: 'two', binding: identityB });
       await feed(testBed, foreignRules, 'iptables-restore', '--noflush');
-      // Their tokens are in memory before it begins: an attack on the guard also cuts the node's own
-      // way to the real service until it is repaired, and a fetch in that moment would be a 503.
+      // The tokens are cached before the attacks: an attack on the guard also cuts the node's own
+      // route to the real service until it is repaired, and a fetch at that moment would be a 503.
       assertToken(await one.ask(), identityA);
       assertToken(await two.ask(), identityB);
       const before = await countRepairs(testBed);
@@ -96,9 +96,9 @@ function flushes(name: string, rounds: number, inTour: boolean): Scenario {
       for (let round = 0; round < rounds; round += 1) {
         const repairs = await countRepairs(testBed);
         const tookMs = await attack(testBed, round % 3 === 2 ? [pick(onGuard)] : burst());
-        assert.ok(tookMs <= maxMs, `repaired after ${tookMs} ms, and ${maxMs} are allowed`);
+        assert.ok(tookMs <= maxMs, `repaired after ${tookMs} ms; allowed: ${maxMs} ms`);
         slowestMs = Math.max(slowestMs, tookMs);
-        // Every other time the next attack comes while the agent is still at the last one.
+        // Every other time, the next attack comes while the agent still repairs the last one.
         if (round % 2 === 1) continue;
         await eventually(async () => {
           assert.ok((await countRepairs(testBed)) > repairs, 'the agent counted no repair');
@@ -130,7 +130,7 @@ function flushes(name: string, rounds: number, inTour: boolean): Scenario {
       assert.ok((await testBed.agent.metric(seriesOf('repaired'))) > 0, 'nothing was repaired');
       return [
         `${rounds} rounds of attacks repaired, the slowest after ${Math.round(slowestMs)} ms of`,
-        `${Math.round(maxMs)} allowed; ${served} requests served, ${held} refused in between`,
+        `${Math.round(maxMs)} allowed; ${served} requests served, ${held} refused meanwhile`,
       ].join(' ');
     },
   };
@@ -147,13 +147,13 @@ function seriesOf(outcome: (typeof checkOutcomes)[number]): string {
   return `nmi_redirect_reconciles_total{outcome="${outcome}"}`;
 }
 
-/** A chain that was gone altogether counts as installed. */
+/** A repair of a deleted chain counts as installed. */
 async function countRepairs(testBed: TestBed): Promise<number> {
   const { agent } = testBed;
   return (await agent.metric(seriesOf('repaired'))) + (await agent.metric(seriesOf('installed')));
 }
 
-/** Checks that are over, whatever they found. */
+/** Finished checks, whatever their outcome. */
 async function countChecks(testBed: TestBed): Promise<number> {
   const counts = checkOutcomes.map((outcome) => testBed.agent.metric(seriesOf(outcome)));
   return (await Promise.all(counts)).reduce((sum, count) => sum + count, 0);
@@ -163,7 +163,7 @@ function intervalMs(testBed: TestBed): number {
   return 1_000 * Number(flagOf(testBed, 'ipt-update-interval-sec'));
 }
 
-/** Under the same load; more than the agent takes, which has started already. */
+/** Under the same load; slower than the agent's repair, because the agent already runs. */
 async function timeRepair(testBed: TestBed): Promise<number> {
   await succeed(testBed, 'iptables', '-t', 'nat', '-F', 'aad-metadata');
   const startMs = performance.now();
@@ -173,19 +173,19 @@ async function timeRepair(testBed: TestBed): Promise<number> {
 }
 
 /**
- * Redirect and guard are never taken away together: then nothing is left to hold. Returns how long
- * it was until they were whole again, which the first check that began after the attack must see to.
+ * Redirect and guard are never removed together: then no protection would remain. Returns the time
+ * until both were complete again; the first check that began after the attack must repair them.
  */
 async function attack(testBed: TestBed, attacks: readonly Attack[]): Promise<number> {
   testBed.log(`attacker: ${attacks.map(({ name }) => name).join(' ; ')}`);
   for (const one of attacks) {
-    // What an earlier one took away cannot be taken again.
+    // An attack fails if an earlier one has already removed its target.
     await one.act(testBed).catch((error: unknown) => {
       if (!(error instanceof assert.AssertionError)) throw error;
     });
   }
   const startMs = performance.now();
-  // One may have been under way, and have looked before the attack.
+  // A running check may have read the state before the attack.
   const lastCheck = (await countChecks(testBed)) + 2;
   const after = foreignPart(await readNode(testBed));
   const seen = await eventually(async () => {
@@ -195,12 +195,12 @@ async function attack(testBed: TestBed, attacks: readonly Attack[]): Promise<num
     assert.ok(isOver || hasRedirect(state), 'neither repaired nor checked');
     return { state, tookMs };
   }, 10_000);
-  assert.ok(hasRedirect(seen.state), 'the first check after an attack did not mend it');
-  assert.equal(foreignPart(seen.state), after, 'the repair touched rules of others');
+  assert.ok(hasRedirect(seen.state), 'the first check after an attack did not repair it');
+  assert.equal(foreignPart(seen.state), after, 'the repair changed foreign rules');
   return seen.tookMs;
 }
 
-/** One to three attacks on the rules, at least one of which hurts. */
+/** One to three attacks on the rules; at least one is effective. */
 function burst(): readonly Attack[] {
   const harmless = onRules[1];
   const chosen = Array.from({ length: randomInt(1, 4) }, () => pick(onRules));

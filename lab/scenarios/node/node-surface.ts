@@ -1,4 +1,4 @@
-/** What the agent offers to the node itself: `/host/token`, probes, metrics. */
+/** The agent's endpoints for the node: `/host/token`, probes, metrics. */
 import assert from 'node:assert/strict';
 import { parseRecord } from '../../../src/nmi/base/json-value.ts';
 import { eventually } from '../../test-bed/eventually.ts';
@@ -56,7 +56,7 @@ const hostToken: Scenario = {
     assert.deepEqual(seen, ['403', '403', 'ECONNREFUSED', 'ECONNREFUSED']);
     assertUpstream(testBed, ['app-a']);
     assert.deepEqual(testBed.uncheckedRequests(), []);
-    return `a host process got the pod's token; the pod itself met ${seen.join(', ')}`;
+    return `a host process got the pod's token; the pod itself got ${seen.join(', ')}`;
   },
 };
 
@@ -79,7 +79,7 @@ const hostTokenOff: Scenario = {
       assert.equal(answer.outcome === 'answered' && answer.status, 404);
     }
     assert.deepEqual(testBed.imds.requests(), []);
-    return 'nothing on loopback, 404 elsewhere, nothing asked upstream';
+    return 'closed on loopback, 404 elsewhere, no request upstream';
   },
 };
 
@@ -104,7 +104,7 @@ const probes: Scenario = {
     const redirectUp = `nmi_redirect_up{mode="${testBed.mode}"}`;
     assert.equal(await agent.metric(redirectUp), 1);
 
-    // A link of our name that is somebody else's: the agent leaves it alone and says so.
+    // A foreign link with our name: the agent leaves it alone and reports it.
     testBed.log('attacker: takes the name nmi0 for a link of another type');
     await succeed(testBed, 'ip', 'link', 'del', 'nmi0');
     await succeed(testBed, 'ip', 'link', 'add', 'nmi0', 'type', 'veth', 'peer', 'name', 'nmi1');
@@ -118,7 +118,7 @@ const probes: Scenario = {
       assert.equal(await agent.metric(redirectUp), 0);
       assert.equal((await agent.page('livez'))?.status, 200);
       const reply = await pod.ask({ timeoutMs: 500 });
-      assert.equal(reply.status, 0, 'nobody can have answered');
+      assert.equal(reply.status, 0, 'a pod got an answer without the redirect');
     } finally {
       await succeed(testBed, 'ip', 'link', 'del', 'nmi0');
     }
@@ -127,7 +127,7 @@ const probes: Scenario = {
     assertToken(await pod.ask(), 'probe-a');
     assert.deepEqual(testBed.uncheckedRequests(), []);
     assertUpstream(testBed, ['probe-a']);
-    return '/readyz named the redirect while it could not be repaired; pods met nothing; then ready';
+    return '/readyz named the redirect while it was broken; pods got no answer; then ready again';
   },
 };
 

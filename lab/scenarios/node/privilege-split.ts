@@ -1,4 +1,4 @@
-/** Two processes in place of one: who touches the kernel answers nobody, who answers has no right. */
+/** Two processes instead of one: one changes the kernel, the other serves pods, unprivileged. */
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
@@ -45,7 +45,7 @@ const privilegeSplit: Scenario = {
     for (const missing of rights) await assertNeeded(testBed, uid, rights, missing);
 
     await using kernel = await openKernelSide(testBed, uid, rights);
-    // The serving side comes first here, and waits for the other one.
+    // The serving side starts first here and waits for the other one.
     await using serving = await openServingSide(testBed, uid);
     serving.launch(servingFlags(testBed));
     kernel.launch(kernelFlags(testBed));
@@ -53,11 +53,11 @@ const privilegeSplit: Scenario = {
     await serving.untilReady();
     assertRights(kernel, '0', rights);
     assertRights(serving, nobody, []);
-    assert.match(mountsOf(serving), /^\d+ \d+ \S+ \S+ \/ ro[ ,]/m, 'the root can be written to');
+    assert.match(mountsOf(serving), /^\d+ \d+ \S+ \S+ \/ ro[ ,]/m, 'the root is writable');
     await untilToken(pod, 'split');
     if (testBed.attests) {
       const redirected = await kernel.metric('nmi_ebpf_connects_total{outcome="redirected"}');
-      assert.ok(redirected > 0, 'the kernel’s side does not count');
+      assert.ok(redirected > 0, 'the kernel’s side counts no redirects');
     }
     assertRefused(await plain.ask(), { status: 400, says: /pod default\/plain has no label/ });
 
@@ -96,16 +96,16 @@ const privilegeSplit: Scenario = {
     await Promise.all([serving.kill(), kernel.kill()]);
     assert.equal((await pod.ask()).failure, 'ECONNREFUSED');
     assert.deepEqual(testBed.uncheckedRequests(), []);
-    // Each of two agents fetched it.
+    // Each of the two agents fetched it once.
     assertUpstream(testBed, ['split', 'split']);
     const needed = rights.map((right) => right.toUpperCase()).join(' and ');
-    return `${needed} on one side, each needed; nothing on the other; no request refused between two agents, closed without both sides`;
+    return `${needed} on one side, each required; none on the other; no request refused between two agents, closed without both sides`;
   },
 };
 
 export const privilegeSplitScenarios: readonly Scenario[] = [privilegeSplit];
 
-/** With one right less nothing is installed, and the log says why. */
+/** Without one of the capabilities nothing is installed, and the log has the reason. */
 async function assertNeeded(
   testBed: TestBed,
   uid: string,
@@ -119,7 +119,7 @@ async function assertNeeded(
   await eventually(async () => {
     assert.ok(
       kernel.lines.some((line) => step.test(line)),
-      `without ${missing} it does not say that it may not: ${kernel.lines.slice(-3).join('\n')}`,
+      `without ${missing} it does not log the missing permission: ${kernel.lines.slice(-3).join('\n')}`,
     );
     assert.equal((await kernel.page('readyz'))?.status, 503);
   }, 10_000);

@@ -1,6 +1,6 @@
 /**
- * Packets of a raw socket, which any process with NET_RAW can send: no socket connects, so no program
- * sees them, and the sender chooses the source address. No mode gives them a token.
+ * Packets of a raw socket, as any process with NET_RAW can send: no socket connects, so the BPF
+ * programs do not run, and the sender chooses the source address. No mode gives them a token.
  */
 import assert from 'node:assert/strict';
 import { findTokenIdentity } from '../../fakes/token.ts';
@@ -13,15 +13,17 @@ import { labCommand } from '../../fabric/lab-command.ts';
 import type { TestBed } from '../../test-bed/test-bed.ts';
 
 const bridge = 'cni0';
-/** Where pods dial, and where the redirect leads to: who makes packets can leave out the redirect. */
+/**
+ * The address that pods dial and the redirect's target: hand-made packets can skip the redirect.
+ */
 const ways = [
   { ip: '169.254.169.254', port: 80 },
   { ip: '169.254.25.79', port: 2579 },
 ] as const;
 
 /**
- * Of no other scenario: a port that a pod before had used would still be remembered where it had dialled,
- * and a SYN from there with numbers of our own is answered by no SYN.
+ * Used by no other scenario: the record of a port that an earlier pod used would still exist, and a
+ * SYN from there with our own sequence numbers is not answered with a SYN.
  */
 const victimIp = '10.244.0.221';
 
@@ -39,7 +41,7 @@ const rawFrames: Scenario = {
     assertToken(await victim.ask(), 'framed');
     const gatewayMac = readMac(await succeed(testBed, 'ip', '-j', 'link', 'show', bridge));
     const thiefMac = readMac(await runIn(testBed, thief, 'ip', '-j', 'link', 'show', 'eth0'));
-    // What a forged ARP answer brings about: the node sends the victim's packets to the thief.
+    // The effect of a forged ARP reply: the node sends the victim's packets to the thief.
     const entry = [victim.ip, 'lladdr', thiefMac, 'dev', bridge];
     await succeed(testBed, 'ip', 'neigh', 'replace', ...entry, 'nud', 'permanent');
     testBed.log(`thief: sends frames as ${victim.ip}, and is sent the answers`);
@@ -47,7 +49,7 @@ const rawFrames: Scenario = {
       for (const { ip, port } of ways) {
         const path = tokenTarget({});
         const words = ['forge', 'eth0', victim.ip, gatewayMac, ip, String(port), path];
-        // For seconds after the start a packet may be older than the programs, and gets 503.
+        // For seconds after the start a packet may count as older than the programs and gets 503.
         const answer = await eventually(async () => {
           const text = await runIn(testBed, thief, ...labCommand, ...words);
           assert.ok(!testBed.attests || !text.startsWith('HTTP/1.1 503 '), text);
@@ -66,9 +68,9 @@ const rawFrames: Scenario = {
     } finally {
       await succeed(testBed, 'ip', 'neigh', 'del', ...entry);
     }
-    assert.deepEqual(testBed.uncheckedRequests(), [], 'hand-made packets came past the agent');
+    assert.deepEqual(testBed.uncheckedRequests(), [], 'hand-made packets bypassed the agent');
     assertToken(await victim.ask(), 'framed');
-    return 'refused, redirected or sent to the agent itself; nothing reached the real service';
+    return 'refused, both redirected and sent directly to the agent; nothing reached the real service';
   },
 };
 

@@ -1,4 +1,4 @@
-/** The redirect of a node: never open by accident, opened only on purpose, taken over in one step. */
+/** The redirect of a node: never open by accident, opened only on purpose, replaced in one step. */
 import assert from 'node:assert/strict';
 import { parseRecord, stringAt } from '../../../src/nmi/base/json-value.ts';
 import { eventually } from '../../test-bed/eventually.ts';
@@ -17,11 +17,11 @@ import type { Scenario } from '../../test-bed/scenario.ts';
 import { startSteadyLoad } from '../../pods/steady-load.ts';
 import type { TestBed } from '../../test-bed/test-bed.ts';
 
-/** Answered by the real service too, but without a token: reaching it leaks nothing. */
+/** The real service answers it too, but without a token, so reaching it leaks nothing. */
 const harmlessTarget = '/metadata/instance?api-version=2021-02-01';
 const metadataHeader = ['Metadata', 'true'] as const;
 
-/** As the kubelet writes them: the rule with a connection state makes the kernel track all of them. */
+/** Rules of the kubelet; the one with a connection state makes the kernel track all connections. */
 const foreignRules = `*nat
 :KUBE-SERVICES - [0:0]
 -A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
@@ -47,9 +47,9 @@ COMMIT
 `;
 
 /**
- * Addresses that no other pod of the lab has had. The kernel remembers closed connections for a
- * minute or two, by address and port: on a node that is bare again, a pod that comes by such a pair
- * has its packets judged by a connection to the agent that is long over.
+ * Addresses that no other pod of the lab has had. The kernel remembers closed connections for one
+ * or two minutes, by address and port: on a node that is bare again, the packets of a pod with such
+ * an address and port would be matched to an old connection to the agent.
  */
 const freshIps = ['10.244.0.201', '10.244.0.202', '10.244.0.203', '10.244.0.204'] as const;
 
@@ -61,7 +61,7 @@ const leak: Scenario = {
   run: async (testBed) => {
     const pod = await testBed.addPod({ name: 'unbound' });
     const reply = await pod.ask();
-    assert.equal(reply.identity, undefined, 'the pod holds a token');
+    assert.equal(reply.identity, undefined, 'the pod got a token');
     assert.equal(reply.status, 400);
     assert.match(String(reply.body['error_description']), /^Identity not found/);
     assert.deepEqual(testBed.upstreamTokens(), []);
@@ -87,13 +87,13 @@ const redirectFirst: Scenario = {
     assert.deepEqual(
       testBed.imds.requests(),
       [],
-      'the real service was asked before the agent ran',
+      'a request reached the real service before the agent ran',
     );
     await testBed.startAgent();
     const served = await pod.ask();
     assertToken(served, 'early-a');
     const verdict = checkLoad(pod.name, await load.stop(), 'early-a', absentAgent);
-    assert.ok(verdict.refused > 0, 'the load never met the closed node');
+    assert.ok(verdict.refused > 0, 'the load had no refused connection');
     assert.deepEqual(testBed.uncheckedRequests(), []);
     assertUpstream(testBed, ['early-a']);
     return `${verdict.refused} requests refused before the start, ${verdict.granted} served after`;
@@ -116,7 +116,7 @@ const coldBoot: Scenario = {
     await eventually(() => {
       assert.ok(
         testBed.uncheckedRequests().length > 20,
-        'a bare node must lead pods to the real service',
+        'on a bare node, pods must reach the real service',
       );
     });
     const startedAtWallMs = Date.now();
@@ -125,18 +125,18 @@ const coldBoot: Scenario = {
     await eventually(() => {
       const { nodeIp } = testBed.environment;
       const relayed = testBed.imds.requests().filter(({ from }) => from === nodeIp);
-      // One answer serves all who ask for the same within three seconds.
+      // One answer serves all equal requests within three seconds.
       assert.ok(relayed.length > 0, 'the agent relays nothing');
     });
     const reports = await load.stop();
     const direct = testBed.uncheckedRequests();
     const late = direct.filter(({ atWallMs }) => atWallMs > placedAtWallMs);
-    assert.deepEqual(late, [], `${late.length} requests came past the redirect`);
+    assert.deepEqual(late, [], `${late.length} requests bypassed the redirect`);
     const relayed = testBed.imds.requests().length - direct.length;
     assertToken(await pod.ask(), 'boot-a');
     assertUpstream(testBed, ['boot-a']);
     return (
-      `${direct.length} requests before the redirect, none after it, ${relayed} by way of the agent; ` +
+      `${direct.length} requests before the redirect, none after it, ${relayed} through the agent; ` +
       `longest gap ${longestGapMs(reports)} ms`
     );
   },
@@ -158,11 +158,11 @@ const olderConnection: Scenario = {
       assert.equal(
         testBed.uncheckedRequests().length,
         1,
-        'the connection must lead to the real service first',
+        'the connection must reach the real service first',
       );
       await testBed.startAgent();
       testBed.imds.clear();
-      // A keep-alive probe may have met the redirect already: then the client has connected again.
+      // A keep-alive probe may have reached the redirect already: then the client has reconnected.
       const cut = await pod.ask({ connection: 'old', timeoutMs: 3_000 });
       if (cut.identity === undefined) assert.equal(cut.failure, 'ECONNRESET', 'it must be cut');
       else assertToken(cut, 'older-a');
@@ -188,7 +188,7 @@ const redirectVerbs: Scenario = {
     try {
       const bare = await readNode(testBed);
       const all = `${bare.rules}\n${bare.routing}\n${bare.links}`;
-      assert.doesNotMatch(all, /aad-metadata|169\.254\.169\.254|nmi0/, 'removing left something');
+      assert.doesNotMatch(all, /aad-metadata|169\.254\.169\.254|nmi0/, 'removal is incomplete');
       const installed = await expectRedirect(testBed, 'install', 0, /^(?:iptables|ebpf): active /);
       assert.match(installed, /changed: /);
       const closed = await readNode(testBed);
@@ -217,7 +217,7 @@ const redirectVerbs: Scenario = {
         1,
         'a removed redirect must leave the node open',
       );
-      return 'active, broken and absent told apart; nothing left behind, foreign rules untouched';
+      return 'active, broken and absent distinguished; nothing left behind, foreign rules untouched';
     } finally {
       await feed(testBed, removeForeignRules, 'iptables-restore', '--noflush');
     }
@@ -245,10 +245,10 @@ const takeover: Scenario = {
     const pod = await testBed.addPod({ name: 'app', binding: 'takeover-a', ip: freshIps[3] });
     const unbound = await testBed.addPod({ name: 'unbound' });
     await makeBare(testBed);
-    // The old way needs packets to loopback from elsewhere; kube-proxy used to allow them.
+    // The old redirect needs packets from other hosts to loopback; kube-proxy used to allow them.
     await allowLoopback(testBed, true);
     await feed(testBed, oldChain, 'iptables-restore', '--noflush');
-    // An agent of ours on the old one's address takes the place of the old one.
+    // Our own agent on the old agent's address stands in for the old one.
     await using old = testBed.environment.openAgent(oldProbePort);
     try {
       await old.start([
@@ -264,12 +264,12 @@ const takeover: Scenario = {
       const state = await readNode(testBed);
       assert.ok(hasRedirect(state), state.rules);
       assert.ok(!state.rules.includes('127.0.0.1:2579'), 'the old rule is still there');
-      // The flows to the old listener are cut, and the requests under way in them fail.
+      // The flows to the old listener are cut, and their requests in flight fail.
       const reports = await load.stop();
       const verdict = checkLoad(pod.name, reports, 'takeover-a', cutUnderWay);
       assert.ok(
         verdict.refused <= lanes,
-        `${verdict.refused} requests failed, not those under way`,
+        `${verdict.refused} requests failed, more than were in flight`,
       );
       checkLoad(unbound.name, await unboundLoad.stop(), 'nobody', ['400', ...cutUnderWay]);
       const gapMs = longestGapMs(reports);
@@ -277,7 +277,7 @@ const takeover: Scenario = {
       assert.deepEqual(testBed.uncheckedRequests(), []);
       await old.kill();
       assertToken(await pod.ask(), 'takeover-a');
-      // Each of the two agents asked once.
+      // Each of the two agents sent one request.
       assertUpstream(testBed, ['takeover-a', 'takeover-a']);
       return (
         `${verdict.granted} requests served across the change, ${verdict.refused} cut, longest ` +
@@ -313,7 +313,7 @@ function onBackend(backend: 'legacy' | 'nft'): Scenario {
         assert.deepEqual(testBed.uncheckedRequests(), []);
         return `rules in iptables ${backend} only; one pod served, one refused`;
       } finally {
-        // The next agent finds its backend by an existing chain.
+        // The next agent would choose its backend by an existing chain.
         await makeBare(testBed);
       }
     },
@@ -344,8 +344,8 @@ async function expectRedirect(
 }
 
 /**
- * When the agent that was started then had read its redirect back as wanted. It may be ready before
- * its line has come through the pipe, behind those of the agents before it.
+ * The time when the agent that was started last had verified its redirect. It may be ready before
+ * this log line arrives through the pipe, behind the lines of earlier agents.
  */
 async function placedAt(testBed: TestBed, startedAtWallMs: number): Promise<number> {
   let atWallMs = Number.NaN;

@@ -1,5 +1,5 @@
 /**
- * An agent of two processes, each as in a container of its own: `nmi redirect run`, and `nmi run` as an
+ * An agent of two processes, each as in its own container: `nmi redirect run`, and `nmi run` as an
  * unprivileged user on a read-only root.
  */
 import { randomBytes } from 'node:crypto';
@@ -14,7 +14,7 @@ const servingPort = 8096;
 /** The user of the serving side. */
 export const nobody = '65532';
 
-/** What the kernel's side needs in this test bed. */
+/** The capabilities that the kernel's side needs in this test bed. */
 export function kernelRights(testBed: TestBed): readonly string[] {
   return testBed.attests ? ['bpf', 'net_admin'] : ['net_admin'];
 }
@@ -77,8 +77,8 @@ export function servingFlags(testBed: TestBed): readonly string[] {
 }
 
 /**
- * In a container of the agent's own pod: what it dials would be redirected, were it not exempt. By
- * iptables what the node itself dials is not, whatever cgroup it comes from.
+ * In a container of the agent's own pod: its connections would be redirected if it were not exempt.
+ * With iptables, connections from the node itself are not redirected, whatever their cgroup.
  */
 async function inContainer(
   testBed: TestBed,

@@ -1,7 +1,7 @@
 /**
- * One address that goes from pod to pod, faster than any cluster does it, while what the agent is
- * told of it comes late and in any order. By cgroup nobody ever gets what is not his, and by address
- * and link nobody gets what the pod before had.
+ * One address moves from pod to pod, faster than in any cluster, while the agent's watch events
+ * arrive late and in any order. By cgroup, no pod ever gets an identity that is not its own; by
+ * address and link, no pod gets the identity of the address's previous pod.
  */
 import assert from 'node:assert/strict';
 import { randomInt, randomUUID } from 'node:crypto';
@@ -19,22 +19,22 @@ import { nodeName, type TestBed } from '../../test-bed/test-bed.ts';
 const rounds = 200;
 const owners = ['storm-0', 'storm-1', 'storm-2', 'storm-3', 'storm-4'];
 const eventDelaysMs = [0, 0, 5, 30];
-/** One round in so many is waited out until the pod is served. */
+/** One round in this many waits until the pod is served. */
 const calmEvery = 8;
 const patienceMs = 10_000;
-/** The agent lets a request wait for late news; the storm does not wait with it. */
+/** The agent lets a request wait for late events; the storm does not wait that long. */
 const impatienceMs = 150;
 
-/** The pod that the processes at the address belong to, one after the other. */
+/** The pod that the processes at the address belong to, one after another. */
 class Storm {
   readonly #testBed: TestBed;
   readonly #pod: LabPod;
   readonly #random: () => number;
-  /** Whose identity each pod has, in the order that they had the address. */
+  /** The identity of each pod, in the order in which they had the address. */
   readonly #identities: string[];
   readonly #stillAnnounced: string[] = [];
   readonly #underWay: Promise<void>[] = [];
-  /** Whose each kept connection can be. */
+  /** The possible identities of each kept connection. */
   readonly #openedBy = new Map<string, readonly string[]>();
   granted = 0;
   refused = 0;
@@ -57,7 +57,7 @@ class Storm {
     return picked;
   }
 
-  /** The address goes to another pod, and the news of it go their own ways. */
+  /** Moves the address to another pod; the related events are sent in random order. */
   async turn(): Promise<void> {
     const testBed = this.#testBed;
     const identity = this.#pick(owners.filter((one) => one !== this.#identities[this.#now]));
@@ -91,7 +91,7 @@ class Storm {
     }
   }
 
-  /** Everybody has heard everything: the pod that has the address now is served. */
+  /** All events have arrived: the pod that has the address now is served. */
   async calm(): Promise<void> {
     const [last] = this.#stillAnnounced.slice(-1);
     this.#forget(last ?? '');
@@ -113,7 +113,7 @@ class Storm {
     await this.#checked(connection, impatienceMs);
   }
 
-  /** A token is that of the pod which the process belonged to when it connected, or there is none. */
+  /** A reply has no token, or one of the pod that owned the process when it connected. */
   async #checked(connection: string, timeoutMs = 5_000): Promise<PodReply> {
     const before = this.#now;
     const reply = await this.#pod.ask({ connection, timeoutMs });
@@ -138,7 +138,7 @@ const storm: Scenario = {
   needs: 'namespaces',
   inTour: false,
   run: async (testBed) => {
-    if (!testBed.attests) return 'by address alone this does not hold; see address-reuse-window';
+    if (!testBed.attests) return 'not guaranteed by address alone; see address-reuse-window';
     const given = Number(process.env['NMI_LAB_SEED']);
     const seed = given > 0 ? given : randomInt(1, 2 ** 31);
     testBed.log(`seed ${seed} (NMI_LAB_SEED=${seed} runs the same again)`);
@@ -162,13 +162,13 @@ const storm: Scenario = {
     assert.ok(loadMs > stormMs * 0.9, `a load of ${loadMs} ms in a storm of ${stormMs} ms`);
     const { granted, refused } = running;
     assert.ok(granted > rounds / 2, `only ${granted} tokens were given`);
-    assert.ok(refused > 0, 'the news were never late');
+    assert.ok(refused > 0, 'no event was ever late');
     assert.deepEqual(testBed.uncheckedRequests(), []);
-    return `seed ${seed}: ${granted} tokens, all to their owners; ${refused} requests refused meanwhile; ${beside.granted} of a bystander served`;
+    return `seed ${seed}: ${granted} tokens, all to their owners; ${refused} requests refused meanwhile; ${beside.granted} requests of another pod served`;
   },
 };
 
-/** Other pods with the same identities keep the tokens in memory: IMDS gives 20 a second. */
+/** Other pods with the same identities keep the tokens cached: IMDS allows 20 requests/s. */
 function keepTokens(testBed: TestBed, identities: readonly string[]): void {
   for (const [index, identity] of identities.entries()) {
     testBed.bind(identity, identity);
@@ -188,12 +188,12 @@ function keepTokens(testBed: TestBed, identities: readonly string[]): void {
 
 const lagsMs = [0, 300, 3_000];
 const newsMs = 10_000;
-/** Longer than what the agent waits before it reads a pod that may have moved. */
+/** Longer than the agent waits before it reads a pod that may have moved. */
 const silenceMs = 20_000;
-/** What the agent and this machine may add to the lag. */
+/** Allowed delay by the agent and this machine, in addition to the lag. */
 const slackMs = 1_000;
 const staleLimitMs = 10_000;
-/** A right that was worked out is not looked at again within a second. */
+/** A permission decision is not checked again within a second. */
 const rightMs = 1_000;
 const outageMs = staleLimitMs + rightMs + slackMs + 1_000;
 const betweenMs = 20;
@@ -219,7 +219,7 @@ const window: Scenario = {
       testBed.kube.faults.delayEventsMs = lagMs;
       const newName = `window-${index + 1}`;
       const changed = await measure(testBed, { pod, name, newName, holder, next });
-      seen.push(`${changed.afterMs} ms with news ${lagMs} ms late`);
+      seen.push(`${changed.afterMs} ms with events ${lagMs} ms late`);
       testBed.kube.faults.delayEventsMs = 0;
       [pod, holder, next, name] = [changed.pod, next, holder, newName];
     }
@@ -228,7 +228,7 @@ const window: Scenario = {
     [holder, next, name] = [next, holder, silent.newName];
     await refuseInOutage(testBed, known, { pod, name, newName: 'window-last', holder, next });
     seen.push(`a silence of ${silenceMs} ms`, `an outage of ${outageMs} ms`);
-    return `none had the identity of the pod before, each had its own after ${seen.join(', ')}`;
+    return `none had the previous pod’s identity; each had its own after ${seen.join(', ')}`;
   },
 };
 
@@ -240,7 +240,9 @@ interface Change {
   readonly next: string;
 }
 
-/** @returns the next pod at the address: of another cgroup, or where that says nothing on another link. */
+/**
+ * @returns the next pod at the address: in another cgroup, or, without cgroups, on another link.
+ */
 async function changeHands(
   testBed: TestBed,
   { pod, name, newName, next }: Change,
@@ -259,7 +261,7 @@ async function changeHands(
 
 interface Changed {
   readonly pod: LabPod;
-  /** From the change until the new pod had its own identity. */
+  /** Time from the change until the new pod had its own identity. */
   readonly afterMs: number;
 }
 
@@ -272,11 +274,11 @@ async function measure(testBed: TestBed, change: Change): Promise<Changed> {
     if (reply.identity === change.holder) inherited.push(sayReply(reply));
     assert.equal(reply.identity, change.next, sayReply(reply));
   }, newsMs);
-  assert.deepEqual(inherited, [], 'the new pod had the identity of the one before');
+  assert.deepEqual(inherited, [], 'the new pod had the identity of the previous one');
   return { pod, afterMs: Math.ceil(performance.now() - startMs) };
 }
 
-/** The new pod is nobody for this time. */
+/** The new pod is not identified during this time. */
 async function refuseFor(pod: LabPod, durationMs: number): Promise<void> {
   const says = /^No running pod|^The agent has heard nothing|^This connection comes from/;
   const endMs = performance.now() + durationMs;
@@ -286,10 +288,10 @@ async function refuseFor(pod: LabPod, durationMs: number): Promise<void> {
     asked += 1;
     await delay(betweenMs);
   }
-  assert.ok(asked > 1, `asked ${asked} times in ${durationMs} ms`);
+  assert.ok(asked > 1, `only ${asked} requests in ${durationMs} ms`);
 }
 
-/** The API answers, and no watch of it delivers anything. @returns the new pod. */
+/** The API answers, but its watches deliver no events. @returns the new pod. */
 async function refuseInSilence(testBed: TestBed, change: Change): Promise<LabPod> {
   testBed.kube.faults.delayEventsMs = 10 * silenceMs;
   const pod = await changeHands(testBed, change);
@@ -300,13 +302,15 @@ async function refuseInSilence(testBed: TestBed, change: Change): Promise<LabPod
   return pod;
 }
 
-/** The API is away: the new pod is nobody, and nobody is known by address for longer than the limit. */
+/**
+ * During an outage the new pod is not identified, and none by address for longer than the limit.
+ */
 async function refuseInOutage(testBed: TestBed, known: LabPod, change: Change): Promise<void> {
   testBed.kube.faults.hang = true;
   testBed.kube.cutConnections();
   const pod = await changeHands(testBed, change);
   await refuseFor(pod, outageMs);
-  // Who was there before is known by its cgroup for as long as the outage lasts.
+  // Pods from before the outage are identified by cgroup for as long as it lasts.
   const before = await known.ask();
   if (testBed.attests) assertToken(before, owners[0] ?? '');
   else assertRefused(before, { status: 503, says: /^The agent has heard nothing/ });

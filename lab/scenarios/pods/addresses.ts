@@ -1,4 +1,4 @@
-/** An address outlives its pod: the next one to have it must not inherit anything. */
+/** An address is reused after its pod: the next pod must not inherit anything. */
 import assert from 'node:assert/strict';
 import {
   assertRefused,
@@ -30,12 +30,12 @@ const addressReused: Scenario = {
     const says = /^Identity not found: pod default\/third has no label/;
     assertRefused(await plain.ask(), { status: 400, says });
     await testBed.removePod(plain);
-    // A stateful set's pod comes back under its name, with another uid and another label.
+    // A StatefulSet's pod returns with the same name, another UID and another label.
     const again = await testBed.addPod({ name: 'first', binding: 'reuse-two', ip });
     assertToken(await again.ask(), 'reuse-two');
-    // With its last pod an identity's token leaves the memory, so the fourth pod's is fetched anew.
+    // An identity's token is evicted with its last pod, so the fourth pod's token is fetched again.
     assertUpstream(testBed, ['reuse-one', 'reuse-two', 'reuse-two']);
-    return `four pods in turn on ${ip}, each got its own and nothing else`;
+    return `four pods, one after another, on ${ip}: each got its own identity or none`;
   },
 };
 
@@ -57,13 +57,13 @@ const connectionOutlived: Scenario = {
       createPodManifest({ name: 'after', nodeName, ips, hostIp, binding: 'kept-two' }),
     );
     if (testBed.attests) {
-      // The process is still the old pod's, whatever the API says of its address.
+      // The process still belongs to the old pod, whatever the API reports about its address.
       await testBed.untilAgentKnows();
       const refusal = { status: 503, says: /^No running pod of this node/ };
       assertRefused(await pod.ask(), refusal);
       assertRefused(await pod.ask(kept), refusal);
       assertUpstream(testBed, ['kept-one']);
-      return 'neither the kept connection nor a new one had the identity of the pod it is not';
+      return 'neither the kept connection nor a new one had the new pod’s identity';
     }
     await untilToken(pod, 'kept-two');
     const outlived = await pod.ask(kept);

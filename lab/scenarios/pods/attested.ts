@@ -1,7 +1,7 @@
 /**
- * Who is asking, when somebody lies about it or is hard to tell: forged addresses, packets that
- * nobody redirected, IPv4 in IPv6 sockets, pods on the node's own network. What the kernel's word
- * gives beyond an address is seen by running the same scenario in both modes.
+ * Identification of callers under forged or ambiguous conditions: forged addresses, packets without
+ * redirect, IPv4 in IPv6 sockets, pods on the host network. Run the same scenario in both modes to
+ * see the effect of kernel attestation compared to addresses alone.
  */
 import assert from 'node:assert/strict';
 import { eventually } from '../../test-bed/eventually.ts';
@@ -29,7 +29,7 @@ const forgedAddress: Scenario = {
       const { code, stderr } = await testBed.environment.runInPod(pod, tool, args);
       assert.equal(code, 0, `${line}: ${stderr}`);
     };
-    // The thief answers for the address on the bridge, which ARP allows to any sender of raw frames.
+    // The thief claims the address on the bridge; ARP lets any sender of raw frames do that.
     testBed.log(`thief: takes the address ${victim.ip} over`);
     await run('victim', 'ip link set eth0 down');
     await run('thief', `ip addr add ${victim.ip}/24 dev eth0`);
@@ -41,7 +41,7 @@ const forgedAddress: Scenario = {
       status: 503,
       says: testBed.attests ? /^No running pod of this node/ : /but by another network link than/,
     });
-    return 'the forged address was nobody’s, the thief itself was the thief';
+    return 'the forged address got no token; the thief got its own identity';
   },
 };
 
@@ -55,9 +55,9 @@ const unrecorded: Scenario = {
     const pod = await testBed.addPod({ name: 'app', binding: 'recorded' });
     await testBed.untilAgentKnows();
     assertToken(await pod.ask(), 'recorded');
-    // In the pod's network and not in its cgroup: to the programs the same as a packet made by hand.
+    // In the pod's network but not in its cgroup: for the BPF programs like a hand-made packet.
     await using outsider = await testBed.environment.openOutsider('app');
-    // For seconds after the start a connection may be older than the programs, and gets 503.
+    // For seconds after the start a connection may count as older than the programs and gets 503.
     const answer = await eventually(async () => {
       const reply = await outsider.request({
         method: 'GET',
@@ -68,7 +68,7 @@ const unrecorded: Scenario = {
       });
       assert.ok(
         reply.outcome === 'answered',
-        'netfilter behind the programs brings it to the agent',
+        'netfilter, behind the programs, did not redirect it to the agent',
       );
       assert.ok(!testBed.attests || reply.status !== 503, reply.body);
       return reply;
@@ -76,14 +76,14 @@ const unrecorded: Scenario = {
     assert.deepEqual(testBed.uncheckedRequests(), []);
     if (!testBed.attests) {
       assert.equal(answer.status, 200);
-      return 'by address alone it is the pod’s';
+      return 'by address alone it is served as the pod';
     }
     assert.equal(answer.status, 403, answer.body);
     assert.match(answer.body, /did not come through the redirect/);
     await eventually(async () => {
       assert.ok(
         (await testBed.agent.metric('nmi_redirect_fallback_connections_total')) > 0,
-        'it was not counted',
+        'the connection was not counted',
       );
     });
     assert.ok((await testBed.agent.metric('nmi_ebpf_connects_total{outcome="redirected"}')) > 0);
@@ -104,7 +104,7 @@ const mappedAddress: Scenario = {
     assertToken(await pod.ask({ host: '::ffff:169.254.169.254', connection: 'kept' }), 'mapped');
     assertToken(await pod.ask({ host: '::ffff:169.254.169.254', connection: 'kept' }), 'mapped');
     assert.deepEqual(testBed.uncheckedRequests(), []);
-    return 'three requests, none past the agent';
+    return 'three requests served, none bypassed the agent';
   },
 };
 
@@ -122,7 +122,7 @@ const hostNetwork: Scenario = {
       hostNetwork: true,
       excepted: !testBed.attests,
     });
-    // What the cluster's own add-ons live on.
+    // The cluster's own add-ons rely on the node's identity.
     const addon = await testBed.addPod({ name: 'addon', hostNetwork: true, excepted: true });
     await testBed.untilAgentKnows();
     assertToken(await addon.ask(), 'node');
@@ -134,8 +134,8 @@ const hostNetwork: Scenario = {
     const instance = await addon.ask({ target: '/metadata/instance?api-version=2021-02-01' });
     assert.equal(instance.status, 200);
     const line = testBed.agent.lines.findLast((each) => each.includes('"by":"host network"'));
-    assert.ok(line !== undefined, 'the log says why the add-on got the node’s token');
-    return 'the bound pod got its own identity, the add-on the node’s, and the log says so';
+    assert.ok(line !== undefined, 'the log has no reason for the add-on’s node token');
+    return 'the bound pod got its own identity, the add-on the node’s; the log reports it';
   },
 };
 

@@ -1,6 +1,4 @@
-/**
- * The cluster changes under running pods: what an agent remembers must never outlive what allows it.
- */
+/** The cluster changes under running pods: cached state must not outlive the objects behind it. */
 import assert from 'node:assert/strict';
 import type { LabPod } from '../../pods/pod.ts';
 import {
@@ -17,7 +15,7 @@ import { nodeName } from '../../test-bed/test-bed.ts';
 
 /** The agent lets a request wait for 2 s at most. */
 const pendingWaitMs = 2_000;
-/** Older than what may still be on its way: what is missing is missing for good. */
+/** Old enough that no related object can still be on its way: a missing one stays missing. */
 const objectAgeMs = 3_600_000;
 const noBinding: Refusal = { status: 400, says: /^Identity not found: .*no AzureIdentityBinding/ };
 const noIdentity: Refusal = { status: 400, says: /^Identity not found: .*has no AzureIdentity / };
@@ -69,9 +67,9 @@ const bindingDeleted: Scenario = {
     assert.ok(afterMs < 1_000, `still served ${Math.round(afterMs)} ms later`);
     testBed.addBinding('unbind', 'unbind', 'unbind');
     await untilToken(pod, 'unbind');
-    // The deletion took the token out of memory too: it is fetched anew for the new binding.
+    // The deletion also evicted the token: it is fetched again for the new binding.
     assertUpstream(testBed, ['unbind', 'unbind']);
-    return `refused ${Math.round(afterMs)} ms after the deletion, its token dropped from memory`;
+    return `refused ${Math.round(afterMs)} ms after the deletion, its token evicted`;
   },
 };
 
@@ -142,7 +140,7 @@ const refusals: ReadonlyMap<string, Refusal> = new Map([
   ['Pod', noPod],
 ]);
 
-/** Another order in every run, told in the result. */
+/** A different order in every run, reported in the result. */
 function shuffle<T>(items: readonly T[]): readonly T[] {
   return items
     .map((item) => ({ item, at: Math.random() }))
@@ -208,7 +206,7 @@ const unknownAddress: Scenario = {
     testBed.bind('unknown', 'unknown');
     const pod = await testBed.addPod({ name: 'ghost', binding: 'unknown', announced: false });
     const reply = await untilRefused(pod, noPod);
-    assert.ok(reply.text.includes(pod.ip), 'the answer must name the address');
+    assert.ok(reply.text.includes(pod.ip), 'the answer does not name the address');
     assert.ok(
       reply.durationMs > pendingWaitMs - 10,
       `answered after ${Math.round(reply.durationMs)} ms`,
@@ -242,7 +240,7 @@ const sharedAddress: Scenario = {
     if (testBed.attests) {
       assertToken(await pod.ask(), 'shared-one');
       assertUpstream(testBed, ['shared-one']);
-      return 'the cgroup said which of the two had dialled';
+      return 'the cgroup identified which of the two had dialed';
     }
     const ambiguous = { status: 503, says: /^More than one running pod /, retryAfterS: 1 };
     await untilRefused(pod, ambiguous);
@@ -253,7 +251,7 @@ const sharedAddress: Scenario = {
     assertToken(served, 'shared-two');
     assert.ok(served.durationMs < pendingWaitMs, 'the deletion did not wake the request');
     assertUpstream(testBed, ['shared-one', 'shared-two']);
-    return 'refused with 503 while both were there; served the moment only one was left';
+    return 'refused with 503 while both existed; served as soon as only one was left';
   },
 };
 

@@ -1,4 +1,4 @@
-/** Many at once: everybody gets their own identity and nobody else's. */
+/** Many pods at once: each gets its own identity only. */
 import assert from 'node:assert/strict';
 import { describePace, checkLoad } from '../../pods/load-verdict.ts';
 import type { Scenario } from '../../test-bed/scenario.ts';
@@ -37,7 +37,7 @@ const twoAtOnce: Scenario = {
 };
 
 const identities = 5;
-/** A pod of its own namespace is a process of some 60 MB; on loopback it is an address. */
+/** In a namespace each pod is a process of about 60 MB; on loopback it is only an address. */
 const podCount = { namespaces: 12, loopback: 40 } as const;
 
 const dozens: Scenario = {

@@ -1,4 +1,4 @@
-/** What is left of a pod that is gone: nothing, neither in the agent nor in what the kernel tracks. */
+/** Nothing is left of a deleted pod, neither in the agent nor in conntrack. */
 import assert from 'node:assert/strict';
 import { eventually } from '../../test-bed/eventually.ts';
 import type { LabPod } from '../../pods/pod.ts';
@@ -7,18 +7,18 @@ import { assertRefused, assertToken } from '../../test-bed/reply-checks.ts';
 import type { Scenario } from '../../test-bed/scenario.ts';
 import type { TestBed } from '../../test-bed/test-bed.ts';
 
-/** Of one tracked connection: a pod's address and the port it dialled from. */
+/** A tracked connection: a pod's address and source port. */
 interface Flow {
   readonly ip: string;
   readonly port: number;
 }
 
-/** The agent waits 2 s before it resets; the rest is the machine's. */
+/** The agent waits 2s before the reset; the rest is slack for the machine. */
 const resetMs = 6_000;
-/** The kernel forgets a connection 10 s after its reset. One that nobody resets it keeps for days. */
+/** The kernel drops a connection's entry 10s after its reset; without a reset, after days. */
 const forgetMs = 16_000;
 const kept = { connection: 'kept' };
-/** Of no other scenario: what the kernel remembers of an address is of these pods. */
+/** Used by no other scenario, so that conntrack entries of these addresses belong to these pods. */
 const ips = ['10.244.0.211', '10.244.0.212', '10.244.0.213'] as const;
 
 const gonePods: Scenario = {
@@ -38,7 +38,7 @@ const gonePods: Scenario = {
     for (const pod of [fallen, lingering, staying]) assertToken(await pod.ask(kept), 'cut');
     const cut = [await readOpenFlow(testBed, fallen), await readOpenFlow(testBed, lingering)];
     const stays = await readOpenFlow(testBed, staying);
-    // The link is deleted before the process ends: the agent gets no FIN of its peer.
+    // The link is deleted before the process ends: the agent gets no FIN from its peer.
     await succeedInPod(testBed, fallen, 'ip', 'link', 'set', 'eth0', 'down');
     await testBed.removePod(fallen);
     testBed.deletePodObject(lingering);
@@ -53,7 +53,7 @@ const gonePods: Scenario = {
     }, resetMs);
     const reply = await lingering.ask(kept);
     assertRefused(reply, { status: 503, says: /^No running pod of this node/ });
-    assert.equal(reply.wasReused, false, 'the connection of the pod that is gone was not reset');
+    assert.equal(reply.wasReused, false, 'the connection of the deleted pod was not reset');
     await eventually(async () => {
       for (const flow of cut) {
         const state = await readState(testBed, flow);
@@ -62,18 +62,18 @@ const gonePods: Scenario = {
     }, forgetMs);
     const other = await staying.ask(kept);
     assertToken(other, 'cut');
-    assert.ok(other.wasReused, 'the connection of a pod that is there was cut, too');
+    assert.ok(other.wasReused, 'the connection of an existing pod was cut, too');
     assert.equal(await readState(testBed, stays), 'ESTABLISHED');
-    return 'two connections reset and forgotten, that of a third pod goes on';
+    return 'two connections reset and removed from conntrack; a third pod’s connection is kept';
   },
 };
 
 export const gonePodScenarios: readonly Scenario[] = [gonePods];
 
-/** What the kernel tracks of what this pod dialled, a line each. */
+/** The conntrack entries of this pod's outgoing connections, one line each. */
 async function listFlows(testBed: TestBed, ip: string): Promise<readonly string[]> {
   const listed = await succeed(testBed, 'cat', '/proc/net/nf_conntrack');
-  // The first addresses of a line are those of who dialled.
+  // The first addresses of a line are the dialing side's.
   return listed.split('\n').filter((line) => / tcp .*? src=(\S+) /.exec(line)?.[1] === ip);
 }
 
@@ -86,7 +86,7 @@ async function readOpenFlow(testBed: TestBed, { ip }: LabPod): Promise<Flow> {
   return { ip, port };
 }
 
-/** What the kernel takes the connection to be in, or undefined when it knows of none. */
+/** The connection's state in conntrack, or undefined without an entry. */
 async function readState(testBed: TestBed, { ip, port }: Flow): Promise<string | undefined> {
   const lines = await listFlows(testBed, ip);
   const line = lines.find((each) => / sport=(\d+)/.exec(each)?.[1] === String(port));

@@ -1,4 +1,4 @@
-/** The Kubernetes API is away: at the start, and later. */
+/** The Kubernetes API is unavailable: at the start, and later. */
 import assert from 'node:assert/strict';
 import { parseRecord } from '../../../src/nmi/base/json-value.ts';
 import { eventually } from '../../test-bed/eventually.ts';
@@ -6,7 +6,7 @@ import { assertToken, assertUpstream } from '../../test-bed/reply-checks.ts';
 import type { Scenario } from '../../test-bed/scenario.ts';
 import type { TestBed } from '../../test-bed/test-bed.ts';
 
-/** Longer than this the reflector would not wait between two tries after a short outage. */
+/** The reflector's longest wait between two tries after a short outage. */
 const recoveryMs = 15_000;
 
 const awayAtStart: Scenario = {
@@ -22,7 +22,7 @@ const awayAtStart: Scenario = {
     takeAway(testBed);
     testBed.launchAgent();
     await eventually(async () => {
-      assert.equal((await testBed.agent.page('livez'))?.status, 200, 'the agent does not live');
+      assert.equal((await testBed.agent.page('livez'))?.status, 200, 'the agent is not live');
     });
     const reply = await pod.ask();
     assert.equal(reply.status, 503);
@@ -37,7 +37,7 @@ const awayAtStart: Scenario = {
     assert.equal((await testBed.agent.page('livez'))?.status, 200);
     assert.deepEqual(testBed.imds.requests(), [], 'an unknown pod made the agent ask upstream');
     bringBack(testBed);
-    // Back, but not at its best: the first requests fail.
+    // The API is back, but the first requests still fail.
     testBed.kube.faults.failNext(3, 500);
     const served = await eventually(async () => {
       const late = await pod.ask();
@@ -48,7 +48,7 @@ const awayAtStart: Scenario = {
     await testBed.agent.untilReady();
     assertUpstream(testBed, ['start-a']);
     assert.deepEqual(testBed.uncheckedRequests(), []);
-    return '503 with Retry-After: 1 while it is away, /readyz names the watches, then served';
+    return '503 with Retry-After: 1 during the outage, /readyz names the watches, then served';
   },
 };
 
@@ -80,16 +80,16 @@ const awayLater: Scenario = {
     await eventually(async () => {
       assert.equal((await pod.ask()).status, 503, 'a deleted pod is still served');
     });
-    // The late pod's token was in the cache.
+    // The late pod's token was already cached.
     assert.equal(testBed.upstreamTokens().length, 6);
     assert.deepEqual(testBed.uncheckedRequests(), []);
-    return 'six tokens fetched without the API, the late pod served and the deleted one refused after';
+    return 'six tokens fetched without the API; afterwards the late pod served, the deleted one refused';
   },
 };
 
 export const kubeOutageScenarios: readonly Scenario[] = [awayAtStart, awayLater];
 
-/** Connections are taken and nothing is answered, as behind a dead load balancer. */
+/** Connections are accepted but requests get no answer, as behind a dead load balancer. */
 function takeAway(testBed: TestBed): void {
   testBed.log('kubernetes: the API hangs');
   testBed.kube.faults.hang = true;

@@ -11,7 +11,7 @@ import {
 } from '../../test-bed/reply-checks.ts';
 import type { Scenario } from '../../test-bed/scenario.ts';
 
-/** The agent holds a request for 2 s at most. */
+/** The agent lets a request wait for at most 2s. */
 const pendingWaitMs = 2_000;
 
 function assertInTime(reply: PodReply): void {
@@ -56,7 +56,7 @@ const lateObjects: Scenario = {
     assert.equal(
       await testBed.agent.metric('nmi_waiting_requests'),
       1,
-      'the request was not held on',
+      'the request no longer waits',
     );
     testBed.addIdentity('late-c');
     const both = await beforeBoth;
@@ -84,7 +84,7 @@ const bindingNever: Scenario = {
     await testBed.untilAgentKnows();
     assertRefused(await pod.ask(), { status: 400, says: /has no label/ });
     const says = /^Identity not found: .*label aadpodidbinding=never, and no AzureIdentityBinding/;
-    // The agent sees the label come, and takes its age from that.
+    // The agent sees the label arrive and counts its age from then.
     testBed.relabel(pod, 'never');
     const young = await untilRefused(pod, { status: 503, says, retryAfterS: 2 });
     assert.ok(
@@ -93,7 +93,7 @@ const bindingNever: Scenario = {
     );
     assertRefused(await old.ask(), { status: 400, says });
     assertUntouched(testBed);
-    return '503 with Retry-After for a young label, 400 for one of an hour; nothing upstream';
+    return '503 with Retry-After for a new label, 400 for one set an hour ago; nothing upstream';
   },
 };
 

@@ -40,11 +40,11 @@ const demoPod: Scenario = {
       );
     }
     assertUpstream(testBed, ['demo']);
-    return 'three lines of success in the bound pod, exit code 1 and the reason in the other';
+    return 'three success lines in the bound pod, exit code 1 and the reason in the other';
   },
 };
 
-/** First of all: a message about anything else would print what the program printed. */
+/** Must run first: the messages of other asserts contain the program's output. */
 function assertTokenless(testBed: TestBed, { stdout, stderr }: RunResult): void {
   for (const token of testBed.imds.issuedTokens()) {
     const [, payload = token, signature = token] = token.split('.');

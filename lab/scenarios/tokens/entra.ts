@@ -1,4 +1,4 @@
-/** Identities that Entra ID itself is asked for: by secret, by certificate, by federation. */
+/** Identities with tokens from Entra ID: by secret, by certificate, by federation. */
 import assert from 'node:assert/strict';
 import { createEntraApplication } from '../../fakes/entra/applications.ts';
 import { eventually } from '../../test-bed/eventually.ts';
@@ -19,7 +19,7 @@ import { agentAccount, type TestBed } from '../../test-bed/test-bed.ts';
 
 const hourMs = 3_600_000;
 
-/** None of these texts is anywhere in what the agent printed. */
+/** None of these texts appears in the agent's output. */
 function assertUnprinted(testBed: TestBed, secrets: readonly string[]): void {
   const printed = testBed.agent.lines.join('\n');
   for (const secret of secrets) assert.ok(!printed.includes(secret), 'the agent printed a secret');
@@ -69,7 +69,7 @@ const fourTypes: Scenario = {
     ]);
     assert.deepEqual(testBed.entra.otherRequests(), [], 'no discovery');
     assertUnprinted(testBed, ['secret-of-type-1', password, certificate.keyPem.slice(40, 80)]);
-    return 'assigned, secret, certificate and federated: each its own token, one call upstream each';
+    return 'assigned, secret, certificate and federated: each got its own token with one call upstream';
   },
 };
 
@@ -93,11 +93,11 @@ const rotatedSecret: Scenario = {
     assert.ok(!refused.text.includes(wrong));
 
     addSecret(testBed, 'rotated', { clientSecret: first });
-    // The refusal is remembered for five seconds.
+    // The refusal is cached for five seconds.
     await eventually(async () => {
       assertToken(await pod.ask(), 'rotated');
     }, 8_000);
-    // The kept secret is refused from now on: the agent reads it anew by itself.
+    // The cached secret is refused from now on: the agent reads it again by itself.
     testBed.entra.register({ ...application, secrets: [{ value: second }] });
     addSecret(testBed, 'rotated', { clientSecret: second });
     assertToken(await pod.ask({ resource: 'https://management.azure.com' }), 'rotated');
@@ -142,7 +142,7 @@ const certificateForms: Scenario = {
     const reply = await pod.ask({ query: `client_id=${broken.clientId}` });
     assertRefused(reply, { status: 400, says: /Secret default\/broken/ });
     assertUnprinted(testBed, [keyPem.slice(40, 80)]);
-    return 'three forms served; what is no certificate is refused with the name of its Secret';
+    return 'three forms served; an invalid certificate is refused with the name of its Secret';
   },
 };
 
@@ -177,7 +177,7 @@ const federatedPods: Scenario = {
     await testBed.untilAgentKnows();
     assertToken(await trusted.ask(), 'federated');
     assertToken(await second.ask(), 'federated');
-    // A federated credential that was just made takes minutes to be known everywhere.
+    // A new federated credential takes minutes to take effect everywhere.
     const says = /^AADSTS700213: .*AzureIdentity default\/federated of pod default\/unbound/;
     assertRefused(await untrusted.ask(), { status: 503, says });
     const asked = testBed.entra.requests().map(({ subject, code }) => [subject, code]);
@@ -194,7 +194,7 @@ const federatedPods: Scenario = {
     });
     await untilToken(third, 'federated');
     assertUntouched(testBed);
-    return 'two pods of one account share a token, another account is refused, 503 while young';
+    return 'two pods of one account share a token; another account is refused with 503 while young';
   },
 };
 
@@ -215,9 +215,9 @@ const federatedNode: Scenario = {
     for (const pod of pods) assertToken(await pod.ask(), 'by-node');
     const [request, ...others] = testBed.entra.requests();
     assert.equal(request?.subject, `system:serviceaccount:kube-system:${agentAccount.name}`);
-    assert.deepEqual(others, [], 'one token for both');
+    assert.deepEqual(others, [], 'more than one token for both');
     const line = testBed.agent.lines.findLast((each) => each.includes('"source":"federated_node"'));
-    assert.ok(line !== undefined, 'the log names the source');
+    assert.ok(line !== undefined, 'the log does not name the source');
     return 'two pods of other accounts, one exchange, the agent’s account as its subject';
   },
 };
@@ -258,7 +258,7 @@ const workloadIdentity: Scenario = {
     assertRefused(await bare.ask(), { status: 400, says });
     assertRefused(await plain.ask(), { status: 400, says: /has no label "aadpodidbinding"/ });
     assertUntouched(testBed);
-    return 'served by its annotations; without label or annotation nothing';
+    return 'served by its annotations; refused without label or annotation';
   },
 };
 
@@ -289,7 +289,7 @@ const auxiliaryTenants: Scenario = {
     }
     assert.equal(testBed.entra.requests().length, 2);
     assertUnprinted(testBed, [value]);
-    return 'an array of two tokens, the same from memory';
+    return 'an array of two tokens, the same from the cache';
   },
 };
 
@@ -322,7 +322,7 @@ const entraTrouble: Scenario = {
     assert.ok(Number(throttled.headers.get('retry-after')) >= 7);
     const before = testBed.entra.requests().length;
     assertRefused(await pod.ask({ query: loud }), { status: 429, says: /./ });
-    assert.equal(testBed.entra.requests().length, before, 'asked again within Retry-After');
+    assert.equal(testBed.entra.requests().length, before, 'requested again within Retry-After');
 
     testBed.entra.setFaults({ fail: { status: 502 } });
     const resource = 'https://management.azure.com';
@@ -333,7 +333,7 @@ const entraTrouble: Scenario = {
       assertToken(await pod.ask({ query: calm, resource }), 'calm');
     }, 3_000);
     assertUnprinted(testBed, [value]);
-    return '429 with Retry-After and no further call; a page of HTML is a 503, and passes';
+    return '429 with Retry-After and no further call; an HTML page is a transient 503';
   },
 };
 

@@ -2,7 +2,7 @@
 import { assertRefused, assertToken, assertUpstream } from '../../test-bed/reply-checks.ts';
 import type { Scenario } from '../../test-bed/scenario.ts';
 
-/** Of its own, so that no token of the node is cached from elsewhere. */
+/** Used only here, so that no other scenario has cached a token of the node. */
 const resource = 'https://exception.lab';
 
 const exception: Scenario = {
@@ -33,7 +33,7 @@ const exception: Scenario = {
     await testBed.untilAgentKnows();
     const later = await infra.ask({ resource });
     assertRefused(later, { status: 400, says: /^Identity not found: / });
-    // By client id and by resource id are two questions upstream.
+    // Client ID and resource ID need two requests upstream.
     assertUpstream(testBed, ['node', 'exc-named', 'exc-named']);
     return 'node identity and a named one for the excepted pod, until its exception was deleted';
   },
@@ -68,7 +68,7 @@ const noException: Scenario = {
       assertRefused(reply, { status: 400, says: /^Identity not found: / });
     }
     assertUpstream(testBed, ['node']);
-    return 'four pods refused beside one that is excepted';
+    return 'four pods refused, one excepted pod served';
   },
 };
 

@@ -43,7 +43,7 @@ const oneIdentity: Scenario = {
   },
 };
 
-/** Two identities on one selector; the older one comes second by name. */
+/** Two identities on one selector; the older one is second by name. */
 async function bindTwo(testBed: TestBed, selector: string) {
   const older = testBed.assignIdentity(`${selector}-zeta`);
   const { name, clientId, resourceId } = older;
@@ -89,8 +89,8 @@ const twoIdentities: Scenario = {
     }
     assertUpstream(testBed, [older.name, newer.name]);
     const named = testBed.imds.requests().filter(({ target }) => target.includes(foreign.clientId));
-    assert.deepEqual(named, [], 'the foreign identity was asked for upstream');
-    return 'each by its four ids in either case, the older one by default, a foreign one never';
+    assert.deepEqual(named, [], 'the foreign identity was requested upstream');
+    return 'each by its four IDs in either letter case, the older one by default, a foreign one never';
   },
 };
 
@@ -134,7 +134,7 @@ const resourceIdOnly: Scenario = {
     assertUntouched(testBed);
     assertToken(await pod.ask(), name);
     assertUpstream(testBed, [name]);
-    return 'fetched by resource id; the nameless one refused, not asked for as the node’s own';
+    return 'fetched by resource ID; the one without IDs refused and not fetched as the node’s own';
   },
 };
 
@@ -165,7 +165,7 @@ const twoNamespaces: Scenario = {
         return { pod, identity };
       }),
     );
-    // A third namespace has the pod and the binding, and must not find the identity elsewhere.
+    // A third namespace has only the pod and the binding; it must not use another one's identity.
     testBed.kube.apply(
       createAzureIdentityBinding({
         name: 'shared',
@@ -193,7 +193,7 @@ const twoNamespaces: Scenario = {
       says: /^Identity not found: .*namespace team-c has no AzureIdentity shared/,
     });
     assertUpstream(testBed, ['team-a-shared', 'team-b-shared']);
-    return 'each pod got the identity of its own namespace and not the other’s, even by client id';
+    return 'each pod got only the identity of its own namespace, even by client ID';
   },
 };
 
@@ -217,7 +217,7 @@ const noIdentity: Scenario = {
         const reply = await pod.ask({ query });
         const says = new RegExp(`^Identity not found: pod default/${pod.name} has no label `);
         assertRefused(reply, { status: 400, says });
-        assert.ok(reply.durationMs < 1_000, 'what cannot change by waiting was held');
+        assert.ok(reply.durationMs < 1_000, 'a permanent error was delayed');
       }
     }
     assertUntouched(testBed);
@@ -251,8 +251,8 @@ const unassigned: Scenario = {
     }
     assertUpstream(testBed, []);
     const asked = testBed.imds.requests().map(({ target }) => target.includes(clientId));
-    assert.deepEqual(asked, [true, false], 'one question about this identity, one about the node');
-    return 'refused with the az line; one question upstream for two requests';
+    assert.deepEqual(asked, [true, false], 'expected one request for each');
+    return 'refused with the az command; one request upstream for two from the pod';
   },
 };
 

@@ -1,4 +1,4 @@
-/** A namespace user names an identity that is another team's: client ids are no secrets. */
+/** A user of a namespace names another team's identity: client IDs are not secret. */
 import assert from 'node:assert/strict';
 import { createEntraApplication } from '../../fakes/entra/applications.ts';
 import { createServiceAccount } from '../../fakes/kube/manifests.ts';
@@ -15,10 +15,10 @@ import {
 import type { Scenario } from '../../test-bed/scenario.ts';
 import { agentAccount, type TestBed } from '../../test-bed/test-bed.ts';
 
-/** Of its own, so that no token is cached from elsewhere. */
+/** Used only here, so that no other scenario has cached a token. */
 const resource = 'https://owners.lab';
 const ask = { resource };
-/** Older than what may still be on its way. */
+/** Old enough that no related object can still be on its way. */
 const objectAgeMs = 3_600_000;
 const notOwned: Refusal = {
   status: 400,
@@ -29,7 +29,7 @@ const notExcepted: Refusal = {
   says: /^Identity not found: AzurePodIdentityException thief\/all .*spec\.nodeIdentities/,
 };
 
-/** Namespace `shop` has an identity, and a user of `thief` an AzureIdentity of the same. */
+/** Namespace `shop` has an identity; a user of `thief` has an AzureIdentity for the same one. */
 async function arrange(testBed: TestBed) {
   const { clientId } = testBed.bind('till', 'till', 'shop');
   testBed.addIdentity('loot', 'thief', 'till');
@@ -76,7 +76,7 @@ const enforced: Scenario = {
     const { clientId, shop, thief } = await arrange(testBed);
     const kept = { ...ask, connection: 'kept' };
     assertToken(await shop.ask(ask), 'till');
-    // Its token is in memory by now: neither that nor an id by name is a way.
+    // Its token is cached by now: neither the cache nor an explicit ID gives access.
     for (const query of ['', `client_id=${clientId}`]) {
       assertRefused(await thief.ask({ ...kept, query }), notOwned);
     }
@@ -90,7 +90,7 @@ const enforced: Scenario = {
     assertRefused(await thief.ask(kept), notOwned);
     assertToken(await shop.ask(ask), 'till');
     assertUpstream(testBed, ['till']);
-    return `refused, served by a grant, refused ${Math.round(afterMs)} ms after it was gone`;
+    return `refused, served with a grant, refused ${Math.round(afterMs)} ms after its deletion`;
   },
 };
 
@@ -144,7 +144,7 @@ const application: Scenario = {
     testBed.deleteObject('AzureIdentityGrant', 'robots');
     await untilRefused(agents, refused, ask);
     assertToken(await own.ask(ask), 'by-pod');
-    return 'the application that the agent proves was refused without a grant, the other served';
+    return 'node federation was refused without a grant, pod federation was served';
   },
 };
 

@@ -1,4 +1,4 @@
-/** Trouble with the real metadata service, and what must never come out of the agent. */
+/** Failures of the real metadata service, and secrets that the agent must never output. */
 import assert from 'node:assert/strict';
 import { eventually } from '../../test-bed/eventually.ts';
 import {
@@ -26,12 +26,12 @@ const throttled: Scenario = {
     const refusal = { status: 429, says: /throttles/, retryAfterS: 7 };
     assertRefused(await pod.ask(), refusal);
     await testBed.imds.setFaults({});
-    // Asking again within those seconds would only prolong the throttling.
+    // Another request within those seconds would only prolong the throttling.
     assertRefused(await pod.ask(), refusal);
-    assert.equal(testBed.imds.requests().length, 1, 'the throttling service was asked again');
+    assert.equal(testBed.imds.requests().length, 1, 'the throttling service got another request');
     assertToken(await spared.ask(), 'spared');
     assertUpstream(testBed, ['spared']);
-    return '429 with Retry-After: 7 twice for one question upstream; the other identity served';
+    return '429 with Retry-After: 7 twice for one request upstream; the other identity served';
   },
 };
 
@@ -47,15 +47,15 @@ const down: Scenario = {
     const none = await testBed.addPod({ name: 'none', binding: 'down-none' });
     assertToken(await fresh.ask(), 'down-fresh');
     try {
-      // Under five minutes: the agent wants another one before it gives this out.
+      // Under five minutes: the agent tries to fetch a new one before it returns this one.
       testBed.imds.setTokenLifetime(240_000);
       assertToken(await stale.ask(), 'down-stale');
       testBed.log('the real service is gone');
       await testBed.imds.setFaults({ closed: true });
       const remembered = await fresh.ask();
       assertToken(remembered, 'down-fresh');
-      // Two tries more would take half a second.
-      assert.ok(remembered.durationMs < 400, 'the service was asked for a token in memory');
+      // Two more tries would take half a second.
+      assert.ok(remembered.durationMs < 400, 'a cached token was fetched again');
       assertToken(await stale.ask(), 'down-stale');
       const reply = await none.ask();
       assertRefused(reply, { status: 503, says: /^No token for the moment: .*ECONNREFUSED/ });
@@ -63,7 +63,7 @@ const down: Scenario = {
       testBed.log('the real service is back');
       await testBed.imds.setFaults({});
       await untilToken(none, 'down-none');
-      // The one with too little life is asked for again in the background, three times at most.
+      // The nearly expired token is fetched again in the background, at most three times.
       const asked = testBed.upstreamTokens();
       const wanted = ['down-fresh', 'down-stale', 'down-none'];
       const from = testBed.environment.nodeIp;
@@ -72,7 +72,7 @@ const down: Scenario = {
     } finally {
       testBed.imds.setTokenLifetime(dayMs);
     }
-    return 'fresh and nearly expired token served from memory, 503 for what was never fetched';
+    return 'fresh and nearly expired token served from the cache, 503 for the one never fetched';
   },
 };
 
@@ -96,7 +96,7 @@ const canary: Scenario = {
     await pod.ask({ query: `access_token=${token}` });
     await pod.ask({ method: 'POST', headers: bearer, body: `assertion=${token}` });
     await pod.ask({ resource: 'https://canary.lab', query: `client_id=${identity.clientId}` });
-    // Lines are read as they come; that of the last request says that all are here.
+    // Lines arrive asynchronously; when the last request's line is here, all are here.
     await eventually(() => {
       assert.ok(testBed.agent.lines.some((line) => line.includes('https://canary.lab')));
     });
@@ -118,6 +118,6 @@ const canary: Scenario = {
   },
 };
 
-/** The canary is the last one: it looks at all that the agents of the lab have said. */
+/** The canary runs last: it checks everything that the lab's agents have printed. */
 export const upstreamScenarios: readonly Scenario[] = [throttled, down];
 export const canaryScenarios: readonly Scenario[] = [canary];

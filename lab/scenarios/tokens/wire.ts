@@ -1,4 +1,4 @@
-/** The wire: what a request must look like, and what no request may reach however it is spelt. */
+/** The wire format: valid requests, and targets that no request may reach in any spelling. */
 import assert from 'node:assert/strict';
 import { isTokenPath } from '../../fakes/imds/answers.ts';
 import { parseImdsTarget } from '../../fakes/imds/target.ts';
@@ -16,7 +16,7 @@ const metadata = ['Metadata', 'true'] as const;
 const query = `api-version=2018-02-01&resource=${encodeURIComponent(vaultResource)}`;
 const instanceTarget = '/metadata/instance?api-version=2021-02-01';
 
-/** IMDS's own answer, 88 bytes: probes of several SDKs look for it. */
+/** IMDS's own answer, 88 bytes: probes of several SDKs check for it. */
 const headerMissing =
   '{"error":"invalid_request","error_description":"Required metadata header not specified"}';
 
@@ -59,7 +59,7 @@ const metadataHeader: Scenario = {
     assert.ok(bound !== undefined);
     assertToken(await bound.ask({ headers: ['mETADATA', 'true'] }), 'header');
     assertUpstream(testBed, ['header']);
-    return 'the 88 bytes of IMDS before any look-up, for bound, plain and unknown pods alike';
+    return 'the 88 bytes of IMDS before any lookup, equal for bound, plain and unknown pods';
   },
 };
 
@@ -98,13 +98,13 @@ const parameters: Scenario = {
       assert.equal(reply.body['error'], 'invalid_request');
     }
     assertUntouched(testBed);
-    // Unknown ones are ignored, an empty selector is none, and nothing of either goes upstream.
+    // Unknown parameters are ignored, an empty selector is absent, and neither goes upstream.
     const odd = await pod.ask({ query: 'client_id=&bypass_cache=false&foo=bar&foo2' });
     assertToken(odd, 'parameters');
     assertUpstream(testBed, ['parameters']);
     const [asked] = testBed.imds.requests();
     assert.doesNotMatch(asked?.target ?? '', /bypass_cache|foo/);
-    return `${cases.length} malformed queries refused, an odd but honest one served`;
+    return `${cases.length} malformed queries refused, an unusual but valid one served`;
   },
 };
 
@@ -136,7 +136,7 @@ const methods: Scenario = {
   },
 };
 
-/** The token path in disguise. The fake IMDS reads every one of them as the token path. */
+/** The token path in disguise. The fake IMDS parses all of them as the token path. */
 const disguises = [
   '/metadata/identity/oauth2%2ftoken',
   '/metadata/identity/oauth2%2Ftoken',
@@ -171,7 +171,7 @@ const disguises = [
   'metadata/identity/oauth2/token',
 ] as const;
 
-/** Spellings that mean the token path to the agent too: served, but as what they are. */
+/** Spellings that the agent also reads as the token path: served as token requests. */
 const plainSpellings = [
   '//metadata//identity/oauth2/token',
   '/metadata/identity/oauth2/token/',
@@ -209,7 +209,7 @@ const spellings: Scenario = {
     for (const path of disguises) {
       assert.equal((await bound.ask({ target: `${path}?${query}` })).identity, undefined, path);
     }
-    // A request inside a request: a server that ignores the body of a GET would read it as the next.
+    // A nested request: a server that ignores a GET's body would parse it as the next request.
     const inner = `GET ${tokenTarget({})} HTTP/1.1\r\nHost: x\r\nMetadata: true\r\n\r\n`;
     const nested = await plain.ask({ target: instanceTarget, body: inner });
     assertRefused(nested, { status: 400, says: /body/ });
@@ -244,7 +244,7 @@ const otherClouds: Scenario = {
       },
       { target: '/opc/v2/instance/', headers: ['Authorization', 'Bearer Oracle'] },
       { target: '/openstack/latest/meta_data.json', headers: [] },
-      // The second version of Azure's own: a 404 sends clients back to the first.
+      // Version 2 of Azure's own API: after a 404, clients use version 1.
       { target: '/metadata/identity/getplatformmetadata?cred-api-version=2.0', headers: [] },
       { method: 'POST', target: '/metadata/identity/issuecredential', headers: [...metadata] },
       { target: '/metadata/identity/info?api-version=2018-02-01', headers: [...metadata] },
@@ -255,7 +255,7 @@ const otherClouds: Scenario = {
       for (const probe of probes) {
         const replies = [await pod.ask(probe), await pod.ask(probe)];
         for (const reply of replies) assertRefused(reply, { status: 404, says: /nothing at this/ });
-        // The better of two: the machine may have been busy with something else.
+        // The better of two: the machine may have been busy.
         const durationMs = Math.min(...replies.map((reply) => reply.durationMs));
         assert.ok(durationMs < 100, `${String(probe.target)} took ${Math.round(durationMs)} ms`);
         slowestMs = Math.max(slowestMs, durationMs);
@@ -300,7 +300,7 @@ const passthrough: Scenario = {
     assert.equal(versions.status, 200, sayReply(versions));
     const leaf = '/metadata/instance/compute/vmSize?api-version=2019-03-11&format=text';
     assert.equal((await pod.ask({ target: leaf })).text, 'Standard_D2s_v5');
-    // The real service's own errors are relayed as they are.
+    // The real service's own errors are relayed unchanged.
     const wrong = await pod.ask({ target: '/metadata/instance?api-version=1999-01-01' });
     assert.equal(wrong.status, 400);
     assert.match(wrong.text, /newest-versions/);
@@ -352,7 +352,7 @@ const passthroughPolicy: Scenario = {
     assert.equal(opened.status, 200, sayReply(opened));
     assertToken(await pod.ask(), 'policy');
     assertUpstream(testBed, ['policy']);
-    return 'instance metadata closed in every spelling, loadbalancer open, tokens as ever';
+    return 'instance metadata closed in every spelling, loadbalancer open, tokens unaffected';
   },
 };
 
