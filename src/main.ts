@@ -1,19 +1,20 @@
 /**
- * Words in, exit code out. The only file that touches the process: its arguments, its environment,
- * its signals and its end.
+ * Runs the command line. The only file that touches the process: its arguments, environment,
+ * signals and exit.
  */
 import { setFlagsFromString } from 'node:v8';
 import { createBatchedOutput } from './cli/batched-output.ts';
 import { runCli } from './cli/cli.ts';
 import { exitCodes } from './cli/io.ts';
 
-// Small buffers share slabs, and one slice of a slab keeps all of it: what a secret or a token was
-// read into would stay in memory long after everything that holds it was let go.
+// Small buffers share slabs, and one slice keeps its whole slab: the bytes of a secret or a token
+// would stay in memory long after everything that referenced them was released.
 Buffer.poolSize = 0;
 
-// The heap is collected when it has grown by half, and not to four times what is alive: under the lab's attacks
-// 164 MB resident at most instead of 210. Hits cost the same at 1 and 16 connections and some 10 % more at 64; among
-// the flags that the executable starts with, it also made those at 16 slower (Node 26.10, November 2026).
+// The heap is collected when it has grown by half, and not to four times the live data: 164 MB
+// resident at most under the lab's attacks instead of 210. Hits cost the same at 1 and 16
+// connections and some 10 % more at 64; set among the start flags of the executable, it also made
+// hits at 16 connections slower (Node 26.10, November 2026).
 setFlagsFromString('--heap-growing-percent=50');
 
 const stop = new AbortController();
@@ -24,11 +25,11 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     stop.abort();
   });
 }
-// Node would open its debugger, to every process of the node's network.
+// By default Node would open its debugger, to every process of the node's network.
 process.on('SIGUSR1', () => undefined);
 const output = createBatchedOutput((text) => process.stdout.write(text));
 process.on('exit', output.flush);
-// A reader that went away (`nmi explain | head`) is not worth a crash.
+// A closed reader (`nmi explain | head`) must not be a crash.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EPIPE') process.exit(exitCodes.ok);
 });
@@ -43,7 +44,8 @@ void runCli(process.argv.slice(2), {
   environment: process.env,
   stdout: output.write,
   stderr: (text) => {
-    // What ends the process is its last line, which Kubernetes takes for the termination message.
+    // The error that ends the process is its last line, which Kubernetes takes as the termination
+    // message.
     output.flush();
     process.stderr.write(text);
   },
@@ -51,6 +53,6 @@ void runCli(process.argv.slice(2), {
   stop: stop.signal,
 }).then((code) => {
   process.exitCode = code;
-  // Everything is closed by now. What a library still holds open must not keep the process.
+  // Everything is closed by now. A handle that a library still has open must not keep the process.
   setTimeout(() => process.exit(), 2_000).unref();
 });

@@ -1,10 +1,10 @@
 /**
- * The composition root: creates every long-lived part, starts them in an order that never leaves the node
- * open, and stops them in reverse.
+ * The composition root: creates every long-lived part, starts them in an order that never leaves
+ * the node open, and stops them in reverse.
  *
  * Own address up → listener bound → redirect installed → watches synced → ready. Requests that come
  * before all watches are synced wait a moment and then get a 503; they never reach the real
- * service. Stopping drains and leaves the redirect where it is.
+ * service. Stopping drains requests and leaves the redirect in place.
  */
 import type { Clock } from '../cache/clock.ts';
 import { openAdminPages, waitingForPort } from './admin/pages.ts';
@@ -47,16 +47,16 @@ export interface AgentOptions {
   readonly config: Config;
   readonly clock: Clock;
   readonly log: Logger;
-  /** Takes whole lines of the audit stream, newline included. */
+  /** Receives whole lines of the audit stream, newline included. */
   readonly stdout: (line: string) => void;
   readonly environment: Readonly<Record<string, string | undefined>>;
-  /** Ends the start: it then rejects with the signal's reason. What was installed stays. */
+  /** Aborts the start, which then rejects with the signal's reason. Anything installed stays. */
   readonly stop?: AbortSignal;
-  /** Other limits than those of the product, for tests. */
+  /** Limits that differ from the product's, for tests. */
   readonly tuning?: Partial<Tuning>;
 }
 
-/** @throws StartError when the agent cannot run at all, with what to do about it. */
+/** @throws StartError with a remedy when the agent cannot run at all. */
 export async function startAgent(options: AgentOptions): Promise<Agent> {
   const { config, clock, log, stop } = options;
   const tuning: Tuning = { ...defaultTuning, ...options.tuning };
@@ -76,7 +76,8 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   stop?.throwIfAborted();
   const held = starting.use(await openHeldListener(options));
   stop?.throwIfAborted();
-  // The watches begin while the kernel side is still coming up: nothing is served before both.
+  // The watches begin while the kernel side is still starting: nothing is served before both are
+  // up.
   const state = starting.use(
     openClusterState({ config, tuning, client, clock, log, network: kernel.network }),
   );
@@ -106,7 +107,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     audit,
     ...(events === undefined ? [] : [events]),
   ];
-  // Before the kernel side is up: what keeps it down is worth asking for.
+  // Before the kernel side is up, so that `nmi explain` can report what keeps it down.
   starting.use(
     await openExplain({
       ...core,
@@ -199,7 +200,7 @@ function openEventWriter({ config, clock, log }: AgentOptions, client: KubeClien
   });
 }
 
-/** In a pod of two containers, the other one holds the listening socket. */
+/** In a pod with two containers, the other one has the listening socket. */
 async function openHeldListener({ config, stop }: AgentOptions): Promise<HeldListener | undefined> {
   if (config.redirect !== 'pinned') return undefined;
   const { listenIp: ip, listenPort: port, callerSocket } = config;

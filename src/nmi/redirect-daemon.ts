@@ -1,7 +1,7 @@
 /**
- * The kernel side alone: installs the redirect, checks it at each interval, repairs drift, looks callers
- * up, and keeps the listening socket for the agent. For a node on which the process that answers pods has
- * no kernel rights.
+ * The kernel side alone: installs the redirect, checks it at each interval, repairs drift, looks
+ * callers up, and keeps the listening socket for the agent. For a node on which the process that
+ * serves pods has no kernel privileges.
  */
 import type { Clock } from '../cache/clock.ts';
 import { openAdminPages, waitingForPort } from './admin/pages.ts';
@@ -31,7 +31,7 @@ export interface RedirectDaemonOptions {
   readonly log: Logger;
 }
 
-/** Longer than an agent that stops at the same time may take to answer what is under way. */
+/** Longer than an agent that stops at the same time may take to finish its running requests. */
 const lastLookUpsMs = tuning.drainTimeoutMs + 2_000;
 
 /**
@@ -53,7 +53,7 @@ export async function startRedirectDaemon(
   const parts = [kernel];
   exportParts(metrics, parts);
   if (mode === 'ebpf' || mode === 'iptables') {
-    // First: from then on a process before this one changes nothing in the kernel.
+    // First: from then on an earlier process changes nothing in the kernel.
     holder = await openListenerHolder({
       address: { ip: config.listenIp, port: config.listenPort },
       agentsPath: listenerPath(config.callerSocket),
@@ -95,7 +95,7 @@ export async function startRedirectDaemon(
   };
 }
 
-/** Serves an agent without the right to look callers up. */
+/** Serves an agent without the privilege to look callers up. */
 function lookUps(config: Config, kernel: Kernel, mode: KeptMode): CallerServerOptions {
   const { metadataIp, metadataPort, listenIp, listenPort } = config;
   const target = reachableTarget({ metadataIp, metadataPort, listenIp, listenPort });
@@ -104,7 +104,7 @@ function lookUps(config: Config, kernel: Kernel, mode: KeptMode): CallerServerOp
     path: config.callerSocket,
     report: () => ({ mode, isActive: kernel.problem() === undefined, layout: LAYOUT, target }),
     lookUp: (remoteIp, remotePort) => {
-      // What was there before may have another agent's meaning.
+      // Earlier state in the kernel may come from another agent, with another meaning.
       if (!kernel.hasBeenActive()) return notInstalled;
       const attestation = kernel.attest({ remoteIp, remotePort, ...here });
       return attestation instanceof Promise ? notInstalled : attestation;

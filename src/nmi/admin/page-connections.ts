@@ -1,12 +1,13 @@
 /**
- * The connections of the pages. Anybody in the cluster can open some, and a probe of the kubelet that
- * finds no room restarts the agent. So a new connection always has room: the oldest one of the address
- * that has most of its class ends for it. The kubelet asks right after it has connected and is answered at
- * once, before as many others can have come. Connections of the node itself are a class of their own.
+ * The connections of the pages. Any client in the cluster can open some, and a probe of the kubelet
+ * that finds no room restarts the agent. So a new connection always has room: it closes the oldest
+ * connection of the address with the most connections in its class. The kubelet sends its request
+ * right after it has connected and is answered at once, before that many others can have connected.
+ * Connections of the node itself are a class of their own.
  */
 import type { Socket } from 'node:net';
 
-/** Of each class. */
+/** Per class. */
 const maxOpen = 32;
 
 export class PageConnections {
@@ -31,7 +32,7 @@ export class PageConnections {
   }
 }
 
-/** A scrape of another node keeps its place while one pod opens all it can. */
+/** A scrape from another node keeps its connection while one pod opens as many as it can. */
 function oldestOfMost(open: ReadonlyMap<Socket, string>): Socket | undefined {
   const counts = new Map<string, number>();
   for (const address of open.values()) counts.set(address, (counts.get(address) ?? 0) + 1);

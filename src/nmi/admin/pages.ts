@@ -1,13 +1,13 @@
 /**
  * Probes and metrics, on ports of their own and never on the redirected one.
  *
- * `/healthz` keeps the words of the replaced system (always 200, `Active` once the redirect was
- * installed), `/livez` says that the event loop turns, `/readyz` names what is missing, and with
- * `?verbose` all conditions and how the watches are, as text. An outage of the API server or of the
- * upstream never fails liveness. `/statusz` and `/flagz` are for people.
+ * `/healthz` has the texts of the replaced system (always 200, `Active` once the redirect was
+ * installed), `/livez` reports that the event loop runs, `/readyz` lists what is missing, and with
+ * `?verbose` all conditions and the state of the watches, as text. An outage of the API server or
+ * of the upstream never fails liveness. `/statusz` and `/flagz` are for people.
  *
- * Pods can reach these ports too. A connection is for one request, and the metrics are rendered for
- * all who ask.
+ * Pods can reach these ports too. A connection serves one request, and all clients share a
+ * rendering of the metrics.
  */
 import { once } from 'node:events';
 import { createServer, type Server, type ServerResponse } from 'node:http';
@@ -24,34 +24,34 @@ import { describeReadiness, readiness } from '../base/readiness.ts';
 import type { ZPage } from './z-pages.ts';
 
 export interface AdminOptions {
-  /** 0 is off for either; equal ports share one server. */
+  /** 0 turns either off; equal ports share one server. */
   readonly probePort: number;
   readonly metricsPort: number;
-  /** Where the metrics are served, on a port of their own; empty for all addresses. */
+  /** Address of the metrics if they have a port of their own; empty for all addresses. */
   readonly metricsAddress: string;
   readonly metrics: Pick<Metrics, 'contentType' | 'render'>;
   readonly clock: Clock;
   readonly parts: readonly Part[];
-  /** The redirect was brought to the wanted state at least once. */
+  /** The redirect has reached the wanted state at least once. */
   readonly hasBeenActive: () => boolean;
   /** Further pages of the probe port. */
   readonly zPages?: readonly ZPage[];
   /**
-   * Where an agent that ends soon may have the ports: called once for each that is taken, which is
-   * then waited for. Undefined: a taken port is an error.
+   * Set if an agent that ends soon may still use the ports: called once for each port in use, which
+   * is then waited for. Undefined: a port in use is an error.
    */
   readonly onTaken?: ((port: number) => unknown) | undefined;
 }
 
-/** Clients that are slower than this are none of ours: they ask as soon as they have connected. */
+/** Slower clients are not ours: ours send a request as soon as they have connected. */
 const requestMs = 2_000;
-/** How many times as long as it took a rendering of the metrics is kept. */
+/** A rendering of the metrics is kept this many times as long as it took. */
 const pausesPerRender = 20;
-/** Message of the log. */
+/** Log message. */
 export const waitingForPort = 'port still in use by the agent before, waiting';
 
 const portRetryMs = 250;
-/** Scrapes are 10 s apart or more. What holds a rendering up, a busy machine, must not hold them up. */
+/** Scrapes are 10 s apart or more. A rendering that a busy machine delays must not delay them. */
 const longestKeptMs = 5_000;
 
 /** @throws StartError when a port cannot be bound. */
@@ -95,7 +95,7 @@ export async function openAdminPages(options: AdminOptions): Promise<AsyncDispos
         });
       });
       server.on('request', (request, response) => {
-        // One that is sent behind another is answered by the end of the connection.
+        // A second request on a connection closes it.
         if (asked.has(request.socket)) return void request.socket.destroy();
         asked.add(request.socket);
         response.shouldKeepAlive = false;
@@ -132,8 +132,8 @@ export async function openAdminPages(options: AdminOptions): Promise<AsyncDispos
 }
 
 /**
- * A connection that sends nothing has no parser: of a pod that opens thousands, those made 40 MB of garbage.
- * It ends after `requestMs`.
+ * A connection gets a parser with its first bytes: the parsers for thousands of silent connections
+ * of one pod made 40 MB of garbage. A silent connection ends after `requestMs`.
  */
 function onFirstBytes(socket: Socket, parse: () => void): void {
   const end = (): void => {
@@ -152,12 +152,12 @@ function onFirstBytes(socket: Socket, parse: () => void): void {
   });
 }
 
-/** As the API server reads it: whatever its value. */
+/** As in the API server: any value counts. */
 function hasVerbose(query: string): boolean {
   return new URLSearchParams(query).has('verbose');
 }
 
-/** Tries again and again, until it listens or is disposed. */
+/** Retries until it listens or is disposed. */
 function listenWhenFree(
   server: Server,
   address: { readonly port: number; readonly host?: string },
@@ -234,8 +234,9 @@ async function answer(
 }
 
 /**
- * However often it is asked for, a rendering takes a twentieth of the time at most, while each takes
- * less than 250 ms. All who ask meanwhile share the bytes: one that does not read them keeps no copy.
+ * However frequent the requests, rendering takes a twentieth of the time at most, while each takes
+ * less than 250 ms. All requests in the meantime share the bytes: a client that does not read them
+ * keeps no copy.
  */
 function shareRenders({ metrics, clock }: AdminOptions): () => Promise<Buffer> {
   let rendered: Promise<Buffer> | undefined;

@@ -11,16 +11,16 @@ import type { EventSink } from '../kube/events/event-writer.ts';
 
 export interface ReadinessEventsOptions {
   readonly events: EventSink;
-  /** Says which pod the agent is; an agent that is in none reports nothing. */
+  /** Determines the agent's own pod; an agent outside of a pod reports nothing. */
   readonly ownAccount: Pick<OwnAccount, 'get'>;
   readonly readiness: () => Readiness;
   readonly clock: Clock;
 }
 
 const pollMs = 1_000;
-/** Until the API server is asked again which pod the agent is. */
+/** Pause before the API server is queried again for the agent's own pod. */
 const retryMs = 15_000;
-/** A start takes as long on a slow node, and is no failure. */
+/** A start takes this long on a slow node, and is not a failure. */
 const startMs = 30_000;
 
 /** Begins at once; disposal ends it. */

@@ -1,7 +1,7 @@
 /**
- * Takes the startup taint off this node, once: pods that need tokens are kept from a node until its
- * agent serves. The provisioner of nodes adds the taint; the agent removes that of its own node, when
- * everything that `/readyz` asks for holds, and never puts one on.
+ * Removes the startup taint from this node, once: it keeps pods that need tokens off a node until
+ * the node's agent serves. The provisioner of nodes adds the taint; the agent removes it from its
+ * own node when all conditions of `/readyz` are met, and never adds one.
  */
 import type { Clock } from '../../cache/clock.ts';
 import { asRecord, stringAt } from '../base/json-value.ts';
@@ -20,7 +20,7 @@ export interface NodeClient {
 export interface StartupTaintOptions {
   readonly client: NodeClient;
   readonly node: string;
-  /** Key of the taint, whatever its value and effect. */
+  /** Key of the taint, with any value and effect. */
   readonly key: string;
   readonly isReady: () => boolean;
   readonly clock: Clock;
@@ -75,7 +75,8 @@ export class StartupTaint implements Disposable {
       log.info({ key }, 'startup taint not found on this node');
       return;
     }
-    // Taints are one list, and others change it too: the patch holds for what was read or fails.
+    // Taints are one list, and others change it too: the patch applies to the list that was read or
+    // fails.
     const patch = [
       { op: 'test', path: '/spec/taints', value: taints },
       { op: 'replace', path: '/spec/taints', value: others },

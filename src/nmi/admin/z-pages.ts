@@ -1,9 +1,10 @@
 /**
- * `/statusz` and `/flagz` as Kubernetes components serve them (KEP-4827, KEP-4828): plain text for a
- * person, JSON of the same facts for `Accept: application/json`.
+ * `/statusz` and `/flagz` as Kubernetes components serve them (KEP-4827, KEP-4828): plain text for
+ * a person, JSON of the same facts for `Accept: application/json`.
  *
- * Pods can reach the probe port, and its callers are not authenticated. So a page names no object of the
- * cluster and no text that an operator wrote, paths included: of such a flag it shows only that it is set.
+ * Pods can reach the probe port, and its callers are not authenticated. So a page names no object
+ * of the cluster and no text that an operator wrote, paths included: of such a flag it shows only
+ * that it is set.
  */
 import type { Clock } from '../../cache/clock.ts';
 import { buildInfo } from '../base/build-info.ts';
@@ -20,20 +21,20 @@ export interface ZPage {
 }
 
 export interface StatusOptions {
-  /** Of the process: `nmi`, or `nmi-redirect` for the kernel's side alone. */
+  /** Name of the process: `nmi`, or `nmi-redirect` for the kernel side alone. */
   readonly component: string;
   readonly clock: Clock;
   readonly parts: readonly Part[];
 }
 
-/** Of the probe port. */
+/** Pages of the probe port. */
 const paths = ['/flagz', '/healthz', '/livez', '/readyz', '/statusz'] as const;
 const apiVersion = 'config.k8s.io/v1alpha1';
 const warning =
   'Warning: This endpoint is not meant to be machine parseable, has no formatting compatibility ' +
   'guarantees and is for debugging purposes only.';
 
-/** The process started when this is called. */
+/** The time of this call counts as the start of the process. */
 export function statusPage({ component, clock, parts }: StatusOptions): ZPage {
   const startedAtWallMs = clock.wallMs();
   const startedAtMs = clock.monotonicMs();
@@ -77,7 +78,7 @@ export function statusPage({ component, clock, parts }: StatusOptions): ZPage {
   };
 }
 
-/** Flags at their effective values, whichever way they were given. */
+/** Flags with their effective values, from any source. */
 export function flagsPage(component: string, config: Config): ZPage {
   const flags = shownFlags(config);
   return {
@@ -100,7 +101,7 @@ export function flagsPage(component: string, config: Config): ZPage {
 function redirectOf(parts: readonly Part[]): string {
   const samples = parts.flatMap((part) => part.samples?.() ?? []);
   const up = samples.find(({ metric }) => metric === 'nmi_redirect_up');
-  // A kernel side that is to redirect nothing reports nothing of it.
+  // A kernel side without a redirect does not report this metric.
   if (up === undefined) return 'none';
   const mode = up.labels?.['mode'] ?? '';
   return up.value === 1 ? mode : `${mode} (not in place)`;

@@ -1,11 +1,13 @@
 /**
- * All answers of the metadata address, from one closed table. A reason determines the status, the OAuth
- * error code and `Retry-After`; the same word is the metric label and the log field.
+ * All answers of the metadata address, from one closed table. A reason determines the status, the
+ * OAuth error code and `Retry-After`; the same word is the metric label and the log field.
  *
- * The statuses are chosen for the behaviour of real clients:
- * - 400 is permanent: no client retries it and credential chains move on, so never for a transient state.
+ * The statuses are chosen for the behavior of real clients:
+ * - 400 is permanent: no client retries it and credential chains move on, so never for a transient
+ *   state.
  * - 503 and 429 are retried by every client that retries at all, and by Azure SDKs only with
- *   `Retry-After`, so they always carry it. No other status does: MSAL replays any answer that has it.
+ *   `Retry-After`, so they always carry it. No other status does: MSAL replays any answer that has
+ *   it.
  * - never 410 (some clients wait 70 s), never 404 for identity state, and never the word
  *   "unreachable" in a 403, which clients take for "no managed identity here".
  * - every error is JSON: MSAL for Node fails without retry on anything else.
@@ -99,7 +101,10 @@ const metadataHeaderMissing: Answer = {
   body: '{"error":"invalid_request","error_description":"Required metadata header not specified"}',
 };
 
-/** Replaces "unreachable" in a 403, which clients look for: a policy's text or a pod's name may contain it. */
+/**
+ * Replaces "unreachable" in a 403, which clients look for: a policy's text or a pod's name may
+ * contain it.
+ */
 const gone = 'un-reachable';
 
 /** Fields of Entra ID's error besides error and description; relayed unchanged. */

@@ -1,7 +1,7 @@
 /**
- * A deadline that can be moved, combined with the caller's signal. It adds one listener to that signal
- * and removes it: `AbortSignal.any` on a signal that lives as long as the process keeps every derived
- * signal reachable.
+ * A deadline that can be moved, combined with the caller's signal. It adds one listener to that
+ * signal and removes it: `AbortSignal.any` on a signal that lives as long as the process keeps
+ * every derived signal reachable.
  */
 import type { Clock } from '../../cache/clock.ts';
 

@@ -6,7 +6,9 @@ export interface Debounced extends Disposable {
   trigger(): void;
 }
 
-/** @param delayMs from the first trigger after the last run; 0 is the next turn of the event loop. */
+/**
+ * @param delayMs from the first trigger after the last run; 0 is the next turn of the event loop.
+ */
 export function debounce(clock: Clock, delayMs: number, run: () => void): Debounced {
   let disarm: (() => void) | undefined;
   return {

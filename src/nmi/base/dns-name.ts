@@ -8,8 +8,8 @@ export function isDnsLabel(text: string): boolean {
 }
 
 /**
- * A DNS subdomain, such as the name of most objects: at most 253 characters. The API server limits the
- * whole name and not each label.
+ * A DNS subdomain, such as the name of most objects: at most 253 characters. The API server limits
+ * the whole name and not each label.
  */
 export function isDnsSubdomain(text: string): boolean {
   return text.length <= 253 && text.split('.').every((each) => part.test(each));

@@ -1,6 +1,6 @@
 /**
- * Values that expire, each at its own time: at most `max`, with LRU eviction. An expired value is removed
- * from memory by a timer, since some values are secret.
+ * Values that expire, each at its own time: at most `max`, with LRU eviction. An expired value is
+ * removed from memory by a timer, since some values are secret.
  */
 import type { Clock } from '../../cache/clock.ts';
 import { TimerQueue, type QueuedTimer } from '../../cache/token/timer-queue.ts';

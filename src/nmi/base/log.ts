@@ -1,6 +1,6 @@
 /**
- * The logger's interface for the parts of the agent. Messages are constant and lower case, variable data
- * is in fields, and no field ever contains a token, a secret or a full client id.
+ * The logger's interface for the parts of the agent. Messages are constant and lower case, variable
+ * data is in fields, and no field ever contains a token, a secret or a full client id.
  */
 export type LogFields = Readonly<Record<string, unknown>>;
 
@@ -12,8 +12,8 @@ export interface Log {
 }
 
 /**
- * The resource of a request, if it looks like one. A caller may send anything as resource, even a token,
- * which must not reach a log.
+ * The resource of a request, if it looks like one. A caller may send anything as resource, even a
+ * token, which must not reach a log.
  */
 export function loggableResource(resource: string): string {
   const isUri = /^[a-z][a-z0-9+.-]{1,20}:\/\/[A-Za-z0-9._:/-]{1,200}$/i.test(resource);
@@ -27,8 +27,8 @@ export function loggablePath(path: string): string {
 }
 
 /**
- * A client id in the replaced system's format: first and last four characters. Short texts are returned
- * unchanged, as in the replaced system.
+ * A client id in the replaced system's format: first and last four characters. Short texts are
+ * returned unchanged, as in the replaced system.
  */
 export function redactClientId(clientId: string): string {
   if (clientId.length < 8) return clientId;

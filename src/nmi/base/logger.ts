@@ -1,6 +1,6 @@
 /**
- * The only file that uses pino. Lines go to standard output synchronously: the volume is low by design,
- * and the lines before a crash must not be lost.
+ * The only file that uses pino. Lines go to standard output synchronously: the volume is low by
+ * design, and the lines before a crash must not be lost.
  */
 import { pino, symbols } from 'pino';
 import type { Log, LogFields } from './log.ts';

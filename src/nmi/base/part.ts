@@ -1,6 +1,6 @@
 /**
- * Conditions and metrics of a long-lived part of the agent. The agent collects them from every part, so a
- * new condition or gauge is defined in its own part and nowhere else.
+ * Conditions and metrics of a long-lived part of the agent. The agent collects them from every
+ * part, so a new condition or gauge is defined in its own part and nowhere else.
  */
 import type { Condition } from './readiness.ts';
 

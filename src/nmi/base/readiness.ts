@@ -1,6 +1,6 @@
 /**
- * Named conditions under which the agent serves this node. `/readyz` reports the unmet ones and their
- * problems.
+ * Named conditions under which the agent serves this node. `/readyz` reports the unmet ones and
+ * their problems.
  */
 export interface Condition {
   readonly name: string;
@@ -13,7 +13,9 @@ export interface Readiness {
   readonly missing: Readonly<Record<string, string>>;
 }
 
-/** The page of `/readyz?verbose`, in the API server's format: one line per condition, then details. */
+/**
+ * The page of `/readyz?verbose`, in the API server's format: one line per condition, then details.
+ */
 export function describeReadiness(
   parts: readonly {
     readonly conditions?: readonly Condition[];

@@ -1,6 +1,6 @@
 /**
- * The meaning of each reason, how to check it, how to fix it and who can. docs/reasons.md, `nmi reasons`
- * and `kubectl nmi` print it. Pure.
+ * The meaning of each reason, how to check it, how to fix it and who can. docs/reasons.md, `nmi
+ * reasons` and `kubectl nmi` print it. Pure.
  */
 import type { RefusalReason } from './answers.ts';
 
@@ -8,7 +8,10 @@ export interface ReasonGuide {
   readonly means: string;
   readonly check: string;
   readonly fix: string;
-  /** Who can fix it: the team of the application, the namespace or the cluster, or an Azure administrator. */
+  /**
+   * Who can fix it: the team of the application, the namespace or the cluster, or an Azure
+   * administrator.
+   */
   readonly who: 'application' | 'namespace' | 'cluster' | 'Azure' | 'project' | 'nobody';
 }
 

@@ -1,6 +1,6 @@
 /**
- * The seconds of a `Retry-After` header, which is a number or a date; at most `maxS`. `undefined` if the
- * header is absent or unreadable.
+ * The seconds of a `Retry-After` header, which is a number or a date; at most `maxS`. `undefined`
+ * if the header is absent or unreadable.
  */
 export function parseRetryAfter(
   header: string | readonly string[] | undefined,

@@ -1,6 +1,6 @@
 /**
- * At most one call per key at a time. A waiter that leaves early does not cancel the call, whose result
- * serves the others. So the call needs its own timeout.
+ * At most one call per key at a time. A waiter that leaves early does not cancel the call: its
+ * result serves the others. So the call needs its own timeout.
  */
 import { untilAborted } from './deadline.ts';
 
@@ -12,8 +12,8 @@ export class SingleFlight<T> {
   }
 
   /**
-   * Waits for the running call of the key, or begins one. Rejects with the call's error, or with the
-   * signal's reason as soon as the signal aborts.
+   * Waits for the running call of the key, or begins one. Rejects with the call's error, or with
+   * the signal's reason as soon as the signal aborts.
    */
   share(key: string, begin: () => Promise<T>, signal?: AbortSignal): Promise<T> {
     const call = this.#calls.get(key) ?? this.#begin(key, begin);

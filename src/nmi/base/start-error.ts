@@ -7,7 +7,8 @@ export type StartErrorCode = 'CONFIG' | 'UNAVAILABLE';
 export class StartError extends CodedError<StartErrorCode> {
   /**
    * @param problem the failure and its object, as a clause.
-   * @param remedy what an operator can do, as a clause that names a flag, a file, a command or an object.
+   * @param remedy what an operator can do, as a clause that names a flag, a file, a command or an
+   * object.
    */
   constructor(code: StartErrorCode, problem: string, remedy: string, cause?: unknown) {
     const reason = cause instanceof Error ? `: ${cause.message}` : '';

@@ -1,13 +1,15 @@
 /**
- * Keeps the conditions of all identities and bindings equal to what the agents make of them. Only
- * the Lease holder runs it.
+ * Keeps the conditions of all identities and bindings equal to the agents' evaluation. Only the
+ * Lease holder runs it.
  *
  * 1. An object is written when its conditions differ, and at most once in `sameObjectMs`; changes
- *    within a second are one. Ten requests a second at most, since every node's watch gets each.
- * 2. Namespaces take turns, so one whose objects never rest delays another by one request.
- * 3. A write is of the version that was evaluated or fails. What fails is evaluated again; what the
- *    server rejects waits for the next change of the object.
- * 4. Evaluation is cut into pieces: this thread answers pods.
+ *    within a second are merged. Ten requests a second at most, since every node's watch receives
+ *    each.
+ * 2. Namespaces take turns, so a namespace with constantly changing objects delays another by one
+ *    request.
+ * 3. A write applies to the version that was evaluated or fails. After a failure the object is
+ *    evaluated again; after a rejection by the server, at its next change.
+ * 4. Evaluation is split into pieces: this thread serves pods.
  */
 import type { Clock } from '../../cache/clock.ts';
 import { fullName, type ObjectName } from '../../cache/index/object-name.ts';
@@ -50,7 +52,7 @@ export interface ConditionWriterOptions {
   readonly support: StatusSupport;
   /** Everything that conditions depend on has been listed. */
   readonly isSynced: () => boolean;
-  /** No other agent can be writing now. */
+  /** No other agent can write now. */
   readonly isLeader: () => boolean;
   readonly counts: WriteCounts;
   readonly clock: Clock;
@@ -63,30 +65,30 @@ const requestEveryMs = 100;
 const settleMs = 1_000;
 const sameObjectMs = 10_000;
 const sweepMs = 60_000;
-/** For new definitions, which an administrator applies. */
+/** Pause between checks for new definitions, which an administrator applies. */
 const lookAgainMs = 60_000;
 const forbiddenPauseMs = 600_000;
 const failureBackoff = { baseMs: 1_000, capMs: 60_000 } as const;
 const callTimeoutMs = 10_000;
-/** In one piece, some 0.5 ms. */
+/** Evaluations per piece, some 0.5 ms. */
 const evaluationsAtOnce = 20;
 const pieceMs = 20;
 
-/** What an object needs; undefined is nothing. */
+/** The next step for an object; undefined if there is none. */
 type Step =
   | { readonly kind: 'check'; readonly secret: ObjectName }
   | { readonly kind: 'write'; readonly object: Observed<unknown>; readonly wanted: Wanted }
   | undefined;
 
 type Wanted = readonly Condition[];
-/** Conditions, or the Secret that has to be looked at first. */
+/** Conditions, or the Secret that has to be checked first. */
 type Evaluation = Wanted | ObjectName;
 
 export class ConditionWriter implements AsyncDisposable {
   readonly #options: ConditionWriterOptions;
   readonly #findings: SecretFindings;
   readonly #queue = new FairQueue<string>();
-  /** When objects were written, of the last seconds. */
+  /** When objects were written in the last seconds. */
   readonly #writtenAtMs = new Map<string, number>();
   readonly #ended = new AbortController();
   readonly #job: Disposable;
@@ -136,7 +138,7 @@ export class ConditionWriter implements AsyncDisposable {
     return pieceMs;
   }
 
-  /** Once a second: what was touched is queued, but for what was written a moment ago. */
+  /** Once a second, queues the touched objects, except those written a moment ago. */
   #settle(nowMs: number): void {
     const { objects } = this.#options;
     if (nowMs < this.#settleAtMs) return;
@@ -155,7 +157,10 @@ export class ConditionWriter implements AsyncDisposable {
     }
   }
 
-  /** Identities with a Secret are evaluated again, as no watch reports that one came or went. */
+  /**
+   * Identities with a Secret are evaluated again, since no watch reports that one was created or
+   * deleted.
+   */
   #sweep(): void {
     const { objects, rules } = this.#options;
     const named = new Set<string>();
@@ -271,7 +276,7 @@ export class ConditionWriter implements AsyncDisposable {
       if (this.#ended.signal.aborted) throw error;
       const outcome = outcomeOf(error);
       counts[outcome] += 1;
-      // What was deleted, or rejected, comes with its next change.
+      // A deleted or rejected object is evaluated again at its next change.
       if (outcome === 'conflict' || outcome === 'forbidden' || outcome === 'failed') {
         objects.touch(key);
       }
@@ -281,7 +286,7 @@ export class ConditionWriter implements AsyncDisposable {
     }
   }
 
-  /** Once between two looks at the definitions. */
+  /** Once between two checks of the definitions. */
   #logOnce(kind: ObservedKind, object: ObjectName, error: unknown): void {
     if (this.#hasLogged) return;
     this.#hasLogged = true;
@@ -300,6 +305,6 @@ function outcomeOf(error: unknown): Exclude<WriteOutcome, 'written'> {
   if (error.code === 'NOT_FOUND') return 'deleted';
   if (error.code === 'FORBIDDEN') return 'forbidden';
   if (error.status === 409) return 'conflict';
-  // Of an object that the definition's rules refuse now, and took when it was made.
+  // The definition's rules refuse an object now that they accepted when it was created.
   return error.status === 400 || error.status === 422 ? 'rejected' : 'failed';
 }

@@ -1,7 +1,7 @@
 /**
- * Status conditions of an object: what is to be there, what is there, and whether the two differ.
- * Of what is there only a digest is kept, and when each condition last changed: the Lease holder
- * knows tens of thousands of objects. Pure.
+ * Status conditions of an object: the wanted ones, the existing ones, and whether the two differ.
+ * Only a digest of the existing ones is kept, and when each last changed: the Lease holder stores
+ * tens of thousands of objects. Pure.
  */
 import { hash } from 'node:crypto';
 import type { Reason } from '../base/answers.ts';
@@ -16,9 +16,9 @@ export type ConditionStatus = (typeof statuses)[number];
 export interface Condition {
   readonly type: ConditionType;
   readonly status: ConditionStatus;
-  /** What a pod is answered with because of it. */
+  /** The reason of the answer that a pod gets because of it. */
   readonly reason: Reason;
-  /** What is wrong and how to fix it; empty when nothing is. */
+  /** What is wrong and how to fix it; empty if nothing is. */
   readonly message: string;
 }
 
@@ -26,12 +26,12 @@ export interface Condition {
 interface ExistingCondition {
   readonly type: ConditionType;
   readonly status: ConditionStatus;
-  /** As it is written there. */
+  /** As written in the object. */
   readonly since: string;
 }
 
 export interface ExistingConditions {
-  /** Of conditions of our types, with the generation that they are about. */
+  /** Digest of the conditions of our types, including the generation that they are about. */
   readonly digest: string;
   readonly each: readonly ExistingCondition[];
 }
@@ -72,12 +72,12 @@ function digestOfParts(parts: readonly Part[]): string {
   return hash('sha1', texts.join('\n'), 'base64');
 }
 
-/** Entries of a list that is longer are not looked at: ours are at most three. */
+/** Further entries of a list are ignored: ours are at most three. */
 const maxEntries = 16;
-/** A time of Kubernetes. */
+/** Kubernetes' format of a time. */
 const timePattern = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/;
 
-/** @param status of an object, written by anyone who may. */
+/** @param status of an object; not trusted, since other programs may write it. */
 export function parseConditions(status: unknown): ExistingConditions {
   const list: unknown = asRecord(status)?.['conditions'];
   const entries: readonly unknown[] = Array.isArray(list) ? list.slice(0, maxEntries) : [];
@@ -85,7 +85,7 @@ export function parseConditions(status: unknown): ExistingConditions {
   const each: ExistingCondition[] = [];
   for (const entry of entries) {
     const record = asRecord(entry);
-    // The table's own texts, so that none of the object's is kept.
+    // The table's own strings, so that none of the object's is kept in memory.
     const type = types.find((known) => known === record?.['type']);
     if (type === undefined) continue;
     const text = stringAt(record, 'status');
@@ -103,7 +103,7 @@ export function parseConditions(status: unknown): ExistingConditions {
   return { digest: digestOfParts(parts), each };
 }
 
-/** The list to write. A condition whose status stays keeps its time. */
+/** The list to write. A condition with an unchanged status keeps its time. */
 export function renderConditions(
   conditions: readonly Condition[],
   generation: number,

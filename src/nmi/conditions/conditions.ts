@@ -1,7 +1,7 @@
 /**
  * Status conditions on `AzureIdentity` and `AzureIdentityBinding`, so that `kubectl get`, `kubectl
- * wait` and GitOps tools show what the agents make of them. One agent of the cluster, elected by a
- * Lease, watches both kinds with their status and writes. What it fails to write costs no pod a token.
+ * wait` and GitOps tools show how the agents evaluate them. One agent of the cluster, elected by a
+ * Lease, watches both kinds with their status and writes. A failed write costs no pod a token.
  */
 import { randomUUID } from 'node:crypto';
 import type { Clock } from '../../cache/clock.ts';
@@ -21,7 +21,7 @@ import { observing } from './observed.ts';
 import { ObservedObjects } from './observed-objects.ts';
 import { groupPath, kinds, StatusSupport } from './status-support.ts';
 
-/** Of the Lease in the agent's namespace; the manifests' role names it. */
+/** Name of the Lease in the agent's namespace; the manifests' role names it. */
 export const leaseName = 'entra-pod-identity-conditions';
 
 export interface ConditionsOptions {
@@ -70,7 +70,7 @@ export class Conditions implements Part, AsyncDisposable {
   }
 
   samples(): readonly Sample[] {
-    // An agent that takes no part in the election says nothing of who holds the Lease.
+    // An agent that takes no part in the election reports nothing about the Lease holder.
     if (this.#election === undefined) return [];
     return [
       { metric: 'nmi_conditions_leader', value: this.#election.isLeader ? 1 : 0 },

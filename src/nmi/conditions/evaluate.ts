@@ -1,8 +1,8 @@
 /**
  * What is right and wrong with an `AzureIdentity` and an `AzureIdentityBinding`, as conditions, by
- * the same parser, the same rules and the same reasons by which the agents answer pods. Pure.
+ * the same parser, rules and reasons as the agents' answers to pods. Pure.
  *
- * Not known here, and in no condition: whether Azure assigned an identity to the nodes, and whether
+ * Unknown here, and in no condition: whether Azure assigned an identity to the nodes, and whether
  * Entra ID accepts a credential.
  */
 import { bindingLabel } from '../../cache/index/binding-label.ts';
@@ -18,7 +18,7 @@ import { secretOf } from '../sources/entra/credentials/kinds.ts';
 import { isFalse, isTrue, isUnknown, type Condition, type ConditionType } from './condition.ts';
 import type { Observed } from './observed.ts';
 
-/** What a look at a Secret found; `unavailable` is no finding. */
+/** The result of a check of a Secret; `unavailable` is no finding. */
 export type SecretFinding = Exclude<SecretAccess, { readonly kind: 'unavailable' }>;
 
 export interface Rules {
@@ -26,7 +26,7 @@ export interface Rules {
   readonly owners: IdentityOwners;
 }
 
-/** The Secret whose existence an identity's conditions depend on. */
+/** The Secret that an identity's conditions depend on. */
 export function secretOfIdentity(
   { parsed }: Observed<Identity>,
   { upstreams }: Pick<Rules, 'upstreams'>,
@@ -37,7 +37,7 @@ export function secretOfIdentity(
   return secretOf(choice.upstream.credential);
 }
 
-/** @param secret what is known of `secretOfIdentity`; without one it does not matter. */
+/** @param secret the finding for `secretOfIdentity`; ignored if there is no such Secret. */
 export function conditionsOfIdentity(
   { parsed }: Observed<Identity>,
   secret: SecretFinding | undefined,
@@ -80,15 +80,15 @@ function conditionOfSecret(secret: SecretFinding | undefined): Condition {
   }
 }
 
-/** An identity that a binding names: itself, and its condition `Ready`. */
+/** An identity that a binding names, and its condition `Ready`. */
 export interface NamedIdentity {
   readonly identity: Observed<Identity>;
   readonly ready: Condition;
 }
 
 /**
- * @param named undefined when there is no such identity.
- * @param isSurplus more bindings have its selector than count, and it is not among the oldest.
+ * @param named undefined if there is no such identity.
+ * @param isSurplus more bindings have its selector than are used, and it is not among the oldest.
  */
 export function conditionsOfBinding(
   { parsed }: Observed<Binding>,
@@ -130,7 +130,7 @@ function conditionOfName(
   return isFalse(type, reason, ignoredText(`AzureIdentity ${name}`, parsed.reason));
 }
 
-/** What a label of a pod can have as its value. */
+/** A valid value of a pod's label. */
 const labelValue = /^[0-9A-Za-z](?:[-0-9A-Z_a-z.]{0,61}[0-9A-Za-z])?$/;
 
 function conditionOfSelector({ selector }: Binding, isSurplus: boolean): Condition {
@@ -158,7 +158,7 @@ function sentence(clause: string): string {
   return `${clause.charAt(0).toUpperCase()}${clause.slice(1)}.`;
 }
 
-/** Which account a pod runs under makes no identity valid or invalid. */
+/** The pod's service account does not decide whether an identity is valid. */
 function anyAccountOf({ namespace }: Identity): { namespace: string; serviceAccount: string } {
   return { namespace, serviceAccount: 'default' };
 }

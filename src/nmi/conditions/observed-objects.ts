@@ -30,17 +30,17 @@ export class ObservedObjects {
     this.#bindingChanged(before, after),
   );
 
-  /** Bindings in the next two, by uid. */
+  /** Bindings in the next two maps, by uid. */
   readonly #filed = new Map<string, Binding>();
   readonly #bindingsByIdentity = new Multimap<Binding>();
   readonly #bindingsBySelector = new Multimap<Binding>();
-  /** The uids of bindings that count, for selectors that have too many. */
+  /** The uids of bindings that are used, for selectors that have too many. */
   readonly #counting = new Map<string, ReadonlySet<string>>();
   #touched = new Set<string>();
   readonly #touchedSelectors = new Set<string>();
   #isOwnersTouched = false;
 
-  /** Has it evaluated again. */
+  /** Marks the object for evaluation. */
   touch(key: string): void {
     this.#touched.add(key);
   }
@@ -50,14 +50,15 @@ export class ObservedObjects {
     for (const object of all) this.touch(workKey(kind, object));
   }
 
-  /** An `AzureIdentityGrant` has changed, of which any identity may depend. */
+  /** An `AzureIdentityGrant` has changed, and any identity may depend on it. */
   touchOwners(): void {
     this.#isOwnersTouched = true;
   }
 
-  /** Keys of what was touched since the last time; an object may be deleted since. */
+  /** Keys touched since the last call; an object may have been deleted since. */
   takeTouched(): ReadonlySet<string> {
-    // Once for all changes since: who makes bindings come and go decides how many share a selector.
+    // Once for all changes since the last call: the user who creates and deletes bindings decides
+    // how many share a selector.
     for (const selector of this.#touchedSelectors) {
       for (const binding of this.#bindingsBySelector.of(selector)) {
         this.touch(workKey('binding', binding));
@@ -71,7 +72,7 @@ export class ObservedObjects {
     return touched;
   }
 
-  /** More bindings have its selector than count, and it is not among the oldest. */
+  /** More bindings have its selector than are used, and it is not among the oldest. */
   isSurplus(binding: Binding): boolean {
     const key = objectKey(binding.namespace, binding.selector);
     const counting = this.#counting.get(key) ?? this.#count(key);
@@ -97,7 +98,7 @@ export class ObservedObjects {
     if (after !== undefined) this.touch(workKey('binding', after));
     const filed = before === undefined ? undefined : this.#filed.get(before.uid);
     const next = after?.parsed.ok === true ? after.parsed.value : undefined;
-    // Nearly always its conditions alone have changed, by our own write.
+    // Nearly always only its conditions have changed, by our own write.
     if (filed !== undefined && next !== undefined && isSameObject(filed, next)) return;
     if (filed !== undefined) {
       this.#filed.delete(filed.uid);
@@ -110,7 +111,10 @@ export class ObservedObjects {
     this.#bindingsBySelector.add(this.#touchSelector(next), next);
   }
 
-  /** The key of its selector. Others of the selector may count now, if it has too many. */
+  /**
+   * Returns the key of its selector. Other bindings of the selector may be used now, if it has too
+   * many.
+   */
   #touchSelector({ namespace, selector }: Binding): string {
     const key = objectKey(namespace, selector);
     if (this.#counting.delete(key)) this.#touchedSelectors.add(key);

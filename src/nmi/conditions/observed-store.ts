@@ -1,9 +1,9 @@
-/** Observed objects of one kind by namespace and name. Another version of one is a change. */
+/** Observed objects of one kind by namespace and name. A new version of an object is a change. */
 import { objectKey } from '../../cache/index/object-name.ts';
 import type { ObjectRef, ObjectStore } from '../../cache/index/objects.ts';
 import type { Observed } from './observed.ts';
 
-/** What was before and what is now; `after` is undefined for a deletion. */
+/** The object before and after; `after` is undefined for a deletion. */
 export type OnChanged<T> = (
   before: Observed<T> | undefined,
   after: Observed<T> | undefined,

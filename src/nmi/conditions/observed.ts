@@ -1,18 +1,24 @@
-/** An object as the Lease holder watches it: what the agent makes of it, and its conditions now. Pure. */
+/**
+ * An object as the Lease holder watches it: how the agent parses it, and its current conditions.
+ * Pure.
+ */
 import type { ObjectRef, StoredObject } from '../../cache/index/objects.ts';
 import { asRecord, stringAt } from '../base/json-value.ts';
 import type { Parse, Parsed } from '../kube/watch/parse.ts';
 import { parseConditions, type ExistingConditions } from './condition.ts';
 
-/** Its version is that of the watch's latest event: a write is of this version or fails. */
+/** Its version is that of the watch's latest event: a write applies to this version or fails. */
 export interface Observed<T> extends StoredObject {
-  /** Of the spec; 0 where the server counts none. */
+  /** Generation of the spec; 0 if the server counts none. */
   readonly generation: number;
   readonly parsed: Parsed<T>;
   readonly conditions: ExistingConditions;
 }
 
-/** The kind's parser for objects with their conditions. What an agent ignores is observed too. */
+/**
+ * The kind's parser for objects with their conditions. Objects that an agent ignores are observed
+ * too.
+ */
 export function observing<T extends ObjectRef>(parse: Parse<T>): Parse<Observed<T>> {
   return (raw) => {
     const parsed = parse(raw);

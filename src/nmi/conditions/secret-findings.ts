@@ -1,6 +1,6 @@
 /**
- * What the Lease holder found when it looked whether Secrets exist and can be read: names alone,
- * nothing of what a Secret holds. A finding lasts for a while, since nobody reports a change.
+ * What the Lease holder found when it checked whether Secrets exist and are readable: names only,
+ * no content of a Secret. A finding is valid for a while, since changes are not reported.
  */
 import type { Clock } from '../../cache/clock.ts';
 import { fullName, type ObjectName } from '../../cache/index/object-name.ts';
@@ -9,11 +9,11 @@ import type { SecretFinding } from './evaluate.ts';
 interface Kept {
   readonly finding: SecretFinding;
   readonly atMs: number;
-  /** When it was first found like this. */
+  /** When this finding was first made. */
   readonly sinceMs: number;
 }
 
-/** A Secret that can be read stays so as a rule; what is missing is being created. */
+/** A readable Secret usually remains readable; a missing one is probably being created. */
 const lifeMs = { least: 60_000, most: 1_800_000 };
 
 export class SecretFindings {
@@ -28,13 +28,13 @@ export class SecretFindings {
     return this.#kept.size;
   }
 
-  /** Undefined when it has to be looked at. */
+  /** Undefined if it has to be checked. */
   get(secret: ObjectName): SecretFinding | undefined {
     const kept = this.#kept.get(fullName(secret));
     if (kept === undefined) return undefined;
     const { least, most } = lifeMs;
     const nowMs = this.#clock.monotonicMs();
-    // What has been missing for an hour is looked at every half an hour, not every minute.
+    // A Secret that has been missing for an hour is checked every half hour, not every minute.
     const life =
       kept.finding.kind === 'readable'
         ? most
@@ -50,7 +50,7 @@ export class SecretFindings {
     this.#kept.set(key, { finding, atMs: nowMs, sinceMs });
   }
 
-  /** Forgets what no identity names any more. @param named by `fullName`. */
+  /** Drops findings of Secrets that no identity names any more. @param named by `fullName`. */
   keepOnly(named: ReadonlySet<string>): void {
     for (const key of this.#kept.keys()) if (!named.has(key)) this.#kept.delete(key);
   }

@@ -1,7 +1,7 @@
 /**
- * Which kinds take conditions. The definitions of aad-pod-identity have no status subresource, and
- * those of our first releases drop the conditions of a status: such objects are left alone, the log
- * names the remedy once, and a later look finds definitions that were applied since.
+ * Which kinds accept conditions. The definitions of aad-pod-identity have no status subresource,
+ * and those of our first releases drop the conditions of a status: such objects are not changed,
+ * the log names the remedy once, and a later check finds definitions that were applied since.
  */
 import { asRecord, stringAt } from '../base/json-value.ts';
 import type { Log } from '../base/log.ts';
@@ -28,8 +28,8 @@ export class StatusSupport {
   }
 
   /**
-   * @param list what `groupPath` answers with.
-   * @returns kinds that take conditions now and did not before.
+   * @param list the answer of `groupPath`.
+   * @returns kinds that accept conditions now and did not before.
    */
   learn(list: unknown): readonly ObservedKind[] {
     const resources: unknown = asRecord(list)?.['resources'];

@@ -109,7 +109,7 @@ function collisions(config: Config, given: GivenTexts): readonly string[] {
   return [...portCollisions(config, given), ...addressCollisions(config, given)];
 }
 
-/** The kubelet probes the addresses of the pod: a port of both pages is open on all. */
+/** The kubelet probes the pod's addresses, so a port of both pages is open on all of them. */
 function addressCollisions(config: Config, given: GivenTexts): readonly string[] {
   const { metricsAddress, metricsPort, probePort } = config;
   if (metricsAddress === '' || metricsPort === 0 || metricsPort !== probePort) return [];

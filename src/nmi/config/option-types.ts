@@ -1,4 +1,7 @@
-/** Types of options: each parses a text, and describes the allowed values for help, errors and chart. */
+/**
+ * Types of options: each parses a text, and describes the allowed values for help, errors and
+ * chart.
+ */
 import { isIP, isIPv4 } from 'node:net';
 import { parseDuration } from './duration.ts';
 
@@ -15,8 +18,8 @@ export interface OptionType<T> {
   /** Set for a string. */
   readonly pattern?: RegExp;
   /**
-   * A text that `parse` reads as this value. Undefined for free texts, which may be a path, an address or
-   * a secret and must not be published.
+   * A text that `parse` reads as this value. Undefined for free texts, which may be a path, an
+   * address or a secret and must not be published.
    */
   show?(value: T): string;
 }

@@ -1,6 +1,6 @@
 /**
- * The only table of options. `Config`, the command line, the `NMI_*` environment variables, `--help`,
- * docs/flags.md and the chart's values are derived from it.
+ * The only table of options. `Config`, the command line, the `NMI_*` environment variables,
+ * `--help`, docs/flags.md and the chart's values are derived from it.
  */
 import { isDnsSubdomain } from '../base/dns-name.ts';
 import { cloudNames, parseOrigin } from '../sources/entra/clouds.ts';
@@ -36,7 +36,7 @@ interface OptionRow {
   readonly help: string;
   /** The option also applies to `nmi redirect`. */
   readonly isOfRedirect?: true;
-  /** Further environment variables; the first that is set counts. */
+  /** Further environment variables; the first that is set is used. */
   readonly otherVariables?: readonly string[];
 }
 
@@ -46,7 +46,7 @@ export interface Option extends OptionRow {
   readonly group: string;
 }
 
-/** Parts of the metadata service that are closed to pods unless opened. */
+/** Areas of the metadata service that are closed to pods by default. */
 const metadataAreas = choice(['attested', 'scheduledevents', 'loadbalancer']);
 
 const table = {
@@ -93,7 +93,7 @@ const table = {
     {
       name: 'kubelet-config',
       key: 'kubeletConfigPath',
-      // Not empty: the check would find nothing, and say nothing.
+      // Not empty: the check would find nothing, and report nothing.
       type: path,
       default: '/etc/default/kubelet',
       help: 'File that the kubenet check reads.',
@@ -107,9 +107,10 @@ const table = {
     {
       name: 'address-staleness-limit',
       key: 'addressStalenessLimitMs',
-      // A watch in doubt needs a second or two to prove itself, and may be doubted once in 5 s.
+      // A watch under check needs a second or two to be proven current, and may be checked once in
+      // 5 s.
       type: durationOrNever('10s', '24h'),
-      // An outage of the API server is over by then as a rule, and readiness has been false for long.
+      // Usually an outage of the API server is over by then, and readiness has been false for long.
       default: '15m',
       help: 'Maximum age of pod information when callers are known by address only (all modes but eBPF). When it is older, these pods get 503, because the address may belong to another pod by now. 0 turns the limit off.',
     },
@@ -420,7 +421,7 @@ const table = {
       name: 'handover-socket',
       key: 'handoverSocket',
       isOfRedirect: true,
-      // What is bound beside it has five more characters.
+      // The path that is bound beside it is five characters longer.
       type: pathOrOff(
         /^(?:off|\/[\x21-\x7e]{1,101})$/,
         'an absolute path of at most 102 characters, or off',
@@ -454,7 +455,9 @@ export type Config = {
   readonly [R in Row as R['key']]: NonNullable<ReturnType<R['type']['parse']>>;
 };
 
-/** Flags of the replaced system that change nothing here: accepted with any value, logged at start. */
+/**
+ * Flags of the replaced system that change nothing here: accepted with any value, logged at start.
+ */
 export const ignoredFlags: readonly IgnoredFlag[] = [
   ...ignored('connections that predate the redirect are always cut', {
     booleans: ['enable-conntrack-deletion'],

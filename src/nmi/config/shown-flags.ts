@@ -1,12 +1,12 @@
-/** The flags that are in force, as anybody who reaches a page of the agent may read them. */
+/** The flags in force, in a form that any client of the agent's pages may read. */
 import type { Config } from './config.ts';
 import { hasFlag, options, type Option } from './options.ts';
 
 const redacted = '<redacted>';
 
 /**
- * By name, sorted, at their effective values. Of a free text, which may be a path, an address or a
- * secret, only the default is shown: that one is in the documentation of every agent.
+ * By name, sorted, with their effective values. For a free text, which may be a path, an address or
+ * a secret, only the default is shown, which is in every agent's documentation.
  */
 export function shownFlags(config: Config): ReadonlyMap<string, string> {
   const values: Readonly<Record<string, unknown>> = config;

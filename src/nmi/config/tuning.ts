@@ -1,26 +1,30 @@
 /**
- * Limits with one right value, which are therefore not options. Tests and benchmarks in the same process
- * pass others as `AgentOptions.tuning`.
+ * Limits with one right value, which are therefore not options. Tests and benchmarks in the same
+ * process pass others as `AgentOptions.tuning`.
  */
 export const tuning = {
-  /** Three misses: a watch that works is proven current every 101 s at the latest. */
+  /** Three missed proofs: a working watch is proven current at least every 101 s. */
   watchStalenessLimitMs: 300_000,
   /**
    * Bindings are created beside their pods: while a pod, its label or its binding is younger than
-   * this, a missing object is answered 503, so that clients retry; later it is a mistake, and 400.
+   * this, a missing object is answered with 503, so that clients retry; later it is a mistake, and
+   * 400.
    */
   bindingGraceMs: 60_000,
-  /** A pod's first request is often ahead of the watch that announces the pod. */
+  /** A pod's first request often arrives before the watch's event for the pod. */
   lateObjectWaitMs: 2_000,
-  /** As long as one token request may take; the manifests give 30 s to the whole stop. */
+  /** As long as one token request may take; the manifests allow 30 s for the whole stop. */
   drainTimeoutMs: 10_000,
-  /** An agent that shares its listening socket leaves the connections to the other one until it knows the pods. */
+  /**
+   * An agent that shares its listening socket leaves the connections to the other agent until its
+   * watches have synced.
+   */
   acceptWaitMs: 30_000,
   /** 80 tokens for each of 250 pods. */
   tokenCacheSize: 20_000,
   /** For one fetch, retries and queueing included. */
   imdsTimeoutMs: 10_000,
-  /** For one token, the reading of its credential included. */
+  /** For one token, including reading its credential. */
   entraTimeoutMs: 10_000,
 };
 

@@ -1,4 +1,4 @@
-/** `nmi explain` of a running agent: its socket, asked about what the agent knows now. */
+/** `nmi explain` of a running agent: a socket that returns the agent's current state. */
 import type { Clock } from '../../cache/clock.ts';
 import type { Logger } from '../base/logger.ts';
 import type { Part } from '../base/part.ts';

@@ -1,7 +1,7 @@
 /**
- * The trail of a request without the request: which pod, what binds it, which identities, and what
- * it would be answered now. Everything is decided by the functions that answer requests, so the two
- * cannot differ. Pure: changes nothing, fetches nothing, and counts as no use of a token.
+ * Traces a request without sending it: which pod, what binds it, which identities, and what the
+ * answer would be now. All decisions are made by the functions that answer requests, so the two
+ * cannot differ. Pure: changes nothing, fetches nothing, and does not count as a use of a token.
  */
 import { fullName } from '../../cache/index/object-name.ts';
 import { bindingLabelOf } from '../../cache/index/binding-label.ts';
@@ -44,31 +44,31 @@ import type { EntraIdentity } from '../sources/entra/entra-identity.ts';
 import type { BrokeredStatus, TokenBroker } from '../tokens/broker.ts';
 import { identityKey } from '../grants/cache-key.ts';
 
-/** All that an explanation looks at. */
+/** The inputs of an explanation. */
 export interface ExplainContext {
   readonly clusterState: GrantState;
   readonly policy: GrantPolicy;
   readonly broker: Pick<TokenBroker, 'describe'>;
-  /** The clients that a pod was seen to use; undefined where no requests are seen. */
+  /** The clients that a pod was seen to use; undefined if requests are not observed. */
   readonly clientsOf?: (podUid: string) => readonly string[];
-  /** Limits that a pod went beyond lately; the same. */
+  /** Limits that a pod exceeded lately; undefined likewise. */
   readonly throttledOf?: (podUid: string) => readonly Throttling[];
   readonly health: () => NodeHealth;
-  /** Why no caller can be looked up now, or undefined. */
+  /** Why callers cannot be looked up now, or undefined. */
   readonly whyUnavailable: () => string | undefined;
 }
 
-/** The same for one question. */
+/** The same for one query. */
 interface Asked extends ExplainContext {
   readonly resource: string | undefined;
   /** The time, on the clock that stamped the objects. */
   readonly nowWallMs: number;
 }
 
-/** A node has 250 pods at most, unless somebody raised that. */
+/** A node has at most 250 pods, unless this limit was raised. */
 const maxPods = 1_000;
 const maxListed = 100;
-/** Callers may ask for any text as a resource. */
+/** Callers may send any text as a resource. */
 const maxTokens = 20;
 const unnamed: IdentitySelector = { kind: 'none' };
 
@@ -176,7 +176,7 @@ function authorizeAs(
   return authorize(pod, { resource, selector }, clusterState, policy, nowWallMs);
 }
 
-/** What a request comes to: the caller first, then the grant, then what memory says. */
+/** The outcome of a request: the caller first, then the grant, then the cache. */
 function classify(pod: Pod, authorization: Authorization, sight: Asked): Outcome {
   const obstacle = pod.hostNetwork ? obstacleOnNode(sight) : obstacleAt(pod, sight);
   if (obstacle !== undefined) return obstacle;
@@ -190,7 +190,7 @@ function classify(pod: Pod, authorization: Authorization, sight: Asked): Outcome
   }
 }
 
-/** Where the kernel says who dialled, a pod on the host network is known by its cgroup. */
+/** With eBPF the kernel reports the caller, so a pod on the host network is known by its cgroup. */
 function obstacleOnNode(context: ExplainContext): Outcome | undefined {
   if (context.health().redirect.mode !== 'ebpf') {
     return { kind: 'unreachable', why: 'host-network' };
@@ -202,7 +202,7 @@ function obstacleOnNode(context: ExplainContext): Outcome | undefined {
 }
 
 function obstacleAt(pod: Pod, context: ExplainContext): Outcome | undefined {
-  // The metadata service has no IPv6 address, so that is not where requests come from.
+  // The metadata service has no IPv6 address, so requests come from an IPv4 address.
   const ip = pod.ips.find((each) => !each.includes(':')) ?? pod.ips[0];
   if (ip === undefined) return { kind: 'unreachable', why: 'no-address' };
   const identified = identifyAt(ip, context);
@@ -251,7 +251,7 @@ function bindingsOf(grants: PodGrants | undefined): readonly BindingView[] {
     });
 }
 
-/** Bound ones; else the one that an exception or the service account gives. */
+/** Bound identities; without any, the one from an exception or the service account. */
 function identitiesOf(
   pod: Pod,
   grants: PodGrants | undefined,
@@ -341,7 +341,7 @@ function tokensOf(
     .map(viewToken);
 }
 
-/** Whatever a pod put where a resource belongs, a token of its own included, stays out of this. */
+/** An unusual resource is not shown: a pod may have sent any text, even a token of its own. */
 function viewToken({
   request,
   token,
@@ -381,7 +381,7 @@ function viewAddress(ip: string, context: ExplainContext): AddressView {
   return { ip, refusal: identified.kind === 'pod' ? undefined : viewRefused(identified) };
 }
 
-/** Who a connection from there, opened now, would be taken for. */
+/** The caller that a new connection from this address would be identified as. */
 function identifyAt(ip: string, { clusterState, whyUnavailable }: ExplainContext): Identified {
   const why = whyUnavailable();
   const attestation: Attestation =

@@ -1,35 +1,35 @@
 /**
- * What the agent reports about a pod and about itself, as JSON on its local socket. Names, times and
- * reasons; never a token, a secret or an assertion.
+ * What the agent reports about a pod and about itself, as JSON on its local socket. Names, times
+ * and reasons; never a token, a secret or an assertion.
  */
 import type { PodPhase } from '../../cache/index/objects.ts';
 import type { TokenStatus } from '../../cache/token/cache.ts';
 import type { Reason } from '../base/answers.ts';
 
-/** Grows when a reader of the JSON would misunderstand it. */
+/** Incremented when an old reader would misunderstand the JSON. */
 export const explanationSchema = 1;
 
 export type Explanation = PodExplanation | NodeExplanation | NoPodExplanation;
 
-/** One pod, and what its requests get. */
+/** One pod, and the outcomes of its requests. */
 export interface PodExplanation extends ExplanationBase {
   readonly kind: 'pod';
   readonly pod: PodView;
-  /** How a connection is identified as this pod's. Empty without an address of its own. */
+  /** How connections are identified as this pod's. Empty without an address of its own. */
   readonly addresses: readonly AddressView[];
   /** The value of the binding label; may be empty. */
   readonly label: string | undefined;
-  /** Name of the exception that this pod falls under. */
+  /** Name of the exception that applies to this pod. */
   readonly exception: string | undefined;
-  /** Those that the label matches. */
+  /** Bindings that the label matches. */
   readonly bindings: readonly BindingView[];
-  /** In the order in which a request that names none would take them. */
+  /** In the order in which a request without an identity would select them. */
   readonly identities: readonly IdentityView[];
-  /** The request that names no identity first, then the one asked about. */
+  /** The request without an identity first, then the one of the query. */
   readonly requests: readonly RequestView[];
-  /** What the pod was seen to send requests with: `azsdk-python-identity/1.25.0`, or `other`. */
+  /** The clients that the pod was seen to use: `azsdk-python-identity/1.25.0`, or `other`. */
   readonly clients: readonly string[];
-  /** What looks like a mistake; sentences. */
+  /** Likely mistakes; sentences. */
   readonly hints: readonly string[];
 }
 
@@ -37,15 +37,15 @@ export interface PodExplanation extends ExplanationBase {
 export interface NodeExplanation extends ExplanationBase {
   readonly kind: 'node';
   readonly pods: readonly PodLine[];
-  /** Further pods, left out. */
+  /** Number of further pods, which are left out. */
   readonly omitted: number;
 }
 
-/** Nobody to explain. */
+/** No pod was found. */
 export interface NoPodExplanation extends ExplanationBase {
   readonly kind: 'no-pod';
   readonly problem: string;
-  /** What a connection from the address asked about is answered. */
+  /** The answer to a connection from the address of the query. */
   readonly refusal: RefusalView | undefined;
 }
 
@@ -63,11 +63,13 @@ export interface NodeHealth {
     readonly problem: string | undefined;
   };
   readonly watches: {
-    /** Resources whose first list has not come yet. */
+    /** Resources without a first list. */
     readonly unsynced: readonly string[];
-    /** Milliseconds since the last event on the most silent of them; undefined if one never had any. */
+    /**
+     * Milliseconds since the last event on the most silent of them; undefined if one never had any.
+     */
     readonly silentForMs: number | undefined;
-    /** Those that fail now. */
+    /** Watches that fail now. */
     readonly failing: readonly WatchFailureView[];
   };
 }
@@ -94,7 +96,7 @@ export interface PodView {
 
 export interface AddressView {
   readonly ip: string;
-  /** Undefined when a connection from there is this pod's. */
+  /** Undefined if a connection from there is this pod's. */
   readonly refusal: RefusalView | undefined;
 }
 
@@ -104,10 +106,10 @@ export interface BindingView {
   readonly identityExists: boolean;
 }
 
-/** What tokens are got for. */
+/** An identity that tokens are requested for. */
 export interface IdentityView {
   readonly kind: 'azure-identity' | 'service-account' | 'node';
-  /** Of the AzureIdentity or the service account, without its namespace; else `node`. */
+  /** Name of the AzureIdentity or the service account, without its namespace; else `node`. */
   readonly name: string;
   /** `spec.type`; undefined for anything but an AzureIdentity. */
   readonly type: number | undefined;
@@ -116,20 +118,20 @@ export interface IdentityView {
   readonly upstream: UpstreamView | undefined;
   /** Why it cannot be used. */
   readonly refusal: RefusalView | undefined;
-  /** The identity of the pod that has the same client id and answers in its place. */
+  /** The pod's identity with the same client id that is used instead. */
   readonly shadowedBy: string | undefined;
-  /** What memory holds, by resource. */
+  /** Cached tokens, by resource. */
   readonly tokens: readonly TokenView[];
 }
 
-/** How upstream is asked. Absent texts are empty. */
+/** Where tokens are requested, and with which credential. Absent texts are empty. */
 export interface UpstreamView {
   /** `imds`, or the kind of the credential. */
   readonly source: string;
   readonly authority: string;
   readonly tenantId: string;
   readonly auxiliaryTenantIds: readonly string[];
-  /** The Secret or the service account that the credential is made of; `namespace/name`. */
+  /** The Secret or the service account of the credential; `namespace/name`. */
   readonly credential: string;
 }
 
@@ -145,19 +147,19 @@ export interface TokenView {
 export interface FailureView {
   readonly reason: string;
   readonly description: string;
-  /** Milliseconds during which nobody asks again; 0 when it is over. */
+  /** How long the failure is still cached, in milliseconds; 0 when that is over. */
   readonly heldForMs: number;
 }
 
 export interface RequestView {
-  /** As the query has it; empty for a request that names no identity. */
+  /** As in the query; empty for a request that names no identity. */
   readonly selector: string;
-  /** Undefined for a request of whatever resource. */
+  /** Undefined for a request of any resource. */
   readonly resource: string | undefined;
   readonly outcome: Outcome;
 }
 
-/** What a request comes to now. */
+/** The current outcome of a request. */
 export type Outcome =
   | {
       readonly kind: 'granted';
@@ -165,32 +167,32 @@ export type Outcome =
       readonly identity: string;
       /** Why that one, in a word or two. */
       readonly by: string;
-      /** Where the token would come from; undefined when no resource is named. */
+      /** Source of the token; undefined when no resource is named. */
       readonly from: 'memory' | 'memory-or-upstream' | 'upstream' | undefined;
     }
   | { readonly kind: 'refused'; readonly refusal: RefusalView }
-  /** Its connections are not told apart from the node's, or there are none yet. */
+  /** Its connections cannot be distinguished from the node's, or it has none yet. */
   | { readonly kind: 'unreachable'; readonly why: 'host-network' | 'no-address' };
 
-/** An answer that is no token. */
+/** An answer without a token. */
 export interface RefusalView {
   readonly reason: Reason;
   readonly status: number;
   readonly error: string;
   readonly description: string;
   readonly retryAfterS: number | undefined;
-  /** The request waits for a moment before it is answered so: it may turn. */
+  /** The request waits for a moment before this answer, since the state may change. */
   readonly isWaitedFor: boolean;
 }
 
 export interface PodLine {
   readonly namespace: string;
   readonly name: string;
-  /** Empty before it has one. */
+  /** Empty while it has none. */
   readonly ip: string;
   readonly phase: PodPhase;
   readonly label: string | undefined;
   readonly outcome: Outcome;
-  /** As of one pod; undefined from an agent that does not look. */
+  /** As for one pod; undefined if the agent does not observe requests. */
   readonly clients?: readonly string[];
 }

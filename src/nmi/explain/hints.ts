@@ -1,6 +1,6 @@
 /**
- * What looks like a mistake in the objects of a pod that gets nothing: names that are right but for
- * their letter case or their namespace. Pure; looks at every binding or identity of the cluster.
+ * Likely mistakes in the objects of a pod that gets no token: names that are right except for
+ * letter case or namespace. Pure; scans every binding or identity of the cluster.
  */
 import { fullName } from '../../cache/index/object-name.ts';
 import {
@@ -42,7 +42,7 @@ export function findHints(pod: Pod, index: GrantIndex): readonly string[] {
   }
 }
 
-/** What would be refused by `enforce`; where that is the mode, the refusal itself is shown. */
+/** What `enforce` would refuse; in that mode, the refusal itself is shown. */
 export function findOwnerHints(
   pod: Pod,
   clusterState: Parameters<typeof unownedOfPod>[1],
@@ -53,7 +53,7 @@ export function findOwnerHints(
   );
 }
 
-/** Limits that the pod went beyond in the last minutes, whatever its rights. */
+/** Limits that the pod exceeded in the last minutes, whatever its grants. */
 export function findThrottleHints(throttled: readonly Throttling[]): readonly string[] {
   return throttled.map(
     ({ limit, count, agoMs }) =>

@@ -1,4 +1,4 @@
-/** How redirect and watches are, in a form for people, read when asked. */
+/** The state of redirect and watches in a readable form, determined on demand. */
 import type { NodeHealth } from '../explain/explanation.ts';
 import type { ClusterState } from '../state/cluster-state.ts';
 import type { Kernel } from '../kernel/kernel.ts';

@@ -1,4 +1,4 @@
-/** What `nmi explain` is asked, from the query of a request on the local socket. Pure. */
+/** The query of `nmi explain`, from a request on the local socket. Pure. */
 import { canonicalIp } from '../../cache/index/ip.ts';
 import type { IdentitySelector } from '../grants/grant.ts';
 import { printable } from '../base/printable.ts';
@@ -10,9 +10,9 @@ export interface ExplainQuery {
     | { readonly kind: 'pod'; readonly namespace: string; readonly name: string }
     /** In canonical form. */
     | { readonly kind: 'ip'; readonly ip: string };
-  /** As a request of the pod would have it. */
+  /** As in a request of the pod. */
   readonly selector: IdentitySelector;
-  /** Undefined for whatever resource. */
+  /** Undefined for any resource. */
   readonly resource: string | undefined;
 }
 
@@ -22,7 +22,7 @@ export type ExplainQueryResult =
 
 const known = ['pod', 'ip', 'resource', 'client_id'] as const;
 
-/** @param search the part of a URL behind the question mark. */
+/** @param search the part of a URL after the question mark. */
 export function parseExplainQuery(search: string): ExplainQueryResult {
   const given = new URLSearchParams(search);
   for (const name of given.keys()) {
@@ -35,7 +35,8 @@ export function parseExplainQuery(search: string): ExplainQueryResult {
   if (who.kind === 'node' && (resource !== null || clientId !== null)) {
     return wrong('resource and client_id are of a request of one pod; name it');
   }
-  // Judged by what judges requests; it wants a resource, which does not matter to a grant.
+  // Checked by the parser of token requests; it requires a resource, which does not matter to a
+  // grant.
   const asked = new URLSearchParams({ resource: resource ?? 'any', client_id: clientId ?? '' });
   const parsed = parseTokenQuery(asked.toString(), false);
   if (parsed.kind === 'refused') return wrong(parsed.detail);
@@ -43,7 +44,7 @@ export function parseExplainQuery(search: string): ExplainQueryResult {
   return { ok: true, query: { who, selector, resource: resource ?? undefined } };
 }
 
-/** A text is what is wrong. */
+/** A string is the problem. */
 function parseWho(pod: string | null, ip: string | null): ExplainQuery['who'] | string {
   if (pod !== null && ip !== null) return 'pod and ip exclude each other';
   if (pod !== null) {

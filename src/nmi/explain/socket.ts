@@ -1,7 +1,7 @@
 /**
- * The local socket that `nmi explain` and `nmi ready` read: HTTP over a Unix socket in a folder of the agent's own,
- * for its own user alone. Programs beside the agent that run as its user may ask; pods and
- * the network cannot. The agent works without it, so what is wrong with it is one warning.
+ * The local socket for `nmi explain` and `nmi ready`: HTTP over a Unix socket in a folder of the
+ * agent's own, for its own user alone. Programs beside the agent that run as its user may connect;
+ * pods and the network cannot. The agent works without it, so a problem with it is one warning.
  */
 import { lstat } from 'node:fs/promises';
 import { createServer, type Server, type ServerResponse } from 'node:http';
@@ -14,7 +14,10 @@ import type { Readiness } from '../base/readiness.ts';
 import { networkCode } from '../base/network-code.ts';
 
 export interface ExplainServerOptions {
-  /** Of the socket; its folder, but none above that, is made when it is not there. Empty is off. */
+  /**
+   * Path of the socket; its folder, but none above that, is created if it does not exist. Empty is
+   * off.
+   */
   readonly path: string;
   readonly explain: (query: ExplainQuery) => Explanation;
   readonly ready: () => Readiness;
@@ -88,7 +91,7 @@ async function listenAlone(server: Server, path: string): Promise<string | undef
     const folder = dirname(path);
     await makeFolder(folder, 0o700);
     const { uid, mode } = await lstat(folder);
-    // Another user could put a socket of its own there, and answer in the agent's name.
+    // Another user could put a socket of its own there, and answer instead of the agent.
     if (uid !== process.geteuid?.() || (mode & 0o022) !== 0) {
       return `${folder} is no folder that this user alone can write to`;
     }

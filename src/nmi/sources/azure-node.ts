@@ -1,12 +1,12 @@
-/** Azure's name of this node, from its instance metadata, for the commands in texts. Pure. */
+/** Azure's name of this node, from its instance metadata, for commands in error texts. Pure. */
 import { parseRecord, stringAt } from '../base/json-value.ts';
 
-/** Each is a name that Azure allows, and so a word of a command line. */
+/** Each value is a name that Azure allows, so it is a single word on a command line. */
 export interface AzureNode {
   readonly kind: 'vmss' | 'vm';
   readonly subscriptionId: string;
   readonly resourceGroup: string;
-  /** Of the scale set, or of the machine that is in none. */
+  /** Name of the scale set, or of the VM if it is in none. */
   readonly name: string;
 }
 
@@ -26,7 +26,9 @@ export function parseAzureNode(body: string): AzureNode | undefined {
   return [subscriptionId, resourceGroup, name].every(isName) ? node : undefined;
 }
 
-/** Resource groups may have brackets, which a shell would not take for a part of a word. */
+/**
+ * Names of resource groups may contain brackets, which a shell does not treat as part of a word.
+ */
 function isName(text: string): boolean {
   return /^\w[\w.-]{0,89}$/.test(text);
 }

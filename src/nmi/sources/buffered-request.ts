@@ -1,7 +1,7 @@
 /**
- * A request and the whole of its answer, which has to be short and to come in time. By undici's own
- * events and not by its `request`, which makes a stream for the body, an iterator for the stream and
- * a signal with listeners for the deadline.
+ * Sends a request and buffers its answer, which has to be short and arrive in time. It uses
+ * undici's dispatch events and not its `request`, which creates a stream for the body, an iterator
+ * for the stream and a signal with listeners for the deadline.
  */
 import type { Dispatcher } from 'undici';
 import type { Clock } from '../../cache/clock.ts';
@@ -14,12 +14,12 @@ export interface BufferedResponse {
 
 export interface BufferedResponseBounds {
   readonly clock: Clock;
-  /** From now until the end of the body, with the waiting for a connection. */
+  /** From now until the end of the body, including the wait for a connection. */
   readonly timeoutMs: number;
   readonly maxBodyBytes: number;
 }
 
-/** Rejects with what undici says, or with an error that is named for the bound. */
+/** Rejects with undici's error, or with an error that names the exceeded limit. */
 export function sendBuffered(
   dispatcher: Dispatcher,
   request: Dispatcher.DispatchOptions,
@@ -32,7 +32,7 @@ export function sendBuffered(
   let controller: Dispatcher.DispatchController | undefined;
   let brokenBy: Error | undefined;
 
-  /** The connection goes too: what is still to come on it is nobody's answer. */
+  /** Closes the connection too, so that the rest of this answer is not read as another one. */
   const breakOff = (error: Error): void => {
     brokenBy = error;
     disarm();
@@ -45,7 +45,7 @@ export function sendBuffered(
   dispatcher.dispatch(request, {
     onRequestStart(started) {
       controller = started;
-      // Its time may be up before there was a connection for it.
+      // The deadline may have passed before a connection was available.
       if (brokenBy !== undefined) started.abort(brokenBy);
     },
     onResponseStart(_, statusCode, fields) {

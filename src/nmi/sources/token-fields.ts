@@ -1,4 +1,6 @@
-/** What the token answers of IMDS and of Entra ID have in common, read without trusting it. */
+/**
+ * The fields that token answers of IMDS and of Entra ID have in common, read without trusting them.
+ */
 import type { Token } from '../../cache/token/token.ts';
 import { parseRecord, type JsonRecord } from '../base/json-value.ts';
 

@@ -1,7 +1,6 @@
 /**
- * The only module that uses prom-client: series made from the metric table, with all label values
- * that are known beforehand, so that a fresh agent exports zeros and not an empty page. Histograms
- * are our own.
+ * The only module that uses prom-client: series made from the metric table. `preset-series.ts` sets
+ * all label values that are known beforehand to zero. Histograms are our own.
  */
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { Counter, Gauge, Registry } from 'prom-client';

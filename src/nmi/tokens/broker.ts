@@ -97,7 +97,7 @@ const minLifeMs = 5 * 60_000;
 const waitWithTokenMs = 1_000;
 const renewPauseMs = 10_000;
 const maxRenewing = 1_000;
-/** A pod requests a handful of resources; one that invents them evicts only its own tokens. */
+/** A pod requests a handful of resources; one that invents them evicts only tokens of its identity. */
 const maxPerIdentity = 200;
 const usedWithinMs = 3 * 3_600_000;
 /** Requests that wait for fetches: some kilobytes each, with their connections. */

@@ -1,6 +1,6 @@
 /**
- * Ids that a client gave its request, so that its own log or trace leads to the agent's. Only values
- * of the two standard shapes count: a caller may put anything there, a secret included.
+ * Ids that a client gave its request, to match its own log or trace with the agent's. Only values
+ * in the two standard formats count: a caller may send anything there, a secret included.
  */
 import { isGuid } from '../../../cache/index/identifiers.ts';
 
@@ -11,7 +11,7 @@ export interface Correlation {
   readonly traceId: string | undefined;
 }
 
-/** A request as it was read, and where the values of its headers with ids begin and end. */
+/** The bytes of a request, and where the values of its headers with ids begin and end. */
 export interface IdHeaders {
   readonly bytes: Buffer;
   readonly ids: readonly {

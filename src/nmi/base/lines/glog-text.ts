@@ -4,12 +4,16 @@
  */
 import { parseRecord } from '../json-value.ts';
 
-/** By level; all others are information. A refused request is an error, as in the replaced system. */
+/**
+ * By level; all others are information. A refused request is an error, as in the replaced system.
+ */
 const severities: Readonly<Record<string, string>> = { fatal: 'F', error: 'E', warn: 'W' };
 
 const headerFields = new Set(['level', 'time', 'component', 'msg']);
 
-/** @param line one JSON object written by the logger. A line that is not JSON is returned unchanged. */
+/**
+ * @param line one JSON object written by the logger. A line that is not JSON is returned unchanged.
+ */
 export function renderGlogLine(line: string, pid: number): string {
   const fields = parseRecord(line);
   if (fields === undefined) return line;
@@ -45,7 +49,10 @@ function stamp(iso: string): string {
   return `${iso.slice(5, 7)}${iso.slice(8, 10)} ${iso.slice(11, 19)}${iso.slice(19, 23)}000`;
 }
 
-/** Also escapes C1 controls and Unicode line ends, which JSON does not, but terminals and grep interpret. */
+/**
+ * Also escapes C1 controls and Unicode line ends, which JSON does not, but terminals and grep
+ * interpret.
+ */
 function quote(value: string): string {
   const quoted = /[\s"=]/.test(value) ? JSON.stringify(value) : value;
   return quoted.replaceAll(/[\x7f-\x9f\u2028\u2029]/g, '?');

@@ -1,7 +1,8 @@
 /**
- * Limits log lines whose number a pod decides: the first lines of a kind are written at once, the others
- * are counted, and a minute later one line reports their number. Without it, a pod that was refused 5,000
- * times a second caused 5,000 lines, which rotated the lines of all others out of the node's log.
+ * Limits log lines that a pod can cause in any number: the first lines of a kind are written at
+ * once, the others are counted, and a minute later one line reports their number. Without it, a pod
+ * that was refused 5,000 times a second caused 5,000 lines, which rotated the lines of all others
+ * out of the node's log.
  */
 import type { Clock } from '../../../cache/clock.ts';
 
@@ -40,7 +41,8 @@ export class LogBudget {
   }
 
   /**
-   * @param most lines of this kind in a minute. A kind that goes on gets only its report in later minutes.
+   * @param most lines of this kind in a minute. A kind that goes on gets only its report in later
+   * minutes.
    * @param report stored, and called with the number of omitted lines, if any.
    * @returns whether to write the line.
    */

@@ -1,19 +1,19 @@
 /**
- * Budgets of lines by the pod that causes them: one that causes lines of ever new kinds uses up its
- * own places, and the lines of the others are written as before.
+ * Budgets of log lines by the pod that causes them: a pod that causes ever new kinds of lines uses
+ * up its own budget, and the lines of the others are written as before.
  */
 import type { Clock } from '../../../cache/clock.ts';
 import { LogBudget } from './log-budget.ts';
 
-/** Of one owner. A pod has a handful of identities, and refusals have some 40 reasons. */
+/** Per owner. A pod has a handful of identities, and refusals have some 40 reasons. */
 const maxKinds = 64;
-/** A node has 250 pods at most. Beyond, owners share one budget. */
+/** A node has 250 pods at most. Further owners share one budget. */
 const maxOwners = 512;
 const others = 'others';
 
 export interface OwnerBudgetsOptions {
   readonly clock: Clock;
-  /** Lines of an owner whose kinds found no place, once a minute. */
+  /** Called once a minute with an owner's lines of further kinds. */
   readonly onOthers: (owner: string, count: number) => void;
 }
 
@@ -25,7 +25,7 @@ export class OwnerBudgets {
     this.#options = options;
   }
 
-  /** As `LogBudget.allows`, on the account of one owner. */
+  /** Like `LogBudget.allows`, for the budget of one owner. */
   allows(owner: string, kind: string, most: number, report: (count: number) => void): boolean {
     const budget = this.#budgets.get(owner) ?? this.#open(owner);
     return budget.allows(kind, most, report);

@@ -1,7 +1,7 @@
 /**
- * The agent's own service account and pod, as the API server derives them from the agent's credentials.
- * Every authenticated user may create a SelfSubjectReview (Kubernetes 1.28), so the token is not parsed
- * here.
+ * The agent's own service account and pod, as the API server derives them from the agent's
+ * credentials. Every authenticated user may create a SelfSubjectReview (Kubernetes 1.28), so the
+ * token is not parsed here.
  */
 import type { ObjectName } from '../../../cache/index/object-name.ts';
 import { asRecord, stringAt, type JsonRecord } from '../../base/json-value.ts';
@@ -23,17 +23,17 @@ export interface AgentAccount {
 
 export type OwnAccountOutcome =
   | AgentAccount
-  /** A user of a kubeconfig, say: it has no tokens that could be asked for. */
+  /** For example a user of a kubeconfig, for which no tokens can be requested. */
   | { readonly kind: 'no_service_account'; readonly username: string }
   | Forbidden
   | Unavailable;
 
 export interface OwnAccount {
-  /** Undefined until `get` has found it out. */
+  /** Undefined until `get` has determined it. */
   readonly known: AgentAccount | undefined;
   /**
-   * Asks until it is known; once known it is the same for the life of the process. Rejects only
-   * with the signal's reason.
+   * Sends a request at each call until the account is known; then it is the same for the life of
+   * the process. Rejects only with the signal's reason.
    */
   get(signal?: AbortSignal): Promise<OwnAccountOutcome>;
 }

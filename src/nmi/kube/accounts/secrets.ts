@@ -1,6 +1,6 @@
 /**
- * Reads Secrets on demand and never watches or lists them: the agent stores only data that an identity of
- * this node needs, and only while it needs it.
+ * Reads Secrets on demand and never watches or lists them: the agent stores only data that an
+ * identity of this node needs, and only while it needs it.
  */
 import type { ObjectName } from '../../../cache/index/object-name.ts';
 import { asRecord } from '../../base/json-value.ts';
@@ -33,9 +33,12 @@ export type SecretAccess =
 export interface SecretReader {
   /** One request. Never rejects. */
   read(secret: ObjectName): Promise<SecretResult>;
-  /** One request for its name alone, which takes the same right as `read`. Never rejects. */
+  /** One request for its name alone, which needs the same permission as `read`. Never rejects. */
   check(secret: ObjectName): Promise<SecretAccess>;
-  /** Whether the server says that there is none; one request for its name alone. Never rejects. */
+  /**
+   * Whether the server reports that it does not exist; one request for its name alone. Never
+   * rejects.
+   */
   isGone(secret: ObjectName): Promise<boolean>;
 }
 
@@ -47,7 +50,7 @@ export interface SecretReaderOptions {
 /** The API server accepts 1 MiB of data at most; base64 adds a third. */
 const maxEncodedChars = 1.5 * 1024 * 1024;
 
-/** A server answers with as much as a look at a list shows, and not with what is secret. */
+/** The server then returns the fields that a list shows, and not the secret ones. */
 const nameAlone = 'application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1';
 
 export function createSecretReader(

@@ -1,15 +1,15 @@
 /**
- * What service accounts say in Workload Identity's annotations, read one by one when asked for.
+ * Workload Identity's annotations of service accounts, read one by one on demand.
  *
- * 1. Nobody waits in here: what is not known, or was read more than `keepMs` ago, is read behind the
- *    look at it.
- * 2. A decision rests on what was read in the last two `keepMs`. What is older is read first, unless
- *    the API server cannot be asked, which a failed read or a late one shows: then what was read in the
- *    last `staleLimitMs` goes on serving. After that there is nothing to decide by.
- * 3. An account without a client id, or none at all, is read again soon: its user is
+ * 1. No call here waits: an account that is unknown, or was read more than `keepMs` ago, is read in
+ *    the background.
+ * 2. A decision uses data that was read in the last two `keepMs`. Older data is read again first,
+ *    unless the API server is unavailable, which a failed or late read shows: then data from the
+ *    last `staleLimitMs` is still used. After that no decision is possible.
+ * 3. An account without a client id, or one that does not exist, is read again soon: its user is
  *    probably setting it up.
- * 4. At most one read per account at a time; a failure answers for a moment without asking.
- * 5. At most `max` accounts, least recently used out first.
+ * 4. At most one read per account at a time; a failure is cached for a moment.
+ * 5. At most `max` accounts, with LRU eviction.
  */
 import { fullName, type ObjectName } from '../../../cache/index/object-name.ts';
 import type { Clock } from '../../../cache/clock.ts';
@@ -38,24 +38,24 @@ export type ServiceAccountRead =
   { readonly kind: 'known'; readonly account: KnownServiceAccount } | Forbidden | Unavailable;
 
 export interface ServiceAccounts {
-  /** Grows with every change of what `peek` says, except by age or for want of room. */
+  /** Grows with every change of a result of `peek`, except by age or eviction. */
   readonly generation: number;
   readonly size: number;
-  /** What was read last, however long ago; `undefined` when nothing was. */
+  /** The last result, however old; `undefined` if there is none. */
   peek(account: ObjectName): KnownServiceAccount | undefined;
   /**
-   * What a decision may rest on, or why there is nothing. After `undefined` a read is under way, and
+   * The data for a decision, or why there is none. After `undefined` a read is running, and
    * `onChange` fires when it has ended or is late.
    */
   peekFresh(account: ObjectName): ServiceAccountRead | undefined;
-  /** Calls `observer` as said above; the returned function unsubscribes. */
+  /** Calls `observer` as described above; the returned function unsubscribes. */
   onChange(observer: () => void): () => void;
 }
 
 export interface ServiceAccountsOptions {
   readonly client: JsonReader;
   readonly clock: Clock;
-  /** For how long what is known serves while the API server cannot be asked. */
+  /** How long known data is used while the API server is unavailable. */
   readonly staleLimitMs: number;
   readonly keepMs?: number;
   readonly max?: number;
@@ -66,22 +66,22 @@ export interface ServiceAccountsOptions {
 }
 
 const emptyKeepMs = 5_000;
-/** Before a failed read is tried again: while something is known, and while nothing is. */
+/** Delay before a failed read is retried: with known data, and without. */
 const [retryMs, firstRetryMs] = [5_000, 1_000];
 const maxRetryAfterMs = 60_000;
-/** A server that is well answers in milliseconds, and clients wait for a token for a second or more. */
+/** A healthy server answers in milliseconds, and clients wait for a token for a second or more. */
 const lateMs = 500;
 
 class Entry {
   known: KnownServiceAccount | undefined = undefined;
   /** Monotonic milliseconds of the last success. */
   readAtMs = -Infinity;
-  /** Of the last read, if it failed. */
+  /** Failure of the last read, if it failed. */
   failure: Forbidden | Unavailable | undefined = undefined;
   nextReadAtMs = -Infinity;
-  /** The read under way takes longer than it does while the server is well. */
+  /** The running read takes longer than on a healthy server. */
   isLate = false;
-  /** A caller of `peek` got "being read" and waits for `onChange`. */
+  /** A caller of `peekFresh` got `undefined` and waits for `onChange`. */
   isAwaited = false;
 }
 
@@ -89,7 +89,7 @@ export function createServiceAccounts(options: ServiceAccountsOptions): ServiceA
   const { client, clock, staleLimitMs, keepMs = 60_000, max = 1024 } = options;
   const { timeoutMs = 5_000, onUnreadable, onObserverError = ignoreObserverError } = options;
   const entries = new ExpiringMap<Entry>(clock, max);
-  /** Keys; an entry may leave while it is read. */
+  /** Keys; an entry may be evicted while it is read. */
   const reading = new Set<string>();
   const observers = new Observers(onObserverError);
   let generation = 0;
@@ -102,7 +102,7 @@ export function createServiceAccounts(options: ServiceAccountsOptions): ServiceA
     return entry;
   }
 
-  /** Begins a read where it is time for one. Undefined for a name that no account can have. */
+  /** Begins a read if one is due. Undefined for a name that no account can have. */
   function look(account: ObjectName): Entry | undefined {
     const path = serviceAccountPath(account);
     if (path === undefined) return undefined;

@@ -1,6 +1,6 @@
 /**
  * Requests a token of a service account for one audience from the API server (TokenRequest API).
- * Needs the right `create` on `serviceaccounts/token`.
+ * Needs the permission `create` on `serviceaccounts/token`.
  */
 import type { ObjectName } from '../../../cache/index/object-name.ts';
 import { asRecord, stringAt } from '../../base/json-value.ts';
@@ -19,7 +19,9 @@ export interface JsonPoster {
   postJson(path: string, body: unknown, options?: RequestOptions): Promise<unknown>;
 }
 
-/** The pod that a token is bound to. Without a UID, a re-created pod of that name would match too. */
+/**
+ * The pod that a token is bound to. Without a UID, a re-created pod of that name would match too.
+ */
 export interface PodName {
   readonly name: string;
   readonly uid: string;
@@ -56,7 +58,7 @@ export type ServiceAccountTokenOutcome =
   | Forbidden
   | Unavailable;
 
-/** Rejects with the reason of `call.signal` when that aborts, and never otherwise. */
+/** Rejects only with the reason of `call.signal`. */
 export async function requestServiceAccountToken(
   client: JsonPoster,
   request: ServiceAccountTokenRequest,

@@ -11,8 +11,8 @@ const maxRetryAfterMs = 300_000;
 /**
  * 1. Doubling from `baseMs` up to `capMs`; `failures` counts from 1.
  * 2. Half of it is jitter, so that nodes that failed together do not retry together.
- * 3. A `Retry-After` of the server is always honoured, plus up to a quarter as jitter: the server sends
- *    the same value to all clients.
+ * 3. A `Retry-After` of the server is always honored, plus up to a quarter as jitter: the server
+ *    sends the same value to all clients.
  */
 export function backoffMs(
   backoff: Backoff,

@@ -3,7 +3,7 @@ import { KubeError } from './kube-error.ts';
 
 export interface Forbidden {
   readonly kind: 'forbidden';
-  /** The API server's own message, which names the missing right or the policy. */
+  /** The API server's own message, which names the missing permission or the policy. */
   readonly said: string;
 }
 

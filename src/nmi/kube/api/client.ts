@@ -1,7 +1,7 @@
 /**
- * The Kubernetes API over one undici pool: get, post, watch. It handles HTTP and credentials, but not lists
- * or objects. Proxy variables of the environment are ignored: like every node agent, it connects to the
- * API server directly.
+ * The Kubernetes API over one undici pool: get, post, watch. It handles HTTP and credentials, but
+ * not lists or objects. Proxy variables of the environment are ignored: like every node agent, it
+ * connects to the API server directly.
  */
 import { Pool, type Dispatcher } from 'undici';
 import { systemClock, type Clock } from '../../../cache/clock.ts';
@@ -33,8 +33,8 @@ export interface WatchOptions {
 }
 
 /**
- * Every method rejects with `KubeError`, or with the signal's reason after an abort by the caller. `path`
- * is absolute and includes the query.
+ * Every method rejects with `KubeError`, or with the signal's reason after an abort by the caller.
+ * `path` is absolute and includes the query.
  */
 export interface KubeClient extends AsyncDisposable {
   getJson(path: string, options?: RequestOptions): Promise<unknown>;
@@ -62,7 +62,7 @@ export interface KubeClientOptions {
   readonly clock?: Clock;
   /** From a SYN to its answer. */
   readonly tcpTimeoutMs?: number;
-  /** For the look-up of the server's name, and again for TLS. */
+  /** For the lookup of the server's name, and again for TLS. */
   readonly connectTimeoutMs?: number;
   /** From sending a request to the head of its answer; also the default of `timeoutMs`. */
   readonly headersTimeoutMs?: number;
@@ -276,7 +276,7 @@ async function readErrorBody(body: Dispatcher.ResponseData['body']): Promise<unk
   try {
     return JSON.parse(text);
   } catch {
-    // A proxy's HTML page; the status says enough.
+    // A proxy's HTML page; the status is enough.
     return undefined;
   }
 }

@@ -1,11 +1,11 @@
 /**
  * Connects to the API server: TCP with its own timeout, then TLS.
  *
- * 1. The server's kernel answers a SYN even if the server is busy, so a SYN without a prompt answer is lost
- *    or blocked. Waiting for the kernel's retransmissions (after 1, 3 and 7 s) would delay a node by
- *    seconds after the end of a network outage; a new attempt replaces them.
- * 2. The server itself answers TLS and may be overloaded, so TLS gets a much longer timeout: clients that
- *    abort a slow handshake and begin another keep the server slow.
+ * 1. The server's kernel answers a SYN even if the server is busy, so a SYN without a prompt answer
+ *    is lost or blocked. Waiting for the kernel's retransmissions (after 1, 3 and 7 s) would delay
+ *    a node by seconds after the end of a network outage; a new attempt replaces them.
+ * 2. The server itself answers TLS and may be overloaded, so TLS gets a much longer timeout:
+ *    clients that abort a slow handshake and begin another keep the server slow.
  */
 import { connect as connectTcp, type Socket } from 'node:net';
 import { buildConnector } from 'undici';
@@ -18,13 +18,13 @@ export interface ConnectorOptions {
   readonly tls: AccessTls;
   /** For each address that is tried. */
   readonly tcpTimeoutMs: number;
-  /** For the look-up of the name, and again for TLS. */
+  /** For the name lookup, and again for TLS. */
   readonly connectTimeoutMs: number;
 }
 
 /**
- * With it the kernel detects a vanished peer in 20 s (libuv sends 10 probes, 1 s apart), and the traffic
- * keeps load balancers from closing an idle connection after minutes.
+ * With it the kernel detects a vanished peer in 20 s (libuv sends 10 probes, 1 s apart), and the
+ * traffic keeps load balancers from closing an idle connection after minutes.
  */
 const keepAliveIdleMs = 10_000;
 

@@ -1,7 +1,7 @@
 /**
- * Credentials for the Kubernetes API: `KubeConfig` of @kubernetes/client-node, from a kubeconfig or from
- * the pod's service account. Only credentials and TLS settings come from that library; it is imported by
- * file so that the bundle excludes its generated models.
+ * Credentials for the Kubernetes API: `KubeConfig` of @kubernetes/client-node, from a kubeconfig or
+ * from the pod's service account. Only credentials and TLS settings come from that library; it is
+ * imported by file so that the bundle excludes its generated models.
  */
 import { createHash } from 'node:crypto';
 import { accessSync, constants } from 'node:fs';

@@ -1,27 +1,27 @@
 /**
- * A chunked byte stream cut into JSON values, one a line. The result does not depend on where the
- * chunks were cut: a line is decoded only when its newline has arrived, and the newline byte never
+ * Splits a chunked byte stream into JSON values, one per line. The result does not depend on the
+ * chunk boundaries: a line is decoded only when its newline has arrived, and the newline byte never
  * occurs inside a UTF-8 sequence.
  *
- * A line that is longer than the bound ends nothing: one such pod could otherwise
- * fail the lists of the agents of all nodes.
+ * A line that is longer than the bound does not end the stream: one such pod could otherwise fail
+ * the lists of the agents of all nodes.
  */
 import { KubeError } from './kube-error.ts';
 
 export interface JsonLines {
   /**
-   * The values this chunk completes, in order, parsed one by one as the caller asks.
-   * `OverlongLine` in place of one that is longer than the bound. Throws `KubeError` MALFORMED for a
-   * line that is no JSON; values before it have been handed out by then.
+   * The values that this chunk completes, in order, parsed on demand. `OverlongLine` replaces one
+   * that is longer than the bound. Throws `KubeError` MALFORMED for a line that is not JSON; the
+   * values before it have been yielded by then.
    */
   push(chunk: Uint8Array): Generator<unknown, void>;
-  /** Bytes of an unfinished line. Not 0 at the end of a stream means that it was cut. */
+  /** Bytes of an unfinished line. If not 0 at the end of a stream, the stream was cut. */
   readonly pendingBytes: number;
 }
 
 const newline = 0x0a;
 
-/** How a line begins that was passed over: an object's names are in its first kilobyte. */
+/** The beginning of a skipped line: an object's names are in its first kilobyte. */
 export class OverlongLine {
   readonly beginning: string;
 
@@ -35,7 +35,7 @@ const beginningBytes = 4_096;
 export function createJsonLines(maxLineBytes: number): JsonLines {
   let pending: Uint8Array[] = [];
   let pendingBytes = 0;
-  /** Of the unfinished line, when that is too long already. */
+  /** Set if the unfinished line is already too long. */
   let overlong: OverlongLine | undefined;
 
   function keep(part: Uint8Array): void {
@@ -48,7 +48,7 @@ export function createJsonLines(maxLineBytes: number): JsonLines {
     pending = [];
   }
 
-  /** The line that ends before `end`: most lie in one chunk, and are read where they are. */
+  /** The line that ends before `end`: most lines lie in one chunk, and are decoded in place. */
   function takeLine(chunk: Buffer, start: number, end: number): string | OverlongLine {
     if (pendingBytes === 0 && end - start <= maxLineBytes)
       return chunk.toString('utf8', start, end);

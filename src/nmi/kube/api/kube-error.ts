@@ -1,6 +1,6 @@
 /**
- * Failures of calls of the Kubernetes API, as codes. Only this file translates HTTP status, errno and
- * library exceptions; no other code reads message texts.
+ * Failures of calls of the Kubernetes API, as codes. Only this file translates HTTP status, errno
+ * and library exceptions; no other code reads message texts.
  */
 import { CodedError } from '../../base/coded-error.ts';
 import { networkCode } from '../../base/network-code.ts';

@@ -9,11 +9,12 @@ export interface ListRequest {
   readonly path: string;
   /** Selectors. */
   readonly query: Readonly<Record<string, string>>;
-  /** Items per page; 0 asks for everything at once. */
+  /** Items per page; 0 requests everything at once. */
   readonly pageSize: number;
   /**
-   * Empty: the newest state, read through to the store. `0`: any state the server has in memory,
-   * which for pods of one node is an indexed look-up instead of a scan of the cluster's pods.
+   * Empty: the newest state, read through to the server's storage. `0`: any state that the server
+   * has in memory, which for pods of one node is an indexed lookup instead of a scan of the
+   * cluster's pods.
    */
   readonly version: string;
 }
@@ -23,13 +24,13 @@ export interface JsonReader {
   getJson(path: string, options?: RequestOptions): Promise<unknown>;
 }
 
-/** Of a page: more than lists of 20,000 objects have that come in one piece. */
+/** For one page: more than a list of 20,000 objects in one piece. */
 const maxPageBytes = 32 * 1024 * 1024;
 const largestPage = 500;
 
 /**
- * Passes each page's raw items to `onItems` and resolves to the version of the whole list. A page that
- * is too large is requested again with a tenth of the items: a page of one item always fits.
+ * Passes each page's raw items to `onItems` and resolves to the version of the whole list. A page
+ * that is too large is requested again with a tenth of the items: a page of one item always fits.
  * Rejects with `KubeError`: GONE if the server dropped the snapshot between two pages.
  */
 export async function listPages(

@@ -37,8 +37,8 @@ export function readWatchEvent(raw: unknown): WatchEvent {
 }
 
 /**
- * What an API server writes of a pod before anything whose text its author chose freely. Nothing
- * else is taken for a name: not a word of an annotation, nor metadata further down.
+ * The beginning of a pod as an API server writes it, before any text that the pod's author chose
+ * freely. No other text is read as a name: no word of an annotation, and no metadata further down.
  */
 const beginning =
   /^\{"type":"(?<type>[A-Z]+)","object":\{(?:"(?:kind|apiVersion)":"[\w./-]+",){0,2}"metadata":\{(?<fields>(?:"[a-zA-Z]+":"[^"\\]*"[,}])+)/;

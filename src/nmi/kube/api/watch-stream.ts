@@ -4,21 +4,22 @@ import { createJsonLines } from './json-lines.ts';
 import { KubeError } from './kube-error.ts';
 
 /**
- * Longest watch event that is parsed. An object is at most about 1.5 MiB in etcd, but six times that as
- * JSON if its author fills a pod with `<`. Parsing 4 MiB blocks the event loop for 10 to 20 ms.
+ * Longest watch event that is parsed. An object is at most about 1.5 MiB in etcd, but six times
+ * that as JSON if its author fills a pod with `<`. Parsing 4 MiB blocks the event loop for 10 to 20
+ * ms.
  */
 const maxLineBytes = 4 * 1024 * 1024;
 
 /**
- * A list of 20,000 objects arrives as fast as it is read. Without a pause it blocks requests of pods for
- * 120 ms and more (measured); with one, as long as a page of 500 objects.
+ * A list of 20,000 objects arrives as fast as it is read. Without pauses it blocks requests of pods
+ * for 120 ms and more (measured); with pauses, for as long as a page of 500 objects.
  */
 const maxBusyMs = 5;
 
 /**
- * The values of one chunk after those of another, each as soon as its line is whole. `onBytes` is
- * called for every chunk, before its values. Throws what the body throws, and `KubeError` NETWORK
- * when it ends in good order but inside an event.
+ * The values of the body, chunk by chunk, each as soon as its line is complete. `onBytes` is called
+ * for every chunk, before its values. Throws the errors of the body, and `KubeError` NETWORK if the
+ * body ends cleanly but inside an event.
  */
 export async function* readWatchChunks(
   body: AsyncIterable<Uint8Array>,
@@ -39,9 +40,9 @@ export async function* readWatchChunks(
 }
 
 /**
- * One value after another of iterators that come one after another. Generators that delegate to
- * generators cost a dozen promises a value: with 30,000 objects 23 of the 430 ms of CPU that the
- * main thread took from its start to the first token (Node 26.10, November 2026).
+ * Yields the values of successive iterators one by one. Generators that delegate to generators cost
+ * a dozen promises a value: with 30,000 objects 23 of the 430 ms of CPU that the main thread took
+ * from its start to the first token (Node 26.10, November 2026).
  */
 export function flatten<T>(
   batches: AsyncGenerator<Generator<T, void>, void>,

@@ -1,7 +1,8 @@
 /**
- * Which Events are written, and when: at most one write for each object and kind in ten minutes and
- * at most ten writes a minute. What occurs again is counted and reported as the series of its Event.
- * Namespaces take turns, then objects, so one pod delays the Events of another by one each. Pure.
+ * Decides which Events are written, and when: at most one write for each object and kind in ten
+ * minutes and at most ten writes a minute. Repeated occurrences are counted and reported as the
+ * series of the Event. Namespaces take turns, then objects, so one pod delays the Events of another
+ * by one each. Pure.
  */
 import type { Clock } from '../../../cache/clock.ts';
 import { FairQueue, type Party } from '../../../cache/token/fair-queue.ts';
@@ -12,16 +13,16 @@ export interface EventEntry {
   readonly party: Party;
   readonly kind: string;
   readonly draft: EventDraft;
-  /** Of the Event, once it has been tried to write it. */
+  /** Name of the Event, once a write was tried. */
   name: string | undefined;
   /** Whether the API server has it. */
   isWritten: boolean;
   readonly firstAtWallMs: number;
   series: EventSeries;
-  /** Occurrences that are written. */
+  /** Number of written occurrences. */
   reported: number;
   failures: number;
-  /** Nothing more is written of it before. */
+  /** No further write of it before this time. */
   quietUntilMs: number;
 }
 
@@ -29,7 +30,7 @@ export const windowMs = 10 * 60_000;
 const budget = { writes: 10, periodMs: 60_000 } as const;
 /** With notes of 1 KiB, about 2 MB. */
 const maxEntries = 1_024;
-/** Of one object. A pod that is refused for more reasons than that has enough to read. */
+/** Per object. A pod that is refused for more reasons has enough to read. */
 const maxKinds = 8;
 
 export class EventAggregator {
@@ -50,13 +51,13 @@ export class EventAggregator {
     return this.#size;
   }
 
-  /** Occurrences for which there was no room, and Events that were never written. */
+  /** Occurrences without room, and Events that were never written. */
   get dropped(): number {
     return this.#dropped;
   }
 
   /**
-   * @param kind distinguishes Events of one object; a closed word.
+   * @param kind distinguishes Events of one object; from a closed list.
    * @param draft is called for the first occurrence only.
    * @returns whether there is something new to write.
    */
@@ -90,7 +91,7 @@ export class EventAggregator {
     return true;
   }
 
-  /** The entry whose turn it is, if a write is left. Ends with `done` or `again`. */
+  /** The next entry of the queue, if a write is allowed. Finish it with `done` or `again`. */
   next(): EventEntry | undefined {
     if (this.waitMs !== 0) return undefined;
     const entry = this.#queue.shift();
@@ -98,7 +99,7 @@ export class EventAggregator {
     return entry;
   }
 
-  /** Milliseconds until `next` has something; undefined while nothing waits. */
+  /** Milliseconds until `next` returns an entry; undefined while none waits. */
   get waitMs(): number | undefined {
     if (this.#queue.size === 0) return undefined;
     const nowMs = this.#clock.monotonicMs();
@@ -108,20 +109,21 @@ export class EventAggregator {
     return oldest + budget.periodMs - nowMs;
   }
 
-  /** @param reported occurrences that the write was about, whether it succeeded or was given up. */
+  /** @param reported occurrences that the write covered, whether it succeeded or was given up. */
   done(entry: EventEntry, reported: number): void {
     entry.failures = 0;
     entry.reported = reported;
     entry.quietUntilMs = this.#clock.monotonicMs() + windowMs;
   }
 
-  /** It is written at its next turn. */
+  /** Queues the entry again. */
   again(entry: EventEntry): void {
     this.#queue.add(entry, entry.party);
   }
 
   /**
-   * Forgets what has not occurred again in its ten minutes, and lets the others be written.
+   * Drops entries that have not occurred again in their ten minutes, and allows a write of the
+   * others.
    * @returns whether there is something new to write.
    */
   sweep(): boolean {
@@ -130,7 +132,8 @@ export class EventAggregator {
       if (entry.quietUntilMs > nowMs) continue;
       const { count } = entry.series;
       if (count === entry.reported || (!entry.isWritten && this.#queue.has(entry))) {
-        // What has waited for so long without a turn may still go on: the next occurrence is the first.
+        // Dropped after this long in the queue. If it occurs again, that counts as the first
+        // occurrence.
         if (this.#queue.delete(entry)) this.#dropped += 1;
         this.#forget(entry);
       } else {
@@ -141,7 +144,9 @@ export class EventAggregator {
     return this.#queue.size > 0;
   }
 
-  /** A namespace may have as many as are left for all others: there is always room for one more. */
+  /**
+   * A namespace may have as many entries as are free: there is always room for one more namespace.
+   */
   #hasRoom(namespace: string, object: string): boolean {
     const objects = this.#entries.get(namespace);
     if ((objects?.get(object)?.size ?? 0) >= maxKinds) return false;

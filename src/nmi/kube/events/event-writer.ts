@@ -1,6 +1,6 @@
 /**
- * Writes Events to the API server, one at a time and away from every request: `record` keeps a few
- * numbers and returns. An API server that is down, slow or refuses costs nothing but Events.
+ * Writes Events to the API server, one at a time and independently of requests: `record` stores a
+ * few numbers and returns. If the API server is down, slow or refuses, only Events are lost.
  */
 import { randomUUID } from 'node:crypto';
 import type { Clock } from '../../../cache/clock.ts';
@@ -23,8 +23,8 @@ import {
 export interface EventSink {
   /**
    * Never throws, never waits.
-   * @param kind distinguishes Events of one object; a closed word.
-   * @param draft is called for the first occurrence in ten minutes only.
+   * @param kind distinguishes Events of one object; from a closed list.
+   * @param draft is called only for the first occurrence in ten minutes.
    */
   record(
     regarding: ObjectReference,
@@ -36,7 +36,7 @@ export interface EventSink {
 export interface EventWriterOptions {
   readonly client: Pick<KubeClient, 'postJson' | 'patchJson'>;
   readonly clock: Clock;
-  /** Name of the node: which of all agents reports. */
+  /** Name of the node, which identifies the reporting agent. */
   readonly instance: string;
   /** From 0 up to 1. */
   readonly random: () => number;
@@ -48,7 +48,7 @@ const sweepMs = 30_000;
 const timeoutMs = 10_000;
 const maxTries = 3;
 
-/** The answers that pass by themselves. */
+/** Transient failures. */
 const passing: ReadonlySet<KubeError['code']> = new Set([
   'THROTTLED',
   'NETWORK',
@@ -64,10 +64,10 @@ export class EventWriter implements EventSink, Required<Pick<Part, 'samples'>>, 
   readonly #outcomes = { written: 0, failed: 0 };
   #isWriting = false;
   #disarm: (() => void) | undefined;
-  /** Failures in a row, of whatever Event. */
+  /** Consecutive failures, of any Event. */
   #failures = 0;
   #pausedUntilMs = -Infinity;
-  /** Codes of failures that are in the log. */
+  /** Codes of failures that have been logged. */
   readonly #logged = new Set<KubeError['code']>();
 
   constructor(options: EventWriterOptions) {
@@ -104,7 +104,7 @@ export class EventWriter implements EventSink, Required<Pick<Part, 'samples'>>, 
     this.#disarm?.();
   }
 
-  /** Begins the next write, now or when there may be one. */
+  /** Begins the next write, now or as soon as one is allowed. */
   #write(): void {
     if (this.#isWriting || this.#ended.signal.aborted) return;
     this.#disarm?.();
@@ -162,13 +162,13 @@ export class EventWriter implements EventSink, Required<Pick<Part, 'samples'>>, 
   #onFailure(entry: EventEntry, count: number, error: KubeError): void {
     const { clock, random, log } = this.#options;
     if (error.code === 'NOT_FOUND' && entry.isWritten) {
-      // Events live for an hour by default. This one is written anew.
+      // Events expire after an hour by default. This one is created again.
       entry.isWritten = false;
       entry.name = undefined;
       this.#events.again(entry);
       return;
     }
-    // A try that seemed to fail has reached the server.
+    // An earlier try that seemed to fail has reached the server.
     if (error.status === 409 && entry.failures > 0 && !entry.isWritten) {
       entry.isWritten = true;
       this.#outcomes.written += 1;
@@ -195,7 +195,8 @@ export class EventWriter implements EventSink, Required<Pick<Part, 'samples'>>, 
         return;
       }
     }
-    // Of one namespace as a rule, which is terminating or has a policy: no reason to pause for others.
+    // Usually only one namespace is affected, which is terminating or has a policy: the others need
+    // no pause.
     this.#outcomes.failed += 1;
     this.#events.done(entry, count);
   }

@@ -1,6 +1,6 @@
 /**
- * An Event as `events.k8s.io/v1` wants it. The API server refuses notes that are longer than 1,024
- * bytes, times without six decimals, and instances that are longer than 128 characters. Pure.
+ * An Event in the format of `events.k8s.io/v1`. The API server refuses notes that are longer than
+ * 1,024 bytes, times without six decimals, and instances that are longer than 128 characters. Pure.
  */
 
 export interface ObjectReference {
@@ -17,16 +17,16 @@ export interface EventDraft {
   readonly regarding: ObjectReference;
   readonly related: ObjectReference | undefined;
   readonly type: 'Normal' | 'Warning';
-  /** In upper camel case, as Kubernetes has them. */
+  /** In upper camel case, as usual in Kubernetes. */
   readonly reason: string;
-  /** What was tried, in upper camel case. */
+  /** The attempted action, in upper camel case. */
   readonly action: string;
   readonly note: string;
 }
 
 /** How often a written Event has occurred since. */
 export interface EventSeries {
-  /** With the first one. */
+  /** Including the first one. */
   readonly count: number;
   readonly lastAtWallMs: number;
 }
@@ -34,7 +34,7 @@ export interface EventSeries {
 export interface EventOrigin {
   readonly name: string;
   readonly atWallMs: number;
-  /** Which of all agents reports it. */
+  /** Identifies the reporting agent. */
   readonly instance: string;
 }
 
@@ -42,7 +42,7 @@ const reportingController = 'entra-pod-identity/nmi';
 
 const maxNoteBytes = 1_024;
 const maxInstance = 128;
-/** With a dot and the id at the end it stays below the 253 characters of a name. */
+/** With a dot and the id appended, a name has less than its limit of 253 characters. */
 const maxNamePrefix = 220;
 
 /** `binding_missing` → `BindingMissing`. */
@@ -61,7 +61,7 @@ export function noteOf(text: string, fix: string): string {
 
 /** @param id unique among the Events of the object; lower case letters and digits. */
 export function eventNameOf({ name }: ObjectReference, id: string): string {
-  // Before a dot there is a letter or a digit.
+  // A dot must follow a letter or a digit.
   const [prefix = ''] = /^.*[a-z0-9]/.exec(name.slice(0, maxNamePrefix)) ?? [];
   return `${prefix}.${id}`;
 }
@@ -89,7 +89,7 @@ export function renderEvent(draft: EventDraft, origin: EventOrigin): Record<stri
   };
 }
 
-/** A JSON patch; `add` replaces a series that is there. */
+/** A JSON patch; `add` replaces an existing series. */
 export function renderSeries({ count, lastAtWallMs }: EventSeries): readonly unknown[] {
   const value = { count, lastObservedTime: microTime(lastAtWallMs) };
   return [{ op: 'add', path: '/series', value }];
@@ -99,7 +99,7 @@ function microTime(wallMs: number): string {
   return new Date(wallMs).toISOString().replace('Z', '000Z');
 }
 
-/** Object names and upstream texts may have anything in them, and a terminal shows the note. */
+/** Object names and upstream texts may contain any character, and a terminal shows the note. */
 function toLine(text: string): string {
   return text.replaceAll(/[\p{C}\p{Zl}\p{Zp}]/gu, '?');
 }
@@ -108,7 +108,7 @@ function clip(text: string, maxBytes: number): string {
   const bytes = Buffer.from(text);
   if (bytes.byteLength <= maxBytes) return text;
   let end = Math.max(0, maxBytes - 3);
-  // Not within a character: all its bytes but the first begin with the bits 10.
+  // Does not cut within a character: all its bytes but the first begin with the bits 10.
   while (end > 0 && ((bytes[end] ?? 0) & 0xc0) === 0x80) end -= 1;
   return `${bytes.subarray(0, end).toString('utf8')}...`;
 }

@@ -1,13 +1,13 @@
 /**
- * One agent of many, elected by a Lease.
+ * Elects one of many agents by a Lease.
  *
  * 1. No two clocks are compared. A candidate takes the Lease when it has not changed for
- *    `durationMs` of the candidate's own monotonic time, however the times in it read.
- * 2. The holder counts itself as the holder for `deadlineMs` from the moment before its last
- *    successful write, which is less than `durationMs`: it has stopped before another can begin.
+ *    `durationMs` of the candidate's own monotonic time, whatever times it contains.
+ * 2. The holder considers itself the holder for `deadlineMs` from just before its last successful
+ *    write, which is less than `durationMs`: it has stopped before another can begin.
  * 3. Each write names the version that was read, so of two candidates one fails.
- * 4. Candidates look rarely: 5,000 nodes read one small object, some 40 times a second together.
- *    What is elected here can wait for minutes.
+ * 4. Candidates poll rarely: 5,000 nodes read one small object, some 40 times a second together.
+ *    The work of the leader can wait for minutes.
  */
 import type { Clock } from '../../../cache/clock.ts';
 import type { Log } from '../../base/log.ts';
@@ -20,14 +20,14 @@ import { parseLease, renderLease, type LeaseRecord } from './lease-record.ts';
 export type LeaseClient = Pick<KubeClient, 'getJson' | 'postJson' | 'putJson'>;
 
 export interface ElectionTiming {
-  /** After which an unchanged Lease is free. */
+  /** Time after which an unchanged Lease is free. */
   readonly durationMs: number;
-  /** How long the holder goes on without a successful renewal. Less than `durationMs`. */
+  /** How long the holder remains leader without a successful renewal. Less than `durationMs`. */
   readonly deadlineMs: number;
   readonly renewMs: number;
-  /** Mean pause of a candidate; each is between half of it and one and a half. */
+  /** Mean pause between two polls of a candidate; each is between half of it and one and a half. */
   readonly pollMs: number;
-  /** Before the first look: nodes that start together do not look together. */
+  /** Longest time before the first poll: nodes that start together do not poll together. */
   readonly firstMs: number;
 }
 
@@ -43,9 +43,9 @@ export interface ElectionOptions {
   readonly client: LeaseClient;
   readonly namespace: string;
   readonly name: string;
-  /** Of this process alone: a restarted agent is another candidate. */
+  /** Unique to this process: a restarted agent is another candidate. */
   readonly identity: string;
-  /** What only the leader does: begun when elected, disposed when not the leader any more. */
+  /** The leader's work: begun when elected, disposed when not the leader any more. */
   readonly lead: () => AsyncDisposable;
   readonly clock: Clock;
   /** From 0 up to 1. */
@@ -55,7 +55,7 @@ export interface ElectionOptions {
 }
 
 const failureBackoff = { baseMs: 1_000, capMs: 5_000 } as const;
-/** A right that is missing comes with a new manifest; nothing hurries. */
+/** A missing permission needs a new manifest, so there is no hurry. */
 const forbiddenPauseMs = 600_000;
 const callTimeoutMs = 5_000;
 const releaseTimeoutMs = 2_000;
@@ -70,7 +70,7 @@ export class LeaderElection implements AsyncDisposable {
   /** As last read or written, and when it was first seen like this. */
   #record: LeaseRecord | undefined;
   #unchangedSinceMs = 0;
-  /** Before the last write as the holder; undefined while another one is. */
+  /** Time before the last write as the holder; undefined while another candidate is the holder. */
   #renewedAtMs: number | undefined;
   #leading: AsyncDisposable | undefined;
   #failures = 0;
@@ -87,14 +87,14 @@ export class LeaderElection implements AsyncDisposable {
     });
   }
 
-  /** True for as long as no other candidate can have taken the Lease. */
+  /** True as long as no other candidate can have taken the Lease. */
   get isLeader(): boolean {
     const { clock } = this.#options;
     if (this.#renewedAtMs === undefined) return false;
     return clock.monotonicMs() - this.#renewedAtMs < this.#timing.deadlineMs;
   }
 
-  /** Stops leading and gives the Lease back. */
+  /** Stops leading and releases the Lease. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#job[Symbol.dispose]();
     this.#ended.abort();
@@ -102,7 +102,7 @@ export class LeaderElection implements AsyncDisposable {
     const wasLeader = this.isLeader;
     await this.#resign();
     if (!wasLeader || this.#record === undefined) return;
-    // Without it the next leader waits for the Lease to expire, and nothing else.
+    // If this write fails, the next leader has to wait until the Lease expires, and nothing worse.
     await this.#put('', { timeoutMs: releaseTimeoutMs }).catch(() => undefined);
   }
 
@@ -122,7 +122,7 @@ export class LeaderElection implements AsyncDisposable {
       }
       if (!this.isLeader) await this.#resign();
       if (code === 'FORBIDDEN') return forbiddenPauseMs * (1 + random());
-      // A candidate has time.
+      // A candidate is in no hurry.
       if (this.#renewedAtMs === undefined) return this.#pollMs();
       return backoffMs(failureBackoff, this.#failures, random(), retryAfterMs);
     }
@@ -167,7 +167,7 @@ export class LeaderElection implements AsyncDisposable {
       await this.#put(this.#options.identity);
     } catch (error) {
       if (!isConflict(error) && !isMissing(error)) throw error;
-      // Deleted, or changed: by another agent, or by a write of ours whose answer was lost.
+      // Deleted, or changed: by another agent, or by our own write if its answer was lost.
       const record = await this.#read();
       const isOurs = record?.holder === this.#options.identity;
       this.#record = record;
@@ -175,7 +175,7 @@ export class LeaderElection implements AsyncDisposable {
       if (!isOurs) await this.#resign();
       return;
     }
-    // What ran while the write was under way has ended with its deadline.
+    // If the deadline passed during the write, leadership ended with it.
     if (!this.isLeader) await this.#resign();
     else this.#renewedAtMs = nowMs;
   }

@@ -1,18 +1,18 @@
-/** A Lease of coordination.k8s.io as far as an election needs it. Pure. */
+/** The fields of a coordination.k8s.io Lease that an election needs. Pure. */
 import { asRecord, stringAt } from '../../base/json-value.ts';
 
 export interface LeaseRecord {
-  /** Of the object, so that a write of another agent in between is noticed. */
+  /** Version of the object, to detect a write of another agent in between. */
   readonly version: string;
-  /** Empty when nobody holds it. */
+  /** Empty without a holder. */
   readonly holder: string;
-  /** How often another holder took it. */
+  /** How often the holder has changed. */
   readonly transitions: number;
-  /** As the holder wrote it; empty when absent. */
+  /** As written by the holder; empty when absent. */
   readonly acquireTime: string;
 }
 
-/** Undefined for what is no Lease. A field that is absent or has the wrong type is empty. */
+/** Undefined if the body is not a Lease. A field that is absent or has the wrong type is empty. */
 export function parseLease(body: unknown): LeaseRecord | undefined {
   const object = asRecord(body);
   const version = stringAt(asRecord(object?.['metadata']), 'resourceVersion');
@@ -30,19 +30,19 @@ export function parseLease(body: unknown): LeaseRecord | undefined {
 export interface LeaseContent {
   readonly namespace: string;
   readonly name: string;
-  /** Empty to give the Lease back. */
+  /** Empty to release the Lease. */
   readonly holder: string;
   readonly durationMs: number;
   readonly nowWallMs: number;
 }
 
-/** The object to write. @param known what is stored; undefined for a Lease that is created. */
+/** The object to write. @param known the stored Lease; undefined for a Lease that is created. */
 export function renderLease(content: LeaseContent, known: LeaseRecord | undefined): object {
   const { namespace, name, holder, durationMs, nowWallMs } = content;
   const now = microTime(nowWallMs);
   const isSameHolder = known?.holder === holder;
   const version = known === undefined ? {} : { resourceVersion: known.version };
-  // A holder that gives the Lease back is no other holder yet.
+  // A release is not yet a change of holder.
   const isOther = known !== undefined && !isSameHolder && holder !== '';
   return {
     apiVersion: 'coordination.k8s.io/v1',
@@ -58,7 +58,7 @@ export function renderLease(content: LeaseContent, known: LeaseRecord | undefine
   };
 }
 
-/** Kubernetes takes exactly six digits after the point. */
+/** Kubernetes accepts exactly six digits after the point. */
 function microTime(wallMs: number): string {
   return new Date(wallMs).toISOString().replace('Z', '000Z');
 }

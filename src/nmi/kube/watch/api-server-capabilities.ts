@@ -1,10 +1,10 @@
-/** What the reflectors of one API server share: what it cannot do, and that it has recovered. */
+/** State that the reflectors of one API server share: its missing features, and its recovery. */
 import { ignoreObserverError, Observers } from '../../../cache/index/observers.ts';
 
 export interface ApiServerCapabilities {
   /** Lists may be requested as streams: the server has not refused one yet. */
   readonly streamsLists: boolean;
-  /** For the life of this process: paged lists are as good, only larger in memory. */
+  /** For the life of this process: paged lists work as well, but need more memory. */
   refuseStreams(): void;
   /** The server answers again after an outage: one reflector that retries often serves all. */
   notifyRecovery(): void;

@@ -1,6 +1,7 @@
 /**
- * Decodes objects of the API server for a store: parses and trims each object on arrival, skips unusable
- * ones and those for which their namespace has no room, and reports each of them once per reason.
+ * Decodes objects of the API server for a store: parses and trims each object on arrival, skips
+ * unusable ones and those without room in the share of their namespace, and reports each of them
+ * once per reason.
  */
 import { fullName } from '../../../cache/index/object-name.ts';
 import type { ObjectRef, ObjectStore } from '../../../cache/index/objects.ts';

@@ -1,11 +1,10 @@
 /**
- * Raw Kubernetes JSON → the trimmed objects of the cache. Pure and total: nothing here throws.
- * A field that is absent is empty; a field of a custom resource that is there with the wrong type
- * makes the object unusable, because guessing what its author meant would grant or hide an
- * identity.
+ * Raw Kubernetes JSON → the trimmed objects of the cache. Pure and total: nothing here throws. An
+ * absent field is empty; a field of a custom resource with the wrong type makes the object
+ * unusable, because guessing what its author meant would grant or hide an identity.
  *
- * The author of a pod or a custom resource decides its size, and the agent of every node stores it: at
- * most 16 KB of text each, many times the size of an ordinary one.
+ * The author of a pod or a custom resource decides its size, and the agent of every node stores it:
+ * at most 16 KB of text per object, many times the size of an ordinary one.
  */
 import type {
   Binding,
@@ -28,13 +27,13 @@ import { textLength } from './namespace-usage.ts';
 
 export type Parsed<T> =
   | { readonly ok: true; readonly value: T }
-  /** `ref` when at least the name is known, so that an older version can be dropped. */
+  /** `ref` if at least the name is known, so that an older version can be dropped. */
   | { readonly ok: false; readonly reason: string; readonly ref: ObjectRef | undefined };
 
 export type Parse<T> = (raw: unknown) => Parsed<T>;
 
 const maxKeptLength = 16_384;
-/** Of a grant, which only an administrator writes: more than its schema allows. */
+/** For a grant, which only an administrator writes: more than its schema allows. */
 const maxGrantLength = 65_536;
 
 export function parsePod(raw: unknown): Parsed<Pod> {
@@ -56,9 +55,9 @@ export function parsePod(raw: unknown): Parsed<Pod> {
 }
 
 /**
- * What the kubelet calls a static pod, from the copy that it puts into the API. Any author of a pod
- * may write the annotation of the hash; the mark of a copy beside it cannot be added later, and the
- * kubelet runs no pod that is made with it.
+ * The kubelet's UID of a static pod, from the mirror pod that it creates in the API. Any author of
+ * a pod can set the hash annotation; the mirror annotation beside it cannot be added later, and the
+ * kubelet does not run a pod that is created with it.
  */
 function staticHash(metadata: JsonRecord): string | undefined {
   const annotations = asRecord(metadata['annotations']);
@@ -89,7 +88,7 @@ export function parseIdentity(raw: unknown): Parsed<Identity> {
     return usable({
       ...ref,
       type,
-      // White space around them comes from pasting; neither can contain any.
+      // White space around these values comes from pasting; neither can contain any.
       clientId: clientId.trim(),
       resourceId: resourceId.trim(),
       entra,
@@ -130,7 +129,7 @@ export function parseException(raw: unknown): Parsed<Exception> {
   });
 }
 
-/** One entry that is wrong makes all of it unusable: an identity without a grant is refused. */
+/** One wrong entry makes the whole grant unusable: an identity without a grant is refused. */
 export function parseIdentityGrant(raw: unknown): Parsed<IdentityGrant> {
   return withMetadata(
     raw,
@@ -159,7 +158,7 @@ export function parseIdentityGrant(raw: unknown): Parsed<IdentityGrant> {
   );
 }
 
-/** A text names the field that has the wrong type. */
+/** A string is the name of the field with the wrong type. */
 function entraSettings(spec: JsonRecord): EntraSettings | string {
   const tenantId = optionalString(spec['tenantID']);
   if (tenantId === undefined) return 'spec.tenantID';
@@ -189,7 +188,9 @@ function entraSettings(spec: JsonRecord): EntraSettings | string {
   };
 }
 
-/** Absent (or null) is anything; a list of nothing is a mistake, and not taken for anything. */
+/**
+ * Absent (or null) allows everything; an empty list is a mistake, and does not allow everything.
+ */
 function allowedResourcesOf(spec: JsonRecord): readonly string[] | 'unusable' | undefined {
   const listed: unknown = spec['allowedResources'] ?? undefined;
   if (listed === undefined) return undefined;
@@ -236,7 +237,7 @@ function unusable<T>({ namespace, name, uid }: ObjectRef, reason: string): Parse
   return { ok: false, reason, ref: { namespace, name, uid } };
 }
 
-/** An absent spec is an empty one; anything else that is no object is `undefined`. */
+/** An absent spec is empty; any other value that is not an object is `undefined`. */
 function specOf(object: JsonRecord): JsonRecord | undefined {
   return asRecord(object['spec'] ?? {});
 }
@@ -247,7 +248,7 @@ function optionalString(value: unknown): string | undefined {
   return typeof value === 'string' ? value : undefined;
 }
 
-/** Absent (or null) is empty; anything but a list of texts that are not blank is `undefined`. */
+/** Absent (or null) is empty; anything but a list of non-blank strings is `undefined`. */
 function optionalStrings(value: unknown): readonly string[] | undefined {
   const listed: unknown = value ?? [];
   if (!Array.isArray(listed)) return undefined;
@@ -259,7 +260,7 @@ function optionalStrings(value: unknown): readonly string[] | undefined {
 
 /**
  * The entries that are strings, on an object without prototype: `constructor` is a valid label
- * name, and a look-up of it must not find JavaScript's own. A map that is too large to be kept is
+ * name, and a lookup of it must not find JavaScript's own. A map that is too large to be kept is
  * copied only until that is certain: 25,000 labels would block the event loop for 30 ms (measured).
  */
 function stringMap(value: unknown): Readonly<Record<string, string>> {
@@ -303,7 +304,7 @@ function isPodPhase(value: unknown): value is PodPhase {
   return podPhases.has(value);
 }
 
-/** 0 when absent or unreadable: old enough for every grace period to be over. */
+/** 0 when absent or unreadable: old enough to be past every grace period. */
 function createdAtWallMs(metadata: JsonRecord): number {
   const at = Date.parse(stringAt(metadata, 'creationTimestamp'));
   return Number.isNaN(at) ? 0 : at;

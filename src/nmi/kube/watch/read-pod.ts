@@ -1,4 +1,4 @@
-/** One pod as the API server has it now, past what its watch has delivered. */
+/** The current state of one pod at the API server, which may be newer than its watch. */
 import type { ObjectName } from '../../../cache/index/object-name.ts';
 import type { Pod } from '../../../cache/index/objects.ts';
 import { asRecord } from '../../base/json-value.ts';
@@ -8,7 +8,8 @@ import { parsePod } from './parse.ts';
 const timeoutMs = 5_000;
 
 /**
- * A list of one, read through to the store: the agent has the right to list pods and not to get them.
+ * A list of one pod, read through to the server's storage: the agent has permission to list pods
+ * but not to get them.
  * @returns undefined if there is none, or none that can be used.
  * @throws KubeError
  */

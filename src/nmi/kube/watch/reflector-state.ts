@@ -1,21 +1,21 @@
 /**
- * The decisions of a reflector as a state machine. Pure: no I/O, no timer, no clock, no chance.
- * `next` is the only writer of the state. The reflector performs what the phase names, reports
- * what happens as events, and carries out the effects.
+ * The decisions of a reflector as a state machine. Pure: no I/O, no timer, no clock, no randomness.
+ * `next` is the only writer of the state. The reflector performs the action of the phase, reports
+ * results as events, and carries out the effects.
  *
- *     listing → watching              a list as a stream goes on as the watch
- *     listing → opening → watching    a list by pages does not
+ *     listing → watching              a streamed list continues as the watch
+ *     listing → opening → watching    a paged list does not
  *     watching → opening              the server closed the watch
- *     watching → checking → opening or listing    the watch stayed silent
- *     any → waiting → opening or listing          failed
- *     any → waiting → listing         there is no such collection
+ *     watching → checking → opening or listing    the watch was silent for too long
+ *     any → waiting → opening or listing          a failure
+ *     any → waiting → listing         the collection does not exist
  *
- * 1. Without a version to watch from, nothing but a list follows.
- * 2. A failure resumes from the last version, unless that is of no use: expired, or followed by a
- *    line that makes no sense or an exception in the store.
+ * 1. Without a version to watch from, only a list can follow.
+ * 2. After a failure the watch resumes from the last version, unless that is unusable: expired, or
+ *    followed by an invalid line or an exception in the store.
  * 3. A silent watch may be dead, and the next one no better: a server that was restored from a
  *    backup accepts a watch from a version that it has not reached, and sends nothing until it has.
- *    So after each silence the server is asked for its version; if that is below ours, all is
+ *    So after each silence the server's version is requested; if it is below ours, everything is
  *    listed again.
  */
 import type { Log, LogFields } from '../../base/log.ts';
@@ -32,15 +32,15 @@ import {
 } from './retry-policy.ts';
 
 export interface ReflectorTiming extends RetryTiming {
-  /** A watch that lived this long ends a row of failures. */
+  /** A watch that was open this long ends a series of failures. */
   readonly healthyMs: number;
-  /** Longest time without a byte on an open watch; up to a quarter of it more, by chance. */
+  /** Longest time without a byte on an open watch; up to a quarter of it is added at random. */
   readonly silenceMs: number;
-  /** A watch that is to be checked is replaced unless it brings something within this time. */
+  /** A watch under check is replaced unless it receives something within this time. */
   readonly checkGraceMs: number;
   /** Requests for a check sooner after the last one are ignored. */
   readonly checkEveryMs: number;
-  /** Longest time between two looks for a collection that the server does not have. */
+  /** Longest time between two requests for a collection that the server does not have. */
   readonly absentEveryMs: number;
 }
 
@@ -49,85 +49,89 @@ export const defaultTiming: ReflectorTiming = {
   outage: { baseMs: 200, capMs: 10_000 },
   relistJitterMs: 2_000,
   healthyMs: 1000,
-  // Measured: bookmarks come 60 s apart, by the server's source up to 75 s. But none comes while
-  // the server's version of the resource is that which the watch began with: in a quiet cluster
-  // whose etcd does not report progress, silence is health, and must cost no list.
+  // Measured: bookmarks come 60 s apart, up to 75 s by the server's source. But none comes while
+  // the server's version of the resource equals the one at which the watch began: in a quiet
+  // cluster where etcd does not report progress, silence is healthy, and must cost no list.
   silenceMs: 80_000,
-  // Events are there within some milliseconds of the change, on a loaded server some tens.
+  // Events arrive within some milliseconds of the change, on a loaded server within tens.
   checkGraceMs: 300,
   checkEveryMs: 5_000,
-  // One small request a minute from each node, for as long as nobody installs the kind.
+  // One small request a minute from each node, until the kind is installed.
   absentEveryMs: 60_000,
 };
 
 export type Phase = Readonly<
   | { kind: 'listing'; by: 'pages' | 'stream' }
-  /** `checking`: a list of one object, for the server's version. */
+  /** `checking`: a list of one object, to get the server's version. */
   | { kind: 'opening' | 'watching' | 'checking' }
-  /** `code`: of the failure, if it was one. */
+  /** `code` of the failure, if there was one. */
   | { kind: 'waiting'; code?: ReflectorErrorCode; delayMs: number; isWakeable: boolean }
 >;
 
-/** What has gone wrong without a break since `sinceMs`; of several failures the last one. */
+/** The failure that has lasted since `sinceMs`; of several failures the last one. */
 export interface WatchFailure {
   readonly code: ReflectorErrorCode;
   readonly message: string;
   /** Monotonic. */
   readonly sinceMs: number;
-  /** The server has no such collection: no failure of the watch, which takes it as empty. */
+  /**
+   * The server has no such collection: this is not a failure, and the collection counts as empty.
+   */
   readonly isAbsence: boolean;
 }
 
 export interface ReflectorState {
   readonly phase: Phase;
   readonly sinceMs: number;
-  /** Where to watch from; `undefined` asks for a list. */
+  /** The version to watch from; `undefined` requires a list. */
   readonly version: string | undefined;
-  /** The snapshot of a paged list expired: the next one asks for everything at once. */
+  /** The snapshot of a paged list expired: the next list requests everything at once. */
   readonly isUnpaged: boolean;
-  /** Streamed lists that made no sense, in order. After two, lists come by pages. */
+  /** Malformed streamed lists in a row. After two, lists are paged. */
   readonly malformedLists: number;
-  /** Complete lists, opened watches, and watches that stayed silent until their time was over. */
+  /** Complete lists, opened watches, and watches that were silent until their time limit. */
   readonly lists: number;
   readonly watches: number;
   readonly silences: number;
   readonly errors: ErrorCounts;
-  /** -Infinity before anything came. */
+  /** -Infinity before the first contact. */
   readonly contactAtMs: number;
   /** When the store was last known to be current. */
   readonly provenAtMs: number;
-  /** When a check was last requested, and not ignored. */
+  /** When the last check was requested that was not ignored. */
   readonly checkAtMs: number;
   readonly failures: Failures;
   /** The failure last logged, while it lasts: until a watch is healthy again. */
   readonly failing: WatchFailure | undefined;
-  /** The server could not be reached or was not well when last asked. */
+  /** The server could not be reached or was failing at the last request. */
   readonly isAway: boolean;
-  /** Watches that the server closed in order since one was healthy. */
+  /** Watches that the server closed cleanly since one was healthy. */
   readonly closes: number;
-  /** What the last event asks the reflector to do. */
+  /** What the reflector has to do after the last event. */
   readonly effects: readonly Effect[];
 }
 
 export type ReflectorEvent = Readonly<
-  /** A part of a list that is not complete yet. */
+  /** A part of an incomplete list arrived. */
   | { kind: 'heard' }
-  /** The server has accepted the watch; ended it in order; does not mark the end of its list. */
+  /** The server accepted the watch; ended it cleanly; did not mark the end of its list. */
   | { kind: 'opened' | 'ended' | 'unmarked' }
-  /** The store holds the complete list; an event or bookmark of the watch; the server's version. */
+  /**
+   * The store contains the complete list; an event or bookmark of the watch; the server's version.
+   */
   | { kind: 'listed' | 'changed' | 'checked'; version: string }
   | { kind: 'failed'; error: unknown }
-  /** There is no such collection; the store is empty. */
+  /** The collection does not exist; the store is empty. */
   | { kind: 'absent'; error: KubeError }
   /** The wait is over; another reflector found that the server has recovered. */
   | { kind: 'waited' | 'recovered' }
-  /** Somebody misses an object; `checkGraceMs` later. The watch has been open for `healthyMs`. */
+  /** An object is missing; `checkGraceMs` after that. The watch has been open for `healthyMs`. */
   | { kind: 'check-requested' | 'check-due' | 'healthy' }
 >;
 
 export type Effect = Readonly<
   | { kind: 'log'; level: keyof Log; message: string; fields: LogFields }
-  /** Reports the event after a while, unless the call under way has ended by then. */
+  /** Reports the event after a while, unless the running call has ended by then. */
   | { kind: 'arm'; delayMs: number; event: ReflectorEvent }
   | { kind: 'synced' | 'refuse-streams' | 'notify-recovery' }
 >;
@@ -167,7 +171,7 @@ export function initialState(nowMs: number, streamsLists: boolean): ReflectorSta
   };
 }
 
-/** An event that does not fit the phase comes late, and changes nothing. */
+/** An event that does not fit the phase is late, and changes nothing. */
 export function next(
   before: ReflectorState,
   event: ReflectorEvent,
@@ -225,7 +229,7 @@ function enter(state: Draft, phase: Phase, { nowMs }: Services): void {
   state.sinceMs = nowMs;
 }
 
-/** To the next request. */
+/** Continues with the next request. */
 function proceed(state: Draft, around: Services, waitedMs = 0): void {
   state.failures = { ...state.failures, waitedMs };
   if (state.version !== undefined) enter(state, { kind: 'opening' }, around);
@@ -235,7 +239,7 @@ function proceed(state: Draft, around: Services, waitedMs = 0): void {
   }
 }
 
-/** The store is as new as what just came. */
+/** The store is as new as the data just received. */
 function prove(state: Draft, version: string, { nowMs }: Services): void {
   state.version = version;
   state.contactAtMs = nowMs;
@@ -269,7 +273,7 @@ function answered(state: Draft): void {
   state.isAway = false;
 }
 
-/** What the watch missed would have been the first that it brought. */
+/** A watch delivers missed changes first, so by now the store is current. */
 function healthy(state: Draft, { nowMs }: Services): void {
   const { count } = state.failures;
   if (state.failing !== undefined) log(state, 'info', 'watch recovered', { failures: count });
@@ -317,7 +321,8 @@ function failed(state: Draft, error: unknown, around: Services): void {
   state.failures = failures;
   state.isAway ||= failures.kind === 'outage';
   const retryInMs = Math.round(delayMs);
-  // The stack of an internal exception is logged; failures of server or network have no useful stack.
+  // The stack of an internal exception is logged; failures of server or network have no useful
+  // stack.
   const err = code === 'INTERNAL' || !(error instanceof Error) ? error : error.message;
   report(state, code, { code, err, failures: failures.count, retryInMs });
   const message = code !== 'INTERNAL' && error instanceof Error ? error.message : internalFailure;
@@ -325,10 +330,10 @@ function failed(state: Draft, error: unknown, around: Services): void {
   state.failing = { code, message, sinceMs: before?.sinceMs ?? nowMs, isAbsence: false };
 }
 
-/** What an exception of ours says is for the log alone. */
+/** The message of an internal exception goes to the log only. */
 const internalFailure = 'exception in a watch handler';
 
-/** That there is nothing is as good as a list, and repeats until somebody installs the kind. */
+/** An absent collection counts as a list, and is requested again until the kind is installed. */
 function absent(state: Draft, { code, message }: KubeError, around: Services): void {
   const { timing, nowMs, chance } = around;
   if (state.lists === 0) state.effects.push({ kind: 'synced' });
@@ -347,7 +352,7 @@ function absent(state: Draft, { code, message }: KubeError, around: Services): v
   answered(state);
 }
 
-/** 422 where the feature is off or unknown. */
+/** The status is 422 if the feature is off or unknown. */
 function isRefusal(error: unknown, isReached: boolean): error is KubeError {
   if (!(error instanceof KubeError)) return false;
   return error.status === 422 || error.status === 400 || (isReached && error.code === 'TIMEOUT');

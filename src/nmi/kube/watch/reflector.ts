@@ -2,14 +2,15 @@
  * Keeps one store equal to one collection of the Kubernetes API: list, then watch, forever.
  *
  * 1. One loop: at most one list or watch is open at any time, and only a dispose ends the loop.
- *    What comes next is decided in reflector-state.ts and retry-policy.ts; here is the I/O.
- * 2. A relist is one `store.replace`; until then the store keeps what it has, however long the
- *    server is away.
- * 3. A list is a stream that goes on as the watch, one object in memory at a time; page by page
- *    where the server has no such streams.
- * 4. A watch without a byte for `silenceMs` is replaced, for it may be dead. Bookmarks, one a
- *    minute, keep most from being silent. A waiter for an object may cause an earlier check.
- * 5. Failures are logged when they begin, change and end, and counted always.
+ *    reflector-state.ts and retry-policy.ts decide the next step; this file does the I/O.
+ * 2. A relist is one `store.replace`; until then the store keeps its content, however long the
+ *    server is unavailable.
+ * 3. A list is a stream that continues as the watch, one object in memory at a time; if the server
+ *    has no such streams, it is paged.
+ * 4. A watch without a byte for `silenceMs` is replaced, since it may be dead. Bookmarks, one a
+ *    minute, keep most watches from being silent. A waiter for an object may cause an earlier
+ *    check.
+ * 5. Failures are logged when they begin, change and end, and always counted.
  */
 import type { Clock } from '../../../cache/clock.ts';
 import type { ObjectRef, ObjectStore } from '../../../cache/index/objects.ts';
@@ -39,19 +40,22 @@ import {
 import { errorsByKind, type ErrorKind } from './retry-policy.ts';
 import { readWatchEvent, versionOf } from '../api/watch-event.ts';
 
-/** The client as far as it is used here. */
+/** The methods of the client that are used here. */
 export interface KubeReader extends JsonReader {
   watch(path: string, options: WatchOptions): AsyncIterable<unknown>;
 }
 
-/** Of one namespace, in a quiet minute. */
+/**
+ * Log lines of one namespace in the first minute; if skips go on, each later minute gets one
+ * report.
+ */
 const maxSkipLines = 50;
-/** With the pauses between them 3 to 6 s. */
+/** Including the pauses between them, 3 to 6 s. */
 const failuresBeforeAbsence = 5;
 const listTimeoutMs = 60_000;
-/** For one object. A server that takes longer is asked for the watch all the same. */
+/** For one object. If the server takes longer, the watch is opened all the same. */
 const checkTimeoutMs = 5_000;
-/** Bounds between which the server is asked to end each watch, in seconds. */
+/** Range of the watch timeouts that are requested from the server, in seconds. */
 const watchSeconds = { least: 240, most: 480 };
 
 export interface ReflectorOptions<T extends ObjectRef> {
@@ -72,27 +76,27 @@ export interface ReflectorOptions<T extends ObjectRef> {
   /** Items per page of a list that is not a stream. */
   readonly pageSize?: number;
   /**
-   * The first of such lists comes from the server's memory and in one piece: for pods of one node
-   * an indexed look-up instead of a scan of the cluster's pods.
+   * The first paged list comes from the server's memory and in one piece: for pods of one node an
+   * indexed lookup instead of a scan of the cluster's pods.
    */
   readonly listsFromMemory?: boolean;
   /**
-   * A cluster may have no such kind, or the agent no right to it: that is an empty collection, which
-   * is looked for once a minute.
+   * The cluster may lack the kind, or the agent the permission for it: then the collection is
+   * empty, and is requested again once a minute.
    */
   readonly mayBeAbsent?: boolean;
-  /** Shared by all reflectors of one server; default one of its own. */
+  /** Shared by all reflectors of one server; by default not shared. */
   readonly server?: ApiServerCapabilities;
 }
 
 export interface ReflectorStats extends Pick<ReflectorState, 'phase' | 'silences' | 'errors'> {
   readonly syncedOnce: boolean;
-  /** Since the server last sent something; undefined when it never has. */
+  /** Time since the server last sent something; undefined if it never has. */
   readonly lastContactAgeMs: number | undefined;
   /**
-   * Since the last proof that the store is current: an event, a bookmark, a whole list, a watch
-   * that ended in good order, or one without an event for `healthyMs` after it was opened.
-   * Since opening when there was none. Up to 101 s while all is well and nothing happens.
+   * Time since the last proof that the store is current: an event, a bookmark, a complete list, a
+   * watch that ended cleanly, or one without an event for `healthyMs` after it was opened. Without
+   * a proof, since the reflector was opened. Up to 101 s while all is well and nothing changes.
    */
   readonly stalenessMs: number;
   /** Lists after the first complete one. */
@@ -115,13 +119,13 @@ export interface FailureStats extends Omit<WatchFailure, 'sinceMs'> {
 }
 
 export interface Reflector extends AsyncDisposable {
-  /** The store has held a complete list at least once. */
+  /** The store has had a complete list at least once. */
   readonly synced: boolean;
   /** Rejects with an AbortError when disposed before. */
   whenSynced(): Promise<void>;
   /**
-   * Somebody misses an object: an open watch that stays silent for `checkGraceMs` from now on is
-   * replaced, and a wait for the end of an outage ends. Once in `checkEveryMs` at most.
+   * An object is missing: an open watch that stays silent for the next `checkGraceMs` is replaced,
+   * and a wait for the end of an outage ends. Once in `checkEveryMs` at most.
    */
   checkNow(): void;
   stats(): ReflectorStats;
@@ -146,7 +150,7 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
   readonly #running: Promise<void>;
   #state: ReflectorState;
   #call = new AbortController();
-  /** Of the call under way. */
+  /** Timers of the running call. */
   readonly #timers: (() => void)[] = [];
 
   constructor(options: ReflectorOptions<T>) {
@@ -170,7 +174,7 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
       },
     });
     this.#state = initialState(clock.monotonicMs(), server.streamsLists);
-    // Nobody has to wait for it.
+    // It may have no waiter.
     this.#synced.promise.catch(() => undefined);
     this.#running = this.#run();
   }
@@ -224,7 +228,8 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
     const around = { timing: this.#timing, nowMs: clock.monotonicMs(), chance: random() };
     this.#state = next(this.#state, event, { ...around, streamsLists });
     const { phase: after, effects } = this.#state;
-    // A call ends with its phase, but a watch goes on from being opened, or from a list.
+    // A call ends with its phase, except for a watch, which continues after its opening or its
+    // list.
     if (after !== phase && after.kind !== 'watching') this.#call.abort();
     for (const effect of effects) this.#carryOut(effect);
   }
@@ -279,7 +284,7 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
     this.#dispatch({ kind: 'absent', error });
   }
 
-  /** What the phase names; at the end of it the phase is another. */
+  /** Performs the action of the phase; afterwards the phase is a different one. */
   async #perform(signal: AbortSignal): Promise<void> {
     const { phase, version } = this.#state;
     if (phase.kind === 'waiting') {
@@ -304,7 +309,7 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
       path,
       query,
       pageSize: isUnpaged ? 0 : pageSize,
-      // A relist has to be newer than what expired, and memory could be older.
+      // A relist has to be newer than the expired version, and memory could be older.
       version: listsFromMemory && lists === 0 ? '0' : '',
     };
     const call = { signal, timeoutMs: listTimeoutMs };
@@ -316,7 +321,7 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
     this.#dispatch({ kind: 'listed', version });
   }
 
-  /** From a version, or from nothing: then with all there is first, as a list. */
+  /** Watches from a version. Without one, the stream begins with all objects, as a list. */
   async #watch(from: string | undefined, signal: AbortSignal): Promise<void> {
     const { client, random } = this.#options;
     let gathering = from === undefined ? this.#intake.gather() : undefined;
@@ -330,7 +335,7 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
       if (event.kind === 'error') throw event.error;
       const { kind, version } = event;
       if (kind === 'overlong') {
-        // The rights that the unread change gave or removed are unknown, so the collection is listed again.
+        // What the unread change granted or revoked is unknown, so the collection is listed again.
         if (event.ref === undefined && gathering === undefined) throw overlong();
         (gathering ?? this.#intake).reject(event.ref, 'it is too long to be read');
       } else if (kind !== 'bookmark') {
@@ -354,7 +359,7 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
     return this.#pathOf({
       watch: 'true',
       allowWatchBookmarks: 'true',
-      // Without a version it is the newest state that the stream begins with.
+      // Without a version, the stream begins with the newest state.
       ...(from === undefined
         ? { sendInitialEvents: 'true', resourceVersionMatch: 'NotOlderThan' }
         : { resourceVersion: from }),
@@ -373,8 +378,8 @@ function failureStats({ sinceMs, ...failure }: WatchFailure, nowMs: number): Fai
 }
 
 /**
- * What was listed stays when the right to it is lost, as in any other failure, and when a server that
- * is starting does not know the kind yet: it has to say so for some seconds.
+ * Listed objects stay when the permission is lost, as after any other failure, and when a starting
+ * server does not have the kind yet: only after some seconds of this answer is the kind absent.
  */
 function isAbsence(error: unknown, { version, failures }: ReflectorState): error is KubeError {
   if (!(error instanceof KubeError)) return false;

@@ -1,4 +1,6 @@
-/** After which failure of a list or watch what is retried, and when. Pure; chance is a parameter. */
+/**
+ * What is retried after a failure of a list or watch, and when. Pure; randomness is a parameter.
+ */
 import { backoffMs, type Backoff } from '../api/backoff.ts';
 import { KubeError, type KubeErrorCode } from '../api/kube-error.ts';
 
@@ -8,16 +10,18 @@ export type ReflectorErrorCode = KubeErrorCode | 'INTERNAL';
 /**
  * Few enough to be the labels of a metric.
  * - `outage`: may end at any moment, and new pods wait for that.
- * - `refusal`: repeats until somebody changes something.
- * - `expiry`: nothing is wrong, but a whole cluster may have met it at once.
- * - `exception`: a bug of ours.
+ * - `refusal`: repeats until something is changed.
+ * - `expiry`: not an error, but a whole cluster may have it at once.
+ * - `exception`: a bug of the agent.
  */
 export type ErrorKind = 'outage' | 'refusal' | 'expiry' | 'exception';
 
 export interface RetryTiming {
   readonly backoff: Backoff;
   readonly outage: Backoff;
-  /** Spread of a relist after an expired version, against a whole cluster relisting at once. */
+  /**
+   * Spread of relists after an expired version, so that a whole cluster does not relist at once.
+   */
   readonly relistJitterMs: number;
 }
 
@@ -25,7 +29,7 @@ export interface RetryTiming {
 export interface Failures {
   readonly kind: ErrorKind | undefined;
   readonly count: number;
-  /** The last wait, 0 when it was cut short. It was random, too. */
+  /** The last wait, 0 if it was cut short. It was random, too. */
   readonly waitedMs: number;
 }
 
@@ -34,7 +38,7 @@ export const noFailures: Failures = { kind: undefined, count: 0, waitedMs: 0 };
 export interface Retry {
   readonly code: ReflectorErrorCode;
   readonly failures: Failures;
-  /** The version to watch from is of no use any more. */
+  /** The version to watch from cannot be used any more. */
   readonly isRelist: boolean;
   readonly delayMs: number;
   /** The wait may end early: the outage may be over, and the server named no time. */
@@ -56,7 +60,7 @@ const kinds: Readonly<Record<ReflectorErrorCode, ErrorKind>> = {
   INTERNAL: 'exception',
 };
 
-/** `triedMs`: how long the server was given to be reached at all. `chance`: from 0 up to 1. */
+/** `triedMs`: how long the attempt waited to reach the server. `chance`: from 0 up to 1. */
 export function retryAfterFailure(
   error: unknown,
   before: Failures,
@@ -65,7 +69,7 @@ export function retryAfterFailure(
   chance: number,
 ): Retry {
   const { code = 'INTERNAL', status, retryAfterMs } = error instanceof KubeError ? error : {};
-  // 400: the server cannot read the version; only a list gives another.
+  // 400: the server cannot parse the version; only a list returns another.
   const kind = status === 400 ? 'refusal' : kinds[code];
   const isRelist = status === 400 || ['GONE', 'MALFORMED', 'INTERNAL'].includes(code);
   const count = kind === before.kind ? before.count + 1 : 1;
@@ -77,7 +81,7 @@ export function retryAfterFailure(
     retryAfterMs,
   );
   if (isWakeable) delayMs = Math.max(0, delayMs - triedMs);
-  // Nodes that come from a wait are spread already.
+  // Nodes that have waited are already spread.
   if (kind === 'expiry' && count === 1) {
     delayMs = Math.max(0, chance * timing.relistJitterMs - before.waitedMs);
   }
@@ -85,8 +89,8 @@ export function retryAfterFailure(
 }
 
 /**
- * After `closes` watches that the server closed in order since one was healthy: it must not be
- * asked in a tight loop.
+ * The delay after `closes` watches that the server closed cleanly since one was healthy: it must
+ * not get requests in a tight loop.
  */
 export function closeDelayMs({ backoff }: RetryTiming, closes: number, chance: number): number {
   if (closes <= 2) return 0;

@@ -32,9 +32,10 @@ export type WatchedResource = 'pods' | 'identities' | 'bindings' | 'exceptions' 
 const group = '/apis/aadpodidentity.k8s.io/v1';
 
 /**
- * How soon an outage is over for new pods: the longest wait, at most `tcpTimeoutMs` of the client
- * for an attempt that was under way, and a list. Within a second, so of 1,000 nodes some 2,700 a
- * second knock at a server that is away. The other watches wait longer and are woken by this one.
+ * How soon new pods are seen after an outage: the longest wait, at most `tcpTimeoutMs` of the
+ * client for a running attempt, and a list. Together less than a second, so 1,000 nodes make some
+ * 2,700 attempts a second at an unavailable server. The other watches wait longer and are woken by
+ * this one.
  */
 const podTiming = { outage: { baseMs: 100, capMs: 500 }, relistJitterMs: 600 };
 
@@ -48,7 +49,7 @@ export interface WatchStores {
 
 export interface WatchesOptions {
   readonly client: KubeReader;
-  /** Name of the node whose pods are watched. */
+  /** Name of the node; its pods are watched. */
   readonly node: string;
   readonly stores: WatchStores;
   readonly log: Log;
@@ -57,19 +58,19 @@ export interface WatchesOptions {
   readonly timing?: Partial<ReflectorTiming>;
 }
 
-/** The five watches. The client stays the caller's. */
+/** The five watches. The caller disposes of the client. */
 export interface Watches extends AsyncDisposable {
-  /** All stores have held a complete list. */
+  /** All stores have had a complete list. */
   readonly synced: boolean;
   /** Rejects with an AbortError when disposed before. */
   whenSynced(): Promise<void>;
-  /** Those whose first list has not come yet, for readiness. */
+  /** Resources without a first list, for readiness. */
   unsynced(): readonly WatchedResource[];
-  /** Those of which there was no proof for longer than `limitMs` that they are current. */
+  /** Resources without a proof for longer than `limitMs` that they are current. */
   stale(limitMs: number): readonly WatchedResource[];
-  /** Since the last proof that it is current. */
+  /** Time since the last proof that it is current. */
   stalenessMs(name: WatchedResource): number;
-  /** Somebody misses an object: watches that are silent are replaced, or the one named. */
+  /** An object is missing: silent watches are replaced, or only the named one. */
   checkNow(name?: WatchedResource): void;
   stats(): Readonly<Record<WatchedResource, ReflectorStats>>;
 }
@@ -92,10 +93,10 @@ export function openWatches(options: WatchesOptions): Watches {
   }
 
   const { pods, identities, bindings, exceptions, grants } = stores;
-  // Finished pods keep their address in the status, and pile up in clusters with many jobs.
+  // Finished pods keep their address in the status, and accumulate in clusters with many jobs.
   const fieldSelector = `spec.nodeName=${node},status.phase!=Succeeded,status.phase!=Failed`;
   const podSpec = { path: '/api/v1/pods', query: { fieldSelector }, parse: parsePod, store: pods };
-  // Custom resources would come from memory in one piece, of some 20 MB for 20,000 bindings.
+  // A list of custom resources from memory is one piece, of some 20 MB for 20,000 bindings.
   const identitySpec = { path: `${group}/azureidentities`, parse: parseIdentity };
   const bindingSpec = { path: `${group}/azureidentitybindings`, parse: parseBinding };
   const exceptionSpec = { path: `${group}/azurepodidentityexceptions`, parse: parseException };
@@ -105,7 +106,8 @@ export function openWatches(options: WatchesOptions): Watches {
     identities: open('identities', { ...identitySpec, store: identities }),
     bindings: open('bindings', { ...bindingSpec, store: bindings }),
     exceptions: open('exceptions', { ...exceptionSpec, store: exceptions }),
-    // A cluster whose agent's image was exchanged has neither the kind nor the right to list it.
+    // A cluster in which only the agent's image was replaced has neither the kind nor the
+    // permission to list it.
     grants: open('grants', { ...grantSpec, store: grants, mayBeAbsent: true }),
   } satisfies Record<WatchedResource, Reflector>;
   const all = Object.values(reflectors);

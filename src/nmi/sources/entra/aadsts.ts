@@ -1,6 +1,6 @@
 /**
- * What a refusal of Entra ID means. The codes are data; where Entra ID sends one that is not here,
- * its OAuth error and then the HTTP status decide. Pure.
+ * The meaning of an error answer of Entra ID. The codes are data; for a code that is not listed
+ * here, its OAuth error and then the HTTP status decide. Pure.
  */
 import type { EntraErrorDetails } from '../../base/answers.ts';
 import { parseRecord, stringAt, type JsonRecord } from '../../base/json-value.ts';
@@ -9,11 +9,11 @@ import type { FailureReason, SourceFailure } from '../source.ts';
 /** One answer of the token endpoint. */
 export interface EntraAnswer {
   readonly status: number;
-  /** As it came; any text. */
+  /** As received; any text. */
   readonly body: string;
-  /** Seconds of the `Retry-After` header. */
+  /** Value of the `Retry-After` header, in seconds. */
   readonly retryAfterS: number | undefined;
-  /** How far the wall clock is ahead of the one that answered; default 0. */
+  /** How far the wall clock is ahead of the server's; default 0. */
   readonly clockAheadMs?: number;
 }
 
@@ -24,9 +24,11 @@ export type EntraReason = Exclude<
 >;
 
 interface ReasonRow {
-  /** How long asking again for the same is useless. */
+  /** How long a repeated request is useless. */
   readonly cooldownMs: number;
-  /** OAuth errors that are relayed as they came; any other is replaced by the first. Empty: none is. */
+  /**
+   * OAuth errors that are relayed unchanged; any other is replaced by the first. Empty: none is.
+   */
   readonly errors: readonly string[];
 }
 
@@ -43,11 +45,11 @@ const reasons = {
 
 interface CodeRow {
   readonly reason: EntraReason;
-  /** Used where Entra ID's own OAuth error is not one of the reason's. */
+  /** Used if Entra ID's own OAuth error is not one of the reason's. */
   readonly error: string | undefined;
 }
 
-/** AADSTS numbers by what they mean. */
+/** AADSTS numbers by meaning. */
 const table: readonly (readonly [EntraReason, string | undefined, readonly number[]])[] = [
   ['resource_refused', 'invalid_resource', [500011, 50001, 500014, 650057, 90009, 901002]],
   ['resource_refused', 'invalid_scope', [70011, 28002, 700022, 700023]],
@@ -65,7 +67,7 @@ const table: readonly (readonly [EntraReason, string | undefined, readonly numbe
   ['upstream_down', undefined, [90033, 90006, 90012, 90024, 90090, 90091, 50000, 90061]],
 ];
 
-/** What is known of the codes of Entra ID. */
+/** The known codes of Entra ID. */
 export const aadstsCodes: ReadonlyMap<number, CodeRow> = new Map(
   table.flatMap(([reason, error, codes]) =>
     codes.map((code) => [code, { reason, error }] as const),
@@ -85,7 +87,7 @@ const oauthErrors: ReadonlyMap<string, EntraReason> = new Map([
   ['temporarily_unavailable', 'upstream_down'],
 ]);
 
-/** Fields of an answer whose text goes on to the caller. */
+/** Fields of an answer that are relayed to the caller. */
 const relayed = ['error', 'error_description', 'timestamp', 'trace_id', 'correlation_id'] as const;
 
 const maxDescription = 2000;
@@ -95,9 +97,9 @@ const maxDetail = 100;
 const maxCodes = 20;
 
 /**
- * Why this answer gives no token.
- * @param secrets what was sent to prove the identity; none of it is in the failure, whatever Entra
- * ID, or who poses as it, put into its answer.
+ * Why this answer contains no token.
+ * @param secrets the credential that was sent; no part of it is in the failure, whatever Entra ID,
+ * or a server that impersonates it, puts into its answer.
  */
 export function classifyEntraError(answer: EntraAnswer, secrets: readonly string[]): SourceFailure {
   const fields = parseRecord(answer.body);
@@ -116,7 +118,7 @@ export function classifyEntraError(answer: EntraAnswer, secrets: readonly string
   };
 }
 
-/** Entra ID cannot be asked, or gives no sense: asking again may help. */
+/** Entra ID cannot be reached, or its answer is invalid: a retry may help. */
 export function entraDown(
   description: string,
   cooldownMs: number = reasons.upstream_down.cooldownMs,
@@ -146,7 +148,7 @@ function classify(
 
 function reasonOfStatus(status: number, fields: JsonRecord | undefined): EntraReason {
   if (status === 429) return 'upstream_throttled';
-  // Without JSON it was not Entra ID that answered, but something on the way to it.
+  // Without JSON the answer did not come from Entra ID, but from something on the path to it.
   const isDown = status >= 500 || status < 400 || status === 408 || fields === undefined;
   return isDown ? 'upstream_down' : 'upstream_refused';
 }
@@ -213,7 +215,7 @@ function oneLine(text: string, maxLength: number): string {
   return line.length > maxLength ? `${line.slice(0, maxLength - 3)}...` : line;
 }
 
-/** Whether anything that could be relayed holds a secret, also broken over lines or cut later. */
+/** Whether any relayed field contains a secret, even if it is broken over lines or cut later. */
 function tellsAny(fields: JsonRecord | undefined, secrets: readonly string[]): boolean {
   const told = relayed.map((name) => withoutSpace(stringAt(fields, name)));
   if (told.some((text) => jwt.test(text))) return true;
@@ -222,7 +224,7 @@ function tellsAny(fields: JsonRecord | undefined, secrets: readonly string[]): b
     .some((part) => part !== '' && told.some((text) => text.includes(part)));
 }
 
-/** A secret in the spellings it may come back in, and a signature without what it signs. */
+/** A secret in all spellings in which it may be returned, and the signature of a JWT alone. */
 function tellingParts(secret: string): readonly string[] {
   const signature = /^[\w-]+\.[\w-]+\.([\w-]{16,})$/.exec(secret)?.[1] ?? '';
   const form = new URLSearchParams({ '': secret }).toString().slice(1);

@@ -1,4 +1,4 @@
-/** Authorities that Entra ID's certificate may come from beside the built-in ones. */
+/** Certificate authorities for Entra ID's certificate, in addition to the built-in ones. */
 import { X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { StartError } from '../../base/start-error.ts';
@@ -11,7 +11,7 @@ export async function readEntraCa(path: string): Promise<string | undefined> {
   if (path === '') return undefined;
   try {
     const pem = await readFile(path, 'utf8');
-    // A file without a certificate would pass for one that trusts nothing more.
+    // Without this check, a file without a certificate would be accepted and add no authority.
     assertCertificate(pem);
     return pem;
   } catch (error) {

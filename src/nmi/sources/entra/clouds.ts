@@ -1,7 +1,7 @@
 /**
- * The national clouds: where Entra ID is in each, and the audience that its federated credentials
- * expect. An identity may name an authority of its own, but only one of these or of the operator's
- * list: a client secret or an assertion is sent there. Pure.
+ * The national clouds: the address of Entra ID in each, and the audience that its federated
+ * credentials expect. An identity may name an authority of its own, but only one of these or of the
+ * operator's list: a client secret or an assertion is sent there. Pure.
  */
 import { printable } from '../../base/printable.ts';
 
@@ -18,9 +18,9 @@ export interface Cloud {
 }
 
 interface CloudRow {
-  /** The first is the authority; tokens are got from the others under their own name. */
+  /** The first is the authority; tokens are requested from the others under their own name. */
   readonly hosts: readonly [string, ...string[]];
-  /** Names of the authority that are no longer to be called. */
+  /** Former names of the authority, which must not be called any more. */
   readonly formerHosts: readonly string[];
   readonly audience: string;
 }
@@ -65,7 +65,7 @@ export function cloudOf(name: CloudName): Cloud {
   return { name, authority: originOf(rows[name].hosts[0]), audience: rows[name].audience };
 }
 
-/** The origin that a text is: https, host and optional port, and nothing behind but one slash. */
+/** The origin in a text: https, host and optional port, followed by at most one slash. */
 export function parseOrigin(text: string): string | undefined {
   const host = /^https:\/\/([^/?#@\\]+)\/?$/i.exec(text)?.[1];
   return host !== undefined && isHost(host) ? URL.parse(text)?.origin : undefined;
@@ -74,9 +74,9 @@ export function parseOrigin(text: string): string | undefined {
 export interface AuthorityQuestion {
   /** `spec.adEndpoint`; empty for the authority of `cloud`. */
   readonly adEndpoint: string;
-  /** The node's. */
+  /** The node's cloud. */
   readonly cloud: CloudName;
-  /** Lower case, with a port where it is not 443. */
+  /** Lower case, with a port if it is not 443. */
   readonly allowedHosts: readonly string[];
 }
 
@@ -84,17 +84,17 @@ export interface AuthorityQuestion {
 export type AuthorityResult =
   | {
       readonly ok: true;
-      /** An origin: scheme, host and, where it is not 443, port. */
+      /** An origin: scheme, host and, if it is not 443, port. */
       readonly authority: string;
       readonly audience: string;
     }
   | { readonly ok: false; readonly problem: string };
 
 /**
- * 1. Nothing named: the authority of the node's cloud.
- * 2. Only https, and nothing behind the host but one slash: what else a URL can carry would be
- *    dropped in silence, or change where the credential goes.
- * 3. A host of a known cloud brings that cloud's audience along.
+ * 1. No authority is named: the authority of the node's cloud.
+ * 2. Only https, and at most one slash after the host: any other part of a URL would be dropped
+ *    silently, or change where the credential is sent.
+ * 3. A host of a known cloud has that cloud's audience.
  * 4. A host of the operator's list has the audience of the node's cloud.
  */
 export function resolveAuthority(question: AuthorityQuestion): AuthorityResult {
@@ -122,7 +122,7 @@ function resolved({ authority, audience }: Omit<Cloud, 'name'>): AuthorityResult
 }
 
 function misshapen(adEndpoint: string): AuthorityResult {
-  // The part before an at sign may be a password.
+  // The text before an at sign may be a password.
   const named = adEndpoint.includes('@') ? '' : ` ${printable(adEndpoint).slice(0, 80)}`;
   return {
     ok: false,

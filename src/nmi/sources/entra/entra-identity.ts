@@ -1,6 +1,6 @@
 import type { EntraCredential } from './credentials/kinds.ts';
 
-/** An application (or identity) that Entra ID itself is asked for. */
+/** An application or identity for which tokens are requested from Entra ID itself. */
 export interface EntraIdentity {
   readonly kind: 'entra';
   /** Origin of an authority on the allow list, for instance `https://login.microsoftonline.com`. */

@@ -1,6 +1,6 @@
 /**
- * Tokens of applications and federated identities, from Entra ID. What proves an identity
- * depends on the kind of its credential; the exchange is the same for all.
+ * Tokens of applications and federated identities, from Entra ID. The client credential depends on
+ * the kind of credential; the exchange is the same for all.
  */
 import { randomUUID } from 'node:crypto';
 import type { Clock } from '../../../cache/clock.ts';
@@ -22,7 +22,10 @@ import type { EntraCredential } from './credentials/kinds.ts';
 
 interface Composition {
   readonly clientCredentials: Pick<CredentialProvider<EntraCredential>, 'get' | 'forget'>;
-  /** For one fetch: client credential, exchange and all of it once more after a refused credential. */
+  /**
+   * For one fetch: client credential, exchange, and a second pass of both after a refused
+   * credential.
+   */
   readonly timeoutMs: number;
   readonly clock: Clock;
 }
@@ -59,10 +62,10 @@ export function createEntraSource(
 }
 
 /**
- * 1. A failing provider ends it.
- * 2. A refused credential is given up, and if it was one that the provider had kept, the next one
- *    may be another: the secret was rotated, or the assertion outlived what it says (700024). That
- *    is tried once; where the budget has no room for it, it is the caller's next request that tries.
+ * 1. A failure of the provider ends the fetch.
+ * 2. A refused credential is dropped. If the provider had cached it, the next one may differ: the
+ *    secret was rotated, or the assertion expired (700024). Then the fetch is tried once more; if
+ *    the budget does not allow that, the caller's next request tries it.
  */
 async function fetchToken(
   { identity, resource, correlationId = randomUUID() }: TokenRequest<EntraIdentity>,
@@ -100,7 +103,7 @@ function late({ timeoutMs }: Composition): SourceFailure {
   return entraDown(`there is no token of Entra ID after ${timeoutMs} ms`, 1_000);
 }
 
-/** Nothing that is expected ends here. Messages may contain secrets, so only the name is reported. */
+/** Only for unexpected errors. Messages may contain secrets, so only the name is reported. */
 function broken(error: unknown): SourceFailure {
   return entraDown(`Entra ID could not be asked (${networkCode(error)})`, 1_000);
 }

@@ -1,6 +1,6 @@
 /**
- * A pod of this node to speak for a service account: one that lives, and the same one for as long
- * as it does, since each pod costs a token of its own. Pure.
+ * Selects a pod of this node for the token of a service account: one that lives, and the same one
+ * as long as it lives, since each pod costs a token of its own. Pure.
  */
 import type { ObjectName } from '../../../cache/index/object-name.ts';
 import { hasEnded, type Pod } from '../../../cache/index/objects.ts';
@@ -16,7 +16,7 @@ export function livePodOf(pods: Iterable<Pod>, account: ObjectName): Pod | undef
   return best;
 }
 
-/** The API server gives no token for a pod that is as good as gone. */
+/** The API server issues no token for a pod that is nearly deleted. */
 function isBetter(pod: Pod, than: Pod): boolean {
   if (pod.terminating !== than.terminating) return than.terminating;
   if (pod.createdAtWallMs !== than.createdAtWallMs) {

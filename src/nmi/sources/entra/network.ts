@@ -1,7 +1,7 @@
 /**
- * HTTP to Entra ID: one form in, one bounded answer out, whatever its status and whatever its body.
- * Connections are kept for the next request; proxies are honoured here and nowhere else in the
- * agent. Redirects are not followed: the form holds a credential.
+ * HTTP to Entra ID: one form is sent, one bounded answer is returned, with any status and any body.
+ * Connections are kept for the next request; proxies are honored here and nowhere else in the
+ * agent. Redirects are not followed: the form contains a credential.
  */
 import { CodedError } from '../../base/coded-error.ts';
 import { X509Certificate } from 'node:crypto';
@@ -19,20 +19,20 @@ export type EntraNetworkErrorCode =
   | 'CONFIG'
   /** No connection, or it broke. */
   | 'NETWORK'
-  /** A proxy would not open a tunnel. */
+  /** The proxy refused the tunnel. */
   | 'PROXY'
-  /** Who answered has a certificate that nobody vouches for. */
+  /** The server's certificate is not issued by a trusted authority. */
   | 'UNTRUSTED'
-  /** The answer does not end. */
+  /** The answer exceeds the size limit. */
   | 'TOO_LONG';
 
-/** The one error of this file. Messages carry neither a credential nor a proxy's URL. */
+/** The only error of this file. Messages contain neither a credential nor a proxy's URL. */
 export class EntraNetworkError extends CodedError<EntraNetworkErrorCode> {}
 
 export interface EntraNetwork extends AsyncDisposable {
   /**
-   * Rejects with `EntraNetworkError`, or with the signal's reason when that aborts. A status that
-   * is not a success is an answer like any other.
+   * Rejects with `EntraNetworkError`, or with the signal's reason. An error status is returned like
+   * any other answer.
    */
   postForm(
     url: string,
@@ -43,7 +43,7 @@ export interface EntraNetwork extends AsyncDisposable {
 }
 
 export interface EntraNetworkOptions {
-  /** For connecting, for the head and between two parts of the body; callers bring a signal. */
+  /** For connecting, for the head and between two parts of the body; callers pass a signal. */
   readonly timeoutMs: number;
   readonly userAgent: string;
   /** PEM of authorities to trust beside those of the system. */
@@ -54,9 +54,11 @@ export interface EntraNetworkOptions {
 }
 
 const maxBodyBytes = 64 * 1024;
-/** Per authority. Tokens are rare; a restart of a full node is what needs more than a few. */
+/**
+ * Per authority. Tokens are fetched rarely; only a restart of a full node needs more than a few.
+ */
 const maxConnections = 16;
-/** One odd header must not take a key out of service for days. */
+/** A single bad header must not block a key for days. */
 const maxRetryAfterS = 3600;
 
 const certificates = /-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g;
@@ -123,12 +125,12 @@ function openDispatcher({ timeoutMs, caPem, environment }: EntraNetworkOptions):
   return new EnvHttpProxyAgent({
     ...agent,
     httpsProxy: proxy.url,
-    // Empty, or undici would look for it in the environment.
+    // Empty, since undici would otherwise read it from the environment.
     httpProxy: '',
     noProxy: proxy.noProxy,
     requestTls: connect,
     proxyTls: connect,
-    // Without this a proxy that does not answer CONNECT holds it for five minutes.
+    // Without this, a proxy that does not answer CONNECT blocks the request for five minutes.
     clientFactory: (origin, poolOptions) => new Pool(origin, { ...poolOptions, ...timeouts }),
   });
 }
@@ -137,7 +139,8 @@ function openDispatcher({ timeoutMs, caPem, environment }: EntraNetworkOptions):
 function trustOf(caPem: string | undefined): { readonly secureContext?: SecureContext } {
   if (caPem === undefined) return {};
   const own = caPem.match(certificates) ?? [];
-  // Node takes a file without a single readable certificate and then trusts nobody more than before.
+  // Node accepts a file without a single readable certificate, and then trusts no further
+  // authority.
   if (own.length === 0) {
     throw new EntraNetworkError('CONFIG', 'the file of additional authorities has no certificate');
   }

@@ -1,6 +1,6 @@
 /**
- * Tokens of Entra ID itself, put together: where each kind of credential is read, and the exchange.
- * Nothing is connected to, and no library for it loaded, before the first such token is wanted.
+ * Sets up the tokens of Entra ID itself: the provider of each kind of credential, and the exchange.
+ * No connection is opened, and no library for it loaded, before the first such token is requested.
  */
 import type { Clock } from '../../../cache/clock.ts';
 import type { PodIndex } from '../../../cache/index/pod-index.ts';
@@ -13,15 +13,17 @@ import { openEntraSource, type EntraSource } from './entra.ts';
 import { EntraNetworkError } from './network.ts';
 import { livePodOf } from './live-pod.ts';
 
-/** Which client credentials are worth a place in memory. */
+/** Which client credentials are still needed in memory. */
 export interface CredentialDemand {
   isCredentialNeeded(credential: EntraCredential): boolean;
-  /** Calls `listener` when that, or a pod, may have changed; the returned function unsubscribes. */
+  /**
+   * Calls `listener` when the need, or a pod, may have changed; the returned function unsubscribes.
+   */
   onChange(listener: () => void): () => void;
 }
 
 export interface EntraUpstreamOptions {
-  /** For one token, the reading of its credential included. */
+  /** For one token, including reading its credential. */
   readonly timeoutMs: number;
   readonly userAgent: string;
   /** PEM of authorities to trust beside the built-in ones. */
@@ -29,7 +31,10 @@ export interface EntraUpstreamOptions {
   readonly client: KubeClient;
   readonly pods: PodIndex;
   readonly demand: CredentialDemand;
-  /** When the certificate of a credential expires, each time it was read; milliseconds since the epoch. */
+  /**
+   * Called each time the certificate of a credential was read; its expiry is in milliseconds since
+   * the epoch.
+   */
   readonly onCertificate: (credential: EntraCredential, expiresAtWallMs: number) => void;
   readonly clock: Clock;
   /** Where the proxy variables are looked up. */

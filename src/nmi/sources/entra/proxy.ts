@@ -1,9 +1,9 @@
-/** The proxy on the way to Entra ID, from the environment variables that curl and Go know. Pure. */
+/** The proxy to Entra ID, from the environment variables that curl and Go use. Pure. */
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
 export interface ProxySettings {
-  /** May hold a user name and password. */
+  /** May contain a user name and password. */
   readonly url: string;
   /** Hosts that are reached directly: names, suffixes, `*`; an entry may have a port. */
   readonly noProxy: string;
@@ -14,14 +14,14 @@ export type ProxyResult =
   | { readonly ok: false; readonly problem: string };
 
 /**
- * `HTTPS_PROXY` and `NO_PROXY`, each also in lower case, which goes first. `HTTP_PROXY` is for
- * plain http, which Entra ID never speaks. A problem names the variable and never its value.
+ * `HTTPS_PROXY` and `NO_PROXY`; the lower-case form of each takes precedence. `HTTP_PROXY` is for
+ * plain http, which Entra ID never uses. A problem names the variable and never its value.
  */
 export function parseProxy(environment: Environment): ProxyResult {
   const name = ['https_proxy', 'HTTPS_PROXY'].find((key) => textOf(environment, key) !== '');
   if (name === undefined) return { ok: true, proxy: undefined };
   const text = textOf(environment, name);
-  // A bare "host:port" is a plain http proxy to curl and Go.
+  // curl and Go treat a bare "host:port" as a plain http proxy.
   const url = URL.parse(text.includes('://') ? text : `http://${text}`);
   if (url === null || !/^https?:$/.test(url.protocol) || !isDecodable(url)) {
     return { ok: false, problem: `${name} is not the URL of an http or https proxy` };

@@ -1,8 +1,8 @@
 /**
- * A client credential for a token: one client-credentials request. MSAL makes the request, signatures
- * included, and sees nothing of the answer: it hides `refresh_in`, `Retry-After` and most error
- * codes. A fresh application per fetch (1 to 2 ms) keeps no credential, and no throttle that would
- * refuse the next request by itself for 60 s.
+ * Exchanges a client credential for a token, in one client-credentials request. MSAL builds the
+ * request, signatures included, but never gets the answer: it hides `refresh_in`, `Retry-After` and
+ * most error codes. A fresh application per fetch (1 to 2 ms) keeps no credential, and no throttle
+ * that would refuse the next request by itself for 60 s.
  */
 import type * as Msal from '@azure/msal-node';
 import type { Clock } from '../../../cache/clock.ts';
@@ -17,14 +17,14 @@ import type { ClientCredential } from './credentials/descriptor.ts';
 
 export interface ExchangeRequest {
   readonly identity: EntraIdentity;
-  /** As the caller spelt it. */
+  /** In the caller's spelling. */
   readonly resource: string;
   readonly clientCredential: ClientCredential;
-  /** Sent as `client-request-id`; Entra ID names it in sign-in logs and errors. */
+  /** Sent as `client-request-id`; appears in Entra ID's sign-in logs and errors. */
   readonly correlationId: string;
 }
 
-/** Rejects only with the signal's reason, when that aborts. */
+/** Rejects only with the signal's reason. */
 export type Exchange = (request: ExchangeRequest, signal: AbortSignal) => Promise<SourceResult>;
 
 export interface ExchangeOptions {
@@ -32,7 +32,7 @@ export interface ExchangeOptions {
   readonly clock: Clock;
 }
 
-/** What one fetch put on the wire and got back; MSAL shows neither. */
+/** What one fetch sent and received; MSAL exposes neither. */
 interface Exchanged {
   form: string | undefined;
   answer: EntraAnswer | undefined;
@@ -42,7 +42,8 @@ interface Exchanged {
 export function createExchange({ network, clock }: ExchangeOptions): Exchange {
   return async (request, signal) => {
     const exchanged: Exchanged = { form: undefined, answer: undefined, error: undefined };
-    // 30 to 65 ms of one core and 8 MB (bundled), which agents without such identities never spend.
+    // Loading takes 30 to 65 ms of one core and 8 MB (bundled), only in agents with such
+    // identities.
     const msal = await import('@azure/msal-node');
     const { promise: heard, resolve: onHeard } = Promise.withResolvers<undefined>();
     const reach = { network, endpoint: tokenEndpointOf(request), signal, onHeard };
@@ -63,7 +64,9 @@ export function createExchange({ network, clock }: ExchangeOptions): Exchange {
   };
 }
 
-/** @returns what MSAL threw, having sent nothing; once something was sent it does not settle. */
+/**
+ * @returns MSAL's error if nothing was sent. After something was sent, the promise does not settle.
+ */
 async function send(
   msal: typeof Msal,
   request: ExchangeRequest,
@@ -93,9 +96,10 @@ function createApplication(
     auth: {
       clientId,
       authority: base,
-      // The chain of a certificate goes along: applications may trust an issuer instead of one certificate.
+      // The certificate chain is sent too: applications may trust an issuer instead of one
+      // certificate.
       ...request.clientCredential,
-      // Both, or MSAL asks the network what it could know.
+      // Both are needed; otherwise MSAL requests this information over the network.
       knownAuthorities: [new URL(authority).host],
       authorityMetadata: JSON.stringify({
         issuer: `${base}/v2.0`,
@@ -124,10 +128,11 @@ interface Reach {
 }
 
 /**
- * The network as MSAL sees it: silent, whatever came back. Nothing more is wanted of MSAL by then,
- * and it copies tokens into a store; a 429, a 5xx or a `Retry-After` would arm its throttle, and a
- * body that is no object would break it. Nobody holds on to a MSAL that waits, so it is collected;
- * an error would be made, wrapped and passed up by it before the token is read.
+ * The network for MSAL, which never gets an answer. MSAL is not needed any more by then, and it
+ * copies tokens into a store; a 429, a 5xx or a `Retry-After` would arm its throttle, and a body
+ * that is not an object would break it. Nothing references the waiting MSAL, so it is
+ * garbage-collected; an error would be created, wrapped and passed up by MSAL before the token is
+ * read.
  */
 function createNetworkClient(
   { network, endpoint, signal, onHeard }: Reach,
@@ -155,7 +160,7 @@ function isRefusal({ body }: EntraAnswer): boolean {
 
 /**
  * Entra ID takes the part before the last slash of a scope as the audience, so nothing is
- * normalised: `https://management.azure.com/` becomes `https://management.azure.com//.default`.
+ * normalized: `https://management.azure.com/` becomes `https://management.azure.com//.default`.
  */
 export function scopeOf(resource: string): string {
   return resource.endsWith('/.default') ? resource : `${resource}/.default`;
@@ -179,7 +184,7 @@ function describe(error: unknown): string {
   return `Entra ID could not be asked (${networkCode(error)})`;
 }
 
-/** Nothing was sent: what there is to prove the identity with is unfit, a weak key for instance. */
+/** Nothing was sent: the credential is unsuitable, for example because its key is weak. */
 function unsent(error: unknown): SourceFailure {
   const word =
     error instanceof Error && 'errorCode' in error ? String(error.errorCode) : networkCode(error);

@@ -1,10 +1,11 @@
-/** The success body of Entra ID's v2 token endpoint, which has fewer fields than that of IMDS. Pure. */
+/**
+ * The success body of Entra ID's v2 token endpoint, which has fewer fields than that of IMDS. Pure.
+ */
 import { parseRecord, stringAt } from '../../base/json-value.ts';
 import { badToken, claimsOf, isHeaderSafe, seconds, type ParsedToken } from '../token-fields.ts';
 
 /**
- * @param asked client id and resource, which the body does not name; the token carries this
- * spelling.
+ * @param asked client id and resource, which are not in the body; the token carries this spelling.
  * @param aheadMs how far the wall clock is ahead of Entra ID's.
  */
 export function parseEntraToken(

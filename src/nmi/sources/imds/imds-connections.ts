@@ -1,7 +1,7 @@
 /**
- * Connections to the metadata service. Where one turns out to lead back to this agent, all of them
- * end: they were opened while the redirect did not know the agent, and would lead back for as long
- * as they are kept.
+ * Connections to the metadata service. If one turns out to lead back to this agent, all of them are
+ * closed: they were opened while the redirect did not recognize the agent, and would lead back as
+ * long as they are reused.
  */
 import { Pool } from 'undici';
 
@@ -22,12 +22,12 @@ export class ImdsConnections implements AsyncDisposable {
     this.#pool = openPool(options);
   }
 
-  /** To be asked for anew for each request. */
+  /** Must be read again for each request. */
   get pool(): Pool {
     return this.#pool;
   }
 
-  /** Requests under way fail. */
+  /** Running requests fail. */
   reopen(): void {
     const old = this.#pool;
     this.#pool = openPool(this.#options);

@@ -1,10 +1,10 @@
 /**
- * Tokens of identities that are assigned to the node, from the real instance metadata service.
+ * Tokens of the identities that are assigned to the node, from the real instance metadata service.
  *
- * The agent's own call is not redirected: the redirect takes forwarded traffic only. IMDS serves
- * at most 5 concurrent identity requests and 20 per second for a whole node, so at most 4 run at
- * once here and the rest wait their turn inside the time limit. No proxy is ever used, and nothing
- * of the pod's request but resource and identity is sent on.
+ * The agent's own call is not redirected: iptables redirects forwarded traffic only, and the eBPF
+ * programs exempt the agent's cgroup. IMDS serves at most 5 concurrent identity requests and 20 per
+ * second for a whole node, so at most 4 run at once here and the others are queued within the time
+ * limit. No proxy is ever used. Only resource and identity of the pod's request are sent upstream.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Clock } from '../../../cache/clock.ts';
@@ -32,26 +32,28 @@ import { sendBuffered, type BufferedResponse } from '../buffered-request.ts';
 const apiVersion = '2018-02-01';
 const maxConcurrent = 4;
 const maxBodyBytes = 64 * 1024;
-/** Pauses before the second and third try; a node's IMDS is a local service, long waits help nobody. */
+/**
+ * Pauses before the second and third try. IMDS is a local service, so longer pauses do not help.
+ */
 const retryDelaysMs = [100, 400];
-/** How long a refusal of the upstream is remembered: it will not change within seconds. */
+/** How long a refusal of the upstream is cached: it does not change within seconds. */
 const refusalCooldownMs = 5_000;
-/** A caller waits for it, though for nothing but words. */
+/** A request waits for it, although it only adds detail to an error text. */
 const nodeTimeoutMs = 1_000;
 const nodeRetryMs = 60_000;
-/** One odd header must not take a key out of service for days. */
+/** A single bad header must not block a key for days. */
 const maxRetryAfterS = 120;
 
 export interface ImdsSourceOptions {
   /** Base URL, for instance `http://169.254.169.254`. */
   readonly endpoint: string;
   readonly userAgent: string;
-  /** For one fetch with all its tries and its waiting for a free connection. */
+  /** For one fetch, including all its tries and the wait for a free connection. */
   readonly timeoutMs: number;
   readonly clock: Clock;
-  /** What the agent's own listener knows this source by. */
+  /** Lets the agent's own listener recognize the requests of this source. */
   readonly loopDetection: LoopDetection;
-  /** Failures do not contain Azure's name of the node, which pods must not learn. */
+  /** Failures do not contain Azure's name of the node, which pods must not see. */
   readonly hidesNode?: boolean;
 }
 
@@ -75,7 +77,7 @@ export function openImdsSource(options: ImdsSourceOptions): ImdsSource {
   };
 }
 
-/** Azure's name of this node: requested at first use, and rarely again if there is no answer. */
+/** Azure's name of this node: requested at first use, and rarely repeated if there is no answer. */
 class KnownNode {
   readonly #connections: ImdsConnections;
   readonly #options: ImdsSourceOptions;
@@ -154,7 +156,7 @@ async function fetchToken(
   for (const pauseMs of retryDelaysMs) {
     const leftMs = deadlineMs - options.clock.monotonicMs();
     if (result.ok || result.failure.reason !== 'upstream_down' || leftMs < 2 * pauseMs) break;
-    // It said when to come back, which is a second from now at the earliest.
+    // The upstream sent `Retry-After`, which is at least one second.
     if (result.failure.retryAfterS !== undefined) break;
     await delay(pauseMs);
     if (!mayRetry()) break;
@@ -219,7 +221,7 @@ export function classifyAnswer(
   if (status === 404 || status === 410 || status >= 500 || status < 400) {
     return down(`the instance metadata service answered status ${status}`, retryAfterS);
   }
-  // What Entra ID said to the service comes through as it was.
+  // An error of Entra ID that IMDS passes on is classified as Entra ID's own.
   if (body.includes('AADSTS')) return failed(classifyEntraError({ status, body, retryAfterS }, []));
   return refused(request, status, body);
 }
@@ -250,8 +252,8 @@ function checkToken(
 
 function refused(request: NodeRequest, status: number, body: string): SourceResult {
   const { error, description } = parseImdsError(body);
-  // To a well-formed request that names an identity, `invalid_request` can only mean that the
-  // identity is not assigned to this node; everything Entra says comes with another code.
+  // For a well-formed request that names an identity, `invalid_request` can only mean that the
+  // identity is not assigned to this node; every error of Entra ID has another code.
   if (error === 'invalid_request' && request.identity.kind !== 'unnamed') {
     return failed({ reason: 'identity_not_assigned', description, cooldownMs: refusalCooldownMs });
   }
@@ -288,7 +290,7 @@ function renderPath({ identity, resource, bypassCache }: NodeRequest): string {
 }
 
 function down(description: string, retryAfterS?: number): SourceResult {
-  // Held for a moment, so that a stampede behind a dead upstream is one call and not a thousand.
+  // Cached for a moment, so that a stampede on a dead upstream is one call and not a thousand.
   return failed({
     reason: 'upstream_down',
     description,
@@ -302,7 +304,7 @@ function failed(failure: SourceFailure): SourceResult {
 }
 
 function parseImdsError(body: string): { error: string; description: string } {
-  // What is no JSON object is shown to nobody.
+  // A body that is not a JSON object is not shown.
   const fields = parseRecord(body);
   return {
     error: stringAt(fields, 'error').slice(0, 100),

@@ -1,7 +1,8 @@
 /**
- * Telling the agent's own calls to the metadata service from everybody else's: a `--metadata-ip`
- * or a redirect that leads back to this agent would otherwise let it ask itself. Each call carries
- * a correlation id, as the clients of Microsoft do, that begins with digits of this process.
+ * Distinguishes the agent's own calls to the metadata service from all others: a `--metadata-ip` or
+ * a redirect that leads back to this agent would otherwise make the agent send requests to itself.
+ * Each call carries a correlation id, like the calls of Microsoft's clients, that begins with a
+ * random prefix of this process.
  */
 import { randomBytes, randomUUID } from 'node:crypto';
 
@@ -16,7 +17,7 @@ export class LoopDetection {
     return this.#prefix + randomUUID().slice(this.#prefix.length);
   }
 
-  /** By chance one in four billion of others' ids looks like an own one. */
+  /** One in four billion ids of other clients matches by chance. */
   isOwn(correlationId: string): boolean {
     return correlationId.startsWith(this.#prefix);
   }

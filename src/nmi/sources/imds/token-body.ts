@@ -1,6 +1,6 @@
 /**
- * The success body of the token endpoint: what IMDS sends, tolerant of numbers for strings and of
- * absent fields, strict about what a caller depends on.
+ * The success body of the token endpoint, as IMDS sends it. Numbers in place of strings and absent
+ * fields are tolerated; the fields that a caller depends on are checked strictly.
  */
 import type { Token } from '../../../cache/token/token.ts';
 import { normaliseClientId, normaliseResourceId } from '../../../cache/index/identifiers.ts';
@@ -8,7 +8,7 @@ import { parseRecord, stringAt, type JsonRecord } from '../../base/json-value.ts
 import { badToken, claimsOf, isHeaderSafe, seconds, type ParsedToken } from '../token-fields.ts';
 
 /**
- * @param resource what was asked; the token carries this spelling and not the upstream's.
+ * @param resource as requested; the token carries this spelling and not the upstream's.
  * @param aheadMs how far the wall clock is ahead of the upstream's.
  */
 export function parseImdsToken(
@@ -55,7 +55,10 @@ export function objectIdOf(accessToken: string): string | undefined {
   return claim(claimsOf(accessToken), 'oid', normaliseClientId);
 }
 
-/** What a token says of whose it is, each normalised; undefined where it does not say. */
+/**
+ * The ids of the identity that a token belongs to, each normalized; undefined if the token does not
+ * contain it.
+ */
 export function identityOf(token: Token): {
   readonly client_id: string | undefined;
   readonly object_id: string | undefined;

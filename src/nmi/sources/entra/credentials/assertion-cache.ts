@@ -1,11 +1,11 @@
 /**
- * Assertions, made by the API server and kept in memory, each for as long as it is sure to be
- * accepted. One request at a time for each; a failure is not kept here.
+ * Assertions, issued by the API server and cached in memory, each as long as it is sure to be
+ * accepted. One request at a time for each; failures are not cached here.
  *
- * Two clocks: the monotonic one counts the life that was granted, from before it was asked for; the
- * wall clock is compared with the expiry the token itself names. Both must allow it. So neither a
- * step of the wall clock nor a machine that slept lends an assertion any life; a wall clock that is
- * ahead costs a request and no more.
+ * Two clocks: the monotonic clock counts the granted life, from before the request; the wall clock
+ * is compared with the expiry in the token itself. Both must allow it. So neither a step of the
+ * wall clock nor a suspended machine extends an assertion's life; a wall clock that is ahead only
+ * costs a request.
  */
 import type { Clock } from '../../../../cache/clock.ts';
 import type { ObjectName } from '../../../../cache/index/object-name.ts';
@@ -27,7 +27,7 @@ import type {
 } from './descriptor.ts';
 import { failureOfToken } from './federated-failure.ts';
 
-/** Whose token an assertion is, and the pod that it is bound to. */
+/** The service account of an assertion, and the pod that it is bound to. */
 interface Subject {
   readonly serviceAccount: ObjectName;
   readonly pod: PodName | undefined;
@@ -61,21 +61,21 @@ type Asked =
 
 interface Kept<C> {
   readonly credential: C;
-  /** Empty for none. */
+  /** Empty without a pod. */
   readonly podUid: string;
   readonly clientCredential: ClientCredential;
   readonly usableUntilWallMs: number;
 }
 
 /**
- * An assertion has to live until Entra ID has looked at it: after a fetch with its tries, by a
- * clock that agrees with the API server's to within minutes. Five are what Entra ID's own libraries
- * leave a token. A short-lived one serves half of its life.
+ * An assertion has to live until Entra ID has checked it: after a fetch with its tries, by a clock
+ * that agrees with the API server's to within minutes. Entra ID's own libraries leave a token five
+ * minutes. A short-lived one is used for half of its life.
  */
 const marginMs = 5 * 60_000;
-/** What is asked for; the server decides. An hour is Kubernetes' own default. */
+/** The requested lifetime; the server decides. An hour is Kubernetes' own default. */
 const expirationSeconds = 3600;
-/** Of one request to the API server. */
+/** For one request to the API server. */
 const timeoutMs = 5_000;
 
 /** One assertion per key. */
@@ -85,14 +85,14 @@ export function openAssertions<C extends { readonly audience: string }>(
 ): AssertionCredentials<C> {
   const kept = new ExpiringMap<Kept<C>>(clock, maxKept);
   const calls = new SingleFlight<Asked>();
-  /** Refused, they may have outlived what they say. */
+  /** Assertions that were cached. When one is refused, it may have expired since. */
   const everKept = new WeakSet<ClientCredential>();
 
   function mayBeKept({ credential, podUid }: Pick<Kept<C>, 'credential' | 'podUid'>): boolean {
     return uidOf(podOf(credential)) === podUid && isNeeded(credential);
   }
 
-  /** @param sentAtMs monotonic milliseconds of when the token was asked for. */
+  /** @param sentAtMs monotonic milliseconds when the token was requested. */
   function keep(
     credential: C,
     podUid: string,
@@ -123,7 +123,7 @@ export function openAssertions<C extends { readonly audience: string }>(
     return { kind: 'clientCredential', clientCredential };
   }
 
-  /** Up to its request to the API server it is one step: no pod comes or goes in between. */
+  /** Synchronous up to its request to the API server: no pod is added or removed in between. */
   async function prove(
     credential: C,
     found: Found,
@@ -174,7 +174,7 @@ function uidOf(pod: PodName | undefined): string {
   return pod?.uid ?? '';
 }
 
-// As JSON no two lists of texts read the same, whatever the texts hold.
+// As JSON, two different lists of strings never have the same text.
 function callKey(key: string, podUid: string): string {
   return JSON.stringify([key, podUid]);
 }

@@ -1,6 +1,6 @@
 /**
  * Certificates of `AzureIdentity` type 2: a PKCS#12 file under the key `certificate` with its
- * password under `password`, as the replaced system had them. PEM is taken too, there or under the
+ * password under `password`, as in the replaced system. PEM is accepted too, there or under the
  * keys of a Secret of type kubernetes.io/tls.
  */
 import type { ObjectName } from '../../../../cache/index/object-name.ts';
@@ -19,7 +19,7 @@ import { describeSecretKind } from './secret-credential.ts';
 import { listKeys, parseUtf8, withoutLineEnd } from './secret-entries.ts';
 
 interface FoundFile {
-  /** The entries it was taken from, as an error calls them. */
+  /** The entries of the Secret that contain it, as named in errors. */
   readonly title: string;
   readonly bytes: Buffer;
 }
@@ -87,7 +87,10 @@ function findFile(data: ReadonlyMap<string, Buffer>): FoundFile | undefined {
   };
 }
 
-/** As it is, and without the line end that may not belong to it; `undefined` if it is no text. */
+/**
+ * The password unchanged, and without a trailing line end, which may not belong to it; `undefined`
+ * if it is not UTF-8.
+ */
 function passwordsOf(bytes: Buffer = Buffer.alloc(0)): readonly string[] | undefined {
   const text = parseUtf8(bytes);
   if (text === undefined) return undefined;
@@ -95,7 +98,7 @@ function passwordsOf(bytes: Buffer = Buffer.alloc(0)): readonly string[] | undef
   return trimmed === text ? [text] : [text, trimmed];
 }
 
-/** Only our own errors are written to be seen by a pod. */
+/** Only the texts of the agent's own errors may be shown to a pod. */
 function explain(error: unknown, passwords: readonly string[]): string {
   if (!(error instanceof KeyFileError)) return 'cannot be read';
   if (error.code !== 'WRONG_PASSWORD') return error.message;

@@ -1,10 +1,11 @@
 /**
- * Credentials that are made of a Secret, kept for a moment: the tokens of many resources are often
- * wanted at once, and one read serves them all. What cannot be used is kept too, for as long as its
- * failure holds, so that a broken Secret costs one read and not one for every resource.
+ * Caches credentials that are made from a Secret for a short time: the tokens of many resources are
+ * often requested at once, and one read serves them all. Unusable credentials are cached too, for
+ * the cooldown of their failure, so that a broken Secret costs one read and not one for every
+ * resource.
  *
- * A client credential depends on nothing but the Secret, so identities that name the same one share it; where
- * none is left that needs it, it goes at once.
+ * A client credential depends on its Secret only, so identities that name the same Secret share it;
+ * when no identity needs it any more, it is dropped at once.
  */
 import { objectKey, type ObjectName } from '../../../../cache/index/object-name.ts';
 import type { Clock } from '../../../../cache/clock.ts';
@@ -19,15 +20,15 @@ export interface CredentialCacheOptions {
   readonly clock: Clock;
   /** How long a client credential is used before its Secret is read again. Default 60 s. */
   readonly keepMs?: number;
-  /** Secrets at most; the one used longest ago goes first. Default 1000. */
+  /** Most cached Secrets, with LRU eviction. Default 1000. */
   readonly maxKept?: number;
-  /** When a certificate expires that was read; milliseconds since the epoch. */
+  /** Called with the expiry of a certificate that was read; milliseconds since the epoch. */
   readonly onCertificate?: (secret: ObjectName, expiresAtWallMs: number) => void;
-  /** Whether some identity is proven by the Secret now. Default: each always is. */
+  /** Whether any identity uses the Secret now. Default: always. */
   readonly isNeeded?: (secret: ObjectName) => boolean;
 }
 
-/** What the entries of a Secret prove. Must not reject. */
+/** Makes a credential from the entries of a Secret. Must not reject. */
 export type MakeCredential = (
   secret: ObjectName,
   data: ReadonlyMap<string, Buffer>,
@@ -56,7 +57,9 @@ export function openCredentialCache(
 ): SecretCredentials {
   const kept = new ExpiringMap<Kept>(clock, maxKept);
   const reading = new Map<string, Promise<ClientCredentialResult>>();
-  /** Given to a fetch that did not wait for its read: the Secret may have changed since. */
+  /**
+   * Credentials that a fetch got from the cache: the Secret may have changed since they were read.
+   */
   const reused = new WeakSet<ClientCredential>();
 
   async function read(secret: ObjectName): Promise<ClientCredentialResult> {
@@ -64,7 +67,7 @@ export function openCredentialCache(
     return found.kind === 'found' ? makeCredential(secret, found.data) : unusable(found);
   }
 
-  /** The read belongs to all who wait for it; it goes on when one of them leaves. */
+  /** All waiters share the read; it continues when one of them leaves. */
   async function startReading(key: string, secret: ObjectName): Promise<ClientCredentialResult> {
     const own = read(secret);
     reading.set(key, own);
@@ -99,7 +102,7 @@ export function openCredentialCache(
       const isKept = result?.ok === true && result.clientCredential === refused;
       if (isKept) kept.delete(key);
       const hasNewer = reading.has(key) || (result !== undefined && !isKept);
-      // One that was read for this very attempt is the newest there is.
+      // A credential that was read for this very attempt is the newest.
       return hasNewer || reused.has(refused);
     },
     dropUnneeded() {
@@ -112,12 +115,12 @@ export function openCredentialCache(
   };
 }
 
-/** A credential that is there and cannot be used. */
+/** A credential that exists but cannot be used. */
 export function invalidCredential(description: string): ClientCredentialResult {
   return failed({ reason: 'credential_invalid', description, cooldownMs: invalidCooldownMs });
 }
 
-/** One that may be used later. */
+/** A credential that may be usable later. */
 export function unavailableCredential(
   description: string,
   retryAfterMs?: number,

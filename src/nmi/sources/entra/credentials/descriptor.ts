@@ -1,9 +1,9 @@
 /**
- * What there is to a kind of credential: how an `AzureIdentity` names one, what it is called, and
+ * The descriptor of a credential kind: how an `AzureIdentity` names a credential, its title, and
  * how it is made into a client credential. Each kind has one descriptor; `kinds.ts` lists them.
  *
- * A client credential is secret: it goes into the request to Entra ID and nowhere else, and nobody keeps it
- * longer than it needs.
+ * A client credential is secret: it is sent in the request to Entra ID and nowhere else, and no
+ * component keeps it longer than needed.
  */
 import type { Clock } from '../../../../cache/clock.ts';
 import type { ObjectName } from '../../../../cache/index/object-name.ts';
@@ -12,7 +12,7 @@ import type { KubeClient } from '../../../kube/api/client.ts';
 import type { PodName } from '../../../kube/accounts/token-request.ts';
 import type { SourceFailure } from '../../source.ts';
 
-/** In the words of MSAL, which makes the request of it. */
+/** In the format of MSAL, which builds the request from it. */
 export type ClientCredential =
   | { readonly clientSecret: string }
   | { readonly clientCertificate: ClientCertificate }
@@ -28,7 +28,7 @@ export interface ClientCertificate {
   readonly x5c: string;
 }
 
-/** With its end, which is not for Entra ID; milliseconds since the epoch. */
+/** With its expiry, which is not sent to Entra ID; milliseconds since the epoch. */
 export interface OpenedCertificate extends ClientCertificate {
   readonly expiresAtWallMs: number;
 }
@@ -37,67 +37,74 @@ export type ClientCredentialResult =
   | { readonly ok: true; readonly clientCredential: ClientCredential }
   | { readonly ok: false; readonly failure: SourceFailure };
 
-/** Nothing is kept, and nothing armed, after its disposal. */
+/** Keeps no credential and no timer after its disposal. */
 export interface CredentialProvider<C> extends Disposable {
-  /** Never rejects, except with the signal's reason when that aborts. */
+  /** Rejects only with the signal's reason. */
   get(credential: C, signal: AbortSignal): Promise<ClientCredentialResult>;
   /**
-   * Entra ID refused a client credential that `get` gave. Forgets it, so that the next `get` reads anew.
-   * @returns whether the next one can differ, to each whose client credential was refused: of several fetches
-   *   under way with a rotated secret all are worth another try.
+   * Called when Entra ID refused a client credential from `get`. Drops it, so that the next `get`
+   * reads again.
+   * @returns whether the next one can differ. This is returned for each refused client credential:
+   * if several fetches run with a rotated secret, each of them is worth another try.
    */
   forget(credential: C, refused: ClientCredential): boolean;
-  /** Forgets what is no longer needed; to be called when that, or a pod, may have changed. */
+  /**
+   * Drops credentials that are no longer needed; to be called when the need, or a pod, may have
+   * changed.
+   */
   dropUnneeded(): void;
 }
 
-/** What client credentials are made with. */
+/** What a provider needs to make client credentials. */
 export interface CredentialContext<C> {
   readonly client: KubeClient;
   readonly clock: Clock;
   /**
-   * A pod of this node that runs under the service account and has not ended: best the same one for
-   * as long as it lives, as another pod costs another token.
+   * A pod of this node that runs under the service account and has not ended. Preferably the same
+   * pod as long as it lives, since another pod costs another token.
    */
   livePodOf(serviceAccount: ObjectName): PodName | undefined;
-  /** When the certificate of a credential expires, each time it was read; milliseconds since the epoch. */
+  /**
+   * Called each time the certificate of a credential was read; its expiry is in milliseconds since
+   * the epoch.
+   */
   readonly onCertificate: (credential: C, expiresAtWallMs: number) => void;
-  /** Whether some identity is proven by it now. */
+  /** Whether any identity uses the credential now. */
   isNeeded(credential: C): boolean;
 }
 
-/** What an identity says of its credential. */
+/** The settings of an identity that define its credential. */
 export interface CredentialSettings {
-  /** Of the identity. */
+  /** Namespace of the identity. */
   readonly namespace: string;
   readonly entra: EntraSettings;
-  /** Of the pod that is to have the token. */
+  /** Service account of the pod that gets the token. */
   readonly serviceAccount: ObjectName;
-  /** Of assertions that the authority takes. */
+  /** Audience of assertions that the authority accepts. */
   readonly audience: string;
 }
 
 export interface CredentialKind<C extends { readonly kind: string }> {
   /** A short constant word for metrics and logs. */
   readonly kind: C['kind'];
-  /** `spec.type` of its identities. Kinds that share one are told apart by `parse`. */
+  /** `spec.type` of its identities. `parse` distinguishes kinds with the same type. */
   readonly type: number;
-  /** What `type` means, for a text. */
+  /** The meaning of `type`, for a text. */
   readonly typeTitle: string;
-  /** `spec.auxiliaryTenantIDs` counts. */
+  /** `spec.auxiliaryTenantIDs` is used. */
   readonly hasAuxiliaryTenants?: true;
-  /** Pods under different service accounts have different credentials of one identity. */
+  /** Pods under different service accounts have different credentials for one identity. */
   readonly isOfPod?: true;
-  /** The agent's own service account proves it, whichever namespace the identity is in. */
+  /** The credential is the agent's own service account, in whatever namespace the identity is. */
   readonly isOfAgent?: true;
-  /** What its credentials are made of, where that is an object with a name. */
+  /** The kind of object that its credentials are made from, if that object has a name. */
   readonly objectKind?: 'Secret' | 'service account';
   /**
-   * A text is what is wrong, as it completes "AzureIdentity x ..."; undefined: this is another kind
-   * of the same type.
+   * A string is the problem, as it completes "AzureIdentity x ..."; undefined: another kind of the
+   * same type.
    */
   parse(settings: CredentialSettings): C | string | undefined;
-  /** Differs for what is proven by something else, among credentials of the kind. Not secret. */
+  /** Different for credentials of this kind that come from different sources. Not secret. */
   key(credential: C): string;
   objectOf(credential: C): ObjectName | undefined;
   open(context: CredentialContext<C>): CredentialProvider<C>;

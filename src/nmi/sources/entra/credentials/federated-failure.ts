@@ -1,4 +1,4 @@
-/** Why there is no assertion, in the words of a source: what is wrong and the one thing to do. */
+/** Why there is no assertion, as a source failure: the problem and its remedy. */
 import { fullName, type ObjectName } from '../../../../cache/index/object-name.ts';
 import type { Unavailable } from '../../../kube/api/call-outcome.ts';
 import type { OwnAccountOutcome } from '../../../kube/accounts/own-account.ts';
@@ -8,7 +8,7 @@ import type { SourceFailure } from '../../source.ts';
 
 /** Short, so that a fix takes effect soon, and long enough to prevent a storm of requests. */
 const cooldownMs = 5_000;
-/** A stampede behind an API server that does not answer is one call and not a thousand. */
+/** A stampede on an API server that does not answer is one call and not a thousand. */
 const [downHoldMs, maxCooldownMs] = [500, 10_000];
 
 interface Asked {
@@ -58,7 +58,7 @@ export function failureOfToken(
         cooldownMs,
       };
     case 'pod_replaced':
-      // The watch brings the pod's successor, or its end, within the second.
+      // The watch reports the pod's successor, or its deletion, within a second.
       return down(`pod ${podName} has just been replaced`, 1_000, undefined);
     case 'unavailable':
       return unavailable(`a token of ${account}`, outcome);
@@ -110,7 +110,10 @@ function down(
   };
 }
 
-/** The server's own words, which say more than a status does; quotes would become question marks. */
+/**
+ * The server's own message, which has more detail than a status. `printable` would turn quotes into
+ * question marks.
+ */
 function wordsOf(said: string): string {
   return said === '' ? '' : `. The API server says: ${printable(said.replaceAll(/["'\\]/g, ''))}`;
 }

@@ -1,12 +1,13 @@
 /**
- * Assertions for federated identities: tokens of service accounts, made by the API server for the
- * audience that Entra ID expects. Nothing secret is configured and nothing is assigned to the node.
+ * Assertions for federated identities: tokens of service accounts, issued by the API server for the
+ * audience that Entra ID expects. No secret is configured and nothing is assigned to the node.
  *
  * 1. Pod mode: the subject is the pod's own service account, and the token is bound to a live pod
- *    of this node that runs under it. Without such a pod there is none, kept or not: the agent
- *    speaks for pods that are here, and for nobody else.
+ *    of this node that runs under it. Without such a pod there is no assertion, not even a cached
+ *    one: the agent acts only for pods that run on this node.
  * 2. Node mode: the subject is the agent's own service account; the token is bound to its pod.
- * 3. Kept per service account, audience and pod, within its life and while an identity needs it.
+ * 3. Assertions are cached per service account, audience and pod, until they expire or no identity
+ *    needs them.
  */
 import { objectKey, type ObjectName } from '../../../../cache/index/object-name.ts';
 import { createOwnAccount, type OwnAccount } from '../../../kube/accounts/own-account.ts';

@@ -2,23 +2,23 @@
 import { CodedError } from '../../../base/coded-error.ts';
 
 export const keyFileErrorCodes = [
-  /** Not opened: too many others wait, or there is no thread. */
+  /** Not opened: too many other files wait, or there is no thread. */
   'BUSY',
-  /** Not the format it should be, or damaged. */
+  /** Not in the expected format, or damaged. */
   'MALFORMED',
   'WRONG_PASSWORD',
-  /** Well-formed, and protected in a way that is not implemented. */
+  /** Well-formed, but protected in a way that is not implemented. */
   'UNSUPPORTED',
-  /** It asks for more work than is done for one file. */
+  /** It requires more work than is allowed for one file. */
   'TOO_COSTLY',
-  /** It lacks a key or certificate, or has one that is of no use to Entra ID. */
+  /** It lacks a key or certificate, or has one that Entra ID cannot use. */
   'UNSUITABLE',
 ] as const;
 
 export type KeyFileErrorCode = (typeof keyFileErrorCodes)[number];
 
 /**
- * The one error of the readers of key files. The message is a clause about the file; it never holds
- * anything the file or its password holds.
+ * The only error of the readers of key files. The message is a clause about the file; it never
+ * contains anything from the file or its password.
  */
 export class KeyFileError extends CodedError<KeyFileErrorCode> {}

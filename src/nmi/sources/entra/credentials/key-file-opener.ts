@@ -1,8 +1,8 @@
 /**
- * Opens key files on a thread of its own, since a file may take seconds and the author of an identity
- * chooses the file. Files are opened one at a time, and those of each namespace in turn. The worker is
- * started for the first file and ends after the last that waits; one that a file breaks is replaced.
- * The file and its password go there by message and nowhere else.
+ * Opens key files on a thread of its own, since a file may take seconds and the author of an
+ * identity chooses the file. Files are opened one at a time, and namespaces take turns. The worker
+ * is started for the first file and ends after the last waiting one; a worker that a file breaks is
+ * replaced. The file and its password are sent to the worker by message and nowhere else.
  */
 import { once } from 'node:events';
 import { getAsset, isSea } from 'node:sea';
@@ -16,11 +16,13 @@ import type { KeyFile } from './key-file.ts';
 export type KeyFileOpener = (owner: string, file: KeyFile) => Promise<OpenedCertificate>;
 
 export interface KeyFileOpenerOptions {
-  /** The thread. Default: the worker of key files. */
+  /** Starts the thread. Default: the key file worker. */
   readonly start?: () => Worker;
-  /** For one file. Default 10 s: the most that `pfx.ts` takes on takes 4 s of an idle processor. */
+  /**
+   * For one file. Default 10 s: the most work that `pfx.ts` accepts takes 4 s of an idle processor.
+   */
   readonly timeoutMs?: number;
-  /** Files of one owner that wait. Default 100. */
+  /** Most waiting files of one owner. Default 100. */
   readonly maxWaiting?: number;
 }
 
@@ -42,13 +44,13 @@ export function createKeyFileOpener({
     let worker: Worker | undefined;
     for (const [owner, queue] of waiting) {
       const job = queue.shift();
-      // Its next file goes behind those of all others; the loop comes to that too.
+      // The owner's next file is queued behind those of all others; this loop reaches it too.
       waiting.delete(owner);
       if (queue.length > 0) waiting.set(owner, queue);
       if (job === undefined) continue;
       try {
         worker ??= start().on('error', ignore);
-        // A copy: what else lies in the same memory stays here.
+        // A copy: other data in the same memory is not sent.
         worker.postMessage({ ...job.file, bytes: Uint8Array.from(job.file.bytes) });
         const signal = AbortSignal.timeout(timeoutMs);
         const replies: unknown[] = await once(worker, 'message', { signal });
@@ -77,10 +79,10 @@ export function createKeyFileOpener({
 }
 
 /**
- * Measured in the executable with a file of OpenSSL 3: 110 ms of processor from a start to the first
- * reply, 15 for each further file; 22 MB more while it runs, of which the C library keeps 15 to 18 for
- * the next one (Node 26.10, 2 cores under load, November 2026). Most of it is Node's own thread and
- * node-forge, whatever the file.
+ * Measured in the executable with a file of OpenSSL 3: 110 ms of processor from a start to the
+ * first reply, 15 ms for each further file; 22 MB more while it runs, of which the C library keeps
+ * 15 to 18 for the next one (Node 26.10, 2 cores under load, November 2026). Most of it is used by
+ * Node's own thread and node-forge, for any file.
  */
 function startWorker(): Worker {
   const options = {
@@ -94,7 +96,10 @@ function startWorker(): Worker {
     : new Worker(new URL('./key-file-worker.ts', import.meta.url), options);
 }
 
-/** @throws KeyFileError the one that was sent. @throws Error for what the worker never sends. */
+/**
+ * @throws KeyFileError as sent by the worker. @throws Error for a reply that the worker never
+ * sends.
+ */
 function readReply(reply: unknown): OpenedCertificate {
   const record = asRecord(reply);
   const code = keyFileErrorCodes.find((each) => each === record?.['code']);
@@ -116,7 +121,7 @@ function readReply(reply: unknown): OpenedCertificate {
   return { thumbprintSha256, privateKey, x5c, expiresAtWallMs };
 }
 
-/** Why there is no reply. The error itself is not shown: it may quote what the file holds. */
+/** Why there is no reply. The error itself is not shown: it may quote the file's content. */
 function explain(error: unknown): KeyFileError {
   switch (error instanceof Error && 'code' in error ? error.code : undefined) {
     case 'ABORT_ERR':

@@ -1,6 +1,6 @@
 /**
- * A file with a certificate and its key, in whichever of the formats it is: PKCS#12 or PEM, or either
- * in base64. It works on the thread that calls it, for seconds if the file wants that: for the worker.
+ * Opens a file with a certificate and its key, in any of the formats: PKCS#12 or PEM, or either in
+ * base64. Some files block the calling thread for seconds, so only the worker calls it.
  */
 import { X509Certificate, type KeyObject } from 'node:crypto';
 import { KeyFileError } from './key-file-error.ts';
@@ -10,12 +10,12 @@ import { isPem, readPem } from './pem.ts';
 import { readPfx } from './pfx.ts';
 import { openPkcs8 } from './private-key.ts';
 
-/** Chains of real authorities take 10 KB; what is read grows to many small objects. */
+/** Chains of real authorities take 10 KB. Parsed, a file grows to many small objects. */
 const maxFileBytes = 64 * 1024;
 
 export interface KeyFile {
   readonly bytes: Uint8Array;
-  /** Tried in their order. */
+  /** Tried in this order. */
   readonly passwords: readonly string[];
   readonly nowWallMs: number;
 }
@@ -53,7 +53,7 @@ function readDer(bytes: Buffer, passwords: readonly string[]): Content {
     throw new KeyFileError('UNSUITABLE', 'is a certificate without its private key');
   }
   const { keys, certificates } = readPfx(bytes, passwords);
-  // Said before any is opened: there may be hundreds.
+  // Rejected before any is opened: there may be hundreds.
   if (keys.length > 1) throw new KeyFileError('UNSUITABLE', 'has several private keys');
   return { keys: keys.map(openPkcs8), certificates };
 }
@@ -66,12 +66,12 @@ function isCertificate(bytes: Buffer): boolean {
   }
 }
 
-/** A sequence, which both PKCS#12 and certificates are. */
+/** A DER sequence: PKCS#12 files and certificates begin with one. */
 function isDer(bytes: Buffer): boolean {
   return bytes[0] === 0x30;
 }
 
-/** Key Vault gives files as base64, which then is encoded a second time for the Secret. */
+/** Key Vault returns files as base64, which is then encoded a second time for the Secret. */
 function decodeBase64(text: string): Buffer | undefined {
   const packed = text.replaceAll(/\s/g, '');
   if (!/^[A-Za-z0-9+/]+={0,2}$/.test(packed)) return undefined;

@@ -1,17 +1,20 @@
-/** Which of the certificates in a file is the application's, and whether Entra ID can take it. */
+/** Finds the application's certificate in a file, and checks that Entra ID can accept it. */
 import { X509Certificate, type KeyObject } from 'node:crypto';
 import { KeyFileError } from './key-file-error.ts';
 import type { OpenedCertificate } from './descriptor.ts';
 
-/** An assertion is signed on the thread that answers pods: 2 ms with 4096 bits, 54 with 8192. */
+/** An assertion is signed on the thread that serves pods: 2 ms with 4096 bits, 54 ms with 8192. */
 const maxKeyBits = 8192;
-/** Everybody's is 65537. One of 480,000 bits holds the thread for 13 s at each signature. */
+/**
+ * The usual exponent is 65537. One of 480,000 bits blocks the thread for 13 s at each signature.
+ */
 const maxPublicExponent = 2n ** 33n;
-/** All of it goes into every assertion. */
+/** Every assertion contains the whole chain. */
 const maxChain = 10;
 
 /**
- * @param certificates DER, in any order; those that do not lead from the key's to a root are left out.
+ * @param certificates DER, in any order; those outside the chain from the key's certificate to a
+ * root are left out.
  * Throws `KeyFileError`.
  */
 export function proveKeyPair(
@@ -45,7 +48,10 @@ export function proveKeyPair(
   };
 }
 
-/** What a signature costs is in the other numbers of a key too, and they need not fit its modulus. */
+/**
+ * The cost of a signature depends on the other numbers of a key too, and they need not fit its
+ * modulus.
+ */
 function isOfUsualShape(key: KeyObject): boolean {
   const { modulusLength = 0, publicExponent = 0n } = key.asymmetricKeyDetails ?? {};
   if (publicExponent < 3n || publicExponent > maxPublicExponent) return false;
@@ -64,7 +70,7 @@ function parseCertificate(der: Buffer): X509Certificate {
   }
 }
 
-/** A certificate whose public key the library cannot read is of another key. */
+/** A certificate with a public key that the library cannot read belongs to another key. */
 function isOfKey(certificate: X509Certificate, key: KeyObject): boolean {
   try {
     return certificate.checkPrivateKey(key);

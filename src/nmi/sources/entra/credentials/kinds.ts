@@ -1,4 +1,4 @@
-/** The kinds of credentials that prove an identity to Entra ID. A new one is its file and a line. */
+/** The kinds of credentials for Entra ID. A new kind needs its own file and a line here. */
 import type { ObjectName } from '../../../../cache/index/object-name.ts';
 import { certificateKind } from './certificate.ts';
 import type { CredentialKind, CredentialContext, CredentialProvider } from './descriptor.ts';
@@ -9,25 +9,27 @@ const list = [secretKind, certificateKind, federatedPodKind, federatedNodeKind] 
 
 type CredentialOf<K> = K extends CredentialKind<infer C> ? C : never;
 
-/** What proves to Entra ID that the agent may speak for an application; never the client credential itself. */
+/**
+ * Names the credential of an application for Entra ID; never contains the client credential itself.
+ */
 export type EntraCredential = CredentialOf<(typeof list)[number]>;
 
 export const credentialKinds: readonly CredentialKind<EntraCredential>[] = list;
 
-/** The kinds of an identity's `spec.type`; none for one that is not of Entra ID. */
+/** The kinds of an identity's `spec.type`; empty for an identity that is not of Entra ID. */
 export function kindsOfType(type: number): readonly CredentialKind<EntraCredential>[] {
   return credentialKinds.filter((each) => each.type === type);
 }
 
-/** Of a pod's application that has no `AzureIdentity`. */
+/** For a pod's application without an `AzureIdentity`. */
 export { podCredential as credentialOfPod } from './federated.ts';
 
-/** What proves an identity; several may be proven by the same. */
+/** Key of an identity's credential; several identities may have the same. */
 export function credentialKey(credential: EntraCredential): string {
   return `${credential.kind} ${ofKind(credentialKinds, credential).key(credential)}`;
 }
 
-/** What it is made of, where that is an object with a name. */
+/** The object that the credential is made from, if that has a name. */
 export function objectOf(credential: EntraCredential): ObjectName | undefined {
   return ofKind(credentialKinds, credential).objectOf(credential);
 }

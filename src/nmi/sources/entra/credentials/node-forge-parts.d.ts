@@ -1,4 +1,7 @@
-/** What is used of node-forge, by file, and what is replaced in it; its own types know the whole only. */
+/**
+ * Types of the parts of node-forge that are used, by file, and of the replaced parts; its own types
+ * cover only the whole.
+ */
 declare module 'node-forge/lib/forge.js' {
   import type library from 'node-forge';
   namespace forge {

@@ -1,4 +1,6 @@
-/** PEM text with certificates and a private key, in any order and with anything else between them. */
+/**
+ * PEM text with certificates and a private key, in any order and with any other text between them.
+ */
 import { createPrivateKey, type KeyObject } from 'node:crypto';
 import { KeyFileError } from './key-file-error.ts';
 import { readEncryptedKey } from './pfx.ts';
@@ -22,7 +24,7 @@ export function isPem(text: string): boolean {
 }
 
 /**
- * @param passwords for an encrypted key, tried in their order.
+ * @param passwords for an encrypted key, tried in this order.
  * Throws `KeyFileError`.
  */
 export function readPem(text: string, passwords: readonly string[]): PemContent {
@@ -30,7 +32,7 @@ export function readPem(text: string, passwords: readonly string[]): PemContent 
   const certificates = blocks.filter(({ label }) => certificateLabels.has(label)).map(decodeBody);
   const [key, ...more] = blocks.filter(({ label }) => label.endsWith('PRIVATE KEY'));
   if (key === undefined) return { keys: [], certificates };
-  // Said before any is opened: each may ask for as much work as a whole file.
+  // Rejected before any is opened: each may require as much work as a whole file.
   if (more.length > 0) throw new KeyFileError('UNSUITABLE', 'has several private keys');
   return { keys: [readKey(key, passwords)], certificates };
 }
@@ -52,14 +54,14 @@ function readKey(block: Block, passwords: readonly string[]): KeyObject {
   }
 }
 
-/** OpenSSL's own from before PKCS#8: one round of MD5, so Node may open it. */
+/** OpenSSL's own format from before PKCS#8: one round of MD5, so Node may open it. */
 function isOldEncryption({ body }: Block): boolean {
   return body.includes('DEK-Info:');
 }
 
 function openOldEncryption({ label, body }: Block, passwords: readonly string[]): KeyObject {
-  // The library looks for a first line of its own: it would open a block that is hidden in this one,
-  // of another kind and with as many rounds as that demands.
+  // The library searches for its own first line: it would open a block that is hidden in this one,
+  // of another kind and with as many rounds as that block demands.
   if (!/^\r?\n/.test(body) || body.includes('-----')) {
     throw new KeyFileError('MALFORMED', 'has a damaged private key');
   }
@@ -74,7 +76,10 @@ function openOldEncryption({ label, body }: Block, passwords: readonly string[])
   throw new KeyFileError('WRONG_PASSWORD', 'is protected by another password');
 }
 
-/** By search for the next mark, not by a pattern: marks without an end must not cost a scan each. */
+/**
+ * Searches for the next mark and does not use a pattern, which would cost a scan for each mark
+ * without an end.
+ */
 function* blocksOf(text: string): Generator<Block> {
   for (let at = text.indexOf('-----BEGIN '); at >= 0; at = text.indexOf('-----BEGIN ', at)) {
     const labelAt = at + '-----BEGIN '.length;

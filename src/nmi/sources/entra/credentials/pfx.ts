@@ -1,10 +1,10 @@
 /**
- * PKCS#12 files (RFC 7292) and encrypted PKCS#8, by node-forge: old and new ciphers, with and without
- * a MAC, with and without a password. It works on the thread that calls it, for seconds if the file
- * wants that: for the worker only.
+ * PKCS#12 files (RFC 7292) and encrypted PKCS#8, by node-forge: old and new ciphers, with and
+ * without a MAC, with and without a password. Some files block the calling thread for seconds, so
+ * only the worker calls it.
  *
- * node-forge is extended where real files need more, by replacing functions that it calls through its
- * own objects.
+ * Where real files need more, node-forge is extended by replacing functions that it calls through
+ * its own objects.
  */
 import { hash, pbkdf2Sync } from 'node:crypto';
 import forge, {
@@ -24,16 +24,16 @@ const { oids, pbe } = pki;
 export interface PfxContent {
   /** DER of PKCS#8. */
   readonly keys: readonly Buffer[];
-  /** DER. In the order of the file, which need not be that of the chain. */
+  /** DER. In the order of the file, which may differ from the order of the chain. */
   readonly certificates: readonly Buffer[];
 }
 
 /** NSS writes 600,000, OpenSSL 2,048, Windows 2,000, Java 10,000. */
 const maxRounds = 1_000_000;
 /**
- * Of one file and password, in rounds of PBKDF2, which OpenSSL does: 0.8 µs each, and no deadline
- * interrupts them. A round of PKCS#12's own derivation, in JavaScript, counts as three. NSS takes
- * 600,000 for its MAC and each of two parts.
+ * For one file and password, in rounds of PBKDF2, which OpenSSL computes: 0.8 µs each, and no
+ * deadline interrupts them. A round of PKCS#12's own derivation, in JavaScript, counts as three.
+ * NSS uses 600,000 for its MAC and for each of two parts.
  */
 const maxCost = 3_500_000;
 let cost = 0;
@@ -50,14 +50,15 @@ function tooCostly(): KeyFileError {
   );
 }
 
-// By OpenSSL, of the password as UTF-8: node-forge takes 6 s for 600,000 rounds, and bytes for text.
+// By OpenSSL, of the password as UTF-8: node-forge takes 6 s for 600,000 rounds, and bytes for
+// text.
 pkcs5.pbkdf2 = (password, salt, rounds, length, { algorithm, digestLength }) => {
   spend(rounds, Math.ceil(length / digestLength));
   const saltBytes = Buffer.from(salt, 'latin1');
   return pbkdf2Sync(password ?? '', saltBytes, rounds, length, algorithm).toString('latin1');
 };
 
-// node-forge has no SHA-224. For a MAC it takes the place of MD5, which no PKCS#12 file has.
+// node-forge has no SHA-224. For a MAC, it replaces MD5, which no PKCS#12 file uses.
 md.sha512.sha224 = {
   create: () => createDigest({ algorithm: 'sha224', digestLength: 28, blockLength: 64 }),
 };
@@ -73,7 +74,8 @@ pbe.generatePkcs12Key = (password, salt, purpose, rounds, length, digest = md.sh
 };
 pkcs12.generateKey = pbe.generatePkcs12Key;
 
-// 3DES with two keys and RC2 with 128 bits, beside the 3DES with three and RC2 with 40 that it knows.
+// 3DES with two keys and RC2 with 128 bits, in addition to node-forge's 3DES with three keys and
+// RC2 with 40 bits.
 const tripleDesOid = '1.2.840.113549.1.12.1.4';
 const rc2Oid = '1.2.840.113549.1.12.1.5';
 const { getCipher } = pbe;
@@ -101,7 +103,7 @@ pbe.getCipher = (oid, parameters, password) => {
   return cipher;
 };
 
-// BER may cut a string into pieces, and node-forge joins few of them.
+// BER may split a string into pieces, and node-forge joins few of them.
 const { fromDer } = asn1;
 Object.assign(asn1, { fromDer: (...args: Parameters<typeof fromDer>) => join(fromDer(...args)) });
 
@@ -120,7 +122,7 @@ const macOids: ReadonlySet<string | undefined> = new Set(
 const bagOids = ' 1.2.840.113549.1.12.10.1.';
 
 /**
- * @param passwords tried in their order.
+ * @param passwords tried in this order.
  * Throws `KeyFileError`.
  */
 export function readPfx(bytes: Buffer, passwords: readonly string[]): PfxContent {
@@ -140,7 +142,7 @@ export function readPfx(bytes: Buffer, passwords: readonly string[]): PfxContent
   });
 }
 
-/** Keys and certificates are left as they are: OpenSSL reads them. */
+/** Keys and certificates are not parsed here: OpenSSL reads them. */
 function readSafes(file: Asn1, password: Password): ReturnType<typeof pkcs12.pkcs12FromAsn1> {
   const { privateKeyFromAsn1, certificateFromAsn1 } = pki;
   Object.assign(pki, { privateKeyFromAsn1: undefined, certificateFromAsn1: undefined });
@@ -152,9 +154,9 @@ function readSafes(file: Asn1, password: Password): ReturnType<typeof pkcs12.pkc
 }
 
 /**
- * The PKCS#8 in what PEM calls ENCRYPTED PRIVATE KEY. OpenSSL would open it too, but with as many
+ * The PKCS#8 in a PEM block ENCRYPTED PRIVATE KEY. OpenSSL could open it too, but with as many
  * rounds as the file demands, and nothing could end them.
- * @param passwords tried in their order.
+ * @param passwords tried in this order.
  * Throws `KeyFileError`.
  */
 export function readEncryptedKey(bytes: Buffer, passwords: readonly string[]): Buffer {
@@ -171,7 +173,7 @@ export function parseDer(bytes: Buffer): Asn1 {
   try {
     return asn1.fromDer(bytes.toString('latin1'));
   } catch {
-    // The library's errors may quote what it read.
+    // The library's errors may quote their input.
     throw new KeyFileError('MALFORMED', 'is damaged');
   }
 }
@@ -180,32 +182,32 @@ export function toDer(node: Asn1): Buffer {
   return Buffer.from(asn1.toDer(node).getBytes(), 'latin1');
 }
 
-/** What is in a sequence, a set, or an explicit tag; nothing in anything else. */
+/** The children of a sequence, a set, or an explicit tag; empty for anything else. */
 export function childrenOf(node: Asn1 | undefined): readonly Asn1[] {
   return typeof node?.value === 'object' ? node.value : [];
 }
 
-/** node-forge reads no more than 32 bits of a number of rounds, and takes the 32nd for a sign. */
+/** node-forge reads at most 32 bits of a number of rounds, and takes the 32nd as the sign. */
 function hasHugeNumber({ type, value }: Asn1): boolean {
   if (typeof value !== 'string') return value.some(hasHugeNumber);
   return type === asn1.Type.INTEGER && value.length > 4;
 }
 
-/** The contents of a string, a number or an identifier, one character to a byte; else none. */
+/** The content of a string, a number or an identifier, one character per byte; empty for others. */
 export function textOf(node: Asn1 | undefined): string {
   return typeof node?.value === 'string' ? node.value : '';
 }
 
 function openWithAny<T>(passwords: readonly string[], open: (password: Password) => T): T {
   let isMisshapen = true;
-  // An empty password may be that, or none at all: they are stretched to different keys.
+  // An empty password may mean an empty one or none: these derive different keys.
   for (const password of passwords.includes('') ? [...passwords, null] : passwords) {
     cost = 0;
     try {
       return open(password);
     } catch (error) {
       if (error instanceof KeyFileError) throw error;
-      // The library's errors have the affected part in fields.
+      // The library's errors contain the affected part in fields.
       const { oid, contentType = oid, version, errors = version } = asRecord(error) ?? {};
       if (contentType !== undefined) throw unsupported(contentType);
       isMisshapen &&= errors !== undefined;
@@ -216,7 +218,7 @@ function openWithAny<T>(passwords: readonly string[], open: (password: Password)
 }
 
 function unsupported(oid: unknown): KeyFileError {
-  // It may be as long as its file, and in bytes.
+  // It may be as long as its file, and binary.
   const named = typeof oid === 'string' && /^[\d.]{1,64}$/.test(oid) ? ` ${oid}` : '';
   return new KeyFileError(
     'UNSUPPORTED',
@@ -227,7 +229,10 @@ function unsupported(oid: unknown): KeyFileError {
   );
 }
 
-/** By OpenSSL: node-forge takes 11 s for 600,000 rounds of SHA-512, and 40 ms to warm up for 2,048 of any. */
+/**
+ * Computed by OpenSSL: node-forge takes 11 s for 600,000 rounds of SHA-512, and 40 ms to warm up
+ * for 2,048 rounds of any digest.
+ */
 function createDigest({ algorithm, digestLength, blockLength }: DigestShape): Digest {
   let text = '';
   return {

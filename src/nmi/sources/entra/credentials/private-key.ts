@@ -1,7 +1,8 @@
 /**
- * Private keys from PKCS#8 and PKCS#1. OpenSSL works on a key while it reads it (the public half of a
- * DSA key of 12 KB takes it 10 s, of 60 KB twenty minutes), no deadline interrupts it, and anyone who
- * writes an identity chooses the key. So what kind it is, is seen before it is opened.
+ * Private keys from PKCS#8 and PKCS#1. OpenSSL computes with a key while it reads it (10 s for the
+ * public half of a DSA key of 12 KB, twenty minutes for 60 KB), no deadline interrupts it, and
+ * anyone who writes an identity chooses the key. So the kind of a key is checked before the key is
+ * opened.
  */
 import { createPrivateKey, type KeyObject } from 'node:crypto';
 import forge from 'node-forge/lib/forge.js';
@@ -28,7 +29,7 @@ export function openPkcs8(der: Buffer): KeyObject {
     const kind = otherKinds.get(oid) ?? 'unknown';
     throw new KeyFileError('UNSUITABLE', `has a private key of type ${kind}; Entra ID needs RSA`);
   }
-  // Written anew: what OpenSSL opens is what was looked at.
+  // Encoded again, so that OpenSSL opens exactly what was checked.
   return open(plain, 'pkcs8');
 }
 
@@ -43,7 +44,7 @@ function readKind(der: Buffer): { readonly oid: string; readonly plain: Buffer }
 }
 
 /**
- * @param der the RSAPrivateKey of PKCS#1. OpenSSL takes PKCS#8 of any kind for it, too.
+ * @param der the RSAPrivateKey of PKCS#1. OpenSSL would accept PKCS#8 of any kind here, too.
  * Throws `KeyFileError`.
  */
 export function openPkcs1(der: Buffer): KeyObject {
@@ -66,7 +67,7 @@ function isInteger({ type }: forge.Asn1): boolean {
   return type === forge.asn1.Type.INTEGER;
 }
 
-/** The library's errors are not shown: they are not written to be. */
+/** The library's errors are not shown: their texts are not meant for users. */
 function open(key: Buffer, type: 'pkcs1' | 'pkcs8'): KeyObject {
   try {
     return createPrivateKey({ key, format: 'der', type });

@@ -1,4 +1,4 @@
-/** What the kinds of credentials that are made of a Kubernetes Secret have in common. */
+/** Common code of the credential kinds that are read from a Kubernetes Secret. */
 import { isDnsSubdomain } from '../../../base/dns-name.ts';
 import { objectKey, type ObjectName } from '../../../../cache/index/object-name.ts';
 import { createSecretReader } from '../../../kube/accounts/secrets.ts';

@@ -1,7 +1,7 @@
-/** Reading the entries of a Secret that people fill by hand. */
+/** Reads the entries of a Secret that people fill by hand. */
 import { printable } from '../../../base/printable.ts';
 
-/** Names of the entries of a Secret, for an error; never what they hold. */
+/** Names of the entries of a Secret, for an error; never their values. */
 export function listKeys(data: ReadonlyMap<string, Buffer>): string {
   const shown = [...data.keys()].slice(0, 10).map((key) => printable(key));
   const more = data.size > shown.length ? ` and ${data.size - shown.length} more` : '';
@@ -17,7 +17,7 @@ export function parseUtf8(bytes: Buffer): string | undefined {
   }
 }
 
-/** Without the line end that `echo` appends before `base64` sees the text. */
+/** Removes the line end that `echo` appends before `base64` encodes the text. */
 export function withoutLineEnd(text: string): string {
   return text.replace(/\r?\n$/, '');
 }

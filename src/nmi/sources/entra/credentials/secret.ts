@@ -1,6 +1,6 @@
 /**
- * Client secrets of `AzureIdentity` type 1. The replaced system took whatever entry of the Secret
- * came first; here it is the one called `clientSecret`, or the only one there is.
+ * Client secrets of `AzureIdentity` type 1. The replaced system used whichever entry of the Secret
+ * came first; this agent uses the entry `clientSecret`, or the only one.
  */
 import type { ObjectName } from '../../../../cache/index/object-name.ts';
 import { titleOf } from '../../../kube/accounts/secrets.ts';
@@ -48,7 +48,7 @@ export function makeClientSecret(
   if (text === undefined) {
     return invalidCredential(`${title} has no UTF-8 text under the key "${printable(key)}"`);
   }
-  // Entra ID would call the secret with a line end a wrong one.
+  // Entra ID would reject a secret with a line end.
   const clientSecret = withoutLineEnd(text);
   if (clientSecret === '') {
     return invalidCredential(`${title} has nothing under the key "${printable(key)}"`);
