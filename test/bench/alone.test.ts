@@ -1,4 +1,4 @@
-/** A benchmark knows whether it has the machine to itself. */
+/** A benchmark detects whether it has the machine to itself. */
 import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -15,7 +15,7 @@ after(() => {
 });
 
 describe('a run', () => {
-  it('has the machine when no other has it, and gives it back', () => {
+  it('locks the machine when no other run has it, and releases it', () => {
     const file = join(folder, 'free');
     const first = takeTurn(file);
     assert.equal(first.otherPid, undefined);
@@ -24,7 +24,7 @@ describe('a run', () => {
     assert.ok(!existsSync(file));
   });
 
-  it('takes it from one that has ended, or whose pid is somebody else by now', () => {
+  it('takes the lock of a run that has ended, or with a pid that was reused', () => {
     for (const text of [`${process.pid} 1`, '4194304 1', '', 'x']) {
       const file = join(folder, 'left');
       writeFileSync(file, text);
@@ -33,14 +33,14 @@ describe('a run', () => {
     }
   });
 
-  it('is not to be published beside another, nor while the machine is at work', () => {
+  it('must not be published beside another, nor while the machine is busy', () => {
     const turn = { otherPid: undefined, [Symbol.dispose]: () => undefined };
     assert.equal(obstacleTo(0.5, turn), undefined);
     assert.match(obstacleTo(0.6, turn) ?? '', /load of the machine is 0\.6/);
     assert.match(obstacleTo(0, { ...turn, otherPid: 7 }) ?? '', /another run .*pid 7/);
   });
 
-  it('waits for the load to fall, but not for ever', async () => {
+  it('waits for the load to fall, but not without limit', async () => {
     const loads = [2, 1, 0.6, 0.5, 0.4];
     let asked = 0;
     const common = { pauseMs: 1, stop: new AbortController().signal };
@@ -51,9 +51,9 @@ describe('a run', () => {
     await untilQuiet({ ...stopped, load: () => 9, limitMs: 60_000 });
   });
 
-  it('counts what others use, which is not what it started and has ended', async () => {
+  it('counts the CPU time of other processes, without that of its own ended children', async () => {
     const spin = 'for (const end = Date.now() + 600; Date.now() < end;);';
-    // Whatever else is at work, no more than all processors but what the child had of them.
+    // Other processes can use at most all processors minus the child's share.
     const beside = watchOthers();
     const atMs = performance.now();
     const childMs = Number(
@@ -62,7 +62,8 @@ describe('a run', () => {
     const share = childMs / (performance.now() - atMs);
     const others = beside();
     assert.ok(others <= cpus().length - share + 0.05, `${others} beside ${share}`);
-    // A grandchild that outlives its parent is nobody's child here: it counts as others do.
+    // A grandchild that outlives its parent is no longer a child here: it counts like other
+    // processes.
     const besideOrphan = watchOthers();
     const orphan = `require('node:child_process').spawn(process.execPath, ['-e', ${JSON.stringify(spin)}], { detached: true, stdio: 'ignore' }).unref()`;
     await once(spawn(process.execPath, ['-e', orphan], { stdio: 'ignore' }), 'exit');

@@ -1,4 +1,4 @@
-/** The reader of answers that the load program trusts. */
+/** The parser of answers that the load program relies on. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
@@ -33,7 +33,7 @@ function tokenAnswer(name: string): string {
 }
 
 describe('the reader of answers', () => {
-  it('finds status, end and body however the answer is framed, and never too early', () => {
+  it('finds status, end and body with any framing, and never too early', () => {
     fc.assert(
       fc.property(
         fc.integer({ min: 100, max: 599 }),
@@ -55,7 +55,7 @@ describe('the reader of answers', () => {
     );
   });
 
-  it('ignores what an earlier answer left in the buffer', () => {
+  it('ignores the rest of an earlier answer in the buffer', () => {
     const scan = new AnswerScan();
     const old = Buffer.from(answerOf(200, 'body', 'length'), 'latin1');
     assert.ok(!scan.scan(old, 10));
@@ -71,7 +71,7 @@ describe('the check of answers', () => {
     return check.check(bytes, scan, 0);
   };
 
-  it('takes tokens of the identity alone, before and after it has seen one', () => {
+  it('accepts only tokens of the identity, before and after it has seen one', () => {
     const check = new AnswerCheck(caller);
     for (let time = 0; time < 2; time++) {
       assert.equal(verdictOf(check, 200, tokenAnswer('other')), 'foreign');
@@ -82,7 +82,7 @@ describe('the check of answers', () => {
     }
   });
 
-  it('takes the statuses that were to come', () => {
+  it('accepts the expected statuses', () => {
     const check = new AnswerCheck({ target: '/', expect: { kind: 'status', statuses: [429] } });
     assert.equal(verdictOf(check, 429, ''), 'right');
     assert.equal(verdictOf(check, 200, ''), 'wrong');

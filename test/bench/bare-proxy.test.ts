@@ -1,4 +1,4 @@
-/** The control of a miss: what the upstream says comes through, and nothing else is added. */
+/** The control of a miss: the upstream's answer is forwarded, and nothing else is added. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { createServer, type IncomingMessage } from 'node:http';
@@ -9,7 +9,7 @@ describe('the bare proxy', { timeout: 30_000 }, () => {
   const stack = new AsyncDisposableStack();
   after(() => stack.disposeAsync());
 
-  it('forwards a question and sends back status, content type and body', async () => {
+  it('forwards a request and returns status, content type and body', async () => {
     const asked: string[] = [];
     const upstream = createServer((request, response) => {
       void bodyOf(request).then((body) => {

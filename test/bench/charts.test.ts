@@ -1,4 +1,4 @@
-/** Pictures and tables: what is given is in them, whatever its names are. */
+/** Pictures and tables: they contain the given values, whatever the names are. */
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -66,7 +66,7 @@ const machine: Results['machine'] = {
 };
 
 describe('a scale', () => {
-  it('goes over all values, with round marks', () => {
+  it('covers all values, with round marks', () => {
     const linear = linearScale(37, 100, 0);
     assert.deepEqual(linear.ticks, [0, 10, 20, 30, 40]);
     assert.equal(linear.place(0), 100);
@@ -76,7 +76,7 @@ describe('a scale', () => {
     assert.equal(log.place(100), 100);
   });
 
-  it('has marks that can be read', () => {
+  it('has readable marks', () => {
     assert.deepEqual([0.05, 5, 1200, 20_000, 3e6].map(label), [
       ...['0.05', '5', '1,200', '20k', '3M'],
     ]);
@@ -97,7 +97,7 @@ describe('a picture', () => {
     assert.ok(svg.startsWith('<svg '));
     assert.ok(svg.includes('a &lt; b &amp; &quot;c&quot;') && svg.includes('&lt;x&gt;'));
     assert.ok(!svg.includes('<x>') && !svg.includes('NaN'));
-    // Ground, two of the legend, one bar.
+    // Background, two of the legend, one bar.
     assert.equal(svg.match(/<rect /g)?.length, 4);
   });
 
@@ -117,14 +117,14 @@ describe('a picture', () => {
     assert.ok(!svg.includes('NaN'));
   });
 
-  it('is drawn of throughput and of latency for what was compared', () => {
+  it('is drawn of throughput and latency for every comparison', () => {
     const files = plotsOf(scenario([1], [1])).map(({ file }) => file);
     assert.deepEqual(files, ['hit-throughput.svg', 'hit-latency-16-kept.svg']);
   });
 });
 
 describe('a report', () => {
-  it('says of a goal whether it is met, by how much not, and that it is noisy', () => {
+  it('shows for a goal whether it is met, by how much it is missed, and whether it is noisy', () => {
     const render = (agent: readonly number[], control: readonly number[]) =>
       renderGoals({ machine, scenarios: [scenario(agent, control)] }, 'measured');
     const line = (text: string) =>
@@ -137,12 +137,12 @@ describe('a report', () => {
     assert.match(line(render([50, 100, 150], [100, 100, 100])), /yes \(noisy\)/);
   });
 
-  it('gives ratios round by round beside the control', () => {
+  it('shows ratios round by round beside the control', () => {
     assert.match(seriesTable(scenario([50, 60], [100, 100])), /\| 0\.55 \(0\.5–0\.6\) \|/);
     assert.equal(renderSpread([1, 2, 3]), '2 (1–3) noisy');
   });
 
-  it('warns where the load program was busy, and of a control that was held back by it', () => {
+  it('warns if the load program was busy, and if it limited a control', () => {
     const busy = (shares: readonly [agent: number, control: number]): ScenarioResult => {
       const of = scenario([1], [1]);
       return {
@@ -158,21 +158,21 @@ describe('a report', () => {
     assert.match(busiestLoads(busy([0.5, 0.81])), /control is one of them \(16 kept\)/);
   });
 
-  it('says loudly of a run that was not alone, and what others used', () => {
+  it('warns of a run that was not alone, with the CPU time of others', () => {
     const one = scenario([1], [1]);
     const beside = { ...one, isNotAlone: true, othersCores: 0.7 };
     assert.equal(servicesOf(one), '');
     assert.match(servicesOf(beside), /others used 0\.7 processors meanwhile; \*\*NOT ALONE/);
   });
 
-  it('has goals of throughput, p50, p99 and CPU for new connections, by each way', () => {
+  it('has goals of throughput, p50, p99 and CPU for new connections, for each path', () => {
     const all = renderGoals({ machine, scenarios: [] }, 'all').split('\n');
     const rows = all.filter((line) => line.includes('a new connection for each request'));
     assert.equal(rows.length, 12);
     assert.equal(all.filter((line) => line.includes('past Go')).length, 3);
   });
 
-  it('keeps what an earlier run found of other scenarios', () => {
+  it('keeps an earlier run’s results of other scenarios', () => {
     const [former, later] = [scenario([1], [1]), scenario([2], [2])];
     const soak = { ...former, name: 'soak' };
     const other = { ...machine, kernel: 'another' };
@@ -192,7 +192,7 @@ describe('a report', () => {
     assert.match(told[1] ?? '', /^Node v, Linux k x64/);
   });
 
-  it('goes between the markers of its page and leaves the rest alone', async () => {
+  it('is written between the markers of its page and leaves the rest alone', async () => {
     const read = (name: string) => readFile(join(import.meta.dirname, '../../bench', name), 'utf8');
     const one = { machine, scenarios: [scenario([1], [1])] };
     const page = await read('results.md');

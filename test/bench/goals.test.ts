@@ -1,4 +1,4 @@
-/** The table of goals: the result of a control is shown, and decides nothing. */
+/** The table of goals: the result of a control is shown, but decides nothing. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { Figure, Results } from '../../bench/core/results.ts';
@@ -22,19 +22,19 @@ describe('the goals of a miss', () => {
     ms('Entra ID: added by a bare proxy at p50', 9),
   ];
 
-  it('have what the bare proxy adds beside what the agent adds', () => {
+  it('show what the bare proxy adds beside what the agent adds', () => {
     const table = renderGoals(measured(...agent, ...proxy), 'measured');
     assert.match(table, /\| 0\.7 \(0\.6–0\.8\) \/ 0\.4; bare proxy: 0\.4 \(0\.3–0\.5\) \/ 9 +\|/);
   });
 
-  it('are judged by the agent alone', () => {
+  it('are decided by the agent alone', () => {
     const table = renderGoals(measured(...agent, ...proxy), 'measured');
     assert.match(table, /\| no +\| \[0\.2 ms\]\(PROFILE\.md#a-miss\)/);
     const fast = [ms('IMDS: added at p50', 0.1), ms('Entra ID: added at p50', 0.2)];
     assert.match(renderGoals(measured(...fast, ...proxy), 'measured'), /^1 of 1 goals/);
   });
 
-  it('have nothing beside where no bare proxy was measured', () => {
+  it('show nothing beside it if no bare proxy was measured', () => {
     assert.match(renderGoals(measured(...agent), 'measured'), /\/ 0\.4 +\| no/);
   });
 });

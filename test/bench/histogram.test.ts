@@ -4,7 +4,7 @@ import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { Histogram, type CompactHistogram } from '../../bench/core/histogram.ts';
 
-/** Tenths of a microsecond, small and large ones alike often. */
+/** Tenths of a microsecond, small and large values equally often. */
 const latencyTicks = fc
   .tuple(fc.double({ min: 0, max: 1, noNaN: true }), fc.integer({ min: 0, max: 30 }))
   .map(([share, exponent]) => Math.floor(share * 2 ** exponent));
@@ -42,7 +42,7 @@ describe('the recorder of latencies', () => {
     );
   });
 
-  it('is the same after a way through its compact form', () => {
+  it('is the same after a round trip through its compact form', () => {
     fc.assert(
       fc.property(fc.array(latencyTicks, { maxLength: 200 }), (ticks) => {
         const whole = record(ticks);
@@ -67,7 +67,7 @@ describe('the recorder of latencies', () => {
     );
   });
 
-  it('takes what lies outside its range for its ends', () => {
+  it('counts values outside its range at its ends', () => {
     const histogram = record([-5, 2 ** 40]);
     assert.equal(histogram.percentileUs(0), 0);
     assert.ok(histogram.percentileUs(1) > 2e8);

@@ -1,12 +1,12 @@
 /**
- * CPU of a cached token over that of a bare `node:http` reply in the same rounds: the hot path is
- * still there, and its start with a connection. Requests are an SDK's, each with an id of its own,
- * as a hot path that lives on equal bytes would be none.
+ * CPU of a cached token over that of a bare `node:http` reply in the same rounds: this detects a
+ * lost fast path, and a fast path that starts late on a connection. Requests are an SDK's, each
+ * with its own id, because a fast path that needs equal bytes would be useless.
  *
- * CPU and not answers a second, since others may use the machine too; and the median of the rounds,
- * since they disturb some more than others. On a machine with ten processes for its two cores the
- * medians of three runs were 0.8 to 0.9 with kept connections and 1.1 to 1.4 with new ones; with the
- * hot path taken out 2.2 to 2.7 and 2.3 to 3.7.
+ * CPU and not answers per second, since other work may use the machine too; and the median of the
+ * rounds, since it disturbs some rounds more than others. On a machine with ten processes for its
+ * two cores the medians of three runs were 0.8 to 0.9 with kept connections and 1.1 to 1.4 with new
+ * ones; with the fast path taken out 2.2 to 2.7 and 2.3 to 3.7.
  */
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';

@@ -1,4 +1,6 @@
-/** The load program against servers that misbehave on purpose: what it says must be what happened. */
+/**
+ * The load program against servers that misbehave on purpose: its report must match what happened.
+ */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { createServer, type RequestListener } from 'node:http';
@@ -73,17 +75,17 @@ describe('the load program', { timeout: 60_000 }, () => {
         setTimeout(() => response.end('x'), isFirst ? 300 : 0);
         isFirst = false;
       },
-      // One connection, which the first request holds for 300 ms while others fall due.
+      // One connection, which the first request occupies for 300 ms while others fall due.
       { connections: 1, ratePerSec: 100, warmUpMs: 0, measuredMs: 600 },
     );
     assert.equal(report.firstFailure, undefined);
     assert.ok(report.answers >= 30 && report.answers <= 61, `${report.answers} answers`);
-    // A third of them fell due in the first 200 ms of the hold. Counted from when they were sent,
-    // one alone would be late.
+    // A third of them fell due in the first 200 ms of that time. Counted from when they were sent,
+    // only one would be late.
     assert.ok(Histogram.from(report.latency).percentileUs(0.8) > 100_000);
   });
 
-  it('takes all its connections in turn when it asks at a rate of its own', async () => {
+  it('uses all its connections in turn when it sends at a fixed rate', async () => {
     const ports = new Map<number | undefined, number>();
     const { report } = await load(
       ({ socket: { remotePort } }, response) => {
@@ -97,7 +99,7 @@ describe('the load program', { timeout: 60_000 }, () => {
     assert.ok(Math.max(...ports.values()) <= 2 * Math.min(...ports.values()));
   });
 
-  it('counts what was due and could not be sent as failures too', async () => {
+  it('counts due requests that could not be sent as failures too', async () => {
     const { report } = await load(() => undefined, {
       connections: 1,
       ratePerSec: 100,
@@ -106,12 +108,12 @@ describe('the load program', { timeout: 60_000 }, () => {
       patienceMs: 100,
     });
     assert.equal(report.answers, 0);
-    // 30, but for what fell due while the connection was being opened.
+    // 30, minus those that fell due while the connection was being opened.
     assert.ok(report.failures >= 25 && report.failures <= 30, `${report.failures}`);
     assert.equal(report.firstFailure, 'no answer');
   });
 
-  it('asks once on every connection in a burst', async () => {
+  it('sends one request on every connection in a burst', async () => {
     const { report, requests } = await load((_, response) => void response.end('x'), {
       kind: 'burst',
       connections: 30,
@@ -121,7 +123,7 @@ describe('the load program', { timeout: 60_000 }, () => {
     assert.equal(requests, 30);
   });
 
-  it('refuses to go on when a token of somebody else comes', async () => {
+  it('stops when it gets a token of another identity', async () => {
     const identity = createLabIdentity('other');
     const issuedAtWallMs = Date.now();
     const token = createTokenSigner()({

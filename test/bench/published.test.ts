@@ -1,4 +1,4 @@
-/** What is published is what was measured: tables and pictures follow from the results. */
+/** The published numbers are the measured ones: tables and pictures follow from the results. */
 import assert from 'node:assert/strict';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -32,7 +32,7 @@ describe('the published benchmark', () => {
     assert.equal(fillHeadline(readme, results), readme);
   });
 
-  it('leads from each goal to a part of PROFILE.md that is there', async () => {
+  it('links each goal to an existing section of PROFILE.md', async () => {
     const profile = await readFile(join(plotFolder, '../PROFILE.md'), 'utf8');
     const headings = new Set([...profile.matchAll(/^## (.*)$/gm)].map(([, heading]) => heading));
     assert.deepEqual(
@@ -41,7 +41,7 @@ describe('the published benchmark', () => {
     );
   });
 
-  it('has the pictures of its results and no other', async () => {
+  it('has the pictures of its results and no others', async () => {
     const plots = plotFiles(results);
     assert.deepEqual((await readdir(plotFolder)).sort(), plots.map(({ file }) => file).sort());
     for (const { file, svg } of plots) {
@@ -49,7 +49,7 @@ describe('the published benchmark', () => {
     }
   });
 
-  it('has every scenario but those that run only when they are named', () => {
+  it('has every scenario except those that run only when named', () => {
     const published = new Set(results.scenarios.map(({ name }) => name));
     const missing = scenarios.filter(
       ({ name, isExtra }) => isExtra !== true && !published.has(name),

@@ -1,4 +1,4 @@
-/** What the load sends is what an SDK sends: MSAL for Node asks beside it. */
+/** The load sends the same requests as an SDK: MSAL for Node sends one beside it. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -13,7 +13,7 @@ const id = /(?<=\r\nx-ms-client-request-id: )([0-9a-f-]{36})(?=\r\n)/;
 
 const idOf = (text: string): string => id.exec(text)?.[0] ?? '';
 
-/** The head of the request by which MSAL asks for a token. */
+/** The head of MSAL's token request. */
 async function requestOfMsal(): Promise<string> {
   const asked = Promise.withResolvers<string>();
   const server = createServer((socket) => {
@@ -52,7 +52,7 @@ describe('a request of the load', { timeout: 30_000 }, () => {
     assert.deepEqual(lines.slice(2).map(plain), ours.map(plain));
   });
 
-  it('has an id of its own, of which every digit changes', () => {
+  it('has its own id, in which every digit changes', () => {
     const request = new RequestBytes(target, 'sdk', 'keep-alive');
     const texts = Array.from({ length: 1000 }, () => request.next().toString('latin1'));
     const ids = texts.map(idOf);
@@ -64,7 +64,7 @@ describe('a request of the load', { timeout: 30_000 }, () => {
     assert.equal(new Set(texts.map((text) => text.replace(id, ''))).size, 1);
   });
 
-  it('stays the same where it is to, and has one more header where it is to be unusual', () => {
+  it('stays the same if so configured, and has one more header if it is to be unusual', () => {
     const same = new RequestBytes(target, 'same', 'close');
     const first = same.next().toString('latin1');
     assert.equal(same.next().toString('latin1'), first);

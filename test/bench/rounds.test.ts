@@ -1,4 +1,4 @@
-/** The order of a benchmark's subjects, told by loads that only note who was asked. */
+/** The order of a benchmark's subjects, checked with loads that only record the subject. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { Histogram } from '../../bench/core/histogram.ts';

@@ -1,4 +1,4 @@
-/** The slopes of a soak come from its stored curve, for several ends of its warm-up. */
+/** The slopes of a soak are calculated from its stored curve, for several ends of its warm-up. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { ScenarioResult } from '../../bench/core/results.ts';
@@ -25,7 +25,7 @@ function soak(memoryAt: (minute: number) => number): ScenarioResult {
 }
 
 describe('the growth of a soak', () => {
-  it('is told from four minutes on, each with its error', () => {
+  it('is reported from four minutes on, each with its error', () => {
     // Ten megabytes in the first quarter, nothing after it.
     const slopes = soakSlopes(
       soak((minute) => 60 + Math.min(10, (minute * 10) / 15)),
@@ -40,7 +40,7 @@ describe('the growth of a soak', () => {
     assert.ok(Math.abs(third?.mbPerHour ?? NaN) < 0.01 && Math.abs(last?.mbPerHour ?? NaN) < 1e-9);
   });
 
-  it('is in the figures of a soak, and in those of nothing else', () => {
+  it('is only in the figures of a soak', () => {
     const figures = slopeFigures(soak((minute) => minute / 60));
     assert.equal(figures.length, 8);
     assert.ok(Math.abs((figures[0]?.values[0] ?? NaN) - 1) < 1e-9);

@@ -10,8 +10,8 @@ import {
   spreadOf,
 } from '../../bench/core/statistics.ts';
 
-describe('what several rounds say', () => {
-  it('is their median, and how far they lie apart', () => {
+describe('the summary of several rounds', () => {
+  it('is their median and their spread', () => {
     assert.equal(median([3, 1, 2]), 2);
     assert.equal(median([4, 1, 2, 3]), 2.5);
     assert.deepEqual(spreadOf([1, 1.1, 0.9]), { median: 1, min: 0.9, max: 1.1, isNoisy: false });
@@ -19,11 +19,11 @@ describe('what several rounds say', () => {
     assert.ok(!spreadOf([7]).isNoisy);
   });
 
-  it('is a ratio round by round', () => {
+  it('may be a ratio round by round', () => {
     assert.deepEqual(ratiosOf([1, 4, 9], [2, 2]), [0.5, 2]);
   });
 
-  it('is a slope by least squares', () => {
+  it('may be a slope by least squares', () => {
     assert.equal(
       slopeOf([
         [0, 1],
@@ -46,7 +46,7 @@ describe('a percentile by nearest rank', () => {
 });
 
 describe('the error of a slope', () => {
-  it('is nothing on a line, and that of the textbook beside it', () => {
+  it('is zero on a line, and the textbook value beside it', () => {
     assert.equal(slopeErrorOf([[0, 0], [1, 2], [2, 4]]), 0); // prettier-ignore
     // Residuals 0.1, -0.2, 0.1: the sum of squares 0.06 over 1 and over 2.
     const error = slopeErrorOf([[0, 0.1], [1, 0.8], [2, 2.1]]); // prettier-ignore
@@ -56,7 +56,7 @@ describe('the error of a slope', () => {
 });
 
 describe('the command line', () => {
-  it('publishes a whole run, and neither a part nor a quick one', () => {
+  it('publishes a complete run, and neither a partial nor a quick one', () => {
     assert.ok(parseOptions([]).isPublished);
     assert.ok(!parseOptions(['hit']).isPublished);
     assert.ok(!parseOptions(['--quick']).isPublished);
@@ -64,13 +64,13 @@ describe('the command line', () => {
     assert.ok(!parseOptions([]).isBeside && parseOptions(['--beside']).isBeside);
   });
 
-  it('gives what follows -- to the agent', () => {
+  it('passes arguments after -- to the agent', () => {
     const { only, agentFlags } = parseOptions(['hit', '--', '--log-level=warn', 'hit']);
     assert.deepEqual(only, ['hit']);
     assert.deepEqual(agentFlags, ['--log-level=warn', 'hit']);
   });
 
-  it('takes a rival as a name and a command', () => {
+  it('accepts a rival as a name and a command', () => {
     const { against } = parseOptions(['--against', 'old = /bin/nmi --v=1']);
     assert.deepEqual(against, { name: 'old', command: '/bin/nmi --v=1' });
     assert.throws(() => parseOptions(['--against', 'old']), /NAME=COMMAND/);

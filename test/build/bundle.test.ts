@@ -65,7 +65,7 @@ describe('the bundle', () => {
     return spawnSync(process.execPath, args, { encoding: 'utf8', timeout: 30_000 });
   }
 
-  it('runs a dynamically imported module, and loads what it names, only when it is reached', async () => {
+  it('runs a dynamically imported module, and loads its imports, only when it is reached', async () => {
     const script = await bundled('main.ts');
     assert.equal(run(script).stderr, 'main, no http\n');
     const [first, second] = run(script, 'lazy').stderr.split('\n');
@@ -77,11 +77,11 @@ describe('the bundle', () => {
     assert.match(run(await bundled('main.ts'), 'lazy').stderr, /\n {4}at .*\bthrowReadably \(/);
   });
 
-  it('carries the stamp of its making', async () => {
+  it('contains its build stamp', async () => {
     assert.equal(run(await bundled('main.ts'), 'stamp').stdout, `${JSON.stringify(stamp)}\n`);
   });
 
-  it('leaves the generated models of the Kubernetes client out', async () => {
+  it('leaves out the generated models of the Kubernetes client', async () => {
     const script = await bundled('kube.ts');
     const text = readFileSync(script, 'utf8');
     assert.ok(text.includes('class KubeConfig'));
@@ -89,7 +89,7 @@ describe('the bundle', () => {
     assert.equal(run(script).stdout, 'function\n');
   });
 
-  it('is refused when something would be left outside or waited for at the top', async () => {
+  it('is refused if an import would stay outside, or for a top-level await', async () => {
     await assert.rejects(bundle(join(folder, 'missing.ts'), stamp), /not-installed/);
     await assert.rejects(bundle(join(folder, 'waits.ts'), stamp), /top-level await/);
   });

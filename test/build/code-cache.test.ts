@@ -20,13 +20,13 @@ describe('the compiled code in the executable', () => {
     const made = [await makeCodeCache(wrapped), await makeCodeCache(wrapped)];
     const digests = made.map((bytes) => createHash('sha256').update(bytes).digest('hex'));
     assert.equal(digests[0], digests[1]);
-    // The code of a start, not only of what runs when the script is loaded.
+    // It includes the code of a start, not only the code that runs when the script is loaded.
     assert.ok((made[0]?.length ?? 0) > 2_000_000);
   });
 });
 
 describe('the entry of the executable', () => {
-  /** What the bundle exported, and what was printed on standard error. */
+  /** The exports of the bundle, and its output on standard error. */
   function start(wrapped: string, code: Buffer) {
     const assets: Readonly<Record<string, Buffer>> = { bundle: Buffer.from(wrapped), code };
     const printed: string[] = [];
@@ -56,9 +56,9 @@ describe('the entry of the executable', () => {
     assert.deepEqual(start(wrapped, compiled), { exported: { ran: true }, printed: [] });
   });
 
-  it('reports code that V8 rejects, and runs the bundle all the same', () => {
+  it('reports code that V8 rejects, and still runs the bundle', () => {
     const { exported, printed } = start(
-      // V8 remembers sources that it has compiled.
+      // V8 caches sources that it has compiled.
       wrapBundle('exports.ran = true; /* another one */'),
       Buffer.alloc(100),
     );

@@ -8,7 +8,7 @@ import { readDashboard } from '../deploy/monitoring/queries.ts';
 const gridPos = { x: 0, y: 0, w: 12, h: 8 };
 
 describe('the picture of the dashboard', () => {
-  it('has each panel with its lines and its unit, and says where there is no data', () => {
+  it('has each panel with its lines and its unit, and marks panels without data', () => {
     const points = [
       [0, 1],
       [10, 3],
@@ -46,7 +46,7 @@ describe('the picture of the dashboard', () => {
     assert.match(svg, /^<svg [^>]*width="1014" height="390"/);
   });
 
-  it('counts the names that have no room', () => {
+  it('counts the names that do not fit', () => {
     const lines = Array.from({ length: 40 }, (_, index) => ({
       name: `series-${index}`,
       points: [],
@@ -74,7 +74,7 @@ describe('the picture of the dashboard', () => {
     assert.deepEqual(shown, ['5.14%', '120µs', '250ms', '90s', '24h', '14d', '0s', '12.3']);
   });
 
-  it('in the docs shows all panels of the dashboard as it is', () => {
+  it('in the docs shows all panels of the current dashboard', () => {
     const svg = readFileSync(join(import.meta.dirname, '../../docs/dashboard.svg'), 'utf8');
     for (const { title } of readDashboard().panels) assert.ok(svg.includes(`>${title}<`), title);
   });

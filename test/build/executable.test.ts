@@ -15,7 +15,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { freshExecutable, repositoryRoot } from '../../scripts/build.ts';
 
-/** What a start that only prints has no use for: anything that could talk to a network or decompress. */
+/**
+ * Modules that a start that only prints does not need: any that could use a network or decompress.
+ */
 const expensiveBuiltins = ['dgram', 'http', 'http2', 'https', 'inspector', 'tls', 'zlib'];
 
 describe('the executable, alone in another folder', () => {
@@ -33,7 +35,7 @@ describe('the executable, alone in another folder', () => {
     rmSync(folder, { recursive: true, force: true });
   });
 
-  /** No environment but what is given, and no other file to find. */
+  /** Its environment has only the given variables; there is no other file to find. */
   function run(args: readonly string[], env: NodeJS.ProcessEnv = {}): SpawnSyncReturns<string> {
     return spawnSync(nmi, args, { cwd: folder, env, encoding: 'utf8', timeout: 30_000 });
   }
@@ -55,7 +57,7 @@ describe('the executable, alone in another folder', () => {
     assert.equal(status, 0);
   });
 
-  it('loads none of the expensive modules to say its version', () => {
+  it('loads none of the expensive modules to print its version', () => {
     const probe = join(folder, 'probe.cjs');
     const loaded = join(folder, 'loaded.json');
     writeFileSync(
@@ -63,7 +65,7 @@ describe('the executable, alone in another folder', () => {
       `process.on('exit', () => require('node:fs').writeFileSync(${JSON.stringify(loaded)},
         JSON.stringify(process.moduleLoadList)));`,
     );
-    // A pipe as standard output would load the network modules by itself; a file does not.
+    // A pipe as standard output would itself load the network modules; a file does not.
     const output = openSync(join(folder, 'output'), 'w');
     // The script in the executable, which takes no options of Node.
     const args = ['--require', probe, join(repositoryRoot, 'dist/nmi.cjs'), '--version'];
@@ -74,7 +76,7 @@ describe('the executable, alone in another folder', () => {
     closeSync(output);
     assert.equal(status, 0);
     const modules = JSON.parse(readFileSync(loaded, 'utf8')) as readonly string[];
-    assert.ok(modules.includes('NativeModule fs'), 'the probe must have seen something');
+    assert.ok(modules.includes('NativeModule fs'), 'the probe must have seen some module');
     assert.deepEqual(
       expensiveBuiltins.filter((name) => modules.includes(`NativeModule ${name}`)),
       [],

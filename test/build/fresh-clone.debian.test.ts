@@ -1,7 +1,7 @@
 /**
  * The README's first commands on plain Debian systems: a root with Debian's own Node, npm, git and
- * ca-certificates, a clone of what is committed here, and nothing else. Packages come from where
- * this machine gets its own, so its settings of apt and npm are copied into the root at run time.
+ * ca-certificates, a clone of the committed files, and nothing else. Packages come from this
+ * machine's sources, so its settings of apt and npm are copied into the root at run time.
  */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
@@ -36,7 +36,7 @@ function makeRoot(release: string, root: string): void {
   runTool('git', 'clone', '--quiet', '--no-hardlinks', repositoryRoot, join(root, 'clone'));
 }
 
-/** The mounts are in a namespace that ends with the command, and so does all that it started. */
+/** The mounts and all started processes are in a namespace that ends with the command. */
 const enter = `set -e
   root=$1; shift
   mount --bind "$root" "$root"
@@ -83,18 +83,18 @@ for (const release of releases) {
       rmSync(dirname(root), { recursive: true, force: true });
     });
 
-    it('sets itself up for ./dev lab, and the lab holds', async () => {
+    it('sets itself up for ./dev lab, and the lab passes', async () => {
       const { code, out, err } = await inRoot(root, './dev', 'lab');
       assert.equal(code, 0, `${err}${out}`);
       assert.match(out, /^OK: (\d+) of \1 scenarios hold/m);
     });
 
-    it('does nothing more, says nothing, and needs no network the second time', async () => {
+    it('does nothing, prints nothing and needs no network the second time', async () => {
       const ran = await inRoot(root, 'unshare', '--net', './dev', 'build');
       assert.deepEqual(ran, { code: 0, out: '', err: '' });
     });
 
-    it('fills the root of an image', async () => {
+    it('makes the root of an image', async () => {
       const { code, err } = await inRoot(
         root,
         'sh',
@@ -107,7 +107,7 @@ for (const release of releases) {
       }
     });
 
-    it('checks its sources by Debian’s npm, and runs tests', async () => {
+    it('checks its sources with Debian’s npm, and runs tests', async () => {
       const checks = await inRoot(root, 'npm', 'run', 'check');
       assert.equal(checks.code, 0, `${checks.err}${checks.out}`);
       const tests = await inRoot(root, './dev', 'test', 'test/conventions/packages.test.ts');

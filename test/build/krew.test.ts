@@ -35,7 +35,7 @@ describe('the release for krew', () => {
     assert.deepEqual(readFileSync(again.archive), bytes);
   });
 
-  it('has an address that krew can fetch from', async () => {
+  it('has an address from which krew can fetch', async () => {
     for (const place of [
       '',
       'http://example.com/x',

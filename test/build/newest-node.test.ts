@@ -9,12 +9,12 @@ describe('the check for a newer Node', () => {
     assert.equal(newestRelease('26.9.1', [[...published, '26.11.0']]), '26.11.0');
   });
 
-  it('is content with the newest, and with one that a mirror does not have yet', () => {
+  it('accepts the newest, and one that a mirror does not have yet', () => {
     assert.equal(newestRelease('26.10.11', [['26.10.0', '26.10.11']]), '26.10.11');
     assert.equal(newestRelease('26.10.11', [['26.10.0', '27.1.0']]), '26.10.11');
   });
 
-  it('asks for no release that one processor lacks', () => {
+  it('proposes no release that is missing for one processor', () => {
     assert.equal(
       newestRelease('26.10.0', [
         ['26.10.0', '26.12.0'],

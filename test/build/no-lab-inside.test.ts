@@ -1,6 +1,6 @@
 /**
- * The product contains no part of the test bed: no fake that would hand out tokens, no
- * scenario, no raw socket in an addon that is loaded as root. Each search is also made where it has to
+ * The product contains no part of the test bed: no fake that would give out tokens, no scenario, no
+ * raw socket in an addon that is loaded as root. Each search also runs on a file in which it must
  * find something.
  */
 import assert from 'node:assert/strict';
@@ -15,10 +15,10 @@ import { repositoryRoot } from '../conventions/tree.ts';
 
 const stamp = { version: '1.2.3', commit: 'abc', date: '2026-01-02T03:04:05Z' };
 
-/** Functions and classes of these folders; the bundler keeps their names. */
+/** Functions and classes in these folders; the bundler keeps their names. */
 const labNames = namesExportedBy('lab/{fakes,frames,fabric,pods,testBed}/**/*.ts');
 
-/** What a bundle keeps of a title, if it is not put together: it escapes quotes and what is not ASCII. */
+/** The form of a title in a bundle, unless it is concatenated: quotes and non-ASCII are escaped. */
 const titles = scenarios
   .map(({ title }) => longest(title.split(/[^ -~]|["'`\\]/)))
   .filter((title) => sourcesOf('lab/scenarios/**/*.ts').some(({ text }) => text.includes(title)));
@@ -38,7 +38,7 @@ describe('the executable and its addon', { timeout: 240_000 }, () => {
     framesAddon = readFileSync(addonFile('lab/frames.node'), 'latin1');
   });
 
-  it('hold no fake and nothing else that the lab is made of', async () => {
+  it('contain no fake and no other code of the lab', async () => {
     assert.ok(labNames.includes('openFakeImds') && labNames.includes('openFrameWire'));
     for (const text of [executable, script, addon]) {
       assert.deepEqual(foundIn(text, labNames), []);
@@ -51,7 +51,7 @@ describe('the executable and its addon', { timeout: 240_000 }, () => {
     );
   });
 
-  it('hold no scenario', () => {
+  it('contain no scenario', () => {
     assert.ok(titles.length > 50);
     for (const title of titles) {
       assert.ok(title.length > 15, title);
@@ -59,7 +59,7 @@ describe('the executable and its addon', { timeout: 240_000 }, () => {
     }
   });
 
-  it('would be found out: the lab bundled in the same way has all of it', async () => {
+  it('would be detected: the lab bundled in the same way has all of it', async () => {
     const lab = await bundle(join(repositoryRoot, 'lab/main.ts'), stamp);
     const found = foundIn(lab.script, labNames);
     for (const name of ['openFakeImds', 'openFakeKube', 'openFakeEntra', 'openFrameWire']) {
@@ -76,7 +76,7 @@ describe('the executable and its addon', { timeout: 240_000 }, () => {
     const exported = exportsOf(addonFile('native/nmi.node'));
     assert.ok(exported.includes('lookupCaller'));
     assert.ok(!exported.includes('openFrames'));
-    // Frames are bound to an interface; nothing else asks the C library for the index of one.
+    // Frames are bound to an interface; nothing else calls the C library for the index of one.
     for (const mark of ['openFrames', 'if_nametoindex']) {
       assert.ok(framesAddon.includes(mark), mark);
       assert.ok(!addon.includes(mark), mark);
@@ -86,7 +86,7 @@ describe('the executable and its addon', { timeout: 240_000 }, () => {
   });
 });
 
-/** Without those that the product has a use for. */
+/** Without those that the product uses. */
 function namesExportedBy(pattern: string): readonly string[] {
   const product = new Set(sourcesOf('src/**/*.ts').flatMap(({ text }) => wordsOf(text)));
   return sourcesOf(pattern)
@@ -118,7 +118,7 @@ function exportsOf(addon: string): readonly string[] {
   return Object.keys(loaded.exports);
 }
 
-/** Raw sockets of netlink are no way to the network. */
+/** Raw netlink sockets give no access to the network. */
 function filesWithRawSockets(pattern: string): readonly string[] {
   return sourcesOf(pattern)
     .filter(({ text }) => /[AP]F_PACKET|if_packet|IPPROTO_RAW|(?<!AF_NETLINK, )SOCK_RAW/.test(text))

@@ -26,7 +26,7 @@ describe('the notices of third parties', () => {
     rmSync(folder, { recursive: true, force: true });
   });
 
-  it('name every package that the program depends on, and what those bring into the bundle', () => {
+  it('name every package that the program depends on, and their dependencies in the bundle', () => {
     const manifest = readFileSync(join(repositoryRoot, 'package.json'), 'utf8');
     const { dependencies } = JSON.parse(manifest) as { dependencies: Record<string, string> };
     for (const name of Object.keys(dependencies)) assert.ok(listed.includes(name), name);
@@ -48,7 +48,7 @@ describe('the notices of third parties', () => {
     }
   });
 
-  it('are not made for a package that says nothing of its licence', () => {
+  it('are not made for a package without a license', () => {
     const silent = join(folder, 'node_modules/silent');
     mkdirSync(silent, { recursive: true });
     writeFileSync(

@@ -46,7 +46,7 @@ describe('the OCI archive', () => {
     return JSON.parse(content.toString()) as Record<string, unknown>;
   }
 
-  it('is the same bytes for the same files, whenever they were written', () => {
+  it('has the same bytes for the same files, whenever they were written', () => {
     const [one, other] = [archive(root('a', 'b')), archive(root('b', 'a'))];
     assert.equal(one.index.digest, other.index.digest);
     assert.ok(readFileSync(one.file).equals(readFileSync(other.file)));
@@ -72,7 +72,7 @@ describe('the OCI archive', () => {
     );
   });
 
-  it('holds files of root, an unprivileged user, and the digest of the layer as it unpacks', () => {
+  it('has files owned by root, an unprivileged user, and the digest of the unpacked layer', () => {
     const { folder: layout, index } = archive(root('a'));
     const { manifests } = blob(layout, index) as { manifests: readonly Descriptor[] };
     const manifest = blob(layout, manifests[0] ?? index) as {

@@ -5,7 +5,7 @@ import { componentOfStanza, npmComponent, renderSbom } from '../../scripts/image
 const facts = { version: '1.2.3', created: '2026-01-02T03:04:05Z', architecture: 'arm64' };
 
 describe('the bill of materials', () => {
-  it('names a Debian package as scanners look it up', () => {
+  it('names a Debian package in the form that scanners use', () => {
     const stanza =
       'Package: libstdc++6\nStatus: install ok installed\nVersion: 1:14.2.0-19+b1\nArchitecture: arm64\n';
     assert.deepEqual(componentOfStanza(stanza, 'trixie'), {
@@ -15,7 +15,7 @@ describe('the bill of materials', () => {
     });
   });
 
-  it('takes version, licence and digest of an npm package from the lock file', () => {
+  it('takes version, license and digest of an npm package from the lock file', () => {
     const integrity = `sha512-${Buffer.from('digest').toString('base64')}`;
     const lock = {
       packages: { 'node_modules/@a/b': { version: '2.0.0', license: 'MIT', integrity } },
@@ -30,7 +30,7 @@ describe('the bill of materials', () => {
     assert.throws(() => npmComponent(lock, 'node_modules/c'), /has no node_modules\/c/);
   });
 
-  it('does not depend on the order of what it is given', () => {
+  it('does not depend on the order of its input', () => {
     const [one, other] = ['a', 'b'].map((name) => ({
       name,
       version: '1',

@@ -25,8 +25,8 @@ async function ask(answer?: RequestListener): Promise<SocketReply> {
   }
 }
 
-describe('a question to the agent beside us', () => {
-  it('has the answer as it is', async () => {
+describe('a request to the local agent', () => {
+  it('returns the answer unchanged', async () => {
     const reply = await ask((request, response) => {
       response.statusCode = 404;
       response.end(request.url);

@@ -4,7 +4,7 @@ import { setImmediate as turn, setTimeout as pause } from 'node:timers/promises'
 import { createBatchedOutput } from '../../src/cli/batched-output.ts';
 
 describe('batched output', () => {
-  it('writes what one turn brought at its end, in order, once', async () => {
+  it('writes the output of one turn of the event loop at its end, in order, once', async () => {
     const writes: string[] = [];
     const output = createBatchedOutput((text) => writes.push(text));
     output.write('a\n');
@@ -14,7 +14,7 @@ describe('batched output', () => {
     assert.deepEqual(writes, ['a\nb\n']);
   });
 
-  it('writes what later turns bring together, after a pause, and in the turn after a longer one', async () => {
+  it('combines the output of later turns after a pause, and writes at once after a longer one', async () => {
     const writes: string[] = [];
     const output = createBatchedOutput((text) => writes.push(text));
     output.write('a\n');
@@ -29,7 +29,7 @@ describe('batched output', () => {
     assert.deepEqual(writes, ['a\n', 'b\nc\n', 'd\n']);
   });
 
-  it('keeps no more than a bounded amount', () => {
+  it('buffers a bounded amount', () => {
     const writes: string[] = [];
     const output = createBatchedOutput((text) => writes.push(text));
     for (let count = 0; count < 100; count++) output.write(`${'x'.repeat(1023)}\n`);

@@ -9,7 +9,8 @@ async function cliIn(environment: Readonly<Record<string, string>>, ...args: str
   let stdout = '';
   let stderr = '';
   const code = await runCli(args, {
-    // Where nobody listens: a demo that starts must not ask the metadata service of this machine.
+    // No process listens there: a demo that starts must not reach the metadata service of this
+    // machine.
     environment: { AZURE_POD_IDENTITY_AUTHORITY_HOST: 'http://127.0.0.1:1', ...environment },
     stdout: (text) => {
       stdout += text;
@@ -91,7 +92,7 @@ describe('the command line', () => {
     assert.equal((await cli('--complete', 'red')).stdout, 'redirect\n');
   });
 
-  it('asks whether a near name was meant', async () => {
+  it('suggests a similar name', async () => {
     for (const [args, hint] of [
       [['redirct'], 'did you mean "redirect"?'],
       [['explain', '--resouce=x'], 'did you mean --resource?'],
@@ -103,7 +104,7 @@ describe('the command line', () => {
     }
   });
 
-  it('shows with the redirect alone whatever changes what is installed', async () => {
+  it('shows for the redirect every flag that changes what is installed', async () => {
     const { stdout } = await cli('redirect', '--help');
     for (const option of options.filter(({ isOfRedirect }) => isOfRedirect === true)) {
       const shown = hasFlag(option) ? `--${option.name}` : environmentName(option);
@@ -114,7 +115,7 @@ describe('the command line', () => {
     }
   });
 
-  it('refuses what yargs stumbles over as wrong usage', async () => {
+  it('refuses input on which yargs fails as wrong usage', async () => {
     assert.equal((await cli('--constructor=y')).code, 2);
     const { code, stderr } = await cli('--forceNamespaced', 'false');
     assert.equal(code, 2);
@@ -147,7 +148,7 @@ describe('the command line', () => {
     }
   });
 
-  it('refuses an empty value where there has to be one, naming the flag', async () => {
+  it('refuses an empty value where one is required, and names the flag', async () => {
     for (const [args, flag] of [
       [['--node='], '--node'],
       [['--node', ''], '--node'],

@@ -36,7 +36,7 @@ describe('completion', () => {
     });
   }
 
-  it('is asked for by a script that bash takes', () => {
+  it('is called by a script that bash accepts', () => {
     const script = `${completionScript}
       nmi() { printf '%s\\n' "$*"; }
       COMP_WORDS=(nmi redirect ver behind) COMP_CWORD=2

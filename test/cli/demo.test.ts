@@ -30,7 +30,7 @@ async function run(flags: Readonly<Record<string, string>>, answer: Answer = giv
       environment: { AZURE_POD_IDENTITY_AUTHORITY_HOST: `http://127.0.0.1:${port}` },
       stdout: (text) => (stdout += text),
       stderr: (text) => (stderr += text),
-      // Nothing is tried again.
+      // No retries.
       stop: AbortSignal.abort(),
     },
   );
@@ -40,7 +40,7 @@ async function run(flags: Readonly<Record<string, string>>, answer: Answer = giv
 }
 
 describe('nmi demo', () => {
-  it('asks for instance metadata and tokens, and prints no token', async () => {
+  it('requests instance metadata and tokens, and prints no token', async () => {
     const { code, stdout, stderr, seen } = await run({ clientid: 'c d' });
     assert.deepEqual([code, stderr], [0, '']);
     assert.deepEqual(seen, [
@@ -58,7 +58,7 @@ describe('nmi demo', () => {
     assert.ok(!stdout.includes('canary'));
   });
 
-  it('asks by no client id where none is given, for the resource that is', async () => {
+  it('sends no client id if none is given, and the given resource', async () => {
     const { seen } = await run({ 'resource-name': 'https://x', 'subscription-id': 'ignored' });
     assert.equal(seen.length, 2);
     assert.ok(seen[0]?.endsWith('resource=https%3A%2F%2Fx'));
@@ -97,7 +97,7 @@ describe('nmi demo', () => {
       assert.equal(plain(shown), plain(stdout));
     });
 
-    it('says why it could not, and never asks without a token', async () => {
+    it('reports why it failed, and sends no request without a token', async () => {
       const refused = { error: { message: 'does not have authorization' } };
       armAnswers(() => Promise.resolve(Response.json(refused, { status: 403 })));
       const forbidden = await run(flags);
@@ -116,7 +116,7 @@ describe('nmi demo', () => {
     });
   });
 
-  it('fails when any of it does, with what was said', async () => {
+  it('fails if any request does, with the answer', async () => {
     for (const broken of ['/metadata/instance', 'client_id=c', '/metadata/identity']) {
       const { code, stderr } = await run({ 'identity-client-id': 'c' }, (request, response) => {
         if (!(request.url ?? '').includes(broken)) {
@@ -140,7 +140,7 @@ describe('nmi demo', () => {
     assert.match(period.stderr, /--period has the value "soon"/);
   });
 
-  it('does not ask where nothing looks like a pod, unless it is told to', async () => {
+  it('sends nothing outside a pod, unless it is forced to', async () => {
     let stderr = '';
     const io = {
       environment: {},
@@ -160,7 +160,7 @@ describe('nmi demo', () => {
     assert.match(stderr, /--period has the value "soon"/);
   });
 
-  it('goes on until it is stopped', async () => {
+  it('continues until it is stopped', async () => {
     const server = createServer(giveToken).listen(0, '127.0.0.1');
     await once(server, 'listening');
     const { port } = server.address() as AddressInfo;

@@ -77,7 +77,7 @@ function createExplanation(fields: Partial<PodExplanation> = {}): PodExplanation
   };
 }
 
-/** What the README shows. */
+/** The example in the README. */
 const shown = createExplanation({
   pod: { ...createExplanation().pod, name: 'app', labels: { aadpodidbinding: 'shop' } },
   label: 'shop',
@@ -147,7 +147,7 @@ const shown = createExplanation({
 });
 
 describe('the text of an explanation', () => {
-  it('is as the page of troubleshooting shows it', async () => {
+  it('is the one on the troubleshooting page', async () => {
     const page = await readFile(join(import.meta.dirname, '../../docs/troubleshooting.md'), 'utf8');
     const [, part = ''] = page.split('<!-- output: explain -->');
     assert.equal(/```text\n([^`]+)```/.exec(part)?.[1], renderExplanation(shown));
@@ -172,7 +172,7 @@ describe('the text of an explanation', () => {
     assert.deepEqual(renderExplanation(createExplanation()).split('\n'), expected);
   });
 
-  it('has refusals as a client gets them, and hints', () => {
+  it('has refusals in the client’s words, and hints', () => {
     const refused: Outcome = { kind: 'refused', refusal: missing };
     const text = renderExplanation(
       createExplanation({
@@ -259,7 +259,7 @@ describe('the text of an explanation', () => {
     );
   });
 
-  it('says what is wrong with the node', () => {
+  it('reports what is wrong with the node', () => {
     const text = renderExplanation(
       createExplanation({
         node: {
@@ -275,7 +275,7 @@ describe('the text of an explanation', () => {
     );
   });
 
-  it('says what fails and since when, and what was never heard', () => {
+  it('reports what fails and since when, and what was never received', () => {
     const failing = [{ resource: 'pods', reason: 'FORBIDDEN: no', forMs: 61_000 }];
     const textWith = (watches: Partial<NodeHealth['watches']>) =>
       renderExplanation(
@@ -298,7 +298,7 @@ describe('the text of an explanation', () => {
     assert.match(textWith({}), /: no redirect; watches in step, API server heard 3 s ago$/m);
   });
 
-  it('is a table for a node', () => {
+  it('is a table for a whole node', () => {
     const pod = { namespace: 'default', name: 'p', phase: 'Running' } as const;
     const granted: Outcome = { kind: 'granted', identity: 'a', by: 'only', from: undefined };
     const unreachable: Outcome = { kind: 'unreachable', why: 'no-address' };
@@ -322,7 +322,7 @@ describe('the text of an explanation', () => {
     ]);
   });
 
-  it('moves no terminal, whatever objects contain', () => {
+  it('contains no terminal control sequences, whatever objects contain', () => {
     const evil = '\u001b[2J\u009b31m\r\nname';
     const text = renderExplanation(
       createExplanation({
@@ -348,7 +348,7 @@ describe('the text of an explanation', () => {
     );
     assert.match(text, /^[\x20-\x7e→\n]+$/);
     const lines = renderExplanation(createExplanation()).split('\n');
-    // "Shadowed", "check" and "fix" come in, and the refusal takes the place of "no token in memory".
+    // "Shadowed", "check" and "fix" are added, and the refusal replaces "no token in memory".
     assert.equal(text.split('\n').length, lines.length + 3);
   });
 });

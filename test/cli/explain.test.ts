@@ -54,7 +54,7 @@ describe('nmi explain beside an agent', () => {
         const application = await bindApplication(testBed, kind, kind.replace('_', '-'));
         clientIds.set(kind, application.clientId);
       }
-      // The oldest, so the one that is taken.
+      // The oldest, so the default.
       kube.apply(createAzureIdentity({ name: 'a', ...idsOf(identityA), createdAtWallMs: 0 }));
       kube.apply(createAzureIdentityBinding({ name: 'a', azureIdentity: 'a', selector: 'app' }));
       kube.apply(createAzureIdentity({ name: 'b', ...idsOf(identityB) }));
@@ -97,7 +97,7 @@ describe('nmi explain beside an agent', () => {
     };
   };
 
-  // What is said and what is then answered, of every kind of refusal that a pod can bring about.
+  // The explanation and the actual answer, for every kind of refusal that a pod can cause.
   const cases: readonly (readonly [string, string, string?])[] = [
     ['unlabelled', '127.0.0.21'],
     ['unbound', '127.0.0.22'],
@@ -108,7 +108,7 @@ describe('nmi explain beside an agent', () => {
     ['p', '127.0.0.11', idsOf(identityB).clientId],
   ];
   for (const [name, ip, clientId] of cases) {
-    it(`says of pod ${name}${clientId === undefined ? '' : ` with ${clientId}`} what it is answered`, async () => {
+    it(`reports for pod ${name}${clientId === undefined ? '' : ` with ${clientId}`} the actual answer`, async () => {
       const named = clientId === undefined ? [] : [`--client-id=${clientId}`];
       const told = await explained(`--pod=default/${name}`, `--resource=${vault}`, ...named);
       const query = clientId === undefined ? '' : `&client_id=${clientId}`;
@@ -129,7 +129,7 @@ describe('nmi explain beside an agent', () => {
     });
   }
 
-  it('says the same of a failure that is held', async () => {
+  it('reports the same for a cached failure', async () => {
     const { clientId } = idsOf(identityB);
     await agent.imds.setFaults({ fail: { status: 429, retryAfterSec: 30 } });
     const first = await ask(agent.client('127.0.0.26'), tokenTarget);
@@ -148,7 +148,7 @@ describe('nmi explain beside an agent', () => {
     );
   });
 
-  it('tells of all pods in a table', async () => {
+  it('reports all pods in a table', async () => {
     const { code, stdout } = await cli([], path);
     assert.equal(code, 0);
     for (const line of [
@@ -162,7 +162,7 @@ describe('nmi explain beside an agent', () => {
     }
   });
 
-  it('tells nothing secret: no token, secret, certificate or assertion', async () => {
+  it('reports nothing secret: no token, secret, certificate or assertion', async () => {
     const secrets = ['secret-of-secret', 'password-of-certificate'];
     const client = agent.client('127.0.0.11');
     const own = await ask(client, tokenTarget);
@@ -172,7 +172,7 @@ describe('nmi explain beside an agent', () => {
       assert.equal(reply.status, 200, kind);
       tokens.push(String(reply.body['access_token']));
     }
-    // A pod that puts its token where a resource belongs, and a secret that is refused.
+    // A pod that puts its token into the resource field, and a secret that is refused.
     const target = tokenTarget.replace('https://vault.azure.net', tokens[0] ?? '');
     await ask(client, target);
     secrets.push(putSecret(agent.kube, 'secret', 'wrong-and-still-a-secret'));
@@ -190,13 +190,13 @@ describe('nmi explain beside an agent', () => {
     assert.match(text, /\[unusual\]/);
     for (const secret of [...secrets, 'PRIVATE KEY']) assert.ok(!text.includes(secret), secret);
     for (const token of tokens) {
-      assert.ok(token.startsWith('eyJ'), 'or the next line finds nothing');
+      assert.ok(token.startsWith('eyJ'), 'otherwise the next line finds nothing');
       assert.ok(!text.includes(token.split('.').at(-1) ?? token));
     }
     assert.ok(!text.includes('eyJ'));
   });
 
-  it('fails for a pod that is not there, with what a request would get', async () => {
+  it('fails for a missing pod, with the answer to its request', async () => {
     const { code, stdout } = await cli(['--ip', '127.0.0.99'], path);
     assert.equal(code, 1);
     assert.match(stdout, /^No running pod of node node-1 has the address 127\.0\.0\.99\.$/m);
@@ -204,7 +204,7 @@ describe('nmi explain beside an agent', () => {
     assert.equal((await cli(['--pod=default/nobody'], path)).code, 1);
   });
 
-  it('has what is wrong with the question as a usage error', async () => {
+  it('reports an invalid question as a usage error', async () => {
     for (const [args, problem] of [
       [['--pod=p'], /NAMESPACE\/NAME/],
       [['--ip=x'], /no IP address/],
@@ -232,7 +232,7 @@ describe('nmi explain without an agent', () => {
   });
   after(() => rm(folder, { recursive: true, force: true }));
 
-  it('says that there is no socket, or nobody behind it', async () => {
+  it('reports that there is no socket, or no process behind it', async () => {
     const path = join(folder, 'none.sock');
     const none = await cli([], path);
     assert.equal(none.code, 69);
@@ -243,7 +243,7 @@ describe('nmi explain without an agent', () => {
     assert.match(nobody.stderr, /nobody answers at/);
   });
 
-  it('says that the socket is off, or what is wrong with its variable', async () => {
+  it('reports that the socket is off, or what is wrong with its variable', async () => {
     for (const [value, problem] of [
       ['off', /NMI_EXPLAIN_SOCKET is off/],
       ['relative.sock', /NMI_EXPLAIN_SOCKET has the value "relative\.sock"; allowed: an absolute/],
@@ -254,9 +254,9 @@ describe('nmi explain without an agent', () => {
     }
   });
 
-  it('prints no text as JSON that moves a terminal', async (t) => {
+  it('prints no terminal control sequences in JSON', async (t) => {
     const path = join(folder, 'terminal.sock');
-    // The control sequence introducer in one byte, as ISO 6429 has it, and what deletes.
+    // The one-byte control sequence introducer of ISO 6429, and the delete character.
     const problem = 'a\u009b2Jb\u007fc\u001b[2J\u2028';
     const explanation = { schema: explanationSchema, kind: 'no-pod', problem };
     const server = createServer((_request, response) => response.end(JSON.stringify(explanation)));
@@ -267,7 +267,7 @@ describe('nmi explain without an agent', () => {
     assert.deepEqual(JSON.parse(stdout), explanation);
   });
 
-  it('does not take what another program says for an explanation', async (t) => {
+  it('does not accept another program’s answer as an explanation', async (t) => {
     const path = join(folder, 'other.sock');
     const answer = { status: 200, body: '{"schema":99}' };
     const server = createServer((_request, response) => {

@@ -14,14 +14,14 @@ describe('the args of a command line', () => {
     );
   });
 
-  it('have the value of -v attached, as glog takes it', () => {
+  it('have the value of -v attached, as in glog', () => {
     assert.deepEqual(
       completeBooleans(['-v2', '-v10', '-vx', '-w2'], () => false),
       ['-v=2', '-v=10', '-vx', '-w2'],
     );
   });
 
-  it('lack a value at the end, or before another flag', () => {
+  it('have no value at the end, or before another flag', () => {
     const takesValue = (flag: string) => flag !== 'unknown';
     const without = (...args: string[]) => flagsWithoutValue(args, takesValue);
     assert.deepEqual(without('--a', '-1', '--b', 'x', '--c=', '--unknown', '-d'), ['-d']);
@@ -30,7 +30,7 @@ describe('the args of a command line', () => {
     assert.deepEqual(without('--a', '-'), []);
   });
 
-  it('are flags with their last text, and the rest', () => {
+  it('are split into flags with their last text, and the rest', () => {
     const parsed = {
       $0: 'nmi',
       _: ['redirect', 7],

@@ -34,7 +34,7 @@ describe('needed grants as YAML', () => {
     ]);
   });
 
-  it('say to a reader who uses an identity, and who else names it', () => {
+  it('show which namespace uses an identity, and which others name it', () => {
     const text = renderGrants([shop]);
     assert.match(text, /^ {4}- "c1" {2}# AzureIdentity till; ALSO NAMED IN namespace thief$/m);
     assert.match(text, /^ {4}- "c2" {2}# AzureIdentity a, b, c and 1 more$/m);

@@ -39,7 +39,7 @@ function bind(fake: FakeKube, name: string, namespace: string): void {
 }
 
 describe('nmi grants', () => {
-  it('prints what the cluster needs, read with lists alone', async () => {
+  it('prints what the cluster needs, read only with lists', async () => {
     await using fake = await openFakeKube();
     bind(fake, 'till', 'shop');
     fake.apply(createAzureIdentity({ name: 'unbound', namespace: 'shop', clientId }));
@@ -53,7 +53,7 @@ describe('nmi grants', () => {
     assert.ok(fake.requests.every(({ method, url }) => method === 'GET' && !url.includes('watch')));
   });
 
-  it('prints nothing where all is granted, and all where the kind is not installed', async () => {
+  it('prints nothing if all is granted, and everything if the kind is not installed', async () => {
     await using fake = await openFakeKube();
     bind(fake, 'till', 'shop');
     fake.apply(createAzureIdentityGrant('all', { namespaces: ['*'], clientIDs: [clientId] }));
@@ -66,7 +66,7 @@ describe('nmi grants', () => {
     assert.match((await grantsOf(fake)).stdout, /kind: AzureIdentityGrant/);
   });
 
-  it('fails where it cannot read the objects, with a code that says how', async () => {
+  it('fails if it cannot read the objects, with an exit code for the reason', async () => {
     await using fake = await openFakeKube();
     fake.faults.failNext(1, 403, { containing: 'azureidentitybindings' });
     const refused = await grantsOf(fake);

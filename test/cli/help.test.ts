@@ -10,7 +10,7 @@ function verbOf(name: string): Verb {
 }
 
 describe('help', () => {
-  it('of all has the verbs, examples and where to read on', () => {
+  it('of the program has the verbs, examples and further reading', () => {
     const text = renderOverview();
     for (const name of Object.keys(verbs)) assert.ok(text.includes(`\n  ${name} `), name);
     assert.match(text, /docs\/flags\.md/);

@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import { untilStopped, type Io } from '../../src/cli/io.ts';
 
 describe('a signal to stop', () => {
-  it('is waited for, and not missed when it came before', async () => {
+  it('is waited for, and not lost if it arrives earlier', async () => {
     const stop = new AbortController();
     let isStopped = false;
     const stopped = untilStopped({ stop: stop.signal } as Io).then(() => (isStopped = true));

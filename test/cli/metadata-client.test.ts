@@ -18,7 +18,7 @@ async function ask(answer: RequestListener): Promise<MetadataReply> {
 }
 
 describe('a GET on the metadata service', () => {
-  it('goes to the path with the header that the service wants', async () => {
+  it('goes to the path with the header that the service requires', async () => {
     const reply = await ask((request, response) => {
       const { metadata } = request.headers;
       response.setHeader('Retry-After', '7');
@@ -33,13 +33,13 @@ describe('a GET on the metadata service', () => {
     });
   });
 
-  it('has an empty body where that is no JSON object', async () => {
+  it('has an empty body if the answer is not a JSON object', async () => {
     const reply = await ask((_request, response) => response.end('<html>'));
     assert.ok(reply.kind === 'answered');
     assert.deepEqual([reply.body, reply.retryAfterS], [{}, undefined]);
   });
 
-  it('fails with a word, and never rejects', async () => {
+  it('fails with a code, and never rejects', async () => {
     assert.deepEqual(await getJson('http://127.0.0.1:1/'), {
       kind: 'failed',
       code: 'ECONNREFUSED',

@@ -25,7 +25,7 @@ async function run(NMI_EXPLAIN_SOCKET: string) {
 }
 
 describe('nmi ready', () => {
-  it('reports what the agent in the same container lacks, until it lacks nothing', async () => {
+  it('reports what the agent in the same container lacks, until nothing is missing', async () => {
     const path = join(folder, 'agent.sock');
     let state: Readiness = { ready: false, missing: { redirect: 'absent', watches: 'pods' } };
     const ignore = () => undefined;
@@ -41,7 +41,7 @@ describe('nmi ready', () => {
     assert.deepEqual(await run(path), { code: 0, stdout: 'ready\n', stderr: '' });
   });
 
-  it('fails where no agent runs, or none can be asked', async () => {
+  it('fails if no agent runs, or none can be reached', async () => {
     const nobody = await run(join(folder, 'none.sock'));
     assert.equal(nobody.code, 69);
     assert.match(nobody.stderr, /there is no socket/);

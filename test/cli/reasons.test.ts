@@ -27,13 +27,13 @@ describe('nmi reasons', () => {
     }
   });
 
-  it('says of one what it means, how to check it and how to fix it', () => {
+  it('prints for one its meaning, how to check it and how to fix it', () => {
     const { code, stdout } = run('binding_missing');
     assert.equal(code, 0);
     assert.match(stdout, /^binding_missing \(HTTP 400\)\n[A-Z].*\nCheck: .*\nFix: .*\n$/);
   });
 
-  it('refuses what is no reason, with the one that may be meant', () => {
+  it('refuses an unknown reason, and suggests a similar one', () => {
     const { code, stdout, stderr } = run('bindingmissing');
     assert.deepEqual([code, stdout], [2, '']);
     assert.match(stderr, /unknown reason "bindingmissing"; did you mean "binding_missing"\?/);

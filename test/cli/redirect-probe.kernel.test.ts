@@ -61,7 +61,7 @@ describe('nmi redirect probe', { skip }, async () => {
     return modes.flatMap(({ findings }) => findings).find((each) => each.part === part)?.support;
   }
 
-  it('finds what the tests beside it use, and leaves nothing behind', async () => {
+  it('finds the features that the other tests use, and leaves nothing behind', async () => {
     const before = await space.run('iptables-nft-save');
     const found = report(',+net_admin,+net_raw,+bpf');
     assert.equal(found.works, true);
@@ -74,7 +74,7 @@ describe('nmi redirect probe', { skip }, async () => {
     assert.equal((await space.run('ip -o link')).trim().split('\n').length, 1);
   });
 
-  it('says what auto takes and why, without pods or tree', { skip: whyNoBpfTests() }, () => {
+  it('reports what auto chooses and why, without pods or tree', { skip: whyNoBpfTests() }, () => {
     const tree = openCgroupTree();
     try {
       const { auto } = report(',+net_admin,+bpf', { NMI_CGROUP_ROOT: tree.path });
@@ -89,7 +89,7 @@ describe('nmi redirect probe', { skip }, async () => {
   });
 
   it(
-    'finds programs that the kernel refuses, and auto takes iptables',
+    'finds programs that the kernel refuses, and auto chooses iptables',
     { skip: whyNoBpfTests() },
     () => {
       const work = mkdtempSync(join(tmpdir(), 'nmi-test-refused-'));
@@ -134,7 +134,7 @@ describe('nmi redirect probe', { skip }, async () => {
     assert.equal(found.auto.mode, 'iptables');
   });
 
-  it('takes no folder for a cgroup2 tree that is none', () => {
+  it('does not accept an ordinary folder as a cgroup2 tree', () => {
     const plain = mkdtempSync(join(tmpdir(), 'nmi-test-tree-'));
     after(() => {
       rmSync(plain, { recursive: true });
@@ -145,7 +145,7 @@ describe('nmi redirect probe', { skip }, async () => {
     }
   });
 
-  it('says of the BPF file system what auto goes by', () => {
+  it('reports the state of the BPF file system as auto uses it', () => {
     const folder = mkdtempSync(join(tmpdir(), 'nmi-test-pins-'));
     after(() => {
       rmSync(folder, { recursive: true });
@@ -154,7 +154,7 @@ describe('nmi redirect probe', { skip }, async () => {
     const inside = { NMI_BPF_PIN_FOLDER: `${folder}/nmi` };
     assert.equal(supportOf(report(',+sys_admin', inside), part), 'supported');
     assert.equal(supportOf(report('', inside), part), 'unknown');
-    // A mount would hide what is in it.
+    // A mount would hide its contents.
     writeFileSync(join(folder, 'file'), '');
     assert.equal(supportOf(report(',+sys_admin', inside), part), 'unsupported');
     assert.equal(supportOf(report('', inside), part), 'unsupported');
@@ -162,7 +162,7 @@ describe('nmi redirect probe', { skip }, async () => {
     assert.equal(supportOf(report(',+sys_admin', nowhere), part), 'unsupported');
   });
 
-  it('tells what it cannot know from what is not there', () => {
+  it('distinguishes unknown features from missing ones', () => {
     const blind = report('');
     assert.equal(blind.works, false);
     assert.equal(supportOf(blind, 'iptables nft'), 'unknown');
@@ -173,14 +173,14 @@ describe('nmi redirect probe', { skip }, async () => {
     assert.match(text.stdout, /no way of redirecting is known to work here\n$/);
   });
 
-  it('takes no other output than two', () => {
+  it('accepts only two output formats', () => {
     const run = probe('', ['--output=yaml']);
     assert.equal(run.status, 2);
     assert.match(run.stderr, /allowed: text, json/);
   });
 });
 
-/** Runs a program as on a kernel that was built without bpf(2). */
+/** Runs a program as if the kernel had no bpf(2). */
 const WITHOUT_BPF = `
   #include <errno.h>
   #include <linux/audit.h>
@@ -205,7 +205,7 @@ const WITHOUT_BPF = `
   }
 `;
 
-/** The product with programs that the kernel refuses; returns its entry. */
+/** The product with programs that the kernel refuses; returns the path of its entry. */
 function copyWithRefusedPrograms(folder: string): string {
   const repository = join(import.meta.dirname, '../..');
   cpSync(join(repository, 'src'), join(folder, 'src'), { recursive: true });

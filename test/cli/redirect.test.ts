@@ -27,7 +27,7 @@ describe('nmi redirect', () => {
     assert.equal(flags.stderr.trim().split('\n').length, 2);
   });
 
-  it('reports what is there, with a mode that is off', async () => {
+  it('reports what is installed, with a mode that is off', async () => {
     for (const action of ['install', 'verify']) {
       const { code, stdout, stderr } = await run([action], { enableProfile: 'true' });
       assert.equal(code, 0);
@@ -42,7 +42,7 @@ describe('nmi redirect', () => {
     assert.match(refused.stderr, /run has no --output/);
   });
 
-  it('keeps the redirect until it is stopped, and leaves it there', async () => {
+  it('maintains the redirect until it is stopped, and leaves it installed', async () => {
     const { code, stdout } = await run(['run']);
     assert.equal(code, 0);
     assert.match(stdout, /shutting down, redirect stays installed/);

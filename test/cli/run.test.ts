@@ -25,7 +25,7 @@ async function start(flags: Readonly<Record<string, string>>) {
 }
 
 describe('nmi run', () => {
-  it('ends with 2 on flags that are wrong, each on a line of its own', async () => {
+  it('ends with 2 on wrong flags, each on a separate line', async () => {
     const { code, stderr, lines } = await start({ nope: '1', 'nmi-port': 'x' });
     assert.equal(code, 2);
     assert.equal(stderr.trim().split('\n').length, 2);
@@ -53,7 +53,7 @@ describe('nmi run', () => {
     }
   });
 
-  it('logs what cannot be, and ends with 78 where it is the configuration’s fault', async () => {
+  it('logs why it cannot start, and ends with 78 for a configuration error', async () => {
     const { code, lines, stderr } = await start({
       kubeconfig: '/nothing/here',
       'kubelet-config': '/nothing/here',

@@ -11,7 +11,7 @@ describe('the table of verbs', () => {
     }
   });
 
-  it('knows which flags fixture without a value, aliases and old spellings too', () => {
+  it('lists the flags without a value, including aliases and old spellings', () => {
     const isBoolean = (verb: string, flag: string) => verbs[verb]?.isBoolean(flag);
     assert.deepEqual(
       ['forceNamespaced', 'force-namespaced', 'logtostderr', 'node', 'v', 'log_dir'].map((flag) =>
@@ -25,7 +25,7 @@ describe('the table of verbs', () => {
     );
   });
 
-  it('hides from the help of the redirect what only the agent reads, and old flags everywhere', () => {
+  it('hides the agent’s own flags from the help of the redirect, and old flags everywhere', () => {
     const isHidden = (verb: string, flag: string) => verbs[verb]?.flags[flag]?.hidden === true;
     assert.deepEqual(
       [isHidden('redirect', 'strict-identity'), isHidden('redirect', 'nmi-port')],

@@ -1,6 +1,6 @@
 /**
- * The agent's own Kubernetes code against the real server, under the rights that the manifests give
- * its service account.
+ * The agent's own Kubernetes code against a real server, with the permissions that the manifests
+ * grant to its service account.
  */
 import assert from 'node:assert/strict';
 import { readFile, writeFile } from 'node:fs/promises';
@@ -62,7 +62,7 @@ roleRef: { apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: make-to
 subjects: [{ kind: ServiceAccount, ${JSON.stringify(agentAccount).slice(1, -1)} }]
 `;
 
-/** The agent's client as it is in its pod, and the pod's token when it is bound to one. */
+/** The agent's client as in its pod, with a pod-bound token if `boundTo` is given. */
 async function openAgentClient(cluster: Cluster, boundTo?: BoundObject): Promise<KubeClient> {
   await using agent = await cluster.createServiceAccountClient({
     ...agentAccount,
@@ -148,7 +148,7 @@ describeOnClusters("the agent's Kubernetes client", (cluster) => {
     assert.deepEqual(await account.get(), { kind: 'no_service_account', username: 'admin' });
   });
 
-  it('signs in with what a plugin says, and asks it again once that was refused', async () => {
+  it('signs in with a plugin’s credentials, and runs the plugin again once they are refused', async () => {
     const { url, caPem, adminAccess, folder } = cluster();
     const said = join(folder, 'exec-credential.json');
     const say = (status: object): Promise<void> =>
@@ -182,7 +182,7 @@ describeOnClusters("the agent's Kubernetes client", (cluster) => {
     });
   });
 
-  it('learns from the server which account and which pod it is', async () => {
+  it('reads from the server which account and which pod it is', async () => {
     await using unbound = await openAgentClient(cluster());
     assert.deepEqual(await createOwnAccount({ client: unbound }).get(), {
       kind: 'ok',
@@ -205,7 +205,7 @@ describeOnClusters("the agent's Kubernetes client", (cluster) => {
     });
   });
 
-  it('is refused with the token of a pod that is gone', async () => {
+  it('is refused with the token of a deleted pod', async () => {
     const { metadata } = await runPod(cluster().admin, {
       namespace: 'kube-system',
       name: 'nmi-2',
@@ -216,13 +216,13 @@ describeOnClusters("the agent's Kubernetes client", (cluster) => {
     const { name, uid } = metadata;
     await using client = await openAgentClient(cluster(), { kind: 'Pod', name, uid });
     await deletePod(cluster().admin, { namespace: 'kube-system', name });
-    // Not asked before: the server would remember its verdict for ten seconds.
+    // Not used before: the server would cache its verdict for ten seconds.
     await assert.rejects(client.getJson('/api/v1/pods?limit=1'), (error) => {
       return error instanceof KubeError && error.code === 'UNAUTHORIZED';
     });
   });
 
-  it('gets no token of another account before it has the right to', async () => {
+  it('gets no token of another account before it has permission', async () => {
     await cluster().createNamespace('tokens');
     await using client = await openAgentClient(cluster());
     const serviceAccount = { namespace: 'tokens', name: 'default' };
@@ -239,7 +239,7 @@ describeOnClusters("the agent's Kubernetes client", (cluster) => {
     });
   });
 
-  it('gets tokens bound to a pod, which verify by the published keys', async () => {
+  it('gets tokens bound to a pod, which verify with the published keys', async () => {
     const { admin, issuer } = cluster();
     const namespace = 'tokens';
     const pod = { namespace, name: 'app', node: 'node-a', ip: '10.1.0.20' };

@@ -1,6 +1,6 @@
 /**
- * Status conditions on real API servers, by the rights of the manifests: what kubectl shows, which agent
- * writes, and definitions that have no conditions.
+ * Status conditions on real API servers, with the permissions of the manifests: what kubectl shows,
+ * which agent writes, and definitions without conditions.
  */
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
@@ -36,7 +36,7 @@ const mergePatch = { contentType: 'application/merge-patch+json' };
 const dayMs = 86_400_000;
 
 describeOnClusters('status conditions', (cluster) => {
-  /** An agent of a node, as far as it writes conditions. `cut` is all that is left of a killed one. */
+  /** The parts of a node's agent that write conditions. `cut` leaves the state of a killed one. */
   async function openAgent(node: string, clock: Clock = systemClock) {
     await using opening = new AsyncDisposableStack();
     const { kubeconfigPath } = await cluster().createServiceAccountClient(account);
@@ -102,7 +102,7 @@ describeOnClusters('status conditions', (cluster) => {
     await put('AzureIdentityBinding', 'wrong', { azureIdentity: 'Cart', selector: '-' });
   });
 
-  it('leave definitions alone that have none, and say so once', async () => {
+  it('are not written if the definitions have none, which is logged once', async () => {
     const withoutConditions = (await read('crds.yaml')).replaceAll(
       /^ {16}conditions:\n(?: {17,}.*\n)+/gm,
       '',
@@ -114,13 +114,13 @@ describeOnClusters('status conditions', (cluster) => {
       const said = () => agent.lines.filter((line) => line.includes(oldMessage)).length;
       await eventually(() => assert.equal(said(), 2, agent.lines.join('')), 30_000);
       await delay(2_000);
-      assert.equal(said(), 2, 'one line a kind');
+      assert.equal(said(), 2, 'one line per kind');
     }
     for (const path of ['azureidentities/cart', 'azureidentitybindings/cart']) {
       assert.deepEqual((await statusOf(path)) ?? {}, {});
     }
     await applyDefinitions(await read('crds.yaml'));
-    // The server takes a moment to use them.
+    // The server uses the new definitions after a moment.
     await eventually(async () => {
       const conditions = [
         {
@@ -165,12 +165,12 @@ describeOnClusters('status conditions', (cluster) => {
       shown.find((row) => row.startsWith('cart')) ?? '',
       /^cart +cart +cart +True +ok +\S+ *$/,
     );
-    // Stored before the definitions had rules, which refuse it now.
+    // Stored before the definitions had rules; the rules would refuse it now.
     await untilReady('azureidentitybindings/wrong', 'False binding_missing');
 
     const spec = { type: 1, clientID, tenantID, clientPassword: { name: 'sp' } };
     await put('AzureIdentity', 'till', spec);
-    // Nobody granted the right to read Secrets.
+    // No role grants the permission to read Secrets.
     await untilReady('azureidentities/till', 'False credential_invalid');
     await untilReady('azureidentitybindings/till', 'False credential_invalid');
     const status = JSON.stringify(await statusOf('azureidentities/till'));
@@ -191,7 +191,7 @@ describeOnClusters('status conditions', (cluster) => {
     assert.ok(agent.isLeader());
   });
 
-  it('are written by one of two agents, whose clocks are days apart', async () => {
+  it('are written by one of two agents with clocks that are days apart', async () => {
     const skewed = (ms: number): Clock => ({
       ...systemClock,
       wallMs: () => systemClock.wallMs() + ms,
@@ -206,7 +206,7 @@ describeOnClusters('status conditions', (cluster) => {
     assert.equal(await holder(), 'node-early');
   });
 
-  it('go on when their holder is killed', async () => {
+  it('are still written after the agent that wrote them is killed', async () => {
     await using one = await openAgent('node-1');
     await using two = await openAgent('node-2');
     await eventually(() => assert.ok(one.isLeader() !== two.isLeader()), 30_000);

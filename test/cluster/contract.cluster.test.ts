@@ -63,7 +63,7 @@ describeOnClusters('the contract of the Kubernetes API', (cluster) => {
     await unknown?.[Symbol.asyncDispose]();
   });
 
-  /** A custom type answers 429 for a moment after it was made, and after each start. */
+  /** A custom type answers 429 for a moment after it is created, and after each start. */
   async function served(): Promise<void> {
     const path = '/apis/aadpodidentity.k8s.io/v1/azureidentities';
     await eventually(() => cluster().admin.expect('GET', path), 30_000);
@@ -74,7 +74,7 @@ describeOnClusters('the contract of the Kubernetes API', (cluster) => {
     access: cluster().adminAccess,
     createNamespace: (name) => cluster().createNamespace(name),
     async forgetHistory() {
-      // etcd forgets by the compaction, the server's memory by the restart.
+      // The compaction drops etcd's history, the restart drops the server's.
       await cluster().createNamespace('newer');
       await cluster().compact();
       await cluster().restart();
@@ -85,7 +85,8 @@ describeOnClusters('the contract of the Kubernetes API', (cluster) => {
       return unknown.request('GET', path);
     },
     async throttle() {
-      // A level without a share of the server lets in one request at a time, and one does not end.
+      // A priority level without a share of the server admits one request at a time, and this one
+      // never ends.
       const account = { namespace: 'default', name: 'throttled' };
       const { token } = await cluster().createServiceAccountClient(account);
       await cluster().applyOverHttp(throttling);
@@ -97,7 +98,7 @@ describeOnClusters('the contract of the Kubernetes API', (cluster) => {
       await eventually(async () => {
         const { status } = await somebody.request('GET', path);
         if (status === 429) return;
-        // It may have come before the server knew of the level.
+        // This request may have started before the server used the level.
         endless.destroy();
         endless = openEndlessRequest(access);
         assert.fail(`${status}`);
@@ -117,7 +118,7 @@ describeOnClusters('the contract of the Kubernetes API', (cluster) => {
   reflectorTests(server);
 });
 
-/** A write whose body does not come. */
+/** A write without the body that it announces. */
 function openEndlessRequest({ url, caPem, token = '' }: ApiAccess): ClientRequest {
   const path = '/apis/aadpodidentity.k8s.io/v1/namespaces/default/azureidentities';
   const headers = {
@@ -126,7 +127,7 @@ function openEndlessRequest({ url, caPem, token = '' }: ApiAccess): ClientReques
     'content-length': 100,
   };
   const endless = request(url + path, { method: 'POST', ca: caPem, agent: false, headers });
-  // It ends by being destroyed.
+  // It ends when it is destroyed.
   endless.on('error', () => undefined);
   endless.flushHeaders();
   return endless;

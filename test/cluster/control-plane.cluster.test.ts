@@ -1,4 +1,4 @@
-/** The cluster of the tests itself: what it checks and refuses, and that nothing is left of it. */
+/** The test cluster itself: what it checks and refuses, and that it leaves nothing behind. */
 import assert from 'node:assert/strict';
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -15,7 +15,7 @@ import { openClusterFolder } from './support/cluster-folder.ts';
 import { startCluster } from './support/cluster.ts';
 import { describeOnClusters } from './support/on-clusters.ts';
 
-/** The built-in role `view` has no rules here: a controller collects them. */
+/** The built-in role `view` has no rules here: in other clusters a controller adds them. */
 const readPods = `
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
@@ -33,12 +33,12 @@ const helm = provideHelm();
 const crds = readFileSync(join(import.meta.dirname, '../../deploy/crds.yaml'), 'utf8');
 
 describeOnClusters('a cluster of the tests', (cluster) => {
-  it('is of the version it says', async () => {
+  it('has the version that it reports', async () => {
     const { gitVersion } = await cluster().admin.expect('GET', '/version');
     assert.match(String(gitVersion), new RegExp(`^v${cluster().version}\\.\\d+$`));
   });
 
-  it('is spoken to over TLS only, with its own authority', async () => {
+  it('accepts only TLS, with its own certificate authority', async () => {
     await assert.rejects(fetch(`${cluster().url}/version`), /fetch failed/);
     const { status } = await fetch(`http://${new URL(cluster().url).host}/version`);
     assert.equal(status, 400);
@@ -55,7 +55,7 @@ describeOnClusters('a cluster of the tests', (cluster) => {
     assert.equal(refused.status, 403);
     assert.match(refused.body.message ?? '', /"system:serviceaccount:rights:nobody" cannot list/);
     await cluster().applyOverHttp(readPods);
-    // The authorizer learns of it by a watch of its own.
+    // The authorizer gets the new role by its own watch.
     await eventually(() => nobody.api.expect('GET', pods));
     assert.equal((await nobody.api.request('GET', '/api/v1/pods')).status, 403);
     assert.equal((await cluster().anonymous.request('GET', pods)).status, 403);
@@ -77,7 +77,7 @@ describeOnClusters('a cluster of the tests', (cluster) => {
     assert.ok(volume?.projected !== undefined);
   });
 
-  it('takes the same objects from kubectl and over HTTP', async () => {
+  it('accepts the same objects from kubectl and over HTTP', async () => {
     const names = [
       'azureidentities.aadpodidentity.k8s.io',
       'azureidentitybindings.aadpodidentity.k8s.io',
@@ -116,7 +116,7 @@ describeOnClusters('a cluster of the tests', (cluster) => {
     assert.equal(status, 404);
   });
 
-  it('keeps its objects and its address through a kill and a restart', async () => {
+  it('keeps its objects and its address over a kill and a restart', async () => {
     const { url, admin } = cluster();
     await cluster().createNamespace('kept');
     await cluster().killApiserver();
@@ -129,12 +129,12 @@ describeOnClusters('a cluster of the tests', (cluster) => {
     assert.equal(cluster().url, url);
   });
 
-  it("forgets etcd's history when told to", async () => {
+  it("drops etcd's history on request", async () => {
     const { admin } = cluster();
     const list = await admin.expect('GET', '/api/v1/namespaces?limit=1');
     await cluster().createNamespace('later');
     await cluster().compact();
-    // Older than what etcd still has, and than what the server has in memory after a restart.
+    // Older than etcd's history, and than the server's memory after a restart.
     await cluster().restart();
     const next = `/api/v1/namespaces?limit=1&continue=${list.metadata.continue ?? ''}`;
     assert.equal((await admin.request('GET', next)).status, 410);
@@ -145,10 +145,10 @@ const [provided] = provideClusters();
 const skip = provided?.missing ?? false;
 const nothing: ClusterBinaries = { version: '', etcd: '', kubeApiserver: '', kubectl: '' };
 
-describe('what is left of a cluster of the tests', { skip }, () => {
+describe('the rest of a test cluster', { skip }, () => {
   const binaries = provided?.programs ?? nothing;
 
-  it('is nothing after its end', async () => {
+  it('is empty after its end', async () => {
     let pids: readonly number[] = [];
     let folder = '';
     {
@@ -160,14 +160,14 @@ describe('what is left of a cluster of the tests', { skip }, () => {
     assert.equal(existsSync(folder), false);
   });
 
-  it('is nothing when a server does not come up, and its last words are told', async () => {
+  it('is empty when a server does not start, and its last log lines are reported', async () => {
     const before = childrenOfOurs();
     const broken = { ...binaries, kubeApiserver: binaries.etcd };
     await assert.rejects(startCluster(broken), /kube-apiserver: exit code.*flag provided/s);
     assert.equal(childrenOfOurs(), before);
   });
 
-  it('is no process when the test is killed, and no folder when the next one starts', async () => {
+  it('has no process after the test is killed, and no folder after the next one starts', async () => {
     const script = join(import.meta.dirname, 'support/cluster-owner.ts');
     const owner = spawn(process.execPath, [script], { stdio: ['ignore', 'pipe', 'inherit'] });
     const [line] = (await once(createInterface({ input: owner.stdout }), 'line')) as [string];
@@ -183,7 +183,7 @@ describe('what is left of a cluster of the tests', { skip }, () => {
   });
 });
 
-/** Process numbers, as the kernel has them. */
+/** Process numbers, as reported by the kernel. */
 function childrenOfOurs(): string {
   return readFileSync(`/proc/${process.pid}/task/${process.pid}/children`, 'utf8');
 }

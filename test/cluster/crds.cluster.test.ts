@@ -1,6 +1,6 @@
 /**
  * The definitions of the custom resources on real servers: objects from before an upgrade, what the
- * rules take and refuse, and what kubectl shows.
+ * rules accept and refuse, and what kubectl shows.
  */
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
@@ -40,7 +40,7 @@ interface Given {
   readonly metadata?: object;
 }
 
-/** What works with aad-pod-identity, with everything that its definitions have. */
+/** Objects that work with aad-pod-identity and use every field of its definitions. */
 const good: readonly Given[] = [
   {
     kind: 'AzureIdentity',
@@ -103,7 +103,7 @@ const good: readonly Given[] = [
   },
 ];
 
-/** What the old definitions took too, though it gave nobody a token. */
+/** Objects that the old definitions accepted, although they gave no pod a token. */
 const bad: readonly Given[] = [
   { kind: 'AzureIdentity', name: 'no-spec', spec: undefined },
   { kind: 'AzureIdentity', name: 'empty', spec: { type: 0, resourceID: '', clientID: '' } },
@@ -175,13 +175,13 @@ function manifestOf({ kind, name, spec, status, metadata }: Given): object {
 
 const pathOf = ({ kind, name }: Given): string => `${collection(kind)}/${name}`;
 
-/** What its author wrote. */
+/** The fields that the author wrote. */
 function contentOf({ metadata, spec, status }: KubeBody): object {
   const { name, uid, labels, annotations, finalizers } = metadata;
   return { name, uid, labels, annotations, finalizers, spec, status };
 }
 
-/** A spec that is refused, and the words it is refused with. */
+/** A spec that is refused, and the expected message. */
 type Refusal = readonly [spec: object, said: RegExp];
 
 const refused: Readonly<Partial<Record<Kind, readonly Refusal[]>>> = {
@@ -268,7 +268,7 @@ const refused: Readonly<Partial<Record<Kind, readonly Refusal[]>>> = {
   ],
 };
 
-/** New beside {@link good}, which is taken too. */
+/** New objects, accepted in addition to {@link good}. */
 const taken: readonly Given[] = [
   { kind: 'AzureIdentity', name: 'new', spec: { type: 3, clientID: client, tenantID: tenant } },
   ...['', 'pod', 'node'].map((federation): Given => ({
@@ -308,7 +308,7 @@ describeOnClusters('the custom resources', (cluster) => {
       stored.set(given, await get(given));
     }
     oldDefinition = await admin.expect('GET', crdPath('azureassignedidentities'));
-    // As the README has it.
+    // The command of the README.
     await cluster().kubectl(['apply', '-f', crds]);
     await untilEstablished(cluster());
     await eventually(async () => {
@@ -322,7 +322,7 @@ describeOnClusters('the custom resources', (cluster) => {
   });
 
   describe('from before an upgrade', () => {
-    it('are as they were, those too that would be refused now', async () => {
+    it('are unchanged, even those that would be refused now', async () => {
       for (const [given, old] of stored) assert.deepEqual(await get(given), old, given.name);
       for (const kind of Object.keys(plurals) as Kind[]) {
         const { items } = await cluster().admin.expect('GET', collection(kind));
@@ -331,7 +331,7 @@ describeOnClusters('the custom resources', (cluster) => {
       }
     });
 
-    it('lost no field to the old definitions but the misspelt ones', () => {
+    it('lost only misspelt fields to the old definitions', () => {
       for (const given of good) {
         const old = stored.get(given);
         assert.deepEqual(old?.['spec'], given.spec, given.name);
@@ -358,7 +358,8 @@ describeOnClusters('the custom resources', (cluster) => {
           `patched ${given.name}`,
         );
 
-        // Fields that no definition has were never applied, only dropped when written otherwise.
+        // Fields outside the definition were never applied: the server drops them on any other
+        // write.
         if (given.name === 'capitals') continue;
         const file = JSON.stringify({ ...manifestOf(given), status: undefined });
         await cluster().applyOverHttp(file);
@@ -370,7 +371,7 @@ describeOnClusters('the custom resources', (cluster) => {
       }
     });
 
-    it('can be changed beside what is bad about them, and repaired', async () => {
+    it('can be changed in their other fields, and repaired', async () => {
       const { admin } = cluster();
       const patch = (name: string, spec: object) =>
         admin.request('PATCH', `${collection('AzureIdentity')}/${name}`, { spec }, mergePatch);
@@ -378,7 +379,7 @@ describeOnClusters('the custom resources', (cluster) => {
         const { status, body } = await patch(name, { resourceID: resource });
         assert.equal(status, 200, body.message ?? '');
       }
-      // A rule about several fields looks again when any field of the spec is changed.
+      // A rule over several fields is checked again when any field of the spec changes.
       const { body: refusal } = await patch('bad-tenants', { replicas: 1 });
       assert.match(refusal.message ?? '', /spec\.tenantID: .*need a tenant/);
       assert.doesNotMatch(refusal.message ?? '', /auxiliaryTenantIDs/);
@@ -389,7 +390,7 @@ describeOnClusters('the custom resources', (cluster) => {
       assert.equal((await patch('bad-resource', { resourceID: resource })).status, 200);
     });
 
-    it('can be deleted, whatever is wrong with them and whoever holds on to them', async () => {
+    it('can be deleted, whatever is wrong with them and whatever finalizer they have', async () => {
       const { admin } = cluster();
       for (const given of bad) {
         const finalizers = ['example.com/hold'];
@@ -404,7 +405,7 @@ describeOnClusters('the custom resources', (cluster) => {
   });
 
   for (const [kind, cases] of Object.entries(refused) as [Kind, readonly Refusal[]][]) {
-    it(`of the kind ${kind} are refused with words that say what is wrong`, async () => {
+    it(`of the kind ${kind} are refused with a message that names the error`, async () => {
       for (const [spec, said] of cases) {
         const body = manifestOf({ kind, name: 'new', spec });
         const answer = await cluster().admin.request(
@@ -418,7 +419,7 @@ describeOnClusters('the custom resources', (cluster) => {
     });
   }
 
-  it('are taken as they were before, and federated', async () => {
+  it('are accepted as before, and with federation', async () => {
     for (const given of [...good.map((each) => ({ ...each, name: 'new' })), ...taken]) {
       const path = `${collection(given.kind)}?dryRun=All`;
       const { spec } = await cluster().admin.expect('POST', path, manifestOf(given));
@@ -477,7 +478,7 @@ describeOnClusters('the custom resources', (cluster) => {
     assert.match(explained, /tenantID\s+<string>\s+Types 1 to 3\. A GUID or a domain name\./);
   });
 
-  it('take grants, and refuse those that say nothing or too much', async () => {
+  it('accept grants, and refuse those that grant nothing or too much', async () => {
     const { admin } = cluster();
     const path = `${root}/azureidentitygrants`;
     const grant = (name: string, spec: unknown) => ({

@@ -1,6 +1,6 @@
 /**
- * From `kubectl apply` to a token in a pod: a real API server, the agent under the rights of the
- * manifests, the real redirect in network namespaces; Azure alone is played.
+ * From `kubectl apply` to a token in a pod: a real API server, the agent with the permissions of
+ * the manifests, the real redirect in network namespaces; only Azure is a fake.
  */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
@@ -18,7 +18,7 @@ const limitMs = 150_000;
 
 const redirects = canLoadPrograms() ? ['iptables', 'ebpf'] : ['iptables'];
 
-describe('the agent, installed as the README says', () => {
+describe('the agent, installed by the README', () => {
   for (const { name, programs, missing } of provideClusters()) {
     const skip = missing ?? provideHelm().missing ?? fabricSkip;
     it(`serves pods by ${redirects.join(' and by ')} (${name})`, { skip }, async () => {

@@ -1,4 +1,7 @@
-/** Events of the whole agent on a real API server, under the rights of the manifest, as kubectl shows them. */
+/**
+ * Events of the whole agent on a real API server, with the permissions of the manifest, seen by
+ * kubectl.
+ */
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { before, it } from 'node:test';
@@ -51,7 +54,7 @@ async function eventsIn(cluster: Cluster, namespace: string): Promise<readonly E
   return (items ?? []) as unknown as readonly EventView[];
 }
 
-/** On loopback, without a redirect; young objects are not waited for. */
+/** On loopback, without a redirect; it does not wait for late objects. */
 async function openAgent(kubeconfig: string) {
   const port = await freePort();
   const parsed = parseConfig(
@@ -151,13 +154,13 @@ describeOnClusters('Events', (cluster) => {
     ]);
     await eventually(async () => {
       const agentPod = await describe('pod', 'kube-system', 'nmi-x');
-      // Without a redirect all that is missing in this test are the watches, which have synced.
+      // In this test, without a redirect, readiness needs only the watches, which have synced.
       assert.match(agentPod, /Normal +Ready +.*The agent is ready/);
     });
     assert.ok(!fixture.lines.some((line) => line.includes('failed to write an Event')));
   });
 
-  it('that RBAC refuses cost a line of the log and nothing else', async () => {
+  it('that RBAC refuses cause one log line and nothing else', async () => {
     await cluster().applyOverHttp(`
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
@@ -187,7 +190,7 @@ subjects: [{ kind: ServiceAccount, name: without-events, namespace: kube-system 
     assert.equal(failures().length, 1);
   });
 
-  it('of 5,000 refusals of 200 pods are one for each, and then their series', async () => {
+  it('of 5,000 refusals of 200 pods are one per pod, and then its series', async () => {
     await cluster().createNamespace('crowd');
     const { kubeconfigPath } = await cluster().createServiceAccountClient(agentAccount);
     await using client = await openKubeClient({ kubeconfigPath, userAgent: 'test' });
@@ -213,7 +216,7 @@ subjects: [{ kind: ServiceAccount, name: without-events, namespace: kube-system 
       }
     };
     const written = (): number => writer.samples()[0]?.value ?? 0;
-    /** The clock goes on as the writes end, not faster. */
+    /** Moves the clock only as fast as the writes finish. */
     const passMinutes = async (minutes: number): Promise<void> => {
       for (let minute = 0; minute < minutes; minute++) {
         const wanted = written() + 10;

@@ -1,7 +1,7 @@
 /**
- * The guides in docs, typed page by page: the real kubectl, helm and plugin against a real API server. `az` is a
- * script that knows the commands and queries of the guides and no others; what needs a node (logs, exec) is answered by a
- * wrapper around kubectl.
+ * The guides in docs, typed page by page: the real kubectl, helm and plugin against a real API
+ * server. `az` is a script that accepts only the commands and queries of the guides; commands that
+ * need a node (logs, exec) are answered by a wrapper around kubectl.
  */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
@@ -19,7 +19,7 @@ const root = join(import.meta.dirname, '../..');
 const helm = provideHelm();
 const skip = helm.missing ?? false;
 
-/** Of the commands that are typed: what the guides use, and nothing else. */
+/** The typed commands may use only the programs of the guides. */
 const az = `#!/usr/bin/env bash
 echo "$*" >>"$AZ_LOG"
 case "$*" in
@@ -41,7 +41,7 @@ case "$*" in
 esac
 `;
 
-/** There is no kubelet: what only a node can answer. */
+/** There is no kubelet: answers that only a node can give. */
 const kubectl = (program: string) => `#!/usr/bin/env bash
 case " $* " in
   *' nmi grants '*) printf '%s\\n' 'apiVersion: aadpodidentity.k8s.io/v1' 'kind: AzureIdentityGrant' 'metadata: { name: shop }' 'spec: { namespaces: [shop], clientIDs: [22729e47-74ce-4b43-8eea-aab5f2073309] }'; exit 0 ;;
@@ -53,9 +53,9 @@ exec '${program}' "$@"
 
 interface Guide {
   readonly page: string;
-  /** Values of the words in capitals. */
+  /** Values of the placeholders in capitals. */
   readonly words: Readonly<Record<string, string>>;
-  /** What az was given, in order. */
+  /** The arguments of each call of az, in order. */
   readonly asked: readonly RegExp[];
 }
 
@@ -177,19 +177,19 @@ describeOnClusters('the guides', (cluster) => {
     const binding = { ...custom, kind: 'AzureIdentityBinding', metadata, spec };
     const objects = [account, pod, identity, binding];
     await cluster().apply(objects.map((each) => stringify(each)).join('---\n'));
-    // The agent, for guides that need one.
+    // The agent, for guides that need an agent.
     const words = ['upgrade', '--install', 'nmi', 'deploy/chart', '--namespace', 'kube-system'];
     await type(`helm ${words.join(' ')} --set image.repository=registry.example/team`, {});
   });
 
-  /** Typed in a clone, all of it in one shell. */
+  /** Typed in a clone, everything in one shell. */
   async function type(script: string, words: Readonly<Record<string, string>>): Promise<string> {
     const filled = Object.entries(words).reduce(
       (text, [word, value]) => text.replaceAll(new RegExp(`(?<![\\w$"])${word}\\b`, 'g'), value),
       script,
     );
     await using _ = playDaemonSets(cluster().admin);
-    // Rejects with what it printed.
+    // Rejects with the output.
     const { stdout } = await promisify(execFile)(
       'bash',
       ['--norc', '-euo', 'pipefail', '-c', filled],

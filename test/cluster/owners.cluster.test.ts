@@ -1,4 +1,7 @@
-/** Owners of identities on real servers: what the agent reads of grants, who may write one, and the policy. */
+/**
+ * Owners of identities on real servers: the agent's view of grants, who may write one, and the
+ * policy.
+ */
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -46,7 +49,7 @@ describeOnClusters('owners of identities', (cluster) => {
     );
   const deleteGrant = (name: string) => cluster().admin.expect('DELETE', `${grantsPath}/${name}`);
 
-  /** The agent's watches, as it runs them, and what they know of owners. */
+  /** The agent's watches, and the owners that they find. */
   async function openAgentWatches() {
     await using opening = new AsyncDisposableStack();
     const { kubeconfigPath } = await cluster().createServiceAccountClient(agent);
@@ -73,7 +76,7 @@ describeOnClusters('owners of identities', (cluster) => {
   }
 
   before(async () => {
-    // Of the replaced system, as a cluster has them whose image alone was exchanged.
+    // The rules of the replaced system, as in a cluster in which only the image was exchanged.
     const oldCrds = join(import.meta.dirname, 'fixtures/old-crds.yaml');
     await cluster().apply(await readFile(oldCrds, 'utf8'));
     await cluster().kubectl(['wait', '--for=condition=Established', 'crds', '--all']);
@@ -81,7 +84,7 @@ describeOnClusters('owners of identities', (cluster) => {
     for (const name of ['shop', 'thief']) await cluster().createNamespace(name);
   });
 
-  it('are none without the kind or without the right, and come when both are there', async () => {
+  it('are none without the kind or the permission, and appear when both exist', async () => {
     const role = `/apis/rbac.authorization.k8s.io/v1/clusterroles/aad-pod-id-nmi-role`;
     const { rules } = await cluster().admin.expect('GET', role);
     const kinds = ['azureidentities', 'azureidentitybindings', 'azurepodidentityexceptions'];
@@ -142,14 +145,14 @@ describeOnClusters('owners of identities', (cluster) => {
       return status === 201;
     };
 
-    it('who edits a namespace binds identities, who administers it names them', async () => {
+    it('editors of a namespace bind identities, administrators create them', async () => {
       await eventually(async () => assert.ok(await may('edit', bindings, binding)));
       assert.equal(await may('edit', identities, identity), false);
       assert.equal(await may('admin', identities, identity), true);
       assert.equal(await may('view', identities, identity), false);
     });
 
-    it('nobody of a namespace writes a grant', async () => {
+    it('no user of a namespace writes a grant', async () => {
       const spec = { namespaces: ['shop'], clientIDs: [tillId] };
       for (const user of ['view', 'edit', 'admin']) {
         assert.equal((await createGrant('mine', spec, as(user))).status, 403, user);
@@ -182,7 +185,7 @@ describeOnClusters('owners of identities', (cluster) => {
       }, 30_000);
     });
 
-    it('nobody names what a grant gives to other namespaces', async () => {
+    it('no identity may name an id that a grant gives to other namespaces', async () => {
       assert.match(
         await refusal('thief', { clientID: ` ${tillId.toUpperCase()} ` }),
         new RegExp(
@@ -204,14 +207,14 @@ describeOnClusters('owners of identities', (cluster) => {
       assert.equal(await refusal('thief', { clientID: freeId, resourceID: resourceId }), '');
     });
 
-    it('what proves itself to Entra ID passes, and what no grant names', async () => {
+    it('identities with their own credential pass, and ids that no grant names', async () => {
       const secret = { type: 1, tenantID: tillId, clientPassword: { name: 's' }, ...ofTill };
       assert.equal(await refusal('thief', secret), '');
       assert.equal(await refusal('thief', { type: 3, tenantID: tillId, ...ofTill }), '');
       assert.equal(await refusal('thief', { clientID: freeId }), '');
     });
 
-    it('an object from before changes elsewhere, but not to another’s id', async () => {
+    it('an older object may change in other fields, but not to another owner’s id', async () => {
       const path = `${root}/namespaces/thief/azureidentities`;
       await cluster().admin.expect(
         'POST',

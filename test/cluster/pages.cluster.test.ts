@@ -1,7 +1,7 @@
 /**
- * Install, upgrade and uninstall as README and docs have them, followed to the letter with the real kubectl
- * and helm, from what the replaced project really installed. Building and pushing the image is left
- * out: there is nothing here to do it with.
+ * Install, upgrade and uninstall as in README and docs, followed to the letter with the real
+ * kubectl and helm, starting from a real installation of the replaced project. Building and pushing
+ * the image is left out: there is no tool for it here.
  */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
@@ -45,7 +45,7 @@ const [uninstallByHelm = '', uninstallByKubectl = '', openLater = ''] = shellBlo
 const [upgradeOfChart, upgradeOfManifest, ownership, ...others] = alternativesOf(upgrade).values();
 const definitions = 'kubectl apply -f deploy/crds.yaml';
 
-/** Values as a cluster in managed mode has had them, an identity among them. */
+/** Values of a cluster in managed mode, including an identity. */
 const oldValues = {
   operationMode: 'managed',
   nmi: { prometheusPort: '9091', blockInstanceMetadata: true },
@@ -83,14 +83,14 @@ describeOnClusters('the README', (cluster) => {
   });
   afterEach(() => playing?.[Symbol.asyncDispose]());
 
-  /** Typed in a clone, with the words in capitals filled in. */
+  /** Typed in a clone, with the placeholders in capitals filled in. */
   async function type(script: string): Promise<string> {
     assert.notEqual(script.trim(), '');
     const filled = script
       .replaceAll('REGISTRY', registry)
       .replaceAll('NAMESPACE', 'identity')
       .replaceAll(/\bTAG\b/g, '0.1.0');
-    // Rejects with what it printed.
+    // Rejects with the output.
     const { stdout } = await promisify(execFile)('sh', ['-euxc', filled], {
       cwd: folder,
       timeout: 120_000,
@@ -112,7 +112,7 @@ describeOnClusters('the README', (cluster) => {
     return (metadata as { readonly uid?: string } | undefined)?.uid;
   }
 
-  /** Container by container, those that come first first. */
+  /** All containers, the init containers first. */
   async function containersOf(name: string): Promise<readonly Container[]> {
     const found = await find(name);
     assert.ok(found !== undefined, `there is no ${name}`);
@@ -125,7 +125,7 @@ describeOnClusters('the README', (cluster) => {
   async function assertAgent(name: string): Promise<readonly string[]> {
     const containers = await containersOf(name);
     const [agent] = containers;
-    // The chart has one for each half, the manifest one for both.
+    // The chart has one container for each half, the manifest one for both.
     assert.ok(agent !== undefined && containers.length <= 2);
     assert.ok(containers.every((each) => each.image === ours));
     const { add } = containers.at(-1)?.securityContext.capabilities ?? {};
@@ -155,7 +155,7 @@ describeOnClusters('the README', (cluster) => {
     ]);
   }
 
-  /** All that could run or be allowed to; custom resources and their definitions stay. */
+  /** Everything that could run or be permitted; custom resources and their definitions stay. */
   async function assertNothingLeft(): Promise<void> {
     const kinds = 'daemonsets,services,serviceaccounts,clusterroles,clusterrolebindings';
     const words = ['get', kinds, '--all-namespaces', '--output=name'];
@@ -170,7 +170,7 @@ describeOnClusters('the README', (cluster) => {
     );
   }
 
-  /** What names the stored object; all of it, so that a write without a change shows as well. */
+  /** The whole stored object as JSON, so that a write without a change is seen as well. */
   const stateOf = (...words: readonly string[]): Promise<string> =>
     cluster().kubectl(['get', ...words, '--output=json']);
 
@@ -180,7 +180,7 @@ describeOnClusters('the README', (cluster) => {
 
   it('has no command that is not typed here', () => {
     assert.match(image, /^docker build .*\ndocker push .*\n$/);
-    // What it makes is looked at in oci-archive.debian.test.ts.
+    // Its result is checked in oci-archive.debian.test.ts.
     assert.match(archive, /^\.\/dev image amd64 arm64\nskopeo copy .*\n$/);
     const typed = [installByHelm, installByKubectl, canary, uninstallByHelm, uninstallByKubectl];
     assert.deepEqual(allShellBlocks(install), [
@@ -193,14 +193,14 @@ describeOnClusters('the README', (cluster) => {
     assert.ok(upgradePage.includes(`\`${definitions}\``));
   });
 
-  it('installs, shows that it did, opens the nodes and uninstalls, by helm', { skip }, async () => {
+  it('installs, reports success, opens the nodes and uninstalls, by helm', { skip }, async () => {
     assert.match(await type(installByHelm), /successfully rolled out/);
     await assertAgent('kube-system/nmi');
     assert.match(await type(uninstallByHelm), /successfully rolled out/);
     await assertNothingLeft();
   });
 
-  it('opens the nodes after somebody has uninstalled the release', { skip }, async () => {
+  it('opens the nodes after the release was uninstalled', { skip }, async () => {
     await type(installByHelm);
     await type('helm uninstall nmi --namespace kube-system');
     assert.match(await type(openLater), /successfully rolled out/);
@@ -277,7 +277,7 @@ describeOnClusters('the README', (cluster) => {
 
   for (const how of ['as helm 3 did', 'by helm 4']) {
     it(
-      `upgrades a release of the old chart, installed ${how}, and goes back`,
+      `upgrades a release of the old chart, installed ${how}, and rolls back`,
       { skip: skipOld },
       async () => {
         const name = 'identity/aad-pod-identity-nmi';
@@ -325,7 +325,7 @@ describeOnClusters('the README', (cluster) => {
   }
 
   it(
-    'upgrades the old manifest, by kubectl and on to helm, and goes back',
+    'upgrades the old manifest, by kubectl and then to helm, and rolls back',
     { skip: skipOld },
     async () => {
       const name = 'kube-system/nmi';

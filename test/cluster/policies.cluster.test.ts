@@ -1,4 +1,7 @@
-/** The admission policies on real servers: what they refuse, whom, with which words, and what not. */
+/**
+ * The admission policies on real servers: what they refuse, to whom, with which message, and what
+ * not.
+ */
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -66,7 +69,7 @@ function podOf({ label, context = dropped, image = 'app', spec = {} }: PodWish):
 const restarting = { restartPolicy: 'OnFailure' };
 const selected = { selector: { matchLabels: { app: 'app' } } };
 
-/** Path below the namespace, and an object of it around a pod's template. */
+/** Path below the namespace, and an object around a pod's template. */
 const workloads: Readonly<Record<string, (wish: PodWish) => readonly [string, object]>> = {
   'a Pod': (wish) => ['/api/v1 pods', podOf(wish)],
   'a ReplicationController': (wish) => [
@@ -131,7 +134,7 @@ describeOnClusters('the admission policies', (cluster) => {
     }
   });
 
-  /** The exception in nmi.yaml is of a kind that takes a moment to be served. */
+  /** The kind of the exception in nmi.yaml is served only after a moment. */
   function again(file: string): () => Promise<string> {
     return () =>
       eventually(async () => cluster().apply(await readFile(join(deploy, `${file}.yaml`), 'utf8')));
@@ -177,7 +180,7 @@ describeOnClusters('the admission policies', (cluster) => {
       });
     }
 
-    it('name every container at fault', async () => {
+    it('name every container that violates it', async () => {
       const spec = {
         containers: [
           { name: 'one', image: 'a' },
@@ -190,7 +193,7 @@ describeOnClusters('the admission policies', (cluster) => {
     });
 
     for (const drop of ['ALL', 'all', 'NET_RAW', 'net_raw']) {
-      it(`take a drop of ${drop}`, async () => {
+      it(`accept a drop of ${drop}`, async () => {
         const context = { capabilities: { drop: [drop], add: ['NET_BIND_SERVICE'] } };
         assert.equal((await createPod({ label: 'checkout', context })).status, 201);
       });
@@ -201,7 +204,7 @@ describeOnClusters('the admission policies', (cluster) => {
       assert.equal((await createPod({ label: 'checkout', spec })).status, 201);
     });
 
-    it('look at pods that get the label, or another container, and not at those being ended', async () => {
+    it('check pods that get the label, or another container, and not terminating pods', async () => {
       const { admin } = cluster();
       const pod = { namespace: 'shop', name: 'raw', node: 'node-a', ip: '10.1.0.1' };
       await runPod(admin, pod);
@@ -255,7 +258,7 @@ describeOnClusters('the admission policies', (cluster) => {
     );
 
     for (const what of Object.keys(workloads)) {
-      it(`say who may use a value in ${what}`, async () => {
+      it(`decide who may use a value in ${what}`, async () => {
         const refused = await createWorkload(what, { label: 'payroll' }, alice);
         assert.equal(refused.status, 403);
         assert.match(
@@ -271,7 +274,7 @@ describeOnClusters('the admission policies', (cluster) => {
       });
     }
 
-    it('bind nobody to what was there before, until the program changes', async () => {
+    it('do not apply to older objects until their program changes', async () => {
       const { admin } = cluster();
       const path = '/apis/apps/v1/namespaces/shop/deployments';
       const [, body] = workloads['a Deployment']?.({ label: 'payroll' }) ?? [];
@@ -290,7 +293,7 @@ describeOnClusters('the admission policies', (cluster) => {
       assert.equal((await relabel(null)).status, 200);
     });
 
-    it('bind nobody who may use it in another namespace only', async () => {
+    it('refuse a user who may use it only in another namespace', async () => {
       await cluster().createNamespace('office');
       await cluster().applyOverHttp(rights.replaceAll('namespace: shop', 'namespace: office'));
       await cluster().admin.expect(
@@ -306,7 +309,7 @@ describeOnClusters('the admission policies', (cluster) => {
       });
     });
 
-    it('let the controllers make what somebody wrote, and nobody else who has a name like theirs', async () => {
+    it('let the controllers create pods of existing workloads, and no user with a similar name', async () => {
       const account = 'system:serviceaccount:kube-system:replicaset-controller';
       const body = podOf({ label: 'payroll' });
       const made = await create(pods, body, as(account));
@@ -344,7 +347,7 @@ describeOnClusters('the admission policies', (cluster) => {
       }
     }
 
-    it('let the agent have what an exchange takes, and nothing else', async () => {
+    it('let the agent request the tokens that an exchange needs, and no others', async () => {
       const { admin } = cluster();
       const pod = { namespace: 'shop', name: 'client', node: 'node-a', ip: '10.1.0.6' };
       const { metadata } = await runPod(admin, pod);
@@ -381,7 +384,7 @@ describeOnClusters('the admission policies', (cluster) => {
         assert.equal((await ask({ expirationSeconds: undefined })).status, 201);
         assert.equal((await askOwn(ownPod)).status, 201);
 
-        // Without an audience it is that of the API server.
+        // Without an audience the token is for the API server.
         const refusals: readonly (readonly [() => Promise<Answer>, RegExp])[] = [
           [() => ask({ audiences: undefined }), /for the exchange at Entra ID only, .* https:\/\//],
           [() => ask({ audiences: [] }), /not for the audience https:\/\//],
@@ -403,7 +406,7 @@ describeOnClusters('the admission policies', (cluster) => {
       });
     });
 
-    it('come in the way of nobody else', async () => {
+    it('affect no other user', async () => {
       const spec = { audiences: undefined, expirationSeconds: 86_400 };
       const path = tokenPath('shop', 'default');
       const { status } = await cluster().admin.request('POST', path, request(spec));
@@ -411,7 +414,7 @@ describeOnClusters('the admission policies', (cluster) => {
     });
   });
 
-  describe('that warn', () => {
+  describe('with warnings only', () => {
     const client = '431054d5-1b5d-4836-8331-11abcaa2c1d8';
     const application = { clientID: client, tenantID: 'contoso.com' };
     const secret = { ...application, clientPassword: { name: 's' } };

@@ -1,4 +1,4 @@
-/** The agent's watches on real servers, with the timing that it runs with, through single faults. */
+/** The agent's watches on real servers, with their production timing, through single faults. */
 import assert from 'node:assert/strict';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -36,11 +36,11 @@ metadata: { name: demo, namespace: faults }
 spec: { azureIdentity: demo, selector: demo }
 `;
 
-/** A fault, from its beginning to its end; what has to be written meanwhile is given. */
+/** Runs a fault from beginning to end; it gets the cluster and the network. */
 interface Fault {
   readonly name: string;
   run(testBed: { cluster: Cluster; network: WatchedNode['network'] }): Promise<void>;
-  /** The server is away, so what is new is written after the fault. */
+  /** The server is down, so the new pod is written after the fault. */
   readonly isServerAway?: true;
 }
 
@@ -98,7 +98,7 @@ describeOnClusters('the watches of a node', (cluster) => {
   const admin = () => cluster().admin;
   let lastIp = 0;
 
-  /** A pod that has an identity, of node-a. */
+  /** A pod of node-a with an identity. */
   function wish(name: string) {
     lastIp += 1;
     const ip = `10.1.${lastIp >> 8}.${lastIp & 255}`;
@@ -123,7 +123,7 @@ describeOnClusters('the watches of a node', (cluster) => {
       const known = wish(`known-${lastIp}`);
       await runPod(admin(), known);
       await node.servable(known.ip);
-      // As after a long time without a fault.
+      // The state after a long time without a fault.
       await delay(1200);
       let emptied = 0;
       const forget = pods.onChange(() => {
@@ -145,7 +145,7 @@ describeOnClusters('the watches of a node', (cluster) => {
     });
   }
 
-  it('serve a new pod that asks, while their connections carry nothing and do not end', async () => {
+  it('serve a new pod on request, while their connections carry nothing and stay open', async () => {
     await using node = await openNode();
     node.network.freeze();
     const fresh = wish('asking');
@@ -157,7 +157,7 @@ describeOnClusters('the watches of a node', (cluster) => {
     await deletePod(admin(), fresh);
   });
 
-  it('go on without a pod that is too long to be read, in the list and after it', async (t) => {
+  it('continue without a pod that is too large to read, in the list and after it', async (t) => {
     // Stored as protobuf, where `<` is one byte; as JSON it is six.
     async function runLargePod(name: string): Promise<void> {
       const args = ['<'.repeat(1_450_000)];
@@ -190,7 +190,7 @@ describeOnClusters('the watches of a node', (cluster) => {
     }
   });
 
-  it('list anew, in one step, when etcd and the server forgot what was since', async () => {
+  it('list again, in one step, when etcd and the server have dropped the changes since', async () => {
     await using node = await openNode();
     const { network, pods, watches } = node;
     const kept = wish('kept');
@@ -220,7 +220,7 @@ describeOnClusters('the watches of a node', (cluster) => {
     for (const pod of [kept, came]) await deletePod(admin(), pod);
   });
 
-  it('list anew when a server restored from a backup only stays silent', async () => {
+  it('list again when a server restored from a backup only stays silent', async () => {
     const timing = { silenceMs: 5_000 };
     await using node = await openWatchedNode({
       access: cluster().adminAccess,
@@ -235,7 +235,7 @@ describeOnClusters('the watches of a node', (cluster) => {
     const lost = wish('lost');
     await eventually(() => setPodStatus(admin(), kept, { message: 'backed up' }), 30_000);
     await runPod(admin(), lost);
-    // The restored server makes versions of its own, which must not reach ours meanwhile.
+    // The restored server makes its own versions, which must not reach ours meanwhile.
     for (let count = 0; count < 300; count += 1) {
       await setPodStatus(admin(), lost, { message: `${count}` });
     }
@@ -250,13 +250,13 @@ describeOnClusters('the watches of a node', (cluster) => {
     await deletePod(admin(), kept);
   });
 
-  it('go on from a cut at any byte of the wire, without another list', async () => {
+  it('continue after a cut at any byte of the connection, without another list', async () => {
     await using node = await openNode();
     const { network, watches } = node;
     const app = wish('app');
     await runPod(admin(), app);
     await node.servable(app.ip);
-    // TLS takes about 2,500 bytes of it.
+    // TLS needs about 2,500 bytes of it.
     for (let round = 0; round < 30; round += 1) {
       network.cutNextAfter(1 + Math.floor(Math.random() * 8000));
       network.cut();
@@ -270,7 +270,7 @@ describeOnClusters('the watches of a node', (cluster) => {
     await deletePod(admin(), app);
   });
 
-  it('would lose, repeat and empty nothing of a recorded stream wherever it were cut', async (t) => {
+  it('lose, repeat and empty nothing wherever a recorded stream is cut', async (t) => {
     await cluster().createNamespace('recorded');
     const path = '/api/v1/namespaces/recorded/pods';
     const pod = (name: string) => ({ ...wish(name), namespace: 'recorded' });
@@ -296,7 +296,7 @@ describeOnClusters('the watches of a node', (cluster) => {
     t.diagnostic(`${cuts} cuts`);
   });
 
-  it('live through tokens that are rotated and revoked', async () => {
+  it('continue when tokens are rotated and revoked', async () => {
     const { url, caPem } = cluster();
     await cluster().kubectl([
       'create',
@@ -350,12 +350,12 @@ describeOnClusters('the watches of a node', (cluster) => {
       const { errors } = reflector.stats();
       await writeFile(join(folder.path, 'token'), await tokenOf(next));
       await admin().expect('DELETE', `/api/v1/namespaces/faults/secrets/${last}`);
-      // The server remembers a token that it found good for ten seconds.
+      // The server caches a valid token for ten seconds.
       await delay(11_000);
       network.cut();
       await runPod(admin(), wish(`after-${last}`));
       await store.until('the pod', () => store.items.has(`faults/after-${last}`));
-      // Refused once, read again and let in, all within one attempt.
+      // Refused once, read again and accepted, all within one attempt.
       assert.equal(reflector.stats().errors.UNAUTHORIZED, errors.UNAUTHORIZED);
       assert.equal(reflector.stats().relists, 0);
     }
@@ -365,7 +365,7 @@ describeOnClusters('the watches of a node', (cluster) => {
 describeOnClusters(
   'the watches of a node, on a server that streams no lists',
   (cluster) => {
-    it('list page by page, once they were refused', async () => {
+    it('list page by page, once streaming is refused', async () => {
       await cluster().applyOverHttp(await readFile(crds, 'utf8'));
       await cluster().createNamespace('faults');
       await eventually(() => cluster().applyOverHttp(bound), 30_000);

@@ -1,4 +1,4 @@
-/** The agent's watches in a cluster as large as they come, on a real server. */
+/** The agent's watches in a cluster of the largest usual size, on a real server. */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
@@ -22,7 +22,7 @@ const group = `/apis/aadpodidentity.k8s.io/v1/namespaces/${namespace}`;
 const manifests = join(import.meta.dirname, '../../deploy/crds.yaml');
 const watching = join(import.meta.dirname, 'support/watching-process.ts');
 
-// The newest alone: what is measured here is ours.
+// Only the newest version: this measures our code.
 const [provided] = provideClusters();
 
 describe('the watches of a node in a large cluster', { skip: provided?.missing ?? false }, () => {
@@ -55,7 +55,7 @@ describe('the watches of a node in a large cluster', { skip: provided?.missing ?
     return watched;
   }
 
-  it('know the 110 pods of the node among 5,000', async (t) => {
+  it('find the 110 pods of the node among 5,000', async (t) => {
     const startMs = performance.now();
     const pods = `/api/v1/namespaces/${namespace}/pods`;
     await inBulk(podsInCluster, async (index) => {
@@ -80,7 +80,7 @@ describe('the watches of a node in a large cluster', { skip: provided?.missing ?
     }
   });
 
-  it('serve a new pod as soon as the server tells of it', async (t) => {
+  it('serve a new pod as soon as the server reports it', async (t) => {
     const { admin, adminAccess } = cluster;
     await admin.expect('POST', `${group}/azureidentities`, identity('latency'));
     await admin.expect('POST', `${group}/azureidentitybindings`, binding('latency', 'latency'));
@@ -115,7 +115,7 @@ describe('the watches of a node in a large cluster', { skip: provided?.missing ?
       }
       return delays.sort((one, other) => one - other);
     }
-    // Others use this machine too: what is asked for has to be possible, in one round of three.
+    // Other work runs on this machine too: one round of three has to meet the limit.
     const p99s: number[] = [];
     while (p99s.length < 3 && !p99s.some((p99) => p99 < 50)) {
       const delays = await measure();

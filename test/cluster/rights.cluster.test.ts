@@ -1,6 +1,6 @@
 /**
- * The agent under exactly the rights that the chart renders, for each feature: what it needs works,
- * by its own code, and of all calls that the server knows it may make none but those in the rules.
+ * The agent with exactly the permissions that the chart renders, for each feature: what it needs
+ * works with its own code, and of all calls of the server it may make only those in the rules.
  */
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
@@ -34,7 +34,7 @@ import { runPod } from './support/pods.ts';
 const crds = join(import.meta.dirname, '../../deploy/crds.yaml');
 const helm = provideHelm();
 const accountName = 'aad-pod-id-nmi-service-account';
-/** What the calls name; of most kinds there is none. */
+/** The object name in every call; for most kinds no such object exists. */
 const objectName = 'app';
 const taint = 'entra-pod-identity/not-ready';
 
@@ -44,7 +44,7 @@ interface Variant {
   readonly inOffice: readonly string[];
 }
 
-/** By what is on: what the agent can do with the objects of two namespaces. */
+/** By enabled feature: what the agent can do with the objects of two namespaces. */
 const variants: Readonly<Record<string, Variant>> = {
   nothing: { values: {}, inShop: ['event'], inOffice: ['event'] },
   'nothing, not even Events,': {
@@ -87,7 +87,7 @@ const variants: Readonly<Record<string, Variant>> = {
   },
 };
 
-/** What the server grants to every service account, by roles of its own: verb, group, resource. */
+/** What the server's own roles grant to every service account: verb, group, resource. */
 const ofEverybody = new Set([
   'create authorization.k8s.io selfsubjectaccessreviews',
   'create authorization.k8s.io selfsubjectrulesreviews',
@@ -97,7 +97,7 @@ const ofEverybody = new Set([
   'watch certificates.k8s.io clustertrustbundles',
 ]);
 
-/** Verbs that no request has, and subjects that no discovery lists. */
+/** Verbs that no request has, and resources that no discovery lists. */
 const special: readonly (readonly [group: string, resource: string, verb: string])[] = [
   ['*', '*', '*'],
   ['', '*', 'get'],
@@ -156,7 +156,7 @@ describeOnClusters('the rights of the chart', (cluster) => {
         await cluster().applyOverHttp(objects.map((object) => stringify(object)).join('---\n'));
       });
 
-      it('are enough for what it is there for', async () => {
+      it('are enough for its purpose', async () => {
         const { kubeconfigPath } = await cluster().createServiceAccountClient(account);
         await using client = await openKubeClient({ kubeconfigPath, userAgent: 'nmi-test/1' });
         await using watches = openWatches({
@@ -183,7 +183,7 @@ describeOnClusters('the rights of the chart', (cluster) => {
         assert.equal(await secrets.isGone({ namespace: 'shop', name: 'another' }), mayKnow);
       });
 
-      it('allow none of the other calls that the server knows', async () => {
+      it('allow none of the server’s other calls', async () => {
         await using actor = await cluster().createServiceAccountClient(account);
         const isGranted = createOracle(objects, account);
         await eventually(() => checkAll(actor.api, calls, isGranted));
@@ -205,7 +205,7 @@ describeOnClusters('the rights of the chart', (cluster) => {
   }
 });
 
-/** Names of the features whose calls succeed; the others have to be refused, not to fail. */
+/** Names of the features with successful calls; other calls have to be refused, not to fail. */
 async function whatWorks(
   client: KubeClient,
   namespace: string,
@@ -261,7 +261,7 @@ async function readAccount(client: KubeClient, account: ObjectName): Promise<str
   return accounts.peekFresh(account)?.kind ?? 'not read';
 }
 
-/** Makes them all. What is not granted is refused by the authorizer, before anything else. */
+/** Makes all calls. The authorizer refuses those without permission before any other check. */
 async function checkAll(
   api: Api,
   calls: readonly ApiCall[],

@@ -1,4 +1,6 @@
-/** The startup taint of a node of the real API server, taken off under the chart's rights for it. */
+/**
+ * The startup taint of a node of the real API server, removed with the chart's permissions for it.
+ */
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -26,7 +28,7 @@ spec:
 `;
 const helm = provideHelm();
 
-/** What the chart grants for it. */
+/** The chart's permissions for it. */
 function rights(): string {
   const values = { nmi: { startupTaint: key } };
   const objects = objectsOf(renderChart({ helm: helm.programs ?? '', values }));
@@ -38,7 +40,7 @@ function rights(): string {
 
 describeOnClusters('the startup taint', (cluster) => {
   it(
-    'goes when the agent is ready, and no other with it',
+    'is removed when the agent is ready, and no other taint with it',
     { skip: helm.missing ?? false },
     async () => {
       await cluster().applyOverHttp(`${taintedNode}---\n${rights()}`);
@@ -61,7 +63,7 @@ describeOnClusters('the startup taint', (cluster) => {
         log,
         isReady: () => isReady,
       });
-      // Longer than it waits between two looks.
+      // Longer than the interval between two checks.
       await delay(1500);
       assert.ok((await keysOf()).includes(key));
       isReady = true;

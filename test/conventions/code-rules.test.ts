@@ -17,7 +17,7 @@ function file(path: string, ...lines: readonly string[]): SourceFile {
 }
 
 describe('file names', () => {
-  it('in the repository are kebab-case and say something', () => {
+  it('in the repository are kebab-case and meaningful', () => {
     assert.deepEqual(checkNames(repository), []);
   });
 
@@ -89,7 +89,7 @@ describe('tests that exclude others', () => {
 });
 
 describe('marks of unfinished work', () => {
-  // Put together here, or this file would be found.
+  // Assembled at run time, otherwise this file would be found.
   const marks = ['TO', 'FIX'].map((start, index) => start + ['DO', 'ME'][index]);
 
   it('do not exist in the repository', () => {

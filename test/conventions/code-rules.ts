@@ -1,16 +1,16 @@
-/** Names, marks and uses that the code of this repository does without. */
+/** Names, marks and uses that are forbidden in the code of this repository. */
 import { basename } from 'node:path';
 import { readSyntax, type MemberUse } from './syntax.ts';
 import { typescriptIn, type SourceFile } from './tree.ts';
 
 const codeRoots = ['src', 'lab', 'test', 'scripts', 'bench'] as const;
 
-/** File names that say nothing of what is inside. */
+/** File names without a meaning. */
 const emptyNames = new Set(['util', 'utils', 'common', 'helper', 'helpers', 'misc']);
 
 const testFunctions = new Set(['describe', 'it', 'test', 'suite']);
 
-/** Besides the files that own a process: file, what it may touch, why. */
+/** Files other than the entries: what each may touch of the process, and why. */
 const processUsers: readonly {
   readonly path: string;
   readonly property: string;
@@ -23,14 +23,14 @@ const processUsers: readonly {
   },
 ];
 
-/** Each owns the process that it is the start of. */
+/** Each owns its process. */
 const mains: ReadonlySet<string> = new Set(['src/main.ts', 'src/kubectl/main.ts', 'lab/main.ts']);
 
 const ownedByMain = new Set(['abort', 'argv', 'exit', 'exitCode', 'reallyExit']);
 const subscriptions = new Set(['addListener', 'on', 'once', 'prependListener']);
 const ownedEvents = /^(?:SIG|exit$|beforeExit$|uncaughtException|unhandledRejection$|warning$)/;
 
-/** Files of code that are not kebab-case or are called after nothing. */
+/** Code files that are not kebab-case or have a meaningless name. */
 export function checkNames(files: readonly SourceFile[]): readonly string[] {
   const kebab = /^[a-z0-9]+(?:-[a-z0-9]+)*(?:\.[a-z0-9]+)*\.ts$/;
   return typescriptIn(files, ...codeRoots).flatMap(({ path }) => {
@@ -49,8 +49,9 @@ export function checkExports(files: readonly SourceFile[]): readonly string[] {
 }
 
 /**
- * Regular expressions of the product that take time by the square of the text, or worse: one that may begin
- * anywhere and runs to the end (`/\\/+$/`), or a repetition of repetitions. Users of a namespace write those texts.
+ * Regular expressions of the product that take quadratic time in the length of the text, or worse:
+ * one that may begin anywhere and runs to the end (`/\\/+$/`), or a repetition of repetitions.
+ * Users of a namespace write those texts.
  */
 export function checkPatterns(files: readonly SourceFile[]): readonly string[] {
   return typescriptIn(files, 'src').flatMap((file) =>
@@ -80,9 +81,9 @@ export function checkOnly(files: readonly SourceFile[]): readonly string[] {
   });
 }
 
-/** Marks of unfinished work, in anything but prose. */
+/** Marks of unfinished work, in every file except prose. */
 export function checkMarks(files: readonly SourceFile[]): readonly string[] {
-  // Brackets, or this line would be found.
+  // Brackets, otherwise this line would be found.
   const mark = /\b(?:TO[D]O|FIX[M]E)\b/;
   return files
     .filter(({ path }) => !path.endsWith('.md'))
@@ -93,7 +94,7 @@ export function checkMarks(files: readonly SourceFile[]): readonly string[] {
     );
 }
 
-/** Arguments, exit and signals of the process, touched by anything but the files that own it. */
+/** Arguments, exit and signals of the process, used outside the files that own it. */
 export function checkProcess(files: readonly SourceFile[]): readonly string[] {
   return typescriptIn(files, 'src', 'lab')
     .filter(({ path }) => !mains.has(path))
@@ -110,7 +111,7 @@ export function checkProcess(files: readonly SourceFile[]): readonly string[] {
     });
 }
 
-/** What cannot be read as plain text counts as a signal. Messages of a parent are not the process's. */
+/** An argument that is not plain text counts as a signal. Messages of a parent are not signals. */
 function isOwnedByMain({ object, property, argument = 'SIG' }: MemberUse): boolean {
   if (object !== 'process') return false;
   return ownedByMain.has(property) || (subscriptions.has(property) && ownedEvents.test(argument));

@@ -50,7 +50,7 @@ describe('the order of folders', () => {
     });
   }
 
-  it('names what has no place in it', () => {
+  it('names folders that have no place in it', () => {
     assert.deepEqual(checkOrder([file('src/nmi/misplaced.ts'), file('src/elsewhere/a.ts')]), [
       'src/nmi/misplaced.ts has no place in the order of src/nmi',
       'src/elsewhere/a.ts has no place in the order of src',
@@ -75,7 +75,7 @@ describe('folders', () => {
     assert.deepEqual(checkFolderCycles(repository), []);
   });
 
-  it('are caught in a ring of types, and of a file beside a folder', () => {
+  it('are caught in a ring of type imports, and of a file and a folder', () => {
     const planted = [
       file('src/nmi/kube/api/a.ts', `import { b } from '../watch/b.ts';`),
       file('src/nmi/kube/watch/c.ts', `import type { D } from '../api/d.ts';`),
@@ -88,7 +88,7 @@ describe('folders', () => {
     ]);
   });
 
-  it('hold twenty files at most', () => {
+  it('contain at most twenty files', () => {
     assert.deepEqual(checkFolderSizes(repository), []);
     const planted = Array.from({ length: 21 }, (_, index) => file(`lab/pods/p${index}.ts`));
     assert.deepEqual(checkFolderSizes(planted), ['lab/pods holds 21 files; 20 is the most']);
@@ -96,11 +96,11 @@ describe('folders', () => {
 });
 
 describe('third-party packages', () => {
-  it('are imported only where they are at home', () => {
+  it('are imported only in their home folders', () => {
     assert.deepEqual(checkPackages(repository), []);
   });
 
-  it('are refused elsewhere, and when the table does not know them', () => {
+  it('are refused elsewhere, and if the table does not list them', () => {
     const planted = [
       file('src/nmi/listener.ts', `import { Pool } from 'undici';`),
       file('src/nmi/options.ts', `import type { Argv } from 'yargs';`),

@@ -1,14 +1,14 @@
 /**
- * Who may import what. Folder order is dependency order; each third-party package has its place.
+ * Allowed imports. Folder order is dependency order; each third-party package has its place.
  */
 import { posix } from 'node:path';
 import { readSyntax, type Import } from './syntax.ts';
 import { typescriptIn, type SourceFile } from './tree.ts';
 
 /**
- * The order of what lies in a folder, from the ground: each may import those on earlier lines, and
- * those of its own line not at all. Folders that are not listed order themselves: they may hold no
- * cycle between their parts.
+ * The order of the entries of a folder, lowest first: each may import those on earlier lines, but
+ * not those on its own line. Folders that are not listed have no fixed order: they may contain no
+ * cycle between their entries.
  */
 const orders: Readonly<Record<string, readonly (readonly string[])[]>> = {
   '': [['src'], ['lab']],
@@ -45,7 +45,7 @@ const orders: Readonly<Record<string, readonly (readonly string[])[]>> = {
   ],
 };
 
-/** A folder with more files than this holds more than one thing. */
+/** A folder with more files than this has more than one topic. */
 const maxFilesInFolder = 20;
 
 /** Built-in modules that do no I/O, and the pure functions of those that do. */
@@ -64,13 +64,13 @@ const roots = ['src', 'lab'] as const;
 interface PackageHome {
   /** Files, or folders with a closing slash. */
   readonly homes: readonly string[];
-  /** The only module of the package that may be named. */
+  /** The only module of the package that may be imported. */
   readonly module?: string;
-  /** One file at most, wherever in `homes` it lies. */
+  /** Only one file, anywhere in `homes`, may import it. */
   readonly oneFile?: true;
 }
 
-/** Where each package may be imported from, types included. What is not here may not be imported. */
+/** Where each package may be imported, types included. Packages not listed may not be imported. */
 const packages: Readonly<Record<string, PackageHome>> = {
   '@azure/msal-node': { homes: ['src/nmi/sources/entra/'], oneFile: true },
   '@kubernetes/client-node': {
@@ -88,7 +88,7 @@ const packages: Readonly<Record<string, PackageHome>> = {
   yargs: { homes: ['src/cli/', 'src/kubectl/', 'lab/command.ts'] },
 };
 
-/** Imports that go against the order of folders, leave the product, or do I/O in the cache. */
+/** Imports that break the order of folders, leave the product, or do I/O in the cache. */
 export function checkOrder(files: readonly SourceFile[]): readonly string[] {
   const places = typescriptIn(files, ...roots).flatMap(({ path }) => {
     const problem = placeProblem(path);
@@ -103,7 +103,7 @@ export function checkOrder(files: readonly SourceFile[]): readonly string[] {
   return [...places, ...imports];
 }
 
-/** A part of a folder with an order of its own that the order does not name. */
+/** An entry of an ordered folder that the order does not name. */
 function placeProblem(path: string): string | undefined {
   const parts = path.split('/');
   for (const depth of parts.keys()) {
@@ -131,7 +131,7 @@ function rankIn(folder: string, part: string): number {
   return orders[folder]?.findIndex((line) => line.includes(part)) ?? -1;
 }
 
-/** Where two paths part: the folder that holds both, and its part on either side. */
+/** Where two paths diverge: the common folder, and its entry on either side. */
 function fork(path: string, target: string): { folder: string; from: string; to: string } {
   const [one, other] = [path.split('/'), target.split('/')];
   let depth = 0;
@@ -159,7 +159,7 @@ export function checkFolderCycles(files: readonly SourceFile[]): readonly string
   );
 }
 
-/** Folders of the product and the lab that hold too many files, of any kind. */
+/** Folders of the product and the lab with too many files, of any kind. */
 export function checkFolderSizes(files: readonly SourceFile[]): readonly string[] {
   const sizes = new Map<string, number>();
   for (const { path } of files) {

@@ -19,7 +19,7 @@ function pageOf(name: string): string {
   return page.text;
 }
 
-/** As GitHub makes the anchor of a heading. */
+/** The anchor of a heading, as GitHub makes it. */
 function anchorsOf(text: string): ReadonlySet<string> {
   const headings = [...text.replaceAll(/^```.*?^```/gms, '').matchAll(/^#+ (.*)$/gm)];
   return new Set(
@@ -33,7 +33,7 @@ function anchorsOf(text: string): ReadonlySet<string> {
   );
 }
 
-/** Links to a file or a heading that is not there. */
+/** Links to a missing file or heading. */
 function brokenLinks(name: string, text: string): readonly string[] {
   const links = [...text.matchAll(/\]\((?!https?:)([^)#\s]*)(?:#([^)]*))?\)/g)];
   return links
@@ -50,14 +50,14 @@ describe('the documentation', () => {
     for (const name of generatedPages) assert.equal(renderPage(name, pageOf(name)), pageOf(name));
   });
 
-  it('is found stale when a row changes', () => {
+  it('is reported as stale when a row changes', () => {
     const page = pageOf('docs/metrics.md');
     const stale = page.replace('`nmi_build_info`', '`nmi_other_info`');
     assert.notEqual(stale, page);
     assert.notEqual(renderPage('docs/metrics.md', stale), stale);
   });
 
-  it('shows output of the lab whose scenarios exist under the same titles', () => {
+  it('shows output of the lab with existing titles of scenarios', () => {
     for (const [name, atLeast] of [
       ['README.md', 2],
       ['docs/lab.md', 5],
@@ -110,9 +110,9 @@ describe('the documentation', () => {
 describe('metric names', () => {
   const rows: readonly (readonly [string, MetricRow])[] = Object.entries(newMetrics);
 
-  it('follow the rules of Prometheus where they are ours', () => {
+  it('follow the rules of Prometheus if they are ours', () => {
     for (const [name, row] of rows) {
-      // Those of the process have the names that all client libraries give them.
+      // The process metrics have the names that all client libraries use.
       assert.match(name, /^(?:nmi|process)_[a-z][a-z_]*$/);
       assert.equal(name.endsWith('_total'), row.type === 'counter', name);
       if (row.type === 'histogram') assert.match(name, /_seconds$/);
@@ -130,7 +130,7 @@ describe('metric names', () => {
     ]);
   });
 
-  it('have no label that a caller can grow without end', () => {
+  it('have no label with a number of values that a caller can increase without limit', () => {
     for (const [name, row] of rows) {
       for (const label of row.labels) {
         assert.ok(!/pod|ip$|client|uid|path/.test(label), `${name} ${label}`);

@@ -11,7 +11,7 @@ describe('errors', () => {
     assert.deepEqual(checkErrorTexts(errors), []);
   });
 
-  it('without them are found', () => {
+  it('without them are reported', () => {
     const text = `
       throw new StartError('CONFIG', 'it was not readable', 'try again later', error);
       throw new PluginError(exitCodes.usage, \`\${name} is told\`, 'that is all');

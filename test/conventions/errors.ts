@@ -1,20 +1,21 @@
 /**
- * Texts of errors that users read: each names its object, and those that end a program name the remedy. Read from
- * the arguments of `new …Error(…)`; texts that are made elsewhere are left to the tests of their files.
+ * Texts of errors that users read: each names its object, and those that end a program name the
+ * remedy. Read from the arguments of `new …Error(…)`; the tests of other files check texts made
+ * elsewhere.
  */
 import { parseSync, Visitor, type ESTree } from 'rolldown/utils';
 import type { SourceFile } from './tree.ts';
 import { findBannedWords, findSubjectless } from './language.ts';
 
 export interface ErrorTexts {
-  /** Place of the expression. */
+  /** Location of the expression. */
   readonly where: string;
   readonly error: string;
-  /** Arguments in order; `…` is a value, undefined for an argument that is no text. */
+  /** Arguments in order; `…` is a value, undefined for an argument that is not a text. */
   readonly texts: readonly (string | undefined)[];
 }
 
-/** An argument that is a text, and what is wrong with such a text; undefined for nothing. */
+/** Checks the argument at `index`; `check` returns what is wrong, undefined for nothing. */
 interface Rule {
   readonly index: number;
   readonly check: (text: string) => string | undefined;
@@ -59,7 +60,7 @@ const problemIndex: Readonly<Record<string, number>> = {
   StartError: 1,
 };
 
-/** Every problem of the texts, with place and text. */
+/** Every problem of the texts, with location and text. */
 export function checkErrorTexts(errors: readonly ErrorTexts[]): readonly string[] {
   return errors.flatMap(({ where, error, texts }) => {
     const broken = (rules[error] ?? []).flatMap(({ index, check }) => {
@@ -75,7 +76,7 @@ export function checkErrorTexts(errors: readonly ErrorTexts[]): readonly string[
   });
 }
 
-/** A pronoun is no object: the reader sees the text alone. */
+/** A pronoun is no object: the reader sees only this text. */
 function findNameless(
   texts: readonly { readonly where: string; readonly text: string }[],
 ): string[] {

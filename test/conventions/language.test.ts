@@ -17,7 +17,7 @@ import { repositoryFiles } from './tree.ts';
 
 const files = repositoryFiles();
 
-/** Prose of pages, without what programs printed. */
+/** Prose of pages, without the output of programs. */
 function proseOf({ path, text }: { readonly path: string; readonly text: string }): Text[] {
   const prose = text.replaceAll(/^```.*?^```/gms, '').replaceAll(/`[^`\n]*`/g, '');
   return prose.split('\n').map((line, index) => ({ where: `${path}:${index + 1}`, text: line }));
@@ -70,7 +70,7 @@ describe('the language', () => {
     assert.deepEqual(findBannedInComments(comments), []);
   });
 
-  it('of a planted bad comment is found', () => {
+  it('of a planted bad comment is reported', () => {
     const source = `/** Whoever asks is told. */
 const a = 1; // It stands before b.
 const b = 'http://whoever'; /* for ever */
@@ -86,7 +86,7 @@ const b = 'http://whoever'; /* for ever */
     ]);
   });
 
-  it('of a planted bad message is found', () => {
+  it('of a planted bad message is reported', () => {
     const source = `log.warn({ object }, 'is gone, and the tokens with it');
       this.#log.error({ err: text(error) }, 'redirect was mended');`;
     const planted = logMessagesOf('src/a.ts', source);

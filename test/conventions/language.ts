@@ -1,9 +1,9 @@
 /**
- * Words of a private idiom, and the shape of messages. A machine reports, returns and logs; it does not tell, say or
- * believe. A message has a subject that can be searched for.
+ * Words of a private idiom, and the form of messages. A machine reports, returns and logs; it does
+ * not tell, say or believe. A message has a subject that can be searched for.
  */
 
-/** Each with what to write instead. */
+/** Each with its replacement. */
 const bannedWords: readonly (readonly [word: RegExp, instead: string])[] = [
   [/\bmend(?:s|ed|ing)?\b/i, 'repair, fix'],
   [/\bstrangers?\b/i, 'another process, an unbound pod'],
@@ -35,12 +35,12 @@ export interface Text {
   readonly text: string;
 }
 
-/** The banned words of texts, with what to write instead. */
+/** The banned words of texts, with their replacements. */
 export function findBannedWords(texts: readonly Text[]): readonly string[] {
   return findWords(texts, bannedWords);
 }
 
-/** The banned words of comments, with what to write instead. */
+/** The banned words of comments, with their replacements. */
 export function findBannedInComments(comments: readonly Text[]): readonly string[] {
   return findWords(comments, bannedInComments);
 }
@@ -61,7 +61,7 @@ export function findSubjectless(messages: readonly Text[]): readonly string[] {
     .map(({ where, text }) => `${where}: "${text}" has no subject`);
 }
 
-/** The messages of `log.info({…}, '…')` and its like. */
+/** The messages of `log.info({…}, '…')` and similar calls. */
 export function logMessagesOf(where: string, source: string): readonly Text[] {
   const calls = source.matchAll(
     /\.(?:info|warn|error|debug)\(\s*(?:\{[^;]*?\}|\w+(?:\([^;]*?\))?),\s*(['`])([^'`]+)\1,?\s*\)/g,
@@ -70,8 +70,8 @@ export function logMessagesOf(where: string, source: string): readonly Text[] {
 }
 
 /**
- * The comments of TypeScript and C: whole lines, and those behind code, each line by itself. `//` in a text is not
- * behind a blank, or is followed by none.
+ * The comments of TypeScript and C: whole lines, and comments behind code, each line separately. A
+ * `//` inside a text has no blank before it, or none behind it.
  */
 export function commentsOf(path: string, source: string): readonly Text[] {
   return source.split('\n').flatMap((line, index) => {

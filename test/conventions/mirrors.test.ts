@@ -8,7 +8,7 @@ function file(path: string, ...lines: readonly string[]): SourceFile {
 }
 
 describe('the test of a file', () => {
-  it('is there under its name for everything in the repository that decides something', () => {
+  it('exists under its name for every file in the repository that makes decisions', () => {
     assert.deepEqual(checkMirrors(repositoryFiles()), []);
   });
 
@@ -41,14 +41,14 @@ describe('the test of a file', () => {
     'do b(); while (a);',
   ];
   for (const line of decisions) {
-    it(`is wanted for: ${line}`, () => {
+    it(`is required for: ${line}`, () => {
       assert.deepEqual(checkMirrors([file('src/nmi/a.ts', '', line)], []), [
         'src/nmi/a.ts:2 decides something, and there is no test/nmi/a.test.ts',
       ]);
     });
   }
 
-  it('is not wanted for types, calls and constants, nor outside the product', () => {
+  it('is not required for types, calls and constants, nor outside the product', () => {
     const lines = [
       'export type A<T> = T extends string ? 1 : 2;',
       'export type B = 1 | 2;',
@@ -60,7 +60,7 @@ describe('the test of a file', () => {
     assert.deepEqual(checkMirrors([file('src/nmi/a.ts', ...lines), elsewhere], []), []);
   });
 
-  it('may be elsewhere for a reason, while there is one and a test', () => {
+  it('may be elsewhere with a reason, if the file needs it and the other test exists', () => {
     const exempt = [{ path: 'src/a.ts', tests: 'test/process/', reason: 'owns the process' }];
     const source = file('src/a.ts', 'if (a) b();');
     const test = file('test/process/start.test.ts');

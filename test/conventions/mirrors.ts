@@ -1,4 +1,4 @@
-/** A file of the product that decides anything has a test of its own, under its own name. */
+/** A file of the product that decides anything has its own test, under its own name. */
 import { readSyntax } from './syntax.ts';
 import { typescriptIn, type SourceFile } from './tree.ts';
 
@@ -30,7 +30,7 @@ export function mirrorsOf(path: string): readonly string[] {
   return endings.map((ending) => `${base}${ending}`);
 }
 
-/** Files that decide something and have no test of their own, and exemptions that nobody needs. */
+/** Files that decide something and have no test of their own, and unnecessary exemptions. */
 export function checkMirrors(
   files: readonly SourceFile[],
   exempt: readonly Exemption[] = exemptions,

@@ -23,7 +23,7 @@ describe('versions of packages', () => {
     assert.deepEqual(manifests.flatMap(checkVersions), []);
   });
 
-  it('are one of Node for all architectures, and each is locked with its digest', () => {
+  it('include one of Node for all architectures, and each is locked with its digest', () => {
     const lock = JSON.parse(texts.get('toolchain/package-lock.json') ?? '') as ToolchainLock;
     const nodes = ['arm64', 'x64'].map((arch) => lock.packages[`node_modules/node-linux-${arch}`]);
     assert.equal(new Set(nodes.map((node) => node?.version)).size, 1);
@@ -32,7 +32,7 @@ describe('versions of packages', () => {
     }
   });
 
-  it('are refused as a range, a tag or a place', () => {
+  it('are refused as a range, a tag or a location', () => {
     assert.deepEqual(checkVersions(planted), [
       '@scope/caret is not pinned: ^1.2.3',
       'tag is not pinned: latest',
@@ -50,14 +50,14 @@ describe('the list of packages in CONTRIBUTING.md', () => {
     );
   });
 
-  it('is missed when the file or the heading is not there', () => {
+  it('is reported when the file or the heading is missing', () => {
     assert.deepEqual(checkReasons(planted, undefined), ['CONTRIBUTING.md is missing']);
     assert.deepEqual(checkReasons(planted, '# Nothing'), [
       'CONTRIBUTING.md has no heading "Packages"',
     ]);
   });
 
-  it('is missed for a package that is only mentioned elsewhere', () => {
+  it('is reported for a package that is only mentioned elsewhere', () => {
     const page = [
       '# Project',
       '- `tag` does this',

@@ -1,8 +1,10 @@
-/** What package.json promises: exact versions, and a line in CONTRIBUTING.md for every package. */
+/**
+ * Requirements of package.json: exact versions, and a line in CONTRIBUTING.md for every package.
+ */
 
 const sections = ['dependencies', 'devDependencies', 'optionalDependencies'] as const;
 
-/** Packages whose version is a range, a tag or a place. */
+/** Packages with a range, a tag or a location as version. */
 export function checkVersions(packageJson: string): readonly string[] {
   return packagesOf(packageJson)
     .filter(([, version]) => !/^\d+\.\d+\.\d+$/.test(version))

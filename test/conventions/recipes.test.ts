@@ -39,14 +39,14 @@ describe('the recipes of CONTRIBUTING.md', () => {
     }
   });
 
-  it('need no other file for an option: only its reader and the command line know the table', () => {
+  it('need no other file for an option: only its reader and the command line use the table', () => {
     assert.deepEqual(importersOf('src/nmi/config/options.ts').toSorted(), [
       'src/cli/help.ts',
       'src/cli/verbs.ts',
       'src/nmi/config/config.ts',
       'src/nmi/config/shown-flags.ts',
     ]);
-    // Neither names a single one but for what depends on several.
+    // Neither names single options, except for checks that depend on several.
     const known = new Set([
       'http-probe-port',
       'prometheus-port',
@@ -57,7 +57,7 @@ describe('the recipes of CONTRIBUTING.md', () => {
     for (const path of ['src/cli/verbs.ts', 'src/nmi/config/config.ts']) {
       const code = files.find((file) => file.path === path)?.text ?? '';
       const named = options.filter(({ name }) => code.includes(`'${name}'`) && !known.has(name));
-      // Words that verbs share with options: "run" has a flag of that name, or a field.
+      // Words that are both a verb and an option: "run" has a flag of that name, or a field.
       assert.deepEqual(
         named.map(({ name }) => name).filter((name) => name !== 'redirect' && name !== 'node'),
         [],

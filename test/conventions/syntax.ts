@@ -1,4 +1,4 @@
-/** What a TypeScript file imports, exports, touches and decides, read from its syntax tree. */
+/** What a TypeScript file imports, exports, uses and decides, read from its syntax tree. */
 import { parseSync, Visitor } from 'rolldown/utils';
 import type { SourceFile } from './tree.ts';
 
@@ -9,7 +9,10 @@ export interface Import {
   readonly line: number;
 }
 
-/** `object.property` or `const { property } = object`, called with `argument` first where that is a plain text. */
+/**
+ * `object.property` or `const { property } = object`, called with `argument` first if that is a
+ * plain text.
+ */
 export interface MemberUse {
   readonly object: string;
   readonly property: string;
@@ -25,13 +28,13 @@ export interface Syntax {
   readonly defaultExports: readonly number[];
   /** Lines of `only: true`. */
   readonly onlyOptions: readonly number[];
-  /** Lines of branches and loops: what code decides when it runs, types left out. */
+  /** Lines of branches and loops: decisions at run time, without types. */
   readonly decisions: readonly number[];
-  /** Regular expressions that are written as such. */
+  /** Regular expression literals. */
   readonly patterns: readonly { readonly pattern: string; readonly line: number }[];
 }
 
-/** @throws Error with the place if the file does not parse. */
+/** @throws Error with the location if the file does not parse. */
 export function readSyntax({ path, text }: SourceFile): Syntax {
   const { program, errors } = parseSync(path, text, { lang: 'ts', sourceType: 'module' });
   const [error] = errors;

@@ -10,7 +10,7 @@ describe('paths of one machine', () => {
     assert.deepEqual(checkMachinePaths(repository, repositoryRoot), []);
   });
 
-  // Put together here, or this file would be found.
+  // Assembled at run time, otherwise this file would be found.
   const refused = [
     ['', 'home', 'alice', 'code'].join('/'),
     ['', 'Users', 'Alice', 'code'].join('/'),
@@ -37,7 +37,7 @@ describe('registry hosts', () => {
     assert.deepEqual(checkRegistryHosts(repository), []);
   });
 
-  it('are found, and so is a lock file that names its sources', () => {
+  it('are found, and so is a lock file with download sources', () => {
     const host = ['registry', 'npmjs', 'org'].join('.');
     const planted = [
       { path: 'deploy/Dockerfile', text: `RUN npm config set registry https://${host}/` },

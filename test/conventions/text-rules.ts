@@ -1,11 +1,11 @@
-/** What no committed file may give away or depend on. */
+/** Texts that no committed file may reveal or depend on. */
 import type { SourceFile } from './tree.ts';
 
 /** Home folders that exist on other machines too: the users of container images. */
 const homeOfSomebody =
   /(?:\/home\/(?!nonroot\b)[a-z][\w.-]*|\/Users\/[A-Za-z][\w.-]*|\/root)\/[\w.]/;
 
-/** Hosts that packages come from; a client knows its own. */
+/** Hosts of package registries; each client has its own default. */
 const registryHosts = [
   /\bregistry\.npmjs\.org\b/,
   /\bregistry\.yarnpkg\.com\b/,
@@ -19,8 +19,8 @@ const registryHosts = [
 ];
 
 /**
- * Absolute paths of one developer's machine: home folders, and the folder that this repository or
- * its neighbours lie in right now.
+ * Absolute paths of one developer's machine: home folders, and the parent folder of this repository
+ * and its neighbours.
  */
 export function checkMachinePaths(
   files: readonly SourceFile[],

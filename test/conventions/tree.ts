@@ -12,7 +12,7 @@ export interface SourceFile {
 /** Absolute path of the repository. */
 export const repositoryRoot = join(import.meta.dirname, '../..');
 
-/** Every text file that is tracked, or would be by `git add`; links and binary files left out. */
+/** Every text file that is tracked, or would be by `git add`, without links and binary files. */
 export function repositoryFiles(): readonly SourceFile[] {
   return listPaths()
     .filter((path) => statSync(join(repositoryRoot, path), { throwIfNoEntry: false })?.isFile())
@@ -31,7 +31,7 @@ export function typescriptIn(
   );
 }
 
-/** A source archive has no index; what a build or an installation made is left out by name there. */
+/** A source archive has no index; build and installation outputs are left out by name there. */
 function listPaths(): readonly string[] {
   const options = { cwd: repositoryRoot, encoding: 'utf8' } as const;
   const listed = spawnSync('git', ['ls-files', '-z', '-co', '--exclude-standard'], options);

@@ -13,7 +13,7 @@ describe('the capabilities of the DaemonSet', { skip }, async () => {
   const space = await openNamespace();
   after(() => space[Symbol.asyncDispose]());
 
-  /** `nmi redirect ACTION` as uid 0 with nothing but these capabilities. */
+  /** Runs `nmi redirect ACTION` as uid 0 with only these capabilities. */
   function redirect(action: string, backend: string, capabilities: string) {
     const bounding = `--bounding-set=-all${capabilities}`;
     const words = [main, 'redirect', action, `--iptables-backend=${backend}`];
@@ -36,7 +36,7 @@ describe('the capabilities of the DaemonSet', { skip }, async () => {
     });
   }
 
-  it('are each needed: without NET_ADMIN nothing, without NET_RAW no legacy iptables', () => {
+  it('are all needed: without NET_ADMIN nothing, without NET_RAW no legacy iptables', () => {
     const without = redirect('install', 'nft', ',+net_raw');
     assert.equal(without.status, 69);
     assert.match(without.stderr, /NOT_PERMITTED/);

@@ -1,4 +1,4 @@
-/** What of the chart can be said without helm. */
+/** Checks of the chart that need no helm. */
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -29,13 +29,13 @@ describe('the files of the chart', () => {
     }
   });
 
-  it('hold custom resources, alerts and dashboard byte for byte (node scripts/manifests.ts)', async () => {
+  it('contain custom resources, alerts and dashboard byte for byte (node scripts/manifests.ts)', async () => {
     for (const [source, paths] of Object.entries(copies)) {
       for (const path of paths) assert.equal(await read(path), await read(source), path);
     }
   });
 
-  it('are of the version of the program', async () => {
+  it('have the version of the program', async () => {
     const manifest = await readFile(join(deploy, '../package.json'), 'utf8');
     const { version } = JSON.parse(manifest) as { readonly version: string };
     const chart = parse(await read('chart/Chart.yaml')) as { readonly appVersion: string };

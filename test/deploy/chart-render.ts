@@ -1,10 +1,10 @@
-/** The chart as the real helm renders it. */
+/** The chart, rendered by the real helm. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { parseAllDocuments } from 'yaml';
 import { chartFolder } from '../../scripts/chart-schema.ts';
 
-/** Part of a Kubernetes object, as far as the tests look into it. */
+/** The fields of a Kubernetes object that the tests read. */
 export interface KubeObject {
   readonly apiVersion: string;
   readonly kind: string;
@@ -20,10 +20,10 @@ export interface RenderOptions {
   readonly helm: string;
   readonly release?: string;
   readonly namespace?: string;
-  /** As values.yaml has them. */
+  /** In the structure of values.yaml. */
   readonly values?: object;
   readonly flags?: readonly string[];
-  /** What `helm test` runs, too. */
+  /** Include the objects of `helm test`. */
   readonly withTests?: boolean;
 }
 
@@ -35,7 +35,9 @@ export interface Rendered {
 
 export const testRepository = 'registry.example/team';
 
-/** What `helm template` says, good or bad. Values go in as YAML, which JSON is. */
+/**
+ * The result of `helm template`, good or bad. Values are passed as YAML, of which JSON is a subset.
+ */
 export function runHelmTemplate(options: RenderOptions): Rendered {
   const { helm, release = 'nmi', namespace = 'kube-system', values = {}, flags = [] } = options;
   const { withTests = false } = options;
@@ -47,7 +49,7 @@ export function runHelmTemplate(options: RenderOptions): Rendered {
     '--values=-',
     ...(withTests ? [] : ['--skip-tests']),
   ];
-  // The chart wants one; what a test gives counts.
+  // The chart requires one; a test's own value has priority.
   const image = {
     repository: testRepository,
     ...('image' in values ? (values.image as object) : {}),
@@ -72,7 +74,7 @@ export function objectsOf(yaml: string): readonly KubeObject[] {
   });
 }
 
-/** By kind and name, without what says which release of Helm they belong to. */
+/** By kind and name, without the labels of the Helm release. */
 export function withoutRelease(objects: readonly KubeObject[]): ReadonlyMap<string, KubeObject> {
   const ofRelease = new Set([
     'helm.sh/chart',
@@ -133,7 +135,7 @@ export function daemonSetOf(objects: readonly KubeObject[]): DaemonSetSpec {
   return specOf(objects, 'DaemonSet') as DaemonSetSpec;
 }
 
-/** Of the first object of the kind. */
+/** The spec of the first object of the kind. */
 export function specOf(objects: readonly KubeObject[], wanted: string): unknown {
   const found = objects.find(({ kind }) => kind === wanted);
   assert.ok(found !== undefined, `there is no ${wanted}`);
@@ -147,7 +149,7 @@ export function agentOf(objects: readonly KubeObject[]): Container {
   return agent;
 }
 
-/** The agent's arguments by flag, as the command line would read them. */
+/** The agent's arguments by flag, as the command line parses them. */
 export function flagsOf({ args = [] }: Container): Readonly<Record<string, string>> {
   return Object.fromEntries(
     args.map((arg) => {
@@ -163,7 +165,7 @@ const fields: Readonly<Record<string, string>> = {
   'metadata.uid': '7e570000-1ab0-4000-8000-000000000001',
 };
 
-/** Its variables, as a verb finds them that somebody types in the container. */
+/** The container's variables, as a command typed in the container gets them. */
 export function environmentOf({ env = [] }: Container): Readonly<Record<string, string>> {
   return Object.fromEntries(
     env.map(({ name, value, valueFrom }) => [

@@ -1,6 +1,6 @@
 /**
- * The chart by the real helm, and kustomize by the real kubectl. No server is asked; the programs
- * come from where those of the test clusters come from.
+ * The chart by the real helm, and kustomize by the real kubectl, without a server. The programs are
+ * those of the test clusters.
  */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
@@ -53,14 +53,14 @@ function rightsOf(all: readonly KubeObject[]): readonly string[] {
     );
 }
 
-/** As the program understands its arguments. */
+/** The arguments as the program parses them. */
 function configOf(container: Container): Config {
   const parsed = parseConfig(flagsOf(container), environmentOf(container));
   assert.ok(parsed.ok, JSON.stringify(parsed));
   return parsed.config;
 }
 
-/** All values of the replaced chart's table that concern NMI, and what else such a file holds. */
+/** All values for NMI in the replaced chart's table, and the other contents of such a file. */
 const oldValues = {
   operationMode: 'managed',
   forceNamespaced: 'false',
@@ -182,8 +182,8 @@ describe('the chart', { skip }, () => {
   });
 
   for (const [name, options] of Object.entries(renderings)) {
-    // To be written anew by: node --test --test-update-snapshots test/deploy/chart.cluster.test.ts
-    it(`renders ${name} as it did`, (t) => {
+    // To write it again: node --test --test-update-snapshots test/deploy/chart.cluster.test.ts
+    it(`renders ${name} as before`, (t) => {
       const golden = join(import.meta.dirname, 'goldens', `${name}.golden`);
       t.assert.fileSnapshot(renderChart({ helm, ...options }), golden, {
         serializers: [(text: unknown) => String(text)],
@@ -191,7 +191,7 @@ describe('the chart', { skip }, () => {
     });
   }
 
-  it('is where the manifests for kubectl come from (node scripts/manifests.ts)', async () => {
+  it('is the source of the manifests for kubectl (node scripts/manifests.ts)', async () => {
     const fresh = await renderManifests(helm);
     assert.ok(fresh.size > 0);
     for (const [path, text] of fresh) {
@@ -208,10 +208,10 @@ describe('the chart', { skip }, () => {
     };
     const all = ['agent', 'secrets', 'federation'].flatMap(kustomize);
     const chartedOf = (values: object, options: Omit<RenderOptions, 'helm'> = {}) =>
-      // Kustomize sets the registry by `images:`.
+      // Kustomize sets the registry with `images:`.
       objectsOf(renderChart({ helm, values, ...options }).replaceAll(`${testRepository}/`, ''));
     const rbac = { allowAccessToSecrets: true, allowFederation: true };
-    // Only the rights are of more than the defaults.
+    // Only the rights files contain more than the defaults.
     const charted = [
       ...chartedOf({ nmi: { privilegeSplit: false } }, { flags: ['--include-crds'] }),
       ...chartedOf({ rbac, nmi: { workloadIdentity: true } }).filter(({ metadata: { name } }) =>
@@ -255,7 +255,7 @@ describe('the chart', { skip }, () => {
     ]);
   });
 
-  it('replaces the DaemonSet of either way in which aad-pod-identity was installed', () => {
+  it('replaces the DaemonSet of both installation methods of aad-pod-identity', () => {
     const plain = objects();
     assert.deepEqual(daemonSetOf(plain).selector.matchLabels, { component: 'nmi', tier: 'node' });
     const charted = objects({ nameOverride: 'aad-pod-identity' }, { release: 'apid' });
@@ -282,7 +282,7 @@ describe('the chart', { skip }, () => {
     }
   });
 
-  it('lets the add-ons of AKS keep the identities of the node where owners are enforced', () => {
+  it('lets the add-ons of AKS keep the identities of the node if owners are enforced', () => {
     const grantsOf = (flags: readonly string[], values: object = {}) =>
       objects(values, { flags }).filter(({ kind }) => kind === 'AzureIdentityGrant');
     const kinds = ['--api-versions=aadpodidentity.k8s.io/v1/AzureIdentityGrant'];
@@ -294,7 +294,7 @@ describe('the chart', { skip }, () => {
     assert.deepEqual(grantsOf(kinds, { installMICException: false }), []);
   });
 
-  it('enforces owners by one value', () => {
+  it('enforces owners with one value', () => {
     const modeOf = (nmi: object) => configOf(agentOf(objects({ nmi }))).identityOwners;
     assert.equal(modeOf({}), 'warn');
     assert.equal(modeOf({ identityOwners: 'enforce' }), 'enforce');
@@ -302,7 +302,7 @@ describe('the chart', { skip }, () => {
     assert.notEqual(wrong.exitCode, 0);
   });
 
-  it('lets who may edit a namespace bind identities, and who administers it name them', () => {
+  it('lets editors of a namespace bind identities, and administrators create them', () => {
     const roles = objects({ rbac: { createUserFacingClusterRoles: true } });
     const rightsOfRole = (suffix: string) =>
       rightsOf(roles.filter(({ metadata }) => metadata.name.endsWith(suffix)));
@@ -316,7 +316,7 @@ describe('the chart', { skip }, () => {
     ]);
   });
 
-  it('wants to know where the image is, and takes it by digest', () => {
+  it('requires the registry of the image, and accepts a digest', () => {
     const nowhere = runHelmTemplate({ helm, values: { image: { repository: '' } } });
     assert.equal(nowhere.exitCode, 1);
     assert.match(nowhere.stderr, /image\.repository is empty\. Nobody publishes an image/);
@@ -327,7 +327,7 @@ describe('the chart', { skip }, () => {
     assert.equal(misspelt.exitCode, 1);
   });
 
-  it('has each policy by a value, as the file has it', async () => {
+  it('renders each policy with a value, the same as in its file', async () => {
     const files = {
       bindingLabel: 'binding-label',
       dropNetRaw: 'drop-net-raw',
@@ -366,7 +366,7 @@ describe('the chart', { skip }, () => {
     }
   });
 
-  it('grants what is on, and nothing else', () => {
+  it('grants only what the enabled features need', () => {
     const base = [
       'list+watch pods',
       'list+watch azureidentities+azureidentitybindings+azureidentitygrants+azurepodidentityexceptions',
@@ -397,7 +397,7 @@ describe('the chart', { skip }, () => {
     assert.deepEqual(rightsOf(objects({ rbac: { enabled: false } })), []);
   });
 
-  it('binds a right in single namespaces where they are named', () => {
+  it('binds a role only in the namespaces that are named', () => {
     const rbac = { allowAccessToSecrets: true, secretsNamespaces: ['shop', 'pay'] };
     const bindings = objects({ rbac }).filter(({ metadata }) => metadata.name.endsWith('-secrets'));
     assert.deepEqual(
@@ -415,12 +415,12 @@ describe('the chart', { skip }, () => {
     });
     const { template, updateStrategy } = daemonSetOf(all);
     assert.deepEqual(updateStrategy.rollingUpdate, rollingUpdate);
-    // With more the controller never looks at the new pod again, and the update stops.
+    // With more, the controller ignores the new pod, and the update stops.
     const waits = (of: typeof all) =>
       (specOf(of, 'DaemonSet') as { minReadySeconds: number }).minReadySeconds;
     assert.deepEqual([waits(all), waits(objects({}))], [0, 10]);
     const [agent, kernel] = template.spec.containers;
-    // The host's ports of two pods would be in each other's way.
+    // Two pods would conflict over the host's ports.
     assert.deepEqual([agent?.ports, kernel?.ports], [undefined, undefined]);
     assert.deepEqual(agent?.startupProbe?.exec?.command, ['nmi', 'ready']);
     assert.ok(kernel !== undefined);
@@ -443,7 +443,7 @@ describe('the chart', { skip }, () => {
     assert.equal(agentOf(objects({})).startupProbe, undefined);
   });
 
-  it('opens the nodes by the DaemonSet itself, with the flags that the agent had', () => {
+  it('opens the nodes with the DaemonSet itself, with the agent’s flags', () => {
     const nmi = { listenAddress: '127.0.0.1', iptablesBackend: 'legacy' };
     const { template, updateStrategy } = daemonSetOf(
       objects({ uninstall: { openNodes: true }, nmi }),
@@ -460,7 +460,9 @@ describe('the chart', { skip }, () => {
     assert.equal(updateStrategy.rollingUpdate['maxUnavailable'], '100%');
   });
 
-  /** Of a way of redirecting: capabilities, mounts and volumes, and the variables that tell of them. */
+  /**
+   * Needs of a redirect mode: capabilities, mounts and volumes, and the variables that name them.
+   */
   const needs: Readonly<Record<string, readonly (readonly string[])[]>> = {
     auto: [
       ['NET_ADMIN', 'NET_RAW', 'BPF'],
@@ -505,7 +507,7 @@ describe('the chart', { skip }, () => {
     });
   }
 
-  it('has the alerts of the plain file, of its own DaemonSet and with whole links', () => {
+  it('has the alerts of the plain file, for its own DaemonSet and with absolute links', () => {
     type Rule = { readonly expr: string; readonly annotations: { readonly runbook_url: string } };
     type Spec = { readonly groups: readonly { readonly rules: readonly Rule[] }[] };
     const rulesOf = (prometheusRule: object, values: object = {}) => {
@@ -523,7 +525,7 @@ describe('the chart', { skip }, () => {
     }
   });
 
-  it('has the plain dashboard where the sidecar of Grafana finds it', () => {
+  it('has the plain dashboard in the place where Grafana’s sidecar finds it', () => {
     const rendered = objects({ dashboard: { enabled: true } });
     const map = rendered.find(({ kind }) => kind === 'ConfigMap');
     assert.equal(map?.metadata.labels?.['grafana_dashboard'], '1');
@@ -534,7 +536,7 @@ describe('the chart', { skip }, () => {
     assert.ok(!objects().some(({ kind }) => ['ConfigMap', 'PrometheusRule'].includes(kind)));
   });
 
-  it('splits the rights between two containers', () => {
+  it('splits the capabilities between two containers', () => {
     const all = objects({ nmi: { logLevel: 'debug' }, podMonitor: { enabled: true } });
     const [serving, kernel, ...others] = daemonSetOf(all).template.spec.containers;
     assert.ok(serving !== undefined && kernel !== undefined);
@@ -555,7 +557,7 @@ describe('the chart', { skip }, () => {
     assert.deepEqual([side.probePort, side.metricsPort], [8086, 9091]);
     const writable = (serving.volumeMounts ?? []).filter(({ readOnly }) => readOnly !== true);
     assert.deepEqual(writable, []);
-    // One folder, in which both have the same socket, and nothing else of eBPF on the serving side.
+    // One folder with one socket in both containers, and nothing else of eBPF on the serving side.
     assert.equal(server.callerSocket, side.callerSocket);
     const mountOf = ({ volumeMounts = [] }: typeof serving) =>
       volumeMounts.find(({ mountPath }) => server.callerSocket.startsWith(`${mountPath}/`))?.name;
@@ -571,7 +573,7 @@ describe('the chart', { skip }, () => {
     );
   });
 
-  it('splits the rights of iptables alone too', () => {
+  it('splits the capabilities with iptables alone too', () => {
     const all = objects({ nmi: { redirect: 'iptables' } });
     const { containers, volumes = [] } = daemonSetOf(all).template.spec;
     const [serving, kernel] = containers;
@@ -586,7 +588,7 @@ describe('the chart', { skip }, () => {
     }
   });
 
-  it('leaves paths of the container to who names them', () => {
+  it('leaves configured paths in the container unchanged', () => {
     const paths = { cgroupRoot: '/host/cgroup/kubelet', bpfPinFolder: '/host/bpf/other' };
     for (const privilegeSplit of [true, false]) {
       const all = objects({ nmi: { ...paths, privilegeSplit } });
@@ -602,7 +604,7 @@ describe('the chart', { skip }, () => {
     }
   });
 
-  it('is one container where there is no redirect that another could keep', () => {
+  it('is one container if there is no redirect for a second one', () => {
     for (const redirect of ['address', 'none']) {
       const { containers, volumes = [] } = daemonSetOf(objects({ nmi: { redirect } })).template
         .spec;
@@ -615,7 +617,7 @@ describe('the chart', { skip }, () => {
     }
   });
 
-  it('gives the second container ports that the values of one container leave', () => {
+  it('gives the second container ports that the values of the first leave free', () => {
     const portsOf = (nmi: object) => {
       const [, kernel] = daemonSetOf(objects({ nmi })).template.spec.containers;
       assert.ok(kernel !== undefined);
@@ -634,7 +636,7 @@ describe('the chart', { skip }, () => {
     );
   });
 
-  it('opens the nodes also where the agent of today has no redirect', () => {
+  it('opens the nodes even if the current agent has no redirect', () => {
     const all = objects({ uninstall: { openNodes: true }, nmi: { redirect: 'none' } });
     const [opener] = daemonSetOf(all).template.spec.initContainers ?? [];
     assert.deepEqual(opener?.securityContext.capabilities.add, ['NET_ADMIN', 'NET_RAW', 'BPF']);
@@ -646,7 +648,7 @@ describe('the chart', { skip }, () => {
     assert.ok(config.ok && config.config.redirect === 'auto');
   });
 
-  it('gives no capability, mount, probe or port that the settings have no use for', () => {
+  it('gives no capability, mount, probe or port that the settings do not need', () => {
     const nmi = {
       redirect: 'none',
       allowNetworkPluginKubenet: true,

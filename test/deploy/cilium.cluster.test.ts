@@ -1,4 +1,4 @@
-/** What is ready for clusters where Cilium owns the way of packets, and that it fits the chart. */
+/** The objects for clusters in which Cilium controls the data path, and that they fit the chart. */
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -61,7 +61,7 @@ describe('the redirect by Cilium', { skip: provided.missing ?? false }, async ()
     });
   });
 
-  it('is by an agent that touches nothing and listens on the address of its node', () => {
+  it('uses an agent that changes nothing and listens on the address of its node', () => {
     const agent = agentOf(objects);
     assert.deepEqual(agent.securityContext.capabilities, { drop: ['ALL'] });
     assert.deepEqual(

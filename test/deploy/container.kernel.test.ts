@@ -1,4 +1,4 @@
-/** The container that the manifests ask for: what it is given is enough, and what is left out is missed. */
+/** The container of the manifests: its privileges are enough, and each one is needed. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
@@ -19,12 +19,12 @@ const skip = fabricSkip || (await whyNoKernelTests(...tools)) || whyNoBpfTests()
 const limitMs = 120_000;
 
 describe('the container of the DaemonSet', { skip }, () => {
-  it('takes eBPF, does without where it may not, opens the node again, and works as two', async () => {
+  it('uses eBPF, works without it if not permitted, opens the node again, and works as two', async () => {
     const dist = dirname(await freshExecutable());
     const root = await mkdtemp(join(tmpdir(), 'nmi-image-'));
     await using stack = new AsyncDisposableStack();
     stack.defer(() => rm(root, { recursive: true, force: true }));
-    // Who is not root has to get in.
+    // Users other than root must be able to enter.
     await chmod(root, 0o755);
     const made = spawnSync(join(repository, 'deploy/image-root.sh'), [root, dist], {
       encoding: 'utf8',

@@ -1,7 +1,7 @@
 /**
- * The Dockerfile, built: by buildah, on a base that mmdebstrap makes under the base's name, since the
- * registry that has the real one is not reached from everywhere. Packages come from where this machine
- * gets its own; the certificates that it trusts are given as a user behind a proxy gives them.
+ * The Dockerfile, built by buildah on a base that mmdebstrap makes under the base's name, since the
+ * registry with the real one is not reachable from everywhere. Packages come from this machine's
+ * sources; its trusted certificates are passed as by a user behind a proxy.
  */
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
@@ -78,7 +78,7 @@ describe('the Dockerfile', { skip: whyNot() }, () => {
     const base = join(folder, 'base');
     const options = aptOptions().map((option) => `--aptopt=${option}`);
     const debootstrap = ['--quiet', '--mode=root', '--variant=minbase', ...options];
-    // What it mounts goes with it, however it ends.
+    // Its mounts end with it, however it ends.
     const alone = ['--mount', '--', 'mmdebstrap'];
     await must('unshare', ...alone, ...debootstrap, 'trixie', base, ...sourcesOf('trixie'));
     for (const [key, path] of [
@@ -87,7 +87,7 @@ describe('the Dockerfile', { skip: whyNot() }, () => {
     ] as const) {
       const file = spawnSync('npm', ['config', 'get', key], { encoding: 'utf8' }).stdout.trim();
       if (!existsSync(file)) continue;
-      // Paths of this machine.
+      // Paths of this machine only.
       const lines = readFileSync(file, 'utf8').split('\n');
       const kept = lines.filter((line) => !/^\s*(?:cafile|nodedir|prefix|cache)\b/.test(line));
       writeFileSync(join(base, path), kept.join('\n'));
@@ -105,12 +105,12 @@ describe('the Dockerfile', { skip: whyNot() }, () => {
     rmSync(folder, { recursive: true, force: true });
   });
 
-  it('builds an image, each of whose programs starts', async () => {
+  it('builds an image in which every program starts', async () => {
     const { code, text } = await build();
     assert.equal(code, 0, text.slice(-20_000));
   });
 
-  it('repeats nothing but the build when a source changes', async () => {
+  it('repeats only the build when a source changes', async () => {
     appendFileSync(join(clone, 'CHANGELOG.md'), '\n');
     const { code, text } = await build();
     assert.equal(code, 0, text.slice(-20_000));

@@ -1,7 +1,7 @@
 /**
- * Every object that the chart, the manifests and the policies hold, before real API servers: applied
- * on the server's side without a write, a field that the server does not know being an error. The
- * definitions of other projects' kinds come from those projects.
+ * Every object of the chart, the manifests and the policies, before real API servers: server-side
+ * apply without a write, with strict field validation. The definitions of other projects' kinds
+ * come from those projects.
  */
 import assert from 'node:assert/strict';
 import { globSync, readFileSync } from 'node:fs';
@@ -20,16 +20,16 @@ const root = join(import.meta.dirname, '../..');
 const monitors = provideModule(prometheusOperator);
 const constraints = provideModule(constraintFramework);
 
-/** The chart's renderings are those that are recorded, which another test holds it to. */
+/** The chart's renderings are the recorded ones; another test keeps these up to date. */
 const files = globSync(['deploy/*.yaml', 'deploy/policies/*.yaml', 'test/deploy/goldens/*'], {
   cwd: root,
 }).sort();
 
-/** By group: why objects of it cannot be tried, undefined where they can. */
+/** By group: why its objects cannot be tested, undefined if they can. */
 const foreign: Readonly<Record<string, string | undefined>> = {
   'monitoring.coreos.com': monitors.missing,
   'templates.gatekeeper.sh': constraints.missing,
-  // Gatekeeper itself makes its definition, from the template.
+  // Gatekeeper itself makes this definition, from the template.
   'constraints.gatekeeper.sh': 'its definition is made by a running Gatekeeper',
   'cilium.io': 'its definition is not at hand',
 };
@@ -50,7 +50,7 @@ describeOnClusters('all objects of deploy', (cluster) => {
     await cluster().kubectl(['wait', '--for=condition=Established', 'crds', '--all']);
   });
 
-  it('are many, of every kind there is', () => {
+  it('are many, of every kind', () => {
     assert.ok(files.length >= 12, files.join(' '));
     const kinds = new Set(files.flatMap((file) => load(file).map(({ kind }) => kind)));
     for (const kind of [
@@ -78,7 +78,7 @@ describeOnClusters('all objects of deploy', (cluster) => {
     }
   }
 
-  it('would not be, with a field that is none', async () => {
+  it('would be refused with an unknown field', async () => {
     const yaml = readFileSync(join(root, 'deploy/nmi.yaml'), 'utf8');
     const misspelt = yaml.replace('hostNetwork: true', 'hostnetwork: true');
     await assert.rejects(
@@ -92,7 +92,7 @@ function load(file: string): readonly KubeObject[] {
   return objectsOf(readFileSync(join(root, file), 'utf8'));
 }
 
-/** Groups of other projects apart, all others under the empty name. */
+/** The groups of other projects separately, all others under the empty name. */
 function byGroup(objects: readonly KubeObject[]): ReadonlyMap<string, readonly KubeObject[]> {
   return Map.groupBy(objects, ({ apiVersion }) => {
     const [group = ''] = apiVersion.split('/');

@@ -1,6 +1,6 @@
 /**
- * The files of the image as a root of its own: they start, and the redirect works with nothing
- * else, in a network namespace and with the capabilities of the DaemonSet.
+ * The files of the image as a separate root: they start, and the redirect works with nothing else,
+ * in a network namespace and with the capabilities of the DaemonSet.
  */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
@@ -31,14 +31,14 @@ describe('the files of the image', { skip }, async () => {
   });
   assert.equal(made.status, 0, made.stderr);
 
-  /** Enters the namespaces, gets /proc and /sys of them, and sees nothing of the machine's files. */
+  /** Enters the namespaces, mounts their /proc and /sys, and sees none of the machine's files. */
   const script = `set -e
     root=$1 capabilities=$2; shift 2
     mount -t proc proc "$root/proc"; mount -t sysfs sysfs "$root/sys"
     exec env -i PATH=/bin:/sbin:/usr/bin:/usr/sbin \
       setpriv --bounding-set="-all$capabilities" --inh-caps=-all -- chroot "$root" "$@"`;
   function inImage(...words: readonly string[]) {
-    // chroot itself takes the third; in its image the agent has no use for it.
+    // chroot itself needs the third; in its image the agent does not need it.
     const capabilities = ',+net_admin,+net_raw,+sys_chroot';
     const enter = [`--net=/run/netns/${space.name}`, '--', 'unshare', '--mount', '--'];
     return spawnSync(
@@ -51,7 +51,7 @@ describe('the files of the image', { skip }, async () => {
     );
   }
 
-  it('start, each of them', () => {
+  it('all start', () => {
     for (const words of [
       ['nmi', '--version'],
       ['ip', '-V'],
@@ -64,7 +64,7 @@ describe('the files of the image', { skip }, async () => {
     }
   });
 
-  it('come with the terms of what others wrote', async () => {
+  it('come with the licenses of third-party code', async () => {
     const docs = join(root, 'usr/share/doc');
     assert.match(await readFile(join(docs, 'nmi/THIRD-PARTY-NOTICES.txt'), 'utf8'), /libelf/);
     const packages = await readdir(docs);
@@ -76,7 +76,7 @@ describe('the files of the image', { skip }, async () => {
     assert.match(await readFile(join(root, 'usr/share/common-licenses/GPL-2'), 'utf8'), /GNU/);
   });
 
-  it('name their packages where scanners for vulnerabilities look', async () => {
+  it('name their packages where vulnerability scanners look', async () => {
     const status = join(root, 'var/lib/dpkg/status.d');
     for (const name of ['iptables', 'iproute2', 'libc6', 'libstdc++6']) {
       const text = await readFile(join(status, name), 'utf8');
@@ -86,7 +86,7 @@ describe('the files of the image', { skip }, async () => {
     assert.match(await readFile(join(root, 'etc/os-release'), 'utf8'), /^ID=debian$/m);
   });
 
-  it('hold no shell and no package manager', () => {
+  it('contain no shell and no package manager', () => {
     for (const name of ['sh', 'bash', 'dpkg', 'apt-get', 'perl']) {
       assert.equal(inImage(name).status, 127, name);
     }

@@ -1,4 +1,4 @@
-/** What can be said of the image where there is nothing to build it with. */
+/** Checks of the image that need no build tool. */
 import assert from 'node:assert/strict';
 import { spawnSync, type SpawnSyncReturns } from 'node:child_process';
 import { existsSync, realpathSync } from 'node:fs';
@@ -16,18 +16,18 @@ function output(tool: string, ...args: readonly string[]): string {
   return run.stdout;
 }
 
-/** Why the packages of this machine say nothing about those of the image. */
+/** Why the packages of this machine differ from those of the image. */
 function whyNoDebian(): string | false {
   if (spawnSync('dpkg-query', ['--version']).error !== undefined) return 'not a Debian system';
   return existsSync(executable) ? false : 'dist/nmi is not built';
 }
 
-/** Fails for a package that is not installed, an alternative that was not taken, say. */
+/** Fails for a package that is not installed, for example an alternative that was not chosen. */
 function dpkg(...args: readonly string[]): SpawnSyncReturns<string> {
   return spawnSync('dpkg-query', args, { encoding: 'utf8', timeout: 30_000 });
 }
 
-/** The packages and what they need, as dpkg knows it. libc6 is needed by all and in every Debian. */
+/** The packages and their dependencies, from dpkg. libc6 is needed by all and in every Debian. */
 function closureOf(names: readonly string[]): ReadonlySet<string> {
   const known = new Set<string>(['libc6']);
   const open = [...names];
@@ -41,7 +41,7 @@ function closureOf(names: readonly string[]): ReadonlySet<string> {
 }
 
 describe('the Dockerfile', () => {
-  it('copies files of the clone that are there', () => {
+  it('copies only files that exist in the clone', () => {
     const copied = [...dockerfile.matchAll(/^COPY (?!--from)(.+) \S+$/gm)].flatMap(
       ([, paths = '']) => paths.split(' '),
     );
@@ -51,7 +51,7 @@ describe('the Dockerfile', () => {
     assert.match(dockerfile, /^COPY --from=build \/src\/dist \/dist$/m);
   });
 
-  it('takes packages from the snapshot that the base was made from, when asked', () => {
+  it('takes packages from the snapshot of its base on request', () => {
     const [, script = ''] = /sed -Ei '(.+)' \S+debian\.sources/.exec(dockerfile) ?? [];
     const input =
       'Types: deb\n# http://old.example/archive/debian/20260102T000000Z\n' +
@@ -63,7 +63,7 @@ describe('the Dockerfile', () => {
     );
   });
 
-  it('starts each program of the image before there is one', async () => {
+  it('starts each program of the image before the image is made', async () => {
     const script = await readFile(join(root, 'deploy/image-root.sh'), 'utf8');
     const started = [...dockerfile.matchAll(/^RUN \["([\w-]+)"/gm)].map(([, name = '']) => name);
     assert.ok(started.includes('nmi'));
@@ -80,7 +80,7 @@ describe('the Dockerfile', () => {
     const libraries = [...output('ldd', executable).matchAll(/=> (\/\S+)/g)];
     assert.ok(libraries.length > 3);
     for (const [, path = ''] of libraries) {
-      // The loader names /lib, dpkg names what that is a link to, or the other way round.
+      // The loader reports /lib, dpkg the target of that link, or the other way round.
       const names = [path, realpathSync(path), path.replace(/^\/lib/, '/usr/lib')];
       const owner = names.map((name) => dpkg('-S', name).stdout).find((found) => found !== '');
       const [name = ''] = owner?.split(':') ?? [];

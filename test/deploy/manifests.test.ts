@@ -76,13 +76,13 @@ describe('the manifests', () => {
     assert.deepEqual(Object.keys(container?.resources.limits ?? {}), ['memory']);
   });
 
-  it('keep Services of the namespace out of the environment, where options are read', async () => {
+  it('keep Services of the namespace out of the environment, from which options are read', async () => {
     for (const file of ['nmi.yaml', 'nmi-split.yaml', 'open-nodes.yaml']) {
       assert.equal((await loadPodSpec(file)).enableServiceLinks, false, file);
     }
   });
 
-  it('give the agent the right to list and watch what it watches, to write Events and conditions, and nothing else', async () => {
+  it('let the agent only list and watch what it watches, and write Events and conditions', async () => {
     const all = await load('nmi.yaml');
     const rules = all.find(({ kind }) => kind === 'ClusterRole')?.rules ?? [];
     const [conditions, ...others] = rules.toReversed();
@@ -110,7 +110,7 @@ describe('the manifests', () => {
     ]);
   });
 
-  it('keep the rights of secrets and of federation apart, and as small as they can be', async () => {
+  it('keep the permissions for secrets and for federation separate and minimal', async () => {
     const rightsOf = async (file: string) =>
       (await load(file))
         .flatMap(({ rules = [] }) => rules)

@@ -1,6 +1,6 @@
 /**
- * `./dev image` in a fresh clone, twice: for both processors, under another name of the folder, with another
- * umask and in another time zone. Debian's packages come from where this machine gets its own.
+ * `./dev image` in a fresh clone, twice: for both processors, in a folder with another name, with
+ * another umask and in another time zone. Debian's packages come from this machine's sources.
  */
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
@@ -103,7 +103,7 @@ describe('./dev image', { skip: whyNot() }, () => {
     }
   });
 
-  it('says of what it is made', () => {
+  it('reports what it is made of', () => {
     const { subject, predicate } = JSON.parse(
       readFileSync(only('.provenance.json'), 'utf8'),
     ) as Statement;
@@ -129,7 +129,7 @@ describe('./dev image', { skip: whyNot() }, () => {
     }
   });
 
-  it('makes what other tools read', { skip: hasBuildah ? false : 'no buildah' }, () => {
+  it('makes archives that other tools read', { skip: hasBuildah ? false : 'no buildah' }, () => {
     for (const name of ['graph', 'run']) mkdirSync(join(folder, name));
     const storage = [`--root=${folder}/graph`, `--runroot=${folder}/run`, '--storage-driver=vfs'];
     const buildah = (...args: readonly string[]): string => {

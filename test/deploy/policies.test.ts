@@ -1,4 +1,4 @@
-/** That the policies name what the agent and its manifests really use. */
+/** The policies name what the agent and its manifests really use. */
 import assert from 'node:assert/strict';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -16,7 +16,7 @@ function defaultOf(name: string): string {
 }
 
 describe('the policies', () => {
-  it('each come with the binding that makes them count', async () => {
+  it('each come with the binding that enables them', async () => {
     const files = await readdir(join(deploy, 'policies'));
     for (const file of files.filter((name) => !/^(?:network|gatekeeper)-/.test(name))) {
       const objects = await load(`policies/${file}`);
@@ -32,7 +32,7 @@ describe('the policies', () => {
     }
   });
 
-  it("fence the agent's own service account, and the audiences it asks for", async () => {
+  it("protect the agent's own service account, and the audiences that it requests", async () => {
     const text = await readFile(join(deploy, 'policies/fence-token-requests.yaml'), 'utf8');
     const account = (await load('nmi.yaml')).find(
       ({ kind }) => kind === 'ServiceAccount',
@@ -48,7 +48,7 @@ describe('the policies', () => {
     );
   });
 
-  it('have the rule of Gatekeeper look at the same pods', async () => {
+  it('have a Gatekeeper rule for the same pods', async () => {
     const objects = await load('policies/gatekeeper-drop-net-raw.yaml');
     const { crd } = specOf(objects, 'ConstraintTemplate') as {
       crd: { spec: { names: { kind: string } } };
@@ -63,7 +63,7 @@ describe('the policies', () => {
     assert.deepEqual(match.labelSelector, matchResources.objectSelector);
   });
 
-  it('let traffic through to where the redirect leads', async () => {
+  it('allow traffic to the redirect’s target', async () => {
     const listen = `${defaultOf('nmi-listen-address')}/32`;
     const metadata = `${defaultOf('metadata-ip')}/32`;
     const policy = await load('policies/network-policy.yaml');
@@ -82,7 +82,7 @@ describe('the policies', () => {
     assert.ok(cilium.includes(`port: '${defaultOf('nmi-port')}'`));
   });
 
-  it('keep pods from the ports of 168.63.129.16 that hold secrets, and leave its DNS open', async () => {
+  it('keep pods from the ports of 168.63.129.16 that serve secrets, and leave its DNS open', async () => {
     const wireserver = '168.63.129.16/32';
     const { podSelector, egress } = specOf(
       await load('policies/network-policy-wireserver.yaml'),

@@ -1,4 +1,7 @@
-/** The table of privileges in `deploy/README.md`, row by row: enough as it is, and each one needed. */
+/**
+ * The table of privileges in `deploy/README.md`, row by row: each row is enough, and each entry
+ * needed.
+ */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -34,12 +37,12 @@ const skip =
 const limitMs = 20_000;
 
 describe('the table of privileges', () => {
-  it('is what deploy/README.md says', () => {
+  it('is the one in deploy/README.md', () => {
     const text = readFileSync(join(repository, 'deploy/README.md'), 'utf8');
     assert.ok(text.includes(`\n${renderPrivileges(privileges)}\n`), renderPrivileges(privileges));
   });
 
-  it('is what the DaemonSet asks for, for whatever it may come to', async () => {
+  it('is what the DaemonSet requests, for every mode that it may choose', async () => {
     const { containers } = await readPodSpec('nmi.yaml');
     const ofAuto = privileges.filter(({ flags }) => !flags.includes('--redirect=address'));
     const wanted = ofAuto.flatMap(({ needs }) => needs.map(({ capability }) => capability));
@@ -49,7 +52,7 @@ describe('the table of privileges', () => {
 });
 
 describe('the table of containers', () => {
-  it('is what the manifests ask for', async () => {
+  it('is what the manifests request', async () => {
     const rows: string[] = [];
     for (const file of ['nmi.yaml', 'nmi-split.yaml', 'open-nodes.yaml']) {
       const { initContainers = [], containers } = await readPodSpec(file);
@@ -72,7 +75,7 @@ describe('the table of containers', () => {
 
 describe('with the privileges of the table', { skip }, () => {
   let tree: CgroupTree;
-  /** Kubeconfig of an API server that is not there: the redirect does not wait for it. */
+  /** Kubeconfig of an absent API server: the redirect does not wait for it. */
   let files = '';
 
   before(async () => {
@@ -98,16 +101,16 @@ describe('with the privileges of the table', { skip }, () => {
   for (const { commands, flags, needs } of privileges) {
     for (const command of commands) {
       const capabilities = needs.map(({ capability }) => capability);
-      it(`${command} ${flags.join(' ')} is content`, async () => {
+      it(`${command} ${flags.join(' ')} works`, async () => {
         const { ends, bounding } = await start(command, flags, capabilities);
-        // Nothing is reported about a redirect where none is wanted.
+        // If no redirect is configured, none is reported.
         const isWithout = flags.includes('--redirect=none');
         assert.match(ends, isWithout ? /"msg":"listening"/ : /"msg":"redirect installed"/);
         assert.equal(bounding, setOf(capabilities));
       });
 
       for (const { capability, says } of needs) {
-        it(`${command} ${flags.join(' ')} does not without ${capability}, and says where`, async () => {
+        it(`${command} ${flags.join(' ')} does not without ${capability}, and reports where`, async () => {
           const rest = capabilities.filter((name) => name !== capability);
           const { ends } = await start(command, flags, rest);
           assert.match(ends, /"msg":"(?:redirect not in place|agent cannot start)/);
@@ -117,7 +120,7 @@ describe('with the privileges of the table', { skip }, () => {
     }
   }
 
-  it('nmi redirect run needs no NET_RAW for nft, though somebody has made the legacy tables', async () => {
+  it('nmi redirect run needs no NET_RAW for nft, even if the legacy tables exist', async () => {
     const flags = ['--redirect=iptables', '--iptables-backend=nft'];
     const { ends } = await start('nmi redirect run', flags, ['NET_ADMIN'], async (node) => {
       for (const table of ['nat', 'mangle']) await node.run(`iptables-legacy -t ${table} -S`);
@@ -126,7 +129,7 @@ describe('with the privileges of the table', { skip }, () => {
     assert.match(ends, /iptables legacy not looked at: /);
   });
 
-  /** Runs it as uid 0 on a node of its own, until it says how its redirect is. */
+  /** Runs it as uid 0 on a separate node until it reports the state of its redirect. */
   async function start(
     command: Command,
     flags: readonly string[],

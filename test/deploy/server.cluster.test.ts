@@ -1,4 +1,4 @@
-/** What the chart renders, before real API servers: taken, and taking the old DaemonSet's place. */
+/** The chart's objects before real API servers: accepted, and replacing the old DaemonSet. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
@@ -45,7 +45,7 @@ const renderings: Readonly<Record<string, Omit<RenderOptions, 'helm'>>> = {
   'opening nodes': { values: { uninstall: { openNodes: true } } },
 };
 
-/** A DaemonSet of the replaced system, as far as it decides about what may come after. */
+/** A DaemonSet of the replaced system, with the fields that affect its replacement. */
 function oldDaemonSet(name: string, namespace: string, labels: Readonly<Record<string, string>>) {
   return stringify({
     apiVersion: 'apps/v1',
@@ -68,7 +68,7 @@ describeOnClusters('the manifests', (cluster) => {
   });
 
   for (const [name, options] of Object.entries(renderings)) {
-    it(`of the chart with ${name} are taken by the server`, { skip: helm.missing }, async () => {
+    it(`of the chart with ${name} are accepted by the server`, { skip: helm.missing }, async () => {
       const yaml = renderChart({ helm: helm.programs ?? '', ...options });
       const taken = await cluster().applyOverHttp(yaml, { dryRun: true });
       assert.equal(taken.length, objectsOf(yaml).length);
@@ -77,7 +77,7 @@ describeOnClusters('the manifests', (cluster) => {
 
   const daemonSetPath = '/apis/apps/v1/namespaces/kube-system/daemonsets/nmi';
 
-  /** What its pods run, nothing of what was there before among it. */
+  /** What its pods run now, with nothing from before. */
   async function podsRun(): Promise<'the agent' | 'the agent in two' | 'what opens nodes'> {
     const daemonSet = await cluster().admin.expect('GET', daemonSetPath);
     const { template } = daemonSet['spec'] as DaemonSetSpec;
@@ -106,7 +106,7 @@ describeOnClusters('the manifests', (cluster) => {
     return 'what opens nodes';
   }
 
-  it('for kubectl take the place of the old DaemonSet, and open the nodes', async () => {
+  it('for kubectl replace the old DaemonSet, and open the nodes', async () => {
     const labels = { component: 'nmi', tier: 'node' };
     await cluster().apply(oldDaemonSet('nmi', 'kube-system', labels));
     const { metadata: old } = await cluster().admin.expect('GET', daemonSetPath);
@@ -159,7 +159,7 @@ describeOnClusters('the manifests', (cluster) => {
     },
   );
 
-  it('of the chart take the place of the old chart’s', { skip: helm.missing }, async () => {
+  it('of the chart replace those of the old chart', { skip: helm.missing }, async () => {
     const labels = {
       'app.kubernetes.io/name': 'aad-pod-identity',
       'app.kubernetes.io/instance': 'apid',

@@ -1,4 +1,4 @@
-/** The workflows of a forge, which nothing here can run: that they parse, and name what is there. */
+/** The workflows of a forge, which cannot run here: they parse, and the names in them exist. */
 import assert from 'node:assert/strict';
 import { existsSync, globSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -21,7 +21,7 @@ interface Workflow {
   >;
 }
 
-/** What a workflow may run besides this project's commands: of the runner, or installed by a step. */
+/** Commands of workflows outside this project: of the runner, or installed by a step. */
 const otherTools = new Set(['apt-get', 'cosign', 'git', 'jq', 'skopeo']);
 
 const read = (path: string): string => readFileSync(join(repositoryRoot, path), 'utf8');
@@ -58,7 +58,7 @@ for (const path of paths) {
       );
     });
 
-    it('takes actions by their commits', () => {
+    it('pins actions by their commits', () => {
       const actions = steps.flatMap(({ uses }) => uses ?? []);
       assert.ok(actions.length > 0);
       for (const action of actions) assert.match(action, /^[\w-]+\/[\w-]+@[0-9a-f]{40}$/);

@@ -1,6 +1,6 @@
 /**
- * The redirect on other kernels: what `probe` reports, each mode installed, read back and removed, by
- * root of the node and by the image with the DaemonSet's capabilities.
+ * The redirect on other kernels: the report of `probe`, and each mode installed, verified and
+ * removed, by root of the node and by the image with the DaemonSet's capabilities.
  */
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -18,10 +18,10 @@ interface Report {
 
 const actions = ['install', 'verify', 'remove'] as const;
 const modes = ['auto', 'iptables'] as const;
-/** With and without the chains that tell where the kubelet is. */
+/** With and without the chains that show which backend the kubelet uses. */
 const kubelets = ['no kubelet', 'a kubelet in nft'] as const;
 
-/** Nobody but a test of legacy iptables loads its module; a fresh node has none. */
+/** Only a test of legacy iptables loads its module; a fresh node has none. */
 const script = (root: string, capabilities: string) => `
   nmi() { dist/nmi redirect "$@"; }
   # Before Linux 5.11 maps count as locked memory; this is what systemd lets a service have.
@@ -73,7 +73,7 @@ for (const name of kernelNames) {
       rmSync(root, { recursive: true, force: true });
     });
 
-    it('is found possible by eBPF, which auto takes, and by iptables', () => {
+    it('is possible with eBPF, which auto chooses, and with iptables', () => {
       const { auto, modes: found } = JSON.parse(outputOf(run, 'probe')) as Report;
       assert.equal(auto.mode, 'ebpf', auto.why);
       const support = found.map(({ mode, support: of }) => `${mode} ${of}`);
@@ -81,14 +81,14 @@ for (const name of kernelNames) {
     });
 
     for (const mode of modes) {
-      it(`is installed, read back and removed with --redirect=${mode}`, () => {
+      it(`is installed, verified and removed with --redirect=${mode}`, () => {
         const [installed] = actions.map((action) => outputOf(run, `${action} ${mode}`));
         assert.match(installed ?? '', mode === 'iptables' ? /^iptables: active/ : /^ebpf: active/);
       });
     }
 
     for (const kubelet of kubelets) {
-      it(`is installed, read back and removed by the image, with ${kubelet}`, () => {
+      it(`is installed, verified and removed by the image, with ${kubelet}`, () => {
         outputOf(run, `probe in the image, ${kubelet}`);
         const [installed] = actions.map((action) =>
           outputOf(run, `${action} in the image, ${kubelet}`),
@@ -97,7 +97,7 @@ for (const name of kernelNames) {
       });
     }
 
-    it('leaves the node as it was, without the module of legacy iptables', () => {
+    it('leaves the node unchanged, without the module of legacy iptables', () => {
       outputOf(run, 'legacy module');
       assert.doesNotMatch(outputOf(run, 'link'), /nmi0/);
       assert.doesNotMatch(outputOf(run, 'nat'), /aad-metadata/);

@@ -1,6 +1,6 @@
 /**
- * What the plugin shows for mistakes of users, on real servers with the real kubectl: golden texts in
- * `test/kubectl/golden`. NMI_WRITE_GOLDEN=1 writes them anew.
+ * The plugin's output for mistakes of users, on real servers with the real kubectl: golden texts in
+ * `test/kubectl/golden`. NMI_WRITE_GOLDEN=1 writes them again.
  */
 import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
@@ -33,7 +33,7 @@ const collections = [
 
 const written = new Set<string>();
 
-/** The first version of Kubernetes writes, the others are compared. */
+/** The first version of Kubernetes writes, the output of the others is compared. */
 function equalsGolden(name: string, text: string): void {
   const path = join(golden, `${name}.txt`);
   if (writesGolden && !written.has(name)) writeFileSync(path, text);
@@ -47,7 +47,7 @@ interface Manifest {
   readonly status?: object;
 }
 
-/** Status too, which only the kubelet writes. */
+/** Also writes the status, which only the kubelet writes otherwise. */
 async function put(cluster: Cluster, yaml: string): Promise<void> {
   await cluster.applyOverHttp(yaml);
   for (const document of parseAllDocuments(yaml)) {
@@ -100,7 +100,7 @@ describeOnClusters('kubectl nmi', (cluster) => {
     await cluster().apply(await readFile(join(root, 'deploy/crds.yaml'), 'utf8'));
   });
 
-  it('hints at an identity that no grant gives to its namespace', async () => {
+  it('has a hint about an identity that no grant gives to its namespace', async () => {
     await clear();
     await put(cluster(), good);
     const hint = /Hints:\n {2}AzureIdentity shop\/orders .*AzureIdentityGrant/;
@@ -175,7 +175,7 @@ subjects: [{ kind: ServiceAccount, name: developer, namespace: shop }]
     assert.equal((await run(explain, { kubectl: '/no/such/kubectl' })).code, 69);
   });
 
-  it('types a whole quick start: identity, binding, exception, and back', async () => {
+  it('runs a whole quick start: identity, binding, exception, and back', async () => {
     await clear();
     await put(cluster(), pod() + agent());
     const az = createFakeAz({ identities: { [ordersId]: clientId } });
@@ -199,7 +199,7 @@ subjects: [{ kind: ServiceAccount, name: developer, namespace: shop }]
     assert.deepEqual(az.lines, [`identity show --ids ${ordersId} --output json`]);
   });
 
-  it('types a whole migration off the add-on, and on to Workload Identity', async () => {
+  it('runs a whole migration off the add-on, and then to Workload Identity', async () => {
     await clear();
     await put(cluster(), good);
     const type = async (...words: readonly string[]) => {
@@ -211,7 +211,7 @@ subjects: [{ kind: ServiceAccount, name: developer, namespace: shop }]
     assert.match(await type('migrate', 'check'), /0 user-assigned identities/);
     const exported = await type('migrate', 'export-addon', '-A');
     assert.doesNotMatch(exported, /managedFields|resourceVersion|uid|creationTimestamp/);
-    // What AKS does with the add-on's objects.
+    // What AKS does with the objects of the add-on.
     await clear();
     await put(cluster(), pod() + agent());
     await cluster().apply(exported);
@@ -226,7 +226,7 @@ subjects: [{ kind: ServiceAccount, name: developer, namespace: shop }]
       '/api/v1/namespaces/shop/serviceaccounts/default',
     );
     assert.match(JSON.stringify(account.metadata), new RegExp(`client-id":"${clientId}`));
-    // The server makes a token of the account; nothing answers for Entra ID here.
+    // The server issues a token of the account; there is no Entra ID here.
     const trial = ['--try', '--tenant-id', 'contoso.example'];
     const tried = await run(['migrate', 'to-workload-identity', '-n', 'shop', ...trial]);
     assert.equal(tried.code, 1, tried.stdout);

@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import { boundTestBed, play } from './support/recorded-kubectl.ts';
 
 describe('the command line of kubectl nmi', () => {
-  it('wants a verb, and suggests one', async () => {
+  it('requires a verb, and suggests one', async () => {
     const none = await play([]);
     assert.equal(none.code, 2);
     assert.match(none.stderr, /No verb is given/);
@@ -16,7 +16,7 @@ describe('the command line of kubectl nmi', () => {
     const { stdout } = await play(['--help']);
     assert.match(stdout, /kubectl nmi explain <what> <name>/);
     assert.match(stdout, /Exit codes: 0 fine/);
-    assert.doesNotMatch(stdout, /completion/, 'that script is for programs of one word');
+    assert.doesNotMatch(stdout, /completion/, 'that script is for one-word programs');
     const { stdout: words } = await play(['__complete', 'exp']);
     assert.match(words, /^explain$/m);
     assert.match(words, /^:4$/m);
@@ -24,7 +24,7 @@ describe('the command line of kubectl nmi', () => {
 
   it('has a help with an example for each verb and sub-verb', async () => {
     const helpOf = async (words: readonly string[]) => (await play([...words, '--help'])).stdout;
-    /** Words of the verbs below; none for a verb that takes its names itself. */
+    /** Words of the verbs below it; none for a verb that takes names itself. */
     const below = (help: string, above: readonly string[]) => {
       const [, commands = ''] = /^Commands:\n((?: .*\n)+)/m.exec(help) ?? [];
       const start = ['kubectl nmi', ...above].join(' ');

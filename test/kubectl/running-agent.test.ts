@@ -1,6 +1,6 @@
 /**
- * Verbs that ask a running agent: the whole agent on loopback, and a kubectl whose exec, logs and proxied
- * pages reach it.
+ * Verbs that query a running agent: the whole agent on loopback, and a kubectl with exec, logs and
+ * proxied pages that reach it.
  */
 import assert from 'node:assert/strict';
 import { mkdtemp, rm } from 'node:fs/promises';
@@ -80,7 +80,7 @@ describe('kubectl nmi beside a running agent', () => {
     await rm(folder, { recursive: true });
   });
 
-  /** What kubectl does with exec, logs and the proxy of the API server. */
+  /** Replaces exec, logs and the API server proxy of kubectl. */
   async function reach(words: readonly string[]): Promise<ProgramRun> {
     const [verb = '', ...rest] = words;
     const program = rest.indexOf('nmi');
@@ -116,7 +116,7 @@ describe('kubectl nmi beside a running agent', () => {
     assert.match(stdout, /^2 +ok +default +node-1$/m);
   });
 
-  it('explain --live shows what the agent knows, with the clients of the pod', async () => {
+  it('explain --live shows the agent’s own state, with the clients of the pod', async () => {
     const { stdout } = await run('explain', 'pod', 'p', '--live');
     assert.match(stdout, /gets a token of AzureIdentity a \(the only one bound\)/);
     assert.match(stdout, /clients +azsdk-python-identity\/1\.12\.0\n +other$/m);

@@ -1,6 +1,6 @@
 /**
- * The most frequent troubles of users: each is answered by one command, with the fix in its output. The
- * table is that of docs/kubectl.md.
+ * The most frequent problems of users: each is answered by one command, with the fix in its output.
+ * The table is that of docs/kubectl.md.
  */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -41,7 +41,7 @@ const notSynced: Recorded = {
   other: () => ok('nmi_ready{condition="watches"} 0\nnmi_redirect_up{mode="ebpf"} 1\n'),
 };
 
-/** By their rows in the page, as it words them. */
+/** By the wording of their rows in the page. */
 const troubles: Readonly<Record<string, Trouble>> = {
   'a pod gets 400, 403 or an identity that it should not have': {
     words: ['explain', 'pod', 'web'],

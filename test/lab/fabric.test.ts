@@ -113,7 +113,7 @@ describe('fabric', { skip: fabricSkip }, () => {
     );
   });
 
-  test('the gateway of the pods keeps its MAC address, whichever pods come and go', async () => {
+  test('the gateway of the pods keeps its MAC address, whichever pods are added and removed', async () => {
     await using fabric = await openFabric({ name: 'gateway' });
     const readMac = async (): Promise<string> => {
       const { text } = await runIn(fabric, 'node', 'ip', '-br', 'link', 'show', 'cni0');
@@ -123,11 +123,11 @@ describe('fabric', { skip: fabricSkip }, () => {
     const names = ['a', 'b', 'c', 'd', 'e', 'f'];
     for (const name of names) {
       await fabric.addPod(name);
-      assert.equal(await readMac(), mac, `pod ${name} has come`);
+      assert.equal(await readMac(), mac, `pod ${name} was added`);
     }
     for (const name of names) {
       await fabric.removePod(name);
-      assert.equal(await readMac(), mac, `pod ${name} has gone`);
+      assert.equal(await readMac(), mac, `pod ${name} was removed`);
     }
   });
 
@@ -160,8 +160,8 @@ describe('fabric', { skip: fabricSkip }, () => {
     assert.equal(listFabricNamespaces(left.prefix).length, 3);
   });
 
-  test('a fabric whose making fails half way leaves nothing', async () => {
-    // Without nsenter the making stops when both namespaces and their links are already there.
+  test('a fabric that fails while it is made leaves nothing', async () => {
+    // Without nsenter, the setup fails when both namespaces and their links already exist.
     const tools = mkdtempSync(join(tmpdir(), 'nmi-lab-tools-'));
     const path = process.env['PATH'];
     const { stdout } = spawnSync('sh', ['-c', 'command -v ip'], { encoding: 'utf8' });
@@ -198,7 +198,7 @@ describe('fabric', { skip: fabricSkip }, () => {
     assert.ok(!isRunning(Number(childPid)));
   });
 
-  test('after an owner was killed its processes are gone, and the next fabric sweeps the rest', async () => {
+  test('after an owner was killed its processes have ended, and the next fabric removes the rest', async () => {
     const [program, script] = supportCommand('fabric-owner.ts');
     const owner = spawn(program, [script, 'wait'], { stdio: ['ignore', 'pipe', 'inherit'] });
     const [prefix = '', childPid] = (await readLine(owner)).split(' ');

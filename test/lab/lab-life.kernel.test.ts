@@ -1,4 +1,4 @@
-/** `./dev lab` as a person uses it: what it prints, how it ends, and that nothing of it stays. */
+/** `./dev lab` as a person uses it: its output, its end, and that it leaves nothing. */
 import assert from 'node:assert/strict';
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
@@ -36,7 +36,7 @@ function startLab(...words: readonly string[]): Lab {
   let stderr = '';
   child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text));
   child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
-  // `exit`, not `close`: after a SIGKILL its processes hold the output a little longer.
+  // `exit`, not `close`: after a SIGKILL its processes keep the output open a little longer.
   const ended = once(child, 'exit').then(
     ([code, signal]) => (signal ?? code) as number | NodeJS.Signals | null,
   );
@@ -61,7 +61,7 @@ function assertGone(prefix: string, pids: readonly number[]): void {
   assert.ok(parseNamespaceName(`${prefix}-node`) !== undefined, 'the prefix is not a lab’s');
   assert.deepEqual(listFabricNamespaces(prefix), []);
   for (const pid of pids) {
-    // A zombie has ended: when it is reaped is up to the machine's init.
+    // A zombie has ended: the machine's init decides when it is reaped.
     assert.ok(!isAlive(pid), `process ${pid} is still there`);
   }
 }
@@ -80,7 +80,7 @@ describe('./dev lab', { skip: fabricSkip, timeout: 4 * limitMs }, () => {
     assertGone(lab.prefix, []);
   });
 
-  it('leaks without the redirect, says so, ends with 1 and leaves nothing', async () => {
+  it('leaks without the redirect, reports it, ends with 1 and leaves nothing', async () => {
     const lab = startLab('--scenario=leak', '--redirect=none', '--output=json');
     assert.equal(await lab.ended, 1, lab.stderr());
     const result = JSON.parse(lab.stdout()) as Record<string, unknown>;
@@ -89,7 +89,7 @@ describe('./dev lab', { skip: fabricSkip, timeout: 4 * limitMs }, () => {
     assertGone(lab.prefix, []);
   });
 
-  it('stays with --keep, each line it prints to try works, and Ctrl-C ends it', async () => {
+  it('stays with --keep, each command that it suggests works, and Ctrl-C ends it', async () => {
     const lab = startLab('--scenario=leak', '--keep');
     await lab.untilPrinted(/Change the cluster[^\n]*\n[^\n]+\n/);
     const pids = findProcesses(listFabricNamespaces(lab.prefix));
@@ -112,7 +112,7 @@ describe('./dev lab', { skip: fabricSkip, timeout: 4 * limitMs }, () => {
     assert.match(routing ?? '', /^80:.*prohibit/m);
     assert.match(ready ?? '', /"ready":true/);
     assert.match(metrics ?? '', /^nmi_requests_total\{/m);
-    // The last line took the binding of pod one away.
+    // The last suggested command deleted the binding of pod one.
     const again = spawnSync('sh', ['-c', lines[0] ?? ''], { encoding: 'utf8' });
     assert.match(again.stdout, /Identity not found/);
     lab.child.kill('SIGINT');
@@ -120,17 +120,17 @@ describe('./dev lab', { skip: fabricSkip, timeout: 4 * limitMs }, () => {
     assertGone(lab.prefix, pids);
   });
 
-  it('ends at once on Ctrl-C amid a scenario and leaves nothing', async () => {
+  it('ends at once on Ctrl-C during a scenario and leaves nothing', async () => {
     const lab = startLab('--scenario=two-at-once');
     await lab.untilPrinted(/▶ two-at-once/);
     const startMs = performance.now();
     lab.child.kill('SIGINT');
     assert.equal(await lab.ended, 1);
-    assert.ok(performance.now() - startMs < 8_000, 'it went on with the scenario');
+    assert.ok(performance.now() - startMs < 8_000, 'it continued with the scenario');
     assertGone(lab.prefix, []);
   });
 
-  it('that was killed leaves no process, and the next one sweeps the rest', async () => {
+  it('leaves no process when it is killed, and the next one removes the rest', async () => {
     const foldersBefore = new Set(listLabFolders());
     const lab = startLab('--scenario=leak', '--keep');
     await lab.untilPrinted(/The lab stays up/);
@@ -140,7 +140,7 @@ describe('./dev lab', { skip: fabricSkip, timeout: 4 * limitMs }, () => {
     assert.ok(pids.length >= 5, `${pids.length} processes`);
     lab.child.kill('SIGKILL');
     assert.equal(await lab.ended, 'SIGKILL');
-    assert.notDeepEqual(listFabricNamespaces(lab.prefix), [], 'nothing was left to sweep');
+    assert.notDeepEqual(listFabricNamespaces(lab.prefix), [], 'nothing was left to remove');
     const next = startLab('--scenario=leak', '--output=json');
     assert.equal(await next.ended, 0, next.stderr());
     assertGone(lab.prefix, pids);

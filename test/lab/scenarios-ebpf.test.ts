@@ -43,7 +43,7 @@ describe('the executable in the lab by eBPF', () => {
     );
     assert.equal(result.leaks, 0);
     assert.equal(result.redirect, 'ebpf');
-    assert.equal(result.ok, true, 'one scenario or more does not hold');
+    assert.equal(result.ok, true, 'at least one scenario failed');
     assert.equal(run.code, 0, run.stderr);
   });
 });

@@ -33,12 +33,12 @@ describe('the executable in the lab', () => {
     );
     assert.equal(result.leaks, 0);
     assert.equal(result.redirect, 'iptables');
-    assert.equal(result.ok, true, 'one scenario or more does not hold');
+    assert.equal(result.ok, true, 'at least one scenario failed');
     assert.equal(run.code, 0, run.stderr);
   });
 
   test(
-    'auto runs in the mode that the node has, and says which',
+    'auto runs in the mode that the node supports, and reports it',
     { skip: fabricSkip },
     async () => {
       const flags = ['--redirect', 'auto', '--scenario', 'one-identity'];
@@ -51,7 +51,7 @@ describe('the executable in the lab', () => {
     },
   );
 
-  test('every scenario that needs no kernel between holds on loopback, which is said', async (t) => {
+  test('every scenario that needs no kernel passes on loopback, which is reported', async (t) => {
     const run = await lab.run('--loopback', '--scenario', 'all', '--output', 'json');
     const result = parseLabResult(run);
     for (const { name, ok, detail } of result.scenarios) {
@@ -62,12 +62,12 @@ describe('the executable in the lab', () => {
     assert.ok(result.scenarios.length > 20, 'most scenarios run on loopback too');
     assert.equal(result.leaks, 0);
     assert.equal(result.redirect, 'none');
-    assert.equal(result.ok, true, 'one scenario or more does not hold');
+    assert.equal(result.ok, true, 'at least one scenario failed');
     assert.match(run.stderr, /on loopback and WITHOUT the redirect/);
     assert.equal(run.code, 0, run.stderr);
   });
 
-  test('scenarios are run as many times as asked for, one whole round after the other', async () => {
+  test('scenarios are run the requested number of times, one whole round after the other', async () => {
     const flags = ['--loopback', '--scenario', 'no-identity', '--times', '3', '--output', 'json'];
     const run = await lab.run(...flags);
     const names = parseLabResult(run).scenarios.map(({ name }) => name);
@@ -83,7 +83,7 @@ describe('the executable in the lab', () => {
     }
   });
 
-  test('without the redirect it leaks, says so and exits 1', { skip: fabricSkip }, async () => {
+  test('without the redirect it leaks, reports it and exits 1', { skip: fabricSkip }, async () => {
     const run = await lab.run('--redirect', 'none', '--scenario', 'leak', '--output', 'json');
     const result = parseLabResult(run);
     assert.ok(result.leaks > 0);
@@ -102,7 +102,7 @@ describe('the executable in the lab', () => {
     const prefix = `nmi-lab-${String(child.pid)}`;
     for await (const line of createInterface({ input: child.stdout })) {
       if (!line.startsWith('    pod ')) continue;
-      assert.ok(listFabricNamespaces(prefix).length > 2, 'a pod asks from a namespace of its own');
+      assert.ok(listFabricNamespaces(prefix).length > 2, 'each pod has its own namespace');
       child.kill('SIGINT');
       break;
     }

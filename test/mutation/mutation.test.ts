@@ -12,7 +12,7 @@ const tests = repositoryFiles()
   .filter((path) => path.startsWith('test/') && path.endsWith('.test.ts'));
 
 describe('the list of mutations', () => {
-  it('names a place that is in its file exactly once, and leaves something that parses', () => {
+  it('names a text that is in its file exactly once, and leaves a file that parses', () => {
     const wrong = allMutations.flatMap((mutation) => {
       const { file, from, to } = mutation;
       const mutated = mutate(readFileSync(join(repositoryRoot, file), 'utf8'), mutation);
@@ -28,7 +28,7 @@ describe('the list of mutations', () => {
     assert.deepEqual(wrong, []);
   });
 
-  it('is of files that have a unit test of their own, each fault once', () => {
+  it('is for files with their own unit test, each fault once', () => {
     const alone = allMutations.filter(({ file }) => testsFor(file, tests).own.length === 0);
     assert.deepEqual([...new Set(alone.map(({ file }) => file))], []);
     const names = allMutations.map(({ file, wrong }) => `${file}: ${wrong}`);
@@ -38,7 +38,7 @@ describe('the list of mutations', () => {
     );
   });
 
-  it('is long and wide enough to say something, and has few that no test can find', () => {
+  it('is long and broad enough, and has few that no test can find', () => {
     assert.ok(allMutations.length >= 150, `${allMutations.length}`);
     assert.ok(new Set(allMutations.map(({ file }) => file)).size >= 60);
     const survivors = allMutations.filter(({ survives }) => survives !== undefined);
@@ -51,20 +51,20 @@ describe('a mutation', () => {
   const [first] = mutationsOf({ 'src/a.ts': [['it is wrong', 'a', 'b']] });
   const mutation: Mutation = first ?? assert.fail();
 
-  it('replaces its place', () => {
+  it('replaces its text', () => {
     assert.equal(mutate('x a y', mutation), 'x b y');
     assert.equal(mutate('x a y', { ...mutation, from: 'x a ', to: '' }), 'y');
     assert.equal(mutate('x a y', { ...mutation, to: '$&' }), 'x $& y');
   });
 
-  it('is none where its place is not there, or there twice', () => {
+  it('is impossible if its text is missing, or is there twice', () => {
     assert.equal(mutate('x y', mutation), undefined);
     assert.equal(mutate('a a', mutation), undefined);
     assert.equal(mutate('aaa', { ...mutation, from: 'aa' }), undefined);
     assert.equal(mutate('a', { ...mutation, from: '' }), undefined);
   });
 
-  it('is to be found by the unit test of its file, or by those beside it', () => {
+  it('must be found by the unit test of its file, or by those beside it', () => {
     const paths = [
       'test/nmi/a/c.test.ts',
       'test/nmi/a/b.test.ts',
@@ -80,7 +80,7 @@ describe('a mutation', () => {
     });
   });
 
-  it('must not survive unless the list accepts that, nor be found if it does', () => {
+  it('must not survive unless the list accepts that, and must then not be found', () => {
     const accepted = { ...mutation, survives: 'the same again' };
     assert.equal(unexpected(mutation, 'killed'), undefined);
     assert.equal(unexpected(accepted, 'survived'), undefined);

@@ -1,14 +1,14 @@
 /**
- * Faults that somebody could make in `src`, each of which a unit test has to find: an edit of one
- * place, and what goes wrong by it. `npm run test:mutation` makes them one by one, in a copy.
+ * Possible faults in `src`, each of which a unit test has to find: an edit of one place, and its
+ * effect. `npm run test:mutation` makes them one by one, in a copy.
  */
 import { posix } from 'node:path';
 import { isExclusive } from '../../scripts/test-kinds.ts';
 import { mirrorsOf } from '../conventions/mirrors.ts';
 
 /**
- * What goes wrong; the text in the file, which occurs in it exactly once; what takes its place; and,
- * of one that no test can find, why not.
+ * The effect; the text in the file, which occurs in it exactly once; its replacement; and, if no
+ * test can find the fault, the reason.
  */
 export type Fault = readonly [wrong: string, from: string, to: string, survives?: string];
 
@@ -31,7 +31,7 @@ export function mutationsOf(...lists: readonly Faults[]): readonly Mutation[] {
     );
 }
 
-/** The text with the fault in it; undefined where its place is not in the text exactly once. */
+/** The text with the fault in it; undefined unless its place is in the text exactly once. */
 export function mutate(text: string, { from, to }: Mutation): string | undefined {
   const at = text.indexOf(from);
   if (from === '' || at < 0 || text.indexOf(from, at + 1) >= 0) return undefined;
@@ -39,13 +39,13 @@ export function mutate(text: string, { from, to }: Mutation): string | undefined
 }
 
 export interface ChosenTests {
-  /** Of the file itself. */
+  /** The tests of the file itself. */
   readonly own: readonly string[];
-  /** Beside them, in the order of their names. */
+  /** The tests beside them, in the order of their names. */
   readonly others: readonly string[];
 }
 
-/** The unit tests that are to find a fault in a file. @param tests every test of the repository. */
+/** The unit tests that must find a fault in a file. @param tests every test of the repository. */
 export function testsFor(file: string, tests: readonly string[]): ChosenTests {
   const mirrors = mirrorsOf(file);
   const folder = posix.dirname(mirrors[0] ?? '');
@@ -58,7 +58,7 @@ export function testsFor(file: string, tests: readonly string[]): ChosenTests {
 
 export type Verdict = 'killed' | 'survived';
 
-/** What differs from the list; undefined when nothing does. */
+/** The difference to the list; undefined if there is none. */
 export function unexpected({ survives }: Mutation, verdict: Verdict): string | undefined {
   if (verdict === 'survived' && survives === undefined) return 'no unit test finds it';
   if (verdict === 'killed' && survives !== undefined) {

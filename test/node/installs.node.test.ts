@@ -1,6 +1,6 @@
 /**
- * A node whose cgroups the kubelet names itself: its startup taint, addresses that are used again, a
- * power cut, and the other ways of installation.
+ * A node with cgroupfs: its startup taint, reused addresses, a power cut, and the other
+ * installation methods.
  */
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
@@ -39,7 +39,7 @@ describe('a real node with cgroupfs', { skip: nodeSystem.missing ?? false }, () 
   });
   after(() => node?.[Symbol.asyncDispose]());
 
-  /** A file of `deploy` with the image's registry, as the README's `sed` has it. */
+  /** A file of `deploy` with the image's registry, as set by the README's `sed`. */
   async function manifest(file: string): Promise<string> {
     const text = await readFile(join(repositoryRoot, 'deploy', file), 'utf8');
     return text.replaceAll('image: ', `image: ${productImage.repository}/`);
@@ -61,7 +61,7 @@ describe('a real node with cgroupfs', { skip: nodeSystem.missing ?? false }, () 
     await assertGets(node, 'waiting', 'app');
   });
 
-  it('gives an address that is used again the token of its new pod', async () => {
+  it('returns the new pod’s token for a reused address', async () => {
     const wide = await readFile(node.machine.path(podNetwork), 'utf8');
     const narrow = `"rangeStart": "${reusedIp}", "rangeEnd": "${reusedIp}", "subnet"`;
     node.machine.write(podNetwork, wide.replace('"subnet"', narrow));
@@ -77,7 +77,7 @@ describe('a real node with cgroupfs', { skip: nodeSystem.missing ?? false }, () 
         const first = await node.kubectl(['logs', name]);
         const identity = /"identity":"(\w+)"/.exec(first)?.[1] ?? '';
         assert.ok(identity === owner || identity === '', `pod ${name} first got ${first}`);
-        // Half of them are gone from the API server before they are gone from the node.
+        // Half of the pods are deleted from the API server before they end on the node.
         const force = at % 2 === 0 ? [] : ['--grace-period=0', '--force'];
         await node.kubectl(['delete', 'pod', name, ...force]);
       }
@@ -86,7 +86,7 @@ describe('a real node with cgroupfs', { skip: nodeSystem.missing ?? false }, () 
     }
   });
 
-  it('is closed to pods from its boot on after a power cut', async (t) => {
+  it('is closed to pods from boot on after a power cut', async (t) => {
     load = await startLoad(node);
     await node.machine.powerCut();
     const bootMs = Date.now();
@@ -97,11 +97,12 @@ describe('a real node with cgroupfs', { skip: nodeSystem.missing ?? false }, () 
     await load.during(() => assertGets(node, 'waiting', 'app'));
     const report = load.since(bootMs);
     t.diagnostic(describeLoad(report));
-    // To policy routing a pod on the host network is the node, until the agent has started.
+    // Until the agent has started, policy routing cannot distinguish a pod on the host network from
+    // the node.
     assertClosed(report, ['app', 'node']);
   });
 
-  it('opens by the chart, and takes the unit of the guard away', async () => {
+  it('opens by the chart, and removes the unit of the guard', async () => {
     const uninstall = { uninstall: { openNodes: true } };
     await installChart(node, { redirect: 'ebpf', bootGuardFolder }, uninstall);
     await assertGets(node, 'load-unbound', 'node');
@@ -116,7 +117,7 @@ describe('a real node with cgroupfs', { skip: nodeSystem.missing ?? false }, () 
     await assertGets(node, 'load-host', 'app');
   });
 
-  it('names the missing right of federation', async () => {
+  it('names the missing permission for federation', async () => {
     await node.apply(clientPod({ name: 'federated', labels: { aadpodidbinding: 'fed' } }));
     await untilPodsReady(node, 'federated');
     await eventually(async () => {
@@ -125,7 +126,7 @@ describe('a real node with cgroupfs', { skip: nodeSystem.missing ?? false }, () 
     }, 30_000);
   });
 
-  it('stays closed when the agent is deleted without being asked to open it', async (t) => {
+  it('stays closed when the agent is deleted without opening the node', async (t) => {
     await node.kubectl(['delete', '-f', '-', '--wait'], { input: await manifest('nmi.yaml') });
     await untilAgentEnded(node);
     const startMs = Date.now();
@@ -158,7 +159,7 @@ describe('a real node with cgroupfs', { skip: nodeSystem.missing ?? false }, () 
   it('stays closed when nmi.yaml replaces that manifest', async (t) => {
     const report = await load.during(() => install('nmi.yaml'));
     t.diagnostic(describeLoad(report));
-    // By the old manifest it is iptables, which does not see pods on the host network.
+    // The old manifest uses iptables, which does not redirect pods on the host network.
     assertClosed(report, ['app', 'node']);
   });
 

@@ -1,6 +1,6 @@
 /**
- * The agent on a real node, installed by the chart, in eBPF mode and then, by an upgrade, in iptables
- * mode: every kind of pod, and what happens to an agent and to a node, under load.
+ * The agent on a real node, installed by the chart in eBPF mode and then upgraded to iptables mode:
+ * every kind of pod, and failures of the agent and of the node, under load.
  */
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
@@ -46,7 +46,7 @@ describe('the agent on a real node', { skip: nodeSystem.missing ?? false }, () =
   };
   const systemctl = (...words: readonly string[]) => node.machine.run(['systemctl', ...words]);
 
-  /** A pod comes up and gets its token: API server, kubelet, runtime, network and agent work. */
+  /** A pod starts and gets its token: API server, kubelet, runtime, network and agent work. */
   async function untilPodsStart(): Promise<void> {
     await node.apply(clientPod({ name: 'next', labels: { aadpodidbinding: 'two' } }));
     await untilPodsReady(node, 'next');
@@ -55,8 +55,8 @@ describe('the agent on a real node', { skip: nodeSystem.missing ?? false }, () =
   }
 
   /**
-   * What may happen, and the longest time that a pod may be without an answer meanwhile. A new agent
-   * starts within two seconds on an idle machine; the limits are for a busy one.
+   * The failures, and the longest time in which a pod may be without an answer. A new agent starts
+   * within two seconds on an idle machine; the limits are for a busy one.
    */
   const events: readonly {
     readonly name: string;
@@ -87,7 +87,7 @@ describe('the agent on a real node', { skip: nodeSystem.missing ?? false }, () =
     {
       name: 'an agent that hangs',
       happen: () => signalAgent('STOP'),
-      // Three probes fail, 5 s each; then the probe's own grace of 3 s.
+      // Three probes fail, 5 s each; then the probe's own grace period of 3 s.
       limitMs: 35_000,
     },
     {
@@ -136,9 +136,9 @@ describe('the agent on a real node', { skip: nodeSystem.missing ?? false }, () =
       const explained = await inAgent(node, 'nmi', 'explain', `--pod=default/${pod}`);
       assert.match(explained, /gets a token of AzureIdentity two /, explained);
     }
-    // kube-proxy has put its jump first when it started; the next check, within 10 s, moves ours there.
+    // kube-proxy put its jump first when it started; the next check, within 10 s, moves ours there.
     await eventually(async () => {
-      // The container with the rights that it takes; a variable names the mode to it.
+      // The container with the required capabilities; a variable sets its mode.
       const verified = await inAgent(node, 'redirect', 'redirect', 'verify');
       assert.ok(verified.startsWith(`${mode}: active (`), verified);
     }, 20_000);
@@ -180,7 +180,7 @@ describe('the agent on a real node', { skip: nodeSystem.missing ?? false }, () =
 
     it('explains itself by kubectl exec', () => assertExplains('ebpf'));
 
-    it('answers every verb of kubectl nmi that looks at a cluster', async (t) => {
+    it('answers every verb of kubectl nmi that reads a cluster', async (t) => {
       const sysdump = join(node.machine.path('/root'), 'sysdump.yaml');
       for (const [words, shows] of [
         ['doctor', /agents +1 ready of 1, on 1 nodes\n/],
@@ -211,7 +211,7 @@ describe('the agent on a real node', { skip: nodeSystem.missing ?? false }, () =
     it('stays closed through the upgrade', async (t) => {
       const report = await load.during(() => installChart(node, byIptables));
       t.diagnostic(describeLoad(report));
-      // Only eBPF sees pods on the host network.
+      // Only eBPF redirects pods on the host network.
       assertClosed(report, ['app', 'node']);
     });
 
@@ -225,7 +225,7 @@ describe('the agent on a real node', { skip: nodeSystem.missing ?? false }, () =
   });
 
   describe('about to be uninstalled', () => {
-    it('opens the node when it is asked to', async (t) => {
+    it('opens the node on request', async (t) => {
       await assertGets(node, 'unbound', '400');
       const report = await load.during(async () => {
         await installChart(node, byIptables, { uninstall: { openNodes: true } });
@@ -234,7 +234,7 @@ describe('the agent on a real node', { skip: nodeSystem.missing ?? false }, () =
       await assertGets(node, 'unbound', 'node');
     });
 
-    it('leaves nothing of it on the node', async () => {
+    it('leaves nothing on the node', async () => {
       await node.helm(['uninstall', 'nmi', ...agent, '--wait']);
       await assertNothingLeft(node);
     });

@@ -1,4 +1,4 @@
-/** The agent as a child process on loopback, started with the words of a command line. */
+/** The agent as a child process on loopback, started with the arguments of a command line. */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -20,17 +20,17 @@ const podIp = '127.0.0.11';
 
 export interface Child {
   readonly pid: number;
-  /** What it printed so far. */
+  /** Its output so far. */
   stdout(): string;
   stderr(): string;
-  /** Resolves when standard output has matched; rejects when the process ends before. */
+  /** Resolves when standard output has matched; rejects if the process ends first. */
   untilPrinted(text: RegExp): Promise<void>;
   signal(name: NodeJS.Signals): void;
   /** Its exit code, or the signal that ended it. */
   readonly exited: Promise<number | NodeJS.Signals>;
 }
 
-/** `nmi` with these words. No environment but a search path and what is given. */
+/** `nmi` with these arguments. Its environment has only a search path and the given variables. */
 export function startNmi(words: readonly string[], env: NodeJS.ProcessEnv = {}): Child {
   const [program, ...leading] = agentCommand;
   const child: ChildProcess = spawn(program, [...leading, ...words], {
@@ -81,11 +81,11 @@ export interface Services extends AsyncDisposable {
   readonly listenPort: number;
   readonly probePort: number;
   readonly kubeconfig: string;
-  /** Where a test may put files. */
+  /** Folder for the files of a test. */
   readonly folder: string;
-  /** What puts the agent on loopback beside these fakes. */
+  /** The flags that put the agent on loopback beside these fakes. */
   readonly flags: readonly string[];
-  /** The one pod, bound to an identity named `a`. */
+  /** The only pod, bound to an identity named `a`. */
   readonly pod: PodClient;
   /** Starts the agent; it is killed with its services. */
   start(words?: readonly string[], env?: NodeJS.ProcessEnv): Child;

@@ -1,7 +1,7 @@
 /**
- * The whole agent while everything happens at once: pods that ask well and badly, objects that
- * change, and trouble with all that it depends on. `NMI_CHAOS_SECONDS` makes it last, and
- * `NMI_CHAOS_SEED` makes the choices of each actor those of an earlier run.
+ * The whole agent while everything happens at once: pods that send good and bad requests, objects
+ * that change, and faults of everything that it depends on. `NMI_CHAOS_SECONDS` sets the duration,
+ * and `NMI_CHAOS_SEED` repeats the choices that each actor made in an earlier run.
  */
 import assert from 'node:assert/strict';
 import { randomInt } from 'node:crypto';
@@ -16,12 +16,12 @@ const seconds = givenSeconds > 0 ? givenSeconds : usualSeconds;
 const givenSeed = Number(process.env['NMI_CHAOS_SEED']);
 const seed = givenSeed > 0 ? givenSeed : randomInt(1, 2 ** 31);
 
-/** What one pod may have under way, and what all of them together at the metadata service. */
+/** Limits of requests in flight: of one pod, and of all pods together at the metadata service. */
 const [fetchesOfPod, heldOfPod, fetchesAtOnce] = [50, 32, 4];
 const tooMany = 8;
 
 describe('the agent process in chaos', { timeout: (seconds + 300) * 1_000 }, () => {
-  it('gives nobody another’s token, ends nothing but connections, and keeps nothing', async (t) => {
+  it('gives no pod another’s token, ends only connections, and leaves nothing behind', async (t) => {
     await using chaos = await openChaos(seed);
     t.diagnostic(`seed ${seed}, ${seconds} s`);
     await chaos.run(seconds * 1_000);
@@ -29,7 +29,7 @@ describe('the agent process in chaos', { timeout: (seconds + 300) * 1_000 }, () 
     assert.equal(chaos.findings.length, 0, [`seed ${seed}`, ...chaos.explain()].join('\n'));
 
     await chaos.calm();
-    // A request whose client has gone runs to its end: ten seconds at most.
+    // A request without its client runs to its end: ten seconds at most.
     await eventually(() => assertNothingLeft(chaos), 20_000);
     await eventually(() => assertServed(chaos), 30_000);
     await assertSharesGivenBack(chaos);
@@ -40,16 +40,16 @@ describe('the agent process in chaos', { timeout: (seconds + 300) * 1_000 }, () 
   });
 });
 
-/** Of connections and of requests that wait. */
+/** No connections and no waiting requests are left. */
 async function assertNothingLeft(chaos: Chaos): Promise<void> {
   const metrics = await chaos.metrics();
   const tooManyOfPod = 'nmi_connections_refused_total{limit="per_caller"}';
   assert.equal(metrics.get(tooManyOfPod), 0, 'the traffic opened more than a pod may');
   assert.equal(metrics.get('nmi_connections'), 0, 'open connections');
-  assert.equal(metrics.get('nmi_waiting_requests'), 0, 'requests that wait');
+  assert.equal(metrics.get('nmi_waiting_requests'), 0, 'waiting requests');
 }
 
-/** Everybody is served as the objects say, now that they change no more. */
+/** Every pod gets what the objects specify, now that they no longer change. */
 async function assertServed(chaos: Chaos): Promise<void> {
   for (const ip of addresses) {
     const { identity, status } = await chaos.ask(ip, 'https://vault.azure.net');
@@ -57,7 +57,7 @@ async function assertServed(chaos: Chaos): Promise<void> {
   }
 }
 
-/** Of more requests at once than a pod has places for, no more are refused than are too many. */
+/** If a pod sends more requests at once than its limit, only the excess is refused. */
 async function assertSharesGivenBack(chaos: Chaos): Promise<void> {
   chaos.exceptAll();
   await eventually(() => assertServed(chaos));
@@ -77,7 +77,7 @@ async function assertSharesGivenBack(chaos: Chaos): Promise<void> {
   assertBetween(notHeld.length, 1, tooMany, 'requests that were not held');
 }
 
-/** Each for a token of its own. */
+/** Each request is for a different token. */
 function askAtOnce(chaos: Chaos, ip: string, count: number) {
   const all = Array.from({ length: count }, (_, index) => chaos.ask(ip, `https://${ip}/${index}`));
   return Promise.all(all);

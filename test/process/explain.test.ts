@@ -12,8 +12,8 @@ async function explain({ folder }: Services, ...words: readonly string[]) {
   return { code, stdout: child.stdout(), stderr: child.stderr() };
 }
 
-describe('nmi explain in a process of its own', () => {
-  it('tells while the agent runs, and what is the matter before, between and after', async () => {
+describe('nmi explain in a separate process', () => {
+  it('explains while the agent runs, and reports the problem before, between and after', async () => {
     await using testBed = await openServices();
     const before = await explain(testBed);
     assert.equal(before.code, 69);

@@ -21,7 +21,7 @@ describe('dist/kubectl-nmi', () => {
     await freshExecutable();
   });
 
-  it('is one script without native code, in the form of a package', () => {
+  it('is one script without native code, packaged for npm', () => {
     const text = readFileSync(script, 'utf8');
     assert.match(text, /^#!\/usr\/bin\/env node\n/);
     assert.doesNotMatch(text, /\.node['"]|dlopen/);

@@ -7,7 +7,7 @@ import { decodeLabToken } from '../../lab/fakes/token.ts';
 import { ask, tokenTarget } from '../support/ask.ts';
 import { openServices } from './agent-child.ts';
 
-/** The log of a whole short life with one granted and one refused request, and the token. */
+/** The log of a complete short run with one granted and one refused request, and the token. */
 async function liveShortly(flags: readonly string[]): Promise<{ log: string; token: string }> {
   await using testBed = await openServices();
   const child = testBed.start([...testBed.flags, ...flags]);
@@ -23,12 +23,12 @@ async function liveShortly(flags: readonly string[]): Promise<{ log: string; tok
 }
 
 function assertNoSecret(log: string, token: string): void {
-  assert.ok(decodeLabToken(token) !== undefined, 'the test must hold a token');
+  assert.ok(decodeLabToken(token) !== undefined, 'the test must have a token');
   for (const part of token.split('.')) assert.ok(!log.includes(part), 'a token is in the log');
 }
 
 describe('the log of the agent process', { timeout: 60_000 }, () => {
-  it('is JSON, one object a line, with one line for each token decision', async () => {
+  it('is JSON, one object per line, with one line for each token decision', async () => {
     const { log, token } = await liveShortly([]);
     assert.ok(log.endsWith('\n'));
     const lines = log
@@ -66,7 +66,7 @@ describe('the log of the agent process', { timeout: 60_000 }, () => {
     assertNoSecret(log, token);
   });
 
-  it('has a record of each request in the audit stream, without a secret and whole at the end', async () => {
+  it('has a record of each request in the audit stream, without secrets and complete at the end', async () => {
     await using testBed = await openServices();
     const path = join(testBed.folder, 'audit.log');
     const child = testBed.start([...testBed.flags, `--audit-log=${path}`]);
@@ -102,7 +102,7 @@ describe('the log of the agent process', { timeout: 60_000 }, () => {
     }
     const [{ identity, versions, fetchId } = {}, hit] = records;
     assert.equal(identity, 'default/a');
-    // One id leads from both requests to the fetch, and to the request upstream.
+    // One id connects both requests with the fetch, and with the request upstream.
     const [fetched] = testBed.imds
       .requests()
       .filter(({ headers }) => headers['metadata'] === 'true');
@@ -129,7 +129,7 @@ describe('the log of the agent process', { timeout: 60_000 }, () => {
     assert.ok(child.stderr().includes(path), child.stderr());
   });
 
-  it('holds only errors with --log-level=error', async () => {
+  it('has only errors with --log-level=error', async () => {
     const { log } = await liveShortly(['--log-level=error']);
     assert.equal(log, '');
   });

@@ -1,6 +1,6 @@
 /**
- * What of the bundle an agent evaluates that serves managed identities. A module costs memory for as
- * long as the agent lives, and time at every start, so the expensive ones wait until they are needed.
+ * The modules of the bundle that an agent for managed identities evaluates. A module costs memory
+ * as long as the agent runs, and time at every start, so the expensive ones are loaded when needed.
  */
 import { describe, it } from 'node:test';
 import assert from 'node:assert/strict';
@@ -13,7 +13,7 @@ import { repositoryRoot } from '../conventions/tree.ts';
 import { ask, tokenTarget } from '../support/ask.ts';
 import { openServices } from './agent-child.ts';
 
-/** The bundler wraps what may be evaluated late, each wrapper under the name of its file. */
+/** The bundler wraps modules that may be evaluated late; each wrapper has the name of its file. */
 function withRecord(script: string, recordFile: string): string {
   let file = '';
   const lines = script.split('\n').map((line) => {
@@ -32,7 +32,7 @@ function withRecord(script: string, recordFile: string): string {
 
 const stamp = { version: '1.2.3', commit: 'abc', date: '2026-01-02T03:04:05Z' };
 
-/** Needed from the first token on: that they are found shows that the record is one. */
+/** Needed from the first token on: finding them shows that the record works. */
 const needed = [
   /\/src\/nmi\/agent\.ts$|^src\/nmi\/agent\.ts$/,
   /\/undici\/lib\/dispatcher\/pool\.js$/,
@@ -50,7 +50,7 @@ const expensive = [
   /\/(?:hpagent|jsonpath-plus|openid-client|oauth4webapi|socks|socks-proxy-agent)\//,
   /\/undici\/(?:index\.js|lib\/(?:web|mock|cache|interceptor)\/)/,
   /\/prom-client\/(?:index|lib\/(?:pushgateway|cluster|defaultMetrics))\.js$/,
-  // The parser of flags is a package of its own.
+  // The parser of flags is a separate package.
   /\/yargs\/(?:build\/lib\/yargs-factory|lib\/platform-shims\/|index)/,
   /\/(?:cliui|string-width|y18n)\//,
   /(?:^|\/)src\/cli\/(?:demo|explain|grants|grants-text)\.ts$/,

@@ -9,7 +9,7 @@ import { freePort } from '../support/free-ports.ts';
 import type { Services } from './agent-child.ts';
 
 export interface Prometheus extends AsyncDisposable {
-  /** What its API answers. */
+  /** An answer of its API. */
   get(path: string): Promise<unknown>;
 }
 
@@ -52,7 +52,7 @@ export async function openPrometheus(testBed: Services): Promise<Prometheus> {
   };
 }
 
-/** One result for each series. */
+/** One result per series. */
 export async function query(prometheus: Prometheus, text: string): Promise<readonly unknown[]> {
   const data = await prometheus.get(`query?query=${encodeURIComponent(text)}`);
   return (data as { readonly result: readonly unknown[] }).result;
@@ -63,7 +63,7 @@ export interface RangeSeries {
   readonly values: readonly (readonly [atS: number, value: string])[];
 }
 
-/** The course of each series, second by second. Times are in seconds since the epoch. */
+/** The values of each series, second by second. Times are in seconds since the epoch. */
 export async function queryRange(
   prometheus: Prometheus,
   text: string,
@@ -78,7 +78,7 @@ export async function queryRange(
 export async function until(holds: () => Promise<boolean>): Promise<void> {
   const deadlineMs = performance.now() + 20_000;
   while (!(await holds().catch(() => false))) {
-    assert.ok(performance.now() < deadlineMs, 'Prometheus did not come so far in 20 s');
+    assert.ok(performance.now() < deadlineMs, 'Prometheus did not get this far in 20 s');
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
 }

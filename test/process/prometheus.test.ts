@@ -1,6 +1,6 @@
 /**
- * A real Prometheus scrapes a real agent: its page obeys the rules for metrics, and every query of the
- * alert rules and of the dashboard is one that Prometheus answers.
+ * A real Prometheus scrapes a real agent: its page follows the rules for metrics, and Prometheus
+ * accepts every query of the alert rules and of the dashboard.
  */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
@@ -21,12 +21,12 @@ const missing = findMissingTool('prometheus', 'promtool');
 const skip =
   missing === undefined ? false : `${missing} is not installed (apt-get install prometheus)`;
 
-/** Of metrics whose names the replaced system fixed. */
+/** Lint messages about metrics with names that the replaced system fixed. */
 const accepted = /^aadpodidentity_\w+_errors_count /;
 
 /**
- * Only with a redirect, programs in the kernel, a certificate, the audit stream or a service account, or of
- * kube-state-metrics.
+ * Metrics that need a redirect, programs in the kernel, a certificate, the audit stream or a
+ * service account, or that come from kube-state-metrics.
  */
 const elsewhere =
   /^(?:nmi_ebpf_connects_total|nmi_redirect_(?:up|reconciles_total)|nmi_certificate_\w+|nmi_audit_\w+|nmi_conditions_writes_total|kube_\w+)$/;
@@ -36,7 +36,7 @@ async function activeAlerts(prometheus: Prometheus): Promise<readonly string[]> 
   const names = (await rulesNow(prometheus))
     .filter(({ state }) => state !== 'inactive')
     .map(({ name }) => name);
-  // The machine of the tests may be busy indeed.
+  // The test machine may really be busy.
   return names.filter((name) => name !== 'NmiEventLoopSlow');
 }
 
@@ -50,7 +50,7 @@ async function rulesNow(prometheus: Prometheus) {
 }
 
 describe('Prometheus and a real agent', { skip, timeout: 180_000 }, () => {
-  it('agree about the page, but for the two names of the replaced system', async () => {
+  it('agree about the page, except for the two names of the replaced system', async () => {
     await using testBed = await openServices();
     testBed.start();
     await testBed.untilReady();
@@ -100,14 +100,14 @@ describe('Prometheus and a real agent', { skip, timeout: 180_000 }, () => {
     await assert.rejects(query(prometheus, 'sum by (nmi_ready'), /parse error/);
   });
 
-  it('have the alert of a fault soon after it begins, each for each', async () => {
+  it('have the right alert soon after each fault begins', async () => {
     await using testBed = await openServices();
     const { kube, imds, pod } = testBed;
     testBed.start();
     await testBed.untilReady();
     await using prometheus = await openPrometheus(testBed);
     let number = 0;
-    /** For a token that is not in memory. */
+    /** Requests a token that is not in the cache. */
     const askForAnother = () => ask(pod, `${tokenTarget}-${number++}.example`);
     const raises = (alert: string, keepOn: () => Promise<unknown> = async () => undefined) =>
       until(async () => {
@@ -137,7 +137,7 @@ describe('Prometheus and a real agent', { skip, timeout: 180_000 }, () => {
     await raises('NmiRequestsFail', () => ask(pod, tokenTarget));
   });
 
-  it('have no alert while a list is missing but that the agent is not ready', async () => {
+  it('have only the alert that the agent is not ready while a list is missing', async () => {
     await using testBed = await openServices();
     testBed.kube.faults.hang = true;
     testBed.start();
@@ -146,7 +146,7 @@ describe('Prometheus and a real agent', { skip, timeout: 180_000 }, () => {
     await until(async () => (await activeAlerts(prometheus)).join() === 'NmiNotReady');
   });
 
-  it('have no alert on a healthy node, and one when a pod is refused for good', async () => {
+  it('have no alert on a healthy node, and one when a pod is refused permanently', async () => {
     await using testBed = await openServices();
     testBed.start();
     await testBed.untilReady();

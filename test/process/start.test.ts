@@ -32,20 +32,20 @@ describe('the agent process at its start', { timeout: 120_000 }, () => {
     assert.equal(lines.length, 6);
   });
 
-  it('ends with 2 on a word that is no verb', async () => {
+  it('ends with 2 on an unknown verb', async () => {
     const child = startNmi(['serve', '--node=n']);
     assert.equal(await child.exited, usage);
     assert.match(child.stderr(), /"serve"/);
   });
 
-  it('ends with 78 without any Kubernetes configuration, and says which were looked for', async () => {
+  it('ends with 78 without any Kubernetes configuration, and reports where it looked', async () => {
     await using testBed = await openServices();
     const child = testBed.start(testBed.flags, {});
     assert.equal(await child.exited, config);
     assert.match(child.stdout(), /KUBERNETES_SERVICE_HOST/);
   });
 
-  it('ends with 78 on a kubeconfig that is not there or not one, and names the file', async () => {
+  it('ends with 78 on a missing or invalid kubeconfig, and names the file', async () => {
     await using testBed = await openServices();
     const missing = join(testBed.folder, 'missing');
     const broken = join(testBed.folder, 'broken');
@@ -75,15 +75,15 @@ describe('the agent process at its start', { timeout: 120_000 }, () => {
     }
   });
 
-  it('ends with 69 when the node does not hold the address to listen on', async () => {
+  it('ends with 69 when the node does not have the listen address', async () => {
     await using testBed = await openServices();
-    // 192.0.2.0/24 is for documentation: no machine has it.
+    // 192.0.2.0/24 is reserved for documentation: no machine has it.
     const child = testBed.start([...testBed.flags, '--nmi-listen-address=192.0.2.7']);
     assert.equal(await child.exited, unavailable);
     assert.match(child.stdout(), /192\.0\.2\.7:\d+.*--nmi-listen-address/);
   });
 
-  it('starts on the words of the manifest of the system it replaces', async () => {
+  it('starts with the arguments of the replaced system’s manifest', async () => {
     await using testBed = await openServices();
     const child = testBed.start(
       [
@@ -96,7 +96,7 @@ describe('the agent process at its start', { timeout: 120_000 }, () => {
         HOST_IP: '10.224.0.4',
         NODE_NAME: nodeName,
         FORCENAMESPACED: 'true',
-        // What a manifest on loopback needs besides.
+        // Further flags for a manifest on loopback.
         NMI_REDIRECT: 'none',
         NMI_LISTEN_ADDRESS: '127.0.0.1',
         NMI_NMI_PORT: String(testBed.listenPort),
@@ -142,7 +142,7 @@ describe('the agent process at its start', { timeout: 120_000 }, () => {
     }
   });
 
-  it('runs without the Kubernetes API, alive and not ready, and tells pods to retry', async () => {
+  it('runs without the Kubernetes API, alive but not ready, and answers pods to retry', async () => {
     await using testBed = await openServices();
     const nobody = join(testBed.folder, 'nobody');
     const port = await freePort();

@@ -11,7 +11,7 @@ async function untilUpstream(testBed: Services, count: number): Promise<void> {
   });
 }
 
-/** One request on a connection of its own, for work beside it. */
+/** One request on a new connection, for work beside it. */
 function askLater(testBed: Services, resource: string) {
   const target = tokenTarget.replace('https://vault.azure.net', `https://${resource}`);
   return ask(testBed.pod, target).then(
@@ -57,16 +57,16 @@ describe('the agent process at its end', { timeout: 120_000 }, () => {
     assert.equal(await child.exited, 0);
     const tookMs = performance.now() - startMs;
     assert.ok(tookMs > 9_000 && tookMs < 14_000, `${Math.round(tookMs)} ms`);
-    // The limits of the fetch and of this client are as long, so any of the three may come first.
+    // The limits of the fetch and of this client are the same, so any of the three may come first.
     assert.match(await answer, /^503$|ECONNRESET|TIMEOUT/);
   });
 
-  it('goes on after SIGUSR1, and opens no debugger', async () => {
+  it('continues after SIGUSR1, and opens no debugger', async () => {
     await using testBed = await openServices();
     const child = testBed.start();
     await testBed.untilReady();
     child.signal('SIGUSR1');
-    // Node opens it, and reports that on standard error, within some milliseconds.
+    // Node opens a debugger, and reports it on standard error, within some milliseconds.
     await delay(500);
     assert.equal((await ask(testBed.pod, tokenTarget)).identity, 'a');
     child.signal('SIGTERM');
@@ -93,7 +93,7 @@ describe('the agent process at its end', { timeout: 120_000 }, () => {
   for (const printed of ['starting nmi process', 'redirect chosen']) {
     it(`stops at once after "${printed}", though it waits for the redirect of another container`, async () => {
       await using testBed = await openServices();
-      // 192.0.2.0/24 is for documentation: no machine has it.
+      // 192.0.2.0/24 is reserved for documentation: no machine has it.
       const pinned = ['--redirect=pinned', '--nmi-listen-address=192.0.2.1'];
       const child = testBed.start([...testBed.flags, ...pinned]);
       await child.untilPrinted(new RegExp(`"msg":"${printed}"`));
@@ -107,7 +107,7 @@ describe('the agent process at its end', { timeout: 120_000 }, () => {
     });
   }
 
-  it('stops before it was ready', async () => {
+  it('stops before it is ready', async () => {
     await using testBed = await openServices();
     testBed.kube.faults.hang = true;
     const child = testBed.start();

@@ -3,7 +3,7 @@ import java.io.InputStreamReader;
 import java.net.InetSocketAddress;
 import java.net.Socket;
 
-/** Sends one line to an address and a port; prints what came back and whom it thinks it dialled. */
+/** Sends one line to an address and a port; prints the reply and the socket's peer. */
 public class Dial {
     public static void main(String[] words) throws Exception {
         try (Socket socket = new Socket()) {

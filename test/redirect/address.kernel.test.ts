@@ -24,7 +24,7 @@ const server = (name: string) => `
   process.stdin.resume();
 `;
 
-/** One connection to the metadata address from a namespace: what came, or the error code. */
+/** One connection to the metadata address from a namespace: the reply, or the error code. */
 async function dial(from: Namespace): Promise<string> {
   const script = `
     const request = require('node:http').get('http://${target.metadataIp}/', (response) =>
@@ -68,7 +68,7 @@ describe('the address mode', { skip }, () => {
     await node[Symbol.asyncDispose]();
   });
 
-  it('gives the node the address, where a pod then reaches the agent', async () => {
+  it('gives the node the address, at which a pod then reaches the agent', async () => {
     const mode = modeIn(node);
     const links = await linksOf(node);
     assert.equal((await mode.verify()).state, 'absent');
@@ -80,7 +80,7 @@ describe('the address mode', { skip }, () => {
     assert.deepEqual(installed.changed, [], 'prepared already');
     assert.equal(await dial(pod), 'agent');
 
-    // Another agent, or this one again: the address is the node's own by now.
+    // Another agent, or this one restarted: by now the node itself has the address.
     assert.equal((await modeIn(node).install()).state, 'active');
     await agent.stop();
     assert.equal(await dial(pod), 'ECONNREFUSED', 'an absent agent is a refused connection');
@@ -102,7 +102,7 @@ describe('the address mode', { skip }, () => {
     await mode.remove();
   });
 
-  it('leaves a link of somebody else alone', async () => {
+  it('leaves a link of another owner alone', async () => {
     await node.run('ip link add nmi0 type veth peer name other0');
     const mode = modeIn(node);
     const status = await mode.install();
@@ -113,7 +113,7 @@ describe('the address mode', { skip }, () => {
     await node.run('ip link del nmi0');
   });
 
-  it('refuses to fixture in front of a real service', async () => {
+  it('refuses to take the address of a real service', async () => {
     await using cloud = await openNamespace();
     await node.run(`ip link add up0 type veth peer name eth0 netns ${cloud.name}`);
     await node.run('ip addr add 10.0.0.4/24 dev up0');

@@ -35,7 +35,7 @@ function isConflict(why: RegExp): (error: unknown) => boolean {
 }
 
 describe('the address mode', () => {
-  it('takes an address at which nobody answers', async () => {
+  it('takes an address at which nothing answers', async () => {
     const host = nodeWith();
     const asked: string[] = [];
     const isAnswered = (ip: string, port: number): Promise<boolean> => {
@@ -55,7 +55,7 @@ describe('the address mode', () => {
     assert.equal((await redirect.verify()).state, 'absent');
   });
 
-  it('goes on where an agent before it holds the address, and answers there', async () => {
+  it('continues where an earlier agent set the address and still answers there', async () => {
     const host = nodeWith(target.metadataIp);
     const redirect = openAddressRedirect({ target, host, isAnswered: () => Promise.resolve(true) });
     const { state, changed } = await redirect.install();
@@ -76,7 +76,7 @@ describe('the address mode', () => {
     assert.match(problems.join(), /nmi0 holds 169\.254\.25\.79: another redirect was left behind/);
   });
 
-  it('knows callers by their address', () => {
+  it('identifies callers by their address', () => {
     const redirect = openAddressRedirect({ target, host: nodeWith() });
     const peer = { remoteIp: '10.244.0.5', remotePort: 4000, localIp: target.metadataIp };
     assert.deepEqual(redirect.attest({ ...peer, localPort: 80 }), { kind: 'by-address' });

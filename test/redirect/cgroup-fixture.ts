@@ -1,6 +1,6 @@
 /**
  * Cgroups, a BPF file system and a dialling program for the kernel tests: all below folders that
- * the test makes, and nothing attached to any cgroup that was there before.
+ * the test makes. Nothing is attached to a cgroup that existed before.
  */
 import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, rmdirSync } from 'node:fs';
@@ -42,7 +42,7 @@ export interface CgroupTree {
   close(): void;
 }
 
-/** A tree of cgroups of this test's own. What earlier runs left behind goes first. */
+/** A separate tree of cgroups for this test. First removes the trees left by earlier runs. */
 export function openCgroupTree(): CgroupTree {
   const root = findCgroupRoot();
   sweepDead(root);
@@ -69,7 +69,9 @@ function sweepDead(root: string): void {
   }
 }
 
-/** Cgroups have no files to delete, only folders, and those only when no process is in them. */
+/**
+ * Cgroups have no files to delete, only folders, which can be removed only when empty of processes.
+ */
 function removeTree(path: string): void {
   for (const entry of readdirSync(path, { withFileTypes: true })) {
     if (entry.isDirectory()) removeTree(join(path, entry.name));
@@ -88,7 +90,7 @@ function isAlive(pid: number): boolean {
 
 export interface BpfFolder {
   readonly path: string;
-  /** Unmounts: every pin goes with it, and with the pins all that was attached. */
+  /** Unmounts. This removes every pin, and detaches everything that was pinned. */
   close(): void;
 }
 

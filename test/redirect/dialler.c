@@ -1,22 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Dials as no client library of Node can, sends one line, prints one line:
+ * Dials in ways that no client library of Node can, sends one line, prints one line:
  *
  *   dialler tcp4|tcp6|mptcp4|mptcp6|fastopen4|fastopen6|udp4 ADDRESS PORT
  *     "local=PORT peer=ADDRESS:PORT answer=LINE" or "error=NAME"
  *   dialler forge INTERFACE SOURCE SOURCE_PORT GATEWAY_MAC ADDRESS PORT
- *     opens a connection by hand-made frames from an address that is nobody's here: "answer=LINE"
+ *     opens a connection by hand-made frames from an address that no host here has: "answer=LINE"
  *   dialler fill plain|lo|late ADDRESS PORT COUNT CGROUP...
- *     dials so often from each of these cgroups, waits for no answer, and keeps all until its input ends:
- *     "made=COUNT refused=COUNT other=COUNT". "lo" is bound to the loopback link, where no packet gets
- *     to anybody; "late" sends the first packet of all of them after the last is dialled.
+ *     dials COUNT times from each of these cgroups, waits for no answer, and keeps all sockets
+ *     until its input ends: "made=COUNT refused=COUNT other=COUNT". "lo" binds to the loopback
+ *     link, from which no packet arrives; "late" sends the first packet of every socket after the
+ *     last one is dialled.
  *   dialler bind tcp|mptcp ADDRESS PORT
- *     listens there until its input ends, and answers each connection with "taken": "listening" or "error=NAME"
+ *     listens there until its input ends, answers each connection with "taken": "listening" or
+ *     "error=NAME"
  *   dialler twins SOURCE SOURCE_PORT ADDRESS PORT LINK LINK
- *     dials twice with the same addresses and ports, by sockets that are bound to these links, and keeps
- *     both until its input ends: "dialled" or "error=NAME"
+ *     dials twice with the same addresses and ports, from sockets bound to these two links, and
+ *     keeps both until its input ends: "dialled" or "error=NAME"
  *   dialler namespace
- *     the cookie of its network namespace; 0 where the kernel does not report it
+ *     prints the cookie of its network namespace; 0 where the kernel does not report it
  *
  * IPv6 kinds dial the IPv4-mapped form of the address.
  */
@@ -272,7 +274,7 @@ struct filled {
 	int made, refused, other;
 };
 
-/* In a process of its own: one may not have as many sockets as all of them. */
+/* In a separate process: one process may not have as many sockets as all cgroups together. */
 static struct filled fill_from(int at, const char *kind, const char *ip, int port, int each)
 {
 	static int dialled[MAX_DIALLED];
@@ -282,7 +284,7 @@ static struct filled fill_from(int at, const char *kind, const char *ip, int por
 	struct filled filled = {};
 	int on = 1;
 
-	/* Each cgroup by an address of its own: a pair of addresses has 28,000 ports. */
+	/* An own address for each cgroup: a pair of addresses has only 28,000 ports. */
 	own.sin_addr.s_addr = htonl(0x7f000100 + at);
 	while (each-- > 0 && filled.made < MAX_DIALLED) {
 		int sock = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
@@ -353,7 +355,7 @@ static int serve(const char *kind, const char *ip, int port)
 	setsockopt(sock, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
 	inet_pton(AF_INET, ip, &v4.sin_addr);
 	inet_pton(AF_INET6, ip, &v6.sin6_addr);
-	/* It is for IPv4 that this program serves IPv6. */
+	/* The IPv6 socket here must accept IPv4. */
 	if (family == AF_INET6)
 		setsockopt(sock, IPPROTO_IPV6, IPV6_V6ONLY, &(int){ 0 }, sizeof(int));
 	result = family == AF_INET ? bind(sock, (struct sockaddr *)&v4, sizeof(v4)) :

@@ -1,6 +1,6 @@
 /**
- * A node with two pods on a bridge, and the cloud behind it that answers everybody, so that every
- * leak is seen. Pods are network namespaces and cgroups, laid out as the kubelet does.
+ * A node with two pods on a bridge, and the cloud behind it, which answers every client, so that
+ * every leak is seen. Pods are network namespaces and cgroups, laid out like those of the kubelet.
  *
  *     pod a 10.244.0.5 ─┐
  *                       ├─ br0 10.244.0.1 node 10.0.0.4 ── 10.0.0.1 cloud 169.254.169.254
@@ -29,7 +29,7 @@ import { openNamespace, type Namespace, type Script } from './namespaces.ts';
 const { metadataIp, listenIp, listenPort } = DEFAULT_TARGET;
 const source = join(import.meta.dirname, '../../src/redirect');
 
-/** Says for each line it gets whom it sees and, through the map, which cgroup that is. */
+/** For each line it receives, sends its client's address and, through the map, its cgroup. */
 const agentScript = (pinFolder: string, ip: string, port: number) => `
   process.stdin.resume();
   import('${source}/ebpf/callers.ts').then(({ Callers }) => {
@@ -73,11 +73,12 @@ const CLOUD = `
 `;
 
 /**
- * Orders: "dial HOST PORT" (from an address, and a port) opens a connection, asks and closes; "keep HOST PORT" leaves it open,
- * "ask" uses it again, "drop" closes it; "cling HOST PORT" opens one that the other side closes and this
- * side does not; "storm" dials without end until "calm"; "flood N"
- * opens N connections at once and counts who was known, "ebb" closes them; "run PROGRAM ..." runs
- * one; "hold PROGRAM ..." starts one and leaves it until "release". Each answers with one line.
+ * Orders: "dial HOST PORT" (optionally from an address and a port) opens a connection, sends a
+ * request and closes; "keep HOST PORT" leaves it open, "ask" uses it again, "drop" closes it;
+ * "cling HOST PORT" opens one that the other side closes and this side does not; "storm" dials
+ * without pause until "calm"; "flood N" opens N connections at once and counts the attested ones,
+ * "ebb" closes them; "run PROGRAM ..." runs one; "hold PROGRAM ..." starts one and leaves it
+ * running until "release". Each order is answered with one line.
  */
 const CLIENT = `
   const net = require('node:net');
@@ -187,7 +188,7 @@ const CLIENT = `
 export interface Client {
   readonly cgroup: string;
   readonly cgroupId: bigint;
-  /** One order, one line. */
+  /** Sends one order; returns its one line of answer. */
   send(order: string): Promise<string>;
 }
 
@@ -199,9 +200,9 @@ export class EbpfTestBed {
   readonly podA: Namespace;
   readonly podB: Namespace;
   readonly cloud: Namespace;
-  /** Of every redirect opened here, unless it says otherwise. */
+  /** For every redirect opened here, unless overridden. */
   settings: Partial<EbpfRedirectOptions> = {};
-  /** Of the node's network namespace. */
+  /** Cookie of the node's network namespace. */
   #netnsCookie = 0n;
 
   private constructor(spaces: readonly [Namespace, Namespace, Namespace, Namespace]) {
@@ -245,7 +246,9 @@ export class EbpfTestBed {
     });
   }
 
-  /** A process in a cgroup named below `kubepods/burstable`, or as given from the top. */
+  /**
+   * A process in a cgroup below `kubepods/burstable`; a name that begins with `/` is from the top.
+   */
   client(space: Namespace, cgroupName: string): Client {
     const name = cgroupName.startsWith('/') ? cgroupName : `kubepods/burstable/${cgroupName}`;
     const cgroup = this.tree.make(name);
@@ -262,7 +265,7 @@ export class EbpfTestBed {
     };
   }
 
-  /** Starts the agent; the address must be up, the map there. */
+  /** Starts the agent; the address must be up, and the map must exist. */
   async startAgent(ip = listenIp, port = listenPort): Promise<Script> {
     const agent = this.node.start(agentScript(this.pinFolder, ip, port));
     assert.equal(await agent.line(), 'listening');

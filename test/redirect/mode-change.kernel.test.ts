@@ -1,4 +1,4 @@
-/** From one way of redirecting to another, on a node where the former has left what it made. */
+/** From one redirect mode to another, on a node where the previous mode has left its objects. */
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, readdirSync } from 'node:fs';
@@ -23,7 +23,7 @@ const all = 'net_admin,+bpf,+net_raw';
 describe('a node that was redirected by eBPF', { skip }, () => {
   let testBed: EbpfTestBed;
   let pod: Client;
-  /** Where the next agent runs: not in the cgroup that the former one exempted. */
+  /** The cgroup of the next agent: not the one that the previous agent exempted. */
   let next: Client;
 
   before(async () => {
@@ -44,7 +44,7 @@ describe('a node that was redirected by eBPF', { skip }, () => {
     assert.equal(nmi(all, 'remove', '--redirect=ebpf').status, 0);
   });
 
-  /** `nmi redirect` on that node, as uid 0 with these capabilities alone. */
+  /** Runs `nmi redirect` on that node, as uid 0 with only these capabilities. */
   function nmi(capabilities: string, action: string, ...flags: readonly string[]) {
     const bounding = capabilities === '' ? '-all' : `-all,+${capabilities}`;
     const run = spawnSync(
@@ -67,7 +67,7 @@ describe('a node that was redirected by eBPF', { skip }, () => {
     return { ...run, said: `${run.stdout}${run.stderr}` };
   }
 
-  it('goes over to iptables under load, without a connection elsewhere', async () => {
+  it('switches to iptables under load, without a connection to the cloud', async () => {
     assert.equal(await pod.send('storm'), 'storming');
     const behind = openIptablesRedirect({ host: testBed.node.host, backend: 'nft' });
     const redirect = replacePrograms(behind, testBed.pinFolder);
@@ -87,7 +87,7 @@ describe('a node that was redirected by eBPF', { skip }, () => {
     assert.match(await next.send(dial), /^cloud sees 10\.0\.0\.4/);
   });
 
-  it('goes over to iptables with the rights of that mode, and back', async () => {
+  it('switches to iptables with the capabilities of that mode, and back', async () => {
     assert.match(await next.send(dial), /^agent sees/, 'the trap must be there');
     const over = nmi('net_admin', 'install', '--redirect=iptables');
     assert.equal(over.status, 0, over.said);
@@ -99,7 +99,7 @@ describe('a node that was redirected by eBPF', { skip }, () => {
     assert.match(await pod.send(dial), /^agent sees 10\.244\.0\.5 attested/);
   });
 
-  it('goes over when auto finds that it may not load programs any more', async () => {
+  it('switches when auto finds that it may no longer load programs', async () => {
     const over = nmi('net_admin', 'install');
     assert.equal(over.status, 0, over.said);
     assert.match(
@@ -109,7 +109,7 @@ describe('a node that was redirected by eBPF', { skip }, () => {
     assert.match(await next.send(dial), /^cloud sees 10\.0\.0\.4/);
   });
 
-  it('stays closed, and says so, where the programs cannot be taken away', async () => {
+  it('stays closed, and reports it, where the programs cannot be removed', async () => {
     execFileSync('mount', ['-o', 'remount,ro', testBed.bpf.path]);
     try {
       const over = nmi('net_admin', 'install', '--redirect=iptables');
@@ -124,7 +124,7 @@ describe('a node that was redirected by eBPF', { skip }, () => {
     }
   });
 
-  it('is left as it is by no redirect at all, which tells of the programs', async () => {
+  it('is left unchanged by --redirect=none, which reports the programs', async () => {
     const pins = readdirSync(testBed.pinFolder);
     for (const action of ['verify', 'install']) {
       const none = nmi('', action, '--redirect=none');
@@ -138,7 +138,7 @@ describe('a node that was redirected by eBPF', { skip }, () => {
     assert.match(await pod.send(dial), /^agent sees 10\.244\.0\.5 attested/);
   });
 
-  it('does not go over to the address mode while anything of it is left, nor from iptables', async () => {
+  it('does not switch to the address mode while anything of eBPF is left, nor from iptables', async () => {
     const beside = nmi(all, 'install', '--redirect=address');
     assert.notEqual(beside.status, 0, beside.said);
     assert.match(beside.said, /CONFLICT: .*programs of the eBPF mode are pinned/);
@@ -158,7 +158,7 @@ describe('a node that was redirected by eBPF', { skip }, () => {
     assert.match(await pod.send(dial), /^agent sees 10\.244\.0\.5 unavailable/);
   });
 
-  it('is freed of the address mode, too, without a word about the way', async () => {
+  it('is freed of the address mode, too, without a flag for the mode', async () => {
     assert.equal(nmi(all, 'remove').status, 0);
     const links = await testBed.node.run('ip -br addr show');
     await testBed.node.run(`ip route add unreachable ${metadataIp}/32`);
@@ -172,7 +172,7 @@ describe('a node that was redirected by eBPF', { skip }, () => {
     assert.match(await pod.send(dial), /^cloud sees/);
   });
 
-  it('is opened whole without a word about the way, whatever this process could do itself', async () => {
+  it('is opened completely without a flag for the mode, whatever this process could install itself', async () => {
     for (const [capabilities, ...flags] of [
       [all],
       ['net_admin'],
@@ -186,14 +186,14 @@ describe('a node that was redirected by eBPF', { skip }, () => {
       assert.equal(removed.said, 'removed: pods reach the real metadata endpoint again\n');
       assert.equal(removed.status, 0);
       assert.ok(!existsSync(testBed.pinFolder), `${capabilities} ${flags.join()}`);
-      // The kernel detaches what is unpinned when it comes round to it.
+      // The kernel detaches unpinned programs with a delay.
       await eventually(async () => {
         assert.match(await pod.send(dial), /^cloud sees/);
       });
     }
   });
 
-  it('is not said to be open where the programs stay', async () => {
+  it('is not reported as open where the programs stay', async () => {
     execFileSync('mount', ['-o', 'remount,ro', testBed.bpf.path]);
     try {
       for (const flag of ['--redirect=iptables', '--redirect=auto', '--redirect=none']) {
@@ -209,7 +209,7 @@ describe('a node that was redirected by eBPF', { skip }, () => {
     }
   });
 
-  it('is read back by a verb that finds the places in its environment', async () => {
+  it('is verified by a command that takes the paths from its environment', async () => {
     const found = nmi(all, 'verify');
     assert.match(found.said, /^ebpf: active .*\n  why this one: the kernel has eBPF/);
     assert.equal(found.status, 0);

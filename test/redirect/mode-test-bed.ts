@@ -1,6 +1,6 @@
 /**
- * Every way of redirecting, seen from outside: how it is opened, and what holds for it alone. And a
- * node full of pods, each a network namespace with a cgroup.
+ * Every redirect mode, seen from outside: how to open it, and the behavior that is specific to it.
+ * And a node full of pods, each a network namespace with a cgroup.
  */
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
@@ -22,17 +22,17 @@ export interface ModeUnderTest {
   readonly name: string;
   /** Where the agent listens. */
   readonly listen: { readonly ip: string; readonly port: number };
-  /** What a pod on the host network meets: the agent, or the real service as before. */
+  /** What a pod on the host network reaches: the agent, or the real service as before. */
   readonly hostNetwork: RegExp;
-  /** What a pod meets at other ports of the metadata address and by UDP: nothing of the cloud's. */
+  /** What a pod gets at other ports of the metadata address and by UDP: nothing from the cloud. */
   readonly otherwise: 'EHOSTUNREACH' | 'ECONNREFUSED';
-  /** What one on the host network meets there. */
+  /** What a pod on the host network gets there. */
   readonly hostOtherwise: RegExp;
-  /** The kernel says who dialled. */
+  /** The kernel reports who dialled. */
   readonly attests: boolean;
-  /** Another instance each time, as of another process. */
+  /** A new instance on each call, as in another process. */
   open(testBed: EbpfTestBed): Redirect;
-  /** Leaves what another version would have left in the place of this one's. */
+  /** Replaces the objects of this version by those that another version would have left. */
   age(testBed: EbpfTestBed): Promise<unknown>;
 }
 
@@ -43,13 +43,14 @@ function byEbpf(backend: 'nft' | 'legacy'): ModeUnderTest {
     name: `ebpf, iptables ${backend} behind`,
     listen: ownAddress,
     hostNetwork: /^agent sees 169\.254\.25\.79 attested/,
-    // The guard's answer, to all that is routed.
+    // The guard's answer to all routed packets.
     otherwise: 'EHOSTUNREACH',
     hostOtherwise: /^cloud sees 10\.0\.0\.4/,
     attests: true,
     open: (testBed) =>
       testBed.redirect({ fallback: openIptablesRedirect({ host: testBed.node.host, backend }) }),
-    // Of which version the programs are is in these settings: without them they count as others.
+    // These settings contain the version of the programs: without them the programs count as
+    // foreign.
     age: async (testBed) => {
       unlinkSync(join(testBed.pinFolder, 'settings'));
     },
@@ -77,7 +78,7 @@ const byAddress: ModeUnderTest = {
   name: 'address',
   listen: { ip: metadataIp, port: metadataPort },
   hostNetwork: /^agent sees 169\.254\.169\.254/,
-  // The address is the node's own, and nobody else listens there.
+  // The node has the address, and no other process listens there.
   otherwise: 'ECONNREFUSED',
   hostOtherwise: /^ECONNREFUSED$/,
   attests: false,
@@ -85,7 +86,7 @@ const byAddress: ModeUnderTest = {
     openAddressRedirect({
       target: { metadataIp, metadataPort },
       host: node.host,
-      // The cloud of this test bed is every other place that the packets could reach.
+      // The cloud of this test bed is only the place that leaked packets would reach.
       isAnswered: () => Promise.resolve(false),
     }),
   age: ({ node }) => node.run('ip link set nmi0 down'),
@@ -102,7 +103,7 @@ export const modesUnderTest: readonly ModeUnderTest[] = [
 export interface CrowdPod {
   readonly ip: string;
   readonly cgroupId: bigint;
-  /** One connection by a program in it: what was answered, or an error's name. */
+  /** One connection by a program in the pod: the answer, or an error's name. */
   dial(kind: 'tcp4' | 'tcp6' | 'udp4'): Promise<string>;
 }
 
@@ -161,7 +162,7 @@ async function connectPod(
   return { ip, cgroupId, dial };
 }
 
-/** In the order of the items, a few at a time: this machine is not the test's alone. */
+/** In the order of the items, a few at a time: the machine runs other things, too. */
 export async function inSlices<T, R>(
   items: readonly T[],
   work: (item: T) => Promise<R>,

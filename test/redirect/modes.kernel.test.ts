@@ -1,6 +1,6 @@
 /**
- * What every way of redirecting owes, checked for each of them in the same words: a mode that can meet all
- * this can listen on the port.
+ * The requirements of every redirect mode, checked for each in the same words: the agent of a mode
+ * that meets them can listen on the port.
  */
 import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
@@ -46,7 +46,7 @@ describe('every redirect', { skip }, () => {
     otherPod = testBed.client(testBed.podB, 'podb/c1');
     hostPod = testBed.client(testBed.node, 'podhost/c1');
     await testBed.startCloud();
-    // Asking legacy iptables for a table makes it: what it is compared with has it already.
+    // Listing a table of legacy iptables creates it: create it before the state is recorded.
     for (const backend of ['nft', 'legacy'])
       await testBed.node.run(`iptables-${backend} -t nat -S`);
     pristine = await nodeState();
@@ -56,7 +56,7 @@ describe('every redirect', { skip }, () => {
     await testBed.close();
   });
 
-  /** All that a redirect could leave on the node. */
+  /** Everything that a redirect could leave on the node. */
   async function nodeState(): Promise<string> {
     const saved = await Promise.all([
       testBed.node.run('iptables-nft-save -t nat'),
@@ -91,7 +91,7 @@ describe('every redirect', { skip }, () => {
           ? new RegExp(`^agent sees ${ip} attested ${client.cgroupId} `)
           : new RegExp(`^agent sees ${ip} `);
 
-      it('brings IPv4 and mapped sockets here, and what is asked on a connection again', async () => {
+      it('redirects IPv4 and mapped sockets, and repeated requests on a connection', async () => {
         assert.match(await pod.send(dial), seesPod(pod, '10.244.0.5'));
         assert.match(await pod.send(dialMapped), seesPod(pod, '10.244.0.5'));
         for (const order of [`keep${dial.slice('dial'.length)}`, 'ask', 'ask']) {
@@ -100,7 +100,7 @@ describe('every redirect', { skip }, () => {
         assert.equal(await pod.send('drop'), 'dropped');
       });
 
-      it(`knows each of ${crowdSize} pods`, async () => {
+      it(`identifies each of ${crowdSize} pods`, async () => {
         const answers = await inSlices(crowd.pods, (each) => each.dial('tcp4'));
         const mapped = await inSlices(crowd.pods.slice(0, 20), (each) => each.dial('tcp6'));
         const wanted = crowd.pods.map(({ ip, cgroupId }) => {
@@ -111,15 +111,16 @@ describe('every redirect', { skip }, () => {
         assert.deepEqual(mapped, wanted.slice(0, 20));
       });
 
-      it('brings pods on the host network where it can, and leaves them alone where not', async () => {
+      it('redirects pods on the host network where it can, and leaves them alone where not', async () => {
         assert.match(await hostPod.send(dial), mode.hostNetwork);
       });
 
-      it('keeps pods with a network of their own from all else at that address', async () => {
+      it('keeps pods with their own network from all other ports of that address', async () => {
         const { metadataIp } = DEFAULT_TARGET;
         assert.equal(await pod.send(`dial ${metadataIp} 8080`), mode.otherwise);
         assert.equal(await otherPod.send(`dial ::ffff:${metadataIp} 8080`), mode.otherwise);
-        // Sent once, and the kernel sends a source few ICMP errors: from one that has had none yet.
+        // Sent once, and the kernel limits ICMP errors per source: from a pod that has had none
+        // yet.
         const fresh = crowd.pods.at(-1 - modesUnderTest.indexOf(mode));
         assert.equal(await fresh?.dial('udp4'), mode.otherwise);
         assert.match(await hostPod.send(`dial ${metadataIp} 8080`), mode.hostOtherwise);
@@ -140,7 +141,7 @@ describe('every redirect', { skip }, () => {
         }
       });
 
-      it('is closed while the agent is away, and whole as soon as it is back', async () => {
+      it('is closed while the agent is down, and works again as soon as it is back', async () => {
         await agent.stop();
         assert.equal(await pod.send(dial), 'ECONNREFUSED');
         assert.equal(await pod.send(dialMapped), 'ECONNREFUSED');
@@ -148,7 +149,7 @@ describe('every redirect', { skip }, () => {
         assert.match(await pod.send(dial), seesPod(pod, '10.244.0.5'));
       });
 
-      it('takes the place of another version under load, without a connection elsewhere', async () => {
+      it('replaces another version under load, without a connection to the cloud', async () => {
         assert.equal(await pod.send('storm'), 'storming');
         for (let count = 0; count < 3; count += 1) {
           await mode.age(testBed);
@@ -163,7 +164,7 @@ describe('every redirect', { skip }, () => {
         assert.equal(seen['cloud'], undefined);
       });
 
-      it('is installed anew when somebody takes its link away', async () => {
+      it('is installed again when its link is deleted', async () => {
         await testBed.node.run('ip link del nmi0');
         const broken = await redirect.verify();
         assert.match(broken.problems.join('; '), /link nmi0 missing/);
@@ -175,7 +176,7 @@ describe('every redirect', { skip }, () => {
         assert.match(await pod.send(dial), seesPod(pod, '10.244.0.5'));
       });
 
-      it('coexists with another instance: neither finds anything to mend', async () => {
+      it('coexists with another instance: neither finds anything to repair', async () => {
         const outcomes: CheckOutcome[] = [];
         const keep = (each: Redirect) =>
           new Reconciler({
@@ -196,7 +197,7 @@ describe('every redirect', { skip }, () => {
         assert.deepEqual(Object.keys(seen), ['agent']);
         assert.ok(outcomes.length >= 4, `only ${outcomes.length} checks`);
         assert.deepEqual(new Set(outcomes), new Set(['unchanged']));
-        // One that goes leaves the other's redirect where it is: only `remove` opens.
+        // When one instance stops, the other's redirect stays: only `remove` opens the node.
         assert.equal((await redirect.verify()).state, 'active');
       });
 

@@ -1,6 +1,6 @@
 /**
  * Network namespaces for the kernel tests: every change to iptables, routing or links happens
- * inside one that the test made, and is gone with it.
+ * inside one that the test made, and is removed with it.
  */
 import assert from 'node:assert/strict';
 import { spawn, type ChildProcess } from 'node:child_process';
@@ -27,7 +27,7 @@ export async function whyNoKernelTests(...tools: readonly string[]): Promise<str
   return false;
 }
 
-/** Namespaces left behind by runs whose process is gone. */
+/** Namespaces left by runs that no longer have a process. */
 export async function sweepDeadNamespaces(): Promise<void> {
   const listed = outputOf('list', 'ip', await machine.run('ip', ['netns', 'list']));
   for (const line of listed.split('\n')) {
@@ -60,7 +60,7 @@ function hostIn(name: string): Host {
       const result = await machine.run('ip', [...enter, 'cat', path]);
       return result.kind === 'exited' && result.exitCode === 0 ? result.stdout : undefined;
     },
-    // By a process of its own: this one does not change its namespace.
+    // In a separate process: this one does not change its namespace.
     cutFlows: async ({ dialled, answeredBy, sparedSources }) => {
       const answered = answeredBy === undefined ? 'undefined' : JSON.stringify(answeredBy);
       const words = [JSON.stringify(dialled), answered, JSON.stringify(sparedSources)];
@@ -77,13 +77,13 @@ function hostIn(name: string): Host {
 export interface Namespace extends AsyncDisposable {
   readonly name: string;
   readonly host: Host;
-  /** Runs a tool that must succeed, words separated by single spaces; returns what it printed. */
+  /** Runs a tool that must succeed, words separated by single spaces; returns its output. */
   run(commandLine: string, input?: string): Promise<string>;
   /** Starts a script in the namespace, and in a cgroup; it ends with this process or the namespace. */
   start(script: string, cgroup?: string): Script;
 }
 
-/** A Node program in a namespace that talks in lines. */
+/** A Node program in a namespace that is controlled by lines of text. */
 export interface Script {
   /** The next line it prints. */
   line(): Promise<string>;
@@ -121,13 +121,13 @@ export async function openNamespace(): Promise<Namespace> {
 
 const END_WITH_PARENT = `process.stdin.on('end', () => process.exit());`;
 
-/** Enters the cgroup first, so that no socket is made outside of it. */
+/** Enters the cgroup first, so that no socket is made outside it. */
 const IN_CGROUP = 'echo $$ > "$0/cgroup.procs" && exec "$@"';
 
 function startScript(namespace: string, text: string, cgroup: string | undefined): Script {
   const command = [
     ...(cgroup === undefined ? [] : ['sh', '-c', IN_CGROUP, cgroup]),
-    // Unlike `ip netns exec` it leaves the mounts alone, cgroups among them.
+    // Unlike `ip netns exec` it leaves the mounts alone, including cgroups.
     ...['nsenter', `--net=/run/netns/${namespace}`, '--'],
     ...[process.execPath, '-e', `${END_WITH_PARENT}${text}`],
   ];

@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import { noRedirect } from '../../src/redirect/none.ts';
 
 describe('no redirect', () => {
-  it('is off, whatever is asked of it', async () => {
+  it('is off, whatever is called', async () => {
     const redirect = noRedirect();
     await redirect.prepare();
     assert.equal((await redirect.install()).state, 'off');

@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import { RedirectError } from '../../src/redirect/redirect.ts';
 
 describe('a failure at the boundary of the kernel', () => {
-  it('names its step, and keeps its cause', () => {
+  it('names its step and keeps its cause', () => {
     const cause = new Error('errno');
     const error = new RedirectError('BUSY', 'write rules', 'locked', cause);
     assert.deepEqual(

@@ -1,4 +1,6 @@
-/** An object file whose one program every verifier refuses: it reads from an address made of a number. */
+/**
+ * An object file with one program that every verifier refuses: it reads from an arbitrary number.
+ */
 import { execFileSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -15,7 +17,7 @@ const source = `
   char LICENSE[] SEC("license") = "Apache-2.0";
 `;
 
-/** @param folder of the test's own, for the compiler's files. */
+/** @param folder a folder of the test, for the compiler's files. */
 export function compileRefusedPrograms(folder: string): Uint8Array {
   const [text, object] = [join(folder, 'refused.bpf.c'), join(folder, 'refused.bpf.o')];
   writeFileSync(text, source);

@@ -1,4 +1,4 @@
-/** A node that is made of answers, for what the redirect does by tools. */
+/** A node made of scripted answers, for redirect code that runs tools. */
 import type { FlowCut, Host, ToolResult } from '../../src/redirect/host/command.ts';
 import { RedirectError } from '../../src/redirect/redirect.ts';
 
@@ -25,7 +25,7 @@ export interface ScriptedHost extends Host {
 }
 
 export interface ScriptedOptions {
-  /** Contents by path; a path that is not there cannot be read. */
+  /** Contents by path; any other path cannot be read. */
   readonly files?: Readonly<Record<string, string>>;
   /** Default: this kernel tracks no connections. */
   readonly cutFlows?: () => number;

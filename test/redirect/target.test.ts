@@ -8,19 +8,19 @@ import {
 } from '../../src/redirect/target.ts';
 
 describe('the target of a redirect', () => {
-  it('is the address of our own link where the agent listens on all addresses', () => {
+  it('is the address of the agent’s own link if it listens on all addresses', () => {
     for (const listenIp of ['0.0.0.0', '::']) {
       const target = { ...DEFAULT_TARGET, listenIp, listenPort: 4000 };
       assert.deepEqual(reachableTarget(target), { ...DEFAULT_TARGET, listenPort: 4000 });
     }
   });
 
-  it('is otherwise what was asked for', () => {
+  it('is otherwise the configured one', () => {
     const target = { ...DEFAULT_TARGET, listenIp: '10.0.0.4', metadataPort: 1, listenPort: 65535 };
     assert.deepEqual(reachableTarget(target), target);
   });
 
-  it('must be of IPv4 and have ports that exist', () => {
+  it('must be IPv4 and have valid ports', () => {
     for (const wrong of [
       { listenIp: 'fd00::1' },
       { metadataIp: '::' },
@@ -33,7 +33,7 @@ describe('the target of a redirect', () => {
     }
   });
 
-  it('is described from end to end', () => {
+  it('is described with both addresses', () => {
     assert.equal(describeTarget(DEFAULT_TARGET), '169.254.169.254:80 to 169.254.25.79:2579');
   });
 

@@ -1,14 +1,14 @@
-/** Every call that an API server has, from its own discovery documents, and who may make it. */
+/** Every call of an API server, from its own discovery documents, and who may make it. */
 import type { KubeObject } from '../../deploy/chart-render.ts';
 import type { Api } from './api.ts';
 
-/** As an authorizer sees it. */
+/** A call as the authorizer sees it. */
 export interface ApiCall {
   readonly group: string;
   /** With a subresource after a slash. */
   readonly resource: string;
   readonly verb: string;
-  /** Undefined: in all of them, or of none. */
+  /** Undefined: in all namespaces, or without one. */
   readonly namespace: string | undefined;
   readonly method: string;
   readonly path: string;
@@ -31,7 +31,7 @@ const methods: Readonly<Record<string, string>> = {
   deletecollection: 'DELETE',
 };
 
-/** Of objects called `name`; in each of the namespaces, and where that is possible in all at once. */
+/** For objects called `name`; in each of the namespaces, and where possible in all at once. */
 export async function listApiCalls(
   api: Api,
   namespaces: readonly string[],
@@ -55,7 +55,7 @@ export async function listApiCalls(
   return calls;
 }
 
-/** Every version of a group: rights do not tell them apart, but ways into the server they are. */
+/** Every version of a group: permissions do not distinguish them, but each has its own paths. */
 async function listVersions(api: Api): Promise<readonly { group: string; root: string }[]> {
   const { groups } = await api.expect('GET', '/apis');
   type Group = { readonly name: string; readonly versions: readonly { groupVersion: string }[] };
@@ -130,7 +130,7 @@ export function createOracle(
   return (call) =>
     granted.some(
       ({ rule, namespace }) =>
-        // Of objects with other names than that which the calls have.
+        // For objects with other names than that in the calls.
         rule.resourceNames === undefined &&
         rule.apiGroups.includes(call.group) &&
         rule.resources.includes(call.resource) &&

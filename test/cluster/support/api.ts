@@ -1,7 +1,7 @@
-/** The Kubernetes API over HTTP as somebody: what the tests write and look at by themselves. */
+/** The Kubernetes API over HTTP as one user: what the tests themselves write and read. */
 import { Pool } from 'undici';
 
-/** A Kubernetes object, list or `Status`, as far as the tests look into answers. */
+/** A Kubernetes object, list or `Status`, with the fields that the tests read. */
 export interface KubeBody {
   readonly apiVersion?: string;
   readonly kind?: string;
@@ -51,11 +51,11 @@ export interface RequestOptions {
 }
 
 export interface Api extends AsyncDisposable {
-  /** Any status is an answer. The text of a body that is not JSON becomes its `message`. */
+  /** Any status is an answer. A body that is not JSON becomes its `message`. */
   request(method: string, path: string, body?: unknown, options?: RequestOptions): Promise<Answer>;
-  /** The body of an answer that has to be a success. */
+  /** The body of an answer that must be a success. */
   expect(method: string, path: string, body?: unknown, options?: RequestOptions): Promise<KubeBody>;
-  /** The status alone, whatever the body. */
+  /** The status alone; the body is ignored. */
   probe(path: string): Promise<number>;
   /** Leaving the loop closes the connection; a status other than 200 throws. */
   watch(path: string, options?: WatchOptions): AsyncGenerator<WatchLine, void>;
@@ -144,7 +144,7 @@ export function openApi({ url, caPem, certPem, keyPem, token }: ApiAccess): Api 
   };
 }
 
-/** Paths that no API serves are answered in plain text. */
+/** Paths outside every API are answered in plain text. */
 function parseBody(text: string): KubeBody {
   try {
     return JSON.parse(text) as KubeBody;

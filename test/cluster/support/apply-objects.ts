@@ -1,4 +1,4 @@
-/** Server-side apply without kubectl: which path an object has is asked of the server. */
+/** Server-side apply without kubectl: discovery on the server gives the path of an object. */
 import { parseAllDocuments } from 'yaml';
 import type { Api, KubeBody } from './api.ts';
 
@@ -20,7 +20,7 @@ interface ApiResource {
 }
 
 /**
- * Applies the documents one after another, `default` being the namespace of those that name none.
+ * Applies the documents one after another; those without a namespace go to `default`.
  * Rejects with the server's message at the first one refused.
  */
 export async function applyObjects(

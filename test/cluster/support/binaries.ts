@@ -2,7 +2,7 @@
  * The programs of a test cluster: etcd, kube-apiserver and kubectl of two minor versions of
  * Kubernetes, and helm. They come from the folder that KUBEBUILDER_ASSETS names, or are built once
  * from the locked modules in `test/cluster/go` into `.cache/cluster`. Without either there are
- * none, which is no failure.
+ * none, which is not a failure.
  */
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
@@ -22,14 +22,14 @@ export interface ClusterBinaries {
   readonly kubectl: string;
 }
 
-/** Builds all that is not there yet, and says loudly which tests there will not be. */
+/** Builds everything missing, and prints clearly which tests cannot run. */
 export function prepareBinaries(): void {
   for (const { name, missing } of [...provideClusters(), provideHelm()]) {
     if (missing !== undefined) process.stderr.write(`SKIPPED: all tests on ${name}: ${missing}\n`);
   }
 }
 
-/** One entry a version, newest first. Building takes minutes and says so on standard error. */
+/** One entry per version, newest first. Building takes minutes, as reported on standard error. */
 export function provideClusters(): readonly Provided<ClusterBinaries>[] {
   const assets = process.env['KUBEBUILDER_ASSETS'] ?? '';
   if (assets !== '') return [given(assets)];
@@ -40,7 +40,7 @@ export function provideClusters(): readonly Provided<ClusterBinaries>[] {
   );
 }
 
-/** Its path. It is not among KUBEBUILDER_ASSETS, so always built. */
+/** Path of helm. It is not among KUBEBUILDER_ASSETS, so it is always built. */
 export function provideHelm(): Provided<string> {
   return providePrograms('helm', helmRecipe, cache, (folder) => join(folder, 'helm'));
 }
@@ -49,7 +49,7 @@ function given(folder: string): Provided<ClusterBinaries> {
   const program = join(folder, 'kube-apiserver');
   const { stdout, error } = spawnSync(program, ['--version'], { encoding: 'utf8' });
   const version = /v(\d+\.\d+)\./.exec(stdout)?.[1];
-  // Somebody asked for exactly these.
+  // The user requested exactly these.
   if (version === undefined) throw new Error(`${program}: ${error?.message ?? stdout}`);
   return {
     name: `Kubernetes ${version}`,
@@ -79,7 +79,7 @@ function kubernetesRecipe(version: string): GoRecipe {
   };
 }
 
-/** Without them a server calls itself v0.0.0, and clients compare versions. */
+/** Without them a server reports v0.0.0, and clients compare versions. */
 export function kubernetesStamps(version: string): GoRecipe['stamps'] {
   return (goMod) => {
     const full = /k8s\.io\/kubernetes (v\S+)/.exec(goMod)?.[1] ?? '';

@@ -1,9 +1,9 @@
-/** Many writes, some at a time: what a cluster has by the thousand. */
+/** Many writes, several at a time: for objects by the thousand. */
 
-/** As many requests at once as two cores of a test machine answer quickest. */
+/** The number of parallel requests that two cores of a test machine answer fastest. */
 const atOnce = 32;
 
-/** Calls `write` with 0 to `count` - 1. Rejects with the first failure, after those under way. */
+/** Calls `write` with 0 to `count` - 1. Rejects with the first failure, after the running calls. */
 export async function inBulk(
   count: number,
   write: (index: number) => Promise<unknown>,

@@ -1,6 +1,6 @@
 /**
- * A server in a process of its own. The kernel ends it with this process, however that ends, so
- * that a test that crashed or was interrupted leaves none.
+ * A server as a separate process. The kernel ends it when this process ends in any way, so that a
+ * crashed or interrupted test leaves none.
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -9,20 +9,20 @@ import { closeSync, openSync, readFileSync } from 'node:fs';
 export interface ChildServer {
   readonly name: string;
   readonly pid: number;
-  /** Why it is gone, or undefined while it runs. */
+  /** Why it ended, or undefined while it runs. */
   readonly ended: string | undefined;
-  /** SIGTERM, SIGKILL after `graceMs`; resolves when it is gone. */
+  /** SIGTERM, SIGKILL after `graceMs`; resolves when it has ended. */
   stop(graceMs?: number): Promise<void>;
   /** SIGKILL. */
   kill(): Promise<void>;
-  /** The end of what it printed. */
+  /** The end of its output. */
   lastWords(): string;
 }
 
 const defaultGraceMs = 10_000;
 const wordsBytes = 3000;
 
-/** Rejects when the program cannot be started. What it prints is appended to `logFile`. */
+/** Rejects when the program cannot be started. Its output is appended to `logFile`. */
 export async function startChildServer(
   name: string,
   program: string,
@@ -30,7 +30,7 @@ export async function startChildServer(
   logFile: string,
 ): Promise<ChildServer> {
   const log = openSync(logFile, 'a');
-  // setpriv replaces itself by the program: the process and its number stay the same.
+  // setpriv replaces itself by the program: the process and its pid stay the same.
   const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', program, ...args], {
     stdio: ['ignore', log, log],
   });

@@ -1,4 +1,4 @@
-/** The folder of a test cluster's files, and what killed runs left of theirs. */
+/** The folder for a test cluster's files, and the folders left by killed runs. */
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -6,7 +6,7 @@ import { isAlive } from '../../../lab/fabric/process-alive.ts';
 
 const prefix = 'nmi-cluster-';
 
-/** A new one, readable by us alone. */
+/** A new one, readable only by this user. */
 export async function openClusterFolder(): Promise<AsyncDisposable & { readonly path: string }> {
   await sweep();
   const path = await mkdtemp(join(tmpdir(), `${prefix}${process.pid}-`));

@@ -1,4 +1,4 @@
-/** A program that starts a cluster, says which processes and which folder it has, and waits. */
+/** A program that starts a cluster, prints its processes and its folder, and waits. */
 import { provideClusters } from './binaries.ts';
 import { startCluster } from './cluster.ts';
 

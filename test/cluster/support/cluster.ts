@@ -1,6 +1,6 @@
 /**
- * A Kubernetes control plane for tests: one etcd and one kube-apiserver on a loopback address of
- * their own, with TLS, client certificates, signed service-account tokens, RBAC and the default
+ * A Kubernetes control plane for tests: one etcd and one kube-apiserver on a separate loopback
+ * address, with TLS, client certificates, signed service-account tokens, RBAC and the default
  * admission plugins. There is no controller manager, scheduler or kubelet: pods stay as they are
  * written, namespaces get their default service account from {@link Cluster.createNamespace}, and
  * deletions need no grace.
@@ -17,7 +17,7 @@ import { renderKubeconfig } from './kubeconfig.ts';
 import { runKubectl, type KubectlOptions } from './kubectl.ts';
 import type { SigningKey } from './service-account-token.ts';
 
-/** What a token dies with. */
+/** The object that ends a token's validity when it is deleted. */
 export interface BoundObject {
   readonly kind: 'Pod' | 'Secret' | 'Node';
   readonly name: string;
@@ -26,40 +26,40 @@ export interface BoundObject {
 
 export interface ServiceAccountOptions {
   readonly namespace: string;
-  /** Created when it is not there. */
+  /** Created if it does not exist. */
   readonly name: string;
   /** Default: the API server itself. */
   readonly audiences?: readonly string[];
-  /** 600 at least; default an hour. */
+  /** At least 600; default: an hour. */
   readonly expirationSeconds?: number;
   readonly boundTo?: BoundObject;
 }
 
-/** Somebody at the API server. */
+/** A user of the API server. */
 export interface Actor extends AsyncDisposable {
   readonly api: Api;
   readonly token: string;
-  /** Path of a file that lives as long as the cluster. */
+  /** Path of a file that exists as long as the cluster. */
   readonly kubeconfigPath: string;
 }
 
 export interface Cluster extends AsyncDisposable {
   /** Minor version. */
   readonly version: string;
-  /** Without a slash at its end; the same through restarts. */
+  /** Without a trailing slash; the same over restarts. */
   readonly url: string;
   readonly caPem: string;
   /** Issuer of service-account tokens; its discovery document is at this address. */
   readonly issuer: string;
-  /** As a member of system:masters, whom no rule binds. */
+  /** As a member of system:masters, to whom no rule applies. */
   readonly admin: Api;
-  /** The same, for a client of another make. */
+  /** The same, for another kind of client. */
   readonly adminAccess: ApiAccess;
   /** Path of a kubeconfig file with the administrator's certificate. */
   readonly adminKubeconfig: string;
   /** For files of the tests; removed with the cluster. */
   readonly folder: string;
-  /** Of the servers that run. */
+  /** Process ids of the running servers. */
   readonly pids: readonly number[];
   /** Without credentials. */
   readonly anonymous: Api;
@@ -68,7 +68,7 @@ export interface Cluster extends AsyncDisposable {
   /** With its default service account, which pods need to be admitted. */
   createNamespace(name: string, labels?: Readonly<Record<string, string>>): Promise<void>;
   createServiceAccountClient(options: ServiceAccountOptions): Promise<Actor>;
-  /** What kubectl prints. Rejects with what it complains about. */
+  /** The output of kubectl. Rejects with its error output. */
   kubectl(args: readonly string[], options?: KubectlOptions): Promise<string>;
   /** `kubectl apply`. */
   apply(yaml: string): Promise<string>;
@@ -77,16 +77,16 @@ export interface Cluster extends AsyncDisposable {
   /** SIGKILL; the address stays reserved for {@link startApiserver}. */
   killApiserver(): Promise<void>;
   startApiserver(): Promise<void>;
-  /** In good order, and up again. Watches end, and histories in memory with them. */
+  /** Stops and starts it normally. Watches end, and its history in memory is lost. */
   restart(): Promise<void>;
-  /** Drops etcd's history up to now. The server's memory still has what it has. */
+  /** Drops etcd's history up to now. The server's memory keeps its own. */
   compact(): Promise<void>;
   backUp(): Promise<void>;
-  /** The servers start again with what they had at the last {@link backUp}. */
+  /** The servers start again with the data of the last {@link backUp}. */
   restore(): Promise<void>;
 }
 
-/** Rejects with the last words of the server that did not come up; nothing is left then. */
+/** Rejects with the last log lines of the server that did not start; nothing is left then. */
 export async function startCluster(
   binaries: ClusterBinaries,
   apiserverFlags: readonly string[] = [],
@@ -110,7 +110,7 @@ export async function startCluster(
     return runKubectl(binaries.kubectl, folder, kubeconfigPath, args, input);
   }
 
-  /** Creates it, or leaves it as it is. */
+  /** Creates it, or leaves it unchanged. */
   async function ensure(path: string, body: object): Promise<void> {
     const { status, body: answer } = await admin.request('POST', path, body);
     if (status !== 201 && status !== 409) throw new Error(`${path}: ${answer.message ?? ''}`);

@@ -1,6 +1,6 @@
 /**
- * What a client of the Kubernetes API depends on, as tests that run against every server we call
- * one: the real ones, and the fake of the lab, which so cannot drift.
+ * What a client of the Kubernetes API depends on, as tests for every server that we call one: the
+ * real ones, and the fake of the lab, which therefore cannot drift.
  */
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
@@ -9,25 +9,25 @@ import type { Answer, Api, ApiAccess, KubeBody, WatchLine } from './api.ts';
 import { runPod, setPodStatus } from './pods.ts';
 import { verifyToken, type SigningKey } from './service-account-token.ts';
 
-/** A server under the contract, and what only it knows how to bring about. */
+/** A server under the contract, with the operations that are specific to it. */
 export interface ContractServer {
-  /** Somebody who may do everything. */
+  /** A user who may do everything. */
   readonly api: Api;
-  /** The same one, for a client of another make. */
+  /** The same user, for another kind of client. */
   readonly access: ApiAccess;
   /** With its `default` service account. */
   createNamespace(name: string): Promise<void>;
-  /** From now on every version given out so far is too old. */
+  /** From now on every version returned so far is too old. */
   forgetHistory(): Promise<void>;
-  /** The answer to credentials that are none. */
+  /** The answer to invalid credentials. */
   askUnknown(path: string): Promise<Answer>;
-  /** The answer to somebody who is known and may not. */
+  /** The answer to a known user without permission. */
   askForbidden(path: string): Promise<Answer>;
-  /** Whose requests the server turns away for being too many, until it is disposed of. */
+  /** The server refuses this user's requests as too many, until it is disposed of. */
   throttle(): Promise<Throttled>;
 }
 
-/** Somebody who may list identities, and who has to wait. */
+/** A user who may list identities, and who has to wait. */
 export interface Throttled extends AsyncDisposable {
   readonly access: ApiAccess;
 }
@@ -40,7 +40,7 @@ export function identitiesIn(namespace: string): string {
   return `/apis/${group}/v1/namespaces/${namespace}/azureidentities`;
 }
 
-/** Registers the tests; each works in a namespace of its own. */
+/** Registers the tests; each works in a separate namespace. */
 export function contractTests(server: () => ContractServer): void {
   async function namespace(name: string): Promise<{ readonly pods: string; readonly ids: string }> {
     await server().createNamespace(name);
@@ -79,7 +79,7 @@ export function contractTests(server: () => ContractServer): void {
     assert.deepEqual(namesOf(await api().expect('GET', ids)), ['a', 'b', 'd', 'e', 'f']);
   });
 
-  it('a page of a selection does not say how many remain', async () => {
+  it('a page of a selection does not report how many remain', async () => {
     const { pods } = await namespace('selected-pages');
     for (const name of ['a', 'b', 'c']) await api().expect('POST', pods, pod(name));
     for (const selector of ['labelSelector=app', 'fieldSelector=spec.nodeName%3Dnode-a']) {
@@ -93,12 +93,12 @@ export function contractTests(server: () => ContractServer): void {
     const { pods } = await namespace('memory');
     for (const name of ['a', 'b', 'c']) await api().expect('POST', pods, pod(name));
     const list = await api().expect('GET', `${pods}?limit=2&resourceVersion=0`);
-    // Memory may lag behind.
+    // The list from memory may be older.
     assert.ok(namesOf(list).length <= 3);
     assert.equal(list.metadata.continue ?? '', '');
   });
 
-  it('a list refuses tokens and versions that are none', async () => {
+  it('a list refuses invalid tokens and versions', async () => {
     const { pods } = await namespace('bad-lists');
     for (const name of ['a', 'b']) await api().expect('POST', pods, pod(name));
     const page = await api().expect('GET', `${pods}?limit=1`);
@@ -118,7 +118,7 @@ export function contractTests(server: () => ContractServer): void {
     });
   });
 
-  it('a list of a version that is still to come asks to be tried again', async () => {
+  it('a list of a future version is refused as retryable', async () => {
     const { pods } = await namespace('early-lists');
     const { resourceVersion } = (await api().expect('GET', pods)).metadata;
     const version = Number(resourceVersion) + 1_000_000;
@@ -217,7 +217,7 @@ export function contractTests(server: () => ContractServer): void {
     assert.equal((await api().request('GET', `${ids}/a`)).status, 404);
   });
 
-  it('a refused write says why', async () => {
+  it('a refused write reports why', async () => {
     const { pods, ids } = await namespace('refusals');
     const kept = await api().expect('POST', pods, pod('kept'));
     await api().expect('POST', ids, identity('kept'));
@@ -292,12 +292,12 @@ export function contractTests(server: () => ContractServer): void {
     }
   });
 
-  it('a watch begins with what there is, when no version is named', async () => {
+  it('a watch without a version begins with the existing objects', async () => {
     const { ids } = await namespace('from-nothing');
     await api().expect('POST', ids, identity('a'));
     await api().expect('POST', ids, identity('b'));
     for (const version of ['', '&resourceVersion=0']) {
-      // The memory of a new type may lag behind at first.
+      // The memory of a new type may be out of date at first.
       const lines = await take(api(), `${ids}?watch=1${version}`, 3, async () => {
         await api().expect(
           'PATCH',
@@ -310,7 +310,7 @@ export function contractTests(server: () => ContractServer): void {
     }
   });
 
-  it('a watch tells every change after its version, in order', async () => {
+  it('a watch reports every change after its version, in order', async () => {
     const { ids } = await namespace('after-version');
     await api().expect('POST', ids, identity('before'));
     const { metadata } = await api().expect('GET', ids);
@@ -335,13 +335,13 @@ export function contractTests(server: () => ContractServer): void {
     for (const { object } of lines) {
       assert.deepEqual([object.apiVersion, object.kind], [`${group}/v1`, 'AzureIdentity']);
     }
-    // The same again from the middle.
+    // The same again from the middle version.
     const rest = `${ids}?watch=true&resourceVersion=${versions[2] ?? ''}`;
     const again = await take(api(), rest, 2);
     assert.deepEqual(again.map(renderLine), ['ADDED between', 'DELETED before']);
   });
 
-  it('a watch of a selection tells what leaves it as deleted, what enters it as added', async () => {
+  it('a watch of a selection reports objects that leave it as deleted, that enter it as added', async () => {
     const { pods } = await namespace('transitions');
     const app = { namespace: 'transitions', name: 'app' };
     const { metadata } = await api().expect('GET', pods);
@@ -359,13 +359,14 @@ export function contractTests(server: () => ContractServer): void {
       ...['ADDED app', 'MODIFIED app', 'DELETED app', 'ADDED app', 'DELETED app'],
     ]);
     const [, , left, entered] = lines;
-    // What left is shown as it last matched, under the version of the change that took it away.
+    // An object that left is shown as it last matched, with the version of the change that removed
+    // it.
     assert.match(JSON.stringify(left?.object.status), /"phase":"Running"/);
     const versions = [left, entered].map((line) => Number(line?.object.metadata.resourceVersion));
     assert.ok((versions[0] ?? 0) < (versions[1] ?? 0));
   });
 
-  it('a watch ends by itself after the time asked for, with a bookmark if one was asked for', async () => {
+  it('a watch ends after the requested time, with a bookmark if requested', async () => {
     const { pods } = await namespace('bookmarks');
     const { metadata } = await api().expect('GET', pods);
     const path = `${pods}?watch=1&resourceVersion=${metadata.resourceVersion}&timeoutSeconds=4`;
@@ -394,7 +395,7 @@ export function contractTests(server: () => ContractServer): void {
     assert.deepEqual(lines.map(renderLine), ['ADDED next']);
   });
 
-  it('a streaming list is what there is, then a bookmark that says so', async () => {
+  it('a streaming list is the existing objects, then a bookmark that marks their end', async () => {
     const { ids } = await namespace('streaming');
     await api().expect('POST', ids, identity('a'));
     await api().expect('POST', ids, identity('b'));
@@ -411,14 +412,14 @@ export function contractTests(server: () => ContractServer): void {
     });
   });
 
-  it('a watch from a version that is none is an error of the server', async () => {
+  it('a watch from an invalid version is a server error', async () => {
     const { pods } = await namespace('bad-watches');
     const { status, body } = await api().request('GET', `${pods}?watch=1&resourceVersion=x`);
     assert.equal(status, 500);
     assert.match(body.message ?? '', /^resourceVersion: Invalid value: "x": /);
   });
 
-  it('a watch from a version that is still to come stays silent', async () => {
+  it('a watch from a future version stays silent', async () => {
     const { pods } = await namespace('future');
     const { resourceVersion } = (await api().expect('GET', pods)).metadata;
     const path = `${pods}?watch=1&resourceVersion=${Number(resourceVersion) + 1_000_000}`;
@@ -429,7 +430,7 @@ export function contractTests(server: () => ContractServer): void {
     assert.deepEqual(lines, []);
   });
 
-  it('what is older than the history is gone: pages as a status, watches as an event', async () => {
+  it('versions older than the history are answered with Gone: pages as a status, watches as an event', async () => {
     const { ids } = await namespace('gone');
     await api().expect('POST', ids, identity('a'));
     await api().expect('POST', ids, identity('b'));
@@ -465,7 +466,7 @@ export function contractTests(server: () => ContractServer): void {
     assert.deepEqual(after.map(renderLine), ['ADDED c']);
   });
 
-  it('somebody unknown and somebody without the right are told so', async () => {
+  it('an unknown user and a user without permission are refused differently', async () => {
     const { pods } = await namespace('access');
     assertSays(await server().askUnknown(pods), {
       status: 401,
@@ -475,17 +476,17 @@ export function contractTests(server: () => ContractServer): void {
     assertRefused(await server().askForbidden(pods), 403, 'Forbidden', { message: /./ });
   });
 
-  it('somebody who asks too often is told when to come again', async () => {
+  it('a user with too many requests gets a time to retry', async () => {
     const { ids } = await namespace('throttled');
     await using throttled = await server().throttle();
     await using somebody = openApi(throttled.access);
     const { status, headers, body } = await somebody.request('GET', ids);
     assert.deepEqual([status, headers['retry-after']], [429, '1']);
-    // Words in plain text, not a Status.
+    // Plain text, not a Status.
     assert.equal(body.message, 'Too many requests, please try again later.\n');
   });
 
-  it('a token of a service account verifies, and says what it was asked for', async () => {
+  it('a token of a service account verifies, and contains the requested claims', async () => {
     await namespace('tokens');
     const wish = { namespace: 'tokens', name: 'app', node: 'node-a', ip: '10.1.0.1' };
     const { metadata } = await runPod(api(), wish);
@@ -523,7 +524,7 @@ export function contractTests(server: () => ContractServer): void {
     assert.deepEqual(plain['spec'], defaults);
   });
 
-  it('a token request is refused for what it names', async () => {
+  it('a token request is refused for invalid fields', async () => {
     await namespace('refused-tokens');
     const wish = { namespace: 'refused-tokens', name: 'app', node: 'node-a', ip: '10.1.0.1' };
     await runPod(api(), wish);
@@ -584,7 +585,7 @@ export function contractTests(server: () => ContractServer): void {
       'may not specify a duration less than 10 minutes',
     );
     assertRefused(
-      // Before the pod is looked for.
+      // This check comes before the pod is looked up.
       await ask('default', { ...bound({ name: 'none' }), expirationSeconds: 599 }),
       ...[422, 'Invalid'],
       {
@@ -601,7 +602,7 @@ export function contractTests(server: () => ContractServer): void {
     assertSays(await api().request('GET', `${accounts}/default/token`), notAllowed);
   });
 
-  it('who one is can be asked', async () => {
+  it('a user can request its own identity', async () => {
     const path = '/apis/authentication.k8s.io/v1/selfsubjectreviews';
     const review = { apiVersion: 'authentication.k8s.io/v1', kind: 'SelfSubjectReview' };
     const { status, body } = await api().request('POST', path, review);
@@ -616,7 +617,7 @@ export function contractTests(server: () => ContractServer): void {
     assertSays(await api().request('GET', path), notAllowed);
   });
 
-  it('the documents of the issuer are there for whoever verifies', async () => {
+  it('the documents of the issuer are available to any verifier', async () => {
     const { status, headers, body } = await api().request(
       'GET',
       '/openid/v1/jwks',
@@ -639,7 +640,7 @@ export function contractTests(server: () => ContractServer): void {
   });
 }
 
-/** What the body of a refusal says, whole. */
+/** Compares the complete body of a refusal. */
 interface Said {
   readonly status: number;
   readonly reason: string;
@@ -667,7 +668,7 @@ function assertSays({ status, body }: Answer, { status: code, ...said }: Said): 
   });
 }
 
-/** Like {@link assertSays}, for what need not be the same to the letter. */
+/** Like {@link assertSays}, for messages that need not match to the letter. */
 function assertRefused(
   { status, body }: Answer,
   code: number,
@@ -696,7 +697,7 @@ async function take(
   let acting: Promise<void> | undefined;
   const onOpen = (): void => {
     acting = act();
-    // Its failure is reported below, after the end of the watch.
+    // Its failure is reported below, after the watch has ended.
     acting.catch(() => undefined);
   };
   for await (const line of api.watch(path, { onOpen })) {

@@ -1,4 +1,4 @@
-/** etcd and kube-apiserver as processes: their files, their flags, their starts and ends. */
+/** etcd and kube-apiserver as processes: their files, flags, starts and stops. */
 import { generateKeyPairSync, randomInt } from 'node:crypto';
 import { once } from 'node:events';
 import { cp, mkdir, rm, writeFile } from 'node:fs/promises';
@@ -17,22 +17,22 @@ export interface ControlPlane extends AsyncDisposable {
   /** etcd's own API, over its HTTP gateway. */
   readonly etcd: Api;
   readonly pids: readonly number[];
-  /** Returns when it is ready. Rejects with its last words when it ends or takes too long. */
+  /** Returns when it is ready. Rejects with its last log lines if it ends or takes too long. */
   startApiserver(): Promise<void>;
-  /** SIGTERM: watches are closed in good order. */
+  /** SIGTERM: watches are closed normally. */
   stopApiserver(): Promise<void>;
   /** SIGKILL. */
   killApiserver(): Promise<void>;
-  /** Copies etcd's data, which is stopped meanwhile. */
+  /** Copies etcd's data; etcd is stopped during the copy. */
   backUp(): Promise<void>;
-  /** Both servers stop, and start with the data of the last backup. */
+  /** Stops both servers, and starts them with the data of the last backup. */
   restore(): Promise<void>;
 }
 
-/** A start takes 5 s; beside other work on two cores it may be many more. */
+/** A start takes 5 s; with other work on two cores it may take much longer. */
 const startTimeoutMs = 120_000;
 
-/** `folder` takes keys, certificates, data and logs, and is not removed here. */
+/** `folder` gets keys, certificates, data and logs, and is not removed here. */
 export async function openControlPlane(
   binaries: ClusterBinaries,
   folder: string,
@@ -152,11 +152,11 @@ function etcdFlags(folder: string, pki: Pki, url: string, peerUrl: string): read
       `--${role}trusted-ca-file=${pki.ca}`,
       `--${role}cert-file=${pki.cert}`,
       `--${role}key-file=${pki.key}`,
-      // Its HTTP gateway is a client of its own.
+      // Its HTTP gateway connects as a client.
       `--${role}client-cert-file=${pki.clientCert}`,
       `--${role}client-key-file=${pki.clientKey}`,
     ]),
-    // Nothing here has to outlive the machine.
+    // Nothing here has to survive a crash of the machine.
     '--unsafe-no-fsync',
     '--log-level=warn',
   ];
@@ -183,7 +183,7 @@ function apiserverFlags(
     `--etcd-cafile=${pki.ca}`,
     `--etcd-certfile=${pki.clientCert}`,
     `--etcd-keyfile=${pki.clientKey}`,
-    // Only a test compacts.
+    // Only tests compact.
     '--etcd-compaction-interval=0',
     `--service-account-issuer=${issuer}`,
     `--service-account-signing-key-file=${pki.tokenKey}`,
@@ -217,14 +217,14 @@ async function isReady(admin: Api): Promise<boolean> {
 }
 
 /**
- * An address that nobody else connects from or listens at, so that a port is still free when a
- * killed server comes back to it.
+ * An address that no other program uses, so that a port is still free when a killed server starts
+ * again on it.
  */
 function loopbackAddress(): string {
   return `127.${randomInt(16, 255)}.${randomInt(0, 256)}.${randomInt(1, 255)}`;
 }
 
-/** Three that were free a moment ago: the servers cannot choose by themselves. */
+/** Three ports that were free a moment ago: the servers cannot choose ports themselves. */
 async function freePorts(host: string): Promise<readonly [number, number, number]> {
   const servers = [createServer(), createServer(), createServer()];
   const ports: number[] = [];

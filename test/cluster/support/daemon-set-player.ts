@@ -1,4 +1,4 @@
-/** The controller of DaemonSets, as far as `kubectl rollout status` asks: one node, always done. */
+/** A DaemonSet controller, as far as `kubectl rollout status` needs it: one node, always done. */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Api, KubeBody } from './api.ts';
 
@@ -39,7 +39,7 @@ async function finish(admin: Api, { metadata, status }: KubeBody): Promise<void>
   const object = `/apis/apps/v1/namespaces/${namespace}/daemonsets/${name ?? ''}/status`;
   const contentType = 'application/merge-patch+json';
   const answer = await admin.request('PATCH', object, { status: done }, { contentType });
-  // Somebody may have removed it meanwhile.
+  // It may have been removed meanwhile.
   if (answer.status !== 200 && answer.status !== 404) {
     throw new Error(`${object}: ${answer.body.message ?? ''}`);
   }

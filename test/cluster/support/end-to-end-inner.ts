@@ -1,7 +1,7 @@
 /**
- * The node lab with a real API server in place of the fake: run inside the azure namespace, with the
+ * The node lab with a real API server instead of the fake: run inside the azure namespace, with the
  * fabric's prefix, a version of Kubernetes and the redirects to try. The installation follows the
- * README; tokens are asked for by pods, through the redirect. Fails with an exit code.
+ * README; pods request tokens through the redirect. Fails with an exit code.
  */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
@@ -73,7 +73,7 @@ entra.register(vault);
 await installAgent();
 for (const redirect of redirects) await tryRedirect(redirect);
 
-/** As the documentation and the chart have it, by the programs that people use. */
+/** Installed as in the documentation and the chart, with the programs that people use. */
 async function installAgent(): Promise<void> {
   runShell(firstMatch(install, /```sh\n(kubectl apply -f deploy\/crds\.yaml\n.*?)```/s));
   await cluster.kubectl(['apply', '-f', join(root, 'deploy/rights-federation.yaml')]);
@@ -90,7 +90,7 @@ async function installAgent(): Promise<void> {
     tenantId: tenantID,
     federatedCredentials: [{ issuer: cluster.issuer, subject, audience }],
   });
-  // What anybody would do who trusts the cluster: the keys as its server publishes them.
+  // What any party that trusts the cluster would do: read the keys that its server publishes.
   entra.trustIssuer(cluster.issuer, () => cluster.jwks());
 
   const { clientId, resourceId } = checkout;
@@ -117,7 +117,7 @@ async function installAgent(): Promise<void> {
   await cluster.kubectl([...secret, '--from-literal=clientSecret=a secret']);
 }
 
-/** One agent, as the DaemonSet in the API server says it is to be started. */
+/** One agent, started as the DaemonSet in the API server specifies. */
 async function tryRedirect(redirect: string): Promise<void> {
   await using opened = new AsyncDisposableStack();
   const cgroups = redirect === 'ebpf' ? opened.use(openLabCgroups()) : undefined;
@@ -146,7 +146,7 @@ async function tryRedirect(redirect: string): Promise<void> {
   await agentKnowsPods(agent, 3);
   await assertUnbound(unbound);
 
-  // The exception that comes with the manifest.
+  // The exception contained in the manifest.
   const addOn = await pods.open('kube-system', 'add-on', {
     'kubernetes.azure.com/managedby': 'aks',
   });
@@ -159,7 +159,7 @@ async function tryRedirect(redirect: string): Promise<void> {
     assert.match(refused.text, /may not read Secret shop\/vault: its service account needs a role/);
     await cluster.kubectl(['apply', '-f', join(root, 'deploy/rights-secrets.yaml')]);
   }
-  // The agent asks again by itself, some seconds after a refusal.
+  // The agent retries by itself, some seconds after a refusal.
   await untilIdentity(withSecret, 'vault');
 
   const binding = ['--namespace=shop', 'azureidentitybinding/checkout-binding'];
@@ -169,7 +169,7 @@ async function tryRedirect(redirect: string): Promise<void> {
   await cluster.apply(yaml.replaceAll(/^ {2}(?:uid|resourceVersion): .*\n/gm, ''));
   await untilIdentity(bound, 'checkout');
 
-  assert.equal(imds.leaks(), leaksBefore, 'a pod had a token past the agent');
+  assert.equal(imds.leaks(), leaksBefore, 'a pod got a token that bypassed the agent');
   assert.deepEqual(
     imds.requests().filter(({ from }) => from !== nodeIp),
     [],
@@ -185,7 +185,7 @@ async function untilIdentity(pod: LabPod, identity: string): Promise<void> {
   }, 15_000);
 }
 
-/** To a young pod the agent says to come again: its binding may be on its way. */
+/** For a young pod the agent answers "retry": its binding may be on its way. */
 async function assertUnbound(pod: LabPod): Promise<void> {
   const { status, text } = await pod.ask();
   assert.ok([400, 503].includes(status), `${status} ${text}`);
@@ -208,7 +208,7 @@ function lastCredential(service: FakeEntra): object {
   return { credential, subject, status };
 }
 
-/** With a token of its service account that is bound to its pod, and no other right at all. */
+/** With a token of its service account that is bound to its pod, and no other permission. */
 async function openAgent(cgroups: LabCgroups | undefined): Promise<AgentProcess> {
   const name = `nmi-${Math.random().toString(36).slice(2, 8)}`;
   const pod = { namespace: agentAccount.namespace, name, node: 'elsewhere', ip: nodeIp };
@@ -250,11 +250,11 @@ async function agentArguments(): Promise<readonly string[]> {
 }
 
 interface Pods extends AsyncDisposable {
-  /** Written with kubectl; where it runs and its address, as scheduler and kubelet do. */
+  /** Written with kubectl; the test sets node and address, like scheduler and kubelet. */
   open(namespace: string, name: string, labels: Readonly<Record<string, string>>): Promise<LabPod>;
 }
 
-/** Pods of the API server that have a network, and where the redirect wants it a cgroup. */
+/** Pods of the API server that get a network, and a cgroup if the redirect needs one. */
 function createPods(cgroups: LabCgroups | undefined): Pods {
   const opened: LabPod[] = [];
   return {
@@ -301,7 +301,7 @@ function createPods(cgroups: LabCgroups | undefined): Pods {
   };
 }
 
-/** Once, however often it is so. */
+/** Runs once, however often it is called. */
 function log(line: string): void {
   if (line !== lastLine) process.stdout.write(`${line}\n`);
   lastLine = line;

@@ -1,6 +1,6 @@
 /**
- * Preloaded into the plugin where no Entra ID can be: its token requests are answered here and noted in the
- * file AZ_LOG. Nothing leaves the process.
+ * Preloaded into the plugin where no Entra ID is available: its token requests are answered here
+ * and recorded in the file AZ_LOG. Nothing leaves the process.
  */
 import { appendFileSync } from 'node:fs';
 

@@ -1,28 +1,30 @@
 /**
- * A TCP proxy that breaks connections as networks do: it cuts them, leads them nowhere without a
- * word, or is not there. What goes through it is the server's own TLS.
+ * A TCP proxy that breaks connections as networks do: it cuts them, drops their data silently, or
+ * refuses them. It forwards the server's own TLS.
  */
 import { once } from 'node:events';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 
 export interface FaultProxy extends AsyncDisposable {
-  /** The server's URL with another port: certificates for its host still hold. */
+  /** The server's URL with another port: certificates for its host are still valid. */
   readonly url: string;
-  /** Open now. */
+  /** Number of open connections. */
   readonly connections: number;
-  /** Since the start. */
+  /** Number of connections since the start. */
   readonly accepted: number;
-  /** Reset of all connections, on both sides. */
+  /** Resets all connections, on both sides. */
   cut(): void;
-  /** The next connection is reset after so many bytes from the server, its handshake included. */
+  /**
+   * The next connection is reset after this many bytes from the server, including its handshake.
+   */
   cutNextAfter(bytes: number): void;
-  /** Connections that are open now carry nothing any more, and do not end either. */
+  /** Open connections carry nothing from now on, but stay open. */
   freeze(): void;
-  /** As `freeze`, and those that are made from now on too. */
+  /** Like `freeze`, also for connections made from now on. */
   blackHole(): void;
-  /** Everything frozen goes on, with what was held back. */
+  /** Frozen connections continue, with the data held back meanwhile. */
   thaw(): void;
-  /** All connections are reset and new ones refused. */
+  /** Resets all connections and refuses new ones. */
   stop(): Promise<void>;
   /** At the same address as before. */
   start(): Promise<void>;
@@ -34,7 +36,9 @@ interface Pair {
 }
 
 export interface FaultProxyOptions {
-  /** What the server sends is handed on in pieces of so many bytes, one a turn of the event loop. */
+  /**
+   * Forwards what the server sends in pieces of this many bytes, one per turn of the event loop.
+   */
   readonly pieceBytes?: number | undefined;
 }
 
@@ -77,7 +81,7 @@ export async function openFaultProxy(
     for (const socket of [client, server]) {
       socket.on('error', () => undefined);
       socket.on('close', () => {
-        // A frozen one must not tell the other side.
+        // When a frozen connection closes, the other side must not notice.
         if (!frozen.has(pair)) reset(pair);
       });
     }
@@ -91,7 +95,7 @@ export async function openFaultProxy(
     pass: (bytes: Buffer) => Buffer = (bytes) => bytes,
   ): void {
     from.on('data', (bytes: Buffer) => {
-      // Not held back for long: what is paused here fills the sender's window.
+      // Not paused for long: paused data here fills the sender's window.
       if (!to.write(pass(bytes)) && !frozen.has(pair)) from.pause();
     });
     to.on('drain', () => {

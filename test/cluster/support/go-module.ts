@@ -1,6 +1,6 @@
 /**
- * Files of other projects as the Go module proxy has them: manifests and definitions that tests
- * hold ours against. Nothing of theirs is kept here but a version and its checksum.
+ * Files of other projects from the Go module proxy: manifests and definitions to which tests
+ * compare ours. The repository contains only a version and a checksum of theirs.
  */
 import { spawnSync } from 'node:child_process';
 import type { Provided } from './go-programs.ts';
@@ -8,11 +8,11 @@ import type { Provided } from './go-programs.ts';
 export interface GoModule {
   readonly path: string;
   readonly version: string;
-  /** As `go.sum` has it. */
+  /** As in `go.sum`. */
   readonly sum: string;
 }
 
-/** What is replaced: its charts and its manifests. */
+/** The replaced project: its charts and its manifests. */
 export const aadPodIdentity: GoModule = {
   path: 'github.com/Azure/aad-pod-identity',
   version: 'v1.8.17',
@@ -35,7 +35,7 @@ export const constraintFramework: GoModule = {
 
 const timeoutMs = 300_000;
 
-/** Its folder, in Go's own cache. Throws when it is another module than was asked for. */
+/** Its folder in Go's own cache. Throws if it is another module than the requested one. */
 export function provideModule({ path, version, sum }: GoModule): Provided<string> {
   const { error, status, stdout } = spawnSync(
     'go',
@@ -43,7 +43,7 @@ export function provideModule({ path, version, sum }: GoModule): Provided<string
     {
       encoding: 'utf8',
       timeout: timeoutMs,
-      // The checksum here says more than the public database would.
+      // The checksum here is stronger than that of the public database.
       env: { ...process.env, GOFLAGS: '', GOSUMDB: 'off' },
     },
   );

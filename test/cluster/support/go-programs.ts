@@ -1,6 +1,6 @@
 /**
- * Programs that are built once from the Go modules in `test/cluster/go`, pinned by `go.sum`. One folder
- * per recipe is kept below `.cache`, under a hash of `go.mod`, `go.sum`, the flags and the patches.
+ * Programs built once from the Go modules in `test/cluster/go`, pinned by `go.sum`. Each recipe has
+ * a folder below `.cache`, named by a hash of `go.mod`, `go.sum`, the flags and the patches.
  */
 import { spawnSync, type SpawnSyncReturns } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -23,7 +23,7 @@ export type Provided<T> =
   | { readonly name: string; readonly programs: T; readonly missing: undefined }
   | { readonly name: string; readonly programs: undefined; readonly missing: string };
 
-/** A change of a module of others, made in a copy. */
+/** A change of a third-party module, made in a copy. */
 export interface GoPatch {
   readonly module: string;
   readonly file: string;
@@ -35,9 +35,9 @@ export interface GoPatch {
 export interface GoRecipe {
   /** Folder below `test/cluster/go`. */
   readonly module: string;
-  /** Main packages by the names their programs get. */
+  /** Main packages by the names of their programs. */
   readonly programs: Readonly<Record<string, string>>;
-  /** Variables that the linker sets, of the version as `go.mod` has it. */
+  /** Variables that the linker sets, for the version in `go.mod`. */
   readonly stamps: (goMod: string) => readonly string[];
   readonly patches?: readonly GoPatch[];
 }
@@ -51,7 +51,7 @@ export const programCache = join(import.meta.dirname, '../../../.cache');
 const buildTimeoutMs = 3_600_000;
 const loadTimeoutMs = 600_000;
 
-/** The folder of a recipe's programs, there or not. */
+/** The folder of a recipe's programs, whether it exists or not. */
 interface Place {
   readonly folder: string;
   readonly cache: string;
@@ -81,7 +81,7 @@ export function hasPrograms(recipe: GoRecipe, cacheName: string): boolean {
   return existsSync(placeOf(recipe, cacheName).folder);
 }
 
-/** Built if need be, which takes minutes and is reported on standard error. */
+/** Builds them if necessary, which takes minutes and is reported on standard error. */
 export function providePrograms<T>(
   name: string,
   recipe: GoRecipe,
@@ -95,7 +95,7 @@ export function providePrograms<T>(
     : { name, programs: undefined, missing };
 }
 
-/** Returns why nothing can be built here; throws when what was downloaded does not build. */
+/** Returns why nothing can be built here; throws if a download does not build. */
 function build(recipe: GoRecipe, { cache, folder, flags }: Place): string | undefined {
   const { module, programs, patches = [] } = recipe;
   const sources = ['-C', join(modules, module)];
@@ -123,7 +123,7 @@ function build(recipe: GoRecipe, { cache, folder, flags }: Place): string | unde
     for (const name of readdirSync(cache)) {
       if (name.startsWith(`${module}-`)) rmSync(join(cache, name), { recursive: true });
     }
-    // Made aside and renamed, so that what is there is whole.
+    // Built in another folder and renamed, so that an existing folder is complete.
     renameSync(made, folder);
   } finally {
     rmSync(work, { recursive: true, force: true });
@@ -133,7 +133,7 @@ function build(recipe: GoRecipe, { cache, folder, flags }: Place): string | unde
   return undefined;
 }
 
-/** Half-made work of processes that were killed. */
+/** Unfinished builds of processes that were killed. */
 export function removeDeadWork(folder: string): void {
   for (const name of readdirSync(folder)) {
     const pid = /^\.work-(\d+)-/.exec(name)?.[1];

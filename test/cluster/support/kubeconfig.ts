@@ -13,7 +13,7 @@ export function renderKubeconfig(access: ApiAccess): string {
     ...(keyPem === undefined ? {} : { 'client-key-data': base64(keyPem) }),
     ...(token === undefined ? {} : { token }),
   };
-  // YAML takes JSON as it is.
+  // JSON is valid YAML.
   return JSON.stringify({
     apiVersion: 'v1',
     kind: 'Config',

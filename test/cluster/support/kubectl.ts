@@ -1,4 +1,4 @@
-/** The real kubectl, with nothing of this machine's own configuration. */
+/** The real kubectl, without any of this machine's own configuration. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { text } from 'node:stream/consumers';
@@ -11,7 +11,7 @@ export interface KubectlOptions {
 
 const timeoutMs = 60_000;
 
-/** What it prints; rejects with what it complains about. `home` takes its discovery cache. */
+/** Its output; rejects with its error output. `home` is the folder of its discovery cache. */
 export async function runKubectl(
   program: string,
   home: string,

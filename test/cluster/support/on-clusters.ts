@@ -1,11 +1,11 @@
-/** The same tests on every version of Kubernetes that there is here. */
+/** The same tests on every version of Kubernetes that is available here. */
 import { after, before, describe } from 'node:test';
 import { provideClusters } from './binaries.ts';
 import { startCluster, type Cluster } from './cluster.ts';
 
 /**
- * A `describe` for each version, with one cluster for all its tests, which `cluster()` gives while
- * they run. A version that is missing is skipped by name.
+ * A `describe` for each version, with one cluster for all its tests; `cluster()` returns it while
+ * they run. A missing version is skipped by name.
  */
 export function describeOnClusters(
   what: string,

@@ -1,6 +1,6 @@
-/** What README and docs have people type, for tests that type it. */
+/** The commands of README and docs, for tests that type them. */
 
-/** The shell blocks below a heading of the second level, in order and without their indentation. */
+/** The shell blocks below a second-level heading, in order and without their indentation. */
 export function shellBlocksOf(page: string, heading: string): readonly string[] {
   const section = page.split(/^## /m).find((text) => text.startsWith(`${heading}\n`));
   if (section === undefined) throw new TypeError(`there is no section ${heading}`);

@@ -1,17 +1,17 @@
-/** Pods of a test cluster, which has no scheduler and no kubelet: the test says what they would. */
+/** Pods of a test cluster without a scheduler and a kubelet: the test writes their part. */
 import type { Api, KubeBody } from './api.ts';
 
 export interface PodWish {
   readonly namespace: string;
   readonly name: string;
-  /** Where the scheduler put it. */
+  /** The node that the scheduler chose. */
   readonly node: string;
   readonly ip: string;
   readonly labels?: Readonly<Record<string, string>>;
   readonly serviceAccountName?: string;
 }
 
-/** A running pod. Its namespace and service account have to be there. */
+/** A running pod. Its namespace and service account must exist. */
 export async function runPod(admin: Api, wish: PodWish): Promise<KubeBody> {
   const { namespace, name, node, ip, labels = {}, serviceAccountName = 'default' } = wish;
   const pods = `/api/v1/namespaces/${namespace}/pods`;
@@ -32,7 +32,7 @@ export function setPodStatus(
   return admin.expect('PATCH', path, { status }, { contentType: 'application/merge-patch+json' });
 }
 
-/** Without the grace that a kubelet would have to end. */
+/** Without the grace period that a kubelet would have to end. */
 export function deletePod(
   admin: Api,
   { namespace, name }: Pick<PodWish, 'namespace' | 'name'>,

@@ -1,4 +1,6 @@
-/** The agent's reflector on every server we call a Kubernetes API, over a network that fails. */
+/**
+ * The agent's reflector on every server that we call a Kubernetes API, over a network that fails.
+ */
 import assert from 'node:assert/strict';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -20,7 +22,7 @@ import { identitiesIn, type ContractServer } from './contract.ts';
 import { openFaultProxy, type FaultProxy } from './fault-proxy.ts';
 import { renderKubeconfig } from './kubeconfig.ts';
 
-/** Short, and longer than any event takes. */
+/** Short, but longer than any event takes. */
 const silenceMs = 1500;
 
 interface Fixture extends AsyncDisposable {
@@ -30,20 +32,20 @@ interface Fixture extends AsyncDisposable {
   /** Creates an identity, or deletes it. */
   create(name: string): Promise<void>;
   remove(name: string): Promise<void>;
-  /** Resolves when the store holds exactly these. */
+  /** Resolves when the store contains exactly these. */
   holds(...names: readonly string[]): Promise<void>;
-  /** What the store held at each of its lists. */
+  /** The contents of the store after each of its lists. */
   lists(): readonly (readonly string[])[];
 }
 
 interface FixtureOptions {
-  /** Default: the one who may do everything. With another the first list is not waited for. */
+  /** Default: the user who may do everything. For another the first list is not awaited. */
   readonly access?: ApiAccess;
-  /** What the server sends comes in pieces of so many bytes. */
+  /** Data of the server arrives in pieces of this many bytes. */
   readonly pieceBytes?: number;
 }
 
-/** Registers the tests; each works in a namespace of its own. */
+/** Registers the tests; each works in a separate namespace. */
 export function reflectorTests(server: () => ContractServer): void {
   async function open(
     namespace: string,
@@ -111,7 +113,7 @@ export function reflectorTests(server: () => ContractServer): void {
     });
   }
 
-  it('a reflector whose connections are cut goes on where it was, without another list', async () => {
+  it('a reflector continues where it was after its connections are cut, without another list', async () => {
     await using fixture = await open('cuts');
     for (let round = 0; round < 20; round += 1) {
       const made = fixture.create(`round-${round}`);
@@ -124,11 +126,11 @@ export function reflectorTests(server: () => ContractServer): void {
     await fixture.holds('a', 'b', 'c', 'd', 'e');
     const { errors, relists } = fixture.reflector.stats();
     assert.equal(relists, 0);
-    assert.ok(errors.NETWORK >= 20, `${errors.NETWORK} cuts were felt`);
+    assert.ok(errors.NETWORK >= 20, `${errors.NETWORK} cuts were noticed`);
     assert.ok(fixture.network.connections <= 2, `${fixture.network.connections} connections`);
   });
 
-  it('a reflector makes out lists and events that come slowly and in pieces', async () => {
+  it('a reflector reads lists and events that arrive slowly and in pieces', async () => {
     await using fixture = await open('pieces', 'stream', { pieceBytes: 7 });
     await fixture.create('f');
     await fixture.remove('a');
@@ -138,7 +140,7 @@ export function reflectorTests(server: () => ContractServer): void {
     assert.equal(fixture.network.accepted, 1);
   });
 
-  it('a reflector that is throttled waits as long as it is told, and then goes on', async () => {
+  it('a throttled reflector waits for the requested time, and then continues', async () => {
     const throttled = await server().throttle();
     await using _end = throttled;
     await using fixture = await open('waiting', 'stream', { access: throttled.access });
@@ -146,7 +148,7 @@ export function reflectorTests(server: () => ContractServer): void {
     const { THROTTLED: before } = fixture.reflector.stats().errors;
     await delay(2500);
     const attempts = fixture.reflector.stats().errors.THROTTLED - before;
-    // One a second at most, whatever else its back-off would be.
+    // At most one per second, whatever its back-off would be otherwise.
     assert.ok(attempts >= 1 && attempts <= 3, `${attempts} attempts in 2.5 s`);
     assert.equal(fixture.reflector.synced, false);
     await throttled[Symbol.asyncDispose]();
@@ -164,7 +166,7 @@ export function reflectorTests(server: () => ContractServer): void {
     assert.equal(fixture.reflector.stats().silences, 1);
   });
 
-  it('a reflector lists anew when its version is gone, and its store is never empty', async () => {
+  it('a reflector lists again when its version is too old, and its store is never empty', async () => {
     await using fixture = await open('forgotten');
     await fixture.remove('a');
     await fixture.holds('b', 'c', 'd', 'e');

@@ -1,8 +1,8 @@
-/** Tokens of service accounts, verified as by any party that trusts the cluster. */
+/** Tokens of service accounts, verified like by any party that trusts the cluster. */
 import assert from 'node:assert/strict';
 import { createPublicKey, verify } from 'node:crypto';
 
-/** A key as the issuer publishes it. */
+/** A key in the form that the issuer publishes. */
 export interface SigningKey {
   readonly kid: string;
   readonly kty: string;
@@ -12,7 +12,7 @@ export interface SigningKey {
 
 type Json = Readonly<Record<string, unknown>>;
 
-/** Throws when none of the keys has signed it. */
+/** Throws if none of the keys has signed it. */
 export function verifyToken(
   token: string,
   keys: readonly SigningKey[],

@@ -1,4 +1,4 @@
-/** The agent's knowledge of one node, fed by a cluster through a network that can fail. */
+/** The agent's state of one node, read from a cluster through a network that can fail. */
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { systemClock } from '../../../src/cache/clock.ts';
@@ -20,17 +20,17 @@ export interface WatchedNode extends AsyncDisposable {
   readonly watches: Watches;
   readonly log: readonly KeptLine[];
   /**
-   * When the pod of this address can be given a token of an identity, as `performance.now` has it.
-   * Rejects after `maxMs`.
+   * When the pod of this address can be given a token of an identity, in the time of
+   * `performance.now`. Rejects after `maxMs`.
    */
   servable(ip: string, maxMs?: number): Promise<number>;
 }
 
 export interface WatchedNodeOptions {
-  /** Not through the proxy; the node adds that itself. */
+  /** Not through the proxy; the node adds it. */
   readonly access: ApiAccess;
   readonly node: string;
-  /** In place of what the agent runs with. */
+  /** Overrides the agent's timing. */
   readonly timing?: Partial<ReflectorTiming>;
 }
 

@@ -1,6 +1,6 @@
 /**
- * A process that does nothing but watch as the agent does, so that its size is that of watching:
- * `watching-process.ts KUBECONFIG NODE stream|pages`. Prints what it measured when it is synced.
+ * A process that only watches like the agent, so that its size is the size of the watches:
+ * `watching-process.ts KUBECONFIG NODE stream|pages`. Prints its measurements once it is synced.
  */
 import { systemClock } from '../../../src/cache/clock.ts';
 import { GrantIndex } from '../../../src/cache/index/grant-index.ts';
@@ -18,11 +18,11 @@ export interface Watched {
   readonly pods: number;
   readonly identities: number;
   readonly bindings: number;
-  /** Of what is kept, all garbage gone. */
+  /** Of live objects, after a full garbage collection. */
   readonly heapBytes: number;
-  /** Highest so far, above that of the process before its first request. */
+  /** Highest so far, minus that of the process before its first request. */
   readonly peakBytes: number;
-  /** Longest time that the event loop stood still. */
+  /** Longest time in which the event loop was blocked. */
   readonly longestStallMs: number;
 }
 

@@ -1,4 +1,6 @@
-/** The alert rules: what they name exists, each is documented, and promtool finds each as tested. */
+/**
+ * The alert rules: the names in them exist, each is documented, and promtool confirms each test.
+ */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -23,7 +25,10 @@ function matchedBy(alert: string, label: string): readonly string[] {
   return [...new Set(matched)];
 }
 
-/** What every client does, or every pod without an identity: probes, and requests that are malformed. */
+/**
+ * Refusals that any client may cause, or any pod without an identity: probes, and malformed
+ * requests.
+ */
 const unalerted = [
   ...['metadata_header_missing', 'path_invalid', 'request_malformed', 'parameter_missing'],
   ...['parameter_duplicate', 'parameter_invalid', 'not_found', 'method_not_allowed'],
@@ -42,7 +47,7 @@ describe('the alert rules', () => {
     assert.deepEqual(unknownNames('nmi_requests_total{reason=~"ok|lost"}'), ['reason lost']);
   });
 
-  it('count every answer of 429 and 5xx as a failure, but those that one pod causes at will', () => {
+  it('count every answer of 429 and 5xx as a failure, except those that one pod can cause at will', () => {
     const failing = Object.entries(refusals).filter(
       ([, { status }]) => status === 429 || status >= 500,
     );
@@ -52,7 +57,7 @@ describe('the alert rules', () => {
     assert.deepEqual(matchedBy('NmiRequestsFail', 'reason').toSorted(), expected.toSorted());
   });
 
-  it('leave no reason out but those of probes and of malformed requests', () => {
+  it('leave out only the reasons of probes and of malformed requests', () => {
     const watched = [
       ...alerts.flatMap(({ alert }) => matchedBy(alert, 'reason')),
       ...alerts.flatMap(({ alert }) => matchedBy(alert, 'outcome')),
@@ -61,7 +66,7 @@ describe('the alert rules', () => {
     assert.deepEqual(missing.toSorted(), unalerted.toSorted());
   });
 
-  it('page nobody for what one pod can cause at will', () => {
+  it('never page for what one pod can cause at will', () => {
     const severities = new Map(alerts.map(({ alert, labels }) => [alert, labels.severity]));
     for (const alert of ['NmiPodsRefused', 'NmiObjectsSkipped']) {
       assert.equal(severities.get(alert), 'info');
@@ -69,7 +74,7 @@ describe('the alert rules', () => {
     assert.deepEqual(new Set(severities.values()), new Set(['critical', 'warning', 'info']));
   });
 
-  it('each have a row in docs/alerts.md with the same severity, and a runbook link that leads somewhere', () => {
+  it('each have a row in docs/alerts.md with the same severity, and a runbook link to an existing heading', () => {
     const rows = readFileSync(join(root, 'docs/alerts.md'), 'utf8').matchAll(
       /^\| `(Nmi\w+)` \| (\w+) \|/gm,
     );

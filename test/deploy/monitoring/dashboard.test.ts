@@ -1,4 +1,4 @@
-/** The dashboard: its queries name what exists, and Grafana can lay it out. */
+/** The dashboard: the names in its queries exist, and Grafana can lay it out. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { unknownNames } from './known-names.ts';

@@ -1,4 +1,4 @@
-/** Every fault that the lab makes has an alert with a runbook. */
+/** Every fault of the lab has an alert with a runbook. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { scenarios } from '../../../lab/scenarios/all.ts';
@@ -23,7 +23,7 @@ describe('the faults of the lab', () => {
     }
   });
 
-  it('are counted by the alert with the reason that is named', () => {
+  it('are counted by the alert with the listed reason', () => {
     for (const {
       scenario,
       alerts: [alert = ''],

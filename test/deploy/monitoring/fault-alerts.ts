@@ -1,10 +1,10 @@
 /**
- * Which alert an operator gets when a fault that the lab makes lasts on a real node. Each scenario of the
- * lab is in one of the two lists: a new one needs an alert, or a reason why it needs none.
+ * The alert that an operator gets when a fault of the lab lasts on a real node. Each scenario of
+ * the lab is in one of the two lists: a new one needs an alert, or a reason why it needs none.
  */
 export interface FaultAlerts {
   readonly scenario: string;
-  /** The first is the one that names the cause. */
+  /** The first one names the cause. */
   readonly alerts: readonly string[];
   /** What the alert shows: a label's value, or the readiness condition. */
   readonly shown: string;
@@ -52,7 +52,7 @@ export const faultAlerts: readonly FaultAlerts[] = [
   fault('api-away-later', 'NmiWatchStale', 'the resource'),
 ];
 
-/** Scenarios in which all is as it should be, or one client alone is wrong. */
+/** Scenarios without a fault, or with a fault of a single client. */
 export const withoutAlert: readonly string[] = [
   ...['one-identity', 'two-identities', 'resource-id-only', 'two-namespaces', 'no-identity'],
   ...[

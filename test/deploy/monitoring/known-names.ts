@@ -1,9 +1,9 @@
-/** Which names of a query nothing exports: metrics, labels, and reasons as values of labels. */
+/** Names in a query that nothing exports: metrics, labels, and reasons as values of labels. */
 import { refusals } from '../../../src/nmi/base/answers.ts';
 import { newMetrics, oldMetrics, type MetricRow } from '../../../src/nmi/telemetry/metric-table.ts';
 import { groupedLabelsOf, selectorsOf } from './queries.ts';
 
-/** Of kube-state-metrics 2, as far as the rules use them. */
+/** Metrics of kube-state-metrics 2 that the rules use. */
 const kubeStateMetrics: Readonly<Record<string, readonly string[]>> = {
   kube_pod_info: ['namespace', 'pod', 'node', 'created_by_kind', 'created_by_name'],
   kube_pod_status_ready: ['namespace', 'pod', 'condition'],
@@ -12,12 +12,12 @@ const kubeStateMetrics: Readonly<Record<string, readonly string[]>> = {
   kube_daemonset_status_current_number_scheduled: ['namespace', 'daemonset'],
 };
 
-/** Prometheus gives these to every target. */
+/** Prometheus adds these to every target. */
 const targetLabels = ['instance', 'job'];
 
 const table: Readonly<Record<string, MetricRow>> = { ...oldMetrics, ...newMetrics };
 
-/** Undefined for a metric that nobody exports. */
+/** Undefined for a metric that nothing exports. */
 function labelsOf(metric: string): readonly string[] | undefined {
   const row = table[metric];
   if (row !== undefined && row.type !== 'histogram') return row.labels;

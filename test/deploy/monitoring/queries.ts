@@ -1,4 +1,4 @@
-/** The alert rules and the dashboard, and what their queries name. */
+/** The alert rules and the dashboard, and the names in their queries. */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parse } from 'yaml';
@@ -54,11 +54,14 @@ export function readDashboard(): Dashboard {
 
 export interface Selector {
   readonly metric: string;
-  /** Each matched label with the words that its values are matched against. */
+  /** Each matched label with the texts that its values are matched against. */
   readonly labels: ReadonlyMap<string, readonly string[]>;
 }
 
-/** Every metric of a query with its matchers. Functions and keywords have no underscore and prefix of ours. */
+/**
+ * Every metric of a query with its matchers. Functions and keywords do not have our prefix with an
+ * underscore.
+ */
 export function selectorsOf(query: string): readonly Selector[] {
   const found = query.matchAll(/\b((?:nmi|aadpodidentity|kube)_\w+)(?:\{([^}]*)\})?/g);
   return [...found].map(([, metric = '', matchers = '']) => ({
@@ -71,7 +74,7 @@ export function selectorsOf(query: string): readonly Selector[] {
   }));
 }
 
-/** Labels that a query groups by, joins on or drops. */
+/** Labels by which a query groups or joins, or which it drops. */
 export function groupedLabelsOf(query: string): readonly string[] {
   return [...query.matchAll(/\b(?:by|without|on|ignoring)\s*\(([^)]*)\)/g)].flatMap(
     ([, labels = '']) => labels.split(',').map((label) => label.trim()),

@@ -1,6 +1,6 @@
 /**
- * The node lab with the agent as the DaemonSet would start it: run inside the azure namespace, with
- * the fabric's prefix and a folder with the files of the image. Fails with an exit code.
+ * The node lab with the agent started like the DaemonSet: run inside the azure namespace, with the
+ * fabric's prefix and a folder with the files of the image. Fails with an exit code.
  */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -73,11 +73,11 @@ const [agentContainer] = manifest.containers;
 assert.ok(open !== undefined && agentContainer !== undefined);
 const { add = [] } = agentContainer.securityContext.capabilities;
 
-// Nodes have version 2 of cgroups alone, or both versions side by side, in a folder of mounts.
+// Nodes have only version 2 of cgroups, or both versions side by side, in a folder of mounts.
 const hybrid = openHybrid();
 let cgroupFolder = cgroups.root;
 
-// From one to the next as an upgrade does it: nobody opens the node in between.
+// From one to the next as in an upgrade: the node is not opened in between.
 await serves({}, /"mode":"ebpf"/);
 assert.ok(readdirSync(bpffs).includes('nmi'), 'nothing is pinned');
 
@@ -85,7 +85,7 @@ const withoutBpf = { capabilities: add.filter((name) => name !== 'BPF') };
 await serves(withoutBpf, /"mode":"iptables".*bpf\(2\) is not permitted: it takes CAP_BPF/);
 assert.ok(!readdirSync(bpffs).includes('nmi'), 'the programs of eBPF are still there');
 
-// A security module that forbids to write there looks like this from inside.
+// A security module that forbids writes there has the same effect inside the container.
 const withoutPins = { spec: withReadOnly(manifest, 'bpf') };
 await serves(withoutPins, /"mode":"iptables".*nothing can be pinned in \/host\/bpf: EROFS/);
 
@@ -101,7 +101,7 @@ interface Difference {
   readonly spec?: PodSpec;
   readonly container?: Container;
   readonly capabilities?: readonly string[];
-  /** Of the pod; the others are each one of its own. */
+  /** Address and UID of this pod; every other pod has its own. */
   readonly uid?: string;
 }
 
@@ -121,10 +121,10 @@ async function serves(difference: Difference, says: RegExp): Promise<void> {
   assert.equal(await agent.stop(), 0, agent.lines.slice(-5).join('\n'));
 }
 
-/** Both containers of one pod: neither has the other's part, and the server is nobody with nothing. */
+/** Both containers of one pod: neither has the other's mounts, and the server is unprivileged. */
 async function servesSplit(): Promise<void> {
   const [serving, kernel] = split.containers;
-  // As systemd mounts it, and as the kubelet makes an empty folder of a pod.
+  // Modes as systemd mounts it, and as the kubelet makes an empty folder of a pod.
   chmodSync(bpffs, 0o700);
   mkdirSync(join(files, 'systemd'));
   mkdirSync(join(files, 'callers'));
@@ -151,7 +151,7 @@ async function servesSplit(): Promise<void> {
   });
   imds.clear();
   assert.equal(await server.stop(), 0, server.lines.slice(-5).join('\n'));
-  // The other container holds the listening socket for a while.
+  // The other container keeps the listening socket for a while.
   assert.equal(await keeper.stop(), 0, keeper.lines.slice(-5).join('\n'));
   assert.equal((await pod.ask()).failure, 'ECONNREFUSED');
 }
@@ -185,7 +185,7 @@ function openAgent(port: number, difference: Difference): AgentProcess {
   });
 }
 
-/** As the manifest for that does it; then nothing of the redirect is left. */
+/** With the manifest for opening nodes; then nothing of the redirect is left. */
 async function openNode(): Promise<void> {
   assert.ok(open !== undefined);
   const [program, ...words] = containerCommand({

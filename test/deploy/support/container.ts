@@ -1,7 +1,8 @@
 /**
- * A container as a runtime would make it from the manifest, without one: the files of the image as a
- * read-only root, the mounts, arguments and capabilities that the DaemonSet names, without bpf(2) where
- * CAP_BPF is not among these, the node's network, and a cgroup namespace with the container's own part of the tree at its usual place.
+ * A container like a runtime makes it from the manifest, without a runtime: the files of the image
+ * as a read-only root, the DaemonSet's mounts, arguments and capabilities, without bpf(2) unless
+ * CAP_BPF is among these, the node's network, and a cgroup namespace with the container's part of
+ * the tree at its usual place.
  */
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
@@ -18,7 +19,7 @@ interface Mount {
 
 export interface Container {
   readonly name: string;
-  /** Absent for a container with a command of its own. */
+  /** Absent for a container with its own command. */
   readonly args?: readonly string[];
   readonly env?: readonly {
     readonly name: string;
@@ -44,7 +45,7 @@ export interface PodSpec {
   }[];
 }
 
-/** Of the DaemonSet in a file below `deploy`. */
+/** The pod spec of the DaemonSet in a file below `deploy`. */
 export async function readPodSpec(file: string): Promise<PodSpec> {
   const text = await readFile(join(import.meta.dirname, '../../../deploy', file), 'utf8');
   const objects = parseAllDocuments(text).map((document) => document.toJS() as Workload);
@@ -65,26 +66,26 @@ export interface ContainerOptions {
   readonly root: string;
   /** The cgroup that the kubelet made for the container. */
   readonly cgroup: string;
-  /** The folder that replaces a path of the host, and by its name an empty folder of the pod. */
+  /** The folder that replaces a path of the host, or, by its name, an empty folder of the pod. */
   readonly host: Readonly<Record<string, string>>;
-  /** Folders that keep their path inside, for what the manifest does not know of. */
+  /** Folders outside the manifest; they have the same path inside. */
   readonly shared?: readonly string[];
-  /** Instead of those of the manifest. */
+  /** Replaces the capabilities of the manifest. */
   readonly capabilities?: readonly string[];
-  /** Of the pod, by path, where the manifest asks for them. */
+  /** Values of the pod's fields, by path, for the manifest's fieldRefs. */
   readonly fields?: Readonly<Record<string, string>>;
-  /** Beside that of the manifest. */
+  /** Added to the environment of the manifest. */
   readonly environment: Readonly<Record<string, string>>;
-  /** What follows the arguments of the manifest. */
+  /** Appended to the arguments of the manifest. */
   readonly args: readonly string[];
 }
 
-/** Enters the cgroup first: its namespace begins where the process is. */
+/** Enters the cgroup first: its cgroup namespace begins there. */
 const enter = `set -e
   echo $$ >"$1/cgroup.procs"
   exec unshare --mount --propagation private --cgroup sh -c "$2" sh "$@"`;
 
-/** What every runtime mounts, then what the manifest names, then the root itself as read-only. */
+/** The mounts of every runtime, then those of the manifest, then the root itself, read-only. */
 const contain = (binds: string, user: number) => `set -e
   root=$3 bounding=$4; shift 4
   mount --bind "$root" "$root"
@@ -100,7 +101,7 @@ const contain = (binds: string, user: number) => `set -e
   exec setpriv --bounding-set="$bounding" --inh-caps=-all --no-new-privs -- \
     chroot ${user === 0 ? '' : `--userspec=${user}:${user} --groups=${user}`} "$root" "$@"`;
 
-/** The words that start it, in the network namespace of the node. */
+/** The command that starts it, in the network namespace of the node. */
 export function containerCommand(options: ContainerOptions): readonly [string, ...string[]] {
   const { spec, container, root, cgroup, host, shared = [], environment } = options;
   const { securityContext } = container;
@@ -121,7 +122,7 @@ export function containerCommand(options: ContainerOptions): readonly [string, .
   });
   const granted = options.capabilities ?? securityContext.capabilities.add ?? [];
   const user = securityContext.runAsUser;
-  // chroot itself takes the last ones; who is not root loses them there with all others.
+  // chroot itself needs the last ones; a user other than root loses them there with all others.
   const ofChroot = user === 0 ? ['SYS_CHROOT'] : ['SYS_CHROOT', 'SETUID', 'SETGID'];
   const bounding = ['-all', ...[...granted, ...ofChroot].map((name) => `+${name.toLowerCase()}`)];
   const variables: Readonly<Record<string, string>> = {
@@ -133,7 +134,7 @@ export function containerCommand(options: ContainerOptions): readonly [string, .
     word.replaceAll(/\$\((\w+)\)/g, (_, name: string) => variables[name] ?? ''),
   );
   return [
-    // Of the profile that the manifest asks for, the rule that depends on a capability.
+    // The one rule of the manifest's seccomp profile that depends on a capability.
     ...(granted.includes('BPF') ? ([] as const) : ([withoutBpf] as const)),
     ...(['env', '-i', ...Object.entries(variables).map(([k, v]) => `${k}=${v}`)] as const),
     ...[
@@ -163,7 +164,7 @@ function manifestVariables(
   );
 }
 
-/** As a runtime does it before the root becomes read-only. */
+/** Made before the root becomes read-only, as by a runtime. */
 function makeMountPoint(root: string, path: string, isFolder: boolean): void {
   mkdirSync(join(root, isFolder ? path : join(path, '..')), { recursive: true });
   if (!isFolder) writeFileSync(join(root, path), '');

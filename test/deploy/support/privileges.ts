@@ -1,6 +1,6 @@
 /**
- * What each process must be given, by redirect: the table of `deploy/README.md`, and what its test
- * takes away one by one. Nothing else is needed: the processes are run with these sets exactly.
+ * The privileges of each process, by redirect: the table of `deploy/README.md`; its test removes
+ * them one by one. Nothing else is needed: the processes run with exactly these sets.
  */
 
 /** As in a manifest, without `CAP_`. */
@@ -10,7 +10,7 @@ export type Command = 'nmi run' | 'nmi redirect run';
 export interface Need {
   readonly capability: Capability;
   readonly why: string;
-  /** What the log says without it. */
+  /** The log's message without it. */
   readonly says: Readonly<Record<Command, string>>;
 }
 

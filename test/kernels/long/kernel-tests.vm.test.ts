@@ -1,4 +1,6 @@
-/** Tests of the redirect that need a kernel, on the oldest and the newest one, with what these have. */
+/**
+ * Tests of the redirect that need a kernel, on the oldest and the newest one, with their features.
+ */
 import assert from 'node:assert/strict';
 import { globSync } from 'node:fs';
 import { dirname } from 'node:path';
@@ -14,7 +16,7 @@ const files = globSync(
   },
 ).sort();
 
-/** A fresh node has none of legacy iptables, which these tests make tables of. */
+/** A fresh node has no legacy iptables module; these tests make tables of legacy iptables. */
 const script = (file: string) => `
   export PATH='${dirname(process.execPath)}':$PATH
   modprobe iptable_nat

@@ -1,4 +1,7 @@
-/** The lab's tour on other kernels, in both modes: the whole way of a token, attacks and restarts included. */
+/**
+ * The lab's tour on other kernels, in both modes: the whole path of a token, attacks and restarts
+ * included.
+ */
 import assert from 'node:assert/strict';
 import { dirname } from 'node:path';
 import { before, describe, it } from 'node:test';
@@ -18,7 +21,7 @@ for (const name of kernelNames) {
   const skip = typeof kernel === 'string' ? kernel : false;
   const title = typeof kernel === 'string' ? name : `${name} (${kernel.version})`;
   for (const mode of ['ebpf', 'iptables']) {
-    describe(`the lab by ${mode} on Linux ${title}`, { skip }, () => {
+    describe(`the lab with ${mode} on Linux ${title}`, { skip }, () => {
       let run: GuestRun;
 
       before(async () => {
@@ -26,7 +29,7 @@ for (const name of kernelNames) {
         run = await runWhole(kernel, script(mode));
       });
 
-      it('holds in every scenario of the tour, without a leak', async (t) => {
+      it('passes every scenario of the tour, without a leak', async (t) => {
         const printed = outputOf(run, 'lab');
         const line = printed.split('\n').find((each) => each.startsWith('{'));
         assert.ok(line !== undefined, printed);

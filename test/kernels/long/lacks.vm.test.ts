@@ -1,4 +1,4 @@
-/** The redirect on a kernel that lacks one module that it uses, or is restricted otherwise. */
+/** The redirect on a kernel that lacks one module that it uses, or has another restriction. */
 import assert from 'node:assert/strict';
 import { before, describe, it } from 'node:test';
 import type { GuestRun } from '../support/machine.ts';
@@ -7,7 +7,7 @@ import { findKernel, outputOf, runWhole } from '../support/suite.ts';
 interface Case {
   readonly lacks: string;
   readonly parameters: readonly string[];
-  /** What `install` prints; undefined where it is refused. */
+  /** The output of `install`; undefined where it is refused. */
   readonly auto: RegExp | undefined;
   readonly iptables: RegExp | undefined;
 }
@@ -110,7 +110,7 @@ for (const { lacks, parameters, ...expected } of cases) {
           return;
         }
         assert.match(outputOf(run, install), wanted);
-        // Only the process that installed has seen that nothing of netfilter can be written.
+        // Only the process that installed has found that netfilter cannot be written.
         if (wanted !== ebpfAlone) outputOf(run, `verify ${mode}`);
       });
 

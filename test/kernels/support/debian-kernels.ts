@@ -1,7 +1,7 @@
 /**
- * Kernels of Debian's packages, unpacked and never installed, below `.cache/kernels`. apt fetches them
- * with lists and a state of its own; this machine's are not touched. What is in the cache is used as it
- * is: to have a newer one, delete its folder.
+ * Kernels of Debian's packages, unpacked below `.cache/kernels` but not installed. apt fetches them
+ * with its own lists and state here; this machine's are not touched. A kernel in the cache is used
+ * as it is: to get a newer one, delete its folder.
  */
 import { execFileSync, spawnSync, type ExecFileSyncOptions } from 'node:child_process';
 import {
@@ -45,7 +45,7 @@ export interface GuestTools {
   readonly kmod: string;
 }
 
-/** @throws Error where the suite cannot be had. */
+/** @throws Error if the suite is not available. */
 export function prepareKernel(wanted: KernelName): Kernel {
   const folder = join(cache, wanted);
   if (!existsSync(join(folder, 'vmlinux'))) fetchKernel(wanted, folder);
@@ -53,7 +53,7 @@ export function prepareKernel(wanted: KernelName): Kernel {
   return { version, image: join(folder, 'vmlinux'), modules: join(folder, 'modules', version) };
 }
 
-/** @throws Error where their packages cannot be had. */
+/** @throws Error if their packages are not available. */
 export function prepareTools(): GuestTools {
   const folder = join(cache, 'tools');
   if (!existsSync(folder)) fetchTools(folder);
@@ -69,7 +69,7 @@ function fetchTools(folder: string): void {
       if (download().status !== 0) throw new Error(`apt-get download ${names.join(' ')} failed`);
     }
     unpackAll(work, join(work, 'root'));
-    // Its name says which of its programs it is.
+    // The name it is called by selects one of its programs.
     symlinkSync('kmod', join(work, 'root/bin/depmod'));
     renameSync(join(work, 'root'), folder);
   });
@@ -83,7 +83,7 @@ function fetchKernel(wanted: KernelName, folder: string): void {
     apt('apt-get', '-qq', 'update');
     const image = dependencies(apt, 'linux-image-cloud-amd64', /^linux-image-\d/)[0];
     if (image === undefined) throw new Error(`${suite} has no linux-image-cloud-amd64`);
-    // Newer kernels come in several packages.
+    // Newer kernels consist of several packages.
     const parts = dependencies(apt, image, /^linux-(?:base|binary|modules)-\d/);
     apt('apt-get', '-qq', 'download', image, ...parts);
     const root = join(work, 'root');
@@ -106,7 +106,7 @@ function fetchKernel(wanted: KernelName, folder: string): void {
   });
 }
 
-/** Made aside in the cache and renamed, so that what is there is whole. */
+/** Made under another name in the cache and renamed, so that an existing folder is complete. */
 function inWork(make: (work: string) => void): void {
   mkdirSync(cache, { recursive: true });
   const work = mkdtempSync(join(cache, '.new-'));
@@ -119,7 +119,7 @@ function inWork(make: (work: string) => void): void {
 
 type Apt = (tool: string, ...args: readonly string[]) => string;
 
-/** apt with one suite and nothing installed; its settings of proxies are this machine's. */
+/** apt with one suite and no installed packages; it uses this machine's proxy settings. */
 function privateApt(work: string, suite: string): Apt {
   for (const folder of ['lists/partial', 'cache/archives/partial', 'etc/preferences.d']) {
     mkdirSync(join(work, folder), { recursive: true });
@@ -146,7 +146,7 @@ function privateApt(work: string, suite: string): Apt {
     run(tool, args, { cwd: work, env: { ...process.env, APT_CONFIG: config } });
 }
 
-/** Where this machine has its own packages from. */
+/** The package sources of this machine. */
 function archiveOf(suite: string): string {
   const found = run('apt-get', ['update', '--print-uris']).matchAll(/^'(.+?)\/dists\/([^/]+)\//gm);
   const isSecurity = (name: string) => name.endsWith('-security');

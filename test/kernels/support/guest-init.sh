@@ -1,6 +1,6 @@
 #!/bin/busybox sh
-# The first program of the virtual machine, in its initramfs: the host's root over virtiofs, read-only,
-# below a tmpfs that takes what is written.
+# The first program of the virtual machine, in its initramfs: mounts the host's root over virtiofs,
+# read-only, below a tmpfs that gets the writes.
 bb=/bin/busybox
 $bb mount -t proc proc /proc
 $bb mount -t sysfs sysfs /sys

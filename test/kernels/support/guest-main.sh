@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Makes a node of the virtual machine, pure cgroup v2, and runs what the test gave: its output goes to the
-# second serial port, its exit code to the third. The variables come before these lines.
+# Makes the virtual machine a node, pure cgroup v2, and runs the test's script: its output goes to
+# the second serial port, its exit code to the third. The variables are set before these lines.
 #
-#   modules version   where the kernel's modules lie on the host, and their version
-#   folder script     where the script runs, and itself
+#   modules version   where the kernel's modules are on the host, and their version
+#   folder script     where the script runs, and its path
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
 export TMPDIR=/run/tmp
 
@@ -20,12 +20,12 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t bpf bpf /sys/fs/bpf
 ip link set lo up
 hostname vm
-# As a service of systemd would run: not in the root cgroup, and not in that of pods.
+# Like a service of systemd: not in the root cgroup, and not in that of pods.
 mkdir -p /sys/fs/cgroup/system.slice/test.service /sys/fs/cgroup/kubepods.slice
 echo $$ >/sys/fs/cgroup/system.slice/test.service/cgroup.procs
 for line in 1 2; do stty -F /dev/ttyS$line raw -echo 115200; done
 
-# Runs a command and tells the test how it ended: `check NAME COMMAND...`
+# Runs a command and reports its result to the test: `check NAME COMMAND...`
 check() {
   local name=$1 code=0
   shift

@@ -1,11 +1,11 @@
 /**
- * A small virtual machine with another kernel. Its root is this machine's own, read-only, below a tmpfs:
- * nothing that it writes comes back but what it prints. No network but its loopback.
+ * A small virtual machine with another kernel. Its root is this machine's own, read-only, below a
+ * tmpfs: only its output comes back. It has no network except loopback.
  *
- * 1. Emulated (TCG), whatever /dev/kvm says: there may be a KVM that runs no stock kernel.
- * 2. `-icount`: the guest's clock counts its instructions, so that its limits of time mean the same on a
- *    busy host. One CPU of 1 GIPS; a second of the guest took 5 to 7 s here.
- * 3. An uncompressed kernel, which takes 10 s less to start, and `nice 19`: others use the host too.
+ * 1. Emulated (TCG), even if /dev/kvm exists: that KVM may run no stock kernel.
+ * 2. `-icount`: the guest's clock counts its instructions, so that its time limits mean the same on
+ *    a busy host. One CPU of 1 GIPS; a second of the guest took 5 to 7 s here.
+ * 3. An uncompressed kernel, which starts 10 s faster, and `nice 19`: other work uses the host too.
  */
 import { execFileSync, spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
@@ -31,27 +31,27 @@ export interface Check {
 }
 
 export interface GuestRun {
-  /** By name: what the script's `check` ran. */
+  /** Results of the script's `check` calls, by name. */
   readonly checks: ReadonlyMap<string, Check>;
-  /** Of the script; undefined where the machine ended before it. */
+  /** Exit code of the script; undefined if the machine ended before it. */
   readonly code: number | undefined;
   readonly output: string;
-  /** The end of what the kernel printed. */
+  /** The end of the kernel's output. */
   readonly console: string;
 }
 
 export interface MachineOptions {
-  /** Of the kernel's command line. */
+  /** Added to the kernel's command line. */
   readonly parameters?: readonly string[];
-  /** By the host's clock: then the machine is ended. */
+  /** By the host's clock: after this time the machine is ended. */
   readonly limitMs: number;
 }
 
 const qemu = 'qemu-system-x86_64';
-/** Debian 12 has it in QEMU's package, Debian 13 in its own. */
+/** Part of QEMU's package in Debian 12, a separate package in Debian 13. */
 const virtiofsPaths = ['/usr/lib/qemu/virtiofsd', '/usr/libexec/virtiofsd'];
 const memoryMib = 3072;
-/** Without a root the kernel has no modules but these, each after those it needs. */
+/** Without a root the kernel has only these modules, each after those it needs. */
 const earlyModules = ['virtio_pci', 'virtiofs', 'overlay', 'virtio_rng'];
 
 /** Why no virtual machine can run here, or `false`. */
@@ -88,7 +88,7 @@ export async function runInMachine(
   }
 }
 
-/** Folders of runs that were killed; what ran in them ended with their process. */
+/** Folders of killed runs; their processes ended with them. */
 function sweepDead(): void {
   for (const name of readdirSync(tmpdir())) {
     const pid = /^nmi-vm-(\d+)-/.exec(name)?.[1];
@@ -97,7 +97,7 @@ function sweepDead(): void {
   }
 }
 
-/** Ends with this process, and with the kernel's help also when that is killed. */
+/** Ends with this process, even if it is killed: the kernel ends it then. */
 function start(tool: string, args: readonly string[], log: string): ChildProcess {
   const shell = ['sh', '-c', 'log=$0; exec "$@" >"$log" 2>&1', log];
   const words = ['--pdeathsig=KILL', 'nice', '-n', '19', ...shell, tool, ...args];
@@ -110,7 +110,7 @@ async function end(child: ChildProcess): Promise<void> {
   await once(child, 'close');
 }
 
-/** The root is mounted once more, read-only, in a mount namespace of the daemon's own. */
+/** The root is mounted once more, read-only, in the daemon's own mount namespace. */
 async function serveRoot(work: string): Promise<ChildProcess> {
   const root = join(work, 'root');
   mkdirSync(root);
@@ -130,7 +130,7 @@ async function serveRoot(work: string): Promise<ChildProcess> {
 
 function qemuArguments(work: string, kernel: Kernel, parameters: readonly string[]) {
   const memory = `memory-backend-memfd,id=mem,size=${memoryMib}M,share=on`;
-  // With mitigations: the verifier asks more of programs then, of an agent without CAP_PERFMON.
+  // With mitigations: the verifier then requires more of programs of an agent without CAP_PERFMON.
   const quick = 'quiet nokaslr audit=0 apparmor=0 selinux=0';
   const serial = (name: string) => ['-serial', `file:${join(work, name)}`];
   return [
@@ -171,7 +171,7 @@ function makeInitramfs(work: string, kernel: Kernel, script: string): void {
   execFileSync('sh', ['-c', pack, root, busybox, join(work, 'initramfs')]);
 }
 
-/** By `modules.dep`, whose lines name a module and all that it needs, the deepest last. */
+/** From `modules.dep`: each line names a module and everything that it needs, the deepest last. */
 function listEarlyModules({ modules }: Kernel): readonly string[] {
   const lines = readFileSync(join(modules, 'modules.dep'), 'utf8').split('\n');
   const paths = earlyModules.flatMap((name) => {

@@ -1,4 +1,4 @@
-/** What the suites of all kernels share: which kernels, why not, and how a check is judged. */
+/** Shared by the suites of all kernels: which kernels, why not, and how a check is evaluated. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
@@ -13,10 +13,10 @@ export const kernelNames: readonly KernelName[] = isLong
   ? kernelSources.map(({ name }) => name)
   : ['5.10', 'newest'];
 
-/** A quarter of it on an idle machine. The short form has to end before its file is given up. */
+/** An idle machine needs a quarter of it. The short form must end before the limit of its file. */
 const limitMs = isLong ? 3_400_000 : 570_000;
 
-/** Why a kernel cannot be tried here, or the kernel. What is left out is also said beside the report. */
+/** The kernel, or why it cannot be tested here. The reason is also printed on standard error. */
 export function findKernel(name: KernelName): Kernel | string {
   const obstacle = whyNoMachine() || whyNotKernel(name);
   if (obstacle === false) return prepareKernel(name);
@@ -33,7 +33,7 @@ function whyNotKernel(name: KernelName): string | false {
   }
 }
 
-/** The run of a script that came to its end; what each check made of it is the caller's to judge. */
+/** The finished run of a script; the caller evaluates the result of each check. */
 export async function runWhole(
   kernel: Kernel,
   script: string,
@@ -51,7 +51,7 @@ export function outputOf(run: GuestRun, name: string): string {
   return check.output;
 }
 
-/** The files of the image in a folder that the guest sees too. */
+/** The files of the image in a folder that is visible in the guest too. */
 export function makeImageRoot(folder: string): void {
   const script = join(repositoryRoot, 'deploy/image-root.sh');
   const { status, stderr } = spawnSync(script, [folder, join(repositoryRoot, 'dist')], {

@@ -1,4 +1,7 @@
-/** The kernel proper out of a bzImage: what its own decompressor, slow when emulated, would lay into memory. */
+/**
+ * The kernel itself out of a bzImage: what its own decompressor, slow when emulated, would write
+ * into memory.
+ */
 import { spawnSync } from 'node:child_process';
 
 const decompressors = [
@@ -10,7 +13,9 @@ const decompressors = [
 
 const elf = '7f454c46';
 
-/** By the boot protocol of x86: `setup_sects`, `payload_offset` and `payload_length` of its header. */
+/**
+ * From the x86 boot protocol: `setup_sects`, `payload_offset` and `payload_length` of its header.
+ */
 export function extractVmlinux(bzImage: Buffer): Buffer {
   const sectors = bzImage.readUInt8(0x1f1) || 4;
   const start = (sectors + 1) * 512 + bzImage.readUInt32LE(0x248);
@@ -20,7 +25,7 @@ export function extractVmlinux(bzImage: Buffer): Buffer {
   if (known === undefined)
     throw new Error(`a kernel that is compressed in an unknown way: ${magic}`);
   const [tool, ...args] = known.command;
-  // What follows the stream is its length, which the tools complain about.
+  // The stream is followed by its length, about which the tools print errors.
   const { stdout } = spawnSync(tool, args, { input: payload, maxBuffer: 1 << 30 });
   if (magicOf(stdout) !== elf) throw new Error(`${tool} found no kernel`);
   return stdout;

@@ -20,12 +20,12 @@ function ioOf(answer: ProgramRun): Io {
 const line = ['role', 'assignment', 'create', '--role', 'Key Vault Secrets User'];
 const failing = (stderr: string) => runAz(ioOf({ code: 1, stdout: '', stderr }), line);
 
-describe('a line for az', () => {
+describe('a command line for az', () => {
   it('is quoted for a shell', () => {
     assert.equal(renderAz(line), "az role assignment create --role 'Key Vault Secrets User'");
   });
 
-  it('gives what az prints', async () => {
+  it('returns the output of az', async () => {
     assert.equal(await runAz(ioOf({ code: 0, stdout: 'out', stderr: 'WARNING: x' }), line), 'out');
   });
 

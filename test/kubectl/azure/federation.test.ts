@@ -19,7 +19,7 @@ describe('a federated credential', () => {
     );
   });
 
-  it('is that of an application, where there is no resource id', () => {
+  it('is that of an application if there is no resource id', () => {
     const line = federateLine({ ...federation, resourceId: '' }, subject);
     assert.deepEqual(line.slice(0, 6), [
       'ad',

@@ -9,7 +9,7 @@ const node = (name: string, providerID: string, agentpool = 'p1') => ({
 const group = 'azure:///subscriptions/s1/resourceGroups/MC_rg/providers/Microsoft.Compute';
 
 describe('the scale sets of a cluster', () => {
-  it('are found once each, with machines that are in none', () => {
+  it('are found once each, with machines outside scale sets', () => {
     const computes = computesOf([
       node('b-0', `${group}/virtualMachineScaleSets/aks-b-vmss/virtualMachines/0`),
       node(

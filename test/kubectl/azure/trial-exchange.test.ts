@@ -21,7 +21,7 @@ describe('a trial exchange', () => {
     return { posts, result: tryExchange({ post }, trial) };
   };
 
-  it('is the request of an SDK, to the authority and the tenant alone', async () => {
+  it('sends the request of an SDK, only to the authority and the tenant', async () => {
     const { posts, result } = answered(200, { access_token: 'secret' });
     assert.deepEqual(await result, { ok: true });
     assert.deepEqual(posts, [
@@ -38,7 +38,7 @@ describe('a trial exchange', () => {
     ]);
   });
 
-  it('has a refusal in the words of the agent, and never the assertion', async () => {
+  it('reports a refusal like the agent, and never the assertion', async () => {
     const error = {
       error: 'invalid_client',
       error_codes: [700213],
@@ -53,12 +53,12 @@ describe('a trial exchange', () => {
     assert.doesNotMatch(echoed.detail, /eyJ/);
   });
 
-  it('has succeeded where only the scope is of another cloud', async () => {
+  it('succeeds if only the scope is of another cloud', async () => {
     const error = { error: 'invalid_resource', error_codes: [500011], error_description: 'x' };
     assert.deepEqual(await answered(400, error).result, { ok: true });
   });
 
-  it('fails for an answer without a token, and for none', async () => {
+  it('fails for an answer without a token, and without an answer', async () => {
     assert.equal((await answered(200, {}).result).ok, false);
     const none = await tryExchange({ post: () => Promise.resolve(undefined) }, trial);
     assert.ok(!none.ok);

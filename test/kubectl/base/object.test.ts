@@ -21,7 +21,7 @@ describe('a raw object', () => {
     assert.deepEqual(textsAt(undefined, 'list'), []);
   });
 
-  it('is the items of a list, or itself', () => {
+  it('becomes the items of a list, or itself', () => {
     assert.deepEqual(itemsOf({ kind: 'List', items: [{ a: 1 }] }), [{ a: 1 }]);
     assert.deepEqual(itemsOf({ kind: 'Pod' }), [{ kind: 'Pod' }]);
   });

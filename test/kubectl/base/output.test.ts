@@ -12,7 +12,7 @@ import {
 
 describe('a report', () => {
   const value = { a: 'x\u001b[31m\u202e', b: '\u009b2J' };
-  it('is text, JSON or YAML of the same', () => {
+  it('is the same value as text, JSON or YAML', () => {
     assert.equal(
       renderReport('text', value, () => ['one', 'two']),
       'one\ntwo\n',
@@ -24,7 +24,7 @@ describe('a report', () => {
     );
   });
 
-  it('moves no terminal', () => {
+  it('contains no terminal control sequences', () => {
     assert.equal(
       renderReport('text', {}, () => [value.a]),
       'x?[31m?\n',
@@ -43,7 +43,7 @@ describe('a report', () => {
     }
   });
 
-  it('repeats an object that is in it twice', () => {
+  it('repeats an object that it contains twice', () => {
     const shared = { b: 1 };
     assert.equal(renderYaml([{ a: shared, c: shared }]), 'a:\n  b: 1\nc:\n  b: 1\n');
     assert.equal(renderYaml([{ a: 1 }, { b: 2 }]), 'a: 1\n---\nb: 2\n');
@@ -75,7 +75,7 @@ describe('a report', () => {
 
 describe('a word of a command line', () => {
   for (const word of ['plain-1.2/x', "it's", '$(id)', 'a b', '{"a":"b"}', '', '*', '~']) {
-    it(`is the same behind a shell: ${word}`, () => {
+    it(`is unchanged by a shell: ${word}`, () => {
       const { stdout } = spawnSync('sh', ['-c', `printf %s ${shellWord(word)}`], {
         encoding: 'utf8',
       });

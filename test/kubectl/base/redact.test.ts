@@ -19,7 +19,7 @@ describe('a dump', () => {
     assert.equal(redactText('reason binding_missing'), 'reason binding_missing');
   });
 
-  it('has no secret values of environments, and nothing that kubectl kept', () => {
+  it('has no secret values of environments, and no annotation of kubectl', () => {
     const env = [
       { name: 'DB_PASSWORD', value: 'x' },
       { name: 'MODE', value: 'fast' },

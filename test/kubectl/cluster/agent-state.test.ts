@@ -33,7 +33,7 @@ describe('the state of agents', () => {
       { version, redirect, tokens, problem },
       { version: '0.2.0', redirect: 'ebpf', tokens: 7, problem: 'watches_synced' },
     );
-    // The second one has no page.
+    // The second one has no metrics page.
     assert.deepEqual(calls, [
       [
         'kubectl',
@@ -46,7 +46,7 @@ describe('the state of agents', () => {
     assert.equal(down.value.nodes[0]?.['redirect'], 'iptables (not in place)');
   });
 
-  it('names no redirect where none is wanted, by the words of the pod', async () => {
+  it('reports redirect none if the pod’s arguments disable it', async () => {
     const pods = [createAgentPod('node-1', { args: ['--redirect=none'] })];
     const other = () => ok('nmi_build_info{version="0.2.0",commit="abc"} 1\n');
     const { stdout } = await play(['status', '-o', 'json'], { objects: { pods, nodes }, other });
@@ -54,7 +54,7 @@ describe('the state of agents', () => {
     assert.equal(value.nodes[0]?.['redirect'], 'none');
   });
 
-  it('is that of their pods where the user may not read more', async () => {
+  it('is read only from their pods if the user may not read more', async () => {
     const stderr =
       'Error from server (Forbidden): pods "x" is forbidden: User "dev" cannot get resource "pods/proxy" in API group "" in the namespace "kube-system"';
     const { value } = await statusWith(failed(stderr));

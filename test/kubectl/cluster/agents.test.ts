@@ -4,7 +4,7 @@ import { defaultConfig, versionOf, viewAgent } from '../../../src/kubectl/cluste
 import { createAgentPod, createPod } from '../support/recorded-kubectl.ts';
 
 describe('the agent of a node', () => {
-  it('is seen by its pod: node, state, version, options', () => {
+  it('is read from its pod: node, state, version, options', () => {
     const agent = viewAgent(
       createAgentPod('node-1', {
         args: ['--node=$(NODE_NAME)', '--strict-identity', '--cloud=china'],
@@ -20,7 +20,7 @@ describe('the agent of a node', () => {
     assert.equal(agent.isOldNmi, false);
   });
 
-  it('is not ready for what the kubelet reports of its container, or of the pod', () => {
+  it('is not ready with the kubelet’s reason for its container, or for the pod', () => {
     const view = (state: object) =>
       viewAgent(createPod('nmi', { status: { containerStatuses: [{ restartCount: 3, state }] } }));
     const waiting = view({ waiting: { reason: 'ImagePullBackOff', message: 'no such image' } });
@@ -30,11 +30,11 @@ describe('the agent of a node', () => {
     assert.match(viewAgent(createAgentPod('n', { isReady: false })).problem, /unready status/);
   });
 
-  it('has options that are unknown when they are another program’s', () => {
+  it('has unknown options if they are another program’s', () => {
     assert.equal(viewAgent(createAgentPod('n', { args: ['--no-such-flag=1'] })).config, undefined);
   });
 
-  it('is the old NMI by its image', () => {
+  it('is recognized as the old NMI by its image', () => {
     const image = 'mcr.microsoft.com/oss/azure/aad-pod-identity/nmi:v1.8.17';
     const old = viewAgent(createAgentPod('n', { image }));
     assert.equal(old.isOldNmi, true);

@@ -47,8 +47,8 @@ function outcomeOf(view: ReturnType<typeof viewOf>) {
   return explanation?.requests[0]?.outcome;
 }
 
-describe('a snapshot in the eyes of the agent', () => {
-  it('grants what the agent grants, and leaves out what the agent leaves out', () => {
+describe('a snapshot as the agent sees it', () => {
+  it('gives the same grants as the agent, and ignores the same objects', () => {
     const view = viewOf({ aadpodidbinding: 'orders' });
     assert.equal(outcomeOf(view)?.kind, 'granted');
     assert.deepEqual(
@@ -57,7 +57,7 @@ describe('a snapshot in the eyes of the agent', () => {
     );
   });
 
-  it('has no pod that is not in it', () => {
+  it('has no other pods', () => {
     const view = viewOf({});
     const question = {
       namespace: 'shop',
@@ -69,7 +69,7 @@ describe('a snapshot in the eyes of the agent', () => {
     assert.equal(view.explainPod(question), undefined);
   });
 
-  it('knows whose identity it is, unless the user may not read that', () => {
+  it('finds the owner of an identity, unless the user may not read grants', () => {
     const of = (canReadGrants: boolean) =>
       outcomeOf(
         viewOf(

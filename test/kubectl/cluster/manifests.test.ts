@@ -26,7 +26,7 @@ describe('manifests in a file', () => {
     assert.equal(new Set(snapshot.pods.map((pod) => JSON.stringify(pod['status']))).size, 2);
   });
 
-  it('are refused with the line that is no YAML', () => {
+  it('are refused with the line that is not YAML', () => {
     assert.throws(() => parseManifests('f.yaml', 'a: [', 'shop'), /f\.yaml is no YAML: .*line 1/);
   });
 });

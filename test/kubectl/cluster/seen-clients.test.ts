@@ -9,7 +9,7 @@ import { createAgentPod, failed, ok } from '../support/recorded-kubectl.ts';
 describe('the clients that agents saw', () => {
   const agents = ['node-1', 'node-2'].map((node) => viewAgent(createAgentPod(node)));
 
-  it('are read pod by pod from each agent, and what one does not answer is named', async () => {
+  it('are read pod by pod from each agent, and missing answers are named', async () => {
     const pods = [
       { namespace: 'shop', name: 'web', clients: ['azsdk-js-identity/4.2.1', 7] },
       { namespace: 'shop', name: 'quiet' },

@@ -32,7 +32,7 @@ describe('reading a cluster', () => {
     }
   });
 
-  it('needs nothing else, and says what is unknown for want of it', async () => {
+  it('needs nothing else, and reports what is unknown without it', async () => {
     const forbidden = Object.fromEntries(
       [
         ...[kinds.policies, kinds.deployments, 'serviceaccounts', 'statefulsets.apps'],
@@ -50,7 +50,7 @@ describe('reading a cluster', () => {
     assert.match(answer?.unread[0]?.why ?? '', /no right; RBAC rule: apiGroups/);
   });
 
-  it('reads a namespace alone where the user may not read all', async () => {
+  it('reads one namespace if the user may not read all', async () => {
     const forbidden = { [kinds.identities]: 'all-namespaces', pods: 'all-namespaces' } as const;
     const { code, answer } = await explainWith({ ...boundTestBed(), forbidden });
     assert.equal(code, 0);
@@ -70,7 +70,7 @@ describe('reading a cluster', () => {
     );
   });
 
-  it('goes on without a kind that an old server lacks', async () => {
+  it('continues without a kind that an old server lacks', async () => {
     const { code, answer } = await explainWith({ ...boundTestBed(), missing: ['cronjobs.batch'] });
     assert.equal(code, 0);
     assert.match(answer?.unread[0]?.why ?? '', /cannot list cronjobs.batch/);

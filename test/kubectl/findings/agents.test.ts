@@ -52,13 +52,13 @@ describe('the agents of a cluster', () => {
     );
   });
 
-  it('are told of an old kernel', () => {
+  it('have a finding for an old kernel', () => {
     assert.deepEqual(linesOf([node('a', {}, '5.4.0-1')], [agent('a')]), ['kernel_old Node a']);
     assert.deepEqual(linesOf([node('a', {}, '5.10.1')], [agent('a')]), []);
     assert.deepEqual(linesOf([node('a', {}, '4.19')], [agent('a')]), ['kernel_old Node a']);
   });
 
-  it('have no use for a MIC', () => {
+  it('need no MIC', () => {
     const mic = createPod('mic-1', {
       spec: { containers: [{ image: 'mcr.microsoft.com/oss/azure/aad-pod-identity/mic:v1.8.17' }] },
     });

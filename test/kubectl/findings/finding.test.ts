@@ -40,7 +40,7 @@ describe('a finding', () => {
     );
   });
 
-  it('reaches a threshold', () => {
+  it('is compared to a threshold', () => {
     assert.equal(reaches([of('old_mic')], 'warning'), true);
     assert.equal(reaches([of('old_mic')], 'error'), false);
     assert.equal(reaches([], 'info'), false);

@@ -31,7 +31,7 @@ describe('network policies', () => {
     'a range below': { egress: [port({ port: 1, endPort: 2578 })] },
   };
   for (const [what, spec] of Object.entries(forbidden)) {
-    it(`forbid it by ${what}`, () => assert.deepEqual(against(spec), ['p0']));
+    it(`deny the agent by ${what}`, () => assert.deepEqual(against(spec), ['p0']));
   }
 
   const allowed: Readonly<Record<string, object>> = {
@@ -43,10 +43,10 @@ describe('network policies', () => {
     TCP: { egress: [port({ protocol: 'TCP' })] },
   };
   for (const [what, spec] of Object.entries(allowed)) {
-    it(`allow it by ${what}`, () => assert.deepEqual(against(spec), []));
+    it(`allow the agent by ${what}`, () => assert.deepEqual(against(spec), []));
   }
 
-  it('allow what any one of them allows, and count in their namespace alone', () => {
+  it('allow what any one of them allows, and apply only to their namespace', () => {
     assert.deepEqual(against({ policyTypes: ['Egress'] }, { egress: [{}] }), []);
     const other = createObject(
       'NetworkPolicy',

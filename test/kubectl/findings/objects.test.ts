@@ -22,7 +22,7 @@ const linesOf = (changes: Partial<Snapshot>) =>
   examine(changes).map(({ code, object }) => `${code} ${object}`);
 
 describe('objects', () => {
-  it('that fit each other have no finding', () => {
+  it('that match each other have no finding', () => {
     assert.deepEqual(linesOf({}), []);
   });
 
@@ -33,7 +33,7 @@ describe('objects', () => {
     ]);
   });
 
-  it('have fields of other case, as in old manifests', () => {
+  it('have fields with other letter case, as in old manifests', () => {
     const bindings = [
       createBinding('orders', { AzureIdentity: 'orders', Selector: 'orders', extra: 1 }),
     ];
@@ -48,7 +48,7 @@ describe('objects', () => {
     );
   });
 
-  it('are identities that cannot be used, or that nothing names', () => {
+  it('are reported as identities that cannot be used, or that nothing names', () => {
     const identities = [createIdentity('orders', { clientID: 'mine' }), createIdentity('idle')];
     assert.deepEqual(linesOf({ identities }), [
       'identity_invalid AzureIdentity shop/orders',
@@ -56,7 +56,7 @@ describe('objects', () => {
     ]);
   });
 
-  it('are bindings of nothing, with the identity that was meant', () => {
+  it('are reported as bindings without an identity, with the one that may be meant', () => {
     const bindings = [
       createBinding('a', { azureIdentity: 'Orders', selector: 'orders' }),
       createBinding('b', { azureIdentity: 'orders', selector: '' }),
@@ -75,7 +75,7 @@ describe('objects', () => {
     assert.match(last?.details[0] ?? '', /one in namespace x/);
   });
 
-  it('are exceptions of nothing', () => {
+  it('are reported as exceptions that match nothing', () => {
     const exception = (name: string, podLabels: object) =>
       createObject('AzurePodIdentityException', name, { podLabels });
     assert.deepEqual(
@@ -93,7 +93,7 @@ describe('objects', () => {
     );
   });
 
-  it('of other namespaces are looked at when all are asked for', () => {
+  it('of other namespaces are checked when all are requested', () => {
     const identities = [createIdentity('orders'), createIdentity('idle', {}, { namespace: 'x' })];
     assert.deepEqual(linesOf({ identities }), []);
     assert.equal(linesOf({ identities, scope: undefined }).length, 2);

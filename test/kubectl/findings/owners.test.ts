@@ -32,7 +32,7 @@ describe('the label on an owner', () => {
     );
   });
 
-  it('is right where the template has it too, or nothing has it', () => {
+  it('is correct if the template has it too, or nothing has it', () => {
     const template = { metadata: { labels: label } };
     assert.deepEqual(
       findOwnerLabels([
@@ -56,7 +56,7 @@ describe('the owners of a pod', () => {
     createObject('Deployment', 'web', { selector }, { namespace: 'x' }),
   ];
 
-  it('are found through what stands between', () => {
+  it('are found through intermediate owners', () => {
     const owned = (kind: string, name: string, labels = {}) =>
       ownersOf(createPod('p', { labels, owner: { kind, name } }), all);
     assert.deepEqual(owned('ReplicaSet', 'web-7d4b9', { app: 'web' }), [deployment]);

@@ -31,7 +31,7 @@ function examine(pod: RawObject, changes: Partial<Snapshot> = {}) {
 const codesOf = (...args: Parameters<typeof examine>) => examine(...args).map(({ code }) => code);
 
 describe('a pod', () => {
-  it('that is bound as it should be has no finding', () => {
+  it('that is bound correctly has no finding', () => {
     assert.deepEqual(
       codesOf(createPod('web', { ...bound, ...withClientId(clientA.toUpperCase()) })),
       [],
@@ -48,7 +48,7 @@ describe('a pod', () => {
     assert.match(finding?.fix ?? '', /make it exactly "Orders"/);
   });
 
-  it('has a label with a slip, or one that is like no selector', () => {
+  it('has a label with a typo, or one that resembles no selector', () => {
     const fixOf = (label: string) =>
       examine(createPod('web', { labels: { aadpodidbinding: label } }))[0]?.fix;
     assert.equal(fixOf('oders'), 'Give the pod template the label aadpodidbinding=orders.');
@@ -115,7 +115,7 @@ describe('a pod', () => {
     );
   });
 
-  it('is set up for Workload Identity too, or by half', () => {
+  it('is set up for Workload Identity too, or only half', () => {
     const labels = { 'azure.workload.identity/use': 'true' };
     const account = (annotations: Record<string, string>) => ({
       accounts: [createObject('ServiceAccount', 'default', {}, { annotations })],
@@ -186,7 +186,7 @@ describe('a pod', () => {
     ]);
   });
 
-  it('whose label is on its owner gets that as a finding', () => {
+  it('with a label only on its owner gets that as a finding', () => {
     const owner = { kind: 'StatefulSet', name: 'web' };
     const workloads = [
       createObject(
@@ -202,7 +202,7 @@ describe('a pod', () => {
     ]);
   });
 
-  it('wants an identity where anything of it says so', () => {
+  it('wants an identity if any of its fields shows it', () => {
     const wants = (pod: RawObject) => wantsIdentity(pod, examine(pod));
     assert.equal(wants(createPod('web')), false);
     assert.equal(wants(createPod('web', bound)), true);
@@ -210,13 +210,13 @@ describe('a pod', () => {
     assert.equal(wants(createPod('web', { labels: { AadPodIdBinding: 'orders' } })), true);
   });
 
-  it('that no agent would take for a pod has no report', () => {
+  it('that no agent would accept as a pod has no report', () => {
     assert.deepEqual(examine({ metadata: { name: 'x' } }), []);
   });
 });
 
-describe('a command that a fix says', () => {
-  it('runs nothing that an object of another user names', () => {
+describe('a command in a fix', () => {
+  it('runs nothing from the names in another user’s objects', () => {
     const hostile = '$(id)';
     const [missing] = examine(createPod('web', bound), {
       identities: [],

@@ -17,7 +17,7 @@ describe('the version of an SDK', () => {
     }
   });
 
-  it('that is too old comes with the one to update to', () => {
+  it('that is too old is reported with the one to update to', () => {
     assert.deepEqual(classifySdk('azsdk-go-azidentity/1.2.2'), {
       kind: 'too-old',
       title: 'azidentity for Go',
@@ -26,7 +26,7 @@ describe('the version of an SDK', () => {
     });
   });
 
-  it('is known for every family that agents name', () => {
+  it('is known for every family that agents report', () => {
     for (const family of sdkFamilies) {
       assert.equal(classifySdk(`${family}/100.0.0`).kind, 'knows', family);
     }

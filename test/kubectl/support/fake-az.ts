@@ -1,4 +1,6 @@
-/** Azure in memory behind an `az` that keeps what it is given and answers in the words of the real one. */
+/**
+ * Azure in memory behind an `az` that records its input and answers in the words of the real one.
+ */
 import type { ProgramRun } from '../../../src/kubectl/base/io.ts';
 import { failed, ok } from './recorded-kubectl.ts';
 
@@ -10,7 +12,7 @@ interface AzureState {
   /** Client ids by resource id. */
   readonly identities: Readonly<Record<string, string>>;
   readonly isLoggedIn?: boolean;
-  /** Words of lines that the user has no right for. */
+  /** Words of command lines for which the user has no permission. */
   readonly refused?: string;
 }
 

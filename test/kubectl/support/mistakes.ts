@@ -1,8 +1,8 @@
-/** Mistakes that users make, as objects of a cluster: one at a time, with the command that finds it. */
+/** Mistakes of users, as objects of a cluster: one at a time, with the command that finds it. */
 export interface Mistake {
   readonly name: string;
   readonly objects: string;
-  /** Words behind `kubectl nmi`; default: explain pod web. */
+  /** Arguments of `kubectl nmi`; default: explain pod web. */
   readonly words?: readonly string[];
 }
 
@@ -83,7 +83,7 @@ status: { phase: Running, podIP: 10.224.0.4, podIPs: [{ ip: 10.224.0.4 }], condi
 `;
 }
 
-/** So that the goldens are about one mistake each. */
+/** So that each golden shows only one mistake. */
 export const grant = `
 apiVersion: aadpodidentity.k8s.io/v1
 kind: AzureIdentityGrant

@@ -8,13 +8,13 @@ export interface RealMachine {
   /** Path of the program. */
   readonly kubectl: string;
   readonly kubeconfig: string;
-  /** Takes kubectl's discovery cache. */
+  /** Folder of kubectl's discovery cache. */
   readonly home: string;
   readonly az?: FakeAz;
   readonly files?: Readonly<Record<string, string>>;
 }
 
-/** Objects that a test has made are past the time in which others may still arrive. */
+/** After this time the test's objects are too old to wait for other objects. */
 const laterMs = 10 * 60_000;
 
 export async function runOn(machine: RealMachine, words: readonly string[]) {

@@ -1,6 +1,6 @@
 /**
- * A machine whose kubectl answers from recorded objects, in the words of the real one; the tests on real
- * clusters keep those words true. Every call is kept.
+ * A machine with a kubectl that answers from recorded objects, in the words of the real one; the
+ * tests on real clusters check those words. Every call is recorded.
  */
 import { runPlugin } from '../../../src/kubectl/plugin.ts';
 import type { Io, ProgramRun } from '../../../src/kubectl/base/io.ts';
@@ -17,20 +17,20 @@ import {
 export const nowWallMs = Date.parse('2026-11-27T06:00:00Z');
 
 export interface Recorded {
-  /** By what kubectl calls the kind. */
+  /** By kubectl's name of the kind. */
   readonly objects?: Readonly<Record<string, readonly RawObject[]>>;
   /** Kinds that the user may not list: in all namespaces, or at all. */
   readonly forbidden?: Readonly<Record<string, 'everywhere' | 'all-namespaces'>>;
   /** Kinds that the server does not have. */
   readonly missing?: readonly string[];
   readonly files?: Readonly<Record<string, string>>;
-  /** Answers calls that are no reads, and other programs. */
+  /** Answers calls that are not reads, and other programs. */
   readonly other?: (
     program: string,
     args: readonly string[],
     input: string,
   ) => ProgramRun | undefined | Promise<ProgramRun | undefined>;
-  /** Answers forms; default: nothing does. */
+  /** Answers posted forms; default: no answer. */
   readonly post?: Io['post'];
   readonly currentNamespace?: string;
   readonly isReadOnly?: boolean;
@@ -40,7 +40,7 @@ export interface Played {
   readonly code: number;
   readonly stdout: string;
   readonly stderr: string;
-  /** Programs with their arguments, those of reads left out. */
+  /** Programs with their arguments, without reads. */
   readonly calls: readonly (readonly string[])[];
   readonly inputs: readonly string[];
   readonly written: ReadonlyMap<string, string>;
@@ -88,7 +88,7 @@ export function failed(stderr: string): ProgramRun {
   return { code: 1, stdout: '', stderr };
 }
 
-/** Undefined for a call that is no read. */
+/** Undefined for a call that is not a read. */
 function read(args: readonly string[], recorded: Recorded): ProgramRun | undefined {
   if (args[0] === 'config') return ok(recorded.currentNamespace ?? 'shop');
   if (args[0] !== 'get' || args[1]?.startsWith('--raw=') === true) return undefined;
@@ -245,7 +245,7 @@ export const kinds = {
   deployments: 'deployments.apps',
 } as const;
 
-/** One pod, bound as it should be, on a node with an agent. */
+/** One correctly bound pod, on a node with an agent. */
 export function boundTestBed(
   changes: Readonly<Record<string, readonly RawObject[]>> = {},
 ): Recorded {
@@ -260,7 +260,7 @@ export function boundTestBed(
   };
 }
 
-/** Of namespace `shop`: one pod that is bound as it should be, and nothing else. */
+/** In namespace `shop`: one correctly bound pod, and nothing else. */
 export function createSnapshot(changes: Partial<Snapshot> = {}): Snapshot {
   return {
     scope: 'shop',

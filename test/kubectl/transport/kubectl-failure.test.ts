@@ -54,7 +54,7 @@ describe('a kubectl that fails', () => {
     assert.match(error.message, /cannot list pods: the program kubectl is not on the PATH/);
   });
 
-  it('is forbidden, and the rule that would allow it is named', () => {
+  it('is forbidden, and the error names the rule that would allow it', () => {
     const stderr =
       'Error from server (Forbidden): deployments.apps is forbidden: User "dev" cannot list resource "deployments" in API group "apps" in the namespace "shop"';
     const failure = classifyFailure({ code: 1, stderr });

@@ -57,7 +57,7 @@ describe('reading by kubectl', () => {
     ]);
   });
 
-  it('takes no name for a flag', async () => {
+  it('never takes a name as a flag', async () => {
     const { kubectl, calls } = openKubectl({ code: 0, stdout: '{"kind":"Pod"}', stderr: '' });
     await kubectl.get('pods', 'shop', '--kubeconfig=x');
     assert.deepEqual(calls[0]?.slice(-3), ['--request-timeout=15s', '--', '--kubeconfig=x']);
@@ -73,7 +73,7 @@ describe('reading by kubectl', () => {
     assert.deepEqual(calls, [['/opt/k', 'version', '--request-timeout=1m']]);
   });
 
-  it('impersonates whom the call names, not whom the user is already', async () => {
+  it('impersonates the user that the call names, not the one already impersonated', async () => {
     const { kubectl, calls } = openKubectl(list, { as: 'admin' });
     await kubectl.run(['auth', 'can-i', 'list', 'pods', '--as=agent']);
     await kubectl.run(['version']);
@@ -88,7 +88,7 @@ describe('reading by kubectl', () => {
     await assert.rejects(kubectl.list('pods', 'shop'), /kubectl get pods printed no JSON/);
   });
 
-  it('throws the failure of what is needed', async () => {
+  it('throws the failure of a required read', async () => {
     const { kubectl } = openKubectl({
       code: 1,
       stdout: '',

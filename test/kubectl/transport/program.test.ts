@@ -5,7 +5,7 @@ import { runProgram } from '../../../src/kubectl/transport/program.ts';
 const never = new AbortController().signal;
 
 describe('a program of the user', () => {
-  it('gets its arguments and its input as they are, without a shell', async () => {
+  it('gets its arguments and its input unchanged, without a shell', async () => {
     const args = [
       '-e',
       'process.stdin.pipe(process.stdout); console.error(process.argv[1])',

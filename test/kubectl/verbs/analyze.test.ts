@@ -24,7 +24,7 @@ spec: { template: { metadata: { labels: { app: web } } } }
 };
 
 describe('kubectl nmi analyze', () => {
-  it('finds nothing in a namespace where all is well', async () => {
+  it('finds nothing in a namespace without problems', async () => {
     const { code, stdout } = await play(['analyze', '--exit-code'], boundTestBed());
     assert.equal(code, 0);
     assert.equal(
@@ -33,7 +33,7 @@ describe('kubectl nmi analyze', () => {
     );
   });
 
-  it('finds what is wrong in all namespaces, from a threshold on', async () => {
+  it('finds problems in all namespaces, above a threshold', async () => {
     const testBed = boundTestBed({
       pods: [createPod('web', { labels: { aadpodidbinding: 'order' } }), createAgentPod('node-1')],
       [kinds.identities]: [
@@ -49,11 +49,11 @@ describe('kubectl nmi analyze', () => {
       ['analyze', '-A', '--exit-code', '--threshold', 'error', '--suppress', 'binding_missing'],
       testBed,
     );
-    assert.equal(errors.code, 1, 'identity_invalid of x/idle is left');
+    assert.equal(errors.code, 1, 'identity_invalid of x/idle remains');
     assert.doesNotMatch(errors.stdout, /binding_missing|identity_unbound/);
   });
 
-  it('looks at files before they are applied, without a cluster', async () => {
+  it('checks files before they are applied, without a cluster', async () => {
     const { code, stdout, calls } = await play(
       ['analyze', '-f', 'bad.yaml', '--exit-code', '-n', 'shop'],
       { files },

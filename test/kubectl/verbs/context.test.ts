@@ -12,7 +12,7 @@ describe('the namespace of a verb', () => {
     assert.equal((await play(['explain', 'pod', 'web', '-n', 'shop'], testBed)).code, 0);
   });
 
-  it('that a user may not look at is not called unknown', async () => {
+  it('that a user may not read is not reported as unknown', async () => {
     const testBed = { ...boundTestBed(), forbidden: { namespaces: 'everywhere' } as const };
     assert.match(
       (await play(['explain', 'pod', 'x', '-n', 'secret'], testBed)).stderr,

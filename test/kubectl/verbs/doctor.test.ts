@@ -60,7 +60,7 @@ function testBedOf(
 }
 
 describe('kubectl nmi doctor', () => {
-  it('finds nothing in a cluster that is well', async () => {
+  it('finds nothing in a healthy cluster', async () => {
     const { code, stdout } = await play(['doctor', '--exit-code'], testBedOf());
     assert.equal(code, 0);
     assert.match(
@@ -105,7 +105,7 @@ describe('kubectl nmi doctor', () => {
     assert.match(stdout, /old_mic/);
   });
 
-  it('finds rights that the user or the agent lacks', async () => {
+  it('finds permissions that the user or the agent lacks', async () => {
     const { stdout } = await play(['doctor', '-A'], testBedOf({}, 'no'));
     assert.match(stdout, /own_rights/);
     assert.match(stdout, /agent_rights\n +It may not list pods in all namespaces/);
@@ -114,7 +114,7 @@ describe('kubectl nmi doctor', () => {
     assert.match(stdout, /It may not patch azureidentitybindings\S*\/status in all namespaces/);
   });
 
-  it('wants no right of the agent for what its options turn off', async () => {
+  it('requires no permission of the agent for features that are off', async () => {
     const agent = createAgentPod('node-1', {
       args: ['--events=false', '--status-conditions=false'],
     });
@@ -123,7 +123,7 @@ describe('kubectl nmi doctor', () => {
     assert.doesNotMatch(stdout, /It may not (?:create|patch)/);
   });
 
-  it('names what it may not look at', async () => {
+  it('names what it may not read', async () => {
     const testBed = testBedOf();
     const forbidden = {
       [crds]: 'everywhere',
@@ -161,7 +161,7 @@ describe('kubectl nmi doctor', () => {
     assert.match(stdout, /policy_engine/);
   });
 
-  it('stops where the server is out of reach', async () => {
+  it('stops if the server is unreachable', async () => {
     const { code } = await play(['doctor'], {
       other: () => failed('Unable to connect to the server: dial tcp: no such host'),
     });

@@ -19,7 +19,7 @@ const testBed = {
 };
 
 describe('kubectl nmi exception', () => {
-  it('adds one that is not there, and updates one that is', async () => {
+  it('adds a missing one, and updates an existing one', async () => {
     const added = await play(['exception', 'add', 'new', '--pod-labels', 'app=x, tier=y'], testBed);
     assert.match(
       added.stdout,
@@ -62,7 +62,7 @@ describe('kubectl nmi exception', () => {
     );
   });
 
-  it('refuses what are no labels', async () => {
+  it('refuses invalid labels', async () => {
     for (const labels of ['app', 'app=a b', 'app=a,app=b', '']) {
       const { code, stderr } = await play(
         ['exception', 'add', 'x', '--pod-labels', labels],

@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { boundTestBed, play } from '../support/recorded-kubectl.ts';
 
-describe('the words of kubectl nmi explain', () => {
-  it('are refused with what is wrong', async () => {
+describe('the arguments of kubectl nmi explain', () => {
+  it('are refused with the reason', async () => {
     for (const words of [
       ['explain'],
       ['explain', 'pod'],

@@ -18,7 +18,7 @@ import {
 const bound = { labels: { aadpodidbinding: 'orders' } };
 
 describe('kubectl nmi explain pod', () => {
-  it('says what the pod gets first', async () => {
+  it('reports first what the pod gets', async () => {
     const { code, stdout } = await play(['explain', 'pod', 'web'], boundTestBed());
     assert.equal(code, 0);
     const [report = '', hints = ''] = stdout.split('\nHints:\n');
@@ -94,7 +94,7 @@ describe('kubectl nmi explain pod', () => {
     assert.match((await play(['explain', 'pod', 'web'], testBed)).stdout, /400 identity_ambiguous/);
   });
 
-  it('has hints that belong to no finding', async () => {
+  it('has hints outside findings', async () => {
     const bindings = [
       createBinding('orders'),
       createBinding('more', { azureIdentity: 'ORDERS', selector: 'orders' }),
@@ -142,7 +142,7 @@ describe('kubectl nmi explain pod', () => {
     );
   });
 
-  it('adds the agent’s own report, or why there is none', async () => {
+  it('adds the agent’s own report, or why it is missing', async () => {
     const live = ['explain', 'pod', 'web', '--live', '--resource', 'https://vault.azure.net'];
     const asked = await play(live, {
       ...boundTestBed(),
@@ -176,7 +176,7 @@ describe('kubectl nmi explain pod', () => {
     assert.match(none.stdout, /not asked: no agent of this node/);
   });
 
-  it('knows pods on the host network and pods without an address', async () => {
+  it('handles pods on the host network and pods without an address', async () => {
     const host = boundTestBed({
       pods: [
         createPod('web', { spec: { hostNetwork: true } }),
@@ -196,7 +196,7 @@ describe('kubectl nmi explain pod', () => {
     );
   });
 
-  it('knows excepted pods', async () => {
+  it('handles excepted pods', async () => {
     const exceptions = [
       createObject('AzurePodIdentityException', 'all', { podLabels: { app: 'web' } }),
     ];
@@ -212,7 +212,7 @@ describe('kubectl nmi explain pod', () => {
 });
 
 describe('kubectl nmi explain ip', () => {
-  it('finds the pod that has the address, and not those of the host network', async () => {
+  it('finds the pod with the address, and not those on the host network', async () => {
     const node = createPod('proxy', { ip: '10.224.0.4', spec: { hostNetwork: true } });
     const testBed = boundTestBed({ pods: [createPod('web', bound), node] });
     assert.match(
@@ -229,7 +229,7 @@ describe('kubectl nmi explain ip', () => {
     assert.match(own.stderr, /in namespace shop, the only one that you may list/);
   });
 
-  it('wants an address', async () => {
+  it('requires an address', async () => {
     const { code, stderr } = await play(['explain', 'ip', 'web'], boundTestBed());
     assert.equal(code, 2);
     assert.match(stderr, /web is no IP address/);

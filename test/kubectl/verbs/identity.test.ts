@@ -40,7 +40,7 @@ describe('kubectl nmi identity add', () => {
     assert.match(stdout, /# Then bind it: kubectl nmi identity assign new -n shop\n$/);
   });
 
-  it('reads the client id by the user’s own az', async () => {
+  it('reads the client id with the user’s own az', async () => {
     const { stdout, calls } = await play(
       ['identity', 'add', 'new', '--resource-id', ordersId, '--run'],
       testBedOf(),
@@ -126,7 +126,7 @@ describe('kubectl nmi identity list and show', () => {
     assert.match((await play(['identity', 'list', '-A'], testBed)).stdout, /^x +far/m);
   });
 
-  it('a binding for a service account has the pods of that one', async () => {
+  it('a binding for a service account lists only the pods of that account', async () => {
     const bindings = [
       createBinding('orders', {
         azureIdentity: 'orders',
@@ -169,7 +169,7 @@ describe('kubectl nmi identity delete and unassign', () => {
     );
   });
 
-  it('knows no identity of another name', async () => {
+  it('finds no identity with another name', async () => {
     const { code, stderr } = await play(['identity', 'delete', 'none'], testBedOf());
     assert.equal(code, 1);
     assert.match(stderr, /has no AzureIdentity none\nCreate it: kubectl nmi identity add none/);
@@ -210,7 +210,7 @@ describe('kubectl nmi identity assign', () => {
     assert.match(stdout, /It is federated: kubectl nmi identity federate orders -n shop/);
   });
 
-  it('runs no line with a gap in it', async () => {
+  it('runs no command line with a gap in it', async () => {
     const az = createFakeAz({ identities: {} });
     const nodes = [
       {
@@ -236,7 +236,7 @@ describe('kubectl nmi identity assign', () => {
     );
   });
 
-  it('refuses halves, and what is no label', async () => {
+  it('refuses incomplete input and invalid labels', async () => {
     assert.match(
       (await play(['identity', 'assign', 'orders', '--role', 'Reader'], testBedOf())).stderr,
       /belong together/,
@@ -263,7 +263,7 @@ describe('kubectl nmi identity federate', () => {
       [kinds.identities]: [createIdentity('orders', spec)],
     });
 
-  it('has a line for each service account of the bound pods', async () => {
+  it('has a command line for each service account of the bound pods', async () => {
     const { stdout } = await play(['identity', 'federate', 'orders'], testBed());
     assert.match(
       stdout,
@@ -271,7 +271,7 @@ describe('kubectl nmi identity federate', () => {
     );
   });
 
-  it('takes names where no pod is there yet, and counts them', async () => {
+  it('accepts names if there are no pods yet, and warns of too many', async () => {
     const none = await play(['identity', 'federate', 'orders'], testBed(federated, []));
     assert.equal(none.code, 2);
     assert.match(none.stderr, /no service account is known/);
@@ -282,7 +282,7 @@ describe('kubectl nmi identity federate', () => {
     );
   });
 
-  it('is for the agent’s account where the identity says node', async () => {
+  it('is for the agent’s account if the identity specifies node', async () => {
     const { stdout } = await play(
       ['identity', 'federate', 'orders'],
       testBed({ ...federated, federation: 'node' }),

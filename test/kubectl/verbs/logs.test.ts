@@ -30,7 +30,7 @@ describe('kubectl nmi logs', () => {
     );
   });
 
-  it('reads a whole node, or looks for a request id on all', async () => {
+  it('reads a whole node, or searches all for a request id', async () => {
     assert.equal(
       (await play(['logs', '--node', 'node-2'], testBed)).stdout.trim().split('\n').length,
       4,
@@ -51,7 +51,7 @@ describe('kubectl nmi logs', () => {
     );
   });
 
-  it('refuses what names no agent', async () => {
+  it('refuses arguments that name no agent', async () => {
     assert.equal((await play(['logs'], testBed)).code, 2);
     assert.equal((await play(['logs', '--pod', 'web', '-f'], testBed)).code, 2);
     assert.match(

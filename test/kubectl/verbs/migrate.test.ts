@@ -39,7 +39,7 @@ function testBedOf(changes = {}, az = createFakeAz({ identities: {} })): Recorde
 }
 
 describe('kubectl nmi migrate export-addon', () => {
-  it('has what an author wrote, and nothing of the server or the add-on', async () => {
+  it('has the author’s fields, and none of the server or the add-on', async () => {
     const object = {
       ...identity,
       metadata: {
@@ -74,7 +74,7 @@ describe('kubectl nmi migrate export-addon', () => {
 });
 
 describe('kubectl nmi migrate check', () => {
-  it('asks Azure only when it may, and prints what is missing', async () => {
+  it('queries Azure only if permitted, and prints what is missing', async () => {
     const pods = [createPod('web', bound), createAgentPod('node-a')];
     const az = createFakeAz({ identities: {} });
     const quiet = await play(['migrate', 'check'], testBedOf({ pods }, az));
@@ -104,7 +104,7 @@ describe('kubectl nmi migrate plan', () => {
   const old = createAgentPod('node-a', {
     image: 'mcr.microsoft.com/oss/azure/aad-pod-identity/nmi:v1.8.17',
   });
-  it('takes the add-on off', async () => {
+  it('removes the add-on', async () => {
     const { stdout } = await play(
       ['migrate', 'plan', '--resource-group', 'rg', '--cluster-name', 'c'],
       testBedOf({ pods: [old] }),
@@ -116,7 +116,7 @@ describe('kubectl nmi migrate plan', () => {
     assert.match(stdout, /az aks update --resource-group rg --name c --disable-pod-identity/);
   });
 
-  it('switches a release of helm in place, and knows the MIC', async () => {
+  it('switches a helm release in place, and handles the MIC', async () => {
     const labels = { component: 'nmi', 'app.kubernetes.io/managed-by': 'Helm' };
     const pods = [
       { ...old, metadata: { name: 'nmi-1', namespace: 'kube-system', labels } },
@@ -189,7 +189,7 @@ describe('kubectl nmi migrate to-workload-identity', () => {
     assert.match(own.stdout, /azure\.workload\.identity\/tenant-id: contoso\.example/);
   });
 
-  it('names the SDKs that agents saw, those that are too old first', async () => {
+  it('lists the SDKs that agents saw, too old ones first', async () => {
     const clients: Readonly<Record<string, readonly string[] | undefined>> = {
       'web-1': ['azsdk-python-identity/1.25.0'],
       'web-2': ['azsdk-python-identity/1.12.0', 'other'],
@@ -317,7 +317,7 @@ describe('kubectl nmi migrate to-workload-identity', () => {
     assert.match(stderr, /evil\.example, which is not allowed/);
   });
 
-  it('has nothing to do where no pod is bound', async () => {
+  it('has nothing to do if no pod is bound', async () => {
     assert.match(
       (await play(['migrate', 'to-workload-identity'], testBedOf({ pods: [] }))).stderr,
       /no pod of namespace shop is bound/,

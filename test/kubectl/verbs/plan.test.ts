@@ -59,7 +59,7 @@ spec:
     );
   });
 
-  it('has no line of YAML that the text of an object wrote', async () => {
+  it('has no YAML line injected by the text of an object', async () => {
     const az = createFakeAz({ identities: {} });
     const hostile = `${ordersId}\n---\napiVersion: v1\nkind: Secret\rx: y\u0085z: a\n# `;
     const testBed = {
@@ -75,7 +75,7 @@ spec:
     assert.doesNotMatch(stdout, /^(?:---|apiVersion: v1)$|\r|\u0085/m);
   });
 
-  it('is carried out: Azure before objects that need it', async () => {
+  it('is executed: Azure before objects that need it', async () => {
     const az = createFakeAz({ identities: {} });
     const { code, stdout, calls, inputs } = await play(
       ['identity', 'assign', 'orders', '--apply', '--run'],
@@ -91,7 +91,7 @@ spec:
     assert.deepEqual([...(az.assigned.get('pool') ?? [])], [ordersId]);
   });
 
-  it('takes objects away before Azure', async () => {
+  it('removes objects before Azure', async () => {
     const { calls } = await play(
       ['identity', 'unassign', 'orders', '--apply', '--run'],
       testBedOf(),
@@ -99,7 +99,7 @@ spec:
     assert.deepEqual(programsOf(calls), ['kubectl delete', 'az vmss']);
   });
 
-  it('stops at what fails, with nothing after it', async () => {
+  it('stops at the first failure, with nothing after it', async () => {
     const refused = createFakeAz({ identities: {}, refused: 'vmss identity assign' });
     const first = await play(
       ['identity', 'assign', 'orders', '--apply', '--run'],
@@ -122,7 +122,7 @@ spec:
     assert.match(second.stderr, /verbs: \["create"\] in namespace shop/);
   });
 
-  it('is a document for programs, whatever runs on the way', async () => {
+  it('is one document in JSON, whatever commands it runs', async () => {
     const { stdout } = await play(
       ['identity', 'assign', 'orders', '--apply', '--run', '-o', 'json'],
       testBedOf(),

@@ -9,7 +9,7 @@ const testBedOf = (...pods: readonly ReturnType<typeof createAgentPod>[]): Recor
 });
 
 describe('kubectl nmi status', () => {
-  it('has a line for each node, those without an agent too', async () => {
+  it('has a line for each node, even without an agent', async () => {
     const { stdout, code } = await play(
       ['status', '--exit-code'],
       testBedOf(createAgentPod('node-1')),
@@ -34,7 +34,7 @@ describe('kubectl nmi status', () => {
     assert.equal((await play(['status'], unready)).code, 0);
   });
 
-  it('says what it does not know for want of a right', async () => {
+  it('reports what is unknown for lack of permission', async () => {
     const testBed = {
       ...testBedOf(createAgentPod('node-1')),
       forbidden: { nodes: 'everywhere' } as const,

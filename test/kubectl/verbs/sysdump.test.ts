@@ -22,7 +22,7 @@ const testBed = {
 };
 
 describe('kubectl nmi sysdump', () => {
-  it('writes one file, without tokens and without what is not ours', async () => {
+  it('writes one file, without tokens and without unrelated objects', async () => {
     const { code, stdout, written } = await play(['sysdump'], testBed);
     assert.equal(code, 0);
     assert.match(

@@ -42,7 +42,7 @@ interface MadePod {
 }
 
 describe('kubectl nmi test', () => {
-  it('asks as the pod would, and takes its own pod away', async () => {
+  it('sends the pod’s request, and removes its own pod', async () => {
     const { code, stdout, calls, inputs } = await play(
       ['test', '--pod', 'web'],
       testBedOf(granted),
@@ -60,7 +60,7 @@ describe('kubectl nmi test', () => {
     assert.equal(made.spec.containers[0]?.image, 'example/entra-pod-identity:0.1.0');
   });
 
-  it('fails with the answer when none came, and with what to do then', async () => {
+  it('fails with the answer if there is no token, and with the next step', async () => {
     const { code, stdout, calls } = await play(
       ['test', '--pod', 'web'],
       testBedOf(refused, 'Failed'),
@@ -73,7 +73,7 @@ describe('kubectl nmi test', () => {
     assert.equal(calls.at(-1)?.[1], 'delete');
   });
 
-  it('takes the label of a binding of an identity', async () => {
+  it('uses the label of a binding of an identity', async () => {
     const { inputs } = await play(
       ['test', '--identity', 'orders', '--image', 'mine:1'],
       testBedOf(granted),
@@ -84,7 +84,7 @@ describe('kubectl nmi test', () => {
     assert.equal(made.spec.containers[0]?.image, 'mine:1');
   });
 
-  it('takes its pod away when the wait is over', async () => {
+  it('removes its pod when the wait is over', async () => {
     const { stdout, calls } = await play(
       ['test', '--pod', 'web', '--timeout', '5'],
       testBedOf('', 'Pending'),
@@ -93,7 +93,7 @@ describe('kubectl nmi test', () => {
     assert.equal(calls.at(-1)?.[1], 'delete');
   });
 
-  it('refuses what it cannot know', async () => {
+  it('refuses to guess missing input', async () => {
     assert.match((await play(['test'], testBedOf(''))).stderr, /no pod or identity is selected/);
     assert.equal((await play(['test', '--pod', 'a', '--identity', 'b'], testBedOf(''))).code, 2);
     assert.match(

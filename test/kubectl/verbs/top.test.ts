@@ -15,7 +15,7 @@ describe('kubectl nmi top', () => {
     );
   });
 
-  it('has the namespaces of pods, and counts no request twice', async () => {
+  it('groups by the namespaces of pods, and counts no request twice', async () => {
     const page = [
       'nmi_requests_total{route="token",reason="ok"} 70',
       'nmi_requests_total{route="host-token",reason="ok"} 3',

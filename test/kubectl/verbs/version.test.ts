@@ -19,7 +19,7 @@ describe('kubectl nmi version', () => {
     assert.match(stdout, /\nkubectl: v1\.37\.1\nserver: v1\.34\.2\nagents: 0\.1\.0 on 2 nodes\n$/);
   });
 
-  it('goes on without a server', async () => {
+  it('continues without a server', async () => {
     const { stdout, code } = await play(['version'], {
       forbidden: { pods: 'everywhere' },
       other: () => failed('Unable to connect to the server: x'),

@@ -24,7 +24,7 @@ describe('fabric names', () => {
     );
   });
 
-  test('a namespace that no lab made is not taken for one', () => {
+  test('a namespace that no lab made is not taken for a lab’s', () => {
     for (const name of ['blue', 'nmi-lab-', 'nmi-lab-x-node', 'nmi-lab-12', 'xnmi-lab-12-node']) {
       assert.equal(parseNamespaceName(name), undefined, name);
     }

@@ -31,7 +31,7 @@ async function endOf(run: Run): Promise<number | null> {
 }
 
 describe('supervised lab', { skip: fabricSkip }, () => {
-  test('the inner process runs where the metadata address is local; its exit code comes out', async () => {
+  test('the inner process runs where the metadata address is local; its exit code is returned', async () => {
     const run = await startOuter('exit');
     assert.equal(await endOf(run), 3);
   });

@@ -16,7 +16,7 @@ before(async () => {
   authority = await createLabAuthority();
 });
 
-/** What a TLS client of this host says of the server: `ok`, or the code of its error. */
+/** The verdict of a TLS client of this host about the server: `ok`, or its error code. */
 async function verifyChain(names: readonly string[], host: string, ca: string): Promise<string> {
   const server = createServer(await authority.issueServer(names));
   server.listen(0, '127.0.0.1');

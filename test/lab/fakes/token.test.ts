@@ -50,7 +50,7 @@ describe('lab tokens', () => {
     }
   });
 
-  test('an answer names whose token it carries', () => {
+  test('an answer names the identity of its token', () => {
     const body = JSON.stringify({ access_token: createTokenSigner()(grant) });
     assert.equal(findTokenIdentity(body), 'web');
     for (const other of ['', '{"error":"access_token"}', '{"access_token":1}', '{"access_token"']) {

@@ -26,8 +26,8 @@ const segment: Segment = {
 };
 
 describe('a frame made by hand', () => {
-  it('is, byte for byte, what the standards say', () => {
-    // The header checksums are another program's.
+  it('is, byte for byte, as in the standards', () => {
+    // The header checksums were calculated by another program.
     assert.equal(
       renderSegment(segment).toString('hex'),
       [
@@ -38,7 +38,7 @@ describe('a frame made by hand', () => {
     );
   });
 
-  it('is read as it was made, whatever is in it', () => {
+  it('is read as it was made, whatever it contains', () => {
     const u32 = fc.integer({ min: 0, max: 0xffff_ffff });
     const made = fc.record({
       sequence: u32,
@@ -54,7 +54,7 @@ describe('a frame made by hand', () => {
     );
   });
 
-  it('is no segment when it is anything else, and never an exception', () => {
+  it('is read as no segment if it is anything else, and never throws', () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 120 }), fc.nat(), fc.nat(255), (bytes, at, byte) => {
         readSegment(Buffer.from(bytes));
@@ -67,13 +67,13 @@ describe('a frame made by hand', () => {
     assert.equal(readSegment(Buffer.alloc(60)), undefined);
   });
 
-  it('refuses addresses that are none', () => {
+  it('refuses invalid addresses', () => {
     assert.throws(() => renderSegment({ ...segment, fromMac: '' }), TypeError);
     assert.throws(() => renderSegment({ ...segment, toIp: '::1' }), TypeError);
   });
 });
 
-/** The other end, with what it sends next, and what it was sent. */
+/** The other end, with its next frames and the frames that it received. */
 function openPeer(answers: readonly Partial<Segment>[]) {
   const sent: Segment[] = [];
   const queue = answers.map((fields) => ({
@@ -101,7 +101,7 @@ const say = (sequence: number, text: string, flags = 0) => ({
 });
 
 describe('a request over a connection made by hand', () => {
-  it('puts the answer together, across the end of the numbers, once what came twice', () => {
+  it('assembles the answer, across the wrap of sequence numbers, without duplicates', () => {
     const foreign = { ...say(3, 'not ours'), toPort: 9 };
     const { wire, sent } = openPeer([
       ...[opening, {}, say(0, 'one '), foreign, say(0, 'one '), say(4, 'two', tcpFlags.fin)],
@@ -121,7 +121,7 @@ describe('a request over a connection made by hand', () => {
     ]);
   });
 
-  it('says how it failed', () => {
+  it('reports how it failed', () => {
     const reset = { flags: tcpFlags.rst | tcpFlags.ack };
     const failures: readonly [readonly Partial<Segment>[], string][] = [
       [[], 'NO_ANSWER'],

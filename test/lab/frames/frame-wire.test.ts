@@ -6,13 +6,13 @@ import { freshNative } from '../../../scripts/native.ts';
 describe('the frames of an interface', () => {
   before(freshNative);
 
-  it('are refused for what cannot be the name of one', () => {
+  it('are refused for an invalid name', () => {
     for (const name of ['', 'x'.repeat(16), 'lo\0']) {
       assert.throws(() => openFrameWire(name), TypeError, JSON.stringify(name));
     }
   });
 
-  it('are refused for one that is not there, with the word of the kernel', () => {
+  it('are refused for a missing one, with the kernel’s error', () => {
     assert.throws(() => openFrameWire('nmi-nowhere'), { code: 'ENODEV' });
   });
 });

@@ -22,7 +22,7 @@ interface TestBed {
   readonly ip: string;
   readonly echo: Peer;
   readonly raw: Peer;
-  /** Nobody listens there. */
+  /** No process listens there. */
   readonly refusing: Peer;
 }
 
@@ -117,7 +117,7 @@ function contract(
     const ask = (request: Partial<PodRequest>, peer = testBed.echo) =>
       testBed.pod.request({ ...plain, ...peer, ...request });
 
-    test('the metadata address is where a request without a host goes', async () => {
+    test('a request without a host goes to the metadata address', async () => {
       const answer = await testBed.pod.request({
         ...plain,
         target: tokenTarget,
@@ -157,12 +157,12 @@ function contract(
       'http://169.254.169.254/metadata/instance?a=b',
       '*',
     ]) {
-      test(`the target ${target} is sent as it is`, async () => {
+      test(`the target ${target} is sent unchanged`, async () => {
         assert.equal(readEcho(await ask({ target })).target, target);
       });
     }
 
-    test('what an HTTP library would refuse is sent all the same', async () => {
+    test('a request that an HTTP library would refuse is sent unchanged', async () => {
       const spaced = await ask({ target: '/a b\tc', method: 'G@T' }, testBed.raw);
       assert.equal(spaced.outcome === 'answered' && spaced.body, 'G@T /a b\tc HTTP/1.1');
       const old = await ask({ httpVersion: '1.0' }, testBed.raw);
@@ -235,7 +235,7 @@ function contract(
       });
     }
 
-    test('a load that is refused has one gap as long as itself and does not spin', async () => {
+    test('a load that is refused has one gap of its whole duration and does not spin', async () => {
       const report = await testBed.pod.load({
         targets: [{ target: '/', headers: [] }],
         durationMs: 100,
@@ -258,7 +258,7 @@ contract('a pod on a loopback address', false, openLoopbackTestBed);
 contract('a pod in a namespace', fabricSkip, openFabricTestBed);
 
 describe('a pod whose process ends', { skip: fabricSkip }, () => {
-  test('tells whoever waits, and whoever asks later', async () => {
+  test('fails waiting requests, and later ones', async () => {
     await using fabric = await openFabric({ name: 'gone' });
     await fabric.addPod('web');
     await using pod = await openFabricPod({ fabric, space: 'web' });
@@ -275,7 +275,7 @@ describe('a pod whose process ends', { skip: fabricSkip }, () => {
     await assert.rejects(pod.request(plain), { code: 'POD_GONE' });
   });
 
-  test('a program that is not there is named', async () => {
+  test('a missing program is named', async () => {
     await using fabric = await openFabric({ name: 'absent' });
     await fabric.addPod('web');
     await assert.rejects(

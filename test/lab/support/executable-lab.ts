@@ -1,4 +1,4 @@
-/** `./dev lab` with a fresh executable, run to its end in a folder of its own. */
+/** `./dev lab` with a fresh executable, run to its end in a separate folder. */
 import assert from 'node:assert/strict';
 import { spawn, type ChildProcessByStdio } from 'node:child_process';
 import { once } from 'node:events';
@@ -23,7 +23,7 @@ export interface LabRun {
 }
 
 export interface ExecutableLab extends Disposable {
-  /** Files it forgets are found here. */
+  /** Files that it forgets to delete are found here. */
   readonly folder: string;
   start(args: readonly string[]): ChildProcessByStdio<null, Readable, Readable>;
   /** Runs it to its end, which leaves no namespace, no link, no cgroup and no file. */
@@ -35,7 +35,7 @@ export async function openExecutableLab(): Promise<ExecutableLab> {
   await freshExecutable();
   const [program, ...leading] = labCommand;
   const folder = mkdtempSync(join(tmpdir(), 'nmi-lab-test-'));
-  // An agent without rights has to get at what the lab gives it.
+  // An unprivileged agent must have access to the files of the lab.
   chmodSync(folder, 0o711);
   const start = (args: readonly string[]) =>
     spawn(program, [...leading, ...args], {
@@ -83,12 +83,12 @@ function machineLinks(): readonly string[] {
   return readdirSync('/sys/class/net').toSorted();
 }
 
-/** Cgroups that this lab made and that are still there. */
+/** Cgroups that this lab made and that still exist. */
 function cgroupsOf(pid: number | undefined): readonly string[] {
   try {
     return readdirSync(findCgroupRoot()).filter((name) => name === `nmi-lab-${pid ?? 0}`);
   } catch {
-    // No cgroup2 tree, so none in it.
+    // Without a cgroup2 tree there are none.
     return [];
   }
 }

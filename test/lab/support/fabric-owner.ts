@@ -1,4 +1,4 @@
-/** A process that owns a fabric, prints its prefix and a child's pid, and then ends badly. */
+/** A process that owns a fabric, prints its prefix and a child's pid, and then ends by an error. */
 import { once } from 'node:events';
 
 import { openFabric } from '../../../lab/fabric/fabric.ts';

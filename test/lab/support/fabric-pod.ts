@@ -1,4 +1,4 @@
-/** For tests that need real namespaces: why they cannot run, and how their own programs are started. */
+/** For tests that need real namespaces: why they cannot run, and how their own programs start. */
 import { fileURLToPath } from 'node:url';
 
 import { findFabricObstacle } from '../../../lab/fabric/fabric.ts';

@@ -1,6 +1,7 @@
 /**
- * A fake IMDS and a plain server that misbehaves on purpose, for the pod contract. Run as a program
- * it serves the first two arguments (metadata host and port) and prints a line when it listens.
+ * A fake IMDS and a plain server that misbehaves on purpose, for the pod contract. Run as a
+ * program, it serves on its first two arguments (metadata host and port) and prints a line when it
+ * listens.
  */
 import { createServer, type Server } from 'node:http';
 import { createServer as createRawServer, type Server as RawServer } from 'node:net';
@@ -35,7 +36,7 @@ export async function openEcho(host: string, port: number): Promise<Server> {
   return server;
 }
 
-/** Answers any bytes with a page whose body is those bytes' first line. */
+/** Answers any bytes with a page; its body is the first line of those bytes. */
 export async function openRaw(host: string, port: number): Promise<RawServer> {
   const server = createRawServer((socket) => {
     socket.on('error', () => undefined);

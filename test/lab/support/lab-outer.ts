@@ -1,4 +1,4 @@
-/** The lab's two processes in small: outer by default, inner when called with `inner`. */
+/** A small version of the lab's two processes: outer by default, inner when called with `inner`. */
 import { openFakeImds } from '../../../lab/fakes/imds/fake-imds.ts';
 import { attachFabric } from '../../../lab/fabric/fabric.ts';
 import { superviseLab } from '../../../lab/fabric/supervise.ts';

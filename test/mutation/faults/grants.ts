@@ -1,4 +1,4 @@
-/** Who calls, and what that pod may have. */
+/** The identity of the caller, and what that pod may get. */
 import type { Faults } from '../mutation.ts';
 
 export const grants: Faults = {

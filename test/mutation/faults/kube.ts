@@ -1,4 +1,4 @@
-/** The API server: how its answers are read, and when it is asked again. */
+/** The API server: how its answers are read, and when requests are repeated. */
 import type { Faults } from '../mutation.ts';
 
 export const kube: Faults = {

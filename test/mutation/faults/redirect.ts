@@ -1,4 +1,4 @@
-/** The kernel's side: what is ours, what is whose. */
+/** The kernel's side: which objects are ours, and which connection is whose. */
 import type { Faults } from '../mutation.ts';
 
 export const redirect: Faults = {

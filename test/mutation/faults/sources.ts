@@ -1,4 +1,4 @@
-/** What IMDS and Entra ID answer, and what is sent to prove an identity. */
+/** The answers of IMDS and Entra ID, and the credentials sent for an identity. */
 import type { Faults } from '../mutation.ts';
 
 export const sources: Faults = {

@@ -1,22 +1,22 @@
 /**
- * What runs in the pods of a test node: `idle`, `ask`, `ask-and-idle` or `load FILE`. Every answer is one line of JSON
- * that says whose token came, never the token.
+ * The program in the pods of a test node: `idle`, `ask`, `ask-and-idle` or `load FILE`. Every
+ * answer is one line of JSON that names the token's identity, never the token.
  */
 import { appendFileSync } from 'node:fs';
 import { get } from 'node:http';
 import { setTimeout as delay } from 'node:timers/promises';
 import { findTokenIdentity } from '../../../lab/fakes/token.ts';
 
-/** One request on a connection of its own. */
+/** One request on a new connection. */
 interface Line {
   /** When it was sent, in milliseconds since the epoch. */
   readonly at: number;
   readonly tookMs: number;
-  /** A status, or the code of what failed. */
+  /** A status, or an error code. */
   readonly outcome: string;
-  /** Whose token came: the lab's name of the identity. */
+  /** The token's identity, by its name in the lab. */
   readonly identity?: string;
-  /** Of a refusal. */
+  /** Error text of a refusal. */
   readonly error?: string;
 }
 
@@ -65,7 +65,7 @@ async function load(file: string): Promise<never> {
   }
 }
 
-// Process 1 has no default for signals.
+// Process 1 has no default handling of signals.
 process.on('SIGTERM', () => process.exit(0));
 const [verb = 'idle', file = ''] = process.argv.slice(2);
 if (verb === 'load') await load(file);

@@ -14,7 +14,7 @@ function reply(message: FromAzure): void {
   process.send?.(message);
 }
 
-// Nobody is left to answer for.
+// The parent has ended: no requests will follow.
 process.once('disconnect', () => process.exit(0));
 const [first] = (await once(process, 'message')) as [ToAzure];
 if (!('start' in first)) throw new TypeError('the first message is not a start');

@@ -1,4 +1,4 @@
-/** What the tests and the process of Azure's side tell each other. */
+/** The messages between the tests and the process of Azure's side. */
 import type { ServerCertificate } from '../../../lab/fakes/authority.ts';
 import type { EntraApplication } from '../../../lab/fakes/entra/applications.ts';
 import type { EntraRequest } from '../../../lab/fakes/entra/fake-entra.ts';

@@ -1,4 +1,4 @@
-/** The metadata service and Entra ID of a test node, as a process in a namespace of their own. */
+/** The metadata service and Entra ID of a test node, as a process in a separate namespace. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';

@@ -1,4 +1,4 @@
-/** What a test node is made of and does not change: made once, below `.cache/node`. */
+/** The constant parts of a test node: made once, below `.cache/node`. */
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
@@ -7,8 +7,8 @@ import { programCache, removeDeadWork } from '../../cluster/support/go-programs.
 export const nodeCache = join(programCache, 'node');
 
 /**
- * A folder or file of that name whose maker's inputs hash to the same, or a new one in place of it.
- * Made aside and renamed, so that what is there is whole.
+ * A folder or file of that name if the hash of its maker's inputs is the same, otherwise a new one.
+ * Made under another name and renamed, so that an existing one is complete.
  */
 export function provideCached(
   name: string,

@@ -1,4 +1,4 @@
-/** Pods of the client's image, and what they answer. */
+/** Pods of the client's image, and their answers. */
 import { clientImage, clientProgram } from './images.ts';
 import type { TestNode } from './node.ts';
 
@@ -7,9 +7,9 @@ export interface ClientPod {
   /** Default: `idle`. */
   readonly args?: readonly string[];
   readonly labels?: Readonly<Record<string, string>>;
-  /** Of the pod. */
+  /** Merged into the pod's spec. */
   readonly spec?: object;
-  /** Of its container. */
+  /** Merged into its container. */
   readonly container?: object;
 }
 
@@ -45,7 +45,7 @@ export async function askFrom(node: TestNode, pod: string): Promise<ClientAnswer
   return JSON.parse(await node.kubectl(command)) as ClientAnswer;
 }
 
-/** The token's identity, or status and text of what came in place of it. */
+/** The token's identity, or status and text of any other answer. */
 export function describeAnswer({ outcome, identity, error = '' }: ClientAnswer): string {
   return identity ?? `${outcome} ${error}`.trim();
 }

@@ -1,7 +1,7 @@
 /**
- * The images of a test node, as archives that containerd imports: ours as deploy/Dockerfile makes it, the
- * pods' client, and the sandbox's process. No registry of images is asked: the Dockerfile's base is
- * a Debian system of our own making under that name.
+ * The images of a test node, as archives that containerd imports: ours from deploy/Dockerfile, the
+ * pods' client, and the sandbox's process. No image registry is used: under the name of the
+ * Dockerfile's base there is a Debian system that is built here.
  */
 import { spawnSync } from 'node:child_process';
 import {
@@ -23,7 +23,7 @@ import {
 } from '../../support/debian-system.ts';
 import { nodeCache, provideCached } from './cached.ts';
 
-/** Names that no registry answers to. */
+/** Names that no registry serves. */
 const registry = 'registry.test';
 export const productImage = {
   repository: registry,
@@ -34,10 +34,10 @@ const pauseImage = `${registry}/pause:1`;
 
 const release = 'trixie';
 const dockerfile = 'deploy/Dockerfile';
-/** What {@link dockerfile} starts from. */
+/** The base image of {@link dockerfile}. */
 const baseImage = 'docker.io/library/debian:trixie-slim';
 
-/** Builds leave layers behind, 0.7 GB each; a first one makes 3 GB. */
+/** Builds leave layers, 0.7 GB each; the first one makes 3 GB. */
 const maxStorageGb = 12;
 const storage = join(nodeCache, 'storage');
 
@@ -45,7 +45,7 @@ const storage = join(nodeCache, 'storage');
 export const clientProgram = '/test/node/client/client.ts';
 const clientSources = ['test/node/client/client.ts', 'lab/fakes/token.ts'];
 
-/** Paths of the archives. Cold, this takes some minutes; then what changed. */
+/** Paths of the archives. The first build takes some minutes; later only changes are built. */
 export function provideImages(): readonly string[] {
   return [providePause(), provideClient(), provideProduct()];
 }
@@ -95,7 +95,7 @@ function provideArchive(
   });
 }
 
-/** Built at every call; buildah finds the layers whose inputs are the same. */
+/** Built on every call; buildah reuses the layers with unchanged inputs. */
 function provideProduct(): string {
   provideBase();
   const work = mkdtempSync(join(nodeCache, `.work-${process.pid}-`));
@@ -115,7 +115,7 @@ function provideProduct(): string {
   }
 }
 
-/** The Dockerfile's base, which leads apt and npm to where this machine has its packages from. */
+/** The Dockerfile's base, which points apt and npm at this machine's package sources. */
 function provideBase(): void {
   limitStorage();
   const variables = JSON.stringify(registryEnvironment());
@@ -125,7 +125,7 @@ function provideBase(): void {
     mkdirSync(folder, { recursive: true });
     makeDebianSystem({ release, root, variant: 'minbase', packages: [] });
     copyRegistrySettings(root);
-    // The image itself starts from nothing and has none of these.
+    // The image itself starts empty and has none of these.
     const lines = Object.entries(registryEnvironment()).map(
       ([name, value]) => `ENV ${name}=${JSON.stringify(value)}`,
     );
@@ -142,7 +142,9 @@ function provideBase(): void {
   });
 }
 
-/** Too large, the storage is made anew: buildah cannot tell layers that are still used from others. */
+/**
+ * A storage that is too large is made again: buildah cannot distinguish used layers from others.
+ */
 function limitStorage(): void {
   const { stdout } = spawnSync('du', ['--summarize', '--block-size=1G', storage], {
     encoding: 'utf8',
@@ -159,8 +161,8 @@ function exportImage(image: string, archive: string): void {
 }
 
 /**
- * With a storage of our own, in a mount namespace of its own, so that a build that is killed leaves no
- * mount; and with a new folder for its state of this boot, which counts mounts.
+ * With a separate storage, in a separate mount namespace, so that a killed build leaves no mount;
+ * and with a new folder per boot for its state, which counts mounts.
  */
 function buildah(...args: readonly string[]): void {
   const state = mkdtempSync(join(nodeCache, `.work-${process.pid}-`));

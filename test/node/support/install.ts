@@ -1,4 +1,4 @@
-/** The agent on a test node: installed as the README says, and what is done to it there. */
+/** The agent on a test node: installed as in the README, and the operations on it there. */
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
@@ -13,10 +13,12 @@ const inNamespace = `--namespace=${namespace}`;
 const chart = join(repositoryRoot, 'deploy/chart');
 const entraCa = 'entra-ca';
 const entraFolder = '/etc/entra';
-/** Where the agent finds the node's units, if it may keep one there. */
+/** The node's unit folder for the agent, if it may keep a unit there. */
 export const bootGuardFolder = '/host/systemd';
 
-/** By the chart, with identities federated with the cluster; `nmi` as the chart has it. */
+/**
+ * By the chart, with identities federated with the cluster; `nmi` are the chart's values for it.
+ */
 export async function installChart(
   node: TestNode,
   nmi: Readonly<Record<string, unknown>>,
@@ -63,7 +65,7 @@ function agentLog(node: TestNode, lines = 20): Promise<string> {
   ]);
 }
 
-/** Of the agent's pod that is not about to end. */
+/** Name of the agent's pod that is not terminating. */
 export async function agentPod(node: TestNode): Promise<string> {
   return eventually(async () => {
     const list = await node.kubectl([
@@ -80,7 +82,7 @@ export async function agentPod(node: TestNode): Promise<string> {
   }, 30_000);
 }
 
-/** The agent's process, as the node counts. */
+/** The agent's process id, as seen on the node. */
 export async function agentPid(node: TestNode): Promise<number> {
   const found = await node.machine.run(['pgrep', '--full', '^nmi --node=']);
   const pids = found.trim().split('\n');
@@ -88,7 +90,7 @@ export async function agentPid(node: TestNode): Promise<number> {
   return Number(pids[0]);
 }
 
-/** Deleted objects are gone before the processes are. */
+/** Objects are deleted before their processes end. */
 export async function untilAgentEnded(node: TestNode): Promise<void> {
   const running = "pgrep --full '^nmi --node=' >&2 && exit 1 || exit 0";
   await eventually(() => node.machine.run(['sh', '-c', running]), 40_000);
@@ -110,7 +112,7 @@ export async function assertNothingLeft(node: TestNode): Promise<void> {
   assert.doesNotMatch(rules, /nmi|169\.254\./);
   assert.doesNotMatch(await node.machine.run(['ip', '-brief', 'link']), /nmi/);
   assert.ok(!existsSync(node.machine.path('/etc/systemd/system/nmi-guard.service')));
-  // The kernel has files of its own there.
+  // The kernel has its own files there.
   const pinned = ['find', '/sys/fs/bpf', '-mindepth', '1', '!', '-name', '*.debug'];
   assert.equal(await node.machine.run(pinned), '');
 }

@@ -1,7 +1,7 @@
 /**
- * Three pods that ask for a token each 20 ms on new connections: one with an identity, one without,
- * and one with an identity on the host network. What they see is read from the node's disk, so that it
- * survives whatever is done to the node.
+ * Three pods that request a token every 20 ms on new connections: one with an identity, one
+ * without, and one with an identity on the host network. Their results are read from the node's
+ * disk, so that they survive every failure of the node.
  */
 import assert from 'node:assert/strict';
 import { mkdirSync, readFileSync } from 'node:fs';
@@ -13,11 +13,11 @@ import type { TestNode } from './node.ts';
 export const loadPods = ['bound', 'unbound', 'host'] as const;
 export type LoadPod = (typeof loadPods)[number];
 
-/** What one pod saw. */
+/** The results of one pod. */
 export interface Seen {
-  /** Requests by status or error, and by the identity whose token came: `200 app`, `ECONNREFUSED`. */
+  /** Requests by status or error, and by the token's identity: `200 app`, `ECONNREFUSED`. */
   readonly outcomes: Readonly<Record<string, number>>;
-  /** The longest time in which no request got an answer that is final: a status below 500. */
+  /** The longest time in which no request got a final answer: a status below 500. */
   readonly silentMs: number;
 }
 
@@ -32,11 +32,11 @@ interface Line {
 
 export interface Load {
   /**
-   * What the pods see from the start of `work` until each has a final answer again after its end.
-   * Fails when one has none for `recoveryMs`.
+   * The pods' results from the start of `work` until each has a final answer again after its end.
+   * Fails if one has none for `recoveryMs`.
    */
   during(work: () => Promise<unknown>, recoveryMs?: number): Promise<LoadReport>;
-  /** From a moment on, in milliseconds since the epoch. */
+  /** Results since a moment, in milliseconds since the epoch. */
   since(startMs: number): LoadReport;
 }
 
@@ -62,7 +62,7 @@ export async function startLoad(node: TestNode): Promise<Load> {
   const read = (name: LoadPod): readonly Line[] =>
     readFileSync(join(at, name), 'utf8')
       .split('\n')
-      // The last line may be half written, also where the power was cut.
+      // The last line may be incomplete, also after a power cut.
       .flatMap((line) => (line.endsWith('}') ? [JSON.parse(line) as Line] : []));
   const since = (startMs: number): LoadReport => {
     const reports = loadPods.map((name) => [name, summarize(read(name), startMs)] as const);
@@ -110,7 +110,10 @@ function summarize(lines: readonly Line[], startMs: number): Seen {
   return { outcomes, silentMs };
 }
 
-/** No pod had a token of another identity than its own; the one on the host network may have those of `host`. */
+/**
+ * No pod got a token of another identity than its own; the one on the host network may get those of
+ * `host`.
+ */
 export function assertClosed(report: LoadReport, host: readonly string[]): void {
   const identities = (name: LoadPod): readonly string[] =>
     Object.keys(report[name].outcomes).flatMap((key) => /^\d+ (.+)$/.exec(key)?.[1] ?? []);
@@ -120,7 +123,7 @@ export function assertClosed(report: LoadReport, host: readonly string[]): void 
     host: identities('host').filter((identity) => !host.includes(identity)),
   };
   assert.deepEqual(others, { bound: [], unbound: [], host: [] }, JSON.stringify(report));
-  // SDKs take it for final.
+  // SDKs treat it as final.
   assert.equal(report.bound.outcomes['403'], undefined, JSON.stringify(report));
 }
 

@@ -1,7 +1,7 @@
 /**
- * A machine for one node: systemd as process 1 in namespaces and a cgroup of its own, from a Debian
- * system that stays as it is below an overlay. It can be cut off from power and booted again. It ends
- * with the test's process, however that ends; what a killed run left is swept by the next one.
+ * A machine for one node: systemd as process 1 in separate namespaces and a separate cgroup, from a
+ * Debian system that stays unchanged below an overlay. Its power can be cut and it can boot again.
+ * It ends with the test's process, however that ends; the next run removes what a killed run left.
  */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
@@ -27,7 +27,7 @@ import { openNodeNetwork } from './network.ts';
 export interface MachineOptions {
   /** The Debian system. */
   readonly root: string;
-  /** Folders of this machine by where the node sees them, read-only. */
+  /** Folders of this machine by their read-only paths in the node. */
   readonly binds: Readonly<Record<string, string>>;
   /** Folders below /var/lib that are not on the overlay. */
   readonly states: readonly string[];
@@ -42,15 +42,15 @@ export interface Machine extends AsyncDisposable {
   /** Network namespace of the metadata service. */
   readonly azurePath: string;
   boot(): Promise<void>;
-  /** Everything ends at once; disks keep what they have. */
+  /** Everything ends at once; disks keep their contents. */
   powerCut(): Promise<void>;
-  /** What a program in the node prints; rejects with what it printed when it fails. */
+  /** The output of a program in the node; rejects with its output if it fails. */
   run(words: readonly string[], options?: RunOptions): Promise<string>;
-  /** Folder of what the node has below /var/lib/NAME, on or off. */
+  /** The folder behind the node's /var/lib/NAME, whether it runs or not. */
   state(name: string): string;
-  /** Where a file of the node is for this process; before the first boot it can only be written. */
+  /** The path of a node's file for this process; before the first boot it can only be written. */
   path(file: string): string;
-  /** With its folder. */
+  /** Creates its folder too. */
   write(file: string, content: string, mode?: number): void;
 }
 
@@ -147,7 +147,7 @@ export async function openMachine(options: MachineOptions): Promise<Machine> {
   };
 }
 
-/** What it prints; rejects with both streams when it fails, or does not end in time. */
+/** Its output; rejects with both streams if it fails, or does not end in time. */
 export async function runProcess(
   program: string,
   args: readonly string[],
@@ -187,7 +187,7 @@ function sweep(tree: string): void {
   removeDeadWork(nodeCache);
 }
 
-/** The only child of the process, after it became `unshare`. */
+/** The only child of the process, after the process has become `unshare`. */
 function childOf(pid: number): number | undefined {
   const [child] = readFileSync(`/proc/${pid}/task/${pid}/children`, 'latin1').split(' ');
   return child === undefined || child === '' ? undefined : Number(child);

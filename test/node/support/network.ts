@@ -1,6 +1,7 @@
 /**
- * The node's network and Azure's side of it, as two namespaces with a link: the node's default route
- * leads to 169.254.169.254. Named like those of the lab, so that what a killed run left is swept.
+ * The node's network and Azure's side of it, as two linked namespaces: the node's default route
+ * leads to 169.254.169.254. Named like those of the lab, so that the remains of a killed run are
+ * removed.
  */
 import { spawnSync } from 'node:child_process';
 import { fabricAddresses } from '../../../lab/fabric/fabric.ts';
@@ -13,12 +14,12 @@ import {
 } from '../../../lab/fabric/namespaces.ts';
 
 export interface NodeNetwork extends Disposable {
-  /** Of the namespaces, for nsenter. */
+  /** Paths of the namespaces, for nsenter. */
   readonly azurePath: string;
   readonly nodePath: string;
-  /** A reboot's: the node's namespace anew, with nothing in it but its link. */
+  /** For a reboot: a new namespace for the node, with only its link in it. */
   renew(): Promise<void>;
-  /** Ends what is in the node's namespace. */
+  /** Ends the processes in the node's namespace. */
   removeNode(): void;
 }
 
@@ -40,7 +41,7 @@ export async function openNodeNetwork(): Promise<NodeNetwork> {
     nodePath: namespacePath(node),
     async renew() {
       removeNamespaces([node]);
-      // The kernel takes the links of a dead namespace down later.
+      // The kernel removes the links of a dead namespace later.
       spawnSync('ip', ['-netns', azure, 'link', 'delete', 'node'], { stdio: 'ignore' });
       await runIpBatch([`netns add ${node}`], undefined);
       await runIpBatch(

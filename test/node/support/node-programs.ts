@@ -53,7 +53,7 @@ const recipe: GoRecipe = {
   ],
 };
 
-/** Whether they are built: cold, that takes more than 10 minutes. */
+/** Whether they are built: the first build takes more than 10 minutes. */
 export function hasNodePrograms(): boolean {
   return hasPrograms(recipe, cache);
 }

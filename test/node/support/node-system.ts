@@ -1,4 +1,4 @@
-/** What a test node is made from: its system, its programs, its images. Made once, kept in `.cache`. */
+/** The parts of a test node: its system, programs and images. Made once, kept in `.cache`. */
 import { spawnSync } from 'node:child_process';
 import type { Provided } from '../../cluster/support/go-programs.ts';
 import { findFabricObstacle } from '../../../lab/fabric/fabric.ts';
@@ -22,7 +22,7 @@ const packages = [
   ...['iptables', 'nftables', 'conntrack', 'iproute2', 'ethtool', 'socat'],
 ];
 
-/** Without what it takes there is no ground, which is no failure. */
+/** Without its requirements there is no test bed, which is not a failure. */
 export function provideNodeSystem(): Provided<NodeSystem> {
   const name = 'a real node';
   const obstacle = findObstacle();

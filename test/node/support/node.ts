@@ -17,14 +17,14 @@ import { createClusterPki } from './pki.ts';
 
 export interface NodeOptions {
   readonly cgroupDriver: 'systemd' | 'cgroupfs';
-  /** Key of a taint that the kubelet registers the node with. */
+  /** Key of a taint with which the kubelet registers the node. */
   readonly startupTaint?: string;
 }
 
 export interface TestNode extends AsyncDisposable {
   readonly machine: Machine;
   readonly azure: Azure;
-  /** PEM of the authority that Entra ID's certificate is from. */
+  /** PEM of the authority that issued Entra ID's certificate. */
   readonly caPem: string;
   /** As an administrator, from outside the node. */
   kubectl(args: readonly string[], options?: RunOptions): Promise<string>;
@@ -43,7 +43,7 @@ const serviceIp = '10.96.0.1';
 const system = join(import.meta.dirname, '../system');
 const readyLimitMs = 180_000;
 
-/** Nothing may change the machine's devices or sysctls, or wait for a console. */
+/** These would change the machine's devices or sysctls, or wait for a console. */
 const maskedUnits = [
   ...['systemd-udevd.service', 'systemd-udev-trigger.service', 'systemd-udevd-control.socket'],
   ...['systemd-udevd-kernel.socket', 'systemd-sysctl.service', 'systemd-modules-load.service'],
@@ -55,9 +55,9 @@ const maskedUnits = [
   ...['apt-daily.timer', 'apt-daily-upgrade.timer', 'dpkg-db-backup.timer', 'fstrim.timer'],
 ];
 
-/** Identities of the metadata service, each with a binding for the pods labeled like it. */
+/** Identities of the metadata service, each with a binding for the pods with the same label. */
 const identityNames = ['app', 'two'] as const;
-/** Of the identity that is federated with the cluster. */
+/** Client ID of the identity that is federated with the cluster. */
 const federated = createEntraApplication('fed', {
   federatedCredentials: [
     {

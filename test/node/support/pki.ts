@@ -1,4 +1,4 @@
-/** Keys and certificates of a cluster of one node, as its files. */
+/** Keys and certificates of a one-node cluster, as files. */
 import { generateKeyPairSync } from 'node:crypto';
 import { fabricAddresses } from '../../../lab/fabric/fabric.ts';
 import { createLabAuthority, type ServerCertificate } from '../../../lab/fakes/authority.ts';
@@ -6,12 +6,12 @@ import type { ApiAccess } from '../../cluster/support/api.ts';
 import { renderKubeconfig } from '../../cluster/support/kubeconfig.ts';
 
 export interface ClusterPki {
-  /** Of a member of system:masters. */
+  /** Access as a member of system:masters. */
   readonly admin: ApiAccess;
   readonly caPem: string;
-  /** For Entra ID. */
+  /** Certificate of the fake Entra ID. */
   readonly entraTls: ServerCertificate;
-  /** By their paths in the node. */
+  /** File contents by their paths in the node. */
   readonly files: Readonly<Record<string, string>>;
 }
 

@@ -1,4 +1,4 @@
-/** Every kind of pod, and whose token it gets in each mode. */
+/** Every kind of pod, and the token that it gets in each mode. */
 import assert from 'node:assert/strict';
 import { eventually } from '../../../lab/test-bed/eventually.ts';
 import {
@@ -17,7 +17,7 @@ export type Mode = 'ebpf' | 'iptables';
 interface PodKind extends ClientPod {
   /** The lab's name of an identity, or the status of a refusal. */
   readonly gets: string;
-  /** In iptables mode, which does not see pods on the host network. */
+  /** In iptables mode, which does not redirect pods on the host network. */
   readonly getsByIptables?: string;
 }
 
@@ -76,11 +76,13 @@ const kinds: readonly PodKind[] = [
   },
 ];
 
-/** As the kubelet starts it from a file; its UID in the API is not the one in its cgroup. */
+/**
+ * A static pod, started by the kubelet from a file; its UID in the API is not that in its cgroup.
+ */
 const staticPod = clientPod({ name: 'static', labels: bound('two') });
 const staticFile = '/etc/kubernetes/manifests/static.yaml';
 
-/** An init container and a native sidecar each ask once, as early as they can. */
+/** An init container and a native sidecar each send one request, as early as they can. */
 const initPod = {
   apiVersion: 'v1',
   kind: 'Pod',
@@ -137,7 +139,7 @@ export async function assertPodKinds(node: TestNode, mode: Mode): Promise<void> 
   await assertGets(node, 'static-node-1', 'two');
 }
 
-/** What a pod gets within 30 s: an agent that has just started may ask it to come again. */
+/** The pod's result within 30 s: an agent that has just started may answer "retry". */
 export async function assertGets(node: TestNode, pod: string, wanted: string): Promise<void> {
   await eventually(async () => {
     const got = describeAnswer(await askFrom(node, pod));
@@ -146,7 +148,7 @@ export async function assertGets(node: TestNode, pod: string, wanted: string): P
   }, 30_000);
 }
 
-/** What asked once when it started, while the agent ran. */
+/** Containers that sent one request at their start, while the agent ran. */
 export async function assertEarlyPods(node: TestNode): Promise<void> {
   for (const container of ['init', 'sidecar', 'client']) {
     const log = await node.kubectl(['logs', 'early', `--container=${container}`]);

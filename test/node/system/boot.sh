@@ -1,6 +1,6 @@
 #!/bin/sh
-# Process 1 of a test node: boot.sh ROOT RUN. Started in mount, pid, network, uts, ipc and cgroup
-# namespaces of its own; ends as systemd. All mounts are private to them and end with them.
+# Process 1 of a test node: boot.sh ROOT RUN. Started in separate mount, pid, network, uts, ipc and
+# cgroup namespaces; becomes systemd. All mounts are private to them and end with them.
 #
 #   ROOT  the Debian system, read-only below an overlay
 #   RUN   upper, work: the overlay; root: where it is mounted; state: what is not on the overlay;
@@ -10,7 +10,7 @@ lower=$1 run=$2 root=$2/root
 
 mount --make-rprivate /
 mount -t overlay overlay -o "lowerdir=$lower,upperdir=$run/upper,workdir=$run/work" "$root"
-# containerd's snapshots are overlays, whose upper folder cannot be on another one.
+# containerd's snapshots are overlays; their upper folder cannot be on another overlay.
 for part in "$run"/state/*; do
   at=$root/var/lib/${part##*/}
   mkdir -p "$at"
@@ -45,8 +45,8 @@ for stream in stdin:0 stdout:1 stderr:2; do
   ln -s "/proc/self/fd/${stream#*:}" "$root/dev/${stream%:*}"
 done
 
-# The machine's sysctls stay as they are: those outside the network namespace are read-only, and what
-# the kubelet insists on is shown to it by files of the same names.
+# The machine's sysctls stay unchanged: those outside the network namespace are read-only, and files
+# of the same names replace those that the kubelet insists on.
 mount --bind "$root/proc/sys" "$root/proc/sys"
 mount --bind "$root/proc/sys/net" "$root/proc/sys/net"
 mount -o remount,bind,ro "$root/proc/sys"
@@ -65,6 +65,6 @@ mkdir -p old-root
 pivot_root . old-root
 mount --make-rprivate /old-root
 umount -l /old-root
-# Containers get mounts of the node as they come, as on every node with systemd.
+# Containers get later mounts of the node too, as on every node with systemd.
 mount --make-rshared /
 exec env -i container=test-node PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd --log-target=journal --show-status=no

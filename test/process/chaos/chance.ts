@@ -1,4 +1,4 @@
-/** Choices of one actor: in its own order they are the same for the same seed, whatever others do. */
+/** Choices of one actor: the same for the same seed, whatever other actors do. */
 import { createRandom } from '../../../lab/test-bed/random.ts';
 
 export class Chance {
@@ -8,7 +8,7 @@ export class Chance {
     this.#random = createRandom(seed);
   }
 
-  /** A whole number from `low` up to and without `high`. */
+  /** A whole number from `low` up to but excluding `high`. */
   between(low: number, high: number): number {
     return low + Math.floor(this.#random() * (high - low));
   }
@@ -23,7 +23,7 @@ export class Chance {
     return picked;
   }
 
-  /** One of the names, each as often as its weight says. */
+  /** One of the names, each as often as its weight. */
   name<N extends string>(weights: Readonly<Record<N, number>>): N {
     const entries = Object.entries(weights) as [N, number][];
     let left = this.#random() * entries.reduce((sum, [, weight]) => sum + weight, 0);

@@ -1,4 +1,7 @@
-/** One run: the agent as a child, the fakes that it depends on, and the actors on both sides. */
+/**
+ * One run: the agent as a child process, the fakes that it depends on, and the actors on both
+ * sides.
+ */
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -48,7 +51,7 @@ export async function openChaos(seed: number): Promise<Chaos> {
   populate({ kube, entra });
   const agent = testBed.start([
     ...[...testBed.flags, `--entra-ca-file=${caFile}`, `--entra-authority=${entra.authority}`],
-    // What is logged then is a bug.
+    // Anything logged at this level is a bug.
     ...['--enable-host-token', '--allow-metadata=scheduledevents', '--log-level=error'],
   ]);
   await testBed.untilReady();
@@ -72,7 +75,7 @@ export class Chaos implements AsyncDisposable {
   readonly #faults: Faults;
   readonly #probes: SyncProbes;
   readonly #verdicts: Verdicts;
-  /** Changes and faults, by how often there were any. */
+  /** Changes and faults, each with its count. */
   readonly #counts = new Map<string, number>();
   #events: string[] = [];
   #actors = 0;
@@ -105,7 +108,7 @@ export class Chaos implements AsyncDisposable {
     return this.#verdicts.findings;
   }
 
-  /** Until the time is up, or there is a first finding. */
+  /** Until the time is over, or the first finding. */
   async run(durationMs: number): Promise<void> {
     this.#objects.populate();
     const endAtMs = performance.now() + durationMs;
@@ -130,7 +133,7 @@ export class Chaos implements AsyncDisposable {
   }
 
   #nextChance(): Chance {
-    // Seeds that follow each other give unlike numbers.
+    // Consecutive seeds give unrelated numbers.
     return new Chance(this.#parts.seed + this.#actors++);
   }
 
@@ -157,7 +160,7 @@ export class Chaos implements AsyncDisposable {
     }
   }
 
-  /** An end of the process is a finding, whatever it was that ended it. */
+  /** Any end of the process is a finding, whatever its cause. */
   #watchAgent(): void {
     void this.agent.exited.then((outcome) => {
       if (this.#isOver) return;
@@ -171,7 +174,7 @@ export class Chaos implements AsyncDisposable {
     this.#events = this.#events.slice(-shownEvents);
   }
 
-  /** What was found, what the agent said of it, and what had happened before. */
+  /** The findings, the agent's log about them, and the events before. */
   explain(): readonly string[] {
     const said = this.agent.stdout() + this.agent.stderr();
     return [...this.#events, ...this.findings, said.replaceAll('\\n', '\n')];
@@ -192,10 +195,11 @@ export class Chaos implements AsyncDisposable {
     ];
   }
 
-  /** No fault any more, and one pod at each address with what it may be given in place. */
+  /** Ends all faults, and leaves one pod at each address with all its objects in place. */
   async calm(): Promise<void> {
     const { kube } = this.#parts.testBed;
-    // What hangs goes on to hang, and keeps a place at the metadata service for ten seconds.
+    // A hanging request continues to hang, and keeps a place at the metadata service for ten
+    // seconds.
     await this.imds.setFaults({ closed: true });
     await this.imds.setFaults({});
     this.#parts.entra.setFaults({});
@@ -204,12 +208,12 @@ export class Chaos implements AsyncDisposable {
     this.#objects.restore();
   }
 
-  /** The lab's name of what the pod at the address gets when it names nothing. */
+  /** The lab's name of the identity that the pod at the address gets if it names none. */
   expectedAt(ip: string): string | undefined {
     return this.#history.givenAt(ip);
   }
 
-  /** Every pod gets what it names. */
+  /** Excepts every pod: it gets the identity that it names. */
   exceptAll(): void {
     for (const namespace of namespaces) {
       for (const kind of podKinds) {
@@ -219,14 +223,14 @@ export class Chaos implements AsyncDisposable {
     }
   }
 
-  /** One request of the pod at an address, when all is over. */
+  /** One request of the pod at an address, after the chaos. */
   async ask(ip: string, resource: string): Promise<Reply> {
     const pod = { name: ip, sourceIp: ip, host: '127.0.0.1', port: this.#parts.testBed.listenPort };
     await using client = openLoopbackPod(pod);
     return await ask(client, tokenTarget.replace('https://vault.azure.net', resource));
   }
 
-  /** By series. */
+  /** Values by series. */
   async metrics(): Promise<ReadonlyMap<string, number>> {
     const page = await this.#parts.testBed.page('metrics');
     const lines = (page?.text ?? '').split('\n').filter((line) => /^[a-z]/.test(line));

@@ -1,4 +1,4 @@
-/** A pod's connection, byte by byte: requests in a pipe, halves that are closed, resets. */
+/** A pod's connection, byte by byte: pipelined requests, half-closed connections, resets. */
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 
@@ -11,7 +11,7 @@ export type Outcome =
       readonly text: string;
       readonly atMs: number;
     }
-  /** The connection ended before the answer was whole. */
+  /** The connection ended before the answer was complete. */
   | { readonly kind: 'end'; readonly error: string | undefined; readonly atMs: number };
 
 type Answer = Extract<Outcome, { kind: 'answer' }>;
@@ -24,9 +24,9 @@ export class PodConnection implements Disposable {
   readonly #waiting: ((outcome: Outcome) => void)[] = [];
   #received: Buffer = Buffer.alloc(0);
   #error: string | undefined;
-  /** The answer said that the connection ends with it. */
+  /** The answer announced the end of the connection. */
   #wasLast = false;
-  /** Answers that came without a request. */
+  /** Answers without a request. */
   unasked = 0;
 
   private constructor(socket: Socket, openedAtMs: number) {
@@ -45,7 +45,7 @@ export class PodConnection implements Disposable {
     });
   }
 
-  /** @throws the error of the socket when nobody listens. */
+  /** @throws the error of the socket if no process listens. */
   static async open(port: number, sourceIp: string): Promise<PodConnection> {
     const openedAtMs = performance.now();
     const socket = connect({ host: '127.0.0.1', port, localAddress: sourceIp, noDelay: true });
@@ -53,12 +53,12 @@ export class PodConnection implements Disposable {
     return new PodConnection(socket, openedAtMs);
   }
 
-  /** Another request may be sent. */
+  /** Whether another request may be sent. */
   get isOpen(): boolean {
     return this.#socket.readyState === 'open' && !this.#wasLast;
   }
 
-  /** The next answer that is not another request's; ask before its request is sent. */
+  /** The next answer that belongs to no other request; call it before the request is sent. */
   expect(): Promise<Outcome> {
     if (this.#socket.closed) {
       return Promise.resolve({ kind: 'end', error: this.#error, atMs: performance.now() });
@@ -98,7 +98,7 @@ export class PodConnection implements Disposable {
   }
 }
 
-/** The first whole answer, which has a length: all of the agent's have one. */
+/** The first complete answer, by its content length: all of the agent's answers have one. */
 function splitAnswer(
   received: Buffer,
 ): { readonly answer: Answer; readonly length: number } | undefined {

@@ -1,18 +1,18 @@
-/** Trouble with what the agent depends on, each for a moment. */
+/** Short faults of everything that the agent depends on. */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { EntraFaults, FakeEntra } from '../../../lab/fakes/entra/fake-entra.ts';
 import type { FakeImds, ImdsFaults } from '../../../lab/fakes/imds/fake-imds.ts';
 import type { FakeKube } from '../../../lab/fakes/kube/fake-kube.ts';
 import type { Chance } from './chance.ts';
 
-/** Between two faults, and for how long one lasts. */
+/** The pause between two faults, and the duration of one. */
 const pauseMs = [200, 2_400] as const;
 const lastsMs = [50, 1_500] as const;
 
-/** Latency without a fault: rights end while fetches are under way. */
+/** Latency without a fault: permissions end while fetches are in flight. */
 const usual = { delayMs: 150 };
 
-/** Those with less than five minutes are renewed at half of their life. */
+/** Tokens with less than five minutes are renewed at half of their lifetime. */
 const lifetimesMs = [2_500, 2_500, 3_500, 3_500, 240_000, 3_600_000] as const;
 
 const imdsFaults = {
@@ -83,7 +83,7 @@ export interface FaultsOptions {
 
 export class Faults {
   readonly #options: FaultsOptions;
-  /** When the API server last was as it should be again; Infinity while it is not. */
+  /** Since when the API server has had no fault; Infinity during a fault. */
   #kubeHealthySinceMs = 0;
 
   constructor(options: FaultsOptions) {
@@ -94,7 +94,7 @@ export class Faults {
     return this.#kubeHealthySinceMs;
   }
 
-  /** One at a time at each of the three, and lives of tokens that change. */
+  /** One fault at a time at each of the three, and changing lifetimes of tokens. */
   async run(chances: Readonly<Record<'imds' | 'entra' | 'kube' | 'lives', Chance>>): Promise<void> {
     const { imds, entra } = this.#options;
     await Promise.all([
@@ -134,7 +134,7 @@ export class Faults {
     }
     const wasHanging = kube.faults.hang;
     kube.faults.clear();
-    // What hangs goes on to hang.
+    // Hanging requests continue to hang.
     if (wasHanging) kube.cutConnections();
     this.#kubeHealthySinceMs = performance.now();
   }

@@ -1,7 +1,7 @@
 /**
- * What the API server has had at which time, and so which identities a pod may have been known to be
- * entitled to. Every kind of object has a watch of its own: the agent may know what is new of one
- * kind and what is old of another, so any version of one goes with any of another.
+ * The objects of the API server at each time, and so the identities to which a pod may have been
+ * entitled. Every kind of object has its own watch: the agent may have new objects of one kind and
+ * old ones of another, so any version of one kind goes with any of another.
  */
 import type { FakeKubeStore } from '../../../lab/fakes/kube/store.ts';
 import type {
@@ -11,7 +11,7 @@ import type {
   PodManifest,
 } from '../../../lab/fakes/kube/manifests.ts';
 
-/** From when on what the agent knows is surely no older, and when it was asked for the last time. */
+/** Since when the agent's state is surely no older, and the time of the last decision. */
 export interface Window {
   readonly objectsFromMs: number;
   readonly exceptionsFromMs: number;
@@ -22,7 +22,7 @@ export interface Window {
 export interface KnownIdentities {
   /** By client id. */
   readonly byClientId: ReadonlyMap<string, string>;
-  /** Those that the node's metadata service may give to an excepted pod. */
+  /** The identities that the node's metadata service may give to an excepted pod. */
   readonly ofNode: ReadonlySet<string>;
 }
 
@@ -64,10 +64,10 @@ export class History {
   readonly #bindings = new Versions<AzureIdentityBindingManifest>();
   readonly #identities = new Versions<AzureIdentityManifest>();
   readonly #exceptions = new Versions<AzurePodIdentityExceptionManifest>();
-  /** Of objects that decide; Secrets are not among them. */
+  /** Changes of objects that affect decisions; Secrets are not among them. */
   changes = 0;
 
-  /** @param store as long as it is empty of such objects. */
+  /** @param store must still be empty of such objects. */
   constructor(store: FakeKubeStore, known: KnownIdentities) {
     this.#known = known;
     store.subscribe(({ resource, previous, current }) => {
@@ -94,7 +94,7 @@ export class History {
     }
   }
 
-  /** Pods that may have been known at the address. */
+  /** Pods that the agent may have seen at the address. */
   podsAt(ip: string, { objectsFromMs, untilMs }: Window): readonly PodManifest[] {
     return this.#pods
       .during(objectsFromMs, untilMs)
@@ -115,7 +115,9 @@ export class History {
     return this.#isExcepted(pod, identity, window) || this.#isBound(pod, identity, window);
   }
 
-  /** What the one pod at the address gets now when it names nothing; undefined for a refusal. */
+  /**
+   * The identity that the one pod at the address gets now if it names none; undefined if refused.
+   */
   givenAt(ip: string): string | undefined {
     const nowMs = performance.now();
     const now = { objectsFromMs: nowMs, exceptionsFromMs: nowMs, untilMs: nowMs };
@@ -166,7 +168,7 @@ export class History {
   }
 }
 
-/** Others are not among the pods that the agent watches. */
+/** The agent watches no other pods. */
 function isLive(phase: string): boolean {
   return phase !== 'Succeeded' && phase !== 'Failed';
 }

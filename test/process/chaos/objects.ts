@@ -1,4 +1,7 @@
-/** The cluster's users: pods, bindings, identities, exceptions and Secrets that come, go and change. */
+/**
+ * The cluster's users: they add, change and remove pods, bindings, identities, exceptions and
+ * Secrets.
+ */
 import { createEntraApplication } from '../../../lab/fakes/entra/applications.ts';
 import type { FakeEntra } from '../../../lab/fakes/entra/fake-entra.ts';
 import { createLabIdentity } from '../../../lab/fakes/identity.ts';
@@ -20,11 +23,11 @@ import type { Chance } from './chance.ts';
 export const namespaces = ['default', 'other'] as const;
 export type Namespace = (typeof namespaces)[number];
 
-/** Few, so that the pods of all of them meet at the same keys. */
+/** Few, so that the pods of all of them share the same keys. */
 export const addresses = ['127.0.1.1', '127.0.1.2', '127.0.1.3', '127.0.1.4'] as const;
-/** Of a pod that stays, and is excepted all the time: what it was given outlives all bindings. */
+/** Of a pod that stays and is always excepted: its tokens outlive all bindings. */
 export const exceptedAddress = '127.0.1.8';
-/** No pod is ever there. */
+/** No pod ever has this address. */
 export const unknownAddress = '127.0.1.9';
 /** Assigned to the node. */
 export const assigned = ['a', 'b'].map(createLabIdentity);
@@ -37,12 +40,12 @@ const applications = {
     ),
   }),
 };
-/** All that a token can be of, but for the node's own. */
+/** Every identity that a token can have, except the node's own. */
 export const identities = [...assigned, ...Object.values(applications)];
 
 const secretNames = ['first', 'second'] as const;
 const selectors = ['red', 'blue'] as const;
-/** The label that exceptions go by. */
+/** Values of the label that exceptions select. */
 export const podKinds = ['app', 'system'] as const;
 const objectNames = ['one', 'two'] as const;
 
@@ -71,9 +74,9 @@ export interface ClusterParts {
 export class ChangingObjects {
   readonly #parts: ClusterParts;
   readonly #chance: Chance;
-  /** Names of pods by address; the last one came last. */
+  /** Names of pods by address, in the order of creation. */
   readonly #pods = new Map<string, { readonly namespace: Namespace; readonly name: string }[]>();
-  /** Puts back what was taken away. */
+  /** Puts back the removed object. */
   #giveBack: (() => void) | undefined;
   #made = 0;
 
@@ -82,7 +85,7 @@ export class ChangingObjects {
     this.#chance = chance;
   }
 
-  /** Something of everything. */
+  /** Creates some objects of every kind. */
   populate(): void {
     const { kube, imds, entra } = this.#parts;
     for (const identity of assigned) imds.assign(identity);
@@ -110,7 +113,7 @@ export class ChangingObjects {
     return name;
   }
 
-  /** One pod at each address, and identities that can all be had. */
+  /** One pod at each address, and every identity available. */
   restore(): void {
     const { kube } = this.#parts;
     this.#giveBack?.();
@@ -138,7 +141,7 @@ export class ChangingObjects {
     moveBinding: () => this.#putBinding(...this.#anyName()),
     replacePod: () => {
       const ip = this.#chance.pick(addresses);
-      // The news of the new one may come before that of the end of the old one.
+      // The event of the new pod may arrive before that of the old pod's end.
       const comesFirst = this.#chance.happens(0.3);
       if (comesFirst) this.#addPod(ip);
       this.#removePod(ip);
@@ -183,7 +186,7 @@ export class ChangingObjects {
     },
   };
 
-  /** One thing at a time, so that most of what is there goes together. Returns what puts it back. */
+  /** Removes one thing at a time, so that most objects still match. Returns what puts it back. */
   #takeSomething(): () => void {
     const { kube, imds } = this.#parts;
     const [namespace, name] = this.#anyName();
@@ -210,7 +213,7 @@ export class ChangingObjects {
     return [this.#chance.pick(namespaces), this.#chance.pick(objectNames)];
   }
 
-  /** Half of what is made is too old for the agent to hope that the rest of it still comes. */
+  /** Half of the new objects are too old for the agent to wait for their missing counterparts. */
   #anyAge(): { readonly createdAtWallMs?: number } {
     return this.#chance.happens(0.5) ? {} : { createdAtWallMs: Date.now() - 3_600_000 };
   }
@@ -244,7 +247,7 @@ export class ChangingObjects {
     there.push({ namespace, name });
   }
 
-  /** The one that came first. */
+  /** The one that was created first. */
   #removePod(ip: string): boolean {
     const pod = this.#pods.get(ip)?.shift();
     return pod !== undefined && this.#parts.kube.delete({ kind: 'Pod', ...pod });
@@ -283,7 +286,7 @@ export class ChangingObjects {
     const kind = this.#chance.pick(['withSecret', 'withOtherSecret', 'federated'] as const);
     const { clientId, tenantId } = applications[kind];
     if (kind === 'federated') return { type: 3, clientId, tenantId };
-    // Seldom the other one's: Entra ID refuses that.
+    // Rarely the other application's Secret: Entra ID refuses it.
     const [own, other] = kind === 'withSecret' ? secretNames : secretNames.toReversed();
     const clientPassword = { name: (this.#chance.happens(0.85) ? own : other) ?? '' };
     return { type: 1, clientId, tenantId, clientPassword };
@@ -299,7 +302,10 @@ export class ChangingObjects {
     this.#trustSecrets();
   }
 
-  /** Each application takes what is in one of the Secrets now, so a Secret moves between them. */
+  /**
+   * Each application accepts the current content of one of the Secrets, so a Secret can change
+   * owners.
+   */
   #trustSecrets(): void {
     const { kube, entra } = this.#parts;
     const owners = [applications.withSecret, applications.withOtherSecret];

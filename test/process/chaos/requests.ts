@@ -1,4 +1,7 @@
-/** What pods ask for: mostly the few tokens that all of them want, in every spelling of an identity. */
+/**
+ * The requests of pods: mostly for the few tokens that all of them use, with every spelling of an
+ * identity.
+ */
 import type { Chance } from './chance.ts';
 import { assigned, identities, namespaces } from './objects.ts';
 
@@ -9,17 +12,17 @@ export interface PodName {
 
 export interface TokenQuestion {
   readonly resource: string;
-  /** The lab's name of the identity that is asked for; undefined when none is named. */
+  /** The lab's name of the requested identity; undefined if none is named. */
   readonly identity: string | undefined;
-  /** A process of the host asks for this pod. */
+  /** The pod for which a process of the host sends this request. */
   readonly onBehalfOf: PodName | undefined;
 }
 
 export interface Question {
   readonly bytes: string;
-  /** Undefined where no token is to be had. */
+  /** Undefined for requests that can get no token. */
   readonly token: TokenQuestion | undefined;
-  /** The answer comes from the real service as it is. */
+  /** The answer of the real service is forwarded unchanged. */
   readonly isRelayed: boolean;
 }
 
@@ -39,7 +42,7 @@ const weights = {
   elsewhere: 1,
 };
 
-/** @param pod to ask for where a process of the host does. */
+/** @param pod the pod for which a process of the host sends requests. */
 export function anyQuestion(chance: Chance, pod: PodName | undefined): Question {
   const name = chance.name(weights);
   switch (name) {
@@ -98,7 +101,7 @@ function nameIt(
   }
 }
 
-/** An application has no resource id, and an empty one names nothing. */
+/** An application has no resource id, and an empty resource id names nothing. */
 function nameOf(resourceId: string, name: string): string | undefined {
   return resourceId === '' ? undefined : name;
 }
@@ -116,7 +119,7 @@ function forPod(chance: Chance, pod: PodName): Question {
   };
 }
 
-/** Seldom one that nobody has asked for before. */
+/** Rarely a resource that no pod has requested before. */
 function anyResource(chance: Chance): string {
   return chance.happens(0.98) ? chance.pick(resources) : `https://r${chance.between(0, 1e6)}/`;
 }
@@ -139,7 +142,7 @@ function render(method: string, target: string, headers: readonly string[]): str
   return `${[`${method} ${target} HTTP/1.1`, 'Host: h', ...headers].join('\r\n')}\r\n\r\n`;
 }
 
-/** Beginnings and ends that fit nothing, or not each other. */
+/** Beginnings and ends of requests that are invalid, or do not fit each other. */
 const fragments = [
   ...['GARBAGE\r\n\r\n', 'GET / HTTP/1.1\r\nA B: c\r\n\r\n', 'GET /\u0001 HTTP/1.1\r\n\r\n'],
   ...['CONNECT h:80 HTTP/1.1\r\nHost: h\r\n\r\n', 'BREW / HTTP/1.1\r\n\r\n', '\r\n', '\0'],

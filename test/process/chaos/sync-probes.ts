@@ -1,8 +1,8 @@
 /**
- * What the agent surely knows, found out by asking it: objects are made that change the answer to a
- * pod of their own, and once the answer has changed, the agent knows of all that was written before
- * them. No time is assumed within which a watch delivers, so that no fault of the API and no load of
- * the machine is taken for a wrong answer.
+ * What the agent surely has in its state, found by requests: the probe writes objects that change
+ * the answer to its own pod, and once the answer has changed, the agent has everything that was
+ * written before them. No maximum delay of a watch is assumed, so that no fault of the API and no
+ * load of the machine is taken for a wrong answer.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { FakeKube } from '../../../lab/fakes/kube/fake-kube.ts';
@@ -18,11 +18,11 @@ import { PodConnection, type Outcome } from './connection.ts';
 
 const probeAddresses = { objects: '127.0.2.1', exceptions: '127.0.2.2' } as const;
 
-/** Without a fault of the API. A client waits for its answer for longer. */
+/** Limit without a fault of the API. A client waits longer for its answer. */
 const longestMs = 20_000;
 const betweenMs = 100;
 const retryMs = 20;
-/** What is asked for need not be there: only the decision counts. */
+/** The requested resource need not exist: only the decision counts. */
 const patienceMs = 1_000;
 
 export interface SyncProbesOptions {
@@ -33,7 +33,7 @@ export interface SyncProbesOptions {
   readonly onLate: (what: string) => void;
 }
 
-/** Of one kind of proof, in order. */
+/** Probes of one kind, in order. */
 class SyncTimes {
   #probes: { readonly begunAtMs: number; readonly doneAtMs: number }[] = [];
   count = 0;
@@ -43,7 +43,7 @@ class SyncTimes {
     this.#probes.push({ begunAtMs, doneAtMs: performance.now() });
   }
 
-  /** All that was written before is known at `atMs`. */
+  /** At `atMs` the agent has everything that was written before the returned time. */
   at(atMs: number): number {
     return this.#probes.findLast(({ doneAtMs }) => doneAtMs <= atMs)?.begunAtMs ?? 0;
   }
@@ -55,7 +55,7 @@ class SyncTimes {
 
 export class SyncProbes {
   readonly #options: SyncProbesOptions;
-  /** Of pods, bindings and identities. */
+  /** Probes of pods, bindings and identities. */
   readonly #objects = new SyncTimes();
   readonly #exceptions = new SyncTimes();
 
@@ -118,7 +118,7 @@ export class SyncProbes {
     }
   }
 
-  /** Returns when the answer is the one that is wanted, or the run is over. */
+  /** Returns when the answer is the expected one, or the run is over. */
   async #until(what: string, ip: string, isWanted: (text: string) => boolean): Promise<void> {
     const { isOver, kubeHealthySinceMs, onLate } = this.#options;
     const begunAtMs = performance.now();

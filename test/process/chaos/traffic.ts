@@ -1,4 +1,4 @@
-/** The wire: pods that ask well and badly, on connections of every fate. */
+/** The wire: pods that send good and bad requests, on connections that end in every way. */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Chance } from './chance.ts';
 import { PodConnection, type Outcome } from './connection.ts';
@@ -6,8 +6,8 @@ import { anyGarbage, anyQuestion, type PodName, type Question } from './requests
 import type { OpenedBy, Verdicts } from './verdicts.ts';
 
 /**
- * What the agent may take for one answer: its wait for an object, and four fetches with what they
- * wait for each time that the objects change under it.
+ * The agent's limit for one answer: its wait for an object, and four fetches with their waits, one
+ * each time that the objects change during a fetch.
  */
 const longestMs = 2_000 + 4 * 10_500 + 3_000;
 const idleMs = [0, 40] as const;
@@ -16,12 +16,12 @@ const maxUnfinished = 4;
 const keptConnections = 2;
 
 /**
- * All processes of a pod together: beyond 64 the agent closes them without an answer, and one that ended counts
- * until the agent has seen it.
+ * All processes of a pod together: beyond 64 the agent closes them without an answer, and a closed
+ * one counts until the agent has seen its end.
  */
 const connectionsOfPod = 40;
 
-/** Who may have a connection now; the others wait in order. */
+/** Gives out places for connections; further callers wait in order. */
 export class ConnectionPlaces {
   #free = connectionsOfPod;
   readonly #waiting: (() => void)[] = [];
@@ -62,9 +62,9 @@ export interface TrafficOptions {
   readonly ip: string;
   readonly chance: Chance;
   readonly verdicts: Verdicts;
-  /** Of the pod. */
+  /** Random choices of the pod. */
   readonly places: ConnectionPlaces;
-  /** The pod that a process of the host asks for. */
+  /** The pod for which a process of the host sends requests. */
   readonly podAt: (ip: string) => PodName | undefined;
   readonly isOver: () => boolean;
 }
@@ -87,7 +87,8 @@ export class Traffic {
       try {
         await this.#manners[manner]();
       } catch (error) {
-        // If nobody accepts connections because the agent is gone, its end is found.
+        // If no process accepts connections because the agent has ended, that is a finding of its
+        // own.
         const { code = '' } = error as NodeJS.ErrnoException;
         if (!code.startsWith('ECONN')) throw error;
         verdicts.count(`no connection ${code}`);
@@ -129,7 +130,7 @@ export class Traffic {
       await this.#sendBadly(bytes.slice(0, bytes.length / 2));
     },
     garbage: () => this.#sendBadly(anyGarbage(this.#options.chance)),
-    /** More different tokens at once than one pod is to wait for. */
+    /** More different tokens at once than the limit of waits for one pod. */
     many: () => this.#eachAfresh(this.#some(24, 25)),
   };
 
@@ -180,7 +181,7 @@ export class Traffic {
     return (this.#kept[index] = await this.#connect());
   }
 
-  /** All in one piece, and as many answers. */
+  /** Sends all questions in one piece, and expects as many answers. */
   async #ask(
     kept: Kept,
     questions: readonly Question[],
@@ -188,7 +189,7 @@ export class Traffic {
   ): Promise<void> {
     const { connection } = kept;
     const asked = questions.map((question, index) =>
-      // What is asked behind the first may be cut off with it.
+      // Requests behind the first may be cut off with it.
       this.#expect(kept, question, index === 0 && end === 'left open'),
     );
     connection.send(questions.map(({ bytes }) => bytes).join(''));
@@ -196,7 +197,7 @@ export class Traffic {
     if (connection.unasked > 0) this.#options.verdicts.find('more answers than requests');
   }
 
-  /** The agent may wait for the rest for seconds; the pod does not wait with it. */
+  /** The agent may wait for the rest for seconds; the pod does not. */
   async #sendBadly(bytes: string): Promise<void> {
     if (this.#unfinished.size >= maxUnfinished) return;
     const kept = await this.#connect();

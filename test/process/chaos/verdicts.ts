@@ -1,4 +1,4 @@
-/** Which answers are right, and what is counted of them. */
+/** Which answers are right, and their counts. */
 import { decodeLabToken } from '../../../lab/fakes/token.ts';
 import { asRecord, parseRecord } from '../../../src/nmi/base/json-value.ts';
 import type { Outcome } from './connection.ts';
@@ -6,11 +6,11 @@ import type { History, Window } from './history.ts';
 import type { SyncProbes } from './sync-probes.ts';
 import type { Question, TokenQuestion } from './requests.ts';
 
-/** A connection as its owner matters: it belongs to the pod that opened it. */
+/** A connection and its owner: it belongs to the pod that opened it. */
 export interface OpenedBy {
   readonly ip: string;
   readonly openedAtMs: number;
-  /** Pods that may have opened it, once a token came on it. */
+  /** Pods that may have opened it, once it has carried a token. */
   owners: ReadonlySet<string> | undefined;
 }
 
@@ -23,7 +23,7 @@ export interface Asked {
   readonly isOwed: boolean;
 }
 
-/** The longest that an answer may take from the agent to the pod, by the pod's clock. */
+/** The longest time of an answer from the agent to the pod, by the pod's clock. */
 const onItsWayMs = 250;
 const mustWait = new Set([429, 503]);
 const ownStatuses = new Set([200, 400, 403, 404, 405, 408, 429, 431, 503]);
@@ -31,9 +31,9 @@ const ownStatuses = new Set([200, 400, 403, 404, 405, 408, 429, 431, 503]);
 export class Verdicts {
   readonly #history: History;
   readonly #probes: SyncProbes;
-  /** Statuses, ends and the identities of tokens, by how often they came. */
+  /** Statuses, ends and the identities of tokens, with their counts. */
   readonly counts = new Map<string, number>();
-  /** What must not have happened. */
+  /** Events that must not happen. */
   readonly findings: string[] = [];
   requests = 0;
   slowestMs = 0;
@@ -60,7 +60,7 @@ export class Verdicts {
     }
     const { status, headers, text } = outcome;
     const { token } = asked.question;
-    // What the real service says is passed on as it is, under its own name.
+    // An answer of the real service is forwarded unchanged, under its own name.
     const isOwn = headers.get('server')?.includes(' nmi/') === true;
     this.count(`status ${status}${isOwn ? '' : ' relayed'}`);
     if (!isOwn && !asked.question.isRelayed) this.find(`an answer of the real service: ${status}`);
@@ -77,7 +77,7 @@ export class Verdicts {
     }
   }
 
-  /** Connections of a pod that is gone are reset, and nothing else is a reason not to answer. */
+  /** Connections of a deleted pod are reset; any other missing answer is an error. */
   #checkEnd({ question, by }: Asked, { error, atMs }: Extract<Outcome, { kind: 'end' }>): void {
     const isLeft = new Set(
       this.#uidsAt(by.ip, { objectsFromMs: atMs, exceptionsFromMs: atMs, untilMs: atMs }),
@@ -89,8 +89,8 @@ export class Verdicts {
   }
 
   /**
-   * What the agent surely knew when it decided for the last time, which is after the fetch. Of
-   * several answers on their way the later ones may have been made long before they came.
+   * The state that the agent surely had at its last decision, which comes after the fetch. Of
+   * several answers in flight, the later ones may have been made long before they arrived.
    */
   #knownFor({ sentAtMs, isOwed }: Asked, cameAtMs: number) {
     return this.#probes.knownAt(isOwed ? Math.max(sentAtMs, cameAtMs - onItsWayMs) : sentAtMs);
@@ -144,7 +144,7 @@ export class Verdicts {
           `${Math.round(untilMs - sentAtMs)} ms)`,
       );
     }
-    // The owner of the address when it was opened, or the first known owner.
+    // The owner of the address when the connection was opened, or the first known owner.
     const opened = { ...this.#probes.knownAt(by.openedAtMs), untilMs };
     if (onBehalfOf === undefined) by.owners ??= new Set(this.#uidsAt(by.ip, opened));
   }

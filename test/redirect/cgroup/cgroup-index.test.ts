@@ -9,7 +9,7 @@ import { cgroupIdOf, findPodsRoot } from '../../../src/redirect/cgroup/cgroup-tr
 const uid = '0f7e2b1a-9c44-4d1e-8a53-3b1c2d4e5f60';
 const id = 'a1b2c3d4e5f6'.repeat(6).slice(0, 64);
 
-/** Folders stand for cgroups: an inode is an inode. */
+/** Folders replace cgroups here: only their inodes matter. */
 for (const { driver, root, pod, container } of [
   {
     driver: 'systemd',
@@ -64,7 +64,7 @@ for (const { driver, root, pod, container } of [
       return cgroupIdOf(path) ?? assert.fail();
     }
 
-    it('finds a container, and what it made itself, by one search of one pod', () => {
+    it('finds a container, and the cgroups it made itself, by one search of one pod', () => {
       const own = make(uid, container);
       const nested = make(uid, container, 'nested');
       assert.deepEqual(index.resolve(own, [uid]), { podUid: uid, containerId: id });
@@ -73,7 +73,7 @@ for (const { driver, root, pod, container } of [
       assert.equal(searches, 1);
     });
 
-    it('says nothing when the caller is another than it claims to be', () => {
+    it('returns nothing when the caller is not the pod that it claims to be', () => {
       const other = uid.replace('0f7e', 'beef');
       const own = make(uid, container);
       make(other, container);
@@ -83,7 +83,7 @@ for (const { driver, root, pod, container } of [
       assert.equal(index.resolve(own, []), undefined);
     });
 
-    it('finds the one of several candidates', () => {
+    it('finds the right one of several candidates', () => {
       const uids = ['aa', 'bb', 'cc'].map((start) => uid.replace('0f', start));
       const ids = uids.map((podUid) => make(podUid, container));
       assert.deepEqual(
@@ -92,7 +92,7 @@ for (const { driver, root, pod, container } of [
       );
     });
 
-    it('looks for an unknown cgroup at most once in a while, and for a new one at once', () => {
+    it('searches for an unknown cgroup only once per interval, and for a new one at once', () => {
       make(uid, container);
       const unknown = 99_999_999_999n;
       for (let tries = 0; tries < 100; tries += 1) {
@@ -107,7 +107,7 @@ for (const { driver, root, pod, container } of [
       assert.equal(searches, 3);
     });
 
-    it('looks in a pod that makes many cgroups once in a while, whichever of them call', () => {
+    it('searches a pod with many cgroups only once per interval, whichever of them calls', () => {
       const own = make(uid, container);
       for (let made = 0; made < 70; made += 1) make(uid, container, `nested${made}`);
       index = open(1_000);

@@ -60,7 +60,7 @@ describe('the root of the cgroup2 tree', () => {
     assert.equal(resolveCgroupRoot(undefined, [mount('/a'), mount(whole)].join('\n')), whole);
   });
 
-  it('is the folder that is named where that is of the tree itself', () => {
+  it('is the configured folder if that is part of the tree', () => {
     using tree = pretendFileSystem('cgroup2');
     assert.equal(resolveCgroupRoot(tree.path, mount(whole)), tree.path);
   });
@@ -74,7 +74,7 @@ describe('the root of the cgroup2 tree', () => {
     assert.throws(() => findCgroupRoot(), { code: 'UNSUPPORTED', step: 'find cgroups' });
   });
 
-  it('is below the folder that is named, where versions 1 and 2 are side by side', () => {
+  it('is below the configured folder where versions 1 and 2 are side by side', () => {
     const mounts = [
       ...[mount('/sys/fs/cgroup/unified'), mount('/host/cgroup', 'tmpfs')],
       ...[mount('/host/cgroup/memory', 'cgroup'), mount('/host/cgroup/unified')],
@@ -91,7 +91,7 @@ describe('the root of the cgroup2 tree', () => {
   });
 });
 
-describe('the own cgroup', () => {
+describe('the agent’s own cgroup', () => {
   let folder = '';
   before(() => {
     folder = mkdtempSync(join(tmpdir(), 'nmi-cgroup-'));
@@ -111,22 +111,22 @@ describe('the own cgroup', () => {
     assert.equal(ownCgroupId('1:cpu:/x\n0::/a/b\n', part), cgroupIdOf(join(folder, 'a/b')));
   });
 
-  it('is a container’s own mount, not the node’s that it has besides', () => {
+  it('is a container’s own mount, not the node’s mount that it has as well', () => {
     const mounts = [mount('/../..', folder), mount('/', join(folder, 'a/b'))].join('\n');
     assert.equal(ownCgroupId('0::/\n', mounts), cgroupIdOf(join(folder, 'a/b')));
   });
 
-  it('is unknown when only other parts of the tree are mounted', () => {
+  it('is unknown when its part of the tree is not mounted', () => {
     assert.equal(ownCgroupId('0::/\n', mount('/../..', folder)), undefined);
     assert.equal(ownCgroupId('1:cpu:/x\n', mount('/', folder)), undefined);
     assert.equal(ownCgroupId('10::/a/b\n', mount('/', folder)), undefined, 'another hierarchy');
     assert.equal(ownCgroupId('0::/abc\n', mount('/a', folder)), undefined, 'not below it');
     const own = cgroupIdOf(join(folder, 'a'));
-    assert.equal(ownCgroupId('0::/a\n', mount('/a', join(folder, 'a'))), own, 'the very part');
+    assert.equal(ownCgroupId('0::/a\n', mount('/a', join(folder, 'a'))), own, 'exactly this part');
   });
 });
 
-/** Folders stand for cgroups: an inode is an inode. */
+/** Folders replace cgroups here: only their inodes matter. */
 describe('the tree of cgroups', () => {
   const uid = '0f7e2b1a-9c44-4d1e-8a53-3b1c2d4e5f60';
   const container = 'a1b2c3d4e5f6';
@@ -144,12 +144,12 @@ describe('the tree of cgroups', () => {
     return cgroupIdOf(made) ?? assert.fail();
   }
 
-  it('has no id where there is nothing', () => {
+  it('has no id for a missing folder', () => {
     assert.equal(cgroupIdOf(join(folder, 'nothing')), undefined);
     assert.equal(typeof make('something'), 'bigint');
   });
 
-  it('has its pods in the first of the usual places that is there', () => {
+  it('has its pods in the first of the usual places that exists', () => {
     assert.equal(findPodsRoot(folder), undefined);
     make('kubelet/kubepods');
     assert.equal(findPodsRoot(folder), join(folder, 'kubelet/kubepods'));
@@ -168,7 +168,7 @@ describe('the tree of cgroups', () => {
     assert.deepEqual(qosClassIds(join(folder, 'nothing')), []);
   });
 
-  it('lists a pod, its containers, and what these made, and nothing of another pod', () => {
+  it('lists a pod, its containers and their nested cgroups, and nothing of another pod', () => {
     const ids = [
       make('kubepods/burstable', `pod${uid}`),
       make('kubepods/burstable', `pod${uid}`, container),
@@ -187,7 +187,7 @@ describe('the tree of cgroups', () => {
     assert.deepEqual(listPodCgroups(join(folder, 'kubepods'), 'unknown'), []);
   });
 
-  it('is looked at no deeper and no wider below a pod than is sane', () => {
+  it('is searched below a pod only to a limited depth and width', () => {
     const pod = ['kubepods', `pod${uid}`] as const;
     make(...pod, container, ...Array.from({ length: 12 }, (_, depth) => `l${depth}`));
     assert.equal(listPodCgroups(join(folder, 'kubepods'), uid).length, 3, 'of the first found');
@@ -197,7 +197,7 @@ describe('the tree of cgroups', () => {
     assert.equal(listPodCgroups(join(folder, 'kubepods'), uid).length, 512);
   });
 
-  it('lists all below a cgroup, except those below an exempt one', () => {
+  it('lists all cgroups below one, except those below an exempt one', () => {
     const [a, b, c, d] = [make('w/a'), make('w/a/b'), make('w/a/b/c'), make('w/d')];
     const whole = make('w');
     const path = join(folder, 'w');
@@ -207,7 +207,7 @@ describe('the tree of cgroups', () => {
     assert.deepEqual(listCgroupIds(join(folder, 'nothing'), []), new Set());
   });
 
-  it('is walked no deeper than is sane', () => {
+  it('is walked only to a limited depth', () => {
     const levels = Array.from({ length: 30 }, (_, depth) => `l${depth}`);
     make('deep', ...levels);
     assert.equal(listCgroupIds(join(folder, 'deep'), []).size, 17);

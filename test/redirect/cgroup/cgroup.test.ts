@@ -36,12 +36,12 @@ describe('the path of a cgroup below the root of pods', () => {
     });
   }
 
-  it('names a static pod by the hash that the kubelet knows it by', () => {
+  it('names a static pod by the hash that the kubelet uses', () => {
     const hash = '9d2f'.repeat(8);
     assert.equal(parsePodCgroup(`burstable/pod${hash}/${id}`)?.podUid, hash);
   });
 
-  it('names nothing for what is no pod', () => {
+  it('names nothing if it is not a pod’s', () => {
     for (const path of [
       '',
       'burstable',
@@ -63,7 +63,7 @@ describe('the path of a cgroup below the root of pods', () => {
     }
   });
 
-  it('names the outermost pod: one below it may have made any name', () => {
+  it('names the outermost pod: a process in it may have made any name below', () => {
     const victim = uid.replace('0f7e', 'dead');
     for (const inner of [
       `pod${victim}`,
@@ -106,7 +106,7 @@ describe('the path of a cgroup below the root of pods', () => {
     ]);
   });
 
-  it('is none for a UID that could lead somewhere else', () => {
+  it('is none for a UID that could lead to another path', () => {
     for (const strange of ['', '..', '../../x', 'a/b', 'A', '-a', 'a\n', 'x'.repeat(64)]) {
       assert.deepEqual(podCgroupPaths('kubepods', strange), [], strange);
     }

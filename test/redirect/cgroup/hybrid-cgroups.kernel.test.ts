@@ -1,4 +1,6 @@
-/** A node with cgroups of versions 1 and 2 side by side: the folder that the agent is given is neither. */
+/**
+ * A node with cgroups of versions 1 and 2: the root of neither is the folder given to the agent.
+ */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmdirSync } from 'node:fs';
@@ -43,7 +45,7 @@ describe('the eBPF redirect on a node with both versions of cgroups', { skip }, 
     assert.match(answer, new RegExp(`^agent sees 10\\.244\\.0\\.5 attested ${pod.cgroupId} `));
   });
 
-  it('says what is missing where there is none', async () => {
+  it('reports what is missing where there is none', async () => {
     const named = join(folder, 'memory');
     await assert.rejects(testBed.redirect({ cgroupRoot: named }).install(), {
       code: 'UNSUPPORTED',

@@ -1,4 +1,4 @@
-/** Who may listen where pods are brought, while the agent does not. */
+/** Who may listen on the address to which pods are redirected, while the agent does not. */
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
@@ -35,7 +35,7 @@ describe('the address and port of the agent, while it is away', { skip }, () => 
   });
   after(() => testBed.close());
 
-  /** Listens, for a moment. */
+  /** Listens for a moment. */
   async function listen(client: Client, ip: string, port = listenPort, by = 'tcp') {
     const said = await client.send(`hold ${testBed.dialler.path} bind ${by} ${ip} ${port}`);
     assert.equal(await client.send('release'), 'released');
@@ -43,21 +43,21 @@ describe('the address and port of the agent, while it is away', { skip }, () => 
   }
 
   for (const ip of [listenIp, '0.0.0.0', '::', `::ffff:${listenIp}`, '::ffff:0.0.0.0']) {
-    it(`cannot be had at ${ip} by a pod on the host network, but by the agent`, async () => {
+    it(`cannot be bound at ${ip} by a pod on the host network, only by the agent`, async () => {
       assert.equal(await listen(host, ip), 'error=EPERM');
       assert.equal(await listen(host, ip, listenPort, 'mptcp'), 'error=EPERM');
       assert.equal(await listen(agent, ip), 'listening');
     });
   }
 
-  it('give no answer of somebody else to a pod', async () => {
+  it('never let another process answer a pod', async () => {
     const said = await host.send(`hold ${testBed.dialler.path} bind tcp 0.0.0.0 ${listenPort}`);
     const answer = await pod.send(`dial ${metadataIp} 80`);
     assert.equal(await host.send('release'), 'released');
     assert.equal(answer, 'ECONNREFUSED', said);
   });
 
-  it('are free in a namespace of a pod, at other ports and addresses, and for what is no pod', async () => {
+  it('are free in a pod’s namespace, at other ports and addresses, and for processes outside pods', async () => {
     assert.equal(await listen(pod, '0.0.0.0'), 'listening');
     assert.equal(await listen(pod, '::'), 'listening');
     assert.equal(await listen(host, '0.0.0.0', listenPort + 1), 'listening');
@@ -65,7 +65,7 @@ describe('the address and port of the agent, while it is away', { skip }, () => 
     assert.equal(await listen(outsider, '0.0.0.0'), 'listening');
   });
 
-  it('are free for an agent that goes over to iptables, as soon as it prepares', async () => {
+  it('are free for an agent that switches to iptables, as soon as it prepares', async () => {
     const iptables = openIptablesRedirect({ host: testBed.node.host, backend: 'nft' });
     await replacePrograms(iptables, testBed.pinFolder).prepare();
     assert.equal(await listen(host, listenIp), 'listening');

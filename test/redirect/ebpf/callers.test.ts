@@ -14,7 +14,9 @@ const peer = {
 const nowNs = 60_000_000_000n;
 const counters = -1;
 
-/** A kernel that has this peer on file, in maps that are numbered as they are opened. */
+/**
+ * A kernel with a record for this peer; maps are numbered in the order in which they are opened.
+ */
 function open() {
   const state = {
     opened: 0,
@@ -56,8 +58,8 @@ function open() {
 
 afterEach(() => mock.restoreAll());
 
-describe('who opened a connection', () => {
-  it('is the cgroup on file for the address and port that it came from', () => {
+describe('the opener of a connection', () => {
+  it('is the cgroup recorded for the address and port it came from', () => {
     const { callers } = open();
     callers.refresh();
     const attested = { kind: 'attested', cgroupId: 7n };
@@ -66,7 +68,7 @@ describe('who opened a connection', () => {
     assert.deepEqual(callers.attest(mapped), attested);
   });
 
-  it('is nobody for another address or port, at either end', () => {
+  it('is unattested for another address or port, at either end', () => {
     const { callers } = open();
     callers.refresh();
     for (const other of [
@@ -81,21 +83,21 @@ describe('who opened a connection', () => {
     }
   });
 
-  it('is looked for among those of the node alone where both ends have one address', () => {
+  it('is looked up among the node’s own records only where both ends have the same address', () => {
     const { state, callers } = open();
     callers.refresh();
     callers.attest(peer);
     assert.equal(state.isWithinNode, false);
     callers.attest({ ...peer, remoteIp: `::ffff:${peer.localIp}` });
     assert.equal(state.isWithinNode, true);
-    // Before Linux 5.14 nobody knows which namespace is the node's.
+    // Before Linux 5.14 the kernel does not report which namespace is the node's.
     state.netnsCookie = 0n;
     callers.refresh();
     callers.attest({ ...peer, remoteIp: peer.localIp });
     assert.equal(state.isWithinNode, false);
   });
 
-  it('is to try again where two sockets have its address and port', () => {
+  it('must try again where two sockets have its address and port', () => {
     const { state, callers } = open();
     callers.refresh();
     state.cgroupId = 0n;
@@ -104,7 +106,7 @@ describe('who opened a connection', () => {
     assert.match(JSON.stringify(rest), /another socket/);
   });
 
-  it('is to try again while the kernel had no room for a record a moment ago', () => {
+  it('must try again if the kernel had no room for a record a moment ago', () => {
     const { state, callers } = open();
     callers.refresh();
     const foreign = { ...peer, remotePort: 1 };
@@ -129,10 +131,10 @@ describe('who opened a connection', () => {
     state.canOpen = false;
     assert.throws(() => callers.refresh(), RangeError);
     assert.equal(callers.attest(peer).kind, 'unavailable');
-    assert.equal(state.closed.length, 1, 'the former map');
+    assert.equal(state.closed.length, 1, 'the previous map');
   });
 
-  it('is looked for in the map that is pinned now, and the former is closed', () => {
+  it('is looked up in the map that is pinned now, and the previous map is closed', () => {
     const { state, callers } = open();
     callers.refresh();
     callers.refresh();

@@ -17,7 +17,7 @@ if (skip === false) await sweepDeadNamespaces();
 const { metadataIp } = DEFAULT_TARGET;
 const dial = `dial ${metadataIp} 80`;
 
-/** The fallback of the programs on a node that has no iptables: none. */
+/** The fallback on a node that has no iptables: every operation fails. */
 function missing(): FallbackRedirect {
   const refuse = () =>
     Promise.reject(
@@ -35,7 +35,7 @@ function missing(): FallbackRedirect {
   };
 }
 
-/** And on one whose rules can be read, but for want of nft_compat not written. */
+/** The fallback on a node without nft_compat: rules can be read but not written. */
 function unwritable(): FallbackRedirect {
   const problems = ['chain aad-metadata missing'];
   return {
@@ -72,7 +72,7 @@ describe('the eBPF redirect without iptables', { skip }, () => {
   });
   after(() => testBed.close());
 
-  it('is installed with the guard behind it, and says that there is nothing else', async () => {
+  it('is installed with the guard behind it, and reports that there is no other fallback', async () => {
     assert.match(await pod.send(dial), /^cloud sees/, 'the test must be able to see a leak');
     const status = await redirect.install();
     assert.deepEqual(status.problems, []);
@@ -89,7 +89,7 @@ describe('the eBPF redirect without iptables', { skip }, () => {
     assert.equal(await redirect.countFallbackConnections(), undefined);
   });
 
-  it('reads link and guard back itself, and mends them', async () => {
+  it('verifies link and guard itself, and repairs them', async () => {
     assert.equal((await redirect.verify()).state, 'active');
     await testBed.node.run('ip rule del pref 80');
     const { state, problems } = await redirect.verify();
@@ -101,7 +101,7 @@ describe('the eBPF redirect without iptables', { skip }, () => {
     assert.equal((await redirect.install()).state, 'active');
   });
 
-  it('lets nobody past who made his packets by hand: the guard holds them', async () => {
+  it('blocks hand-made packets: the guard drops them', async () => {
     const links = JSON.parse(await testBed.node.run('ip -j link show br0')) as readonly {
       readonly address: string;
     }[];
@@ -114,14 +114,14 @@ describe('the eBPF redirect without iptables', { skip }, () => {
       'ip neigh replace 10.244.0.77 lladdr 02:00:00:00:00:00 dev br0 nud permanent',
     );
     assert.doesNotMatch(await pod.send(forge(41_001)), /sees/);
-    // That it is the guard: without its barrier the same packets arrive, and their answers do, too.
+    // Check that the guard does this: without its barrier the same packets and their replies pass.
     await testBed.node.run('ip rule del pref 80');
     await testBed.node.run('ip rule del pref 82');
     assert.match(await pod.send(forge(41_002)), /cloud sees 10\.244\.0\.77/);
     assert.equal((await redirect.install()).state, 'active');
   });
 
-  it('is closed when its programs are taken off, and never leads to the cloud', async () => {
+  it('fails closed when its programs are detached, and never leads to the cloud', async () => {
     for (const hook of ['connect4', 'connect6', 'sockops']) {
       nativeModule().detach(join(testBed.pinFolder, `link_${hook}`));
     }
@@ -130,7 +130,7 @@ describe('the eBPF redirect without iptables', { skip }, () => {
     assert.match(await pod.send(dial), /^agent sees 10\.244\.0\.5 attested/);
   });
 
-  it('leaves nothing when it is removed, the guard and the link included', async () => {
+  it('leaves nothing when it is removed, neither the guard nor the link', async () => {
     await redirect.remove();
     assert.equal(await nodeState(), untouched);
     assert.ok(!readdirSync(testBed.bpf.path).includes('nmi'));
@@ -140,7 +140,7 @@ describe('the eBPF redirect without iptables', { skip }, () => {
     await redirect.remove();
   });
 
-  it('is active where rules can be read and not written, with the guard behind it', async () => {
+  it('is active where rules can be read but not written, with the guard behind it', async () => {
     const open = testBed.redirect({ fallback: unwritable() });
     const status = await open.install();
     assert.deepEqual(status.problems, []);

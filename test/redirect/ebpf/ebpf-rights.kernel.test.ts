@@ -1,4 +1,4 @@
-/** Which right each step needs: programs run as somebody with these capabilities and no others. */
+/** The capability that each step needs: programs run with these capabilities and no others. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { chmodSync, cpSync, mkdtempSync, rmSync } from 'node:fs';
@@ -19,14 +19,14 @@ const nobody = 65532;
 
 interface Rights {
   readonly uid: 0 | typeof nobody;
-  /** As setpriv takes them: `bpf,net_admin`. */
+  /** In the notation of setpriv: `bpf,net_admin`. */
   readonly capabilities: readonly string[];
 }
 
-describe('the rights that the eBPF redirect needs', { skip }, () => {
+describe('the capabilities that the eBPF redirect needs', { skip }, () => {
   let testBed: EbpfTestBed;
   let pod: Client;
-  /** A copy of the code that everybody can read, wherever this repository lies. */
+  /** A copy of the code that every user can read, wherever this repository is. */
   let copy = '';
 
   before(async () => {
@@ -92,7 +92,7 @@ describe('the rights that the eBPF redirect needs', { skip }, () => {
     assert.equal((await testBed.redirect().verify()).state, 'absent');
   });
 
-  it('are each needed to load: without one of them nothing is, and the error says so', async () => {
+  it('are both needed to load: without one of them nothing is loaded, and the error reports it', async () => {
     for (const capability of ['net_admin', 'bpf']) {
       const result = run({ uid: 0, capabilities: [capability] }, operate('install'));
       assert.deepEqual(result, { code: 'NOT_PERMITTED', step: 'load' }, `only ${capability}`);
@@ -101,7 +101,7 @@ describe('the rights that the eBPF redirect needs', { skip }, () => {
     assert.match(status.problems.join('; '), /no programs installed|connect4 not attached/);
   });
 
-  it('are what nothing of it can be read, changed or taken away without', async () => {
+  it('are needed to read, change or remove any part of it', async () => {
     await testBed.redirect().install();
     const script = `
       ${load(['native/addon'])}.then(([{ nativeModule }]) => {
@@ -131,12 +131,12 @@ describe('the rights that the eBPF redirect needs', { skip }, () => {
       exempt: 'EACCES',
       detach: 'EACCES',
       unpin: 'EACCES',
-      // Not "unsupported": it could not tell.
+      // Not "unsupported": without the capabilities the probe cannot determine that.
       probe: -1,
     });
   });
 
-  it('are none to find the cgroups of pods', () => {
+  it('are not needed to find the cgroups of pods', () => {
     const script = `
       ${load(['cgroup/cgroup-index', 'cgroup/cgroup-tree'])}.then(([{ CgroupIndex }, { findPodsRoot }]) => {
         const index = new CgroupIndex({ podsRoot: () => findPodsRoot('${testBed.tree.path}') });

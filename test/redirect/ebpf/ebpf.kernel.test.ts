@@ -20,7 +20,7 @@ if (skip === false) await sweepDeadNamespaces();
 const { metadataIp, listenIp, listenPort } = DEFAULT_TARGET;
 const dial = `dial ${metadataIp} 80`;
 
-/** A process that installs, says how that went, and waits to be killed. */
+/** A process that installs, reports the result, and waits to be killed. */
 const installer = (testBed: EbpfTestBed) => `
   process.stdin.resume();
   const source = '${join(import.meta.dirname, '../../../src/redirect')}/';
@@ -70,18 +70,18 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
   const attestedAs = (client: Client, ip: string) =>
     new RegExp(`agent sees ${ip} attested ${client.cgroupId}( |$)`);
 
-  it('reaches the agent, which knows its cgroup, and sees the address that it dialled', async () => {
+  it('reaches the agent, which attests its cgroup, and sees the address that it dialled', async () => {
     const answer = await pod.send(dial);
     assert.match(answer, attestedAs(pod, '10.244.0.5'));
     assert.match(answer, new RegExp(` to ${metadataIp}:80$`));
     assert.match(await other.send(dial), attestedAs(other, '10.244.0.6'));
   });
 
-  it('does so on the host network too, where no address could send it from others', async () => {
+  it('does so on the host network too, where its address is not its own', async () => {
     assert.match(await host.send(dial), attestedAs(host, '169.254.25.79'));
   });
 
-  it('does so from an IPv4-mapped IPv6 socket, as every JVM has', async () => {
+  it('does so from an IPv4-mapped IPv6 socket, which every JVM uses', async () => {
     const answer = await pod.send(`dial ::ffff:${metadataIp} 80`);
     assert.match(answer, attestedAs(pod, '10.244.0.5'));
     assert.match(answer, new RegExp(` to ::ffff:${metadataIp}:80$`));
@@ -108,7 +108,8 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
     const redirect = testBed.redirect();
     await redirect.verify();
     assert.deepEqual(redirect.attest(peer), { kind: 'attested', cgroupId: pod.cgroupId });
-    // Of an agent that listens on all addresses: a connection to another one is another connection.
+    // Of an agent that listens on all addresses: the same port of another address is another
+    // connection.
     for (const elsewhere of [{ localIp: '10.0.0.4' }, { localPort: 2580 }]) {
       assert.deepEqual(redirect.attest({ ...peer, ...elsewhere }), { kind: 'unattested' });
     }
@@ -116,14 +117,14 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
     assert.equal(redirect.attest({ ...peer, ...mapped }).kind, 'attested');
     assert.match(await pod.send('ask'), attestedAs(pod, '10.244.0.5'));
     assert.equal(await pod.send('drop'), 'dropped');
-    // The agent closes as soon as it sees the end; the record goes with the client's own close.
+    // The agent closes as soon as it sees the end; the record is deleted when the client closes.
     for (let tries = 0; redirect.attest(peer).kind !== 'unattested'; tries += 1) {
       assert.ok(tries < 200, 'the record is still there');
       await nextTurn(10);
     }
   });
 
-  it('is left alone, on the host network, with UDP and with other ports', async () => {
+  it('is not redirected, on the host network, with UDP and with other ports', async () => {
     assert.match(
       await host.send(`run ${testBed.dialler.path} udp4 ${metadataIp} 80`),
       /answer=cloud sees 10\.0\.0\.4/,
@@ -132,7 +133,7 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
     assert.match(await host.send(`dial ::ffff:${metadataIp} 8080`), /^cloud sees \S*10\.0\.0\.4 /);
   });
 
-  it('is exempt as soon as it prepares, where it is the next agent, beside the former one', async () => {
+  it('is exempt as soon as it prepares, if it is the next agent beside the previous one', async () => {
     const next = testBed.client(testBed.node, 'podnext/c1');
     assert.match(await next.send(dial), /^agent sees /);
     await testBed.redirect({ exemptCgroupIds: [next.cgroupId] }).prepare();
@@ -142,25 +143,25 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
     assert.match(await next.send(dial), /^agent sees /);
   });
 
-  it('goes straight when its cgroup, or one above, is exempt', async () => {
+  it('bypasses the agent when its cgroup, or one above, is exempt', async () => {
     assert.match(await exempt.send(dial), /^cloud sees 10\.0\.0\.4 /);
     assert.match(await exempt.send(`dial ::ffff:${metadataIp} 80`), /^cloud sees /);
   });
 
-  it('is the only one concerned: what is no pod goes straight', async () => {
+  it('is the only kind of process redirected: others bypass the agent', async () => {
     assert.match(await outsider.send(dial), /^cloud sees 10\.0\.0\.4 /);
   });
 
   it('has no record when it dials the agent directly', async () => {
     assert.match(await pod.send(`dial ${listenIp} ${listenPort}`), /10\.244\.0\.5 unattested/);
-    // Nor does the address it sees become another.
+    // Nor is the address it sees rewritten.
     assert.match(
       await pod.send(`dial ${listenIp} ${listenPort}`),
       new RegExp(` to ${listenIp}:${listenPort}$`),
     );
   });
 
-  it('is refused, and not led to the cloud, when nobody listens', async () => {
+  it('is refused, and not led to the cloud, when the agent does not listen', async () => {
     const lonely = await EbpfTestBed.open();
     try {
       await lonely.startCloud();
@@ -205,21 +206,21 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
         readonly address: string;
       }[];
       bridgeMac = links[0]?.address ?? '';
-      // What a forged ARP answer brings about: the node sends the other pod's packets to this one.
+      // A forged ARP reply has this effect: the node sends the other pod's packets to this one.
       await testBed.node.run(
         `ip neigh replace ${forged} lladdr 02:00:00:00:00:00 dev br0 nud permanent`,
       );
     });
     after(() => testBed.node.run(`ip neigh del ${forged} dev br0`));
 
-    it('gets a connection by hand-made packets, and no record: nobody', async () => {
+    it('gets a connection by hand-made packets, but no record, so it stays unattested', async () => {
       assert.match(
         await pod.send(forgery(41_001, listenIp, listenPort)),
         /answer=agent sees 10\.244\.0\.6 unattested/,
       );
     });
 
-    it('does not get past the node with them either: what was not redirected is caught', async () => {
+    it('does not get past the node with them either: the fallback catches them', async () => {
       const redirect = testBed.redirect();
       const earlier = await redirect.countFallbackConnections();
       assert.match(
@@ -230,10 +231,10 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
       assert.equal(await redirect.countFallbackConnections(), (earlier ?? Number.NaN) + 1);
     });
 
-    it('does not become who left a connection open that the agent has closed', async () => {
+    it('is not taken for the pod that left open a connection closed by the agent', async () => {
       const route = `neigh replace ${forged} lladdr 02:00:00:00:00:00 dev br0 nud permanent`;
       await testBed.node.run(`ip neigh del ${forged} dev br0`);
-      // The agent's end is gone for good when it has waited so long for the other one.
+      // The agent's end is gone for good once this timeout has expired.
       await testBed.node.run('tee /proc/sys/net/ipv4/tcp_fin_timeout', '1');
       const left = await other.send(`cling ${metadataIp} 80`);
       assert.match(left, new RegExp(`^left alone .* to ${metadataIp}:80$`));
@@ -248,7 +249,7 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
       assert.equal(await other.send('drop'), 'dropped');
     });
 
-    it('is still itself when it takes the address for its own', async () => {
+    it('is still itself when it assigns that address to itself', async () => {
       await testBed.podA.run(`ip addr add ${forged}/32 dev eth0`);
       const macs = JSON.parse(await testBed.podA.run('ip -j link show eth0')) as readonly {
         readonly address: string;
@@ -294,7 +295,7 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
     assert.match(second.detail, /169\.254\.169\.254:80 to 169\.254\.25\.79:2579/);
   });
 
-  it('finds all that it needs', () => {
+  it('finds everything that it needs', () => {
     const findings = probeEbpf({ cgroupRoot: testBed.tree.path, pinFolder: testBed.pinFolder });
     assert.equal(summariseFindings(findings), 'supported', JSON.stringify(findings));
     const empty = probeEbpf({ cgroupRoot: testBed.tree.make('empty'), pinFolder: '/proc/nmi' });
@@ -312,7 +313,7 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
     await testBed.redirect().remove();
   });
 
-  it('leaves a foreign’s pin where it is', async () => {
+  it('leaves a pin of another owner where it is', async () => {
     await testBed.redirect().install();
     linkSync(join(testBed.pinFolder, 'callers'), join(testBed.pinFolder, 'strange'));
     await testBed.redirect().remove();
@@ -328,7 +329,7 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
     assert.deepEqual((await testBed.redirect().install()).changed, []);
   });
 
-  it('finds each thing that somebody broke, and mends it', async () => {
+  it('finds each thing that another process broke, and repairs it', async () => {
     const redirect = testBed.redirect();
     await redirect.install();
     const native = nativeModule();
@@ -356,7 +357,7 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
     }
   });
 
-  it('is closed by what stands behind it when its programs are taken off', async () => {
+  it('is closed by its fallback when its programs are detached', async () => {
     await testBed.redirect().install();
     for (const hook of ['connect4', 'connect6', 'sockops']) {
       nativeModule().detach(join(testBed.pinFolder, `link_${hook}`));
@@ -364,7 +365,7 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
     assert.match(await pod.send(dial), /agent sees 10\.244\.0\.5 unattested/);
   });
 
-  it('knows who dials from a port that iptables has just redirected', async () => {
+  it('attests a caller from a port that iptables has just redirected', async () => {
     const port = 41_100;
     const from = `${dial} 10.244.0.5 ${port}`;
     await testBed.redirect().install();
@@ -376,12 +377,12 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
     assert.match(await pod.send(from), new RegExp(` attested .* through ${port} `));
   });
 
-  it('goes over to other settings and programs without a failed connect', async () => {
+  it('switches to other settings and programs without a failed connect', async () => {
     await testBed.redirect().install();
     assert.equal(await pod.send('storm'), 'storming');
     const earlier = testBed.redirect().counters()?.redirected ?? 0n;
     for (let round = 0; round < 10; round += 1) {
-      // Wanting it exempt and not exempt in turn makes each installation a whole one.
+      // Alternating between exempt and not exempt makes each installation a full one.
       const status = await testBed
         .redirect({ exemptCgroupIds: round % 2 === 0 ? [1_000_000n] : [] })
         .install();
@@ -393,7 +394,7 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
     assert.ok(later - earlier > 100n, `only ${later - earlier} connects in the meantime`);
   });
 
-  it('moves to another cgroup without a moment between', async () => {
+  it('moves to another cgroup without a gap', async () => {
     await testBed.redirect({ attachTo: testBed.tree.make('kubepods/burstable') }).install();
     assert.equal(await pod.send('storm'), 'storming');
     const status = await testBed.redirect().install();
@@ -419,7 +420,7 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
     assert.equal(await pod.send('drop'), 'dropped');
   });
 
-  it('is whole after two processes installed it at the same time, or one tries again', async () => {
+  it('is complete after two processes installed it at the same time, or after a retry', async () => {
     const loaders = [
       testBed.node.start(installer(testBed)),
       testBed.node.start(installer(testBed)),
@@ -430,7 +431,7 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
     assert.match(await pod.send(dial), /attested/);
   });
 
-  it('closes what is older than it and on the host network, and nothing else', async () => {
+  it('closes older connections of pods on the host network, and nothing else', async () => {
     const host = testBed.client(testBed.node, 'podhost/c1');
     const outsider = testBed.client(testBed.node, '/system/kubelet');
     const mapped = testBed.client(testBed.node, 'podhost/c2');
@@ -448,7 +449,7 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
     await loader.stop();
   });
 
-  it('goes over to programs of another layout with maps of their own', async () => {
+  it('replaces programs of another layout, which have their own maps', async () => {
     const object = readPrograms();
     const path = join(testBed.tree.path, 'kubepods');
     const foreign: WantedPrograms = {
@@ -471,7 +472,7 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
     assert.deepEqual(Object.keys(seen), ['agent']);
   });
 
-  it('says that it cannot while there are no pods, and exempts nothing that holds them', async () => {
+  it('reports broken while there are no pods, and exempts no cgroup that contains them', async () => {
     const empty = testBed.tree.make('empty');
     const status = await testBed.redirect({ cgroupRoot: empty }).install();
     assert.equal(status.state, 'broken');

@@ -8,7 +8,7 @@ import {
 } from '../../../src/redirect/ebpf/exempt-cgroups.ts';
 import type { NativeModule } from '../../../src/redirect/native/addon.ts';
 
-/** A map of the kernel with these keys, by what its bytes say. */
+/** A kernel map with these keys, as read from their bytes. */
 function nativeWith(...ids: readonly bigint[]) {
   const keyOf = (bytes: Uint8Array): bigint => Buffer.from(bytes).readBigUInt64LE();
   const bytesOf = (id: bigint): Uint8Array => {
@@ -43,7 +43,7 @@ describe('cgroups that are not redirected', () => {
     assert.equal(open(), 0);
   });
 
-  it('become those that are wanted, and no others', () => {
+  it('become the wanted ones, and no others', () => {
     const { native, map, opened, open } = nativeWith(1n, 2n);
     assert.deepEqual(syncExempt(native, '/pins', { exempt: [2n, large] }), [
       `repaired: cgroup ${large} is not exempt`,
@@ -55,7 +55,7 @@ describe('cgroups that are not redirected', () => {
     assert.deepEqual(syncExempt(native, '/pins', { exempt: [large, 2n] }), []);
   });
 
-  it('leave out what another process filed, while that one may run', () => {
+  it('keep the entry of another process while that process may run', () => {
     const { native, map } = nativeWith(1n);
     const wanted = { exempt: [2n], keepsExempt: true };
     assert.deepEqual(syncExempt(native, '/pins', wanted), ['repaired: cgroup 2 is not exempt']);
@@ -64,7 +64,7 @@ describe('cgroups that are not redirected', () => {
     assert.deepEqual(diffExempt([1n, 2n], { exempt: [2n] }), ['cgroup 1 is exempt']);
   });
 
-  it('of a process before this one stay, for it may still run', () => {
+  it('keep those of an earlier process when one is added, since it may still run', () => {
     const { native, map, opened, open } = nativeWith(1n);
     addExempt(native, '/pins', [2n, large]);
     assert.deepEqual(map, new Set([1n, 2n, large]));
@@ -72,7 +72,7 @@ describe('cgroups that are not redirected', () => {
     assert.equal(open(), 0);
   });
 
-  it('differ one by one', () => {
+  it('are compared one by one', () => {
     assert.deepEqual(diffExempt([], { exempt: [] }), []);
     assert.deepEqual(diffExempt([1n, 2n], { exempt: [2n, 3n] }), [
       'cgroup 3 is not exempt',

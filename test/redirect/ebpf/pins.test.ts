@@ -24,7 +24,7 @@ afterEach(() => {
 });
 
 describe('the BPF file system', () => {
-  it('is known by its kind', () => {
+  it('is recognized by its type', () => {
     using bpffs = pretendFileSystem('bpf');
     assert.ok(isBpffs(bpffs.path));
     assert.ok(!isBpffs(work) && !isBpffs(join(work, 'nothing')));
@@ -64,8 +64,8 @@ describe('the BPF file system', () => {
   });
 });
 
-describe('what keeps from pinning', () => {
-  it('is nothing where a folder can be made, which is gone again', () => {
+describe('the obstacle to pinning', () => {
+  it('is none where a folder can be made, which is removed again', () => {
     using bpffs = pretendFileSystem('bpf');
     assert.equal(findPinObstacle(join(bpffs.path, 'nmi')), undefined);
     assert.deepEqual(readdirSync(bpffs.path), []);
@@ -100,7 +100,7 @@ describe('what keeps from pinning', () => {
     }
   });
 
-  it('is the right to mount a BPF file system where there is none', () => {
+  it('is the missing capability to mount a BPF file system where there is none', () => {
     const above = join(work, 'bpf');
     mkdirSync(above);
     const withCapabilities = (effective: string) =>
@@ -125,21 +125,21 @@ describe('what keeps from pinning', () => {
 });
 
 describe('pins', () => {
-  it('are listed by name, and none in a folder that is not there', () => {
+  it('are listed by name, and none in a missing folder', () => {
     writeFileSync(join(work, 'callers'), '');
     assert.deepEqual(listPins(work), ['callers']);
     assert.deepEqual(listPins(join(work, 'none')), []);
     assert.throws(() => listPins(join(work, 'callers')), { code: 'KERNEL_REFUSED' });
   });
 
-  it('are taken away once', () => {
+  it('are removed once', () => {
     writeFileSync(join(work, 'callers'), '');
     assert.deepEqual([unpin(work, 'callers'), unpin(work, 'callers')], [true, false]);
     mkdirSync(join(work, 'folder'));
     assert.throws(() => unpin(work, 'folder'), { name: 'RedirectError' });
   });
 
-  it('take the place of the former in one step', () => {
+  it('replace the previous ones in one step', () => {
     writeFileSync(join(work, 'settings'), 'old');
     writeFileSync(join(work, 'next_settings'), 'new!');
     promotePin(work, 'settings');
@@ -151,7 +151,7 @@ describe('pins', () => {
     assert.throws(() => promotePin(work, 'link'), { code: 'KERNEL_REFUSED' });
   });
 
-  it('that may not be touched are a want of rights', () => {
+  it('that may not be touched are reported as missing permission', () => {
     for (const code of ['EPERM', 'EACCES', 'EROFS', 'EIO']) {
       const refuseAll = (): never => {
         throw refusal(code);
@@ -174,7 +174,7 @@ describe('pins', () => {
     }
   });
 
-  it('leave an empty folder, which goes, and one with a pin of somebody else, which stays', () => {
+  it('leave an empty folder, which is removed, or one with a pin of another owner, which is kept', () => {
     const folder = join(work, 'nmi');
     mkdirSync(folder);
     writeFileSync(join(folder, 'other'), '');

@@ -9,7 +9,7 @@ import {
 
 const connect = { part: 'programs at connect', since: '4.17' };
 
-describe('the question to the kernel', () => {
+describe('the probe of the kernel', () => {
   const all = { connect: 0, peername: 0, sockOps: 0, socketStorage: 0, cgroupId: 0, cgroupLink: 0 };
   const [ENOMEM, EPERM, EINVAL] = [12, 1, 22];
 
@@ -20,7 +20,7 @@ describe('the question to the kernel', () => {
     { kernel: 'was short of memory once', connects: [-ENOMEM, 0], asked: 2 },
     { kernel: 'is short of memory', connects: [-ENOMEM, -ENOMEM, -ENOMEM], asked: 3 },
   ]) {
-    it(`is put ${asked} times to one that ${kernel}`, () => {
+    it(`runs ${asked} times on one that ${kernel}`, () => {
       let times = 0;
       const answers = kernelAnswers(() => {
         times += 1;
@@ -33,7 +33,7 @@ describe('the question to the kernel', () => {
 });
 
 describe('what the kernel answers to a probe', () => {
-  it('is one of three: there, not there and since when it is, or not to be told', () => {
+  it('is one of three: supported, unsupported with the version needed, or unknown', () => {
     assert.equal(findingOfAnswer(connect, 0).support, 'supported');
     const missing = findingOfAnswer(connect, 22);
     assert.equal(missing.support, 'unsupported');
@@ -44,7 +44,7 @@ describe('what the kernel answers to a probe', () => {
     assert.match(findingOfAnswer(connect, -12).detail, /ENOMEM/);
   });
 
-  it('makes the whole unsupported for one that is, and unknown for one that is', () => {
+  it('makes the whole unsupported if one part is, otherwise unknown if one part is', () => {
     const of = (...answers: readonly number[]): readonly Finding[] =>
       answers.map((answer) => findingOfAnswer(connect, answer));
     assert.equal(summariseFindings(of(0, 0)), 'supported');

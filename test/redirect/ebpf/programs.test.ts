@@ -117,7 +117,7 @@ function openKernel() {
     load: (_object: Uint8Array, _settings: Uint8Array, pins: Record<string, string>) => {
       calls.push('load');
       state.open++;
-      // What is pinned already is shared.
+      // Pinned maps are shared.
       for (const pin of Object.values(pins)) if (!existsSync(pin)) write(pin);
       return {};
     },
@@ -149,7 +149,7 @@ const wanted = (): WantedPrograms => ({
   exempt: [7n],
 });
 
-/** As an installation left it. */
+/** The state that an installation left. */
 function openInstalled() {
   const kernel = openKernel();
   for (const [at, name] of hooks.entries()) {
@@ -171,7 +171,7 @@ function openInstalled() {
 }
 
 describe('installing the programs', () => {
-  it('attaches what writes callers down before what redirects, and pins all', () => {
+  it('attaches the programs that record callers before those that redirect, and pins all', () => {
     const { calls, exempt, state } = openKernel();
     writeFileSync(join(folder, 'next_left_by_a_crash'), '');
     assert.deepEqual(installPrograms(wanted()), [
@@ -195,7 +195,7 @@ describe('installing the programs', () => {
     assert.equal(state.open, 0, 'nothing is left open');
   });
 
-  it('replaces programs of links that are right, and makes the others anew', () => {
+  it('replaces programs of correct links, and makes the other links anew', () => {
     const { calls, links } = openInstalled();
     const link = links['link_connect6'];
     assert.ok(link !== undefined);
@@ -236,7 +236,7 @@ describe('installing the programs', () => {
 });
 
 describe('reading the programs back', () => {
-  it('finds nothing where nothing is pinned, and no problem where all is right', () => {
+  it('finds nothing where nothing is pinned, and no problem where all is correct', () => {
     openKernel();
     assert.equal(diffPrograms(wanted()), 'absent');
     openInstalled();
@@ -282,7 +282,7 @@ describe('reading the programs back', () => {
     });
   }
 
-  it('does not care whether what redirects uses the map of callers', () => {
+  it('does not check whether redirecting programs use the map of callers', () => {
     changeMaps('connect4', [settingsMap])(openInstalled());
     assert.deepEqual(diffPrograms(wanted()), []);
   });
@@ -307,7 +307,7 @@ describe('reading the programs back', () => {
     assert.throws(() => diffPrograms(wanted()), { code: 'NOT_PERMITTED' });
   });
 
-  it('gives counters, and none where nothing is installed', () => {
+  it('returns counters, and none where nothing is installed', () => {
     openKernel();
     assert.equal(readCounters(folder), undefined);
     openInstalled();
@@ -334,7 +334,7 @@ describe('sockets that are older than the programs', () => {
     assert.deepEqual(calls, [`cut ${ino}`]);
   });
 
-  it('are spared below an exempt cgroup, and where there are none', () => {
+  it('are kept below an exempt cgroup, and where no socket matches', () => {
     const { calls, state, exempt } = openInstalled();
     const cgroup = { path: bpffs.path, id: bigintStat(bpffs.path).ino };
     assert.equal(cutOlderSockets({ ...wanted(), cgroup }), 0);
@@ -346,8 +346,8 @@ describe('sockets that are older than the programs', () => {
   });
 });
 
-describe('pins of ours', () => {
-  it('are known by their names, and are nobody’s in another file system', () => {
+describe('our own pins', () => {
+  it('are recognized by their names, and never in another file system', () => {
     const own = ['callers', 'settings', 'link_connect4', 'program_sockops', 'next_loads'];
     for (const name of [...own, 'link_other', 'other', 'next_other', 'callers2']) {
       writeFileSync(join(folder, name), '');
@@ -358,7 +358,7 @@ describe('pins of ours', () => {
     assert.deepEqual(listOwnPins(folder), []);
   });
 
-  it('are taken away, what redirects first and at once, and the folder with the last', () => {
+  it('are removed, the redirecting programs first and at once, the folder with the last pin', () => {
     const { calls } = openInstalled();
     removePrograms(folder);
     assert.deepEqual(
@@ -368,7 +368,7 @@ describe('pins of ours', () => {
     assert.deepEqual(readdirSync(bpffs.path), []);
   });
 
-  it('are taken away without the right to detach them, and no other failure is passed over', () => {
+  it('are removed without the capability to detach them, and any other failure is reported', () => {
     openInstalled();
     const refuse = (code: string) =>
       mock.method(nativeModule(), 'detach', () => {
@@ -381,7 +381,7 @@ describe('pins of ours', () => {
     assert.deepEqual(readdirSync(bpffs.path), []);
   });
 
-  it('leave one of somebody else where it is', () => {
+  it('are removed without touching one of another owner', () => {
     openInstalled();
     writeFileSync(join(folder, 'other'), '');
     unpinPrograms(folder);

@@ -1,4 +1,6 @@
-/** Records of callers: whose they are, how many there may be, and what becomes of who has none. */
+/**
+ * Records of callers: their owners, their limits, and what happens to a caller without a record.
+ */
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
@@ -38,7 +40,7 @@ describe('the records of callers', { skip }, () => {
     await testBed.redirect().install();
   });
 
-  /** Dials so often from each cgroup; what is made stays until "release". */
+  /** Dials this many times from each cgroup; the sockets stay open until "release". */
   const fill = (kind: string, each: number, cgroups: readonly string[]): Promise<string> =>
     pod.send(
       ['hold', testBed.dialler.path, 'fill', kind, metadataIp, 80, each, ...cgroups].join(' '),
@@ -50,7 +52,7 @@ describe('the records of callers', { skip }, () => {
   };
   const attestedAs = ({ cgroupId }: Client) => new RegExp(` attested ${cgroupId} `);
 
-  it('are at most so many for a pod, which then is refused in connect, and again so many later', async () => {
+  it('are limited per pod, which is then refused in connect, and are free again later', async () => {
     const expected = { attested: limit, EPERM: 100 };
     assert.deepEqual(JSON.parse(await pod.send(`flood ${limit + 100}`)), expected);
     assert.equal(counters().filed, BigInt(limit));
@@ -58,7 +60,7 @@ describe('the records of callers', { skip }, () => {
     assert.equal(counters().unfiled, 0n);
     assert.match(await other.send(dial), attestedAs(other));
     assert.equal(await pod.send('ebb'), 'ebbed');
-    // All of its room is there again.
+    // All of its records are free again.
     assert.deepEqual(JSON.parse(await pod.send(`flood ${limit}`)), { attested: limit });
     assert.equal(await pod.send('ebb'), 'ebbed');
   });
@@ -81,17 +83,17 @@ describe('the records of callers', { skip }, () => {
     });
   }
 
-  it('are bounded for a pod whose sockets send their first packet long after connect', async () => {
+  it('are limited for a pod with sockets that send their first packet long after connect', async () => {
     assert.equal(await fill('late', 400, [pod.cgroup]), 'made=400 refused=0 other=0');
     assert.equal(counters().filed, BigInt(hardLimit));
     assert.equal(counters().unfiled, BigInt(400 - hardLimit));
     assert.match(await other.send(dial), attestedAs(other));
-    // Who may be one of those without a record is asked to try again, and not refused for good.
+    // A caller that may be one of those without a record must retry; it is not refused permanently.
     assert.match(await other.send(`dial ${listenIp} ${listenPort}`), / unavailable /);
     assert.equal(await pod.send('release'), 'released');
   });
 
-  it('charge nobody for what a pod dials that has its fill, from the address of another', async () => {
+  it('are not counted for another pod when a pod at its limit dials from that pod’s address', async () => {
     const ip = '10.244.0.6';
     const kept = await other.send(`keep ${metadataIp} 80`);
     const port = Number(/ through (\d+) /.exec(kept)?.[1]);
@@ -117,7 +119,7 @@ describe('the records of callers', { skip }, () => {
   });
 
   it(
-    'name nobody where two sockets of the node have the same address and port',
+    'identify no caller where two sockets of the node have the same address and port',
     { skip: skip || whyNoNode() },
     async () => {
       const host = testBed.client(testBed.node, 'podhost/c1');

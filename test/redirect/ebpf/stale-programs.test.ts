@@ -51,7 +51,7 @@ const there = () => `programs of the eBPF mode are pinned in ${folder}`;
 const toRemove = () => `${there()}: nmi redirect remove takes them away`;
 
 describe('the mode that replaces programs of eBPF', () => {
-  it('takes them away once its own redirect is active', async () => {
+  it('removes them once its own redirect is active', async () => {
     pin();
     const { redirect, calls } = openMode({ ...active, changed: ['jump added'] });
     const status = await replacePrograms(redirect, folder).install();
@@ -59,11 +59,11 @@ describe('the mode that replaces programs of eBPF', () => {
       ...active,
       changed: ['jump added', 'programs of the eBPF mode taken away'],
     });
-    assert.deepEqual(calls, ['install, 2 pins'], 'they stood until then');
+    assert.deepEqual(calls, ['install, 2 pins'], 'they were pinned until then');
     assert.deepEqual(pinned(), []);
   });
 
-  it('takes away before it listens what keeps the agent’s address and port, and that alone', async () => {
+  it('removes before it listens only those that reserve the agent’s address and port', async () => {
     pin();
     for (const name of ['link_bind4', 'link_bind6']) writeFileSync(join(folder, name), '');
     const { redirect, calls } = openMode();
@@ -72,7 +72,7 @@ describe('the mode that replaces programs of eBPF', () => {
     assert.deepEqual(pinned().toSorted(), ['link_connect4', 'settings']);
   });
 
-  it('prepares where there are none, and where they cannot be taken away', async () => {
+  it('prepares where there are none, and where they cannot be removed', async () => {
     const { redirect, calls } = openMode();
     await replacePrograms(redirect, folder).prepare();
     mkdirSync(join(folder, 'link_bind4'), { recursive: true });
@@ -88,7 +88,7 @@ describe('the mode that replaces programs of eBPF', () => {
     assert.equal(pinned().length, 2);
   });
 
-  it('reports what keeps them', async () => {
+  it('reports why they cannot be removed', async () => {
     mkdirSync(folder);
     mkdirSync(join(folder, 'settings'));
     const status = await replacePrograms(openMode().redirect, folder).install();
@@ -96,7 +96,7 @@ describe('the mode that replaces programs of eBPF', () => {
     assert.match(status.problems[0] ?? '', new RegExp(`^${there()}: BPF file system: `));
   });
 
-  it('is itself without them, and reports them when it reads back', async () => {
+  it('works as usual without them, and reports them when it verifies', async () => {
     const { redirect } = openMode();
     const replacing = replacePrograms(redirect, folder);
     assert.deepEqual(await replacing.install(), active);
@@ -114,7 +114,7 @@ describe('the mode that replaces programs of eBPF', () => {
     assert.equal(calls.length, 2);
   });
 
-  it('notes that it could not look for them', async () => {
+  it('reports that it could not look for them', async () => {
     writeFileSync(folder, 'no folder');
     const status = await replacePrograms(openMode().redirect, folder).verify();
     assert.equal(status.state, 'active');
@@ -126,7 +126,7 @@ describe('the mode that replaces programs of eBPF', () => {
 });
 
 describe('the mode that reports programs of eBPF', () => {
-  it('changes nothing, and reports who takes them away', async () => {
+  it('changes nothing, and reports the command that removes them', async () => {
     pin();
     const telling = reportPrograms(openMode().redirect, folder);
     for (const status of [await telling.install(), await telling.verify()]) {
@@ -138,7 +138,7 @@ describe('the mode that reports programs of eBPF', () => {
     assert.equal(pinned().length, 2);
   });
 
-  it('is itself without them', async () => {
+  it('works as usual without them', async () => {
     assert.deepEqual(await reportPrograms(openMode().redirect, folder).install(), active);
   });
 });
@@ -155,7 +155,7 @@ describe('the mode that does not start beside programs of eBPF', () => {
     assert.deepEqual((await refusing.verify()).problems, [toRemove()]);
   });
 
-  it('is itself without them', async () => {
+  it('works as usual without them', async () => {
     const { redirect, calls } = openMode();
     const refusing = refuseBesidePrograms(redirect, folder);
     await refusing.prepare();

@@ -24,7 +24,7 @@ const active: Redirect = {
   verify: () => Promise.resolve({ state: 'active', detail: 'd', problems: [] }),
 };
 
-describe('the guard from boot on', () => {
+describe('the guard at boot', () => {
   let folder: string;
   beforeEach(() => {
     folder = mkdtempSync(join(tmpdir(), 'nmi-boot-guard-'));
@@ -36,7 +36,7 @@ describe('the guard from boot on', () => {
     assert.equal(readFileSync(shipped, 'utf8'), renderBootGuard(metadataIp));
   });
 
-  it('adds the way round before the barrier, before the kubelet starts', () => {
+  it('adds the bypass before the barrier, before the kubelet starts', () => {
     const text = renderBootGuard('10.0.0.1');
     assert.match(text, /^Before=kubelet\.service$/m);
     const rules = [...text.matchAll(/^ExecStart=-\/usr\/bin\/env ip (.*)$/gm)].map(
@@ -59,7 +59,7 @@ describe('the guard from boot on', () => {
     assert.deepEqual((await redirect.install()).changed, ['x']);
   });
 
-  it('is written again where somebody changed it', async () => {
+  it('is written again where it was changed', async () => {
     const redirect = withBootGuard(active, folder, metadataIp);
     await redirect.install();
     writeFileSync(join(folder, unit), 'something else');
@@ -71,14 +71,14 @@ describe('the guard from boot on', () => {
     assert.equal((await redirect.verify()).state, 'active');
   });
 
-  it('that cannot be written is a problem, and the redirect stays', async () => {
+  it('is a problem if it cannot be written, and the redirect stays', async () => {
     const redirect = withBootGuard(active, join(folder, 'missing'), metadataIp);
     const { state, problems } = await redirect.install();
     assert.equal(state, 'broken');
     assert.match(problems.join(), /nmi-guard\.service could not be written: ENOENT/);
   });
 
-  it('goes with the redirect, and leaves what others have there', async () => {
+  it('is removed with the redirect, and leaves the files of others', async () => {
     let removed = 0;
     const remove = (): Promise<void> => {
       removed++;

@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { collectErrors } from '../../../src/redirect/host/collect-errors.ts';
 
-describe('an operation of several parts', () => {
-  it('goes on after one that fails, and reports the first failure at the end', async () => {
+describe('an operation of several steps', () => {
+  it('continues after one that fails, and reports the first failure at the end', async () => {
     const errors = collectErrors();
     const ran: string[] = [];
     const fail = (text: string) => async () => {

@@ -45,7 +45,7 @@ describe('running a tool', () => {
     assert.deepEqual(result, { kind: 'overflow', maxBytes: 4096 });
   });
 
-  it('tells a tool that is not there', async () => {
+  it('reports a missing tool', async () => {
     const result = await host.run('nmi-no-such-tool', []);
     assert.deepEqual(result, { kind: 'missing' });
     assert.throws(() => outputOf('probe', 'nmi-no-such-tool', result), {
@@ -74,7 +74,7 @@ describe('running a tool', () => {
   });
 });
 
-describe('what a tool answered becomes a code', () => {
+describe('the output of a tool becomes a code', () => {
   const exited = (exitCode: number, stderr: string): ToolResult => ({
     kind: 'exited',
     exitCode,
@@ -106,7 +106,8 @@ describe('what a tool answered becomes a code', () => {
       ),
       'UNSUPPORTED',
     ],
-    // No modprobe in the image, none that may load, none that finds a file: iptables 1.8.9.
+    // No modprobe in the image, modprobe without permission, modprobe without a file: iptables
+    // 1.8.9.
     [
       'iptables-legacy-save',
       exited(

@@ -1,4 +1,4 @@
-/** Older connections are cut by the program's own netlink. */
+/** Older connections are cut through the program's own netlink code. */
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
@@ -24,7 +24,7 @@ describe('an installation by a process in the node', { skip }, () => {
     await testBed.close();
   });
 
-  it('cuts what a pod opened before, and not what the node did', async () => {
+  it('cuts connections that a pod opened before, and not those of the node', async () => {
     const pod = testBed.client(testBed.podA, 'poda/c1');
     const host = testBed.client(testBed.node, '/system/kubelet');
     assert.match(await pod.send(`keep ${metadataIp} 80`), /^cloud/);

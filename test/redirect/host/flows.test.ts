@@ -8,7 +8,7 @@ const nodeIps = new Set(['10.224.0.4', '169.254.25.79']);
 const dialled = { ip: '169.254.169.254', port: 80 };
 
 describe('cutting connections that are older than the redirect', () => {
-  it('spares those of the node itself, and those that the agent answers', async () => {
+  it('keeps those of the node itself, and those that the agent answers', async () => {
     const host = scripted({}, { cutFlows: () => 3 });
     const outcome = await cutOlderFlows(host, DEFAULT_TARGET, nodeIps, 'passed-by');
     assert.deepEqual(outcome, { kind: 'cut', flows: 3 });
@@ -21,7 +21,7 @@ describe('cutting connections that are older than the redirect', () => {
     ]);
   });
 
-  it('spares only the node’s where all are meant', async () => {
+  it('keeps only the node’s if all others are to be cut', async () => {
     const host = scripted({}, { cutFlows: () => 0 });
     await cutOlderFlows(host, DEFAULT_TARGET, nodeIps, 'all');
     assert.deepEqual(host.cuts, [

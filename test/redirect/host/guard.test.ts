@@ -51,7 +51,7 @@ describe('reading the policy rules of a node', () => {
     });
   });
 
-  it('takes a rule with any further selector for somebody else’s', () => {
+  it('treats a rule with any further selector as another owner’s', () => {
     const own = { priority: 80, src: 'all', dst: '192.0.2.1', action: 'prohibit' };
     assert.deepEqual(parseRules(JSON.stringify([own])), [
       { pref: 80, by: 'to', address: '192.0.2.1', iif: undefined, action: 'prohibit' },
@@ -83,7 +83,7 @@ describe('reading the policy rules of a node', () => {
     }
   });
 
-  it('takes no rule to the address for the one from it', async () => {
+  it('does not take a rule to the address for the one from it', async () => {
     const to = { priority: 82, src: 'all', dst: metadataIp, action: 'blackhole' };
     const host = nodeOf(JSON.stringify([...all.slice(0, 3), to]));
     assert.deepEqual(await diffGuard(host, metadataIp), [
@@ -125,7 +125,7 @@ describe('the guard', () => {
     }
   });
 
-  it('is built with the way round it before the barrier', async () => {
+  it('is built with the bypass before the barrier', async () => {
     const host = nodeOf('[]');
     assert.deepEqual(await ensureGuard(host, metadataIp), [
       'guard rule 81 added',
@@ -147,14 +147,14 @@ describe('the guard', () => {
     assert.equal(changesOf(host).length, 1);
   });
 
-  it('gets no barrier when the kernel refuses the way round it', async () => {
+  it('gets no barrier when the kernel refuses the bypass', async () => {
     const stderr = 'RTNETLINK answers: Operation not supported';
     const host = nodeOf('[]', { of: 'goto', stderr });
     assert.deepEqual(await ensureGuard(host, metadataIp), ['guard rule 81 added']);
     assert.ok(!changesOf(host).some((line) => line.includes('prohibit')));
   });
 
-  it('takes a rule that another process has added meanwhile, and no other refusal', async () => {
+  it('accepts that another process has added a rule meanwhile, and no other refusal', async () => {
     const quicker = nodeOf('[]', { of: 'goto', stderr: 'RTNETLINK answers: File exists' });
     assert.deepEqual(await ensureGuard(quicker, metadataIp), [
       'guard rule 81 added',
@@ -167,7 +167,7 @@ describe('the guard', () => {
     });
   });
 
-  it('is taken away with the barrier first, and only what is there', async () => {
+  it('is removed barrier first, and only the rules that exist', async () => {
     const host = nodeOf(goodRules);
     assert.deepEqual(await removeGuard(host, metadataIp), [
       'guard rule 82 removed',
@@ -181,7 +181,7 @@ describe('the guard', () => {
     assert.equal(changesOf(half).length, 1);
   });
 
-  it('is impossible, and no failure, where the kernel has no policy routing', async () => {
+  it('is impossible, but not a failure, where the kernel has no policy routing', async () => {
     assert.deepEqual(await diffGuard(noPolicyRouting(), metadataIp), [
       'guard impossible: the kernel has no policy routing',
     ]);

@@ -2,14 +2,14 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { objectOf, parseIpJson, textOf } from '../../../src/redirect/host/ip-json.ts';
 
-describe('what ip prints', () => {
-  it('is the objects of a list; nothing at all is an empty one', () => {
+describe('the output of ip', () => {
+  it('is read as a list of objects, and no output as an empty list', () => {
     assert.deepEqual(parseIpJson('[{"a":1},{}]'), [{ a: 1 }, {}]);
     assert.deepEqual(parseIpJson(' \n'), []);
     assert.deepEqual(parseIpJson('[{"a":1},null,"b",[2],3]'), [{ a: 1 }]);
   });
 
-  it('is nothing where it is no list', () => {
+  it('is nothing if it is not a list', () => {
     for (const text of ['{"a":1}', 'null', '7', '2: eth0', '[']) {
       assert.equal(parseIpJson(text), undefined, text);
     }

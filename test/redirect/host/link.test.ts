@@ -36,7 +36,7 @@ function printLinks(links: readonly NodeLink[]): string {
   );
 }
 
-/** A node with these links; without dummy links where its kernel was built so. */
+/** A node with these links; or one without dummy links in its kernel. */
 function nodeOf(links: readonly NodeLink[], hasDummy = true): ScriptedHost {
   return scripted({
     ip: (args) => {
@@ -96,7 +96,7 @@ describe('reading the links of a node', () => {
   });
 });
 
-describe('the link of our own', () => {
+describe('the agent’s own link', () => {
   it('is made where there is none, with the address for this host only', async () => {
     const host = nodeOf([uplink]);
     assert.deepEqual(await ensureLink(host, ip), [
@@ -140,14 +140,14 @@ describe('the link of our own', () => {
     }
   });
 
-  it('is needed for no address that the node holds or that is on loopback', async () => {
+  it('is not needed for an address of the node or on loopback', async () => {
     const host = nodeOf([uplink]);
     assert.deepEqual(await ensureLink(host, '10.224.0.4'), []);
     assert.deepEqual(await ensureLink(host, '127.0.0.1'), []);
     assert.deepEqual(changesOf(host), []);
   });
 
-  it('is not taken from somebody else: another kind, or a bridge with ports', async () => {
+  it('is not taken from another owner: another kind, or a bridge with ports', async () => {
     for (const links of [
       [createLink({ kind: 'vxlan' })],
       [createLink({ kind: undefined })],
@@ -163,7 +163,7 @@ describe('the link of our own', () => {
     }
   });
 
-  it('is taken away with our address on it only', async () => {
+  it('is removed only with our address on it', async () => {
     const ours = nodeOf([uplink, createLink()]);
     await removeLink(ours, ip);
     assert.deepEqual(changesOf(ours), ['ip link del nmi0']);
@@ -174,7 +174,7 @@ describe('the link of our own', () => {
     }
   });
 
-  it('reports addresses of another way of redirecting', () => {
+  it('reports addresses of another redirect mode', () => {
     const both = createLink({ ipv4: [ip, '169.254.169.254'] });
     assert.deepEqual(otherAddresses([uplink, both], ip), ['169.254.169.254']);
     assert.deepEqual(otherAddresses([uplink], ip), []);
@@ -182,14 +182,14 @@ describe('the link of our own', () => {
   });
 });
 
-describe('what is wrong with the listen address', () => {
+describe('a problem with the listen address', () => {
   const diff = (links: readonly NodeLink[], address = ip, setting?: string) => {
     const files =
       setting === undefined ? {} : { '/proc/sys/net/ipv4/conf/all/route_localnet': setting };
     return diffLink(scripted({}, { files }), links, address);
   };
 
-  it('is nothing when a link that is up holds it', async () => {
+  it('is none when a link that is up has it', async () => {
     assert.deepEqual(await diff([uplink, createLink()]), []);
     assert.deepEqual(await diff([uplink], '10.224.0.4'), []);
     assert.deepEqual(await diff([{ ...uplink, up: false }], '10.224.0.4'), []);
@@ -215,7 +215,7 @@ describe('what is wrong with the listen address', () => {
 });
 
 describe('where the listen address is', () => {
-  it('is said with the link and its kind', () => {
+  it('is described with the link and its kind', () => {
     assert.equal(describeLink([], '127.0.0.1'), 'address 127.0.0.1 on loopback');
     assert.equal(describeLink([uplink], ip), `address ${ip} on no link`);
     assert.equal(describeLink([uplink], '10.224.0.4'), 'address 10.224.0.4 on eth0 (device)');

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { createMutex } from '../../../src/redirect/host/mutex.ts';
 
-describe('operations in turn', () => {
+describe('queued operations', () => {
   it('run one after the other, also after one that failed', async () => {
     const serialize = createMutex();
     const events: string[] = [];

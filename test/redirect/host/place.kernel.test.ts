@@ -14,7 +14,7 @@ const source = join(import.meta.dirname, '../../../src/redirect/host/place.ts');
 const mac = '0a:58:0a:f4:00:05';
 const otherMac = '0a:58:0a:f4:00:06';
 const gatewayMac = '12:34:56:78:9a:bc';
-/** The kernel takes no news of a neighbor that it has heard of within this time. */
+/** The kernel ignores ARP changes for a neighbor within this time of the last one (locktime). */
 const arpLockMs = 1_100;
 
 /** Answers each connection with the place of its client; `nmi0` is the agent's own link here. */
@@ -74,7 +74,7 @@ describe('the place of an address', { skip }, () => {
     return namespace;
   }
 
-  /** As the Azure CNI and Calico do it. */
+  /** Like the Azure CNI and Calico. */
   async function addRouted(link: string, address: string): Promise<Namespace> {
     const namespace = await addPod(link, `${address}/32`, mac);
     await node.run(`ip link set ${link} address ${gatewayMac}`);
@@ -90,7 +90,7 @@ describe('the place of an address', { skip }, () => {
     return found?.ifindex ?? 0;
   }
 
-  /** What the agent finds for a connection from there. */
+  /** The place that the agent finds for a connection from there. */
   async function connectFrom(pod: Namespace, address: string): Promise<Place | 'unknown'> {
     const client = pod.start(`
       const open = () => require('node:net')
@@ -109,7 +109,7 @@ describe('the place of an address', { skip }, () => {
     return JSON.parse(await agent.line());
   }
 
-  it('is the port of the bridge, another one for the next pod with the same address and MAC', async () => {
+  it('is the port of the bridge, and a new one for the next pod with the same address and MAC', async () => {
     const first = await addBridged('veth1', '10.244.0.5', mac);
     const [bridge, port] = [await indexOf('cni0'), await indexOf('veth1')];
     assert.deepEqual(await connectFrom(first, '10.244.0.5'), { link: bridge, port, mac });
@@ -118,7 +118,7 @@ describe('the place of an address', { skip }, () => {
     assert.equal(await ask(`link ${port}`), false);
     const second = await addBridged('veth1', '10.244.0.5', mac);
     const nextPort = await indexOf('veth1');
-    assert.notEqual(nextPort, port, 'an index is not given twice');
+    assert.notEqual(nextPort, port, 'an index is not reused');
     assert.deepEqual(await connectFrom(second, '10.244.0.5'), {
       link: bridge,
       port: nextPort,
@@ -127,7 +127,7 @@ describe('the place of an address', { skip }, () => {
     await node.run('ip link del veth1');
   });
 
-  it('is that of the neighbor that answers ARP for a pod, not the pod’s', async () => {
+  it('is that of the neighbor that answers ARP for the address, not the pod’s', async () => {
     const victim = await addBridged('veth2', '10.244.0.7', mac);
     const forger = await addBridged('veth3', '10.244.0.8', otherMac);
     const own = await connectFrom(victim, '10.244.0.7');
@@ -159,7 +159,7 @@ describe('the place of an address', { skip }, () => {
     assert.deepEqual(await connectFrom(second, '10.245.0.5'), { link: next });
   });
 
-  it('is the MAC where many share a link that is no bridge', async () => {
+  it('is the MAC where many pods share a link that is no bridge', async () => {
     const pod = await addPod('shim', '10.246.0.5/24', mac);
     await node.run('ip address add 10.246.0.1/24 dev shim');
     await pod.run('ip route add default via 10.246.0.1');
@@ -167,7 +167,7 @@ describe('the place of an address', { skip }, () => {
     assert.deepEqual(await connectFrom(pod, '10.246.0.5'), { link, mac });
   });
 
-  it('is none without a route, behind a gateway, of a neighbor that is not there, or of the node', async () => {
+  it('is none without a route, behind a gateway, for an absent neighbor, or for the node', async () => {
     await node.run('ip route add 10.247.0.0/16 via 10.244.0.200');
     for (const ip of ['192.0.2.1', '10.247.0.1', '10.244.0.99', '10.244.0.1', '127.0.0.1']) {
       assert.equal(await ask(`place ${ip}`), 'unknown', ip);

@@ -49,14 +49,14 @@ async function detected(node: Node): Promise<string> {
 const bothTables = 'nat\nmangle\n';
 
 describe('the iptables that is in use', () => {
-  it('is the one that was chosen, without a look', async () => {
+  it('is the configured one, without detection', async () => {
     const host = scripted({});
     assert.equal(await detectBackend(host, 'nft'), NFT);
     assert.equal(await detectBackend(host, 'legacy'), LEGACY);
     assert.deepEqual(host.log, []);
   });
 
-  it('is where the chains of the kubelet are, in either table', async () => {
+  it('is the one with the chains of the kubelet, in either table', async () => {
     for (const chain of [kubelet, hint]) {
       for (const table of ['mangle', 'nat']) {
         const has = printing({ ...empty, [table]: chain });
@@ -72,7 +72,7 @@ describe('the iptables that is in use', () => {
     assert.equal(await detected({ nft: has, legacy: has, legacyTables: bothTables }), 'nft');
   });
 
-  it('is where our chain is, without a kubelet', async () => {
+  it('is the one with our chain, without a kubelet', async () => {
     const own = printing({ ...empty, nat: ':aad-metadata - [0:0]\n' });
     const none = printing(empty);
     assert.equal(await detected({ nft: own, legacy: none, legacyTables: bothTables }), 'nft');
@@ -93,28 +93,28 @@ describe('the iptables that is in use', () => {
     assert.equal(await detected({ nft: unsupported, legacy: none, legacyTables: '' }), 'legacy');
   });
 
-  it('is not decided while a tool is refused', async () => {
+  it('is not decided while a tool is refused access', async () => {
     const locked: Answer = () => refuse(4, 'Another app is currently holding the xtables lock.');
     await assert.rejects(detected({ nft: locked }), { code: 'BUSY' });
     const forbidden: Answer = () => refuse(4, 'Permission denied (you must be root)');
     await assert.rejects(detected({ nft: forbidden }), { code: 'NOT_PERMITTED' });
   });
 
-  it('is none where no tool is there, with what to install', async () => {
+  it('is none without a tool, and the error names what to install', async () => {
     await assert.rejects(detected({}), {
       code: 'TOOL_MISSING',
       message: /found no iptables, without .*; install iptables 1\.8 or later$/,
     });
   });
 
-  it('leaves the other one over', () => {
+  it('leaves the other one as the alternative', () => {
     assert.deepEqual(otherBackends(NFT), [LEGACY]);
     assert.deepEqual(otherBackends(LEGACY), [NFT]);
   });
 });
 
 describe('a table of legacy iptables', () => {
-  it('is not asked for where the kernel does not have it: asking would make it', async () => {
+  it('is not listed where the kernel does not have it: listing would create it', async () => {
     const host = nodeOf({ legacy: printing(empty), legacyTables: 'filter\n' });
     assert.equal(await probeTable(host, LEGACY, 'nat'), '');
     assert.equal(await saveNat(host, LEGACY), '');
@@ -122,7 +122,7 @@ describe('a table of legacy iptables', () => {
     assert.deepEqual(host.log, []);
   });
 
-  it('is asked for where the kernel lists it, and nowhere else: asking loads its module', async () => {
+  it('is listed only where the kernel has it: listing loads its module', async () => {
     const host = nodeOf({ legacy: () => ok(goodNat), legacyTables: 'nat\n' });
     assert.equal(await probeTable(host, LEGACY, 'nat'), goodNat);
     assert.equal(await saveNat(host, LEGACY), goodNat);
@@ -133,7 +133,7 @@ describe('a table of legacy iptables', () => {
     assert.equal(unlisted.log.length, 0);
   });
 
-  it('is listed by the kernel, or not known', async () => {
+  it('is reported by the kernel, or unknown', async () => {
     const list = (legacyTables: string | undefined) => listLegacyTables(nodeOf({ legacyTables }));
     assert.deepEqual(await list('nat\nmangle\n'), ['nat', 'mangle']);
     assert.deepEqual(await list(''), []);
@@ -142,7 +142,7 @@ describe('a table of legacy iptables', () => {
 });
 
 describe('reading and writing rules', () => {
-  it('takes a tool or kernel without the backend for nothing, where it need not be there', async () => {
+  it('treats a tool or kernel without the backend as empty where the backend is optional', async () => {
     assert.equal(await probeTable(nodeOf({}), NFT, 'nat'), undefined);
     const host = nodeOf({ nft: () => refuse(3, 'Table does not exist') });
     assert.equal(await probeTable(host, NFT, 'nat'), undefined);
@@ -178,7 +178,7 @@ describe('reading and writing rules', () => {
     await assert.rejects(restoreRules(host, NFT, 'script', 5), { step: 'write rules' });
   });
 
-  it('counts what our rules have brought, and no others’', async () => {
+  it('counts connections redirected by our rules, and by no others', async () => {
     const rule = '-A aad-metadata -d 169.254.169.254/32 -p tcp -j DNAT --to-destination 1.2.3.4:5';
     const save = [
       '*nat',

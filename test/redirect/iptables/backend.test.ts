@@ -1,4 +1,4 @@
-/** Kernels that have one iptables, or neither, or one that can be read and not written. */
+/** Kernels that have one iptables, or neither, or one that can be read but not written. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { openIptablesRedirect } from '../../../src/redirect/iptables/iptables.ts';
@@ -24,7 +24,9 @@ function backend(name: 'nft' | 'legacy', nat: ToolResult, isWritable: boolean, o
 const mangle = '*mangle\nCOMMIT\n';
 const ofKubelet = '*mangle\n:KUBE-IPTABLES-HINT - [0:0]\nCOMMIT\n';
 
-/** Legacy iptables whose module is not there, in the image: no modprobe, and the kernel's list is absent. */
+/**
+ * Legacy iptables without its module, in the image: no modprobe, and the kernel's list is absent.
+ */
 const noLegacyModule: Readonly<Record<string, Answer>> = {
   'iptables-legacy-save': (args) =>
     args === '--version' ? ok('iptables-legacy-save v1.8.9 (legacy)\n') : refuse(1, who),
@@ -32,14 +34,14 @@ const noLegacyModule: Readonly<Record<string, Answer>> = {
 };
 const who =
   'iptables-legacy-save v1.8.9 (legacy): Cannot initialize: iptables who? (do you need to insmod?)';
-/** For want of the module, and for want of CAP_NET_RAW too. */
+/** Caused by the missing module, and also by a missing CAP_NET_RAW. */
 const noTable = [
   "iptables-legacy-restore v1.8.9 (legacy): iptables-legacy-restore: unable to initialize table 'nat'",
   'Error occurred at line: 1',
 ].join('\n');
 const moduleNotLoaded = { files: {} };
 
-/** nf_tables is not there. */
+/** The kernel has no nf_tables. */
 const noNft: Readonly<Record<string, Answer>> = {
   'iptables-nft-save': (args) =>
     args === '--version' ? ok('iptables-nft-save v1.8.9 (nf_tables)\n') : refuse(4, noRuleSet),
@@ -63,11 +65,11 @@ describe('a node whose legacy iptables is a module that is not loaded', () => {
       assert.equal((await redirect.verify()).state, 'active');
       await redirect.remove();
       const asked = host.log.filter((line) => line.startsWith('iptables-legacy'));
-      assert.deepEqual(asked, [], 'asking would load the module, and make a table');
+      assert.deepEqual(asked, [], 'a query would load the module, and make a table');
     });
   }
 
-  it('has no way of iptables where nf_tables is not there either, and says so', async () => {
+  it('has no usable iptables without nf_tables either, and reports it', async () => {
     const host = scripted({ ip: goodIp, ...noLegacyModule, ...noNft }, moduleNotLoaded);
     const redirect = openIptablesRedirect({ host });
     await assert.rejects(redirect.install(), { code: 'UNSUPPORTED', message: /insmod/ });
@@ -88,8 +90,8 @@ describe('a node whose legacy iptables is a module that is not loaded', () => {
   });
 });
 
-describe('a node whose legacy iptables takes a right that the agent lacks', () => {
-  it('says so before there is a table too', async () => {
+describe('a node on which legacy iptables needs a capability that the agent lacks', () => {
+  it('reports it even before there is a table', async () => {
     const noRight = 'iptables-legacy-save v1.8.9 (legacy): Cannot initialize: Permission denied';
     const host = scripted({
       ip: goodIp,
@@ -114,7 +116,7 @@ describe('a node whose kernel has no nf_tables', () => {
   });
 });
 
-describe('a node whose nft can be read and not written', () => {
+describe('a node on which nft can be read but not written', () => {
   const tables = { files: { '/proc/net/ip_tables_names': 'nat\n' } };
 
   it('is redirected by legacy iptables, by every later agent too', async () => {
@@ -127,14 +129,14 @@ describe('a node whose nft can be read and not written', () => {
     assert.equal((await openIptablesRedirect({ host }).verify()).state, 'active');
   });
 
-  it('has no way of iptables where legacy is not there, and says what nft said', async () => {
+  it('has no usable iptables without legacy, and reports the error of nft', async () => {
     const nft = backend('nft', ok(emptyNat), false);
     const host = scripted({ ip: goodIp, ...nft, ...noLegacyModule }, moduleNotLoaded);
     const refused = { code: 'UNSUPPORTED', message: /iptables-nft-restore .*TABLE_ADD failed/ };
     await assert.rejects(openIptablesRedirect({ host }).install(), refused);
   });
 
-  it('stays with nft where the kubelet is, or where it was asked for', async () => {
+  it('stays with nft if the kubelet uses it or it was configured', async () => {
     const nft = backend('nft', ok(emptyNat), false);
     const save: Answer = (args) =>
       args.includes('mangle') ? ok(ofKubelet) : nft['iptables-nft-save']!(args, '');

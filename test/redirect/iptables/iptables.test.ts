@@ -1,4 +1,4 @@
-/** What the composition does when tools are missing, refuse, or are beaten by another writer. */
+/** The composed redirect when tools are missing, are refused, or lose a race to another writer. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { Host } from '../../../src/redirect/host/command.ts';
@@ -7,7 +7,7 @@ import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
 import { emptyNat, goodIp, goodNat, ok, refuse, scripted, type Answer } from '../scripted-host.ts';
 
 describe('the iptables redirect on a node that refuses', () => {
-  it('says BUSY while another program holds the lock, and works right afterwards', async () => {
+  it('reports BUSY while another program holds the lock, and works afterwards', async () => {
     let refusals = 3;
     let nat = emptyNat;
     const host = scripted({
@@ -59,7 +59,7 @@ describe('the iptables redirect on a node that refuses', () => {
     );
   });
 
-  it('stops and reports broken when somebody undoes every change', async () => {
+  it('stops and reports broken when another process undoes every change', async () => {
     let round = 0;
     const host = scripted({
       ip: goodIp,
@@ -93,7 +93,7 @@ describe('the iptables redirect on a node that refuses', () => {
     await assert.rejects(redirect.verify(), { code: 'TOOL_MISSING' });
   });
 
-  it('says NOT_PERMITTED without the capability', async () => {
+  it('reports NOT_PERMITTED without the capability', async () => {
     const host = scripted({
       ip: (args) =>
         args.includes('show') ? goodIp(args, '') : refuse(2, 'Operation not permitted'),
@@ -102,7 +102,7 @@ describe('the iptables redirect on a node that refuses', () => {
     await assert.rejects(openIptablesRedirect({ host }).install(), { code: 'NOT_PERMITTED' });
   });
 
-  it('says what to install where iptables is older than 1.8', async () => {
+  it('names what to install where iptables is older than 1.8', async () => {
     const host = scripted({
       ip: goodIp,
       iptables: () => ok('iptables v1.6.1\n'),
@@ -116,7 +116,7 @@ describe('the iptables redirect on a node that refuses', () => {
     });
   });
 
-  it('says what to install where the kernel has no nftables and there is no legacy tool', async () => {
+  it('names what to install where the kernel has no nftables and there is no legacy tool', async () => {
     const host = scripted({
       ip: goodIp,
       'iptables-nft-save': (args) =>
@@ -143,7 +143,7 @@ describe('the iptables redirect on a node that refuses', () => {
     assert.equal(status.state, 'broken');
   });
 
-  it('never sets the barrier when the way round it is refused', async () => {
+  it('never sets the barrier when the bypass is refused', async () => {
     const host = scripted({
       ip: (args) => {
         if (args.includes('rule show')) return ok('[]');
@@ -230,13 +230,13 @@ describe('the iptables redirect', () => {
     assert.deepEqual(host.cuts[0]?.answeredBy, { ip: '169.254.25.79', port: 2579 });
     assert.deepEqual(host.cuts[0]?.sparedSources, ['169.254.25.79']);
     assert.deepEqual(await redirect.cutFlows(), { kind: 'cut', flows: 2 });
-    assert.equal(host.cuts[1]?.answeredBy, undefined, 'whoever answers them');
+    assert.equal(host.cuts[1]?.answeredBy, undefined, 'whatever process answers them');
     const quiet = scripted(tools, { cutFlows: () => 0 });
     const again = await openIptablesRedirect({ host: quiet }).install();
     assert.deepEqual(again.changed, []);
   });
 
-  it('takes rules of ours away from the backend that is not in use', async () => {
+  it('removes our rules from the backend that is not in use', async () => {
     const [nft, legacy] = [keeping(emptyNat), keeping(goodNat)];
     const host = scripted(
       {
@@ -256,7 +256,7 @@ describe('the iptables redirect', () => {
     );
   });
 
-  it('notes that it may not look at the other backend, and fails at any other refusal', async () => {
+  it('reports that it may not read the other backend, and fails at any other refusal', async () => {
     const { save, restore } = keeping(goodNat);
     const nodeWith = (legacy: Answer) =>
       scripted(
@@ -277,7 +277,7 @@ describe('the iptables redirect', () => {
     await assert.rejects(failing.install(), { code: 'BUSY' });
   });
 
-  it('reads back what is there, in one line and with every problem', async () => {
+  it('verifies what is installed, in one line and with every problem', async () => {
     const nodeWith = (nat: string) => scripted({ ip: goodIp, 'iptables-nft-save': () => ok(nat) });
     const right = await openIptablesRedirect({ host: nodeWith(goodNat) }).verify();
     assert.deepEqual(right, {
@@ -297,7 +297,7 @@ describe('the iptables redirect', () => {
     assert.match((await unguarded.verify()).detail, /; guard off$/);
   });
 
-  it('has no guard where that is off, and takes an earlier one away', async () => {
+  it('has no guard where that is off, and removes an earlier one', async () => {
     const { save, restore } = keeping(goodNat);
     const host = scripted({
       ip: goodIp,
@@ -330,7 +330,7 @@ describe('the iptables redirect', () => {
     }
   });
 
-  it('counts what its rules have brought', async () => {
+  it('counts connections redirected by its rules', async () => {
     const { save } = keeping(goodNat);
     const host = scripted({ ip: goodIp, 'iptables-nft-save': save });
     assert.equal(await openIptablesRedirect({ host }).countRedirected(), 4);
@@ -355,7 +355,7 @@ describe('the iptables redirect', () => {
     ]);
   });
 
-  it('takes guard and link away although the rules could not be', async () => {
+  it('removes guard and link even if the rules cannot be removed', async () => {
     const host = scripted({
       ip: goodIp,
       'iptables-nft-save': () => refuse(4, 'holding the xtables lock'),

@@ -1,4 +1,4 @@
-/** A real Java machine: it makes IPv6 sockets and dials IPv4 in its mapped form. */
+/** A real JVM: it makes IPv6 sockets and dials IPv4 addresses in their mapped form. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
@@ -12,7 +12,7 @@ import { sweepDeadNamespaces, whyNoKernelTests } from '../namespaces.ts';
 const { metadataIp, metadataPort } = DEFAULT_TARGET;
 const source = join(import.meta.dirname, '../Dial.java');
 
-/** A program in source needs the compiler too. */
+/** Running a program from source needs the compiler too. */
 const hasJava = ['java', 'javac'].every((name) => spawnSync(name, ['-version']).status === 0);
 const skip =
   (await whyNoKernelTests('iptables-nft-save', 'nsenter')) ||
@@ -40,7 +40,7 @@ describe('a Java machine in a pod', { skip }, () => {
     assert.match(await dial(), /^cloud sees 10\.244\.0\.5 to\/169\.254\.169\.254:80$/);
   });
 
-  it('is brought here by eBPF with its cgroup, by a mapped socket and by a plain one', async () => {
+  it('is redirected to the agent by eBPF with its cgroup, from a mapped socket and a plain one', async () => {
     const redirect = testBed.redirect();
     await redirect.install();
     const wanted = `agent sees 10.244.0.5 attested ${pod.cgroupId} to/${metadataIp}:${metadataPort}`;
@@ -56,7 +56,7 @@ describe('a Java machine in a pod', { skip }, () => {
     await redirect.remove();
   });
 
-  it('is brought here by iptables', async () => {
+  it('is redirected to the agent by iptables', async () => {
     const redirect = openIptablesRedirect({ host: testBed.node.host, backend: 'nft' });
     await redirect.install();
     assert.match(await dial(), /^agent sees 10\.244\.0\.5 .* to\/169\.254\.169\.254:80$/);

@@ -20,7 +20,7 @@ async function probe(answers: Readonly<Record<string, Answer>>, options?: Script
 const nft: Answer = () => ok(emptyNat);
 const legacy: Answer = (args) => (args === '--version' ? ok('iptables v1.8.9') : ok(emptyNat));
 
-describe('what of the iptables mode a node has', () => {
+describe('the iptables support of a node', () => {
   it('is the backends, the one in use, and policy routing', async () => {
     const found = await probe({
       ip: goodIp,

@@ -1,4 +1,4 @@
-/** The redirect against the real kernel: rules, link and guard in a namespace of their own. */
+/** The redirect against the real kernel: rules, link and guard in a separate namespace. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -82,7 +82,7 @@ for (const backend of ['nft', 'legacy'] as const) {
       assert.equal(await saved(), untouched);
     });
 
-    it('go where the kubelet is, first in PREROUTING, and nobody else’s change', async () => {
+    it('go into the backend of the kubelet, first in PREROUTING, and change no other rules', async () => {
       const others = await foreignRules();
       const status = await redirect.install();
       assert.deepEqual(status.problems, []);
@@ -99,7 +99,7 @@ for (const backend of ['nft', 'legacy'] as const) {
       assert.equal(others.length, 5);
     });
 
-    it('are left alone by a second installation, also by another process', async () => {
+    it('are left alone by a second installation, even from another process', async () => {
       const installed = await saved();
       assert.deepEqual((await redirect.install()).changed, []);
       const other = openIptablesRedirect({ host: node.host });
@@ -108,7 +108,7 @@ for (const backend of ['nft', 'legacy'] as const) {
       assert.equal(await saved(), installed);
     });
 
-    it('come back to the first place after another rule was put above them', async () => {
+    it('return to the first place after another rule was put above them', async () => {
       const good = await saved();
       await iptables('-I PREROUTING 1 -p tcp -j ACCEPT');
       await iptables('-I PREROUTING 1 -p udp -j ACCEPT');
@@ -141,7 +141,7 @@ for (const backend of ['nft', 'legacy'] as const) {
       assert.equal(await saved(), good);
     });
 
-    it('fixture once, however often they were added', async () => {
+    it('are reduced to one, however often they were added', async () => {
       const good = await saved();
       await iptables('-A PREROUTING -j aad-metadata');
       await iptables('-A PREROUTING -j aad-metadata');
@@ -160,7 +160,7 @@ for (const backend of ['nft', 'legacy'] as const) {
       assert.equal((await redirect.verify()).state, 'absent');
     });
 
-    it('take over the chain of the old agent', async () => {
+    it('reuse the chain of the old agent', async () => {
       const others = await foreignRules();
       await restore(OLD_AGENT);
       const status = await redirect.install();
@@ -173,7 +173,7 @@ for (const backend of ['nft', 'legacy'] as const) {
       assert.deepEqual(await foreignRules(), others);
     });
 
-    it('leave a rule of somebody else that uses the chain, and the chain for it', async () => {
+    it('leave a rule of another owner that uses the chain, and the chain with it', async () => {
       await iptables('-A KUBE-SERVICES -p udp -j aad-metadata');
       await redirect.remove();
       await redirect.remove();
@@ -188,7 +188,7 @@ for (const backend of ['nft', 'legacy'] as const) {
 }
 
 describe('the backend', { skip }, () => {
-  it('is the one that holds the old agent’s chain where no kubelet is', async () => {
+  it('is the one with the old agent’s chain if there is no kubelet', async () => {
     await using node = await openNamespace();
     await node.run('iptables-legacy-restore --noflush', OLD_AGENT);
     const status = await openIptablesRedirect({ host: node.host }).install();
@@ -196,7 +196,7 @@ describe('the backend', { skip }, () => {
     assert.deepEqual(status.problems, []);
   });
 
-  it('is nft on an empty node, and the legacy tables stay unborn', async () => {
+  it('is nft on an empty node, and no legacy tables are created', async () => {
     await using node = await openNamespace();
     const redirect = openIptablesRedirect({ host: node.host });
     assert.match((await redirect.install()).detail, /^iptables nft;/);
@@ -205,7 +205,7 @@ describe('the backend', { skip }, () => {
     assert.equal(await node.run('cat /proc/net/ip_tables_names'), '');
   });
 
-  it('follows the kubelet from one to the other, and clears the first', async () => {
+  it('follows the kubelet from one to the other, and clears the first one', async () => {
     await using node = await openNamespace();
     const redirect = openIptablesRedirect({ host: node.host });
     await node.run('iptables-legacy-restore --noflush', KUBELET);
@@ -224,7 +224,7 @@ describe('the backend', { skip }, () => {
     assert.equal(again.state, 'active');
   });
 
-  it('is the one asked for', async () => {
+  it('is the configured one', async () => {
     await using node = await openNamespace();
     await node.run('iptables-nft-restore --noflush', KUBELET);
     const status = await openIptablesRedirect({ host: node.host, backend: 'legacy' }).install();
@@ -243,14 +243,14 @@ describe('the lock that all legacy tools share', { skip }, () => {
     await rm(folder, { recursive: true });
   });
 
-  /** A lock of this test's own, and not the one of the machine. */
+  /** A separate lock for this test, not the machine's. */
   const hostWithLock = (node: Namespace, lock: string): Host => ({
     ...node.host,
     run: (tool, args, options) =>
       node.host.run('env', [`XTABLES_LOCKFILE=${lock}`, tool, ...args], options),
   });
 
-  /** Somebody who holds it, for a while or until disposed of. */
+  /** A process that holds the lock, for this long or until disposed of. */
   function hold(lock: string, forSec: number) {
     const holder = spawn(
       'flock',
@@ -264,7 +264,7 @@ describe('the lock that all legacy tools share', { skip }, () => {
     return { held, released, [Symbol.dispose]: () => holder.kill() };
   }
 
-  it('is waited for: one installation is enough while somebody holds it', async () => {
+  it('is waited for: one installation is enough while another process holds it', async () => {
     await using node = await openNamespace();
     const lock = join(folder, 'short');
     using holder = hold(lock, 1);
@@ -275,13 +275,13 @@ describe('the lock that all legacy tools share', { skip }, () => {
       isReleased = true;
     });
     const status = await redirect.install();
-    assert.ok(isReleased, 'nobody held the lock');
+    assert.ok(isReleased, 'the lock was not held');
     assert.equal(status.state, 'active');
     assert.deepEqual(status.problems, []);
   });
 
   // Some tools wait by default, without end.
-  it('is waited for no longer than allowed, and then said to be busy', async () => {
+  it('is waited for no longer than allowed, and then reported as busy', async () => {
     await using node = await openNamespace();
     const lock = join(folder, 'long');
     using holder = hold(lock, 30);
@@ -309,7 +309,7 @@ describe('the link', { skip }, () => {
     assert.ok(status.changed?.includes('address 169.254.25.79 added to nmi0'));
   });
 
-  it('is not needed where the node holds the address already', async () => {
+  it('is not needed where the node already has the address', async () => {
     await using node = await openNamespace();
     await node.run('ip addr add 10.9.8.7/32 dev lo');
     const target = { ...DEFAULT_TARGET, listenIp: '10.9.8.7' };
@@ -341,7 +341,7 @@ describe('the link', { skip }, () => {
     assert.equal((await redirect.verify()).state, 'active');
   });
 
-  it('of somebody else under our name is left alone and named', async () => {
+  it('is left alone and reported if another owner made it under our name', async () => {
     await using node = await openNamespace();
     await node.run('ip link add nmi0 type veth peer name other');
     const redirect = openIptablesRedirect({ host: node.host });
@@ -402,7 +402,7 @@ describe('the guard', { skip }, () => {
     assert.equal(await listener.line(), 'own');
   });
 
-  it('stands beside the rules of others, is repaired, and goes without them', async () => {
+  it('coexists with the rules of others, is repaired, and is removed without them', async () => {
     await using node = await openNamespace();
     await node.run('ip rule add pref 80 from 10.1.2.3 lookup 100');
     await node.run('ip rule add pref 81 to 169.254.169.254 ipproto udp prohibit');
@@ -423,7 +423,7 @@ describe('the guard', { skip }, () => {
     assert.equal(await node.run('ip -4 rule show'), others);
   });
 
-  it('goes when it is switched off', async () => {
+  it('is removed when it is switched off', async () => {
     await using node = await openNamespace();
     await openIptablesRedirect({ host: node.host }).install();
     const off = openIptablesRedirect({ host: node.host, guard: false });

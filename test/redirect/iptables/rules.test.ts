@@ -19,7 +19,7 @@ const target: fc.Arbitrary<RedirectTarget> = fc.record({
   listenPort: port,
 });
 
-/** Rules as others, an old agent, or an accident may leave them. */
+/** Rules of other tools, an old agent, or an accident. */
 const preroutingRule = fc.constantFrom(
   '-j aad-metadata',
   '-m comment --comment "kubernetes service portals" -j KUBE-SERVICES',
@@ -101,7 +101,7 @@ function foreign({ rules }: Table): readonly string[] {
 }
 
 describe('the rules of the redirect', () => {
-  it('are the text of the system we replace, with our target', () => {
+  it('have the text of the system that we replace, with our target', () => {
     assert.deepEqual(wantedChain(DEFAULT_TARGET), [
       '! -s 127.0.0.1/32 -d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 169.254.25.79:2579',
       '-j RETURN',
@@ -136,7 +136,7 @@ describe('the rules of the redirect', () => {
 });
 
 describe('one transaction', () => {
-  it('leads from any state to the wanted one, and then nothing is left to do', () => {
+  it('leads from any state to the wanted one, after which nothing is left to do', () => {
     fc.assert(
       fc.property(table, target, (before, some) => {
         const transaction = renderInstall(parseNat(print(before)), some);
@@ -150,7 +150,7 @@ describe('one transaction', () => {
     );
   });
 
-  it('leaves every rule of others as it is and where it is', () => {
+  it('leaves every rule of others unchanged and in its place', () => {
     fc.assert(
       fc.property(table, target, (before, some) => {
         const installed = renderInstall(parseNat(print(before)), some);
@@ -178,7 +178,7 @@ describe('one transaction', () => {
     );
   });
 
-  it('is needed exactly when a difference is told', () => {
+  it('is needed exactly when a difference is reported', () => {
     fc.assert(
       fc.property(table, target, (before, some) => {
         const state = parseNat(print(before));
@@ -188,7 +188,7 @@ describe('one transaction', () => {
   });
 });
 
-describe('a difference is told as a short sentence', () => {
+describe('a difference is reported as a short sentence', () => {
   const [dnat = '', end = ''] = wantedChain(DEFAULT_TARGET).map(
     (rule) => `-A aad-metadata ${rule}`,
   );

@@ -1,6 +1,6 @@
 /**
- * What packets really do: pod, node and cloud as three namespaces, the cloud holding the metadata
- * address and answering everybody, so that every leak is seen.
+ * The real path of packets: pod, node and cloud are three namespaces. The cloud has the metadata
+ * address and answers every client, so that every leak is seen.
  *
  *     pod 10.244.0.5 ── 10.244.0.1 node 10.0.0.4 ── 10.0.0.1 cloud 169.254.169.254
  */
@@ -27,7 +27,9 @@ if (skip === false) await sweepDeadNamespaces();
 
 const { metadataIp, listenIp, listenPort } = DEFAULT_TARGET;
 
-/** Answers every request with who it is and whom it sees; prints when it listens. */
+/**
+ * Answers every request with its own name and the client's address; prints a line when it listens.
+ */
 const server = (name: string, ip: string, port: number) => `
   process.stdin.resume();
   const server = require('node:http').createServer((request, response) => {
@@ -37,7 +39,9 @@ const server = (name: string, ip: string, port: number) => `
   server.listen(${port}, '${ip}', () => console.log('listening'));
 `;
 
-/** Dials when told: "dial" on a new connection (from an address), "keep" opens one and "ask" uses it again. */
+/**
+ * Orders: "dial" on a new connection (from an address), "keep" opens one and "ask" uses it again.
+ */
 const CLIENT = `
   const net = require('node:net');
   let kept;
@@ -114,12 +118,12 @@ interface Leak {
   readonly packets: number;
   /** Packets that open a connection. */
   readonly connections: number;
-  /** Of all packets, those that end one, in good order or not. */
+  /** Of all packets, those that end a connection, by FIN or RST. */
   readonly ends: number;
   readonly resets: number;
 }
 
-/** What others have in the tables, as a dump from before the redirect. */
+/** Rules of other tools in the tables, as a dump from before the redirect. */
 const OTHER_TOOLS = `*nat
 :PREROUTING ACCEPT [0:0]
 :POSTROUTING ACCEPT [0:0]
@@ -195,7 +199,7 @@ class TestBed {
     }
   }
 
-  /** What of the pod reaches the cloud while something is done. */
+  /** Packets of the pod that reach the cloud during the work. */
   async leakedDuring(work: () => Promise<void>): Promise<Leak> {
     await this.cloud.run('iptables-nft -t raw -Z');
     await work();
@@ -241,7 +245,7 @@ for (const backend of ['nft', 'legacy'] as const) {
     beforeEach(async () => {
       await redirectOf(testBed.node).remove();
       await redirectOf(testBed.node).prepare();
-      // As on every node of a cluster: some rule makes the kernel track connections.
+      // As on every node of a cluster: a rule makes the kernel track connections.
       await testBed.node.run(`iptables-${backend} -F FORWARD`);
       const track = '-m conntrack --ctstate ESTABLISHED -j ACCEPT';
       await testBed.node.run(`iptables-${backend} -A FORWARD ${track}`);
@@ -261,7 +265,7 @@ for (const backend of ['nft', 'legacy'] as const) {
       assert.equal(await send(host, 'dial'), 'cloud sees 10.0.0.4');
     });
 
-    it('loses the connection that it opened before, and the node keeps its own', async () => {
+    it('loses a connection that it opened earlier, while the node keeps its own', async () => {
       assert.equal(await send(pod, 'keep'), 'cloud sees 10.244.0.5');
       assert.equal(await send(host, 'keep'), 'cloud sees 10.0.0.4');
       const status = await redirectOf(testBed.node).install();
@@ -283,7 +287,7 @@ for (const backend of ['nft', 'legacy'] as const) {
       assert.equal(await send(pod, 'ask'), 'agent sees 10.244.0.5');
     });
 
-    it('is held by the guard where older connections cannot be cut', async () => {
+    it('is stopped by the guard where older connections cannot be cut', async () => {
       assert.equal(await send(pod, 'keep'), 'cloud sees 10.244.0.5');
       const bare: Host = {
         ...testBed.node.host,
@@ -304,12 +308,12 @@ for (const backend of ['nft', 'legacy'] as const) {
       assert.deepEqual(leaked, NOTHING);
     });
 
-    it('gets nowhere when every table was flushed, while the node itself does', async () => {
+    it('reaches nothing when every table was flushed, while the node itself reaches the cloud', async () => {
       await redirectOf(testBed.node).install();
       await testBed.flushEverything();
       const leaked = await testBed.leakedDuring(async () => {
-        // An address that nothing was refused to yet: the kernel sends a source few such errors at
-        // once and then less than one a second.
+        // A source address without an ICMP error yet: the kernel sends each source a short burst of
+        // such errors and then less than one a second.
         assert.equal(await send(pod, 'dial 10.244.0.6'), 'EHOSTUNREACH');
       });
       assert.deepEqual(leaked, NOTHING);
@@ -318,13 +322,13 @@ for (const backend of ['nft', 'legacy'] as const) {
       assert.equal(await send(pod, 'dial'), 'agent sees 10.244.0.5');
     });
 
-    it('would get to the cloud then without the guard', async () => {
+    it('would then reach the cloud without the guard', async () => {
       await redirectOf(testBed.node, { guard: false }).install();
       await testBed.flushEverything();
       assert.equal(await send(pod, 'dial'), 'cloud sees 10.244.0.5');
     });
 
-    it('finds no moment between two sets of rules, also without the guard', async () => {
+    it('finds no gap between two sets of rules, even without the guard', async () => {
       const moved = { ...DEFAULT_TARGET, listenPort: listenPort + 1 };
       const here = redirectOf(testBed.node, { guard: false });
       const there = openIptablesRedirect({
@@ -344,12 +348,12 @@ for (const backend of ['nft', 'legacy'] as const) {
         assert.match(seen, /"agent sees 10\.244\.0\.5":\d{2,}/);
         assert.doesNotMatch(seen, /cloud sees/);
       });
-      // Not packets: the last ones of a connection that was cut (FIN, RST) begin no new one, so they
-      // are not redirected. With the guard they end there.
+      // Connections, not packets: the last packets of a cut connection (FIN, RST) open no new one,
+      // so they are not redirected. With the guard they are dropped.
       assert.equal(leaked.connections, 0);
     });
 
-    it('finds no moment while its rules follow the kubelet to the other iptables', async () => {
+    it('finds no gap while its rules follow the kubelet to the other iptables', async () => {
       const { node } = testBed;
       const other = backend === 'nft' ? 'legacy' : 'nft';
       const canary = (of: string, verb: string) =>
@@ -377,11 +381,11 @@ for (const backend of ['nft', 'legacy'] as const) {
         assert.doesNotMatch(seen, /cloud sees/);
       });
       await canary(backend, '-X');
-      // As above: of connections, not of their last packets.
+      // As above: connections, not their last packets.
       assert.equal(leaked.connections, 0);
     });
 
-    it('outlives a hundred others under load, each repaired by the next check, and nobody else’s rules change by it', async (context: TestContext) => {
+    it('survives a hundred attacks under load, each repaired by the next check, without changes to other rules', async (context: TestContext) => {
       const { node } = testBed;
       const iptables = (args: string) => node.run(`iptables-${backend} -t nat ${args}`);
       const restore = (text: string, how = '') =>
@@ -409,8 +413,8 @@ for (const backend of ['nft', 'legacy'] as const) {
         ].map((line) => line.replace(/\[\d+:\d+\]/, '[]'));
       };
       await restore(OTHER_TOOLS, ' --noflush');
-      // The cloud still asks for the end of connections of the tests before; when the guard is taken
-      // away, the pod's reply to that gets through.
+      // The cloud still sends FINs for connections of earlier tests; when the guard is removed, the
+      // pod's replies to them get through.
       await testBed.cloud.run('ss -K state all dst 10.244.0.0/24');
       const intervalMs = 50;
       const kept = redirectOf(node);
@@ -439,15 +443,16 @@ for (const backend of ['nft', 'legacy'] as const) {
       const leaked = await testBed.leakedDuring(async () => {
         assert.equal(await send(pod, 'storm'), 'storming');
         for (let round = 0; round < 100; round += 1) {
-          // In turn, but not always after the same one.
+          // Each attack in turn, but not always after the same one.
           const attack = attacks[(round * 3 + Math.floor(round / 8)) % attacks.length];
           await attack?.();
           const startMs = performance.now();
           const begun = checks.length;
           const theirs = await foreign();
-          // Broken in one way the redirect is still active, with problems: the guard holds.
+          // After one of these changes the redirect is still active, with problems: the guard still
+          // works.
           if ((await reader.verify()).problems.length > 0) bitten += 1;
-          // One may be under way that looked before the attack; the next must repair it.
+          // A check that began before the attack may still be running; the next one must repair it.
           for (let waited = 0; checks[begun]?.endMs === undefined; waited += 5) {
             assert.ok(waited < 30_000, `round ${round}: no check`);
             await delay(5);
@@ -464,14 +469,14 @@ for (const backend of ['nft', 'legacy'] as const) {
         assert.doesNotMatch(seen, /cloud sees/);
       });
       assert.deepEqual(leaked, NOTHING);
-      // That the timer keeps to its interval is shown by hand; here other programs run, too.
+      // The timer's interval is tested with a manual clock; here other programs run, too.
       const idle = `checks were ${longestIdleMs} ms apart at most`;
       context.diagnostic(`${bitten} did harm, the slowest repaired after ${slowestMs} ms, ${idle}`);
-      // The keeper is sometimes faster than the first look.
+      // The reconciler is sometimes faster than the first read.
       assert.ok(bitten > 50, `${bitten} attacks did harm`);
     });
 
-    it('is refused when nobody listens, and never gets to the cloud', async () => {
+    it('is refused when the agent does not listen, and never reaches the cloud', async () => {
       await redirectOf(testBed.node).install();
       await agent.stop();
       const leaked = await testBed.leakedDuring(async () => {

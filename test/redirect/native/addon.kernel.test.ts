@@ -50,7 +50,7 @@ describe('the native module', { skip }, () => {
     return native.load(object, encodeSettings(settingsOf(object, DEFAULT_TARGET)), pins);
   }
 
-  /** The error of a call that must fail, as those above see it. */
+  /** The error of a call that must fail, in the form that callers of the module get. */
   function failureOf(call: () => unknown): RedirectError {
     try {
       call();
@@ -87,7 +87,7 @@ describe('the native module', { skip }, () => {
     });
   });
 
-  it('refuses arguments that are none, and goes on', () => {
+  it('refuses invalid arguments, and continues to work', () => {
     const nothing: unknown = {};
     const path = join(bpf.path, 'callers');
     const calls: readonly (() => unknown)[] = [
@@ -117,7 +117,7 @@ describe('the native module', { skip }, () => {
           ),
         ),
       () => native.cutFlows({ ip: '1.2.3.4', port: 0 }, { ip: '1.2.3.4', port: 1 }, []),
-      // Longer than any address, and with an address for its beginning.
+      // Longer than any address, or beginning with a valid address.
       ...['169.254.169.254/32', '255.255.255.2555', '10.0.0.1\0x'].map(
         (ip) => () => native.lookupCaller(callers, ip, 1, false),
       ),
@@ -127,14 +127,14 @@ describe('the native module', { skip }, () => {
     for (const call of calls) assert.throws(call, TypeError, call.toString());
   });
 
-  it('refuses a handle that was closed, and closes it once more', () => {
+  it('refuses a closed handle, and accepts closing it again', () => {
     const map = native.openMap(join(bpf.path, 'callers'), true);
     native.close(map);
     native.close(map);
     assert.throws(() => native.mapKeys(map), TypeError);
   });
 
-  it('tells the step and the errno of what the kernel refuses', () => {
+  it('reports the step and the errno when the kernel refuses', () => {
     const missing = failureOf(() => native.openMap(join(bpf.path, 'none'), true));
     assert.ok(isMissing(missing.cause));
     assert.equal(missing.step, 'open pin');
@@ -156,7 +156,7 @@ describe('the native module', { skip }, () => {
     assert.equal(occupied.code, 'BUSY');
   });
 
-  it('tells what is wrong with an object that is none, or settings of another size', () => {
+  it('reports an invalid object, or settings of another size', () => {
     const noElf = failureOf(() => load({}, new Uint8Array(100)));
     assert.equal(noElf.step, 'read object');
     assert.match(noElf.message, /not a proper ELF/);
@@ -189,12 +189,12 @@ describe('the native module', { skip }, () => {
     assert.ok(refused > 0);
   });
 
-  it('says in a few words why the verifier refused a program', () => {
+  it('reports in a few words why the verifier refused a program', () => {
     const refused = failureOf(() => load({}, compileRefusedPrograms(work)));
     assert.equal(refused.code, 'UNSUPPORTED');
     assert.match(refused.message, /^load: Permission denied \(.*invalid mem access/);
     assert.ok(refused.message.length < 700, `${refused.message.length} characters`);
-    // And all of them, beginning and statistics included.
+    // And the whole log, beginning and statistics included.
     const account = kernelAccountOf(refused) ?? '';
     assert.match(account, /^0: R1=ctx\(\).*invalid mem access.*processed \d+ insns/ms);
     assert.equal(
@@ -215,7 +215,7 @@ describe('the native module', { skip }, () => {
     assert.equal(native.mapDelete(callers, clientKey('10.1.2.3', 40_000)), false);
   });
 
-  it('takes a record of another namespace for none of the node, and of two for that of the node', () => {
+  it('ignores another namespace’s record for the node, and prefers the node’s of two', () => {
     native.mapSet(callers, clientKey('10.1.2.3', 40_002), recordOf(5n));
     assert.equal(native.lookupCaller(callers, '10.1.2.3', 40_002, true), undefined);
     native.mapSet(callers, clientKey('10.1.2.3', 40_002, 1), recordOf(6n));
@@ -227,7 +227,7 @@ describe('the native module', { skip }, () => {
     }
   });
 
-  it('knows its network namespace, which no other has', { skip: skip || whyNoNode() }, async () => {
+  it('reads its own netns cookie, which no other has', { skip: skip || whyNoNode() }, async () => {
     await using other = await openNamespace();
     const script = other.start(
       `import('${join(import.meta.dirname, '../../../src/redirect/native/addon.ts')}')` +
@@ -237,7 +237,7 @@ describe('the native module', { skip }, () => {
     assert.equal(native.netnsCookie(), native.netnsCookie());
   });
 
-  it('attests in a few microseconds, with 10,000 callers on file', (context: TestContext) => {
+  it('attests in a few microseconds, with 10,000 callers recorded', (context: TestContext) => {
     for (let made = 0; made < 10_000; made += 1) {
       const key = clientKey(`10.2.${made >> 8}.${made & 255}`, 1024 + made);
       native.mapSet(callers, key, recordOf(1n));
@@ -273,7 +273,7 @@ describe('cutting tracked connections by netlink', { skip }, () => {
   before(async () => {
     testBed = await EbpfTestBed.open();
     await testBed.startCloud();
-    // As on every node of a cluster: some rule makes the kernel track connections.
+    // As on every node of a cluster: a rule makes the kernel track connections.
     await testBed.node.run('iptables-nft -A FORWARD -m conntrack --ctstate ESTABLISHED -j ACCEPT');
     await testBed.node.run('iptables-nft -A OUTPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT');
   });
@@ -293,7 +293,7 @@ describe('cutting tracked connections by netlink', { skip }, () => {
     return line;
   }
 
-  it('forgets those of pods, and spares sources, other answerers and other ports', async () => {
+  it('cuts those of pods, and keeps given sources, other responders and other ports', async () => {
     const { metadataIp } = DEFAULT_TARGET;
     const pods = [testBed.client(testBed.podA, 'poda/c1'), testBed.client(testBed.podB, 'podb/c1')];
     for (const pod of pods) assert.match(await pod.send(`keep ${metadataIp} 80`), /^cloud/);

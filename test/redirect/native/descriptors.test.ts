@@ -56,13 +56,13 @@ const codeOf = (code: string) => (error: unknown) =>
   error instanceof Error && 'code' in error && error.code === code;
 
 describe('listening sockets of the native module', () => {
-  it('listen at their address, and name it', async () => {
+  it('listen at their address, and report it', async () => {
     const [port] = await twoFreePorts();
     const listener = native.openListener('127.0.0.1', port);
     assert.deepEqual(native.listenerAddress(listener), { ip: '127.0.0.1', port });
     assert.equal(await canConnect(port), true);
     assert.throws(() => native.openListener('127.0.0.1', port), codeOf('EADDRINUSE'));
-    // 192.0.2.0/24 is for documentation: no machine has it.
+    // 192.0.2.0/24 is reserved for documentation: no machine has it.
     assert.throws(() => native.openListener('192.0.2.1', port), codeOf('EADDRNOTAVAIL'));
     const copy = native.duplicate(listener);
     closeSync(listener);
@@ -72,7 +72,7 @@ describe('listening sockets of the native module', () => {
     assert.throws(() => native.listenerAddress(copy), codeOf('EBADF'));
   });
 
-  it('are told from every other descriptor', async () => {
+  it('are distinguished from every other descriptor', async () => {
     using pair = await openPair();
     assert.throws(() => native.listenerAddress(pair.near), codeOf('EPROTOTYPE'));
     const file = openSync('/dev/null', 'r');
@@ -89,7 +89,7 @@ describe('listening sockets of the native module', () => {
     closeSync(pair.near);
   });
 
-  it('go over a Unix socket, and live on when the sender closes its own', async () => {
+  it('are sent over a Unix socket, and stay open when the sender closes its own', async () => {
     using pair = await openPair();
     const [port] = await twoFreePorts();
     const listener = native.openListener('127.0.0.1', port);
@@ -112,7 +112,7 @@ describe('listening sockets of the native module', () => {
     closeSync(pair.near);
   });
 
-  it('need not come with a note', async () => {
+  it('are optional in a note', async () => {
     using pair = await openPair();
     native.sendNote(pair.far, 0);
     native.sendNote(pair.near, 255);
@@ -125,12 +125,12 @@ describe('listening sockets of the native module', () => {
     closeSync(pair.near);
   });
 
-  it('are not connected to where nobody is', () => {
+  it('fail to connect where no process listens', () => {
     assert.throws(() => native.connectLocal(join(folder, 'none.sock')), codeOf('ENOENT'));
     assert.throws(() => native.connectLocal(`/${'x'.repeat(108)}`), codeOf('ENAMETOOLONG'));
   });
 
-  it('refuse what is no argument of theirs', () => {
+  it('refuse invalid arguments', () => {
     for (const wrong of [-1, 1.5, 2 ** 31, Number.NaN]) {
       assert.throws(() => native.duplicate(wrong), /descriptor: a descriptor is wanted/);
     }

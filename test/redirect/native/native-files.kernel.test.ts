@@ -20,7 +20,7 @@ describe('the executable', { skip }, () => {
     const built = await freshExecutable();
     tree = openCgroupTree();
     tree.make('kubepods');
-    // Beside the original, so that a second name for it will do instead of a copy.
+    // Beside the original, so that a hard link can replace a copy.
     folder = mkdtempSync(join(built, '../.test-'));
     nmi = join(folder, 'nmi');
     linkSync(built, nmi);
@@ -30,7 +30,7 @@ describe('the executable', { skip }, () => {
     tree.close();
   });
 
-  /** What `auto` chooses, where only these options of a mount are given to the folders to write to. */
+  /** The mode that `auto` chooses if the writable folders are mounted with only these options. */
   function chosen(mountOptions: string): string {
     const mounts = ['/run', '/dev/shm'].map(
       (path) => `mount -t tmpfs -o ${mountOptions} x ${path}`,
@@ -45,16 +45,16 @@ describe('the executable', { skip }, () => {
     return run.stdout.split(':')[0] ?? '';
   }
 
-  it('loads its addon through any folder that it may write to', () => {
+  it('loads its addon through any writable folder', () => {
     assert.equal(chosen('mode=755'), 'ebpf');
   });
 
-  it('cannot where nothing may be executed or written, and goes without eBPF', () => {
+  it('cannot load it where nothing may be executed or written, and works without eBPF', () => {
     assert.equal(chosen('noexec'), 'iptables');
     assert.equal(chosen('ro'), 'iptables');
   });
 
-  it('needs no folder when a copy lies beside it, and takes no other file for it', () => {
+  it('needs no folder when a copy lies beside it, and accepts no other file as the addon', () => {
     const beside = join(folder, 'nmi.node');
     copyFileSync(join(nativeFolder, 'nmi.node'), beside);
     assert.equal(chosen('ro'), 'ebpf');

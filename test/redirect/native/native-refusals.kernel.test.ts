@@ -1,4 +1,6 @@
-/** Arguments that the native module refuses, and its errors for refusals of the kernel, call by call. */
+/**
+ * Arguments that the native module refuses, and its errors when the kernel refuses, call by call.
+ */
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
@@ -27,7 +29,7 @@ const skip = whyNoBpfTests();
 
 describe('the native module refuses', { skip }, () => {
   let native: NativeModule;
-  /** The same, for another number of arguments. */
+  /** The same module, typed for any number of arguments. */
   let counted: Readonly<Record<'cutSockets' | 'socketCgroups', (...all: unknown[]) => unknown>>;
   let bpf: BpfFolder;
   let tree: CgroupTree;
@@ -59,7 +61,7 @@ describe('the native module refuses', { skip }, () => {
   const pin = (name: string) => join(bpf.path, name);
   const map = (name: string) => maps.get(name) ?? assert.fail(name);
 
-  /** Code and step of a call that must fail, as those above see it. */
+  /** Code and step of a call that must fail, in the form that callers of the module get. */
   function failureOf(call: () => unknown): Pick<RedirectError, 'code' | 'step' | 'cause'> {
     try {
       call();
@@ -72,7 +74,7 @@ describe('the native module refuses', { skip }, () => {
     return assert.fail('the call succeeded');
   }
 
-  /** Something of another kind, whatever the types say. */
+  /** A value of another kind, against the types. */
   const as = (value: unknown): never => value as never;
   const end: FlowEnd = { ip: '127.0.0.1', port: 1 };
   const noTexts: readonly unknown[] = [undefined, 1, {}, '', 'a\0', '/'.repeat(5000)];
@@ -141,15 +143,15 @@ describe('the native module refuses', { skip }, () => {
       }),
   };
   for (const [name, calls] of Object.entries(refusals)) {
-    it(`arguments that are none: ${name}`, () => {
+    it(`invalid arguments: ${name}`, () => {
       for (const [at, call] of calls().entries()) assert.throws(call, TypeError, `call ${at}`);
-      // Nothing was done by it, and it goes on.
+      // Nothing was changed, and the module still works.
       assert.equal(native.linkInfo(pin('link')).programId, native.programInfo(pin('program')).id);
       assert.deepEqual(native.mapKeys(map('callers')), []);
     });
   }
 
-  it('an argument by its name, and one too many by how many there may be', () => {
+  it('an argument by its name, and too many arguments by the maximum', () => {
     const expected: readonly (readonly [call: () => unknown, message: RegExp])[] = [
       [() => native.openMap(pin('map0'), as(0)), /^readOnly: a boolean is wanted$/],
       [
@@ -174,7 +176,7 @@ describe('the native module refuses', { skip }, () => {
     }
   });
 
-  it('pins that are not there or hold something else, by the step', () => {
+  it('pins that are missing or of another kind, by the step', () => {
     const calls: Readonly<Record<string, (path: string) => unknown>> = {
       replace: (path) => {
         native.replace(programs, 'nmi_connect4', path);
@@ -204,7 +206,7 @@ describe('the native module refuses', { skip }, () => {
     );
   });
 
-  it('a program in the place of one of another type, which stays', () => {
+  it('a program as replacement of one of another type, which stays', () => {
     const { programId } = native.linkInfo(pin('link'));
     const other = failureOf(() => {
       native.replace(programs, 'nmi_sockops', pin('link'));
@@ -214,7 +216,7 @@ describe('the native module refuses', { skip }, () => {
     assert.equal(native.linkInfo(pin('link')).programId, programId);
   });
 
-  it('a program in the place of one whose cgroup is gone', () => {
+  it('a program as replacement of one on a removed cgroup', () => {
     const cgroup = tree.make('short');
     native.attach(programs, 'nmi_connect6', cgroup, pin('detached'));
     native.detach(pin('detached'));
@@ -223,19 +225,19 @@ describe('the native module refuses', { skip }, () => {
       native.replace(programs, 'nmi_connect6', pin('detached'));
     });
     assert.equal(gone.step, 'replace program');
-    // Taking it off once more is no failure.
+    // Detaching it again is no failure.
     native.detach(pin('detached'));
   });
 
-  it('reading a map that is asked by sockets, for what is none', () => {
+  it('reading a map keyed by sockets with a key that is no socket', () => {
     const noSocket = new Uint8Array(new Int32Array([-1]).buffer);
     assert.equal(failureOf(() => native.mapGet(map('dials'), noSocket)).step, 'read map');
-    // It has room for none but its sockets.
+    // The map has entries for its sockets only.
     assert.deepEqual(native.mapKeys(map('dials')), []);
     assert.equal(failureOf(() => native.mapDelete(map('dials'), noSocket)).step, 'write map');
   });
 
-  it('writing to a map that is open for reading, is frozen, or has no such place', () => {
+  it('writing to a map that is open for reading, is frozen, or has no such entry', () => {
     const key = new Uint8Array(8);
     const readOnly = native.openMap(pin('map0'), true);
     try {

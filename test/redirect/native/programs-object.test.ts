@@ -32,7 +32,7 @@ const [storeClass, storeRegisterClass, stackRegister] = [0x02, 0x03, 10];
 const [sizeMask, wholeSlot] = [0x18, 0x18];
 const [jumpAlways, call, exit, loadWide] = [0x05, 0x85, 0x95, 0x18];
 
-/** Where a program may go on after the instruction at a position. */
+/** The possible next instructions after the instruction at a position. */
 function successors(program: Buffer, index: number): readonly number[] {
   const at = index * instructionBytes;
   const code = program.readUInt8(at);
@@ -44,7 +44,7 @@ function successors(program: Buffer, index: number): readonly number[] {
   return isJump ? [index + 1, target] : [index + 1];
 }
 
-/** Whether some way through the program comes back to where it was. */
+/** Whether some path through the program returns to an earlier instruction. */
 function hasLoop(
   program: Buffer,
   index = 0,
@@ -61,18 +61,19 @@ function hasLoop(
 }
 
 describe('the object file of the programs', () => {
-  // clang makes `.rodata` of a struct literal, with a BTF entry without members. Linux before 5.12 refuses
-  // the whole BTF for it, and then the map of dials, which needs BTF: eBPF mode does not load on 5.10.
-  it('holds no constant of the compiler, which Linux 5.10 refuses', () => {
+  // clang puts a struct literal into `.rodata`, with a BTF entry without members. Linux before 5.12
+  // then refuses the whole BTF, and so the map of dials, which needs BTF: eBPF mode does not load
+  // on 5.10.
+  it('contains no constant of the compiler, which Linux 5.10 refuses', () => {
     const names = readSections(readPrograms()).map(({ name }) => name);
     assert.ok(names.includes('cgroup/connect4'), names.join(' '));
     const data = names.filter((name) => /^\.(?:rodata|data|bss)/.test(name));
     assert.deepEqual(data, ['.rodata.nmi']);
   });
 
-  // A slot of the stack in which the compiler kept a register may be written as a whole only, on Linux before
-  // 6.8 by an agent without CAP_PERFMON: "attempt to corrupt spilled pointer on stack", seen on 5.10.
-  it('writes no part of a slot of its stack, which Linux 5.10 refuses an agent without CAP_PERFMON', () => {
+  // On Linux before 6.8, an agent without CAP_PERFMON may write a stack slot in which the compiler
+  // kept a register only as a whole: "attempt to corrupt spilled pointer on stack", seen on 5.10.
+  it('writes no partial stack slot, which Linux 5.10 refuses for an agent without CAP_PERFMON', () => {
     const programs = readSections(readPrograms()).filter(({ name }) =>
       /^cgroup|^sockops/.test(name),
     );
@@ -86,10 +87,11 @@ describe('the object file of the programs', () => {
     }
   });
 
-  // Who may not trace the kernel (CAP_PERFMON), as the DaemonSet, must not read it by speculation either. With
-  // mitigations on, the verifier follows the wrong way of each branch as well, and so a loop without end:
-  // "The sequence of 8193 jumps is too complex", seen on 5.10, 6.1 and 6.12; 6.18 and 7.3 take it.
-  it('has no loop, which Linux 6.12 refuses an agent without CAP_PERFMON', () => {
+  // A process that may not trace the kernel (no CAP_PERFMON), such as the DaemonSet, must not read
+  // it by speculation either. With mitigations on, the verifier follows the wrong path of each
+  // branch as well, and so follows a loop without end: "The sequence of 8193 jumps is too complex",
+  // seen on 5.10, 6.1 and 6.12; 6.18 and 7.3 accept it.
+  it('has no loop, which Linux 6.12 refuses for an agent without CAP_PERFMON', () => {
     const programs = readSections(readPrograms()).filter(({ name }) =>
       /^cgroup|^sockops/.test(name),
     );

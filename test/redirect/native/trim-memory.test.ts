@@ -8,21 +8,21 @@ import { usedHeap } from '../../support/heap.ts';
 const blockBytes = 16 * 1024;
 const blocks = 4_000;
 
-/** Pages that are this process's own, in bytes. */
+/** Private memory of this process, in bytes. */
 function privateBytes(): number {
   const text = readFileSync('/proc/self/smaps_rollup', 'latin1');
   return Number(/^Private_Dirty:\s+(\d+) kB/m.exec(text)?.[1]) * 1024;
 }
 
-it('what was freed between blocks that are in use goes back to the kernel', async () => {
+it('memory freed between blocks in use is returned to the kernel', async () => {
   freshNative();
   const native = nativeModule();
   const kept: Buffer[] = [];
   let freed: Buffer[] = [];
   for (let index = 0; index < blocks; index++) {
-    // Written to, so that its pages are there; small enough to be cut from the heap.
+    // Written to, so that its pages exist; small enough to be allocated from the heap.
     const block = Buffer.allocUnsafeSlow(blockBytes).fill(1);
-    // One in eight stays, so that the heap cannot shrink by itself.
+    // One block in eight is kept, so that the heap cannot shrink without a trim.
     (index % 8 === 0 ? kept : freed).push(block);
   }
   const freedBytes = freed.length * blockBytes;

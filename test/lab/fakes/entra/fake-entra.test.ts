@@ -80,7 +80,7 @@ interface Answer {
   readonly body: Readonly<Record<string, unknown>>;
 }
 
-/** A request with a good secret, changed where `changes` says; undefined takes a field away. */
+/** A valid request with a secret, with these changes; undefined removes a field. */
 async function ask(changes: Form = {}, tenant = labTenantId, method = 'POST'): Promise<Answer> {
   const form = new URLSearchParams();
   const base: Form = {
@@ -144,7 +144,7 @@ function signJwt({ header, claims }: Jwt, key: KeyObject | string): string {
   return `${text}.${sign('sha256', Buffer.from(text), options).toString('base64url')}`;
 }
 
-/** An assertion as `web` makes it, changed where told. */
+/** An assertion of `web`, with these changes. */
 function ownAssertion(
   claims: Jwt['claims'] = {},
   header: Jwt['header'] = {},
@@ -234,7 +234,7 @@ describe('fake Entra ID and MSAL', () => {
     assert.deepEqual([seen?.credential, seen?.algorithm], ['certificate', 'PS256']);
   });
 
-  it('so is a service account token of the fake Kubernetes API, bound to a pod', async () => {
+  it('so is a pod-bound service account token of the fake Kubernetes API', async () => {
     await using kube = await openFakeKube({ clock });
     kube.apply(createServiceAccount({ name: 'web', namespace: 'shop' }));
     kube.apply(
@@ -265,7 +265,7 @@ describe('fake Entra ID and MSAL', () => {
     );
   });
 
-  it('refusals arrive with their number, and what asks for a person as such', async () => {
+  it('refusals arrive with their number, and required interaction is recognized', async () => {
     const fails = async (clientSecret: string): Promise<AuthError> => {
       const app = client({ clientId: web.clientId, clientSecret });
       try {
@@ -301,7 +301,7 @@ describe('fake Entra ID: the answer', () => {
     assert.notEqual(one.body['access_token'], (await ask()).body['access_token']);
   });
 
-  it('says when to refresh a token that lives long', async () => {
+  it('contains a refresh time for a long-lived token', async () => {
     entra.setTokenLifetime(24 * 3600 * 1000);
     const { body } = await ask();
     assert.deepEqual([body['expires_in'], body['refresh_in']], [86_400, 43_200]);
@@ -320,7 +320,7 @@ describe('fake Entra ID: the answer', () => {
     });
   }
 
-  it('finds tenant and application whatever their capitals', async () => {
+  it('finds tenant and application in any letter case', async () => {
     const { status } = await ask(
       { client_id: web.clientId.toUpperCase() },
       labTenantId.toUpperCase(),
@@ -328,7 +328,7 @@ describe('fake Entra ID: the answer', () => {
     assert.equal(status, 200);
   });
 
-  it('is of the tenant that was asked, where the same application is registered twice', async () => {
+  it('is of the requested tenant if the same application is registered twice', async () => {
     const tenantId = randomUUID();
     entra.register({ ...web, name: 'web-elsewhere', tenantId, secrets: [{ value: 'other' }] });
     const elsewhere = await ask({ client_secret: 'other' }, tenantId);
@@ -448,7 +448,7 @@ describe('fake Entra ID: refusals', () => {
     entra.register({ ...web, blockedByPolicy: true });
     const { body } = await assertRefused({}, 400, 53003);
     assert.deepEqual([body['error'], body['suberror']], ['interaction_required', 'message_only']);
-    // The credential is looked at first.
+    // The credential is checked first.
     await assertRefused({ client_secret: 'nonsense' }, 401, 7000215);
   });
 });
@@ -457,7 +457,7 @@ describe('fake Entra ID: assertions of the application itself', () => {
   const thumbprint = (hex: string, form: 'base64' | 'base64url'): string =>
     Buffer.from(hex, 'hex').toString(form);
 
-  it('are taken by PS256 and RS256, by either thumbprint in either alphabet', async () => {
+  it('are accepted with PS256 and RS256, with either thumbprint in either base64 alphabet', async () => {
     const headers: readonly Jwt['header'][] = [
       { alg: 'PS256' },
       { alg: 'RS256' },
@@ -472,7 +472,7 @@ describe('fake Entra ID: assertions of the application itself', () => {
     }
   });
 
-  it('700021, 700023: for whom and by whom they are', async () => {
+  it('700021, 700023: wrong audience, wrong issuer', async () => {
     await assertRefused(withAssertion(ownAssertion({ sub: randomUUID() })), 401, 700021);
     const elsewhere = 'https://login.microsoftonline.com/common/oauth2/v2.0/token';
     await assertRefused(withAssertion(ownAssertion({ aud: elsewhere })), 401, 700023);
@@ -506,7 +506,7 @@ describe('fake Entra ID: assertions of the application itself', () => {
       untrusted,
     );
     await assertRefused(withAssertion(pretending), 401, 700027, /did not match/);
-    // Signed by one algorithm, declared as the other.
+    // Signed with one algorithm, declared as the other.
     const [, payload, signature] = ownAssertion({}, { alg: 'RS256' }).split('.');
     const [header] = ownAssertion({}, { alg: 'PS256' }).split('.');
     const mixed = [header, payload, signature].join('.');
@@ -536,7 +536,7 @@ describe('fake Entra ID: federated assertions', () => {
     entra.trustIssuer(fakeIssuer, () => Promise.resolve([{ kty: 'EC', kid }, key]));
   });
 
-  it('are taken when issuer, subject and audience match one credential', async () => {
+  it('are accepted when issuer, subject and audience match one credential', async () => {
     for (const aud of [audience, [audience], ['x', audience]]) {
       const { status, text } = await ask(withAssertion(foreignAssertion({ aud })));
       assert.equal(status, 200, text);
@@ -567,7 +567,7 @@ describe('fake Entra ID: federated assertions', () => {
     await assertRefused(withAssertion(foreignAssertion({ exp })), 401, 700024);
   });
 
-  it('7000272, 50013, 90061: a key nobody published, a wrong signature, no keys to be had', async () => {
+  it('7000272, 50013, 90061: an unpublished key, a wrong signature, no keys available', async () => {
     const unknown = withAssertion(foreignAssertion({}, { kid: 'another' }));
     await assertRefused(unknown, 401, 7000272, /identifier another used .* provider https:/);
     const [header, , signature] = foreignAssertion().split('.');
@@ -580,7 +580,7 @@ describe('fake Entra ID: federated assertions', () => {
 });
 
 describe('fake Entra ID: faults', () => {
-  it('fail so many requests of one application, and those of the others not', async () => {
+  it('fail a number of requests of one application, and none of the others', async () => {
     const api = createEntraApplication('api', { secrets: [{ value: secret }] });
     entra.register(api);
     entra.setFaults({ fail: { status: 502, times: 2 } }, web.clientId);
@@ -591,7 +591,7 @@ describe('fake Entra ID: faults', () => {
     assert.deepEqual([(await ask()).status, (await ask()).status], [502, 200]);
   });
 
-  it('fail with the body and the wait they are told', async () => {
+  it('fail with the configured body and wait', async () => {
     const body = { type: 'text/plain', text: 'busy' };
     entra.setFaults({ fail: { status: 429, retryAfterSec: 7, body } });
     const { status, headers, text } = await ask();
@@ -665,7 +665,7 @@ describe('fake Entra ID: faults', () => {
 });
 
 describe('fake Entra ID: records', () => {
-  it('say who asked for what and how, and never with what', async () => {
+  it('contain who requested what and how, and never the credential', async () => {
     const assertion = ownAssertion();
     await ask();
     await ask(withAssertion(assertion));
@@ -697,7 +697,7 @@ describe('fake Entra ID: records', () => {
     assert.deepEqual(entra.requests(), []);
   });
 
-  it('list what is no request for a token apart', async () => {
+  it('list other requests separately', async () => {
     const path = `/${labTenantId}/v2.0/.well-known/openid-configuration`;
     const response = await request(entra.authority + path, { dispatcher: agent });
     const document = (await response.body.json()) as Record<string, unknown>;

@@ -234,7 +234,7 @@ describe('fake IMDS: tokens', () => {
     });
   }
 
-  test('an empty selector is none, and other parameters are ignored', async () => {
+  test('an empty selector is ignored, and so are other parameters', async () => {
     await using testBed = await openTestBed();
     assert.equal(identityOf(await testBed.ask(`${valid}&client_id=&xms_cc=CP1`)), 'node');
   });
@@ -255,7 +255,7 @@ describe('fake IMDS: tokens', () => {
     }
   });
 
-  test('a token is reused while it lives, its remaining time counted down', async () => {
+  test('a token is reused while it is valid, with its remaining time', async () => {
     let wallMs = 1_700_000_000_000;
     const clock: Clock = {
       wallMs: () => wallMs,
@@ -278,7 +278,7 @@ describe('fake IMDS: tokens', () => {
     assert.equal(readToken(await testBed.ask(valid))['expires_in'], '120');
   });
 
-  test('each token is its own when asked so', async () => {
+  test('each token is a new one if so configured', async () => {
     await using testBed = await openTestBed({ tokens: 'always-new' });
     const first = readToken(await testBed.ask(valid));
     const second = readToken(await testBed.ask(valid));
@@ -290,7 +290,7 @@ describe('fake IMDS: tokens', () => {
 
 describe('fake IMDS: other documents', () => {
   const newest = '?api-version=2021-02-01';
-  test('the instance document is a tree whose leaves come as text', async () => {
+  test('the instance document is a tree with leaves that are returned as text', async () => {
     await using testBed = await openTestBed();
     const whole = read(await testBed.ask(`/metadata/instance${newest}`));
     const { compute } = JSON.parse(whole.body) as { compute: Record<string, string> };
@@ -305,7 +305,7 @@ describe('fake IMDS: other documents', () => {
     assert.equal(list.body, 'compute/\nnetwork/');
   });
 
-  test('a missing api-version is told with the newest ones', async () => {
+  test('a missing api-version is answered with the newest ones', async () => {
     await using testBed = await openTestBed();
     const { status, body } = read(await testBed.ask('/metadata/instance'));
     assert.equal(status, 400);
@@ -337,8 +337,8 @@ describe('fake IMDS: other documents', () => {
   });
 });
 
-describe('fake IMDS: what it saw', () => {
-  test('a token for an address that is not the node is a leak, for good', async () => {
+describe('fake IMDS: its records', () => {
+  test('a token for an address other than the node’s is a leak, permanently', async () => {
     await using testBed = await openTestBed();
     await testBed.ask(`${valid}&client_id=${web.clientId}`);
     await testBed.ask('/metadata/versions', { from: podIp });
@@ -360,7 +360,7 @@ describe('fake IMDS: what it saw', () => {
     assert.equal(testBed.imds.leaks(), 1);
   });
 
-  test('of requests in a pipe each is answered, and each token a leak', async () => {
+  test('every pipelined request is answered, and each token is a leak', async () => {
     await using testBed = await openTestBed();
     const socket = connect({ host: '127.0.0.1', port: testBed.imds.port, localAddress: podIp });
     const head = `GET ${valid} HTTP/1.1\r\nHost: x\r\nMetadata: true\r\n`;
@@ -370,7 +370,7 @@ describe('fake IMDS: what it saw', () => {
     assert.equal(testBed.imds.leaks(), 3);
   });
 
-  test('a request is kept with its target and headers, credentials apart', async () => {
+  test('a request is recorded with its target and headers, without credentials', async () => {
     await using testBed = await openTestBed();
     const target = '/metadata/versions?x=%20#y';
     await testBed.ask(target, { headers: ['METADATA', 'true', 'Authorization', 'Bearer secret'] });
@@ -380,7 +380,7 @@ describe('fake IMDS: what it saw', () => {
     assert.ok(!JSON.stringify(seen).includes('secret'));
   });
 
-  test('the requests kept are bounded, the oldest go', async () => {
+  test('the recorded requests are bounded, the oldest are dropped', async () => {
     await using testBed = await openTestBed({ recordLimit: 10 });
     for (let count = 0; count < 45; count += 1) {
       await testBed.ask(`/${String(count)}`, { connection: 'kept' });
@@ -394,7 +394,7 @@ describe('fake IMDS: what it saw', () => {
 });
 
 describe('fake IMDS: faults', () => {
-  test('a failure holds for as many requests as said, throttling as text', async () => {
+  test('a failure applies to the configured number of requests, throttling as text', async () => {
     await using testBed = await openTestBed();
     await testBed.imds.setFaults({ fail: { status: 429, times: 2 } });
     const answers = [await testBed.ask(valid), await testBed.ask(valid), await testBed.ask(valid)];
@@ -411,7 +411,7 @@ describe('fake IMDS: faults', () => {
     assert.equal(read(await testBed.ask(valid)).status, 200);
   });
 
-  test('a failure says when to come back if it is told to', async () => {
+  test('a failure has a retry time if so configured', async () => {
     await using testBed = await openTestBed();
     await testBed.imds.setFaults({ fail: { status: 429, times: 1, retryAfterSec: 7 } });
     assert.equal(findHeader(await testBed.ask(valid), 'retry-after'), '7');
@@ -426,7 +426,7 @@ describe('fake IMDS: faults', () => {
     assert.equal(read(await testBed.ask(valid)).status, 503);
   });
 
-  test('a delay and a hang hold the answer back', async () => {
+  test('a delay and a hang keep back the answer', async () => {
     await using testBed = await openTestBed();
     await testBed.imds.setFaults({ delayMs: 80 });
     const late = await testBed.ask(valid);

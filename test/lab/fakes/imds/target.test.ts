@@ -7,7 +7,7 @@ import { parseImdsTarget } from '../../../../lab/fakes/imds/target.ts';
 
 const tokenPath = '/metadata/identity/oauth2/token';
 
-describe('target as a forgiving back end reads it', () => {
+describe('the target as a tolerant back end reads it', () => {
   for (const target of [
     tokenPath,
     `${tokenPath}/`,
@@ -47,7 +47,7 @@ describe('target as a forgiving back end reads it', () => {
     ]);
   });
 
-  test('any text has a reading, and one that rests in itself', () => {
+  test('any text can be normalized, and a second time changes nothing', () => {
     fc.assert(
       fc.property(fc.string({ unit: 'binary-ascii' }), (text) => {
         const { path } = parseImdsTarget(text);

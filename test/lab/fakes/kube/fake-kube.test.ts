@@ -19,7 +19,7 @@ interface Answer {
   readonly body: Body;
 }
 
-/** As far as the tests look into answers. */
+/** The fields of answers that the tests read. */
 interface Body {
   readonly kind: string;
   readonly message?: string;
@@ -53,7 +53,7 @@ interface Line {
   readonly object: { readonly metadata: { name?: string; resourceVersion: string }; code?: number };
 }
 
-/** The first `count` lines of a watch, as short text; leaving closes it. */
+/** The first `count` lines of a watch, as short text; the watch is then closed. */
 async function linesOf(
   fake: FakeKube,
   path: string,
@@ -81,7 +81,7 @@ async function linesOf(
   return lines;
 }
 
-/** What arrived of a body that was cut; `fetch` would drop it. */
+/** The received part of a body that was cut; `fetch` would drop it. */
 async function rawBody(url: string): Promise<string> {
   const [response] = (await once(get(url), 'response')) as [IncomingMessage];
   let text = '';
@@ -131,7 +131,7 @@ describe('writes to the fake Kubernetes API', () => {
     }
   });
 
-  it('refuse what is no object of the path, with a Status', async () => {
+  it('refuse objects that do not belong to the path, with a Status', async () => {
     await using fake = await openFakeKube();
     const bodies: readonly [body: unknown, status: number][] = [
       [7, 400],
@@ -173,7 +173,7 @@ describe('writes to the fake Kubernetes API', () => {
     assert.throws(() => fake.apply({ kind: 'Pod' }), TypeError);
   });
 
-  it('tell kubectl what there is', async () => {
+  it('serve discovery to kubectl', async () => {
     await using fake = await openFakeKube();
     assert.equal((await ask(fake, '/api')).body.kind, 'APIVersions');
     assert.equal((await ask(fake, '/apis')).body.kind, 'APIGroupList');
@@ -229,7 +229,7 @@ describe('lists of the fake Kubernetes API', () => {
 });
 
 describe('watches of the fake Kubernetes API', () => {
-  it('begin with what there is, or after a version', async () => {
+  it('begin with the existing objects, or after a version', async () => {
     await using fake = await openFakeKube();
     const first = fake.apply(pod('a'));
     fake.apply(pod('b'));
@@ -242,7 +242,7 @@ describe('watches of the fake Kubernetes API', () => {
     assert.deepEqual(await linesOf(fake, from, 3, write), ['ADDED b', 'MODIFIED a', 'DELETED b']);
   });
 
-  it('tell an object that stops matching as deleted and one that starts as added', async () => {
+  it('report an object that stops matching as deleted and one that starts as added', async () => {
     await using fake = await openFakeKube();
     fake.apply(pod('a'));
     const path = '/api/v1/pods?watch=1&fieldSelector=spec.nodeName%3Dnode-a,status.phase!%3DFailed';
@@ -257,7 +257,7 @@ describe('watches of the fake Kubernetes API', () => {
     assert.deepEqual(lines, ['ADDED a', 'DELETED a', 'ADDED a', 'DELETED a']);
   });
 
-  it('send bookmarks with the newest version when asked, never before a delayed event', async () => {
+  it('send bookmarks with the newest version on request, never before a delayed event', async () => {
     await using fake = await openFakeKube({ bookmarkEveryMs: 5 });
     fake.faults.delayEventsMs = 30;
     const path = `${pods}?watch=1&resourceVersion=${fake.store.version}&allowWatchBookmarks=true`;

@@ -13,7 +13,7 @@ import {
 const createdAtWallMs = Date.UTC(2026, 0, 2, 3, 4, 5, 678);
 
 describe('manifests', () => {
-  test('a running pod is as the API server holds it', () => {
+  test('a running pod is as the API server stores it', () => {
     const pod = createPodManifest({
       name: 'web',
       namespace: 'team-a',
@@ -48,7 +48,7 @@ describe('manifests', () => {
     });
   });
 
-  test('a pod without an address has no address fields, one on the host network says so', () => {
+  test('a pod without an address has no address fields, one on the host network has its field', () => {
     const waiting = createPodManifest({ name: 'a', nodeName: 'n', ips: [], phase: 'Pending' });
     assert.deepEqual(waiting.status, { phase: 'Pending', hostIP: '10.224.0.4' });
     assert.equal(waiting.metadata.labels, undefined);

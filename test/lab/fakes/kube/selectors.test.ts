@@ -26,7 +26,7 @@ function fields(text: string, kind = 'Pod'): SelectorResult {
 }
 
 describe('field selectors', () => {
-  it('compare fields, an absent one being empty', () => {
+  it('compare fields, and an absent one is empty', () => {
     for (const text of ['', 'spec.nodeName=node', 'metadata.name==a,metadata.namespace=n']) {
       assert.equal(matchesPod(fields(text)), true, text);
     }
@@ -38,7 +38,7 @@ describe('field selectors', () => {
     }
   });
 
-  it('know only the fields that the real server knows for the type', () => {
+  it('support only the fields that the real server supports for the type', () => {
     assert.equal(fields('spec.nodeName=x', 'AzureIdentity').ok, false);
     assert.equal(fields('metadata.name=x', 'AzureIdentity').ok, true);
     for (const text of ['spec.containers=1', 'metadata.name', '=x', '!=x']) {
@@ -48,7 +48,7 @@ describe('field selectors', () => {
 });
 
 describe('label selectors', () => {
-  it('compare labels, an absent one being unlike every value', () => {
+  it('compare labels, and an absent one differs from every value', () => {
     for (const text of ['app=x', 'app==x,app', 'empty=', 'empty', 'none!=x', '!none']) {
       assert.equal(matchesPod(parseLabelSelector(text)), true, text);
     }
@@ -57,7 +57,7 @@ describe('label selectors', () => {
     }
   });
 
-  it('know sets, an absent label being in none', () => {
+  it('support sets, and an absent label is in none', () => {
     for (const text of ['app in (x,y)', 'app in ( x )', 'app notin (y)', 'none notin (x)']) {
       assert.equal(matchesPod(parseLabelSelector(text)), true, text);
     }
@@ -66,7 +66,7 @@ describe('label selectors', () => {
     }
   });
 
-  it('refuse what is none', () => {
+  it('refuse invalid selectors', () => {
     for (const text of ['app in x', 'app in (x', '=x', 'app=x=y', 'app none', '!app=x']) {
       assert.equal(parseLabelSelector(text).ok, false, text);
     }

@@ -23,7 +23,7 @@ interface TokenRequestSpec {
   readonly boundObjectRef?: Readonly<Record<string, string>>;
 }
 
-/** As far as the tests look into answers. */
+/** The fields of answers that the tests read. */
 interface Review {
   readonly message?: string;
   readonly metadata: { readonly name: string; readonly namespace: string };
@@ -75,7 +75,7 @@ function claimsOf(token: string): Record<string, unknown> {
 const podRef = { kind: 'Pod', apiVersion: 'v1', name: 'web-1', uid: 'pod-uid' };
 
 describe('service account tokens of the fake Kubernetes API', () => {
-  it('verify with the published keys and say who, for whom and how long', async () => {
+  it('verify with the published keys and contain subject, audience and times', async () => {
     const clock = new HandClock();
     await using fake = await openWithPod(clock);
     const { status, body } = await ask(fake, {
@@ -119,7 +119,7 @@ describe('service account tokens of the fake Kubernetes API', () => {
     assert.equal(Date.parse(body.status.expirationTimestamp), (nowSec + 1200) * 1000);
   });
 
-  it('are for the API itself and an hour when nothing is asked for', async () => {
+  it('are by default for the API itself and one hour', async () => {
     await using fake = await openWithPod();
     const { body } = await ask(fake, {});
     const claims = claimsOf(body.status.token);
@@ -131,7 +131,7 @@ describe('service account tokens of the fake Kubernetes API', () => {
     });
   });
 
-  it('live shorter than asked for when the server says so', async () => {
+  it('live shorter than requested if the server limits them', async () => {
     await using fake = await openWithPod();
     fake.faults.maxTokenSec = 700;
     const { body } = await ask(fake, { expirationSeconds: 3600 });
@@ -185,7 +185,7 @@ describe('service account tokens of the fake Kubernetes API', () => {
     assert.match(body.message ?? '', /different serviceaccount name/);
   });
 
-  it('need a POST of an object for the account that the path names', async () => {
+  it('need a POST of an object for the account in the path', async () => {
     await using fake = await openWithPod();
     assert.equal((await fetch(fake.url + tokenPath)).status, 405);
     assert.equal((await post(fake, tokenPath, 7)).status, 400);
@@ -210,7 +210,7 @@ describe('the other authentication documents of the fake Kubernetes API', () => 
     assert.deepEqual([issuer, keysUrl], [fakeIssuer, `${fakeIssuer}/openid/v1/jwks`]);
   });
 
-  it('a client is told who it is', async () => {
+  it('a client can request its own identity', async () => {
     await using fake = await openFakeKube();
     const path = '/apis/authentication.k8s.io/v1/selfsubjectreviews';
     const before = await post(fake, path, {});
