@@ -1,6 +1,6 @@
 /**
- * Unmodified clients in a pod, through the real redirect. What is counted are requests that reached
- * the agent: a client whose own cache does not take an answer asks again each time.
+ * Unmodified clients in a pod, through the real redirect. The test counts requests that reached the
+ * agent: a client whose own cache rejects an answer sends a request each time.
  */
 import assert from 'node:assert/strict';
 import { availableParallelism } from 'node:os';
@@ -47,7 +47,7 @@ describe('clients in a pod, through the redirect', { skip: obstacle ?? false }, 
     return { client: client.key, pod, command, args: [...args, JSON.stringify(steps)] };
   };
 
-  describe('each by itself', { concurrency: availableParallelism() }, () => {
+  describe('each alone', { concurrency: availableParallelism() }, () => {
     for (const client of clients) {
       const missing = missingOf(client);
       if (missing !== undefined && obstacle === undefined) {
@@ -67,7 +67,7 @@ describe('clients in a pod, through the redirect', { skip: obstacle ?? false }, 
     before(async () => {
       for (const group of Map.groupBy(present, paceOf).values()) {
         const plans = group.map((client) => {
-          // A resource that nobody has asked for: no token for it is cached.
+          // A resource without a cached token, because no earlier request named it.
           const resource = `https://${client.key}.lab`;
           const step = { ...stepFor('managed', undefined), resource, calls: 6, untilToken: true };
           return planRun(client, [step], 'app');
@@ -85,7 +85,10 @@ describe('clients in a pod, through the redirect', { skip: obstacle ?? false }, 
         const { outcomes, requests } = finished.get(client) ?? { outcomes: [], requests: {} };
         assert.deepEqual(outcomes.at(-1), { identity: 'older' }, JSON.stringify(outcomes));
         assert.equal(requests['token ok'], (client.signIn ?? 0) + 1);
-        assert.ok((requests['token upstream_down'] ?? 0) >= 1, 'the client met no outage');
+        assert.ok(
+          (requests['token upstream_down'] ?? 0) >= 1,
+          'the client had no failure in the outage',
+        );
         if (client.retries === true) {
           assert.equal(outcomes.length, 1, JSON.stringify(outcomes));
         } else {
@@ -102,7 +105,9 @@ function defineTests(client: Client, run: RunSteps): void {
   const { ids, chainIds, explains, signIn = 0 } = client;
   const asks = chainIds === undefined ? (['managed'] as const) : (['managed', 'default'] as const);
 
-  /** What these steps are to cost: probes where the client probes, and these token requests. */
+  /**
+   * The expected requests of these steps: probes where the client probes, and these token requests.
+   */
   const cost = (steps: readonly Step[], tokens: Readonly<Record<string, number>>) => {
     const probes = steps.reduce((sum, { credential, calls }) => {
       if (credential === 'default') return sum + (client.chainProbesAgain === true ? calls : 1);
@@ -163,7 +168,7 @@ function defineTests(client: Client, run: RunSteps): void {
       }
     });
   } else {
-    it('does not sign in without a subscription unless it is told to', async () => {
+    it('does not sign in without a subscription unless it has the flag', async () => {
       const step = { ...stepFor('managed', 'client'), needsSubscription: true };
       const { outcomes, requests } = await run([step]);
       assert.match(outcomes[0]?.failure ?? '', /no subscriptions were found/);
@@ -171,7 +176,7 @@ function defineTests(client: Client, run: RunSteps): void {
     });
   }
 
-  it('is told why a pod without an identity gets nothing, and asks once', async () => {
+  it('gets the reason why a pod has no identity, and does not retry', async () => {
     for (const credential of asks) {
       const step = stepFor(credential, undefined);
       const { outcomes, requests } = await run([step], 'plain');
@@ -187,7 +192,7 @@ function defineTests(client: Client, run: RunSteps): void {
     }
   });
 
-  it('gets no identity that is not its pod’s, nor another one instead', async () => {
+  it('gets no identity of another pod, nor its own one instead', async () => {
     const steps = ids.map((kind) => stepFor('managed', kind, 'untrusted'));
     const { outcomes, requests } = await run(steps);
     assert.equal(outcomes.length, steps.length);
@@ -203,8 +208,8 @@ function defineTests(client: Client, run: RunSteps): void {
 }
 
 /**
- * Clients of one pace meet an outage together: MSAL for Go gives up after two seconds, in which the
- * Azure CLI may not yet have asked.
+ * Groups clients by pace, so that those in one group meet an outage together: MSAL for Go gives up
+ * after 2s, possibly before the first request of the Azure CLI.
  */
 function paceOf({ kit, signIn }: Client): 'hasty' | 'usual' | 'slow' {
   if (kit === 'go') return 'hasty';

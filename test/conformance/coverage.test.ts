@@ -1,4 +1,4 @@
-/** That no case is left out, and that what is said to prove one is there. */
+/** Every case has a test, and every test that the table names exists. */
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -17,7 +17,7 @@ function readSuite(kind: keyof typeof suites): string {
   return readFileSync(join(import.meta.dirname, suites[kind]), 'utf8');
 }
 
-/** The numbers of the cases that the tests of a suite are called after. */
+/** The numbers of the cases in the test titles of a suite. */
 function provenBy(kind: keyof typeof suites): ReadonlySet<number> {
   const titles = readSuite(kind).matchAll(/\bit\(\s*(?:`\$\{)?caseTitle\((\d+)\)/g);
   return new Set(Array.from(titles, ([, number]) => Number(number)));

@@ -1,6 +1,6 @@
 /**
- * The cases in which tokens come from Entra ID itself: what it refuses, how it fails, and what proves
- * an identity there. An agent of our own, with the lab's Entra ID, and nothing else.
+ * The cases with tokens from Entra ID itself: its refusals, its failures, and the credentials for
+ * it. They need only our own agent and the lab's Entra ID.
  */
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
@@ -37,13 +37,13 @@ import { assertRefused, assertToken, claimsOf } from './reply-rules.ts';
 
 const minuteMs = 60_000;
 
-/** One application for each kind of credential, of the kind's name, and a pod bound to all. */
+/** One application for each kind of credential, named after the kind, and a pod bound to all. */
 async function bindAllKinds(testBed: EntraTestBed): Promise<void> {
   bindPod(testBed.kube);
   for (const kind of credentialKinds) await bindApplication(testBed, kind, kind);
 }
 
-/** As the pod, by the application's client id. */
+/** A request of the pod with the application's client ID. */
 function askAs(agent: EntraAgent, name: string, resource = vault, more = ''): Promise<RawReply> {
   return askToken(from(agent), resource, `client_id=${clientIdOf(name)}${more}`);
 }
@@ -69,7 +69,7 @@ function assertDetails(reply: RawReply, code: number): void {
   assert.match(String(body['timestamp']), /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ$/);
 }
 
-/** Texts in the spellings in which one could come back. */
+/** No text appears in the reply or the log, in any of its possible spellings. */
 function assertUntold(agent: EntraAgent, reply: RawReply, secrets: readonly string[]): void {
   const told = [reply.bytes.toString('latin1'), ...agent.log].join('\n');
   for (const secret of secrets) {
@@ -80,7 +80,7 @@ function assertUntold(agent: EntraAgent, reply: RawReply, secrets: readonly stri
       Buffer.from(secret).toString('base64'),
       JSON.stringify(secret).slice(1, -1),
     ]) {
-      assert.ok(!told.includes(spelt), 'a secret was told');
+      assert.ok(!told.includes(spelt), 'a secret leaked');
     }
   }
 }
@@ -99,7 +99,7 @@ describe('refusals of Entra ID', { skip }, () => {
       assertRefused(reply, wanted);
       assertDetails(reply, 500011);
       assertRefused(await askAs(agent, kind, resource), wanted);
-      assert.equal(requestsOf(agent, kind).length, 1, `${kind}: asked again at once`);
+      assert.equal(requestsOf(agent, kind).length, 1, `${kind}: repeated at once`);
       assert.equal(identityOf(await askAs(agent, kind)), kind, 'other resources are not affected');
     }
   });
@@ -177,14 +177,14 @@ describe('refusals of Entra ID', { skip }, () => {
         const says = new RegExp(`^AADSTS${code}: `);
         const young = await askAs(agent, kind);
         assertRefused(young, { status: 503, says });
-        assert.ok(retryAfterOf(young) <= 10, 'it may be there soon');
+        assert.ok(retryAfterOf(young) <= 10, 'it may exist soon');
 
         time.pass(6 * minuteMs);
         const old = await askAs(agent, kind);
         assertRefused(old, { status: 400, error: errors[code], says });
         assertDetails(old, code);
 
-        // What was made meanwhile is used without a restart.
+        // A credential that was added meanwhile is used without a restart.
         agent.entra.register(createEntraApplication(kind, federatedTo(fits)));
         time.pass(10_000);
         assert.equal(identityOf(await askAs(agent, kind)), kind);
@@ -217,7 +217,7 @@ describe('trouble of Entra ID', { skip }, () => {
     for (const loud of credentialKinds) {
       const before = requestsOf(agent, loud).length;
       const calls = () => requestsOf(agent, loud).length - before;
-      // Far more than a busy machine takes for what is asked within.
+      // Far longer than the requests below take, even on a busy machine.
       agent.entra.setFaults({ fail: { status: 429, retryAfterSec: 57 } }, clientIdOf(loud));
       const askedMs = performance.now();
       const throttled = await askAs(agent, loud);
@@ -230,7 +230,7 @@ describe('trouble of Entra ID', { skip }, () => {
       for (const reply of replies) assertRefused(reply, { status: 429 });
       time.passUntil(askedMs + 56_500);
       assertRefused(await askAs(agent, loud), { status: 429 });
-      assert.equal(calls(), 1, `${loud}: asked within Retry-After`);
+      assert.equal(calls(), 1, `${loud}: requested within Retry-After`);
       const resource = `${vault}/beside-${loud}`;
       assert.equal(identityOf(await askAs(agent, 'calm', resource), resource), 'calm');
       assert.equal(identityOf(await askAs(agent, loud, resource), resource), loud);
@@ -279,7 +279,8 @@ describe('trouble of Entra ID', { skip }, () => {
     }
     for (const faults of Object.values(troubles)) {
       agent.entra.setFaults(faults);
-      // By a refresh ahead, or for who wants a new one: which of them comes first is up to the machine.
+      // The fault is met by a refresh ahead or by a request for a new token; their order depends on
+      // the machine.
       const before = credentialKinds.map((kind) => requestsOf(agent, kind).length);
       // Tokens live for an hour less a second; ten minutes of it are left at the end.
       time.pass(8 * minuteMs);
@@ -287,7 +288,7 @@ describe('trouble of Entra ID', { skip }, () => {
         const reply = await askAs(agent, kind);
         assert.equal(assertToken(reply, vault)['access_token'], first.get(kind), kind);
       }
-      // Also to who wants a new one.
+      // Also for requests that want a new one.
       for (const kind of credentialKinds) {
         const reply = await askAs(agent, kind, vault, '&bypass_cache=true');
         assert.equal(assertToken(reply, vault)['access_token'], first.get(kind), kind);
@@ -295,7 +296,7 @@ describe('trouble of Entra ID', { skip }, () => {
       const met = credentialKinds.filter((kind, index) => {
         return requestsOf(agent, kind).length > (before[index] ?? 0);
       });
-      // A request that ends with its connection before it was read whole is not counted.
+      // The fake does not count a request whose connection ended before it was fully read.
       assert.ok(met.length >= (faults.reset === true ? 1 : credentialKinds.length), met.join());
     }
   });
@@ -348,7 +349,7 @@ describe('what Entra ID is sent', { skip }, () => {
         assert.equal(claimsOf(token)['aud'], scope.slice(0, -'/.default'.length));
       }
     }
-    assert.deepEqual(agent.entra.otherRequests(), [], 'nothing is discovered');
+    assert.deepEqual(agent.entra.otherRequests(), [], 'no discovery request');
   });
 
   for (const [cloud, audience] of [
@@ -376,7 +377,7 @@ describe('what Entra ID is sent', { skip }, () => {
         assert.deepEqual(spec?.['audiences'], [audience]);
         assert.ok(Number(spec['expirationSeconds']) >= 600);
         const bound: unknown = { apiVersion: 'v1', kind: 'Pod', name: 'p', uid: podUid };
-        // The agent's own pod is unknown here.
+        // The agent's own pod is unknown in this test.
         assert.deepEqual(spec['boundObjectRef'], name === 'pod' ? bound : undefined);
         assert.deepEqual(others, []);
       }
@@ -406,7 +407,7 @@ describe('what Entra ID is sent', { skip }, () => {
         time.passUntil(askedMs + (usedSec - 2) * 1000);
         assert.equal(await ask(`${vault}/third`), 1, 'kept within its life');
         time.passUntil(madeMs + (usedSec + 1) * 1000);
-        assert.equal(await ask(`${vault}/fourth`), 2, 'and no longer');
+        assert.equal(await ask(`${vault}/fourth`), 2, 'not kept after its life');
         const assertions = tap.forms().map((form) => form.get('client_assertion'));
         assert.deepEqual(
           assertions.map((assertion) => assertion === assertions[0]),
@@ -428,11 +429,11 @@ describe('what Entra ID is sent', { skip }, () => {
     assert.deepEqual(
       requestsOf(agent, 'secret').map(({ code }) => code),
       [undefined, 7000215, undefined, 7000215, undefined],
-      'what is kept is tried first, and read anew when it is refused',
+      'the cached credential is used first, and read again after a refusal',
     );
   });
 
-  it(`${caseTitle(72)}: secret, of which many tokens are fetched at once`, async () => {
+  it(`${caseTitle(72)}: secret, with many tokens fetched at once`, async () => {
     await using agent = await openEntraAgent({}, bindAllKinds);
     assert.equal(identityOf(await askAs(agent, 'secret')), 'secret');
     putSecret(agent.kube, 'secret', 'second');

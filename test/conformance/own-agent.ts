@@ -1,4 +1,4 @@
-/** Asking an agent of our own, on loopback and with the lab's fakes around it. */
+/** Requests to our own agent, on loopback and with the lab's fakes around it. */
 import { mock } from 'node:test';
 import { createPodManifest } from '../../lab/fakes/kube/manifests.ts';
 import type { LoopbackAgent } from '../support/loopback-agent.ts';
@@ -33,7 +33,7 @@ export function targetFor(resource: string, more = ''): string {
   return `${tokenPath}?${tokenQuery(encodeURIComponent(resource), more)}`;
 }
 
-/** The lab's name of the identity whose token came. */
+/** The lab's name of the identity in the token. */
 export function identityOf(reply: RawReply, resource = vault): unknown {
   return claimsOf(assertToken(reply, resource))['lab_identity'];
 }
@@ -42,7 +42,7 @@ export function announce(agent: LoopbackAgent, name: string, ip: string, binding
   agent.kube.apply(createPodManifest({ name, nodeName: 'node-1', ips: [ip], binding }));
 }
 
-/** The wall clock of this process, the fakes' included, is `ms` ahead while `work` runs. */
+/** While `work` runs, the wall clock of this process (and so of the fakes) is `ms` ahead. */
 export async function aheadBy<T>(ms: number, work: () => Promise<T>): Promise<T> {
   const now = Date.now.bind(Date);
   const ahead = mock.method(Date, 'now', () => now() + ms);
@@ -53,13 +53,13 @@ export async function aheadBy<T>(ms: number, work: () => Promise<T>): Promise<T>
   }
 }
 
-/** How far both clocks of this process are ahead, by {@link MovedTime}. */
+/** How far {@link MovedTime} has moved both clocks of this process ahead. */
 let aheadMs = 0;
 
-/** Flags of an agent whose time is moved: for its watches that is as long a silence. */
+/** Flags of an agent with moved time: its watches see the move as an equally long silence. */
 export const inMovedTime = { 'address-staleness-limit': '0' } as const;
 
-/** Both clocks of this process, which a test moves ahead; timers stay as they were armed. */
+/** Both clocks of this process, which a test moves ahead; armed timers are not affected. */
 export class MovedTime implements Disposable {
   readonly #wall;
   readonly #monotonic;
@@ -75,7 +75,7 @@ export class MovedTime implements Disposable {
     aheadMs += ms;
   }
 
-  /** Until `performance.now()` is this; however long a busy machine took so far is part of it. */
+  /** Until `performance.now()` has this value; the real time that has already passed counts too. */
   passUntil(monotonicMs: number): void {
     this.pass(Math.max(0, monotonicMs - performance.now()));
   }
@@ -87,7 +87,7 @@ export class MovedTime implements Disposable {
   }
 }
 
-/** What Node itself stamps has the time of a clock of its own, which nothing moves. */
+/** Node stamps `Date` from its own clock, which the test cannot move. */
 function redated(reply: RawReply): RawReply {
   const behindMs = Date.now() - aheadMs;
   const fields = reply.fields.map(([name, value]) => {

@@ -1,9 +1,9 @@
-/** HTTP as bytes on a socket: an answer is judged as it came, not as a library would read it. */
+/** HTTP as bytes on a socket: tests check the raw answer, not the view of an HTTP library. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 
-/** Where to dial, and from which of this machine's addresses. */
+/** The address to dial, and the source address on this machine. */
 export interface Place {
   readonly host: string;
   readonly port: number;
@@ -14,11 +14,11 @@ export interface RawReply {
   /** Status line, header and body. */
   readonly bytes: Buffer;
   readonly status: number;
-  /** Names and values in the order they came. */
+  /** Names and values in the order in which they arrived. */
   readonly fields: readonly (readonly [name: string, value: string])[];
   readonly body: Buffer;
   readonly text: string;
-  /** From the moment somebody waited for it. */
+  /** From the start of the wait for it. */
   readonly durationMs: number;
 }
 
@@ -176,7 +176,7 @@ function findBodyEnd(received: Buffer, bodyAt: number, length: number | undefine
   return received.length >= end ? end : undefined;
 }
 
-/** Bytes of the body; Infinity for all there is, undefined while that is not known. */
+/** Number of body bytes; Infinity for all received bytes, undefined while it is not known. */
 function lengthOf(
   fields: RawReply['fields'],
   method: string,

@@ -1,6 +1,6 @@
 /**
- * What holds for every answer, whatever was asked: the head, the shape of a token, the shape of an
- * error. Each case states only what is its own.
+ * Rules for every answer to any request: the header, the shape of a token, the shape of an error. A
+ * case checks only its own additions.
  */
 import assert from 'node:assert/strict';
 import { valuesOf, type RawReply } from './raw-connection.ts';
@@ -46,8 +46,8 @@ export function assertHead(reply: RawReply, method = 'GET'): void {
 }
 
 /**
- * Exactly on 429 and 503. MSAL replays any other answer that carries it, and Azure SDKs do not try
- * again after a 429 without it.
+ * Present exactly on 429 and 503. MSAL retries any other answer that has it, and Azure SDKs do not
+ * retry after a 429 without it.
  */
 function assertRetryAfter(reply: RawReply): void {
   const values = valuesOf(reply, 'Retry-After');
@@ -86,12 +86,12 @@ export function assertToken(reply: RawReply, resource: string): Body {
   return fields;
 }
 
-/** By the answer's own clock, which is cut to whole seconds. */
+/** By the clock of the answer, which is cut to whole seconds. */
 function assertTimes(body: Body, nowS: number): void {
   const expiresOnS = Number(body['expires_on']);
   assert.ok(
     Math.abs(nowS + Number(body['expires_in']) - expiresOnS) <= 2,
-    'expires_in is what is left',
+    'expires_in is the remaining time',
   );
   assert.ok(Number(body['not_before']) <= nowS + 1, 'not_before has passed');
   assert.ok(expiresOnS > nowS, 'the token has not expired');
@@ -109,7 +109,7 @@ export interface Refusal {
   readonly method?: string;
 }
 
-/** No token, and an error that every SDK can read. @returns the body. */
+/** An error that every SDK can parse, without a token. @returns the body. */
 export function assertRefused(reply: RawReply, wanted: Refusal): Body {
   const { status, method = 'GET' } = wanted;
   const statuses = typeof status === 'number' ? [status] : status;
@@ -137,14 +137,14 @@ export function assertHeaderMissing(reply: RawReply): void {
   assertHead(reply);
 }
 
-/** The claims of an access token; empty when it is no JWT. Read, not verified. */
+/** The claims of an access token; empty when it is not a JWT. Decoded, not verified. */
 export function claimsOf(body: Body): Readonly<Record<string, unknown>> {
   const [, payload] = (body['access_token'] ?? '').split('.');
   if (payload === undefined) return {};
   return JSON.parse(Buffer.from(payload, 'base64url').toString('utf8')) as Record<string, unknown>;
 }
 
-/** What came, for a message: never a token. */
+/** A summary of the reply for a message: never a token. */
 export function say(reply: RawReply): string {
   const { status, text } = reply;
   return `${status} ${text.includes('access_token') ? 'with a token' : text.slice(0, 300)}`;

@@ -1,4 +1,4 @@
-/** Requests to the token path, spelt as a case wants them. */
+/** Requests to the token path, spelled as a case needs them. */
 import type { Target } from './target.ts';
 
 export const tokenPath = '/metadata/identity/oauth2/token';
@@ -14,7 +14,7 @@ export interface RequestOptions {
   readonly host?: string | null;
 }
 
-/** In UTF-8, so that a target may hold what a careless client puts there. */
+/** In UTF-8, so that a target can contain the raw bytes of a careless client. */
 export function renderRequest(target: string, options: RequestOptions = {}): Buffer {
   const { method = 'GET', fields = metadata, version = '1.1', body } = options;
   const { host = '169.254.169.254' } = options;
@@ -27,7 +27,7 @@ export function renderRequest(target: string, options: RequestOptions = {}): Buf
   return Buffer.from(`${lines.join('\r\n')}\r\n\r\n${body ?? ''}`);
 }
 
-/** `resource=…` as given, so that a case can choose how to encode it. */
+/** `resource=…` verbatim, so that a case can choose the encoding. */
 export function tokenQuery(resource: string, more = ''): string {
   return `api-version=2018-02-01&resource=${resource}${more === '' ? '' : `&${more}`}`;
 }

@@ -1,6 +1,6 @@
 /**
- * What the cases are put to: the address in `NMI_CONFORMANCE_URL`, or an agent of our own with the
- * lab's fakes around it. Only the latter needs installed packages.
+ * The target of the cases: the address in `NMI_CONFORMANCE_URL`, or our own agent with the lab's
+ * fakes around it. Only our own agent needs installed packages.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Place } from './raw-connection.ts';
@@ -13,21 +13,21 @@ export interface Ids {
 
 export interface Target extends AsyncDisposable {
   readonly isOurs: boolean;
-  /** From where requests come whose caller has an identity. */
+  /** The source of requests whose caller has an identity. */
   readonly place: Place;
-  /** From where nobody knows who calls. */
+  /** The source of requests from an unknown caller. */
   readonly unknownPlace: Place | undefined;
-  /** From where a known caller without any identity asks. */
+  /** The source of requests from a known caller without any identity. */
   readonly unboundPlace: Place | undefined;
-  /** Of an identity the caller has; what is undefined was not told. */
+  /** IDs of an identity that the caller has; undefined if not given. */
   readonly own: Ids;
-  /** Of one it does not have. */
+  /** IDs of an identity that the caller does not have. */
   readonly foreign: Ids;
   /** Resolves when the next request may be sent. */
   readonly turn: () => Promise<void>;
-  /** What tokens are asked for. */
+  /** The resource of the requested tokens. */
   readonly resource: string;
-  /** Further spellings of resources for which there are tokens. */
+  /** Further resource spellings for which tokens are available. */
   readonly spellings: readonly string[];
 }
 
@@ -74,7 +74,7 @@ export function parseTarget(environment: Environment): Target | undefined {
   };
 }
 
-/** Microsoft Graph and Key Vault, in spellings that Entra ID takes. */
+/** Microsoft Graph and Key Vault, in spellings that Entra ID accepts. */
 const knownToEveryTenant =
   '00000003-0000-0000-c000-000000000000 https://graph.microsoft.com https://graph.microsoft.com/ ' +
   'https://VAULT.azure.net https://vault.azure.net/';

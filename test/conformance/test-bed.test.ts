@@ -1,6 +1,6 @@
 /**
- * The cases in which the test bed around the agent changes: faults upstream, an API server that hangs,
- * pods that come and go. An agent of our own, with the lab's fakes, and nothing else.
+ * The cases in which the test bed around the agent changes: faults upstream, an API server that
+ * hangs, pods that come and go. They need only our own agent and the lab's fakes.
  */
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
@@ -84,7 +84,7 @@ describe('probe and paths', { skip }, () => {
       }),
     );
     let slowMs = Infinity;
-    // The best of three: this machine has other work too.
+    // The best of three, because this machine has other load too.
     for (let turn = 0; turn < 3 && slowMs >= 100; turn++) {
       const durationsMs: number[] = [];
       for (let probe = 0; probe < 200; probe++) {
@@ -169,7 +169,7 @@ describe('tokens and their times', { skip }, () => {
     );
     const tokens = replies.map((reply) => assertToken(reply, vault)['access_token']);
     assert.equal(new Set(tokens).size, 1);
-    assert.equal(agent.imds.requests().length, 1, 'asked upstream once');
+    assert.equal(agent.imds.requests().length, 1, 'one upstream request');
     assert.notEqual(tokens[0], old, 'the token is a new one');
     await agent.imds.setFaults({});
     for (let turn = 0; turn < 30; turn++) {
@@ -187,8 +187,12 @@ describe('tokens and their times', { skip }, () => {
         'access_token'
       ];
     agent.imds.clear();
-    assert.equal(await askWith(sha256('another')), bad, 'the one in memory is another already');
-    assert.equal(await askWith(sha256(bad).slice(1)), bad, 'this is no hash');
+    assert.equal(
+      await askWith(sha256('another')),
+      bad,
+      'the token in memory is already another one',
+    );
+    assert.equal(await askWith(sha256(bad).slice(1)), bad, 'not a hash');
     assert.equal(agent.imds.requests().length, 0);
     await agent.imds.setFaults({ delayMs: 100 });
     const tokens = await Promise.all(Array.from({ length: 50 }, () => askWith(sha256(bad))));
@@ -196,7 +200,7 @@ describe('tokens and their times', { skip }, () => {
     assert.notEqual(tokens[0], bad);
     assert.equal(await askWith(sha256(bad)), tokens[0]);
     const requests = agent.imds.requests();
-    assert.equal(requests.length, 1, 'asked upstream once');
+    assert.equal(requests.length, 1, 'one upstream request');
     assert.doesNotMatch(requests[0]?.target ?? '', /sha256/);
   });
 
@@ -222,7 +226,7 @@ describe('tokens and their times', { skip }, () => {
     const short = assertToken(await askToken(from(agent)), vault);
     assert.ok(Number(short['expires_in']) > 300);
     for (const aheadMs of [302_000, 3_604_000]) {
-      // The fake forgets the tokens it gave, or it would give them again.
+      // Makes the fake forget its tokens, or it would return the same ones again.
       agent.imds.setTokenLifetime(3_600_000);
       const left = await aheadBy(aheadMs, async () => {
         const reply = await askToken(from(agent));
@@ -328,7 +332,7 @@ describe('errors', { skip }, () => {
     announce(agent, 'late', '127.0.0.22', 'app');
     const reply = await askToken(from(agent, '127.0.0.22'));
     assert.equal(identityOf(reply), 'a');
-    assert.ok(reply.durationMs > 700, 'the pod was known already');
+    assert.ok(reply.durationMs > 700, 'the pod was already known');
   });
 
   it(caseTitle(65), async () => {
@@ -390,7 +394,7 @@ describe('concurrency, limits, upstream', { skip }, () => {
     const atMs = agent.imds.requests().map(({ atWallMs }) => atWallMs);
     assert.equal(atMs.length, 50);
     assert.ok(agent.imds.peakTokenConcurrency() <= 5);
-    // Requests may come closer together than they were sent, by what a busy machine does in between.
+    // On a busy machine, requests can arrive closer together than they were sent.
     for (const [index, startMs] of atMs.entries()) {
       const within = atMs.slice(index).filter((each) => each - startMs < 800).length;
       assert.ok(within <= 20, `${within} requests within a second`);
@@ -429,7 +433,7 @@ describe('concurrency, limits, upstream', { skip }, () => {
     await eventually(() => {
       assert.ok(statuses.includes(429));
     });
-    // All of them share one process and one machine: a probe that needs nothing is the control.
+    // All clients share one process and one machine: a probe that needs no fetch is the control.
     const controlMs: number[] = [];
     const quietMs: number[] = [];
     for (let turn = 0; turn < 100; turn++) {
@@ -462,7 +466,7 @@ describe('concurrency, limits, upstream', { skip }, () => {
     const staying = askToken(from(agent));
     leaving[Symbol.dispose]();
     assert.equal(identityOf(await staying), 'a');
-    // And where nobody stays, what was fetched is there for the next.
+    // Without any remaining waiter, the fetched token still serves the next request.
     const other = `${vault}/other`;
     const alone = await RawConnection.open(from(agent));
     alone.send(renderRequest(targetFor(other)));
@@ -472,7 +476,7 @@ describe('concurrency, limits, upstream', { skip }, () => {
     alone[Symbol.dispose]();
     assert.equal(identityOf(await askToken(from(agent), other), other), 'a');
     assert.equal(agent.imds.requests().length, 2);
-    // More that leave than a pod may have waiting: a leak would have used its share up.
+    // More disconnecting clients than a pod may have waiting: a leak would use up its share.
     await agent.imds.setFaults({ delayMs: 50 });
     for (let turn = 0; turn < 40; turn++) {
       using connection = await RawConnection.open(from(agent));

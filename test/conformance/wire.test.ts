@@ -1,4 +1,4 @@
-/** The cases that need nothing but HTTP: against an agent of our own, or any other address. */
+/** The cases that need only HTTP: against our own agent, or any other address. */
 import assert from 'node:assert/strict';
 import { after, before, describe, it, type TestContext } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -35,7 +35,7 @@ function askToken(more = '', options: RequestOptions = {}): Promise<RawReply> {
   return ask(tokenTarget(target, more), options);
 }
 
-/** A value that the target may lack; without it the case is skipped, which is said. */
+/** A value that the target may lack; without it the case is reported as skipped. */
 function given<T>(t: TestContext, value: T | undefined, variable: string): T | undefined {
   if (value === undefined) t.skip(`NMI_CONFORMANCE_${variable} is not set`);
   return value;
@@ -239,7 +239,7 @@ describe('paths', () => {
     assertRefused(await ask(issue, { method: 'POST', body: '{}' }), { status: 404 });
   });
 
-  /** Relayed as JSON, or refused; which of the two is a policy. */
+  /** Relayed as JSON, or refused; the policy decides which. */
   async function assertRelayedOrClosed(path: string): Promise<void> {
     const reply = await ask(`${path}?api-version=2021-02-01`);
     if (reply.status !== 200) {
@@ -272,7 +272,7 @@ describe('paths', () => {
     ] as const satisfies readonly (readonly [string, RequestOptions])[]) {
       const replies = [await ask(path, options), await ask(path, options)];
       for (const reply of replies) assertRefused(reply, { status: [400, 403, 404, 405] });
-      // The better of two: the machine may have been busy with something else.
+      // The better of two, because the machine may have been busy.
       const durationMs = Math.min(...replies.map((reply) => reply.durationMs));
       assert.ok(durationMs < 100, `${path} took ${durationMs} ms`);
     }
@@ -560,7 +560,7 @@ describe('errors', () => {
         assert.equal(more.toString('latin1'), '', 'more than one answer, or no end');
       });
     }
-    await t.test('then a request is served', async () => {
+    await t.test('and then serves a request', async () => {
       assertToken(await askToken(), target.resource);
     });
   });
@@ -594,7 +594,7 @@ describe('beyond the cases', () => {
     else assertRefused(reply, { status: 400 });
   });
 
-  it('requests that come together are answered in their order', async () => {
+  it('requests that arrive together are answered in their order', async () => {
     using connection = await RawConnection.open(target.place);
     const requests = [tokenTarget(target), '/nothing', tokenPath, tokenTarget(target)];
     connection.send(Buffer.concat(requests.map((each) => renderRequest(each))));
@@ -613,7 +613,7 @@ describe('beyond the cases', () => {
     assertToken(await connection.readReply(), target.resource);
   });
 
-  it('a body that breaks its own framing gets one answer at most', async () => {
+  it('a body with broken framing gets one answer at most', async () => {
     for (const body of ['zz\r\n', '5\r\nhel', 'ffffffffffffffffff\r\n']) {
       using connection = await RawConnection.open(target.place);
       connection.send(
@@ -626,7 +626,7 @@ describe('beyond the cases', () => {
     }
   });
 
-  it('an answer is never overtaken by one to broken bytes behind it', async () => {
+  it('an answer is sent before the error for broken bytes behind its request', async () => {
     using connection = await RawConnection.open(target.place);
     const unseen = `${target.resource}?${process.pid}`;
     const path = target.isOurs ? `${tokenPath}?${tokenQuery(encodeURIComponent(unseen))}` : '/x';
@@ -634,7 +634,7 @@ describe('beyond the cases', () => {
     const first = await connection.readFor(2_000);
     if (first.length === 0) return;
     const [, status] = /^HTTP\/1\.1 (\d+)/.exec(first.toString('latin1')) ?? [];
-    assert.equal(status, target.isOurs ? '200' : '404', 'the answer to what was asked first');
+    assert.equal(status, target.isOurs ? '200' : '404', 'the answer to the first request');
   });
 });
 
@@ -645,7 +645,7 @@ function inAnyCase(text: string): readonly string[] {
   return [text, text.toUpperCase(), text.toLowerCase(), mixed.join('')];
 }
 
-/** Without what is undefined, so that it does not hide what is below it. */
+/** Leaves out undefined values, so that they do not override defaults. */
 function definedOf<T extends object>(fields: T): Partial<T> {
   return Object.fromEntries(
     Object.entries(fields).filter(([, value]) => value !== undefined),

@@ -1,7 +1,7 @@
-/** The same cases with every request read and answered by `node:http`. */
+/** The same cases with every request parsed and answered by `node:http`. */
 import { parseTarget } from './target.ts';
 
-// Another implementation has been asked already, and knows no fast path.
+// Another implementation has already been tested, and has no fast path.
 if (parseTarget(process.env) === undefined) {
   process.env['NMI_FAST_PATH'] = 'false';
   await import('./wire.test.ts');

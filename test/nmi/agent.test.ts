@@ -37,7 +37,7 @@ function assertErrorBody(reply: Awaited<ReturnType<typeof ask>>): void {
   assert.equal(reply.headers.has('retry-after'), isPassing);
 }
 
-/** Addresses of more pods of identity a. */
+/** Addresses of further pods with identity a. */
 const sharers = ['127.0.0.15', '127.0.0.16', '127.0.0.17'];
 
 describe('the token endpoint, as a pod sees it', () => {
@@ -97,7 +97,7 @@ describe('the token endpoint, as a pod sees it', () => {
     assert.equal(reply.headers.get('content-length'), String(Buffer.byteLength(reply.text)));
   });
 
-  it('answers the header-less probe with the exact 88 bytes, whatever else is wrong', async () => {
+  it('answers the probe without the header with the exact 88 bytes, in any state', async () => {
     const unbound = agent.client('127.0.0.99');
     for (const [client, target] of [
       [pod, '/metadata/identity/oauth2/token'],
@@ -115,7 +115,7 @@ describe('the token endpoint, as a pod sees it', () => {
     }
   });
 
-  it('takes the header name in any case and its value exactly, once', async () => {
+  it('accepts the header name in any case and its value exactly, once', async () => {
     assert.equal((await ask(pod, tokenTarget, { headers: ['metadata', 'true'] })).status, 200);
     for (const headers of [
       ['Metadata', 'True'],
@@ -130,7 +130,7 @@ describe('the token endpoint, as a pod sees it', () => {
     }
   });
 
-  it('takes what SDKs send besides: content type on a GET, any Accept, HTTP/1.0', async () => {
+  it('accepts extra parts that SDKs send: content type on a GET, any Accept, HTTP/1.0', async () => {
     const headers = [
       ...['Metadata', 'true', 'Accept', 'text/html, image/gif'],
       ...['Content-Type', 'application/x-www-form-urlencoded;charset=utf-8'],
@@ -166,7 +166,7 @@ describe('the token endpoint, as a pod sees it', () => {
     assert.equal(head.text, '');
   });
 
-  it('serves every spelling of the token path itself and forwards none of them', async () => {
+  it('serves every spelling of the token path itself and relays none of them', async () => {
     agent.imds.clear();
     for (const target of [
       tokenTarget.replace('/metadata', '/Metadata'),
@@ -246,7 +246,7 @@ describe('the token endpoint, as a pod sees it', () => {
     }
   });
 
-  it('chooses among two identities by each selector and has a stable default', async () => {
+  it('selects one of two identities by each selector and has a stable default', async () => {
     const two = agent.client('127.0.0.12');
     for (const identity of [identityA, identityB]) {
       const resourceId = encodeURIComponent(identity.resourceId);
@@ -266,7 +266,7 @@ describe('the token endpoint, as a pod sees it', () => {
     assert.equal((await ask(two, withQuery('client_id='))).identity, 'a');
   });
 
-  it('never asks upstream for an identity that is not bound', async () => {
+  it('sends no request upstream for an identity that is not bound', async () => {
     await ask(pod, tokenTarget);
     agent.imds.clear();
     for (const selector of [
@@ -283,7 +283,7 @@ describe('the token endpoint, as a pod sees it', () => {
     assert.deepEqual(agent.imds.requests(), []);
   });
 
-  it('refuses a pod without the label at once, and names the fix', async () => {
+  it('refuses a pod without the label at once, with the fix', async () => {
     const reply = await ask(agent.client('127.0.0.13'), tokenTarget);
     assert.equal(reply.status, 400);
     assertErrorBody(reply);
@@ -294,7 +294,7 @@ describe('the token endpoint, as a pod sees it', () => {
     assert.ok(reply.durationMs < 250);
   });
 
-  it('gives an excepted pod the node’s answer, whatever it names', async () => {
+  it('relays the node’s answer to an excepted pod, whatever it names', async () => {
     const excepted = agent.client('127.0.0.14');
     assert.equal((await ask(excepted, tokenTarget)).identity, 'node');
     const named = withQuery(`client_id=${identityB.clientId}`);
@@ -304,7 +304,7 @@ describe('the token endpoint, as a pod sees it', () => {
     assert.equal((await ask(excepted, withQuery('client_id=unknown'))).status, 400);
   });
 
-  it('holds an unknown caller for the configured time, then says to retry', async () => {
+  it('lets an unknown caller wait for the configured time, then answers to retry', async () => {
     const reply = await ask(agent.client('127.0.0.77'), tokenTarget);
     assert.equal(reply.status, 503);
     assert.equal(reply.headers.get('retry-after'), '1');
@@ -316,7 +316,7 @@ describe('the token endpoint, as a pod sees it', () => {
     const target = withQuery('').replace('vault.azure.net', 'unseen.azure.net');
     await agent.imds.setFaults({ delayMs: 50 });
     agent.imds.clear();
-    // 50 of each pod: more fetches at once than that are none of one pod's.
+    // 50 of each pod: one pod may not have more fetches at once.
     const pods = [pod, ...sharers.map((ip) => agent.client(ip))];
     const asks = pods.flatMap((each) => Array.from({ length: 50 }, () => ask(each, target)));
     const replies = await Promise.all(asks);
@@ -334,7 +334,7 @@ describe('the token endpoint, as a pod sees it', () => {
     await pod.closeConnection('kept');
   });
 
-  it('answers what the parser refuses with JSON, and goes on serving', async () => {
+  it('answers with JSON when the parser fails, and continues to serve', async () => {
     for (const [bytes, status] of [
       ['GARBAGE\r\n\r\n', 405],
       ['GET / HTTP/1.1\r\nA B: c\r\n\r\n', 400],
@@ -380,7 +380,7 @@ describe('the token endpoint, as a pod sees it', () => {
 });
 
 describe('passthrough', () => {
-  it('relays the allowed parts, refuses the rest, and strips what concerns one hop', async () => {
+  it('relays the allowed paths, refuses all others, and removes hop-by-hop headers', async () => {
     await using agent = await openLoopbackAgent({}, bindPodToA);
     const pod = agent.client('127.0.0.11');
     const instance = await ask(pod, '/Metadata/Instance/compute?api-version=2021-02-01', {
@@ -410,7 +410,7 @@ describe('passthrough', () => {
     assert.equal(agent.imds.requests().length, 2);
   });
 
-  it('follows the block and the allow flags', async () => {
+  it('follows the flags that block and allow paths', async () => {
     await using agent = await openLoopbackAgent(
       { 'block-instance-metadata': 'true', 'allow-metadata': 'attested,scheduledevents' },
       bindPodToA,
@@ -431,7 +431,7 @@ describe('passthrough', () => {
     assert.equal((await ask(pod, '/metadata/loadbalancer')).status, 403);
   });
 
-  it('serves other pods while one asks for all it can', async () => {
+  it('serves other pods while one sends as many requests as it can', async () => {
     await using agent = await openLoopbackAgent(
       {},
       (kube) => {
@@ -444,7 +444,7 @@ describe('passthrough', () => {
     await agent.imds.setFaults({ delayMs: 100 });
     const calm = new AbortController();
     const statuses = new Set<number>();
-    // Of more connections than 64 the rest would be closed.
+    // Connections beyond 64 would be closed.
     const flood = Array.from({ length: 60 }, async (_, lane) => {
       for (let turn = 0; !calm.signal.aborted; turn++) {
         const target = `/metadata/instance?api-version=2021-02-01&lane=${lane}&turn=${turn}`;
@@ -464,7 +464,7 @@ describe('passthrough', () => {
     assert.deepEqual([...statuses].sort(), [200, 429]);
   });
 
-  it('ends in time when the real service hangs or is gone', async () => {
+  it('ends in time when the real service hangs or is unreachable', async () => {
     await using agent = await openLoopbackAgent({}, bindPodToA, {
       tuning: { imdsTimeoutMs: 300 },
     });
@@ -482,7 +482,7 @@ describe('passthrough', () => {
 });
 
 describe('host token', () => {
-  it('is not there unless turned on', async () => {
+  it('is not available unless enabled', async () => {
     await using agent = await openLoopbackAgent({}, bindPodToA);
     const headers = ['podns', 'default', 'podname', 'p'];
     const reply = await ask(agent.client('127.0.0.1'), '/host/token/?resource=r', { headers });
@@ -508,7 +508,7 @@ describe('host token', () => {
   });
 });
 
-describe('trouble upstream', () => {
+describe('upstream failures', () => {
   const cases = [
     [{ fail: { status: 429 } }, 429],
     [{ fail: { status: 500 } }, 503],
@@ -544,7 +544,7 @@ describe('trouble upstream', () => {
     assert.equal((await ask(pod, tokenTarget)).identity, 'a');
   });
 
-  it('names the command that assigns an identity the node does not have', async () => {
+  it('contains the command that assigns a missing identity to the node', async () => {
     await using agent = await openLoopbackAgent({}, bindPodToA);
     agent.imds.unassign(identityA.clientId);
     const reply = await ask(agent.client('127.0.0.11'), tokenTarget);
@@ -585,7 +585,7 @@ describe('objects that arrive late or change', () => {
     assert.ok(reply.durationMs >= 390 && reply.durationMs < 1_500, String(reply.durationMs));
   });
 
-  it('revokes at once what is in the cache, also while the fetch is under way', async () => {
+  it('revokes a cached token at once, also during its fetch', async () => {
     await using agent = await openLoopbackAgent({}, bindPodToA, {
       tuning: { bindingGraceMs: 0 },
     });
@@ -601,7 +601,7 @@ describe('objects that arrive late or change', () => {
     assert.equal((await ask(pod, tokenTarget)).status, 400);
   });
 
-  it('does not serve a kept-alive connection whose address went to another pod', async () => {
+  it('does not serve a kept-alive connection from an address that now belongs to another pod', async () => {
     await using agent = await openLoopbackAgent({}, (kube) => {
       bindPodToA(kube);
       kube.apply(createAzureIdentity({ name: 'b', ...idsOf(identityB) }));
@@ -622,7 +622,7 @@ describe('objects that arrive late or change', () => {
   });
 });
 
-describe('the end of the agent', () => {
+describe('the shutdown of the agent', () => {
   it('finishes requests under way and refuses new connections', async () => {
     await using agent = await openLoopbackAgent({}, bindPodToA);
     const pod = agent.client('127.0.0.11');
@@ -638,7 +638,7 @@ describe('the end of the agent', () => {
   });
 });
 
-/** Sends bytes as they are and reads until the peer closes. */
+/** Sends raw bytes and reads until the peer closes. */
 function rawExchange(port: number, bytes: string): Promise<string> {
   return new Promise((resolve, reject) => {
     let text = '';

@@ -1,4 +1,4 @@
-/** An agent that hears nothing of its pods, and knows them by their addresses only. */
+/** An agent that gets no events of its pods, and identifies them only by their addresses. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -40,7 +40,7 @@ async function openCutOff(flags: Readonly<Record<string, string>>) {
   };
 }
 
-/** Beside one pod that is set up for Workload Identity, with the application `w`. */
+/** Beside one pod with Workload Identity and the application `w`. */
 function openWorkloadAgent(own: AgentOwn = {}): Promise<EntraAgent> {
   return openEntraAgent(
     { 'workload-identity': 'true' },
@@ -62,7 +62,7 @@ function openWorkloadAgent(own: AgentOwn = {}): Promise<EntraAgent> {
 }
 
 describe('an agent that is cut off from the API', () => {
-  it('serves the pods it knows for a quarter of an hour, and nobody after that', async () => {
+  it('serves the known pods for a quarter of an hour, and no caller after that', async () => {
     const { agent, pod, pass } = await openCutOff({});
     await using _ = agent;
     pass(890_000);
@@ -98,18 +98,18 @@ describe('an agent that is cut off from the API', () => {
       assert.equal(reply.status, 503, reply.text);
       assert.ok(performance.now() < endMs, 'not served again');
     }
-    assert.equal((await ask(pod, tokenTarget)).status, 503, 'the pod that is gone');
+    assert.equal((await ask(pod, tokenTarget)).status, 503, 'the deleted pod');
     assert.doesNotMatch(await readReady(agent), /pod_ips_current/);
   });
 
-  it('goes on serving where that was asked for', async () => {
+  it('continues to serve when configured so', async () => {
     const { agent, pod, pass } = await openCutOff({ 'address-staleness-limit': '0' });
     await using _ = agent;
     pass(100_000_000);
     assert.equal((await ask(pod, tokenTarget)).status, 200);
   });
 
-  it('serves a pod by what its service account said for five minutes, also after a rest', async () => {
+  it('uses the last annotations of a service account for five minutes, also after a pause', async () => {
     let aheadMs = 0;
     const clock = { ...systemClock, monotonicMs: () => systemClock.monotonicMs() + aheadMs };
     await using agent = await openWorkloadAgent({ clock });
@@ -131,7 +131,7 @@ describe('an agent that is cut off from the API', () => {
   });
 });
 
-describe('a pod whose service account cannot be read', () => {
+describe('a pod with an unreadable service account', () => {
   for (const [failure, status, reason] of [
     [
       500,

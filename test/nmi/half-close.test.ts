@@ -29,7 +29,7 @@ async function dial(port: number, localAddress = ip): Promise<Socket> {
   return socket;
 }
 
-/** What comes until the agent ends the connection. */
+/** Everything received until the agent ends the connection. */
 async function readToEnd(socket: Socket): Promise<string> {
   let text = '';
   socket.setEncoding('latin1').on('data', (chunk: string) => (text += chunk));
@@ -48,7 +48,7 @@ for (const fastPath of ['true', 'false']) {
   const flags = { 'fast-path': fastPath };
 
   describe(`a client that half-closes its connection, with --fast-path=${fastPath}`, () => {
-    it('gets a token that is in memory, and one that has to be fetched', async () => {
+    it('gets a cached token, and one that has to be fetched', async () => {
       await using agent = await openLoopbackAgent(flags, bindPodToA);
       await agent.imds.setFaults({ delayMs: 200 });
       for (let turn = 0; turn < 2; turn++) {
@@ -100,7 +100,7 @@ for (const fastPath of ['true', 'false']) {
 }
 
 describe('requests of half-closed connections', () => {
-  it('count among those of their pod that wait', async () => {
+  it('count towards the waiting requests of their pod', async () => {
     await using agent = await openLoopbackAgent({}, () => undefined, {
       tuning: { lateObjectWaitMs: 2_000 },
     });
@@ -108,12 +108,12 @@ describe('requests of half-closed connections', () => {
     await delay(200);
     const oneMore = await ask(agent.client(ip), tokenTarget);
     assert.equal(oneMore.status, 503);
-    assert.ok(oneMore.durationMs < 1_000, 'its pod has no place left to wait');
+    assert.ok(oneMore.durationMs < 1_000, 'its pod has no free place to wait');
     for (const text of await Promise.all(waiting)) assert.match(text, /^HTTP\/1\.1 503 /);
   });
 });
 
-/** Requests of it wait until the test answers them. */
+/** Its requests wait until the test answers them. */
 async function openWaitingListener() {
   const waiting: ((handled: Handled) => void)[] = [];
   const listener = await openBareListener({
@@ -123,8 +123,8 @@ async function openWaitingListener() {
   return { listener, waiting, untilWaiting };
 }
 
-describe('a connection whose client has ended its half', { timeout: 20_000 }, () => {
-  it('gets an answer that is larger than what the kernel takes at once', async () => {
+describe('a connection with a half-closed client', { timeout: 20_000 }, () => {
+  it('gets an answer that is larger than the kernel accepts at once', async () => {
     const { listener, waiting, untilWaiting } = await openWaitingListener();
     await using _ = listener;
     const body = 'x'.repeat(20_000_000);
@@ -139,7 +139,7 @@ describe('a connection whose client has ended its half', { timeout: 20_000 }, ()
     await eventually(() => assert.equal(listener.connections, 0, 'connections'));
   });
 
-  it('keeps its place until its answer was tried, when the client has gone altogether', async () => {
+  it('keeps its place until the answer is written, when the client has closed completely', async () => {
     const { listener, waiting, untilWaiting } = await openWaitingListener();
     await using _ = listener;
     const socket = await dial(listener.port);
@@ -162,7 +162,7 @@ describe('a connection whose client has ended its half', { timeout: 20_000 }, ()
     await eventually(() => assert.equal(listener.connections, 0, 'connections'));
   });
 
-  it('is closed when nothing was asked, or half of a request', async () => {
+  it('is closed without a request, or after half of one', async () => {
     const { listener } = await openWaitingListener();
     await using _ = listener;
     const silent = await dial(listener.port);

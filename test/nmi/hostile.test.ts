@@ -1,4 +1,4 @@
-/** What one pod must not be able to do to the agent or to other pods. */
+/** Attacks of one pod that must not affect the agent or other pods. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
@@ -35,7 +35,7 @@ async function readAll(socket: Socket): Promise<string> {
 }
 
 describe('a hostile pod', () => {
-  it('cannot end the agent by CONNECT and a reset', async () => {
+  it('cannot stop the agent by CONNECT and a reset', async () => {
     await using agent = await openLoopbackAgent({}, bindPodToA);
     for (let index = 0; index < 50; index++) {
       const socket = await dial(agent.port);
@@ -96,7 +96,7 @@ describe('a hostile pod', () => {
     for (const socket of sockets) socket.destroy();
   });
 
-  it('is told to slow down when it wants many tokens at once, and delays nobody else', async () => {
+  it('gets 429 when it requests many tokens at once, and delays no other pod', async () => {
     await using agent = await openLoopbackAgent(
       {},
       (kube) => {
@@ -176,7 +176,7 @@ describe('identities with odd ids', () => {
     ['a resource id that is blank to .NET', { clientId: '', resourceId: '\u0085' }],
     ['a resource id of another kind', { clientId: '', resourceId: 'https://x/' }],
   ] as const) {
-    it(`are refused and never asked for upstream: ${name}`, async () => {
+    it(`are refused without a request upstream: ${name}`, async () => {
       await using agent = await openLoopbackAgent({}, (kube) => {
         bindPodToA(kube);
         kube.apply(createAzureIdentity({ name: 'a', ...ids }));
@@ -190,7 +190,7 @@ describe('identities with odd ids', () => {
 });
 
 describe('an object id', () => {
-  it('that no assigned identity has is refused without blaming another identity', async () => {
+  it('of no assigned identity is refused without blaming another identity', async () => {
     await using agent = await openLoopbackAgent({}, (kube) => {
       bindPodToA(kube);
       kube.apply(createAzureIdentity({ name: 'b', ...idsOf(identityB) }));
@@ -208,7 +208,7 @@ describe('an object id', () => {
 });
 
 describe('the drain', () => {
-  it('does not wait for half a request or for a relayed answer’s idle connection', async () => {
+  it('does not wait for an incomplete request or for the idle connection of a relayed answer', async () => {
     await using agent = await openLoopbackAgent({}, bindPodToA, {
       tuning: { drainTimeoutMs: 8_000 },
     });

@@ -36,8 +36,8 @@ async function open() {
   };
 }
 
-describe('the kernel’s side alone', () => {
-  it('has pages of its own, and looks nobody up where it keeps no redirect', async () => {
+describe('the redirect daemon', () => {
+  it('has its own pages, and answers no look-ups without a redirect', async () => {
     using fixture = await open();
     await using _daemon = await fixture.start();
     const live = await fetch(`http://127.0.0.1:${fixture.probePort}/livez`);
@@ -49,7 +49,7 @@ describe('the kernel’s side alone', () => {
     assert.equal(existsSync(fixture.socket), false);
   });
 
-  it('does not start where a port of its own is taken, and leaves no other open', async () => {
+  it('does not start when one of its ports is in use, and leaves no other open', async () => {
     using fixture = await open();
     const taken = createServer().listen(fixture.metricsPort);
     await once(taken, 'listening');

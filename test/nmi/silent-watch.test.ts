@@ -4,7 +4,7 @@ import { createPodManifest } from '../../lab/fakes/kube/manifests.ts';
 import { ask, tokenTarget } from '../support/ask.ts';
 import { bindPodToA, openLoopbackAgent } from '../support/loopback-agent.ts';
 
-describe('an agent whose watches went silent without a word', () => {
+describe('an agent whose watches went silent without an error', () => {
   it('serves a new pod within a second of its first request', async () => {
     await using agent = await openLoopbackAgent({}, bindPodToA, {
       tuning: { lateObjectWaitMs: 2_000 },
@@ -15,7 +15,7 @@ describe('an agent whose watches went silent without a word', () => {
     const reply = await ask(agent.client('127.0.0.12'), tokenTarget);
     assert.equal(reply.identity, 'a');
     assert.ok(reply.durationMs < 1000, `${reply.durationMs} ms`);
-    // What it knew goes on meanwhile.
+    // Known pods are still served.
     assert.equal((await ask(agent.client('127.0.0.11'), tokenTarget)).identity, 'a');
   });
 });

@@ -1,4 +1,7 @@
-/** A node whose clock is an hour off gets tokens like any other, and none for longer than they live. */
+/**
+ * A node with a clock that is an hour off gets tokens like any other node, and none beyond their
+ * life.
+ */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { systemClock } from '../../src/cache/clock.ts';
@@ -14,10 +17,10 @@ import {
 import { idsOf, identityA } from '../support/loopback-agent.ts';
 
 const hourMs = 3_600_000;
-/** What MSAL signs with a certificate has the time of the process, which Entra ID looks at. */
+/** Without certificates: MSAL signs with the time of the process, which Entra ID checks. */
 const kinds = credentialKinds.filter((kind) => kind !== 'certificate');
 
-describe('a node whose clock is an hour', () => {
+describe('a node with a clock an hour', () => {
   for (const [how, aheadMs] of [
     ['ahead', hourMs],
     ['behind', -hourMs],
@@ -44,7 +47,8 @@ describe('a node whose clock is an hour', () => {
         assert.equal(reply.status, 200, reply.text);
         const endsInS = Number(reply.body['expires_on']) - Date.now() / 1000;
         assert.ok(endsInS > 3_500 && endsInS <= 3_600, `it ends in ${endsInS} s`);
-        // A pod that gets an hour, and whose clock is corrected meanwhile, would keep the token too long.
+        // A pod that gets an hour, while its clock is corrected meanwhile, would keep the token too
+        // long.
         const toldS = Number(reply.body['expires_in']);
         const [least, most] = how === 'ahead' ? [300, 300] : [3_500, 3_600];
         assert.ok(toldS >= least && toldS <= most, `${toldS} s`);

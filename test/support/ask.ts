@@ -1,4 +1,4 @@
-/** One request of a pod as a test reads it. */
+/** One request of a pod, and the reply as a test reads it. */
 import { decodeLabToken } from '../../lab/fakes/token.ts';
 import { parseRecord } from '../../src/nmi/base/json-value.ts';
 import type { PodClient } from '../../lab/pods/pod-client.ts';
@@ -12,7 +12,7 @@ export interface Reply {
   readonly text: string;
   /** The parsed body; empty when it is not a JSON object. */
   readonly body: Readonly<Record<string, unknown>>;
-  /** The lab name of the identity in the token, if one came. */
+  /** The lab name of the identity in the token, if the reply has one. */
   readonly identity: string | undefined;
   readonly durationMs: number;
 }
@@ -24,7 +24,7 @@ export interface AskOptions {
   readonly body?: string;
 }
 
-/** @throws when no answer came at all. */
+/** @throws when no reply was received at all. */
 export async function ask(
   client: PodClient,
   target: string,

@@ -1,4 +1,4 @@
-/** A listener on loopback with nothing behind it but what the test gives. */
+/** A listener on loopback that serves with only what the test provides. */
 import { systemClock } from '../../src/cache/clock.ts';
 import { refuse } from '../../src/nmi/base/answers.ts';
 import { FairTurns } from '../../src/nmi/server/fair-turns.ts';

@@ -6,7 +6,7 @@ import type {
   Pod,
 } from '../../src/cache/index/objects.ts';
 
-/** Objects with unremarkable values; a test states only what it is about. */
+/** Objects with unremarkable values; a test sets only the fields that it checks. */
 
 export function createPod(fields: Partial<Pod> = {}): Pod {
   return {

@@ -1,5 +1,5 @@
 /**
- * Debian systems as folders, made by mmdebstrap. Packages come from where this machine gets its own, so
+ * Debian systems as folders, made by mmdebstrap. They use the package sources of this machine, so
  * its settings of apt and npm are copied into the folder at run time.
  */
 import { spawnSync } from 'node:child_process';
@@ -21,7 +21,7 @@ export function findMissingTool(...tools: readonly string[]): string | undefined
   return tools.find((tool) => spawnSync(tool, ['--version']).error !== undefined);
 }
 
-/** Throws with what the tool printed unless it succeeds. */
+/** @throws with the output of the tool unless it succeeds. */
 export function runTool(tool: string, ...args: readonly string[]): void {
   const { status, error, stdout, stderr } = spawnSync(tool, args, {
     encoding: 'utf8',
@@ -34,7 +34,7 @@ export function runTool(tool: string, ...args: readonly string[]): void {
 
 export function makeDebianSystem({ release, root, variant, packages }: DebianSystem): void {
   runTool(
-    // What it mounts goes with it, however it ends.
+    // Its mounts are removed when it ends, also after a crash.
     ...(['unshare', '--mount', '--', 'mmdebstrap', '--quiet', '--mode=root'] as const),
     `--variant=${variant}`,
     ...(packages.length === 0 ? [] : [`--include=${packages.join(',')}`]),
@@ -43,7 +43,9 @@ export function makeDebianSystem({ release, root, variant, packages }: DebianSys
   );
 }
 
-/** What leads apt and npm to their registries: names, certificates, configuration. */
+/**
+ * The settings with which apt and npm reach their registries: names, certificates, configuration.
+ */
 export function copyRegistrySettings(root: string): void {
   const npmConfig = (key: string): string => output('npm', 'config', 'get', key).trim();
   for (const [from, to] of [
@@ -57,7 +59,7 @@ export function copyRegistrySettings(root: string): void {
   }
 }
 
-/** The variables that lead to them. */
+/** The environment variables for the same registries. */
 export function registryEnvironment(): Readonly<Record<string, string>> {
   const names = /^(?:npm_config_registry|(?:https?|no)_proxy|NODE_EXTRA_CA_CERTS|SSL_CERT_FILE)$/i;
   const found = Object.entries(process.env).flatMap(([name, value]) =>
@@ -66,7 +68,7 @@ export function registryEnvironment(): Readonly<Record<string, string>> {
   return Object.fromEntries(found);
 }
 
-/** What a tool prints; nothing where it is not there. */
+/** The output of a tool; empty if the tool is not installed. */
 function output(tool: string, ...args: readonly string[]): string {
   return spawnSync(tool, args, { encoding: 'utf8' }).stdout ?? '';
 }

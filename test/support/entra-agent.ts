@@ -1,6 +1,6 @@
 /**
- * The agent on loopback with a fake Entra ID beside it, and applications there that prove
- * themselves in each of the ways the agent knows.
+ * The agent on loopback with a fake Entra ID, where applications are registered with each kind of
+ * credential that the agent supports.
  */
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -37,13 +37,13 @@ export const credentialKinds = [
 
 /** The service account of pods that `bindPod` makes. */
 export const podAccount = { namespace: 'default', name: 'robot' };
-/** Whom the fake API server takes the agent for. */
+/** The account that the fake API server reports for the agent. */
 export const agentAccount = { namespace: 'kube-system', name: 'nmi' };
 
 export interface EntraTestBed {
   readonly kube: FakeKube;
   readonly entra: FakeEntra;
-  /** Signed the certificate of `entra`. */
+  /** It signed the certificate of `entra`. */
   readonly authority: LabAuthority;
 }
 
@@ -52,7 +52,7 @@ export type EntraAgent = LoopbackAgent & EntraTestBed;
 let sharedAuthority: Promise<LabAuthority> | undefined;
 
 /**
- * @param prepare runs before the agent starts, so that it knows all of it from the beginning.
+ * @param prepare runs before the agent starts, so that its objects are in the first lists.
  * @param own the agent's clock and limits.
  */
 export async function openEntraAgent(
@@ -82,7 +82,7 @@ export async function openEntraAgent(
   return { ...agent, entra, authority, [Symbol.asyncDispose]: () => owned.disposeAsync() };
 }
 
-/** The service accounts of pods and agent, and a cluster whose assertions are trusted. */
+/** The service accounts of pods and agent, and a cluster with trusted assertions. */
 export function populate({ kube, entra }: Pick<EntraTestBed, 'kube' | 'entra'>): void {
   for (const account of [podAccount, agentAccount]) kube.apply(createServiceAccount(account));
   kube.user = { username: subjectOf(agentAccount), groups: [] };
@@ -97,10 +97,10 @@ export function bindPod(kube: FakeKube, name = 'p', ip = '127.0.0.11', createdAt
 }
 
 export interface BoundApplication {
-  /** Default: the way the kind of credential has it. */
+  /** Default: as the kind of credential requires. */
   readonly application?: Partial<EntraApplication>;
   readonly identity?: Partial<AzureIdentityOptions>;
-  /** Of identity and binding. Default: now. */
+  /** Creation of identity and binding. Default: now. */
   readonly createdAtWallMs?: number;
 }
 
@@ -165,13 +165,13 @@ async function makeCredential(
   }
 }
 
-/** Into the Secret `name`. @returns the value. */
+/** Stores it in the Secret `name`. @returns the value. */
 export function putSecret(kube: FakeKube, name: string, value: string): string {
   kube.apply(createSecret({ name, data: { clientSecret: value } }));
   return value;
 }
 
-/** A new key and certificate into the Secret `name`. @returns the certificate as PEM. */
+/** Stores a new key and certificate in the Secret `name`. @returns the certificate as PEM. */
 export async function putCertificate(
   { kube, authority }: Pick<EntraTestBed, 'kube' | 'authority'>,
   name: string,

@@ -1,4 +1,7 @@
-/** The agent's knowledge and memory on a hand-driven clock, to be explained; nothing is fetched. */
+/**
+ * The agent's cluster state and token cache on a hand-driven clock, for explanations; nothing is
+ * fetched.
+ */
 import { GrantIndex } from '../../src/cache/index/grant-index.ts';
 import type { Pod } from '../../src/cache/index/objects.ts';
 import { PodIndex } from '../../src/cache/index/pod-index.ts';
@@ -16,7 +19,7 @@ import { createOwners } from './owners.ts';
 import { HandClock } from './hand-clock.ts';
 import { createToken, hourMs } from './token-fixture.ts';
 
-/** Part of each access token of the fixture, and of no other text. */
+/** Part of each access token of the fixture, and of no other string. */
 export const tokenMark = 'canary-access-token';
 
 export function openExplainFixture({

@@ -1,8 +1,8 @@
-/** Ports of 127.0.0.1 that nobody listens on now. */
+/** Ports of 127.0.0.1 without a listener now. */
 import { once } from 'node:events';
 import { createServer } from 'node:net';
 
-/** Two that differ: both are held before one of them is given back. */
+/** Two different ports: both are bound before either is released. */
 export async function twoFreePorts(): Promise<readonly [number, number]> {
   const held = [createServer(), createServer()] as const;
   for (const server of held) await once(server.listen(0, '127.0.0.1'), 'listening');

@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import { HandClock } from './hand-clock.ts';
 
 describe('the hand-driven clock', () => {
-  it('runs due work in order of time, each piece at its own instant', () => {
+  it('runs due work in order of time, each piece at its due time', () => {
     const clock = new HandClock(1000);
     const seen: [string, number, number][] = [];
     const note = (name: string) => () => {
@@ -23,7 +23,7 @@ describe('the hand-driven clock', () => {
     assert.deepEqual(clock.armed, [1]);
   });
 
-  it('runs work that is armed within the span, and not what was disarmed', () => {
+  it('runs work that is armed while it advances, and not work that was disarmed', () => {
     const clock = new HandClock();
     const seen: number[] = [];
     const again = (): void => {
@@ -37,14 +37,14 @@ describe('the hand-driven clock', () => {
     assert.deepEqual(clock.armed, []);
   });
 
-  it('moves the wall clock alone when told so', () => {
+  it('moves only the wall clock on request', () => {
     const clock = new HandClock(1000);
     clock.jumpWall(-300);
     assert.equal(clock.wallMs(), 700);
     assert.equal(clock.monotonicMs(), 0);
   });
 
-  it('reports work that arms itself without end', () => {
+  it('reports work that rearms itself endlessly', () => {
     const clock = new HandClock();
     const again = (): void => {
       clock.schedule(0, again);

@@ -7,11 +7,11 @@ interface Deadline {
 
 const maxRunsPerAdvance = 100_000;
 
-/** A clock that a test moves. Both times do not move in between. */
+/** A clock that a test moves. Between moves, both of its times stand still. */
 export class HandClock implements Clock {
   #wallMs: number;
   #monotonicMs = 0;
-  /** In the order they were armed, which decides among equal times. */
+  /** In the order in which they were armed, which breaks ties between equal times. */
   readonly #deadlines = new Set<Deadline>();
 
   constructor(wallMs: number = Date.UTC(2026, 0, 1)) {
@@ -41,8 +41,8 @@ export class HandClock implements Clock {
   }
 
   /**
-   * Lets `ms` pass. Due work runs in order of time, each piece at its own instant, and so does
-   * work that it arms within the span. What it throws ends the advance at that instant.
+   * Lets `ms` pass. Due work runs in order of time, each piece at its due time, and so does work
+   * that it arms within these `ms`. An exception ends the advance at that time.
    */
   advance(ms: number): void {
     const endMs = this.#monotonicMs + ms;
@@ -57,7 +57,7 @@ export class HandClock implements Clock {
     this.#moveTo(endMs);
   }
 
-  /** Moves only the wall clock, either way, as a time daemon would. */
+  /** Moves only the wall clock, forward or back, as a time daemon would. */
   jumpWall(ms: number): void {
     this.#wallMs += ms;
   }

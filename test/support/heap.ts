@@ -1,14 +1,14 @@
-/** What is really in use: the heap after everything that can go is gone. */
+/** Memory that is really in use: the heap after garbage collection. */
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 
-/** In bytes. Takes some tens of milliseconds. */
+/** In bytes. Takes tens of milliseconds. */
 export async function usedHeap(): Promise<number> {
   setFlagsFromString('--expose-gc');
   const collect = runInNewContext('gc') as () => void;
   for (let round = 0; round < 3; round += 1) {
     collect();
-    // Finalizers and the last promises run in between.
+    // Finalizers and pending promises run between collections.
     await new Promise((resolve) => setImmediate(resolve));
   }
   return process.memoryUsage().heapUsed;

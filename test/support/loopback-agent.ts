@@ -1,5 +1,5 @@
 /**
- * The whole agent on loopback with the fakes of the lab around it: pods are told apart by their
+ * The whole agent on loopback with the fakes of the lab around it: pods are distinguished by their
  * source addresses in 127.0.0.0/8, and nothing is redirected.
  */
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
@@ -36,7 +36,7 @@ export interface LoopbackAgent extends AsyncDisposable {
   readonly adminPort: number;
   /** Every line the agent logged. */
   readonly log: readonly string[];
-  /** A client with a source address of its own; closed with the agent. */
+  /** A client with its own source address; closed with the agent. */
   client(sourceIp: string): PodClient;
   stop(): Promise<void>;
 }
@@ -45,8 +45,8 @@ export const identityA = createLabIdentity('a');
 export const identityB = createLabIdentity('b');
 
 /**
- * @param flags command-line flags beyond those that put the agent on loopback.
- * @param own the agent's clock, and its limits beyond shorter waits.
+ * @param flags command-line flags in addition to those for loopback.
+ * @param own the agent's clock, and its limits in addition to shorter waits.
  */
 export async function openLoopbackAgent(
   flags: Readonly<Record<string, string>> = {},
@@ -86,7 +86,7 @@ export async function openLoopbackAgent(
     },
     {
       NMI_EXPLAIN_SOCKET: explainSocket,
-      // So that whole suites can be run without it.
+      // Whole suites can be run without the fast path.
       NMI_FAST_PATH: process.env['NMI_FAST_PATH'],
     },
   );

@@ -1,10 +1,12 @@
-/** File systems that a test cannot make or break for real: `node:fs` with other functions in it. */
+/**
+ * File systems that a test cannot create or break for real: `node:fs` with some functions replaced.
+ */
 import fs, { mkdtempSync, rmSync } from 'node:fs';
 import { syncBuiltinESMExports } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-/** Also for modules that imported the functions by name; until disposed. */
+/** Also applies to modules that imported the functions by name; until disposed. */
 export function replaceFs(replaced: Partial<typeof fs>): Disposable {
   const names = Object.keys(replaced) as (keyof typeof fs)[];
   const former = Object.fromEntries(names.map((name) => [name, fs[name]]));
@@ -18,7 +20,7 @@ export function replaceFs(replaced: Partial<typeof fs>): Disposable {
   };
 }
 
-/** What the kernel refuses with. */
+/** An error as the kernel returns it. */
 export function refusal(code: string): NodeJS.ErrnoException {
   return Object.assign(new Error(`${code}: refused`), { code });
 }
@@ -27,10 +29,10 @@ export interface PretendedFileSystem extends Disposable {
   readonly path: string;
 }
 
-/** By the number that `statfs` knows it by. */
+/** By the type number that `statfs` reports. */
 const types = { bpf: 0xcafe4a11, cgroup2: 0x63677270 } as const;
 
-/** A new folder; itself and all below it is of that type until it is disposed, which removes it. */
+/** A new folder. `statfs` reports this type for it and everything below; disposal removes it. */
 export function pretendFileSystem(type: keyof typeof types): PretendedFileSystem {
   const path = mkdtempSync(join(tmpdir(), 'nmi-pretended-'));
   const { statfsSync } = fs;

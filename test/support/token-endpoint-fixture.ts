@@ -21,7 +21,7 @@ import { Waiters } from '../../src/nmi/state/waiters.ts';
 import type { HandClock } from './hand-clock.ts';
 import { createOwners } from './owners.ts';
 
-/** Far ahead of any clock that a test begins with. */
+/** Far later than the start of any test clock. */
 export const longLived = new RenderedToken({
   accessToken: 'token',
   clientId: 'client',
@@ -114,7 +114,7 @@ export function openEndpointFixture(
   };
 }
 
-/** As much of a socket as the fast path uses; its kernel takes all. */
+/** The part of a socket that the fast path uses; its kernel accepts every write. */
 class FakeSocket extends EventEmitter {
   readonly writableLength = 0;
   readonly destroyed = false;
@@ -126,7 +126,7 @@ class FakeSocket extends EventEmitter {
   readonly write = (): boolean => true;
 }
 
-/** A caller's connection that begins anew on the fast path when that has given it away. */
+/** A caller's connection, which starts again on the fast path after a handover. */
 export class FastConnection {
   readonly #fastPath: TokenFastPath;
   readonly #caller: CallerConnection;
@@ -140,7 +140,7 @@ export class FastConnection {
     this.#isDraining = isDraining;
   }
 
-  /** What was handed over when the latest request was not answered. */
+  /** The decision that was handed over, if the latest request was not answered. */
   get handed(): Decision | undefined {
     return this.#handed;
   }

@@ -1,4 +1,4 @@
-/** A token cache on a hand-driven clock, with an upstream whose answers the test decides. */
+/** A token cache on a hand-driven clock, with an upstream that returns what the test sets. */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Cooldown, Keyed } from '../../src/cache/token/negative-cache.ts';
 import { RateLimiter } from '../../src/cache/token/rate-limiter.ts';
@@ -22,10 +22,10 @@ export const hourMs = 60 * minuteMs;
 export interface Upstream {
   lifeMs: number;
   latencyMs: number;
-  /** Failure to answer with, instead of a token. */
+  /** The failure to return instead of a token. */
   failure: Failure | undefined;
   error: Error | undefined;
-  /** From the arrival of a token to when it wants to be renewed. */
+  /** Time from the arrival of a token to its refresh, as the upstream suggests. */
   refreshInMs: number | undefined;
   /** How far the wall clock is ahead of the upstream's, which the upstream sends. */
   clockAheadMs: number;
@@ -40,10 +40,10 @@ export interface TokenFixture {
   readonly refreshes: string[];
   readonly bugs: unknown[];
   readonly unwanted: Set<string>;
-  /** Most fetches that ran at the same time. */
+  /** The largest number of fetches that ran at the same time. */
   readonly mostConcurrent: () => number;
   ask(key: string, waitMs?: number): Promise<Cached<Failure>>;
-  /** The same in words: `hit k#1`, `held failed down`. */
+  /** The same as text: `hit k#1`, `held failed down`. */
   request(key: string, waitMs?: number): Promise<string>;
 }
 
@@ -144,7 +144,7 @@ export function describeAnswer(answer: Cached<Failure>): string {
   return `${answer.outcome} ${what}`;
 }
 
-/** Lets `ms` pass, and at every instant at which something happens all that follows from it. */
+/** Lets `ms` pass, and after each event also everything that follows from it. */
 export async function pass(clock: HandClock, ms: number): Promise<void> {
   const endMs = clock.monotonicMs() + ms;
   await nextTurn();

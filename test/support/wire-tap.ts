@@ -1,10 +1,13 @@
-/** What this process's own HTTP clients of undici send, bodies included: what a fake does not keep. */
+/**
+ * Everything that the undici HTTP clients of this process send, including bodies, which a fake does
+ * not keep.
+ */
 import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 
 export interface SentRequest {
   readonly method: string;
   readonly path: string;
-  /** Empty for one without, and for a stream. */
+  /** Empty for a request without a body, and for a stream. */
   readonly body: string;
 }
 
@@ -30,7 +33,7 @@ export class WireTap implements Disposable {
       .map(({ body }) => (JSON.parse(body) as { spec: Record<string, unknown> }).spec);
   }
 
-  /** Forms that went to Entra ID, oldest first. */
+  /** Forms that were sent to Entra ID, oldest first. */
   forms(): readonly URLSearchParams[] {
     return this.#sent
       .filter(({ path }) => path.includes('/oauth2/v2.0/token'))

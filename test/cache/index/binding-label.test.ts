@@ -9,7 +9,7 @@ describe('the binding label of a pod', () => {
     assert.equal(bindingLabelOf(createPod({ labels: { aadpodidbinding: '' } })), '');
   });
 
-  it('is none where the pod itself has none, whatever it inherits', () => {
+  it('is none when the pod itself has none, whatever it inherits', () => {
     const inherited = Object.create({ aadpodidbinding: 'a' }) as Record<string, string>;
     assert.equal(bindingLabelOf(createPod({ labels: { app: 'a' } })), undefined);
     assert.equal(bindingLabelOf(createPod({ labels: inherited })), undefined);

@@ -37,7 +37,7 @@ function summary(grants: PodGrants | undefined): string {
 }
 
 describe('the grants of a pod', () => {
-  it('are the identities that bindings with its label name', () => {
+  it('are the identities named by the bindings with its label', () => {
     const { grants } = createIndexes(labelled('label'));
     const identity = createIdentity();
     const binding = createBinding();
@@ -56,7 +56,7 @@ describe('the grants of a pod', () => {
     assert.equal(grants.grantsOf('other'), undefined);
   });
 
-  it('do not depend on which object comes first', () => {
+  it('do not depend on the order in which the objects arrive', () => {
     const { pods, grants } = createIndexes();
     grants.bindings.upsert(createBinding());
     grants.identities.upsert(createIdentity());
@@ -81,7 +81,7 @@ describe('the grants of a pod', () => {
     assert.equal(summary(grants.grantsOf('uid-empty')), 'no-label');
   });
 
-  it('stay within the namespace, whatever has the same name elsewhere', () => {
+  it('stay within the namespace, even if another has objects of the same names', () => {
     const { grants } = createIndexes(
       labelled('label'),
       labelled('label', { namespace: 'b', name: 'b' }),
@@ -97,14 +97,14 @@ describe('the grants of a pod', () => {
     assert.deepEqual(inB?.kind === 'bound' && [...inB.byClientId.keys()], ['in-b']);
   });
 
-  it('are there for host-network pods as well', () => {
+  it('exist for host-network pods as well', () => {
     const { grants } = createIndexes(labelled('label', { hostNetwork: true }));
     grants.identities.upsert(createIdentity());
     grants.bindings.upsert(createBinding());
     assert.equal(summary(grants.grantsOf('uid-pod')), 'identity');
   });
 
-  it('do not come from the name of a controller, as they did for MIC', () => {
+  it('do not come from the name of a controller, unlike in MIC', () => {
     const { grants } = createIndexes(createPod({ name: 'mic-1234' }));
     assert.equal(summary(grants.grantsOf('uid-mic-1234')), 'no-label');
   });
@@ -121,7 +121,7 @@ describe('the grants of a pod', () => {
     assert.deepEqual(found?.kind === 'bound' && found.danglingBindings, [dangling]);
   });
 
-  it('take the 200 oldest bindings of a label, and cost little for each that is beyond them', () => {
+  it('take the 200 oldest bindings of a label, and cost little for each further one', () => {
     const { pods, grants } = createIndexes();
     pods.upsert(labelled('label'));
     grants.identities.upsert(createIdentity());
@@ -174,7 +174,7 @@ describe('the grants of a pod', () => {
     assert.deepEqual(summaries(), ['wide', 'narrow wide']);
   });
 
-  it('stay as they are when a binding for another service account comes and goes', () => {
+  it('stay the same when a binding for another service account comes and goes', () => {
     const { grants } = createIndexes(labelled('x', { serviceAccount: 'robot' }));
     grants.identities.upsert(createIdentity());
     grants.bindings.upsert(createBinding({ selector: 'x' }));
@@ -239,7 +239,7 @@ describe('the grants of a pod', () => {
     }
   });
 
-  it('are not harmed by the late delete of a predecessor', () => {
+  it('are not affected by the late delete of a predecessor', () => {
     const { grants } = createIndexes(
       labelled('label'),
       createPod({ name: 'x', labels: { a: 'b' } }),
@@ -315,7 +315,7 @@ describe('an exception', () => {
     }
   });
 
-  it('is taken back when it is edited', () => {
+  it('is withdrawn when it is edited', () => {
     const { grants } = createIndexes(createPod({ labels: { app: 'web' } }));
     grants.exceptions.upsert(createException({ podLabels: { app: 'web' } }));
     grants.exceptions.upsert(createException({ podLabels: { app: 'api' } }));
@@ -324,7 +324,7 @@ describe('an exception', () => {
 });
 
 describe('listeners of the grant index', () => {
-  it('are told once for each step that changed a pod or its grants, and for no other', () => {
+  it('are called once for each step that changed a pod or its grants, and for no other', () => {
     const { pods, grants } = createIndexes(labelled('label'));
     const told: string[] = [];
     grants.onChange(() => {
@@ -475,7 +475,7 @@ describe('the work of one event', () => {
     assert.equal(grants.grantsOf(other.uid), untouched);
   });
 
-  it('is nothing for an identity that a binding named once and names no more', () => {
+  it('is nothing for an identity that only an earlier version of a binding named', () => {
     const index = createIndexes(labelled('label')).grants;
     index.bindings.upsert(createBinding({ identityName: 'once' }));
     index.bindings.upsert(createBinding({ identityName: 'now' }));
@@ -486,7 +486,7 @@ describe('the work of one event', () => {
     assert.equal(index.stats.recomputed, before + 1);
   });
 
-  it('leaves nothing behind for labels that no pod carries any more', () => {
+  it('leaves nothing behind for labels that no pod has any more', () => {
     const index = createIndexes();
     for (let at = 0; at < 100; at++) {
       const twins = ['a', 'b'].map((name) =>
@@ -506,7 +506,7 @@ describe('the work of one event', () => {
     assert.equal(index.grants.stats.labelGroups, 1);
   });
 
-  it('keeps the very grants of a pod whose status alone changed', () => {
+  it('keeps the same grants object of a pod when only the status changed', () => {
     const pod = pods.find(({ uid }) => grants.grantsOf(uid)?.kind === 'bound')!;
     const before = grants.grantsOf(pod.uid);
     podIndex.upsert({ ...pod, terminating: true });
@@ -645,7 +645,7 @@ function applyToIndexes(store: ObjectStore<never>, step: Event): void {
   if (step.do === 'replace') anyStore.replace(step.items);
 }
 
-/** The rules, read off one by one over all objects. */
+/** The rules, applied one by one to all objects. */
 function grantsByRules(testBed: TestBed, pod: Pod, labelledSince: number): PodGrants {
   const name = (a: ObjectRef, b: ObjectRef) => (a.name < b.name ? -1 : 1);
   const own = <T extends ObjectRef>(all: Map<string, T>) =>
@@ -709,7 +709,7 @@ function isEqual(a: unknown, b: unknown): boolean {
 }
 
 describe('the grant index against the rules', () => {
-  it('gives every pod what the rules give it, after each event, and tells of just the changes', () => {
+  it('gives each pod the grants of the rules after each event, and reports only the changes', () => {
     fc.assert(
       fc.property(fc.array(event, { maxLength: 40 }), (events) => {
         const { clock, pods, grants } = createIndexes();

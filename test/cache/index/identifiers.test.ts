@@ -14,12 +14,12 @@ const resourceId =
   'userAssignedIdentities/demo';
 
 describe('identifiers', () => {
-  it('compare client ids whatever their case and blanks', () => {
+  it('compare client ids regardless of case and blanks', () => {
     assert.equal(normaliseClientId('  AbCd-01\n'), 'abcd-01');
     assert.equal(normaliseClientId(' \t'), '');
   });
 
-  it('compare resource ids whatever their case, blanks and slashes', () => {
+  it('compare resource ids regardless of case, blanks and slashes', () => {
     for (const text of [
       resourceId.toUpperCase(),
       ` ${resourceId}/ `,
@@ -36,11 +36,11 @@ describe('identifiers', () => {
     assert.notEqual(normaliseResourceId('/a/bc'), normaliseResourceId('/ab/c'));
   });
 
-  it('make nothing of a resource id without segments', () => {
+  it('reduce a resource id without segments to an empty text', () => {
     for (const text of ['', ' ', '/', '///', ' / ']) assert.equal(normaliseResourceId(text), '');
   });
 
-  it('compare resources whatever their case, blanks and slashes at the end', () => {
+  it('compare resources regardless of case, blanks and trailing slashes', () => {
     for (const text of [
       'https://Vault.azure.net',
       ' https://vault.azure.net/ ',
@@ -53,10 +53,10 @@ describe('identifiers', () => {
     const slashes = '/'.repeat(1_000_000);
     const startedAtMs = performance.now();
     assert.equal(normaliseResource(`${slashes}x${slashes}`), `${slashes}x`);
-    assert.ok(performance.now() - startedAtMs < 500, 'in time that grows with the length alone');
+    assert.ok(performance.now() - startedAtMs < 500, 'in time that only grows with the length');
   });
 
-  it('are client ids only as GUIDs, without anything before or behind', () => {
+  it('are client ids only as GUIDs, with nothing before or after', () => {
     const guid = '22729e47-74ce-4b43-8eea-aab5f2073301';
     assert.ok(isGuid(guid) && isGuid(guid.toUpperCase()));
     for (const text of [

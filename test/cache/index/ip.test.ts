@@ -4,7 +4,7 @@ import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { canonicalIp } from '../../../src/cache/index/ip.ts';
 
-/** What node:net and the URL standard make of the text, mapped addresses folded to IPv4. */
+/** The result of node:net and the URL standard for the text, with mapped addresses as IPv4. */
 function canonicalByPlatform(text: string): string | undefined {
   const family = isIP(text);
   if (family === 0) return undefined;
@@ -60,7 +60,7 @@ describe('the canonical spelling of an address', () => {
     }
   });
 
-  it('compresses IPv6 as RFC 5952 says', () => {
+  it('compresses IPv6 as RFC 5952 requires', () => {
     for (const [text, expected] of [
       ['2001:0DB8:0000:0000:0000:0000:0000:0001', '2001:db8::1'],
       ['2001:db8:0:0:1:0:0:1', '2001:db8::1:0:0:1'],
@@ -75,7 +75,7 @@ describe('the canonical spelling of an address', () => {
     }
   });
 
-  it('refuses what is no address', () => {
+  it('refuses text that is not an address', () => {
     for (const text of [
       '',
       ' ',
@@ -109,17 +109,17 @@ describe('the canonical spelling of an address', () => {
   it('agrees with the platform on addresses', () => {
     fc.assert(
       fc.property(address, (text) => {
-        // Another spelling of the same address, by another reader, leads to the same key.
+        // A second spelling of the same address, from another formatter, results in the same key.
         assert.equal(canonicalIp(text), canonicalIp(canonicalByPlatform(text) ?? ''));
       }),
       { numRuns: 3000 },
     );
   });
 
-  it('agrees with the platform on what is almost an address', () => {
+  it('agrees with the platform on text that is almost an address', () => {
     fc.assert(
       fc.property(fc.oneof(addressLike, damaged), (text) => {
-        // Another spelling of the same address, by another reader, leads to the same key.
+        // A second spelling of the same address, from another formatter, results in the same key.
         assert.equal(canonicalIp(text), canonicalIp(canonicalByPlatform(text) ?? ''));
       }),
       { numRuns: 5000 },
@@ -137,7 +137,7 @@ describe('the canonical spelling of an address', () => {
     );
   });
 
-  it('answers at once on very long text', () => {
+  it('handles very long text at once', () => {
     const started = performance.now();
     for (const part of ['1', ':', '1:', '1.', '0', '%', '::ffff:']) {
       assert.equal(canonicalIp(part.repeat(200_000)), undefined);

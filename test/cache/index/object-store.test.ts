@@ -19,13 +19,13 @@ function open() {
     changed: (before, after) => steps.push(`${nameOf(before)} to ${nameOf(after)}`),
     settled: () => steps.push('settled'),
   });
-  /** What the owner was notified of since the last time. */
+  /** The notifications of the owner since the last call. */
   const take = (): readonly string[] => steps.splice(0);
   return { store, take };
 }
 
 describe('a store of objects', () => {
-  it('keeps an object, and its version, through versions that change nothing of it', () => {
+  it('keeps an object, and its version, through versions that change none of its fields', () => {
     const { store, take } = open();
     const first = createItem('a', 1, 'u', '10');
     store.upsert(first);
@@ -37,7 +37,7 @@ describe('a store of objects', () => {
     assert.equal(store.get('default', 'a')?.resourceVersion, '13');
   });
 
-  it('notifies its owner of each difference of a list, and once of its end', () => {
+  it('notifies its owner of each difference of a list, and once of the end of the list', () => {
     const { store, take } = open();
     store.replace([createItem('a'), createItem('b')]);
     assert.deepEqual(take(), ['- to a0', '- to b0', 'settled']);
@@ -50,7 +50,7 @@ describe('a store of objects', () => {
     assert.deepEqual([store.size, store.get('default', 'a')], [2, undefined]);
   });
 
-  it('keeps the object that it has where an equal one comes', () => {
+  it('keeps the stored object when an equal one arrives', () => {
     const { store, take } = open();
     const first = createItem('a');
     store.upsert(first);
@@ -72,7 +72,7 @@ describe('a store of objects', () => {
     assert.equal(store.size, 0);
   });
 
-  it('is not harmed by the late delete of a predecessor, nor of what it does not have', () => {
+  it('is not affected by the late delete of a predecessor, nor of an unknown object', () => {
     const { store, take } = open();
     store.upsert(createItem('a', 0, 'second'));
     take();

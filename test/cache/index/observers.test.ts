@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import { ignoreObserverError, Observers } from '../../../src/cache/index/observers.ts';
 
 describe('observers', () => {
-  it('are called with what there is to say, until they unsubscribe', () => {
+  it('are called with each value until they unsubscribe', () => {
     const observers = new Observers<[string]>(ignoreObserverError);
     const calls: string[] = [];
     const observer = (text: string): void => void calls.push(text);
@@ -18,7 +18,7 @@ describe('observers', () => {
     assert.deepEqual(calls, ['one', 'one', 'two']);
   });
 
-  it('that another unsubscribes meanwhile are not called, and new ones not yet', () => {
+  it('that another one unsubscribes during a notification are not called, and new ones not yet', () => {
     const observers = new Observers(ignoreObserverError);
     const calls: string[] = [];
     observers.add(() => {
@@ -31,7 +31,7 @@ describe('observers', () => {
     assert.deepEqual(calls, ['first']);
   });
 
-  it('do no harm to each other when one throws', () => {
+  it('do not affect each other when one throws', () => {
     const errors: unknown[] = [];
     const observers = new Observers((error) => errors.push(error));
     const calls: string[] = [];

@@ -18,7 +18,7 @@ describe('which namespace owns an identity', () => {
     assert.equal(owners.grantOfNodeIdentities('shop') !== undefined, false);
   });
 
-  it('is that which a grant names exactly, however the id is written', () => {
+  it('is exactly the one that a grant names, however the id is written', () => {
     const owners = new OwnerIndex();
     owners.grants.upsert(
       createIdentityGrant({
@@ -41,14 +41,14 @@ describe('which namespace owns an identity', () => {
     }
   });
 
-  it('is every namespace by a star', () => {
+  it('is every namespace when a grant has a star', () => {
     const owners = new OwnerIndex();
     owners.grants.upsert(createIdentityGrant({ namespaces: ['*'], clientIds: [clientId] }));
     assert.equal(owners.grantOfClientId('whichever', clientId) !== undefined, true);
     assert.equal(owners.grantOfNodeIdentities('whichever') !== undefined, false);
   });
 
-  it('has the identities of the node by a grant of its own', () => {
+  it('has the identities of the node by a separate grant', () => {
     const owners = new OwnerIndex();
     owners.grants.upsert(createIdentityGrant({ namespaces: ['ops'], nodeIdentities: true }));
     assert.equal(owners.grantOfNodeIdentities('ops') !== undefined, true);
@@ -56,7 +56,7 @@ describe('which namespace owns an identity', () => {
     assert.equal(owners.grantOfClientId('ops', clientId) !== undefined, false);
   });
 
-  it('changes with the grants, one of several left or not', () => {
+  it('follows the grants, also when one of several remains', () => {
     const owners = new OwnerIndex();
     let steps = 0;
     owners.onChange(() => steps++);
@@ -74,7 +74,7 @@ describe('which namespace owns an identity', () => {
     assert.deepEqual([owners.generation, steps], [3, 3]);
     owners.grants.upsert(grant('a', ['pay']));
     owners.grants.replace([grant('a', ['pay'])]);
-    assert.deepEqual([owners.generation, steps], [3, 3], 'the same is no change');
+    assert.deepEqual([owners.generation, steps], [3, 3], 'an equal grant is no change');
     owners.grants.replace([]);
     assert.equal(owners.grantOfClientId('pay', clientId) !== undefined, false);
   });

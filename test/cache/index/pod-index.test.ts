@@ -21,7 +21,7 @@ function uidByIp(index: PodIndex, address = ip): string {
 }
 
 describe('a pod by its address', () => {
-  it('is found under every address it has, however the kubelet spelt it', () => {
+  it('is found by each of its addresses, however the kubelet spelled it', () => {
     const { index } = createIndex(createPod({ ips: [ip, '2001:DB8:0::5', '::ffff:10.1.1.1'] }));
     for (const address of [ip, '2001:db8::5', '10.1.1.1']) {
       assert.equal(uidByIp(index, address), 'uid-pod');
@@ -50,7 +50,7 @@ describe('a pod by its address', () => {
     assert.equal(uidByIp(index), 'uid-pod');
   });
 
-  it('is not found when it is on the host network, but is by name and uid', () => {
+  it('is not found when it is on the host network, but is found by name and uid', () => {
     const { index } = createIndex(createPod({ ips: [ip], hostNetwork: true }));
     assert.equal(uidByIp(index), 'unknown');
     assert.equal(index.byName('default', 'pod')?.uid, 'uid-pod');
@@ -58,13 +58,13 @@ describe('a pod by its address', () => {
     assert.equal(index.stats.hostNetwork, 1);
   });
 
-  it('is found once when it lists one address twice, and what is no address is ignored', () => {
+  it('is found once when it lists one address twice, and invalid addresses are ignored', () => {
     const { index } = createIndex(createPod({ ips: [ip, `::ffff:${ip}`, '', 'none'] }));
     assert.equal(uidByIp(index), 'uid-pod');
     assert.equal(index.stats.ips, 1);
   });
 
-  it('comes as the same stored object every time', () => {
+  it('is the same stored object every time', () => {
     const { index } = createIndex(createPod({ ips: [ip] }));
     assert.equal(index.byIp(ip), index.byIp(ip));
     assert.equal(index.byIp('10.9.9.9'), index.byIp('10.8.8.8'));
@@ -86,7 +86,7 @@ describe('an address that is used again', () => {
     assert.equal(uidByIp(index), 'uid-new');
   });
 
-  it('belongs to nobody while two live pods have it, and to the last when one goes', () => {
+  it('belongs to no pod while two live pods have it, and to the remaining one when one ends', () => {
     const { index } = createIndex(
       createPod({ name: 'b', ips: [ip] }),
       createPod({ name: 'a', ips: [ip] }),
@@ -117,7 +117,7 @@ describe('an address that is used again', () => {
 });
 
 describe('a pod that is created again under its name', () => {
-  it('takes the place of its predecessor', () => {
+  it('replaces its predecessor', () => {
     const { index } = createIndex(
       createPod({ uid: 'old', ips: [ip] }),
       createPod({ uid: 'new', ips: ['10.244.0.6'] }),
@@ -128,7 +128,7 @@ describe('a pod that is created again under its name', () => {
     assert.equal(index.stats.pods, 1);
   });
 
-  it('is not harmed by the late delete of its predecessor', () => {
+  it('is not affected by the late delete of its predecessor', () => {
     const { index } = createIndex(createPod({ uid: 'new', ips: [ip] }));
     const { generation } = index;
     index.remove(createPod({ uid: 'old' }));
@@ -154,16 +154,16 @@ describe('a pod that is created again under its name', () => {
   });
 });
 
-describe('the time since when a pod has its binding label', () => {
+describe('the time since which a pod has its binding label', () => {
   const labelled = (value: string, more: Partial<Pod> = {}) =>
     createPod({ labels: { aadpodidbinding: value }, createdAtWallMs: 500, ...more });
 
-  it('is its creation when it was first seen so', () => {
+  it('is its creation when the pod already had the label when first seen', () => {
     const { index } = createIndex(labelled('a'));
     assert.equal(index.labelledSinceWallMs('uid-pod'), 500);
   });
 
-  it('is when the change was seen, and other changes do not move it', () => {
+  it('is the time when the change was seen, and other changes do not move it', () => {
     const { clock, index } = createIndex(labelled('a'));
     clock.advance(10);
     index.upsert(labelled('b'));
@@ -195,7 +195,7 @@ describe('the time since when a pod has its binding label', () => {
 });
 
 describe('listeners of the pod index', () => {
-  it('are told once for each step that changed something, with the index consistent', () => {
+  it('are called once for each step that changed something, with the index consistent', () => {
     const { index } = createIndex();
     const seen: string[] = [];
     index.onChange(() => {
@@ -223,7 +223,7 @@ describe('listeners of the pod index', () => {
     assert.deepEqual(sizes, [4]);
   });
 
-  it('do no harm when one throws', () => {
+  it('do not affect the index when one throws', () => {
     const errors: unknown[] = [];
     const index = new PodIndex(new HandClock(), (error) => errors.push(error));
     let told = 0;
@@ -240,7 +240,7 @@ describe('listeners of the pod index', () => {
     assert.deepEqual(errors, [failure]);
   });
 
-  it('are told no more once unsubscribed, even by another listener in the same step', () => {
+  it('are not called any more once unsubscribed, even by another listener in the same step', () => {
     const { index } = createIndex();
     const told: string[] = [];
     index.onChange(() => {
@@ -318,7 +318,7 @@ const event: fc.Arbitrary<Event> = fc.oneof(
   { weight: 1, arbitrary: fc.nat(50).map((ms) => ({ kind: 'wait' as const, ms })) },
 );
 
-/** The pods that a log of events leaves, and since when each has its label; no index at all. */
+/** The pods after a log of events, and since when each has its label, without any index. */
 function replay(log: readonly Event[]): readonly { pod: Pod; since: number }[] {
   let now = 1_000_000;
   let rows: readonly { pod: Pod; since: number }[] = [];
@@ -401,7 +401,7 @@ function isEqual(a: unknown, b: unknown): boolean {
 }
 
 describe('the pod index against a log of its events', () => {
-  it('answers every look-up as the log replayed from its start does, after each event', () => {
+  it('returns the same for every look-up as the log replayed from its start, after each event', () => {
     fc.assert(
       fc.property(fc.array(event, { maxLength: 30 }), (events) => {
         const { clock, index } = createIndex();

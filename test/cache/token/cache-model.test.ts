@@ -1,7 +1,7 @@
 /**
- * The cache against a model that only knows what must never happen, with fetches that end in any
- * order, clocks that step, rights that end and room for very little. Requests of one key differ in
- * the right they come by, and a right that ends takes only the requests that came by it.
+ * The cache against a model of what must never happen, with fetches that end in any order, clocks
+ * that step, grants that end, and very little room. Requests of one key differ in their grant
+ * ("right"), and the end of a grant drops only the requests that were made by it.
  */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
@@ -80,7 +80,8 @@ const anyStep: fc.Arbitrary<Step> = fc.oneof(
     weight: 4,
     arbitrary: fc.record({
       kind: fc.constant('pass' as const),
-      // After 40 s a token of a minute is still valid, and has too little life for a hit.
+      // After 40 s a token with a life of a minute is still valid, but its remaining life is too
+      // short for a hit.
       ms: fc.constantFrom(1, 250, 1_000, 7_000, 40_000, 30 * minuteMs, 2 * hourMs, 12 * hourMs),
     }),
   },
@@ -106,10 +107,10 @@ const anyStep: fc.Arbitrary<Step> = fc.oneof(
   },
 );
 
-/** What the model knows of a token. */
+/** The model's record of a token. */
 interface Minted {
   readonly request: Request;
-  /** How often what it was fetched for had been dropped when its fetch began. */
+  /** How often its request had been dropped when the fetch began. */
   readonly epoch: number;
   readonly endsAtWallMs: number;
   readonly endsAtMs: number;
@@ -126,17 +127,17 @@ class TestBed {
   readonly startsAtMs: number[] = [];
   readonly running = new Set<string>();
   readonly minted = new Map<string, Minted>();
-  /** What the cache must still have, unless it had to make room. */
+  /** Tokens that the cache must still have, unless it had to make room. */
   readonly kept = new Map<string, Minted>();
   readonly heldUntilMs = new Map<string, number>();
-  /** Dropped while a fetch was under way or waited for its turn. */
+  /** Keys that were dropped while a fetch was running or queued. */
   readonly unsure = new Set<string>();
   /** By key and right. */
   readonly epochs = new Map<string, number>();
-  /** Found where nobody would see an exception. */
+  /** Violations found where an exception would not be seen. */
   readonly violations: unknown[] = [];
   isWanted = true;
-  /** How far the two clocks can be apart. */
+  /** The largest possible difference between the two clocks. */
   jumpedMs = 0;
   asked = 0;
   answered = 0;
@@ -196,7 +197,7 @@ class TestBed {
         },
       )
       .then(() => {
-        assert.ok(this.clock.monotonicMs() <= lateAtMs, 'an answer after its time');
+        assert.ok(this.clock.monotonicMs() <= lateAtMs, 'an answer after its deadline');
       })
       .catch((error: unknown) => this.violations.push(error))
       .finally(() => this.answered++);
@@ -244,14 +245,14 @@ class TestBed {
     }
   }
 
-  /** Nothing waits, runs or is kept any more, and no timer is armed for it. */
+  /** Nothing waits, runs or is cached any more, and no timer is armed. */
   checkEmpty(): void {
     const { inflight, waiting } = this.cache.stats;
     const { running, queued } = this.limiter;
     assert.equal(this.answered, this.asked);
     const nothing = { inflight: 0, waiting: 0, running: 0, queued: 0 };
     assert.deepEqual({ inflight, waiting, running, queued }, nothing);
-    assert.equal(this.cache.size, 0, 'a token that is kept for ever');
+    assert.equal(this.cache.size, 0, 'a token that is never evicted');
     assert.deepEqual(this.clock.armed, []);
     assert.deepEqual(this.violations, []);
   }
@@ -259,11 +260,11 @@ class TestBed {
   #check(key: string, epochs: ReadonlyMap<string, number>, answer: Cached<Failure>): void {
     const [nowWallMs, nowMs] = [this.clock.wallMs(), this.clock.monotonicMs()];
     if (!answer.ok) {
-      assert.ok(!this.#mustHave(key), `a valid token and yet ${answer.failure.name}`);
+      assert.ok(!this.#mustHave(key), `a valid token, but ${answer.failure.name}`);
       return;
     }
     const token = this.minted.get(answer.rendered.token.accessToken);
-    assert.ok(token !== undefined, 'a token that was forgotten');
+    assert.ok(token !== undefined, 'an unknown token');
     assert.equal(token.request.key, key, 'another key’s token');
     assert.ok(token.endsAtWallMs > nowWallMs && token.endsAtMs > nowMs, 'an expired token');
     const epoch = epochs.get(nameOf(token.request)) ?? 0;
@@ -279,7 +280,7 @@ class TestBed {
     return token.endsAtWallMs > this.clock.wallMs() && token.endsAtMs > this.clock.monotonicMs();
   }
 
-  /** What a fetch under way brings may be kept or not, and so may the token that it renews. */
+  /** The cache may or may not keep the result of a running fetch, and the token that it renews. */
   #doubtFetch(key: string): void {
     const [status] = this.cache.describe((request) => request.key === key);
     if (status?.isFetching !== true) return;
@@ -290,13 +291,13 @@ class TestBed {
   async #fetch(request: Request): Promise<Fetched<Failure>> {
     const { key } = request;
     const startMs = this.clock.monotonicMs();
-    assert.ok(!this.running.has(key), 'two flights for one key');
+    assert.ok(!this.running.has(key), 'two fetches in flight for one key');
     this.running.add(key);
     assert.ok(this.running.size <= limits.maxConcurrent);
     const number = this.startsAtMs.push(startMs);
     const earlierMs = this.startsAtMs[number - 1 - limits.maxPerSec] ?? -Infinity;
     assert.ok(startMs - earlierMs >= 1_000, 'too many in a second');
-    assert.ok(startMs >= (this.heldUntilMs.get(key) ?? 0), 'a call within the hold');
+    assert.ok(startMs >= (this.heldUntilMs.get(key) ?? 0), 'a call during the cooldown');
     const epoch = this.#epochOf(request);
 
     await this.scheduler.schedule(Promise.resolve(), key);
@@ -330,7 +331,7 @@ class TestBed {
     this.heldUntilMs.delete(key);
     if (cooldownMs === 0) return;
     this.heldUntilMs.set(key, this.clock.monotonicMs() + cooldownMs);
-    // The cache forgets the holds of more keys than it has room for.
+    // The cache drops cooldowns when there are more keys than it has room for.
     if (this.maxEntries < keys.length) this.heldUntilMs.clear();
   }
 
@@ -381,7 +382,7 @@ async function landAll({ scheduler }: TestBed): Promise<void> {
   await nextTurn();
 }
 
-/** Every fetch ends, nobody asks any more, and every token comes to its end by both clocks. */
+/** Every fetch ends, no further requests arrive, and every token expires by both clocks. */
 async function outlive(testBed: TestBed): Promise<void> {
   testBed.isWanted = false;
   const stepMs = longestLifeMs / 2;
@@ -400,12 +401,12 @@ const anyRun = [
 ] as const;
 
 describe('the token cache under any order of events', () => {
-  it('keeps its promises, and has answered everyone once their time is up', async () => {
+  it('breaks no rule, and has answered all requests once their time is up', async () => {
     await fc.assert(
       fc.asyncProperty(...anyRun, async (scheduler, steps, endings, maxEntries) => {
         const testBed = new TestBed(scheduler, endings, maxEntries);
         for (const step of steps) await take(testBed, step);
-        // No fetch ends any more; only time passes.
+        // No further fetch ends; only time passes.
         await pass(testBed.clock, waitMs);
         assert.equal(testBed.answered, testBed.asked);
         assert.equal(testBed.cache.stats.waiting, 0);
@@ -417,7 +418,7 @@ describe('the token cache under any order of events', () => {
     );
   });
 
-  it('asks nothing within a hold, though a step of the clock puts off the end of a token', async () => {
+  it('does not fetch during a cooldown, although a clock step delays the end of a token', async () => {
     const endings = [
       { kind: 'failure', cooldownMs: 0 },
       { kind: 'token', lifeMs: 6 * minuteMs },
@@ -426,7 +427,8 @@ describe('the token cache under any order of events', () => {
     const steps: readonly Step[] = [
       { kind: 'ask', request: { key: 'a', right: 'binding' }, waitMs },
       { kind: 'land' },
-      // Its refresh fails when the token has ended, and the clock steps before it is forgotten.
+      // Its refresh fails after the token has ended, and the clock steps before the token is
+      // dropped.
       { kind: 'pass', ms: 30 * minuteMs },
       { kind: 'land' },
       { kind: 'jump', ms: -hourMs },
@@ -446,7 +448,7 @@ describe('the token cache under any order of events', () => {
     );
   });
 
-  it('can be disposed at any moment: everyone is answered, nothing is armed or asked', async () => {
+  it('can be disposed at any moment: all requests are answered, nothing is armed or fetched', async () => {
     await fc.assert(
       fc.asyncProperty(...anyRun, async (scheduler, steps, endings, maxEntries) => {
         const testBed = new TestBed(scheduler, endings, maxEntries);

@@ -32,7 +32,7 @@ const deeds = {
   'clock -1 h': (fixture: TokenFixture) => {
     fixture.clock.jumpWall(-hourMs);
   },
-  // The same, and not the upstream's.
+  // The same, while the upstream's clock stays right.
   'own clock +1 h': (fixture: TokenFixture) => {
     fixture.clock.jumpWall(hourMs);
     fixture.upstream.clockAheadMs += hourMs;
@@ -45,12 +45,12 @@ const deeds = {
 } as const;
 
 interface Row {
-  /** Seconds, minutes or hours since the beginning. */
+  /** Seconds, minutes or hours since the start. */
   readonly at: `${number} ${'s' | 'min' | 'h'}`;
   readonly do: keyof typeof deeds;
-  /** What an `ask` is answered. */
+  /** The expected result of a request. */
   readonly expect?: string;
-  /** Fetches upstream until then, this row's included. */
+  /** Expected number of upstream fetches so far, this row included. */
   readonly calls?: number;
 }
 
@@ -73,7 +73,7 @@ function timeline(name: string, rows: readonly Row[]): void {
 }
 
 describe('a token in the cache', () => {
-  timeline('is renewed at half of its life without anyone waiting', [
+  timeline('is renewed at half of its life without a waiter', [
     { at: '0 s', do: 'ask', expect: 'miss k#1' },
     { at: '11 h', do: 'ask', expect: 'hit k#1' },
     { at: '11.99 h', do: 'ask', expect: 'hit k#1', calls: 1 },
@@ -89,7 +89,7 @@ describe('a token in the cache', () => {
     { at: '2 h', do: 'ask', expect: 'hit k#2', calls: 2 },
   ]);
 
-  timeline('is left to expire when nobody used it for three hours, until somebody does', [
+  timeline('is left to expire when it was unused for three hours, until its next use', [
     { at: '0 s', do: 'ask', expect: 'miss k#1' },
     { at: '8.9 h', do: 'ask', expect: 'hit k#1' },
     { at: '13 h', do: 'wait', calls: 1 },
@@ -97,7 +97,7 @@ describe('a token in the cache', () => {
     { at: '13.6 h', do: 'ask', expect: 'hit k#2', calls: 2 },
   ]);
 
-  timeline('is not renewed when no live pod wants it, and is when one does again', [
+  timeline('is not renewed when no live pod needs it, and is when one does again', [
     { at: '0 s', do: 'ask', expect: 'miss k#1' },
     { at: '11 h', do: 'ask', expect: 'hit k#1' },
     { at: '11 h', do: 'unwant' },
@@ -116,14 +116,14 @@ describe('a token in the cache', () => {
     { at: '6 h', do: 'ask', expect: 'hit k#3', calls: 3 },
   ]);
 
-  timeline('is gone at its end if nobody renews it', [
+  timeline('expires at its end if it is not renewed', [
     { at: '0 s', do: 'ask', expect: 'miss k#1' },
     { at: '23.99 h', do: 'down' },
     { at: '23.99 h', do: 'ask', expect: 'stale k#1' },
     { at: '24 h', do: 'ask', expect: 'miss failed down' },
   ]);
 
-  timeline('serves through an outage of 30 minutes, to its last second if need be', [
+  timeline('serves through an outage of 30 minutes, to its last second if necessary', [
     { at: '0 s', do: 'live 1 h' },
     { at: '0 s', do: 'ask', expect: 'miss k#1' },
     { at: '29 min', do: 'down' },
@@ -156,7 +156,7 @@ describe('a token in the cache', () => {
     { at: '20 min', do: 'ask', expect: 'hit k#2', calls: 2 },
   ]);
 
-  timeline('whose source has none with more life serves half of that after three tries', [
+  timeline('without a longer one at its source serves for half of its life after three tries', [
     { at: '0 s', do: 'live 4 min' },
     { at: '0 s', do: 'ask', expect: 'miss k#1' },
     { at: '1 s', do: 'ask', expect: 'hit k#2', calls: 2 },
@@ -174,11 +174,11 @@ describe('an outage of 30 minutes', () => {
     ['refuses', 5],
     ['hangs', 9_000],
   ] as const) {
-    it(`in which upstream ${how} fails no request whose token is valid`, async () => {
+    it(`in which upstream ${how} fails no request with a valid token`, async () => {
       const fixture = openTokenFixture();
       const endsAtMs = new Map<string, number>();
       for (let index = 0; index < 20; index++) {
-        // Some end within the outage, some are due for renewal in it, some are not concerned.
+        // Some expire during the outage, some are due for renewal in it, some are not affected.
         fixture.upstream.lifeMs = (20 + 5 * index) * minuteMs;
         endsAtMs.set(`k${index}`, fixture.clock.monotonicMs() + fixture.upstream.lifeMs);
         await fixture.ask(`k${index}`);
@@ -196,7 +196,7 @@ describe('an outage of 30 minutes', () => {
         await pass(fixture.clock, 20_000);
         await Promise.all(asked);
       }
-      assert.ok(failed > 0, 'of the tokens that ended');
+      assert.ok(failed > 0, 'those of expired tokens');
       fixture.upstream.failure = undefined;
       fixture.upstream.latencyMs = 5;
       await pass(fixture.clock, 5 * minuteMs);
@@ -207,7 +207,7 @@ describe('an outage of 30 minutes', () => {
 });
 
 describe('a clock that is stepped', () => {
-  timeline('an hour forward, serves nothing that it says is dead, and loses nothing', [
+  timeline('an hour forward, serves no token that has expired by it, and loses none', [
     { at: '0 s', do: 'live 1 h' },
     { at: '0 s', do: 'ask', expect: 'miss k#1' },
     { at: '1 min', do: 'down' },
@@ -218,7 +218,7 @@ describe('a clock that is stepped', () => {
     { at: '3 min', do: 'ask', expect: 'hit k#1' },
   ]);
 
-  timeline('an hour forward, is overcome by another token', [
+  timeline('an hour forward, is compensated by a new token', [
     { at: '0 s', do: 'live 1 h' },
     { at: '0 s', do: 'ask', expect: 'miss k#1' },
     { at: '1 min', do: 'clock +1 h' },
@@ -227,7 +227,7 @@ describe('a clock that is stepped', () => {
     { at: '54 min', do: 'ask', expect: 'hit k#3', calls: 3 },
   ]);
 
-  timeline('an hour forward, costs a token of a day nothing', [
+  timeline('an hour forward, does not affect a token with a life of a day', [
     { at: '0 s', do: 'ask', expect: 'miss k#1' },
     { at: '1 h', do: 'clock +1 h' },
     { at: '2 h', do: 'ask', expect: 'hit k#1' },
@@ -235,7 +235,7 @@ describe('a clock that is stepped', () => {
     { at: '12 h', do: 'ask', expect: 'hit k#2', calls: 2 },
   ]);
 
-  timeline('an hour back, lends no life', [
+  timeline('an hour back, extends no token', [
     { at: '0 s', do: 'live 1 h' },
     { at: '0 s', do: 'ask', expect: 'miss k#1' },
     { at: '1 min', do: 'down' },
@@ -246,7 +246,7 @@ describe('a clock that is stepped', () => {
     { at: '61 min', do: 'ask', expect: 'miss failed down' },
   ]);
 
-  timeline('an hour ahead of the upstream, lets new tokens live as long as they do', [
+  timeline('an hour ahead of the upstream, does not shorten new tokens', [
     { at: '0 s', do: 'live 1 h' },
     { at: '0 s', do: 'ask', expect: 'miss k#1' },
     { at: '1 min', do: 'own clock +1 h' },
@@ -258,7 +258,7 @@ describe('a clock that is stepped', () => {
     { at: '91 min', do: 'ask', expect: 'miss failed down' },
   ]);
 
-  timeline('back from an hour ahead, loses no token that came meanwhile and lends it nothing', [
+  timeline('back from an hour ahead, loses no token that arrived meanwhile and extends none', [
     { at: '0 s', do: 'live 1 h' },
     { at: '0 s', do: 'own clock +1 h' },
     { at: '0 s', do: 'ask', expect: 'miss k#1' },
@@ -269,7 +269,7 @@ describe('a clock that is stepped', () => {
     { at: '60 min', do: 'ask', expect: 'miss failed down' },
   ]);
 
-  timeline('an hour behind the upstream, lends new tokens no life', [
+  timeline('an hour behind the upstream, does not extend new tokens', [
     { at: '0 s', do: 'live 1 h' },
     { at: '0 s', do: 'own clock -1 h' },
     { at: '0 s', do: 'ask', expect: 'miss k#1' },
@@ -290,7 +290,7 @@ describe('a clock that is stepped', () => {
 });
 
 describe('a failure', () => {
-  timeline('that names 7 s is no call for 7 s, for its key alone', [
+  timeline('with a wait of 7 s prevents calls for 7 s, for its key only', [
     { at: '0 s', do: 'throttle' },
     { at: '0 s', do: 'ask', expect: 'miss failed throttled', calls: 1 },
     { at: '0 s', do: 'up' },
@@ -299,7 +299,7 @@ describe('a failure', () => {
     { at: '7 s', do: 'ask', expect: 'miss k#3', calls: 3 },
   ]);
 
-  timeline('after failures is held longer each time, up to 10 s, and a success ends that', [
+  timeline('after other failures has a longer cooldown each time, up to 10 s, until a success', [
     { at: '0 s', do: 'down' },
     { at: '0 s', do: 'ask', expect: 'miss failed down', calls: 1 },
     { at: '0.249 s', do: 'ask', expect: 'negative failed down', calls: 1 },
@@ -320,7 +320,7 @@ describe('a failure', () => {
     { at: '42.5 s', do: 'ask', expect: 'miss failed down', calls: 11 },
   ]);
 
-  it('tells how long it is held', async () => {
+  it('reports how long its cooldown lasts', async () => {
     const fixture = openTokenFixture();
     fixture.upstream.failure = throttled;
     const first = await fixture.ask('k');
@@ -331,7 +331,7 @@ describe('a failure', () => {
     assert.equal(second.cooldownLeftMs, 4_500);
   });
 
-  it('of a source that throws frees the key, and reaches those who have nothing else', async () => {
+  it('of a source that throws frees the key, and reaches only requests without a token', async () => {
     const fixture = openTokenFixture();
     fixture.upstream.error = new Error('bug');
     await Promise.all([
@@ -351,7 +351,7 @@ describe('a failure', () => {
     assert.equal(await fixture.request('k'), 'stale k#2');
   });
 
-  it('of a token that is dead on arrival is told as such, and never served', async () => {
+  it('of a token that is expired on arrival is reported as such, and the token is never served', async () => {
     const fixture = openTokenFixture();
     fixture.upstream.lifeMs = 0;
     assert.equal(await fixture.request('k'), 'miss failed expired');
@@ -359,8 +359,8 @@ describe('a failure', () => {
   });
 });
 
-describe('callers that come together', () => {
-  it('a thousand for one key are one call, answered when it is', async () => {
+describe('concurrent callers', () => {
+  it('share one call, a thousand for one key, and are answered when it ends', async () => {
     const fixture = openTokenFixture();
     fixture.upstream.latencyMs = 50;
     const answeredAtMs: number[] = [];
@@ -380,7 +380,7 @@ describe('callers that come together', () => {
     assert.equal(fixture.calls.length, 1);
   });
 
-  it('a thousand are one call when it fails, too', async () => {
+  it('share one call, a thousand for one key, also when it fails', async () => {
     const fixture = openTokenFixture();
     fixture.upstream.latencyMs = 2_500;
     fixture.upstream.failure = { name: 'down', cooldownMs: 0 };
@@ -391,7 +391,7 @@ describe('callers that come together', () => {
     assert.equal(fixture.calls.length, 1);
   });
 
-  it('for fifty keys at once never make more than 4 calls at once or 20 in a second', async () => {
+  it('for fifty keys never make more than 4 calls at once or 20 in a second', async () => {
     for (const latencyMs of [1, 30, 400]) {
       const fixture = openTokenFixture();
       fixture.upstream.latencyMs = latencyMs;
@@ -407,11 +407,11 @@ describe('callers that come together', () => {
         assert.ok(later === undefined || later.atMs - call.atMs >= 1_000);
       }
       const budgetMs = Math.max(2_100, 13 * latencyMs);
-      assert.ok((fixture.calls.at(-1)?.atMs ?? Infinity) <= budgetMs, 'no slower than need be');
+      assert.ok((fixture.calls.at(-1)?.atMs ?? Infinity) <= budgetMs, 'no slower than necessary');
     }
   });
 
-  it('go before background refreshes, and take along what they join', async () => {
+  it('go before background refreshes, and move a refresh forward that they join', async () => {
     const fixture = openTokenFixture();
     fixture.upstream.lifeMs = hourMs;
     for (const key of ['a', 'b', 'c', 'd', 'e', 'f']) {
@@ -439,7 +439,7 @@ describe('callers that come together', () => {
     );
   });
 
-  it('beyond what the queue and the waiting room hold are told so at once', async () => {
+  it('beyond the limits of queue and waiters are refused at once', async () => {
     const fixture = openTokenFixture({ maxQueued: 2, maxWaiters: 8 });
     fixture.upstream.latencyMs = 100;
     const answers = Array.from({ length: 8 }, (_, index) => fixture.request(`k${index}`));
@@ -454,7 +454,7 @@ describe('callers that come together', () => {
 });
 
 describe('a caller', () => {
-  it('waits as long as it has time; the fetch goes on without it', async () => {
+  it('waits no longer than its deadline; the fetch goes on without it', async () => {
     const fixture = openTokenFixture();
     fixture.upstream.latencyMs = 3_000;
     const hasty = fixture.request('k', 500);
@@ -468,7 +468,7 @@ describe('a caller', () => {
     assert.equal(await fixture.request('k'), 'hit k#1');
   });
 
-  it('is kept by a fetch that nobody waits for any more', async () => {
+  it('leaves behind the result of a fetch without waiters', async () => {
     const fixture = openTokenFixture();
     fixture.upstream.latencyMs = 3_000;
     const hasty = fixture.request('k', 500);
@@ -477,7 +477,7 @@ describe('a caller', () => {
     assert.equal(await fixture.request('k'), 'hit k#1');
   });
 
-  it('gets the valid token after a second when the refresh it waits for takes longer', async () => {
+  it('gets the valid token after a second when the refresh that it waits for takes longer', async () => {
     const fixture = openTokenFixture({ usedWithinMs: 0 });
     fixture.upstream.lifeMs = hourMs;
     await fixture.ask('k');
@@ -494,7 +494,7 @@ describe('a caller', () => {
 });
 
 describe('dropping', () => {
-  it('forgets tokens and holds of what it is told, and nothing else', async () => {
+  it('removes the matching tokens and cooldowns, and nothing else', async () => {
     const fixture = openTokenFixture();
     await fixture.ask('a');
     await fixture.ask('b');
@@ -509,7 +509,7 @@ describe('dropping', () => {
     assert.ok(!fixture.calls.slice(4).some(({ key }) => key === 'a'), 'a is not renewed');
   });
 
-  it('keeps nothing of a fetch under way; who asks later gets a fetch of its own', async () => {
+  it('keeps no result of a running fetch; a later request gets its own fetch', async () => {
     const fixture = openTokenFixture();
     fixture.upstream.latencyMs = 100;
     const before = fixture.request('k');
@@ -532,8 +532,9 @@ describe('dropping', () => {
     ['has too little life left to be served', 55.5 * minuteMs, 'get'],
     ['a caller has made anew', 10 * minuteMs, 'renew'],
   ] as const) {
-    it(`judges a token that ${how} and the fetch of its successor alike`, async () => {
-      // Requests of one key that differ in what `drop` goes by, as those of excepted pods do.
+    it(`treats a token that ${how} and the fetch of its successor alike`, async () => {
+      // Requests of one key that the filter of `drop` distinguishes, as with those of excepted
+      // pods.
       const fixture = openTokenFixture();
       const { cache } = fixture;
       const asExcepted = { key: 'k', isExcepted: true };
@@ -551,11 +552,11 @@ describe('dropping', () => {
       assert.deepEqual(fixture.bugs, []);
       assert.equal(await fixture.request('k'), 'hit k#2');
       await pass(fixture.clock, 2 * hourMs);
-      assert.equal(cache.size, 0, 'nothing is kept past its end');
+      assert.equal(cache.size, 0, 'nothing is kept after its end');
     });
   }
 
-  it('calls off a refresh that waits for its turn', async () => {
+  it('cancels a refresh that is still queued', async () => {
     const fixture = openTokenFixture();
     for (const key of ['a', 'b', 'c', 'd', 'e', 'f']) await fixture.ask(key);
     await pass(fixture.clock, 10 * hourMs);
@@ -573,7 +574,7 @@ describe('dropping', () => {
 });
 
 describe('a bug in the handling of one key', () => {
-  it('costs its callers an error at most, and other keys nothing', async () => {
+  it('costs its callers at most an error, and does not affect other keys', async () => {
     const fixture = openTokenFixture({
       onRefresh: () => {
         throw new Error('a bug');
@@ -590,7 +591,7 @@ describe('a bug in the handling of one key', () => {
 });
 
 describe('the bounds of the cache', () => {
-  it('keep what was used last, by reads as well', async () => {
+  it('keep the most recently used entries, including those that were only read', async () => {
     const fixture = openTokenFixture({ maxEntries: 2 });
     await fixture.ask('a');
     await fixture.ask('b');
@@ -600,7 +601,7 @@ describe('the bounds of the cache', () => {
     assert.ok(fixture.cache.peek('a') !== undefined && fixture.cache.peek('b') === undefined);
   });
 
-  it('do not count a background refresh as a use, nor let one bring back what was evicted', async () => {
+  it('do not count a background refresh as a use, and its result does not restore an evicted entry', async () => {
     const fixture = openTokenFixture({ maxEntries: 2 });
     await fixture.ask('a');
     await fixture.ask('b');
@@ -619,7 +620,7 @@ describe('the bounds of the cache', () => {
     assert.ok(fixture.cache.peek('a') === undefined && fixture.cache.peek('b') !== undefined);
   });
 
-  it('let one group displace its own tokens only, the one used longest ago first', async () => {
+  it('let a group displace only its own tokens, the least recently used one first', async () => {
     const groupOf = ({ key }: { readonly key: string }): string => key[0] ?? '';
     const fixture = openTokenFixture({ groupOf, maxPerGroup: 2 });
     for (const key of ['a1', 'b1', 'a2']) {
@@ -632,17 +633,17 @@ describe('the bounds of the cache', () => {
     assert.deepEqual(kept, ['a1', 'a3', 'b1']);
     fixture.cache.drop(({ key }) => key === 'a3');
     await fixture.ask('a2');
-    assert.ok(fixture.cache.peek('a1') !== undefined, 'one that was dropped does not count');
+    assert.ok(fixture.cache.peek('a1') !== undefined, 'a dropped token does not count');
   });
 
-  it('hold the failures of many keys', async () => {
+  it('apply to the failures of many keys', async () => {
     const fixture = openTokenFixture({ maxEntries: 3 });
     fixture.upstream.failure = throttled;
     for (let index = 0; index < 10; index++) await fixture.ask(`k${index}`);
     assert.equal(fixture.cache.stats.negative, 3);
   });
 
-  it('arm no timer beyond what a platform timer can hold', async () => {
+  it('arm no timer longer than a platform timer allows', async () => {
     const fixture = openTokenFixture();
     fixture.upstream.lifeMs = 10 * 365 * 24 * hourMs;
     await fixture.ask('k');
@@ -653,7 +654,7 @@ describe('the bounds of the cache', () => {
 });
 
 describe('a disposed cache', () => {
-  it('has answered everyone, arms nothing and asks nothing', async () => {
+  it('has answered all requests, arms nothing and fetches nothing', async () => {
     const fixture = openTokenFixture();
     await fixture.ask('kept');
     fixture.upstream.latencyMs = 100;
@@ -664,9 +665,9 @@ describe('a disposed cache', () => {
     assert.deepEqual(
       new Set(await Promise.all(answers)),
       new Set(['miss failed late']),
-      'everyone is told',
+      'all requests are answered',
     );
-    assert.equal(fixture.clock.armed.length, 4, 'only the fetches that run');
+    assert.equal(fixture.clock.armed.length, 4, 'only the running fetches');
     await pass(fixture.clock, 100);
     assert.deepEqual(fixture.clock.armed, []);
     assert.equal(fixture.calls.length, 5);

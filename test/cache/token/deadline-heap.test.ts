@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { DeadlineHeap, type Deadline } from '../../../src/cache/token/deadline-heap.ts';
 
 describe('the heap of deadlines', () => {
-  it('always has the soonest first, whatever is set, moved and taken out', () => {
+  it('always has the soonest first, whatever is set, moved and removed', () => {
     const anyStep = fc.record({
       item: fc.nat(19),
       dueAtMs: fc.option(fc.nat(1_000), { nil: undefined }),

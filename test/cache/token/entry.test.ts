@@ -19,7 +19,7 @@ function open(lifeMs = hourMs) {
 }
 
 describe('an entry of the cache', () => {
-  it('goes only the ways of its states, and none out of the last', () => {
+  it('follows only the transitions of its states, and none from the last', () => {
     const { entry, arrival } = open();
     assert.equal(entry.state.kind, 'fresh');
     assert.throws(() => entry.failRefresh(), /cannot go from fresh to stale/);
@@ -36,11 +36,11 @@ describe('an entry of the cache', () => {
     entry.rest();
     entry.wake();
     entry.beginRefresh();
-    assert.equal(entry.failRefresh(), 1, 'a rest ends the row');
+    assert.equal(entry.failRefresh(), 1, 'a rest resets the count');
     entry.beginRefresh();
     entry.arrive(arrival());
     entry.beginRefresh();
-    assert.equal(entry.failRefresh(), 1, 'a token ends the row');
+    assert.equal(entry.failRefresh(), 1, 'a token resets the count');
     entry.die();
     assert.throws(() => entry.arrive(arrival()), /from dead to fresh/);
     for (const next of ['beginRefresh', 'failRefresh', 'rest', 'wake', 'die'] as const) {
@@ -59,13 +59,13 @@ describe('an entry of the cache', () => {
     }
   });
 
-  it('is served down to five minutes, or to half of a life that was shorter', () => {
+  it('is served down to five minutes, or to half of a shorter life', () => {
     assert.equal(open(5 * minuteMs + 1_000).entry.floorMs, 5 * minuteMs);
     assert.equal(open(5 * minuteMs).entry.floorMs, 2.5 * minuteMs);
     assert.equal(open(4 * minuteMs).entry.floorMs, 2 * minuteMs);
   });
 
-  it('lives as long as its source granted, whatever the wall clock is when it comes', () => {
+  it('lives as long as its source granted, whatever the wall clock is on arrival', () => {
     const { clock, entry, arrival } = open(hourMs);
     clock.advance(minuteMs);
     const { rendered, ...rest } = arrival();
@@ -86,7 +86,7 @@ describe('an entry of the cache', () => {
     assert.deepEqual(due, [entry]);
   });
 
-  it('counts the failures of a row from the first, also when it was not refreshing before', () => {
+  it('counts failures in a row from the first, also when it was not refreshing before', () => {
     const { entry } = open();
     entry.rest();
     assert.equal(entry.failRefresh(), 1);

@@ -8,7 +8,7 @@ const party = (name: string) => {
   return { namespace, pod };
 };
 
-/** Entries are called after their party: `shop/a 1`. */
+/** Entries are named after their owner: `shop/a 1`. */
 function fill(...entries: string[]): FairQueue<string> {
   const queue = new FairQueue<string>();
   for (const entry of entries) queue.add(entry, party(entry.split(' ')[0] ?? ''));
@@ -32,7 +32,7 @@ describe('the fair queue', () => {
     assert.equal(queue.size, 0);
   });
 
-  it('lets a pod that comes later wait for one entry of each other', () => {
+  it('lets a pod that comes later wait for one entry of each other pod', () => {
     const queue = fill(...Array.from({ length: 100 }, (_, index) => `n/a ${index}`));
     queue.shift();
     queue.add('late', party('n/late'));
@@ -40,7 +40,7 @@ describe('the fair queue', () => {
     assert.equal(queue.shift(), 'late');
   });
 
-  it('gives out an entry that several wait for once, at the first of their turns', () => {
+  it('returns an entry with several waiters once, at the first of their turns', () => {
     const queue = fill('n/a 1', 'n/a 2', 'n/a 3');
     queue.add('n/a 3', party('m/b'));
     queue.add('n/a 3', party('m/b'));
@@ -48,7 +48,7 @@ describe('the fair queue', () => {
     assert.deepEqual(drain(queue), ['n/a 1', 'n/a 3', 'n/a 2']);
   });
 
-  it('forgets what is taken out of it, wherever it was queued', () => {
+  it('drops what is removed from it, wherever it was queued', () => {
     const queue = fill('n/a 1', 'n/a 2');
     queue.add('n/a 1', party('m/b'));
     assert.ok(queue.has('n/a 1'));
@@ -62,7 +62,7 @@ describe('the fair queue', () => {
     assert.deepEqual([queue.size, queue.shift()], [0, undefined]);
   });
 
-  it('keeps nothing of pods that have nothing in it, while others of their namespace do', () => {
+  it('keeps nothing for pods without entries, while others of their namespace have some', () => {
     const queue = fill('n/stays 1');
     const before = queryObjects(Set, { format: 'count' });
     for (let pod = 0; pod < 1_000; pod++) {

@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { LruList, type Linked } from '../../../src/cache/token/lru-list.ts';
 
 describe('the order of use', () => {
-  it('is that of a list in which whatever is used goes to the end', () => {
+  it('is that of a list where each used item moves to the end', () => {
     interface Item extends Linked<Item> {
       readonly name: number;
     }

@@ -22,7 +22,7 @@ describe('a remembered failure', () => {
     return heldMs;
   };
 
-  it('is held longer in a row, up to ten seconds or what it asks for itself', () => {
+  it('has a longer cooldown each time in a row, up to ten seconds or its own minimum', () => {
     const clock = new HandClock();
     const breakers = new NegativeCache<Keyed, Cooldown>(clock, 10);
     const held = Array.from({ length: 8 }, () => holdsOf(breakers, clock, 250));
@@ -32,10 +32,10 @@ describe('a remembered failure', () => {
     assert.equal(holdsOf(breakers, clock, 250), 250);
     assert.equal(holdsOf(breakers, clock, 250), 500);
     clock.advance(5 * minuteMs);
-    assert.equal(holdsOf(breakers, clock, 250), 250, 'nobody asked for a while');
+    assert.equal(holdsOf(breakers, clock, 250), 250, 'a pause resets the count');
   });
 
-  it('answers for its own key alone, and for no longer than it is held', () => {
+  it('applies to its own key only, and no longer than its cooldown', () => {
     const clock = new HandClock();
     const breakers = new NegativeCache<Keyed, Cooldown & { readonly name: string }>(clock, 10);
     const failure = { cooldownMs: 1_000, name: 'down' };
@@ -50,7 +50,7 @@ describe('a remembered failure', () => {
     assert.deepEqual([...breakers.all()], [{ request, failure, cooldownLeftMs: 0 }], 'remembered');
   });
 
-  it('is the first to be forgotten where it is the oldest of too many', () => {
+  it('is dropped first when it is the oldest of too many', () => {
     const breakers = new NegativeCache<Keyed, Cooldown>(new HandClock(), 2);
     const failure = { cooldownMs: 1_000 };
     const keysOf = (): readonly string[] => [...breakers.all()].map((each) => each.request.key);
@@ -60,7 +60,7 @@ describe('a remembered failure', () => {
     assert.deepEqual(keysOf(), ['c']);
   });
 
-  it('ends its row when a failure asks for no hold', () => {
+  it('resets its count when a failure has no cooldown', () => {
     const clock = new HandClock();
     const breakers = new NegativeCache<Keyed, Cooldown>(clock, 10);
     assert.equal(holdsOf(breakers, clock, 250), 250);
@@ -68,7 +68,7 @@ describe('a remembered failure', () => {
     assert.equal(holdsOf(breakers, clock, 250), 250);
   });
 
-  it('that asks for no hold is not remembered', () => {
+  it('that has no cooldown is not remembered', () => {
     const breakers = new NegativeCache<Keyed, Cooldown>(new HandClock(), 10);
     breakers.fail(request, { cooldownMs: 0 });
     assert.equal(breakers.size, 0);

@@ -24,13 +24,13 @@ describe('the limiter', () => {
     limiter.leave(b);
     assert.deepEqual(started, ['a', 'b', 'c']);
     limiter.leave(b);
-    assert.deepEqual(started, ['a', 'b', 'c'], 'a slot is given back once');
+    assert.deepEqual(started, ['a', 'b', 'c'], 'a slot is released once');
     limiter.leave(a);
     assert.deepEqual(started, ['a', 'b', 'c', 'd']);
     assert.equal(limiter.running, 2);
   });
 
-  it('lets callers go before background work, and background work become a caller’s', () => {
+  it('starts callers before background work, and lets a caller raise the priority of that', () => {
     const { limiter, started, task } = open({ maxConcurrent: 1, maxPerSec: 100, maxQueued: 3 });
     const running = task('running');
     limiter.enter(running, undefined);
@@ -44,7 +44,7 @@ describe('the limiter', () => {
     assert.deepEqual(started, ['running', 'caller', 'back 2', 'back 1']);
   });
 
-  it('lets pods go in turn, and a start that two wait for at the first of their turns', () => {
+  it('serves pods in turn, and starts work with two waiters at the first of their turns', () => {
     const { limiter, started, task } = open({ maxConcurrent: 1, maxPerSec: 100, maxQueued: 10 });
     const tasks = ['running', 'a1', 'a2', 'a3'].map(task);
     for (const each of tasks) limiter.enter(each, pod);
@@ -56,7 +56,7 @@ describe('the limiter', () => {
     assert.deepEqual(started, ['running', 'a1', 'b1', 'a2', 'a3']);
   });
 
-  it('refuses beyond its queue, each rank for itself', () => {
+  it('refuses beyond its queue limit, each priority separately', () => {
     const { limiter, started, task } = open({ maxConcurrent: 1, maxPerSec: 100, maxQueued: 1 });
     assert.ok(limiter.enter(task('running'), pod));
     assert.ok(limiter.enter(task('back'), undefined));
@@ -65,12 +65,12 @@ describe('the limiter', () => {
     assert.ok(limiter.enter(waiting, pod));
     assert.ok(!limiter.enter(task('too many'), pod));
     limiter.leave(waiting);
-    assert.ok(limiter.enter(task('another'), pod), 'who leaves makes room');
+    assert.ok(limiter.enter(task('another'), pod), 'a leaving task makes room');
     assert.deepEqual(started, ['running']);
     assert.equal(limiter.queued, 2);
   });
 
-  it('never starts more than its rate in any second, and as many as it may', () => {
+  it('never starts more than its rate in any second, and as many as the rate allows', () => {
     const anyArrival = fc.record({
       afterMs: fc.nat(400),
       lastsMs: fc.integer({ min: 1, max: 300 }),
@@ -109,7 +109,7 @@ describe('the limiter', () => {
     );
   });
 
-  it('waits on one timer for its rate, and on none when nobody waits', () => {
+  it('uses one timer for its rate, and none when nothing waits', () => {
     const { clock, limiter, started, task } = open({
       maxConcurrent: 9,
       maxPerSec: 2,
@@ -124,7 +124,7 @@ describe('the limiter', () => {
     assert.deepEqual(clock.armed, []);
   });
 
-  it('gives a running fetch another try only when nobody waits and the second has room', () => {
+  it('gives a running fetch another try only when nothing waits and the second has room', () => {
     const { clock, limiter, started, task } = open({
       maxConcurrent: 1,
       maxPerSec: 3,
@@ -138,8 +138,8 @@ describe('the limiter', () => {
       assert.ok(!limiter.takeTry(), `${party?.pod ?? 'background work'} waits`);
       limiter.leave(waiting);
     }
-    assert.ok(limiter.takeTry(), 'nobody waits any more');
-    assert.ok(!limiter.takeTry(), 'three starts are the most in a second, tries among them');
+    assert.ok(limiter.takeTry(), 'nothing waits any more');
+    assert.ok(!limiter.takeTry(), 'three starts are the most in a second, including tries');
     clock.advance(999);
     assert.ok(!limiter.takeTry());
     clock.advance(1);
@@ -150,7 +150,7 @@ describe('the limiter', () => {
     assert.deepEqual(started, ['running']);
   });
 
-  it('counts tries as starts for those that come after', () => {
+  it('counts tries as starts for later tasks', () => {
     const { clock, limiter, started, task } = open({
       maxConcurrent: 9,
       maxPerSec: 2,
@@ -164,7 +164,7 @@ describe('the limiter', () => {
     assert.deepEqual(started, ['first', 'second']);
   });
 
-  it('makes no caller of what runs already or does not wait', () => {
+  it('does not raise the priority of running or unknown work', () => {
     const { limiter, task } = open({ maxConcurrent: 1, maxPerSec: 100, maxQueued: 3 });
     const running = task('running');
     limiter.enter(running, undefined);

@@ -11,11 +11,11 @@ function statusOf(fixture: ReturnType<typeof openTokenFixture>, key: string) {
 }
 
 describe('the state of a key', () => {
-  it('is nothing for a key that nobody asked for', () => {
+  it('is empty for a key without requests', () => {
     assert.equal(statusOf(openTokenFixture(), 'k'), undefined);
   });
 
-  it('is a fetch under way, then a fresh token with its times', async () => {
+  it('is a running fetch, then a fresh token with its times', async () => {
     const fixture = openTokenFixture();
     fixture.upstream.latencyMs = 100;
     const asked = fixture.ask('k');
@@ -40,7 +40,7 @@ describe('the state of a key', () => {
     });
   });
 
-  it('is the failure that is held, for as long as it is, and then the last one', async () => {
+  it('is the active failure during its cooldown, and then the last failure', async () => {
     const fixture = openTokenFixture();
     fixture.upstream.failure = failure;
     await fixture.ask('k');
@@ -55,7 +55,7 @@ describe('the state of a key', () => {
     assert.equal(statusOf(fixture, 'k')?.failure, undefined);
   });
 
-  it('is a token kept although its refreshes fail, and one too short to be served unasked', async () => {
+  it('is a valid token although its refreshes fail, and one with too little life for a hit', async () => {
     const fixture = openTokenFixture();
     await fixture.ask('k');
     fixture.upstream.failure = failure;
@@ -71,7 +71,7 @@ describe('the state of a key', () => {
     assert.ok(short !== undefined && !short.isServed && short.expiresInMs > 0);
   });
 
-  it('does not count as use: what nobody asks for is left to expire', async () => {
+  it('does not count as a use: an unused token is left to expire', async () => {
     const fixture = openTokenFixture();
     await fixture.ask('k');
     for (let hour = 0; hour < 13; hour++) {
@@ -83,7 +83,7 @@ describe('the state of a key', () => {
     assert.equal(fixture.calls.length, 1);
   });
 
-  it('is told of the keys asked about alone, and never with the token', async () => {
+  it('includes only the matching keys, and never the token', async () => {
     const fixture = openTokenFixture();
     for (const key of ['a', 'b', 'c']) await fixture.ask(key);
     const keys = (isAsked: (key: string) => boolean) =>
@@ -93,6 +93,6 @@ describe('the state of a key', () => {
       ['a', 'c'],
     );
     const text = JSON.stringify(fixture.cache.describe(() => true));
-    assert.ok(!text.includes('a#1'), 'as the fixture calls its tokens');
+    assert.ok(!text.includes('a#1'), 'the token names of the fixture');
   });
 });

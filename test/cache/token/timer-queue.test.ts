@@ -8,7 +8,7 @@ function createAlarm(fire: () => void): QueuedTimer {
 }
 
 describe('alarms', () => {
-  it('fire in order of time on one timer', () => {
+  it('fire in order of time with one timer', () => {
     const clock = new HandClock();
     const alarms = new TimerQueue(clock);
     const rung: string[] = [];
@@ -26,7 +26,7 @@ describe('alarms', () => {
     assert.deepEqual(clock.armed, []);
   });
 
-  it('can be moved and cleared, and leave no timer behind the last one', () => {
+  it('can be moved and cleared, and leave no timer after the last one', () => {
     const clock = new HandClock();
     const alarms = new TimerQueue(clock);
     const rung: number[] = [];
@@ -44,7 +44,7 @@ describe('alarms', () => {
     assert.deepEqual(clock.armed, []);
   });
 
-  it('do not fire by the timer of one that was cleared', () => {
+  it('do not fire from the timer of one that was cleared', () => {
     const clock = new HandClock();
     const alarms = new TimerQueue(clock);
     const cleared = createAlarm(() => assert.fail('it was cleared'));
@@ -59,7 +59,7 @@ describe('alarms', () => {
     assert.deepEqual(rung, [90]);
   });
 
-  it('keep ringing after one that throws', () => {
+  it('keep firing after one that throws', () => {
     const clock = new HandClock();
     const alarms = new TimerQueue(clock);
     const rung: string[] = [];
@@ -92,7 +92,7 @@ describe('alarms', () => {
     clock.advance(100);
   });
 
-  it('of years are looked at once a day: a timer of the platform holds no more', () => {
+  it('of years are checked once a day, because a platform timer is limited', () => {
     const clock = new HandClock();
     const alarms = new TimerQueue(clock);
     let rung = 0;

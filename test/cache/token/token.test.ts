@@ -12,7 +12,7 @@ describe('a rendered token', () => {
     extExpiresAtWallS: 2_600,
   };
 
-  it('has the keys of the real service in its order, and strings only', () => {
+  it('has the keys of the real service in its order, and only strings', () => {
     const body = JSON.parse(new RenderedToken(token).body(1_000_000)) as Record<string, unknown>;
     assert.deepEqual(body, {
       access_token: 'ey.J"x',
@@ -27,14 +27,14 @@ describe('a rendered token', () => {
     assert.deepEqual(Object.keys(body), Object.keys(body).sort());
   });
 
-  it('has no client id where its source said none, and no extended life but its own', () => {
+  it('has no client id when its source returned none, and only its own extended life', () => {
     const bare = new RenderedToken({ ...token, clientId: '', extExpiresAtWallS: undefined });
     const body = JSON.parse(bare.body(1_000_000)) as Record<string, unknown>;
     assert.ok(!('client_id' in body));
     assert.deepEqual([body['expires_in'], body['ext_expires_in']], ['1000', '1000']);
   });
 
-  it('repeats the id that it was asked by, in its place', () => {
+  it('contains the requested id, in alphabetical order', () => {
     const rendered = new RenderedToken(token);
     for (const [kind, name] of [
       ['object_id', 'object_id'],
@@ -49,13 +49,13 @@ describe('a rendered token', () => {
     }
   });
 
-  it('tells the time that is left, and never a negative one', () => {
+  it('contains the time that is left, and never a negative one', () => {
     const rendered = new RenderedToken(token);
     assert.match(rendered.body(1_060_999), /"expires_in":"940","expires_on":"2000"/);
     assert.match(rendered.body(9_000_000), /"expires_in":"0"/);
   });
 
-  it('that came to a clock that was wrong tells no more than is left by a right one', () => {
+  it('that arrived while the clock was wrong reports no more time than the right clock would', () => {
     const leftAt = (clockAheadS: number, nowS: number): number => {
       const rendered = new RenderedToken({ ...token, clockAheadMs: clockAheadS * 1000 });
       const { expires_in: left, expires_on: end } = JSON.parse(rendered.body(nowS * 1000)) as {
@@ -71,7 +71,7 @@ describe('a rendered token', () => {
       [300, 300, 299, 1, 0, 0],
     );
     assert.equal(leftAt(3_600, 1_000), 1_000, 'corrected');
-    // Ten minutes ahead: what the wrong clock says, while that is more.
+    // Ten minutes ahead: the time by the wrong clock, while that is longer.
     assert.deepEqual(
       [1_600, 1_800, 2_200].map((nowS) => leftAt(600, nowS)),
       [400, 300, 300],
@@ -82,7 +82,7 @@ describe('a rendered token', () => {
     );
   });
 
-  it('does not show the token when it is serialised by accident', () => {
+  it('does not show the token when it is serialized by accident', () => {
     assert.ok(!JSON.stringify({ token: new RenderedToken(token) }).includes('ey.J'));
   });
 });

@@ -1,7 +1,7 @@
 /**
- * `azure-cli.ts FOLDER STYLE ARM_URL CA_FILE JOB`: the Azure CLI, a process for each command. Each
- * step signs in, in its first call, where nobody has signed in before. STYLE says how an id is given:
- * `kind` by `--client-id` and its like, `username` without saying what it is.
+ * `azure-cli.ts FOLDER STYLE ARM_URL CA_FILE JOB`: the Azure CLI, one process for each command. The
+ * first call of each step signs in. STYLE is how an ID is given: `kind` by `--client-id` and
+ * similar flags, `username` without its kind.
  */
 import { execFile } from 'node:child_process';
 import { cpSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -44,7 +44,7 @@ function openCli(config: string): Cli {
     AZURE_CORE_COLLECT_TELEMETRY: 'no',
     REQUESTS_CA_BUNDLE: caFile,
   };
-  // What the script `az` does, whose first line does not survive that its folder is renamed.
+  // The same as the script `az`, whose first line breaks when its folder is renamed.
   const python = join(folder, 'bin/python');
   return async (...args) => {
     try {

@@ -31,7 +31,7 @@ function openCredential({ credential, id }: Step): TokenCredential {
     );
   }
   if (id === undefined) return new sdk.ManagedIdentityCredential();
-  // A bare string is the one spelling that every version takes.
+  // A plain string is the only form that every version accepts.
   if (id.kind === 'client') return new sdk.ManagedIdentityCredential(id.value);
   return new sdk.ManagedIdentityCredential({ [`${id.kind}Id`]: id.value });
 }

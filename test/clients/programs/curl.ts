@@ -1,4 +1,4 @@
-/** `curl.ts JOB`: the client that people write by hand. */
+/** `curl.ts JOB`: a hand-written client that uses curl. */
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import { runJob } from './job.ts';

@@ -1,6 +1,6 @@
 /**
- * What a client program is asked to do and what it says: its last argument is a job as JSON, its
- * output one line of JSON that names identities and failures and never carries a token.
+ * Input and output of a client program: its last argument is a job as JSON, its output is one line
+ * of JSON with identities and failures and never a token.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 
@@ -9,15 +9,15 @@ export interface Step {
   readonly credential: 'managed' | 'default';
   readonly id?: { readonly kind: 'client' | 'resource' | 'object'; readonly value: string };
   readonly resource: string;
-  /** Of one credential object, one after the other. */
+  /** Sequential calls on one credential object. */
   readonly calls: number;
   /** Stops at the first token, and waits a second after a failure. */
   readonly untilToken?: boolean;
-  /** Of the Azure CLI alone: signs in only if the identity can see a subscription. */
+  /** Azure CLI only: signs in only if the identity has access to a subscription. */
   readonly needsSubscription?: boolean;
 }
 
-/** Of one call: exactly one of both is there. */
+/** Result of one call: exactly one of the two is set. */
 export interface Outcome {
   readonly identity?: string;
   readonly failure?: string;
@@ -40,7 +40,7 @@ export async function runJob(open: (step: Step) => TokenCall): Promise<void> {
     }
   }
   process.stdout.write(`${JSON.stringify({ outcomes })}\n`);
-  // A client library may keep sockets open that would keep this process.
+  // Sockets that a client library keeps open would keep this process running.
   process.exit(0);
 }
 

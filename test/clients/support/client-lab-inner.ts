@@ -1,6 +1,7 @@
 /**
- * The lab of the client tests, inside the azure namespace. It starts client programs as its standard
- * input asks, many at once, each client in pods of its own: one with two identities, one with none.
+ * The lab of the client tests, inside the azure namespace. It starts client programs on requests
+ * from standard input, many at once, each client in its own pods: one with two identities, one with
+ * none.
  */
 import { createInterface } from 'node:readline';
 import { eventually } from '../../../lab/test-bed/eventually.ts';
@@ -73,7 +74,7 @@ async function runInOutage(runs: readonly ClientRun[]): Promise<readonly ClientR
         if (countRefused(ip) === before.get(ip)) throw new Error('not yet');
       }, 30_000).catch(() => undefined),
     );
-    // Whether a client met the outage is for the test to judge, by the count.
+    // Whether a client met the outage is checked by the test, from the counts.
     await Promise.all(running.map((run, index) => Promise.race([run, refused[index]])));
     await testBed.imds.setFaults({});
     return await Promise.all(running);
@@ -89,7 +90,7 @@ function podFor({ client, pod }: ClientRun): Promise<ClientPod> {
   return known;
 }
 
-/** Without the lab's own client in it; the owner of the fabric removes it. */
+/** Does not add the lab's own client; the owner of the fabric removes the pod. */
 async function addPod(podName: string, binding: string | undefined): Promise<ClientPod> {
   const { ip, ips } = await fabric.addPod(podName);
   const where = { nodeName, ips, hostIp: environment.nodeIp };

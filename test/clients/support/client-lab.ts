@@ -1,4 +1,7 @@
-/** The lab of the client tests, seen from the test: started, asked to run clients, taken down. */
+/**
+ * The lab of the client tests from the side of the test: started, requested to run clients,
+ * stopped.
+ */
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { createInterface } from 'node:readline';
@@ -17,13 +20,13 @@ export interface ClientRunResult {
   readonly code: number;
   readonly stdout: string;
   readonly stderr: string;
-  /** What the agent says it answered to the pod, by `route reason`. */
+  /** Answers to the pod in the agent's log, by `route reason`. */
   readonly requests: Readonly<Record<string, number>>;
   /** Tokens of the node's own identity that pods got, since the start. */
   readonly leaks: number;
 }
 
-/** Where Azure Resource Manager is, and a file with the authority to trust. */
+/** The address of Azure Resource Manager, and a file with the CA to trust. */
 export interface ArmPlace {
   readonly url: string;
   readonly caFile: string;
@@ -32,7 +35,7 @@ export interface ArmPlace {
 export interface ClientLab extends AsyncDisposable {
   readonly arm: ArmPlace;
   run(run: ClientRun): Promise<ClientRunResult>;
-  /** At once, with the real service failing until each client has been refused once. */
+  /** All clients start together, with the real service failing until each has been refused once. */
   runInOutage(runs: readonly ClientRun[]): Promise<readonly ClientRunResult[]>;
 }
 
@@ -49,7 +52,7 @@ export type LabReply =
 
 const inner = fileURLToPath(new URL('client-lab-inner.ts', import.meta.url));
 
-/** What would lead a client away from the metadata address. */
+/** Variables that would direct a client away from the metadata address. */
 const misleading = /^(?:AZURE|IDENTITY|IMDS|MSI|ARM)_|_proxy$/i;
 
 /** @throws when the inner process ends before it is ready. */
@@ -57,7 +60,7 @@ export async function openClientLab(): Promise<ClientLab> {
   await using opening = new AsyncDisposableStack();
   const fabric = opening.use(await openFabric({ name: 'clients' }));
   const kept = Object.entries(process.env).filter(([name]) => !misleading.test(name));
-  // Default chains also look for who is signed in on this machine.
+  // Default chains also look for a signed-in user on this machine.
   const env = { ...Object.fromEntries(kept), HOME: '/nonexistent' };
   const child = fabric.exec('azure', process.execPath, [inner, fabric.prefix], {
     stdio: ['pipe', 'pipe', 'inherit'],
@@ -65,7 +68,7 @@ export async function openClientLab(): Promise<ClientLab> {
   });
   const { stdin, stdout } = child;
   if (stdin === null || stdout === null) throw new TypeError('the lab has no pipes');
-  // A lab that has ended is noticed by the answer that does not come.
+  // If the lab has ended, its closed output rejects the pending answers.
   stdin.on('error', () => undefined);
   const exited = once(child, 'exit');
   const ready = Promise.withResolvers<ArmPlace>();

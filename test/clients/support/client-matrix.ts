@@ -1,6 +1,6 @@
 /**
- * The clients that the tests run, and what each is known to do. The tests expect it, the README's
- * table says it.
+ * The clients under test and the known behavior of each. The tests check it, and the README's table
+ * is made from it.
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -9,35 +9,35 @@ const clientsFolder = join(import.meta.dirname, '..');
 
 export type IdKind = 'client' | 'resource' | 'object';
 
-/** What one installation brings. */
+/** The contents of one installation. */
 export type Kit = 'npm' | 'python' | 'go' | 'azure-cli' | 'azure-cli-2.64' | 'curl';
 
 export interface Client {
-  /** Its pods are called after it. */
+  /** Its pods are named after it. */
   readonly key: string;
-  /** Of the package, as its registry has it. */
+  /** The package name in its registry. */
   readonly name: string;
   readonly language?: 'Go' | 'Python';
   readonly version: string;
   readonly kit: Kit;
-  /** A file in `programs`, or nothing: the kit's own. */
+  /** A file in `programs`; undefined: the program of the kit. */
   readonly program?: string;
   /** Arguments before the job. */
   readonly args?: readonly string[];
   readonly ids: readonly IdKind[];
-  /** It has a default credential chain, which besides nothing takes these. */
+  /** It has a default credential chain, which accepts these IDs, or none. */
   readonly chainIds?: readonly IdKind[];
-  /** Looks whether anything answers, without the `Metadata` header, before it first asks. */
+  /** Sends a probe without the `Metadata` header before its first request. */
   readonly probes?: true;
-  /** Its chain probes before each call, also when it has a token. */
+  /** Its chain probes before each call, even when it has a token. */
   readonly chainProbesAgain?: true;
-  /** Keeps a token and gives it out again. */
+  /** Reuses a token from its own cache. */
   readonly caches?: true;
-  /** Asks again by itself after a 503. */
+  /** Retries by itself after a 503. */
   readonly retries?: true;
-  /** Shows the agent's words: always, not at the end of a chain, or never. */
+  /** Shows the agent's error text: always, not at the end of a chain, or never. */
   readonly explains: 'always' | 'outside-chain' | 'never';
-  /** Signs in first, which takes so many requests for a token of Azure Resource Manager. */
+  /** Signs in first, which takes this many token requests for Azure Resource Manager. */
   readonly signIn?: number;
   /** Takes ids without their kind: as a client id first and, after a 400, as an object id. */
   readonly guesses?: true;

@@ -1,4 +1,4 @@
-/** The README's table of clients, from what the tests declare and verify. */
+/** The README's table of clients, made from what the tests declare and verify. */
 import { clients, type Client, type IdKind } from './client-matrix.ts';
 
 const head = [
@@ -11,7 +11,7 @@ const head = [
   'upstream down, then back',
 ] as const;
 
-/** Markdown. Every cell follows from the matrix that the tests read. */
+/** Markdown. Every cell is derived from the matrix that the tests use. */
 export function clientTable(): string {
   const line = (cells: readonly string[]) => `| ${cells.join(' | ')} |`;
   return [

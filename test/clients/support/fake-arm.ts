@@ -1,6 +1,6 @@
 /**
  * Azure Resource Manager as far as a sign-in needs it, over TLS: it lists the subscriptions of the
- * identity whose token it is shown. The identity `older` has a role in one, no other in any.
+ * identity in the token. Only the identity `older` has a role, in one subscription.
  */
 import { once } from 'node:events';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
@@ -13,14 +13,14 @@ import { decodeLabToken } from '../../../lab/fakes/token.ts';
 
 export interface FakeArm extends AsyncDisposable {
   readonly url: string;
-  /** A file with the authority to trust. */
+  /** A file with the CA to trust. */
   readonly caFile: string;
 }
 
-/** What tokens for it are made for. */
+/** The audience of tokens for it. */
 const armResource = 'https://management.core.windows.net/';
 
-/** @throws what `listen` does. */
+/** @throws the errors of `listen`. */
 export async function openFakeArm(host: string): Promise<FakeArm> {
   await using opening = new AsyncDisposableStack();
   const authority = await createLabAuthority();

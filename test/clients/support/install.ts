@@ -1,6 +1,6 @@
 /**
- * The clients, installed from their locked versions into `.cache/clients` when a test first wants
- * them. Without a package manager or its registry there are none, which is no failure.
+ * The clients, installed from their locked versions into `.cache/clients` when a test first needs
+ * them. Without a package manager or its registry they are missing, which is not a failure.
  */
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -21,13 +21,13 @@ const clients = join(import.meta.dirname, '..');
 const cache = join(clients, '../../.cache/clients');
 const timeoutMs = 240_000;
 
-/** npm's own patience with a registry that is not there is more than a minute. */
+/** By default, npm retries an unreachable registry for more than a minute. */
 const briefly = ['--fetch-retry-mintimeout=1000', '--fetch-retry-maxtimeout=4000'];
 
 export type Installed =
   { readonly folder: string; readonly missing?: undefined } | { readonly missing: string };
 
-/** What a kit brings is said where it is installed. */
+/** The contents of a kit are described at its installer. */
 export function installKit(kit: Kit): Installed {
   switch (kit) {
     case 'npm':
@@ -55,8 +55,8 @@ function installNpmClients(): Installed {
 }
 
 /**
- * A virtual environment with `azure.cli` in it, and `seed`, a folder of its settings that knows
- * where its commands are: finding that out takes an old one ten seconds.
+ * A virtual environment with `azure.cli`, and `seed`, a settings folder with an index of its
+ * commands: an old version takes 10s to build that index.
  */
 function installAzureCli(kit: 'azure-cli' | 'azure-cli-2.64'): Installed {
   return installPython(kit, `${kit}.txt`, (folder) => [
@@ -75,7 +75,7 @@ function installPython(
   after: (folder: string) => readonly (readonly string[])[],
 ): Installed {
   const requirements = join(clients, 'python', file);
-  // An environment is of no use once its interpreter has gone.
+  // An environment is unusable without its interpreter.
   const { stdout } = spawnSync('python3', ['-c', 'import sys; print(sys.executable, sys.version)']);
   return install(kit, [requirements], String(stdout), (folder) => [
     ['python3', '-m', 'venv', folder],
@@ -93,7 +93,7 @@ function installPython(
   ]);
 }
 
-/** The Go client as a program, `client`. */
+/** The Go client as a binary, `client`. */
 function installGoClient(): Installed {
   const source = join(clients, 'go');
   const sources = ['go.mod', 'go.sum', 'main.go', 'azidentity.go', 'msal.go'].map((file) =>
@@ -109,7 +109,7 @@ function findCurl(): Installed {
   return status === 0 ? { folder: '' } : { missing: 'curl is not installed' };
 }
 
-/** Made aside and renamed, so that what is there is whole. */
+/** Built in a temporary folder and renamed, so that an existing folder is always complete. */
 function install(
   kind: string,
   sources: readonly string[],
@@ -139,7 +139,7 @@ function install(
   }
 }
 
-/** Removes what the kind was before. */
+/** Removes earlier installations of the kind. */
 function sweep(kind: string, kept: string): void {
   for (const name of readdirSync(cache)) {
     const isSame =

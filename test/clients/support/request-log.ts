@@ -1,4 +1,4 @@
-/** What the agent's debug log says it answered, by the pod that asked. */
+/** The answers in the agent's debug log, by pod. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { eventually } from '../../../lab/test-bed/eventually.ts';
 import type { AgentProcess } from '../../../lab/test-bed/agent-process.ts';
@@ -17,14 +17,14 @@ export class RequestLog {
   #linesRead = 0;
   #handled = 0;
 
-  /** For the first life of an agent at debug level. */
+  /** For the first run of an agent at debug level. */
   constructor(agent: Pick<AgentProcess, 'lines' | 'page'>) {
     this.#agent = agent;
   }
 
   /**
-   * The log comes through a pipe, so it is complete once it has as many requests as the metrics, which may be
-   * of seconds ago, and no line has come for a while.
+   * The log arrives through a pipe. It is complete when it has as many requests as the metrics,
+   * which can be seconds old, and no further line arrives for a while.
    * @throws AssertionError when they do not agree within 5 s.
    */
   async count(podIp: string): Promise<RequestCounts> {
@@ -42,7 +42,7 @@ export class RequestLog {
     });
   }
 
-  /** Of what has come through the pipe. */
+  /** Counts only the lines that have arrived so far. */
   countSoFar(podIp: string): RequestCounts {
     const { lines } = this.#agent;
     for (; this.#linesRead < lines.length; this.#linesRead += 1) {

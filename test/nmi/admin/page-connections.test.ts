@@ -26,8 +26,8 @@ function add(connections: PageConnections, remoteAddress: string | undefined): F
   return socket;
 }
 
-describe('the connections of the pages', () => {
-  it('make room for a new one by the end of the oldest', () => {
+describe('the connections to the pages', () => {
+  it('make room for a new one by closing the oldest', () => {
     const connections = new PageConnections();
     const all = Array.from({ length: 40 }, () => add(connections, '10.1.0.7'));
     assert.deepEqual(
@@ -36,10 +36,10 @@ describe('the connections of the pages', () => {
     );
     all[20]?.destroy();
     add(connections, '10.1.0.7');
-    assert.equal(all[8]?.destroyed, false, 'one that has ended has left its place');
+    assert.equal(all[8]?.destroyed, false, 'a closed one has released its place');
   });
 
-  it('of one address take no place of another’s', () => {
+  it('of one address take no place from another address', () => {
     const connections = new PageConnections();
     const scrapes = ['10.2.0.9', '10.3.0.9'].map((address) => add(connections, address));
     const held = Array.from({ length: 100 }, () => add(connections, '10.1.0.7'));
@@ -49,7 +49,7 @@ describe('the connections of the pages', () => {
     assert.ok([...scrapes, ...held].every(({ destroyed }) => destroyed));
   });
 
-  it('of others take no place of the node’s own', () => {
+  it('of others take no place from the node itself', () => {
     const connections = new PageConnections();
     const probe = add(connections, '10.0.0.4');
     for (let index = 0; index < 100; index++) {

@@ -22,7 +22,7 @@ async function open(render = () => Promise.resolve('nmi_up 1\n')) {
   return {
     probePort,
     metricsPort,
-    /** @param from another loopback address than the page's is a pod's. */
+    /** @param from another loopback address than that of the page represents a pod. */
     dial: async (port: number, from: string): Promise<Socket> => {
       const socket = connect({ host: '127.0.0.1', port, localAddress: from });
       socket.on('error', () => undefined);
@@ -37,7 +37,7 @@ async function open(render = () => Promise.resolve('nmi_up 1\n')) {
   };
 }
 
-/** All that comes until the end. */
+/** Everything received until the end. */
 async function readAll(socket: Socket): Promise<string> {
   let text = '';
   socket.on('data', (chunk: Buffer) => (text += chunk.toString()));
@@ -62,7 +62,7 @@ describe('the pages', () => {
     });
   }
 
-  it('serve one request for each connection, and do no more for what is pipelined', async () => {
+  it('serve one request per connection, and do not process pipelined ones', async () => {
     let renders = 0;
     await using fixture = await open(() => {
       renders++;
@@ -70,7 +70,7 @@ describe('the pages', () => {
     });
     const greedy = await fixture.dial(fixture.metricsPort, '127.0.0.9');
     greedy.write('GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n'.repeat(1_500));
-    // To parse that many takes the event loop 15 to 50 ms.
+    // Parsing that many blocks the event loop for 15 to 50 ms.
     assert.equal(await readAll(greedy), '');
     assert.equal(renders, 0);
     const polite = await fixture.dial(fixture.metricsPort, '127.0.0.9');
@@ -80,7 +80,7 @@ describe('the pages', () => {
     assert.match(answer, /\r\nConnection: close\r\n/i);
   });
 
-  it('render the metrics for a twentieth of the time at most, and once for all who ask', async () => {
+  it('render the metrics for at most a twentieth of the time, and once for concurrent scrapes', async () => {
     let renders = 0;
     await using fixture = await open(async () => {
       renders++;
@@ -99,7 +99,7 @@ describe('the pages', () => {
     assert.match(await scrape(), new RegExp(`nmi_renders ${renders}\n$`));
   });
 
-  it('keep no copy of the metrics for each that does not read them', async () => {
+  it('keep no copy of the metrics for each slow reader', async () => {
     const text = `nmi_text ${'x'.repeat(8 * 1024 * 1024)}\n`;
     await using fixture = await open(() => Promise.resolve(text));
     const before = process.memoryUsage().rss;

@@ -45,7 +45,7 @@ async function countListening(): Promise<number> {
 const probes = ['/healthz', '/livez', '/readyz'];
 
 describe('the pages for probes and scrapes', () => {
-  it('are on their own port each, and on no other', async () => {
+  it('are each on their own port, and on no other', async () => {
     await using admin = await open();
     for (const path of probes) {
       assert.equal((await get(admin.probePort, path)).status, 200, path);
@@ -58,7 +58,7 @@ describe('the pages for probes and scrapes', () => {
     }
   });
 
-  it('share a port where both are given the same', async () => {
+  it('share a port when both have the same', async () => {
     const [port] = await twoFreePorts();
     await using admin = await open({ probePort: port, metricsPort: port });
     for (const path of [...probes, '/metrics']) {
@@ -66,7 +66,7 @@ describe('the pages for probes and scrapes', () => {
     }
   });
 
-  it('have the metrics at one address alone where one is given, and the probes at all', async () => {
+  it('have the metrics only at the configured address, if any, and the probes at all', async () => {
     await using admin = await open({ metricsAddress: '127.0.0.2' });
     const metricsAt = (host: string) => fetch(`http://${host}:${admin.metricsPort}/metrics`);
     assert.equal((await metricsAt('127.0.0.2')).status, 200);
@@ -93,7 +93,7 @@ describe('the pages for probes and scrapes', () => {
     }
   });
 
-  it('answer a request that comes in pieces', async () => {
+  it('answer a request that arrives in pieces', async () => {
     await using admin = await open();
     const socket = connect({ port: admin.probePort, host: '127.0.0.1', allowHalfOpen: true });
     let answer = '';
@@ -125,7 +125,7 @@ describe('the pages for probes and scrapes', () => {
     assert.equal(await countListening(), before);
   });
 
-  it('end with the agent, though an answer is under way', { timeout: 10_000 }, async () => {
+  it('end with the agent, even during an answer', { timeout: 10_000 }, async () => {
     const asked = Promise.withResolvers<void>();
     const render = (): Promise<string> => {
       asked.resolve();
@@ -139,7 +139,7 @@ describe('the pages for probes and scrapes', () => {
     await ended;
   });
 
-  it('report at /healthz whether the redirect was ever there, with 200 in either case', async () => {
+  it('report at /healthz whether the redirect was ever installed, with 200 in either case', async () => {
     let hasBeenActive = false;
     await using admin = await open({ hasBeenActive: () => hasBeenActive });
     assert.deepEqual(await get(admin.probePort, '/healthz'), {
@@ -167,7 +167,7 @@ describe('the pages for probes and scrapes', () => {
     assert.equal((await get(admin.probePort, '/readyz')).status, 200);
   });
 
-  it('are text for a person, and JSON where that is accepted', async () => {
+  it('are text for humans, and JSON on request', async () => {
     const zPages = [{ path: '/statusz', text: () => 'fine\n', json: () => ({ kind: 'Statusz' }) }];
     await using admin = await open({ zPages });
     const text = { status: 200, type: 'text/plain; charset=utf-8', text: 'fine\n' };
@@ -188,7 +188,7 @@ describe('the pages for probes and scrapes', () => {
     assert.equal((await get(admin.probePort, '/flagz')).status, 404);
   });
 
-  it('list at /readyz?verbose every condition and how the parts are', async () => {
+  it('list at /readyz?verbose every condition and the state of the parts', async () => {
     let problem: string | undefined = 'not installed';
     const conditions = [
       { name: 'redirect', problem: () => problem },
@@ -208,7 +208,7 @@ describe('the pages for probes and scrapes', () => {
     assert.equal((await get(admin.probePort, '/readyz?x=verbose')).text[0], '{');
   });
 
-  it('render the metrics, and say so where that fails', async () => {
+  it('render the metrics, and report an error when that fails', async () => {
     const metrics = createMetrics();
     await using admin = await open({ metrics });
     const page = await get(admin.metricsPort, '/metrics');
@@ -225,7 +225,7 @@ describe('the pages for probes and scrapes', () => {
     });
   });
 
-  it('show new metrics to the next scrape after one that the machine held up', async () => {
+  it('show new metrics to the next scrape after one that a busy machine delayed', async () => {
     const clock = new HandClock();
     const { contentType } = createMetrics();
     let renders = 0;
@@ -244,7 +244,7 @@ describe('the pages for probes and scrapes', () => {
     }
   });
 
-  it('name the options where a port is taken, and leave no other port open', async () => {
+  it('name the options when a port is in use, and leave no other port open', async () => {
     const [probePort, metricsPort] = await twoFreePorts();
     const taken = createServer().listen(metricsPort);
     await once(taken, 'listening');
@@ -260,7 +260,7 @@ describe('the pages for probes and scrapes', () => {
     again.close();
   });
 
-  it('wait for a port that an agent before this one has, where there is one', async () => {
+  it('wait for a port that a previous agent still uses', async () => {
     const [probePort, metricsPort] = await twoFreePorts();
     const before = createServer().listen(metricsPort);
     await once(before, 'listening');

@@ -42,10 +42,10 @@ function open(account: OwnAccountOutcome = inPod) {
 }
 
 describe('the readiness of the agent', () => {
-  it('is an Event on its own pod for each change', async () => {
+  it('is an Event on the agent’s own pod for each change', async () => {
     const { clock, state, recorded, regarded } = open();
     await pass(clock, 5_000);
-    assert.deepEqual(recorded, [], 'a start is no failure');
+    assert.deepEqual(recorded, [], 'a start is not a failure');
     state.missing = {};
     await pass(clock, 5_000);
     state.missing = { redirect: 'jump is missing', watches: 'stale' };
@@ -67,7 +67,7 @@ describe('the readiness of the agent', () => {
     });
   });
 
-  it('is one when the start takes longer than 30 s', async () => {
+  it('is reported when the start takes longer than 30 s', async () => {
     const { clock, recorded } = open();
     await pass(clock, 29_000);
     assert.deepEqual(recorded, []);
@@ -76,7 +76,7 @@ describe('the readiness of the agent', () => {
     assert.match(recorded[0] ?? '', /^NotReady watches: Warning NotReady .*pods is not listed/);
   });
 
-  it('is none for an agent that is in no pod, which is asked for once', async () => {
+  it('is not reported by an agent outside a pod, which is looked up once', async () => {
     for (const account of [
       { ...inPod, pod: undefined },
       { kind: 'no_service_account', username: 'admin' },
@@ -90,7 +90,7 @@ describe('the readiness of the agent', () => {
     }
   });
 
-  it('waits for the API server that says which pod it is, and does not ask all the time', async () => {
+  it('waits for the API server to report the agent’s pod, without constant requests', async () => {
     const { clock, state, recorded } = open({
       kind: 'unavailable',
       problem: 'NETWORK',
@@ -105,7 +105,7 @@ describe('the readiness of the agent', () => {
     assert.equal(recorded.length, 1);
   });
 
-  it('is nobody’s business after the disposal', async () => {
+  it('is not reported after disposal', async () => {
     const { clock, state, recorded, job } = open();
     job[Symbol.dispose]();
     state.missing = {};

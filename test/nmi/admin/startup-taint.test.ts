@@ -39,7 +39,7 @@ function open(taints: readonly unknown[] | undefined) {
 }
 
 describe('the startup taint', () => {
-  it('stays until the agent is ready, and is then taken off with the others left', async () => {
+  it('remains until the agent is ready, and is then removed without the other taints', async () => {
     const { clock, fixture, patches, lines } = open([other, own]);
     await pass(clock, 5_000);
     assert.deepEqual(patches, []);
@@ -57,7 +57,7 @@ describe('the startup taint', () => {
     assert.equal(clock.armed.length, 0);
   });
 
-  it('is no matter where there is none', async () => {
+  it('causes nothing when the node has none', async () => {
     for (const taints of [undefined, [], [other]]) {
       const { clock, fixture, patches, lines } = open(taints);
       fixture.isReady = true;
@@ -67,7 +67,7 @@ describe('the startup taint', () => {
     }
   });
 
-  it('is tried again, ever more slowly, when somebody else changed the list or the right is missing', async () => {
+  it('is retried, ever more slowly, when the list has changed or the permission is missing', async () => {
     const { clock, fixture, patches, lines } = open([own]);
     fixture.isReady = true;
     fixture.failure = new KubeError('FORBIDDEN', 'no');
@@ -78,7 +78,7 @@ describe('the startup taint', () => {
     assert.equal(lines.at(-1), 'startup taint removed');
   });
 
-  it('is left alone after disposal', async () => {
+  it('is not removed after disposal', async () => {
     const { clock, fixture, patches, taint } = open([own]);
     taint[Symbol.dispose]();
     fixture.isReady = true;

@@ -5,7 +5,7 @@ import { parseConfig } from '../../../src/nmi/config/config.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 
 describe('/statusz', () => {
-  it('shows version, age, redirect and what is not ready, by name alone', () => {
+  it('shows version, age, redirect and failing conditions, only by name', () => {
     const clock = new HandClock(Date.parse('2026-11-27T10:00:00.500Z'));
     let problem: string | undefined = 'cannot list pods of node-1';
     const parts = [
@@ -53,14 +53,14 @@ describe('/statusz', () => {
     assert.ok(Array.isArray(paths));
   });
 
-  it('shows no redirect where none is wanted', () => {
+  it('shows no redirect when none is configured', () => {
     const page = statusPage({ component: 'nmi', clock: new HandClock(), parts: [{}] });
     assert.match(page.text(), /^Redirect: none$/m);
   });
 });
 
 describe('/flagz', () => {
-  it('shows flags as text and as JSON, and no text that an operator wrote', () => {
+  it('shows flags as text and as JSON, and no free text of an operator', () => {
     const parsed = parseConfig({ node: 'node-1', redirect: 'address', kubeconfig: '/etc/x' }, {});
     assert.ok(parsed.ok);
     const page = flagsPage('nmi', parsed.config);

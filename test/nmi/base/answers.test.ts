@@ -21,7 +21,7 @@ describe('the table of refusals', () => {
   });
 
   for (const reason of reasons) {
-    it(`gives ${reason} a status that clients treat rightly`, () => {
+    it(`gives ${reason} a status that clients handle correctly`, () => {
       if (reason === 'metadata_header_missing') return;
       const answer = refuse(reason, 'why');
       assert.ok(answer.status >= 400 && answer.status < 600 && answer.status !== 410);
@@ -33,13 +33,13 @@ describe('the table of refusals', () => {
     });
   }
 
-  it('waits as long as the upstream said, never shorter than the table', () => {
+  it('has the wait of the upstream, but never less than the table', () => {
     assert.equal(refuse('upstream_throttled', 'x', { retryAfterS: 7 }).retryAfterS, 7);
     assert.equal(refuse('upstream_throttled', 'x', { retryAfterS: 1 }).retryAfterS, 5);
     assert.equal(refuse('no_binding_label', 'x', { retryAfterS: 7 }).retryAfterS, undefined);
   });
 
-  it('has no reason that nothing uses', async () => {
+  it('has no unused reason', async () => {
     const root = new URL('../../../src/', import.meta.url);
     const names = await readdir(root, { recursive: true });
     const texts = await Promise.all(
@@ -52,7 +52,7 @@ describe('the table of refusals', () => {
     assert.deepEqual(unused, []);
   });
 
-  it('never says unreachable in a 403, whoever brings the word', () => {
+  it('never contains the word unreachable in a 403, whatever its source', () => {
     for (const reason of reasons) {
       if (reason === 'metadata_header_missing') continue;
       const { status, body } = refuse(reason, 'pod default/Unreachable-app is unreachable');

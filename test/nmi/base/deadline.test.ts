@@ -5,7 +5,7 @@ import { openDeadline, pause, untilAborted } from '../../../src/nmi/base/deadlin
 import { HandClock } from '../../support/hand-clock.ts';
 
 describe('a deadline', () => {
-  it('passes at its time and can be moved before', () => {
+  it('passes at its time and can be moved before that', () => {
     const clock = new HandClock();
     using deadline = openDeadline(clock, 100);
     clock.advance(99);
@@ -17,7 +17,7 @@ describe('a deadline', () => {
     assert.equal(deadline.passed, true);
   });
 
-  it('follows the caller without having passed', () => {
+  it('ends with the caller’s signal without having passed', () => {
     const caller = new AbortController();
     using deadline = openDeadline(new HandClock(), 100, caller.signal);
     caller.abort(new Error('enough'));
@@ -39,7 +39,7 @@ describe('a deadline', () => {
 });
 
 describe('a pause', () => {
-  it('ends at its time or at the signal, and leaves nothing', async () => {
+  it('ends at its time or at the signal, and leaves nothing behind', async () => {
     const clock = new HandClock();
     const stop = new AbortController();
     const first = pause(clock, 100, stop.signal);
@@ -55,7 +55,7 @@ describe('a pause', () => {
 });
 
 describe('work until a signal', () => {
-  it('gives the work, its failure, or the reason of the signal', async () => {
+  it('returns the work, its failure, or the reason of the signal', async () => {
     const stop = new AbortController();
     assert.equal(await untilAborted(stop.signal, Promise.resolve(7)), 7);
     await assert.rejects(untilAborted(stop.signal, Promise.reject(new Error('broken'))), /broken/);

@@ -18,7 +18,7 @@ describe('debounced work', () => {
     assert.equal(runs.length, 1);
   });
 
-  it('runs again for what comes while it runs', () => {
+  it('runs again for events during the run', () => {
     const clock = new HandClock();
     let runs = 0;
     const work = debounce(clock, 10, () => {

@@ -6,13 +6,13 @@ const long = 'a'.repeat(63);
 
 describe('names of Kubernetes', () => {
   for (const name of ['a', 'a-b', '0', 'kube-system', long]) {
-    it(`takes ${name} for a label and for a subdomain`, () => {
+    it(`accept ${name} for a label and for a subdomain`, () => {
       assert.ok(isDnsLabel(name));
       assert.ok(isDnsSubdomain(name));
     });
   }
   for (const name of ['a.b', `${long}a`, 'a'.repeat(253), '0.0-0.z']) {
-    it(`takes ${name} for a subdomain only`, () => {
+    it(`accept ${name} only for a subdomain`, () => {
       assert.ok(!isDnsLabel(name));
       assert.ok(isDnsSubdomain(name));
     });
@@ -32,12 +32,12 @@ describe('names of Kubernetes', () => {
     'é',
     'a\n',
   ]) {
-    it(`takes ${JSON.stringify(name)} for neither`, () => {
+    it(`do not accept ${JSON.stringify(name)} for either`, () => {
       assert.ok(!isDnsLabel(name));
       assert.ok(!isDnsSubdomain(name));
     });
   }
-  it('refuses a subdomain of more than 253 characters', () => {
+  it('refuse a subdomain of more than 253 characters', () => {
     assert.ok(!isDnsSubdomain('a'.repeat(254)));
   });
 });

@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { ExpiringMap } from '../../../src/nmi/base/expiring-map.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 
-/** What it does, as plainly as it can be said: a list, the most recently used last. */
+/** A reference model: a list, with the most recently used entry last. */
 class Model {
   readonly #max: number;
   entries: { key: string; value: number; untilMs: number }[] = [];
@@ -48,7 +48,7 @@ const anyStep = fc.oneof(
 );
 
 describe('an expiring map', () => {
-  it('does what a list in order of use would', () => {
+  it('behaves like a list in order of use', () => {
     fc.assert(
       fc.property(
         fc.array(anyStep, { maxLength: 60 }),
@@ -93,10 +93,10 @@ describe('an expiring map', () => {
     assert.equal(map.get('a'), 'value');
     nowMs = 5;
     assert.equal(map.get('a'), undefined);
-    assert.equal(map.delete('a'), true, 'it still is in memory');
+    assert.equal(map.delete('a'), true, 'it is still in memory');
   });
 
-  it('takes nothing after its disposal', () => {
+  it('accepts nothing after its disposal', () => {
     const clock = new HandClock();
     const map = new ExpiringMap<string>(clock, 10);
     map.set('a', 'value', 5);

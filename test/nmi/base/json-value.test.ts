@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import { asRecord, parseRecord, stringAt } from '../../../src/nmi/base/json-value.ts';
 
 describe('unknown JSON', () => {
-  it('is a record only where it is an object', () => {
+  it('is a record only if it is an object', () => {
     const record = { a: 1 };
     assert.equal(asRecord(record), record);
     for (const value of [null, undefined, [], 'a', 1, true]) {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { loggablePath, loggableResource, redactClientId } from '../../../src/nmi/base/log.ts';
 
-describe('what a log line may show of a caller', () => {
+describe('the text of a caller in a log line', () => {
   it('is a path of the metadata service, without segments that may be a token', () => {
     const deep = '/metadata/instance/network/interface/0/ipv4/ipAddress/0/publicIpAddress';
     for (const path of ['/metadata/versions', '/metadata/instance/', deep]) {
@@ -14,7 +14,7 @@ describe('what a log line may show of a caller', () => {
     }
   });
 
-  it('is a resource that looks like one, and a shortened client id', () => {
+  it('is a resource in the format of one, and a shortened client id', () => {
     for (const resource of [
       'https://vault.azure.net',
       'api://0000-x/.default',

@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import { createLogger } from '../../../src/nmi/base/logger.ts';
 
 describe('the logger', () => {
-  it('that are prepared are those that the logger writes, byte for byte', () => {
+  it('writes prepared lines byte for byte like others', () => {
     for (const format of ['json', 'text'] as const) {
       for (const level of ['info', 'warn'] as const) {
         const lines: string[] = [];
@@ -22,7 +22,7 @@ describe('the logger', () => {
     }
   });
 
-  it('come from the logger in either format, below its level not at all', () => {
+  it('writes lines in either format, and none below its level', () => {
     for (const format of ['json', 'text'] as const) {
       const lines: string[] = [];
       const log = createLogger({ format, level: 'info', write: (line) => lines.push(line) });

@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { networkCode } from '../../../src/nmi/base/network-code.ts';
 
-describe('the word for a network failure', () => {
-  it('is its code, and its name where it has none', () => {
+describe('the name of a network failure', () => {
+  it('is its code, or its name if it has none', () => {
     assert.equal(
       networkCode(Object.assign(new Error('10.0.0.1'), { code: 'ECONNRESET' })),
       'ECONNRESET',

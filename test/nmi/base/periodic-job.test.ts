@@ -5,7 +5,7 @@ import { startPeriodicJob } from '../../../src/nmi/base/periodic-job.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 
 describe('a periodic job', () => {
-  it('runs first after its own delay, then as long after each run as that says', () => {
+  it('runs first after its own delay, then after the delay that each run returns', () => {
     const clock = new HandClock();
     const startMs = clock.monotonicMs();
     const runs: number[] = [];
@@ -33,7 +33,7 @@ describe('a periodic job', () => {
     assert.equal(runs, 2);
   });
 
-  it('ends when a run says so', () => {
+  it('ends when a run returns that', () => {
     const clock = new HandClock();
     let runs = 0;
     using _job = startPeriodicJob(clock, 0, () => (++runs === 2 ? undefined : 10));

@@ -6,7 +6,7 @@ describe('a port that cannot be bound', () => {
   const textOf = (code: string): string =>
     portError(Object.assign(new Error(`listen ${code}`), { code }), '10.0.0.4:80', '--x').message;
 
-  it('is the reason why the agent cannot start, with the option that chooses another', () => {
+  it('is the reason why the agent cannot start, with the option that changes it', () => {
     assert.equal(
       textOf('EADDRINUSE'),
       '10.0.0.4:80 is in use by another process: listen EADDRINUSE; --x chooses another',

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { printable } from '../../../src/nmi/base/printable.ts';
 
-describe('the text of somebody else in an error', () => {
+describe('text from outside in an error', () => {
   it('is one line of harmless ASCII', () => {
     assert.equal(printable('a b~c'), 'a b~c');
     assert.equal(printable(`\n'"\\<>\x7fé\u2028`), '?????????');

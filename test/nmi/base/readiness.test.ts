@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import { readiness } from '../../../src/nmi/base/readiness.ts';
 
 describe('readiness', () => {
-  it('is what is missing in any of the parts', () => {
+  it('is everything that is missing in any part', () => {
     const condition = (name: string, problem?: string) => ({ name, problem: () => problem });
     assert.deepEqual(readiness([{}, { conditions: [condition('a')] }]), {
       ready: true,

@@ -13,8 +13,8 @@ function open() {
   return { calls, begun, begin };
 }
 
-describe('calls that are shared', () => {
-  it('are one for a key at a time, and another afterwards', async () => {
+describe('shared calls', () => {
+  it('run once at a time for a key, and again afterwards', async () => {
     const { calls, begun, begin } = open();
     const [first, second, other] = [
       calls.share('a', begin),
@@ -31,7 +31,7 @@ describe('calls that are shared', () => {
     assert.equal(begun.length, 3);
   });
 
-  it('fail for everybody, and are begun anew', async () => {
+  it('fail for all waiters, and are started again', async () => {
     const { calls, begun, begin } = open();
     const both = [calls.share('a', begin), calls.share('a', begin)];
     begun[0]?.reject(new RangeError('why'));
@@ -39,7 +39,7 @@ describe('calls that are shared', () => {
     assert.ok(!calls.has('a'));
   });
 
-  it('go on for the others when one leaves', async () => {
+  it('continue for the others when one leaves', async () => {
     const { calls, begun, begin } = open();
     const leave = new AbortController();
     const leaving = calls.share('a', begin, leave.signal);

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { StartError } from '../../../src/nmi/base/start-error.ts';
 
-describe('why the agent cannot run', () => {
+describe('a start error', () => {
   it('names the problem, its cause and the remedy, in this order', () => {
     const cause = new RangeError('why');
     const error = new StartError('UNAVAILABLE', 'no x', 'set --x', cause);

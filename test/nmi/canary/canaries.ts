@@ -1,34 +1,34 @@
-/** Texts that must turn up nowhere, and the disguises in which they would. */
+/** Secret texts that must not leak anywhere, and the encodings in which they could. */
 import { createPrivateKey, randomBytes } from 'node:crypto';
 
-/** A secret that no other text contains by chance; any spelling of URLs leaves it as it is. */
+/** A secret that no other text contains by chance, and that URL encoding leaves unchanged. */
 export function createCanary(): string {
   return randomBytes(24)
     .toString('hex')
     .replaceAll(/\d/g, (digit) => 'ghijklmnop'[Number(digit)]!);
 }
 
-/** Shorter pieces could come about by themselves. */
+/** Shorter pieces could occur by chance. */
 const pieceLength = 16;
 
-/** Many pieces of text, looked for at once. */
+/** Searches for many pieces of text at once. */
 export class Canaries {
   /** By their first three characters. */
   readonly #pieces = new Map<number, { readonly piece: string; readonly name: string }[]>();
 
-  /** Passwords and client secrets: as they are, reversed, in bases 16 and 64, and in UTF-16. */
+  /** Passwords and client secrets: plain, reversed, in bases 16 and 64, and in UTF-16. */
   addText(name: string, text: string): void {
     for (const half of [text.slice(0, text.length / 2), text.slice(text.length / 2)]) {
       this.#add(name, half);
       this.#add(`${name}, reversed`, reverse(half));
-      // Of either order of bytes.
+      // In either byte order.
       const utf16 = Buffer.from(half, 'utf16le').toString('latin1');
       this.#add(`${name}, in UTF-16`, utf16.slice(0, -1));
     }
     this.addBytes(name, Buffer.from(text));
   }
 
-  /** In bases 16 and 64, wherever in a longer text they stand and lines end, and as characters. */
+  /** As characters, and in bases 16 and 64, at any offset in a longer text and with line breaks. */
   addBytes(name: string, bytes: Buffer): void {
     this.#add(`${name}, as bytes`, bytes.subarray(2, 2 + pieceLength).toString('latin1'));
     this.#add(`${name}, in base 16`, bytes.subarray(2, 2 + pieceLength).toString('hex'));
@@ -36,7 +36,7 @@ export class Canaries {
       const padded = Buffer.concat([Buffer.alloc(before), bytes]);
       for (const base of ['base64', 'base64url'] as const) {
         const text = padded.toString(base).slice(4);
-        // Of two pieces at least one is not broken by the end of a line.
+        // A line break splits at most one of the two pieces.
         for (const start of [0, pieceLength + 4]) {
           const piece = text.slice(start, start + pieceLength);
           if (piece.length === pieceLength) this.#add(`${name}, in ${base}`, piece);
@@ -59,7 +59,7 @@ export class Canaries {
     for (const number of [d, p, q, dp, dq]) this.addBytes(name, Buffer.from(number, 'base64url'));
   }
 
-  /** A JWT: its signature, and its claims behind those that all of its kind begin with. */
+  /** A JWT: its signature, and its claims without the beginning that all of its kind share. */
   addToken(name: string, token: string): void {
     const [, claims = '', signature = ''] = token.split('.');
     const parts = [signature.slice(0, signature.length / 2), signature.slice(-pieceLength)];
@@ -68,7 +68,7 @@ export class Canaries {
     for (const part of parts) this.#add(name, part);
   }
 
-  /** Names of what is in the text, each once. */
+  /** Names of the canaries in the text, each once. */
   in(text: string): readonly string[] {
     const names = new Set<string>();
     for (let at = 0; at + pieceLength <= text.length; at++) {
@@ -76,7 +76,7 @@ export class Canaries {
       if (candidates === undefined) continue;
       for (const { piece, name } of candidates) if (text.startsWith(piece, at)) names.add(name);
     }
-    // Tokens that nobody has told of.
+    // Any other JWT: a token that was not registered.
     if (/eyJ[\w-]{16,}\.eyJ[\w-]{16,}/.test(text) && names.size === 0) names.add('some token');
     return [...names];
   }

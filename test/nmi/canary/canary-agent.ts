@@ -1,6 +1,6 @@
 /**
- * The agent as a process of its own, on loopback, with fakes all around it and everything secret
- * that it meets known to the test. It is steered by `child-hook.ts`.
+ * The agent as a separate process, on loopback, with fakes around it and all of its secrets known
+ * to the test. It is controlled through `child-hook.ts`.
  */
 import { fork, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
@@ -28,17 +28,17 @@ export interface CanaryAgent extends EntraTestBed, AsyncDisposable {
   readonly imds: FakeImds;
   readonly proxy: PasswordProxy;
   readonly pod: PodClient;
-  /** What is looked for; the password of the proxy is there from the start. */
+  /** The secrets to search for; the password of the proxy is registered from the start. */
   readonly canaries: Canaries;
-  /** Standard output and error since the last time. */
+  /** Standard output and error since the last call. */
   takePrinted(): string;
   /** A page of the probe port. */
   page(path: string): Promise<{ readonly status: number; readonly text: string }>;
-  /** The answer of `nmi explain`; the query is that of its socket. */
+  /** The answer of `nmi explain`; the query is in the format of its socket. */
   explain(query: string): Promise<string>;
-  /** Lets both clocks of the agent go on, and those of the fakes. */
+  /** Moves both clocks of the agent forward, and those of the fakes. */
   pass(ms: number): Promise<void>;
-  /** Forms that Entra ID was sent, oldest first. */
+  /** Forms that were sent to Entra ID, oldest first. */
   sent(): Promise<readonly URLSearchParams[]>;
   /** Canaries in its heap now, each with a path to it. */
   findInHeap(): Promise<ReadonlyMap<string, string>>;
@@ -111,13 +111,13 @@ export async function openCanaryAgent(
     ],
     {
       silent: true,
-      // V8 cuts texts in snapshots after 1024 characters, which a form is longer than.
+      // In snapshots, V8 truncates strings after 1024 characters, and a form is longer.
       execArgv: ['--heap-snapshot-string-limit=4194304', `--import=${hook}`],
       env: {
         PATH: process.env['PATH'],
         KUBECONFIG: kubeconfig,
         NMI_EXPLAIN_SOCKET: explainSocket,
-        // For everybody who would take one.
+        // Every variable name that an HTTP client could use for a proxy.
         HTTPS_PROXY: proxy.url,
         HTTP_PROXY: proxy.url,
         ALL_PROXY: proxy.url,

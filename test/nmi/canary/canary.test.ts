@@ -1,6 +1,6 @@
 /**
- * Secrets, assertions and tokens are where they have to be while they are needed, and nowhere else:
- * in no log, metric, page or refusal, and not in memory once what they came from is taken away.
+ * Secrets, assertions and tokens exist only where they are needed, for as long as they are needed:
+ * in no log, metric, page or refusal, and not in memory once their source is removed.
  */
 import assert from 'node:assert/strict';
 import { createPrivateKey } from 'node:crypto';
@@ -36,13 +36,13 @@ interface Answered {
   readonly body: string;
 }
 
-/** Texts of each name, to be looked for once the agent is there. */
+/** Secret texts by name, which are searched for once the agent runs. */
 interface Planted {
   readonly texts: Map<string, string>;
   readonly keys: Map<string, string>;
 }
 
-/** Applications whose tokens can be had, by what they prove themselves with. */
+/** Applications with working tokens, and their kind of credential. */
 const working = {
   secret: 'secret',
   rotated: 'secret',
@@ -54,7 +54,7 @@ const working = {
   node: 'federated_node',
 } as const satisfies Record<string, CredentialKind>;
 
-/** Every Secret has what is looked for in it; what is to be read has a key that is too. */
+/** Every Secret contains a canary; those that the agent reads also have a key that is one. */
 async function plant(testBed: EntraTestBed, { texts, keys }: Planted): Promise<void> {
   const { kube, authority } = testBed;
   const text = (name: string): string => {
@@ -170,7 +170,7 @@ async function openPlanted(): Promise<{ agent: CanaryAgent; texts: Map<string, s
   return { agent, texts: planted.texts };
 }
 
-/** Also the tokens and assertions that have come about since. */
+/** Also registers the tokens and assertions issued since. */
 async function learn(agent: CanaryAgent): Promise<void> {
   const { canaries, entra, imds } = agent;
   for (const token of [...entra.issuedTokens(), ...imds.issuedTokens()]) {
@@ -190,7 +190,7 @@ function clientIdOf(name: string): string {
   return name === 'assigned' ? assigned.clientId : createEntraApplication(name).clientId;
 }
 
-/** As the pod, on a connection that stays open. */
+/** A request of the pod, on a connection that stays open. */
 async function ask(agent: CanaryAgent, name: string, resource = vault): Promise<Answered> {
   const query = new URLSearchParams({ resource, client_id: clientIdOf(name) });
   const answer = await agent.pod.request({
@@ -214,7 +214,7 @@ async function serve(agent: CanaryAgent, name: string, resource?: string): Promi
   assert.deepEqual(agent.canaries.in(rest), [], `${name}: beside the token`);
 }
 
-/** @returns what the agent printed, log and audit stream, since the last time. */
+/** @returns the output of the agent, log and audit stream, since the last call. */
 async function assertUntold(agent: CanaryAgent): Promise<string> {
   await learn(agent);
   const { canaries } = agent;
@@ -247,7 +247,7 @@ function namesOf(found: ReadonlyMap<string, string>, beginning: string): readonl
 }
 
 describe('a search for canaries', { timeout: 60_000 }, () => {
-  it('finds them in every disguise, and nothing in their absence', () => {
+  it('finds them in every encoding, and nothing without them', () => {
     const canary = createCanary();
     const canaries = new Canaries();
     canaries.addText('it', canary);
@@ -281,7 +281,7 @@ describe('secrets, assertions and tokens', { timeout: 240_000 }, () => {
     return text;
   };
 
-  /** A refusal without any fact. */
+  /** A refusal that contains no canary. */
   async function assertRefusal(name: string, resource: string, what: string): Promise<void> {
     const { status, body } = await ask(agent, name, resource);
     assert.ok([400, 429, 503].includes(status), `${what}: ${status}`);
@@ -289,7 +289,7 @@ describe('secrets, assertions and tokens', { timeout: 240_000 }, () => {
     assert.deepEqual(agent.canaries.in(body), [], what);
   }
 
-  it('are told nobody when the API server gives no token', async () => {
+  it('do not leak when the API server issues no token', async () => {
     const { faults } = agent.kube;
     for (const [name, account] of [
       ['pod', 'robot'],
@@ -304,18 +304,18 @@ describe('secrets, assertions and tokens', { timeout: 240_000 }, () => {
     await assertUntold(agent);
   });
 
-  it('are told nobody while everything works', async () => {
+  it('do not leak in normal operation', async () => {
     for (const name of ['assigned', 'wide', ...Object.keys(working)]) {
       await serve(agent, name);
       await serve(agent, name);
     }
     const { host } = new URL(agent.entra.authority);
-    assert.deepEqual([...agent.proxy.asked], [host], 'Entra ID and nobody else by the proxy');
+    assert.deepEqual([...agent.proxy.asked], [host], 'only Entra ID through the proxy');
     const printed = await assertUntold(agent);
     assert.match(printed, /"component":"audit".*"outcome":"granted".*"msg":"token request"/);
   });
 
-  it('are told nobody when Entra ID refuses them', async () => {
+  it('do not leak when Entra ID refuses them', async () => {
     for (const name of ['wrong', 'expired', 'untrusted']) {
       await assertRefusal(name, vault, name);
       await assertRefusal(name, vault, `${name}, from memory`);
@@ -323,7 +323,7 @@ describe('secrets, assertions and tokens', { timeout: 240_000 }, () => {
     await assertUntold(agent);
   });
 
-  it('are told nobody when a Secret cannot be used', async () => {
+  it('do not leak when a Secret is unusable', async () => {
     const { faults } = agent.kube;
     faults.failNext(9, 403, { containing: '/secrets/forbidden' });
     faults.failNext(9, 500, { containing: '/secrets/unread' });
@@ -337,7 +337,7 @@ describe('secrets, assertions and tokens', { timeout: 240_000 }, () => {
     await assertUntold(agent);
   });
 
-  it('are told nobody when Entra ID is in trouble', async () => {
+  it('do not leak when Entra ID fails', async () => {
     const troubles: Readonly<Record<string, EntraFaults>> = {
       '401': { fail: { status: 401 } },
       '429': { fail: { status: 429, retryAfterSec: 1 } },
@@ -367,7 +367,7 @@ describe('secrets, assertions and tokens', { timeout: 240_000 }, () => {
     await assertUntold(agent);
   });
 
-  it('are told nobody when who answers sends them back', async () => {
+  it('do not leak when a server sends them back', async () => {
     agent.entra.setFaults({});
     await serve(agent, 'pod', `${vault}/before`);
     const last = (await agent.sent()).findLast(
@@ -409,7 +409,7 @@ describe('secrets, assertions and tokens', { timeout: 240_000 }, () => {
       };
       for (const [how, body] of Object.entries(bodies)) {
         for (const status of [200, 400, 401, 500]) {
-          // A valid token is one, from any sender.
+          // A valid token is accepted from any sender.
           if (status === 200 && /^(?:for|with) a token/.test(how)) continue;
           const text = JSON.stringify(body);
           agent.entra.setFaults({ fail: { status, body: { type: 'application/json', text } } });
@@ -429,7 +429,7 @@ describe('secrets, assertions and tokens', { timeout: 240_000 }, () => {
     await assertUntold(agent);
   });
 
-  it('are in no log when a caller takes one for a resource', async () => {
+  it('are not logged when a caller uses one as a resource', async () => {
     const token = createExpiredToken(agent.entra.issuedTokens()[0] ?? '');
     agent.canaries.addToken('resource of a caller', token);
     const { status } = await ask(agent, 'secret', `${token} and more`);
@@ -437,7 +437,7 @@ describe('secrets, assertions and tokens', { timeout: 240_000 }, () => {
     await assertUntold(agent);
   });
 
-  it('are in no Event of the refusals so far, on the pod and on its identities', async () => {
+  it('are not in the Events of the refusals so far, on the pod and on its identities', async () => {
     await eventually(() => {
       const kinds = agent.kube.store
         .list(resourceOf('Event'))
@@ -448,7 +448,7 @@ describe('secrets, assertions and tokens', { timeout: 240_000 }, () => {
     await assertUntold(agent);
   });
 
-  it('are in no condition, of identities that can be used and of others', async () => {
+  it('are not in a condition, of usable identities and of others', async () => {
     const { store } = agent.kube;
     const ready = () =>
       store.list(resourceOf('AzureIdentity')).map(({ status }) => readyIn(status));
@@ -463,7 +463,7 @@ describe('secrets, assertions and tokens', { timeout: 240_000 }, () => {
     await assertUntold(agent);
   });
 
-  it('are told nobody when a caller takes one for its User-Agent', async () => {
+  it('do not leak when a caller uses one as its User-Agent', async () => {
     const secret = textOf([...texts.keys()][0] ?? '');
     for (const userAgent of [secret, `azsdk-js-identity/4.2.1${secret} azsdk-js-${secret}/1`]) {
       const query = new URLSearchParams({ resource: vault, client_id: clientIdOf('wide') });
@@ -515,10 +515,10 @@ describe('secrets, assertions and tokens', { timeout: 240_000 }, () => {
     );
   });
 
-  it('are gone from memory as soon as no identity needs them, and others stay', async () => {
+  it('are removed from memory as soon as no identity needs them, and others are kept', async () => {
     const { kube } = agent;
     kube.delete({ kind: 'AzureIdentityBinding', name: 'secret' });
-    // Both are proven by a token of the pod's service account.
+    // The credential of both is a token of the pod's service account.
     for (const name of ['pfx', 'node', 'pod', 'untrusted']) {
       kube.delete({ kind: 'AzureIdentity', name });
     }
@@ -539,7 +539,7 @@ describe('secrets, assertions and tokens', { timeout: 240_000 }, () => {
     assert.notDeepEqual(namesOf(found, 'key of pem'), []);
   });
 
-  it('are gone from memory when what they came from is gone', async () => {
+  it('are removed from memory when their source is deleted', async () => {
     const { kube } = agent;
     for (const kind of ['Secret', 'AzureIdentity', 'AzureIdentityBinding']) {
       for (const { metadata } of kube.store.list(resourceOf(kind))) {
@@ -556,16 +556,17 @@ describe('secrets, assertions and tokens', { timeout: 240_000 }, () => {
       [...found].filter(([name]) => !isOfProxy(name)),
       [],
     );
-    // It is the process's own configuration, and what shows that something would be found.
+    // The proxy password is in the configuration of the process; finding it shows that the search
+    // works.
     assert.ok([...found.keys()].some(isOfProxy));
     await assertUntold(agent);
   });
 
-  it('are gone from its buffers too', async () => {
-    // A buffer goes when the collector comes to it, which takes traffic.
+  it('are removed from its buffers too', async () => {
+    // A buffer is freed by garbage collection, which takes traffic.
     let events = 0;
     await eventually(async () => {
-      // Several for each look, which takes most of the time where others run, too.
+      // Several for each search, which takes most of the time, also on a busy machine.
       for (const end = events + 10; events < end; events += 1) {
         const annotations = { long: String(events).padEnd(60_000, 'x') };
         const long = createAzureIdentity({ name: 'long', clientId: clientIdOf('long') });
@@ -582,7 +583,7 @@ describe('secrets, assertions and tokens', { timeout: 240_000 }, () => {
   });
 });
 
-/** With other claims, which nobody who is sent it verifies. */
+/** With other claims, which no recipient verifies. */
 function createExpiredToken(token: string): string {
   const [header = '', , signature = ''] = token.split('.');
   const claims = { ...decodeLabToken(token), exp: 1_700_000_000, uti: createCanary() };
@@ -602,7 +603,7 @@ function resourceOf(kind: string) {
 
 describe('a crash', { timeout: 60_000 }, () => {
   for (const how of ['exception', 'rejection'] as const) {
-    it(`tells none of it: ${how}`, async () => {
+    it(`does not print them: ${how}`, async () => {
       const { agent } = await openPlanted();
       await using _ = agent;
       for (const name of ['assigned', 'secret', 'pfx', 'pod']) await serve(agent, name);

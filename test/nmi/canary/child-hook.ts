@@ -1,6 +1,6 @@
 /**
- * Loaded into the agent's process before the agent itself: moves its clock, takes its heap
- * snapshots, lets it crash, and notes what it sends to Entra ID, all when its parent says so.
+ * Loaded into the agent's process before the agent itself: moves its clock, takes heap snapshots,
+ * makes it crash, and records its requests to Entra ID, on commands of the parent.
  */
 import { subscribe } from 'node:diagnostics_channel';
 import { appendFileSync, writeFileSync } from 'node:fs';
@@ -12,22 +12,23 @@ import { tuning } from '../../../src/nmi/config/tuning.ts';
 export type Command =
   | { readonly kind: 'snapshot'; readonly path: string }
   /**
-   * What all its buffers hold, one after the other; heap snapshots are without it. The memory of undici's HTTP parsers
-   * is left out: they write a longer answer elsewhere, and nothing ever clears the bytes of the one before.
+   * The contents of all buffers in sequence, because heap snapshots do not include them. The memory
+   * of undici's HTTP parsers is left out: they write a longer answer elsewhere, and never clear the
+   * bytes of the previous one.
    */
   | { readonly kind: 'buffers'; readonly path: string }
-  /** Both clocks go on by so much, and what is due by then runs. */
+  /** Both clocks move ahead by `ms`, and everything due by then runs. */
   | { readonly kind: 'pass'; readonly ms: number }
   /**
-   * `exception`: the next request to Entra ID throws, its form in hand. `rejection`: so does a
-   * promise that nobody looks at, with the form as its reason.
+   * `exception`: the next request to Entra ID throws an error that contains its form. `rejection`:
+   * the request leaves an unhandled rejection with the form as its reason.
    */
   | { readonly kind: 'crash'; readonly how: 'exception' | 'rejection' };
 
 /** The answer to every command but a crash. */
 export const done = 'done';
 
-/** Where the forms that Entra ID is sent go, one a line. */
+/** The file for the forms that are sent to Entra ID, one per line. */
 export const sentFileVariable = 'CANARY_SENT_FILE';
 
 interface Armed {
@@ -79,7 +80,7 @@ subscribe('undici:request:create', (message) => {
   const { path, body } = (message as { request: { path: string; body: unknown } }).request;
   const file = process.env[sentFileVariable];
   if (!path.includes('/oauth2/') || !Buffer.isBuffer(body) || file === undefined) return;
-  // A form has no line end in it.
+  // A form contains no line break.
   appendFileSync(file, Buffer.concat([body, Buffer.from('\n')]));
   if (crash === 'exception') throw Object.assign(new Error('on purpose'), { body });
   // A reason that is no error, and one whose text has the form only beside its stack.
@@ -88,7 +89,7 @@ subscribe('undici:request:create', (message) => {
 });
 
 async function writeBuffers(path: string): Promise<void> {
-  // What an earlier look found is not found again.
+  // Clears the result of an earlier search.
   writeFileSync(path, '');
   const session = new Session();
   session.connect();

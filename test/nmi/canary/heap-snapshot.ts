@@ -1,4 +1,4 @@
-/** Heap snapshots as V8 writes them: the texts in one, and why each is still there. */
+/** Heap snapshots as V8 writes them: the strings in one, and what keeps each of them alive. */
 import { readFileSync } from 'node:fs';
 
 interface Raw {
@@ -49,8 +49,9 @@ export class HeapSnapshot {
   }
 
   /**
-   * What `look` names in the texts of the heap: strings, those that V8 has in pieces put together,
-   * and names of properties and functions. With each name, one place where it was found.
+   * The matches of `look` in all text of the heap: strings, including those that V8 keeps in
+   * pieces, and names of properties and functions. Each match comes with one place where it was
+   * found.
    */
   find(look: (text: string) => readonly string[]): ReadonlyMap<string, string> {
     const found = new Map<string, string>();
@@ -85,7 +86,7 @@ export class HeapSnapshot {
     return steps.reverse().join(' . ');
   }
 
-  /** The edge by which each node is reached, breadth first, weak ones left out. */
+  /** The edge that first reaches each node, breadth first, without weak edges. */
   #paths(): ReadonlyMap<number, Edge> {
     if (this.#known !== undefined) return this.#known;
     const from = new Map<number, Edge>();

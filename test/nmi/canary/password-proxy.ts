@@ -1,4 +1,4 @@
-/** A proxy that opens tunnels for who knows its password, or breaks in ways that tell it. */
+/** A proxy that opens tunnels for clients with its password, or fails in ways that leak it. */
 import { once } from 'node:events';
 import { createServer } from 'node:http';
 import { connect, type AddressInfo, type Socket } from 'node:net';
@@ -7,9 +7,9 @@ import type { Duplex } from 'node:stream';
 export interface PasswordProxy extends AsyncDisposable {
   /** With user name and password. */
   readonly url: string;
-  /** Answers with this status, and with the password in its words; undefined opens tunnels. */
+  /** Answers with this status, and with the password in its text; undefined opens tunnels. */
   refuseWith: number | undefined;
-  /** Hosts with ports that it opened tunnels to, and URLs that it was asked for without one. */
+  /** Hosts with ports to which it opened tunnels, and URLs of requests without a tunnel. */
   readonly asked: ReadonlySet<string>;
   cut(): void;
 }

@@ -30,7 +30,7 @@ interface Stored {
   readonly status?: unknown;
 }
 
-/** An API server of both kinds, its watches, and the writer that holds the Lease. */
+/** An API server with both kinds, its watches, and the writer with the Lease. */
 class Fixture {
   readonly clock = new HandClock();
   readonly log = keptLog();
@@ -116,7 +116,7 @@ class Fixture {
     this.arrive(key);
   }
 
-  /** What the watch brings. */
+  /** Passes the events of the watch on. */
   arrive(key: string): void {
     const raw = this.stored.get(key);
     if (key.startsWith('azureidentities/')) {
@@ -144,7 +144,7 @@ class Fixture {
     return readyIn(this.stored.get(`${plural}/${namespace}/${name}`)?.status);
   }
 
-  /** Every request takes a moment, and its event comes before its answer. */
+  /** Every request takes a while, and its event arrives before its answer. */
   async #patch(
     plural: Plural,
     namespace: string,
@@ -171,7 +171,7 @@ class Fixture {
 }
 
 describe('the writer of conditions', () => {
-  it('writes both kinds within seconds, once, and what follows from a change', async () => {
+  it('writes both kinds within seconds, once, and again after a change', async () => {
     const fixture = new Fixture();
     fixture.identity('shop', 'cart');
     fixture.binding('shop', 'cart');
@@ -192,7 +192,7 @@ describe('the writer of conditions', () => {
     assert.equal(fixture.counts.written, 5);
   });
 
-  it('writes nothing of what the holder before it wrote', async () => {
+  it('does not rewrite the conditions of the previous leader', async () => {
     const first = new Fixture();
     first.identity('shop', 'cart');
     first.binding('shop', 'cart');
@@ -220,7 +220,7 @@ describe('the writer of conditions', () => {
     assert.equal(fixture.writes.length, 1);
   });
 
-  it('sends ten requests a second at most, namespaces in turn', async () => {
+  it('sends at most ten requests a second, with namespaces in turn', async () => {
     const fixture = new Fixture();
     for (let number = 0; number < 500; number++) fixture.identity('crowd', `i${number}`);
     fixture.identity('shop', 'cart');
@@ -235,7 +235,7 @@ describe('the writer of conditions', () => {
     assert.equal(fixture.counts.written, 501);
   });
 
-  it('writes an object that never rests once in ten seconds', async () => {
+  it('writes a constantly changing object once in ten seconds', async () => {
     const fixture = new Fixture();
     for (let second = 0; second < 60; second++) {
       fixture.binding('shop', 'till', second % 2 === 0 ? 'a' : 'b');
@@ -244,10 +244,10 @@ describe('the writer of conditions', () => {
     assert.ok(fixture.writes.length >= 5 && fixture.writes.length <= 7, `${fixture.writes.length}`);
     await pass(fixture.clock, 15_000);
     const status = JSON.stringify(fixture.stored.get('azureidentitybindings/shop/till')?.status);
-    assert.match(status, /"observedGeneration":60/, 'the last word is written');
+    assert.match(status, /"observedGeneration":60/, 'the last state is written');
   });
 
-  it('loses nothing to a conflict, a deletion or an outage', async () => {
+  it('loses nothing after a conflict, a deletion or an outage', async () => {
     const fixture = new Fixture();
     fixture.identity('shop', 'cart');
     // The watch is behind.
@@ -283,7 +283,7 @@ describe('the writer of conditions', () => {
     assert.deepEqual(lines, ['failed to write status conditions'], 'one line for the outage');
   });
 
-  it('leaves what the server rejects until it changes, and others are written', async () => {
+  it('does not retry a rejected object until it changes, and writes the others', async () => {
     const fixture = new Fixture();
     fixture.failure = new KubeError('SERVER', 'invalid', { status: 422 });
     fixture.identity('shop', 'cart');
@@ -297,7 +297,7 @@ describe('the writer of conditions', () => {
     assert.equal(fixture.ready('azureidentities', 'shop', 'cart'), 'True ok');
   });
 
-  it('asks for a right that is missing every ten minutes', async () => {
+  it('retries every ten minutes when a permission is missing', async () => {
     const fixture = new Fixture();
     fixture.failure = new KubeError('FORBIDDEN', 'no', { status: 403 });
     fixture.identity('shop', 'cart');
@@ -308,7 +308,7 @@ describe('the writer of conditions', () => {
     assert.equal(fixture.ready('azureidentities', 'shop', 'cart'), 'True ok');
   });
 
-  it('leaves kinds without conditions alone, and finds new definitions within a minute', async () => {
+  it('skips kinds without conditions, and finds new definitions within a minute', async () => {
     const fixture = new Fixture();
     fixture.statusOf = [];
     fixture.identity('shop', 'cart');
@@ -325,7 +325,7 @@ describe('the writer of conditions', () => {
     assert.equal(fixture.log.lines.length, 2, 'one line a kind');
   });
 
-  it('looks whether Secrets exist, and follows them', async () => {
+  it('checks that Secrets exist, and follows changes', async () => {
     const fixture = new Fixture();
     const spec = { type: 1, clientID, tenantID, clientPassword: { name: 'sp' } };
     fixture.identity('shop', 'cart', spec);
@@ -336,7 +336,7 @@ describe('the writer of conditions', () => {
       fixture.ready('azureidentitybindings', 'shop', 'cart'),
       'False credential_missing',
     );
-    assert.deepEqual(fixture.checks, ['shop/sp'], 'one look for both');
+    assert.deepEqual(fixture.checks, ['shop/sp'], 'one check for both');
     fixture.secrets.set('shop/sp', 'unavailable');
     await pass(fixture.clock, 150_000);
     assert.equal(fixture.ready('azureidentities', 'shop', 'cart'), 'False credential_missing');
@@ -346,7 +346,7 @@ describe('the writer of conditions', () => {
     assert.equal(fixture.ready('azureidentitybindings', 'shop', 'cart'), 'True ok');
   });
 
-  it('ends with its disposal', async () => {
+  it('stops at its disposal', async () => {
     const fixture = new Fixture();
     fixture.identity('shop', 'cart');
     await fixture.writer[Symbol.asyncDispose]();

@@ -15,7 +15,7 @@ const wrong = isFalse('Ready', 'credential_missing', 'Secret a/b does not exist.
 const none = parseConditions(undefined);
 
 describe('conditions', () => {
-  it('are written as Kubernetes has them', () => {
+  it('are in the format of Kubernetes', () => {
     assert.deepEqual(renderConditions([valid, wrong], 3, none, nowWallMs), [
       {
         type: 'Valid',
@@ -36,14 +36,14 @@ describe('conditions', () => {
     ]);
   });
 
-  it('are found unchanged after they were written, in any order', () => {
+  it('are equal to the written ones, in any order', () => {
     const conditions = renderConditions([valid, wrong], 3, none, nowWallMs);
     for (const list of [conditions, conditions.toReversed()]) {
       assert.equal(parseConditions({ conditions: list }).digest, digestOf([valid, wrong], 3));
     }
   });
 
-  it('differ when anything but a time does', () => {
+  it('differ in any field except the time', () => {
     const digest = digestOf([valid, wrong], 3);
     for (const [name, other] of Object.entries({
       generation: digestOf([valid, wrong], 4),
@@ -57,7 +57,7 @@ describe('conditions', () => {
     }
   });
 
-  it('keep the time of a status that stays, and no other', () => {
+  it('keep the time of an unchanged status, and no other', () => {
     const before = parseConditions({
       conditions: renderConditions([valid, wrong], 3, none, nowWallMs),
     });
@@ -74,7 +74,7 @@ describe('conditions', () => {
     );
   });
 
-  it('of other types, and what is no condition, are as if they were not there', () => {
+  it('of other types, and invalid ones, are ignored', () => {
     const foreign = { type: 'Synced', status: 'True', reason: 'x', message: 'x'.repeat(10_000) };
     const conditions = [foreign, 7, null, 'text', { status: 'True' }];
     assert.deepEqual(parseConditions({ conditions }), none);

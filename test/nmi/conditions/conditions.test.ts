@@ -76,7 +76,7 @@ function populate(kube: FakeKube): void {
 }
 
 describe('status conditions', () => {
-  it('are written by one of two agents, and by the other when that is gone', async () => {
+  it('are written by one of two agents, and by the other when that one has stopped', async () => {
     await using kube = await openFakeKube();
     populate(kube);
     await using one = await openAgent(kube, 'node-1');
@@ -101,7 +101,7 @@ describe('status conditions', () => {
     assert.match(stringAt(asRecord(lease?.['spec']), 'holderIdentity'), /^node-[12]_/);
   });
 
-  it('follow the grants where owners are enforced', async () => {
+  it('follow the grants when owners are enforced', async () => {
     await using kube = await openFakeKube();
     populate(kube);
     await using agent = await openAgent(kube, 'node-1', 'enforce');
@@ -117,7 +117,7 @@ describe('status conditions', () => {
     });
   });
 
-  it('are off, and say so, where the agent has no service account', async () => {
+  it('are off, with a log line, when the agent has no service account', async () => {
     await using kube = await openFakeKube();
     populate(kube);
     kube.user = { username: 'kubernetes-admin', groups: [] };

@@ -49,13 +49,13 @@ const ofIdentity = (spec: unknown, finding?: SecretFinding, rules = rulesOf()) =
 const goodIdentity = ['Valid=True ok', 'CredentialReadable=True ok', 'Ready=True ok'];
 
 describe('the conditions of an AzureIdentity', () => {
-  it('are true for one that the agents use, and say nothing', () => {
+  it('are true for one that the agents use, with an empty message', () => {
     assert.deepEqual(ofIdentity({ type: 0, clientID }), [goodIdentity, '']);
     assert.deepEqual(ofIdentity({ type: 3, clientID, tenantID }), [goodIdentity, '']);
     assert.deepEqual(ofIdentity(secretSpec, { kind: 'readable' }), [goodIdentity, '']);
   });
 
-  it('name the field that makes it unusable, as a pod is told', () => {
+  it('name the field that makes it unusable, like the answer to a pod', () => {
     const invalid = (reason: string) => [
       `Valid=False ${reason}`,
       `CredentialReadable=Unknown ${reason}`,
@@ -75,7 +75,7 @@ describe('the conditions of an AzureIdentity', () => {
     assert.deepEqual(onOther[0], invalid('identity_unsupported'));
   });
 
-  it('name the Secret that is missing, or the right to read it', () => {
+  it('name the missing Secret, or the missing permission to read it', () => {
     assert.deepEqual(secretOfIdentity(identityOf(secretSpec), rulesOf()), {
       namespace: 'shop',
       name: 'sp',
@@ -103,7 +103,7 @@ describe('the conditions of an AzureIdentity', () => {
     ]);
   });
 
-  it('name the grant that is missing, where owners are enforced', () => {
+  it('name the missing grant, when owners are enforced', () => {
     assert.deepEqual(ofIdentity({ type: 0, clientID }), [goodIdentity, ''], 'warn');
     const rules = rulesOf('enforce');
     assert.deepEqual(ofIdentity({ type: 0, clientID }, undefined, rules), [
@@ -135,7 +135,7 @@ describe('the conditions of an AzureIdentityBinding', () => {
     ]);
   });
 
-  it('name the identity that is missing', () => {
+  it('name the missing identity', () => {
     const absent = shown(conditionsOfBinding(bindingOf(good), undefined, false));
     assert.deepEqual(absent, [
       [
@@ -176,7 +176,7 @@ describe('the conditions of an AzureIdentityBinding', () => {
     assert.match(String(text), /^More than 200 bindings have this selector/);
   });
 
-  it('are those of the identity where that is what is wrong', () => {
+  it('are those of the identity when that has the problem', () => {
     const missing = { kind: 'missing', problem: 'Secret shop/sp does not exist' } as const;
     assert.deepEqual(ofBinding(good, named(secretSpec, missing)), [
       ['IdentityFound=True ok', 'SelectorUsable=True ok', 'Ready=False credential_missing'],
@@ -184,7 +184,7 @@ describe('the conditions of an AzureIdentityBinding', () => {
     ]);
   });
 
-  it('are of one that the agents ignore, too', () => {
+  it('also exist for one that the agents ignore', () => {
     assert.deepEqual(ofBinding({ selector: 7 }), [
       [
         'IdentityFound=Unknown binding_missing',

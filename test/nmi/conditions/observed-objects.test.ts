@@ -28,7 +28,7 @@ const binding = (name: string, identityName: string, selector = name, createdAtW
   observed(createBinding({ name, identityName, selector, createdAtWallMs }));
 const taken = (objects: ObservedObjects) => [...objects.takeTouched()].sort();
 
-describe('the keys of work', () => {
+describe('the work keys', () => {
   it('name an object', () => {
     const name = { namespace: 'shop', name: 'a.b' };
     assert.deepEqual(parseWorkKey(workKey('identity', name)), { kind: 'identity', ...name });
@@ -46,17 +46,17 @@ describe('observed objects', () => {
     const ofA = ['binding/default/b1', 'binding/default/b2', 'identity/default/a'];
     assert.deepEqual(taken(objects), ofA);
     objects.identities.upsert(identity('a'));
-    assert.deepEqual(taken(objects), ofA, 'its conditions may be others');
+    assert.deepEqual(taken(objects), ofA, 'its conditions can be different');
     objects.identities.remove({ namespace: 'default', name: 'a', uid: 'uid-a' });
     assert.deepEqual(taken(objects), ofA.slice(0, 2));
     objects.bindings.upsert(binding('b1', 'other'));
     objects.bindings.remove({ namespace: 'default', name: 'b2', uid: 'uid-b2' });
     assert.deepEqual(taken(objects), ['binding/default/b1']);
     objects.identities.upsert(identity('a'));
-    assert.deepEqual(taken(objects), ['identity/default/a'], 'nobody names it any more');
+    assert.deepEqual(taken(objects), ['identity/default/a'], 'no binding names it any more');
   });
 
-  it('follow a binding whose conditions changed, and one that becomes unusable', () => {
+  it('follow a binding with changed conditions, and one that becomes unusable', () => {
     const objects = new ObservedObjects();
     objects.bindings.upsert(binding('b', 'a'));
     objects.bindings.upsert(binding('b', 'a'));
@@ -72,7 +72,7 @@ describe('observed objects', () => {
     assert.deepEqual(taken(objects), ['identity/default/a']);
   });
 
-  it('are all evaluated again when asked for, identities when a grant changes', () => {
+  it('are all evaluated again on request, and identities when a grant changes', () => {
     const objects = new ObservedObjects();
     objects.identities.replace([identity('a'), identity('c')]);
     objects.bindings.upsert(binding('b', 'a'));
@@ -84,7 +84,7 @@ describe('observed objects', () => {
     assert.deepEqual(taken(objects), ['binding/default/b']);
   });
 
-  it('of one selector count up to 200, the oldest, and follow a deletion of one that counts', () => {
+  it('of one selector count up to 200, the oldest first, and follow a deletion among them', () => {
     const objects = new ObservedObjects();
     const all = Array.from({ length: 202 }, (_, age) => binding(`b${age}`, 'a', 'same', age));
     objects.bindings.replace(all);
@@ -96,8 +96,8 @@ describe('observed objects', () => {
     taken(objects);
     objects.bindings.remove({ namespace: 'default', name: 'b7', uid: 'uid-b7' });
     assert.deepEqual(surplus(), ['b201']);
-    assert.equal(taken(objects).length, 201, 'once, however many were deleted');
-    // Conditions alone.
+    assert.equal(taken(objects).length, 201, 'once, after any number of deletions');
+    // Only the conditions.
     objects.bindings.upsert(binding('b8', 'a', 'same', 8));
     assert.deepEqual(taken(objects), ['binding/default/b8']);
     assert.deepEqual(surplus(), ['b201']);

@@ -26,7 +26,7 @@ function open() {
 }
 
 describe('the store of observed objects', () => {
-  it('reports another version of an object, whatever changed in it', () => {
+  it('reports a new version of an object, whatever has changed', () => {
     const { store, changed } = open();
     store.upsert(observed('a', '1'));
     store.upsert(observed('a', '1'));
@@ -36,7 +36,7 @@ describe('the store of observed objects', () => {
     assert.equal(store.get('office', 'a'), undefined);
   });
 
-  it('reports what a list changed, and nothing else', () => {
+  it('reports the changes of a list, and nothing else', () => {
     const { store, changed } = open();
     store.replace([observed('a', '1'), observed('b', '1'), observed('c', '1')]);
     assert.deepEqual(changed(), ['a ->1', 'b ->1', 'c ->1']);
@@ -47,7 +47,7 @@ describe('the store of observed objects', () => {
     assert.ok(changed().includes('b 1>1'), 'created anew');
   });
 
-  it('reports a deletion of the object that is stored, not of its predecessor', () => {
+  it('reports a deletion of the stored object, not of its predecessor', () => {
     const { store, changed } = open();
     store.upsert(observed('a', '1'));
     changed();

@@ -8,7 +8,7 @@ const spec = { azureIdentity: 'a', selector: 's' };
 const parse = observing(parseBinding);
 
 describe('an observed object', () => {
-  it('has what the agent makes of it, its version and its conditions', () => {
+  it('has the decoded object, its version and its conditions', () => {
     const condition = {
       type: 'Ready',
       status: 'True',
@@ -30,7 +30,7 @@ describe('an observed object', () => {
     ]);
   });
 
-  it('is one that the agents ignore, too', () => {
+  it('can also be one that the agents ignore', () => {
     const found = parse({ metadata: { ...metadata, generation: 'x' }, spec: { selector: 7 } });
     assert.ok(found.ok && !found.value.parsed.ok);
     assert.equal(found.value.parsed.reason, 'spec.selector is not a string');

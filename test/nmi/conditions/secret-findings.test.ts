@@ -13,7 +13,7 @@ function open() {
 }
 
 describe('findings of Secrets', () => {
-  it('last half an hour when the Secret can be read', () => {
+  it('are valid for half an hour when the Secret is readable', () => {
     const { clock, findings } = open();
     assert.equal(findings.get(secret), undefined);
     findings.set(secret, { kind: 'readable' });
@@ -23,7 +23,7 @@ describe('findings of Secrets', () => {
     assert.equal(findings.get(secret), undefined);
   });
 
-  it('last a minute when it is missing, and longer the longer it has been', () => {
+  it('are valid for a minute when it is missing, and longer over time', () => {
     const { clock, findings } = open();
     findings.set(secret, missing);
     clock.advance(minute - 1);
@@ -41,10 +41,10 @@ describe('findings of Secrets', () => {
     findings.set(secret, { kind: 'readable' });
     findings.set(secret, missing);
     clock.advance(minute);
-    assert.equal(findings.get(secret), undefined, 'another state begins anew');
+    assert.equal(findings.get(secret), undefined, 'another state starts again');
   });
 
-  it('are forgotten when no identity names the Secret', () => {
+  it('are dropped when no identity names the Secret', () => {
     const { findings } = open();
     findings.set(secret, missing);
     findings.set({ namespace: 'shop', name: 'other' }, missing);

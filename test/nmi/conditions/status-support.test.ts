@@ -6,7 +6,7 @@ import { keptLog } from '../kube/kube-test-bed.ts';
 const listOf = (...names: string[]) => ({ resources: names.map((name) => ({ name })) });
 const both = listOf('azureidentities/status', 'azureidentitybindings/status', 'azureidentities');
 
-describe('kinds that take conditions', () => {
+describe('kinds that accept conditions', () => {
   it('are those with a status subresource', () => {
     const log = keptLog();
     const support = new StatusSupport(log);
@@ -19,7 +19,7 @@ describe('kinds that take conditions', () => {
     assert.deepEqual(support.learn(both), []);
   });
 
-  it('are none of a server that answers something else', () => {
+  it('are none for a server with another answer', () => {
     for (const list of [undefined, 'text', { resources: 7 }, { resources: [7, null] }]) {
       const support = new StatusSupport(keptLog());
       support.learn(both);
@@ -28,7 +28,7 @@ describe('kinds that take conditions', () => {
     }
   });
 
-  it('are logged once each when they do not, with what to do', () => {
+  it('are logged once each when they are missing, with the fix', () => {
     const log = keptLog();
     const support = new StatusSupport(log);
     for (let look = 0; look < 5; look++) {

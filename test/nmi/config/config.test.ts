@@ -21,7 +21,7 @@ function accepted(flags: Record<string, string>, environment: Record<string, str
   return result.config;
 }
 
-/** Flags or variables, as they are written in the problems. */
+/** Flags or variables, as spelled in the problems. */
 function problemsOf(flags: Record<string, string>, environment: Record<string, string> = {}) {
   const result = parseConfig(flags, environment);
   assert.ok(!result.ok);
@@ -35,7 +35,7 @@ function warningsOf(flags: Record<string, string>, environment: Record<string, s
 }
 
 describe('the configuration', () => {
-  it('starts on the flags of an existing manifest', () => {
+  it('starts with the flags of an existing manifest', () => {
     const result = parseConfig(
       {
         node: 'aks-1',
@@ -76,7 +76,7 @@ describe('the configuration', () => {
     });
   }
 
-  it('reports all problems together, each with flag, value and what is allowed', () => {
+  it('reports all problems together, each with flag, value and allowed values', () => {
     const result = parseConfig(
       {
         'nmi-port': 'NaN',
@@ -105,7 +105,7 @@ describe('the configuration', () => {
     assert.equal(lines.length, 9);
   });
 
-  it('takes booleans as Go does and no others', () => {
+  it('accepts the same booleans as Go, and no others', () => {
     for (const text of ['1', 't', 'T', 'TRUE', 'true', 'True']) {
       assert.equal(accepted({ 'strict-identity': text }).strictIdentity, true);
     }
@@ -123,7 +123,7 @@ describe('the configuration', () => {
     assert.equal(accepted({}, { KUBECONFIG: '/a', NMI_KUBECONFIG: '/b' }).kubeconfigPath, '/b');
   });
 
-  it('still takes the variables that had the prefix twice', () => {
+  it('still accepts the variables with a doubled prefix', () => {
     const old = { NMI_NMI_PORT: '2600', NMI_NMI_LISTEN_ADDRESS: '10.0.0.1' };
     const { listenPort, listenIp } = accepted({}, old);
     assert.deepEqual([listenPort, listenIp], [2600, '10.0.0.1']);
@@ -131,7 +131,7 @@ describe('the configuration', () => {
     assert.equal(accepted({}, { ...old, NMI_PORT: '2601' }).listenPort, 2601);
   });
 
-  it('warns of a variable that nobody knows, and names the nearest', () => {
+  it('warns of an unknown variable, and names the most similar one', () => {
     assert.deepEqual(warningsOf({}, { NMI_METADATA_IPS: '10.0.0.1', OTHER: 'x' }), [
       'NMI_METADATA_IPS is unknown; the nearest is NMI_METADATA_IP',
     ]);
@@ -140,7 +140,7 @@ describe('the configuration', () => {
     assert.deepEqual(more, []);
   });
 
-  it('refuses a flag that nobody knows, and names one that is near', () => {
+  it('refuses an unknown flag, and names a similar one', () => {
     for (const [flag, says] of [
       ['strict-identiy', /^unknown flag --strict-identiy; did you mean --strict-identity\?; see/],
       [
@@ -158,7 +158,7 @@ describe('the configuration', () => {
     }
   });
 
-  it('takes what only the manifest sets from variables', () => {
+  it('accepts manifest-only settings from variables', () => {
     const { podUid, cgroupRoot, bpfPinFolder, callerSocket, explainSocket } = accepted(
       {},
       { NMI_POD_UID: 'u-1', NMI_CGROUP_ROOT: '/c', NMI_BPF_PIN_FOLDER: '/host/bpf/nmi' },
@@ -178,7 +178,7 @@ describe('the configuration', () => {
     ]);
   });
 
-  it('takes the origins of a cloud of its own, the first being the default', () => {
+  it('accepts the origins of a custom cloud; the first is the default', () => {
     const config = accepted({ 'entra-authority': 'https://Login.corp.example/,https://b:8443' });
     assert.deepEqual(config.entraAuthorities, ['https://login.corp.example', 'https://b:8443']);
     for (const wrong of ['login.corp.example', 'http://a', 'https://a/b', 'https://a:99999']) {
@@ -186,7 +186,7 @@ describe('the configuration', () => {
     }
   });
 
-  it('does not take the variables of a Kubernetes service named nmi or nmi-nmi for settings', () => {
+  it('ignores the variables that Kubernetes sets for services named nmi or nmi-nmi', () => {
     const injected = {
       NMI_PORT: 'tcp://10.0.0.7:80',
       NMI_SERVICE_HOST: '10.0.0.7',
@@ -211,7 +211,7 @@ describe('the configuration', () => {
     assert.equal(accepted({}, { ...injected, NMI_NMI_PORT: '2600' }).listenPort, 2600);
   });
 
-  it('takes both spellings of a flag, but not at once', () => {
+  it('accepts both spellings of a flag, but not at once', () => {
     assert.ok(parseConfig({ node: 'n', 'force-namespaced': 'true' }, {}).ok);
     const both = { node: 'n', 'force-namespaced': 'true', forceNamespaced: 'true' };
     assert.deepEqual(problemsOf(both), ['--forceNamespaced']);
@@ -226,7 +226,7 @@ describe('the configuration', () => {
     ]);
   });
 
-  it('refuses an address for metrics whose port is that of the probes', () => {
+  it('refuses an address for metrics when their port is that of the probes', () => {
     const flags = { 'prometheus-address': '127.0.0.1' };
     assert.equal(accepted(flags).metricsAddress, '127.0.0.1');
     const both = { ...flags, 'prometheus-port': '8085', 'http-probe-port': '8085' };
@@ -235,7 +235,7 @@ describe('the configuration', () => {
     accepted({ ...flags, 'prometheus-port': '0', 'http-probe-port': '0' });
   });
 
-  it('listens where pods dial in the address mode, and keeps that port free', () => {
+  it('listens on the port that pods connect to in the address mode, and reserves that port', () => {
     const flags = { redirect: 'address', 'metadata-ip': '192.0.2.1', 'metadata-port': '8099' };
     const { listenIp, listenPort } = accepted(flags);
     assert.deepEqual([listenIp, listenPort], ['192.0.2.1', 8099]);
@@ -247,12 +247,12 @@ describe('the configuration', () => {
     assert.equal(accepted({ 'metadata-ip': '192.0.2.1' }).listenIp, accepted({}).listenIp);
   });
 
-  it('takes an empty variable for one that is not set', () => {
+  it('treats an empty variable as unset', () => {
     assert.deepEqual(accepted({}, { NMI_REDIRECT: '' }), accepted({}));
     assert.deepEqual(warningsOf({}, { NMI_UNKNOWN: '' }), []);
   });
 
-  it('takes no limit that a watch could not keep, and 0 for no limit', () => {
+  it('refuses a limit that a watch cannot meet, and accepts 0 for no limit', () => {
     const limited = (limit: string) => ({ node: 'n', 'address-staleness-limit': limit });
     for (const limit of ['1s', '9999ms', '25h', '900', '-1m', '15', '15 m', '']) {
       assert.deepEqual(problemsOf(limited(limit)), ['--address-staleness-limit'], limit);
@@ -269,7 +269,7 @@ describe('the configuration', () => {
     assert.equal(accepted({}).addressStalenessLimitMs, 900_000);
   });
 
-  it('turns -v into a level only where no level is set', () => {
+  it('converts -v into a level only when no level is set', () => {
     assert.equal(accepted({ v: '3' }).logLevel, 'info');
     assert.equal(accepted({ v: '4' }).logLevel, 'debug');
     assert.equal(accepted({ v: '5' }).logLevel, 'debug');
@@ -277,7 +277,7 @@ describe('the configuration', () => {
     assert.equal(accepted({ v: '6', 'log-level': 'warn' }).logLevel, 'warn');
   });
 
-  it('names every option once, in kebab case, with an environment name of its own', () => {
+  it('lists every option once, in kebab case, with its own environment variable', () => {
     const names = [...rows.flatMap(spellings), ...ignoredFlags.map(({ name }) => name)];
     assert.equal(new Set(names).size, names.length);
     for (const row of rows) assert.match(row.name, /^[a-z]+(-[a-z]+)*$/);
@@ -293,7 +293,7 @@ describe('the configuration', () => {
     }
   });
 
-  it('takes an empty flag for a wrong value where nothing is no value, and an empty variable for none', () => {
+  it('refuses an empty flag when empty is not a value, and ignores an empty variable', () => {
     const mandatory = options.filter((option) => hasFlag(option) && option.default !== '');
     for (const option of mandatory) {
       assert.deepEqual(problemsOf({ node: 'n', [option.name]: '' }), [
@@ -305,7 +305,7 @@ describe('the configuration', () => {
     assert.deepEqual(accepted({}, empty), accepted({}));
   });
 
-  it('takes any value of a flag without effect, and says why it has none', () => {
+  it('accepts any value of a flag without effect, and reports why it has none', () => {
     for (const { name, reason } of ignoredFlags) {
       assert.deepEqual(warningsOf({ [name]: 'x' }), [`--${name} has no effect: ${reason}`]);
     }

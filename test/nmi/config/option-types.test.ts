@@ -17,7 +17,7 @@ import {
   type OptionType,
 } from '../../../src/nmi/config/option-types.ts';
 
-/** What each text is read as. */
+/** The parsed value of each text. */
 function read<T>(type: OptionType<T>, texts: readonly string[]): readonly (T | undefined)[] {
   return texts.map((text) => type.parse(text));
 }
@@ -33,7 +33,7 @@ describe('what options show', () => {
     [choice(['off', 'warn']), ['off', 'warn']],
   ];
 
-  it('is read as the same value', () => {
+  it('is parsed to the same value', () => {
     for (const [type, texts] of shows) {
       for (const text of texts) {
         const value = type.parse(text);
@@ -43,14 +43,14 @@ describe('what options show', () => {
     }
   });
 
-  it('is nothing for free texts, which may be paths or secrets', () => {
+  it('is empty for free text, which may be a path or a secret', () => {
     const free = [anyText, path, matching(/x/, 'x'), pathOrOff(/x/, 'x'), list('x', String)];
     assert.ok(free.every((type) => !('show' in type)));
   });
 });
 
-describe('what options take', () => {
-  it('booleans as Go reads them', () => {
+describe('accepted option values are', () => {
+  it('booleans as in Go', () => {
     for (const text of ['1', 't', 'T', 'TRUE', 'true', 'True'])
       assert.equal(boolean.parse(text), true);
     for (const text of ['0', 'f', 'F', 'FALSE', 'false', 'False']) {
@@ -61,7 +61,7 @@ describe('what options take', () => {
     }
   });
 
-  it('only true where nothing else is possible, with the reason', () => {
+  it('only true if nothing else is possible, with the reason', () => {
     const type = alwaysTrue('so it is');
     assert.deepEqual(read(type, ['true', '1', 'false', '0', 'x']), [
       true,
@@ -91,7 +91,7 @@ describe('what options take', () => {
     ]);
   });
 
-  it('durations within their range, or 0 for never', () => {
+  it('durations within their range, or 0 for none', () => {
     const type = durationOrNever('10s', '1m');
     assert.deepEqual(read(type, ['0', '0s', '10s', '1m', '9.9s', '60001ms', '10', '']), [
       0,
@@ -105,7 +105,7 @@ describe('what options take', () => {
     ]);
   });
 
-  it('addresses of IPv4 alone, or of both families where nothing means all', () => {
+  it('addresses of IPv4 only, or of both families when empty means all', () => {
     assert.deepEqual(read(ipOrAll, ['', '::1', '10.0.0.1', '10.0.0', 'localhost']), [
       '',
       '::1',
@@ -121,7 +121,7 @@ describe('what options take', () => {
     ]);
   });
 
-  it('one of some words, in any letter case', () => {
+  it('one of several words, in any letter case', () => {
     const type = choice(['auto', 'none']);
     assert.deepEqual(read(type, ['auto', 'NONE', 'aut', '']), [
       'auto',
@@ -133,7 +133,7 @@ describe('what options take', () => {
     assert.equal(choice(['a'], 'in words').allowed, 'in words');
   });
 
-  it('lists without blanks, empty items and repetitions, as a whole or not at all', () => {
+  it('lists without blanks, empty items and repetitions, completely or not at all', () => {
     const type = list('of some words', choice(['a', 'b']).parse);
     assert.deepEqual(read(type, ['a, b,,a', '', ' , ']), [['a', 'b'], [], []]);
     assert.equal(type.parse('a,c'), undefined);

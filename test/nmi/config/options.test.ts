@@ -25,7 +25,7 @@ describe('the table of options', () => {
     assert.ok(options.some(({ old }) => old !== undefined && flagNames.includes(old)));
   });
 
-  it('has no flag for what only the manifest sets', () => {
+  it('has no flag for manifest-only settings', () => {
     const without = options.filter((option) => !hasFlag(option));
     assert.ok(without.length > 0);
     for (const { name, group } of without) {
@@ -34,7 +34,7 @@ describe('the table of options', () => {
     }
   });
 
-  it('knows the flags that change nothing any more, and which of them take no value', () => {
+  it('has the flags without effect, and those of them without a value', () => {
     assert.equal(findIgnored('logtostderr')?.isBoolean, true);
     assert.equal(findIgnored('log_file')?.isBoolean, false);
     assert.match(findIgnored('MICNamespace')?.reason ?? '', /AzurePodIdentityException/);
@@ -53,7 +53,7 @@ describe('the table of options', () => {
     assert.deepEqual(others, node.otherVariables ?? []);
   });
 
-  it('takes the name of a node, and no text that is none', () => {
+  it('accepts the name of a node, and no invalid one', () => {
     assert.equal(node?.type.parse('aks-pool-1'), 'aks-pool-1');
     for (const text of ['', 'Node', 'a_b', '../x']) assert.equal(node?.type.parse(text), undefined);
   });

@@ -10,8 +10,8 @@ function shown(flags: Readonly<Record<string, string>>): ReadonlyMap<string, str
   return shownFlags(parsed.config);
 }
 
-describe('the flags that everybody may read', () => {
-  it('are all flags, at the value in force', () => {
+describe('the flags that everyone may read', () => {
+  it('are all flags, with their current values', () => {
     const flags = shown({ redirect: 'address', v: '6', 'http-probe-port': '1' });
     const names = options.filter(hasFlag).map(({ name }) => name);
     assert.deepEqual([...flags.keys()], names.toSorted());
@@ -22,7 +22,7 @@ describe('the flags that everybody may read', () => {
     assert.equal(flags.get('address-staleness-limit'), '900s');
   });
 
-  it('hide each text that an operator wrote', () => {
+  it('hide all free text of an operator', () => {
     const secret = 'secret-of-the-operator';
     const given = {
       kubeconfig: `/etc/${secret}`,
@@ -37,7 +37,7 @@ describe('the flags that everybody may read', () => {
     }
   });
 
-  it('show the defaults of texts, which the documentation has', () => {
+  it('show the defaults of free text, which are documented', () => {
     const flags = shown({});
     assert.equal(flags.get('kubelet-config'), '/etc/default/kubelet');
     assert.equal(flags.get('kubeconfig'), '');

@@ -52,7 +52,7 @@ function outcomesOf(fixture: ExplainFixture, search = 'pod=default/p'): readonly
 }
 
 describe('the explanation of a pod', () => {
-  it('has the whole trail: address, label, bindings, identities, and the one that is taken', () => {
+  it('contains the whole chain: address, label, bindings, identities, and the chosen one', () => {
     const fixture = openBound();
     bind(fixture, 'older', clientIdB, -1_000);
     fixture.grants.bindings.upsert(
@@ -85,13 +85,13 @@ describe('the explanation of a pod', () => {
     assert.deepEqual(told.node.watches, { unsynced: [], silentForMs: 1_000, failing: [] });
   });
 
-  it('is found by the address as by the name', () => {
+  it('is found by address and by name', () => {
     const fixture = openBound();
     const byIp = fixture.askPod('ip=::ffff:10.0.0.1');
     assert.deepEqual(byIp, fixture.askPod('pod=default/p'));
   });
 
-  it('names the source of each type, and what it is made of, but nothing of that', () => {
+  it('shows the source of each type, and its credential, but no secret of it', () => {
     const fixture = openExplainFixture();
     fixture.addPod({ labels, serviceAccount: 'robot' });
     const entra = {
@@ -235,7 +235,7 @@ describe('the explanation of a pod', () => {
     ],
   ];
   for (const [what, expected, arrange] of refusals) {
-    it(`says what a pod gets that ${what}`, () => {
+    it(`reports the result for a pod that ${what}`, () => {
       const fixture = openBound();
       // Older than the grace period.
       fixture.clock.advance(hourMs);
@@ -244,7 +244,7 @@ describe('the explanation of a pod', () => {
     });
   }
 
-  it('knows pods on the host network where the kernel says who dialled', () => {
+  it('identifies pods on the host network if the kernel records callers', () => {
     const fixture = openExplainFixture({ mode: 'ebpf' });
     bind(fixture, 'a', clientIdA);
     fixture.addPod({ labels, hostNetwork: true });
@@ -258,7 +258,7 @@ describe('the explanation of a pod', () => {
     assert.deepEqual(outcomesOf(fixture), ['503 agent_not_synced']);
   });
 
-  it('says that a strict agent does not choose', () => {
+  it('reports that a strict agent does not choose', () => {
     const fixture = openExplainFixture({ strict: true });
     fixture.addPod({ labels });
     bind(fixture, 'a', clientIdA);
@@ -267,7 +267,7 @@ describe('the explanation of a pod', () => {
     assert.deepEqual(outcomesOf(fixture), ['400 identity_ambiguous']);
   });
 
-  it('has the words and the wait of a refusal', () => {
+  it('contains the text and the wait of a refusal', () => {
     const fixture = openExplainFixture();
     fixture.addPod({ labels, createdAtWallMs: fixture.clock.wallMs() });
     const [request] = fixture.askPod('pod=default/p').requests;
@@ -284,8 +284,8 @@ describe('the explanation of a pod', () => {
   });
 });
 
-describe('the explanation of nobody', () => {
-  it('says that the node has no such pod, or that it is not known yet', () => {
+describe('the explanation of an unknown pod', () => {
+  it('reports that the node has no such pod, or that it is not known yet', () => {
     const fixture = openBound();
     const problemOf = (search: string) => {
       const told = fixture.ask(search);
@@ -326,7 +326,7 @@ describe('the explanation of a node', () => {
     assert.equal(told.omitted, 0);
   });
 
-  it('has the clients that each pod was seen to use, as that of one pod has', () => {
+  it('lists the clients of each pod like the explanation of one pod', () => {
     const fixture = openBound();
     fixture.addPod({ name: 'quiet', ips: [] });
     const clients = ['azsdk-js-identity/4.2.1'];
@@ -343,7 +343,7 @@ describe('the explanation of a node', () => {
     assert.deepEqual(fixture.askPod('pod=default/p').clients, clients);
   });
 
-  it('is bounded', () => {
+  it('is limited in size', () => {
     const fixture = openExplainFixture();
     for (let index = 0; index < 1_010; index++) fixture.addPod({ name: `pod-${index}`, ips: [] });
     const told = fixture.ask('');
@@ -353,7 +353,7 @@ describe('the explanation of a node', () => {
   });
 });
 
-describe('what is told of tokens', () => {
+describe('the explanation of tokens', () => {
   it('follows a token through its life', async () => {
     const fixture = openBound();
     const tokensOf = () => fixture.askPod(forVault).identities[0]?.tokens;
@@ -383,7 +383,7 @@ describe('what is told of tokens', () => {
     assert.deepEqual(tokensOf()?.[0]?.token, undefined);
   });
 
-  it('has a held failure as the answer that a request gets, running down', async () => {
+  it('has an active failure as the answer to a request, with the remaining cooldown', async () => {
     const fixture = openBound();
     fixture.state.failure = {
       reason: 'upstream_throttled',
@@ -404,10 +404,10 @@ describe('what is told of tokens', () => {
     assert.equal(outcome?.kind === 'refused' && outcome.refusal.retryAfterS, 5);
     await pass(fixture.clock, 5_000);
     assert.deepEqual(outcomesOf(fixture, forVault), ['200 a by only from upstream']);
-    assert.equal(fixture.calls.length, 1, 'explaining asks nobody');
+    assert.equal(fixture.calls.length, 1, 'an explanation causes no fetch');
   });
 
-  it('has no failure to refresh as the answer while there is a token to give', async () => {
+  it('does not have a refresh failure as the answer while a token can be served', async () => {
     const fixture = openBound();
     fixture.state.lifeMs = hourMs;
     await fixture.broker.get(a, vault, party);
@@ -415,11 +415,11 @@ describe('what is told of tokens', () => {
     await pass(fixture.clock, hourMs - 2 * minuteMs);
     const told = fixture.askPod(forVault);
     const [token] = told.identities[0]?.tokens ?? [];
-    assert.ok((token?.failure?.heldForMs ?? 0) > 0, 'it is held');
+    assert.ok((token?.failure?.heldForMs ?? 0) > 0, 'the failure is active');
     assert.match(inWords(told.requests[0]?.outcome), /^200 a by only from memory/);
   });
 
-  it('has no token that has ended by the wall clock, which may run ahead, to give', async () => {
+  it('does not serve a token that has expired by the wall clock, which may run ahead', async () => {
     const fixture = openBound();
     await fixture.broker.get(a, vault, party);
     fixture.clock.jumpWall(25 * hourMs);
@@ -429,7 +429,7 @@ describe('what is told of tokens', () => {
     assert.equal(inWords(told.requests[0]?.outcome), '200 a by only from upstream');
   });
 
-  it('is of the resource asked about, else of all of them, as many as can be read', async () => {
+  it('is for the given resource, else for all of them, up to a readable number', async () => {
     const fixture = openBound();
     for (let index = 0; index < 30; index++) {
       await fixture.broker.get(a, `https://r${index}.example`, party);
@@ -443,7 +443,7 @@ describe('what is told of tokens', () => {
     ]);
   });
 
-  it('is never the token, nor what a pod put where a resource belongs', async () => {
+  it('never contains the token, nor text of a pod in place of a resource', async () => {
     const fixture = openBound();
     const stray = 'eyJhbGciOiJub25lIn0.a-token-of-the-pod.';
     await fixture.broker.get(a, vault, party);

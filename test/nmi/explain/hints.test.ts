@@ -8,7 +8,7 @@ import { openExplainFixture, type ExplainFixture } from '../../support/explain-f
 const labels = { aadpodidbinding: 'app' };
 
 describe('hints', () => {
-  it('name the limits that a pod went beyond lately, whatever its rights', () => {
+  it('name the limits that a pod exceeded recently, whatever its grants', () => {
     const { clock, throttled, addPod, askPod } = openExplainFixture();
     addPod();
     throttled.note('uid-p', 'connections');
@@ -117,7 +117,7 @@ describe('hints', () => {
     });
   }
 
-  it('are none where nothing is wrong, and few where much is alike', () => {
+  it('are absent when nothing is wrong, and few when many are similar', () => {
     assert.equal(
       hintsOf((fixture) => {
         fixture.grants.identities.upsert(createIdentity());
@@ -135,7 +135,7 @@ describe('hints', () => {
     assert.equal(many.split('\n').length, 3);
   });
 
-  it('do not name what has nothing to do with it', () => {
+  it('do not mention unrelated objects', () => {
     const others = (fixture: ExplainFixture): void => {
       for (const namespace of ['default', 'other']) {
         fixture.grants.identities.upsert(createIdentity({ namespace, name: 'unrelated' }));
@@ -157,7 +157,7 @@ describe('hints', () => {
     assert.equal(ofIdentity, '');
   });
 
-  it('name who a binding of the label is for', () => {
+  it('name the service account that a binding of the label is for', () => {
     const text = hintsOf((fixture) => {
       fixture.grants.bindings.upsert(
         createBinding({ name: 'b', selector: 'app', serviceAccount: 'robot' }),
@@ -179,7 +179,7 @@ describe('hints', () => {
     assert.match(text, /^AzureIdentityBinding APP names .*; the one there is called "app"\.$/);
   });
 
-  it('are in the order of names, and none for an excepted pod or labels of other kinds', () => {
+  it('are sorted by name, and absent for an excepted pod or labels of other kinds', () => {
     const text = hintsOf((fixture) => {
       for (const name of ['c', 'a', 'b']) {
         fixture.grants.bindings.upsert(createBinding({ name, selector: ' app' }));
@@ -210,14 +210,14 @@ describe('hints of identities without a grant', () => {
     return fixture.askPod('pod=default/p');
   };
 
-  it('say what enforce would refuse while it is only warned of', () => {
+  it('report what enforce would refuse while it only warns', () => {
     const { hints, identities } = explained('warn');
     assert.match(hints.join('\n'), /no AzureIdentityGrant .*--identity-owners=warn serves it\.$/);
     assert.equal(identities[0]?.refusal, undefined);
     assert.deepEqual(explained('off').hints, []);
   });
 
-  it('give way to the refusal, of the request and of the identity', () => {
+  it('are replaced by the refusal, of the request and of the identity', () => {
     const { hints, identities, requests } = explained('enforce');
     assert.deepEqual(hints, []);
     assert.equal(identities[0]?.refusal?.reason, 'identity_not_owned');

@@ -17,7 +17,7 @@ function watchesOf(ages: readonly (number | undefined)[]): HealthSources['cluste
 }
 
 describe('the health of a node', () => {
-  it('has the age of the last event of the most silent watch, or none where one never had any', () => {
+  it('has the age of the last event of the least active watch, or none if one had no event yet', () => {
     const silentForMs = (...ages: readonly (number | undefined)[]) =>
       readHealth({ nodeName: 'n', kernel, clusterState: watchesOf(ages) }).watches.silentForMs;
     assert.equal(silentForMs(1_000.4, 3_000.6, 20), 3_001);

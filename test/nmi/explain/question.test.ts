@@ -36,7 +36,7 @@ describe('the query of an explanation', () => {
     assert.deepEqual(parsed('pod=a/b&client_id=').selector, { kind: 'none' });
   });
 
-  it('is refused with what is wrong', () => {
+  it('is refused with the reason', () => {
     assert.match(problemOf('pod=a/b&ip=10.0.0.1'), /exclude/);
     for (const pod of ['', 'a', 'a/', '/b', 'a/b/c']) {
       assert.match(problemOf(`pod=${pod}`), /NAMESPACE\/NAME/, pod);
@@ -51,7 +51,7 @@ describe('the query of an explanation', () => {
     assert.match(problemOf(`pod=a/b&client_id=${'x'.repeat(2_000)}`), /client_id/);
   });
 
-  it('is judged whatever it is, and its problem is printable', () => {
+  it('is checked for any text, and its problem is printable', () => {
     fc.assert(
       fc.property(fc.string({ unit: 'binary' }), (search) => {
         const result = parseExplainQuery(search);

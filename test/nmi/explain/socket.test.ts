@@ -79,7 +79,7 @@ async function modeOf(path: string): Promise<number> {
 }
 
 describe('the socket of explanations', () => {
-  it('is for its own user alone, in a folder made for it, and goes with the agent', async (t) => {
+  it('is only for its own user, in a folder made for it, and is removed with the agent', async (t) => {
     const path = join(folder, 'made', 'explain.sock');
     const { server, warnings } = await open(t, path);
     assert.deepEqual(warnings, []);
@@ -89,7 +89,7 @@ describe('the socket of explanations', () => {
     await assert.rejects(stat(path), { code: 'ENOENT' });
   });
 
-  it('answers one thing to one method', async (t) => {
+  it('answers one path to one method', async (t) => {
     const path = join(folder, 'methods.sock');
     const queries: ExplainQuery[] = [];
     await open(t, path, (query) => {
@@ -123,7 +123,7 @@ describe('the socket of explanations', () => {
     assert.equal((await get(path, '/ready', 'POST')).status, 405);
   });
 
-  it('survives what it cannot explain, and the log says why', async (t) => {
+  it('survives an error in an explanation, and logs the reason', async (t) => {
     const path = join(folder, 'bug.sock');
     const { errors } = await open(t, path, () => {
       throw new TypeError('a bug of ours');
@@ -135,9 +135,9 @@ describe('the socket of explanations', () => {
     assert.equal((await get(path, '/explain')).status, 500);
   });
 
-  it('takes the place of one that a killed agent left', async (t) => {
+  it('replaces the socket of a killed agent', async (t) => {
     const path = join(folder, 'left.sock');
-    // The name is moved away, so that closing does not take it along: a socket nobody listens at.
+    // The name is moved away so that closing does not remove it: a socket without a listener.
     const left = createServer();
     await new Promise<void>((resolve) =>
       left.listen({ path: join(folder, 'first.sock') }, resolve),
@@ -149,7 +149,7 @@ describe('the socket of explanations', () => {
     assert.equal((await get(path, '/explain')).status, 200);
   });
 
-  it('is left to an agent that answers there, with one warning', async (t) => {
+  it('is left to an agent that answers on it, with one warning', async (t) => {
     const path = join(folder, 'taken.sock');
     await open(t, path);
     const second = await open(t, path);
@@ -159,7 +159,7 @@ describe('the socket of explanations', () => {
     assert.equal((await get(path, '/explain')).status, 200, 'the first still answers');
   });
 
-  it('is never put in the place of a file', async (t) => {
+  it('never replaces a file', async (t) => {
     const path = join(folder, 'precious');
     await writeFile(path, 'kept');
     const { warnings } = await open(t, path);
@@ -167,7 +167,7 @@ describe('the socket of explanations', () => {
     assert.equal(await readFile(path, 'utf8'), 'kept');
   });
 
-  it('is not put where others may write, nor where nobody can', async (t) => {
+  it('is not created where others can write, nor where nobody can', async (t) => {
     const shared = join(folder, 'shared');
     await mkdir(shared);
     await chmod(shared, 0o777);

@@ -9,7 +9,7 @@ const plain = {
 } as const;
 
 describe('the operator’s authorities', () => {
-  it('are the cloud’s unless another is named', () => {
+  it('are those of the cloud unless another is configured', () => {
     const public_ = authoritiesOf(plain)('');
     assert.ok(public_.ok && public_.authority === 'https://login.microsoftonline.com');
     const china = authoritiesOf({ ...plain, cloud: 'china' })('');
@@ -17,7 +17,7 @@ describe('the operator’s authorities', () => {
     assert.equal(china.audience, 'api://AzureADTokenExchangeChina');
   });
 
-  it('may be one that no cloud has, which identities then need not name', () => {
+  it('may be one outside every cloud, which identities then need not name', () => {
     const entraAuthorities = ['https://login.corp.example:8443', 'https://login.next.example'];
     const resolve = authoritiesOf({ ...plain, entraAuthorities });
     const own = resolve('');
@@ -26,10 +26,14 @@ describe('the operator’s authorities', () => {
     assert.ok(resolve('https://login.next.example').ok, 'a further one may be named');
     assert.ok(resolve('https://login.microsoftonline.us').ok);
     assert.equal(resolve('https://login.other.example').ok, false);
-    assert.equal(resolve('https://login.corp.example').ok, false, 'another port is another host');
+    assert.equal(
+      resolve('https://login.corp.example').ok,
+      false,
+      'another port makes another authority',
+    );
   });
 
-  it('have the operator’s audience, if there is one', () => {
+  it('have the audience from the configuration, if there is one', () => {
     const resolve = authoritiesOf({ ...plain, entraAudience: 'api://own' });
     for (const adEndpoint of ['', 'https://login.microsoftonline.us']) {
       const resolved = resolve(adEndpoint);

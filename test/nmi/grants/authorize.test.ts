@@ -30,16 +30,16 @@ const vault = 'https://vault.azure.net';
 
 interface TestBed {
   readonly identity?: Partial<Identity>;
-  /** Of the one binding. */
+  /** Account that the one binding is restricted to. */
   readonly serviceAccount?: string;
   readonly exception?: Partial<Exception>;
   readonly hostNetwork?: 'serve' | 'refuse';
   /** Default: the node has a metadata service. */
   readonly hasImds?: boolean;
-  /** Default: nobody looks whose an identity is. */
+  /** Default: identity owners are not checked. */
   readonly owners?: OwnersMode;
   readonly granted?: readonly Partial<IdentityGrant>[];
-  /** What service accounts give, where that is on. */
+  /** Applications of service accounts, when that is on. */
   readonly account?: ReturnType<WorkloadIdentities['of']>;
 }
 
@@ -92,7 +92,7 @@ describe('a label that no binding has', () => {
 describe('an identity with allowed resources', () => {
   const identity = { allowedResources: [vault, 'https://storage.azure.com'] };
 
-  it('is for those, letter case and slashes at the end aside', () => {
+  it('is granted for those, regardless of case and trailing slashes', () => {
     for (const resource of [
       vault,
       `${vault}/`,
@@ -103,7 +103,7 @@ describe('an identity with allowed resources', () => {
     }
   });
 
-  it('is for no other, with words that say so', () => {
+  it('is refused for any other, with a message that lists them', () => {
     for (const resource of [
       'https://management.azure.com',
       'https://vault.azure.net.evil.example',
@@ -120,7 +120,7 @@ describe('an identity with allowed resources', () => {
     }
   });
 
-  it('is for no other when it is named, by whatever id', () => {
+  it('is refused for any other when it is named, by any id', () => {
     const byClient = { kind: 'client_id', value: clientId } as const;
     assert.equal(decide({ identity }, vault, byClient).kind, 'authorized');
     assert.match(bodyOf(decide({ identity }, 'https://graph.example', byClient)), /^400 resource_/);
@@ -134,17 +134,17 @@ describe('an identity with allowed resources', () => {
     assert.equal(candidates('https://graph.example'), 0);
   });
 
-  it('is the identity all the same where no resource is spoken of', () => {
+  it('is granted when no resource is given', () => {
     assert.equal(decide({ identity }, undefined).kind, 'authorized');
   });
 
-  it('is for anything when it says nothing', () => {
+  it('is granted for any resource when it lists none', () => {
     assert.equal(decide({}, 'https://whatever.example').kind, 'authorized');
   });
 });
 
-describe('an identity with fields that cannot be used', () => {
-  it('is refused with what is wrong', () => {
+describe('an identity with unusable fields', () => {
+  it('is refused with the reason', () => {
     const identity = { clientId: 'no GUID' };
     assert.match(bodyOf(decide({ identity }, vault)), /^400 identity_invalid .*no GUID/);
     const account = { kind: 'application', clientId: 'x', tenantId: 'y' } as const;
@@ -155,11 +155,11 @@ describe('an identity with fields that cannot be used', () => {
 });
 
 describe('a binding for a service account', () => {
-  it('is for pods under it', () => {
+  it('grants its identity to pods with that account', () => {
     assert.equal(decide({ serviceAccount: 'robot' }, vault).kind, 'authorized');
   });
 
-  it('is for no other pod, which is told whose it is', () => {
+  it('refuses any other pod, with the required account in the message', () => {
     for (const serviceAccount of ['default', 'Robot', 'robot2']) {
       const said = bodyOf(decide({ serviceAccount }, vault));
       assert.match(said, /^503 binding_pending .*Identity not found: pod default\/pod /);
@@ -177,7 +177,7 @@ describe('a pod on the host network', () => {
   const unbound = { ...host, labels: {} };
   const exempt = { podLabels: { aadpodidbinding: 'label' } };
 
-  it('is refused whatever it is bound to or excepted by, where that is the policy', () => {
+  it('is refused by that policy, whatever binding or exception it has', () => {
     const hostNetwork = 'refuse';
     for (const [asked, testBed] of [
       [host, {}],
@@ -190,7 +190,7 @@ describe('a pod on the host network', () => {
     assert.equal(decide({ hostNetwork }, vault).kind, 'authorized', 'of another network');
   });
 
-  it('is served otherwise: its identity where it has a label, else the node’s own', () => {
+  it('is otherwise served: its identity if it has a label, else the node’s own', () => {
     const bound = decide({}, vault, undefined, host);
     assert.equal(bound.kind === 'authorized' && bound.identity?.name, 'identity');
     const ofNode = decide({}, vault, undefined, unbound);
@@ -203,14 +203,14 @@ describe('a pod on the host network', () => {
     });
   });
 
-  it('gets nothing of a node that has no metadata service', () => {
+  it('gets nothing on a node without a metadata service', () => {
     const said = bodyOf(decide({ hasImds: false }, vault, undefined, unbound));
     assert.match(said, /^400 identity_unsupported /);
   });
 });
 
 describe('an excepted pod', () => {
-  it('gets the node’s own answer for what it names', () => {
+  it('gets the node’s own answer for the identity that it names', () => {
     const exception = { name: 'add-on', podLabels: { aadpodidbinding: 'label' } };
     const decision = decide({ exception }, vault, { kind: 'resource_id', value: '/x' });
     assert.ok(decision.kind === 'authorized');
@@ -235,7 +235,7 @@ describe('an identity that belongs to another namespace', () => {
   const granted = [{ namespaces: ['default'], clientIds: [clientId] }];
   const other = [{ namespaces: ['other'], clientIds: [clientId] }];
 
-  it('is refused by enforce, with the object and the remedy, however it is named', () => {
+  it('is refused by enforce, with the object and the fix, however it is named', () => {
     const text =
       /^400 identity_not_owned .*AzureIdentity default\/identity of pod default\/pod .*no AzureIdentityGrant gives to namespace default.*spec\.clientIDs/;
     const selectors: readonly IdentitySelector[] = [
@@ -252,7 +252,7 @@ describe('an identity that belongs to another namespace', () => {
     assert.equal(decide({ owners, identity: byAgent, granted }, vault).kind, 'authorized');
   });
 
-  it('is not owned by what it says beside the id that upstream is asked with', () => {
+  it('is not owned through an id other than the one that is sent upstream', () => {
     const resourceId = '/subscriptions/s/resourcegroups/g/x';
     const mine = [{ namespaces: ['default'], resourceIds: [resourceId] }];
     const both = decide({ owners, identity: { resourceId }, granted: mine }, vault);
@@ -270,7 +270,7 @@ describe('an identity that belongs to another namespace', () => {
     }
   });
 
-  it('is nobody’s where the service account of the pod proves it to Entra ID', () => {
+  it('needs no grant when the service account of the pod is the credential at Entra ID', () => {
     const identity = {
       ...byAgent,
       entra: { ...byAgent.entra, federation: 'pod' },
@@ -281,7 +281,7 @@ describe('an identity that belongs to another namespace', () => {
     assert.equal(decide({ owners, account }, vault, undefined, unbound).kind, 'authorized');
   });
 
-  it('is worth a wait while it is young: its grant may be on its way', () => {
+  it('is worth a wait while it is new: its grant may arrive soon', () => {
     const isPending = (createdAtWallMs: number) => {
       const decision = decide({ owners, identity: { createdAtWallMs } }, vault);
       return decision.kind === 'refused' && decision.isPending;
@@ -290,7 +290,7 @@ describe('an identity that belongs to another namespace', () => {
     assert.equal(isPending(now - 60_000), false);
   });
 
-  it('of the node is for excepted pods of namespaces with a grant of their own', () => {
+  it('of the node is for excepted pods of namespaces with an explicit grant', () => {
     const exception = { name: 'add-on', podLabels: { aadpodidbinding: 'label' } };
     const node = [{ namespaces: ['default'], nodeIdentities: true }];
     const refusedText = bodyOf(decide({ owners, exception, granted }, vault));
@@ -303,14 +303,14 @@ describe('an identity that belongs to another namespace', () => {
     assert.match(bodyOf(decide({ owners, granted: node }, vault)), /identity_not_owned/);
   });
 
-  it('of the node is served to pods on the host network, which no object of a namespace names', () => {
+  it('of the node is served to pods on the host network, which no namespaced object names', () => {
     const onHost = { ...pod, labels: {}, hostNetwork: true };
     assert.equal(decide({ owners }, vault, undefined, onHost).kind, 'authorized');
   });
 });
 
 describe('a pod that is not known any more', () => {
-  it('is refused, and may be back in a moment', () => {
+  it('is refused, and may be known again soon', () => {
     const pods = new PodIndex(new HandClock(now));
     const clusterState = { grants: new GrantIndex(pods) } as unknown as GrantState;
     const query = { resource: vault, selector: { kind: 'none' } } as const;
@@ -330,13 +330,13 @@ describe('a pod without the label', () => {
     name: 'robot',
   };
 
-  it('is refused where service accounts give nothing', () => {
+  it('is refused when service accounts are not used', () => {
     for (const testBed of [{}, { account: { kind: 'none' } as const }]) {
       assert.match(bodyOf(decide(testBed, vault, undefined, unbound)), /^400 no_binding_label /);
     }
   });
 
-  it('waits for its service account, and is refused where that gives no identity', () => {
+  it('waits for its service account, and is refused when that names no identity', () => {
     const unknown = decide({ account: { kind: 'unknown' } }, vault, undefined, unbound);
     assert.deepEqual(unknown.kind === 'refused' && [unknown.reason, unknown.isPending], [
       'agent_not_synced',
@@ -382,8 +382,8 @@ describe('a pod without the label', () => {
   });
 });
 
-describe('an object that is missing', () => {
-  it('may still come while the pod is young', () => {
+describe('a missing object', () => {
+  it('may still arrive while the pod is young', () => {
     const young = { ...pod, labels: { aadpodidbinding: 'other' } };
     const old = { ...young, createdAtWallMs: now - 60_000 };
     for (const [asked, reason, isPending] of [

@@ -5,7 +5,7 @@ import { UpstreamResolver } from '../../../src/nmi/grants/resolve-upstream.ts';
 import { createPod } from '../../support/cache-objects.ts';
 
 describe('the name of an upstream identity', () => {
-  it('is its id without regard to letter case, apart by kind', () => {
+  it('is its id in any letter case, separate for each kind of id', () => {
     const one = identityKey({ kind: 'client_id', value: 'AB-c' });
     assert.equal(one, identityKey({ kind: 'client_id', value: 'ab-C' }));
     assert.notEqual(one, identityKey({ kind: 'object_id', value: 'ab-c' }));
@@ -13,7 +13,7 @@ describe('the name of an upstream identity', () => {
     assert.equal(identityKey({ kind: 'unnamed' }), '');
   });
 
-  it('leaves letters of other alphabets as they are: the Kelvin sign is no k', () => {
+  it('keeps letters of other alphabets: the Kelvin sign is not a k', () => {
     const key = (value: string): string => identityKey({ kind: 'resource_id', value });
     assert.notEqual(key('/\u212a'), key('/k'));
     assert.notEqual(key('/A\u212a'), key('/ak'));
@@ -35,7 +35,7 @@ describe('the name of an identity of Entra ID', () => {
     return identityKey(choice.upstream);
   };
 
-  it('has authority, tenant, application and credential in it', () => {
+  it('contains authority, tenant, application and credential', () => {
     const key = keyFor('robot');
     assert.equal(key, keyFor('robot', guid.toUpperCase(), 'A.example'));
     assert.ok(key.startsWith(`https://login.example/a.example/${guid} `), key);
@@ -49,7 +49,7 @@ describe('the name of an identity of Entra ID', () => {
 });
 
 describe('the name of a token', () => {
-  it('has its source, its identity and its resource exactly as it was asked for', () => {
+  it('contains its source, its identity and its resource exactly as requested', () => {
     const unnamed = { kind: 'unnamed' } as const;
     assert.equal(tokenKey(unnamed, 'https://X/'), 'imds\n\nhttps://X/');
     assert.notEqual(tokenKey(unnamed, 'https://X/'), tokenKey(unnamed, 'https://x/'));

@@ -22,7 +22,7 @@ function indexOf(...pods: readonly Pod[]): PodIndex {
   return index;
 }
 
-/** The kernel's truth: which pod each cgroup belongs to. */
+/** The real mapping in the kernel: the pod of each cgroup. */
 function cgroups(truth: Readonly<Record<number, string>>): FindCgroupUid {
   return (id, candidates) => candidates.find((uid) => truth[Number(id)] === uid);
 }
@@ -47,20 +47,20 @@ describe('an attested caller', () => {
   const two = createPod({ name: 'two', ips: ['10.0.0.2'] });
   const find = cgroups({ 1: one.uid, 2: two.uid, 3: 'uid-host', 4: 'static-hash' });
 
-  it('is the pod of its cgroup, where the address is that pod’s too', () => {
+  it('is the pod of its cgroup, if the address also belongs to that pod', () => {
     const pods = indexOf(one, two);
     assert.equal(podNameOf(attested('10.0.0.1', 1, find), pods), 'one');
     assert.equal(podNameOf(attested('::ffff:10.0.0.2', 2, find), pods), 'two');
   });
 
-  it('is nobody with the address of another pod, of none, or with an unknown cgroup', () => {
+  it('is unknown with the address of another pod or of none, or with an unknown cgroup', () => {
     const pods = indexOf(one, two);
     assert.equal(podNameOf(attested('10.0.0.2', 1, find), pods), 'unknown');
     assert.equal(podNameOf(attested('10.0.0.9', 1, find), pods), 'unknown');
     assert.equal(podNameOf(attested('10.0.0.1', 99, find), pods), 'unknown');
   });
 
-  it('is told apart where two pods claim one address', () => {
+  it('is identified when two pods claim one address', () => {
     const twin = createPod({ name: 'twin', ips: ['10.0.0.1'] });
     const both = cgroups({ 1: one.uid, 5: twin.uid });
     const pods = indexOf(one, twin);
@@ -69,7 +69,7 @@ describe('an attested caller', () => {
     assert.equal(podNameOf(attested('10.0.0.1', 2, both), pods), 'unknown');
   });
 
-  it('on the host network is named by its cgroup alone, static pods by the kubelet’s name', () => {
+  it('on the host network is identified by its cgroup alone, a static pod by the kubelet’s name', () => {
     const host = createPod({ name: 'host', hostNetwork: true, ips: [nodeIp] });
     const fixed = createPod({
       name: 'static',
@@ -92,7 +92,7 @@ describe('an attested caller', () => {
     }
   });
 
-  it('is itself though another pod claims its cgroup, and nobody where two static ones do', () => {
+  it('is identified even if another pod claims its cgroup, but not if two static ones do', () => {
     const host = createPod({ name: 'host', hostNetwork: true, ips: [nodeIp] });
     const claimants = ['claimant', 'second'].map((name) =>
       createPod({ name, hostNetwork: true, ips: [nodeIp], cgroupUid: host.uid }),
@@ -100,7 +100,7 @@ describe('an attested caller', () => {
     const fixed = ['fixed', 'forged'].map((name) =>
       createPod({ name, hostNetwork: true, ips: [nodeIp], cgroupUid: 'static-hash' }),
     );
-    // In whatever order they were stored.
+    // In either order of storing them.
     for (const pods of [
       indexOf(...claimants, host, ...fixed),
       indexOf(...fixed, host, ...claimants),
@@ -108,17 +108,17 @@ describe('an attested caller', () => {
       assert.equal(podNameOf(attested(nodeIp, 3, find), pods), 'host');
       assert.equal(podNameOf(attested(nodeIp, 4, find), pods), 'ambiguous');
     }
-    // Who is alone to claim the cgroup of another, on an address of its own, is not that other.
+    // A pod that alone claims the cgroup of another, on a separate address, is not that other pod.
     const alone = createPod({ name: 'alone', ips: ['10.0.0.7'], cgroupUid: one.uid });
     assert.equal(podNameOf(attested('10.0.0.1', 1, find), indexOf(one, alone)), 'one');
   });
 
-  it('is refused where this mode records callers and has no record', () => {
+  it('is refused if this mode records callers and has no record', () => {
     const connection = new CallerConnection({ remoteIp: '10.0.0.1' }, { kind: 'unattested' }, find);
     assert.equal(podNameOf(connection, indexOf(one)), 'unattested');
   });
 
-  it('by its address stays who it was, and has outlived its pod once that is gone', () => {
+  it('with an address only keeps its pod, and outlives that when the pod is deleted', () => {
     const pods = indexOf(one);
     const connection = new CallerConnection({ remoteIp: '10.0.0.1' }, { kind: 'by-address' });
     assert.equal(podNameOf(connection, pods), 'one');
@@ -128,7 +128,7 @@ describe('an attested caller', () => {
     assert.ok(connection.hasOutlived(pods));
   });
 
-  it('stays who it was: a new pod on its address is not it', () => {
+  it('keeps its pod: a new pod at its address is a different caller', () => {
     const pods = indexOf(one);
     const connection = attested('10.0.0.1', 1, find);
     assert.equal(podNameOf(connection, pods), 'one');
@@ -141,7 +141,7 @@ describe('an attested caller', () => {
 
 describe('an attested caller, by the real index of cgroups', () => {
   const uids = ['a', 'b', 'c', 'd'];
-  /** Each cgroup as the kernel numbers it, and whose it is: what the pods' tree says all the while. */
+  /** Each cgroup ID in the kernel, and the UID of its pod; the cgroup tree does not change. */
   const truth: { readonly id: bigint; readonly uid: string }[] = [];
   let folder = '';
   before(() => {
@@ -185,11 +185,11 @@ describe('an attested caller, by the real index of cgroups', () => {
     },
   );
 
-  it('is never another pod, in whatever order the API tells of reused addresses', () => {
+  it('is never another pod, in any order of API events about reused addresses', () => {
     const outcomes = { right: 0, nobody: 0 };
     const anySteps = fc.array(anyStep, { minLength: 10, maxLength: 40 });
     fc.assert(
-      // So few entries that cgroups are forgotten and looked for again, or enough for all.
+      // Too few entries, so that cgroups are evicted and searched again, or enough for all.
       fc.property(anySteps, fc.constantFrom(1, 3, 16_384), (steps, maxEntries) => {
         const pods = new PodIndex(new HandClock());
         let nowMs = 0;
@@ -218,13 +218,13 @@ describe('an attested caller, by the real index of cgroups', () => {
       }),
       { numRuns: 10_000 },
     );
-    // It says something only where many are found.
+    // The test is meaningful only if many are found.
     assert.ok(outcomes.right > 10_000, JSON.stringify(outcomes));
     assert.ok(outcomes.nobody > 10_000, JSON.stringify(outcomes));
   });
 });
 
-describe('what limits count a caller under', () => {
+describe('the limit key of a caller', () => {
   const keyOf = (remoteIp: string, localAddress: string, cgroupId?: bigint): string =>
     new CallerConnection(
       { remoteIp, localIp: localAddress },
@@ -232,21 +232,21 @@ describe('what limits count a caller under', () => {
     ).limitKey;
   const own = '169.254.25.79';
 
-  it('is whoever has its address, of pods with a network of their own', () => {
+  it('is its address, for pods with their own network', () => {
     assert.equal(keyOf('10.244.0.5', own), '10.244.0.5');
     assert.equal(keyOf('::ffff:10.244.0.5', own, 7n), '10.244.0.5');
     // The agent on loopback, as in tests.
     assert.equal(keyOf('127.0.0.11', '127.0.0.1'), '127.0.0.11');
   });
 
-  it('is the cgroup on the host network, or the node, whichever address is dialled from', () => {
+  it('is the cgroup on the host network, or the node, for any source address', () => {
     assert.equal(keyOf(own, own, 7n), 'cgroup 7');
     assert.equal(keyOf('127.0.0.5', own, 7n), 'cgroup 7');
     assert.equal(keyOf('127.0.0.5', own), 'node');
     assert.equal(keyOf('127.8.9.1', own), 'node');
   });
 
-  it('is the pod once that is known, and stays it', () => {
+  it('is the pod once that is known, and does not change again', () => {
     const pods = new PodIndex(new HandClock());
     const connection = new CallerConnection({ remoteIp: '10.0.0.1' }, { kind: 'by-address' });
     connection.resolve(pods);
@@ -285,14 +285,14 @@ describe('a caller by its address and place', () => {
     return { clock, pods, connect, nameOf };
   }
 
-  it('is not the pod before it, and is itself on the same connection when that is known', () => {
+  it('is not the previous pod, and becomes the new one on the same connection when that is known', () => {
     const { pods, connect, nameOf } = open();
     pods.upsert(old);
     const older = connect(5);
     assert.equal(nameOf(older), 'old');
     const newer = connect(6);
     assert.equal(nameOf(newer), 'misplaced');
-    assert.equal(newer.limitKey, ip, 'counted against nobody else');
+    assert.equal(newer.limitKey, ip, 'not counted for another pod');
     assert.ok(!newer.hasOutlived(pods));
     pods.upsert(next);
     assert.equal(nameOf(newer), 'ambiguous');
@@ -301,7 +301,7 @@ describe('a caller by its address and place', () => {
     assert.equal(nameOf(older), 'outlived');
   });
 
-  it('is looked up again while it is misplaced: a proof changes nothing of the index', async () => {
+  it('is resolved again while it is misplaced, because a confirmed move does not change the index', async () => {
     const { clock, pods, connect, nameOf } = open();
     pods.upsert(old);
     assert.equal(nameOf(connect(5)), 'old');
@@ -313,16 +313,16 @@ describe('a caller by its address and place', () => {
     assert.equal(nameOf(moved), 'old');
   });
 
-  it('is the pod of its address where nobody looked, as in an explanation', () => {
+  it('is the pod of its address without a known place, as in an explanation', () => {
     const { pods, connect, nameOf } = open();
     pods.upsert(old);
     assert.equal(nameOf(connect(5)), 'old');
     assert.equal(nameOf(new CallerConnection({ remoteIp: ip }, { kind: 'by-address' })), 'old');
   });
 
-  it('never gets what is another pod’s, however late the events, once that pod has called', () => {
+  it('never gets the identity of another pod that has connected before, however late the events', () => {
     const step = fc.record({
-      /** For three addresses: the owner changes, or the owner opens a connection. */
+      /** At one of three addresses: the owner changes, or the owner opens a connection. */
       at: fc.integer({ min: 0, max: 2 }),
       kind: fc.constantFrom('change', 'connect', 'connect', 'event', 'event'),
     });
@@ -378,7 +378,7 @@ describe('a caller by its address and place', () => {
             }
             right += 1;
             if (caller.pod.uid === uid) seen.add(uid);
-            // Nobody has called for the one before: the first to do so is taken for it.
+            // The earlier pod never connected: the first caller is taken for it.
             else assert.ok(!seen.has(caller.pod.uid), `${uid} was taken for ${caller.pod.uid}`);
           }
         }

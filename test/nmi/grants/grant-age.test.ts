@@ -7,7 +7,7 @@ import { grantedSinceWallMs } from '../../../src/nmi/grants/grant-age.ts';
 import { createBinding, createIdentity, createPod } from '../../support/cache-objects.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 
-/** When the right of a pod began whose objects were created then. */
+/** The start of the grant for a pod and objects with these creation times. */
 function grantedAt(
   podMs: number,
   identityMs: number | undefined,
@@ -36,7 +36,7 @@ function grantedAt(
   return grantedSinceWallMs(authorized, grants);
 }
 
-describe('how old the right to an identity is', () => {
+describe('the age of a grant of an identity', () => {
   it('is that of the newest of pod, identity and the binding between them', () => {
     assert.equal(grantedAt(3, 2, { identity: 1 }), 3);
     assert.equal(grantedAt(1, 3, { identity: 2 }), 3);
@@ -47,8 +47,8 @@ describe('how old the right to an identity is', () => {
     assert.equal(grantedAt(1, 2, { identity: 3, other: 9 }), 3);
   });
 
-  it('is the age of the pod where no identity of the cluster is involved', () => {
+  it('is the age of the pod if no identity of the cluster is involved', () => {
     assert.equal(grantedAt(5, undefined, {}), 5);
-    assert.equal(grantedAt(5, 7, {}), 7, 'of one that is not bound any more');
+    assert.equal(grantedAt(5, 7, {}), 7, 'an identity that is not bound any more');
   });
 });

@@ -19,7 +19,7 @@ const strict: GrantPolicy = { ...lenient, strict: true };
 const none: IdentitySelector = { kind: 'none' };
 const now = 1_000_000;
 
-/** The grants of a pod to which these identities are bound, and nothing else. */
+/** The grants of a pod to which exactly these identities are bound. */
 function bind(...identities: readonly Identity[]): PodGrants {
   const pods = new PodIndex(new HandClock(now));
   pods.upsert(createPod({ labels: { aadpodidbinding: 'label' } }));
@@ -71,13 +71,13 @@ describe('a request that names no identity', () => {
 describe('a request that names an identity', () => {
   const grants = bind(older, newer);
 
-  it('gets it by client id, whatever the letter case', () => {
+  it('gets it by client id, in any letter case', () => {
     for (const value of ['AAAA-01', 'aaaa-01', ' Aaaa-01 ']) {
       assert.equal(outcome(decide(grants, { kind: 'client_id', value })), 'older by client_id');
     }
   });
 
-  it('gets it by resource id, whatever the letter case and slashes', () => {
+  it('gets it by resource id, in any letter case and with any slashes', () => {
     for (const value of [armId, armId.toUpperCase(), armId.slice(1), `${armId}/`]) {
       assert.equal(outcome(decide(grants, { kind: 'resource_id', value })), 'newer by resource_id');
     }
@@ -88,7 +88,7 @@ describe('a request that names an identity', () => {
     assert.equal(outcome(decide(grants, selector, strict)), 'older by client_id');
   });
 
-  it('is refused when the pod has no such identity, with what it has', () => {
+  it('is refused when the pod has no such identity, with those that it has', () => {
     const selector = { kind: 'client_id', value: 'bbbb' } as const;
     assert.deepEqual(decide(grants, selector), {
       kind: 'refused',
@@ -101,7 +101,7 @@ describe('a request that names an identity', () => {
     });
   });
 
-  it('is refused when it names one by the id of the other kind', () => {
+  it('is refused when it names one by an id of the wrong kind', () => {
     for (const selector of [
       { kind: 'resource_id', value: 'AAAA-01' },
       { kind: 'client_id', value: armId },
@@ -110,7 +110,7 @@ describe('a request that names an identity', () => {
     }
   });
 
-  it('is refused when the name is empty, though an identity lacks that id as well', () => {
+  it('is refused when the name is empty, even if an identity has an empty id of that kind', () => {
     for (const kind of ['client_id', 'resource_id', 'object_id'] as const) {
       for (const value of ['', ' ', ...(kind === 'resource_id' ? ['/'] : [])]) {
         assert.equal(outcome(decide(grants, { kind, value })), 'selector_not_bound');
@@ -118,7 +118,7 @@ describe('a request that names an identity', () => {
     }
   });
 
-  it('by object id leaves the choice among its own to upstream', () => {
+  it('by object id leaves the choice among its identities to upstream', () => {
     assert.deepEqual(decide(grants, { kind: 'object_id', value: ' OID ' }), {
       kind: 'by-object-id',
       candidates: [older, newer],
@@ -135,7 +135,7 @@ describe('a user-assigned identity without client id and resource id', () => {
     createdAtWallMs: 0,
   });
 
-  it('is refused when it would be chosen, rather than becoming the node identity', () => {
+  it('is refused when it would be chosen, instead of becoming the node identity', () => {
     assert.deepEqual(decide(bind(nameless, older), none), {
       kind: 'refused',
       reason: 'identity_invalid',
@@ -145,7 +145,7 @@ describe('a user-assigned identity without client id and resource id', () => {
     assert.equal(outcome(decide(bind(nameless), none, strict)), 'identity_invalid');
   });
 
-  it('is never what a selector means, nor a candidate for an object id', () => {
+  it('is never matched by a selector, nor a candidate for an object id', () => {
     for (const kind of ['client_id', 'resource_id', 'object_id'] as const) {
       for (const value of ['', ' ', '/', 'x']) {
         assert.equal(outcome(decide(bind(nameless), { kind, value })), 'selector_not_bound');
@@ -155,7 +155,7 @@ describe('a user-assigned identity without client id and resource id', () => {
     assert.deepEqual(grant.kind === 'by-object-id' && grant.candidates, [older]);
   });
 
-  it('is good enough with either id, and no rule for other types', () => {
+  it('is accepted with either id, and other types need neither', () => {
     const byResource = createIdentity({ name: 'r', clientId: '', resourceId: armId });
     assert.equal(outcome(decide(bind(byResource), none)), 'r by only');
     const federated = createIdentity({ name: 'f', clientId: '', type: 3 });
@@ -164,7 +164,7 @@ describe('a user-assigned identity without client id and resource id', () => {
 });
 
 describe('an excepted pod', () => {
-  it("gets the node's answer, whatever it names and whatever the policy", () => {
+  it("gets the node's answer for any identity and any policy", () => {
     const exception = createException();
     const grants: PodGrants = { kind: 'exception', exception };
     for (const selector of [none, { kind: 'client_id', value: 'any' } as const]) {
@@ -180,7 +180,7 @@ describe('a pod without grants', () => {
     createBinding({ name: 'b2', identityName: 'gone' }),
   ];
 
-  it('is refused for good without the label', () => {
+  it('is permanently refused without the label', () => {
     for (const named of [none, selector]) {
       assert.deepEqual(decide({ kind: 'no-label' }, named), {
         kind: 'refused',
@@ -189,7 +189,7 @@ describe('a pod without grants', () => {
     }
   });
 
-  it('is told which binding or identity is missing', () => {
+  it('gets the name of the missing binding or identity', () => {
     const sinceWallMs = 0;
     const bindingsForOtherAccounts = [createBinding({ name: 'b3', serviceAccount: 'robot' })];
     assert.deepEqual(
@@ -212,7 +212,7 @@ describe('a pod without grants', () => {
     });
   });
 
-  it('is refused for now until the grace period is over, to the millisecond', () => {
+  it('is refused temporarily until the grace period is over, to the millisecond', () => {
     for (const [ageMs, transient] of [
       [-60_000, false],
       [-59_999, true],
@@ -232,7 +232,7 @@ describe('a pod without grants', () => {
     }
   });
 
-  it('is told about a dangling binding when it names what another identity does not have', () => {
+  it('gets a message about a dangling binding when it names an id that no other identity has', () => {
     const pods = new PodIndex(new HandClock(now));
     pods.upsert(createPod({ labels: { aadpodidbinding: 'label' } }));
     const index = new GrantIndex(pods);

@@ -20,7 +20,7 @@ function answerTo(attestation: Attestation) {
 }
 
 describe('a caller without an attestation', () => {
-  it('is told to try again on another connection while nobody can be looked up', () => {
+  it('gets the advice to retry on a new connection while look-ups are unavailable', () => {
     const why = 'the map of callers cannot be read';
     const answer = answerTo({ kind: 'unavailable', why });
     assert.equal(answer.status, 503);
@@ -34,7 +34,7 @@ describe('a caller without an attestation', () => {
     );
   });
 
-  it('is refused for good where there is no record of it', () => {
+  it('is permanently refused if there is no record of it', () => {
     const answer = answerTo({ kind: 'unattested' });
     assert.equal(answer.status, 403);
     assert.equal(answer.reason, 'caller_unattested');
@@ -63,7 +63,7 @@ function open() {
   };
   const connect = (attestation: Attestation = { kind: 'by-address' }) =>
     new CallerConnection({ remoteIp: ip }, attestation, () => 'cgroup-uid');
-  /** In a word or two, with a mark where waiting may help. */
+  /** A short summary, with a mark if waiting can help. */
   const ask = (connection = connect()): string => {
     const found = identify(connection, clusterState);
     if (found.kind === 'pod') return `pod ${found.pod.name}`;
@@ -74,7 +74,7 @@ function open() {
 }
 
 describe('the pod of a caller', () => {
-  it('is the one that has its address, once all is known', () => {
+  it('is the one with its address, once all objects are listed', () => {
     const { pods, state, ask } = open();
     pods.upsert(createPod({ name: 'p', ips: [ip] }));
     assert.equal(ask(), 'pod p');
@@ -89,7 +89,7 @@ describe('the pod of a caller', () => {
     assert.equal(ask(), 'agent_not_synced, agent-starting, pending');
   });
 
-  it('is missed with the reason: what fails of the pods, or of whatever is not listed yet', () => {
+  it('is not found, with the reason: the failing watch of pods, or of a kind that is not listed yet', () => {
     const { pods, state, ask } = open();
     state.failing = 'bindings';
     assert.equal(ask(), 'pod_unknown, unknown-address, pending');
@@ -105,7 +105,7 @@ describe('the pod of a caller', () => {
     assert.equal(ask(), 'agent_not_synced, stale-addresses, pending, pods');
   });
 
-  it('is not found by an address that may be another pod’s by now', () => {
+  it('is not found by an address that may belong to another pod by now', () => {
     const { pods, state, connect, ask } = open();
     pods.upsert(createPod({ name: 'p', cgroupUid: 'cgroup-uid', ips: [ip] }));
     state.trustsAddresses = false;
@@ -113,7 +113,7 @@ describe('the pod of a caller', () => {
     assert.equal(ask(connect({ kind: 'attested', cgroupId: 1n })), 'pod p', 'by its cgroup');
   });
 
-  it('is nobody at another place than that of the pod, until the API server names it', () => {
+  it('is unknown at a place other than that of the pod, until the API server confirms it', () => {
     const { pods, connect, ask } = open();
     pods.upsert(createPod({ name: 'p', ips: [ip] }));
     assert.equal(ask(connect({ kind: 'by-address', place: { link: 5 } })), 'pod p');
@@ -121,20 +121,20 @@ describe('the pod of a caller', () => {
     assert.equal(ask(other), 'pod_unknown, misplaced-address, pending');
   });
 
-  it('is nobody while two have its address', () => {
+  it('is unknown while two pods have its address', () => {
     const { pods, ask } = open();
     for (const name of ['a', 'b']) pods.upsert(createPod({ name, ips: [ip] }));
     assert.equal(ask(), 'pod_ambiguous, shared-address, pending');
   });
 
-  it('is nobody for good where the kernel has no record of it', () => {
+  it('is permanently unknown if the kernel has no record of it', () => {
     const { state, connect, ask } = open();
     assert.equal(ask(connect({ kind: 'unattested' })), 'caller_unattested, unattested');
     state.isSynced = false;
     assert.equal(ask(connect({ kind: 'unattested' })), 'caller_unattested, unattested');
   });
 
-  it('is nobody for good on a connection that has outlived its pod', () => {
+  it('is permanently unknown on a connection that has outlived its pod', () => {
     const { pods, connect, ask } = open();
     const connection = connect();
     pods.upsert(createPod({ name: 'a', ips: [ip] }));

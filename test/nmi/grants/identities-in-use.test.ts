@@ -66,13 +66,13 @@ describe('an identity', () => {
     assert.ok(!isGranted());
     bind();
     assert.ok(isGranted() && !isGranted(otherId));
-    assert.ok(isGranted(clientId.toUpperCase()), 'whatever its letter case');
+    assert.ok(isGranted(clientId.toUpperCase()), 'in any letter case');
     pods.upsert(createPod({ labels, phase: 'Succeeded' }));
     assert.ok(!isGranted(), 'its pod has ended');
     pods.upsert(createPod({ labels }));
     assert.ok(isGranted());
     grants.bindings.remove(createBinding());
-    assert.ok(!isGranted(), 'its binding is gone');
+    assert.ok(!isGranted(), 'its binding is deleted');
   });
 
   it('is in use by the second pod of a label, when the first has another account', () => {
@@ -107,14 +107,14 @@ describe('an identity', () => {
     return choice.upstream;
   }
 
-  it('that cannot be used is not in use', () => {
+  it('that is unusable is not in use', () => {
     const { grants, isGranted, bind } = open();
     bind();
     grants.identities.upsert(createIdentity({ clientId: 'no GUID' }));
     assert.ok(!isGranted('no GUID'));
   });
 
-  it('of a service account is in use by its pods, by what was read last', () => {
+  it('of a service account is in use by its pods, according to the last read', () => {
     const application = { kind: 'application', clientId, tenantId } as const;
     const { pods, accounts, inUse } = open(application);
     const upstream = openUpstream('default');
@@ -127,7 +127,7 @@ describe('an identity', () => {
     accounts.choice = application;
     accounts.generation++;
     pods.upsert(createPod({ labels: { aadpodidbinding: 'unbound' } }));
-    assert.ok(!inUse.isGranted(upstream), 'a pod with the label is not one of those');
+    assert.ok(!inUse.isGranted(upstream), 'a pod with the label does not count');
   });
 });
 
@@ -168,7 +168,7 @@ describe('a listener', () => {
 describe('an identity without a grant', () => {
   const grant = createIdentityGrant({ namespaces: ['default'], clientIds: [clientId] });
 
-  it('is not in use where that is enforced, from the moment its grant is taken away', () => {
+  it('is not in use when grants are enforced, from the moment its grant is removed', () => {
     const { index, inUse, isGranted, bind } = open(undefined, 'enforce');
     let changes = 0;
     inUse.onChange(() => changes++);
@@ -181,13 +181,13 @@ describe('an identity without a grant', () => {
     assert.deepEqual([isGranted(), changes], [false, 2]);
   });
 
-  it('is in use where it is only warned of', () => {
+  it('is in use when owners only cause warnings', () => {
     const { isGranted, bind } = open(undefined, 'warn');
     bind();
     assert.equal(isGranted(), true);
   });
 
-  it('does not become one of the node by an exception without a grant', () => {
+  it('does not become an identity of the node by an exception without a grant', () => {
     const { index, grants, inUse, bind } = open(undefined, 'enforce');
     bind();
     grants.exceptions.upsert(createException({ podLabels: labels }));

@@ -16,8 +16,8 @@ function application(credential: EntraIdentity['credential']): UpstreamIdentity 
 
 const byAgent = application({ kind: 'federated_node', audience: 'api://x' });
 
-describe('the grant that an identity takes', () => {
-  it('is of what upstream is asked with', () => {
+describe('the grant that an identity needs', () => {
+  it('is for the id that upstream is asked for', () => {
     const ofClient = { field: 'clientIDs', id: clientId };
     assert.deepEqual(entryFor({ kind: 'client_id', value: clientId }), ofClient);
     assert.deepEqual(entryFor({ kind: 'resource_id', value: resourceId }), {
@@ -30,7 +30,7 @@ describe('the grant that an identity takes', () => {
     assert.deepEqual(entryFor({ kind: 'object_id', value: clientId }), ofNode);
   });
 
-  it('is none where a Secret or the service account of the pod proves whose it is', () => {
+  it('is none if a Secret or the service account of the pod is the credential', () => {
     const serviceAccount = { namespace: 'shop', name: 'robot' };
     const secret = { namespace: 'shop', name: 'secret' };
     assert.equal(
@@ -42,8 +42,8 @@ describe('the grant that an identity takes', () => {
   });
 });
 
-describe('what a namespace lacks', () => {
-  it('is what no grant gives to it, whatever the mode', () => {
+describe('missing grants of a namespace', () => {
+  it('are those that no grant covers, in any mode', () => {
     for (const mode of ['warn', 'enforce'] as const) {
       const { owners } = createOwners(mode, { namespaces: ['shop'], clientIds: [clientId] });
       const upstream = { kind: 'client_id', value: clientId } as const;
@@ -59,7 +59,7 @@ describe('what a namespace lacks', () => {
     }
   });
 
-  it('ends with a grant, and comes back without it', () => {
+  it('end with a grant, and return without it', () => {
     const { index, owners } = createOwners('enforce');
     let changes = 0;
     const off = owners.onChange(() => changes++);
@@ -81,7 +81,7 @@ describe('what a namespace lacks', () => {
     off();
   });
 
-  it('names the grant that a decision rests on, where grants decide', () => {
+  it('include the grant behind a decision, when grants are enforced', () => {
     const upstream = { kind: 'client_id', value: '22729e47-74ce-4b43-8eea-aab5f2073309' } as const;
     for (const mode of ['off', 'warn', 'enforce'] as const) {
       const { index, owners } = createOwners(mode);

@@ -23,8 +23,8 @@ function createIndex(names: readonly (readonly [namespace: string, name: string]
   };
 }
 
-describe('a slip of the keyboard', () => {
-  it('is one character, two that were swapped, or the letter case', () => {
+describe('a typing error', () => {
+  it('is one wrong character, two swapped ones, or the letter case', () => {
     const slips = [
       ['app-a', 'app-b'],
       ['oders', 'orders'],
@@ -40,7 +40,7 @@ describe('a slip of the keyboard', () => {
     }
   });
 
-  it('is no other difference, and no equality', () => {
+  it('is not any other difference, and not equality', () => {
     const others = [
       ['orders', 'orders'],
       ['orders', 'orde'],
@@ -74,14 +74,14 @@ describe('the near miss of a refused pod', () => {
     assert.equal(nearMissOf(unbound('app-a'), 'third', index, 0), undefined);
   });
 
-  it('is an identity that the binding nearly names', () => {
+  it('is an identity whose name is close to that in the binding', () => {
     const index = createIndex([['default', 'orders']]);
     const bindings = [createBinding({ identityName: 'order' })];
     const grants = { kind: 'no-identity', label: 'l', bindings, sinceWallMs: 0 } as const;
     assert.equal(nearMissOf(grants, 'default', index, 0)?.meant, 'orders');
   });
 
-  it('is none where a binding matches and is for another service account', () => {
+  it('is none if a binding matches and is for another service account', () => {
     const index = createIndex([['default', 'app-b']]);
     const bindingsForOtherAccounts = [
       createBinding({ selector: 'app-a', serviceAccount: 'robot' }),

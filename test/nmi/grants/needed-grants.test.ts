@@ -30,7 +30,7 @@ function lines(objects: ClusterObjects): readonly string[] {
 }
 
 describe('the grants that a cluster needs', () => {
-  it('are what bindings give, by namespace, in the form that ids compare in', () => {
+  it('are those behind the bindings, by namespace, with normalized ids', () => {
     const resourceId = '/Subscriptions/S/resourceGroups/g/x';
     const objects = bound(
       { namespace: 'shop', name: 'b', clientId: idOf(2) },
@@ -46,7 +46,7 @@ describe('the grants that a cluster needs', () => {
     assert.deepEqual(neededGrants(objects).grants[1]?.clientIds[1]?.usedBy, ['a', 'b']);
   });
 
-  it('leave out what nothing binds, and count it', () => {
+  it('leave out unbound identities, and count them', () => {
     const objects = bound({ name: 'a', clientId: idOf(1) });
     assert.deepEqual(neededGrants({ ...objects, bindings: [] }), { grants: [], unbound: 1 });
     for (const binding of [{ selector: '' }, { namespace: 'other' }, { identityName: 'b' }]) {
@@ -55,7 +55,7 @@ describe('the grants that a cluster needs', () => {
     }
   });
 
-  it('have the applications that the agent’s own service account proves, and no others', () => {
+  it('include the applications of the agent’s own service account, and no others', () => {
     const entra = {
       tenantId: 'contoso.example',
       auxiliaryTenantIds: [],
@@ -73,7 +73,7 @@ describe('the grants that a cluster needs', () => {
     assert.deepEqual(lines(bound(ofType('pod', 3, 'pod'), ofType('secret', 1, ''))), []);
   });
 
-  it('have exceptions that are for somebody', () => {
+  it('include exceptions that match pods', () => {
     const exceptions = [
       createException({ namespace: 'kube-system', podLabels: { a: 'b' } }),
       createException({ namespace: 'empty' }),
@@ -81,7 +81,7 @@ describe('the grants that a cluster needs', () => {
     assert.deepEqual(lines({ ...none, exceptions }), ['kube-system kube-system node']);
   });
 
-  it('leave out what is granted, and name where else an identity is named', () => {
+  it('leave out what is granted, and list other objects that name an identity', () => {
     const objects = bound(
       { namespace: 'shop', name: 'till', clientId: idOf(1) },
       { namespace: 'thief', name: 'loot', clientId: idOf(1) },
@@ -94,7 +94,7 @@ describe('the grants that a cluster needs', () => {
     assert.deepEqual(lines({ ...objects, grants: all }), []);
   });
 
-  it('take nothing away from the grants that are there', () => {
+  it('keep the existing grants', () => {
     const objects = bound({ namespace: 'shop', name: 'till', clientId: idOf(2) });
     const own = createIdentityGrant({
       name: 'shop',
@@ -109,7 +109,7 @@ describe('the grants that a cluster needs', () => {
     assert.deepEqual(lines({ ...objects, grants: [others] }), [`shop.identities shop ${idOf(2)}`]);
   });
 
-  it('are more than one object where one cannot hold them', () => {
+  it('are split into several objects when one cannot contain them', () => {
     const many = Array.from({ length: 257 }, (_, number) => ({
       name: `i${number}`,
       clientId: idOf(number),
@@ -124,7 +124,7 @@ describe('the grants that a cluster needs', () => {
     );
   });
 
-  it('applied, leave nothing that is lacking', () => {
+  it('leave nothing missing once they are applied', () => {
     const exceptions = [createException({ podLabels: { a: 'b' } })];
     const objects = {
       ...bound({ clientId: idOf(1) }, { name: 'x', clientId: idOf(2) }),

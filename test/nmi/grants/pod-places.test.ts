@@ -19,7 +19,7 @@ function open() {
     /** By address. */
     places: new Map<string, Place>(),
     links: new Set<number>(),
-    /** As the API server has it; a fault when it cannot be read. */
+    /** The pod in the API server; an error when it cannot be read. */
     stored: undefined as Pod | Error | undefined,
     reads: 0,
   };
@@ -44,7 +44,7 @@ function open() {
 }
 
 describe('the place of a pod', () => {
-  it('is that of its first connection, and no other is', () => {
+  it('is that of its first connection, and no other', () => {
     for (const [first, other] of [
       [routed, { link: 6 }],
       [bridged, { ...bridged, port: 4 }],
@@ -60,11 +60,11 @@ describe('the place of a pod', () => {
       state.links = new Set([2, 3, 5]);
       assert.ok(places.isOf(pod, ip, first));
       assert.ok(!places.isOf(pod, ip, other), JSON.stringify([first, other]));
-      assert.ok(places.isOf(pod, ip, first), 'its own still is');
+      assert.ok(places.isOf(pod, ip, first), 'its own place is still valid');
     }
   });
 
-  it('is known from the watch where the route alone gives it away', () => {
+  it('is known from the watch when the route alone determines it', () => {
     const { places, state, add } = open();
     state.places.set(ip, routed);
     state.links.add(5);
@@ -74,7 +74,7 @@ describe('the place of a pod', () => {
     assert.ok(places.isOf(pod, ip, routed));
   });
 
-  it('is not taken from a station that may be that of the pod before', () => {
+  it('is not taken from a MAC address that may be that of the previous pod', () => {
     const { places, state, add } = open();
     state.places.set(ip, { link: 2, mac: '02:00:00:00:00:0f' });
     const pod = add();
@@ -82,7 +82,7 @@ describe('the place of a pod', () => {
     assert.ok(places.isOf(pod, ip, bridged));
   });
 
-  it('is not noted for a pod that ends, nor while two have the address', () => {
+  it('is not recorded for a pod that ends, nor while two have the address', () => {
     const { places, state, add } = open();
     state.places.set(ip, routed);
     add({ terminating: true });
@@ -99,7 +99,7 @@ describe('the place of a pod', () => {
     assert.ok(!places.isOf(pod, ip, { link: 2, mac: '02:00:00:00:00:03' }));
   });
 
-  it('is any where none could be told, until one can', () => {
+  it('is unrestricted until one is known', () => {
     const { places, state, add } = open();
     const pod = add();
     state.links.add(5);
@@ -109,7 +109,7 @@ describe('the place of a pod', () => {
     assert.ok(!places.isOf(pod, ip, { link: 6 }));
   });
 
-  it('goes with the pod, its address and its end', () => {
+  it('is removed with the pod, with its address, and at its end', () => {
     const { pods, places, add } = open();
     const other: Place = { link: 6 };
     let pod = add();
@@ -125,7 +125,7 @@ describe('the place of a pod', () => {
     assert.equal(places.size, 0);
   });
 
-  it('is noted by IPv4, which alone leads to the metadata address', () => {
+  it('is recorded by IPv4, the only family that reaches the metadata address', () => {
     const { places, state, add } = open();
     state.places.set(ip, routed);
     state.places.set('fd00::5', { link: 9 });
@@ -137,7 +137,7 @@ describe('the place of a pod', () => {
 describe('a pod that has moved', () => {
   const moved: Place = { link: 6 };
 
-  it('is found at its new place once its link is gone and the API server still has it there', async () => {
+  it('is found at its new place once its link is deleted and the API server confirms the pod', async () => {
     const { clock, places, state, add } = open();
     const pod = add();
     state.stored = pod;
@@ -148,15 +148,15 @@ describe('a pod that has moved', () => {
     await setImmediate();
     assert.equal(state.reads, 0);
     clock.advance(1);
-    assert.ok(!places.isOf(pod, ip, moved), 'before it is read');
+    assert.ok(!places.isOf(pod, ip, moved), 'before the pod is read');
     assert.ok(!places.isOf(pod, ip, moved));
     await setImmediate();
     assert.equal(state.reads, 1, 'once for all requests');
     assert.ok(places.isOf(pod, ip, moved));
-    assert.ok(!places.isOf(pod, ip, routed), 'nor at the old one any more');
+    assert.ok(!places.isOf(pod, ip, routed), 'not at the old place any more');
   });
 
-  it('has not moved when the API server has another, none, one that ends, or does not answer', async () => {
+  it('has not moved when the API server has another pod, none, one that ends, or does not answer', async () => {
     const own = createPod({ name: 'p', ips: [ip] });
     for (const stored of [
       undefined,
@@ -181,7 +181,7 @@ describe('a pod that has moved', () => {
     }
   });
 
-  it('is not where another link has its address while its own is there', async () => {
+  it('is not where another link has its address while its own link exists', async () => {
     const { clock, places, state, add } = open();
     const pod = add();
     state.stored = pod;
@@ -207,7 +207,7 @@ describe('a pod that has moved', () => {
     }
   });
 
-  it('waits anew at each further place, and is at none that it has left while it was read', async () => {
+  it('waits again at each further place, and is at none that it left during the read', async () => {
     const { clock, places, state, add } = open();
     const pod = add();
     state.stored = pod;

@@ -39,8 +39,8 @@ function textOfPod(facts: PodFacts): string {
   return textOf(renderRefusal({ kind: 'refused', reason, facts, isPending: false, pod }).body);
 }
 
-describe('a refusal of somebody who is no known pod', () => {
-  it('gives the reason, and ends a connection on which nothing can be served', () => {
+describe('a refusal of a caller that is not a known pod', () => {
+  it('contains the reason, and ends a connection on which nothing can be served', () => {
     const ip = '10.0.0.5';
     const texts: readonly (readonly [CallerFacts, RegExp])[] = [
       [{ about: 'unattested' }, /did not come through the redirect of this node\. \[close\]$/],
@@ -71,10 +71,10 @@ describe('a refusal of somebody who is no known pod', () => {
   });
 });
 
-describe('a refusal for want of a grant', () => {
+describe('a refusal because of a missing grant', () => {
   const by = { kind: 'AzureIdentity', name: 'i' } as const;
 
-  it('names the object, the id, the namespace and the field of a grant that would give it', () => {
+  it('contains the object, the id, the namespace and the field of a grant that would allow it', () => {
     assert.equal(
       textOfPod({ about: 'not-owned', by, entry: { field: 'clientIDs', id: 'abc' } }),
       'Identity not found: AzureIdentity default/i of pod default/p has the client id abc, which no ' +
@@ -94,7 +94,7 @@ describe('a refusal for want of a grant', () => {
 });
 
 describe('a refusal of a pod', () => {
-  it('begins as the real service does, and names what to change', () => {
+  it('begins like that of the real service, and names the field to change', () => {
     const account = { namespace: 'default', name: 'robot' };
     const hostile = 'x"\n<b>';
     const selector = { kind: 'client_id', value: hostile } as const;
@@ -126,7 +126,7 @@ describe('a refusal of a pod', () => {
     for (const [facts, text] of texts) assert.match(textOfPod(facts), text);
   });
 
-  it('names what was probably meant, as one harmless line', () => {
+  it('suggests the intended name, as one harmless line', () => {
     const near = { wanted: 'l', meant: 'x"\n<b>' };
     const unbound = {
       kind: 'refused',
@@ -153,7 +153,7 @@ describe('a refusal of a pod', () => {
     );
   });
 
-  it('names the objects that its grants lack', () => {
+  it('lists the objects that its grants lack', () => {
     const grants: readonly (readonly [GrantRefusal, RegExp])[] = [
       [{ kind: 'refused', reason: 'no_binding_label' }, /has no label "aadpodidbinding"\. Set it/],
       [
@@ -226,7 +226,7 @@ describe('a refusal of a pod', () => {
     for (const [grant, text] of grants) assert.match(textOfPod({ about: 'grant', grant }), text);
   });
 
-  it('names ten objects of many', () => {
+  it('lists ten objects of many', () => {
     const names = Array.from({ length: 12 }, (_, index) => `n${index}`);
     const grantWith = (missingIdentityNames: readonly string[]): GrantRefusal => ({
       kind: 'refused',
@@ -285,7 +285,7 @@ describe('a failure of the upstream', () => {
     assert.match(ofAccount.text, /\(service account default\/robot of pod default\/p\)$/);
   });
 
-  it('relays error, details and a longer wait', () => {
+  it('contains error, details and a longer wait', () => {
     const details = { errorCodes: [7], timestamp: 't', traceId: 'i', correlationId: 'c' };
     const answer = render({ reason: 'upstream_throttled', error: 'own', retryAfterS: 99, details });
     const { error, error_codes: codes } = JSON.parse(answer.body) as Record<string, unknown>;
@@ -297,7 +297,7 @@ describe('a failure of the upstream', () => {
     assert.equal(render({ reason: 'upstream_refused' }).text, 'it said so');
   });
 
-  it('explains how to assign what is not assigned to the node', () => {
+  it('explains how to assign an identity that is not assigned to the node', () => {
     const node = { kind: 'vmss', subscriptionId: 's', resourceGroup: 'g', name: 'pool' } as const;
     assert.match(
       render({ reason: 'identity_not_assigned', node }).text,
@@ -312,7 +312,7 @@ describe('a failure of the upstream', () => {
     assert.deepEqual([ofNode.reason, ofNode.text], ['upstream_refused', 'it said so']);
   });
 
-  it('may pass while the right is young, for a federated credential longer', () => {
+  it('may be transient while the grant is new, longer for a federated credential', () => {
     const reasonAt = (reason: 'credential_missing' | 'federation_refused', ageMs: number) =>
       render({ reason }, { ageMs }).reason;
     assert.equal(reasonAt('credential_missing', 59_999), 'credential_pending');

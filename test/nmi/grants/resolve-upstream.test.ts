@@ -42,8 +42,8 @@ function problemOf(choice: UpstreamChoice): string {
   return choice.problem;
 }
 
-describe('what an identity is asked for with', () => {
-  it('is the same object for as long as the identity is, and for one account where pods prove it', () => {
+describe('the upstream identity of an AzureIdentity', () => {
+  it('is one object for as long as the AzureIdentity exists, and one per account for pod credentials', () => {
     const robot = pod;
     const other = createPod({ namespace: 'team', name: 'other', serviceAccount: 'other' });
     const same = createPod({ namespace: 'team', name: 'same', serviceAccount: 'robot' });
@@ -62,7 +62,7 @@ describe('what an identity is asked for with', () => {
 });
 
 describe('an identity of type 0', () => {
-  it('is asked for by client id, or by resource id where it has none', () => {
+  it('is requested by client id, or by resource id if it has none', () => {
     const resourceId = '/subscriptions/s/resourcegroups/g/providers/p/x';
     const byClient = directory.of(createIdentity({ clientId, resourceId }), pod);
     assert.ok(byClient.kind === 'upstream');
@@ -72,7 +72,7 @@ describe('an identity of type 0', () => {
     assert.deepEqual(byResource.upstream, { kind: 'resource_id', value: resourceId });
   });
 
-  it('is not asked for by anything upstream could take for no id at all', () => {
+  it('is not requested by an id that upstream could treat as missing', () => {
     fc.assert(
       fc.property(fc.string(), fc.string(), (client, resource) => {
         const choice = directory.of(
@@ -88,7 +88,7 @@ describe('an identity of type 0', () => {
 });
 
 describe('an identity of Entra ID', () => {
-  it('is asked for in lower case, with the credential of its type', () => {
+  it('is requested in lower case, with the credential of its type', () => {
     const proofs = [
       [1, {}, { kind: 'secret', secret: { namespace: 'team', name: 'proof' } }],
       [2, {}, { kind: 'certificate', secret: { namespace: 'team', name: 'proof' } }],
@@ -115,7 +115,7 @@ describe('an identity of Entra ID', () => {
     }
   });
 
-  it('is unusable with what cannot go into a request', () => {
+  it('is unusable with fields that are invalid in a request', () => {
     const table: readonly (readonly [number, Partial<EntraSettings>, RegExp])[] = [
       [1, { tenantId: '' }, /spec\.tenantID/],
       [1, { tenantId: 'a/b' }, /spec\.tenantID/],
@@ -138,13 +138,13 @@ describe('an identity of Entra ID', () => {
     assert.match(problemOf(directory.of(noGuid, pod)), /spec\.clientID/);
   });
 
-  it('takes an authority of the operator’s list', () => {
+  it('accepts an authority of the operator’s list', () => {
     const fields = { adEndpoint: 'https://login.corp.example:8443' };
     const identity = entraOf(directory.of(identityOf(1, fields), pod));
     assert.equal(identity.authority, 'https://login.corp.example:8443');
   });
 
-  it('has a token of each auxiliary tenant, of the same credential, with a secret only', () => {
+  it('has a token of each auxiliary tenant, with the same credential, only with a secret', () => {
     const fields = { auxiliaryTenantIds: ['One.example', tenantId] };
     const choice = directory.of(identityOf(1, fields), pod);
     assert.ok(choice.kind === 'upstream');
@@ -161,7 +161,7 @@ describe('an identity of Entra ID', () => {
 });
 
 describe('the key of an identity', () => {
-  it('differs in whatever could make its token another one', () => {
+  it('differs in everything that could make its token different', () => {
     const podOf = (serviceAccount: string) => createPod({ namespace: 'team', serviceAccount });
     const other = 'cccccccc-3333-4333-8333-333333333333';
     const choices = [
@@ -184,7 +184,7 @@ describe('the key of an identity', () => {
     assert.equal(new Set(keys).size, keys.length, keys.join('\n'));
   });
 
-  it('is the same for two pods of one service account, and whatever the case of the ids', () => {
+  it('is the same for two pods of one service account, and for any letter case of the ids', () => {
     const one = entraOf(directory.of(identityOf(3), pod));
     const lower = { ...identityOf(3), clientId: clientId.toLowerCase() };
     const two = entraOf(directory.of(lower, createPod({ ...pod, name: 'b', uid: 'b' })));

@@ -51,7 +51,7 @@ describe('the identities without a grant', () => {
     assert.deepEqual(named(), ['AzureIdentity i1 clientIDs']);
   });
 
-  it('have those of the node among them, by an exception', () => {
+  it('include those of the node, by an exception', () => {
     const exception = createException({ podLabels: labels });
     const without = open({ namespaces: ['default'], clientIds: [idOf(1)] });
     without.pods.upsert(createPod({ labels }));
@@ -63,7 +63,7 @@ describe('the identities without a grant', () => {
     assert.deepEqual(owned.named(), []);
   });
 
-  it('are named up to a bound, however many somebody makes', () => {
+  it('are listed up to a limit, however many exist', () => {
     const { pods, grants, named } = open();
     for (let label = 0; label < 6; label++) {
       const selector = `label-${label}`;

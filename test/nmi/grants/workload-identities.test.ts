@@ -43,8 +43,8 @@ async function untilKnown({ identities }: ReturnType<typeof open>): Promise<void
   off();
 }
 
-describe('a pod that is set up for Workload Identity', () => {
-  it('is known by its label, and no other pod costs a request', () => {
+describe('a pod with Workload Identity', () => {
+  it('is recognized by its label, and no other pod causes a request', () => {
     const fixture = open({});
     assert.equal(fixture.identities.of(createPod({ serviceAccount: 'robot' })).kind, 'none');
     const off = createPod({ labels: { 'azure.workload.identity/use': 'false' } });
@@ -80,7 +80,7 @@ describe('a pod that is set up for Workload Identity', () => {
     assert.deepEqual(fixture.identities.of(pod), { kind: 'unannotated', account });
   });
 
-  it('is not served by what was read long ago, nor for long while the API is away', async () => {
+  it('is not served from an old read, nor for long while the API server is down', async () => {
     const fixture = open({ 'azure.workload.identity/client-id': clientId });
     await untilKnown(fixture);
     await pass(fixture.clock, 6 * 3_600_000);
@@ -107,13 +107,13 @@ describe('a pod that is set up for Workload Identity', () => {
     assert.equal(away.identities.lastOf(pod).kind, 'application', 'its tokens are kept');
   });
 
-  it('is told when the account may not be read, and once', async () => {
+  it('gets a message when the account may not be read, after one request', async () => {
     const fixture = open(new KubeError('FORBIDDEN', 'no right'));
     assert.equal(fixture.identities.of(pod).kind, 'unknown');
     await new Promise(setImmediate);
     assert.equal(fixture.identities.of(pod).kind, 'unreadable');
     await new Promise(setImmediate);
     assert.deepEqual(fixture.unreadable, ['default/robot forbidden']);
-    assert.equal(fixture.paths.length, 1, 'not asked again at once');
+    assert.equal(fixture.paths.length, 1, 'not repeated at once');
   });
 });

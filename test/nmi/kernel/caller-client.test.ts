@@ -41,7 +41,7 @@ interface Asked {
   readonly socket: Socket;
 }
 
-/** The other process, which answers what and when the test says. */
+/** The other process; the test decides what it answers, and when. */
 async function openSide(path: string) {
   const asked: Asked[] = [];
   const sockets = new Set<Socket>();
@@ -104,7 +104,7 @@ async function open(t: TestContext) {
   return { path, side, clock, reports, client, untilLost };
 }
 
-describe('who asks another process for callers', () => {
+describe('a client that looks callers up in another process', () => {
   it('sends nothing of an earlier request with the next', async (t) => {
     const { side, client } = await open(t);
     const { bytes } = side.asked[0]!;
@@ -112,10 +112,10 @@ describe('who asks another process for callers', () => {
     await side.until(2);
     void client.report();
     await side.until(3);
-    assert.equal(side.asked[2]?.bytes, bytes, 'another request about nothing');
+    assert.equal(side.asked[2]?.bytes, bytes, 'another request with empty fields');
   });
 
-  it('has answers in order, whatever was asked first', async (t) => {
+  it('gets its answers in order, whatever was requested before', async (t) => {
     const { side, client } = await open(t);
     const first = client.lookUp('10.0.0.1', 1);
     const second = client.lookUp('10.0.0.2', 2);
@@ -143,7 +143,7 @@ describe('who asks another process for callers', () => {
     assert.match(refused.why, /cannot look it up/);
   });
 
-  it('gives up after a second, for all that was asked on that connection', async (t) => {
+  it('fails after a second, for all requests on that connection', async (t) => {
     const { side, clock, client, untilLost } = await open(t);
     const first = client.lookUp('10.0.0.1', 1);
     await side.until(2);
@@ -159,11 +159,11 @@ describe('who asks another process for callers', () => {
     }
     await untilLost();
     const later = client.lookUp('10.0.0.1', 3);
-    assert.ok(!(later instanceof Promise), 'nobody waits for a connection');
+    assert.ok(!(later instanceof Promise), 'no waiter for a connection');
     assert.equal(later.kind, 'unavailable');
   });
 
-  it('waits as long for a request that came behind an answered one', async (t) => {
+  it('waits as long for a request behind an answered one', async (t) => {
     const { side, clock, client } = await open(t);
     const first = client.lookUp('10.0.0.1', 1);
     await side.until(2);
@@ -200,7 +200,7 @@ describe('who asks another process for callers', () => {
     assert.deepEqual(await found, { kind: 'attested', cgroupId: 9n });
   });
 
-  it('connects at once to report, and says so when nobody listens', async () => {
+  it('connects at once for a report, and returns an error when there is no listener', async () => {
     const clock = new HandClock();
     const client = new CallerClient({
       path: join(folder, 'nobody.sock'),
@@ -218,7 +218,7 @@ describe('who asks another process for callers', () => {
     ['an answer of another kind', [status], 'unavailable'],
   ];
   for (const [what, answers, kind] of strange) {
-    it(`ends a connection that brings ${what}`, async (t) => {
+    it(`ends a connection that sends ${what}`, async (t) => {
       const { side, client, untilLost } = await open(t);
       const found = client.lookUp('10.0.0.1', 1);
       await side.until(2);
@@ -228,7 +228,7 @@ describe('who asks another process for callers', () => {
     });
   }
 
-  it('keeps so many requests at most', async (t) => {
+  it('keeps a limited number of requests', async (t) => {
     const { side, client } = await open(t);
     const all = Array.from({ length: 4_097 }, (_, index) => client.lookUp('10.0.0.1', index));
     const last = await all.at(-1);
@@ -241,7 +241,7 @@ describe('who asks another process for callers', () => {
     assert.deepEqual(await all[4_095], { kind: 'attested', cgroupId: 4_095n });
   });
 
-  it('keeps no process that has nothing else to do', async (t) => {
+  it('does not keep a process alive that has nothing else to do', async (t) => {
     const { path, side } = await open(t);
     const file = join(import.meta.dirname, '../../../src/nmi/kernel/caller-client.ts');
     const clock = file.replace('nmi/kernel/caller-client', 'cache/clock');

@@ -43,7 +43,7 @@ const answer: fc.Arbitrary<Answer> = fc.oneof(
 );
 
 describe('the frames between the two processes of a split agent', () => {
-  it('are read as what was written', () => {
+  it('are decoded to the values that were encoded', () => {
     fc.assert(
       fc.property(request, (value) => {
         const bytes = Buffer.alloc(requestBytes * 2);
@@ -60,7 +60,7 @@ describe('the frames between the two processes of a split agent', () => {
     );
   });
 
-  it('are nothing where the bytes are those of none', () => {
+  it('are rejected when the bytes are invalid', () => {
     assert.equal(readRequest(Buffer.alloc(requestBytes), 0), undefined);
     assert.equal(readRequest(Buffer.alloc(requestBytes, 0xff), 0), undefined);
     assert.equal(readAnswer(Buffer.alloc(answerBytes), 0), undefined);
@@ -72,7 +72,7 @@ describe('the frames between the two processes of a split agent', () => {
     }
   });
 
-  it('come out whole and in order, however they arrive', () => {
+  it('are complete and in order, however the bytes are split', () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 200 }), fc.array(fc.nat(30)), (bytes, cuts) => {
         const frames = new FrameReader(requestBytes);

@@ -37,7 +37,7 @@ async function open(t: TestContext, path: string, over: Partial<CallerServerOpti
   const server = await openCallerServer({
     path,
     report: () => report,
-    // The cgroup is the port, and an odd one has no record.
+    // The port is the cgroup ID, and an odd port has no record.
     lookUp: (_, port) =>
       port % 2 === 1 ? { kind: 'unattested' } : { kind: 'attested', cgroupId: BigInt(port) },
     ...over,
@@ -62,7 +62,7 @@ function closeOf(socket: Socket): Promise<void> {
   return new Promise((resolve) => socket.once('close', () => resolve()));
 }
 
-/** As many answers as are wanted; fewer when the connection ends before. */
+/** As many answers as requested; fewer when the connection ends earlier. */
 async function answersFrom(socket: Socket, count: number): Promise<(Answer | undefined)[]> {
   let bytes = Buffer.alloc(0);
   const closed = closeOf(socket);
@@ -75,13 +75,13 @@ async function answersFrom(socket: Socket, count: number): Promise<(Answer | und
   return Array.from({ length: whole }, (_, index) => readAnswer(bytes, index * answerBytes));
 }
 
-describe('the socket at which callers are looked up', () => {
-  it('is for every user, in a folder made for it, and goes with the process', async (t) => {
+describe('the socket for caller look-ups', () => {
+  it('is open to every user, in a folder made for it, and is removed with the process', async (t) => {
     const path = join(folder, 'made', 'callers.sock');
     const server = await open(t, path);
     assert.equal((await stat(path)).mode & 0o777, 0o666);
     assert.equal((await stat(join(folder, 'made'))).mode & 0o022, 0);
-    // What it takes to make the socket so does not last.
+    // The umask for creating the socket is restored.
     const file = join(folder, 'file-of-after');
     await writeFile(file, '');
     assert.equal((await stat(file)).mode & 0o111, 0);
@@ -90,7 +90,7 @@ describe('the socket at which callers are looked up', () => {
     await assert.rejects(stat(path), { code: 'ENOENT' });
   });
 
-  it('answers in order, however many are asked at once and however they are cut', async (t) => {
+  it('answers in order, with any number of requests at once and any split of the bytes', async (t) => {
     const path = join(folder, 'order.sock');
     await open(t, path);
     const socket = dial(path);
@@ -116,7 +116,7 @@ describe('the socket at which callers are looked up', () => {
     socket.destroy();
   });
 
-  it('says that nobody can be looked up by a mode that does not record callers', async (t) => {
+  it('reports that look-ups are unavailable in a mode that does not record callers', async (t) => {
     const path = join(folder, 'address.sock');
     await open(t, path, { lookUp: () => ({ kind: 'by-address' }) });
     const socket = dial(path);
@@ -126,7 +126,7 @@ describe('the socket at which callers are looked up', () => {
     socket.destroy();
   });
 
-  it('closes what is no request, and serves the others', async (t) => {
+  it('closes a connection with an invalid request, and serves the others', async (t) => {
     const path = join(folder, 'strange.sock');
     await open(t, path);
     const strange = dial(path);
@@ -150,7 +150,7 @@ describe('the socket at which callers are looked up', () => {
     }
   });
 
-  it('takes eight clients, and another when one has gone', async (t) => {
+  it('accepts eight clients, and another when one has disconnected', async (t) => {
     const path = join(folder, 'many.sock');
     await open(t, path);
     const ask = async () => {
@@ -168,7 +168,7 @@ describe('the socket at which callers are looked up', () => {
     for (const { socket } of [...clients, last]) socket.destroy();
   });
 
-  it('takes the place of one that was killed, and of nothing else', async (t) => {
+  it('replaces the socket of a killed process, and nothing else', async (t) => {
     const path = join(folder, 'left.sock');
     await open(t, path);
     await assert.rejects(open(t, path), /callers at .*left\.sock: another process answers there/);
@@ -186,13 +186,13 @@ describe('the socket at which callers are looked up', () => {
     const server = createServer().listen({ path: join(dead, 'x.sock') });
     await once(server, 'listening');
     const [from, to] = [join(dead, 'x.sock'), join(dead, 'y.sock')];
-    // Under another name it stays when its process ends.
+    // A renamed socket remains when its process ends.
     await rename(from, to);
     await new Promise((resolve) => server.close(resolve));
     await open(t, to);
   });
 
-  it('tells when no client is left, or that it has waited long enough', async (t) => {
+  it('reports when no client is left, or when the wait is over', async (t) => {
     const path = join(folder, 'unused.sock');
     const server = await open(t, path);
     await server.untilUnused(10_000);

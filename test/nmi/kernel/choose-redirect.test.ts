@@ -22,7 +22,7 @@ function configOf(flags: Readonly<Record<string, string>>): Config {
   return parsed.config;
 }
 
-/** A node with these answers of the kernel, a tree of cgroups, and a place for pins. */
+/** A node with these kernel features, a cgroup tree, and a directory for pins. */
 function choose(
   redirect: string,
   { answers = able, hasPods = true, hasTree = true, canPin = true } = {},
@@ -46,24 +46,24 @@ function choose(
 }
 
 describe('the redirect of a configuration', () => {
-  it('is the one that is asked for', () => {
+  it('is the configured one', () => {
     for (const mode of ['none', 'address', 'iptables'] as const) {
       const plain = { mode, why: 'asked for', counts: false, podsRoot: undefined };
       assert.deepEqual(choose(mode), plain);
     }
     const ebpf = { mode: 'ebpf', why: 'asked for', counts: true, podsRoot: '/kubepods.slice' };
     assert.deepEqual(choose('ebpf'), ebpf);
-    // Until it has heard which one the other container keeps.
+    // Until the other container has reported its redirect.
     assert.deepEqual(choose('pinned'), { ...ebpf, mode: 'pinned', counts: false });
   });
 
-  it('has no pods where there is no tree of cgroups, which is no failure', () => {
+  it('has no pods without a cgroup tree, which is not a failure', () => {
     assert.equal(choose('ebpf', { hasTree: false }).podsRoot, undefined);
     assert.equal(choose('pinned', { hasPods: false }).podsRoot, undefined);
   });
 });
 
-describe('the redirect that is chosen', () => {
+describe('the automatic redirect', () => {
   const iptables = (why: string) => ({
     mode: 'iptables',
     why: `no eBPF: ${why}`,
@@ -71,13 +71,13 @@ describe('the redirect that is chosen', () => {
     podsRoot: undefined,
   });
 
-  it('is eBPF where all is there', () => {
+  it('is eBPF if all requirements are met', () => {
     const { mode, why, counts } = choose('auto');
     assert.deepEqual([mode, counts], ['ebpf', true]);
     assert.match(why, /^the kernel has eBPF for cgroups/);
   });
 
-  it('is iptables elsewhere, with what was missing', () => {
+  it('is iptables otherwise, with the missing requirements', () => {
     const tree = choose('auto', { hasTree: false });
     assert.match(tree.why, /^no eBPF: find cgroups: no cgroup2 tree is at \/nothing\/here/);
     assert.equal(tree.mode, 'iptables');

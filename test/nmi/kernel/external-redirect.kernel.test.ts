@@ -1,7 +1,7 @@
 /**
- * The agent of two processes, as the manifest splits it: `nmi redirect run` with the rights, and
- * `nmi run` without a capability under the rule of container runtimes' default seccomp profile, by which
- * bpf(2) is not permitted. There is no API server, so a pod that is known is refused because the watches fail.
+ * The agent as two processes, as in the manifest: `nmi redirect run` with the capabilities, and
+ * `nmi run` without any, under the default seccomp rule of container runtimes, which does not
+ * permit bpf(2). There is no API server, so a known pod is refused because the watches fail.
  */
 import assert from 'node:assert/strict';
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
@@ -41,7 +41,7 @@ const tokenUrl =
   'http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01&resource=r';
 
 for (const mode of ['ebpf', 'iptables'] as const) {
-  describe(`an agent without rights beside nmi redirect run (${mode})`, { skip }, () => {
+  describe(`an agent without capabilities beside nmi redirect run (${mode})`, { skip }, () => {
     let testBed: EbpfTestBed;
     let files = '';
     let kernelSide: Side;
@@ -121,7 +121,7 @@ for (const mode of ['ebpf', 'iptables'] as const) {
       return spawnSync('sh', words, { encoding: 'utf8', timeout: patienceMs }).stdout.trim();
     }
 
-    /** What a pod's request on a connection of its own is answered. */
+    /** The answer to a pod's request on a new connection. */
     function ask(): string {
       return get(testBed.podA, 'kubepods/burstable/poda/c1', tokenUrl);
     }
@@ -137,7 +137,7 @@ for (const mode of ['ebpf', 'iptables'] as const) {
     const known =
       /^503 .*The agent does not know the pods of this node: the watch of \w+ has failed for/;
 
-    it('waits until the other one has installed the redirect', async () => {
+    it('waits until the other process has installed the redirect', async () => {
       servingSide.start();
       await servingSide.untilPrinted(/"msg":"redirect chosen"/);
       kernelSide.start();
@@ -146,17 +146,17 @@ for (const mode of ['ebpf', 'iptables'] as const) {
       await servingSide.untilPrinted(/"msg":"redirect installed"/);
     });
 
-    it('knows callers though bpf(2) is not permitted', () => {
+    it('identifies callers although bpf(2) is not permitted', () => {
       assert.match(ask(), known);
       assert.doesNotMatch(readiness(), /"redirect"/);
     });
 
-    it('says 503 and not 403 while the other one is away, and why', async () => {
+    it('returns 503 and not 403 while the other process is down, with the reason', async () => {
       await kernelSide.kill();
       if (mode === 'ebpf') {
         assert.match(ask(), /^503 .*nmi redirect run.* does not answer/);
       } else {
-        // By address nobody has to be looked up.
+        // In this mode, no look-up is needed.
         assert.match(ask(), known);
       }
       await eventually(() => {
@@ -164,7 +164,7 @@ for (const mode of ['ebpf', 'iptables'] as const) {
       }, patienceMs);
     });
 
-    it('goes on with the successor of the other one', async () => {
+    it('continues with the successor of the other process', async () => {
       kernelSide.start();
       await kernelSide.untilPrinted(/"msg":"redirect installed"/);
       await eventually(() => {
@@ -173,10 +173,10 @@ for (const mode of ['ebpf', 'iptables'] as const) {
       }, patienceMs);
     });
 
-    // By iptables the node itself is not redirected.
+    // With iptables the node itself is not redirected.
     if (mode === 'iptables') return;
 
-    it('has nobody looked up by one that cannot exempt the pod of both', async (t) => {
+    it('gets no look-ups from a process that cannot exempt the pod of both', async (t) => {
       await servingSide.kill();
       await kernelSide.kill();
       const other = new Side(() => start('c1', '-all,+bpf,+net_admin', [], kernelWords, 'other'));
@@ -200,7 +200,7 @@ for (const mode of ['ebpf', 'iptables'] as const) {
   });
 }
 
-/** One of the two processes, in all its lives. */
+/** One of the two processes, with all its restarts. */
 class Side {
   readonly #spawn: () => ChildProcess;
   #child: ChildProcess | undefined;
@@ -219,7 +219,7 @@ class Side {
     createInterface({ input: stdout }).on('line', (line) => lines.push(line));
   }
 
-  /** In its present life. */
+  /** Of the current run. */
   async untilPrinted(pattern: RegExp): Promise<void> {
     await eventually(() => {
       const isThere = this.#lines.some((line) => pattern.test(line));

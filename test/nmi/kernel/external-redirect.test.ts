@@ -53,7 +53,7 @@ async function open(t: TestContext, first: Partial<RedirectReport> = {}) {
   };
 }
 
-describe('the redirect that another process keeps', () => {
+describe('a redirect in another process', () => {
   it('has the mode of that process, and its callers', async (t) => {
     const { side, redirect } = await open(t);
     assert.equal(redirect.mode, 'pinned');
@@ -73,7 +73,7 @@ describe('the redirect that another process keeps', () => {
     await assert.rejects(redirect.remove(), { code: 'NOT_PERMITTED', step: 'remove redirect' });
   });
 
-  it('takes callers by address where that process has iptables, asking nobody', async (t) => {
+  it('identifies callers by address if that process uses iptables, without a look-up', async (t) => {
     const { redirect, stop } = await open(t, { mode: 'iptables' });
     await redirect.prepare();
     assert.equal(redirect.mode, 'iptables');
@@ -84,7 +84,7 @@ describe('the redirect that another process keeps', () => {
     assert.deepEqual(redirect.attest(peer), { kind: 'by-address' });
   });
 
-  it('is absent while that process is away, and no caller is unattested then', async (t) => {
+  it('is missing while that process is down, and no caller counts as unattested then', async (t) => {
     const { side, redirect, stop, restart } = await open(t);
     await redirect.prepare();
     await stop();
@@ -109,7 +109,7 @@ describe('the redirect that another process keeps', () => {
     ],
   ];
   for (const [change, says] of mismatches) {
-    it(`serves nobody by a process whose report says ${says.source}`, async (t) => {
+    it(`refuses callers while the report of the process contains ${says.source}`, async (t) => {
       const { side, redirect } = await open(t);
       await redirect.prepare();
       const { report } = side;
@@ -128,7 +128,7 @@ describe('the redirect that another process keeps', () => {
     });
   }
 
-  it('does not take an agent that went by address for one that looks callers up', async (t) => {
+  it('does not accept look-ups after a start in address mode', async (t) => {
     const { side, redirect } = await open(t, { mode: 'iptables' });
     await redirect.prepare();
     side.report = { ...side.report, mode: 'ebpf' };
@@ -151,7 +151,7 @@ describe('the redirect that another process keeps', () => {
     assert.equal(redirect.mode, 'ebpf');
   });
 
-  it('goes on looking callers up while that process repairs what others broke', async (t) => {
+  it('continues to look callers up while that process repairs the redirect', async (t) => {
     const { side, redirect } = await open(t);
     await redirect.prepare();
     side.report = { ...side.report, isActive: false };

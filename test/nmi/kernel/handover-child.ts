@@ -1,7 +1,7 @@
 /**
- * A process of a pod, for the tests beside it, until SIGTERM or SIGKILL:
- * `holder PORT AGENTS_PATH HANDOVER_PATH`, or `agent PORT AGENTS_PATH`, which answers each request with
- * its process id after 10 ms.
+ * A process of a pod, for the handover tests, until SIGTERM or SIGKILL:
+ * `holder PORT AGENTS_PATH HANDOVER_PATH`, or `agent PORT AGENTS_PATH`, which answers each request
+ * with its process ID after 10 ms.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { systemClock } from '../../../src/cache/clock.ts';

@@ -47,7 +47,7 @@ async function openFixture() {
 }
 
 describe('the listening socket of another process', () => {
-  it('is waited for until the holder is there', async () => {
+  it('is awaited until the holder has started', async () => {
     const { address, path, openHolder } = await openFixture();
     const taking = takeListener({ path, address });
     await delay(100);
@@ -59,7 +59,7 @@ describe('the listening socket of another process', () => {
     closeSync(held.descriptor);
   });
 
-  it('is waited for no longer once the signal aborts', async () => {
+  it('is no longer awaited once the signal aborts', async () => {
     const { address, path } = await openFixture();
     const stop = new AbortController();
     const taking = takeListener({ path, address }, stop.signal);
@@ -67,7 +67,7 @@ describe('the listening socket of another process', () => {
     assert.equal(await taking, undefined);
   });
 
-  it('is given to the next holder, and to none after it was let go of', async () => {
+  it('is passed to the next holder, and to none after its release', async () => {
     const { address, path, openHolder, tryListen } = await openFixture();
     const first = await openHolder();
     const held = await takeListener({ path, address });

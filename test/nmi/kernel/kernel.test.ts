@@ -26,7 +26,7 @@ describe('the kernel side of a node', () => {
     assert.equal(kernel.mode, 'none');
   });
 
-  it('is one part: a condition and samples, and nothing of a redirect where there is none', async () => {
+  it('is one part with a condition and samples, and without those of a redirect if there is none', async () => {
     const { kernel, clock, lines } = open({ redirect: 'none', 'ipt-update-interval-sec': '60' });
     await using _kernel = kernel;
     const sampleOf = (metric: string, outcome?: string): number | undefined =>
@@ -51,7 +51,7 @@ describe('the kernel side of a node', () => {
     assert.equal(sampleOf('nmi_ebpf_connects_total', 'redirected'), undefined, 'no programs');
   });
 
-  it('attests and finds nobody where the redirect does not', async () => {
+  it('attests and looks up callers like the redirect does', async () => {
     const { kernel } = open({ redirect: 'none' });
     await using _kernel = kernel;
     const byIpv6 = { ...peer, remoteIp: 'fd00::5' };
@@ -60,7 +60,7 @@ describe('the kernel side of a node', () => {
     assert.equal(kernel.findCgroupUid(1n, ['uid']), undefined);
   });
 
-  it('brings up the address, or fails with the reason why the agent cannot start', async () => {
+  it('adds the address, or fails with the reason why the agent cannot start', async () => {
     const flags = { redirect: 'pinned', 'nmi-listen-address': '192.0.2.1' };
     const { kernel } = open(flags);
     await using _kernel = kernel;

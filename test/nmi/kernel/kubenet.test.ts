@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { findKubenet } from '../../../src/nmi/kernel/kubenet.ts';
 
 describe('a kubenet node', () => {
-  it('is given away by the start file of its kubelet', async () => {
+  it('is detected by the start file of its kubelet', async () => {
     const folder = await mkdtemp(join(tmpdir(), 'nmi-kubenet-'));
     try {
       const path = join(folder, 'kubelet');

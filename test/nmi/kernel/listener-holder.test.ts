@@ -34,7 +34,7 @@ interface Child {
   readonly end: (signal: NodeJS.Signals) => Promise<void>;
 }
 
-/** A node with pods of two processes each; its processes end with it. */
+/** A node with pods of two processes each; its processes end with the test. */
 async function openNode() {
   const port = await freePort();
   const place = join(folder, String((made += 1)));
@@ -84,7 +84,7 @@ async function startPod(node: Node, pod: string) {
   return { holder, agent };
 }
 
-/** @returns which process answered, or the code of what failed. */
+/** @returns the process that answered, or the error code. */
 function ask(port: number, agent: Agent | false): Promise<string> {
   return new Promise((resolve) => {
     const options = { host: '127.0.0.1', port, agent, timeout: 10_000 };
@@ -98,7 +98,7 @@ function ask(port: number, agent: Agent | false): Promise<string> {
   });
 }
 
-/** Requests over new and over kept connections, until it is stopped. */
+/** Sends requests over new and over kept connections until it is stopped. */
 function startLoad(port: number) {
   const answers = new Map<string, number>();
   const agents: (Agent | false)[] = [false, false, false, false];
@@ -127,8 +127,8 @@ function startLoad(port: number) {
   };
 }
 
-describe('the listening socket that is held for an agent', { timeout: 180_000 }, () => {
-  it('refuses nobody when the agent is killed, who waits is answered by the next', async () => {
+describe('the listening socket that is kept for an agent', { timeout: 180_000 }, () => {
+  it('refuses no connection when the agent is killed; the next agent answers the waiting clients', async () => {
     await using node = await openNode();
     const { agent } = await startPod(node, 'a');
     assert.equal(await ask(node.port, false), String(agent.pid));
@@ -139,7 +139,7 @@ describe('the listening socket that is held for an agent', { timeout: 180_000 },
     assert.deepEqual(new Set(await Promise.all(waiting)), new Set([String(next.pid)]));
   });
 
-  it('goes to the next pod under load, and no request fails', async () => {
+  it('is passed to the next pod under load, and no request fails', async () => {
     await using node = await openNode();
     let pod = await startPod(node, 'pod0');
     const load = startLoad(node.port);
@@ -162,7 +162,7 @@ describe('the listening socket that is held for an agent', { timeout: 180_000 },
     assert.equal(load.answers.size, 4);
   });
 
-  it('stays with the old pod when the new one dies, which may come again', async () => {
+  it('stays with the old pod when the new one is killed, which may come again', async () => {
     await using node = await openNode();
     const old = await startPod(node, 'old');
     const first = await startPod(node, 'new');
@@ -178,7 +178,7 @@ describe('the listening socket that is held for an agent', { timeout: 180_000 },
     assert.equal(existsSync(node.handoverPath), true);
   });
 
-  it('is given back to a holder that was killed, which can pass it on then', async () => {
+  it('is passed back to a holder that was killed, which can then pass it on', async () => {
     await using node = await openNode();
     const { holder, agent } = await startPod(node, 'a');
     await holder.end('SIGKILL');
@@ -192,7 +192,7 @@ describe('the listening socket that is held for an agent', { timeout: 180_000 },
     assert.equal(await ask(node.port, false), String(next.agent.pid));
   });
 
-  it('is closed when no agent has had it for ten seconds', async () => {
+  it('is closed when no agent has used it for ten seconds', async () => {
     await using node = await openNode();
     const clock = new HandClock();
     const agentsPath = join(node.place, 'a', 'listener.sock');
@@ -205,7 +205,7 @@ describe('the listening socket that is held for an agent', { timeout: 180_000 },
       onSuccessor: () => Promise.resolve(),
       onSuccessorGone: () => undefined,
     });
-    // Nobody has asked for it.
+    // No agent has requested it.
     assert.equal(await ask(node.port, false), 'ECONNREFUSED');
     const agent = node.startAgent('a');
     await agent.until(/^ready/m);
@@ -219,7 +219,7 @@ describe('the listening socket that is held for an agent', { timeout: 180_000 },
     assert.equal(await ask(node.port, false), 'ECONNREFUSED');
   });
 
-  it('is not had where another process listens, and the agent is told why', async () => {
+  it('is not available when another process listens, and the agent gets the reason', async () => {
     await using node = await openNode();
     const taken = createServer().listen(node.port, '127.0.0.1');
     await once(taken, 'listening');
@@ -234,7 +234,7 @@ describe('the listening socket that is held for an agent', { timeout: 180_000 },
     taken.close();
   });
 
-  it('is passed on in no folder that others can write to', async () => {
+  it('is not passed on in a folder that others can write to', async () => {
     await using node = await openNode();
     chmodSync(node.place, 0o777);
     const holder = node.startHolder('a');

@@ -26,7 +26,7 @@ before(() => {
 after(() => rmSync(folder, { recursive: true, force: true }));
 
 describe('notes about a listening socket', () => {
-  it('name the failures that a user can act on, and no others', () => {
+  it('contain the failures that a user can fix, and no others', () => {
     for (const code of ['EADDRINUSE', 'EADDRNOTAVAIL', 'EACCES']) {
       assert.equal(codeOf(noteOf(code)), code);
     }
@@ -35,11 +35,11 @@ describe('notes about a listening socket', () => {
     assert.equal(codeOf(200), 'failed');
   });
 
-  it('go over a socket beside that for look-ups', () => {
+  it('are sent over a separate socket beside that for look-ups', () => {
     assert.equal(listenerPath('/run/nmi/callers.sock'), '/run/nmi/listener.sock');
   });
 
-  it('are waited for until one comes, the time is over or the connection closed', async () => {
+  it('are awaited until one arrives, the time is over or the connection is closed', async () => {
     const come = [undefined, undefined, { note: 3 }];
     const native = { receiveNote: () => come.shift() };
     assert.deepEqual(await awaitNote(native, 9, () => false, 10_000), { note: 3 });
@@ -48,7 +48,7 @@ describe('notes about a listening socket', () => {
     assert.equal(await awaitNote(never, 9, () => true, 10_000), undefined);
   });
 
-  it('are no answer when the holder closes, is not there, or reads nothing', async () => {
+  it('are missing when the holder closes, is not running, or reads nothing', async () => {
     const native = nativeModule();
     await assert.rejects(askHolder(native, join(folder, 'none.sock')), {
       name: 'ListenerError',
@@ -61,7 +61,7 @@ describe('notes about a listening socket', () => {
     server.close();
   });
 
-  it('bring a socket only where it listens at the address that is wanted', async () => {
+  it('contain a socket only if it listens at the requested address', async () => {
     const native = nativeModule();
     const [port, other] = await twoFreePorts();
     const listener = native.openListener('127.0.0.1', port);

@@ -16,7 +16,7 @@ describe('listening at a path', () => {
   });
   afterEach(() => rmSync(folder, { recursive: true, force: true }));
 
-  it('gives the socket its mode, whatever the umask is, and leaves the umask as it was', async () => {
+  it('gives the socket its mode for any umask, and restores the umask', async () => {
     const before = process.umask(0o077);
     try {
       await using server = createServer();
@@ -28,7 +28,7 @@ describe('listening at a path', () => {
     }
   });
 
-  it('takes the place of a socket that nobody answers', async () => {
+  it('replaces a socket without a listener', async () => {
     const leave = `require('node:net').createServer().listen(${JSON.stringify(path)}, () =>
       process.kill(process.pid, 'SIGKILL'))`;
     spawnSync(process.execPath, ['--eval', leave]);
@@ -37,7 +37,7 @@ describe('listening at a path', () => {
     assert.equal(await listenAt(server, path, 0o600), undefined);
   });
 
-  it('leaves one alone that another process answers', async () => {
+  it('keeps a socket on which another process answers', async () => {
     await using first = createServer();
     await using second = createServer();
     assert.equal(await listenAt(first, path, 0o600), undefined);
@@ -45,7 +45,7 @@ describe('listening at a path', () => {
     assert.ok(first.listening);
   });
 
-  it('leaves alone what is no socket, and throws what is another failure', async () => {
+  it('keeps a file that is not a socket, and throws any other failure', async () => {
     writeFileSync(path, '');
     await using server = createServer();
     assert.equal(await listenAt(server, path, 0o600), 'something that is no socket is there');
@@ -53,7 +53,7 @@ describe('listening at a path', () => {
     await assert.rejects(listenAt(server, join(folder, 'none', 'socket'), 0o600));
   });
 
-  it('makes a folder that is not there, and none above it', async () => {
+  it('creates a missing folder, and none above it', async () => {
     const made = join(folder, 'made');
     await makeFolder(made, 0o700);
     await makeFolder(made, 0o700);

@@ -30,8 +30,8 @@ function refuse(): never {
   throw new RedirectError('NOT_PERMITTED', 'open netlink', 'Operation not permitted');
 }
 
-describe('the network of pods', () => {
-  it('names the place of an IPv4 address in each of its spellings, and of no other', () => {
+describe('the pod network', () => {
+  it('returns the place of an IPv4 address in each of its spellings, and of no other', () => {
     const { network, asked } = open();
     assert.equal(network.placeOf('10.0.0.5'), place);
     assert.equal(network.placeOf('::ffff:10.0.0.6'), place);
@@ -40,7 +40,7 @@ describe('the network of pods', () => {
     assert.deepEqual(asked, ['10.0.0.5', '10.0.0.6']);
   });
 
-  it('keeps pods where they are when it cannot look, and logs that once', () => {
+  it('keeps the places of pods when it cannot read them, and logs that once', () => {
     const { network, warnings } = open(refuse);
     assert.equal(network.placeOf('10.0.0.5'), 'unknown');
     assert.equal(network.placeOf('10.0.0.5'), 'unknown');
@@ -48,14 +48,14 @@ describe('the network of pods', () => {
     assert.deepEqual(warnings, ['failed to look up the network link of a pod']);
   });
 
-  it('does not hide a fault of the program', () => {
+  it('does not hide a bug', () => {
     const { network } = open(() => {
       throw new TypeError('ip: an IPv4 address is wanted');
     });
     assert.throws(() => network.placeOf('10.0.0.5'), TypeError);
   });
 
-  it('adds the place to attestations by address alone', () => {
+  it('adds the place only to attestations by address', () => {
     const { network, asked } = open();
     const attested: Attestation = { kind: 'attested', cgroupId: 1n };
     assert.equal(withPlace(attested, peer, network), attested);

@@ -14,14 +14,14 @@ const active: RedirectStatus = { state: 'active', detail: 'nft', problems: [] };
 const absent: RedirectStatus = { state: 'absent', detail: 'nothing', problems: ['no chain'] };
 const broken: RedirectStatus = { state: 'broken', detail: 'nft', problems: ['jump is gone'] };
 
-/** A kernel in one variable: what is there, and whether installing works. */
+/** A kernel in one variable: the current state, and whether an installation works. */
 function open(initial: RedirectStatus) {
   const clock = new HandClock();
   const testBed = {
     now: initial,
     installError: undefined as RedirectError | undefined,
     installs: 0,
-    /** Installations that another process undoes before they are read back. */
+    /** Installations that another process reverts before they are verified. */
     undone: 0,
   };
   const redirect: Redirect = {
@@ -66,8 +66,8 @@ function open(initial: RedirectStatus) {
   return { clock, testBed, keeper, lines, details, outcomes, pass };
 }
 
-describe('the keeper of the redirect', () => {
-  it('installs at start, checks at each interval and mends what others broke', async () => {
+describe('the reconciler of the redirect', () => {
+  it('installs at start, checks at each interval and repairs drift', async () => {
     const { keeper, testBed, pass, outcomes, lines } = open(absent);
     await keeper.start();
     assert.equal(keeper.problem(), undefined);
@@ -86,18 +86,19 @@ describe('the keeper of the redirect', () => {
     await keeper[Symbol.asyncDispose]();
   });
 
-  it('mends by the very first check after a break, whenever and however often it comes', async () => {
+  it('repairs at the first check after a break, at any time and any number of times', async () => {
     const { keeper, testBed, pass, outcomes } = open(absent);
     await keeper.start();
     for (let round = 1; round <= 100; round++) {
-      // At another moment of the interval each time, and after none to three checks without a break.
+      // At a different point of the interval each time, and after zero to three checks without a
+      // break.
       for (let idle = 0; idle < round % 4; idle++) await pass(10_000);
       const beforeMs = (round * 97) % 10_000;
       await pass(beforeMs);
       testBed.now = round % 2 === 0 ? broken : absent;
       const checks = outcomes.length;
       await pass(10_000 - beforeMs - 1);
-      assert.equal(outcomes.length, checks, `round ${round}: a check before its time`);
+      assert.equal(outcomes.length, checks, `round ${round}: a check too early`);
       await pass(1);
       assert.equal(testBed.now, active, `round ${round}`);
       assert.deepEqual(outcomes.slice(checks), [round % 2 === 0 ? 'repaired' : 'installed']);
@@ -106,7 +107,7 @@ describe('the keeper of the redirect', () => {
     await keeper[Symbol.asyncDispose]();
   });
 
-  it('tries again at once when the repair is undone under its hands, and not for ever', async () => {
+  it('tries again at once when a repair is reverted immediately, a limited number of times', async () => {
     const { keeper, testBed, pass, outcomes } = open(active);
     await keeper.start();
     testBed.now = broken;
@@ -130,7 +131,7 @@ describe('the keeper of the redirect', () => {
     assert.equal(keeper.hasBeenActive, false);
     for (const [tries, pauseMs] of [250, 500, 1000, 2000].entries()) {
       await pass(pauseMs - 1);
-      assert.equal(testBed.installs, tries + 1, 'not before its time');
+      assert.equal(testBed.installs, tries + 1, 'not too early');
       await pass(1);
       assert.equal(testBed.installs, tries + 2);
     }
@@ -142,7 +143,7 @@ describe('the keeper of the redirect', () => {
     await keeper[Symbol.asyncDispose]();
   });
 
-  it('keeps the whole of the verifier’s log for those who look closer', async () => {
+  it('keeps the full verifier log for debugging', async () => {
     const { keeper, testBed, lines, details } = open(absent);
     const detail = 'func#0 @0\n'.repeat(1_000);
     const refused = Object.assign(new Error('Permission denied'), {
@@ -160,7 +161,7 @@ describe('the keeper of the redirect', () => {
     await keeper[Symbol.asyncDispose]();
   });
 
-  it('checks no more when it is disposed during its first check', async () => {
+  it('stops checking when it is disposed during its first check', async () => {
     const { keeper, clock, outcomes } = open(active);
     const started = keeper.start();
     await keeper[Symbol.asyncDispose]();
@@ -191,7 +192,7 @@ describe('the keeper of the redirect', () => {
     await keeper[Symbol.asyncDispose]();
   });
 
-  it('is paused no sooner than a check that runs has ended', async () => {
+  it('is paused only after a running check has ended', async () => {
     const { keeper, testBed } = open(absent);
     const started = keeper.start();
     await keeper.pause();

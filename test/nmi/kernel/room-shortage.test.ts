@@ -21,7 +21,7 @@ function open(first: ProgramCounters | undefined) {
   let counters = first;
   const look = watchRoom(() => counters, log);
   return {
-    /** What is logged when the counters are so. */
+    /** The log lines for these counters. */
     at: (next: ProgramCounters | undefined): readonly unknown[] => {
       counters = next;
       look();
@@ -36,8 +36,8 @@ function open(first: ProgramCounters | undefined) {
   };
 }
 
-describe('room for callers', () => {
-  it('is logged as short once for each look at which more were refused', () => {
+describe('capacity for callers', () => {
+  it('is logged as short once for each check at which the refusals have grown', () => {
     const { at } = open({ ...zero, refused: 7n });
     assert.deepEqual(at({ ...zero, refused: 7n }), [], 'from before the start');
     assert.deepEqual(at({ ...zero, refused: 5_007n }), [[5_000, 0]]);
@@ -45,7 +45,7 @@ describe('room for callers', () => {
     assert.deepEqual(at({ ...zero, refused: 5_008n, unfiled: 2n }), [[1, 2]]);
   });
 
-  it('is no matter while there are no counters, and when they begin anew', () => {
+  it('is not logged without counters, nor when they are reset', () => {
     const { at } = open(undefined);
     assert.deepEqual(at(undefined), []);
     assert.deepEqual(at({ ...zero, unfiled: 3n }), [[0, 3]]);

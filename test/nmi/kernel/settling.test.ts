@@ -3,14 +3,14 @@ import { describe, it } from 'node:test';
 import { whileSettling } from '../../../src/nmi/kernel/settling.ts';
 
 describe('a connection without a record', () => {
-  it('may be older than the redirect for five seconds, and is told to try again', () => {
+  it('may be older than the redirect for five seconds, and gets the advice to retry', () => {
     for (const activeForMs of [0, 4_999]) {
       assert.equal(whileSettling({ kind: 'unattested' }, activeForMs).kind, 'unavailable');
     }
     assert.deepEqual(whileSettling({ kind: 'unattested' }, 5_000), { kind: 'unattested' });
   });
 
-  it('is the only one that this changes', () => {
+  it('is the only case that this changes', () => {
     for (const attestation of [
       { kind: 'by-address' },
       { kind: 'attested', cgroupId: 1n },

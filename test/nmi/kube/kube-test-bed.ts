@@ -1,4 +1,4 @@
-/** What the Kubernetes tests share: a store that can be waited on, a log that is kept, objects. */
+/** Shared by the Kubernetes tests: a store with waiting, a recorded log, objects. */
 import assert from 'node:assert/strict';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -19,7 +19,7 @@ export const quick: Partial<ReflectorTiming> = {
   silenceMs: 5000,
 };
 
-/** Resolves when the condition holds; asks again on every turn of a 2 ms timer. Fails after 5 s. */
+/** Resolves when the condition is true; checks it every 2 ms. Fails after 5 s. */
 export async function eventually(what: string, holds: () => boolean): Promise<void> {
   const endMs = performance.now() + 5000;
   while (!holds()) {
@@ -59,7 +59,7 @@ export class MapStore<T extends ObjectRef> implements ObjectStore<T> {
   names(): string[] {
     return [...this.items.keys()].sort();
   }
-  /** Resolves as soon as a change makes the condition hold; fails after 5 s. */
+  /** Resolves as soon as a change makes the condition true; fails after 5 s. */
   async until(what: string, holds: () => boolean): Promise<void> {
     if (holds()) return;
     const { promise, resolve, reject } = Promise.withResolvers<undefined>();
@@ -96,7 +96,7 @@ export function keptLog(): Log & { readonly lines: KeptLine[] } {
   return { lines, debug: at('debug'), info: at('info'), warn: at('warn'), error: at('error') };
 }
 
-/** The system's clock that counts what is armed. */
+/** The system's clock, with a count of armed timers. */
 export function countingClock(): Clock & { readonly armed: number } {
   let armed = 0;
   return {
@@ -134,7 +134,7 @@ export async function temporaryDir(): Promise<AsyncDisposable & { readonly path:
   };
 }
 
-/** A client of the fake, through a kubeconfig file that lives as long as the client. */
+/** A client of the fake, with a kubeconfig file that is deleted with the client. */
 export async function clientOf(fake: FakeKube, clock?: Clock): Promise<KubeClient> {
   const dir = await temporaryDir();
   const kubeconfigPath = join(dir.path, 'config');

@@ -1,7 +1,7 @@
 /**
- * A recorded watch, replayed to a reflector and broken anywhere. The store that comes with it holds
- * every step against the recording: after each it has to be what the server had at some moment, and
- * never an earlier moment than before.
+ * A recorded watch, which is replayed to a reflector and can be broken anywhere. Its store checks
+ * every step against the recording: after each step, its content must be a state that the server
+ * had, and never an earlier state than before.
  */
 import assert from 'node:assert/strict';
 import type { Clock } from '../../../src/cache/clock.ts';
@@ -24,17 +24,17 @@ export interface RawObject {
 }
 
 export interface Recording {
-  /** What there was where the recording begins. */
+  /** The objects at the start of the recording. */
   readonly before: readonly RawObject[];
   readonly version: string;
   /** Lines of the watch from there on, without their newlines. */
   readonly lines: readonly string[];
 }
 
-/** Where the list comes from, and so what can be cut. */
+/** The source of the list, which determines what can be cut. */
 export type ListBy = 'pages' | 'stream';
 
-/** An object and the moment it is of. */
+/** An object and its version. */
 interface Versioned extends ObjectRef {
   readonly version: string;
 }
@@ -44,15 +44,17 @@ interface Line {
   readonly object: RawObject;
 }
 
-/** Bytes of one connection that lists by the stream, or begins after the list. */
+/**
+ * The bytes of one connection, which includes the list (by stream) or begins after it (by pages).
+ */
 export function streamBytes(recording: Recording, listBy: ListBy): Buffer {
   const initial = listBy === 'stream' ? initialLines(recording) : [];
   return Buffer.from([...initial, ...recording.lines].map((line) => `${line}\n`).join(''));
 }
 
 /**
- * Lets a reflector live through the recording with its first connection cut after `cutAt` bytes,
- * and rejects with what is wrong. Resolves to the number of lists it took.
+ * Runs a reflector through the recording with its first connection cut after `cutAt` bytes. Rejects
+ * with the error found. Resolves to the number of lists that it needed.
  */
 export async function replayCut(
   recording: Recording,
@@ -97,7 +99,7 @@ export async function replayCut(
     server: serverThat(listBy),
   });
   await Promise.race([done.promise, store.broken]);
-  assert.equal(store.moment, moments.length - 1, 'the store is what the server has');
+  assert.equal(store.moment, moments.length - 1, 'the store has the state of the server');
   const { NETWORK, ...others } = reflector.stats().errors;
   assert.ok(NETWORK <= 1);
   assert.deepEqual(Object.values(others).filter(Boolean), []);
@@ -144,7 +146,7 @@ async function* chunksOf(bytes: Buffer, cutAt: number | undefined): AsyncGenerat
   const middle = end >> 1;
   yield bytes.subarray(0, middle);
   yield bytes.subarray(middle, end);
-  // The other half of the cuts looks like an end in good order.
+  // The other half of the cuts looks like a normal end.
   if (cutAt !== undefined && cutAt % 2 === 0) throw new KubeError('NETWORK', 'cut on purpose');
 }
 
@@ -176,7 +178,7 @@ function parseVersioned(raw: unknown): Parsed<Versioned> {
   return { ok: true, value: { namespace, name, uid, version: resourceVersion } };
 }
 
-/** The content after each line that changes it, in order; the first is what there was before. */
+/** The content after each line that changes it, in order; the first is the initial content. */
 function momentsOf({ before, lines }: Recording): readonly string[] {
   const content = new Map<string, Versioned>();
   const put = (object: RawObject): void => {
@@ -205,7 +207,7 @@ class WatchedStore implements ObjectStore<Versioned> {
   readonly #moments: readonly string[];
   readonly #content = new Map<string, Versioned>();
   readonly #broken = Promise.withResolvers<never>();
-  /** Index of the moment that the store is of; -1 before the first list. */
+  /** Index of the current state in the recording; -1 before the first list. */
   moment = -1;
 
   constructor(moments: readonly string[]) {
@@ -213,7 +215,7 @@ class WatchedStore implements ObjectStore<Versioned> {
     this.#broken.promise.catch(() => undefined);
   }
 
-  /** Rejects when the store was something that the server never had after what it was before. */
+  /** Rejects when the store had a state that does not follow its previous one on the server. */
   get broken(): Promise<never> {
     return this.#broken.promise;
   }

@@ -32,7 +32,7 @@ describe('an answer to a request', () => {
     return written;
   }
 
-  it('has its length in bytes, and the headers that its reason wants', () => {
+  it('has its length in bytes, and the headers for its reason', () => {
     const answer = refuse('not_found', 'né');
     assert.deepEqual(write(answer), [404, common(Buffer.byteLength(answer.body)), answer.body]);
     const waiting = refuse('upstream_throttled', 'x');
@@ -41,7 +41,7 @@ describe('an answer to a request', () => {
     assert.deepEqual(write(method)[1], [...common(method.body.length), 'Allow', 'GET']);
   });
 
-  it('ends its connection where it is the last one, or demands that itself', () => {
+  it('ends its connection when it is the last one, or requires that itself', () => {
     const answer = refuse('not_found', 'x');
     const ended = [...common(answer.body.length), 'Connection', 'close'];
     assert.deepEqual(write(answer, true)[1], ended);
@@ -50,7 +50,7 @@ describe('an answer to a request', () => {
   });
 });
 
-describe('an answer to what is no request', () => {
+describe('an answer to an invalid request', () => {
   it('is written as bytes and ends the connection', () => {
     const socket = new PassThrough();
     const clock = new HandClock(Date.UTC(2026, 0, 1));
@@ -70,7 +70,7 @@ describe('an answer to what is no request', () => {
     assert.ok(socket.writableEnded);
   });
 
-  it('leaves a peer that does not read a second, and no timer behind one that does', () => {
+  it('drops a peer that does not read for a second, and leaves no timer for one that does', () => {
     const clock = new HandClock();
     const stuck = new PassThrough();
     writeRawAnswer(stuck, refuse('not_found', 'x'), 'id', clock);

@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import { CallerLimits } from '../../../src/nmi/server/caller-limits.ts';
 
 describe('the limits of one caller', () => {
-  it('count different tokens, and let requests for the same one share', () => {
+  it('count different tokens, and requests for the same one share a place', () => {
     const limits = new CallerLimits({ fetches: 2, waiting: 10, held: 1 });
     const first = limits.beginFetch('a', 'one');
     const joined = limits.beginFetch('a', 'one');
@@ -17,7 +17,7 @@ describe('the limits of one caller', () => {
     assert.ok(limits.beginFetch('a', 'three') !== undefined);
   });
 
-  it('count the requests that wait for tokens, the same ones too', () => {
+  it('count the requests that wait for tokens, including those for the same one', () => {
     const limits = new CallerLimits({ fetches: 2, waiting: 2, held: 1 });
     const first = limits.beginFetch('a', 'one');
     assert.ok(limits.beginFetch('a', 'one') !== undefined);
@@ -26,7 +26,7 @@ describe('the limits of one caller', () => {
     assert.ok(limits.beginFetch('a', 'one') !== undefined);
   });
 
-  it('report who went beyond which of them', () => {
+  it('report which caller exceeded which limit', () => {
     const beyond: string[] = [];
     const limits = new CallerLimits({ fetches: 1, waiting: 2, held: 1 }, (limitKey, limit) =>
       beyond.push(`${limitKey} ${limit}`),

@@ -16,7 +16,7 @@ const log = {
   error: () => undefined,
 };
 
-describe('the connections of a pod that is gone', () => {
+describe('the connections of a deleted pod', () => {
   const clock = new HandClock();
   const pods = new PodIndex(clock);
   const one = createPod({ name: 'one', ips: ['127.0.0.11'] });
@@ -30,7 +30,7 @@ describe('the connections of a pod that is gone', () => {
   });
   after(() => listener[Symbol.asyncDispose]());
 
-  /** Asks once, so that the connection is accepted and kept. */
+  /** One request, so that the connection is accepted and kept. */
   async function dial(localAddress: string): Promise<Socket> {
     const socket = connect({ host: '127.0.0.1', port: listener.port, localAddress });
     socket.on('error', () => undefined);
@@ -39,14 +39,14 @@ describe('the connections of a pod that is gone', () => {
     return socket;
   }
 
-  it('are reset after a moment, and nobody else’s are', async () => {
+  it('are reset after a moment, and no others', async () => {
     pods.replace([one, two]);
     using _ = resetGonePods({ pods, listeners: [listener], clock, log });
     const ofOne = [await dial('127.0.0.11'), await dial('127.0.0.11')];
     const ofTwo = await dial('127.0.0.12');
     const ofNobody = await dial('127.0.0.13');
     pods.remove(one);
-    // A new pod at the address changes nothing for those who were there before it.
+    // A new pod at the address does not affect older connections.
     pods.upsert(createPod({ name: 'next', ips: ['127.0.0.11'] }));
     const ofNext = await dial('127.0.0.11');
     clock.advance(1_999);
@@ -64,7 +64,7 @@ describe('the connections of a pod that is gone', () => {
     }
   });
 
-  it('are not looked for any more once that is disposed', () => {
+  it('are not searched any more after disposal', () => {
     pods.replace([one]);
     const resetting = resetGonePods({ pods, listeners: [listener], clock, log });
     pods.replace([]);
@@ -73,7 +73,7 @@ describe('the connections of a pod that is gone', () => {
     assert.deepEqual(clock.armed, []);
   });
 
-  it('are left alone while the pod is there, whatever else changes of it', async () => {
+  it('are kept while the pod exists, whatever else changes in it', async () => {
     pods.replace([two]);
     using _ = resetGonePods({ pods, listeners: [listener], clock, log });
     const socket = await dial('127.0.0.12');

@@ -10,14 +10,14 @@ const limits = (files: number | string): string =>
   ].join('\n');
 
 describe('the limits of connections', () => {
-  it('are those of a large node where there are descriptors enough', () => {
+  it('are those of a large node when there are enough descriptors', () => {
     for (const files of [1_048_576, 65_536, 'unlimited']) {
       assert.deepEqual(connectionLimits(1, limits(files)), { total: 20_000, each: 64 });
     }
     assert.deepEqual(connectionLimits(1, ''), { total: 20_000, each: 64 });
   });
 
-  it('leave descriptors for everything else, and connections for more than one caller', () => {
+  it('reserve descriptors for everything else, and connections for more than one caller', () => {
     assert.deepEqual(connectionLimits(1, limits(4_096)), { total: 3_584, each: 64 });
     assert.deepEqual(connectionLimits(1, limits(1_024)), { total: 512, each: 64 });
     assert.deepEqual(connectionLimits(1, limits(256)), { total: 128, each: 32 });
@@ -27,7 +27,7 @@ describe('the limits of connections', () => {
     assert.deepEqual(connectionLimits(2, limits(1_024)), { total: 256, each: 64 });
   });
 
-  it('are read of this process', () => {
+  it('are read from this process', () => {
     const { total, each } = connectionLimits(1);
     assert.ok(total >= each && each > 0);
   });

@@ -47,7 +47,7 @@ const nextTick = promisify((done: () => void) => {
 });
 
 describe('the open connections', () => {
-  it('are found by their socket, until that closes', () => {
+  it('are found by their socket until it closes', () => {
     const { connections, add } = open();
     const caller = callerAt('127.0.0.11');
     const { socket, asSocket, connection } = add(caller);
@@ -59,20 +59,20 @@ describe('the open connections', () => {
     assert.equal(connections.size, 0);
   });
 
-  it('of one caller are so many at most, and who closes one may open one', () => {
+  it('of one caller are limited, and closing one makes room for another', () => {
     const { connections, add } = open(2);
     const first = add(callerAt('127.0.0.11'));
     assert.ok(add(callerAt('127.0.0.11')).connection !== undefined);
     const tooMany = add(callerAt('127.0.0.11'));
     assert.equal(tooMany.connection, undefined);
-    assert.equal(connections.size, 2, 'one that is refused is not kept');
+    assert.equal(connections.size, 2, 'a refused one is not kept');
     assert.ok(add(callerAt('127.0.0.12')).connection !== undefined, 'of another caller');
     first.socket.destroy();
     assert.ok(add(callerAt('127.0.0.11')).connection !== undefined);
     assert.equal(add(callerAt('127.0.0.11')).connection, undefined);
   });
 
-  it('leave the count that they came under, though their pod has become known since', () => {
+  it('stay in the count under which they were opened, although their pod is known now', () => {
     const { add } = open(1);
     const pods = new PodIndex(new HandClock());
     const caller = callerAt('127.0.0.11');
@@ -83,7 +83,7 @@ describe('the open connections', () => {
     assert.ok(add(callerAt('127.0.0.11')).connection !== undefined);
   });
 
-  it('are held while their caller is looked up, so many of an address and of all', () => {
+  it('are kept during the look-up of their caller, up to a limit per address and in total', () => {
     const { connections } = open(2);
     const hold = (ip: string) => {
       const socket = new FakeSocket();
@@ -106,7 +106,7 @@ describe('the open connections', () => {
     assert.equal(hold('10.2.0.1').whose, undefined);
   });
 
-  it('of the callers that are meant are reset, and no others', () => {
+  it('of matching callers are reset, and no others', () => {
     const { connections, add } = open();
     const sockets = ['127.0.0.11', '127.0.0.12', '127.0.0.11'].map(
       (ip) => add(callerAt(ip)).socket,
@@ -122,7 +122,7 @@ describe('the open connections', () => {
     assert.equal(connections.size, 1);
   });
 
-  it('are closed by a reset in the turn that ends them', async () => {
+  it('are reset also in the event loop turn in which they end', async () => {
     const connections = new Connections(1);
     const server = createServer().unref();
     await once(server.listen(0, '127.0.0.1'), 'listening');
@@ -133,7 +133,7 @@ describe('the open connections', () => {
     socket.on('error', () => undefined).unref();
     connections.add(socket, callerAt('127.0.0.1'));
     socket.end('the last answer');
-    // The socket is closed by now, in the next turn of the loop.
+    // The socket is closed in the next turn of the loop.
     while (socket.writableLength > 0) await nextTick();
     await nextTick();
     connections.reset(() => true);
@@ -143,7 +143,7 @@ describe('the open connections', () => {
     assert.equal(connections.size, 0);
   });
 
-  it('end with the answers that are under way, or at once', () => {
+  it('end after the answers in progress, or at once', () => {
     const { connections, add } = open();
     const [idle, busy] = [add(callerAt('127.0.0.11')), add(callerAt('127.0.0.12'))];
     const response = { shouldKeepAlive: true } as ServerResponse;

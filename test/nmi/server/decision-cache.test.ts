@@ -44,7 +44,7 @@ function openFixture(owners = createOwners('off')) {
     grants.identities.upsert(createIdentity({ name, uid: name, clientId: clientIds[name] }));
     grants.bindings.upsert(createBinding({ name, uid: name, identityName: name, selector: name }));
   }
-  /** A new connection of the process in the pod's cgroup asks once; its right. */
+  /** One request of the process in the pod's cgroup on a new connection. @returns its decision. */
   function ask(pod: string, asked = target): GrantedDecision | undefined {
     const attestation = { kind: 'attested', cgroupId: 1n } as const;
     const caller = new CallerConnection(
@@ -59,8 +59,8 @@ function openFixture(owners = createOwners('off')) {
   return { clock, pods, grants, index, ask };
 }
 
-describe('a right that was worked out for another connection', () => {
-  it('is found by those of the same pod that ask the same', () => {
+describe('a decision that was made for another connection', () => {
+  it('is found by connections of the same pod with the same request', () => {
     const { ask } = openFixture();
     const first = ask('one');
     assert.equal(first?.authorization.identity?.name, 'one');
@@ -69,25 +69,25 @@ describe('a right that was worked out for another connection', () => {
     assert.equal(ask('one'), first);
   });
 
-  it('is never given to another pod of the same address', () => {
+  it('is never used for another pod of the same address', () => {
     const { ask } = openFixture();
     for (const pod of ['one', 'two', 'one', 'two']) {
       assert.equal(ask(pod)?.authorization.identity?.name, pod);
     }
   });
 
-  it('is kept for each of the many things that a pod asks for in turn, up to a bound', () => {
+  it('is kept for each of the many requests that a pod repeats, up to a limit', () => {
     const { ask } = openFixture();
     const nth = (number: number) => `${target}/${number}`;
     const others = ask('two');
     const rights = Array.from({ length: 500 }, (_, number) => ask('one', nth(number)));
     for (const [number, right] of rights.entries()) assert.equal(ask('one', nth(number)), right);
     for (let number = 500; number < 2_000; number++) ask('one', nth(number));
-    assert.notEqual(ask('one', nth(0)), rights[0], 'it had 2,000');
-    assert.equal(ask('two'), others, 'the other pod lost its own');
+    assert.notEqual(ask('one', nth(0)), rights[0], 'it had 2,000 requests');
+    assert.equal(ask('two'), others, 'the other pod lost its decision');
   });
 
-  it('is kept for a bounded number of requests, of all pods together', () => {
+  it('is kept for a limited number of requests of all pods together', () => {
     const { ask, pods } = openFixture();
     const first = ask('one');
     const labels = { aadpodidbinding: 'one' };
@@ -97,7 +97,7 @@ describe('a right that was worked out for another connection', () => {
       pods.upsert(createPod(own));
     }
     const kept = ask('one');
-    assert.notEqual(kept, first, 'pods have come since');
+    assert.notEqual(kept, first, 'pods were added since');
     for (let pod = 0; pod < 7; pod++) {
       for (let number = 0; number < 500; number++) ask(`pod-${pod}`, `${target}/${number}`);
     }
@@ -109,7 +109,7 @@ describe('a right that was worked out for another connection', () => {
     assert.notEqual(ask('one'), kept, 'there were more than 4,096');
   });
 
-  it('is none to a token in memory for a client that wants another', () => {
+  it('is not used for a cached token when a client requests a new one', () => {
     const { ask } = openFixture();
     assert.ok(ask('one') !== undefined);
     assert.equal(ask('one', `${target}&bypass_cache=true`), undefined);
@@ -117,7 +117,7 @@ describe('a right that was worked out for another connection', () => {
     assert.equal(ask('one', `${target}&${hash}`), undefined);
   });
 
-  it('ends with a change of what it rests on, and with its second', () => {
+  it('ends with a change of an object behind it, and after a second', () => {
     const { ask, grants, clock } = openFixture();
     const first = ask('one');
     clock.advance(1_001);

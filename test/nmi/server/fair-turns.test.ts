@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { FairTurns } from '../../../src/nmi/server/fair-turns.ts';
 
-/** Turns that end by hand; work takes the time that it says. */
+/** Turns that end by hand; work takes the given time. */
 function openTurns() {
   let nowMs = 0;
   const due: (() => void)[] = [];
@@ -20,7 +20,7 @@ function openTurns() {
         nowMs += takesMs;
         done.push(caller);
       }),
-    /** @returns what was done in it, in order. */
+    /** @returns the work done in the turn, in order. */
     nextTurn: () => {
       done.length = 0;
       for (const work of due.splice(0)) work();
@@ -30,37 +30,37 @@ function openTurns() {
 }
 
 describe('turns of the event loop', () => {
-  it('serve at once who takes little', () => {
+  it('serve callers with little work at once', () => {
     const { run, done, due } = openTurns();
     for (let count = 0; count < 3; count++) assert.equal(run('a', 0.001), true);
     assert.equal(done.length, 3);
-    assert.equal(due.length, 0, 'no turn is looked at');
+    assert.equal(due.length, 0, 'no turn is scheduled');
     run('a', 0.02);
     run('b', 0.2);
-    assert.equal(due.length, 1, 'one look for all');
+    assert.equal(due.length, 1, 'one turn for all');
   });
 
-  it('leave what one caller has too much of to the next, and others notice nothing', () => {
+  it('defer the excess work of one caller to the next turn, without effect on others', () => {
     const { run, nextTurn } = openTurns();
     const wasAtOnce = Array.from({ length: 8 }, () => run('a', 0.15));
     assert.deepEqual(wasAtOnce, [true, true, true, false, false, false, false, false]);
     assert.equal(run('b', 0.15), true);
     assert.equal(nextTurn(), 'aaa');
     assert.equal(run('b', 0.15), true);
-    assert.equal(run('a', 0.15), false, 'behind what waits');
+    assert.equal(run('a', 0.15), false, 'behind the deferred work');
     assert.equal(nextTurn(), 'aaa');
     assert.equal(nextTurn(), '');
     assert.equal(run('a', 0.1), true);
   });
 
-  it('serve all who wait, each as far as its share goes', () => {
+  it('serve all deferred callers, each up to its share', () => {
     const { run, nextTurn } = openTurns();
     for (const caller of ['a', 'b']) for (let count = 0; count < 5; count++) run(caller, 0.25);
     assert.equal(nextTurn(), 'aabb');
     assert.equal(nextTurn(), 'ab');
   });
 
-  it('keep the order of one caller, also of what its own work asks for', () => {
+  it('keep the order of one caller, including work that its work adds', () => {
     const { run, turns, done, nextTurn } = openTurns();
     for (let count = 0; count < 3; count++) run('a', 0.15);
     turns.run('a', () => {
@@ -71,7 +71,7 @@ describe('turns of the event loop', () => {
     assert.equal(nextTurn(), '123');
   });
 
-  it('count what is done around requests that take nothing', () => {
+  it('count the overhead around requests that take no time', () => {
     const { run, nextTurn } = openTurns();
     const wasAtOnce = Array.from({ length: 40 }, () => run('a', 0));
     const atOnce = wasAtOnce.filter(Boolean).length;
@@ -79,19 +79,19 @@ describe('turns of the event loop', () => {
     assert.equal(nextTurn().length, atOnce);
   });
 
-  it('are short while connections are accepted, and until one brings none', () => {
+  it('are short while connections are accepted, until a turn accepts none', () => {
     const { turns, run, nextTurn } = openTurns();
     turns.accepted();
     for (let count = 0; count < 8; count++) run('a', 0.08);
     assert.equal(run('b', 0), true);
     turns.accepted();
     assert.equal(nextTurn(), 'a', 'one was accepted in the turn before');
-    assert.equal(nextTurn(), 'aaaa', 'as far as a whole share goes');
+    assert.equal(nextTurn(), 'aaaa', 'up to a whole share');
     assert.equal(nextTurn(), 'aa');
     assert.equal(nextTurn(), '');
   });
 
-  it('are whole again after one that was short, though nobody waits', () => {
+  it('have full length again after a short one, even if nothing waits', () => {
     const { turns, run, nextTurn } = openTurns();
     turns.accepted();
     assert.equal(run('a', 0.03), true);
@@ -104,7 +104,7 @@ describe('turns of the event loop', () => {
     assert.equal(nextTurn(), 'b');
   });
 
-  it('count what is done later', () => {
+  it('count work that is done later', () => {
     const { turns, run, nextTurn } = openTurns();
     turns.charge('a', 0.4);
     assert.equal(run('b', 0.1), true);
@@ -112,7 +112,7 @@ describe('turns of the event loop', () => {
     assert.equal(nextTurn(), 'a');
   });
 
-  it('forget callers however many there are', () => {
+  it('forget callers, however many there are', () => {
     const { run, due, nextTurn } = openTurns();
     for (let count = 0; count < 1_024; count++) run(`${count}`, 0.001);
     assert.equal(due.length, 0);
@@ -123,7 +123,7 @@ describe('turns of the event loop', () => {
     assert.equal(due.length, 0);
   });
 
-  it('come from the event loop', async () => {
+  it('are turns of the real event loop', async () => {
     const turns = new FairTurns(() => performance.now());
     const burn = (): void => {
       const untilMs = performance.now() + 0.3;

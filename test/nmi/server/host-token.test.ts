@@ -27,7 +27,7 @@ function askFor(agent: LoopbackAgent, pod: string, resource: string): Promise<Re
   });
 }
 
-/** Pod `default/p` is bound to an identity; memory has its token. */
+/** Pod `default/p` is bound to an identity; its token is cached. */
 function openFixture(owners = createOwners('off')) {
   const clock = new HandClock();
   const fixture = openEndpointFixture(
@@ -74,7 +74,7 @@ const headers = { podns: 'default', podname: 'p' };
 const clientId = '22729e47-74ce-4b43-8eea-aab5f2073301';
 
 describe('the answers of /host/token', () => {
-  it('are for processes of this host alone', async () => {
+  it('are only for processes of this host', async () => {
     const { handle } = openFixture();
     for (const ip of ['127.0.0.1', '127.9.9.9', '::1', '::ffff:127.0.0.1']) {
       assert.equal((await handle(ip, headers)).reason, 'ok', ip);
@@ -85,7 +85,7 @@ describe('the answers of /host/token', () => {
     }
   });
 
-  it('have the token of the pod that is named, with the client id of its identity', async () => {
+  it('have the token of the named pod, with the client id of its identity', async () => {
     const { handle, decisions } = openFixture();
     const { status, body } = await handle('127.0.0.1', headers);
     assert.equal(status, 200);
@@ -95,7 +95,7 @@ describe('the answers of /host/token', () => {
     assert.equal(decisions.at(-1)?.route, 'host-token');
   });
 
-  it('have the client id that came with the token where the identity has none', async () => {
+  it('have the client id from the token when the identity has none', async () => {
     const { handle, grants } = openFixture();
     grants.identities.upsert(createIdentity({ clientId: '', resourceId: '/subscriptions/x' }));
     const { body } = await handle('127.0.0.1', headers);
@@ -105,7 +105,7 @@ describe('the answers of /host/token', () => {
     assert.equal((JSON.parse(ofNode.body) as Record<string, unknown>)['clientid'], 'client');
   });
 
-  it('are held to the grant of the identity to the namespace, as those of the pod itself', async () => {
+  it('require the grant of the identity to the namespace, like those of the pod itself', async () => {
     const owners = createOwners('enforce', { namespaces: ['default'], clientIds: [clientId] });
     const { handle, index } = openFixture(owners);
     assert.equal((await handle('127.0.0.1', headers)).reason, 'ok');
@@ -113,7 +113,7 @@ describe('the answers of /host/token', () => {
     assert.equal((await handle('127.0.0.1', headers)).reason, 'identity_not_owned');
   });
 
-  it('wait for a pod that is about to be known', async () => {
+  it('wait for a pod that is not known yet', async () => {
     const { handle, pods } = openFixture();
     const named = { podns: 'default', podname: 'new' };
     const answer = await handle('127.0.0.1', named, undefined, () =>
@@ -122,7 +122,7 @@ describe('the answers of /host/token', () => {
     assert.equal(answer.reason, 'ok');
   });
 
-  it('want both names, and a resource', async () => {
+  it('require both names, and a resource', async () => {
     const { handle, decisions } = openFixture();
     for (const some of [{}, { podns: 'default' }, { podname: 'p' }, { podns: '', podname: 'p' }]) {
       assert.equal((await handle('127.0.0.1', some)).reason, 'parameter_missing');
@@ -131,7 +131,7 @@ describe('the answers of /host/token', () => {
     assert.deepEqual(new Set(decisions.map(({ route }) => route)), new Set(['host-token']));
   });
 
-  it('report that a pod is not known, or not yet, after a wait', async () => {
+  it('report that a pod is unknown, or not known yet, after a wait', async () => {
     const { handle, state } = openFixture();
     const other = await handle('127.0.0.1', { podns: 'other', podname: 'p' });
     assert.deepEqual([other.status, other.reason], [503, 'pod_unknown']);
@@ -141,7 +141,7 @@ describe('the answers of /host/token', () => {
 });
 
 describe('/host/token', () => {
-  it('counts the fetches of the pods that are named, not those of the process that names them', async () => {
+  it('counts the fetches under the named pods, not under the process that names them', async () => {
     const names = Array.from({ length: 24 }, (_, index) => `pod-${index}`);
     await using agent = await openLoopbackAgent(
       flags,
@@ -162,7 +162,7 @@ describe('/host/token', () => {
     );
   });
 
-  it('serves fifty resources of one pod at the rate of the upstream, and refuses what is beyond that', async () => {
+  it('serves fifty resources of one pod at the rate of the upstream, and refuses requests beyond that', async () => {
     await using agent = await openLoopbackAgent(flags, bindPodToA, own);
     await agent.imds.setFaults({ delayMs: 100 });
     const askForMany = async (count: number, name: string): Promise<readonly Reply[]> =>
@@ -175,7 +175,7 @@ describe('/host/token', () => {
     assert.equal(statuses(fifty, 200), 50);
     const more = await askForMany(64, 'more');
     assert.equal(statuses(more, 200) + statuses(more, 429), 64);
-    // A busy machine may be done with some before it reads the last.
+    // A busy machine may finish some before it reads the last.
     assert.ok(statuses(more, 200) >= 50 && statuses(more, 429) > 0);
   });
 });

@@ -5,7 +5,7 @@ import fc from 'fast-check';
 import { ask, tokenTarget } from '../../support/ask.ts';
 import { bindPodToA, openLoopbackAgent } from '../../support/loopback-agent.ts';
 
-/** Time for the search, in milliseconds; more where nobody waits for it. */
+/** Time for the search, in milliseconds; longer on request. */
 const budgetMs = process.env['CI'] === 'true' ? 20_000 : 5_000;
 
 const line = fc.constantFrom(
@@ -17,7 +17,7 @@ const line = fc.constantFrom(
   ...['Expect: 100-continue\r\n', 'Upgrade: h2c\r\nConnection: Upgrade\r\n', 'a\r\n', '\r\n'],
   ...['5\r\nhello\r\n', '0\r\n\r\n', 'hello', '\n', '\0', 'Connection: close\r\n'],
 );
-/** What the fast path answers, once the token is in memory. */
+/** A request that the fast path answers, once the token is cached. */
 const usual = `GET ${tokenTarget} HTTP/1.1\r\nMetadata: true\r\n`;
 const bytes = fc.oneof(
   fc
@@ -27,7 +27,7 @@ const bytes = fc.oneof(
   fc.uint8Array({ maxLength: 400 }).map((array) => Buffer.from(array)),
 );
 
-/** What came back until the agent closed, or until the wait was over. */
+/** The bytes received until the agent closed the connection. */
 function exchange(port: number, data: Buffer, reset: boolean): Promise<string> {
   return new Promise((resolve, reject) => {
     let text = '';
@@ -57,12 +57,12 @@ function exchange(port: number, data: Buffer, reset: boolean): Promise<string> {
   });
 }
 
-/** Without what differs between any two answers. */
+/** Without the parts that differ between any two answers. */
 function plain(answers: string): string {
   const last = Math.max(answers.lastIndexOf('HTTP/1.1 '), 0);
   return (
     answers.slice(0, last) +
-    // Only the last answer says that the connection ends, if the client's end came before the answer.
+    // Only the last answer has Connection: close, if the client's end arrived before the answer.
     answers
       .slice(last)
       .replace('Connection: keep-alive\r\nKeep-Alive: timeout=120', 'Connection: close')
@@ -76,7 +76,7 @@ function plain(answers: string): string {
 }
 
 describe('the listener, given any bytes', () => {
-  it('answers JSON or closes, with the fast path and without it alike, and goes on serving', async () => {
+  it('answers JSON or closes, in the same way with and without the fast path, and continues to serve', async () => {
     await using agent = await openLoopbackAgent({ 'fast-path': 'true' }, bindPodToA);
     await using slow = await openLoopbackAgent({ 'fast-path': 'false' }, bindPodToA);
     await fc.assert(

@@ -25,7 +25,7 @@ const usual = (...lines: readonly string[]): string =>
   );
 const noRight = { kind: 'refused', reason: 'parameter_missing', detail: 'test' } as const;
 
-/** Answers callers who have a right from memory. */
+/** Answers callers with a decision from memory. */
 function openFastPath(
   hasRight: (caller: CallerConnection) => boolean,
   onBug: (error: unknown) => void = assert.ifError,
@@ -69,7 +69,7 @@ function dial(port: number, localAddress = '127.0.0.11'): Socket {
   return socket.on('error', () => undefined);
 }
 
-/** What comes until the connection ends. */
+/** Everything received until the connection ends. */
 async function allOf(socket: Socket): Promise<string> {
   let text = '';
   socket.on('data', (bytes) => (text += String(bytes)));
@@ -83,8 +83,8 @@ async function statusOf(socket: Socket, text = usual()): Promise<string> {
   return bytes.toString('latin1').slice(9, 12);
 }
 
-describe('the listener, when what is behind it fails', () => {
-  it('closes a connection whose caller cannot be found, and serves the next one', async () => {
+describe('the listener, when a component behind it fails', () => {
+  it('closes a connection when its caller cannot be determined, and serves the next one', async () => {
     const broken = { attest: true, onConnection: false };
     const bugs: unknown[] = [];
     const fail = (what: string): never => {
@@ -107,7 +107,7 @@ describe('the listener, when what is behind it fails', () => {
     assert.deepEqual(bugs.map(String), ['RangeError: attest', 'RangeError: onConnection']);
   });
 
-  it('answers on the other way what the fast path fails on', async () => {
+  it('answers by node:http when the fast path fails', async () => {
     const bugs: unknown[] = [];
     await using listener = await openBareListener({
       fastPath: openFastPath(
@@ -174,7 +174,7 @@ describe('the listener, while callers are being looked up', () => {
   const byAddress: Attestation = { kind: 'by-address' };
 
   for (const way of ['the fast path', 'node:http']) {
-    it(`answers a request by ${way} when its caller is known, and not before`, async () => {
+    it(`answers a request by ${way} only when its caller is known`, async () => {
       const lookUp = Promise.withResolvers<Attestation>();
       const dialled = Promise.withResolvers<void>();
       const found: Attestation[] = [];
@@ -189,7 +189,7 @@ describe('the listener, while callers are being looked up', () => {
       const socket = dial(listener.port);
       const status = statusOf(socket);
       await dialled.promise;
-      // The request has come, and stays where it is.
+      // The request has arrived, and is not read yet.
       for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate);
       assert.equal(listener.connections, 0);
       assert.deepEqual(found, []);
@@ -229,7 +229,7 @@ describe('the listener, while callers are being looked up', () => {
     });
   }
 
-  it('forgets a client that goes away meanwhile, and ends the others when it is disposed', async () => {
+  it('forgets a client that disconnects meanwhile, and ends the others when it is disposed', async () => {
     const lookUps: PromiseWithResolvers<Attestation>[] = [];
     const callers: CallerConnection[] = [];
     const listener = await openBareListener({
@@ -266,7 +266,7 @@ describe('the listener, while callers are being looked up', () => {
 });
 
 describe('the listener, when there are too many', () => {
-  it('closes what one caller has too many of, and nobody else’s', async () => {
+  it('closes the excess connections of one caller, and no others', async () => {
     const refused: string[] = [];
     await using listener = await openBareListener({
       limits: { total: 100, each: 2 },
@@ -283,7 +283,7 @@ describe('the listener, when there are too many', () => {
     for (const socket of [...open, again]) socket.destroy();
   });
 
-  it('tells callers on the host network apart, who share an address', async () => {
+  it('distinguishes callers on the host network, which share an address', async () => {
     let cgroupId = 1n;
     await using listener = await openBareListener({
       limits: { total: 100, each: 1 },
@@ -298,7 +298,7 @@ describe('the listener, when there are too many', () => {
     for (const socket of [one, other]) socket.destroy();
   });
 
-  it('counts the connections of a pod that is known, whichever of its addresses they come from', async () => {
+  it('counts the connections of a known pod together, from any of its addresses', async () => {
     const pods = new PodIndex(systemClock);
     pods.upsert(createPod({ ips: ['127.0.0.11', '127.0.0.12'] }));
     await using listener = await openBareListener({
@@ -311,7 +311,7 @@ describe('the listener, when there are too many', () => {
     one.destroy();
   });
 
-  it('accepts no more than it may in all', async () => {
+  it('accepts no more than its total limit', async () => {
     const refused: string[] = [];
     await using listener = await openBareListener({
       limits: { total: 1, each: 1 },
@@ -326,7 +326,7 @@ describe('the listener, when there are too many', () => {
 });
 
 describe('the listener', () => {
-  it('tells of every refusal that nothing behind it sees', async () => {
+  it('reports every refusal that happens before the request handler', async () => {
     const reasons: string[] = [];
     await using listener = await openBareListener({
       onRefusal: ({ reason }) => reasons.push(reason),
@@ -342,7 +342,7 @@ describe('the listener', () => {
     assert.deepEqual(reasons, ['method_not_allowed', 'request_malformed', 'request_malformed']);
   });
 
-  it('closes a connection with more requests than it answers, in however many pieces', async () => {
+  it('closes a connection with too many pipelined requests, in any number of pieces', async () => {
     const held = Promise.withResolvers<Answer>();
     let seen = 0;
     await using listener = await openBareListener({
@@ -367,7 +367,7 @@ describe('the listener', () => {
     ['a length', ['Content-Length: 5'], 'hello'],
     ['chunks', ['Transfer-Encoding: chunked'], '5\r\nhello\r\n0\r\n\r\n'],
   ] as const) {
-    it(`ends a connection after a request with a body of ${what}, which nobody reads`, async () => {
+    it(`ends a connection after a request with a body of ${what}, which is not read`, async () => {
       await using listener = await openBareListener();
       const socket = dial(listener.port);
       const ended = once(socket, 'end');
@@ -378,7 +378,7 @@ describe('the listener', () => {
     });
   }
 
-  it('answers a client that has ended its half meanwhile', async () => {
+  it('answers a client that has meanwhile ended its sending half', async () => {
     const asked = Promise.withResolvers<void>();
     const held = Promise.withResolvers<Answer>();
     await using listener = await openBareListener({
@@ -391,13 +391,13 @@ describe('the listener', () => {
     socket.write(usual());
     await asked.promise;
     const answer = allOf(socket.end());
-    // Its end has come, and the request goes on.
+    // The end of the client has arrived, and the request continues.
     for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate);
     held.resolve(refuse('not_found', 'nothing'));
     assert.match(await answer, /^HTTP\/1\.1 404 /);
   });
 
-  it('ends a connection on the fast path that idles when it drains', async () => {
+  it('ends an idle connection on the fast path when it drains', async () => {
     await using listener = await openBareListener({ fastPath: openFastPath(() => true) });
     const idle = dial(listener.port);
     assert.equal(await statusOf(idle), '200');
@@ -406,20 +406,20 @@ describe('the listener', () => {
     assert.equal(await ended, '');
   });
 
-  it('answers on the fast path whoever asks, each on its own connection', async () => {
+  it('decides for each caller on the fast path, each on its own connection', async () => {
     await using listener = await openBareListener({
       fastPath: openFastPath(({ ip }) => ip === '127.0.0.11'),
     });
     const one = dial(listener.port);
     const other = dial(listener.port, '127.0.0.12');
-    // The same bytes, which are known from the first connection.
+    // The same bytes as on the first connection, so the request is already known.
     assert.equal(await statusOf(one), '200');
     assert.equal(await statusOf(other), '404');
     assert.equal(await statusOf(one), '200');
     for (const socket of [one, other]) socket.destroy();
   });
 
-  it('asks the kernel for the local address only where it listens on more than one', async () => {
+  it('reads the local address from the kernel only when it listens on more than one', async () => {
     const seen: [string, number][] = [];
     for (const host of ['127.0.0.1', '0.0.0.0']) {
       await using listener = await openBareListener({
@@ -442,7 +442,7 @@ describe('the listener', () => {
     ]);
   });
 
-  it('answers what comes on a kept connection just after it began to drain, as its last', async () => {
+  it('answers a request on a kept connection just after the drain began, as the last one', async () => {
     await using listener = await openBareListener({ fastPath: openFastPath(() => true) });
     const kept = dial(listener.port);
     assert.equal(await statusOf(kept), '200');
@@ -453,7 +453,7 @@ describe('the listener', () => {
     await draining;
   });
 
-  it('accepts from a socket that it is given, when it may', async () => {
+  it('accepts from a socket that it was given, once it is allowed to', async () => {
     freshNative();
     const port = await freePort();
     const descriptor = nativeModule().openListener('127.0.0.1', port);
@@ -473,7 +473,7 @@ describe('the listener', () => {
     waiting.destroy();
   });
 
-  it('closes a socket that it never accepted from', async () => {
+  it('closes a socket from which it never accepted', async () => {
     freshNative();
     const port = await freePort();
     const descriptor = nativeModule().openListener('127.0.0.1', port);

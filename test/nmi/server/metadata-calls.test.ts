@@ -41,7 +41,7 @@ type Fixture = ReturnType<typeof open>;
 type Service = Fixture['service'];
 
 describe('calls of the metadata service', () => {
-  it('are five a second for the node, and pods take turns', async () => {
+  it('are limited to five a second for the node, and pods take turns', async () => {
     const { clock, sent, ask } = open();
     const flood = Array.from({ length: 40 }, (_, index) => ask(`noise ${index}`));
     await pass(clock, 500);
@@ -58,7 +58,7 @@ describe('calls of the metadata service', () => {
     }
   });
 
-  it('are shared by all who ask for the same, and kept for three seconds', async () => {
+  it('are shared by equal requests, and their answers are kept for three seconds', async () => {
     const { clock, sent, ask } = open();
     const all = Array.from({ length: 200 }, (_, index) =>
       ask('compute', { party: { namespace: 'default', pod: `${index}` } }),
@@ -82,7 +82,7 @@ describe('calls of the metadata service', () => {
     ['that are nobody else’s', {}, { isShared: false }],
   ];
   for (const [what, change, call] of unkept) {
-    it(`${what} are made again`, async () => {
+    it(`${what} are repeated`, async () => {
       const { clock, sent, service, ask } = open();
       Object.assign(service, change);
       for (let turn = 1; turn <= 2; turn++) {
@@ -94,7 +94,7 @@ describe('calls of the metadata service', () => {
     });
   }
 
-  it('that are nobody else’s are each made, also while another is under way', async () => {
+  it('with different requests are each made, also at the same time', async () => {
     const { clock, sent, ask } = open();
     const both = [ask('x', { isShared: false }), ask('x', { isShared: false })];
     await pass(clock, 50);
@@ -102,7 +102,7 @@ describe('calls of the metadata service', () => {
     assert.equal(sent.length, 2);
   });
 
-  it('that hang end in time, give their turn back, and say whether they had one', async () => {
+  it('that hang end in time, release their slot, and report whether they had one', async () => {
     const { clock, sent, service, ask } = open();
     service.latencyMs = 60_000;
     const hung = Array.from({ length: 6 }, (_, index) => ask(`hung ${index}`));

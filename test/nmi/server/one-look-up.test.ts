@@ -1,4 +1,4 @@
-/** Who opened a connection is asked once, however much is asked on it and by whatever way. */
+/** The opener of a connection is looked up once, for any number and kind of requests on it. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
@@ -15,7 +15,7 @@ import { createPod } from '../../support/cache-objects.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 
 const usual = 'GET /metadata/identity/oauth2/token?a=b HTTP/1.1\r\nMetadata: true\r\n\r\n';
-/** Nothing that the fast path takes. */
+/** A request that the fast path does not accept. */
 const unusual = 'HEAD /x HTTP/1.1\r\nhost:x\r\nX-Other: 1\r\n\r\n';
 
 describe('a connection of an attested caller', () => {
@@ -78,7 +78,7 @@ describe('a connection of an attested caller', () => {
     return socket;
   }
 
-  /** Writes, and waits for so many answers. */
+  /** Writes, and waits for this many answers. */
   async function ask(socket: Socket, text: string, answers: number): Promise<void> {
     socket.write(text);
     let seen = '';
@@ -90,7 +90,7 @@ describe('a connection of an attested caller', () => {
     }
   }
 
-  it('is looked up once for all its requests, in a row, at once, usual and not', async () => {
+  it('is looked up once for all its requests: in a row, pipelined, usual and unusual', async () => {
     const socket = await dial();
     for (let count = 0; count < 10; count += 1) await ask(socket, usual, 1);
     await ask(socket, usual.repeat(5), 5);
@@ -110,7 +110,7 @@ describe('a connection of an attested caller', () => {
     socket.destroy();
   });
 
-  it('is looked up once each time there are several', async () => {
+  it('is looked up once per connection when there are several', async () => {
     const sockets = [await dial(), await dial(), await dial()];
     for (const socket of sockets) await ask(socket, usual, 1);
     assert.deepEqual(
@@ -120,7 +120,7 @@ describe('a connection of an attested caller', () => {
     for (const socket of sockets) socket.destroy();
   });
 
-  it('is not looked up again when pods change: what the kernel said holds, whose it is is asked', async () => {
+  it('is not looked up again when pods change: the cgroup stays, only its pod is searched again', async () => {
     const socket = await dial();
     for (let change = 1; change <= 3; change += 1) {
       pods.upsert({ ...pod, labels: { change: String(change) } });

@@ -99,7 +99,7 @@ async function openRelay(
 }
 
 describe('relaying to the metadata service', () => {
-  it('sends the path of the route and harmless headers, and nothing that names the caller', async () => {
+  it('sends the path of the route and harmless headers, and nothing that identifies the caller', async () => {
     await using relay = await openRelay((_request, response) => response.end('{}'));
     const answer = await relay.ask('GET', {
       Metadata: 'false',
@@ -121,7 +121,7 @@ describe('relaying to the metadata service', () => {
     assert.deepEqual(rest, { metadata: 'false', accept: 'text/plain', 'user-agent': 'sdk/1' });
   });
 
-  it('leaves a missing Metadata header to the service, where the agent does not ask for it', async () => {
+  it('leaves a missing Metadata header to the service when the agent does not require it', async () => {
     const flags = { 'metadata-header-required': 'false' };
     await using agent = await openLoopbackAgent(flags, bindPodToA);
     const target = '/metadata/instance?api-version=2021-02-01';
@@ -139,7 +139,7 @@ describe('relaying to the metadata service', () => {
     assert.equal(relay.seen[0]?.url, '/metadata/versions');
   });
 
-  it('passes status, headers and body on', async () => {
+  it('relays status, headers and body', async () => {
     await using relay = await openRelay((_request, response) => {
       response.writeHead(410, { 'Content-Type': 'text/x', 'Set-Cookie': ['a=1', 'b=2'] });
       response.end('gone');
@@ -202,7 +202,7 @@ describe('relaying to the metadata service', () => {
     assert.deepEqual(relay.seen, []);
   });
 
-  it('is answered with a reason when the service cannot be reached or takes too long', async () => {
+  it('is answered with a reason when the service cannot be reached or is too slow', async () => {
     await using down = await openRelay(() => undefined, { endpoint: 'http://127.0.0.1:1' });
     const refused = await down.ask();
     assert.equal(refused.status, 503);
@@ -211,7 +211,7 @@ describe('relaying to the metadata service', () => {
     assert.equal((await slow.ask()).status, 503);
   });
 
-  it('ends a connection whose body does not come in time, and asks nobody', async () => {
+  it('ends a connection with a body that does not arrive in time, and sends no request upstream', async () => {
     const route = routeTo('scheduledevents');
     await using relay = await openRelay(() => undefined, { route, timeoutMs: 100 });
     const sent = relay.send('POST', { 'Content-Length': '9' }, 'half');
@@ -228,16 +228,16 @@ describe('relaying to the metadata service', () => {
     assert.equal((await relay.ask()).status, 503);
   });
 
-  it('takes no answer of more than 256 KB', async () => {
+  it('refuses an answer of more than 256 KB', async () => {
     let bytes = 256 * 1024;
     await using relay = await openRelay((_request, response) => response.end('x'.repeat(bytes)));
     assert.equal((await relay.ask()).text.length, bytes);
     bytes += 1;
-    // Another request, since the first one's answer is kept.
+    // A different request, because the first answer is cached.
     assert.equal((await relay.ask('GET', { Accept: 'text/plain' })).status, 503);
   });
 
-  it('counts a call for its pod until it ends, though the client has gone', async () => {
+  it('counts a call for its pod until it ends, even if the client has disconnected', async () => {
     const limits = new CallerLimits({ fetches: 1, waiting: 10, held: 0 });
     const answer = Promise.withResolvers<ServerResponse>();
     await using relay = await openRelay((_request, response) => answer.resolve(response), {
@@ -254,7 +254,7 @@ describe('relaying to the metadata service', () => {
   });
 });
 
-describe('the policy of what is relayed', () => {
+describe('the policy for relayed paths', () => {
   function refusalOf(
     area: PassthroughArea,
     policy: Partial<PassthroughPolicy>,
@@ -270,7 +270,7 @@ describe('the policy of what is relayed', () => {
     return passthrough.refusal(routeTo(area));
   }
 
-  it('lets instance metadata and versions through, and other areas when they are named', () => {
+  it('allows instance metadata and versions, and other areas when they are configured', () => {
     for (const area of ['instance', 'versions', 'scheduledevents'] as const) {
       assert.equal(refusalOf(area, {}), undefined, area);
     }
@@ -282,7 +282,7 @@ describe('the policy of what is relayed', () => {
     }
   });
 
-  it('closes instance metadata where that is configured, and versions never', () => {
+  it('blocks instance metadata when that is configured, and versions never', () => {
     const blocked = { blockInstanceMetadata: true };
     assert.equal(refusalOf('instance', blocked)?.reason, 'metadata_blocked');
     assert.equal(refusalOf('versions', blocked), undefined);
@@ -294,7 +294,7 @@ describe('the policy of what is relayed', () => {
     }
   });
 
-  it('allows POST for scheduled events alone', () => {
+  it('allows POST only for scheduled events', () => {
     assert.deepEqual(allowedMethods('scheduledevents'), ['GET', 'POST']);
     for (const area of ['instance', 'versions', 'attested', 'loadbalancer'] as const) {
       assert.deepEqual(allowedMethods(area), ['GET']);

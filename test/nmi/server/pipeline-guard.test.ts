@@ -31,8 +31,8 @@ async function readUntil(socket: Socket, answers: number): Promise<void> {
   }
 }
 
-describe('requests of one piece', () => {
-  it('are not looked at when they are more than a client sends', async () => {
+describe('requests in one chunk', () => {
+  it('are not read when they are more than a client sends', async () => {
     const { listener, seen } = await openCounting();
     await using _ = listener;
     const flood = dial(listener.port);
@@ -42,7 +42,7 @@ describe('requests of one piece', () => {
     assert.equal(listener.connections, 0);
   });
 
-  it('are not looked at on a connection that was served before either', async () => {
+  it('are not read on a connection that was served before either', async () => {
     const { listener, seen } = await openCounting();
     await using _ = listener;
     const flood = dial(listener.port);
@@ -53,7 +53,7 @@ describe('requests of one piece', () => {
     assert.equal(seen.length, 1);
   });
 
-  it('are answered up to sixteen, wherever they are cut', async () => {
+  it('are answered up to sixteen, however they are split', async () => {
     const { listener, seen } = await openCounting();
     await using _ = listener;
     const polite = dial(listener.port);

@@ -10,7 +10,7 @@ function open(request: Partial<IncomingMessage>, response: Partial<ServerRespons
 }
 
 describe('a request', () => {
-  it('has every value of a header, whatever its letter case, in order', () => {
+  it('has every value of a header in order, regardless of case', () => {
     const rawHeaders = [
       'Metadata',
       'true',
@@ -31,13 +31,13 @@ describe('a request', () => {
     assert.deepEqual(exchange.headerValues('none'), []);
   });
 
-  it('has method and target as they stood, or empty', () => {
+  it('has method and target unchanged, or empty', () => {
     const exchange = open({ method: 'GET', url: '/a?b' });
     assert.deepEqual([exchange.method, exchange.target], ['GET', '/a?b']);
     assert.deepEqual([open({}).method, open({}).target], ['', '']);
   });
 
-  it('is gone once its response is, either way', () => {
+  it('ends with its response, finished or aborted', () => {
     assert.ok(!open({}, { destroyed: false, closed: false }).isGone);
     assert.ok(open({}, { destroyed: true, closed: false }).isGone);
     assert.ok(open({}, { destroyed: false, closed: true }).isGone);

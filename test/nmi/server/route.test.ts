@@ -20,7 +20,7 @@ describe('route of a request target', () => {
     ['/metadata/identity/oauth2/%74oken?q=%2f', token('q=%2f')],
     ['http://169.254.169.254/metadata/identity/oauth2/token?q=1', token('q=1')],
     ['HTTP://metadata:80/metadata/identity/oauth2/token', token()],
-    // Everything that only looks like the token path must not be served, nor go upstream.
+    // Targets that only look like the token path must not be served, nor relayed.
     ['/metadata/Identity/oauth2/token', notFound],
     ['/metadata/identity/OAuth2/token', notFound],
     ['/metadata/identity/oauth2/tokenXYZ', notFound],
@@ -96,8 +96,8 @@ describe('route of a request target', () => {
 });
 
 /**
- * The same rules written the slow way, on the WHATWG URL's own path: what it would send for this
- * target is compared, so that a disguise that some parser undoes would show.
+ * The same rules in a slow version, on the path as the WHATWG URL parser would send it, so that
+ * encodings that some parser decodes are detected.
  */
 function reference(target: string): Route {
   let rest = target;
@@ -198,7 +198,7 @@ describe('route parsing, for any text', () => {
         assert.ok(route.path.startsWith(`/metadata/${route.area}`));
         const again = new URL(route.path, 'http://imds');
         assert.equal(again.pathname, route.path);
-        // Backslash as slash, and decoded once more: what lenient servers do.
+        // Backslash as slash, and a second decoding, as lenient servers do.
         const lenient = decodeURIComponent(route.path).replaceAll('\\', '/').toLowerCase();
         assert.ok(lenient.startsWith(`/metadata/${route.area}`));
         assert.ok(!lenient.includes('..'));

@@ -94,7 +94,7 @@ function open(over: Partial<RouterOptions> = {}) {
 }
 
 describe('the checks of every request', () => {
-  it('come in the order of the real service: path, method, forwarding, header, policy', async () => {
+  it('run in the order of the real service: path, method, forwarding, header, policy', async () => {
     const { ask, calls } = open();
     const post: Ask = { method: 'POST', headers: ['X-Forwarded-For', '1.2.3.4'] };
     assert.equal(await ask('/metadata/../x', post), 'path_invalid');
@@ -115,7 +115,7 @@ describe('the checks of every request', () => {
     assert.deepEqual(calls, []);
   });
 
-  it('want no header where that is off, and none of /host/token', async () => {
+  it('require no header when that is off, and none for /host/token', async () => {
     const { ask, calls } = open({ metadataHeaderRequired: false });
     assert.equal(await ask(token, { headers: [] }), 'ok');
     const strict = open();
@@ -124,7 +124,7 @@ describe('the checks of every request', () => {
     assert.deepEqual([...calls, ...strict.calls], ['token', 'host token resource=r']);
   });
 
-  it('name the methods that are allowed, POST for scheduled events among them', async () => {
+  it('list the allowed methods, with POST for scheduled events', async () => {
     const { handle, ask } = open();
     const answer = (await handle(token, { method: 'PUT' })) as Answer;
     assert.equal(answer.allow, 'GET');
@@ -136,7 +136,7 @@ describe('the checks of every request', () => {
 });
 
 describe('the routes', () => {
-  it('lead to the endpoint that they name, and are observed', async () => {
+  it('lead to the named endpoint, and are recorded', async () => {
     const { ask, calls, handledAs } = open();
     assert.equal(await ask(token), 'ok');
     assert.equal(await ask(instance), 'relayed');
@@ -151,7 +151,7 @@ describe('the routes', () => {
     ]);
   });
 
-  it('have no /host/token where it is off', async () => {
+  it('have no /host/token when it is off', async () => {
     const { handle } = open({ hostTokens: undefined });
     const answer = (await handle('/host/token')) as Answer;
     assert.equal(answer.reason, 'not_found');
@@ -159,7 +159,7 @@ describe('the routes', () => {
   });
 });
 
-describe('the agent’s own call that comes back to it', () => {
+describe('a request of the agent itself that returns to it', () => {
   it('is refused, and ends its connection', async () => {
     const { handle, ask, loopDetection } = open();
     const own = ['Metadata', 'true', 'x-ms-client-request-id', loopDetection.next()];
@@ -170,7 +170,7 @@ describe('the agent’s own call that comes back to it', () => {
     assert.equal(await ask(token, { ip: '10.224.0.4' }), 'ok');
   });
 
-  it('is refused though the agent is a pod that may have a token, and where it is relayed', async () => {
+  it('is refused even if the agent is a pod with an identity, and for relayed paths', async () => {
     const { ask, loopDetection } = open();
     const own = ['Metadata', 'true', 'x-ms-client-request-id', loopDetection.next()];
     for (const target of [token, instance]) {
@@ -179,8 +179,8 @@ describe('the agent’s own call that comes back to it', () => {
   });
 });
 
-describe('what is relayed', () => {
-  it('is for known pods alone, which it waits for', async () => {
+describe('a relayed request', () => {
+  it('is only for known pods, and waits for the pod', async () => {
     const { clock, waiters, pods, handle, calls } = open();
     const unknown = handle(instance, { ip: '10.0.0.9' });
     await nextTurn();
@@ -195,7 +195,7 @@ describe('what is relayed', () => {
     assert.deepEqual(calls, ['relay /metadata/instance']);
   });
 
-  it('is not asked for when the client has gone', async () => {
+  it('is not sent when the client has disconnected', async () => {
     const { ask, calls } = open();
     assert.equal(await ask(instance, { isGone: true }), 'relayed');
     assert.deepEqual(calls, []);
@@ -203,7 +203,7 @@ describe('what is relayed', () => {
 });
 
 describe('a bug', () => {
-  it('is an answer of its own, and reported, at once or later', async () => {
+  it('gets a separate reason, and is reported, at once or later', async () => {
     const bug = new RangeError('bug');
     const broken = (handle: () => unknown) =>
       open({ tokens: { handle } as unknown as TokenEndpoint });
@@ -218,7 +218,7 @@ describe('a bug', () => {
     }
   });
 
-  it('of the observer is a bug like any other', async () => {
+  it('in the observer is reported like any other', async () => {
     let calls = 0;
     const { handle, bugs } = open({
       observer: {

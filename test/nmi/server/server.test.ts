@@ -26,7 +26,7 @@ const podIp = '127.0.0.11';
 const token =
   '/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.example';
 
-/** The way of a request around one pod that is bound to an identity; memory has its token. */
+/** The request path for one pod that is bound to an identity; its token is cached. */
 async function open(flags: Readonly<Record<string, string>> = {}) {
   const port = await freePort();
   const parsed = parseConfig(
@@ -71,7 +71,7 @@ async function open(flags: Readonly<Record<string, string>> = {}) {
   function dial(localAddress = podIp, host = '127.0.0.1') {
     return connect({ host, port, localAddress }).on('error', () => undefined);
   }
-  /** Status of the answer to one request on a connection of its own; empty where there is none. */
+  /** Status of the answer to one request on a new connection; empty if there is none. */
   async function ask(target: string, { from = podIp, host = '127.0.0.1', headers = '' } = {}) {
     const socket = dial(from, host);
     socket.end(`GET ${target} HTTP/1.1\r\nMetadata: true\r\nConnection: close\r\n${headers}\r\n`);
@@ -92,8 +92,8 @@ async function open(flags: Readonly<Record<string, string>> = {}) {
   };
 }
 
-describe('the way of a request, put together', () => {
-  it('answers a pod on the port of the configuration, and identifies it by its address', async () => {
+describe('the assembled request path', () => {
+  it('answers a pod on the configured port, and identifies it by its address', async () => {
     await using fixture = await open();
     assert.equal(fixture.server.port, fixture.port);
     assert.equal(await fixture.ask(token), '200');
@@ -119,7 +119,7 @@ describe('the way of a request, put together', () => {
     }
   });
 
-  it('has /host/token where it is on, on loopback beside another address', async () => {
+  it('has /host/token when it is on, on loopback beside another address', async () => {
     const host = '/host/token?resource=https://vault.example';
     const named = { headers: 'podns: default\r\npodname: p\r\n', from: '127.0.0.1' };
     await using off = await open();
@@ -153,7 +153,7 @@ describe('the way of a request, put together', () => {
     assert.equal(await strict.ask('/metadata/instance'), '403');
   });
 
-  it('counts its connections, and those that it refuses', async () => {
+  it('counts its connections, and the refused ones', async () => {
     await using fixture = await open();
     const valueOf = (metric: string, limit?: string): number | undefined =>
       fixture.server
@@ -168,7 +168,7 @@ describe('the way of a request, put together', () => {
     socket.destroy();
   });
 
-  it('reports a pod that has its fill of connections, and no one else', async () => {
+  it('reports a pod at its connection limit, and no other', async () => {
     await using fixture = await open();
     const sockets = Array.from({ length: 64 }, () => fixture.dial());
     await Promise.all(sockets.map((socket) => once(socket, 'connect')));
@@ -185,7 +185,7 @@ describe('the way of a request, put together', () => {
     for (const socket of sockets) socket.destroy();
   });
 
-  it('reports what is refused before it is a request', async () => {
+  it('reports refusals before a request was parsed', async () => {
     await using fixture = await open();
     const socket = fixture.dial();
     socket.write('no request\r\n\r\n');
@@ -194,7 +194,7 @@ describe('the way of a request, put together', () => {
     socket.destroy();
   });
 
-  it('drains: no new connection, and idle ones end', async () => {
+  it('drains: accepts no new connection, and idle ones end', async () => {
     await using fixture = await open();
     const socket = fixture.dial();
     socket.write(`GET ${token} HTTP/1.1\r\nMetadata: true\r\n\r\n`);
@@ -206,7 +206,7 @@ describe('the way of a request, put together', () => {
     await assert.rejects(once(refused, 'connect'), { code: 'ECONNREFUSED' });
   });
 
-  it('does not start where its port is taken, and names the options', async () => {
+  it('does not start when its port is in use, and names the options', async () => {
     const port = await freePort();
     const taken = createServer().listen(port, '127.0.0.1');
     await once(taken, 'listening');

@@ -25,13 +25,13 @@ const vault = 'api-version=2018-02-01&resource=https://vault.example';
 const other = 'api-version=2018-02-01&resource=https://other.example';
 const clientId = '22729e47-74ce-4b43-8eea-aab5f2073301';
 
-/** Pods `one` and `two`, each bound to an identity of its name. */
+/** Pods `one` and `two`, each bound to an identity of the same name. */
 function openFixture(owners = createOwners('off')) {
   const clock = new HandClock();
   const memory = {
     hasTokens: false,
     whileFetching: (): unknown => undefined,
-    /** The tenant that no token comes from. */
+    /** The tenant whose fetches fail. */
     brokenTenant: '',
     fetches: [] as string[],
   };
@@ -87,8 +87,8 @@ function exchangeOf(caller: CallerConnection, query: string, handed?: Decision):
   return new HttpExchange(request, response, caller, 0, 'id', handed);
 }
 
-describe('an answer from memory', () => {
-  it('is made at once, and observed with where it came from', () => {
+describe('an answer from the cache', () => {
+  it('is returned at once, and recorded with its source', () => {
     const fixture = openFixture();
     fixture.memory.hasTokens = true;
     const answer = fixture.tokens.handle(exchangeOf(callerAt('127.0.0.11'), vault)) as Answer;
@@ -101,7 +101,7 @@ describe('an answer from memory', () => {
     assert.equal(fixture.decisions.length, 1);
   });
 
-  it('is none for a request that is refused, which is observed as well', () => {
+  it('is not used for a refused request, which is recorded as well', () => {
     const fixture = openFixture();
     const answer = fixture.tokens.handle(
       exchangeOf(callerAt('127.0.0.11'), 'resource=r'),
@@ -111,13 +111,13 @@ describe('an answer from memory', () => {
   });
 });
 
-describe('a client that wants another token than it has', () => {
+describe('a client that requests another token than the cached one', () => {
   const hash = 'ab'.repeat(32);
   for (const [what, parameter, fetch] of [
     ['a new one', 'bypass_cache=true', 'renew'],
     ['any but one that was refused', `token_sha256_to_refresh=${hash}`, `replace ${hash}`],
   ] as const) {
-    it(`is not answered from memory, and gets ${what} from upstream`, async () => {
+    it(`is not answered from the cache, and gets ${what} from upstream`, async () => {
       const fixture = openFixture();
       fixture.memory.hasTokens = true;
       const exchange = exchangeOf(callerAt('127.0.0.11'), `${vault}&${parameter}`);
@@ -169,8 +169,8 @@ describe('an identity with further tenants', () => {
   }
 });
 
-describe('a right that ends while its token is fetched', () => {
-  it('gives no token, whatever came', async () => {
+describe('a permission that ends while its token is fetched', () => {
+  it('prevents the answer, whatever the fetch returned', async () => {
     const fixture = openFixture();
     fixture.memory.whileFetching = () => {
       fixture.grants.bindings.remove({ namespace: 'default', name: 'one', uid: 'one' });
@@ -179,7 +179,7 @@ describe('a right that ends while its token is fetched', () => {
     assert.equal(answer.reason, 'binding_missing');
   });
 
-  it('gives no token when it was a grant of the identity to the namespace', async () => {
+  it('prevents the answer when it was a grant of the identity to the namespace', async () => {
     const owners = createOwners('enforce', { namespaces: ['default'], clientIds: [clientId] });
     const fixture = openFixture(owners);
     const ask = () => fixture.tokens.handle(exchangeOf(callerAt('127.0.0.11'), vault));
@@ -187,10 +187,10 @@ describe('a right that ends while its token is fetched', () => {
     fixture.memory.whileFetching = () => fixture.index.grants.replace([]);
     assert.equal((await ask()).reason, 'identity_not_owned');
     fixture.memory.hasTokens = true;
-    assert.equal((await ask()).reason, 'identity_not_owned', 'nor what memory has');
+    assert.equal((await ask()).reason, 'identity_not_owned', 'nor the cached token');
   });
 
-  it('is followed to another identity, and given up when it keeps changing', async () => {
+  it('is replaced by that for another identity, and the request fails when it keeps changing', async () => {
     const fixture = openFixture();
     const bind = (identityName: string): void => {
       fixture.grants.bindings.upsert(
@@ -220,7 +220,7 @@ describe('how often a request is authorized', () => {
   for (const hasFastPath of [true, false]) {
     const way = hasFastPath ? 'with the fast path' : 'by node:http alone';
 
-    it(`is never for a hit, and twice at most for a miss, ${way}`, async () => {
+    it(`is never for a hit, and at most twice for a miss, ${way}`, async () => {
       const fixture = openFixture();
       const { tokens, memory, grants, pods } = fixture;
       const exchanges: HttpExchange[] = [];
@@ -252,7 +252,7 @@ describe('how often a request is authorized', () => {
       assert.equal(await ask(other), 1, 'a miss while nothing changes');
       memory.whileFetching = () => pods.upsert(createPod({ name: 'new', uid: 'new' }));
       assert.equal(await ask(`${other}2`), 2, 'a miss while something changes');
-      // Node's parser read the first miss, which the fast path had decided, and all behind it.
+      // Node's parser read the first miss, which the fast path had decided, and all later requests.
       const handed = exchanges.map((exchange) => exchange.handed?.query.resource);
       const expected = hasFastPath
         ? ['https://other.example', undefined]
@@ -268,7 +268,7 @@ describe('a decision that the fast path hands over', () => {
   const uidOf = ({ decisions }: ReturnType<typeof openFixture>): string | undefined =>
     decisions.at(-1)?.authorization?.pod?.uid;
 
-  /** What the fast path decides for pod `one` and cannot answer. */
+  /** The decision of the fast path for pod `one`, which it cannot answer. */
   function handOver(fixture: ReturnType<typeof openFixture>, query = vault): Decision {
     const connection = new FastConnection(fixture.fastPath, callerAt('127.0.0.11'));
     assert.equal(connection.ask(`${path}?${query}`), false);
@@ -276,7 +276,7 @@ describe('a decision that the fast path hands over', () => {
     return connection.handed;
   }
 
-  it('is taken for the same target, pod and generation', () => {
+  it('is used for the same target, pod and generation', () => {
     const fixture = openFixture();
     const unbound = 'api-version=2018-02-01&resource=r&client_id=another';
     const handed = handOver(fixture, unbound);
@@ -287,21 +287,21 @@ describe('a decision that the fast path hands over', () => {
     assert.equal(authorize.mock.callCount(), 0);
   });
 
-  it('is never taken for another target', async () => {
+  it('is never used for another target', async () => {
     const fixture = openFixture();
     const handed = handOver(fixture);
     await fixture.tokens.handle(exchangeOf(callerAt('127.0.0.11'), other, handed));
     assert.equal(fixture.decisions.at(-1)?.resource, 'https://other.example');
   });
 
-  it('is never taken for another pod', async () => {
+  it('is never used for another pod', async () => {
     const fixture = openFixture();
     const handed = handOver(fixture);
     await fixture.tokens.handle(exchangeOf(callerAt('127.0.0.12'), vault, handed));
     assert.equal(uidOf(fixture), 'two');
     fixture.memory.hasTokens = true;
     await fixture.tokens.handle(exchangeOf(callerAt('127.0.0.12'), vault, handed));
-    assert.equal(uidOf(fixture), 'two', 'of a token in memory');
+    assert.equal(uidOf(fixture), 'two', 'with a cached token');
     const nobody = exchangeOf(callerAt('127.0.0.99'), vault, handed);
     const answer = fixture.tokens.handle(nobody);
     await nextTurn();
@@ -309,7 +309,7 @@ describe('a decision that the fast path hands over', () => {
     assert.equal((await answer).reason, 'pod_unknown');
   });
 
-  it('is never taken when what it rests on has changed, or a second later', async () => {
+  it('is never used when an object behind it has changed, or a second later', async () => {
     const fixture = openFixture();
     const handed = handOver(fixture);
     fixture.grants.bindings.remove({ namespace: 'default', name: 'one', uid: 'one' });
@@ -331,7 +331,7 @@ describe('a decision that the fast path hands over', () => {
 });
 
 describe('the fetches of one caller', () => {
-  it('give their places back when they end, by an error too', async () => {
+  it('release their places when they end, also after an error', async () => {
     const fixture = openFixture();
     const fetchSixteen = (): Promise<PromiseSettledResult<Answer>[]> => {
       const answers = Array.from({ length: 16 }, (_, index) =>
@@ -353,7 +353,7 @@ describe('the fetches of one caller', () => {
     }
   });
 
-  it('are counted by pod, also of pods that share the address of the node', async () => {
+  it('are counted by pod, also for pods that share the address of the node', async () => {
     const nodeIp = '10.224.0.4';
     const fixture = openFixture();
     for (const name of ['one', 'two']) {
@@ -390,8 +390,8 @@ describe('the fetches of one caller', () => {
   });
 });
 
-describe('an object id that none of many identities is known to have', () => {
-  it('is looked for no longer than a client waits, and further at the next request', async () => {
+describe('an object id that no known identity has', () => {
+  it('is searched no longer than a client waits, and the search continues at the next request', async () => {
     const fixture = openFixture();
     const labels = { aadpodidbinding: 'one' };
     fixture.pods.upsert(

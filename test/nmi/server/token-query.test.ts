@@ -11,7 +11,7 @@ function reasonOf(query: string): string {
 }
 
 describe('the query of a token request', () => {
-  it('says whether a new token is wanted', () => {
+  it('contains whether a new token is requested', () => {
     for (const [text, wanted] of [
       ['bypass_cache=true', true],
       ['bypass_cache=True', true],
@@ -24,7 +24,7 @@ describe('the query of a token request', () => {
     }
   });
 
-  it('says which token must not be the answer, by a SHA-256 in hex, and ignores what is none', () => {
+  it('contains the SHA-256 in hex of the token to replace, and ignores an invalid one', () => {
     const hash = 'cc0af97287543b65da2c7e1476426021826cab166f1e063ed012b855ff819656';
     for (const [text, wanted] of [
       [hash, hash],
@@ -108,7 +108,7 @@ describe('the query of a token request', () => {
     });
   }
 
-  it('says which name was meant by a misspelt selector', () => {
+  it('has the intended name for a misspelled selector', () => {
     const result = parseTokenQuery(`${base}&resource=r&clientid=a`);
     assert.ok(result.kind === 'refused' && result.detail.includes("'client_id'"));
   });
@@ -117,7 +117,7 @@ describe('the query of a token request', () => {
     assert.equal(parseTokenQuery('resource=r', false).kind, 'ok');
   });
 
-  it('never throws and shows nothing unprintable, for any text', () => {
+  it('never throws and contains nothing unprintable, for any text', () => {
     fc.assert(
       fc.property(fc.string({ unit: 'binary' }), (query) => {
         const result = parseTokenQuery(query);

@@ -18,12 +18,12 @@ interface Decision {
 
 interface Client {
   readonly ip?: string;
-  /** When the request came. */
+  /** Arrival of the request. */
   readonly startedAtMs?: number;
 }
 
 interface Request {
-  /** What it came to; undefined while it waits. */
+  /** The result; undefined while it waits. */
   decision: Decision | undefined;
   error: unknown;
 }
@@ -64,7 +64,7 @@ function open({ maxWaiters = 10, held = 10 } = {}) {
 }
 
 describe('a request that waits for an object', () => {
-  it('does not wait where no event can change its decision', async () => {
+  it('does not wait when no event can change its decision', async () => {
     const { waiters, objectWait } = open();
     for (const first of [{ pod: undefined }, { pod: undefined, isPending: false }]) {
       const decided = waitForObject<typeof first>(objectWait, {} as Exchange, first, () =>
@@ -88,7 +88,7 @@ describe('a request that waits for an object', () => {
     assert.deepEqual([state.decisions, waiters.size, clock.armed.length], [2, 0, 0]);
   });
 
-  it('gets the latest decision when its time is up, counted from when it came', async () => {
+  it('gets the latest decision at its deadline, counted from its arrival', async () => {
     const { clock, begin } = open();
     clock.advance(700);
     const [early, late] = [begin(), begin(undefined, { startedAtMs: 700 })];
@@ -101,7 +101,7 @@ describe('a request that waits for an object', () => {
     assert.equal(nameOf(late), 'later');
   });
 
-  it('does not wait at all when its time is up already', async () => {
+  it('does not wait when its deadline has already passed', async () => {
     const { clock, waiters, begin } = open();
     clock.advance(1_000);
     const request = begin();
@@ -110,7 +110,7 @@ describe('a request that waits for an object', () => {
     assert.equal(nameOf(request), 'first');
   });
 
-  it('is let go when its client has gone, at once or at the next change', async () => {
+  it('is released when its client has disconnected, at once or at the next change', async () => {
     const { waiters, state, begin } = open();
     const waiting = begin();
     state.isGone = true;
@@ -124,7 +124,7 @@ describe('a request that waits for an object', () => {
     assert.equal(waiters.size, 0);
   });
 
-  it('is answered at once where too many wait already, of all callers', async () => {
+  it('is answered at once when too many requests wait, of all callers', async () => {
     const { waiters, begin } = open({ maxWaiters: 2 });
     begin();
     begin(undefined, { ip: '127.0.0.12' });
@@ -134,7 +134,7 @@ describe('a request that waits for an object', () => {
     assert.equal(nameOf(oneMore), 'first');
   });
 
-  it('is answered at once where too many of its pod wait, and those of others wait on', async () => {
+  it('is answered at once when too many of its pod wait, and those of others continue to wait', async () => {
     const { waiters, begin } = open({ held: 1 });
     const [one, two] = [createPod({ uid: 'one' }), createPod({ uid: 'two' })];
     begin(one);
@@ -148,13 +148,13 @@ describe('a request that waits for an object', () => {
     assert.deepEqual([nameOf(other), nameOf(nobody), waiters.size], [undefined, undefined, 3]);
   });
 
-  it('gives its place back however it ends', async () => {
+  it('releases its place however it ends', async () => {
     const { clock, waiters, state, begin } = open({ held: 1 });
     begin();
     clock.advance(1_000);
     await nextTurn();
     const failing = begin(undefined, { startedAtMs: 1_000 });
-    assert.equal(waiters.size, 1, 'after a wait to the end');
+    assert.equal(waiters.size, 1, 'after a full wait');
     Object.defineProperty(state, 'isPending', {
       get: () => {
         throw new RangeError('decide');

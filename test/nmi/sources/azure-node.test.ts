@@ -10,8 +10,8 @@ const compute = {
   vmScaleSetName: 'aks-pool-1',
 };
 
-describe('what Azure calls a node', () => {
-  it('is a scale set, or the machine where it is in none', () => {
+describe('the Azure name of a node', () => {
+  it('is that of a scale set, or of the machine if it is in none', () => {
     assert.deepEqual(parseAzureNode(JSON.stringify(compute)), {
       kind: 'vmss',
       name: 'aks-pool-1',
@@ -22,7 +22,7 @@ describe('what Azure calls a node', () => {
     assert.deepEqual([alone?.kind, alone?.name], ['vm', 'aks-pool-1_0']);
   });
 
-  it('is nothing that a shell could take for more than a word', () => {
+  it('contains no text that a shell could read as more than a word', () => {
     for (const bad of ['', '-x', 'a b', 'a;b', '$(a)', 'a\n', "'", 'x'.repeat(91), 7, null]) {
       for (const field of ['resourceGroupName', 'subscriptionId', 'vmScaleSetName']) {
         if (field === 'vmScaleSetName' && (bad === '' || typeof bad !== 'string')) continue;

@@ -12,7 +12,7 @@ const maxBodyBytes = 1_000;
 
 interface Asked {
   readonly clock: HandClock;
-  /** When a connection has gone before its answer had ended. */
+  /** Counts connections that closed before the end of their answer. */
   readonly lost: Promise<unknown>;
   readonly ask: () => Promise<BufferedResponse>;
 }
@@ -47,12 +47,12 @@ async function withServer(
   }
 }
 
-describe('a whole answer', { timeout: 10_000 }, () => {
-  it('has status, headers and all pieces of the body, and leaves nothing armed', async () => {
+describe('a buffered answer', { timeout: 10_000 }, () => {
+  it('has status, headers and all pieces of the body, and leaves no timer', async () => {
     await withServer(
       (request, response) => {
         assert.deepEqual([request.url, request.headers['x']], ['/a?b=c', 'y']);
-        // Two bytes of one letter come apart.
+        // The two bytes of one letter arrive separately.
         const bytes = Buffer.from('grün');
         response.writeHead(418, { 'Retry-After': '7' }).write(bytes.subarray(0, 3));
         setImmediate(() => response.end(bytes.subarray(3)));
@@ -65,7 +65,7 @@ describe('a whole answer', { timeout: 10_000 }, () => {
     );
   });
 
-  it('without an end is broken off, with its connection', async () => {
+  it('without an end is aborted, with its connection', async () => {
     await withServer(
       (_, response) => {
         response.writeHead(200).write('x'.repeat(maxBodyBytes + 1));
@@ -78,7 +78,7 @@ describe('a whole answer', { timeout: 10_000 }, () => {
     );
   });
 
-  it('that is late, head or body, is broken off, and the next one comes', async () => {
+  it('that is late, in head or body, is aborted, and the next one arrives', async () => {
     for (const isHeadSent of [false, true]) {
       let isFirst = true;
       const asked = Promise.withResolvers<undefined>();
@@ -104,7 +104,7 @@ describe('a whole answer', { timeout: 10_000 }, () => {
     }
   });
 
-  it('is waited for no longer when there is no connection, and is not asked for later', async () => {
+  it('is not awaited longer when there is no connection, and is not requested later', async () => {
     let requests = 0;
     const dial = buildConnector({});
     const held: (() => void)[] = [];
@@ -120,7 +120,7 @@ describe('a whole answer', { timeout: 10_000 }, () => {
         const next = ask();
         held[0]?.();
         held.length = 0;
-        // The connection that came went with the question that was late: another one is dialled.
+        // The new connection is closed with the late request, so another one is dialed.
         while (held.length === 0) await new Promise(setImmediate);
         held[0]?.();
         assert.equal((await next).body, 'x');
@@ -133,7 +133,7 @@ describe('a whole answer', { timeout: 10_000 }, () => {
     );
   });
 
-  it('that does not come for another reason rejects with that, and leaves nothing armed', async () => {
+  it('that fails for another reason rejects with that, and leaves no timer', async () => {
     await withServer(
       (request) => void request.socket.destroy(),
       async ({ clock, ask }) => {

@@ -7,7 +7,7 @@ const hourMs = 3_600_000;
 const dateAt = (aheadMs: number) => new Date(nowMs - aheadMs).toUTCString();
 
 describe('the clock of an upstream', () => {
-  it('is told by the date of its answer, either way', () => {
+  it('is read from the date of its answer, ahead or behind', () => {
     for (const aheadMs of [hourMs, -hourMs, 90_000, -90_000, 24 * hourMs]) {
       assert.equal(clockAheadMs(dateAt(aheadMs), nowMs), aheadMs);
     }
@@ -19,7 +19,7 @@ describe('the clock of an upstream', () => {
     }
   });
 
-  it('is not told by what makes no sense', () => {
+  it('is unknown when the date is invalid', () => {
     for (const date of [
       ...[undefined, '', 'soon', 'Thu, 01 Jan 1970 00:00:00 GMT', dateAt(25 * hourMs)],
       ...[[dateAt(hourMs), dateAt(0)]],

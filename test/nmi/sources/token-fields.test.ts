@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { claimsOf, isHeaderSafe, seconds } from '../../../src/nmi/sources/token-fields.ts';
 
-describe('the fields of a token answer', () => {
+describe('the fields of a token response', () => {
   it('are whole seconds, as a number or as digits', () => {
     assert.deepEqual([3600, 3600.9, '3600', '0'].map(seconds), [3600, 3600, 3600, 0]);
     for (const value of [Infinity, NaN, '', '1.5', '-1', ' 1', '1e3', '1'.repeat(13), null, {}]) {
@@ -18,7 +18,7 @@ describe('the fields of a token answer', () => {
     }
   });
 
-  it('have claims only where the token is a JWT', () => {
+  it('have claims only if the token is a JWT', () => {
     const payload = Buffer.from('{"oid":"x"}').toString('base64url');
     assert.deepEqual(claimsOf(`head.${payload}.signature`), { oid: 'x' });
     for (const token of ['opaque', '', 'a.b', 'a.W10.c']) assert.equal(claimsOf(token), undefined);

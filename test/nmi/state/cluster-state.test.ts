@@ -13,7 +13,7 @@ import {
 import { systemClock, type Clock } from '../../../src/cache/clock.ts';
 import { clientOf, eventually } from '../kube/kube-test-bed.ts';
 
-/** The system's clock, which a test may put ahead. */
+/** The system's clock, which a test can move ahead. */
 class ClockAhead implements Clock {
   aheadMs = 0;
   readonly wallMs = (): number => systemClock.wallMs();
@@ -46,8 +46,8 @@ async function open(flags: Readonly<Record<string, string>> = {}, attests = fals
   return { kube, state, clock, lines, [Symbol.asyncDispose]: () => stop.disposeAsync() };
 }
 
-describe('what the agent knows of its node', () => {
-  it('is ready with the first lists, and has the pods of this node alone', async () => {
+describe('the state of the node in the agent', () => {
+  it('is ready after the first lists, and has only the pods of this node', async () => {
     await using testBed = await open();
     const { state, lines } = testBed;
     assert.ok(!state.isSynced());
@@ -62,7 +62,7 @@ describe('what the agent knows of its node', () => {
     assert.deepEqual([synced?.['msg'], synced?.['pods']], ['all watches synced', 1]);
   });
 
-  it('wakes the requests that wait when something of it changes', async () => {
+  it('wakes the waiting requests when an object changes', async () => {
     await using testBed = await open();
     const { state, kube } = testBed;
     await eventually('synced', () => state.isSynced());
@@ -72,13 +72,13 @@ describe('what the agent knows of its node', () => {
     assert.equal(state.pods.byIp('10.0.0.7').kind, 'pod');
   });
 
-  it('wakes the requests that wait for the first lists', async () => {
+  it('wakes the waiting requests after the first lists', async () => {
     await using testBed = await open();
     await testBed.state.waiters.nextChange(60_000);
     await eventually('synced', () => testBed.state.isSynced());
   });
 
-  it('wakes the requests that wait for a service account to be read', async () => {
+  it('wakes the waiting requests when a service account is read', async () => {
     await using testBed = await open({ 'workload-identity': 'true' });
     const { state, kube } = testBed;
     await eventually('synced', () => state.isSynced());
@@ -91,7 +91,7 @@ describe('what the agent knows of its node', () => {
     assert.equal(state.workloadIdentities?.of(pod).kind, 'unannotated');
   });
 
-  it('is checked for requests that wait, but not as often as pods send them', async () => {
+  it('checks its watches for waiting requests, but less often than pods send them', async () => {
     await using testBed = await open();
     const { state, clock } = testBed;
     await eventually('synced', () => state.isSynced());
@@ -137,7 +137,7 @@ describe('what the agent knows of its node', () => {
     await waiting;
   });
 
-  it('reads service accounts only where that is on, and has no node’s service by address', async () => {
+  it('reads service accounts only when that is on, and has no metadata service in address mode', async () => {
     await using plain = await open();
     assert.equal(plain.state.workloadIdentities, undefined);
     assert.ok(plain.state.upstreams.hasImds);
@@ -146,7 +146,7 @@ describe('what the agent knows of its node', () => {
     assert.ok(!other.state.upstreams.hasImds);
   });
 
-  it('notes where its pods are when it hears of them', async () => {
+  it('records the places of its pods when their events arrive', async () => {
     await using testBed = await open();
     const { state } = testBed;
     await eventually('synced', () => state.isSynced());
@@ -156,7 +156,7 @@ describe('what the agent knows of its node', () => {
     assert.ok(!state.places.isOf(pod, '10.0.0.5', { link: 6 }));
   });
 
-  it('believes addresses for as long as it may, and for ever where the kernel attests', async () => {
+  it('trusts addresses up to the limit, and without limit when the kernel attests', async () => {
     await using testBed = await open({ 'address-staleness-limit': '10s' });
     await eventually('synced', () => testBed.state.isSynced());
     assert.ok(testBed.state.trustsAddresses());
@@ -167,6 +167,6 @@ describe('what the agent knows of its node', () => {
     assert.equal(attesting.state.places, undefined);
     assert.ok(attesting.state.trustsAddresses(), 'before the first list');
     attesting.clock.aheadMs = 11_000;
-    assert.ok(attesting.state.trustsAddresses(), 'nothing was heard for 11 s');
+    assert.ok(attesting.state.trustsAddresses(), 'no event for 11 s');
   });
 });

@@ -4,7 +4,7 @@ import { GrowingPause } from '../../../src/nmi/state/growing-pause.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 
 describe('a growing pause', () => {
-  it('doubles while requests go on, and is short again after a pause of theirs', () => {
+  it('doubles while requests continue, and is short again after a break', () => {
     const clock = new HandClock();
     const pause = new GrowingPause(clock, 5_000, 60_000);
     const takenAtMs: number[] = [];

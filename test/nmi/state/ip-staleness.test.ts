@@ -1,4 +1,4 @@
-/** For how long an address alone names a pod while nothing is heard of the node's pods. */
+/** How long an address alone identifies a pod while no events of the node's pods arrive. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { Pod } from '../../../src/cache/index/objects.ts';
@@ -18,12 +18,12 @@ const listed = {
   },
 };
 
-/** A real watch of a cluster where nothing ever happens: not one bookmark comes. */
+/** A real watch of a cluster without any change: not even a bookmark arrives. */
 function openQuiet(limitMs: number) {
   const clock = new HandClock();
   const state = { isBlackHole: false, opened: 0 };
 
-  /** As the client does it: a silent connection fails, one that is not taken up fails sooner. */
+  /** As in the client: a silent connection fails, and one that is not accepted fails sooner. */
   async function silence(ms: number, signal: AbortSignal | undefined): Promise<never> {
     return await new Promise((_resolve, reject) => {
       const disarm = clock.schedule(ms, () => {
@@ -68,12 +68,12 @@ function openQuiet(limitMs: number) {
     async [Symbol.asyncDispose]() {
       trust[Symbol.dispose]();
       await reflector[Symbol.asyncDispose]();
-      assert.deepEqual(clock.armed, [], 'something is still armed');
+      assert.deepEqual(clock.armed, [], 'a timer is still armed');
     },
   };
 }
 
-/** Seconds of the hour in which the address was stale. */
+/** Seconds of the hour during which the address was stale. */
 async function countLost(fixture: ReturnType<typeof openQuiet>, ms: number): Promise<number> {
   let lost = 0;
   for (let passedMs = 0; passedMs < ms; passedMs += 1_000) {
@@ -85,13 +85,13 @@ async function countLost(fixture: ReturnType<typeof openQuiet>, ms: number): Pro
 
 describe('trust in addresses', () => {
   for (const limitMs of [10_000, 102_000, 900_000, 0]) {
-    it(`stays current without limit in a quiet cluster that is well, with a limit of ${limitMs} ms`, async () => {
+    it(`stays current without limit in a quiet healthy cluster, with a limit of ${limitMs} ms`, async () => {
       await using fixture = openQuiet(limitMs);
       assert.equal(await countLost(fixture, hourMs), 0);
     });
   }
 
-  it('costs a quiet cluster no watch more with the usual limit than with none', async () => {
+  it('causes no more watches in a quiet cluster with the usual limit than without', async () => {
     await using usual = openQuiet(900_000);
     await using none = openQuiet(0);
     await countLost(usual, hourMs);
@@ -100,28 +100,28 @@ describe('trust in addresses', () => {
   });
 
   for (const limitMs of [10_000, 900_000]) {
-    it(`ends after ${limitMs} ms in a black hole, and is there again soon after it`, async () => {
+    it(`ends after ${limitMs} ms in a black hole, and returns soon after it`, async () => {
       await using fixture = openQuiet(limitMs);
       await pass(fixture.clock, 2_000);
       fixture.state.isBlackHole = true;
-      // Silence is noticed by then, and whatever was proven was proven before.
+      // Silence is detected by then, and everything earlier was confirmed earlier.
       const heardMs = 101_000;
       await pass(fixture.clock, limitMs + heardMs);
       assert.equal(fixture.trust.isCurrent, false, 'still believed');
-      assert.ok((await countLost(fixture, hourMs)) === hourMs / 1_000, 'believed again meanwhile');
+      assert.ok((await countLost(fixture, hourMs)) === hourMs / 1_000, 'trusted again meanwhile');
       fixture.state.isBlackHole = false;
       await pass(fixture.clock, 20_000);
-      assert.ok(fixture.trust.isCurrent, 'not believed again');
+      assert.ok(fixture.trust.isCurrent, 'not trusted again');
     });
   }
 
-  it('is kept by an unlimited one whatever happens', async () => {
+  it('is never lost without a limit', async () => {
     await using fixture = openQuiet(0);
     fixture.state.isBlackHole = true;
     assert.equal(await countLost(fixture, hourMs), 0);
   });
 
-  it('ends to the millisecond, counted from the last proof', () => {
+  it('ends to the millisecond, counted from the last confirmation', () => {
     const clock = new HandClock();
     let provenAtMs = 0;
     const stalenessMs = (): number => clock.monotonicMs() - provenAtMs;
@@ -134,7 +134,7 @@ describe('trust in addresses', () => {
     clock.advance(4_999);
     assert.equal(checks, 0);
     clock.advance(1);
-    assert.equal(checks, 1, 'the watch is checked when half of the time is over');
+    assert.equal(checks, 1, 'the watch is checked after half of the time');
     clock.advance(5_000);
     assert.ok(trust.isCurrent);
     clock.advance(1);

@@ -49,7 +49,7 @@ function open(mode: OwnersMode = 'warn') {
 const served = 'identity without an AzureIdentityGrant is served';
 
 describe('the report of identities without a grant', () => {
-  it('logs each once, without its whole id, until something of it changes', () => {
+  it('logs each once, without its full id, until it changes', () => {
     const { clock, log, report, add, messages } = open();
     add('mine');
     clock.advance(5_000);
@@ -68,7 +68,7 @@ describe('the report of identities without a grant', () => {
     assert.deepEqual([messages(), report.unowned], [[served], 2]);
   });
 
-  it('follows the grants, and says what enforce does', () => {
+  it('follows the grants, and reports what enforce does', () => {
     const { clock, index, report, add, messages } = open('enforce');
     add('mine');
     clock.advance(5_000);
@@ -81,7 +81,7 @@ describe('the report of identities without a grant', () => {
     assert.deepEqual([messages().length, report.unowned], [1, 1]);
   });
 
-  it('comes once in five seconds with ten lines at most, whatever comes and goes', () => {
+  it('is logged once in five seconds with at most ten lines, whatever changes', () => {
     const { clock, add, messages } = open();
     for (let number = 0; number < 40; number++) {
       add(`i${number}`, `${clientId.slice(0, -2)}${10 + number}`);
@@ -95,7 +95,7 @@ describe('the report of identities without a grant', () => {
     ]);
   });
 
-  it('waits for the first lists, of which grants may be the last', () => {
+  it('waits for the first lists, because the grants may arrive last', () => {
     const { clock, index, state, add, messages } = open();
     state.isSynced = false;
     add('mine');

@@ -33,7 +33,7 @@ function createTestBed(giveBack: () => void = () => undefined) {
 }
 
 describe('spare memory', () => {
-  it('is given back when the start is over, and once a minute from then on', async () => {
+  it('is released when the start is over, and once a minute from then on', async () => {
     const { clock, synced, times } = createTestBed();
     clock.advance(600_000);
     assert.equal(times(), 0);
@@ -45,7 +45,7 @@ describe('spare memory', () => {
     assert.equal(times(), 4);
   });
 
-  it('is kept from then on where it cannot be given back', async () => {
+  it('is kept from then on when it cannot be released', async () => {
     const { clock, synced, times } = createTestBed(() => {
       throw new Error('no addon');
     });
@@ -56,7 +56,7 @@ describe('spare memory', () => {
     assert.deepEqual(clock.armed, []);
   });
 
-  it('is nobody’s matter after the end, nor when the start never ends', async () => {
+  it('is not released after disposal, nor when the start never ends', async () => {
     const testBed = createTestBed();
     testBed.synced.resolve();
     await nextTurn();

@@ -4,7 +4,7 @@ import { ThrottledPods } from '../../../src/nmi/state/throttled-pods.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 
 describe('the throttled pods', () => {
-  it('are known by limit for five minutes, with how often and when', () => {
+  it('are kept by limit for five minutes, with count and time', () => {
     const clock = new HandClock();
     using throttled = new ThrottledPods(clock);
     throttled.note('a', 'tokens');
@@ -27,7 +27,7 @@ describe('the throttled pods', () => {
     assert.deepEqual(clock.armed, []);
   });
 
-  it('are kept up to a number, the least recent forgotten', () => {
+  it('are limited in number, and the least recent one is dropped', () => {
     using throttled = new ThrottledPods(new HandClock());
     for (let pod = 0; pod < 2_000; pod++) throttled.note(`pod ${pod}`, 'tokens');
     assert.deepEqual(throttled.of('pod 0'), []);

@@ -28,7 +28,7 @@ describe('requests that wait for an object', () => {
     assert.deepEqual(clock.armed, []);
   });
 
-  it('wait no longer than each has time, and the others go on', async () => {
+  it('wait no longer than their own deadline, and the others continue', async () => {
     const { clock, waiters, woken, wait } = open();
     wait('one', 1_000);
     wait('two', 2_000);
@@ -41,7 +41,7 @@ describe('requests that wait for an object', () => {
     assert.equal(waiters.size, 1);
   });
 
-  it('are full at their bound, and not once one has left', () => {
+  it('are full at their limit, and not once one has left', () => {
     const { clock, waiters, wait } = open(2);
     wait('one', 1_000);
     assert.ok(!waiters.isFull);
@@ -51,7 +51,7 @@ describe('requests that wait for an object', () => {
     assert.ok(!waiters.isFull);
   });
 
-  it('have the watches looked at, each once', () => {
+  it('have each watch checked once', () => {
     const { waiters, wait, waits } = open();
     wait('one', 1_000);
     wait('two', 1_000);
@@ -59,7 +59,7 @@ describe('requests that wait for an object', () => {
     assert.equal(waits(), 2);
   });
 
-  it('wait for the next change when they ask again within one', async () => {
+  it('wait for the next change when they wait again during one', async () => {
     const { waiters, woken, wait } = open();
     void waiters.nextChange(1_000).then(() => wait('again', 1_000));
     waiters.wake();

@@ -23,7 +23,7 @@ describe('readiness by the watches', () => {
     });
   });
 
-  it('is missing while one was not proven current for longer than the limit', () => {
+  it('is missing while one has not been confirmed current for longer than the limit', () => {
     const ages = { pods: 300_001, identities: 12, bindings: 300_000, exceptions: 300_002 } as const;
     const stale = (limitMs: number) =>
       (['pods', 'identities', 'bindings', 'exceptions'] as const).filter(

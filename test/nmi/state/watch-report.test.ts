@@ -31,8 +31,8 @@ const failing = statsWith({
   grants: { failure: { code: 'NOT_FOUND', message: 'no such', forMs: 60_000, isAbsence: true } },
 });
 
-describe('the words for watches', () => {
-  it('are one line a watch: what came last, what fails, and for how long', () => {
+describe('the report of watches', () => {
+  it('has one line per watch: the last event, the failure, and its duration', () => {
     assert.deepEqual(watchLines(failing), [
       'pods: synced, proven current 3 s ago; last received 3 s ago',
       'identities: synced, proven current 3 s ago; last received 3 s ago',
@@ -44,7 +44,7 @@ describe('the words for watches', () => {
     ]);
   });
 
-  it('call a kind that the cluster does not have no failure', () => {
+  it('does not count a kind that the cluster does not have as a failure', () => {
     const reason = 'FORBIDDEN: bindings is forbidden:?User "nmi"';
     assert.deepEqual(watchProblems(failing), [{ resource: 'bindings', reason, forMs: 40_900 }]);
     assert.equal(whyBehind(failing), `the watch of bindings has failed for 40 s (${reason})`);
@@ -52,7 +52,7 @@ describe('the words for watches', () => {
     assert.equal(whyBehind(statsWith()), undefined);
   });
 
-  it('show no more of what was received than one bounded line', () => {
+  it('shows at most one bounded line of received text', () => {
     const long = { ...refused, message: 'é'.repeat(5_000) };
     const [problem] = watchProblems(statsWith({ pods: { failure: long } }));
     assert.equal(problem?.reason, `FORBIDDEN: ${'?'.repeat(200)}`);
@@ -63,7 +63,7 @@ describe('the words for watches', () => {
     );
   });
 
-  it('name what a first list waits for, without a time that would change it all the while', () => {
+  it('names the cause of a missing first list, without a constantly changing time', () => {
     const unsynced = (names: readonly WatchedResource[]) => ({
       unsynced: () => names,
       stats: () => failing,

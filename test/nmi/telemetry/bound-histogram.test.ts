@@ -17,14 +17,14 @@ const labels = fc.oneof(
   fc.record({ route: word }),
   fc.constant({}),
 );
-// On the bounds, beside them, and beyond them.
+// At the bounds, near them, and beyond them.
 const value = fc.oneof(
   fc.constantFrom(0, 0.001, 0.5, 1, 10, 11),
   fc.double({ noNaN: true, min: 0, max: 20 }),
 );
 
 describe('a histogram', () => {
-  it('is on the page as prom-client would have it, whatever is observed', async () => {
+  it('is rendered as prom-client would render it, for any observations', async () => {
     const observations = fc.array(fc.record({ labels, value }), { maxLength: 30 });
     await fc.assert(
       fc.asyncProperty(observations, async (all) => {
@@ -40,14 +40,14 @@ describe('a histogram', () => {
     );
   });
 
-  it('gives the same function for the same labels, in whatever order they come', () => {
+  it('returns the same function for the same labels, in any order', () => {
     const own = new BoundHistogram(shape);
     const observe = own.bind({ route: 'token', cache: 'hit' });
     assert.equal(own.bind({ cache: 'hit', route: 'token' }), observe);
     assert.notEqual(own.bind({ route: 'token', cache: 'miss' }), observe);
   });
 
-  it('has a series from when it is bound, and leaves out what is no number', () => {
+  it('has a series once it is bound, and ignores values that are not numbers', () => {
     const own = new BoundHistogram(shape);
     const observe = own.bind({ route: 'token' });
     assert.match(own.render(), /^nmi_test_seconds_count\{route="token"\} 0$/m);

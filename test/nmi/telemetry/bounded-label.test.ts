@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { BoundedLabel, resourceLabel } from '../../../src/nmi/telemetry/bounded-label.ts';
 
-describe('a label whose values come from outside', () => {
-  it('keeps the first so many values, and shares one word for the others', () => {
+describe('a label with values from outside', () => {
+  it('keeps a number of first values, and has one word for all others', () => {
     const label = new BoundedLabel(2);
     assert.deepEqual(
       ['a', 'b', 'c', 'a', 'b'].map((value) => label.of(value)),
@@ -19,7 +19,7 @@ describe('a label whose values come from outside', () => {
 });
 
 describe('the label of a resource', () => {
-  it('is one that SDKs ask for, with or without a slash at its end, or another', () => {
+  it('is one that SDKs request, with or without a trailing slash, or "other"', () => {
     assert.equal(resourceLabel('https://vault.azure.net'), 'https://vault.azure.net');
     assert.equal(resourceLabel('https://vault.azure.net/'), 'https://vault.azure.net');
     assert.equal(resourceLabel(''), '');

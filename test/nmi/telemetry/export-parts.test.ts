@@ -4,8 +4,8 @@ import type { Part } from '../../../src/nmi/base/part.ts';
 import { exportParts } from '../../../src/nmi/telemetry/export-parts.ts';
 import { createMetrics } from '../../../src/nmi/telemetry/metrics.ts';
 
-describe('what the parts show', () => {
-  it('is read at every scrape: samples, and a series for each condition', async () => {
+describe('the samples and conditions of the parts', () => {
+  it('are read at every scrape, with a series for each condition', async () => {
     const metrics = createMetrics();
     let value = 1;
     let problem: string | undefined = 'why';
@@ -25,7 +25,7 @@ describe('what the parts show', () => {
     assert.match(second, /^nmi_ready\{condition="watches"\} 1$/m);
   });
 
-  it('is gone with the scrape at which they no longer show it', async () => {
+  it('disappear with the scrape in which the parts no longer have them', async () => {
     const metrics = createMetrics();
     let modes = ['ebpf', 'iptables'];
     const samples = () =>

@@ -18,7 +18,7 @@ describe('the metrics', () => {
     assert.match(page, /^nmi_build_info\{version="0\.0\.0-source",commit="unknown"\} 1$/m);
   });
 
-  it('take totals that are kept elsewhere, and never count down', async () => {
+  it('accept totals that are counted elsewhere, and never decrease', async () => {
     const metrics = createMetrics();
     const totalOf = async (): Promise<string | undefined> =>
       /^nmi_watch_relists_total\{resource="pods"\} (\d+)$/m.exec(await metrics.render())?.[1];
@@ -39,7 +39,7 @@ describe('the metrics', () => {
     assert.match(await metrics.render(), /^nmi_connections 2$/m);
   });
 
-  it('leave out the names of the replaced system where they are not wanted', async () => {
+  it('leave out the names of the replaced system when they are disabled', async () => {
     const metrics = createMetrics({ oldNames: false });
     metrics.inc('aadpodidentity_imds_operations_errors_count', { operation_type: 'a' });
     metrics.observe('aadpodidentity_imds_operations_duration_seconds', 1, { operation_type: 'a' });

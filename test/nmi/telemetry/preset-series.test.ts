@@ -4,8 +4,8 @@ import { createMetrics } from '../../../src/nmi/telemetry/metrics.ts';
 import { refusals } from '../../../src/nmi/base/answers.ts';
 import { presetSeries } from '../../../src/nmi/telemetry/preset-series.ts';
 
-describe('series that exist before anything has happened', () => {
-  it('are zero, for every outcome that an alert looks at', async () => {
+describe('series that exist before the first event', () => {
+  it('are zero, for every outcome in an alert', async () => {
     const metrics = createMetrics();
     presetSeries(metrics);
     const page = await metrics.render();
@@ -21,7 +21,7 @@ describe('series that exist before anything has happened', () => {
     }
   });
 
-  it('are there for every reason that a request can end with, and every kind of credential', async () => {
+  it('exist for every reason of a request, and every kind of credential', async () => {
     const metrics = createMetrics();
     presetSeries(metrics);
     const page = await metrics.render();

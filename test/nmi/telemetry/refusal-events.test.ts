@@ -126,7 +126,7 @@ describe('a refusal', () => {
     assert.deepEqual(seen, ['decision'], 'it is logged and counted as before');
   });
 
-  it('of a credential is one on its identity, too, and each names the other', async () => {
+  it('of a credential is also one on its identity, and each names the other', async () => {
     const { observer, recorded } = open();
     const answer = refuse('credential_refused', 'AADSTS7000222: expired');
     observer.onDecision(exchangeFrom('10.0.0.1'), decisionOf(authorized(), answer));
@@ -148,7 +148,7 @@ describe('a refusal', () => {
     );
   });
 
-  it('of an identity that is not at fault is one on the pod alone', async () => {
+  it('of an identity without fault is one on the pod only', async () => {
     const { observer, recorded } = open();
     const answer = refuse('upstream_down', 'No token for the moment.');
     observer.onDecision(exchangeFrom('10.0.0.1'), decisionOf(authorized(), answer));
@@ -159,7 +159,7 @@ describe('a refusal', () => {
     );
   });
 
-  it('of a request that got no further than its parameters is one on the caller', async () => {
+  it('of a request with bad parameters is one on the caller', async () => {
     const { observer, recorded } = open();
     const answer = refuse('parameter_invalid', `api-version has the value "${secret}"`);
     for (const ip of ['10.0.0.1', '10.0.0.9']) {
@@ -171,7 +171,7 @@ describe('a refusal', () => {
     assert.equal(recorded[0]?.note, `${means} Fix: ${fix}`);
   });
 
-  it('of the metadata service is one, but not of the paths that SDKs try out', async () => {
+  it('of the metadata service is one, but not for the paths that SDKs only try', async () => {
     const { observer, recorded } = open();
     const exchange = exchangeFrom('10.0.0.1');
     observer.onHandled(exchange, instance, refuse('metadata_blocked', 'no'));
@@ -185,7 +185,7 @@ describe('a refusal', () => {
     );
   });
 
-  it('is none where a token was served, or nothing is wrong with the pod', async () => {
+  it('does not exist when a token was served, or nothing is wrong with the pod', async () => {
     const { observer, recorded } = open();
     const exchange = exchangeFrom('10.0.0.1');
     observer.onDecision(
@@ -199,7 +199,7 @@ describe('a refusal', () => {
     assert.deepEqual(recorded, []);
   });
 
-  it('that cannot be made into an Event is a line of the log', async () => {
+  it('that cannot be converted to an Event is logged', async () => {
     const { observer, recorded, bugs } = open();
     const broken = { kind: 'refused', pod, reason: 'binding_missing' } as unknown as RefusedPod;
     const answer = refuse('binding_missing', 'no');
@@ -208,7 +208,7 @@ describe('a refusal', () => {
     assert.deepEqual([recorded.length, bugs.length], [0, 1]);
   });
 
-  it('of /host/token is none of the process that asks', async () => {
+  it('of /host/token is not one on the calling process', async () => {
     const { observer, recorded } = open();
     const answer = refuse('parameter_missing', 'no');
     const decision: TokenDecision = { ...decisionOf(undefined, answer), route: 'host-token' };
@@ -218,7 +218,7 @@ describe('a refusal', () => {
   });
 });
 
-describe('what a request says', () => {
+describe('text of a request', () => {
   const grant = {
     kind: 'refused',
     reason: 'selector_not_bound',
@@ -259,7 +259,7 @@ describe('what a request says', () => {
     assert.ok(!JSON.stringify(recorded).includes(secret));
   });
 
-  it('is in the note when it looks like what it ought to be', async () => {
+  it('is in the note when it has the expected format', async () => {
     const { observer, recorded } = open();
     const value = '0a1b2c3d-0000-4000-8000-000000000001';
     const refusal = refusedFor(
@@ -272,8 +272,8 @@ describe('what a request says', () => {
   });
 });
 
-describe('a pod that is throttled', () => {
-  it('has an Event for each limit, which says why', () => {
+describe('a throttled pod', () => {
+  it('has an Event for each limit, with the reason', () => {
     const { observer, recorded, seen } = open();
     observer.onThrottled(pod, 'connections');
     observer.onThrottled(pod, 'tokens');
@@ -299,7 +299,7 @@ describe('a pod that is throttled', () => {
 });
 
 describe('a hit', () => {
-  it('goes the same way with Events as without', () => {
+  it('is the same with and without Events', () => {
     const { observer, plain } = open();
     assert.equal(Reflect.get(observer, 'onHit'), Reflect.get(plain, 'onHit'));
   });

@@ -14,7 +14,7 @@ function open(byIdentity: boolean) {
 const identity = (namespace: string, name: string) => ({ namespace, name });
 
 describe('the counts of token requests', () => {
-  it('are by namespace and reason, hits among them', async () => {
+  it('are by namespace and reason, including hits', async () => {
     const { counts, series } = open(false);
     const hits = counts.ofHits({ namespace: 'team-a' }, identity('team-a', 'reader'));
     assert.equal(
@@ -38,7 +38,7 @@ describe('the counts of token requests', () => {
     assert.deepEqual(await series('nmi_identity_token_requests_total'), []);
   });
 
-  it('are by AzureIdentity, too, where that is wanted', async () => {
+  it('are also by AzureIdentity, when enabled', async () => {
     const { counts, series } = open(true);
     counts.ofHits({ namespace: 'a' }, identity('a', 'reader')).hits += 2;
     counts.ofHits({ namespace: 'a' }, undefined).hits += 5;
@@ -54,7 +54,7 @@ describe('the counts of token requests', () => {
     );
   });
 
-  it('are bounded: what is beyond the share of a namespace or of all is "other"', async () => {
+  it('are bounded: those beyond the share of a namespace or of all are "other"', async () => {
     const { counts, series } = open(true);
     for (let index = 0; index < 300; index++) {
       counts.add({ namespace: 'hostile' }, identity('hostile', `i-${index}`), 'ok');

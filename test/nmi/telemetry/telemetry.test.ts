@@ -70,8 +70,8 @@ function refusalOf(uid: string, reason: 'upstream_down' | 'upstream_throttled'):
   };
 }
 
-describe('what is told of refusals', () => {
-  it('is a warning of the first of each pod and reason, and how many more in a minute', async () => {
+describe('the log of refusals', () => {
+  it('has a warning of the first of each pod and reason, and their number in a minute', async () => {
     const { lines, metrics, log, clock } = open();
     const observer = createObserver(metrics, log, clock);
     for (let count = 0; count < 5_000; count++) {
@@ -96,7 +96,7 @@ describe('what is told of refusals', () => {
 });
 
 describe('the count of token requests by namespace', () => {
-  it('has those that are refused before they are decided on, each request once', async () => {
+  it('includes those that are refused before a decision, each request once', async () => {
     const { metrics, log, clock } = open();
     const observer = createObserver(metrics, log, clock);
     const pods = new PodIndex(clock);
@@ -131,7 +131,7 @@ describe('the log of metadata requests', () => {
   const routeTo = (path: string) =>
     ({ kind: 'passthrough', area: 'instance', path, query: '' }) as const;
 
-  it('has a warning of the first refusal with pod, path and request id, and how many more', () => {
+  it('has a warning of the first refusal with pod, path and request id, and their number', () => {
     const { lines, metrics, log, clock } = open();
     const observer = createObserver(metrics, log, clock);
     const pods = new PodIndex(clock);
@@ -161,7 +161,7 @@ describe('the log of metadata requests', () => {
     assert.match(lines[1] ?? '', /"pod":"p".*"count":1,"msg":"further metadata requests"/);
   });
 
-  it('has no path that may hold a token', () => {
+  it('contains no path that may include a token', () => {
     const { lines, metrics, log, clock } = open();
     const observer = createObserver(metrics, log, clock);
     observer.onHandled(exchange, routeTo(`/metadata/instance/${'e'.repeat(41)}`), refused);
@@ -169,8 +169,8 @@ describe('the log of metadata requests', () => {
   });
 });
 
-describe('what is told of failed fetches', () => {
-  it('is each of a few, and how many more', async () => {
+describe('the log of failed fetches', () => {
+  it('has each of the first ones, and the number of the rest', async () => {
     const { lines, metrics, log, clock } = open();
     const observer = createObserver(metrics, log, clock);
     for (let count = 0; count < 100; count++) observer.onFetch(identity, failure, 20);
@@ -181,8 +181,8 @@ describe('what is told of failed fetches', () => {
   });
 });
 
-describe('what is told of a hit', () => {
-  it('is a hundred lines, and how many more', () => {
+describe('the log of hits', () => {
+  it('has a hundred lines, and the number of the rest', () => {
     const { lines, metrics, log, clock } = open();
     const observer = createObserver(metrics, log, clock);
     for (let count = 0; count < 1_000; count++) {
@@ -196,7 +196,7 @@ describe('what is told of a hit', () => {
     assert.match(lines.join(''), /"level":"info".*"count":900,"msg":"further token requests"/);
   });
 
-  it('names the address of its own connection, though pods’ connections share a right', () => {
+  it('names the address of its own connection, although connections of a pod share a decision', () => {
     const { lines, metrics, log, clock } = open();
     const observer = createObserver(metrics, log, clock);
     const right = rightOf();
@@ -218,7 +218,7 @@ describe('what is told of a hit', () => {
 describe('the client of a request', () => {
   const userAgent = 'azsdk-python-identity/1.13.0 Python/3.12';
 
-  it('is seen at a hit and at a miss, and not where another asks for the pod', async () => {
+  it('is recorded at a hit and at a miss, and not when a process requests for the pod', async () => {
     const { metrics, log, clock } = open();
     const right = rightOf();
     const { authorization } = right;
@@ -268,7 +268,7 @@ describe('the counter of throttled requests', () => {
 describe('the counters of hits', () => {
   const hits = /^nmi_requests_total\{route="token",reason="ok"\} (\d+)$/m;
 
-  it('go up by what came since the last scrape', async () => {
+  it('increase by the growth since the last scrape', async () => {
     const { metrics, log, clock } = open();
     const observer = createObserver(metrics, log, clock);
     const scrape = async () => hits.exec(await metrics.render())?.[1];
@@ -279,7 +279,7 @@ describe('the counters of hits', () => {
       );
     }
     assert.equal(await scrape(), '3');
-    assert.equal(await scrape(), '3', 'nothing came in between');
+    assert.equal(await scrape(), '3', 'no growth in between');
     observer.onHit(
       { caller, startedAtMs: 0, requestId: 'id', request, fetchId: 'fetch' },
       rightOf(),
@@ -295,7 +295,7 @@ describe('a line of the log', () => {
     ['a hit', 'hit'],
     ['a miss', 'miss'],
   ] as const) {
-    it(`of ${way} has no client id in full, and no resource that looks like none`, async () => {
+    it(`of ${way} contains no full client id, and no text that is not a resource`, async () => {
       const { lines, metrics, log, clock } = open();
       const observer = createObserver(metrics, log, clock);
       const right = rightOf();
@@ -322,8 +322,8 @@ describe('a line of the log', () => {
   }
 });
 
-describe('what is told of a fetch', () => {
-  it('is told when the turn is over, so that the answer comes first', async () => {
+describe('the telemetry of a fetch', () => {
+  it('is recorded at the end of the turn, so that the answer is sent first', async () => {
     const { lines, metrics, log, clock } = open();
     createObserver(metrics, log, clock).onFetch(identity, failure, 20);
     assert.deepEqual(lines, []);
@@ -331,7 +331,7 @@ describe('what is told of a fetch', () => {
     assert.match(lines.join(''), /"reason":"upstream_down","durationMs":20,.*"token fetch failed"/);
   });
 
-  it('ends nothing when it cannot be told', async () => {
+  it('stops nothing when it fails', async () => {
     const { lines, metrics, log, clock } = open();
     const broken = {
       ...metrics,

@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import { nameClient, userAgentOf } from '../../../src/nmi/telemetry/user-agent.ts';
 
 describe('the name of a client', () => {
-  it('is the family and version of an Azure SDK, as each writes them', () => {
+  it('is the family and version of an Azure SDK, in the format of each', () => {
     const names: readonly (readonly [userAgent: string, name: string])[] = [
       ['azsdk-python-identity/1.25.0 Python/3.12.3 (Linux-6.8)', 'azsdk-python-identity/1.25.0'],
       ['azsdk-go-azidentity/v1.2.0 (go1.19.3; linux)', 'azsdk-go-azidentity/1.2.0'],
@@ -17,7 +17,7 @@ describe('the name of a client', () => {
     for (const [userAgent, name] of names) assert.equal(nameClient(userAgent), name);
   });
 
-  it('is nothing that a pod could choose freely', () => {
+  it('is empty for any text that a pod could choose freely', () => {
     for (const userAgent of [
       '',
       'curl/8.5.0',
@@ -34,7 +34,7 @@ describe('the name of a client', () => {
     assert.equal(nameClient('azsdk-js-identity/4.2.1.secret'), 'azsdk-js-identity/4.2.1');
   });
 
-  it('is found in time that does not grow with what a pod sends', () => {
+  it('is found in time that does not grow with the length of the header', () => {
     const hostile = 'azsdk-python-identity/1.'.repeat(100_000);
     const startedMs = performance.now();
     for (let count = 0; count < 1_000; count++) nameClient(hostile);
@@ -43,7 +43,7 @@ describe('the name of a client', () => {
 });
 
 describe('the User-Agent of a request', () => {
-  it('is its value, whatever the letter case of its name', () => {
+  it('is its value, in any letter case of its name', () => {
     const head = (line: string) => Buffer.from(`GET /?user-agent:x HTTP/1.1\r\n${line}\r\n\r\n`);
     assert.equal(userAgentOf(head('User-Agent: a b/1')), 'a b/1');
     assert.equal(userAgentOf(head('Metadata: true\r\nuser-agent:a')), 'a');

@@ -53,7 +53,7 @@ function open(given: { readonly maxEntries?: number; readonly mode?: OwnersMode 
   const upstream = {
     failure: undefined as SourceFailure | undefined,
     error: undefined as Error | undefined,
-    /** The authority that nothing answers at. */
+    /** An authority without a server. */
     hanging: undefined as string | undefined,
   };
   const fetch = (request: TokenRequest<UpstreamIdentity>): Promise<SourceResult> => {
@@ -107,7 +107,7 @@ function hashOf(token: string): string {
 }
 
 describe('the broker', () => {
-  it('has one id for a fetch, its request to the source, and the token or failure it ends with', async () => {
+  it('has one id for a fetch, its request to the source, and the resulting token or failure', async () => {
     const fixture = open();
     const [first, second] = await Promise.all([
       fixture.broker.get(a, resource, party),
@@ -126,7 +126,7 @@ describe('the broker', () => {
     );
   });
 
-  it('has another id for each fetch from Entra ID, whose ids pods see in errors', async () => {
+  it('has another id for each fetch from Entra ID, which pods see in errors', async () => {
     const fixture = open();
     const identity = entraIdentity(clientIdA, {
       kind: 'secret',
@@ -139,7 +139,7 @@ describe('the broker', () => {
     for (const id of ids) assert.match(id, /^[0-9a-f-]{36}$/);
   });
 
-  it('knows an identity by its id whatever its case, and a resource by its exact spelling', async () => {
+  it('identifies an identity by its id in any case, and a resource by its exact spelling', async () => {
     const fixture = open();
     await fixture.broker.get(a, resource, party);
     assert.ok(isCached(fixture, { kind: 'client_id', value: clientIdA.toUpperCase() }));
@@ -195,7 +195,7 @@ describe('the broker', () => {
     ],
   ];
   for (const [what, revoke] of revocations) {
-    it(`drops the tokens of an identity whose last ${what} is gone, and no others`, async () => {
+    it(`drops the tokens of an identity whose last ${what} is deleted, and no others`, async () => {
       const fixture = open({ mode: 'enforce' });
       await fixture.broker.get(a, resource, party);
       await fixture.broker.get(b, resource, party);
@@ -209,7 +209,7 @@ describe('the broker', () => {
     });
   }
 
-  it('shows when its tokens end, and how long ago each source gave one', async () => {
+  it('reports when its tokens end, and how long ago each source returned one', async () => {
     const fixture = open();
     const valueOf = (metric: string) =>
       fixture.broker
@@ -225,7 +225,7 @@ describe('the broker', () => {
     assert.deepEqual(valueOf('nmi_token_soonest_expiry_seconds'), [['imds', Number(lifeS) - 60]]);
   });
 
-  it('keeps what another pod of the node still has', async () => {
+  it('keeps what another pod of the node still needs', async () => {
     const fixture = open();
     fixture.pods.upsert(createPod({ name: 'twin', labels: { aadpodidbinding: 'a' } }));
     await fixture.broker.get(a, resource, party);
@@ -234,7 +234,7 @@ describe('the broker', () => {
     assert.equal(isCached(fixture, a), true);
   });
 
-  it('drops once for many changes, and looks at nothing when it has nothing', async () => {
+  it('drops once for many changes, and scans nothing when it is empty', async () => {
     const fixture = open();
     for (let index = 0; index < 10; index++) {
       fixture.pods.upsert(createPod({ name: `early-${index}` }));
@@ -248,7 +248,7 @@ describe('the broker', () => {
     assert.equal(fixture.clock.armed.length, before + 1);
   });
 
-  it('renews for bound pods, and not for pods that are gone', async () => {
+  it('renews for bound pods, and not for deleted pods', async () => {
     const fixture = open();
     await fixture.broker.get(a, resource, party);
     await fixture.broker.get(b, resource, party);
@@ -263,7 +263,7 @@ describe('the broker', () => {
     assert.deepEqual(fixture.refreshes, ['ok']);
   });
 
-  it('does not renew an identity whose grant is gone', async () => {
+  it('does not renew an identity whose grant is deleted', async () => {
     const fixture = open({ mode: 'enforce' });
     await fixture.broker.get(a, resource, party);
     await fixture.broker.get(b, resource, party);
@@ -278,7 +278,7 @@ describe('the broker', () => {
     );
   });
 
-  it('keeps what an excepted pod asked for while there is one, and no revoked identity', async () => {
+  it('keeps the tokens of an excepted pod while there is one, and of no revoked identity', async () => {
     const fixture = open();
     fixture.pods.upsert(createPod({ name: 'addon', labels: { app: 'addon' } }));
     fixture.grants.exceptions.upsert(createException({ podLabels: { app: 'addon' } }));
@@ -286,7 +286,7 @@ describe('the broker', () => {
     await fixture.broker.get(a, resource, party);
     fixture.pods.remove(createPod({ name: 'pod-a' }));
     await pass(fixture.clock, 0);
-    assert.equal(isCached(fixture, a), false, 'it was a bound pod’s');
+    assert.equal(isCached(fixture, a), false, 'it was that of a bound pod');
     assert.equal(isCached(fixture, node), true);
     await fixture.broker.get(a, resource, party);
     fixture.pods.upsert(createPod({ name: 'another' }));
@@ -297,7 +297,7 @@ describe('the broker', () => {
     assert.equal(fixture.broker.cachedTokens, 0);
   });
 
-  it('tells a throttled caller how long the rest of the hold is', async () => {
+  it('reports the remaining cooldown to a throttled caller', async () => {
     const fixture = open();
     const failure = { description: 'slow down', retryAfterS: 7, cooldownMs: 7_000 } as const;
     fixture.upstream.failure = { reason: 'upstream_throttled', ...failure };
@@ -309,7 +309,7 @@ describe('the broker', () => {
     assert.equal(fixture.calls.length, 2);
   });
 
-  it('has a token made anew for who asks for that, once in ten seconds, all others as before', async () => {
+  it('fetches a new token on request once in ten seconds, and serves all others as before', async () => {
     const fixture = open();
     const tokenOf = (answer: CachedToken) => (answer.ok ? answer.rendered.token.accessToken : '');
     const first = tokenOf(await fixture.broker.get(a, resource, party));
@@ -338,7 +338,7 @@ describe('the broker', () => {
     );
   });
 
-  it('asks once more for who wants one made anew and found another fetch under way', async () => {
+  it('fetches once more for a request for a new token that joined another fetch', async () => {
     const fixture = open();
     const [early, one, two] = await Promise.all([
       fixture.broker.get(a, resource, party),
@@ -353,16 +353,16 @@ describe('the broker', () => {
     fixture.pods.upsert(createPod({ name: 'another', labels: { aadpodidbinding: 'a' } }));
     await pass(fixture.clock, 24 * hourMs);
     await fixture.broker.get(a, resource, party);
-    assert.equal(asked().at(-1), false, 'the wish was for that time only');
+    assert.equal(asked().at(-1), false, 'only that request wanted a new one');
   });
 
-  it('replaces a token that its resource has revoked, once for all who say so', async () => {
+  it('replaces a token that its resource has revoked, once for all requests', async () => {
     const fixture = open();
     const tokenOf = (answer: CachedToken) => (answer.ok ? answer.rendered.token.accessToken : '');
     const bad = tokenOf(await fixture.broker.get(a, resource, party));
     const replace = async (token: string) =>
       tokenOf(await fixture.broker.replace(a, resource, party, hashOf(token)));
-    assert.equal(await replace('another token'), bad, 'the one in memory is not the bad one');
+    assert.equal(await replace('another token'), bad, 'the cached token is not the bad one');
     assert.equal(fixture.calls.length, 1);
     const replaced = new Set(await Promise.all(Array.from({ length: 200 }, () => replace(bad))));
     assert.equal(replaced.size, 1);
@@ -372,7 +372,7 @@ describe('the broker', () => {
       [false, true],
     );
     const [newer = ''] = replaced;
-    assert.equal(await replace(bad), newer, 'for who comes later');
+    assert.equal(await replace(bad), newer, 'for later requests');
     assert.equal(fixture.calls.length, 2);
     assert.equal(await replace(newer), newer, 'one in ten seconds');
     await pass(fixture.clock, 10_000);
@@ -399,11 +399,11 @@ describe('the broker', () => {
     await Promise.all(many);
     assert.ok(Math.max(...endedAfterMs) <= 3_000);
     assert.ok((await other) <= 1_050, 'its turn comes first');
-    assert.ok((await shared) <= 1_050, 'and takes what another pod queued along');
+    assert.ok((await shared) <= 1_050, 'and it joins a fetch that another pod has queued');
     assert.equal(fixture.calls.length, 51);
   });
 
-  it('passes a broken upstream’s own wait on, however short the hold is', async () => {
+  it('passes on the wait of a failing upstream, even if its own cooldown is short', async () => {
     const fixture = open();
     fixture.upstream.failure = {
       reason: 'upstream_down',
@@ -414,7 +414,7 @@ describe('the broker', () => {
     assert.equal(failureOf(await fixture.broker.get(a, resource, party)).retryAfterS, 3);
   });
 
-  it('lets who invents resources displace no tokens but its own', async () => {
+  it('limits a caller with invented resources to displacing its own tokens', async () => {
     const fixture = open({ maxEntries: 10_000 });
     await fixture.broker.get(b, resource, party);
     await fixture.broker.get(a, resource, party);
@@ -429,7 +429,7 @@ describe('the broker', () => {
     assert.ok(fixture.broker.peek(a, `${resource}/299`) !== undefined);
   });
 
-  it('drops the tokens of an identity whose credential turns out to be gone', async () => {
+  it('drops the tokens of an identity when its credential is found deleted', async () => {
     const fixture = open();
     await fixture.broker.get(a, resource, party);
     await fixture.broker.get(b, resource, party);
@@ -443,7 +443,7 @@ describe('the broker', () => {
     assert.ok(isCached(fixture, b));
   });
 
-  it('knows the Secrets behind its tokens, and drops what one of them gave', async () => {
+  it('tracks the Secrets behind its tokens, and drops the tokens of one of them', async () => {
     const fixture = open();
     const secret = { namespace: 'default', name: 'shared' };
     const identities = [
@@ -465,7 +465,7 @@ describe('the broker', () => {
     assert.deepEqual(fixture.broker.secretsInUse(), [{ namespace: 'other', name: 'shared' }]);
   });
 
-  it('lets an authority that does not answer, or a kind of credential, hold up no other', async () => {
+  it('does not let a hanging authority, or kind of credential, delay any other', async () => {
     const { broker, upstream } = open();
     const secret = { kind: 'secret', secret: { namespace: 'n', name: 's' } } as const;
     const at = (authority: string, clientId: string): EntraIdentity => ({
@@ -480,7 +480,7 @@ describe('the broker', () => {
     assert.ok((await broker.get(a, 'r', party)).ok);
   });
 
-  it('reports a source that throws, and asks it again', async () => {
+  it('reports a source that throws, and uses it again', async () => {
     const fixture = open();
     fixture.upstream.error = new Error('bug');
     await assert.rejects(fixture.broker.get(a, resource, party), /bug/);

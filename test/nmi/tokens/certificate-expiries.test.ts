@@ -19,8 +19,8 @@ function open() {
   return { expiries, unneeded, found };
 }
 
-describe('when certificates end', () => {
-  it('is the last that was read of each Secret, for as long as it is needed', () => {
+describe('the expiry of certificates', () => {
+  it('is the last one read of each Secret, for as long as it is needed', () => {
     const { expiries, unneeded, found } = open();
     expiries.note({ namespace: 'a', name: 's' }, 1_000);
     expiries.note({ namespace: 'a', name: 's' }, 2_000);
@@ -29,10 +29,10 @@ describe('when certificates end', () => {
     unneeded.add('a/s');
     assert.deepEqual(found(), ['b/s 3.5']);
     unneeded.clear();
-    assert.deepEqual(found(), ['b/s 3.5'], 'what was dropped is gone');
+    assert.deepEqual(found(), ['b/s 3.5'], 'the dropped one is removed');
   });
 
-  it('is known of 20 Secrets of a namespace, those that end first, and of 50 namespaces', () => {
+  it('is kept for 20 Secrets of a namespace, the first to expire, and for 50 namespaces', () => {
     const { expiries, unneeded, found } = open();
     for (let index = 0; index < 100; index++) {
       expiries.note({ namespace: 'hostile', name: `s-${index}` }, (100 - index) * 1_000);
@@ -46,6 +46,6 @@ describe('when certificates end', () => {
     assert.equal(found().length, 20 + 49);
     unneeded.add('ns-0/s');
     expiries.note({ namespace: 'late', name: 's' }, 1_000);
-    assert.ok(found().includes('late/s 1'), 'has the place of one that is not needed');
+    assert.ok(found().includes('late/s 1'), 'replaces one that is not needed');
   });
 });

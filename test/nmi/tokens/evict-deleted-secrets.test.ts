@@ -31,7 +31,7 @@ function open() {
   return { clock, inUse, gone, looked, told, sweep };
 }
 
-describe('tokens of a Secret that is gone', () => {
+describe('tokens of a deleted Secret', () => {
   it('are dropped within a minute, and no others', async () => {
     const fixture = open();
     await pass(fixture.clock, 60_000);
@@ -45,7 +45,7 @@ describe('tokens of a Secret that is gone', () => {
     fixture.sweep[Symbol.dispose]();
   });
 
-  it('are not looked for any more after the end, not even in the middle of a look', async () => {
+  it('are not searched any more after disposal, not even during a search', async () => {
     const fixture = open();
     fixture.gone.add('one');
     fixture.clock.advance(60_000);

@@ -14,8 +14,8 @@ function token(expiresInMs: number, over: Partial<TokenStatus> = {}): TokenStatu
   };
 }
 
-describe('when tokens end', () => {
-  it('is the least life by source, of those whose refresh fails apart', () => {
+describe('the remaining life of tokens', () => {
+  it('is the shortest by source, with those of failing refreshes separate', () => {
     const samples = soonestExpiries([
       { source: 'imds', token: token(7_200_000) },
       { source: 'imds', token: token(3_600_000) },
@@ -33,7 +33,7 @@ describe('when tokens end', () => {
     );
   });
 
-  it('leaves out tokens that nobody uses, and is nothing without any', () => {
+  it('leaves out unused tokens, and is missing without any', () => {
     const idle = { source: 'imds', token: token(10, { state: 'idle' }) };
     assert.deepEqual(soonestExpiries([idle]), []);
     assert.deepEqual(soonestExpiries([]), []);

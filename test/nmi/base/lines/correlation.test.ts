@@ -14,7 +14,7 @@ function read(headers: Readonly<Record<string, string>>) {
 }
 
 describe('the ids of a client', () => {
-  it('are its request id and the trace that it belongs to', () => {
+  it('are its request id and its trace id', () => {
     assert.deepEqual(
       read({
         'x-ms-client-request-id': ` ${guid}`,
@@ -25,7 +25,7 @@ describe('the ids of a client', () => {
     assert.deepEqual(read({}), none);
   });
 
-  it('are of the standard shape or none: anything else may be a secret', () => {
+  it('have the standard format or are missing: anything else may be a secret', () => {
     for (const text of ['', 'id', 'eyJhbGciOiJub25lIn0.e30.', `${guid} x`, `${guid}\n`, trace]) {
       const odd = text.trim() === guid ? `${guid}0` : text;
       assert.deepEqual(read({ 'x-ms-client-request-id': odd, traceparent: odd }), none, text);
@@ -33,7 +33,7 @@ describe('the ids of a client', () => {
     assert.equal(read({ traceparent: `00-${trace}-00f067aa0ba902b7` }).traceId, undefined);
   });
 
-  it('are found in the bytes of a request that the fast path read, repeated or not', () => {
+  it('are found in the bytes of a request on the fast path, recognized or not', () => {
     const text = (id: string, resource: string) =>
       Buffer.from(
         `GET /metadata/identity/oauth2/token?resource=${resource} HTTP/1.1\r\nMetadata: true\r\n` +

@@ -29,13 +29,13 @@ describe('log lines as text', () => {
     );
   });
 
-  it('quote what would break the line apart', () => {
+  it('quote text that would break the line', () => {
     const line = '{"level":"info","time":"2026-11-25T01:02:03.456Z","msg":"m","a":"x\\ny z"}';
     assert.ok(renderGlogLine(line, 1).endsWith('m a="x\\ny z"\n'));
     assert.equal(renderGlogLine('not json\n', 1), 'not json\n');
   });
 
-  it('have a letter for their level, and information for any other', () => {
+  it('have a letter for their level, and that of information for any other', () => {
     const levels = ['fatal', 'error', 'warn', 'info', 'debug', 'unknown'];
     const letters = levels.map((level) => {
       const time = '2026-01-02T03:04:05.678Z';
@@ -54,19 +54,19 @@ describe('log lines as text', () => {
     assert.equal(letterOf({ level: 'warn', msg: 'token fetch failed' }), 'W');
   });
 
-  it('name the agent where no part is named, and print other values as JSON', () => {
+  it('name the agent when no part is named, and print other values as JSON', () => {
     const line = JSON.stringify({ level: 'info', msg: 'm', a: 1, b: { c: [null] }, d: true });
     assert.match(renderGlogLine(line, 1), / nmi:1\] m a=1 b=\{"c":\[null\]\} d=true\n$/);
   });
 
-  it('are no access line without a status and a duration', () => {
+  it('are not access lines without a status and a duration', () => {
     for (const fields of [{ status: 200 }, { durationMs: 1 }, { status: '200', durationMs: 1 }]) {
       const line = JSON.stringify({ level: 'info', msg: 'message', ...fields });
       assert.match(renderGlogLine(line, 1), /\] message /);
     }
   });
 
-  it('print no control character and no line end that JSON leaves as it is', () => {
+  it('print no control character and no line break that JSON leaves unescaped', () => {
     const line = JSON.stringify({ level: 'info', msg: 'm', a: 'x\x7f\x85\u2028\u2029y' });
     assert.match(renderGlogLine(line, 1), / a="?x\?\?\?\?y"?\n$/);
   });

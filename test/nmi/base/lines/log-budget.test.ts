@@ -21,8 +21,8 @@ function openBudget(maxKinds = 10) {
   };
 }
 
-describe('lines that others decide the number of', () => {
-  it('are written at first, and counted once a minute while they go on', () => {
+describe('lines with a number that others control', () => {
+  it('are written at first, and counted once a minute while they continue', () => {
     const { clock, lines, log } = openBudget();
     for (let count = 0; count < 5_000; count++) log('a', 2);
     log('b');
@@ -47,7 +47,7 @@ describe('lines that others decide the number of', () => {
     assert.deepEqual(lines, ['a']);
   });
 
-  it('are told apart up to a bound', () => {
+  it('are distinguished up to a limit', () => {
     const { clock, lines, log } = openBudget(2);
     for (const kind of ['a', 'b', 'c', 'd', 'a']) log(kind);
     assert.deepEqual(lines.splice(0), ['a', 'b']);

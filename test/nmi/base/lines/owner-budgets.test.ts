@@ -16,14 +16,14 @@ function open() {
 }
 
 describe('budgets of lines by owner', () => {
-  it('count each kind of each owner by itself', () => {
+  it('count each kind of each owner separately', () => {
     const { clock, reports, allows } = open();
     assert.deepEqual([allows('a', 'x'), allows('a', 'x'), allows('b', 'x')], [true, false, true]);
     clock.advance(60_000);
     assert.deepEqual(reports, ['a x 1']);
   });
 
-  it('count further kinds of an owner together, and leave the others theirs', () => {
+  it('count further kinds of an owner together, and leave the budget of the others', () => {
     const { clock, reports, allows } = open();
     for (let kind = 0; kind < 64; kind++) assert.ok(allows('a', `kind ${kind}`));
     assert.deepEqual(
@@ -34,7 +34,7 @@ describe('budgets of lines by owner', () => {
     assert.deepEqual(reports, ['a others 2']);
   });
 
-  it('forget owners that have nothing to report, and put those beyond 512 together', () => {
+  it('drop owners without counts, and group those beyond 512', () => {
     const { clock, allows } = open();
     for (let owner = 0; owner < 512; owner++) allows(`owner ${owner}`, 'x');
     assert.deepEqual([allows('late', 'x'), allows('later', 'x')], [true, false]);

@@ -9,7 +9,7 @@ const account = { namespace: 'kube-system', name: 'nmi' };
 const pod = { name: 'nmi-x7k2p', uid: 'pod-uid' };
 
 describe("the agent's own account", () => {
-  it('is the service account and the pod that the API server sees', async () => {
+  it('is the service account and the pod that the API server reports', async () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);
     fake.user = createAccountUser({ ...account, pod });
@@ -20,7 +20,7 @@ describe("the agent's own account", () => {
     assert.deepEqual(own.known, expected);
   });
 
-  it('has no pod when the token is bound to none, or to what cannot be read', async () => {
+  it('has no pod when the token is bound to none, or to one that cannot be read', async () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);
     const user = createAccountUser(account);
@@ -41,7 +41,7 @@ describe("the agent's own account", () => {
     }
   });
 
-  it('is asked for once, by however many, and never again', async () => {
+  it('is requested once, by any number of callers, and never again', async () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);
     fake.user = createAccountUser(account);
@@ -52,7 +52,7 @@ describe("the agent's own account", () => {
     assert.equal(fake.requests.length, 1);
   });
 
-  it('is asked for again after a failure', async () => {
+  it('is requested again after a failure', async () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);
     fake.user = createAccountUser(account);
@@ -69,7 +69,7 @@ describe("the agent's own account", () => {
     assert.equal((await own.get()).kind, 'ok');
   });
 
-  it('is none for a user that is no service account', async () => {
+  it('is missing for a user that is not a service account', async () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);
     const own = createOwnAccount({ client });
@@ -86,7 +86,7 @@ describe("the agent's own account", () => {
     assert.equal((await own.get()).kind, 'unavailable');
   });
 
-  it('keeps nobody who gives up, and still becomes known', async () => {
+  it('does not block a caller that gives up, and is still cached later', async () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);
     fake.user = createAccountUser(account);

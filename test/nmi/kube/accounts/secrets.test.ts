@@ -18,7 +18,7 @@ function apply(fake: FakeKube, data: unknown): void {
   });
 }
 
-/** A client that answers every path with this, and remembers the paths. */
+/** A client that answers every path with this, and records the paths. */
 function answering(
   body: unknown,
 ): KubeClient & { readonly paths: string[]; readonly accepted: (string | undefined)[] } {
@@ -63,7 +63,7 @@ describe('a Secret', () => {
     );
   });
 
-  it('is gone by the word of the server alone', async () => {
+  it('is missing only when the server reports so', async () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);
     const reader = createSecretReader(client, { timeoutMs: 200 });
@@ -74,7 +74,7 @@ describe('a Secret', () => {
     fake.delete({ kind: 'Secret', ...secret });
     assert.equal(await reader.isGone(secret), true);
     await fake[Symbol.asyncDispose]();
-    assert.equal(await reader.isGone(secret), false, 'nobody said so');
+    assert.equal(await reader.isGone(secret), false, 'not reported by the server');
   });
 
   it('is checked without being read: it exists, is missing, or may not be read', async () => {
@@ -92,7 +92,7 @@ describe('a Secret', () => {
     assert.equal(await kind(), 'unavailable');
   });
 
-  it('is asked for by its name alone where only that is wanted', async () => {
+  it('is requested without its data when only its existence matters', async () => {
     const client = answering({});
     assert.equal(await createSecretReader(client).isGone(secret), false);
     assert.match(client.accepted[0] ?? '', /as=PartialObjectMetadata/);
@@ -115,7 +115,7 @@ describe('a Secret', () => {
     });
   });
 
-  it('that may not be read says which rule is needed', async () => {
+  it('that may not be read is reported with the required rule', async () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);
     fake.faults.failNext(1, 403);
@@ -124,7 +124,7 @@ describe('a Secret', () => {
     assert.match(result.problem, /default\/sp\.demo.*resources \["secrets"\], verbs \["get"\]/);
   });
 
-  it('is unavailable, for as long as the server says, on every other status', async () => {
+  it('is unavailable, for as long as the server requires, on every other status', async () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);
     for (const [status, code] of [
@@ -142,7 +142,7 @@ describe('a Secret', () => {
     }
   });
 
-  it('is unavailable when the server hangs or is gone', async () => {
+  it('is unavailable when the server hangs or is unreachable', async () => {
     const fake = await openFakeKube();
     await using client = await clientOf(fake);
     const reader = createSecretReader(client, { timeoutMs: 20 });
@@ -156,7 +156,7 @@ describe('a Secret', () => {
     assert.match(gone.problem, /\((?:NETWORK|TIMEOUT)\)$/);
   });
 
-  it('is unavailable when the answer is something else or too long', async () => {
+  it('is unavailable when the answer is invalid or too long', async () => {
     const kind = 'Secret';
     for (const body of [
       null,
@@ -209,7 +209,7 @@ describe('the name of a Secret', () => {
     });
   }
 
-  it('of any kind never leads to another path', async () => {
+  it('of any format never leads to another path', async () => {
     const part = fc.oneof(
       fc.string(),
       fc.string({ unit: fc.constantFrom('a', '0', '.', '-', '/', '%', '?', '#', 'A', '\n') }),
@@ -226,7 +226,7 @@ describe('the name of a Secret', () => {
     );
   });
 
-  it('may have dots in the Secret and none in the namespace', async () => {
+  it('may have dots, but the namespace may not', async () => {
     const client = answering({ kind: 'Secret' });
     const reader = createSecretReader(client);
     const dotted = await reader.read({ namespace: 'n-1', name: 'a.b-c.0' });

@@ -10,7 +10,7 @@ describe('the path of a service account', () => {
     );
   });
 
-  it('is none for a name that could lead elsewhere', () => {
+  it('is missing for a name that could lead to another path', () => {
     for (const [namespace, name] of [
       ['ns', '../../secrets/x'],
       ['ns', ''],

@@ -24,7 +24,7 @@ interface Read {
   fail(error: KubeError): void;
 }
 
-/** An API server that answers when the test says so. */
+/** An API server that answers when the test requests it. */
 class HeldReader implements JsonReader {
   readonly paths: string[] = [];
   readonly open: Read[] = [];
@@ -94,7 +94,7 @@ function fixture(options: Partial<ServiceAccountsOptions> = {}) {
   };
 }
 
-/** What an account says once it has been read. */
+/** The account once it has been read. */
 async function untilRead(
   accounts: ServiceAccounts,
   account: ObjectName,
@@ -152,7 +152,7 @@ describe('the annotations of a service account', () => {
     assert.equal(fake.requests.length, 2);
   });
 
-  it('are empty when there are none, or no texts', async () => {
+  it('are empty when there are none, or only invalid ones', async () => {
     for (const annotations of [
       undefined,
       null,
@@ -167,7 +167,7 @@ describe('the annotations of a service account', () => {
     }
   });
 
-  it('are read once for all who ask at the same time', async () => {
+  it('are read once for all concurrent callers', async () => {
     const { accounts, reader, changes, land, peekFresh } = fixture();
     for (let time = 0; time < 100; time++) {
       assert.equal(accounts.peek(demo), undefined);
@@ -181,7 +181,7 @@ describe('the annotations of a service account', () => {
     assert.equal(changes(), 1);
   });
 
-  it('answer from memory for a minute, and from memory while they are read again', async () => {
+  it('are served from memory for a minute, and also while they are read again', async () => {
     const { learn, land, peek, peekFresh, reader, clock, changes } = fixture();
     await learn('c-1');
     clock.advance(minuteMs - 1);
@@ -207,7 +207,7 @@ describe('the annotations of a service account', () => {
     assert.deepEqual(peek(), app('c-2'));
   });
 
-  it('that nobody has asked for in two minutes are read before they decide anything', async () => {
+  it('are read before a decision after two minutes without a request', async () => {
     const { learn, land, peek, peekFresh, reader, clock, changes } = fixture();
     await learn('c-1');
     clock.advance(2 * minuteMs + 1);
@@ -217,11 +217,11 @@ describe('the annotations of a service account', () => {
     await land((read) => {
       read.answer('c-1');
     });
-    assert.equal(changes(), 2, 'who waits is woken, though it says the same');
+    assert.equal(changes(), 2, 'waiters are woken, although the value is the same');
     assert.deepEqual(peekFresh(), says('c-1'));
   });
 
-  it('go on deciding for five minutes when their read does not end soon', async () => {
+  it('are used for five more minutes when their read does not end soon', async () => {
     const { learn, peekFresh, clock, changes } = fixture();
     await learn('c-1');
     clock.advance(2 * minuteMs + 1);
@@ -230,7 +230,7 @@ describe('the annotations of a service account', () => {
     assert.equal(peekFresh(), undefined);
     assert.equal(changes(), 1);
     clock.advance(1);
-    assert.equal(changes(), 2, 'who waits is woken');
+    assert.equal(changes(), 2, 'waiters are woken');
     assert.deepEqual(peekFresh(), says('c-1'));
     clock.advance(3 * minuteMs - 501);
     assert.deepEqual(peekFresh(), says('c-1'));
@@ -238,7 +238,7 @@ describe('the annotations of a service account', () => {
     assert.equal(peekFresh(), undefined);
   });
 
-  it('go on deciding for five minutes when they cannot be read, and wake who waits', async () => {
+  it('are used for five more minutes when they cannot be read, and waiters are woken', async () => {
     const { learn, land, peek, peekFresh, clock, changes, reader } = fixture();
     await learn('c-1');
     clock.advance(2 * minuteMs + 1);
@@ -256,17 +256,17 @@ describe('the annotations of a service account', () => {
     clock.advance(secMs);
     for (; reader.open.length > 0 || peekFresh() === undefined;) await land(fail);
     assert.deepEqual(peekFresh(), unavailable);
-    assert.deepEqual(peek(), app('c-1'), 'tokens are not dropped for it');
+    assert.deepEqual(peek(), app('c-1'), 'tokens are not dropped because of it');
     assert.ok(changes() <= 3);
     clock.advance(5 * secMs);
-    assert.equal(peekFresh(), undefined, 'it is read again, and that decides');
+    assert.equal(peekFresh(), undefined, 'it is read again, and the new value counts');
     await land((read) => {
       read.answer('c-1');
     });
     assert.deepEqual(peekFresh(), says('c-1'));
   });
 
-  it('are told to have changed when their account vanishes and when it returns', async () => {
+  it('are reported as changed when their account is deleted and when it returns', async () => {
     const { learn, land, peek, clock, changes, accounts } = fixture();
     await learn('c-1');
     clock.advance(minuteMs);
@@ -286,7 +286,7 @@ describe('the annotations of a service account', () => {
     assert.equal(accounts.generation, 3);
   });
 
-  it('that name no application are asked for again within seconds', async () => {
+  it('that name no application are requested again within seconds', async () => {
     const { learn, land, peek, clock, reader } = fixture();
     await learn('');
     clock.advance(5 * secMs);
@@ -298,7 +298,7 @@ describe('the annotations of a service account', () => {
     assert.deepEqual(peek(), app('c-1'));
   });
 
-  it('stay known for as long as the server cannot be asked', async () => {
+  it('remain known while the server is unreachable', async () => {
     const { learn, land, peek, clock, reader, changes } = fixture();
     await learn('c-1');
     clock.advance(minuteMs);
@@ -312,14 +312,14 @@ describe('the annotations of a service account', () => {
         read.fail(networkError);
       });
     }
-    // 9 minutes, a try every 5 seconds.
+    // 9 minutes, with a try every 5 seconds.
     assert.equal(tries, 109);
     clock.advance(100 * 24 * 60 * minuteMs);
     assert.deepEqual(peek(), app('c-1'));
     assert.equal(changes(), 1);
   });
 
-  it('cannot be had from a failing server, which is not asked more than once a second', async () => {
+  it('are unavailable from a failing server, which gets at most one request a second', async () => {
     const failures: string[] = [];
     const { reader, clock, changes, land, peek, peekFresh } = fixture({
       onUnreadable: ({ name }, { kind }) => failures.push(`${name} ${kind}`),
@@ -329,7 +329,7 @@ describe('the annotations of a service account', () => {
     };
     assert.equal(peekFresh(), undefined);
     await land(refuse);
-    assert.equal(changes(), 1, 'who waits is woken');
+    assert.equal(changes(), 1, 'waiters are woken');
     const forbidden = { kind: 'forbidden', said: 'no right' };
     assert.deepEqual(peekFresh(), forbidden);
     clock.advance(secMs - 1);
@@ -350,10 +350,14 @@ describe('the annotations of a service account', () => {
     clock.advance(10 * minuteMs);
     peek();
     await land(refuse);
-    assert.deepEqual(failures, ['demo forbidden', 'demo forbidden'], 'told again after a success');
+    assert.deepEqual(
+      failures,
+      ['demo forbidden', 'demo forbidden'],
+      'reported again after a success',
+    );
   });
 
-  it('are left alone for as long as the server asks, within reason', async () => {
+  it('are not requested for as long as the server requires, within limits', async () => {
     for (const [askedMs, waitedMs] of [
       [7 * secMs, 7 * secMs],
       [3600 * secMs, minuteMs],
@@ -374,7 +378,7 @@ describe('the annotations of a service account', () => {
     }
   });
 
-  it('take a bounded place, the least recently used out first', async () => {
+  it('are limited in number, and the least recently used is evicted first', async () => {
     const { accounts, land } = fixture({ max: 2 });
     const account = (name: string): ObjectName => ({ namespace: 'default', name });
     const learn = async (name: string): Promise<void> => {
@@ -393,7 +397,7 @@ describe('the annotations of a service account', () => {
     assert.equal(accounts.peek(account('b')), undefined);
   });
 
-  it('never leave a listener that throws in the way', async () => {
+  it('are not affected by a listener that throws', async () => {
     const errors: unknown[] = [];
     const onObserverError = (error: unknown): void => {
       errors.push(error);
@@ -409,7 +413,7 @@ describe('the annotations of a service account', () => {
     unsubscribe();
   });
 
-  it('outlive the client they are read with', async () => {
+  it('remain after their client is closed', async () => {
     const fake = await openFakeKube();
     const client = await clientOf(fake);
     const accounts = createServiceAccounts({ client, clock: new HandClock(), staleLimitMs });
@@ -445,15 +449,15 @@ const anyStep: fc.Arbitrary<Step> = fc.oneof(
   }),
 );
 
-/** Runs the steps against a server whose accounts change, and checks after each. */
+/** Runs the steps against a server with changing accounts, and checks after each step. */
 async function runSteps(steps: readonly Step[], isTight: boolean): Promise<void> {
   const max = isTight ? 2 : 10;
   const { accounts, reader, clock } = fixture({ max });
-  /** What the server says now, and what it last said in an answer. */
+  /** The current value on the server, and the value in its last answer. */
   const clientIds = new Map<string, string>();
   const said = new Map<string, string>();
   const peeked = new Map<string, { readonly text: string; readonly generation: number }>();
-  /** When an account was last read well. */
+  /** The last successful read of each account. */
   const readAtMs = new Map<string, number>();
 
   const clientIdOf = (name: string): string => name + (clientIds.get(name) ?? '');
@@ -494,7 +498,7 @@ async function runSteps(steps: readonly Step[], isTight: boolean): Promise<void>
       if (read?.kind === 'known') {
         check(step.name, read.account);
         const ageMs = clock.monotonicMs() - (readAtMs.get(step.name) ?? -Infinity);
-        assert.ok(ageMs <= staleLimitMs, 'nothing older decides, whatever fails');
+        assert.ok(ageMs <= staleLimitMs, 'nothing older is used, whatever fails');
       }
     } else if (step.kind === 'set') {
       clientIds.set(step.name, step.clientId);
@@ -510,8 +514,8 @@ async function runSteps(steps: readonly Step[], isTight: boolean): Promise<void>
   while (reader.open.length > 0) await land(0, true);
 }
 
-describe('whatever is asked, changed, answered and broken in whatever order', () => {
-  it('an account says what it said in its last answer, and reads never pile up', async () => {
+describe('any requests, changes, answers and failures in any order', () => {
+  it('leave each account with the value of its last answer, and reads never pile up', async () => {
     const anySteps = fc.array(anyStep, { maxLength: 80, size: 'max' });
     await fc.assert(fc.asyncProperty(anySteps, fc.boolean(), runSteps), { numRuns: 200 });
   });

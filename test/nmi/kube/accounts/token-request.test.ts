@@ -34,7 +34,7 @@ function answering(body: unknown): JsonPoster {
 }
 
 describe('a token of a service account', () => {
-  it('is for the audience, bound to the pod, and ends when the server says', async () => {
+  it('is for the audience, bound to the pod, and expires when the server says so', async () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);
     const boundTo = populate(fake);
@@ -52,7 +52,7 @@ describe('a token of a service account', () => {
     );
   });
 
-  it('is believed to live as short as the server grants', async () => {
+  it('has the life that the server grants, even a short one', async () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);
     populate(fake);
@@ -63,7 +63,7 @@ describe('a token of a service account', () => {
     assert.equal(outcome.expiresAtWallMs, Number(claimsOf(outcome.token)['exp']) * 1000);
   });
 
-  it('is bound to nothing but name and uid of the pod it is asked for', async () => {
+  it('is bound only to name and uid of the requesting pod', async () => {
     let posted: unknown;
     const client: JsonPoster = {
       postJson: (_path, body) => {
@@ -82,7 +82,7 @@ describe('a token of a service account', () => {
   });
 });
 
-describe('a token of a service account is not given', () => {
+describe('a token of a service account is not issued', () => {
   it('for an account or a pod that does not exist: missing', async () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);
@@ -110,7 +110,7 @@ describe('a token of a service account is not given', () => {
     assert.equal((await requestServiceAccountToken(client, moved)).kind, 'pod_replaced');
   });
 
-  it('for a request the server does not like: refused', async () => {
+  it('for a request that the server rejects: refused', async () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);
     populate(fake);
@@ -119,7 +119,7 @@ describe('a token of a service account is not given', () => {
     assert.match(outcome.said, /less than 10 minutes/);
   });
 
-  it('without the right to it: forbidden, in the words of the server', async () => {
+  it('without the permission: forbidden, with the text of the server', async () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);
     fake.faults.failNext(1, 403);
@@ -129,7 +129,7 @@ describe('a token of a service account is not given', () => {
     });
   });
 
-  it('by a server in trouble: unavailable, with what it says of when to return', async () => {
+  it('by a failing server: unavailable, with its wait', async () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);
     const expected = [
@@ -152,7 +152,7 @@ describe('a token of a service account is not given', () => {
     assert.equal(late.problem, 'TIMEOUT');
   });
 
-  it('by an answer that promises something else: unavailable', async () => {
+  it('by an answer with other contents: unavailable', async () => {
     const status = { token: 'a.b.c', expirationTimestamp: '2026-01-01T00:00:00Z' };
     const whole = await requestServiceAccountToken(answering({ status }), asked);
     assert.equal(whole.kind, 'ok');
@@ -172,7 +172,7 @@ describe('a token of a service account is not given', () => {
     }
   });
 
-  it('to whoever gives up: rejects with the reason', async () => {
+  it('to a caller that gives up: rejects with the reason', async () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);
     fake.faults.hang = true;
@@ -183,7 +183,7 @@ describe('a token of a service account is not given', () => {
     await assert.rejects(call, /^Error: enough$/);
   });
 
-  it('for any name that none can have, and nobody is asked', async () => {
+  it('for an impossible name, and nothing is requested', async () => {
     const paths: string[] = [];
     const client: JsonPoster = {
       postJson: (path) => {

@@ -13,7 +13,7 @@ describe('the back-off', () => {
     assert.deepEqual(shortest, [50, 100, 500]);
   });
 
-  it('waits as long as the server asks and up to a quarter more, but not for ever', () => {
+  it('waits as long as the server requires plus up to a quarter, within a limit', () => {
     assert.equal(backoffMs(backoff, 1, 0, 3000), 3000);
     assert.equal(backoffMs(backoff, 1, 1, 3000), 3750);
     assert.equal(backoffMs(backoff, 400, 0, 500), 500);

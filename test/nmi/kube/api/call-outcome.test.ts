@@ -4,12 +4,12 @@ import { outcomeOfFailure } from '../../../../src/nmi/kube/api/call-outcome.ts';
 import { KubeError } from '../../../../src/nmi/kube/api/kube-error.ts';
 
 describe('a call that fails', () => {
-  it('is forbidden in the words of the server', () => {
+  it('is forbidden with the text of the server', () => {
     const failure = new KubeError('FORBIDDEN', 'no right', { status: 403 });
     assert.deepEqual(outcomeOfFailure(failure), { kind: 'forbidden', said: 'no right' });
   });
 
-  it('passes otherwise, with a short word and the wait that was asked for', () => {
+  it('is otherwise transient, with a short reason and the requested wait', () => {
     const throttled = new KubeError('THROTTLED', 'busy', { status: 429, retryAfterMs: 9 });
     assert.deepEqual(outcomeOfFailure(throttled), {
       kind: 'unavailable',
@@ -25,7 +25,7 @@ describe('a call that fails', () => {
     assert.equal(problemOf(new KubeError('NETWORK', 'x')), 'NETWORK');
   });
 
-  it('is thrown on where it is no failure of the API', () => {
+  it('is thrown again if it is not a failure of the API', () => {
     const bug = new TypeError('bug');
     assert.throws(() => outcomeOfFailure(bug), bug);
   });

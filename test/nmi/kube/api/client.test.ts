@@ -31,7 +31,7 @@ describe('the credentials library', () => {
 });
 
 describe('a request of the Kubernetes client', () => {
-  it('gets and posts JSON, says who it is, and keeps its connections', async () => {
+  it('gets and posts JSON, identifies itself, and keeps its connections', async () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);
     await client.postJson('/api/v1/namespaces/default/pods', rawPod('one'));
@@ -42,7 +42,7 @@ describe('a request of the Kubernetes client', () => {
       ['POST nmi-test/1', 'GET nmi-test/1'],
     );
     for (let round = 0; round < 20; round += 1) await client.getJson('/api/v1/pods');
-    // The pool opens a second one when asked again in the very turn an answer ended.
+    // The pool opens a second one for a request in the same turn in which an answer ended.
     assert.ok(fake.connections <= 2, `${fake.connections} connections`);
   });
 
@@ -67,7 +67,7 @@ describe('a request of the Kubernetes client', () => {
     }
   });
 
-  it('fails with a code, the status and the words of the server', async () => {
+  it('fails with a code, the status and the text of the server', async () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);
     const path = '/api/v1/pods';
@@ -113,7 +113,7 @@ describe('a request of the Kubernetes client', () => {
     await assert.rejects(client.getJson('/', { signal: stop.signal }), /^Error: enough$/);
   });
 
-  it('names a refused and a broken connection NETWORK', async () => {
+  it('reports a refused and a broken connection as NETWORK', async () => {
     const fake = await openFakeKube();
     await using client = await clientOf(fake);
     fake.faults.hang = true;
@@ -127,7 +127,7 @@ describe('a request of the Kubernetes client', () => {
 });
 
 describe('an answer to the Kubernetes client', () => {
-  it('is read as far as its call allows', async () => {
+  it('is read up to the limit of its call', async () => {
     await using fake = await openFakeKube();
     for (const name of ['one', 'two']) fake.apply(rawPod(name));
     await using client = await clientOf(fake);
@@ -142,7 +142,7 @@ describe('an answer to the Kubernetes client', () => {
 });
 
 describe('a watch of the Kubernetes client', () => {
-  it('gives events as they come and ends with the stream', async () => {
+  it('yields events as they arrive and ends with the stream', async () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);
     const opened = Promise.withResolvers<undefined>();
@@ -165,7 +165,7 @@ describe('a watch of the Kubernetes client', () => {
     assert.deepEqual(events, ['ADDED', 'DELETED']);
   });
 
-  it('fails with TIMEOUT when it is silent from its first byte on', async () => {
+  it('fails with TIMEOUT when it is silent from the first byte on', async () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);
     let isOpen = false;
@@ -190,7 +190,7 @@ describe('a watch of the Kubernetes client', () => {
       for await (const event of client.watch(path, { silenceMs: 60 })) {
         assert.equal(asRecord(event)?.['type'], 'BOOKMARK');
         bookmarks += 1;
-        // By then it has lived longer than the deadline.
+        // By then it has been open longer than the deadline.
         if (bookmarks === 10) fake.goSilent();
       }
     })();
@@ -200,7 +200,7 @@ describe('a watch of the Kubernetes client', () => {
     await eventually('the connection is closed', () => fake.connections === 0);
   });
 
-  it('closes its connection when the loop is left', async () => {
+  it('closes its connection when its loop ends', async () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);
     fake.apply(rawPod('one'));
@@ -208,7 +208,7 @@ describe('a watch of the Kubernetes client', () => {
     await eventually('no connection is left', () => fake.connections === 0);
   });
 
-  it('names a stream that was cut in an event NETWORK', async () => {
+  it('reports a stream that was cut within an event as NETWORK', async () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);
     fake.apply(rawPod('one'));
@@ -221,7 +221,7 @@ describe('a watch of the Kubernetes client', () => {
 });
 
 describe('the end of a watch', () => {
-  it('inside an event is NETWORK even when the stream ends in good order', async () => {
+  it('within an event is NETWORK even if the stream ends normally', async () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);
     const watch = client.watch('/api/v1/pods?watch=1', {
@@ -249,7 +249,7 @@ describe('the end of a watch', () => {
 });
 
 describe('credentials that change', () => {
-  it('are read again at a 401, in the same call; a refusal that stays is told', async () => {
+  it('are read again at a 401, in the same call; a repeated refusal is returned', async () => {
     await using fake = await openFakeKube();
     await using dir = await temporaryDir();
     const kubeconfigPath = join(dir.path, 'config');
@@ -291,7 +291,7 @@ describe('credentials that change', () => {
     });
     await client.getJson('/api/v1/pods');
 
-    // Another CA must not reach connections that exist, and must be used for new ones.
+    // Another CA must not affect existing connections, and must be used for new ones.
     assert.ok(await selfSigned(at('other.key'), at('ca.crt')));
     await assert.rejects(client.getJson('/api/v1/pods'), isKubeError('NETWORK'));
     await writeFile(at('ca.crt'), cert);
@@ -299,7 +299,7 @@ describe('credentials that change', () => {
   });
 });
 
-/** False when there is no openssl. */
+/** False when openssl is not installed. */
 async function selfSigned(keyFile: string, certFile: string): Promise<boolean> {
   const request = 'req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2';
   const subject = ['-subj', '/CN=fake', '-addext', 'subjectAltName=IP:127.0.0.1'];

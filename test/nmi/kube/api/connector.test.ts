@@ -10,7 +10,7 @@ import { createConnector } from '../../../../src/nmi/kube/api/connector.ts';
 import { kubeErrorOfFailure } from '../../../../src/nmi/kube/api/kube-error.ts';
 import { countingClock, eventually } from '../kube-test-bed.ts';
 
-/** Listens, and never takes a connection: once its queue is full the kernel drops every SYN. */
+/** Listens, and never accepts a connection: once its queue is full the kernel drops every SYN. */
 const deafServer = `
 const server = require('node:net').createServer();
 server.listen({ port: 0, host: '127.0.0.1', backlog: 1 }, () => {
@@ -62,14 +62,14 @@ async function codeOf(pool: Pool): Promise<string> {
 }
 
 describe('a connection to the API server', () => {
-  it('is given up soon when the server does not answer the SYN', async () => {
+  it('fails soon when the server does not answer the SYN', async () => {
     await using server = await openDeafServer();
     const clock = countingClock();
     const pool = poolOf(server.origin, 150, clock);
     const startMs = performance.now();
     assert.equal(await codeOf(pool), 'TIMEOUT');
     const tookMs = performance.now() - startMs;
-    assert.ok(tookMs >= 140 && tookMs < 900, `${tookMs} ms, where the kernel repeats after 1000`);
+    assert.ok(tookMs >= 140 && tookMs < 900, `${tookMs} ms, and the kernel repeats after 1000`);
     assert.equal(clock.armed, 0);
     await pool.destroy();
   });
@@ -89,7 +89,7 @@ describe('a connection to the API server', () => {
     await pool.destroy();
   });
 
-  it('that is refused fails at once and leaves nothing', async () => {
+  it('that is refused fails at once and leaves nothing behind', async () => {
     const server = createServer();
     server.listen(0, '127.0.0.1');
     await once(server, 'listening');

@@ -63,7 +63,7 @@ describe('credentials inside a pod', () => {
     assert.equal(after.fingerprint, before.fingerprint);
   });
 
-  it('have another fingerprint when the CA file changes, without being forgotten', async () => {
+  it('have another fingerprint when the CA file changes, without a reset', async () => {
     await using dir = await temporaryDir();
     await writeFile(join(dir.path, 'token'), 't');
     await writeFile(join(dir.path, 'ca.crt'), 'old');
@@ -91,7 +91,7 @@ describe('credentials from a kubeconfig', () => {
     return await loadCredentials({ ...nowhere, kubeconfigPath: paths.join(':') }).current();
   }
 
-  it('take server, path prefix, token and TLS settings', async () => {
+  it('contain server, path prefix, token and TLS settings', async () => {
     const access = await load(
       kubeconfig(
         'server: "https://api.example:6443/k8s/c1/", tls-server-name: other, insecure-skip-tls-verify: true',
@@ -108,7 +108,7 @@ describe('credentials from a kubeconfig', () => {
     assert.equal(String(access.tls.key), 'KEY');
   });
 
-  it('verify the server unless told otherwise', async () => {
+  it('verify the server unless configured otherwise', async () => {
     const access = await load(kubeconfig('server: "https://api.example"', ''));
     assert.equal(access.tls.rejectUnauthorized, undefined);
     assert.equal(access.pathPrefix, '');
@@ -123,7 +123,7 @@ describe('credentials from a kubeconfig', () => {
     assert.equal(access.headers['authorization'], 'Basic YTpi');
   });
 
-  it('merge several files, the first current context deciding', async () => {
+  it('merge several files; the first current context wins', async () => {
     const first = 'apiVersion: v1\nkind: Config\ncurrent-context: x\n';
     const second = kubeconfig('server: "https://merged.example"', 'token: t');
     const access = await load(first, second.replace('current-context: x', 'current-context: y'));

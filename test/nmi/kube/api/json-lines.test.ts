@@ -18,7 +18,7 @@ function decode(chunks: readonly Uint8Array[], maxLineBytes = 1_000_000): unknow
 const json = fc.jsonValue({ stringUnit: 'binary' });
 
 describe('the splitter of a watch stream', () => {
-  it('gives the same values wherever the stream is cut in two', () => {
+  it('returns the same values wherever the stream is cut in two', () => {
     fc.assert(
       fc.property(fc.array(json, { minLength: 1, maxLength: 4 }), (values) => {
         const bytes = encode(values);
@@ -31,7 +31,7 @@ describe('the splitter of a watch stream', () => {
     );
   });
 
-  it('gives the same values in any number of chunks, single bytes included', () => {
+  it('returns the same values for any number of chunks, including single bytes', () => {
     fc.assert(
       fc.property(
         fc.array(json, { maxLength: 5 }),
@@ -56,11 +56,11 @@ describe('the splitter of a watch stream', () => {
     assert.deepEqual(decode(chunks), [{ name: 'für 🦀' }]);
   });
 
-  it('passes over blank lines and carriage returns', () => {
+  it('skips blank lines and carriage returns', () => {
     assert.deepEqual(decode([Buffer.from('\n{"a":1}\r\n\r\n{"a":2}\n')]), [{ a: 1 }, { a: 2 }]);
   });
 
-  it('hands out what came before a line that is no JSON, then fails', () => {
+  it('returns the values before an invalid line, then fails', () => {
     const lines = createJsonLines(100);
     const seen: unknown[] = [];
     assert.throws(
@@ -74,7 +74,7 @@ describe('the splitter of a watch stream', () => {
     assert.deepEqual(seen, [{ a: 1 }]);
   });
 
-  it('takes a line of exactly its bound, and of a longer one the beginning alone', () => {
+  it('accepts a line of exactly its limit, and only the beginning of a longer one', () => {
     const line = JSON.stringify('x'.repeat(98));
     assert.deepEqual(decode([Buffer.from(`${line}\n`)], 100), ['x'.repeat(98)]);
     const around = Buffer.from(`{"a":1}\n${line}\n{"a":2}\n`);
@@ -83,7 +83,7 @@ describe('the splitter of a watch stream', () => {
     }
   });
 
-  it('keeps 4 kB of a line that is too long, and knows when it is cut', () => {
+  it('keeps 4 kB of a line that is too long, and reports when it is cut', () => {
     const lines = createJsonLines(10_000);
     const part = Buffer.alloc(6_000, 'x');
     for (let count = 0; count < 100; count++) assert.deepEqual([...lines.push(part)], []);
@@ -95,7 +95,7 @@ describe('the splitter of a watch stream', () => {
     assert.equal(lines.pendingBytes, 0);
   });
 
-  it('says how much of an unfinished line it holds', () => {
+  it('reports the size of an unfinished line', () => {
     const lines = createJsonLines(100);
     assert.deepEqual([...lines.push(Buffer.from('{"a":1}\n{"b"'))], [{ a: 1 }]);
     assert.equal(lines.pendingBytes, 4);

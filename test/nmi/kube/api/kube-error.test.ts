@@ -6,8 +6,8 @@ import {
   kubeErrorOfStatus,
 } from '../../../../src/nmi/kube/api/kube-error.ts';
 
-describe('an answer that is no success', () => {
-  it('has a code by its status, and the words and the wait of the server', () => {
+describe('an unsuccessful answer', () => {
+  it('has a code by its status, and the text and the wait of the server', () => {
     const codes = [401, 403, 404, 410, 429, 500, 409].map(
       (status) => kubeErrorOfStatus(status, 'said').code,
     );
@@ -32,7 +32,7 @@ describe('a failure of the HTTP client', () => {
   const codeOf = (code: string) =>
     kubeErrorOfFailure(Object.assign(new Error('text'), { code })).code;
 
-  it('has a code by what it is', () => {
+  it('has a code by its type', () => {
     for (const code of [
       'ETIMEDOUT',
       'UND_ERR_CONNECT_TIMEOUT',
@@ -46,7 +46,7 @@ describe('a failure of the HTTP client', () => {
     assert.equal(codeOf('ECONNREFUSED'), 'NETWORK');
   });
 
-  it('keeps its text and its cause, and is itself where it is one already', () => {
+  it('keeps its text and its cause, and is unchanged if it already is one', () => {
     const failure = new Error('text');
     assert.equal(kubeErrorOfFailure(failure).message, 'text');
     assert.equal(kubeErrorOfFailure(failure).cause, failure);

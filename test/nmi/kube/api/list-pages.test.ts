@@ -6,7 +6,7 @@ import { listPages } from '../../../../src/nmi/kube/api/list-pages.ts';
 
 const list = { path: '/api/v1/pods', query: { labelSelector: 'a=b' }, pageSize: 2, version: '7' };
 
-/** Answers with the given bodies in turn, and keeps what was asked. */
+/** Returns the given bodies in order, and records the requests. */
 function reader(...bodies: readonly unknown[]) {
   const asked: string[] = [];
   return {
@@ -19,7 +19,7 @@ function reader(...bodies: readonly unknown[]) {
 }
 
 describe('a paged list', () => {
-  it('follows the continue token, which excludes a version, and gives the last version', async () => {
+  it('follows the continue token, which excludes a version, and returns the last version', async () => {
     const pages = reader(
       { metadata: { resourceVersion: '9', continue: 'x/+=' }, items: [1, 2] },
       { metadata: { resourceVersion: '9' }, items: [3] },
@@ -33,7 +33,7 @@ describe('a paged list', () => {
     ]);
   });
 
-  it('takes absent and null items as none', async () => {
+  it('reads absent and null items as none', async () => {
     for (const items of [undefined, null, []]) {
       const page = reader({ metadata: { resourceVersion: '1' }, items });
       const everything = { path: '/x', query: {}, pageSize: 0, version: '' };
@@ -43,14 +43,14 @@ describe('a paged list', () => {
     }
   });
 
-  it('is asked for in smaller pages where one is too large', async () => {
+  it('is requested in smaller pages when one is too large', async () => {
     const asked: string[] = [];
     const large = new KubeError('TOO_LARGE', 'too large');
     const sizeOf = (path: string) => Number(new URL(path, 'http://x').searchParams.get('limit'));
     const pages = {
       getJson: async (path: string, call?: RequestOptions) => {
         asked.push(path);
-        assert.ok((call?.maxBytes ?? 0) >= 30_000_000, 'what 20,000 bindings take');
+        assert.ok((call?.maxBytes ?? 0) >= 30_000_000, 'the size of 20,000 bindings');
         const size = sizeOf(path);
         if (size === 0 || size > 30) throw large;
         const isFirst = !path.includes('continue');
@@ -62,14 +62,14 @@ describe('a paged list', () => {
     const take = (page: readonly unknown[]) => items.push(...page);
     assert.equal(await listPages(pages, { ...list, pageSize: 500 }, {}, take), '9');
     assert.deepEqual(items, [5, 5]);
-    // In one piece, and from memory, where a server takes no heed of the limit.
+    // In one piece, and from memory, if a server ignores the limit.
     items.length = asked.length = 0;
     assert.equal(await listPages(pages, { ...list, pageSize: 0, version: '0' }, {}, take), '9');
     assert.deepEqual(items, [5, 5]);
     assert.ok(!asked.at(-1)?.includes('resourceVersion'));
   });
 
-  it('fails where a page of one object is too large', async () => {
+  it('fails when a page of one object is too large', async () => {
     let calls = 0;
     const getJson = async () => {
       calls++;
@@ -82,7 +82,7 @@ describe('a paged list', () => {
     assert.equal(calls, 2);
   });
 
-  it('refuses what is no list', async () => {
+  it('refuses an answer that is not a list', async () => {
     const metadata = { resourceVersion: '1' };
     for (const body of [7, null, {}, { items: [] }, { metadata, items: {} }]) {
       await assert.rejects(
@@ -92,7 +92,7 @@ describe('a paged list', () => {
     }
   });
 
-  it('stops between two pages when told to', async () => {
+  it('stops between two pages on request', async () => {
     const stop = new AbortController();
     const pages = reader({ metadata: { resourceVersion: '9', continue: 'x' }, items: [] });
     const listing = listPages(pages, list, { signal: stop.signal }, () => {

@@ -22,8 +22,8 @@ describe('a line of a watch', () => {
     }
   });
 
-  it('that is too long says by its beginning whose it is', () => {
-    // As a server writes a pod: what its author chose the text of comes after.
+  it('that is too long identifies its object by its beginning', () => {
+    // In the order of a server: the fields with text of the pod's author come later.
     const head = '"object":{"kind":"Pod","apiVersion":"v1","metadata":{';
     const names = '"name":"big","namespace":"shop","uid":"u-1","resourceVersion":"7"';
     const ref = { name: 'big', namespace: 'shop', uid: 'u-1' };
@@ -50,7 +50,7 @@ describe('a line of a watch', () => {
     }
   });
 
-  it('is a bookmark, which may end a list', () => {
+  it('is a bookmark, which can end a list', () => {
     const bookmark = (annotations?: unknown) =>
       readWatchEvent({
         type: 'BOOKMARK',
@@ -65,7 +65,7 @@ describe('a line of a watch', () => {
     });
   });
 
-  it('is an error with the status that it carries', () => {
+  it('is an error with the status in it', () => {
     const status = (fields: object) => ({ type: 'ERROR', object: fields });
     assert.equal(inWords(status({ code: 410, message: 'too old' })), 'GONE: too old');
     assert.equal(inWords(status({ code: 403, reason: 'Forbidden' })), 'FORBIDDEN: Forbidden');
@@ -79,7 +79,7 @@ describe('a line of a watch', () => {
     ]);
   });
 
-  it('is refused where it makes no sense', () => {
+  it('is refused when it is invalid', () => {
     for (const raw of [null, 7, {}, { type: 'ADDED' }, { type: 'ADDED', object: [] }]) {
       assert.match(inWords(raw), /^MALFORMED: a watch event of type ".*" has no object$/);
     }
@@ -90,7 +90,7 @@ describe('a line of a watch', () => {
 });
 
 describe('the version of an object', () => {
-  it('is empty where it has none', () => {
+  it('is empty if it has none', () => {
     assert.equal(versionOf(object), '7');
     for (const other of [undefined, {}, { metadata: 7 }, { metadata: {} }]) {
       assert.equal(versionOf(other), '');

@@ -6,7 +6,7 @@ async function* bodyOf(...texts: readonly string[]): AsyncGenerator<Uint8Array> 
   for (const text of texts) yield Buffer.from(text);
 }
 
-/** What comes, and how it ends. */
+/** The values of the stream, and its end. */
 async function read(body: AsyncIterable<Uint8Array>, take = Infinity) {
   const values: unknown[] = [];
   let chunks = 0;
@@ -23,7 +23,7 @@ async function read(body: AsyncIterable<Uint8Array>, take = Infinity) {
 }
 
 describe('the body of a watch', () => {
-  it('is the values of its lines, wherever its chunks are cut', async () => {
+  it('consists of the values of its lines, wherever its chunks are cut', async () => {
     const whole = '{"a":1}\n{"a":2}\n{"a":3}\n';
     for (const cut of [[whole], Array.from(whole), [whole.slice(0, 10), whole.slice(10)]]) {
       const { values, chunks, error } = await read(bodyOf(...cut));
@@ -38,7 +38,7 @@ describe('the body of a watch', () => {
     assert.match(String(error), /KubeError: the stream was cut in an event/);
   });
 
-  it('fails with what breaks it, after the values before', async () => {
+  it('fails with its error, after the values before', async () => {
     async function* breaking(): AsyncGenerator<Uint8Array> {
       yield Buffer.from('{"a":1}\n');
       throw new RangeError('reset');
@@ -48,7 +48,7 @@ describe('the body of a watch', () => {
     assert.match(String(error), /RangeError: reset/);
   });
 
-  it('is given up when its reader stops, and when a line is no JSON', async () => {
+  it('is closed when its reader stops, and when a line is invalid', async () => {
     let ended = 0;
     async function* endless(text: string): AsyncGenerator<Uint8Array> {
       try {
@@ -66,7 +66,7 @@ describe('the body of a watch', () => {
     assert.equal(ended, 2);
   });
 
-  it('lets other work run while it comes as fast as it is read', async () => {
+  it('lets other work run while it arrives as fast as it is read', async () => {
     let turns = 0;
     const timer = setInterval(() => turns++, 0);
     const line = `${JSON.stringify({ a: 'x'.repeat(20_000) })}\n`;

@@ -23,7 +23,7 @@ function open() {
   const clock = new HandClock();
   const events = new EventAggregator(clock);
   const record = (pod: ObjectReference, kind: string) => events.record(pod, kind, draftOf(pod));
-  /** Takes and finishes all that may be written now; `namespace/pod kind count`. */
+  /** Takes and finishes all Events that may be written now; `namespace/pod kind count`. */
   const writeAll = (): readonly string[] => {
     const written: string[] = [];
     for (let entry = events.next(); entry !== undefined; entry = events.next()) {
@@ -50,7 +50,7 @@ describe('the Events of one pod', () => {
     assert.equal(events.dropped, 0);
   });
 
-  it('are written again after ten minutes, with all occurrences, if there were any', () => {
+  it('are written again after ten minutes with all occurrences, if there are new ones', () => {
     const { clock, events, record, writeAll } = open();
     record(podOf('a'), 'x');
     record(podOf('a'), 'y');
@@ -62,20 +62,20 @@ describe('the Events of one pod', () => {
     clock.advance(1);
     assert.equal(events.sweep(), true);
     assert.deepEqual(writeAll(), ['shop/a x 3']);
-    assert.equal(events.size, 1, 'what did not occur again is forgotten');
+    assert.equal(events.size, 1, 'an Event without new occurrences is dropped');
     clock.advance(windowMs);
     assert.equal(events.sweep(), false);
     assert.equal(events.size, 0);
   });
 
-  it('are of eight kinds at most', () => {
+  it('are of at most eight kinds', () => {
     const { events, record } = open();
     for (let kind = 0; kind < 12; kind++) record(podOf('a'), String(kind));
     assert.deepEqual([events.size, events.dropped], [8, 4]);
     assert.equal(record(podOf('b'), 'x'), true);
   });
 
-  it('are of its uid: a pod of the same name is another', () => {
+  it('belong to its uid: a pod of the same name is another', () => {
     const { record } = open();
     record(podOf('a'), 'x');
     assert.equal(record({ ...podOf('a'), uid: 'other' }, 'x'), true);
@@ -83,7 +83,7 @@ describe('the Events of one pod', () => {
 });
 
 describe('the Events of a node', () => {
-  it('are ten in any minute, and of 200 pods that are refused 5,000 times one for each', () => {
+  it('are ten in any minute, and one for each of 200 pods with 5,000 refusals', () => {
     const { clock, events, record, writeAll } = open();
     for (let refusal = 0; refusal < 5_000; refusal++) record(podOf(`p${refusal % 200}`), 'x');
     assert.equal(writeAll().length, 10);
@@ -97,10 +97,10 @@ describe('the Events of a node', () => {
       assert.equal(now.length, 10);
       for (const each of now) written.add(each);
     }
-    assert.equal(written.size, 90, 'each of another pod');
+    assert.equal(written.size, 90, 'each for another pod');
   });
 
-  it('are of all namespaces in turn, and of the pods of one in turn', () => {
+  it('are written for all namespaces in turn, and for the pods of one in turn', () => {
     const { record, writeAll } = open();
     for (let pod = 0; pod < 60; pod++) {
       for (let kind = 0; kind < 8; kind++) record(podOf(`p${pod}`, 'hostile'), String(kind));
@@ -115,7 +115,7 @@ describe('the Events of a node', () => {
     ]);
   });
 
-  it('leave room to other namespaces when one takes all it can', () => {
+  it('leave room to other namespaces when one uses all it can', () => {
     const { events, record } = open();
     for (let pod = 0; pod < 1_000; pod++) {
       for (let kind = 0; kind < 8; kind++) record(podOf(`p${pod}`, 'hostile'), String(kind));
@@ -126,7 +126,7 @@ describe('the Events of a node', () => {
     for (let pod = 0; pod < 200; pod++) assert.equal(record(podOf(`p${pod}`), 'x'), true);
   });
 
-  it('are given up when they had no turn in ten minutes, and begin anew', () => {
+  it('are dropped without a turn in ten minutes, and start again', () => {
     const { clock, events, record } = open();
     record(podOf('a'), 'x');
     clock.advance(windowMs);
@@ -135,7 +135,7 @@ describe('the Events of a node', () => {
     assert.equal(record(podOf('a'), 'x'), true);
   });
 
-  it('are tried again at their next turn', () => {
+  it('are retried at their next turn', () => {
     const { events, record } = open();
     record(podOf('a'), 'x');
     const entry = events.next();

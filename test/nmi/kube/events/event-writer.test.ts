@@ -11,7 +11,7 @@ function podOf(name: string, namespace = 'shop'): ObjectReference {
   return { apiVersion: 'v1', kind: 'Pod', namespace, name, uid: `uid of ${namespace}/${name}` };
 }
 
-/** A writer whose API server answers with what `fail` gives, or takes the Event. */
+/** A writer with an API server that returns the failure of `fail`, or accepts the Event. */
 function open() {
   const clock = new HandClock();
   const calls: string[] = [];
@@ -72,7 +72,7 @@ function open() {
 }
 
 describe('the writer of Events', () => {
-  it('writes the first at once, and what occurs again as the series of it', async () => {
+  it('writes the first at once, and repetitions as its series', async () => {
     const { record, pass, takeCalls, counted } = open();
     record(podOf('a'));
     await pass(0);
@@ -85,7 +85,7 @@ describe('the writer of Events', () => {
     assert.deepEqual(counted(), { written: 2, failed: 0, dropped: 0 });
   });
 
-  it('writes one at a time, and never waits for it', async () => {
+  it('writes one at a time, and callers never wait for it', async () => {
     const { record, pass, takeCalls, state } = open();
     state.hang = true;
     for (let pod = 0; pod < 5; pod++) record(podOf(`p${pod}`));
@@ -93,7 +93,7 @@ describe('the writer of Events', () => {
     assert.deepEqual(takeCalls(), ['create p0']);
   });
 
-  it('goes on after a refusal, which it logs once', async () => {
+  it('continues after a refusal, which it logs once', async () => {
     const { record, pass, takeCalls, lines, state, counted } = open();
     state.fail = (path) =>
       path.includes('/closed/') ? new KubeError('FORBIDDEN', 'no', { status: 403 }) : undefined;
@@ -110,7 +110,7 @@ describe('the writer of Events', () => {
     assert.deepEqual(takeCalls(), [], 'nothing is tried again in the ten minutes');
   });
 
-  it('backs off when the API server is down, for as long as it says, and gives up after three', async () => {
+  it('backs off while the API server is down, for as long as it requires, up to three tries', async () => {
     const { record, pass, takeCalls, names, state, counted } = open();
     state.fail = () => new KubeError('THROTTLED', 'slow', { status: 429, retryAfterMs: 20_000 });
     record(podOf('a'));
@@ -138,7 +138,7 @@ describe('the writer of Events', () => {
     }
   });
 
-  it('takes an Event that exists for its own when a try before seemed to fail', async () => {
+  it('takes an existing Event for its own when an earlier try seemed to fail', async () => {
     const { record, pass, state, counted } = open();
     state.fail = () => new KubeError('TIMEOUT', 'late');
     record(podOf('a'));
@@ -148,7 +148,7 @@ describe('the writer of Events', () => {
     assert.deepEqual(counted(), { written: 1, failed: 0, dropped: 0 });
   });
 
-  it('writes an Event anew that the API server has let expire', async () => {
+  it('writes an Event again when the API server has let it expire', async () => {
     const { record, pass, takeCalls, names, state } = open();
     record(podOf('a'));
     await pass(0);
@@ -160,7 +160,7 @@ describe('the writer of Events', () => {
     assert.equal(new Set(names).size, 2);
   });
 
-  it('does not try again what is invalid, or in a namespace that does not exist', async () => {
+  it('does not retry an invalid one, nor one in a missing namespace', async () => {
     const { record, pass, takeCalls, state, counted } = open();
     for (const [name, failure] of [
       ['a', new KubeError('NOT_FOUND', 'no', { status: 404 })],
@@ -174,7 +174,7 @@ describe('the writer of Events', () => {
     assert.equal(counted()['failed'], 2);
   });
 
-  it('begins no other write when it is disposed during one', async () => {
+  it('starts no other write when it is disposed during one', async () => {
     const { writer, record, pass, takeCalls } = open();
     record(podOf('a'));
     record(podOf('b'));
@@ -183,7 +183,7 @@ describe('the writer of Events', () => {
     assert.deepEqual(takeCalls(), ['create a']);
   });
 
-  it('has ended with its disposal, and arms nothing more', async () => {
+  it('is stopped after its disposal, with no timer', async () => {
     const { clock, writer, record, pass, takeCalls, state } = open();
     state.fail = () => new KubeError('NETWORK', 'down');
     record(podOf('a'));

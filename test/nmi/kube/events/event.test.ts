@@ -21,7 +21,7 @@ const draft: EventDraft = {
 };
 
 describe('an Event', () => {
-  it('has what the API server requires, and times of six decimals', () => {
+  it('has the fields that the API server requires, and times with six decimals', () => {
     const origin = { name: 'app.1', atWallMs: Date.UTC(2026, 0, 2), instance: 'n'.repeat(253) };
     assert.deepEqual(renderEvent(draft, origin), {
       apiVersion: 'events.k8s.io/v1',
@@ -40,7 +40,7 @@ describe('an Event', () => {
     assert.equal(renderEvent({ ...draft, related }, origin)['related'], related);
   });
 
-  it('is made a series by a patch that works with a series and without', () => {
+  it('is extended to a series by a patch that works with and without one', () => {
     assert.deepEqual(renderSeries({ count: 3, lastAtWallMs: Date.UTC(2026, 0, 2) }), [
       {
         op: 'add',
@@ -54,7 +54,7 @@ describe('an Event', () => {
     assert.equal(eventReasonOf('no_binding_label'), 'NoBindingLabel');
   });
 
-  it('has a name that the API server accepts, however long that of its object is', () => {
+  it('has a name that the API server accepts, however long the name of its object', () => {
     assert.equal(eventNameOf(pod, '0af'), 'app.0af');
     const name = `${'a'.repeat(219)}-${'b'.repeat(33)}`;
     assert.equal(eventNameOf({ ...pod, name }, '0af'), `${'a'.repeat(219)}.0af`);

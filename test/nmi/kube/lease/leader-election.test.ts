@@ -19,7 +19,7 @@ const timing: ElectionTiming = {
 };
 const path = '/apis/coordination.k8s.io/v1/namespaces/kube-system/leases';
 
-/** An API server that holds one Lease, with optimistic concurrency. */
+/** An API server with one Lease, with optimistic concurrency. */
 class LeaseServer {
   lease: Readonly<Record<string, unknown>> | undefined;
   version = 0;
@@ -104,7 +104,7 @@ function run(server: LeaseServer, identity: string, clock: HandClock, random = 0
   return { election, fixture, log, clock };
 }
 
-/** Time for both, in steps that no deadline is as short as. */
+/** Passes time for both, in steps shorter than every deadline. */
 async function passBoth(one: HandClock, other: HandClock, ms: number, check = () => undefined) {
   for (let passed = 0; passed < ms; passed += 1_000) {
     await pass(one, 1_000);
@@ -114,7 +114,7 @@ async function passBoth(one: HandClock, other: HandClock, ms: number, check = ()
 }
 
 describe('an election by a Lease', () => {
-  it('makes the first candidate the leader, which renews', async () => {
+  it('makes the first candidate the leader, which renews the Lease', async () => {
     const server = new LeaseServer();
     const { election, fixture, clock } = run(server, 'a', new HandClock());
     await pass(clock, 4_000);
@@ -127,7 +127,7 @@ describe('an election by a Lease', () => {
     assert.ok(puts >= 38 && puts <= 41, `${puts} renewals in ten minutes`);
   });
 
-  it('leaves a Lease that is renewed to its holder, whatever the clocks of the two read', async () => {
+  it('does not take a renewed Lease, whatever the clocks of the two show', async () => {
     for (const skewMs of [-86_400_000, 86_400_000]) {
       const server = new LeaseServer();
       const a = run(server, 'a', new HandClock(Date.UTC(2026, 0, 1)));
@@ -139,32 +139,32 @@ describe('an election by a Lease', () => {
       });
       assert.deepEqual([server.holder, b.fixture.led], ['a', 0]);
       const gets = server.calls.filter((call) => call === 'b get').length;
-      assert.ok(gets >= 14 && gets <= 16, `a look every two minutes: ${gets} in half an hour`);
+      assert.ok(gets >= 14 && gets <= 16, `one read every two minutes: ${gets} in half an hour`);
     }
   });
 
-  it('passes on when the holder is killed, and never has two leaders', async () => {
+  it('changes the leader when the holder is killed, and never has two', async () => {
     const server = new LeaseServer();
     const a = run(server, 'a', new HandClock());
     const b = run(server, 'b', new HandClock());
     await passBoth(a.clock, b.clock, 20_000);
     const [dead, heir] = a.election.isLeader ? [a, b] : [b, a];
-    // Its clock stops here, as that of a process that is stopped.
+    // Its clock stops here, like that of a stopped process.
     let waitedMs = 0;
     while (!heir.election.isLeader) {
       await pass(heir.clock, 1_000);
       waitedMs += 1_000;
-      assert.ok(waitedMs < 400_000, 'nobody took over');
+      assert.ok(waitedMs < 400_000, 'no new leader');
     }
     assert.ok(waitedMs >= 60_000, `after ${waitedMs} ms, less than the Lease lasts`);
     assert.equal(server.spec?.['leaseTransitions'], 1);
-    // It goes on, and learns that its time is over before it leads again.
+    // It continues, and finds that its time is over before it leads again.
     await pass(dead.clock, 41_000);
     assert.deepEqual([dead.election.isLeader, dead.fixture.leads], [false, 0]);
     assert.deepEqual([heir.election.isLeader, heir.fixture.leads], [true, 1]);
   });
 
-  it('stops leading before another can begin, when renewals fail', async () => {
+  it('ends a leadership before another can begin, when renewals fail', async () => {
     const server = new LeaseServer();
     const a = run(server, 'a', new HandClock());
     await pass(a.clock, 6_000);
@@ -183,7 +183,7 @@ describe('an election by a Lease', () => {
     assert.deepEqual([a.election.isLeader, a.fixture.leads, a.fixture.led], [true, 1, 2]);
   });
 
-  it('goes on when the answer to a renewal was lost', async () => {
+  it('continues when the answer to a renewal was lost', async () => {
     const server = new LeaseServer();
     const a = run(server, 'a', new HandClock());
     await pass(a.clock, 6_000);
@@ -192,7 +192,7 @@ describe('an election by a Lease', () => {
     assert.deepEqual([a.election.isLeader, a.fixture.leads, a.fixture.led], [true, 1, 1]);
   });
 
-  it('is over at once when another candidate took the Lease, or it was deleted', async () => {
+  it('ends at once when another candidate took the Lease, or it was deleted', async () => {
     const server = new LeaseServer();
     const a = run(server, 'a', new HandClock());
     await pass(a.clock, 6_000);
@@ -200,7 +200,7 @@ describe('an election by a Lease', () => {
     await pass(a.clock, 16_000);
     assert.deepEqual([a.election.isLeader, a.fixture.leads, server.holder], [false, 0, 'b']);
     await pass(a.clock, 400_000);
-    assert.ok(a.election.isLeader, 'which nobody renewed');
+    assert.ok(a.election.isLeader, 'and it was not renewed');
     server.lease = undefined;
     await pass(a.clock, 16_000);
     assert.deepEqual([a.election.isLeader, a.fixture.leads], [false, 0]);
@@ -208,7 +208,7 @@ describe('an election by a Lease', () => {
     assert.deepEqual([a.election.isLeader, a.fixture.led], [true, 3]);
   });
 
-  it('is given up with its disposal, and the Lease is free at once', async () => {
+  it('ends with its disposal, and the Lease is free at once', async () => {
     const server = new LeaseServer();
     const a = run(server, 'a', new HandClock());
     await pass(a.clock, 6_000);
@@ -219,7 +219,7 @@ describe('an election by a Lease', () => {
     assert.ok(b.election.isLeader);
   });
 
-  it('asks for a right that is missing every ten minutes or less often, and logs it once', async () => {
+  it('retries every ten minutes or less often when a permission is missing, and logs it once', async () => {
     const server = new LeaseServer();
     const a = run(server, 'a', new HandClock());
     a.fixture.failure = new KubeError('FORBIDDEN', 'no', { status: 403 });
@@ -231,7 +231,7 @@ describe('an election by a Lease', () => {
     assert.ok(a.election.isLeader);
   });
 
-  it('is won by one of two that look at the same moment', async () => {
+  it('is won by one of two that read at the same moment', async () => {
     const server = new LeaseServer();
     const clock = new HandClock();
     const a = run(server, 'a', clock);

@@ -12,7 +12,7 @@ const content = {
 const stored = { version: '7', holder: 'b', transitions: 3, acquireTime: 'then' };
 
 describe('a Lease', () => {
-  it('is read as far as an election needs it, whatever its types', () => {
+  it('is decoded as far as an election needs it, for any field types', () => {
     const spec = { holderIdentity: 'b', leaseTransitions: 3, acquireTime: 'then' };
     assert.deepEqual(parseLease({ metadata: { resourceVersion: '7' }, spec }), stored);
     const empty = { version: '7', holder: '', transitions: 0, acquireTime: '' };
@@ -23,7 +23,7 @@ describe('a Lease', () => {
     assert.equal(parseLease('text'), undefined);
   });
 
-  it('is created with times as Kubernetes takes them', () => {
+  it('is created with times in the format of Kubernetes', () => {
     assert.deepEqual(renderLease(content, undefined), {
       apiVersion: 'coordination.k8s.io/v1',
       kind: 'Lease',
@@ -38,7 +38,7 @@ describe('a Lease', () => {
     });
   });
 
-  it('is written over the version that was read, and counts its holders', () => {
+  it('replaces only the version that was read, and counts its holders', () => {
     const rendered = (holder: string, known = stored) => {
       const { metadata, spec } = renderLease({ ...content, holder }, known) as {
         metadata: { resourceVersion: string };

@@ -29,7 +29,7 @@ function openIntake() {
 describe('an object of a watch', () => {
   const unusable = 'spec.selector is not a string';
 
-  it('is stored, changed and taken away', () => {
+  it('is stored, changed and removed', () => {
     const { store, intake, uids } = openIntake();
     intake.changed(rawBinding('one', 'one-1', 'old'));
     intake.changed(rawBinding('two', 'two-1'));
@@ -40,7 +40,7 @@ describe('an object of a watch', () => {
     assert.equal(intake.objects, 1);
   });
 
-  it('that became unusable is taken away, and reported once until the reason is another', () => {
+  it('that became unusable is removed, and reported once until the reason changes', () => {
     const { intake, skips, uids } = openIntake();
     intake.changed(rawBinding('one', 'one-1'));
     for (const selector of [7, 8]) intake.changed(rawBinding('one', 'one-1', selector));
@@ -53,7 +53,7 @@ describe('an object of a watch', () => {
     assert.equal(skips.length, 3, 'it was usable in between');
   });
 
-  it('that could not be read is taken away, and out of a list, if it has a name', () => {
+  it('that could not be decoded is removed, and left out of a list, if it has a name', () => {
     const { intake, skips, uids } = openIntake();
     const ref = { namespace: 'shop', name: 'one', uid: 'one-1' };
     intake.changed(rawBinding('one', 'one-1'));
@@ -68,7 +68,7 @@ describe('an object of a watch', () => {
     assert.deepEqual([skips, intake.rejected], [['one: too long', 'nobody: too long'], 3]);
   });
 
-  it('that is deleted may be unusable, but has to have a name', () => {
+  it('that is deleted may be unusable, but must have a name', () => {
     const { intake, skips, uids } = openIntake();
     intake.changed(rawBinding('one', 'one-1'));
     intake.deleted(rawBinding('one', 'one-1', 7));
@@ -79,8 +79,8 @@ describe('an object of a watch', () => {
   });
 });
 
-describe('a list that is gathered while objects change', () => {
-  it('holds what came after an object was deleted, and not what came before', () => {
+describe('a list that is collected while objects change', () => {
+  it('contains the events after a deletion, and not those before', () => {
     const { intake, uids } = openIntake();
     const gathering = intake.gather();
     for (const name of ['one', 'two']) gathering.changed(rawBinding(name, `${name}-1`));
@@ -93,7 +93,7 @@ describe('a list that is gathered while objects change', () => {
     assert.equal(intake.objects, 2);
   });
 
-  it('holds the last of the versions of an object, and none that became unusable', () => {
+  it('contains the last version of each object, and none that became unusable', () => {
     const { store, intake, uids } = openIntake();
     const gathering = intake.gather();
     gathering.changed(rawBinding('one', 'one-1', 'old'));

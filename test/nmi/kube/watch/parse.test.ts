@@ -57,7 +57,7 @@ describe('a pod from the API', () => {
     });
   });
 
-  it('takes podIP when podIPs is absent, empty or without addresses', () => {
+  it('uses podIP when podIPs is absent, empty or without addresses', () => {
     for (const podIPs of [undefined, null, [], [{}], 'x', [{ ip: 4 }]]) {
       const parsed = parsePod({ metadata, status: { podIP: '10.0.0.7', podIPs } });
       assert.ok(parsed.ok);
@@ -65,7 +65,7 @@ describe('a pod from the API', () => {
     }
   });
 
-  it('of a static manifest has its cgroup under the hash that the kubelet gave it', () => {
+  it('of a static manifest has its cgroup under the hash from the kubelet', () => {
     const annotations = {
       'kubernetes.io/config.hash': '0123abcd',
       'kubernetes.io/config.mirror': '0123abcd',
@@ -95,7 +95,7 @@ describe('a pod from the API', () => {
     assert.ok(parsed.ok && parsed.value.terminating);
   });
 
-  it('survives every field with a wrong type', () => {
+  it('is parsed with a wrong type in any field', () => {
     const parsed = parsePod({
       metadata: { ...metadata, labels: ['x'], creationTimestamp: 'yesterday' },
       spec: 7,
@@ -114,7 +114,7 @@ describe('a pod from the API', () => {
     });
   });
 
-  it('has no label that JavaScript would bring along', () => {
+  it('has no label inherited from a JavaScript prototype', () => {
     const parsed = parsePod({ metadata: { ...metadata, labels: { a: 'b', n: 1 } } });
     assert.ok(parsed.ok);
     assert.equal(parsed.value.labels['constructor'], undefined);
@@ -123,7 +123,7 @@ describe('a pod from the API', () => {
 });
 
 describe('an identity from the API', () => {
-  it('has type 0 when the type is omitted, and empty strings for what it does not carry', () => {
+  it('has type 0 when the type is omitted, and empty strings for missing fields', () => {
     assert.deepEqual(valueOf(parseIdentity({ metadata, spec: {} })), {
       ...kept,
       type: 0,
@@ -134,7 +134,7 @@ describe('an identity from the API', () => {
     assert.equal(parseIdentity({ metadata }).ok, true);
   });
 
-  it('loses white space around its ids and nothing else', () => {
+  it('loses only the white space around its ids', () => {
     const parsed = parseIdentity({
       metadata,
       spec: { type: 3, clientID: '\n ABC \n', resourceID: '/subscriptions/A b\t' },
@@ -145,7 +145,7 @@ describe('an identity from the API', () => {
     assert.equal(parsed.value.resourceId, '/subscriptions/A b');
   });
 
-  it('is unusable, by name, with a type that is no integer or an id that is no string', () => {
+  it('is unusable, but named, with a type that is not an integer or an id that is not a string', () => {
     for (const spec of [{ type: '0' }, { type: 1.5 }, { clientID: 1 }, { resourceID: {} }, 'x']) {
       const parsed = parseIdentity({ metadata, spec });
       assert.ok(!parsed.ok);
@@ -155,13 +155,13 @@ describe('an identity from the API', () => {
   });
 });
 
-describe('the resources an identity is for', () => {
-  it('are anything where it does not say, and else what it says', () => {
+describe('the allowed resources of an identity', () => {
+  it('are any if it lists none, and else those that it lists', () => {
     for (const [allowedResources, found] of [
       [undefined, undefined],
       [null, undefined],
       [['https://a.example'], ['https://a.example']],
-      // As resources compare.
+      // In normalized form.
       [[' HTTPS://A.example//'], ['https://a.example']],
     ] as const) {
       const parsed = parseIdentity({ metadata, spec: { allowedResources } });
@@ -170,7 +170,7 @@ describe('the resources an identity is for', () => {
     }
   });
 
-  it('are never anything because they are badly said', () => {
+  it('are never any when the list is invalid', () => {
     for (const allowedResources of [[], '', 'https://a.example', {}, [1], ['https://a', ' '], 0]) {
       assert.match(
         reasonOf(parseIdentity({ metadata, spec: { allowedResources } })),
@@ -181,7 +181,7 @@ describe('the resources an identity is for', () => {
 });
 
 describe('a binding and an exception from the API', () => {
-  it('give what they say', () => {
+  it('have the values of their fields', () => {
     const spec = { azureIdentity: 'id', selector: ' as written ', weight: 3 };
     assert.deepEqual(valueOf(parseBinding({ metadata, spec })), {
       ...kept,
@@ -223,7 +223,7 @@ describe('an object of any size', () => {
     ['an exception', parseException, { metadata: named, spec: { podLabels: many } }],
     ['a pod', parsePod, { metadata: { ...named, labels: many } }],
   ] as const) {
-    it(`is unusable and named where too much of ${what} would have to be kept`, () => {
+    it(`is unusable and named when too much of ${what} would have to be stored`, () => {
       const parsed = parse(object);
       assert.ok(!parsed.ok);
       assert.match(parsed.reason, /more than 16384 characters of it would have to be kept/);
@@ -231,7 +231,7 @@ describe('an object of any size', () => {
     });
   }
 
-  it('is read only until it is certain that it is too large', () => {
+  it('is read only until its stored part is too large', () => {
     let read = 0;
     const labels = {};
     for (let at = 0; at < 25_000; at++) {
@@ -245,7 +245,7 @@ describe('an object of any size', () => {
     assert.ok(read < 1_000, `${read} of 25,000 labels were read`);
   });
 
-  it('is usable where what is kept is small', () => {
+  it('is usable when the stored part is small', () => {
     const annotations = { note: large };
     assert.ok(parsePod({ metadata: { ...named, annotations }, spec: { note: large } }).ok);
   });
@@ -254,7 +254,7 @@ describe('an object of any size', () => {
 describe('every parser', () => {
   const parsers = [parsePod, parseIdentity, parseBinding, parseException];
 
-  it('names what is missing from the metadata', () => {
+  it('names the missing part of the metadata', () => {
     for (const parse of parsers) {
       assert.match(reasonOf(parse({})), /metadata/);
       for (const key of ['name', 'namespace', 'uid']) {
@@ -263,7 +263,7 @@ describe('every parser', () => {
     }
   });
 
-  it('never throws, whatever it is given', () => {
+  it('never throws, for any input', () => {
     const field = fc.oneof(fc.anything(), fc.string(), fc.constant(undefined));
     const shaped = fc.record({
       metadata: fc.oneof(field, fc.constant(metadata), fc.record({ labels: field, uid: field })),
@@ -285,7 +285,7 @@ describe('every parser', () => {
 describe('a grant from the API', () => {
   const named = { name: 'shop', uid: 'u-1', resourceVersion: '7' };
 
-  it('belongs to the cluster, and has its ids as they compare', () => {
+  it('belongs to the cluster, and has its ids in normalized form', () => {
     const parsed = parseIdentityGrant({
       metadata: named,
       spec: {
@@ -307,7 +307,7 @@ describe('a grant from the API', () => {
     });
   });
 
-  it('grants nothing where it names nothing', () => {
+  it('grants nothing if it names nothing', () => {
     const empty = { namespaces: [], clientIds: [], resourceIds: [], nodeIdentities: false };
     for (const spec of [undefined, null, {}, { namespaces: null, clientIDs: [] }]) {
       assert.deepEqual(valueOf(parseIdentityGrant({ metadata: named, spec })), {
@@ -318,7 +318,7 @@ describe('a grant from the API', () => {
     }
   });
 
-  it('is unusable as a whole when a part of it is wrong', () => {
+  it('is unusable as a whole when one part is wrong', () => {
     const wrong: readonly (readonly [spec: unknown, reason: RegExp])[] = [
       ['x', /spec is not an object/],
       [{ namespaces: 'shop' }, /spec\.namespaces/],
@@ -336,7 +336,7 @@ describe('a grant from the API', () => {
     }
   });
 
-  it('of a namespace is none, as an identity of no namespace is none', () => {
+  it('with a namespace is invalid, like an identity without one', () => {
     assert.match(reasonOf(parseIdentityGrant({ metadata })), /metadata\.name or metadata\.uid/);
     assert.match(reasonOf(parseIdentityGrant({ metadata: { uid: 'u' } })), /metadata\.name/);
     assert.match(reasonOf(parseIdentity({ metadata: named })), /metadata\.namespace/);

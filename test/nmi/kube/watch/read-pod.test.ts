@@ -16,7 +16,7 @@ function answering(answer: unknown) {
 const metadata = { namespace: 'a', name: 'p', uid: 'u' };
 
 describe('a pod that is read', () => {
-  it('is the one of that name, as the API server has it', async () => {
+  it('is the one of that name in the API server', async () => {
     const items = [{ metadata, status: { podIPs: [{ ip: '10.0.0.5' }] } }];
     const { client, paths } = answering({ items });
     const pod = await readPod(client, { namespace: 'a', name: 'p' });
@@ -24,7 +24,7 @@ describe('a pod that is read', () => {
     assert.deepEqual(paths, ['/api/v1/namespaces/a/pods?fieldSelector=metadata.name%3Dp']);
   });
 
-  it('is none when there is none, another, or one that cannot be read', async () => {
+  it('is missing when there is none, another one, or one that cannot be decoded', async () => {
     for (const answer of [
       { items: [] },
       { items: [{ metadata: { ...metadata, name: 'other' } }] },

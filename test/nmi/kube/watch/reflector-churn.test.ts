@@ -14,7 +14,7 @@ import { keptLog } from '../kube-test-bed.ts';
 const events = 100_000;
 const podsAtOnce = 110;
 
-/** About as long as the kubelet and the scheduler make it. */
+/** About as large as the kubelet and the scheduler make it. */
 const managedFields = Array.from({ length: 4 }, (_, at) => ({
   manager: `manager-${at}`,
   operation: 'Update',
@@ -42,7 +42,7 @@ function lineOf(type: string, serial: number, version: number): string {
   return `${JSON.stringify({ type, object })}\n`;
 }
 
-/** Each pod comes, changes, and goes when the 110th after it has come. */
+/** Each pod arrives, changes, and is deleted when the 110th after it has arrived. */
 async function* churn(count: number, onEvent: (at: number) => Promise<void>) {
   const annotations = { 'k8s.io/initial-events-end': 'true' };
   const object = { metadata: { resourceVersion: '1', annotations } };

@@ -9,7 +9,7 @@ import {
   type Recording,
 } from '../recorded-stream.ts';
 
-/** What a pod looks like on the wire, with characters of one to four bytes. */
+/** A pod on the wire, with characters of one to four bytes. */
 function rawPod(name: string, uid: number, version: number, note: string): RawObject {
   const metadata = { name, namespace: 'shop', uid: `uid-${uid}`, resourceVersion: `${version}` };
   return {
@@ -32,7 +32,7 @@ const recordings: fc.Arbitrary<Recording> = fc
         step: fc.constantFrom<Step>('apply', 'apply', 'delete', 'bookmark'),
         name: fc.constantFrom(...names),
         note: fc.constantFrom('x', 'é', '€', '𝄞', '"\\\n'),
-        // Writes of others are not told, but count.
+        // Writes to other objects have no event, but change the version.
         skipped: fc.nat(2),
       }),
       { minLength: 1, maxLength: 7 },
@@ -67,7 +67,7 @@ const recordings: fc.Arbitrary<Recording> = fc
     return recording;
   });
 
-/** Undefined where there is nothing to tell but the version. */
+/** Undefined if only the version changes. */
 function lineOf(
   step: Step,
   was: RawObject | undefined,
@@ -80,7 +80,7 @@ function lineOf(
 
 describe('a stream that is cut', () => {
   for (const listBy of ['pages', 'stream'] as const satisfies readonly ListBy[]) {
-    it(`at any byte loses, repeats and empties nothing (list by ${listBy})`, async () => {
+    it(`at any byte loses and repeats no event, and empties nothing (list by ${listBy})`, async () => {
       let cuts = 0;
       await fc.assert(
         fc.asyncProperty(recordings, async (recording) => {
@@ -91,7 +91,7 @@ describe('a stream that is cut', () => {
             const lists = await replayCut(recording, listBy, cutAt).catch((cause: unknown) => {
               throw new Error(`cut at byte ${cutAt} of ${bytes.length}`, { cause });
             });
-            // A list that is not whole is nothing; one that is whole is never asked for again.
+            // An incomplete list is discarded; a complete one is never requested again.
             assert.equal(lists, listBy === 'stream' && cutAt < listBytes ? 2 : 1);
           }
         }),

@@ -27,7 +27,7 @@ const writes: fc.Arbitrary<Step> = fc.oneof(
     name: `delete ${name}`,
     run: (fake: FakeKube) => void fake.delete({ kind, name }),
   })),
-  // Deleted and created again under its name: another uid.
+  // Deleted and created again under the same name, with another uid.
   podName.map((name) => ({
     name: `recreate ${name}`,
     run: (fake: FakeKube) => {
@@ -73,7 +73,7 @@ const faults: fc.Arbitrary<Step> = fc.oneof(
     })),
 );
 
-/** Lets the reflector get somewhere, or not at all, before the next step. */
+/** Gives the reflector some time, or none, before the next step. */
 const rest: fc.Arbitrary<Step | number> = fc.constantFrom(0, 1, 3, 10);
 const script = fc.array(fc.oneof(writes, faults, writes, rest), { minLength: 5, maxLength: 40 });
 
@@ -81,7 +81,7 @@ function plain(pod: Pod): unknown {
   return { ...pod, labels: { ...pod.labels } };
 }
 
-/** What a list of this node's live pods would say now. */
+/** The current result of a list of this node's live pods. */
 function truth(fake: FakeKube): unknown[] {
   return ['a', 'b', 'c', 'd', 'e', 'f'].flatMap((name) => {
     const raw = fake.get({ kind, name });
@@ -146,7 +146,7 @@ describe('a reflector under faults', () => {
         });
         assert.deepEqual(held(store), truth(fake));
         assert.equal(reflector.stats().objects, store.items.size);
-        // And it is alive: what comes next is seen too.
+        // The reflector still works: it sees the next event, too.
         fake.apply(rawPod('last'));
         await store.until('a last pod', () => store.items.has('default/last'));
       }),
@@ -161,7 +161,7 @@ describe('a reflector under faults', () => {
       reflector.stats().phase.kind === 'watching' && fake.watches() === 1;
     fake.apply(rawPod('a'));
     await eventually('it watches', watching);
-    // The events of one round are about this long.
+    // The events of one round have about this length.
     const bytes = JSON.stringify({
       type: 'MODIFIED',
       object: fake.get({ kind, name: 'a' }),

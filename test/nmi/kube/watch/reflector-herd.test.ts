@@ -1,4 +1,4 @@
-/** A thousand nodes at one API server, in simulated time: how they come back after it. */
+/** A thousand nodes and one API server, in simulated time: how they reconnect after a restart. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { ObjectRef, ObjectStore } from '../../../../src/cache/index/objects.ts';
@@ -25,7 +25,7 @@ interface Seen {
   readonly kind: 'list' | 'resume';
 }
 
-/** Every resumed watch gets the answer that its version is too old. */
+/** Every resumed watch is refused because its version is too old. */
 class HerdedServer {
   readonly seen: Seen[] = [];
   readonly #clock: HandClock;
@@ -40,7 +40,7 @@ class HerdedServer {
     return this.#open.size;
   }
 
-  /** All watches end in good order, as when a server is stopped or a balancer moves them. */
+  /** Ends all watches normally, as when a server is stopped or a load balancer moves them. */
   closeAll(): void {
     const open = this.#open;
     this.#open = new Set();
@@ -161,7 +161,7 @@ function lastList(seen: readonly Seen[], resource: string): number {
 const large = ['azureidentities', 'azureidentitybindings', 'azurepodidentityexceptions'];
 
 describe('a thousand nodes', () => {
-  it('do not list at once when all their versions expired at once', async (t) => {
+  it('do not all list at once when all their versions expired at once', async (t) => {
     await using herd = await openHerd();
     const { server, clock, pass } = herd;
     const startMs = clock.monotonicMs();
@@ -178,7 +178,7 @@ describe('a thousand nodes', () => {
     }
   });
 
-  it('neither knock nor list at once through a restart of the server', async (t) => {
+  it('neither reconnect nor list all at once through a restart of the server', async (t) => {
     await using herd = await openHerd();
     const { server, clock, pass } = herd;
     server.failWith(new KubeError('NETWORK', 'refused'));
@@ -204,7 +204,7 @@ describe('a thousand nodes', () => {
     }
   });
 
-  it('do not come back in the same moment when they are told the same second', async () => {
+  it('do not all return at the same moment after the same Retry-After', async () => {
     await using herd = await openHerd();
     const { server, clock, pass } = herd;
     server.failWith(new KubeError('THROTTLED', 'slower', { status: 429, retryAfterMs: 1000 }));

@@ -27,7 +27,7 @@ const listEnd = `${JSON.stringify({
   },
 })}\n`;
 
-/** The ways in which a watch ends. */
+/** The possible ends of a watch. */
 const endings: readonly ((response: ServerResponse) => void)[] = [
   (response) => response.end(event),
   (response) => response.write(event, () => response.socket?.resetAndDestroy()),
@@ -62,7 +62,7 @@ async function openRestlessServer() {
 const openSockets = (): number =>
   process.getActiveResourcesInfo().filter((kind) => kind.startsWith('TCP')).length;
 
-describe('a reflector whose every watch ends at once', () => {
+describe('a reflector with watches that all end at once', () => {
   it('has as many sockets and timers, and as much heap, after 10,000 of them', async (t) => {
     await using server = await openRestlessServer();
     await using folder = await temporaryDir();
@@ -114,10 +114,10 @@ describe('a reflector whose every watch ends at once', () => {
     t.diagnostic(`${((tookMs / reconnects) * (10 / 9)).toFixed(2)} ms each`);
     t.diagnostic(`heap ${(early.heap / 1e6).toFixed(2)} MB, then ${(late.heap / 1e6).toFixed(2)}`);
     assert.equal(store.items.size, 1);
-    // Each side of a connection that ends in this moment, and the listening one.
+    // Each side of a connection that is just ending, and the listening socket.
     assert.ok(late.sockets <= Math.max(early.sockets, 7), `${late.sockets} sockets`);
     assert.ok(late.timers <= Math.max(early.timers, 3), `${late.timers} timers`);
-    // Compiled code comes and goes by a megabyte; one kept socket a connection would be 20 of them.
+    // Compiled code varies by a megabyte; one leaked socket per connection would be 20 MB.
     assert.ok(late.heap - early.heap < 3_000_000, `${late.heap - early.heap} bytes more`);
     const { errors } = reflector.stats();
     assert.ok(errors.NETWORK > reconnects / 3);

@@ -11,7 +11,7 @@ import { clientOf, keptLog, MapStore, quick } from '../kube-test-bed.ts';
 
 const podOf = (name: string) => createPodManifest({ name, nodeName: 'n', ips: ['10.0.0.1'] });
 
-/** Follows a server, which then comes back with less than it had, until its store has that. */
+/** Follows a server, which then returns with older data, until the store has that data. */
 async function followRestored(timing: Partial<ReflectorTiming>, checkEveryMs?: number) {
   const kube = await openFakeKube({ bookmarkEveryMs: 3_600_000 });
   const { port } = kube;
@@ -51,12 +51,12 @@ async function followRestored(timing: Partial<ReflectorTiming>, checkEveryMs?: n
 }
 
 describe('an API server that was restored from a backup', () => {
-  it('is listed again, though watches from the lost versions only stay silent', async () => {
+  it('is listed again, although watches from the lost versions only stay silent', async () => {
     const { silences } = await followRestored({ silenceMs: 100 });
     assert.ok(silences >= 1);
   });
 
-  it('is listed again when its watches are checked before they are silent for long', async () => {
+  it('is listed again sooner when its watches are checked before they are silent for long', async () => {
     const timing = { silenceMs: 3_600_000, checkGraceMs: 10, checkEveryMs: 20 };
     assert.equal((await followRestored(timing, 30)).silences, 0);
   });

@@ -54,14 +54,14 @@ interface Row {
   readonly atMs: number;
   readonly event: ReflectorEvent;
   readonly phase: string;
-  /** Where to watch from. */
+  /** The version to watch from. */
   readonly version: string | undefined;
   readonly effects?: readonly string[];
 }
 
 type Line = readonly [number, ReflectorEvent, string, string | undefined, ...string[]];
 
-/** Holds the machine against a timeline; returns its last state. */
+/** Runs the state machine through a timeline; returns its last state. */
 function follow(lines: readonly Line[], streamsLists = true): ReflectorState {
   let state = initialState(0, streamsLists);
   for (const [atMs, event, phase, version, ...effects] of lines) {
@@ -86,7 +86,7 @@ const streamed: readonly Line[] = [
 ];
 
 describe('the state of a reflector', () => {
-  it('goes from a list as a stream to its watch, and follows it', () => {
+  it('changes from a streamed list to its watch, and follows it', () => {
     const { contactAtMs, provenAtMs, lists, watches } = follow([
       ...streamed,
       [40, changed('8'), 'watching', '8'],
@@ -97,8 +97,8 @@ describe('the state of a reflector', () => {
     assert.deepEqual([contactAtMs, provenAtMs, lists, watches], [9010, 9000, 1, 2]);
   });
 
-  it('knows its last failure and since when it fails, until a watch is healthy', () => {
-    assert.equal(initialState(0, true).contactAtMs, -Infinity, 'nothing came yet');
+  it('has its last failure and the start of the failures, until a watch is healthy', () => {
+    assert.equal(initialState(0, true).contactAtMs, -Infinity, 'nothing received yet');
     const failed: readonly Line[] = [
       [20, failure('NETWORK'), 'waiting 130', undefined, 'warn: watch failed, retrying'],
       [200, waited, 'listing by stream', undefined],
@@ -118,7 +118,7 @@ describe('the state of a reflector', () => {
     assert.equal(after.failing, undefined);
   });
 
-  it('goes from a list by pages to a watch of its own', () => {
+  it('changes from a paged list to a separate watch', () => {
     const by = 'listing by pages';
     follow(
       [
@@ -138,7 +138,7 @@ describe('the state of a reflector', () => {
     );
   });
 
-  it('lists by pages from the refusal of a stream on', () => {
+  it('lists by pages once a stream was refused', () => {
     const refused = ['refuse-streams', 'info: the server streams no lists, listing page by page'];
     for (const event of [failure('SERVER', 422), failure('SERVER', 400), unmarked]) {
       follow([[10, event, 'listing by pages', undefined, ...refused]]);
@@ -147,11 +147,11 @@ describe('the state of a reflector', () => {
       [10, opened, 'listing by stream', undefined],
       [20, failure('TIMEOUT'), 'listing by pages', undefined, ...refused],
     ]);
-    // It was not even accepted.
+    // The stream was not even accepted.
     follow([[20, failure('TIMEOUT'), 'waiting 130', undefined, 'warn: watch failed, retrying']]);
   });
 
-  it('lists by pages after two streamed lists that made no sense in order', () => {
+  it('lists by pages after two invalid streamed lists in a row', () => {
     const [first, second] = ['waiting 150', 'waiting 300'];
     const warning = 'warn: watch failed, retrying';
     const byStream = 'listing by stream';
@@ -172,7 +172,7 @@ describe('the state of a reflector', () => {
     ]);
   });
 
-  it('resumes after a failure, logs it once, and its end when the watch has been healthy', () => {
+  it('resumes after a failure, logs it once, and logs its end when the watch has been healthy', () => {
     const { failures, errors } = follow([
       ...streamed,
       [2000, failure('NETWORK'), 'waiting 150', '7', 'warn: watch failed, retrying'],
@@ -186,7 +186,7 @@ describe('the state of a reflector', () => {
     assert.equal(errors.NETWORK, 2);
   });
 
-  it('lists again when its version is of no use any more', () => {
+  it('lists again when its version has expired', () => {
     const gone = 'info: watch version expired, listing again';
     const bug = 'error: exception in a watch handler, listing again';
     const failed = 'warn: watch failed, retrying';
@@ -205,7 +205,7 @@ describe('the state of a reflector', () => {
     }
   });
 
-  it('asks for the version after a silence, and resumes where the server is as far as it', () => {
+  it('reads the version after a silence, and resumes if the server is not behind', () => {
     const silent = 'debug: watch is silent, opening another';
     for (const newest of ['7', '8', '', 'x']) {
       const { silences, errors } = follow([
@@ -217,7 +217,7 @@ describe('the state of a reflector', () => {
     }
   });
 
-  it('lists everything again where the server is behind it, restored from a backup', () => {
+  it('lists everything again if the server is behind, because of a restored backup', () => {
     follow([
       [30, listed('1000'), 'watching', '1000', 'synced', 'healthy in 1000'],
       [40, failure('NETWORK'), 'waiting 150', '1000', 'warn: watch failed, retrying'],
@@ -236,7 +236,7 @@ describe('the state of a reflector', () => {
     ]);
   });
 
-  it('checks a watch on request, unless it brings something within the time of grace', () => {
+  it('checks a watch on request, unless it receives something within the grace period', () => {
     const { silences } = follow([
       ...streamed,
       [6000, checkRequested, 'watching', '7', 'check-due in 300'],
@@ -251,7 +251,7 @@ describe('the state of a reflector', () => {
     assert.equal(silences, 0);
   });
 
-  it('tells what a server or a network did without a stack, and an exception of ours with it', () => {
+  it('logs a failure of a server or a network without a stack, and our own exception with it', () => {
     const errOf = (event: ReflectorEvent): unknown => {
       const [effect] = step(initialState(0, true), event, 0).effects;
       assert.ok(effect?.kind === 'log');
@@ -262,7 +262,7 @@ describe('the state of a reflector', () => {
     assert.equal(errOf({ kind: 'failed', error: bug }), bug);
   });
 
-  it('ends a wait in an outage early, but none that the server asked for', () => {
+  it('ends a wait in an outage early, but none that the server required', () => {
     const failed = 'warn: watch failed, retrying';
     for (const event of [recovered, checkRequested]) {
       follow([
@@ -280,7 +280,7 @@ describe('the state of a reflector', () => {
     }
   });
 
-  it('waits before the next watch when the server closes one after the other', () => {
+  it('waits before the next watch when the server closes several in a row', () => {
     follow([
       ...streamed,
       [31, ended, 'opening', '7'],
@@ -295,7 +295,7 @@ describe('the state of a reflector', () => {
     ]);
   });
 
-  it('is synced by the word that there is no such collection, and looks for it once a minute', () => {
+  it('is synced when the server has no such collection, and checks for it once a minute', () => {
     const notThere: ReflectorEvent = {
       kind: 'absent',
       error: new KubeError('NOT_FOUND', 'not installed', { status: 404 }),
@@ -314,7 +314,7 @@ describe('the state of a reflector', () => {
     assert.deepEqual([lists, errors.NOT_FOUND, provenAtMs], [2, 0, 95_000]);
   });
 
-  it('takes a list that ends too early for a failure', () => {
+  it('treats a list that ends too early as a failure', () => {
     const { lists, errors } = follow([
       [10, opened, 'listing by stream', undefined],
       [20, ended, 'waiting 150', undefined, 'warn: watch failed, retrying'],
@@ -350,7 +350,7 @@ const histories = fc.array(fc.tuple(events, fc.integer({ min: 1, max: 90_000 }))
   maxLength: 60,
 });
 
-/** What a reflector whose every request succeeds would report next. */
+/** The next event of a reflector that never fails. */
 function success({ phase }: ReflectorState): ReflectorEvent {
   switch (phase.kind) {
     case 'listing':
@@ -366,8 +366,8 @@ function success({ phase }: ReflectorState): ReflectorEvent {
   }
 }
 
-describe('a list by pages whose snapshot expires', () => {
-  it('is made anew in one piece, and by pages again after that', () => {
+describe('a paged list with an expired snapshot', () => {
+  it('is repeated in one piece, and by pages again after that', () => {
     const first = initialState(0, false);
     assert.ok(!first.isUnpaged);
     const expired = step(first, failure('GONE', 410), 10, false);
@@ -409,7 +409,7 @@ describe('the state of a reflector, after any events in any order', () => {
     );
   }
 
-  it('is synced by a complete list only, once', () => {
+  it('is synced only by a complete list, once', () => {
     hold(() => (before, event, after) => {
       const isListed = event.kind === 'listed' && before.phase.kind === 'listing';
       assert.equal(after.lists, before.lists + (isListed ? 1 : 0));
@@ -418,7 +418,7 @@ describe('the state of a reflector, after any events in any order', () => {
     });
   });
 
-  it('watches from a version of a complete list or of what came after it', () => {
+  it('watches from a version of a complete list or of a later event', () => {
     hold(() => (before, event, after) => {
       const watches = ['opening', 'watching', 'checking'].includes(after.phase.kind);
       assert.ok(!watches || after.version !== undefined);
@@ -429,7 +429,7 @@ describe('the state of a reflector, after any events in any order', () => {
     });
   });
 
-  it('lists again after an expiry or a version below ours, whatever comes between', () => {
+  it('lists again after an expiry or an older version, whatever happens in between', () => {
     hold(() => {
       let isOwed = false;
       return (before, event, after) => {
@@ -447,7 +447,7 @@ describe('the state of a reflector, after any events in any order', () => {
     });
   });
 
-  it('waits for a bounded time, proves nothing by a failure, and counts each', () => {
+  it('waits for a limited time, confirms nothing by a failure, and counts each', () => {
     hold(() => (before, event, after) => {
       const { phase } = after;
       if (phase.kind === 'waiting') assert.ok(phase.delayMs >= 0 && phase.delayMs <= 375_000);
@@ -459,7 +459,7 @@ describe('the state of a reflector, after any events in any order', () => {
     });
   });
 
-  it('is watching a few successes later, with a list if one is owed', () => {
+  it('is watching after a few successes, with a list if one is needed', () => {
     fc.assert(
       fc.property(histories, fc.boolean(), (history, streamsLists) => {
         const reached = live(history, streamsLists, () => undefined);
@@ -474,7 +474,7 @@ describe('the state of a reflector, after any events in any order', () => {
     );
   });
 
-  it('is checked once in a while only, however many ask', () => {
+  it('is checked only once in a while, for any number of requests', () => {
     hold(() => {
       let lastMs = -Infinity;
       return (_before, event, after) => {

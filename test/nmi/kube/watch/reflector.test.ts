@@ -31,7 +31,7 @@ interface TestBed extends AsyncDisposable {
   readonly store: MapStore<Pod>;
   readonly log: ReturnType<typeof keptLog>;
   readonly reflector: Reflector;
-  /** Most watches that were open at once on this side. */
+  /** Most client watches that were open at once. */
   readonly mostWatches: number;
   watching(): Promise<void>;
 }
@@ -102,7 +102,7 @@ function countWatches(client: KubeClient) {
   };
 }
 
-/** Requests for everything, as a stream or page by page; one object is asked for in a check. */
+/** Requests for all objects, as a stream or page by page; a check requests one object. */
 function lists(fake: FakeKube): string[] {
   const urls = fake.requests.map(({ url }) => url).filter((url) => !/[?&]limit=1(?:&|$)/.test(url));
   return urls.filter((url) => !url.includes('watch=true') || url.includes('sendInitialEvents'));
@@ -117,7 +117,7 @@ function phaseOf({ reflector }: TestBed): string {
   return reflector.stats().phase.kind;
 }
 
-/** How long it waited after each failure, in milliseconds. */
+/** Its waits after failures, in milliseconds. */
 function waits({ log }: TestBed): number[] {
   return log.lines.flatMap(({ fields }) =>
     'retryInMs' in fields ? Number(fields['retryInMs']) : [],
@@ -132,7 +132,7 @@ async function untilAborted(signal: AbortSignal | undefined): Promise<never> {
   });
 }
 
-/** What is remembered of a server that has refused to stream lists. */
+/** The recorded state of a server that has refused to stream lists. */
 function withoutStreams(): ApiServerCapabilities {
   const server = createApiServerCapabilities();
   server.refuseStreams();
@@ -140,7 +140,7 @@ function withoutStreams(): ApiServerCapabilities {
 }
 
 describe('a reflector', () => {
-  it('lists, says that it is synced, and follows every kind of event', async () => {
+  it('lists, reports that it is synced, and follows every kind of event', async () => {
     await using testBed = await openTestBed({
       before: (fake) => {
         fake.apply(rawPod('one'));
@@ -173,7 +173,7 @@ describe('a reflector', () => {
     );
   });
 
-  it('asks for a list as a stream that goes on as the watch', async () => {
+  it('requests a list as a stream that continues as the watch', async () => {
     await using testBed = await openTestBed({
       random: () => 0.5,
       before: (fake) => {
@@ -197,7 +197,7 @@ describe('a reflector', () => {
     assert.equal(fake.requests.length, 1);
   });
 
-  it('asks for pages and a watch where lists are not streamed', async () => {
+  it('requests pages and a watch when lists are not streamed', async () => {
     await using testBed = await openTestBed({ random: () => 0.5, server: withoutStreams() });
     await testBed.watching();
     const [list, watch] = testBed.fake.requests.map(({ url }) => new URL(url, testBed.fake.url));
@@ -211,7 +211,7 @@ describe('a reflector', () => {
     assert.equal(testBed.reflector.stats().restarts, 0);
   });
 
-  it('takes its first list from memory where that is an indexed look-up', async () => {
+  it('reads its first list from memory when that is an indexed look-up', async () => {
     const options = { server: withoutStreams(), listsFromMemory: true };
     await using testBed = await openTestBed(options);
     await testBed.watching();
@@ -247,7 +247,7 @@ describe('a reflector', () => {
     assert.deepEqual(testBed.reflector.stats().errors.NETWORK, 0);
   });
 
-  it('resumes from the newest event or bookmark, not from where it began', async () => {
+  it('resumes from the newest event or bookmark, not from its start', async () => {
     await using testBed = await openTestBed();
     const { fake, store } = testBed;
     const resumedFrom = (): string | null =>
@@ -267,7 +267,7 @@ describe('a reflector', () => {
     assert.equal(lists(fake).length, 1);
   });
 
-  it('does not spin on a server that closes every watch at once', async () => {
+  it('does not loop on a server that closes every watch at once', async () => {
     await using testBed = await openTestBed({
       timing: { ...quick, backoff: { baseMs: 30, capMs: 200 } },
     });
@@ -300,7 +300,7 @@ describe('a reflector', () => {
 
   for (const goneByStatus of [false, true]) {
     const how = goneByStatus ? 'status' : 'event';
-    it(`lists again, in one step, when a 410 ${how} says that its version expired`, async () => {
+    it(`lists again, in one step, when a 410 ${how} reports that its version expired`, async () => {
       await using testBed = await openTestBed({
         before: (fake) => {
           fake.faults.goneByStatus = goneByStatus;
@@ -314,7 +314,7 @@ describe('a reflector', () => {
       fake.delete({ kind: 'Pod', name: 'old' });
       fake.apply(rawPod('new'));
       fake.compact();
-      assert.deepEqual(store.names(), ['default/old'], 'known objects stay while it is away');
+      assert.deepEqual(store.names(), ['default/old'], 'known objects are kept while it is away');
       fake.faults.hang = false;
       fake.cutConnections();
       await store.until('the new state came', () => store.items.has('default/new'));
@@ -361,7 +361,7 @@ describe('a reflector', () => {
     assert.equal(store.replaced.at(-1)?.length, 5);
   });
 
-  it('notices a connection that went silent, and opens another', async () => {
+  it('detects a connection that went silent, and opens another', async () => {
     await using testBed = await openTestBed({ timing: { ...quick, silenceMs: 60 } });
     const { fake, store, reflector } = testBed;
     await testBed.watching();
@@ -379,7 +379,7 @@ describe('a reflector', () => {
     await eventually('the silent one is closed', () => fake.watches() === 1);
   });
 
-  it('does not take a quiet resource for a silent connection while bookmarks come', async () => {
+  it('does not treat a quiet resource as a silent connection while bookmarks arrive', async () => {
     await using testBed = await openTestBed({ timing: { ...quick, silenceMs: 400 } });
     await testBed.watching();
     await new Promise((resolve) => setTimeout(resolve, 900));
@@ -388,7 +388,7 @@ describe('a reflector', () => {
     assert.ok(lastContactAgeMs < 400);
   });
 
-  it('waits as long as a 429 or 503 asks', async () => {
+  it('waits as long as a 429 or 503 requires', async () => {
     await using testBed = await openTestBed({
       before: (fake) => {
         fake.faults.failNext(1, 429, { retryAfterSec: 1 });
@@ -423,7 +423,7 @@ describe('a reflector', () => {
     );
   });
 
-  it('is not synced while its resource type is not installed, and is when it comes', async () => {
+  it('is not synced while its resource type is not installed, and is when it is added', async () => {
     await using fake = await openFakeKube();
     fake.faults.notInstalled.add('azureidentitybindings');
     await using client = await clientOf(fake);
@@ -453,7 +453,7 @@ describe('a reflector', () => {
     await store.until('it is there', () => store.items.has('default/b'));
   });
 
-  it('contains an exception of the store and lists again', async () => {
+  it('survives an exception of the store and lists again', async () => {
     await using testBed = await openTestBed();
     const { fake, store, reflector } = testBed;
     await testBed.watching();
@@ -467,7 +467,7 @@ describe('a reflector', () => {
     await store.until('the watch goes on', () => store.items.has('default/next'));
   });
 
-  it('lists again after a line that makes no sense', async () => {
+  it('lists again after an invalid line', async () => {
     await using testBed = await openTestBed();
     const { fake, store, reflector } = testBed;
     for (const text of [
@@ -510,7 +510,7 @@ describe('a reflector', () => {
     assert.equal(log.lines.filter(({ level }) => level === 'warn').length, 50);
   });
 
-  it('skips an unusable object, says so once, and drops what it was before', async () => {
+  it('skips an unusable object, reports it once, and drops its previous version', async () => {
     await using fake = await openFakeKube();
     fake.apply(rawBinding('good', 'demo'));
     fake.apply(rawBinding('turns', 'demo'));
@@ -545,7 +545,7 @@ describe('a reflector', () => {
   });
 });
 
-describe('an object that is longer than what is read', () => {
+describe('an object above the size limit', () => {
   const tooLong = (type: string, metadata: object, version: string): string => {
     const pod = {
       kind: 'Pod',
@@ -556,7 +556,7 @@ describe('an object that is longer than what is read', () => {
     return `${line.slice(0, -3)}${'\\u003c'.repeat(1_500_000)}"}}\n`;
   };
 
-  it('is skipped and counted, loses what it had, and the watch goes on', async () => {
+  it('is skipped and counted, its previous version is dropped, and the watch continues', async () => {
     await using testBed = await openTestBed({ before: (fake) => fake.apply(rawPod('big')) });
     const { fake, store, log, reflector } = testBed;
     await testBed.watching();
@@ -572,7 +572,7 @@ describe('an object that is longer than what is read', () => {
     assert.deepEqual(line?.fields['object'], { namespace: 'default', name: 'big', uid });
   });
 
-  it('is nobody’s without a name: all is listed anew', async () => {
+  it('causes a new list if its name is unknown', async () => {
     await using testBed = await openTestBed({ before: (fake) => fake.apply(rawPod('one')) });
     const { fake, reflector } = testBed;
     await testBed.watching();
@@ -581,7 +581,7 @@ describe('an object that is longer than what is read', () => {
   });
 });
 
-describe('a list that is a stream', () => {
+describe('a streamed list', () => {
   const two = (fake: FakeKube): void => {
     fake.apply(rawPod('one'));
     fake.apply(rawPod('two'));
@@ -598,7 +598,7 @@ describe('a list that is a stream', () => {
     );
   });
 
-  it('that is cut is asked for again, and the store keeps what it has until then', async () => {
+  it('that is cut is requested again, and the store keeps its content until then', async () => {
     await using testBed = await openTestBed({ before: two });
     const { fake, store, reflector } = testBed;
     await testBed.watching();
@@ -619,7 +619,7 @@ describe('a list that is a stream', () => {
   });
 
   for (const status of [400, 422]) {
-    it(`that is refused with ${status} is asked for page by page, from then on and at once`, async () => {
+    it(`that is refused with ${status} is requested page by page, from then on and at once`, async () => {
       const server = createApiServerCapabilities();
       await using testBed = await openTestBed({
         server,
@@ -646,7 +646,7 @@ describe('a list that is a stream', () => {
     });
   }
 
-  it('that never says where it ends is asked for page by page', async () => {
+  it('that never reports its end is requested page by page', async () => {
     const path = '/api/v1/pods';
     let asked = 0;
     await using testBed = await openTestBed({
@@ -672,7 +672,7 @@ describe('a list that is a stream', () => {
     assert.equal(testBed.store.replaced.length, 1);
   });
 
-  it('that stops before its end is asked for page by page', async () => {
+  it('that stops before its end is requested page by page', async () => {
     await using fake = await openFakeKube();
     two(fake);
     fake.faults.delayEventsMs = 60_000;
@@ -694,7 +694,7 @@ describe('a list that is a stream', () => {
     assert.equal(streamed(fake), 1);
   });
 
-  it('is still wanted after an outage and after a refusal of something else', async () => {
+  it('is still preferred after an outage and after another refusal', async () => {
     await using testBed = await openTestBed({
       before: (fake) => {
         two(fake);
@@ -708,7 +708,7 @@ describe('a list that is a stream', () => {
 });
 
 describe('reflectors of one server', () => {
-  it('learn from each other that it streams no lists', async () => {
+  it('share that it streams no lists', async () => {
     const server = createApiServerCapabilities();
     await using first = await openTestBed({
       server,
@@ -722,7 +722,7 @@ describe('reflectors of one server', () => {
     assert.ok(second.fake.requests.every(({ url }) => !url.includes('sendInitialEvents')));
   });
 
-  it('learn from the first that it is back', async () => {
+  it('learn from the first one that it is available again', async () => {
     const server = createApiServerCapabilities();
     const late = { baseMs: 60_000, capMs: 60_000 };
     const refusing = (fake: FakeKube): void => {
@@ -744,7 +744,7 @@ describe('reflectors of one server', () => {
     await using quickly = await openTestBed({ server, before: refusing });
     await quickly.watching();
     await slow.watching();
-    assert.equal(phaseOf(throttled), 'waiting', 'it was told how long to stay away');
+    assert.equal(phaseOf(throttled), 'waiting', 'it had to stay away for a given time');
   });
 });
 
@@ -766,7 +766,7 @@ describe('a check', () => {
     assert.deepEqual(Object.values(reflector.stats().errors).filter(Boolean), []);
   });
 
-  it('is over when the watch brings something', async () => {
+  it('ends when the watch receives something', async () => {
     await using testBed = await openTestBed(quiet);
     const { fake, store, reflector } = testBed;
     await testBed.watching();
@@ -777,7 +777,7 @@ describe('a check', () => {
     assert.equal(reflector.stats().restarts, 0);
   });
 
-  it('costs the server one watch in a while, however many ask for it', async () => {
+  it('costs the server one watch in a while, for any number of requests', async () => {
     await using testBed = await openTestBed(quiet);
     const { reflector } = testBed;
     await testBed.watching();
@@ -792,7 +792,7 @@ describe('a check', () => {
     assert.ok(restarts >= 2 && restarts <= most, `${restarts} restarts`);
   });
 
-  it('ends the wait for the end of an outage, but no wait that the server asked for', async () => {
+  it('ends the wait for the end of an outage, but no wait that the server required', async () => {
     const late = { baseMs: 60_000, capMs: 60_000 };
     for (const [retryAfterSec, isEnded] of [
       [undefined, true],
@@ -813,7 +813,7 @@ describe('a check', () => {
     }
   });
 
-  it('leaves nothing armed', async () => {
+  it('leaves no timer', async () => {
     const clock = countingClock();
     const testBed = await openTestBed({
       ...quiet,
@@ -827,8 +827,8 @@ describe('a check', () => {
   });
 });
 
-describe('the pace of a reflector', () => {
-  it('does not grow from one kind of failure to another', async () => {
+describe('the retries of a reflector', () => {
+  it('do not get slower from one kind of failure to another', async () => {
     await using testBed = await openTestBed({
       timing: { ...quick, backoff: { baseMs: 1, capMs: 60_000 }, outage: { baseMs: 1, capMs: 5 } },
       before: (fake) => {
@@ -842,7 +842,7 @@ describe('the pace of a reflector', () => {
     for (const delayMs of delaysMs) assert.ok(delayMs <= 5, `${delayMs}`);
   });
 
-  it('counts the time an attempt took as waited', async () => {
+  it('count the duration of an attempt as waited', async () => {
     await using testBed = await openTestBed({
       timing: { ...quick, outage: { baseMs: 10, capMs: 10 } },
       client: {
@@ -863,7 +863,7 @@ describe('the pace of a reflector', () => {
 });
 
 describe('the staleness of a store', () => {
-  it('ends with each event, bookmark and list, and grows through all else', async () => {
+  it('ends with each event, bookmark and list, and grows otherwise', async () => {
     const timing = { ...quick, healthyMs: 60_000 };
     await using testBed = await openTestBed({ bookmarkEveryMs: 60_000, timing });
     const { fake, store, reflector } = testBed;
@@ -884,7 +884,7 @@ describe('the staleness of a store', () => {
     fake.injectIntoWatches(`${JSON.stringify({ type: 'BOOKMARK', object: mark })}\n`);
     await fresh('a bookmark');
     await stale();
-    // A watch that opens says nothing yet.
+    // An opened watch confirms nothing yet.
     fake.cutConnections();
     await eventually('another watch', () => reflector.stats().restarts === 1);
     await testBed.watching();
@@ -895,7 +895,7 @@ describe('the staleness of a store', () => {
     assert.equal(reflector.stats().relists, 1);
   });
 
-  it('ends also with an end in good order, and with a watch that had nothing to tell', async () => {
+  it('also ends with a normal end, and with a watch without events', async () => {
     const timing = { ...quick, healthyMs: 100 };
     await using testBed = await openTestBed({ bookmarkEveryMs: 60_000, timing });
     const { fake, reflector } = testBed;
@@ -919,7 +919,7 @@ describe('disposing a reflector', () => {
     ['while it watches', () => undefined, (fake) => fake.watches() === 1],
   ];
   for (const [moment, prepare, reached] of moments) {
-    it(`${moment} leaves nothing armed and nothing open`, async () => {
+    it(`${moment} leaves no timer and no connection`, async () => {
       const sockets = (): number =>
         process.getActiveResourcesInfo().filter((kind) => kind.startsWith('TCP')).length;
       const before = sockets();
@@ -942,9 +942,9 @@ describe('disposing a reflector', () => {
       await reflector[Symbol.asyncDispose]();
       assert.ok(performance.now() - startMs < 500);
       assert.equal(clock.armed, 0);
-      // A request that waits for an object may ask for it still.
+      // A waiting request can still call it.
       reflector.checkNow();
-      assert.equal(clock.armed, 0, 'armed by what came after the end');
+      assert.equal(clock.armed, 0, 'armed by a later call');
       if (reflector.synced) await reflector.whenSynced();
       else await assert.rejects(reflector.whenSynced(), { name: 'AbortError' });
       const asked = fake.requests.length;

@@ -64,19 +64,19 @@ describe('the retry policy', () => {
     });
   });
 
-  it('subtracts from a wait in an outage what the attempt took', () => {
+  it('subtracts the duration of the attempt from a wait in an outage', () => {
     assert.equal(retry('NETWORK', {}, noFailures, 50).delayMs, 25);
     assert.equal(retry('NETWORK', {}, noFailures, 700).delayMs, 0);
     assert.equal(retry('SERVER', { retryAfterMs: 2000 }, noFailures, 700).delayMs, 2250);
   });
 
-  it('subtracts from the spread of relists what was waited before', () => {
+  it('subtracts earlier waits from the spread of relists', () => {
     const waited: Failures = { kind: 'outage', count: 3, waitedMs: 250 };
     assert.equal(retry('GONE', {}, waited).delayMs, 50);
     assert.equal(retry('GONE', {}, { kind: 'expiry', count: 2, waitedMs: 250 }).delayMs, 600);
   });
 
-  it('opens a watch that was closed too early twice at once, and then within a second', () => {
+  it('reopens a watch that was closed too early twice at once, and then within a second', () => {
     const delays = [1, 2, 3, 4, 5, 9].map((closes) => closeDelayMs(timing, closes, 1));
     assert.deepEqual(delays, [0, 0, 200, 400, 800, 1000]);
   });

@@ -83,7 +83,7 @@ describe('the five watches', () => {
     for (const plural of ['pods', 'azureidentities']) assert.equal(fake.watches(plural), 1);
   });
 
-  it('are synced only when all are, and say which is missing', async () => {
+  it('are synced only when all are, and report the missing one', async () => {
     await using fake = await openFakeKube();
     fake.faults.notInstalled.add('azurepodidentityexceptions');
     await using client = await clientOf(fake);
@@ -98,7 +98,7 @@ describe('the five watches', () => {
     assert.deepEqual(watches.unsynced(), []);
   });
 
-  it('are synced in a cluster that has no grants, without an error in the count', async () => {
+  it('are synced in a cluster without grants, and count no error', async () => {
     await using fake = await openFakeKube();
     fake.faults.notInstalled.add('azureidentitygrants');
     await using client = await clientOf(fake);
@@ -116,7 +116,7 @@ describe('the five watches', () => {
     await stores.grants.until('the kind is installed', () => stores.grants.items.size === 1);
   });
 
-  it('have no grants when the agent may not list them, and keep those that it listed', async () => {
+  it('have no grants when the agent may not list them, and keep listed ones', async () => {
     await using fake = await openFakeKube();
     fake.faults.failNext(3, 403, { containing: 'azureidentitygrants' });
     await using client = await clientOf(fake);
@@ -133,7 +133,7 @@ describe('the five watches', () => {
     assert.equal(stores.grants.items.size, 1);
   });
 
-  it('keep the grants when a server that is starting does not know their kind yet', async () => {
+  it('keep the grants when a starting server does not serve their kind yet', async () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);
     const stores = createStores();
@@ -162,7 +162,7 @@ describe('the five watches', () => {
     await stores.grants.until('it is gone', () => stores.grants.items.size === 0);
   });
 
-  it('say which of them are stale, and count what went wrong by kind', async () => {
+  it('report the stale ones, and count failures by kind', async () => {
     await using fake = await openFakeKube({ bookmarkEveryMs: 60_000 });
     await using client = await clientOf(fake);
     const stores = createStores();
@@ -176,14 +176,14 @@ describe('the five watches', () => {
     await stores.pods.until('it came', () => stores.pods.items.size === 1);
     const { pods, identities, bindings, exceptions, grants } = watches.stats();
     const ages = [identities, bindings, exceptions, grants].map(({ stalenessMs }) => stalenessMs);
-    // However long it took to get here, it lies between them.
+    // However long it took to get here, the age is between them.
     const limitMs = (pods.stalenessMs + Math.min(...ages)) / 2;
     assert.deepEqual(watches.stale(limitMs), ['identities', 'bindings', 'exceptions', 'grants']);
     assert.deepEqual(identities.errorsByKind, { outage: 2, refusal: 0, expiry: 0, exception: 0 });
     assert.deepEqual(bindings.errorsByKind, { outage: 0, refusal: 1, expiry: 0, exception: 0 });
   });
 
-  it('learn together that the server streams no lists', async () => {
+  it('share that the server streams no lists', async () => {
     await using fake = await openFakeKube();
     fake.faults.failNext(4, 422, { containing: 'sendInitialEvents' });
     await using client = await clientOf(fake);
@@ -217,7 +217,7 @@ describe('the five watches', () => {
     await eventually('five watches again', () => fake.watches() === 5);
   });
 
-  it('stop together and leave nothing', async () => {
+  it('stop together and leave nothing behind', async () => {
     await using fake = await openFakeKube();
     const clock = countingClock();
     await using client = await clientOf(fake, clock);

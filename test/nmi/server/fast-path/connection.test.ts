@@ -17,7 +17,7 @@ const request = (...lines: readonly string[]): string =>
   [`GET ${target} HTTP/1.1`, 'Host: 169.254.169.254', 'Metadata: true', ...lines, '', ''].join(
     '\r\n',
   );
-/** Usual to any HTTP server, and not to the fast path. */
+/** A request that is usual for any HTTP server, but not for the fast path. */
 const unusual = request('Keep-Alive: 1', 'TE: trailers');
 
 /** A raw connection from the pod's address that reads whole answers. */
@@ -40,7 +40,7 @@ class Raw implements Disposable {
     this.#socket.end();
   }
 
-  /** The next whole answer. */
+  /** The next complete answer. */
   async answer(): Promise<string> {
     for (let tries = 0; tries < 500; tries++) {
       const headEnd = this.#received.indexOf('\r\n\r\n');
@@ -66,7 +66,7 @@ class Raw implements Disposable {
   }
 }
 
-/** Without what differs between any two answers. */
+/** Without the parts that differ between any two answers. */
 function plain(answer: string): string {
   return answer
     .replace(/x-ms-request-id: [0-9a-f-]{36}/, 'x-ms-request-id: ID')
@@ -83,7 +83,7 @@ async function openWarm(): Promise<LoopbackAgent> {
 }
 
 describe('a connection with usual requests', () => {
-  it('gets byte for byte what Node’s HTTP server writes', async () => {
+  it('gets the same bytes that Node’s HTTP server writes', async () => {
     await using agent = await openWarm();
     using fast = new Raw(agent);
     using slow = new Raw(agent);
@@ -97,7 +97,7 @@ describe('a connection with usual requests', () => {
     await slow.untilEnded();
   });
 
-  it('may become unusual at any request, and loses nothing', async () => {
+  it('may send an unusual request at any time, and loses nothing', async () => {
     await using agent = await openWarm();
     using raw = new Raw(agent);
     const texts = [
@@ -114,7 +114,7 @@ describe('a connection with usual requests', () => {
     assert.deepEqual(statuses, ['200', '200', '200', '200', '200', '200', '400']);
   });
 
-  it('is read across pieces, and in bytes', async () => {
+  it('is read when split into pieces, even single bytes', async () => {
     await using agent = await openWarm();
     using raw = new Raw(agent);
     for (let turn = 0; turn < 2; turn++) {
@@ -127,7 +127,7 @@ describe('a connection with usual requests', () => {
     }
   });
 
-  it('is answered though its client sends no more', async () => {
+  it('is answered although its client sends no more', async () => {
     await using agent = await openWarm();
     using raw = new Raw(agent);
     raw.write(request());
@@ -148,7 +148,7 @@ describe('a connection with usual requests', () => {
       status = (await raw.answer()).slice(9, 12);
       await delay(5);
     }
-    assert.equal(status, '503', 'the binding is gone, and the pod is young');
+    assert.equal(status, '503', 'the binding is deleted, and the pod is young');
   });
 
   it('is logged and counted like any other', async () => {
@@ -178,11 +178,11 @@ describe('a connection with usual requests', () => {
   });
 });
 
-/** As much of a socket as the fast path uses. */
+/** The part of a socket that the fast path uses. */
 class FakeSocket extends EventEmitter {
   readonly timeouts: number[] = [];
   destroyed = false;
-  /** What the kernel has not taken yet. */
+  /** Bytes that the kernel has not accepted yet. */
   writableLength = 0;
   readonly setTimeout = (ms: number): this => {
     this.timeouts.push(ms);
@@ -194,7 +194,7 @@ class FakeSocket extends EventEmitter {
   readonly destroy = (): void => void (this.destroyed = true);
 }
 
-/** A connection whose requests are all answered, when the batch is written. */
+/** A connection; all its requests are answered when the batch is written. */
 function serveFake() {
   const socket = new FakeSocket();
   const seen: string[] = [];
@@ -223,8 +223,8 @@ function serveFake() {
   return { socket, seen, receive, writeBatch };
 }
 
-describe('the time of a connection', () => {
-  it('is short until the first request, which is refused when it does not come', () => {
+describe('the timeout of a connection', () => {
+  it('is short until the first request, and then leads to a refusal', () => {
     const { socket, seen } = serveFake();
     assert.deepEqual(socket.timeouts, [5_000]);
     socket.emit('timeout');
@@ -232,7 +232,7 @@ describe('the time of a connection', () => {
     assert.ok(!socket.destroyed, 'the refusal is still to be written');
   });
 
-  it('is that of an idle client from the first answer on, and ends the connection', () => {
+  it('is that of an idle client after the first answer, and then ends the connection', () => {
     const { socket, seen, receive, writeBatch } = serveFake();
     receive();
     writeBatch();
@@ -252,7 +252,7 @@ describe('a client that does not wait for its answers', () => {
     assert.deepEqual(seen, ['answer 1', 'answer 2']);
   });
 
-  it('is left to Node’s HTTP server while it does not read them', () => {
+  it('is handed over to Node’s HTTP server while it does not read them', () => {
     const { socket, seen, receive, writeBatch } = serveFake();
     receive();
     writeBatch();

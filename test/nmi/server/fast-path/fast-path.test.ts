@@ -1,4 +1,6 @@
-/** The fast path never gives what `node:http` and the checks behind it would not. */
+/**
+ * The fast path never returns an answer that `node:http` and the checks behind it would not return.
+ */
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -43,7 +45,7 @@ function serve(fixture: ReturnType<typeof open>): void {
 }
 
 describe('the fast path on a kept connection', () => {
-  it('answers each request by what it asks for, whatever was asked before', () => {
+  it('answers each request by its own parameters, whatever was requested before', () => {
     const fixture = open();
     serve(fixture);
     const caller = new CallerConnection({ remoteIp: '10.0.0.1' }, { kind: 'by-address' });
@@ -55,7 +57,7 @@ describe('the fast path on a kept connection', () => {
     }
   });
 
-  it('gives no token from memory to a request for a new one', () => {
+  it('does not answer a request for a new token from the cache', () => {
     const fixture = open();
     serve(fixture);
     const caller = new CallerConnection({ remoteIp: '10.0.0.1' }, { kind: 'by-address' });
@@ -64,7 +66,7 @@ describe('the fast path on a kept connection', () => {
     assert.ok(connection.ask(`${target}&bypass_cache=false`));
   });
 
-  it('gives a connection away that drains, since its answer must say so', () => {
+  it('hands over a draining connection, because its answer must announce the end', () => {
     const fixture = open();
     serve(fixture);
     const state = { isDraining: false };
@@ -75,7 +77,7 @@ describe('the fast path on a kept connection', () => {
     assert.ok(!connection.ask(target));
   });
 
-  it('ends with each thing that the right rests on', () => {
+  it('ends with each object that the decision depends on', () => {
     const pod = createPod({ ips: ['10.0.0.1'], labels: { aadpodidbinding: 'label' } });
     const identity = createIdentity({ clientId });
     const binding = createBinding();
@@ -111,7 +113,7 @@ describe('the fast path on a kept connection', () => {
     }
   });
 
-  it('ends within a second when addresses are not believed any more, for who has nothing else', () => {
+  it('ends within a second when addresses are not trusted any more, for callers without other evidence', () => {
     const { clock, pods, grants, state, isServed, connect } = open();
     pods.upsert(
       createPod({
@@ -130,24 +132,24 @@ describe('the fast path on a kept connection', () => {
     assert.equal(connect({ kind: 'by-address' })(), false, 'a new connection is not served at all');
     clock.advance(1_000);
     assert.equal(isServed(), false);
-    assert.ok(isAttestedServed(), 'the kernel says who it is');
+    assert.ok(isAttestedServed(), 'the kernel reports the pod');
     state.trustsAddresses = true;
     assert.ok(isServed());
   });
 
-  it('ends when the service account loses its application, though nobody asks but this client', async () => {
+  it('ends when the service account loses its application, although only this client sends requests', async () => {
     const fixture = open();
     fixture.annotations['azure.workload.identity/client-id'] = clientId;
     const labels = { 'azure.workload.identity/use': 'true' };
     fixture.pods.upsert(createPod({ ips: ['10.0.0.1'], labels, serviceAccount: 'robot' }));
-    assert.equal(fixture.isServed(), false, 'it is being read');
+    assert.equal(fixture.isServed(), false, 'it is still being read');
     await nextTurn();
     assert.ok(fixture.isServed());
     delete fixture.annotations['azure.workload.identity/client-id'];
     let servedS = 0;
     while (fixture.isServed()) {
       servedS += 10;
-      assert.ok(servedS <= 180, 'served three minutes after the annotation had gone');
+      assert.ok(servedS <= 180, 'served three minutes after the annotation was removed');
       await pass(fixture.clock, 10_000);
       await nextTurn();
     }
@@ -155,7 +157,7 @@ describe('the fast path on a kept connection', () => {
 });
 
 describe('the files of the fast path', () => {
-  it('are imported by one other file, which puts the server together', () => {
+  it('are imported by only one other file, which connects them to the server', () => {
     const root = join(import.meta.dirname, '../../../../src');
     const importers = readdirSync(root, { recursive: true, encoding: 'utf8' })
       .filter((path) => path.endsWith('.ts') && !path.includes('/fast-path/'))

@@ -21,7 +21,7 @@ const sdk = (id: string, asked = target): string =>
   ]);
 
 describe('a request that is recognised by an earlier one', () => {
-  it('is that one when its bytes are, but for its names', () => {
+  it('is that one when its bytes are equal, except for its ids', () => {
     const first = read(sdk('0'.repeat(36)));
     assert.ok(first !== undefined);
     assert.equal(first.target, target);
@@ -29,7 +29,7 @@ describe('a request that is recognised by an earlier one', () => {
     assert.equal(read(sdk('1'.repeat(36)), first), first);
   });
 
-  it('may have another target, and names then fixture elsewhere', () => {
+  it('may have another target, and its ids then have other positions', () => {
     const first = read(sdk('a'));
     const other = read(sdk('b', `${target}&client_id=1`), first);
     assert.equal(other?.target, `${target}&client_id=1`);
@@ -37,7 +37,7 @@ describe('a request that is recognised by an earlier one', () => {
     assert.equal(read(sdk('d'), other)?.target, target);
   });
 
-  it('is not one whose name is more than a name', () => {
+  it('is not one with an id that contains more than an id', () => {
     const first = read(sdk('x'.repeat(30)));
     const names = [
       'x\r\nX-Forwarded-For: 1.2.3.4567',
@@ -54,7 +54,7 @@ describe('a request that is recognised by an earlier one', () => {
     }
   });
 
-  it('is read as it is alone, whichever was read before', () => {
+  it('is read in the same way alone, whichever was read before', () => {
     const id = fc.constantFrom('1234', '5678', '12345', '', '1\r\n2', '12\u00014');
     const line = fc.oneof(
       fc.constantFrom('X: y', 'Connection: close', 'A: b', 'Request-Id'),

@@ -1,7 +1,7 @@
 /**
- * What the fast path recognises against Node's own parser of HTTP, over mutations of real requests: one request, the
- * same method, target, headers and framing. `NMI_FUZZ_MUTATIONS` makes it last, and `NMI_FUZZ_SEED` makes the
- * mutations those of an earlier run.
+ * Compares the requests that the fast path recognizes with Node's own HTTP parser, over mutations
+ * of real requests: one request, the same method, target, headers and framing. `NMI_FUZZ_MUTATIONS`
+ * sets the length of the run, and `NMI_FUZZ_SEED` repeats the mutations of an earlier run.
  */
 import assert from 'node:assert/strict';
 import { randomInt } from 'node:crypto';
@@ -21,7 +21,7 @@ const seed = givenSeed > 0 ? givenSeed : randomInt(1, 2 ** 31);
 const path = '/metadata/identity/oauth2/token';
 const query = 'api-version=2018-02-01&resource=https%3A%2F%2Fvault.azure.net';
 const id = '6f9619ff-8b86-d011-b42d-00cf4fc964ff';
-/** As clients send them, and what no client sends. */
+/** Requests as clients send them, and some that no client sends. */
 const seeds: readonly string[] = [
   `GET ${path}?${query} HTTP/1.1\r\nMetadata: true\r\n\r\n`,
   `GET ${path}?${query} HTTP/1.1\r\nHost: 169.254.169.254\r\nmetadata:true\r\nConnection: close\r\n\r\n`,
@@ -30,7 +30,7 @@ const seeds: readonly string[] = [
   `POST ${path}?${query} HTTP/1.1\r\nMetadata: true\r\nContent-Length: 5\r\n\r\nhello`,
   `GET ${path}?${query} HTTP/1.1\r\nMetadata: true\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n`,
 ];
-/** What parsers have disagreed about. */
+/** Inputs on which HTTP parsers have disagreed. */
 const pieces: readonly string[] = [
   ...[
     '\r\n',
@@ -116,7 +116,7 @@ interface Message {
   isComplete: boolean;
 }
 
-/** The part of Node's own binding to llhttp that a server uses. */
+/** The subset of Node's own binding to llhttp that a server uses. */
 interface NodeParser {
   initialize(type: number, resource: object): void;
   execute(data: Buffer): number | Error;
@@ -128,7 +128,7 @@ const { HTTPParser, methods } = createRequire(import.meta.url)('_http_common') a
   readonly methods: readonly string[];
 };
 
-/** Messages until an error, and whether all bytes were taken. */
+/** The messages before the first error, and whether all bytes were consumed. */
 function parseByNode(bytes: Buffer): {
   readonly messages: readonly Message[];
   readonly isWhole: boolean;
@@ -232,7 +232,7 @@ describe('the fast path and Node’s parser', () => {
         case 3:
           return text.slice(0, to) + text.slice(at);
         case 4: {
-          // A whole header line, at a line's begin.
+          // A whole header line, at the start of a line.
           const line = text.indexOf('\r\n', at);
           return line < 0
             ? text + oneOf(seeds)
@@ -253,7 +253,7 @@ describe('the fast path and Node’s parser', () => {
       const fast = readRequest(bytes);
       const again = readRequest(bytes, known);
       try {
-        // What is known of another request may only make it be left to Node.
+        // A known earlier request may only cause this one to be left to Node.
         if (again !== undefined) {
           const { target, isLast, ids } = again;
           assert.deepEqual({ target, isLast, ids }, pick(fast));

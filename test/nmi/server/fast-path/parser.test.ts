@@ -10,7 +10,7 @@ const target = '/metadata/identity/oauth2/token?api-version=2018-02-01&resource=
 const head = (lines: readonly string[]): string =>
   [`GET ${target} HTTP/1.1`, ...lines, '', ''].join('\r\n');
 
-describe('a request of the usual shape', () => {
+describe('a request of the usual form', () => {
   it('is recognised as the SDKs send it', () => {
     const usual = [
       ['Metadata: true'],
@@ -31,13 +31,13 @@ describe('a request of the usual shape', () => {
     assert.equal(last?.isLast, true);
   });
 
-  it('says where its names fixture', () => {
+  it('has the positions of its ids', () => {
     const text = head(['x-ms-client-request-id: 1', 'Metadata: true', 'Traceparent:', 'X-Id: 2']);
     const ids = parseCanonicalRequest(text)?.ids.map(({ from, to }) => text.slice(from, to));
     assert.deepEqual(ids, [' 1', '']);
   });
 
-  it('is nothing else', () => {
+  it('has no other form', () => {
     const ok = 'Metadata: true';
     const others = [
       head([]),
@@ -77,7 +77,7 @@ describe('a request of the usual shape', () => {
     for (const text of others) assert.equal(parseCanonicalRequest(text), undefined, text);
   });
 
-  it('is what Node’s own parser reads, whatever else is recognised', async () => {
+  it('is read in the same way by Node’s own parser, whatever else is recognized', async () => {
     const server = createServer({ requireHostHeader: false }, (request, response) => {
       const values = request.rawHeaders.filter((_, index, all) => {
         return index % 2 === 1 && all[index - 1]?.toLowerCase() === 'metadata';

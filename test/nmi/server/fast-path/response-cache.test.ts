@@ -8,7 +8,7 @@ import { ResponseCache } from '../../../../src/nmi/server/fast-path/response-cac
 const ids = ['a', 'b', 'c', 'd'].map((letter) => letter.repeat(36));
 const [a = '', b = '', c = ''] = ids;
 
-/** As a socket whose kernel takes all, or nothing. */
+/** A socket with a kernel that accepts everything, or nothing. */
 class Sink {
   readonly written: Buffer[] = [];
   readonly writableLength: number;
@@ -41,8 +41,8 @@ function open(clientId = 'client') {
   return { clock, answers, rendered };
 }
 
-describe('an answer from memory', () => {
-  it('has its own request id, and the length that it says', () => {
+describe('an answer from the cache', () => {
+  it('has its own request id, and the length in its header', () => {
     const { answers, rendered } = open('clíent ');
     const sink = new Sink();
     answers.render(rendered, undefined, a, false).writeTo(sink);
@@ -53,7 +53,7 @@ describe('an answer from memory', () => {
     assert.deepEqual(idsIn(sink), [a]);
   });
 
-  it('leaves what another connection has not sent yet as it is, also of the same turn', () => {
+  it('does not change bytes that another connection has not sent yet, also in the same turn', () => {
     const { answers, rendered } = open();
     const slow = new Sink(1);
     const quick = new Sink();
@@ -64,7 +64,7 @@ describe('an answer from memory', () => {
     assert.equal(idsIn(quick).at(-1), 'd'.repeat(36));
   });
 
-  it('tells what is left of the token by the second', () => {
+  it('counts down the remaining life of the token by the second', () => {
     const { clock, answers, rendered } = open();
     const left = () => {
       const sink = new Sink();
@@ -94,9 +94,9 @@ describe('an answer from memory', () => {
     assert.equal(date(), 'Thu, 01 Jan 2026 00:00:01 GMT');
   });
 
-  it('is let go of within a second, whether anybody asks again or not', async () => {
+  it('is released within a second, with or without further requests', async () => {
     const { clock, answers, rendered } = open();
-    // In a function of its own, whose variables are gone with it.
+    // In a separate function, so that its variables are released with it.
     const ask = (): WeakRef<RenderedToken> => {
       const other = new RenderedToken({ ...rendered.token, accessToken: 'of nobody' });
       for (const isLast of [true, false]) {
@@ -106,7 +106,7 @@ describe('an answer from memory', () => {
     };
     const kept = ask();
     await usedHeap();
-    assert.ok(kept.deref() !== undefined, 'the test must be able to see one that is kept');
+    assert.ok(kept.deref() !== undefined, 'the test must be able to detect a kept one');
     clock.advance(1_000);
     await usedHeap();
     assert.equal(kept.deref(), undefined);
@@ -114,7 +114,7 @@ describe('an answer from memory', () => {
     answers.render(rendered, undefined, b, false);
   });
 
-  it('is kept for the second, however long it is asked for', () => {
+  it('is kept for the second, however long requests continue', () => {
     const { clock, answers, rendered } = open();
     let armed = 0;
     clock.advance(300);
@@ -126,7 +126,7 @@ describe('an answer from memory', () => {
     assert.equal(armed, 1);
   });
 
-  it('repeats the id that it was asked by, and to nobody else', () => {
+  it('repeats the id of its request, and of no other request', () => {
     const { answers, rendered } = open();
     const sink = new Sink();
     const asked = { kind: 'object_id', value: 'object' } as const;

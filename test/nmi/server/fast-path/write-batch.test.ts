@@ -7,7 +7,10 @@ import { serveConnection } from '../../../../src/nmi/server/fast-path/connection
 
 const request = 'GET /metadata/identity/oauth2/token?a=b HTTP/1.1\r\nMetadata: true\r\n\r\n';
 
-/** Turns with as many answers each; which of them were written before their turn was over. */
+/**
+ * Runs turns with this many answers each. @returns how many were written before the end of each
+ * turn.
+ */
 async function run(
   batch: WriteBatch,
   answersOfTurn: readonly number[],
@@ -18,13 +21,13 @@ async function run(
     for (let index = 0; index < answers; index++) batch.add(() => (written += 1));
     atOnce.push(written);
     await new Promise(setImmediate);
-    assert.equal(written, answers, 'all are written when the turn is over');
+    assert.equal(written, answers, 'all are written at the end of the turn');
   }
   return atOnce;
 }
 
 describe('answers of one turn', () => {
-  it('are written at once while turns bring one, but for some that are looked at', async () => {
+  it('are written at once while turns have one answer, except for some samples', async () => {
     const atOnce = await run(
       new WriteBatch(),
       Array.from({ length: 340 }, () => 1),
@@ -32,7 +35,7 @@ describe('answers of one turn', () => {
     assert.equal(atOnce.filter((written) => written === 1).length, 320);
   });
 
-  it('are written at its end when turns bring several, in their order', async () => {
+  it('are written at the end of the turn when turns have several, in their order', async () => {
     const batch = new WriteBatch();
     const atOnce = await run(
       batch,
@@ -69,7 +72,7 @@ describe('answers of one turn', () => {
   });
 });
 
-/** What a client receives on a connection whose answers are written as `add` has it. */
+/** What a client receives on a connection when answers are written by `add`. */
 async function receive(
   add: (socket: Socket, write: () => void) => void,
   requests: readonly string[],
@@ -106,12 +109,12 @@ async function receive(
   const client = connect(address.port, '127.0.0.1').setNoDelay(true);
   let received = '';
   client.on('data', (chunk) => (received += chunk.toString())).on('error', () => undefined);
-  // Not `once`, which takes a reset for a failure of its own.
+  // Not `once`, which reports a reset as an error.
   const closed = new Promise((resolve) => client.on('close', resolve));
   await once(client, 'connect');
   for (const text of requests) {
     client.write(text);
-    // Each a piece of its own, so that the answers before are still due.
+    // Each in a separate piece, so that the earlier answers are still pending.
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
   client.end();
@@ -120,8 +123,8 @@ async function receive(
   return received;
 }
 
-describe('a connection whose answers are due', () => {
-  it('sends nothing when it was cut before they were written', async () => {
+describe('a connection with pending answers', () => {
+  it('sends nothing when it was reset before they were written', async () => {
     const cut = (socket: Socket, write: () => void) => {
       socket.resetAndDestroy();
       write();
@@ -129,7 +132,7 @@ describe('a connection whose answers are due', () => {
     assert.equal(await receive(cut, [request]), '');
   });
 
-  it('sends them before those to later requests, and once', async () => {
+  it('sends them before the answers to later requests, and once', async () => {
     const writes: (() => void)[] = [];
     const late = (_: Socket, write: () => void) => writes.push(write);
     assert.equal(await receive(late, [request, request, request]), 'answer 1.answer 2.answer 3.');

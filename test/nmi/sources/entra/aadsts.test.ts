@@ -66,7 +66,7 @@ function answerOf(fields: object, status = 400, retryAfterS?: number): EntraAnsw
 }
 
 describe('the table of codes', () => {
-  it('has nothing but what is tested here', () => {
+  it('has only codes that are tested here', () => {
     const tested = table.flatMap(({ codes }) => codes);
     assert.deepEqual([...aadstsCodes.keys()].sort(), [...tested].sort());
   });
@@ -90,7 +90,7 @@ describe('the table of codes', () => {
 });
 
 describe('an answer of Entra ID', () => {
-  it('keeps its own error where that is one of the reason’s, and gets the code’s otherwise', () => {
+  it('keeps its own error if that fits the reason, and otherwise gets the error of the code', () => {
     const told = (code: number, error: string): string | undefined =>
       classifyEntraError(answerOf({ error, error_codes: [code] }), []).error;
     assert.equal(told(500011, 'invalid_resource'), 'invalid_resource');
@@ -105,7 +105,7 @@ describe('an answer of Entra ID', () => {
     assert.equal(told(90033, 'server_error'), undefined);
   });
 
-  it('is judged by the first code that is known', () => {
+  it('is classified by the first known code', () => {
     const failure = classifyEntraError(answerOf({ error_codes: [1, 'x', 500011, 7000215] }), []);
     assert.equal(failure.reason, 'resource_refused');
     const both = { error_codes: [7], error_description: 'AADSTS8: see AADSTS700016: no' };
@@ -158,7 +158,7 @@ describe('an answer of Entra ID', () => {
     });
   }
 
-  it('tells how long to wait, within reason', () => {
+  it('contains how long to wait, within limits', () => {
     const waits = (status: number, retryAfterS?: number): unknown => {
       const failure = classifyEntraError(answerOf({}, status, retryAfterS), []);
       return [failure.retryAfterS, failure.cooldownMs];
@@ -170,11 +170,11 @@ describe('an answer of Entra ID', () => {
     assert.deepEqual(waits(503, 120), [10, 1_000]);
     assert.deepEqual(waits(503, 0), [1, 1_000]);
     assert.deepEqual(waits(503), [undefined, 250]);
-    // Never beside a refusal.
+    // Never in a refusal.
     assert.deepEqual(waits(404, 30), [undefined, 5_000]);
   });
 
-  it('keeps codes, time and ids, and only those that are there', () => {
+  it('keeps codes, time and ids, and only existing ones', () => {
     const fields = {
       error: 'invalid_client',
       error_description: 'AADSTS7000215: Invalid client secret provided.\r\nTrace ID: t-1\r\n',
@@ -199,7 +199,7 @@ describe('an answer of Entra ID', () => {
     assert.equal('details' in classifyEntraError(answerOf({ error: 'invalid_client' }), []), false);
   });
 
-  it('is cut to size and to one line', () => {
+  it('is cut to length and to one line', () => {
     const wild = `a\u0000\u001b[31m\r\n\u2028\u202eb${'x'.repeat(5_000)}`;
     const failure = classifyEntraError(
       answerOf({
@@ -215,7 +215,7 @@ describe('an answer of Entra ID', () => {
     assert.equal(failure.details?.errorCodes.length, 20);
   });
 
-  it('is judged without throwing, whatever it is', () => {
+  it('is classified without throwing, whatever it contains', () => {
     const field = fc.oneof(fc.jsonValue(), fc.constantFrom('invalid_client', 'AADSTS70021: x'));
     const fields = fc.record(
       { error: field, error_description: field, error_codes: field, trace_id: field },
@@ -236,7 +236,7 @@ describe('an answer of Entra ID', () => {
   });
 });
 
-describe('what was sent to prove the identity', () => {
+describe('a credential that was sent', () => {
   const secret = 'p~Q8 ca/na+ry';
   const assertion = 'eyJhbGciOiJQUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJlLW9mLXRoZS1hc3NlcnRpb24';
   const fields = ['error', 'error_description', 'timestamp', 'trace_id', 'correlation_id'] as const;
@@ -264,7 +264,7 @@ describe('what was sent to prove the identity', () => {
     });
   }
 
-  it('is not relayed when it is the token of somebody else', () => {
+  it('is not relayed when it is the token of another pod', () => {
     const other = assertion.replace('eyJzdWIiOiJhIn0', 'eyJzdWIiOiJiIn0').slice(0, -9);
     for (const field of fields) {
       const failure = classifyEntraError(answerOf({ [field]: `got ${other}` }), [secret]);
@@ -273,7 +273,7 @@ describe('what was sent to prove the identity', () => {
     }
   });
 
-  it('does not hide an answer that does not hold it', () => {
+  it('does not hide an answer that does not contain it', () => {
     const answer = answerOf({ error_description: 'AADSTS7000215: no' });
     assert.equal(classifyEntraError(answer, [secret, '']).description, 'AADSTS7000215: no');
   });

@@ -17,14 +17,14 @@ async function readText(text: string): Promise<string | undefined> {
   }
 }
 
-describe('authorities beside the built-in ones', () => {
-  it('are the certificates of the file, or none where no file is named', async () => {
+describe('CAs in addition to the built-in ones', () => {
+  it('are the certificates of the file, or none without a file', async () => {
     const [pem = ''] = rootCertificates;
     assert.equal(await readText(pem), pem);
     assert.equal(await readEntraCa(''), undefined);
   });
 
-  it('cannot be a file that is missing, or that has no certificate', async () => {
+  it('cannot come from a missing file, or one without a certificate', async () => {
     const refused = { name: 'StartError', code: 'CONFIG', message: /^--entra-ca-file .* PEM/ };
     for (const text of ['', 'no certificate', '-----BEGIN CERTIFICATE-----\nAA==\n']) {
       await assert.rejects(readText(text), refused);

@@ -55,7 +55,7 @@ describe('the authority of an identity', () => {
       'https://login.partner.microsoftonline.cn',
       `${publicAudience}China`,
     ],
-    // A host of the operator's own has the audience of the node's cloud.
+    // A custom host has the audience of the node's cloud.
     ['https://login.contoso.example', 'https://login.contoso.example', `${publicAudience}USNat`],
     [
       'https://login.contoso.example:8443/',
@@ -104,7 +104,7 @@ describe('the authority of an identity', () => {
     });
   }
 
-  it('that is refused is named, beside what is allowed', () => {
+  it('is listed with the allowed ones when it is refused', () => {
     const question = { adEndpoint: 'https://evil.example', cloud: 'public', allowedHosts } as const;
     const result = resolveAuthority(question);
     assert.ok(!result.ok);
@@ -113,7 +113,7 @@ describe('the authority of an identity', () => {
     }
   });
 
-  it('is always an origin of the list, whatever the text', () => {
+  it('is always an origin of the list, for any text', () => {
     const known = /^https:\/\/(?:login|sts)[a-z.-]*(?::8443)?$/;
     const spiced = fc
       .tuple(
@@ -136,7 +136,7 @@ describe('the authority of an identity', () => {
 });
 
 describe('the origin of an authority', () => {
-  it('is a name or an address with and without a port', () => {
+  it('is a name or an address, with or without a port', () => {
     for (const [text, origin] of [
       ['https://Login.Contoso.example', 'https://login.contoso.example'],
       ['https://a:443/', 'https://a'],

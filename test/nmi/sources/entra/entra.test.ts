@@ -49,7 +49,7 @@ function credentialOf(clientSecret: string): ClientCredentialResult {
 }
 
 interface Script {
-  /** One a call; the last one stays. */
+  /** One per call; the last one repeats. */
   readonly gets?: readonly (
     ClientCredentialResult | ((signal: AbortSignal) => Promise<ClientCredentialResult>)
   )[];
@@ -57,7 +57,7 @@ interface Script {
   readonly forgets?: boolean;
 }
 
-/** A source whose provider and exchange follow a script, and what it did. */
+/** A source with a scripted provider and exchange, and a record of its calls. */
 function play({
   gets = [credentialOf('p')],
   exchanges = [{ ok: true, token }],
@@ -104,7 +104,7 @@ function untilAbort(signal: AbortSignal): Promise<never> {
 
 describe('a fetch from Entra ID', () => {
   for (const credential of credentials) {
-    it(`asks for the client credential of ${credential.kind}, and exchanges what it gives`, async () => {
+    it(`requests the client credential of ${credential.kind}, and exchanges it`, async () => {
       const { source, did } = play({});
       const asked = { identity: identityWith(credential), resource: 'r' };
       assert.deepEqual(await source.fetch(asked, mayRetry), { ok: true, token });
@@ -112,7 +112,7 @@ describe('a fetch from Entra ID', () => {
     });
   }
 
-  it('ends where there is no client credential', async () => {
+  it('ends when there is no client credential', async () => {
     const missing = failure('credential_missing');
     assert.ok(!missing.ok);
     const { source, did } = play({ gets: [missing] });
@@ -120,7 +120,7 @@ describe('a fetch from Entra ID', () => {
     assert.deepEqual(did, ['get secret']);
   });
 
-  it('is made again, once, with a new client credential after a refused one that was kept', async () => {
+  it('is repeated, once, with a new client credential when a cached one was refused', async () => {
     const { source, did, clientCredentials } = play({
       gets: [credentialOf('old'), credentialOf('new')],
       exchanges: [failure('credential_refused'), { ok: true, token }],
@@ -135,14 +135,14 @@ describe('a fetch from Entra ID', () => {
     );
   });
 
-  it('is given up after the second refusal', async () => {
+  it('stops after the second refusal', async () => {
     const { source, did } = play({ exchanges: [failure('credential_refused')] });
     assert.deepEqual(await source.fetch(request, mayRetry), failure('credential_refused'));
     assert.equal(did.filter((step) => step === 'exchange').length, 2);
     assert.equal(did.filter((step) => step === 'forget secret').length, 1);
   });
 
-  it('is not made again with what was read just now, or against the budget', async () => {
+  it('is not repeated with a credential that was just read, or beyond the budget', async () => {
     const fresh = play({ exchanges: [failure('credential_refused')], forgets: false });
     await fresh.source.fetch(request, mayRetry);
     assert.deepEqual(fresh.did, ['get secret', 'exchange', 'forget secret']);
@@ -150,7 +150,7 @@ describe('a fetch from Entra ID', () => {
     const untried = await late.source.fetch(request, () => false);
     assert.ok(
       !untried.ok && untried.failure.reason === 'upstream_throttled',
-      'not held as refused',
+      'not remembered as refused',
     );
     assert.equal(untried.failure.cooldownMs, 0);
     assert.deepEqual(late.did, ['get secret', 'exchange', 'forget secret']);
@@ -185,7 +185,7 @@ describe('a fetch from Entra ID', () => {
     it(`ends in time when ${name} hangs, and leaves nothing armed`, async () => {
       const { source, clock } = play(script);
       const fetching = source.fetch(request, mayRetry);
-      // Lets every step that can be taken be taken.
+      // Completes every step that can complete.
       await new Promise(setImmediate);
       clock.advance(9_999);
       assert.equal(clock.armed.length, 1);
@@ -201,7 +201,7 @@ describe('a fetch from Entra ID', () => {
     });
   }
 
-  it('never rejects, and tells no foreign message', async () => {
+  it('never rejects, and contains no message of others', async () => {
     const throwing = (): never => {
       throw new RangeError('canary');
     };
@@ -276,7 +276,7 @@ describe('the source of Entra ID', () => {
     assert.ok(performance.now() - startedAt < 1_500);
   });
 
-  it('is not opened with a proxy or authorities that cannot be used', () => {
+  it('cannot be opened with an unusable proxy or CA', () => {
     const { clientCredentials } = credentialsOf({ clientSecret: 's' });
     const base = { clientCredentials, timeoutMs: 1, userAgent: 'u', clock: systemClock };
     for (const wrong of [

@@ -1,4 +1,7 @@
-/** What the tests of federated client credentials share: an API server by hand, its true time, identities. */
+/**
+ * Shared by the tests of federated client credentials: a hand-driven API server, its true time,
+ * identities.
+ */
 import assert from 'node:assert/strict';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { KubeError } from '../../../../src/nmi/kube/api/kube-error.ts';
@@ -53,7 +56,7 @@ export function assertionOf(result: ClientCredentialResult): string {
   return result.clientCredential.clientAssertion;
 }
 
-/** What the server by hand writes into its tokens. */
+/** The claims in tokens of the hand-driven server. */
 export interface Claims {
   readonly serial: number;
   /** Namespace and name of the service account. */
@@ -71,20 +74,20 @@ export function claimsOf(assertion: string): Claims {
 }
 
 export interface OpenRequest {
-  /** Service account, audience and pod: what must be asked for once at a time. */
+  /** Service account, audience and pod: equal ones must be requested once at a time. */
   readonly what: string;
   answer(): void;
   fail(error: KubeError): void;
 }
 
 /**
- * An API server whose clock is right, whatever the node's says. Tokens are made when they are asked
- * for and delivered when the test says so; a request times out by itself.
+ * An API server with the right clock, whatever the clock of the node shows. Tokens are made on
+ * request and delivered when the test says so; a request times out by itself.
  */
 export class HandApi implements JsonPoster {
   readonly open: OpenRequest[] = [];
   asked = 0;
-  /** Seconds that every token gets; undefined: as asked for. */
+  /** Life of every token in seconds; undefined: as requested. */
   grantS: number | undefined = undefined;
   readonly #clock: HandClock;
   readonly #startedAtWallMs: number;
@@ -100,7 +103,7 @@ export class HandApi implements JsonPoster {
     return this.#clock.monotonicMs() + this.#sleptMs;
   }
 
-  /** The node sleeps: time passes for everybody but its monotonic clock. */
+  /** The node sleeps: time passes everywhere except on its monotonic clock. */
   sleep(ms: number): void {
     this.#sleptMs += ms;
     this.#clock.jumpWall(ms);
@@ -139,7 +142,7 @@ export class HandApi implements JsonPoster {
     return promise;
   }
 
-  /** Ends the request that is open at this place. */
+  /** Ends the open request at this index. */
   land(at: number): void {
     const request = this.open[at];
     assert.ok(request !== undefined, 'no such request');
@@ -189,7 +192,7 @@ interface TokenRequestBody {
 
 export interface FixtureOptions {
   readonly isNeeded?: (credential: PodCredential | NodeCredential) => boolean;
-  /** Of each mode. */
+  /** Limit of each mode. */
   readonly maxKept?: number;
   readonly account?: Partial<AgentAccount>;
 }
@@ -197,9 +200,9 @@ export interface FixtureOptions {
 /** The provider of a mode, by identity. */
 interface Mode<I> {
   get(identity: I, signal: AbortSignal): Promise<ClientCredentialResult>;
-  /** The client credential that it gave last. */
+  /** The client credential that it returned last. */
   latest(identity: I): ClientCredential | undefined;
-  /** @param refused default: the one it gave last. */
+  /** @param refused default: the one that it returned last. */
   forget(identity: I, refused?: ClientCredential): boolean;
 }
 
@@ -208,7 +211,7 @@ interface Credentials extends Disposable {
   readonly pod: Mode<PodIdentity>;
   readonly node: Mode<NodeIdentity>;
   readonly kept: number;
-  /** Assertions of the mode that keeps more. */
+  /** Assertions of the mode with more of them. */
   readonly mostKept: number;
   dropUnneeded(): void;
 }
@@ -232,7 +235,7 @@ export function openFixture(
   { maxKept, account, isNeeded = () => true }: FixtureOptions = {},
 ): Fixture {
   const clock = new HandClock();
-  // Long enough for no test to hold only at the start of time.
+  // Late enough that a test does not pass only because the clock is near zero.
   clock.advance(7 * hourMs);
   const api = new HandApi(clock);
   const pods = new Map(Object.entries(live));

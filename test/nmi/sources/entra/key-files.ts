@@ -16,19 +16,22 @@ export interface KeyFiles extends AsyncDisposable {
   readonly leaf: string;
   readonly intermediate: string;
   readonly root: string;
-  /** Another certificate of the application's key, by nobody, that ends `days` from now. */
+  /** Another certificate of the application's key, self-signed, which expires `days` from now. */
   selfSigned(days: number): Promise<string>;
   /** An EC key and its certificate, PEM. */
   ec(): Promise<{ readonly keyPem: string; readonly certificate: string }>;
   /** `openssl pkcs12 -export` of key, leaf, root, intermediate, with these arguments. */
   pfx(...args: readonly string[]): Promise<Buffer>;
-  /** The same of other PEM. */
+  /** The same for other PEM. */
   pfxOf(pem: string, ...args: readonly string[]): Promise<Buffer>;
-  /** What a command of openssl writes when it reads this. */
+  /** The output of an openssl command for this input. */
   openssl(input: string, ...args: readonly string[]): Promise<string>;
 }
 
-/** Why the tests with openssl cannot run, or with its old ciphers; `false` when they can. */
+/**
+ * The reason why the tests with openssl, or with its old ciphers, cannot run; `false` when they
+ * can.
+ */
 export const withoutOpenssl = await lacking(['version'], 'openssl is not installed');
 export const withoutLegacy = await lacking(
   ['list', '-providers', '-provider', 'legacy'],

@@ -11,8 +11,8 @@ function podOf(fields: Partial<Pod>): Pod {
   return createPod({ namespace: 'team', serviceAccount: 'robot', ...fields });
 }
 
-describe('the pod that speaks for a service account', () => {
-  it('is of this account and has not ended', () => {
+describe('the pod for the token of a service account', () => {
+  it('has this account and has not ended', () => {
     const others = [
       podOf({ name: 'a', namespace: 'other' }),
       podOf({ name: 'b', serviceAccount: 'default' }),
@@ -24,7 +24,7 @@ describe('the pod that speaks for a service account', () => {
     assert.equal(livePodOf([...others, own], account), own);
   });
 
-  it('is the oldest that is not terminating, in whatever order they come', () => {
+  it('is the oldest that is not terminating, in any order of arrival', () => {
     const leaving = podOf({ name: 'leaving', terminating: true, createdAtWallMs: 1 });
     const old = podOf({ name: 'old', createdAtWallMs: 2 });
     const twin = podOf({ name: 'zwin', createdAtWallMs: 2 });

@@ -46,7 +46,7 @@ async function codeOf(work: Promise<unknown>): Promise<EntraNetworkErrorCode> {
 }
 
 describe('the network to Entra ID', () => {
-  it('posts a form and takes any answer as it is', async () => {
+  it('posts a form and accepts any answer unchanged', async () => {
     await using server = await openTokenServer();
     await using network = open(server);
     server.answerWith(json(200, { a: 1 }), raw(502, '<html>'), raw(302, '', { Location: '/x' }));
@@ -70,7 +70,7 @@ describe('the network to Entra ID', () => {
     assert.equal(headers['x-own'], '1');
   });
 
-  it('tells how far the clock is from that of who answers', async () => {
+  it('reports how far the clock is from that of the server', async () => {
     await using server = await openTokenServer();
     const wallMs = Date.UTC(2026, 0, 1);
     await using network = open(server, { clock: { ...systemClock, wallMs: () => wallMs } });
@@ -89,7 +89,7 @@ describe('the network to Entra ID', () => {
     assert.equal(server.received.length, 20);
   });
 
-  it('reads Retry-After as seconds and as a date, and believes an hour at most', async () => {
+  it('reads Retry-After as seconds and as a date, up to an hour', async () => {
     await using server = await openTokenServer();
     const wallMs = Date.UTC(2026, 0, 1);
     await using network = open(server, { clock: { ...systemClock, wallMs: () => wallMs } });
@@ -123,7 +123,7 @@ describe('the network to Entra ID', () => {
     assert.equal(await codeOf(post(network, server.authority)), 'TOO_LONG');
   });
 
-  it('tells a reset, a refused connection and one that is cut in the middle', async () => {
+  it('distinguishes a reset, a refused connection and one that is cut in the middle', async () => {
     await using server = await openTokenServer();
     await using network = open(server);
     server.answerWith((response) => response.destroy());
@@ -156,7 +156,7 @@ describe('the network to Entra ID', () => {
     assert.equal(await codeOf(post(network, server.authority)), 'NETWORK');
   });
 
-  it('gives up a server that is silent before TLS', async () => {
+  it('gives up on a server that is silent before TLS', async () => {
     await using server = await openTokenServer();
     await using network = open(server, { timeoutMs: 300 });
     const silent = createServer().listen(0, '127.0.0.1');
@@ -166,7 +166,7 @@ describe('the network to Entra ID', () => {
     silent.close();
   });
 
-  it('rejects what is outstanding when it is closed', async () => {
+  it('rejects pending requests when it is closed', async () => {
     await using server = await openTokenServer();
     const network = open(server);
     const { promise: arrived, resolve } = Promise.withResolvers<undefined>();
@@ -180,8 +180,8 @@ describe('the network to Entra ID', () => {
   });
 });
 
-describe('trust on the way to Entra ID', () => {
-  it('is in the authorities of the file, beside those of the system', async () => {
+describe('trust in servers on the way to Entra ID', () => {
+  it('includes the CAs of the file, in addition to those of the system', async () => {
     await using server = await openTokenServer();
     server.answerWith(json(200, {}));
     await using untrusted = open(server, { caPem: undefined });
@@ -189,7 +189,7 @@ describe('trust on the way to Entra ID', () => {
     assert.equal(server.received.length, 0);
   });
 
-  it('is in those of the system still where there is a file', async () => {
+  it('still includes those of the system when there is a file', async () => {
     await using server = await openTokenServer();
     server.answerWith(json(200, {}));
     const system = getCACertificates('default');
@@ -202,7 +202,7 @@ describe('trust on the way to Entra ID', () => {
     }
   });
 
-  it('is in the name, too', async () => {
+  it('requires the right name, too', async () => {
     await using server = await openTokenServer();
     server.answerWith(json(200, {}));
     await using network = open(server);
@@ -220,7 +220,7 @@ describe('trust on the way to Entra ID', () => {
     'hello',
     '-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----',
   ]) {
-    it(`is not opened with the file ${JSON.stringify(caPem)}`, async () => {
+    it(`is not set up with the file ${JSON.stringify(caPem)}`, async () => {
       await using server = await openTokenServer();
       assert.throws(
         () => open(server, { caPem }),
@@ -231,7 +231,7 @@ describe('trust on the way to Entra ID', () => {
 });
 
 describe('a proxy on the way to Entra ID', () => {
-  it('is used, with its password, and kept', async () => {
+  it('is used, with its password, and kept open', async () => {
     await using server = await openTokenServer();
     await using proxy = await openTunnelProxy(server.port);
     const url = proxy.url.replace('//', '//user:p%40ss@');
@@ -249,7 +249,7 @@ describe('a proxy on the way to Entra ID', () => {
     assert.equal(server.received[0]?.headers.host, 'login.entra.test');
   });
 
-  it('is passed by for the hosts of NO_PROXY', async () => {
+  it('is bypassed for the hosts of NO_PROXY', async () => {
     await using server = await openTokenServer();
     await using proxy = await openTunnelProxy(server.port);
     server.answerWith(json(200, {}));
@@ -265,7 +265,7 @@ describe('a proxy on the way to Entra ID', () => {
     assert.equal(proxy.tunnels.length, 1);
   });
 
-  it('is looked up in the given environment alone', async () => {
+  it('is read only from the given environment', async () => {
     await using server = await openTokenServer();
     server.answerWith(json(200, {}));
     const own = { ...process.env };
@@ -283,7 +283,7 @@ describe('a proxy on the way to Entra ID', () => {
     }
   });
 
-  it('that refuses, hangs or is not there is told apart, without its password', async () => {
+  it('that refuses, hangs or is unreachable is reported as such, without its password', async () => {
     await using server = await openTokenServer();
     const told = async (url: string): Promise<string> => {
       const HTTPS_PROXY = url.replace('//', '//user:hunter2@');
@@ -304,7 +304,7 @@ describe('a proxy on the way to Entra ID', () => {
     assert.equal(await told('http://127.0.0.1:1'), 'NETWORK');
   });
 
-  it('that is no URL is not opened', async () => {
+  it('with an invalid URL is not opened', async () => {
     await using server = await openTokenServer();
     assert.throws(
       () => open(server, { environment: { HTTPS_PROXY: 'socks5://hunter2@p' } }),

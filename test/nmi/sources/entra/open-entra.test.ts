@@ -28,14 +28,14 @@ function open(environment: Readonly<Record<string, string>> = {}, caPem?: string
   return { clock, listeners, source };
 }
 
-describe('tokens of Entra ID itself', () => {
-  it('are not got through a proxy or authorities that cannot be used', () => {
+describe('tokens from Entra ID itself', () => {
+  it('are not available with an unusable proxy or CA', () => {
     const refused = { name: 'StartError', code: 'CONFIG' };
     assert.throws(() => open({ HTTPS_PROXY: 'no URL' }), refused);
     assert.throws(() => open({}, '-----BEGIN CERTIFICATE-----\nAA==\n'), refused);
   });
 
-  it('listen to what is needed, a burst at once, until the end', async () => {
+  it('follow changes of need, a burst at once, until the end', async () => {
     const { clock, listeners, source } = open();
     assert.equal(listeners.size, 1);
     for (const listener of [...listeners, ...listeners]) listener();

@@ -32,7 +32,7 @@ describe('the proxy variables', () => {
     'hunter2@ p',
     'ftp://hunter2',
   ]) {
-    it(`are refused as ${value} without telling it`, () => {
+    it(`are refused as ${value} without exposing it`, () => {
       const result = parseProxy({ HTTPS_PROXY: value });
       assert.ok(!result.ok);
       assert.equal(result.problem, 'HTTPS_PROXY is not the URL of an http or https proxy');

@@ -102,7 +102,7 @@ function token(): Answer {
 }
 
 describe('a request for a token', () => {
-  it('goes to the tenant’s v2 endpoint, once, and asks nothing else', async () => {
+  it('goes to the tenant’s v2 endpoint, once, and without any other request', async () => {
     await using fixture = await openFixture();
     fixture.server.answerWith(token());
     const result = await fixture.fetch({ resource: 'https://Vault.azure.net' });
@@ -148,7 +148,7 @@ describe('a request for a token', () => {
     });
   }
 
-  it('hands on a service account’s token as it is', async () => {
+  it('passes on a service account’s token unchanged', async () => {
     await using fixture = await openFixture();
     fixture.server.answerWith(token());
     assert.ok((await fixture.fetch({ clientCredential: assertionCredential })).ok);
@@ -187,7 +187,7 @@ describe('a request for a token', () => {
     assert.ok(lives > 590 && lives < 610, `${lives} s`);
   });
 
-  it('goes to the host it is meant for, whatever the environment says', async () => {
+  it('goes to its host, whatever the environment contains', async () => {
     await using fixture = await openFixture();
     fixture.server.answerWith(token());
     process.env['MSAL_FORCE_REGION'] = 'westeurope';
@@ -211,7 +211,7 @@ describe('a request for a token', () => {
     'login.microsoftonline.microsoft.scloud',
     'login.contoso.example:8443',
   ]) {
-    it(`is the only one to ${host}: nothing is discovered`, async () => {
+    it(`is the only one to ${host}: no discovery`, async () => {
       const urls: string[] = [];
       const network: Pick<EntraNetwork, 'postForm'> = {
         postForm(url) {
@@ -268,7 +268,7 @@ describe('a failing request', () => {
     ['500011', json(400, refusal(500011, 'invalid_resource')), 'resource_refused'],
     ['7000215', json(401, refusal(7000215)), 'credential_refused'],
     ['70021', json(400, refusal(70021)), 'federation_refused'],
-    // What MSAL would call an interaction, and tell without a status.
+    // MSAL would treat this as an interaction, and report no status.
     ['53003', json(400, refusal(53003, 'interaction_required')), 'policy_refused'],
     ['65001', json(400, refusal(65001, 'invalid_grant')), 'policy_refused'],
     ['a refusal of status 200', json(200, refusal(700016)), 'identity_refused'],
@@ -283,20 +283,20 @@ describe('a failing request', () => {
     ['a cut connection', (response) => response.destroy(), 'upstream_down'],
   ];
   for (const [name, answer, reason] of failing) {
-    it(`of ${name} is one request, ${reason}, and in the way of nothing`, async () => {
+    it(`of ${name} is one request, ${reason}, and does not affect others`, async () => {
       await using fixture = await openFixture();
       fixture.server.answerWith(answer, token());
       const result = await fixture.fetch();
       assert.ok(!result.ok);
       assert.equal(result.failure.reason, reason);
       assert.equal(fixture.server.received.length, 1);
-      // At once, and for the same scope: MSAL would refuse it for 60 s without asking.
+      // At once, and for the same scope: MSAL would refuse it for 60 s without a request.
       assert.ok((await fixture.fetch()).ok);
       assert.equal(fixture.server.received.length, 2);
     });
   }
 
-  it('keeps Retry-After and what Entra ID tells beside the error', async () => {
+  it('keeps Retry-After and the details of Entra ID beside the error', async () => {
     await using fixture = await openFixture();
     fixture.server.answerWith(failing[6]![1], failing[1]![1]);
     const throttled = await fixture.fetch();
@@ -324,7 +324,7 @@ describe('a failing request', () => {
     await assert.rejects(fixture.fetch({}, abort.signal), (error) => error === reason);
   });
 
-  it('never tells the client credential, whatever is echoed', async () => {
+  it('never exposes the client credential, whatever is echoed', async () => {
     await using fixture = await openFixture();
     const echo = (status: number): Answer => {
       return (response, { form }) => {
@@ -355,7 +355,7 @@ describe('a failing request', () => {
 });
 
 describe('after a request', () => {
-  it('MSAL keeps nothing: no application, and so no token, no throttle and no credential', async () => {
+  it('MSAL keeps no state: no application, and so no token, no throttle and no credential', async () => {
     await using fixture = await openFixture();
     fixture.server.answerWith(token());
     for (let call = 0; call < 10; call++) {
@@ -366,7 +366,7 @@ describe('after a request', () => {
     const kept = new ConfidentialClientApplication({
       auth: { clientId, clientSecret: 's', authority: 'https://login.microsoftonline.com/t' },
     });
-    // Collects garbage first; the one made here shows that the count counts.
+    // Collects garbage first; the object made here shows that the count works.
     assert.equal(queryObjects(ConfidentialClientApplication, { format: 'count' }), 1);
     assert.ok(kept);
   });

@@ -11,8 +11,8 @@ function parse(fields: object): ReturnType<typeof parseEntraToken> {
   return parseEntraToken(JSON.stringify(fields), asked, nowS * 1000 + 999);
 }
 
-describe('a token of Entra ID', () => {
-  it('has the times of its own claims, and the spelling of who asked', () => {
+describe('a token from Entra ID', () => {
+  it('has the times of its own claims, and the resource spelling of the request', () => {
     const accessToken = jwtOf({ exp: nowS + 3_700, nbf: nowS - 300, appid: 'another' });
     const parsed = parse({
       token_type: 'Bearer',
@@ -36,7 +36,7 @@ describe('a token of Entra ID', () => {
     });
   });
 
-  it('that is no JWT lives as long as the answer says, from now on', () => {
+  it('that is not a JWT has the life in the answer, from now on', () => {
     for (const accessToken of ['opaque', 'a.b.c', 'a.e30.c', 'header.key.iv.text.tag']) {
       const parsed = parse({ access_token: accessToken, expires_in: '3599' });
       assert.ok(parsed.ok);
@@ -53,13 +53,13 @@ describe('a token of Entra ID', () => {
     assert.equal('livesForS' in parsed.token, false);
   });
 
-  it('that comes while the clock is wrong is taken by the time that Entra ID told', () => {
+  it('that arrives while the clock is wrong is dated by the time of Entra ID', () => {
     const hourMs = 3_600_000;
     const body = (exp: number) =>
       JSON.stringify({ access_token: jwtOf({ exp }), expires_in: 3_599, refresh_in: 1_800 });
     const ahead = parseEntraToken(body(nowS - 1), asked, nowS * 1000, hourMs);
     assert.ok(ahead.ok && ahead.token.clockAheadMs === hourMs);
-    assert.equal(ahead.token.expiresAtWallS, nowS - 1, 'as the token has it');
+    assert.equal(ahead.token.expiresAtWallS, nowS - 1, 'as in the token');
     assert.equal(ahead.token.refreshAtWallS, nowS + 1_800, 'by the clock of this node');
     const behind = parseEntraToken(body(nowS + 3_599), asked, nowS * 1000, -hourMs);
     assert.ok(!behind.ok && /has expired/.test(behind.problem));

@@ -1,4 +1,4 @@
-/** A token endpoint over TLS with answers set by a test, which records its requests. */
+/** A token endpoint over TLS that returns answers set by a test and records its requests. */
 import { generateKeyPairSync } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer } from 'node:https';
@@ -23,7 +23,7 @@ export interface TokenServer extends AsyncDisposable {
   readonly received: readonly Received[];
   /** TCP connections so far. */
   readonly connections: number;
-  /** The next requests are answered by these, in order; the last one stays. */
+  /** The answers to the next requests, in order; the last one repeats. */
   answerWith(...answers: readonly Answer[]): void;
 }
 
@@ -35,7 +35,7 @@ export interface TestCertificate {
 
 export async function openTokenServer(): Promise<TokenServer> {
   const { certificatePem, privateKeyPem } = createCertificate();
-  // It offers what it does not speak: a client that takes HTTP/2 gets nowhere.
+  // It offers h2 without supporting it: a client that selects HTTP/2 fails.
   const ALPNProtocols = ['h2', 'http/1.1'];
   const server = createServer({ cert: certificatePem, key: privateKeyPem, ALPNProtocols });
   const received: Received[] = [];
@@ -102,7 +102,7 @@ export function jwtOf(claims: object): string {
   return `${part({ alg: 'RS256', typ: 'JWT' })}.${part(claims)}.c2lnbmF0dXJlLW9mLWEtdG9rZW4`;
 }
 
-/** Self-signed, for servers on this machine and for clients. */
+/** Self-signed, for test servers and for clients. */
 export function createCertificate(modulusLength = 2048): TestCertificate {
   const { privateKey: privateKeyPem } = generateKeyPairSync('rsa', {
     modulusLength,

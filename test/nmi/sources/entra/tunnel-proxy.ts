@@ -1,4 +1,7 @@
-/** A proxy that knows CONNECT only, and one way: whatever is asked for, to one port of this machine. */
+/**
+ * A proxy that supports only CONNECT, and one destination: every request goes to one port of this
+ * machine.
+ */
 import { once } from 'node:events';
 import { createServer } from 'node:http';
 import { connect, type AddressInfo, type Socket } from 'node:net';
@@ -6,11 +9,11 @@ import type { Duplex } from 'node:stream';
 
 export interface TunnelProxy extends AsyncDisposable {
   readonly url: string;
-  /** What was asked for, and with which `Proxy-Authorization`. */
+  /** The requested targets, each with its `Proxy-Authorization`. */
   readonly tunnels: readonly { readonly target: string; readonly authorization: string }[];
 }
 
-/** @param behaviour a status refuses; `hang` takes the request and says nothing. */
+/** @param behaviour a status refuses; `hang` accepts the request and never answers. */
 export async function openTunnelProxy(
   toPort: number,
   behaviour: 'open' | 'hang' | number = 'open',

@@ -81,7 +81,7 @@ describe('an upstream answer', () => {
     assert.ok(classifyAnswer({ identity: own, resource: 'r' }, 200, body, undefined, nowWallMs).ok);
   });
 
-  it('has the client id that was asked for where the upstream names none', () => {
+  it('has the requested client id when the upstream returns none', () => {
     const body = JSON.stringify({ access_token: 't', expires_in: '60' });
     const result = classifyAnswer(asked, 200, body, undefined, nowWallMs);
     assert.ok(result.ok && result.token.clientId === 'C-1');
@@ -89,7 +89,7 @@ describe('an upstream answer', () => {
 });
 
 describe('the IMDS source', () => {
-  it('asks by each kind of id, at most four at once', async () => {
+  it('sends each kind of id, and at most four requests at once', async () => {
     const identity = createLabIdentity('x');
     await using imds = await openFakeImds({
       host: '127.0.0.1',
@@ -124,7 +124,7 @@ describe('the IMDS source', () => {
     assert.ok(imds.peakTokenConcurrency() <= 4);
   });
 
-  it('tries a passing failure again, inside its time limit', async () => {
+  it('retries a transient failure, within its time limit', async () => {
     const identity = createLabIdentity('x');
     await using imds = await openFakeImds({
       host: '127.0.0.1',
@@ -150,7 +150,7 @@ describe('the IMDS source', () => {
     await imds.setFaults({ fail: { status: 503, times: 1, retryAfterSec: 3 } });
     const told = await source.fetch(request, always);
     assert.ok(!told.ok && told.failure.retryAfterS === 3);
-    assert.equal(imds.requests().length, 1, 'not before the time it said');
+    assert.equal(imds.requests().length, 1, 'not before the given time');
     await imds.setFaults({ hang: true });
     const startedAt = performance.now();
     const hung = await source.fetch(request, always);
@@ -158,7 +158,7 @@ describe('the IMDS source', () => {
     assert.ok(performance.now() - startedAt < 3_000);
   });
 
-  it('says what Azure calls the node that has not the identity, asking once', async () => {
+  it('reports the Azure name of the node without the identity, with one request', async () => {
     await using imds = await openFakeImds({
       host: '127.0.0.1',
       port: 0,
@@ -199,7 +199,7 @@ describe('the IMDS source', () => {
     }
   });
 
-  it('refuses without the node’s name where that is not told, and does not wait for it', async () => {
+  it('refuses without the node’s name when that is unavailable, and does not wait for it', async () => {
     let asksOfNode = 0;
     const server = createServer((request, response) => {
       if (request.url?.startsWith('/metadata/instance') === true) asksOfNode++;
@@ -230,7 +230,7 @@ describe('the IMDS source', () => {
     server.close();
   });
 
-  it('writes what it is asked for into the query, and nothing beside it', async () => {
+  it('encodes its input in the query, and adds nothing else', async () => {
     const seen: string[] = [];
     const server = createServer((request, response) => {
       seen.push(request.url ?? '');
@@ -249,7 +249,7 @@ describe('the IMDS source', () => {
       });
       const identity = { kind: 'client_id', value: 'c&msi_res_id=other' } as const;
       const resource = 'https://r/?a=b&client_id=other#x';
-      // Nor a second time where the budget has nothing left.
+      // Nor a second time when the budget is used up.
       const result = await source.fetch({ identity, resource, bypassCache: true }, () => false);
       assert.ok(!result.ok && result.failure.reason === 'upstream_down');
     }
@@ -267,7 +267,7 @@ describe('the IMDS source', () => {
     );
   });
 
-  it('does not believe a Retry-After of days', async () => {
+  it('ignores a Retry-After of days', async () => {
     const server = createServer((_request, response) => {
       response.writeHead(429, { 'Retry-After': '900000' }).end('throttled');
     });

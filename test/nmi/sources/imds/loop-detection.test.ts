@@ -12,7 +12,7 @@ import { freePort } from '../../../support/free-ports.ts';
 import { bindPodToA, openLoopbackAgent } from '../../../support/loopback-agent.ts';
 
 describe('a metadata address that leads back to the agent', () => {
-  it('is reported to the pod, at once and without going round', async () => {
+  it('is reported to the pod, at once and without repeated loops', async () => {
     const port = String(await freePort());
     await using agent = await openLoopbackAgent(
       { 'nmi-port': port, 'metadata-port': port },
@@ -28,13 +28,13 @@ describe('a metadata address that leads back to the agent', () => {
     assert.ok(reply.outcome !== 'failed');
     assert.equal(reply.status, 503);
     assert.match(reply.body, /the instance metadata endpoint is this agent itself/);
-    // The agent's own request has no pod, and it is not held for one.
+    // The agent's own request has no pod, and does not wait for one.
     assert.ok(reply.durationMs < 1_500, `${reply.durationMs} ms`);
     assert.equal(agent.imds.requests().length, 0);
   });
 
   it(
-    'is reported alike where the agent is a pod that is bound itself',
+    'is reported in the same way if the agent itself is a pod with a binding',
     { timeout: 20_000 },
     async () => {
       const port = String(await freePort());
@@ -57,7 +57,7 @@ describe('a metadata address that leads back to the agent', () => {
     },
   );
 
-  it('is left with its connections, once the redirect lets the agent through', async () => {
+  it('is left by closing its connections, once the redirect exempts the agent', async () => {
     const loops = new WeakSet<object>();
     await using server = createServer((request, response) => {
       response.shouldKeepAlive = true;
@@ -69,7 +69,7 @@ describe('a metadata address that leads back to the agent', () => {
         response.end(JSON.stringify({ access_token: 'token', expires_on: String(expiresOn) }));
       }
     });
-    // The first connection leads back to the agent for as long as it lives.
+    // The first connection leads back to the agent until it closes.
     server.once('connection', (socket) => loops.add(socket));
     server.listen(0, '127.0.0.1');
     await once(server, 'listening');
@@ -86,7 +86,7 @@ describe('a metadata address that leads back to the agent', () => {
     assert.ok(result.ok && result.token.accessToken === 'token');
   });
 
-  it('is told apart from another agent in front of this one', async () => {
+  it('is distinguished from another agent in front of this one', async () => {
     await using agent = await openLoopbackAgent({}, bindPodToA);
     await using other = openImdsSource({
       endpoint: `http://127.0.0.1:${agent.port}`,
@@ -97,6 +97,6 @@ describe('a metadata address that leads back to the agent', () => {
     });
     const result = await other.fetch({ identity: { kind: 'unnamed' }, resource: 'r' }, () => false);
     assert.ok(!result.ok);
-    assert.match(result.failure.description, /status 503/, 'an unknown pod to that agent');
+    assert.match(result.failure.description, /status 503/, 'an unknown pod for that agent');
   });
 });

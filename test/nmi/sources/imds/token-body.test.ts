@@ -15,7 +15,7 @@ function bodyWith(fields: Record<string, unknown>): string {
 }
 
 describe('a body of the token endpoint', () => {
-  it('is taken with strings or numbers, with either expiry', () => {
+  it('is accepted with strings or numbers, with either expiry', () => {
     for (const fields of [
       { expires_on: '1700003600' },
       { expires_on: 1_700_003_600 },
@@ -47,7 +47,7 @@ describe('a body of the token endpoint', () => {
     }
   });
 
-  it('is taken by the time that the service told, where the clock is wrong', () => {
+  it('is dated by the time of the service when the clock is wrong', () => {
     const hourMs = 3_600_000;
     const told = (fields: Record<string, unknown>, aheadMs: number) =>
       parseImdsToken(bodyWith(fields), 'r', nowWallMs, aheadMs);
@@ -68,7 +68,7 @@ describe('a body of the token endpoint', () => {
     );
   });
 
-  it('keeps the times and names that it has, and no others', () => {
+  it('keeps its times and names, and no others', () => {
     const whole = parseImdsToken(
       bodyWith({ expires_in: '60', ext_expires_in: '120', not_before: '1699999000' }),
       'R',
@@ -97,7 +97,7 @@ describe('a body of the token endpoint', () => {
     assert.equal(later.ok && later.token.notBeforeWallS, 1_700_000_000, 'valid from now on');
   });
 
-  it('names what is wrong with it', () => {
+  it('is refused with the reason', () => {
     const problemOf = (body: string) => {
       const parsed = parseImdsToken(body, 'r', nowWallMs);
       return parsed.ok ? 'nothing' : parsed.problem;
@@ -109,7 +109,7 @@ describe('a body of the token endpoint', () => {
   });
 });
 
-describe('whose a token is', () => {
+describe('the identity of a token', () => {
   const tokenWith = (claims: unknown, clientId = ''): Token => ({
     accessToken: `x.${Buffer.from(JSON.stringify(claims)).toString('base64url')}.y`,
     clientId,
@@ -119,7 +119,7 @@ describe('whose a token is', () => {
     extExpiresAtWallS: undefined,
   });
 
-  it('is said by its claims, in normal form', () => {
+  it('is read from its claims, in normal form', () => {
     const claims = { appid: 'ABC', oid: ' DEF', xms_mirid: 'subscriptions/X/' };
     assert.deepEqual(identityOf(tokenWith(claims)), {
       client_id: 'abc',
@@ -127,10 +127,14 @@ describe('whose a token is', () => {
       resource_id: '/subscriptions/x',
     });
     assert.equal(objectIdOf(tokenWith(claims).accessToken), 'def');
-    assert.equal(identityOf(tokenWith(claims, 'Other')).client_id, 'other', 'by the answer first');
+    assert.equal(
+      identityOf(tokenWith(claims, 'Other')).client_id,
+      'other',
+      'the answer has priority',
+    );
   });
 
-  it('is not said by a token without claims', () => {
+  it('is unknown for a token without claims', () => {
     const nothing = { client_id: undefined, object_id: undefined, resource_id: undefined };
     for (const claims of [{}, [], 'x', { oid: 7, appid: '' }]) {
       assert.deepEqual(identityOf(tokenWith(claims)), nothing);

@@ -79,7 +79,7 @@ function open() {
 }
 
 describe('the audit', () => {
-  it('has one record of a decided request, with all that the decision says', () => {
+  it('has one record of a decided request, with all details of the decision', () => {
     const { observer, exchange, take, clock, seen } = open();
     const { authorization } = rightOf();
     clock.advance(5);
@@ -139,7 +139,7 @@ describe('the audit', () => {
     assert.deepEqual(versions, { 'Pod/p': '1', 'AzureIdentity/i': '1' });
   });
 
-  it('has requests that came to no decision, with the pod of the connection', () => {
+  it('has records of requests without a decision, with the pod of the connection', () => {
     const { observer, exchange, take } = open();
     const refused = { status: 403, reason: 'metadata_blocked', body: '' } as const;
     const path = '/metadata/attested/document';
@@ -165,7 +165,7 @@ describe('the audit', () => {
     );
   });
 
-  it('says of a pod that a host process named that nothing else attests it', () => {
+  it('reports that only the host process named the pod', () => {
     const { observer, exchange, take } = open();
     const route: Route = { kind: 'host-token', query: '' };
     const { authorization } = rightOf('other');
@@ -182,7 +182,7 @@ describe('the audit', () => {
     );
   });
 
-  it('has 600 records of a kind and then their number once a minute, for each pod by itself', () => {
+  it('has 600 records of a kind and then their number once a minute, separately for each pod', () => {
     const { observer, caller, exchange, take, clock } = open();
     const [right, other] = [rightOf(), rightOf('other')];
     const hit = { caller, startedAtMs: 0, requestId: 'id', request, fetchId: 'fetch' };
@@ -219,7 +219,7 @@ describe('the audit', () => {
     assert.equal(bugs.length, 2);
   });
 
-  it('holds no text of the answer', () => {
+  it('contains no text of the answer', () => {
     const { observer, exchange, take } = open();
     observer.onHandled(exchange, token, { ...ok, body: 'eyJhbGciOiJub25lIn0.e30.' });
     assert.ok(!JSON.stringify(take()).includes('eyJ'));

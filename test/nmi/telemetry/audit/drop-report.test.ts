@@ -5,7 +5,7 @@ import { createLogger } from '../../../../src/nmi/base/logger.ts';
 import { HandClock } from '../../../support/hand-clock.ts';
 
 describe('the log of lost audit records', () => {
-  it('has the first loss at once, and the number of further ones once a minute', () => {
+  it('has the first loss at once, and the number of further losses once a minute', () => {
     const lines: string[] = [];
     const clock = new HandClock();
     const log = createLogger({ format: 'json', level: 'info', write: (line) => lines.push(line) });

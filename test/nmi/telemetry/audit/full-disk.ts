@@ -1,6 +1,6 @@
 /**
- * Fills a small disk with records, makes room and goes on. `node full-disk.ts FOLDER` prints what was
- * counted and what is in the files.
+ * Fills a small disk with records, makes room and continues. `node full-disk.ts FOLDER` prints the
+ * counters and the contents of the files.
  */
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

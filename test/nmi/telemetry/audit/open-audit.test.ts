@@ -46,13 +46,13 @@ async function open(auditLog: string) {
 }
 
 describe('the audit stream', () => {
-  it('is off by default, and then nothing stands between requests and telemetry', async () => {
+  it('is off by default, and then no code runs between requests and telemetry', async () => {
     const { audit, counts } = await open('');
     assert.equal(audit.observe(inner, clusterState), inner);
     assert.deepEqual(counts(), []);
   });
 
-  it('goes to standard output as JSON, whatever the format of the log, and is counted', async () => {
+  it('is written to standard output as JSON, whatever the log format, and is counted', async () => {
     const { handle, counts, printed } = await open('stdout');
     handle();
     assert.equal((JSON.parse(printed[0] ?? '') as { msg: string }).msg, 'request refused');
@@ -62,7 +62,7 @@ describe('the audit stream', () => {
     ]);
   });
 
-  it('goes to a file, whole when the agent ends', async () => {
+  it('is written to a file, which is complete when the agent ends', async () => {
     const folder = await mkdtemp(join(tmpdir(), 'nmi-audit-'));
     const path = join(folder, 'audit.log');
     const { audit, handle, counts, printed } = await open(path);

@@ -67,7 +67,7 @@ async function refusalOf(path: string): Promise<StartError> {
 }
 
 describe('the file of audit records', () => {
-  it('gets all lines in order, after what it has, for its owner alone', async () => {
+  it('gets all lines in order, after its previous content, readable only by its owner', async () => {
     await using opened = await open();
     const lines = Array.from({ length: 1_000 }, (_, index) => `line ${index}\n`);
     for (const line of lines.slice(0, 500)) opened.file.write(line);
@@ -79,7 +79,7 @@ describe('the file of audit records', () => {
     assert.deepEqual(opened.dropped, []);
   });
 
-  it('has everything that was written before it is closed', async () => {
+  it('contains everything that was written before it is closed', async () => {
     const opened = await open();
     const copy = join(tmpdir(), `nmi-audit-${process.pid}.copy`);
     for (let index = 0; index < 100; index++) opened.file.write(`${index}\n`);
@@ -90,7 +90,7 @@ describe('the file of audit records', () => {
     await opened[Symbol.asyncDispose]();
   });
 
-  it('is opened anew when it was renamed or deleted, looked at once a second', async () => {
+  it('is reopened when it was renamed or deleted, with a check once a second', async () => {
     await using opened = await open();
     const { path, clock, write } = opened;
     await write('first\n');
@@ -104,13 +104,13 @@ describe('the file of audit records', () => {
     clock.advance(1_000);
     await write('third\n');
     assert.equal(await readFile(path, 'utf8'), 'third\n');
-    // As logrotate's copytruncate leaves it.
+    // The state after logrotate's copytruncate.
     await writeFile(path, '');
     await write('fourth\n');
     assert.equal(await readFile(path, 'utf8'), 'fourth\n');
   });
 
-  it('counts what is lost while it cannot be opened anew, and goes on when it can', async () => {
+  it('counts lost lines while it cannot be reopened, and continues when it can', async () => {
     await using opened = await open();
     const { path, folder, clock, write, dropped } = opened;
     await rename(folder, `${folder}.away`);
@@ -139,7 +139,7 @@ describe('the file of audit records', () => {
     assert.equal(opened.written(), 1_025);
   });
 
-  it('is a file of the folder: no folder, no link, no device, no pipe', async () => {
+  it('is a regular file: no folder, no link, no device, no pipe', async () => {
     const folder = await mkdtemp(join(tmpdir(), 'nmi-audit-'));
     const link = join(folder, 'link');
     const pipe = join(folder, 'pipe');
@@ -165,7 +165,7 @@ describe('the file of audit records', () => {
   const canMount = spawnSync('unshare', ['-rm', 'true']).status === 0;
 
   it(
-    'loses no line without a count when the disk is full, and goes on',
+    'counts every lost line when the disk is full, and continues',
     { skip: !canMount },
     async () => {
       const folder = await mkdtemp(join(tmpdir(), 'nmi-audit-'));

@@ -42,7 +42,7 @@ function selectorNotBound(kind: string, value: string): Authorization {
 }
 
 describe('an audit record', () => {
-  it('is one line of ASCII, with bounded fields, and without those that are empty', () => {
+  it('is one line of ASCII, with bounded fields, and without empty ones', () => {
     const line = renderRecord(
       Date.UTC(2026, 0, 2),
       { pod: 'a"\n\u2028\x7f{}', empty: '', none: undefined, long: 'x'.repeat(300), count: 2 },
@@ -66,7 +66,7 @@ describe('an audit record', () => {
     assert.deepEqual(Object.values(podFields(undefined)).filter(Boolean), []);
   });
 
-  it('says how the pod is known', () => {
+  it('contains how the pod was identified', () => {
     const of = (attestation: CallerConnection['attestation']) =>
       attestedBy(new CallerConnection({ remoteIp: '10.0.0.1' }, attestation));
     assert.deepEqual(
@@ -79,7 +79,7 @@ describe('an audit record', () => {
     );
   });
 
-  it('tells a decision of the agent from a failure', () => {
+  it('distinguishes a decision of the agent from a failure', () => {
     const refused = selectorNotBound('client_id', clientId);
     assert.equal(outcomeOf(200, granted), 'granted');
     assert.equal(outcomeOf(400, refused), 'denied');
@@ -112,7 +112,7 @@ describe('the identity in an audit record', () => {
     assert.equal(identityFields(unnamed)['asked'], undefined);
   });
 
-  it('is the one that was refused, if its id looks like one', () => {
+  it('is the refused one, if its id has the format of one', () => {
     const askedOf = (authorization: Authorization) => identityFields(authorization)['asked'];
     const resourceId =
       '/subscriptions/s/resourceGroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/i';
@@ -164,7 +164,7 @@ describe('the versions in an audit record', () => {
     });
   });
 
-  it('have the grant of the cluster where grants decide', () => {
+  it('include the grant of the cluster when grants decide', () => {
     const of = (authorization: Authorization, clusterState: ReturnType<typeof knowing>) =>
       versionsOf(pod, authorization, clusterState)['AzureIdentityGrant/g'];
     assert.equal(of(granted, knowing(bound, 'identity')), '16');
@@ -173,7 +173,7 @@ describe('the versions in an audit record', () => {
     assert.equal(of(excepted, knowing({ kind: 'exception', exception }, 'exception')), '16');
   });
 
-  it('are those that a refusal rests on, as far as there are any', () => {
+  it('are those behind a refusal, as far as there are any', () => {
     const refused = refusedWith({ about: 'resource', identity });
     assert.deepEqual(Object.keys(versionsOf(pod, refused, knowing(bound, 'identity'))), [
       'Pod/p',

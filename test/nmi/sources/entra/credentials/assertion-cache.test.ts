@@ -46,7 +46,7 @@ describe('the assertion of a pod', () => {
     assert.deepEqual(asRecord(claims?.['kubernetes.io'])?.['pod'], { name: 'one', uid });
   });
 
-  it('serves for an hour less five minutes, then another does', async () => {
+  it('is used for an hour less five minutes, then replaced', async () => {
     using fixture = openFixture({ a: 'u1' });
     const first = await fixture.ask('a');
     fixture.clock.advance(55 * minuteMs - 1);
@@ -57,7 +57,7 @@ describe('the assertion of a pod', () => {
     assert.equal(fixture.api.asked, 2);
   });
 
-  it('that the server grants a shorter life serves for half of that', async () => {
+  it('with a shorter life from the server is used for half of that', async () => {
     using fixture = openFixture({ a: 'u1' });
     fixture.api.grantS = 360;
     const first = await fixture.ask('a');
@@ -67,7 +67,7 @@ describe('the assertion of a pod', () => {
     assert.notEqual(await fixture.ask('a'), first);
   });
 
-  it('counts its life from when it was asked for', async () => {
+  it('has a life that is counted from its request', async () => {
     using fixture = openFixture({ a: 'u1' });
     const asking = fixture.clientCredentials.pod.get(podIdentity('a'), fixture.signal);
     fixture.clock.advance(4_000);
@@ -79,7 +79,7 @@ describe('the assertion of a pod', () => {
     assert.notEqual(await fixture.ask('a'), first);
   });
 
-  it('is asked for once by all who want it at the same time', async () => {
+  it('is requested once for all concurrent callers', async () => {
     using fixture = openFixture({ a: 'u1' });
     const gets = Array.from({ length: 1_000 }, () =>
       fixture.clientCredentials.pod.get(podIdentity('a'), fixture.signal),
@@ -90,7 +90,7 @@ describe('the assertion of a pod', () => {
     assert.equal(new Set((await Promise.all(gets)).map(assertionOf)).size, 1);
   });
 
-  it('is kept apart by namespace, service account and audience', async () => {
+  it('is separate for each namespace, service account and audience', async () => {
     using fixture = openFixture({ a: 'u1', b: 'u2' });
     const identities = [
       podIdentity('a'),
@@ -107,14 +107,14 @@ describe('the assertion of a pod', () => {
     assert.equal(fixture.api.asked, 4);
   });
 
-  it('serves all identities of one service account', async () => {
+  it('is used for all identities of one service account', async () => {
     using fixture = openFixture({ a: 'u1' });
     const first = await fixture.ask('a');
     const other = { ...podIdentity('a'), clientId: 'other', tenantId: 'other' };
     assert.equal(assertionOf(await fixture.get(other)), first);
   });
 
-  it('is another for another pod, and the old one is gone', async () => {
+  it('is separate for another pod, and the old one is dropped', async () => {
     using fixture = openFixture({ a: 'u1' });
     const first = await fixture.ask('a');
     fixture.clock.advance(10 * minuteMs);
@@ -123,12 +123,12 @@ describe('the assertion of a pod', () => {
     assert.equal(claimsOf(second).podUid, 'u2');
     assert.equal(fixture.clientCredentials.kept, 1);
     fixture.clock.advance(50 * minuteMs);
-    assert.equal(await fixture.ask('a'), second, 'the end of the old one took the new one along');
+    assert.equal(await fixture.ask('a'), second, 'the end of the old one dropped the new one too');
     fixture.pods.set('a', 'u1');
     assert.notEqual(await fixture.ask('a'), first);
   });
 
-  it('is missing without a live pod, and forgotten', async () => {
+  it('is missing without a live pod, and dropped', async () => {
     using fixture = openFixture({ a: 'u1' });
     await fixture.ask('a');
     fixture.pods.delete('a');
@@ -139,14 +139,14 @@ describe('the assertion of a pod', () => {
     assert.equal(fixture.api.asked, 1);
   });
 
-  it('is not kept when its pod went while it was made', async () => {
+  it('is not cached when its pod was deleted during the request', async () => {
     using fixture = openFixture({ a: 'u1' });
     const asking = fixture.clientCredentials.pod.get(podIdentity('a'), fixture.signal);
     fixture.pods.set('a', 'u2');
     const next = fixture.clientCredentials.pod.get(podIdentity('a'), fixture.signal);
     await nextTurn();
     assert.equal(fixture.api.open.length, 2);
-    // The successor's comes first, the predecessor's must not take its place.
+    // The successor's arrives first, the predecessor's must not replace it.
     fixture.api.land(1);
     fixture.api.land(0);
     const [old, current] = (await Promise.all([asking, next])).map(assertionOf);
@@ -154,7 +154,7 @@ describe('the assertion of a pod', () => {
     assert.equal(await fixture.ask('a'), current);
   });
 
-  it('leaves memory when its time is up, and with dropUnneeded when its pod is gone', async () => {
+  it('leaves memory when it expires, and with dropUnneeded when its pod is deleted', async () => {
     using fixture = openFixture({ a: 'u1', b: 'u2' });
     await fixture.ask('a');
     await fixture.ask('b');
@@ -167,7 +167,7 @@ describe('the assertion of a pod', () => {
     assert.deepEqual(fixture.clock.armed, []);
   });
 
-  it('leaves memory when no identity needs it, and does not come back while none does', async () => {
+  it('leaves memory when no identity needs it, and does not return until one does', async () => {
     const needed = new Set(['a', 'b', 'node']);
     using fixture = openFixture(
       { a: 'u1', b: 'u2' },
@@ -187,11 +187,11 @@ describe('the assertion of a pod', () => {
     assert.equal(fixture.clientCredentials.kept, 1);
     await fixture.ask('b');
     await fixture.askNode();
-    assert.equal(fixture.clientCredentials.kept, 1, 'what was asked for before is not kept after');
+    assert.equal(fixture.clientCredentials.kept, 1, 'an earlier request is not cached later');
     assert.equal(await fixture.ask('a'), first);
   });
 
-  it('takes a bounded place, the least recently used out first', async () => {
+  it('is limited in number, and the least recently used is evicted first', async () => {
     using fixture = openFixture({ a: 'u1', b: 'u2', c: 'u3' }, { maxKept: 2 });
     const first = await fixture.ask('a');
     await fixture.ask('b');
@@ -204,16 +204,16 @@ describe('the assertion of a pod', () => {
     assert.equal(fixture.api.asked, 4);
   });
 
-  it('that was refused is forgotten once; a new one is not taken for it', async () => {
+  it('that was refused is dropped once, and a new one is not confused with it', async () => {
     using fixture = openFixture({ a: 'u1' });
     assert.equal(
       fixture.clientCredentials.pod.forget(podIdentity('a')),
       false,
-      'it never gave one',
+      'none was returned before',
     );
     const first = await fixture.ask('a');
     const refused = fixture.clientCredentials.pod.latest(podIdentity('a'));
-    // Each that had it refused may try another, in whatever order they hear of it.
+    // Each caller with the refused one may try another, in any order.
     assert.equal(fixture.clientCredentials.pod.forget(podIdentity('a'), refused), true);
     assert.equal(fixture.clientCredentials.pod.forget(podIdentity('a'), refused), true);
     const asking = fixture.clientCredentials.pod.get(podIdentity('a'), fixture.signal);
@@ -225,7 +225,7 @@ describe('the assertion of a pod', () => {
     assert.equal(fixture.api.asked, 2);
   });
 
-  it('does not come to one who gives up, and is there for the next', async () => {
+  it('is not returned to a caller that gives up, and is cached for the next', async () => {
     using fixture = openFixture({ a: 'u1' });
     const stop = new AbortController();
     const given = fixture.clientCredentials.pod.get(podIdentity('a'), stop.signal);
@@ -249,7 +249,7 @@ describe('the assertion of a pod', () => {
 });
 
 describe('an assertion and the clocks', () => {
-  it('a wall clock that went back lends it no life', async () => {
+  it('gets no longer life from a wall clock that went back', async () => {
     using fixture = openFixture({ a: 'u1' });
     const first = await fixture.ask('a');
     fixture.clock.jumpWall(-hourMs);
@@ -259,7 +259,7 @@ describe('an assertion and the clocks', () => {
     assert.notEqual(await fixture.ask('a'), first);
   });
 
-  it('a wall clock that was behind from the start lends it none either', async () => {
+  it('gets no longer life from a wall clock that was behind from the start', async () => {
     using fixture = openFixture({ a: 'u1' });
     fixture.clock.jumpWall(-2 * hourMs);
     const first = await fixture.ask('a');
@@ -267,7 +267,7 @@ describe('an assertion and the clocks', () => {
     assert.notEqual(await fixture.ask('a'), first);
   });
 
-  it('a wall clock that is ahead costs a request each time, and serves again when it is right', async () => {
+  it('costs a request each time with a wall clock ahead, and is used again once it is right', async () => {
     using fixture = openFixture({ a: 'u1' });
     const first = await fixture.ask('a');
     fixture.clock.jumpWall(hourMs);
@@ -279,7 +279,7 @@ describe('an assertion and the clocks', () => {
     assert.equal(await fixture.ask('a'), first);
   });
 
-  it('a machine that slept asks anew, though its monotonic clock stood still', async () => {
+  it('is requested again after the machine slept, although its monotonic clock stood still', async () => {
     using fixture = openFixture({ a: 'u1' });
     const first = await fixture.ask('a');
     fixture.api.sleep(hourMs);

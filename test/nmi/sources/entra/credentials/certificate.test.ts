@@ -23,14 +23,15 @@ import { openKeyFiles, withoutLegacy, withoutOpenssl, type KeyFiles } from '../k
 const { asn1 } = forge;
 const name = { namespace: 'default', name: 'sp' };
 const dayMs = 24 * 3_600_000;
-/** In no message and no client credential. */
+/** Must appear in no message and no client credential. */
 const password = 'canary-password-7c1e';
 
 type Entries = Readonly<Record<string, string | Buffer>>;
 
 function make(entries: Entries, nowWallMs = Date.now()): Promise<ClientCredentialResult> {
   const data = Object.entries(entries).map(([key, value]) => [key, Buffer.from(value)] as const);
-  // On this thread: what is opened is the matter here, and a thousand threads would take minutes.
+  // On this thread, because the test is about the contents, and a thousand threads would take
+  // minutes.
   const open: KeyFileOpener = async (_owner, file) => openKeyFile(file);
   return makeClientCertificate(name, new Map(data), nowWallMs, open);
 }
@@ -82,30 +83,30 @@ describe('a certificate in a Secret', { skip: withoutOpenssl }, () => {
 
   const pfxPassword = ['-passout', `pass:${password}`];
 
-  it('is taken from PKCS#12, and its chain put in order', async () => {
+  it('is read from PKCS#12, with its chain in order', async () => {
     assertCertificate(await make({ certificate: await files.pfx(...pfxPassword), password }));
   });
 
-  it('is taken from old PKCS#12', { skip: withoutLegacy }, async () => {
+  it('is read from old PKCS#12', { skip: withoutLegacy }, async () => {
     assertCertificate(
       await make({ certificate: await files.pfx('-legacy', ...pfxPassword), password }),
     );
   });
 
-  it('needs no password where there is none', async () => {
+  it('needs no password if there is none', async () => {
     const certificate = await files.pfx('-passout', 'pass:');
     for (const entries of [{}, { password: '' }, { password: '\n' }]) {
       assertCertificate(await make({ certificate, ...entries }));
     }
   });
 
-  it('opens with a password that has a line end, its own or that of echo', async () => {
+  it('opens with a password that ends with a line break, a real one or that of echo', async () => {
     const certificate = await files.pfx(...pfxPassword);
     assertCertificate(await make({ certificate, password: `${password}\n` }));
     assertCertificate(await make({ certificate, password: `${password}\r\n` }));
   });
 
-  it('is taken from PEM, whatever the order and whatever stands between', async () => {
+  it('is read from PEM, in any order and with any text in between', async () => {
     const { keyPem, leaf, intermediate, root } = files;
     for (const certificate of [
       [keyPem, leaf, intermediate, root],
@@ -116,7 +117,7 @@ describe('a certificate in a Secret', { skip: withoutOpenssl }, () => {
     }
   });
 
-  it('is taken from PEM with each kind of RSA key', async () => {
+  it('is read from PEM with each kind of RSA key', async () => {
     const { keyPem, leaf } = files;
     const toPkcs8 = (...args: string[]): Promise<string> =>
       files.openssl(keyPem, 'pkcs8', '-topk8', '-passout', `pass:${password}`, ...args);
@@ -135,14 +136,14 @@ describe('a certificate in a Secret', { skip: withoutOpenssl }, () => {
     }
   });
 
-  it('is taken from the keys of a TLS Secret', async () => {
+  it('is read from the keys of a TLS Secret', async () => {
     const { keyPem, leaf, intermediate, root } = files;
     const chain = `${leaf}${intermediate}`.trimEnd();
     const entries = { 'tls.crt': chain, 'tls.key': keyPem, 'ca.crt': root };
     assertCertificate(await make(entries), ['application', 'intermediate']);
   });
 
-  it('is taken from base64 of base64, as Key Vault gives it', async () => {
+  it('is read from base64 of base64, as Key Vault returns it', async () => {
     const bytes = await files.pfx('-passout', 'pass:');
     const lines = bytes.toString('base64').replaceAll(/.{64}/g, '$&\n');
     assertCertificate(await make({ certificate: `${lines}\n` }));
@@ -150,7 +151,7 @@ describe('a certificate in a Secret', { skip: withoutOpenssl }, () => {
     assertCertificate(await make({ certificate: pem }), ['application']);
   });
 
-  it('is the valid one, and of those the one that ends last, of several for the same key', async () => {
+  it('is the valid one, and of those the last to expire, of several for the same key', async () => {
     const { keyPem } = files;
     const short = await files.selfSigned(5);
     const long = await files.selfSigned(50);
@@ -164,14 +165,14 @@ describe('a certificate in a Secret', { skip: withoutOpenssl }, () => {
     assert.equal(await thumbprintAt(10), hashOf(long));
   });
 
-  it('leaves out certificates that are not of its chain', async () => {
+  it('leaves out certificates outside its chain', async () => {
     const { keyPem, leaf, root } = files;
     const { certificate: other } = await files.ec();
     const result = await make({ certificate: [keyPem, other, root, leaf].join('') });
     assertCertificate(result, ['application']);
   });
 
-  it('is refused before and after its time, with the date', async () => {
+  it('is refused before and after its validity, with the date', async () => {
     const certificate = `${files.keyPem}${files.leaf}`;
     const { validFrom, validTo } = new X509Certificate(files.leaf);
     const late = await refusal({ certificate }, Date.now() + 21 * dayMs);
@@ -180,14 +181,15 @@ describe('a certificate in a Secret', { skip: withoutOpenssl }, () => {
     assert.ok(early.endsWith(`not valid before ${validFrom}`), early);
   });
 
-  it('is refused with what is wrong with it', async () => {
+  it('is refused with the reason', async () => {
     const { keyPem, leaf, intermediate } = files;
     const ec = await files.ec();
     const other = generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey;
     const otherPem = other.export({ type: 'pkcs8', format: 'pem' });
     const locked = await files.openssl(keyPem, 'pkcs8', '-topk8', ...pfxPassword);
     const pfx = await files.pfx(...pfxPassword);
-    // OpenSSL skips a first line that is none and finds the second: so many rounds as that asks for.
+    // OpenSSL skips an invalid first line and finds the second, so it uses the iteration count of
+    // that one.
     const hidden = `-----BEGIN RSA PRIVATE KEY-----DEK-Info: x\n${locked}-----END RSA PRIVATE KEY-----\n${leaf}`;
     const table: readonly (readonly [Entries, RegExp])[] = [
       [
@@ -251,7 +253,7 @@ describe('a certificate in a Secret', { skip: withoutOpenssl }, () => {
   });
 
   it('with a key too long to sign with is refused', async () => {
-    // Not a usable key: only its length is looked at, and finding a real one takes minutes.
+    // Not a usable key: only its length is checked, and generating a real one takes minutes.
     const long = '\x7f'.repeat(1100);
     const integers = ['\0', long, '\x01\0\x01', long, long, long, long, long, long];
     const { SEQUENCE, INTEGER } = asn1.Type;
@@ -269,7 +271,7 @@ describe('a certificate in a Secret', { skip: withoutOpenssl }, () => {
     assert.match(text, /an RSA key of more than 8192 bits/);
   });
 
-  it('never makes the reader reject, hang or tell, however it is mutated', async () => {
+  it('never makes the reader reject, hang or leak, however it is mutated', async () => {
     const { keyPem, leaf } = files;
     const quick = ['-iter', '1', '-passout', `pass:${password}`];
     const originals = [
@@ -283,7 +285,7 @@ describe('a certificate in a Secret', { skip: withoutOpenssl }, () => {
     assert.equal(keyLine.length, 64);
     const mutation = fc.record({
       at: fc.nat(),
-      // Mostly where the structure is.
+      // Mostly at the structure.
       isEarly: fc.boolean(),
       bytes: fc.uint8Array({ minLength: 0, maxLength: 4 }),
       cut: fc.nat({ max: 4 }),
@@ -316,7 +318,7 @@ describe('a certificate in a Secret', { skip: withoutOpenssl }, () => {
     );
   });
 
-  it('with the most that fits is judged in a bounded time', async () => {
+  it('with the largest allowed contents is read in a limited time', async () => {
     const most = 64 * 1024;
     const full = (text: string): string => text.repeat(Math.floor(most / text.length));
     for (const certificate of [
@@ -331,12 +333,12 @@ describe('a certificate in a Secret', { skip: withoutOpenssl }, () => {
     ]) {
       const startedMs = performance.now();
       await refusal({ certificate });
-      // Some take 20 ms; what is excluded is time that grows with the square of the length.
+      // Some take 20 ms; the test excludes time that grows with the square of the length.
       assert.ok(performance.now() - startedMs < 2_000);
     }
   });
 
-  it('says nothing of an error that is not written for a pod', async () => {
+  it('does not expose an error that is not written for a pod', async () => {
     const data = new Map([['certificate', Buffer.from(password)]]);
     const open: KeyFileOpener = () => Promise.reject(new TypeError(`cannot read ${password}`));
     const result = await makeClientCertificate(name, data, Date.now(), open);
@@ -347,7 +349,7 @@ describe('a certificate in a Secret', { skip: withoutOpenssl }, () => {
     );
   });
 
-  it('that waits behind too many others is a matter of time', async () => {
+  it('that waits behind too many others fails with a transient error', async () => {
     const open: KeyFileOpener = () =>
       Promise.reject(new KeyFileError('BUSY', 'waits behind too many others'));
     const data = new Map([['certificate', Buffer.from('x')]]);
@@ -360,7 +362,7 @@ describe('a certificate in a Secret', { skip: withoutOpenssl }, () => {
     );
   });
 
-  it('is read from the API server, and anew after a minute, each time with its end', async () => {
+  it('is read from the API server, and again after a minute, each time with its expiry', async () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);
     const clock = new HandClock(Date.now());

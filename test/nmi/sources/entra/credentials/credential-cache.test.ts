@@ -33,7 +33,7 @@ function secretIn(result: ClientCredentialResult): string {
   return result.clientCredential.clientSecret;
 }
 
-/** Answers each read when the test says so. */
+/** Answers each read when the test requests it. */
 function heldReader(): Pick<SecretReader, 'read'> & {
   readonly asked: string[];
   answer(result: SecretResult): void;
@@ -59,7 +59,7 @@ function foundIn(text: string): SecretResult {
 }
 
 describe('client credentials by client secret', () => {
-  it('are read once, kept for a minute, and then read anew', async () => {
+  it('are read once, cached for a minute, and then read again', async () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);
     const clock = new HandClock();
@@ -79,7 +79,7 @@ describe('client credentials by client secret', () => {
     assert.equal(fake.requests.length, 2);
   });
 
-  it('that were refused are forgotten, so that a rotated one is seen at once', async () => {
+  it('that were refused are dropped, so that a rotated one is seen at once', async () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);
     using clientCredentials = openSecretCredentials({
@@ -96,13 +96,13 @@ describe('client credentials by client secret', () => {
     assert.equal(
       clientCredentials.forget({ secret: name }, first),
       false,
-      'another read brings the same',
+      'another read returns the same',
     );
     assert.deepEqual(await get(), { clientSecret: 'one' });
     apply(fake, { clientSecret: 'two' });
     const [one, other] = [await get(), await get()];
     assert.deepEqual(one, { clientSecret: 'one' });
-    // Two fetches under way with the old one: both are worth another try, by one read.
+    // Two fetches run with the old one: both are worth another try, with one read.
     assert.equal(clientCredentials.forget({ secret: name }, one), true);
     const reading = get();
     assert.equal(clientCredentials.forget({ secret: name }, other), true);
@@ -113,7 +113,7 @@ describe('client credentials by client secret', () => {
     assert.equal(fake.requests.length, 3);
   });
 
-  it('fail as the Secret does, for a moment', async () => {
+  it('fail like the Secret does, for a moment', async () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);
     const clock = new HandClock();
@@ -151,7 +151,7 @@ describe('client credentials by client secret', () => {
     assert.equal(fake.requests.length, 0);
   });
 
-  it('are forgotten when no identity needs them, those that are still read too', async () => {
+  it('are dropped when no identity needs them, also during a read', async () => {
     const reader = heldReader();
     const clock = new HandClock();
     let isNeeded = true;
@@ -171,14 +171,18 @@ describe('client credentials by client secret', () => {
     isNeeded = false;
     clientCredentials.dropUnneeded();
     reader.answer(foundIn('late'));
-    assert.equal(secretIn(await late), 'late', 'who asked when it was needed');
+    assert.equal(secretIn(await late), 'late', 'callers from when it was needed');
     assert.equal(clock.armed.length, 1);
     assert.equal(reader.asked.length, 3);
     for (const secret of ['sp', 'late', 'other']) await get(secret);
-    assert.deepEqual(reader.asked.slice(3), ['default/sp', 'default/late'], 'other is still kept');
+    assert.deepEqual(
+      reader.asked.slice(3),
+      ['default/sp', 'default/late'],
+      'the other one is still cached',
+    );
   });
 
-  it('are given to those who wait although one of them leaves', async () => {
+  it('are returned to the remaining waiters when one of them leaves', async () => {
     const reader = heldReader();
     using clientCredentials = openSecretCredentials({ reader, clock: new HandClock() });
     const leaving = new AbortController();
@@ -195,7 +199,7 @@ describe('client credentials by client secret', () => {
     assert.equal(reader.asked.length, 1);
   });
 
-  it('are kept for a bounded number of Secrets, and for none after the end', async () => {
+  it('are cached for a limited number of Secrets, and for none after the end', async () => {
     const reader: Pick<SecretReader, 'read'> & { reads: number } = {
       reads: 0,
       read() {

@@ -10,7 +10,7 @@ function failureOf(result: ClientCredentialResult): SourceFailure {
   return result.failure;
 }
 
-describe('an assertion that the API server does not give', () => {
+describe('an assertion that the API server does not issue', () => {
   const table = [
     [
       404,
@@ -43,7 +43,7 @@ describe('an assertion that the API server does not give', () => {
     [401, 'UNAUTHORIZED', 'upstream_down', /\(UNAUTHORIZED\)$/],
   ] as const;
   for (const [status, code, reason, text] of table) {
-    it(`with ${status ?? code} means ${reason}, and is asked for again`, async () => {
+    it(`with ${status ?? code} means ${reason}, and is requested again`, async () => {
       using fixture = openFixture({ a: 'u1' });
       fixture.api.failNext(new KubeError(code, '"no" such \'thing\'\u0000', { status }));
       const failure = failureOf(await fixture.get(podIdentity('a')));
@@ -55,7 +55,7 @@ describe('an assertion that the API server does not give', () => {
     });
   }
 
-  it('is left alone for as long as the server asks, within reason', async () => {
+  it('is not requested for as long as the server requires, within limits', async () => {
     using fixture = openFixture({ a: 'u1' });
     for (const [retryAfterMs, retryAfterS] of [
       [7_000, 7],
@@ -70,7 +70,7 @@ describe('an assertion that the API server does not give', () => {
     }
   });
 
-  it('fails all who wait for it, with one request', async () => {
+  it('fails all its waiters, with one request', async () => {
     using fixture = openFixture({ a: 'u1' });
     fixture.api.failNext(new KubeError('SERVER', 'down', { status: 503 }));
     const gets = Array.from({ length: 1_000 }, () =>
@@ -81,7 +81,7 @@ describe('an assertion that the API server does not give', () => {
     assert.equal(fixture.api.asked, 1);
   });
 
-  it('is not asked for under a name that no service account can have', async () => {
+  it('is not requested under a name that no service account can have', async () => {
     using fixture = openFixture({ a: 'u1' });
     fixture.pods.set('../a', 'u9');
     const failure = failureOf(await fixture.get(podIdentity('../a')));

@@ -1,7 +1,7 @@
 /**
- * Federated client credentials against a model that only knows what must never happen: requests that end in any
- * order or not at all, pods that come and go, a server that grants little, and a wall
- * clock that steps or a node that sleeps: no clock shows both together.
+ * Federated client credentials against a model of what must never happen: requests that end in any
+ * order or not at all, pods that come and go, a server that grants short lives, and a wall clock
+ * that steps or a node that sleeps: no single clock shows both.
  */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
@@ -26,7 +26,7 @@ const maxKept = 4;
 type Step =
   | {
       readonly kind: 'ask';
-      /** Undefined: the node's. */
+      /** Undefined: the account of the node. */
       readonly account: string | undefined;
       readonly audience: string;
       readonly givesUp: boolean;
@@ -82,7 +82,7 @@ async function runSteps(steps: readonly Step[], isSleepy: boolean): Promise<void
   const { api, clock, pods, clientCredentials } = fixture;
   const asked: Promise<void>[] = [];
   let waiting = 0;
-  /** The serial number after that of the subject's last one that was refused. */
+  /** By subject: the serial number after its last refused one. */
   const forgottenBefore = new Map<string, number>();
 
   const check = (
@@ -103,7 +103,7 @@ async function runSteps(steps: readonly Step[], isSleepy: boolean): Promise<void
         : { subject: `ns/${account}`, audience, podUid: uid };
     assert.deepEqual({ ...claims, ...expected }, claims);
     assert.ok(claims.expiresAtUpMs > api.upMs, 'the assertion has expired');
-    assert.ok(claims.serial >= firstSerial, 'the assertion had been forgotten');
+    assert.ok(claims.serial >= firstSerial, 'the assertion had been dropped');
   };
 
   const ask = async ({ account, audience, givesUp }: Extract<Step, { kind: 'ask' }>) => {
@@ -174,9 +174,9 @@ async function runSteps(steps: readonly Step[], isSleepy: boolean): Promise<void
     }
     await nextTurn();
     const open = api.open.map(({ what }) => what);
-    assert.equal(new Set(open).size, open.length, 'the same is asked for twice at a time');
+    assert.equal(new Set(open).size, open.length, 'two equal requests at a time');
     assert.ok(clientCredentials.mostKept <= maxKept);
-    assert.ok(api.open.length > 0 || waiting === 0, 'somebody waits for nothing');
+    assert.ok(api.open.length > 0 || waiting === 0, 'a waiter without a request');
   }
 
   clock.advance(minuteMs);
@@ -186,8 +186,8 @@ async function runSteps(steps: readonly Step[], isSleepy: boolean): Promise<void
   assert.deepEqual(clock.armed, []);
 }
 
-describe('whatever happens in whatever order', () => {
-  it('an assertion is alive, of the pod and account that asked, and asked for once', async () => {
+describe('any events in any order', () => {
+  it('leave an assertion valid, for the pod and account of the request, and requested once', async () => {
     const anySteps = fc.array(anyStep, { maxLength: 80, size: 'max' });
     await fc.assert(fc.asyncProperty(anySteps, fc.boolean(), runSteps), { numRuns: 300 });
   });

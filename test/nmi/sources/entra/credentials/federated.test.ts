@@ -40,7 +40,7 @@ describe('the assertion of the node', () => {
     assert.notEqual(await fixture.askNode(), first);
   });
 
-  it('is never the one of a pod that runs under the same service account', async () => {
+  it('is never that of a pod with the same service account', async () => {
     using fixture = openFixture({ nmi: 'u1' });
     const ofPod = await fixture.get(podIdentity('nmi', { namespace: 'kube-system' }));
     const ofNode = await fixture.askNode();

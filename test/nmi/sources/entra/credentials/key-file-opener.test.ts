@@ -33,7 +33,7 @@ async function rejectsWith(
   });
 }
 
-describe('the worker of key files', { skip: withoutOpenssl }, () => {
+describe('the key file worker', { skip: withoutOpenssl }, () => {
   let files: KeyFiles;
   const open = createKeyFileOpener({ timeoutMs: 60_000 });
   before(async () => {
@@ -43,7 +43,7 @@ describe('the worker of key files', { skip: withoutOpenssl }, () => {
     await files[Symbol.asyncDispose]();
   });
 
-  it('opens a file, and tells why it does not open another', async () => {
+  it('opens a file, and returns the reason when it cannot open another', async () => {
     const bytes = await files.pfx('-passout', `pass:${password}`);
     const [clientCredential] = await Promise.all([
       open('one', fileOf(bytes)),
@@ -67,13 +67,13 @@ describe('the worker of key files', { skip: withoutOpenssl }, () => {
     const clientCredential = await open('one', fileOf(bytes));
     isDone = true;
     assert.equal(clientCredential.privateKey, files.keyPem);
-    // On the same thread it would be a few.
+    // On the same thread there would be only a few.
     assert.ok(rounds > 1_000, `${rounds} rounds`);
   });
 });
 
 describe('a worker that', () => {
-  /** Does what `code` says with its first file, and answers the others. */
+  /** Runs `code` for its first file, and answers the others. */
   function openerWith(code: string, timeoutMs = 30_000): KeyFileOpener {
     let starts = 0;
     return createKeyFileOpener({
@@ -92,30 +92,30 @@ describe('a worker that', () => {
     readonly expected: readonly [KeyFileErrorCode, RegExp];
   }[] = [
     {
-      title: 'does not come to an end is ended',
+      title: 'does not end is terminated',
       code: 'for (;;);',
       timeoutMs: 3_000,
       expected: ['TOO_COSTLY', /too much time .* iterations/],
     },
     {
-      title: 'ends itself is noticed',
+      title: 'exits is detected',
       code: 'process.exit(0);',
       timeoutMs: 3_000,
       expected: ['TOO_COSTLY', /too much time .* iterations/],
     },
     {
-      title: 'fills its memory is ended',
+      title: 'fills its memory is terminated',
       code: 'const all = []; for (;;) all.push({ all: [all.length] });',
       expected: ['TOO_COSTLY', /too much memory/],
     },
     {
-      title: 'throws says nothing of what it threw',
+      title: 'throws does not expose the error',
       code: 'throw new Error(file.passwords[0]);',
       expected: ['MALFORMED', /^cannot be read$/],
     },
     ...['undefined', '1', '{}', '[{}]', '{ code: "X", message: "m" }', '{ x5c: 1 }'].map(
       (reply) => ({
-        title: `answers ${reply} is not believed`,
+        title: `answers ${reply} is not trusted`,
         code: `parentPort.postMessage(${reply});`,
         expected: ['MALFORMED', /^cannot be read$/] as const,
       }),
@@ -130,7 +130,7 @@ describe('a worker that', () => {
     });
   }
 
-  it('cannot be started makes its file wait for another time', async () => {
+  it('cannot be started leaves its file for another try', async () => {
     const open = createKeyFileOpener({
       start() {
         throw Object.assign(new Error('no thread'), { code: 'ERR_WORKER_INIT_FAILED' });
@@ -139,7 +139,7 @@ describe('a worker that', () => {
     await rejectsWith('BUSY', open('one', fileOf(Buffer.alloc(1))), /thread/);
   });
 
-  it('has no more to do ends, and one thread serves all that wait', async () => {
+  it('has no more to do ends, and one thread serves all waiting files', async () => {
     const workers: Worker[] = [];
     const open = createKeyFileOpener({
       start() {
@@ -155,8 +155,8 @@ describe('a worker that', () => {
   });
 });
 
-describe('files that wait', () => {
-  it('are opened in the turn of their owners', async () => {
+describe('waiting files', () => {
+  it('are opened with their owners in turn', async () => {
     const open = createKeyFileOpener({ start: () => startWith(answer) });
     const order: string[] = [];
     const opening = ['a1', 'a2', 'a3', 'b1', 'b2', 'c1'].map(async (name) => {
@@ -164,11 +164,11 @@ describe('files that wait', () => {
       order.push(name);
     });
     await Promise.all(opening);
-    // The first does not wait, so that the second is the first of its owner that does.
+    // The first one does not wait, so the second is the first waiting file of its owner.
     assert.deepEqual(order, ['a1', 'a2', 'b1', 'c1', 'a3', 'b2']);
   });
 
-  it('are so many of each owner, and no more', async () => {
+  it('are limited in number for each owner', async () => {
     const open = createKeyFileOpener({ start: () => startWith(answer), maxWaiting: 2 });
     const codes = async (owner: string, name: string): Promise<KeyFileErrorCode | undefined> => {
       const outcome = await open(owner, fileOf(Buffer.alloc(1), [name])).catch(
@@ -176,7 +176,7 @@ describe('files that wait', () => {
       );
       return outcome instanceof KeyFileError ? outcome.code : undefined;
     };
-    // The first is being opened, so it waits no more.
+    // The first one is being opened, so it does not wait any more.
     const told = await Promise.all([
       ...['1', '2', '3', '4'].map((name) => codes('one', name)),
       codes('two', '1'),
@@ -185,7 +185,7 @@ describe('files that wait', () => {
   });
 });
 
-/** Reports the first password as if it were the problem of the file. */
+/** Reports the first password as if it were the problem with the file. */
 const answer = `parentPort.postMessage({ code: 'UNSUITABLE', message: file.passwords[0] });`;
 
 function startWith(code: string): Worker {

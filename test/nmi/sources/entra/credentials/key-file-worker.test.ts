@@ -25,8 +25,8 @@ async function answersTo(files: readonly unknown[]): Promise<readonly Record<str
   }
 }
 
-describe('the program of the worker', () => {
-  it('answers each file in turn: a client credential, or why there is none', async () => {
+describe('the worker program', () => {
+  it('answers the files in order: with a client credential, or the reason why there is none', async () => {
     const made = makeKey();
     const certificate = makeCertificate(made, { subject: 'x', fromWallMs: 0, toWallMs: 4e12 });
     const file = (text: string): KeyFile => ({

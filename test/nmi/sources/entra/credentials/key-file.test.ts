@@ -45,7 +45,7 @@ describe('a file with a certificate and its key', () => {
     assert.match(refused(pfx('p'), 'wrong'), /^WRONG_PASSWORD: /);
   });
 
-  it('is refused where it is something else', () => {
+  it('is refused in any other format', () => {
     assert.equal(refused(''), 'MALFORMED: is empty');
     const neither = 'MALFORMED: is neither PKCS#12 nor PEM';
     for (const text of ['hello', '!!!!', twice('hello'), twice('hello').replace('=', '=!')]) {
@@ -57,7 +57,7 @@ describe('a file with a certificate and its key', () => {
     assert.match(refused(Buffer.from([0x30, 0x03, 1, 2, 3])), /^MALFORMED: /);
   });
 
-  it('is refused where it is longer than any', () => {
+  it('is refused when it is longer than the limit', () => {
     const padding = (length: number) => `${pem}${'x'.repeat(length - pem.length)}`;
     assert.equal(refused(padding(64 * 1024)), 'accepted');
     assert.equal(refused(padding(64 * 1024 + 1)), 'MALFORMED: is longer than 65536 bytes');

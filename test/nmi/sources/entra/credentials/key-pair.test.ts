@@ -45,7 +45,7 @@ describe('a key and its certificate', () => {
     assert.deepEqual(subjectsIn(clientCredential.x5c), ['application']);
   });
 
-  it('bring the issuers along, each after what it issued', () => {
+  it('include the issuers, each after the certificate that it issued', () => {
     const root = certify(other, { subject: 'root' });
     const middle = makeKey();
     const issued = { name: 'root', made: other };
@@ -55,7 +55,7 @@ describe('a key and its certificate', () => {
     assert.deepEqual(subjectsIn(x5c), ['application', 'middle', 'root']);
   });
 
-  it('bring no more than ten along, and end where an issuer comes again', () => {
+  it('include at most ten issuers, and stop when one repeats', () => {
     const makes = Array.from({ length: 12 }, () => makeKey(1024));
     const chain = makes.map((each, index) => {
       const above = makes[index + 1];
@@ -68,7 +68,7 @@ describe('a key and its certificate', () => {
     assert.equal(subjectsIn(proveKeyPair([made.key], [certify()], now).x5c).length, 1);
   });
 
-  it('are the pair that is valid, and of those the one that ends last', () => {
+  it('are the valid pair, and of those the last to expire', () => {
     const ends = (toWallMs: number, fromWallMs = now - dayMs) =>
       certify(made, { subject: `to ${toWallMs}`, fromWallMs, toWallMs });
     const subjectOf = (certificates: readonly Buffer[]) =>
@@ -81,7 +81,7 @@ describe('a key and its certificate', () => {
   });
 });
 
-describe('a key and a certificate that are no client credential', () => {
+describe('an unusable pair of key and certificate', () => {
   const refused = (keys: Parameters<typeof proveKeyPair>[0], certificates: readonly Buffer[]) => {
     try {
       proveKeyPair(keys, certificates, now);
@@ -91,20 +91,20 @@ describe('a key and a certificate that are no client credential', () => {
     return 'accepted';
   };
 
-  it('lack one of them, or have too many keys', () => {
+  it('lacks one of them, or has too many keys', () => {
     assert.equal(refused([], [certify()]), 'has no private key');
     assert.equal(refused([made.key, made.key], [certify()]), 'has several private keys');
     assert.equal(refused([made.key], []), 'has no certificate');
   });
 
-  it('have another kind of key, or one too large', () => {
+  it('has another kind of key, or one too large', () => {
     const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
     assert.match(refused([privateKey], [certify()]), /of type ec; Entra ID needs RSA$/);
     const large = { asymmetricKeyType: 'rsa', asymmetricKeyDetails: { modulusLength: 8193 } };
     assert.match(refused([large as never], [certify()]), /more than 8192 bits$/);
   });
 
-  it('have a key of a shape that takes long to sign with', () => {
+  it('has a key of a form that takes long to sign with', () => {
     const { n, e, d, p, q, dp, dq, qi } = made.key.export({ format: 'jwk' });
     const shaped = (publicExponent: bigint, over: Record<string, unknown> = {}) =>
       ({
@@ -126,7 +126,7 @@ describe('a key and a certificate that are no client credential', () => {
     assert.doesNotMatch(refused([shaped(2n ** 33n)], []), shape);
   });
 
-  it('do not belong to each other, are damaged, or are out of time', () => {
+  it('does not match, is damaged, or is outside its validity', () => {
     assert.match(refused([made.key], [certify(other)]), /none of its certificates is for$/);
     assert.equal(refused([made.key], [Buffer.from('x')]), 'has a damaged certificate');
     const early = certify(made, { fromWallMs: now + 1_000 });

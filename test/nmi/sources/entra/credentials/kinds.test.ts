@@ -20,7 +20,7 @@ const secret = { namespace: 'team', name: 'opaque' };
 const serviceAccount = { namespace: 'team', name: 'robot' };
 const audience = 'api://AzureADTokenExchange';
 
-/** One of each kind, and what of the API server makes its client credential. */
+/** One credential of each kind, and the part of the API server that its client credential needs. */
 const samples = {
   secret: {
     credential: { kind: 'secret', secret },
@@ -46,7 +46,7 @@ const credentials: readonly EntraCredential[] = Object.values(samples).map(
 );
 
 describe('the kinds of credentials', () => {
-  it('each have a word of their own, and share a type with others that do', () => {
+  it('each have their own name, and share a type with others that do', () => {
     const words = credentialKinds.map(({ kind }) => kind);
     assert.deepEqual(words.toSorted(), Object.keys(samples).toSorted());
     for (const one of credentialKinds) {
@@ -58,14 +58,14 @@ describe('the kinds of credentials', () => {
     }
   });
 
-  it('have keys that differ, and the objects that they are made of', () => {
+  it('have different keys, and the objects that they depend on', () => {
     assert.equal(new Set(credentials.map(credentialKey)).size, credentials.length);
     assert.deepEqual(credentials.map(objectOf), [secret, secret, serviceAccount, undefined]);
     assert.deepEqual(credentials.map(secretOf), [secret, secret, undefined, undefined]);
   });
 
   for (const { credential, asks } of Object.values(samples)) {
-    it(`${credential.kind} is proven by what ${asks} returns`, async () => {
+    it(`${credential.kind} is obtained from the answer of ${asks}`, async () => {
       const asked: string[] = [];
       const refuse = (method: string, path: string): Promise<never> => {
         asked.push(`${method} ${path}`);
@@ -89,10 +89,12 @@ describe('the kinds of credentials', () => {
   }
 });
 
-/** A new kind is its file and one line of the list, for as long as nothing else knows of any. */
+/**
+ * A new kind needs only its file and one line of the list, as long as no other code names a kind.
+ */
 describe('the list of credential kinds', () => {
   const files = typescriptIn(repositoryFiles(), 'src');
-  /** Files that the list takes descriptors from. */
+  /** Files from which the list imports descriptors. */
   const homes = importsOf(`${folder}/kinds.ts`).filter(
     (path) => path !== `${folder}/descriptor.ts`,
   );
@@ -103,7 +105,7 @@ describe('the list of credential kinds', () => {
     return [...new Set(targetsOf(file))].filter((target) => target.startsWith(`${folder}/`));
   }
 
-  it('is the one file that imports a descriptor', () => {
+  it('is the only file that imports a descriptor', () => {
     assert.deepEqual(homes.toSorted(), [
       `${folder}/certificate.ts`,
       `${folder}/federated.ts`,
@@ -129,7 +131,7 @@ describe('the list of credential kinds', () => {
     );
   });
 
-  it('and the interface are all of the folder that others import', () => {
+  it('is, with the interface, all that others import from the folder', () => {
     const taken = files
       .filter(({ path }) => !path.startsWith(`${folder}/`))
       .flatMap(targetsOf)

@@ -12,7 +12,7 @@ import { openKeyFiles, withoutLegacy, withoutOpenssl, type KeyFiles } from '../k
 const { asn1 } = forge;
 type Asn1 = forge.asn1.Asn1;
 
-/** `-nomac` takes the encryption of the certificates away too, unless that is said after it. */
+/** `-nomac` also turns off the encryption of the certificates, unless a later option sets it. */
 const withoutMac = ['-nomac', '-certpbe', 'AES-256-CBC'];
 
 function throwsWith(
@@ -41,7 +41,7 @@ describe('a PKCS#12 file', { skip: withoutOpenssl }, () => {
     await files[Symbol.asyncDispose]();
   });
 
-  /** The key, and all three certificates in whatever order. */
+  /** The key, and all three certificates in any order. */
   function assertWhole(bytes: Buffer, passwords: readonly string[]): void {
     const { keys, certificates } = readPfx(bytes, passwords);
     assert.equal(keys.length, 1);
@@ -52,7 +52,7 @@ describe('a PKCS#12 file', { skip: withoutOpenssl }, () => {
       'CN=intermediate',
       'CN=root',
     ]);
-    // To the byte: Entra ID knows a certificate by its hash.
+    // To the byte: Entra ID identifies a certificate by its hash.
     assert.deepEqual(
       certificates.map(toHex).sort(),
       [files.leaf, files.intermediate, files.root].map((pem) => toHex(derOf(pem))).sort(),
@@ -129,7 +129,7 @@ describe('a PKCS#12 file', { skip: withoutOpenssl }, () => {
     }
   });
 
-  it('that was protected by the absence of a password is read', async () => {
+  it('that was protected with an absent password is read', async () => {
     const key = forge.pki.privateKeyFromPem(files.keyPem);
     const chain = [files.leaf, files.root, files.intermediate].map((pem) =>
       forge.pki.certificateFromPem(pem),
@@ -139,25 +139,29 @@ describe('a PKCS#12 file', { skip: withoutOpenssl }, () => {
     assertWhole(bytes, ['']);
   });
 
-  it('in BER, with open ends and cut strings, is read', async () => {
+  it('in BER, with indefinite lengths and split strings, is read', async () => {
     const bytes = await files.pfx('-passout', 'pass:pw');
     const open = toOpenBer(asn1.fromDer(bytes.toString('latin1')), 3);
     assert.ok(open.includes('\x30\x80'));
     assertWhole(Buffer.from(open, 'latin1'), ['pw']);
   });
 
-  it('with another password is told from a damaged one', { skip: withoutLegacy }, async () => {
-    for (const args of [[], ['-legacy'], withoutMac]) {
-      const bytes = await files.pfx(...args, '-passout', 'pass:pw');
-      for (const passwords of [['wrong', 'Pw'], ['']]) {
-        throwsWith('WRONG_PASSWORD', bytes, passwords);
+  it(
+    'with another password is distinguished from a damaged one',
+    { skip: withoutLegacy },
+    async () => {
+      for (const args of [[], ['-legacy'], withoutMac]) {
+        const bytes = await files.pfx(...args, '-passout', 'pass:pw');
+        for (const passwords of [['wrong', 'Pw'], ['']]) {
+          throwsWith('WRONG_PASSWORD', bytes, passwords);
+        }
+        throwsWith('MALFORMED', bytes.subarray(0, -1), ['pw']);
+        throwsWith('MALFORMED', Buffer.concat([bytes, Buffer.from('\n')]), ['pw']);
       }
-      throwsWith('MALFORMED', bytes.subarray(0, -1), ['pw']);
-      throwsWith('MALFORMED', Buffer.concat([bytes, Buffer.from('\n')]), ['pw']);
-    }
-  });
+    },
+  );
 
-  it('whose contents were exchanged does not open', async () => {
+  it('with exchanged contents does not open', async () => {
     const bytes = await files.pfx('-certpbe', 'NONE', '-keypbe', 'NONE', '-passout', 'pass:pw');
     const changed = Buffer.from(bytes);
     const at = changed.indexOf('application');
@@ -166,7 +170,7 @@ describe('a PKCS#12 file', { skip: withoutOpenssl }, () => {
   });
 
   it(
-    'of a cipher that is not known is named by its identifier',
+    'with an unknown cipher is reported with its identifier',
     { skip: withoutLegacy },
     async () => {
       const rc4 = await files.pfx('-legacy', '-keypbe', 'PBE-SHA1-RC4-128', '-passout', 'pass:pw');
@@ -179,7 +183,7 @@ describe('a PKCS#12 file', { skip: withoutOpenssl }, () => {
     },
   );
 
-  it('that holds a secret, a list or bags in bags is named by that', async () => {
+  it('that contains a secret, a list or nested bags is reported with that', async () => {
     const open = await files.pfx(
       '-certpbe',
       'NONE',
@@ -198,7 +202,7 @@ describe('a PKCS#12 file', { skip: withoutOpenssl }, () => {
     }
   });
 
-  it('that asks for too much work is refused before the work', async () => {
+  it('that requires too much work is refused before the work', async () => {
     const costly = ['-iter', '1000001', '-passout', 'pass:pw'];
     const pools = await files.pfx(...costly, '-nomac');
     throwsWith('TOO_COSTLY', pools, ['pw'], /too many iterations/);
@@ -250,7 +254,10 @@ function encode(node: Asn1): Buffer {
   return Buffer.from(asn1.toDer(node).getBytes(), 'latin1');
 }
 
-/** Indefinite lengths down to a depth, and strings there in pieces, as some writers of PKCS#12 do. */
+/**
+ * Indefinite lengths down to a depth, and strings in pieces there, as some writers of PKCS#12
+ * produce.
+ */
 function toOpenBer({ tagClass, type, constructed, value }: Asn1, depth: number): string {
   const tag = tagClass | type | 0x20;
   if (depth < 0) return encode(asn1.create(tagClass, type, constructed, value)).toString('latin1');
@@ -266,19 +273,19 @@ function toOpenBer({ tagClass, type, constructed, value }: Asn1, depth: number):
   return `${String.fromCharCode(tag, 0x80)}${pieces.join('')}\0\0`;
 }
 
-describe('the identifier of an algorithm that is not known', () => {
+describe('the identifier of an unknown algorithm', () => {
   const { Class, Type } = asn1;
   const sequence = (...value: Asn1[]): Asn1 =>
     asn1.create(Class.UNIVERSAL, Type.SEQUENCE, true, value);
 
-  /** A file of nothing but a MAC with this algorithm. */
+  /** A file that contains only a MAC with this algorithm. */
   function fileWithMac(oid: Buffer): Buffer {
     const algorithm = asn1.create(Class.UNIVERSAL, Type.OID, false, oid.toString('latin1'));
     const file = sequence(sequence(), sequence(), sequence(sequence(sequence(algorithm))));
     return Buffer.from(asn1.toDer(file).getBytes(), 'latin1');
   }
 
-  it('is in the error where it is short, and nothing of it where it is as long as the file', () => {
+  it('is in the error when it is short, and left out when it is as long as the file', () => {
     const short = Buffer.from(asn1.oidToDer('1.2.3.4').getBytes(), 'latin1');
     throwsWith('UNSUPPORTED', fileWithMac(short), [''], /^uses the encryption 1\.2\.3\.4, which/);
     const long = Buffer.alloc(50_000, 1);

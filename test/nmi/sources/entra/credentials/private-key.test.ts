@@ -25,12 +25,12 @@ function refused(bytes: Buffer, open = openPkcs8): string {
 }
 
 describe('a private key', () => {
-  it('is opened where it is RSA, in either form', () => {
+  it('is opened when it is RSA, in either form', () => {
     assert.ok(openPkcs8(der(key)).equals(key));
     assert.ok(openPkcs1(der(key, 'pkcs1')).equals(key));
   });
 
-  it('of another kind is named and not opened', () => {
+  it('of another kind is reported and not opened', () => {
     const kinds = [
       ['ec', generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey],
       ['ed25519', generateKeyPairSync('ed25519').privateKey],
@@ -44,8 +44,8 @@ describe('a private key', () => {
     }
   });
 
-  it('of another kind that is passed off as PKCS#1 is not opened either', () => {
-    // OpenSSL itself takes PKCS#8 of any kind for it, and works for minutes on a large key of DSA.
+  it('of another kind in the form of PKCS#1 is not opened either', () => {
+    // OpenSSL itself accepts PKCS#8 of any kind there, and works for minutes on a large DSA key.
     const keys = [
       key,
       generateKeyPairSync('dsa', { modulusLength: 1024, divisorLength: 160 }).privateKey,
@@ -60,7 +60,7 @@ describe('a private key', () => {
     assert.equal(refused(sec1, openPkcs1), 'MALFORMED: has a damaged private key');
   });
 
-  it('that is damaged is refused, in words of ours', () => {
+  it('that is damaged is refused, with our own message', () => {
     const damaged = 'MALFORMED: has a damaged private key';
     const bytes = der(key);
     assert.equal(refused(Buffer.alloc(0)), damaged);
@@ -69,7 +69,7 @@ describe('a private key', () => {
     assert.equal(refused(Buffer.from('x'), openPkcs1), damaged);
   });
 
-  it('brings nothing along that was not looked at', () => {
+  it('includes no data that was not checked', () => {
     assert.equal(
       refused(Buffer.concat([der(key), Buffer.from('more')])),
       'MALFORMED: has a damaged private key',

@@ -20,8 +20,8 @@ function settings(secretName: string, secretNamespace = ''): CredentialSettings 
   return { namespace: 'ns', entra: { secretName, secretNamespace } } as CredentialSettings;
 }
 
-describe('a kind of credential that is made of a Secret', () => {
-  it('is the Secret that the identity names, of its own namespace', () => {
+describe('a kind of credential from a Secret', () => {
+  it('is the Secret that the identity names, in its own namespace', () => {
     const { kind } = describeKind();
     for (const namespace of ['', 'ns']) {
       const credential = kind.parse(settings('sp.1', namespace));
@@ -33,7 +33,7 @@ describe('a kind of credential that is made of a Secret', () => {
     assert.equal(kind.objectKind, 'Secret');
   });
 
-  it('is none where no Secret can have the name, or of another namespace', () => {
+  it('is missing when no Secret can have the name, or in another namespace', () => {
     const { kind } = describeKind();
     for (const name of ['', '../x', 'a/b', 'A', 'a_b']) {
       assert.match(

@@ -7,7 +7,7 @@ import {
 } from '../../../../../src/nmi/sources/entra/credentials/secret-entries.ts';
 
 describe('the entries of a Secret', () => {
-  it('are listed by name, ten of many, and never by what they hold', () => {
+  it('are listed by name, up to ten, and never by their contents', () => {
     const entries = (count: number) =>
       new Map(Array.from({ length: count }, (_, index) => [`k${index}`, Buffer.from('secret')]));
     assert.equal(listKeys(entries(2)), 'k0, k1');
@@ -16,13 +16,13 @@ describe('the entries of a Secret', () => {
     assert.equal(listKeys(new Map([['a"\n', Buffer.alloc(0)]])), 'a??');
   });
 
-  it('are text only in UTF-8, with a mark of its byte order as part of it', () => {
+  it('are text only in UTF-8, including a byte order mark', () => {
     assert.equal(parseUtf8(Buffer.from('pä')), 'pä');
     assert.equal(parseUtf8(Buffer.from('\ufeffp')), '\ufeffp');
     assert.equal(parseUtf8(Buffer.from([0xff, 0xfe])), undefined);
   });
 
-  it('lose one line end, and nothing else', () => {
+  it('lose one final line break, and nothing else', () => {
     assert.deepEqual(['a\n', 'a\r\n', 'a\n\n', 'a ', '\na', 'a\r'].map(withoutLineEnd), [
       'a',
       'a',

@@ -16,7 +16,7 @@ function make(entries: Readonly<Record<string, string | Buffer>>): ClientCredent
   return makeClientSecret(name, new Map(data));
 }
 
-describe('the client secret of a Secret', () => {
+describe('the client secret in a Secret', () => {
   const used: readonly (readonly [string, Readonly<Record<string, string>>, string])[] = [
     ['is under clientSecret', { clientSecret: 's' }, 's'],
     ['is under clientSecret, whatever else there is', { a: 'x', clientSecret: 's', b: 'y' }, 's'],
@@ -50,7 +50,7 @@ describe('the client secret of a Secret', () => {
     });
   }
 
-  it('is the text, or a failure that does not hold it, whatever the Secret holds', () => {
+  it('is the text, or a failure that does not contain it, for any Secret', () => {
     const canary = 'canary-3f9a';
     fc.assert(
       fc.property(
