@@ -9,69 +9,23 @@ import { before, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { systemClock, type Clock } from '../../src/cache/clock.ts';
 import { eventually } from '../../lab/test-bed/eventually.ts';
-import { createLogger } from '../../src/nmi/base/logger.ts';
-import { Conditions, leaseName } from '../../src/nmi/conditions/conditions.ts';
-import { UpstreamResolver } from '../../src/nmi/grants/resolve-upstream.ts';
-import { openKubeClient } from '../../src/nmi/kube/api/client.ts';
-import type { ElectionTiming } from '../../src/nmi/kube/lease/leader-election.ts';
-import { createOwners } from '../support/owners.ts';
+import { leaseName } from '../../src/nmi/conditions/conditions.ts';
 import { readyIn } from '../support/ready-condition.ts';
+import { openConditionsAgent } from './support/conditions-agent.ts';
 import { describeOnClusters } from './support/on-clusters.ts';
 
 const deploy = join(import.meta.dirname, '../../deploy');
 const read = (path: string): Promise<string> => readFile(join(deploy, path), 'utf8');
 const root = '/apis/aadpodidentity.k8s.io/v1/namespaces/shop';
-const account = { namespace: 'kube-system', name: 'aad-pod-id-nmi-service-account' };
 const clientID = '431054d5-1b5d-4836-8331-11abcaa2c1d8';
 const tenantID = '7e570000-1ab0-4000-8000-000000000001';
-const timing: ElectionTiming = {
-  durationMs: 3_000,
-  deadlineMs: 2_000,
-  renewMs: 500,
-  pollMs: 1_000,
-  firstMs: 10,
-};
 const oldMessage = 'custom resource definition has no status conditions, apply deploy/crds.yaml';
 const mergePatch = { contentType: 'application/merge-patch+json' };
 const dayMs = 86_400_000;
 
 describeOnClusters('status conditions', (cluster) => {
-  /** The parts of a node's agent that write conditions. `cut` leaves the state of a killed one. */
-  async function openAgent(node: string, clock: Clock = systemClock) {
-    await using opening = new AsyncDisposableStack();
-    const { kubeconfigPath } = await cluster().createServiceAccountClient(account);
-    const client = opening.use(
-      await openKubeClient({ kubeconfigPath, userAgent: 'nmi-test/1', clock }),
-    );
-    const lines: string[] = [];
-    const log = createLogger({ format: 'json', level: 'info', write: (line) => lines.push(line) });
-    const { owners } = createOwners('warn');
-    const authority = 'https://login.example';
-    const upstreams = new UpstreamResolver(() => ({ ok: true, authority, audience: 'api://x' }));
-    const conditions = opening.use(
-      new Conditions({
-        client,
-        node,
-        clock,
-        random: Math.random,
-        log,
-        timing,
-        clusterState: { upstreams, owners, isSynced: () => true },
-      }),
-    );
-    const opened = opening.move();
-    return {
-      node,
-      lines,
-      isLeader: () =>
-        conditions
-          .samples()
-          .some(({ metric, value }) => metric === 'nmi_conditions_leader' && value === 1),
-      cut: () => client[Symbol.asyncDispose](),
-      [Symbol.asyncDispose]: () => opened.disposeAsync(),
-    };
-  }
-
+  const openAgent = (node: string, clock: Clock = systemClock) =>
+    openConditionsAgent(cluster(), node, clock);
   const put = (kind: 'AzureIdentity' | 'AzureIdentityBinding', name: string, spec: object) => {
     const plural = kind === 'AzureIdentity' ? 'azureidentities' : 'azureidentitybindings';
     const apiVersion = 'aadpodidentity.k8s.io/v1';

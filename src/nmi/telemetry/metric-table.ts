@@ -133,7 +133,7 @@ export const newMetrics = {
   ),
   nmi_watch_objects_bytes: gauge(
     ['resource'],
-    'Estimated memory of the stored objects. Those of one namespace take at most 16 MiB for each resource; the rest is skipped.',
+    'Estimated memory of the stored objects. Those of one namespace take at most 24 MiB for each resource; the rest is skipped.',
   ),
   nmi_index_pods: gauge(['kind'], 'Pods of this node: all, bound, host_network.'),
   nmi_index_ambiguous_ips: gauge(

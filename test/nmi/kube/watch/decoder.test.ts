@@ -109,9 +109,9 @@ describe('a list that is collected while objects change', () => {
 });
 
 describe('the objects of one namespace', () => {
-  const noRoom = /already take 16 MiB; delete some of this kind/;
+  const noRoom = /already take 24 MiB; delete some of this kind/;
   const largest = 'x'.repeat(16_000);
-  const limitBytes = 16 * 1024 * 1024;
+  const limitBytes = 24 * 1024 * 1024;
 
   function large(at: number, namespace = 'shop'): JsonRecord {
     const metadata = { namespace, name: `large-${at}`, uid: `${namespace}-${at}` };
@@ -122,11 +122,11 @@ describe('the objects of one namespace', () => {
     for (let at = 0; at < count; at++) changes.changed(large(at));
   }
 
-  it('take 16 MiB at most; objects of others are stored as before', () => {
+  it('take 24 MiB at most; objects of others are stored as before', () => {
     const { intake, skips, store } = openIntake();
-    fill(intake, 1_100);
+    fill(intake, 1_600);
     assert.ok(intake.bytes <= limitBytes && intake.bytes > limitBytes - 20_000);
-    assert.equal(skips.length, 1_100 - store.items.size);
+    assert.equal(skips.length, 1_600 - store.items.size);
     assert.match(skips[0] ?? '', noRoom);
     intake.changed(large(0, 'team-b'));
     assert.ok(store.items.has('team-b/large-0'));
@@ -134,37 +134,37 @@ describe('the objects of one namespace', () => {
 
   it('have room again when some are deleted, whatever versions came before', () => {
     const { intake, skips, store } = openIntake();
-    for (let round = 0; round < 3; round++) fill(intake, 1_000);
+    for (let round = 0; round < 3; round++) fill(intake, 1_500);
     assert.deepEqual(skips, []);
-    fill(intake, 1_100);
+    fill(intake, 1_600);
     const refused = skips.length;
     for (let at = 0; at < 100; at++) intake.deleted(large(at));
-    for (let at = 1_000; at < 1_090; at++) intake.changed(large(at));
+    for (let at = 1_500; at < 1_590; at++) intake.changed(large(at));
     assert.equal(skips.length, refused);
     assert.equal(store.items.size, intake.objects);
-    for (let at = 0; at < 1_100; at++) intake.deleted(large(at));
+    for (let at = 0; at < 1_600; at++) intake.deleted(large(at));
     assert.equal(intake.bytes, 0);
   });
 
   it('take no more by a list, which counts alone from then on', () => {
     const { intake, skips, store } = openIntake();
-    fill(intake, 1_000);
+    fill(intake, 1_500);
     const list = intake.gather();
-    fill(list, 1_100);
+    fill(list, 1_600);
     list.deleted(large(0));
     list.commit();
     assert.match(skips[0] ?? '', noRoom);
-    assert.ok(store.items.size > 1_000 && !store.items.has('shop/large-0'));
+    assert.ok(store.items.size > 1_500 && !store.items.has('shop/large-0'));
     const empty = intake.gather();
     empty.commit();
     assert.equal(intake.bytes, 0);
-    fill(intake, 1_000);
-    assert.equal(store.items.size, 1_000);
+    fill(intake, 1_500);
+    assert.equal(store.items.size, 1_500);
   });
 
   it('that find no room lose the version that was stored', () => {
     const { intake, store } = openIntake();
-    fill(intake, 1_015);
+    fill(intake, 1_523);
     intake.changed(rawBinding('small', 'small-1'));
     assert.ok(store.items.has('shop/small'));
     const before = intake.bytes;
