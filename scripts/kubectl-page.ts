@@ -20,6 +20,10 @@ export async function renderPage(): Promise<string> {
     '# kubectl nmi',
     introduction,
     '## Verbs',
+    'All verbs have these flags:',
+    '```text',
+    commonFlags(help),
+    '```',
     ...parts,
     '## Findings',
     'What the plugin finds beyond what the agent answers. `kubectl nmi reasons CODE` prints a part of this page.',
@@ -70,7 +74,13 @@ async function verbHelp(verb: string): Promise<string> {
   return parts.map(withoutCommon).join('\n\n');
 }
 
-/** Removes the common flags, which the help of the plugin itself lists. */
+/** The flags that all verbs have. */
+function commonFlags(help: string): string {
+  const [, flags = ''] = /^(Connection:\n(?:.*\n)*?)\nExit codes:/m.exec(help) ?? [];
+  return flags.trim();
+}
+
+/** Removes the flags that all verbs have. */
 function withoutCommon(help: string): string {
   const common =
     /^ +(?:-[nAo], )?--(?:namespace|all-namespaces|output|exit-code|help|context|cluster|user|kubeconfig|as|request-timeout) /;

@@ -20,7 +20,7 @@ import type { AddVerb } from './verb.ts';
 export const addAnalyze: AddVerb = (parser, start) =>
   parser.command(
     'analyze',
-    'every finding of a namespace, a cluster (-A) or of files (-f)',
+    'report every finding in a namespace, a cluster (-A) or files (-f)',
     (verb) =>
       verb
         .option('filename', {

@@ -22,7 +22,7 @@ const writeFlags = {
 export const addException: AddVerb = (parser, start) =>
   parser.command(
     'exception',
-    'add, update, delete and list pods that keep the identities of their node',
+    'add, update, delete and list exceptions: pods that keep the identities of their node',
     (verb) =>
       verb
         .command(

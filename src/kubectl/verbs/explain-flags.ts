@@ -5,7 +5,7 @@ import type { AddVerb } from './verb.ts';
 export const addExplain: AddVerb = (parser, start) =>
   parser.command(
     'explain <what> <name>',
-    'what a pod, identity, binding or address gets, and why',
+    'explain what a pod, identity, binding or address gets, and why',
     (verb) =>
       verb
         .positional('what', {

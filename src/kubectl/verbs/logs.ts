@@ -12,7 +12,7 @@ import type { AddVerb } from './verb.ts';
 export const addLogs: AddVerb = (parser, start) =>
   parser.command(
     'logs',
-    'the log of the right agent, for a pod, a node or a request id',
+    'print the log of the agent that serves a pod, a node or a request id',
     (verb) =>
       verb
         .option('pod', {

@@ -35,7 +35,7 @@ import { carryOut, checkName, emptyPlan, planFlags, type PlanFlags } from './pla
 import type { AddVerb } from './verb.ts';
 
 export const addMigrate: AddVerb = (parser, start) =>
-  parser.command('migrate', 'off the AKS add-on, or on to Workload Identity', (verb) =>
+  parser.command('migrate', 'leave the AKS add-on, or move to Workload Identity', (verb) =>
     verb
       .command(
         'export-addon',

@@ -12,7 +12,7 @@ import type { AddVerb } from './verb.ts';
 export const addReasons: AddVerb = (parser, start) =>
   parser.command(
     'reasons [code]',
-    'the runbook: what a reason or finding means, and what to do',
+    'print the runbook of a reason or finding: meaning, check and fix',
     (verb) =>
       verb
         .positional('code', { type: 'string' })

@@ -20,7 +20,7 @@ import type { AddVerb } from './verb.ts';
 export const addStatus: AddVerb = (parser, start) =>
   parser.command(
     'status',
-    'one line a node: agent, version, redirect, ready or why not',
+    'show one line per node: agent, version, redirect, ready or why not',
     (verb) =>
       verb
         .option('wait', {

@@ -16,7 +16,7 @@ import type { AddVerb } from './verb.ts';
 export const addSysdump: AddVerb = (parser, start) =>
   parser.command(
     'sysdump',
-    'a redacted file with objects, logs and metrics for a report',
+    'write objects, logs and metrics to a redacted archive for a bug report',
     (verb) =>
       verb
         .option('file', {

@@ -14,7 +14,7 @@ import type { AddVerb } from './verb.ts';
 export const addTest: AddVerb = (parser, start) =>
   parser.command(
     'test',
-    'asks once from a short-lived pod with the label and service account of another',
+    'request one token from a short-lived pod with the label and service account of another pod',
     (verb) =>
       verb
         .option('pod', { type: 'string', describe: 'As this pod, on its node.' })

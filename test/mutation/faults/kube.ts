@@ -123,15 +123,16 @@ export const kube: Faults = {
     ['all Events are written at once', 'this.#isWriting = true;', ''],
   ],
   'src/nmi/kube/watch/decoder.ts': [
-    [
-      'an object that became unusable goes on granting',
-      'if (ref !== undefined) store.remove(ref);',
-      '',
-    ],
+    ['an object that became unusable goes on granting', 'if (ref !== undefined) drop(ref);', ''],
     [
       'a deleted object stays',
-      'const ref = refOf(object);\n      store.remove(ref);',
+      'const ref = refOf(object);\n      drop(ref);',
       'const ref = refOf(object);',
+    ],
+    [
+      'the objects of one namespace have no limit',
+      'if (!usage.add(parsed.value)) return reject(parsed.value, noRoom);',
+      'usage.add(parsed.value);',
     ],
     [
       'an object that was deleted within a list is in it',
