@@ -20,7 +20,8 @@ import {
 
 const updates = 5;
 const minRequests = 4_000;
-const slowMs = 300;
+/** In turn, while the old pod stops. */
+const faults = [{ delayMs: 300 }, { closed: true }] as const;
 
 interface AgentPod {
   readonly kernel: AgentProcess;
@@ -30,7 +31,7 @@ interface AgentPod {
 const handover: Scenario = {
   name: 'agent-handover',
   title:
-    'The agent is updated under load, the new pod beside the old one, with a slow IMDS: no request fails.',
+    'The agent is updated under load, the new pod beside the old one, with a slow or absent IMDS: no request fails.',
   needs: 'namespaces',
   inTour: false,
   run: async (testBed) => {
@@ -48,8 +49,11 @@ const handover: Scenario = {
     ];
     for (let update = 1; update <= updates; update++) {
       const next = await startPod(testBed, agents, update);
-      // From here on each new agent has fetched the token before the old one stops.
-      await testBed.imds.setFaults({ delayMs: slowMs });
+      // Both agents accept connections, so the new one fetches the token before the old one stops.
+      await eventually(() => {
+        assert.ok(next.serving.lines.some((line) => line.includes('"status":200')));
+      });
+      await testBed.imds.setFaults(faults[update % faults.length] ?? {});
       assert.deepEqual(await Promise.all([pod.serving.stop(), pod.kernel.stop()]), [0, 0]);
       pod = next;
       await pod.kernel.untilReady();
