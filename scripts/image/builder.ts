@@ -70,6 +70,12 @@ export interface Builder extends BuildTarget {
   readonly tools: DebianTree;
   /** Source of the image's tools and libraries. */
   readonly runtime: DebianTree;
+  /**
+   * Runs the Makefile in a folder of sources.
+   *
+   * @param products names of the files that it makes; copied to the folder `out`.
+   */
+  compile(sources: string, products: readonly string[], out: string): void;
   /** @throws Error if a program of an image's root does not start there. */
   mustStart(root: string, program: string, ...args: readonly string[]): void;
 }
@@ -111,7 +117,10 @@ export function prepareBuilder(
   ];
   const runNode: Command = isOwn ? [node] : [...emulate(runtime.folder), node];
   const native = join(folder, 'native');
-  compileNative({ tools, node, native, gcc: processor.gcc });
+  const compile: Builder['compile'] = (...what) => {
+    runMake({ tools, node, gcc: processor.gcc }, ...what);
+  };
+  compile(join(repositoryRoot, 'src/redirect/native'), nativeProducts, native);
   // This machine's C library may be older.
   const { loader, libraries } = processor;
   const inRuntime = (path: string) => join(runtime.folder, path);
@@ -125,6 +134,7 @@ export function prepareBuilder(
     system: tools.folder,
     tools,
     runtime,
+    compile,
     mustStart(root, name, ...words) {
       const path = join('/bin', name);
       if (isOwn) runIn(root, path, ...words);
@@ -152,25 +162,26 @@ function provideNode(folder: string, architecture: Architecture): string {
   return join(place, 'node_modules', processors[architecture].node, 'bin/node');
 }
 
-interface Compilation {
+interface Compilers {
   readonly tools: DebianTree;
   readonly node: string;
-  /** Folder for the products. */
-  readonly native: string;
   readonly gcc: string;
 }
 
-/** Uses the Makefile of the sources, in the tree of the compilers. */
-function compileNative({ tools, node, native, gcc }: Compilation): void {
+/** In the tree of the compilers. */
+function runMake(
+  { tools, node, gcc }: Compilers,
+  ...[sources, products, out]: Parameters<Builder['compile']>
+): void {
   const place = join(tools.folder, 'build');
   rmSync(place, { recursive: true, force: true });
   mkdirSync(join(place, 'out'), { recursive: true });
-  cpSync(join(repositoryRoot, 'src/redirect/native'), join(place, 'native'), { recursive: true });
+  cpSync(sources, join(place, 'sources'), { recursive: true });
   cpSync(join(node, '../../include/node'), join(place, 'node'), { recursive: true });
   const settings = ['OUT=/build/out', 'NODE_INCLUDE=/build/node', `CC=${gcc}`];
-  runIn(tools.folder, '/usr/bin/make', '-C', '/build/native', ...settings);
-  mkdirSync(native, { recursive: true });
-  for (const name of nativeProducts) copyFileSync(join(place, 'out', name), join(native, name));
+  runIn(tools.folder, '/usr/bin/make', '-C', '/build/sources', ...settings);
+  mkdirSync(out, { recursive: true });
+  for (const name of products) copyFileSync(join(place, 'out', name), join(out, name));
 }
 
 /** The linker accepts undefined symbols; only loading the addon shows that Node defines them. */

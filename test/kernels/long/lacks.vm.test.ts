@@ -96,7 +96,7 @@ for (const { lacks, parameters, ...expected } of cases) {
 
     before(async () => {
       assert.ok(typeof kernel !== 'string');
-      run = await runWhole(kernel, script, parameters);
+      run = await runWhole(kernel, script, { parameters });
     });
 
     for (const mode of modes) {

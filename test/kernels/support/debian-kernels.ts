@@ -16,8 +16,9 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import { ownArchitecture, type Architecture } from '../../../scripts/image/builder.ts';
 import { repositoryRoot } from '../../conventions/tree.ts';
-import { extractVmlinux } from './vmlinux.ts';
+import { extractKernel } from './vmlinux.ts';
 
 const cache = join(repositoryRoot, '.cache/kernels');
 
@@ -29,11 +30,15 @@ export const kernelSources = [
   { name: 'newest', suite: 'trixie-backports' },
 ] as const;
 
+/** Of the programs in the initramfs. */
+const toolSuite = 'trixie';
+
 export type KernelName = (typeof kernelSources)[number]['name'];
 
 export interface Kernel {
   /** As `uname -r` prints it. */
   readonly version: string;
+  readonly architecture: Architecture;
   /** Uncompressed, for QEMU to start without its own decompressor. */
   readonly image: string;
   readonly modules: string;
@@ -46,23 +51,42 @@ export interface GuestTools {
 }
 
 /** @throws Error if the suite is not available. */
-export function prepareKernel(wanted: KernelName): Kernel {
-  const folder = join(cache, wanted);
-  if (!existsSync(join(folder, 'vmlinux'))) fetchKernel(wanted, folder);
+export function prepareKernel(wanted: KernelName, architecture: Architecture): Kernel {
+  const folder = join(cache, nameOf(wanted, architecture));
+  if (!existsSync(join(folder, 'vmlinux'))) fetchKernel(wanted, architecture, folder);
   const [version = ''] = readdirSync(join(folder, 'modules'));
-  return { version, image: join(folder, 'vmlinux'), modules: join(folder, 'modules', version) };
+  const modules = join(folder, 'modules', version);
+  return { version, architecture, image: join(folder, 'vmlinux'), modules };
 }
 
 /** @throws Error if their packages are not available. */
-export function prepareTools(): GuestTools {
-  const folder = join(cache, 'tools');
-  if (!existsSync(folder)) fetchTools(folder);
+export function prepareTools(architecture: Architecture): GuestTools {
+  const folder = join(cache, nameOf('tools', architecture));
+  if (!existsSync(folder)) fetchTools(folder, architecture);
   return { busybox: join(folder, 'bin/busybox'), kmod: join(folder, 'bin/kmod') };
 }
 
-function fetchTools(folder: string): void {
+/** Folders of this machine's processor have no processor in their name. */
+function nameOf(what: string, architecture: Architecture): string {
+  return architecture === ownArchitecture ? what : `${what}-${architecture}`;
+}
+
+function fetchTools(folder: string, architecture: Architecture): void {
+  const names = ['busybox-static', 'kmod'];
+  if (architecture !== ownArchitecture) {
+    inWork((work) => {
+      const apt = privateApt(work, toolSuite, architecture);
+      apt('apt-get', '-qq', 'update');
+      apt('apt-get', '-qq', 'download', ...names);
+      const root = join(work, 'root');
+      unpackAll(work, root);
+      // Since Debian 13 packages have everything below /usr.
+      if (!existsSync(join(root, 'bin'))) symlinkSync('usr/bin', join(root, 'bin'));
+      renameSync(root, folder);
+    });
+    return;
+  }
   inWork((work) => {
-    const names = ['busybox-static', 'kmod'];
     const download = () => spawnSync('apt-get', ['-qq', 'download', ...names], { cwd: work });
     if (download().status !== 0) {
       run('apt-get', ['-qq', 'update']);
@@ -75,14 +99,15 @@ function fetchTools(folder: string): void {
   });
 }
 
-function fetchKernel(wanted: KernelName, folder: string): void {
+function fetchKernel(wanted: KernelName, architecture: Architecture, folder: string): void {
   const suite = kernelSources.find(({ name }) => name === wanted)?.suite ?? '';
-  const { kmod } = prepareTools();
+  const { kmod } = prepareTools(ownArchitecture);
   inWork((work) => {
-    const apt = privateApt(work, suite);
+    const apt = privateApt(work, suite, architecture);
     apt('apt-get', '-qq', 'update');
-    const image = dependencies(apt, 'linux-image-cloud-amd64', /^linux-image-\d/)[0];
-    if (image === undefined) throw new Error(`${suite} has no linux-image-cloud-amd64`);
+    const newest = `linux-image-cloud-${architecture}`;
+    const image = dependencies(apt, newest, /^linux-image-\d/)[0];
+    if (image === undefined) throw new Error(`${suite} has no ${newest}`);
     // Newer kernels consist of several packages.
     const parts = dependencies(apt, image, /^linux-(?:base|binary|modules)-\d/);
     apt('apt-get', '-qq', 'download', image, ...parts);
@@ -100,7 +125,7 @@ function fetchKernel(wanted: KernelName, folder: string): void {
     if (compressed === undefined) throw new Error(`${image} has no vmlinuz`);
     const made = join(work, 'made');
     mkdirSync(made);
-    writeFileSync(join(made, 'vmlinux'), extractVmlinux(readFileSync(compressed)));
+    writeFileSync(join(made, 'vmlinux'), extractKernel(readFileSync(compressed), architecture));
     renameSync(join(root, lib, 'modules'), join(made, 'modules'));
     renameSync(made, folder);
   });
@@ -120,7 +145,7 @@ function inWork(make: (work: string) => void): void {
 type Apt = (tool: string, ...args: readonly string[]) => string;
 
 /** apt with one suite and no installed packages; it uses this machine's proxy settings. */
-function privateApt(work: string, suite: string): Apt {
+function privateApt(work: string, suite: string, architecture: Architecture): Apt {
   for (const folder of ['lists/partial', 'cache/archives/partial', 'etc/preferences.d']) {
     mkdirSync(join(work, folder), { recursive: true });
   }
@@ -129,6 +154,8 @@ function privateApt(work: string, suite: string): Apt {
   const sources = join(work, 'etc/sources.list');
   writeFileSync(sources, `deb [signed-by=${keys}] ${archiveOf(suite)} ${suite} main\n`);
   const settings = {
+    'APT::Architecture': architecture,
+    'APT::Architectures': architecture,
     'Dir::State': work,
     'Dir::State::status': join(work, 'status'),
     'Dir::State::lists': join(work, 'lists'),

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Makes the virtual machine a node, pure cgroup v2, and runs the test's script: its output goes to
-# the second serial port, its exit code to the third. The variables are set before these lines.
+# Makes the virtual machine a node, pure cgroup v2, and runs the test's script. The variables are set
+# before these lines.
 #
-#   modules version   where the kernel's modules are on the host, and their version
-#   folder script     where the script runs, and its path
+#   modules version         folder of the kernel's modules on the host, and their version
+#   folder script           folder in which the script runs, and its text
+#   output_port code_port   for its output and its exit code
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
 export TMPDIR=/run/tmp
 
@@ -23,7 +24,7 @@ hostname vm
 # Like a service of systemd: not in the root cgroup, and not in that of pods.
 mkdir -p /sys/fs/cgroup/system.slice/test.service /sys/fs/cgroup/kubepods.slice
 echo $$ >/sys/fs/cgroup/system.slice/test.service/cgroup.procs
-for line in 1 2; do stty -F /dev/ttyS$line raw -echo 115200; done
+for line in "$output_port" "$code_port"; do stty -F "/dev/$line" raw -echo 115200; done
 
 # Runs a command and reports its result to the test: `check NAME COMMAND...`
 check() {
@@ -38,8 +39,8 @@ cd "$folder" || exit
 {
   (eval "$script") </dev/null 2>&1
   echo $? >/run/code
-} | cat >/dev/ttyS1
-cat /run/code >/dev/ttyS2
+} | cat >"/dev/$output_port"
+cat /run/code >"/dev/$code_port"
 read -r up _ </proc/uptime
 echo "guest: ended after $up s"
 echo o >/proc/sysrq-trigger

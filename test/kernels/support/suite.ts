@@ -2,9 +2,10 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
+import type { Architecture } from '../../../scripts/image/builder.ts';
 import { repositoryRoot } from '../../conventions/tree.ts';
 import { kernelSources, prepareKernel, type Kernel, type KernelName } from './debian-kernels.ts';
-import { runInMachine, whyNoMachine, type GuestRun } from './machine.ts';
+import { runInMachine, whyNoMachine, type GuestRun, type MachineOptions } from './machine.ts';
 
 /** Set by `npm run test:kernels`. */
 const isLong = process.env['TEST_KERNELS'] === 'all';
@@ -17,16 +18,19 @@ export const kernelNames: readonly KernelName[] = isLong
 const limitMs = isLong ? 3_400_000 : 570_000;
 
 /** The kernel, or why it cannot be tested here. The reason is also printed on standard error. */
-export function findKernel(name: KernelName): Kernel | string {
-  const obstacle = whyNoMachine() || whyNotKernel(name);
-  if (obstacle === false) return prepareKernel(name);
-  process.stderr.write(`Linux ${name} is NOT TESTED: ${obstacle}\n`);
+export function findKernel(
+  name: KernelName,
+  architecture: Architecture = 'amd64',
+): Kernel | string {
+  const obstacle = whyNoMachine(architecture) || whyNotKernel(name, architecture);
+  if (obstacle === false) return prepareKernel(name, architecture);
+  process.stderr.write(`Linux ${name} of ${architecture} is NOT TESTED: ${obstacle}\n`);
   return obstacle;
 }
 
-function whyNotKernel(name: KernelName): string | false {
+function whyNotKernel(name: KernelName, architecture: Architecture): string | false {
   try {
-    prepareKernel(name);
+    prepareKernel(name, architecture);
     return false;
   } catch (error) {
     return error instanceof Error ? error.message : 'its package cannot be had';
@@ -37,9 +41,9 @@ function whyNotKernel(name: KernelName): string | false {
 export async function runWhole(
   kernel: Kernel,
   script: string,
-  parameters?: readonly string[],
+  options: Omit<MachineOptions, 'limitMs'> = {},
 ): Promise<GuestRun> {
-  const run = await runInMachine(kernel, script, { limitMs, ...(parameters && { parameters }) });
+  const run = await runInMachine(kernel, script, { limitMs, ...options });
   assert.notEqual(run.code, undefined, `the machine ended early\n${run.output}\n${run.console}`);
   return run;
 }
