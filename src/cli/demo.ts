@@ -76,7 +76,7 @@ function parseFlags(args: Args, io: Io): DemoFlags | string {
   }
   const periodMs = parseDuration(period);
   if (periodMs === undefined) return `--period has the value "${period}"; allowed: as 100s`;
-  if (resource === '') return '--resource-name has the value ""; allowed: a resource to ask for';
+  if (resource === '') return '--resource-name has the value ""; allowed: a resource';
   return {
     periodMs,
     resource,

@@ -132,7 +132,7 @@ function renderToken(view: TokenView, tenantId: string): string {
 }
 
 function renderFailure({ reason, description, heldForMs }: FailureView): string {
-  const when = heldForMs > 0 ? `held for ${duration(heldForMs)}` : 'last try';
+  const when = heldForMs > 0 ? `no retry for ${duration(heldForMs)}` : 'last try';
   const why = description === '' ? '' : `: ${printable(description)}`;
   return `${when}: ${reason}${why}`;
 }
@@ -144,7 +144,7 @@ function renderTokenState(token: NonNullable<TokenView['token']>): readonly stri
     `${state} token, ${isOver ? 'expired' : `expires in ${duration(expiresInMs)}`}`,
     ...(refreshInMs === undefined ? [] : [`next refresh in ${duration(refreshInMs)}`]),
     ...(failedRefreshes === 0 ? [] : [`${failedRefreshes} refreshes failed`]),
-    ...(isServed || isOver ? [] : ['asked for anew before it is served']),
+    ...(isServed || isOver ? [] : ['fetched again before it is served']),
   ];
 }
 
@@ -234,8 +234,8 @@ function renderHealth({ name, redirect, watches }: NodeHealth): string {
   const { unsynced, silentForMs, failing } = watches;
   const heard =
     silentForMs === undefined
-      ? 'API server never heard'
-      : `API server heard ${duration(silentForMs)} ago`;
+      ? 'no API server contact yet'
+      : `API server contact ${duration(silentForMs)} ago`;
   const inStep = failing.length === 0 ? 'watches in step' : 'watches failing';
   const cluster = unsynced.length === 0 ? inStep : `waiting for ${list(unsynced)}`;
   const failures = failing.map(

@@ -166,7 +166,7 @@ describe('the text of an explanation', () => {
       '                from imds',
       '                no token in memory',
       'A request naming no identity gets a token of AzureIdentity a (the only one bound).',
-      'node node-1: redirect iptables (nft, chain aad-metadata); watches in step, API server heard 3 s ago',
+      'node node-1: redirect iptables (nft, chain aad-metadata); watches in step, API server contact 3 s ago',
       '',
     ];
     assert.deepEqual(renderExplanation(createExplanation()).split('\n'), expected);
@@ -250,10 +250,10 @@ describe('the text of an explanation', () => {
       [
         'from secret, Secret default/s, tenant t, further tenants u, v, at https://login',
         'https://r: stale token, expires in 1 d 1 h, next refresh in 1 min 30 s, 3 refreshes failed',
-        'https://r (tenant u): idle token, expires in 3 min 20 s, asked for anew before it is ' +
+        'https://r (tenant u): idle token, expires in 3 min 20 s, fetched again before it is ' +
           'served, being fetched',
         'https://r: stale token, expired, next refresh in 1 min 30 s',
-        'https://r: no token, held for 4 s: upstream_down: is away',
+        'https://r: no token, no retry for 4 s: upstream_down: is away',
         'https://r: no token, last try: upstream_down',
       ],
     );
@@ -271,7 +271,7 @@ describe('the text of an explanation', () => {
     );
     assert.match(
       text,
-      /^node node-1: redirect iptables NOT IN PLACE \(TOOL_MISSING: no iptables\); waiting for pods, bindings, API server heard 1 min 1 s ago$/m,
+      /^node node-1: redirect iptables NOT IN PLACE \(TOOL_MISSING: no iptables\); waiting for pods, bindings, API server contact 1 min 1 s ago$/m,
     );
   });
 
@@ -289,13 +289,13 @@ describe('the text of an explanation', () => {
       );
     assert.match(
       textWith({ unsynced: ['pods'], silentForMs: undefined, failing }),
-      /^node node-1: no redirect; waiting for pods, API server never heard; pods failing for 1 min 1 s \(FORBIDDEN: no\)$/m,
+      /^node node-1: no redirect; waiting for pods, no API server contact yet; pods failing for 1 min 1 s \(FORBIDDEN: no\)$/m,
     );
     assert.match(
       textWith({ failing }),
-      /; watches failing, API server heard 3 s ago; pods failing/,
+      /; watches failing, API server contact 3 s ago; pods failing/,
     );
-    assert.match(textWith({}), /: no redirect; watches in step, API server heard 3 s ago$/m);
+    assert.match(textWith({}), /: no redirect; watches in step, API server contact 3 s ago$/m);
   });
 
   it('is a table for a whole node', () => {

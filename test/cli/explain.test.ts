@@ -144,7 +144,7 @@ describe('nmi explain beside an agent', () => {
     assert.match(stdout, new RegExp(`AzureIdentity b, type 0, client id ${clientId}`));
     assert.match(
       stdout,
-      /https:\/\/vault\.azure\.net: no token, held for \d+ s: upstream_throttled/,
+      /https:\/\/vault\.azure\.net: no token, no retry for \d+ s: upstream_throttled/,
     );
   });
 
@@ -156,7 +156,7 @@ describe('nmi explain beside an agent', () => {
       /^default\/unlabelled +127\.0\.0\.21 +- +400 no_binding_label$/m,
       /^default\/twin-2 +127\.0\.0\.25 +b +503 pod_ambiguous$/m,
       /^default\/excepted +127\.0\.0\.27 +- +node \(exception x\)$/m,
-      /^node node-1: no redirect; watches in step, API server heard \d+ s ago$/m,
+      /^node node-1: no redirect; watches in step, API server contact \d+ s ago$/m,
     ]) {
       assert.match(stdout, line);
     }

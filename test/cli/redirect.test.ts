@@ -31,11 +31,11 @@ describe('nmi redirect', () => {
     for (const action of ['install', 'verify']) {
       const { code, stdout, stderr } = await run([action], { enableProfile: 'true' });
       assert.equal(code, 0);
-      assert.match(stdout, /^none: off \(.*\)\n {2}why this one: asked for\n/);
+      assert.match(stdout, /^none: off \(.*\)\n {2}why this one: chosen by --redirect\n/);
       assert.match(stderr, /^nmi redirect: warning: --enableProfile has no effect/);
       const json = await run([action], { output: 'json' });
       const { mode, state, why } = JSON.parse(json.stdout) as Record<string, unknown>;
-      assert.deepEqual([mode, state, why], ['none', 'off', 'asked for']);
+      assert.deepEqual([mode, state, why], ['none', 'off', 'chosen by --redirect']);
     }
     const refused = await run(['run'], { output: 'json' });
     assert.equal(refused.code, 2);

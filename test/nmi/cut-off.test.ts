@@ -80,7 +80,7 @@ describe('an agent that is cut off from the API', () => {
       assert.equal(reply.headers.get('retry-after'), '1');
       assert.match(
         String(reply.body['error_description']),
-        /^The agent has heard nothing of the pods/,
+        /^Pod information for this node is stale/,
       );
     }
     assert.match(await readReady(agent), /"pod_ips_current":"pods are known by address only/);

@@ -155,7 +155,7 @@ describe('the agent process at its start', { timeout: 120_000 }, () => {
     assert.equal(reply.headers.get('retry-after'), '1');
     assert.match(
       String(reply.body['error_description']),
-      /^The agent does not know the pods of this node: .+\. Retry\./,
+      /^The agent has not read the pods of this node: .+\. Retry\./,
     );
     assert.equal((await testBed.page('livez'))?.status, 200);
     const ready = await testBed.page('readyz');

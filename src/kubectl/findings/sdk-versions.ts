@@ -20,7 +20,7 @@ const sdks: Readonly<Record<SdkFamily, Sdk>> = {
 };
 
 /** A sentence with all minimum versions. */
-export const sdkRule = `Pods need an SDK that knows Workload Identity: ${Object.values(sdks)
+export const sdkRule = `Pods need an SDK that supports Workload Identity: ${Object.values(sdks)
   .flatMap(({ title, minimum }) => (minimum === undefined ? [] : [`${title} ${minimum}`]))
   .join(', ')}, or later.`;
 

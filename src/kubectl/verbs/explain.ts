@@ -377,7 +377,7 @@ async function askAgent(
   agent: AgentView | undefined,
   { clientId, resource }: PodFlags,
 ): Promise<unknown> {
-  if (agent === undefined) return 'not asked: no agent of this node is visible to you';
+  if (agent === undefined) return 'not read: you may see no agent of this node';
   const run = await kubectl.run([
     'exec',
     `--namespace=${agent.namespace}`,
@@ -385,9 +385,9 @@ async function askAgent(
     '--container=nmi',
     ...execFlags(pod, clientId, resource, output === 'text' ? 'text' : 'json'),
   ]);
-  if (run.code !== 0) return `not asked: ${run.stderr.trim().split('\n').at(-1) ?? ''}`;
+  if (run.code !== 0) return `not read: ${run.stderr.trim().split('\n').at(-1) ?? ''}`;
   if (output === 'text') return run.stdout;
-  return parseRecord(run.stdout) ?? 'not asked: the agent printed no JSON';
+  return parseRecord(run.stdout) ?? 'not read: the agent printed no JSON';
 }
 
 function execFlags(

@@ -49,7 +49,7 @@ export const addMigrate: AddVerb = (parser, start) =>
         (sub) =>
           sub
             .options({ run: planFlags.run })
-            .example('$0 migrate check --run', 'asks Azure what is assigned'),
+            .example('$0 migrate check --run', 'reads assignments from Azure'),
         (flags) => start(flags, (context) => check(context, flags.run)),
       )
       .command(
@@ -445,7 +445,7 @@ async function sdkNotes(
     ...unknown,
     ...fine,
     ...(unknown.length === 0 ? [] : [sdkRule]),
-    'Code that creates a ManagedIdentityCredential itself goes on asking IMDS, whatever its version.',
+    'Code that creates a ManagedIdentityCredential itself still calls IMDS, whatever its version.',
     ...unread.map(({ what, why, loses }) => `Not known: ${loses}: cannot ${what}: ${why}`),
   ];
 }

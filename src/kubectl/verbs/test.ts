@@ -29,7 +29,7 @@ export const addTest: AddVerb = (parser, start) =>
         .option('resource', {
           type: 'string',
           default: 'https://management.azure.com/',
-          describe: 'Resource to ask for.',
+          describe: 'Resource to request.',
         })
         .option('timeout', {
           type: 'number',

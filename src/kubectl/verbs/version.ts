@@ -17,7 +17,7 @@ export const addVersion: AddVerb = (parser, start) =>
         .option('client', {
           type: 'boolean',
           default: false,
-          describe: 'The plugin alone, without asking the cluster.',
+          describe: 'Only the plugin’s version, without reading the cluster.',
         })
         .example('$0 version --client', 'without a cluster'),
     (flags) => start(flags, (context) => version(context, flags.client)),

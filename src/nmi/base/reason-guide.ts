@@ -213,8 +213,7 @@ export const reasonGuide = {
     who: 'Azure',
   },
   resource_not_allowed: {
-    means:
-      'The AzureIdentity is limited to resources, and the one that is asked for is not among them.',
+    means: 'The AzureIdentity is limited to resources, and the requested one is not among them.',
     fix: 'Add it to spec.allowedResources.',
     check: '`kubectl get azureidentity NAME -o jsonpath={.spec.allowedResources}`',
     who: 'namespace',
@@ -226,7 +225,7 @@ export const reasonGuide = {
     who: 'Azure',
   },
   resource_refused: {
-    means: 'Entra ID does not know the resource, or the application may not ask for it.',
+    means: 'The resource does not exist in Entra ID, or the application may not request it.',
     fix: 'Check the resource, and that its service principal is in the tenant.',
     check: 'Read the AADSTS code in the error.',
     who: 'Azure',
@@ -284,7 +283,7 @@ export const reasonGuide = {
   upstream_throttled: {
     means: 'The metadata service or Entra ID answers 429, or too many fetches of this node wait.',
     fix: oneMoment,
-    check: 'nmi_upstream_requests_total by outcome; which pods ask most.',
+    check: 'nmi_upstream_requests_total by outcome; the pods with the most requests.',
     who: 'cluster',
   },
   upstream_down: {
@@ -300,7 +299,7 @@ export const reasonGuide = {
     who: 'cluster',
   },
   caller_throttled: {
-    means: 'The pod asks more often than its share allows.',
+    means: 'The pod sends more requests than its share allows.',
     fix: 'Cache tokens in the application, as SDKs do when one credential object is kept.',
     check: 'The Events of the pod, and `nmi explain`: which limit it went beyond.',
     who: 'application',

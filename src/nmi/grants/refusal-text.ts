@@ -45,13 +45,13 @@ function textOfCaller(facts: CallerFacts): string {
       return 'The address of this connection belongs to another pod now. Connect again.';
     case 'agent-starting':
       return facts.why === undefined
-        ? 'The agent is starting and does not know the pods yet. Retry.'
-        : `The agent does not know the pods of this node: ${facts.why}. Retry.`;
+        ? 'The agent is starting and has not read the pods of this node yet. Retry.'
+        : `The agent has not read the pods of this node: ${facts.why}. Retry.`;
     case 'stale-addresses': {
       const why = facts.why === undefined ? '' : `: ${facts.why}`;
       return (
-        'The agent has heard nothing of the pods of this node for so long that it cannot tell ' +
-        `whether ${facts.ip} is still the same pod’s. It asks the Kubernetes API${why}. Retry.`
+        `Pod information for this node is stale, so the pod at ${facts.ip} cannot be identified; ` +
+        `the agent is reading it from the Kubernetes API${why}. Retry.`
       );
     }
     case 'shared-address':

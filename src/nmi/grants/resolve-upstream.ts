@@ -40,7 +40,7 @@ const maxAuxiliaryTenants = 3;
 const notHere: UpstreamChoice = {
   kind: 'unusable',
   reason: 'identity_unsupported',
-  problem: 'has the type 0, and this node has no metadata service of its own to ask',
+  problem: 'has the type 0, and this node has no metadata service',
 };
 const noTenants: readonly EntraIdentity[] = [];
 

@@ -36,7 +36,7 @@ export interface RedirectChoice {
 }
 
 const plain = {
-  why: 'asked for',
+  why: 'chosen by --redirect',
   podsRoot: undefined,
   counts: undefined,
   close: () => undefined,
@@ -67,7 +67,7 @@ export function chooseRedirect(
       return { redirect, ...plain, podsRoot: podsRootOf(config), close: () => redirect.close() };
     }
     case 'ebpf':
-      return ebpf(config, 'asked for', hasPredecessor);
+      return ebpf(config, 'chosen by --redirect', hasPredecessor);
     case 'auto': {
       const missing = missingForEbpf(config);
       return missing === undefined

@@ -102,7 +102,7 @@ function checkCommon(
 function checkLoop(exchange: HttpExchange, options: RouterOptions): Answer | undefined {
   const [correlationId = ''] = exchange.headerValues(correlationHeader);
   if (!options.loopDetection.isOwn(correlationId)) return undefined;
-  return refuse('loop_detected', 'The agent has asked itself for a token.', { close: true });
+  return refuse('loop_detected', 'The request came from the agent itself.', { close: true });
 }
 
 function checkMethod(exchange: HttpExchange, methods: readonly string[]): Answer | undefined {

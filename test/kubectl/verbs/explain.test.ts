@@ -165,15 +165,15 @@ describe('kubectl nmi explain pod', () => {
     });
     assert.equal(
       (JSON.parse(garbled.stdout) as { live: unknown }).live,
-      'not asked: the agent printed no JSON',
+      'not read: the agent printed no JSON',
     );
     const refused = await play(live, {
       ...boundTestBed(),
       other: () => failed('Error from server (Forbidden): no exec'),
     });
-    assert.match(refused.stdout, /not asked: Error from server \(Forbidden\)/);
+    assert.match(refused.stdout, /not read: Error from server \(Forbidden\)/);
     const none = await play(live, boundTestBed({ pods: [createPod('web', bound)] }));
-    assert.match(none.stdout, /not asked: no agent of this node/);
+    assert.match(none.stdout, /not read: you may see no agent of this node/);
   });
 
   it('handles pods on the host network and pods without an address', async () => {

@@ -46,7 +46,7 @@ describe('a refusal of a caller that is not a known pod', () => {
       [{ about: 'unattested' }, /did not come through the redirect of this node\. \[close\]$/],
       [{ about: 'outlived' }, /belongs to another pod now\. Connect again\. \[close\]$/],
       [{ about: 'agent-starting' }, /^The agent is starting .* Retry\.$/],
-      [{ about: 'stale-addresses', ip }, / 10\.0\.0\.5 is still the same pod’s.*Retry\.$/],
+      [{ about: 'stale-addresses', ip }, /the pod at 10\.0\.0\.5 cannot be identified.*Retry\.$/],
       [
         { about: 'shared-address', ip },
         /^More than one running pod .* 10\.0\.0\.5\. Retry later\.$/,
@@ -54,9 +54,9 @@ describe('a refusal of a caller that is not a known pod', () => {
       [{ about: 'unknown-address', ip }, /^No running pod .* 10\.0\.0\.5\. Retry\.$/],
       [
         { about: 'agent-starting', why: 'the watch of pods has failed for 9 s (FORBIDDEN)' },
-        /^The agent does not know the pods of this node: the watch .* \(FORBIDDEN\)\. Retry\.$/,
+        /^The agent has not read the pods of this node: the watch .* \(FORBIDDEN\)\. Retry\.$/,
       ],
-      [{ about: 'stale-addresses', ip, why: 'W' }, / asks the Kubernetes API: W\. Retry\.$/],
+      [{ about: 'stale-addresses', ip, why: 'W' }, /it from the Kubernetes API: W\. Retry\.$/],
       [
         { about: 'unknown-address', ip, why: 'W' },
         /^No running pod .* 10\.0\.0\.5, but W\. Retry\.$/,

@@ -48,10 +48,15 @@ function choose(
 describe('the redirect of a configuration', () => {
   it('is the configured one', () => {
     for (const mode of ['none', 'address', 'iptables'] as const) {
-      const plain = { mode, why: 'asked for', counts: false, podsRoot: undefined };
+      const plain = { mode, why: 'chosen by --redirect', counts: false, podsRoot: undefined };
       assert.deepEqual(choose(mode), plain);
     }
-    const ebpf = { mode: 'ebpf', why: 'asked for', counts: true, podsRoot: '/kubepods.slice' };
+    const ebpf = {
+      mode: 'ebpf',
+      why: 'chosen by --redirect',
+      counts: true,
+      podsRoot: '/kubepods.slice',
+    };
     assert.deepEqual(choose('ebpf'), ebpf);
     // Until the other container has reported its redirect.
     assert.deepEqual(choose('pinned'), { ...ebpf, mode: 'pinned', counts: false });

@@ -135,7 +135,7 @@ for (const mode of ['ebpf', 'iptables'] as const) {
     }
 
     const known =
-      /^503 .*The agent does not know the pods of this node: the watch of \w+ has failed for/;
+      /^503 .*The agent has not read the pods of this node: the watch of \w+ has failed for/;
 
     it('waits until the other process has installed the redirect', async () => {
       servingSide.start();

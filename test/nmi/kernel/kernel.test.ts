@@ -22,7 +22,7 @@ describe('the kernel side of a node', () => {
     await using _kernel = kernel;
     const [line = '{}'] = lines;
     const { mode, why, msg } = JSON.parse(line) as Record<string, unknown>;
-    assert.deepEqual([mode, why, msg], ['none', 'asked for', 'redirect chosen']);
+    assert.deepEqual([mode, why, msg], ['none', 'chosen by --redirect', 'redirect chosen']);
     assert.equal(kernel.mode, 'none');
   });
 

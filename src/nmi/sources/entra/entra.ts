@@ -105,7 +105,7 @@ function late({ timeoutMs }: Composition): SourceFailure {
 
 /** Only for unexpected errors. Messages may contain secrets, so only the name is reported. */
 function broken(error: unknown): SourceFailure {
-  return entraDown(`Entra ID could not be asked (${networkCode(error)})`, 1_000);
+  return entraDown(`Entra ID is unreachable (${networkCode(error)})`, 1_000);
 }
 
 function failed(failure: SourceFailure): SourceResult {

@@ -181,7 +181,7 @@ function secretsIn(form: string | undefined): readonly string[] {
 
 function describe(error: unknown): string {
   if (error instanceof EntraNetworkError) return error.message;
-  return `Entra ID could not be asked (${networkCode(error)})`;
+  return `Entra ID is unreachable (${networkCode(error)})`;
 }
 
 /** Nothing was sent: the credential is unsuitable, for example because its key is weak. */

@@ -243,7 +243,9 @@ function checkToken(
   // A token of another identity than the requested one must not be relayed.
   const told = identityOf(parsed.token)[identity.kind];
   if (told !== undefined && told !== normalisers[identity.kind](identity.value)) {
-    return down('the instance metadata service answered with another identity than asked for');
+    return down(
+      'the instance metadata service returned a token of another identity than requested',
+    );
   }
   const { clientId } = parsed.token;
   const known = identity.kind === 'client_id' && clientId === '' ? identity.value : clientId;

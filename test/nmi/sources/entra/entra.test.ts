@@ -216,7 +216,7 @@ describe('a fetch from Entra ID', () => {
       const result = await source.fetch(request, mayRetry);
       assert.ok(!result.ok);
       assert.equal(result.failure.reason, 'upstream_down');
-      assert.equal(result.failure.description, 'Entra ID could not be asked (RangeError)');
+      assert.equal(result.failure.description, 'Entra ID is unreachable (RangeError)');
       assert.deepEqual(clock.armed, []);
     }
   });

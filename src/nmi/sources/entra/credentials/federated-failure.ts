@@ -74,7 +74,7 @@ export function failureOfAccount(
         reason: 'credential_invalid',
         description:
           `With spec.federation node the agent's own service account is the subject, and the API ` +
-          `server knows the agent as ${printable(outcome.username)}, which is none. Run it under ` +
+          `server authenticates the agent as ${printable(outcome.username)}, which is none. Run it under ` +
           'a service account',
         cooldownMs,
       };
@@ -82,7 +82,7 @@ export function failureOfAccount(
       return {
         reason: 'credential_invalid',
         description:
-          'The agent may not ask who it is. Allow its service account to create ' +
+          'The agent may not read its own user name. Allow its service account to create ' +
           `selfsubjectreviews of authentication.k8s.io${wordsOf(outcome.said)}`,
         cooldownMs,
       };
@@ -92,7 +92,7 @@ export function failureOfAccount(
 }
 
 function unavailable(what: string, { problem, retryAfterMs }: Unavailable): SourceFailure {
-  const description = `the Kubernetes API server does not give ${what} (${problem})`;
+  const description = `the Kubernetes API server does not return ${what} (${problem})`;
   return down(description, Math.max(downHoldMs, retryAfterMs ?? 0), retryAfterMs);
 }
 
@@ -115,5 +115,5 @@ function down(
  * question marks.
  */
 function wordsOf(said: string): string {
-  return said === '' ? '' : `. The API server says: ${printable(said.replaceAll(/["'\\]/g, ''))}`;
+  return said === '' ? '' : `. API server: ${printable(said.replaceAll(/["'\\]/g, ''))}`;
 }

@@ -223,7 +223,7 @@ function unsupported(oid: unknown): KeyFileError {
   return new KeyFileError(
     'UNSUPPORTED',
     named.startsWith(bagOids)
-      ? `holds more than keys and certificates (a bag of type${named}); export it again without that`
+      ? `contains more than keys and certificates (a bag of type${named}); export it again without that`
       : `uses the encryption${named}, which is not supported; export it again with AES-256, PBKDF2 ` +
           'and a MAC by SHA-256',
   );

@@ -22,7 +22,7 @@ describe('an assertion that the API server does not issue', () => {
       403,
       'FORBIDDEN',
       'credential_invalid',
-      /create serviceaccounts\/token.* says: no such thing\?$/,
+      /create serviceaccounts\/token.* API server: no such thing\?$/,
     ],
     [
       422,
@@ -36,7 +36,7 @@ describe('an assertion that the API server does not issue', () => {
       500,
       'SERVER',
       'upstream_down',
-      /does not give a token of service account ns\/a \(status 500\)$/,
+      /does not return a token of service account ns\/a \(status 500\)$/,
     ],
     [undefined, 'TIMEOUT', 'upstream_down', /\(TIMEOUT\)$/],
     [undefined, 'NETWORK', 'upstream_down', /\(NETWORK\)$/],

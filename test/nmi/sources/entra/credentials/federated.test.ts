@@ -67,9 +67,9 @@ describe('the assertion of the node', () => {
     const get = () => clientCredentials.get(nodeIdentity().credential, AbortSignal.timeout(5_000));
     const failure = failureOf(await get());
     assert.equal(failure.reason, 'credential_invalid');
-    assert.match(failure.description, /knows the agent as kubernetes-admin, which is none/);
+    assert.match(failure.description, /authenticates the agent as kubernetes-admin, which is none/);
     fake.faults.failNext(1, 403);
-    assert.match(failureOf(await get()).description, /may not ask who it is.*failed on purpose/);
+    assert.match(failureOf(await get()).description, /may not read its own user name.*failed on purpose/);
     fake.faults.failNext(1, 503);
     assert.equal(failureOf(await get()).reason, 'upstream_down');
     fake.user = createAccountUser({ namespace: 'default', name: 'nmi' });
