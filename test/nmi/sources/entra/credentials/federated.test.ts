@@ -69,7 +69,10 @@ describe('the assertion of the node', () => {
     assert.equal(failure.reason, 'credential_invalid');
     assert.match(failure.description, /authenticates the agent as kubernetes-admin, which is none/);
     fake.faults.failNext(1, 403);
-    assert.match(failureOf(await get()).description, /may not read its own user name.*failed on purpose/);
+    assert.match(
+      failureOf(await get()).description,
+      /may not read its own user name.*failed on purpose/,
+    );
     fake.faults.failNext(1, 503);
     assert.equal(failureOf(await get()).reason, 'upstream_down');
     fake.user = createAccountUser({ namespace: 'default', name: 'nmi' });
