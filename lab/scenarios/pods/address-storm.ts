@@ -280,7 +280,7 @@ async function measure(testBed: TestBed, change: Change): Promise<Changed> {
 
 /** The new pod is not identified during this time. */
 async function refuseFor(pod: LabPod, durationMs: number): Promise<void> {
-  const says = /^No running pod|^The agent has heard nothing|^This connection comes from/;
+  const says = /^No running pod|^Pod information for this node is stale|^This connection comes from/;
   const endMs = performance.now() + durationMs;
   let asked = 0;
   while (performance.now() < endMs) {
@@ -313,7 +313,7 @@ async function refuseInOutage(testBed: TestBed, known: LabPod, change: Change): 
   // Pods from before the outage are identified by cgroup for as long as it lasts.
   const before = await known.ask();
   if (testBed.attests) assertToken(before, owners[0] ?? '');
-  else assertRefused(before, { status: 503, says: /^The agent has heard nothing/ });
+  else assertRefused(before, { status: 503, says: /^Pod information for this node is stale/ });
   testBed.kube.faults.hang = false;
   testBed.kube.cutConnections();
   await untilToken(pod, change.next);
