@@ -1,6 +1,6 @@
 /**
  * One HTTP request over a TCP connection that no kernel opened: a SYN, an ACK and the request as
- * hand-made frames, from any source address. Answers arrive only if the network delivers packets
+ * hand-crafted frames, from any source address. Answers arrive only if the network delivers packets
  * for that address here.
  */
 import { tcpFlags, type Segment } from './tcp-frame.ts';

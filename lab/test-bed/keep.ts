@@ -1,4 +1,4 @@
-/** `--keep`: a cluster of three pods that keeps running, and instructions to try it by hand. */
+/** `--keep`: a cluster of three pods that keeps running, and instructions for manual tests. */
 import { tokenPath, vaultResource } from '../pods/pod.ts';
 import type { TestBed } from './test-bed.ts';
 

@@ -1,6 +1,6 @@
 /**
  * `nmi redirect install|verify|remove|run|probe`: the kernel side alone, for an init container, for
- * a check by hand, and for opening a node again, which only `remove` does.
+ * a manual check, and for opening a node again, which only `remove` does.
  */
 import { systemClock } from '../cache/clock.ts';
 import { createLogger } from '../nmi/base/logger.ts';

@@ -5,7 +5,7 @@
  *   dialler tcp4|tcp6|mptcp4|mptcp6|fastopen4|fastopen6|udp4 ADDRESS PORT
  *     "local=PORT peer=ADDRESS:PORT answer=LINE" or "error=NAME"
  *   dialler forge INTERFACE SOURCE SOURCE_PORT GATEWAY_MAC ADDRESS PORT
- *     opens a connection by hand-made frames from an address that no host here has: "answer=LINE"
+ *     opens a connection by hand-crafted frames from an address that no host here has: "answer=LINE"
  *   dialler fill plain|lo|late ADDRESS PORT COUNT CGROUP...
  *     dials COUNT times from each of these cgroups, waits for no answer, and keeps all sockets
  *     until its input ends: "made=COUNT refused=COUNT other=COUNT". "lo" binds to the loopback

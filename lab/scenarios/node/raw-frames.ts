@@ -14,7 +14,7 @@ import type { TestBed } from '../../test-bed/test-bed.ts';
 
 const bridge = 'cni0';
 /**
- * The address that pods dial and the redirect's target: hand-made packets can skip the redirect.
+ * The address that pods dial and the redirect's target: hand-crafted packets can skip the redirect.
  */
 const ways = [
   { ip: '169.254.169.254', port: 80 },
@@ -58,7 +58,7 @@ const rawFrames: Scenario = {
         const status = /^HTTP\/1\.1 (\d{3}) /.exec(answer)?.[1];
         const identity = findTokenIdentity(answer.slice(answer.indexOf('{')));
         testBed.log(`thief → ${ip}:${port}: ${status ?? 'no answer'}, ${identity ?? 'no token'}`);
-        assert.equal(identity, undefined, `a token of ${identity ?? ''} for hand-made packets`);
+        assert.equal(identity, undefined, `a token of ${identity ?? ''} for hand-crafted packets`);
         assert.equal(status, testBed.attests ? '403' : '503', answer);
         const text = testBed.attests
           ? /did not come through the redirect of this node/
@@ -68,7 +68,7 @@ const rawFrames: Scenario = {
     } finally {
       await succeed(testBed, 'ip', 'neigh', 'del', ...entry);
     }
-    assert.deepEqual(testBed.uncheckedRequests(), [], 'hand-made packets bypassed the agent');
+    assert.deepEqual(testBed.uncheckedRequests(), [], 'hand-crafted packets bypassed the agent');
     assertToken(await victim.ask(), 'framed');
     return 'refused, both redirected and sent directly to the agent; nothing reached the real service';
   },

@@ -55,7 +55,7 @@ const unrecorded: Scenario = {
     const pod = await testBed.addPod({ name: 'app', binding: 'recorded' });
     await testBed.untilAgentKnows();
     assertToken(await pod.ask(), 'recorded');
-    // In the pod's network but not in its cgroup: for the BPF programs like a hand-made packet.
+    // In the pod's network but not in its cgroup: for the BPF programs like a hand-crafted packet.
     await using outsider = await testBed.environment.openOutsider('app');
     // For seconds after the start a connection may count as older than the programs and gets 503.
     const answer = await eventually(async () => {

@@ -44,7 +44,7 @@ export interface ListenerHolder extends AsyncDisposable {
   release(): void;
 }
 
-/** The agent, its successor, and agents started by hand in the container. */
+/** The agent, its successor, and agents started manually in the container. */
 const maxClients = 8;
 const noteMs = 2_000;
 /** A socket without an agent is closed after this time: refusing is better than a useless wait. */

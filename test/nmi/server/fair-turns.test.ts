@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { FairTurns } from '../../../src/nmi/server/fair-turns.ts';
 
-/** Turns that end by hand; work takes the given time. */
+/** Turns that the test ends; work takes the given time. */
 function openTurns() {
   let nowMs = 0;
   const due: (() => void)[] = [];

@@ -101,7 +101,7 @@ describe('the eBPF redirect without iptables', { skip }, () => {
     assert.equal((await redirect.install()).state, 'active');
   });
 
-  it('blocks hand-made packets: the guard drops them', async () => {
+  it('blocks hand-crafted packets: the guard drops them', async () => {
     const links = JSON.parse(await testBed.node.run('ip -j link show br0')) as readonly {
       readonly address: string;
     }[];

@@ -213,7 +213,7 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
     });
     after(() => testBed.node.run(`ip neigh del ${forged} dev br0`));
 
-    it('gets a connection by hand-made packets, but no record, so it stays unattested', async () => {
+    it('gets a connection by hand-crafted packets, but no record, so it stays unattested', async () => {
       assert.match(
         await pod.send(forgery(41_001, listenIp, listenPort)),
         /answer=agent sees 10\.244\.0\.6 unattested/,

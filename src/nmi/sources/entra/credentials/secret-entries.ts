@@ -1,4 +1,4 @@
-/** Reads the entries of a Secret that people fill by hand. */
+/** Reads the entries of a Secret that people fill manually. */
 import { printable } from '../../../base/printable.ts';
 
 /** Names of the entries of a Secret, for an error; never their values. */
