@@ -13,6 +13,7 @@ import type {
   TokenView,
   UpstreamView,
 } from '../nmi/explain/explanation.ts';
+import type { IdentifiedBy } from '../nmi/grants/caller.ts';
 import { printable } from '../nmi/base/printable.ts';
 import { credentialKinds } from '../nmi/sources/entra/credentials/kinds.ts';
 
@@ -61,8 +62,20 @@ function renderPod(explanation: PodExplanation): readonly string[] {
     ...block('identities', identities.flatMap(renderIdentity)),
     ...requests.flatMap((request) => renderRequest(request, identities)),
     ...block('clients', explanation.clients.map(printable)),
+    ...block('known by', (explanation.identifiedBy ?? []).map(renderIdentifiedBy)),
     ...block('hints', explanation.hints),
   ];
+}
+
+function renderIdentifiedBy(by: IdentifiedBy): string {
+  switch (by) {
+    case 'cgroup':
+      return 'cgroup: the eBPF programs recorded the connection';
+    case 'link':
+      return 'link: no record (a sandbox, NAT in the pod, or a proxy of another pod); address and network link';
+    case 'address':
+      return 'address';
+  }
 }
 
 function renderAddresses({ pod, addresses }: PodExplanation): readonly string[] {

@@ -79,7 +79,15 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   // The watches begin while the kernel side is still starting: nothing is served before both are
   // up.
   const state = starting.use(
-    openClusterState({ config, tuning, client, clock, log, network: kernel.network }),
+    openClusterState({
+      config,
+      tuning,
+      client,
+      clock,
+      log,
+      attests: kernel.mode === 'ebpf',
+      network: kernel.network,
+    }),
   );
   const events = config.events ? starting.use(openEventWriter(options, client)) : undefined;
   const reported =
@@ -115,6 +123,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       parts,
       policy: server.policy,
       clientsOf: (uid) => clients.of(uid),
+      identifiedByOf: (uid) => clients.identifiedBy(uid),
       throttledOf: (uid) => server.throttled.of(uid),
     }),
   );

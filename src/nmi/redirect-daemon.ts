@@ -106,7 +106,7 @@ function lookUps(config: Config, kernel: Kernel, mode: KeptMode): CallerServerOp
     lookUp: (remoteIp, remotePort) => {
       // Earlier state in the kernel may come from another agent, with another meaning.
       if (!kernel.hasBeenActive()) return notInstalled;
-      const attestation = kernel.attest({ remoteIp, remotePort, ...here });
+      const attestation = kernel.lookUp({ remoteIp, remotePort, ...here });
       return attestation instanceof Promise ? notInstalled : attestation;
     },
   };

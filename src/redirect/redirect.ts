@@ -52,7 +52,10 @@ export interface Place {
  * Result of the look-up of a caller in the kernel's records.
  * `by-address`: this mode has no records; source address and place identify the caller.
  * `attested`: the caller's cgroup was recorded at its connect.
- * `unattested`: this mode records callers and has no record of this one; refuse it.
+ * `unattested`: this mode records callers and has no record of this one.
+ * `by-link`: likewise, but the address is that of a pod with a network link of its own. A completed
+ * handshake proves the link, since an answer reaches only that one. No mode returns this: the agent
+ * decides it.
  * `unavailable`: this mode records callers, but the records cannot be read now; answer with 503.
  */
 export type Attestation =
@@ -61,8 +64,25 @@ export type Attestation =
       /** At the time of the accept; absent if it was not looked up. */
       readonly place?: Place | 'unknown';
     }
-  | { readonly kind: 'attested'; readonly cgroupId: bigint }
-  | { readonly kind: 'unattested' }
+  | {
+      readonly kind: 'attested';
+      readonly cgroupId: bigint;
+      /**
+       * The caller connected to the agent's own address. Only a proxy does so: it relays a connect that was
+       * redirected before, and may belong to another pod than the one that it works for.
+       */
+      readonly isDirect?: boolean;
+      /** Of a direct connect: the link that belongs to its source address alone, if there is one. */
+      readonly ownLink?: Place;
+    }
+  | { readonly kind: 'by-link'; readonly place: Place }
+  | {
+      readonly kind: 'unattested';
+      /** Why the caller may have had no chance of a record: answer with 503. Absent: refuse it. */
+      readonly retryWhy?: string;
+      /** What keeps the caller from being known by its link, if that would be possible otherwise. */
+      readonly refusedBy?: 'shared-link' | 'option';
+    }
   | {
       readonly kind: 'unavailable';
       /** The missing part, as a clause. */

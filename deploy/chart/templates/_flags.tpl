@@ -10,6 +10,7 @@
 {{- include "nmi.flag" (dict "flag" "--redirect" "value" .Values.nmi.redirect) }}
 {{- include "nmi.flag" (dict "flag" "--ipt-update-interval-sec" "value" .Values.nmi.ipTableUpdateTimeIntervalInSeconds) }}
 {{- include "nmi.flag" (dict "flag" "--host-network" "value" .Values.nmi.hostNetwork) }}
+{{- include "nmi.flag" (dict "flag" "--unrecorded-callers" "value" .Values.nmi.unrecordedCallers) }}
 {{- include "nmi.flag" (dict "flag" "--metadata-header-required" "value" .Values.nmi.metadataHeaderRequired) }}
 {{- include "nmi.flag" (dict "flag" "--block-instance-metadata" "value" .Values.nmi.blockInstanceMetadata) }}
 {{- include "nmi.flag" (dict "flag" "--allow-metadata" "value" .Values.nmi.allowMetadata) }}

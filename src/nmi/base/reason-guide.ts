@@ -112,9 +112,9 @@ export const reasonGuide = {
   },
   caller_unattested: {
     means:
-      'The connection did not come through the redirect of the node, so nothing proves whose it is.',
-    fix: 'Connect again. If it lasts: kubectl nmi status, and look for raw sockets or sandboxed runtimes.',
-    check: '`nmi redirect verify` on the node; the runtime class and capabilities of the pod.',
+      'The eBPF programs have no record of the connection, and its address does not prove a pod: pods share a network link, or --unrecorded-callers=refuse is set.',
+    fix: 'A proxy, NAT inside the pod or a sandboxed runtime: see docs/meshes.md. Otherwise connect again.',
+    check: '`nmi redirect verify` on the node; proxies, runtime class and capabilities of the pod.',
     who: 'cluster',
   },
   agent_not_synced: {

@@ -167,6 +167,13 @@ const table = {
       help: 'Pods on the host network, with eBPF. `serve`: a pod with a binding gets its own identity, any other the node’s. `refuse`: none gets a token.',
     },
     {
+      name: 'unrecorded-callers',
+      key: 'unrecordedCallers',
+      type: choice(['by-link', 'refuse']),
+      default: 'by-link',
+      help: 'Connections that the eBPF programs could not record: from sandboxes (gVisor, Kata), from containers inside a pod, through a proxy of another pod. `by-link`: identified by source address and network link, where each pod has a link of its own. `refuse`: no token.',
+    },
+    {
       name: 'metadata-header-required',
       key: 'metadataHeaderRequired',
       type: boolean,

@@ -4,6 +4,7 @@ import type { Logger } from '../base/logger.ts';
 import type { Part } from '../base/part.ts';
 import { readiness } from '../base/readiness.ts';
 import type { Config } from '../config/config.ts';
+import type { IdentifiedBy } from '../grants/caller.ts';
 import type { GrantPolicy } from '../grants/grant.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import type { Throttling } from '../state/throttled-pods.ts';
@@ -21,6 +22,7 @@ export interface ExplainOptions {
   readonly broker: TokenBroker;
   /** By pod UID. */
   readonly clientsOf: (podUid: string) => readonly string[];
+  readonly identifiedByOf: (podUid: string) => readonly IdentifiedBy[];
   readonly throttledOf: (podUid: string) => readonly Throttling[];
   /** For `nmi ready`. */
   readonly parts: readonly Part[];
@@ -30,7 +32,8 @@ export interface ExplainOptions {
 
 /** Never rejects. */
 export function openExplain(options: ExplainOptions): Promise<AsyncDisposable> {
-  const { config, kernel, state, policy, broker, clientsOf, throttledOf, clock, log } = options;
+  const { config, kernel, state, policy, broker, clientsOf, identifiedByOf, throttledOf } = options;
+  const { clock, log } = options;
   const health = () => readHealth({ nodeName: config.node, kernel, clusterState: state });
   const whyUnavailable = () => kernel.whyUnavailable();
   const context = {
@@ -38,6 +41,7 @@ export function openExplain(options: ExplainOptions): Promise<AsyncDisposable> {
     policy,
     broker,
     clientsOf,
+    identifiedByOf,
     throttledOf,
     health,
     whyUnavailable,

@@ -13,7 +13,7 @@ import type { Attestation } from '../../redirect/redirect.ts';
 import type { Answer } from '../base/answers.ts';
 import type { Authorization, Authorized, Identified, Refused } from '../grants/authorization.ts';
 import { authorize, refuseUnowned, refuseUnusable, type GrantState } from '../grants/authorize.ts';
-import { CallerConnection } from '../grants/caller.ts';
+import { CallerConnection, type IdentifiedBy } from '../grants/caller.ts';
 import type { Throttling } from '../state/throttled-pods.ts';
 import { findHints, findOwnerHints, findThrottleHints } from './hints.ts';
 import type { ExplainQuery } from './question.ts';
@@ -51,6 +51,8 @@ export interface ExplainContext {
   readonly broker: Pick<TokenBroker, 'describe'>;
   /** The clients that a pod was seen to use; undefined if requests are not observed. */
   readonly clientsOf?: (podUid: string) => readonly string[];
+  /** How connections of a pod were identified since the agent's start. */
+  readonly identifiedByOf?: (podUid: string) => readonly IdentifiedBy[];
   /** Limits that a pod exceeded lately; undefined likewise. */
   readonly throttledOf?: (podUid: string) => readonly Throttling[];
   readonly health: () => NodeHealth;
@@ -160,6 +162,7 @@ function explainPod(pod: Pod, query: ExplainQuery, sight: Asked): PodExplanation
     identities: identitiesOf(pod, grants, byDefault, sight),
     requests,
     clients: sight.clientsOf?.(uid) ?? [],
+    identifiedBy: sight.identifiedByOf?.(uid) ?? [],
     hints: [
       ...findHints(pod, clusterState.grants),
       ...findOwnerHints(pod, clusterState),

@@ -5,6 +5,7 @@
 import type { PodPhase } from '../../cache/index/objects.ts';
 import type { TokenStatus } from '../../cache/token/cache.ts';
 import type { Reason } from '../base/answers.ts';
+import type { IdentifiedBy } from '../grants/caller.ts';
 
 /** Incremented when an old reader would misunderstand the JSON. */
 export const explanationSchema = 1;
@@ -29,6 +30,8 @@ export interface PodExplanation extends ExplanationBase {
   readonly requests: readonly RequestView[];
   /** The clients that the pod was seen to use: `azsdk-python-identity/1.25.0`, or `other`. */
   readonly clients: readonly string[];
+  /** How its connections were identified since the agent's start; absent from an older agent. */
+  readonly identifiedBy?: readonly IdentifiedBy[];
   /** Likely mistakes; sentences. */
   readonly hints: readonly string[];
 }

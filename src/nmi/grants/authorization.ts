@@ -34,7 +34,8 @@ export interface ByObjectId {
 
 /** The facts in the text of a refusal, for a caller that is no known pod. */
 export type CallerFacts =
-  | { readonly about: 'unattested' | 'outlived' | 'unknown-name' }
+  | { readonly about: 'unattested'; readonly refusedBy?: 'shared-link' | 'option' }
+  | { readonly about: 'outlived' | 'unknown-name' }
   | { readonly about: 'unavailable'; readonly why: string }
   | { readonly about: 'shared-address' | 'misplaced-address'; readonly ip: string }
   /** `why`: the problem of the watches, if any. */

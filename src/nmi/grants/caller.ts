@@ -9,6 +9,9 @@
  *    that does not belong to the pod of the address may be that of a new pod that is not known yet;
  *    until then the caller is unknown. A static pod chooses the name of its cgroup itself, so a pod
  *    that has this name as its uid takes precedence.
+ * 3. By link, without a record: as by address, and the link must belong to this pod alone. The same
+ *    for a direct connect that another pod's process made, as a proxy does for the pods of a node. A
+ *    record of another pod's connect to the metadata address is never overruled.
  *
  * A connection belongs to the pod that opened it as long as it exists: to the pod that had the
  * address then or, if none was known yet, the first that was known to have it. If the address has
@@ -19,7 +22,7 @@ import { canonicalIp } from '../../cache/index/ip.ts';
 import type { Pod } from '../../cache/index/objects.ts';
 import type { PodIndex } from '../../cache/index/pod-index.ts';
 import type { Party } from '../../cache/token/fair-queue.ts';
-import type { Attestation } from '../../redirect/redirect.ts';
+import type { Attestation, Place } from '../../redirect/redirect.ts';
 import type { PodPlaces } from './pod-places.ts';
 
 export type Caller =
@@ -30,6 +33,9 @@ export type Caller =
   /** The pod of the address is at another place. */
   | { readonly kind: 'misplaced' }
   | Extract<Attestation, { kind: 'unattested' | 'unavailable' }>;
+
+/** What identified a pod: the record of its connect, its address, or its address and its own link. */
+export type IdentifiedBy = 'cgroup' | 'address' | 'link';
 
 /** Finds the pod of a cgroup among these, by the names that the kubelet gives their cgroups. */
 export type FindCgroupUid = (cgroupId: bigint, candidates: readonly string[]) => string | undefined;
@@ -43,6 +49,7 @@ export interface CallerEnd {
 const unknown: Caller = { kind: 'unknown' };
 const outlived: Caller = { kind: 'outlived' };
 const misplaced: Caller = { kind: 'misplaced' };
+const onSharedLink: Caller = { kind: 'unattested', refusedBy: 'shared-link' };
 
 /** For modes that attest nothing. */
 const noCgroups: FindCgroupUid = () => undefined;
@@ -78,6 +85,7 @@ export class CallerConnection {
   #limitKey: string;
   #generation = -1;
   #caller: Caller = unknown;
+  #identifiedBy: IdentifiedBy | undefined;
 
   constructor(end: CallerEnd, attestation: Attestation, findCgroupUid: FindCgroupUid = noCgroups) {
     this.ip = canonicalIp(end.remoteIp) ?? '';
@@ -87,6 +95,7 @@ export class CallerConnection {
     const localAddress = isAsked ? canonicalIp(end.localIp ?? '') : undefined;
     this.#isLocal = localAddress === this.ip;
     this.attestation = attestation;
+    this.#identifiedBy = evidenceOf(attestation);
     const isOfNode =
       this.#isLocal || (isLoopback && localAddress !== undefined && !isOnLoopback(localAddress));
     const nodeKey = attestation.kind === 'attested' ? `cgroup ${attestation.cgroupId}` : 'node';
@@ -121,37 +130,52 @@ export class CallerConnection {
     return this.#caller;
   }
 
+  /** The evidence of who the latest caller is; undefined if there is none. */
+  get identifiedBy(): IdentifiedBy | undefined {
+    return this.#identifiedBy;
+  }
+
   /** The pod that opened it does not exist any more. */
   hasOutlived(pods: PodIndex): boolean {
     return this.#ownerUid !== undefined && pods.byUid(this.#ownerUid) === undefined;
   }
 
   #lookUp(pods: PodIndex, places: PodPlaces | undefined): Caller {
-    const found = this.#find(pods);
+    const { caller: found, by } = this.#find(pods);
+    this.#identifiedBy = by;
     if (found.kind !== 'pod') return found;
     if (this.#ownerUid === undefined) {
-      if (!this.#isInPlace(found.pod, places)) return misplaced;
+      const ownLink = by === 'link' ? ownLinkOf(this.attestation) : undefined;
+      if (ownLink !== undefined && places?.isAlone(found.pod, ownLink.link) !== true) {
+        return onSharedLink;
+      }
+      if (!this.#isInPlace(found.pod, ownLink, places)) return misplaced;
       this.#ownerUid = found.pod.uid;
       this.#limitKey = limitKeyOf(found.pod);
     }
     return found.pod.uid === this.#ownerUid ? found : outlived;
   }
 
-  #isInPlace(pod: Pod, places: PodPlaces | undefined): boolean {
+  #isInPlace(pod: Pod, ownLink: Place | undefined, places: PodPlaces | undefined): boolean {
     const { attestation } = this;
-    if (attestation.kind !== 'by-address' || attestation.place === undefined) return true;
-    return places?.isOf(pod, this.ip, attestation.place) ?? true;
+    const place = attestation.kind === 'by-address' ? attestation.place : ownLink;
+    return place === undefined || (places?.isOf(pod, this.ip, place) ?? true);
   }
 
-  #find(pods: PodIndex): Caller {
+  #find(pods: PodIndex): { readonly caller: Caller; readonly by: IdentifiedBy | undefined } {
     switch (this.attestation.kind) {
       case 'unattested':
       case 'unavailable':
-        return this.attestation;
+        return { caller: this.attestation, by: undefined };
       case 'by-address':
-        return pods.byIp(this.ip);
-      case 'attested':
-        return this.#findAttested(pods, this.attestation.cgroupId);
+        return { caller: pods.byIp(this.ip), by: 'address' };
+      case 'by-link':
+        return { caller: pods.byIp(this.ip), by: 'link' };
+      case 'attested': {
+        const caller = this.#findAttested(pods, this.attestation.cgroupId);
+        const isRelayed = caller.kind === 'unknown' && this.attestation.ownLink !== undefined;
+        return isRelayed ? { caller: pods.byIp(this.ip), by: 'link' } : { caller, by: 'cgroup' };
+      }
     }
   }
 
@@ -176,5 +200,31 @@ export class CallerConnection {
     const onHost = [...pods.all()].filter(({ hostNetwork }) => hostNetwork);
     const isNodes = this.#isLocal || onHost.some(({ ips }) => ips.includes(this.ip));
     return isNodes ? onHost : [];
+  }
+}
+
+function evidenceOf(attestation: Attestation): IdentifiedBy | undefined {
+  switch (attestation.kind) {
+    case 'attested':
+      return 'cgroup';
+    case 'by-address':
+      return 'address';
+    case 'by-link':
+      return 'link';
+    case 'unattested':
+    case 'unavailable':
+      return undefined;
+  }
+}
+
+/** The link that belongs to the source address alone, if that is known and may identify the caller. */
+function ownLinkOf(attestation: Attestation): Place | undefined {
+  switch (attestation.kind) {
+    case 'by-link':
+      return attestation.place;
+    case 'attested':
+      return attestation.ownLink;
+    default:
+      return undefined;
   }
 }

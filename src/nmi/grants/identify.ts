@@ -4,8 +4,10 @@
  */
 import type { PodIndex } from '../../cache/index/pod-index.ts';
 import type { CallerFacts, Identified, RefusedCaller } from './authorization.ts';
-import type { CallerConnection } from './caller.ts';
+import type { Caller, CallerConnection, IdentifiedBy } from './caller.ts';
 import type { PodPlaces } from './pod-places.ts';
+
+type Unattested = Extract<Caller, { kind: 'unattested' }>;
 
 /** What the watches have delivered. */
 export interface CallerState {
@@ -13,7 +15,7 @@ export interface CallerState {
   /** All watches have listed at least once. */
   isSynced(): boolean;
   /** The state of pods is recent enough to identify a pod by its address. */
-  trustsAddresses(): boolean;
+  trustsAddresses(by: Exclude<IdentifiedBy, 'cgroup'>): boolean;
   /** The current problem of any watch, or of the pod watch, in a few words. */
   whyBehind?(resource?: 'pods'): string | undefined;
   /** Places of pods that are identified by address; absent if no pod is. */
@@ -25,17 +27,17 @@ export function identify(connection: CallerConnection, clusterState: CallerState
   const caller = connection.resolve(clusterState.pods, clusterState.places);
   switch (caller.kind) {
     case 'unattested':
-      return refused('caller_unattested', { about: 'unattested' }, false);
+      return refusedUnattested(caller);
     case 'unavailable':
-      // The look-up for this connection is not repeated; the next connection is looked up anew.
       return refused('agent_not_synced', { about: 'unavailable', why: caller.why }, false);
     case 'outlived':
       return refused('connection_outlived_pod', { about: 'outlived' }, false);
     case 'misplaced':
       return refused('pod_unknown', { about: 'misplaced-address', ip }, true);
-    case 'pod':
+    case 'pod': {
       if (!clusterState.isSynced()) break;
-      if (connection.attestation.kind === 'by-address' && !clusterState.trustsAddresses()) {
+      const by = connection.identifiedBy ?? 'address';
+      if (by !== 'cgroup' && !clusterState.trustsAddresses(by)) {
         return refused(
           'agent_not_synced',
           { about: 'stale-addresses', ip, ...whyOf(clusterState, 'pods') },
@@ -43,6 +45,7 @@ export function identify(connection: CallerConnection, clusterState: CallerState
         );
       }
       return { kind: 'pod', pod: caller.pod };
+    }
     case 'ambiguous':
       return refused('pod_ambiguous', { about: 'shared-address', ip }, true);
     case 'unknown':
@@ -51,6 +54,15 @@ export function identify(connection: CallerConnection, clusterState: CallerState
   return clusterState.isSynced()
     ? refused('pod_unknown', { about: 'unknown-address', ip, ...whyOf(clusterState, 'pods') }, true)
     : refused('agent_not_synced', { about: 'agent-starting', ...whyOf(clusterState) }, true);
+}
+
+/** The look-up for this connection is not repeated; the next connection is looked up anew. */
+function refusedUnattested({ retryWhy, refusedBy }: Unattested): RefusedCaller {
+  if (retryWhy !== undefined) {
+    return refused('agent_not_synced', { about: 'unavailable', why: retryWhy }, false);
+  }
+  const facts = { about: 'unattested', ...(refusedBy === undefined ? {} : { refusedBy }) } as const;
+  return refused('caller_unattested', facts, false);
 }
 
 function whyOf(clusterState: CallerState, resource?: 'pods'): { readonly why?: string } {

@@ -88,6 +88,14 @@ export class PodPlaces implements Disposable {
     return true;
   }
 
+  /** Whether no other pod of this node is behind the link. */
+  isAlone(pod: Pod, link: number): boolean {
+    for (const [uid, { place }] of this.#entries) {
+      if (uid !== pod.uid && place !== 'unknown' && place.link === link) return false;
+    }
+    return true;
+  }
+
   [Symbol.dispose](): void {
     this.#unsubscribe();
   }

@@ -38,7 +38,7 @@ const endsConnection: ReadonlySet<CallerFacts['about']> = new Set([
 function textOfCaller(facts: CallerFacts): string {
   switch (facts.about) {
     case 'unattested':
-      return 'Access denied: this connection did not come through the redirect of this node.';
+      return textOfUnattested(facts.refusedBy);
     case 'unavailable':
       return `The agent cannot look up which pod opened this connection: ${facts.why}. Retry.`;
     case 'outlived':
@@ -68,6 +68,25 @@ function textOfCaller(facts: CallerFacts): string {
       );
     case 'unknown-name':
       return 'No such pod on this node. Retry.';
+  }
+}
+
+function textOfUnattested(refusedBy: 'shared-link' | 'option' | undefined): string {
+  const what = 'Access denied: the kernel has no record of who opened this connection';
+  switch (refusedBy) {
+    case undefined:
+      return `${what}, and its source address is not that of a pod.`;
+    case 'shared-link':
+      return (
+        `${what}, as behind a proxy or NAT inside the pod or from a sandboxed runtime, and pods of ` +
+        'this node share a network link, so its address proves nothing. Use --redirect=iptables, or a ' +
+        'network with a link for each pod.'
+      );
+    case 'option':
+      return (
+        `${what}, as behind NAT inside the pod or from a sandboxed runtime, and this agent refuses ` +
+        'such callers (--unrecorded-callers=refuse).'
+      );
   }
 }
 

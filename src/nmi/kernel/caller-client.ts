@@ -38,6 +38,10 @@ const refused: Attestation = {
   why: '`nmi redirect run` cannot look it up now',
 };
 const unattested: Attestation = { kind: 'unattested' };
+const unrecorded: Attestation = {
+  kind: 'unattested',
+  retryWhy: 'this node had no room for a record of it, or the redirect was installed seconds ago',
+};
 
 interface Pending {
   readonly kind: Request['kind'];
@@ -158,9 +162,11 @@ function attestationOf(answer: Answer | undefined): Attestation {
   if (answer?.kind !== 'look-up') return noAnswer;
   switch (answer.outcome) {
     case 'attested':
-      return { kind: 'attested', cgroupId: answer.cgroupId };
+      return { kind: 'attested', cgroupId: answer.cgroupId, isDirect: answer.isDirect };
     case 'unattested':
       return unattested;
+    case 'unrecorded':
+      return unrecorded;
     case 'unavailable':
       return refused;
   }

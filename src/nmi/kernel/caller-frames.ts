@@ -6,9 +6,9 @@
  *     look-up  2 · port(2) ip(4)
  *
  *     status   1 mode active · layout(4) metadata-ip(4) listen-ip(4) metadata-port(2) listen-port(2)
- *     look-up  2 outcome ···· ·· cgroup-id(8) at byte 8
+ *     look-up  2 outcome direct ··· ·· cgroup-id(8) at byte 8
  */
-import type { Attestation, RedirectMode, RedirectTarget } from '../../redirect/redirect.ts';
+import type { RedirectMode, RedirectTarget } from '../../redirect/redirect.ts';
 
 export const requestBytes = 8;
 export const answerBytes = 20;
@@ -30,18 +30,21 @@ export type Request =
   | { readonly kind: 'status' }
   | { readonly kind: 'look-up'; readonly ip: string; readonly port: number };
 
-export type LookUpOutcome = Extract<
-  Attestation,
-  { kind: 'attested' | 'unattested' | 'unavailable' }
->['kind'];
+/** `unrecorded` is `unattested` for a passing reason. */
+export type LookUpOutcome = 'unavailable' | 'unattested' | 'attested' | 'unrecorded';
 
 export type Answer =
   | { readonly kind: 'status'; readonly report: RedirectReport }
-  | { readonly kind: 'look-up'; readonly outcome: LookUpOutcome; readonly cgroupId: bigint };
+  | {
+      readonly kind: 'look-up';
+      readonly outcome: LookUpOutcome;
+      readonly cgroupId: bigint;
+      readonly isDirect: boolean;
+    };
 
 const kinds = { status: 1, 'look-up': 2 } as const;
 const modes: readonly KeptMode[] = ['ebpf', 'iptables'];
-const outcomes: readonly LookUpOutcome[] = ['unavailable', 'unattested', 'attested'];
+const outcomes: readonly LookUpOutcome[] = ['unavailable', 'unattested', 'attested', 'unrecorded'];
 
 /** Writes a request at an offset of bytes that are zero there. */
 export function writeRequest(request: Request, bytes: Buffer, at: number): void {
@@ -72,6 +75,7 @@ export function writeAnswer(answer: Answer, bytes: Buffer, at: number): void {
   bytes[at] = kinds[answer.kind];
   if (answer.kind === 'look-up') {
     bytes[at + 1] = outcomes.indexOf(answer.outcome);
+    bytes[at + 2] = answer.isDirect ? 1 : 0;
     bytes.writeBigUInt64LE(answer.cgroupId, at + 8);
     return;
   }
@@ -90,8 +94,9 @@ export function readAnswer(bytes: Buffer, at: number): Answer | undefined {
   const word = bytes[at + 1] ?? 0;
   if (bytes[at] === kinds['look-up']) {
     const outcome = outcomes[word];
-    const cgroupId = bytes.readBigUInt64LE(at + 8);
-    return outcome === undefined ? undefined : { kind: 'look-up', outcome, cgroupId };
+    if (outcome === undefined) return undefined;
+    const isDirect = bytes[at + 2] === 1;
+    return { kind: 'look-up', outcome, cgroupId: bytes.readBigUInt64LE(at + 8), isDirect };
   }
   const mode = modes[word];
   if (bytes[at] !== kinds.status || mode === undefined) return undefined;

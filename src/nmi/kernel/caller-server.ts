@@ -104,14 +104,18 @@ function serve(socket: Socket, options: CallerServerOptions): void {
 function answerTo(request: Request, { report, lookUp }: CallerServerOptions): Answer {
   if (request.kind === 'status') return { kind: 'status', report: report() };
   const found = lookUp(request.ip, request.port);
+  const none = { kind: 'look-up', cgroupId: 0n, isDirect: false } as const;
   switch (found.kind) {
-    case 'attested':
-      return { kind: 'look-up', outcome: 'attested', cgroupId: found.cgroupId };
+    case 'attested': {
+      const { cgroupId, isDirect = false } = found;
+      return { kind: 'look-up', outcome: 'attested', cgroupId, isDirect };
+    }
     case 'unattested':
-      return { kind: 'look-up', outcome: 'unattested', cgroupId: 0n };
+      return { ...none, outcome: found.retryWhy === undefined ? 'unattested' : 'unrecorded' };
     // The iptables mode has no records.
     case 'by-address':
+    case 'by-link':
     case 'unavailable':
-      return { kind: 'look-up', outcome: 'unavailable', cgroupId: 0n };
+      return { ...none, outcome: 'unavailable' };
   }
 }

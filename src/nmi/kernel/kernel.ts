@@ -15,6 +15,7 @@ import { openPodNetwork, withPlace, type PodNetwork } from './pod-network.ts';
 import { Reconciler, type CheckOutcome } from './reconciler.ts';
 import { watchRoom } from './room-shortage.ts';
 import { whileSettling } from './settling.ts';
+import { withLink } from './unrecorded-callers.ts';
 
 export interface Kernel extends Required<Pick<Part, 'conditions' | 'samples'>>, AsyncDisposable {
   /** Known after `prepare`. */
@@ -26,8 +27,11 @@ export interface Kernel extends Required<Pick<Part, 'conditions' | 'samples'>>, 
   prepare(signal?: AbortSignal): Promise<void>;
   /** Installs the redirect, then checks it periodically; a failure is a state, not an exception. */
   start(): Promise<void>;
+  /** Who opened a connection, as far as the kernel and the network can tell. */
   attest(peer: Peer): Attestation | Promise<Attestation>;
-  /** Known after `prepare`; undefined in a mode that attests callers. */
+  /** The same by the kernel's records alone. */
+  lookUp(peer: Peer): Attestation | Promise<Attestation>;
+  /** Known after `prepare`; undefined if no caller is identified by its address. */
   readonly network: PodNetwork | undefined;
   /** Why look-ups are unavailable, or undefined. */
   whyUnavailable(): string | undefined;
@@ -78,10 +82,17 @@ export function openKernel({ config, clock, log, hasPredecessor }: KernelOptions
   });
   const programSamples = counts === undefined ? () => [] : programSampler(counts);
   const network = openPodNetwork(redirectLog);
-  const completed = (attestation: Attestation, peer: Peer): Attestation => {
+  const { unrecordedCallers } = config;
+  const unrecorded: Record<UnrecordedOutcome, number> = { by_link: 0, refused: 0 };
+  const settled = (attestation: Attestation): Attestation => {
     const nowMs = clock.monotonicMs();
-    const settled = whileSettling(attestation, nowMs - (keeper.activeSinceMs ?? nowMs));
-    return withPlace(settled, peer, network);
+    return whileSettling(attestation, nowMs - (keeper.activeSinceMs ?? nowMs));
+  };
+  const completed = (attestation: Attestation, peer: Peer): Attestation => {
+    const linked = withLink(settled(attestation), peer, unrecordedCallers, network);
+    if (linked.kind === 'by-link') unrecorded.by_link++;
+    else if (linked.kind === 'unattested') unrecorded.refused++;
+    return withPlace(linked, peer, network);
   };
   /** No redirect is configured and none was left behind, so there is nothing to report. */
   const isOff = (): boolean => keeper.status.state === 'off';
@@ -91,6 +102,7 @@ export function openKernel({ config, clock, log, hasPredecessor }: KernelOptions
       labels: { mode: redirect.mode },
       value: keeper.problem() === undefined ? 1 : 0,
     },
+    ...(redirect.mode === 'ebpf' ? unrecordedSamples(unrecorded) : []),
     ...Object.entries(checks).map(([outcome, value]) => ({
       metric: 'nmi_redirect_reconciles_total' as const,
       labels: { outcome },
@@ -113,8 +125,12 @@ export function openKernel({ config, clock, log, hasPredecessor }: KernelOptions
         ? attestation.then((later) => completed(later, peer))
         : completed(attestation, peer);
     },
+    lookUp: (peer) => {
+      const attestation = redirect.attest(peer);
+      return 'then' in attestation ? attestation.then(settled) : settled(attestation);
+    },
     get network() {
-      return redirect.mode === 'ebpf' ? undefined : network;
+      return redirect.mode === 'ebpf' && unrecordedCallers === 'refuse' ? undefined : network;
     },
     whyUnavailable: () => redirect.whyUnavailable?.(),
     findCgroupUid: (cgroupId, candidates) => cgroups?.resolve(cgroupId, candidates)?.podUid,
@@ -135,6 +151,16 @@ export function openKernel({ config, clock, log, hasPredecessor }: KernelOptions
   };
 }
 
+type UnrecordedOutcome = 'by_link' | 'refused';
+
+function unrecordedSamples(counts: Readonly<Record<UnrecordedOutcome, number>>): readonly Sample[] {
+  return Object.entries(counts).map(([outcome, value]) => ({
+    metric: 'nmi_unrecorded_callers_total' as const,
+    labels: { outcome },
+    value,
+  }));
+}
+
 /** Samples of the programs' counters. */
 function programSampler(counts: KernelCounts): () => readonly Sample[] {
   let caught = 0;
@@ -148,6 +174,7 @@ function programSampler(counts: KernelCounts): () => readonly Sample[] {
     );
     const connects = {
       redirected: totals.redirected,
+      direct: totals.direct,
       exempt: totals.exempt,
       limit: totals.refused,
       full: totals.unfiled,

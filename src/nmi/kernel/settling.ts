@@ -9,8 +9,8 @@ import type { Attestation } from '../../redirect/redirect.ts';
 const settlingMs = 5_000;
 
 const settling: Attestation = {
-  kind: 'unavailable',
-  why: 'the redirect was installed seconds ago, and this connection may be older',
+  kind: 'unattested',
+  retryWhy: 'the redirect was installed seconds ago, and this connection may be older',
 };
 
 /** @param activeForMs time since the redirect became active; 0 before. */

@@ -45,13 +45,15 @@ export interface ClusterStateOptions {
   readonly client: KubeClient;
   readonly clock: Clock;
   readonly log: Logger;
-  /** The kernel's view of pod addresses; undefined in a mode that attests callers. */
+  /** Whether the kernel records callers. */
+  readonly attests: boolean;
+  /** The kernel's view of pod addresses; undefined if no caller is identified by its address. */
   readonly network: Pick<PodPlacesOptions, 'placeOf' | 'hasLink'> | undefined;
 }
 
 /** Starts the watches. The indexes are filled by the first list. */
 export function openClusterState(options: ClusterStateOptions): ClusterState {
-  const { config, tuning, client, clock, log, network } = options;
+  const { config, tuning, client, clock, log, attests, network } = options;
   const onObserverError = (error: unknown): void => {
     log.error({ err: error instanceof Error ? error.stack : 'unknown' }, 'index listener failed');
   };
@@ -111,6 +113,7 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
   const ipStaleness = new IpStaleness({
     clock,
     limitMs: network === undefined ? 0 : config.addressStalenessLimitMs,
+    attests,
     stalenessMs: () => watches.stalenessMs('pods'),
     checkNow: () => watches.checkNow('pods'),
     log: log.child({ component: 'pods' }),
@@ -122,7 +125,7 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
     workloadIdentities,
     upstreams: new UpstreamResolver(authoritiesOf(config), config.redirect !== 'address'),
     isSynced: () => watches.synced,
-    trustsAddresses: () => ipStaleness.isCurrent,
+    trustsAddresses: (by) => (attests && by === 'address') || ipStaleness.isCurrent,
     whyBehind: (resource) => whyBehind(watches.stats(), resource),
     places,
   };

@@ -17,6 +17,8 @@ export interface IpStalenessOptions {
   readonly clock: Clock;
   /** Longest time without proof; 0 for no limit. */
   readonly limitMs: number;
+  /** Whether the kernel records callers: then few of them are known by address, and no limit is a fault. */
+  readonly attests: boolean;
   /** Milliseconds since the last proof that the stored pods are those of the node. */
   readonly stalenessMs: () => number;
   /** Requests a proof from the watch, which is replaced if it sends none. */
@@ -45,7 +47,7 @@ export class IpStaleness implements Disposable {
 
   /** Problem for readiness, or undefined. */
   problem(): string | undefined {
-    if (this.isCurrent) return undefined;
+    if (this.#options.attests || this.isCurrent) return undefined;
     const limitS = this.#options.limitMs / 1000;
     return `pods are known by address only, and not proven current for ${limitS} s`;
   }

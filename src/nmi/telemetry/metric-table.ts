@@ -158,7 +158,11 @@ export const newMetrics = {
   ),
   nmi_ebpf_connects_total: counter(
     ['outcome'],
-    'Connects to the metadata address, counted by the eBPF programs: redirected, exempt, limit (refused, too many of this pod), full (no room for a record, answered with 503).',
+    'Connects to the metadata address, counted by the eBPF programs: redirected, direct (to the agent’s own address, by a proxy in a pod), exempt, limit (refused, too many of this pod), full (no room for a record, answered with 503).',
+  ),
+  nmi_unrecorded_callers_total: counter(
+    ['outcome'],
+    'With eBPF, connections without a record of their caller: by_link (identified by address and network link), refused (--unrecorded-callers, or a link that pods share).',
   ),
   nmi_redirect_fallback_connections_total: counter(
     [],

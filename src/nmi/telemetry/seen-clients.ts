@@ -1,7 +1,8 @@
 /**
- * Records the SDKs that each pod of this node uses, for a move to Workload Identity. Kept by pod
- * UID and shown only on the operator's local socket.
+ * Records the SDKs that each pod of this node uses, for a move to Workload Identity, and how its
+ * connections were identified. Kept by pod UID and shown only on the operator's local socket.
  */
+import type { IdentifiedBy } from '../grants/caller.ts';
 import { nameClient, type ClientName } from './user-agent.ts';
 
 /** A pod that sends ever new versions evicts only its own entries. */
@@ -9,26 +10,39 @@ const maxOfPod = 4;
 /** A node has 250 pods at most, unless that limit was raised; a quarter of a kilobyte each. */
 const maxPods = 1_000;
 
+interface Seen {
+  readonly names: Set<ClientName>;
+  readonly identifiedBy: Set<IdentifiedBy>;
+}
+
 export class SeenClients {
   /** In the order in which pods were first seen. */
-  readonly #byPod = new Map<string, Set<ClientName>>();
+  readonly #byPod = new Map<string, Seen>();
 
-  see(podUid: string, userAgent: string): void {
+  see(podUid: string, userAgent: string, by: IdentifiedBy | undefined): void {
+    const { names, identifiedBy } = this.#byPod.get(podUid) ?? this.#add(podUid);
+    if (by !== undefined) identifiedBy.add(by);
     const name = nameClient(userAgent);
-    const known = this.#byPod.get(podUid);
-    if (known?.has(name) === true) return;
-    const names = known ?? new Set<ClientName>();
-    if (known === undefined) {
-      if (this.#byPod.size >= maxPods) deleteFirst(this.#byPod);
-      this.#byPod.set(podUid, names);
-    }
+    if (names.has(name)) return;
     if (names.size >= maxOfPod) deleteFirst(names);
     names.add(name);
   }
 
   /** Sorted; empty for a pod that was not seen. */
   of(podUid: string): readonly ClientName[] {
-    return [...(this.#byPod.get(podUid) ?? [])].toSorted();
+    return [...(this.#byPod.get(podUid)?.names ?? [])].toSorted();
+  }
+
+  /** How connections of the pod were identified; empty for a pod that was not seen. */
+  identifiedBy(podUid: string): readonly IdentifiedBy[] {
+    return [...(this.#byPod.get(podUid)?.identifiedBy ?? [])].toSorted();
+  }
+
+  #add(podUid: string): Seen {
+    const seen: Seen = { names: new Set(), identifiedBy: new Set() };
+    if (this.#byPod.size >= maxPods) deleteFirst(this.#byPod);
+    this.#byPod.set(podUid, seen);
+    return seen;
   }
 }
 

@@ -17,6 +17,7 @@ import { exportProcess } from './process-metrics.ts';
 import { RequestCounts, type HitCount } from './request-counts.ts';
 import { SeenClients } from './seen-clients.ts';
 import { userAgentOf } from './user-agent.ts';
+import type { CallerConnection } from '../grants/caller.ts';
 import type { Authorized } from '../grants/authorization.ts';
 import { relayed, type Exchange, type Handled } from '../server/request.ts';
 import { correlationInBytes, correlationOf } from '../base/lines/correlation.ts';
@@ -75,7 +76,7 @@ const undecided: ReadonlySet<string> = new Set([
 export interface Telemetry {
   readonly metrics: Metrics;
   readonly observer: Observer;
-  readonly clients: Pick<SeenClients, 'of'>;
+  readonly clients: Pick<SeenClients, 'of' | 'identifiedBy'>;
 }
 
 export interface TelemetryOptions {
@@ -136,12 +137,13 @@ export function createObserver(
     hits = 0;
   });
 
-  function prepareHit(podIp: string, head: Buffer, right: GrantedDecision): PreparedHit {
+  function prepareHit(caller: CallerConnection, head: Buffer, right: GrantedDecision): PreparedHit {
+    const podIp = caller.ip;
     const { authorization, query } = right;
     const { pod } = authorization;
     const { resource } = query;
     // A decision is valid for one second: only the User-Agent of its first request is read.
-    clients.see(pod.uid, userAgentOf(head));
+    clients.see(pod.uid, userAgentOf(head), caller.identifiedBy);
     const fields = {
       status: 200,
       reason: 'ok',
@@ -179,7 +181,7 @@ export function createObserver(
     right: GrantedDecision,
   ): void {
     const known = prepared.get(right);
-    const hit = known?.podIp === caller.ip ? known : prepareHit(caller.ip, request.bytes, right);
+    const hit = known?.podIp === caller.ip ? known : prepareHit(caller, request.bytes, right);
     const durationMs = clock.monotonicMs() - startedAtMs;
     const seconds = durationMs / 1000;
     hit.observeOperation(seconds);
@@ -208,7 +210,8 @@ export function createObserver(
     const pod = authorization?.pod;
     // At /host/token another process sends the request for the pod.
     if (pod !== undefined && route === 'token') {
-      clients.see(pod.uid, exchange.headerValues('user-agent')[0] ?? '');
+      const userAgent = exchange.headerValues('user-agent')[0] ?? '';
+      clients.see(pod.uid, userAgent, exchange.caller.identifiedBy);
     }
     const path = route === 'host-token' ? hostTokenPath : tokenPath;
     metrics.observe('aadpodidentity_nmi_operations_duration_seconds', durationMs / 1000, {

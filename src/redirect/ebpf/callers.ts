@@ -7,10 +7,10 @@ import type { Attestation, Peer, RedirectTarget } from '../redirect.ts';
 
 const UNATTESTED: Attestation = { kind: 'unattested' };
 const UNAVAILABLE = { kind: 'unavailable', why: 'the map of callers cannot be read' } as const;
-const NO_ROOM = {
-  kind: 'unavailable',
-  why: 'this node had no room for a record of it, or its pod has too many connections',
-} as const;
+const NO_ROOM: Attestation = {
+  kind: 'unattested',
+  retryWhy: 'this node had no room for a record of it, or its pod has too many connections',
+};
 const SHARED = {
   kind: 'unavailable',
   why: 'another socket of this node has the same address and port',
@@ -73,9 +73,9 @@ export class Callers {
     if (ip === undefined) return UNATTESTED;
     try {
       const isWithinNode = this.#knowsNode && ip === plainIp(peer.localIp);
-      const cgroupId = this.#native.lookupCaller(this.#map, ip, peer.remotePort, isWithinNode);
-      if (cgroupId === 0n) return SHARED;
-      if (cgroupId !== undefined) return { kind: 'attested', cgroupId };
+      const caller = this.#native.lookupCaller(this.#map, ip, peer.remotePort, isWithinNode);
+      if (caller?.cgroupId === 0n) return SHARED;
+      if (caller !== undefined) return { kind: 'attested', ...caller };
       return this.#wasRoomShort() ? NO_ROOM : UNATTESTED;
     } catch {
       return UNAVAILABLE;

@@ -300,6 +300,8 @@ export interface ProgramCounters {
   readonly unfiled: bigint;
   /** Time of the last one, CLOCK_MONOTONIC. */
   readonly unfiledAtNs: bigint;
+  /** Connects to the agent's own address, by proxies in pods. */
+  readonly direct: bigint;
 }
 
 /** Undefined while no programs are installed. @throws RedirectError */
@@ -308,7 +310,9 @@ export function readCounters(pinFolder: string): ProgramCounters | undefined {
     const bytes = readFirst(native, join(pinFolder, 'counters'));
     if (bytes === undefined) return undefined;
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-    const at = (index: number) => view.getBigUint64(8 * index, true);
+    // Programs of an earlier version count less.
+    const at = (index: number) =>
+      8 * index < bytes.length ? view.getBigUint64(8 * index, true) : 0n;
     return {
       redirected: at(0),
       redirectedMapped: at(1),
@@ -318,6 +322,7 @@ export function readCounters(pinFolder: string): ProgramCounters | undefined {
       refused: at(5),
       unfiled: at(6),
       unfiledAtNs: at(7),
+      direct: at(8),
     };
   });
 }

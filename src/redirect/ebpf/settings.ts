@@ -12,7 +12,7 @@ import type { RedirectTarget } from '../redirect.ts';
 import { describeTarget } from '../target.ts';
 
 /** `NMI_LAYOUT`: maps of another layout are not shared with these programs. */
-export const LAYOUT = 4;
+export const LAYOUT = 5;
 const CLASSES_AT = 32;
 const NETNS_AT = 48;
 const DIGEST_AT = 56;

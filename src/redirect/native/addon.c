@@ -662,10 +662,13 @@ static void lookup_caller(struct call *call)
 		client.is_of_node = 0;
 		error = bpf_map_lookup_elem(map->map, &client, &caller);
 	}
-	if (!error)
-		call->result = big(call, caller.cgroup_id);
-	else if (error != -ENOENT)
+	if (!error) {
+		call->result = object(call);
+		put(call, call->result, "cgroupId", big(call, caller.cgroup_id));
+		put(call, call->result, "isDirect", boolean(call, caller.is_direct));
+	} else if (error != -ENOENT) {
 		fail(&call->fault, "look up caller", error);
+	}
 }
 
 static void forget_flows(struct call *call)

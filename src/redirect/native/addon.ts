@@ -35,6 +35,13 @@ export interface ProgramInfo {
   readonly mapIds: readonly number[];
 }
 
+/** A record of the map of callers. */
+export interface CallerRecord {
+  readonly cgroupId: bigint;
+  /** The client connected to the agent's own address. */
+  readonly isDirect: boolean;
+}
+
 export interface MapInfo {
   readonly id: number;
   readonly valueSize: number;
@@ -86,7 +93,7 @@ export interface NativeModule {
   mapDelete(map: BpfMap, key: Uint8Array): boolean;
   mapKeys(map: BpfMap): readonly Uint8Array[];
   /**
-   * The cgroup in the record of a client's address and port; 0 if two sockets share both.
+   * The record of a client's address and port; its cgroup is 0 if two sockets share both.
    * @param withinNode both ends of the connection have an address of the node.
    */
   lookupCaller(
@@ -94,7 +101,7 @@ export interface NativeModule {
     clientIp: string,
     clientPort: number,
     withinNode: boolean,
-  ): bigint | undefined;
+  ): CallerRecord | undefined;
   /**
    * Deletes conntrack entries of TCP connections to `dialled`, except those answered by `answeredBy` (if
    * given) or from these sources.

@@ -2,7 +2,8 @@
 /*
  * Redirects TCP connects to the metadata address to the agent and records their callers.
  *
- *   connect4, connect6          rewrite the destination, store the caller's cgroup with the socket
+ *   connect4, connect6          rewrite the destination, store the caller's cgroup with the socket; a
+ *                               connect to the agent's own address is recorded and not rewritten
  *   sockops, before the SYN     record client address and port -> cgroup, for the agent to look up
  *   sockops, on either close    delete the record
  *   getpeername4, getpeername6  return the address that the client connected to
@@ -10,8 +11,8 @@
  *
  * connect6 handles IPv4-mapped sockets only (every JVM uses them); no native IPv6 address is redirected.
  * The first subflow of MPTCP passes connect4 or connect6, TCP fast open by the connect inside sendmsg().
- * Only connects to the metadata address and port are rewritten or recorded, so other traffic of the node
- * can neither fill a map nor evict a record.
+ * Only connects to the metadata address or the agent's, with their ports, are rewritten or recorded, so
+ * other traffic of the node can neither fill a map nor evict a record.
  *
  * A pod with too many records is refused in connect (EPERM). A connection that cannot be recorded later
  * is redirected all the same: the agent refuses a peer without a record, the real endpoint would not.
@@ -27,7 +28,7 @@
 #define MAX_DEPTH 24
 #define MAX_POD_DEPTH 12
 
-enum verdict { LET_PASS, BRING, REFUSE };
+enum verdict { PASS, REDIRECT, REFUSE };
 
 /* A separate section, so that no constant of the compiler is in the same map. */
 const volatile struct nmi_settings settings SEC(".rodata.nmi") = {};
@@ -134,7 +135,7 @@ static __always_inline __u64 pod_of_current(void)
 }
 
 /* Lower than the limit by the connections that can be between connect and record at the same time. */
-static __always_inline int has_its_fill(__u64 pod_id)
+static __always_inline int is_over_limit(__u64 pod_id)
 {
 	__s64 *load = bpf_map_lookup_elem(&loads, &pod_id);
 	__s64 max = settings.max_callers_per_pod;
@@ -156,30 +157,50 @@ static __always_inline int is_tcp(struct bpf_sock_addr *ctx)
 	return ctx->protocol == IPPROTO_TCP || ctx->protocol == IPPROTO_OF_MPTCP;
 }
 
-static __always_inline enum verdict judge(struct bpf_sock_addr *ctx, __be32 ip)
+/*
+ * The socket's storage for this connect. A direct one comes from a proxy inside the pod that relays a
+ * connect which was redirected before: the agent's address is nowhere else. Storage that is not filed may
+ * be that of another program on the same connect, which has already rewritten the destination: then the
+ * connect stays a redirected one.
+ */
+static __always_inline struct nmi_dial *dial_of(struct bpf_sock_addr *ctx, __u32 is_direct)
+{
+	struct nmi_dial *dial = bpf_sk_storage_get(&dials, ctx->sk, 0, 0);
+
+	if (dial) {
+		if (!is_direct || dial->is_filed)
+			dial->is_direct = is_direct;
+		return dial;
+	}
+	dial = bpf_sk_storage_get(&dials, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (dial)
+		dial->is_direct = is_direct;
+	return dial;
+}
+
+static __always_inline enum verdict decide(struct bpf_sock_addr *ctx, __be32 ip)
 {
 	__be16 port = (__be16)ctx->user_port;
 	struct nmi_dial *dial;
+	__u32 is_direct;
 	__u64 pod_id;
 
-	if (ip == settings.listen_ip && port == settings.listen_port) {
-		/* A direct connect: data of an earlier connect of the same socket is outdated. */
-		if (ctx->sk)
-			bpf_sk_storage_delete(&dials, ctx->sk);
-		return LET_PASS;
-	}
-	if (ip != settings.metadata_ip || port != settings.metadata_port || !is_tcp(ctx))
-		return LET_PASS;
+	is_direct = ip == settings.listen_ip && port == settings.listen_port;
+	if (!is_direct && (ip != settings.metadata_ip || port != settings.metadata_port))
+		return PASS;
+	if (!is_tcp(ctx))
+		return PASS;
 	if (is_exempt()) {
-		COUNT(exempt);
-		return LET_PASS;
+		if (!is_direct)
+			COUNT(exempt);
+		return PASS;
 	}
 	pod_id = pod_of_current();
-	if (!ctx->sk || has_its_fill(pod_id)) {
+	if (!ctx->sk || is_over_limit(pod_id)) {
 		COUNT(refused);
 		return REFUSE;
 	}
-	dial = bpf_sk_storage_get(&dials, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	dial = dial_of(ctx, is_direct);
 	if (!dial) {
 		COUNT(refused);
 		return REFUSE;
@@ -187,16 +208,20 @@ static __always_inline enum verdict judge(struct bpf_sock_addr *ctx, __be32 ip)
 	dial->cgroup_id = bpf_get_current_cgroup_id();
 	dial->pod_id = pod_id;
 	dial->is_of_node = is_of_node(ctx);
+	if (is_direct) {
+		COUNT(direct);
+		return PASS;
+	}
 	COUNT(redirected);
-	return BRING;
+	return REDIRECT;
 }
 
 SEC("cgroup/connect4")
 int nmi_connect4(struct bpf_sock_addr *ctx)
 {
-	enum verdict verdict = judge(ctx, ctx->user_ip4);
+	enum verdict verdict = decide(ctx, ctx->user_ip4);
 
-	if (verdict == BRING) {
+	if (verdict == REDIRECT) {
 		ctx->user_ip4 = settings.listen_ip;
 		ctx->user_port = settings.listen_port;
 	}
@@ -212,9 +237,9 @@ static __always_inline int is_mapped(struct bpf_sock_addr *ctx)
 SEC("cgroup/connect6")
 int nmi_connect6(struct bpf_sock_addr *ctx)
 {
-	enum verdict verdict = is_mapped(ctx) ? judge(ctx, ctx->user_ip6[3]) : LET_PASS;
+	enum verdict verdict = is_mapped(ctx) ? decide(ctx, ctx->user_ip6[3]) : PASS;
 
-	if (verdict == BRING) {
+	if (verdict == REDIRECT) {
 		ctx->user_ip6[3] = settings.listen_ip;
 		ctx->user_port = settings.listen_port;
 		COUNT(redirected_mapped);
@@ -268,14 +293,18 @@ static __always_inline __u64 client_of(__be32 ip, __u16 port, __u16 is_of_node)
  */
 static __always_inline int is_redirected_peer(struct bpf_sock_addr *ctx, __be32 ip)
 {
+	struct nmi_caller *caller;
+	struct nmi_dial *dial;
 	__u64 client;
 
 	if (ip != settings.listen_ip || (__be16)ctx->user_port != settings.listen_port || !ctx->sk)
 		return 0;
-	if (bpf_sk_storage_get(&dials, ctx->sk, 0, 0))
-		return 1;
+	dial = bpf_sk_storage_get(&dials, ctx->sk, 0, 0);
+	if (dial)
+		return !dial->is_direct;
 	client = client_of(ctx->sk->src_ip4, (__u16)ctx->sk->src_port, is_of_node(ctx));
-	return bpf_map_lookup_elem(&callers, &client) != 0;
+	caller = bpf_map_lookup_elem(&callers, &client);
+	return caller && !caller->is_direct;
 }
 
 SEC("cgroup/getpeername4")
@@ -365,6 +394,7 @@ static __always_inline void file_caller(struct bpf_sock_ops *ops, struct nmi_dia
 
 	caller.cgroup_id = dial->cgroup_id;
 	caller.pod_id = dial->pod_id;
+	caller.is_direct = dial->is_direct;
 	caller.cookie = bpf_get_socket_cookie(ops);
 	/* IPv4-mapped sockets have family AF_INET6, but both of these fields are set. */
 	client = client_of(ops->local_ip4, (__u16)ops->local_port, dial->is_of_node);

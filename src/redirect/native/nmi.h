@@ -9,7 +9,7 @@
 
 #include <linux/types.h>
 
-#define NMI_LAYOUT 4
+#define NMI_LAYOUT 5
 
 /* Most open redirected sockets of a node: the limit of 256 pods (max_callers_per_pod). */
 #define NMI_MAX_CALLERS 65536
@@ -51,6 +51,8 @@ struct nmi_caller {
 	__u64 pod_id; /* cgroup that the record is charged to */
 	/* The socket of the record: the close of another socket does not delete it. */
 	__u64 cookie;
+	__u32 is_direct; /* connected to the agent's own address, so the destination was not rewritten */
+	__u32 zero;
 };
 
 /* Stored with a socket from its connect on: the caller, and the key of its record. */
@@ -60,6 +62,8 @@ struct nmi_dial {
 	__u64 client; /* struct nmi_client */
 	__u32 is_filed;
 	__u32 is_of_node;
+	__u32 is_direct;
+	__u32 zero;
 };
 
 struct nmi_counters {
@@ -71,6 +75,7 @@ struct nmi_counters {
 	__u64 refused; /* connect refused: the pod has too many records, or memory was short */
 	__u64 unfiled; /* redirected without a record */
 	__u64 unfiled_at_ns; /* CLOCK_MONOTONIC */
+	__u64 direct; /* connects to the agent's own address */
 };
 
 #endif

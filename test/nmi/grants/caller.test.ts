@@ -9,6 +9,7 @@ import type { Pod } from '../../../src/cache/index/objects.ts';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
 import { CallerConnection, type FindCgroupUid } from '../../../src/nmi/grants/caller.ts';
 import { PodPlaces } from '../../../src/nmi/grants/pod-places.ts';
+import type { Attestation, Place } from '../../../src/redirect/redirect.ts';
 import { CgroupIndex } from '../../../src/redirect/cgroup/cgroup-index.ts';
 import { cgroupIdOf } from '../../../src/redirect/cgroup/cgroup-tree.ts';
 import { createPod } from '../../support/cache-objects.ts';
@@ -221,6 +222,58 @@ describe('an attested caller, by the real index of cgroups', () => {
     // The test is meaningful only if many are found.
     assert.ok(outcomes.right > 10_000, JSON.stringify(outcomes));
     assert.ok(outcomes.nobody > 10_000, JSON.stringify(outcomes));
+  });
+});
+
+describe('a caller without a matching record, with a link of its own', () => {
+  const [pod, proxy] = ['pod', 'proxy'].map((name, at) =>
+    createPod({ name, ips: [`10.0.0.${at + 1}`] }),
+  );
+  assert.ok(pod !== undefined && proxy !== undefined);
+  const find = cgroups({ 1: pod.uid, 2: proxy.uid });
+  const ownLink = { link: 5 };
+
+  function open(placeOf = (ip: string): Place => ({ link: ip === '10.0.0.1' ? 5 : 6 })) {
+    const clock = new HandClock();
+    const pods = new PodIndex(clock);
+    const readPod = (): Promise<undefined> => Promise.resolve(undefined);
+    const places = new PodPlaces({ pods, clock, placeOf, hasLink: () => true, readPod });
+    for (const each of [pod, proxy]) if (each !== undefined) pods.upsert(each);
+    return (attestation: Attestation, remoteIp = '10.0.0.1') => {
+      const connection = new CallerConnection({ remoteIp }, attestation, find);
+      const caller = connection.resolve(pods, places);
+      const name = caller.kind === 'pod' ? caller.pod.name : caller.kind;
+      return [name, connection.identifiedBy, connection.limitKey] as const;
+    };
+  }
+
+  it('is the pod of its address, counted as that pod', () => {
+    const byLink = { kind: 'by-link', place: ownLink } as const;
+    assert.deepEqual(open()(byLink), ['pod', 'link', `pod ${pod.uid}`]);
+  });
+
+  it('is no pod from the link of another pod, or where pods share the link', () => {
+    const [name, by] = open()({ kind: 'by-link', place: { link: 7 } });
+    assert.deepEqual([name, by], ['misplaced', 'link']);
+    const shared = open(() => ownLink);
+    assert.deepEqual(shared({ kind: 'by-link', place: ownLink }).slice(0, 2), [
+      'unattested',
+      'link',
+    ]);
+    const connection = new CallerConnection(
+      { remoteIp: '10.0.0.1' },
+      { kind: 'by-link', place: ownLink },
+    );
+    assert.equal(connection.resolve(indexOf(pod)).kind, 'unattested', 'without known places');
+  });
+
+  it('is the pod that a proxy of another pod relays for, by a direct connect only', () => {
+    const relayed = { kind: 'attested', cgroupId: 2n, isDirect: true, ownLink } as const;
+    assert.deepEqual(open()(relayed).slice(0, 2), ['pod', 'link']);
+    assert.deepEqual(open()({ ...relayed, cgroupId: 1n }).slice(0, 2), ['pod', 'cgroup']);
+    // The record of another pod is never overruled otherwise.
+    assert.deepEqual(open()({ kind: 'attested', cgroupId: 2n, isDirect: true })[0], 'unknown');
+    assert.deepEqual(open()({ kind: 'attested', cgroupId: 2n, isDirect: false })[0], 'unknown');
   });
 });
 

@@ -113,6 +113,15 @@ describe('the pod of a caller', () => {
     assert.equal(ask(connect({ kind: 'attested', cgroupId: 1n })), 'pod p', 'by its cgroup');
   });
 
+  it('is not found by a link while the pods are not proven current', () => {
+    const { pods, state, connect, ask } = open();
+    pods.upsert(createPod({ name: 'p', ips: [ip] }));
+    const byLink = () => connect({ kind: 'by-link', place: { link: 5 } });
+    assert.equal(ask(byLink()), 'pod p');
+    state.trustsAddresses = false;
+    assert.equal(ask(byLink()), 'agent_not_synced, stale-addresses, pending');
+  });
+
   it('is unknown at a place other than that of the pod, until the API server confirms it', () => {
     const { pods, connect, ask } = open();
     pods.upsert(createPod({ name: 'p', ips: [ip] }));
@@ -130,6 +139,8 @@ describe('the pod of a caller', () => {
   it('is permanently unknown if the kernel has no record of it', () => {
     const { state, connect, ask } = open();
     assert.equal(ask(connect({ kind: 'unattested' })), 'caller_unattested, unattested');
+    const passing = connect({ kind: 'unattested', retryWhy: 'no room' });
+    assert.equal(ask(passing), 'agent_not_synced, unavailable, no room');
     state.isSynced = false;
     assert.equal(ask(connect({ kind: 'unattested' })), 'caller_unattested, unattested');
   });

@@ -43,7 +43,15 @@ describe('a refusal of a caller that is not a known pod', () => {
   it('contains the reason, and ends a connection on which nothing can be served', () => {
     const ip = '10.0.0.5';
     const texts: readonly (readonly [CallerFacts, RegExp])[] = [
-      [{ about: 'unattested' }, /did not come through the redirect of this node\. \[close\]$/],
+      [{ about: 'unattested' }, /no record of who opened .* not that of a pod\. \[close\]$/],
+      [
+        { about: 'unattested', refusedBy: 'shared-link' },
+        /share a network link.* --redirect=iptables/,
+      ],
+      [
+        { about: 'unattested', refusedBy: 'option' },
+        /\(--unrecorded-callers=refuse\)\. \[close\]$/,
+      ],
       [{ about: 'outlived' }, /belongs to another pod now\. Connect again\. \[close\]$/],
       [{ about: 'agent-starting' }, /^The agent is starting .* Retry\.$/],
       [{ about: 'stale-addresses', ip }, /the pod at 10\.0\.0\.5 cannot be identified.*Retry\.$/],

@@ -83,7 +83,12 @@ function answer(socket: Socket, ...answers: readonly Answer[]): void {
   socket.write(bytes);
 }
 
-const attested = (cgroupId: bigint): Answer => ({ kind: 'look-up', outcome: 'attested', cgroupId });
+const attested = (cgroupId: bigint): Answer => ({
+  kind: 'look-up',
+  outcome: 'attested',
+  cgroupId,
+  isDirect: false,
+});
 const status: Answer = { kind: 'status', report };
 
 async function open(t: TestContext) {
@@ -132,12 +137,17 @@ describe('a client that looks callers up in another process', () => {
         { kind: 'look-up', ip: '10.0.0.3', port: 3 },
       ],
     );
-    const unattested: Answer = { kind: 'look-up', outcome: 'unattested', cgroupId: 0n };
+    const unattested: Answer = {
+      kind: 'look-up',
+      outcome: 'unattested',
+      cgroupId: 0n,
+      isDirect: false,
+    };
     answer(socket, attested(7n), unattested, { kind: 'status', report });
-    assert.deepEqual(await first, { kind: 'attested', cgroupId: 7n });
+    assert.deepEqual(await first, { kind: 'attested', cgroupId: 7n, isDirect: false });
     assert.deepEqual(await second, { kind: 'unattested' });
     assert.deepEqual(await again, report);
-    answer(socket, { kind: 'look-up', outcome: 'unavailable', cgroupId: 0n });
+    answer(socket, { kind: 'look-up', outcome: 'unavailable', cgroupId: 0n, isDirect: false });
     const refused = await third;
     assert.ok(refused.kind === 'unavailable');
     assert.match(refused.why, /cannot look it up/);
@@ -175,7 +185,7 @@ describe('a client that looks callers up in another process', () => {
     await first;
     clock.advance(999);
     answer(socket, attested(2n));
-    assert.deepEqual(await second, { kind: 'attested', cgroupId: 2n });
+    assert.deepEqual(await second, { kind: 'attested', cgroupId: 2n, isDirect: false });
   });
 
   it('connects again by itself, a tenth of a second after each loss', async (t) => {
@@ -197,7 +207,7 @@ describe('a client that looks callers up in another process', () => {
     const found = client.lookUp('10.0.0.1', 1);
     await next.until(2);
     answer(next.asked[0]!.socket, attested(9n));
-    assert.deepEqual(await found, { kind: 'attested', cgroupId: 9n });
+    assert.deepEqual(await found, { kind: 'attested', cgroupId: 9n, isDirect: false });
   });
 
   it('connects at once for a report, and returns an error when there is no listener', async () => {
@@ -238,7 +248,7 @@ describe('a client that looks callers up in another process', () => {
       side.asked[0]!.socket,
       ...Array.from({ length: 4_096 }, (_, at) => attested(BigInt(at))),
     );
-    assert.deepEqual(await all[4_095], { kind: 'attested', cgroupId: 4_095n });
+    assert.deepEqual(await all[4_095], { kind: 'attested', cgroupId: 4_095n, isDirect: false });
   });
 
   it('does not keep a process alive that has nothing else to do', async (t) => {

@@ -10,6 +10,7 @@ import {
   writeAnswer,
   writeRequest,
   type Answer,
+  type LookUpOutcome,
   type Request,
 } from '../../../src/nmi/kernel/caller-frames.ts';
 
@@ -23,8 +24,9 @@ const request: fc.Arbitrary<Request> = fc.oneof(
 const answer: fc.Arbitrary<Answer> = fc.oneof(
   plain({
     kind: fc.constant('look-up' as const),
-    outcome: fc.constantFrom('attested' as const, 'unattested' as const, 'unavailable' as const),
+    outcome: fc.constantFrom<LookUpOutcome>('attested', 'unattested', 'unavailable', 'unrecorded'),
     cgroupId: fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }),
+    isDirect: fc.boolean(),
   }),
   plain({
     kind: fc.constant('status' as const),

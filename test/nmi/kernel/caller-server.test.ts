@@ -39,7 +39,9 @@ async function open(t: TestContext, path: string, over: Partial<CallerServerOpti
     report: () => report,
     // The port is the cgroup ID, and an odd port has no record.
     lookUp: (_, port) =>
-      port % 2 === 1 ? { kind: 'unattested' } : { kind: 'attested', cgroupId: BigInt(port) },
+      port % 2 === 1
+        ? { kind: 'unattested' }
+        : { kind: 'attested', cgroupId: BigInt(port), isDirect: port % 4 === 0 },
     ...over,
   });
   t.after(() => server[Symbol.asyncDispose]());
@@ -111,8 +113,19 @@ describe('the socket for caller look-ups', () => {
         kind: 'look-up',
         outcome: port % 2 === 1 ? 'unattested' : 'attested',
         cgroupId: port % 2 === 1 ? 0n : BigInt(port),
+        isDirect: port % 4 === 0,
       })),
     );
+    socket.destroy();
+  });
+
+  it('distinguishes a caller that may get a record from one that never does', async (t) => {
+    const path = join(folder, 'unrecorded.sock');
+    await open(t, path, { lookUp: () => ({ kind: 'unattested', retryWhy: 'no room' }) });
+    const socket = dial(path);
+    socket.write(encode({ kind: 'look-up', ip: '10.0.0.1', port: 2 }));
+    const [answer] = await answersFrom(socket, 1);
+    assert.equal(answer?.kind === 'look-up' && answer.outcome, 'unrecorded');
     socket.destroy();
   });
 
@@ -122,7 +135,12 @@ describe('the socket for caller look-ups', () => {
     const socket = dial(path);
     socket.write(encode({ kind: 'look-up', ip: '10.0.0.1', port: 2 }));
     const [answer] = await answersFrom(socket, 1);
-    assert.deepEqual(answer, { kind: 'look-up', outcome: 'unavailable', cgroupId: 0n });
+    assert.deepEqual(answer, {
+      kind: 'look-up',
+      outcome: 'unavailable',
+      cgroupId: 0n,
+      isDirect: false,
+    });
     socket.destroy();
   });
 

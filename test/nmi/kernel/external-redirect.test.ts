@@ -34,7 +34,7 @@ async function open(t: TestContext, first: Partial<RedirectReport> = {}) {
   const path = join(folder, `${(made += 1)}.sock`);
   const side = {
     report: { mode: 'ebpf', isActive: true, layout: LAYOUT, target, ...first } as RedirectReport,
-    found: { kind: 'attested', cgroupId: 7n } as Attestation,
+    found: { kind: 'attested', cgroupId: 7n, isDirect: false } as Attestation,
   };
   const listen = () =>
     openCallerServer({ path, report: () => side.report, lookUp: () => side.found });

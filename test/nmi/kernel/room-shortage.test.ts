@@ -13,6 +13,7 @@ const zero: ProgramCounters = {
   refused: 0n,
   unfiled: 0n,
   unfiledAtNs: 0n,
+  direct: 0n,
 };
 
 function open(first: ProgramCounters | undefined) {

@@ -27,7 +27,11 @@ const byAddress: ClusterStateOptions['network'] = {
   hasLink: () => true,
 };
 
-async function open(flags: Readonly<Record<string, string>> = {}, attests = false) {
+async function open(
+  flags: Readonly<Record<string, string>> = {},
+  attests = false,
+  isByLink = false,
+) {
   const clock = new ClockAhead();
   await using stack = new AsyncDisposableStack();
   const kube = stack.use(await openFakeKube());
@@ -38,9 +42,9 @@ async function open(flags: Readonly<Record<string, string>> = {}, attests = fals
   assert.ok(parsed.ok);
   const lines: string[] = [];
   const log = createLogger({ format: 'json', level: 'info', write: (line) => lines.push(line) });
-  const network = attests ? undefined : byAddress;
+  const network = isByLink || !attests ? byAddress : undefined;
   const state = stack.use(
-    openClusterState({ config: parsed.config, tuning, client, clock, log, network }),
+    openClusterState({ config: parsed.config, tuning, client, clock, log, attests, network }),
   );
   const stop = stack.move();
   return { kube, state, clock, lines, [Symbol.asyncDispose]: () => stop.disposeAsync() };
@@ -159,14 +163,24 @@ describe('the state of the node in the agent', () => {
   it('trusts addresses up to the limit, and without limit when the kernel attests', async () => {
     await using testBed = await open({ 'address-staleness-limit': '10s' });
     await eventually('synced', () => testBed.state.isSynced());
-    assert.ok(testBed.state.trustsAddresses());
+    assert.ok(testBed.state.trustsAddresses('address'));
     testBed.clock.aheadMs = 11_000;
-    assert.ok(!testBed.state.trustsAddresses());
+    assert.ok(!testBed.state.trustsAddresses('address'));
     assert.ok(readiness([testBed.state]).missing['pod_ips_current'] !== undefined);
     await using attesting = await open({ 'address-staleness-limit': '10s' }, true);
     assert.equal(attesting.state.places, undefined);
-    assert.ok(attesting.state.trustsAddresses(), 'before the first list');
+    assert.ok(attesting.state.trustsAddresses('address'), 'before the first list');
     attesting.clock.aheadMs = 11_000;
-    assert.ok(attesting.state.trustsAddresses(), 'no event for 11 s');
+    assert.ok(attesting.state.trustsAddresses('address'), 'no event for 11 s');
+  });
+
+  it('limits the trust in links, and is ready nevertheless when the kernel attests', async () => {
+    await using testBed = await open({ 'address-staleness-limit': '10s' }, true, true);
+    await eventually('synced', () => testBed.state.isSynced());
+    assert.ok(testBed.state.trustsAddresses('link'));
+    testBed.clock.aheadMs = 11_000;
+    assert.ok(!testBed.state.trustsAddresses('link'));
+    assert.ok(testBed.state.trustsAddresses('address'), 'of callers with a record');
+    assert.equal(readiness([testBed.state]).missing['pod_ips_current'], undefined);
   });
 });

@@ -55,6 +55,7 @@ function openQuiet(limitMs: number) {
   const trust = new IpStaleness({
     clock,
     limitMs,
+    attests: false,
     log: keptLog(),
     stalenessMs: () => reflector.stats().stalenessMs,
     checkNow: () => {
@@ -130,7 +131,14 @@ describe('trust in addresses', () => {
     const checkNow = (): void => {
       checks += 1;
     };
-    using trust = new IpStaleness({ clock, limitMs: 10_000, stalenessMs, checkNow, log });
+    using trust = new IpStaleness({
+      clock,
+      limitMs: 10_000,
+      attests: false,
+      stalenessMs,
+      checkNow,
+      log,
+    });
     clock.advance(4_999);
     assert.equal(checks, 0);
     clock.advance(1);

@@ -28,6 +28,7 @@ function open() {
     unfiledAtNs: 0n,
     isWithinNode: undefined as boolean | undefined,
     netnsCookie: 1n,
+    isDirect: false,
   };
   const native = nativeModule();
   mock.method(native, 'netnsCookie', () => state.netnsCookie);
@@ -51,7 +52,8 @@ function open() {
     const [, ip, port, isWithinNode] = asked;
     if (state.fails) throw new RangeError('look-up');
     state.isWithinNode = isWithinNode;
-    return ip === peer.remoteIp && port === peer.remotePort ? state.cgroupId : undefined;
+    if (ip !== peer.remoteIp || port !== peer.remotePort) return undefined;
+    return { cgroupId: state.cgroupId, isDirect: state.isDirect };
   });
   return { state, callers: new Callers('/pins', DEFAULT_TARGET, () => nowNs) };
 }
@@ -60,12 +62,14 @@ afterEach(() => mock.restoreAll());
 
 describe('the opener of a connection', () => {
   it('is the cgroup recorded for the address and port it came from', () => {
-    const { callers } = open();
+    const { state, callers } = open();
     callers.refresh();
-    const attested = { kind: 'attested', cgroupId: 7n };
+    const attested = { kind: 'attested', cgroupId: 7n, isDirect: false };
     assert.deepEqual(callers.attest(peer), attested);
     const mapped = { ...peer, remoteIp: '::ffff:10.1.2.3', localIp: `::ffff:${peer.localIp}` };
     assert.deepEqual(callers.attest(mapped), attested);
+    state.isDirect = true;
+    assert.deepEqual(callers.attest(peer), { ...attested, isDirect: true });
   });
 
   it('is unattested for another address or port, at either end', () => {
@@ -110,13 +114,15 @@ describe('the opener of a connection', () => {
     const { state, callers } = open();
     callers.refresh();
     const foreign = { ...peer, remotePort: 1 };
-    for (const [unfiled, unfiledAtNs, kind] of [
-      [0n, nowNs, 'unattested'],
-      [1n, nowNs - 9_000_000_000n, 'unavailable'],
-      [1n, nowNs - 10_000_000_000n, 'unattested'],
+    for (const [unfiled, unfiledAtNs, isRetried] of [
+      [0n, nowNs, false],
+      [1n, nowNs - 9_000_000_000n, true],
+      [1n, nowNs - 10_000_000_000n, false],
     ] as const) {
       Object.assign(state, { unfiled, unfiledAtNs });
-      assert.equal(callers.attest(foreign).kind, kind);
+      const found = callers.attest(foreign);
+      assert.ok(found.kind === 'unattested');
+      assert.equal(found.retryWhy !== undefined, isRetried);
       assert.equal(callers.attest(peer).kind, 'attested');
     }
   });

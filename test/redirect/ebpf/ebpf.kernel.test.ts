@@ -107,7 +107,8 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
     };
     const redirect = testBed.redirect();
     await redirect.verify();
-    assert.deepEqual(redirect.attest(peer), { kind: 'attested', cgroupId: pod.cgroupId });
+    const attested = { kind: 'attested', cgroupId: pod.cgroupId, isDirect: false };
+    assert.deepEqual(redirect.attest(peer), attested);
     // Of an agent that listens on all addresses: the same port of another address is another
     // connection.
     for (const elsewhere of [{ localIp: '10.0.0.4' }, { localPort: 2580 }]) {
@@ -152,13 +153,33 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
     assert.match(await outsider.send(dial), /^cloud sees 10\.0\.0\.4 /);
   });
 
-  it('has no record when it dials the agent directly', async () => {
-    assert.match(await pod.send(`dial ${listenIp} ${listenPort}`), /10\.244\.0\.5 unattested/);
-    // Nor is the address it sees rewritten.
-    assert.match(
-      await pod.send(`dial ${listenIp} ${listenPort}`),
-      new RegExp(` to ${listenIp}:${listenPort}$`),
-    );
+  it('is attested when it connects to the agent directly, and sees that address', async () => {
+    const counted = testBed.redirect().counters()?.direct ?? 0n;
+    for (const address of [listenIp, `::ffff:${listenIp}`]) {
+      const answer = await pod.send(`dial ${address} ${listenPort}`);
+      assert.match(answer, attestedAs(pod, '10.244.0.5'));
+      assert.match(answer, new RegExp(` to \\S*${listenIp}:${listenPort}$`));
+    }
+    assert.equal((testBed.redirect().counters()?.direct ?? 0n) - counted, 2n);
+  });
+
+  it('is marked as direct, unlike a redirected one, so that a proxy can be told from its pod', async () => {
+    const redirect = testBed.redirect();
+    await redirect.verify();
+    for (const [to, toPort, isDirect] of [
+      [listenIp, listenPort, true],
+      [metadataIp, 80, false],
+    ] as const) {
+      const kept = await pod.send(`keep ${to} ${toPort}`);
+      const remotePort = Number(/ through (\d+) /.exec(kept)?.[1]);
+      const here = { localIp: listenIp, localPort: listenPort };
+      assert.deepEqual(redirect.attest({ remoteIp: '10.244.0.5', remotePort, ...here }), {
+        kind: 'attested',
+        cgroupId: pod.cgroupId,
+        isDirect,
+      });
+      assert.equal(await pod.send('drop'), 'dropped');
+    }
   });
 
   it('is refused, and not led to the cloud, when the agent does not listen', async () => {
@@ -416,7 +437,11 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
       localIp: listenIp,
       localPort: listenPort,
     };
-    assert.deepEqual(redirect.attest(peer), { kind: 'attested', cgroupId: pod.cgroupId });
+    assert.deepEqual(redirect.attest(peer), {
+      kind: 'attested',
+      cgroupId: pod.cgroupId,
+      isDirect: false,
+    });
     assert.equal(await pod.send('drop'), 'dropped');
   });
 

@@ -320,6 +320,7 @@ describe('reading the programs back', () => {
       refused: 5n,
       unfiled: 6n,
       unfiledAtNs: 7n,
+      direct: 0n,
     });
   });
 });

@@ -89,7 +89,11 @@ describe('the records of callers', { skip }, () => {
     assert.equal(counters().unfiled, BigInt(400 - hardLimit));
     assert.match(await other.send(dial), attestedAs(other));
     // A caller that may be one of those without a record must retry; it is not refused permanently.
-    assert.match(await other.send(`dial ${listenIp} ${listenPort}`), / unavailable /);
+    const redirect = testBed.redirect();
+    await redirect.verify();
+    const here = { localIp: listenIp, localPort: listenPort };
+    const found = redirect.attest({ remoteIp: '10.244.0.6', remotePort: 1, ...here });
+    assert.match((found.kind === 'unattested' && found.retryWhy) || '', /no room for a record/);
     assert.equal(await pod.send('release'), 'released');
   });
 

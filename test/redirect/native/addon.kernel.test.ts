@@ -71,7 +71,7 @@ describe('the native module', { skip }, () => {
   }
 
   function recordOf(cgroupId: bigint): Uint8Array {
-    const value = new Uint8Array(24);
+    const value = new Uint8Array(32);
     new DataView(value.buffer).setBigUint64(0, cgroupId, true);
     return value;
   }
@@ -206,7 +206,8 @@ describe('the native module', { skip }, () => {
   it('looks a caller up by address and port', () => {
     const value = recordOf(2n ** 63n + 5n);
     native.mapSet(callers, clientKey('10.1.2.3', 40_000), value);
-    assert.equal(native.lookupCaller(callers, '10.1.2.3', 40_000, false), 2n ** 63n + 5n);
+    const found = native.lookupCaller(callers, '10.1.2.3', 40_000, false);
+    assert.deepEqual(found, { cgroupId: 2n ** 63n + 5n, isDirect: false });
     assert.equal(native.lookupCaller(callers, '10.1.2.3', 40_001, false), undefined);
     assert.equal(native.lookupCaller(callers, '10.1.2.4', 40_000, false), undefined);
     assert.deepEqual(native.mapKeys(callers), [clientKey('10.1.2.3', 40_000)]);
@@ -220,7 +221,7 @@ describe('the native module', { skip }, () => {
     assert.equal(native.lookupCaller(callers, '10.1.2.3', 40_002, true), undefined);
     native.mapSet(callers, clientKey('10.1.2.3', 40_002, 1), recordOf(6n));
     for (const isWithinNode of [true, false]) {
-      assert.equal(native.lookupCaller(callers, '10.1.2.3', 40_002, isWithinNode), 6n);
+      assert.equal(native.lookupCaller(callers, '10.1.2.3', 40_002, isWithinNode)?.cgroupId, 6n);
     }
     for (const isOfNode of [0, 1]) {
       native.mapDelete(callers, clientKey('10.1.2.3', 40_002, isOfNode));

@@ -8,7 +8,7 @@ import { fullName } from '../../../cache/index/object-name.ts';
 import type { Binding, Identity, Pod, StoredObject } from '../../../cache/index/objects.ts';
 import { loggableResource } from '../../base/log.ts';
 import type { Authorization, Authorized, RefusedPod } from '../../grants/authorization.ts';
-import type { CallerConnection } from '../../grants/caller.ts';
+import type { CallerConnection, IdentifiedBy } from '../../grants/caller.ts';
 import type { NamedSelector } from '../../grants/grant.ts';
 import type { IdentityOwners } from '../../grants/identity-owners.ts';
 import { sourceNameOf } from '../../sources/upstream-identity.ts';
@@ -27,17 +27,10 @@ export interface AuditState {
 const maxLength = 256;
 
 /** How the calling pod was identified. */
-export type AttestedBy = 'cgroup' | 'address' | 'host process' | 'nothing';
+export type AttestedBy = IdentifiedBy | 'host process' | 'nothing';
 
-export function attestedBy({ attestation }: CallerConnection): AttestedBy {
-  switch (attestation.kind) {
-    case 'attested':
-      return 'cgroup';
-    case 'by-address':
-      return 'address';
-    default:
-      return 'nothing';
-  }
+export function attestedBy(caller: CallerConnection): AttestedBy {
+  return caller.identifiedBy ?? 'nothing';
 }
 
 /**
