@@ -1,5 +1,6 @@
 /** `kubectl nmi migrate`: away from the AKS add-on, or to Workload Identity. */
 import { bindingLabel } from '../../cache/index/binding-label.ts';
+import { buildInfo } from '../../nmi/base/build-info.ts';
 import { asRecord, parseRecord, stringAt } from '../../nmi/base/json-value.ts';
 import { renderAz, runAz, type AzLine } from '../azure/az.ts';
 import { computesOf, identityLine, type Compute } from '../azure/node-pools.ts';
@@ -228,6 +229,12 @@ async function missingOf(
   return wanted.filter((id) => !assigned.includes(id.toLowerCase()));
 }
 
+/** The chart puts the name of the image behind this value of image.repository. */
+const registry = 'REGISTRY';
+const image = 'entra-pod-identity';
+const linuxOnly = '{"spec":{"nodeSelector":{"kubernetes.io/os":"linux"}}}';
+const pullCheck = `kubectl --namespace kube-system run nmi-pull --image=${registry}/${image}:${buildInfo.version} --restart=Never --rm --attach --overrides='${linuxOnly}' -- --version`;
+
 async function plan(context: VerbContext, group: string, cluster: string): Promise<ExitCode> {
   const read = await context.kubectl.list('pods', undefined);
   const pods = valueOf(read, 'list pods of all namespaces');
@@ -248,14 +255,16 @@ async function plan(context: VerbContext, group: string, cluster: string): Promi
     'Save the objects: kubectl nmi migrate export-addon -A > pod-identity.yaml',
     'Assign identities to every scale set: kubectl nmi migrate check --run, and the lines that it prints',
     'Check the cluster: kubectl nmi doctor --pre',
+    // Before anything opens a node: it stays open for as long as the new agent cannot be pulled.
+    `Build and push the image (docs/install.md), and check that a node can pull and run it: ${pullCheck}`,
     ...(isHelm
       ? [
-          'Switch the release in place, so that no node is open in between: helm upgrade RELEASE deploy/chart --set nameOverride=aad-pod-identity (README, "Upgrade from aad-pod-identity")',
+          `Switch the release in place, so that no node is open in between (docs/upgrade.md; old.yaml has the values of the release): helm upgrade RELEASE deploy/chart --namespace NAMESPACE --values old.yaml --set nameOverride=aad-pod-identity --set image.repository=${registry} --set nmi.image=${image} --set nmi.tag=${buildInfo.version}`,
         ]
       : [
-          `Pods reach the identities of their node between this step and the next but one. Take the add-on off: az aks update --resource-group ${group} --name ${cluster} --disable-pod-identity`,
+          `Pods reach the identities of their node from this step until the agent of the next step runs there. Take the add-on off: az aks update --resource-group ${group} --name ${cluster} --disable-pod-identity`,
+          `Install the agent: helm upgrade --install nmi deploy/chart --namespace kube-system --set image.repository=${registry}`,
           'Bring the objects back: kubectl apply -f deploy/crds.yaml -f pod-identity.yaml',
-          'Install the agent: helm upgrade --install nmi deploy/chart --namespace kube-system --set image.repository=REGISTRY/entra-pod-identity',
         ]),
     'Wait: kubectl nmi status --wait',
     'Look at every pod: kubectl nmi analyze -A --exit-code --threshold warning',
