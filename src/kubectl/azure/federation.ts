@@ -1,4 +1,5 @@
 /** Federated credentials: which service account tokens Entra ID accepts for an identity. Pure. */
+import { createHash } from 'node:crypto';
 import type { AzLine } from './az.ts';
 
 /** Azure's limit for one identity or application. */
@@ -23,8 +24,7 @@ export function subjectOf({ namespace, serviceAccount }: Subject): string {
 
 export function federateLine(federation: Federation, subject: Subject): AzLine {
   const { resourceId, clientId, issuer, audience } = federation;
-  // Names of credentials consist of letters, digits, hyphens and underscores, 120 at most.
-  const name = `${subject.namespace}-${subject.serviceAccount}`.replaceAll('.', '-').slice(0, 120);
+  const name = credentialName(subject);
   const parsed = parseResourceId(resourceId);
   if (parsed === undefined) {
     const parameters = { name, issuer, subject: subjectOf(subject), audiences: [audience] };
@@ -39,6 +39,25 @@ export function federateLine(federation: Federation, subject: Subject): AzLine {
     ...['--identity-name', parsed.name, '--issuer', issuer],
     ...['--subject', subjectOf(subject), '--audiences', audience],
   ];
+}
+
+/** Azure's limit for the name of a credential. */
+const maxNameLength = 120;
+
+/**
+ * Each subject has a name of its own: Azure would replace the credential of another subject with
+ * the same name. Names consist of letters, digits, hyphens and underscores. No name of Kubernetes
+ * contains an underscore: one ends a namespace with a hyphen, two are a dot, and three precede the
+ * hash in a name that would be too long.
+ */
+function credentialName(subject: Subject): string {
+  const { namespace, serviceAccount } = subject;
+  const separator = namespace.includes('-') ? '_' : '-';
+  const name = `${namespace}${separator}${serviceAccount.replaceAll('.', '__')}`;
+  if (name.length <= maxNameLength) return name;
+  const hash = createHash('sha256').update(subjectOf(subject)).digest('hex').slice(0, 32);
+  const end = `___${hash}`;
+  return `${name.slice(0, maxNameLength - end.length)}${end}`;
 }
 
 /** Parses the resource ID of a user-assigned identity. */

@@ -16,6 +16,9 @@ import { defaultConfig, viewAgent } from '../cluster/agents.ts';
 import { listNodes } from '../cluster/agent-state.ts';
 import { identityResources } from '../cluster/resources.ts';
 import { readSnapshot, type Snapshot } from '../cluster/snapshot.ts';
+import { findOtherUsers, needsAssignment } from '../findings/identity-users.ts';
+import { valueOf } from '../transport/kubectl.ts';
+import { renderRule } from '../transport/kubectl-failure.ts';
 import { namespaceFor, print, scopeOf, type VerbContext } from './context.ts';
 import { explainObject } from './explain.ts';
 import { carryOut, checkName, emptyPlan, planFlags, type PlanFlags } from './plan.ts';
@@ -155,13 +158,26 @@ export const addIdentity: AddVerb = (parser, start) =>
         )
         .command(
           'unassign <name>',
-          'the reverse of assign; the AzureIdentity stays',
+          'the reverse of assign; the AzureIdentity stays, and the assignment while others use it',
           (sub) =>
             sub
               .positional('name', { type: 'string', demandOption: true })
+              .option('ignore-unknown-users', {
+                type: 'boolean',
+                default: false,
+                describe:
+                  'Remove the assignment even if you cannot read whether other namespaces use the identity.',
+              })
               .options(planFlags)
               .example('$0 identity unassign orders --apply --run', ''),
-          (flags) => start(flags, (context) => unassign(context, flags.name, flags)),
+          (flags) =>
+            start(flags, (context) =>
+              unassign(context, flags.name, {
+                ignoreUnknownUsers: flags['ignore-unknown-users'],
+                apply: flags.apply,
+                run: flags.run,
+              }),
+            ),
         )
         .command(
           'federate <name>',
@@ -241,6 +257,12 @@ async function add(context: VerbContext, name: string, flags: AddFlags): Promise
   const next = `Then bind it: kubectl nmi identity assign ${name} -n ${namespace}`;
   // The `az` line that reads the identity has already run.
   return carryOut(context, { ...emptyPlan, objects, notes: [next] }, flags);
+}
+
+/** Prints the client id of an identity, or the list of all if its resource id is not known. */
+export function showClientIdLine(resourceId: string): AzLine {
+  if (resourceId.trim() === '') return ['identity', 'list', '--output', 'table'];
+  return ['identity', 'show', '--ids', resourceId, '--query', 'clientId', '--output', 'tsv'];
 }
 
 function showLine(resourceId: string): AzLine {
@@ -354,17 +376,74 @@ async function assign(context: VerbContext, name: string, flags: AssignFlags): P
   );
 }
 
-async function unassign(context: VerbContext, name: string, flags: PlanFlags): Promise<ExitCode> {
-  const { identity, bindings, pods, namespace } = await find(context, name);
+interface UnassignFlags extends PlanFlags {
+  readonly ignoreUnknownUsers: boolean;
+}
+
+async function unassign(
+  context: VerbContext,
+  name: string,
+  flags: UnassignFlags,
+): Promise<ExitCode> {
+  const found = await find(context, name);
+  const { identity, bindings, pods, namespace } = found;
   const deletions = bindings.map((each) => [
     ...['delete', identityResources.bindings, `--namespace=${namespace}`, nameOf(each)],
   ]);
-  const { lines, notes } = await scaleSetLines(context, identity, 'remove', flags.run);
+  const kept = await whyKept(context, found, flags);
+  const { lines, notes } =
+    kept === undefined
+      ? await scaleSetLines(context, identity, 'remove', flags.run)
+      : { lines: [], notes: [`It stays assigned to the scale sets${kept}`] };
   return carryOut(
     context,
     { ...emptyPlan, deletions, az: lines, notes: [...usersNote(pods), ...notes] },
     flags,
   );
+}
+
+/**
+ * Why the scale sets keep the identity; undefined if nobody else is known to need it.
+ * @throws PluginError with --run if that cannot be known.
+ */
+async function whyKept(
+  { kubectl }: VerbContext,
+  { identity, snapshot }: Found,
+  { run, ignoreUnknownUsers }: UnassignFlags,
+): Promise<string | undefined> {
+  if (!needsAssignment(identity)) return undefined;
+  const read = await kubectl.list(identityResources.identities, undefined);
+  const isBlind = !read.ok && read.failure.kind === 'forbidden';
+  const all = isBlind ? snapshot.identities : valueOf(read, 'list AzureIdentities');
+  const { same, unknown } = findOtherUsers(identity, all);
+  if (same.length > 0) {
+    return ` for ${same.map((each) => `AzureIdentity ${titleOf(each)}`).join(', ')}.`;
+  }
+  if (ignoreUnknownUsers || (!isBlind && unknown.length === 0)) return undefined;
+  const [why, remedy] =
+    !read.ok && read.failure.kind === 'forbidden'
+      ? [
+          'you have no right to list AzureIdentities of all namespaces',
+          `Ask for this RBAC rule: ${renderRule(read.failure.rule)}`,
+        ]
+      : [
+          unknown.map((each) => halvesOf(each, identity)).join('; '),
+          'Set both ids in both objects',
+        ];
+  const problem = `it is not known whether another namespace uses the identity: ${why}`;
+  const nextStep = `${remedy}, or give --ignore-unknown-users.`;
+  if (run)
+    throw new PluginError(isBlind ? exitCodes.noRight : exitCodes.findings, problem, nextStep);
+  return `: ${problem}. ${nextStep}`;
+}
+
+/** Of two objects that cannot be compared. */
+function halvesOf(one: RawObject, other: RawObject): string {
+  const [first, second] =
+    stringAt(specOf(one), 'clientID') === ''
+      ? ['a resource id', 'a client id']
+      : ['a client id', 'a resource id'];
+  return `AzureIdentity ${titleOf(one)} has only ${first}, AzureIdentity ${titleOf(other)} only ${second}`;
 }
 
 async function federate(
@@ -443,9 +522,8 @@ async function scaleSetLines(
   verb: 'assign' | 'remove',
   isRun: boolean,
 ): Promise<{ readonly lines: readonly AzLine[]; readonly notes: readonly string[] }> {
-  const spec = specOf(identity);
-  if ((spec['type'] ?? 0) !== 0) return { lines: [], notes: [] };
-  const found = stringAt(spec, 'resourceID');
+  if (!needsAssignment(identity)) return { lines: [], notes: [] };
+  const found = stringAt(specOf(identity), 'resourceID');
   if (found === '' && isRun) {
     throw usage(
       `AzureIdentity ${nameOf(identity)} has no spec.resourceID, which the az lines need`,

@@ -1,7 +1,7 @@
 /**
- * The changes that a verb plans: objects, deletions, and lines for `az`. They are printed as YAML
- * with the rest as comments, so that the output can be piped to kubectl; with flags, the plugin
- * makes them itself.
+ * The changes that a verb plans: objects of our kinds, changes of objects with other owners,
+ * deletions, and lines for `az`. They are printed as YAML with the rest as comments, so that the
+ * output can be piped to kubectl; with flags, the plugin makes them itself.
  */
 import type { Options } from 'yargs';
 import { renderAz, runAz, type AzLine } from '../azure/az.ts';
@@ -12,6 +12,8 @@ import type { VerbContext } from './context.ts';
 
 export interface Plan {
   readonly objects: readonly object[];
+  /** Words after `kubectl`: changes of objects that have other owners too. */
+  readonly changes: readonly (readonly string[])[];
   /** Words after `kubectl`. */
   readonly deletions: readonly (readonly string[])[];
   readonly az: readonly AzLine[];
@@ -36,7 +38,13 @@ export const planFlags = {
   },
 } as const satisfies Readonly<Record<string, Options>>;
 
-export const emptyPlan: Plan = { objects: [], deletions: [], az: [], notes: [] };
+export const emptyPlan: Plan = {
+  objects: [],
+  changes: [],
+  deletions: [],
+  az: [],
+  notes: [],
+};
 
 /** Azure changes come before the objects that need them, but after deletions of objects. */
 export async function carryOut(
@@ -56,14 +64,15 @@ export async function carryOut(
       );
       report(text);
     }
-    for (const words of plan.deletions) report(await kubectl.expect(words.join(' '), words));
+    for (const words of [...plan.changes, ...plan.deletions])
+      report(await kubectl.expect(words.join(' '), words));
   }
   if (run && plan.deletions.length > 0) await runAll(context, plan.az);
   const isDone = { objects: apply, az: run };
   if (output !== 'text') {
     const value = {
       objects: plan.objects,
-      kubectl: plan.deletions,
+      kubectl: [...plan.changes, ...plan.deletions],
       az: plan.az,
       notes: plan.notes,
       done: isDone,
@@ -73,12 +82,17 @@ export async function carryOut(
   }
   const comments = [
     ...plan.notes,
-    ...(apply ? [] : plan.deletions.map((words) => ['kubectl', ...words].map(shellWord).join(' '))),
+    ...(apply ? [] : plan.deletions.map(renderKubectl)),
     ...(run ? [] : plan.az.map(renderAz)),
+    ...(apply ? [] : plan.changes.map(renderKubectl)),
   ];
   const yaml = apply || plan.objects.length === 0 ? '' : renderYaml(plan.objects);
   io.stdout(`${yaml}${comments.map((line) => `# ${toLine(line)}\n`).join('')}`);
   return exitCodes.ok;
+}
+
+function renderKubectl(words: readonly string[]): string {
+  return ['kubectl', ...words].map(shellWord).join(' ');
 }
 
 /** Standard output of other formats must contain only the document. */

@@ -4,6 +4,7 @@ import { createFakeAz, ordersId, subscription, tenant } from '../support/fake-az
 import {
   boundTestBed,
   clientA,
+  clientB,
   createAgentPod,
   createBinding,
   createIdentity,
@@ -173,6 +174,109 @@ describe('kubectl nmi identity delete and unassign', () => {
     const { code, stderr } = await play(['identity', 'delete', 'none'], testBedOf());
     assert.equal(code, 1);
     assert.match(stderr, /has no AzureIdentity none\nCreate it: kubectl nmi identity add none/);
+  });
+});
+
+describe('kubectl nmi identity unassign', () => {
+  const nodes = [
+    {
+      metadata: { name: 'n' },
+      spec: {
+        providerID:
+          'azure:///subscriptions/s/resourceGroups/rg/providers/Microsoft.Compute/virtualMachineScaleSets/pool/virtualMachines/0',
+      },
+    },
+  ];
+  const own = createIdentity('orders', { type: 0, clientID: clientA, resourceID: ordersId });
+  const other = (spec: object, namespace = 'pay') => createIdentity('cash', spec, { namespace });
+  const all = ['identity', 'unassign', 'orders', '--run', '--apply'];
+  const deletes = 'kubectl delete azureidentitybindings';
+
+  async function unassign(
+    others: readonly ReturnType<typeof createIdentity>[],
+    { words = all, changes = {} }: { readonly words?: readonly string[]; changes?: object } = {},
+  ) {
+    const az = createFakeAz({ identities: {} });
+    const testBed = testBedOf({ nodes, [kinds.identities]: [own, ...others] }, az);
+    const played = await play(words, { ...testBed, ...changes });
+    const deleted = played.calls.filter((each) => each.join(' ').startsWith(deletes)).length;
+    return { ...played, deleted, az: az.lines };
+  }
+  const removes = (each: { readonly az: readonly string[] }) =>
+    each.az.filter((line) => line.startsWith('vmss identity remove')).length;
+
+  it('removes the assignment of an identity that nobody else names', async () => {
+    const done = await unassign([
+      other({ type: 0, clientID: clientB, resourceID: ordersId.replace('orders', 'cash') }),
+      // A federated identity needs no assignment.
+      other({ ...federated, clientID: clientA }, 'web'),
+      // The agent refuses to use it.
+      other({ type: 0 }, 'empty'),
+    ]);
+    assert.deepEqual([done.code, done.deleted, removes(done)], [0, 1, 1]);
+  });
+
+  it('keeps the assignment while another object names the same identity', async () => {
+    for (const spec of [
+      { type: 0, clientID: clientB, resourceID: ordersId.toUpperCase() },
+      { type: 0, resourceID: `${ordersId.slice(1)}/` },
+      { clientID: ` ${clientA.toUpperCase()}` },
+    ]) {
+      for (const namespace of ['pay', 'shop']) {
+        const kept = await unassign([other(spec, namespace)]);
+        assert.deepEqual([kept.code, kept.deleted, kept.az], [0, 1, []], JSON.stringify(spec));
+        assert.match(
+          kept.stdout,
+          new RegExp(
+            `# It stays assigned to the scale sets for AzureIdentity ${namespace}/cash\\.`,
+          ),
+        );
+        const forced = await unassign([other(spec, namespace)], {
+          words: [...all, '--ignore-unknown-users'],
+        });
+        assert.deepEqual([forced.code, forced.az], [0, []]);
+      }
+    }
+    const shown = await unassign([other({ type: 0, resourceID: ordersId })], {
+      words: ['identity', 'unassign', 'orders'],
+    });
+    assert.doesNotMatch(shown.stdout, /az vmss/);
+  });
+
+  it('does nothing in Azure if it cannot know, unless that is confirmed', async () => {
+    const blind = { forbidden: { [kinds.identities]: 'all-namespaces' } } as const;
+    const refused = await unassign([], { changes: blind });
+    assert.deepEqual([refused.code, refused.deleted, refused.az], [77, 0, []]);
+    assert.match(
+      refused.stderr,
+      /not known whether another namespace uses the identity[^\n]*no right[^\n]*\n.*resources: \["azureidentities"\], verbs: \["list"\] in a ClusterRole.*--ignore-unknown-users/,
+    );
+    const shown = await unassign([], { changes: blind, words: ['identity', 'unassign', 'orders'] });
+    assert.equal(shown.code, 0);
+    assert.match(shown.stdout, /^# .*not known whether another namespace uses the identity/m);
+    assert.doesNotMatch(shown.stdout, /az vmss/);
+    const confirmed = await unassign([], {
+      changes: blind,
+      words: [...all, '--ignore-unknown-users'],
+    });
+    assert.deepEqual([confirmed.code, confirmed.deleted, removes(confirmed)], [0, 1, 1]);
+  });
+
+  it('cannot compare a client id with a resource id', async () => {
+    const az = createFakeAz({ identities: {} });
+    const halves = [
+      createIdentity('orders', { type: 0, resourceID: ordersId }),
+      other({ type: 0, clientID: clientB }),
+    ];
+    const testBed = testBedOf({ nodes, [kinds.identities]: halves }, az);
+    const { code, stderr } = await play(all, testBed);
+    assert.deepEqual([code, az.lines], [1, []]);
+    assert.match(
+      stderr,
+      /AzureIdentity pay\/cash has only a client id, AzureIdentity shop\/orders only a resource id/,
+    );
+    assert.equal((await play([...all, '--ignore-unknown-users'], testBed)).code, 0);
+    assert.equal(az.lines.length, 1);
   });
 });
 

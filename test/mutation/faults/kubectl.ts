@@ -55,6 +55,33 @@ export const kubectl: Faults = {
     ['the name of an identity runs in a shell', '${shellWord(missing)}', '${missing}'],
     ['a label of another namespace runs in a shell', '${shellWord(wanted)}', '${wanted}'],
   ],
+  'src/kubectl/azure/federation.ts': [
+    ['two service accounts share a credential', "namespace.includes('-') ? '_' : '-'", "'-'"],
+    ['long names are cut to the same', 'maxNameLength - end.length)}${end}', 'maxNameLength)}'],
+  ],
+  'src/kubectl/findings/identity-users.ts': [
+    [
+      'pods of another namespace lose their identity',
+      'others.filter((each) => isSame(own, idsOf(each)))',
+      '[]',
+    ],
+    [
+      'what cannot be compared counts as another identity',
+      'others.filter((each) => !isComparable(own, idsOf(each)))',
+      '[]',
+    ],
+  ],
+  'src/kubectl/verbs/identity.ts': [
+    [
+      'an assignment that others may need is removed',
+      'ignoreUnknownUsers || (!isBlind && unknown.length === 0)',
+      'true',
+    ],
+  ],
+  'src/kubectl/verbs/to-workload-identity.ts': [
+    ['an annotation of another owner is replaced', 'isSame(present, value)', 'true'],
+    ['an empty client id is written', '!isGuid(clientId)', 'false'],
+  ],
   'src/kubectl/verbs/plan.ts': [
     ['an object writes YAML for kubectl apply', '# ${toLine(line)}', '# ${line}'],
   ],

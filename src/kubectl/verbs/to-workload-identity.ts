@@ -1,0 +1,368 @@
+/**
+ * `kubectl nmi migrate to-workload-identity`: for each service account of bound pods, the identity
+ * that those pods get today, as annotations and federated credentials. A service account has other
+ * owners, so nothing but the annotations is written, and none of another owner is replaced.
+ */
+import { oldest } from '../../cache/index/grant-index.ts';
+import { isGuid, normaliseClientId } from '../../cache/index/identifiers.ts';
+import type { Identity } from '../../cache/index/objects.ts';
+import { stringAt } from '../../nmi/base/json-value.ts';
+import type { Config } from '../../nmi/config/config.ts';
+import { cloudOf, resolveAuthority } from '../../nmi/sources/entra/clouds.ts';
+import { renderAz, type AzLine } from '../azure/az.ts';
+import { federateLine, maxCredentials, subjectOf } from '../azure/federation.ts';
+import { tryExchange, type TrialResult } from '../azure/trial-exchange.ts';
+import {
+  annotationsOf,
+  metadataOf,
+  nameOf,
+  namespaceOf,
+  specOf,
+  titleOf,
+  type RawObject,
+} from '../base/object.ts';
+import { shellWord } from '../base/output.ts';
+import { exitCodes } from '../base/io.ts';
+import { PluginError, type ExitCode } from '../base/plugin-error.ts';
+import { defaultConfig, viewAgent } from '../cluster/agents.ts';
+import { createClusterState } from '../cluster/cluster-state.ts';
+import { identityResources } from '../cluster/resources.ts';
+import { readSeenClients } from '../cluster/seen-clients.ts';
+import { readSnapshot, type Snapshot, type Unread } from '../cluster/snapshot.ts';
+import { labelPatch, ownersOf } from '../findings/owners.ts';
+import { classifySdk, sdkRule } from '../findings/sdk-versions.ts';
+import { namespaceFor, type VerbContext } from './context.ts';
+import { issuerOf, showClientIdLine } from './identity.ts';
+import { carryOut, checkName, emptyPlan, type PlanFlags } from './plan.ts';
+
+export interface WorkloadIdentityFlags extends PlanFlags {
+  readonly live: boolean;
+  readonly try: boolean;
+  readonly 'tenant-id': string;
+}
+
+export async function toWorkloadIdentity(
+  context: VerbContext,
+  flags: WorkloadIdentityFlags,
+): Promise<ExitCode> {
+  if (flags.try && flags.run) {
+    throw new PluginError(
+      exitCodes.usage,
+      '--try is for federated credentials that exist, and --run makes them',
+      'Give --run first; Entra ID takes minutes to know a new credential.',
+    );
+  }
+  const namespace = await namespaceFor(context);
+  const snapshot = await readSnapshot(context.kubectl, namespace);
+  const config =
+    snapshot.agents?.map(viewAgent).find((agent) => agent.config !== undefined)?.config ??
+    defaultConfig;
+  const all = usesOf(snapshot, config, context.io.wallMs());
+  if (all.length === 0) {
+    throw new PluginError(
+      exitCodes.findings,
+      `no pod of namespace ${namespace} is bound to an identity`,
+      'See kubectl nmi identity list',
+    );
+  }
+  const issuer = await issuerOf(context);
+  const obstacles = all.flatMap((use) => obstacleOf(use) ?? []);
+  const uses = all.filter((use) => obstacleOf(use) === undefined);
+  if (flags.try) await tryAll(context, namespace, uses, config, flags['tenant-id']);
+  const changes = uses.flatMap(annotateWords);
+  const az = uses.map((use) => federateUse(use, issuer, cloudOf(config.cloud).audience));
+  const notes = [
+    ...obstacles,
+    ...useNotes(uses),
+    ...(flags.live
+      ? await sdkNotes(
+          context,
+          snapshot,
+          uses.flatMap(({ pods }) => pods),
+        )
+      : [`${sdkRule} Add --live to see what the agents saw the pods use.`]),
+    'When the credentials exist, label the pod templates; the binding label may stay until all is well:',
+    ...templatePatches(uses, snapshot),
+  ];
+  const code = await carryOut(context, { ...emptyPlan, changes, az, notes }, flags);
+  return obstacles.length > 0 && (flags.apply || flags.run) ? exitCodes.findings : code;
+}
+
+interface Use {
+  readonly namespace: string;
+  readonly account: string;
+  /** What the account has, as far as the user may read it. */
+  readonly annotations: ReadonlyMap<string, string>;
+  /** A service account names one. */
+  readonly identity: RawObject;
+  readonly pods: readonly RawObject[];
+  /** Identities that pods of the account get only by name. */
+  readonly others: readonly string[];
+  /** Pods that get another identity today when they name none, by its name. */
+  readonly strays: ReadonlyMap<string, readonly RawObject[]>;
+}
+
+interface BoundPod {
+  readonly pod: RawObject;
+  readonly account: string;
+  /** As the agent sorts them: a request that names none gets the first. */
+  readonly identities: readonly [Identity, ...(readonly Identity[])];
+}
+
+function usesOf(snapshot: Snapshot, config: Config, nowWallMs: number): readonly Use[] {
+  const { grants } = createClusterState(snapshot, config, nowWallMs).clusterState;
+  const bound = snapshot.pods.flatMap((pod): readonly BoundPod[] => {
+    const found = grants.grantsOf(stringAt(metadataOf(pod), 'uid'));
+    if (found?.kind !== 'bound') return [];
+    const [first, ...rest] = found.identities;
+    const account = stringAt(specOf(pod), 'serviceAccountName') || 'default';
+    return first === undefined ? [] : [{ pod, account, identities: [first, ...rest] }];
+  });
+  const byAccount = Map.groupBy(bound, ({ account }) => account);
+  return [...byAccount].flatMap(([account, pods]) => useOf(account, pods, snapshot) ?? []);
+}
+
+function useOf(
+  account: string,
+  bound: readonly BoundPod[],
+  { accounts, identities }: Snapshot,
+): Use | undefined {
+  const byDefault = Map.groupBy(bound, (each) => each.identities[0].name);
+  const [chosen] = oldest(
+    bound.map((each) => each.identities[0]),
+    1,
+  );
+  const identity = identities.find(
+    (each) => nameOf(each) === chosen?.name && namespaceOf(each) === chosen.namespace,
+  );
+  if (identity === undefined) return undefined;
+  const namespace = namespaceOf(identity);
+  const object = accounts.find((each) => titleOf(each) === `${namespace}/${account}`);
+  const names = new Set(bound.flatMap((each) => each.identities.map(({ name }) => name)));
+  return {
+    namespace,
+    account,
+    annotations: object === undefined ? new Map() : annotationsOf(object),
+    identity,
+    pods: bound.map(({ pod }) => pod),
+    others: [...names].filter((name) => !byDefault.has(name)).toSorted(),
+    strays: new Map(
+      [...byDefault]
+        .filter(([name]) => name !== nameOf(identity))
+        .map(([name, each]) => [name, each.map(({ pod }) => pod)]),
+    ),
+  };
+}
+
+/** Why the service account cannot name the identity; undefined if it can. */
+function obstacleOf({ namespace, account, annotations, identity }: Use): string | undefined {
+  const title = `Service account ${namespace}/${account} is left out:`;
+  const name = nameOf(identity);
+  const clientId = stringAt(specOf(identity), 'clientID').trim();
+  if (!isGuid(clientId)) {
+    const problem = clientId === '' ? 'no client id' : 'a client id that is no GUID';
+    const find = renderAz(showClientIdLine(stringAt(specOf(identity), 'resourceID')));
+    const edit = `kubectl -n ${namespace} edit ${identityResources.identities} ${name}`;
+    return `${title} AzureIdentity ${name} has ${problem}. Find it: ${find}. Then set spec.clientID: ${edit}`;
+  }
+  for (const [key, value] of annotationsFor(identity)) {
+    const present = annotations.get(key) ?? value;
+    if (isSame(present, value)) continue;
+    const command = `kubectl -n ${namespace} annotate serviceaccount ${account} ${shellWord(`${key}=${value}`)} --overwrite`;
+    return `${title} its annotation ${key} is "${present}", and AzureIdentity ${name} has ${value}. If nothing needs the old value: ${command}`;
+  }
+  return undefined;
+}
+
+function annotationsFor(identity: RawObject): readonly (readonly [key: string, value: string])[] {
+  const spec = specOf(identity);
+  const [clientId, tenantId] = [
+    stringAt(spec, 'clientID').trim(),
+    stringAt(spec, 'tenantID').trim(),
+  ];
+  return [
+    ['azure.workload.identity/client-id', clientId],
+    ...(tenantId === '' ? [] : [['azure.workload.identity/tenant-id', tenantId] as const]),
+  ];
+}
+
+/** Letter case and blanks have no meaning in ids and names of tenants. */
+function isSame(one: string, other: string): boolean {
+  return normaliseClientId(one) === normaliseClientId(other);
+}
+
+/**
+ * Not `kubectl apply`, with or without --server-side: both remove what the owner of the object
+ * applied and we do not. kubectl moves the owner's fields to our field manager first, then drops
+ * those that are not in our object. `annotate` patches the annotations only, and refuses to replace
+ * one.
+ */
+function annotateWords({
+  namespace,
+  account,
+  annotations,
+  identity,
+}: Use): readonly (readonly string[])[] {
+  const entries = annotationsFor(identity)
+    .filter(([key]) => !annotations.has(key))
+    .map(([key, value]) => `${key}=${value}`);
+  if (entries.length === 0) return [];
+  return [
+    [
+      ...['annotate', 'serviceaccount', checkName(account), `--namespace=${namespace}`],
+      ...['--field-manager=kubectl-nmi', ...entries],
+    ],
+  ];
+}
+
+function federateUse(
+  { namespace, account, identity }: Use,
+  issuer: string,
+  audience: string,
+): AzLine {
+  const spec = specOf(identity);
+  const [resourceId, clientId] = [stringAt(spec, 'resourceID'), stringAt(spec, 'clientID').trim()];
+  return federateLine(
+    { resourceId, clientId, issuer, audience },
+    { namespace, serviceAccount: account },
+  );
+}
+
+function useNotes(uses: readonly Use[]): readonly string[] {
+  const counts = Map.groupBy(uses, ({ identity }) => nameOf(identity));
+  return [
+    ...[...counts].flatMap(([name, each]) =>
+      each.length > maxCredentials
+        ? [
+            `AzureIdentity ${name} would have ${each.length} federated credentials, and Azure allows ${maxCredentials}: share service accounts.`,
+          ]
+        : [],
+    ),
+    ...uses.flatMap(({ strays }) =>
+      [...strays].map(
+        ([name, pods]) =>
+          `Pods ${pods.slice(0, 10).map(nameOf).join(', ')} get ${name} today: set AZURE_CLIENT_ID to the client id of ${name} in them before you label them.`,
+      ),
+    ),
+    ...uses.flatMap(({ account, others }) =>
+      others.length === 0
+        ? []
+        : [
+            `Service account ${account} is used with ${others.join(', ')} too: set AZURE_CLIENT_ID in those pods.`,
+          ],
+    ),
+    ...uses.map(
+      ({ namespace, account, identity }) =>
+        `${subjectOf({ namespace, serviceAccount: account })} becomes ${nameOf(identity)}`,
+    ),
+  ];
+}
+
+/** The commands that label the pod templates. */
+function templatePatches(uses: readonly Use[], { workloads }: Snapshot): readonly string[] {
+  const owners = uses.flatMap(({ pods }) => pods.flatMap((pod) => ownersOf(pod, workloads)));
+  return [
+    ...new Set(
+      owners.map((workload) => labelPatch(workload, 'azure.workload.identity/use', 'true')),
+    ),
+  ];
+}
+
+/** @throws PluginError when one is refused; then nothing is changed. */
+async function tryAll(
+  context: VerbContext,
+  namespace: string,
+  uses: readonly Use[],
+  config: Config,
+  tenantId: string,
+): Promise<void> {
+  const problems: string[] = [];
+  for (const { account, identity } of uses) {
+    const result = await tryUse(context, namespace, account, identity, config, tenantId);
+    const title = `service account ${namespace}/${account} as AzureIdentity ${nameOf(identity)}`;
+    if (!result.ok) problems.push(`${title}: ${result.reason}: ${result.detail}`);
+    else context.io.stderr(`trial exchange: ${title}: Entra ID gives a token\n`);
+  }
+  if (problems.length === 0) return;
+  throw new PluginError(
+    exitCodes.findings,
+    `the trial exchange failed, and no object was changed: ${problems.join('; ')}`,
+    'Leave out --try to see the az lines of the federated credentials; Entra ID takes minutes to know a new one. See kubectl nmi reasons federation_refused',
+  );
+}
+
+async function tryUse(
+  { kubectl, io }: VerbContext,
+  namespace: string,
+  account: string,
+  identity: RawObject,
+  { cloud }: Config,
+  tenantOfUser: string,
+): Promise<TrialResult> {
+  const spec = specOf(identity);
+  const tenantId = stringAt(spec, 'tenantID') || tenantOfUser;
+  if (tenantId === '') {
+    const detail = 'its tenant is not known: give --tenant-id (az account show --query tenantId)';
+    return { ok: false, reason: 'not tried', detail };
+  }
+  const adEndpoint = stringAt(spec, 'adEndpoint');
+  const found = resolveAuthority({ adEndpoint, cloud, allowedHosts: [] });
+  if (!found.ok) return { ok: false, reason: 'not tried', detail: found.problem };
+  const assertion = await kubectl.expect(`create a token of service account ${account}`, [
+    'create',
+    'token',
+    // This verb of kubectl accepts no name after `--`, so the name is checked.
+    checkName(account),
+    `--namespace=${namespace}`,
+    `--audience=${found.audience}`,
+    '--duration=10m',
+  ]);
+  return tryExchange(io, {
+    authority: found.authority,
+    tenantId,
+    clientId: stringAt(spec, 'clientID').trim(),
+    assertion: assertion.trim(),
+  });
+}
+
+/** A sentence for each pod, those that need work first. */
+async function sdkNotes(
+  { kubectl }: VerbContext,
+  { agents = [] }: Snapshot,
+  pods: readonly RawObject[],
+): Promise<readonly string[]> {
+  const nodes = new Set(pods.map((pod) => stringAt(specOf(pod), 'nodeName')));
+  const asked = agents.map(viewAgent).filter(({ node, isOldNmi }) => nodes.has(node) && !isOldNmi);
+  const unread: Unread[] = [];
+  const seen = await readSeenClients(kubectl, asked, unread);
+  const titles = [...new Set(pods.map(titleOf))].toSorted();
+  const [old, unknown, fine]: [string[], string[], string[]] = [[], [], []];
+  for (const title of titles) {
+    const verdicts = (seen.get(title) ?? []).map(classifySdk);
+    const tooOld = verdicts.filter((each) => each.kind === 'too-old');
+    const [known] = verdicts.filter((each) => each.kind === 'knows');
+    for (const { title: sdk, version, minimum } of tooOld) {
+      old.push(`Pod ${title} uses ${sdk} ${version}: update it to ${minimum} or later first.`);
+    }
+    if (tooOld.length > 0) continue;
+    if (verdicts.some(({ kind }) => kind === 'unknown') || known === undefined) {
+      unknown.push(`Pod ${title}: ${whyUnknown(seen.get(title))}; check its SDK yourself.`);
+    } else {
+      fine.push(`Pod ${title} uses ${known.title} ${known.version}, which is new enough.`);
+    }
+  }
+  return [
+    ...old,
+    ...unknown,
+    ...fine,
+    ...(unknown.length === 0 ? [] : [sdkRule]),
+    'Code that creates a ManagedIdentityCredential itself still calls IMDS, whatever its version.',
+    ...unread.map(({ what, why, loses }) => `Not known: ${loses}: cannot ${what}: ${why}`),
+  ];
+}
+
+function whyUnknown(clients: readonly string[] | undefined): string {
+  if (clients === undefined) return 'no agent reported it';
+  if (clients.length === 0) return 'the agent saw no request of it';
+  return 'the agent saw requests of something else than an Azure SDK';
+}

@@ -1,0 +1,404 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import type { RawObject } from '../../../src/kubectl/base/object.ts';
+import { createFakeAz, ordersId } from '../support/fake-az.ts';
+import {
+  boundTestBed,
+  clientA,
+  clientB,
+  createAgentPod,
+  createBinding,
+  createIdentity,
+  createObject,
+  createPod,
+  kinds,
+  ok,
+  play,
+  type Recorded,
+} from '../support/recorded-kubectl.ts';
+
+const bound = { labels: { aadpodidbinding: 'orders', app: 'web' } };
+const identity = createIdentity('orders', { type: 0, clientID: clientA, resourceID: ordersId });
+
+function testBedOf(changes = {}, az = createFakeAz({ identities: {} })): Recorded {
+  return {
+    ...boundTestBed({ [kinds.identities]: [identity], ...changes }),
+    other: (program, args) => {
+      if (program === 'az') return az.run(args);
+      return ok(args[0] === 'annotate' ? 'annotated\n' : '{"issuer":"https://oidc.example/"}');
+    },
+  };
+}
+
+function createAccount(
+  name: string,
+  annotations: Readonly<Record<string, string>>,
+  fields = {},
+): RawObject {
+  return { ...createObject('ServiceAccount', name, {}, { annotations }, 'v1'), ...fields };
+}
+
+/** The calls that change the cluster. */
+const changesOf = (calls: readonly (readonly string[])[]) =>
+  calls
+    .map((words) => words.join(' '))
+    .filter((line) => line.startsWith('kubectl ') && !line.includes(' --raw='));
+
+const annotate = (account: string, ...entries: readonly string[]) =>
+  [
+    `kubectl annotate serviceaccount ${account} --namespace=shop --field-manager=kubectl-nmi`,
+    ...entries,
+    '--request-timeout=15s',
+  ].join(' ');
+const clientIdKey = 'azure.workload.identity/client-id';
+
+describe('kubectl nmi migrate to-workload-identity', () => {
+  const owner = { kind: 'ReplicaSet', name: 'web-1' };
+  const deployment = createObject('Deployment', 'web', {
+    selector: { matchLabels: { app: 'web' } },
+  });
+  it('annotates service accounts, federates them, and labels pod templates', async () => {
+    const pods = [
+      createPod('web-1', { ...bound, owner, ip: '10.1.0.1' }),
+      createPod('web-2', { ...bound, owner, ip: '10.1.0.2' }),
+    ];
+    const { stdout } = await play(
+      ['migrate', 'to-workload-identity'],
+      testBedOf({ pods, [kinds.deployments]: [deployment] }),
+    );
+    assert.match(
+      stdout,
+      new RegExp(
+        `^# kubectl annotate serviceaccount default --namespace=shop --field-manager=kubectl-nmi ${clientIdKey}=${clientA}$`,
+        'm',
+      ),
+    );
+    assert.equal(stdout.match(/patch deployment web/g)?.length, 1);
+    assert.match(stdout, /# az identity federated-credential create --name shop-default/);
+  });
+
+  it('counts credentials, and names service accounts with several identities', async () => {
+    const pods = Array.from({ length: 21 }, (_, index) =>
+      createPod(`p${index}`, {
+        ...bound,
+        ip: `10.1.0.${index + 1}`,
+        spec: { serviceAccountName: `a${index}` },
+      }),
+    );
+    const changes = {
+      pods,
+      [kinds.identities]: [
+        identity,
+        createIdentity('zebra', { type: 3, clientID: clientB, tenantID: 'contoso.example' }),
+      ],
+      [kinds.bindings]: [
+        createBinding('orders'),
+        createBinding('z', { azureIdentity: 'zebra', selector: 'orders', serviceAccount: 'a0' }),
+        createBinding('none', { azureIdentity: 'none', selector: 'orders' }),
+      ],
+    };
+    const { stdout } = await play(['migrate', 'to-workload-identity'], testBedOf(changes));
+    assert.match(
+      stdout,
+      /AzureIdentity orders would have 21 federated credentials, and Azure allows 20/,
+    );
+    assert.match(stdout, /Service account a0 is used with zebra too/);
+    const own = await play(
+      ['migrate', 'to-workload-identity'],
+      testBedOf({
+        ...changes,
+        [kinds.bindings]: [createBinding('z', { azureIdentity: 'zebra', selector: 'orders' })],
+      }),
+    );
+    assert.match(own.stdout, / azure\.workload\.identity\/tenant-id=contoso\.example$/m);
+  });
+
+  it('lists the SDKs that agents saw, too old ones first', async () => {
+    const clients: Readonly<Record<string, readonly string[] | undefined>> = {
+      'web-1': ['azsdk-python-identity/1.25.0'],
+      'web-2': ['azsdk-python-identity/1.12.0', 'other'],
+      'web-3': ['azsdk-js-identity/4.2.1', 'other'],
+      'web-4': undefined,
+    };
+    const names = Object.keys(clients);
+    const testBed = testBedOf({
+      pods: [
+        ...names.map((name, index) => createPod(name, { ...bound, ip: `10.1.0.${index + 1}` })),
+        ...['node-1', 'node-2'].map((node) => createAgentPod(node)),
+      ],
+    });
+    const asked: string[] = [];
+    const live = (code: number) =>
+      play(['migrate', 'to-workload-identity', '--live'], {
+        ...testBed,
+        other: (program, args, input) => {
+          if (!args.includes('exec')) return testBed.other?.(program, args, input);
+          asked.push(args.join(' '));
+          const pods = names.map((name) => ({ namespace: 'shop', name, clients: clients[name] }));
+          const refused =
+            'Error from server (Forbidden): pods "nmi-node-1" is forbidden: User "dev" cannot create resource "pods/exec" in API group "" in the namespace "kube-system"';
+          return { code, stdout: JSON.stringify({ kind: 'node', pods }), stderr: refused };
+        },
+      });
+    const { stdout } = await live(0);
+    assert.equal(asked.length, 1, 'only the agent of the node where the pods are');
+    const lines = stdout.split('\n').filter((line) => line.startsWith('# Pod shop/'));
+    assert.deepEqual(lines, [
+      '# Pod shop/web-2 uses azure-identity for Python 1.12.0: update it to 1.13.0 or later first.',
+      '# Pod shop/web-3: the agent saw requests of something else than an Azure SDK; check its SDK yourself.',
+      '# Pod shop/web-4: the agent saw no request of it; check its SDK yourself.',
+      '# Pod shop/web-1 uses azure-identity for Python 1.25.0, which is new enough.',
+    ]);
+    const refused = await live(1);
+    assert.equal(refused.code, 0);
+    assert.match(
+      refused.stdout,
+      /# Pod shop\/web-1: no agent reported it;[^]*# Not known: which SDKs .*"pods\/exec"/,
+    );
+
+    const { stdout: offline, calls } = await play(['migrate', 'to-workload-identity'], testBed);
+    assert.match(offline, /@azure\/identity for JavaScript 3\.2\.0.*Add --live/);
+    assert.ok(calls.every((words) => !words.includes('exec')));
+  });
+
+  it('tries the exchange first, and changes nothing when Entra ID refuses', async () => {
+    const assertion = 'eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ4In0.c2lnbmF0dXJl';
+    const testBed = testBedOf({ pods: [createPod('web', bound)] });
+    const attempt = async (
+      status: number,
+      words: readonly string[] = ['--tenant-id', 'tenant'],
+    ) => {
+      const posts: (readonly [url: string, form: Readonly<Record<string, string>>])[] = [];
+      const played = await play(['migrate', 'to-workload-identity', '--try', '--apply', ...words], {
+        ...testBed,
+        other: (program, args, input) => {
+          if (args[0] === 'create') return ok(`${assertion}\n`);
+          return testBed.other?.(program, args, input);
+        },
+        post: (url, form) => {
+          posts.push([url, form]);
+          const body =
+            status === 200
+              ? { access_token: 'secret-token' }
+              : { error: 'invalid_client', error_description: 'AADSTS700213: no record' };
+          return Promise.resolve({ status, body: JSON.stringify(body) });
+        },
+      });
+      const isApplied = played.calls.some((each) => each.includes('annotate'));
+      return { ...played, posts, isApplied };
+    };
+
+    const fine = await attempt(200);
+    assert.equal(fine.code, 0);
+    assert.equal(fine.isApplied, true);
+    assert.match(
+      fine.stderr,
+      /service account shop\/default as AzureIdentity orders: Entra ID gives/,
+    );
+    const [[url, form] = ['', {}]] = fine.posts;
+    assert.equal(url, 'https://login.microsoftonline.com/tenant/oauth2/v2.0/token');
+    assert.deepEqual([form['client_id'], form['client_assertion']], [clientA, assertion]);
+    assert.ok(
+      fine.calls.some((each) => each.join(' ').includes('--audience=api://AzureADTokenExchange')),
+    );
+    assert.doesNotMatch(fine.stdout + fine.stderr, /eyJ|secret-token/);
+
+    const refused = await attempt(401);
+    assert.equal(refused.code, 1);
+    assert.equal(refused.isApplied, false);
+    assert.match(refused.stderr, /no object was changed.*AADSTS700213.*\n.*federated credentials/);
+
+    const untried = await attempt(200, []);
+    assert.equal(untried.isApplied, false);
+    assert.match(untried.stderr, /give --tenant-id/);
+    assert.deepEqual(untried.posts, []);
+
+    const both = await attempt(200, ['--run']);
+    assert.equal(both.code, 2);
+    assert.match(both.stderr, /--run first/);
+  });
+
+  it('sends no token to an authority that the author of an identity chose', async () => {
+    const posts: string[] = [];
+    const evil = createIdentity('orders', {
+      type: 3,
+      clientID: clientA,
+      tenantID: 'tenant',
+      adEndpoint: 'https://evil.example',
+    });
+    const { stderr, calls } = await play(['migrate', 'to-workload-identity', '--try'], {
+      ...testBedOf({ pods: [createPod('web', bound)], [kinds.identities]: [evil] }),
+      post: (url) => {
+        posts.push(url);
+        return Promise.resolve(undefined);
+      },
+    });
+    assert.deepEqual(posts, []);
+    assert.ok(
+      calls.every((each) => each[1] !== 'create'),
+      'no token is made either',
+    );
+    assert.match(stderr, /evil\.example, which is not allowed/);
+  });
+
+  it('has nothing to do if no pod is bound', async () => {
+    assert.match(
+      (await play(['migrate', 'to-workload-identity'], testBedOf({ pods: [] }))).stderr,
+      /no pod of namespace shop is bound/,
+    );
+  });
+});
+
+describe('the service accounts of migrate to-workload-identity', () => {
+  const apply = ['migrate', 'to-workload-identity', '--apply'];
+
+  it('get annotations, and nothing else of them is written', async () => {
+    const account = createAccount(
+      'default',
+      { 'example.org/team': 'shop' },
+      { imagePullSecrets: [{ name: 'pull' }], automountServiceAccountToken: false },
+    );
+    const { code, stdout, calls, inputs } = await play(
+      apply,
+      testBedOf({ pods: [createPod('web', bound)], serviceaccounts: [account] }),
+    );
+    assert.equal(code, 0);
+    assert.deepEqual(changesOf(calls), [annotate('default', `${clientIdKey}=${clientA}`)]);
+    assert.deepEqual(new Set(inputs), new Set(['']));
+    assert.match(stdout, /^annotated\n/);
+    const text = JSON.parse(
+      (await play(['migrate', 'to-workload-identity', '-o', 'json'], testBedOf())).stdout,
+    ) as { objects: object[]; kubectl: string[][] };
+    assert.deepEqual([text.objects, text.kubectl[0]?.[0]], [[], 'annotate']);
+  });
+
+  it('are annotated after Azure knows them', async () => {
+    const { calls } = await play([...apply, '--run'], testBedOf());
+    assert.deepEqual(
+      calls.map((words) => words.slice(0, 2).join(' ')).filter((each) => !each.endsWith(' get')),
+      ['az identity', 'kubectl annotate'],
+    );
+  });
+
+  it('are not written again', async () => {
+    const account = createAccount('default', { [clientIdKey]: ` ${clientA.toUpperCase()}` });
+    const { code, calls } = await play(apply, testBedOf({ serviceaccounts: [account] }));
+    assert.deepEqual([code, changesOf(calls)], [0, []]);
+  });
+
+  it('keep what another owner wrote, and the others go on', async () => {
+    const az = createFakeAz({ identities: {} });
+    const pods = ['robot', 'web'].map((serviceAccountName, index) =>
+      createPod(serviceAccountName, {
+        ...bound,
+        ip: `10.1.0.${index + 1}`,
+        spec: { serviceAccountName },
+      }),
+    );
+    const testBed = testBedOf(
+      {
+        pods,
+        serviceaccounts: [
+          createAccount('robot', { [clientIdKey]: clientB }),
+          createAccount('web', {}),
+        ],
+      },
+      az,
+    );
+    const { code, stdout, calls } = await play([...apply, '--run'], testBed);
+    assert.equal(code, 1);
+    assert.match(
+      stdout,
+      new RegExp(
+        `# Service account shop/robot is left out: its annotation ${clientIdKey} is "${clientB}", and AzureIdentity orders has ${clientA}\\. .*kubectl -n shop annotate serviceaccount robot ${clientIdKey}=${clientA} --overwrite`,
+      ),
+    );
+    assert.deepEqual(changesOf(calls), [annotate('web', `${clientIdKey}=${clientA}`)]);
+    assert.deepEqual(
+      az.lines.map((line) => /serviceaccount:\S+/.exec(line)?.[0]),
+      ['serviceaccount:shop:web'],
+    );
+    assert.equal((await play(['migrate', 'to-workload-identity'], testBed)).code, 0);
+
+    const tenant = createIdentity('orders', {
+      type: 3,
+      clientID: clientA,
+      tenantID: 'one.example',
+    });
+    const other = createAccount('default', { 'azure.workload.identity/tenant-id': 'two.example' });
+    const differs = await play(
+      apply,
+      testBedOf({ [kinds.identities]: [tenant], serviceaccounts: [other] }),
+    );
+    assert.deepEqual([differs.code, changesOf(differs.calls)], [1, []]);
+    assert.match(
+      differs.stdout,
+      /tenant-id is "two\.example", and AzureIdentity orders has one\.exam/,
+    );
+  });
+
+  it('name the identity that the pods get today: the oldest', async () => {
+    const old = createIdentity('zebra', { type: 0, clientID: clientB, resourceID: ordersId });
+    const zebra = {
+      ...old,
+      metadata: { ...(old['metadata'] as object), creationTimestamp: '2024-01-01T00:00:00Z' },
+    };
+    const changes = {
+      [kinds.identities]: [identity, zebra],
+      [kinds.bindings]: [
+        createBinding('orders'),
+        createBinding('z', { azureIdentity: 'zebra', selector: 'orders' }),
+      ],
+    };
+    const explained = await play(['explain', 'pod', 'web'], testBedOf(changes));
+    assert.match(explained.stdout, /zebra/);
+    const { stdout, calls } = await play(apply, testBedOf(changes));
+    assert.deepEqual(changesOf(calls), [annotate('default', `${clientIdKey}=${clientB}`)]);
+    assert.match(stdout, /system:serviceaccount:shop:default becomes zebra\n/);
+    assert.match(stdout, /Service account default is used with orders too/);
+  });
+
+  it('are shared by pods that get different identities: those are named', async () => {
+    const changes = {
+      pods: [
+        createPod('web', { ...bound, ip: '10.1.0.1' }),
+        createPod('stripes', { labels: { aadpodidbinding: 'zebra' }, ip: '10.1.0.2' }),
+      ],
+      [kinds.identities]: [identity, createIdentity('zebra', { type: 0, clientID: clientB })],
+      [kinds.bindings]: [
+        createBinding('orders'),
+        createBinding('zebra', { azureIdentity: 'zebra', selector: 'zebra' }),
+      ],
+    };
+    const { stdout } = await play(['migrate', 'to-workload-identity'], testBedOf(changes));
+    assert.match(stdout, /serviceaccount:shop:default becomes orders\n/);
+    assert.match(
+      stdout,
+      /# Pods stripes get zebra today: set AZURE_CLIENT_ID to the client id of zebra in them before you label them\./,
+    );
+  });
+
+  it('do not name an identity whose client id is not known', async () => {
+    const nameless = createIdentity('orders', { type: 0, resourceID: ordersId });
+    const az = createFakeAz({ identities: {} });
+    const testBed = testBedOf({ [kinds.identities]: [nameless] }, az);
+    const { code, stdout, calls } = await play([...apply, '--run', '-o', 'json'], testBed);
+    assert.deepEqual([code, changesOf(calls), az.lines], [1, [], []]);
+    const { notes } = JSON.parse(stdout) as { notes: string[] };
+    assert.equal(
+      notes[0],
+      `Service account shop/default is left out: AzureIdentity orders has no client id. Find it: az identity show --ids ${ordersId} --query clientId --output tsv. Then set spec.clientID: kubectl -n shop edit ${kinds.identities} orders`,
+    );
+    const tried = await play(
+      ['migrate', 'to-workload-identity', '--try', '--tenant-id', 't'],
+      testBed,
+    );
+    assert.ok(tried.calls.every((words) => words[1] !== 'create'));
+    const shown = await play(['migrate', 'to-workload-identity'], testBed);
+    assert.doesNotMatch(shown.stdout, /client-id=|client-id: |federated-credential create/);
+    const wrong = createIdentity('orders', { type: 0, clientID: 'orders', resourceID: '' });
+    const other = await play(apply, testBedOf({ [kinds.identities]: [wrong] }));
+    assert.equal(other.code, 1);
+    assert.match(other.stdout, /has a client id that is no GUID\. Find it: az identity list/);
+  });
+});
