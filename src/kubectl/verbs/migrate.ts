@@ -17,7 +17,7 @@ import { renderTable, renderYaml } from '../base/output.ts';
 import { exitCodes } from '../base/io.ts';
 import { PluginError, type ExitCode } from '../base/plugin-error.ts';
 import { listNodes } from '../cluster/agent-state.ts';
-import { defaultConfig, viewAgent } from '../cluster/agents.ts';
+import { commonConfig, defaultConfig, verifiedOf, viewAgent } from '../cluster/agents.ts';
 import { identityResources } from '../cluster/resources.ts';
 import { readSnapshot, type Snapshot, type Unread } from '../cluster/snapshot.ts';
 import { readSeenClients } from '../cluster/seen-clients.ts';
@@ -165,13 +165,12 @@ interface PoolLine {
 async function check(context: VerbContext, run: boolean): Promise<ExitCode> {
   const unread: Unread[] = [];
   const [snapshot, nodes] = await Promise.all([
-    readSnapshot(context.kubectl, undefined),
+    readSnapshot(context, undefined),
     listNodes(context.kubectl, unread),
   ]);
   const wanted = resourceIdsInUse(snapshot);
   const ready = new Set(
     (snapshot.agents ?? [])
-      .map(viewAgent)
       .filter((each) => each.isReady && !each.isOldNmi)
       .map(({ node }) => node),
   );
@@ -291,10 +290,8 @@ async function toWorkloadIdentity(
     );
   }
   const namespace = await namespaceFor(context);
-  const snapshot = await readSnapshot(context.kubectl, namespace);
-  const config =
-    snapshot.agents?.map(viewAgent).find((agent) => agent.config !== undefined)?.config ??
-    defaultConfig;
+  const snapshot = await readSnapshot(context, namespace);
+  const config = commonConfig(verifiedOf(snapshot.agents)) ?? defaultConfig;
   const uses = usesOf(snapshot, namespace);
   if (uses.length === 0) {
     throw new PluginError(
@@ -421,7 +418,7 @@ async function sdkNotes(
   pods: readonly RawObject[],
 ): Promise<readonly string[]> {
   const nodes = new Set(pods.map((pod) => stringAt(specOf(pod), 'nodeName')));
-  const asked = agents.map(viewAgent).filter(({ node, isOldNmi }) => nodes.has(node) && !isOldNmi);
+  const asked = agents.filter(({ node, isOldNmi }) => nodes.has(node) && !isOldNmi);
   const unread: Unread[] = [];
   const seen = await readSeenClients(kubectl, asked, unread);
   const titles = [...new Set(pods.map(titleOf))].toSorted();
