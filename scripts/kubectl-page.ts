@@ -53,7 +53,19 @@ the PATH. It is one script without native code, for Node.js 22 or later. \`scrip
 | two pods have one address | \`kubectl nmi explain ip ADDRESS\` |
 | something of the old system is left | \`kubectl nmi doctor\`: findings \`old_nmi\`, \`old_mic\`, \`crd_old\` |
 
-Exit codes: 0 fine, 1 findings or refused (with \`--exit-code\`) or failed, 2 usage, 69 out of reach, 77 no right.`;
+Exit codes: 0 fine, 1 findings or refused (with \`--exit-code\`) or failed, 2 usage, 69 out of reach, 77 no right.
+A flag with one value is given once, and not empty: everything else is a usage error.
+
+## Which pods are agents
+
+Every user of a namespace can give a pod the agents’ label \`component=nmi\`, so the plugin trusts no label. A pod is an agent if
+it is in the namespace of the agents (\`--agent-namespace\`, default \`kube-system\`) and its controller is a DaemonSet there whose
+pod template has that label; the manifests of this project and the managed mode of aad-pod-identity have such a DaemonSet. All other pods with the label
+are ignored, and one line on standard error says how many, and in which namespaces.
+
+To verify agents takes the right to list \`daemonsets.apps\` in that namespace. Without it, the pods of the namespace that have the
+label are read (\`status\`, \`logs\`, \`top\`, \`explain\`), which standard error says. Nothing else is done with them: \`test\` needs
+\`--image\`, \`identity federate\` trusts neither their service account nor their audience, and \`--live\` enters none of them.`;
 
 function renderEntry(code: string, { means, fix }: Page, severity?: string): string {
   const title = severity === undefined ? '' : ` (${severity})`;
@@ -83,7 +95,7 @@ function commonFlags(help: string): string {
 /** Removes the flags that all verbs have. */
 function withoutCommon(help: string): string {
   const common =
-    /^ +(?:-[nAo], )?--(?:namespace|all-namespaces|output|exit-code|help|context|cluster|user|kubeconfig|as|request-timeout) /;
+    /^ +(?:-[nAo], )?--(?:namespace|all-namespaces|agent-namespace|output|exit-code|help|context|cluster|user|kubeconfig|as|request-timeout) /;
   return help
     .split('\n')
     .filter((line) => !common.test(line) && !/^(?:Exit codes:|Connection:)/.test(line))
@@ -105,6 +117,7 @@ async function helpOf(words: readonly string[]): Promise<string> {
     writeNew: () => Promise.resolve(false),
     wallMs: () => 0,
     sleep: () => Promise.resolve(),
+    stop: new AbortController().signal,
   });
   return stdout.trim();
 }

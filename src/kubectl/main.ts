@@ -7,10 +7,15 @@ import { runPlugin } from './plugin.ts';
 import { runProgram } from './transport/program.ts';
 
 const stop = new AbortController();
-process.on('SIGINT', () => {
-  stop.abort();
-  process.exitCode = 130;
-});
+for (const [signal, code] of [
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+] as const) {
+  process.on(signal, () => {
+    stop.abort();
+    process.exitCode = code;
+  });
+}
 // A reader that closed the pipe (`kubectl nmi list | head`) must not cause a crash.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EPIPE') process.exit(exitCodes.ok);
@@ -31,7 +36,8 @@ void runPlugin(process.argv.slice(2), {
   readText: (path) => (path === '-' ? text(process.stdin) : readIfThere(path)),
   writeNew,
   wallMs: () => Date.now(),
-  sleep: (ms) => delay(ms),
+  sleep: (ms) => delay(ms, undefined, { signal: stop.signal }).catch(() => undefined),
+  stop: stop.signal,
 }).then((code) => {
   process.exitCode ??= code;
 });

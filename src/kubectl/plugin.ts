@@ -17,6 +17,7 @@ import { addReasons } from './verbs/reasons.ts';
 import { addStatus } from './verbs/status.ts';
 import { addVersion } from './verbs/version.ts';
 import { addExplain } from './verbs/explain-flags.ts';
+import { refuseLostValues } from './verbs/flag-values.ts';
 import type { AddVerb, CommonFlags, Parser, Start } from './verbs/verb.ts';
 
 const addVerbs: readonly AddVerb[] = [
@@ -42,6 +43,8 @@ export async function runPlugin(words: readonly string[], io: Io): Promise<ExitC
     code = await work({
       io,
       kubectl: new Kubectl(io, passedOf(flags)),
+      agentNamespace: flags['agent-namespace'],
+      warn: createWarn(io),
       namespace: flags.namespace,
       allNamespaces: flags['all-namespaces'],
       output: flags.output,
@@ -50,12 +53,17 @@ export async function runPlugin(words: readonly string[], io: Io): Promise<ExitC
   };
   try {
     if (words[0] === '__complete') return await complete(words.slice(1), io, start);
-    await createParser(start).parseAsync([...words], {}, (_error, _argv, output) => {
+    const parser = refuseLostValues(words, createParser(start));
+    await parser.parseAsync([...words], {}, (_error, _argv, output) => {
       if (output !== '') io.stdout(`${output}\n`);
     });
     return code;
   } catch (error) {
     if (!(error instanceof PluginError)) throw error;
+    if (io.stop.aborted) {
+      io.stderr('error: interrupted\n');
+      return exitCodes.findings;
+    }
     io.stderr(`error: ${oneLine(error.message)}\n${oneLine(error.nextStep)}\n`);
     return error.exitCode;
   }
@@ -85,8 +93,15 @@ function createParser(start: Start) {
       default: false,
       describe: 'All namespaces.',
     })
+    .option('agent-namespace', {
+      type: 'string',
+      default: 'kube-system',
+      requiresArg: true,
+      describe: 'Namespace of the agents, and no other.',
+    })
     .option('output', {
       alias: 'o',
+      requiresArg: true,
       choices: outputFormats,
       default: 'text' as const,
       describe: 'Form of the output.',
@@ -96,6 +111,8 @@ function createParser(start: Start) {
       default: false,
       describe: 'Exit with 1 on findings and refusals.',
     })
+    // A flag of kubectl that is negated or has a dot in it would be lost.
+    .parserConfiguration({ 'boolean-negation': false, 'dot-notation': false })
     .exitProcess(false)
     .detectLocale(false)
     .version(false)
@@ -111,13 +128,12 @@ function createParser(start: Start) {
       'Exit codes: 0 fine, 1 findings (with --exit-code) or failed, 2 usage, 69 out of reach, 77 no right.',
     )
     .fail((message, error: Error | undefined) => {
-      throw (
-        error ??
-        new PluginError(
-          exitCodes.usage,
-          message.replace(/^Did/, 'unknown verb; did'),
-          'See kubectl nmi --help',
-        )
+      // A missing value is an error of yargs itself; any other error is of a verb.
+      if (error !== undefined && error.name !== 'YError') throw error;
+      throw new PluginError(
+        exitCodes.usage,
+        message.replace(/^Did/, 'unknown verb; did'),
+        'See kubectl nmi --help',
       );
     });
   for (const name of passedFlags) {
@@ -135,6 +151,16 @@ function passedOf(flags: CommonFlags): PassedFlags {
       return typeof value === 'string' ? [[name, value]] : [];
     }),
   );
+}
+
+/** Verbs that look again, as `status --wait`, warn once. */
+function createWarn(io: Io): (text: string) => void {
+  const given = new Set<string>();
+  return (text) => {
+    if (given.has(text)) return;
+    given.add(text);
+    io.stderr(`warning: ${oneLine(text)}\n`);
+  };
 }
 
 /** Texts from a server must not control the terminal. */

@@ -12,7 +12,16 @@ import { provideClusters } from '../cluster/support/binaries.ts';
 import type { Cluster } from '../cluster/support/cluster.ts';
 import { describeOnClusters } from '../cluster/support/on-clusters.ts';
 import { createFakeAz, ordersId } from './support/fake-az.ts';
-import { agent, clientId, good, grant, mistakes, pod } from './support/mistakes.ts';
+import {
+  agent,
+  agentSet,
+  agentSetUid,
+  clientId,
+  good,
+  grant,
+  mistakes,
+  pod,
+} from './support/mistakes.ts';
 import { runOn, type RealMachine } from './support/real-kubectl.ts';
 
 const root = join(import.meta.dirname, '../..');
@@ -48,7 +57,10 @@ interface Manifest {
 }
 
 /** Also writes the status, which only the kubelet writes otherwise. */
-async function put(cluster: Cluster, yaml: string): Promise<void> {
+async function put(cluster: Cluster, text: string): Promise<void> {
+  const set = '/apis/apps/v1/namespaces/kube-system/daemonsets/nmi';
+  const { metadata: owner } = await cluster.admin.expect('GET', set);
+  const yaml = text.replaceAll(agentSetUid, owner.uid);
   await cluster.applyOverHttp(yaml);
   for (const document of parseAllDocuments(yaml)) {
     const { kind, metadata, status } = (document.toJS() ?? { kind: '' }) as Manifest;
@@ -77,6 +89,7 @@ describeOnClusters('kubectl nmi', (cluster) => {
       home: folder,
     };
     for (const name of ['shop', 'other', 'kube-system']) await cluster().createNamespace(name);
+    await cluster().applyOverHttp(agentSet);
   });
 
   const clear = async () => {

@@ -12,6 +12,8 @@ export interface RunOptions {
   readonly input?: string;
   /** The program writes to the user's terminal itself; `stdout` and `stderr` of the result are empty. */
   readonly isShown?: boolean;
+  /** It is not ended when the user interrupts: what it does must not stay half done. */
+  readonly outlivesStop?: boolean;
 }
 
 export interface Io {
@@ -35,7 +37,10 @@ export interface Io {
   /** Never overwrites: false when the file exists. */
   readonly writeNew: (path: string, text: string) => Promise<boolean>;
   readonly wallMs: () => number;
+  /** Ends early, without an error, when the user interrupts. */
   readonly sleep: (ms: number) => Promise<void>;
+  /** Aborted when the user interrupts. */
+  readonly stop: AbortSignal;
 }
 
 export const exitCodes = {

@@ -1,9 +1,8 @@
 /** The agents with the values of their metrics pages, if the user may read those. */
 import type { RawObject } from '../base/object.ts';
-import { valueOf, type Kubectl } from '../transport/kubectl.ts';
-import { viewAgent, versionOf, type AgentView } from './agents.ts';
+import type { Kubectl } from '../transport/kubectl.ts';
+import { versionOf, type AgentView } from './agents.ts';
 import { readMetrics, type MetricSample } from './metrics.ts';
-import { agentSelector } from './resources.ts';
 import { describeUnread, type Unread } from './snapshot.ts';
 
 export interface AgentState {
@@ -19,12 +18,6 @@ export interface AgentState {
 
 /** Limit of concurrent reads: each is a process and a proxied connection. */
 const atOnce = 8;
-
-/** @throws PluginError when the pods of agents cannot be listed. */
-export async function listAgents(kubectl: Kubectl): Promise<readonly AgentView[]> {
-  const read = await kubectl.list('pods', undefined, { labels: agentSelector });
-  return valueOf(read, 'list the pods of the agents').map(viewAgent);
-}
 
 export async function readStates(
   kubectl: Kubectl,

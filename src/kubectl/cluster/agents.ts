@@ -16,6 +16,12 @@ export interface AgentView {
   readonly namespace: string;
   readonly name: string;
   readonly node: string;
+  readonly serviceAccount: string;
+  /**
+   * A DaemonSet of agents controls the pod. From any other pod nothing may be run or trusted: not its
+   * image, its service account or its options, and nothing may be executed in it.
+   */
+  readonly isVerified: boolean;
   readonly phase: string;
   readonly isReady: boolean;
   /** Why the pod is not ready, as reported by the kubelet; empty while it is ready. */
@@ -28,11 +34,17 @@ export interface AgentView {
   readonly isOldNmi: boolean;
   /** The options that it was started with; undefined if this program does not accept them. */
   readonly config: Config | undefined;
+  readonly pod: RawObject;
 }
+
+/** Why nothing is executed in the pod. */
+export const unverified =
+  'nothing proves that the pod is an agent: that needs list of daemonsets.apps in its namespace';
 
 /** The configuration of an agent without flags. */
 export const defaultConfig: Config = createDefaultConfig();
 
+/** Not verified: only `trusted-agents.ts` does that. */
 export function viewAgent(pod: RawObject): AgentView {
   const status = statusOf(pod);
   const containers = recordsAt(specOf(pod), 'containers');
@@ -45,6 +57,9 @@ export function viewAgent(pod: RawObject): AgentView {
     namespace: namespaceOf(pod),
     name: nameOf(pod),
     node: stringAt(specOf(pod), 'nodeName'),
+    serviceAccount: stringAt(specOf(pod), 'serviceAccountName') || 'default',
+    isVerified: false,
+    pod,
     phase: stringAt(status, 'phase'),
     isReady,
     problem: isReady ? '' : problemOf(pod, states, stringAt(condition, 'message')),
@@ -56,6 +71,16 @@ export function viewAgent(pod: RawObject): AgentView {
       (labelsOf(pod).get('app.kubernetes.io/component') !== 'nmi' && /\/nmi(?:[:@]|$)/.test(image)),
     config: readConfig(container),
   };
+}
+
+/** Those whose image, service account and options may be trusted. */
+export function verifiedOf(agents: readonly AgentView[] = []): readonly AgentView[] {
+  return agents.filter(({ isVerified }) => isVerified);
+}
+
+/** The options of the agents, which one release gives to all; undefined if no agent shows them. */
+export function commonConfig(agents: readonly AgentView[] | undefined): Config | undefined {
+  return agents?.find(({ config }) => config !== undefined)?.config;
 }
 
 /** The image tag, which is the version for published releases. */

@@ -19,6 +19,3 @@ export const workloadResources = [
   'cronjobs.batch',
   'jobs.batch',
 ] as const;
-
-/** Selects the pods of the agent, whichever manifest or chart installed them. */
-export const agentSelector = 'component=nmi';

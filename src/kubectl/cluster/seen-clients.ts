@@ -3,7 +3,7 @@ import { parseRecord, stringAt } from '../../nmi/base/json-value.ts';
 import { recordsAt, textsAt } from '../base/object.ts';
 import type { Kubectl } from '../transport/kubectl.ts';
 import { classifyFailure } from '../transport/kubectl-failure.ts';
-import type { AgentView } from './agents.ts';
+import { unverified, type AgentView } from './agents.ts';
 import { describeUnread, type Unread } from './snapshot.ts';
 
 /**
@@ -16,7 +16,13 @@ export async function readSeenClients(
   unread: Unread[],
 ): Promise<ReadonlyMap<string, readonly string[]>> {
   const seen = new Map<string, readonly string[]>();
-  for (const { namespace, name } of agents) {
+  for (const { namespace, name, isVerified } of agents) {
+    const what = `ask the agent ${namespace}/${name}`;
+    const loses = 'which SDKs the pods of its node use';
+    if (!isVerified) {
+      unread.push({ what, why: unverified, loses });
+      continue;
+    }
     const run = await kubectl.run([
       'exec',
       `--namespace=${namespace}`,
@@ -29,8 +35,7 @@ export async function readSeenClients(
     ]);
     if (run.code !== 0) {
       const read = { ok: false, failure: classifyFailure(run) } as const;
-      const loses = 'which SDKs the pods of its node use';
-      unread.push(describeUnread(`ask the agent ${namespace}/${name}`, read, loses));
+      unread.push(describeUnread(what, read, loses));
       continue;
     }
     for (const pod of recordsAt(parseRecord(run.stdout), 'pods')) {

@@ -5,12 +5,9 @@
 import type { RawObject } from '../base/object.ts';
 import { valueOf, type Kubectl, type Read, type Scope } from '../transport/kubectl.ts';
 import { renderRule, toPluginError } from '../transport/kubectl-failure.ts';
-import {
-  agentSelector,
-  identityGrants,
-  identityResources,
-  workloadResources,
-} from './resources.ts';
+import type { AgentView } from './agents.ts';
+import { identityGrants, identityResources, workloadResources } from './resources.ts';
+import { readAgents, type AgentAccess } from './trusted-agents.ts';
 
 /** Something that was not read. */
 export interface Unread {
@@ -36,7 +33,7 @@ export interface Snapshot extends Identities {
   /** Undefined when the user may not read them, or the kind is not installed. */
   readonly grants: readonly RawObject[] | undefined;
   /** Undefined when the user may not read them. */
-  readonly agents: readonly RawObject[] | undefined;
+  readonly agents: readonly AgentView[] | undefined;
   readonly unread: readonly Unread[];
 }
 
@@ -45,11 +42,11 @@ type Optional = (
   resource: string,
   scope: Scope,
   loses: string,
-  options?: { readonly labels?: string },
 ) => Promise<readonly RawObject[] | undefined>;
 
 /** @throws PluginError when pods or one of the three kinds cannot be read. */
-export async function readSnapshot(kubectl: Kubectl, scope: Scope): Promise<Snapshot> {
+export async function readSnapshot(access: AgentAccess, scope: Scope): Promise<Snapshot> {
+  const { kubectl } = access;
   const unread: Unread[] = [];
   const optional = createOptional(kubectl, unread);
   const where = scope === undefined ? 'in all namespaces' : `in namespace ${scope}`;
@@ -67,11 +64,14 @@ export async function readSnapshot(kubectl: Kubectl, scope: Scope): Promise<Snap
     ),
     optional('serviceaccounts', scope, 'annotations for Workload Identity'),
     optional(identityGrants, undefined, 'whether an identity belongs to its namespace'),
-    optional('pods', undefined, 'options and state of the agents', { labels: agentSelector }),
+    readAgents(access),
     ...workloadResources.map((resource) =>
       optional(resource, scope, 'whether the label is on the owner and not on its pod template'),
     ),
   ]);
+  if (!agents.ok) {
+    unread.push(describeUnread('list pods', agents, 'options and state of the agents'));
+  }
   // Reports the failure of the first kind in this order, whichever failed first.
   const [pods = [], identities = [], bindings = [], exceptions = []] = (await needed).map(
     settledValue,
@@ -85,15 +85,15 @@ export async function readSnapshot(kubectl: Kubectl, scope: Scope): Promise<Snap
     policies: policies ?? [],
     accounts: accounts ?? [],
     grants,
-    agents,
+    agents: agents.ok ? agents.value : undefined,
     workloads: workloads.flatMap((each) => each ?? []),
     unread: mergeUnread(unread),
   };
 }
 
 function createOptional(kubectl: Kubectl, unread: Unread[]): Optional {
-  return async (resource, scope, loses, options = {}) => {
-    const read = await kubectl.list(resource, scope, options);
+  return async (resource, scope, loses) => {
+    const read = await kubectl.list(resource, scope);
     if (read.ok) return read.value;
     unread.push(describeUnread(`list ${resource}`, read, loses));
     return undefined;

@@ -4,7 +4,7 @@
  */
 import { parseRecord } from '../../nmi/base/json-value.ts';
 import { itemsOf, type RawObject } from '../base/object.ts';
-import { exitCodes, type Io, type ProgramRun } from '../base/io.ts';
+import { exitCodes, type Io, type ProgramRun, type RunOptions } from '../base/io.ts';
 import { PluginError } from '../base/plugin-error.ts';
 import { classifyFailure, toPluginError, type KubectlFailure } from './kubectl-failure.ts';
 
@@ -50,10 +50,7 @@ export class Kubectl {
     });
   }
 
-  run(
-    args: readonly string[],
-    options: { readonly input?: string; readonly isShown?: boolean } = {},
-  ): Promise<ProgramRun> {
+  run(args: readonly string[], options: RunOptions = {}): Promise<ProgramRun> {
     // Connection flags must precede `--`.
     const cut = args.indexOf('--');
     const [before, after] = cut < 0 ? [args, []] : [args.slice(0, cut), args.slice(cut)];

@@ -9,11 +9,15 @@ const maxOutputBytes = 512 * 1024 * 1024;
 export function runProgram(
   program: string,
   args: readonly string[],
-  { input = '', isShown = false }: RunOptions,
+  { input = '', isShown = false, outlivesStop = false }: RunOptions,
   stop: AbortSignal,
 ): Promise<ProgramRun> {
   const { promise, resolve } = Promise.withResolvers<ProgramRun>();
-  const child = spawn(program, args, { stdio: isShown ? 'inherit' : 'pipe', signal: stop });
+  const child = spawn(program, args, {
+    stdio: isShown ? 'inherit' : 'pipe',
+    // A terminal sends Ctrl-C to the whole group of processes.
+    ...(outlivesStop ? { detached: true } : { signal: stop }),
+  });
   const chunks: { stdout: Buffer[]; stderr: Buffer[] } = { stdout: [], stderr: [] };
   let bytes = 0;
   for (const name of ['stdout', 'stderr'] as const) {

@@ -1,7 +1,7 @@
 /** `kubectl nmi analyze`: every finding of a namespace, a cluster or of files. */
 import { exitCodes } from '../base/io.ts';
 import { PluginError, type ExitCode } from '../base/plugin-error.ts';
-import { defaultConfig, viewAgent } from '../cluster/agents.ts';
+import { commonConfig, defaultConfig } from '../cluster/agents.ts';
 import { createClusterState } from '../cluster/cluster-state.ts';
 import { parseManifests, snapshotOf } from '../cluster/manifests.ts';
 import { readSnapshot, type Snapshot } from '../cluster/snapshot.ts';
@@ -61,9 +61,7 @@ interface AnalyzeFlags {
 async function analyzeAll(context: VerbContext, flags: AnalyzeFlags): Promise<ExitCode> {
   const snapshot =
     flags.files.length > 0 ? await readFiles(context, flags.files) : await readCluster(context);
-  const config =
-    snapshot.agents?.map(viewAgent).find((agent) => agent.config !== undefined)?.config ??
-    defaultConfig;
+  const config = commonConfig(snapshot.agents) ?? defaultConfig;
   const view = createClusterState(snapshot, config, context.io.wallMs());
   const all = suppress(analyze({ snapshot, view, config }), flags.suppressions);
   const findings = all.filter((each) => reaches([each], flags.threshold));
@@ -87,7 +85,7 @@ function summaryOf(findings: readonly Finding[]): string {
 
 async function readCluster(context: VerbContext): Promise<Snapshot> {
   const scope = await scopeOf(context);
-  const snapshot = await readSnapshot(context.kubectl, scope);
+  const snapshot = await readSnapshot(context, scope);
   if (scope !== undefined && snapshot.pods.length === 0)
     await refuseUnknownNamespace(context, scope);
   return snapshot;

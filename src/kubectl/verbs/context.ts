@@ -8,6 +8,9 @@ import { valueOf, type Kubectl, type Scope } from '../transport/kubectl.ts';
 export interface VerbContext {
   readonly io: Io;
   readonly kubectl: Kubectl;
+  readonly agentNamespace: string;
+  /** Prints a line on standard error, once. */
+  readonly warn: (text: string) => void;
   /** Value of the flag; undefined for the namespace of the kubectl context. */
   readonly namespace: string | undefined;
   readonly allNamespaces: boolean;

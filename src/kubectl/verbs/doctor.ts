@@ -1,12 +1,13 @@
 /** `kubectl nmi doctor`: whether a cluster suits the agent, and whether the agent works in it. */
 import { asRecord, parseRecord, stringAt } from '../../nmi/base/json-value.ts';
 import { renderTable } from '../base/output.ts';
-import { nameOf, recordsAt, specOf, stringsAt, type RawObject } from '../base/object.ts';
+import { nameOf, recordsAt, specOf, type RawObject } from '../base/object.ts';
 import type { ExitCode } from '../base/plugin-error.ts';
 import { listNodes } from '../cluster/agent-state.ts';
-import { viewAgent, type AgentView } from '../cluster/agents.ts';
-import { agentSelector, group, identityResources } from '../cluster/resources.ts';
+import type { AgentView } from '../cluster/agents.ts';
+import { group, identityResources } from '../cluster/resources.ts';
 import { describeUnread, type Unread } from '../cluster/snapshot.ts';
+import { readAgents } from '../cluster/trusted-agents.ts';
 import { examineAgents, findMic } from '../findings/agents.ts';
 import { createFinding, renderFindings, sortFindings, type Finding } from '../findings/finding.ts';
 import { classifyFailure, toPluginError } from '../transport/kubectl-failure.ts';
@@ -44,21 +45,22 @@ interface Examined {
 async function doctor(context: VerbContext, isPre: boolean): Promise<ExitCode> {
   const unread: Unread[] = [];
   const server = await checkServer(context);
-  const [definitions, rights, nodes, pods] = await Promise.all([
+  const [definitions, rights, nodes, pods, agents] = await Promise.all([
     checkDefinitions(context, unread),
     checkOwnRights(context),
     listNodes(context.kubectl, unread),
     listPods(context, unread),
+    isPre ? undefined : findAgents(context, unread),
   ]);
-  const agents = pods?.filter(isAgent).map(viewAgent) ?? [];
   const parts = [
     server,
     definitions,
     rights,
     checkPods(pods ?? []),
-    ...(isPre
-      ? [checkNodes(nodes)]
-      : [checkAgents(nodes, agents), await checkAgentRights(context, pods ?? [], unread)]),
+    ...(isPre ? [checkNodes(nodes)] : []),
+    ...(agents === undefined
+      ? []
+      : [checkAgents(nodes, agents), await checkAgentRights(context, agents, unread)]),
     await checkPolicies(context, unread),
   ];
   const findings = sortFindings(parts.flatMap((part) => part.findings));
@@ -77,9 +79,14 @@ async function doctor(context: VerbContext, isPre: boolean): Promise<ExitCode> {
   );
 }
 
-function isAgent(pod: RawObject): boolean {
-  const [key = '', value] = agentSelector.split('=');
-  return stringsAt(asRecord(pod['metadata']), 'labels').get(key) === value;
+async function findAgents(
+  context: VerbContext,
+  unread: Unread[],
+): Promise<readonly AgentView[] | undefined> {
+  const read = await readAgents(context);
+  if (read.ok) return read.value;
+  unread.push(describeUnread('list the pods of the agents', read, 'agents and their rights'));
+  return undefined;
 }
 
 /** @throws PluginError when the server cannot be reached. */
@@ -267,15 +274,14 @@ function rightsOf({ config, isOldNmi }: AgentView): readonly Right[] {
 /** Impersonates the agent's service account if the user may; else its permissions are unknown. */
 async function checkAgentRights(
   { kubectl }: VerbContext,
-  pods: readonly RawObject[],
+  [agent]: readonly AgentView[],
   unread: Unread[],
 ): Promise<Examined> {
-  const pod = pods.find(isAgent);
-  if (pod === undefined) return { checks: [], findings: [] };
-  const account = stringAt(specOf(pod), 'serviceAccountName');
-  const user = `system:serviceaccount:${stringAt(asRecord(pod['metadata']), 'namespace')}:${account}`;
+  if (agent === undefined) return { checks: [], findings: [] };
+  const { namespace, serviceAccount } = agent;
+  const user = `system:serviceaccount:${namespace}:${serviceAccount}`;
   const answers = await Promise.all(
-    rightsOf(viewAgent(pod)).map(async ({ verb, resource, subresource }) => ({
+    rightsOf(agent).map(async ({ verb, resource, subresource }) => ({
       verb,
       resource: subresource === undefined ? resource : `${resource}/${subresource}`,
       run: await kubectl.run([
@@ -307,7 +313,7 @@ async function checkAgentRights(
     ],
     findings: lacking.map(({ resource, verb }) =>
       createFinding('agent_rights', {
-        object: `ServiceAccount ${account}`,
+        object: `ServiceAccount ${serviceAccount}`,
         text: `It may not ${verb} ${resource} in all namespaces.`,
       }),
     ),

@@ -9,7 +9,7 @@ import { labelsOf, nameOf, namespaceOf, specOf, titleOf, type RawObject } from '
 import { exitCodes } from '../base/io.ts';
 import { PluginError, type ExitCode } from '../base/plugin-error.ts';
 import { renderTable } from '../base/output.ts';
-import { defaultConfig, viewAgent, type AgentView } from '../cluster/agents.ts';
+import { defaultConfig, unverified, type AgentView } from '../cluster/agents.ts';
 import { createClusterState } from '../cluster/cluster-state.ts';
 import { readSnapshot, type Snapshot, type Unread } from '../cluster/snapshot.ts';
 import { createFinding, renderFindings, sortFindings, type Finding } from '../findings/finding.ts';
@@ -51,7 +51,7 @@ export async function explainPod(
   flags: PodFlags,
 ): Promise<ExitCode> {
   const namespace = await namespaceFor(context);
-  const snapshot = await readSnapshot(context.kubectl, namespace);
+  const snapshot = await readSnapshot(context, namespace);
   const pod = snapshot.pods.find((each) => nameOf(each) === name);
   if (pod === undefined) {
     await refuseUnknownNamespace(context, namespace);
@@ -83,7 +83,7 @@ export async function explainIp(
       'An address of a node belongs to pods on the host network; name such a pod instead.',
     );
   }
-  const snapshot = await readSnapshot(context.kubectl, namespaceOf(pod));
+  const snapshot = await readSnapshot(context, namespaceOf(pod));
   return report(context, pod, snapshot, flags);
 }
 
@@ -94,7 +94,7 @@ export async function explainObject(
   name: string,
 ): Promise<ExitCode> {
   const namespace = await namespaceFor(context);
-  const snapshot = await readSnapshot(context.kubectl, namespace);
+  const snapshot = await readSnapshot(context, namespace);
   const objects = kind === 'identity' ? snapshot.identities : snapshot.bindings;
   const object = objects.find((each) => nameOf(each) === name && namespaceOf(each) === namespace);
   const title = kind === 'identity' ? 'AzureIdentity' : 'AzureIdentityBinding';
@@ -170,7 +170,7 @@ export async function explainObject(
 }
 
 async function createContext(context: VerbContext, snapshot: Snapshot, node?: string) {
-  const agents = snapshot.agents?.map(viewAgent);
+  const { agents } = snapshot;
   const agent = agents?.find((each) => each.node === node) ?? agents?.[0];
   const config = agent?.config ?? defaultConfig;
   const view = createClusterState(snapshot, config, context.io.wallMs());
@@ -198,7 +198,7 @@ async function report(
       'Look at the object: kubectl get pod -o yaml',
     );
   }
-  const agent = snapshot.agents?.map(viewAgent).find((each) => each.node === node);
+  const agent = snapshot.agents?.find((each) => each.node === node);
   const findings = sortFindings([
     ...withoutDouble(examined.findings),
     ...findingsOfAgent(node, agent, snapshot),
@@ -378,6 +378,7 @@ async function askAgent(
   { clientId, resource }: PodFlags,
 ): Promise<unknown> {
   if (agent === undefined) return 'not read: you may see no agent of this node';
+  if (!agent.isVerified) return `not read: ${unverified}`;
   const run = await kubectl.run([
     'exec',
     `--namespace=${agent.namespace}`,

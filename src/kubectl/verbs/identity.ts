@@ -12,7 +12,7 @@ import { labelsOf, nameOf, namespaceOf, specOf, titleOf, type RawObject } from '
 import { exitCodes } from '../base/io.ts';
 import { PluginError, type ExitCode } from '../base/plugin-error.ts';
 import { renderTable } from '../base/output.ts';
-import { defaultConfig, viewAgent } from '../cluster/agents.ts';
+import { commonConfig, defaultConfig, verifiedOf, type AgentView } from '../cluster/agents.ts';
 import { listNodes } from '../cluster/agent-state.ts';
 import { identityResources } from '../cluster/resources.ts';
 import { readSnapshot, type Snapshot } from '../cluster/snapshot.ts';
@@ -281,7 +281,7 @@ async function completeIds({ io }: VerbContext, flags: AddFlags) {
 
 async function list(context: VerbContext): Promise<ExitCode> {
   const scope = await scopeOf(context);
-  const snapshot = await readSnapshot(context.kubectl, scope);
+  const snapshot = await readSnapshot(context, scope);
   const own = snapshot.identities.filter(
     (each) => scope === undefined || namespaceOf(each) === scope,
   );
@@ -456,21 +456,26 @@ async function federate(
   const spec = specOf(identity);
   const bound = pods.map((pod) => stringAt(specOf(pod), 'serviceAccountName') || 'default');
   const isOfNode = stringAt(spec, 'federation') === 'node';
+  const agents = verifiedOf(snapshot.agents);
   const subjects = isOfNode
-    ? agentSubjects(snapshot)
+    ? agentSubjects(agents)
     : [...new Set(accounts.length > 0 ? accounts : bound)].map((serviceAccount) => ({
         namespace,
         serviceAccount,
       }));
+  if (subjects.length === 0 && isOfNode) {
+    throw usage(
+      `no verified agent is in namespace ${context.agentNamespace}, so its service account is not known`,
+      'Agents in another namespace need --agent-namespace; to verify agents is to list daemonsets.apps there.',
+    );
+  }
   if (subjects.length === 0) {
     throw usage(
       `no pod has AzureIdentity ${name} yet, so no service account is known`,
       'Name them: --service-account NAME',
     );
   }
-  const config =
-    snapshot.agents?.map(viewAgent).find((agent) => agent.config !== undefined)?.config ??
-    defaultConfig;
+  const config = commonConfig(agents) ?? defaultConfig;
   const audience =
     config.entraAudience === '' ? cloudOf(config.cloud).audience : config.entraAudience;
   const federation = {
@@ -485,20 +490,19 @@ async function federate(
           `${subjects.length} service accounts, and Azure allows ${maxCredentials} federated credentials for an identity: share service accounts, or use federation: node.`,
         ]
       : [];
-  const notes = [...tooMany, ...subjects.map((each) => `subject ${subjectOf(each)}`)];
+  const assumed =
+    agents.length === 0
+      ? ['No verified agent shows its options: the audience is assumed to be the default one.']
+      : [];
+  const notes = [...tooMany, ...assumed, ...subjects.map((each) => `subject ${subjectOf(each)}`)];
   const az = subjects.map((each) => federateLine(federation, each));
   return carryOut(context, { ...emptyPlan, az, notes }, { apply: false, run });
 }
 
-function agentSubjects({ agents = [] }: Snapshot): readonly Subject[] {
-  const [agent] = agents;
+function agentSubjects([agent]: readonly AgentView[]): readonly Subject[] {
   if (agent === undefined) return [];
-  return [
-    {
-      namespace: namespaceOf(agent),
-      serviceAccount: stringAt(specOf(agent), 'serviceAccountName'),
-    },
-  ];
+  const { namespace, serviceAccount } = agent;
+  return [{ namespace, serviceAccount }];
 }
 
 /** @throws PluginError */
@@ -558,7 +562,7 @@ interface Found {
 /** @throws PluginError when there is none with the name. */
 async function find(context: VerbContext, name: string): Promise<Found> {
   const namespace = await namespaceFor(context);
-  const snapshot = await readSnapshot(context.kubectl, namespace);
+  const snapshot = await readSnapshot(context, namespace);
   const identity = snapshot.identities.find((each) => titleOf(each) === `${namespace}/${name}`);
   if (identity === undefined) {
     throw new PluginError(

@@ -3,8 +3,8 @@ import { parseRecord, stringAt } from '../../nmi/base/json-value.ts';
 import { specOf } from '../base/object.ts';
 import { exitCodes } from '../base/io.ts';
 import { PluginError, type ExitCode } from '../base/plugin-error.ts';
-import { listAgents } from '../cluster/agent-state.ts';
 import type { AgentView } from '../cluster/agents.ts';
+import { listAgents } from '../cluster/trusted-agents.ts';
 import { valueOf } from '../transport/kubectl.ts';
 import { namespaceFor, type VerbContext } from './context.ts';
 import type { AddVerb } from './verb.ts';
@@ -24,7 +24,12 @@ export const addLogs: AddVerb = (parser, start) =>
           type: 'string',
           describe: 'Lines with this x-ms-request-id; of all agents without --pod or --node.',
         })
-        .option('tail', { type: 'number', default: 1000, describe: 'Lines to read of each agent.' })
+        .option('tail', {
+          type: 'number',
+          requiresArg: true,
+          default: 1000,
+          describe: 'Lines to read of each agent.',
+        })
         .option('follow', {
           alias: 'f',
           type: 'boolean',
@@ -66,7 +71,7 @@ async function logs(context: VerbContext, flags: LogFlags): Promise<ExitCode> {
   }
   const namespace = pod === undefined ? '' : await namespaceFor(context);
   const place = pod === undefined ? node : await nodeOf(context, namespace, pod);
-  const agents = (await listAgents(context.kubectl)).filter(
+  const agents = (await listAgents(context)).filter(
     (each) => place === undefined || each.node === place,
   );
   if (agents.length === 0) {

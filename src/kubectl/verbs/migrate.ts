@@ -159,13 +159,12 @@ interface PoolLine {
 async function check(context: VerbContext, run: boolean): Promise<ExitCode> {
   const unread: Unread[] = [];
   const [snapshot, nodes] = await Promise.all([
-    readSnapshot(context.kubectl, undefined),
+    readSnapshot(context, undefined),
     listNodes(context.kubectl, unread),
   ]);
   const wanted = resourceIdsInUse(snapshot);
   const ready = new Set(
     (snapshot.agents ?? [])
-      .map(viewAgent)
       .filter((each) => each.isReady && !each.isOldNmi)
       .map(({ node }) => node),
   );

@@ -3,17 +3,13 @@ import { renderAge, renderTable } from '../base/output.ts';
 import { exitCodes } from '../base/io.ts';
 import type { ExitCode } from '../base/plugin-error.ts';
 import { nameOf } from '../base/object.ts';
-import {
-  listAgents,
-  listNodes,
-  readStates,
-  sumBy,
-  type AgentState,
-} from '../cluster/agent-state.ts';
+import { listNodes, readStates, sumBy, type AgentState } from '../cluster/agent-state.ts';
 import type { Unread } from '../cluster/snapshot.ts';
+import { listAgents } from '../cluster/trusted-agents.ts';
 import { examineAgents, nodesOfAgents } from '../findings/agents.ts';
 import { renderFindings, sortFindings, type Finding } from '../findings/finding.ts';
 import { exitOf, print, type VerbContext } from './context.ts';
+import { durationFlag, readDuration } from './duration-flag.ts';
 import { renderUnread, section } from './explain.ts';
 import type { AddVerb } from './verb.ts';
 
@@ -28,15 +24,18 @@ export const addStatus: AddVerb = (parser, start) =>
           default: false,
           describe: 'Wait until every node has a ready agent of one version.',
         })
-        .option('timeout', { type: 'number', default: 300, describe: 'Seconds that --wait waits.' })
+        .option('timeout', durationFlag('5m', 'How long --wait waits.'))
         .example('$0 status', 'now')
-        .example('$0 status --wait --timeout 600', 'after an installation or upgrade'),
-    (flags) => start(flags, (context) => status(context, flags)),
+        .example('$0 status --wait --timeout 10m', 'after an installation or upgrade'),
+    (flags) =>
+      start(flags, (context) =>
+        status(context, { ...flags, timeoutMs: readDuration('timeout', flags.timeout) }),
+      ),
   );
 
 interface StatusFlags {
   readonly wait: boolean;
-  readonly timeout: number;
+  readonly timeoutMs: number;
 }
 
 interface ClusterStatus {
@@ -59,9 +58,9 @@ interface NodeStatus {
 
 const pauseMs = 3_000;
 
-async function status(context: VerbContext, { wait, timeout }: StatusFlags): Promise<ExitCode> {
+async function status(context: VerbContext, { wait, timeoutMs }: StatusFlags): Promise<ExitCode> {
   const { io } = context;
-  const endMs = io.wallMs() + (wait ? timeout * 1000 : 0);
+  const endMs = io.wallMs() + (wait ? timeoutMs : 0);
   let found = await readStatus(context);
   while (!isSettled(found) && io.wallMs() < endMs) {
     await io.sleep(pauseMs);
@@ -86,9 +85,10 @@ function isSettled({ findings, nodes }: ClusterStatus): boolean {
   return nodes.length > 0 && findings.every(({ severity }) => severity === 'info');
 }
 
-async function readStatus({ kubectl, io }: VerbContext): Promise<ClusterStatus> {
+async function readStatus(context: VerbContext): Promise<ClusterStatus> {
+  const { kubectl, io } = context;
   const unread: Unread[] = [];
-  const [agents, nodes] = await Promise.all([listAgents(kubectl), listNodes(kubectl, unread)]);
+  const [agents, nodes] = await Promise.all([listAgents(context), listNodes(kubectl, unread)]);
   const states = await readStates(kubectl, agents, unread);
   const nowMs = io.wallMs();
   const names = new Set([...nodesOfAgents(nodes).map(nameOf), ...agents.map(({ node }) => node)]);

@@ -6,9 +6,10 @@ import type { RawObject } from '../base/object.ts';
 import { exitCodes } from '../base/io.ts';
 import { PluginError, type ExitCode } from '../base/plugin-error.ts';
 import { readMetrics, readZPage } from '../cluster/metrics.ts';
-import { viewAgent, type AgentView } from '../cluster/agents.ts';
-import { agentSelector, identityResources } from '../cluster/resources.ts';
+import type { AgentView } from '../cluster/agents.ts';
+import { identityResources } from '../cluster/resources.ts';
 import { describeUnread, type Unread } from '../cluster/snapshot.ts';
+import { readAgents } from '../cluster/trusted-agents.ts';
 import type { Kubectl } from '../transport/kubectl.ts';
 import type { VerbContext } from './context.ts';
 import type { AddVerb } from './verb.ts';
@@ -23,7 +24,12 @@ export const addSysdump: AddVerb = (parser, start) =>
           type: 'string',
           describe: 'Where to write it; default nmi-sysdump-TIME.yaml. Never overwrites.',
         })
-        .option('tail', { type: 'number', default: 500, describe: 'Lines of each log.' })
+        .option('tail', {
+          type: 'number',
+          requiresArg: true,
+          default: 500,
+          describe: 'Lines of each log.',
+        })
         .example('$0 sysdump', ''),
     (flags) => start(flags, (context) => sysdump(context, flags.file, flags.tail)),
   );
@@ -45,7 +51,7 @@ async function sysdump(
 ): Promise<ExitCode> {
   const { kubectl, io } = context;
   const unread: Unread[] = [];
-  const agents = await collect(kubectl, 'pods', unread, agentSelector);
+  const agents = await collectAgents(context, unread);
   const documents: object[] = [];
   for (const resource of resources) {
     const objects = (await collect(kubectl, resource, unread)).filter((each) =>
@@ -57,8 +63,8 @@ async function sysdump(
       objects: objects.slice(0, maxObjects).map(redactObject),
     });
   }
-  documents.push({ resource: 'pods', objects: agents.map(redactObject) });
-  for (const agent of agents.slice(0, maxAgents).map(viewAgent)) {
+  documents.push({ resource: 'pods', objects: agents.map(({ pod }) => redactObject(pod)) });
+  for (const agent of agents.slice(0, maxAgents)) {
     documents.push(await agentDocument(kubectl, agent, tail, unread));
   }
   const time = new Date(io.wallMs()).toISOString().replaceAll(/[-:]|\.\d+/g, '');
@@ -75,13 +81,22 @@ async function sysdump(
   return exitCodes.ok;
 }
 
+async function collectAgents(
+  context: VerbContext,
+  unread: Unread[],
+): Promise<readonly AgentView[]> {
+  const read = await readAgents(context);
+  if (read.ok) return read.value;
+  unread.push(describeUnread('list pods', read, 'the agents in the dump'));
+  return [];
+}
+
 async function collect(
   kubectl: Kubectl,
   resource: string,
   unread: Unread[],
-  labels?: string,
 ): Promise<readonly RawObject[]> {
-  const read = await kubectl.list(resource, undefined, labels === undefined ? {} : { labels });
+  const read = await kubectl.list(resource, undefined);
   if (read.ok) return read.value;
   unread.push(describeUnread(`list ${resource}`, read, `${resource} in the dump`));
   return [];

@@ -5,10 +5,13 @@ import { labelsOf, namespaceOf, specOf, statusOf } from '../base/object.ts';
 import { renderYaml } from '../base/output.ts';
 import { exitCodes } from '../base/io.ts';
 import { PluginError, type ExitCode } from '../base/plugin-error.ts';
-import { viewAgent } from '../cluster/agents.ts';
-import { agentSelector, identityResources } from '../cluster/resources.ts';
+import { verifiedOf } from '../cluster/agents.ts';
+import { identityResources } from '../cluster/resources.ts';
+import { readAgents } from '../cluster/trusted-agents.ts';
 import { valueOf } from '../transport/kubectl.ts';
+import { classifyFailure, toPluginError } from '../transport/kubectl-failure.ts';
 import { namespaceFor, print, type VerbContext } from './context.ts';
+import { durationFlag, readDuration } from './duration-flag.ts';
 import type { AddVerb } from './verb.ts';
 
 export const addTest: AddVerb = (parser, start) =>
@@ -24,22 +27,21 @@ export const addTest: AddVerb = (parser, start) =>
         })
         .option('image', {
           type: 'string',
-          describe: 'Image of the agent; default: that of the agents.',
+          describe: 'Image of the agent; default: that of the verified agents.',
         })
         .option('resource', {
           type: 'string',
           default: 'https://management.azure.com/',
           describe: 'Resource to request.',
         })
-        .option('timeout', {
-          type: 'number',
-          default: 120,
-          describe: 'Seconds to wait for the pod.',
-        })
+        .option('timeout', durationFlag('2m', 'How long to wait for the pod.'))
         .conflicts('pod', 'identity')
         .example('$0 test --pod web-7d4b9 -n shop', '')
         .example('$0 test --identity orders -n shop', ''),
-    (flags) => start(flags, (context) => test(context, flags)),
+    (flags) =>
+      start(flags, (context) =>
+        test(context, { ...flags, timeoutMs: readDuration('timeout', flags.timeout) }),
+      ),
   );
 
 interface TestFlags {
@@ -47,7 +49,7 @@ interface TestFlags {
   readonly identity: string | undefined;
   readonly image: string | undefined;
   readonly resource: string;
-  readonly timeout: number;
+  readonly timeoutMs: number;
 }
 
 interface Wanted {
@@ -65,15 +67,18 @@ async function test(context: VerbContext, flags: TestFlags): Promise<ExitCode> {
   const wanted = await readWanted(context, namespace, flags);
   const image = flags.image ?? (await imageOf(context));
   const name = `nmi-test-${io.wallMs().toString(36)}`;
-  const pod = podOf(name, namespace, wanted, image, flags.resource);
-  await kubectl.expect(
-    `create pod ${namespace}/${name}`,
-    ['create', '--filename=-'],
-    renderYaml([pod]),
-  );
+  const pod = podOf(name, namespace, wanted, image, flags);
+  const made = await kubectl.run(['create', '--filename=-'], {
+    input: renderYaml([pod]),
+    outlivesStop: true,
+  });
+  if (made.code !== 0)
+    throw toPluginError(classifyFailure(made), `create pod ${namespace}/${name}`);
   try {
-    const phase = await untilEnded(context, namespace, name, flags.timeout);
+    const phase = await untilEnded(context, namespace, name, flags.timeoutMs);
     const log = await kubectl.run(['logs', `--namespace=${namespace}`, name]);
+    // Without its log, nothing is known of the pod.
+    if (io.stop.aborted) throw new PluginError(exitCodes.findings, 'interrupted', 'Run it again.');
     const lines = log.stdout.split('\n').filter((line) => /acquire|failed/.test(line));
     const isGranted = lines.some((line) => line.includes('successfully acquired'));
     print(context, { kind: 'Test', pod: name, phase, granted: isGranted, lines }, () => [
@@ -85,15 +90,17 @@ async function test(context: VerbContext, flags: TestFlags): Promise<ExitCode> {
     ]);
     return isGranted ? exitCodes.ok : exitCodes.findings;
   } finally {
-    await kubectl.run([
-      'delete',
-      'pods',
-      `--namespace=${namespace}`,
-      name,
-      '--wait=false',
-      '--ignore-not-found',
-    ]);
+    await remove(context, namespace, name);
   }
+}
+
+async function remove({ kubectl, warn }: VerbContext, namespace: string, name: string) {
+  const words = ['delete', 'pods', `--namespace=${namespace}`, name];
+  const run = await kubectl.run([...words, '--wait=false', '--ignore-not-found'], {
+    outlivesStop: true,
+  });
+  if (run.code === 0) return;
+  warn(`pod ${namespace}/${name} is left behind. Delete it: kubectl ${words.join(' ')}`);
 }
 
 async function readWanted(
@@ -140,16 +147,16 @@ async function readWanted(
   };
 }
 
-async function imageOf({ kubectl }: VerbContext): Promise<string> {
-  const read = await kubectl.list('pods', undefined, { labels: agentSelector });
-  const image = read.ok
-    ? read.value.map(viewAgent).find(({ isOldNmi }) => !isOldNmi)?.image
-    : undefined;
+/** The pod has the rights of another one, so its image must not be anybody's. */
+async function imageOf(context: VerbContext): Promise<string> {
+  const read = await readAgents(context);
+  const agents = read.ok ? verifiedOf(read.value) : [];
+  const image = agents.find(({ isOldNmi }) => !isOldNmi)?.image;
   if (image !== undefined) return image;
   throw new PluginError(
     exitCodes.usage,
-    'the image of the agent is not known: its pods are not visible to you',
-    'Give --image.',
+    `the image of the agent is not known: no verified agent is visible to you in namespace ${context.agentNamespace}`,
+    'Give --image, or --agent-namespace if the agents are in another namespace.',
   );
 }
 
@@ -159,7 +166,7 @@ function podOf(
   namespace: string,
   wanted: Wanted,
   image: string,
-  resource: string,
+  { resource, timeoutMs }: TestFlags,
 ): object {
   const { label, serviceAccount, node } = wanted;
   return {
@@ -175,7 +182,8 @@ function podOf(
     },
     spec: {
       restartPolicy: 'Never',
-      activeDeadlineSeconds: 120,
+      // Also ends it where this program was killed.
+      activeDeadlineSeconds: Math.max(1, Math.ceil(timeoutMs / 1000)),
       serviceAccountName: serviceAccount,
       automountServiceAccountToken: false,
       ...(node === '' ? {} : { nodeName: node }),
@@ -201,9 +209,9 @@ async function untilEnded(
   { kubectl, io }: VerbContext,
   namespace: string,
   name: string,
-  timeoutS: number,
+  timeoutMs: number,
 ): Promise<string> {
-  const endMs = io.wallMs() + timeoutS * 1000;
+  const endMs = io.wallMs() + timeoutMs;
   let phase = '';
   while (phase !== 'Succeeded' && phase !== 'Failed' && io.wallMs() < endMs) {
     await io.sleep(pauseMs);

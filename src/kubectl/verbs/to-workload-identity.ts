@@ -24,7 +24,7 @@ import {
 import { shellWord } from '../base/output.ts';
 import { exitCodes } from '../base/io.ts';
 import { PluginError, type ExitCode } from '../base/plugin-error.ts';
-import { defaultConfig, viewAgent } from '../cluster/agents.ts';
+import { commonConfig, defaultConfig, verifiedOf } from '../cluster/agents.ts';
 import { createClusterState } from '../cluster/cluster-state.ts';
 import { identityResources } from '../cluster/resources.ts';
 import { readSeenClients } from '../cluster/seen-clients.ts';
@@ -53,10 +53,8 @@ export async function toWorkloadIdentity(
     );
   }
   const namespace = await namespaceFor(context);
-  const snapshot = await readSnapshot(context.kubectl, namespace);
-  const config =
-    snapshot.agents?.map(viewAgent).find((agent) => agent.config !== undefined)?.config ??
-    defaultConfig;
+  const snapshot = await readSnapshot(context, namespace);
+  const config = commonConfig(verifiedOf(snapshot.agents)) ?? defaultConfig;
   const all = usesOf(snapshot, config, context.io.wallMs());
   if (all.length === 0) {
     throw new PluginError(
@@ -332,7 +330,7 @@ async function sdkNotes(
   pods: readonly RawObject[],
 ): Promise<readonly string[]> {
   const nodes = new Set(pods.map((pod) => stringAt(specOf(pod), 'nodeName')));
-  const asked = agents.map(viewAgent).filter(({ node, isOldNmi }) => nodes.has(node) && !isOldNmi);
+  const asked = agents.filter(({ node, isOldNmi }) => nodes.has(node) && !isOldNmi);
   const unread: Unread[] = [];
   const seen = await readSeenClients(kubectl, asked, unread);
   const titles = [...new Set(pods.map(titleOf))].toSorted();

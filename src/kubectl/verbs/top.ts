@@ -2,11 +2,13 @@
 import { renderTable } from '../base/output.ts';
 import { exitCodes } from '../base/io.ts';
 import { PluginError, type ExitCode } from '../base/plugin-error.ts';
-import { listAgents, readStates } from '../cluster/agent-state.ts';
+import { readStates } from '../cluster/agent-state.ts';
 import type { AgentView } from '../cluster/agents.ts';
 import type { MetricSample } from '../cluster/metrics.ts';
 import type { Unread } from '../cluster/snapshot.ts';
+import { listAgents } from '../cluster/trusted-agents.ts';
 import { print, type VerbContext } from './context.ts';
+import { durationFlag, readDuration } from './duration-flag.ts';
 import { renderUnread } from './explain.ts';
 import type { AddVerb } from './verb.ts';
 
@@ -16,13 +18,9 @@ export const addTop: AddVerb = (parser, start) =>
     'requests by reason, namespace and node; needs get on pods/proxy of the agents',
     (verb) =>
       verb
-        .option('interval', {
-          type: 'number',
-          default: 0,
-          describe: 'Seconds to count for; 0 is since the agents started.',
-        })
-        .example('$0 top --interval 30', 'what happens now'),
-    (flags) => start(flags, (context) => top(context, flags.interval)),
+        .option('interval', durationFlag('0s', 'How long to count; 0 is since the agents started.'))
+        .example('$0 top --interval 30s', 'what happens now'),
+    (flags) => start(flags, (context) => top(context, readDuration('interval', flags.interval))),
   );
 
 interface Row {
@@ -33,12 +31,12 @@ interface Row {
   readonly requests: number;
 }
 
-async function top(context: VerbContext, intervalS: number): Promise<ExitCode> {
-  const { kubectl, io } = context;
+async function top(context: VerbContext, intervalMs: number): Promise<ExitCode> {
+  const { io } = context;
   const unread: Unread[] = [];
-  const agents = (await listAgents(kubectl)).filter(({ isOldNmi }) => !isOldNmi);
-  const before = intervalS > 0 ? await count(context, agents, unread) : new Map<string, Row>();
-  if (intervalS > 0) await io.sleep(intervalS * 1000);
+  const agents = (await listAgents(context)).filter(({ isOldNmi }) => !isOldNmi);
+  const before = intervalMs > 0 ? await count(context, agents, unread) : new Map<string, Row>();
+  if (intervalMs > 0) await io.sleep(intervalMs);
   const after = await count(context, agents, unread);
   const [refused] = unread;
   if (after.size === 0 && refused !== undefined) {
@@ -48,7 +46,7 @@ async function top(context: VerbContext, intervalS: number): Promise<ExitCode> {
     .map(([key, row]) => ({ ...row, requests: row.requests - (before.get(key)?.requests ?? 0) }))
     .filter(({ requests }) => requests > 0)
     .toSorted((one, other) => other.requests - one.requests);
-  print(context, { kind: 'Requests', intervalS, rows, unread }, () => [
+  print(context, { kind: 'Requests', intervalS: intervalMs / 1000, rows, unread }, () => [
     ...renderTable(
       ['REQUESTS', 'REASON', 'NAMESPACE', 'NODE'],
       rows.map(({ requests, reason, namespace, node }) => [

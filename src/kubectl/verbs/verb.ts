@@ -8,6 +8,7 @@ import type { VerbContext } from './context.ts';
 export interface CommonFlags {
   readonly namespace: string | undefined;
   readonly 'all-namespaces': boolean;
+  readonly 'agent-namespace': string;
   readonly output: OutputFormat;
   readonly 'exit-code': boolean;
 }

@@ -3,8 +3,8 @@ import { buildInfo } from '../../nmi/base/build-info.ts';
 import { asRecord, parseRecord, stringAt } from '../../nmi/base/json-value.ts';
 import { exitCodes } from '../base/io.ts';
 import type { ExitCode } from '../base/plugin-error.ts';
-import { viewAgent, versionOf } from '../cluster/agents.ts';
-import { agentSelector } from '../cluster/resources.ts';
+import { versionOf } from '../cluster/agents.ts';
+import { readAgents } from '../cluster/trusted-agents.ts';
 import { print, type VerbContext } from './context.ts';
 import type { AddVerb } from './verb.ts';
 
@@ -34,14 +34,14 @@ async function version(context: VerbContext, isClientOnly: boolean): Promise<Exi
   return exitCodes.ok;
 }
 
-async function readVersions({ kubectl }: VerbContext): Promise<Readonly<Record<string, string>>> {
+async function readVersions(context: VerbContext): Promise<Readonly<Record<string, string>>> {
   const [run, agents] = await Promise.all([
-    kubectl.run(['version', '--output=json']),
-    kubectl.list('pods', undefined, { labels: agentSelector }),
+    context.kubectl.run(['version', '--output=json']),
+    readAgents(context),
   ]);
   const parsed = parseRecord(run.stdout);
   const versionAt = (key: string) => stringAt(asRecord(parsed?.[key]), 'gitVersion');
-  const own = agents.ok ? agents.value.map(viewAgent) : [];
+  const own = agents.ok ? agents.value : [];
   const versions = [...Map.groupBy(own, versionOf)].map(
     ([each, { length }]) => `${each} on ${length} nodes`,
   );

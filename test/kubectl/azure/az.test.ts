@@ -14,6 +14,7 @@ function ioOf(answer: ProgramRun): Io {
     writeNew: () => Promise.resolve(false),
     wallMs: () => 0,
     sleep: () => Promise.resolve(),
+    stop: new AbortController().signal,
   };
 }
 

@@ -7,7 +7,10 @@ import type { Kubectl } from '../../../src/kubectl/transport/kubectl.ts';
 import { createAgentPod, failed, ok } from '../support/recorded-kubectl.ts';
 
 describe('the clients that agents saw', () => {
-  const agents = ['node-1', 'node-2'].map((node) => viewAgent(createAgentPod(node)));
+  const agents = ['node-1', 'node-2'].map((node) => ({
+    ...viewAgent(createAgentPod(node)),
+    isVerified: true,
+  }));
 
   it('are read pod by pod from each agent, and missing answers are named', async () => {
     const pods = [

@@ -51,7 +51,7 @@ describe('reading a cluster', () => {
   });
 
   it('reads one namespace if the user may not read all', async () => {
-    const forbidden = { [kinds.identities]: 'all-namespaces', pods: 'all-namespaces' } as const;
+    const forbidden = { [kinds.identities]: 'all-namespaces', pods: 'other-namespaces' } as const;
     const { code, answer } = await explainWith({ ...boundTestBed(), forbidden });
     assert.equal(code, 0);
     assert.equal(answer?.verdict, 'granted');

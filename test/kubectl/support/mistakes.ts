@@ -70,6 +70,21 @@ spec: { podLabels: { ${labels} } }
 `;
 }
 
+/** In whose place a test writes the pods: there is no controller that would. */
+export const agentSet = `
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: { name: nmi, namespace: kube-system }
+spec:
+  selector: { matchLabels: { component: nmi } }
+  template:
+    metadata: { labels: { component: nmi } }
+    spec: { containers: [{ name: nmi, image: 'example/entra-pod-identity:0.1.0' }] }
+`;
+
+/** In manifests: the uid that the server gave to `agentSet`. */
+export const agentSetUid = 'UID-OF-THE-AGENTS';
+
 export function agent({ args = '', ready = 'True', node = 'node-1' } = {}): string {
   return `---
 apiVersion: v1
@@ -78,6 +93,7 @@ metadata:
   name: nmi-${node}
   namespace: kube-system
   labels: { component: nmi, app.kubernetes.io/component: nmi }
+  ownerReferences: [{ apiVersion: apps/v1, kind: DaemonSet, name: nmi, uid: ${agentSetUid}, controller: true }]
 spec: { nodeName: ${node}, hostNetwork: true, containers: [{ name: nmi, image: 'example/entra-pod-identity:0.1.0', args: [${args}] }] }
 status: { phase: Running, podIP: 10.224.0.4, podIPs: [{ ip: 10.224.0.4 }], conditions: [{ type: Ready, status: '${ready}' }] }
 `;

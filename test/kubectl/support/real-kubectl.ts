@@ -12,31 +12,34 @@ export interface RealMachine {
   readonly home: string;
   readonly az?: FakeAz;
   readonly files?: Readonly<Record<string, string>>;
+  /** Of each call of kubectl. */
+  readonly onCall?: (args: readonly string[], input: string) => void;
 }
 
 /** After this time the test's objects are too old to wait for other objects. */
 const laterMs = 10 * 60_000;
 
 export async function runOn(machine: RealMachine, words: readonly string[]) {
-  const { kubectl, kubeconfig, home, az, files = {} } = machine;
+  const { kubectl, kubeconfig, home, az, files = {}, onCall } = machine;
   let [stdout, stderr] = ['', ''];
   const code = await runPlugin(words, {
     environment: { KUBECTL: kubectl },
     stdout: (text) => (stdout += text),
     stderr: (text) => (stderr += text),
-    run: (program, args, { input = '' } = {}) =>
-      program === 'az'
-        ? Promise.resolve(az?.run(args) ?? { code: undefined, stdout: '', stderr: '' })
-        : execute(program, args, input, {
-            PATH: process.env['PATH'],
-            HOME: home,
-            KUBECONFIG: kubeconfig,
-          }),
+    run: (program, args, { input = '' } = {}) => {
+      if (program === 'az') {
+        return Promise.resolve(az?.run(args) ?? { code: undefined, stdout: '', stderr: '' });
+      }
+      onCall?.(args, input);
+      const env = { PATH: process.env['PATH'], HOME: home, KUBECONFIG: kubeconfig };
+      return execute(program, args, input, env);
+    },
     post: () => Promise.resolve(undefined),
     readText: (path) => Promise.resolve(files[path]),
     writeNew: () => Promise.resolve(false),
     wallMs: () => Date.now() + laterMs,
     sleep: () => Promise.resolve(),
+    stop: new AbortController().signal,
   });
   return { code, stdout, stderr };
 }

@@ -19,8 +19,10 @@ export const nowWallMs = Date.parse('2026-11-27T06:00:00Z');
 export interface Recorded {
   /** By kubectl's name of the kind. */
   readonly objects?: Readonly<Record<string, readonly RawObject[]>>;
-  /** Kinds that the user may not list: in all namespaces, or at all. */
-  readonly forbidden?: Readonly<Record<string, 'everywhere' | 'all-namespaces'>>;
+  /** Kinds that the user may not list: at all, in all namespaces at once, or but in `shop`. */
+  readonly forbidden?: Readonly<
+    Record<string, 'everywhere' | 'all-namespaces' | 'other-namespaces'>
+  >;
   /** Kinds that the server does not have. */
   readonly missing?: readonly string[];
   readonly files?: Readonly<Record<string, string>>;
@@ -34,6 +36,7 @@ export interface Recorded {
   readonly post?: Io['post'];
   readonly currentNamespace?: string;
   readonly isReadOnly?: boolean;
+  readonly onSleep?: () => void;
 }
 
 export interface Played {
@@ -73,8 +76,10 @@ export async function play(words: readonly string[], recorded: Recorded = {}): P
     wallMs: () => wallMs,
     sleep: (ms) => {
       wallMs += ms;
+      recorded.onSleep?.();
       return Promise.resolve();
     },
+    stop: new AbortController().signal,
   };
   const code = await runPlugin(words, io);
   return { code, stdout, stderr, calls, inputs, written };
@@ -102,14 +107,15 @@ function read(args: readonly string[], recorded: Recorded): ProgramRun | undefin
     return failed(`error: the server doesn't have a resource type "${short}"\n`);
   }
   const ban = recorded.forbidden?.[resource];
-  if (ban === 'everywhere' || (ban === 'all-namespaces' && isAll)) {
+  const isOther = isAll || (ban === 'other-namespaces' && namespace !== 'shop');
+  if (ban === 'everywhere' || (ban !== undefined && isOther)) {
     const where =
       isAll || namespace === '' ? 'at the cluster scope' : `in the namespace "${namespace}"`;
     return failed(
       `Error from server (Forbidden): ${short}.${group} is forbidden: User "dev" cannot list resource "${short}" in API group "${group}" ${where}\n`,
     );
   }
-  const all = recorded.objects?.[resource] ?? [];
+  const all = recorded.objects?.[resource] ?? (resource === kinds.daemonSets ? [agentSet] : []);
   const inScope = all.filter(
     (each) => isAll || namespace === '' || namespaceOf(each) === namespace,
   );
@@ -217,10 +223,10 @@ export function createAgentPod(
     readonly image?: string;
   } = {},
 ): RawObject {
-  const labels = { component: 'nmi', tier: 'node', 'app.kubernetes.io/component': 'nmi' };
   return createPod(`nmi-${node}`, {
     namespace: 'kube-system',
-    labels,
+    labels: agentLabels,
+    owner: agentOwner,
     ip: '10.224.0.4',
     spec: { nodeName: node, hostNetwork: true, containers: [{ name: 'nmi', image, args }] },
     status: {
@@ -243,7 +249,26 @@ export const kinds = {
   exceptions: 'azurepodidentityexceptions.aadpodidentity.k8s.io',
   policies: 'networkpolicies.networking.k8s.io',
   deployments: 'deployments.apps',
+  daemonSets: 'daemonsets.apps',
 } as const;
+
+const agentLabels = { component: 'nmi', tier: 'node', 'app.kubernetes.io/component': 'nmi' };
+
+/** The DaemonSet of the agents, which the cluster has unless a test says otherwise. */
+export const agentSet = createObject(
+  'DaemonSet',
+  'nmi',
+  { template: { metadata: { labels: agentLabels } } },
+  { namespace: 'kube-system', labels: agentLabels },
+  'apps/v1',
+);
+const agentOwner = {
+  apiVersion: 'apps/v1',
+  kind: 'DaemonSet',
+  name: 'nmi',
+  uid: 'uid-kube-system-nmi',
+  controller: true,
+};
 
 /** One correctly bound pod, on a node with an agent. */
 export function boundTestBed(

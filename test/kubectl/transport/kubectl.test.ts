@@ -18,6 +18,7 @@ function openKubectl(answer: ProgramRun, flags: PassedFlags = {}, environment = 
     writeNew: () => Promise.resolve(true),
     wallMs: () => 0,
     sleep: () => Promise.resolve(),
+    stop: new AbortController().signal,
   };
   return { kubectl: new Kubectl(io, flags), calls };
 }

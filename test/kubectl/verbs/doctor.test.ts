@@ -148,6 +148,9 @@ describe('kubectl nmi doctor', () => {
       forbidden: { pods: 'everywhere' },
     });
     assert.match(blind.stdout, /agents and leftovers of aad-pod-identity/);
+    const installed = await play(['doctor'], { ...testBed, forbidden: { pods: 'everywhere' } });
+    assert.match(installed.stdout, /Not checked:[^]*agents and their rights/);
+    assert.doesNotMatch(installed.stdout, /agent_missing/, 'that is not known');
   });
 
   it('names engines of admission policies', async () => {

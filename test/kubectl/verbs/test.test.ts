@@ -101,7 +101,7 @@ describe('kubectl nmi test', () => {
         .stderr,
       /Bind it: kubectl nmi identity assign orders/,
     );
-    const blind = { ...testBedOf(''), forbidden: { pods: 'all-namespaces' } as const };
+    const blind = { ...testBedOf(''), forbidden: { pods: 'other-namespaces' } as const };
     assert.match((await play(['test', '--pod', 'web'], blind)).stderr, /Give --image/);
   });
 });

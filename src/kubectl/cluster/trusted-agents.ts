@@ -1,0 +1,91 @@
+/**
+ * Which pods are agents. A user who may create pods can give one the agents' label, so the label
+ * alone proves nothing: an agent is in the agents' namespace, and a DaemonSet of agents there is its
+ * controller.
+ */
+import { asRecord, stringAt } from '../../nmi/base/json-value.ts';
+import {
+  labelsOf,
+  metadataOf,
+  namespaceOf,
+  recordsAt,
+  specOf,
+  type RawObject,
+} from '../base/object.ts';
+import { valueOf, type Kubectl, type Read } from '../transport/kubectl.ts';
+import { toPluginError } from '../transport/kubectl-failure.ts';
+import { viewAgent, type AgentView } from './agents.ts';
+
+export interface AgentAccess {
+  readonly kubectl: Kubectl;
+  /** The only namespace whose pods can be agents. */
+  readonly agentNamespace: string;
+  /** Prints a line for the user, once. */
+  readonly warn: (text: string) => void;
+}
+
+/** Of the agents' pods, whichever manifest or chart installed them, the AKS add-on included. */
+const [labelName, labelValue] = ['component', 'nmi'];
+const agentSelector = `${labelName}=${labelValue}`;
+const maxNamed = 5;
+
+/** @throws PluginError when the pods of agents cannot be listed. */
+export async function listAgents(access: AgentAccess): Promise<readonly AgentView[]> {
+  return valueOf(await readAgents(access), 'list the pods of the agents');
+}
+
+/** Warns of pods with the label that are left out, and of agents that are not verified. */
+export async function readAgents(access: AgentAccess): Promise<Read<readonly AgentView[]>> {
+  const { kubectl, agentNamespace, warn } = access;
+  const [pods, daemonSets] = await Promise.all([
+    readLabeledPods(access),
+    kubectl.list('daemonsets.apps', agentNamespace),
+  ]);
+  if (!pods.ok) return pods;
+  const uids = daemonSets.ok ? new Set(daemonSets.value.filter(runsAgents).map(uidOf)) : undefined;
+  const isAgent = (pod: RawObject) =>
+    namespaceOf(pod) === agentNamespace && (uids?.has(controllerOf(pod)) ?? true);
+  const agents = pods.value.filter(isAgent);
+  const ignored = pods.value.filter((pod) => !isAgent(pod));
+  if (ignored.length > 0) warn(describeIgnored(ignored, agentNamespace));
+  if (!daemonSets.ok && agents.length > 0) {
+    const what = `verify the agents: list daemonsets.apps in namespace ${agentNamespace}`;
+    const { message, nextStep } = toPluginError(daemonSets.failure, what);
+    warn(`${message}. They are read, but nothing is run in them or trusted. ${nextStep}`);
+  }
+  const isVerified = daemonSets.ok;
+  return { ok: true, value: agents.map((pod) => ({ ...viewAgent(pod), isVerified })) };
+}
+
+/** Of all namespaces if the user may, for the sake of the warning. */
+async function readLabeledPods({ kubectl, agentNamespace }: AgentAccess) {
+  const options = { labels: agentSelector };
+  const all = await kubectl.list('pods', undefined, options);
+  if (all.ok || all.failure.kind !== 'forbidden') return all;
+  return kubectl.list('pods', agentNamespace, options);
+}
+
+function runsAgents(daemonSet: RawObject): boolean {
+  const template = asRecord(specOf(daemonSet)['template']) ?? {};
+  return labelsOf(template).get(labelName) === labelValue;
+}
+
+function uidOf(object: RawObject): string {
+  return stringAt(metadataOf(object), 'uid');
+}
+
+/** The uid of the owner that manages the pod; none if it was created by hand. */
+function controllerOf(pod: RawObject): string {
+  const owners = recordsAt(metadataOf(pod), 'ownerReferences');
+  const controller = owners.find((each) => each['controller'] === true);
+  return controller === undefined ? 'none' : stringAt(controller, 'uid');
+}
+
+function describeIgnored(ignored: readonly RawObject[], agentNamespace: string): string {
+  const counts = [...Map.groupBy(ignored, namespaceOf)].map(
+    ([namespace, { length }]) => `${length} in ${namespace}`,
+  );
+  const named = counts.toSorted().slice(0, maxNamed).join(', ');
+  const more = counts.length > maxNamed ? ` and ${counts.length - maxNamed} more namespaces` : '';
+  return `ignored pods labelled ${agentSelector} that no DaemonSet of agents in namespace ${agentNamespace} controls: ${named}${more}. Agents in another namespace need --agent-namespace.`;
+}

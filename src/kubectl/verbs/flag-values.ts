@@ -1,0 +1,52 @@
+/**
+ * Refuses flags whose value would be lost. yargs keeps the values of a repeated flag as a list, and
+ * takes an empty value for none: without a word, a change would go to another cluster, namespace or
+ * user than the one that was typed.
+ */
+import { exitCodes } from '../base/io.ts';
+import { PluginError } from '../base/plugin-error.ts';
+import type { Parser } from './verb.ts';
+
+/** What yargs knows of the current command line; its types do not have it. */
+interface ParserState {
+  getOptions(): { readonly array: readonly string[] };
+  /** Flags that were not given and have a default. */
+  readonly parsed: { readonly defaulted: Readonly<Record<string, boolean>> };
+}
+
+/** @throws PluginError */
+export function refuseLostValues(words: readonly string[], parser: Parser): Parser {
+  return parser.check((flags) => {
+    const empty = words.find((word) => /^--[a-z-]+=$/.test(word));
+    if (empty !== undefined) throw withoutValue(empty.slice(0, -1));
+    if (!hasState(parser)) throw new TypeError('this yargs does not tell which flags are given');
+    const { defaulted } = parser.parsed;
+    const lists = parser.getOptions().array;
+    for (const [name, value] of Object.entries(flags)) {
+      // yargs adds each name in camel case, too.
+      if (!/^[a-z][a-z-]*$/.test(name) || defaulted[name] === true) continue;
+      const flag = name.length === 1 ? `-${name}` : `--${name}`;
+      const values: readonly unknown[] = Array.isArray(value) ? value : [value];
+      if (Array.isArray(value) && values.length > 1 && !lists.includes(name)) {
+        throw new PluginError(
+          exitCodes.usage,
+          `${flag} is given ${values.length} times, and has one value`,
+          'Give it once.',
+        );
+      }
+      if (values.length === 0 || values.includes('')) throw withoutValue(flag);
+      if (values.some(Number.isNaN)) {
+        throw new PluginError(exitCodes.usage, `${flag} is no number`, 'Give a number.');
+      }
+    }
+    return true;
+  });
+}
+
+function hasState(parser: object): parser is ParserState {
+  return 'getOptions' in parser && 'parsed' in parser;
+}
+
+function withoutValue(flag: string): PluginError {
+  return new PluginError(exitCodes.usage, `${flag} has no value`, 'Give one, or leave it out.');
+}
