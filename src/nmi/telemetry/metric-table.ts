@@ -176,7 +176,7 @@ export const newMetrics = {
   ),
   nmi_event_loop_delay_seconds: gauge(
     ['stat'],
-    'Delay of the event loop since the last scrape: p50, p99, max.',
+    'How late timers of the agent fired since the last scrape: p50, p99, max. Usually about a millisecond; more means too little CPU.',
   ),
   process_cpu_seconds_total: counter([], 'User and system CPU time of the agent.'),
   process_resident_memory_bytes: gauge([], 'Resident memory of the agent.'),
