@@ -154,7 +154,7 @@ export const newMetrics = {
   ),
   nmi_conditions_writes_total: counter(
     ['outcome'],
-    'Writes of status conditions: written, conflict (the object had changed, tried again), deleted (the object no longer exists), rejected (the definition does not accept the object), forbidden (no right), failed (API server unavailable, tried again).',
+    'Writes of status conditions: written, conflict (the object had changed, tried again), deleted (the object no longer exists), rejected (the definition or a policy does not accept the object), forbidden (no right, or a policy refuses the object), failed (API server or a webhook unavailable). Every write that was not accepted is tried again after a while.',
   ),
   nmi_ebpf_connects_total: counter(
     ['outcome'],
