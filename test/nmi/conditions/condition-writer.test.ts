@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { jsonPatch } from '../../../lab/fakes/kube/patches.ts';
 import { ConditionWriter, type WriteCounts } from '../../../src/nmi/conditions/condition-writer.ts';
 import type { SecretFinding } from '../../../src/nmi/conditions/evaluate.ts';
 import { observing } from '../../../src/nmi/conditions/observed.ts';
@@ -13,7 +14,6 @@ import { createOwners } from '../../support/owners.ts';
 import { readyIn } from '../../support/ready-condition.ts';
 import { pass } from '../../support/token-fixture.ts';
 import { keptLog } from '../kube/kube-test-bed.ts';
-import { applyJsonPatch } from './json-patch.ts';
 
 const clientID = '22729e47-74ce-4b43-8eea-aab5f2073301';
 const tenantID = '7e570000-1ab0-4000-8000-000000000001';
@@ -164,7 +164,7 @@ class Fixture {
     const before = this.stored.get(key);
     if (before === undefined) throw new KubeError('NOT_FOUND', 'none', { status: 404 });
     if (!this.keepsConditions) return before;
-    const after = applyJsonPatch(before, patch) as Stored;
+    const after = jsonPatch(before, patch) as Stored;
     if (after.metadata['resourceVersion'] !== before.metadata['resourceVersion']) {
       throw new KubeError('SERVER', 'conflict', { status: 409 });
     }

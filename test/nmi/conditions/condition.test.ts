@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { jsonPatch } from '../../../lab/fakes/kube/patches.ts';
 import {
   digestOf,
   isFalse,
@@ -9,7 +10,6 @@ import {
   patchOf,
   renderConditions,
 } from '../../../src/nmi/conditions/condition.ts';
-import { applyJsonPatch } from './json-patch.ts';
 
 const nowWallMs = Date.UTC(2026, 0, 1, 10, 0, 0, 999);
 const valid = isTrue('Valid');
@@ -97,7 +97,7 @@ describe('a patch of conditions', () => {
   const patched = (status: unknown): unknown => {
     const object = { metadata: { resourceVersion: '7', name: 'a' }, spec: {}, status };
     const existing = parseConditions(status);
-    const after = applyJsonPatch(object, patchOf('7', existing, written));
+    const after = jsonPatch(object, patchOf('7', existing, written));
     const { status: left, ...rest } = after as typeof object;
     assert.deepEqual(rest, { metadata: object.metadata, spec: object.spec });
     return left;
