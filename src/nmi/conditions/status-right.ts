@@ -63,7 +63,7 @@ export class StatusRight {
       const answer = asRecord(await this.#client.postJson(path, review, call));
       return asRecord(answer?.['status'])?.['allowed'] === true;
     } catch (error) {
-      // Whoever may not even ask is not expected to have the right.
+      // A user who may not even ask is not expected to have the right.
       if (error instanceof KubeError && error.code === 'FORBIDDEN') return false;
       throw error;
     }
