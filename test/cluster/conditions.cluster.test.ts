@@ -202,7 +202,10 @@ describeOnClusters('status conditions', (cluster) => {
     await cluster().admin.expect('PATCH', `${root}/${path}/status`, status, mergePatch);
     const all = ['IdentityFound', 'Ready', 'SelectorUsable', 'example.com/Synced'];
     const definitions = await read('crds.yaml');
-    const withoutMaps = definitions.replaceAll(/^ +x-kubernetes-list-(?:type|map-keys): .*\n/gm, '');
+    const withoutMaps = definitions.replaceAll(
+      /^ +x-kubernetes-list-(?:type|map-keys): .*\n/gm,
+      '',
+    );
     assert.notEqual(withoutMaps, definitions);
     for (const [text, identity] of [
       [definitions, 'none'],

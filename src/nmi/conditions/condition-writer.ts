@@ -87,10 +87,7 @@ const evaluationsAtOnce = 20;
 const pieceMs = 20;
 
 /** The next step for an object; undefined if there is none. */
-type Step =
-  | { readonly kind: 'check'; readonly secret: ObjectName }
-  | WriteStep
-  | undefined;
+type Step = { readonly kind: 'check'; readonly secret: ObjectName } | WriteStep | undefined;
 
 interface WriteStep {
   readonly kind: 'write';
