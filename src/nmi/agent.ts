@@ -31,6 +31,7 @@ import { openServer } from './server/server.ts';
 import { LoopDetection } from './sources/imds/loop-detection.ts';
 import { openClusterState } from './state/cluster-state.ts';
 import { giveBackSpareMemory } from './state/spare-memory.ts';
+import { exportEventLoopDelay } from './telemetry/event-loop-delay.ts';
 import { exportParts } from './telemetry/export-parts.ts';
 import { openAudit } from './telemetry/audit/open-audit.ts';
 import { withEvents } from './telemetry/refusal-events.ts';
@@ -57,17 +58,19 @@ export interface AgentOptions {
 }
 
 /** @throws StartError with a remedy when the agent cannot run at all. */
-export async function startAgent(options: AgentOptions): Promise<Agent> {
-  const { config, clock, log, stop } = options;
-  const tuning: Tuning = { ...defaultTuning, ...options.tuning };
+export async function startAgent(given: AgentOptions): Promise<Agent> {
+  const { config, log, stop } = given;
+  const tuning: Tuning = { ...defaultTuning, ...given.tuning };
   await using starting = new AsyncDisposableStack();
   const telemetry = createTelemetry({
     log: log.child({ component: 'token' }),
-    clock,
+    clock: given.clock,
     oldNames: config.oldMetrics,
     byIdentity: config.identityMetrics,
   });
   const { metrics, clients } = telemetry;
+  const clock = exportEventLoopDelay(metrics, given.clock);
+  const options: AgentOptions = { ...given, clock };
   const audit = starting.use(await openAudit(options));
   const client = starting.use(await openClient(options));
   stop?.throwIfAborted();

@@ -22,6 +22,26 @@ const tenantID = '7e570000-1ab0-4000-8000-000000000001';
 const oldMessage = 'custom resource definition has no status conditions, apply deploy/crds.yaml';
 const mergePatch = { contentType: 'application/merge-patch+json' };
 const dayMs = 86_400_000;
+const refusingPolicy = `
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: { name: refuse-conditions }
+spec:
+  failurePolicy: Fail
+  matchConstraints:
+    resourceRules:
+      - apiGroups: [aadpodidentity.k8s.io]
+        apiVersions: [v1]
+        operations: [UPDATE]
+        resources: [azureidentities/status]
+  validations:
+    - { expression: '!object.metadata.name.startsWith("refused")', reason: Forbidden }
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: { name: refuse-conditions }
+spec: { policyName: refuse-conditions, validationActions: [Deny] }
+`;
 
 describeOnClusters('status conditions', (cluster) => {
   const openAgent = (node: string, clock: Clock = systemClock) =>
@@ -44,6 +64,18 @@ describeOnClusters('status conditions', (cluster) => {
   const applyDefinitions = async (text: string) => {
     await cluster().apply(text);
     await cluster().kubectl(['wait', '--for=condition=Established', 'crds', '--all']);
+  };
+
+  /** Refuses the status of two identities, as a policy engine of the cluster could. */
+  const applyPolicy = async () => {
+    await put('AzureIdentity', 'refused', { type: 0, clientID });
+    await cluster().apply(refusingPolicy);
+    const path = `${root}/azureidentities/refused/status?dryRun=All`;
+    const body = { status: { availableReplicas: 1 } };
+    await eventually(async () => {
+      const { status } = await cluster().admin.request('PATCH', path, body, mergePatch);
+      assert.equal(status, 403);
+    }, 30_000);
   };
 
   before(async () => {
@@ -143,6 +175,94 @@ describeOnClusters('status conditions', (cluster) => {
       [2, 2, 2],
     );
     assert.ok(agent.isLeader());
+  });
+
+  it('of other programs stay, also under a definition whose list is no map', async () => {
+    const conditions = [
+      {
+        type: 'example.com/Synced',
+        status: 'False',
+        reason: 'Waiting',
+        message: 'of another program',
+        observedGeneration: 1,
+        lastTransitionTime: '2026-01-01T00:00:00Z',
+      },
+    ];
+    const path = 'azureidentitybindings/shared';
+    const typesOf = async () => {
+      const { conditions: list } = (await statusOf(path)) as { conditions: { type: string }[] };
+      assert.deepEqual(
+        list.filter(({ type }) => type.startsWith('example.com/')),
+        conditions,
+      );
+      return list.map(({ type }) => type).toSorted();
+    };
+    await put('AzureIdentityBinding', 'shared', { azureIdentity: 'cart', selector: 'shared' });
+    const status = { status: { conditions } };
+    await cluster().admin.expect('PATCH', `${root}/${path}/status`, status, mergePatch);
+    const all = ['IdentityFound', 'Ready', 'SelectorUsable', 'example.com/Synced'];
+    const definitions = await read('crds.yaml');
+    const withoutMaps = definitions.replaceAll(
+      /^ +x-kubernetes-list-(?:type|map-keys): .*\n/gm,
+      '',
+    );
+    assert.notEqual(withoutMaps, definitions);
+    for (const [text, identity] of [
+      [definitions, 'none'],
+      [withoutMaps, 'cart'],
+    ] as const) {
+      await applyDefinitions(text);
+      await using agent = await openAgent(`node-${identity}`);
+      await untilReady(path, identity === 'none' ? 'True ok' : 'False identity_missing');
+      assert.deepEqual(await typesOf(), all);
+      const change = { spec: { azureIdentity: identity } };
+      await cluster().admin.expect('PATCH', `${root}/${path}`, change, mergePatch);
+      await untilReady(path, identity === 'none' ? 'False identity_missing' : 'True ok');
+      assert.deepEqual(await typesOf(), all);
+      assert.deepEqual([agent.writes()['rejected'], agent.writes()['forbidden']], [0, 0]);
+    }
+    await applyDefinitions(definitions);
+  });
+
+  it('of an object that a policy refuses delay no other, and are written after its change', async () => {
+    await applyPolicy();
+    await using agent = await openAgent('node-1');
+    await eventually(() => assert.ok((agent.writes()['forbidden'] ?? 0) >= 1), 30_000);
+    await put('AzureIdentity', 'refused-too', { type: 0, clientID });
+    await put('AzureIdentity', 'accepted', { type: 0, clientID });
+    await untilReady('azureidentities/accepted', 'True ok');
+    await eventually(() => assert.ok((agent.writes()['forbidden'] ?? 0) >= 2), 30_000);
+    await put('AzureIdentityBinding', 'accepted', { azureIdentity: 'refused', selector: 'x' });
+    await untilReady('azureidentitybindings/accepted', 'True ok');
+    await cluster().kubectl(['delete', 'validatingadmissionpolicybindings/refuse-conditions']);
+    await delay(2_000);
+    const metadata = { labels: { now: 'accepted' } };
+    const path = `${root}/azureidentities/refused`;
+    await cluster().admin.expect('PATCH', path, { metadata }, mergePatch);
+    await untilReady('azureidentities/refused', 'True ok');
+  });
+
+  it('are tried for one object of each kind if the right is missing', async () => {
+    const role = '/apis/rbac.authorization.k8s.io/v1/clusterroles/aad-pod-id-nmi-role';
+    const { rules } = (await cluster().admin.expect('GET', role)) as unknown as {
+      rules: { resources: string[] }[];
+    };
+    const less = rules.filter(({ resources }) => !resources.includes('azureidentities/status'));
+    assert.equal(less.length, rules.length - 1);
+    await cluster().admin.expect('PATCH', role, { rules: less }, mergePatch);
+    for (let number = 0; number < 10; number++) {
+      await put('AzureIdentity', `crowd-${number}`, { type: 0, clientID });
+    }
+    await delay(1_000);
+    {
+      await using agent = await openAgent('node-1');
+      await eventually(() => assert.equal(agent.writes()['forbidden'], 1), 30_000);
+      await delay(5_000);
+      assert.deepEqual([agent.writes()['forbidden'], agent.writes()['written']], [1, 0]);
+    }
+    await cluster().admin.expect('PATCH', role, { rules }, mergePatch);
+    await using _ = await openAgent('node-2');
+    await untilReady('azureidentities/crowd-9', 'True ok');
   });
 
   it('are written by one of two agents with clocks that are days apart', async () => {

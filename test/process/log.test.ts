@@ -74,7 +74,13 @@ describe('the log of the agent process', { timeout: 60_000 }, () => {
     const granted = await ask(testBed.pod, tokenTarget);
     await rename(path, `${path}.1`);
     await delay(1_100);
-    for (const target of [tokenTarget, `${tokenTarget}&client_id=unknown`, '/metadata/attested']) {
+    const token = String(granted.body['access_token']);
+    for (const target of [
+      tokenTarget,
+      `${tokenTarget}&client_id=unknown`,
+      `${tokenTarget}&object_id=${token}`,
+      '/metadata/attested',
+    ]) {
       await ask(testBed.pod, target);
     }
     child.signal('SIGTERM');
@@ -93,8 +99,13 @@ describe('the log of the agent process', { timeout: 60_000 }, () => {
         ['granted', 'ok', 'miss'],
         ['granted', 'ok', 'hit'],
         ['denied', 'selector_not_bound', 'none'],
+        ['denied', 'selector_not_bound', 'none'],
         ['denied', 'metadata_blocked', undefined],
       ],
+    );
+    assert.deepEqual(
+      records.slice(2, 4).map(({ asked }) => asked),
+      ['client_id [unusual]', 'object_id [unusual]'],
     );
     for (const { pod, serviceAccount, attestedBy, requestId } of records) {
       assert.deepEqual([pod, serviceAccount, attestedBy], ['p', 'default', 'address']);
@@ -114,7 +125,7 @@ describe('the log of the agent process', { timeout: 60_000 }, () => {
       'AzureIdentity/a',
       'AzureIdentityBinding/a',
     ]);
-    assertNoSecret(`${before}${after}`, String(granted.body['access_token']));
+    assertNoSecret(`${before}${after}`, token);
   });
 
   it('has one line on an audit file that cannot be opened, and the process ends with 78', async () => {

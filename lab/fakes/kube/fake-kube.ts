@@ -16,6 +16,7 @@ import { isIPv6, type Socket } from 'node:net';
 import { systemClock, type Clock } from '../../../src/cache/clock.ts';
 import { asRecord, stringAt } from '../../../src/nmi/base/json-value.ts';
 import { createFaultPlan, type FakeKubeFaults } from './faults.ts';
+import { jsonPatch, mergePatch } from './patches.ts';
 import {
   badRequest,
   expiredContinue,
@@ -87,7 +88,7 @@ export interface FakeKube extends AsyncDisposable {
   /** Creates or replaces; keeps an existing uid. Throws a TypeError for an invalid object. */
   apply(object: unknown): FakeObject;
   /** JSON merge patch. Throws a TypeError when there is no such object. */
-  patch(ref: FakeRef, mergePatch: unknown): FakeObject;
+  patch(ref: FakeRef, patch: unknown): FakeObject;
   /** False when there was no such object. */
   delete(ref: FakeRef): boolean;
   get(ref: FakeRef): FakeObject | undefined;
@@ -376,9 +377,12 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
       case 'PATCH': {
         const type = request.headers['content-type'] ?? '';
         if (type === 'application/json-patch+json') {
-          const patch = mergePatchOf(await readBody(request));
-          if (patch === undefined) refuse(response, wrongPatchType());
-          else sendWrite(response, 200, store.patch(ref, patch));
+          const patch = await readBody(request);
+          sendWrite(
+            response,
+            200,
+            store.patch(ref, (previous) => jsonPatch(previous, patch)),
+          );
           return;
         }
         // kubectl sends strategic patches for built-in types; without lists they are merge patches.
@@ -386,7 +390,12 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
           refuse(response, wrongPatchType());
           return;
         }
-        sendWrite(response, 200, store.patch(ref, await readBody(request)));
+        const patch = await readBody(request);
+        sendWrite(
+          response,
+          200,
+          store.patch(ref, (previous) => mergePatch(previous, patch)),
+        );
         return;
       }
       default:
@@ -454,7 +463,7 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
     },
     kubeconfig,
     apply: (object) => written(store.apply(object)),
-    patch: (ref, mergePatch) => written(store.patch(ref, mergePatch)),
+    patch: (ref, patch) => written(store.patch(ref, (previous) => mergePatch(previous, patch))),
     delete: (ref) => store.delete(ref).ok,
     get: (ref) => store.get(ref),
     compact: () => {
@@ -483,19 +492,6 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
       await closed;
     },
   };
-}
-
-/** A JSON patch of top-level `add` operations as a merge patch; undefined for other patches. */
-function mergePatchOf(patch: unknown): Readonly<Record<string, unknown>> | undefined {
-  const operations: readonly unknown[] = Array.isArray(patch) ? patch : [undefined];
-  const fields = operations.map((each): readonly [string, unknown] | undefined => {
-    const operation = asRecord(each);
-    const field = /^\/(\w+)$/.exec(stringAt(operation, 'path'))?.[1];
-    if (operation?.['op'] !== 'add' || field === undefined) return undefined;
-    return [field, operation['value']];
-  });
-  const known = fields.filter((field) => field !== undefined);
-  return known.length === fields.length ? Object.fromEntries(known) : undefined;
 }
 
 /** An object, or the reduced form that the client accepts. */

@@ -37,8 +37,11 @@ export interface FakeKubeStore {
   replace(object: unknown): WriteResult;
   /** Creates or replaces; keeps an existing uid and creation time. */
   apply(object: unknown): WriteResult;
-  /** JSON merge patch (RFC 7396). Fails with 409 on another resourceVersion than the stored one. */
-  patch(ref: FakeRef, patch: unknown): WriteResult;
+  /**
+   * Fails with 409 if the changed object has another resourceVersion than the stored one, with 422
+   * if there is no changed one.
+   */
+  patch(ref: FakeRef, change: (previous: FakeObject) => unknown): WriteResult;
   delete(ref: FakeRef): WriteResult;
   get(ref: FakeRef): FakeObject | undefined;
   /** Sorted by namespace and name. */
@@ -129,14 +132,20 @@ export function createFakeKubeStore(clock: Clock): FakeKubeStore {
           : refuse(conflict(resource, name));
       }),
     apply: (object) => write(object, () => undefined),
-    patch(ref, patch) {
+    patch(ref, change) {
       const { key, resource } = find(ref);
       const previous = objects.get(key);
       if (previous === undefined) return refuse(notFound(resource, ref.name));
-      return write(mergePatch(previous, patch), (_previous, { object: next }) => {
+      let changed: unknown;
+      try {
+        changed = change(previous);
+      } catch {
+        return invalid('the server rejected our request due to an error in our request');
+      }
+      return write(changed, (_previous, { object: next }) => {
         const { name } = next.metadata;
         if (next.kind !== previous.kind) return invalid('a patch cannot change the kind');
-        const expected = stringAt(asRecord(asRecord(patch)?.['metadata']), 'resourceVersion');
+        const expected = next.metadata.resourceVersion ?? '';
         if (expected !== '' && expected !== previous.metadata.resourceVersion) {
           return refuse(conflict(resource, name));
         }
@@ -233,18 +242,6 @@ function complete(draft: Draft, previous: FakeObject | undefined, clock: Clock):
 function keyOf(resource: FakeResource, namespace: string, name: string): string {
   const scope = resource.namespaced ? `${namespace}/` : '';
   return `${resource.plural}.${resource.group}/${scope}${name}`;
-}
-
-function mergePatch(target: unknown, patch: unknown): unknown {
-  if (typeof patch !== 'object' || patch === null || Array.isArray(patch)) return patch;
-  const base =
-    typeof target === 'object' && target !== null && !Array.isArray(target) ? target : {};
-  const merged = new Map<string, unknown>(Object.entries(base));
-  for (const [key, value] of Object.entries(patch)) {
-    if (value === null) merged.delete(key);
-    else merged.set(key, mergePatch(merged.get(key), value));
-  }
-  return Object.fromEntries(merged);
 }
 
 function refuse(refusal: Refusal): WriteResult {

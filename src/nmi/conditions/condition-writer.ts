@@ -7,9 +7,12 @@
  *    each.
  * 2. Namespaces take turns, so a namespace with constantly changing objects delays another by one
  *    request.
- * 3. A write applies to the version that was evaluated or fails. After a failure the object is
- *    evaluated again; after a rejection by the server, at its next change.
- * 4. Evaluation is split into pieces: this thread serves pods.
+ * 3. A write applies to the version that was evaluated or fails, and changes only conditions of our
+ *    types.
+ * 4. A write that the server does not accept is tried again after a while, or at the next change of
+ *    the object. It holds back no other object, unless the server does not answer at all, or the
+ *    right to the kind is missing.
+ * 5. Evaluation is split into pieces: this thread serves pods.
  */
 import type { Clock } from '../../cache/clock.ts';
 import { fullName, type ObjectName } from '../../cache/index/object-name.ts';
@@ -19,10 +22,16 @@ import { asRecord } from '../base/json-value.ts';
 import type { Log } from '../base/log.ts';
 import { startPeriodicJob } from '../base/periodic-job.ts';
 import { backoffMs } from '../kube/api/backoff.ts';
-import type { KubeClient } from '../kube/api/client.ts';
+import type { KubeClient, RequestOptions } from '../kube/api/client.ts';
 import { KubeError } from '../kube/api/kube-error.ts';
 import type { SecretReader } from '../kube/accounts/secrets.ts';
-import { digestOf, parseConditions, renderConditions, type Condition } from './condition.ts';
+import {
+  digestOf,
+  parseConditions,
+  patchOf,
+  renderConditions,
+  type Condition,
+} from './condition.ts';
 import {
   conditionsOfBinding,
   conditionsOfIdentity,
@@ -37,7 +46,9 @@ import {
   type ObservedKind,
   type ObservedObjects,
 } from './observed-objects.ts';
+import { RefusedWrites } from './refused-writes.ts';
 import { SecretFindings } from './secret-findings.ts';
+import { StatusRight } from './status-right.ts';
 import { groupPath, kinds, type StatusSupport } from './status-support.ts';
 
 export type WriteOutcome = 'written' | 'conflict' | 'deleted' | 'rejected' | 'forbidden' | 'failed';
@@ -45,7 +56,7 @@ export type WriteOutcome = 'written' | 'conflict' | 'deleted' | 'rejected' | 'fo
 export type WriteCounts = Record<WriteOutcome, number>;
 
 export interface ConditionWriterOptions {
-  readonly client: Pick<KubeClient, 'getJson' | 'mergePatchJson'>;
+  readonly client: Pick<KubeClient, 'getJson' | 'patchJson' | 'postJson'>;
   readonly secrets: Pick<SecretReader, 'check'>;
   readonly objects: ObservedObjects;
   readonly rules: Rules;
@@ -67,18 +78,24 @@ const sameObjectMs = 10_000;
 const sweepMs = 60_000;
 /** Pause between checks for new definitions, which an administrator applies. */
 const lookAgainMs = 60_000;
-const forbiddenPauseMs = 600_000;
 const failureBackoff = { baseMs: 1_000, capMs: 60_000 } as const;
+/** For an object that the server refuses, which only its change or that of a policy ends. */
+const refusalBackoff = { baseMs: 600_000, capMs: 3_600_000 } as const;
 const callTimeoutMs = 10_000;
 /** Evaluations per piece, some 0.5 ms. */
 const evaluationsAtOnce = 20;
 const pieceMs = 20;
 
 /** The next step for an object; undefined if there is none. */
-type Step =
-  | { readonly kind: 'check'; readonly secret: ObjectName }
-  | { readonly kind: 'write'; readonly object: Observed<unknown>; readonly wanted: Wanted }
-  | undefined;
+type Step = { readonly kind: 'check'; readonly secret: ObjectName } | WriteStep | undefined;
+
+interface WriteStep {
+  readonly kind: 'write';
+  readonly object: Observed<unknown>;
+  readonly wanted: Wanted;
+  /** Equal for equal writes. */
+  readonly write: string;
+}
 
 type Wanted = readonly Condition[];
 /** Conditions, or the Secret that has to be checked first. */
@@ -88,7 +105,9 @@ export class ConditionWriter implements AsyncDisposable {
   readonly #options: ConditionWriterOptions;
   readonly #findings: SecretFindings;
   readonly #queue = new FairQueue<string>();
-  /** When objects were written in the last seconds. */
+  readonly #refused = new RefusedWrites();
+  readonly #right: StatusRight;
+  /** When objects were written, or refused, in the last seconds. */
   readonly #writtenAtMs = new Map<string, number>();
   readonly #ended = new AbortController();
   readonly #job: Disposable;
@@ -103,6 +122,7 @@ export class ConditionWriter implements AsyncDisposable {
   constructor(options: ConditionWriterOptions) {
     this.#options = options;
     this.#findings = new SecretFindings(options.clock);
+    this.#right = new StatusRight(options.client, options.clock);
     this.#job = startPeriodicJob(options.clock, settleMs, () => {
       const run = this.#tick();
       this.#run = run;
@@ -151,6 +171,8 @@ export class ConditionWriter implements AsyncDisposable {
       if (nowMs - atMs < sameObjectMs) break;
       this.#writtenAtMs.delete(key);
     }
+    for (const kind of this.#right.takeDue(nowMs)) objects.touchAll(kind);
+    for (const key of this.#refused.takeDue(nowMs)) objects.touch(key);
     for (const key of objects.takeTouched()) {
       if (this.#writtenAtMs.has(key)) objects.touch(key);
       else this.#queueUp(key);
@@ -171,6 +193,13 @@ export class ConditionWriter implements AsyncDisposable {
       objects.touch(workKey('identity', identity));
     }
     this.#findings.keepOnly(named);
+    this.#refused.keepOnly((key) => this.#objectOf(key) !== undefined);
+  }
+
+  #objectOf(key: string): Observed<unknown> | undefined {
+    const { objects } = this.#options;
+    const { kind, namespace, name } = parseWorkKey(key);
+    return objects[kind === 'identity' ? 'identities' : 'bindings'].get(namespace, name);
   }
 
   #queueUp(key: string): void {
@@ -180,8 +209,8 @@ export class ConditionWriter implements AsyncDisposable {
   #stepOf(key: string): Step {
     const { objects, support } = this.#options;
     const { kind, namespace, name } = parseWorkKey(key);
-    if (!support.has(kind)) return undefined;
-    const object = objects[kind === 'identity' ? 'identities' : 'bindings'].get(namespace, name);
+    if (!support.has(kind) || !this.#right.has(kind)) return undefined;
+    const object = this.#objectOf(key);
     if (object === undefined) return undefined;
     const evaluation =
       kind === 'identity'
@@ -189,8 +218,11 @@ export class ConditionWriter implements AsyncDisposable {
         : this.#evaluateBinding(namespace, name);
     if (evaluation === undefined) return undefined;
     if ('name' in evaluation) return { kind: 'check', secret: evaluation };
-    if (digestOf(evaluation, object.generation) === object.conditions.digest) return undefined;
-    return { kind: 'write', object, wanted: evaluation };
+    const digest = digestOf(evaluation, object.generation);
+    if (digest === object.conditions.digest) return undefined;
+    const write = `${object.resourceVersion} ${digest}`;
+    if (this.#refused.has(key, write)) return undefined;
+    return { kind: 'write', object, wanted: evaluation, write };
   }
 
   #evaluateIdentity(identity: Observed<Identity> | undefined): Evaluation | undefined {
@@ -237,8 +269,7 @@ export class ConditionWriter implements AsyncDisposable {
 
   async #learn(nowMs: number): Promise<void> {
     const { client, support, objects } = this.#options;
-    const call = { signal: this.#ended.signal, timeoutMs: callTimeoutMs };
-    const list = await client.getJson(groupPath, call);
+    const list = await client.getJson(groupPath, this.#call());
     this.#learnAtMs = nowMs + lookAgainMs;
     this.#hasLogged = false;
     for (const kind of support.learn(list)) objects.touchAll(kind);
@@ -255,44 +286,75 @@ export class ConditionWriter implements AsyncDisposable {
     this.#queueUp(key);
   }
 
-  async #write(key: string, { object, wanted }: Extract<Step, { kind: 'write' }>): Promise<void> {
-    const { client, clock, counts, objects } = this.#options;
+  async #write(key: string, step: WriteStep): Promise<void> {
+    const { client, clock, counts, support } = this.#options;
     const { kind } = parseWorkKey(key);
+    const { object, wanted } = step;
     const { resourceVersion, generation, conditions } = object;
-    const patch = {
-      metadata: { resourceVersion },
-      status: {
-        conditions: renderConditions(wanted, generation, conditions, clock.wallMs()),
-      },
-    };
-    const call = { signal: this.#ended.signal, timeoutMs: callTimeoutMs };
+    const list = renderConditions(wanted, generation, conditions, clock.wallMs());
+    const patch = patchOf(resourceVersion, conditions, list);
     try {
-      const answer = asRecord(await client.mergePatchJson(pathOf(kind, object), patch, call));
-      this.#writtenAtMs.delete(key);
-      this.#writtenAtMs.set(key, clock.monotonicMs());
-      if (parseConditions(answer?.['status']).each.length === 0) this.#options.support.refuse(kind);
+      const answer = asRecord(await client.patchJson(pathOf(kind, object), patch, this.#call()));
+      this.#refused.delete(key);
+      this.#rememberWrite(key);
+      if (parseConditions(answer?.['status']).each.length === 0) support.refuse(kind);
       else counts.written += 1;
     } catch (error) {
       if (this.#ended.signal.aborted) throw error;
-      const outcome = outcomeOf(error);
-      counts[outcome] += 1;
-      // A deleted or rejected object is evaluated again at its next change.
-      if (outcome === 'conflict' || outcome === 'forbidden' || outcome === 'failed') {
-        objects.touch(key);
-      }
-      if (outcome === 'failed') throw error;
-      if (outcome === 'forbidden') this.#pausedUntilMs = clock.monotonicMs() + forbiddenPauseMs;
-      if (outcome === 'forbidden' || outcome === 'rejected') this.#logOnce(kind, object, error);
+      await this.#handleFailure(key, step, error);
     }
   }
 
+  /** Rejects if no other write is expected to fare better. */
+  async #handleFailure(key: string, { object, write }: WriteStep, error: unknown): Promise<void> {
+    const { clock, random, counts, objects } = this.#options;
+    const { kind } = parseWorkKey(key);
+    const nowMs = clock.monotonicMs();
+    const outcome = outcomeOf(error);
+    counts[outcome] += 1;
+    switch (outcome) {
+      case 'deleted':
+        return;
+      case 'conflict':
+        this.#refused.add(key, write, failureBackoff, nowMs, random());
+        return;
+      case 'failed':
+        if (!isOfObject(error)) {
+          objects.touch(key);
+          throw error;
+        }
+        // A webhook that fails for this object, or a server that fails for a moment.
+        this.#refused.add(key, write, failureBackoff, nowMs, random());
+        this.#pausedUntilMs = nowMs + backoffMs(failureBackoff, 1, random(), error.retryAfterMs);
+        this.#logOnce(kind, object, error, 'failed to write status conditions');
+        return;
+      case 'rejected':
+      case 'forbidden':
+        this.#refused.add(key, write, refusalBackoff, nowMs, random());
+        this.#rememberWrite(key);
+        this.#logOnce(kind, object, error, 'status conditions refused by API server');
+        if (outcome === 'forbidden') await this.#right.check(kind, this.#call());
+        // Then the refusal was not of this object.
+        if (!this.#right.has(kind)) this.#refused.delete(key);
+    }
+  }
+
+  #call(): RequestOptions {
+    return { signal: this.#ended.signal, timeoutMs: callTimeoutMs };
+  }
+
+  #rememberWrite(key: string): void {
+    this.#writtenAtMs.delete(key);
+    this.#writtenAtMs.set(key, this.#options.clock.monotonicMs());
+  }
+
   /** Once between two checks of the definitions. */
-  #logOnce(kind: ObservedKind, object: ObjectName, error: unknown): void {
+  #logOnce(kind: ObservedKind, object: ObjectName, error: unknown, message: string): void {
     if (this.#hasLogged) return;
     this.#hasLogged = true;
     const code = error instanceof KubeError ? error.code : 'UNKNOWN';
     const title = `${kinds[kind].title} ${fullName(object)}`;
-    this.#options.log.warn({ object: title, code }, 'status conditions refused by API server');
+    this.#options.log.warn({ object: title, code }, message);
   }
 }
 
@@ -305,6 +367,12 @@ function outcomeOf(error: unknown): Exclude<WriteOutcome, 'written'> {
   if (error.code === 'NOT_FOUND') return 'deleted';
   if (error.code === 'FORBIDDEN') return 'forbidden';
   if (error.status === 409) return 'conflict';
-  // The definition's rules refuse an object now that they accepted when it was created.
+  // A policy, or the definition's rules, which accepted the object when it was created.
   return error.status === 400 || error.status === 422 ? 'rejected' : 'failed';
+}
+
+/** The server, or something that it calls, fails for this object, and perhaps for no other. */
+function isOfObject(error: unknown): error is KubeError {
+  if (!(error instanceof KubeError)) return false;
+  return error.code === 'TIMEOUT' || (error.status !== undefined && error.status >= 500);
 }

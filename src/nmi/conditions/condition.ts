@@ -34,6 +34,8 @@ export interface ExistingConditions {
   /** Digest of the conditions of our types, including the generation that they are about. */
   readonly digest: string;
   readonly each: readonly ExistingCondition[];
+  /** Indexes of the conditions of our types in the object's list, or what there is no list in. */
+  readonly places: readonly number[] | 'no status' | 'no list';
 }
 
 export function isTrue(type: ConditionType): Condition {
@@ -72,22 +74,25 @@ function digestOfParts(parts: readonly Part[]): string {
   return hash('sha1', texts.join('\n'), 'base64');
 }
 
-/** Further entries of a list are ignored: ours are at most three. */
-const maxEntries = 16;
+/** Further conditions of our types are removed by a later write: ours are at most three. */
+const maxOwn = 16;
 /** Kubernetes' format of a time. */
 const timePattern = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/;
 
 /** @param status of an object; not trusted, since other programs may write it. */
 export function parseConditions(status: unknown): ExistingConditions {
-  const list: unknown = asRecord(status)?.['conditions'];
-  const entries: readonly unknown[] = Array.isArray(list) ? list.slice(0, maxEntries) : [];
   const parts: Part[] = [];
   const each: ExistingCondition[] = [];
-  for (const entry of entries) {
+  const places: number[] = [];
+  const list: unknown = asRecord(status)?.['conditions'];
+  const entries: readonly unknown[] = Array.isArray(list) ? list : [];
+  for (const [index, entry] of entries.entries()) {
     const record = asRecord(entry);
     // The table's own strings, so that none of the object's is kept in memory.
     const type = types.find((known) => known === record?.['type']);
     if (type === undefined) continue;
+    if (places.length === maxOwn) break;
+    places.push(index);
     const text = stringAt(record, 'status');
     parts.push({
       type,
@@ -100,10 +105,12 @@ export function parseConditions(status: unknown): ExistingConditions {
     const since = stringAt(record, 'lastTransitionTime');
     if (known !== undefined && timePattern.test(since)) each.push({ type, status: known, since });
   }
-  return { digest: digestOfParts(parts), each };
+  const digest = digestOfParts(parts);
+  if (Array.isArray(list)) return { digest, each, places };
+  return { digest, each, places: asRecord(status) === undefined ? 'no status' : 'no list' };
 }
 
-/** The list to write. A condition with an unchanged status keeps its time. */
+/** Our part of the list to write. A condition with an unchanged status keeps its time. */
 export function renderConditions(
   conditions: readonly Condition[],
   generation: number,
@@ -122,4 +129,29 @@ export function renderConditions(
       lastTransitionTime: same?.since ?? now,
     };
   });
+}
+
+/**
+ * A JSON patch that replaces the conditions of our types, and leaves those of other programs as they
+ * are. It names their places, so it is for one version: the server refuses it for another one. A
+ * merge patch would replace the whole list, and so would an apply under a definition whose list is
+ * no map.
+ */
+export function patchOf(
+  resourceVersion: string,
+  { places }: ExistingConditions,
+  conditions: readonly object[],
+): readonly object[] {
+  const version = { op: 'replace', path: '/metadata/resourceVersion', value: resourceVersion };
+  if (places === 'no status') {
+    return [version, { op: 'add', path: '/status', value: { conditions } }];
+  }
+  const path = '/status/conditions';
+  if (places === 'no list') return [version, { op: 'add', path, value: conditions }];
+  return [
+    version,
+    // From the end: a removal changes the places after it.
+    ...places.toReversed().map((index) => ({ op: 'remove', path: `${path}/${index}` })),
+    ...conditions.map((value) => ({ op: 'add', path: `${path}/-`, value })),
+  ];
 }

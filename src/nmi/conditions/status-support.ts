@@ -7,7 +7,8 @@ import { asRecord, stringAt } from '../base/json-value.ts';
 import type { Log } from '../base/log.ts';
 import type { ObservedKind } from './observed-objects.ts';
 
-export const groupPath = '/apis/aadpodidentity.k8s.io/v1';
+export const group = 'aadpodidentity.k8s.io';
+export const groupPath = `/apis/${group}/v1`;
 
 export const kinds = {
   identity: { title: 'AzureIdentity', plural: 'azureidentities' },

@@ -9,7 +9,7 @@ import type { Clock } from '../../cache/clock.ts';
 import type { CacheOutcome } from '../../cache/token/cache.ts';
 import type { RequestedId, RenderedToken } from '../../cache/token/token.ts';
 import { answerToken, refuse, type Answer } from '../base/answers.ts';
-import type { Authorization, Authorized, ByObjectId } from '../grants/authorization.ts';
+import type { Authorization, Authorized, ByObjectId, RefusedPod } from '../grants/authorization.ts';
 import type { GrantState } from '../grants/authorize.ts';
 import { limitKeyOf, partyOf } from '../grants/caller.ts';
 import type { Observer, TokenRoute } from './observer.ts';
@@ -167,6 +167,10 @@ export class TokenEndpoint {
     const chosen = decision.kind === 'by-object-id' ? await this.#resolve(job, decision) : decision;
     if (!('kind' in chosen))
       return { authorization: decision, answer: chosen, cache: 'none', fetchId: undefined };
+    if (chosen.kind === 'refused') {
+      const answer = renderRefusal(chosen);
+      return { authorization: chosen, answer, cache: 'none', fetchId: undefined };
+    }
     const { broker } = this.#options;
     const party = partyOf(decision.pod);
     const get = (identity: UpstreamIdentity): Promise<CachedToken> => {
@@ -206,7 +210,7 @@ export class TokenEndpoint {
    * would fail alike. It also stops at its deadline; the next request continues with the object ids
    * found by then.
    */
-  async #resolve(job: TokenJob, decision: ByObjectId): Promise<Authorized | Answer> {
+  async #resolve(job: TokenJob, decision: ByObjectId): Promise<Authorized | RefusedPod | Answer> {
     const { broker, clock } = this.#options;
     const party = partyOf(decision.pod);
     const deadlineMs = job.exchange.startedAtMs + maxResolveMs;
@@ -222,13 +226,13 @@ export class TokenEndpoint {
       if (broker.objectIdOf(candidate.upstream) === decision.objectId) return candidate;
     }
     const { pod, objectId } = decision;
-    return renderRefusal({
+    return {
       kind: 'refused',
       reason: 'selector_not_bound',
       facts: { about: 'object-id', objectId },
       isPending: false,
       pod,
-    });
+    };
   }
 
   #close(
@@ -253,7 +257,7 @@ export class TokenEndpoint {
 
 /** Result of a request, before it is known whether its grant is still valid. */
 interface Found extends Peeked {
-  readonly authorization: Authorized | ByObjectId;
+  readonly authorization: Authorization;
   readonly cache: CacheOutcome | 'none';
 }
 

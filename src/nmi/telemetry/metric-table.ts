@@ -154,7 +154,7 @@ export const newMetrics = {
   ),
   nmi_conditions_writes_total: counter(
     ['outcome'],
-    'Writes of status conditions: written, conflict (the object had changed, tried again), deleted (the object no longer exists), rejected (the definition does not accept the object), forbidden (no right), failed (API server unavailable, tried again).',
+    'Writes of status conditions: written, conflict (the object had changed, tried again), deleted (the object no longer exists), rejected (the definition or a policy does not accept the object), forbidden (no right, or a policy refuses the object), failed (API server or a webhook unavailable). Every write that was not accepted is tried again after a while.',
   ),
   nmi_ebpf_connects_total: counter(
     ['outcome'],
@@ -180,7 +180,7 @@ export const newMetrics = {
   ),
   nmi_event_loop_delay_seconds: gauge(
     ['stat'],
-    'Delay of the event loop since the last scrape: p50, p99, max.',
+    'How late timers of the agent fired since the last scrape: p50, p99, max. Usually about a millisecond; more means too little CPU.',
   ),
   process_cpu_seconds_total: counter([], 'User and system CPU time of the agent.'),
   process_resident_memory_bytes: gauge([], 'Resident memory of the agent.'),

@@ -2,7 +2,6 @@
  * The only module that uses prom-client: series made from the metric table. `preset-series.ts` sets
  * all label values that are known beforehand to zero. Histograms are our own.
  */
-import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { Counter, Gauge, Registry } from 'prom-client';
 import { buildInfo } from '../base/build-info.ts';
 import { BoundHistogram, type Observe } from './bound-histogram.ts';
@@ -71,15 +70,6 @@ export function createMetrics({ oldNames = true } = {}): Metrics {
 
   gauges.get('nmi_build_info')?.set({ version: buildInfo.version, commit: buildInfo.commit }, 1);
   const fills: (() => void)[] = [];
-  const loopDelay = monitorEventLoopDelay({ resolution: 10 });
-  loopDelay.enable();
-  fills.push(() => {
-    const gauge = gauges.get('nmi_event_loop_delay_seconds');
-    gauge?.set({ stat: 'p50' }, loopDelay.percentile(50) / 1e9);
-    gauge?.set({ stat: 'p99' }, loopDelay.percentile(99) / 1e9);
-    gauge?.set({ stat: 'max' }, loopDelay.max / 1e9);
-    loopDelay.reset();
-  });
 
   const observer = (name: Name, labels: Labels): Observe =>
     histograms.get(name)?.bind(labels) ?? (() => undefined);

@@ -2,6 +2,49 @@
 import type { Faults } from '../mutation.ts';
 
 export const tools: Faults = {
+  'src/nmi/conditions/condition.ts': [
+    ['conditions of other programs are removed', 'places.toReversed().map(', 'places.map('],
+    ['a list of conditions makes a patch grow', 'if (places.length === maxOwn) break;', ''],
+  ],
+  'src/nmi/conditions/condition-writer.ts': [
+    [
+      'the right to a kind is missing, and each of its objects is tried',
+      "if (outcome === 'forbidden') await this.#right.check(kind, this.#call());",
+      '',
+    ],
+    [
+      'a failure for one object is taken for an outage',
+      "return error.code === 'TIMEOUT' || (error.status !== undefined && error.status >= 500);",
+      'return false;',
+    ],
+  ],
+  'src/nmi/conditions/refused-writes.ts': [
+    [
+      'a refused object is tried without a pause',
+      'return refused?.isWaiting === true && refused.write === write;',
+      'return false;',
+    ],
+    ['a changed object waits like the refused one', ' && refused.write === write;', ';'],
+    [
+      'deleted objects stay in memory',
+      'for (const key of this.#refused.keys()) if (!exists(key)) this.#refused.delete(key);',
+      '',
+    ],
+  ],
+  'src/nmi/conditions/status-right.ts': [
+    [
+      'what the server does not confirm is a right',
+      "?.['allowed'] === true",
+      "?.['allowed'] !== false",
+    ],
+  ],
+  'src/nmi/telemetry/audit/record.ts': [
+    [
+      'an object id is in the audit as the caller wrote it',
+      "loggableId({ kind: 'object_id', value: authorization.objectId })",
+      '`object_id ${authorization.objectId}`',
+    ],
+  ],
   'src/nmi/telemetry/bounded-label.ts': [
     [
       'pods make the page of metrics grow',

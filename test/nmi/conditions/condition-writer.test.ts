@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { asRecord, stringAt } from '../../../src/nmi/base/json-value.ts';
+import { jsonPatch } from '../../../lab/fakes/kube/patches.ts';
 import { ConditionWriter, type WriteCounts } from '../../../src/nmi/conditions/condition-writer.ts';
 import type { SecretFinding } from '../../../src/nmi/conditions/evaluate.ts';
 import { observing } from '../../../src/nmi/conditions/observed.ts';
@@ -51,6 +51,11 @@ class Fixture {
   statusOf: readonly Plural[] = ['azureidentities', 'azureidentitybindings'];
   keepsConditions = true;
   failure: KubeError | undefined;
+  /** By key of a stored object. */
+  readonly refusals = new Map<string, KubeError>();
+  /** Whether the agent may write the status of both kinds, and how often it asked. */
+  hasRight = true;
+  reviews = 0;
   isSynced = true;
   isLeader = true;
   #version = 0;
@@ -93,14 +98,21 @@ class Fixture {
           const resources = this.statusOf.map((plural) => ({ name: `${plural}/status` }));
           return Promise.resolve({ resources });
         },
-        mergePatchJson: (path, patch) => {
+        postJson: (path, review) => {
+          assert.equal(path, '/apis/authorization.k8s.io/v1/selfsubjectaccessreviews');
+          const { spec } = review as { spec: { resourceAttributes: { verb: string } } };
+          assert.equal(spec.resourceAttributes.verb, 'patch');
+          this.reviews += 1;
+          return Promise.resolve({ status: { allowed: this.hasRight } });
+        },
+        patchJson: (path, patch) => {
           const [, namespace = '', plural, name = ''] =
             /^\/apis\/aadpodidentity\.k8s\.io\/v1\/namespaces\/([^/]+)\/([^/]+)\/([^/]+)\/status$/.exec(
               path,
             ) ?? [];
           assert.ok(plural === 'azureidentities' || plural === 'azureidentitybindings', path);
           this.writes.push(`${plural}/${namespace}/${name}`);
-          return this.#patch(plural, namespace, name, asRecord(patch) ?? {});
+          return this.#patch(`${plural}/${namespace}/${name}`, patch);
         },
       },
     });
@@ -145,26 +157,20 @@ class Fixture {
   }
 
   /** Every request takes a while, and its event arrives before its answer. */
-  async #patch(
-    plural: Plural,
-    namespace: string,
-    name: string,
-    patch: Readonly<Record<string, unknown>>,
-  ): Promise<unknown> {
+  async #patch(key: string, patch: readonly unknown[]): Promise<unknown> {
     await Promise.resolve();
-    if (this.failure !== undefined) throw this.failure;
-    const key = `${plural}/${namespace}/${name}`;
+    const failure = this.failure ?? this.refusals.get(key);
+    if (failure !== undefined) throw failure;
     const before = this.stored.get(key);
     if (before === undefined) throw new KubeError('NOT_FOUND', 'none', { status: 404 });
     if (!this.keepsConditions) return before;
-    const expected = stringAt(asRecord(patch['metadata']), 'resourceVersion');
-    if (expected !== before.metadata['resourceVersion']) {
+    const after = jsonPatch(before, patch) as Stored;
+    if (after.metadata['resourceVersion'] !== before.metadata['resourceVersion']) {
       throw new KubeError('SERVER', 'conflict', { status: 409 });
     }
     this.#version += 1;
-    const metadata = { ...before.metadata, resourceVersion: String(this.#version) };
-    const after = { ...before, metadata, status: patch['status'] };
-    this.stored.set(key, after);
+    const metadata = { ...after.metadata, resourceVersion: String(this.#version) };
+    this.stored.set(key, { ...after, metadata });
     this.arrive(key);
     return after;
   }
@@ -283,7 +289,7 @@ describe('the writer of conditions', () => {
     assert.deepEqual(lines, ['failed to write status conditions'], 'one line for the outage');
   });
 
-  it('does not retry a rejected object until it changes, and writes the others', async () => {
+  it('does not soon retry a rejected object unless it changes, and writes the others', async () => {
     const fixture = new Fixture();
     fixture.failure = new KubeError('SERVER', 'invalid', { status: 422 });
     fixture.identity('shop', 'cart');
@@ -300,12 +306,94 @@ describe('the writer of conditions', () => {
   it('retries every ten minutes when a permission is missing', async () => {
     const fixture = new Fixture();
     fixture.failure = new KubeError('FORBIDDEN', 'no', { status: 403 });
+    fixture.hasRight = false;
     fixture.identity('shop', 'cart');
     await pass(fixture.clock, 3_600_000);
     assert.ok(fixture.writes.length >= 5 && fixture.writes.length <= 7, `${fixture.writes.length}`);
     fixture.failure = undefined;
     await pass(fixture.clock, 660_000);
     assert.equal(fixture.ready('azureidentities', 'shop', 'cart'), 'True ok');
+  });
+
+  it('tries one object of a kind without a permission, and all of the other kind', async () => {
+    const fixture = new Fixture();
+    fixture.hasRight = false;
+    for (let number = 0; number < 100; number++) {
+      const key = `azureidentities/shop/i${number}`;
+      fixture.refusals.set(key, new KubeError('FORBIDDEN', 'no', { status: 403 }));
+      fixture.identity('shop', `i${number}`);
+      fixture.binding('shop', `b${number}`, `i${number}`);
+    }
+    await pass(fixture.clock, 300_000);
+    assert.deepEqual([fixture.counts.forbidden, fixture.counts.written], [1, 100]);
+    fixture.refusals.clear();
+    fixture.hasRight = true;
+    await pass(fixture.clock, 330_000);
+    assert.deepEqual([fixture.counts.forbidden, fixture.counts.written], [1, 200]);
+  });
+
+  for (const [what, error] of [
+    ['a policy refuses', new KubeError('FORBIDDEN', 'no', { status: 403 })],
+    ['a policy calls invalid', new KubeError('SERVER', 'no', { status: 422 })],
+    ['a webhook fails for', new KubeError('SERVER', 'no', { status: 500 })],
+    ['a webhook does not answer for', new KubeError('TIMEOUT', 'no')],
+    ['a webhook answers with a conflict for', new KubeError('SERVER', 'no', { status: 409 })],
+  ] as const) {
+    it(`delays no object for another that ${what}`, async () => {
+      const fixture = new Fixture();
+      fixture.refusals.set('azureidentities/shop/bad', error);
+      for (const name of ['bad', ...Array.from({ length: 19 }, (_, index) => `i${index}`)]) {
+        fixture.identity('shop', name);
+      }
+      await pass(fixture.clock, 6_000);
+      assert.equal(fixture.counts.written, 19);
+      for (let minute = 0; minute < 60; minute++) {
+        fixture.identity('shop', `later${minute}`);
+        await pass(fixture.clock, 5_000);
+        assert.equal(fixture.ready('azureidentities', 'shop', `later${minute}`), 'True ok');
+        await pass(fixture.clock, 55_000);
+      }
+      const tries = fixture.writes.length - fixture.counts.written;
+      assert.ok(tries >= 2 && tries <= 130, `${tries} tries in an hour`);
+      assert.ok(fixture.reviews <= tries);
+      fixture.refusals.clear();
+      await pass(fixture.clock, 3_600_000);
+      assert.equal(fixture.ready('azureidentities', 'shop', 'bad'), 'True ok', 'tried again');
+    });
+  }
+
+  it('writes a refused object soon after its change, and not more than once in ten seconds', async () => {
+    const fixture = new Fixture();
+    const key = 'azureidentities/shop/bad';
+    fixture.refusals.set(key, new KubeError('FORBIDDEN', 'no', { status: 403 }));
+    for (let second = 0; second < 60; second++) {
+      fixture.identity('shop', 'bad');
+      await pass(fixture.clock, 1_000);
+    }
+    assert.ok(fixture.writes.length >= 4 && fixture.writes.length <= 7, `${fixture.writes.length}`);
+    assert.equal(fixture.reviews, 1, 'asked once a minute');
+    fixture.refusals.clear();
+    fixture.identity('shop', 'bad');
+    await pass(fixture.clock, 13_000);
+    assert.equal(fixture.ready('azureidentities', 'shop', 'bad'), 'True ok');
+  });
+
+  it('keeps the conditions of other programs', async () => {
+    const fixture = new Fixture();
+    const synced = { type: 'Synced', status: 'True', reason: 'x', message: '' };
+    const spec = { type: 0, clientID };
+    fixture.put('azureidentities', 'shop', 'cart', spec, { conditions: [synced], other: 1 });
+    await pass(fixture.clock, 5_000);
+    const statusOf = () => fixture.stored.get('azureidentities/shop/cart')?.status;
+    const typesOf = () =>
+      (statusOf() as { conditions: { type: string }[] }).conditions.map(({ type }) => type);
+    assert.equal(readyIn(statusOf()), 'True ok');
+    assert.deepEqual(typesOf(), ['Synced', 'Valid', 'CredentialReadable', 'Ready']);
+    fixture.put('azureidentities', 'shop', 'cart', { type: 9 }, statusOf());
+    await pass(fixture.clock, 15_000);
+    assert.equal(readyIn(statusOf()), 'False identity_unsupported');
+    assert.equal(typesOf()[0], 'Synced');
+    assert.deepEqual({ ...(statusOf() as object), conditions: [] }, { conditions: [], other: 1 });
   });
 
   it('skips kinds without conditions, and finds new definitions within a minute', async () => {

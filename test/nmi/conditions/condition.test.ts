@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { jsonPatch } from '../../../lab/fakes/kube/patches.ts';
 import {
   digestOf,
   isFalse,
   isTrue,
   isUnknown,
   parseConditions,
+  patchOf,
   renderConditions,
 } from '../../../src/nmi/conditions/condition.ts';
 
@@ -77,12 +79,62 @@ describe('conditions', () => {
   it('of other types, and invalid ones, are ignored', () => {
     const foreign = { type: 'Synced', status: 'True', reason: 'x', message: 'x'.repeat(10_000) };
     const conditions = [foreign, 7, null, 'text', { status: 'True' }];
-    assert.deepEqual(parseConditions({ conditions }), none);
-    for (const status of [null, 7, [], { conditions: {} }, { conditions: null }]) {
-      assert.deepEqual(parseConditions(status), none);
+    const { digest, each } = none;
+    for (const status of [{ conditions }, null, 7, [], { conditions: {} }, { conditions: null }]) {
+      const parsed = parseConditions(status);
+      assert.deepEqual([parsed.digest, parsed.each], [digest, each]);
     }
     const odd = { type: 'Ready', status: 'Perhaps', lastTransitionTime: 'once'.repeat(1_000) };
     assert.deepEqual(parseConditions({ conditions: [odd] }).each, []);
     assert.notEqual(parseConditions({ conditions: [odd] }).digest, none.digest);
+  });
+});
+
+describe('a patch of conditions', () => {
+  const foreign = { type: 'Synced', status: 'True', reason: 'x', message: '' };
+  const other = { type: 'Paused', status: 'False', reason: 'y', message: '' };
+  const written = renderConditions([valid, wrong], 3, none, nowWallMs);
+  const patched = (status: unknown): unknown => {
+    const object = { metadata: { resourceVersion: '7', name: 'a' }, spec: {}, status };
+    const existing = parseConditions(status);
+    const after = jsonPatch(object, patchOf('7', existing, written));
+    const { status: left, ...rest } = after as typeof object;
+    assert.deepEqual(rest, { metadata: object.metadata, spec: object.spec });
+    return left;
+  };
+
+  it('puts ours in, whatever the status was', () => {
+    for (const status of [undefined, null, {}, { conditions: null }, { conditions: [] }]) {
+      assert.deepEqual(patched(status), { conditions: written });
+    }
+    assert.deepEqual(patched({ availableReplicas: 1 }), {
+      availableReplicas: 1,
+      conditions: written,
+    });
+  });
+
+  it('replaces ours, also twofold ones, and leaves those of other programs', () => {
+    const stale = { ...valid, type: 'IdentityFound' };
+    for (const conditions of [
+      [foreign, other],
+      [valid, foreign, wrong, other],
+      [foreign, stale, valid, valid, other],
+      [...Array.from({ length: 20 }, () => foreign), other, wrong],
+    ]) {
+      const theirs = conditions.filter(({ type }) => type === 'Synced' || type === 'Paused');
+      assert.deepEqual(patched({ conditions }), { conditions: [...theirs, ...written] });
+    }
+  });
+
+  it('has a bounded number of operations, and ends with ours after some of them', () => {
+    let status: unknown = { conditions: Array.from({ length: 40 }, () => wrong) };
+    assert.ok(patchOf('7', parseConditions(status), written).length < 25);
+    for (let writes = 0; writes < 4; writes++) status = patched(status);
+    assert.deepEqual(status, { conditions: written });
+  });
+
+  it('names the version that it is for', () => {
+    const [first] = patchOf('7', none, written);
+    assert.deepEqual(first, { op: 'replace', path: '/metadata/resourceVersion', value: '7' });
   });
 });

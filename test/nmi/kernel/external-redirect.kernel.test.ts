@@ -11,12 +11,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, before, describe, it } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { systemClock } from '../../../src/cache/clock.ts';
 import { CallerClient } from '../../../src/nmi/kernel/caller-client.ts';
 import { withoutBpf } from '../../../lab/fabric/without-bpf.ts';
 import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { whyNoBpfTests } from '../../redirect/cgroup-fixture.ts';
 import { EbpfTestBed } from '../../redirect/ebpf-test-bed.ts';
+import { wakeUpsPerSecond } from '../../support/wake-ups.ts';
 import {
   sweepDeadNamespaces,
   whyNoKernelTests,
@@ -173,6 +175,13 @@ for (const mode of ['ebpf', 'iptables'] as const) {
       }, patienceMs);
     });
 
+    it('wakes the other process only for its checks while nothing happens', async () => {
+      await delay(3_000);
+      const wakeUps = await wakeUpsPerSecond(kernelSide.pid);
+      // Each second it checks the redirect here, with programs of iptables.
+      assert.ok(wakeUps > 0 && wakeUps < 60, `${wakeUps} wake-ups a second`);
+    });
+
     // With iptables the node itself is not redirected.
     if (mode === 'iptables') return;
 
@@ -208,6 +217,10 @@ class Side {
 
   constructor(spawnIt: () => ChildProcess) {
     this.#spawn = spawnIt;
+  }
+
+  get pid(): number {
+    return this.#child?.pid ?? 0;
   }
 
   start(): void {

@@ -414,4 +414,17 @@ describe('an object id that no known identity has', () => {
     assert.deepEqual([answer.status, answer.reason], [503, 'agent_not_synced']);
     assert.equal(fetches, 7);
   });
+
+  it('is refused like an unknown client id', async () => {
+    const fixture = openFixture();
+    for (const name of ['client_id', 'object_id']) {
+      const query = `${vault}&${name}=44444444-4444-4444-8444-444444444444`;
+      const answer = await fixture.tokens.handle(exchangeOf(callerAt('127.0.0.11'), query));
+      assert.deepEqual([answer.status, answer.reason], [400, 'selector_not_bound'], name);
+    }
+    assert.deepEqual(
+      fixture.decisions.map(({ authorization }) => authorization?.kind),
+      ['refused', 'refused'],
+    );
+  });
 });

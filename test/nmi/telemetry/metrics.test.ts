@@ -58,10 +58,7 @@ describe('the metrics', () => {
     let scrapes = 0;
     metrics.onScrape(() => scrapes++);
     await metrics.render();
-    const page = await metrics.render();
+    await metrics.render();
     assert.equal(scrapes, 2);
-    for (const stat of ['p50', 'p99', 'max']) {
-      assert.match(page, new RegExp(`^nmi_event_loop_delay_seconds\\{stat="${stat}"\\} \\d`, 'm'));
-    }
   });
 });

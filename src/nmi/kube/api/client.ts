@@ -42,8 +42,6 @@ export interface KubeClient extends AsyncDisposable {
   putJson(path: string, body: unknown, options?: RequestOptions): Promise<unknown>;
   /** A JSON patch (RFC 6902). */
   patchJson(path: string, patch: readonly unknown[], options?: RequestOptions): Promise<unknown>;
-  /** A JSON merge patch (RFC 7396). */
-  mergePatchJson(path: string, patch: unknown, options?: RequestOptions): Promise<unknown>;
   /**
    * The events of a watch as parsed JSON. Ends when the server closes the stream cleanly between
    * two events. Leaving the loop closes the connection.
@@ -200,11 +198,6 @@ export async function openKubeClient(options: KubeClientOptions): Promise<KubeCl
         { method: 'PATCH', path, body: JSON.stringify(patch), contentType: jsonPatch },
         call,
       ),
-    mergePatchJson: (path, patch, call) =>
-      exchange(
-        { method: 'PATCH', path, body: JSON.stringify(patch), contentType: mergePatch },
-        call,
-      ),
     watch: (path, call) => flatten(watchChunks(path, call)),
     async [Symbol.asyncDispose]() {
       await Promise.all([...pools].map((pool) => pool.destroy()));
@@ -213,7 +206,6 @@ export async function openKubeClient(options: KubeClientOptions): Promise<KubeCl
 }
 
 const jsonPatch = 'application/json-patch+json';
-const mergePatch = 'application/merge-patch+json';
 
 interface KubeRequest {
   readonly method: 'GET' | 'POST' | 'PUT' | 'PATCH';

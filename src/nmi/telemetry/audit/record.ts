@@ -64,7 +64,7 @@ export function identityFields(authorization: Authorization | undefined): AuditF
     case 'authorized':
       return grantedFields(authorization);
     case 'by-object-id':
-      return { asked: `object_id ${authorization.objectId}` };
+      return { asked: loggableId({ kind: 'object_id', value: authorization.objectId }) };
     case 'refused':
       return authorization.pod === undefined ? {} : refusedFields(authorization);
   }

@@ -114,8 +114,13 @@ describe('writes to the fake Kubernetes API', () => {
       json('PATCH', [{ op, path, value: 'x' }], 'application/json-patch+json');
     const added = await ask(fake, `${pods}/one`, jsonPatch('add', '/note'));
     assert.equal((added.body as unknown as { note: string }).note, 'x');
-    for (const patch of [jsonPatch('replace', '/note'), jsonPatch('add', '/metadata/name')]) {
-      assert.equal((await ask(fake, `${pods}/one`, patch)).status, 415);
+    for (const [status, patch] of [
+      [200, jsonPatch('replace', '/note')],
+      [422, jsonPatch('replace', '/none')],
+      [400, jsonPatch('add', '/metadata/name')],
+      [409, jsonPatch('replace', '/metadata/resourceVersion')],
+    ] as const) {
+      assert.equal((await ask(fake, `${pods}/one`, patch)).status, status);
     }
 
     const stale = { ...pod('one'), metadata: created.body.metadata };

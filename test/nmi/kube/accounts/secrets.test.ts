@@ -38,7 +38,6 @@ function answering(
     postJson: unexpected,
     putJson: unexpected,
     patchJson: unexpected,
-    mergePatchJson: unexpected,
     watch: unexpected,
     [Symbol.asyncDispose]: () => Promise.resolve(),
   };

@@ -126,6 +126,10 @@ describe('the identity in an audit record', () => {
     ]) {
       assert.equal(askedOf(selectorNotBound('client_id', odd)), 'client_id [unusual]');
     }
+    const byObjectId = (objectId: string) =>
+      askedOf({ kind: 'by-object-id', pod, candidates: [], objectId });
+    assert.equal(byObjectId(clientId), `object_id ${clientId}`);
+    assert.equal(byObjectId('eyjhbgcioijub25lin0.e30.'), 'object_id [unusual]');
     assert.deepEqual(identityFields(refusedWith({ about: 'resource', identity })), {
       identity: 'default/i',
     });
