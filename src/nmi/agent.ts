@@ -164,7 +164,8 @@ export async function startAgent(given: AgentOptions): Promise<Agent> {
       parts,
       hasBeenActive: () => kernel.hasBeenActive(),
       zPages: [statusPage({ component: 'nmi', clock, parts }), flagsPage('nmi', config)],
-      onTaken: held?.isShared === true ? (port) => log.info({ port }, waitingForPort) : undefined,
+      // Of an agent in another pod, which may outlive its holder: nobody here can know of it then.
+      onTaken: held === undefined ? undefined : (port) => log.info({ port }, waitingForPort),
     }),
   );
   if (events !== undefined) {

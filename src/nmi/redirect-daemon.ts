@@ -65,6 +65,8 @@ export async function startRedirectDaemon(
     });
     starting.use(holder);
   }
+  // Two that start at the same time do not know of each other yet.
+  const hasOthers = holder !== undefined && config.handoverSocket !== '';
   await kernel.start();
   if (mode === 'ebpf' || mode === 'iptables') {
     callers = starting.use(await openCallerServer(lookUps(config, kernel, mode)));
@@ -82,7 +84,7 @@ export async function startRedirectDaemon(
         statusPage({ component: 'nmi-redirect', clock, parts }),
         flagsPage('nmi-redirect', config),
       ],
-      onTaken: hasPredecessor() ? (port) => log.info({ port }, waitingForPort) : undefined,
+      onTaken: hasOthers ? (port) => log.info({ port }, waitingForPort) : undefined,
     }),
   );
   const running = starting.move();

@@ -1,4 +1,7 @@
-/** The agent's new pod takes over the listening socket while the old one still answers. */
+/**
+ * The agent's new pod takes over the listening socket while the old one still answers. Between two
+ * updates, one is undone: its pod ends, and the old one serves on.
+ */
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
@@ -31,7 +34,7 @@ interface AgentPod {
 const handover: Scenario = {
   name: 'agent-handover',
   title:
-    'The agent is updated under load, the new pod beside the old one, with a slow or absent IMDS: no request fails.',
+    'The agent is updated under load, the new pod beside the old one, with a slow or absent IMDS, and updates are undone: no request fails.',
   needs: 'namespaces',
   inTour: false,
   run: async (testBed) => {
@@ -40,7 +43,7 @@ const handover: Scenario = {
     const kept = await testBed.addPod({ name: 'kept', binding: 'surge' });
     await makeBare(testBed);
     await using agents = new AsyncDisposableStack();
-    let pod = await startPod(testBed, agents, 0);
+    let pod = await startPod(testBed, agents, 'pod-0');
     await untilToken(fresh, 'surge');
     await untilToken(kept, 'surge');
     const loads = [
@@ -48,13 +51,15 @@ const handover: Scenario = {
       startSteadyLoad(kept, { concurrency: 2, newConnectionPerRequest: false }),
     ];
     for (let update = 1; update <= updates; update++) {
-      const next = await startPod(testBed, agents, update);
+      const undone = await startPod(testBed, agents, `undone-${update}`);
+      await stopPod(undone);
+      const next = await startPod(testBed, agents, `pod-${update}`);
       // Both agents accept connections, so the new one fetches the token before the old one stops.
       await eventually(() => {
         assert.ok(next.serving.lines.some((line) => line.includes('"status":200')));
       });
       await testBed.imds.setFaults(faults[update % faults.length] ?? {});
-      assert.deepEqual(await Promise.all([pod.serving.stop(), pod.kernel.stop()]), [0, 0]);
+      await stopPod(pod);
       pod = next;
       await pod.kernel.untilReady();
       await pod.serving.untilReady();
@@ -69,21 +74,25 @@ const handover: Scenario = {
     assert.ok(granted >= minRequests, `only ${granted} requests`);
     assert.deepEqual(testBed.uncheckedRequests(), []);
     const gapMs = longestGapMs([...first, ...second]);
-    return `${updates} updates, ${granted} requests, 0 failed, the longest ${gapMs} ms without an answer`;
+    return `${updates} updates, each after an undone one, ${granted} requests, 0 failed, the longest ${gapMs} ms without an answer`;
   },
 };
 
 export const agentHandoverScenarios: readonly Scenario[] = [handover];
 
+async function stopPod({ serving, kernel }: AgentPod): Promise<void> {
+  assert.deepEqual(await Promise.all([serving.stop(), kernel.stop()]), [0, 0]);
+}
+
 /** A pod of the agent; the first one finds its ports free, the others wait for them. */
 async function startPod(
   testBed: TestBed,
   agents: AsyncDisposableStack,
-  number: number,
+  name: string,
 ): Promise<AgentPod> {
   const uid = randomUUID();
   const folder = join(variableOf(testBed, 'NMI_CALLER_SOCKET'), '..');
-  const place = join(folder, `pod-${number}`);
+  const place = join(folder, name);
   await succeed(testBed, 'mkdir', '-p', join(folder, 'holders'), place);
   const variables = [
     `NMI_CALLER_SOCKET=${join(place, 'callers.sock')}`,

@@ -4,13 +4,18 @@
  * pod takes the socket over while this one still runs, so an update of the DaemonSet refuses no
  * connection either.
  *
+ * The newest holder has the path where holders find each other; each of the others is connected to
+ * one that came after it. A holder that is neither at the path nor connected to a later one takes
+ * the path over from the holder that is there. No holder waits for another one before it serves its
+ * own agent, so the socket is passed on in every order of starts and ends.
+ *
  * Any process that receives the socket can answer pods. The pod's own agent requests it at a path
  * that the containers of the pod share, other holders at a path in a folder that only the node's
  * root can write to.
  */
 import { randomBytes } from 'node:crypto';
 import { closeSync } from 'node:fs';
-import { lstat, rename, unlink } from 'node:fs/promises';
+import { lstat, rename } from 'node:fs/promises';
 import { createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -33,12 +38,12 @@ export interface ListenerHolderOptions {
   readonly log: Log;
   /** Another holder takes over: resolves when this process has stopped changing the kernel. */
   readonly onSuccessor: () => Promise<void>;
-  /** The last other holder has disconnected. */
+  /** This process has to change the kernel again. */
   readonly onSuccessorGone: () => void;
 }
 
 export interface ListenerHolder extends AsyncDisposable {
-  /** The previous holder still runs, so its agent may run too. */
+  /** Another agent of this node may still run. */
   hasPredecessor(): boolean;
   /** Closes the socket at once: if no other process has it, pods are refused from now on. */
   release(): void;
@@ -51,6 +56,8 @@ const noteMs = 2_000;
 const unusedMs = 10_000;
 const inheritMs = 30_000;
 const retryMs = 200;
+/** A holder that found nobody at the path may have replaced a socket that was put there just then. */
+const pathCheckMs = 3_000;
 
 /** @throws StartError when agents cannot be served. */
 export async function openListenerHolder(options: ListenerHolderOptions): Promise<ListenerHolder> {
@@ -69,25 +76,60 @@ class Holder implements ListenerHolder {
   readonly #native: NativeModule = nativeModule();
   readonly #agents = new Set<Socket>();
   readonly #successors = new Set<Socket>();
+  readonly #predecessors = new Set<Socket>();
   #forAgents: Server | undefined;
   #forHolders: Server | undefined;
   #listener: number | undefined;
-  #predecessor: Socket | undefined;
   /** Inode of our socket at the handover path. */
   #ownInode: bigint | undefined;
+  /** Why there is no socket at the handover path. */
+  #pathProblem: string | undefined;
+  #checking: Promise<void> | undefined;
+  #disarmCheck: (() => void) | undefined;
   #disarm: (() => void) | undefined;
+  /** A process that no holder is known of listens at the address. */
+  #isTaken = false;
+  #hasStarted = false;
+  #isPaused = false;
   #isClosed = false;
 
   constructor(options: ListenerHolderOptions) {
     this.#options = options;
   }
 
+  /** The agent of this pod first: it may have the socket that the other holders wait for. */
   async open(): Promise<void> {
-    const { agentsPath, handoverPath } = this.#options;
-    if (handoverPath !== '') {
+    await this.#serveAgents();
+    if (this.#options.handoverPath !== '') {
       await this.#inherit();
-      await this.#serveHolders();
+      if (this.#listener === undefined) this.#isTaken = this.#findTaken();
     }
+    this.#hasStarted = true;
+    if (this.#options.handoverPath !== '') this.#scheduleCheck(pathCheckMs);
+  }
+
+  hasPredecessor(): boolean {
+    return this.#predecessors.size > 0 || this.#isTaken;
+  }
+
+  release(): void {
+    this.#isClosed = true;
+    this.#drop();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.release();
+    this.#disarmCheck?.();
+    // The file at the path stays: by now it may be another holder's, and nobody answers at ours.
+    const closed = [this.#forAgents, this.#forHolders].map((server) => closeServer(server));
+    for (const socket of [...this.#agents, ...this.#successors, ...this.#predecessors]) {
+      socket.destroy();
+    }
+    await Promise.all(closed);
+  }
+
+  async #serveAgents(): Promise<void> {
+    const { agentsPath } = this.#options;
     const server = this.#createServer(this.#agents);
     this.#forAgents = server;
     const problem = await whyNot(async () => {
@@ -101,24 +143,6 @@ class Holder implements ListenerHolder {
       `cannot listen on the socket for the agent at ${agentsPath}: ${problem}`,
       'check the volume that both containers mount at the folder of that path',
     );
-  }
-
-  hasPredecessor(): boolean {
-    return this.#predecessor !== undefined;
-  }
-
-  release(): void {
-    this.#isClosed = true;
-    this.#drop();
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.release();
-    this.#predecessor?.destroy();
-    if (await this.#isOwnPath()) await whyNot(() => unlink(this.#options.handoverPath));
-    const closed = [this.#forAgents, this.#forHolders].map((server) => closeServer(server));
-    for (const socket of [...this.#agents, ...this.#successors]) socket.destroy();
-    await Promise.all(closed);
   }
 
   #createServer(clients: Set<Socket>): Server {
@@ -149,10 +173,14 @@ class Holder implements ListenerHolder {
     // An agent that received the socket from an earlier holder has not returned it yet.
     const isOnItsWay = clients === this.#successors && listener === 'EADDRINUSE';
     if (socket.destroyed || isOnItsWay) return void socket.destroy();
-    if (clients === this.#successors) await this.#options.onSuccessor();
+    if (clients === this.#successors) {
+      this.#isPaused = true;
+      await this.#options.onSuccessor();
+    }
     if (socket.destroyed) return;
+    const isShared = this.hasPredecessor() || this.#successors.size > 0;
     if (typeof listener === 'string') native.sendNote(local, noteOf(listener));
-    else native.sendNote(local, this.hasPredecessor() ? notes.shared : notes.alone, listener);
+    else native.sendNote(local, isShared ? notes.shared : notes.alone, listener);
     // Reads only detect the end of the connection.
     socket.resume();
   }
@@ -162,6 +190,7 @@ class Holder implements ListenerHolder {
     const isMissing = !this.#isClosed && this.#listener === undefined;
     if (isMissing && listensAt(this.#native, descriptor, this.#options.address)) {
       this.#listener = descriptor;
+      this.#isTaken = false;
     } else {
       closeSync(descriptor);
     }
@@ -171,30 +200,43 @@ class Holder implements ListenerHolder {
   async #acquire(): Promise<number | string> {
     if (this.#isClosed) return 'ECANCELED';
     const { address, handoverPath } = this.#options;
-    // Another holder may have replaced the path when it restarted.
-    const isOvertaken = handoverPath !== '' && !(await this.#isOwnPath());
-    if (this.#listener === undefined && isOvertaken && (await this.#askPredecessor()) === 'found') {
-      await this.#serveHolders();
+    if (this.#listener === undefined && this.#hasStarted && handoverPath !== '') {
+      await this.#checkPath();
     }
     if (this.#listener !== undefined) return this.#listener;
+    if (this.#isClosed) return 'ECANCELED';
+    if (!this.#hasStarted) return 'EAGAIN';
     try {
-      return (this.#listener = this.#native.openListener(address.ip, address.port));
+      this.#listener = this.#native.openListener(address.ip, address.port);
+      this.#isTaken = false;
+      return this.#listener;
     } catch (error) {
+      this.#isTaken = networkCode(error) === 'EADDRINUSE';
       return networkCode(error);
     }
   }
 
-  /** Takes the socket of the previous holder, if there is one. */
+  #findTaken(): boolean {
+    const { ip, port } = this.#options.address;
+    try {
+      closeSync(this.#native.openListener(ip, port));
+      return false;
+    } catch (error) {
+      return networkCode(error) === 'EADDRINUSE';
+    }
+  }
+
+  /** Takes the path, and the socket of the previous holder if there is one. */
   async #inherit(): Promise<void> {
     const deadlineMs = performance.now() + inheritMs;
     for (;;) {
-      const outcome = await this.#askPredecessor();
-      if (outcome === 'found' || outcome === 'ENOENT' || outcome === 'ECONNREFUSED') return;
+      const problem = await this.#takePath();
+      if (problem === undefined) return;
       if (performance.now() > deadlineMs) {
         const { handoverPath } = this.#options;
         throw new StartError(
           'UNAVAILABLE',
-          `the previous agent does not answer at ${handoverPath}: ${outcome}`,
+          `the previous agent does not answer at ${handoverPath}: ${problem}`,
           'delete its pod',
         );
       }
@@ -202,51 +244,103 @@ class Holder implements ListenerHolder {
     }
   }
 
-  /**
-   * A holder with another address has no socket for us but still counts as the predecessor.
-   * @returns the error code, or `found`.
-   */
-  async #askPredecessor(): Promise<string> {
-    const { handoverPath: path, log } = this.#options;
+  #scheduleCheck(delayMs: number): void {
+    this.#disarmCheck?.();
+    if (this.#isClosed) return;
+    this.#disarmCheck = this.#options.clock.schedule(delayMs, () => void this.#checkPath());
+  }
+
+  /** Takes the path unless it is ours, or a later holder is connected. */
+  #checkPath(): Promise<void> {
+    this.#checking ??= this.#keepPath()
+      .then((problem) => this.#scheduleCheck(problem === undefined ? pathCheckMs : retryMs))
+      .finally(() => (this.#checking = undefined));
+    return this.#checking;
+  }
+
+  /** @returns the error code if it has to be tried again. */
+  async #keepPath(): Promise<string | undefined> {
+    if (this.#isClosed || this.#successors.size > 0) return undefined;
+    const problem = (await this.#isOwnPath()) ? undefined : await this.#takePath();
+    const isLast = problem === undefined && this.#successors.size === 0;
+    if (isLast && this.#isPaused && !this.#isClosed) {
+      this.#isPaused = false;
+      this.#options.onSuccessorGone();
+    }
+    return problem;
+  }
+
+  /** @returns the error code if the holder at the path has to be asked again. */
+  async #takePath(): Promise<string | undefined> {
+    const distrust = await whyNot(() => this.#prepareFolder());
+    if (distrust !== undefined) {
+      this.#reportPath(distrust);
+      return undefined;
+    }
     try {
-      const { descriptor, connection } = await askHolder(this.#native, path);
-      if (descriptor !== undefined) this.#adopt(descriptor);
-      this.#predecessor = connection;
-      connection.once('close', () => {
-        this.#predecessor = undefined;
-        this.#dropWhenUnused();
-        log.info({}, 'the agent before has ended');
-      });
-      connection.resume();
-      const hasListener = this.#listener !== undefined;
-      log.info({ path, listener: hasListener }, 'taking over from the agent before');
-      return 'found';
+      await this.#askPredecessor();
     } catch (error) {
       if (!(error instanceof ListenerError)) throw error;
-      return error.code;
+      if (error.code !== 'ENOENT' && error.code !== 'ECONNREFUSED') return error.code;
     }
+    // Connected to a later holder in the meantime: two that took over from each other would both
+    // wait for the other one.
+    if (!this.#isClosed && this.#successors.size === 0) await this.#serveHolders();
+    return undefined;
+  }
+
+  /** A holder with another address has no socket for us but still counts as the predecessor. */
+  async #askPredecessor(): Promise<void> {
+    const { handoverPath: path, log } = this.#options;
+    const { descriptor, connection } = await askHolder(this.#native, path, this.#listener);
+    if (descriptor !== undefined) this.#adopt(descriptor);
+    if (this.#isClosed || this.#successors.size > 0) return void connection.destroy();
+    this.#predecessors.add(connection);
+    connection.once('close', () => {
+      this.#predecessors.delete(connection);
+      this.#dropWhenUnused();
+      log.info({}, 'the agent before has ended');
+    });
+    connection.resume();
+    const hasListener = this.#listener !== undefined;
+    log.info({ path, listener: hasListener }, 'taking over from the agent before');
+  }
+
+  /** Another user could put a socket there and receive the connections of pods. */
+  async #prepareFolder(): Promise<string | undefined> {
+    const folder = dirname(this.#options.handoverPath);
+    await makeFolder(folder, 0o700);
+    const { uid, mode } = await lstat(folder);
+    const isOurs = uid === process.geteuid?.() && (mode & 0o022) === 0;
+    return isOurs ? undefined : 'others can write there';
   }
 
   /** Binds another path and renames it, so the path always has a socket. */
   async #serveHolders(): Promise<void> {
-    const { handoverPath: path, log } = this.#options;
+    const { handoverPath: path } = this.#options;
     const server = this.#createServer(this.#successors);
     // Open connections stay open.
     void closeServer(this.#forHolders);
     this.#forHolders = server;
     const problem = await whyNot(async () => {
-      await makeFolder(dirname(path), 0o700);
-      const { uid, mode } = await lstat(dirname(path));
-      // Another user could put a socket there and receive the connections of pods.
-      if (uid !== process.geteuid?.() || (mode & 0o022) !== 0) return 'others can write there';
       const aside = `${path}.${randomBytes(2).toString('hex')}`;
       const refusal = await listenAt(server, aside, 0o600);
       if (refusal !== undefined) return refusal;
+      const { ino } = await lstat(aside, { bigint: true });
       await rename(aside, path);
-      this.#ownInode = (await lstat(path, { bigint: true })).ino;
+      this.#ownInode = ino;
       return undefined;
     });
-    if (problem !== undefined) log.warn({ path, problem }, 'the next agent cannot take over');
+    this.#reportPath(problem);
+  }
+
+  #reportPath(problem: string | undefined): void {
+    const { handoverPath: path, log } = this.#options;
+    const isNew = problem !== this.#pathProblem;
+    this.#pathProblem = problem;
+    if (problem !== undefined && isNew) {
+      log.warn({ path, problem }, 'the next agent cannot take over');
+    }
   }
 
   async #isOwnPath(): Promise<boolean> {
@@ -260,19 +354,15 @@ class Holder implements ListenerHolder {
 
   #onGone(clients: Set<Socket>): void {
     if (this.#isClosed || clients.size > 0) return;
-    if (clients === this.#agents) {
-      this.#dropWhenUnused();
-    } else {
-      // The other holder has put its own socket at the path.
-      void this.#serveHolders();
-      this.#options.onSuccessorGone();
-    }
+    this.#dropWhenUnused();
+    if (clients === this.#successors) void this.#checkPath();
   }
 
   #dropWhenUnused(): void {
     this.#disarm?.();
     this.#disarm = this.#options.clock.schedule(unusedMs, () => {
-      if (this.#agents.size > 0 || this.hasPredecessor() || this.#listener === undefined) return;
+      const users = [this.#agents, this.#predecessors, this.#successors];
+      if (users.some(({ size }) => size > 0) || this.#listener === undefined) return;
       this.#options.log.warn({}, 'no agent takes connections, refusing them');
       this.#drop();
     });

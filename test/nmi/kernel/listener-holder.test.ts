@@ -1,101 +1,34 @@
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
-import { Agent, get } from 'node:http';
+import { chmodSync, existsSync, mkdtempSync, renameSync, rmSync } from 'node:fs';
+import { Agent } from 'node:http';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { freshNative } from '../../../scripts/native.ts';
 import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { nativeModule } from '../../../src/redirect/native/addon.ts';
 import { openListenerHolder } from '../../../src/nmi/kernel/listener-holder.ts';
 import { askHolder, notes } from '../../../src/nmi/kernel/listener-notes.ts';
-import { freePort } from '../../support/free-ports.ts';
 import { HandClock } from '../../support/hand-clock.ts';
+import { ask, buildChild, openNode, startPod, writesKernel, type Node } from './handover-node.ts';
 
-const program = join(import.meta.dirname, 'handover-child.ts');
+/** Longest time without anybody who answers, after the last disturbance. */
+const recoveryMs = 10_000;
 
 let folder = '';
+let program = '';
 let made = 0;
 
-before(() => {
-  freshNative();
+before(async () => {
   folder = mkdtempSync(join(tmpdir(), 'nmi-test-holder-'));
+  program = await buildChild(folder);
 });
 after(() => rmSync(folder, { recursive: true, force: true }));
 
-interface Child {
-  readonly pid: number;
-  readonly output: () => string;
-  readonly until: (text: RegExp) => Promise<void>;
-  readonly end: (signal: NodeJS.Signals) => Promise<void>;
-}
-
-/** A node with pods of two processes each; its processes end with the test. */
-async function openNode() {
-  const port = await freePort();
-  const place = join(folder, String((made += 1)));
-  mkdirSync(place);
-  const handoverPath = join(place, 'handover.sock');
-  const running = new Set<Child>();
-  const start = (...words: readonly string[]): Child => {
-    const child = spawn(process.execPath, [program, ...words], {
-      stdio: ['ignore', 'pipe', 'inherit'],
-    });
-    let output = '';
-    child.stdout.setEncoding('utf8').on('data', (text: string) => (output += text));
-    const exited = once(child, 'exit');
-    const started: Child = {
-      pid: child.pid ?? 0,
-      output: () => output,
-      until: (text) => eventually(() => assert.match(output, text), 15_000),
-      end: async (signal) => {
-        running.delete(started);
-        child.kill(signal);
-        await exited;
-      },
-    };
-    running.add(started);
-    return started;
-  };
-  const agentsPath = (pod: string) => join(place, pod, 'listener.sock');
-  return {
-    port,
-    place,
-    handoverPath,
-    startHolder: (pod: string) => start('holder', String(port), agentsPath(pod), handoverPath),
-    startAgent: (pod: string) => start('agent', String(port), agentsPath(pod)),
-    [Symbol.asyncDispose]: async () => {
-      await Promise.all([...running].map((child) => child.end('SIGKILL')));
-    },
-  };
-}
-
-type Node = Awaited<ReturnType<typeof openNode>>;
-
-async function startPod(node: Node, pod: string) {
-  const holder = node.startHolder(pod);
-  await holder.until(/^ready/m);
-  const agent = node.startAgent(pod);
-  await agent.until(/^ready/m);
-  return { holder, agent };
-}
-
-/** @returns the process that answered, or the error code. */
-function ask(port: number, agent: Agent | false): Promise<string> {
-  return new Promise((resolve) => {
-    const options = { host: '127.0.0.1', port, agent, timeout: 10_000 };
-    const request = get(options, (response) => {
-      let body = '';
-      response.setEncoding('utf8').on('data', (text: string) => (body += text));
-      response.on('end', () => resolve(/answered by (\d+)/.exec(body)?.[1] ?? body));
-    });
-    request.on('timeout', () => request.destroy(new Error('timed out')));
-    request.on('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? error.message));
-  });
+function openNodeHere(): Promise<Node> {
+  return openNode(program, join(folder, String((made += 1))));
 }
 
 /** Sends requests over new and over kept connections until it is stopped. */
@@ -129,7 +62,7 @@ function startLoad(port: number) {
 
 describe('the listening socket that is kept for an agent', { timeout: 180_000 }, () => {
   it('refuses no connection when the agent is killed; the next agent answers the waiting clients', async () => {
-    await using node = await openNode();
+    await using node = await openNodeHere();
     const { agent } = await startPod(node, 'a');
     assert.equal(await ask(node.port, false), String(agent.pid));
     await agent.end('SIGKILL');
@@ -140,7 +73,7 @@ describe('the listening socket that is kept for an agent', { timeout: 180_000 },
   });
 
   it('is passed to the next pod under load, and no request fails', async () => {
-    await using node = await openNode();
+    await using node = await openNodeHere();
     let pod = await startPod(node, 'pod0');
     const load = startLoad(node.port);
     for (let update = 1; update <= 3; update++) {
@@ -163,7 +96,7 @@ describe('the listening socket that is kept for an agent', { timeout: 180_000 },
   });
 
   it('stays with the old pod when the new one is killed, which may come again', async () => {
-    await using node = await openNode();
+    await using node = await openNodeHere();
     const old = await startPod(node, 'old');
     const first = await startPod(node, 'new');
     await first.agent.end('SIGKILL');
@@ -179,7 +112,7 @@ describe('the listening socket that is kept for an agent', { timeout: 180_000 },
   });
 
   it('is passed back to a holder that was killed, which can then pass it on', async () => {
-    await using node = await openNode();
+    await using node = await openNodeHere();
     const { holder, agent } = await startPod(node, 'a');
     await holder.end('SIGKILL');
     assert.equal(await ask(node.port, false), String(agent.pid));
@@ -192,8 +125,68 @@ describe('the listening socket that is kept for an agent', { timeout: 180_000 },
     assert.equal(await ask(node.port, false), String(next.agent.pid));
   });
 
+  it('is passed to the next update after an update that was undone', async () => {
+    await using node = await openNodeHere();
+    const old = await startPod(node, 'old');
+    for (let undone = 1; undone <= 8; undone++) {
+      const next = await startPod(node, `undone${undone}`);
+      await Promise.all([next.agent.end('SIGTERM'), next.holder.end('SIGTERM')]);
+      await old.holder.until(new RegExp(`(paused[^]*resumed[^]*){${undone}}`));
+      assert.equal(existsSync(node.handoverPath), true);
+    }
+    const last = await startPod(node, 'last');
+    assert.match(last.agent.output(), /ready, shared/);
+    await Promise.all([old.agent.end('SIGTERM'), old.holder.end('SIGTERM')]);
+    assert.equal(await ask(node.port), String(last.agent.pid));
+  });
+
+  it('is passed to an update that begins while the old holder is down', async () => {
+    await using node = await openNodeHere();
+    const old = await startPod(node, 'old');
+    await old.holder.end('SIGKILL');
+    const holder = node.startHolder('new');
+    await holder.until(/^ready/m);
+    const agent = node.startAgent('new');
+    await delay(500);
+    assert.equal(await ask(node.port), String(old.agent.pid));
+    const again = node.startHolder('old');
+    await again.until(/^ready/m, recoveryMs);
+    await agent.until(/^ready, shared/m, recoveryMs);
+    await Promise.all([old.agent.end('SIGTERM'), again.end('SIGTERM')]);
+    assert.equal(await ask(node.port), String(agent.pid));
+    await eventually(() => assert.ok(writesKernel(holder)));
+  });
+
+  it('is passed to a holder that replaced another one’s path without having asked it', async () => {
+    await using node = await openNodeHere();
+    const old = await startPod(node, 'old');
+    // As if the holder that was at the path had ended between the question and the replacement.
+    const aside = `${node.handoverPath}.aside`;
+    renameSync(node.handoverPath, aside);
+    const holder = node.startHolder('new');
+    await holder.until(/^ready/m);
+    const agent = node.startAgent('new');
+    await agent.until(/^ready, shared/m, recoveryMs);
+    await Promise.all([old.agent.end('SIGTERM'), old.holder.end('SIGTERM')]);
+    assert.equal(await ask(node.port), String(agent.pid));
+  });
+
+  it('stays reachable when the middle one of three holders is killed', async () => {
+    await using node = await openNodeHere();
+    const old = await startPod(node, 'old');
+    const middle = await startPod(node, 'middle');
+    const last = await startPod(node, 'last');
+    await Promise.all([middle.agent.end('SIGKILL'), middle.holder.end('SIGKILL')]);
+    const next = await startPod(node, 'next');
+    for (const { agent, holder } of [old, last]) {
+      await Promise.all([agent.end('SIGTERM'), holder.end('SIGTERM')]);
+    }
+    assert.equal(await ask(node.port), String(next.agent.pid));
+    await eventually(() => assert.ok(writesKernel(next.holder)));
+  });
+
   it('is closed when no agent has used it for ten seconds', async () => {
-    await using node = await openNode();
+    await using node = await openNodeHere();
     const clock = new HandClock();
     const agentsPath = join(node.place, 'a', 'listener.sock');
     await using _holder = await openListenerHolder({
@@ -220,7 +213,7 @@ describe('the listening socket that is kept for an agent', { timeout: 180_000 },
   });
 
   it('is not available when another process listens, and the agent gets the reason', async () => {
-    await using node = await openNode();
+    await using node = await openNodeHere();
     const taken = createServer().listen(node.port, '127.0.0.1');
     await once(taken, 'listening');
     const holder = node.startHolder('a');
@@ -235,7 +228,7 @@ describe('the listening socket that is kept for an agent', { timeout: 180_000 },
   });
 
   it('is not passed on in a folder that others can write to', async () => {
-    await using node = await openNode();
+    await using node = await openNodeHere();
     chmodSync(node.place, 0o777);
     const holder = node.startHolder('a');
     await holder.until(/the next agent cannot take over/);
