@@ -22,6 +22,8 @@ import { privilegeSplitScenarios } from './node/privilege-split.ts';
 import { rawFrameScenarios } from './node/raw-frames.ts';
 import { redirectScenarios } from './node/redirect.ts';
 import { driftScenarios } from './node/drift.ts';
+import { insideScenarios } from './translated/inside.ts';
+import { proxyScenarios } from './translated/proxies.ts';
 import { attestedScenarios } from './pods/attested.ts';
 import { canaryScenarios, upstreamScenarios } from './tokens/upstream.ts';
 import { wireScenarios } from './tokens/wire.ts';
@@ -45,6 +47,8 @@ export const scenarios: readonly Scenario[] = [
   ...redirectScenarios,
   ...attestedScenarios,
   ...rawFrameScenarios,
+  ...proxyScenarios,
+  ...insideScenarios,
   ...attackScenarios,
   ...gonePodScenarios,
   ...addressStormScenarios,

@@ -9,6 +9,7 @@ import { openFabricPod } from '../pods/pod-client.ts';
 import { inCgroup, openLabCgroups } from '../fabric/cgroups.ts';
 import type { Command } from '../fabric/lab-command.ts';
 import { LabError } from '../fabric/lab-error.ts';
+import { namespacePath } from '../fabric/namespaces.ts';
 import { findCgroupRoot } from '../../src/redirect/cgroup/cgroup-tree.ts';
 import { RedirectError } from '../../src/redirect/redirect.ts';
 import { openServices } from './services.ts';
@@ -89,10 +90,10 @@ export async function openFabricEnvironment(
       ...['--ipt-update-interval-sec=1', ...redirectFlags],
     ],
     nodeIp,
-    openPod: async ({ name, uid, ip, hostNetwork }) => {
+    openPod: async ({ name, uid, ip, hostNetwork, link = 'bridge' }) => {
       const pod = hostNetwork
         ? undefined
-        : await fabric.addPod(name, ip === undefined ? {} : { ip });
+        : await fabric.addPod(name, { link, ...(ip === undefined ? {} : { ip }) });
       const cgroup = cgroups?.addPod(uid);
       if (cgroup !== undefined) placed.set(name, { uid, cgroup });
       const space = hostNetwork ? 'node' : name;
@@ -121,11 +122,27 @@ export async function openFabricEnvironment(
     agentCgroup: () => (agentCgroup ??= cgroups?.addPod(agentUid)),
     runInNode: (command, args, input) =>
       collect(fabric.exec('node', command, args, { stdio: ['pipe', 'pipe', 'pipe'] }), input),
-    runInPod: (pod, command, args) => {
+    openInside: async (pod, ip) => {
+      const space = await fabric.addInside(pod, ip);
+      const rule = ['-t', 'nat', '-A', 'POSTROUTING', '-o', 'eth0', '-j', 'MASQUERADE'];
+      const { code, stderr } = await collect(fabric.exec(pod, 'iptables', rule), undefined);
+      if (code !== 0) throw new LabError('TOOL_FAILED', `iptables in ${pod}: ${stderr}`);
+      const uid = placed.get(pod)?.uid;
+      const cgroup = uid === undefined ? undefined : cgroups?.addPod(uid);
+      return openFabricPod({ fabric, space, ...(cgroup === undefined ? {} : { cgroup }) });
+    },
+    podNamespace: (pod) => namespacePath(fabric.namespaceOf(pod)),
+    startInPod: (pod, words) => {
+      const uid = placed.get(pod)?.uid;
+      const cgroup = uid === undefined ? undefined : cgroups?.addPod(uid);
+      const [first = '', ...rest] = cgroup === undefined ? words : inCgroup(cgroup, words);
+      return fabric.exec(pod, first, rest, { stdio: ['pipe', 'pipe', 'pipe'] });
+    },
+    runInPod: (pod, command, args, input) => {
       const place = placed.get(pod);
       const words = [command, ...args];
       const [first = '', ...rest] = place === undefined ? words : inCgroup(place.cgroup, words);
-      return collect(fabric.exec(pod, first, rest, { stdio: ['pipe', 'pipe', 'pipe'] }), undefined);
+      return collect(fabric.exec(pod, first, rest, { stdio: ['pipe', 'pipe', 'pipe'] }), input);
     },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };

@@ -79,6 +79,13 @@ export async function openLoopbackEnvironment(
     openAgent: () => {
       throw noNamespace();
     },
+    openInside: noNamespaces,
+    podNamespace: () => {
+      throw noNamespace();
+    },
+    startInPod: () => {
+      throw noNamespace();
+    },
     runInNode: noNamespaces,
     runInPod: noNamespaces,
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
