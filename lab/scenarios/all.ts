@@ -22,6 +22,7 @@ import { privilegeSplitScenarios } from './node/privilege-split.ts';
 import { rawFrameScenarios } from './node/raw-frames.ts';
 import { redirectScenarios } from './node/redirect.ts';
 import { driftScenarios } from './node/drift.ts';
+import { hostileScenarios } from './translated/hostile.ts';
 import { insideScenarios } from './translated/inside.ts';
 import { proxyScenarios } from './translated/proxies.ts';
 import { attestedScenarios } from './pods/attested.ts';
@@ -49,6 +50,7 @@ export const scenarios: readonly Scenario[] = [
   ...rawFrameScenarios,
   ...proxyScenarios,
   ...insideScenarios,
+  ...hostileScenarios,
   ...attackScenarios,
   ...gonePodScenarios,
   ...addressStormScenarios,
