@@ -7,12 +7,12 @@
  * since an answer reaches that link only. A record of another pod is never overruled.
  */
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Command } from '../../fabric/lab-command.ts';
+import { LabError } from '../../fabric/lab-error.ts';
 import type { PodLinkKind } from '../../fabric/pod-link.ts';
 import type { LabPod, PodReply } from '../../pods/pod.ts';
-import { assertRefused, assertToken, sayReply, type Refusal } from '../../test-bed/reply-checks.ts';
+import { assertRefused, assertToken, type Refusal } from '../../test-bed/reply-checks.ts';
 import type { TestBed } from '../../test-bed/test-bed.ts';
 
 export type CallerCase = 'sidecar' | 'other-pods-proxy' | 'nested' | 'sandbox';
@@ -108,19 +108,24 @@ export async function restoreRules(testBed: TestBed, pod: LabPod, rules: string)
   assert.equal(code, 0, `iptables-restore in ${pod.name}: ${stderr}`);
 }
 
-/** Starts a proxy in another container of the pod and waits until it says that it is ready. */
-export async function startProxy(testBed: TestBed, pod: LabPod, command: Command): Promise<void> {
+/** Starts a proxy in another container of the pod and waits until it prints that it is ready. */
+export async function startProxy(
+  testBed: TestBed,
+  pod: LabPod,
+  command: Command,
+  ready = /^ready$/m,
+): Promise<void> {
   const child = testBed.environment.startInPod(pod.name, command);
-  const { stdout, stderr } = child;
-  assert.ok(stdout !== null && stderr !== null);
-  let said = '';
-  stderr.setEncoding('utf8').on('data', (text: string) => (said += text));
-  const ended = once(child, 'close').then(() => assert.fail(`the proxy ended: ${said}`));
-  ended.catch(() => undefined);
-  await Promise.race([once(stdout, 'data'), ended]);
-}
-
-/** The replies of a pod that must not have a token of another one, for the log of a failure. */
-export function assertNoToken(reply: PodReply): void {
-  assert.equal(reply.identity, undefined, sayReply(reply));
+  let printed = '';
+  await new Promise<void>((resolve, reject) => {
+    const read = (text: string): void => {
+      printed = (printed + text).slice(-4_000);
+      if (ready.test(printed)) resolve();
+    };
+    child.stdout?.setEncoding('utf8').on('data', read);
+    child.stderr?.setEncoding('utf8').on('data', read);
+    child.once('close', () => {
+      reject(new LabError('TOOL_FAILED', `the proxy in ${pod.name} ended: ${printed}`));
+    });
+  });
 }

@@ -114,9 +114,7 @@ const unrecordedFlood: Scenario = {
     ]);
     assert.ok(most >= maxConnections / 2, `only ${most} connections were open`);
     assert.ok(most <= maxConnections, `${most} connections of one pod`);
-    const refused = await testBed.agent.metric(
-      'nmi_connections_refused_total{limit="per_caller"}',
-    );
+    const refused = await testBed.agent.metric('nmi_connections_refused_total{limit="per_caller"}');
     assert.ok(refused > 0, 'no connection was refused');
     assertToken(await askSettled(() => pod.ask()), 'flood');
     return `${most} of ${4 * connections} connections open at once, ${refused} refused`;
