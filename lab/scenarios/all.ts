@@ -25,6 +25,7 @@ import { driftScenarios } from './node/drift.ts';
 import { hostileScenarios } from './translated/hostile.ts';
 import { insideScenarios } from './translated/inside.ts';
 import { proxyScenarios } from './translated/proxies.ts';
+import { shapeScenarios } from './pods/shapes.ts';
 import { attestedScenarios } from './pods/attested.ts';
 import { canaryScenarios, upstreamScenarios } from './tokens/upstream.ts';
 import { wireScenarios } from './tokens/wire.ts';
@@ -47,6 +48,7 @@ export const scenarios: readonly Scenario[] = [
   ...crowdScenarios,
   ...redirectScenarios,
   ...attestedScenarios,
+  ...shapeScenarios,
   ...rawFrameScenarios,
   ...proxyScenarios,
   ...insideScenarios,

@@ -7,7 +7,7 @@ import { AgentProcess } from './agent-process.ts';
 import { fabricAddresses, type Fabric } from '../fabric/fabric.ts';
 import { openFabricPod } from '../pods/pod-client.ts';
 import { inCgroup, openLabCgroups } from '../fabric/cgroups.ts';
-import type { Command } from '../fabric/lab-command.ts';
+import { labCommand, type Command } from '../fabric/lab-command.ts';
 import { LabError } from '../fabric/lab-error.ts';
 import { namespacePath } from '../fabric/namespaces.ts';
 import { findCgroupRoot } from '../../src/redirect/cgroup/cgroup-tree.ts';
@@ -69,6 +69,11 @@ export async function openFabricEnvironment(
         });
       },
     });
+  const newContainer = (pod: string): { readonly cgroup?: string } => {
+    const uid = placed.get(pod)?.uid;
+    const cgroup = uid === undefined ? undefined : cgroups?.addPod(uid);
+    return cgroup === undefined ? {} : { cgroup };
+  };
   const mode =
     redirect === 'auto' ? await askForMode(fabric, agentCommand, agentEnvironment) : redirect;
   const agent = opening.use(openAgent(probePort));
@@ -127,14 +132,15 @@ export async function openFabricEnvironment(
       const rule = ['-t', 'nat', '-A', 'POSTROUTING', '-o', 'eth0', '-j', 'MASQUERADE'];
       const { code, stderr } = await collect(fabric.exec(pod, 'iptables', rule), undefined);
       if (code !== 0) throw new LabError('TOOL_FAILED', `iptables in ${pod}: ${stderr}`);
-      const uid = placed.get(pod)?.uid;
-      const cgroup = uid === undefined ? undefined : cgroups?.addPod(uid);
-      return openFabricPod({ fabric, space, ...(cgroup === undefined ? {} : { cgroup }) });
+      return openFabricPod({ fabric, space, ...newContainer(pod) });
+    },
+    openContainer: (pod, through) => {
+      const command = [...through, ...labCommand, 'pod'] as const;
+      return openFabricPod({ fabric, space: pod, command, ...newContainer(pod) });
     },
     podNamespace: (pod) => namespacePath(fabric.namespaceOf(pod)),
     startInPod: (pod, words) => {
-      const uid = placed.get(pod)?.uid;
-      const cgroup = uid === undefined ? undefined : cgroups?.addPod(uid);
+      const { cgroup } = newContainer(pod);
       const [first = '', ...rest] = cgroup === undefined ? words : inCgroup(cgroup, words);
       return fabric.exec(pod, first, rest, { stdio: ['pipe', 'pipe', 'pipe'] });
     },

@@ -80,6 +80,7 @@ export async function openLoopbackEnvironment(
       throw noNamespace();
     },
     openInside: noNamespaces,
+    openContainer: noNamespaces,
     podNamespace: () => {
       throw noNamespace();
     },

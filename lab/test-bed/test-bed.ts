@@ -70,6 +70,11 @@ export interface Environment extends Services {
    * pod translates its address. Namespaces only.
    */
   openInside(pod: string, ip?: string): Promise<PodClient>;
+  /**
+   * A client in another container of a pod, started through a program that takes others.
+   * Namespaces only.
+   */
+  openContainer(pod: string, through: Command): Promise<PodClient>;
   /** The file of a pod's network namespace. Namespaces only. */
   podNamespace(pod: string): string;
   /**
