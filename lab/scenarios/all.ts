@@ -23,6 +23,7 @@ import { rawFrameScenarios } from './node/raw-frames.ts';
 import { redirectScenarios } from './node/redirect.ts';
 import { driftScenarios } from './node/drift.ts';
 import { hostileScenarios } from './translated/hostile.ts';
+import { linkScenarios } from './translated/links.ts';
 import { insideScenarios } from './translated/inside.ts';
 import { proxyScenarios } from './translated/proxies.ts';
 import { shapeScenarios } from './pods/shapes.ts';
@@ -53,6 +54,7 @@ export const scenarios: readonly Scenario[] = [
   ...proxyScenarios,
   ...insideScenarios,
   ...hostileScenarios,
+  ...linkScenarios,
   ...attackScenarios,
   ...gonePodScenarios,
   ...addressStormScenarios,

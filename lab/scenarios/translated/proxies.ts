@@ -5,8 +5,9 @@ import type { LabPod } from '../../pods/pod.ts';
 import type { Scenario } from '../../test-bed/scenario.ts';
 import type { TestBed } from '../../test-bed/test-bed.ts';
 import { checkCallers, restoreRules, startProxy, type CallerPods } from './callers.ts';
+import { agentAddress, metadataAddress } from './frames.ts';
 
-const metadataRange = '169.254.169.254/32';
+const metadataRange = `${metadataAddress.ip}/32`;
 
 function sidecar(name: string, title: string, excluded: readonly string[]): Scenario {
   return {
@@ -18,9 +19,9 @@ function sidecar(name: string, title: string, excluded: readonly string[]): Scen
       checkCallers(testBed, 'sidecar', async ({ bound, unbound }) => {
         for (const pod of [bound, unbound]) {
           await restoreRules(testBed, pod, sidecarRules(excluded));
-          // The exclusion does not match the address that the programs put in its place.
-          const isTaken = excluded.length === 0 || testBed.attests;
-          if (isTaken) await assertTaken(pod);
+          // With eBPF, the pod's rules see the agent's address in place of the one that it dials.
+          const seen = testBed.attests ? agentAddress : metadataAddress;
+          if (!excluded.includes(`${seen.ip}/32`)) await assertTaken(pod);
           await startProxy(testBed, pod, sidecarForward);
         }
         return { bound: () => bound.ask(), unbound: () => unbound.ask() };
@@ -38,6 +39,12 @@ const sidecarExcluded = sidecar(
   'sidecar-proxy-excluded',
   'A pod whose sidecar is told to leave the metadata address alone gets its own token.',
   [metadataRange],
+);
+
+const sidecarBypassed = sidecar(
+  'sidecar-proxy-bypassed',
+  'A pod whose sidecar is told to leave the metadata and the agent’s address alone gets its own token.',
+  [metadataRange, `${agentAddress.ip}/32`],
 );
 
 const otherPodsProxy: Scenario = {
@@ -76,4 +83,9 @@ async function startZtunnel(testBed: TestBed, pods: CallerPods): Promise<LabPod>
   return ztunnel;
 }
 
-export const proxyScenarios: readonly Scenario[] = [sidecarProxy, sidecarExcluded, otherPodsProxy];
+export const proxyScenarios: readonly Scenario[] = [
+  sidecarProxy,
+  sidecarExcluded,
+  sidecarBypassed,
+  otherPodsProxy,
+];
