@@ -81,8 +81,8 @@ export async function linkAlone(node: string, pod: LinkedPod): Promise<void> {
 }
 
 /**
- * A namespace behind a pod's namespace, as that of a container of Docker in Docker. The pod
- * translates its address only if it is told to. @throws LabError `TOOL_FAILED`.
+ * A namespace behind a pod's namespace, as that of a container of Docker in Docker. Its
+ * address is translated only by rules that others add to the pod. @throws LabError `TOOL_FAILED`.
  */
 export async function linkInside(outer: string, inner: string, ip: string): Promise<void> {
   await runIpBatch([`netns add ${inner}`], undefined);

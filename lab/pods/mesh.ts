@@ -5,7 +5,7 @@ import type { Command } from '../fabric/lab-command.ts';
 /** The port that a pod's outgoing connections are redirected to. */
 export const outboundPort = 15_001;
 /** The user of the proxy in a sidecar: its own connections are not redirected. */
-export const sidecarUser = 1_337;
+const sidecarUser = 1_337;
 /** Of the connections of ztunnel. */
 const ztunnelMark = '0x539';
 

@@ -141,7 +141,7 @@ export async function openFabricEnvironment(
     podNamespace: (pod) => namespacePath(fabric.namespaceOf(pod)),
     startInPod: (pod, words) => {
       const { cgroup } = newContainer(pod);
-      const [first = '', ...rest] = cgroup === undefined ? words : inCgroup(cgroup, words);
+      const [first, ...rest] = cgroup === undefined ? words : inCgroup(cgroup, words);
       return fabric.exec(pod, first, rest, { stdio: ['pipe', 'pipe', 'pipe'] });
     },
     runInPod: (pod, command, args, input) => {

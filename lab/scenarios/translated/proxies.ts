@@ -37,13 +37,13 @@ const sidecarProxy = sidecar(
 
 const sidecarExcluded = sidecar(
   'sidecar-proxy-excluded',
-  'A pod whose sidecar is told to leave the metadata address alone gets its own token.',
+  'A pod whose mesh excludes the metadata address from its sidecar gets its own token.',
   [metadataRange],
 );
 
 const sidecarBypassed = sidecar(
   'sidecar-proxy-bypassed',
-  'A pod whose sidecar is told to leave the metadata and the agent’s address alone gets its own token.',
+  'A pod whose mesh excludes the metadata and the agent’s address from its sidecar gets its own token.',
   [metadataRange, `${agentAddress.ip}/32`],
 );
 
