@@ -61,32 +61,33 @@ const sharedLink: Scenario = {
     testBed.bind('shared', 'shared');
     const victim = await testBed.addPod({ name: 'victim', binding: 'shared', ip: routedIp });
     const thief = await testBed.addPod({ name: 'thief' });
-    for (const { ip } of [victim, thief]) await routeToBridge(testBed, ip, 'add');
     await testBed.untilAgentKnows();
     assertToken(await victim.ask(), 'shared');
     await silenceKernel(testBed, victim);
+    await giveAnswers(testBed, victim.ip, 'thief');
     try {
-      await giveAnswers(testBed, victim.ip, 'thief');
-      for (const to of [metadataAddress, agentAddress]) {
-        const forged = await askSettled(() =>
-          askByFrames(testBed, thief, { link: 'bridge', from: victim.ip, to }),
-        );
-        // By address, this is the price of a shared bridge.
-        if (!testBed.attests) continue;
-        assert.equal(forged.identity, undefined, sayReply(forged));
-        assert.equal(forged.status, 403, sayReply(forged));
+      // First for the victim alone, then for both.
+      for (const { ip } of [victim, thief]) {
+        await succeed(testBed, 'ip', 'route', 'add', `${ip}/32`, 'dev', bridge);
+        for (const to of [metadataAddress, agentAddress]) {
+          const forged = await askSettled(() =>
+            askByFrames(testBed, thief, { link: 'bridge', from: victim.ip, to }),
+          );
+          // By address, this is the price of a shared bridge.
+          if (!testBed.attests) continue;
+          assert.equal(forged.identity, undefined, sayReply(forged));
+          assert.equal(forged.status, 403, sayReply(forged));
+        }
       }
     } finally {
-      for (const { ip } of [victim, thief]) await routeToBridge(testBed, ip, 'delete');
+      for (const { ip } of [victim, thief]) {
+        await testBed.environment.runInNode('ip', ['route', 'delete', `${ip}/32`, 'dev', bridge]);
+      }
       await succeed(testBed, 'ip', 'neigh', 'del', victim.ip, 'dev', bridge);
     }
     return testBed.attests ? 'refused with 403' : 'by address, nothing distinguishes the two';
   },
 };
-
-async function routeToBridge(testBed: TestBed, ip: string, verb: 'add' | 'delete'): Promise<void> {
-  await succeed(testBed, 'ip', 'route', verb, `${ip}/32`, 'dev', bridge);
-}
 
 /** The effect of a forged ARP reply: the node sends what is for the address to this pod. */
 async function giveAnswers(testBed: TestBed, ip: string, pod: string): Promise<void> {

@@ -50,7 +50,7 @@ const sidecarBypassed = sidecar(
 const otherPodsProxy: Scenario = {
   name: 'other-pods-proxy',
   title:
-    'A proxy of another pod with its sockets in this pod’s network, as ztunnel’s: by address its token, else none.',
+    'A proxy of another pod with its sockets in this pod’s network, as ztunnel, gets the token of the pod that it works for, where that has a link of its own.',
   needs: 'namespaces',
   inTour: false,
   run: (testBed) =>
