@@ -15,6 +15,8 @@ const [prefix = '', redirect = '', folder = '', ...names] = process.argv.slice(2
 const fabric = attachFabric(prefix);
 await using environment = await openFabricEnvironment(fabric, redirect, agentCommand);
 await using testBed = new TestBed(environment, () => undefined);
+// From its sources, on a busy machine, the first start may take longer than the agent is given.
+await testBed.startAgent().catch(() => testBed.startAgent());
 const { scenarios } = await runScenarios({
   testBed,
   scenarios: [...envoyScenarios(folder), gvisor].filter(({ name }) => names.includes(name)),
