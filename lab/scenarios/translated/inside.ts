@@ -1,7 +1,8 @@
 /** Networks and kernels inside a pod: the node's kernel sees no connect with the pod's address. */
 import type { LabPod } from '../../pods/pod.ts';
 import type { Scenario } from '../../test-bed/scenario.ts';
-import { checkCallers } from './callers.ts';
+import { assertRefused, assertToken } from '../../test-bed/reply-checks.ts';
+import { askSettled, checkCallers } from './callers.ts';
 import { askByFrames, silenceKernel } from './frames.ts';
 
 const nested: Scenario = {
@@ -33,4 +34,27 @@ const sandbox: Scenario = {
     }),
 };
 
-export const insideScenarios: readonly Scenario[] = [nested, sandbox];
+const refused: Scenario = {
+  name: 'unrecorded-refused',
+  title:
+    'With --unrecorded-callers=refuse, a caller without a record gets no token on any network.',
+  needs: 'namespaces',
+  inTour: false,
+  agentFlags: ['--unrecorded-callers=refuse'],
+  run: async (testBed) => {
+    testBed.bind('plain', 'plain');
+    const pod = await testBed.addPod({ name: 'plain', binding: 'plain', link: 'own' });
+    await testBed.untilAgentKnows();
+    const inside = pod.through(await testBed.environment.openInside(pod.name));
+    const reply = await askSettled(() => inside.ask());
+    assertToken(await pod.ask(), 'plain');
+    if (!testBed.attests) {
+      assertToken(reply, 'plain');
+      return 'by address, the option has no effect';
+    }
+    assertRefused(reply, { status: 403, says: /--unrecorded-callers=refuse/ });
+    return 'refused with 403; the pod’s own processes are served';
+  },
+};
+
+export const insideScenarios: readonly Scenario[] = [nested, sandbox, refused];

@@ -46,6 +46,7 @@ export const faultAlerts: readonly FaultAlerts[] = [
   fault('other-pods-proxy', 'NmiCallersUnattested', 'the agent of the node'),
   fault('nested-container', 'NmiCallersUnattested', 'the agent of the node, on a shared bridge'),
   fault('sandboxed-pod', 'NmiCallersUnattested', 'the agent of the node, on a shared bridge'),
+  fault('unrecorded-refused', 'NmiCallersUnattested', 'the agent of the node'),
   fault('second-interface', 'NmiRequestsFail', 'the share of failures; reason pod_unknown'),
   fault('unrecorded-flood', 'NmiConnectionsRefused', 'the limit'),
   fault('attacks', 'NmiKernelRefusesConnects NmiConnectionsRefused', 'the limit'),
