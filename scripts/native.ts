@@ -53,6 +53,11 @@ const parts: readonly NativePart[] = [
     folder: join(dist, 'lab/fabric'),
     products: ['without-bpf'],
   },
+  {
+    sources: 'lab/pods/native',
+    folder: join(dist, 'lab/pods'),
+    products: ['forward'],
+  },
 ];
 
 /**

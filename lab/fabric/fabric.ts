@@ -4,7 +4,7 @@
  *   azure  169.254.169.254/32 on lo; 10.224.0.1      the fakes, and the lab's main process
  *     │ veth
  *   node   10.224.0.4; bridge cni0 10.244.0.1        the agent; forwards
- *     │ one veth a pod
+ *     │ one veth a pod, a port of the bridge or a link of its own
  *   pods   10.244.0.2 …                              callers, default route through the node
  *
  * azure has a route back to the pods, so a request that nothing intercepts reaches the fake IMDS
@@ -12,13 +12,13 @@
  * links are created inside one lab namespace with the peer in another.
  */
 import { spawn, type ChildProcess, type StdioOptions } from 'node:child_process';
-import { createHash } from 'node:crypto';
 import { accessSync, constants, existsSync, readFileSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 
 import { isFabricPrefix, renderFabricPrefix, renderNamespaceName } from './names.ts';
 import { runIpBatch } from './ip-tool.ts';
 import { LabError } from './lab-error.ts';
+import { linkAlone, linkInside, linkName, linkToBridge, type PodLinkKind } from './pod-link.ts';
 import {
   hasNamespace,
   killProcesses,
@@ -46,7 +46,9 @@ const podCidrIpv6 = 'fd10:244::/64';
  * pod that is added or removed may change it, and the other pods send to the old one until they
  * resolve it again, 10s or more.
  */
-const gatewayMac = '0a:58:0a:f4:00:01';
+export const gatewayMac = '0a:58:0a:f4:00:01';
+/** Of the first container, as Docker chooses it. */
+const insideIp = '172.17.0.2';
 const podIpBase = '10.244.0.';
 const podIpPattern = /^10\.244\.0\.(\d{1,3})$/;
 const firstPodHost = 2;
@@ -69,6 +71,12 @@ export interface ExecOptions {
   readonly cwd?: string;
 }
 
+export interface AddPodOptions {
+  readonly ip?: string;
+  /** Default `bridge`. A pod with a link of its own has no IPv6. */
+  readonly link?: PodLinkKind;
+}
+
 export interface Fabric {
   /** Argument of {@link attachFabric} in another process. */
   readonly prefix: string;
@@ -79,7 +87,13 @@ export interface Fabric {
    * address, as in the CNI bridge plugin: no neighbor entry is stale when an address is reused.
    * @throws LabError `NAME_REFUSED`, `ADDRESS_TAKEN`, `TOOL_FAILED`.
    */
-  addPod(name: string, options?: { readonly ip?: string }): Promise<FabricPod>;
+  addPod(name: string, options?: AddPodOptions): Promise<FabricPod>;
+  /**
+   * A network inside a pod's own, whose addresses the pod translates to its own; removed with the
+   * pod. Returns its space.
+   * @throws LabError `NAME_REFUSED`, `TOOL_FAILED`.
+   */
+  addInside(pod: string, ip?: string): Promise<string>;
   /** Kills the pod's processes and deletes it. No error if there is no such pod. */
   removePod(name: string): Promise<void>;
   /** The pods that this object added, in order. */
@@ -269,19 +283,21 @@ function createFabric(prefix: string, withIpv6: boolean): Fabric {
   const node = renderNamespaceName(prefix, 'node');
   const pods = new Map<string, FabricPod>();
 
-  const addPod = async (
-    name: string,
-    options: { readonly ip?: string } = {},
-  ): Promise<FabricPod> => {
+  const addPod = async (name: string, options: AddPodOptions = {}): Promise<FabricPod> => {
     const namespace = renderNamespaceName(prefix, name);
     if (name === 'azure' || name === 'node' || pods.has(name)) {
       throw new LabError('NAME_REFUSED', `"${name}" is taken`);
     }
     const host = choosePodHost(pods, options.ip);
-    const pod = createPod(name, host, withIpv6);
+    const link = options.link ?? 'bridge';
+    const pod = createPod(name, host, withIpv6 && link === 'bridge');
     pods.set(name, pod);
     try {
-      await layPod(node, namespace, pod, host);
+      await runIpBatch([`netns add ${namespace}`], undefined);
+      const mac = `0a:58:0a:f4:00:${host.toString(16).padStart(2, '0')}`;
+      const linked = { ...pod, namespace, mac };
+      const gateway = { ip: fabricAddresses.podGatewayIp, ipv6: podGatewayIpv6 };
+      await (link === 'own' ? linkAlone(node, linked) : linkToBridge(node, linked, gateway));
     } catch (error) {
       pods.delete(name);
       removeNamespaces([namespace]);
@@ -293,18 +309,29 @@ function createFabric(prefix: string, withIpv6: boolean): Fabric {
   const removePod = async (name: string): Promise<void> => {
     if (!pods.has(name)) return;
     const namespace = renderNamespaceName(prefix, name);
-    killProcesses([namespace]);
+    const inside = renderNamespaceName(prefix, insideOf(name));
+    const namespaces = hasNamespace(inside) ? [inside, namespace] : [namespace];
+    killProcesses(namespaces);
     // The kernel takes a dead namespace's links down later, from a work queue. Deleting the link
     // first frees the address at once.
     await runIpBatch([`link delete ${linkName(name)}`], node);
-    removeNamespaces([namespace]);
+    removeNamespaces(namespaces);
     pods.delete(name);
+  };
+
+  const addInside = async (pod: string, ip = insideIp): Promise<string> => {
+    const space = insideOf(pod);
+    const outer = renderNamespaceName(prefix, pod);
+    await linkInside(outer, renderNamespaceName(prefix, space), ip);
+    await enableForwarding(outer, false);
+    return space;
   };
 
   return {
     prefix,
     namespaceOf: (space) => renderNamespaceName(prefix, space),
     addPod,
+    addInside,
     removePod,
     pods: () => [...pods.values()],
     exec: (space, command, args, options = {}) =>
@@ -333,37 +360,7 @@ function createPod(name: string, host: number, withIpv6: boolean): FabricPod {
   return { name, ip, ipv6, ips: ipv6 === undefined ? [ip] : [ip, ipv6] };
 }
 
-async function layPod(
-  node: string,
-  namespace: string,
-  pod: FabricPod,
-  host: number,
-): Promise<void> {
-  const link = linkName(pod.name);
-  const mac = `0a:58:0a:f4:00:${host.toString(16).padStart(2, '0')}`;
-  await runIpBatch([`netns add ${namespace}`], undefined);
-  await runIpBatch(
-    [
-      `link add ${link} type veth peer name eth0 address ${mac} netns ${namespace}`,
-      `link set ${link} master cni0`,
-      `link set ${link} up`,
-    ],
-    node,
-  );
-  await runIpBatch(
-    [
-      'link set lo up',
-      `address add ${pod.ip}/24 dev eth0`,
-      ...(pod.ipv6 === undefined ? [] : [`address add ${pod.ipv6}/64 dev eth0 nodad`]),
-      'link set eth0 up',
-      `route add default via ${fabricAddresses.podGatewayIp}`,
-      ...(pod.ipv6 === undefined ? [] : [`route add default via ${podGatewayIpv6}`]),
-    ],
-    namespace,
-  );
-}
-
-/** The node's end of a pod link; the kernel allows 15 characters. */
-function linkName(pod: string): string {
-  return `veth${createHash('sha256').update(pod).digest('hex').slice(0, 10)}`;
+/** The space of the network inside a pod's own. */
+function insideOf(pod: string): string {
+  return `${pod}.inside`;
 }

@@ -1,6 +1,6 @@
 /**
  * Arguments: interface, source address, MAC of the gateway, destination address and port, request
- * target.
+ * target, and the source port unless any will do.
  */
 import { randomInt } from 'node:crypto';
 import { networkInterfaces } from 'node:os';
@@ -9,10 +9,10 @@ import { forgeRequest } from './forged-request.ts';
 import { openFrameWire } from './frame-wire.ts';
 
 export function forge(words: readonly string[], io: Io): number {
-  const [name = '', fromIp = '', toMac = '', toIp = '', toPort = '', target = '/'] = words;
+  const [name = '', fromIp = '', toMac = '', toIp = '', toPort = '', target = '/', port] = words;
   const fromMac = networkInterfaces()[name]?.[0]?.mac ?? '';
   using wire = openFrameWire(name);
-  const fromPort = randomInt(40_000, 60_000);
+  const fromPort = port === undefined ? randomInt(40_000, 60_000) : Number(port);
   const ends = { fromMac, toMac, fromIp, fromPort, toIp, toPort: Number(toPort) };
   const head = [`GET ${target} HTTP/1.1`, `Host: ${toIp}`, 'Metadata: true', 'Connection: close'];
   const outcome = forgeRequest(wire, ends, `${head.join('\r\n')}\r\n\r\n`);

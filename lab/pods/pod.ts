@@ -84,21 +84,21 @@ export class LabPod implements AsyncDisposable {
       ...(options.host === undefined ? {} : { host: options.host }),
       ...(options.from === undefined ? {} : { from: options.from }),
     });
-    const reply: PodReply =
-      answer.outcome === 'failed'
-        ? {
-            status: 0,
-            failure: answer.error,
-            text: '',
-            headers: new Map(),
-            body: {},
-            identity: undefined,
-            durationMs: answer.durationMs,
-            wasReused: false,
-          }
-        : readReply(answer);
+    return this.#note(answer, options.method ?? 'GET', target);
+  }
+
+  /**
+   * The reply to a token request that was sent in another way than by the client, as the bytes of
+   * an HTTP response or the reason why there is none.
+   */
+  noteResponse(text: string): PodReply {
+    return this.#note(parseResponse(text), 'GET', tokenTarget({}));
+  }
+
+  #note(answer: PodAnswer, method: string, target: string): PodReply {
+    const reply = answer.outcome === 'failed' ? failedReply(answer) : readReply(answer);
     if (reply.identity !== undefined) this.#options.onIdentity(reply.identity, 1);
-    this.#options.log(describe(this, options.method ?? 'GET', target, reply));
+    this.#options.log(describe(this, method, target, reply));
     return reply;
   }
 
@@ -134,6 +134,11 @@ export class LabPod implements AsyncDisposable {
     return report;
   }
 
+  /** The same pod with another client, as another container of it. */
+  through(client: PodClient): LabPod {
+    return new LabPod({ ...this.#options, client });
+  }
+
   [Symbol.asyncDispose](): PromiseLike<void> {
     return this.client[Symbol.asyncDispose]();
   }
@@ -144,6 +149,38 @@ export function tokenTarget(options: Pick<AskOptions, 'query' | 'resource'>): st
   const resource = encodeURIComponent(options.resource ?? vaultResource);
   const extra = options.query === undefined ? '' : `&${options.query}`;
   return `${tokenPath}?api-version=2018-02-01&resource=${resource}${extra}`;
+}
+
+function failedReply(answer: Extract<PodAnswer, { outcome: 'failed' }>): PodReply {
+  return {
+    status: 0,
+    failure: answer.error,
+    text: '',
+    headers: new Map(),
+    body: {},
+    identity: undefined,
+    durationMs: answer.durationMs,
+    wasReused: false,
+  };
+}
+
+function parseResponse(text: string): PodAnswer {
+  const [head = '', body = ''] = text.split('\r\n\r\n');
+  const [first = '', ...lines] = head.split('\r\n');
+  const status = Number(/^HTTP\/1\.1 (\d{3}) /.exec(first)?.[1]);
+  if (Number.isNaN(status)) return { outcome: 'failed', error: text.trim(), durationMs: 0 };
+  const headers = lines.map((line) => {
+    const [name = '', ...value] = line.split(': ');
+    return [name, value.join(': ')] as const;
+  });
+  return {
+    outcome: 'answered',
+    status,
+    headers,
+    body,
+    durationMs: 0,
+    reusedConnection: false,
+  };
 }
 
 function readReply(answer: Extract<PodAnswer, { outcome: 'answered' }>): PodReply {

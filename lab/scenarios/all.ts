@@ -22,6 +22,11 @@ import { privilegeSplitScenarios } from './node/privilege-split.ts';
 import { rawFrameScenarios } from './node/raw-frames.ts';
 import { redirectScenarios } from './node/redirect.ts';
 import { driftScenarios } from './node/drift.ts';
+import { hostileScenarios } from './translated/hostile.ts';
+import { linkScenarios } from './translated/links.ts';
+import { insideScenarios } from './translated/inside.ts';
+import { proxyScenarios } from './translated/proxies.ts';
+import { shapeScenarios } from './pods/shapes.ts';
 import { attestedScenarios } from './pods/attested.ts';
 import { canaryScenarios, upstreamScenarios } from './tokens/upstream.ts';
 import { wireScenarios } from './tokens/wire.ts';
@@ -44,7 +49,12 @@ export const scenarios: readonly Scenario[] = [
   ...crowdScenarios,
   ...redirectScenarios,
   ...attestedScenarios,
+  ...shapeScenarios,
   ...rawFrameScenarios,
+  ...proxyScenarios,
+  ...insideScenarios,
+  ...hostileScenarios,
+  ...linkScenarios,
   ...attackScenarios,
   ...gonePodScenarios,
   ...addressStormScenarios,

@@ -7,8 +7,9 @@ import { AgentProcess } from './agent-process.ts';
 import { fabricAddresses, type Fabric } from '../fabric/fabric.ts';
 import { openFabricPod } from '../pods/pod-client.ts';
 import { inCgroup, openLabCgroups } from '../fabric/cgroups.ts';
-import type { Command } from '../fabric/lab-command.ts';
+import { labCommand, type Command } from '../fabric/lab-command.ts';
 import { LabError } from '../fabric/lab-error.ts';
+import { namespacePath } from '../fabric/namespaces.ts';
 import { findCgroupRoot } from '../../src/redirect/cgroup/cgroup-tree.ts';
 import { RedirectError } from '../../src/redirect/redirect.ts';
 import { openServices } from './services.ts';
@@ -68,6 +69,11 @@ export async function openFabricEnvironment(
         });
       },
     });
+  const newContainer = (pod: string): { readonly cgroup?: string } => {
+    const uid = placed.get(pod)?.uid;
+    const cgroup = uid === undefined ? undefined : cgroups?.addPod(uid);
+    return cgroup === undefined ? {} : { cgroup };
+  };
   const mode =
     redirect === 'auto' ? await askForMode(fabric, agentCommand, agentEnvironment) : redirect;
   const agent = opening.use(openAgent(probePort));
@@ -89,10 +95,10 @@ export async function openFabricEnvironment(
       ...['--ipt-update-interval-sec=1', ...redirectFlags],
     ],
     nodeIp,
-    openPod: async ({ name, uid, ip, hostNetwork }) => {
+    openPod: async ({ name, uid, ip, hostNetwork, link = 'bridge' }) => {
       const pod = hostNetwork
         ? undefined
-        : await fabric.addPod(name, ip === undefined ? {} : { ip });
+        : await fabric.addPod(name, { link, ...(ip === undefined ? {} : { ip }) });
       const cgroup = cgroups?.addPod(uid);
       if (cgroup !== undefined) placed.set(name, { uid, cgroup });
       const space = hostNetwork ? 'node' : name;
@@ -121,11 +127,28 @@ export async function openFabricEnvironment(
     agentCgroup: () => (agentCgroup ??= cgroups?.addPod(agentUid)),
     runInNode: (command, args, input) =>
       collect(fabric.exec('node', command, args, { stdio: ['pipe', 'pipe', 'pipe'] }), input),
-    runInPod: (pod, command, args) => {
+    openInside: async (pod, ip) => {
+      const space = await fabric.addInside(pod, ip);
+      const rule = ['-t', 'nat', '-A', 'POSTROUTING', '-o', 'eth0', '-j', 'MASQUERADE'];
+      const { code, stderr } = await collect(fabric.exec(pod, 'iptables', rule), undefined);
+      if (code !== 0) throw new LabError('TOOL_FAILED', `iptables in ${pod}: ${stderr}`);
+      return openFabricPod({ fabric, space, ...newContainer(pod) });
+    },
+    openContainer: (pod, through) => {
+      const command = [...through, ...labCommand, 'pod'] as const;
+      return openFabricPod({ fabric, space: pod, command, ...newContainer(pod) });
+    },
+    podNamespace: (pod) => namespacePath(fabric.namespaceOf(pod)),
+    startInPod: (pod, words) => {
+      const { cgroup } = newContainer(pod);
+      const [first, ...rest] = cgroup === undefined ? words : inCgroup(cgroup, words);
+      return fabric.exec(pod, first, rest, { stdio: ['pipe', 'pipe', 'pipe'] });
+    },
+    runInPod: (pod, command, args, input) => {
       const place = placed.get(pod);
       const words = [command, ...args];
       const [first = '', ...rest] = place === undefined ? words : inCgroup(place.cgroup, words);
-      return collect(fabric.exec(pod, first, rest, { stdio: ['pipe', 'pipe', 'pipe'] }), undefined);
+      return collect(fabric.exec(pod, first, rest, { stdio: ['pipe', 'pipe', 'pipe'] }), input);
     },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };

@@ -79,6 +79,14 @@ export async function openLoopbackEnvironment(
     openAgent: () => {
       throw noNamespace();
     },
+    openInside: noNamespaces,
+    openContainer: noNamespaces,
+    podNamespace: () => {
+      throw noNamespace();
+    },
+    startInPod: () => {
+      throw noNamespace();
+    },
     runInNode: noNamespaces,
     runInPod: noNamespaces,
     [Symbol.asyncDispose]: () => owned.disposeAsync(),

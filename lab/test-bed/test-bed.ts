@@ -7,6 +7,7 @@
  * that are not excepted, however they came there.
  */
 import assert from 'node:assert/strict';
+import type { ChildProcess } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { asRecord, stringAt } from '../../src/nmi/base/json-value.ts';
 import type { AgentProcess } from './agent-process.ts';
@@ -29,6 +30,7 @@ import {
   type PodManifest,
 } from '../fakes/kube/manifests.ts';
 import type { Command } from '../fabric/lab-command.ts';
+import type { PodLinkKind } from '../fabric/pod-link.ts';
 import type { PodClient } from '../pods/pod-client.ts';
 import { trustCluster, type Services } from './services.ts';
 
@@ -63,10 +65,32 @@ export interface Environment extends Services {
   openAgent(adminPort: number, through?: readonly string[]): AgentProcess;
   /** A client in a pod's network and in no cgroup of a pod. Namespaces only. */
   openOutsider(pod: string): Promise<PodClient>;
+  /**
+   * A client in another container of a pod, which has a network of its own inside the pod's: the
+   * pod translates its address. Namespaces only.
+   */
+  openInside(pod: string, ip?: string): Promise<PodClient>;
+  /**
+   * A client in another container of a pod, started through a program that takes others.
+   * Namespaces only.
+   */
+  openContainer(pod: string, through: Command): Promise<PodClient>;
+  /** The file of a pod's network namespace. Namespaces only. */
+  podNamespace(pod: string): string;
+  /**
+   * Starts a program in another container of a pod, with piped streams; it ends with the pod.
+   * Namespaces only.
+   */
+  startInPod(pod: string, command: Command): ChildProcess;
   /** Runs a program in the node's namespace. Namespaces only. */
   runInNode(command: string, args: readonly string[], input?: string): Promise<RunResult>;
   /** Runs a program in a pod's namespace. Namespaces only. */
-  runInPod(pod: string, command: string, args: readonly string[]): Promise<RunResult>;
+  runInPod(
+    pod: string,
+    command: string,
+    args: readonly string[],
+    input?: string,
+  ): Promise<RunResult>;
 }
 
 export interface EnvironmentPod {
@@ -76,6 +100,8 @@ export interface EnvironmentPod {
   readonly ip: string | undefined;
   /** On the node's own network. Namespaces only. */
   readonly hostNetwork: boolean;
+  /** Default `bridge`. Namespaces only. */
+  readonly link?: PodLinkKind;
 }
 
 export interface RunResult {
@@ -97,6 +123,8 @@ export interface NewPod {
   readonly ip?: string;
   /** Whether the Kubernetes API knows it from the start; default true. */
   readonly announced?: boolean;
+  /** Default `bridge`. */
+  readonly link?: PodLinkKind;
   /** On the node's own network, and told apart by its cgroup alone. */
   readonly hostNetwork?: boolean;
   /** May hold the node's identity: an exception covers it. */
@@ -294,6 +322,7 @@ export class TestBed implements AsyncDisposable {
       uid,
       ip: options.ip,
       hostNetwork,
+      ...(options.link === undefined ? {} : { link: options.link }),
     });
     const pod = new LabPod({
       namespace,

@@ -87,6 +87,32 @@ describe('fabric', { skip: fabricSkip }, () => {
     await assert.rejects(fabric.addPod('node'), { code: 'NAME_REFUSED' });
   });
 
+  test('a pod with a link of its own is reached by a route for its address, and itself by a gateway', async () => {
+    await using fabric = await openFabric({ name: 'alone' });
+    const { ip, ips } = await fabric.addPod('alone', { link: 'own' });
+    assert.deepEqual(ips, [ip]);
+    const { text } = await runIn(fabric, 'node', 'ip', 'route', 'get', ip);
+    assert.match(text, new RegExp(`^${ip} dev veth`));
+    const out = await runIn(fabric, 'alone', 'ip', 'route', 'get', fabricAddresses.imdsIp);
+    assert.match(out.text, / via 169\.254\.1\.1 dev eth0 /);
+    await fabric.removePod('alone');
+    const after = await runIn(fabric, 'node', 'ip', 'route', 'get', ip);
+    assert.match(after.text, / dev cni0 /, 'the route ends with the link');
+  });
+
+  test('a network inside a pod reaches others through the pod, and is removed with it', async () => {
+    await using fabric = await openFabric({ name: 'inside' });
+    await fabric.addPod('outer');
+    const inside = await fabric.addInside('outer');
+    const { text } = await runIn(fabric, inside, 'ip', 'route', 'get', fabricAddresses.imdsIp);
+    assert.match(text, / via 172\.17\.0\.1 dev eth0 src 172\.17\.0\.2 /);
+    await fabric.removePod('outer');
+    assert.deepEqual(
+      listFabricNamespaces(fabric.prefix).toSorted(),
+      ['azure', 'node'].map((space) => fabric.namespaceOf(space)),
+    );
+  });
+
   test('an address is usable at once by the next pod after its pod was removed', async () => {
     await using fabric = await openFabric({ name: 'reuse' });
     const [program, script] = supportCommand('imds-server.ts');

@@ -1,22 +1,8 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 
-import { findCgroupRoot } from '../../src/redirect/cgroup/cgroup-tree.ts';
-import { nativeModule } from '../../src/redirect/native/addon.ts';
+import { whyNoEbpf } from './support/ebpf-skip.ts';
 import { openExecutableLab, parseLabResult, type ExecutableLab } from './support/executable-lab.ts';
-import { fabricSkip } from './support/fabric-pod.ts';
-
-/** Why eBPF cannot be tried on this machine, or `false`. */
-function whyNoEbpf(): string | false {
-  if (fabricSkip !== false) return fabricSkip;
-  try {
-    findCgroupRoot();
-    const refused = Object.entries(nativeModule().probe()).filter(([, errno]) => errno !== 0);
-    return refused.length === 0 ? false : `the kernel refuses ${refused.join(', ')}`;
-  } catch (error) {
-    return error instanceof Error ? error.message : 'no eBPF';
-  }
-}
 
 describe('the executable in the lab by eBPF', () => {
   let lab: ExecutableLab;

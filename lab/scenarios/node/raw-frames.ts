@@ -61,7 +61,7 @@ const rawFrames: Scenario = {
         assert.equal(identity, undefined, `a token of ${identity ?? ''} for hand-crafted packets`);
         assert.equal(status, testBed.attests ? '403' : '503', answer);
         const text = testBed.attests
-          ? /did not come through the redirect of this node/
+          ? /no record of who opened this connection/
           : /by another network link than that of the pod/;
         assert.match(answer, text);
       }

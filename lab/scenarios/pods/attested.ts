@@ -79,7 +79,7 @@ const unrecorded: Scenario = {
       return 'by address alone it is served as the pod';
     }
     assert.equal(answer.status, 403, answer.body);
-    assert.match(answer.body, /did not come through the redirect/);
+    assert.match(answer.body, /no record of who opened this connection/);
     await eventually(async () => {
       assert.ok(
         (await testBed.agent.metric('nmi_redirect_fallback_connections_total')) > 0,

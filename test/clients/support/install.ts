@@ -110,7 +110,7 @@ function findCurl(): Installed {
 }
 
 /** Built in a temporary folder and renamed, so that an existing folder is always complete. */
-function install(
+export function install(
   kind: string,
   sources: readonly string[],
   toolVersion: string,
@@ -129,7 +129,7 @@ function install(
       if (run.status === 0) continue;
       const said = (run.error?.message ?? run.stderr).trim().split('\n');
       const why = said.find((line) => /^(?:npm )?error/i.test(line)) ?? said.at(-1) ?? '';
-      return { missing: `${basename(program)} could not install the ${kind} clients: ${why}` };
+      return { missing: `${basename(program)} could not install ${kind}: ${why}` };
     }
     renameSync(work, folder);
     sweep(kind, folder);

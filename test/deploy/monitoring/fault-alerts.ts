@@ -43,6 +43,12 @@ export const faultAlerts: readonly FaultAlerts[] = [
   fault('redirect-before-agent', 'NmiNodeWithoutReadyAgent', 'the node'),
   fault('cold-boot', 'NmiAgentPodsMissing', 'the number of nodes'),
   fault('unrecorded-connection', 'NmiCallersUnattested', 'the agent of the node'),
+  fault('other-pods-proxy', 'NmiCallersUnattested', 'the agent of the node'),
+  fault('nested-container', 'NmiCallersUnattested', 'the agent of the node, on a shared bridge'),
+  fault('sandboxed-pod', 'NmiCallersUnattested', 'the agent of the node, on a shared bridge'),
+  fault('unrecorded-refused', 'NmiCallersUnattested', 'the agent of the node'),
+  fault('second-interface', 'NmiRequestsFail', 'the share of failures; reason pod_unknown'),
+  fault('unrecorded-flood', 'NmiConnectionsRefused', 'the limit'),
   fault('attacks', 'NmiKernelRefusesConnects NmiConnectionsRefused', 'the limit'),
   fault('host-network-refused', 'NmiPodsRefused', 'reason host_network_refused'),
   fault('privilege-split', 'NmiRedirectDown NmiNodeWithoutReadyAgent', 'the mode'),
@@ -69,6 +75,8 @@ export const withoutAlert: readonly string[] = [
   ...['two-at-once', 'pods-by-the-dozen', 'leak', 'older-connection', 'old-chain-takeover'],
   ...['redirect-verbs', 'iptables-legacy', 'iptables-nft', 'forged-address', 'mapped-address'],
   ...['host-network-pods', 'raw-frames', 'gone-pod-cut', 'address-reuse-storm', 'address-mode'],
+  ...['sidecar-proxy', 'sidecar-proxy-excluded', 'sidecar-proxy-bypassed', 'user-namespace'],
+  ...['forged-on-link', 'foreign-record', 'unrecorded-address-reuse', 'shared-link'],
   ...['host-token-off', 'host-token', 'no-token-in-logs'],
 ];
 
