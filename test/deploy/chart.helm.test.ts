@@ -1,0 +1,722 @@
+/**
+ * The chart by the real helm, and kustomize by the real kubectl, without a server. The programs are
+ * those of the test clusters.
+ */
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { isDeepStrictEqual } from 'node:util';
+import { chartFolder } from '../../scripts/chart-schema.ts';
+import { renderManifests } from '../../scripts/manifests.ts';
+import { parseConfig, type Config } from '../../src/nmi/config/config.ts';
+import { provideCluster, provideHelm } from '../cluster/support/binaries.ts';
+import {
+  agentOf,
+  daemonSetOf,
+  environmentOf,
+  flagsOf,
+  objectsOf,
+  renderChart,
+  runHelmTemplate,
+  specOf,
+  testRepository,
+  withoutRelease,
+  type Container,
+  type KubeObject,
+  type RenderOptions,
+} from './chart-render.ts';
+import { readAlerts, readDashboard } from './monitoring/queries.ts';
+
+const deploy = join(import.meta.dirname, '../../deploy');
+const provided = provideHelm();
+const skip = provided.missing ?? false;
+const helm = provided.programs ?? '';
+const kubectl = provideCluster().programs?.kubectl;
+
+function objects(values: object = {}, options: Omit<RenderOptions, 'helm'> = {}) {
+  return objectsOf(renderChart({ helm, values, ...options }));
+}
+
+function rightsOf(all: readonly KubeObject[]): readonly string[] {
+  type Rule = {
+    readonly resources: string[];
+    readonly resourceNames?: string[];
+    readonly verbs: string[];
+  };
+  return all
+    .filter(({ kind }) => kind === 'ClusterRole' || kind === 'Role')
+    .flatMap((role) => role['rules'] as readonly Rule[])
+    .map(({ resources, resourceNames = [], verbs }) =>
+      [verbs.join('+'), resources.join('+'), ...resourceNames].join(' '),
+    );
+}
+
+/** The arguments as the program parses them. */
+function configOf(container: Container): Config {
+  const parsed = parseConfig(flagsOf(container), environmentOf(container));
+  assert.ok(parsed.ok, JSON.stringify(parsed));
+  return parsed.config;
+}
+
+/** All values for NMI in the replaced chart's table, and the other contents of such a file. */
+const oldValues = {
+  operationMode: 'managed',
+  forceNamespaced: 'false',
+  installMICException: 'true',
+  customUserAgent: 'acme/1',
+  image: { repository: 'registry.example/team', imagePullPolicy: 'Always' },
+  imagePullSecrets: [{ name: 'pull' }],
+  mic: { tag: 'v1.8.17', logVerbosity: 0 },
+  adminsecret: {},
+  nmi: {
+    tag: '0.1.0',
+    priorityClassName: '',
+    logVerbosity: 4,
+    loggingFormat: 'json',
+    resources: {
+      limits: { cpu: '200m', memory: '512Mi' },
+      requests: { cpu: '100m', memory: '256Mi' },
+    },
+    updateStrategy: { type: 'RollingUpdate', rollingUpdate: { maxUnavailable: 1 } },
+    podAnnotations: { team: 'platform' },
+    podLabels: { team: 'platform' },
+    affinity: {},
+    nodeSelector: { 'kubernetes.io/os': 'linux' },
+    tolerations: [{ operator: 'Exists' }],
+    ipTableUpdateTimeIntervalInSeconds: 60,
+    micNamespace: 'default',
+    probePort: '8085',
+    retryAttemptsForCreated: '16',
+    retryAttemptsForAssigned: '',
+    findIdentityRetryIntervalInSeconds: 5,
+    enableScaleFeatures: true,
+    prometheusPort: '9091',
+    blockInstanceMetadata: 'true',
+    metadataHeaderRequired: true,
+    allowNetworkPluginKubenet: false,
+    kubeletConfig: '/etc/default/kubelet',
+    setRetryAfterHeader: false,
+    enableConntrackDeletion: false,
+  },
+  rbac: {
+    enabled: true,
+    allowAccessToSecrets: true,
+    pspEnabled: false,
+    createUserFacingClusterRoles: true,
+  },
+  podMonitor: { enabled: true, labels: { release: 'prometheus' }, interval: '30s' },
+  azureIdentities: {
+    checkout: {
+      namespace: 'shop',
+      name: 'checkout',
+      type: 1,
+      clientID: '00000000-0000-0000-0000-000000000001',
+      tenantID: '00000000-0000-0000-0000-000000000002',
+      clientPassword: { name: 'checkout-secret', namespace: 'shop' },
+      auxiliaryTenantIDs: ['00000000-0000-0000-0000-000000000003'],
+      binding: { name: 'checkout-binding', selector: 'checkout' },
+    },
+  },
+};
+
+const newValues = {
+  rbac: { allowFederation: true, federationNamespaces: ['shop', 'kube-system'] },
+  serviceMonitor: { enabled: true },
+  prometheusRule: {
+    enabled: true,
+    labels: { release: 'prometheus' },
+    runbookBase: 'https://git.example/nmi/',
+  },
+  nmi: {
+    cloud: 'usgovernment',
+    workloadIdentity: true,
+    allowMetadata: ['attested', 'loadbalancer'],
+    addressStalenessLimit: '30m',
+    explainSocket: '/run/nmi.sock',
+    allowNetworkPluginKubenet: true,
+    entraCaFile: '/etc/entra/ca.pem',
+    env: [{ name: 'HTTPS_PROXY', value: 'http://proxy.example:3128' }],
+    extraVolumes: [{ name: 'entra-ca', configMap: { name: 'entra-ca' } }],
+    extraVolumeMounts: [{ name: 'entra-ca', mountPath: '/etc/entra', readOnly: true }],
+  },
+  azureIdentities: {
+    reports: {
+      type: 0,
+      clientID: '00000000-0000-0000-0000-000000000004',
+      resourceID:
+        '/subscriptions/s/resourcegroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/r',
+      binding: { selector: 'reports' },
+    },
+    federated: {
+      type: 3,
+      clientID: '00000000-0000-0000-0000-000000000005',
+      tenantID: '00000000-0000-0000-0000-000000000002',
+      federation: 'node',
+      allowedResources: ['https://vault.azure.net', 'https://storage.azure.com/'],
+      binding: { selector: 'f', serviceAccount: 'robot' },
+    },
+  },
+};
+
+const renderings: Readonly<Record<string, Omit<RenderOptions, 'helm'>>> = {
+  'old-values': {
+    release: 'aad-pod-identity',
+    namespace: 'default',
+    values: { ...oldValues, nameOverride: 'aad-pod-identity' },
+  },
+  'new-values': { release: 'identity', namespace: 'identity', values: newValues },
+};
+
+describe('the chart', { skip }, () => {
+  it('passes helm lint, with its defaults and with everything set', () => {
+    for (const values of [{}, oldValues, newValues]) {
+      const lint = spawnSync(helm, ['lint', '--strict', chartFolder, '--values=-'], {
+        encoding: 'utf8',
+        input: JSON.stringify(values),
+        timeout: 60_000,
+      });
+      assert.equal(lint.status, 0, lint.stdout + lint.stderr);
+    }
+  });
+
+  for (const [name, options] of Object.entries(renderings)) {
+    // To write it again: node --test --test-update-snapshots test/deploy/chart.helm.test.ts
+    it(`renders ${name} as before`, (t) => {
+      const golden = join(import.meta.dirname, 'goldens', `${name}.golden`);
+      t.assert.fileSnapshot(renderChart({ helm, ...options }), golden, {
+        serializers: [(text: unknown) => String(text)],
+      });
+    });
+  }
+
+  it('is the source of the manifests for kubectl (node scripts/manifests.ts)', async () => {
+    const fresh = await renderManifests(helm);
+    assert.ok(fresh.size > 0);
+    for (const [path, text] of fresh) {
+      assert.equal(await readFile(join(deploy, path), 'utf8'), text, path);
+    }
+  });
+
+  it('renders the objects that kustomize renders', { skip: kubectl === undefined }, () => {
+    const kustomize = (folder: string): readonly KubeObject[] => {
+      const words = ['kustomize', join(deploy, 'kustomize', folder)];
+      const run = spawnSync(kubectl ?? '', words, { encoding: 'utf8', timeout: 60_000 });
+      assert.equal(run.status, 0, run.stderr);
+      return objectsOf(run.stdout);
+    };
+    const all = ['agent', 'secrets', 'federation'].flatMap(kustomize);
+    const chartedOf = (values: object, options: Omit<RenderOptions, 'helm'> = {}) =>
+      // Kustomize sets the registry with `images:`.
+      objectsOf(renderChart({ helm, values, ...options }).replaceAll(`${testRepository}/`, ''));
+    const rbac = { allowAccessToSecrets: true, allowFederation: true };
+    // Only the rights files contain more than the defaults.
+    const charted = [
+      ...chartedOf({ nmi: { privilegeSplit: false } }, { flags: ['--include-crds'] }),
+      ...chartedOf({ rbac, nmi: { workloadIdentity: true } }).filter(({ metadata: { name } }) =>
+        /-(?:secrets|federation)$/.test(name),
+      ),
+    ];
+    assert.deepEqual(withoutRelease(all), withoutRelease(charted));
+    const opening = chartedOf({ uninstall: { openNodes: true } });
+    const daemonSets = opening.filter(({ kind }) => kind === 'DaemonSet');
+    assert.deepEqual(withoutRelease(kustomize('open-nodes')), withoutRelease(daemonSets));
+  });
+
+  it('starts the agent with arguments that it accepts, each value under its flag', () => {
+    const parse = (values: object) => {
+      const agent = agentOf(objects(values));
+      const parsed = parseConfig(flagsOf(agent), environmentOf(agent));
+      assert.ok(parsed.ok, JSON.stringify(parsed));
+      return parsed;
+    };
+    assert.deepEqual(parse({}).warnings, []);
+    const { config } = parse(newValues);
+    assert.equal(config.cloud, 'usgovernment');
+    assert.equal(config.workloadIdentity, true);
+    assert.deepEqual(config.allowedAreas, ['attested', 'loadbalancer']);
+    assert.equal(config.addressStalenessLimitMs, 1_800_000);
+    assert.equal(config.explainSocket, '/run/nmi.sock');
+    const old = parse(oldValues);
+    assert.equal(old.config.metricsPort, 9091);
+    assert.equal(old.config.redirectIntervalMs, 60_000);
+    assert.equal(old.config.blockInstanceMetadata, true);
+    assert.equal(old.config.customUserAgent, 'acme/1');
+    assert.equal(old.config.logLevel, 'debug');
+    const noEffect = old.warnings.map((text) => /^--?([\w-]+)/.exec(text)?.[1]).toSorted();
+    assert.deepEqual(noEffect, [
+      'MICNamespace',
+      'enable-conntrack-deletion',
+      'enableScaleFeatures',
+      'find-identity-retry-interval',
+      'retry-attempts-for-created',
+      'set-retry-after-header',
+    ]);
+  });
+
+  it('replaces the DaemonSet of both installation methods of aad-pod-identity', () => {
+    const plain = objects();
+    assert.deepEqual(daemonSetOf(plain).selector.matchLabels, { component: 'nmi', tier: 'node' });
+    const charted = objects({ nameOverride: 'aad-pod-identity' }, { release: 'apid' });
+    assert.deepEqual(daemonSetOf(charted).selector.matchLabels, {
+      'app.kubernetes.io/name': 'aad-pod-identity',
+      'app.kubernetes.io/instance': 'apid',
+      'app.kubernetes.io/component': 'nmi',
+    });
+    const names = charted.map(({ kind, metadata }) => `${kind} ${metadata.name}`).toSorted();
+    assert.deepEqual(names, [
+      'AzurePodIdentityException aks-addon-exception',
+      'ClusterRole aad-pod-identity-nmi',
+      'ClusterRoleBinding aad-pod-identity-nmi',
+      'DaemonSet aad-pod-identity-nmi',
+      'Role aad-pod-identity-nmi',
+      'RoleBinding aad-pod-identity-nmi',
+      'ServiceAccount aad-pod-identity-nmi',
+    ]);
+    for (const all of [plain, charted]) {
+      const { selector, template } = daemonSetOf(all);
+      for (const [name, value] of Object.entries(selector.matchLabels)) {
+        assert.equal(template.metadata.labels[name], value);
+      }
+    }
+  });
+
+  it('lets the add-ons of AKS keep the identities of the node if owners are enforced', () => {
+    const grantsOf = (flags: readonly string[], values: object = {}) =>
+      objects(values, { flags }).filter(({ kind }) => kind === 'AzureIdentityGrant');
+    const kinds = ['--api-versions=aadpodidentity.k8s.io/v1/AzureIdentityGrant'];
+    assert.deepEqual(
+      grantsOf(kinds).map((grant) => grant['spec']),
+      [{ namespaces: ['kube-system'], nodeIdentities: true }],
+    );
+    assert.deepEqual(grantsOf([]), [], 'a cluster may not have the kind');
+    assert.deepEqual(grantsOf(kinds, { installMICException: false }), []);
+  });
+
+  it('enforces owners with one value', () => {
+    const modeOf = (nmi: object) => configOf(agentOf(objects({ nmi }))).identityOwners;
+    assert.equal(modeOf({}), 'warn');
+    assert.equal(modeOf({ identityOwners: 'enforce' }), 'enforce');
+    const wrong = runHelmTemplate({ helm, values: { nmi: { identityOwners: 'on' } } });
+    assert.notEqual(wrong.exitCode, 0);
+  });
+
+  it('lets editors of a namespace bind identities, and administrators create them', () => {
+    const roles = objects({ rbac: { createUserFacingClusterRoles: true } });
+    const rightsOfRole = (suffix: string) =>
+      rightsOf(roles.filter(({ metadata }) => metadata.name.endsWith(suffix)));
+    const write = 'create+update+patch+delete+deletecollection';
+    assert.deepEqual(rightsOfRole('-edit'), [`${write} azureidentitybindings`]);
+    assert.deepEqual(rightsOfRole('-admin'), [
+      `${write} azureidentities+azurepodidentityexceptions`,
+    ]);
+    assert.deepEqual(rightsOfRole('-view'), [
+      'get+list+watch azureidentities+azureidentitybindings+azurepodidentityexceptions',
+    ]);
+  });
+
+  it('requires the registry of the image, and accepts a digest', () => {
+    const nowhere = runHelmTemplate({ helm, values: { image: { repository: '' } } });
+    assert.equal(nowhere.exitCode, 1);
+    assert.match(nowhere.stderr, /image\.repository is empty\. Nobody publishes an image/);
+    const digest = `sha256:${'0'.repeat(64)}`;
+    const agent = agentOf(objects({ image: { digest } }));
+    assert.equal(agent.image, `${testRepository}/entra-pod-identity@${digest}`);
+    const misspelt = runHelmTemplate({ helm, values: { image: { digest: 'sha256:0' } } });
+    assert.equal(misspelt.exitCode, 1);
+  });
+
+  it('renders each policy with a value, the same as in its file', async () => {
+    const files = {
+      bindingLabel: 'binding-label',
+      dropNetRaw: 'drop-net-raw',
+      fenceTokenRequests: 'fence-token-requests',
+      identityOwners: 'identity-owners',
+      warnIdentities: 'warn-identities',
+    };
+    const plain = objects().length;
+    for (const [value, name] of Object.entries(files)) {
+      const file = objectsOf(await readFile(join(deploy, `policies/${name}.yaml`), 'utf8'));
+      const all = objects({ policies: { [value]: true } });
+      assert.equal(all.length, plain + file.length, value);
+      assert.deepEqual(
+        file.filter((each) => !all.some((other) => isDeepStrictEqual(other, each))),
+        [],
+      );
+    }
+  });
+
+  it('is tested by a pod that succeeds once the agent of its node is ready', () => {
+    const test = objects({}, { withTests: true }).find(({ kind }) => kind === 'Pod');
+    assert.ok(test !== undefined);
+    const { hostNetwork, initContainers } = test['spec'] as {
+      readonly hostNetwork: boolean;
+      readonly initContainers: readonly { readonly startupProbe: unknown }[];
+    };
+    assert.equal(hostNetwork, true);
+    assert.deepEqual(initContainers[0]?.startupProbe, {
+      httpGet: { host: '127.0.0.1', port: 8085, path: '/readyz' },
+      periodSeconds: 1,
+      failureThreshold: 60,
+    });
+    const without = [{ nmi: { probePort: 0 } }, { uninstall: { openNodes: true } }];
+    for (const values of without) {
+      assert.ok(!objects(values, { withTests: true }).some(({ kind }) => kind === 'Pod'));
+    }
+  });
+
+  it('grants only what the enabled features need', () => {
+    const base = [
+      'list+watch pods',
+      'list+watch azureidentities+azureidentitybindings+azureidentitygrants+azurepodidentityexceptions',
+      'create+patch events',
+    ];
+    const granted = (rbac: object, nmi: object = {}) =>
+      rightsOf(objects({ rbac, nmi: { statusConditions: false, ...nmi } })).filter(
+        (right) => !base.includes(right),
+      );
+    assert.deepEqual(granted({}), []);
+    for (const statusConditions of ['', true, 'true', null]) {
+      assert.deepEqual(granted({}, { statusConditions }), [
+        'patch azureidentities/status+azureidentitybindings/status',
+        'get+update leases entra-pod-identity-conditions',
+        'create leases',
+      ]);
+    }
+    assert.deepEqual(granted({}, { statusConditions: 'false' }), []);
+    assert.deepEqual(granted({ allowAccessToSecrets: true }), ['get secrets']);
+    assert.deepEqual(granted({ allowAccessToSecrets: 'false' }), []);
+    assert.deepEqual(granted({ allowFederation: true }), ['create serviceaccounts/token']);
+    assert.deepEqual(granted({ allowFederation: true }, { workloadIdentity: true }), [
+      'create serviceaccounts/token',
+      'get serviceaccounts',
+    ]);
+    const silent = { events: false, statusConditions: false };
+    assert.deepEqual(rightsOf(objects({ nmi: silent })), base.slice(0, 2));
+    assert.deepEqual(rightsOf(objects({ rbac: { enabled: false } })), []);
+  });
+
+  it('binds a role only in the namespaces that are named', () => {
+    const rbac = { allowAccessToSecrets: true, secretsNamespaces: ['shop', 'pay'] };
+    const bindings = objects({ rbac }).filter(({ metadata }) => metadata.name.endsWith('-secrets'));
+    assert.deepEqual(
+      bindings.map(({ kind, metadata }) => `${kind} ${metadata.namespace ?? ''}`).toSorted(),
+      ['ClusterRole ', 'RoleBinding pay', 'RoleBinding shop'],
+    );
+  });
+
+  it('starts the new agent of a node beside the old one where an update may surge', () => {
+    const rollingUpdate = { maxUnavailable: 0, maxSurge: 1 };
+    const all = objects({
+      nmi: { updateStrategy: { rollingUpdate } },
+      podMonitor: { enabled: true },
+      serviceMonitor: { enabled: true },
+    });
+    const { template, updateStrategy } = daemonSetOf(all);
+    assert.deepEqual(updateStrategy.rollingUpdate, rollingUpdate);
+    // With more, the controller ignores the new pod, and the update stops.
+    const waits = (of: typeof all) =>
+      (specOf(of, 'DaemonSet') as { minReadySeconds: number }).minReadySeconds;
+    assert.deepEqual([waits(all), waits(objects({}))], [0, 10]);
+    const [agent, kernel] = template.spec.containers;
+    // Two pods would conflict over the host's ports.
+    assert.deepEqual([agent?.ports, kernel?.ports], [undefined, undefined]);
+    assert.deepEqual(agent?.startupProbe?.exec?.command, ['nmi', 'ready']);
+    assert.ok(kernel !== undefined);
+    assert.equal(environmentOf(kernel)['NMI_HANDOVER_SOCKET'], '/run/nmi-agent/handover.sock');
+    const { podMetricsEndpoints } = specOf(all, 'PodMonitor') as {
+      podMetricsEndpoints: { port?: string; relabelings: { replacement?: string }[] }[];
+    };
+    assert.deepEqual(
+      podMetricsEndpoints.map(({ port, relabelings }) => [port, relabelings[1]?.replacement]),
+      [
+        [undefined, '$1:9090'],
+        [undefined, '$1:9091'],
+      ],
+    );
+    const { ports } = specOf(all, 'Service') as { ports: { targetPort: unknown }[] };
+    assert.deepEqual(
+      ports.map(({ targetPort }) => targetPort),
+      [9090, 9091],
+    );
+    assert.equal(agentOf(objects({})).startupProbe, undefined);
+  });
+
+  it('opens the nodes with the DaemonSet itself, with the agent’s flags', () => {
+    const nmi = { listenAddress: '127.0.0.1', iptablesBackend: 'legacy' };
+    const { template, updateStrategy } = daemonSetOf(
+      objects({ uninstall: { openNodes: true }, nmi }),
+    );
+    const [opener] = template.spec.initContainers ?? [];
+    assert.deepEqual(opener?.args?.slice(0, 2), ['redirect', 'remove']);
+    assert.ok(opener.args.includes('--nmi-listen-address=127.0.0.1'));
+    assert.ok(opener.args.includes('--iptables-backend=legacy'));
+    assert.deepEqual(opener.securityContext.capabilities.add, ['NET_ADMIN', 'NET_RAW', 'BPF']);
+    assert.equal(environmentOf(opener)['NMI_BPF_PIN_FOLDER'], '/host/bpf/nmi');
+    const [idle] = template.spec.containers;
+    assert.deepEqual(idle?.command, ['sleep', 'infinity']);
+    assert.deepEqual(idle?.securityContext.capabilities.add, []);
+    assert.equal(updateStrategy.rollingUpdate['maxUnavailable'], '100%');
+  });
+
+  /**
+   * Needs of a redirect mode: capabilities, mounts and volumes, and the variables that name them.
+   */
+  const needs: Readonly<Record<string, readonly (readonly string[])[]>> = {
+    auto: [
+      ['NET_ADMIN', 'NET_RAW', 'BPF'],
+      ['xtables-lock /run/xtables.lock', 'bpf /host/bpf', 'cgroup /host/cgroup read-only'],
+      ['NMI_CGROUP_ROOT=/host/cgroup', 'NMI_BPF_PIN_FOLDER=/host/bpf/nmi'],
+    ],
+    iptables: [
+      ['NET_ADMIN', 'NET_RAW'],
+      ['xtables-lock /run/xtables.lock', 'bpf /host/bpf'],
+      ['NMI_BPF_PIN_FOLDER=/host/bpf/nmi'],
+    ],
+    address: [
+      ['NET_ADMIN', 'NET_BIND_SERVICE'],
+      ['bpf /host/bpf'],
+      ['NMI_BPF_PIN_FOLDER=/host/bpf/nmi'],
+    ],
+    none: [[], ['bpf /host/bpf read-only'], ['NMI_BPF_PIN_FOLDER=/host/bpf/nmi']],
+  };
+  for (const redirect of ['', 'auto', 'ebpf', 'iptables', 'address', 'none']) {
+    const [capabilities, mounts, variables] = needs[redirect] ?? needs['auto'] ?? [];
+    it(`gives what the redirect "${redirect}" needs, and no more`, () => {
+      const nmi = { redirect, privilegeSplit: false, allowNetworkPluginKubenet: true };
+      const all = objects({ nmi });
+      const agent = agentOf(all);
+      assert.deepEqual(agent.securityContext.capabilities.add ?? [], capabilities);
+      const found = (agent.volumeMounts ?? []).map(({ name, mountPath, readOnly = false }) =>
+        [name, mountPath, ...(readOnly ? ['read-only'] : [])].join(' '),
+      );
+      assert.deepEqual(found, mounts);
+      const volumes = daemonSetOf(all).template.spec.volumes ?? [];
+      const names = mounts?.map((mount) => mount.split(' ')[0]);
+      assert.deepEqual(
+        volumes.map(({ name }) => name),
+        names,
+      );
+      const told = Object.entries(environmentOf(agent)).filter(([name]) => name.startsWith('NMI_'));
+      const asked = redirect === '' ? [] : [`NMI_REDIRECT=${redirect}`];
+      assert.deepEqual(
+        told.map((words) => words.join('=')),
+        [...(variables ?? []), ...asked],
+      );
+    });
+  }
+
+  it('has the alerts of the plain file, for its own DaemonSet and with absolute links', () => {
+    type Rule = { readonly expr: string; readonly annotations: { readonly runbook_url: string } };
+    type Spec = { readonly groups: readonly { readonly rules: readonly Rule[] }[] };
+    const rulesOf = (prometheusRule: object, values: object = {}) => {
+      const rendered = objects({ ...values, prometheusRule: { enabled: true, ...prometheusRule } });
+      return (specOf(rendered, 'PrometheusRule') as Spec).groups.flatMap(({ rules }) => rules);
+    };
+    assert.deepEqual(rulesOf({}), readAlerts());
+    const named = rulesOf({ runbookBase: 'https://git.example/nmi' }, { nameOverride: 'apid' });
+    const daemonSets = named.flatMap(({ expr }) =>
+      [...expr.matchAll(/(?:daemonset|created_by_name)="([^"]*)"/g)].map(([, name]) => name),
+    );
+    assert.deepEqual(daemonSets, ['apid-nmi', 'apid-nmi', 'apid-nmi']);
+    for (const { annotations } of named) {
+      assert.match(annotations.runbook_url, /^https:\/\/git\.example\/nmi\/docs\//);
+    }
+  });
+
+  it('has the plain dashboard in the place where Grafana’s sidecar finds it', () => {
+    const rendered = objects({ dashboard: { enabled: true } });
+    const map = rendered.find(({ kind }) => kind === 'ConfigMap');
+    assert.equal(map?.metadata.labels?.['grafana_dashboard'], '1');
+    const { 'entra-pod-identity.json': json = '' } = map['data'] as Readonly<
+      Record<string, string>
+    >;
+    assert.deepEqual(JSON.parse(json), readDashboard());
+    assert.ok(!objects().some(({ kind }) => ['ConfigMap', 'PrometheusRule'].includes(kind)));
+  });
+
+  it('splits the capabilities between two containers', () => {
+    const all = objects({ nmi: { logLevel: 'debug' }, podMonitor: { enabled: true } });
+    const [serving, kernel, ...others] = daemonSetOf(all).template.spec.containers;
+    assert.ok(serving !== undefined && kernel !== undefined);
+    assert.deepEqual(others, []);
+    assert.deepEqual(serving.securityContext.capabilities, { drop: ['ALL'], add: [] });
+    assert.equal(serving.securityContext.runAsUser, 65532);
+    assert.deepEqual(kernel.securityContext.capabilities.add, ['NET_ADMIN', 'NET_RAW', 'BPF']);
+    assert.deepEqual(kernel.args?.slice(0, 2), ['redirect', 'run']);
+    const [side, server] = [
+      configOf({ ...kernel, args: [...kernel.args.slice(2), '--node=any'] }),
+      configOf(serving),
+    ];
+    assert.equal(side.redirect, 'auto');
+    assert.equal(server.redirect, 'pinned');
+    assert.equal(server.cgroupRoot, side.cgroupRoot);
+    assert.equal(side.podUid, '7e570000-1ab0-4000-8000-000000000001');
+    assert.deepEqual([server.probePort, server.metricsPort], [8085, 9090]);
+    assert.deepEqual([side.probePort, side.metricsPort], [8086, 9091]);
+    const writable = (serving.volumeMounts ?? []).filter(({ readOnly }) => readOnly !== true);
+    assert.deepEqual(writable, []);
+    // One folder with one socket in both containers, and nothing else of eBPF on the serving side.
+    assert.equal(server.callerSocket, side.callerSocket);
+    const mountOf = ({ volumeMounts = [] }: typeof serving) =>
+      volumeMounts.find(({ mountPath }) => server.callerSocket.startsWith(`${mountPath}/`))?.name;
+    assert.equal(mountOf(serving), 'callers');
+    assert.equal(mountOf(kernel), 'callers');
+    assert.ok(!(serving.volumeMounts ?? []).some(({ mountPath }) => mountPath.includes('bpf')));
+    const { podMetricsEndpoints } = specOf(all, 'PodMonitor') as {
+      readonly podMetricsEndpoints: readonly { readonly port: string }[];
+    };
+    assert.deepEqual(
+      podMetricsEndpoints.map(({ port }) => port),
+      ['metrics', 'kernel-metrics'],
+    );
+  });
+
+  it('splits the capabilities with iptables alone too', () => {
+    const all = objects({ nmi: { redirect: 'iptables' } });
+    const { containers, volumes = [] } = daemonSetOf(all).template.spec;
+    const [serving, kernel] = containers;
+    assert.ok(serving !== undefined && kernel !== undefined);
+    assert.deepEqual(serving.securityContext.capabilities, { drop: ['ALL'], add: [] });
+    assert.deepEqual(kernel.securityContext.capabilities.add, ['NET_ADMIN', 'NET_RAW']);
+    const side = configOf({ ...kernel, args: [...(kernel.args ?? []).slice(2), '--node=any'] });
+    assert.deepEqual([side.redirect, configOf(serving).redirect], ['iptables', 'pinned']);
+    const names = new Set(volumes.map(({ name }) => name));
+    for (const { name } of [...(serving.volumeMounts ?? []), ...(kernel.volumeMounts ?? [])]) {
+      assert.ok(names.has(name), name);
+    }
+  });
+
+  it('leaves configured paths in the container unchanged', () => {
+    const paths = { cgroupRoot: '/host/cgroup/kubelet', bpfPinFolder: '/host/bpf/other' };
+    for (const privilegeSplit of [true, false]) {
+      const all = objects({ nmi: { ...paths, privilegeSplit } });
+      const { containers } = daemonSetOf(all).template.spec;
+      const [agent, kernel = agent] = containers;
+      assert.ok(agent !== undefined && kernel !== undefined);
+      const typed = parseConfig({ node: 'any' }, environmentOf(kernel));
+      assert.ok(typed.ok);
+      assert.equal(typed.config.bpfPinFolder, paths.bpfPinFolder);
+      for (const { cgroupRoot } of [configOf(agent), typed.config]) {
+        assert.equal(cgroupRoot, paths.cgroupRoot);
+      }
+    }
+  });
+
+  it('is one container if there is no redirect for a second one', () => {
+    for (const redirect of ['address', 'none']) {
+      const { containers, volumes = [] } = daemonSetOf(objects({ nmi: { redirect } })).template
+        .spec;
+      assert.deepEqual(
+        containers.map(({ name }) => name),
+        ['nmi'],
+      );
+      assert.equal(configOf(containers[0] ?? assert.fail()).redirect, redirect);
+      assert.ok(!volumes.some(({ name }) => name === 'callers'));
+    }
+  });
+
+  it('gives the second container ports that the values of the first leave free', () => {
+    const portsOf = (nmi: object) => {
+      const [, kernel] = daemonSetOf(objects({ nmi })).template.spec.containers;
+      assert.ok(kernel !== undefined);
+      const side = configOf({ ...kernel, args: [...(kernel.args ?? []).slice(2), '--node=any'] });
+      return [side.probePort, side.metricsPort];
+    };
+    assert.deepEqual(portsOf({}), [8086, 9091]);
+    assert.deepEqual(portsOf({ probePort: 8086, prometheusPort: '9091' }), [8087, 9092]);
+    assert.deepEqual(portsOf({ port: 8086, prometheusPort: 8087 }), [8088, 9091]);
+    assert.deepEqual(portsOf({ probePort: 9091 }), [8086, 9092]);
+    const off = { probePort: 0, prometheusPort: 0 };
+    assert.deepEqual(portsOf({ redirectSide: off }), [0, 0]);
+    assert.deepEqual(
+      portsOf({ ...off, redirectSide: { probePort: 9, prometheusPort: 10 } }),
+      [9, 10],
+    );
+  });
+
+  it('opens the nodes even if the current agent has no redirect', () => {
+    const all = objects({ uninstall: { openNodes: true }, nmi: { redirect: 'none' } });
+    const [opener] = daemonSetOf(all).template.spec.initContainers ?? [];
+    assert.deepEqual(opener?.securityContext.capabilities.add, ['NET_ADMIN', 'NET_RAW', 'BPF']);
+    assert.ok(opener.volumeMounts?.some(({ name, readOnly }) => name === 'bpf' && !readOnly));
+    const config = parseConfig(
+      { node: 'any', ...flagsOf({ ...opener, args: opener.args?.slice(2) ?? [] }) },
+      environmentOf(opener),
+    );
+    assert.ok(config.ok && config.config.redirect === 'auto');
+  });
+
+  it('gives no capability, mount, probe or port that the settings do not need', () => {
+    const nmi = {
+      redirect: 'none',
+      allowNetworkPluginKubenet: true,
+      probePort: 0,
+      prometheusPort: 0,
+    };
+    const all = objects({ nmi });
+    const agent = agentOf(all);
+    assert.equal(agent.securityContext.capabilities.add, undefined);
+    assert.deepEqual(agent.volumeMounts, [{ name: 'bpf', mountPath: '/host/bpf', readOnly: true }]);
+    const { volumes = [] } = daemonSetOf(all).template.spec;
+    assert.deepEqual(
+      volumes.map(({ name }) => name),
+      ['bpf'],
+    );
+    assert.equal(agent.livenessProbe, undefined);
+    assert.equal(agent.readinessProbe, undefined);
+    assert.equal(agent.ports, undefined);
+  });
+
+  const refused: readonly (readonly [values: object, says: RegExp])[] = [
+    [{ operationMode: 'standard' }, /'\/operationMode': value must be 'managed'/],
+    [{ nmi: { probeport: 1 } }, /'\/nmi': additional properties 'probeport' not allowed/],
+    [{ nmi: { probePort: 70_000 } }, /'\/nmi\/probePort': maximum: got 70,000, want 65,535/],
+    [{ nmi: { prometheusPort: 'http' } }, /'\/nmi\/prometheusPort': 'http' does not match/],
+    [{ nmi: { listenAddress: 'fe80::1' } }, /'\/nmi\/listenAddress': 'fe80::1' does not match/],
+    [{ nmi: { redirect: 'ipvs' } }, /'\/nmi\/redirect': value must be one of 'auto', 'ebpf'/],
+    [{ nmi: { metadataGuard: 'maybe' } }, /'\/nmi\/metadataGuard': value must be one of true/],
+    [{ azureIdentities: { a: { type: 0 } } }, /'\/azureIdentities\/a': missing property 'binding'/],
+    [
+      { azureIdentities: { a: { type: 4, binding: { selector: 'a' } } } },
+      /'\/azureIdentities\/a\/type': value must be one of 0, 1, 2, 3/,
+    ],
+    [{ rbac: { pspEnabled: true } }, /'\/rbac\/pspEnabled': value must be one of false/],
+    [
+      { image: { repository: 'mcr.microsoft.com/oss/azure/aad-pod-identity' } },
+      /image\.repository names the image of aad-pod-identity/,
+    ],
+    [{ nmi: { workloadIdentity: true } }, /nmi\.workloadIdentity needs rbac\.allowFederation/],
+    [
+      { nmi: { privilegeSplit: false, updateStrategy: { rollingUpdate: { maxSurge: '10%' } } } },
+      /maxSurge needs nmi\.privilegeSplit/,
+    ],
+    [
+      { nmi: { enableHostToken: true, updateStrategy: { rollingUpdate: { maxSurge: 1 } } } },
+      /maxSurge must be 0 with nmi\.enableHostToken/,
+    ],
+    [
+      { nmi: { explainSocket: 'off', updateStrategy: { rollingUpdate: { maxSurge: 1 } } } },
+      /maxSurge needs nmi\.explainSocket/,
+    ],
+    [{ nmi: { redirectSide: { probePort: 8085 } } }, /port 8085 is given to both containers/],
+    [{ nmi: { redirect: 'pinned' } }, /nmi\.redirect=pinned is what nmi\.privilegeSplit sets/],
+    [{ nmi: { probePort: 2579 } }, /nmi\.probePort must differ from nmi\.port/],
+    [
+      { nmi: { redirect: 'address', metadataPort: 8085 } },
+      /nmi\.probePort must differ from nmi\.metadataPort/,
+    ],
+    [
+      { nmi: { prometheusPort: 0 }, podMonitor: { enabled: true } },
+      /podMonitor, serviceMonitor and prometheusRule need the metrics page/,
+    ],
+  ];
+  for (const [values, says] of refused) {
+    it(`refuses ${JSON.stringify(values)} readably`, () => {
+      const { exitCode, stderr } = runHelmTemplate({ helm, values });
+      assert.notEqual(exitCode, 0);
+      assert.match(stderr, says);
+    });
+  }
+});
