@@ -12,7 +12,7 @@ import { eventually } from '../../lab/test-bed/eventually.ts';
 import { leaseName } from '../../src/nmi/conditions/conditions.ts';
 import { readyIn } from '../support/ready-condition.ts';
 import { openConditionsAgent } from './support/conditions-agent.ts';
-import { describeOnClusters } from './support/on-clusters.ts';
+import { describeOnNewestVersion } from './support/on-clusters.ts';
 
 const deploy = join(import.meta.dirname, '../../deploy');
 const read = (path: string): Promise<string> => readFile(join(deploy, path), 'utf8');
@@ -23,7 +23,7 @@ const oldMessage = 'custom resource definition has no status conditions, apply d
 const mergePatch = { contentType: 'application/merge-patch+json' };
 const dayMs = 86_400_000;
 
-describeOnClusters('status conditions', (cluster) => {
+describeOnNewestVersion('status conditions', (cluster) => {
   const openAgent = (node: string, clock: Clock = systemClock) =>
     openConditionsAgent(cluster(), node, clock);
   const put = (kind: 'AzureIdentity' | 'AzureIdentityBinding', name: string, spec: object) => {

@@ -8,9 +8,8 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { before, describe, it } from 'node:test';
 import { parseAllDocuments } from 'yaml';
-import { provideClusters } from '../cluster/support/binaries.ts';
 import type { Cluster } from '../cluster/support/cluster.ts';
-import { describeOnClusters } from '../cluster/support/on-clusters.ts';
+import { describeOnNewestVersion } from '../cluster/support/on-clusters.ts';
 import { createFakeAz, ordersId } from './support/fake-az.ts';
 import { agent, clientId, good, grant, mistakes, pod } from './support/mistakes.ts';
 import { runOn, type RealMachine } from './support/real-kubectl.ts';
@@ -63,19 +62,14 @@ async function put(cluster: Cluster, yaml: string): Promise<void> {
   }
 }
 
-describeOnClusters('kubectl nmi', (cluster) => {
+describeOnNewestVersion('kubectl nmi', (cluster) => {
   let machine: RealMachine;
   const run = (words: readonly string[], as: Partial<RealMachine> = {}) =>
     runOn({ ...machine, ...as }, words);
 
   before(async () => {
-    const { version, adminKubeconfig, folder } = cluster();
-    const found = provideClusters().find(({ programs }) => programs?.version === version);
-    machine = {
-      kubectl: found?.programs?.kubectl ?? '',
-      kubeconfig: adminKubeconfig,
-      home: folder,
-    };
+    const { binaries, adminKubeconfig, folder } = cluster();
+    machine = { kubectl: binaries.kubectl, kubeconfig: adminKubeconfig, home: folder };
     for (const name of ['shop', 'other', 'kube-system']) await cluster().createNamespace(name);
   });
 
