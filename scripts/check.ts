@@ -1,5 +1,5 @@
 /**
- * Static checks of the sources: types, lint, format, unused code. Runs all of them or those that are
+ * Static checks of the sources: types, lint, format, unused code, workflows. Runs all of them or those that are
  * named, prints the whole output of failed ones, and exits with code 1 if any failed.
  */
 import { spawn } from 'node:child_process';
@@ -18,6 +18,7 @@ const checks: readonly Check[] = [
   { name: 'lint', command: ['oxlint'] },
   { name: 'format', command: ['prettier', '--check', '--log-level', 'warn', '.'] },
   { name: 'unused', command: ['knip', '--no-progress'] },
+  { name: 'workflows', command: ['node', 'scripts/lint-workflows.ts'] },
 ];
 
 /** Runs the checks and prints one line each; true when all passed. */
@@ -31,7 +32,8 @@ export async function checkSources(names: readonly string[] = []): Promise<boole
 
 async function runCheck({ name, command: [tool, ...args] }: Check): Promise<boolean> {
   const startedMs = performance.now();
-  const child = spawn(join(root, 'node_modules/.bin', tool), args, {
+  const program = tool === 'node' ? process.execPath : join(root, 'node_modules/.bin', tool);
+  const child = spawn(program, args, {
     cwd: root,
     stdio: ['ignore', 'pipe', 'pipe'],
   });
