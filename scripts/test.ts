@@ -1,5 +1,5 @@
 /**
- * Runs the tests: `node scripts/test.ts [--all|--long] [KIND|FILE...]`. Without a kind or a file it
+ * Runs the tests: `node scripts/test.ts [--all|--long] [KIND|FILE|FOLDER...]`. Without one it
  * checks the sources first, and runs every file of that size (`testing/kinds.ts`); a file by itself
  * runs as in `--all`. `--times` only prints what the files of the last run took. The last thing
  * printed is the summary of Node's test runner.
@@ -91,7 +91,7 @@ function select(words: readonly string[]): Wanted | string {
   return { size: isLong ? 'long' : 'all', files: [...new Set(files)], isWhole: false };
 }
 
-/** Of a kind, or one file. `unit` are all that may run beside others. */
+/** Of a kind, one file, or those below a folder. `unit` are all that may run beside others. */
 function filesNamed(word: string, all: readonly string[]): readonly string[] {
   if (kinds.some(({ name }) => name === word)) {
     return all.filter((file) => {
@@ -100,7 +100,7 @@ function filesNamed(word: string, all: readonly string[]): readonly string[] {
     });
   }
   const path = relative(root, resolve(word));
-  return all.filter((file) => file === path);
+  return all.filter((file) => file === path || file.startsWith(`${path}/`));
 }
 
 function endOnSignals(): void {

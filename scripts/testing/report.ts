@@ -32,13 +32,21 @@ export class Report {
   };
   readonly #startMs = performance.now();
   #hasPassed = true;
+  #lastAdded: Promise<unknown> = Promise.resolve();
 
   constructor(output: NodeJS.WritableStream) {
     this.#reporter.pipe(output, { end: false });
   }
 
   /** The events of one file's run; false if it failed. */
-  async add(file: string, events: readonly TestEvent[]): Promise<boolean> {
+  add(file: string, events: readonly TestEvent[]): Promise<boolean> {
+    // Two files may end at the same time.
+    const added = this.#lastAdded.then(() => this.#add(file, events));
+    this.#lastAdded = added;
+    return added;
+  }
+
+  async #add(file: string, events: readonly TestEvent[]): Promise<boolean> {
     let summary: Extract<TestEvent, { type: 'test:summary' }>['data'] | undefined;
     for (const event of events) {
       if (event.type === 'test:summary' && event.data.file === undefined) summary = event.data;
@@ -55,9 +63,11 @@ export class Report {
     return summary.success;
   }
 
-  /** A failure outside all tests. */
+  /** A failure outside all tests; it counts as one. */
   async fail(message: string): Promise<false> {
     this.#hasPassed = false;
+    this.#counts.tests += 1;
+    this.#counts.failed += 1;
     await this.print(`FAILED: ${message}\n`);
     return false;
   }

@@ -53,11 +53,11 @@ export function planJobs({
 /** Of its kind, and of what it calls. */
 export function needsOf(file: string, size: Size, text: string): readonly Programs[] {
   const { name, needs } = kindOf(file);
-  const olderFrom: Size = text.includes('describeOnEveryVersion') ? 'all' : 'long';
+  const olderFrom: Size = /^describeOnEveryVersion\(/m.test(text) ? 'all' : 'long';
   return [
     ...needs,
     ...(name === 'cluster' && isWithin(olderFrom, size) ? (['older'] as const) : []),
-    ...(text.includes('installKit') ? (['clients'] as const) : []),
+    ...(/^import .*\binstallKit\b/m.test(text) ? (['clients'] as const) : []),
   ];
 }
 
@@ -71,7 +71,7 @@ export async function runSuite(options: SuiteOptions): Promise<SuiteResult> {
   const progress = setInterval(() => {
     const now = performance.now();
     const names = [...running].map(([file, at]) => `${file} (${((now - at) / 1000).toFixed(0)} s)`);
-    log(`${times.length} of ${jobs.length} files have run; running: ${names.join(', ')}`);
+    log(`${times.length} of ${jobs.length} files have run; running: ${names.join(', ') || 'none'}`);
   }, progressMs);
   const late = await runJobs({
     jobs,

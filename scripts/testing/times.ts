@@ -16,7 +16,7 @@ export interface FileTime {
 
 interface Kept {
   readonly last: readonly FileTime[];
-  /** Of all files that have ever passed. */
+  /** Of all files that have ever run. */
   readonly wallMs: Readonly<Record<string, number>>;
 }
 

@@ -96,8 +96,14 @@ describe('the programs that a file needs', () => {
     assert.deepEqual(needsOf(suite, 'all', ''), ['cluster']);
     assert.deepEqual(needsOf(suite, 'all', 'describeOnEveryVersion('), ['cluster', 'older']);
     assert.deepEqual(needsOf(suite, 'long', ''), ['cluster', 'older']);
-    assert.deepEqual(needsOf('test/a.kernel.test.ts', 'all', 'installKit('), ['clients']);
+    assert.deepEqual(
+      needsOf('test/a.kernel.test.ts', 'all', "import { installKit } from './b.ts';"),
+      ['clients'],
+    );
     assert.deepEqual(needsOf('test/a.node.test.ts', 'all', ''), ['node']);
-    assert.deepEqual(needsOf('test/a.test.ts', 'long', ''), []);
+    assert.deepEqual(
+      needsOf('test/a.test.ts', 'long', "'describeOnEveryVersion(' 'installKit('"),
+      [],
+    );
   });
 });
