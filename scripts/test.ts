@@ -46,7 +46,7 @@ async function runWanted({ size, files, isWhole }: Wanted): Promise<number> {
   process.env['NMI_TEST_SIZE'] = size;
   // All processes of the run are found by it.
   process.env[markVariable] = markOf('');
-  endOnSignals();
+  const stop = endOnSignals();
   const knownMs = readTimes().wallMs;
   const needs = planJobs({ root, files, size, knownMs }).flatMap((job) => job.needs);
   using builds = new ProgramBuilds([...new Set(needs)]);
@@ -65,10 +65,11 @@ async function runWanted({ size, files, isWhole }: Wanted): Promise<number> {
       isWhole && size === 'all' && programs.includes('node')
         ? startMs + nodeProgramsMs - performance.now()
         : Infinity,
+    stop,
     output: process.stdout,
     log: (line) => process.stderr.write(`${line}\n`),
   });
-  keepTimes(times);
+  if (!stop.aborted) keepTimes(times);
   return isPassed ? 0 : 1;
 }
 
@@ -103,11 +104,15 @@ function filesNamed(word: string, all: readonly string[]): readonly string[] {
   return all.filter((file) => file === path || file.startsWith(`${path}/`));
 }
 
-function endOnSignals(): void {
+/** Aborts at a signal; this process ends when all others of the run have ended. */
+function endOnSignals(): AbortSignal {
+  const stop = new AbortController();
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     process.once(signal, () => {
       process.stderr.write(`the run was ended by ${signal}\n`);
+      stop.abort();
       void endProcesses().finally(() => process.exit(128 + constants.signals[signal]));
     });
   }
+  return stop.signal;
 }

@@ -42,16 +42,18 @@ export interface Schedule {
   readonly run: (job: Job) => Promise<void>;
   /** How long a job may still wait for programs when nothing else is left to run. */
   readonly patienceMs: (job: Job) => number;
+  /** Nothing starts after it. */
+  readonly stop: AbortSignal;
 }
 
 /** Runs all jobs; returns those whose programs were not there in time. */
 export async function runJobs(schedule: Schedule): Promise<readonly Job[]> {
-  const { jobs, builds, run, patienceMs } = schedule;
+  const { jobs, builds, run, patienceMs, stop } = schedule;
   let waiting = [...jobs];
   const skipped: Job[] = [];
   const running = new Map<Job, Promise<void>>();
   const isThere = (programs: Programs): boolean => builds.isThere(programs);
-  while (waiting.length > 0 || running.size > 0) {
+  while (!stop.aborted && (waiting.length > 0 || running.size > 0)) {
     const job = nextJob(waiting, [...running.keys()], isThere);
     if (job !== undefined) {
       waiting = waiting.filter((each) => each !== job);

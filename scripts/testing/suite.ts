@@ -28,6 +28,8 @@ export interface SuiteOptions {
   /** How long files may still wait for those programs when nothing else is left to run. */
   readonly patienceMs: (programs: readonly Programs[]) => number;
   readonly timeoutMs?: number;
+  /** Nothing starts after it, and there is no summary. */
+  readonly stop: AbortSignal;
   readonly output: NodeJS.WritableStream;
   readonly log: (line: string) => void;
 }
@@ -62,7 +64,7 @@ export function needsOf(file: string, size: Size, text: string): readonly Progra
 }
 
 export async function runSuite(options: SuiteOptions): Promise<SuiteResult> {
-  const { builds, log, output, size } = options;
+  const { builds, log, output, size, stop } = options;
   const jobs = planJobs(options);
   const report = new Report(output);
   const times: FileTime[] = [];
@@ -76,6 +78,7 @@ export async function runSuite(options: SuiteOptions): Promise<SuiteResult> {
   const late = await runJobs({
     jobs,
     builds,
+    stop,
     patienceMs: (job) => options.patienceMs(job.needs),
     run: async ({ file }) => {
       running.set(file, performance.now());
@@ -88,6 +91,7 @@ export async function runSuite(options: SuiteOptions): Promise<SuiteResult> {
     },
   });
   clearInterval(progress);
+  if (stop.aborted) return { isPassed: false, times: [] };
   for (const what of builds.failed) await report.fail(`the programs for ${what} cannot be built`);
   const skipped = late.map(({ file }) => `SKIPPED: ${file}: its programs are still being built\n`);
   await report.print(

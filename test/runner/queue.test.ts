@@ -41,6 +41,7 @@ describe('the next test file', () => {
 });
 
 describe('a run of all jobs', () => {
+  const noStop = new AbortController().signal;
   const noBuilds = { isThere: all, change: () => Promise.withResolvers<void>().promise };
 
   it('runs each once, at most two at once, at most one of them exclusive', async () => {
@@ -54,6 +55,7 @@ describe('a run of all jobs', () => {
       jobs,
       builds: noBuilds,
       patienceMs: () => Infinity,
+      stop: noStop,
       run: async (each) => {
         running.add(each);
         ran.push(each);
@@ -75,6 +77,7 @@ describe('a run of all jobs', () => {
       jobs: [job('x', 9, { needs: ['node'] }), job('a'), job('b')],
       builds: { isThere: () => false, change: () => Promise.resolve() },
       patienceMs: () => (ran.length < 2 ? 1 : 0),
+      stop: noStop,
       run: ({ file }) => {
         ran.push(file);
         return Promise.resolve();

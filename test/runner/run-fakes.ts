@@ -10,7 +10,9 @@ import { runSuite } from '../../scripts/testing/suite.ts';
 
 const [root = '', timeoutMs = '', buildMs = '0', patienceMs = '0'] = process.argv.slice(2);
 process.env[markVariable] = markOf('');
+const stop = new AbortController();
 process.once('SIGTERM', () => {
+  stop.abort();
   void endProcesses(1_000).finally(() => process.exit(128 + constants.signals.SIGTERM));
 });
 const isBuilt = (): boolean => performance.now() >= Number(buildMs);
@@ -29,6 +31,7 @@ const { isPassed, times } = await runSuite({
   },
   patienceMs: () => Number(patienceMs) - performance.now(),
   timeoutMs: Number(timeoutMs),
+  stop: stop.signal,
   output: process.stdout,
   log: () => undefined,
 });

@@ -196,7 +196,7 @@ describe('the times of test files', () => {
 });
 
 describe('a run that is ended', () => {
-  it('leaves no process of it, not even one whose parent has ended', async () => {
+  it('leaves no process of it, not even one whose parent has ended, and starts none', async () => {
     const pidFile = join(folder, 'pids');
     const sleeper = "spawn('sh', ['-c', 'sleep 600 & echo $!'], { detached: true })";
     put(
@@ -211,13 +211,17 @@ describe('a run that is ended', () => {
       '});',
     );
     const { child, ended } = start(60_000);
+    for (const name of ['x', 'y', 'z']) putNoting(`${name}.test.ts`, 60_000);
     let pids: readonly number[] = [];
     await eventually(() => {
       pids = readFileSync(pidFile, 'utf8').trim().split(' ').map(Number);
       assert.equal(pids.length, 2);
     }, 20_000);
     child.kill('SIGTERM');
-    assert.equal((await ended).code, 143);
+    const { code, out } = await ended;
+    assert.equal(code, 143);
+    assert.doesNotMatch(out, /^ℹ tests /m, 'a summary would look like that of a whole run');
+    assert.equal(notes().filter((line) => line.startsWith('start')).length, 1);
     await eventually(() => {
       assert.deepEqual(pids.map(isAlive), [false, false]);
     });
