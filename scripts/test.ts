@@ -7,6 +7,7 @@
 import { globSync } from 'node:fs';
 import { constants } from 'node:os';
 import { join, relative, resolve } from 'node:path';
+import { testCache } from '../test/support/test-cache.ts';
 import { freshExecutable } from './build.ts';
 import { checkSources } from './check.ts';
 import { ProgramBuilds } from './testing/builds.ts';
@@ -43,7 +44,9 @@ async function main(words: readonly string[]): Promise<number> {
 }
 
 async function runWanted({ size, files, isWhole }: Wanted): Promise<number> {
-  process.env['NMI_TEST_SIZE'] = size;
+  process.env['TEST_SIZE'] = size;
+  process.env['TEST_CACHE'] = testCache;
+  delete process.env['NMI_TEST_CACHE'];
   // All processes of the run are found by it.
   process.env[markVariable] = markOf('');
   const stop = endOnSignals();

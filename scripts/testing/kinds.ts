@@ -90,6 +90,6 @@ export function isWithin(part: Size, whole: Size): boolean {
 
 /** Of the run that this process belongs to; a test that is started by hand is one of `all`. */
 export function sizeOfThisRun(): Size {
-  const given = process.env['NMI_TEST_SIZE'];
+  const given = process.env['TEST_SIZE'];
   return sizes.find((size) => size === given) ?? 'all';
 }

@@ -53,7 +53,7 @@ export async function runFile(file: string, options: FileOptions): Promise<FileR
       env: {
         ...process.env,
         ...environment,
-        NMI_TEST_USAGE: usageFile,
+        TEST_USAGE: usageFile,
         [markVariable]: mark,
       },
     });

@@ -111,7 +111,7 @@ async function tryRun(
   size: Size,
 ): Promise<FileRun | Error> {
   try {
-    return await runFile(file, { cwd, timeoutMs: limitMs, environment: { NMI_TEST_SIZE: size } });
+    return await runFile(file, { cwd, timeoutMs: limitMs, environment: { TEST_SIZE: size } });
   } catch (err) {
     return err instanceof Error ? err : new Error(String(err));
   }

@@ -16,10 +16,10 @@ const file = process.argv[1] ?? '';
 if (isMainThread && file.endsWith('.test.ts')) {
   const startMs = performance.now();
   // The runner's own tests run files that are exclusive only by their names.
-  const turn = process.env['NMI_TEST_TURN'] ?? 'entra-pod-identity-kernel-tests';
+  const turn = process.env['TEST_TURN'] ?? 'entra-pod-identity-kernel-tests';
   if (isExclusive(file)) await takeTurn(turn);
   const waitedMs = performance.now() - startMs;
-  const report = process.env['NMI_TEST_USAGE'];
+  const report = process.env['TEST_USAGE'];
   if (report !== undefined) {
     process.once('exit', () => {
       writeFileSync(report, `${waitedMs} ${readProcessorMs()}`);

@@ -47,7 +47,7 @@ function start(timeoutMs: number, ...more: readonly number[]) {
   const words = [program, folder, String(timeoutMs), ...more.map(String)];
   const child = spawn(process.execPath, words, {
     stdio: ['ignore', 'pipe', 'pipe'],
-    env: { ...environment, NMI_TEST_TURN: folder },
+    env: { ...environment, TEST_TURN: folder },
   });
   let [out, err] = ['', ''];
   child.stdout.setEncoding('utf8').on('data', (text: string) => (out += text));
@@ -126,7 +126,7 @@ describe('a run of test files', () => {
       "test('hangs', () => new Promise(() => { setInterval(() => {}, 1000); }));",
     );
     put('good.test.ts', "test('good', () => {});");
-    const { code, out, times } = await start(1_000).ended;
+    const { code, out, times } = await start(6_000).ended;
     assert.equal(code, 1);
     assert.equal(summaryOf(out)['pass'], 1);
     assert.match(out, /failing tests.*hang\.test\.ts/s);
@@ -199,23 +199,27 @@ describe('a run that is ended', () => {
   it('leaves no process of it, not even one whose parent has ended, and starts none', async () => {
     const pidFile = join(folder, 'pids');
     const sleeper = "spawn('sh', ['-c', 'sleep 600 & echo $!'], { detached: true })";
+    // As an agent in many tests: its environment is not that of the test.
+    const other = "spawn('sleep', ['600'], { env: {}, detached: true })";
     put(
       'hang.test.ts',
       "import { spawn } from 'node:child_process';",
       "process.on('SIGTERM', () => {});",
       "test('hangs', async () => {",
       `  ${sleeper}.stdout.on('data', (pid) => {`,
-      `    appendFileSync(${JSON.stringify(pidFile)}, process.pid + ' ' + pid);`,
+      `    const pids = [process.pid, ${other}.pid, pid];`,
+      `    appendFileSync(${JSON.stringify(pidFile)}, pids.join(' '));`,
       '  });',
       '  await new Promise(() => { setInterval(() => {}, 1000); });',
       '});',
     );
-    const { child, ended } = start(60_000);
     for (const name of ['x', 'y', 'z']) putNoting(`${name}.test.ts`, 60_000);
+    const { child, ended } = start(60_000);
     let pids: readonly number[] = [];
     await eventually(() => {
       pids = readFileSync(pidFile, 'utf8').trim().split(' ').map(Number);
-      assert.equal(pids.length, 2);
+      assert.equal(pids.length, 3);
+      assert.equal(notes().length, 1);
     }, 20_000);
     child.kill('SIGTERM');
     const { code, out } = await ended;
@@ -223,7 +227,7 @@ describe('a run that is ended', () => {
     assert.doesNotMatch(out, /^ℹ tests /m, 'a summary would look like that of a whole run');
     assert.equal(notes().filter((line) => line.startsWith('start')).length, 1);
     await eventually(() => {
-      assert.deepEqual(pids.map(isAlive), [false, false]);
+      assert.deepEqual(pids.map(isAlive), [false, false, false]);
     });
   });
 });

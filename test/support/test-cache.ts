@@ -16,7 +16,9 @@ import {
 import { basename, dirname, join, resolve } from 'node:path';
 import { isAlive } from '../../lab/fabric/process-alive.ts';
 
-const given = process.env['NMI_TEST_CACHE'] ?? '';
+// The runner passes the folder on by the second name: agents in tests inherit their environment, and
+// warn of a variable `NMI_…` that is no option.
+const given = process.env['NMI_TEST_CACHE'] ?? process.env['TEST_CACHE'] ?? '';
 
 export const testCache = given === '' ? join(import.meta.dirname, '../../.cache') : resolve(given);
 
