@@ -33,10 +33,8 @@ export class ProgramBuilds implements Builds, Disposable {
   }
 
   async change(withinMs: number): Promise<void> {
-    const timer = new AbortController();
-    const late = delay(withinMs, undefined, { signal: timer.signal }).catch(() => undefined);
-    await Promise.race([this.#next.promise, late]);
-    timer.abort();
+    // Another promise may be faster, and then nobody waits for this one.
+    await Promise.race([this.#next.promise, delay(withinMs, undefined, { ref: false })]);
   }
 
   /** Ends the current build with all its processes. */
