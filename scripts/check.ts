@@ -1,6 +1,6 @@
 /**
- * Static checks of the sources: types, lint, format, unused code. Runs all of them, prints the
- * whole output of failed ones, and exits with code 1 if any failed.
+ * Static checks of the sources: types, lint, format, unused code, workflows. Runs all of them or those that are
+ * named, prints the whole output of failed ones, and exits with code 1 if any failed.
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -18,17 +18,22 @@ const checks: readonly Check[] = [
   { name: 'lint', command: ['oxlint'] },
   { name: 'format', command: ['prettier', '--check', '--log-level', 'warn', '.'] },
   { name: 'unused', command: ['knip', '--no-progress'] },
+  { name: 'workflows', command: ['node', 'scripts/lint-workflows.ts'] },
 ];
 
-/** Runs every check and prints one line each; true when all passed. */
-export async function checkSources(): Promise<boolean> {
-  const passed = await Promise.all(checks.map(runCheck));
+/** Runs the checks and prints one line each; true when all passed. */
+export async function checkSources(names: readonly string[] = []): Promise<boolean> {
+  const unknown = names.find((wanted) => !checks.some(({ name }) => name === wanted));
+  if (unknown !== undefined) throw new Error(`there is no check ${unknown}`);
+  const chosen = checks.filter(({ name }) => names.length === 0 || names.includes(name));
+  const passed = await Promise.all(chosen.map(runCheck));
   return passed.every(Boolean);
 }
 
 async function runCheck({ name, command: [tool, ...args] }: Check): Promise<boolean> {
   const startedMs = performance.now();
-  const child = spawn(join(root, 'node_modules/.bin', tool), args, {
+  const program = tool === 'node' ? process.execPath : join(root, 'node_modules/.bin', tool);
+  const child = spawn(program, args, {
     cwd: root,
     stdio: ['ignore', 'pipe', 'pipe'],
   });
@@ -43,4 +48,4 @@ async function runCheck({ name, command: [tool, ...args] }: Check): Promise<bool
   return passed;
 }
 
-if (import.meta.main) process.exitCode = (await checkSources()) ? 0 : 1;
+if (import.meta.main) process.exitCode = (await checkSources(process.argv.slice(2))) ? 0 : 1;

@@ -1,95 +1,121 @@
 /**
- * Runs the tests: `node scripts/test.ts [all|unit|cluster|conformance|debian|kernel|kernels|lab|node|FILE...]`.
- * `all` checks the sources first, and tries two other kernels; `kernels` tries all of them. The last thing
+ * Runs the tests: `node scripts/test.ts [--all|--long] [KIND|FILE|FOLDER...]`. Without one it
+ * checks the sources first, and runs every file of that size (`testing/kinds.ts`); a file by itself
+ * runs as in `--all`. `--times` only prints what the files of the last run took. The last thing
  * printed is the summary of Node's test runner.
  */
-import { spawnSync } from 'node:child_process';
 import { globSync } from 'node:fs';
-import { join } from 'node:path';
+import { constants } from 'node:os';
+import { join, relative, resolve } from 'node:path';
+import { testCache } from '../test/support/test-cache.ts';
 import { freshExecutable } from './build.ts';
 import { checkSources } from './check.ts';
-import { prepareBinaries } from '../test/cluster/support/binaries.ts';
-import { provideNodeSystem } from '../test/node/support/node-system.ts';
-import { hasNodePrograms } from '../test/node/support/node-programs.ts';
-import { isCluster, isDebian, isExclusive, isLab, isLong, isNode, isVm } from './test-kinds.ts';
+import { ProgramBuilds } from './testing/builds.ts';
+import { isWithin, kindOf, kinds, type Size } from './testing/kinds.ts';
+import { endProcesses, markOf, markVariable } from './testing/processes.ts';
+import { planJobs, runSuite } from './testing/suite.ts';
+import { keepTimes, readTimes, renderTimes } from './testing/times.ts';
 
 const root = join(import.meta.dirname, '..');
+const startMs = performance.now();
 
-const [kind = 'all', ...more] = process.argv.slice(2);
+/** A run has to end within 90 minutes where `.ci/run` runs; the tests on a node take ten. */
+const nodeProgramsMs = 65 * 60_000;
 
-/** Timeout of a file, so that a hang ends as a failure that shows the file. */
-const timeoutMs = kind === 'kernels' ? 10_800_000 : 1_200_000;
-
-if (kind === 'all' && !(await checkSources())) {
-  process.stderr.write('the sources did not pass the checks above; no test was run\n');
-  process.exit(1);
+interface Wanted {
+  readonly size: Size;
+  readonly files: readonly string[];
+  readonly isWhole: boolean;
 }
-await freshExecutable();
-const selected = select(kind, more);
-if (selected.some(isCluster)) prepareBinaries();
-if (selected.some(isNode)) prepareNodeSystem();
-process.exit(runTests(selected));
 
-function select(wanted: string, others: readonly string[]): readonly string[] {
-  const files = globSync('test/**/*.test.ts', { cwd: root }).sort();
-  const canBoot = wanted === 'all' && canBootNode();
-  switch (wanted) {
-    case 'all':
-      return files.filter((file) => !isLong(file) && (!isNode(file) || canBoot));
-    case 'unit':
-      return files.filter((file) => !isExclusive(file));
-    case 'cluster':
-      return files.filter(isCluster);
-    case 'conformance':
-      return files.filter((file) => file.startsWith('test/conformance/'));
-    case 'debian':
-      return files.filter(isDebian);
-    case 'kernel':
-      return files.filter(
-        (file) =>
-          isExclusive(file) && ![isLab, isCluster, isDebian, isNode, isVm].some((is) => is(file)),
-      );
-    case 'kernels':
-      return files.filter(isVm);
-    case 'lab':
-      return files.filter(isLab);
-    case 'node':
-      return files.filter(isNode);
-    default:
-      return [wanted, ...others];
+process.exitCode = await main(process.argv.slice(2));
+
+async function main(words: readonly string[]): Promise<number> {
+  if (words.includes('--times')) {
+    process.stdout.write(renderTimes(readTimes().last));
+    return 0;
   }
-}
-
-/** Building a kubelet takes longer than all other tests, so only an explicit run builds it. */
-function canBootNode(): boolean {
-  if (hasNodePrograms()) return true;
-  process.stderr.write('SKIPPED: all tests on a real node: run `npm run test:node` once\n');
-  return false;
-}
-
-/** Runs before all tests, since it may take longer than a test's timeout. */
-function prepareNodeSystem(): void {
-  const { name, missing } = provideNodeSystem();
-  if (missing !== undefined) process.stderr.write(`SKIPPED: all tests on ${name}: ${missing}\n`);
-}
-
-function runTests(files: readonly string[]): number {
-  if (files.length === 0) {
-    process.stderr.write('there is no such test\n');
+  const wanted = select(words);
+  if (typeof wanted === 'string') {
+    process.stderr.write(`${wanted}\n`);
     return 1;
   }
-  const options = [
-    '--test',
-    '--test-reporter=spec',
-    '--test-concurrency=2',
-    `--test-timeout=${timeoutMs}`,
-    `--import=${join(root, 'scripts/take-turns.ts')}`,
-  ];
-  const environment = kind === 'kernels' ? { TEST_KERNELS: 'all' } : {};
-  const run = spawnSync(process.execPath, [...options, ...files], {
-    cwd: root,
-    stdio: 'inherit',
-    env: { ...process.env, ...environment },
+  return runWanted(wanted);
+}
+
+async function runWanted({ size, files, isWhole }: Wanted): Promise<number> {
+  process.env['TEST_SIZE'] = size;
+  process.env['TEST_CACHE'] = testCache;
+  delete process.env['NMI_TEST_CACHE'];
+  // All processes of the run are found by it.
+  process.env[markVariable] = markOf('');
+  const stop = endOnSignals();
+  const knownMs = readTimes().wallMs;
+  const needs = planJobs({ root, files, size, knownMs }).flatMap((job) => job.needs);
+  using builds = new ProgramBuilds([...new Set(needs)]);
+  if (isWhole && !(await checkSources())) {
+    process.stderr.write('the sources did not pass the checks above; no test was run\n');
+    return 1;
+  }
+  await freshExecutable();
+  const { isPassed, times } = await runSuite({
+    root,
+    files,
+    size,
+    knownMs,
+    builds,
+    patienceMs: (programs) =>
+      isWhole && size === 'all' && programs.includes('node')
+        ? startMs + nodeProgramsMs - performance.now()
+        : Infinity,
+    stop,
+    output: process.stdout,
+    log: (line) => process.stderr.write(`${line}\n`),
   });
-  return run.status ?? 1;
+  if (!stop.aborted) keepTimes(times);
+  return isPassed ? 0 : 1;
+}
+
+/** A message if there is nothing to run. */
+function select(words: readonly string[]): Wanted | string {
+  const flags = words.filter((word) => word.startsWith('-'));
+  const named = words.filter((word) => !word.startsWith('-'));
+  const unknown = flags.find((flag) => flag !== '--all' && flag !== '--long');
+  if (unknown !== undefined) return `unknown flag: ${unknown}; there are --all, --long and --times`;
+  const all = globSync('test/**/*.test.ts', { cwd: root }).sort();
+  let size: Size = flags.includes('--all') ? 'all' : 'test';
+  if (flags.includes('--long')) size = 'long';
+  if (named.length === 0) {
+    return { size, files: all.filter((file) => isWithin(kindOf(file).size, size)), isWhole: true };
+  }
+  const files = named.flatMap((word) => filesNamed(word, all));
+  const missing = named.find((word) => filesNamed(word, all).length === 0);
+  if (missing !== undefined) return `there is no such test: ${missing}`;
+  const isLong = size === 'long' || files.some((file) => kindOf(file).size === 'long');
+  return { size: isLong ? 'long' : 'all', files: [...new Set(files)], isWhole: false };
+}
+
+/** Of a kind, one file, or those below a folder. `unit` are all that may run beside others. */
+function filesNamed(word: string, all: readonly string[]): readonly string[] {
+  if (kinds.some(({ name }) => name === word)) {
+    return all.filter((file) => {
+      const { name } = kindOf(file);
+      return name === word || (word === 'unit' && name === 'conformance');
+    });
+  }
+  const path = relative(root, resolve(word));
+  return all.filter((file) => file === path || file.startsWith(`${path}/`));
+}
+
+/** Aborts at a signal; this process ends when all others of the run have ended. */
+function endOnSignals(): AbortSignal {
+  const stop = new AbortController();
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    process.once(signal, () => {
+      process.stderr.write(`the run was ended by ${signal}\n`);
+      stop.abort();
+      void endProcesses().finally(() => process.exit(128 + constants.signals[signal]));
+    });
+  }
+  return stop.signal;
 }

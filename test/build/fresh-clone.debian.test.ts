@@ -10,6 +10,7 @@ import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { isWithin, sizeOfThisRun } from '../../scripts/testing/kinds.ts';
 import { repositoryRoot } from '../conventions/tree.ts';
 import {
   copyRegistrySettings,
@@ -19,7 +20,7 @@ import {
   runTool,
 } from '../support/debian-system.ts';
 
-const releases = ['bookworm', 'trixie'];
+const releases = ['bookworm', ...(isWithin('long', sizeOfThisRun()) ? ['trixie'] : [])];
 const packages = ['nodejs', 'npm', 'git', 'ca-certificates'];
 
 function whyNoDebian(): string | false {

@@ -22,7 +22,7 @@ import { openWatches } from '../../src/nmi/kube/watch/watches.ts';
 import { keptLog, MapStore, quick } from '../nmi/kube/kube-test-bed.ts';
 import type { BoundObject, Cluster } from './support/cluster.ts';
 import { renderKubeconfig } from './support/kubeconfig.ts';
-import { describeOnClusters } from './support/on-clusters.ts';
+import { describeOnEveryVersion } from './support/on-clusters.ts';
 import { verifyToken } from './support/service-account-token.ts';
 import { deletePod, runPod, setPodStatus } from './support/pods.ts';
 
@@ -71,7 +71,7 @@ async function openAgentClient(cluster: Cluster, boundTo?: BoundObject): Promise
   return await openKubeClient({ kubeconfigPath: agent.kubeconfigPath, userAgent: 'nmi-test/1' });
 }
 
-describeOnClusters("the agent's Kubernetes client", (cluster) => {
+describeOnEveryVersion("the agent's Kubernetes client", (cluster) => {
   before(async () => {
     for (const file of ['crds.yaml', 'nmi.yaml']) {
       await cluster().apply(await readFile(join(deploy, file), 'utf8'));

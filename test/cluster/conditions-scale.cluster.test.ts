@@ -11,7 +11,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { eventually } from '../../lab/test-bed/eventually.ts';
 import { systemClock } from '../../src/cache/clock.ts';
 import { readyIn } from '../support/ready-condition.ts';
-import { provideClusters } from './support/binaries.ts';
+import { provideCluster } from './support/binaries.ts';
 import { inBulk } from './support/bulk.ts';
 import { startCluster, type Cluster } from './support/cluster.ts';
 import { openConditionsAgent } from './support/conditions-agent.ts';
@@ -28,9 +28,9 @@ const pathOf = (namespace: string, plural: string): string =>
   `/apis/${apiVersion}/namespaces/${namespace}/${plural}`;
 
 // Only the newest version: this measures our code.
-const [provided] = provideClusters();
+const provided = provideCluster();
 
-describe('the conditions of many objects', { skip: provided?.missing ?? false }, () => {
+describe('the conditions of many objects', { skip: provided.missing ?? false }, () => {
   let cluster: Cluster;
 
   async function put(namespace: string, name: string): Promise<void> {
@@ -56,7 +56,7 @@ describe('the conditions of many objects', { skip: provided?.missing ?? false },
   }
 
   before(async () => {
-    if (provided?.programs === undefined) throw new TypeError('the tests are skipped then');
+    if (provided.programs === undefined) throw new TypeError('the tests are skipped then');
     cluster = await startCluster(provided.programs);
     await cluster.apply(await read('crds.yaml'));
     await cluster.kubectl(['wait', '--for=condition=Established', 'crds', '--all']);

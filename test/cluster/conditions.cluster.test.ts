@@ -12,7 +12,7 @@ import { eventually } from '../../lab/test-bed/eventually.ts';
 import { leaseName } from '../../src/nmi/conditions/conditions.ts';
 import { readyIn } from '../support/ready-condition.ts';
 import { openConditionsAgent } from './support/conditions-agent.ts';
-import { describeOnClusters } from './support/on-clusters.ts';
+import { describeOnNewestVersion } from './support/on-clusters.ts';
 
 const deploy = join(import.meta.dirname, '../../deploy');
 const read = (path: string): Promise<string> => readFile(join(deploy, path), 'utf8');
@@ -43,7 +43,7 @@ metadata: { name: refuse-conditions }
 spec: { policyName: refuse-conditions, validationActions: [Deny] }
 `;
 
-describeOnClusters('status conditions', (cluster) => {
+describeOnNewestVersion('status conditions', (cluster) => {
   const openAgent = (node: string, clock: Clock = systemClock) =>
     openConditionsAgent(cluster(), node, clock);
   const put = (kind: 'AzureIdentity' | 'AzureIdentityBinding', name: string, spec: object) => {

@@ -9,7 +9,7 @@ import { eventually } from '../../lab/test-bed/eventually.ts';
 import { openApi, type Api, type ApiAccess } from './support/api.ts';
 import { contractTests, type ContractServer } from './support/contract.ts';
 import { reflectorTests } from './support/reflector-contract.ts';
-import { describeOnClusters } from './support/on-clusters.ts';
+import { describeOnEveryVersion } from './support/on-clusters.ts';
 
 const throttling = `
 apiVersion: flowcontrol.apiserver.k8s.io/v1
@@ -49,7 +49,7 @@ subjects:
   - { kind: ServiceAccount, name: throttled, namespace: default }
 `;
 
-describeOnClusters('the contract of the Kubernetes API', (cluster) => {
+describeOnEveryVersion('the contract of the Kubernetes API', (cluster) => {
   let unknown: Api | undefined;
 
   before(async () => {

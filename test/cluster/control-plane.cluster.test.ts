@@ -10,10 +10,10 @@ import { describe, it } from 'node:test';
 import { promisify } from 'node:util';
 import { eventually } from '../../lab/test-bed/eventually.ts';
 import { isAlive } from '../../lab/fabric/process-alive.ts';
-import { provideClusters, provideHelm, type ClusterBinaries } from './support/binaries.ts';
+import { provideCluster, provideHelm, type ClusterBinaries } from './support/binaries.ts';
 import { openClusterFolder } from './support/cluster-folder.ts';
 import { startCluster } from './support/cluster.ts';
-import { describeOnClusters } from './support/on-clusters.ts';
+import { describeOnNewestVersion } from './support/on-clusters.ts';
 
 /** The built-in role `view` has no rules here: in other clusters a controller adds them. */
 const readPods = `
@@ -32,10 +32,10 @@ const configMaps = '/api/v1/namespaces/default/configmaps';
 const helm = provideHelm();
 const crds = readFileSync(join(import.meta.dirname, '../../deploy/crds.yaml'), 'utf8');
 
-describeOnClusters('a cluster of the tests', (cluster) => {
+describeOnNewestVersion('a cluster of the tests', (cluster) => {
   it('has the version that it reports', async () => {
     const { gitVersion } = await cluster().admin.expect('GET', '/version');
-    assert.match(String(gitVersion), new RegExp(`^v${cluster().version}\\.\\d+$`));
+    assert.match(String(gitVersion), new RegExp(`^v${cluster().binaries.version}\\.\\d+$`));
   });
 
   it('accepts only TLS, with its own certificate authority', async () => {
@@ -141,12 +141,12 @@ describeOnClusters('a cluster of the tests', (cluster) => {
   });
 });
 
-const [provided] = provideClusters();
-const skip = provided?.missing ?? false;
+const provided = provideCluster();
+const skip = provided.missing ?? false;
 const nothing: ClusterBinaries = { version: '', etcd: '', kubeApiserver: '', kubectl: '' };
 
 describe('the rest of a test cluster', { skip }, () => {
-  const binaries = provided?.programs ?? nothing;
+  const binaries = provided.programs ?? nothing;
 
   it('is empty after its end', async () => {
     let pids: readonly number[] = [];

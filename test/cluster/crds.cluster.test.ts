@@ -9,7 +9,7 @@ import { before, describe, it } from 'node:test';
 import { eventually } from '../../lab/test-bed/eventually.ts';
 import type { Cluster } from './support/cluster.ts';
 import type { KubeBody } from './support/api.ts';
-import { describeOnClusters } from './support/on-clusters.ts';
+import { describeOnEveryVersion } from './support/on-clusters.ts';
 
 const crds = join(import.meta.dirname, '../../deploy/crds.yaml');
 const oldCrds = join(import.meta.dirname, 'fixtures/old-crds.yaml');
@@ -292,7 +292,7 @@ const taken: readonly Given[] = [
   { kind: 'AzurePodIdentityException', name: 'new', spec: { podLabels: {} } },
 ];
 
-describeOnClusters('the custom resources', (cluster) => {
+describeOnEveryVersion('the custom resources', (cluster) => {
   const stored = new Map<Given, KubeBody>();
   let oldDefinition: KubeBody | undefined;
 

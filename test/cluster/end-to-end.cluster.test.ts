@@ -11,7 +11,8 @@ import { listFabricNamespaces } from '../../lab/fabric/namespaces.ts';
 import { findCgroupRoot } from '../../src/redirect/cgroup/cgroup-tree.ts';
 import { nativeModule } from '../../src/redirect/native/addon.ts';
 import { fabricSkip } from '../lab/support/fabric-pod.ts';
-import { provideClusters, provideHelm } from './support/binaries.ts';
+import { provideHelm } from './support/binaries.ts';
+import { versionsFor } from './support/on-clusters.ts';
 
 const inner = join(import.meta.dirname, 'support/end-to-end-inner.ts');
 const limitMs = 150_000;
@@ -19,7 +20,7 @@ const limitMs = 150_000;
 const redirects = canLoadPrograms() ? ['iptables', 'ebpf'] : ['iptables'];
 
 describe('the agent, installed by the README', () => {
-  for (const { name, programs, missing } of provideClusters()) {
+  for (const { name, programs, missing } of versionsFor('long')) {
     const skip = missing ?? provideHelm().missing ?? fabricSkip;
     it(`serves pods by ${redirects.join(' and by ')} (${name})`, { skip }, async () => {
       assert.ok(programs !== undefined);

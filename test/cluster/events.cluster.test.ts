@@ -17,7 +17,7 @@ import { keptLog } from '../nmi/kube/kube-test-bed.ts';
 import { freePort } from '../support/free-ports.ts';
 import { HandClock } from '../support/hand-clock.ts';
 import type { Cluster } from './support/cluster.ts';
-import { describeOnClusters } from './support/on-clusters.ts';
+import { describeOnNewestVersion } from './support/on-clusters.ts';
 import { runPod } from './support/pods.ts';
 
 const deploy = join(import.meta.dirname, '../../deploy');
@@ -98,7 +98,7 @@ async function openAgent(kubeconfig: string) {
   return { agent, lines, ask, [Symbol.asyncDispose]: () => agent.stop() };
 }
 
-describeOnClusters('Events', (cluster) => {
+describeOnNewestVersion('Events', (cluster) => {
   before(async () => {
     const { admin } = cluster();
     await cluster().createNamespace('shop');

@@ -10,9 +10,9 @@ import { dirname, join } from 'node:path';
 import { before, it } from 'node:test';
 import { promisify } from 'node:util';
 import { stringify } from 'yaml';
-import { provideClusters, provideHelm } from './support/binaries.ts';
+import { provideHelm } from './support/binaries.ts';
 import { playDaemonSets } from './support/daemon-set-player.ts';
-import { describeOnClusters } from './support/on-clusters.ts';
+import { describeOnNewestVersion } from './support/on-clusters.ts';
 import { allShellBlocks } from './support/page-commands.ts';
 
 const root = join(import.meta.dirname, '../..');
@@ -125,7 +125,7 @@ const guides: readonly Guide[] = [
   },
 ];
 
-describeOnClusters('the guides', (cluster) => {
+describeOnNewestVersion('the guides', (cluster) => {
   let folder = '';
   let path = '';
   let log = '';
@@ -136,13 +136,11 @@ describeOnClusters('the guides', (cluster) => {
     for (const made of [folder, programs]) await mkdir(made);
     await symlink(join(root, 'deploy'), join(folder, 'deploy'));
     if (helm.programs !== undefined) await symlink(helm.programs, join(programs, 'helm'));
-    const { version } = cluster();
-    const own = provideClusters().find((each) => each.programs?.version === version)?.programs;
     const [preload, main] = ['test/cluster/support/entra-preload.ts', 'src/kubectl/main.ts'];
     const plugin = `#!/bin/sh\nexec '${process.execPath}' --import '${join(root, preload)}' '${join(root, main)}' "$@"\n`;
     for (const [name, text] of [
       ['az', az],
-      ['kubectl', kubectl(own?.kubectl ?? '')],
+      ['kubectl', kubectl(cluster().binaries.kubectl)],
       ['kubectl-nmi', plugin],
     ] as const) {
       await writeFile(join(programs, name), text);

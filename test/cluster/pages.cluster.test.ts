@@ -11,10 +11,10 @@ import { afterEach, before, beforeEach, it } from 'node:test';
 import { promisify } from 'node:util';
 import { stringify } from 'yaml';
 import { daemonSetOf, objectsOf, type Container, type KubeObject } from '../deploy/chart-render.ts';
-import { provideClusters, provideHelm } from './support/binaries.ts';
+import { provideHelm } from './support/binaries.ts';
 import { playDaemonSets } from './support/daemon-set-player.ts';
 import { aadPodIdentity, provideModule } from './support/go-module.ts';
-import { describeOnClusters } from './support/on-clusters.ts';
+import { describeOnNewestVersion } from './support/on-clusters.ts';
 import { allShellBlocks, alternativesOf, shellBlocksOf } from './support/page-commands.ts';
 
 const root = join(import.meta.dirname, '../..');
@@ -61,7 +61,7 @@ const oldValues = {
   },
 };
 
-describeOnClusters('the README', (cluster) => {
+describeOnNewestVersion('the README', (cluster) => {
   let playing: AsyncDisposable | undefined;
   let folder = '';
   let path = '';
@@ -73,9 +73,7 @@ describeOnClusters('the README', (cluster) => {
     await symlink(join(root, 'deploy'), join(folder, 'deploy'));
     await writeFile(join(folder, 'old.yaml'), stringify(oldValues));
     if (helm.programs !== undefined) await symlink(helm.programs, join(programs, 'helm'));
-    const { version } = cluster();
-    const own = provideClusters().find((each) => each.programs?.version === version)?.programs;
-    path = [programs, dirname(own?.kubectl ?? ''), process.env['PATH']].join(':');
+    path = [programs, dirname(cluster().binaries.kubectl), process.env['PATH']].join(':');
     await cluster().createNamespace('shop');
   });
   beforeEach(() => {
@@ -180,7 +178,7 @@ describeOnClusters('the README', (cluster) => {
 
   it('has no command that is not typed here', () => {
     assert.match(image, /^docker build .*\ndocker push .*\n$/);
-    // Its result is checked in oci-archive.debian.test.ts.
+    // Its result is checked in oci-archive.image.test.ts.
     assert.match(archive, /^\.\/dev image amd64 arm64\nskopeo copy .*\n$/);
     const typed = [installByHelm, installByKubectl, canary, uninstallByHelm, uninstallByKubectl];
     assert.deepEqual(allShellBlocks(install), [

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { before, describe, it } from 'node:test';
 import { eventually } from '../../lab/test-bed/eventually.ts';
 import type { Answer, Api, RequestOptions } from './support/api.ts';
-import { describeOnClusters } from './support/on-clusters.ts';
+import { describeOnEveryVersion } from './support/on-clusters.ts';
 import { deletePod, runPod } from './support/pods.ts';
 
 const deploy = join(import.meta.dirname, '../../deploy');
@@ -118,7 +118,7 @@ function as(user: string, ...groups: readonly string[]): RequestOptions {
 
 const alice = as('alice');
 
-describeOnClusters('the admission policies', (cluster) => {
+describeOnEveryVersion('the admission policies', (cluster) => {
   const pods = '/api/v1/namespaces/shop/pods';
 
   before(async () => {

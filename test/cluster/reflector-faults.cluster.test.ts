@@ -19,7 +19,7 @@ import {
 } from '../nmi/kube/recorded-stream.ts';
 import type { Cluster } from './support/cluster.ts';
 import { openFaultProxy } from './support/fault-proxy.ts';
-import { describeOnClusters } from './support/on-clusters.ts';
+import { describeOnEveryVersion } from './support/on-clusters.ts';
 import { deletePod, runPod, setPodStatus } from './support/pods.ts';
 import { openWatchedNode, type WatchedNode } from './support/watched-node.ts';
 
@@ -94,7 +94,7 @@ const faults: readonly Fault[] = [
   },
 ];
 
-describeOnClusters('the watches of a node', (cluster) => {
+describeOnEveryVersion('the watches of a node', (cluster) => {
   const admin = () => cluster().admin;
   let lastIp = 0;
 
@@ -362,7 +362,7 @@ describeOnClusters('the watches of a node', (cluster) => {
   });
 });
 
-describeOnClusters(
+describeOnEveryVersion(
   'the watches of a node, on a server that streams no lists',
   (cluster) => {
     it('list page by page, once streaming is refused', async () => {

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { after, before, describe, it, type TestContext } from 'node:test';
 import { promisify } from 'node:util';
 import { eventually } from '../../lab/test-bed/eventually.ts';
-import { provideClusters } from './support/binaries.ts';
+import { provideCluster } from './support/binaries.ts';
 import { inBulk } from './support/bulk.ts';
 import { startCluster, type Cluster } from './support/cluster.ts';
 import { runPod, setPodStatus } from './support/pods.ts';
@@ -23,13 +23,13 @@ const manifests = join(import.meta.dirname, '../../deploy/crds.yaml');
 const watching = join(import.meta.dirname, 'support/watching-process.ts');
 
 // Only the newest version: this measures our code.
-const [provided] = provideClusters();
+const provided = provideCluster();
 
-describe('the watches of a node in a large cluster', { skip: provided?.missing ?? false }, () => {
+describe('the watches of a node in a large cluster', { skip: provided.missing ?? false }, () => {
   let cluster: Cluster;
 
   before(async () => {
-    if (provided?.programs === undefined) throw new TypeError('the tests are skipped then');
+    if (provided.programs === undefined) throw new TypeError('the tests are skipped then');
     cluster = await startCluster(provided.programs);
     await cluster.applyOverHttp(await readFile(manifests, 'utf8'));
     await cluster.createNamespace(namespace);

@@ -28,7 +28,7 @@ import { createOracle, listApiCalls, type ApiCall } from './support/api-calls.ts
 import type { Api } from './support/api.ts';
 import { provideHelm } from './support/binaries.ts';
 import { inBulk } from './support/bulk.ts';
-import { describeOnClusters } from './support/on-clusters.ts';
+import { describeOnNewestVersion } from './support/on-clusters.ts';
 import { runPod } from './support/pods.ts';
 
 const crds = join(import.meta.dirname, '../../deploy/crds.yaml');
@@ -120,7 +120,7 @@ const special: readonly (readonly [group: string, resource: string, verb: string
 
 const closedPaths = ['/metrics', '/logs/', '/debug/pprof/', '/configz', '/statusz', '/flagz'];
 
-describeOnClusters('the rights of the chart', (cluster) => {
+describeOnNewestVersion('the rights of the chart', (cluster) => {
   let calls: readonly ApiCall[] = [];
   let podUid = '';
 

@@ -13,7 +13,7 @@ import { createLogger } from '../../src/nmi/base/logger.ts';
 import { StartupTaint } from '../../src/nmi/admin/startup-taint.ts';
 import { objectsOf, renderChart } from '../deploy/chart-render.ts';
 import { provideHelm } from './support/binaries.ts';
-import { describeOnClusters } from './support/on-clusters.ts';
+import { describeOnNewestVersion } from './support/on-clusters.ts';
 
 const key = 'entra-pod-identity/not-ready';
 const account = { namespace: 'kube-system', name: 'aad-pod-id-nmi-service-account' };
@@ -38,7 +38,7 @@ function rights(): string {
     .join('---\n');
 }
 
-describeOnClusters('the startup taint', (cluster) => {
+describeOnNewestVersion('the startup taint', (cluster) => {
   it(
     'is removed when the agent is ready, and no other taint with it',
     { skip: helm.missing ?? false },

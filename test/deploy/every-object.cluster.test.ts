@@ -13,7 +13,7 @@ import {
   prometheusOperator,
   provideModule,
 } from '../cluster/support/go-module.ts';
-import { describeOnClusters } from '../cluster/support/on-clusters.ts';
+import { describeOnNewestVersion } from '../cluster/support/on-clusters.ts';
 import { objectsOf, type KubeObject } from './chart-render.ts';
 
 const root = join(import.meta.dirname, '../..');
@@ -41,7 +41,7 @@ const definitions = [
   [constraints, 'deploy/crds.yaml'],
 ] as const;
 
-describeOnClusters('all objects of deploy', (cluster) => {
+describeOnNewestVersion('all objects of deploy', (cluster) => {
   before(async () => {
     for (const [{ programs: folder }, file] of definitions) {
       if (folder !== undefined) await cluster().kubectl(['create', '-f', join(folder, file)]);

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { before, it } from 'node:test';
 import { stringify } from 'yaml';
 import { chartFolder } from '../../scripts/chart-schema.ts';
-import { describeOnClusters } from '../cluster/support/on-clusters.ts';
+import { describeOnNewestVersion } from '../cluster/support/on-clusters.ts';
 import { provideHelm } from '../cluster/support/binaries.ts';
 import {
   objectsOf,
@@ -61,7 +61,7 @@ function oldDaemonSet(name: string, namespace: string, labels: Readonly<Record<s
   });
 }
 
-describeOnClusters('the manifests', (cluster) => {
+describeOnNewestVersion('the manifests', (cluster) => {
   before(async () => {
     await cluster().apply(await read('crds.yaml'));
     await cluster().kubectl(['wait', '--for=condition=Established', 'crds', '--all']);

@@ -4,6 +4,8 @@ import { existsSync, globSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { parse } from 'yaml';
+import { lintWorkflow } from '../../scripts/lint-workflows.ts';
+import { kinds } from '../../scripts/testing/kinds.ts';
 import { repositoryRoot } from '../conventions/tree.ts';
 
 interface Step {
@@ -31,12 +33,19 @@ const { scripts } = JSON.parse(read('package.json')) as {
   readonly scripts: Readonly<Record<string, string>>;
 };
 
+/** Of the words after `./dev test`. */
+function problemOfTests(words: readonly string[]): string | undefined {
+  const unknown = words.find((word) => !kinds.some(({ name }) => name === word));
+  return unknown === undefined ? undefined : `no kind of test ${unknown}`;
+}
+
 function problemOf(command: string): string | undefined {
   const [tool = '', verb = '', file = ''] = command.split(/\s+/);
   if (otherTools.has(tool)) return undefined;
   if (tool === 'npm' && verb === 'run') return file in scripts ? undefined : `no script ${file}`;
   if (tool !== './dev') return `no tool ${tool}`;
   if (!dev.includes(`\n  ${verb})`)) return `no ./dev ${verb}`;
+  if (verb === 'test') return problemOfTests(command.split(/\s+/).slice(2));
   return verb !== 'node' || existsSync(join(repositoryRoot, file)) ? undefined : `no ${file}`;
 }
 
@@ -72,3 +81,22 @@ for (const path of paths) {
     });
   });
 }
+
+describe('the check of workflows', () => {
+  it('finds what does not exist, and knows nothing of machines', async () => {
+    const text = (machine: string, job: string) =>
+      `on: push\njobs:\n  a:\n    runs-on: ${machine}\n    steps: [{ run: ./dev }]\n  b:\n    needs: ${job}\n    runs-on: ${machine}\n    steps: [{ run: ./dev }]\n`;
+    assert.deepEqual(await lintWorkflow('w.yml', text('new', 'a')), []);
+    assert.match(String(await lintWorkflow('w.yml', text('new', 'c'))), /^w\.yml:6:3: .*"c"/);
+  });
+
+  it('passes jobs that together run every kind of test', () => {
+    const commands = readFileSync(join(repositoryRoot, '.github/workflows/test.yml'), 'utf8');
+    const named = [...commands.matchAll(/\.\/dev test (.+)$/gm)].flatMap(([, words = '']) =>
+      words.split(' '),
+    );
+    // `unit` includes it.
+    const wanted = new Set(kinds.map(({ name }) => name).filter((name) => name !== 'conformance'));
+    assert.deepEqual(new Set(named), wanted);
+  });
+});

@@ -8,9 +8,8 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { before, describe, it } from 'node:test';
 import { parseAllDocuments } from 'yaml';
-import { provideClusters } from '../cluster/support/binaries.ts';
 import type { Cluster } from '../cluster/support/cluster.ts';
-import { describeOnClusters } from '../cluster/support/on-clusters.ts';
+import { describeOnNewestVersion } from '../cluster/support/on-clusters.ts';
 import { createFakeAz, ordersId } from './support/fake-az.ts';
 import {
   agent,
@@ -75,19 +74,14 @@ async function put(cluster: Cluster, text: string): Promise<void> {
   }
 }
 
-describeOnClusters('kubectl nmi', (cluster) => {
+describeOnNewestVersion('kubectl nmi', (cluster) => {
   let machine: RealMachine;
   const run = (words: readonly string[], as: Partial<RealMachine> = {}) =>
     runOn({ ...machine, ...as }, words);
 
   before(async () => {
-    const { version, adminKubeconfig, folder } = cluster();
-    const found = provideClusters().find(({ programs }) => programs?.version === version);
-    machine = {
-      kubectl: found?.programs?.kubectl ?? '',
-      kubeconfig: adminKubeconfig,
-      home: folder,
-    };
+    const { binaries, adminKubeconfig, folder } = cluster();
+    machine = { kubectl: binaries.kubectl, kubeconfig: adminKubeconfig, home: folder };
     for (const name of ['shop', 'other', 'kube-system']) await cluster().createNamespace(name);
     await cluster().applyOverHttp(agentSet);
   });

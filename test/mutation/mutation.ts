@@ -3,7 +3,7 @@
  * effect. `npm run test:mutation` makes them one by one, in a copy.
  */
 import { posix } from 'node:path';
-import { isExclusive } from '../../scripts/test-kinds.ts';
+import { isExclusive } from '../../scripts/testing/kinds.ts';
 import { mirrorsOf } from '../conventions/mirrors.ts';
 
 /**

@@ -20,10 +20,6 @@ import {
   type LoopbackAgent,
 } from '../support/loopback-agent.ts';
 
-const headerMissing =
-  '{"error":"invalid_request","error_description":"Required metadata header not specified"}';
-const guid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
-
 function withQuery(extra: string): string {
   return `${tokenTarget}&${extra}`;
 }
@@ -36,9 +32,6 @@ function assertErrorBody(reply: Awaited<ReturnType<typeof ask>>): void {
   const isPassing = reply.status === 503 || reply.status === 429;
   assert.equal(reply.headers.has('retry-after'), isPassing);
 }
-
-/** Addresses of further pods with identity a. */
-const sharers = ['127.0.0.15', '127.0.0.16', '127.0.0.17'];
 
 describe('the token endpoint, as a pod sees it', () => {
   let agent: LoopbackAgent;
@@ -55,9 +48,7 @@ describe('the token endpoint, as a pod sees it', () => {
       );
       for (const [name, ip, binding] of [
         ['two', '127.0.0.12', 'two'],
-        ['unlabelled', '127.0.0.13', undefined],
         ['excepted', '127.0.0.14', undefined],
-        ...sharers.map((address) => [`sharer-${address}`, address, 'app'] as const),
       ] as const) {
         kube.apply(
           createPodManifest({
@@ -74,177 +65,6 @@ describe('the token endpoint, as a pod sees it', () => {
     pod = agent.client('127.0.0.11');
   });
   after(() => agent[Symbol.asyncDispose]());
-
-  it('gives the bound identity, in the wire shape of the real service', async () => {
-    const reply = await ask(pod, tokenTarget);
-    assert.equal(reply.status, 200);
-    assert.equal(reply.identity, 'a');
-    const { body } = reply;
-    assert.ok(Object.values(body).every((value) => typeof value === 'string' && value !== ''));
-    assert.deepEqual(Object.keys(body), [
-      ...['access_token', 'client_id', 'expires_in', 'expires_on', 'ext_expires_in'],
-      ...['not_before', 'resource', 'token_type'],
-    ]);
-    assert.equal(body['resource'], 'https://vault.azure.net');
-    assert.equal(body['token_type'], 'Bearer');
-    assert.equal(body['client_id'], identityA.clientId);
-    const leftS = Number(body['expires_on']) - Date.now() / 1000;
-    assert.ok(Math.abs(leftS - Number(body['expires_in'])) <= 2);
-    assert.ok(reply.headers.get('server')?.includes('IMDS'));
-    assert.match(reply.headers.get('x-ms-request-id') ?? '', guid);
-    assert.ok(reply.headers.has('date'));
-    assert.equal(reply.headers.has('transfer-encoding'), false);
-    assert.equal(reply.headers.get('content-length'), String(Buffer.byteLength(reply.text)));
-  });
-
-  it('answers the probe without the header with the exact 88 bytes, in any state', async () => {
-    const unbound = agent.client('127.0.0.99');
-    for (const [client, target] of [
-      [pod, '/metadata/identity/oauth2/token'],
-      [pod, tokenTarget],
-      [pod, withQuery('msi-res-id=x')],
-      [pod, withQuery('resource=twice')],
-      [unbound, tokenTarget],
-    ] as const) {
-      const reply = await ask(client, target, { headers: ['Accept', 'application/json'] });
-      assert.equal(reply.status, 400);
-      assert.equal(reply.text, headerMissing);
-      assert.equal(reply.headers.get('content-type'), 'application/json; charset=utf-8');
-      assert.equal(reply.headers.get('content-length'), '88');
-      assert.equal(reply.headers.has('retry-after'), false);
-    }
-  });
-
-  it('accepts the header name in any case and its value exactly, once', async () => {
-    assert.equal((await ask(pod, tokenTarget, { headers: ['metadata', 'true'] })).status, 200);
-    for (const headers of [
-      ['Metadata', 'True'],
-      ['Metadata', 'TRUE'],
-      ['Metadata', '1'],
-      ['Metadata', ''],
-      ['Metadata', 'true,true'],
-      ['Metadata', 'true', 'Metadata', 'true'],
-    ]) {
-      const reply = await ask(pod, tokenTarget, { headers });
-      assert.equal(reply.text, headerMissing, headers.join());
-    }
-  });
-
-  it('accepts extra parts that SDKs send: content type on a GET, any Accept, HTTP/1.0', async () => {
-    const headers = [
-      ...['Metadata', 'true', 'Accept', 'text/html, image/gif'],
-      ...['Content-Type', 'application/x-www-form-urlencoded;charset=utf-8'],
-    ];
-    assert.equal((await ask(pod, tokenTarget, { headers })).identity, 'a');
-    const old = await pod.request({
-      method: 'GET',
-      target: tokenTarget,
-      headers: ['Metadata', 'true'],
-      connection: 'new',
-      timeoutMs: 5_000,
-      httpVersion: '1.0',
-    });
-    assert.ok(old.outcome === 'answered' && old.status === 200);
-  });
-
-  it('refuses forwarded requests and other methods', async () => {
-    for (const name of ['X-Forwarded-For', 'x-forwarded-for']) {
-      const headers = ['Metadata', 'true', name, '10.0.0.1'];
-      const reply = await ask(pod, tokenTarget, { headers });
-      assert.equal(reply.status, 400);
-      assertErrorBody(reply);
-      assert.equal(reply.body['error'], 'invalid_request');
-    }
-    for (const method of ['POST', 'PUT', 'DELETE', 'OPTIONS', 'PATCH']) {
-      const reply = await ask(pod, tokenTarget, { method, body: 'resource=x' });
-      assert.equal(reply.status, 405, method);
-      assert.equal(reply.headers.get('allow'), 'GET');
-      assertErrorBody(reply);
-    }
-    const head = await ask(pod, tokenTarget, { method: 'HEAD' });
-    assert.equal(head.status, 405);
-    assert.equal(head.text, '');
-  });
-
-  it('serves every spelling of the token path itself and relays none of them', async () => {
-    agent.imds.clear();
-    for (const target of [
-      tokenTarget.replace('/metadata', '/Metadata'),
-      tokenTarget.replace('token?', 'token/?'),
-      `/${tokenTarget}`,
-      `http://169.254.169.254${tokenTarget}`,
-      tokenTarget.replace('token?', '%74oken?'),
-    ]) {
-      assert.equal((await ask(pod, target)).identity, 'a', target);
-    }
-    const query = tokenTarget.slice(tokenTarget.indexOf('?'));
-    for (const path of [
-      '/metadata/Identity/oauth2/token',
-      '/metadata/identity\\oauth2\\token',
-      '/metadata/identity%5coauth2%5ctoken',
-      '/metadata/identity%2foauth2%2ftoken',
-      '/metadata/identity/./oauth2/token',
-      '/metadata/instance/../identity/oauth2/token',
-      '/metadata/instance/..%2fidentity/oauth2/token',
-      '/metadata/instance\\..\\identity\\oauth2\\token',
-      '/metadata/identity/oauth2%252ftoken',
-      '/metadata/identity/oauth2/tokenX',
-      '/metadata/identity/getplatformmetadata',
-      '/metadata/identity/issuecredential',
-      '/latest/meta-data/',
-      '/computeMetadata/v1/',
-    ]) {
-      const reply = await ask(pod, `${path}${query}`);
-      assert.ok(reply.status === 400 || reply.status === 404, `${path} ${reply.status}`);
-      assert.equal(reply.identity, undefined);
-      assertErrorBody(reply);
-    }
-    const probe = await ask(pod, '/metadata/identity/getplatformmetadata?cred-api-version=2.0', {
-      headers: [],
-    });
-    assert.equal(probe.status, 404);
-    assert.equal((await ask(pod, '/latest/api/token', { method: 'PUT' })).status, 404);
-    assert.deepEqual(agent.imds.requests(), []);
-  });
-
-  it('refuses bad parameters in the order of the real service', async () => {
-    const path = '/metadata/identity/oauth2/token';
-    const [missingVersion, missingResource, duplicate, conflict, misspelt] = await Promise.all(
-      [
-        `${path}?resource=r`,
-        `${path}?api-version=2018-02-01`,
-        withQuery('resource=r'),
-        withQuery('client_id=x&msi_res_id=y'),
-        withQuery('clientid=x'),
-      ].map((target) => ask(pod, target)),
-    );
-    for (const reply of [missingVersion, missingResource, duplicate, conflict, misspelt]) {
-      assert.ok(reply !== undefined);
-      assert.equal(reply.status, 400);
-      assertErrorBody(reply);
-    }
-    assert.equal(
-      missingResource?.body['error_description'],
-      "Required query variable 'resource' is missing (parameter_missing)",
-    );
-    for (const version of ['2018-02-01', '2019-08-01', '2021-12-13']) {
-      const target = tokenTarget.replace('2018-02-01', version);
-      assert.equal((await ask(pod, target)).status, 200);
-    }
-  });
-
-  it('echoes the resource byte for byte, one upstream fetch for each spelling', async () => {
-    for (const resource of [
-      'https://storage.azure.com/',
-      'HTTPS://Storage.azure.com',
-      'api://x-y/.default',
-      '00000003-0000-0000-c000-000000000000',
-      'https://h/?q=%20"x"',
-    ]) {
-      const target = `/metadata/identity/oauth2/token?api-version=2018-02-01&resource=${encodeURIComponent(resource)}`;
-      assert.equal((await ask(pod, target)).body['resource'], resource);
-    }
-  });
 
   it('selects one of two identities by each selector and has a stable default', async () => {
     const two = agent.client('127.0.0.12');
@@ -283,17 +103,6 @@ describe('the token endpoint, as a pod sees it', () => {
     assert.deepEqual(agent.imds.requests(), []);
   });
 
-  it('refuses a pod without the label at once, with the fix', async () => {
-    const reply = await ask(agent.client('127.0.0.13'), tokenTarget);
-    assert.equal(reply.status, 400);
-    assertErrorBody(reply);
-    assert.match(
-      String(reply.body['error_description']),
-      /^Identity not found: pod default\/unlabelled has no label "aadpodidbinding"/,
-    );
-    assert.ok(reply.durationMs < 250);
-  });
-
   it('relays the node’s answer to an excepted pod, whatever it names', async () => {
     const excepted = agent.client('127.0.0.14');
     assert.equal((await ask(excepted, tokenTarget)).identity, 'node');
@@ -302,36 +111,6 @@ describe('the token endpoint, as a pod sees it', () => {
     const byResource = withQuery(`mi_res_id=${identityA.resourceId}`);
     assert.equal((await ask(excepted, byResource)).identity, 'a');
     assert.equal((await ask(excepted, withQuery('client_id=unknown'))).status, 400);
-  });
-
-  it('lets an unknown caller wait for the configured time, then answers to retry', async () => {
-    const reply = await ask(agent.client('127.0.0.77'), tokenTarget);
-    assert.equal(reply.status, 503);
-    assert.equal(reply.headers.get('retry-after'), '1');
-    assertErrorBody(reply);
-    assert.ok(reply.durationMs >= 290 && reply.durationMs < 2_000);
-  });
-
-  it('fetches once for two hundred concurrent requests, and serves the rest from memory', async () => {
-    const target = withQuery('').replace('vault.azure.net', 'unseen.azure.net');
-    await agent.imds.setFaults({ delayMs: 50 });
-    agent.imds.clear();
-    // 50 of each pod: one pod may not have more fetches at once.
-    const pods = [pod, ...sharers.map((ip) => agent.client(ip))];
-    const asks = pods.flatMap((each) => Array.from({ length: 50 }, () => ask(each, target)));
-    const replies = await Promise.all(asks);
-    await agent.imds.setFaults({});
-    assert.ok(replies.every((reply) => reply.identity === 'a'));
-    assert.equal(agent.imds.requests().length, 1);
-    assert.equal((await ask(pod, target)).identity, 'a');
-    assert.equal(agent.imds.requests().length, 1);
-  });
-
-  it('keeps a connection for a hundred requests', async () => {
-    for (let index = 0; index < 100; index++) {
-      assert.equal((await ask(pod, tokenTarget, { connection: 'kept' })).status, 200);
-    }
-    await pod.closeConnection('kept');
   });
 
   it('answers with JSON when the parser fails, and continues to serve', async () => {
@@ -380,57 +159,6 @@ describe('the token endpoint, as a pod sees it', () => {
 });
 
 describe('passthrough', () => {
-  it('relays the allowed paths, refuses all others, and removes hop-by-hop headers', async () => {
-    await using agent = await openLoopbackAgent({}, bindPodToA);
-    const pod = agent.client('127.0.0.11');
-    const instance = await ask(pod, '/Metadata/Instance/compute?api-version=2021-02-01', {
-      headers: ['Metadata', 'true', 'X-Custom', 'secret', 'Authorization', 'Bearer x'],
-    });
-    assert.equal(instance.status, 200);
-    assert.ok(instance.text.includes('location'));
-    assert.equal((await ask(pod, '/metadata/versions')).status, 200);
-    const seen = agent.imds.requests().map((request) => request.target);
-    assert.deepEqual(seen, [
-      '/metadata/instance/compute?api-version=2021-02-01',
-      '/metadata/versions',
-    ]);
-    const [first] = agent.imds.requests();
-    assert.ok(first !== undefined);
-    assert.ok(!JSON.stringify(first.headers).toLowerCase().includes('bearer x'));
-    assert.ok(!('x-forwarded-for' in first.headers));
-    for (const area of ['attested/document', 'scheduledevents', 'loadbalancer']) {
-      const reply = await ask(pod, `/metadata/${area}?api-version=2020-10-01`);
-      assert.equal(reply.status, 403);
-      assertErrorBody(reply);
-      assert.ok(!reply.text.includes('unreachable'));
-    }
-    assert.equal((await ask(pod, '/metadata/instance', { headers: [] })).text, headerMissing);
-    assert.equal((await ask(pod, '/metadata/instance', { method: 'POST' })).status, 405);
-    assert.equal((await ask(agent.client('127.0.0.55'), '/metadata/versions')).status, 503);
-    assert.equal(agent.imds.requests().length, 2);
-  });
-
-  it('follows the flags that block and allow paths', async () => {
-    await using agent = await openLoopbackAgent(
-      { 'block-instance-metadata': 'true', 'allow-metadata': 'attested,scheduledevents' },
-      bindPodToA,
-    );
-    const pod = agent.client('127.0.0.11');
-    for (const target of [
-      '/metadata/instance',
-      '/metadata/Instance/compute',
-      '//metadata/instance/',
-    ]) {
-      assert.equal((await ask(pod, `${target}?api-version=2021-02-01`)).status, 403);
-    }
-    assert.deepEqual(agent.imds.requests(), []);
-    const attested = await ask(pod, '/metadata/attested/document?api-version=2020-09-01');
-    assert.equal(attested.status, 200);
-    const events = await ask(pod, '/metadata/scheduledevents?api-version=2020-10-01');
-    assert.equal(events.status, 200);
-    assert.equal((await ask(pod, '/metadata/loadbalancer')).status, 403);
-  });
-
   it('serves other pods while one sends as many requests as it can', async () => {
     await using agent = await openLoopbackAgent(
       {},
@@ -489,46 +217,21 @@ describe('host token', () => {
     assert.equal(reply.status, 404);
     assertErrorBody(reply);
   });
-
-  it('answers loopback for pods of this node, in the nested shape', async () => {
-    await using agent = await openLoopbackAgent({ 'enable-host-token': 'true' }, bindPodToA);
-    const host = agent.client('127.0.0.1');
-    const headers = ['podns', 'default', 'podname', 'p'];
-    const target = '/host/token/?resource=https://vault.azure.net';
-    const reply = await ask(host, target, { headers });
-    assert.equal(reply.status, 200);
-    assert.equal(reply.body['clientid'], identityA.clientId);
-    const token = reply.body['token'] as Record<string, unknown>;
-    assert.equal(token['resource'], 'https://vault.azure.net');
-    assert.match(String(token['expires_on']), /^\d+$/);
-    assert.equal((await ask(host, target, { headers: ['podns', 'default'] })).status, 400);
-    assert.equal((await ask(host, '/host/token', { headers })).status, 400);
-    const other = ['podns', 'default', 'podname', 'elsewhere'];
-    assert.equal((await ask(host, target, { headers: other })).status, 503);
-  });
 });
 
 describe('upstream failures', () => {
-  const cases = [
-    [{ fail: { status: 429 } }, 429],
-    [{ fail: { status: 500 } }, 503],
-    [{ fail: { status: 410 } }, 503],
-    [{ fail: { status: 404 } }, 503],
-    [{ hang: true }, 503],
-    [{ closed: true }, 503],
-  ] as const;
-  for (const [faults, status] of cases) {
-    it(`answers ${status} to ${JSON.stringify(faults)} and recovers`, async () => {
+  const cases = [{ fail: { status: 500 } }, { hang: true }, { closed: true }] as const;
+  for (const faults of cases) {
+    it(`answers 503 to ${JSON.stringify(faults)} and recovers`, async () => {
       await using agent = await openLoopbackAgent({}, bindPodToA, {
         tuning: { imdsTimeoutMs: 400 },
       });
       const pod = agent.client('127.0.0.11');
       await agent.imds.setFaults(faults);
       const reply = await ask(pod, tokenTarget);
-      assert.equal(reply.status, status);
+      assert.equal(reply.status, 503);
       assertErrorBody(reply);
       await agent.imds.setFaults({});
-      if (status === 429) return;
       await delay(300);
       assert.equal((await ask(pod, tokenTarget)).identity, 'a');
     });
@@ -599,26 +302,6 @@ describe('objects that arrive late or change', () => {
     assert.equal(refused.status, 400);
     assert.equal(refused.identity, undefined);
     assert.equal((await ask(pod, tokenTarget)).status, 400);
-  });
-
-  it('does not serve a kept-alive connection from an address that now belongs to another pod', async () => {
-    await using agent = await openLoopbackAgent({}, (kube) => {
-      bindPodToA(kube);
-      kube.apply(createAzureIdentity({ name: 'b', ...idsOf(identityB) }));
-      kube.apply(createAzureIdentityBinding({ name: 'b', azureIdentity: 'b', selector: 'other' }));
-    });
-    const pod = agent.client('127.0.0.11');
-    assert.equal((await ask(pod, tokenTarget, { connection: 'kept' })).identity, 'a');
-    agent.kube.delete({ kind: 'Pod', namespace: 'default', name: 'p' });
-    agent.kube.apply(
-      createPodManifest({ name: 'q', nodeName: 'node-1', ips: ['127.0.0.11'], binding: 'other' }),
-    );
-    await delay(200);
-    const kept = await ask(pod, tokenTarget, { connection: 'kept' });
-    assert.equal(kept.status, 503);
-    assert.equal(kept.headers.get('connection'), 'close');
-    assert.equal(kept.identity, undefined);
-    assert.equal((await ask(pod, tokenTarget)).identity, 'b');
   });
 });
 

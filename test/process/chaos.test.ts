@@ -1,17 +1,20 @@
 /**
  * The whole agent while everything happens at once: pods that send good and bad requests, objects
  * that change, and faults of everything that it depends on. `NMI_CHAOS_SECONDS` sets the duration,
- * and `NMI_CHAOS_SEED` repeats the choices that each actor made in an earlier run.
+ * which is ten minutes in a long run, and `NMI_CHAOS_SEED` repeats the choices that each actor made in
+ * an earlier run.
  */
 import assert from 'node:assert/strict';
 import { randomInt } from 'node:crypto';
 import { describe, it } from 'node:test';
 import { eventually } from '../../lab/test-bed/eventually.ts';
+import { isWithin, sizeOfThisRun } from '../../scripts/testing/kinds.ts';
 import { openChaos, type Chaos } from './chaos/chaos.ts';
 import { addresses, exceptedAddress, unknownAddress } from './chaos/objects.ts';
 
 const givenSeconds = Number(process.env['NMI_CHAOS_SECONDS']);
-const usualSeconds = process.env['CI'] === 'true' ? 30 : 15;
+const shortSeconds = process.env['CI'] === 'true' ? 30 : 15;
+const usualSeconds = isWithin('long', sizeOfThisRun()) ? 600 : shortSeconds;
 const seconds = givenSeconds > 0 ? givenSeconds : usualSeconds;
 const givenSeed = Number(process.env['NMI_CHAOS_SEED']);
 const seed = givenSeed > 0 ? givenSeed : randomInt(1, 2 ** 31);

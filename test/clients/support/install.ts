@@ -1,24 +1,15 @@
 /**
- * The clients, installed from their locked versions into `.cache/clients` when a test first needs
+ * The clients, installed from their locked versions into the tests' cache when a test first needs
  * them. Without a package manager or its registry they are missing, which is not a failure.
  */
 import { spawnSync } from 'node:child_process';
-import { createHash } from 'node:crypto';
-import {
-  cpSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  readdirSync,
-  renameSync,
-  rmSync,
-} from 'node:fs';
+import { cpSync, mkdirSync, readFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
+import { isKept, keep, keyOf, testCache } from '../../support/test-cache.ts';
 import type { Kit } from './client-matrix.ts';
 
 const clients = join(import.meta.dirname, '..');
-const cache = join(clients, '../../.cache/clients');
+const cache = join(testCache, 'clients');
 const timeoutMs = 240_000;
 
 /** By default, npm retries an unreachable registry for more than a minute. */
@@ -100,7 +91,10 @@ function installGoClient(): Installed {
     join(source, file),
   );
   return install('go', sources, '', (folder) => [
-    ['go', 'build', '-C', source, '-mod=readonly', '-buildvcs=false', '-o', join(folder, 'client')],
+    [
+      ...['go', 'build', '-C', source, '-mod=readonly', '-trimpath', '-buildvcs=false'],
+      ...['-o', join(folder, 'client')],
+    ],
   ]);
 }
 
@@ -116,35 +110,30 @@ export function install(
   toolVersion: string,
   plan: (folder: string) => readonly (readonly string[])[],
 ): Installed {
-  const hash = createHash('sha256');
-  for (const source of sources) hash.update(readFileSync(source));
-  hash.update(`${process.platform} ${process.arch} ${toolVersion}`);
-  const folder = join(cache, `${kind}-${hash.digest('hex').slice(0, 12)}`);
-  if (existsSync(folder)) return { folder };
-  mkdirSync(cache, { recursive: true });
-  const work = mkdtempSync(join(cache, `.${kind}-`));
+  const inputs = sources.map((source) => readFileSync(source, 'utf8'));
+  const key = keyOf([...inputs, process.platform, process.arch, toolVersion]);
+  const folder = join(cache, `${kind}-${key}`);
+  if (isKept(folder)) return { folder };
   try {
-    for (const [program = '', ...args] of plan(work)) {
-      const run = spawnSync(program, args, { encoding: 'utf8', timeout: timeoutMs });
-      if (run.status === 0) continue;
-      const said = (run.error?.message ?? run.stderr).trim().split('\n');
-      const why = said.find((line) => /^(?:npm )?error/i.test(line)) ?? said.at(-1) ?? '';
-      return { missing: `${basename(program)} could not install ${kind}: ${why}` };
-    }
-    renameSync(work, folder);
-    sweep(kind, folder);
+    keep(folder, (work) => {
+      const made = join(work, kind);
+      mkdirSync(made);
+      for (const command of plan(made)) runStep(kind, command);
+      return made;
+    });
     return { folder };
-  } finally {
-    rmSync(work, { recursive: true, force: true });
+  } catch (err) {
+    if (err instanceof StepError) return { missing: err.message };
+    throw err;
   }
 }
 
-/** Removes earlier installations of the kind. */
-function sweep(kind: string, kept: string): void {
-  for (const name of readdirSync(cache)) {
-    const isSame =
-      name.startsWith(`${kind}-`) && /^[0-9a-f]{12}$/.test(name.slice(kind.length + 1));
-    if (!isSame || join(cache, name) === kept) continue;
-    rmSync(join(cache, name), { recursive: true, force: true });
-  }
+class StepError extends Error {}
+
+function runStep(kind: string, [program = '', ...args]: readonly string[]): void {
+  const run = spawnSync(program, args, { encoding: 'utf8', timeout: timeoutMs });
+  if (run.status === 0) return;
+  const said = (run.error?.message ?? run.stderr).trim().split('\n');
+  const why = said.find((line) => /^(?:npm )?error/i.test(line)) ?? said.at(-1) ?? '';
+  throw new StepError(`${basename(program)} could not install ${kind}: ${why}`);
 }

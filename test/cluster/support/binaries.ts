@@ -1,17 +1,19 @@
 /**
  * The programs of a test cluster: etcd, kube-apiserver and kubectl of two minor versions of
  * Kubernetes, and helm. They come from the folder that KUBEBUILDER_ASSETS names, or are built once
- * from the locked modules in `test/cluster/go` into `.cache/cluster`. Without either there are
- * none, which is not a failure.
+ * from the locked modules in `test/cluster/go` into the tests' cache. Without either there are none,
+ * which is not a failure.
  */
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { providePrograms, type GoRecipe, type Provided } from './go-programs.ts';
 
-/** The newest supported minor version, and the one three minors older. */
-const versions = ['1.37', '1.34'] as const;
+/** The newest supported minor version. */
+const newest = '1.37';
+/** The oldest one, three minors older. */
+const oldest = '1.34';
 
-/** Folder below `.cache`. */
+/** Folder in the tests' cache. */
 const cache = 'cluster';
 
 export interface ClusterBinaries {
@@ -22,21 +24,21 @@ export interface ClusterBinaries {
   readonly kubectl: string;
 }
 
-/** Builds everything missing, and prints clearly which tests cannot run. */
-export function prepareBinaries(): void {
-  for (const { name, missing } of [...provideClusters(), provideHelm()]) {
-    if (missing !== undefined) process.stderr.write(`SKIPPED: all tests on ${name}: ${missing}\n`);
-  }
+/** A cluster of the newest version. */
+export function provideCluster(): Provided<ClusterBinaries> {
+  const assets = process.env['KUBEBUILDER_ASSETS'] ?? '';
+  return assets === '' ? provideVersion(newest) : given(assets);
 }
 
-/** One entry per version, newest first. Building takes minutes, as reported on standard error. */
-export function provideClusters(): readonly Provided<ClusterBinaries>[] {
+/** Undefined if the user requested one version. */
+export function provideOlderCluster(): Provided<ClusterBinaries> | undefined {
   const assets = process.env['KUBEBUILDER_ASSETS'] ?? '';
-  if (assets !== '') return [given(assets)];
-  return versions.map((version) =>
-    providePrograms(`Kubernetes ${version}`, kubernetesRecipe(version), cache, (folder) =>
-      programsIn(folder, version),
-    ),
+  return assets === '' ? provideVersion(oldest) : undefined;
+}
+
+function provideVersion(version: string): Provided<ClusterBinaries> {
+  return providePrograms(`Kubernetes ${version}`, kubernetesRecipe(version), cache, (folder) =>
+    programsIn(folder, version),
   );
 }
 

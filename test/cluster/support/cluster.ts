@@ -44,8 +44,7 @@ export interface Actor extends AsyncDisposable {
 }
 
 export interface Cluster extends AsyncDisposable {
-  /** Minor version. */
-  readonly version: string;
+  readonly binaries: ClusterBinaries;
   /** Without a trailing slash; the same over restarts. */
   readonly url: string;
   readonly caPem: string;
@@ -121,7 +120,7 @@ export async function startCluster(
 
   const owned = opening.move();
   return {
-    version: binaries.version,
+    binaries,
     url,
     caPem,
     issuer: url,

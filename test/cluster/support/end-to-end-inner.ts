@@ -26,7 +26,7 @@ import {
   specOf,
   type KubeObject,
 } from '../../deploy/chart-render.ts';
-import { provideClusters, provideHelm } from './binaries.ts';
+import { provideCluster, provideHelm, provideOlderCluster } from './binaries.ts';
 import { startCluster } from './cluster.ts';
 import { renderKubeconfig } from './kubeconfig.ts';
 import { deletePod, runPod, setPodStatus } from './pods.ts';
@@ -40,7 +40,9 @@ const audience = 'api://AzureADTokenExchange';
 
 const [prefix = '', version = '', ...redirects] = process.argv.slice(2);
 const fabric = attachFabric(prefix);
-const binaries = provideClusters().find(({ programs }) => programs?.version === version)?.programs;
+const binaries = [provideCluster(), provideOlderCluster()].find(
+  (each) => each?.programs?.version === version,
+)?.programs;
 const helm = provideHelm().programs;
 assert.ok(binaries !== undefined && helm !== undefined);
 const readme = await readFile(join(root, 'README.md'), 'utf8');

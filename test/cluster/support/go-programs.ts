@@ -1,22 +1,12 @@
 /**
  * Programs built once from the Go modules in `test/cluster/go`, pinned by `go.sum`. Each recipe has
- * a folder below `.cache`, named by a hash of `go.mod`, `go.sum`, the flags and the patches.
+ * a folder of the tests' cache, named by a hash of `go.mod`, `go.sum`, the flags and the patches. No
+ * test builds them: `scripts/test.ts` does before, and reports the progress.
  */
 import { spawnSync, type SpawnSyncReturns } from 'node:child_process';
-import { createHash } from 'node:crypto';
-import {
-  cpSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
+import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { isAlive } from '../../../lab/fabric/process-alive.ts';
+import { isKept, keep, keyOf, testCache } from '../../support/test-cache.ts';
 
 /** Programs, or why there are none. */
 export type Provided<T> =
@@ -44,9 +34,6 @@ export interface GoRecipe {
 
 const modules = join(import.meta.dirname, '../go');
 
-/** Where all programs are kept. */
-export const programCache = join(import.meta.dirname, '../../../.cache');
-
 /** A cold build takes 15 minutes on two cores. */
 const buildTimeoutMs = 3_600_000;
 const loadTimeoutMs = 600_000;
@@ -54,7 +41,6 @@ const loadTimeoutMs = 600_000;
 /** The folder of a recipe's programs, whether it exists or not. */
 interface Place {
   readonly folder: string;
-  readonly cache: string;
   readonly flags: readonly string[];
 }
 
@@ -69,19 +55,11 @@ function placeOf(recipe: GoRecipe, cacheName: string): Place {
     `-ldflags=${['-s', '-w', ...stamps].join(' ')}`,
   ];
   const patches = recipe.patches === undefined ? [] : [JSON.stringify(recipe.patches)];
-  const key = createHash('sha256')
-    .update([goMod, goSum, ...flags, ...patches, process.platform, process.arch].join('\0'))
-    .digest('hex');
-  const cache = join(programCache, cacheName);
-  return { cache, flags, folder: join(cache, `${recipe.module}-${key.slice(0, 12)}`) };
+  const inputs = [goMod, goSum, ...flags, ...patches, process.platform, process.arch];
+  return { flags, folder: join(testCache, cacheName, `${recipe.module}-${keyOf(inputs)}`) };
 }
 
-/** Whether they are built. */
-export function hasPrograms(recipe: GoRecipe, cacheName: string): boolean {
-  return existsSync(placeOf(recipe, cacheName).folder);
-}
-
-/** Builds them if necessary, which takes minutes and is reported on standard error. */
+/** Builds them if necessary and not in a test: that takes minutes and is reported on standard error. */
 export function providePrograms<T>(
   name: string,
   recipe: GoRecipe,
@@ -89,27 +67,28 @@ export function providePrograms<T>(
   locate: (folder: string) => T,
 ): Provided<T> {
   const place = placeOf(recipe, cacheName);
-  const missing = existsSync(place.folder) ? undefined : build(recipe, place);
+  const missing = isKept(place.folder) ? undefined : build(recipe, place);
   return missing === undefined
     ? { name, programs: locate(place.folder), missing }
     : { name, programs: undefined, missing };
 }
 
 /** Returns why nothing can be built here; throws if a download does not build. */
-function build(recipe: GoRecipe, { cache, folder, flags }: Place): string | undefined {
+function build(recipe: GoRecipe, { folder, flags }: Place): string | undefined {
   const { module, programs, patches = [] } = recipe;
   const sources = ['-C', join(modules, module)];
   const packages = Object.values(programs);
+  // The output of a test shows only when it has ended.
+  if (process.env['NODE_TEST_CONTEXT'] !== undefined) {
+    return `${module} is not built: \`./dev test FILE\` builds what FILE needs`;
+  }
   if (spawnSync('go', ['version']).error !== undefined) return 'go is not installed';
   const loaded = go(['list', ...sources, '-mod=readonly', '-deps', ...packages], loadTimeoutMs);
   if (loaded.status !== 0) return `go cannot load the modules of ${module}: ${reasonOf(loaded)}`;
   const names = `${Object.keys(programs).join(', ')} (${module})`;
   process.stderr.write(`building ${names}; this takes minutes, once\n`);
   const startedMs = performance.now();
-  mkdirSync(cache, { recursive: true });
-  removeDeadWork(cache);
-  const work = mkdtempSync(join(cache, `.work-${process.pid}-`));
-  try {
+  keep(folder, (work) => {
     const made = join(work, 'programs');
     mkdirSync(made);
     const patched = patches.length === 0 ? [] : applyPatches(patches, join(modules, module), work);
@@ -120,27 +99,11 @@ function build(recipe: GoRecipe, { cache, folder, flags }: Place): string | unde
       );
       if (run.status !== 0) throw new Error(`go cannot build ${path}: ${reasonOf(run)}`);
     }
-    for (const name of readdirSync(cache)) {
-      if (name.startsWith(`${module}-`)) rmSync(join(cache, name), { recursive: true });
-    }
-    // Built in another folder and renamed, so that an existing folder is complete.
-    renameSync(made, folder);
-  } finally {
-    rmSync(work, { recursive: true, force: true });
-  }
+    return made;
+  });
   const seconds = ((performance.now() - startedMs) / 1000).toFixed(0);
   process.stderr.write(`built ${names} in ${seconds} s\n`);
   return undefined;
-}
-
-/** Unfinished builds of processes that were killed. */
-export function removeDeadWork(folder: string): void {
-  for (const name of readdirSync(folder)) {
-    const pid = /^\.work-(\d+)-/.exec(name)?.[1];
-    if (pid !== undefined && !isAlive(Number(pid))) {
-      rmSync(join(folder, name), { recursive: true, force: true });
-    }
-  }
 }
 
 /**

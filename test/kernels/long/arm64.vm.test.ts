@@ -32,7 +32,7 @@ for (const name of ['6.1', 'newest'] as const) {
 
     before(async () => {
       assert.ok(typeof kernel !== 'string');
-      root = await makeArm64Root();
+      root = await makeArm64Root(kernel);
       run = await runWhole(kernel, script(root.nodeFolder), { shared: root.shared });
       assert.equal(outputOf(run, 'processor').trim(), 'aarch64');
     });

@@ -8,6 +8,7 @@ import { buildStamp, makeExecutable, repositoryRoot } from '../../../scripts/bui
 import { prepareBuilder } from '../../../scripts/image/builder.ts';
 import { unpackDebian } from '../../../scripts/image/debian-tree.ts';
 import { nativeProducts } from '../../../scripts/native.ts';
+import type { Kernel } from './debian-kernels.ts';
 import type { SharedFolder } from './machine.ts';
 
 export interface Arm64Root {
@@ -17,6 +18,7 @@ export interface Arm64Root {
 }
 
 const architecture = 'arm64';
+/** Not that of all tests: the product in it is this clone's. */
 const cache = join(repositoryRoot, '.cache/kernels');
 /** Programs of the lab and of `guest-main.sh`, and libraries of Node. */
 const packages = [
@@ -32,7 +34,7 @@ const links: readonly (readonly [path: string, target: string])[] = [
 ];
 
 /** @throws Error with the output of apt, npm or the compilers. */
-export async function makeArm64Root(): Promise<Arm64Root> {
+export async function makeArm64Root({ modules }: Kernel): Promise<Arm64Root> {
   const { folder } = unpackDebian({
     folder: join(cache, 'root-arm64'),
     architectures: [architecture],
@@ -43,8 +45,8 @@ export async function makeArm64Root(): Promise<Arm64Root> {
     rmSync(join(folder, path), { force: true });
     symlinkSync(target, join(folder, path));
   }
-  // Of the machine's initramfs and of this repository.
-  for (const name of ['host', 'over', 'new', repositoryRoot]) {
+  // Of the machine's initramfs, of this repository, and of the tests' cache.
+  for (const name of ['host', 'over', 'new', repositoryRoot, modules]) {
     mkdirSync(join(folder, name), { recursive: true });
   }
   const builder = prepareBuilder(architecture, undefined);
@@ -64,6 +66,7 @@ export async function makeArm64Root(): Promise<Arm64Root> {
       { source: folder, target: '' },
       { source: repositoryRoot, target: repositoryRoot },
       { source: dist, target: join(repositoryRoot, 'dist') },
+      { source: modules, target: modules },
     ],
     nodeFolder: join(builder.node, '..'),
   };

@@ -1,26 +1,22 @@
 /**
- * Kernels of Debian's packages, unpacked below `.cache/kernels` but not installed. apt fetches them
- * with its own lists and state here; this machine's are not touched. A kernel in the cache is used
+ * Kernels of Debian's packages, unpacked into the tests' cache but not installed. apt fetches them
+ * with its own lists and state there; this machine's are not touched. A kernel in the cache is used
  * as it is: to get a newer one, delete its folder.
  */
 import { execFileSync, spawnSync, type ExecFileSyncOptions } from 'node:child_process';
 import {
   existsSync,
   mkdirSync,
-  mkdtempSync,
   readdirSync,
   readFileSync,
   renameSync,
-  rmSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
 import { ownArchitecture, type Architecture } from '../../../scripts/image/builder.ts';
-import { repositoryRoot } from '../../conventions/tree.ts';
+import { isKept, keep, keyOf, testCache } from '../../support/test-cache.ts';
 import { extractKernel } from './vmlinux.ts';
-
-const cache = join(repositoryRoot, '.cache/kernels');
 
 /** In order of age. Each suite's newest build for clouds: no drivers, and everything that a node of Kubernetes needs. */
 export const kernelSources = [
@@ -52,8 +48,9 @@ export interface GuestTools {
 
 /** @throws Error if the suite is not available. */
 export function prepareKernel(wanted: KernelName, architecture: Architecture): Kernel {
-  const folder = join(cache, nameOf(wanted, architecture));
-  if (!existsSync(join(folder, 'vmlinux'))) fetchKernel(wanted, architecture, folder);
+  const suite = kernelSources.find(({ name }) => name === wanted)?.suite ?? '';
+  const folder = folderOf(wanted, suite, architecture);
+  if (!isKept(folder)) keep(folder, (work) => fetchKernel(suite, architecture, work));
   const [version = ''] = readdirSync(join(folder, 'modules'));
   const modules = join(folder, 'modules', version);
   return { version, architecture, image: join(folder, 'vmlinux'), modules };
@@ -61,85 +58,65 @@ export function prepareKernel(wanted: KernelName, architecture: Architecture): K
 
 /** @throws Error if their packages are not available. */
 export function prepareTools(architecture: Architecture): GuestTools {
-  const folder = join(cache, nameOf('tools', architecture));
-  if (!existsSync(folder)) fetchTools(folder, architecture);
+  const folder = folderOf('tools', toolSuite, architecture);
+  if (!isKept(folder)) keep(folder, (work) => fetchTools(architecture, work));
   return { busybox: join(folder, 'bin/busybox'), kmod: join(folder, 'bin/kmod') };
 }
 
-/** Folders of this machine's processor have no processor in their name. */
-function nameOf(what: string, architecture: Architecture): string {
-  return architecture === ownArchitecture ? what : `${what}-${architecture}`;
+function folderOf(what: string, suite: string, architecture: Architecture): string {
+  return join(testCache, 'kernels', `${what}-${architecture}-${keyOf([suite, architecture])}`);
 }
 
-function fetchTools(folder: string, architecture: Architecture): void {
+function fetchTools(architecture: Architecture, work: string): string {
   const names = ['busybox-static', 'kmod'];
+  const root = join(work, 'root');
   if (architecture !== ownArchitecture) {
-    inWork((work) => {
-      const apt = privateApt(work, toolSuite, architecture);
-      apt('apt-get', '-qq', 'update');
-      apt('apt-get', '-qq', 'download', ...names);
-      const root = join(work, 'root');
-      unpackAll(work, root);
-      // Since Debian 13 packages have everything below /usr.
-      if (!existsSync(join(root, 'bin'))) symlinkSync('usr/bin', join(root, 'bin'));
-      renameSync(root, folder);
-    });
-    return;
-  }
-  inWork((work) => {
-    const download = () => spawnSync('apt-get', ['-qq', 'download', ...names], { cwd: work });
-    if (download().status !== 0) {
-      run('apt-get', ['-qq', 'update']);
-      if (download().status !== 0) throw new Error(`apt-get download ${names.join(' ')} failed`);
-    }
-    unpackAll(work, join(work, 'root'));
-    // The name it is called by selects one of its programs.
-    symlinkSync('kmod', join(work, 'root/bin/depmod'));
-    renameSync(join(work, 'root'), folder);
-  });
-}
-
-function fetchKernel(wanted: KernelName, architecture: Architecture, folder: string): void {
-  const suite = kernelSources.find(({ name }) => name === wanted)?.suite ?? '';
-  const { kmod } = prepareTools(ownArchitecture);
-  inWork((work) => {
-    const apt = privateApt(work, suite, architecture);
+    const apt = privateApt(work, toolSuite, architecture);
     apt('apt-get', '-qq', 'update');
-    const newest = `linux-image-cloud-${architecture}`;
-    const image = dependencies(apt, newest, /^linux-image-\d/)[0];
-    if (image === undefined) throw new Error(`${suite} has no ${newest}`);
-    // Newer kernels consist of several packages.
-    const parts = dependencies(apt, image, /^linux-(?:base|binary|modules)-\d/);
-    apt('apt-get', '-qq', 'download', image, ...parts);
-    const root = join(work, 'root');
+    apt('apt-get', '-qq', 'download', ...names);
     unpackAll(work, root);
-    const lib = existsSync(join(root, 'lib/modules')) ? 'lib' : 'usr/lib';
-    const [version = ''] = readdirSync(join(root, lib, 'modules'));
-    if (lib === 'usr/lib') symlinkSync('usr/lib', join(root, 'lib'));
-    run(join(kmod, '../depmod'), ['-b', root, version]);
-    const images = [
-      join(root, 'boot', `vmlinuz-${version}`),
-      join(root, lib, 'modules', version, 'vmlinuz'),
-    ];
-    const compressed = images.find((path) => existsSync(path));
-    if (compressed === undefined) throw new Error(`${image} has no vmlinuz`);
-    const made = join(work, 'made');
-    mkdirSync(made);
-    writeFileSync(join(made, 'vmlinux'), extractKernel(readFileSync(compressed), architecture));
-    renameSync(join(root, lib, 'modules'), join(made, 'modules'));
-    renameSync(made, folder);
-  });
+    // Since Debian 13 packages have everything below /usr.
+    if (!existsSync(join(root, 'bin'))) symlinkSync('usr/bin', join(root, 'bin'));
+    return root;
+  }
+  const download = () => spawnSync('apt-get', ['-qq', 'download', ...names], { cwd: work });
+  if (download().status !== 0) {
+    run('apt-get', ['-qq', 'update']);
+    if (download().status !== 0) throw new Error(`apt-get download ${names.join(' ')} failed`);
+  }
+  unpackAll(work, root);
+  // The name it is called by selects one of its programs.
+  symlinkSync('kmod', join(root, 'bin/depmod'));
+  return root;
 }
 
-/** Made under another name in the cache and renamed, so that an existing folder is complete. */
-function inWork(make: (work: string) => void): void {
-  mkdirSync(cache, { recursive: true });
-  const work = mkdtempSync(join(cache, '.new-'));
-  try {
-    make(work);
-  } finally {
-    rmSync(work, { recursive: true, force: true });
-  }
+function fetchKernel(suite: string, architecture: Architecture, work: string): string {
+  const { kmod } = prepareTools(ownArchitecture);
+  const apt = privateApt(work, suite, architecture);
+  apt('apt-get', '-qq', 'update');
+  const newest = `linux-image-cloud-${architecture}`;
+  const image = dependencies(apt, newest, /^linux-image-\d/)[0];
+  if (image === undefined) throw new Error(`${suite} has no ${newest}`);
+  // Newer kernels consist of several packages.
+  const parts = dependencies(apt, image, /^linux-(?:base|binary|modules)-\d/);
+  apt('apt-get', '-qq', 'download', image, ...parts);
+  const root = join(work, 'root');
+  unpackAll(work, root);
+  const lib = existsSync(join(root, 'lib/modules')) ? 'lib' : 'usr/lib';
+  const [version = ''] = readdirSync(join(root, lib, 'modules'));
+  if (lib === 'usr/lib') symlinkSync('usr/lib', join(root, 'lib'));
+  run(join(kmod, '../depmod'), ['-b', root, version]);
+  const images = [
+    join(root, 'boot', `vmlinuz-${version}`),
+    join(root, lib, 'modules', version, 'vmlinuz'),
+  ];
+  const compressed = images.find((path) => existsSync(path));
+  if (compressed === undefined) throw new Error(`${image} has no vmlinuz`);
+  const made = join(work, 'made');
+  mkdirSync(made);
+  writeFileSync(join(made, 'vmlinux'), extractKernel(readFileSync(compressed), architecture));
+  renameSync(join(root, lib, 'modules'), join(made, 'modules'));
+  return made;
 }
 
 type Apt = (tool: string, ...args: readonly string[]) => string;

@@ -3,12 +3,12 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import type { Architecture } from '../../../scripts/image/builder.ts';
+import { isWithin, sizeOfThisRun } from '../../../scripts/testing/kinds.ts';
 import { repositoryRoot } from '../../conventions/tree.ts';
 import { kernelSources, prepareKernel, type Kernel, type KernelName } from './debian-kernels.ts';
 import { runInMachine, whyNoMachine, type GuestRun, type MachineOptions } from './machine.ts';
 
-/** Set by `npm run test:kernels`. */
-const isLong = process.env['TEST_KERNELS'] === 'all';
+const isLong = isWithin('long', sizeOfThisRun());
 
 export const kernelNames: readonly KernelName[] = isLong
   ? kernelSources.map(({ name }) => name)

@@ -40,6 +40,8 @@ const baseImage = 'docker.io/library/debian:trixie-slim';
 /** Builds leave layers, 0.7 GB each; the first one makes 3 GB. */
 const maxStorageGb = 12;
 const storage = join(nodeCache, 'storage');
+/** Each change of a source makes another archive of 0.2 GB. */
+const productDays = 1;
 
 /** Where the client's program is in its image. */
 export const clientProgram = '/test/node/client/client.ts';
@@ -88,10 +90,10 @@ function provideArchive(
     const folder = join(dirname(archive), 'context');
     mkdirSync(join(folder, 'root'), { recursive: true });
     const instructions = fill(join(folder, 'root'));
-    const text = ['FROM scratch', 'COPY root /', ...instructions].join('\n');
-    writeFileSync(join(folder, 'Containerfile'), text);
-    buildah('bud', '--quiet', `--tag=${image}`, `--file=${join(folder, 'Containerfile')}`, folder);
-    exportImage(image, archive);
+    const file = join(folder, 'Containerfile');
+    writeFileSync(file, ['FROM scratch', 'COPY root /', ...instructions].join('\n'));
+    const id = buildImage(folder, `--file=${file}`, `--tag=${image}`, folder);
+    exportImage(id, image, archive);
   });
 }
 
@@ -100,16 +102,15 @@ function provideProduct(): string {
   provideBase();
   const work = mkdtempSync(join(nodeCache, `.work-${process.pid}-`));
   try {
-    const idFile = join(work, 'id');
-    buildah(
-      ...['bud', '--quiet', '--isolation=chroot', '--pull-never', '--layers'],
-      ...[`--file=${join(repositoryRoot, dockerfile)}`, `--tag=${productImage.name}`],
-      ...[`--iidfile=${idFile}`, repositoryRoot],
+    const id = buildImage(
+      work,
+      ...['--isolation=chroot', '--pull-never', '--layers', `--tag=${productImage.name}`],
+      ...[`--file=${join(repositoryRoot, dockerfile)}`, repositoryRoot],
     );
-    const id = readFileSync(idFile, 'utf8').trim();
-    return provideCached('product.tar', [id], (archive) => {
-      exportImage(productImage.name, archive);
-    });
+    const makeArchive = (archive: string): void => {
+      exportImage(id, productImage.name, archive);
+    };
+    return provideCached('product.tar', [id], makeArchive, productDays);
   } finally {
     rmSync(work, { recursive: true, force: true });
   }
@@ -138,6 +139,8 @@ function provideBase(): void {
       `--file=${join(folder, 'Containerfile')}`,
       folder,
     );
+    // The name now belongs to this base.
+    forgetBases();
     writeFileSync(stamp, '');
   });
 }
@@ -151,13 +154,24 @@ function limitStorage(): void {
   });
   if (!(Number.parseInt(stdout, 10) > maxStorageGb)) return;
   rmSync(storage, { recursive: true, force: true });
+  forgetBases();
+}
+
+function forgetBases(): void {
   for (const name of readdirSync(nodeCache)) {
     if (name.startsWith('base-')) rmSync(join(nodeCache, name));
   }
 }
 
-function exportImage(image: string, archive: string): void {
-  buildah('push', '--quiet', image, `docker-archive:${archive}:${image}`);
+/** Returns its id: another clone may give the name to an image of its own. */
+function buildImage(work: string, ...args: readonly string[]): string {
+  const idFile = join(work, 'id');
+  buildah('bud', '--quiet', `--iidfile=${idFile}`, ...args);
+  return readFileSync(idFile, 'utf8').trim();
+}
+
+function exportImage(id: string, image: string, archive: string): void {
+  buildah('push', '--quiet', id, `docker-archive:${archive}:${image}`);
 }
 
 /**

@@ -20,7 +20,7 @@ import { inCgroup, removeCgroup } from '../../../lab/fabric/cgroups.ts';
 import { isAlive } from '../../../lab/fabric/process-alive.ts';
 import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { findCgroupRoot } from '../../../src/redirect/cgroup/cgroup-tree.ts';
-import { removeDeadWork } from '../../cluster/support/go-programs.ts';
+import { removeDeadWork } from '../../support/test-cache.ts';
 import { nodeCache } from './cached.ts';
 import { openNodeNetwork } from './network.ts';
 

@@ -1,7 +1,6 @@
 /** The programs of a Kubernetes node, of the newest supported version. */
-import { kubernetesStamps, provideClusters, provideHelm } from '../../cluster/support/binaries.ts';
+import { kubernetesStamps, provideCluster, provideHelm } from '../../cluster/support/binaries.ts';
 import {
-  hasPrograms,
   providePrograms,
   type GoRecipe,
   type Provided,
@@ -53,18 +52,13 @@ const recipe: GoRecipe = {
   ],
 };
 
-/** Whether they are built: the first build takes more than 10 minutes. */
-export function hasNodePrograms(): boolean {
-  return hasPrograms(recipe, cache);
-}
-
 export function provideNodePrograms(): Provided<NodePrograms> {
   const name = 'a Kubernetes node';
-  const [cluster] = provideClusters().filter((each) => each.programs?.version === version);
+  const cluster = provideCluster();
   const helm = provideHelm();
   const own = providePrograms(name, recipe, cache, (folder) => folder);
-  const missing = own.missing ?? helm.missing ?? cluster?.missing;
-  if (missing !== undefined || cluster?.programs === undefined) {
+  const missing = own.missing ?? helm.missing ?? cluster.missing;
+  if (missing !== undefined || cluster.programs?.version !== version) {
     return { name, programs: undefined, missing: missing ?? `there is no Kubernetes ${version}` };
   }
   const { kubectl } = cluster.programs;

@@ -11,7 +11,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { chartFolder } from '../../scripts/chart-schema.ts';
 import { renderManifests } from '../../scripts/manifests.ts';
 import { parseConfig, type Config } from '../../src/nmi/config/config.ts';
-import { provideClusters, provideHelm } from '../cluster/support/binaries.ts';
+import { provideCluster, provideHelm } from '../cluster/support/binaries.ts';
 import {
   agentOf,
   daemonSetOf,
@@ -33,7 +33,7 @@ const deploy = join(import.meta.dirname, '../../deploy');
 const provided = provideHelm();
 const skip = provided.missing ?? false;
 const helm = provided.programs ?? '';
-const kubectl = provideClusters().find(({ programs }) => programs !== undefined)?.programs?.kubectl;
+const kubectl = provideCluster().programs?.kubectl;
 
 function objects(values: object = {}, options: Omit<RenderOptions, 'helm'> = {}) {
   return objectsOf(renderChart({ helm, values, ...options }));
@@ -182,7 +182,7 @@ describe('the chart', { skip }, () => {
   });
 
   for (const [name, options] of Object.entries(renderings)) {
-    // To write it again: node --test --test-update-snapshots test/deploy/chart.cluster.test.ts
+    // To write it again: node --test --test-update-snapshots test/deploy/chart.helm.test.ts
     it(`renders ${name} as before`, (t) => {
       const golden = join(import.meta.dirname, 'goldens', `${name}.golden`);
       t.assert.fileSnapshot(renderChart({ helm, ...options }), golden, {

@@ -1,0 +1,95 @@
+/** Kinds of test files, by their names, and the smallest run that has them. */
+
+/** Each run contains the one before: `./dev test`, `./dev test --all`, `./dev test --long`. */
+export const sizes = ['test', 'all', 'long'] as const;
+export type Size = (typeof sizes)[number];
+
+/** What is built or fetched before tests can use it. */
+export type Programs = 'cluster' | 'older' | 'clients' | 'kernels' | 'node';
+
+export interface Kind {
+  /** A word of the command line; two kinds may share it. */
+  readonly name: string;
+  /** As CONTRIBUTING.md has it. */
+  readonly files: string;
+  readonly size: Size;
+  /**
+   * Creates namespaces, links or rules, loads the machine, or measures under load: no two such files
+   * run at once.
+   */
+  readonly isExclusive: boolean;
+  readonly needs: readonly Programs[];
+  /** Of a file without a measured time. */
+  readonly usualSeconds: number;
+}
+
+const anywhere = { size: 'test', isExclusive: false, needs: [], usualSeconds: 5 } as const;
+const alone = { ...anywhere, isExclusive: true, usualSeconds: 30 } as const;
+
+/** The first that fits a file is its kind. */
+export const kinds: readonly Kind[] = [
+  { ...alone, name: 'lab', files: '*.lab.test.ts', usualSeconds: 120 },
+  { ...alone, name: 'kernel', files: '*.kernel.test.ts' },
+  {
+    ...alone,
+    name: 'cluster',
+    files: '*.cluster.test.ts',
+    needs: ['cluster'],
+    usualSeconds: 60,
+  },
+  { ...anywhere, name: 'helm', files: '*.helm.test.ts', needs: ['cluster'] },
+  {
+    ...alone,
+    name: 'node',
+    files: '*.node.test.ts',
+    size: 'all',
+    needs: ['node'],
+    usualSeconds: 300,
+  },
+  { ...alone, name: 'debian', files: '*.debian.test.ts', size: 'all', usualSeconds: 240 },
+  { ...alone, name: 'debian', files: '*.image.test.ts', size: 'long', usualSeconds: 240 },
+  {
+    ...alone,
+    name: 'kernels',
+    files: 'test/kernels/long/*.vm.test.ts',
+    size: 'long',
+    needs: ['kernels'],
+    usualSeconds: 3_000,
+  },
+  {
+    ...alone,
+    name: 'kernels',
+    files: '*.vm.test.ts',
+    size: 'all',
+    needs: ['kernels'],
+    usualSeconds: 300,
+  },
+  { ...anywhere, name: 'conformance', files: 'test/conformance/*.test.ts', usualSeconds: 20 },
+  { ...anywhere, name: 'unit', files: '*.test.ts' },
+];
+
+export function kindOf(file: string): Kind {
+  const kind = kinds.find(({ files }) => fits(file, files));
+  if (kind === undefined) throw new Error(`${file} is not the name of a test`);
+  return kind;
+}
+
+function fits(file: string, files: string): boolean {
+  const slash = files.lastIndexOf('/') + 1;
+  const end = files.slice(slash + 1);
+  return file.endsWith(end) && (slash === 0 || `/${file}`.includes(`/${files.slice(0, slash)}`));
+}
+
+export function isExclusive(file: string): boolean {
+  return file.endsWith('.test.ts') && kindOf(file).isExclusive;
+}
+
+export function isWithin(part: Size, whole: Size): boolean {
+  return sizes.indexOf(part) <= sizes.indexOf(whole);
+}
+
+/** Of the run that this process belongs to; a test that is started by hand is one of `all`. */
+export function sizeOfThisRun(): Size {
+  const given = process.env['TEST_SIZE'];
+  return sizes.find((size) => size === given) ?? 'all';
+}

@@ -1,0 +1,73 @@
+/** Runs one test file by Node's test runner, in a process of its own. */
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { run } from 'node:test';
+import type { TestEvent } from 'node:test/reporters';
+import { killProcesses, markOf, markVariable } from './processes.ts';
+
+/** What a test gets to clean up after SIGTERM. */
+const maxGraceMs = 10_000;
+
+export interface Usage {
+  /** For its turn. */
+  readonly waitedMs: number;
+  /** Its own and that of its children that have ended. */
+  readonly processorMs: number;
+}
+
+export interface FileRun {
+  /** In the order in which Node's test runner reports them. */
+  readonly events: readonly TestEvent[];
+  readonly wallMs: number;
+  /** Undefined if the process was killed. */
+  readonly usage: Usage | undefined;
+}
+
+export interface FileOptions {
+  readonly cwd: string;
+  readonly timeoutMs: number;
+  readonly environment: Readonly<Record<string, string>>;
+}
+
+export async function runFile(file: string, options: FileOptions): Promise<FileRun> {
+  const { cwd, timeoutMs, environment } = options;
+  const folder = mkdtempSync(join(tmpdir(), 'nmi-test-usage-'));
+  const usageFile = join(folder, 'usage');
+  const mark = markOf(file);
+  const startMs = performance.now();
+  // A process that ignores SIGTERM would keep the whole run.
+  const watchdog = setTimeout(
+    () => {
+      killProcesses(mark);
+    },
+    timeoutMs + Math.min(maxGraceMs, timeoutMs),
+  );
+  try {
+    const stream = run({
+      files: [file],
+      cwd,
+      concurrency: 1,
+      timeout: timeoutMs,
+      execArgv: [`--import=${join(import.meta.dirname, 'test-process.ts')}`],
+      env: {
+        ...process.env,
+        ...environment,
+        TEST_USAGE: usageFile,
+        [markVariable]: mark,
+      },
+    });
+    const events: TestEvent[] = [];
+    for await (const event of stream as AsyncIterable<TestEvent>) events.push(event);
+    return { events, wallMs: performance.now() - startMs, usage: readUsage(usageFile) };
+  } finally {
+    clearTimeout(watchdog);
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+function readUsage(path: string): Usage | undefined {
+  if (!existsSync(path)) return undefined;
+  const [waitedMs = 0, processorMs = 0] = readFileSync(path, 'utf8').split(' ').map(Number);
+  return { waitedMs, processorMs };
+}

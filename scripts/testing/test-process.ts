@@ -1,0 +1,36 @@
+/**
+ * Loaded before every test file that `scripts/test.ts` runs. A file that needs exclusive use of the
+ * kernel waits here for its turn, which other runs on this machine may have, and keeps it until its
+ * process ends. At the end the process reports what it used: `run-file.ts` reads it.
+ */
+import { readFileSync, writeFileSync } from 'node:fs';
+import { isMainThread } from 'node:worker_threads';
+import { isExclusive } from './kinds.ts';
+import { takeTurn } from './turn.ts';
+
+/** The unit of `/proc/PID/stat`: USER_HZ is 100 on every architecture of Linux that Node runs on. */
+const msPerTick = 10;
+
+const file = process.argv[1] ?? '';
+// A forked program gets the same options.
+if (isMainThread && file.endsWith('.test.ts')) {
+  const startMs = performance.now();
+  // The runner's own tests run files that are exclusive only by their names.
+  const turn = process.env['TEST_TURN'] ?? 'entra-pod-identity-kernel-tests';
+  if (isExclusive(file)) await takeTurn(turn);
+  const waitedMs = performance.now() - startMs;
+  const report = process.env['TEST_USAGE'];
+  if (report !== undefined) {
+    process.once('exit', () => {
+      writeFileSync(report, `${waitedMs} ${readProcessorMs()}`);
+    });
+  }
+}
+
+function readProcessorMs(): number {
+  const stat = readFileSync('/proc/self/stat', 'latin1');
+  // After the name, which may contain blanks: utime, stime, cutime, cstime are fields 14 to 17.
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  const ticks = fields.slice(11, 15).map(Number);
+  return ticks.reduce((sum, each) => sum + each, 0) * msPerTick;
+}

@@ -1,0 +1,39 @@
+/**
+ * A run of the files of a folder, as by `scripts/test.ts`, for the tests of the runner: prints its
+ * times at the end, as JSON on standard error.
+ */
+import { globSync } from 'node:fs';
+import { constants } from 'node:os';
+import { setTimeout as delay } from 'node:timers/promises';
+import { endProcesses, markOf, markVariable } from '../../scripts/testing/processes.ts';
+import { runSuite } from '../../scripts/testing/suite.ts';
+
+const [root = '', timeoutMs = '', buildMs = '0', patienceMs = '0'] = process.argv.slice(2);
+process.env[markVariable] = markOf('');
+const stop = new AbortController();
+process.once('SIGTERM', () => {
+  stop.abort();
+  void endProcesses(1_000).finally(() => process.exit(128 + constants.signals.SIGTERM));
+});
+const isBuilt = (): boolean => performance.now() >= Number(buildMs);
+const { isPassed, times } = await runSuite({
+  root,
+  files: globSync('*.test.ts', { cwd: root }).sort(),
+  size: 'all',
+  knownMs: {},
+  builds: {
+    isThere: isBuilt,
+    change: async () => {
+      await delay(50);
+    },
+    skipped: ['SKIPPED: all tests on a fake: it is missing'],
+    failed: [],
+  },
+  patienceMs: () => Number(patienceMs) - performance.now(),
+  timeoutMs: Number(timeoutMs),
+  stop: stop.signal,
+  output: process.stdout,
+  log: () => undefined,
+});
+process.stderr.write(JSON.stringify(times));
+process.exitCode = isPassed ? 0 : 1;
