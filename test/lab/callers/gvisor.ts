@@ -35,6 +35,10 @@ const hide = 'mount -t tmpfs none /proc/sys/net/core && exec "$@"';
 
 export async function openSandbox(testBed: TestBed, pod: LabPod): Promise<Sandbox> {
   const folder = mkdtempSync(join(tmpdir(), 'nmi-gvisor-'));
+  using opening = new DisposableStack();
+  opening.defer(() => {
+    rmSync(folder, { recursive: true, force: true });
+  });
   const runsc = ['runsc', `--root=${join(folder, 'state')}`, ...platform];
   writeFileSync(join(folder, 'config.json'), JSON.stringify(renderBundle(testBed, pod)));
   const run = [...runsc, 'run', `--bundle=${folder}`, pod.name];
@@ -50,6 +54,7 @@ export async function openSandbox(testBed: TestBed, pod: LabPod): Promise<Sandbo
     assert.match(stdout, /gVisor/);
   }, 20_000);
   const url = `http://169.254.169.254${tokenTarget({})}`;
+  const owned = opening.move();
   return {
     ask: async () => {
       const words = ['curl', '--silent', '--show-error', '--include', '--max-time', '10'];
@@ -57,7 +62,7 @@ export async function openSandbox(testBed: TestBed, pod: LabPod): Promise<Sandbo
       return pod.noteResponse(stdout === '' ? stderr : stdout);
     },
     [Symbol.dispose]: () => {
-      rmSync(folder, { recursive: true, force: true });
+      owned.dispose();
     },
   };
 }
