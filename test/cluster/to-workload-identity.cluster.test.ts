@@ -9,8 +9,7 @@ import { before, it } from 'node:test';
 import { asRecord } from '../../src/nmi/base/json-value.ts';
 import { metadataOf, recordsAt, type RawObject } from '../../src/kubectl/base/object.ts';
 import { runOn } from '../kubectl/support/real-kubectl.ts';
-import { provideClusters } from './support/binaries.ts';
-import { describeOnClusters } from './support/on-clusters.ts';
+import { describeOnNewestVersion } from './support/on-clusters.ts';
 
 const clientId = '431054d5-1b5d-4836-8331-11abcaa2c1d8';
 const otherId = '9a0b7c66-5f0e-4c64-b7f4-6bfb5e1d2a10';
@@ -56,17 +55,19 @@ metadata: { name: web, namespace: shop, labels: { aadpodidbinding: orders } }
 spec: { serviceAccountName: robot, containers: [{ name: web, image: web }] }
 `;
 
-describeOnClusters('service accounts on the way to Workload Identity', (cluster) => {
+describeOnNewestVersion('service accounts on the way to Workload Identity', (cluster) => {
   const read = (namespace: string): Promise<RawObject> =>
     cluster().admin.expect('GET', `/api/v1/namespaces/${namespace}/serviceaccounts/robot`);
 
   const migrate = () => {
-    const { version, adminKubeconfig, folder } = cluster();
-    const found = provideClusters().find(({ programs }) => programs?.version === version);
-    return runOn(
-      { kubectl: found?.programs?.kubectl ?? '', kubeconfig: adminKubeconfig, home: folder },
-      ['migrate', 'to-workload-identity', '-n', 'shop', '--apply'],
-    );
+    const { binaries, adminKubeconfig, folder } = cluster();
+    return runOn({ kubectl: binaries.kubectl, kubeconfig: adminKubeconfig, home: folder }, [
+      'migrate',
+      'to-workload-identity',
+      '-n',
+      'shop',
+      '--apply',
+    ]);
   };
 
   /** Without what changes with every write. */

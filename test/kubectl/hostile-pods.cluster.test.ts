@@ -6,9 +6,8 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { before, describe, it } from 'node:test';
-import { provideClusters } from '../cluster/support/binaries.ts';
 import type { Api } from '../cluster/support/api.ts';
-import { describeOnClusters } from '../cluster/support/on-clusters.ts';
+import { describeOnNewestVersion } from '../cluster/support/on-clusters.ts';
 import { deletePod, setPodStatus } from '../cluster/support/pods.ts';
 import { createFakeAz, ordersId, tenant } from './support/fake-az.ts';
 import { agentSet, clientId } from './support/mistakes.ts';
@@ -83,7 +82,7 @@ async function createPod(
   return status;
 }
 
-describeOnClusters('kubectl nmi beside hostile pods', (cluster) => {
+describeOnNewestVersion('kubectl nmi beside hostile pods', (cluster) => {
   let machine: RealMachine;
   let calls: string[] = [];
   const run = async (words: readonly string[], as: Partial<RealMachine> = {}) => {
@@ -96,10 +95,8 @@ describeOnClusters('kubectl nmi beside hostile pods', (cluster) => {
   const kube = { namespace: 'kube-system', name: 'nmi-x7k2p' };
 
   before(async () => {
-    const { version, adminKubeconfig, folder, admin } = cluster();
-    const found = provideClusters().find(({ programs }) => programs?.version === version);
-    const kubectl = found?.programs?.kubectl ?? '';
-    machine = { kubectl, kubeconfig: adminKubeconfig, home: folder };
+    const { binaries, adminKubeconfig, folder, admin } = cluster();
+    machine = { kubectl: binaries.kubectl, kubeconfig: adminKubeconfig, home: folder };
     await cluster().apply(await readFile(join(root, 'deploy/crds.yaml'), 'utf8'));
     for (const name of ['attack', 'shop', 'kube-system']) await cluster().createNamespace(name);
     const made = [

@@ -281,7 +281,7 @@ async function measure(testBed: TestBed, change: Change): Promise<Changed> {
 /** The new pod is not identified during this time. */
 async function refuseFor(pod: LabPod, durationMs: number): Promise<void> {
   const says =
-    /^No running pod|^Pod information for this node is stale|^This connection comes from/;
+    /^No running pod|^Pod information for this node is stale|^This connection (comes from|has the address)/;
   const endMs = performance.now() + durationMs;
   let asked = 0;
   while (performance.now() < endMs) {

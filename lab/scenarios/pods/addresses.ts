@@ -59,7 +59,7 @@ const connectionOutlived: Scenario = {
     if (testBed.attests) {
       // The process still belongs to the old pod, whatever the API reports about its address.
       await testBed.untilAgentKnows();
-      const refusal = { status: 503, says: /^No running pod of this node/ };
+      const refusal = { status: 503, says: /a process opened it that is not of the pod/ };
       assertRefused(await pod.ask(), refusal);
       assertRefused(await pod.ask(kept), refusal);
       assertUpstream(testBed, ['kept-one']);

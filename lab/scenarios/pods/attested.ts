@@ -39,7 +39,9 @@ const forgedAddress: Scenario = {
     assertRefused(own, { status: 400, says: /pod default\/thief has no label/ });
     assertRefused(forged, {
       status: 503,
-      says: testBed.attests ? /^No running pod of this node/ : /but by another network link than/,
+      says: testBed.attests
+        ? /but a process opened it that is not of/
+        : /but by another network link than/,
     });
     return 'the forged address got no token; the thief got its own identity';
   },

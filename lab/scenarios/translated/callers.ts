@@ -20,7 +20,7 @@ export type CallerCase = 'sidecar' | 'other-pods-proxy' | 'nested' | 'sandbox';
 
 const onBridge: Refusal = { status: 403, says: /no record of who opened .* share a network link/ };
 /** The cgroup could be that of a new pod that has this address and is not known yet. */
-const otherPods: Refusal = { status: 503, says: /^No running pod/ };
+const otherPods: Refusal = { status: 503, says: /but a process opened it that is not of the pod/ };
 
 /** With attestation. */
 const attested: Readonly<Record<CallerCase, Readonly<Record<PodLinkKind, 'token' | Refusal>>>> = {

@@ -75,7 +75,7 @@ const foreignRecord: Scenario = {
       assertToken(answer, 'victim');
       return 'by address alone each is served as itself';
     }
-    assertRefused(answer, { status: 503, says: /^No running pod/ });
+    assertRefused(answer, { status: 503, says: /but a process opened it that is not of the pod/ });
     await inside.client.closeConnection('kept');
     assertToken(await askSettled(() => victim.ask()), 'victim');
     return 'the thief was served as itself, and the connection with its record refused';

@@ -37,7 +37,10 @@ export type CallerFacts =
   | { readonly about: 'unattested'; readonly refusedBy?: 'shared-link' | 'option' }
   | { readonly about: 'outlived' | 'unknown-name' }
   | { readonly about: 'unavailable'; readonly why: string }
-  | { readonly about: 'shared-address' | 'misplaced-address'; readonly ip: string }
+  | {
+      readonly about: 'shared-address' | 'misplaced-address' | 'other-cgroup';
+      readonly ip: string;
+    }
   /** `why`: the problem of the watches, if any. */
   | { readonly about: 'agent-starting'; readonly why?: string }
   | {

@@ -28,6 +28,8 @@ import type { PodPlaces } from './pod-places.ts';
 export type Caller =
   | { readonly kind: 'pod'; readonly pod: Pod }
   | { readonly kind: 'unknown' }
+  /** The record names a cgroup that is not that of the pod with the address. */
+  | { readonly kind: 'other-cgroup' }
   | { readonly kind: 'ambiguous'; readonly pods: readonly Pod[] }
   | { readonly kind: 'outlived' }
   /** The pod of the address is at another place. */
@@ -47,6 +49,7 @@ export interface CallerEnd {
 }
 
 const unknown: Caller = { kind: 'unknown' };
+const otherCgroup: Caller = { kind: 'other-cgroup' };
 const outlived: Caller = { kind: 'outlived' };
 const misplaced: Caller = { kind: 'misplaced' };
 const onSharedLink: Caller = { kind: 'unattested', refusedBy: 'shared-link' };
@@ -173,7 +176,7 @@ export class CallerConnection {
         return { caller: pods.byIp(this.ip), by: 'link' };
       case 'attested': {
         const caller = this.#findAttested(pods, this.attestation.cgroupId);
-        const isRelayed = caller.kind === 'unknown' && this.attestation.ownLink !== undefined;
+        const isRelayed = caller.kind === 'other-cgroup' && this.attestation.ownLink !== undefined;
         return isRelayed ? { caller: pods.byIp(this.ip), by: 'link' } : { caller, by: 'cgroup' };
       }
     }
@@ -187,7 +190,7 @@ export class CallerConnection {
     );
     const claimants = candidates.filter(({ cgroupUid }) => cgroupUid === uid);
     const pod = claimants.find((each) => each.uid === uid) ?? claimants[0];
-    if (pod === undefined) return unknown;
+    if (pod === undefined) return candidates.length === 0 ? unknown : otherCgroup;
     if (pod.uid === uid || claimants.length === 1) return { kind: 'pod', pod };
     return { kind: 'ambiguous', pods: claimants };
   }

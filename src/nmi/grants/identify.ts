@@ -48,6 +48,9 @@ export function identify(connection: CallerConnection, clusterState: CallerState
     }
     case 'ambiguous':
       return refused('pod_ambiguous', { about: 'shared-address', ip }, true);
+    case 'other-cgroup':
+      if (!clusterState.isSynced()) break;
+      return refused('pod_unknown', { about: 'other-cgroup', ip }, true);
     case 'unknown':
       break;
   }

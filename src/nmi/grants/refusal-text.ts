@@ -61,6 +61,11 @@ function textOfCaller(facts: CallerFacts): string {
         `No running pod of this node has the address ${facts.ip}` +
         `${facts.why === undefined ? '' : `, but ${facts.why}`}. Retry.`
       );
+    case 'other-cgroup':
+      return (
+        `This connection has the address ${facts.ip}, but a process opened it that is not of the pod ` +
+        'with this address: a new pod that the agent has not received yet, or a proxy of another pod. Retry.'
+      );
     case 'misplaced-address':
       return (
         `This connection comes from ${facts.ip}, but by another network link than that of the pod ` +

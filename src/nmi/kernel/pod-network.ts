@@ -1,16 +1,20 @@
 /** Kernel look-ups of pod addresses, for modes that identify the caller by address. */
 import { isIPv4 } from 'node:net';
 import { canonicalIp } from '../../cache/index/ip.ts';
-import { hasLink, placeOf } from '../../redirect/host/place.ts';
+import * as place from '../../redirect/host/place.ts';
 import { RedirectError, type Attestation, type Peer, type Place } from '../../redirect/redirect.ts';
 import type { Log } from '../base/log.ts';
 
 export interface PodNetwork {
   /** Place of an address; `unknown` also if the look-up fails. */
   placeOf(ip: string): Place | 'unknown';
+  /** Whether an address has a link to itself; false if the look-up fails. */
+  ownsLink(ip: string): boolean;
   /** Whether there is a link of that index; true if the look-up fails. */
   hasLink(link: number): boolean;
 }
+
+type Kernel = Pick<typeof place, 'placeOf' | 'ownsLink' | 'hasLink'>;
 
 /**
  * A look-up can wait for the kernel's rtnl lock: without this cache, a pod that connects thousands
@@ -20,7 +24,7 @@ const recentMs = 20;
 const maxRecent = 256;
 
 /** Logs the first failure only, since every connection causes a look-up. */
-export function openPodNetwork(log: Log, kernel = { placeOf, hasLink }): PodNetwork {
+export function openPodNetwork(log: Log, kernel: Kernel = place): PodNetwork {
   let hasFailed = false;
   const attempt = <T>(ask: () => T, otherwise: T): T => {
     try {
@@ -33,20 +37,32 @@ export function openPodNetwork(log: Log, kernel = { placeOf, hasLink }): PodNetw
       return otherwise;
     }
   };
-  const recent = new Map<string, { readonly place: Place | 'unknown'; readonly atMs: number }>();
+  const placeOf = briefly((ip) => attempt(() => kernel.placeOf(ip), undefined) ?? 'unknown');
+  const ownsLink = briefly((ip) => attempt(() => kernel.ownsLink(ip), false));
   return {
     placeOf: (text) => {
       const ip = canonicalIp(text) ?? '';
-      if (!isIPv4(ip)) return 'unknown';
-      const nowMs = performance.now();
-      const known = recent.get(ip);
-      if (known !== undefined && nowMs - known.atMs < recentMs) return known.place;
-      const place = attempt(() => kernel.placeOf(ip), undefined) ?? 'unknown';
-      if (recent.size >= maxRecent) recent.clear();
-      recent.set(ip, { place, atMs: nowMs });
-      return place;
+      return isIPv4(ip) ? placeOf(ip) : 'unknown';
+    },
+    ownsLink: (text) => {
+      const ip = canonicalIp(text) ?? '';
+      return isIPv4(ip) && ownsLink(ip);
     },
     hasLink: (link) => attempt(() => kernel.hasLink(link), true),
+  };
+}
+
+/** Keeps each result for `recentMs`. */
+function briefly<T>(lookUp: (ip: string) => T): (ip: string) => T {
+  const recent = new Map<string, { readonly found: T; readonly atMs: number }>();
+  return (ip) => {
+    const nowMs = performance.now();
+    const known = recent.get(ip);
+    if (known !== undefined && nowMs - known.atMs < recentMs) return known.found;
+    const found = lookUp(ip);
+    if (recent.size >= maxRecent) recent.clear();
+    recent.set(ip, { found, atMs: nowMs });
+    return found;
   };
 }
 

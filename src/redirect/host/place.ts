@@ -13,6 +13,16 @@ export function placeOf(ip: string): Place | undefined {
   return inKernel((native) => native.placeOf(ip));
 }
 
+/**
+ * Whether the kernel sends packets for this address, and for no other, over a link that leads to one network
+ * namespace: a veth or netkit of its own, which is no port of a bridge.
+ * @param ip IPv4.
+ * @throws RedirectError
+ */
+export function ownsLink(ip: string): boolean {
+  return inKernel((native) => native.ownsLink(ip));
+}
+
 /** Whether this namespace has a link of this index, which is never reused. @throws RedirectError */
 export function hasLink(link: number): boolean {
   return inKernel((native) => native.hasLink(BigInt(link)));

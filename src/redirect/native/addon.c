@@ -721,6 +721,14 @@ static void place_of(struct call *call)
 	put(call, call->result, "mac", text(call, mac));
 }
 
+static void is_own_link(struct call *call)
+{
+	bool owns;
+
+	if (!owns_link(call->in[0].ip, &owns, &call->fault))
+		call->result = boolean(call, owns);
+}
+
 static void is_link(struct call *call)
 {
 	__u64 link = call->in[0].id;
@@ -829,6 +837,7 @@ static const struct function functions[] = {
 	{ "socketCgroups", "dialled:e", list_cgroups },
 	{ "cutSockets", "dialled:e cgroupIds:[u]", close_sockets },
 	{ "placeOf", "ip:i", place_of },
+	{ "ownsLink", "ip:i", is_own_link },
 	{ "hasLink", "link:u", is_link },
 	{ "netnsCookie", "", netns_cookie },
 	{ "openListener", "ip:i port:p", open_listening },

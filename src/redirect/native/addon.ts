@@ -118,6 +118,8 @@ export interface NativeModule {
   /** Undefined without a route, behind a gateway, or without a neighbor entry. */
   placeOf(ip: string): Place | undefined;
   /** Whether this network namespace has a link of that index. */
+  /** Whether an address has a link to itself. */
+  ownsLink(ip: string): boolean;
   hasLink(link: bigint): boolean;
   /** Cookie of this process's network namespace; 0 if the kernel does not report it. */
   netnsCookie(): bigint;
@@ -158,6 +160,7 @@ const FUNCTIONS = {
   socketCgroups: true,
   cutSockets: true,
   placeOf: true,
+  ownsLink: true,
   hasLink: true,
   netnsCookie: true,
   openListener: true,

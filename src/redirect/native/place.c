@@ -142,6 +142,72 @@ found:
 	return 0;
 }
 
+struct kind {
+	bool is_pair; /* packets sent to it reach one network namespace */
+	bool has_master;
+};
+
+static bool is_pair(const struct nlattr *info)
+{
+	const void *end, *at = payload_of(info, &end);
+	const struct nlattr *attribute;
+
+	while ((attribute = next_attribute(&at, end))) {
+		const void *name_end;
+		const char *name = payload_of(attribute, &name_end);
+		size_t length = (const char *)name_end - name;
+
+		if (type_of(attribute) != IFLA_INFO_KIND)
+			continue;
+		length = strnlen(name, length);
+		return (length == 4 && !memcmp(name, "veth", 4)) ||
+		       (length == 6 && !memcmp(name, "netkit", 6));
+	}
+	return false;
+}
+
+static int read_kind(const struct nlmsghdr *message, void *context)
+{
+	const void *end, *at = attributes_of(message, sizeof(struct ifinfomsg), &end);
+	const struct nlattr *attribute;
+	struct kind *kind = context;
+
+	if (message->nlmsg_type != RTM_NEWLINK || !at)
+		return -EBADMSG;
+	while ((attribute = next_attribute(&at, end))) {
+		int type = type_of(attribute);
+
+		if (type == IFLA_MASTER)
+			kind->has_master = true;
+		else if (type == IFLA_LINKINFO)
+			kind->is_pair = is_pair(attribute);
+	}
+	return 0;
+}
+
+int owns_link(__be32 ip, bool *owns, struct fault *fault)
+{
+	struct route route = {};
+	struct kind kind = {};
+	struct channel channel;
+	struct request request;
+	struct ifinfomsg *fixed;
+
+	*owns = false;
+	if (open_channel(&channel, NETLINK_ROUTE, fault))
+		return -1;
+	if (find_route(&channel, ip, &route) || !route.is_unicast || route.has_gateway ||
+	    route.prefix_bits != WHOLE_ADDRESS)
+		goto found;
+	fixed = start_request(&request, RTM_GETLINK, NLM_F_ACK, sizeof(*fixed));
+	fixed->ifi_family = AF_UNSPEC;
+	fixed->ifi_index = route.link;
+	*owns = !ask(&channel, &request, read_kind, &kind) && kind.is_pair && !kind.has_master;
+found:
+	close_channel(&channel);
+	return 0;
+}
+
 bool has_link(__u32 link)
 {
 	char name[IF_NAMESIZE];

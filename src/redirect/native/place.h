@@ -18,6 +18,11 @@ struct place {
 
 /* In this network namespace. Returns 0, or -1 with a fault. */
 int find_place(__be32 ip, struct place *place, struct fault *fault);
+/*
+ * Whether the address has a link to itself: a route for it alone, without a gateway, over a veth or netkit
+ * that is no port of a bridge or bond. Sets `owns`. Returns 0, or -1 with a fault.
+ */
+int owns_link(__be32 ip, bool *owns, struct fault *fault);
 /* In this network namespace. */
 bool has_link(__u32 link);
 

@@ -56,9 +56,9 @@ describe('an attested caller', () => {
 
   it('is unknown with the address of another pod or of none, or with an unknown cgroup', () => {
     const pods = indexOf(one, two);
-    assert.equal(podNameOf(attested('10.0.0.2', 1, find), pods), 'unknown');
+    assert.equal(podNameOf(attested('10.0.0.2', 1, find), pods), 'other-cgroup');
     assert.equal(podNameOf(attested('10.0.0.9', 1, find), pods), 'unknown');
-    assert.equal(podNameOf(attested('10.0.0.1', 99, find), pods), 'unknown');
+    assert.equal(podNameOf(attested('10.0.0.1', 99, find), pods), 'other-cgroup');
   });
 
   it('is identified when two pods claim one address', () => {
@@ -67,7 +67,7 @@ describe('an attested caller', () => {
     const pods = indexOf(one, twin);
     assert.equal(podNameOf(attested('10.0.0.1', 5, both), pods), 'twin');
     assert.equal(podNameOf(attested('10.0.0.1', 1, both), pods), 'one');
-    assert.equal(podNameOf(attested('10.0.0.1', 2, both), pods), 'unknown');
+    assert.equal(podNameOf(attested('10.0.0.1', 2, both), pods), 'other-cgroup');
   });
 
   it('on the host network is identified by its cgroup alone, a static pod by the kubelet’s name', () => {
@@ -87,7 +87,7 @@ describe('an attested caller', () => {
       assert.equal(podNameOf(attested(address, 4, find, local), pods), 'static');
       assert.equal(
         podNameOf(attested(address, 1, find, local), pods),
-        'unknown',
+        'other-cgroup',
         'not on the host',
       );
     }
@@ -135,8 +135,8 @@ describe('an attested caller', () => {
     assert.equal(podNameOf(connection, pods), 'one');
     const next = createPod({ name: 'next', ips: ['10.0.0.1'] });
     pods.replace([next]);
-    assert.equal(podNameOf(connection, pods), 'unknown');
-    assert.equal(podNameOf(attested('10.0.0.1', 1, find), pods), 'unknown');
+    assert.equal(podNameOf(connection, pods), 'other-cgroup');
+    assert.equal(podNameOf(attested('10.0.0.1', 1, find), pods), 'other-cgroup');
   });
 });
 
@@ -272,8 +272,11 @@ describe('a caller without a matching record, with a link of its own', () => {
     assert.deepEqual(open()(relayed).slice(0, 2), ['pod', 'link']);
     assert.deepEqual(open()({ ...relayed, cgroupId: 1n }).slice(0, 2), ['pod', 'cgroup']);
     // The record of another pod is never overruled otherwise.
-    assert.deepEqual(open()({ kind: 'attested', cgroupId: 2n, isDirect: true })[0], 'unknown');
-    assert.deepEqual(open()({ kind: 'attested', cgroupId: 2n, isDirect: false })[0], 'unknown');
+    assert.deepEqual(open()({ kind: 'attested', cgroupId: 2n, isDirect: true })[0], 'other-cgroup');
+    assert.deepEqual(
+      open()({ kind: 'attested', cgroupId: 2n, isDirect: false })[0],
+      'other-cgroup',
+    );
   });
 });
 

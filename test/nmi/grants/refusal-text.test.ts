@@ -69,6 +69,7 @@ describe('a refusal of a caller that is not a known pod', () => {
         { about: 'unknown-address', ip, why: 'W' },
         /^No running pod .* 10\.0\.0\.5, but W\. Retry\.$/,
       ],
+      [{ about: 'other-cgroup', ip }, /^This connection has the address 10\.0\.0\.5, .* Retry\.$/],
       [
         { about: 'misplaced-address', ip },
         /^This connection comes from 10\.0\.0\.5, but by another network link .* Retry\. \[close\]$/,

@@ -21,6 +21,7 @@ function open(answer: () => Place | undefined = () => place) {
       asked.push(ip);
       return answer();
     },
+    ownsLink: () => answer()?.mac === undefined,
     hasLink: () => answer() !== undefined,
   });
   return { network, asked, warnings };
@@ -45,6 +46,8 @@ describe('the pod network', () => {
     assert.equal(network.placeOf('10.0.0.5'), 'unknown');
     assert.equal(network.placeOf('10.0.0.5'), 'unknown');
     assert.ok(network.hasLink(5));
+    assert.ok(!network.ownsLink('10.0.0.5'));
+    assert.ok(!network.ownsLink('fd00::5'));
     assert.deepEqual(warnings, ['failed to look up the network link of a pod']);
   });
 

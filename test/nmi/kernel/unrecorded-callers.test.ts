@@ -11,11 +11,16 @@ function complete(
   attestation: Attestation,
   place: Place | 'unknown',
   policy: UnrecordedCallers = 'by-link',
+  isOwn = true,
 ): Attestation {
   const network = {
     placeOf: (ip: string) => {
       assert.equal(ip, peer.remoteIp);
       return place;
+    },
+    ownsLink: (ip: string) => {
+      assert.equal(ip, peer.remoteIp);
+      return isOwn && place !== 'unknown';
     },
   };
   return withLink(attestation, peer, policy, network);
@@ -30,11 +35,8 @@ describe('a caller without a record', () => {
   });
 
   it('is refused on a shared link, at an address of no pod, and by the option', () => {
-    for (const place of [
-      { link: 5, mac },
-      { link: 5, mac, port: 6 },
-    ]) {
-      const found = complete(unattested, place);
+    for (const place of [{ link: 5 }, { link: 5, mac }, { link: 5, mac, port: 6 }]) {
+      const found = complete(unattested, place, 'by-link', false);
       assert.deepEqual(found, { kind: 'unattested', refusedBy: 'shared-link' });
     }
     assert.equal(complete(unattested, 'unknown'), unattested);
@@ -51,7 +53,7 @@ describe('a caller with a record', () => {
   it('has its link noted only if it connected to the agent directly', () => {
     const place = { link: 5 };
     assert.deepEqual(complete(direct, place), { ...direct, ownLink: place });
-    assert.equal(complete(direct, { link: 5, mac }), direct);
+    assert.equal(complete(direct, { link: 5, mac }, 'by-link', false), direct);
     assert.equal(complete(direct, place, 'refuse'), direct);
     const redirected = { ...direct, isDirect: false };
     assert.equal(complete(redirected, place), redirected);

@@ -20,7 +20,7 @@ const arpLockMs = 1_100;
 /** Answers each connection with the place of its client; `nmi0` is the agent's own link here. */
 const listener = `
   const { createServer } = require('node:net');
-  import('${source}').then(({ placeOf, hasLink }) => {
+  import('${source}').then(({ placeOf, ownsLink, hasLink }) => {
     const server = createServer((socket) => {
       socket.on('error', () => undefined);
       socket.end(JSON.stringify(placeOf(socket.remoteAddress) ?? 'unknown'));
@@ -28,8 +28,12 @@ const listener = `
     server.listen(2579, '169.254.25.79', () => console.log('ready'));
     require('node:readline').createInterface({ input: process.stdin }).on('line', (line) => {
       const [verb, about] = line.split(' ');
-      const answer = verb === 'place' ? placeOf(about) ?? 'unknown' : hasLink(Number(about));
-      console.log(JSON.stringify(answer));
+      const answers = {
+        place: () => placeOf(about) ?? 'unknown',
+        owns: () => ownsLink(about),
+        link: () => hasLink(Number(about)),
+      };
+      console.log(JSON.stringify(answers[verb]()));
     });
   });
 `;
@@ -171,6 +175,25 @@ describe('the place of an address', { skip }, () => {
     await node.run('ip route add 10.247.0.0/16 via 10.244.0.200');
     for (const ip of ['192.0.2.1', '10.247.0.1', '10.244.0.99', '10.244.0.1', '127.0.0.1']) {
       assert.equal(await ask(`place ${ip}`), 'unknown', ip);
+    }
+  });
+
+  it('is a link of its own only over a veth to one namespace, for this address alone', async () => {
+    await addRouted('azv2', '10.248.0.5');
+    assert.equal(await ask('owns 10.248.0.5'), true);
+    await node.run('ip link set azv2 master cni0');
+    assert.equal(await ask('owns 10.248.0.5'), false, 'a port of a bridge');
+    await node.run('ip link set azv2 nomaster');
+    assert.equal(await ask('owns 10.248.0.5'), true);
+    await node.run('ip route add 10.244.0.5/32 dev cni0');
+    assert.equal(await ask('owns 10.244.0.5'), false, 'a bridge');
+    await node.run('ip link set lo up');
+    await node.run('ip route add 10.248.0.6/32 dev lo');
+    assert.equal(await ask('owns 10.248.0.6'), false, 'a link that is no veth');
+    await node.run('ip route add 10.248.0.7/32 via 10.244.0.200');
+    assert.equal(await ask('owns 10.248.0.7'), false, 'behind a gateway');
+    for (const ip of ['10.246.0.5', '10.244.0.1', '192.0.2.1']) {
+      assert.equal(await ask(`owns ${ip}`), false, ip);
     }
   });
 });
