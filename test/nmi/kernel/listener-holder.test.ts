@@ -1,13 +1,16 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { chmodSync, existsSync, mkdtempSync, renameSync, rmSync } from 'node:fs';
+import { chmodSync, existsSync, lstatSync, mkdtempSync, renameSync, rmSync } from 'node:fs';
+import fsPromises from 'node:fs/promises';
 import { Agent } from 'node:http';
+import { syncBuiltinESMExports } from 'node:module';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { eventually } from '../../../lab/test-bed/eventually.ts';
+import { systemClock } from '../../../src/cache/clock.ts';
 import { nativeModule } from '../../../src/redirect/native/addon.ts';
 import { openListenerHolder } from '../../../src/nmi/kernel/listener-holder.ts';
 import { askHolder, notes } from '../../../src/nmi/kernel/listener-notes.ts';
@@ -138,6 +141,45 @@ describe('the listening socket that is kept for an agent', { timeout: 180_000 },
     assert.match(last.agent.output(), /ready, shared/);
     await Promise.all([old.agent.end('SIGTERM'), old.holder.end('SIGTERM')]);
     assert.equal(await ask(node.port), String(last.agent.pid));
+  });
+
+  it('is passed on by a holder that put its socket back while the undone one was ending', async (t) => {
+    await using node = await openNodeHere();
+    const openHolder = (pod: string) =>
+      openListenerHolder({
+        address: { ip: '127.0.0.1', port: node.port },
+        agentsPath: join(node.place, pod, 'listener.sock'),
+        handoverPath: node.handoverPath,
+        clock: systemClock,
+        log: quiet,
+        onSuccessor: () => Promise.resolve(),
+        onSuccessorGone: () => undefined,
+      });
+    await using _old = await openHolder('old');
+    const undone = await openHolder('new');
+    const inodeOf = () => lstatSync(node.handoverPath, { throwIfNoEntry: false })?.ino;
+    const before = inodeOf();
+    // Whoever looks at the path next sees the old socket, and acts when the new one is there.
+    const { lstat } = fsPromises;
+    const once = t.mock.method(fsPromises, 'lstat', async (...args: Parameters<typeof lstat>) => {
+      const seen = await lstat(...args);
+      if (args[0] === node.handoverPath) {
+        once.mock.restore();
+        syncBuiltinESMExports();
+        for (let tries = 0; tries < 100 && inodeOf() === before; tries += 1) await delay(10);
+      }
+      return seen;
+    });
+    syncBuiltinESMExports();
+    t.after(() => {
+      once.mock.restore();
+      syncBuiltinESMExports();
+    });
+    await undone[Symbol.asyncDispose]();
+    await eventually(() => assert.notEqual(inodeOf(), before));
+    assert.ok(inodeOf() !== undefined, 'the ending holder removed the socket of the other one');
+    const { connection } = await askHolder(nativeModule(), node.handoverPath);
+    connection.destroy();
   });
 
   it('is passed to an update that begins while the old holder is down', async () => {
