@@ -102,9 +102,15 @@ export const grants: Faults = {
     ['a caller that is at another place never is its pod', ' || this.#caller === misplaced', ''],
     [
       'a caller without a record is known by its address',
-      "case 'unavailable':\n        return this.attestation;",
-      "case 'unavailable':\n        return pods.byIp(this.ip);",
+      'return { caller: this.attestation, by: undefined };',
+      "return { caller: pods.byIp(this.ip), by: 'address' };",
     ],
+    [
+      'a link that pods share identifies one',
+      '!== true) {\n        return onSharedLink',
+      '=== null) {\n        return onSharedLink',
+    ],
+    ['the record of another pod is overruled', ' && this.attestation.ownLink !== undefined', ''],
   ],
   'src/nmi/grants/grant-age.ts': [
     [
@@ -145,10 +151,14 @@ export const grants: Faults = {
   'src/nmi/grants/identify.ts': [
     [
       'an address is believed that may be another pod’s by now',
-      ' && !clusterState.trustsAddresses()',
+      ' && !clusterState.trustsAddresses(by)',
       ' && false',
     ],
-    ['pods are served before all is known', 'if (!clusterState.isSynced()) break;', ''],
+    [
+      'pods are served before all is known',
+      "case 'pod': {\n      if (!clusterState.isSynced()) break;",
+      "case 'pod': {",
+    ],
     [
       'a connection that outlived its pod may be waited for',
       "{ about: 'outlived' }, false)",

@@ -93,7 +93,7 @@ export const kubectl: Faults = {
     ],
     ['the log of before is dumped as it is', 'redactText(previous.stdout)', 'previous.stdout'],
     ['objects are dumped as they are', '.slice(0, maxObjects).map(redactObject)', ''],
-    ['pods are dumped as they are', 'agents.map(redactObject)', 'agents'],
+    ['pods are dumped as they are', 'redactObject(pod)', 'pod'],
     ['objects of others are dumped', 'isOurs(resource, each),', 'resource !== each.toString(),'],
   ],
 };

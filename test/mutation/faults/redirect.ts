@@ -65,7 +65,11 @@ export const redirect: Faults = {
       'this.#knowsNode = native.netnsCookie() !== 0n;',
       'this.#knowsNode = true;',
     ],
-    ['one of two sockets is taken for the other', 'if (cgroupId === 0n) return SHARED;', ''],
+    [
+      'one of two sockets is taken for the other',
+      'if (caller?.cgroupId === 0n) return SHARED;',
+      '',
+    ],
     [
       'who found no room is refused for good',
       'this.#wasRoomShort() ? NO_ROOM : UNATTESTED',
@@ -359,8 +363,8 @@ export const redirect: Faults = {
     ['pods wait for ever where no agent is', 'this.#drop();\n    });', '});'],
     [
       'anybody takes the socket over',
-      'uid !== process.geteuid?.() || (mode & 0o022) !== 0',
-      'false',
+      'uid === process.geteuid?.() && (mode & 0o022) === 0',
+      'true',
     ],
   ],
   'src/nmi/kernel/kernel.ts': [
@@ -484,6 +488,24 @@ export const redirect: Faults = {
       'if (this.#isClosed)',
     ],
   ],
+  'src/nmi/kernel/unrecorded-callers.ts': [
+    [
+      'a caller on a link of many is known by it',
+      'return network.ownsLink(remoteIp)',
+      'return true',
+    ],
+    [
+      'the option to refuse has no effect',
+      "if (policy === 'refuse') return {",
+      'if (false) return {',
+    ],
+    [
+      'a proxy of another pod is served on a link of many',
+      'network.ownsLink(remoteIp) ? network.placeOf(remoteIp)',
+      'true ? network.placeOf(remoteIp)',
+    ],
+    ['any record of another pod is overruled', 'attestation.isDirect !== true || ', ''],
+  ],
   'src/nmi/kernel/caller-frames.ts': [
     ['half a frame is lost', 'this.#rest = Buffer.from(bytes.subarray(whole));', ''],
     [
@@ -493,8 +515,8 @@ export const redirect: Faults = {
     ],
     [
       'a cgroup loses its upper half',
-      'const cgroupId = bytes.readBigUInt64LE(at + 8);',
-      'const cgroupId = BigInt(bytes.readUInt32LE(at + 8));',
+      'bytes.readBigUInt64LE(at + 8)',
+      'BigInt(bytes.readUInt32LE(at + 8))',
     ],
     [
       'a redirect that is down is reported active',
@@ -503,8 +525,8 @@ export const redirect: Faults = {
     ],
     [
       'unknown outcomes are taken for an answer',
-      "return outcome === undefined ? undefined : { kind: 'look-up', outcome, cgroupId };",
-      "return { kind: 'look-up', outcome: outcome ?? 'attested', cgroupId };",
+      'if (outcome === undefined) return undefined;',
+      '',
     ],
   ],
   'src/nmi/kernel/caller-server.ts': [
