@@ -14,8 +14,8 @@ export interface Kind {
   readonly files: string;
   readonly size: Size;
   /**
-   * Creates namespaces, links or rules, loads the machine, or measures under load: no two such files
-   * run at once.
+   * Creates namespaces, links or rules on this kernel, or measures under load: no two such files run at
+   * once. Virtual machines have a kernel of their own.
    */
   readonly isExclusive: boolean;
   readonly needs: readonly Programs[];
@@ -49,7 +49,7 @@ export const kinds: readonly Kind[] = [
   { ...alone, name: 'debian', files: '*.debian.test.ts', size: 'all', usualSeconds: 240 },
   { ...alone, name: 'debian', files: '*.image.test.ts', size: 'long', usualSeconds: 240 },
   {
-    ...alone,
+    ...anywhere,
     name: 'kernels',
     files: 'test/kernels/long/*.vm.test.ts',
     size: 'long',
@@ -57,7 +57,7 @@ export const kinds: readonly Kind[] = [
     usualSeconds: 3_000,
   },
   {
-    ...alone,
+    ...anywhere,
     name: 'kernels',
     files: '*.vm.test.ts',
     size: 'all',

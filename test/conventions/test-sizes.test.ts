@@ -99,8 +99,8 @@ describe('the kind of a test file', () => {
     ['test/a/b.node.test.ts', 'node', 'all', true],
     ['test/a/b.debian.test.ts', 'debian', 'all', true],
     ['test/a/b.image.test.ts', 'debian', 'long', true],
-    ['test/kernels/smoke.vm.test.ts', 'kernels', 'all', true],
-    ['test/kernels/long/lab.vm.test.ts', 'kernels', 'long', true],
+    ['test/kernels/smoke.vm.test.ts', 'kernels', 'all', false],
+    ['test/kernels/long/lab.vm.test.ts', 'kernels', 'long', false],
   ] as const;
   for (const [file, name, size, alone] of examples) {
     it(`is ${name} for ${file}`, () => {
