@@ -51,8 +51,7 @@ struct nmi_caller {
 	__u64 pod_id; /* cgroup that the record is charged to */
 	/* The socket of the record: the close of another socket does not delete it. */
 	__u64 cookie;
-	__u32 is_direct; /* connected to the agent's own address, so the destination was not rewritten */
-	__u32 zero;
+	__u64 is_direct; /* connected to the agent's own address, so the destination was not rewritten */
 };
 
 /* Stored with a socket from its connect on: the caller, and the key of its record. */
