@@ -81,7 +81,7 @@ export async function openLoopbackAgent(
       'metadata-ip': '127.0.0.1',
       'metadata-port': String(imds.port),
       'http-probe-port': String(probePort),
-      'prometheus-port': '0',
+      'prometheus-port': String(probePort),
       'log-level': 'trace',
       ...flags,
     },
