@@ -158,25 +158,25 @@ describe('the listening socket that is kept for an agent', { timeout: 180_000 },
     await using _old = await openHolder('old');
     const undone = await openHolder('new');
     const inodeOf = () => lstatSync(node.handoverPath, { throwIfNoEntry: false })?.ino;
-    const before = inodeOf();
-    // Whoever looks at the path next sees the old socket, and acts when the new one is there.
+    const inodeBefore = inodeOf();
+    // The next look at the path finds the old socket, and returns when the new one is there.
     const { lstat } = fsPromises;
-    const once = t.mock.method(fsPromises, 'lstat', async (...args: Parameters<typeof lstat>) => {
+    const mocked = t.mock.method(fsPromises, 'lstat', async (...args: Parameters<typeof lstat>) => {
       const seen = await lstat(...args);
       if (args[0] === node.handoverPath) {
-        once.mock.restore();
+        mocked.mock.restore();
         syncBuiltinESMExports();
-        for (let tries = 0; tries < 100 && inodeOf() === before; tries += 1) await delay(10);
+        for (let tries = 0; tries < 100 && inodeOf() === inodeBefore; tries += 1) await delay(10);
       }
       return seen;
     });
     syncBuiltinESMExports();
     t.after(() => {
-      once.mock.restore();
+      mocked.mock.restore();
       syncBuiltinESMExports();
     });
     await undone[Symbol.asyncDispose]();
-    await eventually(() => assert.notEqual(inodeOf(), before));
+    await eventually(() => assert.notEqual(inodeOf(), inodeBefore));
     assert.ok(inodeOf() !== undefined, 'the ending holder removed the socket of the other one');
     const { connection } = await askHolder(nativeModule(), node.handoverPath);
     connection.destroy();
