@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { setImmediate as turn, setTimeout as pause } from 'node:timers/promises';
+import { setImmediate as turn } from 'node:timers/promises';
 import { createBatchedOutput } from '../../src/cli/batched-output.ts';
 
 describe('batched output', () => {
@@ -14,7 +14,10 @@ describe('batched output', () => {
     assert.deepEqual(writes, ['a\nb\n']);
   });
 
-  it('combines the output of later turns after a pause, and writes at once after a longer one', async () => {
+  it('combines the output of later turns after a pause, and writes at once after a longer one', async (t) => {
+    t.mock.timers.enable({ apis: ['setTimeout'] });
+    let nowMs = 1_000;
+    t.mock.method(performance, 'now', () => nowMs);
     const writes: string[] = [];
     const output = createBatchedOutput((text) => writes.push(text));
     output.write('a\n');
@@ -22,8 +25,12 @@ describe('batched output', () => {
     output.write('b\n');
     await turn();
     output.write('c\n');
-    await pause(50);
+    t.mock.timers.tick(4);
+    assert.deepEqual(writes, ['a\n']);
+    nowMs += 5;
+    t.mock.timers.tick(1);
     assert.deepEqual(writes, ['a\n', 'b\nc\n']);
+    nowMs += 5;
     output.write('d\n');
     await turn();
     assert.deepEqual(writes, ['a\n', 'b\nc\n', 'd\n']);

@@ -1,10 +1,10 @@
 /** An agent that gets no events of its pods, and identifies them only by their addresses. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
 import { systemClock } from '../../src/cache/clock.ts';
 import { createEntraApplication } from '../../lab/fakes/entra/applications.ts';
 import { createPodManifest, createServiceAccount } from '../../lab/fakes/kube/manifests.ts';
+import { eventually } from '../../lab/test-bed/eventually.ts';
 import { ask, tokenTarget } from '../support/ask.ts';
 import {
   federatedTo,
@@ -149,8 +149,9 @@ describe('a pod with an unreadable service account', () => {
       assert.match(String(reply.body['error_description']), reason);
       assert.ok(reply.durationMs < 2_000, `${reply.durationMs} ms`);
       assert.ok(agent.log.some((line) => line.includes('failed to read service account')));
-      await delay(1_100);
-      assert.equal((await ask(pod, tokenTarget)).identity, 'w');
+      await eventually(async () => {
+        assert.equal((await ask(pod, tokenTarget)).identity, 'w');
+      }, 20_000);
     });
   }
 });

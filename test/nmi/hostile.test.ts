@@ -9,7 +9,9 @@ import {
   createAzureIdentityBinding,
   createPodManifest,
 } from '../../lab/fakes/kube/manifests.ts';
+import { eventually } from '../../lab/test-bed/eventually.ts';
 import { ask, tokenTarget } from '../support/ask.ts';
+import { untilMetric } from '../support/until-metric.ts';
 import {
   bindPodToA,
   identityA,
@@ -114,7 +116,7 @@ describe('a hostile pod', () => {
         ask(noisy, tokenTarget.replace('vault', `noise-${lane}-${turn}`));
       return [await askFor(1), await askFor(2)];
     });
-    await delay(20);
+    await eventually(() => assert.ok(agent.imds.requests().length > 0));
     const other = await ask(agent.client('127.0.0.12'), tokenTarget);
     assert.equal(other.identity, 'a');
     assert.ok(other.durationMs < 1_500, String(other.durationMs));
@@ -147,7 +149,7 @@ describe('a hostile pod', () => {
       kube.apply(createAzureIdentityBinding({ name: 'b', azureIdentity: 'b', selector: 'other' }));
     });
     const unused = await dial(agent.port);
-    await delay(100);
+    await untilMetric(agent, 'nmi_connections', 1);
     agent.kube.delete({ kind: 'Pod', namespace: 'default', name: 'p' });
     agent.kube.apply(
       createPodManifest({ name: 'q', nodeName: 'node-1', ips: [ip], binding: 'other' }),
@@ -217,7 +219,7 @@ describe('the drain', () => {
     await agent.imds.setFaults({ delayMs: 300 });
     const pod = agent.client(ip);
     const relayed = ask(pod, '/metadata/versions', { connection: 'kept' });
-    await delay(100);
+    await eventually(() => assert.equal(agent.imds.requests().length, 1));
     const startedAtMs = performance.now();
     const stopped = agent.stop();
     assert.equal((await relayed).status, 200);
@@ -235,7 +237,7 @@ describe('the drain', () => {
       ({ status }) => `answered ${status}`,
       (error: unknown) => String(error),
     );
-    await delay(200);
+    await eventually(() => assert.equal(agent.imds.requests().length, 1));
     const startedAtMs = performance.now();
     await agent.stop();
     const tookMs = performance.now() - startedAtMs;

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
+import { eventually } from '../../lab/test-bed/eventually.ts';
 import { ask, tokenTarget } from '../support/ask.ts';
 import { wakeUpsPerSecond } from '../support/wake-ups.ts';
 import { openServices } from './agent-child.ts';
@@ -11,9 +11,13 @@ describe('the idle agent process', { timeout: 120_000 }, () => {
     const child = testBed.start();
     await testBed.untilReady();
     await ask(testBed.pod, tokenTarget);
-    // Compilation and garbage collection in the background end, idle connections close.
-    await delay(8_000);
-    const wakeUps = await wakeUpsPerSecond(child.pid);
-    assert.ok(wakeUps > 0 && wakeUps < 20, `${wakeUps} wake-ups a second`);
+    // Compilation and garbage collection in the background end, idle connections close: within
+    // seconds, unless the machine is busy.
+    const assertIdle = async (): Promise<void> => {
+      const wakeUps = await wakeUpsPerSecond(child.pid);
+      assert.ok(wakeUps > 0 && wakeUps < 20, `${wakeUps} wake-ups a second`);
+    };
+    await eventually(assertIdle, 60_000);
+    await assertIdle();
   });
 });

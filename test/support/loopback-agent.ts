@@ -15,6 +15,7 @@ import {
   createAzureIdentityBinding,
   createPodManifest,
 } from '../../lab/fakes/kube/manifests.ts';
+import { eventually } from '../../lab/test-bed/eventually.ts';
 import { openLoopbackPod, type PodClient } from '../../lab/pods/pod-client.ts';
 import { startAgent } from '../../src/nmi/agent.ts';
 import { parseConfig } from '../../src/nmi/config/config.ts';
@@ -80,7 +81,7 @@ export async function openLoopbackAgent(
       'metadata-ip': '127.0.0.1',
       'metadata-port': String(imds.port),
       'http-probe-port': String(probePort),
-      'prometheus-port': '0',
+      'prometheus-port': String(probePort),
       'log-level': 'trace',
       ...flags,
     },
@@ -128,6 +129,9 @@ export async function openLoopbackAgent(
   };
 }
 
+/** For a busy machine. */
+const startMs = 30_000;
+
 /** A running pod bound to identity A by label `app`, at 127.0.0.11. */
 export function bindPodToA(kube: FakeKube): void {
   kube.apply(createAzureIdentity({ name: 'a', ...idsOf(identityA) }));
@@ -142,10 +146,9 @@ export function idsOf(identity: LabIdentity): { clientId: string; resourceId: st
 }
 
 async function untilReady(port: number): Promise<void> {
-  for (let tries = 0; tries < 200; tries++) {
+  await eventually(async () => {
     const response = await fetch(`http://127.0.0.1:${port}/readyz`);
-    if (response.status === 200) return;
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
-  throw new Error('the agent did not become ready');
+    const text = await response.text();
+    if (response.status !== 200) throw new Error(`the agent did not become ready: ${text}`);
+  }, startMs);
 }

@@ -3,17 +3,19 @@ import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { systemClock } from '../../../src/cache/clock.ts';
+import { systemClock, type Clock } from '../../../src/cache/clock.ts';
+import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { openAdminPages } from '../../../src/nmi/admin/pages.ts';
+import { HandClock } from '../../support/hand-clock.ts';
 import { twoFreePorts } from '../../support/free-ports.ts';
 
-async function open(render = () => Promise.resolve('nmi_up 1\n')) {
+async function open(render = () => Promise.resolve('nmi_up 1\n'), clock: Clock = systemClock) {
   const [probePort, metricsPort] = await twoFreePorts();
   const pages = await openAdminPages({
     probePort,
     metricsPort,
     metricsAddress: '',
-    clock: systemClock,
+    clock,
     metrics: { contentType: 'text/plain', render },
     parts: [],
     hasBeenActive: () => true,
@@ -82,21 +84,27 @@ describe('the pages', () => {
 
   it('render the metrics for at most a twentieth of the time, and once for concurrent scrapes', async () => {
     let renders = 0;
+    const clock = new HandClock();
+    const rendered = Promise.withResolvers<undefined>();
     await using fixture = await open(async () => {
       renders++;
-      await delay(20);
+      await rendered.promise;
+      clock.advance(20);
       return `nmi_renders ${renders}\n`;
-    });
+    }, clock);
     const scrape = async (): Promise<string> => {
       const socket = await fixture.dial(fixture.metricsPort, '127.0.0.1');
       socket.write('GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n');
       return readAll(socket);
     };
-    const startedAtMs = performance.now();
-    while (performance.now() - startedAtMs < 900) await Promise.all([scrape(), scrape()]);
-    assert.ok(renders >= 1 && renders <= 3, `${renders} renders`);
-    await delay(500);
-    assert.match(await scrape(), new RegExp(`nmi_renders ${renders}\n$`));
+    const both = Promise.all([scrape(), scrape()]);
+    await eventually(() => assert.equal(renders, 1));
+    rendered.resolve(undefined);
+    for (const text of await both) assert.match(text, /nmi_renders 1\n$/);
+    clock.advance(399);
+    assert.match(await scrape(), /nmi_renders 1\n$/);
+    clock.advance(1);
+    assert.match(await scrape(), /nmi_renders 2\n$/);
   });
 
   it('keep no copy of the metrics for each slow reader', async () => {

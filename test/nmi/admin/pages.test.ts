@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { connect, createServer } from 'node:net';
 import { describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { systemClock } from '../../../src/cache/clock.ts';
 import { openAdminPages, type AdminOptions } from '../../../src/nmi/admin/pages.ts';
 import { createMetrics } from '../../../src/nmi/telemetry/metrics.ts';
@@ -268,17 +269,20 @@ describe('the pages for probes and scrapes', () => {
     const clock = new HandClock();
     const onTaken = (port: number): unknown => reported.push(port);
     await using _admin = await open({ probePort, metricsPort, clock, onTaken });
-    const attempt = async (): Promise<void> => {
+    clock.advance(0);
+    for (let attempt = 0; attempt < 2; attempt++) {
+      // The next one is armed when this one has failed.
+      await eventually(() => assert.deepEqual(clock.armed, [250]));
+      assert.deepEqual(reported, [metricsPort]);
       clock.advance(250);
-      await delay(20);
-    };
-    await attempt();
-    await attempt();
-    assert.deepEqual(reported, [metricsPort]);
+    }
     assert.equal((await get(probePort, '/livez')).status, 200);
+    await eventually(() => assert.deepEqual(clock.armed, [250]));
     before.close();
     await once(before, 'close');
-    await attempt();
-    assert.equal((await get(metricsPort, '/metrics')).status, 200);
+    clock.advance(250);
+    await eventually(async () => {
+      assert.equal((await get(metricsPort, '/metrics')).status, 200);
+    });
   });
 });

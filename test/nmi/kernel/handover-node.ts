@@ -42,6 +42,9 @@ export async function buildChild(folder: string): Promise<string> {
   return program;
 }
 
+/** A busy machine takes many seconds to start a process. */
+export const startMs = 60_000;
+
 /**
  * @param program the path from `buildChild`.
  * @param place a folder that only this node uses; created here.
@@ -67,7 +70,7 @@ export async function openNode(program: string, place: string): Promise<Node> {
     const started: Child = {
       pid: child.pid ?? 0,
       output: () => output,
-      until: (text, maxMs = 15_000) => eventually(() => assert.match(output, text), maxMs),
+      until: (text, maxMs = startMs) => eventually(() => assert.match(output, text), maxMs),
       end: async (signal) => {
         child.kill(signal);
         await exited;

@@ -1,9 +1,9 @@
 /** One random order of starts, ends and crashes of pods on a node; restarts what the kubelet would. */
 import assert from 'node:assert/strict';
 import { setTimeout as delay } from 'node:timers/promises';
-import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { Chance } from '../../process/chaos/chance.ts';
-import { ask, writesKernel, type Child, type Node } from './handover-node.ts';
+import { ask, startMs, writesKernel, type Child, type Node } from './handover-node.ts';
+import type { OwnTime } from './own-time.ts';
 
 export interface Order {
   run(): Promise<void>;
@@ -16,7 +16,6 @@ export interface Order {
 
 const maxPods = 3;
 const recoveryMs = 10_000;
-const startMs = 60_000;
 const roles = ['holder', 'agent'] as const;
 type Role = (typeof roles)[number];
 
@@ -25,13 +24,14 @@ interface Pod {
   readonly containers: Map<Role, Child>;
 }
 
-export function openOrder(node: Node, seed: number): Order {
-  return new RandomOrder(node, seed);
+export function openOrder(node: Node, seed: number, time: OwnTime): Order {
+  return new RandomOrder(node, seed, time);
 }
 
 class RandomOrder implements Order {
   readonly #node: Node;
   readonly #chance: Chance;
+  readonly #time: OwnTime;
   readonly #startedMs = performance.now();
   readonly #history: string[] = [];
   readonly #pods = new Set<Pod>();
@@ -42,8 +42,9 @@ class RandomOrder implements Order {
   #disturbedMs = 0;
   #made = 0;
 
-  constructor(node: Node, seed: number) {
+  constructor(node: Node, seed: number, time: OwnTime) {
     this.#node = node;
+    this.#time = time;
     this.#chance = new Chance(seed);
   }
 
@@ -62,9 +63,9 @@ class RandomOrder implements Order {
   }
 
   async recover(): Promise<number> {
-    await eventually(() => this.#assertReady(), this.#disturbedMs + recoveryMs - performance.now());
+    await this.#within(recoveryMs - this.#sinceDisturbed(), () => this.#assertReady());
     // The last check may have begun in time and ended later.
-    const recoveredMs = performance.now() - this.#disturbedMs;
+    const recoveredMs = this.#sinceDisturbed();
     assert.ok(recoveredMs <= recoveryMs, `it took ${Math.round(recoveredMs)} ms`);
     return recoveredMs;
   }
@@ -73,13 +74,13 @@ class RandomOrder implements Order {
     const before = [...this.#pods];
     const last = this.#addPod();
     await this.#untilStarted();
-    await eventually(() => this.#assertReady(), recoveryMs);
+    await this.#within(recoveryMs, () => this.#assertReady());
     await Promise.all(before.map((pod) => this.#endPod(pod, 'SIGTERM')));
     const agent = last.containers.get('agent');
-    await eventually(async () => {
+    await this.#within(recoveryMs, async () => {
       assert.equal(await ask(this.#node.port), String(agent?.pid), 'the last agent answers');
       this.#assertOneWriter();
-    }, recoveryMs);
+    });
   }
 
   history(): string {
@@ -174,14 +175,30 @@ class RandomOrder implements Order {
     const startsOf = running.map(async (child) => {
       if (child.output().startsWith('started')) return;
       await Promise.race([child.until(/^started/, startMs), child.exited]);
-      this.#disturbedMs = performance.now();
+      this.#disturbedMs = this.#time.nowMs();
     });
     await Promise.all(startsOf);
   }
 
   #note(what: string): void {
-    this.#disturbedMs = performance.now();
-    this.#history.push(`${Math.round(this.#disturbedMs - this.#startedMs)} ms: ${what}`);
+    this.#disturbedMs = this.#time.nowMs();
+    this.#history.push(`${Math.round(performance.now() - this.#startedMs)} ms: ${what}`);
+  }
+
+  #sinceDisturbed(): number {
+    return this.#time.nowMs() - this.#disturbedMs;
+  }
+
+  async #within(maxMs: number, check: () => Promise<void>): Promise<void> {
+    const endMs = this.#time.nowMs() + maxMs;
+    for (;;) {
+      try {
+        return await check();
+      } catch (error) {
+        if (this.#time.nowMs() >= endMs) throw error;
+      }
+      await delay(10);
+    }
   }
 
   async #pause(maxMs: number): Promise<void> {

@@ -4,7 +4,7 @@ import { chmodSync, existsSync, lstatSync, mkdtempSync, renameSync, rmSync } fro
 import fsPromises from 'node:fs/promises';
 import { Agent } from 'node:http';
 import { syncBuiltinESMExports } from 'node:module';
-import { createServer } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
@@ -158,25 +158,25 @@ describe('the listening socket that is kept for an agent', { timeout: 180_000 },
     await using _old = await openHolder('old');
     const undone = await openHolder('new');
     const inodeOf = () => lstatSync(node.handoverPath, { throwIfNoEntry: false })?.ino;
-    const before = inodeOf();
-    // Whoever looks at the path next sees the old socket, and acts when the new one is there.
+    const inodeBefore = inodeOf();
+    // The next look at the path finds the old socket, and returns when the new one is there.
     const { lstat } = fsPromises;
-    const once = t.mock.method(fsPromises, 'lstat', async (...args: Parameters<typeof lstat>) => {
+    const mocked = t.mock.method(fsPromises, 'lstat', async (...args: Parameters<typeof lstat>) => {
       const seen = await lstat(...args);
       if (args[0] === node.handoverPath) {
-        once.mock.restore();
+        mocked.mock.restore();
         syncBuiltinESMExports();
-        for (let tries = 0; tries < 100 && inodeOf() === before; tries += 1) await delay(10);
+        for (let tries = 0; tries < 100 && inodeOf() === inodeBefore; tries += 1) await delay(10);
       }
       return seen;
     });
     syncBuiltinESMExports();
     t.after(() => {
-      once.mock.restore();
+      mocked.mock.restore();
       syncBuiltinESMExports();
     });
     await undone[Symbol.asyncDispose]();
-    await eventually(() => assert.notEqual(inodeOf(), before));
+    await eventually(() => assert.notEqual(inodeOf(), inodeBefore));
     assert.ok(inodeOf() !== undefined, 'the ending holder removed the socket of the other one');
     const { connection } = await askHolder(nativeModule(), node.handoverPath);
     connection.destroy();
@@ -245,12 +245,13 @@ describe('the listening socket that is kept for an agent', { timeout: 180_000 },
     const agent = node.startAgent('a');
     await agent.until(/^ready/m);
     await agent.end('SIGKILL');
-    await delay(50);
+    // Since it has found that the agent is gone.
+    await eventually(() => assert.deepEqual(clock.armed, [10_000]));
     clock.advance(9_999);
-    const waiting = ask(node.port, false);
-    await delay(50);
+    const waiting = connect(node.port, '127.0.0.1');
+    await once(waiting, 'connect');
     clock.advance(1);
-    assert.equal(await waiting, 'ECONNRESET');
+    await assert.rejects(once(waiting, 'end'), { code: 'ECONNRESET' });
     assert.equal(await ask(node.port, false), 'ECONNREFUSED');
   });
 

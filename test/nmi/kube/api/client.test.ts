@@ -165,7 +165,7 @@ describe('a watch of the Kubernetes client', () => {
     const watching = firstOf(client.watch('/api/v1/pods?watch=1', { silenceMs: 300, onOpen }));
     const outcome = await Promise.race([
       watching.catch((error: unknown) => error),
-      delay(5_000, 'none'),
+      delay(60_000, 'none', { ref: false }),
     ]);
     assert.ok(isOpen && isKubeError('TIMEOUT')(outcome), String(outcome));
   });

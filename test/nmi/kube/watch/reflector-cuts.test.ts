@@ -35,7 +35,7 @@ const recordings: fc.Arbitrary<Recording> = fc
         // Writes to other objects have no event, but change the version.
         skipped: fc.nat(2),
       }),
-      { minLength: 1, maxLength: 7 },
+      { minLength: 2, maxLength: 7 },
     ),
   })
   .map(({ before, steps }) => {

@@ -10,6 +10,7 @@ import {
   openLoopbackAgent,
   type LoopbackAgent,
 } from '../../../support/loopback-agent.ts';
+import { untilMetric } from '../../../support/until-metric.ts';
 
 const target =
   '/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net';
@@ -42,7 +43,7 @@ class Raw implements Disposable {
 
   /** The next complete answer. */
   async answer(): Promise<string> {
-    for (let tries = 0; tries < 500; tries++) {
+    for (let tries = 0; tries < 3_000; tries++) {
       const headEnd = this.#received.indexOf('\r\n\r\n');
       const length = Number(/content-length: (\d+)/i.exec(this.#received)?.[1] ?? NaN);
       const whole = headEnd + 4 + length;
@@ -57,7 +58,7 @@ class Raw implements Disposable {
   }
 
   async untilEnded(): Promise<void> {
-    for (let tries = 0; tries < 300 && !this.ended; tries++) await delay(10);
+    for (let tries = 0; tries < 3_000 && !this.ended; tries++) await delay(10);
     assert.ok(this.ended, 'the connection was not ended');
   }
 
@@ -153,17 +154,15 @@ describe('a connection with usual requests', () => {
 
   it('is logged and counted like any other', async () => {
     await using agent = await openWarm();
-    const countOf = async (): Promise<number> => {
-      const page = await (await fetch(`http://127.0.0.1:${agent.adminPort}/metrics`)).text();
-      return Number(/^nmi_requests_total\{route="token",reason="ok"\} (\d+)$/m.exec(page)?.[1]);
-    };
-    const before = await countOf();
+    const untilCounted = (count: number): Promise<void> =>
+      untilMetric(agent, 'nmi_requests_total{route="token",reason="ok"}', count);
+    await untilCounted(1);
     using raw = new Raw(agent);
     raw.write(request());
     const id = /x-ms-request-id: (\S+)/.exec(await raw.answer())?.[1] ?? 'none';
     raw.write(unusual);
     const other = /x-ms-request-id: (\S+)/.exec(await raw.answer())?.[1] ?? 'none';
-    assert.equal(await countOf(), before + 2);
+    await untilCounted(3);
     const fieldsOf = (requestId: string): readonly (readonly [string, unknown])[] => {
       const line = agent.log.find(
         (each) => each.includes(requestId) && each.includes('token request'),
