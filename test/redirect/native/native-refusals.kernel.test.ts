@@ -243,7 +243,7 @@ describe('the native module refuses', { skip }, () => {
     try {
       for (const call of [
         () => {
-          native.mapSet(readOnly, key, new Uint8Array(24));
+          native.mapSet(readOnly, key, new Uint8Array(native.mapInfo(readOnly).valueSize));
         },
         () => native.mapDelete(readOnly, key),
       ]) {
