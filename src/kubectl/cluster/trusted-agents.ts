@@ -74,7 +74,7 @@ function uidOf(object: RawObject): string {
   return stringAt(metadataOf(object), 'uid');
 }
 
-/** The uid of the owner that manages the pod; none if nobody does. */
+/** The uid of the owner that manages the pod; 'none' if it has no such owner. */
 function controllerOf(pod: RawObject): string {
   const owners = recordsAt(metadataOf(pod), 'ownerReferences');
   const controller = owners.find((each) => each['controller'] === true);
