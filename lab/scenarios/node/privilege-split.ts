@@ -1,7 +1,7 @@
 /** Two processes instead of one: one changes the kernel, the other serves pods, unprivileged. */
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import type { AgentProcess } from '../../test-bed/agent-process.ts';
 import { eventually } from '../../test-bed/eventually.ts';
 import { beside } from '../../pods/load-verdict.ts';
@@ -86,6 +86,8 @@ const privilegeSplit: Scenario = {
     await kernel.untilReady();
     await untilToken(pod, 'split');
     await serving.untilReady();
+    // The agent gives the socket back at its next attempt, up to 0.1 s later.
+    await eventually(() => assert.ok(isShared(kernel, serving), 'the socket has one holder'));
     testBed.log('the serving side is killed: requests wait for the next one');
     await serving.kill();
     const waiting = beside(Promise.all([pod.ask(), pod.ask(), pod.ask()]));
@@ -142,6 +144,16 @@ function assertRights({ pid = 0 }: AgentProcess, uid: string, rights: readonly s
     assert.equal(BigInt(`0x${valueOf(set)}`), bits, set);
   }
   assert.equal(valueOf('NoNewPrivs'), '1');
+}
+
+/** Whether both processes have a descriptor of one socket. */
+function isShared(one: AgentProcess, other: AgentProcess): boolean {
+  const [ours, theirs] = [one, other].map(({ pid = 0 }) => {
+    const folder = `/proc/${pid}/fd`;
+    const links = readdirSync(folder).map((name) => readlinkSync(`${folder}/${name}`));
+    return new Set(links.filter((link) => link.startsWith('socket:')));
+  });
+  return ours !== undefined && theirs !== undefined && !ours.isDisjointFrom(theirs);
 }
 
 function mountsOf({ pid = 0 }: AgentProcess): string {

@@ -238,34 +238,37 @@ describe('the native module', { skip }, () => {
     assert.equal(native.netnsCookie(), native.netnsCookie());
   });
 
-  it('attests in a few microseconds, with 10,000 callers recorded', (context: TestContext) => {
-    for (let made = 0; made < 10_000; made += 1) {
-      const key = clientKey(`10.2.${made >> 8}.${made & 255}`, 1024 + made);
-      native.mapSet(callers, key, recordOf(1n));
-    }
-    const reader = new Callers(bpf.path, DEFAULT_TARGET);
-    reader.refresh();
-    const peers = Array.from({ length: 10_000 }, (_, at) => ({
+  it('attests as fast with 10,000 callers recorded as with 100', (context: TestContext) => {
+    const peerAt = (at: number) => ({
       remoteIp: `10.2.${at >> 8}.${at & 255}`,
       remotePort: 1024 + at,
       localIp: DEFAULT_TARGET.listenIp,
       localPort: DEFAULT_TARGET.listenPort,
-    }));
-    const tookNs: number[] = [];
-    for (let round = 0; round < 10; round += 1) {
-      for (const peer of peers) {
+    });
+    const peers = Array.from({ length: 10_000 }, (_, at) => peerAt(at));
+    const reader = new Callers(bpf.path, DEFAULT_TARGET);
+    const medianNs = (recorded: readonly ReturnType<typeof peerAt>[]): number => {
+      for (const { remoteIp, remotePort } of recorded) {
+        native.mapSet(callers, clientKey(remoteIp, remotePort), recordOf(1n));
+      }
+      reader.refresh();
+      const tookNs: number[] = [];
+      for (let look = 0; look < 50_000; look += 1) {
+        const peer = recorded[look % recorded.length] ?? assert.fail();
         const startedNs = process.hrtime.bigint();
         const { kind } = reader.attest(peer);
         tookNs.push(Number(process.hrtime.bigint() - startedNs));
         if (kind !== 'attested') assert.fail(kind);
       }
-    }
+      return tookNs.toSorted((a, b) => a - b)[tookNs.length / 2] ?? assert.fail();
+    };
+    medianNs(peers.slice(0, 100));
+    const few = medianNs(peers.slice(0, 100));
+    const many = medianNs(peers);
     reader.close();
-    tookNs.sort((a, b) => a - b);
-    const at = (share: number) => tookNs[Math.floor(share * tookNs.length)] ?? 0;
-    context.diagnostic(`p50 ${at(0.5)} ns, p99 ${at(0.99)} ns, p99.9 ${at(0.999)} ns`);
-    // A busy machine moves the tail, not the middle.
-    assert.ok(at(0.5) < 5000, `p50 ${at(0.5)} ns`);
+    context.diagnostic(`p50 ${few} ns with 100 callers, ${many} ns with 10,000`);
+    // Measured: 1.0 to 1.3. A search through the records would be a hundred times slower.
+    assert.ok(many < 4 * few, `p50 ${many} ns, and ${few} ns with few callers`);
   });
 });
 
