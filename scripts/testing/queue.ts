@@ -1,28 +1,32 @@
 /**
- * Which test file runs next. Two run at once, at most one of them exclusive: exclusive files have a
- * queue of their own, and the other slot goes on with the rest. Long files start first.
+ * Which test file runs next. At most three run at once: a file uses two thirds of a processor on
+ * average, and two processors are the least that a run has to expect. At most one of them is exclusive:
+ * exclusive files have a queue of their own, and the other places go on with the rest. Long files
+ * start first.
  */
 import type { Programs } from './kinds.ts';
 
-const slots = 2;
+const places = 3;
 
 export interface Job {
   readonly file: string;
   readonly isExclusive: boolean;
+  /** That it takes. */
+  readonly places: number;
   /** Not before these are there. */
   readonly needs: readonly Programs[];
   readonly expectedMs: number;
 }
 
-/** Undefined if a slot has to stay empty until another job ends or programs are there. */
+/** Undefined if a place has to stay empty until another job ends or programs are there. */
 export function nextJob(
   waiting: readonly Job[],
   running: readonly Job[],
   isThere: (programs: Programs) => boolean,
 ): Job | undefined {
-  if (running.length >= slots) return undefined;
+  const free = running.reduce((left, job) => left - job.places, places);
   const possible = waiting
-    .filter(({ needs }) => needs.every(isThere))
+    .filter((job) => job.places <= free && job.needs.every(isThere))
     .toSorted((a, b) => b.expectedMs - a.expectedMs);
   const shared = possible.find((job) => !job.isExclusive);
   if (running.some((job) => job.isExclusive)) return shared;

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { checkMirrors, mirrorsOf } from './mirrors.ts';
+import { mirrorsOf } from '../../scripts/mutation/tests-beside.ts';
+import { checkMirrors } from './mirrors.ts';
 import { repositoryFiles, type SourceFile } from './tree.ts';
 
 function file(path: string, ...lines: readonly string[]): SourceFile {

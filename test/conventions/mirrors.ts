@@ -1,4 +1,5 @@
 /** A file of the product that decides anything has its own test, under its own name. */
+import { mirrorsOf } from '../../scripts/mutation/tests-beside.ts';
 import { readSyntax } from './syntax.ts';
 import { typescriptIn, type SourceFile } from './tree.ts';
 
@@ -21,14 +22,6 @@ const exemptions: readonly Exemption[] = [
     reason: 'owns the process: its tests start one and look at it from outside',
   },
 ];
-
-const endings = ['.test.ts', '.kernel.test.ts', '.cluster.test.ts'] as const;
-
-/** The names that the test of a file of the product may have. */
-export function mirrorsOf(path: string): readonly string[] {
-  const base = path.replace(/^src\//, 'test/').replace(/\.ts$/, '');
-  return endings.map((ending) => `${base}${ending}`);
-}
 
 /** Files that decide something and have no test of their own, and unnecessary exemptions. */
 export function checkMirrors(

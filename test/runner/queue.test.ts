@@ -5,7 +5,7 @@ import { needsOf } from '../../scripts/testing/suite.ts';
 import type { Programs } from '../../scripts/testing/kinds.ts';
 
 function job(file: string, expectedMs = 1, more: Partial<Job> = {}): Job {
-  return { file, expectedMs, isExclusive: false, needs: [], ...more };
+  return { file, expectedMs, isExclusive: false, places: 1, needs: [], ...more };
 }
 
 const alone = { isExclusive: true } as const;
@@ -27,8 +27,12 @@ describe('the next test file', () => {
     assert.equal(next([job('x', 1, alone)], [job('y', 1, alone)]), undefined);
   });
 
-  it('is none while two run', () => {
-    assert.equal(next([job('a')], [job('b'), job('c')]), undefined);
+  it('is none while three run, or while it needs more places than there are', () => {
+    assert.equal(next([job('a')], [job('b'), job('c'), job('d')]), undefined);
+    const lab = { ...alone, places: 2 };
+    assert.equal(next([job('a')], [job('b'), job('x', 1, lab)]), undefined);
+    assert.equal(next([job('x', 9, lab), job('a')], [job('b'), job('c')]), 'a');
+    assert.equal(next([job('x', 9, lab), job('a')], [job('b')]), 'x');
   });
 
   it('is one with all its programs', () => {
@@ -44,7 +48,7 @@ describe('a run of all jobs', () => {
   const noStop = new AbortController().signal;
   const noBuilds = { isThere: all, change: () => Promise.withResolvers<void>().promise };
 
-  it('runs each once, at most two at once, at most one of them exclusive', async () => {
+  it('runs each once, at most three at once, at most one of them exclusive', async () => {
     const jobs = Array.from({ length: 20 }, (_, at) =>
       job(`${at}`, at % 7, { isExclusive: at % 3 === 0 }),
     );
@@ -66,7 +70,7 @@ describe('a run of all jobs', () => {
       },
     });
     assert.deepEqual(skipped, []);
-    assert.equal(most, 2);
+    assert.equal(most, 3);
     assert.deepEqual(new Set(ran), new Set(jobs));
     assert.equal(ran.length, jobs.length);
   });

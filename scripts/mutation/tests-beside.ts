@@ -1,0 +1,81 @@
+/** Which tests have to detect a fault in a source file. */
+import { existsSync, readFileSync } from 'node:fs';
+import { posix } from 'node:path';
+import { parseSync } from 'rolldown/utils';
+import { isExclusive } from '../testing/kinds.ts';
+
+const endings = ['.test.ts', '.kernel.test.ts', '.cluster.test.ts'] as const;
+
+/** The names that the test of a file of the product may have. */
+export function mirrorsOf(path: string): readonly string[] {
+  const base = path.replace(/^src\//, 'test/').replace(/\.ts$/, '');
+  return endings.map((ending) => `${base}${ending}`);
+}
+
+/**
+ * The file's own test, then those of the same folder, which may share a machine with others. If the
+ * file's own tests all need the machine for themselves, those of it.
+ * @param tests every test of the repository.
+ */
+export function testsBeside(file: string, tests: readonly string[]): readonly string[] {
+  const mirrors = mirrorsOf(file);
+  const folder = posix.dirname(mirrors[0] ?? '');
+  const own = tests.filter((test) => mirrors.includes(test));
+  const shared = own.filter((test) => !isExclusive(test));
+  const others = tests
+    .filter((test) => posix.dirname(test) === folder && !own.includes(test))
+    .filter((test) => !isExclusive(test))
+    .toSorted();
+  return [...(shared.length > 0 ? shared : own), ...others];
+}
+
+/** Which files a file imports, at any distance. */
+export class Imports {
+  readonly #root: string;
+  readonly #direct = new Map<string, readonly string[]>();
+  readonly #all = new Map<string, ReadonlySet<string>>();
+
+  constructor(root: string) {
+    this.#root = root;
+  }
+
+  reaches(from: string, to: string): boolean {
+    const known = this.#all.get(from) ?? this.#closure(from);
+    this.#all.set(from, known);
+    return known.has(to);
+  }
+
+  #closure(from: string): ReadonlySet<string> {
+    const found = new Set<string>();
+    for (let left = [from]; left.length > 0;) {
+      left = left.flatMap((file) => this.#importsOf(file)).filter((file) => !found.has(file));
+      for (const file of left) found.add(file);
+    }
+    return found;
+  }
+
+  #importsOf(file: string): readonly string[] {
+    const known = this.#direct.get(file);
+    if (known !== undefined) return known;
+    const path = posix.join(this.#root, file);
+    const imports = file.endsWith('.ts') && existsSync(path) ? importsIn(file, path) : [];
+    this.#direct.set(file, imports);
+    return imports;
+  }
+}
+
+function importsIn(file: string, path: string): readonly string[] {
+  const text = readFileSync(path, 'utf8');
+  const { module } = parseSync(file, text, { lang: 'ts', sourceType: 'module' });
+  return [
+    ...module.staticImports.map(({ moduleRequest }) => moduleRequest.value),
+    ...module.staticExports.flatMap(({ entries }) =>
+      entries.flatMap(({ moduleRequest }) => moduleRequest?.value ?? []),
+    ),
+    ...module.dynamicImports.map(({ moduleRequest: { start, end } }) =>
+      text.slice(start + 1, end - 1),
+    ),
+  ]
+    .filter((specifier) => specifier.startsWith('.'))
+    .map((specifier) => posix.join(posix.dirname(file), specifier));
+}

@@ -1,0 +1,109 @@
+/** A copy of the tree in which faults are made, one at a time, and the tests beside them run. */
+import { spawn } from 'node:child_process';
+import { cpSync, globSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { isExclusive } from '../testing/kinds.ts';
+import { apply, type Mutant } from './mutants.ts';
+import { Imports, testsBeside } from './tests-beside.ts';
+
+const root = join(import.meta.dirname, '../..');
+/** Timeout of one test. A fault may make it hang, loop or use all memory: each is a failure. */
+const testTimeoutMs = 30_000;
+/** Timeout of one file, for a loop that its own process cannot end. */
+const fileTimeoutMs = 180_000;
+const nodeOptions = [
+  '--max-old-space-size=1024',
+  `--test-timeout=${testTimeoutMs}`,
+  '--test-force-exit',
+];
+/** Results of builds and installations; linked because tests need them. */
+const linked = ['node_modules', 'dist'];
+const leftOut = new Set([...linked, '.git', '.cache']);
+
+export interface Outcome {
+  /** Undefined when a test fails without the fault too. */
+  readonly isKilled: boolean | undefined;
+  /** The test that failed, or the number of those that did not. */
+  readonly note: string;
+}
+
+export class Trial implements Disposable {
+  readonly #folder: string;
+  readonly #tests: readonly string[];
+  readonly #imports: Imports;
+  /** Whether a test passes without a fault. */
+  readonly #passes = new Map<string, boolean>();
+  /** Ends the running test, whose process group gets no signals of the terminal. */
+  #end: () => void = () => undefined;
+
+  constructor(folder: string) {
+    this.#folder = folder;
+    const filter = (path: string): boolean => !leftOut.has(path.slice(root.length + 1));
+    cpSync(root, folder, { recursive: true, filter });
+    for (const name of linked) symlinkSync(join(root, name), join(folder, name));
+    this.#tests = globSync('test/**/*.test.ts', { cwd: folder });
+    this.#imports = new Imports(folder);
+  }
+
+  async run(mutant: Mutant): Promise<Outcome> {
+    const { file } = mutant;
+    const path = join(this.#folder, file);
+    const text = readFileSync(path, 'utf8');
+    const mutated = apply(text, mutant);
+    const tests = testsBeside(file, this.#tests).filter((test) =>
+      this.#imports.reaches(test, file),
+    );
+    for (const test of tests) {
+      writeFileSync(path, mutated);
+      const isFailed = await this.#fails(test);
+      writeFileSync(path, text);
+      if (!isFailed) continue;
+      return (await this.#passesAlone(test))
+        ? { isKilled: true, note: test }
+        : { isKilled: undefined, note: `${test} fails without a fault` };
+    }
+    return { isKilled: false, note: `${tests.length} tests` };
+  }
+
+  [Symbol.dispose](): void {
+    this.#end();
+  }
+
+  async #passesAlone(test: string): Promise<boolean> {
+    const known = this.#passes.get(test);
+    if (known !== undefined) return known;
+    // Once more: on a busy machine a test may time out.
+    const passes = !(await this.#fails(test)) || !(await this.#fails(test));
+    this.#passes.set(test, passes);
+    return passes;
+  }
+
+  #fails(test: string): Promise<boolean> {
+    const turn = isExclusive(test) ? ['--import=./scripts/testing/test-process.ts'] : [];
+    const child = spawn(process.execPath, [...nodeOptions, ...turn, test], {
+      cwd: this.#folder,
+      stdio: 'ignore',
+      env: { ...process.env, NODE_COMPILE_CACHE: join(root, '.cache/compile') },
+      // A separate process group, so that processes started by a test end with it.
+      detached: true,
+    });
+    return new Promise((resolve, reject) => {
+      this.#end = () => {
+        if (child.pid === undefined) return;
+        try {
+          process.kill(-child.pid, 'SIGKILL');
+        } catch {
+          // The process has ended.
+        }
+      };
+      const timer = setTimeout(this.#end, fileTimeoutMs);
+      child.once('error', reject);
+      child.once('close', (code) => {
+        clearTimeout(timer);
+        this.#end();
+        this.#end = () => undefined;
+        resolve(code !== 0);
+      });
+    });
+  }
+}

@@ -1,0 +1,45 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { Imports, testsBeside } from '../../scripts/mutation/tests-beside.ts';
+import { repositoryRoot } from '../conventions/tree.ts';
+
+describe('the tests beside a file', () => {
+  const paths = [
+    'test/nmi/a/c.test.ts',
+    'test/nmi/a/b.test.ts',
+    'test/nmi/a/b.kernel.test.ts',
+    'test/nmi/a/a.test.ts',
+    'test/nmi/a/d.kernel.test.ts',
+    'test/nmi/a/b/x.test.ts',
+    'test/nmi/b.test.ts',
+  ];
+
+  it('are its own, and then those of the folder that run beside others', () => {
+    assert.deepEqual(testsBeside('src/nmi/a/b.ts', paths), [
+      'test/nmi/a/b.test.ts',
+      'test/nmi/a/a.test.ts',
+      'test/nmi/a/c.test.ts',
+    ]);
+  });
+
+  it('have its own that run alone, if it has no other', () => {
+    assert.deepEqual(testsBeside('src/nmi/a/d.ts', paths), [
+      'test/nmi/a/d.kernel.test.ts',
+      'test/nmi/a/a.test.ts',
+      'test/nmi/a/b.test.ts',
+      'test/nmi/a/c.test.ts',
+    ]);
+  });
+});
+
+describe('the imports of a file', () => {
+  const imports = new Imports(repositoryRoot);
+
+  it('reach a file at any distance, and no other', () => {
+    const from = 'test/runner/tests-beside.test.ts';
+    assert.ok(imports.reaches(from, 'scripts/mutation/tests-beside.ts'));
+    assert.ok(imports.reaches(from, 'scripts/testing/kinds.ts'));
+    assert.ok(!imports.reaches(from, 'scripts/mutation/mutants.ts'));
+    assert.ok(!imports.reaches('src/none.ts', from));
+  });
+});
