@@ -230,7 +230,9 @@ describe('a PKCS#12 file', { skip: withoutOpenssl }, () => {
     ]) {
       const args = ['-topk8', ...scheme, '-passout', 'pass:pw'];
       const der = derOf(await files.openssl(files.keyPem, 'pkcs8', ...args));
-      assert.throws(() => readEncryptedKey(claim(der), ['pw']), { code: /^(?:TOO_COSTLY|WRONG_PASSWORD)$/ });
+      assert.throws(() => readEncryptedKey(claim(der), ['pw']), {
+        code: /^(?:TOO_COSTLY|WRONG_PASSWORD)$/,
+      });
     }
     assert.ok(performance.now() - startedMs < 5_000);
   });
