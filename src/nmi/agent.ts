@@ -10,7 +10,6 @@ import type { Clock } from '../cache/clock.ts';
 import { openAdminPages, waitingForPort } from './admin/pages.ts';
 import { openReadinessEvents } from './admin/readiness-events.ts';
 import { StartupTaint } from './admin/startup-taint.ts';
-import { flagsPage, statusPage } from './admin/z-pages.ts';
 import { userAgent } from './base/build-info.ts';
 import type { Logger } from './base/logger.ts';
 import type { Part } from './base/part.ts';
@@ -163,7 +162,6 @@ export async function startAgent(given: AgentOptions): Promise<Agent> {
       metrics,
       parts,
       hasBeenActive: () => kernel.hasBeenActive(),
-      zPages: [statusPage({ component: 'nmi', clock, parts }), flagsPage('nmi', config)],
       // Of an agent in another pod, which may outlive its holder: nobody here can know of it then.
       onTaken: held === undefined ? undefined : (port) => log.info({ port }, waitingForPort),
     }),

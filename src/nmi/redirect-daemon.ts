@@ -5,7 +5,6 @@
  */
 import type { Clock } from '../cache/clock.ts';
 import { openAdminPages, waitingForPort } from './admin/pages.ts';
-import { flagsPage, statusPage } from './admin/z-pages.ts';
 import type { Logger } from './base/logger.ts';
 import type { Config } from './config/config.ts';
 import { LAYOUT } from '../redirect/ebpf/settings.ts';
@@ -80,10 +79,6 @@ export async function startRedirectDaemon(
       metrics,
       parts,
       hasBeenActive: () => kernel.hasBeenActive(),
-      zPages: [
-        statusPage({ component: 'nmi-redirect', clock, parts }),
-        flagsPage('nmi-redirect', config),
-      ],
       onTaken: hasOthers ? (port) => log.info({ port }, waitingForPort) : undefined,
     }),
   );

@@ -306,6 +306,7 @@ describe('the text of an explanation', () => {
       schema: explanationSchema,
       kind: 'node',
       node,
+      agent: undefined,
       omitted: 2,
       pods: [
         { ...pod, ip: '10.0.0.10', label: 'app', outcome: granted },

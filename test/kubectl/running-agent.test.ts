@@ -141,7 +141,7 @@ describe('kubectl nmi beside a running agent', () => {
     const { code, written } = await run('sysdump', '--file', 'x.yaml');
     assert.equal(code, 0);
     const text = written.get('x.yaml') ?? '';
-    for (const part of [/nmi statusz/, /redirect=none/, /token request/, /nmi_build_info/]) {
+    for (const part of [/nodeVersion: v26/, /redirect: none/, /token request/, /nmi_build_info/]) {
       assert.match(text, part);
     }
     assert.doesNotMatch(text, /eyJ/);

@@ -97,6 +97,14 @@ export function openExplainFixture({
       redirect: { mode, detail: 'as wanted', problem: undefined },
       watches: { unsynced: [], silentForMs: 1_000, failing: [] },
     }),
+    agent: () => ({
+      version: '1.2.3',
+      commit: 'abc',
+      nodeVersion: 'v26.10.0',
+      startedAt: '2026-11-27T06:00:00.000Z',
+      unmetConditions: [],
+      flags: { redirect: mode },
+    }),
     whyUnavailable: () => state.whyUnavailable,
     clientsOf: (podUid) => state.clients[podUid] ?? [],
   };

@@ -1,4 +1,4 @@
-/** Pages of an agent, read through the API server's proxy: its metrics, and those for people. */
+/** The metrics of an agent, read through the API server's proxy. */
 import type { Kubectl, Read } from '../transport/kubectl.ts';
 import { classifyFailure } from '../transport/kubectl-failure.ts';
 import type { AgentView } from './agents.ts';
@@ -11,31 +11,13 @@ export interface MetricSample {
 
 export async function readMetrics(
   kubectl: Kubectl,
-  agent: AgentView,
+  { namespace, name, config }: AgentView,
 ): Promise<Read<readonly MetricSample[]>> {
-  const read = await readRaw(kubectl, agent, agent.config?.metricsPort ?? 9090, 'metrics');
-  return read.ok ? { ok: true, value: parseMetrics(read.value) } : read;
-}
-
-/** Plain text. An agent older than its plugin may not have the page. */
-export function readZPage(
-  kubectl: Kubectl,
-  agent: AgentView,
-  page: 'statusz' | 'flagz',
-): Promise<Read<string>> {
-  return readRaw(kubectl, agent, agent.config?.probePort ?? 8080, page);
-}
-
-async function readRaw(
-  kubectl: Kubectl,
-  { namespace, name }: AgentView,
-  port: number,
-  page: string,
-): Promise<Read<string>> {
-  const path = `/api/v1/namespaces/${namespace}/pods/${name}:${port}/proxy/${page}`;
+  const port = config?.metricsPort ?? 9090;
+  const path = `/api/v1/namespaces/${namespace}/pods/${name}:${port}/proxy/metrics`;
   const run = await kubectl.run(['get', `--raw=${path}`]);
   if (run.code !== 0) return { ok: false, failure: classifyFailure(run) };
-  return { ok: true, value: run.stdout };
+  return { ok: true, value: parseMetrics(run.stdout) };
 }
 
 /** Lines that are not samples are left out. */

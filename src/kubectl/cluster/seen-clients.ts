@@ -2,9 +2,9 @@
 import { parseRecord, stringAt } from '../../nmi/base/json-value.ts';
 import { recordsAt, textsAt } from '../base/object.ts';
 import type { Kubectl } from '../transport/kubectl.ts';
-import { classifyFailure } from '../transport/kubectl-failure.ts';
-import { unverified, type AgentView } from './agents.ts';
-import { describeUnread, type Unread } from './snapshot.ts';
+import { readAgentExplanation } from './agent-explanation.ts';
+import type { AgentView } from './agents.ts';
+import type { Unread } from './snapshot.ts';
 
 /**
  * By `namespace/name` of the pod; empty for a pod that sent no request since its agent started.
@@ -16,29 +16,14 @@ export async function readSeenClients(
   unread: Unread[],
 ): Promise<ReadonlyMap<string, readonly string[]>> {
   const seen = new Map<string, readonly string[]>();
-  for (const { namespace, name, isVerified } of agents) {
-    const what = `ask the agent ${namespace}/${name}`;
-    const loses = 'which SDKs the pods of its node use';
-    if (!isVerified) {
-      unread.push({ what, why: unverified, loses });
-      continue;
-    }
-    const run = await kubectl.run([
-      'exec',
-      `--namespace=${namespace}`,
-      name,
-      '--container=nmi',
-      '--',
-      'nmi',
-      'explain',
-      '--output=json',
-    ]);
-    if (run.code !== 0) {
-      const read = { ok: false, failure: classifyFailure(run) } as const;
-      unread.push(describeUnread(what, read, loses));
-      continue;
-    }
-    for (const pod of recordsAt(parseRecord(run.stdout), 'pods')) {
+  for (const agent of agents) {
+    const text = await readAgentExplanation(
+      kubectl,
+      agent,
+      'which SDKs the pods of its node use',
+      unread,
+    );
+    for (const pod of recordsAt(parseRecord(text ?? ''), 'pods')) {
       seen.set(`${stringAt(pod, 'namespace')}/${stringAt(pod, 'name')}`, textsAt(pod, 'clients'));
     }
   }

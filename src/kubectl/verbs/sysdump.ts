@@ -1,11 +1,13 @@
 /** `kubectl nmi sysdump`: one redacted file with the data for a bug report. */
 import { buildInfo } from '../../nmi/base/build-info.ts';
+import { parseRecord } from '../../nmi/base/json-value.ts';
 import { redactObject, redactText } from '../base/redact.ts';
 import { renderYaml } from '../base/output.ts';
 import type { RawObject } from '../base/object.ts';
 import { exitCodes } from '../base/io.ts';
 import { PluginError, type ExitCode } from '../base/plugin-error.ts';
-import { readMetrics, readZPage } from '../cluster/metrics.ts';
+import { readAgentExplanation } from '../cluster/agent-explanation.ts';
+import { readMetrics } from '../cluster/metrics.ts';
 import type { AgentView } from '../cluster/agents.ts';
 import { identityResources } from '../cluster/resources.ts';
 import { describeUnread, type Unread } from '../cluster/snapshot.ts';
@@ -115,12 +117,11 @@ async function agentDocument(
 ): Promise<object> {
   const { namespace, name } = agent;
   const where = [`--namespace=${namespace}`, name, '--container=nmi', `--tail=${tail}`];
-  const [log, previous, metrics, status, flags] = await Promise.all([
+  const [log, previous, metrics, explained = ''] = await Promise.all([
     kubectl.run(['logs', ...where]),
     kubectl.run(['logs', ...where, '--previous']),
     readMetrics(kubectl, agent),
-    readZPage(kubectl, agent, 'statusz'),
-    readZPage(kubectl, agent, 'flagz'),
+    readAgentExplanation(kubectl, agent, `flags, state and pods of ${name}`, unread),
   ]);
   if (!metrics.ok)
     unread.push(
@@ -130,8 +131,7 @@ async function agentDocument(
     agent: `${namespace}/${name}`,
     log: redactText(log.code === 0 ? log.stdout : log.stderr),
     previousLog: redactText(previous.stdout),
-    statusz: status.ok ? redactText(status.value) : '',
-    flagz: flags.ok ? redactText(flags.value) : '',
+    explained: parseRecord(redactText(explained)) ?? {},
     metrics: metrics.ok
       ? metrics.value.map(
           (each) =>

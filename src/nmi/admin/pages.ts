@@ -4,7 +4,7 @@
  * `/healthz` has the texts of the replaced system (always 200, `Active` once the redirect was
  * installed), `/livez` reports that the event loop runs, `/readyz` lists what is missing, and with
  * `?verbose` all conditions and the state of the watches, as text. An outage of the API server or
- * of the upstream never fails liveness. `/statusz` and `/flagz` are for people.
+ * of the upstream never fails liveness.
  *
  * Pods can reach these ports too. A connection serves one request, and all clients share a
  * rendering of the metrics.
@@ -21,7 +21,6 @@ import { startPeriodicJob } from '../base/periodic-job.ts';
 import { guardPipeline } from '../server/pipeline-guard.ts';
 import { PageConnections } from './page-connections.ts';
 import { describeReadiness, readiness } from '../base/readiness.ts';
-import type { ZPage } from './z-pages.ts';
 
 export interface AdminOptions {
   /** 0 turns either off; equal ports share one server. */
@@ -34,8 +33,6 @@ export interface AdminOptions {
   readonly parts: readonly Part[];
   /** The redirect has reached the wanted state at least once. */
   readonly hasBeenActive: () => boolean;
-  /** Further pages of the probe port. */
-  readonly zPages?: readonly ZPage[];
   /**
    * Set if an agent that ends soon may still use the ports: called once for each port in use, which
    * is then waited for. Undefined: a port in use is an error.
@@ -101,8 +98,7 @@ export async function openAdminPages(options: AdminOptions): Promise<AsyncDispos
         response.shouldKeepAlive = false;
         const [path = '', query = ''] = (request.url ?? '').split('?', 2);
         const isVerbose = hasVerbose(query);
-        const isJson = /\bapplication\/json\b/.test(request.headers.accept ?? '');
-        void answer({ path, isVerbose, isJson }, served, options, renderMetrics, response);
+        void answer({ path, isVerbose }, served, options, renderMetrics, response);
       });
       const isOfMetrics = !served.has('probes') && options.metricsAddress !== '';
       const address = isOfMetrics ? { port, host: options.metricsAddress } : { port };
@@ -180,11 +176,7 @@ function listenWhenFree(
 }
 
 async function answer(
-  {
-    path,
-    isVerbose,
-    isJson,
-  }: { readonly path: string; readonly isVerbose: boolean; readonly isJson: boolean },
+  { path, isVerbose }: { readonly path: string; readonly isVerbose: boolean },
   served: ReadonlySet<'probes' | 'metrics'>,
   options: AdminOptions,
   renderMetrics: () => Promise<Buffer>,
@@ -219,16 +211,6 @@ async function answer(
         return send(response, status, 'application/json; charset=utf-8', JSON.stringify(state));
       }
     }
-    const page = options.zPages?.find((each) => each.path === path);
-    if (page !== undefined && isJson) {
-      return send(
-        response,
-        200,
-        'application/json; charset=utf-8',
-        `${JSON.stringify(page.json())}\n`,
-      );
-    }
-    if (page !== undefined) return send(response, 200, 'text/plain; charset=utf-8', page.text());
   }
   send(response, 404, 'text/plain; charset=utf-8', 'not found\n');
 }

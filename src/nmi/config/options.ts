@@ -279,7 +279,7 @@ const table = {
       isOfRedirect: true,
       type: portOrOff,
       default: '8080',
-      help: 'Port of `/healthz`, `/livez`, `/readyz`, `/statusz` and `/flagz` on all interfaces. 0 turns it off.',
+      help: 'Port of `/healthz`, `/livez` and `/readyz` on all interfaces. 0 turns it off.',
     },
     {
       name: 'prometheus-port',

@@ -1,4 +1,4 @@
-/** The flags in force, in a form that any client of the agent's pages may read. */
+/** The flags in force, in a form that may be part of a bug report. */
 import type { Config } from './config.ts';
 import { hasFlag, options, type Option } from './options.ts';
 

@@ -1,9 +1,11 @@
 /** `nmi explain` of a running agent: a socket that returns the agent's current state. */
 import type { Clock } from '../../cache/clock.ts';
+import { buildInfo } from '../base/build-info.ts';
 import type { Logger } from '../base/logger.ts';
 import type { Part } from '../base/part.ts';
 import { readiness } from '../base/readiness.ts';
 import type { Config } from '../config/config.ts';
+import { shownFlags } from '../config/shown-flags.ts';
 import type { IdentifiedBy } from '../grants/caller.ts';
 import type { GrantPolicy } from '../grants/grant.ts';
 import type { Kernel } from '../kernel/kernel.ts';
@@ -11,6 +13,7 @@ import type { Throttling } from '../state/throttled-pods.ts';
 import type { ClusterState } from '../state/cluster-state.ts';
 import type { TokenBroker } from '../tokens/broker.ts';
 import { explain } from './explain.ts';
+import type { AgentFacts } from './explanation.ts';
 import { readHealth } from './node-health.ts';
 import { openExplainServer } from './socket.ts';
 
@@ -35,6 +38,16 @@ export function openExplain(options: ExplainOptions): Promise<AsyncDisposable> {
   const { config, kernel, state, policy, broker, clientsOf, identifiedByOf, throttledOf } = options;
   const { clock, log } = options;
   const health = () => readHealth({ nodeName: config.node, kernel, clusterState: state });
+  const startedAt = new Date(clock.wallMs()).toISOString();
+  const flags = Object.fromEntries(shownFlags(config));
+  const agent = (): AgentFacts => ({
+    version: buildInfo.version,
+    commit: buildInfo.commit,
+    nodeVersion: process.version,
+    startedAt,
+    unmetConditions: Object.keys(readiness(options.parts).missing),
+    flags,
+  });
   const whyUnavailable = () => kernel.whyUnavailable();
   const context = {
     clusterState: state,
@@ -44,6 +57,7 @@ export function openExplain(options: ExplainOptions): Promise<AsyncDisposable> {
     identifiedByOf,
     throttledOf,
     health,
+    agent,
     whyUnavailable,
   };
   return openExplainServer({

@@ -20,6 +20,7 @@ import type { ExplainQuery } from './question.ts';
 import {
   explanationSchema,
   type AddressView,
+  type AgentFacts,
   type BindingView,
   type Explanation,
   type IdentityView,
@@ -56,6 +57,8 @@ export interface ExplainContext {
   /** Limits that a pod exceeded lately; undefined likewise. */
   readonly throttledOf?: (podUid: string) => readonly Throttling[];
   readonly health: () => NodeHealth;
+  /** Undefined for an explanation without an agent. */
+  readonly agent?: () => AgentFacts;
   /** Why callers cannot be looked up now, or undefined. */
   readonly whyUnavailable: () => string | undefined;
 }
@@ -125,7 +128,12 @@ function explainNode(sight: Asked): Explanation {
     const clients = sight.clientsOf?.(pod.uid) ?? [];
     return { namespace, name, ip: ips[0] ?? '', phase, label, outcome, clients };
   });
-  return { ...told('node', sight), pods, omitted: all.length - pods.length };
+  return {
+    ...told('node', sight),
+    agent: sight.agent?.(),
+    pods,
+    omitted: all.length - pods.length,
+  };
 }
 
 function explainPod(pod: Pod, query: ExplainQuery, sight: Asked): PodExplanation {

@@ -39,9 +39,24 @@ export interface PodExplanation extends ExplanationBase {
 /** All pods of the node, one line each. */
 export interface NodeExplanation extends ExplanationBase {
   readonly kind: 'node';
+  /** Absent from an older agent. */
+  readonly agent: AgentFacts | undefined;
   readonly pods: readonly PodLine[];
   /** Number of further pods, which are left out. */
   readonly omitted: number;
+}
+
+/** The agent itself. */
+export interface AgentFacts {
+  readonly version: string;
+  readonly commit: string;
+  readonly nodeVersion: string;
+  /** ISO 8601. */
+  readonly startedAt: string;
+  /** The conditions of readiness that are not met. */
+  readonly unmetConditions: readonly string[];
+  /** By name, with the values in force; a free text that is not the default is left out. */
+  readonly flags: Readonly<Record<string, string>>;
 }
 
 /** No pod was found. */

@@ -13,8 +13,8 @@ const testBed = {
     ],
   }),
   other: (_program: string, args: readonly string[]) => {
-    if (args.some((each) => each.endsWith(':8080/proxy/flagz'))) return ok('redirect=ebpf\n');
-    if (args.some((each) => each.endsWith(':8080/proxy/statusz'))) return ok('Ready: true\n');
+    if (args.includes('explain'))
+      return ok(`{"agent":{"flags":{"redirect":"ebpf"}},"a":"${token}"}\n`);
     return args.includes('--previous')
       ? ok(`saw ${token} before it ended\n`)
       : ok(`nmi_ready{condition="x"} 1\nsaw ${token}\n`);
@@ -39,7 +39,10 @@ describe('kubectl nmi sysdump', () => {
     assert.match(JSON.stringify(documents), /"--strict-identity","\(removed\)"/);
     assert.match(JSON.stringify(documents), /strict-identity/);
     const [agent] = documents.filter((each) => 'agent' in each);
-    assert.deepEqual([agent?.['statusz'], agent?.['flagz']], ['Ready: true\n', 'redirect=ebpf\n']);
+    assert.deepEqual(agent?.['explained'], {
+      agent: { flags: { redirect: 'ebpf' } },
+      a: '(removed)',
+    });
   });
 
   it('names what it could not read, and never overwrites', async () => {

@@ -324,6 +324,8 @@ describe('the explanation of a node', () => {
       ],
     );
     assert.equal(told.omitted, 0);
+    assert.equal(told.agent?.version, '1.2.3');
+    assert.deepEqual(told.agent.flags, { redirect: 'iptables' });
   });
 
   it('lists the clients of each pod like the explanation of one pod', () => {
