@@ -111,21 +111,6 @@ export const verbs: Readonly<Record<string, Verb>> = {
       return explain(args, io);
     },
   },
-  grants: {
-    summary: 'Print the AzureIdentityGrants that --identity-owners=enforce needs in this cluster.',
-    examples: ['nmi grants --kubeconfig=FILE >grants.yaml'],
-    flags: {
-      kubeconfig: {
-        describe:
-          'Path of a kubeconfig file. Default: KUBECONFIG, then the in-cluster configuration.',
-      },
-    },
-    isBoolean: () => false,
-    start: async (args, io) => {
-      const { grants } = await import('./grants.ts');
-      return grants(args, io);
-    },
-  },
   ready: {
     summary: 'Report whether the agent in this container is ready. Exit code 1 if it is not.',
     examples: ['nmi ready'],

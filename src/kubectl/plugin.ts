@@ -7,6 +7,7 @@ import { Kubectl, passedFlags, type PassedFlags } from './transport/kubectl.ts';
 import { addAnalyze } from './verbs/analyze.ts';
 import { addDoctor } from './verbs/doctor.ts';
 import { addException } from './verbs/exception.ts';
+import { addGrants } from './verbs/grants.ts';
 import { addIdentity } from './verbs/identity.ts';
 import { addLogs } from './verbs/logs.ts';
 import { addMigrate } from './verbs/migrate.ts';
@@ -27,6 +28,7 @@ const addVerbs: readonly AddVerb[] = [
   addDoctor,
   addIdentity,
   addException,
+  addGrants,
   addMigrate,
   addTest,
   addLogs,

@@ -7,18 +7,7 @@ describe('completion', () => {
   for (const [args, expected] of [
     [
       [''],
-      [
-        'completion',
-        'demo',
-        'explain',
-        'grants',
-        'help',
-        'ready',
-        'reasons',
-        'redirect',
-        'run',
-        'version',
-      ],
+      ['completion', 'demo', 'explain', 'help', 'ready', 'reasons', 'redirect', 'run', 'version'],
     ],
     [['red'], ['redirect']],
     [['help', 'e'], ['explain']],

@@ -53,7 +53,7 @@ const expensive = [
   // The parser of flags is a separate package.
   /\/yargs\/(?:build\/lib\/yargs-factory|lib\/platform-shims\/|index)/,
   /\/(?:cliui|string-width|y18n)\//,
-  /(?:^|\/)src\/cli\/(?:demo|explain|grants|grants-text)\.ts$/,
+  /(?:^|\/)src\/cli\/(?:demo|explain)\.ts$/,
   /^NativeModule (?:http2|inspector|sqlite|repl|readline|test|zlib)$/,
 ];
 

@@ -184,8 +184,8 @@ export const reasonGuide = {
   identity_not_owned: {
     means:
       'No AzureIdentityGrant gives the identity to the namespace of the pod, and the agent enforces owners.',
-    fix: 'Have an administrator of the cluster add it to an AzureIdentityGrant; `nmi grants` prints what is missing.',
-    check: '`kubectl get azureidentitygrants`, and `nmi grants` for what is missing.',
+    fix: 'Have an administrator of the cluster add it to an AzureIdentityGrant; `kubectl nmi grants` prints what is missing.',
+    check: '`kubectl get azureidentitygrants`, and `kubectl nmi grants` for what is missing.',
     who: 'cluster',
   },
   identity_unsupported: {

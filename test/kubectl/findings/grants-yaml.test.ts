@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { parseAllDocuments } from 'yaml';
-import { renderGrants } from '../../src/cli/grants-text.ts';
-import type { NeededGrant } from '../../src/nmi/grants/needed-grants.ts';
+import { renderGrants } from '../../../src/kubectl/findings/grants-yaml.ts';
+import type { NeededGrant } from '../../../src/kubectl/findings/needed-grants.ts';
 
 const shop: NeededGrant = {
   name: 'shop',

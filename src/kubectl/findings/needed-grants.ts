@@ -7,8 +7,8 @@ import { normaliseClientId, normaliseResourceId } from '../../cache/index/identi
 import { objectKey } from '../../cache/index/object-name.ts';
 import type { Binding, Exception, Identity, IdentityGrant } from '../../cache/index/objects.ts';
 import { OwnerIndex } from '../../cache/index/owner-index.ts';
-import { entryFor, IdentityOwners } from './identity-owners.ts';
-import { UpstreamResolver } from './resolve-upstream.ts';
+import { entryFor, IdentityOwners } from '../../nmi/grants/identity-owners.ts';
+import { UpstreamResolver } from '../../nmi/grants/resolve-upstream.ts';
 
 export interface ClusterObjects {
   readonly identities: readonly Identity[];

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { Identity } from '../../../src/cache/index/objects.ts';
-import { neededGrants, type ClusterObjects } from '../../../src/nmi/grants/needed-grants.ts';
+import { neededGrants, type ClusterObjects } from '../../../src/kubectl/findings/needed-grants.ts';
 import {
   createBinding,
   createException,

@@ -1,0 +1,69 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { identityGrants } from '../../../src/kubectl/cluster/resources.ts';
+import {
+  createBinding,
+  createIdentity,
+  createObject,
+  kinds,
+  play,
+  type Recorded,
+} from '../support/recorded-kubectl.ts';
+
+const clientID = '22729e47-74ce-4b43-8eea-aab5f2073301';
+const namespace = 'shop';
+const objects = {
+  [kinds.identities]: [
+    createIdentity('till', { type: 0, clientID }, { namespace }),
+    createIdentity('unbound', { type: 0, clientID }, { namespace }),
+  ],
+  [kinds.bindings]: [
+    createBinding('till', { azureIdentity: 'till', selector: 'till' }, { namespace }),
+  ],
+  [kinds.exceptions]: [
+    createObject(
+      'AzurePodIdentityException',
+      'x',
+      { podLabels: { app: 'addon' } },
+      { namespace: 'kube-system' },
+    ),
+  ],
+};
+const ban = (resource: string): Recorded => ({ objects, forbidden: { [resource]: 'everywhere' } });
+
+describe('kubectl nmi grants', () => {
+  it('prints what the cluster needs, and how many identities have no binding', async () => {
+    const { code, stdout, stderr } = await play(['grants'], { objects });
+    assert.deepEqual([code, stderr], [0, '1 AzureIdentities without a binding left out\n']);
+    assert.match(stdout, /namespaces: \["kube-system"\]\n {2}nodeIdentities: true\n---/);
+    assert.ok(stdout.includes(`clientIDs:\n    - "${clientID}"  # AzureIdentity till\n`), stdout);
+  });
+
+  it('prints nothing if all is granted', async () => {
+    const all = { namespaces: ['*'], clientIDs: [clientID] };
+    const granted = {
+      ...objects,
+      [kinds.exceptions]: [],
+      [identityGrants]: [createObject('AzureIdentityGrant', 'all', all)],
+    };
+    const { stdout, stderr } = await play(['grants'], { objects: granted });
+    assert.equal(stdout, '');
+    assert.match(stderr, /^every identity in use has a grant$/m);
+  });
+
+  it('needs every grant if their kind is not installed', async () => {
+    const { stdout } = await play(['grants'], { objects, missing: [identityGrants] });
+    assert.match(stdout, /kind: AzureIdentityGrant/);
+  });
+
+  it('prints nothing if it cannot read one of the kinds', async () => {
+    for (const kind of [kinds.bindings, identityGrants]) {
+      const { code, stdout, stderr } = await play(['grants'], ban(kind));
+      assert.notEqual(code, 0, kind);
+      assert.equal(stdout, '', kind);
+      assert.match(stderr, new RegExp(`list ${kind}`));
+    }
+    const { code } = await play(['grants'], { objects, missing: [kinds.identities] });
+    assert.notEqual(code, 0);
+  });
+});
