@@ -47,10 +47,14 @@ export class Trial implements Disposable {
     this.#imports = new Imports(folder);
   }
 
+  read(file: string): string {
+    return readFileSync(join(this.#folder, file), 'utf8');
+  }
+
   async run(mutant: Mutant): Promise<Outcome> {
     const { file } = mutant;
     const path = join(this.#folder, file);
-    const text = readFileSync(path, 'utf8');
+    const text = this.read(file);
     const mutated = apply(text, mutant);
     const tests = testsBeside(file, this.#tests).filter((test) =>
       this.#imports.reaches(test, file),

@@ -14,7 +14,7 @@ describe('the tests beside a file', () => {
     'test/nmi/b.test.ts',
   ];
 
-  it('are its own, and then those of the folder that run beside others', () => {
+  it('are its own of the unit, and then the others of the folder', () => {
     assert.deepEqual(testsBeside('src/nmi/a/b.ts', paths), [
       'test/nmi/a/b.test.ts',
       'test/nmi/a/a.test.ts',
@@ -22,7 +22,7 @@ describe('the tests beside a file', () => {
     ]);
   });
 
-  it('have its own that run alone, if it has no other', () => {
+  it('have its own on a kernel, if it has no other', () => {
     assert.deepEqual(testsBeside('src/nmi/a/d.ts', paths), [
       'test/nmi/a/d.kernel.test.ts',
       'test/nmi/a/a.test.ts',
