@@ -44,7 +44,7 @@ describe('kubectl nmi grants', () => {
     const granted = {
       ...objects,
       [kinds.exceptions]: [],
-      [identityGrants]: [createObject('AzureIdentityGrant', 'all', all)],
+      [identityGrants]: [createObject('AzureIdentityGrant', 'all', all, { namespace: '' })],
     };
     const { stdout, stderr } = await play(['grants'], { objects: granted });
     assert.equal(stdout, '');
