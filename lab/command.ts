@@ -26,7 +26,7 @@ const options = {
   scenario: {
     type: 'string',
     requiresArg: true,
-    describe: 'Name of a scenario, "tour" or "all".',
+    describe: 'Name of a scenario, "tour", "kernel" (those that need namespaces) or "all".',
     default: 'tour',
   },
   redirect: {
@@ -121,6 +121,7 @@ async function runLab(
 function choose(name: string, environment: Environment) {
   const named = scenarios.filter((scenario) => {
     if (name === 'all') return true;
+    if (name === 'kernel') return scenario.needs === 'namespaces';
     return name === 'tour' ? scenario.inTour : scenario.name === name;
   });
   const isPossible = (scenario: Scenario) =>
@@ -155,7 +156,7 @@ function createParser(words: readonly string[]) {
 function parseFlags(words: readonly string[]) {
   const flags = createParser(words).parseSync();
   const { scenario, times } = flags;
-  const names = ['tour', 'all', ...scenarios.map(({ name }) => name)];
+  const names = ['tour', 'kernel', 'all', ...scenarios.map(({ name }) => name)];
   if (!names.includes(scenario)) {
     throw new UsageError(`--scenario has the value "${scenario}"; allowed: ${names.join(', ')}`);
   }

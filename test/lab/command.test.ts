@@ -52,7 +52,7 @@ describe('the command line of the lab', () => {
       /Argument: redirect, Given: "x", Choices: "auto", "ebpf", "iptables", "none"/,
     ],
     [['--output', 'xml'], /Argument: output, Given: "xml", Choices: "text", "json"/],
-    [['--scenario=nothing'], /--scenario has the value "nothing"; allowed: tour, all, /],
+    [['--scenario=nothing'], /--scenario has the value "nothing"; allowed: tour, kernel, all, /],
     [['--scenario'], /Not enough arguments following: scenario/],
     [['--times=0'], /--times has the value "0"; allowed: a whole number from 1 to 1000/],
     [['--times=1001'], /--times has the value "1001"/],
