@@ -1,7 +1,14 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { parseAllDocuments } from 'yaml';
-import { boundTestBed, createAgentPod, failed, ok, play } from '../support/recorded-kubectl.ts';
+import {
+  boundTestBed,
+  createAgentPod,
+  failed,
+  kinds,
+  ok,
+  play,
+} from '../support/recorded-kubectl.ts';
 
 const token = ['eyJhbGciOiJSUzI1NiJ9', 'eyJzdWIiOiJ4In0', 'c2lnbmF0dXJl'].join('.');
 const testBed = {
@@ -11,6 +18,7 @@ const testBed = {
       { metadata: { name: 'azureidentities.aadpodidentity.k8s.io', annotations: { a: token } } },
       { metadata: { name: 'certificates.cert-manager.io' } },
     ],
+    nodes: [{ metadata: { name: 'node-1' } }],
   }),
   other: (_program: string, args: readonly string[]) => {
     if (args.includes('explain'))
@@ -38,6 +46,13 @@ describe('kubectl nmi sysdump', () => {
     assert.match(JSON.stringify(documents), /"annotations":\{"a":"\(removed\)"\}/);
     assert.match(JSON.stringify(documents), /"--strict-identity","\(removed\)"/);
     assert.match(JSON.stringify(documents), /strict-identity/);
+    for (const [resource, name] of [
+      ['nodes', 'node-1'],
+      [kinds.identities, 'orders'],
+    ] as const) {
+      const dumped = documents.find((each) => each['resource'] === resource);
+      assert.match(JSON.stringify(dumped?.['objects']), new RegExp(`"name":"${name}"`));
+    }
     const [agent] = documents.filter((each) => 'agent' in each);
     assert.deepEqual(agent?.['explained'], {
       agent: { flags: { redirect: 'ebpf' } },
