@@ -81,6 +81,19 @@ describe('kubectl nmi doctor', () => {
     assert.match((await play(['doctor'], testBedOf({ pods: [] }))).stdout, /agent_missing/);
   });
 
+  it('checks the nodes before an installation', async () => {
+    const node = { metadata: { name: 'node-1' }, status: { nodeInfo: { kernelVersion: '5.4.0' } } };
+    const cases = [
+      { nodes: [node], expected: 'Node node-1: kernel_old' },
+      { nodes: [], expected: 'Cluster: nodes_missing' },
+    ];
+    for (const { nodes, expected } of cases) {
+      const { stdout } = await play(['doctor', '--pre'], testBedOf({ nodes, pods: [] }));
+      assert.ok(stdout.includes(expected), stdout);
+      assert.doesNotMatch(stdout, /agent_missing/);
+    }
+  });
+
   it('finds definitions that are old or missing, an old server, and the MIC', async () => {
     const old = [
       definition('azureidentities', []),
