@@ -21,6 +21,19 @@ describe('kubectl nmi status', () => {
     assert.match(stdout, /Node node-2: agent_missing/);
   });
 
+  it('shows the reason of the kubelet and the unmet conditions of an agent', async () => {
+    const { stdout } = await play(['status'], {
+      ...testBedOf(createAgentPod('node-1', { isReady: false }), createAgentPod('node-2')),
+      other: (_program, args) =>
+        ok(`nmi_ready{condition="synced"} ${args.some((each) => /node-1/.test(each)) ? 0 : 1}\n`),
+    });
+    assert.match(
+      stdout,
+      /^node-1 .* not ready .* containers with unready status: \[nmi\], synced$/m,
+    );
+    assert.match(stdout, /^node-2 .* ready +1h0m +0 +\S+ +-?$/m);
+  });
+
   it('waits until every node has a ready agent, and gives up', async () => {
     const ready = testBedOf(createAgentPod('node-1'), createAgentPod('node-2'));
     assert.equal((await play(['status', '--wait'], ready)).code, 0);
