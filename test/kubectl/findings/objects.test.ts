@@ -94,8 +94,22 @@ describe('objects', () => {
   });
 
   it('of other namespaces are checked when all are requested', () => {
-    const identities = [createIdentity('orders'), createIdentity('idle', {}, { namespace: 'x' })];
-    assert.deepEqual(linesOf({ identities }), []);
-    assert.equal(linesOf({ identities, scope: undefined }).length, 2);
+    const far = { namespace: 'x' };
+    const objects = {
+      identities: [createIdentity('orders'), createIdentity('idle', {}, far)],
+      bindings: [
+        createBinding('orders'),
+        createBinding('lost', { azureIdentity: 'none', selector: '' }, far),
+      ],
+      exceptions: [createObject('AzurePodIdentityException', 'open', { podLabels: {} }, far)],
+    };
+    assert.deepEqual(linesOf(objects), []);
+    assert.deepEqual(linesOf({ ...objects, scope: undefined }), [
+      'identity_invalid AzureIdentity x/idle',
+      'identity_unbound AzureIdentity x/idle',
+      'binding_dangling AzureIdentityBinding x/lost',
+      'binding_without_selector AzureIdentityBinding x/lost',
+      'exception_without_labels AzurePodIdentityException x/open',
+    ]);
   });
 });
