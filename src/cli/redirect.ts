@@ -81,18 +81,26 @@ async function remove(config: Config, output: Output, io: Io): Promise<number> {
   const { redirect: mode } = chooseRedirect(isNamed ? config : { ...config, redirect: 'ebpf' });
   await mode.remove();
   if (!isNamed) await chooseRedirect({ ...config, redirect: 'address' }).redirect.remove();
-  const left = listOwnPins(config.bpfPinFolder);
+  return reportRemoval(listOwnPins(config.bpfPinFolder), config.bpfPinFolder, output, io);
+}
+
+/** @param left the pins that are in the folder after the removal. */
+export function reportRemoval(
+  left: readonly string[],
+  pinFolder: string,
+  output: Output,
+  io: Io,
+): number {
+  const isRemoved = left.length === 0;
   if (output === 'json') {
-    io.stdout(`${JSON.stringify({ removed: left.length === 0, pinned: left }, undefined, 2)}\n`);
-    return left.length === 0 ? exitCodes.ok : exitCodes.failed;
-  }
-  if (left.length > 0) {
-    const what = `${left.join(', ')} in ${config.bpfPinFolder}`;
+    io.stdout(`${JSON.stringify({ removed: isRemoved, pinned: left }, undefined, 2)}\n`);
+  } else if (isRemoved) {
+    io.stdout('removed: pods reach the real metadata endpoint again\n');
+  } else {
+    const what = `${left.join(', ')} in ${pinFolder}`;
     io.stderr(`nmi redirect: still pinned: ${what}; an agent that runs puts it back\n`);
-    return exitCodes.failed;
   }
-  io.stdout('removed: pods reach the real metadata endpoint again\n');
-  return exitCodes.ok;
+  return isRemoved ? exitCodes.ok : exitCodes.failed;
 }
 
 async function act(

@@ -1,21 +1,22 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { redirect } from '../../src/cli/redirect.ts';
+import type { Io } from '../../src/cli/io.ts';
+import { redirect, reportRemoval } from '../../src/cli/redirect.ts';
 
-async function run(rest: readonly string[], flags: Readonly<Record<string, string>> = {}) {
+async function record(act: (io: Io) => number | Promise<number>) {
   let stdout = '';
   let stderr = '';
-  const code = await redirect(
-    { rest, flags: { redirect: 'none', ...flags } },
-    {
-      environment: {},
-      stdout: (text) => (stdout += text),
-      stderr: (text) => (stderr += text),
-      stop: AbortSignal.abort(),
-    },
-  );
+  const code = await act({
+    environment: {},
+    stdout: (text) => (stdout += text),
+    stderr: (text) => (stderr += text),
+    stop: AbortSignal.abort(),
+  });
   return { code, stdout, stderr };
 }
+
+const run = (rest: readonly string[], flags: Readonly<Record<string, string>> = {}) =>
+  record((io) => redirect({ rest, flags: { redirect: 'none', ...flags } }, io));
 
 describe('nmi redirect', () => {
   it('ends with 2 on wrong usage, and names what is allowed', async () => {
@@ -40,6 +41,25 @@ describe('nmi redirect', () => {
     const refused = await run(['run'], { output: 'json' });
     assert.equal(refused.code, 2);
     assert.match(refused.stderr, /run has no --output/);
+  });
+
+  it('fails to remove what an agent has pinned again, and names it', async () => {
+    const report = (left: readonly string[], output: 'text' | 'json') =>
+      record((io) => reportRemoval(left, '/pins', output, io));
+    const again = await report(['connect4', 'callers'], 'text');
+    assert.deepEqual([again.code, again.stdout], [1, '']);
+    assert.match(again.stderr, /still pinned: connect4, callers in \/pins; an agent that runs/);
+    const removed = await report([], 'text');
+    assert.deepEqual([removed.code, removed.stderr], [0, '']);
+    assert.match(removed.stdout, /^removed: /);
+    for (const [pinned, code] of [
+      [['connect4'], 1],
+      [[], 0],
+    ] as const) {
+      const json = await report(pinned, 'json');
+      assert.equal(json.code, code);
+      assert.deepEqual(JSON.parse(json.stdout), { removed: code === 0, pinned });
+    }
   });
 
   it('maintains the redirect until it is stopped, and leaves it installed', async () => {
