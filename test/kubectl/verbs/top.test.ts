@@ -47,6 +47,20 @@ describe('kubectl nmi top', () => {
     assert.match(stdout, /^5 +ok/m);
   });
 
+  it('reports once that an agent could not be read, beside the counts of the others', async () => {
+    let count = 100;
+    const { code, stdout } = await play(['top', '--interval', '10'], {
+      objects: { pods: [createAgentPod('node-1'), createAgentPod('node-2')] },
+      other: (_program, args) =>
+        args.some((each) => each.includes('nmi-node-2'))
+          ? failed('Error from server (ServiceUnavailable): no')
+          : ok(`nmi_requests_total{reason="ok"} ${(count += 5)}\n`),
+    });
+    assert.equal(code, 0);
+    assert.match(stdout, /^5 +ok +- +node-1$/m);
+    assert.match(stdout, /\nNot checked:\n.*\n +cannot read the metrics of \S+nmi-node-2: .*\n$/);
+  });
+
   it('fails where the user may not read metrics', async () => {
     const stderr =
       'Error from server (Forbidden): User "dev" cannot get resource "pods/proxy" in API group "" in the namespace "kube-system"';
