@@ -26,7 +26,9 @@ describe('a program of the user', () => {
       never,
     );
     assert.equal(run.code, 3);
-    assert.equal((await runProgram('no-such-program', [], {}, never)).code, undefined);
+    const missing = await runProgram('no-such-program', [], {}, never);
+    assert.equal(missing.code, undefined);
+    assert.match(missing.stderr, /no-such-program ENOENT/);
   });
 
   it('ends when the user interrupts', async () => {
