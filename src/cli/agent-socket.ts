@@ -33,8 +33,7 @@ function describeFailure(code: string, socketPath: string): SocketReply {
     case 'EACCES':
     case 'EPERM':
       return unavailable(`${socketPath} is for the user of the agent alone`);
-    case 'AbortError':
-    case 'TIMEOUT':
+    case 'ABORT_ERR':
       return { kind: 'failed', problem: `the agent did not answer in ${timeoutMs / 1000} s` };
     default:
       return { kind: 'failed', problem: `the agent's answer broke off: ${code}` };

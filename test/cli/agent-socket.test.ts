@@ -40,6 +40,14 @@ describe('a request to the local agent', () => {
     assert.match(reply.problem, /^there is no socket .* has another NMI_EXPLAIN_SOCKET$/);
   });
 
+  it('reports after 10 s that the agent did not answer', async (t) => {
+    const late = new AbortController();
+    const timeout = t.mock.method(AbortSignal, 'timeout', () => late.signal);
+    const reply = await ask(() => late.abort());
+    assert.deepEqual(timeout.mock.calls[0]?.arguments, [10_000]);
+    assert.deepEqual(reply, { kind: 'failed', problem: 'the agent did not answer in 10 s' });
+  });
+
   it('reports that the answer broke off', async () => {
     const reply = await ask((request) => request.socket.destroy());
     assert.deepEqual(reply, {
