@@ -74,14 +74,15 @@ async function logs(context: VerbContext, flags: LogFlags): Promise<ExitCode> {
   const agents = (await listAgents(context)).filter(
     (each) => place === undefined || each.node === place,
   );
-  if (agents.length === 0) {
+  const [first] = agents;
+  if (first === undefined) {
     throw new PluginError(
       exitCodes.findings,
       `no agent is on node ${place ?? ''}`,
       'See kubectl nmi status',
     );
   }
-  if (follow) return followAgent(context, agents, flags.tail);
+  if (follow) return followAgent(context, first, flags.tail);
   for (const agent of agents) {
     const text = await context.kubectl.expect(`read the log of ${agent.namespace}/${agent.name}`, [
       'logs',
@@ -112,10 +113,9 @@ function isAbout(line: string, namespace: string, { pod, requestId }: LogFlags):
 
 async function followAgent(
   { kubectl }: VerbContext,
-  [agent]: readonly AgentView[],
+  agent: AgentView,
   tail: number,
 ): Promise<ExitCode> {
-  if (agent === undefined) return exitCodes.findings;
   const run = await kubectl.run(
     [
       'logs',
