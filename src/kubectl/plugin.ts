@@ -56,7 +56,7 @@ export async function runPlugin(words: readonly string[], io: Io): Promise<ExitC
   try {
     if (words[0] === '__complete') return await complete(words.slice(1), io, start);
     const parser = refuseLostValues(words, createParser(start));
-    await parser.parseAsync([...words], {}, (_error, _argv, output) => {
+    await parser.parseAsync(joinStandardInput(words), {}, (_error, _argv, output) => {
       if (output !== '') io.stdout(`${output}\n`);
     });
     return code;
@@ -69,6 +69,16 @@ export async function runPlugin(words: readonly string[], io: Io): Promise<ExitC
     io.stderr(`error: ${oneLine(error.message)}\n${oneLine(error.nextStep)}\n`);
     return error.exitCode;
   }
+}
+
+/** For `analyze -f -`: yargs would take the dash for a flag. */
+function joinStandardInput(words: readonly string[]): string[] {
+  if (!words.includes('analyze')) return [...words];
+  const isFile = (at: number) => words[at] === '-f' || words[at] === '--filename';
+  return words.flatMap((word, at) => {
+    if (word === '-' && isFile(at - 1)) return [];
+    return isFile(at) && words[at + 1] === '-' ? [`${word}=-`] : [word];
+  });
 }
 
 /** The output that kubectl expects: one word per line, then a directive (4: no file names). */
