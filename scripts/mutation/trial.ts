@@ -4,7 +4,7 @@ import { cpSync, globSync, readFileSync, symlinkSync, writeFileSync } from 'node
 import { join } from 'node:path';
 import { isExclusive } from '../testing/kinds.ts';
 import { apply, type Mutant } from './mutants.ts';
-import { Imports, testsBeside } from './tests-beside.ts';
+import { Imports, mirrorsOf, testsBeside } from './tests-beside.ts';
 
 const root = join(import.meta.dirname, '../..');
 /** Timeout of one test. A fault may make it hang, loop or use all memory: each is a failure. */
@@ -56,8 +56,10 @@ export class Trial implements Disposable {
     const path = join(this.#folder, file);
     const text = this.read(file);
     const mutated = apply(text, mutant);
-    const tests = testsBeside(file, this.#tests).filter((test) =>
-      this.#imports.reaches(test, file),
+    // The own test of a process starts the file instead of importing it.
+    const own = mirrorsOf(file);
+    const tests = testsBeside(file, this.#tests).filter(
+      (test) => own.includes(test) || this.#imports.reaches(test, file),
     );
     for (const test of tests) {
       writeFileSync(path, mutated);

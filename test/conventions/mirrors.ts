@@ -16,11 +16,6 @@ const exemptions: readonly Exemption[] = [
     tests: 'test/process/',
     reason: 'owns the process: its tests start one and look at it from outside',
   },
-  {
-    path: 'src/kubectl/main.ts',
-    tests: 'test/process/',
-    reason: 'owns the process: its tests start one and look at it from outside',
-  },
 ];
 
 /** Files that decide something and have no test of their own, and unnecessary exemptions. */

@@ -1,0 +1,62 @@
+/** The process of `kubectl nmi`, with a program in place of kubectl. */
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { repositoryRoot } from '../conventions/tree.ts';
+
+const main = join(repositoryRoot, 'src/kubectl/main.ts');
+
+describe('the process of kubectl nmi', () => {
+  let folder: string;
+  before(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'nmi-plugin-'));
+    await writeFile(join(folder, 'kubectl'), `#!/bin/sh\necho '{"items":[]}'\n`, { mode: 0o755 });
+  });
+  after(() => rm(folder, { recursive: true }));
+
+  function run(words: readonly string[], input = '') {
+    const env = { PATH: process.env['PATH'], KUBECTL: join(folder, 'kubectl') };
+    const { status, stdout, stderr } = spawnSync(process.execPath, [main, ...words], {
+      cwd: folder,
+      encoding: 'utf8',
+      env,
+      input,
+    });
+    return { status, stdout, stderr };
+  }
+
+  it('takes its own arguments, and exits with the code of the verb', () => {
+    const help = run(['--help']);
+    assert.equal(help.status, 0);
+    assert.match(help.stdout, /kubectl nmi explain/);
+    const usage = run(['bogus']);
+    assert.equal(usage.status, 2);
+    assert.equal(usage.stdout, '');
+    assert.match(usage.stderr, /^error: unknown verb/);
+  });
+
+  it('reads a manifest from its input, or from a file that exists', () => {
+    const manifest = 'kind: AzureIdentity\nmetadata: { name: orders, namespace: shop }\n';
+    const { status, stdout } = run(['analyze', '-f', '-'], manifest);
+    assert.equal(status, 0);
+    assert.match(stdout, /AzureIdentity shop\/orders/);
+    const missing = run(['analyze', '-f', 'none.yaml']);
+    assert.equal(missing.status, 2);
+    assert.match(missing.stderr, /none\.yaml/);
+  });
+
+  it('writes a new file for its user alone, and keeps one that exists', async () => {
+    const path = join(folder, 'dump.yaml');
+    assert.equal(run(['sysdump', '--file', 'dump.yaml']).status, 0);
+    assert.equal((await stat(path)).mode & 0o777, 0o600);
+    const written = await readFile(path, 'utf8');
+    assert.match(written, /resource: nodes/);
+    const again = run(['sysdump', '--file', 'dump.yaml']);
+    assert.equal(again.status, 1);
+    assert.match(again.stderr, /dump\.yaml cannot be written, or exists/);
+    assert.equal(await readFile(path, 'utf8'), written);
+  });
+});
