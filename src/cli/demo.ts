@@ -167,11 +167,16 @@ async function requestToken(
 async function retry(ask: () => Promise<MetadataReply>, io: Io): Promise<MetadataReply> {
   let reply = await ask();
   for (let tries = 1; tries < maxTries && isPassing(reply) && !io.stop.aborted; tries++) {
-    const pauseMs = (reply.kind === 'answered' ? reply.retryAfterS : undefined) ?? 2 ** (tries - 1);
-    await delay(Math.min(pauseMs, 10) * 1000);
+    await delay(pauseMs(reply, tries));
     reply = await ask();
   }
   return reply;
+}
+
+/** The time before the next try, which the server may choose. */
+export function pauseMs(reply: MetadataReply, tries: number): number {
+  const seconds = (reply.kind === 'answered' ? reply.retryAfterS : undefined) ?? 2 ** (tries - 1);
+  return Math.min(seconds, 10) * 1000;
 }
 
 function isPassing(reply: MetadataReply): boolean {

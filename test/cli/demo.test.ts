@@ -5,7 +5,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { afterEach, describe, it, mock } from 'node:test';
-import { demo } from '../../src/cli/demo.ts';
+import { demo, pauseMs } from '../../src/cli/demo.ts';
 
 type Answer = (request: IncomingMessage, response: ServerResponse) => void;
 
@@ -132,6 +132,20 @@ describe('nmi demo', () => {
     const empty = await run({}, (_request, response) => response.end('{"access_token":""}'));
     assert.equal(empty.code, 1);
     assert.match(empty.stderr, /error: status 200$/m);
+  });
+
+  it('waits longer before each retry, or as long as the server says, up to 10 s', () => {
+    const failed = { kind: 'failed', code: 'ECONNREFUSED' } as const;
+    assert.deepEqual(
+      [1, 2, 3, 4, 5].map((tries) => pauseMs(failed, tries)),
+      [1_000, 2_000, 4_000, 8_000, 10_000],
+    );
+    const answered = (retryAfterS?: number) =>
+      pauseMs({ kind: 'answered', status: 429, body: {}, retryAfterS }, 2);
+    assert.deepEqual(
+      [answered(), answered(0), answered(3), answered(60)],
+      [2_000, 0, 3_000, 10_000],
+    );
   });
 
   it('refuses wrong usage', async () => {
