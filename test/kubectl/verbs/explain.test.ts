@@ -78,6 +78,21 @@ describe('kubectl nmi explain pod', () => {
     assert.match(stdout, /agent_not_ready[^]*fix: kubectl nmi logs --node node-1/);
   });
 
+  it('reports no missing agent if it cannot know the agents or the node', async () => {
+    const hidden = await play(['explain', 'pod', 'web'], {
+      ...boundTestBed(),
+      forbidden: { pods: 'other-namespaces' },
+    });
+    assert.match(hidden.stdout, /The agent has default options: its pods are not visible to you\./);
+    assert.match(hidden.stdout, /Not checked:\n {2}options and state of the agents/);
+    const pods = [createPod('web', { ...bound, spec: { nodeName: '' } })];
+    const pending = await play(['explain', 'pod', 'web'], boundTestBed({ pods }));
+    for (const { code, stdout } of [hidden, pending]) {
+      assert.equal(code, 0);
+      assert.doesNotMatch(stdout, /agent_missing/);
+    }
+  });
+
   it('follows the options of the agent on that node', async () => {
     const pods = [
       createPod('web', bound),
