@@ -22,8 +22,9 @@ describe('kubectl nmi status', () => {
   });
 
   it('shows the reason of the kubelet and the unmet conditions of an agent', async () => {
+    const unready = createAgentPod('node-1', { isReady: false });
     const { stdout } = await play(['status'], {
-      ...testBedOf(createAgentPod('node-1', { isReady: false }), createAgentPod('node-2')),
+      ...testBedOf(unready, createAgentPod('node-2')),
       other: (_program, args) =>
         ok(`nmi_ready{condition="synced"} ${args.some((each) => /node-1/.test(each)) ? 0 : 1}\n`),
     });
@@ -32,6 +33,12 @@ describe('kubectl nmi status', () => {
       /^node-1 .* not ready .* containers with unready status: \[nmi\], synced$/m,
     );
     assert.match(stdout, /^node-2 .* ready +1h0m +0 +\S+ +-?$/m);
+  });
+
+  it('shows no age for an agent that was never ready or not ready', async () => {
+    const pending = { ...createAgentPod('node-1'), status: { phase: 'Pending' } };
+    const { stdout } = await play(['status'], testBedOf(pending));
+    assert.match(stdout, /^node-1 .* not ready +- +0 +- +phase Pending$/m);
   });
 
   it('waits until every node has a ready agent, and gives up', async () => {
