@@ -27,7 +27,7 @@ export function refuseLostValues(words: readonly string[], parser: Parser): Pars
       if (!/^[a-z][a-z-]*$/.test(name) || defaulted[name] === true) continue;
       const flag = name.length === 1 ? `-${name}` : `--${name}`;
       const values: readonly unknown[] = Array.isArray(value) ? value : [value];
-      if (Array.isArray(value) && values.length > 1 && !lists.includes(name)) {
+      if (Array.isArray(value) && !lists.includes(name)) {
         throw new PluginError(
           exitCodes.usage,
           `${flag} is given ${values.length} times, and has one value`,
