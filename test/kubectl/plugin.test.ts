@@ -50,6 +50,13 @@ describe('the command line of kubectl nmi', () => {
     assert.ok(visited.length >= 22, visited.join(', '));
   });
 
+  it('reports its version by a verb, and has no flag of yargs for it', async () => {
+    assert.doesNotMatch((await play(['--help'])).stdout, /--version/);
+    const flag = await play(['--version']);
+    assert.deepEqual([flag.code, flag.stdout], [2, '']);
+    assert.equal((await play(['version'], boundTestBed())).code, 0);
+  });
+
   it('prints errors on one line, whatever a server sends', async () => {
     const { stderr } = await play(['explain', 'pod', 'x\u001b[2J\ny'], boundTestBed());
     assert.equal(stderr.includes('\u001b'), false);
