@@ -57,6 +57,17 @@ describe('the command line of kubectl nmi', () => {
     assert.equal((await play(['version'], boundTestBed())).code, 0);
   });
 
+  it('reads manifests from standard input for a dash, as kubectl does', async () => {
+    const input = { files: { '-': 'kind: AzureIdentity\nmetadata: { name: piped }\n' } };
+    for (const words of [['-f', '-'], ['--filename', '-'], ['-f=-']]) {
+      const { code, stdout, stderr } = await play(['analyze', ...words], input);
+      assert.equal(code, 0, stderr);
+      assert.match(stdout, /AzureIdentity default\/piped: identity_unbound/);
+    }
+    const follow = await play(['logs', '--node', 'node-1', '-f', '-'], boundTestBed());
+    assert.match(follow.stderr, /Unknown argument: -/);
+  });
+
   it('prints errors on one line, whatever a server sends', async () => {
     const { stderr } = await play(['explain', 'pod', 'x\u001b[2J\ny'], boundTestBed());
     assert.equal(stderr.includes('\u001b'), false);

@@ -64,17 +64,6 @@ describe('kubectl nmi analyze', () => {
     assert.match(stdout, /Deployment shop\/web: label_on_owner/);
   });
 
-  it('reads standard input for a dash, as kubectl does', async () => {
-    const input = { files: { '-': 'kind: AzureIdentity\nmetadata: { name: piped }\n' } };
-    for (const words of [['-f', '-'], ['--filename', '-'], ['-f=-']]) {
-      const { code, stdout, stderr } = await play(['analyze', ...words], input);
-      assert.equal(code, 0, stderr);
-      assert.match(stdout, /AzureIdentity default\/piped: identity_unbound/);
-    }
-    const follow = await play(['logs', '--node', 'node-1', '-f', '-'], boundTestBed());
-    assert.match(follow.stderr, /Unknown argument: -/);
-  });
-
   it('refuses files that it cannot read', async () => {
     assert.match(
       (await play(['analyze', '-f', 'none.yaml'], { files })).stderr,
