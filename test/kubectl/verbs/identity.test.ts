@@ -392,6 +392,15 @@ describe('kubectl nmi identity federate', () => {
       testBed({ ...federated, federation: 'node' }),
     );
     assert.match(stdout, /subject system:serviceaccount:kube-system:default/);
+    const elsewhere = await play(
+      ['identity', 'federate', 'orders', '--agent-namespace', 'agents'],
+      testBed({ ...federated, federation: 'node' }),
+    );
+    assert.equal(elsewhere.code, 2);
+    assert.match(
+      elsewhere.stderr,
+      /no verified agent is in namespace agents, so .*\nAgents in another namespace need --agent-namespace/,
+    );
   });
 
   it('needs an issuer that Entra ID can read', async () => {
