@@ -58,7 +58,10 @@ describe('the command line of kubectl nmi', () => {
   });
 
   it('reads manifests from standard input for a dash, as kubectl does', async () => {
-    const input = { files: { '-': 'kind: AzureIdentity\nmetadata: { name: piped }\n' } };
+    const identity = 'kind: AzureIdentity\nmetadata: { name: piped }\n';
+    const input = { files: { '-': identity, 'a.yaml': 'kind: Pod\nmetadata: { name: filed }\n' } };
+    const both = await play(['analyze', '-f', 'a.yaml', '-f', '-'], input);
+    assert.match(both.stdout, / of 1 pods, 1 identities,/);
     for (const words of [['-f', '-'], ['--filename', '-'], ['-f=-']]) {
       const { code, stdout, stderr } = await play(['analyze', ...words], input);
       assert.equal(code, 0, stderr);
