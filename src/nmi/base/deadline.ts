@@ -29,7 +29,7 @@ export function openDeadline(clock: Clock, ms: number, caller?: AbortSignal): De
     controller.abort(caller?.reason);
   }
   if (caller?.aborted === true) follow();
-  else caller?.addEventListener('abort', follow, { once: true });
+  else caller?.addEventListener('abort', follow);
 
   return {
     signal: controller.signal,
@@ -52,7 +52,7 @@ export async function untilAborted<T>(signal: AbortSignal, work: Promise<T>): Pr
   const { promise, reject } = Promise.withResolvers<never>();
   const onAbort = (): void => reject(signal.reason);
   if (signal.aborted) onAbort();
-  signal.addEventListener('abort', onAbort, { once: true });
+  signal.addEventListener('abort', onAbort);
   try {
     return await Promise.race([promise, work]);
   } finally {
@@ -66,7 +66,7 @@ export async function pause(clock: Clock, delayMs: number, signal: AbortSignal):
   const { promise, resolve } = Promise.withResolvers<undefined>();
   const wake = (): void => resolve(undefined);
   const disarm = clock.schedule(delayMs, wake);
-  signal.addEventListener('abort', wake, { once: true });
+  signal.addEventListener('abort', wake);
   await promise;
   disarm();
   signal.removeEventListener('abort', wake);

@@ -35,7 +35,6 @@ export function sendBuffered(
   /** Closes the connection too, so that the rest of this answer is not read as another one. */
   const breakOff = (error: Error): void => {
     brokenBy = error;
-    disarm();
     reject(error);
     controller?.abort(error);
   };

@@ -5,6 +5,7 @@ import { ConditionWriter, type WriteCounts } from '../../../src/nmi/conditions/c
 import type { SecretFinding } from '../../../src/nmi/conditions/evaluate.ts';
 import { observing } from '../../../src/nmi/conditions/observed.ts';
 import { ObservedObjects } from '../../../src/nmi/conditions/observed-objects.ts';
+import { RefusedWrites } from '../../../src/nmi/conditions/refused-writes.ts';
 import { StatusSupport } from '../../../src/nmi/conditions/status-support.ts';
 import { UpstreamResolver } from '../../../src/nmi/grants/resolve-upstream.ts';
 import { KubeError } from '../../../src/nmi/kube/api/kube-error.ts';
@@ -432,6 +433,32 @@ describe('the writer of conditions', () => {
     await pass(fixture.clock, 200_000);
     assert.equal(fixture.ready('azureidentities', 'shop', 'cart'), 'True ok');
     assert.equal(fixture.ready('azureidentitybindings', 'shop', 'cart'), 'True ok');
+  });
+
+  it('checks a Secret again within seconds when the API server did not answer', async () => {
+    const fixture = new Fixture();
+    fixture.secrets.set('shop/sp', 'unavailable');
+    const spec = { type: 1, clientID, tenantID, clientPassword: { name: 'sp' } };
+    fixture.identity('shop', 'cart', spec);
+    await pass(fixture.clock, 2_000);
+    assert.deepEqual(fixture.checks, ['shop/sp']);
+    fixture.secrets.set('shop/sp', { kind: 'readable' });
+    await pass(fixture.clock, 5_000);
+    assert.equal(fixture.ready('azureidentities', 'shop', 'cart'), 'True ok');
+  });
+
+  it('forgets a refused write with its object', async (t) => {
+    const { mock } = t.mock.method(RefusedWrites.prototype, 'add');
+    const fixture = new Fixture();
+    fixture.failure = new KubeError('SERVER', 'invalid', { status: 422 });
+    fixture.identity('shop', 'cart');
+    await pass(fixture.clock, 5_000);
+    const refused = mock.calls[0]?.this;
+    assert.equal(refused?.size, 1);
+    const uid = 'azureidentities/shop/cart';
+    fixture.objects.identities.remove({ namespace: 'shop', name: 'cart', uid });
+    await pass(fixture.clock, 120_000);
+    assert.equal(refused.size, 0);
   });
 
   it('stops at its disposal', async () => {

@@ -10,13 +10,20 @@ import {
 import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { asRecord, stringAt } from '../../../src/nmi/base/json-value.ts';
 import { createLogger } from '../../../src/nmi/base/logger.ts';
-import { Conditions, leaseName } from '../../../src/nmi/conditions/conditions.ts';
+import {
+  Conditions,
+  leaseName,
+  type ConditionsOptions,
+} from '../../../src/nmi/conditions/conditions.ts';
 import { UpstreamResolver } from '../../../src/nmi/grants/resolve-upstream.ts';
+import { KubeError } from '../../../src/nmi/kube/api/kube-error.ts';
 import type { ElectionTiming } from '../../../src/nmi/kube/lease/leader-election.ts';
 import type { OwnersMode } from '../../../src/nmi/grants/identity-owners.ts';
 import { createIdentityGrant } from '../../support/cache-objects.ts';
+import { HandClock } from '../../support/hand-clock.ts';
 import { createOwners } from '../../support/owners.ts';
 import { readyIn } from '../../support/ready-condition.ts';
+import { pass } from '../../support/token-fixture.ts';
 import { clientOf } from '../kube/kube-test-bed.ts';
 
 const clientId = '22729e47-74ce-4b43-8eea-aab5f2073301';
@@ -32,7 +39,12 @@ const serviceAccount = {
   groups: ['system:serviceaccounts'],
 };
 
-async function openAgent(kube: FakeKube, node: string, mode: OwnersMode = 'warn') {
+async function openAgent(
+  kube: FakeKube,
+  node: string,
+  mode: OwnersMode = 'warn',
+  over: Partial<ConditionsOptions> = {},
+) {
   await using opening = new AsyncDisposableStack();
   const client = opening.use(await clientOf(kube));
   const { owners, index } = createOwners(mode);
@@ -48,6 +60,7 @@ async function openAgent(kube: FakeKube, node: string, mode: OwnersMode = 'warn'
       log,
       timing,
       clusterState: { upstreams, owners, isSynced: () => true },
+      ...over,
     }),
   );
   const opened = opening.move();
@@ -87,6 +100,14 @@ describe('status conditions', () => {
     });
     const [leader, other] = one.isLeader() ? [one, two] : [two, one];
     await eventually(() => assert.equal(leader.written(), 2));
+    const counts = leader.conditions.samples().filter(({ value }) => value !== 0);
+    assert.deepEqual(
+      counts.map(({ metric, labels }) => [metric, labels?.['outcome']]),
+      [
+        ['nmi_conditions_leader', undefined],
+        ['nmi_conditions_writes_total', 'written'],
+      ],
+    );
     assert.deepEqual([other.isLeader(), other.written()], [false, 0]);
     assert.equal(kube.watches(), 2, 'the leader’s own');
     await leader.conditions[Symbol.asyncDispose]();
@@ -114,6 +135,25 @@ describe('status conditions', () => {
       assert.equal(readyOf(kube, 'AzureIdentity', 'cart'), 'True ok');
       assert.equal(readyOf(kube, 'AzureIdentityBinding', 'cart'), 'True ok');
     }, 30_000);
+  });
+
+  it('begin once the agent knows its account, which it requests less and less often', async () => {
+    await using kube = await openFakeKube();
+    kube.user = serviceAccount;
+    const clock = new HandClock();
+    await using client = await clientOf(kube);
+    let requests = 0;
+    const postJson = (): Promise<never> => {
+      requests += 1;
+      return Promise.reject(new KubeError('NETWORK', 'away'));
+    };
+    const over = { clock, random: () => 0, client: { ...client, postJson } };
+    await using agent = await openAgent(kube, 'node-1', 'warn', over);
+    await pass(clock, 10_000);
+    assert.equal(requests, 5);
+    await pass(clock, 3_600_000);
+    assert.ok(requests > 20 && requests < 40, `${requests} requests`);
+    assert.deepEqual(agent.conditions.samples(), []);
   });
 
   it('are off, with a log line, when the agent has no service account', async () => {

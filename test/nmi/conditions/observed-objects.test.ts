@@ -84,6 +84,16 @@ describe('observed objects', () => {
     assert.deepEqual(taken(objects), ['binding/default/b']);
   });
 
+  it('of one selector do not follow each other while all of them count', () => {
+    const objects = new ObservedObjects();
+    objects.bindings.replace([binding('b1', 'a', 'same'), binding('b2', 'a', 'same')]);
+    const [first] = objects.bindings.all();
+    assert.ok(first?.parsed.ok === true && !objects.isSurplus(first.parsed.value));
+    taken(objects);
+    objects.bindings.upsert(binding('b2', 'other', 'same'));
+    assert.deepEqual(taken(objects), ['binding/default/b2']);
+  });
+
   it('of one selector count up to 200, the oldest first, and follow a deletion among them', () => {
     const objects = new ObservedObjects();
     const all = Array.from({ length: 202 }, (_, age) => binding(`b${age}`, 'a', 'same', age));

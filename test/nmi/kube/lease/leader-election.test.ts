@@ -214,6 +214,11 @@ describe('an election by a Lease', () => {
     await pass(a.clock, 6_000);
     await a.election[Symbol.asyncDispose]();
     assert.deepEqual([a.fixture.leads, server.holder, a.clock.armed.length], [0, '', 0]);
+    assert.deepEqual(
+      a.log.lines.map(({ message }) => message),
+      ['Lease acquired'],
+      'it was not lost',
+    );
     const b = run(server, 'b', new HandClock());
     await pass(b.clock, 6_000);
     assert.ok(b.election.isLeader);

@@ -38,6 +38,19 @@ describe('a Lease', () => {
     });
   });
 
+  it('lasts at least a second, the least that Kubernetes accepts', () => {
+    for (const [durationMs, seconds] of [
+      [0, 1],
+      [400, 1],
+      [1_600, 2],
+    ] as const) {
+      const { spec } = renderLease({ ...content, durationMs }, stored) as {
+        spec: { leaseDurationSeconds: number };
+      };
+      assert.equal(spec.leaseDurationSeconds, seconds);
+    }
+  });
+
   it('replaces only the version that was read, and counts its holders', () => {
     const rendered = (holder: string, known = stored) => {
       const { metadata, spec } = renderLease({ ...content, holder }, known) as {

@@ -28,7 +28,7 @@ describe('the pod for the token of a service account', () => {
     const leaving = podOf({ name: 'leaving', terminating: true, createdAtWallMs: 1 });
     const old = podOf({ name: 'old', createdAtWallMs: 2 });
     const twin = podOf({ name: 'zwin', createdAtWallMs: 2 });
-    const young = podOf({ name: 'young', createdAtWallMs: 3 });
+    const young = podOf({ name: 'new', createdAtWallMs: 3 });
     fc.assert(
       fc.property(fc.shuffledSubarray([leaving, old, twin, young], { minLength: 4 }), (pods) => {
         assert.equal(livePodOf(pods, account), old);

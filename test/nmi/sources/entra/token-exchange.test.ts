@@ -199,6 +199,22 @@ describe('a request for a token', () => {
     assert.equal(fixture.server.received.length, 1);
   });
 
+  it('takes its credential to no other address, even if MSAL names one', async (t) => {
+    await using fixture = await openFixture();
+    const { prototype } = ConfidentialClientApplication;
+    t.mock.method(
+      prototype,
+      'acquireTokenByClientCredential',
+      function (this: ConfidentialClientApplication) {
+        const url = `${fixture.server.authority}/other/oauth2/v2.0/token`;
+        return this['config'].system.networkClient.sendPostRequestAsync(url);
+      },
+    );
+    const result = await fixture.fetch();
+    assert.ok(!result.ok && result.failure.reason === 'credential_invalid');
+    assert.equal(fixture.server.received.length, 0);
+  });
+
   for (const host of [
     'login.microsoftonline.com',
     'login.windows.net',

@@ -51,15 +51,17 @@ describe('an upstream answer', () => {
     });
   }
 
-  it('keeps the upstream’s own error code and its Retry-After', () => {
-    const refused = classifyAnswer(
-      asked,
-      400,
-      '{"error":"invalid_resource"}',
-      undefined,
-      nowWallMs,
-    );
-    assert.ok(!refused.ok && refused.failure.error === 'invalid_resource');
+  it('keeps the upstream’s own error code and text, not endlessly, and its Retry-After', () => {
+    for (const [told, kept] of [
+      ['no such resource', 'no such resource'],
+      ['x'.repeat(3_000), 'x'.repeat(2_000)],
+      ['', 'the upstream answered status 400'],
+    ] as const) {
+      const body = JSON.stringify({ error: 'invalid_resource', error_description: told });
+      const refused = classifyAnswer(asked, 400, body, undefined, nowWallMs);
+      assert.ok(!refused.ok && refused.failure.error === 'invalid_resource');
+      assert.equal(refused.failure.description, kept);
+    }
     const throttled = classifyAnswer(asked, 429, '', 7, nowWallMs);
     assert.ok(!throttled.ok && throttled.failure.retryAfterS === 7);
     assert.equal(throttled.failure.cooldownMs, 7_000);

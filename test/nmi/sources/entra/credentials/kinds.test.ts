@@ -6,6 +6,7 @@ import { KubeError } from '../../../../../src/nmi/kube/api/kube-error.ts';
 import {
   credentialKey,
   credentialKinds,
+  kindsOfType,
   objectOf,
   openCredentials,
   secretOf,
@@ -56,6 +57,17 @@ describe('the kinds of credentials', () => {
         new Set([one.typeTitle]),
       );
     }
+  });
+
+  it('belong to the types of AzureIdentity', () => {
+    const ofTypes = [0, 1, 2, 3, 4].map((type) => kindsOfType(type).map(({ kind }) => kind));
+    assert.deepEqual(ofTypes, [
+      [],
+      ['secret'],
+      ['certificate'],
+      ['federated_pod', 'federated_node'],
+      [],
+    ]);
   });
 
   it('have different keys, and the objects that they depend on', () => {
