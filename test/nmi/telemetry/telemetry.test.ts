@@ -95,6 +95,27 @@ describe('the log of refusals', () => {
   });
 });
 
+describe('the log of a client that has gone', () => {
+  it('has a mark in the line of its request, and in no other', async () => {
+    const { lines, metrics, log, clock } = open();
+    const observer = createObserver(metrics, log, clock);
+    const gone = { ...exchange, requestId: 'gone', isGone: true };
+    observer.onDecision(gone, refusalOf('one', 'upstream_down'));
+    observer.onDecision(exchange, refusalOf('two', 'upstream_down'));
+    await new Promise(setImmediate);
+    assert.deepEqual(
+      lines.map((line) => {
+        const { requestId, clientGone } = JSON.parse(line) as Record<string, unknown>;
+        return [requestId, clientGone];
+      }),
+      [
+        ['gone', true],
+        ['id', undefined],
+      ],
+    );
+  });
+});
+
 describe('the count of token requests by namespace', () => {
   it('includes those that are refused before a decision, each request once', async () => {
     const { metrics, log, clock } = open();
