@@ -356,6 +356,21 @@ describe('the broker', () => {
     assert.equal(asked().at(-1), false, 'only that request wanted a new one');
   });
 
+  it('waits for a new token about a second, and then serves the one in memory', async () => {
+    const fixture = open();
+    const credential = { kind: 'secret', secret: { namespace: 'default', name: 's' } } as const;
+    const identity = entraIdentity(clientIdA, credential);
+    const known = await fixture.broker.get(identity, resource, party);
+    fixture.upstream.hanging = identity.authority;
+    const served: CachedToken[] = [];
+    void fixture.broker.renew(identity, resource, party).then((answer) => served.push(answer));
+    await pass(fixture.clock, 900);
+    assert.deepEqual(served, [], 'the new one may still come');
+    await pass(fixture.clock, 200);
+    assert.ok(known.ok);
+    assert.deepEqual(served, [{ ...known, outcome: 'stale' }]);
+  });
+
   it('replaces a token that its resource has revoked, once for all requests', async () => {
     const fixture = open();
     const tokenOf = (answer: CachedToken) => (answer.ok ? answer.rendered.token.accessToken : '');
