@@ -309,6 +309,13 @@ describe('the broker', () => {
     assert.equal(fixture.calls.length, 2);
   });
 
+  it('passes on the advice of a failure without a cooldown', async () => {
+    const fixture = open();
+    const failure = { description: 'queue full', retryAfterS: 5, cooldownMs: 0 } as const;
+    fixture.upstream.failure = { reason: 'upstream_throttled', ...failure };
+    assert.equal(failureOf(await fixture.broker.get(a, resource, party)).retryAfterS, 5);
+  });
+
   it('fetches a new token on request once in ten seconds, and serves all others as before', async () => {
     const fixture = open();
     const tokenOf = (answer: CachedToken) => (answer.ok ? answer.rendered.token.accessToken : '');
