@@ -341,10 +341,7 @@ class HttpListener implements Listener {
     const tick = setInterval(() => {
       if (performance.now() >= graceEndMs) this.#connections.destroyIdle();
     }, drainTickMs);
-    const disarm = this.#options.clock.schedule(maxMs, () => {
-      server.closeAllConnections();
-      this.#connections.destroyAll();
-    });
+    const disarm = this.#options.clock.schedule(maxMs, () => this.#connections.destroyAll());
     await closed;
     // Stops the one thing that is left, a timer.
     server.close();
