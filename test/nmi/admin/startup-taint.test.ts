@@ -81,7 +81,7 @@ describe('the startup taint', () => {
   it('causes no warning when disposal ends the request for its removal', async () => {
     const { clock, fixture, lines, taint } = open([own]);
     fixture.isReady = true;
-    fixture.failure = new KubeError('ABORTED', 'ended');
+    fixture.failure = new KubeError('NETWORK', 'ended');
     clock.advance(0);
     taint[Symbol.dispose]();
     await pass(clock, 0);
