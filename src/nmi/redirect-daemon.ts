@@ -65,6 +65,7 @@ export async function startRedirectDaemon(
     starting.use(holder);
   }
   // Two that start at the same time do not know of each other yet.
+  // No mutation: this needs a redirect in the kernel; the lab's updates find the ports in use.
   const hasOthers = holder !== undefined && config.handoverSocket !== '';
   await kernel.start();
   if (mode === 'ebpf' || mode === 'iptables') {

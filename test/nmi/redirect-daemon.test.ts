@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -15,7 +15,6 @@ import { twoFreePorts } from '../support/free-ports.ts';
 async function open() {
   const folder = mkdtempSync(join(tmpdir(), 'nmi-redirect-daemon-'));
   const [probePort, metricsPort] = await twoFreePorts();
-  const socket = join(folder, 'callers.sock');
   const parsed = parseConfig(
     {
       node: 'node-1',
@@ -23,21 +22,21 @@ async function open() {
       'http-probe-port': String(probePort),
       'prometheus-port': String(metricsPort),
     },
-    { NMI_CALLER_SOCKET: socket },
+    { NMI_CALLER_SOCKET: join(folder, 'callers.sock') },
   );
   assert.ok(parsed.ok);
   const log = createLogger({ format: 'json', level: 'error', write: () => undefined });
   return {
+    folder,
     probePort,
     metricsPort,
-    socket,
     start: () => startRedirectDaemon({ config: parsed.config, clock: systemClock, log }),
     [Symbol.dispose]: () => rmSync(folder, { recursive: true, force: true }),
   };
 }
 
 describe('the redirect daemon', () => {
-  it('has its own pages, and answers no look-ups without a redirect', async () => {
+  it('has its own pages, and no socket of any kind without a redirect', async () => {
     using fixture = await open();
     await using _daemon = await fixture.start();
     const live = await fetch(`http://127.0.0.1:${fixture.probePort}/livez`);
@@ -46,7 +45,7 @@ describe('the redirect daemon', () => {
     const page = await metrics.text();
     assert.match(page, /^nmi_build_info\{/m);
     assert.doesNotMatch(page, /^nmi_redirect_up\{/m);
-    assert.equal(existsSync(fixture.socket), false);
+    assert.deepEqual(readdirSync(fixture.folder), []);
   });
 
   it('does not start when one of its ports is in use, and leaves no other open', async () => {

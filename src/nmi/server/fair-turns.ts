@@ -93,6 +93,7 @@ export class FairTurns {
       if (done === waiting.length) this.#waiting.delete(caller);
       else waiting.splice(0, done);
     }
-    if (this.#waiting.size > 0 || this.#shareMs < shareMs) this.#look();
+    // Work still waits only for callers that have used their share: `#do` observes the next turn.
+    if (this.#shareMs < shareMs) this.#look();
   };
 }

@@ -51,8 +51,6 @@ export interface TokenJob {
   ) => Answer;
 }
 
-const noTokens: readonly RenderedToken[] = [];
-
 /** How often the cluster may change during one request before the request is refused. */
 const maxTurns = 4;
 
@@ -120,9 +118,6 @@ export class TokenEndpoint {
     const rendered = broker.peek(authorized.upstream, resource);
     if (rendered === undefined) return undefined;
     const { fetchId } = rendered.token;
-    if (authorized.auxiliary.length === 0) {
-      return { answer: job.render(rendered, noTokens, authorized), fetchId };
-    }
     const auxiliary: RenderedToken[] = [];
     for (const identity of authorized.auxiliary) {
       const other = broker.peek(identity, resource);

@@ -109,6 +109,19 @@ describe('the pages for probes and scrapes', () => {
     assert.match(answer, /^HTTP\/1\.1 200 OK\r\n[^]*\r\n\r\nok$/);
   });
 
+  it('arrive in full when the client ends its half of the connection meanwhile', async () => {
+    const text = 'x'.repeat(32 * 1024 * 1024);
+    const render = () => Promise.resolve(text);
+    await using admin = await open({ metrics: { ...createMetrics(), render } });
+    const socket = connect(admin.metricsPort, '127.0.0.1');
+    socket.write('GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n');
+    await once(socket, 'readable');
+    socket.end();
+    let length = 0;
+    for await (const chunk of socket as AsyncIterable<Buffer>) length += chunk.length;
+    assert.ok(length > text.length, `${length} bytes`);
+  });
+
   it('are off for port 0', async () => {
     await using admin = await open({ metricsPort: 0 });
     assert.equal((await get(admin.probePort, '/livez')).status, 200);

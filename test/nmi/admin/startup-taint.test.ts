@@ -78,6 +78,16 @@ describe('the startup taint', () => {
     assert.equal(lines.at(-1), 'startup taint removed');
   });
 
+  it('causes no warning when disposal ends the request for its removal', async () => {
+    const { clock, fixture, lines, taint } = open([own]);
+    fixture.isReady = true;
+    fixture.failure = new KubeError('NETWORK', 'ended');
+    clock.advance(0);
+    taint[Symbol.dispose]();
+    await pass(clock, 0);
+    assert.deepEqual(lines, []);
+  });
+
   it('is not removed after disposal', async () => {
     const { clock, fixture, patches, taint } = open([own]);
     taint[Symbol.dispose]();

@@ -244,6 +244,13 @@ describe('the explanation of a pod', () => {
     });
   }
 
+  it('has no client id for the identity that the node chooses', () => {
+    const fixture = openBound();
+    fixture.grants.exceptions.upsert(createException({ name: 'x', podLabels: labels }));
+    const [identity] = fixture.askPod('pod=default/p').identities;
+    assert.deepEqual([identity?.kind, identity?.clientId], ['node', '']);
+  });
+
   it('identifies pods on the host network if the kernel records callers', () => {
     const fixture = openExplainFixture({ mode: 'ebpf' });
     bind(fixture, 'a', clientIdA);

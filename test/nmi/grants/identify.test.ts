@@ -39,6 +39,12 @@ describe('a caller without an attestation', () => {
     assert.equal(answer.status, 403);
     assert.equal(answer.reason, 'caller_unattested');
     assert.equal(answer.close, true);
+    assert.match(answer.body, /its source address is not that of a pod/);
+  });
+
+  it('gets the option that refuses it, if one does', () => {
+    const answer = answerTo({ kind: 'unattested', refusedBy: 'option' });
+    assert.match(answer.body, /--unrecorded-callers=refuse/);
   });
 });
 

@@ -42,6 +42,13 @@ async function open(flags: Readonly<Record<string, string>> = {}) {
   grants.bindings.upsert(createBinding());
   const seen: string[] = [];
   const lines: string[] = [];
+  const observer = {
+    onHandled: () => seen.push('handled'),
+    onDecision: () => seen.push('decision'),
+    onRefusal: (reason: string) => seen.push(`refusal ${reason}`),
+    onHit: () => seen.push('hit'),
+    onThrottled: ({ name }: Pod, limit: string) => seen.push(`throttled ${name} ${limit}`),
+  };
   const server = await openServer({
     config: parsed.config,
     tuning,
@@ -57,13 +64,7 @@ async function open(flags: Readonly<Record<string, string>> = {}) {
       trustsAddresses: () => true,
     } as unknown as ClusterState,
     broker: { peek: () => longLived, peekKey: () => longLived } as unknown as TokenBroker,
-    observer: {
-      onHandled: () => seen.push('handled'),
-      onDecision: () => seen.push('decision'),
-      onRefusal: (reason: string) => seen.push(`refusal ${reason}`),
-      onHit: () => seen.push('hit'),
-      onThrottled: ({ name }: Pod, limit: string) => seen.push(`throttled ${name} ${limit}`),
-    } as unknown as Observer,
+    observer: observer as unknown as Observer,
     loopDetection: new LoopDetection(),
     clock: systemClock,
     log: createLogger({ format: 'json', level: 'info', write: (line) => lines.push(line) }),
@@ -85,6 +86,7 @@ async function open(flags: Readonly<Record<string, string>> = {}) {
     port,
     pods,
     seen,
+    observer,
     lines,
     dial,
     ask,
@@ -134,6 +136,17 @@ describe('the assembled request path', () => {
     assert.equal(await beside.ask(host, named), '200');
     assert.equal(await beside.ask(token, { host: '127.0.0.2' }), '200');
     assert.equal(beside.lines.length, 2);
+  });
+
+  it('logs an error of the fast path with its stack, and still answers the pod', async () => {
+    await using fixture = await open();
+    fixture.observer.onHit = () => {
+      throw new RangeError('broken');
+    };
+    assert.equal(await fixture.ask(token), '200');
+    const { msg, err } = JSON.parse(fixture.lines[1] ?? '') as Record<string, unknown>;
+    assert.equal(msg, 'request failed');
+    assert.match(String(err), /^RangeError: broken\n +at .*onHit/);
   });
 
   it('takes its policies from the configuration', async () => {

@@ -30,14 +30,20 @@ function openFixture(owners = createOwners('off')) {
   const clock = new HandClock();
   const memory = {
     hasTokens: false,
+    /** The tenant without a token in memory. */
+    absentTenant: '',
     whileFetching: (): unknown => undefined,
     /** The tenant whose fetches fail. */
     brokenTenant: '',
     fetches: [] as string[],
   };
-  const peek = () => (memory.hasTokens ? longLived : undefined);
+  const tenantOf = (identity: UpstreamIdentity) =>
+    identity.kind === 'entra' ? identity.tenantId : undefined;
+  const peekKey = () => (memory.hasTokens ? longLived : undefined);
+  const peek = (identity: UpstreamIdentity) =>
+    tenantOf(identity) === memory.absentTenant ? undefined : peekKey();
   const fetch = async (how: string, identity: UpstreamIdentity): Promise<CachedToken> => {
-    const tenant = identity.kind === 'entra' ? identity.tenantId : '';
+    const tenant = tenantOf(identity) ?? '';
     memory.fetches.push([how, tenant].join(' ').trim());
     await nextTurn();
     await memory.whileFetching();
@@ -52,7 +58,7 @@ function openFixture(owners = createOwners('off')) {
     undefined,
     {
       peek,
-      peekKey: peek,
+      peekKey,
       get: (identity) => fetch('get', identity),
       renew: (identity) => fetch('renew', identity),
       replace: (identity, _resource, _party, hash) => fetch(`replace ${hash}`, identity),
@@ -158,7 +164,24 @@ describe('an identity with further tenants', () => {
     );
   });
 
+  it('is answered at once when memory has a token of each tenant', () => {
+    const fixture = openWithTenants();
+    fixture.memory.hasTokens = true;
+    const answer = fixture.tokens.handle(exchangeOf(callerAt('127.0.0.11'), vault)) as Answer;
+    assert.equal((JSON.parse(answer.body) as unknown[]).length, tenants.length);
+    assert.deepEqual(fixture.memory.fetches, []);
+  });
+
   for (const tenant of tenants) {
+    it(`waits for a token of ${tenant} that memory does not have`, async () => {
+      const fixture = openWithTenants();
+      fixture.memory.hasTokens = true;
+      fixture.memory.absentTenant = tenant;
+      const answer = await fixture.tokens.handle(exchangeOf(callerAt('127.0.0.11'), vault));
+      assert.equal((JSON.parse(answer.body) as unknown[]).length, tenants.length);
+      assert.ok(fixture.memory.fetches.includes(`get ${tenant}`));
+    });
+
     it(`is refused when there is no token of ${tenant}`, async () => {
       const fixture = openWithTenants();
       fixture.memory.brokenTenant = tenant;

@@ -1,7 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { parseTokenQuery, wantsOtherToken } from '../../../src/nmi/server/token-query.ts';
+import {
+  askedIdOf,
+  parseTokenQuery,
+  wantsOtherToken,
+} from '../../../src/nmi/server/token-query.ts';
 
 const base = 'api-version=2018-02-01';
 
@@ -83,6 +87,19 @@ describe('the query of a token request', () => {
     });
   }
 
+  it('has the id that the answer repeats, unless it is a client id', () => {
+    for (const [text, asked] of [
+      ['', undefined],
+      ['&client_id=A', undefined],
+      ['&object_id=B', { kind: 'object_id', value: 'B' }],
+      ['&msi_res_id=/s', { kind: 'resource_id', value: '/s' }],
+    ] as const) {
+      const result = parseTokenQuery(`${base}&resource=r${text}`);
+      assert.ok(result.kind === 'ok');
+      assert.deepEqual(askedIdOf(result.query), asked, text);
+    }
+  });
+
   const refused = [
     ['', 'parameter_missing'],
     ['resource=r', 'parameter_missing'],
@@ -96,6 +113,7 @@ describe('the query of a token request', () => {
     [`${base}&resource=r&resource=r`, 'parameter_duplicate'],
     [`${base}&resource=r&foo=1&foo=2`, 'parameter_duplicate'],
     [`${base}&resource=r&resourc%65=s`, 'parameter_duplicate'],
+    [`${base}&resource=r&=1&=2`, 'parameter_duplicate'],
     [`${base}&resource=r&client_id=a&msi_res_id=b`, 'selector_conflict'],
     [`${base}&resource=r&msi_res_id=a&mi_res_id=b`, 'selector_conflict'],
     [`${base}&resource=r&clientid=a`, 'parameter_invalid'],

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { newMetrics, oldMetrics, type MetricRow } from '../../../src/nmi/telemetry/metric-table.ts';
 import { createMetrics } from '../../../src/nmi/telemetry/metrics.ts';
 
 describe('the metrics', () => {
@@ -51,6 +52,18 @@ describe('the metrics', () => {
     const metrics = createMetrics();
     assert.throws(() => metrics.export('nmi_unknown', 1), /has no gauge or counter nmi_unknown/);
     assert.throws(() => metrics.export('nmi_upstream_duration_seconds', 1), TypeError);
+  });
+
+  it('count in buckets whose bounds are above 0 and ascend, as Prometheus requires', () => {
+    for (const [name, row] of Object.entries<MetricRow>({ ...oldMetrics, ...newMetrics })) {
+      const { buckets = [] } = row;
+      const ascending = [...new Set(buckets)].toSorted((a, b) => a - b);
+      assert.deepEqual(buckets, ascending, name);
+      assert.ok(
+        buckets.every((bound) => bound > 0),
+        name,
+      );
+    }
   });
 
   it('fill their gauges before every scrape', async () => {

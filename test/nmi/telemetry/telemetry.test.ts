@@ -95,6 +95,27 @@ describe('the log of refusals', () => {
   });
 });
 
+describe('the log of a client that has gone', () => {
+  it('has a mark in the line of its request, and in no other', async () => {
+    const { lines, metrics, log, clock } = open();
+    const observer = createObserver(metrics, log, clock);
+    const gone = { ...exchange, requestId: 'gone', isGone: true };
+    observer.onDecision(gone, refusalOf('one', 'upstream_down'));
+    observer.onDecision(exchange, refusalOf('two', 'upstream_down'));
+    await new Promise(setImmediate);
+    assert.deepEqual(
+      lines.map((line) => {
+        const { requestId, clientGone } = JSON.parse(line) as Record<string, unknown>;
+        return [requestId, clientGone];
+      }),
+      [
+        ['gone', true],
+        ['id', undefined],
+      ],
+    );
+  });
+});
+
 describe('the count of token requests by namespace', () => {
   it('includes those that are refused before a decision, each request once', async () => {
     const { metrics, log, clock } = open();
@@ -139,19 +160,21 @@ describe('the log of metadata requests', () => {
     const known = new CallerConnection({ remoteIp: '10.0.0.1' }, { kind: 'by-address' });
     known.resolve(pods);
     const of = { ...exchange, caller: known };
+    clock.advance(12);
     observer.onHandled(of, routeTo('/metadata/instance/compute'), refused);
     observer.onHandled(of, routeTo(`/metadata/instance/${'x'.repeat(41)}`), refused);
     observer.onHandled(of, routeTo('/metadata/instance'), relayed);
     assert.equal(lines.length, 1);
     const line = JSON.parse(lines[0] ?? '') as Record<string, unknown>;
-    const { level, pod, namespace, path, requestId, reason, msg } = line;
+    const { level, pod, namespace, path, durationMs, requestId, reason, msg } = line;
     assert.deepEqual(
-      [level, pod, namespace, path, requestId, reason, msg],
+      [level, pod, namespace, path, durationMs, requestId, reason, msg],
       [
         'warn',
         'p',
         'default',
         '/metadata/instance/compute',
+        12,
         'id',
         'metadata_blocked',
         'metadata request',
@@ -266,25 +289,31 @@ describe('the counter of throttled requests', () => {
 });
 
 describe('the counters of hits', () => {
-  const hits = /^nmi_requests_total\{route="token",reason="ok"\} (\d+)$/m;
+  const counters = [
+    /^nmi_requests_total\{route="token",reason="ok"\} (\d+)$/m,
+    /^nmi_token_cache_requests_total\{outcome="hit"\} (\d+)$/m,
+  ];
 
   it('increase by the growth since the last scrape', async () => {
     const { metrics, log, clock } = open();
     const observer = createObserver(metrics, log, clock);
-    const scrape = async () => hits.exec(await metrics.render())?.[1];
+    const scrape = async () => {
+      const page = await metrics.render();
+      return counters.map((counter) => counter.exec(page)?.[1]);
+    };
     for (let count = 0; count < 3; count++) {
       observer.onHit(
         { caller, startedAtMs: 0, requestId: 'id', request, fetchId: 'fetch' },
         rightOf(),
       );
     }
-    assert.equal(await scrape(), '3');
-    assert.equal(await scrape(), '3', 'no growth in between');
+    assert.deepEqual(await scrape(), ['3', '3']);
+    assert.deepEqual(await scrape(), ['3', '3'], 'no growth in between');
     observer.onHit(
       { caller, startedAtMs: 0, requestId: 'id', request, fetchId: 'fetch' },
       rightOf(),
     );
-    assert.equal(await scrape(), '4');
+    assert.deepEqual(await scrape(), ['4', '4']);
   });
 });
 

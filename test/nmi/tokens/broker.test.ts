@@ -309,6 +309,13 @@ describe('the broker', () => {
     assert.equal(fixture.calls.length, 2);
   });
 
+  it('passes on the advice of a failure without a cooldown', async () => {
+    const fixture = open();
+    const failure = { description: 'queue full', retryAfterS: 5, cooldownMs: 0 } as const;
+    fixture.upstream.failure = { reason: 'upstream_throttled', ...failure };
+    assert.equal(failureOf(await fixture.broker.get(a, resource, party)).retryAfterS, 5);
+  });
+
   it('fetches a new token on request once in ten seconds, and serves all others as before', async () => {
     const fixture = open();
     const tokenOf = (answer: CachedToken) => (answer.ok ? answer.rendered.token.accessToken : '');
@@ -354,6 +361,21 @@ describe('the broker', () => {
     await pass(fixture.clock, 24 * hourMs);
     await fixture.broker.get(a, resource, party);
     assert.equal(asked().at(-1), false, 'only that request wanted a new one');
+  });
+
+  it('waits for a new token about a second, and then serves the one in memory', async () => {
+    const fixture = open();
+    const credential = { kind: 'secret', secret: { namespace: 'default', name: 's' } } as const;
+    const identity = entraIdentity(clientIdA, credential);
+    const known = await fixture.broker.get(identity, resource, party);
+    fixture.upstream.hanging = identity.authority;
+    const served: CachedToken[] = [];
+    void fixture.broker.renew(identity, resource, party).then((answer) => served.push(answer));
+    await pass(fixture.clock, 900);
+    assert.deepEqual(served, [], 'the new one may still come');
+    await pass(fixture.clock, 200);
+    assert.ok(known.ok);
+    assert.deepEqual(served, [{ ...known, outcome: 'stale' }]);
   });
 
   it('replaces a token that its resource has revoked, once for all requests', async () => {

@@ -4,11 +4,30 @@ import { createServer } from 'node:http';
 import { connect, type AddressInfo } from 'node:net';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { parseCanonicalRequest } from '../../../../src/nmi/server/fast-path/parser.ts';
+import {
+  isHeaderText,
+  parseCanonicalRequest,
+} from '../../../../src/nmi/server/fast-path/parser.ts';
 
 const target = '/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://r.example';
 const head = (lines: readonly string[]): string =>
   [`GET ${target} HTTP/1.1`, ...lines, '', ''].join('\r\n');
+
+describe('the value of a header', () => {
+  it('contains visible ASCII, spaces and tabs only', () => {
+    for (const [text, isValid] of [
+      ['', true],
+      [' !~\t', true],
+      ['\u001f', false],
+      ['\u007f', false],
+      ['é', false],
+    ] as const) {
+      const bytes = Buffer.from(`\n${text}\n`, 'latin1');
+      const span = { from: 1, to: bytes.length - 1 };
+      assert.equal(isHeaderText(bytes, span), isValid, JSON.stringify(text));
+    }
+  });
+});
 
 describe('a request of the usual form', () => {
   it('is recognised as the SDKs send it', () => {
