@@ -17,7 +17,7 @@ const root = join(import.meta.dirname, '..');
 const goal = 0.9;
 
 interface Result extends Outcome {
-  readonly mutant: Mutant;
+  readonly description: string;
 }
 
 function choose(all: readonly Mutant[], seed: number, budget: number): readonly Mutant[] {
@@ -31,20 +31,20 @@ async function work(trial: Trial, queue: Mutant[]): Promise<readonly Result[]> {
   const results: Result[] = [];
   for (let mutant = queue.shift(); mutant !== undefined; mutant = queue.shift()) {
     const startedMs = performance.now();
+    const description = describe(mutant, trial.read(mutant.file));
     const outcome = await trial.run(mutant);
-    results.push({ mutant, ...outcome });
+    results.push({ description, ...outcome });
     const seconds = ((performance.now() - startedMs) / 1000).toFixed(1);
     const verdict =
       outcome.isKilled === undefined ? 'UNKNOWN' : outcome.isKilled ? 'killed' : 'SURVIVED';
-    process.stdout.write(`${verdict} ${describe(mutant)} (${outcome.note}, ${seconds} s)\n`);
+    process.stdout.write(`${verdict} ${description} (${outcome.note}, ${seconds} s)\n`);
   }
   return results;
 }
 
 /** With the changed line, before and after. */
-function describe(mutant: Mutant): string {
+function describe(mutant: Mutant, text: string): string {
   const { file, line, operator } = mutant;
-  const text = readFileSync(join(root, file), 'utf8');
   const before = text.split('\n')[line - 1]?.trim() ?? '';
   const after = apply(text, mutant).split('\n')[line - 1]?.trim() ?? '';
   return `${file}:${line} ${operator}: ${before} → ${after}`;
@@ -68,10 +68,8 @@ async function run(mutants: readonly Mutant[], workers: number): Promise<number>
     const queue = [...mutants];
     const results = (await Promise.all(trials.map((trial) => work(trial, queue)))).flat();
     const missed = results.filter(({ isKilled }) => isKilled !== true);
-    for (const { mutant, isKilled } of missed) {
-      process.stdout.write(
-        `  ${isKilled === false ? 'survived' : 'unknown'}: ${describe(mutant)}\n`,
-      );
+    for (const { description, isKilled } of missed) {
+      process.stdout.write(`  ${isKilled === false ? 'survived' : 'unknown'}: ${description}\n`);
     }
     const killed = results.length - missed.length;
     const share = killed / results.length;

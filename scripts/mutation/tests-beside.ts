@@ -2,7 +2,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { posix } from 'node:path';
 import { parseSync } from 'rolldown/utils';
-import { isExclusive } from '../testing/kinds.ts';
+import { kindOf } from '../testing/kinds.ts';
 
 const endings = ['.test.ts', '.kernel.test.ts', '.cluster.test.ts'] as const;
 
@@ -13,20 +13,24 @@ export function mirrorsOf(path: string): readonly string[] {
 }
 
 /**
- * The file's own test, then those of the same folder, which may share a machine with others. If the
- * file's own tests all need the machine for themselves, those of it.
+ * The file's own unit test, then the others of the same folder. If the file has none of its own, its
+ * tests on a kernel or a cluster.
  * @param tests every test of the repository.
  */
 export function testsBeside(file: string, tests: readonly string[]): readonly string[] {
   const mirrors = mirrorsOf(file);
   const folder = posix.dirname(mirrors[0] ?? '');
   const own = tests.filter((test) => mirrors.includes(test));
-  const shared = own.filter((test) => !isExclusive(test));
+  const units = own.filter(isUnit);
   const others = tests
     .filter((test) => posix.dirname(test) === folder && !own.includes(test))
-    .filter((test) => !isExclusive(test))
+    .filter(isUnit)
     .toSorted();
-  return [...(shared.length > 0 ? shared : own), ...others];
+  return [...(units.length > 0 ? units : own), ...others];
+}
+
+function isUnit(test: string): boolean {
+  return kindOf(test).name === 'unit';
 }
 
 /** Which files a file imports, at any distance. */

@@ -10,7 +10,9 @@ const root = join(import.meta.dirname, '../..');
 /** Timeout of one test. A fault may make it hang, loop or use all memory: each is a failure. */
 const testTimeoutMs = 30_000;
 /** Timeout of one file, for a loop that its own process cannot end. */
-const fileTimeoutMs = 180_000;
+const fileTimeoutMs = 90_000;
+/** It may wait for its turn. */
+const exclusiveTimeoutMs = 300_000;
 const nodeOptions = [
   '--max-old-space-size=1024',
   `--test-timeout=${testTimeoutMs}`,
@@ -45,10 +47,14 @@ export class Trial implements Disposable {
     this.#imports = new Imports(folder);
   }
 
+  read(file: string): string {
+    return readFileSync(join(this.#folder, file), 'utf8');
+  }
+
   async run(mutant: Mutant): Promise<Outcome> {
     const { file } = mutant;
     const path = join(this.#folder, file);
-    const text = readFileSync(path, 'utf8');
+    const text = this.read(file);
     const mutated = apply(text, mutant);
     const tests = testsBeside(file, this.#tests).filter((test) =>
       this.#imports.reaches(test, file),
@@ -96,7 +102,7 @@ export class Trial implements Disposable {
           // The process has ended.
         }
       };
-      const timer = setTimeout(this.#end, fileTimeoutMs);
+      const timer = setTimeout(this.#end, turn.length > 0 ? exclusiveTimeoutMs : fileTimeoutMs);
       child.once('error', reject);
       child.once('close', (code) => {
         clearTimeout(timer);
