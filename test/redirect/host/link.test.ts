@@ -132,7 +132,7 @@ describe('the agent’s own link', () => {
       ip: (args) =>
         args.includes('show') ? ok('[]') : refuse(2, 'RTNETLINK answers: Operation not permitted'),
     });
-    await assert.rejects(ensureLink(host, ip), { code: 'NOT_PERMITTED' });
+    await assert.rejects(ensureLink(host, ip), { code: 'NOT_PERMITTED', step: 'ip link add' });
     assert.deepEqual(changesOf(host), ['ip link add nmi0 type dummy']);
   });
 
