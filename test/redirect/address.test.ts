@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { createServer, type AddressInfo } from 'node:net';
 import { describe, it } from 'node:test';
 import { openAddressRedirect } from '../../src/redirect/address.ts';
 import { RedirectError } from '../../src/redirect/redirect.ts';
@@ -53,6 +55,24 @@ describe('the address mode', () => {
     await assert.rejects(redirect.prepare(), isConflict(/a service answers at 169\.254\.169\.254/));
     assert.deepEqual(changesOf(host), []);
     assert.equal((await redirect.verify()).state, 'absent');
+  });
+
+  it('gives a service a second to answer before it takes the address', async (t) => {
+    const service = createServer().listen(0, '127.0.0.1');
+    await once(service, 'listening');
+    t.mock.method(AbortSignal, 'timeout', (ms: number) =>
+      ms < 1_000 ? AbortSignal.abort() : new AbortController().signal,
+    );
+    const { port } = service.address() as AddressInfo;
+    const local = { metadataIp: '127.0.0.1', metadataPort: port };
+    const host = nodeWith();
+    await assert.rejects(
+      openAddressRedirect({ target: local, host }).prepare(),
+      isConflict(/a service answers at 127\.0\.0\.1/),
+    );
+    service.close();
+    await once(service, 'close');
+    await openAddressRedirect({ target: local, host }).prepare();
   });
 
   it('continues where an earlier agent set the address and still answers there', async () => {

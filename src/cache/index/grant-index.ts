@@ -470,9 +470,11 @@ function areSame(a: readonly object[], b: readonly object[]): boolean {
   return a === b || (a.length === b.length && a.every((each, index) => each === b[index]));
 }
 
-/** Compares code units, so that the order does not depend on the node's locale. */
+/**
+ * Compares code units, so that the order does not depend on the node's locale. Names are unique: the
+ * objects are of one kind and namespace.
+ */
 function byName(a: { readonly name: string }, b: { readonly name: string }): number {
-  if (a.name === b.name) return 0;
   return a.name < b.name ? -1 : 1;
 }
 

@@ -238,5 +238,6 @@ function podsOf(lookup: PodLookup): readonly Pod[] {
 
 function byNameOrder(a: Pod, b: Pod): number {
   if (a.namespace !== b.namespace) return a.namespace < b.namespace ? -1 : 1;
+  // No mutation: sorting only depends on whether the result is negative.
   return a.name < b.name ? -1 : 1;
 }

@@ -8,7 +8,7 @@ import { identityResources } from '../cluster/resources.ts';
 import { valueOf } from '../transport/kubectl.ts';
 import { namespaceFor, print, scopeOf, type VerbContext } from './context.ts';
 import { carryOut, checkName, emptyPlan, planFlags } from './plan.ts';
-import type { AddVerb } from './verb.ts';
+import { nameArgument, type AddVerb } from './verb.ts';
 
 const writeFlags = {
   'pod-labels': {
@@ -30,7 +30,7 @@ export const addException: AddVerb = (parser, start) =>
           'an AzurePodIdentityException',
           (sub) =>
             sub
-              .positional('name', { type: 'string', demandOption: true })
+              .positional('name', nameArgument)
               .options(writeFlags)
               .example('$0 exception add proxy -n web --pod-labels app=proxy --apply', ''),
           (flags) =>
@@ -43,7 +43,7 @@ export const addException: AddVerb = (parser, start) =>
           'other labels for an exception that exists',
           (sub) =>
             sub
-              .positional('name', { type: 'string', demandOption: true })
+              .positional('name', nameArgument)
               .options(writeFlags)
               .example('$0 exception update proxy --pod-labels app=proxy,tier=edge --apply', ''),
           (flags) =>
@@ -56,7 +56,7 @@ export const addException: AddVerb = (parser, start) =>
           'an exception',
           (sub) =>
             sub
-              .positional('name', { type: 'string', demandOption: true })
+              .positional('name', nameArgument)
               .options({ apply: planFlags.apply })
               .example('$0 exception delete proxy --apply', ''),
           (flags) => start(flags, (context) => remove(context, flags.name, flags.apply)),

@@ -1,6 +1,6 @@
 /** The command line of `kubectl nmi explain`. */
 import { explainIp, explainObject, explainPod } from './explain.ts';
-import type { AddVerb } from './verb.ts';
+import { nameArgument, type AddVerb } from './verb.ts';
 
 export const addExplain: AddVerb = (parser, start) =>
   parser.command(
@@ -12,7 +12,7 @@ export const addExplain: AddVerb = (parser, start) =>
           choices: ['pod', 'identity', 'binding', 'ip'] as const,
           demandOption: true,
         })
-        .positional('name', { type: 'string', demandOption: true })
+        .positional('name', nameArgument)
         .option('client-id', { type: 'string', describe: 'Client id that the request names.' })
         .option('resource', { type: 'string', describe: 'Resource that the request names.' })
         .option('live', {

@@ -22,7 +22,7 @@ import { renderRule } from '../transport/kubectl-failure.ts';
 import { namespaceFor, print, scopeOf, type VerbContext } from './context.ts';
 import { explainObject } from './explain.ts';
 import { carryOut, checkName, emptyPlan, planFlags, type PlanFlags } from './plan.ts';
-import type { AddVerb } from './verb.ts';
+import { nameArgument, type AddVerb } from './verb.ts';
 
 export const addIdentity: AddVerb = (parser, start) =>
   parser.command(
@@ -35,7 +35,7 @@ export const addIdentity: AddVerb = (parser, start) =>
           'an AzureIdentity, of what Azure has',
           (sub) =>
             sub
-              .positional('name', { type: 'string', demandOption: true })
+              .positional('name', nameArgument)
               .option('resource-id', {
                 type: 'string',
                 default: '',
@@ -94,10 +94,7 @@ export const addIdentity: AddVerb = (parser, start) =>
         .command(
           'show <name>',
           'one identity, and what its pods get',
-          (sub) =>
-            sub
-              .positional('name', { type: 'string', demandOption: true })
-              .example('$0 identity show orders', ''),
+          (sub) => sub.positional('name', nameArgument).example('$0 identity show orders', ''),
           (flags) => start(flags, (context) => explainObject(context, 'identity', flags.name)),
         )
         .command(
@@ -105,7 +102,7 @@ export const addIdentity: AddVerb = (parser, start) =>
           'an identity and the bindings that name it',
           (sub) =>
             sub
-              .positional('name', { type: 'string', demandOption: true })
+              .positional('name', nameArgument)
               .options(planFlags)
               .example('$0 identity delete orders --apply', ''),
           (flags) => start(flags, (context) => remove(context, flags.name, flags)),
@@ -115,7 +112,7 @@ export const addIdentity: AddVerb = (parser, start) =>
           'a binding for pods, and the identity to every scale set',
           (sub) =>
             sub
-              .positional('name', { type: 'string', demandOption: true })
+              .positional('name', nameArgument)
               .option('selector', {
                 type: 'string',
                 describe: 'Value of the pod label aadpodidbinding; default NAME.',
@@ -161,7 +158,7 @@ export const addIdentity: AddVerb = (parser, start) =>
           'the reverse of assign; the AzureIdentity stays, and the assignment while others use it',
           (sub) =>
             sub
-              .positional('name', { type: 'string', demandOption: true })
+              .positional('name', nameArgument)
               .option('ignore-unknown-users', {
                 type: 'boolean',
                 default: false,
@@ -184,7 +181,7 @@ export const addIdentity: AddVerb = (parser, start) =>
           'federated credentials for the service accounts of its pods',
           (sub) =>
             sub
-              .positional('name', { type: 'string', demandOption: true })
+              .positional('name', nameArgument)
               .option('service-account', {
                 type: 'string',
                 array: true,

@@ -1,4 +1,4 @@
-/** Types for adding a verb to the command line. */
+/** For adding a verb to the command line. */
 import type { Argv } from 'yargs';
 import type { ExitCode } from '../base/plugin-error.ts';
 import type { OutputFormat } from '../base/output.ts';
@@ -23,3 +23,7 @@ export type Start = (
 
 /** Adds a verb with its flags, its help and an example. */
 export type AddVerb = (parser: Parser, start: Start) => Parser;
+
+/** The argument `<name>` of a command. */
+// No mutation: the command itself demands it, and this tells the compiler that it is there.
+export const nameArgument = { type: 'string', demandOption: true } as const;

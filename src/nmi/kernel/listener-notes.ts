@@ -68,7 +68,7 @@ export async function askHolder(
     native.sendNote(local, had === undefined ? notes.want : notes.have, had);
     const answer = await awaitNote(native, local, () => false, answerMs);
     if (answer === undefined) throw new ListenerError('ETIMEDOUT', path);
-    const connection = new Socket({ fd: local, readable: true, writable: true });
+    const connection = new Socket({ fd: local, readable: true });
     local = undefined;
     connection.on('error', () => connection.destroy());
     return { note: answer.note, descriptor: answer.descriptor, connection };

@@ -55,7 +55,7 @@ export class Reconciler implements AsyncDisposable {
   /** Why pods are not redirected; undefined if they are, or if no redirect is configured. */
   problem(): string | undefined {
     if (this.#status.state === 'active' || this.#status.state === 'off') return undefined;
-    return this.#lastProblem || this.#status.problems.join('; ') || this.#status.detail;
+    return problemOf(this.#status);
   }
 
   /** Runs the first check and schedules the others. */
@@ -107,7 +107,7 @@ export class Reconciler implements AsyncDisposable {
       }
       this.#status = status;
       if (isWanting(status)) {
-        this.#fail(status.problems.join('; ') || status.detail);
+        this.#fail(problemOf(status));
         return;
       }
       this.#succeed(before, status);
@@ -157,6 +157,10 @@ export class Reconciler implements AsyncDisposable {
 
 function isWanting(status: RedirectStatus): boolean {
   return status.state === 'broken' || status.state === 'absent' || status.problems.length > 0;
+}
+
+function problemOf({ problems, detail }: RedirectStatus): string {
+  return problems.join('; ') || detail;
 }
 
 function messageOf(error: unknown): string {

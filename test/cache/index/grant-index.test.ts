@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { bindingLabel, GrantIndex } from '../../../src/cache/index/grant-index.ts';
+import { bindingLabel, GrantIndex, oldest } from '../../../src/cache/index/grant-index.ts';
 import type { PodGrants } from '../../../src/cache/index/grant-index.ts';
 import type {
   Binding,
@@ -511,6 +511,24 @@ describe('the work of one event', () => {
     const before = grants.grantsOf(pod.uid);
     podIndex.upsert({ ...pod, terminating: true });
     assert.equal(grants.grantsOf(pod.uid), before);
+  });
+});
+
+describe('the oldest of more objects than count', () => {
+  it('are the first by creation and then by name', () => {
+    const aged = fc.record({
+      name: fc.constantFrom(...'abcdefgh'),
+      createdAtWallMs: fc.integer({ min: 1, max: 4 }),
+    });
+    const all = fc.uniqueArray(aged, { minLength: 4, selector: ({ name }) => name });
+    fc.assert(
+      fc.property(all, fc.integer({ min: 1, max: 3 }), (objects, count) => {
+        const sorted = objects.toSorted(
+          (a, b) => a.createdAtWallMs - b.createdAtWallMs || (a.name < b.name ? -1 : 1),
+        );
+        assert.deepEqual(oldest(objects, count), sorted.slice(0, count));
+      }),
+    );
   });
 });
 

@@ -83,6 +83,15 @@ describe('the state of a key', () => {
     assert.equal(fixture.calls.length, 1);
   });
 
+  it('is planned for a refresh again as soon as an idle token is used', async () => {
+    const fixture = openTokenFixture();
+    await fixture.ask('k');
+    await pass(fixture.clock, 13 * hourMs);
+    fixture.cache.peek('k');
+    const token = statusOf(fixture, 'k')?.token;
+    assert.deepEqual([token?.state, token?.refreshInMs], ['stale', 0]);
+  });
+
   it('includes only the matching keys, and never the token', async () => {
     const fixture = openTokenFixture();
     for (const key of ['a', 'b', 'c']) await fixture.ask(key);

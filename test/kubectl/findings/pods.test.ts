@@ -43,9 +43,16 @@ describe('a pod', () => {
     assert.equal(finding?.code, 'binding_missing');
     assert.match(
       finding?.text ?? '',
-      /^Identity not found: pod shop\/web has the label aadpodidbinding=Orders.*HTTP 400/,
+      /^Identity not found: pod shop\/web has the label aadpodidbinding=Orders.*\(HTTP 400\)$/,
     );
     assert.match(finding?.fix ?? '', /make it exactly "Orders"/);
+  });
+
+  it('that is refused for a moment has the time after which SDKs retry', () => {
+    const web = createPod('web', bound);
+    const [finding] = examine(web, { pods: [web, createPod('twin', bound)] });
+    assert.equal(finding?.code, 'pod_ambiguous');
+    assert.match(finding.text, / \(HTTP 503, Retry-After 1s\)$/);
   });
 
   it('has a label with a typo, or one that resembles no selector', () => {
@@ -122,8 +129,18 @@ describe('a pod', () => {
     });
     const full = account({ 'azure.workload.identity/client-id': clientB });
     const both = createPod('web', { labels: { ...labels, aadpodidbinding: 'orders' } });
-    assert.deepEqual(codesOf(both, full), ['workload_identity_too']);
-    assert.deepEqual(codesOf(both), ['workload_identity_too']);
+    for (const [changes, application] of [
+      [full, ` (${clientB})`],
+      [{}, ''],
+    ] as const) {
+      const findings = examine(both, changes);
+      assert.deepEqual(
+        findings.map(({ code }) => code),
+        ['workload_identity_too'],
+      );
+      const end = `take the application of its service account${application} first.`;
+      assert.equal(findings[0]?.text.split('SDKs ')[1], end);
+    }
     assert.deepEqual(codesOf(createPod('web', { labels }), account({})), [
       'no_binding_label',
       'workload_identity_incomplete',

@@ -62,7 +62,7 @@ describe('kubectl nmi exception', () => {
     );
   });
 
-  it('refuses invalid labels', async () => {
+  it('refuses invalid labels, and none', async () => {
     for (const labels of ['app', 'app=a b', 'app=a,app=b', '']) {
       const { code, stderr } = await play(
         ['exception', 'add', 'x', '--pod-labels', labels],
@@ -71,5 +71,8 @@ describe('kubectl nmi exception', () => {
       assert.equal(code, 2, labels);
       assert.match(stderr, /--pod-labels has the value|pod-labels/);
     }
+    const none = await play(['exception', 'add', 'x'], testBed);
+    assert.equal(none.code, 2);
+    assert.match(none.stderr, /Missing required argument: pod-labels/);
   });
 });

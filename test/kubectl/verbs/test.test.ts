@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { parse } from 'yaml';
 import {
   boundTestBed,
   createAgentPod,
   createPod,
+  failed,
   kinds,
   ok,
   play,
@@ -91,6 +93,21 @@ describe('kubectl nmi test', () => {
     );
     assert.match(stdout, /No token came \(pod Pending\)/);
     assert.equal(calls.at(-1)?.[1], 'delete');
+  });
+
+  it('ends when its pod is removed, with a warning if that fails', async () => {
+    const { stderr } = await play(['test', '--pod', 'web'], {
+      ...testBedOf(granted),
+      other: async (_program, args) => {
+        if (args[0] !== 'delete') return ok(args[0] === 'logs' ? granted : '');
+        await nextTurn();
+        return failed('Error from server (Forbidden): no\n');
+      },
+    });
+    assert.equal(
+      stderr,
+      `warning: pod shop/${name} is left behind. Delete it: kubectl delete pods --namespace=shop ${name}\n`,
+    );
   });
 
   it('refuses to guess missing input', async () => {

@@ -49,7 +49,7 @@ async function openFixture() {
 describe('the listening socket of another process', () => {
   it('is awaited until the holder has started', async () => {
     const { address, path, openHolder } = await openFixture();
-    const taking = takeListener({ path, address });
+    const taking = takeListener({ path, address }, new AbortController().signal);
     await delay(100);
     await using _holder = await openHolder();
     using held = await taking;

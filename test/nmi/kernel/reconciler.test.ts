@@ -123,6 +123,19 @@ describe('the reconciler of the redirect', () => {
     await keeper[Symbol.asyncDispose]();
   });
 
+  it('repairs what is not active, and what is active with a problem', async () => {
+    for (const wrong of [
+      { ...broken, problems: [] },
+      { ...absent, problems: [] },
+      { ...active, problems: ['older rule'] },
+    ]) {
+      const { keeper, testBed } = open(wrong);
+      await keeper.start();
+      assert.equal(testBed.now, active);
+      await keeper[Symbol.asyncDispose]();
+    }
+  });
+
   it('stays up over failures, retries with growing pauses and logs the transition once', async () => {
     const { keeper, testBed, pass, outcomes, lines } = open(absent);
     testBed.installError = new RedirectError('BUSY', 'restore', 'the lock is held');

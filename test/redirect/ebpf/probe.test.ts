@@ -1,11 +1,14 @@
 import assert from 'node:assert/strict';
-import { describe, it } from 'node:test';
+import { afterEach, before, describe, it, mock } from 'node:test';
+import { freshNative } from '../../../scripts/native.ts';
 import {
+  findRefusal,
   kernelAnswers,
   findingOfAnswer,
   summariseFindings,
   type Finding,
 } from '../../../src/redirect/ebpf/probe.ts';
+import { nativeModule } from '../../../src/redirect/native/addon.ts';
 
 const connect = { part: 'programs at connect', since: '4.17' };
 
@@ -28,6 +31,45 @@ describe('the probe of the kernel', () => {
       });
       assert.equal(answers.connect, connects.at(-1));
       assert.equal(times, asked);
+    });
+  }
+});
+
+describe('loading the programs for a probe', () => {
+  before(freshNative);
+  afterEach(() => mock.restoreAll());
+
+  const refused = (code: string) =>
+    Object.assign(new Error(code), { code, errno: 1, step: 'load' });
+
+  for (const { kernel, errors, code, asked } of [
+    { kernel: 'accepts them', errors: [], code: undefined, asked: 1 },
+    { kernel: 'refuses them', errors: ['EINVAL'], code: 'UNSUPPORTED', asked: 1 },
+    { kernel: 'does not let us', errors: ['EPERM'], code: 'NOT_PERMITTED', asked: 1 },
+    { kernel: 'was short of memory once', errors: ['ENOMEM'], code: undefined, asked: 2 },
+    {
+      kernel: 'is short of memory',
+      errors: ['ENOMEM', 'ENOMEM', 'ENOMEM'],
+      code: 'KERNEL_REFUSED',
+      asked: 3,
+    },
+  ]) {
+    it(`is tried ${asked} times on a kernel that ${kernel}`, () => {
+      const native = nativeModule();
+      const loaded: unknown[] = [];
+      mock.method(native, 'openMap', () => {
+        throw refused('ENOENT');
+      });
+      const load = mock.method(native, 'load', () => {
+        const error = errors[load.mock.callCount()];
+        if (error !== undefined) throw refused(error);
+        loaded.push(loaded.length);
+        return loaded.length as never;
+      });
+      const close = mock.method(native, 'close', () => undefined);
+      assert.equal(findRefusal('/sys/fs/bpf/none')?.code, code);
+      assert.equal(load.mock.callCount(), asked);
+      assert.equal(close.mock.callCount(), loaded.length);
     });
   }
 });

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import {
   refuseBesidePrograms,
   replacePrograms,
@@ -30,10 +31,15 @@ function pinned(): readonly string[] {
   return statSync(folder, { throwIfNoEntry: false })?.isDirectory() ? readdirSync(folder) : [];
 }
 
+/** Each step takes a turn. `calls` has those that have ended, with the pins at their start. */
 function openMode(status = active) {
+  const begun: string[] = [];
   const calls: string[] = [];
   const step = (name: string) => async () => {
-    calls.push(`${name}, ${pinned().length} pins`);
+    begun.push(name);
+    const call = `${name}, ${pinned().length} pins`;
+    await nextTurn();
+    calls.push(call);
     return status;
   };
   const redirect: Redirect = {
@@ -44,7 +50,7 @@ function openMode(status = active) {
     remove: async () => void (await step('remove')()),
     attest: () => ({ kind: 'by-address' }),
   };
-  return { redirect, calls };
+  return { redirect, begun, calls };
 }
 
 const there = () => `programs of the eBPF mode are pinned in ${folder}`;
@@ -66,8 +72,10 @@ describe('the mode that replaces programs of eBPF', () => {
   it('removes before it listens only those that reserve the agent’s address and port', async () => {
     pin();
     for (const name of ['link_bind4', 'link_bind6']) writeFileSync(join(folder, name), '');
-    const { redirect, calls } = openMode();
-    await replacePrograms(redirect, folder).prepare();
+    const { redirect, begun, calls } = openMode();
+    const preparing = replacePrograms(redirect, folder).prepare();
+    assert.deepEqual(begun, [], 'the kernel has not detached them yet');
+    await preparing;
     assert.deepEqual(calls, ['prepare, 2 pins']);
     assert.deepEqual(pinned().toSorted(), ['link_connect4', 'settings']);
   });
@@ -78,6 +86,14 @@ describe('the mode that replaces programs of eBPF', () => {
     mkdirSync(join(folder, 'link_bind4'), { recursive: true });
     await replacePrograms(redirect, folder).prepare();
     assert.deepEqual(calls, ['prepare, 0 pins', 'prepare, 1 pins']);
+  });
+
+  it('removes no file of another file system', async () => {
+    using other = pretendFileSystem('cgroup2');
+    const file = join(other.path, 'link_bind4');
+    writeFileSync(file, '');
+    await replacePrograms(openMode().redirect, other.path).prepare();
+    assert.ok(existsSync(file));
   });
 
   it('leaves them while its own redirect is not, and reports them', async () => {
@@ -159,6 +175,7 @@ describe('the mode that does not start beside programs of eBPF', () => {
     const { redirect, calls } = openMode();
     const refusing = refuseBesidePrograms(redirect, folder);
     await refusing.prepare();
+    assert.deepEqual(calls, ['prepare, 0 pins']);
     assert.deepEqual(await refusing.install(), active);
     assert.deepEqual(calls, ['prepare, 0 pins', 'install, 0 pins']);
   });

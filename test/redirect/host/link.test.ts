@@ -116,12 +116,23 @@ describe('the agent’s own link', () => {
     assert.ok(changesOf(host).includes('ip link add nmi0 type bridge'));
   });
 
+  it('gets no address when a bridge cannot be made either', async () => {
+    const host = scripted({
+      ip: (args) => (args.includes('show') ? ok('[]') : refuse(2, 'Error: Unknown device type.')),
+    });
+    await assert.rejects(ensureLink(host, ip), { code: 'UNSUPPORTED' });
+    assert.deepEqual(changesOf(host), [
+      'ip link add nmi0 type dummy',
+      'ip link add nmi0 type bridge',
+    ]);
+  });
+
   it('is not tried as a bridge when making it is not permitted', async () => {
     const host = scripted({
       ip: (args) =>
         args.includes('show') ? ok('[]') : refuse(2, 'RTNETLINK answers: Operation not permitted'),
     });
-    await assert.rejects(ensureLink(host, ip), { code: 'NOT_PERMITTED' });
+    await assert.rejects(ensureLink(host, ip), { code: 'NOT_PERMITTED', step: 'ip link add' });
     assert.deepEqual(changesOf(host), ['ip link add nmi0 type dummy']);
   });
 

@@ -1,6 +1,7 @@
 /** The composed redirect when tools are missing, are refused, or lose a race to another writer. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Host } from '../../../src/redirect/host/command.ts';
 import { openIptablesRedirect } from '../../../src/redirect/iptables/iptables.ts';
 import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
@@ -212,12 +213,68 @@ function keeping(nat: string) {
   return { table, save, restore };
 }
 
+/** A host on which each change takes a turn. */
+function takingTurns(host: Host) {
+  const steps: string[] = [];
+  const take = async <T>(step: string, change: () => Promise<T>): Promise<T> => {
+    steps.push(`${step} begins`);
+    await nextTurn();
+    steps.push(`${step} ends`);
+    return change();
+  };
+  const slow: Host = {
+    ...host,
+    run: (tool, args, options) => {
+      const run = () => host.run(tool, args, options);
+      if (tool.endsWith('-restore')) return take(tool, run);
+      const isChange = tool === 'ip' && !args.includes('show');
+      return isChange ? take(['ip', ...args.slice(0, 2)].join(' '), run) : run();
+    },
+    cutFlows: (cut) => take('cut flows', () => host.cutFlows(cut)),
+  };
+  return { host: slow, steps };
+}
+
 describe('the iptables redirect', () => {
   it('brings up the address before the listener binds it', async () => {
     const host = scripted({ ip: (args) => ok(args.includes('show') ? '[]' : '') });
     await openIptablesRedirect({ host }).prepare();
     assert.ok(host.log.includes('ip link add nmi0 type dummy'), host.log.join('\n'));
     assert.ok(host.log.includes('ip addr add 169.254.25.79/32 dev nmi0 scope host'));
+  });
+
+  it('ends each change before it begins the next one, and the last before it returns', async () => {
+    const orders = {
+      install: [
+        ...['ip link add', 'ip addr add', 'ip link set'],
+        ...['iptables-nft-restore', 'iptables-legacy-restore'],
+        ...['ip rule add', 'ip rule add', 'ip rule add', 'ip rule add'],
+        'cut flows',
+      ],
+      remove: [
+        ...['iptables-nft-restore', 'iptables-legacy-restore'],
+        ...['ip rule del', 'ip rule del', 'ip rule del', 'ip rule del'],
+        'ip link del',
+      ],
+    };
+    for (const operation of ['install', 'remove'] as const) {
+      const isThere = operation === 'remove';
+      const [nft, legacy] = [keeping(isThere ? goodNat : emptyNat), keeping(goodNat)];
+      const tools = {
+        ip: (args: string) => (isThere || !args.includes('show') ? goodIp(args, '') : ok('[]')),
+        'iptables-nft-save': nft.save,
+        'iptables-nft-restore': nft.restore,
+        'iptables-legacy-save': legacy.save,
+        'iptables-legacy-restore': legacy.restore,
+      };
+      const files = { '/proc/net/ip_tables_names': 'nat\n' };
+      const { host, steps } = takingTurns(scripted(tools, { files, cutFlows: () => 1 }));
+      await openIptablesRedirect({ host, backend: 'nft' })[operation]();
+      assert.deepEqual(
+        steps,
+        orders[operation].flatMap((step) => [`${step} begins`, `${step} ends`]),
+      );
+    }
   });
 
   it('cuts older connections, and reports how many there were', async () => {

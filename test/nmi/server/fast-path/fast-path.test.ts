@@ -19,7 +19,7 @@ const target =
   '/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net';
 const clientId = 'aaaaaaaa-1111-4111-8111-111111111111';
 
-function open() {
+function open(over: Parameters<typeof openEndpointFixture>[2] = {}) {
   const clock = new HandClock();
   const annotations: Record<string, string> = {};
   const accounts = createServiceAccounts({
@@ -28,7 +28,7 @@ function open() {
     client: { getJson: () => Promise.resolve({ metadata: { annotations: { ...annotations } } }) },
   });
   const workloadIdentities = new WorkloadIdentities(accounts, 'tenant.example');
-  const fixture = openEndpointFixture(clock, workloadIdentities);
+  const fixture = openEndpointFixture(clock, workloadIdentities, over);
   const connect = (attestation: Attestation) => {
     const caller = new CallerConnection({ remoteIp: '10.0.0.1' }, attestation, () => 'uid-p');
     const connection = new FastConnection(fixture.fastPath, caller);
@@ -75,6 +75,16 @@ describe('the fast path on a kept connection', () => {
     assert.ok(connection.ask(target));
     state.isDraining = true;
     assert.ok(!connection.ask(target));
+  });
+
+  it('hands over a request whose token is not in memory, with the decision, as no fault', () => {
+    const fixture = open({ peekKey: () => undefined });
+    serve(fixture);
+    const caller = new CallerConnection({ remoteIp: '10.0.0.1' }, { kind: 'by-address' });
+    const connection = new FastConnection(fixture.fastPath, caller);
+    assert.ok(!connection.ask(target));
+    assert.equal(connection.handed?.target, target);
+    assert.deepEqual([fixture.hits, fixture.bugs], [[], []]);
   });
 
   it('ends with each object that the decision depends on', () => {

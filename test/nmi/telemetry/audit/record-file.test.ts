@@ -4,7 +4,7 @@ import { mkdir, mkdtemp, readFile, rename, rm, stat, symlink, writeFile } from '
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
+import { setImmediate as nextTurn, setTimeout as delay } from 'node:timers/promises';
 import { StartError } from '../../../../src/nmi/base/start-error.ts';
 import { openRecordFile } from '../../../../src/nmi/telemetry/audit/record-file.ts';
 import { HandClock } from '../../../support/hand-clock.ts';
@@ -84,6 +84,7 @@ describe('the file of audit records', () => {
     const copy = join(tmpdir(), `nmi-audit-${process.pid}.copy`);
     for (let index = 0; index < 100; index++) opened.file.write(`${index}\n`);
     await opened.file[Symbol.asyncDispose]();
+    assert.equal(opened.written(), 100);
     await rename(opened.path, copy);
     assert.equal((await readFile(copy, 'utf8')).split('\n').length, 101);
     await rm(copy);
@@ -137,6 +138,16 @@ describe('the file of audit records', () => {
     await opened.until(() => opened.written() === 1_024);
     await opened.write(line);
     assert.equal(opened.written(), 1_025);
+  });
+
+  it('counts the lines of a write that has not ended as waiting', async () => {
+    await using opened = await open();
+    opened.file.write(`${'x'.repeat(1024 * 1024 - 1)}\n`);
+    // The write begins in this turn. Its end is not seen before the next one.
+    await nextTurn();
+    opened.file.write('y\n');
+    assert.deepEqual(opened.dropped, ['1 QUEUE_FULL']);
+    await opened.until(() => opened.written() === 1);
   });
 
   it('is a regular file: no folder, no link, no device, no pipe', async () => {
