@@ -58,8 +58,8 @@ export function mutantsOf(file: string, text: string): readonly Mutant[] {
       .map(({ end }) => lineAt(text.slice(end).search(/\n\s*(?!\s|\/\/)/) + end + 1)),
   );
   const mutants: Mutant[] = [];
-  /** Literals that are types. */
-  const types = new Set<number>();
+  /** Literals that are types, or elements of a list of numbers: the buckets of a histogram. */
+  const data = new Set<number>();
   const source = ({ start, end }: Node): string => text.slice(start, end);
   const add = (operator: Operator, { start, end }: Node, replacement: string): void => {
     const line = lineAt(start);
@@ -122,10 +122,13 @@ export function mutantsOf(file: string, text: string): readonly Mutant[] {
         `${source(second)}${middle}${source(first)}`,
       );
     },
-    TSLiteralType: ({ literal }) => void types.add(literal.start),
+    TSLiteralType: ({ literal }) => void data.add(literal.start),
+    ArrayExpression({ elements }) {
+      for (const element of elements) if (element?.type === 'Literal') data.add(element.start);
+    },
     Literal(literal) {
       const { value } = literal;
-      if (types.has(literal.start)) return;
+      if (data.has(literal.start)) return;
       if (typeof value === 'boolean') add('constant changed', literal, String(!value));
       if (typeof value === 'number') add('constant changed', literal, value === 0 ? '1' : '0');
     },

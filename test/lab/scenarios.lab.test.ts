@@ -5,7 +5,7 @@ import { createInterface } from 'node:readline';
 import { after, before, describe, test } from 'node:test';
 
 import { isWithin, sizeOfThisRun } from '../../scripts/testing/kinds.ts';
-import { scenarios } from '../../lab/scenarios/all.ts';
+import { scenarios as allScenarios } from '../../lab/scenarios/all.ts';
 import { listFabricNamespaces } from '../../lab/fabric/namespaces.ts';
 import { openExecutableLab, parseLabResult, type ExecutableLab } from './support/executable-lab.ts';
 import { fabricSkip } from './support/fabric-pod.ts';
@@ -40,7 +40,9 @@ describe('the executable in the lab', () => {
       }
       assert.deepEqual(
         result.scenarios.map(({ name }) => name),
-        scenarios.filter(({ needs }) => isLong || needs === 'namespaces').map(({ name }) => name),
+        allScenarios
+          .filter(({ needs }) => isLong || needs === 'namespaces')
+          .map(({ name }) => name),
       );
       assert.ok(result.scenarios.length > 30);
       assert.equal(result.leaks, 0);

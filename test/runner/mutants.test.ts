@@ -65,6 +65,7 @@ describe('the faults that can be made in a file', () => {
     ['a = true;', [['constant changed', 'a = false;']]],
     ["a = 'text';", []],
     ['type A = 5 | true;', []],
+    ['a = [0.1, 0.2];', []],
   ] as const;
   for (const [text, faults] of examples) {
     it(`are ${faults.length} in \`${text}\``, () => {
