@@ -454,7 +454,7 @@ describe('the writer of conditions', () => {
     fixture.identity('shop', 'cart');
     await pass(fixture.clock, 5_000);
     const refused = mock.calls[0]?.this;
-    assert.equal(refused?.size, 1);
+    assert.ok(refused instanceof RefusedWrites && refused.size === 1);
     const uid = 'azureidentities/shop/cart';
     fixture.objects.identities.remove({ namespace: 'shop', name: 'cart', uid });
     await pass(fixture.clock, 120_000);
