@@ -60,6 +60,7 @@ describe('the faults that can be made in a file', () => {
     ],
     ['a = f(b, () => c);', []],
     ['a = f(b, b);', []],
+    ['a = Math.min(b, c);', []],
     ['a = 0;', [['constant changed', 'a = 1;']]],
     ['a = 5_000;', [['constant changed', 'a = 0;']]],
     ['a = true;', [['constant changed', 'a = false;']]],

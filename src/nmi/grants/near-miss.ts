@@ -78,7 +78,6 @@ export function isSlip(one: string, other: string): boolean {
   if (one === other || Math.abs(one.length - other.length) > 1) return false;
   const [from, to] = [one.toLowerCase(), other.toLowerCase()];
   if (from === to) return true;
-  // No mutation: the order of the arguments has no effect.
   const shorter = Math.min(from.length, to.length);
   let before = 0;
   while (before < shorter && from[before] === to[before]) before++;
