@@ -9,6 +9,7 @@ import {
   listOwnPins,
   readCounters,
   removePrograms,
+  tryPrograms,
   unpinPrograms,
   type WantedPrograms,
 } from '../../../src/redirect/ebpf/programs.ts';
@@ -114,6 +115,30 @@ describe('installing the programs', () => {
     });
     assert.throws(() => installPrograms(wanted()), { code: 'NOT_PERMITTED', step: 'attach' });
     assert.equal(state.open, 0);
+  });
+});
+
+describe('trying whether the kernel accepts the programs', () => {
+  it('uses the pinned maps of the same layout, and leaves nothing behind', () => {
+    const { state, change } = openInstalled();
+    const pins = readdirSync(folder);
+    const load = mock.method(nativeModule(), 'load', nativeModule().load);
+    tryPrograms(folder, object, settings);
+    const shared = ['callers', 'counters', 'dials', 'exempt', 'loads'];
+    const used = () => load.mock.calls.at(-1)?.arguments[2];
+    assert.deepEqual(used(), Object.fromEntries(shared.map((name) => [name, join(folder, name)])));
+    const value = encodeSettings({ ...settings, layout: LAYOUT + 1 });
+    change(join(folder, 'settings'), { value });
+    tryPrograms(folder, object, settings);
+    assert.deepEqual(used(), {});
+    rmSync(join(folder, 'settings'));
+    tryPrograms(folder, object, settings);
+    assert.deepEqual(used(), {});
+    assert.equal(state.open, 0);
+    assert.deepEqual(
+      readdirSync(folder),
+      pins.filter((pin) => pin !== 'settings'),
+    );
   });
 });
 
