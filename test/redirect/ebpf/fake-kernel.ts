@@ -1,6 +1,6 @@
 /** The native module with a kernel of files: each pin is a file with the object that it pins. */
 import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
-import { basename, join } from 'node:path';
+import { basename } from 'node:path';
 import { mock } from 'node:test';
 import { deserialize, serialize } from 'node:v8';
 import { nativeModule, type NativeModule } from '../../../src/redirect/native/addon.ts';
@@ -36,7 +36,13 @@ interface Loaded {
 /** Replaces the functions of the module until `mock.restoreAll`. @param calls gets the changes. */
 export function openFakeKernel(calls: string[] = []) {
   const exempt = new Set<bigint>();
-  const state = { users: [] as readonly bigint[], open: 0, lastId: 0 };
+  const state = {
+    users: [] as readonly bigint[],
+    /** Of the last programs that were loaded. */
+    pins: {} as Readonly<Record<string, string>>,
+    open: 0,
+    lastId: 0,
+  };
   const write = (pin: string, object: Pinned): void =>
     writeFileSync(pin, serialize(object), { mode: 0o600 });
   const read = (pin: string): Pinned => {
@@ -58,6 +64,7 @@ export function openFakeKernel(calls: string[] = []) {
     load: (_object: Uint8Array, settings: Uint8Array, pins: Readonly<Record<string, string>>) => {
       calls.push('load');
       state.open++;
+      state.pins = pins;
       for (const pin of Object.values(pins)) {
         // Pinned maps are shared.
         if (!existsSync(pin)) write(pin, { id: (state.lastId += 1), value: settings });

@@ -81,27 +81,27 @@ describe('the probe of the eBPF mode', () => {
   before(freshNative);
   afterEach(() => mock.restoreAll());
 
-  function probe(connect: number) {
+  function probe(answer: number) {
     using bpffs = pretendFileSystem('bpf');
     using cgroups = pretendFileSystem('cgroup2');
     openFakeKernel();
-    mock.method(nativeModule(), 'probe', () => ({ ...all, connect }));
+    mock.method(nativeModule(), 'probe', () => ({ ...all, connect: answer }));
     const ask = (pinFolder: string) =>
       new Map(probeEbpf({ pinFolder, cgroupRoot: cgroups.path }).map((each) => [each.part, each]));
-    const before = ask(join(bpffs.path, 'nmi'));
+    const empty = ask(join(bpffs.path, 'nmi'));
     mkdirSync(join(cgroups.path, 'kubepods'));
     const found = ask(join(cgroups.path, 'nmi'));
-    return { before, found, bpffs: bpffs.path, cgroups: cgroups.path };
+    return { empty, found, bpffs: bpffs.path, cgroups: cgroups.path };
   }
 
   it('finds what a node has, and what it lacks', () => {
-    const { before, found, bpffs, cgroups } = probe(0);
+    const { empty, found, bpffs, cgroups } = probe(0);
     const [pins, tree, pods] = ['BPF file system', 'cgroup2 tree', 'pods in the cgroup2 tree'];
-    assert.deepEqual(before.get(pins), { part: pins, support: 'supported', detail: bpffs });
+    assert.deepEqual(empty.get(pins), { part: pins, support: 'supported', detail: bpffs });
     const detail = `no BPF file system at ${cgroups}, nor an empty folder to mount one at`;
     assert.deepEqual(found.get(pins), { part: pins, support: 'unsupported', detail });
     assert.deepEqual(found.get(tree), { part: tree, support: 'supported', detail: cgroups });
-    assert.equal(before.get(pods)?.support, 'unsupported');
+    assert.equal(empty.get(pods)?.support, 'unsupported');
     const path = join(cgroups, 'kubepods');
     assert.deepEqual(found.get(pods), { part: pods, support: 'supported', detail: path });
     assert.equal(found.get('programs of this version')?.support, 'supported');
