@@ -1,4 +1,5 @@
 /** A node made of scripted answers, for redirect code that runs tools. */
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { FlowCut, Host, ToolResult } from '../../src/redirect/host/command.ts';
 import { RedirectError } from '../../src/redirect/redirect.ts';
 
@@ -52,6 +53,26 @@ export function scripted(
       if (cutFlows !== undefined) return cutFlows();
       throw new RedirectError('UNSUPPORTED', 'list flows', 'Protocol not supported');
     },
+  };
+}
+
+/** The host with changes that take a turn. `steps` gets the beginning and the end of each. */
+export function takingTurns(host: Host, steps: string[]): Host {
+  const take = async <T>(step: string, change: () => Promise<T>): Promise<T> => {
+    steps.push(`${step} begins`);
+    await nextTurn();
+    steps.push(`${step} ends`);
+    return change();
+  };
+  return {
+    ...host,
+    run: (tool, args, options) => {
+      const run = () => host.run(tool, args, options);
+      if (tool.endsWith('-restore')) return take(tool, run);
+      const isChange = tool === 'ip' && !args.includes('show');
+      return isChange ? take(['ip', ...args.slice(0, 2)].join(' '), run) : run();
+    },
+    cutFlows: (cut) => take('cut flows', () => host.cutFlows(cut)),
   };
 }
 

@@ -284,6 +284,7 @@ function closeOlderSockets(programs: WantedPrograms): number | string {
 async function remove(settings: Settings): Promise<void> {
   const { host, target } = settings;
   const errors = collectErrors();
+  // No mutation: this part ends before it returns its promise.
   await errors.run(() => {
     removePrograms(settings.pinFolder);
     return Promise.resolve();

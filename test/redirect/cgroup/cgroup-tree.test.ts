@@ -193,7 +193,10 @@ describe('the tree of cgroups', () => {
     assert.equal(listPodCgroups(join(folder, 'kubepods'), uid).length, 3, 'of the first found');
     rmSync(join(folder, 'kubepods/burstable'), { recursive: true });
     assert.equal(listPodCgroups(join(folder, 'kubepods'), uid).length, 6);
-    for (let made = 0; made < 600; made++) make(...pod, `wide${made}`);
+    // With the pod and its container that is one less than the limit, and l0 is the last one.
+    for (let made = 0; made < 509; made++) make(...pod, `wide${made}`);
+    assert.equal(listPodCgroups(join(folder, 'kubepods'), uid).length, 512);
+    for (let made = 509; made < 600; made++) make(...pod, `wide${made}`);
     assert.equal(listPodCgroups(join(folder, 'kubepods'), uid).length, 512);
   });
 

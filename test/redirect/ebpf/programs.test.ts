@@ -1,13 +1,5 @@
 import assert from 'node:assert/strict';
-import {
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it, mock } from 'node:test';
 import {
@@ -17,44 +9,22 @@ import {
   listOwnPins,
   readCounters,
   removePrograms,
+  tryPrograms,
   unpinPrograms,
   type WantedPrograms,
 } from '../../../src/redirect/ebpf/programs.ts';
 import { encodeSettings, LAYOUT, settingsOf } from '../../../src/redirect/ebpf/settings.ts';
-import {
-  nativeModule,
-  type LinkInfo,
-  type NativeModule,
-} from '../../../src/redirect/native/addon.ts';
+import { nativeModule } from '../../../src/redirect/native/addon.ts';
 import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
 import {
   pretendFileSystem,
   replaceFs,
   type PretendedFileSystem,
 } from '../../support/replaced-fs.ts';
+import { hooks, inodeOf, nativeFailure, openFakeKernel, type FakeKernel } from './fake-kernel.ts';
 
-const hooks = [
-  'bind6',
-  'bind4',
-  'sockops',
-  'getpeername4',
-  'getpeername6',
-  'connect6',
-  'connect4',
-] as const;
-const attachTypes = {
-  bind6: 9,
-  bind4: 8,
-  sockops: 3,
-  getpeername4: 29,
-  getpeername6: 30,
-  connect6: 11,
-  connect4: 10,
-};
 const object = Buffer.from('programs');
 const settings = settingsOf(object, DEFAULT_TARGET);
-const settingsMap = 1;
-const callersMap = 2;
 
 let bpffs: PretendedFileSystem;
 let folder = '';
@@ -68,111 +38,25 @@ afterEach(() => {
   bpffs[Symbol.dispose]();
 });
 
-function missing(path: string): Error {
-  return Object.assign(new Error(`no ${path}`), { code: 'ENOENT', errno: 2, step: 'open' });
-}
-
-/** A kernel whose pins are files, with links and programs of the test. */
-function openKernel() {
-  const calls: string[] = [];
-  const links: Record<string, LinkInfo> = {};
-  const programs: Record<string, { id: number; mapIds: number[] }> = {};
-  const exempt = new Set<bigint>();
-  const state = { settings: encodeSettings(settings), users: [] as bigint[], open: 0 };
-  const nameOf = (pin: string): string => pin.slice(folder.length + 1);
-  const there = (pin: string): string => {
-    if (!readdirSync(folder).includes(nameOf(pin))) throw missing(pin);
-    return nameOf(pin);
-  };
-  const find = <T>(table: Record<string, T>, pin: string): T => {
-    const found = table[nameOf(pin)];
-    if (found === undefined) throw missing(pin);
-    return found;
-  };
-  const bytesOf = (id: bigint): Uint8Array => {
-    const bytes = Buffer.alloc(8);
-    bytes.writeBigUInt64LE(id);
-    return bytes;
-  };
-  const write = (pin: string): void => writeFileSync(pin, '', { mode: 0o600 });
-  const fake: Partial<Record<keyof NativeModule, (...args: never[]) => unknown>> = {
-    openMap: (pin: string) => {
-      const name = there(pin);
-      state.open++;
-      return name;
-    },
-    close: () => state.open--,
-    mapInfo: (map: string) => ({ id: map === 'settings' ? settingsMap : callersMap, valueSize: 1 }),
-    mapGet: (map: string) => {
-      if (map === 'settings') return state.settings;
-      const counters = Buffer.alloc(64);
-      for (let index = 0; index < 8; index++) counters.writeBigUInt64LE(BigInt(index), 8 * index);
-      return counters;
-    },
-    mapKeys: () => [...exempt].map(bytesOf),
-    mapSet: (_map: string, key: Uint8Array) => exempt.add(Buffer.from(key).readBigUInt64LE()),
-    mapDelete: (_map: string, key: Uint8Array) => exempt.delete(Buffer.from(key).readBigUInt64LE()),
-    linkInfo: (pin: string) => find(links, pin),
-    programInfo: (pin: string) => find(programs, pin),
-    load: (_object: Uint8Array, _settings: Uint8Array, pins: Record<string, string>) => {
-      calls.push('load');
-      state.open++;
-      // Pinned maps are shared.
-      for (const pin of Object.values(pins)) if (!existsSync(pin)) write(pin);
-      return {};
-    },
-    pinProgram: (_programs: unknown, _name: string, pin: string) => write(pin),
-    attach: (_programs: unknown, name: string, cgroup: string, pin: string) => {
-      calls.push(`attach ${name} to ${cgroup}`);
-      write(pin);
-    },
-    replace: (_programs: unknown, name: string) => calls.push(`replace ${name}`),
-    detach: (pin: string) => calls.push(`detach ${nameOf(pin)}`),
-    socketCgroups: () => state.users,
-    cutSockets: (_dialled: unknown, ids: readonly bigint[]) => {
-      calls.push(`cut ${ids.join(' ')}`);
-      return ids.length;
-    },
-  };
-  const native = nativeModule();
-  for (const [name, work] of Object.entries(fake)) {
-    mock.method(native, name as keyof NativeModule, work as never);
-  }
-  return { calls, links, programs, exempt, state };
-}
-
 const wanted = (): WantedPrograms => ({
   pinFolder: folder,
   object,
   settings,
-  cgroup: { path: bpffs.path, id: 5n },
+  cgroup: { path: bpffs.path, id: inodeOf(bpffs.path) },
   exempt: [7n],
 });
 
 /** The state that an installation left. */
-function openInstalled() {
-  const kernel = openKernel();
-  for (const [at, name] of hooks.entries()) {
-    kernel.links[`link_${name}`] = {
-      id: at,
-      programId: 100 + at,
-      type: 3,
-      attachType: attachTypes[name],
-      cgroupId: 5n,
-    };
-    kernel.programs[`program_${name}`] = { id: 100 + at, mapIds: [settingsMap, callersMap] };
-    for (const pin of [`link_${name}`, `program_${name}`]) writeFileSync(join(folder, pin), '');
-  }
-  for (const pin of ['settings', 'callers', 'counters', 'dials', 'exempt', 'loads']) {
-    writeFileSync(join(folder, pin), '');
-  }
-  kernel.exempt.add(7n);
+function openInstalled(): FakeKernel {
+  const kernel = openFakeKernel();
+  installPrograms(wanted());
+  kernel.calls.length = 0;
   return kernel;
 }
 
 describe('installing the programs', () => {
   it('attaches the programs that record callers before those that redirect, and pins all', () => {
-    const { calls, exempt, state } = openKernel();
+    const { calls, exempt, state } = openFakeKernel();
     writeFileSync(join(folder, 'next_left_by_a_crash'), '');
     assert.deepEqual(installPrograms(wanted()), [
       'repaired: cgroup 7 is not exempt',
@@ -196,10 +80,8 @@ describe('installing the programs', () => {
   });
 
   it('replaces programs of correct links, and makes the other links anew', () => {
-    const { calls, links } = openInstalled();
-    const link = links['link_connect6'];
-    assert.ok(link !== undefined);
-    links['link_connect6'] = { ...link, cgroupId: 6n };
+    const { calls, change } = openInstalled();
+    change(join(folder, 'link_connect6'), { cgroupId: 6n });
     const changes = installPrograms(wanted());
     assert.deepEqual(
       calls.filter((call) => !call.startsWith('replace')),
@@ -213,66 +95,87 @@ describe('installing the programs', () => {
     );
     assert.ok(changes.includes('program connect4 replaced'));
     assert.ok(changes.includes('program connect6 attached'));
-    assert.ok(!changes.some((change) => change.startsWith('maps')));
+    assert.ok(!changes.some((each) => each.startsWith('maps')));
   });
 
   it('shares no map with programs of another layout', () => {
-    const { state } = openInstalled();
-    writeFileSync(join(folder, 'callers'), 'of another layout');
-    state.settings = encodeSettings({ ...settings, layout: LAYOUT + 1 });
+    const { change } = openInstalled();
+    const before = readFileSync(join(folder, 'callers'));
+    const value = encodeSettings({ ...settings, layout: LAYOUT + 1 });
+    change(join(folder, 'settings'), { value });
     const [first] = installPrograms(wanted());
     assert.equal(first, 'maps of another layout left behind');
-    assert.equal(readFileSync(join(folder, 'callers'), 'utf8'), '');
+    assert.notDeepEqual(readFileSync(join(folder, 'callers')), before);
   });
 
   it('leaves nothing open when the kernel refuses', () => {
-    const { state } = openKernel();
+    const { state } = openFakeKernel();
     mock.method(nativeModule(), 'attach', () => {
-      throw Object.assign(new Error('no'), { code: 'EPERM', errno: 1, step: 'attach' });
+      throw nativeFailure('EPERM', 'attach');
     });
     assert.throws(() => installPrograms(wanted()), { code: 'NOT_PERMITTED', step: 'attach' });
     assert.equal(state.open, 0);
   });
 });
 
+describe('trying whether the kernel accepts the programs', () => {
+  it('uses the pinned maps of the same layout, and leaves nothing behind', () => {
+    const { state, change } = openInstalled();
+    const pins = readdirSync(folder);
+    tryPrograms(folder, object, settings);
+    const shared = ['callers', 'counters', 'dials', 'exempt', 'loads'];
+    assert.deepEqual(
+      state.pins,
+      Object.fromEntries(shared.map((name) => [name, join(folder, name)])),
+    );
+    const value = encodeSettings({ ...settings, layout: LAYOUT + 1 });
+    change(join(folder, 'settings'), { value });
+    tryPrograms(folder, object, settings);
+    assert.deepEqual(state.pins, {});
+    rmSync(join(folder, 'settings'));
+    tryPrograms(folder, object, settings);
+    assert.deepEqual(state.pins, {});
+    assert.equal(state.open, 0);
+    assert.deepEqual(
+      readdirSync(folder),
+      pins.filter((pin) => pin !== 'settings'),
+    );
+  });
+});
+
 describe('reading the programs back', () => {
   it('finds nothing where nothing is pinned, and no problem where all is correct', () => {
-    openKernel();
+    openFakeKernel();
     assert.equal(diffPrograms(wanted()), 'absent');
     openInstalled();
     assert.deepEqual(diffPrograms(wanted()), []);
   });
 
-  type Kernel = ReturnType<typeof openInstalled>;
-  const changeLink = (change: Partial<LinkInfo>) => (kernel: Kernel) => {
-    const link = kernel.links['link_connect4'];
-    assert.ok(link !== undefined);
-    kernel.links['link_connect4'] = { ...link, ...change };
+  const change =
+    (pin: string, fields: Parameters<FakeKernel['change']>[1]) => (kernel: FakeKernel) => {
+      kernel.change(join(folder, pin), fields);
+    };
+  /** The program uses one map and no other. */
+  const limit = (program: string, map: string) => (kernel: FakeKernel) => {
+    kernel.change(join(folder, program), { mapIds: [kernel.read(join(folder, map))['id']] });
   };
-  const changeMaps = (name: string, mapIds: number[]) => (kernel: Kernel) => {
-    const program = kernel.programs[`program_${name}`];
-    assert.ok(program !== undefined);
-    kernel.programs[`program_${name}`] = { ...program, mapIds };
+  const remove = (pin: string) => () => {
+    rmSync(join(folder, pin));
   };
-  const broken: readonly (readonly [problem: string, breakIt: (kernel: Kernel) => void])[] = [
-    ['program connect4 not attached', ({ links }) => delete links['link_connect4']],
-    ['link connect4 is of another kind', changeLink({ type: 4 })],
-    ['link connect4 is of another kind', changeLink({ attachType: 11 })],
-    ['program connect4 detached, its cgroup is gone', changeLink({ cgroupId: 0n })],
-    ['program connect4 attached to cgroup 6', changeLink({ cgroupId: 6n })],
-    ['program connect4 is not the one we know', changeLink({ programId: 7 })],
-    [
-      'program connect4 is not the one we know',
-      ({ programs }) => delete programs['program_connect4'],
-    ],
-    ['program connect4 has other settings', changeMaps('connect4', [callersMap])],
-    ['callers are filed in another map', changeMaps('sockops', [settingsMap])],
+  const broken: readonly (readonly [problem: string, breakIt: (kernel: FakeKernel) => void])[] = [
+    ['program connect4 not attached', remove('link_connect4')],
+    ['link connect4 is of another kind', change('link_connect4', { type: 4 })],
+    ['link connect4 is of another kind', change('link_connect4', { attachType: 11 })],
+    ['program connect4 detached, its cgroup is gone', change('link_connect4', { cgroupId: 0n })],
+    ['program connect4 attached to cgroup 6', change('link_connect4', { cgroupId: 6n })],
+    ['program connect4 is not the one we know', change('link_connect4', { programId: 0 })],
+    ['program connect4 is not the one we know', remove('program_connect4')],
+    ['program connect4 has other settings', limit('program_connect4', 'callers')],
+    ['callers are filed in another map', limit('program_sockops', 'settings')],
     ['cgroup 7 is not exempt', ({ exempt }) => exempt.clear()],
     [
       'programs of another version',
-      ({ state }) => {
-        state.settings = encodeSettings({ ...settings, digest: '00'.repeat(32) });
-      },
+      change('settings', { value: encodeSettings({ ...settings, digest: '00'.repeat(32) }) }),
     ],
   ];
   for (const [problem, breakIt] of broken) {
@@ -283,7 +186,7 @@ describe('reading the programs back', () => {
   }
 
   it('does not check whether redirecting programs use the map of callers', () => {
-    changeMaps('connect4', [settingsMap])(openInstalled());
+    limit('program_connect4', 'settings')(openInstalled());
     assert.deepEqual(diffPrograms(wanted()), []);
   });
 
@@ -302,13 +205,13 @@ describe('reading the programs back', () => {
   it('hides no refusal of the kernel', () => {
     openInstalled();
     mock.method(nativeModule(), 'linkInfo', () => {
-      throw Object.assign(new Error('no'), { code: 'EACCES', errno: 13, step: 'open' });
+      throw nativeFailure('EACCES', 'open');
     });
     assert.throws(() => diffPrograms(wanted()), { code: 'NOT_PERMITTED' });
   });
 
   it('returns counters, and none where nothing is installed', () => {
-    openKernel();
+    openFakeKernel();
     assert.equal(readCounters(folder), undefined);
     openInstalled();
     assert.deepEqual(readCounters(folder), {
@@ -328,18 +231,18 @@ describe('reading the programs back', () => {
 describe('sockets that are older than the programs', () => {
   it('are closed where their cgroup is redirected, and no others', () => {
     const { calls, state } = openInstalled();
-    const { ino } = bigintStat(folder);
+    const ino = inodeOf(folder);
     state.users = [ino, 1n, 7n];
-    const cgroup = { path: bpffs.path, id: bigintStat(bpffs.path).ino };
+    const cgroup = { path: bpffs.path, id: inodeOf(bpffs.path) };
     assert.equal(cutOlderSockets({ ...wanted(), cgroup }), 1);
     assert.deepEqual(calls, [`cut ${ino}`]);
   });
 
   it('are kept below an exempt cgroup, and where no socket matches', () => {
     const { calls, state, exempt } = openInstalled();
-    const cgroup = { path: bpffs.path, id: bigintStat(bpffs.path).ino };
+    const cgroup = { path: bpffs.path, id: inodeOf(bpffs.path) };
     assert.equal(cutOlderSockets({ ...wanted(), cgroup }), 0);
-    const { ino } = bigintStat(folder);
+    const ino = inodeOf(folder);
     exempt.add(ino);
     state.users = [ino];
     assert.equal(cutOlderSockets({ ...wanted(), cgroup }), 0);
@@ -373,7 +276,7 @@ describe('our own pins', () => {
     openInstalled();
     const refuse = (code: string) =>
       mock.method(nativeModule(), 'detach', () => {
-        throw Object.assign(new Error('no'), { code, errno: 1, step: 'detach' });
+        throw nativeFailure(code, 'detach');
       });
     refuse('EBUSY');
     assert.throws(() => removePrograms(folder), { code: 'BUSY' });
@@ -389,7 +292,3 @@ describe('our own pins', () => {
     assert.deepEqual(readdirSync(folder), ['other']);
   });
 });
-
-function bigintStat(path: string): { readonly ino: bigint } {
-  return statSync(path, { bigint: true });
-}

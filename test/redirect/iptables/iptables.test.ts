@@ -1,11 +1,19 @@
 /** The composed redirect when tools are missing, are refused, or lose a race to another writer. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Host } from '../../../src/redirect/host/command.ts';
 import { openIptablesRedirect } from '../../../src/redirect/iptables/iptables.ts';
 import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
-import { emptyNat, goodIp, goodNat, ok, refuse, scripted, type Answer } from '../scripted-host.ts';
+import {
+  emptyNat,
+  goodIp,
+  goodNat,
+  ok,
+  refuse,
+  scripted,
+  takingTurns,
+  type Answer,
+} from '../scripted-host.ts';
 
 describe('the iptables redirect on a node that refuses', () => {
   it('reports BUSY while another program holds the lock, and works afterwards', async () => {
@@ -213,28 +221,6 @@ function keeping(nat: string) {
   return { table, save, restore };
 }
 
-/** A host on which each change takes a turn. */
-function takingTurns(host: Host) {
-  const steps: string[] = [];
-  const take = async <T>(step: string, change: () => Promise<T>): Promise<T> => {
-    steps.push(`${step} begins`);
-    await nextTurn();
-    steps.push(`${step} ends`);
-    return change();
-  };
-  const slow: Host = {
-    ...host,
-    run: (tool, args, options) => {
-      const run = () => host.run(tool, args, options);
-      if (tool.endsWith('-restore')) return take(tool, run);
-      const isChange = tool === 'ip' && !args.includes('show');
-      return isChange ? take(['ip', ...args.slice(0, 2)].join(' '), run) : run();
-    },
-    cutFlows: (cut) => take('cut flows', () => host.cutFlows(cut)),
-  };
-  return { host: slow, steps };
-}
-
 describe('the iptables redirect', () => {
   it('brings up the address before the listener binds it', async () => {
     const host = scripted({ ip: (args) => ok(args.includes('show') ? '[]' : '') });
@@ -268,7 +254,8 @@ describe('the iptables redirect', () => {
         'iptables-legacy-restore': legacy.restore,
       };
       const files = { '/proc/net/ip_tables_names': 'nat\n' };
-      const { host, steps } = takingTurns(scripted(tools, { files, cutFlows: () => 1 }));
+      const steps: string[] = [];
+      const host = takingTurns(scripted(tools, { files, cutFlows: () => 1 }), steps);
       await openIptablesRedirect({ host, backend: 'nft' })[operation]();
       assert.deepEqual(
         steps,

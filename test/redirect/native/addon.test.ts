@@ -1,6 +1,13 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { asRedirectError, isMissing } from '../../../src/redirect/native/addon.ts';
+import {
+  asRedirectError,
+  isMissing,
+  kernelAccountOf,
+  withMap,
+  type BpfMap,
+  type NativeModule,
+} from '../../../src/redirect/native/addon.ts';
 import { RedirectError } from '../../../src/redirect/redirect.ts';
 
 function failure(fields: object): Error {
@@ -21,5 +28,53 @@ describe('an error of a call of the native module', () => {
       assert.equal(asRedirectError(other), other);
       assert.equal(isMissing(other), false);
     }
+  });
+
+  it('has a code by what a retry or another user could change', () => {
+    for (const [code, step, expected] of [
+      ['EPERM', 'load', 'NOT_PERMITTED'],
+      ['EACCES', 'load', 'UNSUPPORTED'],
+      ['EACCES', 'open pin', 'NOT_PERMITTED'],
+      ['ENOENT', 'list sockets', 'UNSUPPORTED'],
+      ['EOPNOTSUPP', 'attach', 'UNSUPPORTED'],
+      ['EINVAL', 'attach', 'UNSUPPORTED'],
+      ['EINVAL', 'open pin', 'KERNEL_REFUSED'],
+      ['EAGAIN', 'list flows', 'BUSY'],
+      ['ETIMEDOUT', 'list flows', 'TIMEOUT'],
+      ['ENOMEM', 'load', 'KERNEL_REFUSED'],
+    ] as const) {
+      const translated = asRedirectError(failure({ code, errno: 1, step }));
+      assert.equal(translated instanceof RedirectError && translated.code, expected, code + step);
+    }
+  });
+
+  it('keeps the kernel’s full log', () => {
+    const refused = failure({ code: 'EACCES', errno: 13, step: 'load', detail: 'the log' });
+    assert.equal(kernelAccountOf(refused), 'the log');
+    assert.equal(kernelAccountOf(asRedirectError(refused)), 'the log');
+    assert.equal(kernelAccountOf(new Error('another')), undefined);
+  });
+});
+
+describe('a map', () => {
+  it('is open while it is used, for reading only unless it is written', () => {
+    const steps: string[] = [];
+    const native = {
+      openMap: (pin: string, readOnly: boolean) => {
+        steps.push(`open ${pin} ${readOnly ? 'to read' : 'to write'}`);
+        return {} as BpfMap;
+      },
+      close: () => steps.push('close'),
+    } as unknown as NativeModule;
+    assert.equal(
+      withMap(native, '/pin', 'read', () => steps.push('use')),
+      2,
+    );
+    const failing = () => {
+      throw new RangeError('no');
+    };
+    assert.throws(() => withMap(native, '/pin', 'write', failing), /no/);
+    const [read, write] = ['open /pin to read', 'open /pin to write'];
+    assert.deepEqual(steps, [read, 'use', 'close', write, 'close']);
   });
 });

@@ -1,0 +1,364 @@
+/** The eBPF mode on a pretended kernel: its order, its fallback, and what it exempts. */
+import assert from 'node:assert/strict';
+import { mkdirSync, readdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterEach, before, beforeEach, describe, it, mock } from 'node:test';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { freshNative } from '../../../scripts/native.ts';
+import {
+  openEbpfRedirect,
+  type EbpfRedirectOptions,
+  type FallbackRedirect,
+} from '../../../src/redirect/ebpf/ebpf.ts';
+import { decodeSettings } from '../../../src/redirect/ebpf/settings.ts';
+import { nativeModule } from '../../../src/redirect/native/addon.ts';
+import { RedirectError } from '../../../src/redirect/redirect.ts';
+import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
+import { pretendFileSystem, type PretendedFileSystem } from '../../support/replaced-fs.ts';
+import { goodIp, ok, scripted, takingTurns, type Answer } from '../scripted-host.ts';
+import { hooks, inodeOf, nativeFailure, openFakeKernel } from './fake-kernel.ts';
+
+const podUid = '0a1b2c3d-0000-4000-8000-000000000001';
+
+let bpffs: PretendedFileSystem;
+let cgroups: PretendedFileSystem;
+before(freshNative);
+beforeEach(() => {
+  bpffs = pretendFileSystem('bpf');
+  cgroups = pretendFileSystem('cgroup2');
+});
+afterEach(() => {
+  mock.restoreAll();
+  cgroups[Symbol.dispose]();
+  bpffs[Symbol.dispose]();
+});
+
+const noIp: Answer = (args) => ok(args.includes('show') ? '[]' : '');
+
+/** A node with the cgroups of its pods, and a fallback that takes a turn for each step. */
+function open(over: Partial<EbpfRedirectOptions> = {}, ip = goodIp) {
+  const steps: string[] = [];
+  const kernel = openFakeKernel(steps);
+  const pods = join(cgroups.path, 'kubepods');
+  const pod = join(pods, 'burstable', `pod${podUid}`);
+  mkdirSync(pod, { recursive: true });
+  const state = {
+    flows: 0,
+    /** Of the iptables tools and the kernel's netfilter. */
+    refusal: undefined as RedirectError | undefined,
+    caught: 4 as number | undefined,
+  };
+  const step = async (name: string): Promise<void> => {
+    steps.push(`${name} begins`);
+    await nextTurn();
+    steps.push(`${name} ends`);
+    if (state.refusal !== undefined) throw state.refusal;
+  };
+  const active = { state: 'active', detail: 'nft', problems: [] } as const;
+  const fallback: FallbackRedirect = {
+    mode: 'iptables',
+    prepare: () => Promise.reject(new TypeError('the eBPF mode prepares')),
+    install: async () => {
+      await step('fallback');
+      return { ...active, changed: ['jump added'] };
+    },
+    verify: async () => {
+      await step('look');
+      return active;
+    },
+    remove: () => step('removal'),
+    attest: () => ({ kind: 'by-address' }),
+    countRedirected: async () => {
+      await step('count');
+      return state.caught;
+    },
+    cutFlows: async () => {
+      await step('cut');
+      return { kind: 'cut', flows: state.flows };
+    },
+  };
+  const host = scripted({ ip });
+  const pinFolder = join(bpffs.path, 'nmi');
+  const redirect = openEbpfRedirect({
+    cgroupRoot: cgroups.path,
+    pinFolder,
+    ownPodUid: podUid,
+    fallback,
+    host: takingTurns(host, steps),
+    netnsCookie: 1n,
+    ...over,
+  });
+  const count = (name: string) => steps.filter((each) => each === `${name} ends`).length;
+  return { redirect, kernel, state, steps, pods, pod, pinFolder, count };
+}
+
+const noTools = new RedirectError('TOOL_MISSING', 'choose backend', 'no iptables');
+
+describe('the eBPF mode', () => {
+  it('installs its programs with the fallback behind them, and finds both', async () => {
+    const { redirect, kernel, state, pods, pod } = open();
+    kernel.state.users = [inodeOf(join(pods, 'burstable')), inodeOf(pod)];
+    state.flows = 1;
+    const status = {
+      state: 'active',
+      detail: `eBPF on ${pods}; 169.254.169.254:80 to 169.254.25.79:2579; behind it nft`,
+      problems: [],
+    };
+    assert.deepEqual(await redirect.install(), {
+      ...status,
+      changed: [
+        `repaired: cgroup ${inodeOf(pod)} is not exempt`,
+        ...hooks.map((name) => `program ${name} attached`),
+        '1 older sockets closed',
+        'jump added',
+        'deleted 1 conntrack entries of the fallback',
+      ],
+    });
+    assert.deepEqual(await redirect.verify(), status);
+    kernel.state.users = [];
+    state.flows = 0;
+    assert.deepEqual((await redirect.install()).changed, ['jump added']);
+    assert.equal(redirect.counters()?.redirected, 0n);
+    assert.equal(await redirect.countFallbackConnections(), 4);
+    assert.equal(redirect.whyUnavailable?.(), undefined);
+  });
+
+  it('ends each step before it begins the next one, and the last before it returns', async () => {
+    const { redirect, steps } = open({}, noIp);
+    const both = (...names: readonly string[]) =>
+      names.flatMap((name) => [`${name} begins`, `${name} ends`]);
+    await redirect.install();
+    assert.deepEqual(
+      steps.filter((each) => !each.startsWith('attach')),
+      [
+        ...both('ip link add', 'ip addr add', 'ip link set'),
+        'load',
+        ...both('fallback', 'cut', 'look'),
+      ],
+    );
+    steps.length = 0;
+    await redirect.remove();
+    assert.deepEqual(steps, [
+      ...hooks.toReversed().map((name) => `detach link_${name}`),
+      ...both('removal'),
+    ]);
+    assert.equal(redirect.whyUnavailable?.(), 'the map of callers cannot be read');
+  });
+
+  it('attaches again what is lost, and reports it until then', async () => {
+    const { redirect, pinFolder } = open();
+    await redirect.install();
+    rmSync(join(pinFolder, 'link_connect4'));
+    const { state, problems } = await redirect.verify();
+    assert.deepEqual([state, problems], ['broken', ['program connect4 not attached']]);
+    assert.equal((await redirect.install()).state, 'active');
+    rmSync(pinFolder, { recursive: true });
+    const gone = await redirect.verify();
+    assert.deepEqual([gone.state, gone.problems], ['absent', ['no programs installed']]);
+  });
+
+  it('attests nobody by a map that it could not open again', async () => {
+    const { redirect } = open();
+    await redirect.install();
+    mock.method(nativeModule(), 'netnsCookie', () => {
+      throw nativeFailure('EMFILE', 'open socket');
+    });
+    await redirect.verify();
+    assert.equal(redirect.whyUnavailable?.(), 'the map of callers cannot be read');
+  });
+
+  it('runs one operation after the other', async () => {
+    const { redirect, steps } = open();
+    await Promise.all([redirect.install(), redirect.verify(), redirect.remove()]);
+    const turns = steps.filter((each) => / (?:begins|ends)$/.test(each));
+    assert.deepEqual(
+      turns.map((each) => each.split(' ').at(-1)),
+      turns.map((_, at) => (at % 2 === 0 ? 'begins' : 'ends')),
+    );
+    assert.equal(turns.at(-1), 'removal ends');
+  });
+
+  it('brings up the address before the listener binds it', async () => {
+    const { redirect, steps } = open({}, noIp);
+    await redirect.prepare();
+    assert.deepEqual([steps[0], steps.at(-1)], ['ip link add begins', 'ip link set ends']);
+  });
+
+  it('has the ids of the pods, of two classes and of the network namespace', async () => {
+    const { redirect, kernel, pods, pinFolder } = open();
+    const classes = ['besteffort', 'burstable', 'kubepods-burstable.slice'];
+    for (const name of classes) mkdirSync(join(pods, name), { recursive: true });
+    await redirect.install();
+    const settings = kernel.read(join(pinFolder, 'settings'))['value'] as Uint8Array;
+    assert.deepEqual(decodeSettings(settings)?.node, {
+      podsRoot: inodeOf(pods),
+      qosClasses: classes.slice(0, 2).map((name) => inodeOf(join(pods, name))),
+      netnsCookie: 1n,
+    });
+  });
+
+  it('fails where nothing can be pinned', async () => {
+    const { redirect, steps } = open({ pinFolder: join(cgroups.path, 'nmi') });
+    await assert.rejects(redirect.install(), { code: 'CONFLICT', step: 'BPF file system' });
+    assert.ok(!steps.includes('load'));
+  });
+
+  it('refuses a target that is not IPv4', () => {
+    const target = { ...DEFAULT_TARGET, listenIp: 'fd00::1' };
+    assert.throws(() => open({ target }), RangeError);
+  });
+});
+
+describe('the cgroups that the eBPF mode exempts', () => {
+  it('are those of the agent’s pod and of others by name, but not the redirected one', async () => {
+    const kernelOf = async (over: (pods: string) => Partial<EbpfRedirectOptions>) => {
+      const pods = join(cgroups.path, 'kubepods');
+      mkdirSync(pods, { recursive: true });
+      const { redirect, kernel, pod } = open(over(pods));
+      await redirect.install();
+      mock.restoreAll();
+      return { exempt: kernel.exempt, pod };
+    };
+    const alone = await kernelOf(() => ({}));
+    assert.deepEqual(alone.exempt, new Set([inodeOf(alone.pod)]));
+    const more = await kernelOf((pods) => ({
+      exemptCgroupIds: [7n, inodeOf(pods), inodeOf(cgroups.path)],
+    }));
+    assert.deepEqual(more.exempt, new Set([inodeOf(more.pod), 7n]));
+  });
+
+  it('are not changed for those of an agent that still runs', async () => {
+    for (const [over, kept] of [
+      [{ hasPredecessor: () => true }, [9n]],
+      [{ hasPredecessor: () => false }, []],
+      [{}, []],
+    ] as const) {
+      const { redirect, kernel, pod } = open(over);
+      kernel.exempt.add(9n);
+      await redirect.install();
+      assert.deepEqual(kernel.exempt, new Set([...kept, inodeOf(pod)]));
+      mock.restoreAll();
+    }
+  });
+
+  it('have the agent before it listens, if programs of an earlier agent are pinned', async () => {
+    const first = open();
+    await first.redirect.prepare();
+    assert.deepEqual(first.kernel.exempt, new Set());
+    assert.equal(first.redirect.whyUnavailable?.(), 'the map of callers cannot be read');
+    await first.redirect.install();
+    first.kernel.exempt.clear();
+    await first.redirect.prepare();
+    assert.deepEqual(first.kernel.exempt, new Set([inodeOf(first.pod)]));
+    assert.equal(first.redirect.whyUnavailable?.(), undefined);
+    mock.method(nativeModule(), 'mapSet', () => {
+      throw nativeFailure('EPERM', 'write map');
+    });
+    await first.redirect.prepare();
+    mock.method(nativeModule(), 'mapSet', () => {
+      throw new TypeError('a bug');
+    });
+    await assert.rejects(first.redirect.prepare(), /a bug/);
+  });
+
+  it('are unknown without a cgroup of the agent’s pod or of any pod', async () => {
+    const { redirect, pods, pod, steps } = open();
+    rmSync(pod, { recursive: true });
+    const nowhere = await redirect.install();
+    assert.equal(nowhere.state, 'broken');
+    assert.deepEqual(nowhere.problems, [`the agent’s pod ${podUid} has no cgroup below ${pods}`]);
+    assert.match(nowhere.detail, /^eBPF on no cgroup; /);
+    assert.deepEqual(
+      steps.filter((each) => each.endsWith('ends')),
+      ['fallback ends', 'cut ends', 'look ends'],
+    );
+    assert.ok(!steps.includes('load'));
+    rmSync(pods, { recursive: true });
+    assert.deepEqual((await redirect.verify()).problems, [
+      `no cgroup of pods below ${cgroups.path}`,
+    ]);
+  });
+
+  it('are unknown where the cgroup to redirect does not exist', async () => {
+    const attachTo = join(cgroups.path, 'none');
+    const { problems } = await open({ attachTo }).redirect.verify();
+    assert.deepEqual(problems, [`no cgroup ${attachTo}`]);
+  });
+});
+
+describe('the eBPF mode without a fallback', () => {
+  it('has the guard behind it, if that is on', async () => {
+    for (const over of [{ guard: true }, { guard: false }, {}]) {
+      const { guard = true } = over;
+      const { redirect, state, count } = open(over, noIp);
+      state.refusal = noTools;
+      const { detail, problems, changed } = await redirect.install();
+      assert.equal(count('ip rule add'), guard ? 4 : 0);
+      assert.equal(changed?.includes('guard rule 80 added'), guard);
+      const end = `; address 169.254.25.79 on no link; guard ${guard ? 'on' : 'off'}; no netfilter behind it: choose backend: no iptables`;
+      assert.ok(detail.endsWith(end), detail);
+      // This node never shows what was added.
+      assert.equal(problems.filter((each) => each.startsWith('guard')).length, guard ? 4 : 0);
+      assert.ok(problems.includes('link nmi0 missing'));
+      assert.equal(await redirect.countFallbackConnections(), undefined);
+      rmSync(join(bpffs.path, 'nmi'), { recursive: true });
+      mock.restoreAll();
+    }
+  });
+
+  it('removes guard and link itself', async () => {
+    const { redirect, state, steps, count } = open();
+    state.refusal = noTools;
+    await redirect.install();
+    await redirect.remove();
+    assert.equal(count('ip rule del'), 4);
+    assert.equal(steps.at(-1), 'ip link del ends');
+    assert.deepEqual(readdirSync(bpffs.path), []);
+  });
+
+  it('leaves guard and link to the fallback where that works', async () => {
+    const { redirect, steps } = open();
+    await redirect.install();
+    await redirect.remove();
+    assert.ok(!steps.some((each) => each.startsWith('ip ')), steps.join('; '));
+  });
+
+  it('looks no more for rules that could not be written, until they can be', async () => {
+    const { redirect, state, steps } = open();
+    state.refusal = noTools;
+    assert.match((await redirect.install()).detail, /no netfilter behind it/);
+    state.refusal = undefined;
+    steps.length = 0;
+    assert.match((await redirect.verify()).detail, /no netfilter behind it/);
+    assert.deepEqual(steps, []);
+    assert.match((await redirect.install()).detail, /behind it nft$/);
+    assert.match((await redirect.verify()).detail, /behind it nft$/);
+  });
+
+  it('fails at any other refusal, after all its steps, and tries again', async () => {
+    const { redirect, state, steps } = open();
+    state.refusal = new RedirectError('BUSY', 'restore', 'the lock is held');
+    await assert.rejects(redirect.install(), { code: 'BUSY' });
+    assert.equal(steps.filter((each) => each.startsWith('attach')).length, hooks.length);
+    assert.deepEqual(steps.slice(-1), ['cut ends']);
+    await assert.rejects(redirect.remove(), { code: 'BUSY' });
+    state.refusal = undefined;
+    assert.equal((await redirect.verify()).state, 'absent');
+  });
+});
+
+describe('sockets that are older than the programs of the eBPF mode', () => {
+  it('stay open where the kernel cannot list them, which is reported', async () => {
+    const { redirect } = open();
+    const refuse = (code: string) =>
+      mock.method(nativeModule(), 'socketCgroups', () => {
+        throw nativeFailure(code, 'list sockets');
+      });
+    refuse('EOPNOTSUPP');
+    const { state, detail } = await redirect.install();
+    assert.equal(state, 'active');
+    assert.match(detail, /; older sockets not closed: list sockets: EOPNOTSUPP$/);
+    refuse('EPERM');
+    await assert.rejects(redirect.install(), { code: 'NOT_PERMITTED' });
+  });
+});
