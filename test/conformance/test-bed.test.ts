@@ -400,11 +400,10 @@ describe('concurrency, limits, upstream', { skip }, () => {
     const atMs = agent.imds.requests().map(({ atWallMs }) => atWallMs);
     assert.equal(atMs.length, 50);
     assert.ok(agent.imds.peakTokenConcurrency() <= 5);
-    // On a busy machine, requests can arrive closer together than they were sent.
-    for (const [index, startMs] of atMs.entries()) {
-      const within = atMs.slice(index).filter((each) => each - startMs < 800).length;
-      assert.ok(within <= 20, `${within} requests within a second`);
-    }
+    // Thirty of them have to wait. How close two arrive depends on the machine; a busy one takes longer
+    // for all.
+    const tookMs = Math.max(...atMs) - Math.min(...atMs);
+    assert.ok(tookMs >= 1_300, `all within ${tookMs} ms`);
   });
 
   it(caseTitle(68), async () => {
@@ -501,12 +500,16 @@ describe('concurrency, limits, upstream', { skip }, () => {
     });
     for (let turn = 0; turn < 6; turn++) {
       await delay(100);
+      announce(agent, `before-${turn}`, `127.0.0.${60 + turn}`, 'app');
+      const { durationMs: usualMs } = await askToken(from(agent, `127.0.0.${60 + turn}`));
       agent.kube.closeWatches();
       const ip = `127.0.0.${40 + turn}`;
       announce(agent, `pod-${turn}`, ip, 'app');
       const reply = await askToken(from(agent, ip));
       assert.equal(identityOf(reply), 'a');
-      assert.ok(reply.durationMs < 1_000, `turn ${turn}: ${reply.durationMs} ms`);
+      // On a busy machine every request takes part of a second.
+      const allowedMs = 1_000 + 10 * Math.max(50, usualMs);
+      assert.ok(reply.durationMs < allowedMs, `turn ${turn}: ${reply.durationMs} ms`);
     }
   });
 

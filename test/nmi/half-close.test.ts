@@ -128,7 +128,7 @@ async function openWaitingListener() {
   return { listener, waiting, untilWaiting };
 }
 
-describe('a connection with a half-closed client', { timeout: 20_000 }, () => {
+describe('a connection with a half-closed client', { timeout: 120_000 }, () => {
   it('gets an answer that is larger than the kernel accepts at once', async () => {
     const { listener, waiting, untilWaiting } = await openWaitingListener();
     await using _ = listener;

@@ -5,7 +5,7 @@ import { ask, tokenTarget } from '../support/ask.ts';
 import { wakeUpsPerSecond } from '../support/wake-ups.ts';
 import { openServices } from './agent-child.ts';
 
-describe('the idle agent process', { timeout: 120_000 }, () => {
+describe('the idle agent process', { timeout: 600_000 }, () => {
   it('wakes less than 20 times a second', async () => {
     await using testBed = await openServices();
     const child = testBed.start();

@@ -23,7 +23,7 @@ esac
 echo "$1 ends" >>"$LOG"
 `;
 
-describe('kubectl nmi test that is interrupted', { timeout: 60_000 }, () => {
+describe('kubectl nmi test that is interrupted', { timeout: 600_000 }, () => {
   let folder: string;
   before(async () => {
     folder = await mkdtemp(join(tmpdir(), 'nmi-test-'));

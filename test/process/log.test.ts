@@ -27,7 +27,7 @@ function assertNoSecret(log: string, token: string): void {
   for (const part of token.split('.')) assert.ok(!log.includes(part), 'a token is in the log');
 }
 
-describe('the log of the agent process', { timeout: 60_000 }, () => {
+describe('the log of the agent process', { timeout: 600_000 }, () => {
   it('is JSON, one object per line, with one line for each token decision', async () => {
     const { log, token } = await liveShortly([]);
     assert.ok(log.endsWith('\n'));

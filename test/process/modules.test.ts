@@ -57,7 +57,7 @@ const expensive = [
   /^NativeModule (?:http2|inspector|sqlite|repl|readline|test|zlib)$/,
 ];
 
-describe('the modules of an agent that serves managed identities', { timeout: 60_000 }, () => {
+describe('the modules of an agent that serves managed identities', { timeout: 600_000 }, () => {
   it('are those that it needs, once it has answered', async () => {
     await using testBed = await openServices();
     const { script } = await bundle(join(repositoryRoot, 'src/main.ts'), stamp);

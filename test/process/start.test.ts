@@ -12,7 +12,7 @@ const usage = 2;
 const unavailable = 69;
 const config = 78;
 
-describe('the agent process at its start', { timeout: 120_000 }, () => {
+describe('the agent process at its start', { timeout: 600_000 }, () => {
   it('ends with 2 on wrong flags and lists all of them, each with what is allowed', async () => {
     const child = startNmi(
       ['--nmi-port=NaN', '--operation-mode=standard', '--no-such-flag=1', '--prometheus-port=-1'],

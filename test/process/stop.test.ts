@@ -20,7 +20,7 @@ function askLater(testBed: Services, resource: string) {
   );
 }
 
-describe('the agent process at its end', { timeout: 120_000 }, () => {
+describe('the agent process at its end', { timeout: 600_000 }, () => {
   for (const signal of ['SIGTERM', 'SIGINT'] as const) {
     it(`finishes requests under way on ${signal}, takes no new ones and ends with 0`, async () => {
       await using testBed = await openServices();
