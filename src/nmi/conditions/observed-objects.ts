@@ -112,12 +112,14 @@ export class ObservedObjects {
   }
 
   /**
-   * Returns the key of its selector. Other bindings of the selector may be used now, if it has too
-   * many.
+   * Before a binding is filed or removed. Returns the key of its selector. If the selector has too
+   * many bindings before or after, other ones may count now: a new one can be among the oldest, as
+   * equally old ones count by name.
    */
   #touchSelector({ namespace, selector }: Binding): string {
     const key = objectKey(namespace, selector);
-    if (this.#counting.delete(key)) this.#touchedSelectors.add(key);
+    this.#counting.delete(key);
+    if (this.#bindingsBySelector.count(key) >= maxBindingsOfLabel) this.#touchedSelectors.add(key);
     return key;
   }
 }

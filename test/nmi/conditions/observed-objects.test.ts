@@ -102,4 +102,22 @@ describe('observed objects', () => {
     assert.deepEqual(taken(objects), ['binding/default/b8']);
     assert.deepEqual(surplus(), ['b201']);
   });
+
+  it('are evaluated again when the binding that makes 201 displaces one of them', () => {
+    const objects = new ObservedObjects();
+    objects.bindings.replace(
+      Array.from({ length: 200 }, (_, index) => binding(`m${100 + index}`, 'a', 'same')),
+    );
+    const newest = observed(createBinding({ name: 'm299', selector: 'same' })).parsed;
+    const isSurplus = () => newest.ok && objects.isSurplus(newest.value);
+    assert.equal(isSurplus(), false);
+    taken(objects);
+    // Created in the same second, and before it by name.
+    objects.bindings.upsert(binding('a', 'a', 'same'));
+    assert.equal(isSurplus(), true);
+    assert.ok(taken(objects).includes('binding/default/m299'));
+    objects.bindings.remove({ namespace: 'default', name: 'a', uid: 'uid-a' });
+    assert.equal(isSurplus(), false);
+    assert.ok(taken(objects).includes('binding/default/m299'));
+  });
 });
