@@ -120,8 +120,8 @@ describe('the conditions of many objects', { skip: provided.missing ?? false }, 
     await delay(15_000);
     // Of the test before, 10 are left at most.
     assert.ok(written() >= 20 && written() <= 30, `${written()}`);
-    const before = written();
+    const sum = written();
     await delay(5_000);
-    assert.equal(written(), before);
+    assert.equal(written(), sum);
   });
 });

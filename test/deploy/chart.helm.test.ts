@@ -427,18 +427,15 @@ describe('the chart', { skip }, () => {
       assert.deepEqual(written[key], agent[key], key);
     }
     assert.equal(written.maxWatchEventsPerSec, 9_000);
-    const selectors = all.flatMap(({ kind, metadata, ...rest }) =>
-      kind === 'PodMonitor'
-        ? [[metadata.name, (rest['spec'] as { selector: { matchLabels: object } }).selector]]
-        : [],
-    );
-    assert.equal(selectors.length, 2);
-    for (const [name, selector] of selectors) {
-      const { matchLabels } = selector as { matchLabels: Record<string, string> };
-      const matches = Object.entries(matchLabels).every(
+    const monitors = all.filter(({ kind }) => kind === 'PodMonitor');
+    assert.equal(monitors.length, 2);
+    for (const monitor of monitors) {
+      const { metadata } = monitor;
+      const { selector } = monitor['spec'] as { selector: { matchLabels: object } };
+      const matches = Object.entries(selector.matchLabels).every(
         ([label, value]) => template.metadata.labels[label] === value,
       );
-      assert.equal(matches, String(name).endsWith('-conditions'), String(name));
+      assert.equal(matches, metadata.name.endsWith('-conditions'), metadata.name);
     }
   });
 
