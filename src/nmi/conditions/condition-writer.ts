@@ -171,7 +171,6 @@ export class ConditionWriter implements AsyncDisposable {
     for (let done = 0; done < evaluationsAtOnce; done++) {
       const key = this.#queue.shift();
       if (key === undefined) return true;
-      for (const queue of Object.values(this.#steps)) queue.delete(key);
       this.#queueStep(key, this.#stepOf(key));
     }
     return this.#queue.size === 0;
@@ -250,8 +249,12 @@ export class ConditionWriter implements AsyncDisposable {
     this.#queue.add(key, partyOf(key));
   }
 
+  /** An object whose next step is of the same kind as before keeps its place. */
   #queueStep(key: string, step: Step | undefined): void {
-    if (step !== undefined) this.#steps[step.kind].add(key, partyOf(key));
+    for (const [kind, queue] of Object.entries(this.#steps)) {
+      if (kind === step?.kind) queue.add(key, partyOf(key));
+      else queue.delete(key);
+    }
   }
 
   #stepOf(key: string): Step | undefined {

@@ -260,6 +260,29 @@ describe('the writer of conditions', () => {
     assert.equal(fixture.writes.indexOf('azureidentities/shop/cart'), 9);
   });
 
+  it('keeps the place of a waiting object that changes', async () => {
+    const fixture = new Fixture();
+    fixture.pauseMs = 1_000;
+    for (let number = 0; number < 60; number++) fixture.identity('shop', `i${number}`);
+    await pass(fixture.clock, 5_000);
+    const key = 'azureidentities/shop/i10';
+    for (let second = 0; second < 10; second++) {
+      assert.ok(!fixture.writes.includes(key));
+      fixture.identity('shop', 'i10');
+      await pass(fixture.clock, 1_000);
+      if (fixture.writes.includes(key)) break;
+    }
+    assert.equal(fixture.writes.indexOf(key), 10);
+    // It is not ready now, and then ready again.
+    const other = 'azureidentities/shop/i50';
+    fixture.identity('shop', 'i50', { type: 9 });
+    await pass(fixture.clock, 3_000);
+    assert.ok(fixture.writes.indexOf(other) < 20);
+    assert.equal(fixture.ready('azureidentities', 'shop', 'i50'), 'False identity_unsupported');
+    await pass(fixture.clock, 120_000);
+    assert.equal(fixture.counts.written, 60);
+  });
+
   it('keeps the pace of writes, while Secrets are checked faster', async () => {
     const fixture = new Fixture();
     fixture.pauseMs = 10_000;
