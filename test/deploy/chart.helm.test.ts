@@ -549,7 +549,7 @@ describe('the chart', { skip }, () => {
     });
   }
 
-  it('has the alerts of the plain file, for its own DaemonSet and with absolute links', () => {
+  it('has the alerts of the plain file, for its own workloads and with absolute links', () => {
     type Rule = { readonly expr: string; readonly annotations: { readonly runbook_url: string } };
     type Spec = { readonly groups: readonly { readonly rules: readonly Rule[] }[] };
     const rulesOf = (prometheusRule: object, values: object = {}) => {
@@ -558,10 +558,12 @@ describe('the chart', { skip }, () => {
     };
     assert.deepEqual(rulesOf({}), readAlerts());
     const named = rulesOf({ runbookBase: 'https://git.example/nmi' }, { nameOverride: 'apid' });
-    const daemonSets = named.flatMap(({ expr }) =>
-      [...expr.matchAll(/(?:daemonset|created_by_name)="([^"]*)"/g)].map(([, name]) => name),
+    const workloads = named.flatMap(({ expr }) =>
+      [...expr.matchAll(/(?:daemonset|created_by_name|deployment)="([^"]*)"/g)].map(
+        ([, name]) => name,
+      ),
     );
-    assert.deepEqual(daemonSets, ['apid-nmi', 'apid-nmi', 'apid-nmi']);
+    assert.deepEqual(workloads, ['apid-nmi', 'apid-nmi', 'apid-nmi', 'apid-nmi-conditions']);
     for (const { annotations } of named) {
       assert.match(annotations.runbook_url, /^https:\/\/git\.example\/nmi\/docs\//);
     }
