@@ -144,18 +144,19 @@ export function openWatches(options: WatchesOptions): Watches {
 
 /** By resource. Disposes of them. */
 export function groupWatches(reflectors: Readonly<Record<string, Reflector>>): WatchGroup {
+  const all = Object.values(reflectors);
   const entries = Object.entries(reflectors);
   const namesOf = (isChosen: (reflector: Reflector) => boolean) =>
     entries.filter(([, reflector]) => isChosen(reflector)).map(([name]) => name);
   return {
     get synced() {
-      return entries.every(([, reflector]) => reflector.synced);
+      return all.every((reflector) => reflector.synced);
     },
     unsynced: () => namesOf(({ synced }) => !synced),
     stale: (limitMs) => namesOf((reflector) => reflector.stats().stalenessMs > limitMs),
     stats: () => Object.fromEntries(entries.map(([name, each]) => [name, each.stats()])),
     async [Symbol.asyncDispose]() {
-      await Promise.all(entries.map(([, reflector]) => reflector[Symbol.asyncDispose]()));
+      await Promise.all(all.map((reflector) => reflector[Symbol.asyncDispose]()));
     },
   };
 }
