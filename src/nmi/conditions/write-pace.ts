@@ -37,11 +37,10 @@ export class WritePace implements AsyncDisposable {
   constructor(options: WritePaceOptions) {
     this.#options = options;
     this.#account = createOwnAccount(options);
-    this.#job = startPeriodicJob(options.clock, 0, async () => {
-      const reading = this.#read();
+    this.#job = startPeriodicJob(options.clock, 0, () => {
+      const reading = this.#read().then(() => readEveryMs);
       this.#reading = reading;
-      await reading;
-      return readEveryMs;
+      return reading;
     });
   }
 

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { describe, it } from 'node:test';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { WritePace } from '../../../src/nmi/conditions/write-pace.ts';
 import { KubeError } from '../../../src/nmi/kube/api/kube-error.ts';
 import { HandClock } from '../../support/hand-clock.ts';
@@ -7,7 +9,10 @@ import { pass } from '../../support/token-fixture.ts';
 import { keptLog } from '../kube/kube-test-bed.ts';
 
 /** @param answer the status of the DaemonSet, or why it cannot be read. */
-function paceOf(answer: () => unknown, own: { namespace?: string; maxPerSec?: number } = {}) {
+function paceOf(
+  answer: (signal?: AbortSignal) => unknown,
+  own: { namespace?: string; maxPerSec?: number } = {},
+) {
   const clock = new HandClock();
   const log = keptLog();
   const paths: string[] = [];
@@ -20,9 +25,10 @@ function paceOf(answer: () => unknown, own: { namespace?: string; maxPerSec?: nu
       maxWatchEventsPerSec: own.maxPerSec ?? 5_000,
     },
     client: {
-      getJson: (path) => {
+      getJson: async (path, call) => {
         paths.push(path);
-        return Promise.resolve().then(() => ({ status: answer() }));
+        assert.equal(call?.timeoutMs, 5_000);
+        return { status: await answer(call.signal) };
       },
       postJson: () => {
         const username = 'system:serviceaccount:own:nmi-conditions';
@@ -40,6 +46,7 @@ const refusing = (): never => {
 
 describe('the pace of writes', () => {
   for (const [nodes, maxPerSec, pauseMs] of [
+    [1, 5_000, 100],
     [3, 5_000, 100],
     [500, 5_000, 100],
     [1_000, 5_000, 200],
@@ -111,6 +118,21 @@ describe('the pace of writes', () => {
     await pass(clock, 60_000);
     assert.equal(pace.pauseMs, 1_000);
     assert.equal(log.lines.length, 2);
+  });
+
+  it('ends a read at its disposal, and logs nothing then', async () => {
+    let ended = 0;
+    const { clock, pace, paths, log } = paceOf(async (signal) => {
+      assert.ok(signal !== undefined);
+      await once(signal, 'abort');
+      await nextTurn();
+      ended += 1;
+      throw new KubeError('NETWORK', 'ended');
+    });
+    await pass(clock, 600_000);
+    assert.equal(paths.length, 1, 'one at a time');
+    await pace[Symbol.asyncDispose]();
+    assert.deepEqual([ended, log.lines], [1, []]);
   });
 
   it('is read no more after its disposal', async () => {
