@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { describe, it } from 'node:test';
 import { jsonPatch } from '../../../lab/fakes/kube/patches.ts';
 import { ConditionWriter, type WriteCounts } from '../../../src/nmi/conditions/condition-writer.ts';
@@ -50,6 +51,8 @@ class Fixture {
   readonly secrets = new Map<string, SecretFinding | 'unavailable'>();
   statusOf: readonly Plural[] = ['azureidentities', 'azureidentitybindings'];
   keepsConditions = true;
+  /** Writes are not answered. */
+  hangs = false;
   failure: KubeError | undefined;
   /** By key of a stored object. */
   readonly refusals = new Map<string, KubeError>();
@@ -57,6 +60,7 @@ class Fixture {
   hasRight = true;
   reviews = 0;
   isSynced = true;
+  wakeUps = 0;
   pauseMs = 100;
   /** The API server of another fixture, if its own receives no writes. */
   patched: Fixture = this;
@@ -76,7 +80,10 @@ class Fixture {
       random: () => 0,
       rules: { owners, upstreams: new UpstreamResolver(authority) },
       support: new StatusSupport(log),
-      isSynced: () => this.isSynced,
+      isSynced: () => {
+        this.wakeUps += 1;
+        return this.isSynced;
+      },
       pauseMs: () => this.pauseMs,
       secrets: {
         check: ({ namespace, name }) => {
@@ -107,13 +114,18 @@ class Fixture {
           this.reviews += 1;
           return Promise.resolve({ status: { allowed: this.hasRight } });
         },
-        patchJson: (path, patch) => {
+        patchJson: async (path, patch, call) => {
           const [, namespace = '', plural, name = ''] =
             /^\/apis\/aadpodidentity\.k8s\.io\/v1\/namespaces\/([^/]+)\/([^/]+)\/([^/]+)\/status$/.exec(
               path,
             ) ?? [];
           assert.ok(plural === 'azureidentities' || plural === 'azureidentitybindings', path);
           this.writes.push(`${plural}/${namespace}/${name}`);
+          if (this.hangs) {
+            assert.ok(call?.signal !== undefined);
+            await once(call.signal, 'abort');
+            throw new KubeError('NETWORK', 'ended');
+          }
           return this.patched.#patch(`${plural}/${namespace}/${name}`, patch);
         },
       },
@@ -194,8 +206,10 @@ describe('the writer of conditions', () => {
     assert.equal(fixture.ready('azureidentities', 'shop', 'cart'), 'True ok');
     assert.equal(fixture.ready('azureidentitybindings', 'shop', 'cart'), 'True ok');
     assert.equal(fixture.ready('azureidentitybindings', 'shop', 'till'), 'False identity_missing');
+    fixture.wakeUps = 0;
     await pass(fixture.clock, 3_600_000);
     assert.equal(fixture.writes.length, 3, 'nothing changes, nothing is written');
+    assert.ok(fixture.wakeUps <= 3_700, `${fixture.wakeUps} in an hour`);
     fixture.identity('shop', 'till');
     await pass(fixture.clock, 3_000);
     assert.equal(fixture.ready('azureidentitybindings', 'shop', 'till'), 'True ok');
@@ -293,8 +307,10 @@ describe('the writer of conditions', () => {
     }
     await pass(fixture.clock, 5_000);
     assert.deepEqual([fixture.checks.length, fixture.writes.length], [20, 1]);
+    fixture.wakeUps = 0;
     await pass(fixture.clock, 50_000);
     assert.equal(fixture.writes.length, 6);
+    assert.ok(fixture.wakeUps <= 70, `${fixture.wakeUps} in 50 s`);
     fixture.pauseMs = 100;
     await pass(fixture.clock, 15_000);
     assert.equal(fixture.counts.written, 20);
@@ -524,6 +540,17 @@ describe('the writer of conditions', () => {
     await pass(fixture.clock, 200_000);
     assert.equal(fixture.ready('azureidentities', 'shop', 'cart'), 'True ok');
     assert.equal(fixture.ready('azureidentitybindings', 'shop', 'cart'), 'True ok');
+  });
+
+  it('ends a running write at its disposal, and does not count it', async () => {
+    const fixture = new Fixture();
+    fixture.hangs = true;
+    fixture.identity('shop', 'cart');
+    await pass(fixture.clock, 5_000);
+    assert.equal(fixture.writes.length, 1);
+    await fixture.writer[Symbol.asyncDispose]();
+    assert.equal(fixture.counts.failed, 0);
+    assert.deepEqual(fixture.log.lines, []);
   });
 
   it('stops at its disposal', async () => {
