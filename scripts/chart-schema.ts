@@ -21,12 +21,13 @@ export const chartFolder = join(import.meta.dirname, '../deploy/chart');
 /** A part of a JSON schema. */
 type Schema = Readonly<Record<string, unknown>>;
 
-/** Values of the replaced system's chart with names that do not follow from the flag's name. */
+/** Values with names that do not follow from the flag's name, most of the replaced system's chart. */
 const oldPaths: Readonly<Record<string, readonly string[]>> = {
   'custom-user-agent': ['customUserAgent'],
   'ipt-update-interval-sec': ['nmi', 'ipTableUpdateTimeIntervalInSeconds'],
   'http-probe-port': ['nmi', 'probePort'],
   'log-format': ['nmi', 'loggingFormat'],
+  'max-watch-events-per-sec': ['conditions', 'maxWatchEventsPerSec'],
   v: ['nmi', 'logVerbosity'],
 };
 
@@ -41,8 +42,18 @@ const ignoredPaths: Readonly<Record<string, readonly string[]>> = {
   'find-identity-retry-interval': ['nmi', 'findIdentityRetryIntervalInSeconds'],
 };
 
-/** Options that the DaemonSet sets itself or that are useless in a pod. */
-const notValues = new Set(['force-namespaced', 'kubeconfig', 'node', 'operation-mode', 'pod-uid']);
+/** Options that the templates set themselves or that are useless in a pod. */
+const notValues = new Set([
+  'agent-daemonset',
+  'agent-namespace',
+  'force-namespaced',
+  'kubeconfig',
+  'node',
+  'operation-mode',
+  'pod-uid',
+]);
+/** The pod of `nmi conditions` is not on the host network, and keeps the default ports. */
+const notOfConditions = new Set(['http-probe-port', 'prometheus-port', 'prometheus-address']);
 
 interface ChartValue {
   /** From the root of values.yaml. */
@@ -50,6 +61,7 @@ interface ChartValue {
   /** Without dashes; undefined if a template sets an environment variable instead. */
   readonly flag: string | undefined;
   readonly schema: Schema;
+  readonly isOfConditions: boolean;
 }
 
 function chartValues(): readonly ChartValue[] {
@@ -59,11 +71,13 @@ function chartValues(): readonly ChartValue[] {
       path: oldPaths[option.name] ?? ['nmi', valueName(option.name)],
       flag: hasFlag(option) ? option.name : undefined,
       schema: schemaOf(option),
+      isOfConditions: option.isOfConditions === true && !notOfConditions.has(option.name),
     }));
   const ignored = ignoredFlags.flatMap(({ name, reason }) => {
     const path = ignoredPaths[name];
     const description = `--${name}: no effect, ${reason}.`;
-    return path === undefined ? [] : [{ path, flag: name, schema: { ...scalar, description } }];
+    const schema = { ...scalar, description };
+    return path === undefined ? [] : [{ path, flag: name, schema, isOfConditions: false }];
   });
   return [...values, ...ignored];
 }
@@ -75,20 +89,30 @@ function valueName(flag: string): string {
     .replaceAll(/-(\w)/g, (_, letter: string) => letter.toUpperCase());
 }
 
-/** The template that turns the values into arguments; an empty value is not passed. */
+/** The templates that turn the values into arguments; an empty value is not passed. */
 export function renderFlags(): string {
-  const lines = chartValues().flatMap(({ flag, path }) => {
+  const all = chartValues();
+  return [
+    '{{/* Made by scripts/chart-schema.ts from the options table; not to be edited. */}}',
+    ...flagsTemplate(
+      'nmi.flags',
+      all.filter(({ path }) => path[0] !== 'conditions'),
+    ),
+    ...flagsTemplate(
+      'nmi.conditionsFlags',
+      all.filter(({ isOfConditions }) => isOfConditions),
+    ),
+    '',
+  ].join('\n');
+}
+
+function flagsTemplate(name: string, values: readonly ChartValue[]): readonly string[] {
+  const lines = values.flatMap(({ flag, path }) => {
     if (flag === undefined) return [];
     const argument = `dict "flag" "${flag.length === 1 ? '-' : '--'}${flag}"`;
     return [`{{- include "nmi.flag" (${argument} "value" .Values.${path.join('.')}) }}`];
   });
-  return [
-    '{{/* Made by scripts/chart-schema.ts from the options table; not to be edited. */}}',
-    '{{- define "nmi.flags" -}}',
-    ...lines,
-    '{{- end -}}',
-    '',
-  ].join('\n');
+  return [`{{- define "${name}" -}}`, ...lines, '{{- end -}}'];
 }
 
 /** Formatted as the repository's other files are. */
@@ -101,15 +125,16 @@ export async function renderSchema(): Promise<string> {
 function valuesSchema(): Schema {
   const own = { ...topLevel };
   const ofNmi: Record<string, Schema> = { ...nmiValues };
+  const ofConditions: Record<string, Schema> = { enabled: flag, resources: map };
   for (const { path, schema } of chartValues()) {
     const [first = '', second] = path;
     if (second === undefined) own[first] = schema;
-    else ofNmi[second] = schema;
+    else (first === 'conditions' ? ofConditions : ofNmi)[second] = schema;
   }
   return {
     $schema: 'http://json-schema.org/draft-07/schema#',
     title: 'Values of the chart entra-pod-identity',
-    ...closed({ ...own, nmi: closed(ofNmi) }),
+    ...closed({ ...own, nmi: closed(ofNmi), conditions: closed(ofConditions) }),
   };
 }
 

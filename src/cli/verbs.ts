@@ -33,7 +33,7 @@ export const verbs: Readonly<Record<string, Verb>> = {
   run: {
     summary: 'Run the agent of this node. The default verb.',
     examples: ['nmi run --node=NODE', 'nmi --node=NODE --redirect=iptables --log-format=text'],
-    flags: runFlags(() => true),
+    flags: runFlags(({ group }) => group !== 'Conditions'),
     isBoolean: isRunBoolean,
     start: async (args, io) => {
       const { run } = await import('./run.ts');
@@ -58,6 +58,16 @@ export const verbs: Readonly<Record<string, Verb>> = {
     start: async (args, io) => {
       const { redirect } = await import('./redirect.ts');
       return redirect(args, io);
+    },
+  },
+  conditions: {
+    summary: 'Write status conditions on AzureIdentities and their bindings. Once in a cluster.',
+    examples: ['nmi conditions --agent-namespace=kube-system --identity-owners=enforce'],
+    flags: runFlags(({ isOfConditions }) => isOfConditions === true),
+    isBoolean: isRunBoolean,
+    start: async (args, io) => {
+      const { conditions } = await import('./conditions.ts');
+      return conditions(args.flags, io);
     },
   },
   demo: {

@@ -10,13 +10,10 @@ import type { Clock } from '../cache/clock.ts';
 import { openAdminPages, waitingForPort } from './admin/pages.ts';
 import { openReadinessEvents } from './admin/readiness-events.ts';
 import { StartupTaint } from './admin/startup-taint.ts';
-import { userAgent } from './base/build-info.ts';
 import type { Logger } from './base/logger.ts';
 import type { Part } from './base/part.ts';
 import { portError } from './base/port-error.ts';
 import { readiness } from './base/readiness.ts';
-import { StartError } from './base/start-error.ts';
-import { Conditions } from './conditions/conditions.ts';
 import type { Config } from './config/config.ts';
 import { tuning as defaultTuning, type Tuning } from './config/tuning.ts';
 import { openExplain } from './explain/agent-explain.ts';
@@ -24,10 +21,11 @@ import { takeListener, type HeldListener } from './kernel/held-listener.ts';
 import { openKernel } from './kernel/kernel.ts';
 import { createOwnAccount } from './kube/accounts/own-account.ts';
 import { listenerPath } from './kernel/listener-notes.ts';
-import { openKubeClient, type KubeClient } from './kube/api/client.ts';
+import type { KubeClient } from './kube/api/client.ts';
 import { EventWriter } from './kube/events/event-writer.ts';
 import { openServer } from './server/server.ts';
 import { LoopDetection } from './sources/imds/loop-detection.ts';
+import { openConfiguredClient } from './state/configured-client.ts';
 import { openClusterState } from './state/cluster-state.ts';
 import { giveBackSpareMemory } from './state/spare-memory.ts';
 import { exportEventLoopDelay } from './telemetry/event-loop-delay.ts';
@@ -71,7 +69,7 @@ export async function startAgent(given: AgentOptions): Promise<Agent> {
   const clock = exportEventLoopDelay(metrics, given.clock);
   const options: AgentOptions = { ...given, clock };
   const audit = starting.use(await openAudit(options));
-  const client = starting.use(await openClient(options));
+  const client = starting.use(await openConfiguredClient(options));
   stop?.throwIfAborted();
   const kernel = starting.use(openKernel(options));
   await kernel.prepare(stop);
@@ -138,20 +136,6 @@ export async function startAgent(given: AgentOptions): Promise<Agent> {
       log: log.child({ component: 'memory' }),
     }),
   );
-
-  const conditions = config.statusConditions
-    ? starting.use(
-        new Conditions({
-          client,
-          clock,
-          clusterState: state,
-          node: config.node,
-          random: Math.random,
-          log: log.child({ component: 'conditions' }),
-        }),
-      )
-    : undefined;
-  if (conditions !== undefined) parts.push(conditions);
   exportParts(metrics, parts);
   starting.use(
     await openAdminPages({
@@ -219,19 +203,5 @@ async function openHeldListener({ config, stop }: AgentOptions): Promise<HeldLis
     return await takeListener({ path: listenerPath(callerSocket), address: { ip, port } }, stop);
   } catch (error) {
     throw portError(error, `${ip}:${port}`, '--nmi-port or --nmi-listen-address');
-  }
-}
-
-async function openClient({ config, clock, environment }: AgentOptions): Promise<KubeClient> {
-  try {
-    return await openKubeClient({
-      kubeconfigPath: config.kubeconfigPath,
-      environment,
-      userAgent: userAgent(config.customUserAgent),
-      clock,
-    });
-  } catch (error) {
-    const remedy = 'mount the service account token, or name a file with --kubeconfig';
-    throw new StartError('CONFIG', 'no usable Kubernetes configuration', remedy, error);
   }
 }

@@ -72,7 +72,7 @@ describe('the command line', () => {
     const { stdout } = await cli('--help');
     assert.equal((await cli('help')).stdout, stdout);
     assert.ok(stdout.split('\n').length < 30, 'short');
-    for (const verb of ['run', 'redirect', 'demo', 'explain', 'version']) {
+    for (const verb of ['run', 'redirect', 'conditions', 'demo', 'explain', 'version']) {
       assert.match(stdout, new RegExp(`^  ${verb} `, 'm'));
       const help = await cli(verb, '--help');
       assert.equal(help.code, 0);

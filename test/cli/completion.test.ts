@@ -7,7 +7,18 @@ describe('completion', () => {
   for (const [args, expected] of [
     [
       [''],
-      ['completion', 'demo', 'explain', 'help', 'ready', 'reasons', 'redirect', 'run', 'version'],
+      [
+        'completion',
+        'conditions',
+        'demo',
+        'explain',
+        'help',
+        'ready',
+        'reasons',
+        'redirect',
+        'run',
+        'version',
+      ],
     ],
     [['red'], ['redirect']],
     [['help', 'e'], ['explain']],

@@ -1,7 +1,7 @@
 /**
- * Status conditions of many objects on a real API server: each is written once, ten a second, and a
- * namespace with few objects does not wait for one with many. `NMI_CONDITIONS_OBJECTS=10000` takes
- * 17 minutes.
+ * Status conditions of many objects on a real API server: each is written once, in the pace of the
+ * number of nodes, and a namespace with few objects does not wait for one with many.
+ * `NMI_CONDITIONS_OBJECTS=10000` takes 17 minutes.
  */
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
@@ -9,12 +9,11 @@ import { join } from 'node:path';
 import { after, before, describe, it, type TestContext } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { eventually } from '../../lab/test-bed/eventually.ts';
-import { systemClock } from '../../src/cache/clock.ts';
 import { readyIn } from '../support/ready-condition.ts';
 import { provideCluster } from './support/binaries.ts';
 import { inBulk } from './support/bulk.ts';
 import { startCluster, type Cluster } from './support/cluster.ts';
-import { openConditionsAgent } from './support/conditions-agent.ts';
+import { openConditionsProcess, setNodes } from './support/conditions-process.ts';
 
 const objects = Number(process.env['NMI_CONDITIONS_OBJECTS'] ?? 100);
 const writesPerSec = 10;
@@ -61,6 +60,7 @@ describe('the conditions of many objects', { skip: provided.missing ?? false }, 
     await cluster.apply(await read('crds.yaml'));
     await cluster.kubectl(['wait', '--for=condition=Established', 'crds', '--all']);
     await eventually(async () => cluster.apply(await read('nmi.yaml')));
+    await setNodes(cluster, 500);
     for (const namespace of ['many', 'few']) await cluster.createNamespace(namespace);
     await inBulk(objects / 2, (index) => put('many', `object-${index}`));
   });
@@ -69,8 +69,8 @@ describe('the conditions of many objects', { skip: provided.missing ?? false }, 
   });
 
   it('are each written once, and another namespace does not wait for them', async (t: TestContext) => {
-    await using agent = await openConditionsAgent(cluster, 'node-1', systemClock);
-    const written = (): number => agent.writes()['written'] ?? 0;
+    await using process = await openConditionsProcess(cluster);
+    const written = (): number => process.writes()['written'] ?? 0;
     const timeoutMs = (objects / writesPerSec) * 1_500 + 30_000;
     await eventually(() => assert.ok(written() > 0), 60_000);
     const startMs = performance.now();
@@ -87,13 +87,41 @@ describe('the conditions of many objects', { skip: provided.missing ?? false }, 
     assert.ok(allMs > (objects / writesPerSec) * 1_000 * 0.9 - 1_000, 'at most ten a second');
     assert.deepEqual(await readyOf('many'), { 'True ok': objects });
     await delay(3_000);
-    assert.deepEqual(agent.writes(), { ...noWrites, written: objects + 2 });
+    assert.deepEqual(process.writes(), { ...noWrites, written: objects + 2 });
   });
 
-  it('are not written again by the next agent', async () => {
-    await using agent = await openConditionsAgent(cluster, 'node-2', systemClock);
-    await eventually(() => assert.ok(agent.isLeader()), 30_000);
+  it('are not written again by the next process', async () => {
+    await using process = await openConditionsProcess(cluster);
+    await delay(8_000);
+    assert.deepEqual(process.writes(), noWrites);
+  });
+
+  it('are written once a second for 5,000 nodes', async () => {
+    await setNodes(cluster, 5_000);
+    await inBulk(10, (index) => put('few', `later-${index}`));
+    await using process = await openConditionsProcess(cluster);
+    const written = (): number => process.writes()['written'] ?? 0;
+    await eventually(() => assert.equal(written(), 1), 30_000);
+    const startMs = performance.now();
+    await eventually(() => assert.ok(written() >= 10), 30_000);
+    const lastMs = performance.now() - startMs;
+    assert.ok(lastMs > 8_000 && lastMs < 20_000, `${lastMs} ms`);
+  });
+
+  it('are written at the same time by two processes, without a write that says nothing new', async () => {
+    await setNodes(cluster, 1);
+    await inBulk(10, (index) => put('few', `two-${index}`));
+    await using one = await openConditionsProcess(cluster);
+    await using two = await openConditionsProcess(cluster);
+    const written = (): number => (one.writes()['written'] ?? 0) + (two.writes()['written'] ?? 0);
+    await eventually(async () => {
+      assert.deepEqual(Object.keys(await readyOf('few')), ['True ok']);
+    }, 60_000);
+    await delay(15_000);
+    // Of the test before, 10 are left at most.
+    assert.ok(written() >= 20 && written() <= 30, `${written()}`);
+    const sum = written();
     await delay(5_000);
-    assert.deepEqual(agent.writes(), noWrites);
+    assert.equal(written(), sum);
   });
 });

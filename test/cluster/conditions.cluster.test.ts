@@ -1,17 +1,15 @@
 /**
  * Status conditions on real API servers, with the permissions of the manifests: what kubectl shows,
- * which agent writes, and definitions without conditions.
+ * and definitions without conditions.
  */
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { before, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { systemClock, type Clock } from '../../src/cache/clock.ts';
 import { eventually } from '../../lab/test-bed/eventually.ts';
-import { leaseName } from '../../src/nmi/conditions/conditions.ts';
 import { readyIn } from '../support/ready-condition.ts';
-import { openConditionsAgent } from './support/conditions-agent.ts';
+import { openConditionsProcess, setNodes } from './support/conditions-process.ts';
 import { describeOnNewestVersion } from './support/on-clusters.ts';
 
 const deploy = join(import.meta.dirname, '../../deploy');
@@ -21,7 +19,6 @@ const clientID = '431054d5-1b5d-4836-8331-11abcaa2c1d8';
 const tenantID = '7e570000-1ab0-4000-8000-000000000001';
 const oldMessage = 'custom resource definition has no status conditions, apply deploy/crds.yaml';
 const mergePatch = { contentType: 'application/merge-patch+json' };
-const dayMs = 86_400_000;
 const refusingPolicy = `
 apiVersion: admissionregistration.k8s.io/v1
 kind: ValidatingAdmissionPolicy
@@ -44,8 +41,7 @@ spec: { policyName: refuse-conditions, validationActions: [Deny] }
 `;
 
 describeOnNewestVersion('status conditions', (cluster) => {
-  const openAgent = (node: string, clock: Clock = systemClock) =>
-    openConditionsAgent(cluster(), node, clock);
+  const open = () => openConditionsProcess(cluster());
   const put = (kind: 'AzureIdentity' | 'AzureIdentityBinding', name: string, spec: object) => {
     const plural = kind === 'AzureIdentity' ? 'azureidentities' : 'azureidentitybindings';
     const apiVersion = 'aadpodidentity.k8s.io/v1';
@@ -56,11 +52,6 @@ describeOnNewestVersion('status conditions', (cluster) => {
     (await cluster().admin.expect('GET', `${root}/${path}`)).status;
   const untilReady = (path: string, expected: string) =>
     eventually(async () => assert.equal(readyIn(await statusOf(path)), expected), 30_000);
-  const holder = async () => {
-    const path = `/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/${leaseName}`;
-    const { spec } = await cluster().admin.expect('GET', path);
-    return (spec as { readonly holderIdentity: string }).holderIdentity.split('_')[0];
-  };
   const applyDefinitions = async (text: string) => {
     await cluster().apply(text);
     await cluster().kubectl(['wait', '--for=condition=Established', 'crds', '--all']);
@@ -82,6 +73,7 @@ describeOnNewestVersion('status conditions', (cluster) => {
     const oldCrds = join(import.meta.dirname, 'fixtures/old-crds.yaml');
     await applyDefinitions(await readFile(oldCrds, 'utf8'));
     await eventually(async () => cluster().apply(await read('nmi.yaml')));
+    await setNodes(cluster(), 1);
     await cluster().createNamespace('shop');
     await put('AzureIdentity', 'cart', { type: 0, clientID });
     await put('AzureIdentityBinding', 'cart', { azureIdentity: 'cart', selector: 'cart' });
@@ -96,9 +88,9 @@ describeOnNewestVersion('status conditions', (cluster) => {
     assert.doesNotMatch(withoutConditions, /lastTransitionTime/);
     for (const definitions of [undefined, withoutConditions]) {
       if (definitions !== undefined) await applyDefinitions(definitions);
-      await using agent = await openAgent('node-old');
-      const said = () => agent.lines.filter((line) => line.includes(oldMessage)).length;
-      await eventually(() => assert.equal(said(), 2, agent.lines.join('')), 30_000);
+      await using writer = await open();
+      const said = () => writer.lines.filter((line) => line.includes(oldMessage)).length;
+      await eventually(() => assert.equal(said(), 2, writer.lines.join('')), 30_000);
       await delay(2_000);
       assert.equal(said(), 2, 'one line per kind');
     }
@@ -131,7 +123,7 @@ describeOnNewestVersion('status conditions', (cluster) => {
   });
 
   it('are what kubectl shows and waits for, and follow the objects', async () => {
-    await using agent = await openAgent('node-1');
+    await using _ = await open();
     await cluster().kubectl([
       'wait',
       '--for=condition=Ready',
@@ -174,7 +166,6 @@ describeOnNewestVersion('status conditions', (cluster) => {
       conditions.map(({ observedGeneration }) => observedGeneration),
       [2, 2, 2],
     );
-    assert.ok(agent.isLeader());
   });
 
   it('of other programs stay, also under a definition whose list is no map', async () => {
@@ -212,26 +203,26 @@ describeOnNewestVersion('status conditions', (cluster) => {
       [withoutMaps, 'cart'],
     ] as const) {
       await applyDefinitions(text);
-      await using agent = await openAgent(`node-${identity}`);
+      await using writer = await open();
       await untilReady(path, identity === 'none' ? 'True ok' : 'False identity_missing');
       assert.deepEqual(await typesOf(), all);
       const change = { spec: { azureIdentity: identity } };
       await cluster().admin.expect('PATCH', `${root}/${path}`, change, mergePatch);
       await untilReady(path, identity === 'none' ? 'False identity_missing' : 'True ok');
       assert.deepEqual(await typesOf(), all);
-      assert.deepEqual([agent.writes()['rejected'], agent.writes()['forbidden']], [0, 0]);
+      assert.deepEqual([writer.writes()['rejected'], writer.writes()['forbidden']], [0, 0]);
     }
     await applyDefinitions(definitions);
   });
 
   it('of an object that a policy refuses delay no other, and are written after its change', async () => {
     await applyPolicy();
-    await using agent = await openAgent('node-1');
-    await eventually(() => assert.ok((agent.writes()['forbidden'] ?? 0) >= 1), 30_000);
+    await using writer = await open();
+    await eventually(() => assert.ok((writer.writes()['forbidden'] ?? 0) >= 1), 30_000);
     await put('AzureIdentity', 'refused-too', { type: 0, clientID });
     await put('AzureIdentity', 'accepted', { type: 0, clientID });
     await untilReady('azureidentities/accepted', 'True ok');
-    await eventually(() => assert.ok((agent.writes()['forbidden'] ?? 0) >= 2), 30_000);
+    await eventually(() => assert.ok((writer.writes()['forbidden'] ?? 0) >= 2), 30_000);
     await put('AzureIdentityBinding', 'accepted', { azureIdentity: 'refused', selector: 'x' });
     await untilReady('azureidentitybindings/accepted', 'True ok');
     await cluster().kubectl(['delete', 'validatingadmissionpolicybindings/refuse-conditions']);
@@ -243,7 +234,7 @@ describeOnNewestVersion('status conditions', (cluster) => {
   });
 
   it('are tried for one object of each kind if the right is missing', async () => {
-    const role = '/apis/rbac.authorization.k8s.io/v1/clusterroles/aad-pod-id-nmi-role';
+    const role = '/apis/rbac.authorization.k8s.io/v1/clusterroles/aad-pod-id-nmi-conditions';
     const { rules } = (await cluster().admin.expect('GET', role)) as unknown as {
       rules: { resources: string[] }[];
     };
@@ -255,40 +246,13 @@ describeOnNewestVersion('status conditions', (cluster) => {
     }
     await delay(1_000);
     {
-      await using agent = await openAgent('node-1');
-      await eventually(() => assert.equal(agent.writes()['forbidden'], 1), 30_000);
+      await using writer = await open();
+      await eventually(() => assert.equal(writer.writes()['forbidden'], 1), 30_000);
       await delay(5_000);
-      assert.deepEqual([agent.writes()['forbidden'], agent.writes()['written']], [1, 0]);
+      assert.deepEqual([writer.writes()['forbidden'], writer.writes()['written']], [1, 0]);
     }
     await cluster().admin.expect('PATCH', role, { rules }, mergePatch);
-    await using _ = await openAgent('node-2');
+    await using _ = await open();
     await untilReady('azureidentities/crowd-9', 'True ok');
-  });
-
-  it('are written by one of two agents with clocks that are days apart', async () => {
-    const skewed = (ms: number): Clock => ({
-      ...systemClock,
-      wallMs: () => systemClock.wallMs() + ms,
-    });
-    await using early = await openAgent('node-early', skewed(-dayMs));
-    await eventually(() => assert.ok(early.isLeader()), 30_000);
-    await using late = await openAgent('node-late', skewed(dayMs));
-    for (let look = 0; look < 100; look++) {
-      assert.deepEqual([early.isLeader(), late.isLeader()], [true, false]);
-      await delay(100);
-    }
-    assert.equal(await holder(), 'node-early');
-  });
-
-  it('are still written after the agent that wrote them is killed', async () => {
-    await using one = await openAgent('node-1');
-    await using two = await openAgent('node-2');
-    await eventually(() => assert.ok(one.isLeader() !== two.isLeader()), 30_000);
-    const [killed, heir] = one.isLeader() ? [one, two] : [two, one];
-    await killed.cut();
-    await put('AzureIdentityBinding', 'after', { azureIdentity: 'none', selector: 'after' });
-    await untilReady('azureidentitybindings/after', 'False identity_missing');
-    assert.deepEqual([killed.isLeader(), heir.isLeader()], [false, true]);
-    assert.equal(await holder(), heir.node);
   });
 });

@@ -87,6 +87,8 @@ const variants: Readonly<Record<string, Variant>> = {
   },
 };
 
+type Tail<T extends readonly unknown[]> = T extends readonly [unknown, ...infer R] ? R : never;
+
 /** What the server's own roles grant to every service account: verb, group, resource. */
 const ofEverybody = new Set([
   'create authorization.k8s.io selfsubjectaccessreviews',
@@ -116,7 +118,12 @@ const special: readonly (readonly [group: string, resource: string, verb: string
   ['certificates.k8s.io', 'signers', 'attest'],
   ['aadpodidentity.k8s.io', 'selectors', 'use'],
   ['aadpodidentity.k8s.io', 'azureassignedidentities', 'list'],
+  ['coordination.k8s.io', 'leases', 'create'],
+  ['coordination.k8s.io', 'leases', 'update'],
 ];
+const statuses = ['azureidentities/status', 'azureidentitybindings/status'].map(
+  (resource) => ['aadpodidentity.k8s.io', resource, 'patch'] as const,
+);
 
 const closedPaths = ['/metrics', '/logs/', '/debug/pprof/', '/configz', '/statusz', '/flagz'];
 
@@ -141,6 +148,35 @@ describeOnNewestVersion('the rights of the chart', (cluster) => {
     });
   });
 
+  it(
+    'let the process that writes conditions do that, and no more',
+    { skip: helm.missing ?? false },
+    async () => {
+      const namespace = 'rights-conditions';
+      const account = { namespace, name: 'nmi-conditions' };
+      const { values } = variants['everything, in one namespace'] ?? {};
+      await cluster().createNamespace(namespace);
+      const objects = rightsIn(namespace, values ?? {});
+      await cluster().applyOverHttp(objects.map((object) => stringify(object)).join('---\n'));
+      await using actor = await cluster().createServiceAccountClient(account);
+      const may = (...call: Tail<Parameters<typeof mayDo>>) => mayDo(actor.api, ...call);
+      await eventually(async () => {
+        for (const status of statuses) assert.ok(await may(...status), status[1]);
+      });
+      assert.ok(await may('apps', 'daemonsets', 'get', { namespace, name: 'nmi' }));
+      assert.ok(!(await may('apps', 'daemonsets', 'get', { namespace, name: 'other' })));
+      assert.ok(!(await may('apps', 'daemonsets', 'get', { namespace: 'shop', name: 'nmi' })));
+      assert.ok(!(await may('apps', 'daemonsets', 'patch', { namespace, name: 'nmi' })));
+      assert.ok(await may('', 'secrets', 'get', { namespace: 'shop', name: objectName }));
+      assert.ok(!(await may('', 'secrets', 'get', { namespace: 'office', name: objectName })));
+      for (const [group, resource, verb] of special) {
+        assert.ok(!(await may(group, resource, verb)), `${verb} ${resource}`);
+      }
+      const isGranted = createOracle(objects, account);
+      await eventually(() => checkAll(actor.api, calls, isGranted));
+    },
+  );
+
   for (const [index, [name, variant]] of Object.entries(variants).entries()) {
     const account = { namespace: `rights-${index}`, name: accountName };
 
@@ -149,10 +185,7 @@ describeOnNewestVersion('the rights of the chart', (cluster) => {
 
       before(async () => {
         await cluster().createNamespace(account.namespace);
-        const { namespace } = account;
-        objects = objectsOf(
-          renderChart({ helm: helm.programs ?? '', namespace, values: variant.values }),
-        ).filter(({ kind }) => /^(?:ServiceAccount|(?:Cluster)?Role(?:Binding)?)$/.test(kind));
+        objects = rightsIn(account.namespace, variant.values);
         await cluster().applyOverHttp(objects.map((object) => stringify(object)).join('---\n'));
       });
 
@@ -191,19 +224,35 @@ describeOnNewestVersion('the rights of the chart', (cluster) => {
 
       it('allow nothing that no request names', async () => {
         await using actor = await cluster().createServiceAccountClient(account);
-        for (const [group, resource, verb] of special) {
-          const [plural = '', subresource = ''] = resource.split('/');
-          const resourceAttributes = { group, resource: plural, subresource, verb };
-          const path = '/apis/authorization.k8s.io/v1/selfsubjectaccessreviews';
-          const review = await actor.api.expect('POST', path, { spec: { resourceAttributes } });
-          const { allowed } = review.status as { readonly allowed: boolean };
-          assert.equal(allowed, false, `${verb} ${group} ${resource}`);
+        for (const [group, resource, verb] of [...special, ...statuses]) {
+          assert.equal(await mayDo(actor.api, group, resource, verb), false, `${verb} ${resource}`);
         }
         for (const path of closedPaths) assert.equal(await actor.api.probe(path), 403, path);
       });
     });
   }
 });
+
+/** The accounts of the chart, and what they may do. */
+function rightsIn(namespace: string, values: object): readonly KubeObject[] {
+  return objectsOf(renderChart({ helm: helm.programs ?? '', namespace, values })).filter(
+    ({ kind }) => /^(?:ServiceAccount|(?:Cluster)?Role(?:Binding)?)$/.test(kind),
+  );
+}
+
+async function mayDo(
+  api: Api,
+  group: string,
+  kind: string,
+  verb: string,
+  { namespace, name }: Partial<ObjectName> = {},
+): Promise<boolean> {
+  const [resource = '', subresource = ''] = kind.split('/');
+  const resourceAttributes = { group, resource, subresource, verb, namespace, name };
+  const path = '/apis/authorization.k8s.io/v1/selfsubjectaccessreviews';
+  const review = await api.expect('POST', path, { spec: { resourceAttributes } });
+  return (review.status as { readonly allowed: boolean }).allowed;
+}
 
 /** Names of the features with successful calls; other calls have to be refused, not to fail. */
 async function whatWorks(

@@ -24,7 +24,7 @@ const orders: Readonly<Record<string, readonly (readonly string[])[]>> = {
     ['server', 'conditions'],
     ['telemetry', 'explain'],
     ['admin'],
-    ['agent.ts', 'redirect-daemon.ts'],
+    ['agent.ts', 'conditions-process.ts', 'redirect-daemon.ts'],
   ],
   'src/kubectl': [
     ['base'],

@@ -20,11 +20,18 @@ describe('the files of the chart', () => {
   });
 
   it('have a value for every flag that does something', () => {
-    const decidedByTheDaemonSet = ['node', 'operation-mode', 'force-namespaced', 'kubeconfig'];
+    const decidedByTemplates = [
+      'node',
+      'operation-mode',
+      'force-namespaced',
+      'kubeconfig',
+      'agent-daemonset',
+      'agent-namespace',
+    ];
     const flags = renderFlags();
     for (const option of options) {
       const { name } = option;
-      if (!hasFlag(option) || decidedByTheDaemonSet.includes(name)) continue;
+      if (!hasFlag(option) || decidedByTemplates.includes(name)) continue;
       assert.match(flags, new RegExp(`"--?${name}"`), name);
     }
   });

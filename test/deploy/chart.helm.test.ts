@@ -268,11 +268,15 @@ describe('the chart', { skip }, () => {
     assert.deepEqual(names, [
       'AzurePodIdentityException aks-addon-exception',
       'ClusterRole aad-pod-identity-nmi',
+      'ClusterRole aad-pod-identity-nmi-conditions',
       'ClusterRoleBinding aad-pod-identity-nmi',
+      'ClusterRoleBinding aad-pod-identity-nmi-conditions',
       'DaemonSet aad-pod-identity-nmi',
-      'Role aad-pod-identity-nmi',
-      'RoleBinding aad-pod-identity-nmi',
+      'Deployment aad-pod-identity-nmi-conditions',
+      'Role aad-pod-identity-nmi-conditions',
+      'RoleBinding aad-pod-identity-nmi-conditions',
       'ServiceAccount aad-pod-identity-nmi',
+      'ServiceAccount aad-pod-identity-nmi-conditions',
     ]);
     for (const all of [plain, charted]) {
       const { selector, template } = daemonSetOf(all);
@@ -372,19 +376,17 @@ describe('the chart', { skip }, () => {
       'list+watch azureidentities+azureidentitybindings+azureidentitygrants+azurepodidentityexceptions',
       'create+patch events',
     ];
+    const conditions = [
+      'list+watch azureidentities+azureidentitybindings+azureidentitygrants',
+      'patch azureidentities/status+azureidentitybindings/status',
+      'get daemonsets nmi',
+    ];
+    const off = { conditions: { enabled: false } };
     const granted = (rbac: object, nmi: object = {}) =>
-      rightsOf(objects({ rbac, nmi: { statusConditions: false, ...nmi } })).filter(
-        (right) => !base.includes(right),
-      );
+      rightsOf(objects({ rbac, nmi, ...off })).filter((right) => !base.includes(right));
     assert.deepEqual(granted({}), []);
-    for (const statusConditions of ['', true, 'true', null]) {
-      assert.deepEqual(granted({}, { statusConditions }), [
-        'patch azureidentities/status+azureidentitybindings/status',
-        'get+update leases entra-pod-identity-conditions',
-        'create leases',
-      ]);
-    }
-    assert.deepEqual(granted({}, { statusConditions: 'false' }), []);
+    assert.deepEqual(rightsOf(objects()).toSorted(), [...base, ...conditions].toSorted());
+    assert.deepEqual(rightsOf(objects({ uninstall: { openNodes: true } })), base);
     assert.deepEqual(granted({ allowAccessToSecrets: true }), ['get secrets']);
     assert.deepEqual(granted({ allowAccessToSecrets: 'false' }), []);
     assert.deepEqual(granted({ allowFederation: true }), ['create serviceaccounts/token']);
@@ -392,9 +394,49 @@ describe('the chart', { skip }, () => {
       'create serviceaccounts/token',
       'get serviceaccounts',
     ]);
-    const silent = { events: false, statusConditions: false };
-    assert.deepEqual(rightsOf(objects({ nmi: silent })), base.slice(0, 2));
+    assert.deepEqual(rightsOf(objects({ nmi: { events: false }, ...off })), base.slice(0, 2));
     assert.deepEqual(rightsOf(objects({ rbac: { enabled: false } })), []);
+  });
+
+  it('writes conditions by a Deployment that evaluates as the agents do, unless it is off', () => {
+    const secrets = { rbac: { allowAccessToSecrets: true } };
+    const off = { conditions: { enabled: 'false' } };
+    const subjectsOf = (values: object) =>
+      objects(values).flatMap(({ kind, metadata: { name }, ...rest }) =>
+        kind === 'ClusterRoleBinding' && name.endsWith('-secrets')
+          ? (rest['subjects'] as { name: string }[]).map((subject) => subject.name)
+          : [],
+      );
+    const agents = 'aad-pod-id-nmi-service-account';
+    assert.deepEqual(subjectsOf(secrets), [agents, 'nmi-conditions']);
+    assert.deepEqual(subjectsOf({ ...secrets, ...off }), [agents]);
+    assert.ok(!objects(off).some(({ metadata }) => metadata.name.includes('conditions')));
+    const all = objects({
+      ...newValues,
+      conditions: { maxWatchEventsPerSec: 9_000 },
+      podMonitor: { enabled: true },
+    });
+    const { template } = specOf(all, 'Deployment') as ReturnType<typeof daemonSetOf>;
+    const [container] = template.spec.containers;
+    assert.ok(container !== undefined);
+    const { args = [] } = container;
+    assert.equal(args[0], 'conditions');
+    const written = configOf({ ...container, args: ['--node=n', ...args.slice(1)] });
+    const agent = configOf(agentOf(all));
+    for (const key of ['cloud', 'entraAuthorities', 'entraAudience', 'identityOwners'] as const) {
+      assert.deepEqual(written[key], agent[key], key);
+    }
+    assert.equal(written.maxWatchEventsPerSec, 9_000);
+    const monitors = all.filter(({ kind }) => kind === 'PodMonitor');
+    assert.equal(monitors.length, 2);
+    for (const monitor of monitors) {
+      const { metadata } = monitor;
+      const { selector } = monitor['spec'] as { selector: { matchLabels: object } };
+      const matches = Object.entries(selector.matchLabels).every(
+        ([label, value]) => template.metadata.labels[label] === value,
+      );
+      assert.equal(matches, metadata.name.endsWith('-conditions'), metadata.name);
+    }
   });
 
   it('binds a role only in the namespaces that are named', () => {
@@ -507,7 +549,7 @@ describe('the chart', { skip }, () => {
     });
   }
 
-  it('has the alerts of the plain file, for its own DaemonSet and with absolute links', () => {
+  it('has the alerts of the plain file, for its own workloads and with absolute links', () => {
     type Rule = { readonly expr: string; readonly annotations: { readonly runbook_url: string } };
     type Spec = { readonly groups: readonly { readonly rules: readonly Rule[] }[] };
     const rulesOf = (prometheusRule: object, values: object = {}) => {
@@ -516,10 +558,12 @@ describe('the chart', { skip }, () => {
     };
     assert.deepEqual(rulesOf({}), readAlerts());
     const named = rulesOf({ runbookBase: 'https://git.example/nmi' }, { nameOverride: 'apid' });
-    const daemonSets = named.flatMap(({ expr }) =>
-      [...expr.matchAll(/(?:daemonset|created_by_name)="([^"]*)"/g)].map(([, name]) => name),
+    const workloads = named.flatMap(({ expr }) =>
+      [...expr.matchAll(/(?:daemonset|created_by_name|deployment)="([^"]*)"/g)].map(
+        ([, name]) => name,
+      ),
     );
-    assert.deepEqual(daemonSets, ['apid-nmi', 'apid-nmi', 'apid-nmi']);
+    assert.deepEqual(workloads, ['apid-nmi', 'apid-nmi', 'apid-nmi', 'apid-nmi-conditions']);
     for (const { annotations } of named) {
       assert.match(annotations.runbook_url, /^https:\/\/git\.example\/nmi\/docs\//);
     }

@@ -55,6 +55,7 @@ describeOnNewestVersion('all objects of deploy', (cluster) => {
     const kinds = new Set(files.flatMap((file) => load(file).map(({ kind }) => kind)));
     for (const kind of [
       'DaemonSet',
+      'Deployment',
       'PodMonitor',
       'ServiceMonitor',
       'PrometheusRule',

@@ -3,15 +3,20 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { parseAllDocuments } from 'yaml';
-import { leaseName } from '../../src/nmi/conditions/conditions.ts';
 import { parseConfig } from '../../src/nmi/config/config.ts';
 
 const deploy = join(import.meta.dirname, '..', '..', 'deploy');
 
+interface Rule {
+  readonly resources: string[];
+  readonly resourceNames?: string[];
+  readonly verbs: string[];
+}
+
 interface Manifest {
   readonly kind: string;
   readonly metadata: { readonly name: string; readonly namespace?: string };
-  readonly rules?: readonly { readonly resources: string[]; readonly verbs: string[] }[];
+  readonly rules?: readonly Rule[];
   readonly spec?: unknown;
 }
 
@@ -23,13 +28,21 @@ async function load(name: string): Promise<readonly Manifest[]> {
   });
 }
 
+/** Of the roles with this name. */
+async function rulesOf(role: string): Promise<readonly Rule[]> {
+  const all = await load('nmi.yaml');
+  return all.flatMap(({ metadata, rules = [] }) => (metadata.name === role ? rules : []));
+}
+
 interface PodSpec {
   readonly enableServiceLinks?: boolean;
   readonly hostNetwork: boolean;
   readonly dnsPolicy: string;
   readonly tolerations: readonly unknown[];
   readonly priorityClassName: string;
+  readonly volumes?: readonly unknown[];
   readonly containers: readonly {
+    readonly ports?: readonly { readonly name: string; readonly containerPort: number }[];
     readonly args: readonly string[];
     readonly resources: { readonly limits: Record<string, string> };
     readonly securityContext: { readonly capabilities: { drop: string[]; add: string[] } };
@@ -82,16 +95,9 @@ describe('the manifests', () => {
     }
   });
 
-  it('let the agent only list and watch what it watches, and write Events and conditions', async () => {
-    const all = await load('nmi.yaml');
-    const rules = all.find(({ kind }) => kind === 'ClusterRole')?.rules ?? [];
-    const [conditions, ...others] = rules.toReversed();
-    assert.deepEqual(conditions, {
-      apiGroups: ['aadpodidentity.k8s.io'],
-      resources: ['azureidentities/status', 'azureidentitybindings/status'],
-      verbs: ['patch'],
-    });
-    assert.deepEqual(others.flatMap(({ resources }) => resources).sort(), [
+  it('let the agent only list and watch what it watches, and write Events', async () => {
+    const rules = await rulesOf('aad-pod-id-nmi-role');
+    assert.deepEqual(rules.flatMap(({ resources }) => resources).sort(), [
       'azureidentities',
       'azureidentitybindings',
       'azureidentitygrants',
@@ -99,15 +105,75 @@ describe('the manifests', () => {
       'events',
       'pods',
     ]);
-    for (const { resources, verbs } of others) {
+    for (const { resources, verbs } of rules) {
       const isEvents = resources.includes('events');
       assert.deepEqual(verbs, isEvents ? ['create', 'patch'] : ['list', 'watch']);
     }
-    const leases = { apiGroups: ['coordination.k8s.io'], resources: ['leases'] };
-    assert.deepEqual(all.find(({ kind }) => kind === 'Role')?.rules, [
-      { ...leases, resourceNames: [leaseName], verbs: ['get', 'update'] },
-      { ...leases, verbs: ['create'] },
-    ]);
+  });
+
+  it('let one Deployment, which is no agent, write status conditions and read one DaemonSet', async () => {
+    const all = await load('nmi.yaml');
+    const rules = await rulesOf('aad-pod-id-nmi-conditions');
+    assert.deepEqual(
+      rules.map(({ verbs, resources, resourceNames = [] }) =>
+        [verbs.join('+'), resources.join('+'), ...resourceNames].join(' '),
+      ),
+      [
+        'list+watch azureidentities+azureidentitybindings+azureidentitygrants',
+        'patch azureidentities/status+azureidentitybindings/status',
+        'get daemonsets nmi',
+      ],
+    );
+    const specOf = (wanted: string) =>
+      all.find(({ kind }) => kind === wanted)?.spec as {
+        readonly strategy?: unknown;
+        readonly replicas?: number;
+        readonly selector: { readonly matchLabels: Record<string, string> };
+        readonly template: {
+          readonly metadata: { readonly labels: Record<string, string> };
+          readonly spec: PodSpec & { readonly serviceAccountName: string };
+        };
+      };
+    const { replicas, strategy, selector, template } = specOf('Deployment');
+    assert.deepEqual([replicas, strategy], [1, { type: 'Recreate' }]);
+    assert.deepEqual(template.metadata.labels, selector.matchLabels);
+    const ofAgents = specOf('DaemonSet');
+    assert.ok(
+      !Object.entries(ofAgents.template.metadata.labels).some(
+        ([name, value]) => selector.matchLabels[name] === value,
+      ),
+      'a label of agents',
+    );
+    const { spec } = template;
+    assert.notEqual(spec.serviceAccountName, ofAgents.template.spec.serviceAccountName);
+    assert.equal(spec.hostNetwork, undefined);
+    assert.equal(spec.volumes, undefined);
+    const [container] = spec.containers;
+    assert.deepEqual(container?.securityContext, {
+      runAsUser: 65_532,
+      runAsNonRoot: true,
+      allowPrivilegeEscalation: false,
+      readOnlyRootFilesystem: true,
+      seccompProfile: { type: 'RuntimeDefault' },
+      capabilities: { drop: ['ALL'], add: [] },
+    });
+    const [verb, ...args] = container.args;
+    assert.equal(verb, 'conditions');
+    const flags = args.map((arg) => arg.replace(/^--/, '').split('=') as [string, string]);
+    const parsed = parseConfig({ node: 'unnamed', ...Object.fromEntries(flags) }, {});
+    assert.ok(parsed.ok);
+    assert.deepEqual(
+      [parsed.config.agentDaemonSet, parsed.config.agentNamespace],
+      ['nmi', 'kube-system'],
+    );
+    const { ports = [] } = container;
+    assert.deepEqual(
+      ports.map(({ name, containerPort }) => [name, containerPort]),
+      [
+        ['probes', parsed.config.probePort],
+        ['metrics', parsed.config.metricsPort],
+      ],
+    );
   });
 
   it('keep the permissions for secrets and for federation separate and minimal', async () => {

@@ -54,8 +54,14 @@ describe('the table of privileges', () => {
 describe('the table of containers', () => {
   it('is what the manifests request', async () => {
     const rows: string[] = [];
-    for (const file of ['nmi.yaml', 'nmi-split.yaml', 'open-nodes.yaml']) {
-      const { initContainers = [], containers } = await readPodSpec(file);
+    for (const [file, kind] of [
+      ['nmi.yaml', 'DaemonSet'],
+      ['nmi.yaml', 'Deployment'],
+      ['nmi-split.yaml', 'DaemonSet'],
+      ['nmi-split.yaml', 'Deployment'],
+      ['open-nodes.yaml', 'DaemonSet'],
+    ] as const) {
+      const { initContainers = [], containers } = await readPodSpec(file, kind);
       for (const { name, args = [], securityContext } of [...initContainers, ...containers]) {
         const { runAsUser, capabilities } = securityContext;
         const verb = args.filter((word) => !word.startsWith('-')).join(' ');

@@ -117,6 +117,24 @@ describe('a real node with cgroupfs', { skip: nodeSystem.missing ?? false }, () 
     await assertGets(node, 'load-host', 'app');
   });
 
+  it('writes status conditions by a pod that is no agent', async () => {
+    const patience = '--timeout=120s';
+    await node.kubectl(['rollout', 'status', 'deployment/nmi-conditions', inSystem, patience], {
+      timeoutMs: 130_000,
+    });
+    await node.apply({
+      apiVersion: 'aadpodidentity.k8s.io/v1',
+      kind: 'AzureIdentityBinding',
+      metadata: { name: 'new', namespace: 'default' },
+      spec: { azureIdentity: 'app', selector: 'new' },
+    });
+    await node.kubectl(['wait', '--for=condition=Ready', 'azidb/new', patience], {
+      timeoutMs: 130_000,
+    });
+    const log = ['logs', 'deployment/nmi-conditions', inSystem];
+    assert.doesNotMatch(await node.kubectl(log), /"level":"error"/);
+  });
+
   it('names the missing permission for federation', async () => {
     await node.apply(clientPod({ name: 'federated', labels: { aadpodidbinding: 'fed' } }));
     await untilPodsReady(node, 'federated');

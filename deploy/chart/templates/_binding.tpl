@@ -1,4 +1,5 @@
-{{/* Binds the role of a feature: everywhere, or in the namespaces. Takes root, feature, namespaces. */}}
+{{/* Binds the role of a feature: everywhere, or in the namespaces. Takes root, feature, namespaces, and
+conditions: true if the account that writes status conditions has it too. */}}
 {{- define "nmi.bindFeature" -}}
 {{- $name := include "nmi.featureRole" . -}}
 {{- $root := .root -}}
@@ -21,5 +22,10 @@ subjects:
   - kind: ServiceAccount
     name: {{ include "nmi.serviceAccount" $root }}
     namespace: {{ $root.Release.Namespace }}
+  {{- if and $.conditions (include "nmi.writesConditions" $root) }}
+  - kind: ServiceAccount
+    name: {{ include "nmi.conditions" $root }}
+    namespace: {{ $root.Release.Namespace }}
+  {{- end }}
 {{- end }}
 {{- end -}}

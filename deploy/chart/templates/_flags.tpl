@@ -33,7 +33,6 @@
 {{- include "nmi.flag" (dict "flag" "--log-level" "value" .Values.nmi.logLevel) }}
 {{- include "nmi.flag" (dict "flag" "-v" "value" .Values.nmi.logVerbosity) }}
 {{- include "nmi.flag" (dict "flag" "--events" "value" .Values.nmi.events) }}
-{{- include "nmi.flag" (dict "flag" "--status-conditions" "value" .Values.nmi.statusConditions) }}
 {{- include "nmi.flag" (dict "flag" "--audit-log" "value" .Values.nmi.auditLog) }}
 {{- include "nmi.flag" (dict "flag" "--startup-taint" "value" .Values.nmi.startupTaint) }}
 {{- include "nmi.flag" (dict "flag" "--iptables-backend" "value" .Values.nmi.iptablesBackend) }}
@@ -47,4 +46,16 @@
 {{- include "nmi.flag" (dict "flag" "--retry-attempts-for-created" "value" .Values.nmi.retryAttemptsForCreated) }}
 {{- include "nmi.flag" (dict "flag" "--retry-attempts-for-assigned" "value" .Values.nmi.retryAttemptsForAssigned) }}
 {{- include "nmi.flag" (dict "flag" "--find-identity-retry-interval" "value" .Values.nmi.findIdentityRetryIntervalInSeconds) }}
+{{- end -}}
+{{- define "nmi.conditionsFlags" -}}
+{{- include "nmi.flag" (dict "flag" "--custom-user-agent" "value" .Values.customUserAgent) }}
+{{- include "nmi.flag" (dict "flag" "--redirect" "value" .Values.nmi.redirect) }}
+{{- include "nmi.flag" (dict "flag" "--identity-owners" "value" .Values.nmi.identityOwners) }}
+{{- include "nmi.flag" (dict "flag" "--cloud" "value" .Values.nmi.cloud) }}
+{{- include "nmi.flag" (dict "flag" "--entra-authority" "value" .Values.nmi.entraAuthority) }}
+{{- include "nmi.flag" (dict "flag" "--entra-audience" "value" .Values.nmi.entraAudience) }}
+{{- include "nmi.flag" (dict "flag" "--log-format" "value" .Values.nmi.loggingFormat) }}
+{{- include "nmi.flag" (dict "flag" "--log-level" "value" .Values.nmi.logLevel) }}
+{{- include "nmi.flag" (dict "flag" "-v" "value" .Values.nmi.logVerbosity) }}
+{{- include "nmi.flag" (dict "flag" "--max-watch-events-per-sec" "value" .Values.conditions.maxWatchEventsPerSec) }}
 {{- end -}}

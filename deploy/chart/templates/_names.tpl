@@ -88,9 +88,20 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- include "nmi.given" .Values.nmi.prometheusPort | default "9090" -}}
 {{- end -}}
 
-{{/* On unless it is turned off. */}}
+{{/* Not while nodes are opened, which is the end of the agents. */}}
 {{- define "nmi.writesConditions" -}}
-{{- if ne (include "nmi.given" .Values.nmi.statusConditions) "false" }}true{{ end -}}
+{{- if not (include "nmi.isOn" .Values.uninstall.openNodes) }}{{ include "nmi.isOn" .Values.conditions.enabled }}{{ end -}}
+{{- end -}}
+
+{{/* The Deployment that writes status conditions, and its account. */}}
+{{- define "nmi.conditions" -}}
+{{ include "nmi.name" . }}-conditions
+{{- end -}}
+
+{{/* Of its pods. They have none of the labels by which agents are selected. */}}
+{{- define "nmi.conditionsSelector" -}}
+app.kubernetes.io/name: {{ .Values.nameOverride | default .Chart.Name }}
+app.kubernetes.io/component: conditions
 {{- end -}}
 
 {{/* Whether an update starts the new agent of a node beside the old one: "true" or nothing. */}}

@@ -56,7 +56,7 @@ export const fakeResources: readonly FakeResource[] = [
   core('namespaces', 'Namespace', false),
   core('nodes', 'Node', false),
   {
-    ...{ group: 'coordination.k8s.io', plural: 'leases', kind: 'Lease', namespaced: true },
+    ...{ group: 'apps', plural: 'daemonsets', kind: 'DaemonSet', namespaced: true },
     selectable: [],
   },
   custom('azureidentities', 'AzureIdentity'),

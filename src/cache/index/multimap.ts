@@ -26,6 +26,11 @@ export class Multimap<T extends object> {
     return this.#groups.has(key);
   }
 
+  count(key: string): number {
+    const group = this.#groups.get(key);
+    return group instanceof Set ? group.size : group === undefined ? 0 : 1;
+  }
+
   of(key: string): Iterable<T> {
     const group = this.#groups.get(key);
     if (group === undefined) return [];

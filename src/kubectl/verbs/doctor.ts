@@ -249,25 +249,17 @@ function checkAgents(nodes: readonly RawObject[], agents: readonly AgentView[]):
 interface Right {
   readonly verb: string;
   readonly resource: string;
-  readonly subresource?: string;
 }
 
 /** Permissions that the agent uses in all namespaces. The replaced system writes nothing. */
 function rightsOf({ config, isOldNmi }: AgentView): readonly Right[] {
-  const { identities, bindings } = identityResources;
   const reads = ownRights.flatMap((resource) =>
     ['list', 'watch'].map((verb) => ({ verb, resource })),
   );
   if (config === undefined || isOldNmi) return reads;
-  const statuses = [identities, bindings].map((resource) => ({
-    verb: 'patch',
-    resource,
-    subresource: 'status',
-  }));
   return [
     ...reads,
     ...(config.events ? [{ verb: 'create', resource: 'events.events.k8s.io' }] : []),
-    ...(config.statusConditions ? statuses : []),
   ];
 }
 
@@ -281,18 +273,10 @@ async function checkAgentRights(
   const { namespace, serviceAccount } = agent;
   const user = `system:serviceaccount:${namespace}:${serviceAccount}`;
   const answers = await Promise.all(
-    rightsOf(agent).map(async ({ verb, resource, subresource }) => ({
+    rightsOf(agent).map(async ({ verb, resource }) => ({
       verb,
-      resource: subresource === undefined ? resource : `${resource}/${subresource}`,
-      run: await kubectl.run([
-        'auth',
-        'can-i',
-        verb,
-        resource,
-        ...(subresource === undefined ? [] : [`--subresource=${subresource}`]),
-        '--all-namespaces',
-        `--as=${user}`,
-      ]),
+      resource,
+      run: await kubectl.run(['auth', 'can-i', verb, resource, '--all-namespaces', `--as=${user}`]),
     })),
   );
   const failed = answers.find(({ run }) => !/^(?:yes|no)/.test(run.stdout));

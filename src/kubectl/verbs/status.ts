@@ -9,7 +9,7 @@ import { listAgents } from '../cluster/trusted-agents.ts';
 import { examineAgents, nodesOfAgents } from '../findings/agents.ts';
 import { renderFindings, sortFindings, type Finding } from '../findings/finding.ts';
 import { exitOf, print, type VerbContext } from './context.ts';
-import { durationFlag, readDuration } from './duration-flag.ts';
+import { durationFlag, readDuration } from '../base/duration-flag.ts';
 import { renderUnread, section } from './explain.ts';
 import type { AddVerb } from './verb.ts';
 

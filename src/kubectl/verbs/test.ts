@@ -11,7 +11,7 @@ import { readAgents } from '../cluster/trusted-agents.ts';
 import { valueOf } from '../transport/kubectl.ts';
 import { classifyFailure, toPluginError } from '../transport/kubectl-failure.ts';
 import { namespaceFor, print, type VerbContext } from './context.ts';
-import { durationFlag, readDuration } from './duration-flag.ts';
+import { durationFlag, readDuration } from '../base/duration-flag.ts';
 import type { AddVerb } from './verb.ts';
 
 export const addTest: AddVerb = (parser, start) =>

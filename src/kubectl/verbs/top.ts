@@ -8,7 +8,7 @@ import type { MetricSample } from '../cluster/metrics.ts';
 import type { Unread } from '../cluster/snapshot.ts';
 import { listAgents } from '../cluster/trusted-agents.ts';
 import { print, type VerbContext } from './context.ts';
-import { durationFlag, readDuration } from './duration-flag.ts';
+import { durationFlag, readDuration } from '../base/duration-flag.ts';
 import { renderUnread } from './explain.ts';
 import type { AddVerb } from './verb.ts';
 

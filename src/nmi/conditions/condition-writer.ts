@@ -1,22 +1,21 @@
 /**
- * Keeps the conditions of all identities and bindings equal to the agents' evaluation. Only the
- * Lease holder runs it.
+ * Keeps the conditions of all identities and bindings equal to the agents' evaluation.
  *
  * 1. An object is written when its conditions differ, and at most once in `sameObjectMs`; changes
- *    within a second are merged. Ten requests a second at most, since every node's watch receives
- *    each.
- * 2. Namespaces take turns, so a namespace with constantly changing objects delays another by one
- *    request.
+ *    within a second are merged. Writes are paced, since every node's watch receives each.
+ * 2. What is not ready is written first. Namespaces take turns, so a namespace with constantly
+ *    changing objects delays another by one request. One write in `readyEvery` is of a ready object,
+ *    however many others there are.
  * 3. A write applies to the version that was evaluated or fails, and changes only conditions of our
- *    types.
+ *    types. So two processes that write at the same time agree after one write.
  * 4. A write that the server does not accept is tried again after a while, or at the next change of
  *    the object. It holds back no other object, unless the server does not answer at all, or the
  *    right to the kind is missing.
- * 5. Evaluation is split into pieces: this thread serves pods.
+ * 5. Evaluation is split into pieces, so that probes are answered.
  */
 import type { Clock } from '../../cache/clock.ts';
 import { fullName, type ObjectName } from '../../cache/index/object-name.ts';
-import { FairQueue } from '../../cache/token/fair-queue.ts';
+import { FairQueue, type Party } from '../../cache/token/fair-queue.ts';
 import type { Identity } from '../../cache/index/objects.ts';
 import { asRecord } from '../base/json-value.ts';
 import type { Log } from '../base/log.ts';
@@ -52,7 +51,7 @@ import { StatusRight } from './status-right.ts';
 import { groupPath, kinds, type StatusSupport } from './status-support.ts';
 
 export type WriteOutcome = 'written' | 'conflict' | 'deleted' | 'rejected' | 'forbidden' | 'failed';
-/** Totals by outcome, for the life of the agent. */
+/** Totals by outcome, for the life of the process. */
 export type WriteCounts = Record<WriteOutcome, number>;
 
 export interface ConditionWriterOptions {
@@ -63,8 +62,8 @@ export interface ConditionWriterOptions {
   readonly support: StatusSupport;
   /** Everything that conditions depend on has been listed. */
   readonly isSynced: () => boolean;
-  /** No other agent can write now. */
-  readonly isLeader: () => boolean;
+  /** Time between the beginnings of two writes. */
+  readonly pauseMs: () => number;
   readonly counts: WriteCounts;
   readonly clock: Clock;
   /** From 0 up to 1. */
@@ -82,15 +81,19 @@ const failureBackoff = { baseMs: 1_000, capMs: 60_000 } as const;
 /** For an object that the server refuses, which only its change or that of a policy ends. */
 const refusalBackoff = { baseMs: 600_000, capMs: 3_600_000 } as const;
 const callTimeoutMs = 10_000;
-/** Evaluations per piece, some 0.5 ms. */
-const evaluationsAtOnce = 20;
+/** Evaluations per piece, some 12 ms. */
+const evaluationsAtOnce = 500;
 const pieceMs = 20;
+const readyEvery = 10;
 
-/** The next step for an object; undefined if there is none. */
-type Step = { readonly kind: 'check'; readonly secret: ObjectName } | WriteStep | undefined;
+/** The next step for an object: the check of a Secret, or a write of this value of `Ready`. */
+interface Step {
+  readonly kind: 'check' | 'not ready' | 'ready';
+  readonly run: () => Promise<void>;
+}
 
-interface WriteStep {
-  readonly kind: 'write';
+interface Write {
+  readonly key: string;
   readonly object: Observed<unknown>;
   readonly wanted: Wanted;
   /** Equal for equal writes. */
@@ -104,7 +107,14 @@ type Evaluation = Wanted | ObjectName;
 export class ConditionWriter implements AsyncDisposable {
   readonly #options: ConditionWriterOptions;
   readonly #findings: SecretFindings;
+  /** Objects to be evaluated. */
   readonly #queue = new FairQueue<string>();
+  /** Evaluated objects, by their next step. */
+  readonly #steps = {
+    check: new FairQueue<string>(),
+    'not ready': new FairQueue<string>(),
+    ready: new FairQueue<string>(),
+  };
   readonly #refused = new RefusedWrites();
   readonly #right: StatusRight;
   /** When objects were written, or refused, in the last seconds. */
@@ -116,6 +126,8 @@ export class ConditionWriter implements AsyncDisposable {
   #sweepAtMs = 0;
   #learnAtMs = 0;
   #pausedUntilMs = 0;
+  #writeAtMs = 0;
+  #writesSinceReady = 0;
   #failures = 0;
   #hasLogged = false;
 
@@ -137,25 +149,56 @@ export class ConditionWriter implements AsyncDisposable {
   }
 
   async #tick(): Promise<number | undefined> {
-    const { clock, isSynced, isLeader } = this.#options;
+    const { clock, isSynced } = this.#options;
     const nowMs = clock.monotonicMs();
-    if (!isSynced() || !isLeader() || nowMs < this.#pausedUntilMs) return settleMs;
+    if (!isSynced() || nowMs < this.#pausedUntilMs) return settleMs;
     if (nowMs >= this.#learnAtMs) {
       await this.#request(() => this.#learn(nowMs));
       return requestEveryMs;
     }
     this.#settle(nowMs);
+    if (!this.#evaluate()) return pieceMs;
+    const check = this.#take('check');
+    if (check !== undefined) await this.#request(check.run);
+    await this.#writeNext();
+    if (this.#queue.size + this.#steps.check.size > 0) return requestEveryMs;
+    if (this.#steps['not ready'].size + this.#steps.ready.size === 0) return settleMs;
+    return Math.min(settleMs, Math.max(requestEveryMs, this.#writeAtMs - clock.monotonicMs()));
+  }
+
+  /** Evaluates a piece of the queue. Returns whether nothing is left. */
+  #evaluate(): boolean {
     for (let done = 0; done < evaluationsAtOnce; done++) {
       const key = this.#queue.shift();
-      if (key === undefined) return settleMs;
-      const step = this.#stepOf(key);
-      if (step === undefined) continue;
-      await this.#request(() =>
-        step.kind === 'check' ? this.#check(key, step.secret) : this.#write(key, step),
-      );
-      return requestEveryMs;
+      if (key === undefined) return true;
+      this.#queueStep(key, this.#stepOf(key));
     }
-    return pieceMs;
+    return this.#queue.size === 0;
+  }
+
+  async #writeNext(): Promise<void> {
+    const { clock, pauseMs } = this.#options;
+    const nowMs = clock.monotonicMs();
+    if (nowMs < this.#writeAtMs || nowMs < this.#pausedUntilMs) return;
+    const isTurnOfReady = this.#writesSinceReady >= readyEvery - 1;
+    const ready = isTurnOfReady ? this.#take('ready') : undefined;
+    const write = ready ?? this.#take('not ready') ?? this.#take('ready');
+    if (write === undefined) return;
+    this.#writesSinceReady = write.kind === 'ready' ? 0 : this.#writesSinceReady + 1;
+    this.#writeAtMs = nowMs + pauseMs();
+    await this.#request(write.run);
+  }
+
+  /** The next object whose step is still of this kind: others may have changed meanwhile. */
+  #take(kind: Step['kind']): Step | undefined {
+    for (let looked = 0; looked < evaluationsAtOnce; looked++) {
+      const key = this.#steps[kind].shift();
+      if (key === undefined) return undefined;
+      const step = this.#stepOf(key);
+      if (step?.kind === kind) return step;
+      this.#queueStep(key, step);
+    }
+    return undefined;
   }
 
   /** Once a second, queues the touched objects, except those written a moment ago. */
@@ -203,10 +246,18 @@ export class ConditionWriter implements AsyncDisposable {
   }
 
   #queueUp(key: string): void {
-    this.#queue.add(key, { namespace: parseWorkKey(key).namespace, pod: '' });
+    this.#queue.add(key, partyOf(key));
   }
 
-  #stepOf(key: string): Step {
+  /** An object whose next step is of the same kind as before keeps its place. */
+  #queueStep(key: string, step: Step | undefined): void {
+    for (const [kind, queue] of Object.entries(this.#steps)) {
+      if (kind === step?.kind) queue.add(key, partyOf(key));
+      else queue.delete(key);
+    }
+  }
+
+  #stepOf(key: string): Step | undefined {
     const { objects, support } = this.#options;
     const { kind, namespace, name } = parseWorkKey(key);
     if (!support.has(kind) || !this.#right.has(kind)) return undefined;
@@ -217,12 +268,16 @@ export class ConditionWriter implements AsyncDisposable {
         ? this.#evaluateIdentity(objects.identities.get(namespace, name))
         : this.#evaluateBinding(namespace, name);
     if (evaluation === undefined) return undefined;
-    if ('name' in evaluation) return { kind: 'check', secret: evaluation };
+    if ('name' in evaluation) return { kind: 'check', run: () => this.#check(key, evaluation) };
     const digest = digestOf(evaluation, object.generation);
     if (digest === object.conditions.digest) return undefined;
-    const write = `${object.resourceVersion} ${digest}`;
+    const write = `${object.version} ${digest}`;
     if (this.#refused.has(key, write)) return undefined;
-    return { kind: 'write', object, wanted: evaluation, write };
+    const isReady = evaluation.some(({ type, status }) => type === 'Ready' && status === 'True');
+    return {
+      kind: isReady ? 'ready' : 'not ready',
+      run: () => this.#write({ key, object, wanted: evaluation, write }),
+    };
   }
 
   #evaluateIdentity(identity: Observed<Identity> | undefined): Evaluation | undefined {
@@ -286,13 +341,13 @@ export class ConditionWriter implements AsyncDisposable {
     this.#queueUp(key);
   }
 
-  async #write(key: string, step: WriteStep): Promise<void> {
+  async #write(step: Write): Promise<void> {
     const { client, clock, counts, support } = this.#options;
+    const { key, object, wanted } = step;
     const { kind } = parseWorkKey(key);
-    const { object, wanted } = step;
-    const { resourceVersion, generation, conditions } = object;
+    const { version, generation, conditions } = object;
     const list = renderConditions(wanted, generation, conditions, clock.wallMs());
-    const patch = patchOf(resourceVersion, conditions, list);
+    const patch = patchOf(version, conditions, list);
     try {
       const answer = asRecord(await client.patchJson(pathOf(kind, object), patch, this.#call()));
       this.#refused.delete(key);
@@ -301,12 +356,12 @@ export class ConditionWriter implements AsyncDisposable {
       else counts.written += 1;
     } catch (error) {
       if (this.#ended.signal.aborted) throw error;
-      await this.#handleFailure(key, step, error);
+      await this.#handleFailure(step, error);
     }
   }
 
   /** Rejects if no other write is expected to fare better. */
-  async #handleFailure(key: string, { object, write }: WriteStep, error: unknown): Promise<void> {
+  async #handleFailure({ key, object, write }: Write, error: unknown): Promise<void> {
     const { clock, random, counts, objects } = this.#options;
     const { kind } = parseWorkKey(key);
     const nowMs = clock.monotonicMs();
@@ -356,6 +411,10 @@ export class ConditionWriter implements AsyncDisposable {
     const title = `${kinds[kind].title} ${fullName(object)}`;
     this.#options.log.warn({ object: title, code }, message);
   }
+}
+
+function partyOf(key: string): Party {
+  return { namespace: parseWorkKey(key).namespace, pod: '' };
 }
 
 function pathOf(kind: ObservedKind, { namespace, name }: ObjectName): string {

@@ -1,7 +1,7 @@
 /**
  * Status conditions of an object: the wanted ones, the existing ones, and whether the two differ.
- * Only a digest of the existing ones is kept, and when each last changed: the Lease holder stores
- * tens of thousands of objects. Pure.
+ * Only a digest of the existing ones is kept, and when each last changed: tens of thousands of objects are
+ * stored. Pure.
  */
 import { hash } from 'node:crypto';
 import type { Reason } from '../base/answers.ts';

@@ -1,48 +1,50 @@
 /**
  * Status conditions on `AzureIdentity` and `AzureIdentityBinding`, so that `kubectl get`, `kubectl
- * wait` and GitOps tools show how the agents evaluate them. One agent of the cluster, elected by a
- * Lease, watches both kinds with their status and writes. A failed write costs no pod a token.
+ * wait` and GitOps tools show how the agents evaluate them. One process of the cluster watches both
+ * kinds with their status and writes. A failed write costs no pod a token.
  */
-import { randomUUID } from 'node:crypto';
 import type { Clock } from '../../cache/clock.ts';
+import { OwnerIndex } from '../../cache/index/owner-index.ts';
 import type { Logger } from '../base/logger.ts';
-import type { Part, Sample } from '../base/part.ts';
-import { startPeriodicJob } from '../base/periodic-job.ts';
-import type { GrantState } from '../grants/authorize.ts';
-import { createOwnAccount } from '../kube/accounts/own-account.ts';
+import type { Part } from '../base/part.ts';
+import type { Config } from '../config/config.ts';
+import { tuning } from '../config/tuning.ts';
+import { authoritiesOf } from '../grants/authorities.ts';
+import { IdentityOwners } from '../grants/identity-owners.ts';
+import { UpstreamResolver } from '../grants/resolve-upstream.ts';
 import { createSecretReader } from '../kube/accounts/secrets.ts';
-import { backoffMs } from '../kube/api/backoff.ts';
 import type { KubeClient } from '../kube/api/client.ts';
-import { LeaderElection, type ElectionTiming } from '../kube/lease/leader-election.ts';
-import { parseBinding, parseIdentity } from '../kube/watch/parse.ts';
-import { openReflector } from '../kube/watch/reflector.ts';
+import { parseBinding, parseIdentity, parseIdentityGrant } from '../kube/watch/parse.ts';
+import { openReflector, type Reflector } from '../kube/watch/reflector.ts';
+import { groupWatches } from '../kube/watch/watches.ts';
+import { watchConditions } from '../state/watch-conditions.ts';
+import { watchLines } from '../state/watch-report.ts';
 import { ConditionWriter, type WriteCounts } from './condition-writer.ts';
 import { observing } from './observed.ts';
 import { ObservedObjects } from './observed-objects.ts';
 import { groupPath, kinds, StatusSupport } from './status-support.ts';
-
-/** Name of the Lease in the agent's namespace; the manifests' role names it. */
-export const leaseName = 'entra-pod-identity-conditions';
+import { WritePace } from './write-pace.ts';
 
 export interface ConditionsOptions {
   readonly client: KubeClient;
-  readonly clusterState: Pick<GrantState, 'upstreams' | 'owners' | 'isSynced'>;
-  /** Name of this node, for the Lease. */
-  readonly node: string;
+  readonly config: Config;
   readonly clock: Clock;
   /** From 0 up to 1. */
   readonly random: () => number;
   readonly log: Logger;
-  readonly timing?: Partial<ElectionTiming>;
 }
 
-const syncPollMs = 1_000;
-const accountBackoff = { baseMs: 1_000, capMs: 300_000 } as const;
-
-/** Begins when the watches of the agent have synced. */
-export class Conditions implements Part, AsyncDisposable {
-  readonly #options: ConditionsOptions;
-  readonly #counts: WriteCounts = {
+/** Writes until disposed, from the time when its watches have synced. */
+export function openConditions(options: ConditionsOptions): Required<Part> & AsyncDisposable {
+  const { client, config, clock, random, log } = options;
+  const opened = new AsyncDisposableStack();
+  const objects = new ObservedObjects();
+  const ownerIndex = new OwnerIndex((error) => {
+    log.error({ err: error instanceof Error ? error.stack : 'unknown' }, 'index listener failed');
+  });
+  const owners = new IdentityOwners(ownerIndex, config.identityOwners);
+  const upstreams = new UpstreamResolver(authoritiesOf(config), config.redirect !== 'address');
+  const counts: WriteCounts = {
     written: 0,
     conflict: 0,
     deleted: 0,
@@ -50,116 +52,55 @@ export class Conditions implements Part, AsyncDisposable {
     forbidden: 0,
     failed: 0,
   };
-  readonly #support: StatusSupport;
-  readonly #start: Disposable;
-  readonly #ended = new AbortController();
-  #starting: Promise<unknown> = Promise.resolve();
-  #election: LeaderElection | undefined;
-  #failures = 0;
-
-  constructor(options: ConditionsOptions) {
-    this.#options = options;
-    this.#support = new StatusSupport(options.log);
-    const account = createOwnAccount(options);
-    this.#start = startPeriodicJob(options.clock, 0, () => {
-      if (!options.clusterState.isSynced()) return syncPollMs;
-      const starting = this.#findNamespace(account);
-      this.#starting = starting;
-      return starting;
+  const parts = { client, clock, random, log };
+  const reflectors: Record<string, Reflector> = {
+    identities: openReflector({
+      ...parts,
+      name: 'identities',
+      path: `${groupPath}/${kinds.identity.plural}`,
+      parse: observing(parseIdentity),
+      store: objects.identities,
+    }),
+    bindings: openReflector({
+      ...parts,
+      name: 'bindings',
+      path: `${groupPath}/${kinds.binding.plural}`,
+      parse: observing(parseBinding),
+      store: objects.bindings,
+    }),
+  };
+  if (owners.mode === 'enforce') {
+    opened.defer(owners.onChange(() => objects.touchOwners()));
+    reflectors['grants'] = openReflector({
+      ...parts,
+      name: 'grants',
+      path: `${groupPath}/azureidentitygrants`,
+      parse: parseIdentityGrant,
+      store: ownerIndex.grants,
+      mayBeAbsent: true,
     });
   }
-
-  samples(): readonly Sample[] {
-    // An agent that takes no part in the election reports nothing about the Lease holder.
-    if (this.#election === undefined) return [];
-    return [
-      { metric: 'nmi_conditions_leader', value: this.#election.isLeader ? 1 : 0 },
-      ...Object.entries(this.#counts).map(([outcome, value]): Sample => {
+  const watches = opened.use(groupWatches(reflectors));
+  const pace = opened.use(new WritePace({ client, config, clock, log }));
+  opened.use(
+    new ConditionWriter({
+      ...parts,
+      secrets: createSecretReader(client),
+      objects,
+      rules: { upstreams, owners },
+      support: new StatusSupport(log),
+      isSynced: () => watches.synced,
+      pauseMs: () => pace.pauseMs,
+      counts,
+    }),
+  );
+  return {
+    conditions: watchConditions(watches, tuning.watchStalenessLimitMs),
+    details: () => watchLines(watches.stats()).map((line) => `watch of ${line}`),
+    samples: () =>
+      Object.entries(counts).map(([outcome, value]) => {
         return { metric: 'nmi_conditions_writes_total', labels: { outcome }, value };
       }),
-    ];
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#ended.abort();
-    this.#start[Symbol.dispose]();
-    await this.#starting;
-    await this.#election?.[Symbol.asyncDispose]();
-  }
-
-  /** The Lease is in the agent's own namespace. Returns when to try again. */
-  async #findNamespace(account: ReturnType<typeof createOwnAccount>): Promise<number | undefined> {
-    const { log, random } = this.#options;
-    const { signal } = this.#ended;
-    const outcome = await account.get(signal).catch(() => undefined);
-    if (outcome === undefined || signal.aborted) return undefined;
-    if (outcome.kind === 'ok') {
-      this.#elect(outcome.serviceAccount.namespace);
-      return undefined;
-    }
-    if (outcome.kind === 'no_service_account') {
-      log.info({}, 'status conditions are off: the agent has no service account');
-      return undefined;
-    }
-    this.#failures += 1;
-    return backoffMs(accountBackoff, this.#failures, random());
-  }
-
-  #elect(namespace: string): void {
-    const { client, node, clock, random, log, timing } = this.#options;
-    const election = new LeaderElection({
-      client,
-      namespace,
-      clock,
-      random,
-      log,
-      name: leaseName,
-      identity: `${node}_${randomUUID()}`,
-      lead: () => this.#lead(() => election.isLeader),
-      timing: timing ?? {},
-    });
-    this.#election = election;
-  }
-
-  #lead(isLeader: () => boolean): AsyncDisposable {
-    const { client, clusterState, clock, random, log } = this.#options;
-    const { upstreams, owners } = clusterState;
-    const leading = new AsyncDisposableStack();
-    const objects = new ObservedObjects();
-    const parts = { client, clock, random, log };
-    const identities = leading.use(
-      openReflector({
-        ...parts,
-        name: 'identity conditions',
-        path: `${groupPath}/${kinds.identity.plural}`,
-        parse: observing(parseIdentity),
-        store: objects.identities,
-      }),
-    );
-    const bindings = leading.use(
-      openReflector({
-        ...parts,
-        name: 'binding conditions',
-        path: `${groupPath}/${kinds.binding.plural}`,
-        parse: observing(parseBinding),
-        store: objects.bindings,
-      }),
-    );
-    if (owners.mode === 'enforce') {
-      leading.defer(owners.onChange(() => objects.touchOwners()));
-    }
-    leading.use(
-      new ConditionWriter({
-        ...parts,
-        secrets: createSecretReader(client),
-        objects,
-        rules: { upstreams, owners },
-        support: this.#support,
-        isSynced: () => identities.synced && bindings.synced && clusterState.isSynced(),
-        isLeader,
-        counts: this.#counts,
-      }),
-    );
-    return leading;
-  }
+    [Symbol.asyncDispose]: () => opened.disposeAsync(),
+  };
 }

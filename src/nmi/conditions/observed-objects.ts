@@ -5,10 +5,9 @@
 import { maxBindingsOfLabel, oldest } from '../../cache/index/grant-index.ts';
 import { Multimap } from '../../cache/index/multimap.ts';
 import { objectKey, type ObjectName } from '../../cache/index/object-name.ts';
-import { isSameObject } from '../../cache/index/object-store.ts';
+import { isSameObject, MemoryObjectStore } from '../../cache/index/object-store.ts';
 import type { Binding, Identity } from '../../cache/index/objects.ts';
 import type { Observed } from './observed.ts';
-import { ObservedStore } from './observed-store.ts';
 
 export type ObservedKind = 'identity' | 'binding';
 
@@ -23,12 +22,14 @@ export function parseWorkKey(key: string): ObjectName & { readonly kind: Observe
 }
 
 export class ObservedObjects {
-  readonly identities = new ObservedStore<Identity>((before, after) =>
-    this.#identityChanged(after ?? before, after !== undefined),
-  );
-  readonly bindings = new ObservedStore<Binding>((before, after) =>
-    this.#bindingChanged(before, after),
-  );
+  readonly identities = new MemoryObjectStore<Observed<Identity>>({
+    changed: (before, after) => this.#identityChanged(after ?? before, after !== undefined),
+    settled: () => undefined,
+  });
+  readonly bindings = new MemoryObjectStore<Observed<Binding>>({
+    changed: (before, after) => this.#bindingChanged(before, after),
+    settled: () => undefined,
+  });
 
   /** Bindings in the next two maps, by uid. */
   readonly #filed = new Map<string, Binding>();
@@ -112,12 +113,14 @@ export class ObservedObjects {
   }
 
   /**
-   * Returns the key of its selector. Other bindings of the selector may be used now, if it has too
-   * many.
+   * Before a binding is filed or removed. Returns the key of its selector. If the selector has too
+   * many bindings before or after, other ones may count now: a new one can be among the oldest, as
+   * equally old ones count by name.
    */
   #touchSelector({ namespace, selector }: Binding): string {
     const key = objectKey(namespace, selector);
-    if (this.#counting.delete(key)) this.#touchedSelectors.add(key);
+    this.#counting.delete(key);
+    if (this.#bindingsBySelector.count(key) >= maxBindingsOfLabel) this.#touchedSelectors.add(key);
     return key;
   }
 }

@@ -1,5 +1,5 @@
 /**
- * What the Lease holder found when it checked whether Secrets exist and are readable: names only,
+ * Whether Secrets exist and are readable, as found by the last check of each: names only,
  * no content of a Secret. A finding is valid for a while, since changes are not reported.
  */
 import type { Clock } from '../../cache/clock.ts';

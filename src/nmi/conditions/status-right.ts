@@ -1,5 +1,5 @@
 /**
- * Whether the agent may write the status of a kind at all. A 403 may concern one object, which a
+ * Whether this process may write the status of a kind at all. A 403 may concern one object, which a
  * policy or a webhook refuses, or all of them, without the right: only the server knows, and is
  * asked after a refusal. Every user may create a SelfSubjectAccessReview.
  */

@@ -36,6 +36,8 @@ interface OptionRow {
   readonly help: string;
   /** The option also applies to `nmi redirect`. */
   readonly isOfRedirect?: true;
+  /** The option also applies to `nmi conditions`, or only to it in the group `Conditions`. */
+  readonly isOfConditions?: true;
   /** Further environment variables; the first that is set is used. */
   readonly otherVariables?: readonly string[];
 }
@@ -79,6 +81,7 @@ const table = {
     {
       name: 'kubeconfig',
       key: 'kubeconfigPath',
+      isOfConditions: true,
       type: anyText,
       otherVariables: ['KUBECONFIG'],
       help: 'Path of a kubeconfig file. Default: `KUBECONFIG`, then the in-cluster configuration.',
@@ -101,6 +104,7 @@ const table = {
     {
       name: 'custom-user-agent',
       key: 'customUserAgent',
+      isOfConditions: true,
       type: matching(/^[\x20-\x7e]{0,200}$/, 'up to 200 printable ASCII characters'),
       help: 'Text to append to the user agent of all outgoing requests.',
     },
@@ -145,6 +149,7 @@ const table = {
       name: 'redirect',
       key: 'redirect',
       isOfRedirect: true,
+      isOfConditions: true,
       type: choice(['auto', 'ebpf', 'iptables', 'address', 'pinned', 'none']),
       default: 'auto',
       help: 'How pods’ connections reach the agent. `auto`: eBPF if the kernel supports it and pods are in the cgroup2 tree, iptables otherwise. `address`: the node has no metadata service, and holds the metadata address itself. `pinned`: `nmi redirect run` in another container maintains the redirect, and this one needs no rights. `none`: no redirect.',
@@ -203,6 +208,7 @@ const table = {
     {
       name: 'identity-owners',
       key: 'identityOwners',
+      isOfConditions: true,
       type: choice(['off', 'warn', 'enforce']),
       default: 'warn',
       help:
@@ -249,6 +255,7 @@ const table = {
     {
       name: 'cloud',
       key: 'cloud',
+      isOfConditions: true,
       type: choice(cloudNames),
       default: 'public',
       help: 'Azure cloud of this cluster. Sets authority and audience, unless the next two options do.',
@@ -256,12 +263,14 @@ const table = {
     {
       name: 'entra-authority',
       key: 'entraAuthorities',
+      isOfConditions: true,
       type: list('origins like https://login.example.com', parseOrigin),
       help: 'Origins of Entra ID, for a cloud that --cloud does not know. Identities without `adEndpoint` use the first. `adEndpoint` may name any of them, and those of Microsoft’s clouds.',
     },
     {
       name: 'entra-audience',
       key: 'entraAudience',
+      isOfConditions: true,
       type: matching(/^[\x21-\x7e]{0,512}$/, 'visible ASCII without blanks'),
       help: 'Audience of service account tokens for federation, instead of the cloud’s.',
     },
@@ -277,6 +286,7 @@ const table = {
       name: 'http-probe-port',
       key: 'probePort',
       isOfRedirect: true,
+      isOfConditions: true,
       type: portOrOff,
       default: '8080',
       help: 'Port of `/healthz`, `/livez` and `/readyz` on all interfaces. 0 turns it off.',
@@ -285,6 +295,7 @@ const table = {
       name: 'prometheus-port',
       key: 'metricsPort',
       isOfRedirect: true,
+      isOfConditions: true,
       type: portOrOff,
       default: '9090',
       help: 'Port of `/metrics` on all interfaces, unless --prometheus-address is set. 0 turns it off. May equal the probe port.',
@@ -293,6 +304,7 @@ const table = {
       name: 'prometheus-address',
       key: 'metricsAddress',
       isOfRedirect: true,
+      isOfConditions: true,
       type: ipOrAll,
       help: 'Address at which `/metrics` is served, on a port of its own. Default: all addresses of the node.',
     },
@@ -314,6 +326,7 @@ const table = {
       name: 'log-format',
       key: 'logFormat',
       isOfRedirect: true,
+      isOfConditions: true,
       type: choice(['json', 'text']),
       default: 'json',
       help: 'Log format. `text` has the shape of the replaced system’s log.',
@@ -322,6 +335,7 @@ const table = {
       name: 'log-level',
       key: 'logLevel',
       isOfRedirect: true,
+      isOfConditions: true,
       type: choice(['error', 'warn', 'info', 'debug', 'trace']),
       default: 'info',
       help: 'Minimum log level.',
@@ -329,6 +343,7 @@ const table = {
     {
       name: 'v',
       key: 'verbosity',
+      isOfConditions: true,
       type: integer(0, 10),
       default: '0',
       help: 'Log verbosity as in the replaced system: 4 and up means debug, 6 and up trace.',
@@ -339,13 +354,6 @@ const table = {
       type: boolean,
       default: 'true',
       help: 'Write Events: refusals on the pod and its identity, changes of readiness on the agent’s own pod. Needs the rights to create and patch events.',
-    },
-    {
-      name: 'status-conditions',
-      key: 'statusConditions',
-      type: boolean,
-      default: 'true',
-      help: 'Status conditions on AzureIdentities and AzureIdentityBindings, written by the one agent that holds the Lease. Needs the rights to that Lease and to the status of both kinds.',
     },
     {
       name: 'audit-log',
@@ -361,6 +369,31 @@ const table = {
         'the key of a taint',
       ),
       help: 'Taint that the agent removes from its node when it is ready. Needs the rights to get and patch nodes.',
+    },
+  ],
+  Conditions: [
+    {
+      name: 'max-watch-events-per-sec',
+      key: 'maxWatchEventsPerSec',
+      isOfConditions: true,
+      type: integer(1, 1_000_000),
+      default: '5000',
+      help: 'Only `nmi conditions`: watch events that all nodes together receive from writes of status conditions, in a second. Writes are at most ten a second, and at least one in ten seconds.',
+    },
+    {
+      name: 'agent-daemonset',
+      key: 'agentDaemonSet',
+      isOfConditions: true,
+      type: matching(/^[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?$/, 'the name of a DaemonSet'),
+      default: 'nmi',
+      help: 'Only `nmi conditions`: DaemonSet of the agents, whose status has the number of nodes.',
+    },
+    {
+      name: 'agent-namespace',
+      key: 'agentNamespace',
+      isOfConditions: true,
+      type: matching(/^(?:[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?)?$/, 'the name of a namespace'),
+      help: 'Only `nmi conditions`: namespace of that DaemonSet. Default: its own.',
     },
   ],
   Advanced: [

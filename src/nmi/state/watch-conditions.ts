@@ -1,6 +1,6 @@
 /** Readiness conditions of the watches. */
 import type { Condition } from '../base/readiness.ts';
-import type { Watches } from '../kube/watch/watches.ts';
+import type { WatchGroup } from '../kube/watch/watches.ts';
 import { describeUnsynced } from './watch-report.ts';
 
 /**
@@ -8,7 +8,7 @@ import { describeUnsynced } from './watch-report.ts';
  *   objects are still used, but new pods are probably missing.
  */
 export function watchConditions(
-  watches: Pick<Watches, 'unsynced' | 'stale' | 'stats'>,
+  watches: Pick<WatchGroup, 'unsynced' | 'stale' | 'stats'>,
   stalenessLimitMs: number,
 ): readonly Condition[] {
   return [

@@ -3,14 +3,14 @@
  * is described by its code, the reason from the API server or the network, and its duration.
  */
 import type { FailureStats, ReflectorStats } from '../kube/watch/reflector.ts';
-import type { WatchedResource, Watches } from '../kube/watch/watches.ts';
+import type { WatchedResource, WatchGroup } from '../kube/watch/watches.ts';
 
 /** Longest received text that is shown. */
 const maxMessage = 200;
 
 type WatchStats = Readonly<
   Record<
-    WatchedResource,
+    string,
     Pick<ReflectorStats, 'syncedOnce' | 'lastContactAgeMs' | 'stalenessMs' | 'failure'>
   >
 >;
@@ -33,12 +33,14 @@ export function watchProblems(stats: WatchStats): readonly WatchProblem[] {
 }
 
 /** Resources without a first list, each with its failure, if any. No times. */
-export function describeUnsynced(watches: Pick<Watches, 'stats' | 'unsynced'>): string | undefined {
+export function describeUnsynced(
+  watches: Pick<WatchGroup, 'stats' | 'unsynced'>,
+): string | undefined {
   const unsynced = watches.unsynced();
   if (unsynced.length === 0) return undefined;
   const stats = watches.stats();
   const waits = unsynced.map((name) => {
-    const { failure } = stats[name];
+    const failure = stats[name]?.failure;
     return failure === undefined ? name : `${name} (${reasonOf(failure)})`;
   });
   return `waiting for ${waits.join(', ')}`;

@@ -148,13 +148,9 @@ export const newMetrics = {
     [],
     'AzureIdentities and exceptions in use on this node without an AzureIdentityGrant; --identity-owners=enforce refuses them.',
   ),
-  nmi_conditions_leader: gauge(
-    [],
-    '1 on the agent that holds the Lease and writes status conditions; 0 on all others.',
-  ),
   nmi_conditions_writes_total: counter(
     ['outcome'],
-    'Writes of status conditions: written, conflict (the object had changed, tried again), deleted (the object no longer exists), rejected (the definition or a policy does not accept the object), forbidden (no right, or a policy refuses the object), failed (API server or a webhook unavailable). Every write that was not accepted is tried again after a while.',
+    'Writes of status conditions by `nmi conditions`: written, conflict (the object had changed, tried again), deleted (the object no longer exists), rejected (the definition or a policy does not accept the object), forbidden (no right, or a policy refuses the object), failed (API server or a webhook unavailable). Every write that was not accepted is tried again after a while.',
   ),
   nmi_ebpf_connects_total: counter(
     ['outcome'],

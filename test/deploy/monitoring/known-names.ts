@@ -10,6 +10,7 @@ const kubeStateMetrics: Readonly<Record<string, readonly string[]>> = {
   kube_node_status_condition: ['node', 'condition', 'status'],
   kube_daemonset_status_desired_number_scheduled: ['namespace', 'daemonset'],
   kube_daemonset_status_current_number_scheduled: ['namespace', 'daemonset'],
+  kube_deployment_status_replicas_available: ['namespace', 'deployment'],
 };
 
 /** Prometheus adds these to every target. */

@@ -45,13 +45,13 @@ export interface PodSpec {
   }[];
 }
 
-/** The pod spec of the DaemonSet in a file below `deploy`. */
-export async function readPodSpec(file: string): Promise<PodSpec> {
+/** The pod spec of the workload of a kind in a file below `deploy`. */
+export async function readPodSpec(file: string, wanted = 'DaemonSet'): Promise<PodSpec> {
   const text = await readFile(join(import.meta.dirname, '../../../deploy', file), 'utf8');
   const objects = parseAllDocuments(text).map((document) => document.toJS() as Workload);
-  const daemonSet = objects.find(({ kind }) => kind === 'DaemonSet');
-  assert.ok(daemonSet !== undefined);
-  return daemonSet.spec.template.spec;
+  const workload = objects.find(({ kind }) => kind === wanted);
+  assert.ok(workload !== undefined);
+  return workload.spec.template.spec;
 }
 
 interface Workload {

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { describe, it } from 'node:test';
 import { jsonPatch } from '../../../lab/fakes/kube/patches.ts';
 import { ConditionWriter, type WriteCounts } from '../../../src/nmi/conditions/condition-writer.ts';
@@ -31,7 +32,7 @@ interface Stored {
   readonly status?: unknown;
 }
 
-/** An API server with both kinds, its watches, and the writer with the Lease. */
+/** An API server with both kinds, its watches, and the writer. */
 class Fixture {
   readonly clock = new HandClock();
   readonly log = keptLog();
@@ -51,6 +52,8 @@ class Fixture {
   readonly secrets = new Map<string, SecretFinding | 'unavailable'>();
   statusOf: readonly Plural[] = ['azureidentities', 'azureidentitybindings'];
   keepsConditions = true;
+  /** Writes are not answered. */
+  hangs = false;
   failure: KubeError | undefined;
   /** By key of a stored object. */
   readonly refusals = new Map<string, KubeError>();
@@ -58,7 +61,10 @@ class Fixture {
   hasRight = true;
   reviews = 0;
   isSynced = true;
-  isLeader = true;
+  wakeUps = 0;
+  pauseMs = 100;
+  /** The API server of another fixture, if its own receives no writes. */
+  patched: Fixture = this;
   #version = 0;
   readonly writer: ConditionWriter;
 
@@ -75,8 +81,11 @@ class Fixture {
       random: () => 0,
       rules: { owners, upstreams: new UpstreamResolver(authority) },
       support: new StatusSupport(log),
-      isSynced: () => this.isSynced,
-      isLeader: () => this.isLeader,
+      isSynced: () => {
+        this.wakeUps += 1;
+        return this.isSynced;
+      },
+      pauseMs: () => this.pauseMs,
       secrets: {
         check: ({ namespace, name }) => {
           this.checks.push(`${namespace}/${name}`);
@@ -106,14 +115,19 @@ class Fixture {
           this.reviews += 1;
           return Promise.resolve({ status: { allowed: this.hasRight } });
         },
-        patchJson: (path, patch) => {
+        patchJson: async (path, patch, call) => {
           const [, namespace = '', plural, name = ''] =
             /^\/apis\/aadpodidentity\.k8s\.io\/v1\/namespaces\/([^/]+)\/([^/]+)\/([^/]+)\/status$/.exec(
               path,
             ) ?? [];
           assert.ok(plural === 'azureidentities' || plural === 'azureidentitybindings', path);
           this.writes.push(`${plural}/${namespace}/${name}`);
-          return this.#patch(`${plural}/${namespace}/${name}`, patch);
+          if (this.hangs) {
+            assert.ok(call?.signal !== undefined);
+            await once(call.signal, 'abort');
+            throw new KubeError('NETWORK', 'ended');
+          }
+          return this.patched.#patch(`${plural}/${namespace}/${name}`, patch);
         },
       },
     });
@@ -177,6 +191,12 @@ class Fixture {
   }
 }
 
+function stored(fixture: Fixture, key: string): Stored {
+  const object = fixture.stored.get(key);
+  assert.ok(object !== undefined);
+  return object;
+}
+
 describe('the writer of conditions', () => {
   it('writes both kinds within seconds, once, and again after a change', async () => {
     const fixture = new Fixture();
@@ -187,8 +207,10 @@ describe('the writer of conditions', () => {
     assert.equal(fixture.ready('azureidentities', 'shop', 'cart'), 'True ok');
     assert.equal(fixture.ready('azureidentitybindings', 'shop', 'cart'), 'True ok');
     assert.equal(fixture.ready('azureidentitybindings', 'shop', 'till'), 'False identity_missing');
+    fixture.wakeUps = 0;
     await pass(fixture.clock, 3_600_000);
     assert.equal(fixture.writes.length, 3, 'nothing changes, nothing is written');
+    assert.ok(fixture.wakeUps <= 3_700, `${fixture.wakeUps} in an hour`);
     fixture.identity('shop', 'till');
     await pass(fixture.clock, 3_000);
     assert.equal(fixture.ready('azureidentitybindings', 'shop', 'till'), 'True ok');
@@ -199,7 +221,7 @@ describe('the writer of conditions', () => {
     assert.equal(fixture.counts.written, 5);
   });
 
-  it('does not rewrite the conditions of the previous leader', async () => {
+  it('does not rewrite the conditions that another process wrote', async () => {
     const first = new Fixture();
     first.identity('shop', 'cart');
     first.binding('shop', 'cart');
@@ -213,21 +235,107 @@ describe('the writer of conditions', () => {
     assert.deepEqual(second.writes, []);
   });
 
-  it('waits for all lists, and writes nothing without the Lease', async () => {
+  it('waits for all lists', async () => {
     const fixture = new Fixture();
     fixture.isSynced = false;
     fixture.binding('shop', 'cart');
     await pass(fixture.clock, 60_000);
-    fixture.isSynced = true;
-    fixture.isLeader = false;
-    await pass(fixture.clock, 60_000);
     assert.deepEqual(fixture.writes, []);
-    fixture.isLeader = true;
+    fixture.isSynced = true;
     await pass(fixture.clock, 5_000);
     assert.equal(fixture.writes.length, 1);
   });
 
-  it('sends at most ten requests a second, with namespaces in turn', async () => {
+  it('writes what is not ready first, also what becomes so while others wait', async () => {
+    const fixture = new Fixture();
+    fixture.pauseMs = 1_000;
+    for (let number = 0; number < 20; number++) fixture.identity('shop', `good${number}`);
+    for (let number = 0; number < 5; number++) fixture.binding('shop', `bad${number}`);
+    await pass(fixture.clock, 8_000);
+    const names = fixture.writes.map((key) => key.split('/')[2] ?? '');
+    assert.deepEqual(names.slice(0, 5).sort(), ['bad0', 'bad1', 'bad2', 'bad3', 'bad4']);
+    assert.match(names[5] ?? '', /^good/);
+    fixture.binding('office', 'late');
+    await pass(fixture.clock, 3_000);
+    assert.ok(
+      fixture.writes
+        .slice(names.length, names.length + 2)
+        .join(' ')
+        .includes('/late'),
+    );
+    await pass(fixture.clock, 30_000);
+    assert.equal(fixture.counts.written, 26);
+  });
+
+  it('writes one ready object in ten while others are never ready', async () => {
+    const fixture = new Fixture();
+    for (let number = 0; number < 300; number++) fixture.binding('crowd', `b${number}`);
+    fixture.identity('shop', 'cart');
+    await pass(fixture.clock, 5_000);
+    assert.equal(fixture.writes.indexOf('azureidentities/shop/cart'), 9);
+  });
+
+  it('keeps the place of a waiting object that changes', async () => {
+    const fixture = new Fixture();
+    fixture.pauseMs = 1_000;
+    for (let number = 0; number < 60; number++) fixture.identity('shop', `i${number}`);
+    await pass(fixture.clock, 5_000);
+    const key = 'azureidentities/shop/i10';
+    for (let second = 0; second < 10; second++) {
+      assert.ok(!fixture.writes.includes(key));
+      fixture.identity('shop', 'i10');
+      await pass(fixture.clock, 1_000);
+      if (fixture.writes.includes(key)) break;
+    }
+    assert.equal(fixture.writes.indexOf(key), 10);
+    // It is not ready now, and then ready again.
+    const other = 'azureidentities/shop/i50';
+    fixture.identity('shop', 'i50', { type: 9 });
+    await pass(fixture.clock, 3_000);
+    assert.ok(fixture.writes.indexOf(other) < 20);
+    assert.equal(fixture.ready('azureidentities', 'shop', 'i50'), 'False identity_unsupported');
+    await pass(fixture.clock, 120_000);
+    assert.equal(fixture.counts.written, 60);
+  });
+
+  it('keeps the pace of writes, while Secrets are checked faster', async () => {
+    const fixture = new Fixture();
+    fixture.pauseMs = 10_000;
+    const type1 = { type: 1, clientID, tenantID };
+    for (let number = 0; number < 20; number++) {
+      const name = `i${number}`;
+      fixture.identity('shop', name, { ...type1, clientPassword: { name } });
+    }
+    await pass(fixture.clock, 5_000);
+    assert.deepEqual([fixture.checks.length, fixture.writes.length], [20, 1]);
+    fixture.wakeUps = 0;
+    await pass(fixture.clock, 50_000);
+    assert.equal(fixture.writes.length, 6);
+    assert.ok(fixture.wakeUps <= 70, `${fixture.wakeUps} in 50 s`);
+    fixture.pauseMs = 100;
+    await pass(fixture.clock, 15_000);
+    assert.equal(fixture.counts.written, 20);
+  });
+
+  it('writes once what two processes write at the same time', async () => {
+    const fixture = new Fixture();
+    const other = new Fixture();
+    fixture.identity('shop', 'cart');
+    // Its watch has the same version, and its writes reach the same server.
+    other.identity('shop', 'cart');
+    other.patched = fixture;
+    await pass(fixture.clock, 5_000);
+    await pass(other.clock, 1_500);
+    assert.deepEqual([fixture.counts.written, other.counts.written], [1, 0]);
+    assert.ok(other.counts.conflict >= 1);
+    other.stored.set('azureidentities/shop/cart', stored(fixture, 'azureidentities/shop/cart'));
+    other.arrive('azureidentities/shop/cart');
+    const { conflict } = other.counts;
+    await pass(other.clock, 3_600_000);
+    assert.deepEqual([other.counts.written, other.counts.conflict], [0, conflict]);
+  });
+
+  it('sends at most ten writes a second, with namespaces in turn', async () => {
     const fixture = new Fixture();
     for (let number = 0; number < 500; number++) fixture.identity('crowd', `i${number}`);
     fixture.identity('shop', 'cart');
@@ -459,6 +567,17 @@ describe('the writer of conditions', () => {
     fixture.objects.identities.remove({ namespace: 'shop', name: 'cart', uid });
     await pass(fixture.clock, 120_000);
     assert.equal(refused.size, 0);
+  });
+
+  it('ends a running write at its disposal, and does not count it', async () => {
+    const fixture = new Fixture();
+    fixture.hangs = true;
+    fixture.identity('shop', 'cart');
+    await pass(fixture.clock, 5_000);
+    assert.equal(fixture.writes.length, 1);
+    await fixture.writer[Symbol.asyncDispose]();
+    assert.equal(fixture.counts.failed, 0);
+    assert.deepEqual(fixture.log.lines, []);
   });
 
   it('stops at its disposal', async () => {

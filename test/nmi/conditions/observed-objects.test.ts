@@ -18,6 +18,7 @@ function observed<T extends Binding | Identity>(value: T): Observed<T> {
     name: value.name,
     uid: value.uid,
     resourceVersion: String(versions),
+    version: String(versions),
     generation: 1,
     parsed: { ok: true, value },
     conditions: parseConditions(undefined),
@@ -60,9 +61,16 @@ describe('observed objects', () => {
     const objects = new ObservedObjects();
     objects.bindings.upsert(binding('b', 'a'));
     objects.bindings.upsert(binding('b', 'a'));
-    const broken = { ...binding('b', 'a'), parsed: { ok: false, reason: 'x', ref: undefined } };
-    objects.bindings.upsert({ ...broken, parsed: { ok: false, reason: 'x', ref: undefined } });
-    taken(objects);
+    const parsed = { ok: false, reason: 'x', ref: undefined } as const;
+    for (let version = 0; version < 2; version++) {
+      taken(objects);
+      const broken = { ...binding('b', 'a'), parsed };
+      objects.bindings.upsert(broken);
+      assert.deepEqual(taken(objects), ['binding/default/b'], 'a write needs its last version');
+      assert.equal(objects.bindings.get('default', 'b')?.version, broken.version);
+      objects.bindings.upsert({ ...broken });
+      assert.deepEqual(taken(objects), [], 'the same version');
+    }
     objects.identities.upsert(identity('a'));
     assert.deepEqual(taken(objects), ['identity/default/a']);
     objects.bindings.upsert(binding('b', 'a'));
@@ -111,5 +119,23 @@ describe('observed objects', () => {
     objects.bindings.upsert(binding('b8', 'a', 'same', 8));
     assert.deepEqual(taken(objects), ['binding/default/b8']);
     assert.deepEqual(surplus(), ['b201']);
+  });
+
+  it('are evaluated again when the binding that makes 201 displaces one of them', () => {
+    const objects = new ObservedObjects();
+    objects.bindings.replace(
+      Array.from({ length: 200 }, (_, index) => binding(`m${100 + index}`, 'a', 'same')),
+    );
+    const newest = observed(createBinding({ name: 'm299', selector: 'same' })).parsed;
+    const isSurplus = () => newest.ok && objects.isSurplus(newest.value);
+    assert.equal(isSurplus(), false);
+    taken(objects);
+    // Created in the same second, and before it by name.
+    objects.bindings.upsert(binding('a', 'a', 'same'));
+    assert.equal(isSurplus(), true);
+    assert.ok(taken(objects).includes('binding/default/m299'));
+    objects.bindings.remove({ namespace: 'default', name: 'a', uid: 'uid-a' });
+    assert.equal(isSurplus(), false);
+    assert.ok(taken(objects).includes('binding/default/m299'));
   });
 });

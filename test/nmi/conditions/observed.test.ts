@@ -19,10 +19,10 @@ describe('an observed object', () => {
     };
     const found = parse({ metadata, spec, status: { conditions: [condition] } });
     assert.ok(found.ok && found.value.parsed.ok);
-    const { namespace, name, uid, resourceVersion, generation, parsed, conditions } = found.value;
+    const { namespace, name, uid, version, generation, parsed, conditions } = found.value;
     assert.deepEqual(
-      { namespace, name, uid, resourceVersion, generation },
-      { namespace: 'shop', name: 'b', uid: 'u', resourceVersion: '7', generation: 2 },
+      { namespace, name, uid, version, generation },
+      { namespace: 'shop', name: 'b', uid: 'u', version: '7', generation: 2 },
     );
     assert.equal(parsed.value.selector, 's');
     assert.deepEqual(conditions.each, [

@@ -6,7 +6,7 @@
 import type { ObjectRef } from '../../../cache/index/objects.ts';
 
 /**
- * Of one kind: some 33,000 objects of the usual size, 1,500 of the largest. The Lease holder also keeps
+ * Of one kind: some 33,000 objects of the usual size, 1,500 of the largest. `nmi conditions` also keeps
  * each object's conditions: 20,000 bindings have room there.
  */
 export const maxNamespaceBytes = 24 * 1024 * 1024;

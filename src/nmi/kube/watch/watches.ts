@@ -58,16 +58,21 @@ export interface WatchesOptions {
   readonly timing?: Partial<ReflectorTiming>;
 }
 
-/** The five watches. The caller disposes of the client. */
-export interface Watches extends AsyncDisposable {
+/** Some watches. The caller disposes of the client. */
+export interface WatchGroup extends AsyncDisposable {
   /** All stores have had a complete list. */
   readonly synced: boolean;
+  /** Resources without a first list, for readiness. */
+  unsynced(): readonly string[];
+  /** Resources without a proof for longer than `limitMs` that they are current. */
+  stale(limitMs: number): readonly string[];
+  stats(): Readonly<Record<string, ReflectorStats>>;
+}
+
+/** The five watches of an agent. */
+export interface Watches extends WatchGroup {
   /** Rejects with an AbortError when disposed before. */
   whenSynced(): Promise<void>;
-  /** Resources without a first list, for readiness. */
-  unsynced(): readonly WatchedResource[];
-  /** Resources without a proof for longer than `limitMs` that they are current. */
-  stale(limitMs: number): readonly WatchedResource[];
   /** Time since the last proof that it is current. */
   stalenessMs(name: WatchedResource): number;
   /** An object is missing: silent watches are replaced, or only the named one. */
@@ -111,23 +116,17 @@ export function openWatches(options: WatchesOptions): Watches {
     grants: open('grants', { ...grantSpec, store: grants, mayBeAbsent: true }),
   } satisfies Record<WatchedResource, Reflector>;
   const all = Object.values(reflectors);
-  const names: readonly WatchedResource[] = [
-    'pods',
-    'identities',
-    'bindings',
-    'exceptions',
-    'grants',
-  ];
+  const watches = groupWatches(reflectors);
 
   return {
     get synced() {
-      return all.every((reflector) => reflector.synced);
+      return watches.synced;
     },
     async whenSynced() {
       await Promise.all(all.map((reflector) => reflector.whenSynced()));
     },
-    unsynced: () => names.filter((name) => !reflectors[name].synced),
-    stale: (limitMs) => names.filter((name) => reflectors[name].stats().stalenessMs > limitMs),
+    unsynced: () => watches.unsynced(),
+    stale: (limitMs) => watches.stale(limitMs),
     stalenessMs: (name) => reflectors[name].stats().stalenessMs,
     checkNow: (name) => {
       for (const reflector of name === undefined ? all : [reflectors[name]]) reflector.checkNow();
@@ -139,6 +138,23 @@ export function openWatches(options: WatchesOptions): Watches {
       exceptions: reflectors.exceptions.stats(),
       grants: reflectors.grants.stats(),
     }),
+    [Symbol.asyncDispose]: () => watches[Symbol.asyncDispose](),
+  };
+}
+
+/** By resource. Disposes of them. */
+export function groupWatches(reflectors: Readonly<Record<string, Reflector>>): WatchGroup {
+  const all = Object.values(reflectors);
+  const entries = Object.entries(reflectors);
+  const namesOf = (isChosen: (reflector: Reflector) => boolean) =>
+    entries.filter(([, reflector]) => isChosen(reflector)).map(([name]) => name);
+  return {
+    get synced() {
+      return all.every((reflector) => reflector.synced);
+    },
+    unsynced: () => namesOf(({ synced }) => !synced),
+    stale: (limitMs) => namesOf((reflector) => reflector.stats().stalenessMs > limitMs),
+    stats: () => Object.fromEntries(entries.map(([name, each]) => [name, each.stats()])),
     async [Symbol.asyncDispose]() {
       await Promise.all(all.map((reflector) => reflector[Symbol.asyncDispose]()));
     },

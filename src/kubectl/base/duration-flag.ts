@@ -1,7 +1,7 @@
 /** A flag that is a duration as kubectl writes it; a number alone is seconds. */
 import { parseDuration } from '../../nmi/config/duration.ts';
-import { exitCodes } from '../base/io.ts';
-import { PluginError } from '../base/plugin-error.ts';
+import { exitCodes } from './io.ts';
+import { PluginError } from './plugin-error.ts';
 
 export function durationFlag(standard: string, describe: string) {
   return {

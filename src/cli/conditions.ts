@@ -1,0 +1,34 @@
+/** `nmi conditions`: writes status conditions until a signal ends it. */
+import { systemClock } from '../cache/clock.ts';
+import { buildInfo } from '../nmi/base/build-info.ts';
+import { createLogger } from '../nmi/base/logger.ts';
+import { StartError } from '../nmi/base/start-error.ts';
+import { startConditions } from '../nmi/conditions-process.ts';
+import { parseConfig } from '../nmi/config/config.ts';
+import { exitCodes, renderFatal, untilStopped, type Io } from './io.ts';
+
+export async function conditions(flags: Readonly<Record<string, string>>, io: Io): Promise<number> {
+  // The options table requires a node.
+  const parsed = parseConfig({ node: 'unnamed', ...flags }, io.environment);
+  if (!parsed.ok) {
+    for (const problem of parsed.problems) io.stderr(`nmi conditions: ${problem}\n`);
+    return exitCodes.usage;
+  }
+  const { config, warnings } = parsed;
+  const { logFormat: format, logLevel: level } = config;
+  const log = createLogger({ format, level, write: io.stdout });
+  log.info({ ...buildInfo }, 'starting nmi conditions process');
+  for (const warning of warnings) log.warn({ warning }, 'setting ignored');
+  const { environment } = io;
+  try {
+    await using _ = await startConditions({ config, clock: systemClock, log, environment });
+    await untilStopped(io);
+    log.info({}, 'shutting down');
+    return exitCodes.ok;
+  } catch (error) {
+    if (!(error instanceof StartError)) throw error;
+    log.error({ code: error.code, problem: error.message }, 'conditions cannot be written');
+    io.stderr(renderFatal(error));
+    return error.code === 'CONFIG' ? exitCodes.config : exitCodes.unavailable;
+  }
+}
