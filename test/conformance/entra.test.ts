@@ -288,16 +288,21 @@ describe('trouble of Entra ID', { skip }, () => {
         const reply = await askAs(agent, kind);
         assert.equal(assertToken(reply, vault)['access_token'], first.get(kind), kind);
       }
-      // Also for requests that want a new one.
-      for (const kind of credentialKinds) {
-        const reply = await askAs(agent, kind, vault, '&bypass_cache=true');
-        assert.equal(assertToken(reply, vault)['access_token'], first.get(kind), kind);
-      }
-      const met = credentialKinds.filter((kind, index) => {
-        return requestsOf(agent, kind).length > (before[index] ?? 0);
-      });
+      const met = (): readonly string[] =>
+        credentialKinds.filter((kind, index) => {
+          return requestsOf(agent, kind).length > (before[index] ?? 0);
+        });
       // The fake does not count a request whose connection ended before it was fully read.
-      assert.ok(met.length >= (faults.reset === true ? 1 : credentialKinds.length), met.join());
+      const fewest = faults.reset === true ? 1 : credentialKinds.length;
+      await eventually(async () => {
+        // Also for requests that want a new one. On a busy machine these may join a fetch that the
+        // trouble before has not ended yet.
+        for (const kind of credentialKinds) {
+          const reply = await askAs(agent, kind, vault, '&bypass_cache=true');
+          assert.equal(assertToken(reply, vault)['access_token'], first.get(kind), kind);
+        }
+        assert.ok(met().length >= fewest, met().join());
+      }, 20_000);
     }
   });
 });

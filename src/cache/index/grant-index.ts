@@ -24,6 +24,7 @@ import { bindingLabelOf } from './binding-label.ts';
 import { Multimap } from './multimap.ts';
 import { normaliseClientId, normaliseResourceId } from './identifiers.ts';
 import { ignoreObserverError, Observers } from './observers.ts';
+import { isExcepted } from './excepted-labels.ts';
 import type { Binding, Exception, Identity, ObjectStore, Pod } from './objects.ts';
 import type { PodIndex } from './pod-index.ts';
 
@@ -290,7 +291,7 @@ export class GrantIndex {
       if (exception === before) this.#exceptionsByNamespace.delete(exception.namespace, exception);
       else this.#exceptionsByNamespace.add(exception.namespace, exception);
       for (const entry of this.#entriesByNamespace.of(exception.namespace)) {
-        if (isExcepted(entry.pod, exception)) this.#touched.add(entry);
+        if (isExcepted(entry.pod.labels, exception.podLabels)) this.#touched.add(entry);
       }
     }
   }
@@ -339,7 +340,7 @@ export class GrantIndex {
     let chosen: Exception | undefined;
     for (const exception of this.#exceptionsByNamespace.of(pod.namespace)) {
       if (chosen !== undefined && chosen.name < exception.name) continue;
-      if (isExcepted(pod, exception)) chosen = exception;
+      if (isExcepted(pod.labels, exception.podLabels)) chosen = exception;
     }
     return chosen;
   }
@@ -430,15 +431,6 @@ function createBound(
 
 function setFirst(map: Map<string, Identity>, key: string, identity: Identity): void {
   if (key !== '' && !map.has(key)) map.set(key, identity);
-}
-
-/** Own keys only: a label may be called `constructor`. */
-function isExcepted(pod: Pod, exception: Exception): boolean {
-  for (const [key, value] of Object.entries(exception.podLabels)) {
-    if (!Object.hasOwn(pod.labels, key)) continue;
-    if (pod.labels[key]?.toLowerCase() === value.toLowerCase()) return true;
-  }
-  return false;
 }
 
 function isSame(a: PodGrants, b: PodGrants): boolean {

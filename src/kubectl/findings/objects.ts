@@ -7,10 +7,10 @@ import {
   nameOf,
   namespaceOf,
   specOf,
-  stringsAt,
   titleOf,
   type RawObject,
 } from '../base/object.ts';
+import { hasExceptedLabel, podLabelsOf } from '../cluster/exceptions.ts';
 import { createFinding, type Finding } from './finding.ts';
 import type { PodContext } from './pods.ts';
 
@@ -160,8 +160,7 @@ function ofExceptions({ snapshot }: PodContext): readonly Finding[] {
     const namespace = namespaceOf(exception);
     if (!isInScope(namespace, snapshot)) return [];
     const object = `AzurePodIdentityException ${titleOf(exception)}`;
-    const podLabels = [...stringsAt(specOf(exception), 'podLabels')];
-    if (podLabels.length === 0) {
+    if (podLabelsOf(exception).size === 0) {
       return [
         createFinding('exception_without_labels', {
           object,
@@ -169,13 +168,9 @@ function ofExceptions({ snapshot }: PodContext): readonly Finding[] {
         }),
       ];
     }
-    const isUsed = snapshot.pods.some((pod) => {
-      const labels = labelsOf(pod);
-      return (
-        namespaceOf(pod) === namespace &&
-        podLabels.some(([key, value]) => labels.get(key)?.toLowerCase() === value.toLowerCase())
-      );
-    });
+    const isUsed = snapshot.pods.some(
+      (pod) => namespaceOf(pod) === namespace && hasExceptedLabel(pod, exception),
+    );
     if (isUsed) return [];
     return [
       createFinding('exception_unused', {

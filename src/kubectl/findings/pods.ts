@@ -17,6 +17,7 @@ import {
 } from '../base/object.ts';
 import { shellWord } from '../base/output.ts';
 import type { ClusterView } from '../cluster/cluster-state.ts';
+import { hasExceptedLabel, podLabelsOf } from '../cluster/exceptions.ts';
 import type { Snapshot } from '../cluster/snapshot.ts';
 import { createFinding, type Finding } from './finding.ts';
 import { policiesAgainst } from './network-policy.ts';
@@ -266,7 +267,8 @@ function ofException(
 ): readonly Finding[] {
   if (exception === undefined || label === undefined) return [];
   const bound = [...view.clusterState.grants.allBindings()].some(
-    ({ namespace, selector }) => namespace === namespaceOf(pod) && selector === label,
+    ({ namespace, selector }) =>
+      namespace === namespaceOf(pod) && selector.toLowerCase() === label.toLowerCase(),
   );
   if (!bound) return [];
   return [
@@ -285,13 +287,11 @@ function ofExceptionElsewhere(
   { exceptions }: Snapshot,
 ): readonly Finding[] {
   if (refusalOf(explanation) === undefined) return [];
-  const labels = labelsOf(pod);
   return exceptions.flatMap((exception) => {
     if (namespaceOf(exception) === namespaceOf(pod)) return [];
-    const podLabels = Object.entries(specOf(exception)['podLabels'] ?? {});
     // Only an exception that shares a label with this pod may be meant for it.
-    if (!podLabels.some(([key, value]) => labels.get(key) === value)) return [];
-    const wanted = podLabels.map(([key, value]) => `${key}=${String(value)}`).join(',');
+    if (!hasExceptedLabel(pod, exception)) return [];
+    const wanted = [...podLabelsOf(exception)].map(([key, value]) => `${key}=${value}`).join(',');
     return [
       createFinding('exception_elsewhere', {
         object: objectOf(pod),

@@ -1,9 +1,10 @@
 /** `kubectl nmi exception`: pods that keep the identities of their node. */
 import { exceptionObject } from '../azure/objects.ts';
-import { labelsOf, nameOf, namespaceOf, specOf, stringsAt } from '../base/object.ts';
+import { nameOf, namespaceOf } from '../base/object.ts';
 import { exitCodes } from '../base/io.ts';
 import { PluginError, type ExitCode } from '../base/plugin-error.ts';
 import { renderTable } from '../base/output.ts';
+import { hasExceptedLabel, podLabelsOf } from '../cluster/exceptions.ts';
 import { identityResources } from '../cluster/resources.ts';
 import { valueOf } from '../transport/kubectl.ts';
 import { namespaceFor, print, scopeOf, type VerbContext } from './context.ts';
@@ -111,18 +112,13 @@ async function list(context: VerbContext): Promise<ExitCode> {
     context.kubectl.list('pods', scope),
   ]);
   const exceptions = valueOf(read, 'list exceptions').map((exception) => {
-    const podLabels = [...stringsAt(specOf(exception), 'podLabels')];
-    const matching = valueOf(pods, 'list pods').filter((pod) => {
-      const labels = labelsOf(pod);
-      return (
-        namespaceOf(pod) === namespaceOf(exception) &&
-        podLabels.some(([key, value]) => labels.get(key)?.toLowerCase() === value.toLowerCase())
-      );
-    });
+    const matching = valueOf(pods, 'list pods').filter(
+      (pod) => namespaceOf(pod) === namespaceOf(exception) && hasExceptedLabel(pod, exception),
+    );
     return {
       namespace: namespaceOf(exception),
       name: nameOf(exception),
-      podLabels: podLabels.map(([key, value]) => `${key}=${value}`),
+      podLabels: [...podLabelsOf(exception)].map(([key, value]) => `${key}=${value}`),
       pods: matching.map(nameOf),
     };
   });

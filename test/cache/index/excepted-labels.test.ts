@@ -1,0 +1,24 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { isExcepted } from '../../../src/cache/index/excepted-labels.ts';
+
+describe('an exception', () => {
+  const labels = { app: 'Addon', tier: 'one' };
+
+  it('applies if one of its labels is that of the pod, in any case of its value', () => {
+    assert.ok(isExcepted(labels, { app: 'addon' }));
+    assert.ok(isExcepted(labels, { app: 'other', tier: 'ONE' }));
+  });
+
+  it('applies to no pod without that label, and has to name one', () => {
+    assert.ok(!isExcepted(labels, { App: 'addon' }));
+    assert.ok(!isExcepted(labels, { app: 'one' }));
+    assert.ok(!isExcepted(labels, {}));
+    assert.ok(!isExcepted({}, { app: 'addon' }));
+  });
+
+  it('compares own labels only', () => {
+    assert.ok(!isExcepted({}, { constructor: String(Object.prototype.constructor) }));
+    assert.ok(isExcepted({ constructor: 'a' }, { constructor: 'A' }));
+  });
+});
