@@ -8,7 +8,7 @@ import { generateKeyPair, randomBytes, sign, X509Certificate, type KeyObject } f
 import { isIP } from 'node:net';
 import { promisify } from 'node:util';
 import type * as nodeForge from 'node-forge';
-import { systemClock, type Clock } from '../../src/cache/clock.ts';
+import { systemClock, type Clock } from '../../src/base/time/clock.ts';
 
 /**
  * What a TLS server needs, PEM: only its own certificate, as clients already trust the authority.

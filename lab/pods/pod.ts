@@ -1,5 +1,5 @@
 /** A pod of the lab: a Kubernetes object, an address, and a client that sends requests from it. */
-import { parseRecord } from '../../src/nmi/base/json-value.ts';
+import { parseRecord } from '../../src/base/json-value.ts';
 import { LabError } from '../fabric/lab-error.ts';
 import { decodeLabToken } from '../fakes/token.ts';
 import type { PodClient } from './pod-client.ts';

@@ -1,5 +1,5 @@
 /** A scenario, and running a list of them in one test bed. */
-import { untilAborted } from '../../src/nmi/base/deadline.ts';
+import { untilAborted } from '../../src/base/time/deadline.ts';
 import type { TestBed } from './test-bed.ts';
 
 export interface Scenario {

@@ -9,7 +9,7 @@
 import assert from 'node:assert/strict';
 import type { ChildProcess } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
-import { asRecord, stringAt } from '../../src/nmi/base/json-value.ts';
+import { asRecord, stringAt } from '../../src/base/json-value.ts';
 import type { AgentProcess } from './agent-process.ts';
 import { eventually } from './eventually.ts';
 import type { FakeEntra } from '../fakes/entra/fake-entra.ts';

@@ -1,5 +1,5 @@
 /** One HTTP request to the agent in this container, over its Unix socket. */
-import { networkCode } from '../nmi/base/network-code.ts';
+import { networkCode } from '../base/network-code.ts';
 import { httpGet } from './http-get.ts';
 
 export type SocketReply =

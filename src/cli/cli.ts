@@ -4,7 +4,7 @@
  */
 import { Parser } from 'yargs/helpers';
 import { renderVersion } from '../nmi/base/build-info.ts';
-import { nearest } from '../nmi/config/nearest.ts';
+import { nearest } from '../base/nearest.ts';
 import { complete, completionScript, completionWord } from './completion.ts';
 import { completeBooleans, flagTexts, flagsWithoutValue } from './flags.ts';
 import { renderHelp, renderOverview } from './help.ts';

@@ -1,8 +1,8 @@
 /** `nmi conditions`: writes status conditions until a signal ends it. */
-import { systemClock } from '../cache/clock.ts';
+import { systemClock } from '../base/time/clock.ts';
 import { buildInfo } from '../nmi/base/build-info.ts';
-import { createLogger } from '../nmi/base/logger.ts';
-import { StartError } from '../nmi/base/start-error.ts';
+import { createLogger } from '../base/logger.ts';
+import { StartError } from '../base/start-error.ts';
 import { startConditions } from '../nmi/conditions-process.ts';
 import { parseConfig } from '../nmi/config/config.ts';
 import { exitCodes, renderFatal, untilStopped, type Io } from './io.ts';

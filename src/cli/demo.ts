@@ -4,9 +4,9 @@
  * program. It prints a line of success only after a real success, and never prints a token.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import { asRecord, parseRecord, stringAt } from '../nmi/base/json-value.ts';
-import { networkCode } from '../nmi/base/network-code.ts';
-import { parseDuration } from '../nmi/config/duration.ts';
+import { asRecord, parseRecord, stringAt } from '../base/json-value.ts';
+import { networkCode } from '../base/network-code.ts';
+import { parseDuration } from '../base/time/duration.ts';
 import type { Args } from './flags.ts';
 import { getJson, type MetadataReply } from './metadata-client.ts';
 import { exitCodes, type Io } from './io.ts';

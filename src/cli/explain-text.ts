@@ -14,7 +14,7 @@ import type {
   UpstreamView,
 } from '../nmi/explain/explanation.ts';
 import type { IdentifiedBy } from '../nmi/grants/caller.ts';
-import { printable } from '../nmi/base/printable.ts';
+import { printable } from '../base/printable.ts';
 import { credentialKinds } from '../nmi/sources/entra/credentials/kinds.ts';
 
 export function renderExplanation(explanation: Explanation): string {

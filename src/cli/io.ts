@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import type { StartError } from '../nmi/base/start-error.ts';
+import type { StartError } from '../base/start-error.ts';
 
 /**
  * The parts of its process that a verb may use, as values: `main.ts` provides the real ones, tests

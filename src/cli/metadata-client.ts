@@ -1,7 +1,7 @@
 /** A plain GET to the metadata service with its header, for programs that act like a pod. */
-import { parseRecord } from '../nmi/base/json-value.ts';
-import { networkCode } from '../nmi/base/network-code.ts';
-import { parseRetryAfter } from '../nmi/base/retry-after.ts';
+import { parseRecord } from '../base/json-value.ts';
+import { networkCode } from '../base/network-code.ts';
+import { parseRetryAfter } from '../base/retry-after.ts';
 import { httpGet } from './http-get.ts';
 
 export type MetadataReply =

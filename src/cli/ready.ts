@@ -2,7 +2,7 @@
  * `nmi ready`: whether the agent in the same container is ready, by its own socket. For startup probes:
  * while an agent takes over from an earlier one, the probe port still belongs to the earlier one.
  */
-import { asRecord, parseRecord } from '../nmi/base/json-value.ts';
+import { asRecord, parseRecord } from '../base/json-value.ts';
 import { parseConfig } from '../nmi/config/config.ts';
 import { askAgent } from './agent-socket.ts';
 import { exitCodes, type Io } from './io.ts';

@@ -1,7 +1,7 @@
 /** `nmi reasons`: the guide to the reasons of refusals, in the terminal. */
 import { refusals } from '../nmi/base/answers.ts';
 import { reasonGuide, type ReasonGuide } from '../nmi/base/reason-guide.ts';
-import { nearest } from '../nmi/config/nearest.ts';
+import { nearest } from '../base/nearest.ts';
 import type { Args } from './flags.ts';
 import { exitCodes, type Io } from './io.ts';
 

@@ -2,10 +2,10 @@
  * `nmi redirect install|verify|remove|run|probe`: the kernel side alone, for an init container, for
  * a manual check, and for opening a node again, which only `remove` does.
  */
-import { systemClock } from '../cache/clock.ts';
-import { createLogger } from '../nmi/base/logger.ts';
+import { systemClock } from '../base/time/clock.ts';
+import { createLogger } from '../base/logger.ts';
 import { startRedirectDaemon } from '../nmi/redirect-daemon.ts';
-import { StartError } from '../nmi/base/start-error.ts';
+import { StartError } from '../base/start-error.ts';
 import { parseConfig, type Config } from '../nmi/config/config.ts';
 import { chooseRedirect, type RedirectChoice } from '../nmi/kernel/choose-redirect.ts';
 import { listOwnPins } from '../redirect/ebpf/programs.ts';

@@ -1,12 +1,12 @@
 /** `nmi run`: the agent, until a signal ends it. */
-import { systemClock } from '../cache/clock.ts';
+import { systemClock } from '../base/time/clock.ts';
 import { startAgent } from '../nmi/agent.ts';
 import { buildInfo } from '../nmi/base/build-info.ts';
 import { parseConfig, type Config } from '../nmi/config/config.ts';
 import { tuning } from '../nmi/config/tuning.ts';
 import { findKubenet } from '../nmi/kernel/kubenet.ts';
-import { createLogger } from '../nmi/base/logger.ts';
-import { StartError } from '../nmi/base/start-error.ts';
+import { createLogger } from '../base/logger.ts';
+import { StartError } from '../base/start-error.ts';
 import { exitCodes, renderFatal, untilStopped, type Io } from './io.ts';
 
 export async function run(flags: Readonly<Record<string, string>>, io: Io): Promise<number> {

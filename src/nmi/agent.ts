@@ -6,11 +6,11 @@
  * before all watches are synced wait a moment and then get a 503; they never reach the real
  * service. Stopping drains requests and leaves the redirect in place.
  */
-import type { Clock } from '../cache/clock.ts';
+import type { Clock } from '../base/time/clock.ts';
 import { openAdminPages, waitingForPort } from './admin/pages.ts';
 import { openReadinessEvents } from './admin/readiness-events.ts';
 import { StartupTaint } from './admin/startup-taint.ts';
-import type { Logger } from './base/logger.ts';
+import type { Logger } from '../base/logger.ts';
 import type { Part } from './base/part.ts';
 import { portError } from './base/port-error.ts';
 import { readiness } from './base/readiness.ts';

@@ -2,9 +2,9 @@
  * The composition root of `nmi conditions`: one process of the cluster, without pods, listener and
  * kernel, which writes the status conditions of identities and bindings.
  */
-import type { Clock } from '../cache/clock.ts';
+import type { Clock } from '../base/time/clock.ts';
 import { openAdminPages } from './admin/pages.ts';
-import type { Logger } from './base/logger.ts';
+import type { Logger } from '../base/logger.ts';
 import { openConditions } from './conditions/conditions.ts';
 import type { Config, Environment } from './config/config.ts';
 import { openConfiguredClient } from './state/configured-client.ts';

@@ -3,9 +3,9 @@
  * callers up, and keeps the listening socket for the agent. For a node on which the process that
  * serves pods has no kernel privileges.
  */
-import type { Clock } from '../cache/clock.ts';
+import type { Clock } from '../base/time/clock.ts';
 import { openAdminPages, waitingForPort } from './admin/pages.ts';
-import type { Logger } from './base/logger.ts';
+import type { Logger } from '../base/logger.ts';
 import type { Config } from './config/config.ts';
 import { LAYOUT } from '../redirect/ebpf/settings.ts';
 import type { Attestation } from '../redirect/redirect.ts';

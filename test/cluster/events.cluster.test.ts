@@ -5,11 +5,11 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { before, it } from 'node:test';
-import { systemClock } from '../../src/cache/clock.ts';
+import { systemClock } from '../../src/base/time/clock.ts';
 import { eventually } from '../../lab/test-bed/eventually.ts';
 import { openLoopbackPod } from '../../lab/pods/pod-client.ts';
 import { startAgent } from '../../src/nmi/agent.ts';
-import { createLogger } from '../../src/nmi/base/logger.ts';
+import { createLogger } from '../../src/base/logger.ts';
 import { parseConfig } from '../../src/nmi/config/config.ts';
 import { openKubeClient } from '../../src/nmi/kube/api/client.ts';
 import { EventWriter } from '../../src/nmi/kube/events/event-writer.ts';

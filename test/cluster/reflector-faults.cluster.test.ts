@@ -4,7 +4,7 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { before, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { systemClock } from '../../src/cache/clock.ts';
+import { systemClock } from '../../src/base/time/clock.ts';
 import type { ObjectRef, Pod } from '../../src/cache/index/objects.ts';
 import { eventually } from '../../lab/test-bed/eventually.ts';
 import { openKubeClient } from '../../src/nmi/kube/api/client.ts';

@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { before, describe, it } from 'node:test';
 import { stringify } from 'yaml';
-import { systemClock } from '../../src/cache/clock.ts';
+import { systemClock } from '../../src/base/time/clock.ts';
 import type { ObjectName } from '../../src/cache/index/object-name.ts';
 import type {
   Binding,

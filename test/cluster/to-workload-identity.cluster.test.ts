@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { before, it } from 'node:test';
-import { asRecord } from '../../src/nmi/base/json-value.ts';
+import { asRecord } from '../../src/base/json-value.ts';
 import { metadataOf, recordsAt, type RawObject } from '../../src/kubectl/base/object.ts';
 import { runOn } from '../kubectl/support/real-kubectl.ts';
 import { describeOnNewestVersion } from './support/on-clusters.ts';

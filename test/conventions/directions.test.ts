@@ -117,14 +117,14 @@ describe('third-party packages', () => {
   it('that have one adapter are refused in a second file', () => {
     const planted = [
       file(
-        'src/nmi/base/logger.ts',
+        'src/base/logger.ts',
         `import { pino } from 'pino';`,
         `import type { Level } from 'pino';`,
       ),
-      file('src/nmi/base/other.ts', `import { pino } from 'pino';`),
+      file('src/base/other.ts', `import { pino } from 'pino';`),
     ];
     assert.deepEqual(checkPackages(planted), [
-      'src/nmi/base/other.ts:1 imports pino, which src/nmi/base/logger.ts is the one file for',
+      'src/base/other.ts:1 imports pino, which src/base/logger.ts is the one file for',
     ]);
   });
 });

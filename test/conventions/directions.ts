@@ -12,8 +12,8 @@ import { typescriptIn, type SourceFile } from './tree.ts';
  */
 const orders: Readonly<Record<string, readonly (readonly string[])[]>> = {
   '': [['src'], ['lab']],
-  src: [['cache', 'redirect'], ['nmi'], ['cli', 'kubectl'], ['main.ts']],
-  'src/cache': [['clock.ts'], ['index', 'token']],
+  src: [['base'], ['cache', 'redirect'], ['nmi'], ['cli', 'kubectl'], ['main.ts']],
+  'src/cache': [['index', 'token']],
   'src/nmi': [
     ['base'],
     ['kube'],
@@ -79,7 +79,7 @@ const packages: Readonly<Record<string, PackageHome>> = {
     oneFile: true,
   },
   'node-forge': { homes: ['src/nmi/sources/entra/credentials/', 'lab/fakes/'] },
-  pino: { homes: ['src/nmi/base/'], oneFile: true },
+  pino: { homes: ['src/base/'], oneFile: true },
   'prom-client': { homes: ['src/nmi/telemetry/'] },
   undici: {
     homes: ['src/nmi/kube/api/', 'src/nmi/sources/', 'src/nmi/server/passthrough.ts'],

@@ -1,7 +1,7 @@
 /** An agent that gets no events of its pods, and identifies them only by their addresses. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { systemClock } from '../../src/cache/clock.ts';
+import { systemClock } from '../../src/base/time/clock.ts';
 import { createEntraApplication } from '../../lab/fakes/entra/applications.ts';
 import { createPodManifest, createServiceAccount } from '../../lab/fakes/kube/manifests.ts';
 import { eventually } from '../../lab/test-bed/eventually.ts';

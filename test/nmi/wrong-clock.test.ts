@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { systemClock } from '../../src/cache/clock.ts';
+import { systemClock } from '../../src/base/time/clock.ts';
 import { createEntraApplication } from '../../lab/fakes/entra/applications.ts';
 import { createAzureIdentity, createAzureIdentityBinding } from '../../lab/fakes/kube/manifests.ts';
 import { ask, tokenTarget } from '../support/ask.ts';

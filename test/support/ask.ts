@@ -1,6 +1,6 @@
 /** One request of a pod, and the reply as a test reads it. */
 import { decodeLabToken } from '../../lab/fakes/token.ts';
-import { parseRecord } from '../../src/nmi/base/json-value.ts';
+import { parseRecord } from '../../src/base/json-value.ts';
 import type { PodClient } from '../../lab/pods/pod-client.ts';
 
 export const tokenTarget =

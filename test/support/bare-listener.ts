@@ -1,5 +1,5 @@
 /** A listener on loopback that serves with only what the test provides. */
-import { systemClock } from '../../src/cache/clock.ts';
+import { systemClock } from '../../src/base/time/clock.ts';
 import { refuse } from '../../src/nmi/base/answers.ts';
 import { FairTurns } from '../../src/nmi/server/fair-turns.ts';
 import {

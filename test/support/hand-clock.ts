@@ -1,4 +1,4 @@
-import type { Clock } from '../../src/cache/clock.ts';
+import type { Clock } from '../../src/base/time/clock.ts';
 
 interface Deadline {
   readonly atMs: number;

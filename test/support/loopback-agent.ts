@@ -5,7 +5,7 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { systemClock, type Clock } from '../../src/cache/clock.ts';
+import { systemClock, type Clock } from '../../src/base/time/clock.ts';
 import { openFakeImds, type FakeImds } from '../../lab/fakes/imds/fake-imds.ts';
 import { openFakeKube, type FakeKube } from '../../lab/fakes/kube/fake-kube.ts';
 import { createLabIdentity, createNodeIdentity } from '../../lab/fakes/identity.ts';
@@ -20,7 +20,7 @@ import { openLoopbackPod, type PodClient } from '../../lab/pods/pod-client.ts';
 import { startAgent } from '../../src/nmi/agent.ts';
 import { parseConfig } from '../../src/nmi/config/config.ts';
 import type { Tuning } from '../../src/nmi/config/tuning.ts';
-import { createLogger } from '../../src/nmi/base/logger.ts';
+import { createLogger } from '../../src/base/logger.ts';
 import { twoFreePorts } from './free-ports.ts';
 
 export interface AgentOwn {

@@ -1,4 +1,4 @@
-import { asRecord, stringAt } from '../../src/nmi/base/json-value.ts';
+import { asRecord, stringAt } from '../../src/base/json-value.ts';
 
 /** The condition `Ready` of an object's status, as its status and reason; a blank when there is none. */
 export function readyIn(status: unknown): string {

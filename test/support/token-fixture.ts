@@ -1,7 +1,7 @@
 /** A token cache on a hand-driven clock, with an upstream that returns what the test sets. */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Cooldown, Keyed } from '../../src/cache/token/negative-cache.ts';
-import { RateLimiter } from '../../src/cache/token/rate-limiter.ts';
+import { RateLimiter } from '../../src/base/rate-limiter.ts';
 import {
   TokenCache,
   type Cached,

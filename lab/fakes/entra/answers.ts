@@ -12,7 +12,7 @@
  * 8. the resource: 500011
  * 9. Conditional Access: 53003
  */
-import { stringAt, type JsonRecord } from '../../../src/nmi/base/json-value.ts';
+import { stringAt, type JsonRecord } from '../../../src/base/json-value.ts';
 import type { EntraApplication, EntraDirectory } from './applications.ts';
 import {
   verifyForeignAssertion,

@@ -3,7 +3,7 @@
  * application's certificates or another issuer's published keys.
  */
 import { constants, createPublicKey, verify, X509Certificate, type KeyObject } from 'node:crypto';
-import { parseRecord, stringAt, type JsonRecord } from '../../../src/nmi/base/json-value.ts';
+import { parseRecord, stringAt, type JsonRecord } from '../../../src/base/json-value.ts';
 import type { EntraApplication, EntraSecret } from './applications.ts';
 import type { EntraCode, EntraDetails } from './errors.ts';
 

@@ -9,7 +9,7 @@ import { once } from 'node:events';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { createServer, type Server } from 'node:https';
 import { isIPv6 } from 'node:net';
-import { systemClock, type Clock } from '../../../src/cache/clock.ts';
+import { systemClock, type Clock } from '../../../src/base/time/clock.ts';
 import { answerEntra, readCredential, type CredentialKind, type EntraQuestion } from './answers.ts';
 import { createEntraDirectory, type EntraApplication } from './applications.ts';
 import type { PublishedKey } from './assertions.ts';

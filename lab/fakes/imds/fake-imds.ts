@@ -7,7 +7,7 @@ import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 
-import { systemClock, type Clock } from '../../../src/cache/clock.ts';
+import { systemClock, type Clock } from '../../../src/base/time/clock.ts';
 import {
   answerImds,
   isTokenPath,

@@ -13,8 +13,8 @@ import {
 } from 'node:http';
 import { createServer as createHttpsServer } from 'node:https';
 import { isIPv6, type Socket } from 'node:net';
-import { systemClock, type Clock } from '../../../src/cache/clock.ts';
-import { asRecord, stringAt } from '../../../src/nmi/base/json-value.ts';
+import { systemClock, type Clock } from '../../../src/base/time/clock.ts';
+import { asRecord, stringAt } from '../../../src/base/json-value.ts';
 import { createFaultPlan, type FakeKubeFaults } from './faults.ts';
 import { jsonPatch, mergePatch } from './patches.ts';
 import {

@@ -1,5 +1,5 @@
 /** Patches as an API server applies them. */
-import { asRecord, stringAt } from '../../../src/nmi/base/json-value.ts';
+import { asRecord, stringAt } from '../../../src/base/json-value.ts';
 
 /** A JSON merge patch (RFC 7396). */
 export function mergePatch(target: unknown, patch: unknown): unknown {

@@ -1,5 +1,5 @@
 /** Error answers of the Kubernetes API, with the real server's texts. Pure. */
-import type { JsonRecord } from '../../../src/nmi/base/json-value.ts';
+import type { JsonRecord } from '../../../src/base/json-value.ts';
 import { qualifiedName, type FakeResource } from './resources.ts';
 
 export interface Refusal {

@@ -1,5 +1,5 @@
 /** Field and label selectors, in the API server's syntax. Pure. */
-import { asRecord } from '../../../src/nmi/base/json-value.ts';
+import { asRecord } from '../../../src/base/json-value.ts';
 import type { FakeObject, FakeResource } from './resources.ts';
 
 export type Matches = (object: FakeObject) => boolean;

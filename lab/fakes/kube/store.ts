@@ -4,8 +4,8 @@
  */
 import { randomUUID } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
-import type { Clock } from '../../../src/cache/clock.ts';
-import { asRecord, stringAt, type JsonRecord } from '../../../src/nmi/base/json-value.ts';
+import type { Clock } from '../../../src/base/time/clock.ts';
+import { asRecord, stringAt, type JsonRecord } from '../../../src/base/json-value.ts';
 import { alreadyExists, badRequest, conflict, notFound, type Refusal } from './refusals.ts';
 import {
   apiVersionOf,

@@ -5,8 +5,8 @@
  */
 import { createHash, generateKeyPair, randomUUID, sign, type KeyObject } from 'node:crypto';
 import { promisify } from 'node:util';
-import type { Clock } from '../../../src/cache/clock.ts';
-import { asRecord, stringAt, type JsonRecord } from '../../../src/nmi/base/json-value.ts';
+import type { Clock } from '../../../src/base/time/clock.ts';
+import { asRecord, stringAt, type JsonRecord } from '../../../src/base/json-value.ts';
 import {
   badRequest,
   invalidField,

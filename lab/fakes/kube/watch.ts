@@ -1,6 +1,6 @@
 /** One watch connection of the fake Kubernetes API. */
 import type { ServerResponse } from 'node:http';
-import type { Clock } from '../../../src/cache/clock.ts';
+import type { Clock } from '../../../src/base/time/clock.ts';
 import type { FaultPlan } from './faults.ts';
 import { apiVersionOf, type FakeObject, type FakeResource } from './resources.ts';
 import type { Matches } from './selectors.ts';

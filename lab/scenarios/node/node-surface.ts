@@ -1,6 +1,6 @@
 /** The agent's endpoints for the node: `/host/token`, probes, metrics. */
 import assert from 'node:assert/strict';
-import { parseRecord } from '../../../src/nmi/base/json-value.ts';
+import { parseRecord } from '../../../src/base/json-value.ts';
 import { eventually } from '../../test-bed/eventually.ts';
 import type { LabPod } from '../../pods/pod.ts';
 import { findTokenIdentity } from '../../fakes/token.ts';

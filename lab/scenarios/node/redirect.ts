@@ -1,6 +1,6 @@
 /** The redirect of a node: never open by accident, opened only on purpose, replaced in one step. */
 import assert from 'node:assert/strict';
-import { parseRecord, stringAt } from '../../../src/nmi/base/json-value.ts';
+import { parseRecord, stringAt } from '../../../src/base/json-value.ts';
 import { eventually } from '../../test-bed/eventually.ts';
 import { absentAgent, checkLoad, longestGapMs } from '../../pods/load-verdict.ts';
 import {

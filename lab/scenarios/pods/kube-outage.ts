@@ -1,6 +1,6 @@
 /** The Kubernetes API is unavailable: at the start, and later. */
 import assert from 'node:assert/strict';
-import { parseRecord } from '../../../src/nmi/base/json-value.ts';
+import { parseRecord } from '../../../src/base/json-value.ts';
 import { eventually } from '../../test-bed/eventually.ts';
 import { assertToken, assertUpstream } from '../../test-bed/reply-checks.ts';
 import type { Scenario } from '../../test-bed/scenario.ts';

@@ -9,7 +9,7 @@
  * 4. Every step is synchronous and complete before observers are notified.
  */
 import { objectKey } from './object-name.ts';
-import type { Clock } from '../clock.ts';
+import type { Clock } from '../../base/time/clock.ts';
 import { bindingLabelOf } from './binding-label.ts';
 import { canonicalIp } from './ip.ts';
 import { isSameObject } from './object-store.ts';

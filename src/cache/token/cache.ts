@@ -24,14 +24,14 @@
  *
  * `R` is the request to the source, `F` its type of failure.
  */
-import { TimerQueue } from './timer-queue.ts';
+import { TimerQueue } from '../../base/time/timer-queue.ts';
 import { NegativeCache, type Cooldown, type Keyed } from './negative-cache.ts';
 import { CacheEntry } from './entry.ts';
-import type { Clock } from '../clock.ts';
-import type { RateLimiter } from './rate-limiter.ts';
-import type { Party } from './fair-queue.ts';
+import type { Clock } from '../../base/time/clock.ts';
+import type { RateLimiter } from '../../base/rate-limiter.ts';
+import type { Party } from '../../base/fair-queue.ts';
 import { InflightFetch, type FetchResult, type Waiter } from './inflight.ts';
-import { LruList } from './lru-list.ts';
+import { LruList } from '../../base/lru-list.ts';
 import { refreshDelayMs, retryDelayMs } from './refresh-policy.ts';
 import { endsAtWallMs, RenderedToken, type Token } from './token.ts';
 

@@ -15,9 +15,9 @@
  * served again when the clock is corrected, and a wall clock that steps back does not prolong its
  * life. If the source sent its own time, a wall clock that is wrong on arrival is compensated.
  */
-import type { QueuedTimer } from './timer-queue.ts';
+import type { QueuedTimer } from '../../base/time/timer-queue.ts';
 import type { Keyed } from './negative-cache.ts';
-import type { Linked } from './lru-list.ts';
+import type { Linked } from '../../base/lru-list.ts';
 import { endsAtWallMs, type RenderedToken } from './token.ts';
 
 export type EntryState =

@@ -2,9 +2,9 @@
  * One fetch for one key, queued or running, and its waiters. The cache owns it: a waiter that
  * leaves does not cancel it.
  */
-import type { QueuedTimer } from './timer-queue.ts';
+import type { QueuedTimer } from '../../base/time/timer-queue.ts';
 import type { Keyed } from './negative-cache.ts';
-import type { Task } from './rate-limiter.ts';
+import type { Task } from '../../base/rate-limiter.ts';
 import type { RenderedToken } from './token.ts';
 
 /** Result of a fetch. The token is rendered once for all waiters. */

@@ -6,7 +6,7 @@
  * 2. A success resets the count of failures, and so does a pause of `forgetAfterMs`.
  * 3. Bounded: the key with the oldest failure is evicted first.
  */
-import type { Clock } from '../clock.ts';
+import type { Clock } from '../../base/time/clock.ts';
 
 /** Part of every failure: milliseconds during which another fetch is useless. */
 export interface Cooldown {

@@ -1,5 +1,5 @@
 /** The scale sets and virtual machines of a cluster, derived from its nodes. Pure. */
-import { stringAt } from '../../nmi/base/json-value.ts';
+import { stringAt } from '../../base/json-value.ts';
 import { labelsOf, nameOf, specOf, type RawObject } from '../base/object.ts';
 import type { AzLine } from './az.ts';
 

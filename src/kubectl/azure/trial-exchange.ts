@@ -3,7 +3,7 @@
  * account for a token of Entra ID. It shows whether the federated credential is correct before a
  * pod depends on it. Neither token is printed or stored.
  */
-import { parseRecord, stringAt } from '../../nmi/base/json-value.ts';
+import { parseRecord, stringAt } from '../../base/json-value.ts';
 import { classifyEntraError } from '../../nmi/sources/entra/aadsts.ts';
 import type { Io } from '../base/io.ts';
 

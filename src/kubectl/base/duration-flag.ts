@@ -1,5 +1,5 @@
 /** A flag that is a duration as kubectl writes it; a number alone is seconds. */
-import { parseDuration } from '../../nmi/config/duration.ts';
+import { parseDuration } from '../../base/time/duration.ts';
 import { exitCodes } from './io.ts';
 import { PluginError } from './plugin-error.ts';
 

@@ -1,5 +1,5 @@
 /** Fields of raw Kubernetes objects, read without trusting their shape. */
-import { asRecord, stringAt, type JsonRecord } from '../../nmi/base/json-value.ts';
+import { asRecord, stringAt, type JsonRecord } from '../../base/json-value.ts';
 
 export type RawObject = JsonRecord;
 

@@ -1,5 +1,5 @@
 /** Redacts a dump: removes secrets, tokens, and older versions that kubectl stores. Pure. */
-import { asRecord } from '../../nmi/base/json-value.ts';
+import { asRecord } from '../../base/json-value.ts';
 import { metadataOf, type RawObject } from './object.ts';
 
 const removed = '(removed)';

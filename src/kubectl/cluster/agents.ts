@@ -1,5 +1,5 @@
 /** The agents of a cluster, from their pods: node, state, version and options. */
-import { asRecord, stringAt } from '../../nmi/base/json-value.ts';
+import { asRecord, stringAt } from '../../base/json-value.ts';
 import { parseConfig, type Config } from '../../nmi/config/config.ts';
 import {
   labelsOf,

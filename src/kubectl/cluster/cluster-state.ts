@@ -2,7 +2,7 @@
  * A snapshot as the agent's cluster state: parsed and indexed by the agent's own code, so that the
  * plugin's explanations match the agent's answers. Pure.
  */
-import { systemClock } from '../../cache/clock.ts';
+import { systemClock } from '../../base/time/clock.ts';
 import { GrantIndex } from '../../cache/index/grant-index.ts';
 import type { ObjectName } from '../../cache/index/object-name.ts';
 import type { ObjectRef, ObjectStore } from '../../cache/index/objects.ts';

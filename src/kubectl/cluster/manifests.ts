@@ -1,6 +1,6 @@
 /** Manifests in files as a snapshot: an empty cluster after they were applied to it. Pure. */
 import { parseAllDocuments } from 'yaml';
-import { asRecord, stringAt, type JsonRecord } from '../../nmi/base/json-value.ts';
+import { asRecord, stringAt, type JsonRecord } from '../../base/json-value.ts';
 import {
   itemsOf,
   metadataOf,

@@ -1,5 +1,5 @@
 /** Which clients the agents saw pods use, read by exec into the agents' pods. */
-import { parseRecord, stringAt } from '../../nmi/base/json-value.ts';
+import { parseRecord, stringAt } from '../../base/json-value.ts';
 import { recordsAt, textsAt } from '../base/object.ts';
 import type { Kubectl } from '../transport/kubectl.ts';
 import { readAgentExplanation } from './agent-explanation.ts';

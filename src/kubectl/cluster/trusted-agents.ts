@@ -3,7 +3,7 @@
  * alone proves nothing: an agent is in the agents' namespace, and a DaemonSet of agents there is its
  * controller.
  */
-import { asRecord, stringAt } from '../../nmi/base/json-value.ts';
+import { asRecord, stringAt } from '../../base/json-value.ts';
 import {
   labelsOf,
   metadataOf,

@@ -1,5 +1,5 @@
 /** What is wrong with the agents of a cluster, from its nodes and their pods. Pure. */
-import { asRecord, stringAt } from '../../nmi/base/json-value.ts';
+import { asRecord, stringAt } from '../../base/json-value.ts';
 import {
   labelsOf,
   nameOf,

@@ -1,6 +1,6 @@
 /** Needed grants as YAML that kubectl applies and a person reviews. Pure. */
 import type { NeededGrant, NeededId } from './needed-grants.ts';
-import { printable } from '../../nmi/base/printable.ts';
+import { printable } from '../../base/printable.ts';
 
 const about = `# What the objects of this cluster give to pods today and no AzureIdentityGrant gives yet.
 # Review it: each line gives an identity to all who may write an AzureIdentity in that namespace. Leave out

@@ -3,7 +3,7 @@
  * is assigned once, however many objects of whichever namespaces name it. Pure.
  */
 import { normaliseClientId, normaliseResourceId } from '../../cache/index/identifiers.ts';
-import { stringAt } from '../../nmi/base/json-value.ts';
+import { stringAt } from '../../base/json-value.ts';
 import { specOf, titleOf, type RawObject } from '../base/object.ts';
 
 export interface OtherUsers {

@@ -1,5 +1,5 @@
 /** Label selectors as Kubernetes defines them. Pure. */
-import { stringAt, type JsonRecord } from '../../nmi/base/json-value.ts';
+import { stringAt, type JsonRecord } from '../../base/json-value.ts';
 import { recordsAt, stringsAt, textsAt } from '../base/object.ts';
 
 type Labels = ReadonlyMap<string, string>;

@@ -3,7 +3,7 @@
  * the agent: it listens at an address of the node, which belongs to no pod.
  */
 import { BlockList, isIPv6 } from 'node:net';
-import { asRecord, stringAt, type JsonRecord } from '../../nmi/base/json-value.ts';
+import { asRecord, stringAt, type JsonRecord } from '../../base/json-value.ts';
 import {
   labelsOf,
   nameOf,

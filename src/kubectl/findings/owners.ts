@@ -1,5 +1,5 @@
 /** The binding label on a Deployment and not on its pod template: the most frequent mistake. */
-import { asRecord, stringAt, type JsonRecord } from '../../nmi/base/json-value.ts';
+import { asRecord, stringAt, type JsonRecord } from '../../base/json-value.ts';
 import { bindingLabel } from '../../cache/index/binding-label.ts';
 import {
   labelsOf,

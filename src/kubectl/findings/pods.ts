@@ -1,6 +1,6 @@
 /** What a pod gets, by the agent's own code, and why it does not get what its author intended. */
 import { bindingLabel } from '../../cache/index/binding-label.ts';
-import { stringAt } from '../../nmi/base/json-value.ts';
+import { stringAt } from '../../base/json-value.ts';
 import { nearMissOf } from '../../nmi/grants/near-miss.ts';
 import type { PodExplanation, RefusalView } from '../../nmi/explain/explanation.ts';
 import type { IdentitySelector } from '../../nmi/grants/grant.ts';

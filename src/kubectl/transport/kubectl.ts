@@ -2,7 +2,7 @@
  * Reaches the API server through the user's own kubectl: contexts, login plugins, proxies and
  * certificates work as configured by the user, and the plugin never sees a credential.
  */
-import { parseRecord } from '../../nmi/base/json-value.ts';
+import { parseRecord } from '../../base/json-value.ts';
 import { itemsOf, type RawObject } from '../base/object.ts';
 import { exitCodes, type Io, type ProgramRun, type RunOptions } from '../base/io.ts';
 import { PluginError } from '../base/plugin-error.ts';

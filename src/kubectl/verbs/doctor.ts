@@ -1,5 +1,5 @@
 /** `kubectl nmi doctor`: whether a cluster suits the agent, and whether the agent works in it. */
-import { asRecord, parseRecord, stringAt } from '../../nmi/base/json-value.ts';
+import { asRecord, parseRecord, stringAt } from '../../base/json-value.ts';
 import { renderTable } from '../base/output.ts';
 import { nameOf, recordsAt, specOf, type RawObject } from '../base/object.ts';
 import type { ExitCode } from '../base/plugin-error.ts';

@@ -1,8 +1,8 @@
 /** `kubectl nmi explain`: what a pod, an identity, a binding or an address gets, and why. */
 import { bindingLabel } from '../../cache/index/binding-label.ts';
 import { canonicalIp } from '../../cache/index/ip.ts';
-import { parseRecord, stringAt } from '../../nmi/base/json-value.ts';
-import { nearest } from '../../nmi/config/nearest.ts';
+import { parseRecord, stringAt } from '../../base/json-value.ts';
+import { nearest } from '../../base/nearest.ts';
 import type { PodExplanation } from '../../nmi/explain/explanation.ts';
 import type { IdentitySelector } from '../../nmi/grants/grant.ts';
 import { labelsOf, nameOf, namespaceOf, specOf, titleOf, type RawObject } from '../base/object.ts';

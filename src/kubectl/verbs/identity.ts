@@ -2,7 +2,7 @@
 import { credentialKinds, kindsOfType } from '../../nmi/sources/entra/credentials/kinds.ts';
 import { bindingLabel } from '../../cache/index/binding-label.ts';
 import { isGuid, isResourceId } from '../../cache/index/identifiers.ts';
-import { asRecord, parseRecord, stringAt } from '../../nmi/base/json-value.ts';
+import { asRecord, parseRecord, stringAt } from '../../base/json-value.ts';
 import { cloudOf } from '../../nmi/sources/entra/clouds.ts';
 import { renderAz, runAz, type AzLine } from '../azure/az.ts';
 import { federateLine, maxCredentials, subjectOf, type Subject } from '../azure/federation.ts';

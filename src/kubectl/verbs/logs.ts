@@ -1,5 +1,5 @@
 /** `kubectl nmi logs`: the log of the agent that serves a pod or a node. */
-import { parseRecord, stringAt } from '../../nmi/base/json-value.ts';
+import { parseRecord, stringAt } from '../../base/json-value.ts';
 import { specOf } from '../base/object.ts';
 import { exitCodes } from '../base/io.ts';
 import { PluginError, type ExitCode } from '../base/plugin-error.ts';

@@ -1,7 +1,7 @@
 /** `kubectl nmi migrate`: away from the AKS add-on, or to Workload Identity. */
 import { bindingLabel } from '../../cache/index/binding-label.ts';
 import { buildInfo } from '../../nmi/base/build-info.ts';
-import { asRecord, parseRecord, stringAt } from '../../nmi/base/json-value.ts';
+import { asRecord, parseRecord, stringAt } from '../../base/json-value.ts';
 import { renderAz, runAz, type AzLine } from '../azure/az.ts';
 import { computesOf, identityLine, type Compute } from '../azure/node-pools.ts';
 import {

@@ -1,7 +1,7 @@
 /** `kubectl nmi reasons`: the runbook in the terminal. */
 import { refusals } from '../../nmi/base/answers.ts';
-import { nearest } from '../../nmi/config/nearest.ts';
-import { asRecord } from '../../nmi/base/json-value.ts';
+import { nearest } from '../../base/nearest.ts';
+import { asRecord } from '../../base/json-value.ts';
 import { renderTable } from '../base/output.ts';
 import { exitCodes } from '../base/io.ts';
 import { PluginError, type ExitCode } from '../base/plugin-error.ts';

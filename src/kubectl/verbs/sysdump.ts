@@ -1,6 +1,6 @@
 /** `kubectl nmi sysdump`: one redacted file with the data for a bug report. */
 import { buildInfo } from '../../nmi/base/build-info.ts';
-import { parseRecord } from '../../nmi/base/json-value.ts';
+import { parseRecord } from '../../base/json-value.ts';
 import { redactObject, redactText } from '../base/redact.ts';
 import { renderYaml } from '../base/output.ts';
 import type { RawObject } from '../base/object.ts';

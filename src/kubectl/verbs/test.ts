@@ -1,6 +1,6 @@
 /** `kubectl nmi test`: a short-lived pod that sends a pod's requests. It never prints a token. */
 import { bindingLabel } from '../../cache/index/binding-label.ts';
-import { stringAt } from '../../nmi/base/json-value.ts';
+import { stringAt } from '../../base/json-value.ts';
 import { labelsOf, namespaceOf, specOf, statusOf } from '../base/object.ts';
 import { renderYaml } from '../base/output.ts';
 import { exitCodes } from '../base/io.ts';

@@ -6,7 +6,7 @@
 import { oldest } from '../../cache/index/grant-index.ts';
 import { isGuid, normaliseClientId } from '../../cache/index/identifiers.ts';
 import type { Identity } from '../../cache/index/objects.ts';
-import { stringAt } from '../../nmi/base/json-value.ts';
+import { stringAt } from '../../base/json-value.ts';
 import type { Config } from '../../nmi/config/config.ts';
 import { cloudOf, resolveAuthority } from '../../nmi/sources/entra/clouds.ts';
 import { renderAz, type AzLine } from '../azure/az.ts';

@@ -1,6 +1,6 @@
 /** `kubectl nmi version`: of the plugin, the agents and the server. */
 import { buildInfo } from '../../nmi/base/build-info.ts';
-import { asRecord, parseRecord, stringAt } from '../../nmi/base/json-value.ts';
+import { asRecord, parseRecord, stringAt } from '../../base/json-value.ts';
 import { exitCodes } from '../base/io.ts';
 import type { ExitCode } from '../base/plugin-error.ts';
 import { versionOf } from '../cluster/agents.ts';

@@ -12,12 +12,12 @@
 import { once } from 'node:events';
 import { createServer, type Server, type ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
-import type { Clock } from '../../cache/clock.ts';
+import type { Clock } from '../../base/time/clock.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import type { Part } from '../base/part.ts';
-import { networkCode } from '../base/network-code.ts';
+import { networkCode } from '../../base/network-code.ts';
 import { portError } from '../base/port-error.ts';
-import { startPeriodicJob } from '../base/periodic-job.ts';
+import { startPeriodicJob } from '../../base/time/periodic-job.ts';
 import { guardPipeline } from '../server/pipeline-guard.ts';
 import { PageConnections } from './page-connections.ts';
 import { describeReadiness, readiness } from '../base/readiness.ts';

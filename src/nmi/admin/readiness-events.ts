@@ -2,8 +2,8 @@
  * Each change of the agent's readiness as an Event on its own pod, which `kubectl describe` shows
  * beside the failed probes of the kubelet: what is missing, and why.
  */
-import type { Clock } from '../../cache/clock.ts';
-import { startPeriodicJob } from '../base/periodic-job.ts';
+import type { Clock } from '../../base/time/clock.ts';
+import { startPeriodicJob } from '../../base/time/periodic-job.ts';
 import type { Readiness } from '../base/readiness.ts';
 import type { OwnAccount } from '../kube/accounts/own-account.ts';
 import { noteOf, type EventDraft, type ObjectReference } from '../kube/events/event.ts';

@@ -3,13 +3,13 @@
  * the node's agent serves. The provisioner of nodes adds the taint; the agent removes it from its
  * own node when all conditions of `/readyz` are met, and never adds one.
  */
-import type { Clock } from '../../cache/clock.ts';
-import { asRecord, stringAt } from '../base/json-value.ts';
+import type { Clock } from '../../base/time/clock.ts';
+import { asRecord, stringAt } from '../../base/json-value.ts';
 import { backoffMs } from '../kube/api/backoff.ts';
 import type { RequestOptions } from '../kube/api/client.ts';
 import { KubeError } from '../kube/api/kube-error.ts';
-import type { Log } from '../base/log.ts';
-import { startPeriodicJob } from '../base/periodic-job.ts';
+import type { Log } from '../../base/log.ts';
+import { startPeriodicJob } from '../../base/time/periodic-job.ts';
 
 export interface NodeClient {
   getJson(path: string, options?: RequestOptions): Promise<unknown>;

@@ -1,6 +1,6 @@
 /** The start error for a port that cannot be bound. */
-import { networkCode } from './network-code.ts';
-import { StartError } from './start-error.ts';
+import { networkCode } from '../../base/network-code.ts';
+import { StartError } from '../../base/start-error.ts';
 
 /** @param flags that choose another port or address. */
 export function portError(error: unknown, where: string, flags: string): StartError {

@@ -13,13 +13,13 @@
  *    right to the kind is missing.
  * 5. Evaluation is split into pieces, so that probes are answered.
  */
-import type { Clock } from '../../cache/clock.ts';
+import type { Clock } from '../../base/time/clock.ts';
 import { fullName, type ObjectName } from '../../cache/index/object-name.ts';
-import { FairQueue, type Party } from '../../cache/token/fair-queue.ts';
+import { FairQueue, type Party } from '../../base/fair-queue.ts';
 import type { Identity } from '../../cache/index/objects.ts';
-import { asRecord } from '../base/json-value.ts';
-import type { Log } from '../base/log.ts';
-import { startPeriodicJob } from '../base/periodic-job.ts';
+import { asRecord } from '../../base/json-value.ts';
+import type { Log } from '../../base/log.ts';
+import { startPeriodicJob } from '../../base/time/periodic-job.ts';
 import { backoffMs } from '../kube/api/backoff.ts';
 import type { KubeClient, RequestOptions } from '../kube/api/client.ts';
 import { KubeError } from '../kube/api/kube-error.ts';

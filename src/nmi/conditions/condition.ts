@@ -5,7 +5,7 @@
  */
 import { hash } from 'node:crypto';
 import type { Reason } from '../base/answers.ts';
-import { asRecord, stringAt } from '../base/json-value.ts';
+import { asRecord, stringAt } from '../../base/json-value.ts';
 
 const types = ['IdentityFound', 'SelectorUsable', 'Valid', 'CredentialReadable', 'Ready'] as const;
 const statuses = ['True', 'False', 'Unknown'] as const;

@@ -3,9 +3,9 @@
  * wait` and GitOps tools show how the agents evaluate them. One process of the cluster watches both
  * kinds with their status and writes. A failed write costs no pod a token.
  */
-import type { Clock } from '../../cache/clock.ts';
+import type { Clock } from '../../base/time/clock.ts';
 import { OwnerIndex } from '../../cache/index/owner-index.ts';
-import type { Logger } from '../base/logger.ts';
+import type { Logger } from '../../base/logger.ts';
 import type { Part } from '../base/part.ts';
 import type { Config } from '../config/config.ts';
 import { tuning } from '../config/tuning.ts';

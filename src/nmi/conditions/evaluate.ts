@@ -9,7 +9,7 @@ import { bindingLabel } from '../../cache/index/binding-label.ts';
 import type { ObjectName } from '../../cache/index/object-name.ts';
 import { maxBindingsOfLabel } from '../../cache/index/grant-index.ts';
 import type { Binding, Identity } from '../../cache/index/objects.ts';
-import { printable } from '../base/printable.ts';
+import { printable } from '../../base/printable.ts';
 import type { IdentityOwners } from '../grants/identity-owners.ts';
 import { clauseOfLacking } from '../grants/refusal-text.ts';
 import type { UpstreamResolver } from '../grants/resolve-upstream.ts';

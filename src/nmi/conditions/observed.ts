@@ -2,7 +2,7 @@
  * An object with its status: how the agent parses it, and its current conditions. Pure.
  */
 import type { ObjectRef, StoredObject } from '../../cache/index/objects.ts';
-import { asRecord, stringAt } from '../base/json-value.ts';
+import { asRecord, stringAt } from '../../base/json-value.ts';
 import type { Parse, Parsed } from '../kube/watch/parse.ts';
 import { parseConditions, type ExistingConditions } from './condition.ts';
 

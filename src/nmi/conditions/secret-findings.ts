@@ -2,7 +2,7 @@
  * Whether Secrets exist and are readable, as found by the last check of each: names only,
  * no content of a Secret. A finding is valid for a while, since changes are not reported.
  */
-import type { Clock } from '../../cache/clock.ts';
+import type { Clock } from '../../base/time/clock.ts';
 import { fullName, type ObjectName } from '../../cache/index/object-name.ts';
 import type { SecretFinding } from './evaluate.ts';
 

@@ -3,8 +3,8 @@
  * policy or a webhook refuses, or all of them, without the right: only the server knows, and is
  * asked after a refusal. Every user may create a SelfSubjectAccessReview.
  */
-import type { Clock } from '../../cache/clock.ts';
-import { asRecord } from '../base/json-value.ts';
+import type { Clock } from '../../base/time/clock.ts';
+import { asRecord } from '../../base/json-value.ts';
 import type { KubeClient, RequestOptions } from '../kube/api/client.ts';
 import { KubeError } from '../kube/api/kube-error.ts';
 import type { ObservedKind } from './observed-objects.ts';

@@ -3,8 +3,8 @@
  * and those of our first releases drop the conditions of a status: such objects are not changed,
  * the log names the remedy once, and a later check finds definitions that were applied since.
  */
-import { asRecord, stringAt } from '../base/json-value.ts';
-import type { Log } from '../base/log.ts';
+import { asRecord, stringAt } from '../../base/json-value.ts';
+import type { Log } from '../../base/log.ts';
 import type { ObservedKind } from './observed-objects.ts';
 
 export const group = 'aadpodidentity.k8s.io';

@@ -2,10 +2,10 @@
  * How often a status may be written. The API server sends every write to the agent of each node, so
  * what all of them must take together is limited: 30,000 writes to 5,000 nodes are 105 GB.
  */
-import type { Clock } from '../../cache/clock.ts';
-import { asRecord } from '../base/json-value.ts';
-import type { Log } from '../base/log.ts';
-import { startPeriodicJob } from '../base/periodic-job.ts';
+import type { Clock } from '../../base/time/clock.ts';
+import { asRecord } from '../../base/json-value.ts';
+import type { Log } from '../../base/log.ts';
+import { startPeriodicJob } from '../../base/time/periodic-job.ts';
 import type { Config } from '../config/config.ts';
 import { createOwnAccount } from '../kube/accounts/own-account.ts';
 import type { KubeClient } from '../kube/api/client.ts';

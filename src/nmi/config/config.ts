@@ -2,7 +2,7 @@
  * Parses flags and environment variables into one readonly configuration in base units. Returns all
  * problems together; never prints or exits.
  */
-import { nearest } from './nearest.ts';
+import { nearest } from '../../base/nearest.ts';
 import {
   environmentName,
   environmentNames,

@@ -3,7 +3,7 @@
  * chart.
  */
 import { isIP, isIPv4 } from 'node:net';
-import { parseDuration } from './duration.ts';
+import { parseDuration } from '../../base/time/duration.ts';
 
 export interface OptionType<T> {
   readonly kind: 'boolean' | 'integer' | 'duration' | 'ip' | 'choice' | 'list' | 'string';

@@ -2,7 +2,7 @@
  * The only table of options. `Config`, the command line, the `NMI_*` environment variables,
  * `--help`, docs/flags.md and the chart's values are derived from it.
  */
-import { isDnsSubdomain } from '../base/dns-name.ts';
+import { isDnsSubdomain } from '../../base/dns-name.ts';
 import { cloudNames, parseOrigin } from '../sources/entra/clouds.ts';
 import {
   alwaysTrue,

@@ -1,7 +1,7 @@
 /** `nmi explain` of a running agent: a socket that returns the agent's current state. */
-import type { Clock } from '../../cache/clock.ts';
+import type { Clock } from '../../base/time/clock.ts';
 import { buildInfo } from '../base/build-info.ts';
-import type { Logger } from '../base/logger.ts';
+import type { Logger } from '../../base/logger.ts';
 import type { Part } from '../base/part.ts';
 import { readiness } from '../base/readiness.ts';
 import type { Config } from '../config/config.ts';

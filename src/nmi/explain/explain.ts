@@ -36,8 +36,8 @@ import {
 import { grantedSinceWallMs } from '../grants/grant-age.ts';
 import type { GrantPolicy, IdentitySelector } from '../grants/grant.ts';
 import { identify } from '../grants/identify.ts';
-import { parseRecord, stringAt } from '../base/json-value.ts';
-import { loggableResource } from '../base/log.ts';
+import { parseRecord, stringAt } from '../../base/json-value.ts';
+import { loggableResource } from '../../base/log.ts';
 import { renderFailure, renderRefusal } from '../grants/refusal-text.ts';
 import { sourceNameOf, type UpstreamIdentity } from '../sources/upstream-identity.ts';
 import { objectOf } from '../sources/entra/credentials/kinds.ts';

@@ -10,7 +10,7 @@ import {
   type GrantIndex,
 } from '../../cache/index/grant-index.ts';
 import type { Binding, ObjectRef, Pod } from '../../cache/index/objects.ts';
-import { printable } from '../base/printable.ts';
+import { printable } from '../../base/printable.ts';
 import { reasonGuide } from '../base/reason-guide.ts';
 import { textOfUnowned } from '../grants/refusal-text.ts';
 import { unownedOfPod } from '../grants/unowned.ts';

@@ -1,7 +1,7 @@
 /** The query of `nmi explain`, from a request on the local socket. Pure. */
 import { canonicalIp } from '../../cache/index/ip.ts';
 import type { IdentitySelector } from '../grants/grant.ts';
-import { printable } from '../base/printable.ts';
+import { printable } from '../../base/printable.ts';
 import { parseTokenQuery } from '../server/token-query.ts';
 
 export interface ExplainQuery {

@@ -9,9 +9,9 @@ import { dirname } from 'node:path';
 import { parseExplainQuery, type ExplainQuery } from './question.ts';
 import type { Explanation } from './explanation.ts';
 import { listenAt, makeFolder } from '../kernel/local-socket.ts';
-import type { Log } from '../base/log.ts';
+import type { Log } from '../../base/log.ts';
 import type { Readiness } from '../base/readiness.ts';
-import { networkCode } from '../base/network-code.ts';
+import { networkCode } from '../../base/network-code.ts';
 
 export interface ExplainServerOptions {
   /**

@@ -21,7 +21,7 @@
 import { canonicalIp } from '../../cache/index/ip.ts';
 import type { Pod } from '../../cache/index/objects.ts';
 import type { PodIndex } from '../../cache/index/pod-index.ts';
-import type { Party } from '../../cache/token/fair-queue.ts';
+import type { Party } from '../../base/fair-queue.ts';
 import type { Attestation, Place } from '../../redirect/redirect.ts';
 import type { PodPlaces } from './pod-places.ts';
 

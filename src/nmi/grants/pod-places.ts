@@ -14,7 +14,7 @@
  *
  * One entry for each pod of the node, deleted with the pod.
  */
-import type { Clock } from '../../cache/clock.ts';
+import type { Clock } from '../../base/time/clock.ts';
 import { canonicalIp } from '../../cache/index/ip.ts';
 import { hasEnded, type Pod } from '../../cache/index/objects.ts';
 import type { PodIndex } from '../../cache/index/pod-index.ts';

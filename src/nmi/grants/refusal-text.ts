@@ -10,7 +10,7 @@ import type { Authorized, CallerFacts, OwnedBy, PodFacts, Refused } from './auth
 import type { GrantRefusal } from './grant.ts';
 import type { GrantEntry } from './identity-owners.ts';
 import type { NearMiss } from './near-miss.ts';
-import { printable } from '../base/printable.ts';
+import { printable } from '../../base/printable.ts';
 import type { AzureNode } from '../sources/azure-node.ts';
 import type { SourceFailure } from '../sources/source.ts';
 

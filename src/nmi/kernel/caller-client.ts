@@ -4,7 +4,7 @@
  * request on it with "unavailable".
  */
 import { connect, type Socket } from 'node:net';
-import type { Clock } from '../../cache/clock.ts';
+import type { Clock } from '../../base/time/clock.ts';
 import type { Attestation } from '../../redirect/redirect.ts';
 import {
   FrameReader,

@@ -9,8 +9,8 @@ import { dirname } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Attestation } from '../../redirect/redirect.ts';
 import { listenAt, makeFolder } from './local-socket.ts';
-import { networkCode } from '../base/network-code.ts';
-import { StartError } from '../base/start-error.ts';
+import { networkCode } from '../../base/network-code.ts';
+import { StartError } from '../../base/start-error.ts';
 import {
   FrameReader,
   answerBytes,

@@ -16,7 +16,7 @@ import { withBootGuard } from '../../redirect/host/boot-guard.ts';
 import { openIptablesRedirect, type IptablesRedirect } from '../../redirect/iptables/iptables.ts';
 import { noRedirect } from '../../redirect/none.ts';
 import { RedirectError, type Redirect } from '../../redirect/redirect.ts';
-import { systemClock, type Clock } from '../../cache/clock.ts';
+import { systemClock, type Clock } from '../../base/time/clock.ts';
 import type { Config } from '../config/config.ts';
 import { openExternalRedirect } from './external-redirect.ts';
 

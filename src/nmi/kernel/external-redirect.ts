@@ -7,7 +7,7 @@
  */
 import { createServer } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Clock } from '../../cache/clock.ts';
+import type { Clock } from '../../base/time/clock.ts';
 import { recordedIp } from '../../redirect/ebpf/callers.ts';
 import { LAYOUT } from '../../redirect/ebpf/settings.ts';
 import {

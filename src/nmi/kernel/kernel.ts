@@ -2,13 +2,13 @@
  * The kernel side of a node as one component of the agent: the configured redirect and its
  * reconciler, the look-up of callers, and counters.
  */
-import type { Clock } from '../../cache/clock.ts';
+import type { Clock } from '../../base/time/clock.ts';
 import { CgroupIndex } from '../../redirect/cgroup/cgroup-index.ts';
 import { nativeModule } from '../../redirect/native/addon.ts';
 import type { Attestation, Peer, RedirectMode, RedirectStatus } from '../../redirect/redirect.ts';
-import type { Logger } from '../base/logger.ts';
+import type { Logger } from '../../base/logger.ts';
 import type { Part, Sample } from '../base/part.ts';
-import { StartError } from '../base/start-error.ts';
+import { StartError } from '../../base/start-error.ts';
 import type { Config } from '../config/config.ts';
 import { chooseRedirect, type KernelCounts } from './choose-redirect.ts';
 import { openPodNetwork, withPlace, type PodNetwork } from './pod-network.ts';

@@ -19,11 +19,11 @@ import { lstat, rename } from 'node:fs/promises';
 import { createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Clock } from '../../cache/clock.ts';
+import type { Clock } from '../../base/time/clock.ts';
 import { nativeModule, type FlowEnd, type NativeModule } from '../../redirect/native/addon.ts';
-import type { Log } from '../base/log.ts';
-import { networkCode } from '../base/network-code.ts';
-import { StartError } from '../base/start-error.ts';
+import type { Log } from '../../base/log.ts';
+import { networkCode } from '../../base/network-code.ts';
+import { StartError } from '../../base/start-error.ts';
 import { askHolder, awaitNote, ListenerError, listensAt, noteOf, notes } from './listener-notes.ts';
 import { listenAt, makeFolder } from './local-socket.ts';
 

@@ -11,8 +11,8 @@ import { Socket } from 'node:net';
 import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { FlowEnd, NativeModule, Note } from '../../redirect/native/addon.ts';
-import { CodedError } from '../base/coded-error.ts';
-import { networkCode } from '../base/network-code.ts';
+import { CodedError } from '../../base/coded-error.ts';
+import { networkCode } from '../../base/network-code.ts';
 
 /** Where the holder serves the agent of its pod: beside the socket for look-ups. */
 export function listenerPath(callerSocket: string): string {

@@ -2,7 +2,7 @@
 import { once } from 'node:events';
 import { lstat, mkdir, unlink } from 'node:fs/promises';
 import { connect, type Server } from 'node:net';
-import { networkCode } from '../base/network-code.ts';
+import { networkCode } from '../../base/network-code.ts';
 
 /**
  * Listens at the path, and replaces a socket file without a listener.

@@ -3,7 +3,7 @@ import { isIPv4 } from 'node:net';
 import { canonicalIp } from '../../cache/index/ip.ts';
 import * as place from '../../redirect/host/place.ts';
 import { RedirectError, type Attestation, type Peer, type Place } from '../../redirect/redirect.ts';
-import type { Log } from '../base/log.ts';
+import type { Log } from '../../base/log.ts';
 
 export interface PodNetwork {
   /** Place of an address; `unknown` also if the look-up fails. */

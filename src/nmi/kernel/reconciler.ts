@@ -3,11 +3,11 @@
  * reported state and is retried with back-off; it never ends the process, since an agent that exits
  * because of a busy lock serves no pod.
  */
-import type { Clock } from '../../cache/clock.ts';
+import type { Clock } from '../../base/time/clock.ts';
 import { kernelAccountOf } from '../../redirect/native/addon.ts';
 import { RedirectError, type Redirect, type RedirectStatus } from '../../redirect/redirect.ts';
-import type { Log } from '../base/log.ts';
-import { startPeriodicJob } from '../base/periodic-job.ts';
+import type { Log } from '../../base/log.ts';
+import { startPeriodicJob } from '../../base/time/periodic-job.ts';
 
 export type CheckOutcome = 'unchanged' | 'installed' | 'repaired' | 'failed';
 

@@ -3,7 +3,7 @@
  * per check. The first check only sets the baseline.
  */
 import type { EbpfRedirect } from '../../redirect/ebpf/ebpf.ts';
-import type { Log } from '../base/log.ts';
+import type { Log } from '../../base/log.ts';
 
 /** @param counters must not throw. */
 export function watchRoom(counters: EbpfRedirect['counters'], log: Log): () => void {

@@ -1,7 +1,7 @@
 /** Writes answers: through `node:http`, or as bytes if it parsed no request. */
 import { STATUS_CODES, type ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
-import type { Clock } from '../../cache/clock.ts';
+import type { Clock } from '../../base/time/clock.ts';
 import type { Answer } from '../base/answers.ts';
 import { buildInfo } from '../base/build-info.ts';
 

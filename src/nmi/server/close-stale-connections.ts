@@ -3,11 +3,11 @@
  * them or with their conntrack entries; a reset ends both. Until the reset, a request on such a
  * connection is refused with the reason.
  */
-import type { Clock } from '../../cache/clock.ts';
+import type { Clock } from '../../base/time/clock.ts';
 import type { PodIndex } from '../../cache/index/pod-index.ts';
 import type { Listener } from './listener.ts';
-import { debounce } from '../base/debounce.ts';
-import type { Log } from '../base/log.ts';
+import { debounce } from '../../base/time/debounce.ts';
+import type { Log } from '../../base/log.ts';
 
 export interface GonePodsOptions {
   readonly pods: PodIndex;

@@ -6,7 +6,7 @@
  * It is computed again after a second, since objects that are read on demand change no generation
  * until they are read. No request is granted from the cache alone.
  */
-import type { Clock } from '../../cache/clock.ts';
+import type { Clock } from '../../base/time/clock.ts';
 import type { Pod } from '../../cache/index/objects.ts';
 import type { Authorization, Authorized } from '../grants/authorization.ts';
 import { authorize, generationOf, type GrantState } from '../grants/authorize.ts';

@@ -8,7 +8,7 @@ import type { Authorization } from '../grants/authorization.ts';
 import { authorize, type GrantState } from '../grants/authorize.ts';
 import type { Exchange } from './request.ts';
 import type { GrantPolicy } from '../grants/grant.ts';
-import type { Clock } from '../../cache/clock.ts';
+import type { Clock } from '../../base/time/clock.ts';
 import { parseTokenQuery, type TokenQuery } from './token-query.ts';
 import type { TokenEndpoint, TokenJob } from './token-endpoint.ts';
 

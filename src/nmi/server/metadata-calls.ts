@@ -3,12 +3,12 @@
  * per second for the whole node. So pods take turns, equal requests share one call, and instance
  * metadata, which every SDK of a node requests alike, is kept for a few seconds.
  */
-import type { Clock } from '../../cache/clock.ts';
-import type { Party } from '../../cache/token/fair-queue.ts';
-import { RateLimiter, type Task } from '../../cache/token/rate-limiter.ts';
-import { openDeadline } from '../base/deadline.ts';
-import { ExpiringMap } from '../base/expiring-map.ts';
-import { SingleFlight } from '../base/single-flight.ts';
+import type { Clock } from '../../base/time/clock.ts';
+import type { Party } from '../../base/fair-queue.ts';
+import { RateLimiter, type Task } from '../../base/rate-limiter.ts';
+import { openDeadline } from '../../base/time/deadline.ts';
+import { ExpiringMap } from '../../base/expiring-map.ts';
+import { SingleFlight } from '../../base/single-flight.ts';
 
 export interface MetadataAnswer {
   readonly status: number;

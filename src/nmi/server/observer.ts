@@ -4,7 +4,7 @@ import type { Pod } from '../../cache/index/objects.ts';
 import type { Answer, Reason } from '../base/answers.ts';
 import type { Authorization } from '../grants/authorization.ts';
 import type { UpstreamObserver } from '../tokens/broker.ts';
-import type { IdHeaders } from '../base/lines/correlation.ts';
+import type { IdHeaders } from '../base/correlation.ts';
 import type { Exchange, Handled } from './request.ts';
 import type { Route } from './route.ts';
 import type { GrantedDecision } from './decision-cache.ts';

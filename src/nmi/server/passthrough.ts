@@ -9,7 +9,7 @@
 import type { IncomingMessage } from 'node:http';
 import { addAbortSignal } from 'node:stream';
 import type { Dispatcher } from 'undici';
-import type { Clock } from '../../cache/clock.ts';
+import type { Clock } from '../../base/time/clock.ts';
 import type { Pod } from '../../cache/index/objects.ts';
 import { refusals, refuse, type Answer } from '../base/answers.ts';
 import { limitKeyOf, partyOf } from '../grants/caller.ts';
@@ -18,7 +18,7 @@ import { correlationHeader, type LoopDetection } from '../sources/imds/loop-dete
 import type { CallerLimits } from './caller-limits.ts';
 import { MetadataCalls, NoTurnError, type MetadataAnswer } from './metadata-calls.ts';
 import { relayed, type Handled, type HttpExchange } from './request.ts';
-import { networkCode } from '../base/network-code.ts';
+import { networkCode } from '../../base/network-code.ts';
 import type { PassthroughArea, Route } from './route.ts';
 
 export interface PassthroughPolicy {

@@ -1,7 +1,7 @@
 /** Wires the request path: listeners, router, endpoints. */
-import type { Clock } from '../../cache/clock.ts';
-import { LogBudget } from '../base/lines/log-budget.ts';
-import type { Logger } from '../base/logger.ts';
+import type { Clock } from '../../base/time/clock.ts';
+import { LogBudget } from '../../base/lines/log-budget.ts';
+import type { Logger } from '../../base/logger.ts';
 import type { Part } from '../base/part.ts';
 import { portError } from '../base/port-error.ts';
 import type { Config } from '../config/config.ts';

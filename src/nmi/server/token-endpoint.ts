@@ -5,7 +5,7 @@
  * watch event or for the upstream is decided again afterwards: the cluster may have changed. A
  * decision that is still valid is reused.
  */
-import type { Clock } from '../../cache/clock.ts';
+import type { Clock } from '../../base/time/clock.ts';
 import type { CacheOutcome } from '../../cache/token/cache.ts';
 import type { RequestedId, RenderedToken } from '../../cache/token/token.ts';
 import { answerToken, refuse, type Answer } from '../base/answers.ts';

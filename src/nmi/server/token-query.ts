@@ -11,7 +11,7 @@
  */
 import type { RequestedId } from '../../cache/token/token.ts';
 import type { IdentitySelector } from '../grants/grant.ts';
-import { printable } from '../base/printable.ts';
+import { printable } from '../../base/printable.ts';
 
 export interface TokenQuery {
   readonly resource: string;

@@ -3,7 +3,7 @@
  * index. It is final when no object can change it, the time is up, the client has disconnected, or
  * too many requests are waiting already, of all callers or of this one.
  */
-import type { Clock } from '../../cache/clock.ts';
+import type { Clock } from '../../base/time/clock.ts';
 import type { Pod } from '../../cache/index/objects.ts';
 import { limitKeyOf } from '../grants/caller.ts';
 import type { Waiters } from '../state/waiters.ts';

@@ -1,5 +1,5 @@
 /** Azure's name of this node, from its instance metadata, for commands in error texts. Pure. */
-import { parseRecord, stringAt } from '../base/json-value.ts';
+import { parseRecord, stringAt } from '../../base/json-value.ts';
 
 /** Each value is a name that Azure allows, so it is a single word on a command line. */
 export interface AzureNode {

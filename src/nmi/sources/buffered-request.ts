@@ -4,7 +4,7 @@
  * for the stream and a signal with listeners for the deadline.
  */
 import type { Dispatcher } from 'undici';
-import type { Clock } from '../../cache/clock.ts';
+import type { Clock } from '../../base/time/clock.ts';
 
 export interface BufferedResponse {
   readonly status: number;

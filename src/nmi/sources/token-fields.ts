@@ -2,7 +2,7 @@
  * The fields that token answers of IMDS and of Entra ID have in common, read without trusting them.
  */
 import type { Token } from '../../cache/token/token.ts';
-import { parseRecord, type JsonRecord } from '../base/json-value.ts';
+import { parseRecord, type JsonRecord } from '../../base/json-value.ts';
 
 /** `problem` completes "the upstream answered ...". */
 export type ParsedToken =

@@ -3,7 +3,7 @@
  * by the watches, and the requests that wait for an object.
  */
 import { fullName } from '../../cache/index/object-name.ts';
-import type { Clock } from '../../cache/clock.ts';
+import type { Clock } from '../../base/time/clock.ts';
 import { GrantIndex } from '../../cache/index/grant-index.ts';
 import { OwnerIndex } from '../../cache/index/owner-index.ts';
 import { PodIndex } from '../../cache/index/pod-index.ts';
@@ -24,7 +24,7 @@ import { createServiceAccounts } from '../kube/accounts/service-accounts.ts';
 import { readPod } from '../kube/watch/read-pod.ts';
 import { openWatches, type Watches } from '../kube/watch/watches.ts';
 import type { Part, Sample } from '../base/part.ts';
-import type { Logger } from '../base/logger.ts';
+import type { Logger } from '../../base/logger.ts';
 import { UpstreamResolver } from '../grants/resolve-upstream.ts';
 import { WorkloadIdentities } from '../grants/workload-identities.ts';
 

@@ -1,7 +1,7 @@
 /** The client of the API server, as the options name it. */
-import type { Clock } from '../../cache/clock.ts';
+import type { Clock } from '../../base/time/clock.ts';
 import { userAgent } from '../base/build-info.ts';
-import { StartError } from '../base/start-error.ts';
+import { StartError } from '../../base/start-error.ts';
 import type { Config, Environment } from '../config/config.ts';
 import { openKubeClient, type KubeClient } from '../kube/api/client.ts';
 

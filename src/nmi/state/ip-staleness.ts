@@ -9,9 +9,9 @@
  *    replaced if it does not answer.
  * 2. Staleness is computed at each use; together with the authorization it is cached for a second.
  */
-import type { Clock } from '../../cache/clock.ts';
-import type { Log } from '../base/log.ts';
-import { startPeriodicJob } from '../base/periodic-job.ts';
+import type { Clock } from '../../base/time/clock.ts';
+import type { Log } from '../../base/log.ts';
+import { startPeriodicJob } from '../../base/time/periodic-job.ts';
 
 export interface IpStalenessOptions {
   readonly clock: Clock;

@@ -4,10 +4,10 @@
  * requests nothing; a user who creates and deletes objects causes at most a few lines per
  * `everyMs`.
  */
-import type { Clock } from '../../cache/clock.ts';
+import type { Clock } from '../../base/time/clock.ts';
 import { fullName } from '../../cache/index/object-name.ts';
-import { debounce } from '../base/debounce.ts';
-import { redactClientId, type Log } from '../base/log.ts';
+import { debounce } from '../../base/time/debounce.ts';
+import { redactClientId, type Log } from '../../base/log.ts';
 import type { GrantState } from '../grants/authorize.ts';
 import { unownedOf, type Unowned } from '../grants/unowned.ts';
 

@@ -2,8 +2,8 @@
  * The pods that recently exceeded one of their limits, and which limit: for `explain`, the metrics
  * and the Events. A bounded number of pods and limits is kept, each for some minutes.
  */
-import type { Clock } from '../../cache/clock.ts';
-import { ExpiringMap } from '../base/expiring-map.ts';
+import type { Clock } from '../../base/time/clock.ts';
+import { ExpiringMap } from '../../base/expiring-map.ts';
 
 /** What is limited for each pod. */
 export type ThrottleLimit = 'connections' | 'tokens' | 'requests' | 'pending_objects' | 'metadata';

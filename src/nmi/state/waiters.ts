@@ -2,7 +2,7 @@
  * Requests that wait for an object which the watches have not delivered yet. A change wakes all
  * waiters; a timer only ends the wait.
  */
-import type { Clock } from '../../cache/clock.ts';
+import type { Clock } from '../../base/time/clock.ts';
 
 export interface WaitersOptions {
   readonly clock: Clock;

@@ -3,7 +3,7 @@
  * monitor has a timer that wakes an idle process 100 times a second.
  */
 import { createHistogram } from 'node:perf_hooks';
-import type { Clock } from '../../cache/clock.ts';
+import type { Clock } from '../../base/time/clock.ts';
 import type { Metrics } from './metrics.ts';
 
 /** Microseconds. Two digits keep the histogram small; its default takes 0.5 MB. */

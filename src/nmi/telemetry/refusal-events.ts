@@ -6,8 +6,8 @@
 import type { Identity, Pod } from '../../cache/index/objects.ts';
 import type { PodIndex } from '../../cache/index/pod-index.ts';
 import type { Reason, RefusalReason } from '../base/answers.ts';
-import { parseRecord, stringAt } from '../base/json-value.ts';
-import { loggableResource } from '../base/log.ts';
+import { parseRecord, stringAt } from '../../base/json-value.ts';
+import { loggableResource } from '../../base/log.ts';
 import { reasonGuide } from '../base/reason-guide.ts';
 import type { PodFacts, Refused, RefusedPod } from '../grants/authorization.ts';
 import type { NamedSelector } from '../grants/grant.ts';

@@ -4,9 +4,9 @@
  */
 import { createHash, randomUUID } from 'node:crypto';
 import { fullName, type ObjectName } from '../../cache/index/object-name.ts';
-import type { Clock } from '../../cache/clock.ts';
-import type { Party } from '../../cache/token/fair-queue.ts';
-import { RateLimiter } from '../../cache/token/rate-limiter.ts';
+import type { Clock } from '../../base/time/clock.ts';
+import type { Party } from '../../base/fair-queue.ts';
+import { RateLimiter } from '../../base/rate-limiter.ts';
 import {
   TokenCache,
   type Cached,
@@ -15,7 +15,7 @@ import {
   type RefreshOutcome,
 } from '../../cache/token/cache.ts';
 import type { Part, Sample } from '../base/part.ts';
-import { debounce, type Debounced } from '../base/debounce.ts';
+import { debounce, type Debounced } from '../../base/time/debounce.ts';
 import type { RenderedToken, Token } from '../../cache/token/token.ts';
 import { objectIdOf } from '../sources/imds/token-body.ts';
 import { secretOf } from '../sources/entra/credentials/kinds.ts';

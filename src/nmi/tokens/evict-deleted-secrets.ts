@@ -4,10 +4,10 @@
  * by name only. Only a response of the API server that there is none counts: an outage drops no
  * token.
  */
-import type { Clock } from '../../cache/clock.ts';
+import type { Clock } from '../../base/time/clock.ts';
 import { titleOf, type SecretReader } from '../kube/accounts/secrets.ts';
-import type { Log } from '../base/log.ts';
-import { startPeriodicJob } from '../base/periodic-job.ts';
+import type { Log } from '../../base/log.ts';
+import { startPeriodicJob } from '../../base/time/periodic-job.ts';
 import type { TokenBroker } from './broker.ts';
 
 export interface EvictDeletedSecretsOptions {

@@ -1,8 +1,8 @@
 /** Wires the token path: the sources, the cache in front of them, and its eviction. */
-import type { Clock } from '../../cache/clock.ts';
+import type { Clock } from '../../base/time/clock.ts';
 import type { PodIndex } from '../../cache/index/pod-index.ts';
 import { userAgent } from '../base/build-info.ts';
-import type { Logger } from '../base/logger.ts';
+import type { Logger } from '../../base/logger.ts';
 import type { Part } from '../base/part.ts';
 import type { Config } from '../config/config.ts';
 import type { Tuning } from '../config/tuning.ts';

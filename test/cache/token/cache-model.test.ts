@@ -8,7 +8,7 @@ import { describe, it } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import fc from 'fast-check';
 import type { Keyed } from '../../../src/cache/token/negative-cache.ts';
-import { RateLimiter } from '../../../src/cache/token/rate-limiter.ts';
+import { RateLimiter } from '../../../src/base/rate-limiter.ts';
 import { TokenCache, type Cached, type Fetched } from '../../../src/cache/token/cache.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 import { createToken, hourMs, minuteMs, pass, type Failure } from '../../support/token-fixture.ts';

@@ -1,7 +1,7 @@
 /** The parts of `nmi conditions` without its pages, with the permissions of the manifests. */
 import assert from 'node:assert/strict';
-import { systemClock } from '../../../src/cache/clock.ts';
-import { createLogger } from '../../../src/nmi/base/logger.ts';
+import { systemClock } from '../../../src/base/time/clock.ts';
+import { createLogger } from '../../../src/base/logger.ts';
 import { openConditions } from '../../../src/nmi/conditions/conditions.ts';
 import { parseConfig } from '../../../src/nmi/config/config.ts';
 import { openKubeClient } from '../../../src/nmi/kube/api/client.ts';

@@ -6,7 +6,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { systemClock } from '../../../src/cache/clock.ts';
+import { systemClock } from '../../../src/base/time/clock.ts';
 import type { Identity } from '../../../src/cache/index/objects.ts';
 import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { openKubeClient } from '../../../src/nmi/kube/api/client.ts';

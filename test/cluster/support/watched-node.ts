@@ -1,7 +1,7 @@
 /** The agent's state of one node, read from a cluster through a network that can fail. */
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { systemClock } from '../../../src/cache/clock.ts';
+import { systemClock } from '../../../src/base/time/clock.ts';
 import { GrantIndex } from '../../../src/cache/index/grant-index.ts';
 import { OwnerIndex } from '../../../src/cache/index/owner-index.ts';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';

@@ -2,7 +2,7 @@
  * A process that only watches like the agent, so that its size is the size of the watches:
  * `watching-process.ts KUBECONFIG NODE stream|pages`. Prints its measurements once it is synced.
  */
-import { systemClock } from '../../../src/cache/clock.ts';
+import { systemClock } from '../../../src/base/time/clock.ts';
 import { GrantIndex } from '../../../src/cache/index/grant-index.ts';
 import { OwnerIndex } from '../../../src/cache/index/owner-index.ts';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';

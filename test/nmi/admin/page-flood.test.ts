@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { systemClock, type Clock } from '../../../src/cache/clock.ts';
+import { systemClock, type Clock } from '../../../src/base/time/clock.ts';
 import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { openAdminPages } from '../../../src/nmi/admin/pages.ts';
 import { HandClock } from '../../support/hand-clock.ts';

@@ -4,7 +4,7 @@ import { connect, createServer } from 'node:net';
 import { describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { eventually } from '../../../lab/test-bed/eventually.ts';
-import { systemClock } from '../../../src/cache/clock.ts';
+import { systemClock } from '../../../src/base/time/clock.ts';
 import { openAdminPages, type AdminOptions } from '../../../src/nmi/admin/pages.ts';
 import { createMetrics } from '../../../src/nmi/telemetry/metrics.ts';
 import { HandClock } from '../../support/hand-clock.ts';

@@ -9,7 +9,7 @@ import { get, type IncomingMessage } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
-import { systemClock } from '../../../src/cache/clock.ts';
+import { systemClock } from '../../../src/base/time/clock.ts';
 import { openFakeEntra } from '../../../lab/fakes/entra/fake-entra.ts';
 import { openFakeImds, type FakeImds } from '../../../lab/fakes/imds/fake-imds.ts';
 import { openFakeKube } from '../../../lab/fakes/kube/fake-kube.ts';

@@ -16,8 +16,8 @@ import {
   createAzureIdentityBinding,
   createSecret,
 } from '../../../lab/fakes/kube/manifests.ts';
-import { systemClock } from '../../../src/cache/clock.ts';
-import { createLogger } from '../../../src/nmi/base/logger.ts';
+import { systemClock } from '../../../src/base/time/clock.ts';
+import { createLogger } from '../../../src/base/logger.ts';
 import { openConditions } from '../../../src/nmi/conditions/conditions.ts';
 import { parseConfig } from '../../../src/nmi/config/config.ts';
 import {

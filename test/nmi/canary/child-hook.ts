@@ -6,7 +6,7 @@ import { subscribe } from 'node:diagnostics_channel';
 import { appendFileSync, writeFileSync } from 'node:fs';
 import { Session } from 'node:inspector/promises';
 import { writeHeapSnapshot } from 'node:v8';
-import { systemClock } from '../../../src/cache/clock.ts';
+import { systemClock } from '../../../src/base/time/clock.ts';
 import { tuning } from '../../../src/nmi/config/tuning.ts';
 
 export type Command =

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { systemClock } from '../../../src/cache/clock.ts';
+import { systemClock } from '../../../src/base/time/clock.ts';
 import { openFakeKube, type FakeKube } from '../../../lab/fakes/kube/fake-kube.ts';
 import {
   createAzureIdentity,
@@ -8,7 +8,7 @@ import {
   createAzureIdentityGrant,
 } from '../../../lab/fakes/kube/manifests.ts';
 import { eventually } from '../../../lab/test-bed/eventually.ts';
-import { createLogger } from '../../../src/nmi/base/logger.ts';
+import { createLogger } from '../../../src/base/logger.ts';
 import { openConditions } from '../../../src/nmi/conditions/conditions.ts';
 import { parseConfig } from '../../../src/nmi/config/config.ts';
 import { readyIn } from '../../support/ready-condition.ts';

@@ -12,7 +12,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { systemClock } from '../../../src/cache/clock.ts';
+import { systemClock } from '../../../src/base/time/clock.ts';
 import { CallerClient } from '../../../src/nmi/kernel/caller-client.ts';
 import { withoutBpf } from '../../../lab/fabric/without-bpf.ts';
 import { eventually } from '../../../lab/test-bed/eventually.ts';

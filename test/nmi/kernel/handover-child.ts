@@ -6,7 +6,7 @@
  */
 import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { systemClock } from '../../../src/cache/clock.ts';
+import { systemClock } from '../../../src/base/time/clock.ts';
 import { openAdminPages } from '../../../src/nmi/admin/pages.ts';
 import { refuse } from '../../../src/nmi/base/answers.ts';
 import { CallerClient } from '../../../src/nmi/kernel/caller-client.ts';

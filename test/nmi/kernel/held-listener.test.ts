@@ -6,7 +6,7 @@ import { after, before, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { freshNative } from '../../../scripts/native.ts';
 import { eventually } from '../../../lab/test-bed/eventually.ts';
-import { systemClock } from '../../../src/cache/clock.ts';
+import { systemClock } from '../../../src/base/time/clock.ts';
 import { takeListener } from '../../../src/nmi/kernel/held-listener.ts';
 import { openListenerHolder } from '../../../src/nmi/kernel/listener-holder.ts';
 import { nativeModule, type FlowEnd } from '../../../src/redirect/native/addon.ts';

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it, mock } from 'node:test';
 import { parseConfig } from '../../../src/nmi/config/config.ts';
 import { openKernel } from '../../../src/nmi/kernel/kernel.ts';
-import { createLogger } from '../../../src/nmi/base/logger.ts';
+import { createLogger } from '../../../src/base/logger.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 
 function open(flags: Readonly<Record<string, string>>) {

@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { eventually } from '../../../lab/test-bed/eventually.ts';
-import { systemClock } from '../../../src/cache/clock.ts';
+import { systemClock } from '../../../src/base/time/clock.ts';
 import { nativeModule } from '../../../src/redirect/native/addon.ts';
 import { openListenerHolder } from '../../../src/nmi/kernel/listener-holder.ts';
 import { askHolder, notes } from '../../../src/nmi/kernel/listener-notes.ts';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import type { Log } from '../../../src/nmi/base/log.ts';
+import type { Log } from '../../../src/base/log.ts';
 import { Reconciler, type CheckOutcome } from '../../../src/nmi/kernel/reconciler.ts';
 import { asRedirectError } from '../../../src/redirect/native/addon.ts';
 import {

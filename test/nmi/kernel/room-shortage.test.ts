@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { createLogger } from '../../../src/nmi/base/logger.ts';
+import { createLogger } from '../../../src/base/logger.ts';
 import { watchRoom } from '../../../src/nmi/kernel/room-shortage.ts';
 import type { ProgramCounters } from '../../../src/redirect/ebpf/programs.ts';
 

@@ -4,7 +4,7 @@
  * had, and never an earlier state than before.
  */
 import assert from 'node:assert/strict';
-import type { Clock } from '../../../src/cache/clock.ts';
+import type { Clock } from '../../../src/base/time/clock.ts';
 import type { ObjectRef, ObjectStore } from '../../../src/cache/index/objects.ts';
 import { KubeError } from '../../../src/nmi/kube/api/kube-error.ts';
 import type { Parsed } from '../../../src/nmi/kube/watch/parse.ts';

@@ -5,7 +5,7 @@ import { describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { freshNative } from '../../../scripts/native.ts';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
-import { systemClock } from '../../../src/cache/clock.ts';
+import { systemClock } from '../../../src/base/time/clock.ts';
 import { refuse, type Answer } from '../../../src/nmi/base/answers.ts';
 import type { CallerConnection } from '../../../src/nmi/grants/caller.ts';
 import { FairTurns } from '../../../src/nmi/server/fair-turns.ts';

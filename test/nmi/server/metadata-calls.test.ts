@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import type { Party } from '../../../src/cache/token/fair-queue.ts';
+import type { Party } from '../../../src/base/fair-queue.ts';
 import {
   MetadataCalls,
   NoTurnError,

@@ -4,7 +4,7 @@ import { createServer, request, type IncomingMessage, type ServerResponse } from
 import type { AddressInfo } from 'node:net';
 import { describe, it } from 'node:test';
 import { eventually } from '../../../lab/test-bed/eventually.ts';
-import { systemClock } from '../../../src/cache/clock.ts';
+import { systemClock } from '../../../src/base/time/clock.ts';
 import type { Answer } from '../../../src/nmi/base/answers.ts';
 import {
   allowedMethods,

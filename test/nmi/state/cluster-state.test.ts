@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it, mock } from 'node:test';
 import { openFakeKube } from '../../../lab/fakes/kube/fake-kube.ts';
 import { createPodManifest } from '../../../lab/fakes/kube/manifests.ts';
-import { createLogger } from '../../../src/nmi/base/logger.ts';
+import { createLogger } from '../../../src/base/logger.ts';
 import { parseConfig } from '../../../src/nmi/config/config.ts';
 import { tuning } from '../../../src/nmi/config/tuning.ts';
 import { readiness } from '../../../src/nmi/base/readiness.ts';
@@ -10,7 +10,7 @@ import {
   openClusterState,
   type ClusterStateOptions,
 } from '../../../src/nmi/state/cluster-state.ts';
-import { systemClock, type Clock } from '../../../src/cache/clock.ts';
+import { systemClock, type Clock } from '../../../src/base/time/clock.ts';
 import { clientOf, eventually } from '../kube/kube-test-bed.ts';
 
 /** The system's clock, which a test can move ahead. */

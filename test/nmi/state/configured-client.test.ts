@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { systemClock } from '../../../src/cache/clock.ts';
-import { StartError } from '../../../src/nmi/base/start-error.ts';
+import { systemClock } from '../../../src/base/time/clock.ts';
+import { StartError } from '../../../src/base/start-error.ts';
 import { openConfiguredClient } from '../../../src/nmi/state/configured-client.ts';
 
 describe('the configured client', () => {

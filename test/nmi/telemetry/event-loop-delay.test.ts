@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import type { Clock } from '../../../src/cache/clock.ts';
+import type { Clock } from '../../../src/base/time/clock.ts';
 import { exportEventLoopDelay } from '../../../src/nmi/telemetry/event-loop-delay.ts';
 import { createMetrics } from '../../../src/nmi/telemetry/metrics.ts';
 import { HandClock } from '../../support/hand-clock.ts';

@@ -6,7 +6,7 @@ import { CallerConnection } from '../../../src/nmi/grants/caller.ts';
 import type { TokenDecision } from '../../../src/nmi/server/observer.ts';
 import { relayed, type Exchange } from '../../../src/nmi/server/request.ts';
 import type { GrantedDecision } from '../../../src/nmi/server/decision-cache.ts';
-import { createLogger } from '../../../src/nmi/base/logger.ts';
+import { createLogger } from '../../../src/base/logger.ts';
 import { createObserver } from '../../../src/nmi/telemetry/telemetry.ts';
 import { SeenClients } from '../../../src/nmi/telemetry/seen-clients.ts';
 import { createPod } from '../../support/cache-objects.ts';

@@ -1,6 +1,6 @@
 /** Which answers are right, and their counts. */
 import { decodeLabToken } from '../../../lab/fakes/token.ts';
-import { asRecord, parseRecord } from '../../../src/nmi/base/json-value.ts';
+import { asRecord, parseRecord } from '../../../src/base/json-value.ts';
 import type { Outcome } from './connection.ts';
 import type { History, Window } from './history.ts';
 import type { SyncProbes } from './sync-probes.ts';

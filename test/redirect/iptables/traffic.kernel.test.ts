@@ -7,8 +7,8 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, it, type TestContext } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { systemClock } from '../../../src/cache/clock.ts';
-import type { Log } from '../../../src/nmi/base/log.ts';
+import { systemClock } from '../../../src/base/time/clock.ts';
+import type { Log } from '../../../src/base/log.ts';
 import { Reconciler } from '../../../src/nmi/kernel/reconciler.ts';
 import type { Host } from '../../../src/redirect/host/command.ts';
 import { openIptablesRedirect } from '../../../src/redirect/iptables/iptables.ts';

@@ -4,14 +4,14 @@
  * token is not parsed here.
  */
 import type { ObjectName } from '../../../cache/index/object-name.ts';
-import { asRecord, stringAt, type JsonRecord } from '../../base/json-value.ts';
+import { asRecord, stringAt, type JsonRecord } from '../../../base/json-value.ts';
 import {
   malformed,
   outcomeOfFailure,
   type Forbidden,
   type Unavailable,
 } from '../api/call-outcome.ts';
-import { SingleFlight } from '../../base/single-flight.ts';
+import { SingleFlight } from '../../../base/single-flight.ts';
 import type { JsonPoster, PodName } from './token-request.ts';
 
 export interface AgentAccount {

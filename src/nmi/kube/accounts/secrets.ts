@@ -3,9 +3,9 @@
  * identity of this node needs, and only while it needs it.
  */
 import type { ObjectName } from '../../../cache/index/object-name.ts';
-import { asRecord } from '../../base/json-value.ts';
-import { isDnsLabel, isDnsSubdomain } from '../../base/dns-name.ts';
-import { printable } from '../../base/printable.ts';
+import { asRecord } from '../../../base/json-value.ts';
+import { isDnsLabel, isDnsSubdomain } from '../../../base/dns-name.ts';
+import { printable } from '../../../base/printable.ts';
 import type { KubeClient } from '../api/client.ts';
 import { KubeError } from '../api/kube-error.ts';
 

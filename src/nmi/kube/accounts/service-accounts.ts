@@ -12,10 +12,10 @@
  * 5. At most `max` accounts, with LRU eviction.
  */
 import { fullName, type ObjectName } from '../../../cache/index/object-name.ts';
-import type { Clock } from '../../../cache/clock.ts';
+import type { Clock } from '../../../base/time/clock.ts';
 import { ignoreObserverError, Observers } from '../../../cache/index/observers.ts';
-import { ExpiringMap } from '../../base/expiring-map.ts';
-import { asRecord, stringAt } from '../../base/json-value.ts';
+import { ExpiringMap } from '../../../base/expiring-map.ts';
+import { asRecord, stringAt } from '../../../base/json-value.ts';
 import {
   malformed,
   outcomeOfFailure,

@@ -3,7 +3,7 @@
  * Needs the permission `create` on `serviceaccounts/token`.
  */
 import type { ObjectName } from '../../../cache/index/object-name.ts';
-import { asRecord, stringAt } from '../../base/json-value.ts';
+import { asRecord, stringAt } from '../../../base/json-value.ts';
 import {
   malformed,
   outcomeOfFailure,

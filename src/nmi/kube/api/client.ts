@@ -4,12 +4,12 @@
  * connects to the API server directly.
  */
 import { Pool, type Dispatcher } from 'undici';
-import { systemClock, type Clock } from '../../../cache/clock.ts';
+import { systemClock, type Clock } from '../../../base/time/clock.ts';
 import { createConnector } from './connector.ts';
 import { loadCredentials, type Access } from './credentials.ts';
-import { openDeadline, untilAborted, type Deadline } from '../../base/deadline.ts';
-import { asRecord, stringAt } from '../../base/json-value.ts';
-import { parseRetryAfter } from '../../base/retry-after.ts';
+import { openDeadline, untilAborted, type Deadline } from '../../../base/time/deadline.ts';
+import { asRecord, stringAt } from '../../../base/json-value.ts';
+import { parseRetryAfter } from '../../../base/retry-after.ts';
 import { KubeError, kubeErrorOfFailure, kubeErrorOfStatus } from './kube-error.ts';
 import { flatten, readWatchChunks } from './watch-stream.ts';
 

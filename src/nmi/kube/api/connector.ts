@@ -9,7 +9,7 @@
  */
 import { connect as connectTcp, type Socket } from 'node:net';
 import { buildConnector } from 'undici';
-import type { Clock } from '../../../cache/clock.ts';
+import type { Clock } from '../../../base/time/clock.ts';
 import type { AccessTls } from './credentials.ts';
 import { KubeError } from './kube-error.ts';
 

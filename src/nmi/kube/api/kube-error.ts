@@ -2,8 +2,8 @@
  * Failures of calls of the Kubernetes API, as codes. Only this file translates HTTP status, errno
  * and library exceptions; no other code reads message texts.
  */
-import { CodedError } from '../../base/coded-error.ts';
-import { networkCode } from '../../base/network-code.ts';
+import { CodedError } from '../../../base/coded-error.ts';
+import { networkCode } from '../../../base/network-code.ts';
 
 export type KubeErrorCode =
   /** 404: the object, or the whole resource type, does not exist. */

@@ -1,6 +1,6 @@
 /** A whole collection, page by page. */
 import type { RequestOptions } from './client.ts';
-import { asRecord, stringAt } from '../../base/json-value.ts';
+import { asRecord, stringAt } from '../../../base/json-value.ts';
 import { KubeError } from './kube-error.ts';
 import { versionOf } from './watch-event.ts';
 

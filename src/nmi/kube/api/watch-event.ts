@@ -1,6 +1,6 @@
 /** Parses one line of a watch into a tagged union. Pure. */
 import type { ObjectRef } from '../../../cache/index/objects.ts';
-import { asRecord, stringAt, type JsonRecord } from '../../base/json-value.ts';
+import { asRecord, stringAt, type JsonRecord } from '../../../base/json-value.ts';
 import { OverlongLine } from './json-lines.ts';
 import { KubeError, kubeErrorOfStatus } from './kube-error.ts';
 

@@ -4,8 +4,8 @@
  * series of the Event. Namespaces take turns, then objects, so one pod delays the Events of another
  * by one each. Pure.
  */
-import type { Clock } from '../../../cache/clock.ts';
-import { FairQueue, type Party } from '../../../cache/token/fair-queue.ts';
+import type { Clock } from '../../../base/time/clock.ts';
+import { FairQueue, type Party } from '../../../base/fair-queue.ts';
 import type { EventDraft, EventSeries, ObjectReference } from './event.ts';
 
 /** One kind of Event of one object. */

@@ -3,10 +3,10 @@
  * few numbers and returns. If the API server is down, slow or refuses, only Events are lost.
  */
 import { randomUUID } from 'node:crypto';
-import type { Clock } from '../../../cache/clock.ts';
-import type { Log } from '../../base/log.ts';
+import type { Clock } from '../../../base/time/clock.ts';
+import type { Log } from '../../../base/log.ts';
 import type { Part } from '../../base/part.ts';
-import { startPeriodicJob } from '../../base/periodic-job.ts';
+import { startPeriodicJob } from '../../../base/time/periodic-job.ts';
 import { backoffMs } from '../api/backoff.ts';
 import type { KubeClient } from '../api/client.ts';
 import { kubeErrorOfFailure, type KubeError } from '../api/kube-error.ts';

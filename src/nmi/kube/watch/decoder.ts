@@ -6,7 +6,7 @@
 import { fullName } from '../../../cache/index/object-name.ts';
 import type { ObjectRef, ObjectStore } from '../../../cache/index/objects.ts';
 import { KubeError } from '../api/kube-error.ts';
-import type { JsonRecord } from '../../base/json-value.ts';
+import type { JsonRecord } from '../../../base/json-value.ts';
 import { maxNamespaceBytes, NamespaceUsage } from './namespace-usage.ts';
 import type { Parse } from './parse.ts';
 

@@ -22,7 +22,7 @@ import {
   normaliseResource,
   normaliseResourceId,
 } from '../../../cache/index/identifiers.ts';
-import { asRecord, stringAt, type JsonRecord } from '../../base/json-value.ts';
+import { asRecord, stringAt, type JsonRecord } from '../../../base/json-value.ts';
 import { textLength } from './namespace-usage.ts';
 
 export type Parsed<T> =

@@ -1,7 +1,7 @@
 /** The current state of one pod at the API server, which may be newer than its watch. */
 import type { ObjectName } from '../../../cache/index/object-name.ts';
 import type { Pod } from '../../../cache/index/objects.ts';
-import { asRecord } from '../../base/json-value.ts';
+import { asRecord } from '../../../base/json-value.ts';
 import type { JsonReader } from '../api/list-pages.ts';
 import { parsePod } from './parse.ts';
 

@@ -18,7 +18,7 @@
  *    So after each silence the server's version is requested; if it is below ours, everything is
  *    listed again.
  */
-import type { Log, LogFields } from '../../base/log.ts';
+import type { Log, LogFields } from '../../../base/log.ts';
 import { KubeError } from '../api/kube-error.ts';
 import {
   closeDelayMs,

@@ -12,18 +12,18 @@
  *    check.
  * 5. Failures are logged when they begin, change and end, and always counted.
  */
-import type { Clock } from '../../../cache/clock.ts';
+import type { Clock } from '../../../base/time/clock.ts';
 import type { ObjectRef, ObjectStore } from '../../../cache/index/objects.ts';
-import { asRecord } from '../../base/json-value.ts';
-import type { Log } from '../../base/log.ts';
-import { LogBudget } from '../../base/lines/log-budget.ts';
+import { asRecord } from '../../../base/json-value.ts';
+import type { Log } from '../../../base/log.ts';
+import { LogBudget } from '../../../base/lines/log-budget.ts';
 import {
   createApiServerCapabilities,
   type ApiServerCapabilities,
 } from './api-server-capabilities.ts';
 import type { WatchOptions } from '../api/client.ts';
 import { KubeError } from '../api/kube-error.ts';
-import { pause } from '../../base/deadline.ts';
+import { pause } from '../../../base/time/deadline.ts';
 import { createDecoder, type Decoder } from './decoder.ts';
 import { listPages, type JsonReader } from '../api/list-pages.ts';
 import type { Parse } from './parse.ts';

@@ -1,5 +1,5 @@
 /** The agent's watches: this node's pods and the four custom resources. */
-import { systemClock, type Clock } from '../../../cache/clock.ts';
+import { systemClock, type Clock } from '../../../base/time/clock.ts';
 import type {
   Binding,
   Exception,
@@ -16,7 +16,7 @@ import {
   parseIdentityGrant,
   parsePod,
 } from './parse.ts';
-import type { Log } from '../../base/log.ts';
+import type { Log } from '../../../base/log.ts';
 import { createApiServerCapabilities } from './api-server-capabilities.ts';
 import {
   openReflector,

@@ -3,7 +3,7 @@
  * and the token is in memory. All others go to `node:http`, together with the decision.
  */
 import { randomUUID } from 'node:crypto';
-import type { Clock } from '../../../cache/clock.ts';
+import type { Clock } from '../../../base/time/clock.ts';
 import type { CallerConnection } from '../../grants/caller.ts';
 import type { FairTurns } from '../fair-turns.ts';
 import { headersTimeoutMs, idleMs, type FastPath, type FastPathConnection } from '../listener.ts';

@@ -4,7 +4,7 @@
  * anew was 15 % of the CPU time of a cached token (16 connections, Node 26.10, November 2026).
  */
 import type { Socket } from 'node:net';
-import type { Clock } from '../../../cache/clock.ts';
+import type { Clock } from '../../../base/time/clock.ts';
 import type { RequestedId, RenderedToken } from '../../../cache/token/token.ts';
 import { serverHeader } from '../answer-writer.ts';
 import { keepAliveTimeoutMs } from '../listener.ts';

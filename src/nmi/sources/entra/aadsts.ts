@@ -3,7 +3,7 @@
  * here, its OAuth error and then the HTTP status decide. Pure.
  */
 import type { EntraErrorDetails } from '../../base/answers.ts';
-import { parseRecord, stringAt, type JsonRecord } from '../../base/json-value.ts';
+import { parseRecord, stringAt, type JsonRecord } from '../../../base/json-value.ts';
 import type { FailureReason, SourceFailure } from '../source.ts';
 
 /** One answer of the token endpoint. */

@@ -1,7 +1,7 @@
 /** Certificate authorities for Entra ID's certificate, in addition to the built-in ones. */
 import { X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
-import { StartError } from '../../base/start-error.ts';
+import { StartError } from '../../../base/start-error.ts';
 
 /**
  * The PEM text; undefined when no file is named.

@@ -3,7 +3,7 @@
  * credentials expect. An identity may name an authority of its own, but only one of these or of the
  * operator's list: a client secret or an assertion is sent there. Pure.
  */
-import { printable } from '../../base/printable.ts';
+import { printable } from '../../../base/printable.ts';
 
 export const cloudNames = ['public', 'usgovernment', 'china', 'usnat', 'ussec'] as const;
 

@@ -3,9 +3,9 @@
  * the kind of credential; the exchange is the same for all.
  */
 import { randomUUID } from 'node:crypto';
-import type { Clock } from '../../../cache/clock.ts';
-import { openDeadline, untilAborted } from '../../base/deadline.ts';
-import { networkCode } from '../../base/network-code.ts';
+import type { Clock } from '../../../base/time/clock.ts';
+import { openDeadline, untilAborted } from '../../../base/time/deadline.ts';
+import { networkCode } from '../../../base/network-code.ts';
 import type {
   MayRetry,
   SourceFailure,

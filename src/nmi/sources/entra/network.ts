@@ -3,13 +3,13 @@
  * Connections are kept for the next request; proxies are honored here and nowhere else in the
  * agent. Redirects are not followed: the form contains a credential.
  */
-import { CodedError } from '../../base/coded-error.ts';
+import { CodedError } from '../../../base/coded-error.ts';
 import { X509Certificate } from 'node:crypto';
 import { createSecureContext, getCACertificates, type SecureContext } from 'node:tls';
 import { Agent, EnvHttpProxyAgent, Pool, type Dispatcher } from 'undici';
-import type { Clock } from '../../../cache/clock.ts';
-import { parseRetryAfter } from '../../base/retry-after.ts';
-import { networkCode } from '../../base/network-code.ts';
+import type { Clock } from '../../../base/time/clock.ts';
+import { parseRetryAfter } from '../../../base/retry-after.ts';
+import { networkCode } from '../../../base/network-code.ts';
 import { clockAheadMs } from '../clock-skew.ts';
 import type { EntraAnswer } from './aadsts.ts';
 import { parseProxy, type Environment } from './proxy.ts';

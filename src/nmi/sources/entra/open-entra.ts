@@ -2,10 +2,10 @@
  * Sets up the tokens of Entra ID itself: the provider of each kind of credential, and the exchange.
  * No connection is opened, and no library for it loaded, before the first such token is requested.
  */
-import type { Clock } from '../../../cache/clock.ts';
+import type { Clock } from '../../../base/time/clock.ts';
 import type { PodIndex } from '../../../cache/index/pod-index.ts';
-import { debounce } from '../../base/debounce.ts';
-import { StartError } from '../../base/start-error.ts';
+import { debounce } from '../../../base/time/debounce.ts';
+import { StartError } from '../../../base/start-error.ts';
 import type { KubeClient } from '../../kube/api/client.ts';
 import { openCredentials, type EntraCredential } from './credentials/kinds.ts';
 import type { CredentialProvider } from './credentials/descriptor.ts';

@@ -5,9 +5,9 @@
  * that would refuse the next request by itself for 60 s.
  */
 import type * as Msal from '@azure/msal-node';
-import type { Clock } from '../../../cache/clock.ts';
-import { parseRecord } from '../../base/json-value.ts';
-import { networkCode } from '../../base/network-code.ts';
+import type { Clock } from '../../../base/time/clock.ts';
+import { parseRecord } from '../../../base/json-value.ts';
+import { networkCode } from '../../../base/network-code.ts';
 import type { SourceFailure, SourceResult } from '../source.ts';
 import { entraDown, classifyEntraError, type EntraAnswer } from './aadsts.ts';
 import type { EntraIdentity } from './entra-identity.ts';

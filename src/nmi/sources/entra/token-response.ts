@@ -1,7 +1,7 @@
 /**
  * The success body of Entra ID's v2 token endpoint, which has fewer fields than that of IMDS. Pure.
  */
-import { parseRecord, stringAt } from '../../base/json-value.ts';
+import { parseRecord, stringAt } from '../../../base/json-value.ts';
 import { badToken, claimsOf, isHeaderSafe, seconds, type ParsedToken } from '../token-fields.ts';
 
 /**

@@ -7,13 +7,13 @@
  * limit. No proxy is ever used. Only resource and identity of the pod's request are sent upstream.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Clock } from '../../../cache/clock.ts';
+import type { Clock } from '../../../base/time/clock.ts';
 import { normaliseClientId, normaliseResourceId } from '../../../cache/index/identifiers.ts';
 import { loopError } from '../../base/answers.ts';
-import { parseRecord, stringAt } from '../../base/json-value.ts';
+import { parseRecord, stringAt } from '../../../base/json-value.ts';
 import { correlationHeader, type LoopDetection } from './loop-detection.ts';
-import { networkCode } from '../../base/network-code.ts';
-import { parseRetryAfter } from '../../base/retry-after.ts';
+import { networkCode } from '../../../base/network-code.ts';
+import { parseRetryAfter } from '../../../base/retry-after.ts';
 import type {
   MayRetry,
   NodeIdentity,

@@ -4,7 +4,7 @@
  */
 import type { Token } from '../../../cache/token/token.ts';
 import { normaliseClientId, normaliseResourceId } from '../../../cache/index/identifiers.ts';
-import { parseRecord, stringAt, type JsonRecord } from '../../base/json-value.ts';
+import { parseRecord, stringAt, type JsonRecord } from '../../../base/json-value.ts';
 import { badToken, claimsOf, isHeaderSafe, seconds, type ParsedToken } from '../token-fields.ts';
 
 /**

@@ -4,13 +4,13 @@
  * reports their number: no request is omitted without a count, and no pod decides how much is
  * written.
  */
-import type { Clock } from '../../../cache/clock.ts';
+import type { Clock } from '../../../base/time/clock.ts';
 import type { Pod } from '../../../cache/index/objects.ts';
-import { OwnerBudgets } from '../../base/lines/owner-budgets.ts';
-import { loggablePath } from '../../base/log.ts';
+import { OwnerBudgets } from '../../../base/lines/owner-budgets.ts';
+import { loggablePath } from '../../../base/log.ts';
 import type { Authorization } from '../../grants/authorization.ts';
 import { limitKeyOf, type CallerConnection } from '../../grants/caller.ts';
-import { correlationInBytes, correlationOf } from '../../base/lines/correlation.ts';
+import { correlationInBytes, correlationOf } from '../../base/correlation.ts';
 import type { Hit, Observer, TokenDecision } from '../../server/observer.ts';
 import { relayed, type Exchange, type Handled } from '../../server/request.ts';
 import type { Route } from '../../server/route.ts';

@@ -1,6 +1,6 @@
 /** Logs lost records: the first at once, further ones once a minute with their number. */
-import type { Clock } from '../../../cache/clock.ts';
-import type { Log } from '../../base/log.ts';
+import type { Clock } from '../../../base/time/clock.ts';
+import type { Log } from '../../../base/log.ts';
 
 export interface DropReportOptions {
   /** Path of the file that lacks them. */

@@ -1,6 +1,6 @@
 /** The audit stream as a part of the agent: to a file, to standard output, or off. */
-import type { Clock } from '../../../cache/clock.ts';
-import type { Logger } from '../../base/logger.ts';
+import type { Clock } from '../../../base/time/clock.ts';
+import type { Logger } from '../../../base/logger.ts';
 import type { Part, Sample } from '../../base/part.ts';
 import type { Config } from '../../config/config.ts';
 import type { Observer } from '../../server/observer.ts';

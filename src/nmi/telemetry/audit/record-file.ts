@@ -7,10 +7,10 @@
 import { constants } from 'node:fs';
 import { open, stat, type FileHandle } from 'node:fs/promises';
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import type { Clock } from '../../../cache/clock.ts';
-import { CodedError } from '../../base/coded-error.ts';
-import { networkCode } from '../../base/network-code.ts';
-import { StartError } from '../../base/start-error.ts';
+import type { Clock } from '../../../base/time/clock.ts';
+import { CodedError } from '../../../base/coded-error.ts';
+import { networkCode } from '../../../base/network-code.ts';
+import { StartError } from '../../../base/start-error.ts';
 
 export interface RecordFileOptions {
   readonly path: string;

@@ -6,7 +6,7 @@ import type { GrantIndex } from '../../../cache/index/grant-index.ts';
 import { isGuid } from '../../../cache/index/identifiers.ts';
 import { fullName } from '../../../cache/index/object-name.ts';
 import type { Binding, Identity, Pod, StoredObject } from '../../../cache/index/objects.ts';
-import { loggableResource } from '../../base/log.ts';
+import { loggableResource } from '../../../base/log.ts';
 import type { Authorization, Authorized, RefusedPod } from '../../grants/authorization.ts';
 import type { CallerConnection, IdentifiedBy } from '../../grants/caller.ts';
 import type { NamedSelector } from '../../grants/grant.ts';

@@ -3,7 +3,7 @@ import { connect } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { describe, test } from 'node:test';
 
-import type { Clock } from '../../../../src/cache/clock.ts';
+import type { Clock } from '../../../../src/base/time/clock.ts';
 import {
   openFakeImds,
   type FakeImds,

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { openFakeKube, type FakeKube } from '../../../../lab/fakes/kube/fake-kube.ts';
-import { asRecord, parseRecord } from '../../../../src/nmi/base/json-value.ts';
+import { asRecord, parseRecord } from '../../../../src/base/json-value.ts';
 import {
   requestServiceAccountToken,
   type JsonPoster,

@@ -8,7 +8,7 @@ import { promisify } from 'node:util';
 import { openFakeKube } from '../../../../lab/fakes/kube/fake-kube.ts';
 import { openKubeClient } from '../../../../src/nmi/kube/api/client.ts';
 import { KubeError } from '../../../../src/nmi/kube/api/kube-error.ts';
-import { asRecord } from '../../../../src/nmi/base/json-value.ts';
+import { asRecord } from '../../../../src/base/json-value.ts';
 import { clientOf, countingClock, eventually, rawPod, temporaryDir } from '../kube-test-bed.ts';
 
 function isKubeError(code: string, status?: number): (error: unknown) => boolean {

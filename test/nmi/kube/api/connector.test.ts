@@ -5,7 +5,7 @@ import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 import { describe, it } from 'node:test';
 import { Pool } from 'undici';
-import { systemClock } from '../../../../src/cache/clock.ts';
+import { systemClock } from '../../../../src/base/time/clock.ts';
 import { createConnector } from '../../../../src/nmi/kube/api/connector.ts';
 import { kubeErrorOfFailure } from '../../../../src/nmi/kube/api/kube-error.ts';
 import { countingClock, eventually } from '../kube-test-bed.ts';

@@ -4,7 +4,7 @@ import { KubeError } from '../../../../src/nmi/kube/api/kube-error.ts';
 import { windowMs } from '../../../../src/nmi/kube/events/event-aggregator.ts';
 import { EventWriter } from '../../../../src/nmi/kube/events/event-writer.ts';
 import type { ObjectReference } from '../../../../src/nmi/kube/events/event.ts';
-import { asRecord, stringAt } from '../../../../src/nmi/base/json-value.ts';
+import { asRecord, stringAt } from '../../../../src/base/json-value.ts';
 import { HandClock } from '../../../support/hand-clock.ts';
 
 function podOf(name: string, namespace = 'shop'): ObjectReference {

@@ -1,7 +1,7 @@
 import { describe, it } from 'node:test';
 import assert from 'node:assert/strict';
 import type { Binding } from '../../../../src/cache/index/objects.ts';
-import type { JsonRecord } from '../../../../src/nmi/base/json-value.ts';
+import type { JsonRecord } from '../../../../src/base/json-value.ts';
 import { createDecoder } from '../../../../src/nmi/kube/watch/decoder.ts';
 import { parseBinding } from '../../../../src/nmi/kube/watch/parse.ts';
 import { MapStore } from '../kube-test-bed.ts';

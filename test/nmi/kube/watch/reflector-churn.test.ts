@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { systemClock } from '../../../../src/cache/clock.ts';
+import { systemClock } from '../../../../src/base/time/clock.ts';
 import { GrantIndex } from '../../../../src/cache/index/grant-index.ts';
 import type { Pod } from '../../../../src/cache/index/objects.ts';
 import { PodIndex } from '../../../../src/cache/index/pod-index.ts';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { systemClock } from '../../../../src/cache/clock.ts';
+import { systemClock } from '../../../../src/base/time/clock.ts';
 import type { Pod } from '../../../../src/cache/index/objects.ts';
 import { openFakeKube, type FakeKube } from '../../../../lab/fakes/kube/fake-kube.ts';
 import { parsePod } from '../../../../src/nmi/kube/watch/parse.ts';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { systemClock } from '../../../../src/cache/clock.ts';
+import { systemClock } from '../../../../src/base/time/clock.ts';
 import type { Token } from '../../../../src/cache/token/token.ts';
 import { createEntraSource, openEntraSource } from '../../../../src/nmi/sources/entra/entra.ts';
 import type { Exchange } from '../../../../src/nmi/sources/entra/token-exchange.ts';

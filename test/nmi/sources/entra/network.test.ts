@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { createServer, type AddressInfo } from 'node:net';
 import { describe, it } from 'node:test';
 import { getCACertificates, setDefaultCACertificates } from 'node:tls';
-import { systemClock } from '../../../../src/cache/clock.ts';
+import { systemClock } from '../../../../src/base/time/clock.ts';
 import {
   EntraNetworkError,
   openEntraNetwork,

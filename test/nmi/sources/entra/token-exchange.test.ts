@@ -3,7 +3,7 @@ import { constants, createHash, verify, X509Certificate } from 'node:crypto';
 import { describe, it } from 'node:test';
 import { queryObjects } from 'node:v8';
 import { ConfidentialClientApplication } from '@azure/msal-node';
-import { systemClock } from '../../../../src/cache/clock.ts';
+import { systemClock } from '../../../../src/base/time/clock.ts';
 import {
   createExchange,
   scopeOf,

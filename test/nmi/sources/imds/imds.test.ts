@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { describe, it } from 'node:test';
-import { systemClock } from '../../../../src/cache/clock.ts';
+import { systemClock } from '../../../../src/base/time/clock.ts';
 import { openFakeImds } from '../../../../lab/fakes/imds/fake-imds.ts';
 import { createLabIdentity, createNodeIdentity } from '../../../../lab/fakes/identity.ts';
 import { objectIdOf } from '../../../../src/nmi/sources/imds/token-body.ts';

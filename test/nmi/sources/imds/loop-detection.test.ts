@@ -4,7 +4,7 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { describe, it } from 'node:test';
 import { createPodManifest } from '../../../../lab/fakes/kube/manifests.ts';
-import { systemClock } from '../../../../src/cache/clock.ts';
+import { systemClock } from '../../../../src/base/time/clock.ts';
 import { LoopDetection } from '../../../../src/nmi/sources/imds/loop-detection.ts';
 import { openImdsSource } from '../../../../src/nmi/sources/imds/imds.ts';
 import { ask, tokenTarget } from '../../../support/ask.ts';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { createDropReport } from '../../../../src/nmi/telemetry/audit/drop-report.ts';
-import { createLogger } from '../../../../src/nmi/base/logger.ts';
+import { createLogger } from '../../../../src/base/logger.ts';
 import { HandClock } from '../../../support/hand-clock.ts';
 
 describe('the log of lost audit records', () => {

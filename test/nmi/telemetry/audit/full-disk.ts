@@ -5,7 +5,7 @@
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { systemClock } from '../../../../src/cache/clock.ts';
+import { systemClock } from '../../../../src/base/time/clock.ts';
 import { openRecordFile } from '../../../../src/nmi/telemetry/audit/record-file.ts';
 
 const folder = process.argv[2] ?? '';

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { setImmediate as nextTurn, setTimeout as delay } from 'node:timers/promises';
-import { StartError } from '../../../../src/nmi/base/start-error.ts';
+import { StartError } from '../../../../src/base/start-error.ts';
 import { openRecordFile } from '../../../../src/nmi/telemetry/audit/record-file.ts';
 import { HandClock } from '../../../support/hand-clock.ts';
 

@@ -7,10 +7,10 @@
  * wall clock nor a suspended machine extends an assertion's life; a wall clock that is ahead only
  * costs a request.
  */
-import type { Clock } from '../../../../cache/clock.ts';
+import type { Clock } from '../../../../base/time/clock.ts';
 import type { ObjectName } from '../../../../cache/index/object-name.ts';
-import { ExpiringMap } from '../../../base/expiring-map.ts';
-import { SingleFlight } from '../../../base/single-flight.ts';
+import { ExpiringMap } from '../../../../base/expiring-map.ts';
+import { SingleFlight } from '../../../../base/single-flight.ts';
 import {
   requestServiceAccountToken,
   type JsonPoster,

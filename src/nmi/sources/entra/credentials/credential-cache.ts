@@ -8,9 +8,9 @@
  * when no identity needs it any more, it is dropped at once.
  */
 import { objectKey, type ObjectName } from '../../../../cache/index/object-name.ts';
-import type { Clock } from '../../../../cache/clock.ts';
-import { untilAborted } from '../../../base/deadline.ts';
-import { ExpiringMap } from '../../../base/expiring-map.ts';
+import type { Clock } from '../../../../base/time/clock.ts';
+import { untilAborted } from '../../../../base/time/deadline.ts';
+import { ExpiringMap } from '../../../../base/expiring-map.ts';
 import type { SecretReader, SecretResult } from '../../../kube/accounts/secrets.ts';
 import type { SourceFailure } from '../../source.ts';
 import type { ClientCredential, CredentialProvider, ClientCredentialResult } from './descriptor.ts';

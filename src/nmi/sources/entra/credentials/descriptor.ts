@@ -5,7 +5,7 @@
  * A client credential is secret: it is sent in the request to Entra ID and nowhere else, and no
  * component keeps it longer than needed.
  */
-import type { Clock } from '../../../../cache/clock.ts';
+import type { Clock } from '../../../../base/time/clock.ts';
 import type { ObjectName } from '../../../../cache/index/object-name.ts';
 import type { EntraSettings } from '../../../../cache/index/objects.ts';
 import type { KubeClient } from '../../../kube/api/client.ts';

@@ -3,7 +3,7 @@ import { fullName, type ObjectName } from '../../../../cache/index/object-name.t
 import type { Unavailable } from '../../../kube/api/call-outcome.ts';
 import type { OwnAccountOutcome } from '../../../kube/accounts/own-account.ts';
 import type { PodName, ServiceAccountTokenOutcome } from '../../../kube/accounts/token-request.ts';
-import { printable } from '../../../base/printable.ts';
+import { printable } from '../../../../base/printable.ts';
 import type { SourceFailure } from '../../source.ts';
 
 /** Short, so that a fix takes effect soon, and long enough to prevent a storm of requests. */

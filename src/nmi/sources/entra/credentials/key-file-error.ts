@@ -1,5 +1,5 @@
 /** Why a file with a certificate and its key cannot be used. */
-import { CodedError } from '../../../base/coded-error.ts';
+import { CodedError } from '../../../../base/coded-error.ts';
 
 export const keyFileErrorCodes = [
   /** Not opened: too many other files wait, or there is no thread. */

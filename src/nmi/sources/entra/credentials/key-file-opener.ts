@@ -7,7 +7,7 @@
 import { once } from 'node:events';
 import { getAsset, isSea } from 'node:sea';
 import { Worker } from 'node:worker_threads';
-import { asRecord, stringAt } from '../../../base/json-value.ts';
+import { asRecord, stringAt } from '../../../../base/json-value.ts';
 import type { OpenedCertificate } from './descriptor.ts';
 import { KeyFileError, keyFileErrorCodes } from './key-file-error.ts';
 import type { KeyFile } from './key-file.ts';

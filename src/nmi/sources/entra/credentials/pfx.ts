@@ -15,7 +15,7 @@ import forge, {
 } from 'node-forge/lib/forge.js';
 import md from 'node-forge/lib/md.all.js';
 import pkcs12 from 'node-forge/lib/pkcs12.js';
-import { asRecord } from '../../../base/json-value.ts';
+import { asRecord } from '../../../../base/json-value.ts';
 import { KeyFileError } from './key-file-error.ts';
 
 const { asn1, pkcs5, pki, util } = forge;

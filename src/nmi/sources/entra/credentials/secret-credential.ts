@@ -1,5 +1,5 @@
 /** Common code of the credential kinds that are read from a Kubernetes Secret. */
-import { isDnsSubdomain } from '../../../base/dns-name.ts';
+import { isDnsSubdomain } from '../../../../base/dns-name.ts';
 import { objectKey, type ObjectName } from '../../../../cache/index/object-name.ts';
 import { createSecretReader } from '../../../kube/accounts/secrets.ts';
 import type { CredentialCacheOptions, SecretCredentials } from './credential-cache.ts';

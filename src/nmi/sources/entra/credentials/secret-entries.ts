@@ -1,5 +1,5 @@
 /** Reads the entries of a Secret that people fill manually. */
-import { printable } from '../../../base/printable.ts';
+import { printable } from '../../../../base/printable.ts';
 
 /** Names of the entries of a Secret, for an error; never their values. */
 export function listKeys(data: ReadonlyMap<string, Buffer>): string {

@@ -4,7 +4,7 @@
  */
 import type { ObjectName } from '../../../../cache/index/object-name.ts';
 import { titleOf } from '../../../kube/accounts/secrets.ts';
-import { printable } from '../../../base/printable.ts';
+import { printable } from '../../../../base/printable.ts';
 import {
   invalidCredential,
   openCredentialCache,

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { openFakeKube } from '../../../../../lab/fakes/kube/fake-kube.ts';
-import { asRecord, parseRecord } from '../../../../../src/nmi/base/json-value.ts';
+import { asRecord, parseRecord } from '../../../../../src/base/json-value.ts';
 import { openPodCredentials } from '../../../../../src/nmi/sources/entra/credentials/federated.ts';
 import type { ClientCredentialResult } from '../../../../../src/nmi/sources/entra/credentials/descriptor.ts';
 import type { SourceFailure } from '../../../../../src/nmi/sources/source.ts';

@@ -1,0 +1,47 @@
+/**
+ * Budgets of log lines by the pod that causes them: a pod that causes ever new kinds of lines uses
+ * up its own budget, and the lines of the others are written as before.
+ */
+import type { Clock } from '../time/clock.ts';
+import { LogBudget } from './log-budget.ts';
+
+/** Per owner. A pod has a handful of identities, and refusals have some 40 reasons. */
+const maxKinds = 64;
+/** A node has 250 pods at most. Further owners share one budget. */
+const maxOwners = 512;
+const others = 'others';
+
+export interface OwnerBudgetsOptions {
+  readonly clock: Clock;
+  /** Called once a minute with an owner's lines of further kinds. */
+  readonly onOthers: (owner: string, count: number) => void;
+}
+
+export class OwnerBudgets {
+  readonly #options: OwnerBudgetsOptions;
+  readonly #budgets = new Map<string, LogBudget>();
+
+  constructor(options: OwnerBudgetsOptions) {
+    this.#options = options;
+  }
+
+  /** Like `LogBudget.allows`, for the budget of one owner. */
+  allows(owner: string, kind: string, most: number, report: (count: number) => void): boolean {
+    const budget = this.#budgets.get(owner) ?? this.#open(owner);
+    return budget.allows(kind, most, report);
+  }
+
+  #open(owner: string): LogBudget {
+    const budgets = this.#budgets;
+    if (budgets.size >= maxOwners) {
+      for (const [name, each] of budgets) if (each.isIdle) budgets.delete(name);
+    }
+    const name = budgets.size >= maxOwners ? others : owner;
+    const known = budgets.get(name);
+    if (known !== undefined) return known;
+    const { clock, onOthers } = this.#options;
+    const budget = new LogBudget({ clock, maxKinds, onOthers: (count) => onOthers(name, count) });
+    budgets.set(name, budget);
+    return budget;
+  }
+}

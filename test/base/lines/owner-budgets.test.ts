@@ -1,0 +1,45 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { OwnerBudgets } from '../../../src/base/lines/owner-budgets.ts';
+import { HandClock } from '../../support/hand-clock.ts';
+
+function open() {
+  const clock = new HandClock();
+  const reports: string[] = [];
+  const budgets = new OwnerBudgets({
+    clock,
+    onOthers: (owner, count) => reports.push(`${owner} others ${count}`),
+  });
+  const allows = (owner: string, kind: string) =>
+    budgets.allows(owner, kind, 1, (count) => reports.push(`${owner} ${kind} ${count}`));
+  return { clock, reports, allows };
+}
+
+describe('budgets of lines by owner', () => {
+  it('count each kind of each owner separately', () => {
+    const { clock, reports, allows } = open();
+    assert.deepEqual([allows('a', 'x'), allows('a', 'x'), allows('b', 'x')], [true, false, true]);
+    clock.advance(60_000);
+    assert.deepEqual(reports, ['a x 1']);
+  });
+
+  it('count further kinds of an owner together, and leave the budget of the others', () => {
+    const { clock, reports, allows } = open();
+    for (let kind = 0; kind < 64; kind++) assert.ok(allows('a', `kind ${kind}`));
+    assert.deepEqual(
+      [allows('a', 'new'), allows('a', 'newer'), allows('b', 'new')],
+      [false, false, true],
+    );
+    clock.advance(60_000);
+    assert.deepEqual(reports, ['a others 2']);
+  });
+
+  it('drop owners without counts, and group those beyond 512', () => {
+    const { clock, allows } = open();
+    for (let owner = 0; owner < 512; owner++) allows(`owner ${owner}`, 'x');
+    assert.deepEqual([allows('late', 'x'), allows('later', 'x')], [true, false]);
+    clock.advance(60_000);
+    clock.advance(60_000);
+    assert.deepEqual([allows('late', 'x'), allows('later', 'x')], [true, true]);
+  });
+});

@@ -1,0 +1,110 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { TimerQueue, type QueuedTimer } from '../../../src/base/time/timer-queue.ts';
+import { HandClock } from '../../support/hand-clock.ts';
+
+function createAlarm(fire: () => void): QueuedTimer {
+  return { dueAtMs: 0, heapIndex: -1, fire };
+}
+
+describe('alarms', () => {
+  it('fire in order of time with one timer', () => {
+    const clock = new HandClock();
+    const alarms = new TimerQueue(clock);
+    const rung: string[] = [];
+    for (const [name, delayMs] of [
+      ['late', 500],
+      ['soon', 10],
+      ['middle', 100],
+    ] as const) {
+      const timer = createAlarm(() => rung.push(`${name} ${clock.monotonicMs()}`));
+      alarms.set(timer, delayMs);
+      assert.equal(clock.armed.length, 1);
+    }
+    clock.advance(1_000);
+    assert.deepEqual(rung, ['soon 10', 'middle 100', 'late 500']);
+    assert.deepEqual(clock.armed, []);
+  });
+
+  it('can be moved and cleared, and leave no timer after the last one', () => {
+    const clock = new HandClock();
+    const alarms = new TimerQueue(clock);
+    const rung: number[] = [];
+    const timer = createAlarm(() => rung.push(clock.monotonicMs()));
+    alarms.set(timer, 100);
+    alarms.set(timer, 300);
+    clock.advance(200);
+    assert.deepEqual(rung, []);
+    alarms.set(timer, 50);
+    clock.advance(50);
+    assert.deepEqual(rung, [250]);
+    alarms.set(timer, 50);
+    alarms.clear(timer);
+    alarms.clear(timer);
+    assert.deepEqual(clock.armed, []);
+  });
+
+  it('do not fire from the timer of one that was cleared', () => {
+    const clock = new HandClock();
+    const alarms = new TimerQueue(clock);
+    const cleared = createAlarm(() => assert.fail('it was cleared'));
+    const rung: number[] = [];
+    alarms.set(cleared, 10);
+    alarms.set(
+      createAlarm(() => rung.push(clock.monotonicMs())),
+      90,
+    );
+    alarms.clear(cleared);
+    clock.advance(100);
+    assert.deepEqual(rung, [90]);
+  });
+
+  it('keep firing after one that throws', () => {
+    const clock = new HandClock();
+    const alarms = new TimerQueue(clock);
+    const rung: string[] = [];
+    alarms.set(
+      createAlarm(() => {
+        throw new Error('bug');
+      }),
+      10,
+    );
+    alarms.set(
+      createAlarm(() => rung.push('other')),
+      10,
+    );
+    assert.throws(() => {
+      clock.advance(10);
+    }, /bug/);
+    clock.advance(0);
+    assert.deepEqual(rung, ['other']);
+  });
+
+  it('arm nothing once they are disposed', () => {
+    const clock = new HandClock();
+    const alarms = new TimerQueue(clock);
+    const timer = createAlarm(() => assert.fail('they are disposed'));
+    alarms.set(timer, 10);
+    alarms[Symbol.dispose]();
+    alarms.set(timer, 10);
+    assert.deepEqual(clock.armed, []);
+    assert.equal(alarms.size, 0);
+    clock.advance(100);
+  });
+
+  it('of years are checked once a day, because a platform timer is limited', () => {
+    const clock = new HandClock();
+    const alarms = new TimerQueue(clock);
+    let rung = 0;
+    const dayMs = 24 * 3_600_000;
+    alarms.set(
+      createAlarm(() => rung++),
+      3.5 * dayMs,
+    );
+    assert.deepEqual(clock.armed, [dayMs]);
+    clock.advance(3 * dayMs);
+    assert.deepEqual([clock.armed, rung], [[dayMs / 2], 0]);
+    clock.advance(dayMs);
+    assert.deepEqual([clock.armed, rung], [[], 1]);
+  });
+});
