@@ -13,7 +13,7 @@ import type {
   TokenView,
   UpstreamView,
 } from '../nmi/explain/explanation.ts';
-import type { IdentifiedBy } from '../nmi/grants/caller.ts';
+import type { IdentifiedBy } from '../nmi/callers/caller.ts';
 import { printable } from '../base/printable.ts';
 import { credentialKinds } from '../nmi/sources/entra/credentials/kinds.ts';
 

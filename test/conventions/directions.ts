@@ -19,6 +19,7 @@ const orders: Readonly<Record<string, readonly (readonly string[])[]>> = {
     ['kube'],
     ['sources'],
     ['config'],
+    ['callers'],
     ['grants', 'kernel'],
     ['tokens', 'state'],
     ['server', 'conditions'],

@@ -8,7 +8,7 @@ import { PodIndex } from '../../src/cache/index/pod-index.ts';
 import { parseExplainQuery } from '../../src/nmi/explain/question.ts';
 import { explain, type ExplainContext } from '../../src/nmi/explain/explain.ts';
 import type { Explanation, PodExplanation } from '../../src/nmi/explain/explanation.ts';
-import { ThrottledPods } from '../../src/nmi/state/throttled-pods.ts';
+import { ThrottledPods } from '../../src/nmi/callers/throttled-pods.ts';
 import type { SourceFailure, SourceResult, TokenRequest } from '../../src/nmi/sources/source.ts';
 import type { UpstreamIdentity } from '../../src/nmi/sources/upstream-identity.ts';
 import { TokenBroker } from '../../src/nmi/tokens/broker.ts';

@@ -4,7 +4,7 @@ import type { Socket } from 'node:net';
 import { GrantIndex } from '../../src/cache/index/grant-index.ts';
 import { PodIndex } from '../../src/cache/index/pod-index.ts';
 import { RenderedToken } from '../../src/cache/token/token.ts';
-import type { CallerConnection } from '../../src/nmi/grants/caller.ts';
+import type { CallerConnection } from '../../src/nmi/callers/caller.ts';
 import { UpstreamResolver } from '../../src/nmi/grants/resolve-upstream.ts';
 import type { WorkloadIdentities } from '../../src/nmi/grants/workload-identities.ts';
 import { CallerLimits } from '../../src/nmi/server/caller-limits.ts';

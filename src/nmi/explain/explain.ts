@@ -11,10 +11,11 @@ import type { Identity, Pod } from '../../cache/index/objects.ts';
 import type { TokenStatus } from '../../cache/token/cache.ts';
 import type { Attestation } from '../../redirect/redirect.ts';
 import type { Answer } from '../base/answers.ts';
-import type { Authorization, Authorized, Identified, Refused } from '../grants/authorization.ts';
+import type { Authorization, Authorized, Refused } from '../grants/authorization.ts';
+import type { Identified } from '../callers/identified.ts';
 import { authorize, refuseUnowned, refuseUnusable, type GrantState } from '../grants/authorize.ts';
-import { CallerConnection, type IdentifiedBy } from '../grants/caller.ts';
-import type { Throttling } from '../state/throttled-pods.ts';
+import { CallerConnection, type IdentifiedBy } from '../callers/caller.ts';
+import type { Throttling } from '../callers/throttled-pods.ts';
 import { findHints, findOwnerHints, findThrottleHints } from './hints.ts';
 import type { ExplainQuery } from './question.ts';
 import {
@@ -35,7 +36,7 @@ import {
 } from './explanation.ts';
 import { grantedSinceWallMs } from '../grants/grant-age.ts';
 import type { GrantPolicy, IdentitySelector } from '../grants/grant.ts';
-import { identify } from '../grants/identify.ts';
+import { identify } from '../callers/identify.ts';
 import { parseRecord, stringAt } from '../../base/json-value.ts';
 import { loggableResource } from '../../base/log.ts';
 import { renderFailure, renderRefusal } from '../grants/refusal-text.ts';

@@ -5,7 +5,7 @@
 import type { PodPhase } from '../../cache/index/objects.ts';
 import type { TokenStatus } from '../../cache/token/cache.ts';
 import type { Reason } from '../base/answers.ts';
-import type { IdentifiedBy } from '../grants/caller.ts';
+import type { IdentifiedBy } from '../callers/caller.ts';
 
 /** Incremented when an old reader would misunderstand the JSON. */
 export const explanationSchema = 1;

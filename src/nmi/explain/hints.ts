@@ -14,7 +14,7 @@ import { printable } from '../../base/printable.ts';
 import { reasonGuide } from '../base/reason-guide.ts';
 import { textOfUnowned } from '../grants/refusal-text.ts';
 import { unownedOfPod } from '../grants/unowned.ts';
-import { throttleTexts, type Throttling } from '../state/throttled-pods.ts';
+import { throttleTexts, type Throttling } from '../callers/throttled-pods.ts';
 
 const maxNamed = 3;
 

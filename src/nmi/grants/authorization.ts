@@ -1,7 +1,7 @@
 /** Result of the authorization of a request: the caller's pod, and the identity of its token. */
 import type { ObjectName } from '../../cache/index/object-name.ts';
 import type { Identity, Pod } from '../../cache/index/objects.ts';
-import type { DescribedReason } from '../base/answers.ts';
+import type { RefusedCaller, RefusedWith } from '../callers/identified.ts';
 import type { EntraIdentity } from '../sources/entra/entra-identity.ts';
 import type { UpstreamIdentity } from '../sources/upstream-identity.ts';
 import type { GrantRefusal, NamedSelector } from './grant.ts';
@@ -32,24 +32,7 @@ export interface ByObjectId {
   readonly objectId: string;
 }
 
-/** The facts in the text of a refusal, for a caller that is no known pod. */
-export type CallerFacts =
-  | { readonly about: 'unattested'; readonly refusedBy?: 'shared-link' | 'option' }
-  | { readonly about: 'outlived' | 'unknown-name' }
-  | { readonly about: 'unavailable'; readonly why: string }
-  | {
-      readonly about: 'shared-address' | 'misplaced-address' | 'other-cgroup';
-      readonly ip: string;
-    }
-  /** `why`: the problem of the watches, if any. */
-  | { readonly about: 'agent-starting'; readonly why?: string }
-  | {
-      readonly about: 'stale-addresses' | 'unknown-address';
-      readonly ip: string;
-      readonly why?: string;
-    };
-
-/** The same for a known pod. */
+/** The facts in the text of a refusal, for a known pod. */
 export type PodFacts =
   | { readonly about: 'pod-gone' | 'host-network' | 'no-imds' | 'account-pending' }
   | {
@@ -84,17 +67,7 @@ export interface OwnedBy {
   readonly name: string;
 }
 
-interface RefusedWith<F, P> {
-  readonly kind: 'refused';
-  readonly reason: DescribedReason;
-  readonly facts: F;
-  /** A watch event may change it, so the request waits for a moment. */
-  readonly isPending: boolean;
-  readonly pod: P;
-}
-export type RefusedCaller = RefusedWith<CallerFacts, undefined>;
 export type RefusedPod = RefusedWith<PodFacts, Pod>;
 export type Refused = RefusedCaller | RefusedPod;
 
-export type Identified = { readonly kind: 'pod'; readonly pod: Pod } | RefusedCaller;
 export type Authorization = Authorized | ByObjectId | Refused;

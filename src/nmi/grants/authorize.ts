@@ -13,7 +13,7 @@ import {
   type GrantRefusal,
   type IdentitySelector,
 } from './grant.ts';
-import type { CallerState } from './identify.ts';
+import type { CallerState } from '../callers/identify.ts';
 import type { GrantEntry, IdentityOwners } from './identity-owners.ts';
 import { nearMissOf } from './near-miss.ts';
 import type { UpstreamIdentity } from '../sources/upstream-identity.ts';

@@ -1,7 +1,7 @@
 /** The open connections of one listener, and how they end. */
 import type { ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
-import type { CallerConnection } from '../grants/caller.ts';
+import type { CallerConnection } from '../callers/caller.ts';
 import { Counts } from './caller-limits.ts';
 import type { Decision } from './decision-cache.ts';
 

@@ -11,9 +11,9 @@ import type { Pod } from '../../cache/index/objects.ts';
 import type { Authorization, Authorized } from '../grants/authorization.ts';
 import { authorize, generationOf, type GrantState } from '../grants/authorize.ts';
 import { tokenKey } from '../grants/cache-key.ts';
-import type { CallerConnection } from '../grants/caller.ts';
+import type { CallerConnection } from '../callers/caller.ts';
 import type { GrantPolicy } from '../grants/grant.ts';
-import { identify } from '../grants/identify.ts';
+import { identify } from '../callers/identify.ts';
 import { parseRoute } from './route.ts';
 import {
   parseTokenQuery,

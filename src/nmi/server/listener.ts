@@ -12,7 +12,7 @@ import type { Duplex } from 'node:stream';
 import type { Clock } from '../../base/time/clock.ts';
 import type { Attestation, Peer } from '../../redirect/redirect.ts';
 import { refuse, type Answer } from '../base/answers.ts';
-import { CallerConnection, type FindCgroupUid } from '../grants/caller.ts';
+import { CallerConnection, type FindCgroupUid } from '../callers/caller.ts';
 import { writeAnswer, writeRawAnswer } from './answer-writer.ts';
 import type { ConnectionLimits } from './connection-limits.ts';
 import { Connections, type Connection } from './connections.ts';

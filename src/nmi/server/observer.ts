@@ -8,7 +8,7 @@ import type { IdHeaders } from '../base/correlation.ts';
 import type { Exchange, Handled } from './request.ts';
 import type { Route } from './route.ts';
 import type { GrantedDecision } from './decision-cache.ts';
-import type { ThrottleLimit } from '../state/throttled-pods.ts';
+import type { ThrottleLimit } from '../callers/throttled-pods.ts';
 
 export type TokenRoute = Extract<Route['kind'], 'token' | 'host-token'>;
 

@@ -12,7 +12,7 @@ import type { Dispatcher } from 'undici';
 import type { Clock } from '../../base/time/clock.ts';
 import type { Pod } from '../../cache/index/objects.ts';
 import { refusals, refuse, type Answer } from '../base/answers.ts';
-import { limitKeyOf, partyOf } from '../grants/caller.ts';
+import { limitKeyOf, partyOf } from '../callers/caller.ts';
 import { ImdsConnections } from '../sources/imds/imds-connections.ts';
 import { correlationHeader, type LoopDetection } from '../sources/imds/loop-detection.ts';
 import type { CallerLimits } from './caller-limits.ts';

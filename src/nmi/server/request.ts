@@ -4,7 +4,7 @@
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Answer } from '../base/answers.ts';
-import type { CallerConnection } from '../grants/caller.ts';
+import type { CallerConnection } from '../callers/caller.ts';
 import type { Decision } from './decision-cache.ts';
 
 /** The handler has already written the answer itself. */

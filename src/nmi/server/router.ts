@@ -8,7 +8,7 @@ import { refuse, refuseMissingHeader, type Answer } from '../base/answers.ts';
 import type { Observer } from './observer.ts';
 import { relayed, type Handled, type HttpExchange } from './request.ts';
 import type { HostTokenEndpoint } from './host-token.ts';
-import { identify, type CallerState } from '../grants/identify.ts';
+import { identify, type CallerState } from '../callers/identify.ts';
 import { renderRefusal } from '../grants/refusal-text.ts';
 import { correlationHeader, type LoopDetection } from '../sources/imds/loop-detection.ts';
 import { allowedMethods, type Passthrough, type PassthroughRoute } from './passthrough.ts';

@@ -6,7 +6,7 @@ import type { Part } from '../base/part.ts';
 import { portError } from '../base/port-error.ts';
 import type { Config } from '../config/config.ts';
 import type { Tuning } from '../config/tuning.ts';
-import { podOfLimitKey } from '../grants/caller.ts';
+import { podOfLimitKey } from '../callers/caller.ts';
 import type { GrantPolicy } from '../grants/grant.ts';
 import type { HeldListener } from '../kernel/held-listener.ts';
 import type { Kernel } from '../kernel/kernel.ts';
@@ -25,7 +25,7 @@ import { openPassthrough, type Passthrough } from './passthrough.ts';
 import { createRouter } from './router.ts';
 import { DecisionCache } from './decision-cache.ts';
 import { TokenEndpoint } from './token-endpoint.ts';
-import { ThrottledPods, type ThrottleLimit } from '../state/throttled-pods.ts';
+import { ThrottledPods, type ThrottleLimit } from '../callers/throttled-pods.ts';
 import type { ObjectWait } from './wait-for-object.ts';
 
 /**

@@ -11,7 +11,7 @@ import type { RequestedId, RenderedToken } from '../../cache/token/token.ts';
 import { answerToken, refuse, type Answer } from '../base/answers.ts';
 import type { Authorization, Authorized, ByObjectId, RefusedPod } from '../grants/authorization.ts';
 import type { GrantState } from '../grants/authorize.ts';
-import { limitKeyOf, partyOf } from '../grants/caller.ts';
+import { limitKeyOf, partyOf } from '../callers/caller.ts';
 import type { Observer, TokenRoute } from './observer.ts';
 import type { Exchange, HttpExchange } from './request.ts';
 import { grantedSinceWallMs } from '../grants/grant-age.ts';

@@ -5,7 +5,7 @@
  */
 import type { Clock } from '../../base/time/clock.ts';
 import type { Pod } from '../../cache/index/objects.ts';
-import { limitKeyOf } from '../grants/caller.ts';
+import { limitKeyOf } from '../callers/caller.ts';
 import type { Waiters } from '../state/waiters.ts';
 import type { CallerLimits } from './caller-limits.ts';
 import type { Exchange } from './request.ts';

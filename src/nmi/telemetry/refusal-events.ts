@@ -17,7 +17,7 @@ import type { EventSink } from '../kube/events/event-writer.ts';
 import type { Observer, TokenDecision } from '../server/observer.ts';
 import { relayed, type Exchange, type Handled } from '../server/request.ts';
 import type { Route } from '../server/route.ts';
-import { throttleTexts, type ThrottleLimit } from '../state/throttled-pods.ts';
+import { throttleTexts, type ThrottleLimit } from '../callers/throttled-pods.ts';
 
 /**
  * No fault of a pod: SDKs probe for a metadata service by such requests. A throttled request is

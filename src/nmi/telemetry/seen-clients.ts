@@ -2,7 +2,7 @@
  * Records the SDKs that each pod of this node uses, for a move to Workload Identity, and how its
  * connections were identified. Kept by pod UID and shown only on the operator's local socket.
  */
-import type { IdentifiedBy } from '../grants/caller.ts';
+import type { IdentifiedBy } from '../callers/caller.ts';
 import { nameClient, type ClientName } from './user-agent.ts';
 
 /** A pod that sends ever new versions evicts only its own entries. */

@@ -17,7 +17,7 @@ import { exportProcess } from './process-metrics.ts';
 import { RequestCounts, type HitCount } from './request-counts.ts';
 import { SeenClients } from './seen-clients.ts';
 import { userAgentOf } from './user-agent.ts';
-import type { CallerConnection } from '../grants/caller.ts';
+import type { CallerConnection } from '../callers/caller.ts';
 import type { Authorized } from '../grants/authorization.ts';
 import { relayed, type Exchange, type Handled } from '../server/request.ts';
 import { correlationInBytes, correlationOf } from '../base/correlation.ts';
@@ -26,7 +26,7 @@ import type { GrantedDecision } from '../server/decision-cache.ts';
 import { loggablePath, loggableResource, redactClientId } from '../../base/log.ts';
 import type { Logger, PreparedLine } from '../../base/logger.ts';
 import { hostTokenPath, tokenPath, type Route } from '../server/route.ts';
-import type { ThrottleLimit } from '../state/throttled-pods.ts';
+import type { ThrottleLimit } from '../callers/throttled-pods.ts';
 import type { SourceResult } from '../sources/source.ts';
 import { sourceNameOf, type UpstreamIdentity } from '../sources/upstream-identity.ts';
 

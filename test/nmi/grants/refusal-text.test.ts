@@ -1,11 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import type {
-  Authorized,
-  CallerFacts,
-  PodFacts,
-  RefusedCaller,
-} from '../../../src/nmi/grants/authorization.ts';
+import type { Authorized, PodFacts } from '../../../src/nmi/grants/authorization.ts';
+import type { CallerFacts, RefusedCaller } from '../../../src/nmi/callers/identified.ts';
 import type { GrantRefusal } from '../../../src/nmi/grants/grant.ts';
 import { renderFailure, renderRefusal } from '../../../src/nmi/grants/refusal-text.ts';
 import type { SourceFailure } from '../../../src/nmi/sources/source.ts';

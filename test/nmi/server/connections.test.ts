@@ -5,7 +5,7 @@ import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
 import { describe, it } from 'node:test';
 import { promisify } from 'node:util';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
-import { CallerConnection } from '../../../src/nmi/grants/caller.ts';
+import { CallerConnection } from '../../../src/nmi/callers/caller.ts';
 import { Connections, maxHeld } from '../../../src/nmi/server/connections.ts';
 import { createPod } from '../../support/cache-objects.ts';
 import { HandClock } from '../../support/hand-clock.ts';

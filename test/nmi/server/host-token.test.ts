@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { createPodManifest } from '../../../lab/fakes/kube/manifests.ts';
 import type { Answer } from '../../../src/nmi/base/answers.ts';
-import { CallerConnection } from '../../../src/nmi/grants/caller.ts';
+import { CallerConnection } from '../../../src/nmi/callers/caller.ts';
 import { HostTokenEndpoint } from '../../../src/nmi/server/host-token.ts';
 import type { Exchange } from '../../../src/nmi/server/request.ts';
 import { ask, type Reply } from '../../support/ask.ts';

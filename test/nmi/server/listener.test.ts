@@ -7,7 +7,7 @@ import { freshNative } from '../../../scripts/native.ts';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
 import { systemClock } from '../../../src/base/time/clock.ts';
 import { refuse, type Answer } from '../../../src/nmi/base/answers.ts';
-import type { CallerConnection } from '../../../src/nmi/grants/caller.ts';
+import type { CallerConnection } from '../../../src/nmi/callers/caller.ts';
 import { FairTurns } from '../../../src/nmi/server/fair-turns.ts';
 import { TokenFastPath } from '../../../src/nmi/server/fast-path/fast-path.ts';
 import type { GrantedDecision } from '../../../src/nmi/server/decision-cache.ts';

@@ -5,7 +5,7 @@ import { connect, type Socket } from 'node:net';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
 import { refuse } from '../../../src/nmi/base/answers.ts';
-import type { Caller } from '../../../src/nmi/grants/caller.ts';
+import type { Caller } from '../../../src/nmi/callers/caller.ts';
 import { FairTurns } from '../../../src/nmi/server/fair-turns.ts';
 import { TokenFastPath } from '../../../src/nmi/server/fast-path/fast-path.ts';
 import type { Listener } from '../../../src/nmi/server/listener.ts';

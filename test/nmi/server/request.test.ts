@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { CallerConnection } from '../../../src/nmi/grants/caller.ts';
+import { CallerConnection } from '../../../src/nmi/callers/caller.ts';
 import { HttpExchange } from '../../../src/nmi/server/request.ts';
 
 function open(request: Partial<IncomingMessage>, response: Partial<ServerResponse> = {}) {

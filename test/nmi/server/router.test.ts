@@ -4,7 +4,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
 import { answerToken, refuse, type Answer } from '../../../src/nmi/base/answers.ts';
-import { CallerConnection } from '../../../src/nmi/grants/caller.ts';
+import { CallerConnection } from '../../../src/nmi/callers/caller.ts';
 import { CallerLimits } from '../../../src/nmi/server/caller-limits.ts';
 import type { HostTokenEndpoint } from '../../../src/nmi/server/host-token.ts';
 import { HttpExchange, relayed, type Handled } from '../../../src/nmi/server/request.ts';

@@ -5,7 +5,7 @@ import { connect } from 'node:net';
 import { describe, it, mock } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Answer } from '../../../src/nmi/base/answers.ts';
-import { CallerConnection } from '../../../src/nmi/grants/caller.ts';
+import { CallerConnection } from '../../../src/nmi/callers/caller.ts';
 import { HttpExchange } from '../../../src/nmi/server/request.ts';
 import type { Decision } from '../../../src/nmi/server/decision-cache.ts';
 import type { UpstreamIdentity } from '../../../src/nmi/sources/upstream-identity.ts';

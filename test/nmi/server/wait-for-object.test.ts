@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Pod } from '../../../src/cache/index/objects.ts';
-import { CallerConnection } from '../../../src/nmi/grants/caller.ts';
+import { CallerConnection } from '../../../src/nmi/callers/caller.ts';
 import { CallerLimits } from '../../../src/nmi/server/caller-limits.ts';
 import type { Exchange } from '../../../src/nmi/server/request.ts';
 import { waitForObject } from '../../../src/nmi/server/wait-for-object.ts';

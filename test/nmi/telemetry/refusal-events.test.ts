@@ -4,7 +4,7 @@ import { PodIndex } from '../../../src/cache/index/pod-index.ts';
 import { refuse } from '../../../src/nmi/base/answers.ts';
 import { reasonGuide } from '../../../src/nmi/base/reason-guide.ts';
 import type { Authorization, PodFacts, RefusedPod } from '../../../src/nmi/grants/authorization.ts';
-import { CallerConnection } from '../../../src/nmi/grants/caller.ts';
+import { CallerConnection } from '../../../src/nmi/callers/caller.ts';
 import { renderRefusal } from '../../../src/nmi/grants/refusal-text.ts';
 import type { EventDraft, ObjectReference } from '../../../src/nmi/kube/events/event.ts';
 import type { Observer, TokenDecision } from '../../../src/nmi/server/observer.ts';

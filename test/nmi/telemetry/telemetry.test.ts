@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { createMetrics } from '../../../src/nmi/telemetry/metrics.ts';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
-import { CallerConnection } from '../../../src/nmi/grants/caller.ts';
+import { CallerConnection } from '../../../src/nmi/callers/caller.ts';
 import type { TokenDecision } from '../../../src/nmi/server/observer.ts';
 import { relayed, type Exchange } from '../../../src/nmi/server/request.ts';
 import type { GrantedDecision } from '../../../src/nmi/server/decision-cache.ts';

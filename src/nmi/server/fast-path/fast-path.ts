@@ -4,7 +4,7 @@
  */
 import { randomUUID } from 'node:crypto';
 import type { Clock } from '../../../base/time/clock.ts';
-import type { CallerConnection } from '../../grants/caller.ts';
+import type { CallerConnection } from '../../callers/caller.ts';
 import type { FairTurns } from '../fair-turns.ts';
 import { headersTimeoutMs, idleMs, type FastPath, type FastPathConnection } from '../listener.ts';
 import type { Observer } from '../observer.ts';

@@ -9,7 +9,7 @@ import type { Pod } from '../../../cache/index/objects.ts';
 import { OwnerBudgets } from '../../../base/lines/owner-budgets.ts';
 import { loggablePath } from '../../../base/log.ts';
 import type { Authorization } from '../../grants/authorization.ts';
-import { limitKeyOf, type CallerConnection } from '../../grants/caller.ts';
+import { limitKeyOf, type CallerConnection } from '../../callers/caller.ts';
 import { correlationInBytes, correlationOf } from '../../base/correlation.ts';
 import type { Hit, Observer, TokenDecision } from '../../server/observer.ts';
 import { relayed, type Exchange, type Handled } from '../../server/request.ts';

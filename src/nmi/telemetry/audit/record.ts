@@ -8,7 +8,7 @@ import { fullName } from '../../../cache/index/object-name.ts';
 import type { Binding, Identity, Pod, StoredObject } from '../../../cache/index/objects.ts';
 import { loggableResource } from '../../../base/log.ts';
 import type { Authorization, Authorized, RefusedPod } from '../../grants/authorization.ts';
-import type { CallerConnection, IdentifiedBy } from '../../grants/caller.ts';
+import type { CallerConnection, IdentifiedBy } from '../../callers/caller.ts';
 import type { NamedSelector } from '../../grants/grant.ts';
 import type { IdentityOwners } from '../../grants/identity-owners.ts';
 import { sourceNameOf } from '../../sources/upstream-identity.ts';

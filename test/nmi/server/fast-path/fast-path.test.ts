@@ -6,7 +6,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { describe, it } from 'node:test';
-import { CallerConnection } from '../../../../src/nmi/grants/caller.ts';
+import { CallerConnection } from '../../../../src/nmi/callers/caller.ts';
 import { WorkloadIdentities } from '../../../../src/nmi/grants/workload-identities.ts';
 import { createServiceAccounts } from '../../../../src/nmi/kube/accounts/service-accounts.ts';
 import type { Attestation } from '../../../../src/redirect/redirect.ts';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { PodIndex } from '../../../../src/cache/index/pod-index.ts';
-import { CallerConnection } from '../../../../src/nmi/grants/caller.ts';
+import { CallerConnection } from '../../../../src/nmi/callers/caller.ts';
 import type { Observer } from '../../../../src/nmi/server/observer.ts';
 import { relayed, type Exchange } from '../../../../src/nmi/server/request.ts';
 import type { Route } from '../../../../src/nmi/server/route.ts';

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { systemClock } from '../../../../src/base/time/clock.ts';
 import { createLogger } from '../../../../src/base/logger.ts';
-import { CallerConnection } from '../../../../src/nmi/grants/caller.ts';
+import { CallerConnection } from '../../../../src/nmi/callers/caller.ts';
 import type { Observer } from '../../../../src/nmi/server/observer.ts';
 import type { Exchange } from '../../../../src/nmi/server/request.ts';
 import { openAudit } from '../../../../src/nmi/telemetry/audit/open-audit.ts';

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { PodGrants } from '../../../../src/cache/index/grant-index.ts';
 import type { Authorization } from '../../../../src/nmi/grants/authorization.ts';
-import { CallerConnection } from '../../../../src/nmi/grants/caller.ts';
+import { CallerConnection } from '../../../../src/nmi/callers/caller.ts';
 import {
   attestedBy,
   identityFields,

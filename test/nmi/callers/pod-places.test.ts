@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
 import type { Pod } from '../../../src/cache/index/objects.ts';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
-import { PodPlaces } from '../../../src/nmi/grants/pod-places.ts';
+import { PodPlaces } from '../../../src/nmi/callers/pod-places.ts';
 import type { Place } from '../../../src/redirect/redirect.ts';
 import { createPod } from '../../support/cache-objects.ts';
 import { HandClock } from '../../support/hand-clock.ts';

@@ -3,7 +3,7 @@
  * delivered yet; a state that no event can change is refused at once.
  */
 import type { PodIndex } from '../../cache/index/pod-index.ts';
-import type { CallerFacts, Identified, RefusedCaller } from './authorization.ts';
+import type { CallerFacts, Identified, RefusedCaller } from './identified.ts';
 import type { Caller, CallerConnection, IdentifiedBy } from './caller.ts';
 import type { PodPlaces } from './pod-places.ts';
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { ThrottledPods } from '../../../src/nmi/state/throttled-pods.ts';
+import { ThrottledPods } from '../../../src/nmi/callers/throttled-pods.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 
 describe('the throttled pods', () => {

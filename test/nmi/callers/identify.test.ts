@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
-import { CallerConnection } from '../../../src/nmi/grants/caller.ts';
-import { identify } from '../../../src/nmi/grants/identify.ts';
-import { PodPlaces } from '../../../src/nmi/grants/pod-places.ts';
+import { CallerConnection } from '../../../src/nmi/callers/caller.ts';
+import { identify } from '../../../src/nmi/callers/identify.ts';
+import { PodPlaces } from '../../../src/nmi/callers/pod-places.ts';
 import { renderRefusal } from '../../../src/nmi/grants/refusal-text.ts';
 import type { Attestation } from '../../../src/redirect/redirect.ts';
 import { createPod } from '../../support/cache-objects.ts';
