@@ -18,26 +18,17 @@ export interface Kind {
    * once.
    */
   readonly isExclusive: boolean;
-  /** Of the three places for files that run at once. */
-  readonly places: 1 | 2;
   readonly needs: readonly Programs[];
   /** Of a file without a measured time. */
   readonly usualSeconds: number;
 }
 
-const anywhere = {
-  size: 'test',
-  isExclusive: false,
-  places: 1,
-  needs: [],
-  usualSeconds: 5,
-} as const;
+const anywhere = { size: 'test', isExclusive: false, needs: [], usualSeconds: 5 } as const;
 const alone = { ...anywhere, isExclusive: true, usualSeconds: 30 } as const;
 
 /** The first that fits a file is its kind. */
 export const kinds: readonly Kind[] = [
-  // It measures a victim's latency while other pods attack.
-  { ...alone, name: 'lab', files: '*.lab.test.ts', places: 2, usualSeconds: 120 },
+  { ...alone, name: 'lab', files: '*.lab.test.ts', usualSeconds: 120 },
   { ...alone, name: 'kernel', files: '*.kernel.test.ts' },
   {
     ...anywhere,

@@ -11,8 +11,6 @@ const places = 3;
 export interface Job {
   readonly file: string;
   readonly isExclusive: boolean;
-  /** That it takes. */
-  readonly places: number;
   /** Not before these are there. */
   readonly needs: readonly Programs[];
   readonly expectedMs: number;
@@ -24,9 +22,9 @@ export function nextJob(
   running: readonly Job[],
   isThere: (programs: Programs) => boolean,
 ): Job | undefined {
-  const free = running.reduce((left, job) => left - job.places, places);
+  if (running.length >= places) return undefined;
   const possible = waiting
-    .filter((job) => job.places <= free && job.needs.every(isThere))
+    .filter(({ needs }) => needs.every(isThere))
     .toSorted((a, b) => b.expectedMs - a.expectedMs);
   const shared = possible.find((job) => !job.isExclusive);
   if (running.some((job) => job.isExclusive)) return shared;

@@ -46,10 +46,10 @@ export function planJobs({
   knownMs,
 }: Pick<SuiteOptions, 'root' | 'files' | 'size' | 'knownMs'>): readonly Job[] {
   return files.map((file) => {
-    const { isExclusive, places, usualSeconds } = kindOf(file);
+    const { isExclusive, usualSeconds } = kindOf(file);
     const needs = needsOf(file, size, readFileSync(join(root, file), 'utf8'));
     const expectedMs = knownMs[file] ?? usualSeconds * 1_000;
-    return { file, isExclusive, places, needs, expectedMs };
+    return { file, isExclusive, needs, expectedMs };
   });
 }
 

@@ -5,7 +5,7 @@ import { needsOf } from '../../scripts/testing/suite.ts';
 import type { Programs } from '../../scripts/testing/kinds.ts';
 
 function job(file: string, expectedMs = 1, more: Partial<Job> = {}): Job {
-  return { file, expectedMs, isExclusive: false, places: 1, needs: [], ...more };
+  return { file, expectedMs, isExclusive: false, needs: [], ...more };
 }
 
 const alone = { isExclusive: true } as const;
@@ -27,12 +27,9 @@ describe('the next test file', () => {
     assert.equal(next([job('x', 1, alone)], [job('y', 1, alone)]), undefined);
   });
 
-  it('is none while three run, or while it needs more places than there are', () => {
+  it('is none while three run', () => {
+    assert.equal(next([job('a')], [job('b'), job('c')]), 'a');
     assert.equal(next([job('a')], [job('b'), job('c'), job('d')]), undefined);
-    const lab = { ...alone, places: 2 };
-    assert.equal(next([job('a')], [job('b'), job('x', 1, lab)]), undefined);
-    assert.equal(next([job('x', 9, lab), job('a')], [job('b'), job('c')]), 'a');
-    assert.equal(next([job('x', 9, lab), job('a')], [job('b')]), 'x');
   });
 
   it('is one with all its programs', () => {

@@ -182,6 +182,14 @@ const attackScenario: Scenario = {
     const idle = await measure(testBed, victim, control);
     const seen = [`p99 ${idle.p99Ms.toFixed(0)} ms beside processor time alone`];
     const failures: string[] = [];
+    /** Other programs of the machine may have come in between: an attack does the same again. */
+    const isSlowAgain = async (attack: Attack): Promise<boolean> => {
+      const now = await measure(testBed, victim, control);
+      const { p99Ms } = await measure(testBed, victim, attack);
+      testBed.log(`${attack.name} again: p99 ${p99Ms.toFixed(0)} ms, ${now.p99Ms.toFixed(0)} ms without`);
+      const { ms, times } = attack.isQueued === true ? goalQueued : goal;
+      return p99Ms > Math.max(ms, times * Math.max(idle.p99Ms, now.p99Ms));
+    };
     for (const attack of attacks) {
       const { onHostNetwork = false, needsAttestation = false } = attack;
       if ((onHostNetwork || needsAttestation) && !testBed.attests) continue;
@@ -191,10 +199,8 @@ const attackScenario: Scenario = {
       seen.push(line);
       checkLoad(victim.name, [load], 'victim');
       const { ms, times } = attack.isQueued === true ? goalQueued : goal;
-      const maxMs = Math.max(ms, times * idle.p99Ms);
-      if (p99Ms > maxMs || answered < probes || mb > maxMb || lines > maxLines) {
-        failures.push(line);
-      }
+      const isSlow = p99Ms > Math.max(ms, times * idle.p99Ms) && (await isSlowAgain(attack));
+      if (isSlow || answered < probes || mb > maxMb || lines > maxLines) failures.push(line);
     }
     assert.deepEqual(failures, [], `beside ${idle.p99Ms.toFixed(0)} ms`);
     return seen.join('; ');
