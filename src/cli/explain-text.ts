@@ -30,8 +30,8 @@ function bodyOf(explanation: Explanation): readonly string[] {
       return renderNode(explanation);
     case 'no-pod': {
       const { problem, refusal } = explanation;
-      const told = refusal === undefined ? [] : [`A request gets ${renderRefusal(refusal)}`];
-      return [sentence(problem), ...told];
+      const answers = refusal === undefined ? [] : [`A request gets ${renderRefusal(refusal)}`];
+      return [sentence(problem), ...answers];
     }
   }
 }

@@ -11,7 +11,7 @@ import type { Args } from './flags.ts';
 import { exitCodes, type Io } from './io.ts';
 
 /** The flags that the agent validates, with their names in the query. */
-const asked = new Map([
+const queryNames = new Map([
   ['pod', 'pod'],
   ['ip', 'ip'],
   ['resource', 'resource'],
@@ -48,7 +48,7 @@ function parse(args: Args, io: Io): Question | string {
   const query = new URLSearchParams();
   let output = 'text';
   for (const [flag, text] of Object.entries(args.flags)) {
-    const name = asked.get(flag);
+    const name = queryNames.get(flag);
     if (name !== undefined) query.set(name, text);
     else if (flag === 'output') output = text;
   }

@@ -34,8 +34,13 @@ describe('the policies', () => {
 
   it("protect the agent's own service account, and the audiences that it requests", async () => {
     const text = await readFile(join(deploy, 'policies/fence-token-requests.yaml'), 'utf8');
-    const account = (await load('nmi.yaml')).find(
-      ({ kind }) => kind === 'ServiceAccount',
+    const objects = await load('nmi.yaml');
+    const { template } = specOf(objects, 'DaemonSet') as {
+      template: { spec: { serviceAccountName: string } };
+    };
+    const account = objects.find(
+      ({ kind, metadata }) =>
+        kind === 'ServiceAccount' && metadata.name === template.spec.serviceAccountName,
     )?.metadata;
     assert.ok(account?.namespace !== undefined);
     assert.ok(text.includes(`'system:serviceaccount:${account.namespace}:${account.name}'`));

@@ -186,7 +186,9 @@ const attackScenario: Scenario = {
     const isSlowAgain = async (attack: Attack): Promise<boolean> => {
       const now = await measure(testBed, victim, control);
       const { p99Ms } = await measure(testBed, victim, attack);
-      testBed.log(`${attack.name} again: p99 ${p99Ms.toFixed(0)} ms, ${now.p99Ms.toFixed(0)} ms without`);
+      testBed.log(
+        `${attack.name} again: p99 ${p99Ms.toFixed(0)} ms, ${now.p99Ms.toFixed(0)} ms without`,
+      );
       const { ms, times } = attack.isQueued === true ? goalQueued : goal;
       return p99Ms > Math.max(ms, times * Math.max(idle.p99Ms, now.p99Ms));
     };

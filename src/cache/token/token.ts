@@ -71,14 +71,14 @@ export class RenderedToken {
    * The body at `wallMs`; `expires_in` is never negative. Like the real service, it repeats the id
    * of the request.
    */
-  body(wallMs: number, asked?: RequestedId): string {
+  body(wallMs: number, requestedId?: RequestedId): string {
     const nowS = Math.floor(wallMs / 1000);
     const left = Math.max(0, this.#leftS(nowS));
     const extended = Math.max(left, (this.token.extExpiresAtWallS ?? 0) - nowS);
     const upToExtended = `${this.#head}${left}${this.#middle}${extended}`;
-    if (asked === undefined) return upToExtended + this.#tail;
-    const value = JSON.stringify(asked.value);
-    return asked.kind === 'resource_id'
+    if (requestedId === undefined) return upToExtended + this.#tail;
+    const value = JSON.stringify(requestedId.value);
+    return requestedId.kind === 'resource_id'
       ? `${upToExtended}","msi_res_id":${value}${this.#notBefore}${this.#end}`
       : `${upToExtended}"${this.#notBefore},"object_id":${value}${this.#end}`;
   }

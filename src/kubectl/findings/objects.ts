@@ -2,14 +2,7 @@
 import { bindingLabel } from '../../cache/index/binding-label.ts';
 import { fullName } from '../../cache/index/object-name.ts';
 import type { Pod } from '../../cache/index/objects.ts';
-import {
-  labelsOf,
-  nameOf,
-  namespaceOf,
-  specOf,
-  titleOf,
-  type RawObject,
-} from '../base/object.ts';
+import { labelsOf, nameOf, namespaceOf, specOf, titleOf, type RawObject } from '../base/object.ts';
 import { hasExceptedLabel, podLabelsOf } from '../cluster/exceptions.ts';
 import { createFinding, type Finding } from './finding.ts';
 import type { PodContext } from './pods.ts';

@@ -182,14 +182,14 @@ function ofClientIds(
         }),
       ];
     }
-    const asked = view.explainPod({
+    const explained = view.explainPod({
       namespace: namespaceOf(pod),
       name: nameOf(pod),
       node: explanation.node.name,
       selector: { kind: 'client_id', value },
       resource: undefined,
     });
-    const refusal = asked === undefined ? undefined : refusalOf(asked);
+    const refusal = explained === undefined ? undefined : refusalOf(explained);
     if (refusal?.reason !== 'selector_not_bound') return [];
     const bound = explanation.identities.map(
       ({ name, clientId }) => `${name} has ${clientId || 'none'}`,

@@ -330,9 +330,9 @@ async function sdkNotes(
   pods: readonly RawObject[],
 ): Promise<readonly string[]> {
   const nodes = new Set(pods.map((pod) => stringAt(specOf(pod), 'nodeName')));
-  const asked = agents.filter(({ node, isOldNmi }) => nodes.has(node) && !isOldNmi);
+  const ownAgents = agents.filter(({ node, isOldNmi }) => nodes.has(node) && !isOldNmi);
   const unread: Unread[] = [];
-  const seen = await readSeenClients(kubectl, asked, unread);
+  const seen = await readSeenClients(kubectl, ownAgents, unread);
   const titles = [...new Set(pods.map(titleOf))].toSorted();
   const [old, unknown, fine]: [string[], string[], string[]] = [[], [], []];
   for (const title of titles) {

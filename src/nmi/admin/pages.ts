@@ -62,7 +62,7 @@ export async function openAdminPages(options: AdminOptions): Promise<AsyncDispos
   add(options.metricsPort, 'metrics');
 
   const connections = new PageConnections();
-  const asked = new WeakSet<object>();
+  const usedSockets = new WeakSet<object>();
   const renderMetrics = shareRenders(options);
   const servers: Server[] = [];
   const waiting = new Set<Disposable>();
@@ -93,8 +93,8 @@ export async function openAdminPages(options: AdminOptions): Promise<AsyncDispos
       });
       server.on('request', (request, response) => {
         // A second request on a connection closes it.
-        if (asked.has(request.socket)) return void request.socket.destroy();
-        asked.add(request.socket);
+        if (usedSockets.has(request.socket)) return void request.socket.destroy();
+        usedSockets.add(request.socket);
         response.shouldKeepAlive = false;
         const [path = '', query = ''] = (request.url ?? '').split('?', 2);
         const isVerbose = hasVerbose(query);

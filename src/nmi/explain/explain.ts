@@ -65,7 +65,7 @@ export interface ExplainContext {
 }
 
 /** The same for one query. */
-interface Asked extends ExplainContext {
+interface ExplainScope extends ExplainContext {
   readonly resource: string | undefined;
   /** The time, on the clock that stamped the objects. */
   readonly nowWallMs: number;
@@ -86,73 +86,73 @@ export function explain(
 ): Explanation {
   const { who, resource } = query;
   const { clusterState } = context;
-  const sight: Asked = { ...context, resource, nowWallMs };
+  const scope: ExplainScope = { ...context, resource, nowWallMs };
   switch (who.kind) {
     case 'node':
-      return explainNode({ ...sight, resource: undefined });
+      return explainNode({ ...scope, resource: undefined });
     case 'pod': {
       const pod = clusterState.pods.byName(who.namespace, who.name);
-      if (pod !== undefined) return explainPod(pod, query, sight);
-      const node = sight.health().name;
+      if (pod !== undefined) return explainPod(pod, query, scope);
+      const node = scope.health().name;
       const why = clusterState.whyBehind?.(clusterState.isSynced() ? 'pods' : undefined);
       const problem = clusterState.isSynced()
         ? `node ${node} has no running pod ${who.namespace}/${who.name}${why === undefined ? '' : `, but ${why}`}`
         : `pod ${who.namespace}/${who.name} is not known yet: ${why ?? 'the agent is still reading the cluster'}`;
-      return { ...told('no-pod', sight), problem, refusal: undefined };
+      return { ...beginning('no-pod', scope), problem, refusal: undefined };
     }
     case 'ip': {
       const found = clusterState.pods.byIp(who.ip);
-      if (found.kind === 'pod') return explainPod(found.pod, query, sight);
+      if (found.kind === 'pod') return explainPod(found.pod, query, scope);
       const identified = identifyAt(who.ip, context);
       const refusal = identified.kind === 'refused' ? viewRefused(identified) : undefined;
       const names = found.kind === 'ambiguous' ? found.pods.map(fullName).join(', ') : '';
       const problem =
         names === ''
-          ? `no running pod of node ${sight.health().name} has the address ${who.ip}`
+          ? `no running pod of node ${scope.health().name} has the address ${who.ip}`
           : `more than one running pod has the address ${who.ip}: ${names}`;
-      return { ...told('no-pod', sight), problem, refusal };
+      return { ...beginning('no-pod', scope), problem, refusal };
     }
   }
 }
 
-function told<K extends Explanation['kind']>(kind: K, { health }: ExplainContext) {
+function beginning<K extends Explanation['kind']>(kind: K, { health }: ExplainContext) {
   return { schema: explanationSchema, kind, node: health() } as const;
 }
 
-function explainNode(sight: Asked): Explanation {
-  const all = [...sight.clusterState.pods.all()].sort(byName);
+function explainNode(scope: ExplainScope): Explanation {
+  const all = [...scope.clusterState.pods.all()].sort(byName);
   const pods = all.slice(0, maxPods).map((pod): PodLine => {
-    const authorization = authorizeAs(pod, unnamed, sight);
-    const outcome = classify(pod, authorization, sight);
+    const authorization = authorizeAs(pod, unnamed, scope);
+    const outcome = classify(pod, authorization, scope);
     const { namespace, name, phase, ips } = pod;
     const label = bindingLabelOf(pod);
-    const clients = sight.clientsOf?.(pod.uid) ?? [];
+    const clients = scope.clientsOf?.(pod.uid) ?? [];
     return { namespace, name, ip: ips[0] ?? '', phase, label, outcome, clients };
   });
   return {
-    ...told('node', sight),
-    agent: sight.agent?.(),
+    ...beginning('node', scope),
+    agent: scope.agent?.(),
     pods,
     omitted: all.length - pods.length,
   };
 }
 
-function explainPod(pod: Pod, query: ExplainQuery, sight: Asked): PodExplanation {
-  const { clusterState } = sight;
+function explainPod(pod: Pod, query: ExplainQuery, scope: ExplainScope): PodExplanation {
+  const { clusterState } = scope;
   const grants = clusterState.grants.grantsOf(pod.uid);
-  const byDefault = authorizeAs(pod, unnamed, sight);
+  const byDefault = authorizeAs(pod, unnamed, scope);
   const selectors = query.selector.kind === 'none' ? [unnamed] : [unnamed, query.selector];
   const requests = selectors.map((selector): RequestView => {
-    const authorization = selector === unnamed ? byDefault : authorizeAs(pod, selector, sight);
+    const authorization = selector === unnamed ? byDefault : authorizeAs(pod, selector, scope);
     return {
       selector: selector.kind === 'none' ? '' : `${selector.kind}=${selector.value}`,
       resource: query.resource,
-      outcome: classify(pod, authorization, sight),
+      outcome: classify(pod, authorization, scope),
     };
   });
   const { namespace, name, uid, phase, terminating, hostNetwork, serviceAccount } = pod;
   return {
-    ...told('pod', sight),
+    ...beginning('pod', scope),
     pod: {
       namespace,
       name,
@@ -164,18 +164,18 @@ function explainPod(pod: Pod, query: ExplainQuery, sight: Asked): PodExplanation
       ips: pod.ips,
       labels: pod.labels,
     },
-    addresses: hostNetwork ? [] : pod.ips.map((ip) => viewAddress(ip, sight)),
+    addresses: hostNetwork ? [] : pod.ips.map((ip) => viewAddress(ip, scope)),
     label: bindingLabelOf(pod),
     exception: grants?.kind === 'exception' ? grants.exception.name : undefined,
     bindings: bindingsOf(grants),
-    identities: identitiesOf(pod, grants, byDefault, sight),
+    identities: identitiesOf(pod, grants, byDefault, scope),
     requests,
-    clients: sight.clientsOf?.(uid) ?? [],
-    identifiedBy: sight.identifiedByOf?.(uid) ?? [],
+    clients: scope.clientsOf?.(uid) ?? [],
+    identifiedBy: scope.identifiedByOf?.(uid) ?? [],
     hints: [
       ...findHints(pod, clusterState.grants),
       ...findOwnerHints(pod, clusterState),
-      ...findThrottleHints(sight.throttledOf?.(uid) ?? []),
+      ...findThrottleHints(scope.throttledOf?.(uid) ?? []),
     ],
   };
 }
@@ -183,14 +183,14 @@ function explainPod(pod: Pod, query: ExplainQuery, sight: Asked): PodExplanation
 function authorizeAs(
   pod: Pod,
   selector: IdentitySelector,
-  { clusterState, policy, resource, nowWallMs }: Asked,
+  { clusterState, policy, resource, nowWallMs }: ExplainScope,
 ): Authorization {
   return authorize(pod, { resource, selector }, clusterState, policy, nowWallMs);
 }
 
 /** The outcome of a request: the caller first, then the grant, then the cache. */
-function classify(pod: Pod, authorization: Authorization, sight: Asked): Outcome {
-  const obstacle = pod.hostNetwork ? obstacleOnNode(sight) : obstacleAt(pod, sight);
+function classify(pod: Pod, authorization: Authorization, scope: ExplainScope): Outcome {
+  const obstacle = pod.hostNetwork ? obstacleOnNode(scope) : obstacleAt(pod, scope);
   if (obstacle !== undefined) return obstacle;
   switch (authorization.kind) {
     case 'refused':
@@ -198,7 +198,7 @@ function classify(pod: Pod, authorization: Authorization, sight: Asked): Outcome
     case 'by-object-id':
       throw new TypeError('nobody asks to have an object id explained');
     case 'authorized':
-      return grant(authorization, sight);
+      return grant(authorization, scope);
   }
 }
 
@@ -222,23 +222,23 @@ function obstacleAt(pod: Pod, context: ExplainContext): Outcome | undefined {
   return { kind: 'refused', refusal: viewRefused(identified) };
 }
 
-function grant(authorized: Authorized, sight: Asked): Outcome {
+function grant(authorized: Authorized, scope: ExplainScope): Outcome {
   const { by } = authorized;
-  const { resource, nowWallMs } = sight;
+  const { resource, nowWallMs } = scope;
   const granted = { kind: 'granted', identity: nameOfGranted(authorized), by } as const;
   if (resource === undefined) return { ...granted, from: undefined };
   const upstreams = [authorized.upstream, ...authorized.auxiliary];
-  const held = sight.broker
+  const described = scope.broker
     .describe(upstreams)
     .filter((each) => each.request.resource === resource);
   const statuses = upstreams.map((upstream) => {
     const key = identityKey(upstream);
-    return held.find(({ request }) => identityKey(request.identity) === key);
+    return described.find(({ request }) => identityKey(request.identity) === key);
   });
   for (const status of statuses) {
     if (status?.failure === undefined || status.cooldownLeftMs === 0 || hasLife(status)) continue;
-    const ageMs = nowWallMs - grantedSinceWallMs(authorized, sight.clusterState.grants);
-    const answer = renderFailure(status.failure, authorized, ageMs, sight.policy.graceMs);
+    const ageMs = nowWallMs - grantedSinceWallMs(authorized, scope.clusterState.grants);
+    const answer = renderFailure(status.failure, authorized, ageMs, scope.policy.graceMs);
     return { kind: 'refused', refusal: viewRefusal(answer, false) };
   }
   if (statuses.every((status) => status?.token?.isServed)) return { ...granted, from: 'memory' };
@@ -268,12 +268,12 @@ function identitiesOf(
   pod: Pod,
   grants: PodGrants | undefined,
   byDefault: Authorization,
-  sight: Asked,
+  scope: ExplainScope,
 ): readonly IdentityView[] {
   if (grants?.kind === 'bound') {
     return grants.identities.slice(0, maxListed).map((identity) => {
       const first = grants.byClientId.get(normaliseClientId(identity.clientId));
-      return viewIdentity(identity, pod, first, sight);
+      return viewIdentity(identity, pod, first, scope);
     });
   }
   if (byDefault.kind !== 'authorized') return [];
@@ -288,7 +288,7 @@ function identitiesOf(
       upstream: viewUpstream(upstream, auxiliary),
       refusal: undefined,
       shadowedBy: undefined,
-      tokens: tokensOf([upstream, ...auxiliary], sight),
+      tokens: tokensOf([upstream, ...auxiliary], scope),
     },
   ];
 }
@@ -298,18 +298,18 @@ function viewIdentity(
   identity: Identity,
   pod: Pod,
   first: Identity | undefined,
-  sight: Asked,
+  scope: ExplainScope,
 ): IdentityView {
   const { name, type, clientId, resourceId } = identity;
   const shadowedBy = first === undefined || first === identity ? undefined : first.name;
   const view = { kind: 'azure-identity', name, type, clientId, resourceId, shadowedBy } as const;
-  const choice = sight.clusterState.upstreams.of(identity, pod);
+  const choice = scope.clusterState.upstreams.of(identity, pod);
   if (choice.kind === 'unusable') {
     const refusal = viewRefused(refuseUnusable(choice, identity, pod));
     return { ...view, upstream: undefined, refusal, tokens: [] };
   }
   const { upstream, auxiliary } = choice;
-  const { owners } = sight.clusterState;
+  const { owners } = scope.clusterState;
   const entry = owners.mode === 'enforce' ? owners.lacking(pod.namespace, upstream) : undefined;
   const refusal =
     entry === undefined
@@ -319,7 +319,7 @@ function viewIdentity(
     ...view,
     upstream: viewUpstream(upstream, auxiliary),
     refusal,
-    tokens: tokensOf([upstream, ...auxiliary], sight),
+    tokens: tokensOf([upstream, ...auxiliary], scope),
   };
 }
 
@@ -344,7 +344,7 @@ function viewUpstream(
 
 function tokensOf(
   upstreams: readonly UpstreamIdentity[],
-  { broker, resource }: Asked,
+  { broker, resource }: ExplainScope,
 ): readonly TokenView[] {
   return broker
     .describe(upstreams)

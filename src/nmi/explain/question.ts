@@ -37,8 +37,11 @@ export function parseExplainQuery(search: string): ExplainQueryResult {
   }
   // Checked by the parser of token requests; it requires a resource, which does not matter to a
   // grant.
-  const asked = new URLSearchParams({ resource: resource ?? 'any', client_id: clientId ?? '' });
-  const parsed = parseTokenQuery(asked.toString(), false);
+  const tokenQuery = new URLSearchParams({
+    resource: resource ?? 'any',
+    client_id: clientId ?? '',
+  });
+  const parsed = parseTokenQuery(tokenQuery.toString(), false);
   if (parsed.kind === 'refused') return wrong(parsed.detail);
   const { selector } = parsed.query;
   return { ok: true, query: { who, selector, resource: resource ?? undefined } };

@@ -259,7 +259,7 @@ export function renderFailure(
     identity === undefined && authorized.upstream.kind !== 'entra'
       ? `the node's identities for ${nameOf(pod)}`
       : whose(identity, pod);
-  const told = `${failure.description} (${owner})`;
+  const described = `${failure.description} (${owner})`;
   switch (failure.reason) {
     case 'identity_not_assigned': {
       if (identity === undefined) return refuse('upstream_refused', failure.description);
@@ -277,14 +277,14 @@ export function renderFailure(
     case 'credential_refused':
     case 'credential_invalid':
     case 'policy_refused':
-      return refuse(failure.reason, told, extra);
+      return refuse(failure.reason, described, extra);
     case 'credential_missing': {
       const isYoung = Math.abs(grantAgeMs) < graceMs;
-      return refuse(isYoung ? 'credential_pending' : 'credential_missing', told, extra);
+      return refuse(isYoung ? 'credential_pending' : 'credential_missing', described, extra);
     }
     case 'federation_refused': {
       const isYoung = Math.abs(grantAgeMs) < Math.max(graceMs, federationGraceMs);
-      return refuse(isYoung ? 'federation_pending' : 'federation_refused', told, extra);
+      return refuse(isYoung ? 'federation_pending' : 'federation_refused', described, extra);
     }
     case 'upstream_throttled':
       return refuse('upstream_throttled', failure.description, extra);

@@ -133,13 +133,13 @@ export class CallerClient {
   #take(answers: Buffer): boolean {
     for (let at = 0; at < answers.length; at += answerBytes) {
       const answer = readAnswer(answers, at);
-      const asked = this.#pending.shift();
-      if (answer === undefined || answer.kind !== asked?.kind) {
-        asked?.settle(undefined);
+      const first = this.#pending.shift();
+      if (answer === undefined || answer.kind !== first?.kind) {
+        first?.settle(undefined);
         return false;
       }
       if (answer.kind === 'status') this.#options.onReport(answer.report);
-      asked.settle(answer);
+      first.settle(answer);
     }
     if (this.#pending.length === 0) this.#socket?.unref();
     return true;

@@ -70,7 +70,7 @@ export function openKernel({ config, clock, log, hasPredecessor }: KernelOptions
   const redirectLog = log.child({ component: 'redirect' });
   const reportRoom =
     counts === undefined ? () => undefined : watchRoom(() => countersOf(counts), redirectLog);
-  const keeper = new Reconciler({
+  const reconciler = new Reconciler({
     redirect,
     intervalMs: config.redirectIntervalMs,
     clock,
@@ -86,7 +86,7 @@ export function openKernel({ config, clock, log, hasPredecessor }: KernelOptions
   const unrecorded: Record<UnrecordedOutcome, number> = { by_link: 0, refused: 0 };
   const settled = (attestation: Attestation): Attestation => {
     const nowMs = clock.monotonicMs();
-    return whileSettling(attestation, nowMs - (keeper.activeSinceMs ?? nowMs));
+    return whileSettling(attestation, nowMs - (reconciler.activeSinceMs ?? nowMs));
   };
   const completed = (attestation: Attestation, peer: Peer): Attestation => {
     const linked = withLink(settled(attestation), peer, unrecordedCallers, network);
@@ -95,12 +95,12 @@ export function openKernel({ config, clock, log, hasPredecessor }: KernelOptions
     return withPlace(linked, peer, network);
   };
   /** No redirect is configured and none was left behind, so there is nothing to report. */
-  const isOff = (): boolean => keeper.status.state === 'off';
+  const isOff = (): boolean => reconciler.status.state === 'off';
   const redirectSamples = (): readonly Sample[] => [
     {
       metric: 'nmi_redirect_up',
       labels: { mode: redirect.mode },
-      value: keeper.problem() === undefined ? 1 : 0,
+      value: reconciler.problem() === undefined ? 1 : 0,
     },
     ...(redirect.mode === 'ebpf' ? unrecordedSamples(unrecorded) : []),
     ...Object.entries(checks).map(([outcome, value]) => ({
@@ -118,7 +118,7 @@ export function openKernel({ config, clock, log, hasPredecessor }: KernelOptions
         const problem = 'the listen address could not be brought up';
         throw new StartError('UNAVAILABLE', problem, 'see nmi redirect probe', error);
       }),
-    start: () => keeper.start(),
+    start: () => reconciler.start(),
     attest: (peer) => {
       const attestation = redirect.attest(peer);
       return 'then' in attestation
@@ -134,19 +134,19 @@ export function openKernel({ config, clock, log, hasPredecessor }: KernelOptions
     },
     whyUnavailable: () => redirect.whyUnavailable?.(),
     findCgroupUid: (cgroupId, candidates) => cgroups?.resolve(cgroupId, candidates)?.podUid,
-    status: () => keeper.status,
-    problem: () => keeper.problem(),
-    hasBeenActive: () => keeper.hasBeenActive,
-    pause: () => keeper.pause(),
-    resume: () => keeper.resume(),
+    status: () => reconciler.status,
+    problem: () => reconciler.problem(),
+    hasBeenActive: () => reconciler.hasBeenActive,
+    pause: () => reconciler.pause(),
+    resume: () => reconciler.resume(),
     trimMemory: () => nativeModule().trimMemory(),
     get conditions() {
-      return isOff() ? [] : [{ name: 'redirect', problem: () => keeper.problem() }];
+      return isOff() ? [] : [{ name: 'redirect', problem: () => reconciler.problem() }];
     },
     samples: () => [...(isOff() ? [] : redirectSamples()), ...programSamples()],
     [Symbol.asyncDispose]: async () => {
       close();
-      await keeper[Symbol.asyncDispose]();
+      await reconciler[Symbol.asyncDispose]();
     },
   };
 }

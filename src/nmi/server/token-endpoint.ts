@@ -319,9 +319,9 @@ function bodyOf(
   rendered: RenderedToken,
   auxiliary: readonly RenderedToken[],
   nowWallMs: number,
-  asked: RequestedId | undefined,
+  requestedId: RequestedId | undefined,
 ): string {
-  const body = rendered.body(nowWallMs, asked);
+  const body = rendered.body(nowWallMs, requestedId);
   if (auxiliary.length === 0) return body;
   return `[${[body, ...auxiliary.map((each) => each.body(nowWallMs))].join(',')}]`;
 }

@@ -41,12 +41,12 @@ export class ResponseCache {
   }
 
   /**
-   * @param asked the id of the request that the answer repeats.
+   * @param requestedId the id of the request that the answer repeats.
    * @param requestId 36 characters, as `randomUUID` makes them.
    */
   render(
     rendered: RenderedToken,
-    asked: RequestedId | undefined,
+    requestedId: RequestedId | undefined,
     requestId: string,
     isLast: boolean,
   ): CachedResponse {
@@ -54,9 +54,9 @@ export class ResponseCache {
     this.#turnTo(Math.floor(wallMs / 1000), wallMs);
     const known = isLast ? this.#last : this.#kept;
     const whole =
-      (asked === undefined ? known.get(rendered) : undefined) ??
-      this.#put(rendered.body(wallMs, asked), isLast);
-    if (asked === undefined) this.#keep(known, rendered, whole);
+      (requestedId === undefined ? known.get(rendered) : undefined) ??
+      this.#put(rendered.body(wallMs, requestedId), isLast);
+    if (requestedId === undefined) this.#keep(known, rendered, whole);
     return {
       writeTo: (socket) => {
         const bytes = whole.isHeld ? Buffer.from(whole.bytes) : whole.bytes;

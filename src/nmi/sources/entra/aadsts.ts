@@ -169,13 +169,13 @@ function toFailure(
   }
   const isOwn =
     reason === 'upstream_refused' ? isOauthError(oauthError) : errors.includes(oauthError);
-  const told = isOwn ? oauthError : (error ?? errors[0]);
-  return told === undefined ? { reason, cooldownMs } : { reason, error: told, cooldownMs };
+  const shown = isOwn ? oauthError : (error ?? errors[0]);
+  return shown === undefined ? { reason, cooldownMs } : { reason, error: shown, cooldownMs };
 }
 
 function describe(answer: EntraAnswer, fields: JsonRecord | undefined, oauthError: string): string {
-  const told = oneLine(stringAt(fields, 'error_description'), maxDescription);
-  if (told !== '') return told;
+  const description = oneLine(stringAt(fields, 'error_description'), maxDescription);
+  if (description !== '') return description;
   if (isOauthError(oauthError)) return `${answered(answer)} (${oauthError})`;
   return fields === undefined ? `${answered(answer)} without JSON` : answered(answer);
 }
@@ -217,11 +217,11 @@ function oneLine(text: string, maxLength: number): string {
 
 /** Whether any relayed field contains a secret, even if it is broken over lines or cut later. */
 function tellsAny(fields: JsonRecord | undefined, secrets: readonly string[]): boolean {
-  const told = relayed.map((name) => withoutSpace(stringAt(fields, name)));
-  if (told.some((text) => jwt.test(text))) return true;
+  const texts = relayed.map((name) => withoutSpace(stringAt(fields, name)));
+  if (texts.some((text) => jwt.test(text))) return true;
   return secrets
     .flatMap(tellingParts)
-    .some((part) => part !== '' && told.some((text) => text.includes(part)));
+    .some((part) => part !== '' && texts.some((text) => text.includes(part)));
 }
 
 /** A secret in all spellings in which it may be returned, and the signature of a JWT alone. */

@@ -53,8 +53,8 @@ export function createExchange({ network, clock }: ExchangeOptions): Exchange {
     const { answer, error, form } = exchanged;
     if (answer?.status === 200) {
       const { identity, resource } = request;
-      const asked = { clientId: identity.clientId, resource };
-      const parsed = parseEntraToken(answer.body, asked, clock.wallMs(), answer.clockAheadMs);
+      const requested = { clientId: identity.clientId, resource };
+      const parsed = parseEntraToken(answer.body, requested, clock.wallMs(), answer.clockAheadMs);
       if (parsed.ok) return parsed;
       if (!isRefusal(answer)) return failed(entraDown(`Entra ID answered ${parsed.problem}`));
     }

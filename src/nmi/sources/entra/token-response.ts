@@ -5,12 +5,12 @@ import { parseRecord, stringAt } from '../../../base/json-value.ts';
 import { badToken, claimsOf, isHeaderSafe, seconds, type ParsedToken } from '../token-fields.ts';
 
 /**
- * @param asked client id and resource, which are not in the body; the token carries this spelling.
+ * @param requested client id and resource, which are not in the body; the token carries this spelling.
  * @param aheadMs how far the wall clock is ahead of Entra ID's.
  */
 export function parseEntraToken(
   body: string,
-  asked: { readonly clientId: string; readonly resource: string },
+  requested: { readonly clientId: string; readonly resource: string },
   nowWallMs: number,
   aheadMs = 0,
 ): ParsedToken {
@@ -35,8 +35,8 @@ export function parseEntraToken(
     ok: true,
     token: {
       accessToken,
-      clientId: asked.clientId,
-      resource: asked.resource,
+      clientId: requested.clientId,
+      resource: requested.resource,
       expiresAtWallS,
       notBeforeWallS: Math.min(seconds(claims?.['nbf']) ?? nowS, nowS),
       extExpiresAtWallS: fromNow('ext_expires_in'),

@@ -81,7 +81,7 @@ export function openImdsSource(options: ImdsSourceOptions): ImdsSource {
 class KnownNode {
   readonly #connections: ImdsConnections;
   readonly #options: ImdsSourceOptions;
-  #asked: Promise<AzureNode | undefined> = Promise.resolve(undefined);
+  #reading: Promise<AzureNode | undefined> = Promise.resolve(undefined);
   #nextTryAtMs = -Infinity;
 
   constructor(connections: ImdsConnections, options: ImdsSourceOptions) {
@@ -94,9 +94,9 @@ class KnownNode {
     const nowMs = this.#options.clock.monotonicMs();
     if (nowMs >= this.#nextTryAtMs) {
       this.#nextTryAtMs = nowMs + nodeRetryMs;
-      this.#asked = this.#ask();
+      this.#reading = this.#ask();
     }
-    return this.#asked;
+    return this.#reading;
   }
 
   async #ask(): Promise<AzureNode | undefined> {
@@ -241,8 +241,8 @@ function checkToken(
   const { identity } = request;
   if (identity.kind === 'unnamed') return parsed;
   // A token of another identity than the requested one must not be relayed.
-  const told = identityOf(parsed.token)[identity.kind];
-  if (told !== undefined && told !== normalisers[identity.kind](identity.value)) {
+  const reported = identityOf(parsed.token)[identity.kind];
+  if (reported !== undefined && reported !== normalisers[identity.kind](identity.value)) {
     return down(
       'the instance metadata service returned a token of another identity than requested',
     );

@@ -65,9 +65,9 @@ export function identityOf(token: Token): {
   readonly resource_id: string | undefined;
 } {
   const claims = claimsOf(token.accessToken);
-  const told = token.clientId === '' ? undefined : normaliseClientId(token.clientId);
+  const named = token.clientId === '' ? undefined : normaliseClientId(token.clientId);
   return {
-    client_id: told ?? claim(claims, 'appid', normaliseClientId),
+    client_id: named ?? claim(claims, 'appid', normaliseClientId),
     object_id: claim(claims, 'oid', normaliseClientId),
     resource_id: claim(claims, 'xms_mirid', normaliseResourceId),
   };
