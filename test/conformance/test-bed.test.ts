@@ -390,6 +390,7 @@ describe('concurrency, limits, upstream', { skip }, () => {
     const ips = ['127.0.0.31', '127.0.0.32', '127.0.0.33', '127.0.0.34', '127.0.0.35'];
     for (const ip of ips) announce(agent, `pod-${ip.slice(8)}`, ip, 'app');
     await agent.imds.setFaults({ delayMs: 20 });
+    const startedAtMs = Date.now();
     const replies = await Promise.all(
       Array.from({ length: 50 }, async (_, index) => {
         const resource = `https://host-${index}.example`;
@@ -400,10 +401,12 @@ describe('concurrency, limits, upstream', { skip }, () => {
     const atMs = agent.imds.requests().map(({ atWallMs }) => atWallMs);
     assert.equal(atMs.length, 50);
     assert.ok(agent.imds.peakTokenConcurrency() <= 5);
-    // Thirty of them have to wait. How close two arrive depends on the machine; a busy one takes longer
-    // for all.
-    const tookMs = Math.max(...atMs) - Math.min(...atMs);
-    assert.ok(tookMs >= 1_300, `all within ${tookMs} ms`);
+    // On a busy machine, requests can arrive closer together than they were sent, but none can arrive
+    // before the second that it has to wait for.
+    for (const [index, arrivedMs] of atMs.toSorted((a, b) => a - b).entries()) {
+      const afterMs = arrivedMs - startedAtMs;
+      assert.ok(afterMs >= Math.floor(index / 20) * 1_000 - 10, `${index + 1} after ${afterMs} ms`);
+    }
   });
 
   it(caseTitle(68), async () => {
@@ -507,8 +510,8 @@ describe('concurrency, limits, upstream', { skip }, () => {
       announce(agent, `pod-${turn}`, ip, 'app');
       const reply = await askToken(from(agent, ip));
       assert.equal(identityOf(reply), 'a');
-      // On a busy machine every request takes part of a second.
-      const allowedMs = 1_000 + 10 * Math.max(50, usualMs);
+      // The pause before the sixth watch is up to a second by itself; the rest depends on the machine.
+      const allowedMs = 1_000 + Math.max(50, 10 * usualMs);
       assert.ok(reply.durationMs < allowedMs, `turn ${turn}: ${reply.durationMs} ms`);
     }
   });
