@@ -98,7 +98,7 @@ export function explain(
       const problem = clusterState.isSynced()
         ? `node ${node} has no running pod ${who.namespace}/${who.name}${why === undefined ? '' : `, but ${why}`}`
         : `pod ${who.namespace}/${who.name} is not known yet: ${why ?? 'the agent is still reading the cluster'}`;
-      return { ...beginning('no-pod', scope), problem, refusal: undefined };
+      return { ...commonFields('no-pod', scope), problem, refusal: undefined };
     }
     case 'ip': {
       const found = clusterState.pods.byIp(who.ip);
@@ -110,12 +110,12 @@ export function explain(
         names === ''
           ? `no running pod of node ${scope.health().name} has the address ${who.ip}`
           : `more than one running pod has the address ${who.ip}: ${names}`;
-      return { ...beginning('no-pod', scope), problem, refusal };
+      return { ...commonFields('no-pod', scope), problem, refusal };
     }
   }
 }
 
-function beginning<K extends Explanation['kind']>(kind: K, { health }: ExplainContext) {
+function commonFields<K extends Explanation['kind']>(kind: K, { health }: ExplainContext) {
   return { schema: explanationSchema, kind, node: health() } as const;
 }
 
@@ -130,7 +130,7 @@ function explainNode(scope: ExplainScope): Explanation {
     return { namespace, name, ip: ips[0] ?? '', phase, label, outcome, clients };
   });
   return {
-    ...beginning('node', scope),
+    ...commonFields('node', scope),
     agent: scope.agent?.(),
     pods,
     omitted: all.length - pods.length,
@@ -152,7 +152,7 @@ function explainPod(pod: Pod, query: ExplainQuery, scope: ExplainScope): PodExpl
   });
   const { namespace, name, uid, phase, terminating, hostNetwork, serviceAccount } = pod;
   return {
-    ...beginning('pod', scope),
+    ...commonFields('pod', scope),
     pod: {
       namespace,
       name,
