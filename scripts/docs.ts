@@ -6,7 +6,7 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { newMetrics, oldMetrics, type MetricRow } from '../src/nmi/telemetry/metric-table.ts';
 import { refusals } from '../src/nmi/base/answers.ts';
-import { reasonGuide, type ReasonGuide } from '../src/nmi/base/reason-guide.ts';
+import { answerCodes, type AnswerCode } from '../src/nmi/diagnosis/answer-codes.ts';
 import {
   environmentName,
   hasFlag,
@@ -103,7 +103,7 @@ function metricTable(): string {
 }
 
 function reasonSections(): string {
-  return Object.entries(reasonGuide)
+  return Object.entries(answerCodes)
     .map(([reason, { means, check, fix, who }]) =>
       [
         `### ${reason}`,
@@ -121,7 +121,7 @@ const whoCan = {
   Azure: 'who may change the identity in Azure',
   project: 'this project',
   nobody: 'nobody has to',
-} as const satisfies Record<ReasonGuide['who'], string>;
+} as const satisfies Record<AnswerCode['who'], string>;
 
 function reasonTable(): string {
   const rows = Object.entries(refusals).map(([reason, row]) => [

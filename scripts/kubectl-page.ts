@@ -2,7 +2,7 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { format } from 'prettier';
-import { findingPages, type Page } from '../src/kubectl/findings/runbook.ts';
+import { objectCodes } from '../src/nmi/diagnosis/object-codes.ts';
 import { runPlugin } from '../src/kubectl/plugin.ts';
 
 const path = join(import.meta.dirname, '../docs/kubectl.md');
@@ -27,7 +27,7 @@ export async function renderPage(): Promise<string> {
     ...parts,
     '## Findings',
     'What the plugin finds beyond what the agent answers. `kubectl nmi reasons CODE` prints a part of this page.',
-    ...Object.entries(findingPages).map(([code, row]) => renderEntry(code, row, row.severity)),
+    ...Object.entries(objectCodes).map(renderEntry),
     'Reasons of the agent’s refusals are in [reasons.md](reasons.md).',
   ].join('\n\n');
   return format(page, { parser: 'markdown', printWidth: 100 });
@@ -67,9 +67,9 @@ To verify agents takes the right to list \`daemonsets.apps\` in that namespace. 
 label are read (\`status\`, \`logs\`, \`top\`, \`explain\`), which standard error says. Nothing else is done with them: \`test\` needs
 \`--image\`, \`identity federate\` trusts neither their service account nor their audience, and \`--live\` enters none of them.`;
 
-function renderEntry(code: string, { means, fix }: Page, severity?: string): string {
-  const title = severity === undefined ? '' : ` (${severity})`;
-  return `### ${code}\n\n${means}${title}\n\nFix: ${fix}`;
+function renderEntry([code, row]: [string, (typeof objectCodes)[keyof typeof objectCodes]]): string {
+  const { means, fix, severity } = row;
+  return `### ${code}\n\n${means} (${severity})\n\nFix: ${fix}`;
 }
 
 /** The help of a verb and of its sub-verbs. */

@@ -1,7 +1,8 @@
 /**
  * Loaded before every test file that `scripts/test.ts` runs. A file that needs exclusive use of the
  * kernel waits here for its turn, which other runs on this machine may have, and keeps it until its
- * process ends. At the end the process reports what it used: `run-file.ts` reads it.
+ * process ends. At the end the process reports what it used: `run-file.ts` reads it. A process that
+ * something keeps running after its tests is ended, and its output names what kept it.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { isMainThread } from 'node:worker_threads';
@@ -10,6 +11,8 @@ import { takeTurn } from './turn.ts';
 
 /** The unit of `/proc/PID/stat`: USER_HZ is 100 on every architecture of Linux that Node runs on. */
 const msPerTick = 10;
+/** A run of every test once waited twenty minutes for a process whose tests had all passed. */
+const lingerMs = Number(process.env['TEST_LINGER_MS'] ?? 20_000);
 
 const file = process.argv[1] ?? '';
 // A forked program gets the same options.
@@ -19,6 +22,14 @@ if (isMainThread && file.endsWith('.test.ts')) {
   const turn = process.env['TEST_TURN'] ?? 'entra-pod-identity-kernel-tests';
   if (isExclusive(file)) await takeTurn(turn);
   const waitedMs = performance.now() - startMs;
+  const { after } = await import('node:test');
+  after(() => {
+    setTimeout(() => {
+      const kept = process.getActiveResourcesInfo().join(', ');
+      process.stderr.write(`WARNING: ${file} is ended after its tests; still open: ${kept}\n`);
+      process.exit();
+    }, lingerMs).unref();
+  });
   const report = process.env['TEST_USAGE'];
   if (report !== undefined) {
     process.once('exit', () => {

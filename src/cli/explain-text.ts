@@ -1,5 +1,5 @@
 /** An explanation as lines for a person. Pure; texts of objects are made printable. */
-import { reasonGuide, type ReasonGuide } from '../nmi/base/reason-guide.ts';
+import { renderFindings } from '../nmi/diagnosis/finding.ts';
 import type {
   Explanation,
   FailureView,
@@ -60,10 +60,10 @@ function renderPod(explanation: PodExplanation): readonly string[] {
       ? []
       : [row('exception', `AzurePodIdentityException ${exception}`)]),
     ...block('identities', identities.flatMap(renderIdentity)),
-    ...requests.flatMap((request) => renderRequest(request, identities)),
+    ...requests.map((request) => renderRequest(request, identities)),
     ...block('clients', explanation.clients.map(printable)),
     ...block('known by', (explanation.identifiedBy ?? []).map(renderIdentifiedBy)),
-    ...block('hints', explanation.hints),
+    ...renderFindings(explanation.findings).map((line) => `  ${toLine(line)}`),
   ];
 }
 
@@ -164,19 +164,11 @@ function renderTokenState(token: NonNullable<TokenView['token']>): readonly stri
 function renderRequest(
   { selector, resource, outcome }: RequestView,
   identities: readonly IdentityView[],
-): readonly string[] {
+): string {
   const who = selector === '' ? 'naming no identity' : `with ${printable(selector)}`;
   const what = resource === undefined ? '' : ` for ${printable(resource)}`;
-  const line = `A request ${who}${what} ${renderOutcome(outcome, identities)}`;
-  return outcome.kind === 'refused' ? [line, ...renderGuide(outcome.refusal)] : [line];
+  return `A request ${who}${what} ${renderOutcome(outcome, identities)}`;
 }
-
-function renderGuide({ reason }: RefusalView): readonly string[] {
-  const guide = reasonGuides.get(reason);
-  return guide === undefined ? [] : [`  check  ${guide.check}`, `  fix    ${guide.fix}`];
-}
-
-const reasonGuides = new Map<string, ReasonGuide>(Object.entries(reasonGuide));
 
 function renderOutcome(outcome: Outcome, identities: readonly IdentityView[]): string {
   switch (outcome.kind) {

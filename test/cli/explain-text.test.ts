@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { renderExplanation } from '../../src/cli/explain-text.ts';
 import type { TokenStatus } from '../../src/cache/token/cache.ts';
+import { createFinding } from '../../src/nmi/diagnosis/finding.ts';
 import {
   explanationSchema,
   type IdentityView,
@@ -44,6 +45,7 @@ const missing: RefusalView = {
   status: 503,
   error: 'temporarily_unavailable',
   description: 'Identity not found: no label "x".',
+  text: 'Identity not found: no label "x".',
   retryAfterS: 2,
   isWaitedFor: true,
 };
@@ -68,7 +70,7 @@ function createExplanation(fields: Partial<PodExplanation> = {}): PodExplanation
     addresses: [{ ip: '10.0.0.1', refusal: undefined }],
     label: 'app',
     exception: undefined,
-    hints: [],
+    findings: [],
     identities: [identity],
     bindings: [{ name: 'a', identityName: 'a', identityExists: true }],
     requests: [{ selector: '', resource: undefined, outcome }],
@@ -141,8 +143,13 @@ const shown = createExplanation({
       outcome: { kind: 'granted', identity: 'orders', by: 'default', from: undefined },
     },
   ],
-  hints: [
-    'AzureIdentityBinding reports names AzureIdentity "Reports"; the one there is called "reports".',
+  findings: [
+    createFinding('identity_missing', {
+      object: 'AzureIdentityBinding default/reports',
+      severity: 'warning',
+      text: 'Namespace default has no AzureIdentity Reports.',
+      fix: 'Did you mean AzureIdentity "reports"? Correct spec.azureIdentity.',
+    }),
   ],
 });
 
@@ -172,7 +179,7 @@ describe('the text of an explanation', () => {
     assert.deepEqual(renderExplanation(createExplanation()).split('\n'), expected);
   });
 
-  it('has refusals in the client’s words, and hints', () => {
+  it('has refusals in the client’s words, and findings', () => {
     const refused: Outcome = { kind: 'refused', refusal: missing };
     const text = renderExplanation(
       createExplanation({
@@ -180,7 +187,7 @@ describe('the text of an explanation', () => {
         bindings: [],
         identities: [],
         clients: ['azsdk-js-identity/4.2.1', 'other'],
-        hints: ['One thing.', 'Another.'],
+        findings: [createFinding('binding_pending', { object: 'Pod a', text: 'One thing.' })],
         requests: [{ selector: 'client_id=x', resource: 'https://r', outcome: refused }],
       }),
     );
@@ -188,12 +195,12 @@ describe('the text of an explanation', () => {
       '  binding     no label aadpodidbinding',
       'A request with client_id=x for https://r gets 503 binding_pending (Retry-After 2, after a ' +
         'moment in which that may change): Identity not found: no label "x".',
-      '  check  As binding_missing.',
-      '  fix    Wait a minute; then as binding_missing.',
       '  clients     azsdk-js-identity/4.2.1',
       '              other',
-      '  hints       One thing.',
-      '              Another.',
+      '  error   Pod a: binding_pending',
+      '          One thing.',
+      '          fix: Wait a minute; then as binding_missing.',
+      '          see: kubectl nmi reasons binding_pending, or docs/reasons.md#binding_pending',
     ].join('\n');
     assert.ok(text.includes(expected), text);
   });
@@ -345,11 +352,14 @@ describe('the text of an explanation', () => {
             outcome: { kind: 'refused', refusal: { ...missing, description: evil } },
           },
         ],
+        findings: [
+          createFinding('binding_pending', { object: evil, text: evil, fix: evil, details: [evil] }),
+        ],
       }),
     );
     assert.match(text, /^[\x20-\x7e→\n]+$/);
     const lines = renderExplanation(createExplanation()).split('\n');
-    // "Shadowed", "check" and "fix" are added, and the refusal replaces "no token in memory".
-    assert.equal(text.split('\n').length, lines.length + 3);
+    // "Shadowed" and the finding are added, and the refusal replaces "no token in memory".
+    assert.equal(text.split('\n').length, lines.length + 6);
   });
 });

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { scenarios } from '../../lab/scenarios/all.ts';
 import { verbs } from '../../src/cli/verbs.ts';
-import { reasonGuide } from '../../src/nmi/base/reason-guide.ts';
+import { answerCodes } from '../../src/nmi/diagnosis/answer-codes.ts';
 import { options } from '../../src/nmi/config/options.ts';
 import { newMetrics, oldMetrics } from '../../src/nmi/telemetry/metric-table.ts';
 import {
@@ -42,7 +42,7 @@ const helpTexts: readonly Text[] = [
     where: name,
     text: help,
   })),
-  ...Object.entries(reasonGuide).flatMap(([reason, { means, check, fix }]) =>
+  ...Object.entries(answerCodes).flatMap(([reason, { means, check, fix }]) =>
     [means, check, fix].map((text) => ({ where: `reason ${reason}`, text })),
   ),
   ...scenarios.map(({ name, title }) => ({ where: `scenario ${name}`, text: title })),

@@ -107,13 +107,16 @@ describeOnNewestVersion('kubectl nmi', (cluster) => {
     await cluster().apply(await readFile(join(root, 'deploy/crds.yaml'), 'utf8'));
   });
 
-  it('has a hint about an identity that no grant gives to its namespace', async () => {
+  it('names an identity that no grant gives to its namespace, once the cluster has grants', async () => {
     await clear();
     await put(cluster(), good);
-    const hint = /Hints:\n {2}AzureIdentity shop\/orders .*AzureIdentityGrant/;
-    assert.match((await run(['explain', 'pod', 'web', '-n', 'shop'])).stdout, hint);
+    const explained = async () => (await run(['explain', 'pod', 'web', '-n', 'shop'])).stdout;
+    const finding = /Findings:\ninfo {4}AzureIdentity shop\/orders: identity_not_owned/;
+    assert.doesNotMatch(await explained(), finding);
+    await cluster().apply(grant.replaceAll('shop', 'other'));
+    assert.match(await explained(), finding);
     await cluster().apply(grant);
-    assert.doesNotMatch((await run(['explain', 'pod', 'web', '-n', 'shop'])).stdout, hint);
+    assert.doesNotMatch(await explained(), finding);
   });
 
   describe('shows', () => {

@@ -48,7 +48,7 @@ const troubles: Readonly<Record<string, Trouble>> = {
     testBed: boundTestBed({
       pods: [createPod('web', { labels: { aadpodidbinding: 'oders' } }), createAgentPod('node-1')],
     }),
-    fix: /^ +fix: Give the pod template the label aadpodidbinding=orders\.$/m,
+    fix: /^ +fix: Did you mean "orders"\? Correct the label of the pod template\.$/m,
   },
   'the first request of a new pod fails': {
     words: ['explain', 'pod', 'web'],

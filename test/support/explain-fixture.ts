@@ -12,6 +12,7 @@ import { ThrottledPods } from '../../src/nmi/callers/throttled-pods.ts';
 import type { SourceFailure, SourceResult, TokenRequest } from '../../src/nmi/sources/source.ts';
 import type { UpstreamIdentity } from '../../src/nmi/sources/upstream-identity.ts';
 import { TokenBroker } from '../../src/nmi/tokens/broker.ts';
+import { NearNames } from '../../src/nmi/grants/near-names.ts';
 import { UpstreamResolver } from '../../src/nmi/grants/resolve-upstream.ts';
 import { IdentitiesInUse } from '../../src/nmi/grants/identities-in-use.ts';
 import { createPod } from './cache-objects.ts';
@@ -86,6 +87,7 @@ export function openExplainFixture({
       owners,
       upstreams,
       workloadIdentities,
+      nearNames: new NearNames(grants),
       isSynced,
       trustsAddresses,
     },

@@ -5,6 +5,7 @@ import { GrantIndex } from '../../src/cache/index/grant-index.ts';
 import { PodIndex } from '../../src/cache/index/pod-index.ts';
 import { RenderedToken } from '../../src/cache/token/token.ts';
 import type { CallerConnection } from '../../src/nmi/callers/caller.ts';
+import { NearNames } from '../../src/nmi/grants/near-names.ts';
 import { UpstreamResolver } from '../../src/nmi/grants/resolve-upstream.ts';
 import type { WorkloadIdentities } from '../../src/nmi/grants/workload-identities.ts';
 import { CallerLimits } from '../../src/nmi/server/caller-limits.ts';
@@ -58,6 +59,7 @@ export function openEndpointFixture(
     owners,
     upstreams,
     workloadIdentities,
+    nearNames: new NearNames(grants),
     isSynced: () => state.isSynced,
     trustsAddresses: () => state.trustsAddresses,
   };

@@ -20,7 +20,7 @@
  */
 import { objectKey } from './object-name.ts';
 import { MemoryObjectStore } from './object-store.ts';
-import { bindingLabelOf } from './binding-label.ts';
+import { bindingLabelOf, isForAccountOf } from './binding-label.ts';
 import { Multimap } from './multimap.ts';
 import { normaliseClientId, normaliseResourceId } from './identifiers.ts';
 import { ignoreObserverError, Observers } from './observers.ts';
@@ -367,10 +367,11 @@ export class GrantIndex {
 
   #createGroupGrants(
     { matching: ofLabel, surplus }: LabelGroup,
-    { namespace, serviceAccount }: Pod,
+    pod: Pod,
     label: string,
   ): GroupGrants {
-    const matching = ofLabel.filter((each) => ['', serviceAccount].includes(each.serviceAccount));
+    const { namespace } = pod;
+    const matching = ofLabel.filter((binding) => isForAccountOf(binding, pod));
     if (matching.length === 0) {
       return ofLabel.length === 0
         ? unbound

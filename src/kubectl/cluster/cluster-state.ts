@@ -16,6 +16,7 @@ import { authoritiesOf } from '../../nmi/grants/authorities.ts';
 import type { GrantState } from '../../nmi/grants/authorize.ts';
 import type { GrantPolicy, IdentitySelector } from '../../nmi/grants/grant.ts';
 import { IdentityOwners } from '../../nmi/grants/identity-owners.ts';
+import { NearNames } from '../../nmi/grants/near-names.ts';
 import { UpstreamResolver } from '../../nmi/grants/resolve-upstream.ts';
 import { WorkloadIdentities } from '../../nmi/grants/workload-identities.ts';
 import type {
@@ -95,6 +96,7 @@ export function createClusterState(
     workloadIdentities: config.workloadIdentity
       ? new WorkloadIdentities(accountsOf(snapshot.accounts), config.workloadIdentityTenant)
       : undefined,
+    nearNames: new NearNames(grants),
     isSynced: () => true,
     trustsAddresses: () => true,
   };

@@ -10,7 +10,7 @@ import {
   type RawObject,
 } from '../base/object.ts';
 import { versionOf, type AgentView } from '../cluster/agents.ts';
-import { createFinding, type Finding } from './finding.ts';
+import { createFinding, type Finding } from '../../nmi/diagnosis/finding.ts';
 
 /** The agents run on Linux and on nodes that are machines. */
 export function nodesOfAgents(nodes: readonly RawObject[]): readonly RawObject[] {

@@ -1,6 +1,6 @@
 /** Every finding of a snapshot: of its pods, of its objects and of the owners of pods. Pure. */
 import { nameOf, namespaceOf, type RawObject } from '../base/object.ts';
-import { sortFindings, type Finding } from './finding.ts';
+import { sortFindings, type Finding } from '../../nmi/diagnosis/finding.ts';
 import { examineObjects } from './objects.ts';
 import { findOwnerLabels } from './owners.ts';
 import { examinePod, wantsIdentity, type PodContext } from './pods.ts';

@@ -1,10 +1,14 @@
 /** Mistakes in the objects themselves, independent of pods. */
 import { bindingLabel } from '../../cache/index/binding-label.ts';
 import { fullName } from '../../cache/index/object-name.ts';
-import type { Pod } from '../../cache/index/objects.ts';
+import { maxBindingsOfLabel, oldest } from '../../cache/index/grant-index.ts';
+import { createFinding, type Finding } from '../../nmi/diagnosis/finding.ts';
+import { findingOfIgnored, findingsOfBinding, findingsOfIdentity } from '../../nmi/diagnosis/objects.ts';
+import { nearIdentities } from '../../nmi/diagnosis/pod.ts';
+import { nearestIn } from '../../nmi/grants/near-names.ts';
+import { parseBinding, parseIdentity } from '../../nmi/kube/watch/parse.ts';
 import { labelsOf, nameOf, namespaceOf, specOf, titleOf, type RawObject } from '../base/object.ts';
 import { hasExceptedLabel, podLabelsOf } from '../cluster/exceptions.ts';
-import { createFinding, type Finding } from './finding.ts';
 import type { PodContext } from './pods.ts';
 
 export function examineObjects(context: PodContext): readonly Finding[] {
@@ -17,13 +21,11 @@ export function examineObjects(context: PodContext): readonly Finding[] {
   ];
 }
 
+/** Ones of other kinds than identities and bindings, whose findings name it. */
 function ofUnusable({ view }: PodContext): readonly Finding[] {
-  return view.unusable.map(({ kind, title, reason }) =>
-    createFinding('object_unusable', {
-      object: `${kind} ${title}`,
-      text: `The agent ignores it: ${reason}.`,
-    }),
-  );
+  return view.unusable
+    .filter(({ kind }) => kind !== 'AzureIdentity' && kind !== 'AzureIdentityBinding')
+    .map(({ kind, title, reason }) => findingOfIgnored(`${kind} ${title}`, reason));
 }
 
 const fields = {
@@ -64,94 +66,77 @@ function ofFields({ snapshot }: PodContext): readonly Finding[] {
 }
 
 function ofIdentities({ snapshot, view }: PodContext): readonly Finding[] {
-  const { grants, upstreams } = view.clusterState;
+  const { grants, ...rules } = view.clusterState;
   const bound = new Set(
     [...grants.allBindings()].map(({ namespace, identityName }) => `${namespace}/${identityName}`),
   );
-  return [...grants.allIdentities()].flatMap((identity) => {
-    if (!isInScope(identity.namespace, snapshot)) return [];
-    const object = `AzureIdentity ${fullName(identity)}`;
-    const choice = upstreams.of(identity, anyPodOf(identity.namespace));
-    const unusable =
-      choice.kind === 'unusable'
-        ? [
-            createFinding(choice.reason, {
-              object,
-              text: `It ${choice.problem}.`,
-              fix: 'Correct the field.',
-            }),
-          ]
-        : [];
-    if (bound.has(fullName(identity))) return unusable;
+  return inScope(snapshot.identities, snapshot).flatMap((raw) => {
+    const ref = { namespace: namespaceOf(raw), name: nameOf(raw) };
+    const found = findingsOfIdentity(ref, parseIdentity(raw), undefined, rules);
+    if (bound.has(fullName(ref))) return found;
     return [
-      ...unusable,
+      ...found,
       createFinding('identity_unbound', {
-        object,
+        object: `AzureIdentity ${fullName(ref)}`,
         text: 'No AzureIdentityBinding of its namespace names it.',
-        fix: `Bind it: kubectl nmi identity assign ${identity.name} -n ${identity.namespace} --apply`,
+        fix: `Bind it: kubectl nmi identity assign ${ref.name} -n ${ref.namespace} --apply`,
       }),
     ];
   });
 }
 
-function ofBindings({ snapshot, view }: PodContext): readonly Finding[] {
+function ofBindings(context: PodContext): readonly Finding[] {
+  const { snapshot, view } = context;
   const { grants } = view.clusterState;
-  const identities = new Set([...grants.allIdentities()].map(fullName));
+  const identities = new Map(
+    snapshot.identities.map((raw) => [`${namespaceOf(raw)}/${nameOf(raw)}`, parseIdentity(raw)]),
+  );
+  const bySelector = Map.groupBy(
+    grants.allBindings(),
+    ({ namespace, selector }) => `${namespace}/${selector}`,
+  );
   const labels = new Set(
     snapshot.pods.map((pod) => `${namespaceOf(pod)}/${labelsOf(pod).get(bindingLabel) ?? ''}`),
   );
-  return [...grants.allBindings()].flatMap((binding) => {
-    const { namespace, name, identityName, selector } = binding;
-    if (!isInScope(namespace, snapshot)) return [];
-    const object = `AzureIdentityBinding ${fullName(binding)}`;
-    const dangling = identities.has(`${namespace}/${identityName}`)
-      ? []
-      : [
-          createFinding('binding_dangling', {
-            object,
-            text: `It names AzureIdentity ${identityName === '' ? '(none)' : identityName}, and namespace ${namespace} has none of that name.`,
-            details: nearIdentities(snapshot.identities, namespace, identityName),
-          }),
-        ];
-    if (selector === '') {
-      return [
-        ...dangling,
-        createFinding('binding_without_selector', {
-          object,
-          text: 'Its spec.selector is empty: it matches no pod.',
-        }),
-      ];
+  return inScope(snapshot.bindings, snapshot).flatMap((raw) => {
+    const ref = { namespace: namespaceOf(raw), name: nameOf(raw) };
+    const { namespace } = ref;
+    const parsed = parseBinding(raw);
+    if (!parsed.ok) {
+      return findingsOfBinding(ref, parsed, {
+        identity: undefined,
+        meant: undefined,
+        isSurplus: false,
+      });
     }
-    if (labels.has(`${namespace}/${selector}`)) return dangling;
+    const binding = parsed.value;
+    const { identityName, selector } = binding;
+    const key = `${namespace}/${selector}`;
+    const counting = oldest(bySelector.get(key) ?? [], maxBindingsOfLabel);
+    const found = findingsOfBinding(ref, parsed, {
+      identity: identities.get(`${namespace}/${identityName}`),
+      meant: nearestIn(namespace, identityName, grants.allIdentities(), ({ name }) => name),
+      isSurplus: !counting.some(({ name }) => name === binding.name),
+    }).map((finding) =>
+      finding.code === 'identity_missing'
+        ? { ...finding, details: nearIdentities(binding, grants) }
+        : finding,
+    );
+    if (labels.has(key) || found.some(({ code }) => code === 'selector_unusable')) return found;
     return [
-      ...dangling,
+      ...found,
       createFinding('binding_unused', {
-        object,
+        object: `AzureIdentityBinding ${fullName(ref)}`,
         text: `No pod of namespace ${namespace} has the label ${bindingLabel}=${selector}.`,
-        fix: `Label the pod template of what is meant to have it, or delete it: kubectl -n ${namespace} delete azureidentitybinding ${name}`,
+        fix: `Label the pod template of what is meant to have it, or delete it: kubectl -n ${namespace} delete azureidentitybinding ${ref.name}`,
       }),
     ];
   });
 }
 
-function nearIdentities(
-  identities: readonly RawObject[],
-  namespace: string,
-  wanted: string,
-): readonly string[] {
-  return identities
-    .filter((each) => nameOf(each).toLowerCase() === wanted.toLowerCase())
-    .map((each) =>
-      namespaceOf(each) === namespace
-        ? `The one there is called ${nameOf(each)}.`
-        : `There is one in namespace ${namespaceOf(each)}, and only one in namespace ${namespace} counts.`,
-    );
-}
-
 function ofExceptions({ snapshot }: PodContext): readonly Finding[] {
-  return snapshot.exceptions.flatMap((exception) => {
+  return inScope(snapshot.exceptions, snapshot).flatMap((exception) => {
     const namespace = namespaceOf(exception);
-    if (!isInScope(namespace, snapshot)) return [];
     const object = `AzurePodIdentityException ${titleOf(exception)}`;
     if (podLabelsOf(exception).size === 0) {
       return [
@@ -175,24 +160,9 @@ function ofExceptions({ snapshot }: PodContext): readonly Finding[] {
 }
 
 /** Objects of other namespaces are read for near misses only. */
-function isInScope(namespace: string, { scope }: PodContext['snapshot']): boolean {
-  return scope === undefined || scope === namespace;
-}
-
-/** For an identity that is checked without a pod. */
-function anyPodOf(namespace: string): Pod {
-  return {
-    namespace,
-    name: 'any',
-    uid: 'any',
-    resourceVersion: '',
-    cgroupUid: 'any',
-    ips: [],
-    labels: {},
-    phase: 'Running',
-    hostNetwork: false,
-    serviceAccount: 'default',
-    terminating: false,
-    createdAtWallMs: 0,
-  };
+function inScope(
+  objects: readonly RawObject[],
+  { scope }: PodContext['snapshot'],
+): readonly RawObject[] {
+  return objects.filter((each) => scope === undefined || scope === namespaceOf(each));
 }

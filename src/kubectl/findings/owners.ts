@@ -12,7 +12,7 @@ import {
   titleOf,
   type RawObject,
 } from '../base/object.ts';
-import { createFinding, type Finding } from './finding.ts';
+import { createFinding, type Finding } from '../../nmi/diagnosis/finding.ts';
 import { matchesSelector } from './label-selector.ts';
 
 /** A finding for every workload that has the label only on itself. */

@@ -1,7 +1,7 @@
 /** What a pod gets, by the agent's own code, and why it does not get what its author intended. */
 import { bindingLabel } from '../../cache/index/binding-label.ts';
 import { stringAt } from '../../base/json-value.ts';
-import { nearMissOf } from '../../nmi/grants/near-miss.ts';
+import { createFinding, type Finding } from '../../nmi/diagnosis/finding.ts';
 import type { PodExplanation, RefusalView } from '../../nmi/explain/explanation.ts';
 import type { IdentitySelector } from '../../nmi/grants/grant.ts';
 import type { Config } from '../../nmi/config/config.ts';
@@ -19,7 +19,6 @@ import { shellWord } from '../base/output.ts';
 import type { ClusterView } from '../cluster/cluster-state.ts';
 import { hasExceptedLabel, podLabelsOf } from '../cluster/exceptions.ts';
 import type { Snapshot } from '../cluster/snapshot.ts';
-import { createFinding, type Finding } from './finding.ts';
 import { policiesAgainst } from './network-policy.ts';
 import { findOwnerLabels, ownersOf } from './owners.ts';
 
@@ -57,14 +56,14 @@ export function examinePod(
   };
   const explanation = context.view.explainPod({ ...question, ...request });
   if (explanation === undefined) return undefined;
+  const isNamed = environmentOf(pod, 'AZURE_CLIENT_ID').length > 0;
   const findings = [
-    ...ofRefusal(pod, explanation, context),
+    ...findOwnerLabels(ownersOf(pod, context.snapshot.workloads)),
+    ...explanation.findings.filter(({ code }) => code !== 'identity_by_age' || !isNamed),
     ...ofClientIds(pod, explanation, context),
     ...ofNetworkPolicies(pod, explanation, context),
     ...ofWorkloadIdentity(pod, explanation, context.snapshot),
-    ...ofException(pod, explanation, context),
     ...ofExceptionElsewhere(pod, explanation, context.snapshot),
-    ...ofChoice(pod, explanation),
   ];
   return { explanation, findings };
 }
@@ -92,74 +91,6 @@ export function namedClientId(pod: RawObject): string | undefined {
 
 function objectOf(pod: RawObject): string {
   return `Pod ${titleOf(pod)}`;
-}
-
-function ofRefusal(
-  pod: RawObject,
-  explanation: PodExplanation,
-  context: PodContext,
-): readonly Finding[] {
-  const refusal = refusalOf(explanation);
-  const owners = findOwnerLabels(ownersOf(pod, context.snapshot.workloads));
-  if (refusal === undefined || refusal.reason === 'ok') return owners;
-  const { reason, description, status, retryAfterS } = refusal;
-  const retry = retryAfterS === undefined ? '' : `, Retry-After ${retryAfterS}s`;
-  const isOfOwners = reason === 'identity_not_owned';
-  // An identity without a grant is reported separately, unless it is the reason of the refusal.
-  const hints = explanation.hints.filter(
-    (each) => isOfOwners || !each.includes('AzureIdentityGrant'),
-  );
-  const hint = hints.find((each) => /make it exactly|give it a value|name must be/.test(each));
-  return [
-    ...owners,
-    createFinding(reason, {
-      object: objectOf(pod),
-      text: `${description} (HTTP ${status}${retry})`,
-      details: hints,
-      ...fixOf(reason, explanation, hint, context),
-    }),
-  ];
-}
-
-/** The commands if they are unambiguous, else the fix of the runbook. */
-function fixOf(
-  reason: RefusalView['reason'],
-  { pod, label, bindings }: PodExplanation,
-  hint: string | undefined,
-  { snapshot, view }: PodContext,
-): { readonly fix?: string } {
-  if (hint !== undefined) return { fix: hint };
-  const { namespace } = pod;
-  const index = view.clusterState.grants;
-  const grants = index.grantsOf(pod.uid);
-  const meant = grants && nearMissOf(grants, namespace, index, 0)?.meant;
-  if (grants?.kind === 'no-binding' && grants.bindingsForOtherAccounts[0] !== undefined) {
-    const { name, serviceAccount } = grants.bindingsForOtherAccounts[0];
-    return {
-      fix: `Run the pod under service account ${serviceAccount}, or change spec.serviceAccount of AzureIdentityBinding ${name}.`,
-    };
-  }
-  if (reason === 'binding_missing' && meant !== undefined) {
-    return { fix: `Give the pod template the label ${bindingLabel}=${meant}.` };
-  }
-  if (reason === 'binding_missing') {
-    const here = snapshot.identities.filter((each) => namespaceOf(each) === namespace).map(nameOf);
-    const identity = here.length === 1 ? (here[0] ?? '') : 'IDENTITY';
-    return {
-      fix: `Create one: kubectl nmi identity assign ${identity} -n ${namespace} --selector ${label ?? ''} --apply`,
-    };
-  }
-  if (reason === 'identity_missing') {
-    const [missing = ''] = bindings.map(({ identityName }) => identityName);
-    if (meant !== undefined) {
-      const [binding = ''] = bindings.map(({ name }) => name);
-      return { fix: `Set spec.azureIdentity of AzureIdentityBinding ${binding} to ${meant}.` };
-    }
-    return {
-      fix: `Create it: kubectl nmi identity add ${shellWord(missing)} -n ${namespace} --resource-id … --run --apply; or correct spec.azureIdentity.`,
-    };
-  }
-  return {};
 }
 
 /** SDKs name the identity of AZURE_CLIENT_ID in their requests. */
@@ -260,26 +191,6 @@ function ofWorkloadIdentity(
   ];
 }
 
-function ofException(
-  pod: RawObject,
-  { exception, label }: PodExplanation,
-  { view }: PodContext,
-): readonly Finding[] {
-  if (exception === undefined || label === undefined) return [];
-  const bound = [...view.clusterState.grants.allBindings()].some(
-    ({ namespace, selector }) =>
-      namespace === namespaceOf(pod) && selector.toLowerCase() === label.toLowerCase(),
-  );
-  if (!bound) return [];
-  return [
-    createFinding('exception_before_binding', {
-      object: objectOf(pod),
-      text: `AzurePodIdentityException ${exception} matches the pod: it gets the node's identities, and its binding does not count.`,
-      fix: `Remove the label that ${exception} names from the pod, or change the exception.`,
-    }),
-  ];
-}
-
 /** An exception counts in its own namespace only. */
 function ofExceptionElsewhere(
   pod: RawObject,
@@ -300,29 +211,6 @@ function ofExceptionElsewhere(
       }),
     ];
   });
-}
-
-function ofChoice(pod: RawObject, { identities, requests }: PodExplanation): readonly Finding[] {
-  const shadowed = identities.flatMap(({ name, shadowedBy }) =>
-    shadowedBy === undefined
-      ? []
-      : [
-          createFinding('client_id_twice', {
-            object: objectOf(pod),
-            text: `AzureIdentity ${name} has the client id of ${shadowedBy}, which is older and answers in its place.`,
-          }),
-        ],
-  );
-  const outcome = requests[0]?.outcome;
-  const isNamed = environmentOf(pod, 'AZURE_CLIENT_ID').length > 0;
-  if (outcome?.kind !== 'granted' || outcome.by !== 'default' || isNamed) return shadowed;
-  return [
-    ...shadowed,
-    createFinding('identity_by_age', {
-      object: objectOf(pod),
-      text: `${identities.length} identities are bound, and a request that names none gets the oldest, ${outcome.identity}.`,
-    }),
-  ];
 }
 
 function isWorkloadIdentity(pod: RawObject): boolean {

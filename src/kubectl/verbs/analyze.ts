@@ -6,13 +6,8 @@ import { createClusterState } from '../cluster/cluster-state.ts';
 import { parseManifests, snapshotOf } from '../cluster/manifests.ts';
 import { readSnapshot, type Snapshot } from '../cluster/snapshot.ts';
 import { analyze, suppress } from '../findings/analyze.ts';
-import {
-  reaches,
-  renderFindings,
-  severities,
-  type Finding,
-  type Severity,
-} from '../findings/finding.ts';
+import { severities, type Severity } from '../../nmi/diagnosis/codes.ts';
+import { reaches, renderFindings, type Finding } from '../../nmi/diagnosis/finding.ts';
 import { exitOf, print, refuseUnknownNamespace, scopeOf, type VerbContext } from './context.ts';
 import { renderUnread } from './explain.ts';
 import type { AddVerb } from './verb.ts';

@@ -1,18 +1,20 @@
 /** `kubectl nmi explain`: what a pod, an identity, a binding or an address gets, and why. */
-import { bindingLabel } from '../../cache/index/binding-label.ts';
+import { bindingLabel, matchesPod } from '../../cache/index/binding-label.ts';
+import { parseBinding, parsePod } from '../../nmi/kube/watch/parse.ts';
 import { canonicalIp } from '../../cache/index/ip.ts';
 import { parseRecord, stringAt } from '../../base/json-value.ts';
 import { nearest } from '../../base/nearest.ts';
 import type { PodExplanation } from '../../nmi/explain/explanation.ts';
 import type { IdentitySelector } from '../../nmi/grants/grant.ts';
-import { labelsOf, nameOf, namespaceOf, specOf, titleOf, type RawObject } from '../base/object.ts';
+import { nameOf, namespaceOf, specOf, titleOf, type RawObject } from '../base/object.ts';
 import { exitCodes } from '../base/io.ts';
 import { PluginError, type ExitCode } from '../base/plugin-error.ts';
 import { renderTable } from '../base/output.ts';
 import { defaultConfig, unverified, type AgentView } from '../cluster/agents.ts';
 import { createClusterState } from '../cluster/cluster-state.ts';
 import { readSnapshot, type Snapshot, type Unread } from '../cluster/snapshot.ts';
-import { createFinding, renderFindings, sortFindings, type Finding } from '../findings/finding.ts';
+import { createFinding, renderFindings, sortFindings, type Finding } from '../../nmi/diagnosis/finding.ts';
+import { findingOfIgnored } from '../../nmi/diagnosis/objects.ts';
 import { examineObjects } from '../findings/objects.ts';
 import { examinePod, namedClientId, refusalOf, type PodContext } from '../findings/pods.ts';
 import {
@@ -108,9 +110,15 @@ export async function explainObject(
       namespaceOf(each) === namespace &&
       (kind === 'binding' ? each === object : stringAt(specOf(each), 'azureIdentity') === name),
   );
-  const selectors = new Set(bindings.map((each) => stringAt(specOf(each), 'selector')));
+  const parsed = bindings.flatMap((each) => {
+    const binding = parseBinding(each);
+    return binding.ok ? [binding.value] : [];
+  });
   const rows = pods
-    .filter((each) => selectors.has(labelsOf(each).get(bindingLabel) ?? ''))
+    .filter((each) => {
+      const pod = parsePod(each);
+      return pod.ok && parsed.some((binding) => matchesPod(binding, pod.value));
+    })
     .map((each) => {
       const explanation = view.explainPod({
         namespace,
@@ -242,13 +250,10 @@ function assumptionsOf(agent: AgentView | undefined, { agents }: Snapshot): read
 
 /** Objects that the agent ignores but that may be intended for this pod. */
 function unusableOf({ view }: PodContext): readonly Finding[] {
-  return view.unusable.map(({ kind, title, reason }) =>
-    createFinding('object_unusable', {
-      object: `${kind} ${title}`,
-      text: `The agent ignores it: ${reason}.`,
-      severity: 'warning',
-    }),
-  );
+  return view.unusable.map(({ kind, title, reason }) => ({
+    ...findingOfIgnored(`${kind} ${title}`, reason),
+    severity: 'warning',
+  }));
 }
 
 function findingsOfAgent(
@@ -335,12 +340,6 @@ function renderPodAnswer(answer: PodAnswer): readonly string[] {
       .filter(([, text]) => text !== '')
       .map(([title, text]) => `  ${title.padEnd(9)} ${text}`),
     ...section('Findings:', renderFindings(findings)),
-    ...section(
-      'Hints:',
-      explanation.hints
-        .filter((hint) => !findings.some(({ details }) => details.includes(hint)))
-        .map((hint) => `  ${hint}`),
-    ),
     ...renderUnread(unread),
     ...section(
       'Assumed:',

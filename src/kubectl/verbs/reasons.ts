@@ -1,11 +1,9 @@
 /** `kubectl nmi reasons`: the runbook in the terminal. */
-import { refusals } from '../../nmi/base/answers.ts';
 import { nearest } from '../../base/nearest.ts';
-import { asRecord } from '../../base/json-value.ts';
 import { renderTable } from '../base/output.ts';
 import { exitCodes } from '../base/io.ts';
 import { PluginError, type ExitCode } from '../base/plugin-error.ts';
-import { allCodes, findPage } from '../findings/runbook.ts';
+import { allCodes, isCode, rowOf } from '../../nmi/diagnosis/codes.ts';
 import { print, type VerbContext } from './context.ts';
 import type { AddVerb } from './verb.ts';
 
@@ -23,29 +21,23 @@ export const addReasons: AddVerb = (parser, start) =>
 
 function reasons(context: VerbContext, code: string | undefined): ExitCode {
   const pages = (code === undefined ? allCodes : [code]).map((each) => {
-    const page = findPage(each);
-    if (page === undefined) throw unknownCode(each);
-    return { code: each, status: statusOf(each), ...page };
+    if (!isCode(each)) throw unknownCode(each);
+    const { status, means, check, fix } = rowOf(each);
+    return { code: each, status, means, check, fix };
   });
   print(context, code === undefined ? { kind: 'Runbook', pages } : (pages[0] ?? {}), () => {
     if (code === undefined) {
       const rows = pages.map((page) => [page.code, String(page.status ?? ''), page.means]);
       return renderTable(['CODE', 'STATUS', 'MEANING'], rows);
     }
-    return pages.flatMap(({ means, fix, status, ...guide }) => [
+    return pages.flatMap(({ means, check, fix, status }) => [
       status === undefined ? code : `${code} (HTTP ${status})`,
       means,
-      ...('check' in guide ? [`Check: ${String(guide.check)}`] : []),
+      ...(check === undefined ? [] : [`Check: ${check}`]),
       `Fix: ${fix}`,
     ]);
   });
   return exitCodes.ok;
-}
-
-function statusOf(code: string): number | undefined {
-  const row = Object.entries(refusals).find(([reason]) => reason === code)?.[1];
-  const status = asRecord(row)?.['status'];
-  return typeof status === 'number' ? status : undefined;
 }
 
 function unknownCode(code: string): PluginError {

@@ -7,7 +7,7 @@ import { listNodes, readStates, sumBy, type AgentState } from '../cluster/agent-
 import type { Unread } from '../cluster/snapshot.ts';
 import { listAgents } from '../cluster/trusted-agents.ts';
 import { examineAgents, nodesOfAgents } from '../findings/agents.ts';
-import { renderFindings, sortFindings, type Finding } from '../findings/finding.ts';
+import { renderFindings, sortFindings, type Finding } from '../../nmi/diagnosis/finding.ts';
 import { exitOf, print, type VerbContext } from './context.ts';
 import { durationFlag, readDuration } from '../base/duration-flag.ts';
 import { renderUnread, section } from './explain.ts';

@@ -15,6 +15,7 @@
  */
 import type { Clock } from '../../base/time/clock.ts';
 import { fullName, type ObjectName } from '../../cache/index/object-name.ts';
+import { secretOfIdentity, type Rules } from '../diagnosis/objects.ts';
 import { FairQueue, type Party } from '../../base/fair-queue.ts';
 import type { Identity } from '../../cache/index/objects.ts';
 import { asRecord } from '../../base/json-value.ts';
@@ -31,13 +32,7 @@ import {
   renderConditions,
   type Condition,
 } from './condition.ts';
-import {
-  conditionsOfBinding,
-  conditionsOfIdentity,
-  secretOfIdentity,
-  type NamedIdentity,
-  type Rules,
-} from './evaluate.ts';
+import { conditionsOfBinding, conditionsOfIdentity } from './evaluate.ts';
 import type { Observed } from './observed.ts';
 import {
   parseWorkKey,
@@ -230,7 +225,7 @@ export class ConditionWriter implements AsyncDisposable {
     const { objects, rules } = this.#options;
     const named = new Set<string>();
     for (const identity of objects.identities.all()) {
-      const secret = secretOfIdentity(identity, rules);
+      const secret = secretOfIdentity(identity.parsed, rules);
       if (secret === undefined) continue;
       named.add(fullName(secret));
       objects.touch(workKey('identity', identity));
@@ -283,7 +278,7 @@ export class ConditionWriter implements AsyncDisposable {
   #evaluateIdentity(identity: Observed<Identity> | undefined): Evaluation | undefined {
     const { rules } = this.#options;
     if (identity === undefined) return undefined;
-    const secret = secretOfIdentity(identity, rules);
+    const secret = secretOfIdentity(identity.parsed, rules);
     if (secret === undefined) return conditionsOfIdentity(identity, undefined, rules);
     const finding = this.#findings.get(secret);
     return finding === undefined ? secret : conditionsOfIdentity(identity, finding, rules);
@@ -293,15 +288,23 @@ export class ConditionWriter implements AsyncDisposable {
     const { objects } = this.#options;
     const binding = objects.bindings.get(namespace, name);
     if (binding === undefined) return undefined;
-    if (!binding.parsed.ok) return conditionsOfBinding(binding, undefined, false);
+    const nothing = { identity: undefined, meant: undefined, isSurplus: false };
+    if (!binding.parsed.ok) return conditionsOfBinding(binding, nothing, undefined);
     const { value } = binding.parsed;
-    const identity = objects.identities.get(namespace, value.identityName);
+    const { identityName } = value;
+    const identity = objects.identities.get(namespace, identityName);
     const evaluation = this.#evaluateIdentity(identity);
     if (evaluation !== undefined && 'name' in evaluation) return evaluation;
-    const ready = evaluation?.find(({ type }) => type === 'Ready');
-    const named: NamedIdentity | undefined =
-      identity === undefined || ready === undefined ? undefined : { identity, ready };
-    return conditionsOfBinding(binding, named, objects.isSurplus(value));
+    const facts = {
+      identity: identity?.parsed,
+      meant: identity === undefined ? objects.nearIdentity(namespace, identityName) : undefined,
+      isSurplus: objects.isSurplus(value),
+    };
+    return conditionsOfBinding(
+      binding,
+      facts,
+      evaluation?.find(({ type }) => type === 'Ready'),
+    );
   }
 
   /** One at a time; never rejects. */

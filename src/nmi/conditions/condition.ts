@@ -4,7 +4,7 @@
  * stored. Pure.
  */
 import { hash } from 'node:crypto';
-import type { Reason } from '../base/answers.ts';
+import type { Code } from '../diagnosis/codes.ts';
 import { asRecord, stringAt } from '../../base/json-value.ts';
 
 const types = ['IdentityFound', 'SelectorUsable', 'Valid', 'CredentialReadable', 'Ready'] as const;
@@ -16,8 +16,7 @@ export type ConditionStatus = (typeof statuses)[number];
 export interface Condition {
   readonly type: ConditionType;
   readonly status: ConditionStatus;
-  /** The reason of the answer that a pod gets because of it. */
-  readonly reason: Reason;
+  readonly reason: Code | 'ok';
   /** What is wrong and how to fix it; empty if nothing is. */
   readonly message: string;
 }
@@ -42,11 +41,11 @@ export function isTrue(type: ConditionType): Condition {
   return { type, status: 'True', reason: 'ok', message: '' };
 }
 
-export function isFalse(type: ConditionType, reason: Reason, message: string): Condition {
+export function isFalse(type: ConditionType, reason: Code, message: string): Condition {
   return { type, status: 'False', reason, message };
 }
 
-export function isUnknown(type: ConditionType, reason: Reason, message: string): Condition {
+export function isUnknown(type: ConditionType, reason: Code, message: string): Condition {
   return { type, status: 'Unknown', reason, message };
 }
 

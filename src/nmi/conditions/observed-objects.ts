@@ -7,6 +7,7 @@ import { Multimap } from '../../cache/index/multimap.ts';
 import { objectKey, type ObjectName } from '../../cache/index/object-name.ts';
 import { isSameObject, MemoryObjectStore } from '../../cache/index/object-store.ts';
 import type { Binding, Identity } from '../../cache/index/objects.ts';
+import { nearestIn } from '../grants/near-names.ts';
 import type { Observed } from './observed.ts';
 
 export type ObservedKind = 'identity' | 'binding';
@@ -78,6 +79,11 @@ export class ObservedObjects {
     const key = objectKey(binding.namespace, binding.selector);
     const counting = this.#counting.get(key) ?? this.#count(key);
     return counting !== undefined && !counting.has(binding.uid);
+  }
+
+  /** An identity of the namespace with nearly that name. */
+  nearIdentity(namespace: string, wanted: string): string | undefined {
+    return nearestIn(namespace, wanted, this.identities.all(), ({ name }) => name);
   }
 
   #count(key: string): ReadonlySet<string> | undefined {

@@ -4,7 +4,7 @@
  */
 import type { Clock } from '../../base/time/clock.ts';
 import { fullName, type ObjectName } from '../../cache/index/object-name.ts';
-import type { SecretFinding } from './evaluate.ts';
+import type { SecretFinding } from '../diagnosis/objects.ts';
 
 interface Kept {
   readonly finding: SecretFinding;

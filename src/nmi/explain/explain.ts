@@ -16,7 +16,7 @@ import type { Identified } from '../callers/identified.ts';
 import { authorize, refuseUnowned, refuseUnusable, type GrantState } from '../grants/authorize.ts';
 import { CallerConnection, type IdentifiedBy } from '../callers/caller.ts';
 import type { Throttling } from '../callers/throttled-pods.ts';
-import { findHints, findOwnerHints, findThrottleHints } from './hints.ts';
+import { findingsOfPod } from '../diagnosis/pod.ts';
 import type { ExplainQuery } from './question.ts';
 import {
   explanationSchema,
@@ -39,7 +39,13 @@ import type { GrantPolicy, IdentitySelector } from '../grants/grant.ts';
 import { identify } from '../callers/identify.ts';
 import { parseRecord, stringAt } from '../../base/json-value.ts';
 import { loggableResource } from '../../base/log.ts';
-import { renderFailure, renderRefusal } from '../grants/refusal-text.ts';
+import {
+  renderFailure,
+  renderRefusal,
+  wordsOf,
+  wordsOfFailure,
+  type Words,
+} from '../grants/refusal-text.ts';
 import { sourceNameOf, type UpstreamIdentity } from '../sources/upstream-identity.ts';
 import { objectOf } from '../sources/entra/credentials/kinds.ts';
 import type { EntraIdentity } from '../sources/entra/entra-identity.ts';
@@ -150,6 +156,8 @@ function explainPod(pod: Pod, query: ExplainQuery, scope: ExplainScope): PodExpl
       outcome: classify(pod, authorization, scope),
     };
   });
+  const [first] = requests;
+  const outcome = requests.at(-1)?.outcome;
   const { namespace, name, uid, phase, terminating, hostNetwork, serviceAccount } = pod;
   return {
     ...commonFields('pod', scope),
@@ -172,12 +180,21 @@ function explainPod(pod: Pod, query: ExplainQuery, scope: ExplainScope): PodExpl
     requests,
     clients: scope.clientsOf?.(uid) ?? [],
     identifiedBy: scope.identifiedByOf?.(uid) ?? [],
-    hints: [
-      ...findHints(pod, clusterState.grants),
-      ...findOwnerHints(pod, clusterState),
-      ...findThrottleHints(scope.throttledOf?.(uid) ?? []),
-    ],
+    findings: findingsOfPod(
+      {
+        pod,
+        refusal: outcome?.kind === 'refused' ? outcome.refusal : undefined,
+        oldest: oldestIn(first?.outcome),
+        throttled: scope.throttledOf?.(uid) ?? [],
+      },
+      clusterState,
+    ),
   };
+}
+
+/** The identity that is chosen by its age alone. */
+function oldestIn(outcome: Outcome | undefined): string | undefined {
+  return outcome?.kind === 'granted' && outcome.by === 'default' ? outcome.identity : undefined;
 }
 
 function authorizeAs(
@@ -239,7 +256,8 @@ function grant(authorized: Authorized, scope: ExplainScope): Outcome {
     if (status?.failure === undefined || status.cooldownLeftMs === 0 || hasLife(status)) continue;
     const ageMs = nowWallMs - grantedSinceWallMs(authorized, scope.clusterState.grants);
     const answer = renderFailure(status.failure, authorized, ageMs, scope.policy.graceMs);
-    return { kind: 'refused', refusal: viewRefusal(answer, false) };
+    const words = wordsOfFailure(status.failure, authorized);
+    return { kind: 'refused', refusal: viewRefusal(answer, words, false) };
   }
   if (statuses.every((status) => status?.token?.isServed)) return { ...granted, from: 'memory' };
   return { ...granted, from: statuses.every(hasLife) ? 'memory-or-upstream' : 'upstream' };
@@ -402,15 +420,16 @@ function identifyAt(ip: string, { clusterState, whyUnavailable }: ExplainContext
 }
 
 function viewRefused(refused: Refused): RefusalView {
-  return viewRefusal(renderRefusal(refused), refused.isPending);
+  return viewRefusal(renderRefusal(refused), wordsOf(refused), refused.isPending);
 }
 
-function viewRefusal(answer: Answer, isWaitedFor: boolean): RefusalView {
+function viewRefusal(answer: Answer, words: Words, isWaitedFor: boolean): RefusalView {
   const { reason, status, retryAfterS } = answer;
+  if (reason === 'ok') throw new TypeError('a refusal is not ok');
   const body = parseRecord(answer.body);
   const error = stringAt(body, 'error');
   const description = stringAt(body, 'error_description');
-  return { reason, status, error, description, retryAfterS, isWaitedFor };
+  return { reason, status, error, description, ...words, retryAfterS, isWaitedFor };
 }
 
 function nameOfGranted({ pod, identity, upstream }: Authorized): string {

@@ -4,11 +4,12 @@
  */
 import type { PodPhase } from '../../cache/index/objects.ts';
 import type { TokenStatus } from '../../cache/token/cache.ts';
-import type { Reason } from '../base/answers.ts';
+import type { RefusalReason } from '../base/answers.ts';
 import type { IdentifiedBy } from '../callers/caller.ts';
+import type { Finding } from '../diagnosis/finding.ts';
 
 /** Incremented when an old reader would misunderstand the JSON. */
-export const explanationSchema = 1;
+export const explanationSchema = 2;
 
 export type Explanation = PodExplanation | NodeExplanation | NoPodExplanation;
 
@@ -32,8 +33,8 @@ export interface PodExplanation extends ExplanationBase {
   readonly clients: readonly string[];
   /** How its connections were identified since the agent's start; absent from an older agent. */
   readonly identifiedBy?: readonly IdentifiedBy[];
-  /** Likely mistakes; sentences. */
-  readonly hints: readonly string[];
+  /** What is wrong, the request of the query first. */
+  readonly findings: readonly Finding[];
 }
 
 /** All pods of the node, one line each. */
@@ -194,10 +195,13 @@ export type Outcome =
 
 /** An answer without a token. */
 export interface RefusalView {
-  readonly reason: Reason;
+  readonly reason: RefusalReason;
   readonly status: number;
   readonly error: string;
   readonly description: string;
+  /** The same without the fix, and the fix if there is an exact one. */
+  readonly text: string;
+  readonly fix?: string | undefined;
   readonly retryAfterS: number | undefined;
   /** The request waits for a moment before this answer, since the state may change. */
   readonly isWaitedFor: boolean;

@@ -6,7 +6,6 @@ import type { EntraIdentity } from '../sources/entra/entra-identity.ts';
 import type { UpstreamIdentity } from '../sources/upstream-identity.ts';
 import type { GrantRefusal, NamedSelector } from './grant.ts';
 import type { GrantEntry } from './identity-owners.ts';
-import type { NearMiss } from './near-miss.ts';
 
 /** A pod's authorization for a token, in the upstream's terms. */
 export interface Authorized {
@@ -58,8 +57,8 @@ export type PodFacts =
   | {
       readonly about: 'grant';
       readonly grant: GrantRefusal;
-      /** The name that was probably meant instead of one that does not exist. */
-      readonly near?: NearMiss | undefined;
+      /** The selector or identity that was probably meant instead of one that does not exist. */
+      readonly meant?: string | undefined;
     };
 
 export interface OwnedBy {

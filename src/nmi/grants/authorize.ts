@@ -1,6 +1,6 @@
 /**
  * Decides at every request whether this pod may have a token, and of which identity, from the
- * caller's grants and the request's selector. Pure; the time is an argument.
+ * caller's grants and the request's selector. Without I/O; the time is an argument.
  */
 import type { GrantIndex } from '../../cache/index/grant-index.ts';
 import { normaliseClientId, normaliseResource } from '../../cache/index/identifiers.ts';
@@ -15,7 +15,7 @@ import {
 } from './grant.ts';
 import type { CallerState } from '../callers/identify.ts';
 import type { GrantEntry, IdentityOwners } from './identity-owners.ts';
-import { nearMissOf } from './near-miss.ts';
+import type { NearNames } from './near-names.ts';
 import type { UpstreamIdentity } from '../sources/upstream-identity.ts';
 import type { UpstreamChoice, UpstreamResolver } from './resolve-upstream.ts';
 import type { WorkloadIdentities } from './workload-identities.ts';
@@ -26,6 +26,7 @@ export interface GrantState extends CallerState {
   readonly upstreams: UpstreamResolver;
   /** Undefined while the option is off. */
   readonly workloadIdentities: WorkloadIdentities | undefined;
+  readonly nearNames: NearNames;
 }
 
 /** Grows whenever an authorization may have changed; each summand only grows. */
@@ -86,8 +87,8 @@ export function authorize(
       return { kind: 'by-object-id', pod, candidates, objectId: grant.objectId };
     }
     case 'refused': {
-      const near = nearMissOf(grants, pod.namespace, clusterState.grants, nowWallMs);
-      return refused(pod, reasonOf(grant), { about: 'grant', grant, near }, isTransient(grant));
+      const meant = clusterState.nearNames.meantBy(grants, pod.namespace, nowWallMs);
+      return refused(pod, reasonOf(grant), { about: 'grant', grant, meant }, isTransient(grant));
     }
   }
 }

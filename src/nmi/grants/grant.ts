@@ -6,9 +6,7 @@
  * 2. A named identity must be one of the pod's own; letter case, blanks and slashes are ignored.
  * 3. Without a selector the oldest identity is used, then the first by name; the strict policy
  *    refuses to choose among several.
- * 4. A user-assigned identity with neither client id nor resource id is refused: upstream would
- *    take such a request for the node's own identity.
- * 5. A missing binding or identity is transient while the pod, its label or its newest binding is
+ * 4. A missing binding or identity is transient while the pod, its label or its newest binding is
  *    younger than the grace period: objects that are applied together arrive in any order.
  */
 import type { BoundGrants, PodGrants } from '../../cache/index/grant-index.ts';
@@ -66,10 +64,6 @@ export type GrantRefusal =
       readonly identityNames: readonly string[];
       /** As written in the identities, without the empty ones. */
       readonly clientIds: readonly string[];
-    })
-  | (Refusal<'identity_invalid'> & {
-      readonly label: string;
-      readonly identityName: string;
     });
 
 export type Grant =
@@ -172,9 +166,6 @@ function chooseUnnamed(grants: BoundGrants, policy: GrantPolicy): Grant {
     };
   }
   if (identity === undefined) throw new TypeError('bound grants without an identity');
-  if (!isNamed(identity)) {
-    return { kind: 'refused', reason: 'identity_invalid', label, identityName: identity.name };
-  }
   return { kind: 'identity', identity, by: identities.length === 1 ? 'only' : 'default' };
 }
 

@@ -51,6 +51,11 @@ export class IdentityOwners {
     this.mode = mode;
   }
 
+  /** Whether the cluster has any. */
+  get hasGrants(): boolean {
+    return this.#index.grants.size > 0;
+  }
+
   /** Grows whenever a result may have changed. */
   get generation(): number {
     return this.#index.generation;

@@ -5,12 +5,11 @@
 import { fullName } from '../../cache/index/object-name.ts';
 import { bindingLabel } from '../../cache/index/grant-index.ts';
 import type { Identity, Pod } from '../../cache/index/objects.ts';
-import { refuse, type Answer, type RefusalExtra } from '../base/answers.ts';
+import { refuse, type Answer } from '../base/answers.ts';
 import type { Authorized, OwnedBy, PodFacts, Refused } from './authorization.ts';
 import type { CallerFacts } from '../callers/identified.ts';
 import type { GrantRefusal } from './grant.ts';
 import type { GrantEntry } from './identity-owners.ts';
-import type { NearMiss } from './near-miss.ts';
 import { printable } from '../../base/printable.ts';
 import type { AzureNode } from '../sources/azure-node.ts';
 import type { SourceFailure } from '../sources/source.ts';
@@ -18,14 +17,27 @@ import type { SourceFailure } from '../sources/source.ts';
 /** Entra ID itself takes minutes to propagate a new federated credential. */
 const federationGraceMs = 5 * 60_000;
 
+/** What is wrong, and what to do about it. Every teller uses these words. */
+export interface Words {
+  readonly text: string;
+  /** Undefined: nothing more exact than what the code table says. */
+  readonly fix?: string | undefined;
+}
+
 /** The answer to a refusal, wherever it was decided. */
 export function renderRefusal(refusal: Refused): Answer {
-  if (refusal.pod !== undefined) {
-    return refuse(refusal.reason, textOfPod(refusal.facts, refusal.pod));
-  }
-  const { reason, facts } = refusal;
-  const close = endsConnection.has(facts.about);
-  return refuse(reason, textOfCaller(facts), close ? { close } : {});
+  const { reason } = refusal;
+  const close = refusal.pod === undefined && endsConnection.has(refusal.facts.about);
+  return refuse(reason, inOneText(wordsOf(refusal)), close ? { close } : {});
+}
+
+export function wordsOf(refusal: Refused): Words {
+  if (refusal.pod === undefined) return { text: textOfCaller(refusal.facts) };
+  return wordsOfPod(refusal.facts, refusal.pod);
+}
+
+export function inOneText({ text, fix }: Words): string {
+  return fix === undefined ? text : `${text} ${fix}`;
 }
 
 /** Refusals that apply to all requests of a connection. */
@@ -96,146 +108,189 @@ function textOfUnattested(refusedBy: 'shared-link' | 'option' | undefined): stri
   }
 }
 
-function textOfPod(facts: PodFacts, pod: Pod): string {
+function wordsOfPod(facts: PodFacts, pod: Pod): Words {
   const who = nameOf(pod);
   switch (facts.about) {
     case 'pod-gone':
-      return `Pod ${pod.namespace}/${pod.name} is gone. Retry.`;
+      return { text: `Pod ${pod.namespace}/${pod.name} is gone. Retry.` };
     case 'account-pending':
-      return 'The service account of this pod is being read. Retry.';
+      return { text: 'The service account of this pod is being read. Retry.' };
     case 'host-network':
-      return (
-        `Access denied: ${who} is on the host network, and such pods get no tokens on this node ` +
-        '(--host-network=refuse).'
-      );
+      return {
+        text:
+          `Access denied: ${who} is on the host network, and such pods get no tokens on this node ` +
+          '(--host-network=refuse).',
+      };
     case 'no-imds':
-      return (
-        `Identity not found: ${who} is to have the node's own identities, and this node has no ` +
-        'metadata service of its own.'
-      );
+      return {
+        text:
+          `Identity not found: ${who} is to have the node's own identities, and this node has no ` +
+          'metadata service of its own.',
+      };
     case 'account-unavailable':
-      return (
-        `The service account of this pod, ${fullName(facts.account)}, cannot be read: the ` +
-        'Kubernetes API is not available. Retry.'
-      );
+      return {
+        text:
+          `The service account of this pod, ${fullName(facts.account)}, cannot be read: the ` +
+          'Kubernetes API is not available. Retry.',
+      };
     case 'account-unreadable':
-      return (
-        `Identity not found: the agent may not read service account ${fullName(facts.account)} of ` +
-        `${who}. Give it the right "get" on serviceaccounts.`
-      );
+      return {
+        text:
+          `Identity not found: the agent may not read service account ${fullName(facts.account)} of ` +
+          `${who}.`,
+        fix: 'Give it the right "get" on serviceaccounts.',
+      };
     case 'account-unannotated':
-      return (
-        `Identity not found: ${who} has no label "${bindingLabel}", and its service account ` +
-        `${fullName(facts.account)} has no annotation "azure.workload.identity/client-id". Set one ` +
-        'of them.'
-      );
+      return {
+        text:
+          `Identity not found: ${who} has no label "${bindingLabel}", and its service account ` +
+          `${fullName(facts.account)} has no annotation "azure.workload.identity/client-id".`,
+        fix: 'Set one of them.',
+      };
     case 'account-selector':
-      return (
-        `Identity not found: the service account of ${who} does not name the ` +
-        `${facts.selector.kind} "${printable(facts.selector.value)}".`
-      );
+      return {
+        text:
+          `Identity not found: the service account of ${who} does not name the ` +
+          `${facts.selector.kind} "${printable(facts.selector.value)}".`,
+      };
     case 'object-id':
-      return `Identity not found: no identity of ${who} has the object_id "${printable(facts.objectId)}".`;
+      return {
+        text: `Identity not found: no identity of ${who} has the object_id "${printable(facts.objectId)}".`,
+      };
     case 'resource':
-      return (
-        `Identity not found: ${whose(facts.identity, pod)} is not for the resource ` +
-        `"${printable(facts.resource)}". Add it to spec.allowedResources.`
-      );
+      return {
+        text:
+          `Identity not found: ${whose(facts.identity, pod)} is not for the resource ` +
+          `"${printable(facts.resource)}".`,
+        fix: 'Add it to spec.allowedResources.',
+      };
     case 'unusable':
-      return `Identity not found: ${whose(facts.identity, pod)} ${printable(facts.problem)}. Correct it.`;
-    case 'not-owned':
-      return `Identity not found: ${textOfUnowned(facts.by, facts.entry, pod)}`;
+      return {
+        text: `Identity not found: ${whose(facts.identity, pod)} ${printable(facts.problem)}.`,
+        fix: correctIt,
+      };
+    case 'not-owned': {
+      const { text, fix } = wordsOfUnowned(facts.by, facts.entry, pod);
+      return { text: `Identity not found: ${text}`, fix };
+    }
     case 'grant':
-      return textOfGrant(facts.grant, facts.near, pod);
+      return wordsOfGrant(facts.grant, facts.meant, pod);
   }
 }
 
-/** Sentences: what no grant gives to the namespace of the pod, and which grant would. */
-export function textOfUnowned(by: OwnedBy, entry: GrantEntry, pod: Pod): string {
+/** The fix of an object with a field that cannot be used. */
+export const correctIt = 'Correct it.';
+
+/** What no grant gives to the namespace of the pod, and which grant would. */
+export function wordsOfUnowned(by: OwnedBy, entry: GrantEntry, pod: Pod): Words {
   const { namespace } = pod;
   const object = `${by.kind} ${fullName({ namespace, name: by.name })} of ${nameOf(pod)}`;
-  return `${object} ${clauseOfLacking(entry, namespace)}`;
+  return wordsOfLacking(object, entry, namespace);
 }
 
-/** Completes the title of an object of the namespace, with its full stop and the fix. */
-export function clauseOfLacking(entry: GrantEntry, namespace: string): string {
+/** @param object its title, the subject of the sentence. */
+export function wordsOfLacking(object: string, entry: GrantEntry, namespace: string): Words {
+  const ungiven = `which no AzureIdentityGrant gives to namespace ${namespace}.`;
   if (entry.field === 'nodeIdentities') {
-    return (
-      `gives the identities of the node, which no AzureIdentityGrant gives to namespace ` +
-      `${namespace}. A cluster administrator can set spec.nodeIdentities of an AzureIdentityGrant.`
-    );
+    return {
+      text: `${object} gives the identities of the node, ${ungiven}`,
+      fix: 'A cluster administrator can set spec.nodeIdentities of an AzureIdentityGrant.',
+    };
   }
   const word = entry.field === 'clientIDs' ? 'client id' : 'resource id';
-  return (
-    `has the ${word} ${printable(entry.id)}, which no AzureIdentityGrant gives to namespace ` +
-    `${namespace}. A cluster administrator can add it to spec.${entry.field} of an AzureIdentityGrant.`
-  );
+  return {
+    text: `${object} has the ${word} ${printable(entry.id)}, ${ungiven}`,
+    fix: `A cluster administrator can add it to spec.${entry.field} of an AzureIdentityGrant.`,
+  };
 }
 
-function textOfGrant(grant: GrantRefusal, near: NearMiss | undefined, pod: Pod): string {
+function wordsOfGrant(grant: GrantRefusal, meant: string | undefined, pod: Pod): Words {
   const who = nameOf(pod);
+  const { namespace, serviceAccount } = pod;
   switch (grant.reason) {
     case 'no_binding_label':
-      return (
-        `Identity not found: ${who} has no label "${bindingLabel}". Set it to the selector of an ` +
-        'AzureIdentityBinding in the same namespace.'
-      );
-    case 'binding_missing':
-      return (
-        `Identity not found: ${who} has the label ${bindingLabel}=${grant.label}, and ` +
-        whyUnbound(grant.foreign, near, pod)
-      );
+      return {
+        text: `Identity not found: ${who} has no label "${bindingLabel}".`,
+        fix: fixOfLabel(pod),
+      };
+    case 'binding_missing': {
+      const { label, foreign } = grant;
+      const labelled = `Identity not found: ${who} has the label ${bindingLabel}=${label}, and`;
+      const [first] = foreign;
+      if (first === undefined) {
+        return {
+          text: `${labelled} no AzureIdentityBinding in namespace ${namespace} has that selector.`,
+          fix:
+            meant === undefined
+              ? `Create one: kubectl nmi identity assign IDENTITY -n ${namespace} --selector ${label} --apply`
+              : `Did you mean "${printable(meant)}"? Correct the label of the pod template.`,
+        };
+      }
+      return {
+        text:
+          `${labelled} AzureIdentityBinding ${list(foreign.map(({ name }) => name))} with that selector ` +
+          `is not for its service account "${printable(serviceAccount)}".`,
+        fix: `Run the pod under "${printable(first.serviceAccount)}", or change spec.serviceAccount.`,
+      };
+    }
     case 'identity_missing':
-      return (
-        `Identity not found: ${who} is bound by ${list(grant.bindingNames)}, but namespace ` +
-        `${pod.namespace} has no AzureIdentity ${list(grant.missingIdentityNames)}. ` +
-        (near === undefined
-          ? 'Create it.'
-          : `Did you mean AzureIdentity "${printable(near.meant)}"? Correct spec.azureIdentity.`)
-      );
+      return {
+        text:
+          `Identity not found: ${who} is bound by ${list(grant.bindingNames)}, but namespace ` +
+          `${namespace} has no AzureIdentity ${list(grant.missingIdentityNames)}.`,
+        fix: fixOfName(grant.missingIdentityNames[0] ?? '', meant, namespace),
+      };
     case 'selector_not_bound': {
       const missing =
         grant.missingIdentityNames.length === 0
           ? ''
           : ` AzureIdentity ${list(grant.missingIdentityNames)} is bound too but does not exist.`;
-      return (
-        `Identity not found: no identity of ${who} has the ${grant.selector.kind} ` +
-        `"${printable(grant.selector.value)}"; bound by label ${bindingLabel}=${grant.label}: ` +
-        `${list(grant.identityNames)}.${missing}`
-      );
+      return {
+        text:
+          `Identity not found: no identity of ${who} has the ${grant.selector.kind} ` +
+          `"${printable(grant.selector.value)}"; bound by label ${bindingLabel}=${grant.label}: ` +
+          `${list(grant.identityNames)}.${missing}`,
+      };
     }
     case 'identity_ambiguous':
-      return (
-        'Multiple user assigned identities exist, please specify the clientId / resourceId of the ' +
-        `identity in the token request; ${who} is bound to ${list(grant.identityNames)} with ` +
-        `client ids ${list(grant.clientIds)}.`
-      );
-    case 'identity_invalid':
-      return (
-        `Identity not found: AzureIdentity ${pod.namespace}/${grant.identityName} names neither ` +
-        'spec.clientID nor spec.resourceID. Set one of them.'
-      );
+      return {
+        text:
+          'Multiple user assigned identities exist, please specify the clientId / resourceId of the ' +
+          `identity in the token request; ${who} is bound to ${list(grant.identityNames)} with ` +
+          `client ids ${list(grant.clientIds)}.`,
+      };
   }
 }
 
-function whyUnbound(
-  foreign: Extract<GrantRefusal, { reason: 'binding_missing' }>['foreign'],
-  near: NearMiss | undefined,
-  { namespace, serviceAccount }: Pod,
-): string {
-  const [first] = foreign;
-  if (first === undefined) {
-    const fix =
-      near === undefined
-        ? 'Create one.'
-        : `Did you mean "${printable(near.meant)}"? Correct the label of the pod template.`;
-    return `no AzureIdentityBinding in namespace ${namespace} has that selector. ${fix}`;
-  }
-  return (
-    `AzureIdentityBinding ${list(foreign.map(({ name }) => name))} with that selector is not for its ` +
-    `service account "${printable(serviceAccount)}". Run the pod under ` +
-    `"${printable(first.serviceAccount)}", or change spec.serviceAccount.`
+function fixOfLabel({ labels }: Pod): string {
+  if (labels[bindingLabel] === '') return `The label ${bindingLabel} is empty; give it a value.`;
+  const meant = misnamedLabel(labels);
+  return meant === undefined
+    ? 'Set it to the selector of an AzureIdentityBinding in the same namespace.'
+    : `The label ${printable(meant)} is not read; its name must be ${bindingLabel}.`;
+}
+
+/** The binding label under another name, letter case or prefix. */
+export function misnamedLabel(labels: Pod['labels']): string | undefined {
+  return Object.keys(labels).find(
+    (key) =>
+      key !== bindingLabel &&
+      key
+        .toLowerCase()
+        .replaceAll(/[^a-z]/g, '')
+        .endsWith(bindingLabel),
   );
+}
+
+/** The fix of a binding that names no identity of its namespace. */
+export function fixOfName(wanted: string, meant: string | undefined, namespace: string): string {
+  if (wanted === '') return 'Set spec.azureIdentity to the name of an AzureIdentity.';
+  if (meant !== undefined) {
+    return `Did you mean AzureIdentity "${printable(meant)}"? Correct spec.azureIdentity.`;
+  }
+  // Only a name that an object can have goes into a command.
+  const name = /^[a-z0-9][-.a-z0-9]*$/.test(wanted) ? wanted : 'NAME';
+  return `Create it: kubectl nmi identity add ${name} -n ${namespace} --resource-id ID --run --apply; or correct spec.azureIdentity.`;
 }
 
 /**
@@ -249,51 +304,60 @@ export function renderFailure(
   grantAgeMs: number,
   graceMs: number,
 ): Answer {
-  const { identity, pod } = authorized;
-  const extra: RefusalExtra = {
+  const reason = reasonOf(failure, authorized, grantAgeMs, graceMs);
+  const words = wordsOfFailure(failure, authorized);
+  if (reason === 'identity_not_assigned') return refuse(reason, inOneText(words));
+  return refuse(reason, inOneText(words), {
     ...(failure.error === undefined ? {} : { error: failure.error }),
     ...(failure.retryAfterS === undefined ? {} : { retryAfterS: failure.retryAfterS }),
     ...(failure.details === undefined ? {} : { details: failure.details }),
-  };
-  const owner =
-    identity === undefined && authorized.upstream.kind !== 'entra'
-      ? `the node's identities for ${nameOf(pod)}`
-      : whose(identity, pod);
-  const described = `${failure.description} (${owner})`;
+  });
+}
+
+function reasonOf(
+  { reason }: SourceFailure,
+  { identity }: Authorized,
+  grantAgeMs: number,
+  graceMs: number,
+): SourceFailure['reason'] | 'credential_pending' | 'federation_pending' {
+  const ageMs = Math.abs(grantAgeMs);
+  switch (reason) {
+    // Nobody assigns the node's own identity.
+    case 'identity_not_assigned':
+      return identity === undefined ? 'upstream_refused' : reason;
+    case 'credential_missing':
+      return ageMs < graceMs ? 'credential_pending' : reason;
+    case 'federation_refused':
+      return ageMs < Math.max(graceMs, federationGraceMs) ? 'federation_pending' : reason;
+    default:
+      return reason;
+  }
+}
+
+export function wordsOfFailure(failure: SourceFailure, authorized: Authorized): Words {
+  const { identity, pod, upstream } = authorized;
+  const { description } = failure;
   switch (failure.reason) {
     case 'identity_not_assigned': {
-      if (identity === undefined) return refuse('upstream_refused', failure.description);
+      if (identity === undefined) return { text: description };
       const id = identity.resourceId === '' ? '<its resource id>' : identity.resourceId;
-      return refuse(
-        'identity_not_assigned',
-        `Identity not found: ${whose(identity, pod)} is not assigned to this node. Assign it: ` +
-          `${assignCommand(failure.node)} --identities ${id}`,
-      );
+      return {
+        text: `Identity not found: ${whose(identity, pod)} is not assigned to this node.`,
+        fix: `Assign it: ${assignCommand(failure.node)} --identities ${id}`,
+      };
     }
     case 'upstream_refused':
-      return refuse('upstream_refused', failure.description, extra);
-    case 'resource_refused':
-    case 'identity_refused':
-    case 'credential_refused':
-    case 'credential_invalid':
-    case 'policy_refused':
-      return refuse(failure.reason, described, extra);
-    case 'credential_missing': {
-      const isYoung = Math.abs(grantAgeMs) < graceMs;
-      return refuse(isYoung ? 'credential_pending' : 'credential_missing', described, extra);
-    }
-    case 'federation_refused': {
-      const isYoung = Math.abs(grantAgeMs) < Math.max(graceMs, federationGraceMs);
-      return refuse(isYoung ? 'federation_pending' : 'federation_refused', described, extra);
-    }
     case 'upstream_throttled':
-      return refuse('upstream_throttled', failure.description, extra);
+      return { text: description };
     case 'upstream_down':
-      return refuse(
-        'upstream_down',
-        `No token for the moment: ${failure.description}. Retry.`,
-        extra,
-      );
+      return { text: `No token for the moment: ${description}. Retry.` };
+    default: {
+      const owner =
+        identity === undefined && upstream.kind !== 'entra'
+          ? `the node's identities for ${nameOf(pod)}`
+          : whose(identity, pod);
+      return { text: `${description} (${owner})` };
+    }
   }
 }
 

@@ -117,15 +117,17 @@ export class UpstreamResolver {
 }
 
 function ofNode({ clientId, resourceId }: Identity): UpstreamChoice {
-  const problem =
-    'has a spec.clientID that is no GUID, or without one a spec.resourceID that is no Azure ' +
-    'resource id';
   if (clientId !== '') {
-    return isGuid(clientId) ? named({ kind: 'client_id', value: clientId }) : invalid(problem);
+    return isGuid(clientId)
+      ? named({ kind: 'client_id', value: clientId })
+      : invalid('has a spec.clientID that is no GUID');
   }
-  return isResourceId(resourceId)
-    ? named({ kind: 'resource_id', value: resourceId })
-    : invalid(problem);
+  if (isResourceId(resourceId)) return named({ kind: 'resource_id', value: resourceId });
+  return invalid(
+    resourceId === ''
+      ? 'names neither spec.clientID nor spec.resourceID'
+      : 'has a spec.resourceID that is no Azure resource id',
+  );
 }
 
 function accountOf({ namespace, serviceAccount }: PodAccount): ObjectName {

@@ -25,6 +25,7 @@ import { readPod } from '../kube/watch/read-pod.ts';
 import { openWatches, type Watches } from '../kube/watch/watches.ts';
 import type { Part, Sample } from '../base/part.ts';
 import type { Logger } from '../../base/logger.ts';
+import { NearNames } from '../grants/near-names.ts';
 import { UpstreamResolver } from '../grants/resolve-upstream.ts';
 import { WorkloadIdentities } from '../grants/workload-identities.ts';
 
@@ -123,6 +124,7 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
     grants,
     owners,
     workloadIdentities,
+    nearNames: new NearNames(grants),
     upstreams: new UpstreamResolver(authoritiesOf(config), config.redirect !== 'address'),
     isSynced: () => watches.synced,
     trustsAddresses: (by) => (attests && by === 'address') || ipStaleness.isCurrent,

@@ -9,6 +9,7 @@ import { fullName } from '../../cache/index/object-name.ts';
 import { debounce } from '../../base/time/debounce.ts';
 import { redactClientId, type Log } from '../../base/log.ts';
 import type { GrantState } from '../grants/authorize.ts';
+import type { DemandState } from '../grants/identities-in-use.ts';
 import { unownedOf, type Unowned } from '../grants/unowned.ts';
 
 export interface OwnerReport extends Disposable {
@@ -17,7 +18,7 @@ export interface OwnerReport extends Disposable {
 }
 
 export interface OwnerReportOptions {
-  readonly clusterState: GrantState;
+  readonly clusterState: DemandState & Pick<GrantState, 'isSynced'>;
   readonly clock: Clock;
   readonly log: Log;
 }

@@ -8,7 +8,7 @@ import type { PodIndex } from '../../cache/index/pod-index.ts';
 import type { Reason, RefusalReason } from '../base/answers.ts';
 import { parseRecord, stringAt } from '../../base/json-value.ts';
 import { loggableResource } from '../../base/log.ts';
-import { reasonGuide } from '../base/reason-guide.ts';
+import { rowOf } from '../diagnosis/codes.ts';
 import type { PodFacts, Refused, RefusedPod } from '../grants/authorization.ts';
 import type { NamedSelector } from '../grants/grant.ts';
 import { renderRefusal } from '../grants/refusal-text.ts';
@@ -76,7 +76,7 @@ export function withEvents(
       type: 'Warning' as const,
       reason: eventReasonOf(reason),
       action,
-      note: noteOf(text(), reasonGuide[reason].fix),
+      note: noteOf(text(), rowOf(reason).fix),
     });
     const ofPod = referenceOfPod(pod);
     const related = identity === undefined ? undefined : referenceOfIdentity(identity);
@@ -91,7 +91,7 @@ export function withEvents(
     const caller = exchange.caller.resolve(pods);
     // The note contains no text of the request, since namespace users read it.
     if (caller.kind === 'pod') {
-      recordRefusal(caller.pod, reason, action, undefined, () => reasonGuide[reason].means);
+      recordRefusal(caller.pod, reason, action, undefined, () => rowOf(reason).means);
     }
   }
 
@@ -132,7 +132,7 @@ export function withEvents(
       type: 'Warning',
       reason: eventReasonOf('caller_throttled'),
       action: limit === 'connections' ? 'Connect' : 'GetToken',
-      note: noteOf(`The pod ${throttleTexts[limit]}.`, reasonGuide.caller_throttled.fix),
+      note: noteOf(`The pod ${throttleTexts[limit]}.`, rowOf('caller_throttled').fix),
     }));
   }
 
@@ -143,7 +143,7 @@ function textOf({ answer, authorization, resource }: TokenDecision, reason: Refu
   switch (authorization?.kind) {
     case 'refused':
       return authorization.pod === undefined
-        ? reasonGuide[reason].means
+        ? rowOf(reason).means
         : descriptionOf(renderRefusal(withoutCallersText(authorization)).body);
     case 'authorized': {
       // Entra ID repeats the resource. A value that does not look like a resource may be a secret.
@@ -152,7 +152,7 @@ function textOf({ answer, authorization, resource }: TokenDecision, reason: Refu
     }
     case 'by-object-id':
     case undefined:
-      return reasonGuide[reason].means;
+      return rowOf(reason).means;
   }
 }
 

@@ -29,7 +29,7 @@ describe('objects', () => {
   it('are ignored by the agent for a field of the wrong type', () => {
     assert.deepEqual(linesOf({ identities: [createIdentity('orders', { clientID: 7 })] }), [
       'object_unusable AzureIdentity shop/orders',
-      'binding_dangling AzureIdentityBinding shop/orders',
+      'identity_missing AzureIdentityBinding shop/orders',
     ]);
   });
 
@@ -65,13 +65,13 @@ describe('objects', () => {
     ];
     const identities = [createIdentity('orders'), createIdentity('far', {}, { namespace: 'x' })];
     assert.deepEqual(linesOf({ bindings, identities }), [
-      'binding_dangling AzureIdentityBinding shop/a',
-      'binding_without_selector AzureIdentityBinding shop/b',
+      'identity_missing AzureIdentityBinding shop/a',
+      'selector_unusable AzureIdentityBinding shop/b',
       'binding_unused AzureIdentityBinding shop/c',
-      'binding_dangling AzureIdentityBinding shop/d',
+      'identity_missing AzureIdentityBinding shop/d',
     ]);
     const [first, , , last] = examine({ bindings, identities });
-    assert.deepEqual(first?.details, ['The one there is called orders.']);
+    assert.deepEqual(first?.details, ['The one there is called "orders".']);
     assert.match(last?.details[0] ?? '', /one in namespace x/);
   });
 
@@ -107,8 +107,8 @@ describe('objects', () => {
     assert.deepEqual(linesOf({ ...objects, scope: undefined }), [
       'identity_invalid AzureIdentity x/idle',
       'identity_unbound AzureIdentity x/idle',
-      'binding_dangling AzureIdentityBinding x/lost',
-      'binding_without_selector AzureIdentityBinding x/lost',
+      'selector_unusable AzureIdentityBinding x/lost',
+      'identity_missing AzureIdentityBinding x/lost',
       'exception_without_labels AzurePodIdentityException x/open',
     ]);
   });

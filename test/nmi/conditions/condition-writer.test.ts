@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { describe, it } from 'node:test';
 import { jsonPatch } from '../../../lab/fakes/kube/patches.ts';
 import { ConditionWriter, type WriteCounts } from '../../../src/nmi/conditions/condition-writer.ts';
-import type { SecretFinding } from '../../../src/nmi/conditions/evaluate.ts';
+import type { SecretFinding } from '../../../src/nmi/diagnosis/objects.ts';
 import { observing } from '../../../src/nmi/conditions/observed.ts';
 import { ObservedObjects } from '../../../src/nmi/conditions/observed-objects.ts';
 import { RefusedWrites } from '../../../src/nmi/conditions/refused-writes.ts';

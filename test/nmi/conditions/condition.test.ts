@@ -49,7 +49,7 @@ describe('conditions', () => {
     const digest = digestOf([valid, wrong], 3);
     for (const [name, other] of Object.entries({
       generation: digestOf([valid, wrong], 4),
-      status: digestOf([isUnknown('Valid', 'ok', ''), wrong], 3),
+      status: digestOf([isUnknown('Valid', 'identity_invalid', ''), wrong], 3),
       reason: digestOf([valid, { ...wrong, reason: 'identity_invalid' }], 3),
       message: digestOf([valid, { ...wrong, message: '' }], 3),
       less: digestOf([valid], 3),

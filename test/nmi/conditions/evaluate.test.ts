@@ -3,12 +3,8 @@ import { describe, it } from 'node:test';
 import type { OwnersMode } from '../../../src/nmi/grants/identity-owners.ts';
 import { UpstreamResolver } from '../../../src/nmi/grants/resolve-upstream.ts';
 import type { Condition } from '../../../src/nmi/conditions/condition.ts';
-import {
-  conditionsOfBinding,
-  conditionsOfIdentity,
-  secretOfIdentity,
-  type SecretFinding,
-} from '../../../src/nmi/conditions/evaluate.ts';
+import { conditionsOfBinding, conditionsOfIdentity } from '../../../src/nmi/conditions/evaluate.ts';
+import type { SecretFinding } from '../../../src/nmi/diagnosis/objects.ts';
 import { observing } from '../../../src/nmi/conditions/observed.ts';
 import { parseBinding, parseIdentity } from '../../../src/nmi/kube/watch/parse.ts';
 import { createIdentityGrant } from '../../support/cache-objects.ts';
@@ -55,19 +51,19 @@ describe('the conditions of an AzureIdentity', () => {
     assert.deepEqual(ofIdentity(secretSpec, { kind: 'readable' }), [goodIdentity, '']);
   });
 
-  it('name the field that makes it unusable, like the answer to a pod', () => {
+  it('name the field that makes it unusable', () => {
     const invalid = (reason: string) => [
       `Valid=False ${reason}`,
       `CredentialReadable=Unknown ${reason}`,
       `Ready=False ${reason}`,
     ];
     assert.deepEqual(ofIdentity({ type: '0' }), [
-      invalid('identity_invalid'),
+      invalid('object_unusable'),
       'The agent ignores it: spec.type is not an integer. Correct it.',
     ]);
     assert.deepEqual(ofIdentity({ type: 1, clientID, tenantID: 'x y' }), [
       invalid('identity_invalid'),
-      'AzureIdentity cart has a spec.tenantID that is neither a GUID nor a domain name. Correct it.',
+      'AzureIdentity shop/cart has a spec.tenantID that is neither a GUID nor a domain name. Correct it.',
     ]);
     const [conditions] = ofIdentity({ type: 9, clientID });
     assert.deepEqual(conditions, invalid('identity_unsupported'));
@@ -76,13 +72,6 @@ describe('the conditions of an AzureIdentity', () => {
   });
 
   it('name the missing Secret, or the missing permission to read it', () => {
-    assert.deepEqual(secretOfIdentity(identityOf(secretSpec), rulesOf()), {
-      namespace: 'shop',
-      name: 'sp',
-    });
-    for (const spec of [{ type: 0, clientID }, { type: 3, clientID, tenantID }, { type: 'x' }]) {
-      assert.equal(secretOfIdentity(identityOf(spec), rulesOf()), undefined);
-    }
     const missing = { kind: 'missing', problem: 'Secret shop/sp does not exist' } as const;
     assert.deepEqual(ofIdentity(secretSpec, missing), [
       [
@@ -99,7 +88,8 @@ describe('the conditions of an AzureIdentity', () => {
         'CredentialReadable=False credential_invalid',
         'Ready=False credential_invalid',
       ],
-      'The agent may not read Secret shop/sp: its service account needs a role.',
+      'The agent may not read Secret shop/sp: its service account needs a role. Correct the Secret. If the error ' +
+        'names a missing right, an operator of the cluster gives it to the agent.',
     ]);
   });
 
@@ -108,7 +98,7 @@ describe('the conditions of an AzureIdentity', () => {
     const rules = rulesOf('enforce');
     assert.deepEqual(ofIdentity({ type: 0, clientID }, undefined, rules), [
       ['Valid=True ok', 'CredentialReadable=True ok', 'Ready=False identity_not_owned'],
-      `AzureIdentity cart has the client id ${clientID}, which no AzureIdentityGrant gives to ` +
+      `AzureIdentity shop/cart has the client id ${clientID}, which no AzureIdentityGrant gives to ` +
         'namespace shop. A cluster administrator can add it to spec.clientIDs of an AzureIdentityGrant.',
     ]);
     rules.index.grants.upsert(createIdentityGrant({ namespaces: ['shop'], clientIds: [clientID] }));
@@ -124,8 +114,14 @@ const named = (spec: unknown, finding?: SecretFinding) => {
   return { identity, ready };
 };
 const good = { azureIdentity: 'cart', selector: 'cart' };
-const ofBinding = (spec: unknown, to = named({ type: 0, clientID }), isSurplus = false) =>
-  shown(conditionsOfBinding(bindingOf(spec), to, isSurplus));
+const ofBinding = (
+  spec: unknown,
+  to: ReturnType<typeof named> | undefined = named({ type: 0, clientID }),
+  isSurplus = false,
+) => {
+  const facts = { identity: to.identity.parsed, meant: undefined, isSurplus };
+  return shown(conditionsOfBinding(bindingOf(spec), facts, to.ready));
+};
 
 describe('the conditions of an AzureIdentityBinding', () => {
   it('are true for one that gives a token', () => {
@@ -136,16 +132,19 @@ describe('the conditions of an AzureIdentityBinding', () => {
   });
 
   it('name the missing identity', () => {
-    const absent = shown(conditionsOfBinding(bindingOf(good), undefined, false));
+    const facts = { identity: undefined, meant: undefined, isSurplus: false };
+    const absent = shown(conditionsOfBinding(bindingOf(good), facts, undefined));
     assert.deepEqual(absent, [
       [
         'IdentityFound=False identity_missing',
         'SelectorUsable=True ok',
         'Ready=False identity_missing',
       ],
-      'Namespace shop has no AzureIdentity cart. Create it, or correct spec.azureIdentity.',
+      'Namespace shop has no AzureIdentity cart. Create it: kubectl nmi identity add cart -n shop --resource-id ID --run --apply; or correct ' +
+        'spec.azureIdentity.',
     ]);
-    assert.match(String(ofBinding({ selector: 'cart' })[1]), /^spec\.azureIdentity is empty\./);
+    const unnamed = shown(conditionsOfBinding(bindingOf({ selector: 'cart' }), facts, undefined));
+    assert.match(String(unnamed[1]), /^Its spec\.azureIdentity is empty\. Set spec/);
     assert.deepEqual(ofBinding(good, named({ type: 'x' })), [
       [
         'IdentityFound=False identity_missing',
@@ -159,21 +158,21 @@ describe('the conditions of an AzureIdentityBinding', () => {
   it('name the selector that matches no pod', () => {
     const unusable = [
       'IdentityFound=True ok',
-      'SelectorUsable=False binding_missing',
-      'Ready=False binding_missing',
+      'SelectorUsable=False selector_unusable',
+      'Ready=False selector_unusable',
     ];
     for (const [selector, message] of [
-      ['', /^spec\.selector is empty and matches no pod\. Set it/],
-      ['two words', /^spec\.selector is no value that a label can have/],
-      ['x'.repeat(64), /^spec\.selector is no value that a label can have/],
+      ['', /^Its spec\.selector is empty and matches no pod\. Set it/],
+      ['two words', /^Its spec\.selector is no value that a label can have/],
+      ['x'.repeat(64), /^Its spec\.selector is no value that a label can have/],
     ] as const) {
       const [conditions, text] = ofBinding({ ...good, selector });
       assert.deepEqual(conditions, unusable);
       assert.match(String(text), message);
     }
-    const [conditions, text] = ofBinding(good, undefined, true);
+    const [conditions, text] = ofBinding(good, named({ type: 0, clientID }), true);
     assert.deepEqual(conditions, unusable);
-    assert.match(String(text), /^More than 200 bindings have this selector/);
+    assert.match(String(text), /^More than 200 bindings have its selector/);
   });
 
   it('are those of the identity when that has the problem', () => {
@@ -187,9 +186,9 @@ describe('the conditions of an AzureIdentityBinding', () => {
   it('also exist for one that the agents ignore', () => {
     assert.deepEqual(ofBinding({ selector: 7 }), [
       [
-        'IdentityFound=Unknown binding_missing',
-        'SelectorUsable=False binding_missing',
-        'Ready=False binding_missing',
+        'IdentityFound=Unknown object_unusable',
+        'SelectorUsable=False object_unusable',
+        'Ready=False object_unusable',
       ],
       'The agent ignores it: spec.selector is not a string. Correct it.',
     ]);

@@ -284,6 +284,8 @@ describe('the explanation of a pod', () => {
       reason: 'binding_pending',
       status: 503,
       error: 'temporarily_unavailable',
+      text: 'Identity not found: pod default/p has the label aadpodidbinding=app, and no AzureIdentityBinding in namespace default has that selector.',
+      fix: 'Create one: kubectl nmi identity assign IDENTITY -n default --selector app --apply',
       retryAfterS: 2,
       isWaitedFor: true,
     });

@@ -7,6 +7,7 @@ import { authorize, type GrantState } from '../../../src/nmi/grants/authorize.ts
 import type { Authorization } from '../../../src/nmi/grants/authorization.ts';
 import type { IdentitySelector } from '../../../src/nmi/grants/grant.ts';
 import { renderRefusal } from '../../../src/nmi/grants/refusal-text.ts';
+import { NearNames } from '../../../src/nmi/grants/near-names.ts';
 import { UpstreamResolver } from '../../../src/nmi/grants/resolve-upstream.ts';
 import type { WorkloadIdentities } from '../../../src/nmi/grants/workload-identities.ts';
 import {
@@ -62,6 +63,7 @@ function decide(
     owners: createOwners(testBed.owners ?? 'off', ...(testBed.granted ?? [])).owners,
     isSynced: () => true,
     trustsAddresses: () => true,
+    nearNames: new NearNames(grants),
     workloadIdentities:
       account === undefined ? undefined : ({ of: () => account } as unknown as WorkloadIdentities),
     upstreams: new UpstreamResolver(
@@ -85,7 +87,7 @@ describe('a label that no binding has', () => {
     const unlike = { ...pod, labels: { aadpodidbinding: 'stock' } };
     const asks = (asked: Pod) => bodyOf(decide({}, vault, { kind: 'none' }, asked));
     assert.match(asks(slip), /^503 binding_pending .* Did you mean \\"label\\"\?/);
-    assert.match(asks(unlike), /that selector\. Create one\./);
+    assert.match(asks(unlike), /that selector\. Create one: /);
   });
 });
 

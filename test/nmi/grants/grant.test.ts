@@ -135,16 +135,6 @@ describe('a user-assigned identity without client id and resource id', () => {
     createdAtWallMs: 0,
   });
 
-  it('is refused when it would be chosen, instead of becoming the node identity', () => {
-    assert.deepEqual(decide(bind(nameless, older), none), {
-      kind: 'refused',
-      reason: 'identity_invalid',
-      label: 'label',
-      identityName: 'nameless',
-    });
-    assert.equal(outcome(decide(bind(nameless), none, strict)), 'identity_invalid');
-  });
-
   it('is never matched by a selector, nor a candidate for an object id', () => {
     for (const kind of ['client_id', 'resource_id', 'object_id'] as const) {
       for (const value of ['', ' ', '/', 'x']) {
@@ -153,13 +143,6 @@ describe('a user-assigned identity without client id and resource id', () => {
     }
     const grant = decide(bind(nameless, older), { kind: 'object_id', value: 'x' });
     assert.deepEqual(grant.kind === 'by-object-id' && grant.candidates, [older]);
-  });
-
-  it('is accepted with either id, and other types need neither', () => {
-    const byResource = createIdentity({ name: 'r', clientId: '', resourceId: armId });
-    assert.equal(outcome(decide(bind(byResource), none)), 'r by only');
-    const federated = createIdentity({ name: 'f', clientId: '', type: 3 });
-    assert.equal(outcome(decide(bind(federated), none)), 'f by only');
   });
 });
 

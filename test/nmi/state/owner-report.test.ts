@@ -30,7 +30,6 @@ function open(mode: OwnersMode = 'warn') {
       grants,
       owners,
       workloadIdentities: undefined,
-      trustsAddresses: () => true,
       upstreams: new UpstreamResolver(() => ({ ok: false, problem: 'nobody asks' })),
       isSynced: () => state.isSynced,
     },

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
 import { refuse } from '../../../src/nmi/base/answers.ts';
-import { reasonGuide } from '../../../src/nmi/base/reason-guide.ts';
+import { rowOf } from '../../../src/nmi/diagnosis/codes.ts';
 import type { Authorization, PodFacts, RefusedPod } from '../../../src/nmi/grants/authorization.ts';
 import { CallerConnection } from '../../../src/nmi/callers/caller.ts';
 import { renderRefusal } from '../../../src/nmi/grants/refusal-text.ts';
@@ -121,7 +121,7 @@ describe('a refusal', () => {
       note:
         'Identity not found: pod shop/app has no label "aadpodidbinding". Set it to the selector of an ' +
         'AzureIdentityBinding in the same namespace. (no_binding_label) Fix: ' +
-        reasonGuide.no_binding_label.fix,
+        rowOf('no_binding_label').fix,
     });
     assert.deepEqual(seen, ['decision'], 'it is logged and counted as before');
   });
@@ -167,7 +167,7 @@ describe('a refusal', () => {
     }
     await answered();
     assert.equal(recorded.length, 1, 'an unknown caller has no Events');
-    const { means, fix } = reasonGuide.parameter_invalid;
+    const { means, fix } = rowOf('parameter_invalid');
     assert.equal(recorded[0]?.note, `${means} Fix: ${fix}`);
   });
 

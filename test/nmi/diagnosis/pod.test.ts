@@ -1,31 +1,45 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { createBinding, createException, createIdentity } from '../../support/cache-objects.ts';
+import {
+  createBinding,
+  createException,
+  createIdentity,
+  createIdentityGrant,
+} from '../../support/cache-objects.ts';
 import type { OwnersMode } from '../../../src/nmi/grants/identity-owners.ts';
 import { createOwners } from '../../support/owners.ts';
 import { openExplainFixture, type ExplainFixture } from '../../support/explain-fixture.ts';
 
 const labels = { aadpodidbinding: 'app' };
+const clientId = '22729e47-74ce-4b43-8eea-aab5f2073301';
 
-describe('hints', () => {
+describe('findings about a pod', () => {
   it('name the limits that a pod exceeded recently, whatever its grants', () => {
     const { clock, throttled, addPod, askPod } = openExplainFixture();
     addPod();
     throttled.note('uid-p', 'connections');
     throttled.note('uid-p', 'connections');
     clock.advance(3_000);
-    assert.deepEqual(askPod('pod=default/p').hints, [
-      'This pod is being throttled: it opened more connections at once than one pod may have, 2 times in the last ' +
-        'minutes, the last time 3 s ago. Cache tokens in the application, as SDKs do when one credential object is kept.',
-    ]);
+    const throttling = () =>
+      askPod('pod=default/p').findings.filter(({ code }) => code === 'caller_throttled');
+    assert.deepEqual(
+      throttling().map(({ text, severity }) => `${severity} ${text}`),
+      [
+        'warning It opened more connections at once than one pod may have, 2 times in the last minutes, the ' +
+          'last time 3 s ago.',
+      ],
+    );
     clock.advance(5 * 60_000);
-    assert.deepEqual(askPod('pod=default/p').hints, []);
+    assert.deepEqual(throttling(), []);
   });
 
-  const hintsOf = (arrange: (fixture: ExplainFixture) => void): string => {
+  const shownOf = (arrange: (fixture: ExplainFixture) => void): string => {
     const fixture = openExplainFixture();
     arrange(fixture);
-    return fixture.askPod('pod=default/p').hints.join('\n');
+    const { findings } = fixture.askPod('pod=default/p');
+    return findings
+      .map(({ object, text, fix, details }) => [object, text, fix, ...details].join('\n'))
+      .join('\n');
   };
   const mistakes: readonly (readonly [string, RegExp, (fixture: ExplainFixture) => void])[] = [
     [
@@ -51,7 +65,7 @@ describe('hints', () => {
     ],
     [
       'a selector in another letter case',
-      /AzureIdentityBinding b has the selector "App": make it exactly "app"/,
+      /Did you mean "App"\?[^]*AzureIdentityBinding b has the selector "App"/,
       (fixture) => {
         fixture.grants.bindings.upsert(createBinding({ name: 'b', selector: 'App' }));
         fixture.addPod({ labels });
@@ -59,7 +73,7 @@ describe('hints', () => {
     ],
     [
       'a selector with a blank',
-      /AzureIdentityBinding b has the selector "app ": make it exactly "app"/,
+      /Did you mean "app "\?[^]*AzureIdentityBinding b has the selector "app "/,
       (fixture) => {
         fixture.grants.bindings.upsert(createBinding({ name: 'b', selector: 'app ' }));
         fixture.addPod({ labels });
@@ -83,7 +97,7 @@ describe('hints', () => {
     ],
     [
       'a binding that names no identity, as with a field in the wrong letter case',
-      /AzureIdentityBinding b names no AzureIdentity at all: set spec\.azureIdentity/,
+      /Set spec\.azureIdentity to the name of an AzureIdentity/,
       (fixture) => {
         const binding = { name: 'b', selector: 'app', identityName: '' };
         fixture.grants.bindings.upsert(createBinding(binding));
@@ -92,7 +106,7 @@ describe('hints', () => {
     ],
     [
       'an identity in another letter case',
-      /names AzureIdentity "App"; the one there is called "app"/,
+      /Did you mean AzureIdentity "app"\?[^]*The one there is called "app"/,
       (fixture) => {
         const binding = { name: 'b', selector: 'app', identityName: 'App' };
         fixture.grants.bindings.upsert(createBinding(binding));
@@ -102,7 +116,7 @@ describe('hints', () => {
     ],
     [
       'an identity in another namespace',
-      /there is one in namespace other, but only one in namespace default counts/,
+      /There is one in namespace other, but only one in namespace default counts/,
       (fixture) => {
         const binding = { name: 'b', selector: 'app', identityName: 'app' };
         fixture.grants.bindings.upsert(createBinding(binding));
@@ -113,26 +127,26 @@ describe('hints', () => {
   ];
   for (const [what, hint, arrange] of mistakes) {
     it(`name the fix of ${what}`, () => {
-      assert.match(hintsOf(arrange), hint);
+      assert.match(shownOf(arrange), hint);
     });
   }
 
   it('are absent when nothing is wrong, and few when many are similar', () => {
     assert.equal(
-      hintsOf((fixture) => {
-        fixture.grants.identities.upsert(createIdentity());
+      shownOf((fixture) => {
+        fixture.grants.identities.upsert(createIdentity({ clientId }));
         fixture.grants.bindings.upsert(createBinding({ selector: 'app' }));
         fixture.addPod({ labels });
       }),
       '',
     );
-    const many = hintsOf((fixture) => {
+    const many = shownOf((fixture) => {
       for (let index = 0; index < 50; index++) {
         fixture.grants.bindings.upsert(createBinding({ name: `b${index}`, selector: 'APP' }));
       }
       fixture.addPod({ labels });
     });
-    assert.equal(many.split('\n').length, 3);
+    assert.equal(many.split('AzureIdentityBinding b').length - 1, 3);
   });
 
   it('do not mention unrelated objects', () => {
@@ -144,55 +158,55 @@ describe('hints', () => {
         );
       }
     };
-    const ofSelector = hintsOf((fixture) => {
+    const ofSelector = shownOf((fixture) => {
       others(fixture);
       fixture.addPod({ labels });
     });
-    assert.equal(ofSelector, '');
-    const ofIdentity = hintsOf((fixture) => {
+    assert.doesNotMatch(ofSelector, /unrelated/);
+    const ofIdentity = shownOf((fixture) => {
       others(fixture);
       fixture.grants.bindings.upsert(createBinding({ selector: 'app', identityName: 'gone' }));
       fixture.addPod({ labels });
     });
-    assert.equal(ofIdentity, '');
+    assert.doesNotMatch(ofIdentity, /unrelated/);
   });
 
   it('name the service account that a binding of the label is for', () => {
-    const text = hintsOf((fixture) => {
+    const text = shownOf((fixture) => {
       fixture.grants.bindings.upsert(
         createBinding({ name: 'b', selector: 'app', serviceAccount: 'robot' }),
       );
       fixture.addPod({ labels });
     });
-    assert.match(text, /AzureIdentityBinding b is for service account "robot" only; the pod runs/);
+    assert.match(text, /is not for its service account "default"\.[^]*Run the pod under "robot"/);
   });
 
   it('name the fix of one binding beside others that work', () => {
-    const text = hintsOf((fixture) => {
-      fixture.grants.identities.upsert(createIdentity({ name: 'app' }));
+    const text = shownOf((fixture) => {
+      fixture.grants.identities.upsert(createIdentity({ name: 'app', clientId }));
       for (const identityName of ['app', 'APP']) {
         const binding = { name: identityName, selector: 'app', identityName };
         fixture.grants.bindings.upsert(createBinding(binding));
       }
       fixture.addPod({ labels });
     });
-    assert.match(text, /^AzureIdentityBinding APP names .*; the one there is called "app"\.$/);
+    assert.match(text, /^AzureIdentityBinding default\/APP\nNamespace default has no AzureIdentity APP\.[^]*The one there is called "app"\.$/);
   });
 
-  it('are sorted by name, and absent for an excepted pod or labels of other kinds', () => {
-    const text = hintsOf((fixture) => {
+  it('name objects by name, and none for an excepted pod or labels of other kinds', () => {
+    const text = shownOf((fixture) => {
       for (const name of ['c', 'a', 'b']) {
         fixture.grants.bindings.upsert(createBinding({ name, selector: ' app' }));
       }
       fixture.addPod({ labels });
     });
     assert.deepEqual(
-      text.split('\n').map((line) => line.split(' ')[1]),
+      [...text.matchAll(/AzureIdentityBinding (\w+) has/g)].map(([, name]) => name),
       ['a', 'b', 'c'],
     );
-    const ofOthers = hintsOf((fixture) => fixture.addPod({ labels: { app: 'x', binding: 'y' } }));
-    assert.equal(ofOthers, '');
-    const ofExcepted = hintsOf((fixture) => {
+    const ofOthers = shownOf((fixture) => fixture.addPod({ labels: { app: 'x', binding: 'y' } }));
+    assert.match(ofOthers, /has no label "aadpodidbinding"[^]*Set it to the selector/);
+    const ofExcepted = shownOf((fixture) => {
       fixture.grants.exceptions.upsert(createException({ podLabels: labels }));
       fixture.addPod({ labels });
     });
@@ -200,10 +214,10 @@ describe('hints', () => {
   });
 });
 
-describe('hints of identities without a grant', () => {
-  const clientId = '22729e47-74ce-4b43-8eea-aab5f2073301';
+describe('findings about identities without a grant', () => {
   const explained = (mode: OwnersMode) => {
-    const fixture = openExplainFixture({ owners: createOwners(mode).owners });
+    const other = createIdentityGrant({ namespaces: ['other'] });
+    const fixture = openExplainFixture({ owners: createOwners(mode, other).owners });
     fixture.grants.identities.upsert(createIdentity({ clientId }));
     fixture.grants.bindings.upsert(createBinding({ selector: 'app' }));
     fixture.addPod({ labels });
@@ -211,15 +225,22 @@ describe('hints of identities without a grant', () => {
   };
 
   it('report what enforce would refuse while it only warns', () => {
-    const { hints, identities } = explained('warn');
-    assert.match(hints.join('\n'), /no AzureIdentityGrant .*--identity-owners=warn serves it\.$/);
+    const { findings, identities } = explained('warn');
+    assert.deepEqual(
+      findings.map(({ code, severity, object }) => [code, severity, object]),
+      [['identity_not_owned', 'info', 'AzureIdentity default/identity']],
+    );
+    assert.deepEqual(findings[0]?.details, ['--identity-owners=warn serves it.']);
     assert.equal(identities[0]?.refusal, undefined);
-    assert.deepEqual(explained('off').hints, []);
+    assert.deepEqual(explained('off').findings, []);
   });
 
   it('are replaced by the refusal, of the request and of the identity', () => {
-    const { hints, identities, requests } = explained('enforce');
-    assert.deepEqual(hints, []);
+    const { findings, identities, requests } = explained('enforce');
+    assert.deepEqual(
+      findings.map(({ code, object }) => [code, object]),
+      [['identity_not_owned', 'Pod default/p']],
+    );
     assert.equal(identities[0]?.refusal?.reason, 'identity_not_owned');
     const outcome = requests[0]?.outcome;
     assert.ok(outcome?.kind === 'refused');

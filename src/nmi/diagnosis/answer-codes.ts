@@ -1,10 +1,10 @@
 /**
- * The meaning of each reason, how to check it, how to fix it and who can. docs/reasons.md, `nmi
- * reasons` and `kubectl nmi` print it. Pure.
+ * The half of the code table that answers to pods use: the meaning of each reason, how to check it,
+ * how to fix it and who can.
  */
-import type { RefusalReason } from './answers.ts';
+import type { RefusalReason } from '../base/answers.ts';
 
-export interface ReasonGuide {
+export interface AnswerCode {
   readonly means: string;
   readonly check: string;
   readonly fix: string;
@@ -19,7 +19,7 @@ const client = 'The request of the client is not one that the metadata service a
 const oneMoment =
   'The state passes by itself: SDKs retry. If it lasts, look at kubectl nmi status.';
 
-export const reasonGuide = {
+export const answerCodes = {
   metadata_header_missing: {
     means: 'The request has no header Metadata: true.',
     fix: 'Use an Azure SDK, or send the header.',
@@ -310,4 +310,4 @@ export const reasonGuide = {
     check: 'The agent’s log has the stack.',
     who: 'project',
   },
-} as const satisfies Record<RefusalReason, ReasonGuide>;
+} as const satisfies Record<RefusalReason, AnswerCode>;

@@ -5,7 +5,7 @@ import {
   reaches,
   renderFindings,
   sortFindings,
-} from '../../../src/kubectl/findings/finding.ts';
+} from '../../../src/nmi/diagnosis/finding.ts';
 
 const of = (
   code: 'binding_unused' | 'network_policy' | 'binding_missing' | 'old_mic',

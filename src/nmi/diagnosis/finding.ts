@@ -1,12 +1,8 @@
-/** What is wrong, on which object, and what to do: one shape for every verb that checks something. */
-import type { RefusalReason } from '../../nmi/base/answers.ts';
-import { findingPages, pageOf, type FindingCode } from './runbook.ts';
-
-export const severities = ['error', 'warning', 'info'] as const;
-export type Severity = (typeof severities)[number];
+/** What is wrong, on which object, and what to do: one shape for everything that speaks to a person. */
+import { rowOf, severities, type Code, type Severity } from './codes.ts';
 
 export interface Finding {
-  readonly code: FindingCode | RefusalReason;
+  readonly code: Code;
   readonly severity: Severity;
   /** As `Pod shop/web`. */
   readonly object: string;
@@ -14,28 +10,23 @@ export interface Finding {
   readonly fix: string;
   /** Near misses, and other facts that help. */
   readonly details: readonly string[];
-  /** Of the runbook. */
+  /** Of the documentation. */
   readonly page: string;
 }
 
 interface FindingFields {
   readonly object: string;
   readonly text: string;
-  /** Default: that of the runbook. */
-  readonly fix?: string;
+  /** Default: that of the table. */
+  readonly fix?: string | undefined;
   readonly details?: readonly string[];
   readonly severity?: Severity;
 }
 
-export function createFinding(code: Finding['code'], fields: FindingFields): Finding {
-  const page = pageOf(code);
-  const { object, text, fix = page.fix, details = [] } = fields;
-  const severity = fields.severity ?? (isFindingCode(code) ? findingPages[code].severity : 'error');
-  return { code, severity, object, text, fix, details, page: page.link };
-}
-
-function isFindingCode(code: Finding['code']): code is FindingCode {
-  return Object.hasOwn(findingPages, code);
+export function createFinding(code: Code, fields: FindingFields): Finding {
+  const row = rowOf(code);
+  const { object, text, fix = row.fix, details = [], severity = row.severity } = fields;
+  return { code, severity, object, text, fix, details, page: row.link };
 }
 
 /** Errors first; within a severity by object, then by code. */
@@ -51,6 +42,7 @@ export function reaches(findings: readonly Finding[], threshold: Severity): bool
   return findings.some(({ severity }) => severities.indexOf(severity) <= limit);
 }
 
+/** As `nmi explain` and the plugin print them. */
 export function renderFindings(findings: readonly Finding[]): readonly string[] {
   return findings.flatMap(({ code, severity, object, text, fix, details, page }) => [
     `${severity.padEnd(7)} ${object}: ${code}`,

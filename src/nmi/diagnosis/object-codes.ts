@@ -1,18 +1,14 @@
-/** The runbook: meaning and fix of each refusal and finding. docs/kubectl.md is made from it. */
-import type { RefusalReason } from '../../nmi/base/answers.ts';
-import { reasonGuide } from '../../nmi/base/reason-guide.ts';
+/**
+ * The other half of the code table: findings about objects, nodes and the agent that no answer names.
+ */
 
-export interface Page {
+interface ObjectCode {
+  readonly severity: 'error' | 'warning' | 'info';
   readonly means: string;
   readonly fix: string;
 }
 
-interface FindingPage extends Page {
-  readonly severity: 'error' | 'warning' | 'info';
-}
-
-/** Findings of the plugin beyond the agent's refusals. */
-export const findingPages = {
+export const objectCodes = {
   label_on_owner: {
     severity: 'error',
     means: 'A workload has the label aadpodidbinding itself, and its pod template has not.',
@@ -73,14 +69,9 @@ export const findingPages = {
     means: 'An exception matches no pod of its namespace.',
     fix: 'Check spec.podLabels, or delete it.',
   },
-  binding_dangling: {
+  selector_unusable: {
     severity: 'error',
-    means: 'A binding names an AzureIdentity that does not exist in its namespace.',
-    fix: 'Create it, or correct spec.azureIdentity.',
-  },
-  binding_without_selector: {
-    severity: 'error',
-    means: 'A binding has an empty selector and matches nothing.',
+    means: 'A binding has a selector that matches no pod: it is empty or no value of a label, or more than 200 bindings have it.',
     fix: 'Set spec.selector to the label value of the pods.',
   },
   binding_unused: {
@@ -179,20 +170,4 @@ export const findingPages = {
     means: 'The cluster has no Linux node that an agent could run on.',
     fix: 'Add a node pool.',
   },
-} as const satisfies Record<string, FindingPage>;
-
-export type FindingCode = keyof typeof findingPages;
-
-const pages: Readonly<Record<string, Page>> = { ...reasonGuide, ...findingPages };
-
-export const allCodes: readonly string[] = Object.keys(pages);
-
-export function findPage(code: string): Page | undefined {
-  return Object.hasOwn(pages, code) ? pages[code] : undefined;
-}
-
-export function pageOf(code: FindingCode | RefusalReason): Page & { readonly link: string } {
-  const { means, fix } = pages[code] ?? { means: '', fix: '' };
-  const file = Object.hasOwn(reasonGuide, code) ? 'docs/reasons.md' : 'docs/kubectl.md';
-  return { means, fix, link: `${file}#${code}` };
-}
+} as const satisfies Record<string, ObjectCode>;

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { isSlip, nearMissOf } from '../../../src/nmi/grants/near-miss.ts';
+import { isSlip, NearNames } from '../../../src/nmi/grants/near-names.ts';
 import { createBinding, createIdentity } from '../../support/cache-objects.ts';
 
 const unbound = (label: string) =>
@@ -24,7 +24,7 @@ function createIndex(names: readonly (readonly [namespace: string, name: string]
 }
 
 describe('a typing error', () => {
-  it('is one wrong character, two swapped ones, or the letter case', () => {
+  it('is one wrong character, two swapped ones, the letter case, or blanks around', () => {
     const slips = [
       ['app-a', 'app-b'],
       ['oders', 'orders'],
@@ -33,6 +33,8 @@ describe('a typing error', () => {
       ['Orders', 'oRDERS'],
       ['ORDER', 'orders'],
       ['AB', 'ab'],
+      ['app', 'app '],
+      [' orders', 'order'],
     ];
     for (const [one = '', other = ''] of slips) {
       assert.equal(isSlip(one, other), true, `${one} ${other}`);
@@ -58,7 +60,7 @@ describe('a typing error', () => {
   });
 });
 
-describe('the near miss of a refused pod', () => {
+describe('the name that a refused pod probably meant', () => {
   it('is a selector of its own namespace, the first by name, and never one of another', () => {
     const index = createIndex([
       ['other', 'app-0'],
@@ -66,19 +68,16 @@ describe('the near miss of a refused pod', () => {
       ['default', 'app-b'],
       ['default', 'web'],
     ]);
-    assert.deepEqual(nearMissOf(unbound('app-a'), 'default', index, 0), {
-      wanted: 'app-a',
-      meant: 'app-b',
-    });
-    assert.equal(nearMissOf(unbound('stock'), 'default', index, 0), undefined);
-    assert.equal(nearMissOf(unbound('app-a'), 'third', index, 0), undefined);
+    assert.equal(new NearNames(index).meantBy(unbound('app-a'), 'default', 0), 'app-b');
+    assert.equal(new NearNames(index).meantBy(unbound('stock'), 'default', 0), undefined);
+    assert.equal(new NearNames(index).meantBy(unbound('app-a'), 'third', 0), undefined);
   });
 
   it('is an identity whose name is close to that in the binding', () => {
     const index = createIndex([['default', 'orders']]);
     const bindings = [createBinding({ identityName: 'order' })];
     const grants = { kind: 'no-identity', label: 'l', bindings, sinceWallMs: 0 } as const;
-    assert.equal(nearMissOf(grants, 'default', index, 0)?.meant, 'orders');
+    assert.equal(new NearNames(index).meantBy(grants, 'default', 0), 'orders');
   });
 
   it('is none if a binding matches and is for another service account', () => {
@@ -87,20 +86,21 @@ describe('the near miss of a refused pod', () => {
       createBinding({ selector: 'app-a', serviceAccount: 'robot' }),
     ];
     const grants = { ...unbound('app-a'), bindingsForOtherAccounts };
-    assert.equal(nearMissOf(grants, 'default', index, 0), undefined);
+    assert.equal(new NearNames(index).meantBy(grants, 'default', 0), undefined);
   });
 
   it('is searched for once in 10 s for a pod, however many requests are refused', () => {
     const index = createIndex([['default', 'app-b']]);
     const grants = unbound('app-a');
+    const near = new NearNames(index);
     for (let request = 0; request < 1_000; request++) {
-      assert.equal(nearMissOf(grants, 'default', index, request)?.meant, 'app-b');
+      assert.equal(near.meantBy(grants, 'default', request), 'app-b');
     }
     assert.equal(index.searches(), 1);
-    nearMissOf(grants, 'default', index, 10_000);
+    near.meantBy(grants, 'default', 10_000);
     assert.equal(index.searches(), 2);
     // A clock that was set back must not keep a result for years.
-    nearMissOf(grants, 'default', index, -10_000);
+    near.meantBy(grants, 'default', -10_000);
     assert.equal(index.searches(), 3);
   });
 });

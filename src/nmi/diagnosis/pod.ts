@@ -1,0 +1,226 @@
+/**
+ * Why a pod gets no token, or not the one that its author meant, whoever tells it. Pure; scans every
+ * binding or identity of the cluster.
+ */
+import { fullName } from '../../cache/index/object-name.ts';
+import { bindingLabelOf, matchesPod } from '../../cache/index/binding-label.ts';
+import { maxBindingsOfLabel, type GrantIndex } from '../../cache/index/grant-index.ts';
+import type { Binding, ObjectRef, Pod } from '../../cache/index/objects.ts';
+import { normaliseClientId } from '../../cache/index/identifiers.ts';
+import { printable } from '../../base/printable.ts';
+import type { RefusalReason } from '../base/answers.ts';
+import { throttleTexts, type Throttling } from '../callers/throttled-pods.ts';
+import type { GrantState } from '../grants/authorize.ts';
+import { isSlip, nearestIn } from '../grants/near-names.ts';
+import { misnamedLabel, wordsOfUnowned, type Words } from '../grants/refusal-text.ts';
+import { unownedOfPod } from '../grants/unowned.ts';
+import { createFinding, type Finding } from './finding.ts';
+import { findingsOfBinding } from './objects.ts';
+
+/** What the request in question gets instead of a token. */
+export interface RefusedRequest extends Words {
+  readonly reason: RefusalReason;
+  readonly status: number;
+  readonly retryAfterS: number | undefined;
+}
+
+export interface PodFacts {
+  readonly pod: Pod;
+  /** Undefined if it gets a token. */
+  readonly refusal: RefusedRequest | undefined;
+  /** The identity that a request without a name gets because it is the oldest. */
+  readonly oldest: string | undefined;
+  /** Limits that the pod exceeded lately. */
+  readonly throttled: readonly Throttling[];
+}
+
+type State = Pick<GrantState, 'grants' | 'owners' | 'upstreams' | 'workloadIdentities'>;
+
+const maxNamed = 3;
+
+export function findingsOfPod(facts: PodFacts, state: State): readonly Finding[] {
+  const { pod, throttled } = facts;
+  const object = `Pod ${fullName(pod)}`;
+  return [
+    ...ofRefusal(object, facts, state.grants),
+    ...ofBound(object, facts, state.grants),
+    ...ofException(object, pod, state.grants),
+    ...ofOwners(pod, state),
+    ...throttled.map(({ limit, count, agoMs }) =>
+      createFinding('caller_throttled', {
+        object,
+        severity: 'warning',
+        text:
+          `It ${throttleTexts[limit]}, ${count} times in the last minutes, the last time ` +
+          `${Math.round(agoMs / 1_000)} s ago.`,
+      }),
+    ),
+  ];
+}
+
+function ofRefusal(
+  object: string,
+  { pod, refusal }: PodFacts,
+  index: GrantIndex,
+): readonly Finding[] {
+  if (refusal === undefined) return [];
+  const { reason, text, fix, status, retryAfterS } = refusal;
+  const retry = retryAfterS === undefined ? '' : `, Retry-After ${retryAfterS}s`;
+  const details = nearMisses(pod, index);
+  return [
+    createFinding(reason, { object, text: `${text} (HTTP ${status}${retry})`, fix, details }),
+  ];
+}
+
+function nearMisses(pod: Pod, index: GrantIndex): readonly string[] {
+  const grants = index.grantsOf(pod.uid);
+  switch (grants?.kind) {
+    case 'no-label': {
+      const meant = misnamedLabel(pod.labels);
+      return meant === undefined ? [] : [`The pod has the label ${printable(meant)}.`];
+    }
+    case 'no-binding':
+      return nearBindings(pod, grants.label, index);
+    case 'no-identity':
+      return grants.bindings.slice(0, maxNamed).flatMap((each) => nearIdentities(each, index));
+    default:
+      return [];
+  }
+}
+
+function ofBound(
+  object: string,
+  { pod, oldest }: PodFacts,
+  index: GrantIndex,
+): readonly Finding[] {
+  const grants = index.grantsOf(pod.uid);
+  if (grants?.kind !== 'bound') return [];
+  const { identities, byClientId, danglingBindings, surplusBindings, label } = grants;
+  return [
+    ...(surplusBindings === 0
+      ? []
+      : [
+          createFinding('selector_unusable', {
+            object,
+            severity: 'warning',
+            text:
+              `Of the AzureIdentityBindings with the selector "${printable(label)}" the ` +
+              `${maxBindingsOfLabel} oldest count; ${surplusBindings} more do not.`,
+            fix: 'Delete some of them.',
+          }),
+        ]),
+    ...danglingBindings.flatMap((binding) => ofDangling(binding, index)),
+    ...identities.slice(0, maxBindingsOfLabel).flatMap((identity) => {
+      const first = byClientId.get(normaliseClientId(identity.clientId));
+      if (first === undefined || first === identity) return [];
+      const text = `AzureIdentity ${identity.name} has the client id of ${first.name}, which is older and answers in its place.`;
+      return [createFinding('client_id_twice', { object, text })];
+    }),
+    ...(oldest === undefined
+      ? []
+      : [
+          createFinding('identity_by_age', {
+            object,
+            text: `${identities.length} identities are bound, and a request that names none gets the oldest, ${oldest}.`,
+          }),
+        ]),
+  ];
+}
+
+/** A binding to nothing, beside those that work. */
+function ofDangling(binding: Binding, index: GrantIndex): readonly Finding[] {
+  const { namespace, identityName } = binding;
+  const meant = nearestIn(namespace, identityName, index.allIdentities(), ({ name }) => name);
+  const facts = { identity: undefined, meant, isSurplus: false };
+  return findingsOfBinding(binding, { ok: true, value: binding }, facts).map((finding) => ({
+    ...finding,
+    severity: 'warning',
+    details: nearIdentities(binding, index),
+  }));
+}
+
+function ofException(object: string, pod: Pod, index: GrantIndex): readonly Finding[] {
+  const grants = index.grantsOf(pod.uid);
+  if (grants?.kind !== 'exception' || (bindingLabelOf(pod) ?? '') === '') return [];
+  if (![...index.allBindings()].some((binding) => matchesPod(binding, pod))) return [];
+  const { name } = grants.exception;
+  return [
+    createFinding('exception_before_binding', {
+      object,
+      text: `AzurePodIdentityException ${name} matches the pod: it gets the node's identities, and its binding does not count.`,
+      fix: `Remove the label that ${name} names from the pod, or change the exception.`,
+    }),
+  ];
+}
+
+/**
+ * What `enforce` would refuse; in that mode, the refusal itself is shown. A cluster without any grant
+ * has no use for it.
+ */
+function ofOwners(pod: Pod, state: State): readonly Finding[] {
+  if (state.owners.mode !== 'warn' || !state.owners.hasGrants) return [];
+  return unownedOfPod(pod, state)
+    .slice(0, maxNamed)
+    .map(([, { by, entry }]) =>
+      createFinding('identity_not_owned', {
+        object: `${by.kind} ${pod.namespace}/${by.name}`,
+        severity: 'info',
+        ...wordsOfUnowned(by, entry, pod),
+        details: ['--identity-owners=warn serves it.'],
+      }),
+    );
+}
+
+/** Bindings that nearly match, with what keeps each from it. */
+function nearBindings(pod: Pod, label: string, index: GrantIndex): readonly string[] {
+  const slips: Binding[] = [];
+  const elsewhere: Binding[] = [];
+  let inNamespace = 0;
+  for (const binding of index.allBindings()) {
+    if (binding.namespace === pod.namespace) {
+      inNamespace++;
+      if (isSlip(binding.selector, label)) slips.push(binding);
+    } else if (binding.selector === label) {
+      elsewhere.push(binding);
+    }
+  }
+  return [
+    ...nameFew(slips).map(
+      ({ name, selector }) =>
+        `AzureIdentityBinding ${name} has the selector "${printable(selector)}".`,
+    ),
+    ...nameFew(elsewhere).map(
+      (binding) =>
+        `AzureIdentityBinding ${fullName(binding)} has that selector, but only bindings in namespace ` +
+        `${pod.namespace} count for this pod.`,
+    ),
+    ...(inNamespace > 0 ? [] : [`Namespace ${pod.namespace} has no AzureIdentityBinding at all.`]),
+  ];
+}
+
+/** Identities with nearly the name that a binding has, with what keeps each from it. */
+export function nearIdentities(
+  { namespace, identityName }: Binding,
+  index: Pick<GrantIndex, 'allIdentities'>,
+): readonly string[] {
+  const slips: ObjectRef[] = [];
+  const elsewhere: ObjectRef[] = [];
+  for (const identity of index.allIdentities()) {
+    if (identity.namespace === namespace) {
+      if (isSlip(identity.name, identityName)) slips.push(identity);
+    } else if (identity.name === identityName) {
+      elsewhere.push(identity);
+    }
+  }
+  return [
+    ...nameFew(slips).map(({ name }) => `The one there is called "${name}".`),
+    ...nameFew(elsewhere).map(
+      (identity) =>
+        `There is one in namespace ${identity.namespace}, but only one in namespace ${namespace} counts.`,
+    ),
+  ];
+}
+
+function nameFew<T extends ObjectRef>(objects: readonly T[]): readonly T[] {
+  return objects.toSorted((a, b) => (fullName(a) < fullName(b) ? -1 : 1)).slice(0, maxNamed);
+}

@@ -1,0 +1,24 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { refusals, type RefusalReason } from '../../../src/nmi/base/answers.ts';
+import { allCodes, isCode, rowOf } from '../../../src/nmi/diagnosis/codes.ts';
+
+describe('the table of codes', () => {
+  it('has a row for every reason of answers, and no code twice', () => {
+    for (const reason of Object.keys(refusals) as RefusalReason[]) {
+      assert.equal(rowOf(reason).link, `docs/reasons.md#${reason}`);
+      assert.equal(rowOf(reason).status, refusals[reason].status);
+    }
+    assert.equal(rowOf('label_on_owner').link, 'docs/kubectl.md#label_on_owner');
+    assert.equal(new Set(allCodes).size, allCodes.length);
+    assert.equal(isCode('constructor'), false);
+  });
+
+  it('is written in sentences', () => {
+    for (const code of allCodes) {
+      assert.ok(isCode(code));
+      assert.match(rowOf(code).means, /^[A-Z].*[.]$/, code);
+      assert.match(rowOf(code).fix, /^(?:[A-Z]|kubectl )/, code);
+    }
+  });
+});
