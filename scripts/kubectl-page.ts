@@ -67,7 +67,10 @@ To verify agents takes the right to list \`daemonsets.apps\` in that namespace. 
 label are read (\`status\`, \`logs\`, \`top\`, \`explain\`), which standard error says. Nothing else is done with them: \`test\` needs
 \`--image\`, \`identity federate\` trusts neither their service account nor their audience, and \`--live\` enters none of them.`;
 
-function renderEntry([code, row]: [string, (typeof objectCodes)[keyof typeof objectCodes]]): string {
+function renderEntry([code, row]: [
+  string,
+  (typeof objectCodes)[keyof typeof objectCodes],
+]): string {
   const { means, fix, severity } = row;
   return `### ${code}\n\n${means} (${severity})\n\nFix: ${fix}`;
 }

@@ -6,7 +6,7 @@ import { parseConfig } from '../nmi/config/config.ts';
 import { explanationSchema, type Explanation } from '../nmi/explain/explanation.ts';
 import { parseRecord, stringAt } from '../base/json-value.ts';
 import { askAgent } from './agent-socket.ts';
-import { renderExplanation } from './explain-text.ts';
+import { renderExplanation } from '../nmi/explain/explanation-text.ts';
 import type { Args } from './flags.ts';
 import { exitCodes, type Io } from './io.ts';
 

@@ -114,7 +114,7 @@ export function createClusterState(
         {
           clusterState,
           policy,
-          broker: { describe: () => [] },
+          broker: undefined,
           health: () => ({
             name: node,
             redirect: { mode: redirectOf(config), detail: '', problem: undefined },

@@ -3,7 +3,11 @@ import { bindingLabel } from '../../cache/index/binding-label.ts';
 import { fullName } from '../../cache/index/object-name.ts';
 import { maxBindingsOfLabel, oldest } from '../../cache/index/grant-index.ts';
 import { createFinding, type Finding } from '../../nmi/diagnosis/finding.ts';
-import { findingOfIgnored, findingsOfBinding, findingsOfIdentity } from '../../nmi/diagnosis/objects.ts';
+import {
+  findingOfIgnored,
+  findingsOfBinding,
+  findingsOfIdentity,
+} from '../../nmi/diagnosis/objects.ts';
 import { nearIdentities } from '../../nmi/diagnosis/pod.ts';
 import { nearestIn } from '../../nmi/grants/near-names.ts';
 import { parseBinding, parseIdentity } from '../../nmi/kube/watch/parse.ts';

@@ -9,7 +9,12 @@ import { group, identityResources } from '../cluster/resources.ts';
 import { describeUnread, type Unread } from '../cluster/snapshot.ts';
 import { readAgents } from '../cluster/trusted-agents.ts';
 import { examineAgents, findMic } from '../findings/agents.ts';
-import { createFinding, renderFindings, sortFindings, type Finding } from '../../nmi/diagnosis/finding.ts';
+import {
+  createFinding,
+  renderFindings,
+  sortFindings,
+  type Finding,
+} from '../../nmi/diagnosis/finding.ts';
 import { classifyFailure, toPluginError } from '../transport/kubectl-failure.ts';
 import { exitOf, print, type VerbContext } from './context.ts';
 import { renderUnread, section } from './explain.ts';

@@ -1,10 +1,11 @@
 /** `kubectl nmi explain`: what a pod, an identity, a binding or an address gets, and why. */
-import { bindingLabel, matchesPod } from '../../cache/index/binding-label.ts';
+import { matchesPod } from '../../cache/index/binding-label.ts';
 import { parseBinding, parsePod } from '../../nmi/kube/watch/parse.ts';
 import { canonicalIp } from '../../cache/index/ip.ts';
 import { parseRecord, stringAt } from '../../base/json-value.ts';
 import { nearest } from '../../base/nearest.ts';
 import type { PodExplanation } from '../../nmi/explain/explanation.ts';
+import { renderFacts, row } from '../../nmi/explain/explanation-text.ts';
 import type { IdentitySelector } from '../../nmi/grants/grant.ts';
 import { nameOf, namespaceOf, specOf, titleOf, type RawObject } from '../base/object.ts';
 import { exitCodes } from '../base/io.ts';
@@ -13,7 +14,12 @@ import { renderTable } from '../base/output.ts';
 import { defaultConfig, unverified, type AgentView } from '../cluster/agents.ts';
 import { createClusterState } from '../cluster/cluster-state.ts';
 import { readSnapshot, type Snapshot, type Unread } from '../cluster/snapshot.ts';
-import { createFinding, renderFindings, sortFindings, type Finding } from '../../nmi/diagnosis/finding.ts';
+import {
+  createFinding,
+  renderFindings,
+  sortFindings,
+  type Finding,
+} from '../../nmi/diagnosis/finding.ts';
 import { findingOfIgnored } from '../../nmi/diagnosis/objects.ts';
 import { examineObjects } from '../findings/objects.ts';
 import { examinePod, namedClientId, refusalOf, type PodContext } from '../findings/pods.ts';
@@ -307,38 +313,13 @@ function summaryOf(explanation: PodExplanation): string {
 
 function renderPodAnswer(answer: PodAnswer): readonly string[] {
   const { explanation, findings, unread, assumed, live } = answer;
-  const { pod, label, exception, bindings, identities } = explanation;
-  const rows: readonly (readonly [string, string])[] = [
-    ['node', answer.node],
-    ['address', pod.hostNetwork ? 'that of the node (host network)' : pod.ips.join(', ')],
-    ['account', pod.serviceAccount],
-    ['request', explanation.requests.at(-1)?.selector.replace('=', ' ') ?? ''],
-    ['label', label === undefined ? '' : `${bindingLabel}=${label}`],
-    ['exception', exception ?? ''],
-    ...bindings.map(
-      ({ name, identityName, identityExists }) =>
-        [
-          'binding',
-          `${name} → AzureIdentity ${identityName}${identityExists ? '' : ' (missing)'}`,
-        ] as const,
-    ),
-    ...identities.map(({ kind, name, type, clientId, upstream }) => {
-      const facts = [
-        ...(type === undefined ? [] : [`type ${type}`]),
-        ...(clientId === '' ? [] : [`client id ${clientId}`]),
-        ...(upstream === undefined ? [] : [`from ${upstream.source}`]),
-      ];
-      return [
-        'identity',
-        `${kind === 'node' ? 'the node’s own' : name}: ${facts.join(', ')}`,
-      ] as const;
-    }),
-  ];
+  const request = explanation.requests.at(-1)?.selector.replace('=', ' ') ?? '';
   return [
     `pod ${answer.pod}: ${answer.verdict.toUpperCase()}, gets ${answer.summary}`,
-    ...rows
-      .filter(([, text]) => text !== '')
-      .map(([title, text]) => `  ${title.padEnd(9)} ${text}`),
+    row('node', answer.node),
+    row('account', explanation.pod.serviceAccount),
+    ...(request === '' ? [] : [row('request', request)]),
+    ...renderFacts(explanation),
     ...section('Findings:', renderFindings(findings)),
     ...renderUnread(unread),
     ...section(

@@ -25,7 +25,10 @@ export interface CodeRow {
   readonly link: string;
 }
 
-export const allCodes: readonly string[] = [...Object.keys(answerCodes), ...Object.keys(objectCodes)];
+export const allCodes: readonly string[] = [
+  ...Object.keys(answerCodes),
+  ...Object.keys(objectCodes),
+];
 
 export function rowOf(code: Code): CodeRow {
   if (isAnswer(code)) {
@@ -42,6 +45,8 @@ export function isCode(text: string): text is Code {
   return Object.hasOwn(answerCodes, text) || Object.hasOwn(objectCodes, text);
 }
 
-function isAnswer(code: Code): code is RefusalReason {
+export const allReasons: readonly RefusalReason[] = Object.keys(answerCodes).filter(isAnswer);
+
+function isAnswer(code: string): code is RefusalReason {
   return Object.hasOwn(answerCodes, code);
 }

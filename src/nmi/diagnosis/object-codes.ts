@@ -71,7 +71,8 @@ export const objectCodes = {
   },
   selector_unusable: {
     severity: 'error',
-    means: 'A binding has a selector that matches no pod: it is empty or no value of a label, or more than 200 bindings have it.',
+    means:
+      'A binding has a selector that matches no pod: it is empty or no value of a label, or more than 200 bindings have it.',
     fix: 'Set spec.selector to the label value of the pods.',
   },
   binding_unused: {

@@ -1,6 +1,6 @@
 /**
- * What is wrong with an `AzureIdentity` or an `AzureIdentityBinding`, whoever tells it: by the same
- * parser, rules and words as the answers to pods. Pure.
+ * What is wrong with an `AzureIdentity` or an `AzureIdentityBinding`: by the same parser, rules and
+ * words as the answers to pods. Pure.
  *
  * Unknown here, and no finding: whether Azure assigned an identity to the nodes, and whether Entra ID
  * accepts a credential.

@@ -1,6 +1,6 @@
 /**
- * Why a pod gets no token, or not the one that its author meant, whoever tells it. Pure; scans every
- * binding or identity of the cluster.
+ * Why a pod gets no token, or not the one that its author meant. Pure; scans every binding or identity
+ * of the cluster.
  */
 import { fullName } from '../../cache/index/object-name.ts';
 import { bindingLabelOf, matchesPod } from '../../cache/index/binding-label.ts';
@@ -88,11 +88,7 @@ function nearMisses(pod: Pod, index: GrantIndex): readonly string[] {
   }
 }
 
-function ofBound(
-  object: string,
-  { pod, oldest }: PodFacts,
-  index: GrantIndex,
-): readonly Finding[] {
+function ofBound(object: string, { pod, oldest }: PodFacts, index: GrantIndex): readonly Finding[] {
   const grants = index.grantsOf(pod.uid);
   if (grants?.kind !== 'bound') return [];
   const { identities, byClientId, danglingBindings, surplusBindings, label } = grants;

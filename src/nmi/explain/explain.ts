@@ -56,7 +56,8 @@ import { identityKey } from '../grants/cache-key.ts';
 export interface ExplainContext {
   readonly clusterState: GrantState;
   readonly policy: GrantPolicy;
-  readonly broker: Pick<TokenBroker, 'describe'>;
+  /** Undefined for an explanation without an agent. */
+  readonly broker: Pick<TokenBroker, 'describe'> | undefined;
   /** The clients that a pod was seen to use; undefined if requests are not observed. */
   readonly clientsOf?: (podUid: string) => readonly string[];
   /** How connections of a pod were identified since the agent's start. */
@@ -245,9 +246,9 @@ function grant(authorized: Authorized, scope: ExplainScope): Outcome {
   const granted = { kind: 'granted', identity: nameOfGranted(authorized), by } as const;
   if (resource === undefined) return { ...granted, from: undefined };
   const upstreams = [authorized.upstream, ...authorized.auxiliary];
-  const described = scope.broker
-    .describe(upstreams)
-    .filter((each) => each.request.resource === resource);
+  const described = (scope.broker?.describe(upstreams) ?? []).filter(
+    (each) => each.request.resource === resource,
+  );
   const statuses = upstreams.map((upstream) => {
     const key = identityKey(upstream);
     return described.find(({ request }) => identityKey(request.identity) === key);
@@ -363,9 +364,9 @@ function viewUpstream(
 function tokensOf(
   upstreams: readonly UpstreamIdentity[],
   { broker, resource }: ExplainScope,
-): readonly TokenView[] {
+): readonly TokenView[] | undefined {
   return broker
-    .describe(upstreams)
+    ?.describe(upstreams)
     .filter(({ request }) => resource === undefined || request.resource === resource)
     .slice(0, maxTokens)
     .map(viewToken);

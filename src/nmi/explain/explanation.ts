@@ -139,8 +139,8 @@ export interface IdentityView {
   readonly refusal: RefusalView | undefined;
   /** The pod's identity with the same client id that is used instead. */
   readonly shadowedBy: string | undefined;
-  /** Cached tokens, by resource. */
-  readonly tokens: readonly TokenView[];
+  /** Cached tokens, by resource; undefined for an explanation without an agent. */
+  readonly tokens: readonly TokenView[] | undefined;
 }
 
 /** Where tokens are requested, and with which credential. Absent texts are empty. */

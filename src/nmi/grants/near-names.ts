@@ -40,7 +40,8 @@ export class NearNames {
       return nearestIn(namespace, wanted, this.#index.allIdentities(), ({ name }) => name);
     }
     // Bindings for other service accounts match exactly, and the refusal names them.
-    if (grants.kind !== 'no-binding' || grants.bindingsForOtherAccounts.length > 0) return undefined;
+    if (grants.kind !== 'no-binding' || grants.bindingsForOtherAccounts.length > 0)
+      return undefined;
     return nearestIn(namespace, grants.label, this.#index.allBindings(), (each) => each.selector);
   }
 }

@@ -45,7 +45,10 @@ describe('a pod', () => {
       finding?.text ?? '',
       /^Identity not found: pod shop\/web has the label aadpodidbinding=Orders.*\(HTTP 400\)$/,
     );
-    assert.match(finding?.fix ?? '', /^Did you mean "orders"\? Correct the label of the pod template\.$/);
+    assert.match(
+      finding?.fix ?? '',
+      /^Did you mean "orders"\? Correct the label of the pod template\.$/,
+    );
   });
 
   it('that is refused for a moment has the time after which SDKs retry', () => {

@@ -24,12 +24,14 @@ describe('kubectl nmi explain pod', () => {
     assert.equal(
       stdout,
       `pod shop/web: GRANTED, gets a token of AzureIdentity orders, client id ${clientA} (the only one bound)
-  node      node-1
-  address   10.244.1.7
-  account   default
-  label     aadpodidbinding=orders
-  binding   orders → AzureIdentity orders
-  identity  orders: type 0, client id ${clientA}, from imds
+  node        node-1
+  account     default
+  address     10.244.1.7 is this pod's
+  labels      aadpodidbinding=orders
+  binding     label "orders"
+  bindings    orders → AzureIdentity orders
+  identities  AzureIdentity orders, type 0, client id ${clientA}
+                from imds
 `,
     );
   });
@@ -47,7 +49,7 @@ describe('kubectl nmi explain pod', () => {
     const { stdout } = await play(['explain', 'pod', 'web'], boundTestBed({ pods }));
     assert.match(
       stdout,
-      /REFUSED, gets 400 selector_not_bound\n[^]* {2}request {3}client_id 9a0b7c66/,
+      /REFUSED, gets 400 selector_not_bound\n[^]* {2}request {5}client_id 9a0b7c66/,
     );
     assert.equal(
       stdout.match(/^error /gm)?.length,

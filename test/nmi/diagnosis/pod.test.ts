@@ -190,7 +190,10 @@ describe('findings about a pod', () => {
       }
       fixture.addPod({ labels });
     });
-    assert.match(text, /^AzureIdentityBinding default\/APP\nNamespace default has no AzureIdentity APP\.[^]*The one there is called "app"\.$/);
+    assert.match(
+      text,
+      /^AzureIdentityBinding default\/APP\nNamespace default has no AzureIdentity APP\.[^]*The one there is called "app"\.$/,
+    );
   });
 
   it('name objects by name, and none for an excepted pod or labels of other kinds', () => {

@@ -405,7 +405,7 @@ describe('the explanation of tokens', () => {
     await fixture.broker.get(a, vault, party);
     await pass(fixture.clock, 2_500);
     const told = fixture.askPod(forVault);
-    assert.deepEqual(told.identities[0]?.tokens[0]?.failure, {
+    assert.deepEqual(told.identities[0]?.tokens?.[0]?.failure, {
       reason: 'upstream_throttled',
       description: 'slow down',
       heldForMs: 4_500,
@@ -447,7 +447,7 @@ describe('the explanation of tokens', () => {
       await pass(fixture.clock, 1_000);
     }
     const resourcesOf = (search: string) =>
-      fixture.askPod(search).identities[0]?.tokens.map(({ resource }) => resource);
+      fixture.askPod(search).identities[0]?.tokens?.map(({ resource }) => resource);
     assert.equal(resourcesOf('pod=default/p')?.length, 20);
     assert.deepEqual(resourcesOf('pod=default/p&resource=https://r29.example'), [
       'https://r29.example',

@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { renderExplanation } from '../../src/cli/explain-text.ts';
-import type { TokenStatus } from '../../src/cache/token/cache.ts';
-import { createFinding } from '../../src/nmi/diagnosis/finding.ts';
+import { renderExplanation } from '../../../src/nmi/explain/explanation-text.ts';
+import type { TokenStatus } from '../../../src/cache/token/cache.ts';
+import { createFinding } from '../../../src/nmi/diagnosis/finding.ts';
 import {
   explanationSchema,
   type IdentityView,
@@ -12,7 +12,7 @@ import {
   type Outcome,
   type PodExplanation,
   type RefusalView,
-} from '../../src/nmi/explain/explanation.ts';
+} from '../../../src/nmi/explain/explanation.ts';
 
 const hourMs = 3_600_000;
 
@@ -155,7 +155,10 @@ const shown = createExplanation({
 
 describe('the text of an explanation', () => {
   it('is the one on the troubleshooting page', async () => {
-    const page = await readFile(join(import.meta.dirname, '../../docs/troubleshooting.md'), 'utf8');
+    const page = await readFile(
+      join(import.meta.dirname, '../../../docs/troubleshooting.md'),
+      'utf8',
+    );
     const [, part = ''] = page.split('<!-- output: explain -->');
     assert.equal(/```text\n([^`]+)```/.exec(part)?.[1], renderExplanation(shown));
   });
@@ -353,7 +356,12 @@ describe('the text of an explanation', () => {
           },
         ],
         findings: [
-          createFinding('binding_pending', { object: evil, text: evil, fix: evil, details: [evil] }),
+          createFinding('binding_pending', {
+            object: evil,
+            text: evil,
+            fix: evil,
+            details: [evil],
+          }),
         ],
       }),
     );

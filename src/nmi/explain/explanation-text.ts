@@ -1,5 +1,5 @@
 /** An explanation as lines for a person. Pure; texts of objects are made printable. */
-import { renderFindings } from '../nmi/diagnosis/finding.ts';
+import { renderFindings } from '../diagnosis/finding.ts';
 import type {
   Explanation,
   FailureView,
@@ -12,10 +12,10 @@ import type {
   RequestView,
   TokenView,
   UpstreamView,
-} from '../nmi/explain/explanation.ts';
-import type { IdentifiedBy } from '../nmi/callers/caller.ts';
-import { printable } from '../base/printable.ts';
-import { credentialKinds } from '../nmi/sources/entra/credentials/kinds.ts';
+} from './explanation.ts';
+import type { IdentifiedBy } from '../callers/caller.ts';
+import { printable } from '../../base/printable.ts';
+import { credentialKinds } from '../sources/entra/credentials/kinds.ts';
 
 export function renderExplanation(explanation: Explanation): string {
   const lines = [...bodyOf(explanation), renderHealth(explanation.node)];
@@ -37,12 +37,24 @@ function bodyOf(explanation: Explanation): readonly string[] {
 }
 
 function renderPod(explanation: PodExplanation): readonly string[] {
-  const { pod, label, exception, identities, requests } = explanation;
+  const { pod, identities, requests } = explanation;
   const state = pod.terminating ? `${pod.phase}, terminating` : pod.phase;
   return [
     // A static pod has no service account.
     `pod ${pod.namespace}/${pod.name}: ${state}, service account ${printable(pod.serviceAccount) || 'none'}`,
     row('uid', pod.uid),
+    ...renderFacts(explanation),
+    ...requests.map((request) => renderRequest(request, identities)),
+    ...block('clients', explanation.clients.map(printable)),
+    ...block('known by', (explanation.identifiedBy ?? []).map(renderIdentifiedBy)),
+    ...renderFindings(explanation.findings).map((line) => `  ${toLine(line)}`),
+  ];
+}
+
+/** What the pod has: addresses, labels, bindings and identities. Also for the plugin of kubectl. */
+export function renderFacts(explanation: PodExplanation): readonly string[] {
+  const { pod, label, exception, bindings, identities } = explanation;
+  return [
     ...renderAddresses(explanation),
     ...block('labels', Object.entries(pod.labels).map(renderLabel)),
     row(
@@ -51,7 +63,7 @@ function renderPod(explanation: PodExplanation): readonly string[] {
     ),
     ...block(
       'bindings',
-      explanation.bindings.map(({ name, identityName, identityExists }) => {
+      bindings.map(({ name, identityName, identityExists }) => {
         const missing = identityExists ? '' : ', which does not exist';
         return `${name} → AzureIdentity ${printable(identityName)}${missing}`;
       }),
@@ -60,10 +72,6 @@ function renderPod(explanation: PodExplanation): readonly string[] {
       ? []
       : [row('exception', `AzurePodIdentityException ${exception}`)]),
     ...block('identities', identities.flatMap(renderIdentity)),
-    ...requests.map((request) => renderRequest(request, identities)),
-    ...block('clients', explanation.clients.map(printable)),
-    ...block('known by', (explanation.identifiedBy ?? []).map(renderIdentifiedBy)),
-    ...renderFindings(explanation.findings).map((line) => `  ${toLine(line)}`),
   ];
 }
 
@@ -103,8 +111,8 @@ function renderIdentity(identity: IdentityView): readonly string[] {
       ? []
       : [`has the client id of ${printable(shadowedBy)}, which answers in its place`]),
     ...(refusal === undefined ? [] : [`gets ${renderRefusal(refusal)}`]),
-    ...(refusal === undefined && tokens.length === 0 ? ['no token in memory'] : []),
-    ...tokens.map((token) => renderToken(token, upstream?.tenantId ?? '')),
+    ...(refusal === undefined && tokens?.length === 0 ? ['no token in memory'] : []),
+    ...(tokens ?? []).map((token) => renderToken(token, upstream?.tenantId ?? '')),
   ];
   const title = [titleOf(identity), ...facts].join(', ');
   return [title, ...under.map((line) => `  ${line}`)];
@@ -264,7 +272,7 @@ function block(title: string, lines: readonly string[]): readonly string[] {
   return lines.map((line, index) => row(index === 0 ? title : '', line));
 }
 
-function row(title: string, text: string): string {
+export function row(title: string, text: string): string {
   return `  ${title.padEnd(11)} ${text}`;
 }
 
