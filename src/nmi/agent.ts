@@ -27,7 +27,7 @@ import { openServer } from './server/server.ts';
 import { LoopDetection } from './sources/imds/loop-detection.ts';
 import { openConfiguredClient } from './state/configured-client.ts';
 import { openClusterState } from './state/cluster-state.ts';
-import { giveBackSpareMemory } from './state/spare-memory.ts';
+import { giveBackSpareMemory } from '../base/spare-memory.ts';
 import { exportEventLoopDelay } from './telemetry/event-loop-delay.ts';
 import { exportParts } from './telemetry/export-parts.ts';
 import { openAudit } from './telemetry/audit/open-audit.ts';

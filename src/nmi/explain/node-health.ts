@@ -2,7 +2,7 @@
 import type { NodeHealth } from '../explain/explanation.ts';
 import type { ClusterState } from '../state/cluster-state.ts';
 import type { Kernel } from '../kernel/kernel.ts';
-import { watchProblems } from '../state/watch-report.ts';
+import { watchProblems } from '../kube/watch/watch-report.ts';
 
 export interface HealthSources {
   readonly nodeName: string;

@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import type { ReflectorStats } from '../../../src/nmi/kube/watch/reflector.ts';
-import type { WatchedResource, Watches } from '../../../src/nmi/kube/watch/watches.ts';
+import type { ReflectorStats } from '../../../../src/nmi/kube/watch/reflector.ts';
+import type { WatchedResource, Watches } from '../../../../src/nmi/kube/watch/watches.ts';
 import {
   describeUnsynced,
   watchLines,
   watchProblems,
   whyBehind,
-} from '../../../src/nmi/state/watch-report.ts';
+} from '../../../../src/nmi/kube/watch/watch-report.ts';
 
 type Stats = ReturnType<Watches['stats']>;
 

@@ -2,8 +2,8 @@
  * Describes the state of the watches as text: on `/readyz`, in `nmi explain`, in a 503. A failure
  * is described by its code, the reason from the API server or the network, and its duration.
  */
-import type { FailureStats, ReflectorStats } from '../kube/watch/reflector.ts';
-import type { WatchedResource, WatchGroup } from '../kube/watch/watches.ts';
+import type { FailureStats, ReflectorStats } from './reflector.ts';
+import type { WatchedResource, WatchGroup } from './watches.ts';
 
 /** Longest received text that is shown. */
 const maxMessage = 200;

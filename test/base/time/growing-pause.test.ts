@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { GrowingPause } from '../../../src/nmi/state/growing-pause.ts';
+import { GrowingPause } from '../../../src/base/time/growing-pause.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 
 describe('a growing pause', () => {

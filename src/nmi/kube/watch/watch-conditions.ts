@@ -1,6 +1,6 @@
 /** Readiness conditions of the watches. */
-import type { Condition } from '../base/readiness.ts';
-import type { WatchGroup } from '../kube/watch/watches.ts';
+import type { Condition } from '../../base/readiness.ts';
+import type { WatchGroup } from './watches.ts';
 import { describeUnsynced } from './watch-report.ts';
 
 /**

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { readiness } from '../../../src/nmi/base/readiness.ts';
-import type { Watches } from '../../../src/nmi/kube/watch/watches.ts';
-import { watchConditions } from '../../../src/nmi/state/watch-conditions.ts';
+import { readiness } from '../../../../src/nmi/base/readiness.ts';
+import type { Watches } from '../../../../src/nmi/kube/watch/watches.ts';
+import { watchConditions } from '../../../../src/nmi/kube/watch/watch-conditions.ts';
 
 const healthy = { syncedOnce: true, lastContactAgeMs: 0, stalenessMs: 0, failure: undefined };
 const stats = () =>

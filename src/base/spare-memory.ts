@@ -3,9 +3,9 @@
  * compiler and collector threads stays in their arenas: 5 to 12 MB after a load, and another
  * megabyte at each later recompilation. It takes 0.2 to 0.8 ms (Node 26.10, November 2026).
  */
-import type { Clock } from '../../base/time/clock.ts';
-import type { Log } from '../../base/log.ts';
-import { startPeriodicJob } from '../../base/time/periodic-job.ts';
+import type { Clock } from './time/clock.ts';
+import type { Log } from './log.ts';
+import { startPeriodicJob } from './time/periodic-job.ts';
 
 export interface SpareMemoryOptions {
   /** Resolves when the start is complete; rejects if it never will be. */

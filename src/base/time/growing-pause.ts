@@ -2,7 +2,7 @@
  * Limits work that any pod can request at any rate: the pause doubles while requests continue, and
  * is reset when they have stopped for a while.
  */
-import type { Clock } from '../../base/time/clock.ts';
+import type { Clock } from './clock.ts';
 
 export class GrowingPause {
   readonly #clock: Clock;

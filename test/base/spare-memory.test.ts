@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { giveBackSpareMemory } from '../../../src/nmi/state/spare-memory.ts';
-import { HandClock } from '../../support/hand-clock.ts';
+import { giveBackSpareMemory } from '../../src/base/spare-memory.ts';
+import { HandClock } from '../support/hand-clock.ts';
 
 const log = {
   debug: () => undefined,
