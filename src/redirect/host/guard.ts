@@ -19,7 +19,8 @@
  * are switched and not routed; for these pods only the redirect counts.
  */
 import { failureOf, outputOf, type Host } from './command.ts';
-import { parseIpJson, textOf, type JsonObject } from './ip-json.ts';
+import type { JsonRecord } from '../../base/json-value.ts';
+import { parseIpJson, textOf } from './ip-json.ts';
 import { RedirectError } from '../redirect.ts';
 
 interface GuardRule {
@@ -137,7 +138,7 @@ export function parseRules(json: string): readonly ListedRule[] | undefined {
     .filter((rule) => rule !== undefined);
 }
 
-function parseListedRule(entry: JsonObject): ListedRule | undefined {
+function parseListedRule(entry: JsonRecord): ListedRule | undefined {
   const dst = textOf(entry['dst']);
   const src = textOf(entry['src']);
   const pref = entry['priority'];
@@ -150,7 +151,7 @@ function parseListedRule(entry: JsonObject): ListedRule | undefined {
   return { pref, by: 'to', address: dst, iif, action };
 }
 
-function actionOf(entry: JsonObject): string {
+function actionOf(entry: JsonRecord): string {
   if (typeof entry['goto'] === 'number') return `goto ${entry['goto']}`;
   if ('nop' in entry) return 'nop';
   return textOf(entry['action']) ?? 'lookup';

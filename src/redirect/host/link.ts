@@ -4,7 +4,8 @@
  * address, needs no link.
  */
 import { outputOf, type Host } from './command.ts';
-import { objectOf, parseIpJson, textOf } from './ip-json.ts';
+import { asRecord } from '../../base/json-value.ts';
+import { parseIpJson, textOf } from './ip-json.ts';
 import { isLoopback } from '../target.ts';
 import { RedirectError } from '../redirect.ts';
 
@@ -42,11 +43,11 @@ export function parseLinks(json: string): readonly NodeLink[] | undefined {
   const entries = parseIpJson(json);
   return entries?.map((entry) => ({
     name: textOf(entry['ifname']) ?? '',
-    kind: textOf(objectOf(entry['linkinfo'])?.['info_kind']),
+    kind: textOf(asRecord(entry['linkinfo'])?.['info_kind']),
     master: textOf(entry['master']),
     up: Array.isArray(entry['flags']) && entry['flags'].includes('UP'),
     ipv4: (Array.isArray(entry['addr_info']) ? entry['addr_info'] : [])
-      .map(objectOf)
+      .map(asRecord)
       .filter((address) => address?.['family'] === 'inet')
       .map((address) => textOf(address?.['local']) ?? '')
       .filter((ip) => ip !== ''),

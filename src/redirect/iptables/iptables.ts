@@ -67,13 +67,7 @@ export interface IptablesRedirect extends FallbackRedirect {
   readonly mode: 'iptables';
 }
 
-interface Settings {
-  readonly target: RedirectTarget;
-  readonly backend: BackendChoice;
-  readonly guard: boolean;
-  readonly host: Host;
-  readonly lockWaitSec: number;
-}
+type Settings = Required<IptablesRedirectOptions>;
 
 /**
  * The iptables mode. Its operations are serialized. Each throws RedirectError when a tool or the kernel
@@ -82,11 +76,12 @@ interface Settings {
  */
 export function openIptablesRedirect(options: IptablesRedirectOptions = {}): IptablesRedirect {
   const settings: Settings = {
+    backend: 'auto',
+    guard: true,
+    host: createHost(),
+    lockWaitSec: 5,
+    ...options,
     target: reachableTarget(options.target ?? DEFAULT_TARGET),
-    backend: options.backend ?? 'auto',
-    guard: options.guard ?? true,
-    host: options.host ?? createHost(),
-    lockWaitSec: options.lockWaitSec ?? 5,
   };
   const serialize = createMutex();
   let known: Backend | undefined;
