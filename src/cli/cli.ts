@@ -135,8 +135,8 @@ function findStray(name: string, verb: Verb, rest: readonly string[]): string | 
 }
 
 function unknownWord(word: string, known: object): string {
-  const near = nearest(word, Object.keys(known));
-  const hint = near !== undefined && near.edits <= 2 ? `; did you mean "${near.name}"?` : '';
+  const near = nearest(word, Object.keys(known), 2);
+  const hint = near === undefined ? '' : `; did you mean "${near}"?`;
   return `unknown verb or word "${word}"${hint}`;
 }
 
@@ -149,8 +149,8 @@ function findUnknownFlag(
   if (name === 'run' || name === 'redirect') return undefined;
   const unknown = Object.keys(flags).find((flag) => !isKnown(verb, flag));
   if (unknown === undefined) return undefined;
-  const near = nearest(unknown, Object.keys(verb.flags));
-  const hint = near !== undefined && near.edits <= 3 ? `; did you mean --${near.name}?` : '';
+  const near = nearest(unknown, Object.keys(verb.flags), 3);
+  const hint = near === undefined ? '' : `; did you mean --${near}?`;
   return `unknown flag --${unknown}${hint}`;
 }
 

@@ -19,8 +19,8 @@ export function reasons({ rest: [code] }: Args, io: Io): number {
   }
   const known = guide.get(code);
   if (known === undefined) {
-    const near = nearest(code, guide.keys());
-    const hint = near !== undefined && near.edits <= 4 ? `; did you mean "${near.name}"?` : '';
+    const near = nearest(code, guide.keys(), 4);
+    const hint = near === undefined ? '' : `; did you mean "${near}"?`;
     io.stderr(`nmi reasons: unknown reason "${code}"${hint}\n`);
     return exitCodes.usage;
   }

@@ -141,10 +141,8 @@ function withDashes(spelling: string): string {
 
 /** Suggests only likely typing errors: at most a third of the letters. */
 function suggestFlag(spelling: string): string {
-  const found = nearest(spelling, flagNames);
-  return found !== undefined && found.edits <= spelling.length / 3
-    ? `; did you mean ${withDashes(found.name)}?`
-    : '';
+  const found = nearest(spelling, flagNames, spelling.length / 3);
+  return found === undefined ? '' : `; did you mean ${withDashes(found)}?`;
 }
 
 const variableNames = new Set(options.flatMap(environmentNames));
@@ -154,7 +152,7 @@ function unknownVariables(environment: Environment): string[] {
   return Object.entries(environment)
     .filter(([name, text]) => name.startsWith('NMI_') && !variableNames.has(name) && text !== '')
     .filter(([name, text = '']) => !isServiceLink(name, text))
-    .map(([name]) => `${name} is unknown; the nearest is ${nearest(name, ownNames)?.name ?? ''}`);
+    .map(([name]) => `${name} is unknown; the nearest is ${nearest(name, ownNames) ?? ''}`);
 }
 
 /** A variable that Kubernetes sets in pods for a Service named `nmi` or `nmi-…`. */
