@@ -109,7 +109,7 @@ const meanings: Readonly<Record<PlainKind, readonly [ExitCode, string, string]>>
     'Install the custom resource definitions: kubectl apply -f deploy/crds.yaml',
   ],
   'not-found': [exitCodes.findings, '', 'Check the name and the namespace (-n).'],
-  other: [exitCodes.findings, '', 'The text above is kubectl’s own.'],
+  other: [exitCodes.findings, '', "The text above is kubectl's own."],
 };
 
 /** @param what the attempt, as "list pods in namespace shop". */

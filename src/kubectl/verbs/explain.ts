@@ -288,7 +288,7 @@ function summaryOf(explanation: PodExplanation): string {
   const { identity, by } = outcome;
   const found = explanation.identities.find(({ name }) => name === identity);
   if (found === undefined || found.kind === 'node')
-    return `a token of the node’s own identities (${by})`;
+    return `a token of the node's own identities (${by})`;
   const title =
     found.kind === 'service-account' ? 'the application of service account' : 'AzureIdentity';
   const how =
@@ -321,7 +321,7 @@ function renderPodAnswer(answer: PodAnswer): readonly string[] {
       ];
       return [
         'identity',
-        `${kind === 'node' ? 'the node’s own' : name}: ${facts.join(', ')}`,
+        `${kind === 'node' ? "the node's own" : name}: ${facts.join(', ')}`,
       ] as const;
     }),
   ];

@@ -14,7 +14,7 @@ export const addVersion: AddVerb = (parser, start) =>
     'version of the plugin, of kubectl, of the API server and of the agents',
     (verb) =>
       verb
-        .option('client', switchFlag('Only the plugin’s version, without reading the cluster.'))
+        .option('client', switchFlag("Only the plugin's version, without reading the cluster."))
         .example('$0 version --client', 'without a cluster'),
     (flags) => start(flags, (context) => version(context, flags.client)),
   );

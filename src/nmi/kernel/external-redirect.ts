@@ -9,7 +9,7 @@ import { createServer } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Clock } from '../../base/time/clock.ts';
 import { recordedIp } from '../../redirect/ebpf/callers.ts';
-import { LAYOUT } from '../../redirect/ebpf/settings.ts';
+import { mapLayout } from '../../redirect/ebpf/settings.ts';
 import {
   RedirectError,
   type Attestation,
@@ -128,7 +128,7 @@ function findMismatch(
   target: RedirectTarget,
   mode: KeptMode | undefined,
 ): string | undefined {
-  if (report.layout !== LAYOUT) return 'nmi redirect run is of another version';
+  if (report.layout !== mapLayout) return 'nmi redirect run is of another version';
   if (describeTarget(report.target) !== describeTarget(target)) {
     return `nmi redirect run redirects ${describeTarget(report.target)}`;
   }

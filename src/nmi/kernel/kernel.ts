@@ -177,7 +177,7 @@ function programSampler(counts: KernelCounts): () => readonly Sample[] {
       direct: totals.direct,
       exempt: totals.exempt,
       limit: totals.refused,
-      full: totals.unfiled,
+      full: totals.unrecorded,
     };
     return [
       ...Object.entries(connects).map(([outcome, total]) => ({

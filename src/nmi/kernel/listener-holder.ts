@@ -270,7 +270,7 @@ class Holder implements ListenerHolder {
     return problem;
   }
 
-  /** @returns the error code if the holder at the path has to be asked again. */
+  /** @returns the error code if the path has to be taken again. */
   async #takePath(): Promise<string | undefined> {
     const distrust = await whyNot(() => this.#prepareFolder());
     if (distrust !== undefined) {

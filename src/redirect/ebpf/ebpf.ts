@@ -24,7 +24,7 @@ import {
   resolveCgroupRoot,
 } from '../cgroup/cgroup-tree.ts';
 import { createHost, type Host } from '../host/command.ts';
-import { DEFAULT_PIN_FOLDER, ensurePinFolder } from './pins.ts';
+import { defaultPinFolder, ensurePinFolder } from './pins.ts';
 import {
   cutOlderSockets,
   diffPrograms,
@@ -50,7 +50,7 @@ import {
   type RedirectStatus,
   type RedirectTarget,
 } from '../redirect.ts';
-import { DEFAULT_TARGET, describeTarget, reachableTarget } from '../target.ts';
+import { defaultTarget, describeTarget, reachableTarget } from '../target.ts';
 
 export interface EbpfRedirectOptions {
   /** Default: the metadata address, redirected to 169.254.25.79:2579. */
@@ -120,11 +120,11 @@ type Settings = EbpfRedirectOptions &
 export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
   const machine = createHost();
   const settings: Settings = {
-    pinFolder: DEFAULT_PIN_FOLDER,
+    pinFolder: defaultPinFolder,
     guard: true,
     host: machine,
     ...options,
-    target: reachableTarget(options.target ?? DEFAULT_TARGET),
+    target: reachableTarget(options.target ?? defaultTarget),
     fallback: rememberRefusal(options.fallback),
     machine,
   };
@@ -386,8 +386,8 @@ function wantedExempt(
   const own = ownPod === undefined ? ownCgroupId() : listPodCgroups(attachPath, ownPod)[0]?.id;
   if (own === undefined) {
     return ownPod === undefined
-      ? 'the agent’s own cgroup is in no mounted part of the tree'
-      : `the agent’s pod ${ownPod} has no cgroup below ${attachPath}`;
+      ? "the agent's own cgroup is in no mounted part of the tree"
+      : `the agent's pod ${ownPod} has no cgroup below ${attachPath}`;
   }
   const ids = new Set([own, ...(settings.exemptCgroupIds ?? [])]);
   return [...ids].filter((id) => !above.has(id));

@@ -20,17 +20,17 @@ import { networkCode } from '../../base/network-code.ts';
 import { outputOf, type Host } from '../host/command.ts';
 import { RedirectError } from '../redirect.ts';
 
-export const DEFAULT_PIN_FOLDER = '/sys/fs/bpf/nmi';
+export const defaultPinFolder = '/sys/fs/bpf/nmi';
 
 /** Maps that successive programs share. */
-export const SHARED_MAPS = ['callers', 'counters', 'dials', 'exempt', 'loads'] as const;
+export const sharedMaps = ['callers', 'counters', 'dials', 'exempt', 'loads'] as const;
 
-const BPF_FS_MAGIC = 0xcafe4a11;
-const STEP = 'BPF file system';
+const bpfFsMagic = 0xcafe4a11;
+const pinStep = 'BPF file system';
 
 export function isBpffs(path: string): boolean {
   try {
-    return statfsSync(path).type === BPF_FS_MAGIC;
+    return statfsSync(path).type === bpfFsMagic;
   } catch {
     return false;
   }
@@ -45,9 +45,9 @@ export async function ensurePinFolder(host: Host, folder: string): Promise<void>
   const above = dirname(folder);
   if (!isBpffs(above)) {
     const why = whyNoMountPoint(above);
-    if (why !== undefined) throw new RedirectError('CONFLICT', STEP, why);
+    if (why !== undefined) throw new RedirectError('CONFLICT', pinStep, why);
     const args = ['-t', 'bpf', '-o', 'nosuid,nodev,noexec,mode=711', 'bpf', above];
-    outputOf(STEP, 'mount', await host.run('mount', args));
+    outputOf(pinStep, 'mount', await host.run('mount', args));
   }
   try {
     mkdirSync(folder, { mode: 0o755 });
@@ -73,7 +73,7 @@ export function findPinObstacle(folder: string): PinObstacle | undefined {
     const why = whyNoMountPoint(above);
     if (why !== undefined) return { why, isWantOfRights: false };
     if (canMount()) return undefined;
-    const lacking = `no BPF file system at ${above}, nor CAP_SYS_ADMIN to mount one`;
+    const lacking = `no BPF file system at ${above}, nor capSysAdmin to mount one`;
     return { why: lacking, isWantOfRights: true };
   }
   const trial = `${folder}-trial-${process.pid}`;
@@ -100,11 +100,11 @@ function whyNoMountPoint(path: string): string | undefined {
   }
 }
 
-const CAP_SYS_ADMIN = 21n;
+const capSysAdmin = 21n;
 
 function canMount(): boolean {
   const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync('/proc/self/status', 'latin1'));
-  return ((BigInt(`0x${effective?.[1] ?? '0'}`) >> CAP_SYS_ADMIN) & 1n) === 1n;
+  return ((BigInt(`0x${effective?.[1] ?? '0'}`) >> capSysAdmin) & 1n) === 1n;
 }
 
 /** Names of all pins; empty if the folder does not exist. @throws RedirectError */
@@ -134,7 +134,7 @@ export function promotePin(folder: string, name: string): void {
     renameSync(join(folder, `next_${name}`), join(folder, name));
   } catch (error) {
     if (networkCode(error) !== 'ENOENT') throw fileError(error);
-    throw new RedirectError('BUSY', STEP, 'another process installs at the same time', error);
+    throw new RedirectError('BUSY', pinStep, 'another process installs at the same time', error);
   }
 }
 
@@ -152,5 +152,5 @@ function fileError(error: unknown): RedirectError {
   const code = networkCode(error);
   const isRefused = code === 'EPERM' || code === 'EACCES' || code === 'EROFS';
   const message = error instanceof Error ? error.message : 'unknown';
-  return new RedirectError(isRefused ? 'NOT_PERMITTED' : 'KERNEL_REFUSED', STEP, message, error);
+  return new RedirectError(isRefused ? 'NOT_PERMITTED' : 'KERNEL_REFUSED', pinStep, message, error);
 }

@@ -135,7 +135,7 @@ describe('a request that waits for an object', () => {
   });
 
   it('is answered at once when too many of its pod wait, and those of others continue to wait', async () => {
-    const { waiters, begin } = open({ held: 1 });
+    const { waiters, begin } = open({ pending: 1 });
     const [one, two] = [createPod({ uid: 'one' }), createPod({ uid: 'two' })];
     begin(one);
     const oneMore = begin(one, { ip: '127.0.0.12' });
@@ -149,7 +149,7 @@ describe('a request that waits for an object', () => {
   });
 
   it('releases its place however it ends', async () => {
-    const { clock, waiters, state, begin } = open({ held: 1 });
+    const { clock, waiters, state, begin } = open({ pending: 1 });
     begin();
     clock.advance(1_000);
     await nextTurn();

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { nativeFolder } from '../../../scripts/native.ts';
-import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
+import { defaultTarget } from '../../../src/redirect/target.ts';
 import { whyNoBpfTests } from '../cgroup-fixture.ts';
 import { EbpfTestBed, type Client } from '../ebpf-test-bed.ts';
 import { sweepDeadNamespaces, whyNoKernelTests } from '../namespaces.ts';
@@ -14,7 +14,7 @@ import { sweepDeadNamespaces, whyNoKernelTests } from '../namespaces.ts';
 const skip = (await whyNoKernelTests('iptables-nft-save', 'setpriv', 'nsenter')) || whyNoBpfTests();
 if (skip === false) await sweepDeadNamespaces();
 
-const { metadataIp } = DEFAULT_TARGET;
+const { metadataIp } = defaultTarget;
 const nobody = 65532;
 
 interface Rights {
