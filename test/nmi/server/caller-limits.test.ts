@@ -37,7 +37,7 @@ describe('the limits of one caller', () => {
     limits.beginFetch('a', 'one');
     limits.beginWait('b');
     limits.beginWait('b');
-    assert.deepEqual(beyond, ['a fetches', 'a waiting', 'b held']);
+    assert.deepEqual(beyond, ['a fetches', 'a waiting', 'b pending']);
   });
 
   it('count the requests that wait for an object', () => {

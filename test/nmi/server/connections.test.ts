@@ -84,12 +84,12 @@ describe('the open connections', () => {
 
   it('are kept during the look-up of their caller, up to a limit per address and in total', () => {
     const { connections } = open(2);
-    const hold = (ip: string) => {
+    const beginLookup = (ip: string) => {
       const socket = new FakeSocket();
       const asSocket = socket as unknown as Socket;
       return { socket, asSocket, whose: connections.beginLookup(asSocket, ip) };
     };
-    const [first, second] = [beginLookup('10.0.0.1'), hold('10.0.0.1')];
+    const [first, second] = [beginLookup('10.0.0.1'), beginLookup('10.0.0.1')];
     assert.equal(beginLookup('10.0.0.1').whose, 'per_caller');
     assert.equal(connections.endLookup(first.asSocket), true);
     assert.equal(connections.endLookup(first.asSocket), false);

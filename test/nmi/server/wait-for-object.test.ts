@@ -32,10 +32,10 @@ function nameOf({ decision }: Request): string | undefined {
   return decision?.name;
 }
 
-function open({ maxWaiters = 10, held = 10 } = {}) {
+function open({ maxWaiters = 10, pending = 10 } = {}) {
   const clock = new HandClock();
   const waiters = new Waiters({ clock, maxWaiters });
-  const limits = new CallerLimits({ fetches: 1, waiting: 1, held });
+  const limits = new CallerLimits({ fetches: 1, waiting: 1, pending });
   const objectWait = { clock, waiters, limits, maxWaitMs: 1_000 };
   const state = { isPending: true, isGone: false, decisions: 0 };
   /** A request that is decided by `state`. */
