@@ -74,9 +74,7 @@ export async function startRedirectDaemon(
   starting.use(
     await openAdminPages({
       clock,
-      probePort: config.probePort,
-      metricsPort: config.metricsPort,
-      metricsAddress: config.metricsAddress,
+      config,
       metrics,
       parts,
       hasBeenActive: () => kernel.hasBeenActive(),

@@ -31,13 +31,7 @@ export const planFlags = {
   run: switchFlag('Run the az lines as the user that az is logged in as.'),
 } as const satisfies Readonly<Record<string, Options>>;
 
-export const emptyPlan: Plan = {
-  objects: [],
-  changes: [],
-  deletions: [],
-  az: [],
-  notes: [],
-};
+export const emptyPlan: Plan = { objects: [], changes: [], deletions: [], az: [], notes: [] };
 
 /** Azure changes come before the objects that need them, but after deletions of objects. */
 export async function carryOut(

@@ -75,7 +75,7 @@ export function parseConfig(
   }
   if (!isComplete(values) || problems.length > 0) return { ok: false, problems };
   const config = finish(values);
-  const conflicts = collisions(config, given);
+  const conflicts = [...portCollisions(config, given), ...addressCollisions(config, given)];
   return conflicts.length > 0 ? { ok: false, problems: conflicts } : { ok: true, config, warnings };
 }
 
@@ -104,11 +104,6 @@ function finish(config: Config): Config {
   });
 }
 
-/** The redirected port is reachable by every pod; probes and metrics must not share it. */
-function collisions(config: Config, given: GivenTexts): readonly string[] {
-  return [...portCollisions(config, given), ...addressCollisions(config, given)];
-}
-
 /** The kubelet probes the pod's addresses, so a port of both pages is open on all of them. */
 function addressCollisions(config: Config, given: GivenTexts): readonly string[] {
   const { metricsAddress, metricsPort, probePort } = config;
@@ -117,6 +112,7 @@ function addressCollisions(config: Config, given: GivenTexts): readonly string[]
   return [wrongValue(shownOf('prometheus-address', metricsAddress, given), allowed)];
 }
 
+/** The redirected port is reachable by every pod; probes and metrics must not share it. */
 function portCollisions(config: Config, given: GivenTexts): readonly string[] {
   const taken = config.redirect === 'address' ? 'metadata-port' : 'nmi-port';
   return (['http-probe-port', 'prometheus-port'] as const).flatMap((name) => {

@@ -20,12 +20,13 @@ const probeStep = 'probe';
 /** Never throws for a part that a node may lack. @param host default: this process's own namespace. */
 export async function probeIptables(host: Host = createHost()): Promise<IptablesProbe> {
   const inUse = await probeBackend(host);
-  const findings = [await probeNft(host), await probeLegacy(host), inUse, await probeGuard(host)];
+  const findings = [
+    findingOfRun('iptables nft', nftBackend.save, await runSave(host, nftBackend, 'nat')),
+    await probeLegacy(host),
+    inUse,
+    await probeGuard(host),
+  ];
   return { support: inUse.support, findings };
-}
-
-async function probeNft(host: Host): Promise<Finding> {
-  return findingOfRun('iptables nft', nftBackend.save, await runSave(host, nftBackend, 'nat'));
 }
 
 /** Uses the kernel's list of tables, since reading a table by the tool creates it. */

@@ -43,9 +43,7 @@ print('started');
 
 function openPages(): Promise<AsyncDisposable> {
   return openAdminPages({
-    probePort: pagePort,
-    metricsPort: 0,
-    metricsAddress: '',
+    config: { probePort: pagePort, metricsPort: 0, metricsAddress: '' },
     metrics: { contentType: '', render: () => Promise.resolve('') },
     clock: systemClock,
     parts: [],

@@ -65,7 +65,7 @@ describe('the settings of the programs', () => {
     ]);
     for (const other of [{ podsRoot: 1n }, { qosClasses: [8n] }, { netnsCookie: 5n }]) {
       assert.deepEqual(diffSettings({ ...settings, node: { ...node, ...other } }, settings), [
-        'programs know other cgroups or another network namespace as the node’s',
+        "programs know other cgroups or another network namespace as the node's",
       ]);
     }
     assert.notEqual(settingsOf(Buffer.from('others'), defaultTarget).digest, settings.digest);
