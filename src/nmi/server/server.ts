@@ -2,7 +2,7 @@
 import type { Clock } from '../../base/time/clock.ts';
 import { LogBudget } from '../../base/lines/log-budget.ts';
 import type { Logger } from '../../base/logger.ts';
-import type { Part } from '../base/part.ts';
+import { samplesBy, type Part } from '../base/part.ts';
 import { portError } from '../base/port-error.ts';
 import type { Config } from '../config/config.ts';
 import type { Tuning } from '../config/tuning.ts';
@@ -132,11 +132,7 @@ export async function openServer(options: ServerOptions): Promise<Server> {
         metric: 'nmi_connections',
         value: listeners.reduce((sum, { connections }) => sum + connections, 0),
       },
-      ...Object.entries(refused).map(([limit, value]) => ({
-        metric: 'nmi_connections_refused_total' as const,
-        labels: { limit },
-        value,
-      })),
+      ...samplesBy('nmi_connections_refused_total', 'limit', refused),
     ],
     drain: async (maxMs) => {
       await Promise.all(listeners.map((listener) => listener.drain(maxMs)));

@@ -73,7 +73,7 @@ export function findPinObstacle(folder: string): PinObstacle | undefined {
     const why = whyNoMountPoint(above);
     if (why !== undefined) return { why, isWantOfRights: false };
     if (canMount()) return undefined;
-    const lacking = `no BPF file system at ${above}, nor capSysAdmin to mount one`;
+    const lacking = `no BPF file system at ${above}, nor CAP_SYS_ADMIN to mount one`;
     return { why: lacking, isWantOfRights: true };
   }
   const trial = `${folder}-trial-${process.pid}`;

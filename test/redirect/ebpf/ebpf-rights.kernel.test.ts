@@ -32,9 +32,11 @@ describe('the capabilities that the eBPF redirect needs', { skip }, () => {
   before(async () => {
     copy = mkdtempSync(join(tmpdir(), 'nmi-test-code-'));
     chmodSync(copy, 0o755);
-    cpSync(join(import.meta.dirname, '../../../src/redirect'), join(copy, 'src/redirect'), {
-      recursive: true,
-    });
+    for (const folder of ['src/redirect', 'src/base']) {
+      cpSync(join(import.meta.dirname, '../../..', folder), join(copy, folder), {
+        recursive: true,
+      });
+    }
     cpSync(nativeFolder, join(copy, 'dist/native'), { recursive: true });
     testBed = await EbpfTestBed.open();
     pod = testBed.client(testBed.podA, 'poda/c1');
