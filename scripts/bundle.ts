@@ -11,7 +11,7 @@
 import { isBuiltin } from 'node:module';
 import { join } from 'node:path';
 import { rolldown, type OutputChunk, type Plugin, type RolldownLog } from 'rolldown';
-import { lateHttp2, lazyPackages, noGeneratedModels } from './facades.ts';
+import { lazyPackages, noGeneratedModels } from './facades.ts';
 
 /** Build information that the executable reports; replaces `__NMI_BUILD__` in the sources. */
 export interface BuildStamp {
@@ -104,7 +104,7 @@ export async function bundle(entry: string, stamp: BuildStamp, target?: string):
   const build = await rolldown({
     input: entry,
     platform: 'node',
-    plugins: [lazyPackages, lateHttp2, noGeneratedModels, lazyBuiltins],
+    plugins: [lazyPackages, noGeneratedModels, lazyBuiltins],
     transform: {
       define: { __NMI_BUILD__: JSON.stringify(stamp) },
       ...(target === undefined ? {} : { target }),

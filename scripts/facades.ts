@@ -3,8 +3,8 @@
  * entry modules evaluate everything. In the bundle, a facade replaces such an entry: it has all its
  * exports, each as a getter that loads a piece at its first use.
  *
- * Measured for a start of the agent with a kubeconfig: 140 ms of CPU on the main thread and 95 MB
- * resident without this file, 118 ms and 92 MB with it (Node 26.10, November 2026).
+ * Measured for a start of the agent with a kubeconfig, medians of 20 on a busy machine: 322 ms of CPU
+ * and 101 MB resident without this file, 289 ms and 88 MB with it (Node 26.10, November 2026).
  */
 import type { Plugin } from 'rolldown';
 
@@ -43,7 +43,6 @@ const facades: Readonly<Record<string, Facade>> = {
   'socks-proxy-agent': {},
 };
 
-const lateHttp2Id = '\0late-http2';
 const prefix = '\0facade:';
 
 export const lazyPackages: Plugin = {
@@ -60,23 +59,6 @@ export const lazyPackages: Plugin = {
     async handler(id) {
       return { code: await renderFacade(id.slice(prefix.length)), moduleType: 'js' };
     },
-  },
-};
-
-/** Only needed for a server that selects HTTP/2, and Node's own HTTP/2 module is large. */
-export const lateHttp2: Plugin = {
-  name: 'late-http2',
-  resolveId: {
-    filter: { id: /^\.\/client-h2(?:\.js)?$/ },
-    handler: (_source, importer) =>
-      importer?.endsWith('/undici/lib/dispatcher/client.js') === true ? lateHttp2Id : null,
-  },
-  load: {
-    filter: { id: /^\0late-http2$/ },
-    handler: () => ({
-      code: "module.exports = (...args) => require('undici/lib/dispatcher/client-h2.js')(...args);",
-      moduleType: 'js',
-    }),
   },
 };
 

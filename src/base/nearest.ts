@@ -1,11 +1,13 @@
-/** The name with the fewest edits (Levenshtein), and their number. */
+/** The name with the fewest edits (Levenshtein); undefined if all need more than `maxEdits`. */
 export function nearest(
   wrong: string,
   names: Iterable<string>,
-): { readonly name: string; readonly edits: number } | undefined {
+  maxEdits = Infinity,
+): string | undefined {
   return [...names]
     .map((name) => ({ name, edits: countEdits(wrong, name) }))
-    .toSorted((one, other) => one.edits - other.edits)[0];
+    .filter(({ edits }) => edits <= maxEdits)
+    .toSorted((one, other) => one.edits - other.edits)[0]?.name;
 }
 
 function countEdits(from: string, to: string): number {

@@ -2,11 +2,10 @@
  * Parses the command line and runs its verb. yargs splits words; the options table validates
  * values, so that all problems are reported together.
  */
-import { Parser } from 'yargs/helpers';
 import { renderVersion } from '../nmi/base/build-info.ts';
 import { nearest } from '../base/nearest.ts';
 import { complete, completionScript, completionWord } from './completion.ts';
-import { completeBooleans, flagTexts, flagsWithoutValue } from './flags.ts';
+import { parseArgs } from './flags.ts';
 import { renderHelp, renderOverview } from './help.ts';
 import { exitCodes, type Io } from './io.ts';
 import { verbs, type Verb } from './verbs.ts';
@@ -21,11 +20,7 @@ export async function runCli(args: readonly string[], io: Io): Promise<number> {
   }
   if (first === 'help') return help(others, io);
   if (first === completionWord) {
-    io.stdout(
-      complete(others)
-        .map((word) => `${word}\n`)
-        .join(''),
-    );
+    for (const word of complete(others)) io.stdout(`${word}\n`);
     return exitCodes.ok;
   }
   if (first === 'completion' && others.length === 0) {
@@ -44,12 +39,9 @@ async function runVerb(
   const name = named ?? 'run';
   const verb = verbOf(name);
   const isBoolean = (flag: string) => flag === 'help' || flag === 'version' || verb.isBoolean(flag);
-  const [bare] = flagsWithoutValue(args, (flag) => isKnown(verb, flag) && !isBoolean(flag));
-  if (bare !== undefined) return usage(io, name, `${bare} has no value; write ${bare}=VALUE`);
-  const completed = completeBooleans(args, isBoolean);
-  const parsed = parseWords(completed, verb);
-  if (parsed.error !== null) return usage(io, name, parsed.error.message);
-  const { flags, rest } = flagTexts(parsed.argv);
+  const parsed = parseArgs(args, verb.flags, isBoolean);
+  if (typeof parsed === 'string') return usage(io, name, parsed);
+  const { flags, rest } = parsed;
   if (flags['version'] === 'true') {
     io.stdout(renderVersion());
     return exitCodes.ok;
@@ -59,7 +51,7 @@ async function runVerb(
   }
   const problem = findStray(name, verb, rest) ?? findUnknownFlag(name, verb, flags);
   if (problem !== undefined) return usage(io, name, problem);
-  return verb.start({ flags: withoutAliases(flags, verb), rest }, io);
+  return verb.start(parsed, io);
 }
 
 async function help([name, action]: readonly string[], io: Io): Promise<number> {
@@ -78,40 +70,6 @@ function verbOf(name: string): Verb {
   const verb = verbs[name];
   if (verb === undefined) throw new Error(`the verb table has no row "${name}"`);
   return verb;
-}
-
-/** Every value is text. */
-function parseWords(
-  args: readonly string[],
-  { flags }: Verb,
-): Pick<Parser.DetailedArguments, 'argv' | 'error'> {
-  const alias: Record<string, string> = {};
-  // A flag without a value counts as absent, not as an empty text.
-  const none: Record<string, undefined> = {};
-  for (const [flag, shape] of Object.entries(flags)) {
-    none[flag] = undefined;
-    if (typeof shape.alias === 'string') alias[flag] = shape.alias;
-  }
-  const argv = { _: [] };
-  try {
-    return Parser.detailed([...args], {
-      alias,
-      string: Object.keys(flags),
-      default: none,
-      configuration: {
-        'camel-case-expansion': false,
-        'boolean-negation': false,
-        'dot-notation': false,
-        'duplicate-arguments-array': false,
-        'parse-numbers': false,
-        'parse-positional-numbers': false,
-        'short-option-groups': false,
-      },
-    });
-  } catch (error) {
-    // The parser throws on names such as --constructor.
-    return { argv, error: error instanceof Error ? error : new Error('unreadable flags') };
-  }
 }
 
 /** A word that has no meaning at its position. */
@@ -135,8 +93,8 @@ function findStray(name: string, verb: Verb, rest: readonly string[]): string | 
 }
 
 function unknownWord(word: string, known: object): string {
-  const near = nearest(word, Object.keys(known));
-  const hint = near !== undefined && near.edits <= 2 ? `; did you mean "${near.name}"?` : '';
+  const near = nearest(word, Object.keys(known), 2);
+  const hint = near === undefined ? '' : `; did you mean "${near}"?`;
   return `unknown verb or word "${word}"${hint}`;
 }
 
@@ -147,24 +105,11 @@ function findUnknownFlag(
   flags: Readonly<Record<string, string>>,
 ): string | undefined {
   if (name === 'run' || name === 'redirect') return undefined;
-  const unknown = Object.keys(flags).find((flag) => !isKnown(verb, flag));
+  const unknown = Object.keys(flags).find((flag) => !Object.hasOwn(verb.flags, flag));
   if (unknown === undefined) return undefined;
-  const near = nearest(unknown, Object.keys(verb.flags));
-  const hint = near !== undefined && near.edits <= 3 ? `; did you mean --${near.name}?` : '';
+  const near = nearest(unknown, Object.keys(verb.flags), 3);
+  const hint = near === undefined ? '' : `; did you mean --${near}?`;
   return `unknown flag --${unknown}${hint}`;
-}
-
-/** yargs stores the value of a flag under each of its names. */
-function withoutAliases(
-  flags: Readonly<Record<string, string>>,
-  verb: Verb,
-): Readonly<Record<string, string>> {
-  const aliases = new Set(Object.values(verb.flags).map(({ alias }) => alias));
-  return Object.fromEntries(Object.entries(flags).filter(([flag]) => !aliases.has(flag)));
-}
-
-function isKnown({ flags }: Verb, flag: string): boolean {
-  return Object.hasOwn(flags, flag) || Object.values(flags).some(({ alias }) => alias === flag);
 }
 
 function usage(io: Io, name: string, problem: string): number {

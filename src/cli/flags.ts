@@ -1,9 +1,11 @@
 /**
- * Converts command line words to flag texts, with the syntax of the replaced system (pflag):
+ * Splits a command line with yargs' parser, in the syntax of the replaced system (pflag):
  * `--flag=value`, `--flag value`, a bare boolean is `true`, the last of repeated flags wins.
  * Nothing is validated here: values stay text, and unknown flags are kept to be reported with all
  * other problems.
  */
+import type { Options } from 'yargs';
+import { Parser } from 'yargs/helpers';
 
 export interface Args {
   /** Spelling without dashes → text. */
@@ -12,50 +14,50 @@ export interface Args {
   readonly rest: readonly string[];
 }
 
-/**
- * Adds `=true` to each bare boolean, so that a parser that treats every flag as text does not
- * consume the next word as its value.
- */
-export function completeBooleans(
-  args: readonly string[],
+/** @returns the problem as a text if a flag has no value. */
+export function parseArgs(
+  words: readonly string[],
+  known: Readonly<Record<string, Options>>,
   isBoolean: (flag: string) => boolean,
-): readonly string[] {
-  return args.map((word) => {
+): Args | string {
+  const names = Object.keys(known);
+  const aliases = Object.entries(known).flatMap(([flag, { alias }]) =>
+    typeof alias === 'string' ? [[flag, alias] as const] : [],
+  );
+  const { argv, error } = Parser.detailed(completeBooleans(words, isBoolean), {
+    alias: Object.fromEntries(aliases),
+    string: names,
+    narg: Object.fromEntries(names.filter((each) => !isBoolean(each)).map((each) => [each, 1])),
+    configuration: {
+      'boolean-negation': false,
+      'camel-case-expansion': false,
+      'dot-notation': false,
+      'duplicate-arguments-array': false,
+      'parse-numbers': false,
+      'parse-positional-numbers': false,
+      'short-option-groups': false,
+      'strip-aliased': true,
+    },
+  });
+  if (error !== null) return describe(error);
+  const { _: rest, ...flags } = argv;
+  const texts = Object.entries(flags).map(([flag, value]) => [flag, String(value)]);
+  return { flags: Object.fromEntries(texts), rest: rest.map(String) };
+}
+
+function describe({ message }: Error): string {
+  const bare = /^Not enough arguments following: (.+)$/.exec(message)?.[1];
+  if (bare === undefined) return message;
+  const flag = bare.length === 1 ? `-${bare}` : `--${bare}`;
+  return `${flag} has no value; write ${flag}=VALUE`;
+}
+
+/** Adds `=true` to each bare boolean: the parser takes every flag as text, with the next word. */
+function completeBooleans(words: readonly string[], isBoolean: (flag: string) => boolean) {
+  return words.map((word) => {
     // The shorthand of glog's verbosity, with its value attached.
     if (/^-v\d+$/.test(word)) return `-v=${word.slice(2)}`;
     const flag = /^--?([A-Za-z][\w-]*)$/.exec(word)?.[1];
     return flag !== undefined && isBoolean(flag) ? `${word}=true` : word;
   });
-}
-
-/**
- * The flags that need a value but come last or before another flag, as written. A negative number
- * is a value.
- */
-export function flagsWithoutValue(
-  args: readonly string[],
-  takesValue: (flag: string) => boolean,
-): readonly string[] {
-  return args.filter((word, index) => {
-    const flag = /^--?([A-Za-z][\w-]*)$/.exec(word)?.[1];
-    if (flag === undefined || !takesValue(flag)) return false;
-    return /^--?[A-Za-z]|^--$/.test(args[index + 1] ?? '--');
-  });
-}
-
-/** The flags parsed by yargs, without its own entries and `undefined` values. */
-export function flagTexts(parsed: Readonly<Record<string, unknown>>): Args {
-  const flags: Record<string, string> = {};
-  for (const [name, value] of Object.entries(parsed)) {
-    if (name === '_' || name === '$0' || value === undefined) continue;
-    flags[name] = lastText(value);
-  }
-  const rest = Array.isArray(parsed['_']) ? parsed['_'].map(String) : [];
-  return { flags, rest };
-}
-
-function lastText(value: unknown): string {
-  const last: unknown = Array.isArray(value) ? value.at(-1) : value;
-  if (typeof last === 'string') return last;
-  return typeof last === 'boolean' || typeof last === 'number' ? String(last) : '';
 }

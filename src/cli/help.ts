@@ -6,10 +6,10 @@ const maxColumns = 120;
 
 /** The output of `nmi` and `nmi --help`. */
 export function renderOverview(): string {
-  const rows = Object.entries({
-    ...summaries(),
-    completion: 'Print a script for bash completion.',
-  });
+  const rows = [
+    ...Object.entries(verbs).map(([name, { summary }]) => [name, summary] as const),
+    ['completion', 'Print a script for bash completion.'] as const,
+  ];
   return [
     'Microsoft Entra tokens for the pods of this Kubernetes node.',
     '',
@@ -70,10 +70,6 @@ export async function renderHelp(
     text,
     environmentHelp(name),
   ].join('\n');
-}
-
-function summaries(): Readonly<Record<string, string>> {
-  return Object.fromEntries(Object.entries(verbs).map(([name, { summary }]) => [name, summary]));
 }
 
 function environmentHelp(verb: string): string {

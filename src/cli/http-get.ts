@@ -5,6 +5,7 @@ import {
   type IncomingMessage,
   type RequestOptions,
 } from 'node:http';
+import { readBody } from '../base/read-body.ts';
 
 export interface Reply {
   readonly status: number;
@@ -22,13 +23,7 @@ export async function httpGet(
   // If the body is cut off, the request emits an error too; the loop below throws it.
   request.once('response', resolve).on('error', reject);
   const response = await promise;
-  const chunks: Buffer[] = [];
-  let length = 0;
-  for await (const chunk of response as AsyncIterable<Buffer>) {
-    chunks.push(chunk);
-    length += chunk.length;
-    if (length > bounds.maxBodyBytes) throw new RangeError('the answer is too long');
-  }
-  const body = Buffer.concat(chunks).toString('utf8');
+  const tooLong = () => new RangeError('the answer is too long');
+  const body = String(await readBody(response, bounds.maxBodyBytes, tooLong));
   return { status: response.statusCode ?? 0, headers: response.headers, body };
 }

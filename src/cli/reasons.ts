@@ -14,8 +14,8 @@ export function reasons({ rest: [code] }: Args, io: Io): number {
   }
   const reason = allReasons.find((each) => each === code);
   if (reason === undefined) {
-    const near = nearest(code, allReasons);
-    const hint = near !== undefined && near.edits <= 4 ? `; did you mean "${near.name}"?` : '';
+    const near = nearest(code, allReasons, 4);
+    const hint = near === undefined ? '' : `; did you mean "${near}"?`;
     io.stderr(`nmi reasons: unknown reason "${code}"${hint}\n`);
     return exitCodes.usage;
   }

@@ -27,10 +27,7 @@ export async function probeRedirect(
   io: Io,
 ): Promise<number> {
   const { cgroupRoot, bpfPinFolder } = config;
-  const ebpf = probeEbpf({
-    pinFolder: bpfPinFolder,
-    ...(cgroupRoot === '' ? {} : { cgroupRoot }),
-  });
+  const ebpf = probeEbpf({ pinFolder: bpfPinFolder, ...(cgroupRoot === '' ? {} : { cgroupRoot }) });
   const modes: readonly ModeReport[] = [
     { mode: 'ebpf', support: summariseFindings(ebpf), findings: ebpf },
     { mode: 'iptables', ...(await probeIptables()) },

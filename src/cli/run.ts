@@ -22,11 +22,7 @@ export async function run(flags: Readonly<Record<string, string>>, io: Io): Prom
     return exitCodes.config;
   }
 
-  const log = createLogger({
-    format: config.logFormat,
-    level: config.logLevel,
-    write: io.stdout,
-  });
+  const log = createLogger({ format: config.logFormat, level: config.logLevel, write: io.stdout });
   log.info({ ...buildInfo, node: config.node, mode: 'managed' }, 'starting nmi process');
   for (const warning of warnings) log.warn({ warning }, 'setting ignored');
   try {

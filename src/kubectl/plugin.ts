@@ -2,7 +2,7 @@
 import yargs from 'yargs';
 import { outputFormats } from './base/output.ts';
 import { exitCodes, type Io } from './base/io.ts';
-import { PluginError, type ExitCode } from './base/plugin-error.ts';
+import { PluginError, usageError, type ExitCode } from './base/plugin-error.ts';
 import { Kubectl, passedFlags, type PassedFlags } from './transport/kubectl.ts';
 import { addAnalyze } from './verbs/analyze.ts';
 import { addDoctor } from './verbs/doctor.ts';
@@ -19,7 +19,13 @@ import { addStatus } from './verbs/status.ts';
 import { addVersion } from './verbs/version.ts';
 import { addExplain } from './verbs/explain-flags.ts';
 import { refuseLostValues } from './verbs/flag-values.ts';
-import type { AddVerb, CommonFlags, Parser, Start } from './verbs/verb.ts';
+import {
+  switchFlag,
+  type AddVerb,
+  type CommonFlags,
+  type Parser,
+  type Start,
+} from './verbs/verb.ts';
 
 const addVerbs: readonly AddVerb[] = [
   addExplain,
@@ -118,11 +124,7 @@ function createParser(start: Start) {
       default: 'text' as const,
       describe: 'Form of the output.',
     })
-    .option('exit-code', {
-      type: 'boolean',
-      default: false,
-      describe: 'Exit with 1 on findings and refusals.',
-    })
+    .option('exit-code', switchFlag('Exit with 1 on findings and refusals.'))
     // A flag of kubectl that is negated or has a dot in it would be lost.
     .parserConfiguration({ 'boolean-negation': false, 'dot-notation': false })
     .exitProcess(false)
@@ -142,11 +144,7 @@ function createParser(start: Start) {
     .fail((message, error: Error | undefined) => {
       // A missing value is an error of yargs itself; any other error is of a verb.
       if (error !== undefined && error.name !== 'YError') throw error;
-      throw new PluginError(
-        exitCodes.usage,
-        message.replace(/^Did/, 'unknown verb; did'),
-        'See kubectl nmi --help',
-      );
+      throw usageError(message.replace(/^Did/, 'unknown verb; did'), 'See kubectl nmi --help');
     });
   for (const name of passedFlags) {
     parser.option(name, { type: 'string', describe: 'As for kubectl.', group: 'Connection:' });

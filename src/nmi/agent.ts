@@ -140,9 +140,7 @@ export async function startAgent(given: AgentOptions): Promise<Agent> {
   starting.use(
     await openAdminPages({
       clock,
-      probePort: config.probePort,
-      metricsPort: config.metricsPort,
-      metricsAddress: config.metricsAddress,
+      config,
       metrics,
       parts,
       hasBeenActive: () => kernel.hasBeenActive(),

@@ -43,9 +43,7 @@ export async function startConditions(options: ConditionsProcessOptions): Promis
   starting.use(
     await openAdminPages({
       clock,
-      probePort: config.probePort,
-      metricsPort: config.metricsPort,
-      metricsAddress: config.metricsAddress,
+      config,
       metrics,
       parts: [conditions],
       hasBeenActive: () => conditions.conditions.every(({ problem }) => problem() === undefined),

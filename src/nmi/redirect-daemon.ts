@@ -7,7 +7,7 @@ import type { Clock } from '../base/time/clock.ts';
 import { openAdminPages, waitingForPort } from './admin/pages.ts';
 import type { Logger } from '../base/logger.ts';
 import type { Config } from './config/config.ts';
-import { LAYOUT } from '../redirect/ebpf/settings.ts';
+import { mapLayout } from '../redirect/ebpf/settings.ts';
 import type { Attestation } from '../redirect/redirect.ts';
 import { reachableTarget } from '../redirect/target.ts';
 import { tuning } from './config/tuning.ts';
@@ -74,9 +74,7 @@ export async function startRedirectDaemon(
   starting.use(
     await openAdminPages({
       clock,
-      probePort: config.probePort,
-      metricsPort: config.metricsPort,
-      metricsAddress: config.metricsAddress,
+      config,
       metrics,
       parts,
       hasBeenActive: () => kernel.hasBeenActive(),
@@ -100,7 +98,7 @@ function lookUps(config: Config, kernel: Kernel, mode: KeptMode): CallerServerOp
   const here = { localIp: target.listenIp, localPort: target.listenPort };
   return {
     path: config.callerSocket,
-    report: () => ({ mode, isActive: kernel.problem() === undefined, layout: LAYOUT, target }),
+    report: () => ({ mode, isActive: kernel.problem() === undefined, layout: mapLayout, target }),
     lookUp: (remoteIp, remotePort) => {
       // Earlier state in the kernel may come from another agent, with another meaning.
       if (!kernel.hasBeenActive()) return notInstalled;

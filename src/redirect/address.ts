@@ -13,7 +13,7 @@ import {
   describeLink,
   diffLink,
   ensureLink,
-  LINK,
+  linkName,
   listLinks,
   nodeAddresses,
   otherAddresses,
@@ -49,7 +49,7 @@ export function openAddressRedirect(options: AddressRedirectOptions): Redirect {
     const others = otherAddresses(links, metadataIp);
     if (others.length === 0) return [];
     return [
-      `${LINK} holds ${others.join(', ')}: another redirect was left behind, which ` +
+      `${linkName} holds ${others.join(', ')}: another redirect was left behind, which ` +
         'nmi redirect remove takes away',
     ];
   }
@@ -75,7 +75,7 @@ export function openAddressRedirect(options: AddressRedirectOptions): Redirect {
   async function verify(): Promise<RedirectStatus> {
     const links = await listLinks(host);
     const problems = [...(await diffLink(host, links, metadataIp)), ...leftBehind(links)];
-    const isAbsent = links.every((link) => link.name !== LINK);
+    const isAbsent = links.every((link) => link.name !== linkName);
     const broken = isAbsent ? 'absent' : 'broken';
     return {
       state: problems.length === 0 ? 'active' : broken,

@@ -3,7 +3,7 @@ import { isIPv4 } from 'node:net';
 import type { RedirectTarget } from './redirect.ts';
 
 /** Azure's metadata address, redirected to an address of the agent on the node. */
-export const DEFAULT_TARGET: RedirectTarget = {
+export const defaultTarget: RedirectTarget = {
   metadataIp: '169.254.169.254',
   metadataPort: 80,
   listenIp: '169.254.25.79',
@@ -17,7 +17,7 @@ export const DEFAULT_TARGET: RedirectTarget = {
  */
 export function reachableTarget(target: RedirectTarget): RedirectTarget {
   const wildcard = target.listenIp === '0.0.0.0' || target.listenIp === '::';
-  const reachable = wildcard ? { ...target, listenIp: DEFAULT_TARGET.listenIp } : target;
+  const reachable = wildcard ? { ...target, listenIp: defaultTarget.listenIp } : target;
   for (const ip of [reachable.metadataIp, reachable.listenIp]) {
     if (!isIPv4(ip)) throw new RangeError(`"${ip}" is not an IPv4 address`);
   }

@@ -1,8 +1,8 @@
 /** Summary of the verifier's log, which explains why the kernel refused a program. */
 
-const STATISTICS = /^(?:processed \d+ insns|verification time|stack depth)/;
-const MAX_LINES = 3;
-const MAX_LINE = 160;
+const statistics = /^(?:processed \d+ insns|verification time|stack depth)/;
+const maxLines = 3;
+const maxLineChars = 160;
 
 /**
  * The last relevant lines: the verifier logs every step, then the reason, then statistics. Empty only for
@@ -13,9 +13,9 @@ export function summariseVerifierLog(log: string): string {
     .split('\n')
     .map((line) => line.trim())
     .filter((line) => line !== '');
-  const telling = lines.filter((line) => !STATISTICS.test(line) && !line.startsWith(';'));
-  const chosen = telling.length > 0 ? telling.slice(-MAX_LINES) : lines.slice(-1);
+  const telling = lines.filter((line) => !statistics.test(line) && !line.startsWith(';'));
+  const chosen = telling.length > 0 ? telling.slice(-maxLines) : lines.slice(-1);
   return chosen
-    .map((line) => (line.length > MAX_LINE ? `${line.slice(0, MAX_LINE)}...` : line))
+    .map((line) => (line.length > maxLineChars ? `${line.slice(0, maxLineChars)}...` : line))
     .join(' | ');
 }

@@ -1,51 +1,56 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { completeBooleans, flagsWithoutValue, flagTexts } from '../../src/cli/flags.ts';
+import { parseArgs } from '../../src/cli/flags.ts';
+
+const known = { node: {}, v: {}, output: { alias: 'o' }, forceNamespaced: {}, once: {} };
+const parse = (...words: string[]) =>
+  parseArgs(words, known, (flag) => flag === 'forceNamespaced' || flag === 'once');
 
 describe('the args of a command line', () => {
   it('do not let a bare boolean swallow the next word', () => {
-    assert.deepEqual(
-      completeBooleans(['--forceNamespaced', '--node', 'true', '-v'], (flag) => flag !== 'node'),
-      ['--forceNamespaced=true', '--node', 'true', '-v=true'],
-    );
-    assert.deepEqual(
-      completeBooleans(['--a=b', 'a', '--', '---a', '-1'], () => true),
-      ['--a=b', 'a', '--', '---a', '-1'],
-    );
+    assert.deepEqual(parse('--forceNamespaced', '--node', 'true', '-once', 'word'), {
+      flags: { forceNamespaced: 'true', node: 'true', once: 'true' },
+      rest: ['word'],
+    });
+    assert.deepEqual(parse('--once=0', '--', '--node'), {
+      flags: { once: '0' },
+      rest: ['--node'],
+    });
   });
 
   it('have the value of -v attached, as in glog', () => {
-    assert.deepEqual(
-      completeBooleans(['-v2', '-v10', '-vx', '-w2'], () => false),
-      ['-v=2', '-v=10', '-vx', '-w2'],
-    );
+    for (const words of [['-v2'], ['-v=2'], ['-v', '2'], ['--v=2']]) {
+      assert.deepEqual(parse(...words), { flags: { v: '2' }, rest: [] });
+    }
   });
 
-  it('have no value at the end, or before another flag', () => {
-    const takesValue = (flag: string) => flag !== 'unknown';
-    const without = (...args: string[]) => flagsWithoutValue(args, takesValue);
-    assert.deepEqual(without('--a', '-1', '--b', 'x', '--c=', '--unknown', '-d'), ['-d']);
-    assert.deepEqual(without('--a', '--b', 'x'), ['--a']);
-    assert.deepEqual(without('--a', '--'), ['--a']);
-    assert.deepEqual(without('--a', '-'), []);
+  it('are refused if a flag has no value at the end, or before another flag', () => {
+    const refusal = '--node has no value; write --node=VALUE';
+    for (const words of [['--node'], ['--node', '--v=2'], ['--node', '--'], ['-node']]) {
+      assert.equal(parse(...words), refusal, words.join(' '));
+    }
+    assert.equal(parse('-o'), '-o has no value; write -o=VALUE');
+    for (const value of ['-1', '-', '']) {
+      assert.deepEqual(parse('--node', value), { flags: { node: value }, rest: [] });
+    }
+    assert.deepEqual(parse('--node='), { flags: { node: '' }, rest: [] });
   });
 
   it('are split into flags with their last text, and the rest', () => {
-    const parsed = {
-      $0: 'nmi',
-      _: ['redirect', 7],
-      node: 'n',
-      repeated: ['a', 'b'],
-      bare: true,
-      number: 3,
-      unset: undefined,
-      odd: {},
-      none: [],
-    };
-    assert.deepEqual(flagTexts(parsed), {
-      flags: { node: 'n', repeated: 'b', bare: 'true', number: '3', odd: '', none: '' },
+    assert.deepEqual(parse('redirect', '-o', 'json', '--output=text', '--odd', '3', '7'), {
+      flags: { output: 'text', odd: '3' },
       rest: ['redirect', '7'],
     });
-    assert.deepEqual(flagTexts({ node: 'n' }), { flags: { node: 'n' }, rest: [] });
+    assert.deepEqual(parse('--odd.dot', '--no-node'), {
+      flags: { 'odd.dot': 'true', 'no-node': 'true' },
+      rest: [],
+    });
+  });
+
+  it('may be names of JavaScript itself', () => {
+    assert.deepEqual(parse('--constructor=y', '--toString'), {
+      flags: { constructor: 'y', toString: 'true' },
+      rest: [],
+    });
   });
 });

@@ -54,7 +54,7 @@ const expensive = [
   /\/yargs\/(?:build\/lib\/yargs-factory|lib\/platform-shims\/|index)/,
   /\/(?:cliui|string-width|y18n)\//,
   /(?:^|\/)src\/cli\/(?:demo|explain)\.ts$/,
-  /^NativeModule (?:http2|inspector|sqlite|repl|readline|test|zlib)$/,
+  /^NativeModule (?:inspector|sqlite|repl|readline|test|zlib)$/,
 ];
 
 describe('the modules of an agent that serves managed identities', { timeout: 600_000 }, () => {

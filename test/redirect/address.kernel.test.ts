@@ -107,7 +107,7 @@ describe('the address mode', { skip }, () => {
     const mode = modeIn(node);
     const status = await mode.install();
     assert.equal(status.state, 'broken');
-    assert.match(status.problems.join(), /link nmi0 is not the agent’s: it is a veth/);
+    assert.match(status.problems.join(), /link nmi0 is not the agent's: it is a veth/);
     await mode.remove();
     assert.match(await linksOf(node), /nmi0/);
     await node.run('ip link del nmi0');

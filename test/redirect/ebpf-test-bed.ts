@@ -15,7 +15,7 @@ import {
   type EbpfRedirectOptions,
 } from '../../src/redirect/ebpf/ebpf.ts';
 import { openIptablesRedirect } from '../../src/redirect/iptables/iptables.ts';
-import { DEFAULT_TARGET } from '../../src/redirect/target.ts';
+import { defaultTarget } from '../../src/redirect/target.ts';
 import {
   buildDialler,
   openBpfFolder,
@@ -26,7 +26,7 @@ import {
 } from './cgroup-fixture.ts';
 import { openNamespace, type Namespace, type Script } from './namespaces.ts';
 
-const { metadataIp, listenIp, listenPort } = DEFAULT_TARGET;
+const { metadataIp, listenIp, listenPort } = defaultTarget;
 const source = join(import.meta.dirname, '../../src/redirect');
 
 /** For each line it receives, sends its client's address and, through the map, its cgroup. */

@@ -7,7 +7,7 @@ import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
 import { eventually } from '../../lab/test-bed/eventually.ts';
 import { replacePrograms } from '../../src/redirect/ebpf/stale-programs.ts';
 import { openIptablesRedirect } from '../../src/redirect/iptables/iptables.ts';
-import { DEFAULT_TARGET } from '../../src/redirect/target.ts';
+import { defaultTarget } from '../../src/redirect/target.ts';
 import { whyNoBpfTests } from './cgroup-fixture.ts';
 import { EbpfTestBed, type Client } from './ebpf-test-bed.ts';
 import { sweepDeadNamespaces, whyNoKernelTests } from './namespaces.ts';
@@ -16,7 +16,7 @@ const skip = (await whyNoKernelTests('iptables-nft-save', 'nsenter', 'setpriv'))
 if (skip === false) await sweepDeadNamespaces();
 
 const main = join(import.meta.dirname, '../../src/main.ts');
-const { metadataIp } = DEFAULT_TARGET;
+const { metadataIp } = defaultTarget;
 const dial = `dial ${metadataIp} 80`;
 const all = 'net_admin,+bpf,+net_raw';
 

@@ -11,12 +11,12 @@ import { cgroupIdOf } from '../../src/redirect/cgroup/cgroup-tree.ts';
 import { openAddressRedirect } from '../../src/redirect/address.ts';
 import { openIptablesRedirect } from '../../src/redirect/iptables/iptables.ts';
 import type { Redirect } from '../../src/redirect/redirect.ts';
-import { DEFAULT_TARGET } from '../../src/redirect/target.ts';
+import { defaultTarget } from '../../src/redirect/target.ts';
 import type { EbpfTestBed } from './ebpf-test-bed.ts';
 import { openNamespace, type Namespace } from './namespaces.ts';
 
 const runFile = promisify(execFile);
-const { metadataIp, metadataPort, listenIp, listenPort } = DEFAULT_TARGET;
+const { metadataIp, metadataPort, listenIp, listenPort } = defaultTarget;
 
 export interface ModeUnderTest {
   readonly name: string;

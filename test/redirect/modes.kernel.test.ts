@@ -10,7 +10,7 @@ import { systemClock } from '../../src/base/time/clock.ts';
 import type { Log } from '../../src/base/log.ts';
 import { Reconciler, type CheckOutcome } from '../../src/nmi/kernel/reconciler.ts';
 import type { Redirect } from '../../src/redirect/redirect.ts';
-import { DEFAULT_TARGET } from '../../src/redirect/target.ts';
+import { defaultTarget } from '../../src/redirect/target.ts';
 import { whyNoBpfTests } from './cgroup-fixture.ts';
 import { EbpfTestBed, type Client } from './ebpf-test-bed.ts';
 import { inSlices, modesUnderTest, openCrowd, type Crowd } from './mode-test-bed.ts';
@@ -22,8 +22,8 @@ const skip =
 if (skip === false) await sweepDeadNamespaces();
 
 const crowdSize = 200;
-const dial = `dial ${DEFAULT_TARGET.metadataIp} 80`;
-const dialMapped = `dial ::ffff:${DEFAULT_TARGET.metadataIp} 80`;
+const dial = `dial ${defaultTarget.metadataIp} 80`;
+const dialMapped = `dial ::ffff:${defaultTarget.metadataIp} 80`;
 const silent: Log = {
   debug: () => undefined,
   info: () => undefined,
@@ -116,7 +116,7 @@ describe('every redirect', { skip }, () => {
       });
 
       it('keeps pods with their own network from all other ports of that address', async () => {
-        const { metadataIp } = DEFAULT_TARGET;
+        const { metadataIp } = defaultTarget;
         assert.equal(await pod.send(`dial ${metadataIp} 8080`), mode.otherwise);
         assert.equal(await otherPod.send(`dial ::ffff:${metadataIp} 8080`), mode.otherwise);
         // Sent once, and the kernel limits ICMP errors per source: from a pod that has had none
@@ -171,7 +171,7 @@ describe('every redirect', { skip }, () => {
         assert.ok(broken.state === 'broken' || broken.state === 'absent', broken.state);
         const seen = await crowd.pods[0]?.dial('tcp4');
         assert.ok(seen !== undefined);
-        if (mode.listen.ip !== DEFAULT_TARGET.metadataIp) assert.doesNotMatch(seen, /cloud/);
+        if (mode.listen.ip !== defaultTarget.metadataIp) assert.doesNotMatch(seen, /cloud/);
         assert.deepEqual((await redirect.install()).problems, []);
         assert.match(await pod.send(dial), seesPod(pod, '10.244.0.5'));
       });
@@ -205,7 +205,7 @@ describe('every redirect', { skip }, () => {
         await redirect.remove();
         assert.equal(await nodeState(), pristine);
         assert.match(await pod.send(dial), /^cloud sees /);
-        assert.match(await pod.send(`dial ${DEFAULT_TARGET.metadataIp} 8080`), /^cloud sees /);
+        assert.match(await pod.send(`dial ${defaultTarget.metadataIp} 8080`), /^cloud sees /);
         assert.match(await hostPod.send(dial), /^cloud sees /);
         assert.equal((await redirect.verify()).state, 'absent');
         await redirect.remove();

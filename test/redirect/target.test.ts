@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import {
-  DEFAULT_TARGET,
+  defaultTarget,
   describeTarget,
   isLoopback,
   reachableTarget,
@@ -10,13 +10,13 @@ import {
 describe('the target of a redirect', () => {
   it('is the address of the agent’s own link if it listens on all addresses', () => {
     for (const listenIp of ['0.0.0.0', '::']) {
-      const target = { ...DEFAULT_TARGET, listenIp, listenPort: 4000 };
-      assert.deepEqual(reachableTarget(target), { ...DEFAULT_TARGET, listenPort: 4000 });
+      const target = { ...defaultTarget, listenIp, listenPort: 4000 };
+      assert.deepEqual(reachableTarget(target), { ...defaultTarget, listenPort: 4000 });
     }
   });
 
   it('is otherwise the configured one', () => {
-    const target = { ...DEFAULT_TARGET, listenIp: '10.0.0.4', metadataPort: 1, listenPort: 65535 };
+    const target = { ...defaultTarget, listenIp: '10.0.0.4', metadataPort: 1, listenPort: 65535 };
     assert.deepEqual(reachableTarget(target), target);
   });
 
@@ -29,12 +29,12 @@ describe('the target of a redirect', () => {
       { listenPort: 1.5 },
       { metadataPort: 65536 },
     ]) {
-      assert.throws(() => reachableTarget({ ...DEFAULT_TARGET, ...wrong }), RangeError);
+      assert.throws(() => reachableTarget({ ...defaultTarget, ...wrong }), RangeError);
     }
   });
 
   it('is described with both addresses', () => {
-    assert.equal(describeTarget(DEFAULT_TARGET), '169.254.169.254:80 to 169.254.25.79:2579');
+    assert.equal(describeTarget(defaultTarget), '169.254.169.254:80 to 169.254.25.79:2579');
   });
 
   it('is on loopback in the whole of 127.0.0.0/8', () => {

@@ -5,7 +5,7 @@ import { cgroupIdOf } from '../../../src/redirect/cgroup/cgroup-tree.ts';
 import { installPrograms } from '../../../src/redirect/ebpf/programs.ts';
 import { settingsOf } from '../../../src/redirect/ebpf/settings.ts';
 import { readPrograms } from '../../../src/redirect/native/native-files.ts';
-import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
+import { defaultTarget } from '../../../src/redirect/target.ts';
 import { absentAgent, checkLoad, longestGapMs } from '../../pods/load-verdict.ts';
 import { feed, hasRedirect, readNode, runRedirect, variableOf } from '../../test-bed/node-view.ts';
 import { assertToken } from '../../test-bed/reply-checks.ts';
@@ -80,7 +80,7 @@ function installOtherPrograms(testBed: TestBed): void {
     pinFolder: variableOf(testBed, 'NMI_BPF_PIN_FOLDER'),
     cgroup: { path, id },
     exempt: [],
-    settings: { ...settingsOf(object, DEFAULT_TARGET), digest: '00'.repeat(32) },
+    settings: { ...settingsOf(object, defaultTarget), digest: '00'.repeat(32) },
   });
   assert.equal(changed.filter((change) => change.endsWith(' replaced')).length, 7, String(changed));
 }

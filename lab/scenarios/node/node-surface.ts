@@ -114,7 +114,7 @@ const probes: Scenario = {
         assert.equal(page?.status, 503, 'still ready without the redirect');
         return page?.text ?? '';
       });
-      assert.match(missing, /"redirect":"[^"]*nmi0 is not the agent’s/);
+      assert.match(missing, /"redirect":"[^"]*nmi0 is not the agent's/);
       assert.equal(await agent.metric(redirectUp), 0);
       assert.equal((await agent.page('livez'))?.status, 200);
       const reply = await pod.ask({ timeoutMs: 500 });

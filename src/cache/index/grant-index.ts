@@ -419,15 +419,7 @@ function createBound(
     setFirst(byClientId, normaliseClientId(identity.clientId), identity);
     setFirst(byResourceId, normaliseResourceId(identity.resourceId), identity);
   }
-  return {
-    kind: 'bound',
-    label,
-    identities,
-    byClientId,
-    byResourceId,
-    bindings,
-    danglingBindings,
-  };
+  return { kind: 'bound', label, identities, byClientId, byResourceId, bindings, danglingBindings };
 }
 
 function setFirst(map: Map<string, Identity>, key: string, identity: Identity): void {

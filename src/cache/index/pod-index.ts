@@ -162,12 +162,7 @@ function emptyTables(): Tables {
 }
 
 function createEntry(pod: Pod, labelledSinceWallMs: number): Entry {
-  return {
-    pod,
-    lookup: { kind: 'pod', pod },
-    addresses: ownedAddresses(pod),
-    labelledSinceWallMs,
-  };
+  return { pod, lookup: { kind: 'pod', pod }, addresses: ownedAddresses(pod), labelledSinceWallMs };
 }
 
 function ownedAddresses(pod: Pod): readonly string[] {

@@ -160,11 +160,7 @@ export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposab
   }
 
   get stats(): { readonly negative: number; readonly inflight: number; readonly waiting: number } {
-    return {
-      negative: this.#negative.size,
-      inflight: this.#inflight.size,
-      waiting: this.#waiting,
-    };
+    return { negative: this.#negative.size, inflight: this.#inflight.size, waiting: this.#waiting };
   }
 
   /** Nothing is stored or in flight, so `drop` would find nothing. */

@@ -1,7 +1,7 @@
 /** Command lines of Azure's `az`: shown for copying, or run as the user who is logged in. */
 import { shellWord } from '../base/output.ts';
 import { exitCodes, type Io, type ProgramRun } from '../base/io.ts';
-import { PluginError } from '../base/plugin-error.ts';
+import { failedError, PluginError } from '../base/plugin-error.ts';
 
 /** Words after `az`. */
 export type AzLine = readonly string[];
@@ -39,9 +39,5 @@ function failureOf({ code, stderr }: ProgramRun, line: AzLine): PluginError {
       `Have somebody with the right run: ${renderAz(line)}`,
     );
   }
-  return new PluginError(
-    exitCodes.findings,
-    `az failed: ${detail}`,
-    `The line was: ${renderAz(line)}`,
-  );
+  return failedError(`az failed: ${detail}`, `The line was: ${renderAz(line)}`);
 }

@@ -1,7 +1,6 @@
 /** A flag that is a duration as kubectl writes it; a number alone is seconds. */
 import { parseDuration } from '../../base/time/duration.ts';
-import { exitCodes } from './io.ts';
-import { PluginError } from './plugin-error.ts';
+import { usageError } from './plugin-error.ts';
 
 export function durationFlag(standard: string, describe: string) {
   return {
@@ -16,8 +15,7 @@ export function durationFlag(standard: string, describe: string) {
 export function readDuration(name: string, text: string): number {
   const ms = parseDuration(/^\d+(?:\.\d+)?$/.test(text) ? `${text}s` : text);
   if (ms !== undefined) return ms;
-  throw new PluginError(
-    exitCodes.usage,
+  throw usageError(
     `--${name} is "${text}", which is no duration`,
     'Write it as 90s, 2m or 1m30s; a number alone is seconds.',
   );

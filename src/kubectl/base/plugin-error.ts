@@ -1,5 +1,5 @@
 /** Why a command cannot continue: what failed, and the next step. The only error that users see. */
-import type { exitCodes } from './io.ts';
+import { exitCodes } from './io.ts';
 
 export type ExitCode = (typeof exitCodes)[keyof typeof exitCodes];
 
@@ -14,4 +14,14 @@ export class PluginError extends Error {
     this.exitCode = exitCode;
     this.nextStep = nextStep;
   }
+}
+
+/** The command line is wrong. */
+export function usageError(problem: string, nextStep: string): PluginError {
+  return new PluginError(exitCodes.usage, problem, nextStep);
+}
+
+/** The command is right, and cannot be carried out in this cluster. */
+export function failedError(problem: string, nextStep: string): PluginError {
+  return new PluginError(exitCodes.findings, problem, nextStep);
 }

@@ -3,7 +3,7 @@ import type { RawObject } from '../base/object.ts';
 import type { Kubectl } from '../transport/kubectl.ts';
 import { versionOf, type AgentView } from './agents.ts';
 import { readMetrics, type MetricSample } from './metrics.ts';
-import { describeUnread, type Unread } from './snapshot.ts';
+import { describeUnread, valueOrUnread, type Unread } from './snapshot.ts';
 
 export interface AgentState {
   readonly agent: AgentView;
@@ -79,7 +79,5 @@ export function sumBy(
 /** Nodes of the cluster, or none if the user may not list them. */
 export async function listNodes(kubectl: Kubectl, unread: Unread[]): Promise<readonly RawObject[]> {
   const read = await kubectl.list('nodes', undefined);
-  if (read.ok) return read.value;
-  unread.push(describeUnread('list nodes', read, 'nodes without an agent'));
-  return [];
+  return valueOrUnread(read, 'list nodes', 'nodes without an agent', unread) ?? [];
 }

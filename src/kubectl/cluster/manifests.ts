@@ -9,8 +9,7 @@ import {
   specOf,
   type RawObject,
 } from '../base/object.ts';
-import { exitCodes } from '../base/io.ts';
-import { PluginError } from '../base/plugin-error.ts';
+import { usageError } from '../base/plugin-error.ts';
 import type { Snapshot } from './snapshot.ts';
 
 const workloadKinds = ['Deployment', 'StatefulSet', 'DaemonSet', 'Job', 'CronJob'];
@@ -28,7 +27,7 @@ export function parseManifests(
     const [problem] = document.errors;
     if (problem !== undefined) {
       const [line = ''] = problem.message.split('\n');
-      throw new PluginError(exitCodes.usage, `${name} is no YAML: ${line}`, 'Correct the file.');
+      throw usageError(`${name} is no YAML: ${line}`, 'Correct the file.');
     }
     const value: unknown = document.toJS();
     const object = asRecord(value);

@@ -37,18 +37,12 @@ export interface Snapshot extends Identities {
   readonly unread: readonly Unread[];
 }
 
-/** A read that may fail. */
-type Optional = (
-  resource: string,
-  scope: Scope,
-  loses: string,
-) => Promise<readonly RawObject[] | undefined>;
-
 /** @throws PluginError when pods or one of the three kinds cannot be read. */
 export async function readSnapshot(access: AgentAccess, scope: Scope): Promise<Snapshot> {
   const { kubectl } = access;
   const unread: Unread[] = [];
-  const optional = createOptional(kubectl, unread);
+  const optional = async (resource: string, where: Scope, loses: string) =>
+    valueOrUnread(await kubectl.list(resource, where), `list ${resource}`, loses, unread);
   const where = scope === undefined ? 'in all namespaces' : `in namespace ${scope}`;
   const needed = Promise.allSettled([
     kubectl.list('pods', scope).then((read) => valueOf(read, `list pods ${where}`)),
@@ -69,9 +63,6 @@ export async function readSnapshot(access: AgentAccess, scope: Scope): Promise<S
       optional(resource, scope, 'whether the label is on the owner and not on its pod template'),
     ),
   ]);
-  if (!agents.ok) {
-    unread.push(describeUnread('list pods', agents, 'options and state of the agents'));
-  }
   // Reports the failure of the first kind in this order, whichever failed first.
   const [pods = [], identities = [], bindings = [], exceptions = []] = (await needed).map(
     settledValue,
@@ -85,18 +76,9 @@ export async function readSnapshot(access: AgentAccess, scope: Scope): Promise<S
     policies: policies ?? [],
     accounts: accounts ?? [],
     grants,
-    agents: agents.ok ? agents.value : undefined,
+    agents: valueOrUnread(agents, 'list pods', 'options and state of the agents', unread),
     workloads: workloads.flatMap((each) => each ?? []),
     unread: mergeUnread(unread),
-  };
-}
-
-function createOptional(kubectl: Kubectl, unread: Unread[]): Optional {
-  return async (resource, scope, loses) => {
-    const read = await kubectl.list(resource, scope);
-    if (read.ok) return read.value;
-    unread.push(describeUnread(`list ${resource}`, read, loses));
-    return undefined;
   };
 }
 
@@ -136,6 +118,18 @@ export function describeUnread(
       ? `no right; RBAC rule: ${renderRule(failure.rule)}`
       : toPluginError(failure, what).message;
   return { what, why, loses };
+}
+
+/** The value, or undefined after a line about the loss in `unread`. */
+export function valueOrUnread<T>(
+  read: Read<T>,
+  what: string,
+  loses: string,
+  unread: Unread[],
+): T | undefined {
+  if (read.ok) return read.value;
+  unread.push(describeUnread(what, read, loses));
+  return undefined;
 }
 
 /** In a fixed order, whichever read ended first. The kinds of owners are merged into one line. */

@@ -3,7 +3,7 @@
  * for this; the texts have been the same since Kubernetes 1.20 or before. Pure.
  */
 import { exitCodes, type ProgramRun } from '../base/io.ts';
-import { PluginError } from '../base/plugin-error.ts';
+import { PluginError, type ExitCode } from '../base/plugin-error.ts';
 
 /** The RBAC rule that would grant the permission. */
 export interface RbacRule {
@@ -26,55 +26,51 @@ export type KubectlFailure =
 const forbidden =
   /cannot (\w+) resource "([^"]+)" in API group "([^"]*)"(?: in the namespace "([^"]*)")?/;
 
+type PlainKind = Exclude<KubectlFailure['kind'], 'forbidden'>;
+
+/** The first match counts. */
+const texts: readonly (readonly [PlainKind, RegExp])[] = [
+  // Without a configuration, kubectl connects to a default server on this machine.
+  ['no-config', /localhost:8080|no configuration has been provided|current-context is not set/],
+  [
+    'no-config',
+    /context "[^"]*" does not exist|context was not found|error loading config file|invalid configuration/i,
+  ],
+  [
+    'unauthorized',
+    /\(Unauthorized\)|must be logged in to the server|the server has asked for the client to provide credentials/,
+  ],
+  [
+    'no-kind',
+    /doesn't have a resource type|no matches for kind|the server could not find the requested resource/,
+  ],
+  ['not-found', /\(NotFound\)/],
+  ['old-kubectl', /unknown (?:shorthand )?flag|unknown command/],
+  [
+    'unreachable',
+    /Unable to connect to the server|was refused - did you specify|i\/o timeout|no such host|\(ServiceUnavailable\)|\(Timeout\)|TLS handshake|x509: |connection refused|context deadline exceeded|getting credentials: exec|network is unreachable/,
+  ],
+];
+
 /** @param run a failed run of kubectl. */
 export function classifyFailure({
   code,
   stderr,
 }: Pick<ProgramRun, 'code' | 'stderr'>): KubectlFailure {
   const detail = lastWords(stderr);
-  if (code === undefined) return { kind: 'no-kubectl', detail: 'kubectl: not found' };
+  if (code === undefined) {
+    return { kind: 'no-kubectl', detail: 'the program kubectl is not on the PATH' };
+  }
   const found = forbidden.exec(stderr);
   if (found !== null) {
     const [, verb = '', name = '', group = '', namespace = ''] = found;
     const resource = group === '' ? name : `${name}.${group}`;
     return { kind: 'forbidden', rule: { verb, resource, namespace }, detail };
   }
-  // Without a configuration, kubectl connects to a default server on this machine.
-  if (/localhost:8080|no configuration has been provided|current-context is not set/.test(stderr)) {
-    return { kind: 'no-config', detail };
-  }
-  if (
-    /context "[^"]*" does not exist|context was not found|error loading config file|invalid configuration/i.test(
-      stderr,
-    )
-  ) {
-    return { kind: 'no-config', detail };
-  }
-  if (
-    /\(Unauthorized\)|must be logged in to the server|the server has asked for the client to provide credentials/.test(
-      stderr,
-    )
-  ) {
-    return { kind: 'unauthorized', detail };
-  }
-  if (
-    /doesn't have a resource type|no matches for kind|the server could not find the requested resource/.test(
-      stderr,
-    )
-  ) {
-    return { kind: 'no-kind', detail: 'the server does not have this kind of object' };
-  }
-  if (/\(NotFound\)/.test(stderr)) return { kind: 'not-found', detail };
-  if (/unknown (?:shorthand )?flag|unknown command/.test(stderr))
-    return { kind: 'old-kubectl', detail };
-  if (
-    /Unable to connect to the server|was refused - did you specify|i\/o timeout|no such host|\(ServiceUnavailable\)|\(Timeout\)|TLS handshake|x509: |connection refused|context deadline exceeded|getting credentials: exec|network is unreachable/.test(
-      stderr,
-    )
-  ) {
-    return { kind: 'unreachable', detail };
-  }
-  return { kind: 'other', detail };
+  const [kind = 'other'] = texts.find(([, text]) => text.test(stderr)) ?? [];
+  return kind === 'no-kind'
+    ? { kind, detail: 'the server does not have this kind of object' }
+    : { kind, detail };
 }
 
 /** The rule as it is written in a Role. */
@@ -84,57 +80,45 @@ export function renderRule({ verb, resource, namespace }: RbacRule): string {
   return `apiGroups: ["${group.join('.')}"], resources: ["${name}"], verbs: ["${verb}"] ${where}`;
 }
 
+/** Exit code, what precedes kubectl's own words, and the next step. */
+const meanings: Readonly<Record<PlainKind, readonly [ExitCode, string, string]>> = {
+  'no-kubectl': [exitCodes.unavailable, '', 'Install kubectl, or set KUBECTL to its path.'],
+  'old-kubectl': [
+    exitCodes.unavailable,
+    'this kubectl is too old: ',
+    'Install a kubectl of a supported version (1.28 or later).',
+  ],
+  'no-config': [
+    exitCodes.usage,
+    'kubectl has no usable configuration: ',
+    'Set KUBECONFIG or --kubeconfig, and choose a context: kubectl config get-contexts',
+  ],
+  unreachable: [
+    exitCodes.unavailable,
+    '',
+    'Check the network and the context: kubectl cluster-info',
+  ],
+  unauthorized: [
+    exitCodes.noRight,
+    '',
+    'Log in again; for AKS: az aks get-credentials, or kubelogin.',
+  ],
+  'no-kind': [
+    exitCodes.findings,
+    '',
+    'Install the custom resource definitions: kubectl apply -f deploy/crds.yaml',
+  ],
+  'not-found': [exitCodes.findings, '', 'Check the name and the namespace (-n).'],
+  other: [exitCodes.findings, '', "The text above is kubectl's own."],
+};
+
 /** @param what the attempt, as "list pods in namespace shop". */
 export function toPluginError(failure: KubectlFailure, what: string): PluginError {
-  const problem = `cannot ${what}: ${failure.detail}`;
-  switch (failure.kind) {
-    case 'no-kubectl':
-      return new PluginError(
-        exitCodes.unavailable,
-        `cannot ${what}: the program kubectl is not on the PATH`,
-        'Install kubectl, or set KUBECTL to its path.',
-      );
-    case 'old-kubectl':
-      return new PluginError(
-        exitCodes.unavailable,
-        `cannot ${what}: this kubectl is too old: ${failure.detail}`,
-        'Install a kubectl of a supported version (1.28 or later).',
-      );
-    case 'no-config':
-      return new PluginError(
-        exitCodes.usage,
-        `cannot ${what}: kubectl has no usable configuration: ${failure.detail}`,
-        'Set KUBECONFIG or --kubeconfig, and choose a context: kubectl config get-contexts',
-      );
-    case 'unreachable':
-      return new PluginError(
-        exitCodes.unavailable,
-        problem,
-        'Check the network and the context: kubectl cluster-info',
-      );
-    case 'unauthorized':
-      return new PluginError(
-        exitCodes.noRight,
-        problem,
-        'Log in again; for AKS: az aks get-credentials, or kubelogin.',
-      );
-    case 'forbidden':
-      return new PluginError(
-        exitCodes.noRight,
-        problem,
-        `Ask for this RBAC rule: ${renderRule(failure.rule)}`,
-      );
-    case 'no-kind':
-      return new PluginError(
-        exitCodes.findings,
-        problem,
-        'Install the custom resource definitions: kubectl apply -f deploy/crds.yaml',
-      );
-    case 'not-found':
-      return new PluginError(exitCodes.findings, problem, 'Check the name and the namespace (-n).');
-    case 'other':
-      return new PluginError(exitCodes.findings, problem, 'The text above is kubectl’s own.');
-  }
+  const [exitCode, why, nextStep] =
+    failure.kind === 'forbidden'
+      ? [exitCodes.noRight, '', `Ask for this RBAC rule: ${renderRule(failure.rule)}`]
+      : meanings[failure.kind];
+  return new PluginError(exitCode, `cannot ${what}: ${why}${failure.detail}`, nextStep);
 }
 
 /** The last line, without the prefix of the kind of error; client-go logs its attempts before it. */

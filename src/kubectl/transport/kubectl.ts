@@ -106,7 +106,7 @@ export class Kubectl {
       throw new PluginError(
         exitCodes.unavailable,
         `kubectl ${args.slice(0, 2).join(' ')} printed no JSON`,
-        'Check that the program kubectl on the PATH is Kubernetes’ own.',
+        "Check that the program kubectl on the PATH is Kubernetes' own.",
       );
     }
     return { ok: true, value: read(parsed) };

@@ -1,6 +1,5 @@
 /** `kubectl nmi analyze`: every finding of a namespace, a cluster or of files. */
-import { exitCodes } from '../base/io.ts';
-import { PluginError, type ExitCode } from '../base/plugin-error.ts';
+import { usageError, type ExitCode } from '../base/plugin-error.ts';
 import { commonConfig, defaultConfig } from '../cluster/agents.ts';
 import { createClusterState } from '../cluster/cluster-state.ts';
 import { parseManifests, snapshotOf } from '../cluster/manifests.ts';
@@ -94,8 +93,7 @@ async function readFiles(
     files.map(async (file) => {
       const text = await io.readText(file);
       if (text !== undefined) return parseManifests(file, text, namespace);
-      throw new PluginError(
-        exitCodes.usage,
+      throw usageError(
         `file ${file} cannot be read`,
         'Name files, not folders; - is standard input.',
       );

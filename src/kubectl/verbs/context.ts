@@ -2,7 +2,7 @@
 import type { OutputFormat } from '../base/output.ts';
 import { renderReport } from '../base/output.ts';
 import { exitCodes, type Io } from '../base/io.ts';
-import { PluginError, type ExitCode } from '../base/plugin-error.ts';
+import { failedError, type ExitCode } from '../base/plugin-error.ts';
 import { valueOf, type Kubectl, type Scope } from '../transport/kubectl.ts';
 
 export interface VerbContext {
@@ -54,8 +54,7 @@ export async function refuseUnknownNamespace(
   const read = await kubectl.get('namespaces', '', namespace);
   if (read.ok || read.failure.kind === 'forbidden') return;
   if (read.failure.kind !== 'not-found') valueOf(read, `get namespace ${namespace}`);
-  throw new PluginError(
-    exitCodes.findings,
+  throw failedError(
     `namespace ${namespace} does not exist`,
     'Check -n and the context: kubectl get namespaces',
   );

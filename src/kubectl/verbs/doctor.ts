@@ -6,7 +6,7 @@ import type { ExitCode } from '../base/plugin-error.ts';
 import { listNodes } from '../cluster/agent-state.ts';
 import type { AgentView } from '../cluster/agents.ts';
 import { group, identityResources } from '../cluster/resources.ts';
-import { describeUnread, type Unread } from '../cluster/snapshot.ts';
+import { describeUnread, valueOrUnread, type Unread } from '../cluster/snapshot.ts';
 import { readAgents } from '../cluster/trusted-agents.ts';
 import { examineAgents, findMic } from '../findings/agents.ts';
 import {
@@ -18,7 +18,7 @@ import {
 import { classifyFailure, toPluginError } from '../transport/kubectl-failure.ts';
 import { exitOf, print, type VerbContext } from './context.ts';
 import { renderUnread, section } from './explain.ts';
-import type { AddVerb } from './verb.ts';
+import { type AddVerb, switchFlag } from './verb.ts';
 
 export const addDoctor: AddVerb = (parser, start) =>
   parser.command(
@@ -26,11 +26,7 @@ export const addDoctor: AddVerb = (parser, start) =>
     'checks the cluster before (--pre) and after an installation',
     (verb) =>
       verb
-        .option('pre', {
-          type: 'boolean',
-          default: false,
-          describe: 'Before an installation: no agent is looked for.',
-        })
+        .option('pre', switchFlag('Before an installation: no agent is looked for.'))
         .example('$0 doctor --pre', 'is the cluster fit for the agent?')
         .example('$0 doctor', 'is the installation complete?'),
     (flags) => start(flags, (context) => doctor(context, flags.pre)),
@@ -45,6 +41,10 @@ interface Check {
 interface Examined {
   readonly checks: readonly Check[];
   readonly findings: readonly Finding[];
+}
+
+function examined(check: string, result: string, findings: readonly Finding[]): Examined {
+  return { checks: [{ check, result }], findings };
 }
 
 async function doctor(context: VerbContext, isPre: boolean): Promise<ExitCode> {
@@ -84,14 +84,9 @@ async function doctor(context: VerbContext, isPre: boolean): Promise<ExitCode> {
   );
 }
 
-async function findAgents(
-  context: VerbContext,
-  unread: Unread[],
-): Promise<readonly AgentView[] | undefined> {
+async function findAgents(context: VerbContext, unread: Unread[]) {
   const read = await readAgents(context);
-  if (read.ok) return read.value;
-  unread.push(describeUnread('list the pods of the agents', read, 'agents and their rights'));
-  return undefined;
+  return valueOrUnread(read, 'list the pods of the agents', 'agents and their rights', unread);
 }
 
 /** @throws PluginError when the server cannot be reached. */
@@ -101,18 +96,9 @@ async function checkServer({ kubectl }: VerbContext): Promise<Examined> {
   if (server === undefined) throw toPluginError(classifyFailure(run), 'reach the API server');
   const version = stringAt(server, 'gitVersion');
   const minor = Number(/^v1\.(\d+)/.exec(version)?.[1] ?? '0');
-  return {
-    checks: [{ check: 'API server', result: version }],
-    findings:
-      minor >= 28
-        ? []
-        : [
-            createFinding('server_old', {
-              object: 'Cluster',
-              text: `The API server is ${version}.`,
-            }),
-          ],
-  };
+  const text = `The API server is ${version}.`;
+  const old = minor >= 28 ? [] : [createFinding('server_old', { object: 'Cluster', text })];
+  return examined('API server', version, old);
 }
 
 /** Fields that this version added to each kind; old definitions lack them. */
@@ -137,14 +123,8 @@ async function checkDefinitions({ kubectl }: VerbContext, unread: Unread[]): Pro
     const object = `CustomResourceDefinition ${plural}.${group}`;
     if (read.ok) {
       const lacking = (newFields[plural] ?? []).filter((field) => !hasField(read.value, field));
-      return lacking.length === 0
-        ? []
-        : [
-            createFinding('crd_old', {
-              object,
-              text: `It lacks the fields ${lacking.join(', ')}.`,
-            }),
-          ];
+      const text = `It lacks the fields ${lacking.join(', ')}.`;
+      return lacking.length === 0 ? [] : [createFinding('crd_old', { object, text })];
     }
     if (read.failure.kind === 'not-found') {
       return [createFinding('crd_missing', { object, text: 'It is not in the cluster.' })];
@@ -153,10 +133,7 @@ async function checkDefinitions({ kubectl }: VerbContext, unread: Unread[]): Pro
     return [];
   });
   const found = reads.filter(({ read }) => read.ok).length;
-  return {
-    checks: [{ check: 'custom resource definitions', result: `${found} of ${reads.length}` }],
-    findings,
-  };
+  return examined('custom resource definitions', `${found} of ${reads.length}`, findings);
 }
 
 /** @param path of a field, such as `spec.federation`. */
@@ -191,64 +168,42 @@ async function checkOwnRights({
     })),
   );
   const lacking = answers.filter(({ run }) => run.stdout.trim().startsWith('no'));
-  return {
-    checks: [
-      {
-        check: 'your rights',
-        result:
-          lacking.length === 0 ? 'enough for explain and analyze' : `${lacking.length} missing`,
-      },
-    ],
-    findings: lacking.map(({ resource }) =>
-      createFinding('own_rights', {
-        object: `Resource ${resource}`,
-        text: `You may not list ${resource}: explain and analyze need it.`,
-        severity: 'warning',
-      }),
-    ),
-  };
+  const findings = lacking.map(({ resource }) =>
+    createFinding('own_rights', {
+      object: `Resource ${resource}`,
+      text: `You may not list ${resource}: explain and analyze need it.`,
+      severity: 'warning',
+    }),
+  );
+  return examined('your rights', missingOr('enough for explain and analyze', lacking), findings);
 }
 
-async function listPods(
-  { kubectl }: VerbContext,
-  unread: Unread[],
-): Promise<readonly RawObject[] | undefined> {
+async function listPods({ kubectl }: VerbContext, unread: Unread[]) {
   const read = await kubectl.list('pods', undefined);
-  if (read.ok) return read.value;
-  unread.push(
-    describeUnread('list pods of all namespaces', read, 'agents and leftovers of aad-pod-identity'),
-  );
-  return undefined;
+  const loses = 'agents and leftovers of aad-pod-identity';
+  return valueOrUnread(read, 'list pods of all namespaces', loses, unread);
 }
 
 function checkPods(pods: readonly RawObject[]): Examined {
   const findings = findMic(pods);
-  return {
-    checks: [
-      { check: 'MIC of aad-pod-identity', result: findings.length === 0 ? 'not there' : 'runs' },
-    ],
+  return examined(
+    'MIC of aad-pod-identity',
+    findings.length === 0 ? 'not there' : 'runs',
     findings,
-  };
+  );
 }
 
 function checkNodes(nodes: readonly RawObject[]): Examined {
   const findings = examineAgents(nodes, []).filter(
     ({ code }) => code === 'kernel_old' || code === 'nodes_missing',
   );
-  return { checks: [{ check: 'nodes', result: String(nodes.length) }], findings };
+  return examined('nodes', String(nodes.length), findings);
 }
 
 function checkAgents(nodes: readonly RawObject[], agents: readonly AgentView[]): Examined {
   const ready = agents.filter(({ isReady, isOldNmi }) => isReady && !isOldNmi);
-  return {
-    checks: [
-      {
-        check: 'agents',
-        result: `${ready.length} ready of ${agents.length}, on ${nodes.length} nodes`,
-      },
-    ],
-    findings: examineAgents(nodes, agents),
-  };
+  const result = `${ready.length} ready of ${agents.length}, on ${nodes.length} nodes`;
+  return examined('agents', result, examineAgents(nodes, agents));
 }
 
 interface Right {
@@ -293,42 +248,30 @@ async function checkAgentRights(
     return { checks: [], findings: [] };
   }
   const lacking = answers.filter(({ run }) => run.stdout.startsWith('no'));
-  return {
-    checks: [
-      {
-        check: 'rights of the agent',
-        result: lacking.length === 0 ? 'complete' : `${lacking.length} missing`,
-      },
-    ],
-    findings: lacking.map(({ resource, verb }) =>
-      createFinding('agent_rights', {
-        object: `ServiceAccount ${serviceAccount}`,
-        text: `It may not ${verb} ${resource} in all namespaces.`,
-      }),
-    ),
-  };
+  const findings = lacking.map(({ resource, verb }) =>
+    createFinding('agent_rights', {
+      object: `ServiceAccount ${serviceAccount}`,
+      text: `It may not ${verb} ${resource} in all namespaces.`,
+    }),
+  );
+  return examined('rights of the agent', missingOr('complete', lacking), findings);
+}
+
+function missingOr(complete: string, missing: readonly unknown[]): string {
+  return missing.length === 0 ? complete : `${missing.length} missing`;
 }
 
 async function checkPolicies({ kubectl }: VerbContext, unread: Unread[]): Promise<Examined> {
   const resource = 'validatingwebhookconfigurations.admissionregistration.k8s.io';
   const read = await kubectl.list(resource, undefined);
-  if (!read.ok) {
-    unread.push(describeUnread(`list ${resource}`, read, 'admission policies'));
-    return { checks: [], findings: [] };
-  }
-  const engines = read.value.filter((each) => /gatekeeper|kyverno|azure-policy/.test(nameOf(each)));
-  return {
-    checks: [
-      {
-        check: 'admission policies',
-        result: engines.length === 0 ? 'none known' : engines.map(nameOf).join(', '),
-      },
-    ],
-    findings: engines.map((each) =>
-      createFinding('policy_engine', {
-        object: `ValidatingWebhookConfiguration ${nameOf(each)}`,
-        text: 'It looks at pods.',
-      }),
-    ),
-  };
+  const webhooks = valueOrUnread(read, `list ${resource}`, 'admission policies', unread);
+  if (webhooks === undefined) return { checks: [], findings: [] };
+  const engines = webhooks.filter((each) => /gatekeeper|kyverno|azure-policy/.test(nameOf(each)));
+  const findings = engines.map((each) =>
+    createFinding('policy_engine', {
+      object: `ValidatingWebhookConfiguration ${nameOf(each)}`,
+      text: 'It looks at pods.',
+    }),
+  );
+  return examined('admission policies', engines.map(nameOf).join(', ') || 'none known', findings);
 }

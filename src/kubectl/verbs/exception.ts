@@ -2,7 +2,7 @@
 import { exceptionObject } from '../azure/objects.ts';
 import { nameOf, namespaceOf } from '../base/object.ts';
 import { exitCodes } from '../base/io.ts';
-import { PluginError, type ExitCode } from '../base/plugin-error.ts';
+import { failedError, usageError, type ExitCode } from '../base/plugin-error.ts';
 import { renderTable } from '../base/output.ts';
 import { hasExceptedLabel, podLabelsOf } from '../cluster/exceptions.ts';
 import { identityResources } from '../cluster/resources.ts';
@@ -83,8 +83,7 @@ async function write(
   const found = await context.kubectl.get(identityResources.exceptions, namespace, name);
   if (found.ok !== isThere && (found.ok || found.failure.kind === 'not-found')) {
     const [is, other] = isThere ? ['does not exist', 'add'] : ['exists', 'update'];
-    throw new PluginError(
-      exitCodes.findings,
+    throw failedError(
       `AzurePodIdentityException ${namespace}/${name} ${is}`,
       `Use: kubectl nmi exception ${other} ${name} -n ${namespace} --pod-labels ${labels}`,
     );
@@ -148,8 +147,7 @@ function parseLabels(text: string): Readonly<Record<string, string>> {
   ) {
     return Object.fromEntries(labels);
   }
-  throw new PluginError(
-    exitCodes.usage,
+  throw usageError(
     `--pod-labels has the value "${text}"`,
     'Write KEY=VALUE, comma separated, each key once: app=proxy,tier=edge',
   );

@@ -1,6 +1,6 @@
 /** The command line of `kubectl nmi explain`. */
 import { explainIp, explainObject, explainPod } from './explain.ts';
-import { nameArgument, type AddVerb } from './verb.ts';
+import { type AddVerb, nameArgument, switchFlag } from './verb.ts';
 
 export const addExplain: AddVerb = (parser, start) =>
   parser.command(
@@ -15,22 +15,20 @@ export const addExplain: AddVerb = (parser, start) =>
         .positional('name', nameArgument)
         .option('client-id', { type: 'string', describe: 'Client id that the request names.' })
         .option('resource', { type: 'string', describe: 'Resource that the request names.' })
-        .option('live', {
-          type: 'boolean',
-          default: false,
-          describe: 'Add what the agent of the node reports; needs exec on its pod.',
-        })
+        .option(
+          'live',
+          switchFlag('Add what the agent of the node reports; needs exec on its pod.'),
+        )
         .example('$0 explain pod web-7d4b9 -n shop', 'what the pod gets')
         .example('$0 explain ip 10.244.1.7', 'the same for the pod with that address'),
     (flags) =>
       start(flags, (context) => {
-        const { what, name, resource, live } = flags;
-        const pod = { clientId: flags['client-id'], resource, live };
+        const { what, name } = flags;
         switch (what) {
           case 'pod':
-            return explainPod(context, name, pod);
+            return explainPod(context, name, flags);
           case 'ip':
-            return explainIp(context, name, pod);
+            return explainIp(context, name, flags);
           default:
             return explainObject(context, what, name);
         }

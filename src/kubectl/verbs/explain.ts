@@ -8,8 +8,7 @@ import type { PodExplanation } from '../../nmi/explain/explanation.ts';
 import { renderFacts, row } from '../../nmi/explain/explanation-text.ts';
 import type { IdentitySelector } from '../../nmi/grants/grant.ts';
 import { nameOf, namespaceOf, specOf, titleOf, type RawObject } from '../base/object.ts';
-import { exitCodes } from '../base/io.ts';
-import { PluginError, type ExitCode } from '../base/plugin-error.ts';
+import { failedError, PluginError, usageError, type ExitCode } from '../base/plugin-error.ts';
 import { renderTable } from '../base/output.ts';
 import { defaultConfig, unverified, type AgentView } from '../cluster/agents.ts';
 import { createClusterState } from '../cluster/cluster-state.ts';
@@ -74,8 +73,7 @@ export async function explainIp(
   flags: PodFlags,
 ): Promise<ExitCode> {
   const ip = canonicalIp(text);
-  if (ip === undefined)
-    throw new PluginError(exitCodes.usage, `${text} is no IP address`, 'Write it as 10.244.1.7.');
+  if (ip === undefined) throw usageError(`${text} is no IP address`, 'Write it as 10.244.1.7.');
   const fields = `status.podIP=${ip}`;
   const everywhere = await context.kubectl.list('pods', undefined, { fields });
   const scope = await namespaceFor(context);
@@ -85,8 +83,7 @@ export async function explainIp(
   );
   const [pod] = owners;
   if (pod === undefined) {
-    throw new PluginError(
-      exitCodes.findings,
+    throw failedError(
       `no pod has the address ${ip}${everywhere.ok ? '' : ` in namespace ${scope}, the only one that you may list`}`,
       'An address of a node belongs to pods on the host network; name such a pod instead.',
     );
@@ -110,7 +107,7 @@ export async function explainObject(
     await refuseUnknownNamespace(context, namespace);
     throw noSuchObject(title, name, namespace, objects);
   }
-  const { pods, view } = await createContext(context, snapshot);
+  const { pods, view } = createContext(context, snapshot);
   const bindings = snapshot.bindings.filter(
     (each) =>
       namespaceOf(each) === namespace &&
@@ -183,12 +180,12 @@ export async function explainObject(
   );
 }
 
-async function createContext(context: VerbContext, snapshot: Snapshot, node?: string) {
+function createContext(context: VerbContext, snapshot: Snapshot, node?: string) {
   const { agents } = snapshot;
   const agent = agents?.find((each) => each.node === node) ?? agents?.[0];
   const config = agent?.config ?? defaultConfig;
   const view = createClusterState(snapshot, config, context.io.wallMs());
-  return Promise.resolve({ view, config, agent, pods: snapshot.pods, snapshot });
+  return { view, config, agent, pods: snapshot.pods, snapshot };
 }
 
 async function report(
@@ -198,7 +195,7 @@ async function report(
   flags: PodFlags,
 ): Promise<ExitCode> {
   const node = stringAt(specOf(pod), 'nodeName');
-  const found = await createContext(context, snapshot, node);
+  const found = createContext(context, snapshot, node);
   const { resource } = flags;
   // The identity that an SDK in the pod would request.
   const clientId = flags.clientId ?? namedClientId(pod);
@@ -206,8 +203,7 @@ async function report(
     clientId === undefined ? { kind: 'none' } : { kind: 'client_id', value: clientId };
   const examined = examinePod(pod, found, { selector, resource });
   if (examined === undefined) {
-    throw new PluginError(
-      exitCodes.findings,
+    throw failedError(
       `pod ${titleOf(pod)} cannot be read: an agent would ignore it`,
       'Look at the object: kubectl get pod -o yaml',
     );
@@ -303,7 +299,7 @@ function summaryOf(explanation: PodExplanation): string {
   const { identity, by } = outcome;
   const found = explanation.identities.find(({ name }) => name === identity);
   if (found === undefined || found.kind === 'node')
-    return `a token of the node’s own identities (${by})`;
+    return `a token of the node's own identities (${by})`;
   const title =
     found.kind === 'service-account' ? 'the application of service account' : 'AzureIdentity';
   const how =
@@ -392,20 +388,16 @@ function noSuchPod(name: string, namespace: string, { pods, workloads }: Snapsho
   const names = pods.map(nameOf);
   const like = names.filter((each) => each.startsWith(`${name}-`)).slice(0, 3);
   const workload = workloads.find((each) => nameOf(each) === name);
-  const near = nearest(name, names);
+  const near = nearest(name, names, Math.max(2, name.length / 3));
   const step =
     like.length > 0
       ? `Name one of its pods: ${like.join(', ')}`
-      : near !== undefined && near.edits <= Math.max(2, name.length / 3)
-        ? `Did you mean ${near.name}?`
+      : near !== undefined
+        ? `Did you mean ${near}?`
         : `Pods of the namespace: kubectl -n ${namespace} get pods`;
   const what =
     workload === undefined ? '' : `; there is a ${stringAt(workload, 'kind')} of that name`;
-  return new PluginError(
-    exitCodes.findings,
-    `namespace ${namespace} has no pod ${name}${what}`,
-    step,
-  );
+  return failedError(`namespace ${namespace} has no pod ${name}${what}`, step);
 }
 
 function noSuchObject(
@@ -415,12 +407,13 @@ function noSuchObject(
   objects: readonly RawObject[],
 ): PluginError {
   const elsewhere = objects.find((each) => nameOf(each) === name);
-  const near = nearest(name, objects.filter((each) => namespaceOf(each) === namespace).map(nameOf));
+  const names = objects.filter((each) => namespaceOf(each) === namespace).map(nameOf);
+  const near = nearest(name, names, Math.max(2, name.length / 3));
   const step =
     elsewhere !== undefined
       ? `There is one in namespace ${namespaceOf(elsewhere)}: use -n ${namespaceOf(elsewhere)}.`
-      : near !== undefined && near.edits <= Math.max(2, name.length / 3)
-        ? `Did you mean ${near.name}?`
+      : near !== undefined
+        ? `Did you mean ${near}?`
         : 'List them: kubectl nmi identity list';
-  return new PluginError(exitCodes.findings, `namespace ${namespace} has no ${kind} ${name}`, step);
+  return failedError(`namespace ${namespace} has no ${kind} ${name}`, step);
 }

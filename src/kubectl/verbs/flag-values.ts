@@ -3,8 +3,7 @@
  * takes an empty value for none: without a word, a change would go to another cluster, namespace or
  * user than the one that was typed.
  */
-import { exitCodes } from '../base/io.ts';
-import { PluginError } from '../base/plugin-error.ts';
+import { PluginError, usageError } from '../base/plugin-error.ts';
 import type { Parser } from './verb.ts';
 
 /** What yargs knows of the current command line; its types do not have it. */
@@ -28,15 +27,14 @@ export function refuseLostValues(words: readonly string[], parser: Parser): Pars
       const flag = name.length === 1 ? `-${name}` : `--${name}`;
       const values: readonly unknown[] = Array.isArray(value) ? value : [value];
       if (Array.isArray(value) && !lists.includes(name)) {
-        throw new PluginError(
-          exitCodes.usage,
+        throw usageError(
           `${flag} is given ${values.length} times, and has one value`,
           'Give it once.',
         );
       }
       if (values.length === 0 || values.includes('')) throw withoutValue(flag);
       if (values.some(Number.isNaN)) {
-        throw new PluginError(exitCodes.usage, `${flag} is no number`, 'Give a number.');
+        throw usageError(`${flag} is no number`, 'Give a number.');
       }
     }
     return true;
@@ -48,5 +46,5 @@ function hasState(parser: object): parser is ParserState {
 }
 
 function withoutValue(flag: string): PluginError {
-  return new PluginError(exitCodes.usage, `${flag} has no value`, 'Give one, or leave it out.');
+  return usageError(`${flag} has no value`, 'Give one, or leave it out.');
 }

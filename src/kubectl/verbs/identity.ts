@@ -10,7 +10,7 @@ import { computesOf, identityLine } from '../azure/node-pools.ts';
 import { bindingObject, identityObject } from '../azure/objects.ts';
 import { labelsOf, nameOf, namespaceOf, specOf, titleOf, type RawObject } from '../base/object.ts';
 import { exitCodes } from '../base/io.ts';
-import { PluginError, type ExitCode } from '../base/plugin-error.ts';
+import { failedError, PluginError, usageError, type ExitCode } from '../base/plugin-error.ts';
 import { renderTable } from '../base/output.ts';
 import { commonConfig, defaultConfig, verifiedOf, type AgentView } from '../cluster/agents.ts';
 import { listNodes } from '../cluster/agent-state.ts';
@@ -22,7 +22,7 @@ import { renderRule } from '../transport/kubectl-failure.ts';
 import { namespaceFor, print, scopeOf, type VerbContext } from './context.ts';
 import { explainObject } from './explain.ts';
 import { carryOut, checkName, emptyPlan, planFlags, type PlanFlags } from './plan.ts';
-import { nameArgument, type AddVerb } from './verb.ts';
+import { type AddVerb, nameArgument, switchFlag, textFlag } from './verb.ts';
 
 export const addIdentity: AddVerb = (parser, start) =>
   parser.command(
@@ -36,32 +36,19 @@ export const addIdentity: AddVerb = (parser, start) =>
           (sub) =>
             sub
               .positional('name', nameArgument)
-              .option('resource-id', {
-                type: 'string',
-                default: '',
-                describe: 'Azure resource id of the user-assigned identity.',
-              })
-              .option('client-id', {
-                type: 'string',
-                default: '',
-                describe: 'Client id; --run reads it by az where there is a resource id.',
-              })
-              .option('tenant-id', {
-                type: 'string',
-                default: '',
-                describe: 'Tenant; for all but user-assigned.',
-              })
+              .option('resource-id', textFlag('Azure resource id of the user-assigned identity.'))
+              .option(
+                'client-id',
+                textFlag('Client id; --run reads it by az where there is a resource id.'),
+              )
+              .option('tenant-id', textFlag('Tenant; for all but user-assigned.'))
               .option('type', {
                 choices: [...typeTitles.values()],
                 default: userAssigned,
                 describe: 'Where its tokens come from.',
               })
               .options({
-                secret: {
-                  type: 'string',
-                  default: '',
-                  describe: 'Secret with the password or certificate.',
-                },
+                secret: textFlag('Secret with the password or certificate.'),
                 ...planFlags,
               })
               .example(
@@ -72,18 +59,7 @@ export const addIdentity: AddVerb = (parser, start) =>
                 '$0 identity add orders --type federated --client-id … --tenant-id …',
                 'without any assignment',
               ),
-          (flags) =>
-            start(flags, (context) =>
-              add(context, flags.name, {
-                resourceId: flags['resource-id'],
-                clientId: flags['client-id'],
-                tenantId: flags['tenant-id'],
-                type: flags.type,
-                secret: flags.secret,
-                apply: flags.apply,
-                run: flags.run,
-              }),
-            ),
+          (flags) => start(flags, (context) => add(context, flags.name, flags)),
         )
         .command(
           'list',
@@ -117,21 +93,9 @@ export const addIdentity: AddVerb = (parser, start) =>
                 type: 'string',
                 describe: 'Value of the pod label aadpodidbinding; default NAME.',
               })
-              .option('service-account', {
-                type: 'string',
-                default: '',
-                describe: 'Only for pods under this service account.',
-              })
-              .option('role', {
-                type: 'string',
-                default: '',
-                describe: 'Role in Azure to give the identity, with --scope.',
-              })
-              .option('scope', {
-                type: 'string',
-                default: '',
-                describe: 'Azure resource that the role is for.',
-              })
+              .option('service-account', textFlag('Only for pods under this service account.'))
+              .option('role', textFlag('Role in Azure to give the identity, with --scope.'))
+              .option('scope', textFlag('Azure resource that the role is for.'))
               .options(planFlags)
               .example(
                 '$0 identity assign orders --selector orders',
@@ -141,17 +105,7 @@ export const addIdentity: AddVerb = (parser, start) =>
                 '$0 identity assign orders --role "Key Vault Secrets User" --scope /subscriptions/… --run --apply',
                 'does it',
               ),
-          (flags) =>
-            start(flags, (context) =>
-              assign(context, flags.name, {
-                selector: flags.selector ?? flags.name,
-                serviceAccount: flags['service-account'],
-                role: flags.role,
-                scope: flags.scope,
-                apply: flags.apply,
-                run: flags.run,
-              }),
-            ),
+          (flags) => start(flags, (context) => assign(context, flags.name, flags)),
         )
         .command(
           'unassign <name>',
@@ -159,22 +113,15 @@ export const addIdentity: AddVerb = (parser, start) =>
           (sub) =>
             sub
               .positional('name', nameArgument)
-              .option('ignore-unknown-users', {
-                type: 'boolean',
-                default: false,
-                describe:
+              .option(
+                'ignore-unknown-users',
+                switchFlag(
                   'Remove the assignment even if you cannot read whether other namespaces use the identity.',
-              })
+                ),
+              )
               .options(planFlags)
               .example('$0 identity unassign orders --apply --run', ''),
-          (flags) =>
-            start(flags, (context) =>
-              unassign(context, flags.name, {
-                ignoreUnknownUsers: flags['ignore-unknown-users'],
-                apply: flags.apply,
-                run: flags.run,
-              }),
-            ),
+          (flags) => start(flags, (context) => unassign(context, flags.name, flags)),
         )
         .command(
           'federate <name>',
@@ -220,7 +167,7 @@ async function add(context: VerbContext, name: string, flags: AddFlags): Promise
   const [type = 0] = [...typeTitles].find(([, title]) => title === flags.type) ?? [];
   const kinds = kindsOfType(type);
   if (resourceId !== '' && !isResourceId(resourceId)) {
-    throw usage(
+    throw usageError(
       `${resourceId} is no Azure resource id`,
       'Print it: az identity show --name NAME --resource-group GROUP --query id',
     );
@@ -229,17 +176,17 @@ async function add(context: VerbContext, name: string, flags: AddFlags): Promise
   if (!isGuid(found.clientId)) {
     const look =
       resourceId === '' ? 'az identity list --output table' : renderAz(showLine(resourceId));
-    throw usage(
+    throw usageError(
       'the client id is missing or is no GUID',
       `Give --client-id, or add --run to read it: ${look}`,
     );
   }
   const isOfEntra = kinds.length > 0;
   if (isOfEntra && found.tenantId === '')
-    throw usage(`type ${flags.type} needs a tenant`, 'Give --tenant-id.');
+    throw usageError(`type ${flags.type} needs a tenant`, 'Give --tenant-id.');
   const needsSecret = kinds.some(({ objectKind }) => objectKind === 'Secret');
   if (needsSecret && flags.secret === '')
-    throw usage(
+    throw usageError(
       `type ${flags.type} needs a Secret`,
       'Give --secret, a Secret of the same namespace.',
     );
@@ -311,19 +258,15 @@ async function remove(context: VerbContext, name: string, flags: PlanFlags): Pro
   const { identity, bindings, pods } = await find(context, name);
   const namespace = namespaceOf(identity);
   const deletions = [
-    ...bindings.map((each) => [
-      'delete',
-      identityResources.bindings,
-      `--namespace=${namespace}`,
-      nameOf(each),
-    ]),
+    ...deletionsOf(bindings),
     ['delete', identityResources.identities, `--namespace=${namespace}`, name],
   ];
   return carryOut(context, { ...emptyPlan, deletions, notes: usersNote(pods) }, flags);
 }
 
 interface AssignFlags extends PlanFlags {
-  readonly selector: string;
+  /** Default: the name of the identity. */
+  readonly selector?: string | undefined;
   readonly serviceAccount: string;
   readonly role: string;
   readonly scope: string;
@@ -331,11 +274,11 @@ interface AssignFlags extends PlanFlags {
 
 async function assign(context: VerbContext, name: string, flags: AssignFlags): Promise<ExitCode> {
   const { identity, namespace } = await find(context, name);
-  const { selector, serviceAccount, role, scope } = flags;
+  const { selector = name, serviceAccount, role, scope } = flags;
   if ((role === '') !== (scope === ''))
-    throw usage('--role and --scope belong together', 'Give both, or none.');
+    throw usageError('--role and --scope belong together', 'Give both, or none.');
   if (!/^[A-Za-z0-9](?:[-\w.]{0,61}[A-Za-z0-9])?$/.test(selector)) {
-    throw usage(
+    throw usageError(
       `"${selector}" cannot be the value of a label`,
       'Use at most 63 letters, digits, hyphens, dots and underscores.',
     );
@@ -348,15 +291,8 @@ async function assign(context: VerbContext, name: string, flags: AssignFlags): P
       ? []
       : [
           [
-            'role',
-            'assignment',
-            'create',
-            '--assignee',
-            clientId,
-            '--role',
-            role,
-            '--scope',
-            scope,
+            ...['role', 'assignment', 'create', '--assignee', clientId],
+            ...['--role', role, '--scope', scope],
           ],
         ];
   const notes = [
@@ -383,10 +319,7 @@ async function unassign(
   flags: UnassignFlags,
 ): Promise<ExitCode> {
   const found = await find(context, name);
-  const { identity, bindings, pods, namespace } = found;
-  const deletions = bindings.map((each) => [
-    ...['delete', identityResources.bindings, `--namespace=${namespace}`, nameOf(each)],
-  ]);
+  const { identity, bindings, pods } = found;
   const kept = await whyKept(context, found, flags);
   const { lines, notes } =
     kept === undefined
@@ -394,7 +327,12 @@ async function unassign(
       : { lines: [], notes: [`It stays assigned to the scale sets${kept}`] };
   return carryOut(
     context,
-    { ...emptyPlan, deletions, az: lines, notes: [...usersNote(pods), ...notes] },
+    {
+      ...emptyPlan,
+      deletions: deletionsOf(bindings),
+      az: lines,
+      notes: [...usersNote(pods), ...notes],
+    },
     flags,
   );
 }
@@ -461,13 +399,13 @@ async function federate(
         serviceAccount,
       }));
   if (subjects.length === 0 && isOfNode) {
-    throw usage(
+    throw usageError(
       `no verified agent is in namespace ${context.agentNamespace}, so its service account is not known`,
       'Agents in another namespace need --agent-namespace; to verify agents is to list daemonsets.apps there.',
     );
   }
   if (subjects.length === 0) {
-    throw usage(
+    throw usageError(
       `no pod has AzureIdentity ${name} yet, so no service account is known`,
       'Name them: --service-account NAME',
     );
@@ -510,8 +448,7 @@ export async function issuerOf({ kubectl }: VerbContext): Promise<string> {
   ]);
   const issuer = stringAt(parseRecord(text), 'issuer');
   if (issuer.startsWith('https://')) return issuer;
-  throw new PluginError(
-    exitCodes.findings,
+  throw failedError(
     'the cluster has no issuer that Entra ID could read',
     'For AKS: az aks update --enable-oidc-issuer',
   );
@@ -526,7 +463,7 @@ async function scaleSetLines(
   if (!needsAssignment(identity)) return { lines: [], notes: [] };
   const found = stringAt(specOf(identity), 'resourceID');
   if (found === '' && isRun) {
-    throw usage(
+    throw usageError(
       `AzureIdentity ${nameOf(identity)} has no spec.resourceID, which the az lines need`,
       'Set it: az identity list shows resource ids.',
     );
@@ -562,8 +499,7 @@ async function find(context: VerbContext, name: string): Promise<Found> {
   const snapshot = await readSnapshot(context, namespace);
   const identity = snapshot.identities.find((each) => titleOf(each) === `${namespace}/${name}`);
   if (identity === undefined) {
-    throw new PluginError(
-      exitCodes.findings,
+    throw failedError(
       `namespace ${namespace} has no AzureIdentity ${name}`,
       `Create it: kubectl nmi identity add ${name} -n ${namespace} --resource-id …`,
     );
@@ -597,12 +533,14 @@ function podsOf(bindings: readonly RawObject[], { pods }: Snapshot): readonly Ra
   );
 }
 
+function deletionsOf(bindings: readonly RawObject[]): readonly (readonly string[])[] {
+  return bindings.map((each) => [
+    ...['delete', identityResources.bindings, `--namespace=${namespaceOf(each)}`, nameOf(each)],
+  ]);
+}
+
 function usersNote(pods: readonly RawObject[]): readonly string[] {
   return pods.length === 0
     ? []
     : [`${pods.length} pods lose it: ${pods.slice(0, 10).map(nameOf).join(', ')}`];
-}
-
-function usage(problem: string, nextStep: string): PluginError {
-  return new PluginError(exitCodes.usage, problem, nextStep);
 }

@@ -2,7 +2,7 @@
 import { parseRecord, stringAt } from '../../base/json-value.ts';
 import { specOf } from '../base/object.ts';
 import { exitCodes } from '../base/io.ts';
-import { PluginError, type ExitCode } from '../base/plugin-error.ts';
+import { failedError, usageError, type ExitCode } from '../base/plugin-error.ts';
 import type { AgentView } from '../cluster/agents.ts';
 import { listAgents } from '../cluster/trusted-agents.ts';
 import { valueOf } from '../transport/kubectl.ts';
@@ -38,11 +38,7 @@ export const addLogs: AddVerb = (parser, start) =>
         })
         .example('$0 logs --pod web-7d4b9 -n shop', 'what the agent did for the pod')
         .example('$0 logs --node aks-pool-1 --follow', ''),
-    (flags) =>
-      start(flags, (context) => {
-        const { pod, node, tail, follow } = flags;
-        return logs(context, { pod, node, requestId: flags['request-id'], tail, follow });
-      }),
+    (flags) => start(flags, (context) => logs(context, flags)),
   );
 
 interface LogFlags {
@@ -56,15 +52,10 @@ interface LogFlags {
 async function logs(context: VerbContext, flags: LogFlags): Promise<ExitCode> {
   const { pod, node, requestId, follow } = flags;
   if (pod === undefined && node === undefined && requestId === undefined) {
-    throw new PluginError(
-      exitCodes.usage,
-      'no agent is selected',
-      'Give --pod, --node or --request-id.',
-    );
+    throw usageError('no agent is selected', 'Give --pod, --node or --request-id.');
   }
   if (follow && (node === undefined || pod !== undefined || requestId !== undefined)) {
-    throw new PluginError(
-      exitCodes.usage,
+    throw usageError(
       '--follow goes with --node alone',
       'Use: kubectl nmi logs --node NODE --follow',
     );
@@ -76,21 +67,12 @@ async function logs(context: VerbContext, flags: LogFlags): Promise<ExitCode> {
   );
   const [first] = agents;
   if (first === undefined) {
-    throw new PluginError(
-      exitCodes.findings,
-      `no agent is on node ${place ?? ''}`,
-      'See kubectl nmi status',
-    );
+    throw failedError(`no agent is on node ${place ?? ''}`, 'See kubectl nmi status');
   }
   if (follow) return followAgent(context, first, flags.tail);
   for (const agent of agents) {
-    const text = await context.kubectl.expect(`read the log of ${agent.namespace}/${agent.name}`, [
-      'logs',
-      `--namespace=${agent.namespace}`,
-      agent.name,
-      '--container=nmi',
-      `--tail=${flags.tail}`,
-    ]);
+    const what = `read the log of ${agent.namespace}/${agent.name}`;
+    const text = await context.kubectl.expect(what, logWords(agent, flags.tail));
     const lines = text.split('\n').filter((line) => line !== '' && isAbout(line, namespace, flags));
     context.io.stdout(lines.map((line) => `${line}\n`).join(''));
   }
@@ -116,16 +98,10 @@ async function followAgent(
   agent: AgentView,
   tail: number,
 ): Promise<ExitCode> {
-  const run = await kubectl.run(
-    [
-      'logs',
-      `--namespace=${agent.namespace}`,
-      agent.name,
-      '--container=nmi',
-      `--tail=${tail}`,
-      '--follow',
-    ],
-    { isShown: true },
-  );
+  const run = await kubectl.run([...logWords(agent, tail), '--follow'], { isShown: true });
   return run.code === 0 ? exitCodes.ok : exitCodes.findings;
+}
+
+function logWords({ namespace, name }: AgentView, tail: number): readonly string[] {
+  return ['logs', `--namespace=${namespace}`, name, '--container=nmi', `--tail=${tail}`];
 }

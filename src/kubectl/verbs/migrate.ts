@@ -15,7 +15,7 @@ import {
 } from '../base/object.ts';
 import { renderTable, renderYaml } from '../base/output.ts';
 import { exitCodes } from '../base/io.ts';
-import { PluginError, type ExitCode } from '../base/plugin-error.ts';
+import { failedError, type ExitCode } from '../base/plugin-error.ts';
 import { listNodes } from '../cluster/agent-state.ts';
 import { viewAgent } from '../cluster/agents.ts';
 import { identityResources } from '../cluster/resources.ts';
@@ -26,7 +26,7 @@ import { exitOf, print, scopeOf, type VerbContext } from './context.ts';
 import { renderUnread } from './explain.ts';
 import { planFlags } from './plan.ts';
 import { toWorkloadIdentity } from './to-workload-identity.ts';
-import type { AddVerb } from './verb.ts';
+import { type AddVerb, switchFlag, textFlag } from './verb.ts';
 
 export const addMigrate: AddVerb = (parser, start) =>
   parser.command('migrate', 'leave the AKS add-on, or move to Workload Identity', (verb) =>
@@ -71,23 +71,19 @@ export const addMigrate: AddVerb = (parser, start) =>
         (sub) =>
           sub
             .options(planFlags)
-            .option('live', {
-              type: 'boolean',
-              default: false,
-              describe:
+            .option(
+              'live',
+              switchFlag(
                 'Ask the agents which SDKs they saw the pods use; needs exec on their pods.',
-            })
-            .option('try', {
-              type: 'boolean',
-              default: false,
-              describe:
+              ),
+            )
+            .option(
+              'try',
+              switchFlag(
                 'Exchange a token of each service account at Entra ID first; --apply changes nothing if one is refused.',
-            })
-            .option('tenant-id', {
-              type: 'string',
-              default: '',
-              describe: 'For --try: tenant of identities without spec.tenantID.',
-            })
+              ),
+            )
+            .option('tenant-id', textFlag('For --try: tenant of identities without spec.tenantID.'))
             .example('$0 migrate to-workload-identity -n shop --live', '')
             .example(
               '$0 migrate to-workload-identity -n shop --try --tenant-id … --apply',
@@ -107,11 +103,7 @@ async function exportAddon(context: VerbContext): Promise<ExitCode> {
   );
   const objects = reads.flat().map(withoutServerFields);
   if (objects.length === 0) {
-    throw new PluginError(
-      exitCodes.findings,
-      'there is no object to export',
-      'Use -A for all namespaces.',
-    );
+    throw failedError('there is no object to export', 'Use -A for all namespaces.');
   }
   context.io.stdout(renderYaml(objects));
   return exitCodes.ok;

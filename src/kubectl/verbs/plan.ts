@@ -7,8 +7,9 @@ import type { Options } from 'yargs';
 import { renderAz, runAz, type AzLine } from '../azure/az.ts';
 import { renderReport, renderYaml, shellWord, toLine } from '../base/output.ts';
 import { exitCodes } from '../base/io.ts';
-import { PluginError, type ExitCode } from '../base/plugin-error.ts';
+import { usageError, type ExitCode } from '../base/plugin-error.ts';
 import type { VerbContext } from './context.ts';
+import { switchFlag } from './verb.ts';
 
 export interface Plan {
   readonly objects: readonly object[];
@@ -26,25 +27,11 @@ export interface PlanFlags {
 }
 
 export const planFlags = {
-  apply: {
-    type: 'boolean',
-    default: false,
-    describe: 'Change the objects in the cluster instead of printing them.',
-  },
-  run: {
-    type: 'boolean',
-    default: false,
-    describe: 'Run the az lines as the user that az is logged in as.',
-  },
+  apply: switchFlag('Change the objects in the cluster instead of printing them.'),
+  run: switchFlag('Run the az lines as the user that az is logged in as.'),
 } as const satisfies Readonly<Record<string, Options>>;
 
-export const emptyPlan: Plan = {
-  objects: [],
-  changes: [],
-  deletions: [],
-  az: [],
-  notes: [],
-};
+export const emptyPlan: Plan = { objects: [], changes: [], deletions: [], az: [], notes: [] };
 
 /** Azure changes come before the objects that need them, but after deletions of objects. */
 export async function carryOut(
@@ -110,8 +97,7 @@ async function runAll(context: VerbContext, lines: readonly AzLine[]): Promise<v
 /** @throws PluginError for a text that cannot be the name of an object. */
 export function checkName(name: string): string {
   if (/^[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?$/.test(name)) return name;
-  throw new PluginError(
-    exitCodes.usage,
+  throw usageError(
     `"${name}" cannot be the name of an object`,
     'Use lower case letters, digits, hyphens and dots.',
   );

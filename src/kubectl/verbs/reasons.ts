@@ -2,7 +2,7 @@
 import { nearest } from '../../base/nearest.ts';
 import { renderTable } from '../base/output.ts';
 import { exitCodes } from '../base/io.ts';
-import { PluginError, type ExitCode } from '../base/plugin-error.ts';
+import { PluginError, usageError, type ExitCode } from '../base/plugin-error.ts';
 import { allCodes, isCode, rowOf } from '../../nmi/diagnosis/codes.ts';
 import { print, type VerbContext } from './context.ts';
 import type { AddVerb } from './verb.ts';
@@ -41,11 +41,9 @@ function reasons(context: VerbContext, code: string | undefined): ExitCode {
 }
 
 function unknownCode(code: string): PluginError {
-  const near = nearest(code, allCodes);
-  const isNear = near !== undefined && near.edits <= code.length / 3;
-  return new PluginError(
-    exitCodes.usage,
+  const near = nearest(code, allCodes, code.length / 3);
+  return usageError(
     `no reason or finding has the code ${code}`,
-    isNear ? `Did you mean ${near.name}?` : 'List them: kubectl nmi reasons',
+    near === undefined ? 'List them: kubectl nmi reasons' : `Did you mean ${near}?`,
   );
 }

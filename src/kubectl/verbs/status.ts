@@ -11,7 +11,7 @@ import { renderFindings, sortFindings, type Finding } from '../../nmi/diagnosis/
 import { exitOf, print, type VerbContext } from './context.ts';
 import { durationFlag, readDuration } from '../base/duration-flag.ts';
 import { renderUnread, section } from './explain.ts';
-import type { AddVerb } from './verb.ts';
+import { type AddVerb, switchFlag } from './verb.ts';
 
 export const addStatus: AddVerb = (parser, start) =>
   parser.command(
@@ -19,11 +19,7 @@ export const addStatus: AddVerb = (parser, start) =>
     'show one line per node: agent, version, redirect, ready or why not',
     (verb) =>
       verb
-        .option('wait', {
-          type: 'boolean',
-          default: false,
-          describe: 'Wait until every node has a ready agent of one version.',
-        })
+        .option('wait', switchFlag('Wait until every node has a ready agent of one version.'))
         .option('timeout', durationFlag('5m', 'How long --wait waits.'))
         .example('$0 status', 'now')
         .example('$0 status --wait --timeout 10m', 'after an installation or upgrade'),

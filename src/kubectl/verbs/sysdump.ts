@@ -5,12 +5,12 @@ import { redactObject, redactText } from '../base/redact.ts';
 import { renderYaml } from '../base/output.ts';
 import type { RawObject } from '../base/object.ts';
 import { exitCodes } from '../base/io.ts';
-import { PluginError, type ExitCode } from '../base/plugin-error.ts';
+import { failedError, type ExitCode } from '../base/plugin-error.ts';
 import { readAgentExplanation } from '../cluster/agent-explanation.ts';
 import { readMetrics } from '../cluster/metrics.ts';
 import type { AgentView } from '../cluster/agents.ts';
 import { identityResources } from '../cluster/resources.ts';
-import { describeUnread, type Unread } from '../cluster/snapshot.ts';
+import { valueOrUnread, type Unread } from '../cluster/snapshot.ts';
 import { readAgents } from '../cluster/trusted-agents.ts';
 import type { Kubectl } from '../transport/kubectl.ts';
 import type { VerbContext } from './context.ts';
@@ -53,7 +53,8 @@ async function sysdump(
 ): Promise<ExitCode> {
   const { kubectl, io } = context;
   const unread: Unread[] = [];
-  const agents = await collectAgents(context, unread);
+  const read = await readAgents(context);
+  const agents = valueOrUnread(read, 'list pods', 'the agents in the dump', unread) ?? [];
   const documents: object[] = [];
   for (const resource of resources) {
     const objects = (await collect(kubectl, resource, unread)).filter((each) =>
@@ -73,35 +74,15 @@ async function sysdump(
   const path = file ?? `nmi-sysdump-${time}.yaml`;
   const head = { plugin: buildInfo, at: time, unread };
   if (!(await io.writeNew(path, renderYaml([head, ...documents])))) {
-    throw new PluginError(
-      exitCodes.findings,
-      `${path} cannot be written, or exists`,
-      'Give another --file.',
-    );
+    throw failedError(`${path} cannot be written, or exists`, 'Give another --file.');
   }
   io.stdout(`${path}: ${documents.length} parts. Read it before you give it away.\n`);
   return exitCodes.ok;
 }
 
-async function collectAgents(
-  context: VerbContext,
-  unread: Unread[],
-): Promise<readonly AgentView[]> {
-  const read = await readAgents(context);
-  if (read.ok) return read.value;
-  unread.push(describeUnread('list pods', read, 'the agents in the dump'));
-  return [];
-}
-
-async function collect(
-  kubectl: Kubectl,
-  resource: string,
-  unread: Unread[],
-): Promise<readonly RawObject[]> {
+async function collect(kubectl: Kubectl, resource: string, unread: Unread[]) {
   const read = await kubectl.list(resource, undefined);
-  if (read.ok) return read.value;
-  unread.push(describeUnread(`list ${resource}`, read, `${resource} in the dump`));
-  return [];
+  return valueOrUnread(read, `list ${resource}`, `${resource} in the dump`, unread) ?? [];
 }
 
 function isOurs(resource: string, object: RawObject): boolean {
@@ -123,20 +104,16 @@ async function agentDocument(
     readMetrics(kubectl, agent),
     readAgentExplanation(kubectl, agent, `flags, state and pods of ${name}`, unread),
   ]);
-  if (!metrics.ok)
-    unread.push(
-      describeUnread(`read the metrics of ${namespace}/${name}`, metrics, `metrics of ${name}`),
-    );
+  const what = `read the metrics of ${namespace}/${name}`;
+  const samples = valueOrUnread(metrics, what, `metrics of ${name}`, unread) ?? [];
   return {
     agent: `${namespace}/${name}`,
     log: redactText(log.code === 0 ? log.stdout : log.stderr),
     previousLog: redactText(previous.stdout),
     explained: parseRecord(redactText(explained)) ?? {},
-    metrics: metrics.ok
-      ? metrics.value.map(
-          (each) =>
-            `${each.name}{${[...each.labels].map(([key, value]) => `${key}="${value}"`).join(',')}} ${each.value}`,
-        )
-      : [],
+    metrics: samples.map((each) => {
+      const labels = [...each.labels].map(([key, value]) => `${key}="${value}"`);
+      return `${each.name}{${labels.join(',')}} ${each.value}`;
+    }),
   };
 }

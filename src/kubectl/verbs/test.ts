@@ -4,7 +4,7 @@ import { stringAt } from '../../base/json-value.ts';
 import { labelsOf, namespaceOf, specOf, statusOf } from '../base/object.ts';
 import { renderYaml } from '../base/output.ts';
 import { exitCodes } from '../base/io.ts';
-import { PluginError, type ExitCode } from '../base/plugin-error.ts';
+import { failedError, usageError, type ExitCode } from '../base/plugin-error.ts';
 import { verifiedOf } from '../cluster/agents.ts';
 import { identityResources } from '../cluster/resources.ts';
 import { readAgents } from '../cluster/trusted-agents.ts';
@@ -78,7 +78,7 @@ async function test(context: VerbContext, flags: TestFlags): Promise<ExitCode> {
     const phase = await untilEnded(context, namespace, name, flags.timeoutMs);
     const log = await kubectl.run(['logs', `--namespace=${namespace}`, name]);
     // Without its log, nothing is known of the pod.
-    if (io.stop.aborted) throw new PluginError(exitCodes.findings, 'interrupted', 'Run it again.');
+    if (io.stop.aborted) throw failedError('interrupted', 'Run it again.');
     const lines = log.stdout.split('\n').filter((line) => /acquire|failed/.test(line));
     const isGranted = lines.some((line) => line.includes('successfully acquired'));
     print(context, { kind: 'Test', pod: name, phase, granted: isGranted, lines }, () => [
@@ -119,11 +119,7 @@ async function readWanted(
     };
   }
   if (identity === undefined)
-    throw new PluginError(
-      exitCodes.usage,
-      'no pod or identity is selected',
-      'Give --pod or --identity.',
-    );
+    throw usageError('no pod or identity is selected', 'Give --pod or --identity.');
   const bindings = valueOf(
     await kubectl.list(identityResources.bindings, namespace),
     'list bindings',
@@ -133,8 +129,7 @@ async function readWanted(
       namespaceOf(each) === namespace && stringAt(specOf(each), 'azureIdentity') === identity,
   );
   if (binding === undefined) {
-    throw new PluginError(
-      exitCodes.findings,
+    throw failedError(
       `no binding of namespace ${namespace} names AzureIdentity ${identity}`,
       `Bind it: kubectl nmi identity assign ${identity} -n ${namespace} --apply`,
     );
@@ -153,8 +148,7 @@ async function imageOf(context: VerbContext): Promise<string> {
   const agents = read.ok ? verifiedOf(read.value) : [];
   const image = agents.find(({ isOldNmi }) => !isOldNmi)?.image;
   if (image !== undefined) return image;
-  throw new PluginError(
-    exitCodes.usage,
+  throw usageError(
     `the image of the agent is not known: no verified agent is visible to you in namespace ${context.agentNamespace}`,
     'Give --image, or --agent-namespace if the agents are in another namespace.',
   );

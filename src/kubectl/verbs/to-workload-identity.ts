@@ -23,7 +23,7 @@ import {
 } from '../base/object.ts';
 import { shellWord } from '../base/output.ts';
 import { exitCodes } from '../base/io.ts';
-import { PluginError, type ExitCode } from '../base/plugin-error.ts';
+import { failedError, usageError, type ExitCode } from '../base/plugin-error.ts';
 import { commonConfig, defaultConfig, verifiedOf } from '../cluster/agents.ts';
 import { createClusterState } from '../cluster/cluster-state.ts';
 import { identityResources } from '../cluster/resources.ts';
@@ -46,8 +46,7 @@ export async function toWorkloadIdentity(
   flags: WorkloadIdentityFlags,
 ): Promise<ExitCode> {
   if (flags.try && flags.run) {
-    throw new PluginError(
-      exitCodes.usage,
+    throw usageError(
       '--try is for federated credentials that exist, and --run makes them',
       'Give --run first; Entra ID takes minutes to know a new credential.',
     );
@@ -57,8 +56,7 @@ export async function toWorkloadIdentity(
   const config = commonConfig(verifiedOf(snapshot.agents)) ?? defaultConfig;
   const all = usesOf(snapshot, config, context.io.wallMs());
   if (all.length === 0) {
-    throw new PluginError(
-      exitCodes.findings,
+    throw failedError(
       `no pod of namespace ${namespace} is bound to an identity`,
       'See kubectl nmi identity list',
     );
@@ -282,8 +280,7 @@ async function tryAll(
     else context.io.stderr(`trial exchange: ${title}: Entra ID gives a token\n`);
   }
   if (problems.length === 0) return;
-  throw new PluginError(
-    exitCodes.findings,
+  throw failedError(
     `the trial exchange failed, and no object was changed: ${problems.join('; ')}`,
     'Leave out --try to see the az lines of the federated credentials; Entra ID takes minutes to know a new one. See kubectl nmi reasons federation_refused',
   );

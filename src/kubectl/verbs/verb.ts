@@ -27,3 +27,13 @@ export type AddVerb = (parser: Parser, start: Start) => Parser;
 /** The argument `<name>` of a command. */
 // No mutation: the command itself demands it, and only the compiler needs to know that here.
 export const nameArgument = { type: 'string', demandOption: true } as const;
+
+/** A flag with a text, empty by default. */
+export function textFlag(describe: string) {
+  return { type: 'string', default: '', describe } as const;
+}
+
+/** A flag that is off by default. */
+export function switchFlag(describe: string) {
+  return { type: 'boolean', default: false, describe } as const;
+}

@@ -6,7 +6,7 @@ import type { ExitCode } from '../base/plugin-error.ts';
 import { versionOf } from '../cluster/agents.ts';
 import { readAgents } from '../cluster/trusted-agents.ts';
 import { print, type VerbContext } from './context.ts';
-import type { AddVerb } from './verb.ts';
+import { type AddVerb, switchFlag } from './verb.ts';
 
 export const addVersion: AddVerb = (parser, start) =>
   parser.command(
@@ -14,11 +14,7 @@ export const addVersion: AddVerb = (parser, start) =>
     'version of the plugin, of kubectl, of the API server and of the agents',
     (verb) =>
       verb
-        .option('client', {
-          type: 'boolean',
-          default: false,
-          describe: 'Only the plugin’s version, without reading the cluster.',
-        })
+        .option('client', switchFlag("Only the plugin's version, without reading the cluster."))
         .example('$0 version --client', 'without a cluster'),
     (flags) => start(flags, (context) => version(context, flags.client)),
   );

@@ -13,6 +13,7 @@ import { once } from 'node:events';
 import { createServer, type Server, type ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Clock } from '../../base/time/clock.ts';
+import type { Config } from '../config/config.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import type { Part } from '../base/part.ts';
 import { networkCode } from '../../base/network-code.ts';
@@ -23,11 +24,8 @@ import { PageConnections } from './page-connections.ts';
 import { describeReadiness, readiness } from '../base/readiness.ts';
 
 export interface AdminOptions {
-  /** 0 turns either off; equal ports share one server. */
-  readonly probePort: number;
-  readonly metricsPort: number;
-  /** Address of the metrics if they have a port of their own; empty for all addresses. */
-  readonly metricsAddress: string;
+  /** Port 0 turns either off; equal ports share one server. */
+  readonly config: Pick<Config, 'probePort' | 'metricsPort' | 'metricsAddress'>;
   readonly metrics: Pick<Metrics, 'contentType' | 'render'>;
   readonly clock: Clock;
   readonly parts: readonly Part[];
@@ -44,6 +42,7 @@ export interface AdminOptions {
 const requestMs = 2_000;
 /** A rendering of the metrics is kept this many times as long as it took. */
 const pausesPerRender = 20;
+const plainText = 'text/plain; charset=utf-8';
 /** Log message. */
 export const waitingForPort = 'port still in use by the agent before, waiting';
 
@@ -58,8 +57,9 @@ export async function openAdminPages(options: AdminOptions): Promise<AsyncDispos
     if (port === 0) return;
     pages.set(port, (pages.get(port) ?? new Set()).add(page));
   };
-  add(options.probePort, 'probes');
-  add(options.metricsPort, 'metrics');
+  const { probePort, metricsPort, metricsAddress } = options.config;
+  add(probePort, 'probes');
+  add(metricsPort, 'metrics');
 
   const connections = new PageConnections();
   const usedSockets = new WeakSet<object>();
@@ -97,11 +97,12 @@ export async function openAdminPages(options: AdminOptions): Promise<AsyncDispos
         usedSockets.add(request.socket);
         response.shouldKeepAlive = false;
         const [path = '', query = ''] = (request.url ?? '').split('?', 2);
-        const isVerbose = hasVerbose(query);
+        // As in the API server: any value counts.
+        const isVerbose = new URLSearchParams(query).has('verbose');
         void answer({ path, isVerbose }, served, options, renderMetrics, response);
       });
-      const isOfMetrics = !served.has('probes') && options.metricsAddress !== '';
-      const address = isOfMetrics ? { port, host: options.metricsAddress } : { port };
+      const isOfMetrics = !served.has('probes') && metricsAddress !== '';
+      const address = isOfMetrics ? { port, host: metricsAddress } : { port };
       if (options.onTaken === undefined) {
         server.listen(address);
         await once(server, 'listening');
@@ -114,17 +115,15 @@ export async function openAdminPages(options: AdminOptions): Promise<AsyncDispos
     await close();
     const where =
       networkCode(error) === 'EADDRNOTAVAIL'
-        ? options.metricsAddress
-        : `one of the ports ${options.probePort} and ${options.metricsPort}`;
+        ? metricsAddress
+        : `one of the ports ${probePort} and ${metricsPort}`;
     const flags =
-      options.metricsAddress === ''
+      metricsAddress === ''
         ? '--http-probe-port or --prometheus-port'
         : '--http-probe-port, --prometheus-port or --prometheus-address';
     throw portError(error, where, flags);
   }
-  return {
-    [Symbol.asyncDispose]: close,
-  };
+  return { [Symbol.asyncDispose]: close };
 }
 
 /**
@@ -146,11 +145,6 @@ function onFirstBytes(socket: Socket, parse: () => void): void {
     parse();
     socket.resume();
   });
-}
-
-/** As in the API server: any value counts. */
-function hasVerbose(query: string): boolean {
-  return new URLSearchParams(query).has('verbose');
 }
 
 /** Retries until it listens or is disposed. */
@@ -186,33 +180,28 @@ async function answer(
     try {
       send(response, 200, options.metrics.contentType, await renderMetrics());
     } catch {
-      send(response, 500, 'text/plain; charset=utf-8', 'the metrics could not be collected\n');
+      send(response, 500, plainText, 'the metrics could not be collected\n');
     }
     return;
   }
   if (served.has('probes')) {
     switch (path) {
       case '/healthz':
-        return send(
-          response,
-          200,
-          'text/plain; charset=utf-8',
-          options.hasBeenActive() ? 'Active' : 'Not Active',
-        );
+        return send(response, 200, plainText, options.hasBeenActive() ? 'Active' : 'Not Active');
       case '/livez':
-        return send(response, 200, 'text/plain; charset=utf-8', 'ok');
+        return send(response, 200, plainText, 'ok');
       case '/readyz': {
         const state = readiness(options.parts);
         const status = state.ready ? 200 : 503;
         if (isVerbose) {
           const text = describeReadiness(options.parts);
-          return send(response, status, 'text/plain; charset=utf-8', text);
+          return send(response, status, plainText, text);
         }
         return send(response, status, 'application/json; charset=utf-8', JSON.stringify(state));
       }
     }
   }
-  send(response, 404, 'text/plain; charset=utf-8', 'not found\n');
+  send(response, 404, plainText, 'not found\n');
 }
 
 /**

@@ -19,3 +19,17 @@ export interface Part {
   /** Read at each scrape; cheap, and must not throw. */
   samples?(): readonly Sample[];
 }
+
+/** One sample for each value, whose name is that of a label. */
+export function samplesBy(
+  metric: Sample['metric'],
+  label: string,
+  values: Readonly<Record<string, number | bigint>>,
+  labels: Sample['labels'] = {},
+): readonly Sample[] {
+  return Object.entries(values).map(([name, value]) => ({
+    metric,
+    labels: { ...labels, [label]: name },
+    value: Number(value),
+  }));
+}

@@ -75,7 +75,7 @@ export function parseConfig(
   }
   if (!isComplete(values) || problems.length > 0) return { ok: false, problems };
   const config = finish(values);
-  const conflicts = collisions(config, given);
+  const conflicts = [...portCollisions(config, given), ...addressCollisions(config, given)];
   return conflicts.length > 0 ? { ok: false, problems: conflicts } : { ok: true, config, warnings };
 }
 
@@ -104,11 +104,6 @@ function finish(config: Config): Config {
   });
 }
 
-/** The redirected port is reachable by every pod; probes and metrics must not share it. */
-function collisions(config: Config, given: GivenTexts): readonly string[] {
-  return [...portCollisions(config, given), ...addressCollisions(config, given)];
-}
-
 /** The kubelet probes the pod's addresses, so a port of both pages is open on all of them. */
 function addressCollisions(config: Config, given: GivenTexts): readonly string[] {
   const { metricsAddress, metricsPort, probePort } = config;
@@ -117,6 +112,7 @@ function addressCollisions(config: Config, given: GivenTexts): readonly string[]
   return [wrongValue(shownOf('prometheus-address', metricsAddress, given), allowed)];
 }
 
+/** The redirected port is reachable by every pod; probes and metrics must not share it. */
 function portCollisions(config: Config, given: GivenTexts): readonly string[] {
   const taken = config.redirect === 'address' ? 'metadata-port' : 'nmi-port';
   return (['http-probe-port', 'prometheus-port'] as const).flatMap((name) => {
@@ -141,10 +137,8 @@ function withDashes(spelling: string): string {
 
 /** Suggests only likely typing errors: at most a third of the letters. */
 function suggestFlag(spelling: string): string {
-  const found = nearest(spelling, flagNames);
-  return found !== undefined && found.edits <= spelling.length / 3
-    ? `; did you mean ${withDashes(found.name)}?`
-    : '';
+  const found = nearest(spelling, flagNames, spelling.length / 3);
+  return found === undefined ? '' : `; did you mean ${withDashes(found)}?`;
 }
 
 const variableNames = new Set(options.flatMap(environmentNames));
@@ -154,7 +148,7 @@ function unknownVariables(environment: Environment): string[] {
   return Object.entries(environment)
     .filter(([name, text]) => name.startsWith('NMI_') && !variableNames.has(name) && text !== '')
     .filter(([name, text = '']) => !isServiceLink(name, text))
-    .map(([name]) => `${name} is unknown; the nearest is ${nearest(name, ownNames)?.name ?? ''}`);
+    .map(([name]) => `${name} is unknown; the nearest is ${nearest(name, ownNames) ?? ''}`);
 }
 
 /** A variable that Kubernetes sets in pods for a Service named `nmi` or `nmi-…`. */

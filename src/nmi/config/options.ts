@@ -91,7 +91,7 @@ const table = {
       key: 'allowKubenet',
       type: boolean,
       default: 'false',
-      help: 'Start on a kubenet node, where a pod can take over another pod’s address by ARP.',
+      help: "Start on a kubenet node, where a pod can take over another pod's address by ARP.",
     },
     {
       name: 'kubelet-config',
@@ -152,7 +152,7 @@ const table = {
       isOfConditions: true,
       type: choice(['auto', 'ebpf', 'iptables', 'address', 'pinned', 'none']),
       default: 'auto',
-      help: 'How pods’ connections reach the agent. `auto`: eBPF if the kernel supports it and pods are in the cgroup2 tree, iptables otherwise. `address`: the node has no metadata service, and holds the metadata address itself. `pinned`: `nmi redirect run` in another container maintains the redirect, and this one needs no rights. `none`: no redirect.',
+      help: "How pods' connections reach the agent. `auto`: eBPF if the kernel supports it and pods are in the cgroup2 tree, iptables otherwise. `address`: the node has no metadata service, and holds the metadata address itself. `pinned`: `nmi redirect run` in another container maintains the redirect, and this one needs no rights. `none`: no redirect.",
     },
     {
       name: 'ipt-update-interval-sec',
@@ -169,7 +169,7 @@ const table = {
       key: 'hostNetwork',
       type: choice(['serve', 'refuse']),
       default: 'serve',
-      help: 'Pods on the host network, with eBPF. `serve`: a pod with a binding gets its own identity, any other the node’s. `refuse`: none gets a token.',
+      help: "Pods on the host network, with eBPF. `serve`: a pod with a binding gets its own identity, any other the node's. `refuse`: none gets a token.",
     },
     {
       name: 'unrecorded-callers',
@@ -265,14 +265,14 @@ const table = {
       key: 'entraAuthorities',
       isOfConditions: true,
       type: list('origins like https://login.example.com', parseOrigin),
-      help: 'Origins of Entra ID, for a cloud that --cloud does not know. Identities without `adEndpoint` use the first. `adEndpoint` may name any of them, and those of Microsoft’s clouds.',
+      help: "Origins of Entra ID, for a cloud that --cloud does not know. Identities without `adEndpoint` use the first. `adEndpoint` may name any of them, and those of Microsoft's clouds.",
     },
     {
       name: 'entra-audience',
       key: 'entraAudience',
       isOfConditions: true,
       type: matching(/^[\x21-\x7e]{0,512}$/, 'visible ASCII without blanks'),
-      help: 'Audience of service account tokens for federation, instead of the cloud’s.',
+      help: "Audience of service account tokens for federation, instead of the cloud's.",
     },
     {
       name: 'entra-ca-file',
@@ -329,7 +329,7 @@ const table = {
       isOfConditions: true,
       type: choice(['json', 'text']),
       default: 'json',
-      help: 'Log format. `text` has the shape of the replaced system’s log.',
+      help: "Log format. `text` has the shape of the replaced system's log.",
     },
     {
       name: 'log-level',
@@ -353,7 +353,7 @@ const table = {
       key: 'events',
       type: boolean,
       default: 'true',
-      help: 'Write Events: refusals on the pod and its identity, changes of readiness on the agent’s own pod. Needs the rights to create and patch events.',
+      help: "Write Events: refusals on the pod and its identity, changes of readiness on the agent's own pod. Needs the rights to create and patch events.",
     },
     {
       name: 'audit-log',
@@ -403,7 +403,7 @@ const table = {
       isOfRedirect: true,
       type: choice(['auto', 'nft', 'legacy']),
       default: 'auto',
-      help: 'iptables backend. `auto` uses that of the kubelet’s own chains.',
+      help: "iptables backend. `auto` uses that of the kubelet's own chains.",
     },
     {
       name: 'metadata-guard',
@@ -418,14 +418,14 @@ const table = {
       key: 'bootGuardFolder',
       isOfRedirect: true,
       type: matching(/^(?:\/[^\0]+)?$/, 'an absolute path'),
-      help: 'Mount of the host’s `/etc/systemd/system`. The agent maintains a unit there that blocks the metadata service for pods from boot until the agent has started. `nmi redirect remove` deletes it.',
+      help: "Mount of the host's `/etc/systemd/system`. The agent maintains a unit there that blocks the metadata service for pods from boot until the agent has started. `nmi redirect remove` deletes it.",
     },
     {
       name: 'fast-path',
       key: 'fastPath',
       type: boolean,
       default: 'true',
-      help: 'Answer usual requests for cached tokens without Node’s HTTP parser. `false` makes them slower.',
+      help: "Answer usual requests for cached tokens without Node's HTTP parser. `false` makes them slower.",
     },
   ],
   /** No flags: the manifest sets them. */
@@ -434,13 +434,13 @@ const table = {
       name: 'pod-uid',
       key: 'podUid',
       type: matching(/^(?:[0-9a-z][0-9a-z-]{0,62})?$/, 'the UID of a pod'),
-      help: 'UID of the agent’s own pod, with eBPF. All its containers reach the real metadata service. Default: only the agent’s own container does.',
+      help: "UID of the agent's own pod, with eBPF. All its containers reach the real metadata service. Default: only the agent's own container does.",
     },
     {
       name: 'cgroup-root',
       key: 'cgroupRoot',
       type: matching(/^(?:\/[^\0]*)?$/, 'an absolute path'),
-      help: 'Path of the cgroup2 mount that contains the kubelet’s cgroups, or of a parent of it, with eBPF. Default: detected.',
+      help: "Path of the cgroup2 mount that contains the kubelet's cgroups, or of a parent of it, with eBPF. Default: detected.",
     },
     {
       name: 'bpf-pin-folder',
@@ -479,7 +479,7 @@ const table = {
       ),
       // The only path that a container with a read-only root can always write to.
       default: '/dev/shm/nmi/explain.sock',
-      help: 'Unix socket for `nmi explain`; only the agent’s own user can open it. `off` for none.',
+      help: "Unix socket for `nmi explain`; only the agent's own user can open it. `off` for none.",
     },
   ],
 } as const satisfies Readonly<Record<string, readonly OptionRow[]>>;

@@ -35,7 +35,7 @@ export const answerCodes = {
   path_invalid: {
     means: client,
     fix: 'Request /metadata/identity/oauth2/token.',
-    check: 'Look at the path in the agent’s log line.',
+    check: "Look at the path in the agent's log line.",
     who: 'application',
   },
   request_malformed: {
@@ -47,37 +47,37 @@ export const answerCodes = {
   parameter_missing: {
     means: 'The request lacks a parameter that the error names, mostly resource or api-version.',
     fix: 'Add the parameter.',
-    check: 'Read the parameter’s name in the error.',
+    check: "Read the parameter's name in the error.",
     who: 'application',
   },
   parameter_duplicate: {
     means: 'The request has a parameter twice.',
     fix: 'Send it once.',
-    check: 'Read the parameter’s name in the error.',
+    check: "Read the parameter's name in the error.",
     who: 'application',
   },
   parameter_invalid: {
     means: 'A parameter has a value that the metadata service does not accept.',
     fix: 'Correct the value that the error names.',
-    check: 'Read the parameter’s name and value in the error.',
+    check: "Read the parameter's name and value in the error.",
     who: 'application',
   },
   selector_conflict: {
     means: 'The request names its identity in more than one way.',
     fix: 'Send one of client_id, object_id and msi_res_id.',
-    check: 'Read the parameters’ names in the error.',
+    check: "Read the parameters' names in the error.",
     who: 'application',
   },
   not_found: {
     means: 'The metadata service has no such path, or it is not passed through to pods.',
     fix: 'For a part of the metadata service that pods need: option --allow-metadata of the agent.',
-    check: 'Look at the path in the agent’s log line, and at --allow-metadata.',
+    check: "Look at the path in the agent's log line, and at --allow-metadata.",
     who: 'cluster',
   },
   method_not_allowed: {
     means: 'The path does not take this HTTP method.',
     fix: 'Use GET.',
-    check: 'Look at the method in the agent’s log line.',
+    check: "Look at the method in the agent's log line.",
     who: 'application',
   },
   request_timeout: {
@@ -220,7 +220,7 @@ export const answerCodes = {
   },
   upstream_refused: {
     means: 'The metadata service of the node refused the request.',
-    fix: 'Read the text of the answer; it is the service’s own.',
+    fix: "Read the text of the answer; it is the service's own.",
     check: 'Read the text of the service in the error.',
     who: 'Azure',
   },
@@ -307,7 +307,7 @@ export const answerCodes = {
   internal_error: {
     means: 'The agent failed.',
     fix: 'Report it with the log of the agent: kubectl nmi sysdump',
-    check: 'The agent’s log has the stack.',
+    check: "The agent's log has the stack.",
     who: 'project',
   },
 } as const satisfies Record<RefusalReason, AnswerCode>;

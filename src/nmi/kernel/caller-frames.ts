@@ -60,11 +60,7 @@ export function readRequest(bytes: Buffer, at: number): Request | undefined {
     case kinds.status:
       return { kind: 'status' };
     case kinds['look-up']:
-      return {
-        kind: 'look-up',
-        ip: readIp(bytes, at + 4),
-        port: bytes.readUInt16BE(at + 2),
-      };
+      return { kind: 'look-up', ip: readIp(bytes, at + 4), port: bytes.readUInt16BE(at + 2) };
     default:
       return undefined;
   }
@@ -107,10 +103,7 @@ export function readAnswer(bytes: Buffer, at: number): Answer | undefined {
     listenPort: bytes.readUInt16BE(at + 18),
   };
   const isActive = bytes[at + 2] === 1;
-  return {
-    kind: 'status',
-    report: { mode, isActive, layout: bytes.readUInt32LE(at + 4), target },
-  };
+  return { kind: 'status', report: { mode, isActive, layout: bytes.readUInt32LE(at + 4), target } };
 }
 
 /** Splits received bytes into frames; buffers less than one frame. */

@@ -4,13 +4,10 @@
  * folder may send requests; in the manifests that is only the other container of the pod. An answer
  * contains the cgroup that opened a connection; no request changes anything.
  */
-import { createServer, type Server, type Socket } from 'node:net';
-import { dirname } from 'node:path';
+import { createServer, type Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Attestation } from '../../redirect/redirect.ts';
-import { listenAt, makeFolder } from './local-socket.ts';
-import { networkCode } from '../../base/network-code.ts';
-import { StartError } from '../../base/start-error.ts';
+import { listenForAgent } from './local-socket.ts';
 import {
   FrameReader,
   answerBytes,
@@ -42,7 +39,6 @@ export interface CallerServer extends AsyncDisposable {
 
 /** @throws StartError if the server cannot listen at the path. */
 export async function openCallerServer(options: CallerServerOptions): Promise<CallerServer> {
-  const { path } = options;
   const clients = new Set<Socket>();
   const server = createServer((socket) => {
     clients.add(socket);
@@ -50,35 +46,18 @@ export async function openCallerServer(options: CallerServerOptions): Promise<Ca
     serve(socket, options);
   });
   server.maxConnections = maxClients;
-  const problem = await listen(server, path);
-  if (problem !== undefined) {
-    const what = `cannot listen on the socket for look-ups of callers at ${path}: ${problem}`;
-    const remedy = 'check the volume that both containers mount at the folder of that path';
-    throw new StartError('UNAVAILABLE', what, remedy);
-  }
+  await listenForAgent(server, options.path, 'look-ups of callers');
   return {
     untilUnused: async (maxMs) => {
       const deadlineMs = performance.now() + maxMs;
       while (clients.size > 0 && performance.now() < deadlineMs) await delay(pollMs);
     },
     [Symbol.asyncDispose]: () => {
-      const { promise, resolve } = Promise.withResolvers<undefined>();
-      server.close(() => resolve(undefined));
+      const closed = server[Symbol.asyncDispose]();
       for (const socket of clients) socket.destroy();
-      return promise;
+      return closed;
     },
   };
-}
-
-/** @returns why the server cannot listen, or undefined. */
-async function listen(server: Server, path: string): Promise<string | undefined> {
-  try {
-    await makeFolder(dirname(path), 0o755);
-    // The other container runs as another user.
-    return await listenAt(server, path, 0o666);
-  } catch (error) {
-    return networkCode(error);
-  }
 }
 
 function serve(socket: Socket, options: CallerServerOptions): void {

@@ -5,7 +5,7 @@
 import { openAddressRedirect } from '../../redirect/address.ts';
 import { findPodsRoot, resolveCgroupRoot } from '../../redirect/cgroup/cgroup-tree.ts';
 import { findPinObstacle } from '../../redirect/ebpf/pins.ts';
-import { kernelAnswers, findRefusal, NOT_PERMITTED } from '../../redirect/ebpf/probe.ts';
+import { kernelAnswers, findRefusal, notPermitted } from '../../redirect/ebpf/probe.ts';
 import { openEbpfRedirect, type EbpfRedirect } from '../../redirect/ebpf/ebpf.ts';
 import {
   refuseBesidePrograms,
@@ -146,7 +146,7 @@ function missingForEbpf(config: Config): string | undefined {
     if (findPodsRoot(root) === undefined) return `no pods in the cgroup2 tree at ${root}`;
     const refused = Object.entries(kernelAnswers()).filter(([, errno]) => errno !== 0);
     // A capability is missing, or the container runtime's seccomp profile has no rule for CAP_BPF.
-    if (refused.some(([, errno]) => errno === NOT_PERMITTED)) {
+    if (refused.some(([, errno]) => errno === notPermitted)) {
       return 'bpf(2) is not permitted: it takes CAP_BPF, CAP_NET_ADMIN and a seccomp profile with it';
     }
     const features = refused.map(([feature]) => feature);

@@ -9,7 +9,7 @@ import { createServer } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Clock } from '../../base/time/clock.ts';
 import { recordedIp } from '../../redirect/ebpf/callers.ts';
-import { LAYOUT } from '../../redirect/ebpf/settings.ts';
+import { mapLayout } from '../../redirect/ebpf/settings.ts';
 import {
   RedirectError,
   type Attestation,
@@ -95,13 +95,13 @@ export function openExternalRedirect(options: ExternalRedirectOptions): External
     },
     prepare: async (signal) => {
       const deadlineMs = performance.now() + patienceMs;
-      for (;;) {
-        const missing = await unlessAborted(findMissing(), signal);
+      while (signal?.aborted !== true) {
+        const missing = await findMissing();
         if (missing === undefined) return;
         if (performance.now() > deadlineMs) {
           throw new RedirectError('TIMEOUT', 'wait for nmi redirect run', missing);
         }
-        await unlessAborted(delay(pollMs), signal);
+        await delay(pollMs);
       }
     },
     install: verify,
@@ -128,7 +128,7 @@ function findMismatch(
   target: RedirectTarget,
   mode: KeptMode | undefined,
 ): string | undefined {
-  if (report.layout !== LAYOUT) return 'nmi redirect run is of another version';
+  if (report.layout !== mapLayout) return 'nmi redirect run is of another version';
   if (describeTarget(report.target) !== describeTarget(target)) {
     return `nmi redirect run redirects ${describeTarget(report.target)}`;
   }
@@ -145,21 +145,4 @@ function isHeld(host: string): Promise<boolean> {
     server.once('error', () => resolve(false));
     server.listen({ host, port: 0 }, () => server.close(() => resolve(true)));
   });
-}
-
-/** The result of the work, or undefined as soon as the signal aborts. */
-async function unlessAborted<T>(
-  work: Promise<T>,
-  signal: AbortSignal | undefined,
-): Promise<T | undefined> {
-  if (signal === undefined) return work;
-  if (signal.aborted) return undefined;
-  const { promise, resolve } = Promise.withResolvers<undefined>();
-  const onAbort = (): void => resolve(undefined);
-  signal.addEventListener('abort', onAbort, { once: true });
-  try {
-    return await Promise.race([work, promise]);
-  } finally {
-    signal.removeEventListener('abort', onAbort);
-  }
 }

@@ -7,7 +7,7 @@ import { CgroupIndex } from '../../redirect/cgroup/cgroup-index.ts';
 import { nativeModule } from '../../redirect/native/addon.ts';
 import type { Attestation, Peer, RedirectMode, RedirectStatus } from '../../redirect/redirect.ts';
 import type { Logger } from '../../base/logger.ts';
-import type { Part, Sample } from '../base/part.ts';
+import { samplesBy, type Part, type Sample } from '../base/part.ts';
 import { StartError } from '../../base/start-error.ts';
 import type { Config } from '../config/config.ts';
 import { chooseRedirect, type KernelCounts } from './choose-redirect.ts';
@@ -83,7 +83,7 @@ export function openKernel({ config, clock, log, hasPredecessor }: KernelOptions
   const programSamples = counts === undefined ? () => [] : programSampler(counts);
   const network = openPodNetwork(redirectLog);
   const { unrecordedCallers } = config;
-  const unrecorded: Record<UnrecordedOutcome, number> = { by_link: 0, refused: 0 };
+  const unrecorded = { by_link: 0, refused: 0 };
   const settled = (attestation: Attestation): Attestation => {
     const nowMs = clock.monotonicMs();
     return whileSettling(attestation, nowMs - (reconciler.activeSinceMs ?? nowMs));
@@ -102,12 +102,10 @@ export function openKernel({ config, clock, log, hasPredecessor }: KernelOptions
       labels: { mode: redirect.mode },
       value: reconciler.problem() === undefined ? 1 : 0,
     },
-    ...(redirect.mode === 'ebpf' ? unrecordedSamples(unrecorded) : []),
-    ...Object.entries(checks).map(([outcome, value]) => ({
-      metric: 'nmi_redirect_reconciles_total' as const,
-      labels: { outcome },
-      value,
-    })),
+    ...(redirect.mode === 'ebpf'
+      ? samplesBy('nmi_unrecorded_callers_total', 'outcome', unrecorded)
+      : []),
+    ...samplesBy('nmi_redirect_reconciles_total', 'outcome', checks),
   ];
   return {
     get mode() {
@@ -151,16 +149,6 @@ export function openKernel({ config, clock, log, hasPredecessor }: KernelOptions
   };
 }
 
-type UnrecordedOutcome = 'by_link' | 'refused';
-
-function unrecordedSamples(counts: Readonly<Record<UnrecordedOutcome, number>>): readonly Sample[] {
-  return Object.entries(counts).map(([outcome, value]) => ({
-    metric: 'nmi_unrecorded_callers_total' as const,
-    labels: { outcome },
-    value,
-  }));
-}
-
 /** Samples of the programs' counters. */
 function programSampler(counts: KernelCounts): () => readonly Sample[] {
   let caught = 0;
@@ -177,14 +165,10 @@ function programSampler(counts: KernelCounts): () => readonly Sample[] {
       direct: totals.direct,
       exempt: totals.exempt,
       limit: totals.refused,
-      full: totals.unfiled,
+      full: totals.unrecorded,
     };
     return [
-      ...Object.entries(connects).map(([outcome, total]) => ({
-        metric: 'nmi_ebpf_connects_total' as const,
-        labels: { outcome },
-        value: Number(total),
-      })),
+      ...samplesBy('nmi_ebpf_connects_total', 'outcome', connects),
       { metric: 'nmi_redirect_fallback_connections_total', value: caught },
     ];
   };

@@ -25,7 +25,7 @@ import type { Log } from '../../base/log.ts';
 import { networkCode } from '../../base/network-code.ts';
 import { StartError } from '../../base/start-error.ts';
 import { askHolder, awaitNote, ListenerError, listensAt, noteOf, notes } from './listener-notes.ts';
-import { listenAt, makeFolder } from './local-socket.ts';
+import { listenAt, listenForAgent, makeFolder, whyNot } from './local-socket.ts';
 
 export interface ListenerHolderOptions {
   /** Where to listen for pods. */
@@ -129,20 +129,8 @@ class Holder implements ListenerHolder {
   }
 
   async #serveAgents(): Promise<void> {
-    const { agentsPath } = this.#options;
-    const server = this.#createServer(this.#agents);
-    this.#forAgents = server;
-    const problem = await whyNot(async () => {
-      await makeFolder(dirname(agentsPath), 0o755);
-      // The other container runs as another user.
-      return listenAt(server, agentsPath, 0o666);
-    });
-    if (problem === undefined) return;
-    throw new StartError(
-      'UNAVAILABLE',
-      `cannot listen on the socket for the agent at ${agentsPath}: ${problem}`,
-      'check the volume that both containers mount at the folder of that path',
-    );
+    this.#forAgents = this.#createServer(this.#agents);
+    await listenForAgent(this.#forAgents, this.#options.agentsPath, 'the agent');
   }
 
   #createServer(clients: Set<Socket>): Server {
@@ -270,7 +258,7 @@ class Holder implements ListenerHolder {
     return problem;
   }
 
-  /** @returns the error code if the holder at the path has to be asked again. */
+  /** @returns the error code if the path has to be taken again. */
   async #takePath(): Promise<string | undefined> {
     const distrust = await whyNot(() => this.#prepareFolder());
     if (distrust !== undefined) {
@@ -373,15 +361,6 @@ class Holder implements ListenerHolder {
     this.#disarm = undefined;
     if (this.#listener !== undefined) closeSync(this.#listener);
     this.#listener = undefined;
-  }
-}
-
-/** The code of a failed system call, or a reason in words; undefined when the work succeeded. */
-async function whyNot(work: () => Promise<string | undefined | void>): Promise<string | undefined> {
-  try {
-    return (await work()) ?? undefined;
-  } catch (error) {
-    return networkCode(error);
   }
 }
 

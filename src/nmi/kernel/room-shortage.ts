@@ -11,10 +11,10 @@ export function watchRoom(counters: EbpfRedirect['counters'], log: Log): () => v
   return () => {
     const now = counters();
     // New maps begin at 0.
-    const grownBy = (key: 'refused' | 'unfiled'): number =>
+    const grownBy = (key: 'refused' | 'unrecorded'): number =>
       Math.max(0, Number((now?.[key] ?? 0n) - (before?.[key] ?? 0n)));
     const refusedConnects = grownBy('refused');
-    const unrecordedConnections = grownBy('unfiled');
+    const unrecordedConnections = grownBy('unrecorded');
     before = now;
     if (refusedConnects + unrecordedConnections === 0) return;
     log.warn(

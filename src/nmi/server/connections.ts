@@ -16,20 +16,20 @@ export interface Connection {
 }
 
 /**
- * Connections held at once: as many as the listener's backlog, which one turn may accept entirely.
+ * Look-ups of callers at once: as many as the listener's backlog, which one turn may accept entirely.
  * Node meanwhile buffers what clients send, at most 64 KiB each.
  */
-export const maxHeld = 1_024;
+export const maxLookups = 1_024;
 
 export class Connections {
   readonly #bySocket = new Map<Socket, Connection>();
   /** Connections during the look-up of their caller, with their address. */
-  readonly #held = new Map<Socket, string>();
+  readonly #lookups = new Map<Socket, string>();
   readonly #each: number;
   /** By limit key. */
   readonly #counts = new Counts();
-  /** Number of held connections, by address. */
-  readonly #heldCounts = new Counts();
+  /** Number of look-ups, by address. */
+  readonly #lookupCounts = new Counts();
 
   /** @param each maximum of one caller. */
   constructor(each: number) {
@@ -45,24 +45,24 @@ export class Connections {
   }
 
   /**
-   * Keeps a connection during the look-up of its caller, until it is released or closed.
+   * Keeps a connection during the look-up of its caller, until the look-up ends or the connection is closed.
    * @returns the limit that is reached, if any.
    */
-  hold(socket: Socket, ip: string): 'per_caller' | 'total' | undefined {
-    if (this.#held.size >= maxHeld) return 'total';
-    if (this.#heldCounts.get(ip) >= this.#each) return 'per_caller';
-    this.#held.set(socket, ip);
-    this.#heldCounts.add(ip);
-    socket.once('close', () => this.release(socket));
+  beginLookup(socket: Socket, ip: string): 'per_caller' | 'total' | undefined {
+    if (this.#lookups.size >= maxLookups) return 'total';
+    if (this.#lookupCounts.get(ip) >= this.#each) return 'per_caller';
+    this.#lookups.set(socket, ip);
+    this.#lookupCounts.add(ip);
+    socket.once('close', () => this.endLookup(socket));
     return undefined;
   }
 
-  /** @returns whether it was still held. */
-  release(socket: Socket): boolean {
-    const ip = this.#held.get(socket);
+  /** @returns whether the look-up was still running. */
+  endLookup(socket: Socket): boolean {
+    const ip = this.#lookups.get(socket);
     if (ip === undefined) return false;
-    this.#heldCounts.remove(ip);
-    return this.#held.delete(socket);
+    this.#lookupCounts.remove(ip);
+    return this.#lookups.delete(socket);
   }
 
   /**
@@ -107,6 +107,6 @@ export class Connections {
   }
 
   destroyAll(): void {
-    for (const socket of [...this.#held.keys(), ...this.#bySocket.keys()]) socket.destroy();
+    for (const socket of [...this.#lookups.keys(), ...this.#bySocket.keys()]) socket.destroy();
   }
 }

@@ -85,13 +85,10 @@ export class MetadataCalls implements Disposable {
       }
       return answer;
     } catch (error) {
-      throw deadline.passed && !(error instanceof NoTurnError) ? timedOut() : error;
+      if (!deadline.passed || error instanceof NoTurnError) throw error;
+      throw new DOMException('the metadata service did not answer in time', 'TimeoutError');
     } finally {
       this.#limiter.leave(task);
     }
   }
-}
-
-function timedOut(): Error {
-  return new DOMException('the metadata service did not answer in time', 'TimeoutError');
 }

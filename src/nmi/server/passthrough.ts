@@ -18,6 +18,7 @@ import { correlationHeader, type LoopDetection } from '../sources/imds/loop-dete
 import type { CallerLimits } from './caller-limits.ts';
 import { MetadataCalls, NoTurnError, type MetadataAnswer } from './metadata-calls.ts';
 import { relayed, type Handled, type HttpExchange } from './request.ts';
+import { readBody } from '../../base/read-body.ts';
 import { networkCode } from '../../base/network-code.ts';
 import type { PassthroughArea, Route } from './route.ts';
 
@@ -87,7 +88,7 @@ export function openPassthrough(options: PassthroughOptions): Passthrough {
     response.once('close', () => leave.abort());
     const signal = AbortSignal.any([leave.signal, AbortSignal.timeout(options.timeoutMs)]);
     // Read before the wait for a turn: a body that never arrives must not occupy one.
-    const body = await readBody(request, exchange.method, signal);
+    const body = await readRequestBody(request, exchange.method, signal);
     if (body === undefined) {
       return refuse('request_malformed', 'The request body is not acceptable here.', {
         close: true,
@@ -154,16 +155,8 @@ async function readAnswer({
   headers,
   body,
 }: Dispatcher.ResponseData): Promise<MetadataAnswer> {
-  const chunks: Buffer[] = [];
-  let bytes = 0;
-  for await (const chunk of body) {
-    if (!Buffer.isBuffer(chunk)) continue;
-    bytes += chunk.byteLength;
-    // Leaving the loop destroys the body and with it the connection.
-    if (bytes > maxAnswerBytes) throw new Error('the answer is too large');
-    chunks.push(chunk);
-  }
-  return { status: statusCode, headers: responseHeaders(headers), body: Buffer.concat(chunks) };
+  const whole = await readBody(body, maxAnswerBytes, () => new Error('the answer is too large'));
+  return { status: statusCode, headers: responseHeaders(headers), body: whole };
 }
 
 /** The endpoint that was called is this agent itself. */
@@ -190,7 +183,7 @@ function refusalOf(error: unknown): Answer {
  * none is allowed. A body on a GET is never forwarded: a server that ignores it would read it as
  * the next request, with the node's identity behind it.
  */
-async function readBody(
+async function readRequestBody(
   request: IncomingMessage,
   method: string,
   signal: AbortSignal,

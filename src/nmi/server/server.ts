@@ -2,7 +2,7 @@
 import type { Clock } from '../../base/time/clock.ts';
 import { LogBudget } from '../../base/lines/log-budget.ts';
 import type { Logger } from '../../base/logger.ts';
-import type { Part } from '../base/part.ts';
+import { samplesBy, type Part } from '../base/part.ts';
 import { portError } from '../base/port-error.ts';
 import type { Config } from '../config/config.ts';
 import type { Tuning } from '../config/tuning.ts';
@@ -33,13 +33,13 @@ import type { ObjectWait } from './wait-for-object.ts';
  * Fewer fetches than a pod may have connections, so that the excess gets a 429. Azure SDKs request
  * a handful of resources.
  */
-const callerMaxima = { fetches: 50, waiting: 512, held: 32 };
+const callerMaxima = { fetches: 50, waiting: 512, pending: 32 };
 
 /** At five calls of the metadata service per second, 16 take three seconds. */
-const relayMaxima = { fetches: 16, waiting: 128, held: 0 };
+const relayMaxima = { fetches: 16, waiting: 128, pending: 0 };
 
 /** Names of the token limits in metrics and Events. */
-const limitNames = { fetches: 'tokens', waiting: 'requests', held: 'pending_objects' } as const;
+const limitNames = { fetches: 'tokens', waiting: 'requests', pending: 'pending_objects' } as const;
 
 /** Log lines about failed requests or connections, before further ones are only counted. */
 const maxBugLines = 20;
@@ -132,11 +132,7 @@ export async function openServer(options: ServerOptions): Promise<Server> {
         metric: 'nmi_connections',
         value: listeners.reduce((sum, { connections }) => sum + connections, 0),
       },
-      ...Object.entries(refused).map(([limit, value]) => ({
-        metric: 'nmi_connections_refused_total' as const,
-        labels: { limit },
-        value,
-      })),
+      ...samplesBy('nmi_connections_refused_total', 'limit', refused),
     ],
     drain: async (maxMs) => {
       await Promise.all(listeners.map((listener) => listener.drain(maxMs)));

@@ -23,7 +23,7 @@ import type { KubeClient } from '../kube/api/client.ts';
 import { createServiceAccounts } from '../kube/accounts/service-accounts.ts';
 import { readPod } from '../kube/watch/read-pod.ts';
 import { openWatches, type Watches } from '../kube/watch/watches.ts';
-import type { Part, Sample } from '../base/part.ts';
+import { samplesBy, type Part, type Sample } from '../base/part.ts';
 import type { Logger } from '../../base/logger.ts';
 import { NearNames } from '../grants/near-names.ts';
 import { UpstreamResolver } from '../grants/resolve-upstream.ts';
@@ -164,12 +164,10 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
 function indexSamples(pods: PodIndex, grants: GrantIndex, owners: OwnerIndex): readonly Sample[] {
   const { pods: all, hostNetwork, ambiguousIps } = pods.stats;
   const { boundPods, identities, bindings, exceptions } = grants.stats;
-  const byKind = (metric: Sample['metric'], values: Readonly<Record<string, number>>) =>
-    Object.entries(values).map(([kind, value]) => ({ metric, labels: { kind }, value }));
   return [
-    ...byKind('nmi_index_pods', { all, host_network: hostNetwork, bound: boundPods }),
+    ...samplesBy('nmi_index_pods', 'kind', { all, host_network: hostNetwork, bound: boundPods }),
     { metric: 'nmi_index_ambiguous_ips', value: ambiguousIps },
-    ...byKind('nmi_index_objects', {
+    ...samplesBy('nmi_index_objects', 'kind', {
       identities,
       bindings,
       exceptions,
@@ -202,11 +200,7 @@ function watchSamples(watches: Watches): readonly Sample[] {
       { metric: 'nmi_watch_relists_total', labels, value: watch.relists },
       { metric: 'nmi_watch_objects_skipped_total', labels, value: watch.rejected },
       { metric: 'nmi_watch_objects_bytes', labels, value: watch.bytes },
-      ...Object.entries(watch.errorsByKind).map(([kind, value]) => ({
-        metric: 'nmi_watch_errors_total' as const,
-        labels: { resource, kind },
-        value,
-      })),
+      ...samplesBy('nmi_watch_errors_total', 'kind', watch.errorsByKind, labels),
     ];
   });
 }

@@ -14,7 +14,7 @@ import {
   type KeyStatus,
   type RefreshOutcome,
 } from '../../cache/token/cache.ts';
-import type { Part, Sample } from '../base/part.ts';
+import { samplesBy, type Part, type Sample } from '../base/part.ts';
 import { debounce, type Debounced } from '../../base/time/debounce.ts';
 import type { RenderedToken, Token } from '../../cache/token/token.ts';
 import { objectIdOf } from '../sources/imds/token-body.ts';
@@ -200,14 +200,11 @@ export class TokenBroker implements Part, Disposable {
 
   samples(): readonly Sample[] {
     const nowMs = this.#options.clock.monotonicMs();
+    const ages = [...this.#lastSuccessMs].map(([source, atMs]) => [source, (nowMs - atMs) / 1000]);
     return [
       { metric: 'nmi_token_cache_entries', value: this.cachedTokens },
       ...soonestExpiries(this.#sourcedTokens()),
-      ...[...this.#lastSuccessMs].map(([source, atMs]) => ({
-        metric: 'nmi_upstream_last_success_seconds' as const,
-        labels: { source },
-        value: (nowMs - atMs) / 1000,
-      })),
+      ...samplesBy('nmi_upstream_last_success_seconds', 'source', Object.fromEntries(ages)),
     ];
   }
 

@@ -7,13 +7,7 @@
  */
 import { opendirSync, readFileSync, statfsSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import {
-  isQosClass,
-  parsePodCgroup,
-  podCgroupPaths,
-  PODS_ROOTS,
-  type PodCgroup,
-} from './cgroup.ts';
+import { isQosClass, parsePodCgroup, podCgroupPaths, podsRoots, type PodCgroup } from './cgroup.ts';
 import { RedirectError } from '../redirect.ts';
 
 /** A mount of the cgroup2 tree. */
@@ -51,7 +45,7 @@ export function cgroupIdOf(path: string): bigint | undefined {
   }
 }
 
-const ROOT_CGROUP_ID = 1n;
+const rootCgroupId = 1n;
 
 /**
  * The mount point of the tree: preferably a mount of the real root (a container may also have a mount of
@@ -65,7 +59,7 @@ export function findCgroupRoot(mountinfo = readProc('mountinfo')): string {
 }
 
 function wholeOf(mounts: readonly CgroupMount[]): string | undefined {
-  return (mounts.find(({ path }) => cgroupIdOf(path) === ROOT_CGROUP_ID) ?? mounts[0])?.path;
+  return (mounts.find(({ path }) => cgroupIdOf(path) === rootCgroupId) ?? mounts[0])?.path;
 }
 
 /**
@@ -84,11 +78,11 @@ export function resolveCgroupRoot(named: string | undefined, mountinfo?: string)
   throw new RedirectError('UNSUPPORTED', 'find cgroups', message);
 }
 
-const CGROUP2_MAGIC = 0x63677270;
+const cgroup2Magic = 0x63677270;
 
 function isCgroup2(path: string): boolean {
   try {
-    return statfsSync(path).type === CGROUP2_MAGIC;
+    return statfsSync(path).type === cgroup2Magic;
   } catch {
     return false;
   }
@@ -96,9 +90,9 @@ function isCgroup2(path: string): boolean {
 
 /** The folder of all pods below the root of the tree; undefined before the kubelet has created it. */
 export function findPodsRoot(cgroupRoot: string): string | undefined {
-  return PODS_ROOTS.map((path) => join(cgroupRoot, path)).find(
-    (path) => cgroupIdOf(path) !== undefined,
-  );
+  return podsRoots
+    .map((path) => join(cgroupRoot, path))
+    .find((path) => cgroupIdOf(path) !== undefined);
 }
 
 /** The ids of the QoS class cgroups (burstable, besteffort) below the folder of pods, sorted by name. */
@@ -145,23 +139,23 @@ export function ancestorIds(path: string): readonly bigint[] {
     const folder = statSync(at, { bigint: true });
     if (Number(folder.dev) !== dev) return ids;
     ids.push(folder.ino);
-    if (folder.ino === ROOT_CGROUP_ID || at === '/') return ids;
+    if (folder.ino === rootCgroupId || at === '/') return ids;
   }
 }
 
 /** Limits of a walk of the whole tree: many times the levels and folders of a full node. */
-const MAX_WALK_DEPTH = 16;
-const MAX_WALK = 65_536;
+const maxWalkDepth = 16;
+const maxWalk = 65_536;
 
 /** A cgroup and its descendants, without `except` and their descendants. */
 export function listCgroupIds(path: string, except: readonly bigint[]): ReadonlySet<bigint> {
   const own = cgroupIdOf(path);
   const found = new Set<bigint>();
   let level = own === undefined ? [] : [{ path: '.', id: own }];
-  for (let depth = 0; depth <= MAX_WALK_DEPTH && level.length > 0; depth += 1) {
+  for (let depth = 0; depth <= maxWalkDepth && level.length > 0; depth += 1) {
     level = level.filter(({ id }) => !except.includes(id));
     for (const { id } of level) found.add(id);
-    if (found.size >= MAX_WALK) break;
+    if (found.size >= maxWalk) break;
     level = level.flatMap((parent) => [...listChildren(path, parent.path)]);
   }
   return found;
@@ -173,9 +167,9 @@ export interface FoundCgroup extends PodCgroup {
 }
 
 /** Levels below the pod's cgroup that are listed: the container, and cgroups created by it. */
-const MAX_DEPTH = 5;
+const maxDepth = 5;
 /** Most cgroups of one pod. A privileged pod can create any number. */
-const MAX_CGROUPS = 512;
+const maxCgroups = 512;
 
 /**
  * The cgroup of a pod and its descendants, containers before cgroups created by them; empty for an
@@ -194,17 +188,17 @@ function listBelow(podsRoot: string, podPath: string, podId: bigint): readonly F
   let level: readonly { readonly path: string; readonly id: bigint }[] = [
     { path: podPath, id: podId },
   ];
-  for (let depth = 0; depth <= MAX_DEPTH && level.length > 0; depth += 1) {
+  for (let depth = 0; depth <= maxDepth && level.length > 0; depth += 1) {
     for (const { path, id } of level) {
       const pod = parsePodCgroup(path);
       if (pod === undefined) continue;
-      if (found.length === MAX_CGROUPS) return found;
+      if (found.length === maxCgroups) return found;
       found.push({ id, ...pod });
     }
     // A pod can create any number of folders, so no more are read than are used.
     const below: (typeof level)[number][] = [];
     for (const { path } of level) {
-      const left = MAX_CGROUPS - found.length - below.length;
+      const left = maxCgroups - found.length - below.length;
       if (left > 0) below.push(...listChildren(podsRoot, path, left));
     }
     level = below;

@@ -21,22 +21,22 @@ export interface PodCgroup {
 }
 
 /** Possible paths of the folder of pods below the root of the tree, in order of search. */
-export const PODS_ROOTS = [
+export const podsRoots = [
   'kubepods.slice',
   'kubepods',
   'kubelet.slice/kubelet-kubepods.slice',
   'kubelet/kubepods',
 ] as const;
 
-const QUALITY = /^(?:(?:[a-z0-9_]+-)*kubepods-)?(?:besteffort|burstable)(?:\.slice)?$/;
-const SYSTEMD_POD =
+const qosClassName = /^(?:(?:[a-z0-9_]+-)*kubepods-)?(?:besteffort|burstable)(?:\.slice)?$/;
+const systemdPod =
   /^(?:[a-z0-9_]+-)*kubepods(?:-besteffort|-burstable)?-pod([0-9a-z][0-9a-z_]{0,62})\.slice$/;
-const CGROUPFS_POD = /^pod([0-9a-z][0-9a-z-]{0,62})$/;
-const CONTAINER = /^(?:[a-z][a-z-]*-)?([0-9a-f]{12,64})(?:\.scope)?$/;
+const cgroupfsPod = /^pod([0-9a-z][0-9a-z-]{0,62})$/;
+const containerName = /^(?:[a-z][a-z-]*-)?([0-9a-f]{12,64})(?:\.scope)?$/;
 
 /** Whether a cgroup directly below the folder of pods belongs to a QoS class. */
 export function isQosClass(name: string): boolean {
-  return QUALITY.test(name);
+  return qosClassName.test(name);
 }
 
 /**
@@ -49,16 +49,16 @@ export function parsePodCgroup(path: string): PodCgroup | undefined {
   const at = isQosClass(segments[0] ?? '') ? 1 : 0;
   const podUid = parsePodName(segments[at] ?? '');
   if (podUid === undefined) return undefined;
-  return { podUid, containerId: CONTAINER.exec(segments[at + 1] ?? '')?.[1] };
+  return { podUid, containerId: containerName.exec(segments[at + 1] ?? '')?.[1] };
 }
 
 function parsePodName(name: string): string | undefined {
   // A dash in the name of a slice separates levels for systemd, so the kubelet writes underscores.
-  const escaped = SYSTEMD_POD.exec(name)?.[1];
-  return escaped === undefined ? CGROUPFS_POD.exec(name)?.[1] : escaped.replaceAll('_', '-');
+  const escaped = systemdPod.exec(name)?.[1];
+  return escaped === undefined ? cgroupfsPod.exec(name)?.[1] : escaped.replaceAll('_', '-');
 }
 
-const POD_UID = /^[0-9a-z][0-9a-z-]{0,62}$/;
+const podUidPattern = /^[0-9a-z][0-9a-z-]{0,62}$/;
 
 /**
  * The possible paths of a pod's cgroup, from the folder of pods.
@@ -66,7 +66,7 @@ const POD_UID = /^[0-9a-z][0-9a-z-]{0,62}$/;
  * @returns none for a UID that is not a single path segment.
  */
 export function podCgroupPaths(podsRoot: string, podUid: string): readonly string[] {
-  if (!POD_UID.test(podUid)) return [];
+  if (!podUidPattern.test(podUid)) return [];
   if (!podsRoot.endsWith('.slice')) {
     return [`burstable/pod${podUid}`, `besteffort/pod${podUid}`, `pod${podUid}`];
   }

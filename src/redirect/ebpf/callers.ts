@@ -5,19 +5,19 @@ import { nativeModule, type BpfMap, type NativeModule } from '../native/addon.ts
 import { readCounters } from './programs.ts';
 import type { Attestation, Peer, RedirectTarget } from '../redirect.ts';
 
-const UNATTESTED: Attestation = { kind: 'unattested' };
-const UNAVAILABLE = { kind: 'unavailable', why: 'the map of callers cannot be read' } as const;
-const NO_ROOM: Attestation = {
+const unattested: Attestation = { kind: 'unattested' };
+const unavailable = { kind: 'unavailable', why: 'the map of callers cannot be read' } as const;
+const noRoom: Attestation = {
   kind: 'unattested',
   retryWhy: 'this node had no room for a record of it, or its pod has too many connections',
 };
-const SHARED = {
+const sharedAddress = {
   kind: 'unavailable',
   why: 'another socket of this node has the same address and port',
 } as const;
 /** Longest time between a connect and the look-up of its record. */
-const RECENT_NS = 10_000_000_000n;
-const MAPPED = '::ffff:';
+const recentNs = 10_000_000_000n;
+const mappedPrefix = '::ffff:';
 
 /** Address and port at which redirected connections arrive. */
 export type Listen = Pick<RedirectTarget, 'listenIp' | 'listenPort'>;
@@ -63,30 +63,30 @@ export class Callers {
 
   /** Why look-ups are unavailable, or undefined. */
   whyUnavailable(): string | undefined {
-    return this.#map === undefined ? UNAVAILABLE.why : undefined;
+    return this.#map === undefined ? unavailable.why : undefined;
   }
 
   /** Never throws. */
   attest(peer: Peer): Attestation {
-    if (this.#map === undefined || this.#native === undefined) return UNAVAILABLE;
+    if (this.#map === undefined || this.#native === undefined) return unavailable;
     const ip = recordedIp(peer, this.#listen);
-    if (ip === undefined) return UNATTESTED;
+    if (ip === undefined) return unattested;
     try {
       const isWithinNode = this.#knowsNode && ip === plainIp(peer.localIp);
       const caller = this.#native.lookupCaller(this.#map, ip, peer.remotePort, isWithinNode);
-      if (caller?.cgroupId === 0n) return SHARED;
+      if (caller?.cgroupId === 0n) return sharedAddress;
       if (caller !== undefined) return { kind: 'attested', ...caller };
-      return this.#wasRoomShort() ? NO_ROOM : UNATTESTED;
+      return this.#wasRoomShort() ? noRoom : unattested;
     } catch {
-      return UNAVAILABLE;
+      return unavailable;
     }
   }
 
-  /** Whether the map was full within `RECENT_NS`, so that this connection may have got no record. */
+  /** Whether the map was full within `recentNs`, so that this connection may have got no record. */
   #wasRoomShort(): boolean {
     const counters = readCounters(this.#pinFolder);
-    if (counters === undefined || counters.unfiled === 0n) return false;
-    return this.#nowNs() - counters.unfiledAtNs < RECENT_NS;
+    if (counters === undefined || counters.unrecorded === 0n) return false;
+    return this.#nowNs() - counters.unrecordedAtNs < recentNs;
   }
 
   close(): void {
@@ -107,5 +107,5 @@ export function recordedIp(peer: Peer, { listenIp, listenPort }: Listen): string
 
 /** The IPv4 address behind an IPv4-mapped one, which a dual-stack socket reports. */
 function plainIp(ip: string): string {
-  return ip.startsWith(MAPPED) ? ip.slice(MAPPED.length) : ip;
+  return ip.startsWith(mappedPrefix) ? ip.slice(mappedPrefix.length) : ip;
 }

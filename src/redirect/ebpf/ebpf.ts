@@ -24,7 +24,7 @@ import {
   resolveCgroupRoot,
 } from '../cgroup/cgroup-tree.ts';
 import { createHost, type Host } from '../host/command.ts';
-import { DEFAULT_PIN_FOLDER, ensurePinFolder } from './pins.ts';
+import { defaultPinFolder, ensurePinFolder } from './pins.ts';
 import {
   cutOlderSockets,
   diffPrograms,
@@ -50,7 +50,7 @@ import {
   type RedirectStatus,
   type RedirectTarget,
 } from '../redirect.ts';
-import { DEFAULT_TARGET, describeTarget, reachableTarget } from '../target.ts';
+import { defaultTarget, describeTarget, reachableTarget } from '../target.ts';
 
 export interface EbpfRedirectOptions {
   /** Default: the metadata address, redirected to 169.254.25.79:2579. */
@@ -105,21 +105,12 @@ export interface FallbackRedirect extends Redirect {
   cutFlows(): Promise<CutOutcome>;
 }
 
-interface Settings {
-  readonly target: RedirectTarget;
-  readonly cgroupRoot: string | undefined;
-  readonly attachTo: string | undefined;
-  readonly pinFolder: string;
-  readonly ownPodUid: string | undefined;
-  readonly exemptCgroupIds: readonly bigint[];
-  readonly hasPredecessor: () => boolean;
-  readonly fallback: FallbackRedirect;
-  readonly guard: boolean;
-  readonly host: Host;
-  readonly netnsCookie: bigint | undefined;
-  /** Host for mounts: `host` may be in another mount namespace. */
-  readonly machine: Host;
-}
+/** The options with their defaults. */
+type Settings = EbpfRedirectOptions &
+  Required<Pick<EbpfRedirectOptions, 'target' | 'pinFolder' | 'fallback' | 'guard' | 'host'>> & {
+    /** Host for mounts: `host` may be in another mount namespace. */
+    readonly machine: Host;
+  };
 
 /**
  * The eBPF mode. Its operations are serialized. Each throws RedirectError when the kernel or a tool
@@ -129,17 +120,12 @@ interface Settings {
 export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
   const machine = createHost();
   const settings: Settings = {
-    target: reachableTarget(options.target ?? DEFAULT_TARGET),
-    cgroupRoot: options.cgroupRoot,
-    attachTo: options.attachTo,
-    pinFolder: options.pinFolder ?? DEFAULT_PIN_FOLDER,
-    ownPodUid: options.ownPodUid,
-    exemptCgroupIds: options.exemptCgroupIds ?? [],
-    hasPredecessor: options.hasPredecessor ?? (() => false),
+    pinFolder: defaultPinFolder,
+    guard: true,
+    host: machine,
+    ...options,
+    target: reachableTarget(options.target ?? defaultTarget),
     fallback: rememberRefusal(options.fallback),
-    guard: options.guard ?? true,
-    host: options.host ?? machine,
-    netnsCookie: options.netnsCookie,
     machine,
   };
   const serialize = createMutex();
@@ -379,7 +365,7 @@ function wantedPrograms(settings: Settings): Wanted {
       settings: settingsOf(object, settings.target, node),
       cgroup: { path, id },
       exempt,
-      keepsExempt: settings.hasPredecessor(),
+      keepsExempt: settings.hasPredecessor?.() ?? false,
     },
   };
 }
@@ -400,9 +386,9 @@ function wantedExempt(
   const own = ownPod === undefined ? ownCgroupId() : listPodCgroups(attachPath, ownPod)[0]?.id;
   if (own === undefined) {
     return ownPod === undefined
-      ? 'the agent’s own cgroup is in no mounted part of the tree'
-      : `the agent’s pod ${ownPod} has no cgroup below ${attachPath}`;
+      ? "the agent's own cgroup is in no mounted part of the tree"
+      : `the agent's pod ${ownPod} has no cgroup below ${attachPath}`;
   }
-  const ids = new Set([own, ...settings.exemptCgroupIds]);
+  const ids = new Set([own, ...(settings.exemptCgroupIds ?? [])]);
   return [...ids].filter((id) => !above.has(id));
 }

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { withMap, type NativeModule } from '../native/addon.ts';
 
 /** The programs look at keys only. */
-const PRESENT = Uint8Array.of(1);
+const presentValue = Uint8Array.of(1);
 
 /** @throws errors of the native module, also if the map does not exist. */
 export function readExempt(native: NativeModule, pinFolder: string): readonly bigint[] {
@@ -43,7 +43,7 @@ export function syncExempt(
     const others = keepsExempt ? [] : present.filter((id) => !exempt.includes(id));
     for (const id of others) native.mapDelete(map, encodeId(id));
     for (const id of exempt) {
-      if (!present.includes(id)) native.mapSet(map, encodeId(id), PRESENT);
+      if (!present.includes(id)) native.mapSet(map, encodeId(id), presentValue);
     }
     return diffExempt(present, wanted).map((problem) => `repaired: ${problem}`);
   });
@@ -52,7 +52,7 @@ export function syncExempt(
 /** Adds ids and removes none: the earlier process that added those may still run. */
 export function addExempt(native: NativeModule, pinFolder: string, ids: readonly bigint[]): void {
   withMap(native, join(pinFolder, 'exempt'), 'write', (map) => {
-    for (const id of ids) native.mapSet(map, encodeId(id), PRESENT);
+    for (const id of ids) native.mapSet(map, encodeId(id), presentValue);
   });
 }
 

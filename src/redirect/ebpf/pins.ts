@@ -16,20 +16,21 @@ import {
   unlinkSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { networkCode } from '../../base/network-code.ts';
 import { outputOf, type Host } from '../host/command.ts';
 import { RedirectError } from '../redirect.ts';
 
-export const DEFAULT_PIN_FOLDER = '/sys/fs/bpf/nmi';
+export const defaultPinFolder = '/sys/fs/bpf/nmi';
 
 /** Maps that successive programs share. */
-export const SHARED_MAPS = ['callers', 'counters', 'dials', 'exempt', 'loads'] as const;
+export const sharedMaps = ['callers', 'counters', 'dials', 'exempt', 'loads'] as const;
 
-const BPF_FS_MAGIC = 0xcafe4a11;
-const STEP = 'BPF file system';
+const bpfFsMagic = 0xcafe4a11;
+const pinStep = 'BPF file system';
 
 export function isBpffs(path: string): boolean {
   try {
-    return statfsSync(path).type === BPF_FS_MAGIC;
+    return statfsSync(path).type === bpfFsMagic;
   } catch {
     return false;
   }
@@ -44,14 +45,14 @@ export async function ensurePinFolder(host: Host, folder: string): Promise<void>
   const above = dirname(folder);
   if (!isBpffs(above)) {
     const why = whyNoMountPoint(above);
-    if (why !== undefined) throw new RedirectError('CONFLICT', STEP, why);
+    if (why !== undefined) throw new RedirectError('CONFLICT', pinStep, why);
     const args = ['-t', 'bpf', '-o', 'nosuid,nodev,noexec,mode=711', 'bpf', above];
-    outputOf(STEP, 'mount', await host.run('mount', args));
+    outputOf(pinStep, 'mount', await host.run('mount', args));
   }
   try {
     mkdirSync(folder, { mode: 0o755 });
   } catch (error) {
-    if (codeOf(error) !== 'EEXIST') throw fileError(error);
+    if (networkCode(error) !== 'EEXIST') throw fileError(error);
   }
 }
 
@@ -81,7 +82,7 @@ export function findPinObstacle(folder: string): PinObstacle | undefined {
     rmdirSync(trial);
     return undefined;
   } catch (error) {
-    const code = codeOf(error) ?? 'unknown';
+    const code = networkCode(error);
     return {
       why: `nothing can be pinned in ${above}: ${code}`,
       isWantOfRights: code === 'EACCES' || code === 'EPERM',
@@ -95,15 +96,15 @@ function whyNoMountPoint(path: string): string | undefined {
   try {
     return readdirSync(path).length === 0 ? undefined : `${none}an empty folder to mount one at`;
   } catch (error) {
-    return `${none}a folder to mount one at: ${codeOf(error) ?? 'unknown'}`;
+    return `${none}a folder to mount one at: ${networkCode(error)}`;
   }
 }
 
-const CAP_SYS_ADMIN = 21n;
+const capSysAdmin = 21n;
 
 function canMount(): boolean {
   const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(readFileSync('/proc/self/status', 'latin1'));
-  return ((BigInt(`0x${effective?.[1] ?? '0'}`) >> CAP_SYS_ADMIN) & 1n) === 1n;
+  return ((BigInt(`0x${effective?.[1] ?? '0'}`) >> capSysAdmin) & 1n) === 1n;
 }
 
 /** Names of all pins; empty if the folder does not exist. @throws RedirectError */
@@ -111,7 +112,7 @@ export function listPins(folder: string): readonly string[] {
   try {
     return readdirSync(folder);
   } catch (error) {
-    if (codeOf(error) === 'ENOENT') return [];
+    if (networkCode(error) === 'ENOENT') return [];
     throw fileError(error);
   }
 }
@@ -122,7 +123,7 @@ export function unpin(folder: string, name: string): boolean {
     unlinkSync(join(folder, name));
     return true;
   } catch (error) {
-    if (codeOf(error) === 'ENOENT') return false;
+    if (networkCode(error) === 'ENOENT') return false;
     throw fileError(error);
   }
 }
@@ -132,8 +133,8 @@ export function promotePin(folder: string, name: string): void {
   try {
     renameSync(join(folder, `next_${name}`), join(folder, name));
   } catch (error) {
-    if (codeOf(error) !== 'ENOENT') throw fileError(error);
-    throw new RedirectError('BUSY', STEP, 'another process installs at the same time', error);
+    if (networkCode(error) !== 'ENOENT') throw fileError(error);
+    throw new RedirectError('BUSY', pinStep, 'another process installs at the same time', error);
   }
 }
 
@@ -142,20 +143,14 @@ export function removePinFolder(folder: string): void {
   try {
     rmdirSync(folder);
   } catch (error) {
-    const code = codeOf(error);
+    const code = networkCode(error);
     if (code !== 'ENOENT' && code !== 'ENOTEMPTY') throw fileError(error);
   }
 }
 
 function fileError(error: unknown): RedirectError {
-  const code = codeOf(error);
+  const code = networkCode(error);
   const isRefused = code === 'EPERM' || code === 'EACCES' || code === 'EROFS';
   const message = error instanceof Error ? error.message : 'unknown';
-  return new RedirectError(isRefused ? 'NOT_PERMITTED' : 'KERNEL_REFUSED', STEP, message, error);
-}
-
-function codeOf(error: unknown): string | undefined {
-  return error instanceof Error && 'code' in error && typeof error.code === 'string'
-    ? error.code
-    : undefined;
+  return new RedirectError(isRefused ? 'NOT_PERMITTED' : 'KERNEL_REFUSED', pinStep, message, error);
 }

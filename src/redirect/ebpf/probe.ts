@@ -6,13 +6,13 @@ import { constants, release } from 'node:os';
 import { dirname } from 'node:path';
 import { getSystemErrorName } from 'node:util';
 import { findPodsRoot, ownCgroupId, resolveCgroupRoot } from '../cgroup/cgroup-tree.ts';
-import { DEFAULT_PIN_FOLDER, findPinObstacle, isBpffs } from './pins.ts';
+import { defaultPinFolder, findPinObstacle, isBpffs } from './pins.ts';
 import { nativeModule, type KernelAnswers } from '../native/addon.ts';
 import { readPrograms } from '../native/native-files.ts';
 import { RedirectError } from '../redirect.ts';
 import { tryPrograms } from './programs.ts';
 import { settingsOf } from './settings.ts';
-import { DEFAULT_TARGET } from '../target.ts';
+import { defaultTarget } from '../target.ts';
 
 export interface Finding {
   /** Name of the part, for people. */
@@ -29,7 +29,7 @@ export interface EbpfProbeOptions {
 }
 
 /** The first kernel with each part; the mode as a whole is built for 5.10 and later. */
-const KERNEL_PARTS = {
+const kernelParts = {
   connect: { part: 'programs at connect', since: '4.17' },
   peername: { part: 'programs at getpeername', since: '5.8' },
   sockOps: { part: 'programs at the states of TCP', since: '4.13' },
@@ -39,11 +39,11 @@ const KERNEL_PARTS = {
 } satisfies Record<keyof KernelAnswers, { readonly part: string; readonly since: string }>;
 
 /** Result of a probe that the kernel does not permit. */
-export const NOT_PERMITTED = -constants.errno.EPERM;
+export const notPermitted = -constants.errno.EPERM;
 
 /** All parts, in order of dependency. Never throws for a part that a node may lack. */
 export function probeEbpf(options: EbpfProbeOptions = {}): readonly Finding[] {
-  const pinFolder = options.pinFolder ?? DEFAULT_PIN_FOLDER;
+  const pinFolder = options.pinFolder ?? defaultPinFolder;
   const ofKernel = probeKernel();
   return [
     ...ofKernel,
@@ -61,7 +61,7 @@ export function summariseFindings(findings: readonly Finding[]): Finding['suppor
 }
 
 /** Attempts before an inconclusive answer is accepted. */
-const MAX_ASKED = 3;
+const maxTries = 3;
 
 /**
  * Features of the kernel. A transient lack of memory must not count as a kernel without eBPF: the agent
@@ -70,8 +70,8 @@ const MAX_ASKED = 3;
  */
 export function kernelAnswers(probe = () => nativeModule().probe()): KernelAnswers {
   let answers = probe();
-  const isTold = (answer: number): boolean => answer >= 0 || answer === NOT_PERMITTED;
-  for (let asked = 1; asked < MAX_ASKED && !Object.values(answers).every(isTold); asked += 1) {
+  const isConclusive = (answer: number): boolean => answer >= 0 || answer === notPermitted;
+  for (let tries = 1; tries < maxTries && !Object.values(answers).every(isConclusive); tries += 1) {
     answers = probe();
   }
   return answers;
@@ -84,10 +84,10 @@ export function kernelAnswers(probe = () => nativeModule().probe()): KernelAnswe
  */
 export function findRefusal(pinFolder: string): RedirectError | undefined {
   let refusal: RedirectError | undefined;
-  for (let asked = 0; asked < MAX_ASKED; asked += 1) {
+  for (let tries = 0; tries < maxTries; tries += 1) {
     try {
       const object = readPrograms();
-      tryPrograms(pinFolder, object, settingsOf(object, DEFAULT_TARGET));
+      tryPrograms(pinFolder, object, settingsOf(object, defaultTarget));
       return undefined;
     } catch (error) {
       if (!(error instanceof RedirectError)) throw error;
@@ -107,17 +107,17 @@ function probePrograms(pinFolder: string): Finding {
 }
 
 function probeKernel(): readonly Finding[] {
-  const asked = attempt('native module', () => kernelAnswers());
-  if (asked.kind === 'finding') return [asked.finding];
-  const answers = asked.value;
+  const probed = attempt('native module', () => kernelAnswers());
+  if (probed.kind === 'finding') return [probed.finding];
+  const answers = probed.value;
   return [
     { part: 'native module', support: 'supported', detail: 'loaded' },
-    findingOfAnswer(KERNEL_PARTS.connect, answers.connect),
-    findingOfAnswer(KERNEL_PARTS.peername, answers.peername),
-    findingOfAnswer(KERNEL_PARTS.sockOps, answers.sockOps),
-    findingOfAnswer(KERNEL_PARTS.socketStorage, answers.socketStorage),
-    findingOfAnswer(KERNEL_PARTS.cgroupId, answers.cgroupId),
-    findingOfAnswer(KERNEL_PARTS.cgroupLink, answers.cgroupLink),
+    findingOfAnswer(kernelParts.connect, answers.connect),
+    findingOfAnswer(kernelParts.peername, answers.peername),
+    findingOfAnswer(kernelParts.sockOps, answers.sockOps),
+    findingOfAnswer(kernelParts.socketStorage, answers.socketStorage),
+    findingOfAnswer(kernelParts.cgroupId, answers.cgroupId),
+    findingOfAnswer(kernelParts.cgroupLink, answers.cgroupLink),
   ];
 }
 
@@ -131,7 +131,7 @@ export function findingOfAnswer(
     const detail = `Linux ${since} or later is needed, this is ${release()} (${getSystemErrorName(-answer)})`;
     return { part, support: 'unsupported', detail };
   }
-  const isRefused = answer === NOT_PERMITTED;
+  const isRefused = answer === notPermitted;
   const why = isRefused ? 'needs CAP_BPF and CAP_NET_ADMIN' : getSystemErrorName(answer);
   return { part, support: 'unknown', detail: `unknown: ${why}` };
 }

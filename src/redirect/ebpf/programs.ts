@@ -12,7 +12,7 @@
 import { join } from 'node:path';
 import { listCgroupIds } from '../cgroup/cgroup-tree.ts';
 import { decodeSettings, diffSettings, encodeSettings, type ProgramSettings } from './settings.ts';
-import { isBpffs, listPins, promotePin, removePinFolder, SHARED_MAPS, unpin } from './pins.ts';
+import { isBpffs, listPins, promotePin, removePinFolder, sharedMaps, unpin } from './pins.ts';
 import { addExempt, diffExempt, readExempt, syncExempt } from './exempt-cgroups.ts';
 import {
   inKernel,
@@ -46,7 +46,7 @@ interface Hook {
 }
 
 /** In order of attachment. */
-const HOOKS: readonly Hook[] = [
+const hooks: readonly Hook[] = [
   { name: 'bind6', program: 'nmi_bind6', attachType: 9 },
   { name: 'bind4', program: 'nmi_bind4', attachType: 8 },
   { name: 'sockops', program: 'nmi_sockops', attachType: 3 },
@@ -57,13 +57,13 @@ const HOOKS: readonly Hook[] = [
 ];
 
 /** Pins of the links: redirecting programs first, bind programs last. */
-const LINKS = HOOKS.toReversed().map(({ name }) => `link_${name}`);
+const linkPins = hooks.toReversed().map(({ name }) => `link_${name}`);
 
 /** Pins of the programs that reserve the agent's address and port. */
-export const BIND_LINKS = ['link_bind4', 'link_bind6'] as const;
+export const bindLinks = ['link_bind4', 'link_bind6'] as const;
 
-const CGROUP_LINK = 3;
-const SETTINGS_MAP = '.rodata.nmi';
+const cgroupLinkType = 3;
+const settingsMap = '.rodata.nmi';
 
 /**
  * Loads and attaches the programs; returns the changes as short sentences.
@@ -78,7 +78,7 @@ export function installPrograms(wanted: WantedPrograms): readonly string[] {
     const { programs, changes } = load(native, wanted);
     try {
       changes.push(...syncExempt(native, pinFolder, wanted));
-      for (const hook of HOOKS) {
+      for (const hook of hooks) {
         native.pinProgram(programs, hook.program, join(pinFolder, `next_program_${hook.name}`));
         const link = join(pinFolder, `link_${hook.name}`);
         if (isLinkedTo(native, link, hook, cgroup.id)) {
@@ -122,7 +122,7 @@ export function tryPrograms(
   inKernel((native) => {
     const present = readSettings(native, pinFolder);
     const isShared = present !== 'absent' && present?.layout === settings.layout;
-    const pinned = isShared ? SHARED_MAPS.filter((name) => listPins(pinFolder).includes(name)) : [];
+    const pinned = isShared ? sharedMaps.filter((name) => listPins(pinFolder).includes(name)) : [];
     const pins = Object.fromEntries(pinned.map((name) => [name, join(pinFolder, name)]));
     native.close(native.load(object, encodeSettings(settings), pins));
   });
@@ -136,11 +136,11 @@ function load(
   const changes: string[] = [];
   const present = readSettings(native, wanted.pinFolder);
   if (present !== 'absent' && present?.layout !== wanted.settings.layout) {
-    for (const name of SHARED_MAPS) unpin(wanted.pinFolder, name);
+    for (const name of sharedMaps) unpin(wanted.pinFolder, name);
     changes.push('maps of another layout left behind');
   }
-  const pins: Record<string, string> = { [SETTINGS_MAP]: join(wanted.pinFolder, 'next_settings') };
-  for (const name of SHARED_MAPS) pins[name] = join(wanted.pinFolder, name);
+  const pins: Record<string, string> = { [settingsMap]: join(wanted.pinFolder, 'next_settings') };
+  for (const name of sharedMaps) pins[name] = join(wanted.pinFolder, name);
   return { programs: native.load(wanted.object, encodeSettings(wanted.settings), pins), changes };
 }
 
@@ -162,7 +162,7 @@ export function diffPrograms(wanted: WantedPrograms): 'absent' | readonly string
     return [
       ...missing,
       ...(present === 'absent' ? [] : diffSettings(present, wanted.settings)),
-      ...HOOKS.flatMap((hook) => diffHook(native, wanted, hook, settings, callers)),
+      ...hooks.flatMap((hook) => diffHook(native, wanted, hook, settings, callers)),
       ...diffExemptMap(native, wanted),
     ];
   });
@@ -182,7 +182,7 @@ function diffHook(
 ): readonly string[] {
   const link = unlessMissing(() => native.linkInfo(join(wanted.pinFolder, `link_${hook.name}`)));
   if (link === undefined) return [`program ${hook.name} not attached`];
-  if (link.type !== CGROUP_LINK || link.attachType !== hook.attachType) {
+  if (link.type !== cgroupLinkType || link.attachType !== hook.attachType) {
     return [`link ${hook.name} is of another kind`];
   }
   if (link.cgroupId === 0n) return [`program ${hook.name} detached, its cgroup is gone`];
@@ -194,14 +194,17 @@ function diffHook(
   if (program?.id !== link.programId) return [`program ${hook.name} is not the one we know`];
   const uses = (map: MapInfo | undefined) => map === undefined || program.mapIds.includes(map.id);
   if (!uses(settings)) return [`program ${hook.name} has other settings`];
-  if (hook.name === 'sockops' && !uses(callers)) return ['callers are filed in another map'];
+  if (hook.name === 'sockops' && !uses(callers))
+    return ['program sockops uses another map of callers'];
   return [];
 }
 
 function isLinkedTo(native: NativeModule, pin: string, hook: Hook, cgroupId: bigint): boolean {
   const link = unlessMissing(() => native.linkInfo(pin));
   return (
-    link?.type === CGROUP_LINK && link.attachType === hook.attachType && link.cgroupId === cgroupId
+    link?.type === cgroupLinkType &&
+    link.attachType === hook.attachType &&
+    link.cgroupId === cgroupId
   );
 }
 
@@ -226,7 +229,7 @@ export function cutOlderSockets(wanted: WantedPrograms): number {
 /** Removes all programs and maps, the redirecting programs first. @throws RedirectError */
 export function removePrograms(pinFolder: string): void {
   const names = listOwnPins(pinFolder);
-  for (const link of LINKS.filter((name) => names.includes(name))) {
+  for (const link of linkPins.filter((name) => names.includes(name))) {
     detachAtOnce(join(pinFolder, link));
   }
   unpinPrograms(pinFolder);
@@ -249,7 +252,7 @@ function detachAtOnce(pin: string): void {
  */
 export function unpinPrograms(pinFolder: string): void {
   const names = listOwnPins(pinFolder);
-  const links = LINKS.filter((name) => names.includes(name));
+  const links = linkPins.filter((name) => names.includes(name));
   for (const name of new Set([...links, ...names])) unpin(pinFolder, name);
   removePinFolder(pinFolder);
 }
@@ -263,8 +266,8 @@ export function listOwnPins(pinFolder: string): readonly string[] {
 
 function isOurs(name: string): boolean {
   const bare = name.replace(/^next_/, '');
-  if (bare === 'settings' || SHARED_MAPS.some((map) => map === bare)) return true;
-  return HOOKS.some((hook) => bare === `link_${hook.name}` || bare === `program_${hook.name}`);
+  if (bare === 'settings' || sharedMaps.some((map) => map === bare)) return true;
+  return hooks.some((hook) => bare === `link_${hook.name}` || bare === `program_${hook.name}`);
 }
 
 function mapInfoOf(native: NativeModule, pin: string): MapInfo | undefined {
@@ -292,14 +295,14 @@ export interface ProgramCounters {
   /** Of these, from IPv4-mapped IPv6 sockets. */
   readonly redirectedMapped: bigint;
   readonly exempt: bigint;
-  readonly filed: bigint;
-  readonly forgotten: bigint;
+  readonly recorded: bigint;
+  readonly deleted: bigint;
   /** Refused in connect: the pod has too many connections. */
   readonly refused: bigint;
   /** Redirected without a record because a map was full; the agent answers these with 503. */
-  readonly unfiled: bigint;
+  readonly unrecorded: bigint;
   /** Time of the last one, CLOCK_MONOTONIC. */
-  readonly unfiledAtNs: bigint;
+  readonly unrecordedAtNs: bigint;
   /** Connects to the agent's own address, by proxies in pods. */
   readonly direct: bigint;
 }
@@ -317,11 +320,11 @@ export function readCounters(pinFolder: string): ProgramCounters | undefined {
       redirected: at(0),
       redirectedMapped: at(1),
       exempt: at(2),
-      filed: at(3),
-      forgotten: at(4),
+      recorded: at(3),
+      deleted: at(4),
       refused: at(5),
-      unfiled: at(6),
-      unfiledAtNs: at(7),
+      unrecorded: at(6),
+      unrecordedAtNs: at(7),
       direct: at(8),
     };
   });

@@ -12,18 +12,18 @@ import type { RedirectTarget } from '../redirect.ts';
 import { describeTarget } from '../target.ts';
 
 /** `NMI_LAYOUT`: maps of another layout are not shared with these programs. */
-export const LAYOUT = 5;
-const CLASSES_AT = 32;
-const NETNS_AT = 48;
-const DIGEST_AT = 56;
-const SETTINGS_BYTES = 88;
+export const mapLayout = 5;
+const classesAt = 32;
+const netnsAt = 48;
+const digestAt = 56;
+const settingsBytes = 88;
 
 /**
  * Most records of one pod: 256 pods at this limit fill the map. The programs refuse a connect from three
  * quarters of the limit on. SDKs have a handful of connections, and the agent closes those beyond its own
  * limit for a pod.
  */
-const MAX_CALLERS_PER_POD = 256;
+const maxCallersPerPod = 256;
 
 /** Kernel ids of the node that the programs are for. */
 export interface NodeIds {
@@ -53,32 +53,32 @@ export function settingsOf(
   node: NodeIds = noNode,
 ): ProgramSettings {
   const digest = createHash('sha256').update(programs).digest('hex');
-  return { layout: LAYOUT, target, node, digest };
+  return { layout: mapLayout, target, node, digest };
 }
 
 export function encodeSettings({ layout, target, node, digest }: ProgramSettings): Uint8Array {
-  const bytes = new Uint8Array(SETTINGS_BYTES);
+  const bytes = new Uint8Array(settingsBytes);
   const view = new DataView(bytes.buffer);
   view.setUint32(0, layout, true);
   bytes.set(ipBytes(target.metadataIp), 4);
   bytes.set(ipBytes(target.listenIp), 8);
   view.setUint16(12, target.metadataPort);
   view.setUint16(14, target.listenPort);
-  view.setUint32(16, MAX_CALLERS_PER_POD, true);
+  view.setUint32(16, maxCallersPerPod, true);
   view.setBigUint64(24, node.podsRoot, true);
   for (const [at, id] of node.qosClasses.entries()) {
-    view.setBigUint64(CLASSES_AT + 8 * at, id, true);
+    view.setBigUint64(classesAt + 8 * at, id, true);
   }
-  view.setBigUint64(NETNS_AT, node.netnsCookie, true);
-  bytes.set(Buffer.from(digest, 'hex').subarray(0, 32), DIGEST_AT);
+  view.setBigUint64(netnsAt, node.netnsCookie, true);
+  bytes.set(Buffer.from(digest, 'hex').subarray(0, 32), digestAt);
   return bytes;
 }
 
 /** Reads settings back; undefined for bytes of another layout. */
 export function decodeSettings(bytes: Uint8Array): ProgramSettings | undefined {
-  if (bytes.length !== SETTINGS_BYTES) return undefined;
+  if (bytes.length !== settingsBytes) return undefined;
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  const qosClasses = [CLASSES_AT, CLASSES_AT + 8].map((at) => view.getBigUint64(at, true));
+  const qosClasses = [classesAt, classesAt + 8].map((at) => view.getBigUint64(at, true));
   return {
     layout: view.getUint32(0, true),
     target: {
@@ -90,9 +90,9 @@ export function decodeSettings(bytes: Uint8Array): ProgramSettings | undefined {
     node: {
       podsRoot: view.getBigUint64(24, true),
       qosClasses: qosClasses.filter((id) => id !== 0n),
-      netnsCookie: view.getBigUint64(NETNS_AT, true),
+      netnsCookie: view.getBigUint64(netnsAt, true),
     },
-    digest: Buffer.from(bytes.subarray(DIGEST_AT)).toString('hex'),
+    digest: Buffer.from(bytes.subarray(digestAt)).toString('hex'),
   };
 }
 
@@ -107,7 +107,7 @@ export function diffSettings(
     problems.push(`programs redirect ${describeTarget(present.target)}`);
   }
   if (describeNode(present.node) !== describeNode(wanted.node)) {
-    problems.push('programs know other cgroups or another network namespace as the node’s');
+    problems.push("programs know other cgroups or another network namespace as the node's");
   }
   if (present.digest !== wanted.digest) problems.push('programs of another version');
   return problems;

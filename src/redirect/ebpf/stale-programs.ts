@@ -14,7 +14,7 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { unpin } from './pins.ts';
-import { listOwnPins, BIND_LINKS, unpinPrograms } from './programs.ts';
+import { listOwnPins, bindLinks, unpinPrograms } from './programs.ts';
 import { RedirectError, type Redirect, type RedirectStatus } from '../redirect.ts';
 
 /** A mode that removes such programs after its own installation, and in `remove`. */
@@ -105,7 +105,7 @@ const detachMs = 100;
 async function releasePlace(pinFolder: string): Promise<void> {
   if (lookFor(pinFolder).kind !== 'pinned') return;
   try {
-    const released = BIND_LINKS.filter((name) => unpin(pinFolder, name));
+    const released = bindLinks.filter((name) => unpin(pinFolder, name));
     if (released.length > 0) await delay(detachMs);
   } catch (error) {
     messageOf(error);

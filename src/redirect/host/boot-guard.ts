@@ -54,11 +54,12 @@ export function withBootGuard(redirect: Redirect, folder: string, metadataIp: st
     ...redirect,
     install: async () => {
       const status = await redirect.install();
-      const problem = tryOn(() => writeBootGuard(folder, metadataIp));
-      if (typeof problem === 'string') return withProblem(status, problem);
-      return problem
-        ? { ...status, changed: [...(status.changed ?? []), `${unit} written`] }
-        : status;
+      try {
+        if (!writeBootGuard(folder, metadataIp)) return status;
+      } catch (error) {
+        return withProblem(status, `${unit} could not be written: ${messageOf(error)}`);
+      }
+      return { ...status, changed: [...(status.changed ?? []), `${unit} written`] };
     },
     verify: async () => {
       const status = await redirect.verify();
@@ -100,14 +101,6 @@ function isWritten(folder: string, metadataIp: string): boolean {
     );
   } catch {
     return false;
-  }
-}
-
-function tryOn(deed: () => boolean): boolean | string {
-  try {
-    return deed();
-  } catch (error) {
-    return `${unit} could not be written: ${messageOf(error)}`;
   }
 }
 

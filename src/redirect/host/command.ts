@@ -55,7 +55,7 @@ export interface HostOptions {
   readonly env?: Readonly<Record<string, string | undefined>>;
 }
 
-const DEFAULT_MAX_BYTES = 1 << 20;
+const defaultMaxBytes = 1 << 20;
 
 /** The host this process runs on, in its own network namespace. */
 export function createHost({ timeoutMs = 15_000, env: given }: HostOptions = {}): Host {
@@ -90,7 +90,7 @@ function runTool(
   args: readonly string[],
   options: BoundRunOptions,
 ): Promise<ToolResult> {
-  const maxBytes = options.maxBytes ?? DEFAULT_MAX_BYTES;
+  const maxBytes = options.maxBytes ?? defaultMaxBytes;
   const { promise, resolve } = Promise.withResolvers<ToolResult>();
   const child = execFile(
     tool,
@@ -175,48 +175,48 @@ export function failureOf(
 }
 
 // Texts are matched before exit codes: iptables-nft exits with 4 both for a missing capability and a lock.
-const NOT_PERMITTED = /permission denied|operation not permitted|you must be root/i;
+const notPermittedText = /permission denied|operation not permitted|you must be root/i;
 // A kernel without nf_tables has no generation of a rule set.
-const UNSUPPORTED =
+const unsupportedText =
   /not supported|unknown device type|\(do you need to insmod|is incompatible|generation id: invalid argument/i;
 // Legacy iptables runs modprobe for a module that is not loaded, and prints the meaning on its own line.
-const OF_MODPROBE = /^modprobe: .*$/gm;
-const CONCURRENT = /file exists|resource temporarily unavailable|device or resource busy/i;
-const IPTABLES_VERSION_PROBLEM = 3;
-const IPTABLES_RESOURCE_PROBLEM = 4;
+const modprobeLine = /^modprobe: .*$/gm;
+const concurrentText = /file exists|resource temporarily unavailable|device or resource busy/i;
+const iptablesVersionProblem = 3;
+const iptablesResourceProblem = 4;
 
 function exitErrorCode(tool: string, exitCode: number, printed: string): RedirectError['code'] {
-  const stderr = printed.replaceAll(OF_MODPROBE, '');
-  if (NOT_PERMITTED.test(stderr)) return 'NOT_PERMITTED';
-  if (UNSUPPORTED.test(stderr)) return 'UNSUPPORTED';
-  if (CONCURRENT.test(stderr)) return 'BUSY';
+  const stderr = printed.replaceAll(modprobeLine, '');
+  if (notPermittedText.test(stderr)) return 'NOT_PERMITTED';
+  if (unsupportedText.test(stderr)) return 'UNSUPPORTED';
+  if (concurrentText.test(stderr)) return 'BUSY';
   if (!tool.startsWith('iptables')) return 'TOOL_FAILED';
-  if (exitCode === IPTABLES_RESOURCE_PROBLEM) return 'BUSY';
-  if (exitCode === IPTABLES_VERSION_PROBLEM) return 'UNSUPPORTED';
+  if (exitCode === iptablesResourceProblem) return 'BUSY';
+  if (exitCode === iptablesVersionProblem) return 'UNSUPPORTED';
   return 'TOOL_FAILED';
 }
 
-const MAX_MESSAGE_CHARS = 300;
+const maxMessageChars = 300;
 
 function firstLine(stderr: string): string {
   const lines = stderr.split('\n').map((line) => line.trim());
   // Several tools print their version on a line and the reason on the next one.
   const reason = lines.find((line) => line !== '' && !/^\S+ v[\d.]+ \([\w-]+\):?$/.test(line));
-  return (reason ?? 'no message').slice(0, MAX_MESSAGE_CHARS);
+  return (reason ?? 'no message').slice(0, maxMessageChars);
 }
 
-const SBIN_DIRECTORIES = ['/usr/local/sbin', '/usr/sbin', '/sbin'];
-const PASSED_ON = ['XTABLES_LOCKFILE', 'XTABLES_LIBDIR'];
+const sbinDirectories = ['/usr/local/sbin', '/usr/sbin', '/sbin'];
+const passedOn = ['XTABLES_LOCKFILE', 'XTABLES_LIBDIR'];
 
 function toolEnvironment(env: Readonly<Record<string, string | undefined>>) {
   // iptables and ip are in sbin, which the PATH of a user or a service may lack.
   const directories = (env['PATH'] ?? '/usr/bin:/bin').split(':');
-  const missing = SBIN_DIRECTORIES.filter((directory) => !directories.includes(directory));
+  const missing = sbinDirectories.filter((directory) => !directories.includes(directory));
   const result: Record<string, string> = {
     LC_ALL: 'C',
     PATH: [...directories, ...missing].join(':'),
   };
-  for (const name of PASSED_ON) {
+  for (const name of passedOn) {
     const value = env[name];
     if (value !== undefined) result[name] = value;
   }

@@ -19,7 +19,8 @@
  * are switched and not routed; for these pods only the redirect counts.
  */
 import { failureOf, outputOf, type Host } from './command.ts';
-import { parseIpJson, textOf, type JsonObject } from './ip-json.ts';
+import type { JsonRecord } from '../../base/json-value.ts';
+import { parseIpJson, textOf } from './ip-json.ts';
 import { RedirectError } from '../redirect.ts';
 
 interface GuardRule {
@@ -32,12 +33,12 @@ interface GuardRule {
 
 // In the order of addition: rule 79 exists before rule 80, so the node's own traffic is never cut.
 // Removal goes backwards.
-const LANDING: GuardRule = { pref: 81, by: 'to', iif: undefined, action: 'nop' };
-const BYPASS: GuardRule = { pref: 79, by: 'to', iif: 'lo', action: 'goto 81' };
-const BARRIER: GuardRule = { pref: 80, by: 'to', iif: undefined, action: 'prohibit' };
-const FORGERY: GuardRule = { pref: 82, by: 'from', iif: undefined, action: 'blackhole' };
-const CLOSING: readonly GuardRule[] = [LANDING, BYPASS, BARRIER];
-const ALL: readonly GuardRule[] = [...CLOSING, FORGERY];
+const landing: GuardRule = { pref: 81, by: 'to', iif: undefined, action: 'nop' };
+const bypass: GuardRule = { pref: 79, by: 'to', iif: 'lo', action: 'goto 81' };
+const barrier: GuardRule = { pref: 80, by: 'to', iif: undefined, action: 'prohibit' };
+const forgery: GuardRule = { pref: 82, by: 'from', iif: undefined, action: 'blackhole' };
+const closingRules: readonly GuardRule[] = [landing, bypass, barrier];
+const guardRules: readonly GuardRule[] = [...closingRules, forgery];
 
 /** A rule of the node for a single address, without selectors that the guard's rules lack. */
 export interface ListedRule extends GuardRule {
@@ -48,9 +49,11 @@ export interface ListedRule extends GuardRule {
 export async function diffGuard(host: Host, metadataIp: string): Promise<readonly string[]> {
   const listed = await listRules(host);
   if (listed === undefined) return ['guard impossible: the kernel has no policy routing'];
-  return ALL.filter((rule) => !isListed(listed, rule, metadataIp)).map(
-    (rule) => `guard rule missing: pref ${rule.pref} ${selectorOf(rule, metadataIp).join(' ')}`,
-  );
+  return guardRules
+    .filter((rule) => !isListed(listed, rule, metadataIp))
+    .map(
+      (rule) => `guard rule missing: pref ${rule.pref} ${selectorOf(rule, metadataIp).join(' ')}`,
+    );
 }
 
 /**
@@ -62,7 +65,7 @@ export async function ensureGuard(host: Host, metadataIp: string): Promise<reado
   const listed = await listRules(host);
   if (listed === undefined) return [];
   const changes: string[] = [];
-  for (const rule of ALL) {
+  for (const rule of guardRules) {
     if (isListed(listed, rule, metadataIp)) continue;
     const result = await host.run('ip', argumentsOf('add', rule, metadataIp));
     const failure = failureOf('add guard', 'ip', result);
@@ -80,7 +83,7 @@ export async function ensureGuard(host: Host, metadataIp: string): Promise<reado
  * traffic.
  */
 export function guardArguments(metadataIp: string): readonly (readonly string[])[] {
-  return CLOSING.map((rule) => argumentsOf('add', rule, metadataIp));
+  return closingRules.map((rule) => argumentsOf('add', rule, metadataIp));
 }
 
 /** Removes the guard, rule 80 first; returns the changes. @throws RedirectError */
@@ -88,7 +91,7 @@ export async function removeGuard(host: Host, metadataIp: string): Promise<reado
   const listed = await listRules(host);
   if (listed === undefined) return [];
   const changes: string[] = [];
-  for (const rule of ALL.toReversed()) {
+  for (const rule of guardRules.toReversed()) {
     if (!isListed(listed, rule, metadataIp)) continue;
     outputOf('remove guard', 'ip', await host.run('ip', argumentsOf('del', rule, metadataIp)));
     changes.push(`guard rule ${rule.pref} removed`);
@@ -106,7 +109,7 @@ async function listRules(host: Host): Promise<readonly ListedRule[] | undefined>
   throw new RedirectError('TOOL_FAILED', 'read guard', 'ip printed no JSON (iproute2 needed)');
 }
 
-const OTHER_SELECTORS = [
+const otherSelectors = [
   'not',
   'srclen',
   'dstlen',
@@ -137,20 +140,20 @@ export function parseRules(json: string): readonly ListedRule[] | undefined {
     .filter((rule) => rule !== undefined);
 }
 
-function parseListedRule(entry: JsonObject): ListedRule | undefined {
+function parseListedRule(entry: JsonRecord): ListedRule | undefined {
   const dst = textOf(entry['dst']);
   const src = textOf(entry['src']);
   const pref = entry['priority'];
   const iif = textOf(entry['iif']);
   if (src === undefined || (dst === undefined) === (src === 'all')) return undefined;
   if (typeof pref !== 'number' || (iif !== undefined && iif !== 'lo')) return undefined;
-  if (OTHER_SELECTORS.some((name) => name in entry)) return undefined;
+  if (otherSelectors.some((name) => name in entry)) return undefined;
   const action = actionOf(entry);
   if (dst === undefined) return { pref, by: 'from', address: src, iif, action };
   return { pref, by: 'to', address: dst, iif, action };
 }
 
-function actionOf(entry: JsonObject): string {
+function actionOf(entry: JsonRecord): string {
   if (typeof entry['goto'] === 'number') return `goto ${entry['goto']}`;
   if ('nop' in entry) return 'nop';
   return textOf(entry['action']) ?? 'lookup';

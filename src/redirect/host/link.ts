@@ -4,7 +4,8 @@
  * address, needs no link.
  */
 import { outputOf, type Host } from './command.ts';
-import { objectOf, parseIpJson, textOf } from './ip-json.ts';
+import { asRecord } from '../../base/json-value.ts';
+import { parseIpJson, textOf } from './ip-json.ts';
 import { isLoopback } from '../target.ts';
 import { RedirectError } from '../redirect.ts';
 
@@ -20,16 +21,16 @@ export interface NodeLink {
 }
 
 /** Name of the agent's link. */
-export const LINK = 'nmi0';
+export const linkName = 'nmi0';
 
-const MAX_ADDR_BYTES = 16 << 20;
-const OWN_KINDS: readonly (string | undefined)[] = ['dummy', 'bridge'];
-const ROUTE_LOCALNET = '/proc/sys/net/ipv4/conf/all/route_localnet';
+const maxAddrBytes = 16 << 20;
+const ownKinds: readonly (string | undefined)[] = ['dummy', 'bridge'];
+const routeLocalnetFile = '/proc/sys/net/ipv4/conf/all/route_localnet';
 
 /** @throws RedirectError */
 export async function listLinks(host: Host): Promise<readonly NodeLink[]> {
   const args = ['-j', '-d', 'addr', 'show'];
-  const result = await host.run('ip', args, { maxBytes: MAX_ADDR_BYTES });
+  const result = await host.run('ip', args, { maxBytes: maxAddrBytes });
   const links = parseLinks(outputOf('read links', 'ip', result));
   if (links === undefined) {
     throw new RedirectError('TOOL_FAILED', 'read links', 'ip printed no JSON (iproute2 needed)');
@@ -42,11 +43,11 @@ export function parseLinks(json: string): readonly NodeLink[] | undefined {
   const entries = parseIpJson(json);
   return entries?.map((entry) => ({
     name: textOf(entry['ifname']) ?? '',
-    kind: textOf(objectOf(entry['linkinfo'])?.['info_kind']),
+    kind: textOf(asRecord(entry['linkinfo'])?.['info_kind']),
     master: textOf(entry['master']),
     up: Array.isArray(entry['flags']) && entry['flags'].includes('UP'),
     ipv4: (Array.isArray(entry['addr_info']) ? entry['addr_info'] : [])
-      .map(objectOf)
+      .map(asRecord)
       .filter((address) => address?.['family'] === 'inet')
       .map((address) => textOf(address?.['local']) ?? '')
       .filter((ip) => ip !== ''),
@@ -71,15 +72,15 @@ export async function diffLink(
   links: readonly NodeLink[],
   ip: string,
 ): Promise<readonly string[]> {
-  if (isLoopback(ip)) return diffRouteLocalnet(await host.read(ROUTE_LOCALNET), ip);
+  if (isLoopback(ip)) return diffRouteLocalnet(await host.read(routeLocalnetFile), ip);
   if (holderOf(links, ip) !== undefined) return [];
   const own = findOwn(links);
-  if (own === undefined) return [`link ${LINK} missing`];
+  if (own === undefined) return [`link ${linkName} missing`];
   if (!isAdoptable(links, own))
-    return [`link ${LINK} is not the agent’s: it is a ${describeKind(own)}`];
+    return [`link ${linkName} is not the agent's: it is a ${describeKind(own)}`];
   const problems: string[] = [];
-  if (!own.ipv4.includes(ip)) problems.push(`address ${ip} missing from ${LINK}`);
-  if (!own.up) problems.push(`link ${LINK} is down`);
+  if (!own.ipv4.includes(ip)) problems.push(`address ${ip} missing from ${linkName}`);
+  if (!own.up) problems.push(`link ${linkName} is down`);
   return problems;
 }
 
@@ -96,19 +97,19 @@ export async function ensureLink(host: Host, ip: string): Promise<readonly strin
   const own = findOwn(links);
   if (own === undefined) {
     const kind = await addLink(host);
-    changes.push(`link ${LINK} made, a ${kind}`);
+    changes.push(`link ${linkName} made, a ${kind}`);
   } else if (!isAdoptable(links, own)) {
     return [];
   }
   if (own?.ipv4.includes(ip) !== true) {
     // With scope host the kernel does not use it as the source address of traffic that leaves the node:
     // the node's ends of pod links often have no address, so the kernel selects any other.
-    await runIp(host, ['addr', 'add', `${ip}/32`, 'dev', LINK, 'scope', 'host']);
-    changes.push(`address ${ip} added to ${LINK}`);
+    await runIp(host, ['addr', 'add', `${ip}/32`, 'dev', linkName, 'scope', 'host']);
+    changes.push(`address ${ip} added to ${linkName}`);
   }
   if (own?.up !== true) {
-    await runIp(host, ['link', 'set', LINK, 'up']);
-    if (own !== undefined) changes.push(`link ${LINK} set up`);
+    await runIp(host, ['link', 'set', linkName, 'up']);
+    if (own !== undefined) changes.push(`link ${linkName} set up`);
   }
   return changes;
 }
@@ -122,14 +123,14 @@ export async function removeLink(host: Host, ip: string): Promise<void> {
   const links = await listLinks(host);
   const own = findOwn(links);
   if (own === undefined || !isAdoptable(links, own) || !own.ipv4.includes(ip)) return;
-  await runIp(host, ['link', 'del', LINK]);
+  await runIp(host, ['link', 'del', linkName]);
 }
 
 /** Location of the listen address, for people. */
 export function describeLink(links: readonly NodeLink[], ip: string): string {
   if (isLoopback(ip)) return `address ${ip} on loopback`;
   const holder =
-    holderOf(links, ip) ?? links.find((link) => link.name === LINK && link.ipv4.includes(ip));
+    holderOf(links, ip) ?? links.find((link) => link.name === linkName && link.ipv4.includes(ip));
   return holder === undefined
     ? `address ${ip} on no link`
     : `address ${ip} on ${holder.name} (${describeKind(holder)})`;
@@ -139,16 +140,16 @@ export function describeLink(links: readonly NodeLink[], ip: string): string {
 function holderOf(links: readonly NodeLink[], ip: string): NodeLink | undefined {
   return links.find((link) => {
     if (!link.ipv4.includes(ip)) return false;
-    return link.name !== LINK || (link.up && isAdoptable(links, link));
+    return link.name !== linkName || (link.up && isAdoptable(links, link));
   });
 }
 
 function findOwn(links: readonly NodeLink[]): NodeLink | undefined {
-  return links.find((link) => link.name === LINK);
+  return links.find((link) => link.name === linkName);
 }
 
 function isAdoptable(links: readonly NodeLink[], link: NodeLink): boolean {
-  return OWN_KINDS.includes(link.kind) && !links.some((other) => other.master === link.name);
+  return ownKinds.includes(link.kind) && !links.some((other) => other.master === link.name);
 }
 
 function describeKind(link: NodeLink): string {
@@ -166,12 +167,12 @@ function diffRouteLocalnet(setting: string | undefined, ip: string): readonly st
 /** Adds a link of type dummy, or a bridge without ports if the kernel lacks dummy. */
 async function addLink(host: Host): Promise<'dummy' | 'bridge'> {
   try {
-    await runIp(host, ['link', 'add', LINK, 'type', 'dummy']);
+    await runIp(host, ['link', 'add', linkName, 'type', 'dummy']);
     return 'dummy';
   } catch (error) {
     if (!(error instanceof RedirectError) || error.code !== 'UNSUPPORTED') throw error;
   }
-  await runIp(host, ['link', 'add', LINK, 'type', 'bridge']);
+  await runIp(host, ['link', 'add', linkName, 'type', 'bridge']);
   return 'bridge';
 }
 

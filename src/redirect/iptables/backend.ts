@@ -4,7 +4,7 @@
  * uses the kubelet's.
  */
 import { failureOf, outputOf, type Host, type ToolResult } from '../host/command.ts';
-import { CHAIN } from './rules.ts';
+import { chainName } from './rules.ts';
 import { isUnavailable, RedirectError } from '../redirect.ts';
 
 export type BackendChoice = 'auto' | 'nft' | 'legacy';
@@ -17,22 +17,22 @@ export interface Backend {
 
 type Table = 'nat' | 'mangle';
 
-export const NFT: Backend = {
+export const nftBackend: Backend = {
   name: 'nft',
   save: 'iptables-nft-save',
   restore: 'iptables-nft-restore',
 };
-export const LEGACY: Backend = {
+export const legacyBackend: Backend = {
   name: 'legacy',
   save: 'iptables-legacy-save',
   restore: 'iptables-legacy-restore',
 };
 
-const WRITE = 'write rules';
+const writeStep = 'write rules';
 // kube-proxy writes tens of thousands of rules on a large cluster, about 150 bytes each.
-const MAX_SAVE_BYTES = 64 << 20;
-const KUBELET_CHAIN = /^:KUBE-(?:IPTABLES-HINT|KUBELET-CANARY) /m;
-const OWN_CHAIN = new RegExp(`^:${CHAIN} `, 'm');
+const maxSaveBytes = 64 << 20;
+const kubeletChain = /^:KUBE-(?:IPTABLES-HINT|KUBELET-CANARY) /m;
+const ownChain = new RegExp(`^:${chainName} `, 'm');
 
 /**
  * Chooses the backend.
@@ -44,23 +44,23 @@ const OWN_CHAIN = new RegExp(`^:${CHAIN} `, 'm');
  * @throws RedirectError if there is no tool or the kernel refuses to list rules.
  */
 export async function detectBackend(host: Host, choice: BackendChoice): Promise<Backend> {
-  if (choice === 'nft') return NFT;
-  if (choice === 'legacy') return LEGACY;
+  if (choice === 'nft') return nftBackend;
+  if (choice === 'legacy') return legacyBackend;
 
-  const nftMangle = await probeTable(host, NFT, 'mangle');
-  if (KUBELET_CHAIN.test(nftMangle ?? '')) return NFT;
-  const nftNat = nftMangle === undefined ? undefined : await probeTable(host, NFT, 'nat');
-  if (KUBELET_CHAIN.test(nftNat ?? '')) return NFT;
-  const legacyMangle = await probeTable(host, LEGACY, 'mangle');
-  if (KUBELET_CHAIN.test(legacyMangle ?? '')) return LEGACY;
-  const legacyNat = await probeTable(host, LEGACY, 'nat');
-  if (KUBELET_CHAIN.test(legacyNat ?? '')) return LEGACY;
+  const nftMangle = await probeTable(host, nftBackend, 'mangle');
+  if (kubeletChain.test(nftMangle ?? '')) return nftBackend;
+  const nftNat = nftMangle === undefined ? undefined : await probeTable(host, nftBackend, 'nat');
+  if (kubeletChain.test(nftNat ?? '')) return nftBackend;
+  const legacyMangle = await probeTable(host, legacyBackend, 'mangle');
+  if (kubeletChain.test(legacyMangle ?? '')) return legacyBackend;
+  const legacyNat = await probeTable(host, legacyBackend, 'nat');
+  if (kubeletChain.test(legacyNat ?? '')) return legacyBackend;
 
-  if (OWN_CHAIN.test(nftNat ?? '')) return NFT;
-  if (OWN_CHAIN.test(legacyNat ?? '')) return LEGACY;
+  if (ownChain.test(nftNat ?? '')) return nftBackend;
+  if (ownChain.test(legacyNat ?? '')) return legacyBackend;
 
-  if (nftMangle !== undefined) return NFT;
-  if ((await versionOf(host, LEGACY.save)) !== undefined) return LEGACY;
+  if (nftMangle !== undefined) return nftBackend;
+  if ((await versionOf(host, legacyBackend.save)) !== undefined) return legacyBackend;
   throw await noBackend(host);
 }
 
@@ -75,22 +75,22 @@ export async function findFallback(
   choice: BackendChoice,
   refused: Backend,
 ): Promise<Backend | undefined> {
-  if (choice !== 'auto' || refused !== NFT) return undefined;
+  if (choice !== 'auto' || refused !== nftBackend) return undefined;
   for (const table of ['mangle', 'nat'] as const) {
-    if (KUBELET_CHAIN.test((await probeTable(host, NFT, table)) ?? '')) return undefined;
+    if (kubeletChain.test((await probeTable(host, nftBackend, table)) ?? '')) return undefined;
   }
-  return LEGACY;
+  return legacyBackend;
 }
 
 /** iptables before 1.8 has no tools with a backend in their name. */
 async function noBackend(host: Host): Promise<RedirectError> {
-  if ((await versionOf(host, NFT.save)) !== undefined) {
-    const why = `the kernel refuses ${NFT.save}, and ${LEGACY.save} is not on the PATH`;
+  if ((await versionOf(host, nftBackend.save)) !== undefined) {
+    const why = `the kernel refuses ${nftBackend.save}, and ${legacyBackend.save} is not on the PATH`;
     return new RedirectError('UNSUPPORTED', 'choose backend', `${why}; install it`);
   }
   const version = await versionOf(host, 'iptables');
   const found = version ?? 'no iptables';
-  const why = `found ${found}, without ${NFT.save} and ${LEGACY.save}`;
+  const why = `found ${found}, without ${nftBackend.save} and ${legacyBackend.save}`;
   return new RedirectError(
     'TOOL_MISSING',
     'choose backend',
@@ -100,7 +100,7 @@ async function noBackend(host: Host): Promise<RedirectError> {
 
 /** The backends other than `chosen` that may contain a chain of the agent. */
 export function otherBackends(chosen: Backend): readonly Backend[] {
-  return [NFT, LEGACY].filter((backend) => backend.name !== chosen.name);
+  return [nftBackend, legacyBackend].filter((backend) => backend.name !== chosen.name);
 }
 
 /**
@@ -138,15 +138,15 @@ export async function probeTable(
 export async function countRedirected(host: Host, backend: Backend): Promise<number | undefined> {
   if (await isUnusedLegacy(host, backend, 'nat')) return undefined;
   const args = ['-c', '-t', 'nat'];
-  const result = await host.run(backend.save, args, { maxBytes: MAX_SAVE_BYTES });
+  const result = await host.run(backend.save, args, { maxBytes: maxSaveBytes });
   return parseRedirected(outputOf('read counters', backend.save, result));
 }
 
-const COUNTED_DNAT = new RegExp(`^\\[(\\d+):\\d+\\] -A ${CHAIN} .* -j DNAT `, 'gm');
+const countedDnat = new RegExp(`^\\[(\\d+):\\d+\\] -A ${chainName} .* -j DNAT `, 'gm');
 
 /** Reads the output of `iptables-save -c -t nat`. Never throws. */
 function parseRedirected(save: string): number | undefined {
-  const counts = [...save.matchAll(COUNTED_DNAT)].map((match) => Number(match[1]));
+  const counts = [...save.matchAll(countedDnat)].map((match) => Number(match[1]));
   return counts.length === 0 ? undefined : counts.reduce((sum, count) => sum + count, 0);
 }
 
@@ -163,16 +163,16 @@ export async function restoreRules(
 ): Promise<void> {
   const args = ['--noflush', '-w', String(lockWaitSec)];
   const result = await host.run(backend.restore, args, { input: script });
-  const failure = failureOf(WRITE, backend.restore, result);
+  const failure = failureOf(writeStep, backend.restore, result);
   if (failure === undefined) return;
   if (backend.name !== 'legacy' || failure.code !== 'TOOL_FAILED') throw failure;
   // The tool prints no reason if it cannot get a table. Reading a table needs the same module and
   // permission, and prints the reason.
-  throw failureOf(WRITE, backend.save, await runSave(host, backend, 'nat')) ?? failure;
+  throw failureOf(writeStep, backend.save, await runSave(host, backend, 'nat')) ?? failure;
 }
 
 export function runSave(host: Host, backend: Backend, table: Table): Promise<ToolResult> {
-  return host.run(backend.save, ['-t', table], { maxBytes: MAX_SAVE_BYTES });
+  return host.run(backend.save, ['-t', table], { maxBytes: maxSaveBytes });
 }
 
 /**

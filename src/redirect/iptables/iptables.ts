@@ -39,7 +39,7 @@ import {
   type RedirectTarget,
 } from '../redirect.ts';
 import {
-  CHAIN,
+  chainName,
   diffNat,
   isAbsent,
   parseNat,
@@ -48,7 +48,7 @@ import {
   type NatState,
   type Transaction,
 } from './rules.ts';
-import { DEFAULT_TARGET, describeTarget, reachableTarget } from '../target.ts';
+import { defaultTarget, describeTarget, reachableTarget } from '../target.ts';
 
 export interface IptablesRedirectOptions {
   /** Default: the metadata address, redirected to 169.254.25.79:2579. */
@@ -67,13 +67,7 @@ export interface IptablesRedirect extends FallbackRedirect {
   readonly mode: 'iptables';
 }
 
-interface Settings {
-  readonly target: RedirectTarget;
-  readonly backend: BackendChoice;
-  readonly guard: boolean;
-  readonly host: Host;
-  readonly lockWaitSec: number;
-}
+type Settings = Required<IptablesRedirectOptions>;
 
 /**
  * The iptables mode. Its operations are serialized. Each throws RedirectError when a tool or the kernel
@@ -82,11 +76,12 @@ interface Settings {
  */
 export function openIptablesRedirect(options: IptablesRedirectOptions = {}): IptablesRedirect {
   const settings: Settings = {
-    target: reachableTarget(options.target ?? DEFAULT_TARGET),
-    backend: options.backend ?? 'auto',
-    guard: options.guard ?? true,
-    host: options.host ?? createHost(),
-    lockWaitSec: options.lockWaitSec ?? 5,
+    backend: 'auto',
+    guard: true,
+    host: createHost(),
+    lockWaitSec: 5,
+    ...options,
+    target: reachableTarget(options.target ?? defaultTarget),
   };
   const serialize = createMutex();
   let known: Backend | undefined;
@@ -223,7 +218,7 @@ async function remove(settings: Settings): Promise<void> {
   errors.throwFirst();
 }
 
-const MAX_TRANSACTIONS = 3;
+const maxTransactions = 3;
 
 /**
  * Commits the transaction of `plan` until it returns none. If another process changes the rules between
@@ -238,13 +233,13 @@ async function converge(
   const changes: string[] = [];
   let failure: RedirectError | undefined;
   let refusedScript: string | undefined;
-  for (let count = 0; count <= MAX_TRANSACTIONS; count += 1) {
+  for (let count = 0; count <= maxTransactions; count += 1) {
     const save = await probeTable(host, backend, 'nat');
     // An absent backend has no rules; for a chosen one, `saveNat` throws the reason.
     const transaction = plan(parseNat(save ?? ''));
     if (transaction === undefined) return changes;
     if (transaction.script === refusedScript && failure !== undefined) throw failure;
-    if (count === MAX_TRANSACTIONS) break;
+    if (count === maxTransactions) break;
     try {
       await restoreRules(host, backend, transaction.script, settings.lockWaitSec);
       changes.push(...transaction.changes);
@@ -274,7 +269,7 @@ async function readBack(settings: Settings, backend: Backend): Promise<RedirectS
   const detail = [
     `iptables ${backend.name}`,
     describeLink(links, target.listenIp),
-    `${CHAIN}: ${describeTarget(target)}`,
+    `${chainName}: ${describeTarget(target)}`,
     `guard ${settings.guard ? 'on' : 'off'}`,
   ].join('; ');
   if (problems.length === 0) return { state: 'active', detail, problems };

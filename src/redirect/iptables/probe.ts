@@ -2,12 +2,12 @@
  * Whether this node supports each part of the iptables mode, as in the eBPF probe. Changes nothing: it
  * creates no legacy table and loads no module.
  */
-import { detectBackend, LEGACY, listLegacyTables, NFT, runSave } from './backend.ts';
+import { detectBackend, legacyBackend, listLegacyTables, nftBackend, runSave } from './backend.ts';
 import { createHost, failureOf, type Host, type ToolResult } from '../host/command.ts';
 import type { Finding } from '../ebpf/probe.ts';
 import { diffGuard } from '../host/guard.ts';
 import { isUnavailable, RedirectError } from '../redirect.ts';
-import { DEFAULT_TARGET } from '../target.ts';
+import { defaultTarget } from '../target.ts';
 
 export interface IptablesProbe {
   /** Whether rules can be written; the other parts are optional. */
@@ -15,23 +15,28 @@ export interface IptablesProbe {
   readonly findings: readonly Finding[];
 }
 
-const STEP = 'probe';
+const probeStep = 'probe';
 
 /** Never throws for a part that a node may lack. @param host default: this process's own namespace. */
 export async function probeIptables(host: Host = createHost()): Promise<IptablesProbe> {
   const inUse = await probeBackend(host);
-  const findings = [await probeNft(host), await probeLegacy(host), inUse, await probeGuard(host)];
+  const findings = [
+    findingOfRun('iptables nft', nftBackend.save, await runSave(host, nftBackend, 'nat')),
+    await probeLegacy(host),
+    inUse,
+    await probeGuard(host),
+  ];
   return { support: inUse.support, findings };
-}
-
-async function probeNft(host: Host): Promise<Finding> {
-  return findingOfRun('iptables nft', NFT.save, await runSave(host, NFT, 'nat'));
 }
 
 /** Uses the kernel's list of tables, since reading a table by the tool creates it. */
 async function probeLegacy(host: Host): Promise<Finding> {
   const part = 'iptables legacy';
-  const found = findingOfRun(part, LEGACY.save, await host.run(LEGACY.save, ['--version']));
+  const found = findingOfRun(
+    part,
+    legacyBackend.save,
+    await host.run(legacyBackend.save, ['--version']),
+  );
   if (found.support !== 'supported') return found;
   const tables = await listLegacyTables(host);
   if (tables === undefined) {
@@ -54,7 +59,7 @@ async function probeBackend(host: Host): Promise<Finding> {
 async function probeGuard(host: Host): Promise<Finding> {
   const part = 'policy routing';
   try {
-    const problems = await diffGuard(host, DEFAULT_TARGET.metadataIp);
+    const problems = await diffGuard(host, defaultTarget.metadataIp);
     const impossible = problems.find((problem) => problem.startsWith('guard impossible'));
     return impossible === undefined
       ? { part, support: 'supported', detail: 'for the guard behind the rules' }
@@ -65,7 +70,7 @@ async function probeGuard(host: Host): Promise<Finding> {
 }
 
 function findingOfRun(part: string, tool: string, result: ToolResult): Finding {
-  const failure = failureOf(STEP, tool, result);
+  const failure = failureOf(probeStep, tool, result);
   return failure === undefined
     ? { part, support: 'supported', detail: tool }
     : findingOfFailure(part, failure);

@@ -8,7 +8,7 @@
 import type { RedirectTarget } from '../redirect.ts';
 
 /** Also the name of the replaced system's chain, which is adopted in place, without a gap. */
-export const CHAIN = 'aad-metadata';
+export const chainName = 'aad-metadata';
 
 /** The agent's rules in table `nat`. */
 export interface NatState {
@@ -21,7 +21,7 @@ export interface NatState {
   readonly otherReferences: readonly string[];
 }
 
-const JUMP = `-j ${CHAIN}`;
+const jumpRule = `-j ${chainName}`;
 
 /** The rules of the chain for a target, in order, exactly as printed by `iptables-save`. */
 export function wantedChain(target: RedirectTarget): readonly string[] {
@@ -43,12 +43,13 @@ export function parseNat(save: string): NatState {
   for (const line of save.split('\n')) {
     if (line.startsWith('*')) inNat = line === '*nat';
     if (!inNat) continue;
-    if (line.startsWith(`:${CHAIN} `)) hasChain = true;
+    if (line.startsWith(`:${chainName} `)) hasChain = true;
     if (!line.startsWith('-A ')) continue;
     if (line.startsWith('-A PREROUTING ')) position += 1;
-    if (line === `-A PREROUTING ${JUMP}`) jumps.push(position);
-    else if (line.startsWith(`-A ${CHAIN} `)) chain.push(line.slice(CHAIN.length + 4));
-    else if (line.endsWith(` ${JUMP}`) || line.endsWith(` -g ${CHAIN}`)) otherReferences.push(line);
+    if (line === `-A PREROUTING ${jumpRule}`) jumps.push(position);
+    else if (line.startsWith(`-A ${chainName} `)) chain.push(line.slice(chainName.length + 4));
+    else if (line.endsWith(` ${jumpRule}`) || line.endsWith(` -g ${chainName}`))
+      otherReferences.push(line);
   }
   return { hasChain, chain, jumps, otherReferences };
 }
@@ -58,7 +59,7 @@ export function isAbsent(state: NatState): boolean {
   return !state.hasChain && state.jumps.length === 0;
 }
 
-const MAX_SENTENCES = 5;
+const maxSentences = 5;
 
 /** Differences from the wanted state, as short sentences; empty if there are none. */
 export function diffNat(state: NatState, target: RedirectTarget): readonly string[] {
@@ -66,21 +67,21 @@ export function diffNat(state: NatState, target: RedirectTarget): readonly strin
 }
 
 function diffChain({ hasChain, chain }: NatState, wanted: readonly string[]): readonly string[] {
-  if (!hasChain) return [`chain ${CHAIN} missing`];
+  if (!hasChain) return [`chain ${chainName} missing`];
   if (chain.join('\n') === wanted.join('\n')) return [];
   const problems = [
     ...wanted.filter((text) => !chain.includes(text)).map((text) => `rule missing: ${text}`),
     ...chain.filter((text) => !wanted.includes(text)).map((text) => `unexpected rule: ${text}`),
   ];
-  if (problems.length === 0) return [`rules of ${CHAIN} are repeated or out of order`];
-  if (problems.length <= MAX_SENTENCES) return problems;
-  const rest = problems.length - MAX_SENTENCES;
-  return [...problems.slice(0, MAX_SENTENCES), `${rest} more unexpected rules`];
+  if (problems.length === 0) return [`rules of ${chainName} are repeated or out of order`];
+  if (problems.length <= maxSentences) return problems;
+  const rest = problems.length - maxSentences;
+  return [...problems.slice(0, maxSentences), `${rest} more unexpected rules`];
 }
 
 function diffJumps(state: NatState): readonly string[] {
   const [first] = state.jumps;
-  if (first === undefined) return [`jump to ${CHAIN} missing from PREROUTING`];
+  if (first === undefined) return [`jump to ${chainName} missing from PREROUTING`];
   const problems: string[] = [];
   if (first !== 1) problems.push(`jump is at position ${first}, not first`);
   if (state.jumps.length > 1) problems.push(`jump stands ${state.jumps.length} times, not once`);
@@ -104,13 +105,13 @@ export function renderInstall(state: NatState, target: RedirectTarget): Transact
   const changes: string[] = [];
   const wanted = wantedChain(target);
   if (diffChain(state, wanted).length > 0) {
-    lines.push(`:${CHAIN} - [0:0]`);
-    for (const rule of wanted) lines.push(`-A ${CHAIN} ${rule}`);
-    changes.push(state.hasChain ? `chain ${CHAIN} rewritten` : `chain ${CHAIN} made`);
+    lines.push(`:${chainName} - [0:0]`);
+    for (const rule of wanted) lines.push(`-A ${chainName} ${rule}`);
+    changes.push(state.hasChain ? `chain ${chainName} rewritten` : `chain ${chainName} made`);
   }
   if (diffJumps(state).length > 0) {
-    for (const _ of state.jumps) lines.push(`-D PREROUTING ${JUMP}`);
-    lines.push(`-I PREROUTING 1 ${JUMP}`);
+    for (const _ of state.jumps) lines.push(`-D PREROUTING ${jumpRule}`);
+    lines.push(`-I PREROUTING 1 ${jumpRule}`);
     changes.push(state.jumps.length === 0 ? 'jump added' : 'jump moved to the first place, once');
   }
   return lines.length === 0 ? undefined : { script: renderTransaction(lines), changes };
@@ -124,10 +125,10 @@ export function renderRemove(state: NatState): Transaction | undefined {
   if (isAbsent(state)) return undefined;
   const pinned = state.otherReferences.length > 0;
   if (pinned && state.chain.length === 0 && state.jumps.length === 0) return undefined;
-  const lines = state.jumps.map(() => `-D PREROUTING ${JUMP}`);
-  lines.push(`-F ${CHAIN}`);
-  if (!pinned) lines.push(`-X ${CHAIN}`);
-  const change = pinned ? `chain ${CHAIN} emptied` : `chain ${CHAIN} removed`;
+  const lines = state.jumps.map(() => `-D PREROUTING ${jumpRule}`);
+  lines.push(`-F ${chainName}`);
+  if (!pinned) lines.push(`-X ${chainName}`);
+  const change = pinned ? `chain ${chainName} emptied` : `chain ${chainName} removed`;
   return { script: renderTransaction(lines), changes: [change] };
 }
 

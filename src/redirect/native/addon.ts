@@ -117,9 +117,9 @@ export interface NativeModule {
   cutSockets(dialled: FlowEnd, cgroupIds: readonly bigint[]): number;
   /** Undefined without a route, behind a gateway, or without a neighbor entry. */
   placeOf(ip: string): Place | undefined;
-  /** Whether this network namespace has a link of that index. */
   /** Whether an address has a link to itself. */
   ownsLink(ip: string): boolean;
+  /** Whether this network namespace has a link of that index. */
   hasLink(link: bigint): boolean;
   /** Cookie of this process's network namespace; 0 if the kernel does not report it. */
   netnsCookie(): bigint;
@@ -139,39 +139,6 @@ export interface NativeModule {
   trimMemory(): boolean;
 }
 
-const FUNCTIONS = {
-  probe: true,
-  load: true,
-  close: true,
-  pinProgram: true,
-  attach: true,
-  replace: true,
-  detach: true,
-  linkInfo: true,
-  programInfo: true,
-  openMap: true,
-  mapInfo: true,
-  mapGet: true,
-  mapSet: true,
-  mapDelete: true,
-  mapKeys: true,
-  lookupCaller: true,
-  cutFlows: true,
-  socketCgroups: true,
-  cutSockets: true,
-  placeOf: true,
-  ownsLink: true,
-  hasLink: true,
-  netnsCookie: true,
-  openListener: true,
-  listenerAddress: true,
-  duplicate: true,
-  connectLocal: true,
-  sendNote: true,
-  receiveNote: true,
-  trimMemory: true,
-} satisfies Record<keyof NativeModule, true>;
-
 let loaded: NativeModule | undefined;
 
 /**
@@ -179,25 +146,18 @@ let loaded: NativeModule | undefined;
  * @throws RedirectError `UNSUPPORTED` if it cannot be loaded.
  */
 export function nativeModule(): NativeModule {
-  loaded ??= wrap(loadAddon());
+  if (loaded !== undefined) return loaded;
+  const exports = loadAddon();
+  if (!isNativeModule(exports)) {
+    throw new RedirectError('UNSUPPORTED', 'load native module', 'the file is another module');
+  }
+  loaded = exports;
   return loaded;
 }
 
-function wrap(exports: unknown): NativeModule {
-  if (!isNativeModule(exports)) {
-    throw new RedirectError(
-      'UNSUPPORTED',
-      'load native module',
-      'the module is of another version; use the executable as built',
-    );
-  }
-  return exports;
-}
-
+/** Built from the same sources, and part of the executable: one function stands for all of them. */
 function isNativeModule(value: unknown): value is NativeModule {
-  if (typeof value !== 'object' || value === null) return false;
-  const members = new Map<string, unknown>(Object.entries(value));
-  return Object.keys(FUNCTIONS).every((name) => typeof members.get(name) === 'function');
+  return typeof value === 'object' && value !== null && 'probe' in value;
 }
 
 /** A failure as thrown by the C side. */

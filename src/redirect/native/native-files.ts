@@ -14,15 +14,15 @@ import { getRawAsset, isSea } from 'node:sea';
 import { fileURLToPath } from 'node:url';
 import { RedirectError } from '../redirect.ts';
 
-const ADDON = 'nmi.node';
-const PROGRAMS = 'nmi.bpf.o';
-const STEP = 'load native module';
+const addonFile = 'nmi.node';
+const programsFile = 'nmi.bpf.o';
+const loadStep = 'load native module';
 
 /** The BPF programs, as an ELF file. @throws RedirectError */
 export function readPrograms(): Uint8Array {
-  if (isSea()) return assetOf(PROGRAMS);
+  if (isSea()) return assetOf(programsFile);
   try {
-    return readFileSync(join(buildFolder(), PROGRAMS));
+    return readFileSync(join(buildFolder(), programsFile));
   } catch (error) {
     throw notBuilt(error);
   }
@@ -33,16 +33,16 @@ export function readPrograms(): Uint8Array {
  * @throws RedirectError `UNSUPPORTED` if no folder allows loading it.
  */
 export function loadAddon(): unknown {
-  if (isSea()) return loadFromExecutable(assetOf(ADDON));
+  if (isSea()) return loadFromExecutable(assetOf(addonFile));
   try {
-    return dlopen(join(buildFolder(), ADDON));
+    return dlopen(join(buildFolder(), addonFile));
   } catch (error) {
     throw notBuilt(error);
   }
 }
 
 function loadFromExecutable(addon: Uint8Array): unknown {
-  const beside = join(dirname(process.execPath), ADDON);
+  const beside = join(dirname(process.execPath), addonFile);
   if (isCopy(beside, addon)) return dlopen(beside);
   const refusals: string[] = [];
   for (const folder of new Set([tmpdir(), '/run', '/dev/shm'])) {
@@ -54,7 +54,7 @@ function loadFromExecutable(addon: Uint8Array): unknown {
   }
   throw new RedirectError(
     'UNSUPPORTED',
-    STEP,
+    loadStep,
     `no folder to load it from, and no copy at ${beside} (${refusals.join('; ')})`,
   );
 }
@@ -63,7 +63,7 @@ function loadFromExecutable(addon: Uint8Array): unknown {
 function loadThrough(parent: string, addon: Uint8Array): unknown {
   const folder = mkdtempSync(join(parent, 'nmi-'));
   try {
-    const file = join(folder, ADDON);
+    const file = join(folder, addonFile);
     writeFileSync(file, addon, { mode: 0o500 });
     return dlopen(file);
   } finally {
@@ -102,7 +102,7 @@ function notBuilt(cause: unknown): RedirectError {
   const reason = cause instanceof Error ? cause.message : 'unknown';
   return new RedirectError(
     'UNSUPPORTED',
-    STEP,
+    loadStep,
     `the module is not built, or built for another Node: ${reason}`,
     cause,
   );

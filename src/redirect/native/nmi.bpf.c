@@ -159,7 +159,7 @@ static __always_inline int is_tcp(struct bpf_sock_addr *ctx)
 
 /*
  * The socket's storage for this connect. A direct one comes from a proxy inside the pod that relays a
- * connect which was redirected before: the agent's address is nowhere else. Storage that is not filed may
+ * connect which was redirected before: the agent's address is nowhere else. Storage that is not recorded may
  * be that of another program on the same connect, which has already rewritten the destination: then the
  * connect stays a redirected one.
  */
@@ -168,7 +168,7 @@ static __always_inline struct nmi_dial *dial_of(struct bpf_sock_addr *ctx, __u32
 	struct nmi_dial *dial = bpf_sk_storage_get(&dials, ctx->sk, 0, 0);
 
 	if (dial) {
-		if (!is_direct || dial->is_filed)
+		if (!is_direct || dial->is_recorded)
 			dial->is_direct = is_direct;
 		return dial;
 	}
@@ -340,7 +340,7 @@ static __always_inline void release_load(__u64 pod_id)
  * Deletes the record of an address and port, of any socket, and releases its charge. Only the call that
  * deletes the record releases the charge, so that nothing is released twice.
  */
-static __always_inline void drop_record(__u64 client)
+static __always_inline void delete_by_client(__u64 client)
 {
 	struct nmi_caller *caller = bpf_map_lookup_elem(&callers, &client);
 	__u64 pod_id;
@@ -364,15 +364,15 @@ static __always_inline __s64 *load_of(__u64 pod_id)
 }
 
 /* The agent answers such a caller with 503, for a short time after this. */
-static __always_inline void note_unfiled(void)
+static __always_inline void note_unrecorded(void)
 {
 	__u64 first = 0;
 	struct nmi_counters *all = bpf_map_lookup_elem(&counters, &first);
 
 	if (!all)
 		return;
-	__sync_fetch_and_add(&all->unfiled, 1);
-	all->unfiled_at_ns = bpf_ktime_get_ns();
+	__sync_fetch_and_add(&all->unrecorded, 1);
+	all->unrecorded_at_ns = bpf_ktime_get_ns();
 }
 
 /*
@@ -386,9 +386,9 @@ static __always_inline void note_unfiled(void)
  * pod's network namespace the later record counts: there the source address must be the pod's too,
  * so the worst result is a 503.
  */
-static __always_inline void file_caller(struct bpf_sock_ops *ops, struct nmi_dial *dial)
+static __always_inline void record_caller(struct bpf_sock_ops *ops, struct nmi_dial *dial)
 {
-	struct nmi_caller caller = {}, *held;
+	struct nmi_caller caller = {}, *existing;
 	__s64 *load;
 	__u64 client;
 
@@ -400,30 +400,30 @@ static __always_inline void file_caller(struct bpf_sock_ops *ops, struct nmi_dia
 	client = client_of(ops->local_ip4, (__u16)ops->local_port, dial->is_of_node);
 
 	load = load_of(dial->pod_id);
-	held = bpf_map_lookup_elem(&callers, &client);
+	existing = bpf_map_lookup_elem(&callers, &client);
 	if (!load || *load >= (__s64)settings.max_callers_per_pod) {
-		if (held)
-			held->cgroup_id = 0;
-		note_unfiled();
+		if (existing)
+			existing->cgroup_id = 0;
+		note_unrecorded();
 		return;
 	}
-	if (held && dial->is_of_node) {
-		held->cgroup_id = 0;
+	if (existing && dial->is_of_node) {
+		existing->cgroup_id = 0;
 		caller.cgroup_id = 0;
 	}
-	drop_record(client);
+	delete_by_client(client);
 	if (bpf_map_update_elem(&callers, &client, &caller, BPF_NOEXIST)) {
-		note_unfiled();
+		note_unrecorded();
 		return;
 	}
 	__sync_fetch_and_add(load, 1);
 	dial->client = client;
-	dial->is_filed = 1;
+	dial->is_recorded = 1;
 	bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
-	COUNT(filed);
+	COUNT(recorded);
 }
 
-static __always_inline void forget_caller(struct bpf_sock_ops *ops, struct nmi_dial *dial)
+static __always_inline void delete_on_close(struct bpf_sock_ops *ops, struct nmi_dial *dial)
 {
 	__u64 client = dial->client;
 	struct nmi_caller *caller;
@@ -432,15 +432,15 @@ static __always_inline void forget_caller(struct bpf_sock_ops *ops, struct nmi_d
 	 * After the agent has closed (CLOSE_WAIT), it does not look up the record any more. A record that
 	 * stayed until the client's close would attest forged packets with the same address and port.
 	 */
-	if (!dial->is_filed ||
+	if (!dial->is_recorded ||
 	    (ops->args[1] != BPF_TCP_CLOSE && ops->args[1] != BPF_TCP_CLOSE_WAIT))
 		return;
-	dial->is_filed = 0;
+	dial->is_recorded = 0;
 	caller = bpf_map_lookup_elem(&callers, &client);
 	if (!caller || caller->cookie != bpf_get_socket_cookie(ops))
 		return;
-	drop_record(client);
-	COUNT(forgotten);
+	delete_by_client(client);
+	COUNT(deleted);
 }
 
 /*
@@ -464,13 +464,13 @@ int nmi_sockops(struct bpf_sock_ops *ops)
 	if (!dial)
 		return 1;
 	if (op == BPF_SOCK_OPS_STATE_CB) {
-		forget_caller(ops, dial);
+		delete_on_close(ops, dial);
 		return 1;
 	}
 	/* After a refusal a socket may connect again, to another destination. */
 	port = (__be16)(ops->remote_port >> 16);
 	if (ops->remote_ip4 == settings.listen_ip && port == settings.listen_port)
-		file_caller(ops, dial);
+		record_caller(ops, dial);
 	return 1;
 }
 

@@ -59,7 +59,7 @@ struct nmi_dial {
 	__u64 cgroup_id;
 	__u64 pod_id;
 	__u64 client; /* struct nmi_client */
-	__u32 is_filed;
+	__u32 is_recorded;
 	__u32 is_of_node;
 	__u32 is_direct;
 	__u32 zero;
@@ -69,11 +69,11 @@ struct nmi_counters {
 	__u64 redirected;
 	__u64 redirected_mapped; /* of these, IPv4-mapped IPv6 sockets */
 	__u64 exempt;
-	__u64 filed;
-	__u64 forgotten;
+	__u64 recorded;
+	__u64 deleted;
 	__u64 refused; /* connect refused: the pod has too many records, or memory was short */
-	__u64 unfiled; /* redirected without a record */
-	__u64 unfiled_at_ns; /* CLOCK_MONOTONIC */
+	__u64 unrecorded; /* redirected without a record */
+	__u64 unrecorded_at_ns; /* CLOCK_MONOTONIC */
 	__u64 direct; /* connects to the agent's own address */
 };
 

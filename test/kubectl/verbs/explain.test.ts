@@ -218,7 +218,7 @@ describe('kubectl nmi explain pod', () => {
     });
     assert.match(
       (await play(['explain', 'pod', 'web'], testBed)).stdout,
-      /node’s own identities \(exception all\)/,
+      /node's own identities \(exception all\)/,
     );
   });
 });

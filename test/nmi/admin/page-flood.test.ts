@@ -12,9 +12,7 @@ import { twoFreePorts } from '../../support/free-ports.ts';
 async function open(render = () => Promise.resolve('nmi_up 1\n'), clock: Clock = systemClock) {
   const [probePort, metricsPort] = await twoFreePorts();
   const pages = await openAdminPages({
-    probePort,
-    metricsPort,
-    metricsAddress: '',
+    config: { probePort, metricsPort, metricsAddress: '' },
     clock,
     metrics: { contentType: 'text/plain', render },
     parts: [],

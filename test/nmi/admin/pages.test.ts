@@ -22,12 +22,17 @@ async function get(port: number, path: string, accept = '*/*'): Promise<Page> {
   return { status: response.status, type, text: await response.text() };
 }
 
-async function open(over: Partial<AdminOptions> = {}) {
-  const [probePort, metricsPort] = await twoFreePorts();
+type Over = Partial<AdminOptions['config'] & Omit<AdminOptions, 'config'>>;
+
+async function open({ probePort, metricsPort, metricsAddress = '', ...over }: Over = {}) {
+  const [freePort, otherPort] = await twoFreePorts();
+  const config = {
+    probePort: probePort ?? freePort,
+    metricsPort: metricsPort ?? otherPort,
+    metricsAddress,
+  };
   const options: AdminOptions = {
-    probePort,
-    metricsPort,
-    metricsAddress: '',
+    config,
     metrics: createMetrics(),
     clock: systemClock,
     parts: [],
@@ -35,7 +40,7 @@ async function open(over: Partial<AdminOptions> = {}) {
     ...over,
   };
   const pages = await openAdminPages(options);
-  return { ...options, [Symbol.asyncDispose]: () => pages[Symbol.asyncDispose]() };
+  return { ...options, ...config, [Symbol.asyncDispose]: () => pages[Symbol.asyncDispose]() };
 }
 
 async function countListening(): Promise<number> {
@@ -128,9 +133,7 @@ describe('the pages for probes and scrapes', () => {
     const { metrics, clock, parts, hasBeenActive } = admin;
     const before = await countListening();
     await using _none = await openAdminPages({
-      probePort: 0,
-      metricsPort: 0,
-      metricsAddress: '',
+      config: { probePort: 0, metricsPort: 0, metricsAddress: '' },
       metrics,
       clock,
       parts,

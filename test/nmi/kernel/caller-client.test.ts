@@ -17,14 +17,14 @@ import {
   type RedirectReport,
   type Request,
 } from '../../../src/nmi/kernel/caller-frames.ts';
-import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
+import { defaultTarget } from '../../../src/redirect/target.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 
 const report: RedirectReport = {
   mode: 'ebpf',
   isActive: true,
   layout: 3,
-  target: DEFAULT_TARGET,
+  target: defaultTarget,
 };
 const why = /does not answer/;
 

@@ -18,13 +18,13 @@ import {
   openCallerServer,
   type CallerServerOptions,
 } from '../../../src/nmi/kernel/caller-server.ts';
-import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
+import { defaultTarget } from '../../../src/redirect/target.ts';
 
 const report: RedirectReport = {
   mode: 'ebpf',
   isActive: true,
   layout: 3,
-  target: DEFAULT_TARGET,
+  target: defaultTarget,
 };
 
 let folder = '';

@@ -192,7 +192,7 @@ for (const mode of ['ebpf', 'iptables'] as const) {
       t.after(() => other.kill());
       other.start();
       await other.untilPrinted(
-        /"problem":"the agent’s pod other has no cgroup below [^"]*kubepods"/,
+        /"problem":"the agent's pod other has no cgroup below [^"]*kubepods"/,
       );
       const clock = systemClock;
       const client = new CallerClient({ path: socket(), clock, onReport: () => undefined });

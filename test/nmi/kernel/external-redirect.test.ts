@@ -6,7 +6,7 @@ import { after, before, describe, it, type TestContext } from 'node:test';
 import type { RedirectReport } from '../../../src/nmi/kernel/caller-frames.ts';
 import { openCallerServer } from '../../../src/nmi/kernel/caller-server.ts';
 import { openExternalRedirect } from '../../../src/nmi/kernel/external-redirect.ts';
-import { LAYOUT } from '../../../src/redirect/ebpf/settings.ts';
+import { mapLayout } from '../../../src/redirect/ebpf/settings.ts';
 import type { Attestation, RedirectTarget } from '../../../src/redirect/redirect.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 
@@ -33,7 +33,7 @@ after(() => rm(folder, { recursive: true, force: true }));
 async function open(t: TestContext, first: Partial<RedirectReport> = {}) {
   const path = join(folder, `${(made += 1)}.sock`);
   const side = {
-    report: { mode: 'ebpf', isActive: true, layout: LAYOUT, target, ...first } as RedirectReport,
+    report: { mode: 'ebpf', isActive: true, layout: mapLayout, target, ...first } as RedirectReport,
     found: { kind: 'attested', cgroupId: 7n, isDirect: false } as Attestation,
   };
   const listen = () =>
@@ -102,7 +102,7 @@ describe('a redirect in another process', () => {
 
   const mismatches: readonly (readonly [Partial<RedirectReport>, RegExp])[] = [
     [{ mode: 'iptables' }, /by iptables now and was by ebpf: restart this pod/],
-    [{ layout: LAYOUT + 1 }, /of another version/],
+    [{ layout: mapLayout + 1 }, /of another version/],
     [
       { target: { ...target, listenPort: 2580 } },
       /redirects 169\.254\.169\.254:80 to 127\.0\.0\.1:2580/,

@@ -13,8 +13,8 @@ import { CallerClient } from '../../../src/nmi/kernel/caller-client.ts';
 import { openCallerServer } from '../../../src/nmi/kernel/caller-server.ts';
 import { takeListener } from '../../../src/nmi/kernel/held-listener.ts';
 import { openListenerHolder } from '../../../src/nmi/kernel/listener-holder.ts';
-import { LAYOUT } from '../../../src/redirect/ebpf/settings.ts';
-import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
+import { mapLayout } from '../../../src/redirect/ebpf/settings.ts';
+import { defaultTarget } from '../../../src/redirect/target.ts';
 import { openBareListener } from '../../support/bare-listener.ts';
 
 const [role = '', portText = '', pagePortText = '', agentsPath = '', handoverPath = ''] =
@@ -43,9 +43,7 @@ print('started');
 
 function openPages(): Promise<AsyncDisposable> {
   return openAdminPages({
-    probePort: pagePort,
-    metricsPort: 0,
-    metricsAddress: '',
+    config: { probePort: pagePort, metricsPort: 0, metricsAddress: '' },
     metrics: { contentType: '', render: () => Promise.resolve('') },
     clock: systemClock,
     parts: [],
@@ -69,7 +67,7 @@ async function runHolder(): Promise<void> {
   });
   const callers = await openCallerServer({
     path: callersPath,
-    report: () => ({ mode: 'ebpf', isActive: true, layout: LAYOUT, target: DEFAULT_TARGET }),
+    report: () => ({ mode: 'ebpf', isActive: true, layout: mapLayout, target: defaultTarget }),
     lookUp: () => ({ kind: 'unattested' }),
   });
   const pages = await openPages();

@@ -8,11 +8,11 @@ const zero: ProgramCounters = {
   redirected: 0n,
   redirectedMapped: 0n,
   exempt: 0n,
-  filed: 0n,
-  forgotten: 0n,
+  recorded: 0n,
+  deleted: 0n,
   refused: 0n,
-  unfiled: 0n,
-  unfiledAtNs: 0n,
+  unrecorded: 0n,
+  unrecordedAtNs: 0n,
   direct: 0n,
 };
 
@@ -43,14 +43,14 @@ describe('capacity for callers', () => {
     assert.deepEqual(at({ ...zero, refused: 7n }), [], 'from before the start');
     assert.deepEqual(at({ ...zero, refused: 5_007n }), [[5_000, 0]]);
     assert.deepEqual(at({ ...zero, refused: 5_007n }), []);
-    assert.deepEqual(at({ ...zero, refused: 5_008n, unfiled: 2n }), [[1, 2]]);
+    assert.deepEqual(at({ ...zero, refused: 5_008n, unrecorded: 2n }), [[1, 2]]);
   });
 
   it('is not logged without counters, nor when they are reset', () => {
     const { at } = open(undefined);
     assert.deepEqual(at(undefined), []);
-    assert.deepEqual(at({ ...zero, unfiled: 3n }), [[0, 3]]);
+    assert.deepEqual(at({ ...zero, unrecorded: 3n }), [[0, 3]]);
     assert.deepEqual(at(zero), []);
-    assert.deepEqual(at({ ...zero, unfiled: 1n }), [[0, 1]]);
+    assert.deepEqual(at({ ...zero, unrecorded: 1n }), [[0, 1]]);
   });
 });

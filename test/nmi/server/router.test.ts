@@ -63,7 +63,7 @@ function open(over: Partial<RouterOptions> = {}) {
     objectWait: {
       clock,
       waiters,
-      limits: new CallerLimits({ fetches: 1, waiting: 1, held: 10 }),
+      limits: new CallerLimits({ fetches: 1, waiting: 1, pending: 10 }),
       maxWaitMs: 1_000,
     },
     loopDetection,

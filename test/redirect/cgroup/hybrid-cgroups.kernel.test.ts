@@ -7,7 +7,7 @@ import { mkdirSync, mkdtempSync, rmdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
+import { defaultTarget } from '../../../src/redirect/target.ts';
 import { whyNoBpfTests } from '../cgroup-fixture.ts';
 import { EbpfTestBed } from '../ebpf-test-bed.ts';
 import { sweepDeadNamespaces, whyNoKernelTests } from '../namespaces.ts';
@@ -41,7 +41,7 @@ describe('the eBPF redirect on a node with both versions of cgroups', { skip }, 
     assert.deepEqual(status.problems, []);
     assert.match(status.detail, new RegExp(`^eBPF on ${folder}/unified/kubepods;`));
     await testBed.startAgent();
-    const answer = await pod.send(`dial ${DEFAULT_TARGET.metadataIp} 80`);
+    const answer = await pod.send(`dial ${defaultTarget.metadataIp} 80`);
     assert.match(answer, new RegExp(`^agent sees 10\\.244\\.0\\.5 attested ${pod.cgroupId} `));
   });
 

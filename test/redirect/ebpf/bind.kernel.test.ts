@@ -6,7 +6,7 @@ import { cgroupIdOf } from '../../../src/redirect/cgroup/cgroup-tree.ts';
 import { replacePrograms } from '../../../src/redirect/ebpf/stale-programs.ts';
 import { openIptablesRedirect } from '../../../src/redirect/iptables/iptables.ts';
 import { nativeModule } from '../../../src/redirect/native/addon.ts';
-import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
+import { defaultTarget } from '../../../src/redirect/target.ts';
 import { whyNoBpfTests, whyNoNode } from '../cgroup-fixture.ts';
 import { EbpfTestBed, type Client } from '../ebpf-test-bed.ts';
 import { sweepDeadNamespaces, whyNoKernelTests } from '../namespaces.ts';
@@ -14,7 +14,7 @@ import { sweepDeadNamespaces, whyNoKernelTests } from '../namespaces.ts';
 const skip = (await whyNoKernelTests('iptables-nft-save')) || whyNoBpfTests() || whyNoNode();
 if (skip === false) await sweepDeadNamespaces();
 
-const { metadataIp, listenIp, listenPort } = DEFAULT_TARGET;
+const { metadataIp, listenIp, listenPort } = defaultTarget;
 
 describe('the address and port of the agent, while it is away', { skip }, () => {
   let testBed: EbpfTestBed;

@@ -2,13 +2,13 @@ import assert from 'node:assert/strict';
 import { afterEach, describe, it, mock } from 'node:test';
 import { Callers } from '../../../src/redirect/ebpf/callers.ts';
 import { nativeModule, type BpfMap } from '../../../src/redirect/native/addon.ts';
-import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
+import { defaultTarget } from '../../../src/redirect/target.ts';
 
 const peer = {
   remoteIp: '10.1.2.3',
   remotePort: 40_000,
-  localIp: DEFAULT_TARGET.listenIp,
-  localPort: DEFAULT_TARGET.listenPort,
+  localIp: defaultTarget.listenIp,
+  localPort: defaultTarget.listenPort,
 };
 
 const nowNs = 60_000_000_000n;
@@ -24,8 +24,8 @@ function open() {
     fails: false,
     canOpen: true,
     cgroupId: 7n,
-    unfiled: 0n,
-    unfiledAtNs: 0n,
+    unrecorded: 0n,
+    unrecordedAtNs: 0n,
     isWithinNode: undefined as boolean | undefined,
     netnsCookie: 1n,
     isDirect: false,
@@ -44,8 +44,8 @@ function open() {
   });
   mock.method(native, 'mapGet', () => {
     const bytes = Buffer.alloc(64);
-    bytes.writeBigUInt64LE(state.unfiled, 48);
-    bytes.writeBigUInt64LE(state.unfiledAtNs, 56);
+    bytes.writeBigUInt64LE(state.unrecorded, 48);
+    bytes.writeBigUInt64LE(state.unrecordedAtNs, 56);
     return bytes;
   });
   mock.method(native, 'lookupCaller', (...asked: [BpfMap, string, number, boolean]) => {
@@ -55,7 +55,7 @@ function open() {
     if (ip !== peer.remoteIp || port !== peer.remotePort) return undefined;
     return { cgroupId: state.cgroupId, isDirect: state.isDirect };
   });
-  return { state, callers: new Callers('/pins', DEFAULT_TARGET, () => nowNs) };
+  return { state, callers: new Callers('/pins', defaultTarget, () => nowNs) };
 }
 
 afterEach(() => mock.restoreAll());
@@ -114,12 +114,12 @@ describe('the opener of a connection', () => {
     const { state, callers } = open();
     callers.refresh();
     const foreign = { ...peer, remotePort: 1 };
-    for (const [unfiled, unfiledAtNs, isRetried] of [
+    for (const [unrecorded, unrecordedAtNs, isRetried] of [
       [0n, nowNs, false],
       [1n, nowNs - 9_000_000_000n, true],
       [1n, nowNs - 10_000_000_000n, false],
     ] as const) {
-      Object.assign(state, { unfiled, unfiledAtNs });
+      Object.assign(state, { unrecorded, unrecordedAtNs });
       const found = callers.attest(foreign);
       assert.ok(found.kind === 'unattested');
       assert.equal(found.retryWhy !== undefined, isRetried);

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { nativeModule } from '../../../src/redirect/native/addon.ts';
 import { RedirectError } from '../../../src/redirect/redirect.ts';
-import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
+import { defaultTarget } from '../../../src/redirect/target.ts';
 import type { FallbackRedirect, EbpfRedirect } from '../../../src/redirect/ebpf/ebpf.ts';
 import { whyNoBpfTests } from '../cgroup-fixture.ts';
 import { EbpfTestBed, type Client } from '../ebpf-test-bed.ts';
@@ -14,7 +14,7 @@ import { sweepDeadNamespaces, whyNoKernelTests } from '../namespaces.ts';
 const skip = (await whyNoKernelTests()) || whyNoBpfTests();
 if (skip === false) await sweepDeadNamespaces();
 
-const { metadataIp } = DEFAULT_TARGET;
+const { metadataIp } = defaultTarget;
 const dial = `dial ${metadataIp} 80`;
 
 /** The fallback on a node that has no iptables: every operation fails. */

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { nativeFolder } from '../../../scripts/native.ts';
-import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
+import { defaultTarget } from '../../../src/redirect/target.ts';
 import { whyNoBpfTests } from '../cgroup-fixture.ts';
 import { EbpfTestBed, type Client } from '../ebpf-test-bed.ts';
 import { sweepDeadNamespaces, whyNoKernelTests } from '../namespaces.ts';
@@ -14,7 +14,7 @@ import { sweepDeadNamespaces, whyNoKernelTests } from '../namespaces.ts';
 const skip = (await whyNoKernelTests('iptables-nft-save', 'setpriv', 'nsenter')) || whyNoBpfTests();
 if (skip === false) await sweepDeadNamespaces();
 
-const { metadataIp } = DEFAULT_TARGET;
+const { metadataIp } = defaultTarget;
 const nobody = 65532;
 
 interface Rights {
@@ -32,9 +32,11 @@ describe('the capabilities that the eBPF redirect needs', { skip }, () => {
   before(async () => {
     copy = mkdtempSync(join(tmpdir(), 'nmi-test-code-'));
     chmodSync(copy, 0o755);
-    cpSync(join(import.meta.dirname, '../../../src/redirect'), join(copy, 'src/redirect'), {
-      recursive: true,
-    });
+    for (const folder of ['src/redirect', 'src/base']) {
+      cpSync(join(import.meta.dirname, '../../..', folder), join(copy, folder), {
+        recursive: true,
+      });
+    }
     cpSync(nativeFolder, join(copy, 'dist/native'), { recursive: true });
     testBed = await EbpfTestBed.open();
     pod = testBed.client(testBed.podA, 'poda/c1');

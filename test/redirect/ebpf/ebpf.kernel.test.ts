@@ -9,7 +9,7 @@ import { settingsOf } from '../../../src/redirect/ebpf/settings.ts';
 import { readPrograms } from '../../../src/redirect/native/native-files.ts';
 import { probeEbpf, summariseFindings } from '../../../src/redirect/ebpf/probe.ts';
 import { nativeModule } from '../../../src/redirect/native/addon.ts';
-import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
+import { defaultTarget } from '../../../src/redirect/target.ts';
 import { whyNoBpfTests } from '../cgroup-fixture.ts';
 import { EbpfTestBed, type Client } from '../ebpf-test-bed.ts';
 import { sweepDeadNamespaces, whyNoKernelTests } from '../namespaces.ts';
@@ -17,7 +17,7 @@ import { sweepDeadNamespaces, whyNoKernelTests } from '../namespaces.ts';
 const skip = (await whyNoKernelTests('iptables-nft-save')) || whyNoBpfTests();
 if (skip === false) await sweepDeadNamespaces();
 
-const { metadataIp, listenIp, listenPort } = DEFAULT_TARGET;
+const { metadataIp, listenIp, listenPort } = defaultTarget;
 const dial = `dial ${metadataIp} 80`;
 
 /** A process that installs, reports the result, and waits to be killed. */
@@ -207,10 +207,10 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
     assert.ok(earlier !== undefined && later !== undefined);
     assert.equal(later.redirected - earlier.redirected, 2n);
     assert.equal(later.redirectedMapped - earlier.redirectedMapped, 1n);
-    assert.equal(later.filed - earlier.filed, 2n);
+    assert.equal(later.recorded - earlier.recorded, 2n);
     assert.equal(later.exempt - earlier.exempt, 1n);
     assert.equal(later.refused, 0n);
-    assert.equal(later.unfiled, 0n);
+    assert.equal(later.unrecorded, 0n);
   });
 
   describe('with an address that is another pod’s', () => {
@@ -480,7 +480,7 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
     const foreign: WantedPrograms = {
       pinFolder: testBed.pinFolder,
       object,
-      settings: { ...settingsOf(object, DEFAULT_TARGET), layout: 999 },
+      settings: { ...settingsOf(object, defaultTarget), layout: 999 },
       cgroup: { path, id: cgroupIdOf(path) ?? 0n },
       exempt: [],
     };

@@ -13,7 +13,7 @@ import {
 import { decodeSettings } from '../../../src/redirect/ebpf/settings.ts';
 import { nativeModule } from '../../../src/redirect/native/addon.ts';
 import { RedirectError } from '../../../src/redirect/redirect.ts';
-import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
+import { defaultTarget } from '../../../src/redirect/target.ts';
 import { pretendFileSystem, type PretendedFileSystem } from '../../support/replaced-fs.ts';
 import { goodIp, ok, scripted, takingTurns, type Answer } from '../scripted-host.ts';
 import { hooks, inodeOf, nativeFailure, openFakeKernel } from './fake-kernel.ts';
@@ -204,7 +204,7 @@ describe('the eBPF mode', () => {
   });
 
   it('refuses a target that is not IPv4', () => {
-    const target = { ...DEFAULT_TARGET, listenIp: 'fd00::1' };
+    const target = { ...defaultTarget, listenIp: 'fd00::1' };
     assert.throws(() => open({ target }), RangeError);
   });
 });
@@ -266,7 +266,7 @@ describe('the cgroups that the eBPF mode exempts', () => {
     rmSync(pod, { recursive: true });
     const nowhere = await redirect.install();
     assert.equal(nowhere.state, 'broken');
-    assert.deepEqual(nowhere.problems, [`the agent’s pod ${podUid} has no cgroup below ${pods}`]);
+    assert.deepEqual(nowhere.problems, [`the agent's pod ${podUid} has no cgroup below ${pods}`]);
     assert.match(nowhere.detail, /^eBPF on no cgroup; /);
     assert.deepEqual(
       steps.filter((each) => each.endsWith('ends')),

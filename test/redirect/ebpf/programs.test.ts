@@ -13,9 +13,9 @@ import {
   unpinPrograms,
   type WantedPrograms,
 } from '../../../src/redirect/ebpf/programs.ts';
-import { encodeSettings, LAYOUT, settingsOf } from '../../../src/redirect/ebpf/settings.ts';
+import { encodeSettings, mapLayout, settingsOf } from '../../../src/redirect/ebpf/settings.ts';
 import { nativeModule } from '../../../src/redirect/native/addon.ts';
-import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
+import { defaultTarget } from '../../../src/redirect/target.ts';
 import {
   pretendFileSystem,
   replaceFs,
@@ -24,7 +24,7 @@ import {
 import { hooks, inodeOf, nativeFailure, openFakeKernel, type FakeKernel } from './fake-kernel.ts';
 
 const object = Buffer.from('programs');
-const settings = settingsOf(object, DEFAULT_TARGET);
+const settings = settingsOf(object, defaultTarget);
 
 let bpffs: PretendedFileSystem;
 let folder = '';
@@ -101,7 +101,7 @@ describe('installing the programs', () => {
   it('shares no map with programs of another layout', () => {
     const { change } = openInstalled();
     const before = readFileSync(join(folder, 'callers'));
-    const value = encodeSettings({ ...settings, layout: LAYOUT + 1 });
+    const value = encodeSettings({ ...settings, layout: mapLayout + 1 });
     change(join(folder, 'settings'), { value });
     const [first] = installPrograms(wanted());
     assert.equal(first, 'maps of another layout left behind');
@@ -128,7 +128,7 @@ describe('trying whether the kernel accepts the programs', () => {
       state.pins,
       Object.fromEntries(shared.map((name) => [name, join(folder, name)])),
     );
-    const value = encodeSettings({ ...settings, layout: LAYOUT + 1 });
+    const value = encodeSettings({ ...settings, layout: mapLayout + 1 });
     change(join(folder, 'settings'), { value });
     tryPrograms(folder, object, settings);
     assert.deepEqual(state.pins, {});
@@ -171,7 +171,7 @@ describe('reading the programs back', () => {
     ['program connect4 is not the one we know', change('link_connect4', { programId: 0 })],
     ['program connect4 is not the one we know', remove('program_connect4')],
     ['program connect4 has other settings', limit('program_connect4', 'callers')],
-    ['callers are filed in another map', limit('program_sockops', 'settings')],
+    ['program sockops uses another map of callers', limit('program_sockops', 'settings')],
     ['cgroup 7 is not exempt', ({ exempt }) => exempt.clear()],
     [
       'programs of another version',
@@ -218,11 +218,11 @@ describe('reading the programs back', () => {
       redirected: 0n,
       redirectedMapped: 1n,
       exempt: 2n,
-      filed: 3n,
-      forgotten: 4n,
+      recorded: 3n,
+      deleted: 4n,
       refused: 5n,
-      unfiled: 6n,
-      unfiledAtNs: 7n,
+      unrecorded: 6n,
+      unrecordedAtNs: 7n,
       direct: 0n,
     });
   });

@@ -7,7 +7,7 @@ import { after, before, beforeEach, describe, it } from 'node:test';
 import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { cgroupIdOf } from '../../../src/redirect/cgroup/cgroup-tree.ts';
 import { nativeModule } from '../../../src/redirect/native/addon.ts';
-import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
+import { defaultTarget } from '../../../src/redirect/target.ts';
 import { whyNoBpfTests, whyNoNode } from '../cgroup-fixture.ts';
 import { EbpfTestBed, type Client } from '../ebpf-test-bed.ts';
 import { sweepDeadNamespaces, whyNoKernelTests } from '../namespaces.ts';
@@ -15,7 +15,7 @@ import { sweepDeadNamespaces, whyNoKernelTests } from '../namespaces.ts';
 const skip = (await whyNoKernelTests('iptables-nft-save')) || whyNoBpfTests();
 if (skip === false) await sweepDeadNamespaces();
 
-const { metadataIp, listenIp, listenPort } = DEFAULT_TARGET;
+const { metadataIp, listenIp, listenPort } = defaultTarget;
 const dial = `dial ${metadataIp} 80`;
 /** Records of one pod: at connect, and in all. */
 const limit = 192;
@@ -55,9 +55,9 @@ describe('the records of callers', { skip }, () => {
   it('are limited per pod, which is then refused in connect, and are free again later', async () => {
     const expected = { attested: limit, EPERM: 100 };
     assert.deepEqual(JSON.parse(await pod.send(`flood ${limit + 100}`)), expected);
-    assert.equal(counters().filed, BigInt(limit));
+    assert.equal(counters().recorded, BigInt(limit));
     assert.equal(counters().refused, 100n);
-    assert.equal(counters().unfiled, 0n);
+    assert.equal(counters().unrecorded, 0n);
     assert.match(await other.send(dial), attestedAs(other));
     assert.equal(await pod.send('ebb'), 'ebbed');
     // All of its records are free again.
@@ -78,15 +78,15 @@ describe('the records of callers', { skip }, () => {
       assert.equal(await pod.send('release'), 'released');
       assert.match(seen, attestedAs(neighbour));
       assert.equal(filled, `made=${limit} refused=${64 * 1024 - limit} other=0`);
-      await eventually(() => assert.equal(counters().forgotten, counters().filed));
+      await eventually(() => assert.equal(counters().deleted, counters().recorded));
       assert.match(await pod.send(dial), attestedAs(pod));
     });
   }
 
   it('are limited for a pod with sockets that send their first packet long after connect', async () => {
     assert.equal(await fill('late', 400, [pod.cgroup]), 'made=400 refused=0 other=0');
-    assert.equal(counters().filed, BigInt(hardLimit));
-    assert.equal(counters().unfiled, BigInt(400 - hardLimit));
+    assert.equal(counters().recorded, BigInt(hardLimit));
+    assert.equal(counters().unrecorded, BigInt(400 - hardLimit));
     assert.match(await other.send(dial), attestedAs(other));
     // A caller that may be one of those without a record must retry; it is not refused permanently.
     const redirect = testBed.redirect();

@@ -4,13 +4,13 @@ import {
   decodeSettings,
   diffSettings,
   encodeSettings,
-  LAYOUT,
+  mapLayout,
   settingsOf,
 } from '../../../src/redirect/ebpf/settings.ts';
-import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
+import { defaultTarget } from '../../../src/redirect/target.ts';
 
 const node = { podsRoot: 2n ** 40n + 7n, qosClasses: [8n, 9n], netnsCookie: 4n };
-const settings = settingsOf(Buffer.from('programs'), DEFAULT_TARGET, node);
+const settings = settingsOf(Buffer.from('programs'), defaultTarget, node);
 
 describe('the settings of the programs', () => {
   it('are bytes in the order of the C structure, addresses and ports in network order', () => {
@@ -19,7 +19,7 @@ describe('the settings of the programs', () => {
     assert.deepEqual(
       [...bytes.subarray(0, 56)],
       [
-        ...[LAYOUT, 0, 0, 0],
+        ...[mapLayout, 0, 0, 0],
         ...[169, 254, 169, 254],
         ...[169, 254, 25, 79],
         ...[0, 80],
@@ -37,7 +37,7 @@ describe('the settings of the programs', () => {
 
   it('are read back as they were written, wherever their bytes lie', () => {
     assert.deepEqual(decodeSettings(encodeSettings(settings)), settings);
-    const unplaced = settingsOf(Buffer.from('programs'), DEFAULT_TARGET);
+    const unplaced = settingsOf(Buffer.from('programs'), defaultTarget);
     assert.deepEqual(decodeSettings(encodeSettings(unplaced)), unplaced);
     const within = new Uint8Array(100);
     within.set(encodeSettings(settings), 7);
@@ -55,19 +55,19 @@ describe('the settings of the programs', () => {
     const otherLayout = ['programs of another layout'];
     assert.deepEqual(diffSettings(undefined, settings), otherLayout);
     assert.deepEqual(
-      diffSettings({ ...settings, layout: LAYOUT - 1, digest: '' }, settings),
+      diffSettings({ ...settings, layout: mapLayout - 1, digest: '' }, settings),
       otherLayout,
     );
-    const target = { ...DEFAULT_TARGET, listenPort: 1 };
+    const target = { ...defaultTarget, listenPort: 1 };
     assert.deepEqual(diffSettings({ ...settings, target, digest: 'x' }, settings), [
       'programs redirect 169.254.169.254:80 to 169.254.25.79:1',
       'programs of another version',
     ]);
     for (const other of [{ podsRoot: 1n }, { qosClasses: [8n] }, { netnsCookie: 5n }]) {
       assert.deepEqual(diffSettings({ ...settings, node: { ...node, ...other } }, settings), [
-        'programs know other cgroups or another network namespace as the node’s',
+        "programs know other cgroups or another network namespace as the node's",
       ]);
     }
-    assert.notEqual(settingsOf(Buffer.from('others'), DEFAULT_TARGET).digest, settings.digest);
+    assert.notEqual(settingsOf(Buffer.from('others'), defaultTarget).digest, settings.digest);
   });
 });

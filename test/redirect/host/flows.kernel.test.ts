@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
+import { defaultTarget } from '../../../src/redirect/target.ts';
 import { whyNoBpfTests } from '../cgroup-fixture.ts';
 import { EbpfTestBed } from '../ebpf-test-bed.ts';
 import { sweepDeadNamespaces, whyNoKernelTests } from '../namespaces.ts';
@@ -10,7 +10,7 @@ import { sweepDeadNamespaces, whyNoKernelTests } from '../namespaces.ts';
 const skip = (await whyNoKernelTests('iptables-nft-save')) || whyNoBpfTests();
 if (skip === false) await sweepDeadNamespaces();
 
-const { metadataIp } = DEFAULT_TARGET;
+const { metadataIp } = defaultTarget;
 
 describe('an installation by a process in the node', { skip }, () => {
   let testBed: EbpfTestBed;

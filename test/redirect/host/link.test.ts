@@ -170,7 +170,7 @@ describe('the agent’s own link', () => {
       await removeLink(host, ip);
       assert.deepEqual(changesOf(host), [], 'left alone');
       const [problem = ''] = await diffLink(host, links, ip);
-      assert.match(problem, /^link nmi0 is not the agent’s: it is a (vxlan|device|bridge)$/);
+      assert.match(problem, /^link nmi0 is not the agent's: it is a (vxlan|device|bridge)$/);
     }
   });
 

@@ -3,9 +3,9 @@ import { describe, it } from 'node:test';
 import {
   countRedirected,
   detectBackend,
-  LEGACY,
+  legacyBackend,
   listLegacyTables,
-  NFT,
+  nftBackend,
   otherBackends,
   probeTable,
   restoreRules,
@@ -51,8 +51,8 @@ const bothTables = 'nat\nmangle\n';
 describe('the iptables that is in use', () => {
   it('is the configured one, without detection', async () => {
     const host = scripted({});
-    assert.equal(await detectBackend(host, 'nft'), NFT);
-    assert.equal(await detectBackend(host, 'legacy'), LEGACY);
+    assert.equal(await detectBackend(host, 'nft'), nftBackend);
+    assert.equal(await detectBackend(host, 'legacy'), legacyBackend);
     assert.deepEqual(host.log, []);
   });
 
@@ -108,28 +108,28 @@ describe('the iptables that is in use', () => {
   });
 
   it('leaves the other one as the alternative', () => {
-    assert.deepEqual(otherBackends(NFT), [LEGACY]);
-    assert.deepEqual(otherBackends(LEGACY), [NFT]);
+    assert.deepEqual(otherBackends(nftBackend), [legacyBackend]);
+    assert.deepEqual(otherBackends(legacyBackend), [nftBackend]);
   });
 });
 
 describe('a table of legacy iptables', () => {
   it('is not listed where the kernel does not have it: listing would create it', async () => {
     const host = nodeOf({ legacy: printing(empty), legacyTables: 'filter\n' });
-    assert.equal(await probeTable(host, LEGACY, 'nat'), '');
-    assert.equal(await saveNat(host, LEGACY), '');
-    assert.equal(await countRedirected(host, LEGACY), undefined);
+    assert.equal(await probeTable(host, legacyBackend, 'nat'), '');
+    assert.equal(await saveNat(host, legacyBackend), '');
+    assert.equal(await countRedirected(host, legacyBackend), undefined);
     assert.deepEqual(host.log, []);
   });
 
   it('is listed only where the kernel has it: listing loads its module', async () => {
     const host = nodeOf({ legacy: () => ok(goodNat), legacyTables: 'nat\n' });
-    assert.equal(await probeTable(host, LEGACY, 'nat'), goodNat);
-    assert.equal(await saveNat(host, LEGACY), goodNat);
+    assert.equal(await probeTable(host, legacyBackend, 'nat'), goodNat);
+    assert.equal(await saveNat(host, legacyBackend), goodNat);
     assert.equal(host.log.length, 2);
     const unlisted = nodeOf({ legacy: () => ok(goodNat), legacyTables: undefined });
-    assert.equal(await probeTable(unlisted, LEGACY, 'nat'), '');
-    assert.equal(await saveNat(unlisted, LEGACY), '');
+    assert.equal(await probeTable(unlisted, legacyBackend, 'nat'), '');
+    assert.equal(await saveNat(unlisted, legacyBackend), '');
     assert.equal(unlisted.log.length, 0);
   });
 
@@ -143,10 +143,10 @@ describe('a table of legacy iptables', () => {
 
 describe('reading and writing rules', () => {
   it('treats a tool or kernel without the backend as empty where the backend is optional', async () => {
-    assert.equal(await probeTable(nodeOf({}), NFT, 'nat'), undefined);
+    assert.equal(await probeTable(nodeOf({}), nftBackend, 'nat'), undefined);
     const host = nodeOf({ nft: () => refuse(3, 'Table does not exist') });
-    assert.equal(await probeTable(host, NFT, 'nat'), undefined);
-    await assert.rejects(saveNat(host, NFT), { code: 'UNSUPPORTED', step: 'read rules' });
+    assert.equal(await probeTable(host, nftBackend, 'nat'), undefined);
+    await assert.rejects(saveNat(host, nftBackend), { code: 'UNSUPPORTED', step: 'read rules' });
   });
 
   it('reads as many rules as a large cluster has', async () => {
@@ -159,8 +159,8 @@ describe('reading and writing rules', () => {
         return host.run(tool, args, options);
       },
     };
-    await saveNat(noting, NFT);
-    await countRedirected(noting, NFT);
+    await saveNat(noting, nftBackend);
+    await countRedirected(noting, nftBackend);
     assert.deepEqual(limits, [64 << 20, 64 << 20]);
   });
 
@@ -172,10 +172,10 @@ describe('reading and writing rules', () => {
         return scripts.length === 1 ? ok() : refuse(1, 'line 1 failed');
       },
     });
-    await restoreRules(host, NFT, 'script', 5);
+    await restoreRules(host, nftBackend, 'script', 5);
     assert.deepEqual(host.log, ['iptables-nft-restore --noflush -w 5']);
     assert.deepEqual(scripts, ['script']);
-    await assert.rejects(restoreRules(host, NFT, 'script', 5), { step: 'write rules' });
+    await assert.rejects(restoreRules(host, nftBackend, 'script', 5), { step: 'write rules' });
   });
 
   it('counts connections redirected by our rules, and by no others', async () => {
@@ -188,7 +188,7 @@ describe('reading and writing rules', () => {
       '[600:1] -A KUBE-SERVICES -p tcp -j DNAT --to-destination 1.2.3.4:5',
       'COMMIT',
     ].join('\n');
-    assert.equal(await countRedirected(nodeOf({ nft: () => ok(save) }), NFT), 43);
-    assert.equal(await countRedirected(nodeOf({ nft: () => ok(emptyNat) }), NFT), undefined);
+    assert.equal(await countRedirected(nodeOf({ nft: () => ok(save) }), nftBackend), 43);
+    assert.equal(await countRedirected(nodeOf({ nft: () => ok(emptyNat) }), nftBackend), undefined);
   });
 });

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { Host } from '../../../src/redirect/host/command.ts';
 import { openIptablesRedirect } from '../../../src/redirect/iptables/iptables.ts';
-import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
+import { defaultTarget } from '../../../src/redirect/target.ts';
 import {
   emptyNat,
   goodIp,
@@ -196,7 +196,7 @@ describe('the iptables redirect on a node that refuses', () => {
       { listenPort: 0 },
       { metadataPort: 65536 },
     ]) {
-      const target = { ...DEFAULT_TARGET, ...wrong };
+      const target = { ...defaultTarget, ...wrong };
       assert.throws(() => openIptablesRedirect({ host, target }), RangeError);
     }
   });

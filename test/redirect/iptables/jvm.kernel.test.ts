@@ -4,12 +4,12 @@ import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { openIptablesRedirect } from '../../../src/redirect/iptables/iptables.ts';
-import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
+import { defaultTarget } from '../../../src/redirect/target.ts';
 import { whyNoBpfTests } from '../cgroup-fixture.ts';
 import { EbpfTestBed, type Client } from '../ebpf-test-bed.ts';
 import { sweepDeadNamespaces, whyNoKernelTests } from '../namespaces.ts';
 
-const { metadataIp, metadataPort } = DEFAULT_TARGET;
+const { metadataIp, metadataPort } = defaultTarget;
 const source = join(import.meta.dirname, '../Dial.java');
 
 /** Running a program from source needs the compiler too. */

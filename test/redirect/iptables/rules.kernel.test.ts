@@ -9,7 +9,7 @@ import { after, before, describe, it } from 'node:test';
 import type { Host } from '../../../src/redirect/host/command.ts';
 import { openIptablesRedirect } from '../../../src/redirect/iptables/iptables.ts';
 import type { Redirect } from '../../../src/redirect/redirect.ts';
-import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
+import { defaultTarget } from '../../../src/redirect/target.ts';
 import {
   openNamespace,
   sweepDeadNamespaces,
@@ -312,7 +312,7 @@ describe('the link', { skip }, () => {
   it('is not needed where the node already has the address', async () => {
     await using node = await openNamespace();
     await node.run('ip addr add 10.9.8.7/32 dev lo');
-    const target = { ...DEFAULT_TARGET, listenIp: '10.9.8.7' };
+    const target = { ...defaultTarget, listenIp: '10.9.8.7' };
     const redirect = openIptablesRedirect({ host: node.host, target });
     assert.deepEqual((await redirect.install()).problems, []);
     assert.doesNotMatch(await node.run('ip link show'), /nmi0/);
@@ -322,7 +322,7 @@ describe('the link', { skip }, () => {
 
   it('carries the redirect of a listener on all addresses', async () => {
     await using node = await openNamespace();
-    const target = { ...DEFAULT_TARGET, listenIp: '0.0.0.0' };
+    const target = { ...defaultTarget, listenIp: '0.0.0.0' };
     const status = await openIptablesRedirect({ host: node.host, target }).install();
     assert.equal(status.state, 'active');
     assert.ok((await node.run('iptables-nft-save -t nat')).includes(DNAT));
@@ -330,7 +330,7 @@ describe('the link', { skip }, () => {
 
   it('is not needed on loopback, but the kernel’s permission is', async () => {
     await using node = await openNamespace();
-    const target = { ...DEFAULT_TARGET, listenIp: '127.0.0.1' };
+    const target = { ...defaultTarget, listenIp: '127.0.0.1' };
     const redirect = openIptablesRedirect({ host: node.host, target });
     const status = await redirect.install();
     assert.equal(status.state, 'broken');
@@ -346,7 +346,7 @@ describe('the link', { skip }, () => {
     await node.run('ip link add nmi0 type veth peer name other');
     const redirect = openIptablesRedirect({ host: node.host });
     const status = await redirect.install();
-    assert.deepEqual(status.problems, ['link nmi0 is not the agent’s: it is a veth']);
+    assert.deepEqual(status.problems, ["link nmi0 is not the agent's: it is a veth"]);
     assert.equal(status.state, 'broken');
     await redirect.remove();
     assert.match(await node.run('ip link show'), /nmi0@other/);

@@ -9,7 +9,7 @@ import {
   renderRemove,
   wantedChain,
 } from '../../../src/redirect/iptables/rules.ts';
-import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
+import { defaultTarget } from '../../../src/redirect/target.ts';
 
 const port = fc.integer({ min: 1, max: 65535 });
 const target: fc.Arbitrary<RedirectTarget> = fc.record({
@@ -29,7 +29,7 @@ const preroutingRule = fc.constantFrom(
 const ownRule = fc.oneof(
   fc.constantFrom('-j RETURN', '-p udp -j ACCEPT'),
   target.map((some) => wantedChain(some)[0] ?? ''),
-  fc.constant(wantedChain(DEFAULT_TARGET)[0] ?? ''),
+  fc.constant(wantedChain(defaultTarget)[0] ?? ''),
 );
 
 interface Table {
@@ -102,7 +102,7 @@ function foreign({ rules }: Table): readonly string[] {
 
 describe('the rules of the redirect', () => {
   it('have the text of the system that we replace, with our target', () => {
-    assert.deepEqual(wantedChain(DEFAULT_TARGET), [
+    assert.deepEqual(wantedChain(defaultTarget), [
       '! -s 127.0.0.1/32 -d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 169.254.25.79:2579',
       '-j RETURN',
     ]);
@@ -189,9 +189,7 @@ describe('one transaction', () => {
 });
 
 describe('a difference is reported as a short sentence', () => {
-  const [dnat = '', end = ''] = wantedChain(DEFAULT_TARGET).map(
-    (rule) => `-A aad-metadata ${rule}`,
-  );
+  const [dnat = '', end = ''] = wantedChain(defaultTarget).map((rule) => `-A aad-metadata ${rule}`);
   const jump = '-A PREROUTING -j aad-metadata';
   const accept = '-A PREROUTING -p tcp -j ACCEPT';
   const chains = ['PREROUTING', 'aad-metadata'];
@@ -243,7 +241,7 @@ describe('a difference is reported as a short sentence', () => {
   ];
   for (const [name, state, expected] of cases) {
     it(name, () => {
-      assert.deepEqual(diffNat(parseNat(print(state)), DEFAULT_TARGET), expected);
+      assert.deepEqual(diffNat(parseNat(print(state)), defaultTarget), expected);
     });
   }
 });

@@ -13,7 +13,7 @@ import { Reconciler } from '../../../src/nmi/kernel/reconciler.ts';
 import type { Host } from '../../../src/redirect/host/command.ts';
 import { openIptablesRedirect } from '../../../src/redirect/iptables/iptables.ts';
 import { RedirectError } from '../../../src/redirect/redirect.ts';
-import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
+import { defaultTarget } from '../../../src/redirect/target.ts';
 import {
   openNamespace,
   sweepDeadNamespaces,
@@ -25,7 +25,7 @@ import {
 const skip = await whyNoKernelTests('iptables-nft-save', 'iptables-legacy-save');
 if (skip === false) await sweepDeadNamespaces();
 
-const { metadataIp, listenIp, listenPort } = DEFAULT_TARGET;
+const { metadataIp, listenIp, listenPort } = defaultTarget;
 
 /**
  * Answers every request with its own name and the client's address; prints a line when it listens.
@@ -329,7 +329,7 @@ for (const backend of ['nft', 'legacy'] as const) {
     });
 
     it('finds no gap between two sets of rules, even without the guard', async () => {
-      const moved = { ...DEFAULT_TARGET, listenPort: listenPort + 1 };
+      const moved = { ...defaultTarget, listenPort: listenPort + 1 };
       const here = redirectOf(testBed.node, { guard: false });
       const there = openIptablesRedirect({
         host: testBed.node.host,

@@ -16,7 +16,7 @@ import {
   type Programs,
 } from '../../../src/redirect/native/addon.ts';
 import { RedirectError } from '../../../src/redirect/redirect.ts';
-import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
+import { defaultTarget } from '../../../src/redirect/target.ts';
 import { openBpfFolder, whyNoBpfTests, whyNoNode, type BpfFolder } from '../cgroup-fixture.ts';
 import { EbpfTestBed } from '../ebpf-test-bed.ts';
 import { compileRefusedPrograms } from '../refused-programs.ts';
@@ -47,7 +47,7 @@ describe('the native module', { skip }, () => {
   });
 
   function load(pins: Readonly<Record<string, string>>, object = readPrograms()): Programs {
-    return native.load(object, encodeSettings(settingsOf(object, DEFAULT_TARGET)), pins);
+    return native.load(object, encodeSettings(settingsOf(object, defaultTarget)), pins);
   }
 
   /** The error of a call that must fail, in the form that callers of the module get. */
@@ -242,11 +242,11 @@ describe('the native module', { skip }, () => {
     const peerAt = (at: number) => ({
       remoteIp: `10.2.${at >> 8}.${at & 255}`,
       remotePort: 1024 + at,
-      localIp: DEFAULT_TARGET.listenIp,
-      localPort: DEFAULT_TARGET.listenPort,
+      localIp: defaultTarget.listenIp,
+      localPort: defaultTarget.listenPort,
     });
     const peers = Array.from({ length: 10_000 }, (_, at) => peerAt(at));
-    const reader = new Callers(bpf.path, DEFAULT_TARGET);
+    const reader = new Callers(bpf.path, defaultTarget);
     const medianNs = (recorded: readonly ReturnType<typeof peerAt>[]): number => {
       for (const { remoteIp, remotePort } of recorded) {
         native.mapSet(callers, clientKey(remoteIp, remotePort), recordOf(1n));
@@ -285,7 +285,7 @@ describe('cutting tracked connections by netlink', { skip }, () => {
 
   async function cut(answeredBy: string | undefined, spared: readonly string[]): Promise<string> {
     const source = join(import.meta.dirname, '../../../src/redirect/native/addon.ts');
-    const dialled = { ip: DEFAULT_TARGET.metadataIp, port: 80 };
+    const dialled = { ip: defaultTarget.metadataIp, port: 80 };
     const answered = answeredBy === undefined ? 'undefined' : `{ ip: '${answeredBy}', port: 80 }`;
     const script = testBed.node.start(`
       process.stdin.resume();
@@ -298,7 +298,7 @@ describe('cutting tracked connections by netlink', { skip }, () => {
   }
 
   it('cuts those of pods, and keeps given sources, other responders and other ports', async () => {
-    const { metadataIp } = DEFAULT_TARGET;
+    const { metadataIp } = defaultTarget;
     const pods = [testBed.client(testBed.podA, 'poda/c1'), testBed.client(testBed.podB, 'podb/c1')];
     for (const pod of pods) assert.match(await pod.send(`keep ${metadataIp} 80`), /^cloud/);
     const elsewhere = testBed.client(testBed.podA, 'poda/c2');

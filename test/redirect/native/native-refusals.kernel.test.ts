@@ -16,7 +16,7 @@ import {
   type Programs,
 } from '../../../src/redirect/native/addon.ts';
 import { RedirectError } from '../../../src/redirect/redirect.ts';
-import { DEFAULT_TARGET } from '../../../src/redirect/target.ts';
+import { defaultTarget } from '../../../src/redirect/target.ts';
 import {
   openBpfFolder,
   openCgroupTree,
@@ -44,7 +44,7 @@ describe('the native module refuses', { skip }, () => {
     tree = openCgroupTree();
     const object = readPrograms();
     const pins = Object.fromEntries(names.map((name, at) => [name, pin(`map${at}`)]));
-    programs = native.load(object, encodeSettings(settingsOf(object, DEFAULT_TARGET)), pins);
+    programs = native.load(object, encodeSettings(settingsOf(object, defaultTarget)), pins);
     for (const [at, name] of names.entries())
       maps.set(name, native.openMap(pin(`map${at}`), false));
     native.pinProgram(programs, 'nmi_connect4', pin('program'));

@@ -9,6 +9,7 @@ import { createConnector } from './connector.ts';
 import { loadCredentials, type Access } from './credentials.ts';
 import { openDeadline, untilAborted, type Deadline } from '../../../base/time/deadline.ts';
 import { asRecord, stringAt } from '../../../base/json-value.ts';
+import { readBody } from '../../../base/read-body.ts';
 import { parseRetryAfter } from '../../../base/retry-after.ts';
 import { KubeError, kubeErrorOfFailure, kubeErrorOfStatus } from './kube-error.ts';
 import { flatten, readWatchChunks } from './watch-stream.ts';
@@ -159,7 +160,7 @@ export async function openKubeClient(options: KubeClientOptions): Promise<KubeCl
     using deadline = openDeadline(clock, timeoutMs, call.signal);
     try {
       const response = await send(request, deadline.signal);
-      return parseBody(await readBody(response.body, call.maxBytes ?? maxAnswerBytes));
+      return parseBody(await readText(response.body, call.maxBytes ?? maxAnswerBytes));
     } catch (error) {
       throw translate(error, deadline, call.signal, `no answer within ${timeoutMs} ms`);
     }
@@ -247,21 +248,13 @@ async function statusError(response: Dispatcher.ResponseData, clock: Clock): Pro
 }
 
 /** Rejects with `KubeError` TOO_LARGE; the connection is closed then. */
-async function readBody(body: Dispatcher.ResponseData['body'], maxBytes: number): Promise<string> {
-  const chunks: Uint8Array[] = [];
-  let bytes = 0;
-  for await (const chunk of body as AsyncIterable<Uint8Array>) {
-    bytes += chunk.length;
-    if (bytes > maxBytes) {
-      throw new KubeError('TOO_LARGE', `the answer is longer than ${maxBytes} bytes`);
-    }
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks).toString('utf8');
+async function readText(body: AsyncIterable<Uint8Array>, maxBytes: number): Promise<string> {
+  const message = `the answer is longer than ${maxBytes} bytes`;
+  return String(await readBody(body, maxBytes, () => new KubeError('TOO_LARGE', message)));
 }
 
 async function readErrorBody(body: Dispatcher.ResponseData['body']): Promise<unknown> {
-  const text = await readBody(body, maxErrorBytes).catch((error: unknown) => {
+  const text = await readText(body, maxErrorBytes).catch((error: unknown) => {
     if (error instanceof KubeError && error.code === 'TOO_LARGE') return '';
     throw error;
   });

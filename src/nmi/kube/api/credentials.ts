@@ -188,17 +188,9 @@ function isPem(value: unknown): value is string | Buffer {
 }
 
 function fingerprintOf(origin: string, tls: AccessTls): string {
-  const hash = createHash('sha256');
-  const parts = [
-    origin,
-    tls.ca ?? '',
-    tls.cert ?? '',
-    tls.key ?? '',
-    tls.servername ?? '',
-    String(tls.rejectUnauthorized),
-  ];
-  for (const part of parts) hash.update(`${part.length}:`).update(part);
-  return hash.digest('hex');
+  const { ca, cert, key, servername, rejectUnauthorized } = tls;
+  const parts = [origin, ca, cert, key, servername, rejectUnauthorized].map(String);
+  return createHash('sha256').update(JSON.stringify(parts)).digest('hex');
 }
 
 function messageOf(cause: unknown): string {

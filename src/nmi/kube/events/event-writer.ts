@@ -5,7 +5,7 @@
 import { randomUUID } from 'node:crypto';
 import type { Clock } from '../../../base/time/clock.ts';
 import type { Log } from '../../../base/log.ts';
-import type { Part } from '../../base/part.ts';
+import { samplesBy, type Part } from '../../base/part.ts';
 import { startPeriodicJob } from '../../../base/time/periodic-job.ts';
 import { backoffMs } from '../api/backoff.ts';
 import type { KubeClient } from '../api/client.ts';
@@ -91,11 +91,7 @@ export class EventWriter implements EventSink, Required<Pick<Part, 'samples'>>, 
 
   samples(): ReturnType<Required<Part>['samples']> {
     const outcomes = { ...this.#outcomes, dropped: this.#events.dropped };
-    return Object.entries(outcomes).map(([outcome, value]) => ({
-      metric: 'nmi_events_total',
-      labels: { outcome },
-      value,
-    }));
+    return samplesBy('nmi_events_total', 'outcome', outcomes);
   }
 
   [Symbol.dispose](): void {

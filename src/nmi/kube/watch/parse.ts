@@ -288,20 +288,10 @@ function podIps(status: JsonRecord | undefined): readonly string[] {
   return only === '' ? [] : [only];
 }
 
-const podPhases: ReadonlySet<unknown> = new Set<PodPhase>([
-  'Pending',
-  'Running',
-  'Succeeded',
-  'Failed',
-  'Unknown',
-]);
+const podPhases: readonly PodPhase[] = ['Pending', 'Running', 'Succeeded', 'Failed'];
 
 function podPhase(value: unknown): PodPhase {
-  return isPodPhase(value) ? value : 'Unknown';
-}
-
-function isPodPhase(value: unknown): value is PodPhase {
-  return podPhases.has(value);
+  return podPhases.find((phase) => phase === value) ?? 'Unknown';
 }
 
 /** 0 when absent or unreadable: old enough to be past every grace period. */

@@ -32,11 +32,7 @@ export function readRequest(bytes: Buffer, known?: KnownRequest): KnownRequest |
   // If the target has no space or line break, it ends where the known rest begins.
   const target = parseTarget(bytes.toString('latin1', 0, targetEnd), bytes.length);
   if (target === undefined) return undefined;
-  const ids = known.ids.map(({ name, from, to }) => ({
-    name,
-    from: from + shift,
-    to: to + shift,
-  }));
+  const ids = known.ids.map(({ name, from, to }) => ({ name, from: from + shift, to: to + shift }));
   return { target, isLast: known.isLast, bytes, ids };
 }
 

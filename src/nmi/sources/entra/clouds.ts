@@ -21,7 +21,7 @@ interface CloudRow {
   /** The first is the authority; tokens are requested from the others under their own name. */
   readonly hosts: readonly [string, ...string[]];
   /** Former names of the authority, which must not be called any more. */
-  readonly formerHosts: readonly string[];
+  readonly formerHosts?: readonly string[];
   readonly audience: string;
 }
 
@@ -33,12 +33,10 @@ const rows = {
       'login.microsoft.com',
       'sts.windows.net',
     ],
-    formerHosts: [],
     audience: 'api://AzureADTokenExchange',
   },
   usgovernment: {
     hosts: ['login.microsoftonline.us', 'login-us.microsoftonline.com'],
-    formerHosts: [],
     audience: 'api://AzureADTokenExchangeUSGov',
   },
   china: {
@@ -48,12 +46,10 @@ const rows = {
   },
   usnat: {
     hosts: ['login.microsoftonline.eaglex.ic.gov'],
-    formerHosts: [],
     audience: 'api://AzureADTokenExchangeUSNat',
   },
   ussec: {
     hosts: ['login.microsoftonline.microsoft.scloud'],
-    formerHosts: [],
     audience: 'api://AzureADTokenExchangeUSSec',
   },
 } as const satisfies Record<CloudName, CloudRow>;
@@ -133,7 +129,7 @@ function misshapen(adEndpoint: string): AuthorityResult {
 }
 
 function hostsOf(name: CloudName): readonly (readonly [string, Cloud])[] {
-  const { hosts, formerHosts }: CloudRow = rows[name];
+  const { hosts, formerHosts = [] }: CloudRow = rows[name];
   const cloud = cloudOf(name);
   return [
     ...hosts.map((host) => [host, { ...cloud, authority: originOf(host) }] as const),

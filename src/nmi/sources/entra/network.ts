@@ -8,6 +8,7 @@ import { X509Certificate } from 'node:crypto';
 import { createSecureContext, getCACertificates, type SecureContext } from 'node:tls';
 import { Agent, EnvHttpProxyAgent, Pool, type Dispatcher } from 'undici';
 import type { Clock } from '../../../base/time/clock.ts';
+import { readBody } from '../../../base/read-body.ts';
 import { parseRetryAfter } from '../../../base/retry-after.ts';
 import { networkCode } from '../../../base/network-code.ts';
 import { clockAheadMs } from '../clock-skew.ts';
@@ -100,7 +101,7 @@ async function post(
   const nowWallMs = clock.wallMs();
   return {
     status: response.statusCode,
-    body: await readText(response.body),
+    body: String(await readBody(response.body, maxBodyBytes, tooLong)),
     clockAheadMs: clockAheadMs(date, nowWallMs),
     retryAfterS: parseRetryAfter(retryAfter, nowWallMs, maxRetryAfterS),
   };
@@ -153,19 +154,9 @@ function trustOf(caPem: string | undefined): { readonly secureContext?: SecureCo
   }
 }
 
-async function readText(body: AsyncIterable<Uint8Array>): Promise<string> {
-  const chunks: Uint8Array[] = [];
-  let bytes = 0;
-  for await (const chunk of body) {
-    bytes += chunk.byteLength;
-    if (bytes > maxBodyBytes)
-      throw new EntraNetworkError(
-        'TOO_LONG',
-        `the answer of Entra ID has more than ${maxBodyBytes} bytes`,
-      );
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks).toString('utf8');
+function tooLong(): EntraNetworkError {
+  const message = `the answer of Entra ID has more than ${maxBodyBytes} bytes`;
+  return new EntraNetworkError('TOO_LONG', message);
 }
 
 const untrustedCodes: ReadonlySet<string> = new Set([

@@ -56,9 +56,7 @@ declare module 'node-forge/lib/forge.js' {
       };
       readonly pki: {
         readonly oids: Record<string, string>;
-        readonly pbe: {
-          generatePkcs12Key: DeriveKey;
-        };
+        readonly pbe: { generatePkcs12Key: DeriveKey };
         readonly privateKeyFromAsn1: unknown;
         readonly certificateFromAsn1: unknown;
         decryptPrivateKeyInfo(encrypted: Asn1, password: Password): Asn1 | null;
