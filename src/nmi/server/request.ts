@@ -6,10 +6,11 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Answer } from '../base/answers.ts';
 import type { CallerConnection } from '../callers/caller.ts';
 import type { Decision } from './decision-cache.ts';
+import type { TokenDecision } from './request-record.ts';
 
 /** The handler has already written the answer itself. */
 export const relayed = Symbol('relayed');
-export type Handled = Answer | typeof relayed;
+export type Handled = (Answer & { readonly decision?: TokenDecision }) | typeof relayed;
 
 export interface Exchange {
   readonly caller: CallerConnection;

@@ -39,7 +39,7 @@ function openFastPath(
       bypassCache: false,
       badTokenSha256: undefined,
     },
-    authorization: {
+    grant: {
       kind: 'authorized',
       pod: createPod(),
       upstream: { kind: 'unnamed' },
@@ -52,7 +52,7 @@ function openFastPath(
     cacheKey: '',
   });
   return new TokenFastPath({
-    rights: {
+    decisions: {
       decide: (caller, target) => (hasRight(caller) ? rightTo(target) : noRight),
       isCurrent: () => true,
     },

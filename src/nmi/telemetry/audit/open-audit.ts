@@ -3,15 +3,15 @@ import type { Clock } from '../../../base/time/clock.ts';
 import type { Logger } from '../../../base/logger.ts';
 import type { Part, Sample } from '../../base/part.ts';
 import type { Config } from '../../config/config.ts';
-import type { Observer } from '../../server/observer.ts';
-import { withAudit } from './audit.ts';
+import type { Renderer } from '../renderer.ts';
+import { AuditRecords } from './audit.ts';
 import { createDropReport } from './drop-report.ts';
 import type { AuditState } from './record.ts';
 import { openRecordFile } from './record-file.ts';
 
 export interface Audit extends Required<Pick<Part, 'samples'>>, AsyncDisposable {
-  /** The observer itself while the audit is off. */
-  observe(observer: Observer, clusterState: AuditState): Observer;
+  /** Undefined while the audit is off. */
+  renderer(clusterState: AuditState): Renderer | undefined;
 }
 
 export interface OpenAuditOptions {
@@ -33,11 +33,9 @@ export async function openAudit(options: OpenAuditOptions): Promise<Audit> {
   if (config.auditLog === '') return off;
   const records = { written: 0, dropped: 0 };
   const sink = await openSink(options, log, records);
-  const onBug = (error: unknown): void =>
-    log.error({ err: error instanceof Error ? error.stack : 'unknown' }, 'audit record failed');
   return {
-    observe: (observer, clusterState) =>
-      withAudit(observer, { write: (line) => sink.write(line), clusterState, clock, onBug }),
+    renderer: (clusterState) =>
+      new AuditRecords({ write: (line) => sink.write(line), clusterState, clock }),
     samples: () =>
       Object.entries(records).map(([outcome, value]): Sample => ({
         metric: 'nmi_audit_records_total',
@@ -49,7 +47,7 @@ export async function openAudit(options: OpenAuditOptions): Promise<Audit> {
 }
 
 const off: Audit = {
-  observe: (observer) => observer,
+  renderer: () => undefined,
   samples: () => [],
   [Symbol.asyncDispose]: () => Promise.resolve(),
 };
