@@ -10,8 +10,7 @@ describe('the report of a bug', () => {
     const clock = new HandClock();
     const log = createLogger({ format: 'json', level: 'info', write: (line) => lines.push(line) });
     const report = bugReporter(log, clock, 'request failed');
-    const read = () =>
-      lines.splice(0).map((line) => JSON.parse(line) as Record<string, unknown>);
+    const read = () => lines.splice(0).map((line) => JSON.parse(line) as Record<string, unknown>);
     report('no error');
     for (let count = 0; count < 30; count++) report(new RangeError('bug'));
     const [first, second, ...others] = read();

@@ -6,6 +6,7 @@ import { describe, it, mock } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Answer } from '../../../src/nmi/base/answers.ts';
 import { CallerConnection } from '../../../src/nmi/callers/caller.ts';
+import type { TokenAnswer } from '../../../src/nmi/server/token-endpoint.ts';
 import { HttpExchange } from '../../../src/nmi/server/request.ts';
 import type { Decision } from '../../../src/nmi/server/decision-cache.ts';
 import type { UpstreamIdentity } from '../../../src/nmi/sources/upstream-identity.ts';
@@ -100,7 +101,10 @@ describe('an answer from the cache', () => {
     const answer = fixture.tokens.handle(exchangeOf(callerAt('127.0.0.11'), vault)) as TokenAnswer;
     assert.equal(answer.status, 200);
     const { grant, cache, resource } = answer.decision;
-    assert.deepEqual([grant?.kind, cache, resource], ['authorized', 'hit', 'https://vault.example']);
+    assert.deepEqual(
+      [grant?.kind, cache, resource],
+      ['authorized', 'hit', 'https://vault.example'],
+    );
   });
 
   it('is not used for a request that is refused for its parameters', () => {

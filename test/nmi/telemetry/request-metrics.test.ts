@@ -125,10 +125,7 @@ describe('the metrics of a token request', () => {
   it('have the route and the path of /host/token', async () => {
     const { requests, series } = open();
     requests.render(createRecord({ route: hostTokenRoute }));
-    assert.match(
-      String(await series('nmi_request_duration_seconds_count')),
-      /route="host-token"/,
-    );
+    assert.match(String(await series('nmi_request_duration_seconds_count')), /route="host-token"/);
     assert.match(
       String(await series('aadpodidentity_nmi_operations_duration_seconds_count')),
       /operation_type="\/host\/token"/,

@@ -99,7 +99,8 @@ describe('a hit', () => {
     telemetry.add(renderer);
     const decision = createGrantedDecision();
     clock.advance(7);
-    for (let count = 0; count < 3; count++) telemetry.onHit(createHit({ decision, startedAtMs: 5 }));
+    for (let count = 0; count < 3; count++)
+      telemetry.onHit(createHit({ decision, startedAtMs: 5 }));
     assert.deepEqual(
       hits.map(({ durationMs }) => durationMs),
       [2, 2, 2],
