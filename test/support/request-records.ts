@@ -3,8 +3,8 @@ import type { Answer } from '../../src/nmi/base/answers.ts';
 import { CallerConnection } from '../../src/nmi/callers/caller.ts';
 import type { Authorized } from '../../src/nmi/grants/authorization.ts';
 import type { GrantedDecision } from '../../src/nmi/server/decision-cache.ts';
-import type { Exchange } from '../../src/nmi/server/request.ts';
-import type { Hit, RequestRecord, TokenDecision } from '../../src/nmi/server/request-record.ts';
+import type { Exchange, TokenDecision } from '../../src/nmi/server/request.ts';
+import type { Hit, RequestRecord } from '../../src/nmi/server/request-record.ts';
 import type { Route } from '../../src/nmi/server/route.ts';
 import { createIdentity, createPod } from './cache-objects.ts';
 

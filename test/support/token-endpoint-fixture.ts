@@ -76,7 +76,7 @@ export function openEndpointFixture(
     objectWait: {
       clock,
       waiters: new Waiters({ clock, maxWaiters: 10 }),
-      limits: new CallerLimits({ fetches: 16, waiting: 16, held: 16 }),
+      limits: new CallerLimits({ fetches: 16, waiting: 16, pendingObjects: 16 }),
       maxWaitMs: 1_000,
     },
     clock,

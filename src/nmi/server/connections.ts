@@ -16,20 +16,20 @@ export interface Connection {
 }
 
 /**
- * Connections held at once: as many as the listener's backlog, which one turn may accept entirely.
+ * Look-ups of callers at once: as many as the listener's backlog, which one turn may accept entirely.
  * Node meanwhile buffers what clients send, at most 64 KiB each.
  */
-export const maxHeld = 1_024;
+export const maxLookUps = 1_024;
 
 export class Connections {
   readonly #bySocket = new Map<Socket, Connection>();
   /** Connections during the look-up of their caller, with their address. */
-  readonly #held = new Map<Socket, string>();
+  readonly #lookUps = new Map<Socket, string>();
   readonly #each: number;
   /** By limit key. */
   readonly #counts = new Counts();
-  /** Number of held connections, by address. */
-  readonly #heldCounts = new Counts();
+  /** Number of look-ups, by address. */
+  readonly #lookUpCounts = new Counts();
 
   /** @param each maximum of one caller. */
   constructor(each: number) {
@@ -45,24 +45,24 @@ export class Connections {
   }
 
   /**
-   * Keeps a connection during the look-up of its caller, until it is released or closed.
+   * Keeps a connection during the look-up of its caller, until that ends or the connection closes.
    * @returns the limit that is reached, if any.
    */
-  hold(socket: Socket, ip: string): 'per_caller' | 'total' | undefined {
-    if (this.#held.size >= maxHeld) return 'total';
-    if (this.#heldCounts.get(ip) >= this.#each) return 'per_caller';
-    this.#held.set(socket, ip);
-    this.#heldCounts.add(ip);
-    socket.once('close', () => this.release(socket));
+  beginLookUp(socket: Socket, ip: string): 'per_caller' | 'total' | undefined {
+    if (this.#lookUps.size >= maxLookUps) return 'total';
+    if (this.#lookUpCounts.get(ip) >= this.#each) return 'per_caller';
+    this.#lookUps.set(socket, ip);
+    this.#lookUpCounts.add(ip);
+    socket.once('close', () => this.endLookUp(socket));
     return undefined;
   }
 
-  /** @returns whether it was still held. */
-  release(socket: Socket): boolean {
-    const ip = this.#held.get(socket);
+  /** @returns whether the connection was still kept for it. */
+  endLookUp(socket: Socket): boolean {
+    const ip = this.#lookUps.get(socket);
     if (ip === undefined) return false;
-    this.#heldCounts.remove(ip);
-    return this.#held.delete(socket);
+    this.#lookUpCounts.remove(ip);
+    return this.#lookUps.delete(socket);
   }
 
   /**
@@ -107,6 +107,6 @@ export class Connections {
   }
 
   destroyAll(): void {
-    for (const socket of [...this.#held.keys(), ...this.#bySocket.keys()]) socket.destroy();
+    for (const socket of [...this.#lookUps.keys(), ...this.#bySocket.keys()]) socket.destroy();
   }
 }

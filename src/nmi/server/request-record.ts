@@ -3,7 +3,6 @@
  * It contains no token.
  */
 import type { Identity, Pod } from '../../cache/index/objects.ts';
-import type { CacheOutcome } from '../../cache/token/cache.ts';
 import type { Answer, Reason } from '../base/answers.ts';
 import {
   correlationInBytes,
@@ -16,19 +15,8 @@ import type { ThrottleLimit } from '../callers/throttled-pods.ts';
 import type { Authorization } from '../grants/authorization.ts';
 import type { UpstreamObserver } from '../tokens/broker.ts';
 import type { GrantedDecision } from './decision-cache.ts';
-import { relayed, type Exchange, type Handled } from './request.ts';
+import { relayed, type Exchange, type Handled, type TokenDecision } from './request.ts';
 import type { Route } from './route.ts';
-
-/** The outcome of a token request that had the right method and headers. */
-export interface TokenDecision {
-  /** Undefined for a request that was refused for its parameters. */
-  readonly grant: Authorization | undefined;
-  /** Empty if the parameters were refused. */
-  readonly resource: string;
-  readonly cache: CacheOutcome | 'none';
-  /** Id of the fetch that returned the token or the failure, whichever request caused it. */
-  readonly fetchId: string | undefined;
-}
 
 export interface RequestRecord {
   readonly route: Route;

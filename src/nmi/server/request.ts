@@ -3,10 +3,22 @@
  * handlers need.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { CacheOutcome } from '../../cache/token/cache.ts';
 import type { Answer } from '../base/answers.ts';
 import type { CallerConnection } from '../callers/caller.ts';
+import type { Authorization } from '../grants/authorization.ts';
 import type { Decision } from './decision-cache.ts';
-import type { TokenDecision } from './request-record.ts';
+
+/** The outcome of a token request that had the right method and headers. */
+export interface TokenDecision {
+  /** Undefined for a request that was refused for its parameters. */
+  readonly grant: Authorization | undefined;
+  /** Empty if the parameters were refused. */
+  readonly resource: string;
+  readonly cache: CacheOutcome | 'none';
+  /** Id of the fetch that returned the token or the failure, whichever request caused it. */
+  readonly fetchId: string | undefined;
+}
 
 /** The handler has already written the answer itself. */
 export const relayed = Symbol('relayed');

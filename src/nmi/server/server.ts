@@ -33,13 +33,17 @@ import type { ObjectWait } from './wait-for-object.ts';
  * Fewer fetches than a pod may have connections, so that the excess gets a 429. Azure SDKs request
  * a handful of resources.
  */
-const callerMaxima = { fetches: 50, waiting: 512, held: 32 };
+const callerMaxima = { fetches: 50, waiting: 512, pendingObjects: 32 };
 
 /** At five calls of the metadata service per second, 16 take three seconds. */
-const relayMaxima = { fetches: 16, waiting: 128, held: 0 };
+const relayMaxima = { fetches: 16, waiting: 128, pendingObjects: 0 };
 
 /** Names of the token limits in metrics and Events. */
-const limitNames = { fetches: 'tokens', waiting: 'requests', held: 'pending_objects' } as const;
+const limitNames = {
+  fetches: 'tokens',
+  waiting: 'requests',
+  pendingObjects: 'pending_objects',
+} as const;
 
 export interface Server extends Required<Pick<Part, 'samples'>>, AsyncDisposable {
   /** Of the first listener. */

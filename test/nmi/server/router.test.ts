@@ -66,7 +66,7 @@ function open(over: Partial<RouterOptions> = {}, places?: PodPlaces) {
     objectWait: {
       clock,
       waiters,
-      limits: new CallerLimits({ fetches: 1, waiting: 1, held: 10 }),
+      limits: new CallerLimits({ fetches: 1, waiting: 1, pendingObjects: 10 }),
       maxWaitMs: 1_000,
     },
     loopDetection,
