@@ -24,23 +24,17 @@ export interface TokenDecision {
 export const relayed = Symbol('relayed');
 export type Handled = (Answer & { readonly decision?: TokenDecision }) | typeof relayed;
 
-export interface Exchange {
-  readonly caller: CallerConnection;
-  readonly method: string;
-  /** Monotonic milliseconds at which the head was parsed. */
-  readonly startedAtMs: number;
-  readonly requestId: string;
-  /** The client has disconnected and would not read an answer. */
-  readonly isGone: boolean;
-  /** Every value of a header, in order. `Metadata: true` sent twice is two values. */
-  headerValues(lowerCaseName: string): readonly string[];
-}
+export type Exchange = Pick<
+  HttpExchange,
+  'caller' | 'method' | 'startedAtMs' | 'requestId' | 'isGone' | 'headerValues'
+>;
 
 /** A request that `node:http` parsed. */
-export class HttpExchange implements Exchange {
+export class HttpExchange {
   readonly request: IncomingMessage;
   readonly response: ServerResponse;
   readonly caller: CallerConnection;
+  /** Monotonic milliseconds at which the head was parsed. */
   readonly startedAtMs: number;
   readonly requestId: string;
   /**
@@ -73,10 +67,12 @@ export class HttpExchange implements Exchange {
     return this.request.url ?? '';
   }
 
+  /** The client has disconnected and would not read an answer. */
   get isGone(): boolean {
     return this.response.destroyed || this.response.closed;
   }
 
+  /** Every value of a header, in order. `Metadata: true` sent twice is two values. */
   headerValues(lowerCaseName: string): readonly string[] {
     const raw = this.request.rawHeaders;
     const values: string[] = [];

@@ -7,7 +7,7 @@ import type { Renderer } from '../renderer.ts';
 import { AuditRecords } from './audit.ts';
 import { createDropReport } from './drop-report.ts';
 import type { AuditState } from './record.ts';
-import { openRecordFile } from './record-file.ts';
+import { openRecordFile, type RecordFile } from './record-file.ts';
 
 export interface Audit extends Required<Pick<Part, 'samples'>>, AsyncDisposable {
   /** Undefined while the audit is off. */
@@ -20,10 +20,6 @@ export interface OpenAuditOptions {
   readonly stdout: (line: string) => void;
   readonly clock: Clock;
   readonly log: Logger;
-}
-
-interface Sink extends AsyncDisposable {
-  write(line: string): void;
 }
 
 /** @throws StartError `CONFIG` for a file that cannot be written. */
@@ -56,7 +52,7 @@ async function openSink(
   { config, stdout, clock }: OpenAuditOptions,
   log: Logger,
   records: { written: number; dropped: number },
-): Promise<Sink> {
+): Promise<RecordFile> {
   const path = config.auditLog;
   const onWritten = (count: number): void => {
     records.written += count;
