@@ -31,8 +31,8 @@ import { giveBackSpareMemory } from '../base/spare-memory.ts';
 import { exportEventLoopDelay } from './telemetry/event-loop-delay.ts';
 import { exportParts } from './telemetry/export-parts.ts';
 import { openAudit } from './telemetry/audit/open-audit.ts';
-import { withEvents } from './telemetry/refusal-events.ts';
-import { createTelemetry } from './telemetry/telemetry.ts';
+import { RefusalEvents } from './telemetry/refusal-events.ts';
+import { Telemetry } from './telemetry/telemetry.ts';
 import { openTokens } from './tokens/tokens.ts';
 
 export interface Agent {
@@ -59,7 +59,7 @@ export async function startAgent(given: AgentOptions): Promise<Agent> {
   const { config, log, stop } = given;
   const tuning: Tuning = { ...defaultTuning, ...given.tuning };
   await using starting = new AsyncDisposableStack();
-  const telemetry = createTelemetry({
+  const telemetry = new Telemetry({
     log: log.child({ component: 'token' }),
     clock: given.clock,
     oldNames: config.oldMetrics,
@@ -90,20 +90,11 @@ export async function startAgent(given: AgentOptions): Promise<Agent> {
     }),
   );
   const events = config.events ? starting.use(openEventWriter(options, client)) : undefined;
-  const reported =
-    events === undefined
-      ? telemetry.observer
-      : withEvents(telemetry.observer, {
-          events,
-          pods: state.pods,
-          onBug: (error) => {
-            const err = error instanceof Error ? error.stack : 'unknown';
-            log.error({ err }, 'failed to make an Event');
-          },
-        });
-  const observer = audit.observe(reported, state);
+  if (events !== undefined) telemetry.add(new RefusalEvents(events));
+  const audited = audit.renderer(state);
+  if (audited !== undefined) telemetry.add(audited);
   const loopDetection = new LoopDetection();
-  const core = { ...options, tuning, client, kernel, state, observer, loopDetection };
+  const core = { ...options, tuning, client, kernel, state, observer: telemetry, loopDetection };
   const tokens = starting.use(await openTokens({ ...core, clusterState: state }));
   const { broker } = tokens;
   const server = starting.use(await openServer({ ...core, broker, held }));

@@ -10,7 +10,7 @@ import { UpstreamResolver } from '../../src/nmi/grants/resolve-upstream.ts';
 import type { WorkloadIdentities } from '../../src/nmi/grants/workload-identities.ts';
 import { CallerLimits } from '../../src/nmi/server/caller-limits.ts';
 import { TokenFastPath } from '../../src/nmi/server/fast-path/fast-path.ts';
-import type { TokenDecision } from '../../src/nmi/server/observer.ts';
+import type { Hit } from '../../src/nmi/server/request-record.ts';
 import {
   DecisionCache,
   type Decision,
@@ -47,12 +47,8 @@ export function openEndpointFixture(
   }));
   const state = { isSynced: true, trustsAddresses: true };
   const hits: GrantedDecision[] = [];
-  const decisions: TokenDecision[] = [];
   const bugs: unknown[] = [];
-  const observer = {
-    onHit: (_hit: unknown, right: GrantedDecision) => hits.push(right),
-    onDecision: (_exchange: unknown, decision: TokenDecision) => decisions.push(decision),
-  };
+  const observer = { onHit: ({ decision }: Hit) => void hits.push(decision) };
   const clusterState = {
     pods,
     grants,
@@ -73,23 +69,22 @@ export function openEndpointFixture(
     objectIdOf: () => undefined,
     ...over,
   };
-  const rights = new DecisionCache({ clusterState, policy, clock });
+  const decisions = new DecisionCache({ clusterState, policy, clock });
   const tokens = new TokenEndpoint({
     clusterState,
-    rights,
+    decisions,
     policy,
     broker,
     objectWait: {
       clock,
       waiters: new Waiters({ clock, maxWaiters: 10 }),
-      limits: new CallerLimits({ fetches: 16, waiting: 16, pending: 16 }),
+      limits: new CallerLimits({ fetches: 16, waiting: 16, pendingObjects: 16 }),
       maxWaitMs: 1_000,
     },
     clock,
-    observer,
   });
   const fastPath = new TokenFastPath({
-    rights,
+    decisions,
     broker,
     clock,
     observer,
@@ -111,7 +106,6 @@ export function openEndpointFixture(
     tokens,
     fastPath,
     hits,
-    decisions,
     bugs,
   };
 }

@@ -42,7 +42,6 @@ export interface AdminOptions {
 const requestMs = 2_000;
 /** A rendering of the metrics is kept this many times as long as it took. */
 const pausesPerRender = 20;
-const plainText = 'text/plain; charset=utf-8';
 /** Log message. */
 export const waitingForPort = 'port still in use by the agent before, waiting';
 
@@ -62,7 +61,6 @@ export async function openAdminPages(options: AdminOptions): Promise<AsyncDispos
   add(metricsPort, 'metrics');
 
   const connections = new PageConnections();
-  const usedSockets = new WeakSet<object>();
   const renderMetrics = shareRenders(options);
   const servers: Server[] = [];
   const waiting = new Set<Disposable>();
@@ -76,29 +74,7 @@ export async function openAdminPages(options: AdminOptions): Promise<AsyncDispos
   };
   try {
     for (const [port, served] of pages) {
-      const server = createServer({
-        headersTimeout: requestMs,
-        requestTimeout: requestMs,
-        connectionsCheckingInterval: 500,
-        keepAlive: false,
-      });
-      const [parseHttp] = server.listeners('connection');
-      server.removeAllListeners('connection');
-      server.on('connection', (socket: Socket) => {
-        connections.add(socket);
-        onFirstBytes(socket, () => {
-          parseHttp?.call(server, socket);
-          guardPipeline(socket, 1);
-        });
-      });
-      server.on('request', (request, response) => {
-        // A second request on a connection closes it.
-        if (usedSockets.has(request.socket)) return void request.socket.destroy();
-        usedSockets.add(request.socket);
-        response.shouldKeepAlive = false;
-        const [path = '', query = ''] = (request.url ?? '').split('?', 2);
-        // As in the API server: any value counts.
-        const isVerbose = new URLSearchParams(query).has('verbose');
+      const server = createPageServer(connections, (path, isVerbose, response) => {
         void answer({ path, isVerbose }, served, options, renderMetrics, response);
       });
       const isOfMetrics = !served.has('probes') && metricsAddress !== '';
@@ -124,6 +100,39 @@ export async function openAdminPages(options: AdminOptions): Promise<AsyncDispos
     throw portError(error, where, flags);
   }
   return { [Symbol.asyncDispose]: close };
+}
+
+/** @param serve is called for the first request of each connection. */
+function createPageServer(
+  connections: PageConnections,
+  serve: (path: string, isVerbose: boolean, response: ServerResponse) => void,
+): Server {
+  const usedSockets = new WeakSet<object>();
+  const server = createServer({
+    headersTimeout: requestMs,
+    requestTimeout: requestMs,
+    connectionsCheckingInterval: 500,
+    keepAlive: false,
+  });
+  const [parseHttp] = server.listeners('connection');
+  server.removeAllListeners('connection');
+  server.on('connection', (socket: Socket) => {
+    connections.add(socket);
+    onFirstBytes(socket, () => {
+      parseHttp?.call(server, socket);
+      guardPipeline(socket, 1);
+    });
+  });
+  server.on('request', (request, response) => {
+    // A second request on a connection closes it.
+    if (usedSockets.has(request.socket)) return void request.socket.destroy();
+    usedSockets.add(request.socket);
+    response.shouldKeepAlive = false;
+    const [path = '', query = ''] = (request.url ?? '').split('?', 2);
+    // As in the API server: any value counts.
+    serve(path, new URLSearchParams(query).has('verbose'), response);
+  });
+  return server;
 }
 
 /**
@@ -178,30 +187,27 @@ async function answer(
 ): Promise<void> {
   if (served.has('metrics') && path === '/metrics') {
     try {
-      send(response, 200, options.metrics.contentType, await renderMetrics());
+      send(response, 200, await renderMetrics(), options.metrics.contentType);
     } catch {
-      send(response, 500, plainText, 'the metrics could not be collected\n');
+      send(response, 500, 'the metrics could not be collected\n');
     }
     return;
   }
   if (served.has('probes')) {
     switch (path) {
       case '/healthz':
-        return send(response, 200, plainText, options.hasBeenActive() ? 'Active' : 'Not Active');
+        return send(response, 200, options.hasBeenActive() ? 'Active' : 'Not Active');
       case '/livez':
-        return send(response, 200, plainText, 'ok');
+        return send(response, 200, 'ok');
       case '/readyz': {
         const state = readiness(options.parts);
         const status = state.ready ? 200 : 503;
-        if (isVerbose) {
-          const text = describeReadiness(options.parts);
-          return send(response, status, plainText, text);
-        }
-        return send(response, status, 'application/json; charset=utf-8', JSON.stringify(state));
+        if (isVerbose) return send(response, status, describeReadiness(options.parts));
+        return send(response, status, JSON.stringify(state), 'application/json; charset=utf-8');
       }
     }
   }
-  send(response, 404, plainText, 'not found\n');
+  send(response, 404, 'not found\n');
 }
 
 /**
@@ -233,8 +239,8 @@ function shareRenders({ metrics, clock }: AdminOptions): () => Promise<Buffer> {
 function send(
   response: ServerResponse,
   status: number,
-  contentType: string,
   body: string | Buffer,
+  contentType = 'text/plain; charset=utf-8',
 ): void {
   response.writeHead(status, [
     'Content-Type',

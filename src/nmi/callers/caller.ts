@@ -128,11 +128,6 @@ export class CallerConnection {
     return this.#caller;
   }
 
-  /** The caller as it was resolved last. */
-  get latest(): Caller {
-    return this.#caller;
-  }
-
   /** The evidence of who the latest caller is; undefined if there is none. */
   get identifiedBy(): IdentifiedBy | undefined {
     return this.#identifiedBy;

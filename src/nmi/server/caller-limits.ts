@@ -30,7 +30,7 @@ export interface CallerMaxima {
   /** Requests of one caller that may wait for tokens, the same or different ones. */
   readonly waiting: number;
   /** Requests of one caller that may wait for an object at the same time. */
-  readonly pending: number;
+  readonly pendingObjects: number;
 }
 
 /** A caller, given by its limit key, has reached a limit. */
@@ -42,7 +42,7 @@ export class CallerLimits {
   readonly #onBeyond: OnBeyond;
   readonly #fetches = new Counts();
   readonly #waiting = new Counts();
-  readonly #pending = new Counts();
+  readonly #pendingObjects = new Counts();
   /** Requests by caller and token. */
   readonly #sharing = new Counts();
 
@@ -69,9 +69,12 @@ export class CallerLimits {
   }
 
   beginWait(limitKey: string): (() => void) | undefined {
-    if (this.#pending.get(limitKey) >= this.#max.pending) return this.#refuse(limitKey, 'pending');
-    this.#pending.add(limitKey);
-    return () => this.#pending.remove(limitKey);
+    const counts = this.#pendingObjects;
+    if (counts.get(limitKey) >= this.#max.pendingObjects) {
+      return this.#refuse(limitKey, 'pendingObjects');
+    }
+    counts.add(limitKey);
+    return () => counts.remove(limitKey);
   }
 
   #refuse(limitKey: string, limit: keyof CallerMaxima): undefined {

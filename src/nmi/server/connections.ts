@@ -19,17 +19,17 @@ export interface Connection {
  * Look-ups of callers at once: as many as the listener's backlog, which one turn may accept entirely.
  * Node meanwhile buffers what clients send, at most 64 KiB each.
  */
-export const maxLookups = 1_024;
+export const maxLookUps = 1_024;
 
 export class Connections {
   readonly #bySocket = new Map<Socket, Connection>();
   /** Connections during the look-up of their caller, with their address. */
-  readonly #lookups = new Map<Socket, string>();
+  readonly #lookUps = new Map<Socket, string>();
   readonly #each: number;
   /** By limit key. */
   readonly #counts = new Counts();
   /** Number of look-ups, by address. */
-  readonly #lookupCounts = new Counts();
+  readonly #lookUpCounts = new Counts();
 
   /** @param each maximum of one caller. */
   constructor(each: number) {
@@ -45,24 +45,24 @@ export class Connections {
   }
 
   /**
-   * Keeps a connection during the look-up of its caller, until the look-up ends or the connection is closed.
+   * Keeps a connection during the look-up of its caller, until that ends or the connection closes.
    * @returns the limit that is reached, if any.
    */
-  beginLookup(socket: Socket, ip: string): 'per_caller' | 'total' | undefined {
-    if (this.#lookups.size >= maxLookups) return 'total';
-    if (this.#lookupCounts.get(ip) >= this.#each) return 'per_caller';
-    this.#lookups.set(socket, ip);
-    this.#lookupCounts.add(ip);
-    socket.once('close', () => this.endLookup(socket));
+  beginLookUp(socket: Socket, ip: string): 'per_caller' | 'total' | undefined {
+    if (this.#lookUps.size >= maxLookUps) return 'total';
+    if (this.#lookUpCounts.get(ip) >= this.#each) return 'per_caller';
+    this.#lookUps.set(socket, ip);
+    this.#lookUpCounts.add(ip);
+    socket.once('close', () => this.endLookUp(socket));
     return undefined;
   }
 
-  /** @returns whether the look-up was still running. */
-  endLookup(socket: Socket): boolean {
-    const ip = this.#lookups.get(socket);
+  /** @returns whether the connection was still kept for it. */
+  endLookUp(socket: Socket): boolean {
+    const ip = this.#lookUps.get(socket);
     if (ip === undefined) return false;
-    this.#lookupCounts.remove(ip);
-    return this.#lookups.delete(socket);
+    this.#lookUpCounts.remove(ip);
+    return this.#lookUps.delete(socket);
   }
 
   /**
@@ -107,6 +107,6 @@ export class Connections {
   }
 
   destroyAll(): void {
-    for (const socket of [...this.#lookups.keys(), ...this.#bySocket.keys()]) socket.destroy();
+    for (const socket of [...this.#lookUps.keys(), ...this.#bySocket.keys()]) socket.destroy();
   }
 }

@@ -1,6 +1,6 @@
 /**
- * Caches decisions for the requests of a pod while they are valid: the parsed target and its
- * authorization are computed once for all connections of the pod and both parsers.
+ * Caches decisions for the requests of a pod while they are valid: the parsed target and its grant
+ * are computed once for all connections of the pod and both parsers.
  *
  * A decision is valid while no index has changed: every request compares the indexes' generation.
  * It is computed again after a second, since objects that are read on demand change no generation
@@ -22,11 +22,11 @@ import {
   type TokenQuery,
 } from './token-query.ts';
 
-/** The parsed target and its authorization, at one generation of the indexes. */
+/** The parsed target and its grant, at one generation of the indexes. */
 export interface Decision {
   readonly target: string;
   readonly query: TokenQuery;
-  readonly authorization: Authorization;
+  readonly grant: Authorization;
   /** NaN, which equals no generation, if the caller could not be identified. */
   readonly generation: number;
   readonly madeAtMs: number;
@@ -36,7 +36,7 @@ export interface Decision {
 
 /** A decision that grants one token; the same object while it is valid. */
 export interface GrantedDecision extends Decision {
-  readonly authorization: Authorized;
+  readonly grant: Authorized;
   readonly cacheKey: string;
 }
 
@@ -74,7 +74,7 @@ export class DecisionCache {
   }
 
   /**
-   * Parses a target and authorizes its caller.
+   * Parses a target and finds the grant of its caller.
    * @param target of a token request.
    * @param handed a decision that may be for another request. A decision depends on nothing but
    *   target, pod and generation: it is used only if all three are equal.
@@ -87,33 +87,33 @@ export class DecisionCache {
   ): Decision | RefusedQuery {
     // The caller is always identified by the connection itself: pods can share an address.
     const { pod } = identify(caller, this.#options.clusterState);
-    const isMeant = handed?.target === target && handed.authorization.pod === pod;
+    const isMeant = handed?.target === target && handed.grant.pod === pod;
     const known = isMeant ? handed : this.#get(pod, target);
     if (known !== undefined && this.isCurrent(known, nowMs)) return known;
     const route = parseRoute(target);
     const parsed = parseTokenQuery(route.kind === 'token' ? route.query : '');
-    return parsed.kind === 'refused' ? parsed : this.authorize(caller, target, parsed.query, nowMs);
+    return parsed.kind === 'refused' ? parsed : this.decideFor(caller, target, parsed.query, nowMs);
   }
 
   /** The same for a target that is already parsed. */
-  authorize(caller: CallerConnection, target: string, query: TokenQuery, nowMs: number): Decision {
+  decideFor(caller: CallerConnection, target: string, query: TokenQuery, nowMs: number): Decision {
     const { clusterState, policy, clock } = this.#options;
     const identified = identify(caller, clusterState);
     const known = this.#get(identified.pod, target);
     if (known !== undefined && this.isCurrent(known, nowMs)) return known;
     const isRefused = identified.kind === 'refused';
-    const authorization = isRefused
+    const grant = isRefused
       ? identified
       : authorize(identified.pod, query, clusterState, policy, clock.wallMs());
     const decision: Decision = {
       target,
       query,
-      authorization,
+      grant,
       generation: isRefused ? Number.NaN : this.#currentGeneration(),
       madeAtMs: nowMs,
-      cacheKey: cacheKeyOf(authorization, query),
+      cacheKey: cacheKeyOf(grant, query),
     };
-    if (isRight(decision)) this.#remember(decision);
+    if (isGranted(decision)) this.#remember(decision);
     return decision;
   }
 
@@ -125,21 +125,20 @@ export class DecisionCache {
     return generationOf(this.#options.clusterState);
   }
 
-  #remember(right: GrantedDecision): void {
-    const { target, generation } = right;
-    const { pod } = right.authorization;
+  #remember(decision: GrantedDecision): void {
+    const { target, generation, grant } = decision;
     if (target.length > maxRememberedTarget) return;
     // Decisions of another generation are invalid, and would keep old objects in memory.
     if (generation !== this.#generation || this.#size >= maxOfAll) this.#clear();
     this.#generation = generation;
-    const known = this.#byPod.get(pod);
-    const rights = known ?? new Map<string, GrantedDecision>();
-    if (known === undefined) this.#byPod.set(pod, rights);
-    const before = rights.size;
+    const known = this.#byPod.get(grant.pod);
+    const decisions = known ?? new Map<string, GrantedDecision>();
+    if (known === undefined) this.#byPod.set(grant.pod, decisions);
+    const before = decisions.size;
     // A pod that invents targets evicts only its own decisions.
-    if (before >= maxOfPod && !rights.has(target)) rights.clear();
-    rights.set(target, right);
-    this.#size += rights.size - before;
+    if (before >= maxOfPod && !decisions.has(target)) decisions.clear();
+    decisions.set(target, decision);
+    this.#size += decisions.size - before;
   }
 
   #clear(): void {
@@ -148,11 +147,11 @@ export class DecisionCache {
   }
 }
 
-export function isRight(decision: Decision): decision is GrantedDecision {
+export function isGranted(decision: Decision): decision is GrantedDecision {
   return decision.cacheKey !== undefined;
 }
 
-function cacheKeyOf(authorization: Authorization, query: TokenQuery): string | undefined {
-  if (authorization.kind !== 'authorized' || authorization.auxiliary.length > 0) return undefined;
-  return wantsOtherToken(query) ? undefined : tokenKey(authorization.upstream, query.resource);
+function cacheKeyOf(grant: Authorization, query: TokenQuery): string | undefined {
+  if (grant.kind !== 'authorized' || grant.auxiliary.length > 0) return undefined;
+  return wantsOtherToken(query) ? undefined : tokenKey(grant.upstream, query.resource);
 }

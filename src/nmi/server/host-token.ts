@@ -3,14 +3,19 @@
  * it names in headers. Off by default, and served on loopback only, because every process that can
  * connect to loopback can name any pod of this node.
  */
-import { answerToken, refuse, type Answer } from '../base/answers.ts';
+import { answerToken, refuse } from '../base/answers.ts';
 import type { Authorization } from '../grants/authorization.ts';
 import { authorize, type GrantState } from '../grants/authorize.ts';
 import type { Exchange } from './request.ts';
 import type { GrantPolicy } from '../grants/grant.ts';
 import type { Clock } from '../../base/time/clock.ts';
 import { parseTokenQuery, type TokenQuery } from './token-query.ts';
-import type { TokenEndpoint, TokenJob } from './token-endpoint.ts';
+import {
+  refuseQuery,
+  type TokenAnswer,
+  type TokenEndpoint,
+  type TokenJob,
+} from './token-endpoint.ts';
 
 export interface HostTokenOptions {
   readonly clusterState: GrantState;
@@ -26,40 +31,38 @@ export class HostTokenEndpoint {
     this.#options = options;
   }
 
-  handle(exchange: Exchange, rawQuery: string): Answer | Promise<Answer> {
+  handle(exchange: Exchange, rawQuery: string): TokenAnswer | Promise<TokenAnswer> {
     const { endpoint, clock } = this.#options;
-    const refused = (answer: Answer) => endpoint.refuse(exchange, 'host-token', answer);
     if (!isLoopback(exchange.caller.ip)) {
-      return refused(
+      return refuseQuery(
         refuse('host_only', 'Access denied: /host/token answers processes of this host only.'),
       );
     }
     const [namespace = ''] = exchange.headerValues('podns');
     const [name = ''] = exchange.headerValues('podname');
     if (namespace === '' || name === '') {
-      return refused(
+      return refuseQuery(
         refuse('parameter_missing', "missing 'podname' and 'podns' from request header"),
       );
     }
     const parsed = parseTokenQuery(rawQuery, false);
-    if (parsed.kind === 'refused') return refused(refuse(parsed.reason, parsed.detail));
-    const decide = () => this.#decide(namespace, name, parsed.query);
+    if (parsed.kind === 'refused') return refuseQuery(refuse(parsed.reason, parsed.detail));
+    const findGrant = () => this.#findGrant(namespace, name, parsed.query);
     const job: TokenJob = {
       exchange,
-      route: 'host-token',
       query: parsed.query,
-      decide,
+      findGrant,
       // On this route the replaced system returned the primary tenant's token only.
-      render: (rendered, _auxiliary, authorized) => {
-        const clientId = authorized.identity?.clientId || rendered.token.clientId;
+      render: (rendered, _auxiliary, grant) => {
+        const clientId = grant.identity?.clientId || rendered.token.clientId;
         const body = rendered.body(clock.wallMs());
         return answerToken(`{"token":${body},"clientid":${JSON.stringify(clientId)}}`);
       },
     };
-    return endpoint.serve(job, decide());
+    return endpoint.serve(job, findGrant());
   }
 
-  #decide(namespace: string, name: string, query: TokenQuery): Authorization {
+  #findGrant(namespace: string, name: string, query: TokenQuery): Authorization {
     const { clusterState, policy, clock } = this.#options;
     const pod = clusterState.pods.byName(namespace, name);
     if (pod === undefined || !clusterState.isSynced()) {

@@ -217,14 +217,14 @@ class HttpListener implements Listener {
   }
 
   #awaitAttestation(socket: Socket, ends: SocketEnds, attestation: Promise<Attestation>): void {
-    const whose = this.#connections.beginLookup(socket, ends.remoteIp);
+    const whose = this.#connections.beginLookUp(socket, ends.remoteIp);
     if (whose !== undefined) {
       socket.destroy();
       this.#options.onTooMany(whose);
     }
     attestation
       .then((attested) => {
-        const isWaiting = this.#connections.endLookup(socket) && !socket.destroyed;
+        const isWaiting = this.#connections.endLookUp(socket) && !socket.destroyed;
         if (isWaiting) this.#admit(socket, ends, attested);
       })
       .catch((error: unknown) => this.#fail(socket, error));

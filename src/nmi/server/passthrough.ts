@@ -74,9 +74,16 @@ const maxRequestBytes = 64 * 1024;
 const maxAnswerBytes = 256 * 1024;
 
 export function openPassthrough(options: PassthroughOptions): Passthrough {
-  const { endpoint, timeoutMs, loopDetection } = options;
+  const { endpoint, timeoutMs, loopDetection, clock } = options;
   const connections = new ImdsConnections({ endpoint, maxConnections: 4, timeoutMs });
-  const calls = new MetadataCalls(options.clock, options.timeoutMs);
+  const calls = new MetadataCalls(clock, timeoutMs);
+
+  async function send(request: Dispatcher.RequestOptions): Promise<MetadataAnswer> {
+    const sent = await connections.pool.request(request);
+    if (sent.statusCode !== refusals.loop_detected.status) return readAnswer(sent);
+    connections.reopen();
+    throw new LoopError();
+  }
 
   async function relay(
     exchange: HttpExchange,
@@ -86,7 +93,7 @@ export function openPassthrough(options: PassthroughOptions): Passthrough {
     const { request, response } = exchange;
     const leave = new AbortController();
     response.once('close', () => leave.abort());
-    const signal = AbortSignal.any([leave.signal, AbortSignal.timeout(options.timeoutMs)]);
+    const signal = AbortSignal.any([leave.signal, AbortSignal.timeout(timeoutMs)]);
     // Read before the wait for a turn: a body that never arrives must not occupy one.
     const body = await readRequestBody(request, exchange.method, signal);
     if (body === undefined) {
@@ -109,20 +116,14 @@ export function openPassthrough(options: PassthroughOptions): Passthrough {
         sharedKey,
         isKept: route.area === 'instance' || route.area === 'versions',
         party: partyOf(pod),
-        send: async (callSignal) => {
-          const sent = await connections.pool.request({
+        send: (callSignal) =>
+          send({
             method: exchange.method === 'POST' ? 'POST' : 'GET',
             path,
             headers: { ...headers, [correlationHeader]: loopDetection.next() },
             body: body.byteLength === 0 ? null : body,
             signal: callSignal,
-          });
-          if (sent.statusCode === refusals.loop_detected.status) {
-            connections.reopen();
-            throw new LoopError();
-          }
-          return readAnswer(sent);
-        },
+          }),
       });
       if (exchange.isGone) return relayed;
       response.writeHead(answer.status, [...answer.headers]);

@@ -3,31 +3,38 @@
  * handlers need.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { CacheOutcome } from '../../cache/token/cache.ts';
 import type { Answer } from '../base/answers.ts';
 import type { CallerConnection } from '../callers/caller.ts';
+import type { Authorization } from '../grants/authorization.ts';
 import type { Decision } from './decision-cache.ts';
+
+/** The outcome of a token request that had the right method and headers. */
+export interface TokenDecision {
+  /** Undefined for a request that was refused for its parameters. */
+  readonly grant: Authorization | undefined;
+  /** Empty if the parameters were refused. */
+  readonly resource: string;
+  readonly cache: CacheOutcome | 'none';
+  /** Id of the fetch that returned the token or the failure, whichever request caused it. */
+  readonly fetchId: string | undefined;
+}
 
 /** The handler has already written the answer itself. */
 export const relayed = Symbol('relayed');
-export type Handled = Answer | typeof relayed;
+export type Handled = (Answer & { readonly decision?: TokenDecision }) | typeof relayed;
 
-export interface Exchange {
-  readonly caller: CallerConnection;
-  readonly method: string;
-  /** Monotonic milliseconds at which the head was parsed. */
-  readonly startedAtMs: number;
-  readonly requestId: string;
-  /** The client has disconnected and would not read an answer. */
-  readonly isGone: boolean;
-  /** Every value of a header, in order. `Metadata: true` sent twice is two values. */
-  headerValues(lowerCaseName: string): readonly string[];
-}
+export type Exchange = Pick<
+  HttpExchange,
+  'caller' | 'method' | 'startedAtMs' | 'requestId' | 'isGone' | 'headerValues'
+>;
 
 /** A request that `node:http` parsed. */
-export class HttpExchange implements Exchange {
+export class HttpExchange {
   readonly request: IncomingMessage;
   readonly response: ServerResponse;
   readonly caller: CallerConnection;
+  /** Monotonic milliseconds at which the head was parsed. */
   readonly startedAtMs: number;
   readonly requestId: string;
   /**
@@ -60,10 +67,12 @@ export class HttpExchange implements Exchange {
     return this.request.url ?? '';
   }
 
+  /** The client has disconnected and would not read an answer. */
   get isGone(): boolean {
     return this.response.destroyed || this.response.closed;
   }
 
+  /** Every value of a header, in order. `Metadata: true` sent twice is two values. */
   headerValues(lowerCaseName: string): readonly string[] {
     const raw = this.request.rawHeaders;
     const values: string[] = [];

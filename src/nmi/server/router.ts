@@ -3,10 +3,10 @@
  * header, policy; then calls its endpoint. Cheap checks come before any look-up, so that the probes
  * of SDKs (300 ms timeout) are answered even when everything else is down.
  */
-import type { PodIndex } from '../../cache/index/pod-index.ts';
+import type { Clock } from '../../base/time/clock.ts';
 import { refuse, refuseMissingHeader, type Answer } from '../base/answers.ts';
-import type { Observer } from './observer.ts';
 import { relayed, type Handled, type HttpExchange } from './request.ts';
+import { recordOf, type Observer } from './request-record.ts';
 import type { HostTokenEndpoint } from './host-token.ts';
 import { identify, type CallerState } from '../callers/identify.ts';
 import { renderRefusal } from '../grants/refusal-text.ts';
@@ -22,20 +22,24 @@ export interface RouterOptions {
   /** Undefined while `/host/token` is off. */
   readonly hostTokens: HostTokenEndpoint | undefined;
   readonly passthrough: Passthrough;
-  readonly clusterState: CallerState & { readonly pods: PodIndex };
+  readonly clusterState: CallerState;
   readonly objectWait: ObjectWait;
   readonly loopDetection: LoopDetection;
-  readonly observer: Pick<Observer, 'onHandled'>;
+  readonly clock: Clock;
+  readonly observer: Pick<Observer, 'onRequest'>;
   readonly onBug: (error: unknown) => void;
 }
 
 export type Handler = (exchange: HttpExchange) => Handled | Promise<Handled>;
 
 export function createRouter(options: RouterOptions): Handler {
+  const { clusterState, clock, observer } = options;
   return (exchange) => {
     const route = parseRoute(exchange.target);
     const done = (handled: Handled): Handled => {
-      options.observer.onHandled(exchange, route, handled);
+      const caller = exchange.caller.resolve(clusterState.pods, clusterState.places);
+      const pod = caller.kind === 'pod' ? caller.pod : undefined;
+      observer.onRequest(recordOf(exchange, route, handled, pod, clock.monotonicMs()));
       return handled;
     };
     const failed = (error: unknown): Handled => {

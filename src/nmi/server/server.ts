@@ -1,6 +1,6 @@
 /** Wires the request path: listeners, router, endpoints. */
 import type { Clock } from '../../base/time/clock.ts';
-import { LogBudget } from '../../base/lines/log-budget.ts';
+import { bugReporter } from '../../base/lines/bug-reporter.ts';
 import type { Logger } from '../../base/logger.ts';
 import { samplesBy, type Part } from '../base/part.ts';
 import { portError } from '../base/port-error.ts';
@@ -20,7 +20,7 @@ import { FairTurns } from './fair-turns.ts';
 import { TokenFastPath } from './fast-path/fast-path.ts';
 import { HostTokenEndpoint } from './host-token.ts';
 import { openListener, type Listener, type ListenerOptions } from './listener.ts';
-import type { Observer } from './observer.ts';
+import type { Observer } from './request-record.ts';
 import { openPassthrough, type Passthrough } from './passthrough.ts';
 import { createRouter } from './router.ts';
 import { DecisionCache } from './decision-cache.ts';
@@ -33,16 +33,17 @@ import type { ObjectWait } from './wait-for-object.ts';
  * Fewer fetches than a pod may have connections, so that the excess gets a 429. Azure SDKs request
  * a handful of resources.
  */
-const callerMaxima = { fetches: 50, waiting: 512, pending: 32 };
+const callerMaxima = { fetches: 50, waiting: 512, pendingObjects: 32 };
 
 /** At five calls of the metadata service per second, 16 take three seconds. */
-const relayMaxima = { fetches: 16, waiting: 128, pending: 0 };
+const relayMaxima = { fetches: 16, waiting: 128, pendingObjects: 0 };
 
 /** Names of the token limits in metrics and Events. */
-const limitNames = { fetches: 'tokens', waiting: 'requests', pending: 'pending_objects' } as const;
-
-/** Log lines about failed requests or connections, before further ones are only counted. */
-const maxBugLines = 20;
+const limitNames = {
+  fetches: 'tokens',
+  waiting: 'requests',
+  pendingObjects: 'pending_objects',
+} as const;
 
 export interface Server extends Required<Pick<Part, 'samples'>>, AsyncDisposable {
   /** Of the first listener. */
@@ -171,23 +172,16 @@ function createHandlers(
     limits: new CallerLimits(callerMaxima, onBeyond),
     maxWaitMs: tuning.lateObjectWaitMs,
   };
-  const rights = new DecisionCache({ clusterState: state, policy, clock });
+  const decisions = new DecisionCache({ clusterState: state, policy, clock });
   const tokens = new TokenEndpoint({
-    rights,
+    decisions,
     clusterState: state,
     broker,
     policy,
     objectWait,
     clock,
-    observer,
   });
-  const bugs = new LogBudget({ clock, onOthers: () => undefined });
-  const logBug = (message: string, error: unknown): void => {
-    const reportMore = (count: number): void => log.error({ count }, `${message}, further ones`);
-    if (!bugs.allows(message, maxBugLines, reportMore)) return;
-    log.error({ err: error instanceof Error ? error.stack : 'unknown' }, message);
-  };
-  const onBug = (error: unknown): void => logBug('request failed', error);
+  const onBug = bugReporter(log, clock, 'request failed');
   const turns = new FairTurns(() => clock.monotonicMs());
   const handle = createRouter({
     metadataHeaderRequired: config.metadataHeaderRequired,
@@ -199,6 +193,7 @@ function createHandlers(
     clusterState: state,
     objectWait,
     loopDetection,
+    clock,
     observer,
     onBug,
   });
@@ -211,10 +206,10 @@ function createHandlers(
     handle,
     turns,
     fastPath: config.fastPath
-      ? new TokenFastPath({ rights, broker, clock, observer, turns, onBug })
+      ? new TokenFastPath({ decisions, broker, clock, observer, turns, onBug })
       : undefined,
     onRefusal: ({ reason }) => observer.onRefusal(reason),
-    onBug: (error) => logBug('connection failed', error),
+    onBug: bugReporter(log, clock, 'connection failed'),
   };
 }
 

@@ -12,27 +12,30 @@ import { answerToken, refuse, type Answer } from '../base/answers.ts';
 import type { Authorization, Authorized, ByObjectId, RefusedPod } from '../grants/authorization.ts';
 import type { GrantState } from '../grants/authorize.ts';
 import { limitKeyOf, partyOf } from '../callers/caller.ts';
-import type { Observer, TokenRoute } from './observer.ts';
-import type { Exchange, HttpExchange } from './request.ts';
+import type { Exchange, HttpExchange, TokenDecision } from './request.ts';
 import { grantedSinceWallMs } from '../grants/grant-age.ts';
 import type { GrantPolicy } from '../grants/grant.ts';
 import type { DecisionCache } from './decision-cache.ts';
 import { waitForObject, type ObjectWait } from './wait-for-object.ts';
 import { renderFailure, renderRefusal } from '../grants/refusal-text.ts';
 import type { SourceFailure } from '../sources/source.ts';
-import { sourceNameOf, type UpstreamIdentity } from '../sources/upstream-identity.ts';
+import type { UpstreamIdentity } from '../sources/upstream-identity.ts';
 import { askedIdOf, wantsOtherToken, type TokenQuery } from './token-query.ts';
 import type { CachedToken, TokenBroker } from '../tokens/broker.ts';
 import { identityKey } from '../grants/cache-key.ts';
 
 export interface TokenEndpointOptions {
   readonly clusterState: Pick<GrantState, 'grants'>;
-  readonly rights: DecisionCache;
+  readonly decisions: DecisionCache;
   readonly broker: Pick<TokenBroker, 'peek' | 'get' | 'renew' | 'replace' | 'objectIdOf'>;
   readonly policy: GrantPolicy;
   readonly objectWait: ObjectWait;
   readonly clock: Clock;
-  readonly observer: Pick<Observer, 'onDecision'>;
+}
+
+/** An answer, and how it came about. */
+export interface TokenAnswer extends Answer {
+  readonly decision: TokenDecision;
 }
 
 /**
@@ -40,14 +43,13 @@ export interface TokenEndpointOptions {
  */
 export interface TokenJob {
   readonly exchange: Exchange;
-  readonly route: TokenRoute;
   readonly query: TokenQuery;
-  /** The authorization by the current objects; called again whenever these may have changed. */
-  readonly decide: () => Authorization;
+  /** By the current objects; called again whenever these may have changed. */
+  readonly findGrant: () => Authorization;
   readonly render: (
     rendered: RenderedToken,
     auxiliary: readonly RenderedToken[],
-    authorized: Authorized,
+    grant: Authorized,
   ) => Answer;
 }
 
@@ -67,107 +69,88 @@ export class TokenEndpoint {
   }
 
   /** The route, method and header checks have passed. */
-  handle(exchange: HttpExchange): Answer | Promise<Answer> {
+  handle(exchange: HttpExchange): TokenAnswer | Promise<TokenAnswer> {
     const { caller, target, startedAtMs, handed } = exchange;
-    const { rights, clock } = this.#options;
-    const decided = rights.decide(caller, target, startedAtMs, handed);
-    if ('kind' in decided) {
-      return this.refuse(exchange, 'token', refuse(decided.reason, decided.detail));
-    }
-    const { query, authorization } = decided;
+    const { decisions, clock } = this.#options;
+    const decided = decisions.decide(caller, target, startedAtMs, handed);
+    if ('kind' in decided) return refuseQuery(refuse(decided.reason, decided.detail));
+    const { query, grant } = decided;
     const job: TokenJob = {
       exchange,
-      route: 'token',
       query,
-      decide: () => rights.authorize(caller, target, query, clock.monotonicMs()).authorization,
+      findGrant: () => decisions.decideFor(caller, target, query, clock.monotonicMs()).grant,
       render: (rendered, auxiliary) =>
         answerToken(bodyOf(rendered, auxiliary, clock.wallMs(), askedIdOf(query))),
     };
-    return this.serve(job, authorization);
-  }
-
-  /** Refuses a request for its parameters, before any authorization. */
-  refuse(exchange: Exchange, route: TokenRoute, answer: Answer): Answer {
-    const decision = { route, answer, authorization: undefined, resource: '', source: '' };
-    this.#options.observer.onDecision(exchange, { ...decision, cache: 'none' });
-    return answer;
+    return this.serve(job, grant);
   }
 
   /**
    * Serves one request: at once if the token is in memory, else after waiting for it.
-   * @param decision made just now.
+   * @param grant found just now.
    */
-  serve(job: TokenJob, decision: Authorization): Answer | Promise<Answer> {
-    if (decision.kind === 'authorized') {
-      const peeked = this.#peek(job, decision);
-      if (peeked !== undefined) {
-        const { answer, fetchId } = peeked;
-        return this.#close(job, decision, answer, 'hit', fetchId);
-      }
-    } else if (decision.kind === 'refused' && !decision.isPending) {
-      return this.#close(job, decision, renderRefusal(decision));
+  serve(job: TokenJob, grant: Authorization): TokenAnswer | Promise<TokenAnswer> {
+    if (grant.kind === 'authorized') {
+      const found = this.#peek(job, grant);
+      if (found !== undefined) return close(job, found);
+    } else if (grant.kind === 'refused' && !grant.isPending) {
+      return close(job, { grant, answer: renderRefusal(grant) });
     }
-    return this.#serveSlowly(job, decision);
+    return this.#serveSlowly(job, grant);
   }
 
   /** The answer from memory alone. */
-  #peek(job: TokenJob, authorized: Authorized): Peeked | undefined {
+  #peek(job: TokenJob, grant: Authorized): Found | undefined {
     const { broker } = this.#options;
     const { resource } = job.query;
     if (wantsOtherToken(job.query)) return undefined;
-    const rendered = broker.peek(authorized.upstream, resource);
+    const rendered = broker.peek(grant.upstream, resource);
     if (rendered === undefined) return undefined;
-    const { fetchId } = rendered.token;
     const auxiliary: RenderedToken[] = [];
-    for (const identity of authorized.auxiliary) {
+    for (const identity of grant.auxiliary) {
       const other = broker.peek(identity, resource);
       if (other === undefined) return undefined;
       auxiliary.push(other);
     }
-    return { answer: job.render(rendered, auxiliary, authorized), fetchId };
+    const { fetchId } = rendered.token;
+    return { grant, answer: job.render(rendered, auxiliary, grant), cache: 'hit', fetchId };
   }
 
-  /** @param latest decision, made just now. */
-  async #serveSlowly(job: TokenJob, latest: Authorization): Promise<Answer> {
+  /** @param latest grant, found just now. */
+  async #serveSlowly(job: TokenJob, latest: Authorization): Promise<TokenAnswer> {
     const { objectWait } = this.#options;
     const { resource } = job.query;
-    let decision = latest;
+    let grant = latest;
     for (let turn = 0; turn < maxTurns; turn++) {
-      decision = await waitForObject(objectWait, job.exchange, decision, job.decide);
-      if (decision.kind === 'refused') return this.#close(job, decision, renderRefusal(decision));
+      grant = await waitForObject(objectWait, job.exchange, grant, job.findGrant);
+      if (grant.kind === 'refused') return close(job, { grant, answer: renderRefusal(grant) });
       const endFetch = objectWait.limits.beginFetch(
-        limitKeyOf(decision.pod),
-        `${describeWanted(decision)}\n${resource}`,
+        limitKeyOf(grant.pod),
+        `${describeWanted(grant)}\n${resource}`,
       );
-      if (endFetch === undefined) return this.#close(job, decision, throttled());
+      if (endFetch === undefined) return close(job, { grant, answer: throttled() });
       let found: Found;
       try {
-        found = await this.#find(job, decision);
+        found = await this.#find(job, grant);
       } finally {
         endFetch();
       }
       // The pod, its label, a binding or the identity may have been deleted since: the cache never
       // grants.
-      const decisionNow = job.decide();
-      if (isSame(decision, decisionNow)) {
-        return this.#close(job, found.authorization, found.answer, found.cache, found.fetchId);
-      }
-      decision = decisionNow;
+      const grantNow = job.findGrant();
+      if (isSame(grant, grantNow)) return close(job, found);
+      grant = grantNow;
     }
-    return this.#close(job, decision, changing());
+    return close(job, { grant, answer: changing() });
   }
 
-  async #find(job: TokenJob, decision: Authorized | ByObjectId): Promise<Found> {
+  async #find(job: TokenJob, grant: Authorized | ByObjectId): Promise<Found> {
     const { resource, bypassCache, badTokenSha256 } = job.query;
-    const chosen = decision.kind === 'by-object-id' ? await this.#resolve(job, decision) : decision;
-    if (!('kind' in chosen))
-      return { authorization: decision, answer: chosen, cache: 'none', fetchId: undefined };
-    if (chosen.kind === 'refused') {
-      const answer = renderRefusal(chosen);
-      return { authorization: chosen, answer, cache: 'none', fetchId: undefined };
-    }
+    const chosen = grant.kind === 'by-object-id' ? await this.#resolve(job, grant) : grant;
+    if (!('kind' in chosen)) return { grant, answer: chosen };
+    if (chosen.kind === 'refused') return { grant: chosen, answer: renderRefusal(chosen) };
     const { broker } = this.#options;
-    const party = partyOf(decision.pod);
+    const party = partyOf(grant.pod);
     const get = (identity: UpstreamIdentity): Promise<CachedToken> => {
       if (bypassCache) return broker.renew(identity, resource, party);
       if (badTokenSha256 === undefined) return broker.get(identity, resource, party);
@@ -180,22 +163,22 @@ export class TokenEndpoint {
     const auxiliary: RenderedToken[] = [];
     for (const each of [cached, ...others]) {
       if (!each.ok) {
-        const answer = this.#renderFailure(each.failure, chosen);
-        const { fetchId } = each.failure;
-        return { authorization: chosen, answer, cache: each.outcome, fetchId };
+        const { failure, outcome: cache } = each;
+        const answer = this.#renderFailure(failure, chosen);
+        return { grant: chosen, answer, cache, fetchId: failure.fetchId };
       }
       if (each !== cached) auxiliary.push(each.rendered);
     }
     if (!cached.ok) throw new TypeError('a failure was passed over');
-    const answer = job.render(cached.rendered, auxiliary, chosen);
-    const { fetchId } = cached.rendered.token;
-    return { authorization: chosen, answer, cache: cached.outcome, fetchId };
+    const { rendered, outcome: cache } = cached;
+    const answer = job.render(rendered, auxiliary, chosen);
+    return { grant: chosen, answer, cache, fetchId: rendered.token.fetchId };
   }
 
-  #renderFailure(failure: SourceFailure, authorized: Authorized): Answer {
+  #renderFailure(failure: SourceFailure, grant: Authorized): Answer {
     const { clusterState, clock, policy } = this.#options;
-    const ageMs = clock.wallMs() - grantedSinceWallMs(authorized, clusterState.grants);
-    return renderFailure(failure, authorized, ageMs, policy.graceMs);
+    const ageMs = clock.wallMs() - grantedSinceWallMs(grant, clusterState.grants);
+    return renderFailure(failure, grant, ageMs, policy.graceMs);
   }
 
   /**
@@ -205,11 +188,11 @@ export class TokenEndpoint {
    * would fail alike. It also stops at its deadline; the next request continues with the object ids
    * found by then.
    */
-  async #resolve(job: TokenJob, decision: ByObjectId): Promise<Authorized | RefusedPod | Answer> {
+  async #resolve(job: TokenJob, grant: ByObjectId): Promise<Authorized | RefusedPod | Answer> {
     const { broker, clock } = this.#options;
-    const party = partyOf(decision.pod);
+    const party = partyOf(grant.pod);
     const deadlineMs = job.exchange.startedAtMs + maxResolveMs;
-    for (const candidate of decision.candidates) {
+    for (const candidate of grant.candidates) {
       if (broker.objectIdOf(candidate.upstream) === undefined) {
         if (clock.monotonicMs() >= deadlineMs) return unresolved();
         const cached = await broker.get(candidate.upstream, job.query.resource, party);
@@ -218,9 +201,9 @@ export class TokenEndpoint {
           return cached.ok ? changing() : this.#renderFailure(cached.failure, candidate);
         }
       }
-      if (broker.objectIdOf(candidate.upstream) === decision.objectId) return candidate;
+      if (broker.objectIdOf(candidate.upstream) === grant.objectId) return candidate;
     }
-    const { pod, objectId } = decision;
+    const { pod, objectId } = grant;
     return {
       kind: 'refused',
       reason: 'selector_not_bound',
@@ -229,41 +212,34 @@ export class TokenEndpoint {
       pod,
     };
   }
-
-  #close(
-    job: TokenJob,
-    authorization: Authorization | undefined,
-    answer: Answer,
-    cache: CacheOutcome | 'none' = 'none',
-    fetchId?: string,
-  ): Answer {
-    this.#options.observer.onDecision(job.exchange, {
-      route: job.route,
-      answer,
-      authorization,
-      resource: job.query.resource,
-      source: authorization?.kind === 'authorized' ? sourceNameOf(authorization.upstream) : '',
-      cache,
-      fetchId,
-    });
-    return answer;
-  }
 }
 
 /** Result of a request, before it is known whether its grant is still valid. */
-interface Found extends Peeked {
-  readonly authorization: Authorization;
-  readonly cache: CacheOutcome | 'none';
-}
-
-interface Peeked {
+interface Found {
+  readonly grant: Authorization | undefined;
   readonly answer: Answer;
-  readonly fetchId: string | undefined;
+  readonly cache?: CacheOutcome | 'none';
+  readonly fetchId?: string | undefined;
 }
 
-function describeWanted(decision: Authorized | ByObjectId): string {
-  if (decision.kind === 'by-object-id') return `object ${decision.objectId}`;
-  return `identity ${identityKey(decision.upstream)}`;
+/** Refuses a request for its parameters, before any grant is looked up. */
+export function refuseQuery(answer: Answer): TokenAnswer {
+  return {
+    ...answer,
+    decision: { grant: undefined, resource: '', cache: 'none', fetchId: undefined },
+  };
+}
+
+function close(
+  { query: { resource } }: TokenJob,
+  { grant, answer, cache = 'none', fetchId }: Found,
+): TokenAnswer {
+  return { ...answer, decision: { grant, resource, cache, fetchId } };
+}
+
+function describeWanted(grant: Authorized | ByObjectId): string {
+  if (grant.kind === 'by-object-id') return `object ${grant.objectId}`;
+  return `identity ${identityKey(grant.upstream)}`;
 }
 
 function isPassingFailure(failure: SourceFailure): boolean {
@@ -288,7 +264,7 @@ function changing(): Answer {
   return refuse('agent_not_synced', 'The objects of this pod keep changing. Retry.');
 }
 
-/** The same pod still has the same authorization. */
+/** The same pod still has the same grant. */
 function isSame(before: Authorization, after: Authorization): boolean {
   if (before === after) return true;
   if (before.kind === 'refused' || after.kind === 'refused') return false;

@@ -3,6 +3,7 @@
  * by the watches, and the requests that wait for an object.
  */
 import { fullName } from '../../cache/index/object-name.ts';
+import { bugReporter } from '../../base/lines/bug-reporter.ts';
 import type { Clock } from '../../base/time/clock.ts';
 import { GrantIndex } from '../../cache/index/grant-index.ts';
 import { OwnerIndex } from '../../cache/index/owner-index.ts';
@@ -55,9 +56,7 @@ export interface ClusterStateOptions {
 /** Starts the watches. The indexes are filled by the first list. */
 export function openClusterState(options: ClusterStateOptions): ClusterState {
   const { config, tuning, client, clock, log, attests, network } = options;
-  const onObserverError = (error: unknown): void => {
-    log.error({ err: error instanceof Error ? error.stack : 'unknown' }, 'index listener failed');
-  };
+  const onObserverError = bugReporter(log, clock, 'index listener failed');
   const pods = new PodIndex(clock, onObserverError);
   const grants = new GrantIndex(pods, onObserverError);
   const ownerIndex = new OwnerIndex(onObserverError);

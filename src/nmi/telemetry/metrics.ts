@@ -10,28 +10,10 @@ import { newMetrics, oldMetrics, type MetricRow } from './metric-table.ts';
 type Name = keyof typeof oldMetrics | keyof typeof newMetrics;
 type Labels = Readonly<Record<string, string>>;
 
-export interface Metrics {
-  inc(name: Name, labels?: Labels, by?: number): void;
-  set(name: Name, value: number, labels?: Labels): void;
-  observe(name: Name, value: number, labels?: Labels): void;
-  /** For labels that are observed often: the same as `observe`, looked up once. */
-  observer(name: Name, labels: Labels): Observe;
-  /**
-   * Sets the value of a gauge, or the total of a counter that is kept elsewhere.
-   * @throws TypeError for a name that is neither in the metric table.
-   */
-  export(name: string, value: number, labels?: Labels): void;
-  /** Deletes the series of a gauge; the next `set` or `export` creates new ones. */
-  clear(name: string): void;
-  /** Runs before every scrape, to fill gauges from their sources. */
-  onScrape(fill: () => void): void;
-  /** The text of a scrape. */
-  render(): Promise<string>;
-  readonly contentType: string;
-}
+export type Metrics = ReturnType<typeof createMetrics>;
 
 /** @param oldNames adds the families of the replaced system. */
-export function createMetrics({ oldNames = true } = {}): Metrics {
+export function createMetrics({ oldNames = true } = {}) {
   const registry = new Registry();
   const counters = new Map<string, Counter>();
   const gauges = new Map<string, Gauge>();
@@ -75,24 +57,32 @@ export function createMetrics({ oldNames = true } = {}): Metrics {
     histograms.get(name)?.bind(labels) ?? (() => undefined);
 
   return {
-    inc: (name, labels = {}, by = 1) => counters.get(name)?.inc(labels, by),
-    set: (name, value, labels = {}) => gauges.get(name)?.set(labels, value),
-    observe: (name, value, labels = {}) => observer(name, labels)(value),
+    inc: (name: Name, labels: Labels = {}, by = 1) => counters.get(name)?.inc(labels, by),
+    set: (name: Name, value: number, labels: Labels = {}) => gauges.get(name)?.set(labels, value),
+    observe: (name: Name, value: number, labels: Labels = {}) => observer(name, labels)(value),
+    /** For labels that are observed often: the same as `observe`, looked up once. */
     observer,
-    export: (name, value, labels = {}) => {
+    /**
+     * Sets the value of a gauge, or the total of a counter that is kept elsewhere.
+     * @throws TypeError for a name that is neither in the metric table.
+     */
+    export: (name: string, value: number, labels: Labels = {}) => {
       const counter = counters.get(name);
       const gauge = gauges.get(name);
       if (gauge !== undefined) gauge.set(labels, value);
       else if (counter !== undefined) countTo(counter, name, value, labels);
       else throw new TypeError(`the metric table has no gauge or counter ${name}`);
     },
-    clear: (name) => gauges.get(name)?.reset(),
-    onScrape: (fill) => fills.push(fill),
+    /** Deletes the series of a gauge; the next `set` or `export` creates new ones. */
+    clear: (name: string) => gauges.get(name)?.reset(),
+    /** Runs before every scrape, to fill gauges from their sources. */
+    onScrape: (fill: () => void) => fills.push(fill),
+    /** The text of a scrape. */
     render: async () => {
       for (const fill of fills) fill();
       const own = [...histograms.values()].map((histogram) => histogram.render());
       return `${await registry.metrics()}\n${own.join('\n\n')}\n`;
     },
-    contentType: registry.contentType,
+    contentType: String(registry.contentType),
   };
 }

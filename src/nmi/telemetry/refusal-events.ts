@@ -1,22 +1,19 @@
 /**
  * Records refusals as Events on the pod, and on its identity if that is the cause, so that
- * `kubectl describe` shows reason and fix to users who may not read the agent's log. Not called for
- * a cached token.
+ * `kubectl describe` shows reason and fix to users who may not read the agent's log.
  */
 import type { Identity, Pod } from '../../cache/index/objects.ts';
-import type { PodIndex } from '../../cache/index/pod-index.ts';
 import type { Reason, RefusalReason } from '../base/answers.ts';
 import { parseRecord, stringAt } from '../../base/json-value.ts';
 import { loggableResource } from '../../base/log.ts';
 import { rowOf } from '../diagnosis/codes.ts';
-import type { PodFacts, Refused, RefusedPod } from '../grants/authorization.ts';
+import type { PodFacts, RefusedPod } from '../grants/authorization.ts';
 import type { NamedSelector } from '../grants/grant.ts';
-import { renderRefusal } from '../grants/refusal-text.ts';
+import { wordsOf } from '../grants/refusal-text.ts';
 import { eventReasonOf, noteOf, type ObjectReference } from '../kube/events/event.ts';
 import type { EventSink } from '../kube/events/event-writer.ts';
-import type { Observer, TokenDecision } from '../server/observer.ts';
-import { relayed, type Exchange, type Handled } from '../server/request.ts';
-import type { Route } from '../server/route.ts';
+import { identityOf, type RequestRecord } from '../server/request-record.ts';
+import type { Renderer } from './renderer.ts';
 import { throttleTexts, type ThrottleLimit } from '../callers/throttled-pods.ts';
 
 /**
@@ -41,93 +38,35 @@ const ofIdentity: ReadonlySet<Reason> = new Set([
   'federation_refused',
 ]);
 
-export interface RefusalEventsOptions {
-  readonly events: EventSink;
-  readonly pods: PodIndex;
-  /** An Event could not be created; the request is answered anyway. */
-  readonly onBug: (error: unknown) => void;
-}
+export class RefusalEvents implements Renderer {
+  readonly #events: EventSink;
 
-/** An observer that records refusals as Events, in front of another. */
-export function withEvents(
-  observer: Observer,
-  { events, pods, onBug }: RefusalEventsOptions,
-): Observer {
-  /** An answer is written in the microtasks of its turn; this runs after them. */
-  function afterAnswer(record: () => void): void {
-    process.nextTick(() => {
-      try {
-        record();
-      } catch (error) {
-        onBug(error);
-      }
-    });
+  constructor(events: EventSink) {
+    this.#events = events;
   }
 
-  function recordRefusal(
-    pod: Pod,
-    reason: RefusalReason,
-    action: string,
-    identity: Identity | undefined,
-    text: () => string,
-  ): void {
+  render(record: RequestRecord): void {
+    const { route, reason, pod, decision } = record;
+    if (pod === undefined || reason === 'ok' || unreported.has(reason)) return;
+    if (decision === undefined && route.kind !== 'passthrough') return;
+    const identity = identityOf(decision?.grant);
     const draft = (related: ObjectReference | undefined) => () => ({
       related,
       type: 'Warning' as const,
       reason: eventReasonOf(reason),
-      action,
-      note: noteOf(text(), rowOf(reason).fix),
+      action: decision === undefined ? 'GetMetadata' : 'GetToken',
+      note: noteOfRefusal(record, reason),
     });
     const ofPod = referenceOfPod(pod);
     const related = identity === undefined ? undefined : referenceOfIdentity(identity);
-    events.record(ofPod, reason, draft(related));
+    this.#events.record(ofPod, reason, draft(related));
     if (related !== undefined && ofIdentity.has(reason)) {
-      events.record(related, reason, draft(ofPod));
+      this.#events.record(related, reason, draft(ofPod));
     }
   }
 
-  /** For a request that was refused for its parameters, or was not for a token. */
-  function recordByCaller(exchange: Exchange, reason: RefusalReason, action: string): void {
-    const caller = exchange.caller.resolve(pods);
-    // The note contains no text of the request, since namespace users read it.
-    if (caller.kind === 'pod') {
-      recordRefusal(caller.pod, reason, action, undefined, () => rowOf(reason).means);
-    }
-  }
-
-  function onDecision(exchange: Exchange, decision: TokenDecision): void {
-    observer.onDecision(exchange, decision);
-    const { reason } = decision.answer;
-    if (reason === 'ok' || unreported.has(reason)) return;
-    afterAnswer(() => recordDecision(exchange, decision, reason));
-  }
-
-  function recordDecision(
-    exchange: Exchange,
-    decision: TokenDecision,
-    reason: RefusalReason,
-  ): void {
-    const { authorization, route } = decision;
-    if (authorization?.pod !== undefined) {
-      const { pod } = authorization;
-      const identity = identityOf(authorization);
-      recordRefusal(pod, reason, 'GetToken', identity, () => textOf(decision, reason));
-    } else if (authorization === undefined && route === 'token') {
-      recordByCaller(exchange, reason, 'GetToken');
-    }
-  }
-
-  function onHandled(exchange: Exchange, route: Route, handled: Handled): void {
-    observer.onHandled(exchange, route, handled);
-    if (handled === relayed || route.kind !== 'passthrough') return;
-    const { reason } = handled;
-    if (reason === 'ok' || unreported.has(reason)) return;
-    afterAnswer(() => recordByCaller(exchange, reason, 'GetMetadata'));
-  }
-
-  function onThrottled(pod: Pod, limit: ThrottleLimit): void {
-    observer.onThrottled(pod, limit);
-    events.record(referenceOfPod(pod), `caller_throttled ${limit}`, () => ({
+  throttled(pod: Pod, limit: ThrottleLimit): void {
+    this.#events.record(referenceOfPod(pod), `caller_throttled ${limit}`, () => ({
       related: undefined,
       type: 'Warning',
       reason: eventReasonOf('caller_throttled'),
@@ -135,46 +74,27 @@ export function withEvents(
       note: noteOf(`The pod ${throttleTexts[limit]}.`, rowOf('caller_throttled').fix),
     }));
   }
-
-  return { ...observer, onDecision, onHandled, onThrottled };
 }
 
-function textOf({ answer, authorization, resource }: TokenDecision, reason: RefusalReason): string {
-  switch (authorization?.kind) {
-    case 'refused':
-      return authorization.pod === undefined
-        ? rowOf(reason).means
-        : descriptionOf(renderRefusal(withoutCallersText(authorization)).body);
-    case 'authorized': {
-      // Entra ID repeats the resource. A value that does not look like a resource may be a secret.
-      const text = descriptionOf(answer.body);
-      return resource === '' ? text : text.replaceAll(resource, loggableResource(resource));
-    }
-    case 'by-object-id':
-    case undefined:
-      return rowOf(reason).means;
+/** Namespace users read it: it contains no text of the request that may be a secret. */
+function noteOfRefusal({ refusal, decision }: RequestRecord, reason: RefusalReason): string {
+  const { grant, resource = '' } = decision ?? {};
+  const { means, fix } = rowOf(reason);
+  if (grant?.kind === 'refused' && grant.pod !== undefined) {
+    const words = wordsOf(withoutCallersText(grant));
+    return noteOf(words.text, words.fix ?? fix);
   }
+  if (grant?.kind !== 'authorized') return noteOf(means, fix);
+  // Entra ID repeats the resource. A value that does not look like a resource may be a secret.
+  const text = descriptionOf(refusal);
+  return noteOf(
+    resource === '' ? text : text.replaceAll(resource, loggableResource(resource)),
+    fix,
+  );
 }
 
 function descriptionOf(body: string): string {
   return stringAt(parseRecord(body), 'error_description');
-}
-
-function identityOf(
-  authorization: NonNullable<TokenDecision['authorization']>,
-): Identity | undefined {
-  switch (authorization.kind) {
-    case 'authorized':
-      return authorization.identity;
-    case 'refused':
-      return identityIn(authorization);
-    case 'by-object-id':
-      return undefined;
-  }
-}
-
-function identityIn(refused: Refused): Identity | undefined {
-  return 'identity' in refused.facts ? refused.facts.identity : undefined;
 }
 
 /** A caller may write anything there, even its own token. */

@@ -27,6 +27,9 @@ export interface HitCount {
   hits: number;
 }
 
+/** The caller's pod; undefined if it is not known. */
+type OfPod = { readonly namespace: string } | undefined;
+
 interface Labels {
   readonly namespace: string;
   /** Empty if the token is not that of an AzureIdentity. */
@@ -48,13 +51,15 @@ export class RequestCounts {
     metrics.onScrape(() => {
       for (const count of this.#hits.values()) {
         this.#inc(count.labels, 'ok', count.hits);
+        metrics.inc('nmi_requests_total', { route: 'token', reason: 'ok' }, count.hits);
+        metrics.inc('nmi_token_cache_requests_total', { outcome: 'hit' }, count.hits);
         count.hits = 0;
       }
     });
   }
 
   /** The same object for the same labels. */
-  ofHits(pod: { readonly namespace: string }, identity: ObjectName | undefined): HitCount {
+  ofHits(pod: OfPod, identity: ObjectName | undefined): HitCount {
     const labels = this.#labelsOf(pod, identity);
     const key = `${labels.namespace} ${labels.identity}`;
     const known = this.#hits.get(key) ?? { labels, hits: 0 };
@@ -62,11 +67,7 @@ export class RequestCounts {
     return known;
   }
 
-  add(
-    pod: { readonly namespace: string } | undefined,
-    identity: ObjectName | undefined,
-    reason: Reason,
-  ): void {
+  add(pod: OfPod, identity: ObjectName | undefined, reason: Reason): void {
     this.#inc(this.#labelsOf(pod, identity), reason, 1);
   }
 
@@ -77,10 +78,7 @@ export class RequestCounts {
     this.#metrics.inc('nmi_identity_token_requests_total', labels, by);
   }
 
-  #labelsOf(
-    pod: { readonly namespace: string } | undefined,
-    identity: ObjectName | undefined,
-  ): Labels {
+  #labelsOf(pod: OfPod, identity: ObjectName | undefined): Labels {
     const label = pod === undefined ? noPod : this.#namespaces.of(pod.namespace);
     if (!this.#byIdentity || identity === undefined) return { namespace: label, identity: '' };
     const ofNamespace = this.#identities.get(label) ?? new BoundedLabel(maxOfNamespace);

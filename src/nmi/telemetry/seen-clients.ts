@@ -3,6 +3,8 @@
  * connections were identified. Kept by pod UID and shown only on the operator's local socket.
  */
 import type { IdentifiedBy } from '../callers/caller.ts';
+import type { RequestRecord } from '../server/request-record.ts';
+import type { Renderer } from './renderer.ts';
 import { nameClient, type ClientName } from './user-agent.ts';
 
 /** A pod that sends ever new versions evicts only its own entries. */
@@ -15,9 +17,15 @@ interface Seen {
   readonly identifiedBy: Set<IdentifiedBy>;
 }
 
-export class SeenClients {
+export class SeenClients implements Renderer {
   /** In the order in which pods were first seen. */
   readonly #byPod = new Map<string, Seen>();
+
+  /** At `/host/token` another process sends the request for the pod. */
+  render({ route, decision, pod, userAgent, identifiedBy }: RequestRecord): void {
+    if (pod === undefined || decision?.grant === undefined || route.kind !== 'token') return;
+    this.see(pod.uid, userAgent, identifiedBy);
+  }
 
   see(podUid: string, userAgent: string, by: IdentifiedBy | undefined): void {
     const { names, identifiedBy } = this.#byPod.get(podUid) ?? this.#add(podUid);

@@ -35,9 +35,3 @@ export function nameClient(userAgent: string): ClientName {
   const known = sdkFamilies.find((each) => each === family?.toLowerCase());
   return known === undefined || version === undefined ? 'other' : `${known}/${version}`;
 }
-
-/** @param head of an HTTP request, from the request line on. */
-export function userAgentOf(head: Buffer): string {
-  const [, value = ''] = /\r\nuser-agent:[ \t]*([^\r]*)/i.exec(head.toString('latin1')) ?? [];
-  return value;
-}

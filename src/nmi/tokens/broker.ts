@@ -225,7 +225,7 @@ export class TokenBroker implements Part, Disposable {
   }
 
   async get(identity: UpstreamIdentity, resource: string, party: Party): Promise<CachedToken> {
-    return withHoldOf(await this.#cache.get(this.#request(identity, resource, party)));
+    return withCooldown(await this.#cache.get(this.#request(identity, resource, party)));
   }
 
   /**
@@ -244,7 +244,7 @@ export class TokenBroker implements Part, Disposable {
     }
     // A fetch that is still pending, even without a waiter, removes the mark itself.
     if (isOver.has(cached.outcome)) this.#renewing.delete(key);
-    return withHoldOf(cached);
+    return withCooldown(cached);
   }
 
   /**
@@ -376,7 +376,7 @@ function secretBehind(identity: UpstreamIdentity): ObjectName | undefined {
   return identity.kind === 'entra' ? secretOf(identity.credential) : undefined;
 }
 
-function withHoldOf(cached: CachedToken): CachedToken {
+function withCooldown(cached: CachedToken): CachedToken {
   if (cached.ok) return cached;
   return { ...cached, failure: withRestOfCooldown(cached.failure, cached.cooldownLeftMs) };
 }
@@ -384,10 +384,10 @@ function withHoldOf(cached: CachedToken): CachedToken {
 /** Sets `Retry-After` to the rest of the cooldown. */
 function withRestOfCooldown(failure: SourceFailure, cooldownLeftMs: number): SourceFailure {
   if (cooldownLeftMs === 0 || !mayPass.has(failure.reason)) return failure;
-  const heldS = Math.ceil(cooldownLeftMs / 1000);
+  const cooldownS = Math.ceil(cooldownLeftMs / 1000);
   const { reason, retryAfterS: askedS = 0 } = failure;
   // The `Retry-After` of a throttling upstream is the cooldown, which runs down; that of a failing
   // one is for the caller.
-  const retryAfterS = reason === 'upstream_down' ? Math.max(heldS, askedS) : heldS;
+  const retryAfterS = reason === 'upstream_down' ? Math.max(cooldownS, askedS) : cooldownS;
   return { ...failure, retryAfterS };
 }

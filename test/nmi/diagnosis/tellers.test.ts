@@ -18,9 +18,12 @@ import { ObservedObjects } from '../../../src/nmi/conditions/observed-objects.ts
 import type { Config } from '../../../src/nmi/config/config.ts';
 import { rowOf, type Code } from '../../../src/nmi/diagnosis/codes.ts';
 import type { Finding } from '../../../src/nmi/diagnosis/finding.ts';
+import type { RefusedPod } from '../../../src/nmi/grants/authorization.ts';
 import { authorize } from '../../../src/nmi/grants/authorize.ts';
 import type { IdentitySelector } from '../../../src/nmi/grants/grant.ts';
 import { renderRefusal } from '../../../src/nmi/grants/refusal-text.ts';
+import { eventReasonOf } from '../../../src/nmi/kube/events/event.ts';
+import { RefusalEvents } from '../../../src/nmi/telemetry/refusal-events.ts';
 import { parseBinding, parseIdentity } from '../../../src/nmi/kube/watch/parse.ts';
 import {
   clientA,
@@ -32,6 +35,7 @@ import {
   createSnapshot,
   nowWallMs,
 } from '../../kubectl/support/recorded-kubectl.ts';
+import { createDecision, createRefusal } from '../../support/request-records.ts';
 
 const tenantID = '7e570000-1ab0-4000-8000-000000000001';
 const resourceID =
@@ -418,6 +422,17 @@ function through({ objects = {}, options = {}, request = {} }: PodSituation) {
   return { explained, decision, analyzed: analyze(context) };
 }
 
+/** The Event on the pod: its reason and note. */
+function eventOf(grant: RefusedPod): { readonly reason: string; readonly note: string } {
+  const drafts: { reason: string; note: string }[] = [];
+  const events = new RefusalEvents({ record: (_regarding, _kind, draft) => drafts.push(draft()) });
+  const decision = createDecision({ grant, resource: 'https://vault.azure.net', cache: 'none' });
+  events.render(createRefusal(renderRefusal(grant), { decision, pod: grant.pod }));
+  const [event] = drafts;
+  assert.ok(event !== undefined);
+  return event;
+}
+
 function codeAndFix({ code, fix, object }: Finding) {
   return { code, fix, object };
 }
@@ -451,6 +466,10 @@ describe('every teller names the same code and fix for a pod', () => {
         assert.ok(body.endsWith(`${told.fix} (${code})`), body);
       }
       assert.ok(outcome?.kind === 'refused' && outcome.refusal.reason === code);
+      assert.ok(decision.pod !== undefined);
+      const event = eventOf(decision);
+      assert.equal(event.reason, eventReasonOf(code));
+      assert.ok(event.note.endsWith(` Fix: ${told.fix}`), event.note);
       // The plugin's explanation, and analysis where no request is named, tell the same.
       assert.deepEqual(findings.filter((each) => each.code === code).map(codeAndFix), [
         codeAndFix(told),

@@ -4,7 +4,7 @@ import { CallerLimits } from '../../../src/nmi/server/caller-limits.ts';
 
 describe('the limits of one caller', () => {
   it('count different tokens, and requests for the same one share a place', () => {
-    const limits = new CallerLimits({ fetches: 2, waiting: 10, pending: 1 });
+    const limits = new CallerLimits({ fetches: 2, waiting: 10, pendingObjects: 1 });
     const first = limits.beginFetch('a', 'one');
     const joined = limits.beginFetch('a', 'one');
     assert.ok(first !== undefined && joined !== undefined);
@@ -18,7 +18,7 @@ describe('the limits of one caller', () => {
   });
 
   it('count the requests that wait for tokens, including those for the same one', () => {
-    const limits = new CallerLimits({ fetches: 2, waiting: 2, pending: 1 });
+    const limits = new CallerLimits({ fetches: 2, waiting: 2, pendingObjects: 1 });
     const first = limits.beginFetch('a', 'one');
     assert.ok(limits.beginFetch('a', 'one') !== undefined);
     assert.equal(limits.beginFetch('a', 'one'), undefined);
@@ -28,8 +28,9 @@ describe('the limits of one caller', () => {
 
   it('report which caller exceeded which limit', () => {
     const beyond: string[] = [];
-    const limits = new CallerLimits({ fetches: 1, waiting: 2, pending: 1 }, (limitKey, limit) =>
-      beyond.push(`${limitKey} ${limit}`),
+    const limits = new CallerLimits(
+      { fetches: 1, waiting: 2, pendingObjects: 1 },
+      (limitKey, limit) => beyond.push(`${limitKey} ${limit}`),
     );
     limits.beginFetch('a', 'one');
     limits.beginFetch('a', 'two');
@@ -37,11 +38,11 @@ describe('the limits of one caller', () => {
     limits.beginFetch('a', 'one');
     limits.beginWait('b');
     limits.beginWait('b');
-    assert.deepEqual(beyond, ['a fetches', 'a waiting', 'b pending']);
+    assert.deepEqual(beyond, ['a fetches', 'a waiting', 'b pendingObjects']);
   });
 
   it('count the requests that wait for an object', () => {
-    const limits = new CallerLimits({ fetches: 1, waiting: 1, pending: 1 });
+    const limits = new CallerLimits({ fetches: 1, waiting: 1, pendingObjects: 1 });
     const end = limits.beginWait('a');
     assert.equal(limits.beginWait('a'), undefined);
     assert.ok(limits.beginWait('b') !== undefined);

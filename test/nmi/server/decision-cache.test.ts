@@ -63,7 +63,7 @@ describe('a decision that was made for another connection', () => {
   it('is found by connections of the same pod with the same request', () => {
     const { ask } = openFixture();
     const first = ask('one');
-    assert.equal(first?.authorization.identity?.name, 'one');
+    assert.equal(first?.grant.identity?.name, 'one');
     assert.equal(ask('one'), first);
     assert.equal(ask('one', vault)?.query.resource, 'https://two.example');
     assert.equal(ask('one'), first);
@@ -72,7 +72,7 @@ describe('a decision that was made for another connection', () => {
   it('is never used for another pod of the same address', () => {
     const { ask } = openFixture();
     for (const pod of ['one', 'two', 'one', 'two']) {
-      assert.equal(ask(pod)?.authorization.identity?.name, pod);
+      assert.equal(ask(pod)?.grant.identity?.name, pod);
     }
   });
 
@@ -80,10 +80,11 @@ describe('a decision that was made for another connection', () => {
     const { ask } = openFixture();
     const nth = (number: number) => `${target}/${number}`;
     const others = ask('two');
-    const rights = Array.from({ length: 500 }, (_, number) => ask('one', nth(number)));
-    for (const [number, right] of rights.entries()) assert.equal(ask('one', nth(number)), right);
+    const decisions = Array.from({ length: 500 }, (_, number) => ask('one', nth(number)));
+    for (const [number, decision] of decisions.entries())
+      assert.equal(ask('one', nth(number)), decision);
     for (let number = 500; number < 2_000; number++) ask('one', nth(number));
-    assert.notEqual(ask('one', nth(0)), rights[0], 'it had 2,000 requests');
+    assert.notEqual(ask('one', nth(0)), decisions[0], 'it had 2,000 requests');
     assert.equal(ask('two'), others, 'the other pod lost its decision');
   });
 
@@ -130,11 +131,11 @@ describe('a decision that was made for another connection', () => {
   it('ends with the grant of its identity, on the fast path too', () => {
     const owned = { namespaces: ['default'], clientIds: Object.values(clientIds) };
     const { ask, index } = openFixture(createOwners('enforce', owned));
-    assert.equal(ask('one')?.authorization.identity?.name, 'one');
-    assert.equal(ask('two')?.authorization.identity?.name, 'two');
+    assert.equal(ask('one')?.grant.identity?.name, 'one');
+    assert.equal(ask('two')?.grant.identity?.name, 'two');
     const left = { namespaces: ['default'], clientIds: [clientIds.two] };
     index.grants.replace([createIdentityGrant(left)]);
     assert.equal(ask('one'), undefined);
-    assert.equal(ask('two')?.authorization.identity?.name, 'two');
+    assert.equal(ask('two')?.grant.identity?.name, 'two');
   });
 });

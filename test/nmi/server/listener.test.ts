@@ -23,15 +23,15 @@ const usual = (...lines: readonly string[]): string =>
   ['GET /metadata/identity/oauth2/token?a=b HTTP/1.1', 'Metadata: true', ...lines, '', ''].join(
     '\r\n',
   );
-const noRight = { kind: 'refused', reason: 'parameter_missing', detail: 'test' } as const;
+const noGrant = { kind: 'refused', reason: 'parameter_missing', detail: 'test' } as const;
 
 /** Answers callers with a decision from memory. */
 function openFastPath(
-  hasRight: (caller: CallerConnection) => boolean,
+  hasGrant: (caller: CallerConnection) => boolean,
   onBug: (error: unknown) => void = assert.ifError,
   onHit: (caller: CallerConnection) => void = () => undefined,
 ): TokenFastPath {
-  const rightTo = (target: string): GrantedDecision => ({
+  const decisionOn = (target: string): GrantedDecision => ({
     target,
     query: {
       resource: 'r',
@@ -39,7 +39,7 @@ function openFastPath(
       bypassCache: false,
       badTokenSha256: undefined,
     },
-    authorization: {
+    grant: {
       kind: 'authorized',
       pod: createPod(),
       upstream: { kind: 'unnamed' },
@@ -52,8 +52,8 @@ function openFastPath(
     cacheKey: '',
   });
   return new TokenFastPath({
-    rights: {
-      decide: (caller, target) => (hasRight(caller) ? rightTo(target) : noRight),
+    decisions: {
+      decide: (caller, target) => (hasGrant(caller) ? decisionOn(target) : noGrant),
       isCurrent: () => true,
     },
     broker: { peekKey: () => longLived },

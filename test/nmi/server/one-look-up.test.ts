@@ -44,7 +44,7 @@ describe('a connection of an attested caller', () => {
         return refuse('not_found', 'nothing');
       },
       fastPath: new TokenFastPath({
-        rights: {
+        decisions: {
           decide: (caller) => {
             callers.push(caller.resolve(pods).kind);
             return { kind: 'refused', reason: 'parameter_missing', detail: 'test' };

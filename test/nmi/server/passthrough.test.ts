@@ -46,7 +46,7 @@ async function openRelay(
     route = routeTo('instance'),
     timeoutMs = 5_000,
     endpoint = '',
-    limits = new CallerLimits({ fetches: 2, waiting: 10, pending: 0 }),
+    limits = new CallerLimits({ fetches: 2, waiting: 10, pendingObjects: 0 }),
   } = {},
 ) {
   const stack = new AsyncDisposableStack();
@@ -238,7 +238,7 @@ describe('relaying to the metadata service', () => {
   });
 
   it('counts a call for its pod until it ends, even if the client has disconnected', async () => {
-    const limits = new CallerLimits({ fetches: 1, waiting: 10, pending: 0 });
+    const limits = new CallerLimits({ fetches: 1, waiting: 10, pendingObjects: 0 });
     const answer = Promise.withResolvers<ServerResponse>();
     await using relay = await openRelay((_request, response) => answer.resolve(response), {
       limits,
@@ -263,7 +263,7 @@ describe('the policy for relayed paths', () => {
       endpoint: 'http://127.0.0.1:1',
       timeoutMs: 100,
       policy: { ...open, ...policy },
-      limits: new CallerLimits({ fetches: 2, waiting: 10, pending: 0 }),
+      limits: new CallerLimits({ fetches: 2, waiting: 10, pendingObjects: 0 }),
       loopDetection: new LoopDetection(),
       clock: systemClock,
     });

@@ -7,6 +7,8 @@ import { answerToken, refuse, type Answer } from '../../../src/nmi/base/answers.
 import { CallerConnection } from '../../../src/nmi/callers/caller.ts';
 import { CallerLimits } from '../../../src/nmi/server/caller-limits.ts';
 import type { HostTokenEndpoint } from '../../../src/nmi/server/host-token.ts';
+import type { PodPlaces } from '../../../src/nmi/callers/pod-places.ts';
+import type { RequestRecord } from '../../../src/nmi/server/request-record.ts';
 import { HttpExchange, relayed, type Handled } from '../../../src/nmi/server/request.ts';
 import { createRouter, type RouterOptions } from '../../../src/nmi/server/router.ts';
 import type { TokenEndpoint } from '../../../src/nmi/server/token-endpoint.ts';
@@ -24,15 +26,16 @@ interface Ask {
   readonly headers?: readonly string[];
   readonly ip?: string;
   readonly isGone?: boolean;
+  readonly caller?: CallerConnection;
 }
 
-function open(over: Partial<RouterOptions> = {}) {
+function open(over: Partial<RouterOptions> = {}, places?: PodPlaces) {
   const clock = new HandClock();
   const pods = new PodIndex(clock);
   pods.upsert(createPod({ ips: [podIp] }));
-  const clusterState = { pods, isSynced: () => true, trustsAddresses: () => true };
+  const clusterState = { pods, places, isSynced: () => true, trustsAddresses: () => true };
   const calls: string[] = [];
-  const handledAs: string[] = [];
+  const records: RequestRecord[] = [];
   const bugs: unknown[] = [];
   const loopDetection = new LoopDetection();
   const waiters = new Waiters({ clock, maxWaiters: 10 });
@@ -63,23 +66,23 @@ function open(over: Partial<RouterOptions> = {}) {
     objectWait: {
       clock,
       waiters,
-      limits: new CallerLimits({ fetches: 1, waiting: 1, pending: 10 }),
+      limits: new CallerLimits({ fetches: 1, waiting: 1, pendingObjects: 10 }),
       maxWaitMs: 1_000,
     },
     loopDetection,
-    observer: {
-      onHandled: (_exchange, { kind }, handled) =>
-        handledAs.push(`${kind} ${handled === relayed ? 'relayed' : handled.reason}`),
-    },
+    clock,
+    observer: { onRequest: (record) => records.push(record) },
     onBug: (error) => bugs.push(error),
     ...over,
   });
   function handle(target: string, options: Ask = {}): Handled | Promise<Handled> {
-    const { method = 'GET', headers = ['Metadata', 'true'], ip = podIp, isGone = false } = options;
+    const { method = 'GET', headers = ['Metadata', 'true'], isGone = false } = options;
+    const byAddress = { kind: 'by-address' } as const;
+    const { caller = new CallerConnection({ remoteIp: options.ip ?? podIp }, byAddress) } = options;
     const exchange = new HttpExchange(
       { method, url: target, rawHeaders: [...headers] } as unknown as IncomingMessage,
       { destroyed: isGone, closed: false } as ServerResponse,
-      new CallerConnection({ remoteIp: ip }, { kind: 'by-address' }),
+      caller,
       clock.monotonicMs(),
       'id',
     );
@@ -90,7 +93,7 @@ function open(over: Partial<RouterOptions> = {}) {
     const handled = await handle(target, options);
     return handled === relayed ? 'relayed' : handled.reason;
   }
-  return { clock, waiters, pods, calls, handledAs, bugs, loopDetection, handle, ask };
+  return { clock, waiters, pods, calls, records, bugs, loopDetection, handle, ask };
 }
 
 describe('the checks of every request', () => {
@@ -137,18 +140,28 @@ describe('the checks of every request', () => {
 
 describe('the routes', () => {
   it('lead to the named endpoint, and are recorded', async () => {
-    const { ask, calls, handledAs } = open();
+    const { ask, calls, records } = open();
     assert.equal(await ask(token), 'ok');
     assert.equal(await ask(instance), 'relayed');
     assert.equal(await ask('/host/token?resource=r'), 'ok');
     assert.equal(await ask('/nothing'), 'not_found');
     assert.deepEqual(calls, ['token', 'relay /metadata/instance', 'host token resource=r']);
-    assert.deepEqual(handledAs, [
-      'token ok',
-      'passthrough relayed',
-      'host-token ok',
-      'refused not_found',
-    ]);
+    assert.deepEqual(
+      records.map((record) => [record.route.kind, record.reason, record.pod?.name].join(' ')),
+      ['token ok pod', 'passthrough ok pod', 'host-token ok ', 'refused not_found pod'],
+    );
+  });
+
+  it('are recorded with the pod of the link, which is identified for later requests, too', async () => {
+    const places = { isAlone: () => true, isOf: () => true } as unknown as PodPlaces;
+    const { pods, ask, records } = open({}, places);
+    const attestation = { kind: 'by-link', place: { link: 7 } } as const;
+    const caller = new CallerConnection({ remoteIp: '10.0.0.9' }, attestation);
+    caller.resolve(pods, places);
+    pods.upsert(createPod({ name: 'late', ips: ['10.0.0.9'] }));
+    assert.equal(await ask('/metadata/attested', { caller }), 'metadata_blocked');
+    assert.equal(records[0]?.pod?.name, 'late');
+    assert.equal(await ask(instance, { caller }), 'relayed');
   });
 
   it('have no /host/token when it is off', async () => {
@@ -211,10 +224,13 @@ describe('a bug', () => {
       throw bug;
     });
     const later = broken(() => Promise.reject(bug));
-    for (const { ask, bugs, handledAs } of [now, later]) {
+    for (const { ask, bugs, records } of [now, later]) {
       assert.equal(await ask(token), 'internal_error');
       assert.deepEqual(bugs, [bug]);
-      assert.deepEqual(handledAs, ['token internal_error']);
+      assert.deepEqual(
+        records.map(({ reason }) => reason),
+        ['internal_error'],
+      );
     }
   });
 
@@ -222,7 +238,7 @@ describe('a bug', () => {
     let calls = 0;
     const { handle, bugs } = open({
       observer: {
-        onHandled: () => {
+        onRequest: () => {
           if (++calls === 1) throw new RangeError('observer');
         },
       },

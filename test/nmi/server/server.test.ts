@@ -10,7 +10,7 @@ import { createLogger } from '../../../src/base/logger.ts';
 import { parseConfig } from '../../../src/nmi/config/config.ts';
 import { tuning } from '../../../src/nmi/config/tuning.ts';
 import { UpstreamResolver } from '../../../src/nmi/grants/resolve-upstream.ts';
-import type { Observer } from '../../../src/nmi/server/observer.ts';
+import type { Observer, RequestRecord } from '../../../src/nmi/server/request-record.ts';
 import { openServer } from '../../../src/nmi/server/server.ts';
 import { LoopDetection } from '../../../src/nmi/sources/imds/loop-detection.ts';
 import type { ClusterState } from '../../../src/nmi/state/cluster-state.ts';
@@ -43,8 +43,7 @@ async function open(flags: Readonly<Record<string, string>> = {}) {
   const seen: string[] = [];
   const lines: string[] = [];
   const observer = {
-    onHandled: () => seen.push('handled'),
-    onDecision: () => seen.push('decision'),
+    onRequest: ({ reason }: RequestRecord) => seen.push(`request ${reason}`),
     onRefusal: (reason: string) => seen.push(`refusal ${reason}`),
     onHit: () => seen.push('hit'),
     onThrottled: ({ name }: Pod, limit: string) => seen.push(`throttled ${name} ${limit}`),
@@ -100,7 +99,7 @@ describe('the assembled request path', () => {
     assert.equal(fixture.server.port, fixture.port);
     assert.equal(await fixture.ask(token), '200');
     assert.equal(await fixture.ask('/nothing'), '404');
-    assert.deepEqual(fixture.seen, ['hit', 'handled']);
+    assert.deepEqual(fixture.seen, ['hit', 'request not_found']);
     const bound = fixture.lines.map((line) => JSON.parse(line) as Record<string, unknown>);
     assert.deepEqual([bound[0]?.['msg'], bound[0]?.['port']], ['listening', fixture.port]);
   });
@@ -109,7 +108,7 @@ describe('the assembled request path', () => {
     const usual = `GET ${token} HTTP/1.1\r\nMetadata: true\r\n\r\n`;
     for (const [fastPath, reported] of [
       ['true', 'hit'],
-      ['false', 'decision'],
+      ['false', 'request ok'],
     ] as const) {
       await using fixture = await open({ 'fast-path': fastPath });
       const socket = fixture.dial();

@@ -32,10 +32,10 @@ function nameOf({ decision }: Request): string | undefined {
   return decision?.name;
 }
 
-function open({ maxWaiters = 10, pending = 10 } = {}) {
+function open({ maxWaiters = 10, pendingObjects = 10 } = {}) {
   const clock = new HandClock();
   const waiters = new Waiters({ clock, maxWaiters });
-  const limits = new CallerLimits({ fetches: 1, waiting: 1, pending });
+  const limits = new CallerLimits({ fetches: 1, waiting: 1, pendingObjects });
   const objectWait = { clock, waiters, limits, maxWaitMs: 1_000 };
   const state = { isPending: true, isGone: false, decisions: 0 };
   /** A request that is decided by `state`. */
@@ -135,7 +135,7 @@ describe('a request that waits for an object', () => {
   });
 
   it('is answered at once when too many of its pod wait, and those of others continue to wait', async () => {
-    const { waiters, begin } = open({ pending: 1 });
+    const { waiters, begin } = open({ pendingObjects: 1 });
     const [one, two] = [createPod({ uid: 'one' }), createPod({ uid: 'two' })];
     begin(one);
     const oneMore = begin(one, { ip: '127.0.0.12' });
@@ -149,7 +149,7 @@ describe('a request that waits for an object', () => {
   });
 
   it('releases its place however it ends', async () => {
-    const { clock, waiters, state, begin } = open({ pending: 1 });
+    const { clock, waiters, state, begin } = open({ pendingObjects: 1 });
     begin();
     clock.advance(1_000);
     await nextTurn();

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { nameClient, userAgentOf } from '../../../src/nmi/telemetry/user-agent.ts';
+import { nameClient } from '../../../src/nmi/telemetry/user-agent.ts';
 
 describe('the name of a client', () => {
   it('is the family and version of an Azure SDK, in the format of each', () => {
@@ -39,14 +39,5 @@ describe('the name of a client', () => {
     const startedMs = performance.now();
     for (let count = 0; count < 1_000; count++) nameClient(hostile);
     assert.ok(performance.now() - startedMs < 500);
-  });
-});
-
-describe('the User-Agent of a request', () => {
-  it('is its value, in any letter case of its name', () => {
-    const head = (line: string) => Buffer.from(`GET /?user-agent:x HTTP/1.1\r\n${line}\r\n\r\n`);
-    assert.equal(userAgentOf(head('User-Agent: a b/1')), 'a b/1');
-    assert.equal(userAgentOf(head('Metadata: true\r\nuser-agent:a')), 'a');
-    assert.equal(userAgentOf(head('Metadata: true')), '');
   });
 });

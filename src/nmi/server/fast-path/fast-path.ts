@@ -7,12 +7,12 @@ import type { Clock } from '../../../base/time/clock.ts';
 import type { CallerConnection } from '../../callers/caller.ts';
 import type { FairTurns } from '../fair-turns.ts';
 import { headersTimeoutMs, idleMs, type FastPath, type FastPathConnection } from '../listener.ts';
-import type { Observer } from '../observer.ts';
+import type { Observer } from '../request-record.ts';
 import {
-  isRight,
+  isGranted,
   type Decision,
-  type GrantedDecision,
   type DecisionCache,
+  type GrantedDecision,
 } from '../decision-cache.ts';
 import { askedIdOf } from '../token-query.ts';
 import type { TokenBroker } from '../../tokens/broker.ts';
@@ -22,7 +22,7 @@ import { ResponseCache, type CachedResponse } from './response-cache.ts';
 import { WriteBatch } from './write-batch.ts';
 
 export interface FastPathOptions {
-  readonly rights: Pick<DecisionCache, 'decide' | 'isCurrent'>;
+  readonly decisions: Pick<DecisionCache, 'decide' | 'isCurrent'>;
   readonly broker: Pick<TokenBroker, 'peekKey'>;
   readonly clock: Clock;
   readonly observer: Pick<Observer, 'onHit'>;
@@ -43,7 +43,7 @@ export class TokenFastPath implements FastPath {
   }
 
   accept({ socket, caller, isDraining, handOver, onSilent }: FastPathConnection): void {
-    const { rights, clock, onBug, turns } = this.#options;
+    const { decisions, clock, onBug, turns } = this.#options;
     /** Clients nearly always repeat the same request. */
     let decision: Decision | undefined;
     serveConnection({
@@ -58,11 +58,11 @@ export class TokenFastPath implements FastPath {
         const { target } = request;
         try {
           const nowMs = clock.monotonicMs();
-          if (decision?.target !== target || !rights.isCurrent(decision, nowMs)) {
-            const decided = rights.decide(caller, target, nowMs);
+          if (decision?.target !== target || !decisions.isCurrent(decision, nowMs)) {
+            const decided = decisions.decide(caller, target, nowMs);
             decision = 'kind' in decided ? undefined : decided;
           }
-          if (decision === undefined || !isRight(decision)) return undefined;
+          if (decision === undefined || !isGranted(decision)) return undefined;
           return this.#answer(caller, decision, nowMs, request);
         } catch (error) {
           // `node:http` runs into the same error, and answers that the agent failed.
@@ -77,16 +77,16 @@ export class TokenFastPath implements FastPath {
 
   #answer(
     caller: CallerConnection,
-    right: GrantedDecision,
+    decision: GrantedDecision,
     nowMs: number,
     request: KnownRequest,
   ): CachedResponse | undefined {
     const { broker, observer } = this.#options;
-    const rendered = broker.peekKey(right.cacheKey);
+    const rendered = broker.peekKey(decision.cacheKey);
     if (rendered === undefined) return undefined;
     const requestId = randomUUID();
     const { fetchId } = rendered.token;
-    observer.onHit({ caller, startedAtMs: nowMs, requestId, request, fetchId }, right);
-    return this.#responses.render(rendered, askedIdOf(right.query), requestId, request.isLast);
+    observer.onHit({ caller, decision, startedAtMs: nowMs, requestId, request, fetchId });
+    return this.#responses.render(rendered, askedIdOf(decision.query), requestId, request.isLast);
   }
 }

@@ -18,7 +18,7 @@ interface Whole {
   /** Where the request id begins. */
   readonly idAt: number;
   /** Some socket has not passed all of them to the kernel yet: they must not be changed. */
-  isHeld: boolean;
+  isInUse: boolean;
 }
 
 /** Answers of two kilobytes each. */
@@ -59,10 +59,10 @@ export class ResponseCache {
     if (requestedId === undefined) this.#keep(known, rendered, whole);
     return {
       writeTo: (socket) => {
-        const bytes = whole.isHeld ? Buffer.from(whole.bytes) : whole.bytes;
+        const bytes = whole.isInUse ? Buffer.from(whole.bytes) : whole.bytes;
         bytes.write(requestId, whole.idAt, 'latin1');
         socket.write(bytes);
-        if (socket.writableLength > 0) whole.isHeld = true;
+        if (socket.writableLength > 0) whole.isInUse = true;
       },
     };
   }
@@ -104,6 +104,6 @@ export class ResponseCache {
     const bytes = Buffer.from(
       `${beforeId}${noId}\r\nDate: ${this.#date}\r\n${rest}\r\n\r\n${body}`,
     );
-    return { bytes, idAt: Buffer.byteLength(beforeId), isHeld: false };
+    return { bytes, idAt: Buffer.byteLength(beforeId), isInUse: false };
   }
 }

@@ -5,27 +5,22 @@
  * written.
  */
 import type { Clock } from '../../../base/time/clock.ts';
-import type { Pod } from '../../../cache/index/objects.ts';
 import { OwnerBudgets } from '../../../base/lines/owner-budgets.ts';
-import { loggablePath } from '../../../base/log.ts';
-import type { Authorization } from '../../grants/authorization.ts';
-import { limitKeyOf, type CallerConnection } from '../../callers/caller.ts';
-import { correlationInBytes, correlationOf } from '../../base/correlation.ts';
-import type { Hit, Observer, TokenDecision } from '../../server/observer.ts';
-import { relayed, type Exchange, type Handled } from '../../server/request.ts';
-import type { Route } from '../../server/route.ts';
-import type { GrantedDecision } from '../../server/decision-cache.ts';
+import { correlationInBytes } from '../../base/correlation.ts';
 import {
-  attestedBy,
-  identityFields,
-  outcomeOf,
-  podFields,
+  identityOf,
+  roundedMs,
+  type Hit,
+  type RequestRecord,
+} from '../../server/request-record.ts';
+import type { Route } from '../../server/route.ts';
+import type { Renderer } from '../renderer.ts';
+import {
+  detailFields,
   renderRecord,
-  resourceField,
-  versionsOf,
+  whoseFields,
   type AuditFields,
   type AuditState,
-  type AttestedBy,
 } from './record.ts';
 
 /**
@@ -46,146 +41,77 @@ export interface AuditOptions {
   readonly write: (line: string) => void;
   readonly clusterState: AuditState;
   readonly clock: Clock;
-  /** A record could not be created. */
-  readonly onBug: (error: unknown) => void;
 }
 
-/** The data that is the same for all hits of one decision. */
-interface PreparedHit {
+interface Entry {
+  /** Entries of one owner and kind share a budget. */
   readonly owner: string;
   readonly kind: string;
+  readonly message: string;
+  /** All but the ids and the time of a single request. */
   readonly fields: AuditFields;
   readonly reportMore: (count: number) => void;
 }
 
-/** An observer that passes everything on to another, and writes audit records. */
-export function withAudit(observer: Observer, options: AuditOptions): Observer {
-  const { clock, clusterState, onBug } = options;
-  const budgets = new OwnerBudgets({
-    clock,
-    onOthers: (caller, count) => write({ caller, count }, 'further requests'),
-  });
-  const prepared = new WeakMap<GrantedDecision, PreparedHit>();
-  const decisions = new WeakMap<Exchange, TokenDecision>();
+export class AuditRecords implements Renderer {
+  readonly #options: AuditOptions;
+  readonly #budgets: OwnerBudgets;
 
-  function write(fields: AuditFields, message: string): void {
-    options.write(renderRecord(clock.wallMs(), fields, message));
+  constructor(options: AuditOptions) {
+    this.#options = options;
+    this.#budgets = new OwnerBudgets({
+      clock: options.clock,
+      onOthers: (caller, count) => this.#write({ caller, count }, 'further requests'),
+    });
   }
 
-  function prepareHit(right: GrantedDecision, caller: CallerConnection): PreparedHit {
-    const { authorization } = right;
-    const { pod, identity } = authorization;
-    const fields = {
-      ...decidedFields(200, 'ok', attestedBy(caller), pod, authorization),
-      resource: resourceField(right.query.resource),
-      cache: 'hit',
-    };
-    const hit: PreparedHit = {
-      fields,
-      owner: limitKeyOf(pod),
-      kind: `token ok ${identity?.name ?? ''}`,
-      reportMore: (count) =>
-        write(
-          { ...fields, resource: undefined, podIp: caller.ip, count },
-          'further token requests',
-        ),
-    };
-    prepared.set(right, hit);
-    return hit;
-  }
-
-  function auditHit(
-    { caller, requestId, startedAtMs, request, fetchId }: Hit,
-    right: GrantedDecision,
-  ): void {
-    const hit = prepared.get(right) ?? prepareHit(right, caller);
-    if (!budgets.allows(hit.owner, hit.kind, most, hit.reportMore)) return;
-    const ids = { podIp: caller.ip, requestId, ...correlationInBytes(request), fetchId };
-    const durationMs = durationSince(startedAtMs);
-    write({ ...hit.fields, ...ids, durationMs }, messages.token);
-  }
-
-  function auditHandled(exchange: Exchange, route: Route, handled: Handled): void {
-    const decision = decisions.get(exchange);
-    decisions.delete(exchange);
-    const { caller } = exchange;
-    const authorization = decision?.authorization;
-    const latest = caller.latest.kind === 'pod' ? caller.latest.pod : undefined;
-    const pod = authorization?.pod ?? (route.kind === 'host-token' ? undefined : latest);
-    const [status, reason] = handled === relayed ? [200, 'ok'] : [handled.status, handled.reason];
-    const by = route.kind === 'host-token' ? 'host process' : attestedBy(caller);
-    const whose = {
-      ...decidedFields(status, reason, by, pod, authorization),
-      podIp: caller.ip,
-      method: exchange.method,
-    };
-    const identity =
-      authorization?.kind === 'authorized' ? authorization.identity?.name : undefined;
-    const kind = `${route.kind} ${reason} ${status === 200 ? (identity ?? '') : ''}`;
-    const owner = pod === undefined ? caller.limitKey : limitKeyOf(pod);
-    const message = messages[route.kind];
-    const reportMore = (count: number): void => write({ ...whose, count }, `further ${message}s`);
-    if (!budgets.allows(owner, kind, most, reportMore)) return;
-    write(
+  render(record: RequestRecord): void {
+    const entry = this.#entryOf(record, {});
+    if (!this.#allows(entry)) return;
+    const { durationMs, requestId, correlation, decision, isGone } = record;
+    this.#write(
       {
-        ...whose,
-        path: route.kind === 'passthrough' ? loggablePath(route.path) : undefined,
-        resource: resourceField(decision?.resource ?? ''),
-        cache: decision?.cache,
-        durationMs: durationSince(exchange.startedAtMs),
-        requestId: exchange.requestId,
-        ...correlationOf(exchange),
+        ...entry.fields,
+        durationMs,
+        requestId,
+        ...correlation,
         fetchId: decision?.fetchId,
-        clientGone: exchange.isGone ? true : undefined,
+        clientGone: isGone ? true : undefined,
       },
-      message,
+      entry.message,
     );
   }
 
-  function decidedFields(
-    status: number,
-    reason: string,
-    by: AttestedBy,
-    pod: Pod | undefined,
-    authorization: Authorization | undefined,
-  ): AuditFields {
-    return {
-      outcome: outcomeOf(status, authorization),
-      status,
-      reason,
-      attestedBy: by,
-      ...podFields(pod),
-      ...identityFields(authorization),
-      versions: versionsOf(pod, authorization, clusterState),
+  hitsLike(first: RequestRecord): (hit: Hit, durationMs: number) => void {
+    const entry = this.#entryOf(first, { cache: 'hit' });
+    return ({ requestId, request, fetchId }, durationMs) => {
+      if (!this.#allows(entry)) return;
+      const ids = { requestId, ...correlationInBytes(request), fetchId };
+      this.#write({ ...entry.fields, durationMs: roundedMs(durationMs), ...ids }, entry.message);
     };
   }
 
-  function durationSince(startedAtMs: number): number {
-    return Math.round((clock.monotonicMs() - startedAtMs) * 1000) / 1000;
+  /** @param common fields that all records of this kind have in common. */
+  #entryOf(record: RequestRecord, common: AuditFields): Entry {
+    const { route, reason, status, decision, limitKey } = record;
+    const whose = { ...whoseFields(record, this.#options.clusterState), ...common };
+    const identity = status === 200 ? identityOf(decision?.grant) : undefined;
+    const message = messages[route.kind];
+    return {
+      owner: limitKey,
+      kind: `${route.kind} ${reason} ${identity?.name ?? ''}`,
+      message,
+      fields: { ...whose, ...detailFields(record) },
+      reportMore: (count) => this.#write({ ...whose, count }, `further ${message}s`),
+    };
   }
 
-  /** An error of the audit is reported and changes no answer. */
-  function safely(audit: () => void): void {
-    try {
-      audit();
-    } catch (error) {
-      onBug(error);
-    }
+  #allows({ owner, kind, reportMore }: Entry): boolean {
+    return this.#budgets.allows(owner, kind, most, reportMore);
   }
 
-  return {
-    ...observer,
-    onHit: (hit, right) => {
-      observer.onHit(hit, right);
-      safely(() => auditHit(hit, right));
-    },
-    onDecision: (exchange, decision) => {
-      observer.onDecision(exchange, decision);
-      decisions.set(exchange, decision);
-    },
-    onHandled: (exchange, route, handled) => {
-      observer.onHandled(exchange, route, handled);
-      safely(() => auditHandled(exchange, route, handled));
-    },
-  };
+  #write(fields: AuditFields, message: string): void {
+    const { write, clock } = this.#options;
+    write(renderRecord(clock.wallMs(), fields, message));
+  }
 }

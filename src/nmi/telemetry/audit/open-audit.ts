@@ -3,15 +3,15 @@ import type { Clock } from '../../../base/time/clock.ts';
 import type { Logger } from '../../../base/logger.ts';
 import type { Part, Sample } from '../../base/part.ts';
 import type { Config } from '../../config/config.ts';
-import type { Observer } from '../../server/observer.ts';
-import { withAudit } from './audit.ts';
+import type { Renderer } from '../renderer.ts';
+import { AuditRecords } from './audit.ts';
 import { createDropReport } from './drop-report.ts';
 import type { AuditState } from './record.ts';
-import { openRecordFile } from './record-file.ts';
+import { openRecordFile, type RecordFile } from './record-file.ts';
 
 export interface Audit extends Required<Pick<Part, 'samples'>>, AsyncDisposable {
-  /** The observer itself while the audit is off. */
-  observe(observer: Observer, clusterState: AuditState): Observer;
+  /** Undefined while the audit is off. */
+  renderer(clusterState: AuditState): Renderer | undefined;
 }
 
 export interface OpenAuditOptions {
@@ -22,10 +22,6 @@ export interface OpenAuditOptions {
   readonly log: Logger;
 }
 
-interface Sink extends AsyncDisposable {
-  write(line: string): void;
-}
-
 /** @throws StartError `CONFIG` for a file that cannot be written. */
 export async function openAudit(options: OpenAuditOptions): Promise<Audit> {
   const { config, clock } = options;
@@ -33,11 +29,9 @@ export async function openAudit(options: OpenAuditOptions): Promise<Audit> {
   if (config.auditLog === '') return off;
   const records = { written: 0, dropped: 0 };
   const sink = await openSink(options, log, records);
-  const onBug = (error: unknown): void =>
-    log.error({ err: error instanceof Error ? error.stack : 'unknown' }, 'audit record failed');
   return {
-    observe: (observer, clusterState) =>
-      withAudit(observer, { write: (line) => sink.write(line), clusterState, clock, onBug }),
+    renderer: (clusterState) =>
+      new AuditRecords({ write: (line) => sink.write(line), clusterState, clock }),
     samples: () =>
       Object.entries(records).map(([outcome, value]): Sample => ({
         metric: 'nmi_audit_records_total',
@@ -49,7 +43,7 @@ export async function openAudit(options: OpenAuditOptions): Promise<Audit> {
 }
 
 const off: Audit = {
-  observe: (observer) => observer,
+  renderer: () => undefined,
   samples: () => [],
   [Symbol.asyncDispose]: () => Promise.resolve(),
 };
@@ -58,7 +52,7 @@ async function openSink(
   { config, stdout, clock }: OpenAuditOptions,
   log: Logger,
   records: { written: number; dropped: number },
-): Promise<Sink> {
+): Promise<RecordFile> {
   const path = config.auditLog;
   const onWritten = (count: number): void => {
     records.written += count;

@@ -5,12 +5,12 @@
 import type { GrantIndex } from '../../../cache/index/grant-index.ts';
 import { isGuid } from '../../../cache/index/identifiers.ts';
 import { fullName } from '../../../cache/index/object-name.ts';
-import type { Binding, Identity, Pod, StoredObject } from '../../../cache/index/objects.ts';
-import { loggableResource } from '../../../base/log.ts';
+import type { Binding, Pod, StoredObject } from '../../../cache/index/objects.ts';
+import { loggablePath, loggableResource } from '../../../base/log.ts';
 import type { Authorization, Authorized, RefusedPod } from '../../grants/authorization.ts';
-import type { CallerConnection, IdentifiedBy } from '../../callers/caller.ts';
 import type { NamedSelector } from '../../grants/grant.ts';
 import type { IdentityOwners } from '../../grants/identity-owners.ts';
+import { identityOf, type RequestRecord } from '../../server/request-record.ts';
 import { sourceNameOf } from '../../sources/upstream-identity.ts';
 
 type Value = string | number | boolean | undefined | Readonly<Record<string, string>>;
@@ -26,11 +26,34 @@ export interface AuditState {
 /** Names of Kubernetes objects have at most 253 characters. */
 const maxLength = 256;
 
-/** How the calling pod was identified. */
-export type AttestedBy = IdentifiedBy | 'host process' | 'nothing';
+/** Who requested what, by which objects, and what came of it. */
+export function whoseFields(record: RequestRecord, clusterState: AuditState): AuditFields {
+  const { status, reason, route, identifiedBy, podIp, method, decision } = record;
+  const pod = record.pod ?? record.callerPod;
+  const grant = decision?.grant;
+  return {
+    outcome: outcomeOf(status, grant),
+    status,
+    reason,
+    attestedBy: route.kind === 'host-token' ? 'host process' : (identifiedBy ?? 'nothing'),
+    namespace: pod?.namespace,
+    pod: pod?.name,
+    uid: pod?.uid,
+    serviceAccount: pod?.serviceAccount,
+    ...identityFields(grant),
+    versions: versionsOf(pod, grant, clusterState),
+    podIp,
+    method,
+  };
+}
 
-export function attestedBy(caller: CallerConnection): AttestedBy {
-  return caller.identifiedBy ?? 'nothing';
+export function detailFields({ route, decision }: RequestRecord): AuditFields {
+  const { resource = '', cache } = decision ?? {};
+  return {
+    path: route.kind === 'passthrough' ? loggablePath(route.path) : undefined,
+    resource: resource === '' ? undefined : loggableResource(resource),
+    cache,
+  };
 }
 
 /**
@@ -39,34 +62,25 @@ export function attestedBy(caller: CallerConnection): AttestedBy {
  */
 export function outcomeOf(
   status: number,
-  authorization: Authorization | undefined,
+  grant: Authorization | undefined,
 ): 'granted' | 'denied' | 'failed' {
   if (status < 400) return 'granted';
   const isUndecided = status === 429 || status >= 500;
-  const hadRight = authorization !== undefined && authorization.kind !== 'refused';
-  return isUndecided || hadRight ? 'failed' : 'denied';
-}
-
-export function podFields(pod: Pod | undefined): AuditFields {
-  return {
-    namespace: pod?.namespace,
-    pod: pod?.name,
-    uid: pod?.uid,
-    serviceAccount: pod?.serviceAccount,
-  };
+  const isGranted = grant !== undefined && grant.kind !== 'refused';
+  return isUndecided || isGranted ? 'failed' : 'denied';
 }
 
 /** For a token request: the identity that was granted or refused, if it is known. */
-export function identityFields(authorization: Authorization | undefined): AuditFields {
-  switch (authorization?.kind) {
+export function identityFields(grant: Authorization | undefined): AuditFields {
+  switch (grant?.kind) {
     case undefined:
       return {};
     case 'authorized':
-      return grantedFields(authorization);
+      return grantedFields(grant);
     case 'by-object-id':
-      return { asked: loggableId({ kind: 'object_id', value: authorization.objectId }) };
+      return { asked: loggableId({ kind: 'object_id', value: grant.objectId }) };
     case 'refused':
-      return authorization.pod === undefined ? {} : refusedFields(authorization);
+      return grant.pod === undefined ? {} : refusedFields(grant);
   }
 }
 
@@ -76,7 +90,7 @@ export function identityFields(authorization: Authorization | undefined): AuditF
  */
 export function versionsOf(
   pod: Pod | undefined,
-  authorization: Authorization | undefined,
+  grant: Authorization | undefined,
   { grants, owners }: AuditState,
 ): Readonly<Record<string, string>> {
   if (pod === undefined) return {};
@@ -90,15 +104,15 @@ export function versionsOf(
     add('AzurePodIdentityException', ofPod.exception);
     add('AzureIdentityGrant', owners.decidingForException(pod.namespace));
   }
-  const identity = identityIn(authorization);
+  const identity = identityOf(grant);
   if (identity === undefined) return versions;
   add('AzureIdentity', identity);
   if (ofPod?.kind === 'bound') {
     const isOfIdentity = ({ identityName }: Binding) => identityName === identity.name;
     add('AzureIdentityBinding', ofPod.bindings.find(isOfIdentity));
   }
-  if (authorization?.kind === 'authorized') {
-    add('AzureIdentityGrant', owners.deciding(identity.namespace, authorization.upstream));
+  if (grant?.kind === 'authorized') {
+    add('AzureIdentityGrant', owners.deciding(identity.namespace, grant.upstream));
   }
   return versions;
 }
@@ -156,20 +170,8 @@ function refusedFields({ facts }: RefusedPod): AuditFields {
   }
 }
 
-function identityIn(authorization: Authorization | undefined): Identity | undefined {
-  if (authorization?.kind === 'authorized') return authorization.identity;
-  if (authorization?.kind !== 'refused' || authorization.pod === undefined) return undefined;
-  const { facts } = authorization;
-  return facts.about === 'resource' || facts.about === 'unusable' ? facts.identity : undefined;
-}
-
 /** An id as a request named it, if it looks like one: a caller may put a token there. */
 function loggableId({ kind, value }: NamedSelector): string {
   const isPath = /^\/?subscriptions(?:\/[A-Za-z0-9._()-]{1,128}){1,12}$/i.test(value);
   return `${kind} ${isGuid(value) || isPath ? value : '[unusual]'}`;
-}
-
-/** For a token request. */
-export function resourceField(resource: string): string | undefined {
-  return resource === '' ? undefined : loggableResource(resource);
 }

@@ -5,20 +5,9 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { systemClock } from '../../../../src/base/time/clock.ts';
 import { createLogger } from '../../../../src/base/logger.ts';
-import { CallerConnection } from '../../../../src/nmi/callers/caller.ts';
-import type { Observer } from '../../../../src/nmi/server/observer.ts';
-import type { Exchange } from '../../../../src/nmi/server/request.ts';
 import { openAudit } from '../../../../src/nmi/telemetry/audit/open-audit.ts';
+import { createRecord } from '../../../support/request-records.ts';
 
-const exchange: Exchange = {
-  caller: new CallerConnection({ remoteIp: '10.0.0.1' }, { kind: 'by-address' }),
-  method: 'GET',
-  startedAtMs: 0,
-  requestId: 'id',
-  isGone: false,
-  headerValues: () => [],
-};
-const inner = { onHandled: () => undefined } as unknown as Observer;
 const clusterState = {
   grants: { grantsOf: () => undefined },
   owners: { deciding: () => undefined, decidingForException: () => undefined },
@@ -31,31 +20,23 @@ async function open(auditLog: string) {
     printed.push(line);
   };
   const audit = await openAudit({ config: { auditLog }, stdout, clock: systemClock, log });
-  const handle = (): void =>
-    audit.observe(inner, clusterState).onHandled(
-      exchange,
-      { kind: 'refused', reason: 'not_found' },
-      {
-        status: 404,
-        reason: 'not_found',
-        body: '',
-      },
-    );
+  const renderer = audit.renderer(clusterState);
+  const handle = (): void => renderer?.render(createRecord());
   const counts = () => audit.samples().map(({ labels, value }) => [labels?.['outcome'], value]);
-  return { audit, handle, counts, printed };
+  return { audit, renderer, handle, counts, printed };
 }
 
 describe('the audit stream', () => {
-  it('is off by default, and then no code runs between requests and telemetry', async () => {
-    const { audit, counts } = await open('');
-    assert.equal(audit.observe(inner, clusterState), inner);
+  it('is off by default, and then no code runs for it', async () => {
+    const { renderer, counts } = await open('');
+    assert.equal(renderer, undefined);
     assert.deepEqual(counts(), []);
   });
 
   it('is written to standard output as JSON, whatever the log format, and is counted', async () => {
     const { handle, counts, printed } = await open('stdout');
     handle();
-    assert.equal((JSON.parse(printed[0] ?? '') as { msg: string }).msg, 'request refused');
+    assert.equal((JSON.parse(printed[0] ?? '') as { msg: string }).msg, 'token request');
     assert.deepEqual(counts(), [
       ['written', 1],
       ['dropped', 0],

@@ -2,15 +2,15 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { PodGrants } from '../../../../src/cache/index/grant-index.ts';
 import type { Authorization } from '../../../../src/nmi/grants/authorization.ts';
-import { CallerConnection } from '../../../../src/nmi/callers/caller.ts';
 import {
-  attestedBy,
+  detailFields,
   identityFields,
   outcomeOf,
-  podFields,
   renderRecord,
   versionsOf,
+  whoseFields,
 } from '../../../../src/nmi/telemetry/audit/record.ts';
+import type { RequestRecord } from '../../../../src/nmi/server/request-record.ts';
 import {
   createBinding,
   createException,
@@ -18,6 +18,12 @@ import {
   createIdentityGrant,
   createPod,
 } from '../../../support/cache-objects.ts';
+import {
+  createDecision,
+  createRecord,
+  hostTokenRoute,
+  routeTo,
+} from '../../../support/request-records.ts';
 
 const clientId = '0a1b2c3d-0000-4000-8000-000000000001';
 const pod = createPod({ name: 'p', uid: 'u', resourceVersion: '11' });
@@ -41,6 +47,15 @@ function selectorNotBound(kind: string, value: string): Authorization {
   return refusedWith({ about: 'grant', grant: { reason: 'selector_not_bound', selector } });
 }
 
+const identityGrant = createIdentityGrant({ name: 'g', resourceVersion: '16' });
+const knowing = (ofPod: PodGrants | undefined, decides?: 'identity' | 'exception') => ({
+  grants: { grantsOf: () => ofPod },
+  owners: {
+    deciding: () => (decides === 'identity' ? identityGrant : undefined),
+    decidingForException: () => (decides === 'exception' ? identityGrant : undefined),
+  },
+});
+
 describe('an audit record', () => {
   it('is one line of ASCII, with bounded fields, and without empty ones', () => {
     const line = renderRecord(
@@ -60,23 +75,39 @@ describe('an audit record', () => {
     });
   });
 
-  it('names the pod and its service account', () => {
-    const { namespace } = pod;
-    assert.deepEqual(podFields(pod), { namespace, pod: 'p', uid: 'u', serviceAccount: 'default' });
-    assert.deepEqual(Object.values(podFields(undefined)).filter(Boolean), []);
+  it('names the pod, its service account and how it was identified', () => {
+    const of = (over: Partial<RequestRecord>) => {
+      const fields = whoseFields(createRecord(over), knowing(undefined));
+      return ['namespace', 'pod', 'serviceAccount', 'attestedBy'].map((name) => fields[name]);
+    };
+    assert.deepEqual(of({}), ['default', 'p', 'default', 'address']);
+    const decision = createDecision({ grant: undefined });
+    assert.deepEqual(
+      of({ decision, pod: undefined, callerPod: undefined, identifiedBy: undefined }),
+      [undefined, undefined, undefined, 'nothing'],
+    );
+    assert.equal(of({ route: hostTokenRoute })[3], 'host process');
+    const uncertain = of({ pod: undefined, callerPod: pod });
+    assert.equal(uncertain[1], 'p', 'the pod of the connection, even if it is not certain now');
   });
 
-  it('contains how the pod was identified', () => {
-    const of = (attestation: CallerConnection['attestation']) =>
-      attestedBy(new CallerConnection({ remoteIp: '10.0.0.1' }, attestation));
-    assert.deepEqual(
-      [
-        of({ kind: 'attested', cgroupId: 1n }),
-        of({ kind: 'by-address' }),
-        of({ kind: 'unattested' }),
-      ],
-      ['cgroup', 'address', 'nothing'],
-    );
+  it('has the path of a metadata request and the resource of a token request', () => {
+    const route = routeTo('/metadata/instance');
+    assert.deepEqual(detailFields(createRecord({ route, decision: undefined })), {
+      path: '/metadata/instance',
+      resource: undefined,
+      cache: undefined,
+    });
+    const decision = createDecision({ resource: 'eyJhbGciOiJub25lIn0.e30.' });
+    assert.deepEqual(detailFields(createRecord({ decision })), {
+      path: undefined,
+      resource: '[unusual]',
+      cache: 'miss',
+    });
+    const none = createDecision({ resource: '', cache: 'none' });
+    assert.equal(detailFields(createRecord({ decision: none }))['resource'], undefined);
+    const long = routeTo(`/metadata/instance/${'e'.repeat(41)}`);
+    assert.equal(detailFields(createRecord({ route: long }))['path'], '[unusual]');
   });
 
   it('distinguishes a decision of the agent from a failure', () => {
@@ -113,7 +144,7 @@ describe('the identity in an audit record', () => {
   });
 
   it('is the refused one, if its id has the format of one', () => {
-    const askedOf = (authorization: Authorization) => identityFields(authorization)['asked'];
+    const askedOf = (grant: Authorization) => identityFields(grant)['asked'];
     const resourceId =
       '/subscriptions/s/resourceGroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/i';
     assert.equal(askedOf(selectorNotBound('client_id', clientId)), `client_id ${clientId}`);
@@ -142,15 +173,6 @@ describe('the versions in an audit record', () => {
   const other = createBinding({ name: 'a', identityName: 'other', resourceVersion: '14' });
   const bound = { kind: 'bound', bindings: [other, binding] } as unknown as PodGrants;
 
-  const grant = createIdentityGrant({ name: 'g', resourceVersion: '16' });
-  const knowing = (ofPod: PodGrants | undefined, decides?: 'identity' | 'exception') => ({
-    grants: { grantsOf: () => ofPod },
-    owners: {
-      deciding: () => (decides === 'identity' ? grant : undefined),
-      decidingForException: () => (decides === 'exception' ? grant : undefined),
-    },
-  });
-
   it('are those of the pod, its identity and the binding between them', () => {
     assert.deepEqual(versionsOf(pod, granted, knowing(bound)), {
       'Pod/p': '11',
@@ -169,8 +191,8 @@ describe('the versions in an audit record', () => {
   });
 
   it('include the grant of the cluster when grants decide', () => {
-    const of = (authorization: Authorization, clusterState: ReturnType<typeof knowing>) =>
-      versionsOf(pod, authorization, clusterState)['AzureIdentityGrant/g'];
+    const of = (grant: Authorization, clusterState: ReturnType<typeof knowing>) =>
+      versionsOf(pod, grant, clusterState)['AzureIdentityGrant/g'];
     assert.equal(of(granted, knowing(bound, 'identity')), '16');
     const exception = createException({ name: 'e' });
     const excepted = { ...granted, identity: undefined };

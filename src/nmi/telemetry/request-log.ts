@@ -1,0 +1,141 @@
+/**
+ * The log lines of requests. A pod decides how many requests there are, but not how many lines. No
+ * line contains a token: only its existence is reported.
+ */
+import { fullName } from '../../cache/index/object-name.ts';
+import { LogBudget } from '../../base/lines/log-budget.ts';
+import { loggablePath, loggableResource, redactClientId, type LogFields } from '../../base/log.ts';
+import type { Logger } from '../../base/logger.ts';
+import type { Clock } from '../../base/time/clock.ts';
+import { correlationInBytes } from '../base/correlation.ts';
+import type { Authorization } from '../grants/authorization.ts';
+import { roundedMs, type Hit, type RequestRecord } from '../server/request-record.ts';
+import { hostTokenPath, tokenPath, type Route } from '../server/route.ts';
+import { sourceNameOf, type UpstreamIdentity } from '../sources/upstream-identity.ts';
+import type { Renderer } from './renderer.ts';
+
+/**
+ * Lines of one pod and identity, or of one pod and reason, before further ones are only counted.
+ * Clients keep tokens.
+ */
+const most = { info: 100, warn: 1 } as const;
+const tokenRequest = 'token request';
+const requestHandled = 'request handled';
+
+export class RequestLog implements Renderer {
+  readonly #log: Logger;
+  readonly #budget: LogBudget;
+
+  constructor(log: Logger, clock: Clock) {
+    this.#log = log;
+    this.#budget = new LogBudget({
+      clock,
+      onOthers: (count) => log.warn({ count }, 'further log lines left out'),
+    });
+  }
+
+  render(record: RequestRecord): void {
+    const { decision, route, reason, status } = record;
+    const isMetadata = route.kind === 'passthrough' && reason !== 'ok';
+    // Probes of SDKs and of other clouds' clients arrive all the time and are no errors.
+    if (!isMetadata) this.#log.debug(handledFields(record), requestHandled);
+    if (!isMetadata && decision === undefined) return;
+    const level = status === 200 ? 'info' : 'warn';
+    const message = isMetadata ? 'metadata request' : tokenRequest;
+    const whose = whoseFields(record);
+    const reportMore = (count: number): void =>
+      this.#log[level](
+        { ...whose, ...(isMetadata ? { path: undefined } : {}), count },
+        `further ${message}s`,
+      );
+    if (!this.#budget.allows(kindOf(record), most[level], reportMore)) return;
+    this.#log[level](
+      {
+        ...whose,
+        ...tokenFields(record),
+        durationMs: record.durationMs,
+        requestId: record.requestId,
+        ...record.correlation,
+        fetchId: decision?.fetchId,
+        clientGone: record.isGone ? true : undefined,
+      },
+      message,
+    );
+  }
+
+  hitsLike(first: RequestRecord): (hit: Hit, durationMs: number) => void {
+    const log = this.#log;
+    const budget = this.#budget;
+    const kind = kindOf(first);
+    const fields = { ...whoseFields(first), ...tokenFields(first) };
+    const reportMore = (count: number): void =>
+      log.info({ ...fields, count }, `further ${tokenRequest}s`);
+    const write = log.prepare(fields, tokenRequest);
+    const handled = handledFields(first);
+    return ({ requestId, request, fetchId }, durationMs) => {
+      if (budget.allows(kind, most.info, reportMore)) {
+        write(roundedMs(durationMs), { requestId, ...correlationInBytes(request), fetchId });
+      }
+      log.debug(handled, requestHandled);
+    };
+  }
+}
+
+function kindOf({ route, decision, pod, limitKey, status, reason }: RequestRecord): string {
+  if (decision === undefined) return `${route.kind} ${limitKey} ${reason}`;
+  const { grant } = decision;
+  const identity = status === 200 && grant?.kind === 'authorized' ? grant.identity : undefined;
+  return `${pod?.uid ?? 'unknown'} ${reason} ${identity?.name ?? ''}`;
+}
+
+function handledFields({ route, reason, method, podIp }: RequestRecord): LogFields {
+  return { route: route.kind, reason, method, podIp };
+}
+
+function whoseFields(record: RequestRecord): LogFields {
+  const { status, reason, method, route, podIp, pod, decision } = record;
+  return {
+    status,
+    reason,
+    method,
+    path: pathOf(route),
+    podIp,
+    pod: pod?.name,
+    namespace: pod?.namespace,
+    uid: pod?.uid,
+    ...identityFields(decision?.grant),
+  };
+}
+
+function pathOf(route: Route): string {
+  if (route.kind === 'passthrough') return loggablePath(route.path);
+  return route.kind === 'host-token' ? hostTokenPath : tokenPath;
+}
+
+function tokenFields({ decision }: RequestRecord): LogFields {
+  if (decision === undefined) return {};
+  const { grant, resource, cache } = decision;
+  return {
+    resource: resource === '' ? undefined : loggableResource(resource),
+    source: grant?.kind === 'authorized' ? sourceNameOf(grant.upstream) : undefined,
+    cache,
+  };
+}
+
+function identityFields(grant: Authorization | undefined): LogFields {
+  if (grant?.kind !== 'authorized') return {};
+  const { identity, by, upstream, pod } = grant;
+  const clientId = identity?.clientId ?? clientIdOf(upstream);
+  const owner = upstream.kind === 'entra' ? `${pod.namespace}/${pod.serviceAccount}` : 'node';
+  return {
+    identity: identity === undefined ? owner : fullName(identity),
+    identityType: identity?.type,
+    clientId: clientId === '' ? undefined : redactClientId(clientId),
+    by,
+  };
+}
+
+function clientIdOf(upstream: UpstreamIdentity): string {
+  if (upstream.kind === 'entra') return upstream.clientId;
+  return upstream.kind === 'client_id' ? upstream.value : '';
+}
