@@ -1,4 +1,7 @@
-/** A load from one pod: each worker sends its next request after an answer; the pod counts. */
+/**
+ * A load from one pod: each worker sends its next request after an answer, and a pause if one is
+ * given; the pod counts.
+ */
 import { findTokenIdentity } from '../fakes/token.ts';
 import type {
   PodAnswer,
@@ -45,7 +48,8 @@ export async function runLoad(
         ...(load.port === undefined ? {} : { port: load.port }),
       });
       tally.add(at, answer);
-      if (answer.outcome === 'failed') await pause(failurePauseMs);
+      const pauseMs = Math.max(load.pauseMs ?? 0, answer.outcome === 'failed' ? failurePauseMs : 0);
+      if (pauseMs > 0) await pause(pauseMs);
     }
     if (!load.newConnectionPerRequest) closeConnection(connection);
   };

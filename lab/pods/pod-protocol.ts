@@ -53,6 +53,8 @@ export interface PodLoad {
   readonly newConnectionPerRequest: boolean;
   /** Per request. */
   readonly timeoutMs: number;
+  /** Of a worker, after each request. Default: none. */
+  readonly pauseMs?: number;
   readonly host?: string;
   readonly port?: number;
 }

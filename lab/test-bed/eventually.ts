@@ -1,13 +1,15 @@
 /** Waits for an effect of another process, without a guessed duration. */
 import { setTimeout as delay } from 'node:timers/promises';
 
-const pollMs = 10;
-
 /**
- * Runs `check` until it no longer throws, and returns its value.
+ * Runs `check` until it no longer throws, with pauses of `pauseMs`, and returns its value.
  * @throws the last error of `check` once `maxMs` have passed.
  */
-export async function eventually<T>(check: () => T | Promise<T>, maxMs = 5_000): Promise<T> {
+export async function eventually<T>(
+  check: () => T | Promise<T>,
+  maxMs = 5_000,
+  pauseMs = 10,
+): Promise<T> {
   const deadlineMs = performance.now() + maxMs;
   for (;;) {
     try {
@@ -15,6 +17,6 @@ export async function eventually<T>(check: () => T | Promise<T>, maxMs = 5_000):
     } catch (error) {
       if (performance.now() >= deadlineMs) throw error;
     }
-    await delay(pollMs);
+    await delay(pauseMs);
   }
 }

@@ -272,13 +272,27 @@ describeOnEveryVersion('the watches of a node', (cluster) => {
 
   it('lose, repeat and empty nothing wherever a recorded stream is cut', async (t) => {
     await cluster().createNamespace('recorded');
-    const path = '/api/v1/namespaces/recorded/pods';
-    const pod = (name: string) => ({ ...wish(name), namespace: 'recorded' });
-    await runPod(admin(), pod('a'));
+    // Of the watched kinds one with short lines: a pod has four times as many bytes to cut at.
+    const apiVersion = 'aadpodidentity.k8s.io/v1';
+    const path = `/apis/${apiVersion}/namespaces/recorded/azureidentities`;
+    const create = (name: string) =>
+      admin().expect('POST', path, {
+        apiVersion,
+        kind: 'AzureIdentity',
+        metadata: { name },
+        spec: { type: 0, clientID: '00000000-0000-4000-8000-000000000001' },
+      });
+    await create('a');
     const { items, metadata } = await admin().expect('GET', path);
     const version = metadata.resourceVersion;
-    await runPod(admin(), pod('b'));
-    await deletePod(admin(), pod('a'));
+    await create('b');
+    await admin().expect(
+      'PATCH',
+      `${path}/b`,
+      { metadata: { labels: { team: 'b' } } },
+      { contentType: 'application/merge-patch+json' },
+    );
+    await admin().expect('DELETE', `${path}/a`);
     const lines: string[] = [];
     for await (const line of admin().watch(`${path}?watch=1&resourceVersion=${version}`)) {
       lines.push(JSON.stringify(line));

@@ -7,9 +7,9 @@ import { after, before, describe, it, type TestContext } from 'node:test';
 import { promisify } from 'node:util';
 import { eventually } from '../../lab/test-bed/eventually.ts';
 import { provideCluster } from './support/binaries.ts';
-import { inBulk } from './support/bulk.ts';
 import { startCluster, type Cluster } from './support/cluster.ts';
 import { runPod, setPodStatus } from './support/pods.ts';
+import type { Copy } from './support/stored-copies.ts';
 import { openWatchedNode } from './support/watched-node.ts';
 import type { Watched } from './support/watching-process.ts';
 
@@ -30,7 +30,8 @@ describe('the watches of a node in a large cluster', { skip: provided.missing ??
 
   before(async () => {
     if (provided.programs === undefined) throw new TypeError('the tests are skipped then');
-    cluster = await startCluster(provided.programs);
+    // As JSON, of which copies are made easily.
+    cluster = await startCluster(provided.programs, ['--storage-media-type=application/json']);
     await cluster.applyOverHttp(await readFile(manifests, 'utf8'));
     await cluster.createNamespace(namespace);
     const kinds = ['azureidentities', 'azureidentitybindings', 'azurepodidentityexceptions'];
@@ -58,20 +59,22 @@ describe('the watches of a node in a large cluster', { skip: provided.missing ??
   it('find the 110 pods of the node among 5,000', async (t) => {
     const startMs = performance.now();
     const pods = `/api/v1/namespaces/${namespace}/pods`;
-    await inBulk(podsInCluster, async (index) => {
-      const name = `pod-${index}`;
-      const isHere = index < podsOnNode;
-      const spec = { nodeName: isHere ? 'node-a' : `node-${index % 50}` };
-      const labels = { aadpodidbinding: `team-${index}` };
-      await cluster.admin.expect('POST', pods, {
-        metadata: { name, labels },
-        spec: { ...spec, containers: [{ name: 'app', image: 'app' }] },
-      });
-      if (!isHere) return;
+    const labelsOf = (index: number) => ({ aadpodidbinding: `team-${index}` });
+    await cluster.admin.expect('POST', pods, {
+      metadata: { name: 'pod-0', labels: labelsOf(0) },
+      spec: { nodeName: 'node-a', containers: [{ name: 'app', image: 'app' }] },
+    });
+    const copies = Array.from({ length: podsInCluster - 1 }, (_, before) => {
+      const index = before + 1;
+      const nodeName = index < podsOnNode ? 'node-a' : `node-${index % 50}`;
+      return { name: `pod-${index}`, labels: labelsOf(index), spec: { nodeName } };
+    });
+    await cluster.copy('pods', namespace, 'pod-0', copies);
+    for (let index = 0; index < podsOnNode; index += 1) {
       const ip = `10.1.0.${index}`;
       const status = { phase: 'Running', podIP: ip, podIPs: [{ ip }] };
-      await setPodStatus(cluster.admin, { namespace, name }, status);
-    });
+      await setPodStatus(cluster.admin, { namespace, name: `pod-${index}` }, status);
+    }
     t.diagnostic(`created in ${Math.round(performance.now() - startMs)} ms`);
     for (const listBy of ['stream', 'pages'] as const) {
       const watched = await watch(listBy, t);
@@ -82,8 +85,14 @@ describe('the watches of a node in a large cluster', { skip: provided.missing ??
 
   it('serve a new pod as soon as the server reports it', async (t) => {
     const { admin, adminAccess } = cluster;
-    await admin.expect('POST', `${group}/azureidentities`, identity('latency'));
-    await admin.expect('POST', `${group}/azureidentitybindings`, binding('latency', 'latency'));
+    for (const [kind, plural, { name, spec }] of [
+      ['AzureIdentity', 'azureidentities', identity('latency')],
+      ['AzureIdentityBinding', 'azureidentitybindings', binding('latency', 'latency')],
+    ] as const) {
+      const apiVersion = 'aadpodidentity.k8s.io/v1';
+      const object = { apiVersion, kind, metadata: { name }, spec };
+      await admin.expect('POST', `${group}/${plural}`, object);
+    }
     await using node = await openWatchedNode({ access: adminAccess, node: 'node-latency' });
     /** When another, idle client of the server got each address. */
     const toldMs = new Map<string, number>();
@@ -133,14 +142,15 @@ describe('the watches of a node in a large cluster', { skip: provided.missing ??
 
   it('hold 10,000 identities and 20,000 bindings', async (t) => {
     const startMs = performance.now();
-    const { admin } = cluster;
-    await inBulk(identities - 1, (index) =>
-      admin.expect('POST', `${group}/azureidentities`, identity(`id-${index}`)),
-    );
-    await inBulk(bindings - 1, (index) =>
-      admin.expect(
-        'POST',
-        `${group}/azureidentitybindings`,
+    // Of the test before, there is one of each.
+    const names = Array.from({ length: identities - 1 }, (_, index) => `id-${index}`);
+    const kindOf = (plural: string) => `aadpodidentity.k8s.io/${plural}`;
+    await cluster.copy(kindOf('azureidentities'), namespace, 'latency', names.map(identity));
+    await cluster.copy(
+      kindOf('azureidentitybindings'),
+      namespace,
+      'latency',
+      Array.from({ length: bindings - 1 }, (_, index) =>
         binding(`binding-${index}`, `id-${index % identities}`),
       ),
     );
@@ -154,12 +164,10 @@ describe('the watches of a node in a large cluster', { skip: provided.missing ??
   });
 });
 
-function identity(name: string): object {
+function identity(name: string): Copy {
   const provider = 'Microsoft.ManagedIdentity/userAssignedIdentities';
   return {
-    apiVersion: 'aadpodidentity.k8s.io/v1',
-    kind: 'AzureIdentity',
-    metadata: { name },
+    name,
     spec: {
       type: 0,
       resourceID: `/subscriptions/00000000-0000-0000-0000-000000000000/resourcegroups/rg/providers/${provider}/${name}`,
@@ -168,11 +176,6 @@ function identity(name: string): object {
   };
 }
 
-function binding(name: string, azureIdentity: string): object {
-  return {
-    apiVersion: 'aadpodidentity.k8s.io/v1',
-    kind: 'AzureIdentityBinding',
-    metadata: { name },
-    spec: { azureIdentity, selector: name },
-  };
+function binding(name: string, azureIdentity: string): Copy {
+  return { name, spec: { azureIdentity, selector: name } };
 }

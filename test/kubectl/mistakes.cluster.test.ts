@@ -22,6 +22,7 @@ import {
   pod,
 } from './support/mistakes.ts';
 import { runOn, type RealMachine } from './support/real-kubectl.ts';
+import { UnchangedReads } from './support/unchanged-reads.ts';
 
 const root = join(import.meta.dirname, '../..');
 const golden = join(import.meta.dirname, 'golden');
@@ -55,14 +56,16 @@ interface Manifest {
   readonly status?: object;
 }
 
-/** Also writes the status, which only the kubelet writes otherwise. */
-async function put(cluster: Cluster, text: string): Promise<void> {
+/** Also writes the status, which only the kubelet writes otherwise. Returns the kinds. */
+async function put(cluster: Cluster, text: string): Promise<readonly string[]> {
   const set = '/apis/apps/v1/namespaces/kube-system/daemonsets/nmi';
   const { metadata: owner } = await cluster.admin.expect('GET', set);
   const yaml = text.replaceAll(agentSetUid, owner.uid);
   await cluster.applyOverHttp(yaml);
+  const kinds: string[] = [];
   for (const document of parseAllDocuments(yaml)) {
     const { kind, metadata, status } = (document.toJS() ?? { kind: '' }) as Manifest;
+    kinds.push(kind);
     if (kind !== 'Pod' || status === undefined) continue;
     const path = `/api/v1/namespaces/${metadata.namespace}/pods/${metadata.name}/status`;
     await cluster.admin.expect(
@@ -72,6 +75,7 @@ async function put(cluster: Cluster, text: string): Promise<void> {
       { contentType: 'application/merge-patch+json' },
     );
   }
+  return kinds;
 }
 
 describeOnNewestVersion('kubectl nmi', (cluster) => {
@@ -120,12 +124,14 @@ describeOnNewestVersion('kubectl nmi', (cluster) => {
   });
 
   describe('shows', () => {
+    const reads = new UnchangedReads();
     for (const { name, objects, words = ['explain', 'pod', 'web'] } of mistakes) {
       it(name, async () => {
         await clear();
-        await put(cluster(), objects);
+        reads.clear();
+        for (const kind of await put(cluster(), objects)) reads.write(kind);
         const where = words.includes('-n') ? [] : ['-n', 'shop'];
-        const { code, stdout, stderr } = await run([...words, ...where, '--exit-code']);
+        const { code, stdout, stderr } = await run([...words, ...where, '--exit-code'], { reads });
         equalsGolden(name, `exit code ${code}\n${stdout}${stderr}`);
       });
     }

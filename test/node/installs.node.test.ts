@@ -7,10 +7,10 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { eventually } from '../../lab/test-bed/eventually.ts';
 import { aadPodIdentity, provideModule } from '../cluster/support/go-module.ts';
 import { repositoryRoot } from '../conventions/tree.ts';
 import { askFrom, clientPod, describeAnswer, untilPodsReady } from './support/client-pods.ts';
+import { eventuallyByProcess } from './support/eventually-by-process.ts';
 import { provideNodeSystem } from './support/node-system.ts';
 import { productImage } from './support/images.ts';
 import {
@@ -92,7 +92,7 @@ describe('a real node with cgroupfs', { skip: nodeSystem.missing ?? false }, () 
     const bootMs = Date.now();
     await node.boot();
     // The DaemonSet's status is from before the cut until the kubelet has reported.
-    await eventually(() => assertGets(node, 'waiting', 'app'), 120_000);
+    await eventuallyByProcess(() => assertGets(node, 'waiting', 'app'), 120_000);
     await untilRolledOut(node);
     await load.during(() => assertGets(node, 'waiting', 'app'));
     const report = load.since(bootMs);
@@ -138,7 +138,7 @@ describe('a real node with cgroupfs', { skip: nodeSystem.missing ?? false }, () 
   it('names the missing permission for federation', async () => {
     await node.apply(clientPod({ name: 'federated', labels: { aadpodidbinding: 'fed' } }));
     await untilPodsReady(node, 'federated');
-    await eventually(async () => {
+    await eventuallyByProcess(async () => {
       const answer = describeAnswer(await askFrom(node, 'federated'));
       assert.match(answer, /^400 .*serviceaccounts\/token/, answer);
     }, 30_000);

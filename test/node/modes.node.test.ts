@@ -5,8 +5,8 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, describe, it, type TestContext } from 'node:test';
-import { eventually } from '../../lab/test-bed/eventually.ts';
 import { clientPod, untilPodsReady } from './support/client-pods.ts';
+import { eventuallyByProcess } from './support/eventually-by-process.ts';
 import { provideNodeSystem } from './support/node-system.ts';
 import {
   agentPid,
@@ -137,7 +137,7 @@ describe('the agent on a real node', { skip: nodeSystem.missing ?? false }, () =
       assert.match(explained, /gets a token of AzureIdentity two /, explained);
     }
     // kube-proxy put its jump first when it started; the next check, within 10 s, moves ours there.
-    await eventually(async () => {
+    await eventuallyByProcess(async () => {
       // The container with the required capabilities; a variable sets its mode.
       const verified = await inAgent(node, 'redirect', 'redirect', 'verify');
       assert.ok(verified.startsWith(`${mode}: active (`), verified);

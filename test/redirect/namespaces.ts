@@ -7,7 +7,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { createHost, outputOf, type Host } from '../../src/redirect/host/command.ts';
+import { createHost, outputOf, type FlowCut, type Host } from '../../src/redirect/host/command.ts';
 
 const PREFIX = 'nmi-test-';
 const native = join(import.meta.dirname, '../../src/redirect/native/addon.ts');
@@ -48,7 +48,7 @@ function isAlive(pid: number): boolean {
 }
 
 /** A host whose tools run inside a namespace. */
-function hostIn(name: string): Host {
+function hostIn(name: string, cutFlows: Host['cutFlows']): Host {
   const enter = ['netns', 'exec', name];
   return {
     run: async (tool, args, options) => {
@@ -60,17 +60,7 @@ function hostIn(name: string): Host {
       const result = await machine.run('ip', [...enter, 'cat', path]);
       return result.kind === 'exited' && result.exitCode === 0 ? result.stdout : undefined;
     },
-    // In a separate process: this one does not change its namespace.
-    cutFlows: async ({ dialled, answeredBy, sparedSources }) => {
-      const answered = answeredBy === undefined ? 'undefined' : JSON.stringify(answeredBy);
-      const words = [JSON.stringify(dialled), answered, JSON.stringify(sparedSources)];
-      const script =
-        `import('${native}').then(({ nativeModule }) => ` +
-        `console.log(nativeModule().cutFlows(${words.join()})));`;
-      const tool = 'nsenter';
-      const args = [`--net=/run/netns/${name}`, '--', process.execPath, '-e', script];
-      return Number(outputOf('cut flows', tool, await machine.run(tool, args)));
-    },
+    cutFlows,
   };
 }
 
@@ -95,8 +85,17 @@ export async function openNamespace(): Promise<Namespace> {
   made += 1;
   const name = `${PREFIX}${process.pid}-${made}`;
   outputOf('add', 'ip', await machine.run('ip', ['netns', 'add', name]));
-  const host = hostIn(name);
   const scripts: Script[] = [];
+  function start(text: string, cgroup?: string): Script {
+    const script = startScript(name, text, cgroup);
+    scripts.push(script);
+    return script;
+  }
+  let flowCutter: Script | undefined;
+  const host = hostIn(name, (cut) => {
+    flowCutter ??= start(FLOW_CUTTER);
+    return cutFlowsBy(flowCutter, cut);
+  });
   const namespace: Namespace = {
     name,
     host,
@@ -105,11 +104,7 @@ export async function openNamespace(): Promise<Namespace> {
       const options = input === undefined ? {} : { input };
       return outputOf(commandLine, tool, await host.run(tool, args, options));
     },
-    start: (text, cgroup) => {
-      const script = startScript(name, text, cgroup);
-      scripts.push(script);
-      return script;
-    },
+    start,
     [Symbol.asyncDispose]: async () => {
       await Promise.all(scripts.map((script) => script.stop()));
       await machine.run('ip', ['netns', 'del', name]);
@@ -117,6 +112,39 @@ export async function openNamespace(): Promise<Namespace> {
   };
   await namespace.run('ip link set lo up');
   return namespace;
+}
+
+/**
+ * Cuts flows in its namespace, since this process does not change its own: one answer for each line.
+ * It serves all calls, since a start of Node with the native module takes 0.2 s of processor time.
+ */
+const FLOW_CUTTER = `
+  import('${native}').then(({ nativeModule }) => {
+    require('node:readline').createInterface({ input: process.stdin }).on('line', (line) => {
+      const { dialled, answeredBy, sparedSources } = JSON.parse(line);
+      let answer;
+      try {
+        answer = { flows: nativeModule().cutFlows(dialled, answeredBy, sparedSources) };
+      } catch (error) {
+        answer = { error: error.message };
+      }
+      console.log(JSON.stringify(answer));
+    });
+  });
+`;
+
+async function cutFlowsBy(flowCutter: Script, cut: FlowCut): Promise<number> {
+  flowCutter.say(JSON.stringify(cut));
+  const { flows = 0, error } = JSON.parse(await flowCutter.line()) as CutAnswer;
+  const stderr = error ?? '';
+  const exitCode = error === undefined ? 0 : 1;
+  outputOf('cut flows', 'native module', { kind: 'exited', exitCode, stdout: '', stderr });
+  return flows;
+}
+
+interface CutAnswer {
+  readonly flows?: number;
+  readonly error?: string;
 }
 
 const END_WITH_PARENT = `process.stdin.on('end', () => process.exit());`;

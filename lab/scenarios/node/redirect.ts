@@ -81,7 +81,7 @@ const redirectFirst: Scenario = {
     await makeBare(testBed);
     const { code, stderr } = await runRedirect(testBed, 'install');
     assert.equal(code, 0, stderr);
-    const load = startSteadyLoad(pod);
+    const load = startSteadyLoad(pod, { pauseMs: 0 });
     const refused = await pod.ask();
     assert.equal(refused.failure, 'ECONNREFUSED');
     assert.deepEqual(
@@ -112,6 +112,7 @@ const coldBoot: Scenario = {
     await makeBare(testBed);
     const load = startSteadyLoad(pod, {
       targets: [{ target: harmlessTarget, headers: metadataHeader }],
+      pauseMs: 0,
     });
     await eventually(() => {
       assert.ok(
@@ -258,7 +259,7 @@ const takeover: Scenario = {
       ]);
       // The old chain must work before.
       assertToken(await pod.ask(), 'takeover-a');
-      const load = startSteadyLoad(pod, { timeoutMs: 1_000, concurrency: lanes });
+      const load = startSteadyLoad(pod, { timeoutMs: 1_000, concurrency: lanes, pauseMs: 0 });
       const unboundLoad = startSteadyLoad(unbound, { timeoutMs: 1_000, concurrency: 1 });
       await testBed.startAgent();
       const state = await readNode(testBed);

@@ -16,6 +16,7 @@ import { openControlPlane } from './control-plane.ts';
 import { renderKubeconfig } from './kubeconfig.ts';
 import { runKubectl, type KubectlOptions } from './kubectl.ts';
 import type { SigningKey } from './service-account-token.ts';
+import { storeCopies, type Copy } from './stored-copies.ts';
 
 /** The object that ends a token's validity when it is deleted. */
 export interface BoundObject {
@@ -78,6 +79,8 @@ export interface Cluster extends AsyncDisposable {
   startApiserver(): Promise<void>;
   /** Stops and starts it normally. Watches end, and its history in memory is lost. */
   restart(): Promise<void>;
+  /** See {@link storeCopies}; `kind` is `pods` or `GROUP/PLURAL`, stored as JSON. */
+  copy(kind: string, namespace: string, original: string, copies: readonly Copy[]): Promise<void>;
   /** Drops etcd's history up to now. The server's memory keeps its own. */
   compact(): Promise<void>;
   backUp(): Promise<void>;
@@ -173,6 +176,8 @@ export async function startCluster(
       await plane.stopApiserver();
       await plane.startApiserver();
     },
+    copy: (kind, namespace, original, copies) =>
+      storeCopies(plane.etcd, `/registry/${kind}/${namespace}/`, original, copies),
     async compact() {
       const range = await plane.etcd.expect('POST', '/v3/kv/range', { key: 'AA==' });
       const { revision } = range['header'] as { readonly revision: string };

@@ -3,6 +3,7 @@ import { execFile } from 'node:child_process';
 import type { ProgramRun } from '../../../src/kubectl/base/io.ts';
 import { runPlugin } from '../../../src/kubectl/plugin.ts';
 import type { FakeAz } from './fake-az.ts';
+import type { UnchangedReads } from './unchanged-reads.ts';
 
 export interface RealMachine {
   /** Path of the program. */
@@ -14,13 +15,14 @@ export interface RealMachine {
   readonly files?: Readonly<Record<string, string>>;
   /** Of each call of kubectl. */
   readonly onCall?: (args: readonly string[], input: string) => void;
+  readonly reads?: UnchangedReads;
 }
 
 /** After this time the test's objects are too old to wait for other objects. */
 const laterMs = 10 * 60_000;
 
 export async function runOn(machine: RealMachine, words: readonly string[]) {
-  const { kubectl, kubeconfig, home, az, files = {}, onCall } = machine;
+  const { kubectl, kubeconfig, home, az, files = {}, onCall, reads } = machine;
   let [stdout, stderr] = ['', ''];
   const code = await runPlugin(words, {
     environment: { KUBECTL: kubectl },
@@ -32,7 +34,8 @@ export async function runOn(machine: RealMachine, words: readonly string[]) {
       }
       onCall?.(args, input);
       const env = { PATH: process.env['PATH'], HOME: home, KUBECONFIG: kubeconfig };
-      return execute(program, args, input, env);
+      const start = () => execute(program, args, input, env);
+      return reads === undefined ? start() : reads.read(args, start);
     },
     post: () => Promise.resolve(undefined),
     readText: (path) => Promise.resolve(files[path]),

@@ -3,8 +3,8 @@ import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { fabricAddresses } from '../../../lab/fabric/fabric.ts';
-import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { repositoryRoot } from '../../conventions/tree.ts';
+import { eventuallyByProcess } from './eventually-by-process.ts';
 import { productImage } from './images.ts';
 import type { TestNode } from './node.ts';
 
@@ -67,7 +67,7 @@ function agentLog(node: TestNode, lines = 20): Promise<string> {
 
 /** Name of the agent's pod that is not terminating. */
 export async function agentPod(node: TestNode): Promise<string> {
-  return eventually(async () => {
+  return eventuallyByProcess(async () => {
     const list = await node.kubectl([
       ...['get', 'pods', inNamespace, '--selector=component=nmi', '--output=json'],
     ]);
@@ -93,7 +93,7 @@ export async function agentPid(node: TestNode): Promise<number> {
 /** Objects are deleted before their processes end. */
 export async function untilAgentEnded(node: TestNode): Promise<void> {
   const running = "pgrep --full '^nmi --node=' >&2 && exit 1 || exit 0";
-  await eventually(() => node.machine.run(['sh', '-c', running]), 40_000);
+  await eventuallyByProcess(() => node.machine.run(['sh', '-c', running]), 40_000);
 }
 
 /** A command in the agent's container. */

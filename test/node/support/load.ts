@@ -42,6 +42,9 @@ export interface Load {
 
 const folder = '/var/lib/load';
 
+/** Between two looks for an answer. */
+const pauseMs = 100;
+
 export async function startLoad(node: TestNode): Promise<Load> {
   const at = node.machine.state('load');
   mkdirSync(at, { recursive: true });
@@ -59,11 +62,8 @@ export async function startLoad(node: TestNode): Promise<Load> {
     ),
   );
 
-  const read = (name: LoadPod): readonly Line[] =>
-    readFileSync(join(at, name), 'utf8')
-      .split('\n')
-      // The last line may be incomplete, also after a power cut.
-      .flatMap((line) => (line.endsWith('}') ? [JSON.parse(line) as Line] : []));
+  const readers = new Map(loadPods.map((name) => [name, openLines(join(at, name))]));
+  const read = (name: LoadPod): readonly Line[] => readers.get(name)?.() ?? [];
   const since = (startMs: number): LoadReport => {
     const reports = loadPods.map((name) => [name, summarize(read(name), startMs)] as const);
     return Object.fromEntries(reports) as LoadReport;
@@ -75,20 +75,44 @@ export async function startLoad(node: TestNode): Promise<Load> {
     }
   };
 
-  await eventually(() => {
-    hasAnswerAfter(0);
-  }, 60_000);
+  await eventually(
+    () => {
+      hasAnswerAfter(0);
+    },
+    60_000,
+    pauseMs,
+  );
   return {
     since,
     async during(work, recoveryMs = 60_000) {
       const startMs = Date.now();
       await work();
       const endMs = Date.now();
-      await eventually(() => {
-        hasAnswerAfter(endMs);
-      }, recoveryMs);
+      await eventually(
+        () => {
+          hasAnswerAfter(endMs);
+        },
+        recoveryMs,
+        pauseMs,
+      );
       return since(startMs);
     },
+  };
+}
+
+/** Reads all lines of a growing file; each is parsed once. */
+function openLines(path: string): () => readonly Line[] {
+  const lines: Line[] = [];
+  let rest = '';
+  let bytes = 0;
+  return () => {
+    const more = readFileSync(path).subarray(bytes);
+    bytes += more.length;
+    const texts = (rest + more.toString('latin1')).split('\n');
+    rest = texts.pop() ?? '';
+    // After a power cut a line may be incomplete.
+    for (const text of texts) if (text.endsWith('}')) lines.push(JSON.parse(text) as Line);
+    return lines;
   };
 }
 

@@ -7,10 +7,10 @@ import { mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from
 import { basename, dirname, join } from 'node:path';
 import { createEntraApplication } from '../../../lab/fakes/entra/applications.ts';
 import { createLabIdentity } from '../../../lab/fakes/identity.ts';
-import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { renderKubeconfig } from '../../cluster/support/kubeconfig.ts';
 import { repositoryRoot } from '../../conventions/tree.ts';
 import { startAzure, type Azure } from './azure.ts';
+import { eventuallyByProcess } from './eventually-by-process.ts';
 import type { NodeSystem } from './node-system.ts';
 import { openMachine, runProcess, type Machine, type RunOptions } from './machine.ts';
 import { createClusterPki } from './pki.ts';
@@ -109,9 +109,9 @@ export async function openNode(nodeSystem: NodeSystem, options: NodeOptions): Pr
 
   async function boot(): Promise<void> {
     await machine.boot();
-    await eventually(() => kubectl(['get', '--raw', '/readyz']), readyLimitMs);
+    await eventuallyByProcess(() => kubectl(['get', '--raw', '/readyz']), readyLimitMs);
     const ready = ['--for=condition=Ready', 'node/node-1', `--timeout=${readyLimitMs / 1000}s`];
-    await eventually(() => kubectl(['get', 'node/node-1']), readyLimitMs);
+    await eventuallyByProcess(() => kubectl(['get', 'node/node-1']), readyLimitMs);
     await kubectl(['wait', ...ready], { timeoutMs: readyLimitMs });
   }
 
@@ -139,7 +139,7 @@ export async function openNode(nodeSystem: NodeSystem, options: NodeOptions): Pr
   await kubectl(['apply', '-f', join(repositoryRoot, 'deploy/crds.yaml')]);
   await kubectl(['wait', '--for=condition=Established', 'crd', '--all', '--timeout=60s']);
   await apply(...identities());
-  await eventually(() => kubectl(['get', 'serviceaccount', 'default']), readyLimitMs);
+  await eventuallyByProcess(() => kubectl(['get', 'serviceaccount', 'default']), readyLimitMs);
 
   const owned = opening.move();
   return {

@@ -1,6 +1,5 @@
 /** Every kind of pod, and the token that it gets in each mode. */
 import assert from 'node:assert/strict';
-import { eventually } from '../../../lab/test-bed/eventually.ts';
 import {
   askFrom,
   clientContainer,
@@ -9,6 +8,7 @@ import {
   untilPodsReady,
   type ClientPod,
 } from './client-pods.ts';
+import { eventuallyByProcess } from './eventually-by-process.ts';
 import { productImage } from './images.ts';
 import type { TestNode } from './node.ts';
 
@@ -126,7 +126,7 @@ export async function startPodKinds(node: TestNode): Promise<void> {
   node.machine.write(staticFile, JSON.stringify(staticPod));
   await node.apply(...kinds.map(clientPod), initPod, deployment);
   await untilPodsReady(node, ...kinds.map(({ name }) => name), 'early');
-  await eventually(() => untilPodsReady(node, 'static-node-1'), 30_000);
+  await eventuallyByProcess(() => untilPodsReady(node, 'static-node-1'), 30_000);
   const wait = ['wait', '--for=condition=Available', 'deployment/demo', '--timeout=90s'];
   await node.kubectl(wait, { timeoutMs: 100_000 });
 }
@@ -141,7 +141,7 @@ export async function assertPodKinds(node: TestNode, mode: Mode): Promise<void> 
 
 /** The pod's result within 30 s: an agent that has just started may answer "retry". */
 export async function assertGets(node: TestNode, pod: string, wanted: string): Promise<void> {
-  await eventually(async () => {
+  await eventuallyByProcess(async () => {
     const got = describeAnswer(await askFrom(node, pod));
     const isWanted = /^\d+$/.test(wanted) ? got.startsWith(`${wanted} `) : got === wanted;
     assert.ok(isWanted, `pod ${pod} got ${got}, not ${wanted}`);
