@@ -104,7 +104,7 @@ describe('the log of the agent process', { timeout: 600_000 }, () => {
       ],
     );
     assert.deepEqual(
-      records.slice(2, 4).map(({ asked }) => asked),
+      records.slice(2, 4).map(({ requested }) => requested),
       ['client_id [unusual]', 'object_id [unusual]'],
     );
     for (const { pod, serviceAccount, attestedBy, requestId } of records) {

@@ -1,7 +1,7 @@
 /**
  * Whether this process may write the status of a kind at all. A 403 may concern one object, which a
- * policy or a webhook refuses, or all of them, without the right: only the server knows, and is
- * asked after a refusal. Every user may create a SelfSubjectAccessReview.
+ * policy or a webhook refuses, or all of them, without the right: a review by the server
+ * after a refusal decides. Every user may create a SelfSubjectAccessReview.
  */
 import type { Clock } from '../../base/time/clock.ts';
 import { asRecord } from '../../base/json-value.ts';

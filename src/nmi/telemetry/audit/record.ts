@@ -78,7 +78,7 @@ export function identityFields(grant: Authorization | undefined): AuditFields {
     case 'authorized':
       return grantedFields(grant);
     case 'by-object-id':
-      return { asked: loggableId({ kind: 'object_id', value: grant.objectId }) };
+      return { requested: loggableId({ kind: 'object_id', value: grant.objectId }) };
     case 'refused':
       return grant.pod === undefined ? {} : refusedFields(grant);
   }
@@ -146,8 +146,8 @@ function grantedFields({ identity, by, upstream, pod }: Authorized): AuditFields
     const account = `${pod.namespace}/${pod.serviceAccount}`;
     return { identity: `service account ${account}`, clientId: upstream.clientId, by, source };
   }
-  const asked = upstream.kind === 'unnamed' ? undefined : loggableId(upstream);
-  return { identity: 'node', asked, by, source };
+  const requested = upstream.kind === 'unnamed' ? undefined : loggableId(upstream);
+  return { identity: 'node', requested, by, source };
 }
 
 function refusedFields({ facts }: RefusedPod): AuditFields {
@@ -156,14 +156,14 @@ function refusedFields({ facts }: RefusedPod): AuditFields {
     case 'unusable':
       return { identity: facts.identity && fullName(facts.identity) };
     case 'not-owned':
-      return { asked: `${facts.by.kind} ${facts.by.name}` };
+      return { requested: `${facts.by.kind} ${facts.by.name}` };
     case 'account-selector':
-      return { asked: loggableId(facts.selector) };
+      return { requested: loggableId(facts.selector) };
     case 'object-id':
-      return { asked: loggableId({ kind: 'object_id', value: facts.objectId }) };
+      return { requested: loggableId({ kind: 'object_id', value: facts.objectId }) };
     case 'grant':
       return facts.grant.reason === 'selector_not_bound'
-        ? { asked: loggableId(facts.grant.selector) }
+        ? { requested: loggableId(facts.grant.selector) }
         : {};
     default:
       return {};

@@ -133,32 +133,35 @@ describe('the identity in an audit record', () => {
   });
 
   it('is that of the node for an excepted pod, with the id that the pod named', () => {
-    const { asked, identity: name } = identityFields({
+    const { requested, identity: name } = identityFields({
       ...granted,
       identity: undefined,
       by: 'exception e',
     });
-    assert.deepEqual([name, asked], ['node', `client_id ${clientId}`]);
+    assert.deepEqual([name, requested], ['node', `client_id ${clientId}`]);
     const unnamed = { ...granted, identity: undefined, upstream: { kind: 'unnamed' } as const };
-    assert.equal(identityFields(unnamed)['asked'], undefined);
+    assert.equal(identityFields(unnamed)['requested'], undefined);
   });
 
   it('is the refused one, if its id has the format of one', () => {
-    const askedOf = (grant: Authorization) => identityFields(grant)['asked'];
+    const requestedOf = (grant: Authorization) => identityFields(grant)['requested'];
     const resourceId =
       '/subscriptions/s/resourceGroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/i';
-    assert.equal(askedOf(selectorNotBound('client_id', clientId)), `client_id ${clientId}`);
-    assert.equal(askedOf(selectorNotBound('resource_id', resourceId)), `resource_id ${resourceId}`);
+    assert.equal(requestedOf(selectorNotBound('client_id', clientId)), `client_id ${clientId}`);
+    assert.equal(
+      requestedOf(selectorNotBound('resource_id', resourceId)),
+      `resource_id ${resourceId}`,
+    );
     for (const odd of [
       'eyJhbGciOiJub25lIn0.e30.',
       `/subscriptions/${'x'.repeat(129)}`,
       '/subscriptions/s?x',
       `${clientId}x`,
     ]) {
-      assert.equal(askedOf(selectorNotBound('client_id', odd)), 'client_id [unusual]');
+      assert.equal(requestedOf(selectorNotBound('client_id', odd)), 'client_id [unusual]');
     }
     const byObjectId = (objectId: string) =>
-      askedOf({ kind: 'by-object-id', pod, candidates: [], objectId });
+      requestedOf({ kind: 'by-object-id', pod, candidates: [], objectId });
     assert.equal(byObjectId(clientId), `object_id ${clientId}`);
     assert.equal(byObjectId('eyjhbgcioijub25lin0.e30.'), 'object_id [unusual]');
     assert.deepEqual(identityFields(refusedWith({ about: 'resource', identity })), {
