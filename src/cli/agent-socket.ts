@@ -1,45 +1,65 @@
 /** One HTTP request to the agent in this container, over its Unix socket. */
 import { networkCode } from '../base/network-code.ts';
+import { parseConfig } from '../nmi/config/config.ts';
 import { httpGet } from './http-get.ts';
+import { exitCodes, type Io } from './io.ts';
 
-export type SocketReply =
-  | { readonly kind: 'answered'; readonly status: number; readonly body: string }
-  /** No agent listens, or it refuses this user; `problem` is a sentence. */
-  | { readonly kind: 'unavailable'; readonly problem: string }
-  | { readonly kind: 'failed'; readonly problem: string };
+export interface SocketReply {
+  readonly status: number;
+  readonly body: string;
+}
 
 const timeoutMs = 10_000;
 const maxBodyBytes = 16 << 20;
 
-/** Never rejects. */
-export async function askAgent(socketPath: string, target: string): Promise<SocketReply> {
+/**
+ * Asks the agent that has the same environment. Never rejects.
+ * @returns the reply, or the exit code after the problem was printed.
+ */
+export async function askAgent(
+  io: Io,
+  verb: string,
+  target: string,
+): Promise<SocketReply | number> {
+  const parsed = parseConfig({ node: 'unnamed' }, io.environment);
+  if (!parsed.ok) return fail(io, verb, parsed.problems.join('\n'), exitCodes.usage);
+  const { explainSocket: socketPath } = parsed.config;
+  if (socketPath === '') {
+    return fail(io, verb, 'the agent has no socket: NMI_EXPLAIN_SOCKET is off', exitCodes.usage);
+  }
   try {
-    const reply = await httpGet({ socketPath, path: target }, { timeoutMs, maxBodyBytes });
-    return { kind: 'answered', status: reply.status, body: reply.body };
+    return await httpGet({ socketPath, path: target }, { timeoutMs, maxBodyBytes });
   } catch (error) {
-    return describeFailure(networkCode(error), socketPath);
+    const code = networkCode(error);
+    const problem = whyUnavailable(code, socketPath);
+    if (problem !== undefined) return fail(io, verb, problem, exitCodes.unavailable);
+    const isLate = code === 'ABORT_ERR';
+    const lateness = `the agent did not answer in ${timeoutMs / 1000} s`;
+    const failure = isLate ? lateness : `the agent's answer broke off: ${code}`;
+    return fail(io, verb, failure, exitCodes.failed);
   }
 }
 
-function describeFailure(code: string, socketPath: string): SocketReply {
+/** Prints a problem. @returns the exit code. */
+export function fail(io: Io, verb: string, problem: string, code: number): number {
+  io.stderr(`nmi ${verb}: ${problem}\n`);
+  return code;
+}
+
+/** No agent listens, or it refuses this user. */
+function whyUnavailable(code: string, socketPath: string): string | undefined {
   switch (code) {
     case 'ENOENT':
-      return unavailable(
+      return (
         `there is no socket ${socketPath}: the agent is not running here, cannot write there (its ` +
-          'log says so) or has another NMI_EXPLAIN_SOCKET',
+        'log says so) or has another NMI_EXPLAIN_SOCKET'
       );
     case 'ECONNREFUSED':
-      return unavailable(`nobody answers at ${socketPath}: the agent is not running`);
+      return `nobody answers at ${socketPath}: the agent is not running`;
     case 'EACCES':
     case 'EPERM':
-      return unavailable(`${socketPath} is for the user of the agent alone`);
-    case 'ABORT_ERR':
-      return { kind: 'failed', problem: `the agent did not answer in ${timeoutMs / 1000} s` };
+      return `${socketPath} is for the user of the agent alone`;
     default:
-      return { kind: 'failed', problem: `the agent's answer broke off: ${code}` };
+      return undefined;
   }
-}
-
-function unavailable(problem: string): SocketReply {
-  return { kind: 'unavailable', problem };
 }

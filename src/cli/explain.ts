@@ -2,10 +2,9 @@
  * `nmi explain`: requests from the agent in the same container what a pod's requests get, and why.
  * Exit code 0 means that the pod was explained, not that it gets a token.
  */
-import { parseConfig } from '../nmi/config/config.ts';
 import { explanationSchema, type Explanation } from '../nmi/explain/explanation.ts';
 import { parseRecord, stringAt } from '../base/json-value.ts';
-import { askAgent } from './agent-socket.ts';
+import { askAgent, fail } from './agent-socket.ts';
 import { renderExplanation } from '../nmi/explain/explanation-text.ts';
 import type { Args } from './flags.ts';
 import { exitCodes, type Io } from './io.ts';
@@ -21,30 +20,33 @@ const queryNames = new Map([
 interface Question {
   readonly target: string;
   readonly output: 'text' | 'json';
-  readonly socketPath: string;
 }
 
 export async function explain(args: Args, io: Io): Promise<number> {
-  const question = parse(args, io);
-  if (typeof question === 'string') return fail(io, question, exitCodes.usage);
-  const reply = await askAgent(question.socketPath, question.target);
-  if (reply.kind === 'unavailable') return fail(io, reply.problem, exitCodes.unavailable);
-  if (reply.kind === 'failed') return fail(io, reply.problem, exitCodes.failed);
+  const question = parse(args);
+  if (typeof question === 'string') return fail(io, 'explain', question, exitCodes.usage);
+  const reply = await askAgent(io, 'explain', question.target);
+  if (typeof reply === 'number') return reply;
   const body = parseRecord(reply.body);
-  if (reply.status === 400) return fail(io, stringAt(body, 'problem'), exitCodes.usage);
+  if (reply.status === 400) return fail(io, 'explain', stringAt(body, 'problem'), exitCodes.usage);
   if (reply.status !== 200) {
     const problem = stringAt(body, 'problem') || `the agent answers with status ${reply.status}`;
-    return fail(io, problem, exitCodes.failed);
+    return fail(io, 'explain', problem, exitCodes.failed);
   }
   if (!isExplanation(body)) {
-    return fail(io, 'the agent is of another version; use its own nmi', exitCodes.failed);
+    return fail(
+      io,
+      'explain',
+      'the agent is of another version; use its own nmi',
+      exitCodes.failed,
+    );
   }
   io.stdout(question.output === 'json' ? renderJson(body) : renderExplanation(body));
   return body.kind === 'no-pod' ? exitCodes.failed : exitCodes.ok;
 }
 
 /** A returned text is the problem. */
-function parse(args: Args, io: Io): Question | string {
+function parse(args: Args): Question | string {
   const query = new URLSearchParams();
   let output = 'text';
   for (const [flag, text] of Object.entries(args.flags)) {
@@ -61,12 +63,7 @@ function parse(args: Args, io: Io): Question | string {
   if (output !== 'text' && output !== 'json') {
     return `--output has the value "${output}"; allowed: text, json`;
   }
-  // The socket of an agent with the same environment.
-  const parsed = parseConfig({ node: 'unnamed' }, io.environment);
-  if (!parsed.ok) return parsed.problems.join('\n');
-  const { explainSocket: socketPath } = parsed.config;
-  if (socketPath === '') return 'the agent has no socket: NMI_EXPLAIN_SOCKET is off';
-  return { target: `/explain?${query.toString()}`, output, socketPath };
+  return { target: `/explain?${query.toString()}`, output };
 }
 
 /** The agent is the same program; a reply with another schema comes from another version. */
@@ -82,9 +79,4 @@ function renderJson(explanation: Explanation): string {
 
 function escapeUnit(unit: string): string {
   return `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`;
-}
-
-function fail(io: Io, problem: string, code: number): number {
-  io.stderr(`nmi explain: ${problem}\n`);
-  return code;
 }

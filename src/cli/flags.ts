@@ -41,7 +41,7 @@ export function parseArgs(
   });
   if (error !== null) return describe(error);
   const { _: rest, ...flags } = argv;
-  const texts = Object.entries(flags).map(([flag, value]) => [flag, String(value)]);
+  const texts = Object.entries(flags).map(([flag, value]) => [flag, String(value)] as const);
   return { flags: Object.fromEntries(texts), rest: rest.map(String) };
 }
 

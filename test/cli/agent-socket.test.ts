@@ -5,17 +5,25 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer, type RequestListener } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { askAgent, type SocketReply } from '../../src/cli/agent-socket.ts';
+import { askAgent } from '../../src/cli/agent-socket.ts';
+import type { Io } from '../../src/cli/io.ts';
 
-async function ask(answer?: RequestListener): Promise<SocketReply> {
+async function ask(answer?: RequestListener) {
   const folder = await mkdtemp(join(tmpdir(), 'nmi-socket-'));
   const path = join(folder, 'explain.sock');
+  let stderr = '';
+  const io: Io = {
+    environment: { NMI_EXPLAIN_SOCKET: path },
+    stdout: () => assert.fail('nothing is to be printed'),
+    stderr: (text) => (stderr += text),
+    stop: new AbortController().signal,
+  };
   try {
-    if (answer === undefined) return await askAgent(path, '/x');
+    if (answer === undefined) return { reply: await askAgent(io, 'verb', '/x'), stderr };
     const server = createServer(answer).listen(path);
     await once(server, 'listening');
     try {
-      return await askAgent(path, '/x?y');
+      return { reply: await askAgent(io, 'verb', '/x?y'), stderr };
     } finally {
       server.closeAllConnections();
       server.close();
@@ -27,32 +35,32 @@ async function ask(answer?: RequestListener): Promise<SocketReply> {
 
 describe('a request to the local agent', () => {
   it('returns the answer unchanged', async () => {
-    const reply = await ask((request, response) => {
+    const { reply, stderr } = await ask((request, response) => {
       response.statusCode = 404;
       response.end(request.url);
     });
-    assert.deepEqual(reply, { kind: 'answered', status: 404, body: '/x?y' });
+    assert.ok(typeof reply === 'object');
+    assert.deepEqual([reply.status, reply.body, stderr], [404, '/x?y', '']);
   });
 
   it('reports that there is no socket', async () => {
-    const reply = await ask();
-    assert.ok(reply.kind === 'unavailable');
-    assert.match(reply.problem, /^there is no socket .* has another NMI_EXPLAIN_SOCKET$/);
+    const { reply, stderr } = await ask();
+    assert.equal(reply, 69);
+    assert.match(stderr, /^nmi verb: there is no socket .* has another NMI_EXPLAIN_SOCKET\n$/);
   });
 
   it('reports after 10 s that the agent did not answer', async (t) => {
     const late = new AbortController();
     const timeout = t.mock.method(AbortSignal, 'timeout', () => late.signal);
-    const reply = await ask(() => late.abort());
+    const outcome = await ask(() => late.abort());
     assert.deepEqual(timeout.mock.calls[0]?.arguments, [10_000]);
-    assert.deepEqual(reply, { kind: 'failed', problem: 'the agent did not answer in 10 s' });
+    const stderr = 'nmi verb: the agent did not answer in 10 s\n';
+    assert.deepEqual(outcome, { reply: 1, stderr });
   });
 
   it('reports that the answer broke off', async () => {
-    const reply = await ask((request) => request.socket.destroy());
-    assert.deepEqual(reply, {
-      kind: 'failed',
-      problem: "the agent's answer broke off: ECONNRESET",
-    });
+    const outcome = await ask((request) => request.socket.destroy());
+    const stderr = "nmi verb: the agent's answer broke off: ECONNRESET\n";
+    assert.deepEqual(outcome, { reply: 1, stderr });
   });
 });

@@ -18,7 +18,7 @@ import {
 import { classifyFailure, toPluginError } from '../transport/kubectl-failure.ts';
 import { exitOf, print, type VerbContext } from './context.ts';
 import { renderUnread, section } from './explain.ts';
-import { type AddVerb, switchFlag } from './verb.ts';
+import { switchFlag, type AddVerb } from './verb.ts';
 
 export const addDoctor: AddVerb = (parser, start) =>
   parser.command(

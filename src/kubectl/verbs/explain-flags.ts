@@ -1,6 +1,6 @@
 /** The command line of `kubectl nmi explain`. */
 import { explainIp, explainObject, explainPod } from './explain.ts';
-import { type AddVerb, nameArgument, switchFlag } from './verb.ts';
+import { nameArgument, switchFlag, type AddVerb } from './verb.ts';
 
 export const addExplain: AddVerb = (parser, start) =>
   parser.command(

@@ -8,7 +8,7 @@ import type { PodExplanation } from '../../nmi/explain/explanation.ts';
 import { renderFacts, row } from '../../nmi/explain/explanation-text.ts';
 import type { IdentitySelector } from '../../nmi/grants/grant.ts';
 import { nameOf, namespaceOf, specOf, titleOf, type RawObject } from '../base/object.ts';
-import { failedError, PluginError, usageError, type ExitCode } from '../base/plugin-error.ts';
+import { failedError, usageError, type ExitCode, type PluginError } from '../base/plugin-error.ts';
 import { renderTable } from '../base/output.ts';
 import { defaultConfig, unverified, type AgentView } from '../cluster/agents.ts';
 import { createClusterState } from '../cluster/cluster-state.ts';

@@ -3,7 +3,7 @@
  * takes an empty value for none: without a word, a change would go to another cluster, namespace or
  * user than the one that was typed.
  */
-import { PluginError, usageError } from '../base/plugin-error.ts';
+import { usageError, type PluginError } from '../base/plugin-error.ts';
 import type { Parser } from './verb.ts';
 
 /** What yargs knows of the current command line; its types do not have it. */

@@ -22,7 +22,7 @@ import { renderRule } from '../transport/kubectl-failure.ts';
 import { namespaceFor, print, scopeOf, type VerbContext } from './context.ts';
 import { explainObject } from './explain.ts';
 import { carryOut, checkName, emptyPlan, planFlags, type PlanFlags } from './plan.ts';
-import { type AddVerb, nameArgument, switchFlag, textFlag } from './verb.ts';
+import { nameArgument, switchFlag, textFlag, type AddVerb } from './verb.ts';
 
 export const addIdentity: AddVerb = (parser, start) =>
   parser.command(

@@ -26,7 +26,7 @@ import { exitOf, print, scopeOf, type VerbContext } from './context.ts';
 import { renderUnread } from './explain.ts';
 import { planFlags } from './plan.ts';
 import { toWorkloadIdentity } from './to-workload-identity.ts';
-import { type AddVerb, switchFlag, textFlag } from './verb.ts';
+import { switchFlag, textFlag, type AddVerb } from './verb.ts';
 
 export const addMigrate: AddVerb = (parser, start) =>
   parser.command('migrate', 'leave the AKS add-on, or move to Workload Identity', (verb) =>

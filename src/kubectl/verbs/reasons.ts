@@ -2,7 +2,7 @@
 import { nearest } from '../../base/nearest.ts';
 import { renderTable } from '../base/output.ts';
 import { exitCodes } from '../base/io.ts';
-import { PluginError, usageError, type ExitCode } from '../base/plugin-error.ts';
+import { usageError, type ExitCode, type PluginError } from '../base/plugin-error.ts';
 import { allCodes, isCode, rowOf } from '../../nmi/diagnosis/codes.ts';
 import { print, type VerbContext } from './context.ts';
 import type { AddVerb } from './verb.ts';

@@ -11,7 +11,7 @@ import { renderFindings, sortFindings, type Finding } from '../../nmi/diagnosis/
 import { exitOf, print, type VerbContext } from './context.ts';
 import { durationFlag, readDuration } from '../base/duration-flag.ts';
 import { renderUnread, section } from './explain.ts';
-import { type AddVerb, switchFlag } from './verb.ts';
+import { switchFlag, type AddVerb } from './verb.ts';
 
 export const addStatus: AddVerb = (parser, start) =>
   parser.command(

@@ -6,7 +6,7 @@ import type { ExitCode } from '../base/plugin-error.ts';
 import { versionOf } from '../cluster/agents.ts';
 import { readAgents } from '../cluster/trusted-agents.ts';
 import { print, type VerbContext } from './context.ts';
-import { type AddVerb, switchFlag } from './verb.ts';
+import { switchFlag, type AddVerb } from './verb.ts';
 
 export const addVersion: AddVerb = (parser, start) =>
   parser.command(

@@ -95,9 +95,9 @@ export function openExternalRedirect(options: ExternalRedirectOptions): External
     },
     prepare: async (signal) => {
       const deadlineMs = performance.now() + patienceMs;
-      while (signal?.aborted !== true) {
+      for (;;) {
         const missing = await findMissing();
-        if (missing === undefined) return;
+        if (missing === undefined || signal?.aborted === true) return;
         if (performance.now() > deadlineMs) {
           throw new RedirectError('TIMEOUT', 'wait for nmi redirect run', missing);
         }

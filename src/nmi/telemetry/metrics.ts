@@ -52,6 +52,7 @@ export function createMetrics({ oldNames = true } = {}) {
 
   gauges.get('nmi_build_info')?.set({ version: buildInfo.version, commit: buildInfo.commit }, 1);
   const fills: (() => void)[] = [];
+  const contentType: string = registry.contentType;
 
   const observer = (name: Name, labels: Labels): Observe =>
     histograms.get(name)?.bind(labels) ?? (() => undefined);
@@ -83,6 +84,6 @@ export function createMetrics({ oldNames = true } = {}) {
       const own = [...histograms.values()].map((histogram) => histogram.render());
       return `${await registry.metrics()}\n${own.join('\n\n')}\n`;
     },
-    contentType: String(registry.contentType),
+    contentType,
   };
 }

@@ -200,7 +200,9 @@ export class TokenBroker implements Part, Disposable {
 
   samples(): readonly Sample[] {
     const nowMs = this.#options.clock.monotonicMs();
-    const ages = [...this.#lastSuccessMs].map(([source, atMs]) => [source, (nowMs - atMs) / 1000]);
+    const ages = [...this.#lastSuccessMs].map(
+      ([source, atMs]) => [source, (nowMs - atMs) / 1000] as const,
+    );
     return [
       { metric: 'nmi_token_cache_entries', value: this.cachedTokens },
       ...soonestExpiries(this.#sourcedTokens()),
