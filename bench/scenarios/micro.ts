@@ -1,5 +1,5 @@
 import { do_not_optimize as use, measure } from 'mitata';
-import { decideGrant } from '../../src/nmi/grants/grant.ts';
+import { chooseIdentity } from '../../src/nmi/grants/choose-identity.ts';
 import { parseRoute } from '../../src/nmi/server/route.ts';
 import { parseTokenQuery } from '../../src/nmi/server/token-query.ts';
 import type { Figure } from '../core/results.ts';
@@ -36,7 +36,7 @@ export const micro: Scenario = {
       'query of the request': () => parseTokenQuery(query),
       'pod by address': () => pods.byIp(ip),
       'grants of a pod': () => grants.grantsOf(uid),
-      grant: () => decideGrant(podGrants, { kind: 'none' }, policy, nowMs),
+      grant: () => chooseIdentity(podGrants, { kind: 'none' }, policy, nowMs),
       'cache hit': () => cache.peek(key),
       'render an answer': () => rendered.body(nowMs),
       'index update, pod event': () => {

@@ -1,7 +1,7 @@
 /** Records of requests as the server hands them over, with the parts that a test needs. */
 import type { Answer } from '../../src/nmi/base/answers.ts';
 import { CallerConnection } from '../../src/nmi/callers/caller.ts';
-import type { Authorized } from '../../src/nmi/grants/authorization.ts';
+import type { Granted } from '../../src/nmi/grants/grant.ts';
 import type { GrantedDecision } from '../../src/nmi/server/decision-cache.ts';
 import type { Exchange, TokenDecision } from '../../src/nmi/server/request.ts';
 import type { Hit, RequestRecord } from '../../src/nmi/server/request-record.ts';
@@ -33,9 +33,9 @@ export function createExchange(over: Partial<Exchange> = {}): Exchange {
 }
 
 /** Pod `p` has identity `i`. */
-export function createGrant(over: Partial<Authorized> = {}): Authorized {
+export function createGrant(over: Partial<Granted> = {}): Granted {
   return {
-    kind: 'authorized',
+    kind: 'granted',
     pod: createPod({ name: 'p', ips: [podIp] }),
     identity: createIdentity({ name: 'i' }),
     by: 'only',

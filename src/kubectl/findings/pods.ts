@@ -3,7 +3,7 @@ import { bindingLabel } from '../../cache/index/binding-label.ts';
 import { stringAt } from '../../base/json-value.ts';
 import { createFinding, type Finding } from '../../nmi/diagnosis/finding.ts';
 import type { PodExplanation, RefusalView } from '../../nmi/explain/explanation.ts';
-import type { IdentitySelector } from '../../nmi/grants/grant.ts';
+import type { IdentitySelector } from '../../nmi/grants/choose-identity.ts';
 import type { Config } from '../../nmi/config/config.ts';
 import {
   annotationsOf,

@@ -6,7 +6,7 @@ import { parseRecord, stringAt } from '../../base/json-value.ts';
 import { nearest } from '../../base/nearest.ts';
 import type { PodExplanation } from '../../nmi/explain/explanation.ts';
 import { renderFacts, row } from '../../nmi/explain/explanation-text.ts';
-import type { IdentitySelector } from '../../nmi/grants/grant.ts';
+import type { IdentitySelector } from '../../nmi/grants/choose-identity.ts';
 import { nameOf, namespaceOf, specOf, titleOf, type RawObject } from '../base/object.ts';
 import { failedError, usageError, type ExitCode, type PluginError } from '../base/plugin-error.ts';
 import { renderTable } from '../base/output.ts';

@@ -10,7 +10,7 @@ import { normaliseClientId } from '../../cache/index/identifiers.ts';
 import { printable } from '../../base/printable.ts';
 import type { RefusalReason } from '../base/answers.ts';
 import { throttleTexts, type Throttling } from '../callers/throttled-pods.ts';
-import type { GrantState } from '../grants/authorize.ts';
+import type { GrantState } from '../grants/decide-grant.ts';
 import { isSlip, nearestIn } from '../grants/near-names.ts';
 import { misnamedLabel, wordsOfUnowned, type Words } from '../grants/refusal-text.ts';
 import { unownedOfPod } from '../grants/unowned.ts';

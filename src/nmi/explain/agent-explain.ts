@@ -7,7 +7,7 @@ import { readiness } from '../base/readiness.ts';
 import type { Config } from '../config/config.ts';
 import { shownFlags } from '../config/shown-flags.ts';
 import type { IdentifiedBy } from '../callers/caller.ts';
-import type { GrantPolicy } from '../grants/grant.ts';
+import type { GrantPolicy } from '../grants/choose-identity.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import type { Throttling } from '../callers/throttled-pods.ts';
 import type { ClusterState } from '../state/cluster-state.ts';

@@ -11,9 +11,14 @@ import type { Identity, Pod } from '../../cache/index/objects.ts';
 import type { TokenStatus } from '../../cache/token/cache.ts';
 import type { Attestation } from '../../redirect/redirect.ts';
 import type { Answer } from '../base/answers.ts';
-import type { Authorization, Authorized, Refused } from '../grants/authorization.ts';
+import type { Grant, Granted, Refused } from '../grants/grant.ts';
 import type { Identified } from '../callers/identified.ts';
-import { authorize, refuseUnowned, refuseUnusable, type GrantState } from '../grants/authorize.ts';
+import {
+  decideGrant,
+  refuseUnowned,
+  refuseUnusable,
+  type GrantState,
+} from '../grants/decide-grant.ts';
 import { CallerConnection, type IdentifiedBy } from '../callers/caller.ts';
 import type { Throttling } from '../callers/throttled-pods.ts';
 import { findingsOfPod } from '../diagnosis/pod.ts';
@@ -35,7 +40,7 @@ import {
   type UpstreamView,
 } from './explanation.ts';
 import { grantedSinceWallMs } from '../grants/grant-age.ts';
-import type { GrantPolicy, IdentitySelector } from '../grants/grant.ts';
+import type { GrantPolicy, IdentitySelector } from '../grants/choose-identity.ts';
 import { identify } from '../callers/identify.ts';
 import { parseRecord, stringAt } from '../../base/json-value.ts';
 import { loggableResource } from '../../base/log.ts';
@@ -129,7 +134,7 @@ function commonFields<K extends Explanation['kind']>(kind: K, { health }: Explai
 function explainNode(scope: ExplainScope): Explanation {
   const all = [...scope.clusterState.pods.all()].sort(byName);
   const pods = all.slice(0, maxPods).map((pod): PodLine => {
-    const authorization = authorizeAs(pod, unnamed, scope);
+    const authorization = decideAs(pod, unnamed, scope);
     const outcome = classify(pod, authorization, scope);
     const { namespace, name, phase, ips } = pod;
     const label = bindingLabelOf(pod);
@@ -147,10 +152,10 @@ function explainNode(scope: ExplainScope): Explanation {
 function explainPod(pod: Pod, query: ExplainQuery, scope: ExplainScope): PodExplanation {
   const { clusterState } = scope;
   const grants = clusterState.grants.grantsOf(pod.uid);
-  const byDefault = authorizeAs(pod, unnamed, scope);
+  const byDefault = decideAs(pod, unnamed, scope);
   const selectors = query.selector.kind === 'none' ? [unnamed] : [unnamed, query.selector];
   const requests = selectors.map((selector): RequestView => {
-    const authorization = selector === unnamed ? byDefault : authorizeAs(pod, selector, scope);
+    const authorization = selector === unnamed ? byDefault : decideAs(pod, selector, scope);
     return {
       selector: selector.kind === 'none' ? '' : `${selector.kind}=${selector.value}`,
       resource: query.resource,
@@ -198,16 +203,16 @@ function oldestIn(outcome: Outcome | undefined): string | undefined {
   return outcome?.kind === 'granted' && outcome.by === 'default' ? outcome.identity : undefined;
 }
 
-function authorizeAs(
+function decideAs(
   pod: Pod,
   selector: IdentitySelector,
   { clusterState, policy, resource, nowWallMs }: ExplainScope,
-): Authorization {
-  return authorize(pod, { resource, selector }, clusterState, policy, nowWallMs);
+): Grant {
+  return decideGrant(pod, { resource, selector }, clusterState, policy, nowWallMs);
 }
 
 /** The outcome of a request: the caller first, then the grant, then the cache. */
-function classify(pod: Pod, authorization: Authorization, scope: ExplainScope): Outcome {
+function classify(pod: Pod, authorization: Grant, scope: ExplainScope): Outcome {
   const obstacle = pod.hostNetwork ? obstacleOnNode(scope) : obstacleAt(pod, scope);
   if (obstacle !== undefined) return obstacle;
   switch (authorization.kind) {
@@ -215,7 +220,7 @@ function classify(pod: Pod, authorization: Authorization, scope: ExplainScope): 
       return { kind: 'refused', refusal: viewRefused(authorization) };
     case 'by-object-id':
       throw new TypeError('nobody asks to have an object id explained');
-    case 'authorized':
+    case 'granted':
       return grant(authorization, scope);
   }
 }
@@ -240,7 +245,7 @@ function obstacleAt(pod: Pod, context: ExplainContext): Outcome | undefined {
   return { kind: 'refused', refusal: viewRefused(identified) };
 }
 
-function grant(authorized: Authorized, scope: ExplainScope): Outcome {
+function grant(authorized: Granted, scope: ExplainScope): Outcome {
   const { by } = authorized;
   const { resource, nowWallMs } = scope;
   const granted = { kind: 'granted', identity: nameOfGranted(authorized), by } as const;
@@ -286,7 +291,7 @@ function bindingsOf(grants: PodGrants | undefined): readonly BindingView[] {
 function identitiesOf(
   pod: Pod,
   grants: PodGrants | undefined,
-  byDefault: Authorization,
+  byDefault: Grant,
   scope: ExplainScope,
 ): readonly IdentityView[] {
   if (grants?.kind === 'bound') {
@@ -295,7 +300,7 @@ function identitiesOf(
       return viewIdentity(identity, pod, first, scope);
     });
   }
-  if (byDefault.kind !== 'authorized') return [];
+  if (byDefault.kind !== 'granted') return [];
   const { upstream, auxiliary } = byDefault;
   return [
     {
@@ -433,7 +438,7 @@ function viewRefusal(answer: Answer, words: Words, isWaitedFor: boolean): Refusa
   return { reason, status, error, description, ...words, retryAfterS, isWaitedFor };
 }
 
-function nameOfGranted({ pod, identity, upstream }: Authorized): string {
+function nameOfGranted({ pod, identity, upstream }: Granted): string {
   if (identity !== undefined) return identity.name;
   return upstream.kind === 'entra' ? pod.serviceAccount : 'node';
 }

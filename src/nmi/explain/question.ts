@@ -1,6 +1,6 @@
 /** The query of `nmi explain`, from a request on the local socket. Pure. */
 import { canonicalIp } from '../../cache/index/ip.ts';
-import type { IdentitySelector } from '../grants/grant.ts';
+import type { IdentitySelector } from '../grants/choose-identity.ts';
 import { printable } from '../../base/printable.ts';
 import { parseTokenQuery } from '../server/token-query.ts';
 

@@ -4,10 +4,10 @@
  * still lacks may arrive later.
  */
 import type { GrantIndex } from '../../cache/index/grant-index.ts';
-import type { Authorized } from './authorization.ts';
+import type { Granted } from './grant.ts';
 
 /** Wall-clock milliseconds of the newest of pod, binding and identity. */
-export function grantedSinceWallMs(authorized: Authorized, index: GrantIndex): number {
+export function grantedSinceWallMs(authorized: Granted, index: GrantIndex): number {
   const { pod, identity } = authorized;
   let newestMs = Math.max(pod.createdAtWallMs, identity?.createdAtWallMs ?? 0);
   const grants = index.grantsOf(pod.uid);

@@ -1,203 +1,72 @@
-/**
- * Decides whether this pod may have this identity. Pure: a function of the pod's grants, the
- * request's selector, the policy and the time.
- *
- * 1. An excepted pod gets the node's own answer for any selector.
- * 2. A named identity must be one of the pod's own; letter case, blanks and slashes are ignored.
- * 3. Without a selector the oldest identity is used, then the first by name; the strict policy
- *    refuses to choose among several.
- * 4. A missing binding or identity is transient while the pod, its label or its newest binding is
- *    younger than the grace period: objects that are applied together arrive in any order.
- */
-import type { BoundGrants, PodGrants } from '../../cache/index/grant-index.ts';
-import { normaliseClientId, normaliseResourceId } from '../../cache/index/identifiers.ts';
-import type { Exception, Identity } from '../../cache/index/objects.ts';
+/** What a pod is granted for a request: the identity of its token, or why it gets none. */
+import type { ObjectName } from '../../cache/index/object-name.ts';
+import type { Identity, Pod } from '../../cache/index/objects.ts';
+import type { RefusedCaller, RefusedWith } from '../callers/identified.ts';
+import type { EntraIdentity } from '../sources/entra/entra-identity.ts';
+import type { UpstreamIdentity } from '../sources/upstream-identity.ts';
+import type { ChoiceRefusal, NamedSelector } from './choose-identity.ts';
+import type { GrantEntry } from './identity-owners.ts';
 
-/** An identity as a request names it. */
-export type NamedSelector = {
-  readonly kind: 'client_id' | 'object_id' | 'resource_id';
-  readonly value: string;
-};
-
-export type IdentitySelector = { readonly kind: 'none' } | NamedSelector;
-
-export interface GrantPolicy {
-  /** Refuse to choose when a request names none of several identities. */
-  readonly strict: boolean;
-  /** Milliseconds during which a missing object may still arrive. */
-  readonly graceMs: number;
-  /** Whether pods on the host network are served, in modes that can identify them. */
-  readonly hostNetwork: 'serve' | 'refuse';
+/** The pod may use this identity, in the upstream's terms. */
+export interface Granted {
+  readonly kind: 'granted';
+  readonly pod: Pod;
+  readonly upstream: UpstreamIdentity;
+  /** Further tenants whose tokens go into the same answer; nearly always none. */
+  readonly auxiliary: readonly EntraIdentity[];
+  /**
+   * Undefined for an excepted pod, which gets the node's own answer, and for one whose service
+   * account names its application.
+   */
+  readonly identity: Identity | undefined;
+  /** How the identity was chosen, for the log. */
+  readonly by: string;
 }
 
-interface Refusal<R extends string> {
-  readonly kind: 'refused';
-  readonly reason: R;
+/** Only the upstream has the object ids of identities: one of these may have the requested one. */
+export interface ByObjectId {
+  readonly kind: 'by-object-id';
+  readonly pod: Pod;
+  readonly candidates: readonly Granted[];
+  readonly objectId: string;
 }
 
-/** The facts an error text needs; names are of objects in the pod's namespace. */
-export type GrantRefusal =
-  | Refusal<'no_binding_label'>
-  | (Refusal<'binding_missing'> & {
-      readonly transient: boolean;
-      readonly label: string;
-      /** Bindings of the label that are for pods under another service account, by their names. */
-      readonly foreign: readonly { readonly name: string; readonly serviceAccount: string }[];
-    })
-  | (Refusal<'identity_missing'> & {
-      readonly transient: boolean;
-      readonly label: string;
-      readonly bindingNames: readonly string[];
-      /** Identities that those bindings name and that do not exist. */
-      readonly missingIdentityNames: readonly string[];
-    })
-  | (Refusal<'selector_not_bound'> & {
-      readonly selector: NamedSelector;
-      readonly label: string;
-      readonly bindingNames: readonly string[];
-      readonly identityNames: readonly string[];
-      /** Identities that further bindings of the label name and that do not exist. */
-      readonly missingIdentityNames: readonly string[];
-    })
-  | (Refusal<'identity_ambiguous'> & {
-      readonly label: string;
-      readonly identityNames: readonly string[];
-      /** As written in the identities, without the empty ones. */
-      readonly clientIds: readonly string[];
-    });
-
-export type Grant =
-  /** The node's own answer for the selector of the request. */
+/** The facts in the text of a refusal, for a known pod. */
+export type PodFacts =
+  | { readonly about: 'pod-gone' | 'host-network' | 'no-imds' | 'account-pending' }
   | {
-      readonly kind: 'node';
-      readonly exception: Exception;
-      readonly selector: IdentitySelector;
+      readonly about: 'account-unavailable' | 'account-unreadable' | 'account-unannotated';
+      readonly account: ObjectName;
+    }
+  | { readonly about: 'account-selector'; readonly selector: NamedSelector }
+  | { readonly about: 'object-id'; readonly objectId: string }
+  | { readonly about: 'resource'; readonly identity: Identity; readonly resource: string }
+  | {
+      readonly about: 'unusable';
+      /** Undefined for the application of a service account. */
+      readonly identity: Identity | undefined;
+      readonly problem: string;
     }
   | {
-      readonly kind: 'identity';
-      readonly identity: Identity;
-      readonly by: 'client_id' | 'resource_id' | 'default' | 'only';
+      readonly about: 'not-owned';
+      /** The object of the pod's namespace that names the identity. */
+      readonly by: OwnedBy;
+      /** The entry that an `AzureIdentityGrant` would have to contain. */
+      readonly entry: GrantEntry;
     }
-  /** Objects contain no object ids: only upstream can report which candidate has it. */
   | {
-      readonly kind: 'by-object-id';
-      /** Never empty; only identities that upstream can distinguish from the node's own. */
-      readonly candidates: readonly Identity[];
-      /** Trimmed and in lower case. */
-      readonly objectId: string;
-    }
-  | GrantRefusal;
-
-const userAssigned = 0;
-
-/** @param nowWallMs the time, on the clock that stamped the objects. */
-export function decideGrant(
-  grants: PodGrants,
-  selector: IdentitySelector,
-  policy: GrantPolicy,
-  nowWallMs: number,
-): Grant {
-  // A time further in the future than the grace period is a wrong clock, not a young object.
-  const isTransient = (sinceWallMs: number): boolean =>
-    Math.abs(nowWallMs - sinceWallMs) < policy.graceMs;
-  switch (grants.kind) {
-    case 'exception':
-      return { kind: 'node', exception: grants.exception, selector };
-    case 'no-label':
-      return { kind: 'refused', reason: 'no_binding_label' };
-    case 'no-binding':
-      return {
-        kind: 'refused',
-        reason: 'binding_missing',
-        transient: isTransient(grants.sinceWallMs),
-        label: grants.label,
-        foreign: grants.bindingsForOtherAccounts.map(({ name, serviceAccount }) => ({
-          name,
-          serviceAccount,
-        })),
-      };
-    case 'no-identity':
-      return {
-        kind: 'refused',
-        reason: 'identity_missing',
-        transient: isTransient(grants.sinceWallMs),
-        label: grants.label,
-        bindingNames: namesOf(grants.bindings),
-        missingIdentityNames: identityNamesOf(grants.bindings),
-      };
-    case 'bound':
-      return choose(grants, selector, policy);
-  }
-}
-
-function choose(grants: BoundGrants, selector: IdentitySelector, policy: GrantPolicy): Grant {
-  switch (selector.kind) {
-    case 'none':
-      return chooseUnnamed(grants, policy);
-    case 'client_id': {
-      const identity = grants.byClientId.get(normaliseClientId(selector.value));
-      if (identity === undefined) return refuseSelector(grants, selector);
-      return { kind: 'identity', identity, by: 'client_id' };
-    }
-    case 'resource_id': {
-      const identity = grants.byResourceId.get(normaliseResourceId(selector.value));
-      if (identity === undefined) return refuseSelector(grants, selector);
-      return { kind: 'identity', identity, by: 'resource_id' };
-    }
-    case 'object_id': {
-      const objectId = normaliseClientId(selector.value);
-      const candidates = grants.identities.filter(isNamed);
-      if (objectId === '' || candidates.length === 0) return refuseSelector(grants, selector);
-      return { kind: 'by-object-id', candidates, objectId };
-    }
-  }
-}
-
-function chooseUnnamed(grants: BoundGrants, policy: GrantPolicy): Grant {
-  const { label, identities } = grants;
-  const [identity] = identities;
-  if (policy.strict && identities.length > 1) {
-    return {
-      kind: 'refused',
-      reason: 'identity_ambiguous',
-      label,
-      identityNames: namesOf(identities),
-      clientIds: clientIdsOf(identities),
+      readonly about: 'choice';
+      readonly choice: ChoiceRefusal;
+      /** The selector or identity that was probably meant instead of one that does not exist. */
+      readonly meant?: string | undefined;
     };
-  }
-  if (identity === undefined) throw new TypeError('bound grants without an identity');
-  return { kind: 'identity', identity, by: identities.length === 1 ? 'only' : 'default' };
+
+export interface OwnedBy {
+  readonly kind: 'AzureIdentity' | 'AzurePodIdentityException';
+  readonly name: string;
 }
 
-function refuseSelector(grants: BoundGrants, selector: NamedSelector): GrantRefusal {
-  return {
-    kind: 'refused',
-    reason: 'selector_not_bound',
-    selector,
-    label: grants.label,
-    bindingNames: namesOf(grants.bindings),
-    identityNames: namesOf(grants.identities),
-    missingIdentityNames: identityNamesOf(grants.danglingBindings),
-  };
-}
+export type RefusedPod = RefusedWith<PodFacts, Pod>;
+export type Refused = RefusedCaller | RefusedPod;
 
-/** Whether upstream can distinguish it from the node's own identity. */
-function isNamed(identity: Identity): boolean {
-  if (identity.type !== userAssigned) return true;
-  const { clientId, resourceId } = identity;
-  return normaliseClientId(clientId) !== '' || normaliseResourceId(resourceId) !== '';
-}
-
-function namesOf(objects: readonly { readonly name: string }[]): readonly string[] {
-  return objects.map(({ name }) => name);
-}
-
-function identityNamesOf(
-  bindings: readonly { readonly identityName: string }[],
-): readonly string[] {
-  return [...new Set(bindings.map(({ identityName }) => identityName))];
-}
-
-function clientIdsOf(identities: readonly Identity[]): readonly string[] {
-  return [...new Set(identities.map(({ clientId }) => clientId.trim()))].filter((id) => id !== '');
-}
+export type Grant = Granted | ByObjectId | Refused;

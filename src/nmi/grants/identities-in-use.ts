@@ -7,7 +7,7 @@ import { hasEnded, type Pod } from '../../cache/index/objects.ts';
 import type { PodIndex } from '../../cache/index/pod-index.ts';
 import { credentialKey, type EntraCredential } from '../sources/entra/credentials/kinds.ts';
 import type { UpstreamIdentity } from '../sources/upstream-identity.ts';
-import { generationOf } from './authorize.ts';
+import { generationOf } from './decide-grant.ts';
 import { identityKey } from './cache-key.ts';
 import type { IdentityOwners } from './identity-owners.ts';
 import type { UpstreamChoice, UpstreamResolver } from './resolve-upstream.ts';

@@ -6,9 +6,9 @@ import { fullName } from '../../cache/index/object-name.ts';
 import { bindingLabel } from '../../cache/index/grant-index.ts';
 import type { Identity, Pod } from '../../cache/index/objects.ts';
 import { refuse, type Answer } from '../base/answers.ts';
-import type { Authorized, OwnedBy, PodFacts, Refused } from './authorization.ts';
+import type { Granted, OwnedBy, PodFacts, Refused } from './grant.ts';
 import type { CallerFacts } from '../callers/identified.ts';
-import type { GrantRefusal } from './grant.ts';
+import type { ChoiceRefusal } from './choose-identity.ts';
 import type { GrantEntry } from './identity-owners.ts';
 import { printable } from '../../base/printable.ts';
 import type { AzureNode } from '../sources/azure-node.ts';
@@ -173,8 +173,8 @@ function wordsOfPod(facts: PodFacts, pod: Pod): Words {
       const { text, fix } = wordsOfUnowned(facts.by, facts.entry, pod);
       return { text: `Identity not found: ${text}`, fix };
     }
-    case 'grant':
-      return wordsOfGrant(facts.grant, facts.meant, pod);
+    case 'choice':
+      return wordsOfGrant(facts.choice, facts.meant, pod);
   }
 }
 
@@ -204,7 +204,7 @@ export function wordsOfLacking(object: string, entry: GrantEntry, namespace: str
   };
 }
 
-function wordsOfGrant(grant: GrantRefusal, meant: string | undefined, pod: Pod): Words {
+function wordsOfGrant(grant: ChoiceRefusal, meant: string | undefined, pod: Pod): Words {
   const who = nameOf(pod);
   const { namespace, serviceAccount } = pod;
   switch (grant.reason) {
@@ -300,7 +300,7 @@ export function fixOfName(wanted: string, meant: string | undefined, namespace: 
  */
 export function renderFailure(
   failure: SourceFailure,
-  authorized: Authorized,
+  authorized: Granted,
   grantAgeMs: number,
   graceMs: number,
 ): Answer {
@@ -316,7 +316,7 @@ export function renderFailure(
 
 function reasonOf(
   { reason }: SourceFailure,
-  { identity }: Authorized,
+  { identity }: Granted,
   grantAgeMs: number,
   graceMs: number,
 ): SourceFailure['reason'] | 'credential_pending' | 'federation_pending' {
@@ -334,7 +334,7 @@ function reasonOf(
   }
 }
 
-export function wordsOfFailure(failure: SourceFailure, authorized: Authorized): Words {
+export function wordsOfFailure(failure: SourceFailure, authorized: Granted): Words {
   const { identity, pod, upstream } = authorized;
   const { description } = failure;
   switch (failure.reason) {

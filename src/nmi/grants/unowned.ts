@@ -4,7 +4,7 @@
  */
 import type { PodGrants } from '../../cache/index/grant-index.ts';
 import { hasEnded, type Exception, type Identity, type Pod } from '../../cache/index/objects.ts';
-import type { OwnedBy } from './authorization.ts';
+import type { OwnedBy } from './grant.ts';
 import type { DemandState } from './identities-in-use.ts';
 import type { GrantEntry } from './identity-owners.ts';
 

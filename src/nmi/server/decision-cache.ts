@@ -8,11 +8,11 @@
  */
 import type { Clock } from '../../base/time/clock.ts';
 import type { Pod } from '../../cache/index/objects.ts';
-import type { Authorization, Authorized } from '../grants/authorization.ts';
-import { authorize, generationOf, type GrantState } from '../grants/authorize.ts';
+import type { Grant, Granted } from '../grants/grant.ts';
+import { decideGrant, generationOf, type GrantState } from '../grants/decide-grant.ts';
 import { tokenKey } from '../grants/cache-key.ts';
 import type { CallerConnection } from '../callers/caller.ts';
-import type { GrantPolicy } from '../grants/grant.ts';
+import type { GrantPolicy } from '../grants/choose-identity.ts';
 import { identify } from '../callers/identify.ts';
 import { parseRoute } from './route.ts';
 import {
@@ -26,7 +26,7 @@ import {
 export interface Decision {
   readonly target: string;
   readonly query: TokenQuery;
-  readonly grant: Authorization;
+  readonly grant: Grant;
   /** NaN, which equals no generation, if the caller could not be identified. */
   readonly generation: number;
   readonly madeAtMs: number;
@@ -36,7 +36,7 @@ export interface Decision {
 
 /** A decision that grants one token; the same object while it is valid. */
 export interface GrantedDecision extends Decision {
-  readonly grant: Authorized;
+  readonly grant: Granted;
   readonly cacheKey: string;
 }
 
@@ -104,7 +104,7 @@ export class DecisionCache {
     const isRefused = identified.kind === 'refused';
     const grant = isRefused
       ? identified
-      : authorize(identified.pod, query, clusterState, policy, clock.wallMs());
+      : decideGrant(identified.pod, query, clusterState, policy, clock.wallMs());
     const decision: Decision = {
       target,
       query,
@@ -151,7 +151,7 @@ export function isGranted(decision: Decision): decision is GrantedDecision {
   return decision.cacheKey !== undefined;
 }
 
-function cacheKeyOf(grant: Authorization, query: TokenQuery): string | undefined {
-  if (grant.kind !== 'authorized' || grant.auxiliary.length > 0) return undefined;
+function cacheKeyOf(grant: Grant, query: TokenQuery): string | undefined {
+  if (grant.kind !== 'granted' || grant.auxiliary.length > 0) return undefined;
   return wantsOtherToken(query) ? undefined : tokenKey(grant.upstream, query.resource);
 }

@@ -4,10 +4,10 @@
  * connect to loopback can name any pod of this node.
  */
 import { answerToken, refuse } from '../base/answers.ts';
-import type { Authorization } from '../grants/authorization.ts';
-import { authorize, type GrantState } from '../grants/authorize.ts';
+import type { Grant } from '../grants/grant.ts';
+import { decideGrant, type GrantState } from '../grants/decide-grant.ts';
 import type { Exchange } from './request.ts';
-import type { GrantPolicy } from '../grants/grant.ts';
+import type { GrantPolicy } from '../grants/choose-identity.ts';
 import type { Clock } from '../../base/time/clock.ts';
 import { parseTokenQuery, type TokenQuery } from './token-query.ts';
 import {
@@ -62,7 +62,7 @@ export class HostTokenEndpoint {
     return endpoint.serve(job, findGrant());
   }
 
-  #findGrant(namespace: string, name: string, query: TokenQuery): Authorization {
+  #findGrant(namespace: string, name: string, query: TokenQuery): Grant {
     const { clusterState, policy, clock } = this.#options;
     const pod = clusterState.pods.byName(namespace, name);
     if (pod === undefined || !clusterState.isSynced()) {
@@ -74,7 +74,7 @@ export class HostTokenEndpoint {
         pod: undefined,
       };
     }
-    return authorize(pod, query, clusterState, policy, clock.wallMs());
+    return decideGrant(pod, query, clusterState, policy, clock.wallMs());
   }
 }
 

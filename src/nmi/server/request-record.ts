@@ -12,7 +12,7 @@ import {
 } from '../base/correlation.ts';
 import { limitKeyOf, type CallerConnection, type IdentifiedBy } from '../callers/caller.ts';
 import type { ThrottleLimit } from '../callers/throttled-pods.ts';
-import type { Authorization } from '../grants/authorization.ts';
+import type { Grant } from '../grants/grant.ts';
 import type { UpstreamObserver } from '../tokens/broker.ts';
 import type { GrantedDecision } from './decision-cache.ts';
 import { relayed, type Exchange, type Handled, type TokenDecision } from './request.ts';
@@ -130,8 +130,8 @@ export function roundedMs(durationMs: number): number {
 }
 
 /** The identity that was granted, or refused if it is the cause. */
-export function identityOf(grant: Authorization | undefined): Identity | undefined {
-  if (grant?.kind === 'authorized') return grant.identity;
+export function identityOf(grant: Grant | undefined): Identity | undefined {
+  if (grant?.kind === 'granted') return grant.identity;
   return grant?.kind === 'refused' && 'identity' in grant.facts ? grant.facts.identity : undefined;
 }
 

@@ -6,13 +6,13 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { CacheOutcome } from '../../cache/token/cache.ts';
 import type { Answer } from '../base/answers.ts';
 import type { CallerConnection } from '../callers/caller.ts';
-import type { Authorization } from '../grants/authorization.ts';
+import type { Grant } from '../grants/grant.ts';
 import type { Decision } from './decision-cache.ts';
 
 /** The outcome of a token request that had the right method and headers. */
 export interface TokenDecision {
   /** Undefined for a request that was refused for its parameters. */
-  readonly grant: Authorization | undefined;
+  readonly grant: Grant | undefined;
   /** Empty if the parameters were refused. */
   readonly resource: string;
   readonly cache: CacheOutcome | 'none';

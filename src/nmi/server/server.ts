@@ -7,7 +7,7 @@ import { portError } from '../base/port-error.ts';
 import type { Config } from '../config/config.ts';
 import type { Tuning } from '../config/tuning.ts';
 import { podOfLimitKey } from '../callers/caller.ts';
-import type { GrantPolicy } from '../grants/grant.ts';
+import type { GrantPolicy } from '../grants/choose-identity.ts';
 import type { HeldListener } from '../kernel/held-listener.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import type { LoopDetection } from '../sources/imds/loop-detection.ts';

@@ -9,12 +9,12 @@ import type { Clock } from '../../base/time/clock.ts';
 import type { CacheOutcome } from '../../cache/token/cache.ts';
 import type { RequestedId, RenderedToken } from '../../cache/token/token.ts';
 import { answerToken, refuse, type Answer } from '../base/answers.ts';
-import type { Authorization, Authorized, ByObjectId, RefusedPod } from '../grants/authorization.ts';
-import type { GrantState } from '../grants/authorize.ts';
+import type { Grant, Granted, ByObjectId, RefusedPod } from '../grants/grant.ts';
+import type { GrantState } from '../grants/decide-grant.ts';
 import { limitKeyOf, partyOf } from '../callers/caller.ts';
 import type { Exchange, HttpExchange, TokenDecision } from './request.ts';
 import { grantedSinceWallMs } from '../grants/grant-age.ts';
-import type { GrantPolicy } from '../grants/grant.ts';
+import type { GrantPolicy } from '../grants/choose-identity.ts';
 import type { DecisionCache } from './decision-cache.ts';
 import { waitForObject, type ObjectWait } from './wait-for-object.ts';
 import { renderFailure, renderRefusal } from '../grants/refusal-text.ts';
@@ -45,11 +45,11 @@ export interface TokenJob {
   readonly exchange: Exchange;
   readonly query: TokenQuery;
   /** By the current objects; called again whenever these may have changed. */
-  readonly findGrant: () => Authorization;
+  readonly findGrant: () => Grant;
   readonly render: (
     rendered: RenderedToken,
     auxiliary: readonly RenderedToken[],
-    grant: Authorized,
+    grant: Granted,
   ) => Answer;
 }
 
@@ -89,8 +89,8 @@ export class TokenEndpoint {
    * Serves one request: at once if the token is in memory, else after waiting for it.
    * @param grant found just now.
    */
-  serve(job: TokenJob, grant: Authorization): TokenAnswer | Promise<TokenAnswer> {
-    if (grant.kind === 'authorized') {
+  serve(job: TokenJob, grant: Grant): TokenAnswer | Promise<TokenAnswer> {
+    if (grant.kind === 'granted') {
       const found = this.#peek(job, grant);
       if (found !== undefined) return close(job, found);
     } else if (grant.kind === 'refused' && !grant.isPending) {
@@ -100,7 +100,7 @@ export class TokenEndpoint {
   }
 
   /** The answer from memory alone. */
-  #peek(job: TokenJob, grant: Authorized): Found | undefined {
+  #peek(job: TokenJob, grant: Granted): Found | undefined {
     const { broker } = this.#options;
     const { resource } = job.query;
     if (wantsOtherToken(job.query)) return undefined;
@@ -117,7 +117,7 @@ export class TokenEndpoint {
   }
 
   /** @param latest grant, found just now. */
-  async #serveSlowly(job: TokenJob, latest: Authorization): Promise<TokenAnswer> {
+  async #serveSlowly(job: TokenJob, latest: Grant): Promise<TokenAnswer> {
     const { objectWait } = this.#options;
     const { resource } = job.query;
     let grant = latest;
@@ -144,7 +144,7 @@ export class TokenEndpoint {
     return close(job, { grant, answer: changing() });
   }
 
-  async #find(job: TokenJob, grant: Authorized | ByObjectId): Promise<Found> {
+  async #find(job: TokenJob, grant: Granted | ByObjectId): Promise<Found> {
     const { resource, bypassCache, badTokenSha256 } = job.query;
     const chosen = grant.kind === 'by-object-id' ? await this.#resolve(job, grant) : grant;
     if (!('kind' in chosen)) return { grant, answer: chosen };
@@ -175,7 +175,7 @@ export class TokenEndpoint {
     return { grant: chosen, answer, cache, fetchId: rendered.token.fetchId };
   }
 
-  #renderFailure(failure: SourceFailure, grant: Authorized): Answer {
+  #renderFailure(failure: SourceFailure, grant: Granted): Answer {
     const { clusterState, clock, policy } = this.#options;
     const ageMs = clock.wallMs() - grantedSinceWallMs(grant, clusterState.grants);
     return renderFailure(failure, grant, ageMs, policy.graceMs);
@@ -188,7 +188,7 @@ export class TokenEndpoint {
    * would fail alike. It also stops at its deadline; the next request continues with the object ids
    * found by then.
    */
-  async #resolve(job: TokenJob, grant: ByObjectId): Promise<Authorized | RefusedPod | Answer> {
+  async #resolve(job: TokenJob, grant: ByObjectId): Promise<Granted | RefusedPod | Answer> {
     const { broker, clock } = this.#options;
     const party = partyOf(grant.pod);
     const deadlineMs = job.exchange.startedAtMs + maxResolveMs;
@@ -216,7 +216,7 @@ export class TokenEndpoint {
 
 /** Result of a request, before it is known whether its grant is still valid. */
 interface Found {
-  readonly grant: Authorization | undefined;
+  readonly grant: Grant | undefined;
   readonly answer: Answer;
   readonly cache?: CacheOutcome | 'none';
   readonly fetchId?: string | undefined;
@@ -237,7 +237,7 @@ function close(
   return { ...answer, decision: { grant, resource, cache, fetchId } };
 }
 
-function describeWanted(grant: Authorized | ByObjectId): string {
+function describeWanted(grant: Granted | ByObjectId): string {
   if (grant.kind === 'by-object-id') return `object ${grant.objectId}`;
   return `identity ${identityKey(grant.upstream)}`;
 }
@@ -265,7 +265,7 @@ function changing(): Answer {
 }
 
 /** The same pod still has the same grant. */
-function isSame(before: Authorization, after: Authorization): boolean {
+function isSame(before: Grant, after: Grant): boolean {
   if (before === after) return true;
   if (before.kind === 'refused' || after.kind === 'refused') return false;
   if (before.pod.uid !== after.pod.uid) return false;
@@ -280,12 +280,12 @@ function isSame(before: Authorization, after: Authorization): boolean {
       })
     );
   }
-  return after.kind === 'authorized' && isSameUpstream(before, after);
+  return after.kind === 'granted' && isSameUpstream(before, after);
 }
 
-function isSameUpstream(before: Authorized, after: Authorized): boolean {
+function isSameUpstream(before: Granted, after: Granted): boolean {
   if (before.identity?.uid !== after.identity?.uid) return false;
-  const keys = ({ upstream, auxiliary }: Authorized): string =>
+  const keys = ({ upstream, auxiliary }: Granted): string =>
     [upstream, ...auxiliary].map(identityKey).join('\n');
   return keys(before) === keys(after);
 }

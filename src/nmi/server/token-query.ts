@@ -10,7 +10,7 @@
  *    another identity than requested. All other unknown names are ignored.
  */
 import type { RequestedId } from '../../cache/token/token.ts';
-import type { IdentitySelector } from '../grants/grant.ts';
+import type { IdentitySelector } from '../grants/choose-identity.ts';
 import { printable } from '../../base/printable.ts';
 
 export interface TokenQuery {

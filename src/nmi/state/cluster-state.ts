@@ -14,7 +14,7 @@ import { openOwnerReport } from './owner-report.ts';
 import { authoritiesOf } from '../grants/authorities.ts';
 import { IdentityOwners } from '../grants/identity-owners.ts';
 import { PodPlaces, type PodPlacesOptions } from '../callers/pod-places.ts';
-import type { GrantState } from '../grants/authorize.ts';
+import type { GrantState } from '../grants/decide-grant.ts';
 import type { Config } from '../config/config.ts';
 import type { Tuning } from '../config/tuning.ts';
 import { Waiters } from './waiters.ts';

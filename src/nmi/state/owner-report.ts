@@ -8,7 +8,7 @@ import type { Clock } from '../../base/time/clock.ts';
 import { fullName } from '../../cache/index/object-name.ts';
 import { debounce } from '../../base/time/debounce.ts';
 import { redactClientId, type Log } from '../../base/log.ts';
-import type { GrantState } from '../grants/authorize.ts';
+import type { GrantState } from '../grants/decide-grant.ts';
 import type { DemandState } from '../grants/identities-in-use.ts';
 import { unownedOf, type Unowned } from '../grants/unowned.ts';
 

@@ -7,8 +7,8 @@ import type { Reason, RefusalReason } from '../base/answers.ts';
 import { parseRecord, stringAt } from '../../base/json-value.ts';
 import { loggableResource } from '../../base/log.ts';
 import { rowOf } from '../diagnosis/codes.ts';
-import type { PodFacts, RefusedPod } from '../grants/authorization.ts';
-import type { NamedSelector } from '../grants/grant.ts';
+import type { PodFacts, RefusedPod } from '../grants/grant.ts';
+import type { NamedSelector } from '../grants/choose-identity.ts';
 import { wordsOf } from '../grants/refusal-text.ts';
 import { eventReasonOf, noteOf, type ObjectReference } from '../kube/events/event.ts';
 import type { EventSink } from '../kube/events/event-writer.ts';
@@ -84,7 +84,7 @@ function noteOfRefusal({ refusal, decision }: RequestRecord, reason: RefusalReas
     const words = wordsOf(withoutCallersText(grant));
     return noteOf(words.text, words.fix ?? fix);
   }
-  if (grant?.kind !== 'authorized') return noteOf(means, fix);
+  if (grant?.kind !== 'granted') return noteOf(means, fix);
   // Entra ID repeats the resource. A value that does not look like a resource may be a secret.
   const text = descriptionOf(refusal);
   return noteOf(
@@ -110,10 +110,10 @@ function clean(facts: PodFacts): PodFacts {
       return { ...facts, objectId: loggableId(facts.objectId) };
     case 'account-selector':
       return { ...facts, selector: loggableSelector(facts.selector) };
-    case 'grant': {
-      const { grant } = facts;
-      if (grant.reason !== 'selector_not_bound') return facts;
-      return { ...facts, grant: { ...grant, selector: loggableSelector(grant.selector) } };
+    case 'choice': {
+      const { choice } = facts;
+      if (choice.reason !== 'selector_not_bound') return facts;
+      return { ...facts, choice: { ...choice, selector: loggableSelector(choice.selector) } };
     }
     default:
       return facts;

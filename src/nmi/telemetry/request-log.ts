@@ -8,7 +8,7 @@ import { loggablePath, loggableResource, redactClientId, type LogFields } from '
 import type { Logger } from '../../base/logger.ts';
 import type { Clock } from '../../base/time/clock.ts';
 import { correlationInBytes } from '../base/correlation.ts';
-import type { Authorization } from '../grants/authorization.ts';
+import type { Grant } from '../grants/grant.ts';
 import { roundedMs, type Hit, type RequestRecord } from '../server/request-record.ts';
 import { hostTokenPath, tokenPath, type Route } from '../server/route.ts';
 import { sourceNameOf, type UpstreamIdentity } from '../sources/upstream-identity.ts';
@@ -84,7 +84,7 @@ export class RequestLog implements Renderer {
 function kindOf({ route, decision, pod, limitKey, status, reason }: RequestRecord): string {
   if (decision === undefined) return `${route.kind} ${limitKey} ${reason}`;
   const { grant } = decision;
-  const identity = status === 200 && grant?.kind === 'authorized' ? grant.identity : undefined;
+  const identity = status === 200 && grant?.kind === 'granted' ? grant.identity : undefined;
   return `${pod?.uid ?? 'unknown'} ${reason} ${identity?.name ?? ''}`;
 }
 
@@ -117,13 +117,13 @@ function tokenFields({ decision }: RequestRecord): LogFields {
   const { grant, resource, cache } = decision;
   return {
     resource: resource === '' ? undefined : loggableResource(resource),
-    source: grant?.kind === 'authorized' ? sourceNameOf(grant.upstream) : undefined,
+    source: grant?.kind === 'granted' ? sourceNameOf(grant.upstream) : undefined,
     cache,
   };
 }
 
-function identityFields(grant: Authorization | undefined): LogFields {
-  if (grant?.kind !== 'authorized') return {};
+function identityFields(grant: Grant | undefined): LogFields {
+  if (grant?.kind !== 'granted') return {};
   const { identity, by, upstream, pod } = grant;
   const clientId = identity?.clientId ?? clientIdOf(upstream);
   const owner = upstream.kind === 'entra' ? `${pod.namespace}/${pod.serviceAccount}` : 'node';

@@ -77,5 +77,5 @@ export class RequestMetrics implements Renderer {
 }
 
 function grantedIdentity({ decision }: RequestRecord): Identity | undefined {
-  return decision?.grant?.kind === 'authorized' ? decision.grant.identity : undefined;
+  return decision?.grant?.kind === 'granted' ? decision.grant.identity : undefined;
 }

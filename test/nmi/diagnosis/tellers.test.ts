@@ -18,9 +18,9 @@ import { ObservedObjects } from '../../../src/nmi/conditions/observed-objects.ts
 import type { Config } from '../../../src/nmi/config/config.ts';
 import { rowOf, type Code } from '../../../src/nmi/diagnosis/codes.ts';
 import type { Finding } from '../../../src/nmi/diagnosis/finding.ts';
-import type { RefusedPod } from '../../../src/nmi/grants/authorization.ts';
-import { authorize } from '../../../src/nmi/grants/authorize.ts';
-import type { IdentitySelector } from '../../../src/nmi/grants/grant.ts';
+import type { RefusedPod } from '../../../src/nmi/grants/grant.ts';
+import { decideGrant } from '../../../src/nmi/grants/decide-grant.ts';
+import type { IdentitySelector } from '../../../src/nmi/grants/choose-identity.ts';
 import { renderRefusal } from '../../../src/nmi/grants/refusal-text.ts';
 import { eventReasonOf } from '../../../src/nmi/kube/events/event.ts';
 import { RefusalEvents } from '../../../src/nmi/telemetry/refusal-events.ts';
@@ -418,7 +418,7 @@ function through({ objects = {}, options = {}, request = {} }: PodSituation) {
     hostNetwork: config.hostNetwork,
   };
   const query = { selector, resource };
-  const decision = authorize(agentPod, query, view.clusterState, policy, nowWallMs);
+  const decision = decideGrant(agentPod, query, view.clusterState, policy, nowWallMs);
   return { explained, decision, analyzed: analyze(context) };
 }
 
@@ -445,7 +445,7 @@ describe('every teller names the same code and fix for a pod', () => {
       const { findings, explanation } = explained;
       const outcome = explanation.requests.at(-1)?.outcome;
       if (code === undefined) {
-        assert.equal(decision.kind, 'authorized');
+        assert.equal(decision.kind, 'granted');
         assert.equal(outcome?.kind, 'granted');
         assert.deepEqual(
           findings.filter(({ severity }) => severity === 'error'),

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { GrantIndex } from '../../../src/cache/index/grant-index.ts';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
-import type { Authorized } from '../../../src/nmi/grants/authorization.ts';
+import type { Granted } from '../../../src/nmi/grants/grant.ts';
 import { grantedSinceWallMs } from '../../../src/nmi/grants/grant-age.ts';
 import { createBinding, createIdentity, createPod } from '../../support/cache-objects.ts';
 import { HandClock } from '../../support/hand-clock.ts';
@@ -25,8 +25,8 @@ function grantedAt(
     const name = `to-${identityName}`;
     grants.bindings.upsert(createBinding({ name, identityName, createdAtWallMs }));
   }
-  const authorized: Authorized = {
-    kind: 'authorized',
+  const authorized: Granted = {
+    kind: 'granted',
     pod,
     upstream: { kind: 'unnamed' },
     auxiliary: [],

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import type { Authorized, PodFacts } from '../../../src/nmi/grants/authorization.ts';
+import type { Granted, PodFacts } from '../../../src/nmi/grants/grant.ts';
 import type { CallerFacts, RefusedCaller } from '../../../src/nmi/callers/identified.ts';
-import type { GrantRefusal } from '../../../src/nmi/grants/grant.ts';
+import type { ChoiceRefusal } from '../../../src/nmi/grants/choose-identity.ts';
 import { renderFailure, renderRefusal } from '../../../src/nmi/grants/refusal-text.ts';
 import type { SourceFailure } from '../../../src/nmi/sources/source.ts';
 import { createIdentity, createPod } from '../../support/cache-objects.ts';
@@ -141,7 +141,7 @@ describe('a refusal of a pod', () => {
       foreign: [],
     } as const;
     assert.match(
-      textOfPod({ about: 'grant', grant: unbound, meant }),
+      textOfPod({ about: 'choice', choice: unbound, meant }),
       /^Identity not found: .* has that selector\. Did you mean "x\?\?\?b\?"\? Correct the label/,
     );
     const without = {
@@ -153,13 +153,13 @@ describe('a refusal of a pod', () => {
       missingIdentityNames: ['gone'],
     } as const;
     assert.match(
-      textOfPod({ about: 'grant', grant: without, meant }),
+      textOfPod({ about: 'choice', choice: without, meant }),
       /^Identity not found: .* no AzureIdentity gone\. Did you mean AzureIdentity "x\?\?\?b\?"\? Correct spec/,
     );
   });
 
   it('lists the objects that its grants lack', () => {
-    const grants: readonly (readonly [GrantRefusal, RegExp])[] = [
+    const grants: readonly (readonly [ChoiceRefusal, RegExp])[] = [
       [{ kind: 'refused', reason: 'no_binding_label' }, /has no label "aadpodidbinding"\. Set it/],
       [
         { kind: 'refused', reason: 'binding_missing', transient: false, label: 'l', foreign: [] },
@@ -224,12 +224,13 @@ describe('a refusal of a pod', () => {
         /^Multiple user assigned identities exist, please specify .* to i, j with client ids c\.$/,
       ],
     ];
-    for (const [grant, text] of grants) assert.match(textOfPod({ about: 'grant', grant }), text);
+    for (const [grant, text] of grants)
+      assert.match(textOfPod({ about: 'choice', choice: grant }), text);
   });
 
   it('lists ten objects of many', () => {
     const names = Array.from({ length: 12 }, (_, index) => `n${index}`);
-    const grantWith = (missingIdentityNames: readonly string[]): GrantRefusal => ({
+    const grantWith = (missingIdentityNames: readonly string[]): ChoiceRefusal => ({
       kind: 'refused',
       reason: 'identity_missing',
       transient: false,
@@ -237,16 +238,16 @@ describe('a refusal of a pod', () => {
       bindingNames: ['b'],
       missingIdentityNames,
     });
-    const text = textOfPod({ about: 'grant', grant: grantWith(names) });
+    const text = textOfPod({ about: 'choice', choice: grantWith(names) });
     assert.ok(text.includes(`${names.slice(0, 10).join(', ')} and 2 more.`), text);
-    const ten = textOfPod({ about: 'grant', grant: grantWith(names.slice(0, 10)) });
+    const ten = textOfPod({ about: 'choice', choice: grantWith(names.slice(0, 10)) });
     assert.ok(ten.includes('n9. Create'), ten);
   });
 });
 
 describe('a failure of the upstream', () => {
-  const authorized: Authorized = {
-    kind: 'authorized',
+  const authorized: Granted = {
+    kind: 'granted',
     pod,
     upstream: { kind: 'client_id', value: 'c' },
     auxiliary: [],
@@ -255,7 +256,7 @@ describe('a failure of the upstream', () => {
   };
   const render = (
     failure: Partial<SourceFailure> & Pick<SourceFailure, 'reason'>,
-    { ageMs = 1e9, over = {} }: { ageMs?: number; over?: Partial<Authorized> } = {},
+    { ageMs = 1e9, over = {} }: { ageMs?: number; over?: Partial<Granted> } = {},
   ) => {
     const whole = { description: 'it said so', cooldownMs: 0, ...failure };
     const answer = renderFailure(whole, { ...authorized, ...over }, ageMs, 60_000);
@@ -278,7 +279,7 @@ describe('a failure of the upstream', () => {
     }
     const ofNode = render({ reason: 'policy_refused' }, { over: { identity: undefined } });
     assert.match(ofNode.text, /\(the node's identities for pod default\/p\)$/);
-    const upstream = { kind: 'entra' } as Authorized['upstream'];
+    const upstream = { kind: 'entra' } as Granted['upstream'];
     const ofAccount = render(
       { reason: 'policy_refused' },
       { over: { identity: undefined, upstream } },

@@ -40,7 +40,7 @@ function openFastPath(
       badTokenSha256: undefined,
     },
     grant: {
-      kind: 'authorized',
+      kind: 'granted',
       pod: createPod(),
       upstream: { kind: 'unnamed' },
       auxiliary: [],

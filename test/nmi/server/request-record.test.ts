@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { answerToken, refuse } from '../../../src/nmi/base/answers.ts';
-import type { Authorization } from '../../../src/nmi/grants/authorization.ts';
+import type { Grant } from '../../../src/nmi/grants/grant.ts';
 import { relayed } from '../../../src/nmi/server/request.ts';
 import {
   identityOf,
@@ -76,7 +76,7 @@ describe('the record of a request', () => {
   });
 
   it('names the pod of the grant, or that of the connection as long as there is no grant', () => {
-    const refused: Authorization = {
+    const refused: Grant = {
       kind: 'refused',
       reason: 'agent_not_synced',
       facts: { about: 'stale-addresses', ip: podIp },
@@ -84,7 +84,7 @@ describe('the record of a request', () => {
       pod: undefined,
     };
     const answer = refuse('agent_not_synced', 'no');
-    const podsOf = (grant: Authorization | undefined) => {
+    const podsOf = (grant: Grant | undefined) => {
       const handled = { ...answer, decision: createDecision({ grant }) };
       const { pod, callerPod, limitKey } = recordOf(
         exchange,
@@ -131,7 +131,7 @@ describe('the record of a hit', () => {
 describe('the identity of a grant', () => {
   it('is the granted one, or the one that is the cause of the refusal', () => {
     const identity = createIdentity({ name: 'i' });
-    const refusedFor = (facts: object): Authorization =>
+    const refusedFor = (facts: object): Grant =>
       ({ kind: 'refused', reason: 'r', facts, isPending: false, pod: connectionPod }) as never;
     assert.equal(identityOf(createGrant({ identity })), identity);
     assert.equal(identityOf(refusedFor({ about: 'unusable', identity })), identity);

@@ -101,10 +101,7 @@ describe('an answer from the cache', () => {
     const answer = fixture.tokens.handle(exchangeOf(callerAt('127.0.0.11'), vault)) as TokenAnswer;
     assert.equal(answer.status, 200);
     const { grant, cache, resource } = answer.decision;
-    assert.deepEqual(
-      [grant?.kind, cache, resource],
-      ['authorized', 'hit', 'https://vault.example'],
-    );
+    assert.deepEqual([grant?.kind, cache, resource], ['granted', 'hit', 'https://vault.example']);
   });
 
   it('is not used for a request that is refused for its parameters', () => {
@@ -231,7 +228,7 @@ describe('a permission that ends while its token is fetched', () => {
     const moved = await fixture.tokens.handle(exchangeOf(callerAt('127.0.0.11'), vault));
     assert.equal(moved.reason, 'ok');
     const { grant } = moved.decision;
-    assert.equal(grant?.kind === 'authorized' && grant.identity?.name, 'other');
+    assert.equal(grant?.kind === 'granted' && grant.identity?.name, 'other');
     fixture.memory.whileFetching = () => bind(turns++ % 2 === 0 ? 'one' : 'other');
     const restless = await fixture.tokens.handle(exchangeOf(callerAt('127.0.0.11'), vault));
     assert.equal(restless.reason, 'agent_not_synced');

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { refuse, type Answer } from '../../../src/nmi/base/answers.ts';
 import { rowOf } from '../../../src/nmi/diagnosis/codes.ts';
-import type { Authorization, PodFacts, RefusedPod } from '../../../src/nmi/grants/authorization.ts';
+import type { Grant, PodFacts, RefusedPod } from '../../../src/nmi/grants/grant.ts';
 import { renderRefusal } from '../../../src/nmi/grants/refusal-text.ts';
 import type { EventDraft, ObjectReference } from '../../../src/nmi/kube/events/event.ts';
 import type { RequestRecord } from '../../../src/nmi/server/request-record.ts';
@@ -40,7 +40,7 @@ function open() {
 
 /** A token request of the pod. */
 function refusal(
-  grant: Authorization | undefined,
+  grant: Grant | undefined,
   answer: Answer,
   resource = 'https://vault.azure.net',
 ): RequestRecord {
@@ -58,8 +58,8 @@ describe('a refusal', () => {
   it('is an Event on its pod with the reason and the fix of its answer', () => {
     const { events, recorded } = open();
     const facts = {
-      about: 'grant',
-      grant: { kind: 'refused', reason: 'no_binding_label' },
+      about: 'choice',
+      choice: { kind: 'refused', reason: 'no_binding_label' },
     } as const;
     const grant = refusedFor(facts, 'no_binding_label');
     events.render(refusal(grant, renderRefusal(grant)));
@@ -171,7 +171,7 @@ describe('text of a request', () => {
     [{ about: 'resource', identity, resource: secret }, 'resource_not_allowed'],
     [{ about: 'object-id', objectId: secret }, 'selector_not_bound'],
     [{ about: 'account-selector', selector }, 'selector_not_bound'],
-    [{ about: 'grant', grant: { ...grant, selector } }, 'selector_not_bound'],
+    [{ about: 'choice', choice: { ...grant, selector } }, 'selector_not_bound'],
   ];
   for (const [facts, reason] of cases) {
     it(`is in no note when it may be a secret: ${facts.about}`, () => {
@@ -200,7 +200,7 @@ describe('text of a request', () => {
     const { events, recorded } = open();
     const value = '0a1b2c3d-0000-4000-8000-000000000001';
     const refused = refusedFor(
-      { about: 'grant', grant: { ...grant, selector: { kind: 'client_id', value } } },
+      { about: 'choice', choice: { ...grant, selector: { kind: 'client_id', value } } },
       'selector_not_bound',
     );
     events.render(refusal(refused, renderRefusal(refused)));

@@ -7,8 +7,8 @@ import { isGuid } from '../../../cache/index/identifiers.ts';
 import { fullName } from '../../../cache/index/object-name.ts';
 import type { Binding, Pod, StoredObject } from '../../../cache/index/objects.ts';
 import { loggablePath, loggableResource } from '../../../base/log.ts';
-import type { Authorization, Authorized, RefusedPod } from '../../grants/authorization.ts';
-import type { NamedSelector } from '../../grants/grant.ts';
+import type { Grant, Granted, RefusedPod } from '../../grants/grant.ts';
+import type { NamedSelector } from '../../grants/choose-identity.ts';
 import type { IdentityOwners } from '../../grants/identity-owners.ts';
 import { identityOf, type RequestRecord } from '../../server/request-record.ts';
 import { sourceNameOf } from '../../sources/upstream-identity.ts';
@@ -62,7 +62,7 @@ export function detailFields({ route, decision }: RequestRecord): AuditFields {
  */
 export function outcomeOf(
   status: number,
-  grant: Authorization | undefined,
+  grant: Grant | undefined,
 ): 'granted' | 'denied' | 'failed' {
   if (status < 400) return 'granted';
   const isUndecided = status === 429 || status >= 500;
@@ -71,11 +71,11 @@ export function outcomeOf(
 }
 
 /** For a token request: the identity that was granted or refused, if it is known. */
-export function identityFields(grant: Authorization | undefined): AuditFields {
+export function identityFields(grant: Grant | undefined): AuditFields {
   switch (grant?.kind) {
     case undefined:
       return {};
-    case 'authorized':
+    case 'granted':
       return grantedFields(grant);
     case 'by-object-id':
       return { requested: loggableId({ kind: 'object_id', value: grant.objectId }) };
@@ -90,7 +90,7 @@ export function identityFields(grant: Authorization | undefined): AuditFields {
  */
 export function versionsOf(
   pod: Pod | undefined,
-  grant: Authorization | undefined,
+  grant: Grant | undefined,
   { grants, owners }: AuditState,
 ): Readonly<Record<string, string>> {
   if (pod === undefined) return {};
@@ -111,7 +111,7 @@ export function versionsOf(
     const isOfIdentity = ({ identityName }: Binding) => identityName === identity.name;
     add('AzureIdentityBinding', ofPod.bindings.find(isOfIdentity));
   }
-  if (grant?.kind === 'authorized') {
+  if (grant?.kind === 'granted') {
     add('AzureIdentityGrant', owners.deciding(identity.namespace, grant.upstream));
   }
   return versions;
@@ -136,7 +136,7 @@ function bounded(value: Value): Value {
   return typeof value === 'string' ? value.slice(0, maxLength) : value;
 }
 
-function grantedFields({ identity, by, upstream, pod }: Authorized): AuditFields {
+function grantedFields({ identity, by, upstream, pod }: Granted): AuditFields {
   const source = sourceNameOf(upstream);
   if (identity !== undefined) {
     const { clientId, type } = identity;
@@ -161,9 +161,9 @@ function refusedFields({ facts }: RefusedPod): AuditFields {
       return { requested: loggableId(facts.selector) };
     case 'object-id':
       return { requested: loggableId({ kind: 'object_id', value: facts.objectId }) };
-    case 'grant':
-      return facts.grant.reason === 'selector_not_bound'
-        ? { requested: loggableId(facts.grant.selector) }
+    case 'choice':
+      return facts.choice.reason === 'selector_not_bound'
+        ? { requested: loggableId(facts.choice.selector) }
         : {};
     default:
       return {};

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { PodGrants } from '../../../../src/cache/index/grant-index.ts';
-import type { Authorization } from '../../../../src/nmi/grants/authorization.ts';
+import type { Grant } from '../../../../src/nmi/grants/grant.ts';
 import {
   detailFields,
   identityFields,
@@ -28,8 +28,8 @@ import {
 const clientId = '0a1b2c3d-0000-4000-8000-000000000001';
 const pod = createPod({ name: 'p', uid: 'u', resourceVersion: '11' });
 const identity = createIdentity({ name: 'i', clientId, resourceVersion: '12' });
-const granted: Authorization = {
-  kind: 'authorized',
+const granted: Grant = {
+  kind: 'granted',
   pod,
   identity,
   by: 'only',
@@ -37,14 +37,14 @@ const granted: Authorization = {
   auxiliary: [],
 };
 
-function refusedWith(facts: object): Authorization {
+function refusedWith(facts: object): Grant {
   const base = { kind: 'refused', reason: 'selector_not_bound', isPending: false, pod };
-  return { ...base, facts } as unknown as Authorization;
+  return { ...base, facts } as unknown as Grant;
 }
 
-function selectorNotBound(kind: string, value: string): Authorization {
+function selectorNotBound(kind: string, value: string): Grant {
   const selector = { kind, value };
-  return refusedWith({ about: 'grant', grant: { reason: 'selector_not_bound', selector } });
+  return refusedWith({ about: 'choice', choice: { reason: 'selector_not_bound', selector } });
 }
 
 const identityGrant = createIdentityGrant({ name: 'g', resourceVersion: '16' });
@@ -144,7 +144,7 @@ describe('the identity in an audit record', () => {
   });
 
   it('is the refused one, if its id has the format of one', () => {
-    const requestedOf = (grant: Authorization) => identityFields(grant)['requested'];
+    const requestedOf = (grant: Grant) => identityFields(grant)['requested'];
     const resourceId =
       '/subscriptions/s/resourceGroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/i';
     assert.equal(requestedOf(selectorNotBound('client_id', clientId)), `client_id ${clientId}`);
@@ -194,7 +194,7 @@ describe('the versions in an audit record', () => {
   });
 
   it('include the grant of the cluster when grants decide', () => {
-    const of = (grant: Authorization, clusterState: ReturnType<typeof knowing>) =>
+    const of = (grant: Grant, clusterState: ReturnType<typeof knowing>) =>
       versionsOf(pod, grant, clusterState)['AzureIdentityGrant/g'];
     assert.equal(of(granted, knowing(bound, 'identity')), '16');
     const exception = createException({ name: 'e' });

@@ -5,14 +5,14 @@
 import type { GrantIndex } from '../../cache/index/grant-index.ts';
 import { normaliseClientId, normaliseResource } from '../../cache/index/identifiers.ts';
 import type { Identity, Pod } from '../../cache/index/objects.ts';
-import type { Authorization, Authorized, OwnedBy, PodFacts, RefusedPod } from './authorization.ts';
+import type { Grant, Granted, OwnedBy, PodFacts, RefusedPod } from './grant.ts';
 import {
-  decideGrant,
-  type Grant,
+  chooseIdentity,
+  type Choice,
   type GrantPolicy,
-  type GrantRefusal,
+  type ChoiceRefusal,
   type IdentitySelector,
-} from './grant.ts';
+} from './choose-identity.ts';
 import type { CallerState } from '../callers/identify.ts';
 import type { GrantEntry, IdentityOwners } from './identity-owners.ts';
 import type { NearNames } from './near-names.ts';
@@ -29,7 +29,7 @@ export interface GrantState extends CallerState {
   readonly nearNames: NearNames;
 }
 
-/** Grows whenever an authorization may have changed; each summand only grows. */
+/** Grows whenever a grant may have changed; each summand only grows. */
 export function generationOf({
   grants,
   owners,
@@ -39,18 +39,18 @@ export function generationOf({
 }
 
 /** The parameters of a request; without a resource, only the checks of any token are made. */
-export interface AuthorizeQuery {
+export interface GrantQuery {
   readonly selector: IdentitySelector;
   readonly resource: string | undefined;
 }
 
-export function authorize(
+export function decideGrant(
   pod: Pod,
-  query: AuthorizeQuery,
+  query: GrantQuery,
   clusterState: GrantState,
   policy: GrantPolicy,
   nowWallMs: number,
-): Authorization {
+): Grant {
   const grants = clusterState.grants.grantsOf(pod.uid);
   if (grants === undefined) return refused(pod, 'pod_unknown', { about: 'pod-gone' }, true);
   if (pod.hostNetwork && policy.hostNetwork === 'refuse') {
@@ -63,41 +63,46 @@ export function authorize(
     // could not be told apart, their calls went directly to the real service.
     if (pod.hostNetwork) return ofNode(pod, query.selector, 'host network', clusterState);
   }
-  const grant = decideGrant(grants, query.selector, policy, nowWallMs);
-  const owned = (decision: Authorized | RefusedPod): Authorized | RefusedPod =>
+  const choice = chooseIdentity(grants, query.selector, policy, nowWallMs);
+  const owned = (decision: Granted | RefusedPod): Granted | RefusedPod =>
     holdToOwners(decision, clusterState.owners, policy, nowWallMs);
-  switch (grant.kind) {
+  switch (choice.kind) {
     case 'node':
-      return ofException(pod, grant, clusterState);
+      return ofException(pod, choice, clusterState);
     case 'identity':
       return owned(
-        ofIdentity(pod, grant.identity, query.resource, grant.by, clusterState.upstreams),
+        ofIdentity(pod, choice.identity, query.resource, choice.by, clusterState.upstreams),
       );
     case 'by-object-id': {
-      const all = grant.candidates.map((identity) =>
+      const all = choice.candidates.map((identity) =>
         owned(ofIdentity(pod, identity, query.resource, 'object_id', clusterState.upstreams)),
       );
-      const candidates = all.filter((each) => each.kind === 'authorized');
+      const candidates = all.filter((each) => each.kind === 'granted');
       const unowned = all.find(
         (each) => each.kind === 'refused' && each.reason === 'identity_not_owned',
       );
       // It is not looked up which identity without a grant has the object id: the first one is
       // named.
       if (candidates.length === 0 && unowned?.kind === 'refused') return unowned;
-      return { kind: 'by-object-id', pod, candidates, objectId: grant.objectId };
+      return { kind: 'by-object-id', pod, candidates, objectId: choice.objectId };
     }
     case 'refused': {
       const meant = clusterState.nearNames.meantBy(grants, pod.namespace, nowWallMs);
-      return refused(pod, reasonOf(grant), { about: 'grant', grant, meant }, isTransient(grant));
+      return refused(
+        pod,
+        reasonOf(choice),
+        { about: 'choice', choice, meant },
+        isTransient(choice),
+      );
     }
   }
 }
 
 function ofException(
   pod: Pod,
-  { selector, exception }: Extract<Grant, { kind: 'node' }>,
+  { selector, exception }: Extract<Choice, { kind: 'node' }>,
   clusterState: GrantState,
-): Authorized | RefusedPod {
+): Granted | RefusedPod {
   const { owners } = clusterState;
   const entry = owners.lackingForException(pod.namespace);
   if (owners.mode === 'enforce' && entry !== undefined) {
@@ -108,11 +113,11 @@ function ofException(
 
 /** Objects applied together arrive in any order: the grant of a young identity may still arrive. */
 function holdToOwners(
-  decision: Authorized | RefusedPod,
+  decision: Granted | RefusedPod,
   owners: IdentityOwners,
   { graceMs }: GrantPolicy,
   nowWallMs: number,
-): Authorized | RefusedPod {
+): Granted | RefusedPod {
   if (owners.mode !== 'enforce' || decision.kind === 'refused') return decision;
   const { pod, identity, upstream } = decision;
   if (identity === undefined) return decision;
@@ -138,10 +143,10 @@ function ofNode(
   selector: IdentitySelector,
   by: string,
   { upstreams }: GrantState,
-): Authorized | RefusedPod {
+): Granted | RefusedPod {
   if (!upstreams.hasImds) return refused(pod, 'identity_unsupported', { about: 'no-imds' });
   const upstream: UpstreamIdentity = selector.kind === 'none' ? { kind: 'unnamed' } : selector;
-  return { kind: 'authorized', pod, upstream, auxiliary: [], identity: undefined, by };
+  return { kind: 'granted', pod, upstream, auxiliary: [], identity: undefined, by };
 }
 
 function ofIdentity(
@@ -150,14 +155,14 @@ function ofIdentity(
   resource: string | undefined,
   by: string,
   upstreams: UpstreamResolver,
-): Authorized | RefusedPod {
+): Granted | RefusedPod {
   if (resource !== undefined && !isFor(identity, resource)) {
     return refused(pod, 'resource_not_allowed', { about: 'resource', identity, resource });
   }
   const choice = upstreams.of(identity, pod);
   if (choice.kind === 'unusable') return refuseUnusable(choice, identity, pod);
   const { upstream, auxiliary } = choice;
-  return { kind: 'authorized', pod, upstream, auxiliary, identity, by };
+  return { kind: 'granted', pod, upstream, auxiliary, identity, by };
 }
 
 /** An identity without a list of resources is for all of them. */
@@ -172,7 +177,7 @@ function ofServiceAccount(
   pod: Pod,
   selector: IdentitySelector,
   clusterState: GrantState,
-): Authorized | RefusedPod | undefined {
+): Granted | RefusedPod | undefined {
   const choice = clusterState.workloadIdentities?.of(pod);
   switch (choice?.kind) {
     case undefined:
@@ -206,7 +211,7 @@ function ofServiceAccount(
       if (resolved.kind === 'unusable') return refuseUnusable(resolved, undefined, pod);
       const { upstream, auxiliary } = resolved;
       const by = 'service account';
-      return { kind: 'authorized', pod, upstream, auxiliary, identity: undefined, by };
+      return { kind: 'granted', pod, upstream, auxiliary, identity: undefined, by };
     }
   }
 }
@@ -220,13 +225,13 @@ export function refuseUnusable(
   return refused(pod, reason, { about: 'unusable', identity, problem });
 }
 
-function isTransient(grant: GrantRefusal): boolean {
-  return 'transient' in grant && grant.transient;
+function isTransient(choice: ChoiceRefusal): boolean {
+  return 'transient' in choice && choice.transient;
 }
 
-function reasonOf(grant: GrantRefusal): RefusedPod['reason'] {
-  if (!isTransient(grant)) return grant.reason;
-  return grant.reason === 'binding_missing' ? 'binding_pending' : 'identity_pending';
+function reasonOf(choice: ChoiceRefusal): RefusedPod['reason'] {
+  if (!isTransient(choice)) return choice.reason;
+  return choice.reason === 'binding_missing' ? 'binding_pending' : 'identity_pending';
 }
 
 function refused(

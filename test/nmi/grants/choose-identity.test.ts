@@ -4,8 +4,12 @@ import { GrantIndex } from '../../../src/cache/index/grant-index.ts';
 import type { PodGrants } from '../../../src/cache/index/grant-index.ts';
 import type { Identity } from '../../../src/cache/index/objects.ts';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
-import { decideGrant } from '../../../src/nmi/grants/grant.ts';
-import type { Grant, GrantPolicy, IdentitySelector } from '../../../src/nmi/grants/grant.ts';
+import { chooseIdentity } from '../../../src/nmi/grants/choose-identity.ts';
+import type {
+  Choice,
+  GrantPolicy,
+  IdentitySelector,
+} from '../../../src/nmi/grants/choose-identity.ts';
 import {
   createBinding,
   createException,
@@ -33,13 +37,13 @@ function bind(...identities: readonly Identity[]): PodGrants {
   return grants;
 }
 
-function decide(grants: PodGrants, selector: IdentitySelector, policy = lenient): Grant {
-  return decideGrant(grants, selector, policy, now);
+function decide(grants: PodGrants, selector: IdentitySelector, policy = lenient): Choice {
+  return chooseIdentity(grants, selector, policy, now);
 }
 
-function outcome(grant: Grant): string {
-  if (grant.kind === 'identity') return `${grant.identity.name} by ${grant.by}`;
-  return grant.kind === 'refused' ? grant.reason : grant.kind;
+function outcome(choice: Choice): string {
+  if (choice.kind === 'identity') return `${choice.identity.name} by ${choice.by}`;
+  return choice.kind === 'refused' ? choice.reason : choice.kind;
 }
 
 const armId = '/subscriptions/s/resourceGroups/g/providers/Microsoft.ManagedIdentity/x/y';

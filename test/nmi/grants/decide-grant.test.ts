@@ -3,9 +3,9 @@ import { describe, it } from 'node:test';
 import { GrantIndex } from '../../../src/cache/index/grant-index.ts';
 import type { Exception, Identity, IdentityGrant, Pod } from '../../../src/cache/index/objects.ts';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
-import { authorize, type GrantState } from '../../../src/nmi/grants/authorize.ts';
-import type { Authorization } from '../../../src/nmi/grants/authorization.ts';
-import type { IdentitySelector } from '../../../src/nmi/grants/grant.ts';
+import { decideGrant, type GrantState } from '../../../src/nmi/grants/decide-grant.ts';
+import type { Grant } from '../../../src/nmi/grants/grant.ts';
+import type { IdentitySelector } from '../../../src/nmi/grants/choose-identity.ts';
 import { renderRefusal } from '../../../src/nmi/grants/refusal-text.ts';
 import { NearNames } from '../../../src/nmi/grants/near-names.ts';
 import { UpstreamResolver } from '../../../src/nmi/grants/resolve-upstream.ts';
@@ -49,7 +49,7 @@ function decide(
   resource: string | undefined,
   selector: IdentitySelector = { kind: 'none' },
   asked: Pod = pod,
-): Authorization {
+): Grant {
   const { identity, serviceAccount = '', exception, hostNetwork = 'serve', account } = testBed;
   const pods = new PodIndex(new HandClock(now));
   pods.upsert(asked);
@@ -72,10 +72,10 @@ function decide(
     ),
   };
   const policy = { strict: false, graceMs: 60_000, hostNetwork } as const;
-  return authorize(asked, { resource, selector }, clusterState, policy, now);
+  return decideGrant(asked, { resource, selector }, clusterState, policy, now);
 }
 
-function bodyOf(decision: Authorization): string {
+function bodyOf(decision: Grant): string {
   assert.ok(decision.kind === 'refused', decision.kind);
   const { status, reason, body } = renderRefusal(decision);
   return `${status} ${reason} ${body}`;
@@ -101,7 +101,7 @@ describe('an identity with allowed resources', () => {
       'HTTPS://VAULT.azure.net',
       'https://storage.azure.com',
     ]) {
-      assert.equal(decide({ identity }, resource).kind, 'authorized', resource);
+      assert.equal(decide({ identity }, resource).kind, 'granted', resource);
     }
   });
 
@@ -124,7 +124,7 @@ describe('an identity with allowed resources', () => {
 
   it('is refused for any other when it is named, by any id', () => {
     const byClient = { kind: 'client_id', value: clientId } as const;
-    assert.equal(decide({ identity }, vault, byClient).kind, 'authorized');
+    assert.equal(decide({ identity }, vault, byClient).kind, 'granted');
     assert.match(bodyOf(decide({ identity }, 'https://graph.example', byClient)), /^400 resource_/);
     const byObject = { kind: 'object_id', value: 'any' } as const;
     const candidates = (resource: string): number => {
@@ -137,11 +137,11 @@ describe('an identity with allowed resources', () => {
   });
 
   it('is granted when no resource is given', () => {
-    assert.equal(decide({ identity }, undefined).kind, 'authorized');
+    assert.equal(decide({ identity }, undefined).kind, 'granted');
   });
 
   it('is granted for any resource when it lists none', () => {
-    assert.equal(decide({}, 'https://whatever.example').kind, 'authorized');
+    assert.equal(decide({}, 'https://whatever.example').kind, 'granted');
   });
 });
 
@@ -158,7 +158,7 @@ describe('an identity with unusable fields', () => {
 
 describe('a binding for a service account', () => {
   it('grants its identity to pods with that account', () => {
-    assert.equal(decide({ serviceAccount: 'robot' }, vault).kind, 'authorized');
+    assert.equal(decide({ serviceAccount: 'robot' }, vault).kind, 'granted');
   });
 
   it('refuses any other pod, with the required account in the message', () => {
@@ -189,17 +189,17 @@ describe('a pod on the host network', () => {
       const said = bodyOf(decide({ ...testBed, hostNetwork }, vault, undefined, asked));
       assert.match(said, /^403 host_network_refused /);
     }
-    assert.equal(decide({ hostNetwork }, vault).kind, 'authorized', 'of another network');
+    assert.equal(decide({ hostNetwork }, vault).kind, 'granted', 'of another network');
   });
 
   it('is otherwise served: its identity if it has a label, else the node’s own', () => {
     const bound = decide({}, vault, undefined, host);
-    assert.equal(bound.kind === 'authorized' && bound.identity?.name, 'identity');
+    assert.equal(bound.kind === 'granted' && bound.identity?.name, 'identity');
     const ofNode = decide({}, vault, undefined, unbound);
-    assert.ok(ofNode.kind === 'authorized');
+    assert.ok(ofNode.kind === 'granted');
     assert.deepEqual([ofNode.upstream, ofNode.by], [{ kind: 'unnamed' }, 'host network']);
     const named = decide({}, vault, { kind: 'client_id', value: 'x' }, unbound);
-    assert.deepEqual(named.kind === 'authorized' && named.upstream, {
+    assert.deepEqual(named.kind === 'granted' && named.upstream, {
       kind: 'client_id',
       value: 'x',
     });
@@ -215,7 +215,7 @@ describe('an excepted pod', () => {
   it('gets the node’s own answer for the identity that it names', () => {
     const exception = { name: 'add-on', podLabels: { aadpodidbinding: 'label' } };
     const decision = decide({ exception }, vault, { kind: 'resource_id', value: '/x' });
-    assert.ok(decision.kind === 'authorized');
+    assert.ok(decision.kind === 'granted');
     assert.deepEqual(decision.upstream, { kind: 'resource_id', value: '/x' });
     assert.deepEqual([decision.identity, decision.by], [undefined, 'exception add-on']);
   });
@@ -251,7 +251,7 @@ describe('an identity that belongs to another namespace', () => {
       assert.notEqual(decide({ owners, granted }, vault, selector).kind, 'refused');
     }
     assert.match(bodyOf(decide({ owners, identity: byAgent }, vault)), text);
-    assert.equal(decide({ owners, identity: byAgent, granted }, vault).kind, 'authorized');
+    assert.equal(decide({ owners, identity: byAgent, granted }, vault).kind, 'granted');
   });
 
   it('is not owned through an id other than the one that is sent upstream', () => {
@@ -260,15 +260,15 @@ describe('an identity that belongs to another namespace', () => {
     const both = decide({ owners, identity: { resourceId }, granted: mine }, vault);
     assert.match(bodyOf(both), /identity_not_owned .*client id/);
     const byResource = { clientId: '', resourceId };
-    assert.equal(decide({ owners, identity: byResource, granted: mine }, vault).kind, 'authorized');
+    assert.equal(decide({ owners, identity: byResource, granted: mine }, vault).kind, 'granted');
     assert.match(bodyOf(decide({ owners, identity: byResource }, vault)), /spec\.resourceIDs/);
   });
 
   it('is served by warn and off', () => {
     for (const mode of ['warn', 'off'] as const) {
-      assert.equal(decide({ owners: mode }, vault).kind, 'authorized');
+      assert.equal(decide({ owners: mode }, vault).kind, 'granted');
       const exception = { podLabels: { aadpodidbinding: 'label' } };
-      assert.equal(decide({ owners: mode, exception }, vault).kind, 'authorized');
+      assert.equal(decide({ owners: mode, exception }, vault).kind, 'granted');
     }
   });
 
@@ -277,10 +277,10 @@ describe('an identity that belongs to another namespace', () => {
       ...byAgent,
       entra: { ...byAgent.entra, federation: 'pod' },
     } as typeof byAgent;
-    assert.equal(decide({ owners, identity }, vault).kind, 'authorized');
+    assert.equal(decide({ owners, identity }, vault).kind, 'granted');
     const account = { kind: 'application', clientId, tenantId: 'contoso.example' } as const;
     const unbound = { ...pod, labels: {} };
-    assert.equal(decide({ owners, account }, vault, undefined, unbound).kind, 'authorized');
+    assert.equal(decide({ owners, account }, vault, undefined, unbound).kind, 'granted');
   });
 
   it('is worth a wait while it is new: its grant may arrive soon', () => {
@@ -301,13 +301,13 @@ describe('an identity that belongs to another namespace', () => {
       /^400 identity_not_owned .*AzurePodIdentityException default\/add-on/,
     );
     assert.match(refusedText, /spec\.nodeIdentities/);
-    assert.equal(decide({ owners, exception, granted: node }, vault).kind, 'authorized');
+    assert.equal(decide({ owners, exception, granted: node }, vault).kind, 'granted');
     assert.match(bodyOf(decide({ owners, granted: node }, vault)), /identity_not_owned/);
   });
 
   it('of the node is served to pods on the host network, which no namespaced object names', () => {
     const onHost = { ...pod, labels: {}, hostNetwork: true };
-    assert.equal(decide({ owners }, vault, undefined, onHost).kind, 'authorized');
+    assert.equal(decide({ owners }, vault, undefined, onHost).kind, 'granted');
   });
 });
 
@@ -317,7 +317,7 @@ describe('a pod that is not known any more', () => {
     const clusterState = { grants: new GrantIndex(pods) } as unknown as GrantState;
     const query = { resource: vault, selector: { kind: 'none' } } as const;
     const policy = { strict: false, graceMs: 60_000, hostNetwork: 'serve' } as const;
-    const decision = authorize(pod, query, clusterState, policy, now);
+    const decision = decideGrant(pod, query, clusterState, policy, now);
     assert.deepEqual(decision.kind === 'refused' && [decision.reason, decision.isPending], [
       'pod_unknown',
       true,
@@ -370,7 +370,7 @@ describe('a pod without the label', () => {
       { kind: 'client_id', value: ` ${clientId.toUpperCase()}` },
     ] as const) {
       const decision = ask(selector);
-      assert.ok(decision.kind === 'authorized', selector.kind);
+      assert.ok(decision.kind === 'granted', selector.kind);
       assert.deepEqual([decision.by, decision.identity], ['service account', undefined]);
       assert.equal(decision.upstream.kind, 'entra');
     }
