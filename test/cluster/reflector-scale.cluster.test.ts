@@ -64,8 +64,8 @@ describe('the watches of a node in a large cluster', { skip: provided.missing ??
       metadata: { name: 'pod-0', labels: labelsOf(0) },
       spec: { nodeName: 'node-a', containers: [{ name: 'app', image: 'app' }] },
     });
-    const copies = Array.from({ length: podsInCluster - 1 }, (_, before) => {
-      const index = before + 1;
+    const copies = Array.from({ length: podsInCluster - 1 }, (_, position) => {
+      const index = position + 1;
       const nodeName = index < podsOnNode ? 'node-a' : `node-${index % 50}`;
       return { name: `pod-${index}`, labels: labelsOf(index), spec: { nodeName } };
     });

@@ -22,6 +22,7 @@ import {
   whyNoKernelTests,
   type Namespace,
 } from '../redirect/namespaces.ts';
+import { sourceEnvironment } from '../support/source-environment.ts';
 import { readPodSpec } from './support/container.ts';
 import {
   privileges,
@@ -166,7 +167,7 @@ describe('with the privileges of the table', { skip }, () => {
       {
         stdio: ['ignore', 'pipe', 'inherit'],
         env: {
-          PATH: process.env['PATH'],
+          ...sourceEnvironment,
           KUBECONFIG: join(files, 'kubeconfig'),
           NMI_POD_UID: 'agent',
           NMI_CGROUP_ROOT: tree.path,

@@ -14,6 +14,7 @@ import {
 import { openLoopbackPod, type PodClient } from '../../lab/pods/pod-client.ts';
 import { agentCommand } from '../support/agent-command.ts';
 import { twoFreePorts } from '../support/free-ports.ts';
+import { sourceEnvironment } from '../support/source-environment.ts';
 
 export const nodeName = 'node-1';
 const podIp = '127.0.0.11';
@@ -32,12 +33,12 @@ export interface Child {
   readonly exited: Promise<number | NodeJS.Signals>;
 }
 
-/** `nmi` with these arguments. Its environment has only a search path and the given variables. */
+/** `nmi` with these arguments; no variable of this process's configures it. */
 export function startNmi(words: readonly string[], env: NodeJS.ProcessEnv = {}): Child {
   const [program, ...leading] = agentCommand;
   const child: ChildProcess = spawn(program, [...leading, ...words], {
     stdio: ['ignore', 'pipe', 'pipe'],
-    env: { PATH: process.env['PATH'], ...env },
+    env: { ...sourceEnvironment, ...env },
   });
   let stdout = '';
   let stderr = '';

@@ -18,6 +18,7 @@ import { createLabIdentity, createNodeIdentity } from '../../../lab/fakes/identi
 import { openLoopbackPod, type PodClient } from '../../../lab/pods/pod-client.ts';
 import { populate, type EntraTestBed } from '../../support/entra-agent.ts';
 import { twoFreePorts } from '../../support/free-ports.ts';
+import { sourceEnvironment } from '../../support/source-environment.ts';
 import { createCertificate } from '../sources/entra/token-server.ts';
 import { Canaries, createCanary } from './canaries.ts';
 import { done, sentFileVariable, type Command } from './child-hook.ts';
@@ -114,7 +115,7 @@ export async function openCanaryAgent(
       // In snapshots, V8 truncates strings after 1024 characters, and a form is longer.
       execArgv: ['--heap-snapshot-string-limit=4194304', `--import=${hook}`],
       env: {
-        PATH: process.env['PATH'],
+        ...sourceEnvironment,
         KUBECONFIG: kubeconfig,
         NMI_EXPLAIN_SOCKET: explainSocket,
         // Every variable name that an HTTP client could use for a proxy.

@@ -18,6 +18,7 @@ import { withoutBpf } from '../../../lab/fabric/without-bpf.ts';
 import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { whyNoBpfTests } from '../../redirect/cgroup-fixture.ts';
 import { EbpfTestBed } from '../../redirect/ebpf-test-bed.ts';
+import { sourceEnvironment } from '../../support/source-environment.ts';
 import { wakeUpsPerSecond } from '../../support/wake-ups.ts';
 import {
   sweepDeadNamespaces,
@@ -101,7 +102,7 @@ for (const mode of ['ebpf', 'iptables'] as const) {
         {
           stdio: ['ignore', 'pipe', 'inherit'],
           env: {
-            PATH: process.env['PATH'],
+            ...sourceEnvironment,
             KUBECONFIG: join(files, 'kubeconfig'),
             NMI_POD_UID: uid,
             NMI_CGROUP_ROOT: testBed.tree.path,
