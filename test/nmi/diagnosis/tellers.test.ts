@@ -684,15 +684,15 @@ function conditionsOf(
   assert.ok(observed !== undefined);
   const { parsed } = observed;
   const wanted = parsed.ok ? parsed.value.identityName : '';
-  const named = objects.identities.get('shop', wanted);
+  const target = objects.identities.get('shop', wanted);
   return conditionsOfBinding(
     observed,
     {
-      identity: named?.parsed,
-      meant: named === undefined ? objects.nearIdentity('shop', wanted) : undefined,
+      identity: target?.parsed,
+      meant: target === undefined ? objects.nearIdentity('shop', wanted) : undefined,
       isSurplus: parsed.ok && objects.isSurplus(parsed.value),
     },
-    named === undefined ? undefined : ofFound?.find(({ type }) => type === 'Ready'),
+    target === undefined ? undefined : ofFound?.find(({ type }) => type === 'Ready'),
   );
 }
 
