@@ -135,7 +135,6 @@ function createParser(start: Start) {
     .strict()
     .recommendCommands()
     .demandCommand(1, 'No verb is given.')
-    .showHelpOnFail(false)
     // kubectl runs `kubectl_complete-nmi`; the script of yargs only supports one-word programs.
     .completion('completion', false)
     .epilogue(

@@ -143,7 +143,7 @@ describe('kubectl nmi explain pod', () => {
       owner.stderr,
       'error: namespace shop has no pod api; there is a Deployment of that name\nName one of its pods: api-1\n',
     );
-    assert.match((await play(['explain', 'pod', 'wep'], testBed)).stderr, /Did you mean web\?/);
+    assert.match((await play(['explain', 'pod', 'wbe'], testBed)).stderr, /Did you mean web\?/);
     assert.match(
       (await play(['explain', 'pod', 'something'], testBed)).stderr,
       /kubectl -n shop get pods/,
@@ -277,12 +277,17 @@ describe('kubectl nmi explain identity and binding', () => {
 
   it('names the object that may be meant', async () => {
     const testBed = boundTestBed({
-      [kinds.identities]: [createIdentity('orders'), createIdentity('far', {}, { namespace: 'x' })],
+      [kinds.identities]: [
+        createIdentity('orders'),
+        createIdentity('far', {}, { namespace: 'x' }),
+        createIdentity('api'),
+      ],
     });
     assert.match(
       (await play(['explain', 'identity', 'order'], testBed)).stderr,
       /Did you mean orders\?/,
     );
+    assert.match((await play(['explain', 'identity', 'ip'], testBed)).stderr, /Did you mean api\?/);
     assert.match(
       (await play(['explain', 'identity', 'far'], testBed)).stderr,
       /There is one in namespace x/,

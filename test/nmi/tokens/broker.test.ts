@@ -309,6 +309,31 @@ describe('the broker', () => {
     assert.equal(fixture.calls.length, 2);
   });
 
+  it('describes a token without a failure, and a failure with the rest of its cooldown', async () => {
+    const { clock, broker, upstream } = open();
+    await broker.get(a, resource, party);
+    const failure = { description: 'no', retryAfterS: 9, cooldownMs: 9_000 };
+    upstream.failure = { reason: 'upstream_throttled', ...failure };
+    await broker.get(b, resource, party);
+    await pass(clock, 4_000);
+    assert.equal(broker.describe([a])[0]?.failure, undefined);
+    assert.equal(broker.describe([b])[0]?.failure?.retryAfterS, 5);
+  });
+
+  it('serves a new token once the one in memory has less than five minutes left', async () => {
+    const { clock, broker, upstream } = open();
+    await broker.get(a, resource, party);
+    upstream.failure = { reason: 'upstream_down', description: 'no', cooldownMs: 1_000 };
+    await pass(clock, 24 * hourMs - 5 * 60_000 - 10_000);
+    const first = broker.peek(a, resource);
+    assert.ok(first !== undefined);
+    await pass(clock, 20_000);
+    upstream.failure = undefined;
+    const answer = await broker.get(a, resource, party);
+    assert.ok(answer.ok);
+    assert.notEqual(answer.rendered.token.accessToken, first.token.accessToken);
+  });
+
   it('passes on the advice of a failure without a cooldown', async () => {
     const fixture = open();
     const failure = { description: 'queue full', retryAfterS: 5, cooldownMs: 0 } as const;
