@@ -103,7 +103,8 @@ export function reportRemoval(
   return isRemoved ? exitCodes.ok : exitCodes.failed;
 }
 
-async function act(
+/** Installs or verifies the redirect, and reports its state. */
+export async function act(
   installs: boolean,
   choice: RedirectChoice,
   output: Output,

@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { Io } from '../../src/cli/io.ts';
-import { redirect, reportRemoval } from '../../src/cli/redirect.ts';
+import { act, redirect, reportRemoval } from '../../src/cli/redirect.ts';
+import { noRedirect } from '../../src/redirect/none.ts';
+import type { Redirect, RedirectStatus } from '../../src/redirect/redirect.ts';
 
 async function record(act: (io: Io) => number | Promise<number>) {
   let stdout = '';
@@ -41,6 +43,22 @@ describe('nmi redirect', () => {
     const refused = await run(['run'], { output: 'json' });
     assert.equal(refused.code, 2);
     assert.match(refused.stderr, /run has no --output/);
+  });
+
+  it('prepares the kernel for an installation, and not to verify one', async () => {
+    const calls: string[] = [];
+    const status: RedirectStatus = { state: 'active', detail: 'x', problems: [] };
+    const mode: Redirect = {
+      ...noRedirect(),
+      prepare: () => Promise.resolve(void calls.push('prepare')),
+      install: () => Promise.resolve((calls.push('install'), status)),
+      verify: () => Promise.resolve((calls.push('verify'), status)),
+    };
+    const choice = { redirect: mode, why: 'chosen by --redirect' };
+    await record((io) => act(true, choice, 'text', io));
+    assert.deepEqual(calls, ['prepare', 'install']);
+    await record((io) => act(false, choice, 'text', io));
+    assert.deepEqual(calls.slice(2), ['verify']);
   });
 
   it('fails to remove what an agent has pinned again, and names it', async () => {

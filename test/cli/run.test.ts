@@ -4,8 +4,11 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { run } from '../../src/cli/run.ts';
+import { openFakeKube } from '../../lab/fakes/kube/fake-kube.ts';
+import { eventually } from '../../lab/test-bed/eventually.ts';
+import { twoFreePorts } from '../support/free-ports.ts';
 
-async function start(flags: Readonly<Record<string, string>>) {
+async function start(flags: Readonly<Record<string, string>>, stop = AbortSignal.abort()) {
   let stdout = '';
   let stderr = '';
   const code = await run(
@@ -14,7 +17,7 @@ async function start(flags: Readonly<Record<string, string>>) {
       environment: { NMI_EXPLAIN_SOCKET: 'off' },
       stdout: (text) => (stdout += text),
       stderr: (text) => (stderr += text),
-      stop: AbortSignal.abort(),
+      stop,
     },
   );
   const lines = stdout
@@ -48,6 +51,36 @@ describe('nmi run', () => {
       const allowed = await start({ ...flags, 'allow-network-plugin-kubenet': 'true' });
       assert.match(allowed.stderr, /^nmi: cannot start: no usable Kubernetes/, 'it got further');
       assert.ok(allowed.lines.length > 0);
+    } finally {
+      await rm(folder, { recursive: true });
+    }
+  });
+
+  it('runs until it is stopped, and ends with 0', async () => {
+    await using kube = await openFakeKube();
+    const folder = await mkdtemp(join(tmpdir(), 'nmi-run-'));
+    try {
+      const kubeconfig = join(folder, 'kubeconfig');
+      await writeFile(kubeconfig, kube.kubeconfig());
+      const [port, probePort] = await twoFreePorts();
+      const stop = new AbortController();
+      const flags = {
+        kubeconfig,
+        'kubelet-config': join(folder, 'nothing'),
+        'nmi-listen-address': '127.0.0.1',
+        'nmi-port': String(port),
+        'http-probe-port': String(probePort),
+        'prometheus-port': String(probePort),
+      };
+      const ended = start(flags, stop.signal);
+      const readyz = await eventually(() => fetch(`http://127.0.0.1:${probePort}/readyz`));
+      await readyz.text();
+      stop.abort();
+      const { code, lines } = await ended;
+      assert.equal(code, 0);
+      const messages = lines.map(({ msg }) => msg);
+      assert.equal(messages.at(-1), 'stopped');
+      assert.ok(messages.includes('shutting down, redirect stays installed'));
     } finally {
       await rm(folder, { recursive: true });
     }

@@ -125,12 +125,9 @@ function grantsFor(
   const kept = isOwn ? same : undefined;
   const listed = (uses: IdUses, granted: readonly string[] = []): readonly NeededId[] => {
     for (const id of granted) if (!uses.has(id)) uses.set(id, []);
-    return (
-      [...uses]
-        // No mutation: sorting only depends on whether the result is negative.
-        .toSorted(([a], [b]) => (a < b ? -1 : 1))
-        .map(([id, usedBy]) => ({ id, usedBy: usedBy.toSorted(), alsoIn: alsoIn(id, namespace) }))
-    );
+    return [...uses]
+      .toSorted(([a], [b]) => (a < b ? -1 : 1))
+      .map(([id, usedBy]) => ({ id, usedBy: usedBy.toSorted(), alsoIn: alsoIn(id, namespace) }));
   };
   const clientIds = listed(need.clientIds, kept?.clientIds);
   const resourceIds = listed(need.resourceIds, kept?.resourceIds);

@@ -163,6 +163,7 @@ export class ConditionWriter implements AsyncDisposable {
 
   /** Evaluates a piece of the queue. Returns whether nothing is left. */
   #evaluate(): boolean {
+    // No mutation: the number of objects in a piece is not exact.
     for (let done = 0; done < evaluationsAtOnce; done++) {
       const key = this.#queue.shift();
       if (key === undefined) return true;
@@ -186,6 +187,7 @@ export class ConditionWriter implements AsyncDisposable {
 
   /** The next object whose step is still of this kind: others may have changed meanwhile. */
   #take(kind: Step['kind']): Step | undefined {
+    // No mutation: the number of objects in a piece is not exact.
     for (let looked = 0; looked < evaluationsAtOnce; looked++) {
       const key = this.#steps[kind].shift();
       if (key === undefined) return undefined;
@@ -435,6 +437,8 @@ function outcomeOf(error: unknown): Exclude<WriteOutcome, 'written'> {
 
 /** The server, or something that it calls, fails for this object, and perhaps for no other. */
 function isOfObject(error: unknown): error is KubeError {
-  if (!(error instanceof KubeError)) return false;
-  return error.code === 'TIMEOUT' || (error.status !== undefined && error.status >= 500);
+  return (
+    error instanceof KubeError &&
+    (error.code === 'TIMEOUT' || (error.status !== undefined && error.status >= 500))
+  );
 }

@@ -186,6 +186,13 @@ describe('kubectl nmi explain pod', () => {
     assert.match(refused.stdout, /not read: Error from server \(Forbidden\)/);
     const none = await play(live, boundTestBed({ pods: [createPod('web', bound)] }));
     assert.match(none.stdout, /not read: you may see no agent of this node/);
+    const unverified = await play(live, {
+      ...boundTestBed(),
+      forbidden: { [kinds.daemonSets]: 'everywhere' },
+      other: () => ok('of anybody'),
+    });
+    assert.match(unverified.stdout, /The agent reports:\n {2}not read: nothing proves/);
+    assert.deepEqual(unverified.calls, [], 'a pod of anybody is not trusted');
   });
 
   it('handles pods on the host network and pods without an address', async () => {

@@ -221,6 +221,13 @@ describe('the writer of conditions', () => {
     assert.equal(fixture.counts.written, 5);
   });
 
+  it('also writes those of a binding that the agents ignore', async () => {
+    const fixture = new Fixture();
+    fixture.put('azureidentitybindings', 'shop', 'cart', { azureIdentity: 1, selector: 'cart' });
+    await pass(fixture.clock, 5_000);
+    assert.equal(fixture.ready('azureidentitybindings', 'shop', 'cart'), 'False object_unusable');
+  });
+
   it('does not rewrite the conditions that another process wrote', async () => {
     const first = new Fixture();
     first.identity('shop', 'cart');
@@ -541,6 +548,19 @@ describe('the writer of conditions', () => {
     await pass(fixture.clock, 200_000);
     assert.equal(fixture.ready('azureidentities', 'shop', 'cart'), 'True ok');
     assert.equal(fixture.ready('azureidentitybindings', 'shop', 'cart'), 'True ok');
+  });
+
+  it('checks a Secret again if the write waited until its check was old, and writes then', async () => {
+    const fixture = new Fixture();
+    fixture.pauseMs = 70_000;
+    for (const name of ['cart', 'till']) {
+      const spec = { type: 1, clientID, tenantID, clientPassword: { name } };
+      fixture.identity('shop', name, spec);
+    }
+    await pass(fixture.clock, 5_000);
+    assert.deepEqual(fixture.writes, ['azureidentities/shop/cart']);
+    await pass(fixture.clock, 70_000);
+    assert.deepEqual(fixture.writes.slice(1), ['azureidentities/shop/till']);
   });
 
   it('checks a Secret again within seconds when the API server did not answer', async () => {

@@ -4,7 +4,12 @@ import { describe, it } from 'node:test';
 import { GrantIndex } from '../../../src/cache/index/grant-index.ts';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
 import type { EntraIdentity } from '../../../src/nmi/sources/entra/entra-identity.ts';
-import type { SourceFailure, SourceResult, TokenRequest } from '../../../src/nmi/sources/source.ts';
+import type {
+  MayRetry,
+  SourceFailure,
+  SourceResult,
+  TokenRequest,
+} from '../../../src/nmi/sources/source.ts';
 import type { UpstreamIdentity } from '../../../src/nmi/sources/upstream-identity.ts';
 import { TokenBroker, type CachedToken } from '../../../src/nmi/tokens/broker.ts';
 import { UpstreamResolver } from '../../../src/nmi/grants/resolve-upstream.ts';
@@ -56,8 +61,13 @@ function open(given: { readonly maxEntries?: number; readonly mode?: OwnersMode 
     /** An authority without a server. */
     hanging: undefined as string | undefined,
   };
-  const fetch = (request: TokenRequest<UpstreamIdentity>): Promise<SourceResult> => {
+  const retries: MayRetry[] = [];
+  const fetch = (
+    request: TokenRequest<UpstreamIdentity>,
+    mayRetry: MayRetry,
+  ): Promise<SourceResult> => {
     calls.push(request);
+    retries.push(mayRetry);
     const { failure, error, hanging } = upstream;
     const { identity } = request;
     if (identity.kind === 'entra' && identity.authority === hanging) {
@@ -85,7 +95,7 @@ function open(given: { readonly maxEntries?: number; readonly mode?: OwnersMode 
       onSourceBug: (error) => bugs.push(error),
     },
   });
-  return { clock, pods, grants, index, broker, calls, refreshes, bugs, upstream };
+  return { clock, pods, grants, index, broker, calls, retries, refreshes, bugs, upstream };
 }
 
 function entraIdentity(clientId: string, credential: EntraIdentity['credential']): EntraIdentity {
@@ -370,6 +380,16 @@ describe('the broker', () => {
     );
   });
 
+  it('refreshes a token as usual after a request for a new one was answered from memory', async () => {
+    const { clock, broker, calls } = open();
+    await broker.get(a, resource, party);
+    await broker.renew(a, resource, party);
+    await broker.renew(a, resource, party);
+    await pass(clock, 24 * hourMs);
+    await broker.get(a, resource, party);
+    assert.deepEqual(calls.map(({ bypassCache }) => bypassCache).slice(0, 3), [false, true, false]);
+  });
+
   it('fetches once more for a request for a new token that joined another fetch', async () => {
     const fixture = open();
     const [early, one, two] = await Promise.all([
@@ -540,10 +560,15 @@ describe('the broker', () => {
     const fixture = open();
     await fixture.broker.get(a, resource, party);
     fixture.pods.upsert(createPod({ name: 'another' }));
+    const credential = { kind: 'secret', secret: { namespace: 'n', name: 's' } } as const;
+    await fixture.broker.get(entraIdentity(clientIdA, credential), resource, party);
+    const mayRetry = () => fixture.retries.map((take) => take());
+    assert.deepEqual(mayRetry(), [true, true]);
     fixture.broker[Symbol.dispose]();
+    assert.deepEqual(mayRetry(), [false, false], 'nothing that is under way is tried again');
     fixture.pods.upsert(createPod({ name: 'yet another' }));
     assert.deepEqual(fixture.clock.armed, []);
     assert.equal(failureOf(await fixture.broker.get(a, resource, party)).reason, 'upstream_down');
-    assert.equal(fixture.calls.length, 1);
+    assert.equal(fixture.calls.length, 2);
   });
 });

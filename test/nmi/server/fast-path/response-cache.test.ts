@@ -131,11 +131,12 @@ describe('an answer from the cache', () => {
     const sink = new Sink();
     const ask = (token = rendered) => answers.render(token, undefined, a, false).writeTo(sink);
     ask();
+    ask(new RenderedToken(rendered.token));
     ask();
-    assert.equal(sink.written[0], sink.written[1], 'the same bytes');
+    assert.ok(sink.written[0] === sink.written[2], 'the same bytes');
     for (let other = 0; other < 1_024; other++) ask(new RenderedToken(rendered.token));
     ask();
-    assert.notEqual(sink.written[0], sink.written.at(-1), 'memory is limited');
+    assert.ok(sink.written[0] !== sink.written.at(-1), 'memory is limited');
   });
 
   it('repeats the id of its request, and of no other request', () => {
