@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { Io } from '../../src/cli/io.ts';
-import { act, redirect, reportRemoval } from '../../src/cli/redirect.ts';
+import { applyChoice, redirect, reportRemoval } from '../../src/cli/redirect.ts';
 import { noRedirect } from '../../src/redirect/none.ts';
 import type { Redirect, RedirectStatus } from '../../src/redirect/redirect.ts';
 
@@ -37,6 +37,7 @@ describe('nmi redirect', () => {
       assert.match(stdout, /^none: off \(.*\)\n {2}why this one: chosen by --redirect\n/);
       assert.match(stderr, /^nmi redirect: warning: --enableProfile has no effect/);
       const json = await run([action], { output: 'json' });
+      assert.match(json.stdout, /^\{\n {2}"mode": "none",\n/);
       const { mode, state, why } = JSON.parse(json.stdout) as Record<string, unknown>;
       assert.deepEqual([mode, state, why], ['none', 'off', 'chosen by --redirect']);
     }
@@ -55,9 +56,9 @@ describe('nmi redirect', () => {
       verify: () => Promise.resolve((calls.push('verify'), status)),
     };
     const choice = { redirect: mode, why: 'chosen by --redirect' };
-    await record((io) => act(true, choice, 'text', io));
+    await record((io) => applyChoice(true, choice, 'text', io));
     assert.deepEqual(calls, ['prepare', 'install']);
-    await record((io) => act(false, choice, 'text', io));
+    await record((io) => applyChoice(false, choice, 'text', io));
     assert.deepEqual(calls.slice(2), ['verify']);
   });
 

@@ -117,11 +117,11 @@ export class ConditionWriter implements AsyncDisposable {
   readonly #ended = new AbortController();
   readonly #job: Disposable;
   #run: Promise<unknown> = Promise.resolve();
-  #settleAtMs = 0;
-  #sweepAtMs = 0;
-  #learnAtMs = 0;
-  #pausedUntilMs = 0;
-  #writeAtMs = 0;
+  #settleAtMs = -Infinity;
+  #sweepAtMs = -Infinity;
+  #learnAtMs = -Infinity;
+  #pausedUntilMs = -Infinity;
+  #writeAtMs = -Infinity;
   #writesSinceReady = 0;
   #failures = 0;
   #hasLogged = false;
@@ -208,6 +208,7 @@ export class ConditionWriter implements AsyncDisposable {
       this.#sweep();
     }
     for (const [key, atMs] of this.#writtenAtMs) {
+      // No mutation: a millisecond more is as good.
       if (nowMs - atMs < sameObjectMs) break;
       this.#writtenAtMs.delete(key);
     }

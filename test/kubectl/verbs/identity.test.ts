@@ -409,6 +409,9 @@ describe('kubectl nmi identity federate', () => {
       other: () => ok('{"issuer":"kubernetes.default.svc"}'),
     });
     assert.equal(code, 1);
-    assert.match(stderr, /az aks update --enable-oidc-issuer/);
+    assert.equal(
+      stderr,
+      'error: the cluster has no issuer that Entra ID could read\nFor AKS: az aks update --enable-oidc-issuer\n',
+    );
   });
 });

@@ -52,6 +52,7 @@ describe('kubectl nmi test', () => {
     );
     assert.equal(code, 0);
     assert.match(stdout, /^A token came\.\n {2}successfully acquired/);
+    assert.doesNotMatch(stdout, /Then:/);
     assert.deepEqual(
       calls.map((words) => words[1]),
       ['create', 'logs', 'delete'],

@@ -448,12 +448,18 @@ describe('the writer of conditions', () => {
     assert.deepEqual([fixture.counts.forbidden, fixture.counts.written], [1, 200]);
   });
 
-  for (const [what, error] of [
-    ['a policy refuses', new KubeError('FORBIDDEN', 'no', { status: 403 })],
-    ['a policy calls invalid', new KubeError('SERVER', 'no', { status: 422 })],
-    ['a webhook fails for', new KubeError('SERVER', 'no', { status: 500 })],
-    ['a webhook does not answer for', new KubeError('TIMEOUT', 'no')],
-    ['a webhook answers with a conflict for', new KubeError('SERVER', 'no', { status: 409 })],
+  const refused = 'status conditions refused by API server';
+  const failed = 'failed to write status conditions';
+  for (const [what, error, message] of [
+    ['a policy refuses', new KubeError('FORBIDDEN', 'no', { status: 403 }), refused],
+    ['a policy calls invalid', new KubeError('SERVER', 'no', { status: 422 }), refused],
+    ['a webhook fails for', new KubeError('SERVER', 'no', { status: 500 }), failed],
+    ['a webhook does not answer for', new KubeError('TIMEOUT', 'no'), failed],
+    [
+      'a webhook answers with a conflict for',
+      new KubeError('SERVER', 'no', { status: 409 }),
+      undefined,
+    ],
   ] as const) {
     it(`delays no object for another that ${what}`, async () => {
       const fixture = new Fixture();
@@ -463,6 +469,8 @@ describe('the writer of conditions', () => {
       }
       await pass(fixture.clock, 6_000);
       assert.equal(fixture.counts.written, 19);
+      const logged = fixture.log.lines.map(({ message }) => message);
+      assert.deepEqual(logged, message === undefined ? [] : [message]);
       for (let minute = 0; minute < 60; minute++) {
         fixture.identity('shop', `later${minute}`);
         await pass(fixture.clock, 5_000);
@@ -553,6 +561,8 @@ describe('the writer of conditions', () => {
   it('checks a Secret again if the write waited until its check was old, and writes then', async () => {
     const fixture = new Fixture();
     fixture.pauseMs = 70_000;
+    // Once a minute all are checked whose check is old.
+    await pass(fixture.clock, 30_000);
     for (const name of ['cart', 'till']) {
       const spec = { type: 1, clientID, tenantID, clientPassword: { name } };
       fixture.identity('shop', name, spec);

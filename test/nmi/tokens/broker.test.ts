@@ -54,6 +54,7 @@ function open(given: { readonly maxEntries?: number; readonly mode?: OwnersMode 
   });
   const calls: TokenRequest<UpstreamIdentity>[] = [];
   const refreshes: string[] = [];
+  const fetches: (readonly [UpstreamIdentity, boolean, number])[] = [];
   const bugs: unknown[] = [];
   const upstream = {
     failure: undefined as SourceFailure | undefined,
@@ -90,12 +91,12 @@ function open(given: { readonly maxEntries?: number; readonly mode?: OwnersMode 
     waitMs: 10_500,
     nextImdsFetchId: () => `fetch ${calls.length + 1}`,
     observer: {
-      onFetch: () => undefined,
+      onFetch: (identity, { ok }, durationMs) => fetches.push([identity, ok, durationMs]),
       onRefresh: (outcome) => refreshes.push(outcome),
       onSourceBug: (error) => bugs.push(error),
     },
   });
-  return { clock, pods, grants, index, broker, calls, retries, refreshes, bugs, upstream };
+  return { clock, pods, grants, index, broker, calls, retries, fetches, refreshes, bugs, upstream };
 }
 
 function entraIdentity(clientId: string, credential: EntraIdentity['credential']): EntraIdentity {
@@ -134,6 +135,10 @@ describe('the broker', () => {
       fixture.calls.map(({ correlationId }) => correlationId),
       ['fetch 1', 'fetch 2'],
     );
+    assert.deepEqual(fixture.fetches, [
+      [a, true, 0],
+      [b, false, 0],
+    ]);
   });
 
   it('has another id for each fetch from Entra ID, which pods see in errors', async () => {
