@@ -5,7 +5,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { afterEach, describe, it, mock } from 'node:test';
-import { demo, pauseMs } from '../../src/cli/demo.ts';
+import { isPassing, demo, pauseMs } from '../../src/cli/demo.ts';
 
 type Answer = (request: IncomingMessage, response: ServerResponse) => void;
 
@@ -132,6 +132,14 @@ describe('nmi demo', () => {
     const empty = await run({}, (_request, response) => response.end('{"access_token":""}'));
     assert.equal(empty.code, 1);
     assert.match(empty.stderr, /error: status 200$/m);
+  });
+
+  it('retries what may pass, and no refusal', () => {
+    const answered = (status: number) =>
+      isPassing({ kind: 'answered', status, body: {}, retryAfterS: undefined });
+    const statuses = [200, 400, 403, 404, 408, 410, 429, 499, 500, 503];
+    assert.deepEqual(statuses.filter(answered), [404, 408, 410, 429, 500, 503]);
+    assert.ok(isPassing({ kind: 'failed', code: 'ECONNREFUSED' }));
   });
 
   it('waits longer before each retry, or as long as the server says, up to 10 s', () => {

@@ -448,13 +448,13 @@ describe('the writer of conditions', () => {
     assert.deepEqual([fixture.counts.forbidden, fixture.counts.written], [1, 200]);
   });
 
-  const refused = 'status conditions refused by API server';
-  const failed = 'failed to write status conditions';
-  for (const [what, error, message] of [
-    ['a policy refuses', new KubeError('FORBIDDEN', 'no', { status: 403 }), refused],
-    ['a policy calls invalid', new KubeError('SERVER', 'no', { status: 422 }), refused],
-    ['a webhook fails for', new KubeError('SERVER', 'no', { status: 500 }), failed],
-    ['a webhook does not answer for', new KubeError('TIMEOUT', 'no'), failed],
+  const refusedLine = 'status conditions refused by API server';
+  const failedLine = 'failed to write status conditions';
+  for (const [what, error, line] of [
+    ['a policy refuses', new KubeError('FORBIDDEN', 'no', { status: 403 }), refusedLine],
+    ['a policy calls invalid', new KubeError('SERVER', 'no', { status: 422 }), refusedLine],
+    ['a webhook fails for', new KubeError('SERVER', 'no', { status: 500 }), failedLine],
+    ['a webhook does not answer for', new KubeError('TIMEOUT', 'no'), failedLine],
     [
       'a webhook answers with a conflict for',
       new KubeError('SERVER', 'no', { status: 409 }),
@@ -470,7 +470,7 @@ describe('the writer of conditions', () => {
       await pass(fixture.clock, 6_000);
       assert.equal(fixture.counts.written, 19);
       const logged = fixture.log.lines.map(({ message }) => message);
-      assert.deepEqual(logged, message === undefined ? [] : [message]);
+      assert.deepEqual(logged, line === undefined ? [] : [line]);
       for (let minute = 0; minute < 60; minute++) {
         fixture.identity('shop', `later${minute}`);
         await pass(fixture.clock, 5_000);

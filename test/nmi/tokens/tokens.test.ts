@@ -1,7 +1,14 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { ask, tokenTarget } from '../../support/ask.ts';
-import { bindApplication, bindPod, openEntraAgent } from '../../support/entra-agent.ts';
+import { eventually } from '../../../lab/test-bed/eventually.ts';
+import { systemClock } from '../../../src/base/time/clock.ts';
+import {
+  bindApplication,
+  bindPod,
+  openEntraAgent,
+  type EntraTestBed,
+} from '../../support/entra-agent.ts';
 import { bindPodToA, openLoopbackAgent } from '../../support/loopback-agent.ts';
 import type { PodClient } from '../../../lab/pods/pod-client.ts';
 
@@ -36,6 +43,21 @@ describe('the token path of the agent', () => {
     });
     await request(agent.client('127.0.0.11'), 41);
     assert.ok(spanMs(agent.entra.requests(), 40) >= shortMs);
+  });
+
+  it('drops the tokens of a deleted Secret within a minute', async () => {
+    const minuteMs = 60_000;
+    const schedule = (ms: number, run: () => void) =>
+      systemClock.schedule(ms === minuteMs ? 100 : ms, run);
+    const prepare = async (testBed: EntraTestBed) => {
+      bindPod(testBed.kube);
+      await bindApplication(testBed, 'secret', 'app');
+    };
+    await using agent = await openEntraAgent({}, prepare, { clock: { ...systemClock, schedule } });
+    await request(agent.client('127.0.0.11'), 1);
+    agent.kube.delete({ kind: 'Secret', name: 'app' });
+    const dropped = 'secret deleted, cached tokens dropped';
+    await eventually(() => assert.ok(agent.log.some((line) => line.includes(dropped))));
   });
 
   it('waits for the last try of a source, and answers with its failure', async () => {
