@@ -14,7 +14,12 @@ const giveToken: Answer = (_request, response) => {
 };
 
 /** One round of the demo against a metadata service; an environment without one has no host. */
-async function run(flags: Readonly<Record<string, string>>, answer: Answer = giveToken) {
+async function run(
+  flags: Readonly<Record<string, string>>,
+  answer: Answer = giveToken,
+  // No retries.
+  stop = AbortSignal.abort(),
+) {
   const seen: string[] = [];
   const server = createServer((request, response) => {
     seen.push(request.url ?? '');
@@ -30,8 +35,7 @@ async function run(flags: Readonly<Record<string, string>>, answer: Answer = giv
       environment: { AZURE_POD_IDENTITY_AUTHORITY_HOST: `http://127.0.0.1:${port}` },
       stdout: (text) => (stdout += text),
       stderr: (text) => (stderr += text),
-      // No retries.
-      stop: AbortSignal.abort(),
+      stop,
     },
   );
   server.closeAllConnections();
@@ -132,6 +136,27 @@ describe('nmi demo', () => {
     const empty = await run({}, (_request, response) => response.end('{"access_token":""}'));
     assert.equal(empty.code, 1);
     assert.match(empty.stderr, /error: status 200$/m);
+    const refused = await run({}, (_request, response) => {
+      response.statusCode = 400;
+      response.end('{"access_token":"not of this answer"}');
+    });
+    assert.equal(refused.code, 1);
+  });
+
+  it('waits before another try as long as the server says', async () => {
+    let tries = 0;
+    const startedAtMs = performance.now();
+    const { code } = await run(
+      {},
+      (request, response) => {
+        tries += 1;
+        if (tries === 1) response.writeHead(503, { 'Retry-After': '1' }).end();
+        else giveToken(request, response);
+      },
+      new AbortController().signal,
+    );
+    assert.equal(code, 0);
+    assert.ok(performance.now() - startedAtMs >= 990);
   });
 
   it('retries what may pass, and no refusal', () => {

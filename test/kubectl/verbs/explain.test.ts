@@ -303,5 +303,9 @@ describe('kubectl nmi explain identity and binding', () => {
       (await play(['explain', 'binding', 'unlike'], testBed)).stderr,
       /kubectl nmi identity list/,
     );
+    assert.match(
+      (await play(['explain', 'identity', 'orders', '-n', 'nope'], testBed)).stderr,
+      /namespace nope does not exist/,
+    );
   });
 });
