@@ -136,11 +136,19 @@ describe('nmi demo', () => {
     const empty = await run({}, (_request, response) => response.end('{"access_token":""}'));
     assert.equal(empty.code, 1);
     assert.match(empty.stderr, /error: status 200$/m);
-    const refused = await run({}, (_request, response) => {
-      response.statusCode = 400;
-      response.end('{"access_token":"not of this answer"}');
+    const refused = await run({}, (request, response) => {
+      if ((request.url ?? '').includes('/metadata/identity')) response.statusCode = 400;
+      giveToken(request, response);
     });
     assert.equal(refused.code, 1);
+  });
+
+  it('gives up after 5 tries', async () => {
+    const overloaded: Answer = (_request, response) =>
+      response.writeHead(503, { 'Retry-After': '0' }).end();
+    const { code, seen } = await run({}, overloaded, new AbortController().signal);
+    assert.equal(code, 1);
+    assert.equal(seen.filter((target) => target.includes('/oauth2/token')).length, 5);
   });
 
   it('waits before another try as long as the server says', async () => {

@@ -24,6 +24,7 @@ export function runProgram(
   for (const name of ['stdout', 'stderr'] as const) {
     child[name]?.on('data', (chunk: Buffer) => {
       bytes += chunk.length;
+      // No mutation: likewise.
       if (bytes > maxOutputBytes) child.kill();
       else chunks[name].push(chunk);
     });

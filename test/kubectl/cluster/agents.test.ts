@@ -44,7 +44,14 @@ describe('the agent of a node', () => {
     assert.equal(viewAgent(createAgentPod('n', { image: pushed })).isOldNmi, false, 'by its label');
     const viewUnlabelled = (unlabelledImage: string) =>
       viewAgent(
-        createPod('nmi', { spec: { containers: [{ name: 'nmi', image: unlabelledImage }] } }),
+        createPod('nmi', {
+          spec: {
+            containers: [
+              { name: 'a', image: unlabelledImage },
+              { name: 'b', image: 'x' },
+            ],
+          },
+        }),
       );
     assert.equal(viewUnlabelled(pushed).isOldNmi, true);
     assert.equal(viewUnlabelled('example/entra-pod-identity:0.1.0').isOldNmi, false);
