@@ -1,24 +1,28 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Io } from '../../src/cli/io.ts';
 import { applyChoice, redirect, reportRemoval } from '../../src/cli/redirect.ts';
 import { noRedirect } from '../../src/redirect/none.ts';
 import type { Redirect, RedirectStatus } from '../../src/redirect/redirect.ts';
 
-async function record(act: (io: Io) => number | Promise<number>) {
+async function record(act: (io: Io) => number | Promise<number>, stop = AbortSignal.abort()) {
   let stdout = '';
   let stderr = '';
   const code = await act({
     environment: {},
     stdout: (text) => (stdout += text),
     stderr: (text) => (stderr += text),
-    stop: AbortSignal.abort(),
+    stop,
   });
   return { code, stdout, stderr };
 }
 
-const run = (rest: readonly string[], flags: Readonly<Record<string, string>> = {}) =>
-  record((io) => redirect({ rest, flags: { redirect: 'none', ...flags } }, io));
+const run = (
+  rest: readonly string[],
+  flags: Readonly<Record<string, string>> = {},
+  stop?: AbortSignal,
+) => record((io) => redirect({ rest, flags: { redirect: 'none', ...flags } }, io), stop);
 
 describe('nmi redirect', () => {
   it('ends with 2 on wrong usage, and names what is allowed', async () => {
@@ -82,7 +86,13 @@ describe('nmi redirect', () => {
   });
 
   it('maintains the redirect until it is stopped, and leaves it installed', async () => {
-    const { code, stdout } = await run(['run']);
+    const stop = new AbortController();
+    let isOver = false;
+    const ended = run(['run'], {}, stop.signal).finally(() => (isOver = true));
+    await delay(100);
+    assert.equal(isOver, false);
+    stop.abort();
+    const { code, stdout } = await ended;
     assert.equal(code, 0);
     assert.match(stdout, /shutting down, redirect stays installed/);
   });

@@ -12,6 +12,14 @@ describe('the command line of kubectl nmi', () => {
     assert.match(slip.stderr, /unknown verb; did you mean explain\?/);
   });
 
+  it('refuses its own flags without a value', async () => {
+    for (const flag of ['--namespace', '--agent-namespace', '--output']) {
+      const { code, stderr } = await play(['explain', 'pod', 'web', flag], boundTestBed());
+      assert.equal(code, 2, flag);
+      assert.match(stderr, /^error: (?:--\S+ has no value|Not enough arguments following: \S+)\n/);
+    }
+  });
+
   it('has a help that names exit codes, and a completion', async () => {
     const { stdout } = await play(['--help']);
     assert.match(stdout, /kubectl nmi explain <what> <name>/);
