@@ -58,7 +58,7 @@ export function mutantsOf(file: string, text: string): readonly Mutant[] {
       .map(({ end }) => lineAt(text.slice(end).search(/\n\s*(?!\s|\/\/)/) + end + 1)),
   );
   const mutants: Mutant[] = [];
-  /** Literals that are types, or elements of a list of numbers: the buckets of a histogram. */
+  /** Literals without a fault: types, results of comparisons, and lists of numbers, as of a histogram. */
   const data = new Set<number>();
   const source = ({ start, end }: Node): string => text.slice(start, end);
   const add = (operator: Operator, { start, end }: Node, replacement: string): void => {
@@ -97,7 +97,11 @@ export function mutantsOf(file: string, text: string): readonly Mutant[] {
       const isExit = only !== undefined && exits.has(only.type);
       if (isSingle && isExit && alternate === null) add('early exit dropped', statement, ';');
     },
-    ConditionalExpression: ({ test }) => negate(test),
+    ConditionalExpression({ test, consequent, alternate }) {
+      negate(test);
+      // Sorting only depends on whether the result is negative.
+      if (source(consequent) === '-1') data.add(alternate.start);
+    },
     WhileStatement: ({ test }) => negate(test),
     AwaitExpression({ start, argument }) {
       // The value of a promise that is not awaited is missed by the compiler already.

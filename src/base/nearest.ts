@@ -12,13 +12,16 @@ export function nearest(
 
 function countEdits(from: string, to: string): number {
   let row = Array.from({ length: to.length + 1 }, (_, index) => index);
-  for (let at = 0; at < from.length; at++) {
-    const next = [at + 1];
-    for (let index = 0; index < to.length; index++) {
-      const replaced = (row[index] ?? 0) + (from[at] === to[index] ? 0 : 1);
-      next.push(Math.min(replaced, (row[index + 1] ?? 0) + 1, (next[index] ?? 0) + 1));
-    }
-    row = next;
+  let edits = to.length;
+  for (const letter of from) {
+    let replaced = Infinity;
+    edits = Infinity;
+    row = row.map((inserted, index) => {
+      const isSame = letter === to[index - 1];
+      edits = Math.min(isSame ? replaced : replaced + 1, inserted + 1, edits + 1);
+      replaced = inserted;
+      return edits;
+    });
   }
-  return row.at(-1) ?? 0;
+  return edits;
 }

@@ -42,7 +42,7 @@ export async function redirect(args: Args, io: Io): Promise<number> {
     if (action === 'remove') return await remove(parsed.config, output, io);
     const choice = chooseRedirect(parsed.config);
     try {
-      return await act(action === 'install', choice, output, io);
+      return await applyChoice(action === 'install', choice, output, io);
     } finally {
       choice.close();
     }
@@ -103,9 +103,12 @@ export function reportRemoval(
   return isRemoved ? exitCodes.ok : exitCodes.failed;
 }
 
-async function act(
+type Chosen = Pick<RedirectChoice, 'redirect' | 'why'>;
+
+/** Installs or verifies the redirect, and reports its state. */
+export async function applyChoice(
   installs: boolean,
-  choice: RedirectChoice,
+  choice: Chosen,
   output: Output,
   io: Io,
 ): Promise<number> {
@@ -120,7 +123,7 @@ async function act(
   return status.state === 'active' || status.state === 'off' ? exitCodes.ok : exitCodes.failed;
 }
 
-function renderStatus({ redirect: mode, why }: RedirectChoice, status: RedirectStatus): string {
+function renderStatus({ redirect: mode, why }: Chosen, status: RedirectStatus): string {
   const lines = [
     `${mode.mode}: ${status.state} (${status.detail})`,
     `  why this one: ${why}`,

@@ -127,7 +127,6 @@ function createParser(start: Start) {
     .option('exit-code', switchFlag('Exit with 1 on findings and refusals.'))
     // A flag of kubectl that is negated or has a dot in it would be lost.
     .parserConfiguration({ 'boolean-negation': false, 'dot-notation': false })
-    .exitProcess(false)
     .detectLocale(false)
     .version(false)
     .help('help', 'Show help.')
@@ -135,7 +134,6 @@ function createParser(start: Start) {
     .strict()
     .recommendCommands()
     .demandCommand(1, 'No verb is given.')
-    .showHelpOnFail(false)
     // kubectl runs `kubectl_complete-nmi`; the script of yargs only supports one-word programs.
     .completion('completion', false)
     .epilogue(

@@ -7,6 +7,7 @@ it('finds the name with the fewest insertions, deletions and replacements', () =
   assert.equal(nearest('kitten', ['sitting'], 3), 'sitting');
   assert.equal(nearest('kitten', ['sitting'], 2), undefined);
   assert.equal(nearest('', ['ab'], 2), 'ab');
+  assert.equal(nearest('abcd', ['bcd'], 0), undefined, 'a deletion counts');
   assert.equal(nearest('', ['ab'], 1), undefined);
   assert.equal(nearest('ab', [''], 2), '');
   assert.equal(nearest('ab', []), undefined);

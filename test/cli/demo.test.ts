@@ -5,7 +5,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { afterEach, describe, it, mock } from 'node:test';
-import { demo, pauseMs } from '../../src/cli/demo.ts';
+import { isPassing, demo, pauseMs } from '../../src/cli/demo.ts';
 
 type Answer = (request: IncomingMessage, response: ServerResponse) => void;
 
@@ -14,7 +14,12 @@ const giveToken: Answer = (_request, response) => {
 };
 
 /** One round of the demo against a metadata service; an environment without one has no host. */
-async function run(flags: Readonly<Record<string, string>>, answer: Answer = giveToken) {
+async function run(
+  flags: Readonly<Record<string, string>>,
+  answer: Answer = giveToken,
+  // No retries.
+  stop = AbortSignal.abort(),
+) {
   const seen: string[] = [];
   const server = createServer((request, response) => {
     seen.push(request.url ?? '');
@@ -30,8 +35,7 @@ async function run(flags: Readonly<Record<string, string>>, answer: Answer = giv
       environment: { AZURE_POD_IDENTITY_AUTHORITY_HOST: `http://127.0.0.1:${port}` },
       stdout: (text) => (stdout += text),
       stderr: (text) => (stderr += text),
-      // No retries.
-      stop: AbortSignal.abort(),
+      stop,
     },
   );
   server.closeAllConnections();
@@ -132,6 +136,43 @@ describe('nmi demo', () => {
     const empty = await run({}, (_request, response) => response.end('{"access_token":""}'));
     assert.equal(empty.code, 1);
     assert.match(empty.stderr, /error: status 200$/m);
+    const refused = await run({}, (request, response) => {
+      if ((request.url ?? '').includes('/metadata/identity')) response.statusCode = 400;
+      giveToken(request, response);
+    });
+    assert.equal(refused.code, 1);
+  });
+
+  it('gives up after 5 tries', async () => {
+    const overloaded: Answer = (_request, response) =>
+      response.writeHead(503, { 'Retry-After': '0' }).end();
+    const { code, seen } = await run({}, overloaded, new AbortController().signal);
+    assert.equal(code, 1);
+    assert.equal(seen.filter((target) => target.includes('/oauth2/token')).length, 5);
+  });
+
+  it('waits before another try as long as the server says', async () => {
+    let tries = 0;
+    const startedAtMs = performance.now();
+    const { code } = await run(
+      {},
+      (request, response) => {
+        tries += 1;
+        if (tries === 1) response.writeHead(503, { 'Retry-After': '1' }).end();
+        else giveToken(request, response);
+      },
+      new AbortController().signal,
+    );
+    assert.equal(code, 0);
+    assert.ok(performance.now() - startedAtMs >= 990);
+  });
+
+  it('retries what may pass, and no refusal', () => {
+    const answered = (status: number) =>
+      isPassing({ kind: 'answered', status, body: {}, retryAfterS: undefined });
+    const statuses = [200, 400, 403, 404, 408, 410, 429, 499, 500, 503];
+    assert.deepEqual(statuses.filter(answered), [404, 408, 410, 429, 500, 503]);
+    assert.ok(isPassing({ kind: 'failed', code: 'ECONNREFUSED' }));
   });
 
   it('waits longer before each retry, or as long as the server says, up to 10 s', () => {

@@ -202,6 +202,8 @@ describe('nmi explain beside an agent', () => {
     assert.match(stdout, /^No running pod of node node-1 has the address 127\.0\.0\.99\.$/m);
     assert.match(stdout, /^A request gets 503 pod_unknown /m);
     assert.equal((await cli(['--pod=default/nobody'], path)).code, 1);
+    const short = await cli(['--namespace=default', '--pod=p'], path);
+    assert.equal(short.code, 0, short.stderr);
   });
 
   it('reports an invalid question as a usage error', async () => {
@@ -215,6 +217,8 @@ describe('nmi explain beside an agent', () => {
       [['default/p'], /--pod NAMESPACE\/NAME/],
       [['--explain-socket=/x'], /unknown flag --explain-socket/],
       [['--pod'], /--pod has no value/],
+      [['--namespace=default'], /--namespace needs --pod/],
+      [['--namespace=default', '--pod=a/b'], /--pod names a namespace already/],
     ] as const) {
       const { code, stdout, stderr } = await cli(args, path);
       assert.equal(code, 2, args.join(' '));

@@ -13,6 +13,8 @@ describe('help', () => {
   it('of the program has the verbs, examples and further reading', () => {
     const text = renderOverview();
     for (const name of Object.keys(verbs)) assert.ok(text.includes(`\n  ${name} `), name);
+    const [, rows = ''] = /^Verbs:\n((?: .*\n)+)/m.exec(text) ?? [];
+    for (const row of rows.trimEnd().split('\n')) assert.match(row, /^.{13} [A-Z]/);
     assert.match(text, /docs\/flags\.md/);
   });
 

@@ -25,6 +25,11 @@ describe('nmi reasons', () => {
     for (const [reason, { status }] of Object.entries(refusals)) {
       assert.match(stdout, new RegExp(`^${reason} +${status}  [A-Z]`, 'm'));
     }
+    const columns = stdout
+      .trimEnd()
+      .split('\n')
+      .map((line) => line.search(/ \d{3} {2}/));
+    assert.equal(new Set(columns).size, 1, 'statuses are below each other');
   });
 
   it('prints for one its meaning, how to check it and how to fix it', () => {

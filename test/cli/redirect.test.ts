@@ -1,22 +1,28 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Io } from '../../src/cli/io.ts';
-import { redirect, reportRemoval } from '../../src/cli/redirect.ts';
+import { applyChoice, redirect, reportRemoval } from '../../src/cli/redirect.ts';
+import { noRedirect } from '../../src/redirect/none.ts';
+import type { Redirect, RedirectStatus } from '../../src/redirect/redirect.ts';
 
-async function record(act: (io: Io) => number | Promise<number>) {
+async function record(act: (io: Io) => number | Promise<number>, stop = AbortSignal.abort()) {
   let stdout = '';
   let stderr = '';
   const code = await act({
     environment: {},
     stdout: (text) => (stdout += text),
     stderr: (text) => (stderr += text),
-    stop: AbortSignal.abort(),
+    stop,
   });
   return { code, stdout, stderr };
 }
 
-const run = (rest: readonly string[], flags: Readonly<Record<string, string>> = {}) =>
-  record((io) => redirect({ rest, flags: { redirect: 'none', ...flags } }, io));
+const run = (
+  rest: readonly string[],
+  flags: Readonly<Record<string, string>> = {},
+  stop?: AbortSignal,
+) => record((io) => redirect({ rest, flags: { redirect: 'none', ...flags } }, io), stop);
 
 describe('nmi redirect', () => {
   it('ends with 2 on wrong usage, and names what is allowed', async () => {
@@ -35,12 +41,29 @@ describe('nmi redirect', () => {
       assert.match(stdout, /^none: off \(.*\)\n {2}why this one: chosen by --redirect\n/);
       assert.match(stderr, /^nmi redirect: warning: --enableProfile has no effect/);
       const json = await run([action], { output: 'json' });
+      assert.match(json.stdout, /^\{\n {2}"mode": "none",\n/);
       const { mode, state, why } = JSON.parse(json.stdout) as Record<string, unknown>;
       assert.deepEqual([mode, state, why], ['none', 'off', 'chosen by --redirect']);
     }
     const refused = await run(['run'], { output: 'json' });
     assert.equal(refused.code, 2);
     assert.match(refused.stderr, /run has no --output/);
+  });
+
+  it('prepares the kernel for an installation, and not to verify one', async () => {
+    const calls: string[] = [];
+    const status: RedirectStatus = { state: 'active', detail: 'x', problems: [] };
+    const mode: Redirect = {
+      ...noRedirect(),
+      prepare: () => Promise.resolve(void calls.push('prepare')),
+      install: () => Promise.resolve((calls.push('install'), status)),
+      verify: () => Promise.resolve((calls.push('verify'), status)),
+    };
+    const choice = { redirect: mode, why: 'chosen by --redirect' };
+    await record((io) => applyChoice(true, choice, 'text', io));
+    assert.deepEqual(calls, ['prepare', 'install']);
+    await record((io) => applyChoice(false, choice, 'text', io));
+    assert.deepEqual(calls.slice(2), ['verify']);
   });
 
   it('fails to remove what an agent has pinned again, and names it', async () => {
@@ -63,7 +86,13 @@ describe('nmi redirect', () => {
   });
 
   it('maintains the redirect until it is stopped, and leaves it installed', async () => {
-    const { code, stdout } = await run(['run']);
+    const stop = new AbortController();
+    let isOver = false;
+    const ended = run(['run'], {}, stop.signal).finally(() => (isOver = true));
+    await delay(100);
+    assert.equal(isOver, false);
+    stop.abort();
+    const { code, stdout } = await ended;
     assert.equal(code, 0);
     assert.match(stdout, /shutting down, redirect stays installed/);
   });

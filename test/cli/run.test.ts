@@ -4,8 +4,11 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { run } from '../../src/cli/run.ts';
+import { openFakeKube } from '../../lab/fakes/kube/fake-kube.ts';
+import { eventually } from '../../lab/test-bed/eventually.ts';
+import { twoFreePorts } from '../support/free-ports.ts';
 
-async function start(flags: Readonly<Record<string, string>>) {
+async function start(flags: Readonly<Record<string, string>>, stop = AbortSignal.abort()) {
   let stdout = '';
   let stderr = '';
   const code = await run(
@@ -14,7 +17,7 @@ async function start(flags: Readonly<Record<string, string>>) {
       environment: { NMI_EXPLAIN_SOCKET: 'off' },
       stdout: (text) => (stdout += text),
       stderr: (text) => (stderr += text),
-      stop: AbortSignal.abort(),
+      stop,
     },
   );
   const lines = stdout
@@ -22,6 +25,27 @@ async function start(flags: Readonly<Record<string, string>>) {
     .filter((line) => line !== '')
     .map((line) => JSON.parse(line) as Record<string, unknown>);
   return { code, lines, stderr };
+}
+
+/** An API server, and flags of an agent that uses it. */
+async function openCluster() {
+  await using opening = new AsyncDisposableStack();
+  const kube = opening.use(await openFakeKube());
+  const folder = await mkdtemp(join(tmpdir(), 'nmi-run-'));
+  opening.defer(() => rm(folder, { recursive: true }));
+  const kubeconfig = join(folder, 'kubeconfig');
+  await writeFile(kubeconfig, kube.kubeconfig());
+  const [port, probePort] = (await twoFreePorts()).map(String) as [string, string];
+  const flags = {
+    kubeconfig,
+    'kubelet-config': join(folder, 'nothing'),
+    'nmi-listen-address': '127.0.0.1',
+    'nmi-port': port,
+    'http-probe-port': probePort,
+    'prometheus-port': probePort,
+  };
+  const opened = opening.move();
+  return { flags, [Symbol.asyncDispose]: () => opened.disposeAsync() };
 }
 
 describe('nmi run', () => {
@@ -51,6 +75,34 @@ describe('nmi run', () => {
     } finally {
       await rm(folder, { recursive: true });
     }
+  });
+
+  it('runs until it is stopped, and ends with 0', async () => {
+    await using cluster = await openCluster();
+    const stop = new AbortController();
+    const ended = start(cluster.flags, stop.signal);
+    const readyz = `http://127.0.0.1:${cluster.flags['http-probe-port']}/readyz`;
+    await (await eventually(() => fetch(readyz))).text();
+    stop.abort();
+    const { code, lines } = await ended;
+    assert.equal(code, 0);
+    const messages = lines.map(({ msg }) => msg);
+    assert.equal(messages.at(-1), 'stopped');
+    assert.ok(messages.includes('shutting down, redirect stays installed'));
+  });
+
+  it('rejects with an unknown error of the start, which the process reports as a bug', async () => {
+    await using cluster = await openCluster();
+    const fault = new TypeError('a fault');
+    const io = {
+      environment: { NMI_EXPLAIN_SOCKET: 'off' },
+      stdout: (text: string) => {
+        if (text.includes('redirect chosen')) throw fault;
+      },
+      stderr: () => undefined,
+      stop: new AbortController().signal,
+    };
+    await assert.rejects(run({ node: 'n', redirect: 'none', ...cluster.flags }, io), fault);
   });
 
   it('logs why it cannot start, and ends with 78 for a configuration error', async () => {

@@ -11,6 +11,28 @@ describe('the table of verbs', () => {
     }
   });
 
+  it('gives each verb its words and flags', async () => {
+    for (const [name, words, expected] of [
+      ['run', [], /--output/],
+      ['redirect', ['verify'], /--output has the value "nope"/],
+      ['conditions', [], /--output/],
+      ['demo', [], /does not look like a pod/],
+      ['explain', [], /--output has the value "nope"/],
+      ['reasons', ['nope'], /unknown reason "nope"/],
+    ] as const) {
+      let stderr = '';
+      const io = {
+        environment: {},
+        stdout: () => undefined,
+        stderr: (text: string) => (stderr += text),
+        stop: AbortSignal.abort(),
+      };
+      const code = await verbs[name]?.start({ flags: { output: 'nope' }, rest: words }, io);
+      assert.equal(code, 2, name);
+      assert.match(stderr, expected);
+    }
+  });
+
   it('lists the flags without a value, including aliases and old spellings', () => {
     const isBoolean = (verb: string, flag: string) => verbs[verb]?.isBoolean(flag);
     assert.deepEqual(

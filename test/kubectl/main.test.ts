@@ -38,6 +38,18 @@ describe('the process of kubectl nmi', () => {
     assert.match(usage.stderr, /^error: unknown verb/);
   });
 
+  it('ends without an error when its reader has closed the pipe', async () => {
+    await writeFile(
+      join(folder, 'unbound.yaml'),
+      'kind: AzureIdentity\nmetadata: { name: orders }\n',
+    );
+    // The shell prints the exit code that its pipe hides.
+    const script = `(${process.execPath} ${main} analyze -f unbound.yaml --exit-code; echo $? >&2) | true`;
+    const env = { PATH: process.env['PATH'], KUBECTL: join(folder, 'kubectl') };
+    const { stderr } = spawnSync('sh', ['-c', script], { cwd: folder, encoding: 'utf8', env });
+    assert.equal(stderr, '0\n');
+  });
+
   it('reads a manifest from its input, or from a file that exists', () => {
     const manifest = 'kind: AzureIdentity\nmetadata: { name: orders, namespace: shop }\n';
     const { status, stdout } = run(['analyze', '-f', '-'], manifest);

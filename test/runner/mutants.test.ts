@@ -65,6 +65,13 @@ describe('the faults that can be made in a file', () => {
     ['a = 5_000;', [['constant changed', 'a = 0;']]],
     ['a = true;', [['constant changed', 'a = false;']]],
     ["a = 'text';", []],
+    [
+      'a ? -1 : 1;',
+      [
+        ['condition negated', '!(a) ? -1 : 1;'],
+        ['constant changed', 'a ? -0 : 1;'],
+      ],
+    ],
     ['type A = 5 | true;', []],
     ['a = [0.1, 0.2];', []],
   ] as const;

@@ -51,14 +51,14 @@ export class CacheEntry<R extends Keyed> implements QueuedTimer, Linked<CacheEnt
   /** Request of the first fetch, repeated by each refresh. */
   readonly request: R;
   rendered: RenderedToken;
-  expiresAtWallMs: number;
-  expiresAtMs: number;
+  expiresAtWallMs = Number.NaN;
+  expiresAtMs = Number.NaN;
   /**
    * The token is served without a fetch while it has at least this much life. A token that arrived
    * with less than `minLifeMs` is served until half of its life, or every request would cause a
    * fetch from a source that has no better token.
    */
-  floorMs: number;
+  floorMs = Number.NaN;
   /** Consecutive tokens that arrived with less than `minLifeMs`. */
   short = 0;
   /** Time of the last `TokenCache.renew`. */
@@ -75,9 +75,6 @@ export class CacheEntry<R extends Keyed> implements QueuedTimer, Linked<CacheEnt
     this.key = request.key;
     this.request = request;
     this.rendered = arrival.rendered;
-    this.expiresAtWallMs = 0;
-    this.expiresAtMs = 0;
-    this.floorMs = 0;
     this.usedAtMs = arrival.nowMs;
     this.#onDue = onDue;
     this.arrive(arrival);

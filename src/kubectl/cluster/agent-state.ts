@@ -26,6 +26,7 @@ export async function readStates(
 ): Promise<readonly AgentState[]> {
   const states: AgentState[] = [];
   let isRefused = false;
+  // No mutation: a further batch would be empty.
   for (let at = 0; at < agents.length; at += atOnce) {
     const batch = agents.slice(at, at + atOnce).map(async (agent) => {
       if (isRefused || agent.phase !== 'Running' || agent.config?.metricsPort === 0)

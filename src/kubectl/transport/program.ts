@@ -19,10 +19,12 @@ export function runProgram(
     ...(outlivesStop ? { detached: true } : { signal: stop }),
   });
   const chunks: { stdout: Buffer[]; stderr: Buffer[] } = { stdout: [], stderr: [] };
+  // No mutation: the limit is no exact number of bytes.
   let bytes = 0;
   for (const name of ['stdout', 'stderr'] as const) {
     child[name]?.on('data', (chunk: Buffer) => {
       bytes += chunk.length;
+      // No mutation: likewise.
       if (bytes > maxOutputBytes) child.kill();
       else chunks[name].push(chunk);
     });

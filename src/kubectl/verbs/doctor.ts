@@ -216,11 +216,8 @@ function rightsOf({ config, isOldNmi }: AgentView): readonly Right[] {
   const reads = ownRights.flatMap((resource) =>
     ['list', 'watch'].map((verb) => ({ verb, resource })),
   );
-  if (config === undefined || isOldNmi) return reads;
-  return [
-    ...reads,
-    ...(config.events ? [{ verb: 'create', resource: 'events.events.k8s.io' }] : []),
-  ];
+  const writes = config?.events === true && !isOldNmi;
+  return writes ? [...reads, { verb: 'create', resource: 'events.events.k8s.io' }] : reads;
 }
 
 /** Impersonates the agent's service account if the user may; else its permissions are unknown. */

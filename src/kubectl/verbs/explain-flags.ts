@@ -10,6 +10,7 @@ export const addExplain: AddVerb = (parser, start) =>
       verb
         .positional('what', {
           choices: ['pod', 'identity', 'binding', 'ip'] as const,
+          // No mutation: the command itself demands it, and only the compiler needs to know that here.
           demandOption: true,
         })
         .positional('name', nameArgument)

@@ -40,7 +40,11 @@ async function top(context: VerbContext, intervalMs: number): Promise<ExitCode> 
   const after = await count(context, agents, unread);
   const [refused] = unread;
   if (after.size === 0 && refused !== undefined) {
-    throw new PluginError(exitCodes.noRight, `cannot ${refused.what}`, refused.why);
+    throw new PluginError(
+      exitCodes.noRight,
+      `cannot ${refused.what}: ${refused.why}`,
+      'Ask somebody with the right for that rule.',
+    );
   }
   const rows = [...after]
     .map(([key, row]) => ({ ...row, requests: row.requests - (before.get(key)?.requests ?? 0) }))

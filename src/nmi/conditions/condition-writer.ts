@@ -117,11 +117,11 @@ export class ConditionWriter implements AsyncDisposable {
   readonly #ended = new AbortController();
   readonly #job: Disposable;
   #run: Promise<unknown> = Promise.resolve();
-  #settleAtMs = 0;
-  #sweepAtMs = 0;
-  #learnAtMs = 0;
-  #pausedUntilMs = 0;
-  #writeAtMs = 0;
+  #settleAtMs = -Infinity;
+  #sweepAtMs = -Infinity;
+  #learnAtMs = -Infinity;
+  #pausedUntilMs = -Infinity;
+  #writeAtMs = -Infinity;
   #writesSinceReady = 0;
   #failures = 0;
   #hasLogged = false;
@@ -163,6 +163,7 @@ export class ConditionWriter implements AsyncDisposable {
 
   /** Evaluates a piece of the queue. Returns whether nothing is left. */
   #evaluate(): boolean {
+    // No mutation: the number of objects in a piece is not exact.
     for (let done = 0; done < evaluationsAtOnce; done++) {
       const key = this.#queue.shift();
       if (key === undefined) return true;
@@ -186,6 +187,7 @@ export class ConditionWriter implements AsyncDisposable {
 
   /** The next object whose step is still of this kind: others may have changed meanwhile. */
   #take(kind: Step['kind']): Step | undefined {
+    // No mutation: the number of objects in a piece is not exact.
     for (let looked = 0; looked < evaluationsAtOnce; looked++) {
       const key = this.#steps[kind].shift();
       if (key === undefined) return undefined;
@@ -206,6 +208,7 @@ export class ConditionWriter implements AsyncDisposable {
       this.#sweep();
     }
     for (const [key, atMs] of this.#writtenAtMs) {
+      // No mutation: a millisecond more is as good.
       if (nowMs - atMs < sameObjectMs) break;
       this.#writtenAtMs.delete(key);
     }
@@ -435,6 +438,8 @@ function outcomeOf(error: unknown): Exclude<WriteOutcome, 'written'> {
 
 /** The server, or something that it calls, fails for this object, and perhaps for no other. */
 function isOfObject(error: unknown): error is KubeError {
-  if (!(error instanceof KubeError)) return false;
-  return error.code === 'TIMEOUT' || (error.status !== undefined && error.status >= 500);
+  return (
+    error instanceof KubeError &&
+    (error.code === 'TIMEOUT' || (error.status !== undefined && error.status >= 500))
+  );
 }

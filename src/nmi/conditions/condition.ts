@@ -66,11 +66,10 @@ interface Part {
 }
 
 function digestOfParts(parts: readonly Part[]): string {
-  const sorted = parts.toSorted((one, other) => (one.type < other.type ? -1 : 1));
-  const texts = sorted.map(({ type, status, reason, message, generation }) =>
+  const texts = parts.map(({ type, status, reason, message, generation }) =>
     JSON.stringify([type, status, reason, message, generation]),
   );
-  return hash('sha1', texts.join('\n'), 'base64');
+  return hash('sha1', texts.toSorted().join('\n'), 'base64');
 }
 
 /** Further conditions of our types are removed by a later write: ours are at most three. */

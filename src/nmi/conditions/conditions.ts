@@ -3,6 +3,7 @@
  * wait` and GitOps tools show how the agents evaluate them. One process of the cluster watches both
  * kinds with their status and writes. A failed write costs no pod a token.
  */
+import { bugReporter } from '../../base/lines/bug-reporter.ts';
 import type { Clock } from '../../base/time/clock.ts';
 import { OwnerIndex } from '../../cache/index/owner-index.ts';
 import type { Logger } from '../../base/logger.ts';
@@ -39,9 +40,7 @@ export function openConditions(options: ConditionsOptions): Required<Part> & Asy
   const { client, config, clock, random, log } = options;
   const opened = new AsyncDisposableStack();
   const objects = new ObservedObjects();
-  const ownerIndex = new OwnerIndex((error) => {
-    log.error({ err: error instanceof Error ? error.stack : 'unknown' }, 'index listener failed');
-  });
+  const ownerIndex = new OwnerIndex(bugReporter(log, clock, 'index listener failed'));
   const owners = new IdentityOwners(ownerIndex, config.identityOwners);
   const upstreams = new UpstreamResolver(authoritiesOf(config), config.redirect !== 'address');
   const counts: WriteCounts = {

@@ -218,5 +218,6 @@ export function nearIdentities(
 }
 
 function nameFew<T extends ObjectRef>(objects: readonly T[]): readonly T[] {
+  // No mutation: no two objects have the same name.
   return objects.toSorted((a, b) => (fullName(a) < fullName(b) ? -1 : 1)).slice(0, maxNamed);
 }

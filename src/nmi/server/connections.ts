@@ -60,8 +60,7 @@ export class Connections {
   /** @returns whether the connection was still kept for it. */
   endLookUp(socket: Socket): boolean {
     const ip = this.#lookUps.get(socket);
-    if (ip === undefined) return false;
-    this.#lookUpCounts.remove(ip);
+    if (ip !== undefined) this.#lookUpCounts.remove(ip);
     return this.#lookUps.delete(socket);
   }
 

@@ -279,8 +279,7 @@ export class TokenBroker implements Part, Disposable {
       .describe(({ key }) => prefixes.some((prefix) => key.startsWith(prefix)))
       .map((status) => {
         const { failure, cooldownLeftMs } = status;
-        if (failure === undefined) return status;
-        return { ...status, failure: withRestOfCooldown(failure, cooldownLeftMs) };
+        return { ...status, failure: failure && withRestOfCooldown(failure, cooldownLeftMs) };
       });
   }
 

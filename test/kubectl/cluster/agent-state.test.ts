@@ -63,6 +63,21 @@ describe('the state of agents', () => {
     assert.match(value.unread[0]?.why ?? '', /resources: \["pods\/proxy"\], verbs: \["get"\]/);
   });
 
+  it('is requested of no further agents once it is forbidden, and of all after other failures', async () => {
+    const pods = Array.from({ length: 9 }, (_, at) => createAgentPod(`node-${at}`));
+    const readAllWith = async (stderr: string) => {
+      const other = () => failed(stderr);
+      const { calls, stdout } = await play(['status', '-o', 'json'], { objects: { pods }, other });
+      const { unread } = JSON.parse(stdout) as { unread: unknown[] };
+      return [calls.length, unread.length];
+    };
+    const forbidden =
+      'Error from server (Forbidden): pods "x" is forbidden: User "dev" cannot get resource "pods/proxy" in API group "" in the namespace "kube-system"';
+    // Eight are read at once.
+    assert.deepEqual(await readAllWith(forbidden), [8, 1]);
+    assert.deepEqual(await readAllWith('Error from server (NotFound): pods "x" not found'), [9, 9]);
+  });
+
   it('has sums by a label', () => {
     const samples = parseMetrics('a{r="x",s="1"} 1\na{r="x",s="2"} 2\na{r="y"} 4\nb{r="x"} 8\n');
     assert.deepEqual(

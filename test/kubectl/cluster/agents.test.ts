@@ -40,5 +40,20 @@ describe('the agent of a node', () => {
     assert.equal(old.isOldNmi, true);
     assert.equal(versionOf(old), 'v1.8.17');
     assert.equal(versionOf({ image: 'host:5000/nmi@sha256:abc' }), 'host:5000/nmi@sha256:abc');
+    const pushed = 'host:5000/nmi:1.2.3';
+    assert.equal(viewAgent(createAgentPod('n', { image: pushed })).isOldNmi, false, 'by its label');
+    const viewUnlabelled = (unlabelledImage: string) =>
+      viewAgent(
+        createPod('nmi', {
+          spec: {
+            containers: [
+              { name: 'a', image: unlabelledImage },
+              { name: 'b', image: 'x' },
+            ],
+          },
+        }),
+      );
+    assert.equal(viewUnlabelled(pushed).isOldNmi, true);
+    assert.equal(viewUnlabelled('example/entra-pod-identity:0.1.0').isOldNmi, false);
   });
 });

@@ -50,6 +50,28 @@ describe('reading a cluster', () => {
     assert.match(answer?.unread[0]?.why ?? '', /no right; RBAC rule: apiGroups/);
   });
 
+  it('names the rule for each of two kinds of owners, and one line for many', async () => {
+    const unreadWithout = async (...kindsOfOwners: readonly string[]) => {
+      const forbidden = Object.fromEntries(
+        kindsOfOwners.map((kind) => [kind, 'everywhere' as const]),
+      );
+      return (await explainWith({ ...boundTestBed(), forbidden })).answer?.unread ?? [];
+    };
+    const two = await unreadWithout('statefulsets.apps', 'jobs.batch');
+    assert.deepEqual(
+      two.map(({ what, why }) => [what, /resources: \["(.*?)"\]/.exec(why)?.[1]]),
+      [
+        ['list jobs.batch', 'jobs'],
+        ['list statefulsets.apps', 'statefulsets'],
+      ],
+    );
+    const three = await unreadWithout('statefulsets.apps', 'jobs.batch', 'cronjobs.batch');
+    assert.deepEqual(
+      three.map(({ what }) => what),
+      ['list cronjobs.batch, list jobs.batch, list statefulsets.apps'],
+    );
+  });
+
   it('reads one namespace if the user may not read all', async () => {
     const forbidden = { [kinds.identities]: 'all-namespaces', pods: 'other-namespaces' } as const;
     const { code, answer } = await explainWith({ ...boundTestBed(), forbidden });

@@ -71,6 +71,7 @@ describe('objects', () => {
       'identity_missing AzureIdentityBinding shop/d',
     ]);
     const [first, , , last] = examine({ bindings, identities });
+    assert.match(first?.fix ?? '', /Did you mean AzureIdentity "orders"\?/);
     assert.deepEqual(first?.details, ['The one there is called "orders".']);
     assert.match(last?.details[0] ?? '', /one in namespace x/);
   });

@@ -2,6 +2,7 @@
  * A machine with a kubectl that answers from recorded objects, in the words of the real one; the
  * tests on real clusters check those words. Every call is recorded.
  */
+import assert from 'node:assert/strict';
 import { runPlugin } from '../../../src/kubectl/plugin.ts';
 import type { Io, ProgramRun } from '../../../src/kubectl/base/io.ts';
 import type { RawObject } from '../../../src/kubectl/base/object.ts';
@@ -82,6 +83,7 @@ export async function play(words: readonly string[], recorded: Recorded = {}): P
     stop: new AbortController().signal,
   };
   const code = await runPlugin(words, io);
+  assert.doesNotMatch(stderr, /^error: .*\n[^A-Z]/m, 'the next step follows, as a sentence');
   return { code, stdout, stderr, calls, inputs, written };
 }
 

@@ -48,6 +48,14 @@ describe('a kubectl that fails', () => {
     });
   }
 
+  it('is quoted from the first word, without the prefix', () => {
+    const failure = classifyFailure({ code: 1, stderr: 'error: the object has been modified\n' });
+    assert.equal(
+      toPluginError(failure, 'list pods').message,
+      'cannot list pods: the object has been modified',
+    );
+  });
+
   it('is missing', () => {
     const error = toPluginError(classifyFailure({ code: undefined, stderr: '' }), 'list pods');
     assert.equal(error.exitCode, 69);

@@ -126,11 +126,16 @@ describe('kubectl nmi doctor', () => {
     assert.doesNotMatch(stdout, /It may not patch/);
   });
 
-  it('requires no permission of the agent for features that are off', async () => {
-    const agent = createAgentPod('node-1', { args: ['--events=false'] });
-    const { stdout } = await play(['doctor', '-A'], testBedOf({ pods: [agent] }, 'no'));
-    assert.match(stdout, /agent_rights\n +It may not list pods in all namespaces/);
-    assert.doesNotMatch(stdout, /It may not (?:create|patch)/);
+  it('requires no permission of the agent for features that are off, unknown, or of the old NMI', async () => {
+    for (const agent of [
+      createAgentPod('node-1', { args: ['--events=false'] }),
+      createAgentPod('node-1', { args: ['--no-such-flag=1'] }),
+      createAgentPod('node-1', { image: 'example/aad-pod-identity/nmi:v1.8.17' }),
+    ]) {
+      const { stdout } = await play(['doctor', '-A'], testBedOf({ pods: [agent] }, 'no'));
+      assert.match(stdout, /agent_rights\n +It may not list pods in all namespaces/);
+      assert.doesNotMatch(stdout, /It may not (?:create|patch)/);
+    }
   });
 
   it('names what it may not read', async () => {

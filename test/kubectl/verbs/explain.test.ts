@@ -143,7 +143,7 @@ describe('kubectl nmi explain pod', () => {
       owner.stderr,
       'error: namespace shop has no pod api; there is a Deployment of that name\nName one of its pods: api-1\n',
     );
-    assert.match((await play(['explain', 'pod', 'wep'], testBed)).stderr, /Did you mean web\?/);
+    assert.match((await play(['explain', 'pod', 'wbe'], testBed)).stderr, /Did you mean web\?/);
     assert.match(
       (await play(['explain', 'pod', 'something'], testBed)).stderr,
       /kubectl -n shop get pods/,
@@ -186,6 +186,13 @@ describe('kubectl nmi explain pod', () => {
     assert.match(refused.stdout, /not read: Error from server \(Forbidden\)/);
     const none = await play(live, boundTestBed({ pods: [createPod('web', bound)] }));
     assert.match(none.stdout, /not read: you may see no agent of this node/);
+    const unverified = await play(live, {
+      ...boundTestBed(),
+      forbidden: { [kinds.daemonSets]: 'everywhere' },
+      other: () => ok('of anybody'),
+    });
+    assert.match(unverified.stdout, /The agent reports:\n {2}not read: nothing proves/);
+    assert.deepEqual(unverified.calls, [], 'a pod of anybody is not trusted');
   });
 
   it('handles pods on the host network and pods without an address', async () => {
@@ -277,12 +284,17 @@ describe('kubectl nmi explain identity and binding', () => {
 
   it('names the object that may be meant', async () => {
     const testBed = boundTestBed({
-      [kinds.identities]: [createIdentity('orders'), createIdentity('far', {}, { namespace: 'x' })],
+      [kinds.identities]: [
+        createIdentity('orders'),
+        createIdentity('far', {}, { namespace: 'x' }),
+        createIdentity('api'),
+      ],
     });
     assert.match(
       (await play(['explain', 'identity', 'order'], testBed)).stderr,
       /Did you mean orders\?/,
     );
+    assert.match((await play(['explain', 'identity', 'ip'], testBed)).stderr, /Did you mean api\?/);
     assert.match(
       (await play(['explain', 'identity', 'far'], testBed)).stderr,
       /There is one in namespace x/,
@@ -290,6 +302,10 @@ describe('kubectl nmi explain identity and binding', () => {
     assert.match(
       (await play(['explain', 'binding', 'unlike'], testBed)).stderr,
       /kubectl nmi identity list/,
+    );
+    assert.match(
+      (await play(['explain', 'identity', 'orders', '-n', 'nope'], testBed)).stderr,
+      /namespace nope does not exist/,
     );
   });
 });

@@ -25,8 +25,8 @@ describe('kubectl nmi logs', () => {
     const { stdout, calls } = await play(['logs', '--pod', 'web'], testBed);
     assert.deepEqual(stdout.trim().split('\n'), [lines[0], lines[2]]);
     assert.deepEqual(
-      calls.map((words) => words.slice(1, 4)),
-      [['logs', '--namespace=kube-system', 'nmi-node-1']],
+      calls.map((words) => words.slice(1, 6)),
+      [['logs', '--namespace=kube-system', 'nmi-node-1', '--container=nmi', '--tail=1000']],
     );
   });
 

@@ -5,6 +5,7 @@ import { parse } from 'yaml';
 import {
   boundTestBed,
   createAgentPod,
+  createBinding,
   createPod,
   failed,
   kinds,
@@ -51,6 +52,7 @@ describe('kubectl nmi test', () => {
     );
     assert.equal(code, 0);
     assert.match(stdout, /^A token came\.\n {2}successfully acquired/);
+    assert.doesNotMatch(stdout, /Then:/);
     assert.deepEqual(
       calls.map((words) => words[1]),
       ['create', 'logs', 'delete'],
@@ -84,6 +86,20 @@ describe('kubectl nmi test', () => {
     assert.equal(made.metadata.labels['aadpodidbinding'], 'orders');
     assert.equal(made.spec.nodeName, undefined);
     assert.equal(made.spec.containers[0]?.image, 'mine:1');
+  });
+
+  it('uses the service account that a binding is limited to, else the default one', async () => {
+    for (const [limit, account] of [
+      [{ serviceAccount: 'robot' }, 'robot'],
+      [{}, 'default'],
+    ] as const) {
+      const spec = { azureIdentity: 'orders', selector: 'orders', ...limit };
+      const { inputs } = await play(
+        ['test', '--identity', 'orders', '--image', 'mine:1'],
+        testBedOf(granted, 'Succeeded', { [kinds.bindings]: [createBinding('orders', spec)] }),
+      );
+      assert.equal((parse(inputs[0] ?? '') as MadePod).spec.serviceAccountName, account);
+    }
   });
 
   it('removes its pod when the wait is over', async () => {

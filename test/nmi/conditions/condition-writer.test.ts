@@ -221,6 +221,13 @@ describe('the writer of conditions', () => {
     assert.equal(fixture.counts.written, 5);
   });
 
+  it('also writes those of a binding that the agents ignore', async () => {
+    const fixture = new Fixture();
+    fixture.put('azureidentitybindings', 'shop', 'cart', { azureIdentity: 1, selector: 'cart' });
+    await pass(fixture.clock, 5_000);
+    assert.equal(fixture.ready('azureidentitybindings', 'shop', 'cart'), 'False object_unusable');
+  });
+
   it('does not rewrite the conditions that another process wrote', async () => {
     const first = new Fixture();
     first.identity('shop', 'cart');
@@ -441,12 +448,18 @@ describe('the writer of conditions', () => {
     assert.deepEqual([fixture.counts.forbidden, fixture.counts.written], [1, 200]);
   });
 
-  for (const [what, error] of [
-    ['a policy refuses', new KubeError('FORBIDDEN', 'no', { status: 403 })],
-    ['a policy calls invalid', new KubeError('SERVER', 'no', { status: 422 })],
-    ['a webhook fails for', new KubeError('SERVER', 'no', { status: 500 })],
-    ['a webhook does not answer for', new KubeError('TIMEOUT', 'no')],
-    ['a webhook answers with a conflict for', new KubeError('SERVER', 'no', { status: 409 })],
+  const refusedLine = 'status conditions refused by API server';
+  const failedLine = 'failed to write status conditions';
+  for (const [what, error, line] of [
+    ['a policy refuses', new KubeError('FORBIDDEN', 'no', { status: 403 }), refusedLine],
+    ['a policy calls invalid', new KubeError('SERVER', 'no', { status: 422 }), refusedLine],
+    ['a webhook fails for', new KubeError('SERVER', 'no', { status: 500 }), failedLine],
+    ['a webhook does not answer for', new KubeError('TIMEOUT', 'no'), failedLine],
+    [
+      'a webhook answers with a conflict for',
+      new KubeError('SERVER', 'no', { status: 409 }),
+      undefined,
+    ],
   ] as const) {
     it(`delays no object for another that ${what}`, async () => {
       const fixture = new Fixture();
@@ -456,6 +469,8 @@ describe('the writer of conditions', () => {
       }
       await pass(fixture.clock, 6_000);
       assert.equal(fixture.counts.written, 19);
+      const logged = fixture.log.lines.map(({ message }) => message);
+      assert.deepEqual(logged, line === undefined ? [] : [line]);
       for (let minute = 0; minute < 60; minute++) {
         fixture.identity('shop', `later${minute}`);
         await pass(fixture.clock, 5_000);
@@ -541,6 +556,21 @@ describe('the writer of conditions', () => {
     await pass(fixture.clock, 200_000);
     assert.equal(fixture.ready('azureidentities', 'shop', 'cart'), 'True ok');
     assert.equal(fixture.ready('azureidentitybindings', 'shop', 'cart'), 'True ok');
+  });
+
+  it('checks a Secret again if the write waited until its check was old, and writes then', async () => {
+    const fixture = new Fixture();
+    fixture.pauseMs = 70_000;
+    // Once a minute all are checked whose check is old.
+    await pass(fixture.clock, 30_000);
+    for (const name of ['cart', 'till']) {
+      const spec = { type: 1, clientID, tenantID, clientPassword: { name } };
+      fixture.identity('shop', name, spec);
+    }
+    await pass(fixture.clock, 5_000);
+    assert.deepEqual(fixture.writes, ['azureidentities/shop/cart']);
+    await pass(fixture.clock, 70_000);
+    assert.deepEqual(fixture.writes.slice(1), ['azureidentities/shop/till']);
   });
 
   it('checks a Secret again within seconds when the API server did not answer', async () => {

@@ -112,6 +112,8 @@ describe('status conditions', () => {
       const [watches] = process.conditions.conditions;
       assert.match(watches?.problem() ?? '', /^waiting for bindings \(FORBIDDEN/);
     });
-    assert.equal(process.written(), 0);
+    const outcomes = process.conditions.samples().filter(({ labels }) => labels?.['outcome']);
+    assert.equal(outcomes.length, 6);
+    assert.ok(outcomes.every(({ value }) => value === 0));
   });
 });

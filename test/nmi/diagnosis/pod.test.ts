@@ -149,6 +149,15 @@ describe('findings about a pod', () => {
     assert.equal(many.split('AzureIdentityBinding b').length - 1, 3);
   });
 
+  it('have the status of the answer, and its Retry-After only if it has one', () => {
+    const pending = shownOf((fixture) =>
+      fixture.addPod({ labels, createdAtWallMs: fixture.clock.wallMs() }),
+    );
+    assert.match(pending, /\(HTTP 503, Retry-After \d+s\)$/m);
+    const unlabelled = shownOf((fixture) => fixture.addPod({ labels: {} }));
+    assert.match(unlabelled, /\(HTTP 400\)$/m);
+  });
+
   it('do not mention unrelated objects', () => {
     const others = (fixture: ExplainFixture): void => {
       for (const namespace of ['default', 'other']) {
@@ -162,7 +171,7 @@ describe('findings about a pod', () => {
       others(fixture);
       fixture.addPod({ labels });
     });
-    assert.doesNotMatch(ofSelector, /unrelated/);
+    assert.doesNotMatch(ofSelector, /unrelated|has no AzureIdentityBinding at all/);
     const ofIdentity = shownOf((fixture) => {
       others(fixture);
       fixture.grants.bindings.upsert(createBinding({ selector: 'app', identityName: 'gone' }));
@@ -211,6 +220,7 @@ describe('findings about a pod', () => {
     assert.match(ofOthers, /has no label "aadpodidbinding"[^]*Set it to the selector/);
     const ofExcepted = shownOf((fixture) => {
       fixture.grants.exceptions.upsert(createException({ podLabels: labels }));
+      fixture.grants.bindings.upsert(createBinding({ selector: 'unrelated' }));
       fixture.addPod({ labels });
     });
     assert.equal(ofExcepted, '');

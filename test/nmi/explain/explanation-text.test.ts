@@ -246,6 +246,7 @@ describe('the text of an explanation', () => {
                   state: 'idle',
                 },
               },
+              { ...at, token: { ...token, expiresInMs: 1.1 * hourMs, refreshInMs: undefined } },
               { ...at, token: { ...token, expiresInMs: -1, failedRefreshes: 0 } },
               { ...at, token: undefined, failure },
               { ...at, token: undefined, failure: { ...failure, heldForMs: 0, description: '' } },
@@ -262,6 +263,7 @@ describe('the text of an explanation', () => {
         'https://r: stale token, expires in 1 d 1 h, next refresh in 1 min 30 s, 3 refreshes failed',
         'https://r (tenant u): idle token, expires in 3 min 20 s, fetched again before it is ' +
           'served, being fetched',
+        'https://r: stale token, expires in 1 h 6 min, 3 refreshes failed',
         'https://r: stale token, expired, next refresh in 1 min 30 s',
         'https://r: no token, no retry for 4 s: upstream_down: is away',
         'https://r: no token, last try: upstream_down',

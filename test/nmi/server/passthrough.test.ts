@@ -139,6 +139,20 @@ describe('relaying to the metadata service', () => {
     assert.equal(relay.seen[0]?.url, '/metadata/versions');
   });
 
+  it('repeats answers that are the same for all pods for a second, and no others', async () => {
+    for (const [area, upstream] of [
+      ['instance', 1],
+      ['versions', 1],
+      ['scheduledevents', 2],
+    ] as const) {
+      await using relay = await openRelay((_request, response) => response.end('{}'), {
+        route: routeTo(area),
+      });
+      for (let call = 0; call < 2; call++) assert.equal((await relay.ask()).text, '{}');
+      assert.equal(relay.seen.length, upstream, area);
+    }
+  });
+
   it('relays status, headers and body', async () => {
     await using relay = await openRelay((_request, response) => {
       response.writeHead(410, { 'Content-Type': 'text/x', 'Set-Cookie': ['a=1', 'b=2'] });

@@ -4,7 +4,12 @@ import { describe, it } from 'node:test';
 import { GrantIndex } from '../../../src/cache/index/grant-index.ts';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
 import type { EntraIdentity } from '../../../src/nmi/sources/entra/entra-identity.ts';
-import type { SourceFailure, SourceResult, TokenRequest } from '../../../src/nmi/sources/source.ts';
+import type {
+  MayRetry,
+  SourceFailure,
+  SourceResult,
+  TokenRequest,
+} from '../../../src/nmi/sources/source.ts';
 import type { UpstreamIdentity } from '../../../src/nmi/sources/upstream-identity.ts';
 import { TokenBroker, type CachedToken } from '../../../src/nmi/tokens/broker.ts';
 import { UpstreamResolver } from '../../../src/nmi/grants/resolve-upstream.ts';
@@ -49,6 +54,7 @@ function open(given: { readonly maxEntries?: number; readonly mode?: OwnersMode 
   });
   const calls: TokenRequest<UpstreamIdentity>[] = [];
   const refreshes: string[] = [];
+  const fetches: (readonly [UpstreamIdentity, boolean, number])[] = [];
   const bugs: unknown[] = [];
   const upstream = {
     failure: undefined as SourceFailure | undefined,
@@ -56,8 +62,13 @@ function open(given: { readonly maxEntries?: number; readonly mode?: OwnersMode 
     /** An authority without a server. */
     hanging: undefined as string | undefined,
   };
-  const fetch = (request: TokenRequest<UpstreamIdentity>): Promise<SourceResult> => {
+  const retries: MayRetry[] = [];
+  const fetch = (
+    request: TokenRequest<UpstreamIdentity>,
+    mayRetry: MayRetry,
+  ): Promise<SourceResult> => {
     calls.push(request);
+    retries.push(mayRetry);
     const { failure, error, hanging } = upstream;
     const { identity } = request;
     if (identity.kind === 'entra' && identity.authority === hanging) {
@@ -80,12 +91,12 @@ function open(given: { readonly maxEntries?: number; readonly mode?: OwnersMode 
     waitMs: 10_500,
     nextImdsFetchId: () => `fetch ${calls.length + 1}`,
     observer: {
-      onFetch: () => undefined,
+      onFetch: (identity, { ok }, durationMs) => fetches.push([identity, ok, durationMs]),
       onRefresh: (outcome) => refreshes.push(outcome),
       onSourceBug: (error) => bugs.push(error),
     },
   });
-  return { clock, pods, grants, index, broker, calls, refreshes, bugs, upstream };
+  return { clock, pods, grants, index, broker, calls, retries, fetches, refreshes, bugs, upstream };
 }
 
 function entraIdentity(clientId: string, credential: EntraIdentity['credential']): EntraIdentity {
@@ -124,6 +135,10 @@ describe('the broker', () => {
       fixture.calls.map(({ correlationId }) => correlationId),
       ['fetch 1', 'fetch 2'],
     );
+    assert.deepEqual(fixture.fetches, [
+      [a, true, 0],
+      [b, false, 0],
+    ]);
   });
 
   it('has another id for each fetch from Entra ID, which pods see in errors', async () => {
@@ -309,6 +324,31 @@ describe('the broker', () => {
     assert.equal(fixture.calls.length, 2);
   });
 
+  it('describes a token without a failure, and a failure with the rest of its cooldown', async () => {
+    const { clock, broker, upstream } = open();
+    await broker.get(a, resource, party);
+    const failure = { description: 'no', retryAfterS: 9, cooldownMs: 9_000 };
+    upstream.failure = { reason: 'upstream_throttled', ...failure };
+    await broker.get(b, resource, party);
+    await pass(clock, 4_000);
+    assert.equal(broker.describe([a])[0]?.failure, undefined);
+    assert.equal(broker.describe([b])[0]?.failure?.retryAfterS, 5);
+  });
+
+  it('serves a new token once the one in memory has less than five minutes left', async () => {
+    const { clock, broker, upstream } = open();
+    await broker.get(a, resource, party);
+    upstream.failure = { reason: 'upstream_down', description: 'no', cooldownMs: 1_000 };
+    await pass(clock, 24 * hourMs - 5 * 60_000 - 10_000);
+    const first = broker.peek(a, resource);
+    assert.ok(first !== undefined);
+    await pass(clock, 20_000);
+    upstream.failure = undefined;
+    const answer = await broker.get(a, resource, party);
+    assert.ok(answer.ok);
+    assert.notEqual(answer.rendered.token.accessToken, first.token.accessToken);
+  });
+
   it('passes on the advice of a failure without a cooldown', async () => {
     const fixture = open();
     const failure = { description: 'queue full', retryAfterS: 5, cooldownMs: 0 } as const;
@@ -343,6 +383,16 @@ describe('the broker', () => {
       tokenOf(one),
       'better than none',
     );
+  });
+
+  it('refreshes a token as usual after a request for a new one was answered from memory', async () => {
+    const { clock, broker, calls } = open();
+    await broker.get(a, resource, party);
+    await broker.renew(a, resource, party);
+    await broker.renew(a, resource, party);
+    await pass(clock, 24 * hourMs);
+    await broker.get(a, resource, party);
+    assert.deepEqual(calls.map(({ bypassCache }) => bypassCache).slice(0, 3), [false, true, false]);
   });
 
   it('fetches once more for a request for a new token that joined another fetch', async () => {
@@ -515,10 +565,15 @@ describe('the broker', () => {
     const fixture = open();
     await fixture.broker.get(a, resource, party);
     fixture.pods.upsert(createPod({ name: 'another' }));
+    const credential = { kind: 'secret', secret: { namespace: 'n', name: 's' } } as const;
+    await fixture.broker.get(entraIdentity(clientIdA, credential), resource, party);
+    const mayRetry = () => fixture.retries.map((take) => take());
+    assert.deepEqual(mayRetry(), [true, true]);
     fixture.broker[Symbol.dispose]();
+    assert.deepEqual(mayRetry(), [false, false], 'nothing that is under way is tried again');
     fixture.pods.upsert(createPod({ name: 'yet another' }));
     assert.deepEqual(fixture.clock.armed, []);
     assert.equal(failureOf(await fixture.broker.get(a, resource, party)).reason, 'upstream_down');
-    assert.equal(fixture.calls.length, 1);
+    assert.equal(fixture.calls.length, 2);
   });
 });

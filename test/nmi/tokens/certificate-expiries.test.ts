@@ -7,8 +7,10 @@ function open() {
   const unneeded = new Set<string>();
   const known = new CertificateExpiries((credential: string) => !unneeded.has(credential));
   const expiries = {
-    note: (secret: ObjectName, expiresAtWallMs: number) =>
-      known.note(`${secret.namespace}/${secret.name}`, secret, expiresAtWallMs),
+    note: (secret: ObjectName | undefined, expiresAtWallMs: number) => {
+      const credential = secret === undefined ? '' : `${secret.namespace}/${secret.name}`;
+      known.note(credential, secret, expiresAtWallMs);
+    },
   };
   const found = () =>
     known
@@ -25,6 +27,7 @@ describe('the expiry of certificates', () => {
     expiries.note({ namespace: 'a', name: 's' }, 1_000);
     expiries.note({ namespace: 'a', name: 's' }, 2_000);
     expiries.note({ namespace: 'b', name: 's' }, 3_500);
+    expiries.note(undefined, 4_000);
     assert.deepEqual(found(), ['a/s 2', 'b/s 3.5']);
     unneeded.add('a/s');
     assert.deepEqual(found(), ['b/s 3.5']);

@@ -9,6 +9,7 @@ import { systemClock } from '../../../../src/base/time/clock.ts';
 import { createConnector } from '../../../../src/nmi/kube/api/connector.ts';
 import { kubeErrorOfFailure } from '../../../../src/nmi/kube/api/kube-error.ts';
 import { countingClock, eventually } from '../kube-test-bed.ts';
+import { json, openTokenServer } from '../../sources/entra/token-server.ts';
 
 /** Listens, and never accepts a connection: once its queue is full the kernel drops every SYN. */
 const deafServer = `
@@ -86,6 +87,15 @@ describe('a connection to the API server', () => {
     assert.ok(performance.now() - startMs >= 1900);
     for (const socket of sockets) socket.destroy();
     mute.close();
+    await pool.destroy();
+  });
+
+  it('is HTTP/1.1 even if the server offers HTTP/2', async () => {
+    // This one offers it without supporting it.
+    await using server = await openTokenServer();
+    server.answerWith(json(200, {}));
+    const pool = poolOf(server.authority, 2000);
+    assert.equal(await codeOf(pool), 'answered');
     await pool.destroy();
   });
 

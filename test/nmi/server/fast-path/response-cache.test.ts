@@ -126,6 +126,19 @@ describe('an answer from the cache', () => {
     assert.equal(armed, 1);
   });
 
+  it('is rendered once a second for a token, of the latest thousand tokens', () => {
+    const { answers, rendered } = open();
+    const sink = new Sink();
+    const ask = (token = rendered) => answers.render(token, undefined, a, false).writeTo(sink);
+    ask();
+    ask(new RenderedToken(rendered.token));
+    ask();
+    assert.ok(sink.written[0] === sink.written[2], 'the same bytes');
+    for (let other = 0; other < 1_024; other++) ask(new RenderedToken(rendered.token));
+    ask();
+    assert.ok(sink.written[0] !== sink.written.at(-1), 'memory is limited');
+  });
+
   it('repeats the id of its request, and of no other request', () => {
     const { answers, rendered } = open();
     const sink = new Sink();

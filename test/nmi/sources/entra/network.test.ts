@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import type { ServerResponse } from 'node:http';
 import { createServer, type AddressInfo } from 'node:net';
 import { describe, it } from 'node:test';
 import { getCACertificates, setDefaultCACertificates } from 'node:tls';
+import { eventually } from '../../../../lab/test-bed/eventually.ts';
 import { systemClock } from '../../../../src/base/time/clock.ts';
 import {
   EntraNetworkError,
@@ -87,6 +89,20 @@ describe('the network to Entra ID', () => {
     for (let call = 0; call < 20; call++) await post(network, server.authority);
     assert.ok(server.connections <= 2, `${server.connections} connections`);
     assert.equal(server.received.length, 20);
+  });
+
+  it('has at most 16 connections to an authority, however many tokens are fetched', async () => {
+    await using server = await openTokenServer();
+    await using network = open(server);
+    const held: ServerResponse[] = [];
+    server.answerWith((response) => held.push(response));
+    const posts = Array.from({ length: 20 }, () => post(network, server.authority));
+    await eventually(() => assert.ok(held.length >= 16));
+    server.answerWith(json(200, {}));
+    for (const response of held) response.end('{}');
+    await Promise.all(posts);
+    assert.equal(held.length, 16);
+    assert.equal(server.connections, 16);
   });
 
   it('reads Retry-After as seconds and as a date, up to an hour', async () => {
