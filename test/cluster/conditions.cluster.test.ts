@@ -137,14 +137,14 @@ describeOnNewestVersion('status conditions', (cluster) => {
     const shown = (await cluster().kubectl(['get', 'azidb', '--namespace=shop'])).split('\n');
     assert.match(
       shown.find((row) => row.startsWith('till')) ?? '',
-      /^till +till +till +False +identity_missing +\S+ +Namespace shop has no AzureIdentity till\. Create it, or correct spec\.azureIdentity\.$/,
+      /^till +till +till +False +identity_missing +\S+ +Namespace shop has no AzureIdentity till\. Create it: kubectl nmi identity add till -n shop --resource-id ID --run --apply; or correct spec\.azureIdentity\.$/,
     );
     assert.match(
       shown.find((row) => row.startsWith('cart')) ?? '',
       /^cart +cart +cart +True +ok +\S+ *$/,
     );
     // Stored before the definitions had rules; the rules would refuse it now.
-    await untilReady('azureidentitybindings/wrong', 'False binding_missing');
+    await untilReady('azureidentitybindings/wrong', 'False selector_unusable');
 
     const spec = { type: 1, clientID, tenantID, clientPassword: { name: 'sp' } };
     await put('AzureIdentity', 'till', spec);

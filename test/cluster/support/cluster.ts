@@ -8,6 +8,7 @@
 import { randomBytes } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { openApi, type Api, type ApiAccess, type KubeBody } from './api.ts';
 import { applyObjects, type ApplyOptions } from './apply-objects.ts';
 import type { ClusterBinaries } from './binaries.ts';
@@ -176,8 +177,15 @@ export async function startCluster(
       await plane.stopApiserver();
       await plane.startApiserver();
     },
-    copy: (kind, namespace, original, copies) =>
-      storeCopies(plane.etcd, `/registry/${kind}/${namespace}/`, original, copies),
+    async copy(kind, namespace, original, copies) {
+      await storeCopies(plane.etcd, `/registry/${kind}/${namespace}/`, original, copies);
+      const last = copies.at(-1)?.name ?? original;
+      const [group, plural] = kind.includes('/') ? kind.split('/') : [undefined, kind];
+      const api = group === undefined ? '/api/v1' : `/apis/${group}/v1`;
+      // The server's memory follows etcd, and lists are answered from there.
+      const path = `${api}/namespaces/${namespace}/${plural ?? ''}/${last}?resourceVersion=0`;
+      await eventually(() => admin.expect('GET', path), 60_000);
+    },
     async compact() {
       const range = await plane.etcd.expect('POST', '/v3/kv/range', { key: 'AA==' });
       const { revision } = range['header'] as { readonly revision: string };
