@@ -2,11 +2,13 @@
  * Which test file runs next. At most three run at once: a file uses two thirds of a processor on
  * average, and two processors are the least that a run has to expect. At most one of them is exclusive:
  * exclusive files have a queue of their own, and the other places go on with the rest. Long files
- * start first.
+ * start first. Beside an exclusive file of several minutes only one other file runs: the lab measures how
+ * long pods wait under attack.
  */
 import type { Programs } from './kinds.ts';
 
 const places = 3;
+const longMs = 180_000;
 
 export interface Job {
   readonly file: string;
@@ -22,13 +24,16 @@ export function nextJob(
   running: readonly Job[],
   isThere: (programs: Programs) => boolean,
 ): Job | undefined {
-  if (running.length >= places) return undefined;
+  const isLong = ({ isExclusive, expectedMs }: Job): boolean => isExclusive && expectedMs >= longMs;
+  if (running.length >= (running.some(isLong) ? 2 : places)) return undefined;
   const possible = waiting
     .filter(({ needs }) => needs.every(isThere))
     .toSorted((a, b) => b.expectedMs - a.expectedMs);
   const shared = possible.find((job) => !job.isExclusive);
   if (running.some((job) => job.isExclusive)) return shared;
-  return possible.find((job) => job.isExclusive) ?? shared;
+  const exclusive = possible.find((job) => job.isExclusive);
+  if (exclusive === undefined) return shared;
+  return isLong(exclusive) && running.length > 1 ? undefined : exclusive;
 }
 
 /** Programs that are being built while the first tests run. */

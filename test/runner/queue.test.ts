@@ -32,6 +32,14 @@ describe('the next test file', () => {
     assert.equal(next([job('a')], [job('b'), job('c'), job('d')]), undefined);
   });
 
+  it('has one other beside it if it is exclusive and long', () => {
+    const lab = job('lab', 300_000, alone);
+    assert.equal(next([lab, job('a')], [job('b')]), 'lab');
+    assert.equal(next([lab, job('a')], [job('b'), job('c')]), undefined);
+    assert.equal(next([job('a')], [lab]), 'a');
+    assert.equal(next([job('a')], [lab, job('b')]), undefined);
+  });
+
   it('is one with all its programs', () => {
     const waiting = [job('a', 9, { needs: ['cluster', 'older'] }), job('b')];
     const has = (...there: readonly Programs[]) => next(waiting, [], (one) => there.includes(one));

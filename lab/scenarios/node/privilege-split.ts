@@ -67,7 +67,8 @@ const privilegeSplit: Scenario = {
     await eventually(async () => {
       const now = await kernel.metric('nmi_redirect_reconciles_total{outcome="repaired"}');
       assert.ok(now > before, `nothing was repaired: ${kernel.lines.slice(-3).join(' ')}`);
-    });
+      // A slow rendering of the metrics is kept for seconds.
+    }, 20_000);
     assertToken(await pod.ask({ connection: 'kept' }), 'split');
 
     testBed.log('the kernel’s side is killed: who is known stays known, the others are to retry');

@@ -14,7 +14,7 @@ import type { LabResult } from '../../../lab/test-bed/scenario.ts';
 import { findCgroupRoot } from '../../../src/redirect/cgroup/cgroup-tree.ts';
 
 /** Longer than all scenarios take on a busy machine with two cores. */
-const limitMs = 480_000;
+const limitMs = 900_000;
 
 export interface LabRun {
   readonly code: number | null;
