@@ -45,22 +45,22 @@ describe('the cost of a cached token', { timeout: 120_000 }, () => {
         pids: [fixture.agent.pid],
         callers: [callerOf(fixture.pods[0])],
       };
-      const measure = async (): Promise<readonly number[]> => {
+      const measure = async (rounds: number): Promise<readonly number[]> => {
         const [ours, bare] = await measureRounds({
           subjects: [agent, control],
           shapes: [shape],
-          rounds: 5,
+          rounds,
           roundMs: 350,
           say: () => undefined,
         });
         assert.ok(ours !== undefined && bare !== undefined);
         return ratiosOf(measures.cpuMs(ours), measures.cpuMs(bare));
       };
-      // Once in some twenty runs beside other files all rounds were high: a lost fast path is lost twice.
-      const first = await measure();
-      const ratios = median(first) <= atMost ? first : await measure();
-      const shown = [first, ratios].flat().map((ratio) => ratio.toFixed(2));
-      assert.ok(median(ratios) <= atMost, `by rounds: ${shown.join(', ')}`);
+      // Beside other files all five rounds were high once: then ten more decide with them.
+      const first = await measure(5);
+      const ratios = median(first) <= atMost ? first : [...first, ...(await measure(10))];
+      const shown = ratios.map((ratio) => ratio.toFixed(2)).join(', ');
+      assert.ok(median(ratios) <= atMost, `by rounds: ${shown}`);
     });
   }
 });
