@@ -4,7 +4,6 @@
  */
 import { renderVersion } from '../nmi/base/build-info.ts';
 import { nearest } from '../base/nearest.ts';
-import { complete, completionScript, completionWord } from './completion.ts';
 import { parseArgs } from './flags.ts';
 import { renderHelp, renderOverview } from './help.ts';
 import { exitCodes, type Io } from './io.ts';
@@ -19,14 +18,6 @@ export async function runCli(args: readonly string[], io: Io): Promise<number> {
     return exitCodes.usage;
   }
   if (first === 'help') return help(others, io);
-  if (first === completionWord) {
-    for (const word of complete(others)) io.stdout(`${word}\n`);
-    return exitCodes.ok;
-  }
-  if (first === 'completion' && others.length === 0) {
-    io.stdout(completionScript);
-    return exitCodes.ok;
-  }
   const named = first !== undefined && Object.hasOwn(verbs, first) ? first : undefined;
   return runVerb(named, named === undefined ? args : others, io);
 }

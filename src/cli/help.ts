@@ -6,17 +6,13 @@ const maxColumns = 120;
 
 /** The output of `nmi` and `nmi --help`. */
 export function renderOverview(): string {
-  const rows = [
-    ...Object.entries(verbs).map(([name, { summary }]) => [name, summary] as const),
-    ['completion', 'Print a script for bash completion.'] as const,
-  ];
   return [
     'Microsoft Entra tokens for the pods of this Kubernetes node.',
     '',
     'Usage: nmi [VERB] [FLAGS]',
     '',
     'Verbs:',
-    ...rows.map(([name, summary]) => `  ${name.padEnd(11)} ${summary}`),
+    ...Object.entries(verbs).map(([name, { summary }]) => `  ${name.padEnd(11)} ${summary}`),
     '',
     'Examples:',
     ...['run', 'explain', 'redirect'].map((name) => `  ${verbs[name]?.examples[0] ?? ''}`),

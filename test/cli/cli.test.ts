@@ -87,11 +87,6 @@ describe('the command line', () => {
     assert.match(unknown.stderr, /did you mean "explain"\?/);
   });
 
-  it('completes args for a shell', async () => {
-    assert.match((await cli('completion')).stdout, /complete -o default -F _nmi_complete nmi\n$/);
-    assert.equal((await cli('--complete', 'red')).stdout, 'redirect\n');
-  });
-
   it('suggests a similar name', async () => {
     for (const [args, hint] of [
       [['redirct'], 'did you mean "redirect"?'],
