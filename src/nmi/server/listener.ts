@@ -8,7 +8,6 @@ import { once } from 'node:events';
 import { closeSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { isIPv4, Server as NetServer, type Socket } from 'node:net';
-import type { Duplex } from 'node:stream';
 import type { Clock } from '../../base/time/clock.ts';
 import type { Attestation, Peer } from '../../redirect/redirect.ts';
 import { refuse, type Answer } from '../base/answers.ts';
@@ -192,12 +191,18 @@ class HttpListener implements Listener {
     this.#server.on('clientError', (error: NodeJS.ErrnoException, socket: Socket) => {
       this.#refuseUnparsed(error.code, socket);
     });
-    this.#server.on('connect', (_request: IncomingMessage, socket: Duplex) => {
-      const answer = methodNotAllowed();
-      onRefusal(answer);
+    this.#server.on('connect', (_request: IncomingMessage, socket: Socket) => {
       // Node has ended its parser.
       socket.removeAllListeners('data').resume();
-      writeRawAnswer(socket, answer, randomUUID(), clock);
+      const refuseIt = (): void => {
+        if (socket.destroyed) return;
+        const answer = methodNotAllowed();
+        onRefusal(answer);
+        writeRawAnswer(socket, answer, randomUUID(), clock);
+      };
+      const before = this.#lastOpen(socket);
+      if (before === undefined) refuseIt();
+      else before.once('close', refuseIt);
     });
   }
 
@@ -308,8 +313,7 @@ class HttpListener implements Listener {
       socket.destroy();
       return;
     }
-    const connection = this.#connections.get(socket);
-    const last = connection === undefined ? undefined : [...connection.open].at(-1);
+    const last = this.#lastOpen(socket);
     if (last !== undefined) {
       // Earlier requests are answered first. The error is in one of them or after them, so an error
       // answer now would be taken for one of their answers. The last of these closes the
@@ -322,6 +326,11 @@ class HttpListener implements Listener {
     const answer = parserRefusal(code);
     onRefusal(answer);
     writeRawAnswer(socket, answer, randomUUID(), clock);
+  }
+
+  /** The latest request of a connection that has no answer yet. */
+  #lastOpen(socket: Socket): ServerResponse | undefined {
+    return [...(this.#connections.get(socket)?.open ?? [])].at(-1);
   }
 
   reset(isMeant: (caller: CallerConnection) => boolean): number {
