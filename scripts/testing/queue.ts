@@ -11,7 +11,10 @@ const places = 3;
 const longMs = 180_000;
 
 export interface Job {
-  readonly file: string;
+  /** The file, or the folder of several. */
+  readonly name: string;
+  /** They run in one process, from the root. */
+  readonly files: readonly string[];
   readonly isExclusive: boolean;
   /** Not before these are there. */
   readonly needs: readonly Programs[];

@@ -1,10 +1,13 @@
-/** A whole run of test files: in which order, with what, and its one report. */
+/**
+ * A whole run of test files: in which order, with what, and its one report. Unit tests of one folder
+ * share a process: most of a short file's time is that of starting Node and loading what it imports.
+ */
 import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { isWithin, kindOf, type Programs, type Size } from './kinds.ts';
 import { runJobs, type Builds, type Job } from './queue.ts';
 import { Report } from './report.ts';
-import { runFile, type FileRun } from './run-file.ts';
+import { runFiles, type FileRun } from './run-files.ts';
 import { renderTimes, type FileTime } from './times.ts';
 
 /** So that a hang ends as a failure that shows the file. */
@@ -45,12 +48,26 @@ export function planJobs({
   size,
   knownMs,
 }: Pick<SuiteOptions, 'root' | 'files' | 'size' | 'knownMs'>): readonly Job[] {
-  return files.map((file) => {
-    const { isExclusive, usualSeconds } = kindOf(file);
-    const needs = needsOf(file, size, readFileSync(join(root, file), 'utf8'));
-    const expectedMs = knownMs[file] ?? usualSeconds * 1_000;
-    return { file, isExclusive, needs, expectedMs };
+  const groups = Object.groupBy(files, processOf);
+  return Object.values(groups).map((group = []): Job => {
+    const name = nameOf(group);
+    const [first = ''] = group;
+    const { isExclusive, usualSeconds } = kindOf(first);
+    const needs = needsOf(first, size, readFileSync(join(root, first), 'utf8'));
+    const expectedMs = knownMs[name] ?? usualSeconds * 1_000 * group.length;
+    return { name, files: group, isExclusive, needs, expectedMs };
   });
+}
+
+/** Files with the same one share a process. */
+function processOf(file: string): string {
+  const folder = dirname(file);
+  return kindOf(file).name === 'unit' && folder !== '.' ? folder : file;
+}
+
+function nameOf(files: readonly string[]): string {
+  const [first = ''] = files;
+  return files.length === 1 ? first : `${dirname(first)} (${files.length} files)`;
 }
 
 /** Of its kind, and of what it calls. */
@@ -65,7 +82,7 @@ export function needsOf(file: string, size: Size, text: string): readonly Progra
 }
 
 export async function runSuite(options: SuiteOptions): Promise<SuiteResult> {
-  const { builds, log, output, size, stop } = options;
+  const { builds, log, output, stop } = options;
   const jobs = planJobs(options);
   const report = new Report(output);
   const times: FileTime[] = [];
@@ -73,28 +90,27 @@ export async function runSuite(options: SuiteOptions): Promise<SuiteResult> {
   // A file's output shows only when it has ended.
   const progress = setInterval(() => {
     const now = performance.now();
-    const names = [...running].map(([file, at]) => `${file} (${((now - at) / 1000).toFixed(0)} s)`);
-    log(`${times.length} of ${jobs.length} files have run; running: ${names.join(', ') || 'none'}`);
+    const names = [...running].map(([name, at]) => `${name} (${((now - at) / 1000).toFixed(0)} s)`);
+    log(`${times.length} of ${jobs.length} processes have run; now: ${names.join(', ') || 'none'}`);
   }, progressMs);
   const late = await runJobs({
     jobs,
     builds,
     stop,
     patienceMs: (job) => options.patienceMs(job.needs),
-    run: async ({ file }) => {
-      running.set(file, performance.now());
-      const limitMs = options.timeoutMs ?? timeoutOf(file, size);
-      const result = await tryRun(file, limitMs, options.root, size);
-      running.delete(file);
-      times.push(timeOf(file, result));
-      if (result instanceof Error) await report.fail(`${file}: ${result.message}`);
-      else await report.add(file, result.events);
+    run: async ({ name, files }) => {
+      running.set(name, performance.now());
+      const result = await tryRun(files, options);
+      running.delete(name);
+      times.push(timeOf(name, files, result));
+      if (result instanceof Error) await report.fail(`${name}: ${result.message}`);
+      else await report.add(name, result.events);
     },
   });
   clearInterval(progress);
   if (stop.aborted) return { isPassed: false, times: [] };
   for (const what of builds.failed) await report.fail(`the programs for ${what} cannot be built`);
-  const skipped = late.map(({ file }) => `SKIPPED: ${file}: its programs are still being built\n`);
+  const skipped = late.map(({ name }) => `SKIPPED: ${name}: its programs are still being built\n`);
   await report.print(
     [
       `\n${renderTimes(times, shortMs)}\n`,
@@ -106,25 +122,28 @@ export async function runSuite(options: SuiteOptions): Promise<SuiteResult> {
 }
 
 async function tryRun(
-  file: string,
-  limitMs: number,
-  cwd: string,
-  size: Size,
+  files: readonly string[],
+  { root, size, timeoutMs: limitMs = timeoutOf(files, size) }: SuiteOptions,
 ): Promise<FileRun | Error> {
   try {
-    return await runFile(file, { cwd, timeoutMs: limitMs, environment: { TEST_SIZE: size } });
+    return await runFiles(files, {
+      cwd: root,
+      timeoutMs: limitMs,
+      environment: { TEST_SIZE: size },
+    });
   } catch (err) {
     return err instanceof Error ? err : new Error(String(err));
   }
 }
 
-function timeoutOf(file: string, size: Size): number {
-  return kindOf(file).name === 'kernels' && size === 'long' ? kernelsTimeoutMs : timeoutMs;
+function timeoutOf(files: readonly string[], size: Size): number {
+  const isLong = size === 'long' && files.some((file) => kindOf(file).name === 'kernels');
+  return isLong ? kernelsTimeoutMs : timeoutMs;
 }
 
-function timeOf(file: string, run: FileRun | Error): FileTime {
+function timeOf(name: string, [first = '']: readonly string[], run: FileRun | Error): FileTime {
   const { wallMs, usage } = run instanceof Error ? { wallMs: 0, usage: undefined } : run;
   const waitedMs = usage?.waitedMs ?? 0;
-  const { name } = kindOf(file);
-  return { file, kind: name, wallMs: wallMs - waitedMs, processorMs: usage?.processorMs, waitedMs };
+  const kind = kindOf(first).name;
+  return { file: name, kind, wallMs: wallMs - waitedMs, processorMs: usage?.processorMs, waitedMs };
 }

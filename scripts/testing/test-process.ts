@@ -1,7 +1,7 @@
 /**
  * Loaded before every test file that `scripts/test.ts` runs. A file that needs exclusive use of the
  * kernel waits here for its turn, which other runs on this machine may have, and keeps it until its
- * process ends. At the end the process reports what it used: `run-file.ts` reads it. A process that
+ * process ends. At the end the process reports what it used: `run-files.ts` reads it. A process that
  * something keeps running after its tests is ended, and its output names what kept it.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
@@ -16,7 +16,7 @@ const lingerMs = Number(process.env['TEST_LINGER_MS'] ?? 20_000);
 
 const file = process.argv[1] ?? '';
 // A forked program gets the same options.
-if (isMainThread && file.endsWith('.test.ts')) {
+if (isMainThread && /\.test\.m?ts$|\.test\.mjs$/.test(file)) {
   const startMs = performance.now();
   // The runner's own tests run files that are exclusive only by their names.
   const turn = process.env['TEST_TURN'] ?? 'entra-pod-identity-kernel-tests';

@@ -4,14 +4,14 @@ import { nextJob, runJobs, type Job } from '../../scripts/testing/queue.ts';
 import { needsOf } from '../../scripts/testing/suite.ts';
 import type { Programs } from '../../scripts/testing/kinds.ts';
 
-function job(file: string, expectedMs = 1, more: Partial<Job> = {}): Job {
-  return { file, expectedMs, isExclusive: false, needs: [], ...more };
+function job(name: string, expectedMs = 1, more: Partial<Job> = {}): Job {
+  return { name, files: [name], expectedMs, isExclusive: false, needs: [], ...more };
 }
 
 const alone = { isExclusive: true } as const;
 const all: (programs: Programs) => boolean = () => true;
 const next = (waiting: readonly Job[], running: readonly Job[] = [], isThere = all) =>
-  nextJob(waiting, running, isThere)?.file;
+  nextJob(waiting, running, isThere)?.name;
 
 describe('the next test file', () => {
   it('is the longest', () => {
@@ -87,14 +87,14 @@ describe('a run of all jobs', () => {
       builds: { isThere: () => false, change: () => Promise.resolve() },
       patienceMs: () => (ran.length < 2 ? 1 : 0),
       stop: noStop,
-      run: ({ file }) => {
-        ran.push(file);
+      run: ({ name }) => {
+        ran.push(name);
         return Promise.resolve();
       },
     });
     assert.deepEqual(ran, ['a', 'b']);
     assert.deepEqual(
-      skipped.map(({ file }) => file),
+      skipped.map(({ name }) => name),
       ['x'],
     );
   });

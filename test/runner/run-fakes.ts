@@ -18,7 +18,7 @@ process.once('SIGTERM', () => {
 const isBuilt = (): boolean => performance.now() >= Number(buildMs);
 const { isPassed, times } = await runSuite({
   root,
-  files: globSync('*.test.ts', { cwd: root }).sort(),
+  files: globSync('**/*.test.ts', { cwd: root }).sort(),
   size: 'all',
   knownMs: {},
   builds: {

@@ -2,9 +2,9 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { eventually } from '../../lab/test-bed/eventually.ts';
 import { isAlive } from '../../lab/fabric/process-alive.ts';
@@ -24,6 +24,7 @@ afterEach(() => {
 function put(name: string, ...lines: readonly string[]): void {
   const head = "import { test, describe, it } from 'node:test';";
   const tools = "import { appendFileSync } from 'node:fs';";
+  mkdirSync(dirname(join(folder, name)), { recursive: true });
   writeFileSync(join(folder, name), [head, tools, ...lines].join('\n'));
 }
 
@@ -146,6 +147,46 @@ describe('a run of test files', () => {
     const { out } = await start(20_000).ended;
     const order = [...out.matchAll(/(?:says |✔ )([ab])\d/g)].map(([, name]) => name).join('');
     assert.match(order, /^(?:a{6}b{6}|b{6}a{6})$/, out);
+  });
+});
+
+describe('the unit tests of a folder', () => {
+  const pid = 'test(String(process.pid), () => {});';
+
+  it('share a process, and each is counted', async () => {
+    put('sub/a.test.ts', pid);
+    put('sub/b.test.ts', pid);
+    put('sub/deep/c.test.ts', pid);
+    put('sub/d.kernel.test.ts', pid);
+    const { code, out, times } = await start(20_000).ended;
+    assert.equal(code, 0, out);
+    assert.equal(summaryOf(out)['pass'], 4);
+    const pids = [...out.matchAll(/^✔ (\d+)/gm)].map(([, each]) => each);
+    assert.equal(pids.length, 4);
+    assert.equal(new Set(pids).size, 3);
+    assert.deepEqual(times.map(({ file }) => file).sort(), [
+      'sub (2 files)',
+      'sub/d.kernel.test.ts',
+      'sub/deep/c.test.ts',
+    ]);
+  });
+
+  it('fail by their own name', async () => {
+    put('sub/a.test.ts', "test('bad', () => { throw new Error('on purpose'); });");
+    put('sub/b.test.ts', pid);
+    put('none/a.test.ts', "import './nowhere.ts';");
+    put('none/b.test.ts', pid);
+    put('dead/a.test.ts', "test('dies', () => { process.kill(process.pid, 'SIGKILL'); });");
+    put('dead/b.test.ts', pid);
+    const { code, out } = await start(20_000).ended;
+    assert.equal(code, 1);
+    const { pass, fail } = summaryOf(out);
+    assert.equal(pass, 1);
+    assert.ok(fail !== undefined && fail >= 3, out);
+    const failing = out.slice(out.indexOf('failing tests'));
+    assert.match(failing, /sub\/a\.test\.ts:\d+:\d+\n✖ bad/);
+    assert.match(out, /none\/a\.test\.ts/);
+    assert.match(failing, /dead\/all\.test\.mjs/);
   });
 });
 

@@ -1,9 +1,10 @@
-/** Runs one test file by Node's test runner, in a process of its own. */
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+/** Runs test files by Node's test runner, in a process of their own. */
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { run } from 'node:test';
 import type { TestEvent } from 'node:test/reporters';
+import { pathToFileURL } from 'node:url';
 import { killProcesses, markOf, markVariable } from './processes.ts';
 
 /** What a test gets to clean up after SIGTERM. */
@@ -30,10 +31,12 @@ export interface FileOptions {
   readonly environment: Readonly<Record<string, string>>;
 }
 
-export async function runFile(file: string, options: FileOptions): Promise<FileRun> {
+/** @param files from the root; none of several is exclusive. */
+export async function runFiles(files: readonly string[], options: FileOptions): Promise<FileRun> {
   const { cwd, timeoutMs, environment } = options;
-  const folder = mkdtempSync(join(tmpdir(), 'nmi-test-usage-'));
+  const folder = mkdtempSync(join(tmpdir(), 'nmi-test-'));
   const usageFile = join(folder, 'usage');
+  const file = files.length === 1 ? (files[0] ?? '') : writeEntry(folder, cwd, files);
   const mark = markOf(file);
   const startMs = performance.now();
   // A process that ignores SIGTERM would keep the whole run.
@@ -66,6 +69,18 @@ export async function runFile(file: string, options: FileOptions): Promise<FileR
     clearTimeout(watchdog);
     rmSync(folder, { recursive: true, force: true });
   }
+}
+
+/** A test file that has the tests of all of them. */
+function writeEntry(folder: string, cwd: string, files: readonly string[]): string {
+  // The report names it if the process crashes.
+  const path = join(folder, dirname(files[0] ?? ''), 'all.test.mjs');
+  mkdirSync(dirname(path), { recursive: true });
+  const lines = files.map(
+    (each) => `import ${JSON.stringify(pathToFileURL(join(cwd, each)).href)};`,
+  );
+  writeFileSync(path, lines.join('\n'));
+  return path;
 }
 
 function readUsage(path: string): Usage | undefined {
