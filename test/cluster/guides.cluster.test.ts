@@ -23,7 +23,8 @@ const skip = helm.missing ?? false;
 const az = `#!/usr/bin/env bash
 echo "$*" >>"$AZ_LOG"
 case "$*" in
-  'identity create '*|'identity delete '*|'role assignment create '*|'vmss identity assign '*|'vmss identity remove '*) ;;
+  'group create --name demo --location westeurope'|'aks create '*|'aks get-credentials --resource-group demo --name demo') ;;
+  'identity create '*|'identity delete '*|'role assignment create '*|'role assignment delete '*|'vmss identity assign '*|'vmss identity remove '*) ;;
   'identity federated-credential create '*--issuer*--subject*--audiences*) ;;
   'aks update '*--enable-oidc-issuer*|'aks update '*--disable-pod-identity|'aks update '*--enable-pod-identity|'aks pod-identity add '*) ;;
   'identity show '*'--query clientId --output tsv') echo 22729e47-74ce-4b43-8eea-aab5f2073309 ;;
@@ -45,6 +46,7 @@ esac
 const kubectl = (program: string) => `#!/usr/bin/env bash
 case " $* " in
   *' logs '*|*' exec '*) echo 'AZURE_CLIENT_ID=of-the-pod'; exit 0 ;;
+  *' rollout status deployment/demo '*) echo 'deployment "demo" successfully rolled out'; exit 0 ;;
   *' run nmi-pull '*' -- --version '*) echo 'NMI Version: 0.1.0'; exit 0 ;;
   *' delete namespace '*) exec '${program}' "$@" --wait=false ;;
 esac
@@ -62,13 +64,14 @@ interface Guide {
 const guides: readonly Guide[] = [
   {
     page: 'quickstart.md',
-    words: { REGISTRY: 'registry.example/team' },
+    words: { REGISTRY: 'registry.example/team', LOCATION: 'westeurope' },
     asked: [
+      /^aks create .* --network-plugin azure --enable-oidc-issuer /m,
       /^identity create --resource-group demo --name demo$/m,
       /^role assignment create .* --role Reader --scope \/subscriptions\/7e57.*\/resourceGroups\/MC_demo_demo_westeurope$/m,
       /^identity federated-credential create .* --issuer https:\/\/issuer\.example\/demo\/ --subject system:serviceaccount:demo:default --audiences api:\/\/AzureADTokenExchange$/m,
       /^vmss identity assign --resource-group MC_demo_demo_westeurope --name aks-pool2-vmss --identities \/subscriptions\/s\//m,
-      /^identity delete --resource-group demo --name demo$/m,
+      /^role assignment delete --assignee 7e570000-1ab0-4000-8000-000000000009 .*\nidentity delete --resource-group demo --name demo$/m,
     ],
   },
   {

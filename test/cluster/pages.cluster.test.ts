@@ -34,7 +34,7 @@ const oldManifest = join(old.programs ?? '', 'deploy/infra/managed-mode-deployme
 const [image = '', archive = ''] = shellBlocksOf(install, 'Build the image');
 const [installByHelm = ''] = shellBlocksOf(install, 'Install with Helm');
 const [installByKubectl = ''] = shellBlocksOf(install, 'Install with kubectl');
-const [canary = ''] = shellBlocksOf(install, 'Try it on one node pool first');
+const [canary = '', canaryEnd = ''] = shellBlocksOf(install, 'Try it on one node pool first');
 const [surge = ''] = shellBlocksOf(install, 'Updates');
 const [upgrade = ''] = shellBlocksOf(upgradePage, 'Switch');
 const [wayBack = ''] = shellBlocksOf(upgradePage, 'Way back');
@@ -180,9 +180,8 @@ describeOnNewestVersion('the README', (cluster) => {
     assert.match(image, /^docker build .*\ndocker push .*\n$/);
     // Its result is checked in oci-archive.image.test.ts.
     assert.match(archive, /^\.\/dev image amd64 arm64\nskopeo copy .*\n$/);
-    const typed = [installByHelm, installByKubectl, canary, uninstallByHelm, uninstallByKubectl];
     assert.deepEqual(allShellBlocks(install), [
-      ...[image, archive, ...typed.slice(0, 3)],
+      ...[image, archive, installByHelm, installByKubectl, canary, canaryEnd],
       ...[surge, uninstallByHelm, uninstallByKubectl, openLater],
     ]);
     assert.deepEqual(allShellBlocks(upgradePage), [upgrade, wayBack]);
@@ -242,6 +241,7 @@ describeOnNewestVersion('the README', (cluster) => {
 
   it('installs a second release on one node pool, beside the first', { skip }, async () => {
     await type(installByHelm);
+    await type('helm upgrade nmi deploy/chart -n kube-system --reuse-values --values old.yaml');
     assert.match(await type(canary), /successfully rolled out/);
     await assertAgent('kube-system/canary-nmi');
     const poolOf = async (name: string): Promise<unknown> => {
@@ -254,7 +254,9 @@ describeOnNewestVersion('the README', (cluster) => {
       false,
       { 'kubernetes.io/os': 'linux', agentpool: 'canary' },
     ]);
-    await type('helm uninstall nmi-canary --namespace kube-system');
+    assert.match(await type(canaryEnd), /successfully rolled out/);
+    assert.equal(await find('kube-system/canary-nmi'), undefined);
+    assert.deepEqual(await poolOf('kube-system/nmi'), [false, { 'kubernetes.io/os': 'linux' }]);
     await type(uninstallByHelm);
     await assertNothingLeft();
   });
