@@ -39,6 +39,23 @@ describe('the recipes of CONTRIBUTING.md', () => {
     }
   });
 
+  it('have no option that nobody reads', () => {
+    const read = new Set(
+      typescriptIn(files, 'src').flatMap(({ text: code }) => [
+        ...[...code.matchAll(/\bconfig\??\.(\w+)/g)].map(([, name = '']) => name),
+        ...[...code.matchAll(/const \{([^}]+)\} = [\w.#]*\bconfig;/g)].flatMap(
+          ([, names = '']) => names.match(/\w+/g) ?? [],
+        ),
+      ]),
+    );
+    const unread = options.filter(({ key }) => !read.has(key));
+    // They have one value only.
+    assert.deepEqual(
+      unread.map(({ name }) => name),
+      ['operation-mode', 'force-namespaced'],
+    );
+  });
+
   it('need no other file for an option: only its reader and the command line use the table', () => {
     assert.deepEqual(importersOf('src/nmi/config/options.ts').toSorted(), [
       'src/cli/help.ts',

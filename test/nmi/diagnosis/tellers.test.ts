@@ -549,7 +549,7 @@ const ofObjects: readonly ObjectSituation[] = [
   {
     name: 'a type that does not exist',
     kind: 'AzureIdentity',
-    objects: identity({ type: 4, clientID: clientA }),
+    objects: identity({ type: 9, clientID: clientA }),
     code: 'identity_unsupported',
     fix: /^Correct it\.$/,
   },
