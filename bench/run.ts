@@ -4,7 +4,6 @@
  * bench/plots and bench/README.md.
  */
 import { join } from 'node:path';
-import { freshExecutable } from '../scripts/build.ts';
 import { parseOptions, usage, type Options } from './core/options.ts';
 import type { ScenarioResult } from './core/results.ts';
 import { onCore } from './machine/cores.ts';
@@ -17,6 +16,9 @@ import { busiestLoads, figureTable, seriesTable, servicesOf } from './report/mar
 import { publish, republish } from './report/publish.ts';
 import { scenarios } from './scenarios/all.ts';
 import type { Scenario } from './scenarios/scenario.ts';
+
+/** `./dev bench` builds it. */
+const builtExecutable = join(import.meta.dirname, '../dist/nmi');
 
 const args = process.argv.slice(2);
 if (args[0] === 'report') await republish();
@@ -60,7 +62,7 @@ async function main(words: readonly string[]): Promise<number> {
   }
   const marks = obstacle === undefined ? {} : { isNotAlone: true };
   const machine = describeMachine();
-  const executable = options.agent ?? (await freshExecutable());
+  const executable = options.agent ?? builtExecutable;
   const found: ScenarioResult[] = [];
   const failed: string[] = [];
   for (const scenario of chosen) {

@@ -1,13 +1,12 @@
 /**
  * Writes the manifests for use without Helm, from the chart: `node scripts/manifests.ts`. The
- * script itself needs helm, and builds it like the cluster tests do. A test compares the manifests,
- * so that the chart is the only source of deployments.
+ * script itself needs helm: in the PATH, or as `HELM=FILE`. A test compares the manifests, so that the
+ * chart is the only source of deployments.
  */
 import { spawnSync } from 'node:child_process';
 import { cpSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { format, resolveConfig } from 'prettier';
-import { provideHelm } from '../test/cluster/support/binaries.ts';
 import { chartFolder } from './chart-schema.ts';
 
 const deploy = join(import.meta.dirname, '../deploy');
@@ -90,6 +89,12 @@ function runHelm(helm: string, flags: readonly string[]): string {
   const image = `--set=image.repository=${noRepository}`;
   const words = ['template', 'nmi', chartFolder, '--namespace=kube-system', '--skip-tests', image];
   const run = spawnSync(helm, [...words, ...flags], { encoding: 'utf8', timeout: 60_000 });
+  if (run.error !== undefined) {
+    throw new Error(
+      `${helm} cannot be started: name helm as HELM=FILE; ./dev test helm builds one below .cache/cluster`,
+      { cause: run.error },
+    );
+  }
   if (run.status !== 0) throw new Error(`helm template: ${run.stderr}`);
   // Users prepend their own repository: see docs/install.md.
   return run.stdout.replaceAll(`${noRepository}/`, '');
@@ -110,9 +115,7 @@ if (import.meta.main) {
   for (const [source, paths] of Object.entries(copies)) {
     for (const path of paths) cpSync(join(deploy, source), join(deploy, path));
   }
-  const helm = provideHelm();
-  if (helm.programs === undefined) throw new Error(helm.missing);
-  for (const [path, text] of await renderManifests(helm.programs)) {
+  for (const [path, text] of await renderManifests(process.env['HELM'] ?? 'helm')) {
     writeFileSync(join(deploy, path), text);
   }
 }

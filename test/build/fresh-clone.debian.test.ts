@@ -10,7 +10,7 @@ import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { isWithin, sizeOfThisRun } from '../../scripts/testing/kinds.ts';
+import { isWithin, sizeOfThisRun } from '../runner/kinds.ts';
 import { repositoryRoot } from '../conventions/tree.ts';
 import {
   copyRegistrySettings,

@@ -3,7 +3,7 @@ import { basename } from 'node:path';
 import { readSyntax, type MemberUse } from './syntax.ts';
 import { typescriptIn, type SourceFile } from './tree.ts';
 
-const codeRoots = ['src', 'lab', 'test', 'scripts', 'bench'] as const;
+const codeRoots = ['src', 'lab', 'test', 'scripts', 'bench', 'docs'] as const;
 
 /** File names without a meaning. */
 const emptyNames = new Set(['util', 'utils', 'common', 'helper', 'helpers', 'misc']);

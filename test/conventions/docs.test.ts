@@ -4,7 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { describe, it } from 'node:test';
 import { scenarios } from '../../lab/scenarios/all.ts';
-import { generatedPages, renderPage } from '../../scripts/docs.ts';
+import { generatedPages, renderPage } from '../../docs/generate.ts';
 import { newMetrics, oldMetrics, type MetricRow } from '../../src/nmi/telemetry/metric-table.ts';
 
 const root = join(import.meta.dirname, '..', '..');

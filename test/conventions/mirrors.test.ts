@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { mirrorsOf } from '../../scripts/mutation/tests-beside.ts';
+import { mirrorsOf } from '../mutation/tests-beside.ts';
 import { checkMirrors } from './mirrors.ts';
 import { repositoryFiles, type SourceFile } from './tree.ts';
 

@@ -1,5 +1,5 @@
 /** A file of the product that decides anything has its own test, under its own name. */
-import { mirrorsOf } from '../../scripts/mutation/tests-beside.ts';
+import { mirrorsOf } from '../mutation/tests-beside.ts';
 import { readSyntax } from './syntax.ts';
 import { typescriptIn, type SourceFile } from './tree.ts';
 

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join, posix } from 'node:path';
 import { describe, it } from 'node:test';
-import { isExclusive, kindOf, kinds, sizes, type Kind } from '../../scripts/testing/kinds.ts';
+import { isExclusive, kindOf, kinds, sizes, type Kind } from '../runner/kinds.ts';
 import { repositoryFiles, repositoryRoot } from './tree.ts';
 
 const page = readFileSync(join(repositoryRoot, 'CONTRIBUTING.md'), 'utf8');
@@ -112,6 +112,6 @@ describe('the kind of a test file', () => {
 
   it('is none for other files', () => {
     assert.throws(() => kindOf('test/support/ask.ts'), /is not the name of a test/);
-    assert.equal(isExclusive('scripts/test.ts'), false);
+    assert.equal(isExclusive('test/runner/run.ts'), false);
   });
 });

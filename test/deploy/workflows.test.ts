@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { parse } from 'yaml';
 import { lintWorkflow } from '../../scripts/lint-workflows.ts';
-import { kinds } from '../../scripts/testing/kinds.ts';
+import { kinds } from '../runner/kinds.ts';
 import { repositoryRoot } from '../conventions/tree.ts';
 
 interface Step {

@@ -4,7 +4,7 @@ import { readdirSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { after, before, describe, test } from 'node:test';
 
-import { isWithin, sizeOfThisRun } from '../../scripts/testing/kinds.ts';
+import { isWithin, sizeOfThisRun } from '../runner/kinds.ts';
 import { scenarios as allScenarios } from '../../lab/scenarios/all.ts';
 import { listFabricNamespaces } from '../../lab/fabric/namespaces.ts';
 import { openExecutableLab, parseLabResult, type ExecutableLab } from './support/executable-lab.ts';

@@ -111,7 +111,8 @@ describe('a hostile pod', () => {
     );
     await agent.imds.setFaults({ delayMs: 50 });
     const noisy = agent.client(ip);
-    const many = Array.from({ length: 64 }, async (_, lane) => {
+    // The connections of the first requests may still be closing, and a caller may have 64.
+    const many = Array.from({ length: 30 }, async (_, lane) => {
       const askFor = (turn: number) =>
         ask(noisy, tokenTarget.replace('vault', `noise-${lane}-${turn}`));
       return [await askFor(1), await askFor(2)];
@@ -121,10 +122,20 @@ describe('a hostile pod', () => {
     assert.equal(other.identity, 'a');
     assert.ok(other.durationMs < 1_500, String(other.durationMs));
     const replies = (await Promise.all(many)).flat();
-    const refused = replies.filter(({ status }) => status === 429);
-    assert.ok(refused.length >= 1);
-    assert.ok(refused.every(({ headers }) => headers.has('retry-after')));
     assert.ok(replies.some(({ status }) => status === 200));
+    await untilMetric(agent, 'nmi_connections', 0);
+    // A busy machine may take seconds to send them all.
+    await agent.imds.setFaults({ delayMs: 3_000 });
+    const more = Array.from({ length: 64 }, (_, lane) =>
+      ask(noisy, tokenTarget.replace('vault', `more-${lane}`)),
+    );
+    const first = await Promise.race(more);
+    await agent.imds.setFaults({});
+    const refused = [...replies, ...(await Promise.all(more))].filter(
+      ({ status }) => status === 429,
+    );
+    assert.equal(first.status, 429);
+    assert.ok(refused.every(({ headers }) => headers.has('retry-after')));
   });
 
   it('cannot take all connections', async () => {

@@ -8,7 +8,7 @@ import assert from 'node:assert/strict';
 import { randomInt } from 'node:crypto';
 import { describe, it } from 'node:test';
 import { eventually } from '../../lab/test-bed/eventually.ts';
-import { isWithin, sizeOfThisRun } from '../../scripts/testing/kinds.ts';
+import { isWithin, sizeOfThisRun } from '../runner/kinds.ts';
 import { openChaos, type Chaos } from './chaos/chaos.ts';
 import { addresses, exceptedAddress, unknownAddress } from './chaos/objects.ts';
 

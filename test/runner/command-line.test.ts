@@ -7,7 +7,7 @@ import { describe, it } from 'node:test';
 import { repositoryRoot } from '../conventions/tree.ts';
 
 function run(words: readonly string[], cache = '') {
-  return spawnSync(process.execPath, [join(repositoryRoot, 'scripts/test.ts'), ...words], {
+  return spawnSync(process.execPath, [join(repositoryRoot, 'test/runner/run.ts'), ...words], {
     encoding: 'utf8',
     cwd: repositoryRoot,
     env: { ...process.env, NMI_TEST_CACHE: cache },

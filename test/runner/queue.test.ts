@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { nextJob, runJobs, type Job } from '../../scripts/testing/queue.ts';
-import { needsOf } from '../../scripts/testing/suite.ts';
-import type { Programs } from '../../scripts/testing/kinds.ts';
+import { nextJob, runJobs, type Job } from './queue.ts';
+import { needsOf } from './suite.ts';
+import type { Programs } from './kinds.ts';
 
 function job(name: string, expectedMs = 1, more: Partial<Job> = {}): Job {
   return { name, files: [name], expectedMs, isExclusive: false, needs: [], ...more };

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { Writable } from 'node:stream';
 import { describe, it } from 'node:test';
 import type { TestEvent } from 'node:test/reporters';
-import { Report } from '../../scripts/testing/report.ts';
+import { Report } from './report.ts';
 
 function openOutput() {
   let text = '';

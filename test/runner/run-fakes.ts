@@ -1,12 +1,12 @@
 /**
- * A run of the files of a folder, as by `scripts/test.ts`, for the tests of the runner: prints its
+ * A run of the files of a folder, as by `test/runner/run.ts`, for the tests of the runner: prints its
  * times at the end, as JSON on standard error.
  */
 import { globSync } from 'node:fs';
 import { constants } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
-import { endProcesses, markOf, markVariable } from '../../scripts/testing/processes.ts';
-import { runSuite } from '../../scripts/testing/suite.ts';
+import { endProcesses, markOf, markVariable } from './processes.ts';
+import { runSuite } from './suite.ts';
 
 const [root = '', timeoutMs = '', buildMs = '0', patienceMs = '0'] = process.argv.slice(2);
 process.env[markVariable] = markOf('');

@@ -8,7 +8,7 @@ import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { eventually } from '../../lab/test-bed/eventually.ts';
 import { isAlive } from '../../lab/fabric/process-alive.ts';
-import type { FileTime } from '../../scripts/testing/times.ts';
+import type { FileTime } from './times.ts';
 
 const program = join(import.meta.dirname, 'run-fakes.ts');
 

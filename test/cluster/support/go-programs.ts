@@ -1,7 +1,7 @@
 /**
  * Programs built once from the Go modules in `test/cluster/go`, pinned by `go.sum`. Each recipe has
  * a folder of the tests' cache, named by a hash of `go.mod`, `go.sum`, the flags and the patches. No
- * test builds them: `scripts/test.ts` does before, and reports the progress.
+ * test builds them: `test/runner/run.ts` does before, and reports the progress.
  */
 import { spawnSync, type SpawnSyncReturns } from 'node:child_process';
 import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';

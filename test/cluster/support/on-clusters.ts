@@ -1,6 +1,6 @@
 /** The same tests on one or more versions of Kubernetes. */
 import { after, before, describe } from 'node:test';
-import { isWithin, sizeOfThisRun } from '../../../scripts/testing/kinds.ts';
+import { isWithin, sizeOfThisRun } from '../../runner/kinds.ts';
 import { provideCluster, provideOlderCluster, type ClusterBinaries } from './binaries.ts';
 import { startCluster, type Cluster } from './cluster.ts';
 import type { Provided } from './go-programs.ts';

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import type { Architecture } from '../../../scripts/image/builder.ts';
-import { isWithin, sizeOfThisRun } from '../../../scripts/testing/kinds.ts';
+import { isWithin, sizeOfThisRun } from '../../runner/kinds.ts';
 import { repositoryRoot } from '../../conventions/tree.ts';
 import { kernelSources, prepareKernel, type Kernel, type KernelName } from './debian-kernels.ts';
 import { runInMachine, whyNoMachine, type GuestRun, type MachineOptions } from './machine.ts';

@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process';
 import { cpSync, globSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { isExclusive } from '../testing/kinds.ts';
+import { isExclusive } from '../runner/kinds.ts';
 import { apply, type Mutant } from './mutants.ts';
 import { Imports, mirrorsOf, testsBeside } from './tests-beside.ts';
 
@@ -87,7 +87,7 @@ export class Trial implements Disposable {
   }
 
   #fails(test: string): Promise<boolean> {
-    const turn = isExclusive(test) ? ['--import=./scripts/testing/test-process.ts'] : [];
+    const turn = isExclusive(test) ? ['--import=./test/runner/test-process.ts'] : [];
     const child = spawn(process.execPath, [...nodeOptions, ...turn, test], {
       cwd: this.#folder,
       stdio: 'ignore',

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { Imports, testsBeside } from '../../scripts/mutation/tests-beside.ts';
+import { Imports, testsBeside } from './tests-beside.ts';
 import { repositoryRoot } from '../conventions/tree.ts';
 
 describe('the tests beside a file', () => {
@@ -36,10 +36,10 @@ describe('the imports of a file', () => {
   const imports = new Imports(repositoryRoot);
 
   it('reach a file at any distance, and no other', () => {
-    const from = 'test/runner/tests-beside.test.ts';
-    assert.ok(imports.reaches(from, 'scripts/mutation/tests-beside.ts'));
-    assert.ok(imports.reaches(from, 'scripts/testing/kinds.ts'));
-    assert.ok(!imports.reaches(from, 'scripts/mutation/mutants.ts'));
+    const from = 'test/mutation/tests-beside.test.ts';
+    assert.ok(imports.reaches(from, 'test/mutation/tests-beside.ts'));
+    assert.ok(imports.reaches(from, 'test/runner/kinds.ts'));
+    assert.ok(!imports.reaches(from, 'test/mutation/mutants.ts'));
     assert.ok(!imports.reaches('src/none.ts', from));
   });
 });

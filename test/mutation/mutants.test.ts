@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { apply, mutantsOf, operators } from '../../scripts/mutation/mutants.ts';
+import { apply, mutantsOf, operators } from './mutants.ts';
 import { readSyntax } from '../conventions/syntax.ts';
 import { repositoryFiles, repositoryRoot, typescriptIn } from '../conventions/tree.ts';
 

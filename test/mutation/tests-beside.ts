@@ -2,7 +2,7 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { posix } from 'node:path';
 import { parseSync } from 'rolldown/utils';
-import { kindOf } from '../testing/kinds.ts';
+import { kindOf } from '../runner/kinds.ts';
 
 const endings = ['.test.ts', '.kernel.test.ts', '.cluster.test.ts'] as const;
 

@@ -1,6 +1,6 @@
 /**
  * Makes faults in `src`, one by one, and runs the tests beside the file: a fault that none of them
- * detects shows a behaviour that no test checks. `node scripts/mutation.ts [FOLDER-OR-FILE]`, with
+ * detects shows a behaviour that no test checks. `node test/mutation/run.ts [FOLDER-OR-FILE]`, with
  * `--seed` and `--budget` (0: all of them) for the choice, `--line` for one line of a file. Exits
  * with 1 if fewer than nine of ten are detected.
  */
@@ -9,11 +9,11 @@ import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import fc from 'fast-check';
-import { apply, mutantsOf, type Mutant } from './mutation/mutants.ts';
-import { Trial, type Outcome } from './mutation/trial.ts';
-import { freshNative } from './native.ts';
+import { apply, mutantsOf, type Mutant } from './mutants.ts';
+import { Trial, type Outcome } from './trial.ts';
+import { freshNative } from '../../scripts/native.ts';
 
-const root = join(import.meta.dirname, '..');
+const root = join(import.meta.dirname, '../..');
 const goal = 0.9;
 
 interface Result extends Outcome {

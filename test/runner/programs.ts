@@ -1,17 +1,13 @@
 /**
- * Builds or fetches what tests need, in the tests' cache: `node scripts/testing/programs.ts NAME...`.
+ * Builds or fetches what tests need, in the tests' cache: `node test/runner/programs.ts NAME...`.
  * One process of the machine at a time: clones that share the cache do not build the same twice.
  */
 import { findFabricObstacle } from '../../lab/fabric/fabric.ts';
-import { clients } from '../../test/clients/support/client-matrix.ts';
-import { installKit } from '../../test/clients/support/install.ts';
-import {
-  provideCluster,
-  provideHelm,
-  provideOlderCluster,
-} from '../../test/cluster/support/binaries.ts';
-import { kernelNames, findKernel } from '../../test/kernels/support/suite.ts';
-import { provideNodeSystem } from '../../test/node/support/node-system.ts';
+import { clients } from '../clients/support/client-matrix.ts';
+import { installKit } from '../clients/support/install.ts';
+import { provideCluster, provideHelm, provideOlderCluster } from '../cluster/support/binaries.ts';
+import { kernelNames, findKernel } from '../kernels/support/suite.ts';
+import { provideNodeSystem } from '../node/support/node-system.ts';
 import type { Programs } from './kinds.ts';
 import { takeTurn } from './turn.ts';
 

@@ -1,5 +1,5 @@
 /**
- * Loaded before every test file that `scripts/test.ts` runs. A file that needs exclusive use of the
+ * Loaded before every test file that `test/runner/run.ts` runs. A file that needs exclusive use of the
  * kernel waits here for its turn, which other runs on this machine may have, and keeps it until its
  * process ends. At the end the process reports what it used: `run-files.ts` reads it. A process that
  * something keeps running after its tests is ended, and its output names what kept it.

@@ -1,5 +1,5 @@
 /**
- * Runs the tests: `node scripts/test.ts [--all|--long] [KIND|FILE|FOLDER...]`. Without one it
+ * Runs the tests: `node test/runner/run.ts [--all|--long] [KIND|FILE|FOLDER...]`. Without one it
  * checks the sources first, and runs every file of that size (`testing/kinds.ts`); a file by itself
  * runs as in `--all`. `--times` only prints what the files of the last run took. The last thing
  * printed is the summary of Node's test runner.
@@ -7,16 +7,16 @@
 import { globSync } from 'node:fs';
 import { constants } from 'node:os';
 import { join, relative, resolve } from 'node:path';
-import { testCache } from '../test/support/test-cache.ts';
-import { freshExecutable } from './build.ts';
-import { checkSources } from './check.ts';
-import { ProgramBuilds } from './testing/builds.ts';
-import { isWithin, kindOf, kinds, type Size } from './testing/kinds.ts';
-import { endProcesses, markOf, markVariable } from './testing/processes.ts';
-import { planJobs, runSuite } from './testing/suite.ts';
-import { keepTimes, readTimes, renderTimes } from './testing/times.ts';
+import { testCache } from '../support/test-cache.ts';
+import { freshExecutable } from '../../scripts/build.ts';
+import { checkSources } from '../../scripts/check.ts';
+import { ProgramBuilds } from './builds.ts';
+import { isWithin, kindOf, kinds, type Size } from './kinds.ts';
+import { endProcesses, markOf, markVariable } from './processes.ts';
+import { planJobs, runSuite } from './suite.ts';
+import { keepTimes, readTimes, renderTimes } from './times.ts';
 
-const root = join(import.meta.dirname, '..');
+const root = join(import.meta.dirname, '../..');
 const startMs = performance.now();
 
 /** A run has to end within 90 minutes where `.ci/run` runs; the tests on a node take ten. */

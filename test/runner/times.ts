@@ -1,7 +1,7 @@
 /** What each test file took, kept for the next run, and as a table. */
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { testCache } from '../../test/support/test-cache.ts';
+import { testCache } from '../support/test-cache.ts';
 
 export interface FileTime {
   readonly file: string;
