@@ -41,15 +41,14 @@ export const verbs: Readonly<Record<string, Verb>> = {
     },
   },
   redirect: {
-    summary: 'Install, verify, maintain or remove the redirect of this node, or probe for support.',
+    summary: 'Install, verify, maintain or remove the redirect of this node.',
     actions: {
       install: 'Install the redirect once.',
       verify: 'Read the redirect back and report drift. Exit code 1 if it is not in place.',
       remove: 'Remove the redirect. This opens the node: pods reach the real metadata service.',
       run: 'Maintain the redirect for an agent with --redirect=pinned, until a signal.',
-      probe: 'Report what this node supports and which mode `auto` uses. Changes nothing.',
     },
-    examples: ['nmi redirect verify', 'nmi redirect probe -o json', 'nmi redirect remove'],
+    examples: ['nmi redirect verify', 'nmi redirect verify -o json', 'nmi redirect remove'],
     flags: {
       ...runFlags(({ isOfRedirect }) => isOfRedirect === true),
       output: { alias: 'o', describe: 'Output format: text or json.', default: 'text' },

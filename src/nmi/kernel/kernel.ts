@@ -114,7 +114,7 @@ export function openKernel({ config, clock, log, hasPredecessor }: KernelOptions
     prepare: (signal) =>
       redirect.prepare(signal).catch((error: unknown) => {
         const problem = 'the listen address could not be brought up';
-        throw new StartError('UNAVAILABLE', problem, 'see nmi redirect probe', error);
+        throw new StartError('UNAVAILABLE', problem, 'see nmi redirect verify', error);
       }),
     start: () => reconciler.start(),
     attest: (peer) => {

@@ -11,7 +11,13 @@
  */
 import { join } from 'node:path';
 import { listCgroupIds } from '../cgroup/cgroup-tree.ts';
-import { decodeSettings, diffSettings, encodeSettings, type ProgramSettings } from './settings.ts';
+import {
+  decodeSettings,
+  diffSettings,
+  encodeSettings,
+  settingsOf,
+  type ProgramSettings,
+} from './settings.ts';
 import { isBpffs, listPins, promotePin, removePinFolder, sharedMaps, unpin } from './pins.ts';
 import { addExempt, diffExempt, readExempt, syncExempt } from './exempt-cgroups.ts';
 import {
@@ -22,7 +28,9 @@ import {
   type NativeModule,
   type Programs,
 } from '../native/addon.ts';
+import { readPrograms } from '../native/native-files.ts';
 import { RedirectError } from '../redirect.ts';
+import { defaultTarget } from '../target.ts';
 
 /** The wanted state of the kernel. */
 export interface WantedPrograms {
@@ -109,16 +117,32 @@ export function exemptFromPinned({ pinFolder, exempt }: WantedPrograms): void {
   inKernel((native) => addExempt(native, pinFolder, exempt));
 }
 
+/** Attempts before a refusal is accepted that may be a transient lack of memory. */
+const maxTries = 3;
+
+/** Why the kernel refuses the programs; undefined if it accepts them. */
+export function findRefusal(pinFolder: string): RedirectError | undefined {
+  let refusal: RedirectError | undefined;
+  for (let tries = 0; tries < maxTries; tries += 1) {
+    try {
+      tryPrograms(pinFolder, readPrograms());
+      return undefined;
+    } catch (error) {
+      if (!(error instanceof RedirectError)) throw error;
+      refusal = error;
+      if (error.code === 'UNSUPPORTED' || error.code === 'NOT_PERMITTED') break;
+    }
+  }
+  return refusal;
+}
+
 /**
- * Loads the programs to learn whether this kernel accepts them, and closes them. It uses the pinned
- * maps: before Linux 5.11 a second set of maps exceeds the locked memory of a systemd service (8 MiB).
+ * Loads the programs and closes them. It uses the pinned maps: before Linux 5.11 a second set of maps
+ * exceeds the locked memory of a systemd service (8 MiB).
  * @throws RedirectError
  */
-export function tryPrograms(
-  pinFolder: string,
-  object: Uint8Array,
-  settings: ProgramSettings,
-): void {
+export function tryPrograms(pinFolder: string, object: Uint8Array): void {
+  const settings = settingsOf(object, defaultTarget);
   inKernel((native) => {
     const present = readSettings(native, pinFolder);
     const isShared = present !== 'absent' && present?.layout === settings.layout;

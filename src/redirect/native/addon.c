@@ -467,20 +467,6 @@ static struct handle *make_handle(struct call *call)
 
 /* Functions */
 
-static void probe(struct call *call)
-{
-	struct kernel_support support = {};
-
-	probe_kernel(&support);
-	call->result = object(call);
-	put(call, call->result, "connect", number(call, support.connect));
-	put(call, call->result, "peername", number(call, support.peername));
-	put(call, call->result, "sockOps", number(call, support.sock_ops));
-	put(call, call->result, "socketStorage", number(call, support.socket_storage));
-	put(call, call->result, "cgroupId", number(call, support.cgroup_id));
-	put(call, call->result, "cgroupLink", number(call, support.cgroup_link));
-}
-
 static void load(struct call *call)
 {
 	const struct bytes *programs = &call->in[0].bytes, *settings = &call->in[1].bytes;
@@ -817,7 +803,6 @@ static void trim_memory(struct call *call)
 
 /* Documented on the TypeScript side (addon.ts). */
 static const struct function functions[] = {
-	{ "probe", "", probe },
 	{ "load", "object:b settings:b pins:m", load },
 	{ "close", "handle:h", close_handle },
 	{ "pinProgram", "programs:P name:n pin:s", pin },

@@ -47,16 +47,6 @@ export interface MapInfo {
   readonly valueSize: number;
 }
 
-/** For each feature 0: supported; positive errno: unsupported; negative errno: unknown. */
-export interface KernelAnswers {
-  readonly connect: number;
-  readonly peername: number;
-  readonly sockOps: number;
-  readonly socketStorage: number;
-  readonly cgroupId: number;
-  readonly cgroupLink: number;
-}
-
 /** One message that was received over a Unix socket. */
 export interface Note {
   /** 0 to 255. */
@@ -75,7 +65,6 @@ export interface FlowEnd {
  * `asRedirectError` translates; an invalid argument is thrown as TypeError.
  */
 export interface NativeModule {
-  probe(): KernelAnswers;
   /** Maps named in `pins` are shared through these paths: reused if pinned, else pinned. */
   load(object: Uint8Array, settings: Uint8Array, pins: Readonly<Record<string, string>>): Programs;
   close(handle: Programs | BpfMap): void;
@@ -157,7 +146,7 @@ export function nativeModule(): NativeModule {
 
 /** Built from the same sources, and part of the executable: one function stands for all of them. */
 function isNativeModule(value: unknown): value is NativeModule {
-  return typeof value === 'object' && value !== null && 'probe' in value;
+  return typeof value === 'object' && value !== null && 'load' in value;
 }
 
 /** A failure as thrown by the C side. */
