@@ -21,8 +21,6 @@ export interface Verb {
   /** Words that may follow the verb, and what each does. */
   readonly actions?: Readonly<Record<string, string>>;
   readonly examples: readonly string[];
-  /** Meaning of the one word after the verb; undefined if the verb takes none. */
-  readonly takesWord?: string;
   /** What to do instead of naming its object by a word. */
   readonly insteadOfWord?: string;
   readonly start: (args: Args, io: Io) => Promise<number>;
@@ -128,18 +126,6 @@ export const verbs: Readonly<Record<string, Verb>> = {
     start: async (_args, io) => {
       const { ready } = await import('./ready.ts');
       return ready(io);
-    },
-  },
-  reasons: {
-    summary:
-      'Print what a reason of a refusal means, and how to fix it. Without CODE, all reasons.',
-    takesWord: 'CODE',
-    examples: ['nmi reasons', 'nmi reasons binding_missing'],
-    flags: {},
-    isBoolean: () => false,
-    start: async (args, io) => {
-      const { reasons } = await import('./reasons.ts');
-      return reasons(args, io);
     },
   },
   version: {
