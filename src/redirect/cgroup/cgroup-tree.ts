@@ -153,7 +153,7 @@ export function listCgroupIds(path: string, except: readonly bigint[]): Readonly
   const found = new Set<bigint>();
   let level = own === undefined ? [] : [{ path: '.', id: own }];
   for (let depth = 0; depth <= maxWalkDepth && level.length > 0; depth += 1) {
-    level = level.filter(({ id }) => !except.includes(id));
+    level = level.filter(({ id }) => !except.includes(id)).slice(0, maxWalk - found.size);
     for (const { id } of level) found.add(id);
     if (found.size >= maxWalk) break;
     level = level.flatMap((parent) => [...listChildren(path, parent.path)]);

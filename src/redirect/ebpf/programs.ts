@@ -20,14 +20,7 @@ import {
 } from './settings.ts';
 import { isBpffs, listPins, promotePin, removePinFolder, sharedMaps, unpin } from './pins.ts';
 import { addExempt, diffExempt, readExempt, syncExempt } from './exempt-cgroups.ts';
-import {
-  inKernel,
-  isMissing,
-  withMap,
-  type MapInfo,
-  type NativeModule,
-  type Programs,
-} from '../native/addon.ts';
+import { inKernel, isMissing, withMap, type NativeModule, type Programs } from '../native/addon.ts';
 import { readPrograms } from '../native/native-files.ts';
 import { RedirectError } from '../redirect.ts';
 import { defaultTarget } from '../target.ts';
@@ -177,8 +170,8 @@ export function diffPrograms(wanted: WantedPrograms): 'absent' | readonly string
   if (listPins(wanted.pinFolder).length === 0) return 'absent';
   return inKernel((native) => {
     const { pinFolder } = wanted;
-    const settings = mapInfoOf(native, join(pinFolder, 'settings'));
-    const callers = mapInfoOf(native, join(pinFolder, 'callers'));
+    const settings = mapIdOf(native, join(pinFolder, 'settings'));
+    const callers = mapIdOf(native, join(pinFolder, 'callers'));
     const missing: string[] = [];
     if (settings === undefined) missing.push('settings missing');
     if (callers === undefined) missing.push('map of callers missing');
@@ -201,8 +194,8 @@ function diffHook(
   native: NativeModule,
   wanted: WantedPrograms,
   hook: Hook,
-  settings: MapInfo | undefined,
-  callers: MapInfo | undefined,
+  settings: number | undefined,
+  callers: number | undefined,
 ): readonly string[] {
   const link = unlessMissing(() => native.linkInfo(join(wanted.pinFolder, `link_${hook.name}`)));
   if (link === undefined) return [`program ${hook.name} not attached`];
@@ -216,7 +209,7 @@ function diffHook(
   const pin = join(wanted.pinFolder, `program_${hook.name}`);
   const program = unlessMissing(() => native.programInfo(pin));
   if (program?.id !== link.programId) return [`program ${hook.name} is not the one we know`];
-  const uses = (map: MapInfo | undefined) => map === undefined || program.mapIds.includes(map.id);
+  const uses = (map: number | undefined) => map === undefined || program.mapIds.includes(map);
   if (!uses(settings)) return [`program ${hook.name} has other settings`];
   if (hook.name === 'sockops' && !uses(callers))
     return ['program sockops uses another map of callers'];
@@ -241,12 +234,8 @@ function isLinkedTo(native: NativeModule, pin: string, hook: Hook, cgroupId: big
 export function cutOlderSockets(wanted: WantedPrograms): number {
   return inKernel((native) => {
     const { metadataIp, metadataPort } = wanted.settings.target;
-    const dialled = { ip: metadataIp, port: metadataPort };
-    const users = native.socketCgroups(dialled);
-    if (users.length === 0) return 0;
     const redirected = listCgroupIds(wanted.cgroup.path, readExempt(native, wanted.pinFolder));
-    const meant = users.filter((id) => redirected.has(id));
-    return meant.length === 0 ? 0 : native.cutSockets(dialled, meant);
+    return native.cutSockets({ ip: metadataIp, port: metadataPort }, [...redirected]);
   });
 }
 
@@ -294,8 +283,8 @@ function isOurs(name: string): boolean {
   return hooks.some((hook) => bare === `link_${hook.name}` || bare === `program_${hook.name}`);
 }
 
-function mapInfoOf(native: NativeModule, pin: string): MapInfo | undefined {
-  return unlessMissing(() => withMap(native, pin, 'read', (map) => native.mapInfo(map)));
+function mapIdOf(native: NativeModule, pin: string): number | undefined {
+  return unlessMissing(() => withMap(native, pin, 'read', (map) => native.mapId(map)));
 }
 
 /** The only value of an array map. */

@@ -20,7 +20,6 @@ export interface BpfMap {
 }
 
 export interface LinkInfo {
-  readonly id: number;
   readonly programId: number;
   /** `enum bpf_link_type`; 3 is a link to a cgroup. */
   readonly type: number;
@@ -40,11 +39,6 @@ export interface CallerRecord {
   readonly cgroupId: bigint;
   /** The client connected to the agent's own address. */
   readonly isDirect: boolean;
-}
-
-export interface MapInfo {
-  readonly id: number;
-  readonly valueSize: number;
 }
 
 /** One message that was received over a Unix socket. */
@@ -76,7 +70,7 @@ export interface NativeModule {
   linkInfo(pin: string): LinkInfo;
   programInfo(pin: string): ProgramInfo;
   openMap(pin: string, readOnly: boolean): BpfMap;
-  mapInfo(map: BpfMap): MapInfo;
+  mapId(map: BpfMap): number;
   mapGet(map: BpfMap, key: Uint8Array): Uint8Array | undefined;
   mapSet(map: BpfMap, key: Uint8Array, value: Uint8Array): void;
   mapDelete(map: BpfMap, key: Uint8Array): boolean;
@@ -100,9 +94,10 @@ export interface NativeModule {
     answeredBy: FlowEnd | undefined,
     sparedSources: readonly string[],
   ): number;
-  /** The cgroups of this network namespace's TCP sockets that are connected to `dialled`. */
-  socketCgroups(dialled: FlowEnd): readonly bigint[];
-  /** Closes such sockets of these cgroups; returns their number. */
+  /**
+   * Closes this network namespace's TCP sockets of these cgroups that are connected to `dialled`;
+   * returns their number.
+   */
   cutSockets(dialled: FlowEnd, cgroupIds: readonly bigint[]): number;
   /** Undefined without a route, behind a gateway, or without a neighbor entry. */
   placeOf(ip: string): Place | undefined;

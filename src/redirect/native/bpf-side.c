@@ -242,7 +242,6 @@ int link_facts(const char *pin, struct link_facts *facts, struct fault *fault)
 	close(link);
 	if (error)
 		return fail(fault, "read link", error);
-	facts->id = info.id;
 	facts->program_id = info.prog_id;
 	facts->type = info.type;
 	facts->attach_type = info.cgroup.attach_type;

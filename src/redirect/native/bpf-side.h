@@ -18,7 +18,6 @@ struct map_pin {
 };
 
 struct link_facts {
-	__u32 id;
 	__u32 program_id;
 	__u32 type;
 	__u32 attach_type;
