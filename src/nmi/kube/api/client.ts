@@ -40,7 +40,6 @@ export interface WatchOptions {
 export interface KubeClient extends AsyncDisposable {
   getJson(path: string, options?: RequestOptions): Promise<unknown>;
   postJson(path: string, body: unknown, options?: RequestOptions): Promise<unknown>;
-  putJson(path: string, body: unknown, options?: RequestOptions): Promise<unknown>;
   /** A JSON patch (RFC 6902). */
   patchJson(path: string, patch: readonly unknown[], options?: RequestOptions): Promise<unknown>;
   /**
@@ -59,16 +58,17 @@ export interface KubeClientOptions {
   /** Default `/var/run/secrets/kubernetes.io/serviceaccount`. */
   readonly serviceAccountDir?: string;
   readonly clock?: Clock;
-  /** From a SYN to its answer. */
-  readonly tcpTimeoutMs?: number;
-  /** For the lookup of the server's name, and again for TLS. */
-  readonly connectTimeoutMs?: number;
-  /** From sending a request to the head of its answer; also the default of `timeoutMs`. */
-  readonly headersTimeoutMs?: number;
-  /** Most sockets. Each watch uses one for its whole life. */
-  readonly maxConnections?: number;
 }
 
+const timeouts = {
+  // Even a slow network of a node answers within a fraction of this time.
+  tcpTimeoutMs: 700,
+  connectTimeoutMs: 10_000,
+};
+/** From sending a request to the head of its answer; also the default of `timeoutMs`. */
+const headersTimeoutMs = 30_000;
+/** Each watch uses one for its whole life. */
+const maxConnections = 16;
 const maxErrorBytes = 64 * 1024;
 const maxAnswerBytes = 4 * 1024 * 1024;
 
@@ -77,14 +77,7 @@ const maxAnswerBytes = 4 * 1024 * 1024;
  * Rejects with `KubeError` CONFIG when they are missing or unusable.
  */
 export async function openKubeClient(options: KubeClientOptions): Promise<KubeClient> {
-  const {
-    clock = systemClock,
-    // Even a slow network of a node answers within a fraction of this time.
-    tcpTimeoutMs = 700,
-    connectTimeoutMs = 10_000,
-    headersTimeoutMs = 30_000,
-    maxConnections = 16,
-  } = options;
+  const { clock = systemClock } = options;
   const credentials = loadCredentials({
     kubeconfigPath: options.kubeconfigPath,
     environment: options.environment ?? process.env,
@@ -104,7 +97,7 @@ export async function openKubeClient(options: KubeClientOptions): Promise<KubeCl
       // Watches may be idle for long; the deadline below limits their silence.
       bodyTimeout: 0,
       headersTimeout: 0,
-      connect: createConnector({ clock, tls: access.tls, tcpTimeoutMs, connectTimeoutMs }),
+      connect: createConnector({ clock, tls: access.tls, ...timeouts }),
     });
     pools.add(pool);
     active = { fingerprint: access.fingerprint, pool };
@@ -192,8 +185,6 @@ export async function openKubeClient(options: KubeClientOptions): Promise<KubeCl
       ),
     postJson: (path, body, call) =>
       exchange({ method: 'POST', path, body: JSON.stringify(body) }, call),
-    putJson: (path, body, call) =>
-      exchange({ method: 'PUT', path, body: JSON.stringify(body) }, call),
     patchJson: (path, patch, call) =>
       exchange(
         { method: 'PATCH', path, body: JSON.stringify(patch), contentType: jsonPatch },
@@ -209,7 +200,7 @@ export async function openKubeClient(options: KubeClientOptions): Promise<KubeCl
 const jsonPatch = 'application/json-patch+json';
 
 interface KubeRequest {
-  readonly method: 'GET' | 'POST' | 'PUT' | 'PATCH';
+  readonly method: 'GET' | 'POST' | 'PATCH';
   readonly path: string;
   readonly body?: string;
   /** Of the body; default `application/json`. */
