@@ -131,7 +131,7 @@ export function openKernel({ config, clock, log, hasPredecessor }: KernelOptions
       return redirect.mode === 'ebpf' && unrecordedCallers === 'refuse' ? undefined : network;
     },
     whyUnavailable: () => redirect.whyUnavailable?.(),
-    findCgroupUid: (cgroupId, candidates) => cgroups?.resolve(cgroupId, candidates)?.podUid,
+    findCgroupUid: (cgroupId, candidates) => cgroups?.resolve(cgroupId, candidates),
     status: () => reconciler.status,
     problem: () => reconciler.problem(),
     hasBeenActive: () => reconciler.hasBeenActive,

@@ -235,7 +235,7 @@ export function cutOlderSockets(wanted: WantedPrograms): number {
   return inKernel((native) => {
     const { metadataIp, metadataPort } = wanted.settings.target;
     const redirected = listCgroupIds(wanted.cgroup.path, readExempt(native, wanted.pinFolder));
-    return native.cutSockets({ ip: metadataIp, port: metadataPort }, [...redirected]);
+    return native.cutSockets({ ip: metadataIp, port: metadataPort }, redirected);
   });
 }
 
