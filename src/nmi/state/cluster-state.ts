@@ -90,18 +90,8 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
   void watches.whenSynced().then(
     () => {
       waiters.wake();
-      const { identities, bindings, exceptions, boundPods } = grants.stats;
-      log.info(
-        {
-          pods: pods.stats.pods,
-          boundPods,
-          identities,
-          bindings,
-          exceptions,
-          grants: ownerIndex.grants.size,
-        },
-        'all watches synced',
-      );
+      const { boundPods } = grants.stats;
+      log.info({ pods: pods.stats.pods, boundPods }, 'all watches synced');
     },
     // Disposed before the first sync: there are no waiters left.
     () => undefined,

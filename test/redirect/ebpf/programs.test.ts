@@ -16,7 +16,7 @@ import {
   type WantedPrograms,
 } from '../../../src/redirect/ebpf/programs.ts';
 import { encodeSettings, mapLayout, settingsOf } from '../../../src/redirect/ebpf/settings.ts';
-import { nativeModule } from '../../../src/redirect/native/addon.ts';
+import { nativeModule, type NativeModule } from '../../../src/redirect/native/addon.ts';
 import { defaultTarget } from '../../../src/redirect/target.ts';
 import {
   pretendFileSystem,
@@ -161,12 +161,16 @@ describe('what the kernel refuses of the programs', () => {
     it(`is asked ${asked} times of a kernel that ${kernel}`, () => {
       freshNative();
       const { state } = openFakeKernel();
-      const { load } = nativeModule();
-      const tried = mock.method(nativeModule(), 'load', (...args: Parameters<typeof load>) => {
-        const error = errors[tried.mock.callCount()];
-        if (error !== undefined) throw nativeFailure(error, 'load');
-        return load(...args);
-      });
+      const native = { ...nativeModule() };
+      const tried = mock.method(
+        nativeModule(),
+        'load',
+        (...args: Parameters<NativeModule['load']>) => {
+          const error = errors[tried.mock.callCount()];
+          if (error !== undefined) throw nativeFailure(error, 'load');
+          return native.load(...args);
+        },
+      );
       assert.equal(findRefusal(folder)?.code, code);
       assert.equal(tried.mock.callCount(), asked);
       assert.equal(state.open, 0);

@@ -85,38 +85,14 @@ export async function openKubeClient(options: KubeClientOptions): Promise<KubeCl
   });
   await credentials.current();
 
-  const pools = new Set<Pool>();
-  let active: { readonly fingerprint: string; readonly pool: Pool } | undefined;
-
-  function poolOf(access: Access): Pool {
-    if (active?.fingerprint === access.fingerprint) return active.pool;
-    const previous = active?.pool;
-    const pool = new Pool(access.origin, {
-      connections: maxConnections,
-      pipelining: 1,
-      // Watches may be idle for long; the deadline below limits their silence.
-      bodyTimeout: 0,
-      headersTimeout: 0,
-      connect: createConnector({ clock, tls: access.tls, ...timeouts }),
-    });
-    pools.add(pool);
-    active = { fingerprint: access.fingerprint, pool };
-    if (previous !== undefined) {
-      // Running requests of the old pool finish; watches end with their own timeout.
-      void previous.close().then(
-        () => pools.delete(previous),
-        () => pools.delete(previous),
-      );
-    }
-    return pool;
-  }
+  const pools = new Pools(clock);
 
   async function attempt(
     access: Access,
     request: KubeRequest,
     signal: AbortSignal,
   ): Promise<Dispatcher.ResponseData> {
-    const response = await poolOf(access).request({
+    const response = await pools.of(access).request({
       method: request.method,
       path: access.pathPrefix + request.path,
       headers: {
@@ -191,10 +167,47 @@ export async function openKubeClient(options: KubeClientOptions): Promise<KubeCl
         call,
       ),
     watch: (path, call) => flatten(watchChunks(path, call)),
-    async [Symbol.asyncDispose]() {
-      await Promise.all([...pools].map((pool) => pool.destroy()));
-    },
+    [Symbol.asyncDispose]: () => pools[Symbol.asyncDispose](),
   };
+}
+
+/** One for each server and identity of the credentials; only the newest gets further requests. */
+class Pools implements AsyncDisposable {
+  readonly #clock: Clock;
+  readonly #open = new Set<Pool>();
+  #active: { readonly fingerprint: string; readonly pool: Pool } | undefined;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  of(access: Access): Pool {
+    const { origin, tls, fingerprint } = access;
+    const previous = this.#active;
+    if (previous?.fingerprint === fingerprint) return previous.pool;
+    const pool = new Pool(origin, {
+      connections: maxConnections,
+      pipelining: 1,
+      // Watches may be idle for long; the deadline of the call limits their silence.
+      bodyTimeout: 0,
+      headersTimeout: 0,
+      connect: createConnector({ clock: this.#clock, tls, ...timeouts }),
+    });
+    this.#open.add(pool);
+    this.#active = { fingerprint, pool };
+    if (previous !== undefined) this.#retire(previous.pool);
+    return pool;
+  }
+
+  /** Running requests of the pool finish; watches end with their own timeout. */
+  #retire(pool: Pool): void {
+    const forget = (): void => void this.#open.delete(pool);
+    void pool.close().then(forget, forget);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all([...this.#open].map((pool) => pool.destroy()));
+  }
 }
 
 const jsonPatch = 'application/json-patch+json';
