@@ -10,7 +10,6 @@ import { basename, join } from 'node:path';
 import { isQosClass, podCgroupPaths, podsRoots } from './cgroup.ts';
 import { RedirectError } from '../redirect.ts';
 
-/** A mount of the cgroup2 tree. */
 export interface CgroupMount {
   readonly path: string;
   /** The mounted part of the tree, as seen from this process's cgroup namespace. */
