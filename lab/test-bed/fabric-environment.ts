@@ -171,12 +171,12 @@ async function askForMode(
   [program, ...leading]: Command,
   environment: Readonly<Record<string, string>>,
 ): Promise<string> {
-  const words = [...leading, 'redirect', 'probe', '--output=json'];
+  const words = [...leading, 'redirect', 'verify', '--output=json'];
   const env = { ...process.env, ...environment };
   const { stdout, stderr } = await collect(fabric.exec('node', program, words, { env }), undefined);
-  const mode: unknown = /"auto": \{\s*"mode": "(\w+)"/.exec(stdout)?.[1];
+  const mode: unknown = /"mode": "(\w+)"/.exec(stdout)?.[1];
   if (typeof mode === 'string') return mode;
-  throw new LabError('AGENT_FAILED', `nmi redirect probe says no mode: ${stderr}`);
+  throw new LabError('AGENT_FAILED', `nmi redirect verify names no mode: ${stderr}`);
 }
 
 function collect(child: ChildProcess, input: string | undefined): Promise<RunResult> {

@@ -52,7 +52,6 @@ export class ExpiringMap<V> implements Disposable {
     if (this.#entries.size > this.#max && oldest !== undefined) this.delete(oldest);
   }
 
-  /** @returns whether it existed. */
   delete(key: string): boolean {
     const entry = this.#entries.get(key);
     if (entry === undefined) return false;

@@ -37,7 +37,6 @@ export class FairQueue<T> {
     return this.#partiesOf.has(entry);
   }
 
-  /** @returns whether it was queued. */
   delete(entry: T): boolean {
     const parties = this.#partiesOf.get(entry);
     if (parties === undefined) return false;
@@ -52,7 +51,6 @@ export class FairQueue<T> {
     return true;
   }
 
-  /** Removes and returns the next entry; undefined when the queue is empty. */
   shift(): T | undefined {
     for (const [namespace, pods] of this.#lanes) {
       for (const [pod, lane] of pods) {

@@ -68,7 +68,7 @@ function verbOf(name: string): Verb {
 function findStray(name: string, verb: Verb, rest: readonly string[]): string | undefined {
   const { actions } = verb;
   if (actions === undefined) {
-    const [stray] = verb.takesWord === undefined ? rest : rest.slice(1);
+    const [stray] = rest;
     if (stray === undefined) return undefined;
     if (name === 'run') {
       const hint = /^(?:true|false)$/i.test(stray) ? ' (write --flag=value)' : '';

@@ -179,7 +179,6 @@ export function pauseMs(reply: MetadataReply, tries: number): number {
   return Math.min(seconds, 10) * 1000;
 }
 
-/** Whether another try may succeed. */
 export function isPassing(reply: MetadataReply): boolean {
   if (reply.kind === 'failed') return true;
   return [404, 408, 410, 429].includes(reply.status) || reply.status >= 500;

@@ -10,7 +10,6 @@ import { Parser } from 'yargs/helpers';
 export interface Args {
   /** Spelling without dashes → text. */
   readonly flags: Readonly<Record<string, string>>;
-  /** Words that are not flags. */
   readonly rest: readonly string[];
 }
 

@@ -48,8 +48,7 @@ export async function renderHelp(
   }
   const { actions = {} } = verb;
   const about = action === undefined ? verb.summary : (actions[action] ?? verb.summary);
-  const word = verb.takesWord === undefined ? '' : ` [${verb.takesWord}]`;
-  const place = action === undefined && verb.actions !== undefined ? ' ACTION' : word;
+  const place = action === undefined && verb.actions !== undefined ? ' ACTION' : '';
   const list =
     action === undefined
       ? Object.entries(actions).map(([each, text]) => `  ${each.padEnd(11)} ${text}`)

@@ -1,5 +1,5 @@
 /**
- * `nmi redirect install|verify|remove|run|probe`: the kernel side alone, for an init container, for
+ * `nmi redirect install|verify|remove|run`: the kernel side alone, for an init container, for
  * a manual check, and for opening a node again, which only `remove` does.
  */
 import { systemClock } from '../base/time/clock.ts';
@@ -12,7 +12,6 @@ import { listOwnPins } from '../redirect/ebpf/programs.ts';
 import { RedirectError, type RedirectStatus } from '../redirect/redirect.ts';
 import type { Args } from './flags.ts';
 import { exitCodes, renderFatal, untilStopped, type Io } from './io.ts';
-import { probeRedirect } from './redirect-probe.ts';
 
 type Output = 'text' | 'json';
 
@@ -37,7 +36,6 @@ export async function redirect(args: Args, io: Io): Promise<number> {
   }
   for (const warning of parsed.warnings) io.stderr(`nmi redirect: warning: ${warning}\n`);
   try {
-    if (action === 'probe') return await probeRedirect(parsed.config, output, io);
     if (action === 'run') return await keepRedirect(parsed.config, io);
     if (action === 'remove') return await remove(parsed.config, output, io);
     const choice = chooseRedirect(parsed.config);

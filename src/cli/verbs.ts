@@ -21,8 +21,6 @@ export interface Verb {
   /** Words that may follow the verb, and what each does. */
   readonly actions?: Readonly<Record<string, string>>;
   readonly examples: readonly string[];
-  /** Meaning of the one word after the verb; undefined if the verb takes none. */
-  readonly takesWord?: string;
   /** What to do instead of naming its object by a word. */
   readonly insteadOfWord?: string;
   readonly start: (args: Args, io: Io) => Promise<number>;
@@ -41,15 +39,14 @@ export const verbs: Readonly<Record<string, Verb>> = {
     },
   },
   redirect: {
-    summary: 'Install, verify, maintain or remove the redirect of this node, or probe for support.',
+    summary: 'Install, verify, maintain or remove the redirect of this node.',
     actions: {
       install: 'Install the redirect once.',
       verify: 'Read the redirect back and report drift. Exit code 1 if it is not in place.',
       remove: 'Remove the redirect. This opens the node: pods reach the real metadata service.',
       run: 'Maintain the redirect for an agent with --redirect=pinned, until a signal.',
-      probe: 'Report what this node supports and which mode `auto` uses. Changes nothing.',
     },
-    examples: ['nmi redirect verify', 'nmi redirect probe -o json', 'nmi redirect remove'],
+    examples: ['nmi redirect verify', 'nmi redirect verify -o json', 'nmi redirect remove'],
     flags: {
       ...runFlags(({ isOfRedirect }) => isOfRedirect === true),
       output: { alias: 'o', describe: 'Output format: text or json.', default: 'text' },
@@ -129,18 +126,6 @@ export const verbs: Readonly<Record<string, Verb>> = {
     start: async (_args, io) => {
       const { ready } = await import('./ready.ts');
       return ready(io);
-    },
-  },
-  reasons: {
-    summary:
-      'Print what a reason of a refusal means, and how to fix it. Without CODE, all reasons.',
-    takesWord: 'CODE',
-    examples: ['nmi reasons', 'nmi reasons binding_missing'],
-    flags: {},
-    isBoolean: () => false,
-    start: async (args, io) => {
-      const { reasons } = await import('./reasons.ts');
-      return reasons(args, io);
     },
   },
   version: {

@@ -98,14 +98,8 @@ export async function startAgent(given: AgentOptions): Promise<Agent> {
   const tokens = starting.use(await openTokens({ ...core, clusterState: state }));
   const { broker } = tokens;
   const server = starting.use(await openServer({ ...core, broker, held }));
-  const parts: Part[] = [
-    kernel,
-    state,
-    tokens,
-    server,
-    audit,
-    ...(events === undefined ? [] : [events]),
-  ];
+  const parts: Part[] = [kernel, state, tokens, server, audit];
+  if (events !== undefined) parts.push(events);
   // Before the kernel side is up, so that `nmi explain` can report what keeps it down.
   starting.use(
     await openExplain({
@@ -140,27 +134,13 @@ export async function startAgent(given: AgentOptions): Promise<Agent> {
     }),
   );
   if (events !== undefined) {
+    const ownAccount = createOwnAccount({ client });
     starting.use(
-      openReadinessEvents({
-        events,
-        ownAccount: createOwnAccount({ client }),
-        readiness: () => readiness(parts),
-        clock,
-      }),
+      openReadinessEvents({ events, ownAccount, readiness: () => readiness(parts), clock }),
     );
   }
   if (config.startupTaint !== '') {
-    starting.use(
-      new StartupTaint({
-        client,
-        clock,
-        node: config.node,
-        key: config.startupTaint,
-        random: Math.random,
-        isReady: () => readiness(parts).ready,
-        log: log.child({ component: 'taint' }),
-      }),
-    );
+    starting.use(openStartupTaint(options, client, () => readiness(parts).ready));
   }
 
   const running = starting.move();
@@ -172,6 +152,22 @@ export async function startAgent(given: AgentOptions): Promise<Agent> {
       await running.disposeAsync();
     },
   };
+}
+
+function openStartupTaint(
+  { config, clock, log }: AgentOptions,
+  client: KubeClient,
+  isReady: () => boolean,
+): StartupTaint {
+  return new StartupTaint({
+    client,
+    clock,
+    node: config.node,
+    key: config.startupTaint,
+    random: Math.random,
+    isReady,
+    log: log.child({ component: 'taint' }),
+  });
 }
 
 function openEventWriter({ config, clock, log }: AgentOptions, client: KubeClient): EventWriter {

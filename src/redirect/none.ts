@@ -3,7 +3,6 @@ import type { Redirect, RedirectStatus } from './redirect.ts';
 
 const off: RedirectStatus = { state: 'off', detail: 'no redirect', problems: [] };
 
-/** A redirect that changes nothing and reports that there is none. */
 export function noRedirect(): Redirect {
   return {
     mode: 'none',

@@ -34,11 +34,14 @@ describe('help', () => {
     const whole = await renderHelp('redirect', redirect, undefined);
     assert.match(whole, /^Usage: nmi redirect ACTION \[FLAGS\]$/m);
     assert.match(whole, /^ {2}remove +Remove the redirect\. This opens the node/m);
-    const probe = await renderHelp('redirect', redirect, 'probe');
-    assert.match(probe, /^Report what this node supports/);
-    assert.match(probe, /^Usage: nmi redirect probe \[FLAGS\]$/m);
-    assert.match(probe, /^Examples:\n {2}nmi redirect probe -o json\n\n/m);
-    assert.ok(!probe.includes('Actions:'));
+    const verify = await renderHelp('redirect', redirect, 'verify');
+    assert.match(verify, /^Read the redirect back/);
+    assert.match(verify, /^Usage: nmi redirect verify \[FLAGS\]$/m);
+    assert.match(
+      verify,
+      /^Examples:\n {2}nmi redirect verify\n {2}nmi redirect verify -o json\n\n/m,
+    );
+    assert.ok(!verify.includes('Actions:'));
   });
 
   it('fits the terminal, and no line is longer than 120 characters', async () => {

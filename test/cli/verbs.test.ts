@@ -18,7 +18,6 @@ describe('the table of verbs', () => {
       ['conditions', [], /--output/],
       ['demo', [], /does not look like a pod/],
       ['explain', [], /--output has the value "nope"/],
-      ['reasons', ['nope'], /unknown reason "nope"/],
     ] as const) {
       let stderr = '';
       const io = {

@@ -8,16 +8,15 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { openFabric } from '../../lab/fabric/fabric.ts';
 import { listFabricNamespaces } from '../../lab/fabric/namespaces.ts';
-import { findCgroupRoot } from '../../src/redirect/cgroup/cgroup-tree.ts';
-import { nativeModule } from '../../src/redirect/native/addon.ts';
 import { fabricSkip } from '../lab/support/fabric-pod.ts';
+import { whyNoPrograms } from '../redirect/cgroup-fixture.ts';
 import { provideHelm } from './support/binaries.ts';
 import { versionsFor } from './support/on-clusters.ts';
 
 const inner = join(import.meta.dirname, 'support/end-to-end-inner.ts');
 const limitMs = 150_000;
 
-const redirects = canLoadPrograms() ? ['iptables', 'ebpf'] : ['iptables'];
+const redirects = whyNoPrograms() === false ? ['iptables', 'ebpf'] : ['iptables'];
 
 describe('the agent, installed by the README', () => {
   for (const { name, programs, missing } of versionsFor('long')) {
@@ -46,12 +45,3 @@ describe('the agent, installed by the README', () => {
     });
   }
 });
-
-function canLoadPrograms(): boolean {
-  try {
-    findCgroupRoot();
-    return Object.values(nativeModule().probe()).every((errno) => errno === 0);
-  } catch {
-    return false;
-  }
-}

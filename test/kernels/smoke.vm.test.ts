@@ -1,6 +1,6 @@
 /**
- * The redirect on other kernels: the report of `probe`, and each mode installed, verified and
- * removed, by root of the node and by the image with the DaemonSet's capabilities.
+ * The redirect on other kernels: what `auto` chooses, and each mode installed, verified and removed,
+ * by root of the node and by the image with the DaemonSet's capabilities.
  */
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -10,11 +10,6 @@ import { after, before, describe, it } from 'node:test';
 import { readPodSpec } from '../deploy/support/container.ts';
 import { findKernel, kernelNames, makeImageRoot, outputOf, runWhole } from './support/suite.ts';
 import type { GuestRun } from './support/machine.ts';
-
-interface Report {
-  readonly auto: { readonly mode: string; readonly why: string };
-  readonly modes: readonly { readonly mode: string; readonly support: string }[];
-}
 
 const actions = ['install', 'verify', 'remove'] as const;
 const modes = ['auto', 'iptables'] as const;
@@ -29,7 +24,6 @@ const script = (root: string, capabilities: string) => `
       --inh-caps=-all -- chroot '${root}' nmi redirect "$@"
   }
   no_legacy_module() { [[ ! -e /proc/net/ip_tables_names ]]; }
-  check 'probe' nmi probe --output=json
   for mode in ${modes.join(' ')}; do
     for action in ${actions.join(' ')}; do
       check "$action $mode" nmi "$action" --redirect="$mode"
@@ -39,7 +33,6 @@ const script = (root: string, capabilities: string) => `
   mount --rbind /sys '${root}/sys'
   # The chain that shows which backend the kubelet uses.
   iptables-nft -t mangle -N KUBE-IPTABLES-HINT
-  check 'probe in the image' in_image probe
   for action in ${actions.join(' ')}; do
     check "$action in the image" in_image "$action"
   done
@@ -70,13 +63,6 @@ for (const name of kernelNames) {
       rmSync(root, { recursive: true, force: true });
     });
 
-    it('is possible with eBPF, which auto chooses, and with iptables', () => {
-      const { auto, modes: found } = JSON.parse(outputOf(run, 'probe')) as Report;
-      assert.equal(auto.mode, 'ebpf', auto.why);
-      const support = found.map(({ mode, support: of }) => `${mode} ${of}`);
-      assert.deepEqual(support, ['ebpf supported', 'iptables supported']);
-    });
-
     for (const mode of modes) {
       it(`is installed, verified and removed with --redirect=${mode}`, () => {
         const [installed] = actions.map((action) => outputOf(run, `${action} ${mode}`));
@@ -85,7 +71,6 @@ for (const name of kernelNames) {
     }
 
     it('is installed, verified and removed by the image', () => {
-      outputOf(run, 'probe in the image');
       const [installed] = actions.map((action) => outputOf(run, `${action} in the image`));
       assert.match(installed ?? '', /^ebpf: active .*behind it iptables nft;/);
     });

@@ -6,7 +6,9 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, rmdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { networkCode } from '../../src/base/network-code.ts';
 import { findCgroupRoot } from '../../src/redirect/cgroup/cgroup-tree.ts';
+import { findRefusal } from '../../src/redirect/ebpf/programs.ts';
 import { nativeModule } from '../../src/redirect/native/addon.ts';
 import { RedirectError } from '../../src/redirect/redirect.ts';
 import { freshNative } from '../../scripts/native.ts';
@@ -18,15 +20,24 @@ let made = 0;
 export function whyNoBpfTests(): string | false {
   if (process.getuid?.() !== 0) return 'not root';
   freshNative();
+  return whyNoPrograms();
+}
+
+/**
+ * Why this kernel takes no BPF program at all, or `false`. Programs that it takes and refuses for what
+ * they are must fail the tests.
+ */
+export function whyNoPrograms(): string | false {
   try {
     findCgroupRoot();
-    const refused = Object.entries(nativeModule().probe()).filter(([, answer]) => answer !== 0);
-    if (refused.length > 0) return `the kernel refuses ${refused.map(([name]) => name).join(', ')}`;
+    const refusal = findRefusal('/sys/fs/bpf/none');
+    if (refusal === undefined) return false;
+    const hasNone = networkCode(refusal.cause) === 'ENOSYS';
+    return hasNone || refusal.code === 'NOT_PERMITTED' ? refusal.message : false;
   } catch (error) {
     if (error instanceof RedirectError) return error.message;
     throw error;
   }
-  return false;
 }
 
 /** Why a namespace that a test makes cannot replace the node's, or `false`. */

@@ -80,7 +80,6 @@ export interface GrantIndexStats {
   readonly recomputed: number;
 }
 
-/** A stored pod and its grants. */
 interface PodEntry {
   pod: Pod;
   /** Key of the pod's label group; `undefined` when the label is absent or empty. */
@@ -181,7 +180,6 @@ export class GrantIndex {
     return this.#bindings.all();
   }
 
-  /** Every identity of the cluster. */
   allIdentities(): Iterable<Identity> {
     return this.#identities.all();
   }

@@ -111,7 +111,6 @@ export interface IdentityGrant extends StoredObject {
  * predecessor).
  */
 export interface ObjectStore<T extends ObjectRef> {
-  /** Number of objects. */
   readonly size: number;
   replace(items: readonly T[]): void;
   upsert(item: T): void;

@@ -28,7 +28,6 @@ export class Observers<Args extends readonly unknown[] = []> {
   }
 }
 
-/** An `onError` that ignores the error. */
 export function ignoreObserverError(): void {
   // The error concerns the observer, not the index.
 }

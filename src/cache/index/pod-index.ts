@@ -213,7 +213,6 @@ function drop(tables: Tables, entry: Entry): void {
   for (const ip of entry.addresses) leave(tables, ip, pod);
 }
 
-/** Removes the pod from an address. */
 function leave(tables: Tables, ip: string, pod: Pod): void {
   const rest = podsOf(tables.byIp.get(ip) ?? unknown).filter((other) => other !== pod);
   const [only] = rest;

@@ -2,9 +2,8 @@
  * Probes and metrics, on ports of their own and never on the redirected one.
  *
  * `/healthz` has the texts of the replaced system (always 200, `Active` once the redirect was
- * installed), `/livez` reports that the event loop runs, `/readyz` lists what is missing, and with
- * `?verbose` all conditions and the state of the watches, as text. An outage of the API server or
- * of the upstream never fails liveness.
+ * installed), `/livez` reports that the event loop runs, `/readyz` lists what is missing. An outage
+ * of the API server or of the upstream never fails liveness.
  *
  * Pods can reach these ports too. A connection serves one request, and all clients share a
  * rendering of the metrics.
@@ -21,7 +20,7 @@ import { portError } from '../base/port-error.ts';
 import { startPeriodicJob } from '../../base/time/periodic-job.ts';
 import { guardPipeline } from '../server/pipeline-guard.ts';
 import { PageConnections } from './page-connections.ts';
-import { describeReadiness, readiness } from '../base/readiness.ts';
+import { readiness } from '../base/readiness.ts';
 
 export interface AdminOptions {
   /** Port 0 turns either off; equal ports share one server. */
@@ -74,8 +73,8 @@ export async function openAdminPages(options: AdminOptions): Promise<AsyncDispos
   };
   try {
     for (const [port, served] of pages) {
-      const server = createPageServer(connections, (path, isVerbose, response) => {
-        void answer({ path, isVerbose }, served, options, renderMetrics, response);
+      const server = createPageServer(connections, (path, response) => {
+        void answer(path, served, options, renderMetrics, response);
       });
       const isOfMetrics = !served.has('probes') && metricsAddress !== '';
       const address = isOfMetrics ? { port, host: metricsAddress } : { port };
@@ -105,7 +104,7 @@ export async function openAdminPages(options: AdminOptions): Promise<AsyncDispos
 /** @param serve is called for the first request of each connection. */
 function createPageServer(
   connections: PageConnections,
-  serve: (path: string, isVerbose: boolean, response: ServerResponse) => void,
+  serve: (path: string, response: ServerResponse) => void,
 ): Server {
   const usedSockets = new WeakSet<object>();
   const server = createServer({
@@ -128,9 +127,8 @@ function createPageServer(
     if (usedSockets.has(request.socket)) return void request.socket.destroy();
     usedSockets.add(request.socket);
     response.shouldKeepAlive = false;
-    const [path = '', query = ''] = (request.url ?? '').split('?', 2);
-    // As in the API server: any value counts.
-    serve(path, new URLSearchParams(query).has('verbose'), response);
+    const [path = ''] = (request.url ?? '').split('?', 1);
+    serve(path, response);
   });
   return server;
 }
@@ -179,7 +177,7 @@ function listenWhenFree(
 }
 
 async function answer(
-  { path, isVerbose }: { readonly path: string; readonly isVerbose: boolean },
+  path: string,
   served: ReadonlySet<'probes' | 'metrics'>,
   options: AdminOptions,
   renderMetrics: () => Promise<Buffer>,
@@ -202,7 +200,6 @@ async function answer(
       case '/readyz': {
         const state = readiness(options.parts);
         const status = state.ready ? 200 : 503;
-        if (isVerbose) return send(response, status, describeReadiness(options.parts));
         return send(response, status, JSON.stringify(state), 'application/json; charset=utf-8');
       }
     }

@@ -14,8 +14,6 @@ export interface Sample {
 
 export interface Part {
   readonly conditions?: readonly Condition[];
-  /** Lines for `/readyz?verbose`: the state of this part, ready or not. */
-  details?(): readonly string[];
   /** Read at each scrape; cheap, and must not throw. */
   samples?(): readonly Sample[];
 }

@@ -13,28 +13,6 @@ export interface Readiness {
   readonly missing: Readonly<Record<string, string>>;
 }
 
-/**
- * The page of `/readyz?verbose`, in the API server's format: one line per condition, then details.
- */
-export function describeReadiness(
-  parts: readonly {
-    readonly conditions?: readonly Condition[];
-    details?(): readonly string[];
-  }[],
-): string {
-  const { ready } = readiness(parts);
-  const all = parts.flatMap(({ conditions = [] }) => conditions);
-  const lines = [
-    ...all.map(({ name, problem }) => {
-      const text = problem();
-      return text === undefined ? `[+]${name} ok` : `[-]${name} failed: ${text}`;
-    }),
-    ...parts.flatMap((part) => part.details?.() ?? []),
-    ready ? 'readyz check passed' : 'readyz check failed',
-  ];
-  return `${lines.join('\n')}\n`;
-}
-
 /** @param parts of the agent, each with its conditions. */
 export function readiness(
   parts: readonly { readonly conditions?: readonly Condition[] }[],

@@ -190,7 +190,6 @@ export class CallerConnection {
     return { kind: 'ambiguous', pods: claimants };
   }
 
-  /** The pods that are possible for the address. */
   #candidates(pods: PodIndex): readonly Pod[] {
     const owner = pods.byIp(this.ip);
     if (owner.kind === 'pod') return [owner.pod];

@@ -63,7 +63,6 @@ export class PodPlaces implements Disposable {
     });
   }
 
-  /** Number of pods with a noted place. */
   get size(): number {
     return this.#entries.size;
   }

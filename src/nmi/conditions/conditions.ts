@@ -19,7 +19,6 @@ import { parseBinding, parseIdentity, parseIdentityGrant } from '../kube/watch/p
 import { openReflector, type Reflector } from '../kube/watch/reflector.ts';
 import { groupWatches } from '../kube/watch/watches.ts';
 import { watchConditions } from '../kube/watch/watch-conditions.ts';
-import { watchLines } from '../kube/watch/watch-report.ts';
 import { ConditionWriter, type WriteCounts } from './condition-writer.ts';
 import { observing } from './observed.ts';
 import { ObservedObjects } from './observed-objects.ts';
@@ -95,7 +94,6 @@ export function openConditions(options: ConditionsOptions): Required<Part> & Asy
   );
   return {
     conditions: watchConditions(watches, tuning.watchStalenessLimitMs),
-    details: () => watchLines(watches.stats()).map((line) => `watch of ${line}`),
     samples: () =>
       Object.entries(counts).map(([outcome, value]) => {
         return { metric: 'nmi_conditions_writes_total', labels: { outcome }, value };

@@ -42,7 +42,6 @@ export class ObservedObjects {
   readonly #touchedSelectors = new Set<string>();
   #isOwnersTouched = false;
 
-  /** Marks the object for evaluation. */
   touch(key: string): void {
     this.#touched.add(key);
   }

@@ -7,12 +7,11 @@ import { asRecord } from '../../base/json-value.ts';
 import type { Log } from '../../base/log.ts';
 import { startPeriodicJob } from '../../base/time/periodic-job.ts';
 import type { Config } from '../config/config.ts';
-import { createOwnAccount } from '../kube/accounts/own-account.ts';
 import type { KubeClient } from '../kube/api/client.ts';
 import { KubeError } from '../kube/api/kube-error.ts';
 
 export interface WritePaceOptions {
-  readonly client: Pick<KubeClient, 'getJson' | 'postJson'>;
+  readonly client: Pick<KubeClient, 'getJson'>;
   readonly config: Pick<Config, 'agentDaemonSet' | 'agentNamespace' | 'maxWatchEventsPerSec'>;
   readonly clock: Clock;
   readonly log: Log;
@@ -29,14 +28,12 @@ export class WritePace implements AsyncDisposable {
   readonly #options: WritePaceOptions;
   readonly #job: Disposable;
   readonly #ended = new AbortController();
-  readonly #account: ReturnType<typeof createOwnAccount>;
   #reading: Promise<unknown> = Promise.resolve();
   #nodes = manyNodes;
   #isLogged = false;
 
   constructor(options: WritePaceOptions) {
     this.#options = options;
-    this.#account = createOwnAccount(options);
     this.#job = startPeriodicJob(options.clock, 0, () => {
       const reading = this.#read().then(() => readEveryMs);
       this.#reading = reading;
@@ -60,7 +57,8 @@ export class WritePace implements AsyncDisposable {
     const { client, config, log } = this.#options;
     const call = { signal: this.#ended.signal, timeoutMs: callTimeoutMs };
     try {
-      const path = `/apis/apps/v1/namespaces/${await this.#namespace()}/daemonsets/${config.agentDaemonSet}`;
+      const { agentNamespace, agentDaemonSet } = config;
+      const path = `/apis/apps/v1/namespaces/${agentNamespace}/daemonsets/${agentDaemonSet}`;
       const status = asRecord(asRecord(await client.getJson(path, call))?.['status']);
       const nodes = status?.['desiredNumberScheduled'];
       // Zero until the controller has counted them.
@@ -80,13 +78,5 @@ export class WritePace implements AsyncDisposable {
         'number of nodes unknown, status conditions are written as slowly as for a large cluster',
       );
     }
-  }
-
-  async #namespace(): Promise<string> {
-    const { agentNamespace } = this.#options.config;
-    if (agentNamespace !== '') return agentNamespace;
-    const outcome = await this.#account.get(this.#ended.signal);
-    if (outcome.kind === 'ok') return outcome.serviceAccount.namespace;
-    throw new KubeError('NOT_FOUND', 'the process has no namespace: set --agent-namespace');
   }
 }

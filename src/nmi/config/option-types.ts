@@ -7,15 +7,11 @@ import { parseDuration } from '../../base/time/duration.ts';
 
 export interface OptionType<T> {
   readonly kind: 'boolean' | 'integer' | 'duration' | 'ip' | 'choice' | 'list' | 'string';
-  /** Description of the allowed values. */
   readonly allowed: string;
   /** Undefined: not allowed. */
   readonly parse: (text: string) => T | undefined;
-  /** Set for an integer. */
   readonly range?: { readonly min: number; readonly max: number };
-  /** Set for a choice. */
   readonly choices?: readonly string[];
-  /** Set for a string. */
   readonly pattern?: RegExp;
   /**
    * A text that `parse` reads as this value. Undefined for free texts, which may be a path, an

@@ -392,8 +392,9 @@ const table = {
       name: 'agent-namespace',
       key: 'agentNamespace',
       isOfConditions: true,
-      type: matching(/^(?:[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?)?$/, 'the name of a namespace'),
-      help: 'Only `nmi conditions`: namespace of that DaemonSet. Default: its own.',
+      type: matching(/^[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$/, 'the name of a namespace'),
+      default: 'kube-system',
+      help: 'Only `nmi conditions`: namespace of that DaemonSet.',
     },
   ],
   Advanced: [

@@ -120,7 +120,7 @@ export const answerCodes = {
   agent_not_synced: {
     means: 'The agent has not read the cluster yet, or has lost the API server.',
     fix: oneMoment,
-    check: '`/readyz?verbose` of the agent on that node.',
+    check: '`/readyz` of the agent on that node.',
     who: 'cluster',
   },
   pod_unknown: {

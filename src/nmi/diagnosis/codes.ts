@@ -45,8 +45,6 @@ export function isCode(text: string): text is Code {
   return Object.hasOwn(answerCodes, text) || Object.hasOwn(objectCodes, text);
 }
 
-export const allReasons: readonly RefusalReason[] = Object.keys(answerCodes).filter(isAnswer);
-
 function isAnswer(code: string): code is RefusalReason {
   return Object.hasOwn(answerCodes, code);
 }

@@ -57,7 +57,6 @@ import type { EntraIdentity } from '../sources/entra/entra-identity.ts';
 import type { BrokeredStatus, TokenBroker } from '../tokens/broker.ts';
 import { identityKey } from '../grants/cache-key.ts';
 
-/** The inputs of an explanation. */
 export interface ExplainContext {
   readonly clusterState: GrantState;
   readonly policy: GrantPolicy;

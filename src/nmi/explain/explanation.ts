@@ -13,7 +13,6 @@ export const explanationSchema = 2;
 
 export type Explanation = PodExplanation | NodeExplanation | NoPodExplanation;
 
-/** One pod, and the outcomes of its requests. */
 export interface PodExplanation extends ExplanationBase {
   readonly kind: 'pod';
   readonly pod: PodView;
@@ -47,7 +46,6 @@ export interface NodeExplanation extends ExplanationBase {
   readonly omitted: number;
 }
 
-/** The agent itself. */
 export interface AgentFacts {
   readonly version: string;
   readonly commit: string;
@@ -60,7 +58,6 @@ export interface AgentFacts {
   readonly flags: Readonly<Record<string, string>>;
 }
 
-/** No pod was found. */
 export interface NoPodExplanation extends ExplanationBase {
   readonly kind: 'no-pod';
   readonly problem: string;
@@ -125,7 +122,6 @@ export interface BindingView {
   readonly identityExists: boolean;
 }
 
-/** An identity that tokens are requested for. */
 export interface IdentityView {
   readonly kind: 'azure-identity' | 'service-account' | 'node';
   /** Name of the AzureIdentity or the service account, without its namespace; else `node`. */
@@ -178,7 +174,6 @@ export interface RequestView {
   readonly outcome: Outcome;
 }
 
-/** The current outcome of a request. */
 export type Outcome =
   | {
       readonly kind: 'granted';
@@ -193,7 +188,6 @@ export type Outcome =
   /** Its connections cannot be distinguished from the node's, or it has none yet. */
   | { readonly kind: 'unreachable'; readonly why: 'host-network' | 'no-address' };
 
-/** An answer without a token. */
 export interface RefusalView {
   readonly reason: RefusalReason;
   readonly status: number;

@@ -5,7 +5,7 @@
 import { openAddressRedirect } from '../../redirect/address.ts';
 import { findPodsRoot, resolveCgroupRoot } from '../../redirect/cgroup/cgroup-tree.ts';
 import { findPinObstacle } from '../../redirect/ebpf/pins.ts';
-import { kernelAnswers, findRefusal, notPermitted } from '../../redirect/ebpf/probe.ts';
+import { findRefusal } from '../../redirect/ebpf/programs.ts';
 import { openEbpfRedirect, type EbpfRedirect } from '../../redirect/ebpf/ebpf.ts';
 import {
   refuseBesidePrograms,
@@ -144,17 +144,12 @@ function missingForEbpf(config: Config): string | undefined {
   try {
     const root = cgroupRootOf(config);
     if (findPodsRoot(root) === undefined) return `no pods in the cgroup2 tree at ${root}`;
-    const refused = Object.entries(kernelAnswers()).filter(([, errno]) => errno !== 0);
-    // A capability is missing, or the container runtime's seccomp profile has no rule for CAP_BPF.
-    if (refused.some(([, errno]) => errno === notPermitted)) {
-      return 'bpf(2) is not permitted: it takes CAP_BPF, CAP_NET_ADMIN and a seccomp profile with it';
-    }
-    const features = refused.map(([feature]) => feature);
-    if (features.length > 0) return `the kernel refuses ${features.join(', ')}`;
-    const obstacle = findPinObstacle(config.bpfPinFolder);
-    if (obstacle !== undefined) return obstacle.why;
     const refusal = findRefusal(config.bpfPinFolder);
-    return refusal && `the kernel refuses the programs: ${refusal.message}`;
+    if (refusal === undefined) return findPinObstacle(config.bpfPinFolder);
+    // A capability is missing, or the container runtime's seccomp profile has no rule for CAP_BPF.
+    return refusal.code === 'NOT_PERMITTED'
+      ? 'bpf(2) is not permitted: it takes CAP_BPF, CAP_NET_ADMIN and a seccomp profile with it'
+      : `the kernel refuses the programs: ${refusal.message}`;
   } catch (error) {
     if (error instanceof RedirectError) return error.message;
     throw error;

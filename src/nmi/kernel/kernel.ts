@@ -114,7 +114,7 @@ export function openKernel({ config, clock, log, hasPredecessor }: KernelOptions
     prepare: (signal) =>
       redirect.prepare(signal).catch((error: unknown) => {
         const problem = 'the listen address could not be brought up';
-        throw new StartError('UNAVAILABLE', problem, 'see nmi redirect probe', error);
+        throw new StartError('UNAVAILABLE', problem, 'see nmi redirect verify', error);
       }),
     start: () => reconciler.start(),
     attest: (peer) => {
@@ -131,7 +131,7 @@ export function openKernel({ config, clock, log, hasPredecessor }: KernelOptions
       return redirect.mode === 'ebpf' && unrecordedCallers === 'refuse' ? undefined : network;
     },
     whyUnavailable: () => redirect.whyUnavailable?.(),
-    findCgroupUid: (cgroupId, candidates) => cgroups?.resolve(cgroupId, candidates)?.podUid,
+    findCgroupUid: (cgroupId, candidates) => cgroups?.resolve(cgroupId, candidates),
     status: () => reconciler.status,
     problem: () => reconciler.problem(),
     hasBeenActive: () => reconciler.hasBeenActive,

@@ -19,7 +19,7 @@ import type { Config } from '../config/config.ts';
 import type { Tuning } from '../config/tuning.ts';
 import { Waiters } from './waiters.ts';
 import { watchConditions } from '../kube/watch/watch-conditions.ts';
-import { watchLines, whyBehind } from '../kube/watch/watch-report.ts';
+import { whyBehind } from '../kube/watch/watch-report.ts';
 import type { KubeClient } from '../kube/api/client.ts';
 import { createServiceAccounts } from '../kube/accounts/service-accounts.ts';
 import { readPod } from '../kube/watch/read-pod.ts';
@@ -90,18 +90,8 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
   void watches.whenSynced().then(
     () => {
       waiters.wake();
-      const { identities, bindings, exceptions, boundPods } = grants.stats;
-      log.info(
-        {
-          pods: pods.stats.pods,
-          boundPods,
-          identities,
-          bindings,
-          exceptions,
-          grants: ownerIndex.grants.size,
-        },
-        'all watches synced',
-      );
+      const { boundPods } = grants.stats;
+      log.info({ pods: pods.stats.pods, boundPods }, 'all watches synced');
     },
     // Disposed before the first sync: there are no waiters left.
     () => undefined,
@@ -142,7 +132,6 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
       ...watchConditions(watches, tuning.watchStalenessLimitMs),
       { name: 'pod_ips_current', problem: () => ipStaleness.problem() },
     ],
-    details: () => watchLines(watches.stats()).map((line) => `watch of ${line}`),
     samples: () => [
       { metric: 'nmi_waiting_requests', value: waiters.size },
       ...indexSamples(pods, grants, ownerIndex),

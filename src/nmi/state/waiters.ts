@@ -31,7 +31,6 @@ export class Waiters {
     return this.#waiters.size >= this.#options.maxWaiters;
   }
 
-  /** Wakes every waiter after a change. */
   wake(): void {
     const waiters = this.#waiters;
     this.#waiters = new Set();

@@ -120,7 +120,7 @@ export const newMetrics = {
   ),
   nmi_watch_failing_seconds: gauge(
     ['resource'],
-    'Seconds since this watch began to fail; 0 while it does not. `/readyz?verbose` has the last error.',
+    'Seconds since this watch began to fail; 0 while it does not. `nmi explain` has the last error.',
   ),
   nmi_watch_errors_total: counter(
     ['resource', 'kind'],

@@ -38,7 +38,6 @@ export type CachedToken = Cached<SourceFailure>;
 export type BrokeredStatus = KeyStatus<BrokerRequest, SourceFailure>;
 
 export interface UpstreamObserver {
-  /** One fetch has ended. */
   onFetch(identity: UpstreamIdentity, result: SourceResult, durationMs: number): void;
   /** A background refresh was due. */
   onRefresh(outcome: RefreshOutcome): void;
@@ -54,7 +53,6 @@ export interface UpstreamBudget {
   readonly maxQueued: number;
 }
 
-/** A source and the limits of its upstream. */
 export interface Upstream<I extends UpstreamIdentity> {
   readonly source: TokenSource<I>;
   readonly budget: UpstreamBudget;

@@ -13,7 +13,6 @@
  *    blocks the thread that serves all pods for milliseconds.
  */
 import { listPodCgroups } from './cgroup-tree.ts';
-import type { PodCgroup } from './cgroup.ts';
 
 export interface CgroupIndexOptions {
   /** The folder of all pods, as returned by `findPodsRoot`; called for each search. */
@@ -33,8 +32,8 @@ export class CgroupIndex {
   readonly #podsRoot: () => string | undefined;
   readonly #nowMs: () => number;
   readonly #maxEntries: number;
-  /** In order of insertion, like the misses; the oldest is evicted first. */
-  readonly #found = new Map<bigint, PodCgroup>();
+  /** UIDs of pods. In order of insertion, like the misses; the oldest is evicted first. */
+  readonly #found = new Map<bigint, string>();
   readonly #missedAtMs = new Map<string, number>();
   /** Time of the last search, for pods with many cgroups. */
   readonly #searchedAtMs = new Map<string, number>();
@@ -50,17 +49,16 @@ export class CgroupIndex {
   }
 
   /**
-   * The pod that a cgroup belongs to. Synchronous; a search costs about 0.1 ms for each candidate.
+   * The UID of the pod that a cgroup belongs to. Synchronous; a search costs about 0.1 ms for each candidate.
    * @param candidates cgroup UIDs of the pods that the source address allows.
    * @returns undefined if the cgroup belongs to none of them, even if it belongs to another known pod:
    *     source address and cgroup must identify the same pod.
    */
-  resolve(cgroupId: bigint, candidates: Iterable<string>): PodCgroup | undefined {
+  resolve(cgroupId: bigint, candidates: Iterable<string>): string | undefined {
     const known = this.#found.get(cgroupId);
     for (const podUid of candidates) {
       if (known === undefined) this.#search(cgroupId, podUid);
-      const pod = known ?? this.#found.get(cgroupId);
-      if (pod?.podUid === podUid) return pod;
+      if ((known ?? this.#found.get(cgroupId)) === podUid) return podUid;
     }
     return undefined;
   }
@@ -75,9 +73,7 @@ export class CgroupIndex {
     if (found.length > many) this.#searchedAtMs.set(podUid, this.#nowMs());
     else this.#searchedAtMs.delete(podUid);
     dropOldest(this.#searchedAtMs, this.#maxEntries);
-    for (const cgroup of found) {
-      this.#found.set(cgroup.id, { podUid: cgroup.podUid, containerId: cgroup.containerId });
-    }
+    for (const id of found) this.#found.set(id, podUid);
     dropOldest(this.#found, this.#maxEntries);
     this.#missedAtMs.delete(miss);
     if (this.#found.has(cgroupId)) return;

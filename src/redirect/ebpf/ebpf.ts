@@ -383,7 +383,7 @@ function wantedExempt(
 ): readonly bigint[] | string {
   const above = new Set([attachId, ...ancestorIds(attachPath)]);
   const ownPod = settings.ownPodUid;
-  const own = ownPod === undefined ? ownCgroupId() : listPodCgroups(attachPath, ownPod)[0]?.id;
+  const own = ownPod === undefined ? ownCgroupId() : listPodCgroups(attachPath, ownPod)[0];
   if (own === undefined) {
     return ownPod === undefined
       ? "the agent's own cgroup is in no mounted part of the tree"

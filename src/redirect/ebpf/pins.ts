@@ -56,25 +56,16 @@ export async function ensurePinFolder(host: Host, folder: string): Promise<void>
   }
 }
 
-/** Why this process cannot pin. */
-export interface PinObstacle {
-  readonly why: string;
-  /** A process with more privileges could pin. */
-  readonly isWantOfRights: boolean;
-}
-
 /**
  * Why this process cannot pin in the folder; undefined if it can. A security module may refuse what
  * file permissions allow, so the check creates a folder beside it and removes it.
  */
-export function findPinObstacle(folder: string): PinObstacle | undefined {
+export function findPinObstacle(folder: string): string | undefined {
   const above = dirname(folder);
   if (!isBpffs(above)) {
     const why = whyNoMountPoint(above);
-    if (why !== undefined) return { why, isWantOfRights: false };
-    if (canMount()) return undefined;
-    const lacking = `no BPF file system at ${above}, nor CAP_SYS_ADMIN to mount one`;
-    return { why: lacking, isWantOfRights: true };
+    if (why !== undefined || canMount()) return why;
+    return `no BPF file system at ${above}, nor CAP_SYS_ADMIN to mount one`;
   }
   const trial = `${folder}-trial-${process.pid}`;
   try {
@@ -82,11 +73,7 @@ export function findPinObstacle(folder: string): PinObstacle | undefined {
     rmdirSync(trial);
     return undefined;
   } catch (error) {
-    const code = networkCode(error);
-    return {
-      why: `nothing can be pinned in ${above}: ${code}`,
-      isWantOfRights: code === 'EACCES' || code === 'EPERM',
-    };
+    return `nothing can be pinned in ${above}: ${networkCode(error)}`;
   }
 }
 

@@ -11,18 +11,19 @@
  */
 import { join } from 'node:path';
 import { listCgroupIds } from '../cgroup/cgroup-tree.ts';
-import { decodeSettings, diffSettings, encodeSettings, type ProgramSettings } from './settings.ts';
+import {
+  decodeSettings,
+  diffSettings,
+  encodeSettings,
+  settingsOf,
+  type ProgramSettings,
+} from './settings.ts';
 import { isBpffs, listPins, promotePin, removePinFolder, sharedMaps, unpin } from './pins.ts';
 import { addExempt, diffExempt, readExempt, syncExempt } from './exempt-cgroups.ts';
-import {
-  inKernel,
-  isMissing,
-  withMap,
-  type MapInfo,
-  type NativeModule,
-  type Programs,
-} from '../native/addon.ts';
+import { inKernel, isMissing, withMap, type NativeModule, type Programs } from '../native/addon.ts';
+import { readPrograms } from '../native/native-files.ts';
 import { RedirectError } from '../redirect.ts';
+import { defaultTarget } from '../target.ts';
 
 /** The wanted state of the kernel. */
 export interface WantedPrograms {
@@ -109,16 +110,32 @@ export function exemptFromPinned({ pinFolder, exempt }: WantedPrograms): void {
   inKernel((native) => addExempt(native, pinFolder, exempt));
 }
 
+/** Attempts before a refusal is accepted that may be a transient lack of memory. */
+const maxTries = 3;
+
+/** Why the kernel refuses the programs; undefined if it accepts them. */
+export function findRefusal(pinFolder: string): RedirectError | undefined {
+  let refusal: RedirectError | undefined;
+  for (let tries = 0; tries < maxTries; tries += 1) {
+    try {
+      tryPrograms(pinFolder, readPrograms());
+      return undefined;
+    } catch (error) {
+      if (!(error instanceof RedirectError)) throw error;
+      refusal = error;
+      if (error.code === 'UNSUPPORTED' || error.code === 'NOT_PERMITTED') break;
+    }
+  }
+  return refusal;
+}
+
 /**
- * Loads the programs to learn whether this kernel accepts them, and closes them. It uses the pinned
- * maps: before Linux 5.11 a second set of maps exceeds the locked memory of a systemd service (8 MiB).
+ * Loads the programs and closes them. It uses the pinned maps: before Linux 5.11 a second set of maps
+ * exceeds the locked memory of a systemd service (8 MiB).
  * @throws RedirectError
  */
-export function tryPrograms(
-  pinFolder: string,
-  object: Uint8Array,
-  settings: ProgramSettings,
-): void {
+export function tryPrograms(pinFolder: string, object: Uint8Array): void {
+  const settings = settingsOf(object, defaultTarget);
   inKernel((native) => {
     const present = readSettings(native, pinFolder);
     const isShared = present !== 'absent' && present?.layout === settings.layout;
@@ -153,8 +170,8 @@ export function diffPrograms(wanted: WantedPrograms): 'absent' | readonly string
   if (listPins(wanted.pinFolder).length === 0) return 'absent';
   return inKernel((native) => {
     const { pinFolder } = wanted;
-    const settings = mapInfoOf(native, join(pinFolder, 'settings'));
-    const callers = mapInfoOf(native, join(pinFolder, 'callers'));
+    const settings = mapIdOf(native, join(pinFolder, 'settings'));
+    const callers = mapIdOf(native, join(pinFolder, 'callers'));
     const missing: string[] = [];
     if (settings === undefined) missing.push('settings missing');
     if (callers === undefined) missing.push('map of callers missing');
@@ -177,8 +194,8 @@ function diffHook(
   native: NativeModule,
   wanted: WantedPrograms,
   hook: Hook,
-  settings: MapInfo | undefined,
-  callers: MapInfo | undefined,
+  settings: number | undefined,
+  callers: number | undefined,
 ): readonly string[] {
   const link = unlessMissing(() => native.linkInfo(join(wanted.pinFolder, `link_${hook.name}`)));
   if (link === undefined) return [`program ${hook.name} not attached`];
@@ -192,7 +209,7 @@ function diffHook(
   const pin = join(wanted.pinFolder, `program_${hook.name}`);
   const program = unlessMissing(() => native.programInfo(pin));
   if (program?.id !== link.programId) return [`program ${hook.name} is not the one we know`];
-  const uses = (map: MapInfo | undefined) => map === undefined || program.mapIds.includes(map.id);
+  const uses = (map: number | undefined) => map === undefined || program.mapIds.includes(map);
   if (!uses(settings)) return [`program ${hook.name} has other settings`];
   if (hook.name === 'sockops' && !uses(callers))
     return ['program sockops uses another map of callers'];
@@ -217,12 +234,8 @@ function isLinkedTo(native: NativeModule, pin: string, hook: Hook, cgroupId: big
 export function cutOlderSockets(wanted: WantedPrograms): number {
   return inKernel((native) => {
     const { metadataIp, metadataPort } = wanted.settings.target;
-    const dialled = { ip: metadataIp, port: metadataPort };
-    const users = native.socketCgroups(dialled);
-    if (users.length === 0) return 0;
     const redirected = listCgroupIds(wanted.cgroup.path, readExempt(native, wanted.pinFolder));
-    const meant = users.filter((id) => redirected.has(id));
-    return meant.length === 0 ? 0 : native.cutSockets(dialled, meant);
+    return native.cutSockets({ ip: metadataIp, port: metadataPort }, redirected);
   });
 }
 
@@ -270,8 +283,8 @@ function isOurs(name: string): boolean {
   return hooks.some((hook) => bare === `link_${hook.name}` || bare === `program_${hook.name}`);
 }
 
-function mapInfoOf(native: NativeModule, pin: string): MapInfo | undefined {
-  return unlessMissing(() => withMap(native, pin, 'read', (map) => native.mapInfo(map)));
+function mapIdOf(native: NativeModule, pin: string): number | undefined {
+  return unlessMissing(() => withMap(native, pin, 'read', (map) => native.mapId(map)));
 }
 
 /** The only value of an array map. */

@@ -20,7 +20,6 @@ export interface NodeLink {
   readonly ipv4: readonly string[];
 }
 
-/** Name of the agent's link. */
 export const linkName = 'nmi0';
 
 const maxAddrBytes = 16 << 20;
@@ -54,7 +53,6 @@ export function parseLinks(json: string): readonly NodeLink[] | undefined {
   }));
 }
 
-/** The node's own IPv4 addresses. */
 export function nodeAddresses(links: readonly NodeLink[]): ReadonlySet<string> {
   return new Set(links.flatMap((link) => link.ipv4));
 }

@@ -171,7 +171,7 @@ export async function restoreRules(
   throw failureOf(writeStep, backend.save, await runSave(host, backend, 'nat')) ?? failure;
 }
 
-export function runSave(host: Host, backend: Backend, table: Table): Promise<ToolResult> {
+function runSave(host: Host, backend: Backend, table: Table): Promise<ToolResult> {
   return host.run(backend.save, ['-t', table], { maxBytes: maxSaveBytes });
 }
 
@@ -182,14 +182,8 @@ export function runSave(host: Host, backend: Backend, table: Table): Promise<Too
  */
 async function isUnusedLegacy(host: Host, backend: Backend, table: Table): Promise<boolean> {
   if (backend.name !== 'legacy') return false;
-  const tables = (await listLegacyTables(host)) ?? [];
-  return !tables.includes(table);
-}
-
-/** Undefined if the kernel's module is not loaded. */
-export async function listLegacyTables(host: Host): Promise<readonly string[] | undefined> {
   const names = await host.read('/proc/net/ip_tables_names');
-  return names?.split('\n').filter((name) => name !== '');
+  return names?.split('\n').includes(table) !== true;
 }
 
 /** The version as printed by the tool; undefined if it does not start. */

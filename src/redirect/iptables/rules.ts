@@ -54,7 +54,6 @@ export function parseNat(save: string): NatState {
   return { hasChain, chain, jumps, otherReferences };
 }
 
-/** Whether the table has no rule of the agent. */
 export function isAbsent(state: NatState): boolean {
   return !state.hasChain && state.jumps.length === 0;
 }

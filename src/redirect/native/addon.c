@@ -467,20 +467,6 @@ static struct handle *make_handle(struct call *call)
 
 /* Functions */
 
-static void probe(struct call *call)
-{
-	struct kernel_support support = {};
-
-	probe_kernel(&support);
-	call->result = object(call);
-	put(call, call->result, "connect", number(call, support.connect));
-	put(call, call->result, "peername", number(call, support.peername));
-	put(call, call->result, "sockOps", number(call, support.sock_ops));
-	put(call, call->result, "socketStorage", number(call, support.socket_storage));
-	put(call, call->result, "cgroupId", number(call, support.cgroup_id));
-	put(call, call->result, "cgroupLink", number(call, support.cgroup_link));
-}
-
 static void load(struct call *call)
 {
 	const struct bytes *programs = &call->in[0].bytes, *settings = &call->in[1].bytes;
@@ -528,7 +514,6 @@ static void link_info(struct call *call)
 	if (link_facts(call->in[0].text, &facts, &call->fault))
 		return;
 	call->result = object(call);
-	put(call, call->result, "id", number(call, facts.id));
 	put(call, call->result, "programId", number(call, facts.program_id));
 	put(call, call->result, "type", number(call, facts.type));
 	put(call, call->result, "attachType", number(call, facts.attach_type));
@@ -574,13 +559,9 @@ static void open_map(struct call *call)
 		fail(fault, "open pin", EMEDIUMTYPE);
 }
 
-static void map_info(struct call *call)
+static void map_id(struct call *call)
 {
-	const struct map_facts *facts = &call->in[0].handle->facts;
-
-	call->result = object(call);
-	put(call, call->result, "id", number(call, facts->id));
-	put(call, call->result, "valueSize", number(call, facts->value_size));
+	call->result = number(call, call->in[0].handle->facts.id);
 }
 
 static void map_get(struct call *call)
@@ -681,18 +662,6 @@ static void forget_flows(struct call *call)
 	};
 
 	call->result = number(call, cut_flows(&filter, &call->fault));
-}
-
-static void list_cgroups(struct call *call)
-{
-	__u64 *ids = NULL;
-	int count = socket_cgroups(&call->in[0].end, &ids, &call->fault);
-	int index;
-
-	call->result = array(call);
-	for (index = 0; index < count; index++)
-		put_at(call, call->result, index, big(call, ids[index]));
-	free(ids);
 }
 
 static void close_sockets(struct call *call)
@@ -817,7 +786,6 @@ static void trim_memory(struct call *call)
 
 /* Documented on the TypeScript side (addon.ts). */
 static const struct function functions[] = {
-	{ "probe", "", probe },
 	{ "load", "object:b settings:b pins:m", load },
 	{ "close", "handle:h", close_handle },
 	{ "pinProgram", "programs:P name:n pin:s", pin },
@@ -827,14 +795,13 @@ static const struct function functions[] = {
 	{ "linkInfo", "pin:s", link_info },
 	{ "programInfo", "pin:s", program_info },
 	{ "openMap", "pin:s readOnly:f", open_map },
-	{ "mapInfo", "map:M", map_info },
+	{ "mapId", "map:M", map_id },
 	{ "mapGet", "map:M key:k", map_get },
 	{ "mapSet", "map:M key:k value:v", map_set },
 	{ "mapDelete", "map:M key:k", map_delete },
 	{ "mapKeys", "map:M", map_keys },
 	{ "lookupCaller", "map:M clientIp:i clientPort:p withinNode:f", lookup_caller },
 	{ "cutFlows", "dialled:e answeredBy:e? sparedSources:[i]", forget_flows },
-	{ "socketCgroups", "dialled:e", list_cgroups },
 	{ "cutSockets", "dialled:e cgroupIds:[u]", close_sockets },
 	{ "placeOf", "ip:i", place_of },
 	{ "ownsLink", "ip:i", is_own_link },

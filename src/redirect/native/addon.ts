@@ -20,7 +20,6 @@ export interface BpfMap {
 }
 
 export interface LinkInfo {
-  readonly id: number;
   readonly programId: number;
   /** `enum bpf_link_type`; 3 is a link to a cgroup. */
   readonly type: number;
@@ -42,21 +41,6 @@ export interface CallerRecord {
   readonly isDirect: boolean;
 }
 
-export interface MapInfo {
-  readonly id: number;
-  readonly valueSize: number;
-}
-
-/** For each feature 0: supported; positive errno: unsupported; negative errno: unknown. */
-export interface KernelAnswers {
-  readonly connect: number;
-  readonly peername: number;
-  readonly sockOps: number;
-  readonly socketStorage: number;
-  readonly cgroupId: number;
-  readonly cgroupLink: number;
-}
-
 /** One message that was received over a Unix socket. */
 export interface Note {
   /** 0 to 255. */
@@ -75,7 +59,6 @@ export interface FlowEnd {
  * `asRedirectError` translates; an invalid argument is thrown as TypeError.
  */
 export interface NativeModule {
-  probe(): KernelAnswers;
   /** Maps named in `pins` are shared through these paths: reused if pinned, else pinned. */
   load(object: Uint8Array, settings: Uint8Array, pins: Readonly<Record<string, string>>): Programs;
   close(handle: Programs | BpfMap): void;
@@ -87,7 +70,7 @@ export interface NativeModule {
   linkInfo(pin: string): LinkInfo;
   programInfo(pin: string): ProgramInfo;
   openMap(pin: string, readOnly: boolean): BpfMap;
-  mapInfo(map: BpfMap): MapInfo;
+  mapId(map: BpfMap): number;
   mapGet(map: BpfMap, key: Uint8Array): Uint8Array | undefined;
   mapSet(map: BpfMap, key: Uint8Array, value: Uint8Array): void;
   mapDelete(map: BpfMap, key: Uint8Array): boolean;
@@ -111,9 +94,10 @@ export interface NativeModule {
     answeredBy: FlowEnd | undefined,
     sparedSources: readonly string[],
   ): number;
-  /** The cgroups of this network namespace's TCP sockets that are connected to `dialled`. */
-  socketCgroups(dialled: FlowEnd): readonly bigint[];
-  /** Closes such sockets of these cgroups; returns their number. */
+  /**
+   * Closes this network namespace's TCP sockets of these cgroups that are connected to `dialled`;
+   * returns their number.
+   */
   cutSockets(dialled: FlowEnd, cgroupIds: readonly bigint[]): number;
   /** Undefined without a route, behind a gateway, or without a neighbor entry. */
   placeOf(ip: string): Place | undefined;
@@ -157,7 +141,7 @@ export function nativeModule(): NativeModule {
 
 /** Built from the same sources, and part of the executable: one function stands for all of them. */
 function isNativeModule(value: unknown): value is NativeModule {
-  return typeof value === 'object' && value !== null && 'probe' in value;
+  return typeof value === 'object' && value !== null && 'load' in value;
 }
 
 /** A failure as thrown by the C side. */

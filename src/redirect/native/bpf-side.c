@@ -48,88 +48,6 @@ static void add_detail(struct fault *fault, const char *log)
 		fault->detail = strdup(last_warning);
 }
 
-static int load_trivial(enum bpf_prog_type type, enum bpf_attach_type attach_type)
-{
-	const struct bpf_insn let_pass[] = {
-		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .imm = 1 },
-		{ .code = BPF_JMP | BPF_EXIT },
-	};
-	LIBBPF_OPTS(bpf_prog_load_opts, options, .expected_attach_type = attach_type);
-
-	return bpf_prog_load(type, NULL, "GPL", let_pass, 2, &options);
-}
-
-/* A missing permission does not mean a missing feature. */
-static int verdict(int error)
-{
-	if (error == 0)
-		return 0;
-	if (error < 0)
-		error = -error;
-	return error == EPERM || error == EACCES || error == ENOMEM ? -error : error;
-}
-
-static int probe_program(enum bpf_prog_type type, enum bpf_attach_type attach_type)
-{
-	int program = load_trivial(type, attach_type);
-
-	if (program < 0)
-		return verdict(program);
-	close(program);
-	return 0;
-}
-
-/* Creates a link with a bad descriptor: EBADF from a kernel with links, EINVAL from another. */
-static int probe_link(void)
-{
-	int program = load_trivial(BPF_PROG_TYPE_CGROUP_SOCK_ADDR, BPF_CGROUP_INET4_CONNECT);
-	int link, result;
-
-	if (program < 0)
-		return verdict(program);
-	link = bpf_link_create(program, -1, BPF_CGROUP_INET4_CONNECT, NULL);
-	if (link >= 0) {
-		close(link);
-		result = 0;
-	} else {
-		result = link == -EBADF ? 0 : verdict(link);
-	}
-	close(program);
-	return result;
-}
-
-/* The library returns 1, 0 or a negative errno. */
-static int of_library(int answer)
-{
-	if (answer > 0)
-		return 0;
-	return answer == 0 ? EOPNOTSUPP : answer;
-}
-
-void probe_kernel(struct kernel_support *support)
-{
-	const enum bpf_prog_type sock_addr = BPF_PROG_TYPE_CGROUP_SOCK_ADDR;
-	int helper;
-
-	support->connect = probe_program(sock_addr, BPF_CGROUP_INET4_CONNECT);
-	support->peername = probe_program(sock_addr, BPF_CGROUP_INET4_GETPEERNAME);
-	support->sock_ops = probe_program(BPF_PROG_TYPE_SOCK_OPS, 0);
-	support->cgroup_link = probe_link();
-	/*
-	 * The library probes a helper by loading a program that calls it. If no such program can be loaded,
-	 * it reports a missing capability as "unsupported", and any other refusal as "supported".
-	 */
-	if (support->connect) {
-		support->socket_storage = support->connect;
-		support->cgroup_id = support->connect;
-		return;
-	}
-	helper = libbpf_probe_bpf_helper(sock_addr, BPF_FUNC_sk_storage_get, NULL);
-	support->socket_storage = of_library(helper);
-	helper = libbpf_probe_bpf_helper(sock_addr, BPF_FUNC_get_current_ancestor_cgroup_id, NULL);
-	support->cgroup_id = of_library(helper);
-}
-
 static int configure(struct bpf_object *object, const void *settings, size_t settings_length,
 		     const struct map_pin *pins, size_t pin_count, struct fault *fault)
 {
@@ -324,7 +242,6 @@ int link_facts(const char *pin, struct link_facts *facts, struct fault *fault)
 	close(link);
 	if (error)
 		return fail(fault, "read link", error);
-	facts->id = info.id;
 	facts->program_id = info.prog_id;
 	facts->type = info.type;
 	facts->attach_type = info.cgroup.attach_type;

@@ -18,7 +18,6 @@ struct map_pin {
 };
 
 struct link_facts {
-	__u32 id;
 	__u32 program_id;
 	__u32 type;
 	__u32 attach_type;
@@ -43,18 +42,7 @@ struct map_facts {
 
 enum pin_kind { PIN_LINK, PIN_PROGRAM, PIN_MAP };
 
-/* 0: supported. Positive errno: unsupported. Negative errno: unknown. */
-struct kernel_support {
-	int connect;
-	int peername;
-	int sock_ops;
-	int socket_storage;
-	int cgroup_id;
-	int cgroup_link;
-};
-
 void keep_library_quiet(void);
-void probe_kernel(struct kernel_support *support);
 
 int load_object(const void *bytes, size_t length, const void *settings, size_t settings_length,
 		const struct map_pin *pins, size_t pin_count, struct bpf_object **object,

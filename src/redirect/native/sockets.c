@@ -106,31 +106,6 @@ static bool is_among(__u64 id, const __u64 *ids, size_t count)
 	return false;
 }
 
-int socket_cgroups(const struct flow_end *dialled, __u64 **ids, struct fault *fault)
-{
-	struct found_sockets found = { .dialled = dialled };
-	const struct found_socket *socket;
-	struct channel channel;
-	size_t index;
-	int count = 0;
-
-	if (find_sockets(&channel, &found, fault))
-		return -1;
-	socket = found.sockets.all;
-	*ids = calloc(found.sockets.count + 1, sizeof(**ids));
-	if (*ids) {
-		for (index = 0; index < found.sockets.count; index++) {
-			if (!is_among(socket[index].cgroup_id, *ids, count))
-				(*ids)[count++] = socket[index].cgroup_id;
-		}
-	} else {
-		count = fail(fault, "list sockets", ENOMEM);
-	}
-	free(found.sockets.all);
-	close_channel(&channel);
-	return count;
-}
-
 static int close_socket(struct channel *channel, const struct found_socket *socket)
 {
 	struct inet_diag_req_v2 *meant;

@@ -8,17 +8,9 @@
 #include "flows.h"
 
 /*
- * Both select the TCP sockets of this network namespace that are connected to an address and port, or
- * to its IPv4-mapped form.
+ * Closes the TCP sockets of this network namespace that are connected to an address and port, or to its
+ * IPv4-mapped form, and that belong to one of these cgroups. Returns their number; -1 with a fault.
  */
-
-/*
- * The cgroups of such sockets, each once, as an allocated array in `ids`. Returns their number; -1 with
- * a fault.
- */
-int socket_cgroups(const struct flow_end *dialled, __u64 **ids, struct fault *fault);
-
-/* Closes such sockets of these cgroups. Returns their number; -1 with a fault. */
 int cut_sockets(const struct flow_end *dialled, const __u64 *ids, size_t count,
 		struct fault *fault);
 

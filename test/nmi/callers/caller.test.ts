@@ -200,7 +200,7 @@ describe('an attested caller, by the real index of cgroups', () => {
           nowMs: () => nowMs,
           maxEntries,
         });
-        const find: FindCgroupUid = (id, candidates) => index.resolve(id, candidates)?.podUid;
+        const find: FindCgroupUid = (id, candidates) => index.resolve(id, candidates);
         const open: { readonly by: string | undefined; readonly connection: CallerConnection }[] =
           [];
         for (const step of steps) {

@@ -225,7 +225,7 @@ async function assertUntold(agent: CanaryAgent): Promise<string> {
   const { canaries } = agent;
   const printed = agent.takePrinted();
   assert.deepEqual(canaries.in(printed), [], 'in the log or the audit stream');
-  for (const path of ['metrics', 'readyz', 'readyz?verbose', 'healthz']) {
+  for (const path of ['metrics', 'readyz', 'healthz']) {
     assert.deepEqual(canaries.in((await agent.page(path)).text), [], path);
   }
   const events = agent.kube.store.list(resourceOf('Event'));

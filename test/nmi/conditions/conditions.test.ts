@@ -72,10 +72,6 @@ describe('status conditions', () => {
         ['watches_current', undefined],
       ],
     );
-    assert.match(
-      conditions.details().join('\n'),
-      /^watch of identities: synced.*\n.*bindings: synced/,
-    );
   });
 
   it('follow the grants when owners are enforced', async () => {

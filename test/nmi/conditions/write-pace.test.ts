@@ -9,10 +9,7 @@ import { pass } from '../../support/token-fixture.ts';
 import { keptLog } from '../kube/kube-test-bed.ts';
 
 /** @param answer the status of the DaemonSet, or why it cannot be read. */
-function paceOf(
-  answer: (signal?: AbortSignal) => unknown,
-  own: { namespace?: string; maxPerSec?: number } = {},
-) {
+function paceOf(answer: (signal?: AbortSignal) => unknown, own: { maxPerSec?: number } = {}) {
   const clock = new HandClock();
   const log = keptLog();
   const paths: string[] = [];
@@ -21,7 +18,7 @@ function paceOf(
     log,
     config: {
       agentDaemonSet: 'nmi',
-      agentNamespace: own.namespace ?? 'identity',
+      agentNamespace: 'identity',
       maxWatchEventsPerSec: own.maxPerSec ?? 5_000,
     },
     client: {
@@ -29,10 +26,6 @@ function paceOf(
         paths.push(path);
         assert.equal(call?.timeoutMs, 5_000);
         return { status: await answer(call.signal) };
-      },
-      postJson: () => {
-        const username = 'system:serviceaccount:own:nmi-conditions';
-        return Promise.resolve({ status: { userInfo: { username } } });
       },
     },
   });
@@ -77,13 +70,6 @@ describe('the pace of writes', () => {
     assert.deepEqual([...new Set(paths)], ['/apis/apps/v1/namespaces/identity/daemonsets/nmi']);
     assert.equal(paths.length, 2);
     assert.deepEqual(log.lines, []);
-  });
-
-  it('looks in its own namespace unless one is named', async () => {
-    const { clock, pace, paths } = paceOf(scheduled(1), { namespace: '' });
-    await using _ = pace;
-    await pass(clock, 0);
-    assert.deepEqual(paths, ['/apis/apps/v1/namespaces/own/daemonsets/nmi']);
   });
 
   for (const [what, answer] of [

@@ -4,17 +4,10 @@ import { join } from 'node:path';
 import { describe, it, mock } from 'node:test';
 import { parseConfig, type Config } from '../../../src/nmi/config/config.ts';
 import { chooseRedirect } from '../../../src/nmi/kernel/choose-redirect.ts';
-import { nativeModule, type KernelAnswers } from '../../../src/redirect/native/addon.ts';
+import { nativeModule } from '../../../src/redirect/native/addon.ts';
+import { freshNative } from '../../../scripts/native.ts';
+import { nativeFailure, openFakeKernel } from '../../redirect/ebpf/fake-kernel.ts';
 import { pretendFileSystem } from '../../support/replaced-fs.ts';
-
-const able: KernelAnswers = {
-  connect: 0,
-  peername: 0,
-  sockOps: 0,
-  socketStorage: 0,
-  cgroupId: 0,
-  cgroupLink: 0,
-};
 
 function configOf(flags: Readonly<Record<string, string>>): Config {
   const parsed = parseConfig({ node: 'n', ...flags }, {});
@@ -22,15 +15,21 @@ function configOf(flags: Readonly<Record<string, string>>): Config {
   return parsed.config;
 }
 
-/** A node with these kernel features, a cgroup tree, and a directory for pins. */
+/** A node whose kernel takes the programs or fails with this code, a cgroup tree, and a directory for pins. */
 function choose(
   redirect: string,
-  { answers = able, hasPods = true, hasTree = true, canPin = true } = {},
+  { refusal = '', hasPods = true, hasTree = true, canPin = true } = {},
 ) {
   using tree = pretendFileSystem('cgroup2');
   using pins = pretendFileSystem('bpf');
   if (hasPods) mkdirSync(join(tree.path, 'kubepods.slice'));
-  mock.method(nativeModule(), 'probe', () => answers);
+  freshNative();
+  openFakeKernel();
+  if (refusal !== '') {
+    mock.method(nativeModule(), 'load', () => {
+      throw nativeFailure(refusal, 'load');
+    });
+  }
   try {
     const config = {
       ...configOf({ redirect }),
@@ -89,10 +88,10 @@ describe('the automatic redirect', () => {
     const pods = choose('auto', { hasPods: false });
     assert.match(pods.why, /^no eBPF: no pods in the cgroup2 tree at /);
     assert.deepEqual(
-      choose('auto', { answers: { ...able, connect: 22, sockOps: 95 } }),
-      iptables('the kernel refuses connect, sockOps'),
+      choose('auto', { refusal: 'EINVAL' }),
+      iptables('the kernel refuses the programs: load: EINVAL'),
     );
-    const forbidden = choose('auto', { answers: { ...able, connect: -1 } });
+    const forbidden = choose('auto', { refusal: 'EPERM' });
     assert.match(forbidden.why, /^no eBPF: bpf\(2\) is not permitted: it takes CAP_BPF/);
     const pins = choose('auto', { canPin: false });
     assert.match(pins.why, /^no eBPF: no BPF file system at \/nothing\/here, nor a folder/);

@@ -67,9 +67,9 @@ for (const { driver, root, pod, container } of [
     it('finds a container, and the cgroups it made itself, by one search of one pod', () => {
       const own = make(uid, container);
       const nested = make(uid, container, 'nested');
-      assert.deepEqual(index.resolve(own, [uid]), { podUid: uid, containerId: id });
-      assert.deepEqual(index.resolve(nested, [uid]), { podUid: uid, containerId: id });
-      assert.deepEqual(index.resolve(own, [uid]), { podUid: uid, containerId: id });
+      assert.equal(index.resolve(own, [uid]), uid);
+      assert.equal(index.resolve(nested, [uid]), uid);
+      assert.equal(index.resolve(own, [uid]), uid);
       assert.equal(searches, 1);
     });
 
@@ -78,16 +78,24 @@ for (const { driver, root, pod, container } of [
       const own = make(uid, container);
       make(other, container);
       assert.equal(index.resolve(own, [other]), undefined);
-      assert.equal(index.resolve(own, [uid])?.podUid, uid);
+      assert.equal(index.resolve(own, [uid]), uid);
       assert.equal(index.resolve(own, [other]), undefined);
       assert.equal(index.resolve(own, []), undefined);
+    });
+
+    it('takes a cgroup for the outermost pod’s, whatever name the pod gave it', () => {
+      const victim = uid.replace('0f7e', 'dead');
+      make(victim, container);
+      const forged = make(uid, container, pod(victim), container);
+      assert.equal(index.resolve(forged, [victim]), undefined);
+      assert.equal(index.resolve(forged, [uid]), uid);
     });
 
     it('finds the right one of several candidates', () => {
       const uids = ['aa', 'bb', 'cc'].map((start) => uid.replace('0f', start));
       const ids = uids.map((podUid) => make(podUid, container));
       assert.deepEqual(
-        ids.map((own) => index.resolve(own, uids)?.podUid),
+        ids.map((own) => index.resolve(own, uids)),
         uids,
       );
     });
@@ -100,7 +108,7 @@ for (const { driver, root, pod, container } of [
       }
       assert.equal(searches, 1);
       const sidecar = make(uid, id.replace('a1', 'ff'));
-      assert.equal(index.resolve(sidecar, [uid])?.podUid, uid);
+      assert.equal(index.resolve(sidecar, [uid]), uid);
       assert.equal(searches, 2);
       nowMs = 250;
       assert.equal(index.resolve(unknown, [uid]), undefined);
@@ -111,7 +119,7 @@ for (const { driver, root, pod, container } of [
       const own = make(uid, container);
       for (let made = 0; made < 70; made += 1) make(uid, container, `nested${made}`);
       index = open(1_000);
-      assert.equal(index.resolve(own, [uid])?.podUid, uid);
+      assert.equal(index.resolve(own, [uid]), uid);
       assert.equal(searches, 1);
       const other = uid.replace('0f7e', 'beef');
       const beside = make(other, container);
@@ -119,11 +127,11 @@ for (const { driver, root, pod, container } of [
         index.resolve(99_999_999_999n + unknown, [uid]);
       }
       assert.equal(searches, 1);
-      assert.equal(index.resolve(beside, [other])?.podUid, other);
+      assert.equal(index.resolve(beside, [other]), other);
       assert.equal(searches, 2);
       nowMs = 250;
       const late = make(uid, container, 'late');
-      assert.equal(index.resolve(late, [uid])?.podUid, uid);
+      assert.equal(index.resolve(late, [uid]), uid);
       assert.equal(searches, 3);
     });
 

@@ -7,7 +7,6 @@ import { cgroupIdOf } from '../../../src/redirect/cgroup/cgroup-tree.ts';
 import { installPrograms, type WantedPrograms } from '../../../src/redirect/ebpf/programs.ts';
 import { settingsOf } from '../../../src/redirect/ebpf/settings.ts';
 import { readPrograms } from '../../../src/redirect/native/native-files.ts';
-import { probeEbpf, summariseFindings } from '../../../src/redirect/ebpf/probe.ts';
 import { nativeModule } from '../../../src/redirect/native/addon.ts';
 import { defaultTarget } from '../../../src/redirect/target.ts';
 import { whyNoBpfTests } from '../cgroup-fixture.ts';
@@ -314,16 +313,6 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
     const second = await testBed.redirect().install();
     assert.deepEqual(second.changed, []);
     assert.match(second.detail, /169\.254\.169\.254:80 to 169\.254\.25\.79:2579/);
-  });
-
-  it('finds everything that it needs', () => {
-    const findings = probeEbpf({ cgroupRoot: testBed.tree.path, pinFolder: testBed.pinFolder });
-    assert.equal(summariseFindings(findings), 'supported', JSON.stringify(findings));
-    const empty = probeEbpf({ cgroupRoot: testBed.tree.make('empty'), pinFolder: '/proc/nmi' });
-    assert.deepEqual(
-      empty.filter(({ support }) => support !== 'supported').map(({ part }) => part),
-      ['pods in the cgroup2 tree', 'BPF file system'],
-    );
   });
 
   it('opens the node again when it is removed, and leaves nothing', async () => {

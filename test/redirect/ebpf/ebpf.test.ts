@@ -351,7 +351,7 @@ describe('sockets that are older than the programs of the eBPF mode', () => {
   it('stay open where the kernel cannot list them, which is reported', async () => {
     const { redirect } = open();
     const refuse = (code: string) =>
-      mock.method(nativeModule(), 'socketCgroups', () => {
+      mock.method(nativeModule(), 'cutSockets', () => {
         throw nativeFailure(code, 'list sockets');
       });
     refuse('EOPNOTSUPP');

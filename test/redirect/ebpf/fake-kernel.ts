@@ -93,7 +93,7 @@ export function openFakeKernel(calls: string[] = []) {
       state.open++;
       return map;
     },
-    mapInfo: ({ id }: { readonly id: number }) => ({ id, valueSize: 1 }),
+    mapId: ({ id }: { readonly id: number }) => id,
     mapGet: ({ name, value }: { readonly name: string; readonly value: Uint8Array }) => {
       if (name === 'settings') return value;
       const counters = Buffer.alloc(64);
@@ -103,10 +103,10 @@ export function openFakeKernel(calls: string[] = []) {
     mapKeys: () => [...exempt].map(bytesOf),
     mapSet: (_map: unknown, key: Uint8Array) => exempt.add(idIn(key)),
     mapDelete: (_map: unknown, key: Uint8Array) => exempt.delete(idIn(key)),
-    socketCgroups: () => state.users,
     cutSockets: (_dialled: unknown, ids: readonly bigint[]) => {
-      calls.push(`cut ${ids.join(' ')}`);
-      return ids.length;
+      const cut = state.users.filter((id) => ids.includes(id));
+      if (cut.length > 0) calls.push(`cut ${cut.join(' ')}`);
+      return cut.length;
     },
     netnsCookie: () => 1n,
   };

@@ -2,9 +2,11 @@ import assert from 'node:assert/strict';
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it, mock } from 'node:test';
+import { freshNative } from '../../../scripts/native.ts';
 import {
   cutOlderSockets,
   diffPrograms,
+  findRefusal,
   installPrograms,
   listOwnPins,
   readCounters,
@@ -14,7 +16,7 @@ import {
   type WantedPrograms,
 } from '../../../src/redirect/ebpf/programs.ts';
 import { encodeSettings, mapLayout, settingsOf } from '../../../src/redirect/ebpf/settings.ts';
-import { nativeModule } from '../../../src/redirect/native/addon.ts';
+import { nativeModule, type NativeModule } from '../../../src/redirect/native/addon.ts';
 import { defaultTarget } from '../../../src/redirect/target.ts';
 import {
   pretendFileSystem,
@@ -122,7 +124,7 @@ describe('trying whether the kernel accepts the programs', () => {
   it('uses the pinned maps of the same layout, and leaves nothing behind', () => {
     const { state, change } = openInstalled();
     const pins = readdirSync(folder);
-    tryPrograms(folder, object, settings);
+    tryPrograms(folder, object);
     const shared = ['callers', 'counters', 'dials', 'exempt', 'loads'];
     assert.deepEqual(
       state.pins,
@@ -130,10 +132,10 @@ describe('trying whether the kernel accepts the programs', () => {
     );
     const value = encodeSettings({ ...settings, layout: mapLayout + 1 });
     change(join(folder, 'settings'), { value });
-    tryPrograms(folder, object, settings);
+    tryPrograms(folder, object);
     assert.deepEqual(state.pins, {});
     rmSync(join(folder, 'settings'));
-    tryPrograms(folder, object, settings);
+    tryPrograms(folder, object);
     assert.deepEqual(state.pins, {});
     assert.equal(state.open, 0);
     assert.deepEqual(
@@ -141,6 +143,39 @@ describe('trying whether the kernel accepts the programs', () => {
       pins.filter((pin) => pin !== 'settings'),
     );
   });
+});
+
+describe('what the kernel refuses of the programs', () => {
+  for (const { kernel, errors, code, asked } of [
+    { kernel: 'accepts them', errors: [], code: undefined, asked: 1 },
+    { kernel: 'refuses them', errors: ['EINVAL'], code: 'UNSUPPORTED', asked: 1 },
+    { kernel: 'does not let us', errors: ['EPERM'], code: 'NOT_PERMITTED', asked: 1 },
+    { kernel: 'was short of memory once', errors: ['ENOMEM'], code: undefined, asked: 2 },
+    {
+      kernel: 'is short of memory',
+      errors: ['ENOMEM', 'ENOMEM', 'ENOMEM'],
+      code: 'KERNEL_REFUSED',
+      asked: 3,
+    },
+  ]) {
+    it(`is asked ${asked} times of a kernel that ${kernel}`, () => {
+      freshNative();
+      const { state } = openFakeKernel();
+      const native = { ...nativeModule() };
+      const tried = mock.method(
+        nativeModule(),
+        'load',
+        (...args: Parameters<NativeModule['load']>) => {
+          const error = errors[tried.mock.callCount()];
+          if (error !== undefined) throw nativeFailure(error, 'load');
+          return native.load(...args);
+        },
+      );
+      assert.equal(findRefusal(folder)?.code, code);
+      assert.equal(tried.mock.callCount(), asked);
+      assert.equal(state.open, 0);
+    });
+  }
 });
 
 describe('reading the programs back', () => {

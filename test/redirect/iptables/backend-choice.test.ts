@@ -4,7 +4,6 @@ import {
   countRedirected,
   detectBackend,
   legacyBackend,
-  listLegacyTables,
   nftBackend,
   otherBackends,
   probeTable,
@@ -131,13 +130,6 @@ describe('a table of legacy iptables', () => {
     assert.equal(await probeTable(unlisted, legacyBackend, 'nat'), '');
     assert.equal(await saveNat(unlisted, legacyBackend), '');
     assert.equal(unlisted.log.length, 0);
-  });
-
-  it('is reported by the kernel, or unknown', async () => {
-    const list = (legacyTables: string | undefined) => listLegacyTables(nodeOf({ legacyTables }));
-    assert.deepEqual(await list('nat\nmangle\n'), ['nat', 'mangle']);
-    assert.deepEqual(await list(''), []);
-    assert.equal(await list(undefined), undefined);
   });
 });
 

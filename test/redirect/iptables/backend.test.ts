@@ -2,7 +2,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { openIptablesRedirect } from '../../../src/redirect/iptables/iptables.ts';
-import { probeIptables } from '../../../src/redirect/iptables/probe.ts';
 import type { ToolResult } from '../../../src/redirect/host/command.ts';
 import { emptyNat, goodIp, goodNat, ok, refuse, scripted, type Answer } from '../scripted-host.ts';
 
@@ -74,19 +73,6 @@ describe('a node whose legacy iptables is a module that is not loaded', () => {
     const redirect = openIptablesRedirect({ host });
     await assert.rejects(redirect.install(), { code: 'UNSUPPORTED', message: /insmod/ });
     await redirect.remove();
-  });
-
-  it('is probed without loading it', async () => {
-    const nft = backend('nft', ok(emptyNat), true);
-    const host = scripted({ ip: goodIp, ...noLegacyModule, ...nft }, moduleNotLoaded);
-    const { support, findings } = await probeIptables(host);
-    assert.equal(support, 'supported');
-    assert.deepEqual(
-      findings.map(({ support: of }) => of),
-      ['supported', 'unknown', 'supported', 'supported'],
-    );
-    const asked = host.log.filter((line) => line.startsWith('iptables-legacy'));
-    assert.deepEqual(asked, ['iptables-legacy-save --version']);
   });
 });
 

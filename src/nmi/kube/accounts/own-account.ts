@@ -38,15 +38,11 @@ export interface OwnAccount {
   get(signal?: AbortSignal): Promise<OwnAccountOutcome>;
 }
 
-export interface OwnAccountOptions {
-  readonly client: JsonPoster;
-  readonly timeoutMs?: number;
-}
-
 const path = '/apis/authentication.k8s.io/v1/selfsubjectreviews';
+const timeoutMs = 5_000;
 const review = { apiVersion: 'authentication.k8s.io/v1', kind: 'SelfSubjectReview' };
 
-export function createOwnAccount({ client, timeoutMs = 5_000 }: OwnAccountOptions): OwnAccount {
+export function createOwnAccount({ client }: { readonly client: JsonPoster }): OwnAccount {
   const calls = new SingleFlight<OwnAccountOutcome>();
   let known: AgentAccount | undefined;
 

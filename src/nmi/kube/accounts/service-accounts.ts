@@ -24,7 +24,7 @@ import {
 } from '../api/call-outcome.ts';
 import { KubeError } from '../api/kube-error.ts';
 import type { JsonReader } from '../api/list-pages.ts';
-import { serviceAccountPath } from './service-account-path.ts';
+import { serviceAccountPath } from './token-request.ts';
 
 /** Trimmed; empty when absent. */
 export interface WorkloadIdentityAnnotations {
@@ -57,15 +57,14 @@ export interface ServiceAccountsOptions {
   readonly clock: Clock;
   /** How long known data is used while the API server is unavailable. */
   readonly staleLimitMs: number;
-  readonly keepMs?: number;
   readonly max?: number;
-  readonly timeoutMs?: number;
   /** The first failed read of an account after one that did not fail. */
   readonly onUnreadable?: (account: ObjectName, failure: Forbidden | Unavailable) => void;
   readonly onObserverError?: (error: unknown) => void;
 }
 
-const emptyKeepMs = 5_000;
+const [keepMs, emptyKeepMs] = [60_000, 5_000];
+const timeoutMs = 5_000;
 /** Delay before a failed read is retried: with known data, and without. */
 const [retryMs, firstRetryMs] = [5_000, 1_000];
 const maxRetryAfterMs = 60_000;
@@ -86,8 +85,8 @@ class Entry {
 }
 
 export function createServiceAccounts(options: ServiceAccountsOptions): ServiceAccounts {
-  const { client, clock, staleLimitMs, keepMs = 60_000, max = 1024 } = options;
-  const { timeoutMs = 5_000, onUnreadable, onObserverError = ignoreObserverError } = options;
+  const { client, clock, staleLimitMs, max = 1024 } = options;
+  const { onUnreadable, onObserverError = ignoreObserverError } = options;
   const entries = new ExpiringMap<Entry>(clock, max);
   /** Keys; an entry may be evicted while it is read. */
   const reading = new Set<string>();
@@ -120,7 +119,7 @@ export function createServiceAccounts(options: ServiceAccountsOptions): ServiceA
       entry.isLate = true;
       wake(entry);
     });
-    const outcome = await fetchAccount(client, path, timeoutMs);
+    const outcome = await fetchAccount(client, path);
     disarm();
     reading.delete(key);
     const entry = entryOf(key);
@@ -140,7 +139,7 @@ export function createServiceAccounts(options: ServiceAccountsOptions): ServiceA
     entry.known = account;
     entry.readAtMs = nowMs;
     entry.failure = undefined;
-    entry.nextReadAtMs = nowMs + (isEmpty ? Math.min(emptyKeepMs, keepMs) : keepMs);
+    entry.nextReadAtMs = nowMs + (isEmpty ? emptyKeepMs : keepMs);
   }
 
   function fail(entry: Entry, account: ObjectName, failure: Forbidden | Unavailable): void {
@@ -184,11 +183,7 @@ export function createServiceAccounts(options: ServiceAccountsOptions): ServiceA
   };
 }
 
-async function fetchAccount(
-  client: JsonReader,
-  path: string,
-  timeoutMs: number,
-): Promise<ServiceAccountRead> {
+async function fetchAccount(client: JsonReader, path: string): Promise<ServiceAccountRead> {
   try {
     const metadata = asRecord(asRecord(await client.getJson(path, { timeoutMs }))?.['metadata']);
     if (metadata === undefined) return malformed;

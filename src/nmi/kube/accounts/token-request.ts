@@ -3,6 +3,7 @@
  * Needs the permission `create` on `serviceaccounts/token`.
  */
 import type { ObjectName } from '../../../cache/index/object-name.ts';
+import { isDnsLabel, isDnsSubdomain } from '../../../base/dns-name.ts';
 import { asRecord, stringAt } from '../../../base/json-value.ts';
 import {
   malformed,
@@ -12,7 +13,6 @@ import {
 } from '../api/call-outcome.ts';
 import type { RequestOptions } from '../api/client.ts';
 import { KubeError } from '../api/kube-error.ts';
-import { serviceAccountPath } from './service-account-path.ts';
 
 /** Client for posting objects, such as `KubeClient`. */
 export interface JsonPoster {
@@ -57,6 +57,12 @@ export type ServiceAccountTokenOutcome =
   | { readonly kind: 'refused'; readonly said: string }
   | Forbidden
   | Unavailable;
+
+/** Path of the service account; `undefined` for an invalid name. */
+export function serviceAccountPath({ namespace, name }: ObjectName): string | undefined {
+  if (!isDnsLabel(namespace) || !isDnsSubdomain(name)) return undefined;
+  return `/api/v1/namespaces/${namespace}/serviceaccounts/${name}`;
+}
 
 /** Rejects only with the reason of `call.signal`. */
 export async function requestServiceAccountToken(

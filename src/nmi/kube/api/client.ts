@@ -40,7 +40,6 @@ export interface WatchOptions {
 export interface KubeClient extends AsyncDisposable {
   getJson(path: string, options?: RequestOptions): Promise<unknown>;
   postJson(path: string, body: unknown, options?: RequestOptions): Promise<unknown>;
-  putJson(path: string, body: unknown, options?: RequestOptions): Promise<unknown>;
   /** A JSON patch (RFC 6902). */
   patchJson(path: string, patch: readonly unknown[], options?: RequestOptions): Promise<unknown>;
   /**
@@ -59,16 +58,17 @@ export interface KubeClientOptions {
   /** Default `/var/run/secrets/kubernetes.io/serviceaccount`. */
   readonly serviceAccountDir?: string;
   readonly clock?: Clock;
-  /** From a SYN to its answer. */
-  readonly tcpTimeoutMs?: number;
-  /** For the lookup of the server's name, and again for TLS. */
-  readonly connectTimeoutMs?: number;
-  /** From sending a request to the head of its answer; also the default of `timeoutMs`. */
-  readonly headersTimeoutMs?: number;
-  /** Most sockets. Each watch uses one for its whole life. */
-  readonly maxConnections?: number;
 }
 
+const timeouts = {
+  // Even a slow network of a node answers within a fraction of this time.
+  tcpTimeoutMs: 700,
+  connectTimeoutMs: 10_000,
+};
+/** From sending a request to the head of its answer; also the default of `timeoutMs`. */
+const headersTimeoutMs = 30_000;
+/** Each watch uses one for its whole life. */
+const maxConnections = 16;
 const maxErrorBytes = 64 * 1024;
 const maxAnswerBytes = 4 * 1024 * 1024;
 
@@ -77,14 +77,7 @@ const maxAnswerBytes = 4 * 1024 * 1024;
  * Rejects with `KubeError` CONFIG when they are missing or unusable.
  */
 export async function openKubeClient(options: KubeClientOptions): Promise<KubeClient> {
-  const {
-    clock = systemClock,
-    // Even a slow network of a node answers within a fraction of this time.
-    tcpTimeoutMs = 700,
-    connectTimeoutMs = 10_000,
-    headersTimeoutMs = 30_000,
-    maxConnections = 16,
-  } = options;
+  const { clock = systemClock } = options;
   const credentials = loadCredentials({
     kubeconfigPath: options.kubeconfigPath,
     environment: options.environment ?? process.env,
@@ -92,38 +85,14 @@ export async function openKubeClient(options: KubeClientOptions): Promise<KubeCl
   });
   await credentials.current();
 
-  const pools = new Set<Pool>();
-  let active: { readonly fingerprint: string; readonly pool: Pool } | undefined;
-
-  function poolOf(access: Access): Pool {
-    if (active?.fingerprint === access.fingerprint) return active.pool;
-    const previous = active?.pool;
-    const pool = new Pool(access.origin, {
-      connections: maxConnections,
-      pipelining: 1,
-      // Watches may be idle for long; the deadline below limits their silence.
-      bodyTimeout: 0,
-      headersTimeout: 0,
-      connect: createConnector({ clock, tls: access.tls, tcpTimeoutMs, connectTimeoutMs }),
-    });
-    pools.add(pool);
-    active = { fingerprint: access.fingerprint, pool };
-    if (previous !== undefined) {
-      // Running requests of the old pool finish; watches end with their own timeout.
-      void previous.close().then(
-        () => pools.delete(previous),
-        () => pools.delete(previous),
-      );
-    }
-    return pool;
-  }
+  const pools = new Pools(clock);
 
   async function attempt(
     access: Access,
     request: KubeRequest,
     signal: AbortSignal,
   ): Promise<Dispatcher.ResponseData> {
-    const response = await poolOf(access).request({
+    const response = await pools.of(access).request({
       method: request.method,
       path: access.pathPrefix + request.path,
       headers: {
@@ -192,24 +161,59 @@ export async function openKubeClient(options: KubeClientOptions): Promise<KubeCl
       ),
     postJson: (path, body, call) =>
       exchange({ method: 'POST', path, body: JSON.stringify(body) }, call),
-    putJson: (path, body, call) =>
-      exchange({ method: 'PUT', path, body: JSON.stringify(body) }, call),
     patchJson: (path, patch, call) =>
       exchange(
         { method: 'PATCH', path, body: JSON.stringify(patch), contentType: jsonPatch },
         call,
       ),
     watch: (path, call) => flatten(watchChunks(path, call)),
-    async [Symbol.asyncDispose]() {
-      await Promise.all([...pools].map((pool) => pool.destroy()));
-    },
+    [Symbol.asyncDispose]: () => pools[Symbol.asyncDispose](),
   };
+}
+
+/** One for each server and identity of the credentials; only the newest gets further requests. */
+class Pools implements AsyncDisposable {
+  readonly #clock: Clock;
+  readonly #open = new Set<Pool>();
+  #active: { readonly fingerprint: string; readonly pool: Pool } | undefined;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  of(access: Access): Pool {
+    const { origin, tls, fingerprint } = access;
+    const previous = this.#active;
+    if (previous?.fingerprint === fingerprint) return previous.pool;
+    const pool = new Pool(origin, {
+      connections: maxConnections,
+      pipelining: 1,
+      // Watches may be idle for long; the deadline of the call limits their silence.
+      bodyTimeout: 0,
+      headersTimeout: 0,
+      connect: createConnector({ clock: this.#clock, tls, ...timeouts }),
+    });
+    this.#open.add(pool);
+    this.#active = { fingerprint, pool };
+    if (previous !== undefined) this.#retire(previous.pool);
+    return pool;
+  }
+
+  /** Running requests of the pool finish; watches end with their own timeout. */
+  #retire(pool: Pool): void {
+    const forget = (): void => void this.#open.delete(pool);
+    void pool.close().then(forget, forget);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all([...this.#open].map((pool) => pool.destroy()));
+  }
 }
 
 const jsonPatch = 'application/json-patch+json';
 
 interface KubeRequest {
-  readonly method: 'GET' | 'POST' | 'PUT' | 'PATCH';
+  readonly method: 'GET' | 'POST' | 'PATCH';
   readonly path: string;
   readonly body?: string;
   /** Of the body; default `application/json`. */

@@ -28,7 +28,6 @@ interface Changes {
 export interface Decoder extends Changes {
   /** Begins a replacement of the whole content. The store is unchanged until its `commit`. */
   gather(): Replacement;
-  /** Number of objects in the store. */
   readonly objects: number;
   /** Estimated memory of the objects in the store. */
   readonly bytes: number;

@@ -67,138 +67,112 @@ function staticHash(metadata: JsonRecord): string | undefined {
 }
 
 export function parseIdentity(raw: unknown): Parsed<Identity> {
-  return withMetadata(raw, (ref, metadata, object) => {
-    const spec = specOf(object);
-    if (spec === undefined) return unusable(ref, 'spec is not an object');
+  return withSpec(raw, (ref, spec, metadata) => {
     // The Go type omits 0, so an absent type is user-assigned.
-    const type = spec['type'] ?? 0;
-    if (typeof type !== 'number' || !Number.isInteger(type)) {
-      return unusable(ref, 'spec.type is not an integer');
-    }
-    const clientId = optionalString(spec['clientID']);
-    if (clientId === undefined) return unusable(ref, 'spec.clientID is not a string');
-    const resourceId = optionalString(spec['resourceID']);
-    if (resourceId === undefined) return unusable(ref, 'spec.resourceID is not a string');
-    const entra = type === 0 ? undefined : entraSettings(spec);
-    if (typeof entra === 'string') return unusable(ref, `${entra} has the wrong type`);
-    const allowedResources = allowedResourcesOf(spec);
-    if (allowedResources === 'unusable') {
-      return unusable(ref, 'spec.allowedResources is no list of resources');
-    }
-    return usable({
+    const type = spec.read('type', 0, integerOf, 'is not an integer');
+    return {
       ...ref,
       type,
       // White space around these values comes from pasting; neither can contain any.
-      clientId: clientId.trim(),
-      resourceId: resourceId.trim(),
-      entra,
-      allowedResources,
+      clientId: spec.text('clientID').trim(),
+      resourceId: spec.text('resourceID').trim(),
+      entra: type === 0 ? undefined : entraSettings(spec),
+      // Absent allows everything; an empty list is a mistake, and does not allow everything.
+      allowedResources: spec.read(
+        'allowedResources',
+        undefined,
+        resourcesOf,
+        'is no list of resources',
+      ),
       createdAtWallMs: createdAtWallMs(metadata),
-    });
+    };
   });
 }
 
 export function parseBinding(raw: unknown): Parsed<Binding> {
-  return withMetadata(raw, (ref, metadata, object) => {
-    const spec = specOf(object);
-    if (spec === undefined) return unusable(ref, 'spec is not an object');
-    const identityName = optionalString(spec['azureIdentity']);
-    if (identityName === undefined) return unusable(ref, 'spec.azureIdentity is not a string');
-    const selector = optionalString(spec['selector']);
-    if (selector === undefined) return unusable(ref, 'spec.selector is not a string');
+  return withSpec(raw, (ref, spec, metadata) => ({
+    ...ref,
+    identityName: spec.text('azureIdentity'),
+    selector: spec.text('selector'),
     // A mistake in a restriction must not remove the restriction.
-    const serviceAccount = optionalString(spec['serviceAccount']);
-    if (serviceAccount === undefined) return unusable(ref, 'spec.serviceAccount is not a string');
-    return usable({
-      ...ref,
-      identityName,
-      selector,
-      serviceAccount,
-      createdAtWallMs: createdAtWallMs(metadata),
-    });
-  });
+    serviceAccount: spec.text('serviceAccount'),
+    createdAtWallMs: createdAtWallMs(metadata),
+  }));
 }
 
 export function parseException(raw: unknown): Parsed<Exception> {
-  return withMetadata(raw, (ref, _metadata, object) => {
-    const spec = specOf(object);
-    if (spec === undefined) return unusable(ref, 'spec is not an object');
-    const podLabels = spec['podLabels'] ?? {};
-    if (asRecord(podLabels) === undefined) return unusable(ref, 'spec.podLabels is not an object');
-    return usable({ ...ref, podLabels: stringMap(podLabels) });
-  });
+  return withSpec(raw, (ref, spec) => ({
+    ...ref,
+    podLabels: stringMap(spec.read('podLabels', {}, asRecord, 'is not an object')),
+  }));
 }
 
 /** One wrong entry makes the whole grant unusable: an identity without a grant is refused. */
 export function parseIdentityGrant(raw: unknown): Parsed<IdentityGrant> {
-  return withMetadata(
-    raw,
-    (ref, _metadata, object) => {
-      const spec = specOf(object);
-      if (spec === undefined) return unusable(ref, 'spec is not an object');
-      const namespaces = optionalStrings(spec['namespaces']);
-      if (namespaces === undefined) return unusable(ref, 'spec.namespaces is no list of names');
-      const clientIds = optionalStrings(spec['clientIDs']);
-      if (clientIds === undefined) return unusable(ref, 'spec.clientIDs is no list of ids');
-      const resourceIds = optionalStrings(spec['resourceIDs']);
-      if (resourceIds === undefined) return unusable(ref, 'spec.resourceIDs is no list of ids');
-      const nodeIdentities = spec['nodeIdentities'] ?? false;
-      if (typeof nodeIdentities !== 'boolean') {
-        return unusable(ref, 'spec.nodeIdentities is neither true nor false');
-      }
-      return usable({
-        ...ref,
-        namespaces,
-        clientIds: clientIds.map(normaliseClientId),
-        resourceIds: resourceIds.map(normaliseResourceId),
-        nodeIdentities,
-      });
-    },
-    'cluster',
-  );
+  const parse = (ref: StoredObject, spec: Spec): IdentityGrant => ({
+    ...ref,
+    namespaces: spec.read('namespaces', [], namesOf, 'is no list of names'),
+    clientIds: spec.read('clientIDs', [], namesOf, 'is no list of ids').map(normaliseClientId),
+    resourceIds: spec
+      .read('resourceIDs', [], namesOf, 'is no list of ids')
+      .map(normaliseResourceId),
+    nodeIdentities: spec.read('nodeIdentities', false, booleanOf, 'is neither true nor false'),
+  });
+  return withSpec(raw, parse, 'cluster');
 }
 
-/** A string is the name of the field with the wrong type. */
-function entraSettings(spec: JsonRecord): EntraSettings | string {
-  const tenantId = optionalString(spec['tenantID']);
-  if (tenantId === undefined) return 'spec.tenantID';
-  const adEndpoint = optionalString(spec['adEndpoint']);
-  if (adEndpoint === undefined) return 'spec.adEndpoint';
-  const federation = optionalString(spec['federation']);
-  if (federation === undefined) return 'spec.federation';
-  const password = asRecord(spec['clientPassword'] ?? {});
-  const secretName = optionalString(password?.['name']);
-  const secretNamespace = optionalString(password?.['namespace']);
-  if (password === undefined || secretName === undefined || secretNamespace === undefined) {
-    return 'spec.clientPassword';
-  }
-  const auxiliary: unknown = spec['auxiliaryTenantIDs'] ?? [];
-  if (!Array.isArray(auxiliary)) return 'spec.auxiliaryTenantIDs';
-  const auxiliaryTenantIds = auxiliary.flatMap((id: unknown) =>
-    typeof id === 'string' ? [id.trim()] : [],
-  );
-  if (auxiliaryTenantIds.length < auxiliary.length) return 'spec.auxiliaryTenantIDs';
+function entraSettings(spec: Spec): EntraSettings {
+  const problem = 'has the wrong type';
   return {
-    tenantId: tenantId.trim(),
-    auxiliaryTenantIds,
-    adEndpoint: adEndpoint.trim(),
-    secretNamespace,
-    secretName,
-    federation,
+    tenantId: spec.text('tenantID', problem).trim(),
+    adEndpoint: spec.text('adEndpoint', problem).trim(),
+    federation: spec.text('federation', problem),
+    ...spec.read('clientPassword', { secretNamespace: '', secretName: '' }, secretOf, problem),
+    auxiliaryTenantIds: spec
+      .read('auxiliaryTenantIDs', [], stringsOf, problem)
+      .map((id) => id.trim()),
   };
 }
 
-/**
- * Absent (or null) allows everything; an empty list is a mistake, and does not allow everything.
- */
-function allowedResourcesOf(spec: JsonRecord): readonly string[] | 'unusable' | undefined {
-  const listed: unknown = spec['allowedResources'] ?? undefined;
-  if (listed === undefined) return undefined;
-  if (!Array.isArray(listed) || listed.length === 0) return 'unusable';
-  const resources = listed.flatMap((each: unknown) =>
-    typeof each === 'string' && each.trim() !== '' ? [normaliseResource(each)] : [],
+/** Reads the fields of a spec, and notes the first one that cannot be used. */
+class Spec {
+  readonly #fields: JsonRecord;
+  problem: string | undefined;
+
+  constructor(spec: unknown) {
+    const fields = asRecord(spec ?? {});
+    this.#fields = fields ?? {};
+    if (fields === undefined) this.problem = 'spec is not an object';
+  }
+
+  /** `absent` if the field is absent or null. `parse` returns undefined for an unusable value. */
+  read<T>(name: string, absent: T, parse: (value: unknown) => T | undefined, problem: string): T {
+    const value = this.#fields[name] ?? undefined;
+    if (value === undefined) return absent;
+    const parsed = parse(value);
+    if (parsed === undefined) this.problem ??= `spec.${name} ${problem}`;
+    return parsed ?? absent;
+  }
+
+  text(name: string, problem = 'is not a string'): string {
+    return this.read(name, '', textOf, problem);
+  }
+}
+
+function withSpec<T>(
+  raw: unknown,
+  parse: (ref: StoredObject, spec: Spec, metadata: JsonRecord) => T,
+  scope?: 'cluster',
+): Parsed<T> {
+  return withMetadata(
+    raw,
+    (ref, metadata, object) => {
+      const spec = new Spec(object['spec']);
+      const value = parse(ref, spec, metadata);
+      return spec.problem === undefined ? usable(value) : unusable(ref, spec.problem);
+    },
+    scope,
   );
-  return resources.length < listed.length ? 'unusable' : resources;
 }
 
 function withMetadata<T>(
@@ -237,25 +211,43 @@ function unusable<T>({ namespace, name, uid }: ObjectRef, reason: string): Parse
   return { ok: false, reason, ref: { namespace, name, uid } };
 }
 
-/** An absent spec is empty; any other value that is not an object is `undefined`. */
-function specOf(object: JsonRecord): JsonRecord | undefined {
-  return asRecord(object['spec'] ?? {});
-}
-
-/** Absent (or null) is empty; a wrong type is `undefined`. */
-function optionalString(value: unknown): string | undefined {
-  if (value === undefined || value === null) return '';
+function textOf(value: unknown): string | undefined {
   return typeof value === 'string' ? value : undefined;
 }
 
-/** Absent (or null) is empty; anything but a list of non-blank strings is `undefined`. */
-function optionalStrings(value: unknown): readonly string[] | undefined {
-  const listed: unknown = value ?? [];
-  if (!Array.isArray(listed)) return undefined;
-  const texts = listed.flatMap((each: unknown) =>
-    typeof each === 'string' && each.trim() !== '' ? [each.trim()] : [],
-  );
-  return texts.length < listed.length ? undefined : texts;
+function integerOf(value: unknown): number | undefined {
+  return typeof value === 'number' && Number.isInteger(value) ? value : undefined;
+}
+
+function booleanOf(value: unknown): boolean | undefined {
+  return typeof value === 'boolean' ? value : undefined;
+}
+
+function stringsOf(value: unknown): readonly string[] | undefined {
+  if (!Array.isArray(value)) return undefined;
+  const texts = value.filter((each: unknown) => typeof each === 'string');
+  return texts.length < value.length ? undefined : texts;
+}
+
+function namesOf(value: unknown): readonly string[] | undefined {
+  const names = stringsOf(value)?.map((each) => each.trim());
+  return names?.includes('') === true ? undefined : names;
+}
+
+function resourcesOf(value: unknown): readonly string[] | undefined {
+  const names = namesOf(value) ?? [];
+  return names.length === 0 ? undefined : stringsOf(value)?.map(normaliseResource);
+}
+
+function secretOf(
+  value: unknown,
+): Pick<EntraSettings, 'secretNamespace' | 'secretName'> | undefined {
+  const secret = asRecord(value);
+  const secretName = textOf(secret?.['name'] ?? '');
+  const secretNamespace = textOf(secret?.['namespace'] ?? '');
+  if (secret === undefined) return undefined;
+  if (secretName === undefined || secretNamespace === undefined) return undefined;
+  return { secretName, secretNamespace };
 }
 
 /**

@@ -89,7 +89,10 @@ export interface ReflectorOptions<T extends ObjectRef> {
   readonly server?: ApiServerCapabilities;
 }
 
-export interface ReflectorStats extends Pick<ReflectorState, 'phase' | 'silences' | 'errors'> {
+export interface ReflectorStats
+  extends
+    Pick<ReflectorState, 'phase' | 'silences' | 'errors'>,
+    Pick<Decoder, 'objects' | 'bytes' | 'rejected'> {
   readonly syncedOnce: boolean;
   /** Time since the server last sent something; undefined if it never has. */
   readonly lastContactAgeMs: number | undefined;
@@ -106,12 +109,6 @@ export interface ReflectorStats extends Pick<ReflectorState, 'phase' | 'silences
   readonly errorsByKind: Readonly<Record<ErrorKind, number>>;
   /** The last failure and how long the watch has failed, until it is healthy again. */
   readonly failure: FailureStats | undefined;
-  /** Objects in the store. */
-  readonly objects: number;
-  /** Estimated memory of these objects. */
-  readonly bytes: number;
-  /** Versions of objects that were skipped as unusable. */
-  readonly rejected: number;
 }
 
 export interface FailureStats extends Omit<WatchFailure, 'sinceMs'> {
@@ -135,7 +132,6 @@ function overlong(): KubeError {
   return new KubeError('MALFORMED', 'an event that is too long to be read names no object');
 }
 
-/** Starts the loop. */
 export function openReflector<T extends ObjectRef>(options: ReflectorOptions<T>): Reflector {
   return new ReflectorLoop(options);
 }

@@ -1,5 +1,5 @@
 /**
- * Describes the state of the watches as text: on `/readyz`, in `nmi explain`, in a 503. A failure
+ * Describes failures of the watches as text: on `/readyz`, in `nmi explain`, in a 503. A failure
  * is described by its code, the reason from the API server or the network, and its duration.
  */
 import type { FailureStats, ReflectorStats } from './reflector.ts';
@@ -8,12 +8,7 @@ import type { WatchedResource, WatchGroup } from './watches.ts';
 /** Longest received text that is shown. */
 const maxMessage = 200;
 
-type WatchStats = Readonly<
-  Record<
-    string,
-    Pick<ReflectorStats, 'syncedOnce' | 'lastContactAgeMs' | 'stalenessMs' | 'failure'>
-  >
->;
+type WatchStats = Readonly<Record<string, Pick<ReflectorStats, 'failure'>>>;
 
 export interface WatchProblem {
   readonly resource: string;
@@ -54,26 +49,6 @@ export function whyBehind(stats: WatchStats, resource?: WatchedResource): string
   if (problem === undefined) return undefined;
   const { reason, forMs } = problem;
   return `the watch of ${problem.resource} has failed for ${seconds(forMs)} (${reason})`;
-}
-
-/** One line per watch: synced or not, the time of the last event, the failure and its duration. */
-export function watchLines(stats: WatchStats): readonly string[] {
-  return Object.entries(stats).map(([resource, watch]) => {
-    const { syncedOnce, lastContactAgeMs, stalenessMs, failure } = watch;
-    const facts = [
-      syncedOnce ? `synced, proven current ${seconds(stalenessMs)} ago` : 'not synced',
-      lastContactAgeMs === undefined
-        ? 'nothing received yet'
-        : `last received ${seconds(lastContactAgeMs)} ago`,
-      ...(failure === undefined ? [] : [describeFailure(failure)]),
-    ];
-    return `${resource}: ${facts.join('; ')}`;
-  });
-}
-
-function describeFailure(failure: FailureStats): string {
-  const word = failure.isAbsence ? 'not available and taken as empty' : 'failing';
-  return `${word} for ${seconds(failure.forMs)}: ${reasonOf(failure)}`;
 }
 
 function reasonOf({ code, message }: FailureStats): string {

@@ -80,7 +80,6 @@ export interface Watches extends WatchGroup {
   stats(): Readonly<Record<WatchedResource, ReflectorStats>>;
 }
 
-/** Starts all watches. */
 export function openWatches(options: WatchesOptions): Watches {
   const { client, node, stores, log, clock = systemClock, random = Math.random } = options;
   const server = createApiServerCapabilities();

@@ -34,7 +34,7 @@ export interface EntraSourceOptions extends Composition, EntraNetworkOptions {}
 
 export interface EntraSource extends TokenSource<EntraIdentity>, AsyncDisposable {}
 
-/** Opens no connection yet. Throws `EntraNetworkError` CONFIG. */
+/** Opens no connection yet. @throws StartError `CONFIG` for a proxy that cannot be used. */
 export function openEntraSource(options: EntraSourceOptions): EntraSource {
   const network = openEntraNetwork(options);
   const exchange = createExchange({ network, clock: options.clock });

@@ -4,7 +4,6 @@
  * agent. Redirects are not followed: the form contains a credential.
  */
 import { CodedError } from '../../../base/coded-error.ts';
-import { X509Certificate } from 'node:crypto';
 import { createSecureContext, getCACertificates, type SecureContext } from 'node:tls';
 import { Agent, EnvHttpProxyAgent, Pool, type Dispatcher } from 'undici';
 import type { Clock } from '../../../base/time/clock.ts';
@@ -16,8 +15,6 @@ import type { EntraAnswer } from './aadsts.ts';
 import { parseProxy, type Environment } from './proxy.ts';
 
 export type EntraNetworkErrorCode =
-  /** The proxy or the additional authorities cannot be used as they are configured. */
-  | 'CONFIG'
   /** No connection, or it broke. */
   | 'NETWORK'
   /** The proxy refused the tunnel. */
@@ -62,9 +59,7 @@ const maxConnections = 16;
 /** A single bad header must not block a key for days. */
 const maxRetryAfterS = 3600;
 
-const certificates = /-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g;
-
-/** Opens no connection yet. Throws `EntraNetworkError` CONFIG. */
+/** Opens no connection yet. @throws StartError `CONFIG` for a proxy that cannot be used. */
 export function openEntraNetwork(options: EntraNetworkOptions): EntraNetwork {
   const dispatcher = openDispatcher(options);
   return {
@@ -108,8 +103,7 @@ async function post(
 }
 
 function openDispatcher({ timeoutMs, caPem, environment }: EntraNetworkOptions): Dispatcher {
-  const settings = parseProxy(environment);
-  if (!settings.ok) throw new EntraNetworkError('CONFIG', settings.problem);
+  const proxy = parseProxy(environment);
   const connect = { rejectUnauthorized: true, timeout: timeoutMs, ...trustOf(caPem) };
   const timeouts = { headersTimeout: timeoutMs, bodyTimeout: timeoutMs };
   const agent = {
@@ -121,7 +115,6 @@ function openDispatcher({ timeoutMs, caPem, environment }: EntraNetworkOptions):
     maxHeaderSize: 16 * 1024,
     connect,
   };
-  const { proxy } = settings;
   if (proxy === undefined) return new Agent(agent);
   return new EnvHttpProxyAgent({
     ...agent,
@@ -139,19 +132,7 @@ function openDispatcher({ timeoutMs, caPem, environment }: EntraNetworkOptions):
 /** One context for all connections: reading the system's 150 authorities takes milliseconds. */
 function trustOf(caPem: string | undefined): { readonly secureContext?: SecureContext } {
   if (caPem === undefined) return {};
-  const own = caPem.match(certificates) ?? [];
-  // Node accepts a file without a single readable certificate, and then trusts no further
-  // authority.
-  if (own.length === 0) {
-    throw new EntraNetworkError('CONFIG', 'the file of additional authorities has no certificate');
-  }
-  try {
-    const ca = own.map((pem) => new X509Certificate(pem).toString());
-    return { secureContext: createSecureContext({ ca: [...getCACertificates('default'), ...ca] }) };
-  } catch (error) {
-    const message = 'the file of additional authorities contains an invalid certificate';
-    throw new EntraNetworkError('CONFIG', message, error);
-  }
+  return { secureContext: createSecureContext({ ca: [...getCACertificates('default'), caPem] }) };
 }
 
 function tooLong(): EntraNetworkError {

@@ -5,12 +5,9 @@
 import type { Clock } from '../../../base/time/clock.ts';
 import type { PodIndex } from '../../../cache/index/pod-index.ts';
 import { debounce } from '../../../base/time/debounce.ts';
-import { StartError } from '../../../base/start-error.ts';
 import type { KubeClient } from '../../kube/api/client.ts';
 import { openCredentials, type EntraCredential } from './credentials/kinds.ts';
-import type { CredentialProvider } from './credentials/descriptor.ts';
 import { openEntraSource, type EntraSource } from './entra.ts';
-import { EntraNetworkError } from './network.ts';
 import { livePodOf } from './live-pod.ts';
 
 /** Which client credentials are still needed in memory. */
@@ -41,7 +38,7 @@ export interface EntraUpstreamOptions {
   readonly environment: Readonly<Record<string, string | undefined>>;
 }
 
-/** @throws StartError `CONFIG` for a proxy or certificates that cannot be used. */
+/** @throws StartError `CONFIG` for a proxy that cannot be used. */
 export function openEntraUpstream(options: EntraUpstreamOptions): EntraSource {
   const { client, pods, demand, clock } = options;
   using opening = new DisposableStack();
@@ -57,7 +54,7 @@ export function openEntraUpstream(options: EntraUpstreamOptions): EntraSource {
   // Objects come in bursts.
   const dropUnneeded = opening.use(debounce(clock, 0, () => clientCredentials.dropUnneeded()));
   opening.defer(demand.onChange(() => dropUnneeded.trigger()));
-  const source = openSource(clientCredentials, options);
+  const source = openEntraSource({ ...options, clientCredentials });
   const owned = opening.move();
   return {
     fetch: (request, mayRetry) => source.fetch(request, mayRetry),
@@ -66,17 +63,4 @@ export function openEntraUpstream(options: EntraUpstreamOptions): EntraSource {
       await source[Symbol.asyncDispose]();
     },
   };
-}
-
-function openSource(
-  clientCredentials: CredentialProvider<EntraCredential>,
-  options: EntraUpstreamOptions,
-) {
-  try {
-    return openEntraSource({ ...options, clientCredentials });
-  } catch (error) {
-    if (!(error instanceof EntraNetworkError)) throw error;
-    const problem = 'the connection to Entra ID cannot be configured';
-    throw new StartError('CONFIG', problem, 'correct HTTPS_PROXY or --entra-ca-file', error);
-  }
 }

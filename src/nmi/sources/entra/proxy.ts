@@ -1,4 +1,5 @@
 /** The proxy to Entra ID, from the environment variables that curl and Go use. Pure. */
+import { StartError } from '../../../base/start-error.ts';
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -9,25 +10,23 @@ export interface ProxySettings {
   readonly noProxy: string;
 }
 
-export type ProxyResult =
-  | { readonly ok: true; readonly proxy: ProxySettings | undefined }
-  | { readonly ok: false; readonly problem: string };
-
 /**
  * `HTTPS_PROXY` and `NO_PROXY`; the lower-case form of each takes precedence. `HTTP_PROXY` is for
- * plain http, which Entra ID never uses. A problem names the variable and never its value.
+ * plain http, which Entra ID never uses.
+ * @throws StartError `CONFIG`, which names the variable and never its value.
  */
-export function parseProxy(environment: Environment): ProxyResult {
+export function parseProxy(environment: Environment): ProxySettings | undefined {
   const name = ['https_proxy', 'HTTPS_PROXY'].find((key) => textOf(environment, key) !== '');
-  if (name === undefined) return { ok: true, proxy: undefined };
+  if (name === undefined) return undefined;
   const text = textOf(environment, name);
   // curl and Go treat a bare "host:port" as a plain http proxy.
   const url = URL.parse(text.includes('://') ? text : `http://${text}`);
   if (url === null || !/^https?:$/.test(url.protocol) || !isDecodable(url)) {
-    return { ok: false, problem: `${name} is not the URL of an http or https proxy` };
+    const problem = `${name} is not the URL of an http or https proxy`;
+    throw new StartError('CONFIG', problem, `correct ${name}`);
   }
   const noProxy = textOf(environment, 'no_proxy') || textOf(environment, 'NO_PROXY');
-  return { ok: true, proxy: { url: url.href, noProxy } };
+  return { url: url.href, noProxy };
 }
 
 function textOf(environment: Environment, name: string): string {

@@ -36,7 +36,6 @@ function answering(
       return Promise.resolve(body);
     },
     postJson: unexpected,
-    putJson: unexpected,
     patchJson: unexpected,
     watch: unexpected,
     [Symbol.asyncDispose]: () => Promise.resolve(),

@@ -5,6 +5,7 @@ import { openFakeKube, type FakeKube } from '../../../../lab/fakes/kube/fake-kub
 import { asRecord, parseRecord } from '../../../../src/base/json-value.ts';
 import {
   requestServiceAccountToken,
+  serviceAccountPath,
   type JsonPoster,
   type ServiceAccountTokenRequest,
 } from '../../../../src/nmi/kube/accounts/token-request.ts';
@@ -216,5 +217,28 @@ describe('a token of a service account is not issued', () => {
     paths.length = 0;
     await requestServiceAccountToken(client, { ...asked, serviceAccount: long });
     assert.equal(paths.length, 1);
+  });
+});
+
+describe('the path of a service account', () => {
+  it('has its namespace and its name', () => {
+    assert.equal(
+      serviceAccountPath({ namespace: 'ns', name: 'robot.1' }),
+      '/api/v1/namespaces/ns/serviceaccounts/robot.1',
+    );
+  });
+
+  it('is missing for a name that could lead to another path', () => {
+    for (const [namespace, name] of [
+      ['ns', '../../secrets/x'],
+      ['ns', ''],
+      ['ns', 'a/b'],
+      ['ns', 'A'],
+      ['../x', 'robot'],
+      ['n.s', 'robot'],
+      ['', 'robot'],
+    ] as const) {
+      assert.equal(serviceAccountPath({ namespace, name }), undefined, `${namespace} ${name}`);
+    }
   });
 });

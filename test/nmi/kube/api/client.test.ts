@@ -46,17 +46,6 @@ describe('a request of the Kubernetes client', () => {
     assert.ok(fake.connections <= 2, `${fake.connections} connections`);
   });
 
-  it('replaces an object, unless it has changed since', async () => {
-    await using fake = await openFakeKube();
-    await using client = await clientOf(fake);
-    const path = '/api/v1/namespaces/default/pods/one';
-    const first = fake.apply(rawPod('one'));
-    const put = { ...first, metadata: { ...first.metadata, labels: { a: '1' } } };
-    await client.putJson(path, put);
-    assert.deepEqual(fake.get({ kind: 'Pod', name: 'one' })?.metadata.labels, { a: '1' });
-    await assert.rejects(client.putJson(path, put), { code: 'SERVER', status: 409 });
-  });
-
   it('fails with a code, the status and the text of the server', async () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);

@@ -4,7 +4,6 @@ import type { ReflectorStats } from '../../../../src/nmi/kube/watch/reflector.ts
 import type { WatchedResource, Watches } from '../../../../src/nmi/kube/watch/watches.ts';
 import {
   describeUnsynced,
-  watchLines,
   watchProblems,
   whyBehind,
 } from '../../../../src/nmi/kube/watch/watch-report.ts';
@@ -32,18 +31,6 @@ const failing = statsWith({
 });
 
 describe('the report of watches', () => {
-  it('has one line per watch: the last event, the failure, and its duration', () => {
-    assert.deepEqual(watchLines(failing), [
-      'pods: synced, proven current 3 s ago; last received 3 s ago',
-      'identities: synced, proven current 3 s ago; last received 3 s ago',
-      'bindings: not synced; nothing received yet; failing for 40 s: ' +
-        'FORBIDDEN: bindings is forbidden:?User "nmi"',
-      'exceptions: synced, proven current 3 s ago; last received 3 s ago',
-      'grants: synced, proven current 3 s ago; last received 3 s ago; ' +
-        'not available and taken as empty for 60 s: NOT_FOUND: no such',
-    ]);
-  });
-
   it('does not count a kind that the cluster does not have as a failure', () => {
     const reason = 'FORBIDDEN: bindings is forbidden:?User "nmi"';
     assert.deepEqual(watchProblems(failing), [{ resource: 'bindings', reason, forMs: 40_900 }]);

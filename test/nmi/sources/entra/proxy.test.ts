@@ -21,7 +21,7 @@ describe('the proxy variables', () => {
   ] as const;
   for (const [environment, proxy] of taken) {
     it(`of ${JSON.stringify(environment)} give ${proxy?.url ?? 'none'}`, () => {
-      assert.deepEqual(parseProxy(environment), { ok: true, proxy });
+      assert.deepEqual(parseProxy(environment), proxy);
     });
   }
 
@@ -33,9 +33,10 @@ describe('the proxy variables', () => {
     'ftp://hunter2',
   ]) {
     it(`are refused as ${value} without exposing it`, () => {
-      const result = parseProxy({ HTTPS_PROXY: value });
-      assert.ok(!result.ok);
-      assert.equal(result.problem, 'HTTPS_PROXY is not the URL of an http or https proxy');
+      assert.throws(() => parseProxy({ HTTPS_PROXY: value }), {
+        name: 'StartError',
+        message: 'HTTPS_PROXY is not the URL of an http or https proxy; correct HTTPS_PROXY',
+      });
     });
   }
 });

@@ -9,8 +9,8 @@
  */
 import { objectKey, type ObjectName } from '../../../../cache/index/object-name.ts';
 import type { Clock } from '../../../../base/time/clock.ts';
-import { untilAborted } from '../../../../base/time/deadline.ts';
 import { ExpiringMap } from '../../../../base/expiring-map.ts';
+import { SingleFlight } from '../../../../base/single-flight.ts';
 import type { SecretReader, SecretResult } from '../../../kube/accounts/secrets.ts';
 import type { SourceFailure } from '../../source.ts';
 import type { ClientCredential, CredentialProvider, ClientCredentialResult } from './descriptor.ts';
@@ -18,8 +18,6 @@ import type { ClientCredential, CredentialProvider, ClientCredentialResult } fro
 export interface CredentialCacheOptions {
   readonly reader: Pick<SecretReader, 'read'>;
   readonly clock: Clock;
-  /** How long a client credential is used before its Secret is read again. Default 60 s. */
-  readonly keepMs?: number;
   /** Most cached Secrets, with LRU eviction. Default 1000. */
   readonly maxKept?: number;
   /** Called with the expiry of a certificate that was read; milliseconds since the epoch. */
@@ -36,6 +34,8 @@ export type MakeCredential = (
 
 export type SecretCredentials = CredentialProvider<{ readonly secret: ObjectName }>;
 
+/** A client credential is used so long before its Secret is read again. */
+const keepMs = 60_000;
 /** Cooldown of the failure for an unusable Secret. */
 const invalidCooldownMs = 5_000;
 const unavailableCooldownMs = 1_000;
@@ -47,42 +47,22 @@ interface Kept {
 
 export function openCredentialCache(
   makeCredential: MakeCredential,
-  {
-    reader,
-    clock,
-    keepMs = 60_000,
-    maxKept = 1_000,
-    isNeeded = () => true,
-  }: CredentialCacheOptions,
+  { reader, clock, maxKept = 1_000, isNeeded = () => true }: CredentialCacheOptions,
 ): SecretCredentials {
   const kept = new ExpiringMap<Kept>(clock, maxKept);
-  const reading = new Map<string, Promise<ClientCredentialResult>>();
+  const reading = new SingleFlight<ClientCredentialResult>();
   /**
    * Credentials that a fetch got from the cache: the Secret may have changed since they were read.
    */
   const reused = new WeakSet<ClientCredential>();
 
-  async function read(secret: ObjectName): Promise<ClientCredentialResult> {
+  async function read(key: string, secret: ObjectName): Promise<ClientCredentialResult> {
     const found = await reader.read(secret);
-    return found.kind === 'found' ? makeCredential(secret, found.data) : unusable(found);
-  }
-
-  /** All waiters share the read; it continues when one of them leaves. */
-  async function startReading(key: string, secret: ObjectName): Promise<ClientCredentialResult> {
-    const own = read(secret);
-    reading.set(key, own);
-    try {
-      const result = await own;
-      keep(key, secret, result);
-      return result;
-    } finally {
-      reading.delete(key);
-    }
-  }
-
-  function keep(key: string, secret: ObjectName, result: ClientCredentialResult): void {
+    const result =
+      found.kind === 'found' ? await makeCredential(secret, found.data) : unusable(found);
     const cooldownMs = result.ok ? keepMs : Math.min(keepMs, result.failure.cooldownMs);
     if (isNeeded(secret)) kept.set(key, { secret, result }, cooldownMs);
+    return result;
   }
 
   return {
@@ -94,7 +74,7 @@ export function openCredentialCache(
         if (entry.result.ok) reused.add(entry.result.clientCredential);
         return entry.result;
       }
-      return untilAborted(signal, reading.get(key) ?? startReading(key, secret));
+      return reading.share(key, () => read(key, secret), signal);
     },
     forget({ secret }, refused) {
       const key = objectKey(secret.namespace, secret.name);
@@ -110,7 +90,6 @@ export function openCredentialCache(
     },
     [Symbol.dispose]() {
       kept[Symbol.dispose]();
-      reading.clear();
     },
   };
 }

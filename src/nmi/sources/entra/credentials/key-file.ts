@@ -38,14 +38,14 @@ function readContent(bytes: Buffer, passwords: readonly string[]): Content {
     throw new KeyFileError('MALFORMED', `is longer than ${maxFileBytes} bytes`);
   }
   const text = bytes.toString('latin1');
-  if (isPem(text)) return readPem(text, passwords);
+  if (isPem(text)) return readPem(text);
   if (isDer(bytes)) return readDer(bytes, passwords);
   const inner = decodeBase64(text);
   if (inner === undefined) {
     throw new KeyFileError('MALFORMED', 'is neither PKCS#12 nor PEM');
   }
   const innerText = inner.toString('latin1');
-  return isPem(innerText) ? readPem(innerText, passwords) : readDer(inner, passwords);
+  return isPem(innerText) ? readPem(innerText) : readDer(inner, passwords);
 }
 
 function readDer(bytes: Buffer, passwords: readonly string[]): Content {

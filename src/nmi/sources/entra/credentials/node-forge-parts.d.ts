@@ -59,7 +59,6 @@ declare module 'node-forge/lib/forge.js' {
         readonly pbe: { generatePkcs12Key: DeriveKey };
         readonly privateKeyFromAsn1: unknown;
         readonly certificateFromAsn1: unknown;
-        decryptPrivateKeyInfo(encrypted: Asn1, password: Password): Asn1 | null;
       };
     }
   }

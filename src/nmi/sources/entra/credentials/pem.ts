@@ -1,9 +1,8 @@
 /**
  * PEM text with certificates and a private key, in any order and with any other text between them.
  */
-import { createPrivateKey, type KeyObject } from 'node:crypto';
+import type { KeyObject } from 'node:crypto';
 import { KeyFileError } from './key-file-error.ts';
-import { readEncryptedKey } from './pfx.ts';
 import { openPkcs1, openPkcs8 } from './private-key.ts';
 
 export interface PemContent {
@@ -23,57 +22,37 @@ export function isPem(text: string): boolean {
   return text.includes('-----BEGIN ');
 }
 
-/**
- * @param passwords for an encrypted key, tried in this order.
- * Throws `KeyFileError`.
- */
-export function readPem(text: string, passwords: readonly string[]): PemContent {
+/** Throws `KeyFileError`. */
+export function readPem(text: string): PemContent {
   const blocks = [...blocksOf(text)];
   const certificates = blocks.filter(({ label }) => certificateLabels.has(label)).map(decodeBody);
   const [key, ...more] = blocks.filter(({ label }) => label.endsWith('PRIVATE KEY'));
   if (key === undefined) return { keys: [], certificates };
   // Rejected before any is opened: each may require as much work as a whole file.
   if (more.length > 0) throw new KeyFileError('UNSUITABLE', 'has several private keys');
-  return { keys: [readKey(key, passwords)], certificates };
+  return { keys: [readKey(key)], certificates };
 }
 
-function readKey(block: Block, passwords: readonly string[]): KeyObject {
+function readKey(block: Block): KeyObject {
+  // The second is OpenSSL's own format from before PKCS#8.
+  if (block.label === 'ENCRYPTED PRIVATE KEY' || block.body.includes('DEK-Info:')) {
+    throw new KeyFileError(
+      'UNSUPPORTED',
+      'has an encrypted private key, which is read from PKCS#12 only; convert it: ' +
+        'openssl pkcs12 -export -in OLD -out NEW',
+    );
+  }
   switch (block.label) {
     case 'PRIVATE KEY':
       return openPkcs8(decodeBody(block));
     case 'RSA PRIVATE KEY':
-      if (isOldEncryption(block)) return openOldEncryption(block, passwords);
       return openPkcs1(decodeBody(block));
-    case 'ENCRYPTED PRIVATE KEY':
-      return openPkcs8(readEncryptedKey(decodeBody(block), passwords));
     default:
       throw new KeyFileError(
         'UNSUITABLE',
         'has a private key of another kind than RSA, which Entra ID needs, in PKCS#1 or PKCS#8',
       );
   }
-}
-
-/** OpenSSL's own format from before PKCS#8: one round of MD5, so Node may open it. */
-function isOldEncryption({ body }: Block): boolean {
-  return body.includes('DEK-Info:');
-}
-
-function openOldEncryption({ label, body }: Block, passwords: readonly string[]): KeyObject {
-  // The library searches for its own first line: it would open a block that is hidden in this one,
-  // of another kind and with as many rounds as that block demands.
-  if (!/^\r?\n/.test(body) || body.includes('-----')) {
-    throw new KeyFileError('MALFORMED', 'has a damaged private key');
-  }
-  const key = `-----BEGIN ${label}-----${body}-----END ${label}-----\n`;
-  for (const passphrase of passwords) {
-    try {
-      return createPrivateKey({ key, format: 'pem', passphrase });
-    } catch {
-      // A wrong password and a broken key cause the same error.
-    }
-  }
-  throw new KeyFileError('WRONG_PASSWORD', 'is protected by another password');
 }
 
 /**

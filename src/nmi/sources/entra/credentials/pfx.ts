@@ -1,7 +1,7 @@
 /**
- * PKCS#12 files (RFC 7292) and encrypted PKCS#8, by node-forge: the ciphers that it knows, with and
- * without a MAC, with and without a password. Some files block the calling thread for seconds, so
- * only the worker calls it.
+ * PKCS#12 files (RFC 7292), by node-forge: the ciphers that it knows, with and without a MAC, with
+ * and without a password. Some files block the calling thread for seconds, so only the worker calls
+ * it.
  *
  * Derivations are bounded, and left to OpenSSL, by replacing functions that node-forge calls through
  * its own objects.
@@ -117,21 +117,6 @@ function readSafes(file: Asn1, password: Password): ReturnType<typeof pkcs12.pkc
   }
 }
 
-/**
- * The PKCS#8 in a PEM block ENCRYPTED PRIVATE KEY. OpenSSL could open it too, but with as many
- * rounds as the file demands, and nothing could end them.
- * @param passwords tried in this order.
- * Throws `KeyFileError`.
- */
-export function readEncryptedKey(bytes: Buffer, passwords: readonly string[]): Buffer {
-  const encrypted = parseDer(bytes);
-  return openWithAny(passwords, (password) => {
-    const key = pki.decryptPrivateKeyInfo(encrypted, password);
-    if (key === null) throw new Error('wrong password');
-    return toDer(key);
-  });
-}
-
 /** @throws KeyFileError */
 export function parseDer(bytes: Buffer): Asn1 {
   try {
@@ -156,7 +141,10 @@ export function textOf(node: Asn1 | undefined): string {
   return typeof node?.value === 'string' ? node.value : '';
 }
 
-function openWithAny<T>(passwords: readonly string[], open: (password: Password) => T): T {
+function openWithAny(
+  passwords: readonly string[],
+  open: (password: Password) => PfxContent,
+): PfxContent {
   let isMisshapen = true;
   // An empty password may mean an empty one or none: these derive different keys.
   for (const password of passwords.includes('') ? [...passwords, null] : passwords) {
