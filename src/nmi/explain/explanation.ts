@@ -190,8 +190,8 @@ export type Outcome =
       readonly from: 'memory' | 'memory-or-upstream' | 'upstream' | undefined;
     }
   | { readonly kind: 'refused'; readonly refusal: RefusalView }
-  /** Its connections cannot be distinguished from the node's, or it has none yet. */
-  | { readonly kind: 'unreachable'; readonly why: 'host-network' | 'no-address' };
+  /** Its connections cannot be distinguished from the node's, or it has none yet or any more. */
+  | { readonly kind: 'unreachable'; readonly why: 'host-network' | 'no-address' | 'ended' };
 
 /** An answer without a token. */
 export interface RefusalView {
