@@ -71,7 +71,8 @@ export function itemsOf(parsed: RawObject): readonly RawObject[] {
   const { apiVersion } = parsed;
   const kind = stringAt(parsed, 'kind').replace(/List$/, '');
   return recordsAt(parsed, 'items').map((item) => {
-    const { managedFields: _, ...metadata } = metadataOf(item);
-    return kind === '' ? { ...item, metadata } : { apiVersion, kind, ...item, metadata };
+    const known = kind === '' ? item : { apiVersion, kind, ...item };
+    const { managedFields, ...metadata } = metadataOf(item);
+    return managedFields === undefined ? known : { ...known, metadata };
   });
 }

@@ -1,7 +1,6 @@
 /** What a verdict about a pod does not know, without what cannot change it. Pure. */
-import { stringAt } from '../../base/json-value.ts';
 import type { IdentityView, PodExplanation } from '../../nmi/explain/explanation.ts';
-import { nameOf, namespaceOf, specOf, titleOf, type RawObject } from '../base/object.ts';
+import { nameOf, namespaceOf, type RawObject } from '../base/object.ts';
 import type { AgentView } from '../cluster/agents.ts';
 import { losses, type Unread } from '../cluster/unread.ts';
 import { isWorkloadIdentity, type PodContext } from './pods.ts';
@@ -26,18 +25,18 @@ export function notCheckedOf(
     (each) => nameOf(each) === view?.name && namespaceOf(each) === namespaceOf(pod),
   );
   const isReady = identity !== undefined && isReadyByStatus(identity);
-  const isRefused = verdict.kind === 'refused';
+  const isOpen = verdict.kind === 'granted' || verdict.kind === 'unknown';
   const isBound = explanation.label !== undefined || explanation.exception !== undefined;
   const matters: Readonly<Record<string, boolean>> = {
-    [losses.policies]: !isRefused && isBound && !explanation.pod.hostNetwork,
+    [losses.policies]: isOpen && isBound && !explanation.pod.hostNetwork,
     [losses.accounts]:
       isWorkloadIdentity(pod) || (knowsOptions === true && config.workloadIdentity),
     [losses.grants]: !isReady && !(knowsOptions === true && config.identityOwners === 'off'),
     [losses.workloads]: explanation.label === undefined,
-    [losses.elsewhere]: isRefused,
+    [losses.elsewhere]: !isOpen,
   };
   const read = snapshot.unread.filter(({ loses }) => matters[loses] ?? true);
-  if (stringAt(specOf(pod), 'nodeName') === '' || isRefused) return read;
+  if (!isOpen) return read;
   return [
     ...(view === undefined ? [] : ofUpstream(view, pod, isReady)),
     ...(agent !== undefined && agent.config === undefined ? [ofOptions(agent)] : []),
@@ -62,7 +61,7 @@ function ofOptions({ namespace, name }: AgentView): Unread {
 /** What only Azure and the agent can know. */
 function ofUpstream(view: IdentityView, pod: RawObject, isReady: boolean): readonly Unread[] {
   const { kind, upstream } = view;
-  const why = `only a token request shows it: kubectl nmi test --pod ${titleOf(pod)}`;
+  const why = `only a token request shows it: kubectl nmi test --pod ${nameOf(pod)} -n ${namespaceOf(pod)}`;
   const of = (loses: string, what: string): Unread => ({ loses, what, why });
   if (kind === 'node') return [of('identities of the node', 'see which identities the node has')];
   if (upstream === undefined) return [];

@@ -55,7 +55,7 @@ export function verdictOf({ pod, explanation, findings, variants }: PodFacts): V
   const broken = errors.find(({ code }) => !unanswered.has(code));
   if (broken !== undefined) return { kind: 'refused', summary: summaryOfCode(broken.code) };
   const [silent] = errors;
-  if (silent !== undefined) return notReady(`gets no answer: ${silent.code}`);
+  if (silent !== undefined) return notReady(`is not served: ${silent.code}`);
   const gets = summaryOf(explanation);
   if (phase !== 'Running') return notReady(`gets nothing yet: it is ${phase}${waitingFor(pod)}`);
   const [differing] = variants.filter((each) => keyOf(each.explanation) !== keyOf(explanation));

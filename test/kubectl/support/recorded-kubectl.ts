@@ -150,7 +150,7 @@ function listOf(
     refusalOf(resource, scope, 'list', recorded) ??
     all
       .filter((each) => scope === undefined || [scope, ''].includes(namespaceOf(each)))
-      .map((each) => ({ ...kindOf(resource), ...each }))
+      .map((each) => ({ ...each, ...typeOf(resource, each) }))
   );
 }
 
@@ -178,11 +178,12 @@ function refusalOf(
   return `Error from server (Forbidden): ${resource} is forbidden: User "dev" cannot ${verb} resource "${short}" in API group "${group.join('.')}" ${where}\n`;
 }
 
-/** The servers' kinds, which tests leave out of some objects. */
-function kindOf(resource: string) {
+/** As the server has it, which tests do not always write. */
+function typeOf(resource: string, { kind }: RawObject) {
+  const [, ...group] = resource.split('.');
   const known: Readonly<Record<string, string>> = { pods: 'Pod', nodes: 'Node' };
-  const kind = known[resource];
-  return kind === undefined ? {} : { apiVersion: 'v1', kind };
+  const apiVersion = group.length === 0 ? 'v1' : `${group.join('.')}/v1`;
+  return { apiVersion, kind: kind ?? known[resource] };
 }
 
 function isSelected(object: RawObject, query: URLSearchParams): boolean {

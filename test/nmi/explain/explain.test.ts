@@ -186,7 +186,7 @@ describe('the explanation of a pod', () => {
     ],
     [
       'has ended',
-      '503 pod_unknown',
+      'unreachable ended',
       (fixture) => {
         fixture.addPod({ labels, phase: 'Succeeded' });
       },
