@@ -34,16 +34,15 @@ export function analyze(snapshot: Snapshot, contexts: AgentContexts): readonly F
 /** Of the whole cluster; in one namespace, the nodes of pods that want an identity. */
 function ofNodes(
   wanting: readonly RawObject[],
-  { agents, nodes, scope }: Snapshot,
+  { agents, nodes = [], scope }: Snapshot,
 ): readonly Finding[] {
   if (agents === undefined) return [];
   const names = new Set(wanting.map((pod) => stringAt(specOf(pod), 'nodeName')));
-  names.delete('');
-  const known = nodes ?? [...names].map((name) => ({ metadata: { name } }));
-  return examineNodes(
-    scope === undefined ? known : known.filter((node) => names.has(nameOf(node))),
-    agents,
-  );
+  const relevant = nodes.filter((node) => scope === undefined || names.has(nameOf(node)));
+  // Without the right to read nodes, they are known by the pods.
+  const known = new Set(['', ...nodes.map(nameOf)]);
+  const unread = [...names].filter((name) => !known.has(name));
+  return examineNodes([...relevant, ...unread.map((name) => ({ metadata: { name } }))], agents);
 }
 
 export function suppress(
