@@ -151,6 +151,21 @@ describeOnNewestVersion('a mistake is named alike', (cluster) => {
     return status === 404 ? undefined : readyIn(body['status'] as object);
   };
 
+  /** Without an object at fault, that none is blamed; else that the status of that one names it. */
+  const untilStatus = async (at: Named['at'], code: string) => {
+    const paths = ['azureidentities/orders', 'azureidentitybindings/orders'];
+    if (at === undefined) {
+      for (const path of paths) assert.doesNotMatch((await readyOf(path)) ?? '', /False/);
+      return;
+    }
+    await eventually(async () => {
+      const [identityReady = 'True ok', bindingReady] = await Promise.all(paths.map(readyOf));
+      assert.equal(identityReady, at === paths[0] ? `False ${code}` : 'True ok');
+      // A binding is not ready if its identity is not.
+      assert.equal(bindingReady, `False ${code}`);
+    }, 30_000);
+  };
+
   for (const [name, { objects, stored, code, at, words, laterMs }] of Object.entries(named)) {
     it(`${name}: ${code}`, async () => {
       await clearObjects(cluster());
@@ -163,23 +178,12 @@ describeOnNewestVersion('a mistake is named alike', (cluster) => {
           { name: 'orders', spec: { ...stored.spec } },
         ]);
       }
+      await untilStatus(at, code);
       const as = { ...machine, ...(laterMs === undefined ? {} : { laterMs }) };
       const explained = await codesOf(as, words ?? ['explain', 'pod', 'web']);
       assert.ok(explained.includes(code), `explain: ${explained.join(' ')}`);
       const analyzed = await codesOf(as, ['analyze']);
       assert.ok(analyzed.includes(code), `analyze: ${analyzed.join(' ')}`);
-      await eventually(async () => {
-        const [identityReady, bindingReady] = await Promise.all([
-          readyOf('azureidentities/orders'),
-          readyOf('azureidentitybindings/orders'),
-        ]);
-        const isOfIdentity = at === 'azureidentities/orders';
-        if (identityReady !== undefined)
-          assert.equal(identityReady, isOfIdentity ? `False ${code}` : 'True ok');
-        // A binding is not ready if its identity is not.
-        if (bindingReady !== undefined)
-          assert.equal(bindingReady, at === undefined ? 'True ok' : `False ${code}`);
-      }, 30_000);
     });
   }
 });
