@@ -148,7 +148,7 @@ describeOnNewestVersion('a mistake is named alike', (cluster) => {
   const readyOf = async (path: string): Promise<string | undefined> => {
     const at = `/apis/aadpodidentity.k8s.io/v1/namespaces/shop/${path}`;
     const { status, body } = await cluster().admin.request('GET', at);
-    return status === 404 ? undefined : readyIn(body['status'] as object);
+    return status === 404 ? undefined : readyIn(body['status']);
   };
 
   /** Without an object at fault, that none is blamed; else that the status of that one names it. */

@@ -29,9 +29,8 @@ export function notCheckedOf(
   const isBound = explanation.label !== undefined || explanation.exception !== undefined;
   const matters: Readonly<Record<string, boolean>> = {
     [losses.policies]: isOpen && isBound && !explanation.pod.hostNetwork,
-    [losses.accounts]:
-      isWorkloadIdentity(pod) || (knowsOptions === true && config.workloadIdentity),
-    [losses.grants]: !isReady && !(knowsOptions === true && config.identityOwners === 'off'),
+    [losses.accounts]: isWorkloadIdentity(pod) || (knowsOptions && config.workloadIdentity),
+    [losses.grants]: !isReady && !(knowsOptions && config.identityOwners === 'off'),
     [losses.workloads]: explanation.label === undefined,
     [losses.elsewhere]: !isOpen,
   };

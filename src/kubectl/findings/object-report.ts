@@ -1,8 +1,7 @@
 /** Everything about an AzureIdentity or an AzureIdentityBinding: its pods, and what they get. Pure. */
 import { matchesPod } from '../../cache/index/binding-label.ts';
 import { stringAt } from '../../base/json-value.ts';
-import { sortFindings, type Finding } from '../../nmi/diagnosis/finding.ts';
-import { renderFindings } from '../../nmi/diagnosis/finding.ts';
+import { renderFindings, sortFindings, type Finding } from '../../nmi/diagnosis/finding.ts';
 import { parseBinding, parsePod } from '../../nmi/kube/watch/parse.ts';
 import { nameOf, namespaceOf, specOf, titleOf, type RawObject } from '../base/object.ts';
 import { renderTable } from '../base/output.ts';

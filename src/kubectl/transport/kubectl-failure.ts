@@ -89,26 +89,23 @@ export function missingKind(
   { stderr }: Pick<ProgramRun, 'stderr'>,
   resources: readonly string[],
 ): string | undefined {
-  const [, name = '', group] =
+  const [, name = '', group = ''] =
     /doesn't have a resource type "([^"]+)"(?: in group "([^"]+)")?/.exec(stderr) ?? [];
   return resources.find((each) => each === name || each === `${name}.${group}`);
 }
 
 /** The rules as they are written in Roles: one for the resources of a group in a namespace. */
 export function renderRules(rules: readonly RbacRule[]): string {
-  const texts = [
-    ...Map.groupBy(rules, ({ verb, resource, namespace }) => {
-      const [, ...group] = resource.split('.');
-      return JSON.stringify([group.join('.'), verb, namespace]);
-    }).values(),
-  ].map((same) => {
-    const [{ verb = '', resource = '', namespace = '' } = {}] = same;
+  const groups = Map.groupBy(rules, ({ verb, resource, namespace }) => {
     const [, ...group] = resource.split('.');
-    const names = new Set(same.map((each) => `"${each.resource.split('.')[0] ?? ''}"`));
     const where = namespace === '' ? 'in a ClusterRole' : `in namespace ${namespace}`;
-    return `apiGroups: ["${group.join('.')}"], resources: [${[...names].join(', ')}], verbs: ["${verb}"] ${where}`;
+    return `apiGroups: ["${group.join('.')}"], resources: [], verbs: ["${verb}"] ${where}`;
   });
-  return texts.join('; ');
+  const rendered = [...groups].map(([text, same]) => {
+    const names = new Set(same.map(({ resource }) => `"${resource.split('.')[0] ?? ''}"`));
+    return text.replace('resources: []', `resources: [${[...names].join(', ')}]`);
+  });
+  return rendered.join('; ');
 }
 
 /** The same for one. */
