@@ -13,6 +13,7 @@ import { stringify } from 'yaml';
 import { provideHelm } from './support/binaries.ts';
 import { playDaemonSets } from './support/daemon-set-player.ts';
 import { describeOnNewestVersion } from './support/on-clusters.ts';
+import { setPodStatus } from './support/pods.ts';
 import { allShellBlocks } from './support/page-commands.ts';
 
 const root = join(import.meta.dirname, '../..');
@@ -175,6 +176,8 @@ describeOnNewestVersion('the guides', (cluster) => {
     const binding = { ...custom, kind: 'AzureIdentityBinding', metadata, spec };
     const objects = [account, pod, identity, binding];
     await cluster().apply(objects.map((each) => stringify(each)).join('---\n'));
+    const running = { phase: 'Running', podIP: '10.244.1.7', podIPs: [{ ip: '10.244.1.7' }] };
+    await setPodStatus(cluster().admin, pod.metadata, running);
     // The agent, for guides that need an agent.
     const words = ['upgrade', '--install', 'nmi', 'deploy/chart', '--namespace', 'kube-system'];
     await type(`helm ${words.join(' ')} --set image.repository=registry.example/team`, {});

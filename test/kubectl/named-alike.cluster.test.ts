@@ -53,7 +53,6 @@ const secret = `type: 1, clientID: ${clientId}, tenantID: ${tenant}, clientPassw
 const enforcing = agent({ args: '--identity-owners=enforce' });
 
 const named: Readonly<Record<string, Named>> = {
-  // Those of docs/troubleshooting.md.
   'label-on-deployment': { code: 'label_on_owner' },
   'label-slip': { code: 'binding_missing' },
   'binding-missing': { code: 'binding_missing' },
@@ -74,7 +73,6 @@ const named: Readonly<Record<string, Named>> = {
   'node-without-agent': { code: 'agent_missing' },
   'agent-not-ready': { code: 'agent_not_ready' },
   'exception-before-binding': { code: 'exception_before_binding' },
-  // Others.
   'address-of-two-pods': { code: 'pod_ambiguous' },
   'label-key-letter-case': { code: 'no_binding_label' },
   'label-empty': { code: 'no_binding_label' },
@@ -117,6 +115,18 @@ const named: Readonly<Record<string, Named>> = {
     laterMs: 0,
   },
 };
+
+it('the mistakes of the page about troubleshooting are among these', async () => {
+  const page = await readFile(join(deploy, '../docs/troubleshooting.md'), 'utf8');
+  const [, rows = ''] = /\| code \| mistake \|\n.*\n((?:\|.*\n)+)/.exec(page) ?? [];
+  const codes = [...rows.matchAll(/^\| `(\w+)`/gm)].map(([, code]) => code);
+  const tested = new Set(Object.values(named).map(({ code }) => code));
+  assert.equal(codes.length, 12);
+  assert.deepEqual(
+    codes.filter((code) => code === undefined || !tested.has(code)),
+    [],
+  );
+});
 
 describeOnNewestVersion('a mistake is named alike', (cluster) => {
   let machine: RealMachine;
