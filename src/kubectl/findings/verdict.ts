@@ -43,11 +43,17 @@ export function verdictOf({ pod, explanation, findings, variants }: PodFacts): V
   if (phase === 'Succeeded' || phase === 'Failed') {
     return notReady(`has ended (${phase}) and sends no requests`);
   }
+  const gets = summaryOf(explanation);
+  const differing = variants.find((each) => keyOf(each.explanation) !== keyOf(explanation));
+  const other = differing === undefined ? '' : summaryOf(differing.explanation);
+  const unsure = `${gets}; ${other} if the agent has ${differing?.option ?? ''}`;
   const refusal = refusalOf(explanation);
   if (refusal !== undefined) {
-    const summary = `gets ${refusal.status} ${refusal.reason}`;
-    const passes = refusal.reason.endsWith('_pending');
-    return passes ? notReady(`${summary}: not yet`) : { kind: 'refused', summary };
+    const mayBeGranted = differing !== undefined && refusalOf(differing.explanation) === undefined;
+    if (mayBeGranted) return { kind: 'unknown', summary: unsure };
+    return refusal.reason.endsWith('_pending')
+      ? notReady(`${gets}: not yet`)
+      : { kind: 'refused', summary: gets };
   }
   const errors = findings.filter(
     ({ severity, code }) => severity === 'error' && !ofOthers.has(code),
@@ -56,13 +62,8 @@ export function verdictOf({ pod, explanation, findings, variants }: PodFacts): V
   if (broken !== undefined) return { kind: 'refused', summary: summaryOfCode(broken.code) };
   const [silent] = errors;
   if (silent !== undefined) return notReady(`is not served: ${silent.code}`);
-  const gets = summaryOf(explanation);
   if (phase !== 'Running') return notReady(`gets nothing yet: it is ${phase}${waitingFor(pod)}`);
-  const [differing] = variants.filter((each) => keyOf(each.explanation) !== keyOf(explanation));
-  if (differing !== undefined) {
-    const other = summaryOf(differing.explanation);
-    return { kind: 'unknown', summary: `${gets}; ${other} if the agent has ${differing.option}` };
-  }
+  if (differing !== undefined) return { kind: 'unknown', summary: unsure };
   return { kind: kindOf(outcomeOf(explanation)), summary: gets };
 }
 

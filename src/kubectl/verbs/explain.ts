@@ -73,7 +73,8 @@ export async function explainPod(
   if (!pod.ok && pod.failure.kind === 'not-found') {
     throw await noSuchPod(context, name, settled(nearby));
   }
-  return report(context, valueOf(pod, `get pod ${name}`), settled(nearby), flags);
+  const title = namespace === undefined ? name : `${namespace}/${name}`;
+  return report(context, valueOf(pod, `get pod ${title}`), settled(nearby), flags);
 }
 
 function settled<T>(result: PromiseSettledResult<T>): T {

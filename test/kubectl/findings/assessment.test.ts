@@ -157,11 +157,14 @@ describe('the verdict on a pod', () => {
       /^unknown gets the answer/,
     );
     const account = { labels: { 'azure.workload.identity/use': 'true' } };
-    const annotations = { 'azure.workload.identity/client-id': clientA };
+    const annotations = {
+      'azure.workload.identity/client-id': clientA,
+      'azure.workload.identity/tenant-id': tenantID,
+    };
     const accounts = [createObject('ServiceAccount', 'default', {}, { annotations }, 'v1')];
     assert.equal(
       verdictOf(createPod('web', account), { ...unseen, accounts }),
-      'refused gets 400 no_binding_label',
+      `unknown gets 400 no_binding_label; gets a token of the application of service account default, client id ${clientA} (by service account) if the agent has --workload-identity`,
     );
   });
 });
