@@ -27,17 +27,14 @@ export class AgentContexts {
   }
 
   of(pod: RawObject): PodContext {
-    return this.#with(this.agentOf(pod)?.config);
+    return this.#with(this.agentOf(pod));
   }
 
   /** One for each set of options that an agent has. */
   all(): readonly PodContext[] {
-    const configs = [...this.#agents.values()].map(({ config }) => config);
-    const known = configs.filter((config) => config !== undefined);
+    const agents = [...this.#agents.values()].filter(({ config }) => config !== undefined);
     return [
-      ...new Set(
-        known.length === 0 ? [this.#with(undefined)] : known.map((each) => this.#with(each)),
-      ),
+      ...new Set((agents.length === 0 ? [undefined] : agents).map((each) => this.#with(each))),
     ];
   }
 
@@ -46,12 +43,14 @@ export class AgentContexts {
     return this.#create({ ...config, ...change }, true);
   }
 
-  #with(config: Config | undefined): PodContext {
-    const key = config === undefined ? '' : JSON.stringify(config);
+  /** The options of a pod that only looks like an agent prove nothing. */
+  #with(agent: AgentView | undefined): PodContext {
+    const knowsOptions = agent?.config !== undefined && agent.isVerified;
+    const config = agent?.config ?? commonConfig(this.#snapshot.agents) ?? defaultConfig;
+    const key = JSON.stringify([knowsOptions, config]);
     const known = this.#contexts.get(key);
     if (known !== undefined) return known;
-    const assumed = commonConfig(this.#snapshot.agents) ?? defaultConfig;
-    const created = this.#create(config ?? assumed, config !== undefined);
+    const created = this.#create(config, knowsOptions);
     this.#contexts.set(key, created);
     return created;
   }

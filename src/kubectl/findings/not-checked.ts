@@ -1,7 +1,7 @@
 /** What a verdict about a pod does not know, without what cannot change it. Pure. */
 import type { IdentityView, PodExplanation } from '../../nmi/explain/explanation.ts';
 import { nameOf, namespaceOf, type RawObject } from '../base/object.ts';
-import type { AgentView } from '../cluster/agents.ts';
+import { unverified, type AgentView } from '../cluster/agents.ts';
 import { losses, type Unread } from '../cluster/unread.ts';
 import { isWorkloadIdentity, type PodContext } from './pods.ts';
 import { isReadyByStatus } from './status.ts';
@@ -38,7 +38,7 @@ export function notCheckedOf(
   if (!isOpen) return read;
   return [
     ...(view === undefined ? [] : ofUpstream(view, pod, isReady)),
-    ...(agent !== undefined && agent.config === undefined ? [ofOptions(agent)] : []),
+    ...(agent === undefined || knowsOptions ? [] : [ofOptions(agent)]),
     ...read,
   ];
 }
@@ -49,11 +49,14 @@ function chosenOf({ identities, requests }: PodExplanation): IdentityView | unde
   return identities.find(({ name }) => name === outcome.identity);
 }
 
-function ofOptions({ namespace, name }: AgentView): Unread {
+function ofOptions({ namespace, name, config }: AgentView): Unread {
   return {
     loses: losses.agents,
     what: `know the options of the agent ${namespace}/${name}`,
-    why: 'this version does not know those that it was started with',
+    why:
+      config === undefined
+        ? 'this version does not know those that it was started with'
+        : unverified,
   };
 }
 

@@ -201,8 +201,11 @@ describe('what a verdict does not know', () => {
     assert.ok(!refused.includes(losses.policies));
   });
 
-  it('is the options of an agent that this version does not accept', () => {
+  it('is the options of an agent that is not verified, or has some of another version', () => {
     const { unread } = assess(web, { agents: agentWith('--of-a-later-version=1') });
+    const unproven = [viewAgent(createAgentPod('node-1'))];
+    assert.deepEqual(lossesOf(web, { agents: unproven }).slice(1), [losses.agents]);
+    assert.match(verdictOf(web, { ...two, agents: unproven }), /^unknown /);
     assert.deepEqual(
       unread.map(({ what }) => what),
       [
