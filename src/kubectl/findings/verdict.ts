@@ -68,7 +68,7 @@ export function verdictOf({ pod, explanation, findings, variants }: PodFacts): V
 }
 
 /** One line: what the request gets. */
-export function summaryOf(explanation: PodExplanation): string {
+function summaryOf(explanation: PodExplanation): string {
   const outcome = outcomeOf(explanation);
   const refusal = refusalOf(explanation);
   if (refusal !== undefined) return `gets ${refusal.status} ${refusal.reason}`;

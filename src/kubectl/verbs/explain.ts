@@ -91,16 +91,17 @@ export async function explainIp(
   if (ip === undefined) throw usageError(`${text} is no IP address`, 'Write it as 10.244.1.7.');
   const fields = `status.podIP=${ip}`;
   const everywhere = await context.kubectl.list('pods', undefined, { fields });
-  const scope = everywhere.ok ? '' : await namespaceFor(context);
-  const found = everywhere.ok ? everywhere : await context.kubectl.list('pods', scope, { fields });
-  const owners = (found.ok ? found.value : []).filter(
+  const isLimited = !everywhere.ok && everywhere.failure.kind === 'forbidden';
+  const scope = isLimited ? await namespaceFor(context) : '';
+  const found = isLimited ? await context.kubectl.list('pods', scope, { fields }) : everywhere;
+  const owners = valueOf(found, `list pods${isLimited ? ` in namespace ${scope}` : ''}`).filter(
     (each) => specOf(each)['hostNetwork'] !== true,
   );
   // Another pod may have the address of one that has ended.
   const pod = owners.find((each) => !hasEnded(each)) ?? owners[0];
   if (pod === undefined) {
     throw failedError(
-      `no pod has the address ${ip}${everywhere.ok ? '' : ` in namespace ${scope}, the only one that you may list`}`,
+      `no pod has the address ${ip}${isLimited ? ` in namespace ${scope}, the only one that you may list` : ''}`,
       'An address of a node belongs to pods on the host network; name such a pod instead.',
     );
   }
@@ -280,27 +281,43 @@ function execFlags(
   ];
 }
 
+interface Missing {
+  readonly kind: string;
+  readonly name: string;
+  /** Objects of the kind and the namespace. */
+  readonly among: readonly RawObject[];
+  /** Default: the object with nearly that name, or how to list them. */
+  readonly step?: string | undefined;
+  readonly list: (namespace: string) => string;
+  readonly more?: string;
+}
+
+async function noSuch(context: VerbContext, missing: Missing): Promise<PluginError> {
+  const { kind, name, among, step, list, more = '' } = missing;
+  const namespace = await namespaceFor(context);
+  await refuseUnknownNamespace(context, namespace);
+  const near = nearest(name, among.map(nameOf), Math.max(2, name.length / 3));
+  const meant = near === undefined ? `List them: ${list(namespace)}` : `Did you mean ${near}?`;
+  return failedError(`namespace ${namespace} has no ${kind} ${name}${more}`, step ?? meant);
+}
+
 async function noSuchPod(
   context: VerbContext,
   name: string,
   { workloads }: Nearby,
 ): Promise<PluginError> {
-  const namespace = await namespaceFor(context);
-  await refuseUnknownNamespace(context, namespace);
-  const read = await context.kubectl.list('pods', namespace);
-  const names = (read.ok ? read.value : []).map(nameOf);
-  const like = names.filter((each) => each.startsWith(`${name}-`)).slice(0, 3);
+  const read = await context.kubectl.list('pods', await namespaceFor(context));
+  const among = read.ok ? read.value : [];
+  const like = among.map(nameOf).filter((each) => each.startsWith(`${name}-`));
   const workload = workloads.find((each) => nameOf(each) === name);
-  const near = nearest(name, names, Math.max(2, name.length / 3));
-  const step =
-    like.length > 0
-      ? `Name one of its pods: ${like.join(', ')}`
-      : near !== undefined
-        ? `Did you mean ${near}?`
-        : `Pods of the namespace: kubectl -n ${namespace} get pods`;
-  const what =
-    workload === undefined ? '' : `; there is a ${stringAt(workload, 'kind')} of that name`;
-  return failedError(`namespace ${namespace} has no pod ${name}${what}`, step);
+  return noSuch(context, {
+    kind: 'pod',
+    name,
+    among,
+    step: like.length > 0 ? `Name one of its pods: ${like.slice(0, 3).join(', ')}` : undefined,
+    list: (namespace) => `kubectl -n ${namespace} get pods`,
+    more: workload === undefined ? '' : `; there is a ${stringAt(workload, 'kind')} of that name`,
+  });
 }
 
 async function noSuchWorkload(
@@ -309,39 +326,35 @@ async function noSuchWorkload(
   name: string,
   { workloads, unread }: Nearby,
 ): Promise<PluginError> {
-  const namespace = await namespaceFor(context);
-  await refuseUnknownNamespace(context, namespace);
-  const unreadKind = unread.find(({ what }) => what.includes(`list ${kind.toLowerCase()}s.`));
-  if (unreadKind !== undefined) {
-    const step = `Name one of its pods instead: kubectl -n ${namespace} get pods`;
-    return failedError(`cannot ${unreadKind.what}: ${unreadKind.why}`, step);
+  const plural = `${kind.toLowerCase()}s`;
+  const hidden = unread.find(({ what }) => what.includes(`list ${plural}.`));
+  if (hidden !== undefined) {
+    return failedError(`cannot ${hidden.what}: ${hidden.why}`, 'Name one of its pods instead.');
   }
-  const names = workloads.filter((each) => each['kind'] === kind).map(nameOf);
-  const near = nearest(name, names, Math.max(2, name.length / 3));
-  const step =
-    near === undefined
-      ? `List them: kubectl -n ${namespace} get ${kind.toLowerCase()}s`
-      : `Did you mean ${near}?`;
-  return failedError(`namespace ${namespace} has no ${kind} ${name}`, step);
+  const among = workloads.filter((each) => each['kind'] === kind);
+  return noSuch(context, {
+    kind,
+    name,
+    among,
+    list: (namespace) => `kubectl -n ${namespace} get ${plural}`,
+  });
 }
 
 async function noSuchObject(
   context: VerbContext,
   kind: ObjectKind,
   name: string,
-  objects: readonly RawObject[],
+  among: readonly RawObject[],
 ): Promise<PluginError> {
-  const namespace = await namespaceFor(context);
-  await refuseUnknownNamespace(context, namespace);
   const resource = identityResources[kind === 'AzureIdentity' ? 'identities' : 'bindings'];
   const read = await context.kubectl.list(resource, undefined);
   const elsewhere = (read.ok ? read.value : []).find((each) => nameOf(each) === name);
-  const near = nearest(name, objects.map(nameOf), Math.max(2, name.length / 3));
-  const step =
-    elsewhere !== undefined
-      ? `There is one in namespace ${namespaceOf(elsewhere)}: use -n ${namespaceOf(elsewhere)}.`
-      : near !== undefined
-        ? `Did you mean ${near}?`
-        : 'List them: kubectl nmi identity list';
-  return failedError(`namespace ${namespace} has no ${kind} ${name}`, step);
+  const place = elsewhere === undefined ? undefined : namespaceOf(elsewhere);
+  return noSuch(context, {
+    kind,
+    name,
+    among,
+    step: place === undefined ? undefined : `There is one in namespace ${place}: use -n ${place}.`,
+    list: () => 'kubectl nmi identity list',
+  });
 }

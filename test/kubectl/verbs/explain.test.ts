@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import type { RawObject } from '../../../src/kubectl/base/object.ts';
 import {
   boundTestBed,
   clientA,
@@ -242,6 +243,55 @@ describe('kubectl nmi explain pod', () => {
   });
 });
 
+describe('kubectl nmi explain of a workload', () => {
+  const spec = { selector: { matchLabels: { app: 'web' } } };
+  const deployment = createObject('Deployment', 'web', spec);
+  const owner = { kind: 'ReplicaSet', name: 'web-1' };
+  const created = (at: string, name: string, phase = 'Running') => {
+    const pod = createPod(name, { labels: { app: 'web' }, owner, status: { phase }, ip: '' });
+    return { ...pod, metadata: { ...(pod['metadata'] as object), creationTimestamp: at } };
+  };
+  const explain = (pods: readonly RawObject[], ...words: readonly string[]) =>
+    play(['explain', ...words], boundTestBed({ pods, [kinds.deployments]: [deployment] }));
+
+  it('is about its newest pod that has not ended', async () => {
+    const pods = [
+      created('2026-11-01T00:00:00Z', 'web-old'),
+      created('2026-11-03T00:00:00Z', 'web-done', 'Failed'),
+      created('2026-11-02T00:00:00Z', 'web-new'),
+    ];
+    const { stdout, stderr } = await explain(pods, 'deploy/web');
+    assert.match(stdout, /^pod shop\/web-new: REFUSED, gets 400 no_binding_label\n/);
+    assert.equal(stderr, 'Deployment shop/web has 3 pods; this is web-new.\n');
+    const ended = await explain(
+      [created('2026-11-03T00:00:00Z', 'web-done', 'Failed')],
+      'deploy/web',
+    );
+    assert.match(ended.stdout, /^pod shop\/web-done: NOT READY, has ended/);
+    assert.equal(ended.stderr, '');
+  });
+
+  it('reports one without pods, and one that does not exist', async () => {
+    assert.equal(
+      (await explain([], 'deploy', 'web')).stderr,
+      'error: Deployment shop/web has no pod\nSee why: kubectl -n shop describe deployment web\n',
+    );
+    assert.match((await explain([], 'deploy/wbe')).stderr, /no Deployment wbe\nDid you mean web\?/);
+    assert.match(
+      (await explain([], 'sts/web')).stderr,
+      /\nList them: kubectl -n shop get statefulsets\n/,
+    );
+    const hidden = await play(['explain', 'deploy/web'], {
+      ...boundTestBed(),
+      forbidden: { [kinds.deployments]: 'everywhere' },
+    });
+    assert.match(
+      hidden.stderr,
+      /cannot list deployments\.apps: no right; .*\nName one of its pods instead\./,
+    );
+  });
+});
+
 describe('kubectl nmi explain ip', () => {
   it('finds the pod with the address, and not those on the host network', async () => {
     const node = createPod('proxy', { ip: '10.224.0.4', spec: { hostNetwork: true } });
@@ -260,6 +310,33 @@ describe('kubectl nmi explain ip', () => {
       forbidden: { pods: 'all-namespaces' },
     });
     assert.match(own.stderr, /in namespace shop, the only one that you may list/);
+  });
+
+  it('reports no address as free if it cannot see the pods', async () => {
+    const forbidden = { pods: 'everywhere' } as const;
+    const { code, stderr } = await play(['explain', 'ip', '10.1.1.1'], {
+      ...boundTestBed(),
+      forbidden,
+    });
+    assert.equal(code, 77);
+    assert.match(stderr, /^error: cannot list pods in namespace shop: /);
+    const gone = await play(['explain', 'ip', '10.1.1.1'], {
+      ...boundTestBed(),
+      missing: ['pods'],
+    });
+    assert.match(gone.stderr, /^error: cannot list pods: /);
+  });
+
+  it('names an ended pod only if no live one has the address', async () => {
+    const ended = createPod('a', { ...bound, status: { phase: 'Succeeded' } });
+    const pods = [ended, createPod('web', bound), createAgentPod('node-1')];
+    const explain = ['explain', 'ip', '10.244.1.7'];
+    assert.match((await play(explain, boundTestBed({ pods }))).stdout, /^pod shop\/web: GRANTED/);
+    const { stdout } = await play(
+      explain,
+      boundTestBed({ pods: [ended, createAgentPod('node-1')] }),
+    );
+    assert.match(stdout, /^pod shop\/a: NOT READY, has ended \(Succeeded\)/);
   });
 
   it('requires an address', async () => {
