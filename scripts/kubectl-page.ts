@@ -36,7 +36,7 @@ export async function renderPage(): Promise<string> {
 const introduction = `The plugin of kubectl for everybody who deals with identities of pods. It runs the user’s own \`kubectl\`, so
 contexts, login plugins and proxies work as they do there, and it needs no right but those of its user:
 \`explain\` needs get and list of pods and of the three kinds of \`aadpodidentity.k8s.io\`. What else the user may
-read is used too, and what the user may not read is named under "Not checked".
+read is used too; what the user may not read is counted in one line, "Not checked", and listed with the RBAC rules by \`-v\`.
 
 \`./dev build\` makes it. Install it by putting \`dist/kubectl-nmi\` (and \`dist/kubectl_complete-nmi\` for completion) on
 the PATH. It is one script without native code, for Node.js 22 or later. \`scripts/krew.ts\` makes a release for krew of it, and
@@ -53,7 +53,18 @@ the PATH. It is one script without native code, for Node.js 22 or later. \`scrip
 | two pods have one address | \`kubectl nmi explain ip ADDRESS\` |
 | something of the old system is left | \`kubectl nmi doctor\`: findings \`old_nmi\`, \`old_mic\`, \`crd_old\` |
 
-Exit codes: 0 fine, 1 findings or refused (with \`--exit-code\`) or failed, 2 usage, 69 out of reach, 77 no right.
+\`explain\` takes kinds and names as kubectl does: \`pod web\`, \`pods web\`, \`pod/web\`, \`deploy/web\`. Its verdict on a pod is one of:
+
+| verdict | meaning | exit code |
+| --- | --- | --- |
+| GRANTED | nothing that you may read speaks against it; what was not checked is named below, with the command that checks it | 0, and 1 with \`--strict\` if anything was not checked |
+| REFUSED | a request gets an error, or no answer for a network policy | 1 |
+| NOT READY | nothing answers the pod now: it is pending or has ended, its node has no agent or a system without agents, or an object may be on its way | 1 |
+| UNKNOWN | it depends on an option of the agent that you may not read | 1 |
+
+The verdict uses [status conditions](operate.md#status-conditions) too: a missing Secret or a missing identity grant is seen by a user who may read neither.
+
+Exit codes: 0 fine, 1 not granted (\`explain\`), errors (\`analyze\`, see \`--fail-on\`), findings (other verbs, with \`--exit-code\`) or failed, 2 usage, 69 out of reach, 77 no right.
 A flag with one value is given once, and not empty: everything else is a usage error.
 
 ## Which pods are agents

@@ -13,6 +13,9 @@ import { stringify } from 'yaml';
 import { provideHelm } from './support/binaries.ts';
 import { playDaemonSets } from './support/daemon-set-player.ts';
 import { describeOnNewestVersion } from './support/on-clusters.ts';
+import { agent } from '../kubectl/support/mistakes.ts';
+import { putObjects } from '../kubectl/support/put-objects.ts';
+import { setPodStatus } from './support/pods.ts';
 import { allShellBlocks } from './support/page-commands.ts';
 
 const root = join(import.meta.dirname, '../..');
@@ -156,7 +159,7 @@ describeOnNewestVersion('the guides', (cluster) => {
       apiVersion: 'v1',
       kind: 'Pod',
       metadata: { name: 'web', namespace: 'shop', labels: { aadpodidbinding: 'shop' } },
-      spec: { containers: [{ name: 'web', image: 'web' }] },
+      spec: { nodeName: 'node-1', containers: [{ name: 'web', image: 'web' }] },
     };
     const account = {
       apiVersion: 'v1',
@@ -178,9 +181,13 @@ describeOnNewestVersion('the guides', (cluster) => {
     const binding = { ...custom, kind: 'AzureIdentityBinding', metadata, spec };
     const objects = [account, pod, identity, binding];
     await cluster().apply(objects.map((each) => stringify(each)).join('---\n'));
+    const running = { phase: 'Running', podIP: '10.244.1.7', podIPs: [{ ip: '10.244.1.7' }] };
+    await setPodStatus(cluster().admin, pod.metadata, running);
     // The agent, for guides that need an agent.
     const words = ['upgrade', '--install', 'nmi', 'deploy/chart', '--namespace', 'kube-system'];
     await type(`helm ${words.join(' ')} --set image.repository=registry.example/team`, {});
+    await cluster().createNamespace('kube-system');
+    await putObjects(cluster(), agent());
   });
 
   /** Typed in a clone, everything in one shell. */

@@ -53,7 +53,7 @@ describe('the process of kubectl nmi', () => {
   it('reads a manifest from its input, or from a file that exists', () => {
     const manifest = 'kind: AzureIdentity\nmetadata: { name: orders, namespace: shop }\n';
     const { status, stdout } = run(['analyze', '-f', '-'], manifest);
-    assert.equal(status, 0);
+    assert.equal(status, 1);
     assert.match(stdout, /AzureIdentity shop\/orders/);
     const missing = run(['analyze', '-f', 'none.yaml']);
     assert.equal(missing.status, 2);

@@ -7,39 +7,16 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { before, describe, it } from 'node:test';
-import { parseAllDocuments } from 'yaml';
-import type { Cluster } from '../cluster/support/cluster.ts';
 import { describeOnNewestVersion } from '../cluster/support/on-clusters.ts';
 import { createFakeAz, ordersId } from './support/fake-az.ts';
-import {
-  agent,
-  agentSet,
-  agentSetUid,
-  clientId,
-  good,
-  grant,
-  mistakes,
-  pod,
-} from './support/mistakes.ts';
+import { agent, agentSet, clientId, good, grant, mistakes, pod } from './support/mistakes.ts';
+import { clearObjects, developerRole, putObjects } from './support/put-objects.ts';
 import { runOn, type RealMachine } from './support/real-kubectl.ts';
 import { UnchangedReads } from './support/unchanged-reads.ts';
 
 const root = join(import.meta.dirname, '../..');
 const golden = join(import.meta.dirname, 'golden');
 const writesGolden = process.env['NMI_WRITE_GOLDEN'] === '1';
-const collections = [
-  ...['shop', 'other', 'kube-system'].map(
-    (namespace) => `/api/v1/namespaces/${namespace}/pods?gracePeriodSeconds=0`,
-  ),
-  ...['shop', 'other'].flatMap((namespace) => [
-    ...['azureidentities', 'azureidentitybindings', 'azurepodidentityexceptions'].map(
-      (kind) => `/apis/aadpodidentity.k8s.io/v1/namespaces/${namespace}/${kind}`,
-    ),
-    `/apis/apps/v1/namespaces/${namespace}/deployments`,
-    `/apis/networking.k8s.io/v1/namespaces/${namespace}/networkpolicies`,
-  ]),
-];
-
 const written = new Set<string>();
 
 /** The first version of Kubernetes writes, the output of the others is compared. */
@@ -48,34 +25,6 @@ function equalsGolden(name: string, text: string): void {
   if (writesGolden && !written.has(name)) writeFileSync(path, text);
   written.add(name);
   assert.equal(text, readFileSync(path, 'utf8'));
-}
-
-interface Manifest {
-  readonly kind: string;
-  readonly metadata: { readonly name: string; readonly namespace: string };
-  readonly status?: object;
-}
-
-/** Also writes the status, which only the kubelet writes otherwise. Returns the kinds. */
-async function put(cluster: Cluster, text: string): Promise<readonly string[]> {
-  const set = '/apis/apps/v1/namespaces/kube-system/daemonsets/nmi';
-  const { metadata: owner } = await cluster.admin.expect('GET', set);
-  const yaml = text.replaceAll(agentSetUid, owner.uid);
-  await cluster.applyOverHttp(yaml);
-  const kinds: string[] = [];
-  for (const document of parseAllDocuments(yaml)) {
-    const { kind, metadata, status } = (document.toJS() ?? { kind: '' }) as Manifest;
-    kinds.push(kind);
-    if (kind !== 'Pod' || status === undefined) continue;
-    const path = `/api/v1/namespaces/${metadata.namespace}/pods/${metadata.name}/status`;
-    await cluster.admin.expect(
-      'PATCH',
-      path,
-      { status },
-      { contentType: 'application/merge-patch+json' },
-    );
-  }
-  return kinds;
 }
 
 describeOnNewestVersion('kubectl nmi', (cluster) => {
@@ -90,9 +39,7 @@ describeOnNewestVersion('kubectl nmi', (cluster) => {
     await cluster().applyOverHttp(agentSet);
   });
 
-  const clear = async () => {
-    for (const path of collections) await cluster().admin.expect('DELETE', path);
-  };
+  const clear = () => clearObjects(cluster());
 
   it('fails clearly in a cluster without the kinds', async () => {
     const { code, stdout, stderr } = await run(['explain', 'pod', 'web', '-n', 'shop']);
@@ -113,7 +60,7 @@ describeOnNewestVersion('kubectl nmi', (cluster) => {
 
   it('names an identity that no grant gives to its namespace, once the cluster has grants', async () => {
     await clear();
-    await put(cluster(), good);
+    await putObjects(cluster(), good);
     const explained = async () => (await run(['explain', 'pod', 'web', '-n', 'shop'])).stdout;
     const finding = /Findings:\ninfo {4}AzureIdentity shop\/orders: identity_not_owned/;
     assert.doesNotMatch(await explained(), finding);
@@ -129,7 +76,7 @@ describeOnNewestVersion('kubectl nmi', (cluster) => {
       it(name, async () => {
         await clear();
         reads.clear();
-        for (const kind of await put(cluster(), objects)) reads.write(kind);
+        for (const kind of await putObjects(cluster(), objects)) reads.write(kind);
         const where = words.includes('-n') ? [] : ['-n', 'shop'];
         const { code, stdout, stderr } = await run([...words, ...where, '--exit-code'], { reads });
         equalsGolden(name, `exit code ${code}\n${stdout}${stderr}`);
@@ -139,21 +86,8 @@ describeOnNewestVersion('kubectl nmi', (cluster) => {
 
   it('needs get and list of pods and of the three kinds, and names the rest', async () => {
     await clear();
-    await put(cluster(), good);
-    await cluster().apply(`
-apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata: { name: developer, namespace: shop }
-rules:
-  - { apiGroups: [''], resources: [pods], verbs: [get, list] }
-  - { apiGroups: [aadpodidentity.k8s.io], resources: ['*'], verbs: [get, list] }
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata: { name: developer, namespace: shop }
-roleRef: { apiGroup: rbac.authorization.k8s.io, kind: Role, name: developer }
-subjects: [{ kind: ServiceAccount, name: developer, namespace: shop }]
-`);
+    await putObjects(cluster(), good);
+    await cluster().apply(developerRole);
     await using developer = await cluster().createServiceAccountClient({
       namespace: 'shop',
       name: 'developer',
@@ -193,7 +127,7 @@ subjects: [{ kind: ServiceAccount, name: developer, namespace: shop }]
 
   it('runs a whole quick start: identity, binding, exception, and back', async () => {
     await clear();
-    await put(cluster(), pod() + agent());
+    await putObjects(cluster(), pod() + agent());
     const az = createFakeAz({ identities: { [ordersId]: clientId } });
     const type = async (...words: readonly string[]) => {
       const { code, stdout, stderr } = await run([...words, '-n', 'shop'], { az });
@@ -217,7 +151,7 @@ subjects: [{ kind: ServiceAccount, name: developer, namespace: shop }]
 
   it('runs a whole migration off the add-on, and then to Workload Identity', async () => {
     await clear();
-    await put(cluster(), good);
+    await putObjects(cluster(), good);
     const type = async (...words: readonly string[]) => {
       const { code, stdout, stderr } = await run(words);
       assert.equal(code, 0, `${words.join(' ')}: ${stderr}`);
@@ -229,7 +163,7 @@ subjects: [{ kind: ServiceAccount, name: developer, namespace: shop }]
     assert.doesNotMatch(exported, /managedFields|resourceVersion|uid|creationTimestamp/);
     // What AKS does with the objects of the add-on.
     await clear();
-    await put(cluster(), pod() + agent());
+    await putObjects(cluster(), pod() + agent());
     await cluster().apply(exported);
     assert.match(await type('explain', 'pod', 'web', '-n', 'shop', '--exit-code'), /GRANTED/);
     assert.match(

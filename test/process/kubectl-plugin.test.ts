@@ -44,7 +44,7 @@ describe('dist/kubectl-nmi', () => {
     assert.equal(none.stdout, '');
     assert.match(
       none.stderr,
-      /^error: cannot list pods in namespace shop: the program kubectl is not on the PATH\n[^\n]+\n$/,
+      /^error: cannot get pod shop\/web: the program kubectl is not on the PATH\n[^\n]+\n$/,
     );
   });
 

@@ -35,7 +35,10 @@ export function isGuid(text: string): boolean {
   return /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(text);
 }
 
-/** An Azure resource id: visible ASCII below a subscription. */
+/** The Azure resource id of a user-assigned identity, in visible ASCII. */
 export function isResourceId(text: string): boolean {
-  return text.length <= 1024 && /^\/?subscriptions\/[\x21-\x7e]+$/i.test(text);
+  return text.length <= 1024 && /^[\x21-\x7e]+$/.test(text) && ofIdentity.test(text);
 }
+
+const ofIdentity =
+  /^\/?subscriptions\/[^/]+\/resourcegroups\/[^/]+\/providers\/microsoft\.managedidentity\/userassignedidentities\/[^/]+$/i;

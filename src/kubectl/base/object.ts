@@ -62,7 +62,17 @@ export function textsAt(record: JsonRecord | undefined, key: string): readonly s
   return list.filter((each: unknown): each is string => typeof each === 'string');
 }
 
-/** The objects of a `List`; for any other object, the object itself. */
+/**
+ * The objects of a list; for any other object, the object itself. A server sends the kind of objects
+ * once for a list of them, and who wrote which field, which nothing here reads.
+ */
 export function itemsOf(parsed: RawObject): readonly RawObject[] {
-  return Array.isArray(parsed['items']) ? recordsAt(parsed, 'items') : [parsed];
+  if (!Array.isArray(parsed['items'])) return [parsed];
+  const { apiVersion } = parsed;
+  const kind = stringAt(parsed, 'kind').replace(/List$/, '');
+  return recordsAt(parsed, 'items').map((item) => {
+    const known = kind === '' ? item : { apiVersion, kind, ...item };
+    const { managedFields, ...metadata } = metadataOf(item);
+    return managedFields === undefined ? known : { ...known, metadata };
+  });
 }

@@ -2,7 +2,7 @@
 import type { Kubectl } from '../transport/kubectl.ts';
 import { classifyFailure } from '../transport/kubectl-failure.ts';
 import { unverified, type AgentView } from './agents.ts';
-import { describeUnread, type Unread } from './snapshot.ts';
+import { describeUnread, type Unread } from './unread.ts';
 
 /**
  * The JSON of its `nmi explain`, or undefined.

@@ -3,7 +3,7 @@ import type { RawObject } from '../base/object.ts';
 import type { Kubectl } from '../transport/kubectl.ts';
 import { versionOf, type AgentView } from './agents.ts';
 import { readMetrics, type MetricSample } from './metrics.ts';
-import { describeUnread, valueOrUnread, type Unread } from './snapshot.ts';
+import { describeUnread, valueOrUnread, type Unread } from './unread.ts';
 
 export interface AgentState {
   readonly agent: AgentView;

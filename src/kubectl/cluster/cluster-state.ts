@@ -124,14 +124,24 @@ export function createClusterState(
         },
         nowWallMs,
       );
-      return explanation.kind === 'pod' ? explanation : undefined;
+      if (explanation.kind !== 'pod' || !isChosenByNode(config))
+        return explanation.kind === 'pod' ? explanation : undefined;
+      const { redirect } = explanation.node;
+      return {
+        ...explanation,
+        node: { ...explanation.node, redirect: { ...redirect, mode: 'unknown' } },
+      };
     },
   };
 }
 
 /** `auto` is eBPF on every node that meets the requirements of the installation. */
-function redirectOf({ redirect }: Config): string {
-  return redirect === 'auto' || redirect === 'pinned' ? 'ebpf' : redirect;
+function redirectOf(config: Config): string {
+  return isChosenByNode(config) ? 'ebpf' : config.redirect;
+}
+
+function isChosenByNode({ redirect }: Config): boolean {
+  return redirect === 'auto' || redirect === 'pinned';
 }
 
 /** The agent's view of service accounts; one that is not in the snapshot counts as nonexistent. */

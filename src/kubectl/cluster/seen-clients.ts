@@ -4,7 +4,7 @@ import { recordsAt, textsAt } from '../base/object.ts';
 import type { Kubectl } from '../transport/kubectl.ts';
 import { readAgentExplanation } from './agent-explanation.ts';
 import type { AgentView } from './agents.ts';
-import type { Unread } from './snapshot.ts';
+import type { Unread } from './unread.ts';
 
 /**
  * By `namespace/name` of the pod; empty for a pod that sent no request since its agent started.

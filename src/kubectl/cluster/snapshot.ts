@@ -3,19 +3,11 @@
  * Other kinds are used if the user may read them, and reported as unread if not.
  */
 import type { RawObject } from '../base/object.ts';
-import { valueOf, type Kubectl, type Read, type Scope } from '../transport/kubectl.ts';
-import { renderRule, toPluginError } from '../transport/kubectl-failure.ts';
+import { valueOf, type Kubectl, type Scope } from '../transport/kubectl.ts';
 import type { AgentView } from './agents.ts';
 import { identityGrants, identityResources, workloadResources } from './resources.ts';
 import { readAgents, type AgentAccess } from './trusted-agents.ts';
-
-/** Something that was not read. */
-export interface Unread {
-  readonly what: string;
-  readonly why: string;
-  /** What is unknown without it. */
-  readonly loses: string;
-}
+import { describeUnread, losses, mergeUnread, valueOrUnread, type Unread } from './unread.ts';
 
 export interface Identities {
   readonly identities: readonly RawObject[];
@@ -34,15 +26,23 @@ export interface Snapshot extends Identities {
   readonly grants: readonly RawObject[] | undefined;
   /** Undefined when the user may not read them. */
   readonly agents: readonly AgentView[] | undefined;
+  /** Undefined when they were not read. */
+  readonly nodes?: readonly RawObject[] | undefined;
   readonly unread: readonly Unread[];
 }
+
+/** Kinds that a report uses if it may, with what is unknown without them. */
+export const optionalKinds: readonly (readonly [resource: string, loses: string])[] = [
+  ['networkpolicies.networking.k8s.io', losses.policies],
+  ['serviceaccounts', losses.accounts],
+  [identityGrants, losses.grants],
+  ...workloadResources.map((resource) => [resource, losses.workloads] as const),
+];
 
 /** @throws PluginError when pods or one of the three kinds cannot be read. */
 export async function readSnapshot(access: AgentAccess, scope: Scope): Promise<Snapshot> {
   const { kubectl } = access;
   const unread: Unread[] = [];
-  const optional = async (resource: string, where: Scope, loses: string) =>
-    valueOrUnread(await kubectl.list(resource, where), `list ${resource}`, loses, unread);
   const where = scope === undefined ? 'in all namespaces' : `in namespace ${scope}`;
   const needed = Promise.allSettled([
     kubectl.list('pods', scope).then((read) => valueOf(read, `list pods ${where}`)),
@@ -50,23 +50,19 @@ export async function readSnapshot(access: AgentAccess, scope: Scope): Promise<S
     readKind(kubectl, identityResources.bindings, scope, unread),
     readKind(kubectl, identityResources.exceptions, scope, unread),
   ]);
-  const [policies, accounts, grants, agents, ...workloads] = await Promise.all([
-    optional(
-      'networkpolicies.networking.k8s.io',
-      scope,
-      'whether network policies let pods reach the agent',
-    ),
-    optional('serviceaccounts', scope, 'annotations for Workload Identity'),
-    optional(identityGrants, undefined, 'whether an identity belongs to its namespace'),
+  const [agents, ...optional] = await Promise.all([
     readAgents(access),
-    ...workloadResources.map((resource) =>
-      optional(resource, scope, 'whether the label is on the owner and not on its pod template'),
-    ),
+    ...optionalKinds.map(async ([resource, loses]) => {
+      const of = resource === identityGrants ? undefined : scope;
+      const read = await kubectl.list(resource, of);
+      return valueOrUnread(read, `list ${resource}`, loses, unread);
+    }),
   ]);
   // Reports the failure of the first kind in this order, whichever failed first.
   const [pods = [], identities = [], bindings = [], exceptions = []] = (await needed).map(
     settledValue,
   );
+  const [policies, accounts, grants, ...workloads] = optional;
   return {
     scope,
     pods,
@@ -76,7 +72,7 @@ export async function readSnapshot(access: AgentAccess, scope: Scope): Promise<S
     policies: policies ?? [],
     accounts: accounts ?? [],
     grants,
-    agents: valueOrUnread(agents, 'list pods', 'options and state of the agents', unread),
+    agents: valueOrUnread(agents, 'list pods', losses.agents, unread),
     workloads: workloads.flatMap((each) => each ?? []),
     unread: mergeUnread(unread),
   };
@@ -101,44 +97,6 @@ async function readKind(
   if (all.ok || scope === undefined || all.failure.kind !== 'forbidden') {
     return valueOf(all, `list ${resource}`);
   }
-  unread.push(
-    describeUnread(`list ${resource} of all namespaces`, all, 'objects in the wrong namespace'),
-  );
+  unread.push(describeUnread(`list ${resource} of all namespaces`, all, losses.elsewhere));
   return valueOf(await kubectl.list(resource, scope), `list ${resource} in namespace ${scope}`);
-}
-
-export function describeUnread(
-  what: string,
-  read: Extract<Read<unknown>, { ok: false }>,
-  loses: string,
-): Unread {
-  const { failure } = read;
-  const why =
-    failure.kind === 'forbidden'
-      ? `no right; RBAC rule: ${renderRule(failure.rule)}`
-      : toPluginError(failure, what).message;
-  return { what, why, loses };
-}
-
-/** The value, or undefined after a line about the loss in `unread`. */
-export function valueOrUnread<T>(
-  read: Read<T>,
-  what: string,
-  loses: string,
-  unread: Unread[],
-): T | undefined {
-  if (read.ok) return read.value;
-  unread.push(describeUnread(what, read, loses));
-  return undefined;
-}
-
-/** In a fixed order, whichever read ended first. The kinds of owners are merged into one line. */
-function mergeUnread(unread: readonly Unread[]): readonly Unread[] {
-  const sorted = unread.toSorted((one, other) => (one.what < other.what ? -1 : 1));
-  const byLoss = Map.groupBy(sorted, ({ loses }) => loses);
-  return [...byLoss].flatMap(([loses, each]) =>
-    each.length < 3
-      ? each
-      : [{ loses, what: each.map(({ what }) => what).join(', '), why: each[0]?.why ?? '' }],
-  );
 }

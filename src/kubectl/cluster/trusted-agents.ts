@@ -26,7 +26,7 @@ export interface AgentAccess {
 
 /** Of the agents' pods, whichever manifest or chart installed them, the AKS add-on included. */
 const [labelName, labelValue] = ['component', 'nmi'];
-const agentSelector = `${labelName}=${labelValue}`;
+export const agentSelector = `${labelName}=${labelValue}`;
 const maxNamed = 5;
 
 /** @throws PluginError when the pods of agents cannot be listed. */
@@ -34,19 +34,27 @@ export async function listAgents(access: AgentAccess): Promise<readonly AgentVie
   return valueOf(await readAgents(access), 'list the pods of the agents');
 }
 
-/** Warns of pods with the label that are left out, and of agents that are not verified. */
 export async function readAgents(access: AgentAccess): Promise<Read<readonly AgentView[]>> {
-  const { kubectl, agentNamespace, warn } = access;
+  const { kubectl, agentNamespace } = access;
   const [pods, daemonSets] = await Promise.all([
     readLabeledPods(access),
     kubectl.list('daemonsets.apps', agentNamespace),
   ]);
-  if (!pods.ok) return pods;
-  const uids = daemonSets.ok ? new Set(daemonSets.value.filter(runsAgents).map(uidOf)) : undefined;
+  return pods.ok ? { ok: true, value: chooseAgents(access, pods.value, daemonSets) } : pods;
+}
+
+/** Warns of pods with the label that are left out, and of agents that are not verified. */
+export function chooseAgents(
+  { agentNamespace, warn }: AgentAccess,
+  labeled: readonly RawObject[],
+  daemonSets: Read<readonly RawObject[]>,
+): readonly AgentView[] {
+  const isOurs = (set: RawObject) => namespaceOf(set) === agentNamespace && runsAgents(set);
+  const uids = daemonSets.ok ? new Set(daemonSets.value.filter(isOurs).map(uidOf)) : undefined;
   const isAgent = (pod: RawObject) =>
     namespaceOf(pod) === agentNamespace && (uids?.has(controllerOf(pod)) ?? true);
-  const agents = pods.value.filter(isAgent);
-  const ignored = pods.value.filter((pod) => !isAgent(pod));
+  const agents = labeled.filter(isAgent);
+  const ignored = labeled.filter((pod) => !isAgent(pod));
   if (ignored.length > 0) warn(describeIgnored(ignored, agentNamespace));
   if (!daemonSets.ok && agents.length > 0) {
     const what = `verify the agents: list daemonsets.apps in namespace ${agentNamespace}`;
@@ -54,11 +62,16 @@ export async function readAgents(access: AgentAccess): Promise<Read<readonly Age
     warn(`${message}. They are read, but nothing is run in them or trusted. ${nextStep}`);
   }
   const isVerified = daemonSets.ok;
-  return { ok: true, value: agents.map((pod) => ({ ...viewAgent(pod), isVerified })) };
+  return agents.map((pod) => ({ ...viewAgent(pod), isVerified }));
+}
+
+/** Whether it has the agents' label, which everybody can give to a pod. */
+export function isLabeled(pod: RawObject): boolean {
+  return labelsOf(pod).get(labelName) === labelValue;
 }
 
 /** Of all namespaces if the user may, for the sake of the warning. */
-async function readLabeledPods({ kubectl, agentNamespace }: AgentAccess) {
+export async function readLabeledPods({ kubectl, agentNamespace }: AgentAccess) {
   const options = { labels: agentSelector };
   const all = await kubectl.list('pods', undefined, options);
   if (all.ok || all.failure.kind !== 'forbidden') return all;

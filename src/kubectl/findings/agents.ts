@@ -36,8 +36,7 @@ export function examineAgents(
           }),
         ]
       : []),
-    ...nodesOfAgents(nodes).flatMap((node) => ofNode(node, own)),
-    ...agents.flatMap(ofAgent),
+    ...examineNodes(nodes, agents),
     ...(versions.size > 1
       ? [
           createFinding('agent_versions', {
@@ -46,6 +45,19 @@ export function examineAgents(
           }),
         ]
       : []),
+  ];
+}
+
+/** These nodes and the agents on them. */
+export function examineNodes(
+  nodes: readonly RawObject[],
+  agents: readonly AgentView[],
+): readonly Finding[] {
+  const own = agents.filter(({ isOldNmi }) => !isOldNmi);
+  const names = new Set(nodes.map(nameOf));
+  return [
+    ...nodesOfAgents(nodes).flatMap((node) => ofNode(node, own)),
+    ...agents.filter(({ node }) => names.has(node)).flatMap(ofAgent),
   ];
 }
 

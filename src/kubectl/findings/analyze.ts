@@ -1,26 +1,48 @@
-/** Every finding of a snapshot: of its pods, of its objects and of the owners of pods. Pure. */
-import { nameOf, namespaceOf, type RawObject } from '../base/object.ts';
+/** Every finding of a snapshot: of its pods, objects, owners of pods, and nodes. Pure. */
+import { stringAt } from '../../base/json-value.ts';
 import { sortFindings, type Finding } from '../../nmi/diagnosis/finding.ts';
+import { nameOf, namespaceOf, specOf, type RawObject } from '../base/object.ts';
+import type { Snapshot } from '../cluster/snapshot.ts';
+import { examineNodes } from './agents.ts';
+import type { AgentContexts } from './contexts.ts';
 import { examineObjects } from './objects.ts';
 import { findOwnerLabels } from './owners.ts';
-import { examinePod, wantsIdentity, type PodContext } from './pods.ts';
+import { examinePod, hasEnded, wantsIdentity } from './pods.ts';
 
 /** `CODE`, or `CODE=OBJECT` for one object, as `binding_unused=AzureIdentityBinding shop/old`. */
 export type Suppression = string;
 
-export function analyze(context: PodContext): readonly Finding[] {
-  const ofPods = context.snapshot.pods.filter(isExamined).flatMap((pod) => {
-    const findings = examinePod(pod, context)?.findings ?? [];
-    return wantsIdentity(pod, findings) ? findings : [];
+export function analyze(snapshot: Snapshot, contexts: AgentContexts): readonly Finding[] {
+  const wanting = snapshot.pods.filter(isExamined).flatMap((pod) => {
+    const findings = examinePod(pod, contexts.of(pod))?.findings ?? [];
+    return wantsIdentity(pod, findings) ? [{ pod, findings }] : [];
   });
   const all = [
-    ...ofPods,
-    ...examineObjects(context),
-    ...findOwnerLabels(context.snapshot.workloads),
+    ...wanting.flatMap(({ findings }) => findings),
+    ...contexts.all().flatMap(examineObjects),
+    ...findOwnerLabels(snapshot.workloads),
+    ...ofNodes(
+      wanting.map(({ pod }) => pod),
+      snapshot,
+    ),
   ];
   // The owner of several pods is found with each of them.
   const byText = new Map(all.map((each) => [`${each.code} ${each.object} ${each.text}`, each]));
   return sortFindings([...byText.values()]);
+}
+
+/** Of the whole cluster; in one namespace, the nodes of pods that want an identity. */
+function ofNodes(
+  wanting: readonly RawObject[],
+  { agents, nodes = [], scope }: Snapshot,
+): readonly Finding[] {
+  if (agents === undefined) return [];
+  const names = new Set(wanting.map((pod) => stringAt(specOf(pod), 'nodeName')));
+  const relevant = nodes.filter((node) => scope === undefined || names.has(nameOf(node)));
+  // Without the right to read nodes, they are known by the pods.
+  const known = new Set(['', ...nodes.map(nameOf)]);
+  const unread = [...names].filter((name) => !known.has(name));
+  return examineNodes([...relevant, ...unread.map((name) => ({ metadata: { name } }))], agents);
 }
 
 export function suppress(
@@ -33,12 +55,6 @@ export function suppress(
   );
 }
 
-/** Pods that have ended send no requests. */
 function isExamined(pod: RawObject): boolean {
-  const status = pod['status'];
-  const phase =
-    typeof status === 'object' && status !== null && 'phase' in status ? status.phase : '';
-  return (
-    nameOf(pod) !== '' && namespaceOf(pod) !== '' && phase !== 'Succeeded' && phase !== 'Failed'
-  );
+  return nameOf(pod) !== '' && namespaceOf(pod) !== '' && !hasEnded(pod);
 }

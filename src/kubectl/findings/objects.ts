@@ -13,7 +13,8 @@ import { nearestIn } from '../../nmi/grants/near-names.ts';
 import { parseBinding, parseIdentity } from '../../nmi/kube/watch/parse.ts';
 import { labelsOf, nameOf, namespaceOf, specOf, titleOf, type RawObject } from '../base/object.ts';
 import { hasExceptedLabel, podLabelsOf } from '../cluster/exceptions.ts';
-import type { PodContext } from './pods.ts';
+import { hasEnded, type PodContext } from './pods.ts';
+import { findingsOfStatus } from './status.ts';
 
 export function examineObjects(context: PodContext): readonly Finding[] {
   return [
@@ -69,14 +70,15 @@ function ofFields({ snapshot }: PodContext): readonly Finding[] {
   );
 }
 
-function ofIdentities({ snapshot, view }: PodContext): readonly Finding[] {
+function ofIdentities({ snapshot, view, knowsOptions }: PodContext): readonly Finding[] {
   const { grants, ...rules } = view.clusterState;
   const bound = new Set(
     [...grants.allBindings()].map(({ namespace, identityName }) => `${namespace}/${identityName}`),
   );
   return inScope(snapshot.identities, snapshot).flatMap((raw) => {
     const ref = { namespace: namespaceOf(raw), name: nameOf(raw) };
-    const found = findingsOfIdentity(ref, parseIdentity(raw), undefined, rules);
+    const own = findingsOfIdentity(ref, parseIdentity(raw), undefined, rules);
+    const found = own.length > 0 ? own : findingsOfStatus(raw, knowsOptions);
     if (bound.has(fullName(ref))) return found;
     return [
       ...found,
@@ -138,6 +140,9 @@ function ofBindings(context: PodContext): readonly Finding[] {
   });
 }
 
+/** An exception for fewer is hardly a mistake. */
+const fewPods = 3;
+
 function ofExceptions({ snapshot }: PodContext): readonly Finding[] {
   return inScope(snapshot.exceptions, snapshot).flatMap((exception) => {
     const namespace = namespaceOf(exception);
@@ -150,16 +155,16 @@ function ofExceptions({ snapshot }: PodContext): readonly Finding[] {
         }),
       ];
     }
-    const isUsed = snapshot.pods.some(
-      (pod) => namespaceOf(pod) === namespace && hasExceptedLabel(pod, exception),
-    );
-    if (isUsed) return [];
-    return [
-      createFinding('exception_unused', {
-        object,
-        text: `No pod of namespace ${namespace} has one of its labels.`,
-      }),
-    ];
+    const pods = snapshot.pods.filter((pod) => namespaceOf(pod) === namespace && !hasEnded(pod));
+    const matching = pods.filter((pod) => hasExceptedLabel(pod, exception));
+    if (matching.length === 0) {
+      const text = `No pod of namespace ${namespace} has one of its labels.`;
+      return [createFinding('exception_unused', { object, text })];
+    }
+    const isBroad = matching.length >= fewPods && matching.length * 2 > pods.length;
+    if (!isBroad) return [];
+    const text = `It matches ${matching.length} of the ${pods.length} pods of namespace ${namespace}: each gets every identity of its node.`;
+    return [createFinding('exception_broad', { object, text })];
   });
 }
 

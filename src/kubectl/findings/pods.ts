@@ -1,6 +1,6 @@
 /** What a pod gets, by the agent's own code, and why it does not get what its author intended. */
 import { bindingLabel } from '../../cache/index/binding-label.ts';
-import { stringAt } from '../../base/json-value.ts';
+import { asRecord, stringAt } from '../../base/json-value.ts';
 import { createFinding, type Finding } from '../../nmi/diagnosis/finding.ts';
 import type { PodExplanation, RefusalView } from '../../nmi/explain/explanation.ts';
 import type { IdentitySelector } from '../../nmi/grants/choose-identity.ts';
@@ -12,6 +12,8 @@ import {
   namespaceOf,
   recordsAt,
   specOf,
+  statusOf,
+  stringsAt,
   titleOf,
   type RawObject,
 } from '../base/object.ts';
@@ -21,12 +23,15 @@ import { hasExceptedLabel, podLabelsOf } from '../cluster/exceptions.ts';
 import type { Snapshot } from '../cluster/snapshot.ts';
 import { policiesAgainst } from './network-policy.ts';
 import { findOwnerLabels, ownersOf } from './owners.ts';
+import { findingsOfStatus } from './status.ts';
 
 export interface PodContext {
   readonly snapshot: Snapshot;
   readonly view: ClusterView;
-  /** Of the agents. */
+  /** Of the agent that serves the pod. */
   readonly config: Config;
+  /** False if `config` is what an agent has by default. */
+  readonly knowsOptions: boolean;
 }
 
 export interface PodReport {
@@ -64,6 +69,8 @@ export function examinePod(
     ...ofNetworkPolicies(pod, explanation, context),
     ...ofWorkloadIdentity(pod, explanation, context.snapshot),
     ...ofExceptionElsewhere(pod, explanation, context.snapshot),
+    ...ofStatus(pod, explanation, context),
+    ...ofSystem(pod, explanation),
   ];
   return { explanation, findings };
 }
@@ -87,6 +94,12 @@ export function namedClientId(pod: RawObject): string | undefined {
   const values = new Set(environmentOf(pod, 'AZURE_CLIENT_ID').map(({ value }) => value));
   const [only] = values;
   return values.size === 1 && !isWorkloadIdentity(pod) ? only : undefined;
+}
+
+/** Such a pod sends no requests. */
+export function hasEnded(pod: RawObject): boolean {
+  const phase = stringAt(statusOf(pod), 'phase');
+  return phase === 'Succeeded' || phase === 'Failed';
 }
 
 function objectOf(pod: RawObject): string {
@@ -213,7 +226,39 @@ function ofExceptionElsewhere(
   });
 }
 
-function isWorkloadIdentity(pod: RawObject): boolean {
+/** Of each bound identity; a warning for one that the request does not get. */
+function ofStatus(
+  pod: RawObject,
+  { identities, requests }: PodExplanation,
+  { snapshot, knowsOptions }: PodContext,
+): readonly Finding[] {
+  const outcome = requests.at(-1)?.outcome;
+  const used = outcome?.kind === 'granted' ? outcome.identity : undefined;
+  return identities
+    .filter(({ kind, refusal }) => kind === 'azure-identity' && refusal === undefined)
+    .flatMap(({ name }) => {
+      const identity = snapshot.identities.find(
+        (each) => nameOf(each) === name && namespaceOf(each) === namespaceOf(pod),
+      );
+      const found = identity === undefined ? [] : findingsOfStatus(identity, knowsOptions);
+      return name === used
+        ? found
+        : found.map((each) => ({ ...each, severity: 'warning' as const }));
+    });
+}
+
+/** The agent runs on Linux only. */
+function ofSystem(pod: RawObject, { label, exception }: PodExplanation): readonly Finding[] {
+  const spec = specOf(pod);
+  const wanted = stringsAt(spec, 'nodeSelector').get('kubernetes.io/os');
+  const isWindows = stringAt(asRecord(spec['os']), 'name') === 'windows' || wanted === 'windows';
+  if (!isWindows || (label === undefined && exception === undefined)) return [];
+  const text =
+    'The pod is for Windows nodes, where no agent runs: its requests reach the identity of the node.';
+  return [createFinding('pod_on_windows', { object: objectOf(pod), text })];
+}
+
+export function isWorkloadIdentity(pod: RawObject): boolean {
   return labelsOf(pod).get(workloadIdentityLabel) === 'true';
 }
 

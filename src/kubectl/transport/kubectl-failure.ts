@@ -73,11 +73,44 @@ export function classifyFailure({
     : { kind, detail };
 }
 
-/** The rule as it is written in a Role. */
-export function renderRule({ verb, resource, namespace }: RbacRule): string {
-  const [name = '', ...group] = resource.split('.');
-  const where = namespace === '' ? 'in a ClusterRole' : `in namespace ${namespace}`;
-  return `apiGroups: ["${group.join('.')}"], resources: ["${name}"], verbs: ["${verb}"] ${where}`;
+/** The failures of a call for several kinds, by kind: kubectl prints a line for each. */
+export function failuresByKind({
+  stderr,
+}: Pick<ProgramRun, 'stderr'>): ReadonlyMap<string, KubectlFailure> {
+  const failures = stderr.split('\n').flatMap((line) => {
+    const failure = classifyFailure({ code: 1, stderr: line });
+    return failure.kind === 'forbidden' ? [[failure.rule.resource, failure] as const] : [];
+  });
+  return new Map(failures);
+}
+
+/** The one of several kinds that the server does not have; kubectl names the first. */
+export function missingKind(
+  { stderr }: Pick<ProgramRun, 'stderr'>,
+  resources: readonly string[],
+): string | undefined {
+  const [, name = '', group = ''] =
+    /doesn't have a resource type "([^"]+)"(?: in group "([^"]+)")?/.exec(stderr) ?? [];
+  return resources.find((each) => each === name || each === `${name}.${group}`);
+}
+
+/** The rules as they are written in Roles: one for the resources of a group in a namespace. */
+export function renderRules(rules: readonly RbacRule[]): string {
+  const groups = Map.groupBy(rules, ({ verb, resource, namespace }) => {
+    const [, ...group] = resource.split('.');
+    const where = namespace === '' ? 'in a ClusterRole' : `in namespace ${namespace}`;
+    return `apiGroups: ["${group.join('.')}"], resources: [], verbs: ["${verb}"] ${where}`;
+  });
+  const rendered = [...groups].map(([text, same]) => {
+    const names = new Set(same.map(({ resource }) => `"${resource.split('.')[0] ?? ''}"`));
+    return text.replace('resources: []', `resources: [${[...names].join(', ')}]`);
+  });
+  return rendered.join('; ');
+}
+
+/** The same for one. */
+export function renderRule(rule: RbacRule): string {
+  return renderRules([rule]);
 }
 
 /** Exit code, what precedes kubectl's own words, and the next step. */

@@ -2,11 +2,17 @@
  * Reaches the API server through the user's own kubectl: contexts, login plugins, proxies and
  * certificates work as configured by the user, and the plugin never sees a credential.
  */
-import { parseRecord } from '../../base/json-value.ts';
+import { parseRecord, stringAt } from '../../base/json-value.ts';
 import { itemsOf, type RawObject } from '../base/object.ts';
 import { exitCodes, type Io, type ProgramRun, type RunOptions } from '../base/io.ts';
 import { PluginError } from '../base/plugin-error.ts';
-import { classifyFailure, toPluginError, type KubectlFailure } from './kubectl-failure.ts';
+import {
+  classifyFailure,
+  failuresByKind,
+  missingKind,
+  toPluginError,
+  type KubectlFailure,
+} from './kubectl-failure.ts';
 
 /** Flags that are kubectl's own and are passed on as they are. */
 export const passedFlags = [
@@ -27,6 +33,10 @@ export interface ListOptions {
   readonly labels?: string;
   readonly fields?: string;
 }
+
+export const ofContext = Symbol('the namespace of the kubectl context');
+
+export type KindLists = ReadonlyMap<string, Read<readonly RawObject[]>>;
 
 export type Read<T> =
   | { readonly ok: true; readonly value: T }
@@ -67,20 +77,53 @@ export class Kubectl {
     throw toPluginError(classifyFailure(run), what);
   }
 
+  /**
+   * As the server sends it: `kubectl get` decodes and prints a list twenty times slower, 5,000 pods in
+   * eight seconds.
+   */
   async list(
     resource: string,
     scope: Scope,
     options: ListOptions = {},
   ): Promise<Read<readonly RawObject[]>> {
-    const args = [
-      'get',
-      resource,
-      ...(scope === undefined ? ['--all-namespaces'] : ['--namespace', scope]),
-      '--output=json',
-      ...(options.labels === undefined ? [] : [`--selector=${options.labels}`]),
-      ...(options.fields === undefined ? [] : [`--field-selector=${options.fields}`]),
-    ];
-    return this.#read(args, itemsOf);
+    return this.#read(['get', `--raw=${pathOf(resource, scope, options)}`], itemsOf);
+  }
+
+  /**
+   * Several kinds by one process, for namespaces of usual size: by kind, since a user may lack the
+   * right to some of them.
+   * @param scope `context` is the namespace of the kubectl context.
+   */
+  async listKinds(
+    resources: readonly string[],
+    scope: Scope | typeof ofContext,
+  ): Promise<KindLists> {
+    const where =
+      scope === undefined
+        ? ['--all-namespaces']
+        : scope === ofContext
+          ? []
+          : ['--namespace', scope];
+    const run = await this.run(['get', resources.join(','), ...where, '--output=json']);
+    const missing = missingKind(run, resources);
+    if (missing !== undefined) {
+      // kubectl reads nothing if the server lacks one of the kinds.
+      const failure = classifyFailure(run);
+      const rest = resources.filter((each) => each !== missing);
+      const others = rest.length === 0 ? new Map() : await this.listKinds(rest, scope);
+      return new Map([...others, [missing, { ok: false, failure }]]);
+    }
+    const failures = failuresByKind(run);
+    const items = run.stdout === '' ? [] : itemsOf(this.#parse(run.stdout, 'get'));
+    const byKind = Map.groupBy(items, resourceOf);
+    const isPartial = run.code === 0 || failures.size > 0;
+    return new Map(
+      resources.map((resource): [string, Read<readonly RawObject[]>] => {
+        const failure = failures.get(resource) ?? (isPartial ? undefined : classifyFailure(run));
+        if (failure !== undefined) return [resource, { ok: false, failure }];
+        return [resource, { ok: true, value: byKind.get(resource) ?? [] }];
+      }),
+    );
   }
 
   /** `namespace` is empty for a cluster-scoped object. */
@@ -101,16 +144,37 @@ export class Kubectl {
   async #read<T>(args: readonly string[], read: (parsed: RawObject) => T): Promise<Read<T>> {
     const run = await this.run(args);
     if (run.code !== 0) return { ok: false, failure: classifyFailure(run) };
-    const parsed = parseRecord(run.stdout);
-    if (parsed === undefined) {
-      throw new PluginError(
-        exitCodes.unavailable,
-        `kubectl ${args.slice(0, 2).join(' ')} printed no JSON`,
-        "Check that the program kubectl on the PATH is Kubernetes' own.",
-      );
-    }
-    return { ok: true, value: read(parsed) };
+    return { ok: true, value: read(this.#parse(run.stdout, args.slice(0, 2).join(' '))) };
   }
+
+  #parse(stdout: string, what: string): RawObject {
+    const parsed = parseRecord(stdout);
+    if (parsed !== undefined) return parsed;
+    throw new PluginError(
+      exitCodes.unavailable,
+      `kubectl ${what} printed no JSON`,
+      "Check that the program kubectl on the PATH is Kubernetes' own.",
+    );
+  }
+}
+
+/** Of the API server; every kind that is listed has the version v1. */
+function pathOf(resource: string, scope: Scope, { labels, fields }: ListOptions): string {
+  const [name = '', ...group] = resource.split('.');
+  const root = group.length === 0 ? '/api/v1' : `/apis/${group.join('.')}/v1`;
+  const query = new URLSearchParams({
+    ...(labels === undefined ? {} : { labelSelector: labels }),
+    ...(fields === undefined ? {} : { fieldSelector: fields }),
+  }).toString();
+  const where = scope === undefined ? '' : `/namespaces/${encodeURIComponent(scope)}`;
+  return `${root}${where}/${name}${query === '' ? '' : `?${query}`}`;
+}
+
+/** The name of a kind for kubectl, as `networkpolicies.networking.k8s.io`. */
+function resourceOf(object: RawObject): string {
+  const plural = `${stringAt(object, 'kind').toLowerCase().replace(/y$/, 'ie')}s`;
+  const [group = ''] = stringAt(object, 'apiVersion').split('/').slice(0, -1);
+  return group === '' ? plural : `${plural}.${group}`;
 }
 
 /** @throws PluginError */

@@ -1,15 +1,15 @@
 /** `kubectl nmi analyze`: every finding of a namespace, a cluster or of files. */
+import { exitCodes } from '../base/io.ts';
 import { usageError, type ExitCode } from '../base/plugin-error.ts';
-import { commonConfig, defaultConfig } from '../cluster/agents.ts';
-import { createClusterState } from '../cluster/cluster-state.ts';
 import { parseManifests, snapshotOf } from '../cluster/manifests.ts';
 import { readSnapshot, type Snapshot } from '../cluster/snapshot.ts';
+import { countUnread, losses, renderUnread, valueOrUnread } from '../cluster/unread.ts';
 import { analyze, suppress } from '../findings/analyze.ts';
+import { AgentContexts } from '../findings/contexts.ts';
 import { severities, type Severity } from '../../nmi/diagnosis/codes.ts';
 import { reaches, renderFindings, type Finding } from '../../nmi/diagnosis/finding.ts';
 import { exitOf, print, refuseUnknownNamespace, scopeOf, type VerbContext } from './context.ts';
-import { renderUnread } from './explain.ts';
-import type { AddVerb } from './verb.ts';
+import { switchFlag, type AddVerb } from './verb.ts';
 
 export const addAnalyze: AddVerb = (parser, start) =>
   parser.command(
@@ -26,8 +26,14 @@ export const addAnalyze: AddVerb = (parser, start) =>
         .option('threshold', {
           choices: severities,
           default: 'info' as const,
-          describe: 'Least severity that is shown and counts for --exit-code.',
+          describe: 'Show findings of this severity and above.',
         })
+        .option('fail-on', {
+          choices: ['none', ...severities.toReversed()] as const,
+          default: 'error' as const,
+          describe: 'Exit with 1 on shown findings of this severity and above.',
+        })
+        .option('verbose', { ...switchFlag('Show why something was not checked.'), alias: 'v' })
         .option('suppress', {
           type: 'string',
           array: true,
@@ -35,38 +41,40 @@ export const addAnalyze: AddVerb = (parser, start) =>
           describe: 'CODE, or "CODE=KIND NAMESPACE/NAME", to leave out; repeatable.',
         })
         .example('$0 analyze -A', 'the whole cluster')
-        .example(
-          '$0 analyze -f app.yaml --exit-code --threshold warning',
-          'a step of CI before kubectl apply',
-        ),
+        .example('$0 analyze -f app.yaml --fail-on warning', 'a step of CI before kubectl apply'),
     (flags) =>
       start(flags, (context) => {
-        const { filename: files = [], threshold, suppress: suppressions } = flags;
-        return analyzeAll(context, { files, threshold, suppressions });
+        const { filename: files = [], suppress: suppressions, 'fail-on': failOn } = flags;
+        const { threshold, verbose } = flags;
+        return analyzeAll(context, { files, threshold, failOn, suppressions, verbose });
       }),
   );
 
 interface AnalyzeFlags {
   readonly files: readonly string[];
   readonly threshold: Severity;
+  readonly failOn: Severity | 'none';
   readonly suppressions: readonly string[];
+  readonly verbose: boolean;
 }
 
 async function analyzeAll(context: VerbContext, flags: AnalyzeFlags): Promise<ExitCode> {
+  const { threshold, failOn, suppressions, verbose } = flags;
   const snapshot =
     flags.files.length > 0 ? await readFiles(context, flags.files) : await readCluster(context);
-  const config = commonConfig(snapshot.agents) ?? defaultConfig;
-  const view = createClusterState(snapshot, config, context.io.wallMs());
-  const all = suppress(analyze({ snapshot, view, config }), flags.suppressions);
-  const findings = all.filter((each) => reaches([each], flags.threshold));
-  const value = { kind: 'Analysis', findings, unread: snapshot.unread, pods: snapshot.pods.length };
+  const contexts = new AgentContexts(snapshot, context.io.wallMs());
+  const all = suppress(analyze(snapshot, contexts), suppressions);
+  const findings = all.filter((each) => reaches([each], threshold));
+  const { unread } = snapshot;
+  const value = { kind: 'Analysis', findings, unread, pods: snapshot.pods.length };
   print(context, value, () => [
     ...renderFindings(findings),
     ...(findings.length === 0 ? [] : ['']),
     `${summaryOf(findings)} of ${snapshot.pods.length} pods, ${snapshot.identities.length} identities, ${snapshot.bindings.length} bindings, ${snapshot.exceptions.length} exceptions`,
-    ...renderUnread(snapshot.unread),
+    ...(verbose ? renderUnread(unread) : countUnread(unread)),
   ]);
-  return exitOf(context, findings.length === 0);
+  const hasFailed = failOn !== 'none' && reaches(findings, failOn);
+  return hasFailed ? exitCodes.findings : exitOf(context, findings.length === 0);
 }
 
 function summaryOf(findings: readonly Finding[]): string {
@@ -79,10 +87,14 @@ function summaryOf(findings: readonly Finding[]): string {
 
 async function readCluster(context: VerbContext): Promise<Snapshot> {
   const scope = await scopeOf(context);
-  const snapshot = await readSnapshot(context, scope);
+  const [snapshot, nodes] = await Promise.all([
+    readSnapshot(context, scope),
+    context.kubectl.list('nodes', undefined),
+  ]);
   if (scope !== undefined && snapshot.pods.length === 0)
     await refuseUnknownNamespace(context, scope);
-  return snapshot;
+  const unread = [...snapshot.unread];
+  return { ...snapshot, nodes: valueOrUnread(nodes, 'list nodes', losses.nodes, unread), unread };
 }
 
 async function readFiles(

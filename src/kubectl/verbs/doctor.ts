@@ -6,7 +6,7 @@ import type { ExitCode } from '../base/plugin-error.ts';
 import { listNodes } from '../cluster/agent-state.ts';
 import type { AgentView } from '../cluster/agents.ts';
 import { group, identityResources } from '../cluster/resources.ts';
-import { describeUnread, valueOrUnread, type Unread } from '../cluster/snapshot.ts';
+import { describeUnread, renderUnread, valueOrUnread, type Unread } from '../cluster/unread.ts';
 import { readAgents } from '../cluster/trusted-agents.ts';
 import { examineAgents, findMic } from '../findings/agents.ts';
 import {
@@ -17,7 +17,7 @@ import {
 } from '../../nmi/diagnosis/finding.ts';
 import { classifyFailure, toPluginError } from '../transport/kubectl-failure.ts';
 import { exitOf, print, type VerbContext } from './context.ts';
-import { renderUnread, section } from './explain.ts';
+import { section } from './explain.ts';
 import { switchFlag, type AddVerb } from './verb.ts';
 
 export const addDoctor: AddVerb = (parser, start) =>

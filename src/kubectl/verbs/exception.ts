@@ -1,6 +1,7 @@
 /** `kubectl nmi exception`: pods that keep the identities of their node. */
 import { exceptionObject } from '../azure/objects.ts';
-import { nameOf, namespaceOf } from '../base/object.ts';
+import { isExcepted } from '../../cache/index/excepted-labels.ts';
+import { labelsOf, nameOf, namespaceOf } from '../base/object.ts';
 import { exitCodes } from '../base/io.ts';
 import { failedError, usageError, type ExitCode } from '../base/plugin-error.ts';
 import { renderTable } from '../base/output.ts';
@@ -79,8 +80,12 @@ async function write(
   isThere: boolean,
 ): Promise<ExitCode> {
   const namespace = await namespaceFor(context);
-  const objects = [exceptionObject(namespace, checkName(name), parseLabels(labels))];
-  const found = await context.kubectl.get(identityResources.exceptions, namespace, name);
+  const podLabels = parseLabels(labels);
+  const objects = [exceptionObject(namespace, checkName(name), podLabels)];
+  const [found, pods] = await Promise.all([
+    context.kubectl.get(identityResources.exceptions, namespace, name),
+    context.kubectl.list('pods', namespace),
+  ]);
   if (found.ok !== isThere && (found.ok || found.failure.kind === 'not-found')) {
     const [is, other] = isThere ? ['does not exist', 'add'] : ['exists', 'update'];
     throw failedError(
@@ -88,8 +93,11 @@ async function write(
       `Use: kubectl nmi exception ${other} ${name} -n ${namespace} --pod-labels ${labels}`,
     );
   }
+  const matching = pods.ok
+    ? `now ${pods.value.filter((pod) => isExcepted(Object.fromEntries(labelsOf(pod)), podLabels)).length} of ${pods.value.length}`
+    : 'a number that you may not read';
   const notes = [
-    'Pods with one of these labels get every identity of their node, and no binding counts for them.',
+    `Pods with one of these labels (${matching} in namespace ${namespace}) get every identity of their node, and no binding counts for them.`,
   ];
   return carryOut(context, { ...emptyPlan, objects, notes }, { apply, run: false });
 }

@@ -1,37 +1,88 @@
-/** The command line of `kubectl nmi explain`. */
-import { explainIp, explainObject, explainPod } from './explain.ts';
-import { nameArgument, switchFlag, type AddVerb } from './verb.ts';
+/** The command line of `kubectl nmi explain`. Kinds are named as for kubectl. */
+import { usageError } from '../base/plugin-error.ts';
+import { explainIp, explainObject, explainPod, explainWorkload } from './explain.ts';
+import { switchFlag, type AddVerb } from './verb.ts';
+
+/** By every name that kubectl knows, in lower case. */
+const kinds: Readonly<Record<string, readonly string[]>> = {
+  Pod: ['pod', 'pods', 'po'],
+  ip: ['ip'],
+  identity: ['identity', 'identities', 'azureidentity', 'azureidentities', 'azid'],
+  binding: [...['binding', 'bindings', 'azureidentitybinding', 'azureidentitybindings', 'azidb']],
+  Deployment: ['deployment', 'deployments', 'deploy'],
+  StatefulSet: ['statefulset', 'statefulsets', 'sts'],
+  DaemonSet: ['daemonset', 'daemonsets', 'ds'],
+  Job: ['job', 'jobs'],
+  CronJob: ['cronjob', 'cronjobs', 'cj'],
+};
 
 export const addExplain: AddVerb = (parser, start) =>
   parser.command(
-    'explain <what> <name>',
-    'explain what a pod, identity, binding or address gets, and why',
+    'explain <what> [name]',
+    'explain what a pod, workload, identity, binding or address gets, and why',
     (verb) =>
       verb
         .positional('what', {
-          choices: ['pod', 'identity', 'binding', 'ip'] as const,
+          type: 'string',
+          describe:
+            'A kind (pod, deployment, statefulset, daemonset, job, cronjob, identity, binding, ip), or KIND/NAME.',
           // No mutation: the command itself demands it, and only the compiler needs to know that here.
           demandOption: true,
         })
-        .positional('name', nameArgument)
+        .positional('name', { type: 'string', describe: 'Name of the object, or the address.' })
         .option('client-id', { type: 'string', describe: 'Client id that the request names.' })
         .option('resource', { type: 'string', describe: 'Resource that the request names.' })
         .option(
           'live',
           switchFlag('Add what the agent of the node reports; needs exec on its pod.'),
         )
+        .option('strict', switchFlag('Exit with 1 if anything was not checked, too.'))
+        .option('verbose', { ...switchFlag('Show why something was not checked.'), alias: 'v' })
         .example('$0 explain pod web-7d4b9 -n shop', 'what the pod gets')
+        .example('$0 explain deploy/web -n shop', 'the same for the newest pod of a Deployment')
         .example('$0 explain ip 10.244.1.7', 'the same for the pod with that address'),
     (flags) =>
       start(flags, (context) => {
-        const { what, name } = flags;
-        switch (what) {
-          case 'pod':
+        if (context.allNamespaces) {
+          throw usageError(
+            'explain is about one object, and -A is given',
+            'Give -n, or leave -A out.',
+          );
+        }
+        const [kind, name] = parseTarget(flags.what, flags.name);
+        switch (kind) {
+          case 'Pod':
             return explainPod(context, name, flags);
           case 'ip':
             return explainIp(context, name, flags);
+          case 'identity':
+          case 'binding':
+            return explainObject(context, kind, name, flags);
           default:
-            return explainObject(context, what, name);
+            return explainWorkload(context, kind, name, flags);
         }
       }),
   );
+
+/** `pod web`, `pods web`, `pod/web`, `deployments.apps/web`. @throws PluginError */
+function parseTarget(
+  what: string,
+  name: string | undefined,
+): readonly [kind: string, name: string] {
+  const [word = '', inner, ...more] = what.split('/');
+  const names = [inner, name].filter((each) => each !== undefined && each !== '');
+  const [plain = ''] = word.toLowerCase().split('.');
+  const [kind] = Object.entries(kinds).find(([, words]) => words.includes(plain)) ?? [];
+  if (kind === undefined) {
+    throw usageError(
+      `explain knows no kind ${word}`,
+      'Name a pod, deployment, statefulset, daemonset, job, cronjob, identity, binding or ip.',
+    );
+  }
+  const [only] = names;
+  if (only !== undefined && names.length === 1 && more.length === 0) return [kind, only];
+  throw usageError(
+    only === undefined ? `explain ${word} needs a name` : 'explain takes one object',
+    `Write: kubectl nmi explain ${word} NAME`,
+  );
+}

@@ -1,40 +1,48 @@
-/** `kubectl nmi explain`: what a pod, an identity, a binding or an address gets, and why. */
-import { matchesPod } from '../../cache/index/binding-label.ts';
-import { parseBinding, parsePod } from '../../nmi/kube/watch/parse.ts';
+/** `kubectl nmi explain` of a pod: by name, by its workload or by its address. */
 import { canonicalIp } from '../../cache/index/ip.ts';
 import { parseRecord, stringAt } from '../../base/json-value.ts';
 import { nearest } from '../../base/nearest.ts';
+import { renderFindings, type Finding } from '../../nmi/diagnosis/finding.ts';
 import type { PodExplanation } from '../../nmi/explain/explanation.ts';
 import { renderFacts, row } from '../../nmi/explain/explanation-text.ts';
 import type { IdentitySelector } from '../../nmi/grants/choose-identity.ts';
-import { nameOf, namespaceOf, specOf, titleOf, type RawObject } from '../base/object.ts';
+import {
+  metadataOf,
+  nameOf,
+  namespaceOf,
+  specOf,
+  titleOf,
+  type RawObject,
+} from '../base/object.ts';
 import { failedError, usageError, type ExitCode, type PluginError } from '../base/plugin-error.ts';
-import { renderTable } from '../base/output.ts';
-import { defaultConfig, unverified, type AgentView } from '../cluster/agents.ts';
-import { createClusterState } from '../cluster/cluster-state.ts';
-import { readSnapshot, type Snapshot, type Unread } from '../cluster/snapshot.ts';
+import { exitCodes } from '../base/io.ts';
+import { unverified, type AgentView } from '../cluster/agents.ts';
 import {
-  createFinding,
-  renderFindings,
-  sortFindings,
-  type Finding,
-} from '../../nmi/diagnosis/finding.ts';
-import { findingOfIgnored } from '../../nmi/diagnosis/objects.ts';
-import { examineObjects } from '../findings/objects.ts';
-import { examinePod, namedClientId, refusalOf, type PodContext } from '../findings/pods.ts';
-import {
-  exitOf,
-  namespaceFor,
-  print,
-  refuseUnknownNamespace,
-  type VerbContext,
-} from './context.ts';
+  readNamespaceSnapshot,
+  readNearby,
+  readPodSnapshot,
+  type Nearby,
+} from '../cluster/pod-snapshot.ts';
+import { identityResources } from '../cluster/resources.ts';
+import { countUnread, renderUnread, type Unread } from '../cluster/unread.ts';
+import { assessPod } from '../findings/assessment.ts';
+import { AgentContexts } from '../findings/contexts.ts';
+import { ownersOf } from '../findings/owners.ts';
+import { hasEnded, namedClientId } from '../findings/pods.ts';
+import { renderObjectReport, reportObject, type ObjectKind } from '../findings/object-report.ts';
+import type { Verdict } from '../findings/verdict.ts';
+import { ofContext, valueOf } from '../transport/kubectl.ts';
+import { namespaceFor, print, refuseUnknownNamespace, type VerbContext } from './context.ts';
 
 export interface PodFlags {
   readonly clientId: string | undefined;
   readonly resource: string | undefined;
   /** Also query the agent of the node. */
   readonly live: boolean;
+  /** Show why something was not checked. */
+  readonly verbose: boolean;
+  /** Exit with 1 unless everything was checked, too. */
+  readonly strict: boolean;
 }
 
 /** The JSON of `explain`. */
@@ -42,12 +50,11 @@ export interface PodAnswer {
   readonly kind: 'PodExplanation';
   readonly pod: string;
   readonly node: string;
-  readonly verdict: 'granted' | 'refused' | 'unreachable';
+  readonly verdict: Verdict['kind'];
   readonly summary: string;
   readonly explanation: PodExplanation;
   readonly findings: readonly Finding[];
   readonly unread: readonly Unread[];
-  readonly assumed: readonly string[];
   /** What the agent itself reports, with --live. */
   readonly live: unknown;
 }
@@ -57,14 +64,22 @@ export async function explainPod(
   name: string,
   flags: PodFlags,
 ): Promise<ExitCode> {
-  const namespace = await namespaceFor(context);
-  const snapshot = await readSnapshot(context, namespace);
-  const pod = snapshot.pods.find((each) => nameOf(each) === name);
-  if (pod === undefined) {
-    await refuseUnknownNamespace(context, namespace);
-    throw noSuchPod(name, namespace, snapshot);
+  const { kubectl, namespace } = context;
+  const [read, nearby] = await Promise.allSettled([
+    kubectl.get('pods', namespace ?? '', name),
+    readNearby(context, namespace ?? ofContext),
+  ]);
+  const pod = settled(read);
+  if (!pod.ok && pod.failure.kind === 'not-found') {
+    throw await noSuchPod(context, name, settled(nearby));
   }
-  return report(context, pod, snapshot, flags);
+  const title = namespace === undefined ? name : `${namespace}/${name}`;
+  return report(context, valueOf(pod, `get pod ${title}`), settled(nearby), flags);
+}
+
+function settled<T>(result: PromiseSettledResult<T>): T {
+  if (result.status === 'fulfilled') return result.value;
+  throw result.reason;
 }
 
 export async function explainIp(
@@ -76,252 +91,141 @@ export async function explainIp(
   if (ip === undefined) throw usageError(`${text} is no IP address`, 'Write it as 10.244.1.7.');
   const fields = `status.podIP=${ip}`;
   const everywhere = await context.kubectl.list('pods', undefined, { fields });
-  const scope = await namespaceFor(context);
-  const found = everywhere.ok ? everywhere : await context.kubectl.list('pods', scope, { fields });
-  const owners = (found.ok ? found.value : []).filter(
+  const isLimited = !everywhere.ok && everywhere.failure.kind === 'forbidden';
+  const scope = isLimited ? await namespaceFor(context) : '';
+  const found = isLimited ? await context.kubectl.list('pods', scope, { fields }) : everywhere;
+  const owners = valueOf(found, `list pods${isLimited ? ` in namespace ${scope}` : ''}`).filter(
     (each) => specOf(each)['hostNetwork'] !== true,
   );
-  const [pod] = owners;
+  // Another pod may have the address of one that has ended.
+  const pod = owners.find((each) => !hasEnded(each)) ?? owners[0];
   if (pod === undefined) {
     throw failedError(
-      `no pod has the address ${ip}${everywhere.ok ? '' : ` in namespace ${scope}, the only one that you may list`}`,
+      `no pod has the address ${ip}${isLimited ? ` in namespace ${scope}, the only one that you may list` : ''}`,
       'An address of a node belongs to pods on the host network; name such a pod instead.',
     );
   }
-  const snapshot = await readSnapshot(context, namespaceOf(pod));
-  return report(context, pod, snapshot, flags);
+  return report(context, pod, await readNearby(context, namespaceOf(pod)), flags);
 }
 
-/** @param kind `identity` or `binding`. */
+/** One pod of a workload: they have the same template. */
+export async function explainWorkload(
+  context: VerbContext,
+  kind: string,
+  name: string,
+  flags: PodFlags,
+): Promise<ExitCode> {
+  const { kubectl, namespace, io } = context;
+  const nearby = await readNearby(context, namespace ?? ofContext);
+  const workload = nearby.workloads.find((each) => each['kind'] === kind && nameOf(each) === name);
+  if (workload === undefined) throw await noSuchWorkload(context, kind, name, nearby);
+  const scope = namespaceOf(workload);
+  const read = valueOf(await kubectl.list('pods', scope), `list pods in namespace ${scope}`);
+  const pods = read.filter((each) => ownersOf(each, [workload]).length > 0).toSorted(byAge);
+  const pod = pods.find((each) => !hasEnded(each)) ?? pods[0];
+  const title = `${kind} ${titleOf(workload)}`;
+  if (pod === undefined) {
+    const step = `See why: kubectl -n ${scope} describe ${kind.toLowerCase()} ${name}`;
+    throw failedError(`${title} has no pod`, step);
+  }
+  if (pods.length > 1) io.stderr(`${title} has ${pods.length} pods; this is ${nameOf(pod)}.\n`);
+  return report(context, pod, nearby, flags);
+}
+
 export async function explainObject(
   context: VerbContext,
-  kind: 'identity' | 'binding',
+  what: 'identity' | 'binding',
   name: string,
+  { verbose, strict } = { verbose: false, strict: false },
 ): Promise<ExitCode> {
-  const namespace = await namespaceFor(context);
-  const snapshot = await readSnapshot(context, namespace);
-  const objects = kind === 'identity' ? snapshot.identities : snapshot.bindings;
-  const object = objects.find((each) => nameOf(each) === name && namespaceOf(each) === namespace);
-  const title = kind === 'identity' ? 'AzureIdentity' : 'AzureIdentityBinding';
-  if (object === undefined) {
-    await refuseUnknownNamespace(context, namespace);
-    throw noSuchObject(title, name, namespace, objects);
-  }
-  const { pods, view } = createContext(context, snapshot);
-  const bindings = snapshot.bindings.filter(
-    (each) =>
-      namespaceOf(each) === namespace &&
-      (kind === 'binding' ? each === object : stringAt(specOf(each), 'azureIdentity') === name),
-  );
-  const parsed = bindings.flatMap((each) => {
-    const binding = parseBinding(each);
-    return binding.ok ? [binding.value] : [];
-  });
-  const rows = pods
-    .filter((each) => {
-      const pod = parsePod(each);
-      return pod.ok && parsed.some((binding) => matchesPod(binding, pod.value));
-    })
-    .map((each) => {
-      const explanation = view.explainPod({
-        namespace,
-        name: nameOf(each),
-        node: stringAt(specOf(each), 'nodeName'),
-        selector: { kind: 'none' },
-        resource: undefined,
-      });
-      const isBound =
-        kind === 'binding' || explanation?.identities.some((identity) => identity.name === name);
-      return {
-        pod: nameOf(each),
-        isBound: isBound === true,
-        gets: explanation === undefined ? '' : summaryOf(explanation),
-      };
-    })
-    .filter(({ isBound }) => isBound);
-  const findings = sortFindings(
-    examineObjects({ snapshot, view, config: defaultConfig }).filter(
-      (each) => each.object === `${title} ${titleOf(object)}`,
-    ),
-  );
-  const value = {
-    kind: `${title}Explanation`,
-    name: titleOf(object),
-    spec: specOf(object),
-    bindings: bindings.map((each) => ({ name: nameOf(each), ...specOf(each) })),
-    pods: rows,
-    findings,
-    unread: snapshot.unread,
-  };
-  print(context, value, () => [
-    `${title} ${titleOf(object)}`,
-    ...Object.entries(specOf(object)).map(([key, field]) => `  ${key}: ${JSON.stringify(field)}`),
-    '',
-    ...(kind === 'identity'
-      ? [
-          bindings.length === 0 ? 'No binding names it.' : 'Bindings:',
-          ...bindings.map(
-            (each) => `  ${nameOf(each)}, selector ${stringAt(specOf(each), 'selector')}`,
-          ),
-        ]
-      : []),
-    ...(rows.length === 0
-      ? ['No pod has it.']
-      : renderTable(
-          ['POD', 'GETS'],
-          rows.map(({ pod, gets }) => [pod, gets]),
-        )),
-    ...section('Findings:', renderFindings(findings)),
-    ...renderUnread(snapshot.unread),
+  const kind = what === 'identity' ? 'AzureIdentity' : 'AzureIdentityBinding';
+  const nearby = await readNearby(context, context.namespace ?? ofContext);
+  const objects = kind === 'AzureIdentity' ? nearby.identities : nearby.bindings;
+  const object = objects.find((each) => nameOf(each) === name);
+  if (object === undefined) throw await noSuchObject(context, kind, name, objects);
+  const identity = stringAt(specOf(object), 'azureIdentity');
+  const isDangling =
+    kind === 'AzureIdentityBinding' && !nearby.identities.some((each) => nameOf(each) === identity);
+  const snapshot = await readNamespaceSnapshot(context, namespaceOf(object), nearby, isDangling);
+  const contexts = new AgentContexts(snapshot, context.io.wallMs());
+  const answer = reportObject(kind, object, snapshot, contexts);
+  const { findings, unread } = answer;
+  print(context, answer, () => [
+    ...renderObjectReport(answer),
+    ...(verbose ? renderUnread(unread) : countUnread(unread)),
   ]);
-  return exitOf(
-    context,
-    findings.every(({ severity }) => severity !== 'error'),
-  );
+  const isFine =
+    findings.every(({ severity }) => severity !== 'error') && !(strict && unread.length > 0);
+  return isFine ? exitCodes.ok : exitCodes.findings;
 }
 
-function createContext(context: VerbContext, snapshot: Snapshot, node?: string) {
-  const { agents } = snapshot;
-  const agent = agents?.find((each) => each.node === node) ?? agents?.[0];
-  const config = agent?.config ?? defaultConfig;
-  const view = createClusterState(snapshot, config, context.io.wallMs());
-  return { view, config, agent, pods: snapshot.pods, snapshot };
+/** The newest first: the one that a change of the template has made. */
+function byAge(one: RawObject, other: RawObject): number {
+  const [a, b] = [one, other].map((each) => stringAt(metadataOf(each), 'creationTimestamp'));
+  return (a ?? '') < (b ?? '') ? 1 : -1;
 }
 
 async function report(
   context: VerbContext,
   pod: RawObject,
-  snapshot: Snapshot,
+  nearby: Nearby,
   flags: PodFlags,
 ): Promise<ExitCode> {
-  const node = stringAt(specOf(pod), 'nodeName');
-  const found = createContext(context, snapshot, node);
-  const { resource } = flags;
+  const nowWallMs = context.io.wallMs();
+  const snapshot = await readPodSnapshot(context, pod, nearby, nowWallMs);
+  const contexts = new AgentContexts(snapshot, nowWallMs);
   // The identity that an SDK in the pod would request.
   const clientId = flags.clientId ?? namedClientId(pod);
   const selector: IdentitySelector =
     clientId === undefined ? { kind: 'none' } : { kind: 'client_id', value: clientId };
-  const examined = examinePod(pod, found, { selector, resource });
-  if (examined === undefined) {
+  const assessed = assessPod(pod, contexts, { selector, resource: flags.resource });
+  if (assessed === undefined) {
     throw failedError(
       `pod ${titleOf(pod)} cannot be read: an agent would ignore it`,
       'Look at the object: kubectl get pod -o yaml',
     );
   }
-  const agent = snapshot.agents?.find((each) => each.node === node);
-  const findings = sortFindings([
-    ...withoutDouble(examined.findings),
-    ...findingsOfAgent(node, agent, snapshot),
-    ...unusableOf(found),
-  ]);
-  const { explanation } = examined;
+  const { verdict, explanation, findings, unread } = assessed;
   const answer: PodAnswer = {
     kind: 'PodExplanation',
     pod: titleOf(pod),
-    node,
-    verdict: verdictOf(explanation),
-    summary: summaryOf(explanation),
+    node: stringAt(specOf(pod), 'nodeName'),
+    verdict: verdict.kind,
+    summary: verdict.summary,
     explanation,
     findings,
-    unread: snapshot.unread,
-    assumed: assumptionsOf(agent, snapshot),
-    live: flags.live ? await askAgent(context, pod, agent, flags) : undefined,
+    unread,
+    live: flags.live ? await askAgent(context, pod, contexts.agentOf(pod), flags) : undefined,
   };
-  print(context, answer, () => renderPodAnswer(answer));
-  const isFine =
-    answer.verdict === 'granted' && findings.every(({ severity }) => severity !== 'error');
-  return exitOf(context, isFine);
+  print(context, answer, () => renderPodAnswer(answer, flags));
+  const isFine = verdict.kind === 'granted' && !(flags.strict && unread.length > 0);
+  return isFine ? exitCodes.ok : exitCodes.findings;
 }
 
-/** A refusal for AZURE_CLIENT_ID is reported once, by the finding that shows where to change it. */
-function withoutDouble(findings: readonly Finding[]): readonly Finding[] {
-  const isExplained = findings.some(({ code }) => code === 'client_id_not_bound');
-  return findings.filter(({ code }) => !isExplained || code !== 'selector_not_bound');
-}
+const verdictWords = {
+  granted: 'GRANTED',
+  refused: 'REFUSED',
+  'not-ready': 'NOT READY',
+  unknown: 'UNKNOWN',
+} as const;
 
-function assumptionsOf(agent: AgentView | undefined, { agents }: Snapshot): readonly string[] {
-  if (agent?.config !== undefined) return [];
-  const why =
-    agents === undefined
-      ? 'its pods are not visible to you'
-      : agent === undefined
-        ? 'none is on the node'
-        : 'those that it was started with are not known to this version';
-  return [`The agent has default options: ${why}.`];
-}
-
-/** Objects that the agent ignores but that may be intended for this pod. */
-function unusableOf({ view }: PodContext): readonly Finding[] {
-  return view.unusable.map(({ kind, title, reason }) => ({
-    ...findingOfIgnored(`${kind} ${title}`, reason),
-    severity: 'warning',
-  }));
-}
-
-function findingsOfAgent(
-  node: string,
-  agent: AgentView | undefined,
-  { agents }: Snapshot,
-): readonly Finding[] {
-  if (agents === undefined || node === '') return [];
-  if (agent === undefined) {
-    return [
-      createFinding('agent_missing', {
-        object: `Node ${node}`,
-        text: 'No pod of the agent is on the node of this pod: requests are refused, or reach the identity of the node where no agent ever ran.',
-      }),
-    ];
-  }
-  if (agent.isReady) return [];
-  return [
-    createFinding('agent_not_ready', {
-      object: `Pod ${agent.namespace}/${agent.name}`,
-      text: `The agent of node ${node} is not ready: ${agent.problem}`,
-      fix: `kubectl nmi logs --node ${node}`,
-    }),
-  ];
-}
-
-function verdictOf({ requests }: PodExplanation): PodAnswer['verdict'] {
-  return requests.at(-1)?.outcome.kind ?? 'unreachable';
-}
-
-/** One line: what the request gets. */
-function summaryOf(explanation: PodExplanation): string {
-  const outcome = explanation.requests.at(-1)?.outcome;
-  const refusal = refusalOf(explanation);
-  if (refusal !== undefined) return `${refusal.status} ${refusal.reason}`;
-  if (outcome?.kind !== 'granted') {
-    return outcome?.kind === 'unreachable' && outcome.why === 'host-network'
-      ? 'the answer of the node (host network)'
-      : 'nothing yet: the pod has no address';
-  }
-  const { identity, by } = outcome;
-  const found = explanation.identities.find(({ name }) => name === identity);
-  if (found === undefined || found.kind === 'node')
-    return `a token of the node's own identities (${by})`;
-  const title =
-    found.kind === 'service-account' ? 'the application of service account' : 'AzureIdentity';
-  const how =
-    by === 'only' ? 'the only one bound' : by === 'default' ? 'the oldest bound' : `by ${by}`;
-  return `a token of ${title} ${identity}, client id ${found.clientId || 'none'} (${how})`;
-}
-
-function renderPodAnswer(answer: PodAnswer): readonly string[] {
-  const { explanation, findings, unread, assumed, live } = answer;
+function renderPodAnswer(answer: PodAnswer, { verbose }: PodFlags): readonly string[] {
+  const { explanation, findings, unread, live, verdict } = answer;
+  const { namespace, name, serviceAccount } = explanation.pod;
   const request = explanation.requests.at(-1)?.selector.replace('=', ' ') ?? '';
+  const next =
+    verdict === 'granted'
+      ? ` A token shows it: kubectl nmi test --pod ${name} -n ${namespace}`
+      : '';
   return [
-    `pod ${answer.pod}: ${answer.verdict.toUpperCase()}, gets ${answer.summary}`,
-    row('node', answer.node),
-    row('account', explanation.pod.serviceAccount),
+    `pod ${answer.pod}: ${verdictWords[verdict]}, ${answer.summary}`,
+    ...countUnread(unread).map((line) => `  ${line}${next}`),
+    row('node', answer.node || 'none yet'),
+    row('account', serviceAccount),
     ...(request === '' ? [] : [row('request', request)]),
     ...renderFacts(explanation),
     ...section('Findings:', renderFindings(findings)),
-    ...renderUnread(unread),
-    ...section(
-      'Assumed:',
-      assumed.map((each) => `  ${each}`),
-    ),
+    ...(verbose ? renderUnread(unread) : []),
     ...(live === undefined ? [] : section('The agent reports:', liveLines(live))),
   ];
 }
@@ -333,13 +237,6 @@ function liveLines(live: unknown): readonly string[] {
         .split('\n')
         .map((line) => `  ${line}`)
     : [JSON.stringify(live)];
-}
-
-export function renderUnread(unread: readonly Unread[]): readonly string[] {
-  return section(
-    'Not checked:',
-    unread.flatMap(({ what, why, loses }) => [`  ${loses}`, `    cannot ${what}: ${why}`]),
-  );
 }
 
 export function section(title: string, lines: readonly string[]): readonly string[] {
@@ -384,36 +281,80 @@ function execFlags(
   ];
 }
 
-function noSuchPod(name: string, namespace: string, { pods, workloads }: Snapshot): PluginError {
-  const names = pods.map(nameOf);
-  const like = names.filter((each) => each.startsWith(`${name}-`)).slice(0, 3);
-  const workload = workloads.find((each) => nameOf(each) === name);
-  const near = nearest(name, names, Math.max(2, name.length / 3));
-  const step =
-    like.length > 0
-      ? `Name one of its pods: ${like.join(', ')}`
-      : near !== undefined
-        ? `Did you mean ${near}?`
-        : `Pods of the namespace: kubectl -n ${namespace} get pods`;
-  const what =
-    workload === undefined ? '' : `; there is a ${stringAt(workload, 'kind')} of that name`;
-  return failedError(`namespace ${namespace} has no pod ${name}${what}`, step);
+interface Missing {
+  readonly kind: string;
+  readonly name: string;
+  /** Objects of the kind and the namespace. */
+  readonly among: readonly RawObject[];
+  /** Default: the object with nearly that name, or how to list them. */
+  readonly step?: string | undefined;
+  readonly list: (namespace: string) => string;
+  readonly more?: string;
 }
 
-function noSuchObject(
+async function noSuch(context: VerbContext, missing: Missing): Promise<PluginError> {
+  const { kind, name, among, step, list, more = '' } = missing;
+  const namespace = await namespaceFor(context);
+  await refuseUnknownNamespace(context, namespace);
+  const near = nearest(name, among.map(nameOf), Math.max(2, name.length / 3));
+  const meant = near === undefined ? `List them: ${list(namespace)}` : `Did you mean ${near}?`;
+  return failedError(`namespace ${namespace} has no ${kind} ${name}${more}`, step ?? meant);
+}
+
+async function noSuchPod(
+  context: VerbContext,
+  name: string,
+  { workloads }: Nearby,
+): Promise<PluginError> {
+  const read = await context.kubectl.list('pods', await namespaceFor(context));
+  const among = read.ok ? read.value : [];
+  const like = among.map(nameOf).filter((each) => each.startsWith(`${name}-`));
+  const workload = workloads.find((each) => nameOf(each) === name);
+  return noSuch(context, {
+    kind: 'pod',
+    name,
+    among,
+    step: like.length > 0 ? `Name one of its pods: ${like.slice(0, 3).join(', ')}` : undefined,
+    list: (namespace) => `kubectl -n ${namespace} get pods`,
+    more: workload === undefined ? '' : `; there is a ${stringAt(workload, 'kind')} of that name`,
+  });
+}
+
+async function noSuchWorkload(
+  context: VerbContext,
   kind: string,
   name: string,
-  namespace: string,
-  objects: readonly RawObject[],
-): PluginError {
-  const elsewhere = objects.find((each) => nameOf(each) === name);
-  const names = objects.filter((each) => namespaceOf(each) === namespace).map(nameOf);
-  const near = nearest(name, names, Math.max(2, name.length / 3));
-  const step =
-    elsewhere !== undefined
-      ? `There is one in namespace ${namespaceOf(elsewhere)}: use -n ${namespaceOf(elsewhere)}.`
-      : near !== undefined
-        ? `Did you mean ${near}?`
-        : 'List them: kubectl nmi identity list';
-  return failedError(`namespace ${namespace} has no ${kind} ${name}`, step);
+  { workloads, unread }: Nearby,
+): Promise<PluginError> {
+  const plural = `${kind.toLowerCase()}s`;
+  const hidden = unread.find(({ what }) => what.includes(`list ${plural}.`));
+  if (hidden !== undefined) {
+    return failedError(`cannot ${hidden.what}: ${hidden.why}`, 'Name one of its pods instead.');
+  }
+  const among = workloads.filter((each) => each['kind'] === kind);
+  return noSuch(context, {
+    kind,
+    name,
+    among,
+    list: (namespace) => `kubectl -n ${namespace} get ${plural}`,
+  });
+}
+
+async function noSuchObject(
+  context: VerbContext,
+  kind: ObjectKind,
+  name: string,
+  among: readonly RawObject[],
+): Promise<PluginError> {
+  const resource = identityResources[kind === 'AzureIdentity' ? 'identities' : 'bindings'];
+  const read = await context.kubectl.list(resource, undefined);
+  const elsewhere = (read.ok ? read.value : []).find((each) => nameOf(each) === name);
+  const place = elsewhere === undefined ? undefined : namespaceOf(elsewhere);
+  return noSuch(context, {
+    kind,
+    name,
+    among,
+    step: place === undefined ? undefined : `There is one in namespace ${place}: use -n ${place}.`,
+    list: () => 'kubectl nmi identity list',
+  });
 }

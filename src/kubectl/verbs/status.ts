@@ -4,13 +4,13 @@ import { exitCodes } from '../base/io.ts';
 import type { ExitCode } from '../base/plugin-error.ts';
 import { nameOf } from '../base/object.ts';
 import { listNodes, readStates, sumBy, type AgentState } from '../cluster/agent-state.ts';
-import type { Unread } from '../cluster/snapshot.ts';
+import { renderUnread, type Unread } from '../cluster/unread.ts';
 import { listAgents } from '../cluster/trusted-agents.ts';
 import { examineAgents, nodesOfAgents } from '../findings/agents.ts';
 import { renderFindings, sortFindings, type Finding } from '../../nmi/diagnosis/finding.ts';
 import { exitOf, print, type VerbContext } from './context.ts';
 import { durationFlag, readDuration } from '../base/duration-flag.ts';
-import { renderUnread, section } from './explain.ts';
+import { section } from './explain.ts';
 import { switchFlag, type AddVerb } from './verb.ts';
 
 export const addStatus: AddVerb = (parser, start) =>

@@ -10,7 +10,7 @@ import { readAgentExplanation } from '../cluster/agent-explanation.ts';
 import { readMetrics } from '../cluster/metrics.ts';
 import type { AgentView } from '../cluster/agents.ts';
 import { identityResources } from '../cluster/resources.ts';
-import { valueOrUnread, type Unread } from '../cluster/snapshot.ts';
+import { valueOrUnread, type Unread } from '../cluster/unread.ts';
 import { readAgents } from '../cluster/trusted-agents.ts';
 import type { Kubectl } from '../transport/kubectl.ts';
 import type { VerbContext } from './context.ts';

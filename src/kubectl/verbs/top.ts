@@ -5,11 +5,10 @@ import { PluginError, type ExitCode } from '../base/plugin-error.ts';
 import { readStates } from '../cluster/agent-state.ts';
 import type { AgentView } from '../cluster/agents.ts';
 import type { MetricSample } from '../cluster/metrics.ts';
-import type { Unread } from '../cluster/snapshot.ts';
+import { renderUnread, type Unread } from '../cluster/unread.ts';
 import { listAgents } from '../cluster/trusted-agents.ts';
 import { print, type VerbContext } from './context.ts';
 import { durationFlag, readDuration } from '../base/duration-flag.ts';
-import { renderUnread } from './explain.ts';
 import type { AddVerb } from './verb.ts';
 
 export const addTop: AddVerb = (parser, start) =>

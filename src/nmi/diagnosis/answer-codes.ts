@@ -158,9 +158,10 @@ export const answerCodes = {
   },
   binding_pending: {
     means:
-      'As binding_missing, for a pod or label younger than a minute: the binding may be on its way.',
-    fix: 'Wait a minute; then as binding_missing.',
-    check: 'As binding_missing.',
+      'No AzureIdentityBinding has the label of the pod yet; pod or label is younger than a minute, so one may be on its way.',
+    fix: 'Wait a minute. If it lasts, create the binding: kubectl nmi identity assign IDENTITY --selector LABEL --apply',
+    check:
+      '`kubectl get azureidentitybindings`: compare SELECTOR with the label, letter by letter.',
     who: 'namespace',
   },
   identity_missing: {
@@ -170,9 +171,10 @@ export const answerCodes = {
     who: 'namespace',
   },
   identity_pending: {
-    means: 'As identity_missing, for objects younger than a minute.',
-    fix: 'Wait a minute; then as identity_missing.',
-    check: 'As identity_missing.',
+    means:
+      'The binding names an AzureIdentity that does not exist yet; the objects are younger than a minute, so it may be on its way.',
+    fix: 'Wait a minute. If it lasts, create it (kubectl nmi identity add), or correct spec.azureIdentity of the binding.',
+    check: '`kubectl get azureidentities`: compare names, letter by letter.',
     who: 'namespace',
   },
   identity_invalid: {
@@ -255,9 +257,10 @@ export const answerCodes = {
     who: 'namespace',
   },
   credential_pending: {
-    means: 'As credential_missing, for objects younger than a minute.',
-    fix: 'Wait a minute; then as credential_missing.',
-    check: 'As credential_missing.',
+    means:
+      'The Secret or service account that the identity needs does not exist yet; the objects are younger than a minute.',
+    fix: 'Wait a minute. If it lasts, create it in the namespace of the AzureIdentity.',
+    check: '`kubectl get secret,serviceaccount`',
     who: 'namespace',
   },
   federation_refused: {
@@ -269,9 +272,10 @@ export const answerCodes = {
   },
   federation_pending: {
     means:
-      'As federation_refused, for a federated identity younger than five minutes: Entra ID takes minutes to learn of it.',
-    fix: 'Wait five minutes; then as federation_refused.',
-    check: 'As federation_refused.',
+      'Entra ID has no federated credential for this issuer and subject yet; the identity is younger than five minutes, and Entra ID takes minutes to learn of a new one.',
+    fix: 'Wait five minutes. If it lasts, create it: kubectl nmi identity federate IDENTITY shows the az line.',
+    check:
+      '`az identity federated-credential list`: issuer, subject and audience, letter by letter.',
     who: 'Azure',
   },
   policy_refused: {

@@ -64,6 +64,11 @@ export const objectCodes = {
     means: 'An exception has no podLabels and matches nothing.',
     fix: 'Set spec.podLabels, or delete it.',
   },
+  exception_broad: {
+    severity: 'warning',
+    means: 'An exception matches most pods of its namespace.',
+    fix: 'Name a label in spec.podLabels that only those pods have which need the identities of the node.',
+  },
   exception_unused: {
     severity: 'info',
     means: 'An exception matches no pod of its namespace.',
@@ -94,6 +99,11 @@ export const objectCodes = {
     severity: 'error',
     means: 'An object has a field that does not exist; names are case-sensitive.',
     fix: 'Correct the name of the field.',
+  },
+  pod_on_windows: {
+    severity: 'error',
+    means: 'A pod with a binding or an exception is for Windows nodes, where no agent runs.',
+    fix: 'Use Workload Identity for pods on Windows nodes.',
   },
   agent_missing: {
     severity: 'error',

@@ -67,9 +67,13 @@ function ofRefusal(
   const { reason, text, fix, status, retryAfterS } = refusal;
   const retry = retryAfterS === undefined ? '' : `, Retry-After ${retryAfterS}s`;
   const details = nearMisses(pod, index);
-  return [
-    createFinding(reason, { object, text: `${text} (HTTP ${status}${retry})`, fix, details }),
-  ];
+  const answer = `(HTTP ${status}${retry})`;
+  // Of objects that are applied together, any may arrive first.
+  if (reason.endsWith('_pending')) {
+    const inTime = `${text} It may be on its way. ${answer}`;
+    return [createFinding(reason, { object, text: inTime, fix, details, severity: 'warning' })];
+  }
+  return [createFinding(reason, { object, text: `${text} ${answer}`, fix, details })];
 }
 
 function nearMisses(pod: Pod, index: GrantIndex): readonly string[] {

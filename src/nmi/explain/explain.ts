@@ -7,7 +7,7 @@ import { fullName } from '../../cache/index/object-name.ts';
 import { bindingLabelOf } from '../../cache/index/binding-label.ts';
 import type { PodGrants } from '../../cache/index/grant-index.ts';
 import { normaliseClientId } from '../../cache/index/identifiers.ts';
-import type { Identity, Pod } from '../../cache/index/objects.ts';
+import { hasEnded, type Identity, type Pod } from '../../cache/index/objects.ts';
 import type { TokenStatus } from '../../cache/token/cache.ts';
 import type { Attestation } from '../../redirect/redirect.ts';
 import type { Answer } from '../base/answers.ts';
@@ -177,7 +177,7 @@ function explainPod(pod: Pod, query: ExplainQuery, scope: ExplainScope): PodExpl
       ips: pod.ips,
       labels: pod.labels,
     },
-    addresses: hostNetwork ? [] : pod.ips.map((ip) => viewAddress(ip, scope)),
+    addresses: hostNetwork || hasEnded(pod) ? [] : pod.ips.map((ip) => viewAddress(ip, scope)),
     label: bindingLabelOf(pod),
     exception: grants?.kind === 'exception' ? grants.exception.name : undefined,
     bindings: bindingsOf(grants),
@@ -212,8 +212,11 @@ function decideAs(
 
 /** The outcome of a request: the caller first, then the grant, then the cache. */
 function classify(pod: Pod, authorization: Grant, scope: ExplainScope): Outcome {
+  if (hasEnded(pod)) return { kind: 'unreachable', why: 'ended' };
   const obstacle = pod.hostNetwork ? obstacleOnNode(scope) : obstacleAt(pod, scope);
-  if (obstacle !== undefined) return obstacle;
+  // A mistake in the objects is worth knowing before the pod has an address.
+  const isEarly = obstacle?.kind === 'unreachable' && obstacle.why === 'no-address';
+  if (obstacle !== undefined && !(isEarly && authorization.kind === 'refused')) return obstacle;
   switch (authorization.kind) {
     case 'refused':
       return { kind: 'refused', refusal: viewRefused(authorization) };

@@ -88,10 +88,11 @@ function renderIdentifiedBy(by: IdentifiedBy): string {
 
 function renderAddresses({ pod, addresses }: PodExplanation): readonly string[] {
   if (pod.hostNetwork) return [row('address', `${list(pod.ips)}, the node's own`)];
+  const hasEnded = pod.phase === 'Succeeded' || pod.phase === 'Failed';
   return block(
     'address',
     addresses.length === 0
-      ? ['none yet']
+      ? [hasEnded ? `none: the pod has ended (${pod.phase})` : 'none yet']
       : addresses.map(({ ip, refusal }) =>
           refusal === undefined ? `${ip} is this pod's` : `${ip}: ${renderRefusal(refusal)}`,
         ),
@@ -183,9 +184,7 @@ function renderOutcome(outcome: Outcome, identities: readonly IdentityView[]): s
     case 'refused':
       return `gets ${renderRefusal(outcome.refusal)}`;
     case 'unreachable':
-      return outcome.why === 'host-network'
-        ? "is taken for the node's own: the pod is on the host network."
-        : 'is not known to be of this pod yet: it has no address.';
+      return unreachableWords[outcome.why];
     case 'granted': {
       const identity = identities.find(({ name }) => name === outcome.identity);
       const title = identity === undefined ? printable(outcome.identity) : titleOf(identity);
@@ -194,6 +193,12 @@ function renderOutcome(outcome: Outcome, identities: readonly IdentityView[]): s
     }
   }
 }
+
+const unreachableWords = {
+  'host-network': "is taken for the node's own: the pod is on the host network.",
+  'no-address': 'is not known to be of this pod yet: it has no address.',
+  ended: 'is not sent any more: the pod has ended.',
+} as const;
 
 const fromWords = {
   memory: 'from memory',
@@ -239,9 +244,15 @@ function shortOutcome(outcome: Outcome): string {
     case 'refused':
       return `${outcome.refusal.status} ${outcome.refusal.reason}`;
     case 'unreachable':
-      return outcome.why === 'host-network' ? 'as the node (host network)' : 'no address yet';
+      return shortUnreachable[outcome.why];
   }
 }
+
+const shortUnreachable = {
+  'host-network': 'as the node (host network)',
+  'no-address': 'no address yet',
+  ended: 'ended',
+} as const;
 
 function renderHealth({ name, redirect, watches }: NodeHealth): string {
   const { unsynced, silentForMs, failing } = watches;

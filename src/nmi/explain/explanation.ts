@@ -185,8 +185,8 @@ export type Outcome =
       readonly from: 'memory' | 'memory-or-upstream' | 'upstream' | undefined;
     }
   | { readonly kind: 'refused'; readonly refusal: RefusalView }
-  /** Its connections cannot be distinguished from the node's, or it has none yet. */
-  | { readonly kind: 'unreachable'; readonly why: 'host-network' | 'no-address' };
+  /** Its connections cannot be distinguished from the node's, or it has none yet or any more. */
+  | { readonly kind: 'unreachable'; readonly why: 'host-network' | 'no-address' | 'ended' };
 
 export interface RefusalView {
   readonly reason: RefusalReason;

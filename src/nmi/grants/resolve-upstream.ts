@@ -126,7 +126,7 @@ function ofNode({ clientId, resourceId }: Identity): UpstreamChoice {
   return invalid(
     resourceId === ''
       ? 'names neither spec.clientID nor spec.resourceID'
-      : 'has a spec.resourceID that is no Azure resource id',
+      : 'has a spec.resourceID that is not that of a user-assigned identity',
   );
 }
 

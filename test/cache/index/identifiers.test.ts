@@ -75,7 +75,7 @@ describe('identifiers', () => {
     }
   });
 
-  it('are resource ids only below a subscription, in visible ASCII', () => {
+  it('are resource ids only of user-assigned identities, in visible ASCII', () => {
     for (const text of [resourceId, resourceId.slice(1), resourceId.toUpperCase()]) {
       assert.ok(isResourceId(text), text);
     }
@@ -85,13 +85,15 @@ describe('identifiers', () => {
       `x${resourceId}`,
       `/${resourceId}`,
       '/resourceGroups/subscriptions/a',
+      '/subscriptions/s/resourceGroups/g/providers/Microsoft.Storage/storageAccounts/a',
+      `${resourceId}/a`,
       `${resourceId} x`,
       `${resourceId}\u0085`,
       `${resourceId}\n`,
     ]) {
       assert.ok(!isResourceId(text), JSON.stringify(text));
     }
-    const long = '/subscriptions/'.padEnd(1_024, 'x');
+    const long = resourceId.padEnd(1_024, 'x');
     assert.ok(isResourceId(long) && !isResourceId(`${long}x`));
   });
 

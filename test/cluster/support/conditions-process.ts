@@ -16,7 +16,11 @@ export interface ConditionsProcess extends AsyncDisposable {
 
 const account = { namespace: 'kube-system', name: 'nmi-conditions' };
 
-export async function openConditionsProcess(cluster: Cluster): Promise<ConditionsProcess> {
+/** @param flags by name, without dashes. */
+export async function openConditionsProcess(
+  cluster: Cluster,
+  flags: Readonly<Record<string, string>> = {},
+): Promise<ConditionsProcess> {
   await using opening = new AsyncDisposableStack();
   const { kubeconfigPath } = await cluster.createServiceAccountClient(account);
   const clock = systemClock;
@@ -25,7 +29,7 @@ export async function openConditionsProcess(cluster: Cluster): Promise<Condition
   );
   const lines: string[] = [];
   const log = createLogger({ format: 'json', level: 'info', write: (line) => lines.push(line) });
-  const parsed = parseConfig({ node: 'unnamed' }, {});
+  const parsed = parseConfig({ node: 'unnamed', ...flags }, {});
   assert.ok(parsed.ok);
   const { config } = parsed;
   const conditions = opening.use(

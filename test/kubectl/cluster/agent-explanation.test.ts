@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import type { ProgramRun } from '../../../src/kubectl/base/io.ts';
 import { readAgentExplanation } from '../../../src/kubectl/cluster/agent-explanation.ts';
 import { unverified, viewAgent } from '../../../src/kubectl/cluster/agents.ts';
-import type { Unread } from '../../../src/kubectl/cluster/snapshot.ts';
+import type { Unread } from '../../../src/kubectl/cluster/unread.ts';
 import type { Kubectl } from '../../../src/kubectl/transport/kubectl.ts';
 import { createAgentPod, failed, ok } from '../support/recorded-kubectl.ts';
 

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { viewAgent } from '../../../src/kubectl/cluster/agents.ts';
 import { readSeenClients } from '../../../src/kubectl/cluster/seen-clients.ts';
-import type { Unread } from '../../../src/kubectl/cluster/snapshot.ts';
+import type { Unread } from '../../../src/kubectl/cluster/unread.ts';
 import type { Kubectl } from '../../../src/kubectl/transport/kubectl.ts';
 import { createAgentPod, failed, ok } from '../support/recorded-kubectl.ts';
 

@@ -1,9 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { defaultConfig } from '../../../src/kubectl/cluster/agents.ts';
-import { createClusterState } from '../../../src/kubectl/cluster/cluster-state.ts';
 import { snapshotOf } from '../../../src/kubectl/cluster/manifests.ts';
 import { analyze, suppress } from '../../../src/kubectl/findings/analyze.ts';
+import { AgentContexts } from '../../../src/kubectl/findings/contexts.ts';
 import type { RawObject } from '../../../src/kubectl/base/object.ts';
 import {
   createBinding,
@@ -15,8 +14,7 @@ import {
 
 function analyzeAll(objects: readonly RawObject[]) {
   const snapshot = snapshotOf(objects);
-  const view = createClusterState(snapshot, defaultConfig, nowWallMs);
-  return analyze({ snapshot, view, config: defaultConfig });
+  return analyze(snapshot, new AgentContexts(snapshot, nowWallMs));
 }
 
 describe('an analysis', () => {

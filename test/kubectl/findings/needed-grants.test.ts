@@ -31,7 +31,8 @@ function lines(objects: ClusterObjects): readonly string[] {
 
 describe('the grants that a cluster needs', () => {
   it('are those behind the bindings, by namespace, with normalized ids', () => {
-    const resourceId = '/Subscriptions/S/resourceGroups/g/x';
+    const resourceId =
+      '/Subscriptions/S/resourceGroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/x';
     const objects = bound(
       { namespace: 'shop', name: 'b', clientId: idOf(2) },
       { namespace: 'shop', name: 'a', clientId: idOf(2).toUpperCase() },
@@ -40,7 +41,7 @@ describe('the grants that a cluster needs', () => {
       { namespace: 'shop', name: 'unusable', clientId: 'x' },
     );
     assert.deepEqual(lines(objects), [
-      'pay pay /subscriptions/s/resourcegroups/g/x',
+      'pay pay /subscriptions/s/resourcegroups/g/providers/microsoft.managedidentity/userassignedidentities/x',
       `shop shop ${idOf(1)} ${idOf(2)}`,
     ]);
     assert.deepEqual(neededGrants(objects).grants[1]?.clientIds[1]?.usedBy, ['a', 'b']);

@@ -15,7 +15,7 @@ import {
 function examine(changes: Partial<Snapshot> = {}) {
   const snapshot = createSnapshot(changes);
   const view = createClusterState(snapshot, defaultConfig, nowWallMs);
-  return examineObjects({ snapshot, view, config: defaultConfig });
+  return examineObjects({ snapshot, view, config: defaultConfig, knowsOptions: true });
 }
 
 const linesOf = (changes: Partial<Snapshot>) =>

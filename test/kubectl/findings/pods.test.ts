@@ -24,7 +24,7 @@ const withClientId = (value: string) => ({
 function examine(pod: RawObject, changes: Partial<Snapshot> = {}) {
   const snapshot = createSnapshot({ pods: [pod], ...changes });
   const view = createClusterState(snapshot, defaultConfig, nowWallMs);
-  const report = examinePod(pod, { snapshot, view, config: defaultConfig });
+  const report = examinePod(pod, { snapshot, view, config: defaultConfig, knowsOptions: true });
   return report?.findings ?? [];
 }
 

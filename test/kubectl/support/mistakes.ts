@@ -7,7 +7,7 @@ export interface Mistake {
 }
 
 export const clientId = '431054d5-1b5d-4836-8331-11abcaa2c1d8';
-const otherId = '9a0b7c66-5f0e-4c64-b7f4-6bfb5e1d2a10';
+export const otherId = '9a0b7c66-5f0e-4c64-b7f4-6bfb5e1d2a10';
 
 interface PodFields {
   readonly name?: string;
@@ -16,6 +16,8 @@ interface PodFields {
   readonly container?: string;
   readonly owner?: string;
   readonly ip?: string;
+  readonly phase?: string;
+  readonly node?: string;
 }
 
 export function pod({
@@ -25,17 +27,19 @@ export function pod({
   container = '',
   owner = '',
   ip = '10.244.1.7',
+  phase = 'Running',
+  node = 'node-1',
 }: PodFields = {}): string {
   return `---
 apiVersion: v1
 kind: Pod
 metadata: { name: ${name}, namespace: shop, labels: { ${labels} }${owner} }
-spec: { nodeName: node-1, containers: [{ name: app, image: app${container} }]${spec} }
-status: { phase: Running, podIP: ${ip}, podIPs: [{ ip: ${ip} }] }
+spec: { nodeName: ${node}, containers: [{ name: app, image: app${container} }]${spec} }
+status: { phase: ${phase}, podIP: ${ip}, podIPs: [{ ip: ${ip} }] }
 `;
 }
 
-function identity(
+export function identity(
   name = 'orders',
   spec = `type: 0, clientID: ${clientId}`,
   namespace = 'shop',
@@ -48,7 +52,7 @@ spec: { ${spec} }
 `;
 }
 
-function binding(
+export function binding(
   spec = 'azureIdentity: orders, selector: orders',
   namespace = 'shop',
   name = 'orders',
@@ -61,7 +65,7 @@ spec: { ${spec} }
 `;
 }
 
-function exception(labels: string, namespace = 'shop'): string {
+export function exception(labels: string, namespace = 'shop'): string {
   return `---
 apiVersion: aadpodidentity.k8s.io/v1
 kind: AzurePodIdentityException

@@ -16,13 +16,13 @@ export interface RealMachine {
   /** Of each call of kubectl. */
   readonly onCall?: (args: readonly string[], input: string) => void;
   readonly reads?: UnchangedReads;
+  /** Time since the test's objects were put: by default they are too old to wait for others. */
+  readonly laterMs?: number;
 }
-
-/** After this time the test's objects are too old to wait for other objects. */
-const laterMs = 10 * 60_000;
 
 export async function runOn(machine: RealMachine, words: readonly string[]) {
   const { kubectl, kubeconfig, home, az, files = {}, onCall, reads } = machine;
+  const { laterMs = 10 * 60_000 } = machine;
   let [stdout, stderr] = ['', ''];
   const code = await runPlugin(words, {
     environment: { KUBECTL: kubectl },

@@ -98,46 +98,104 @@ export function failed(stderr: string): ProgramRun {
 /** Undefined for a call that is not a read. */
 function read(args: readonly string[], recorded: Recorded): ProgramRun | undefined {
   if (args[0] === 'config') return ok(recorded.currentNamespace ?? 'shop');
-  if (args[0] !== 'get' || args[1]?.startsWith('--raw=') === true) return undefined;
-  const resource = args[1] ?? '';
-  const isAll = args.includes('--all-namespaces');
+  if (args[0] !== 'get') return undefined;
+  const [, word = ''] = args;
   const at = args.indexOf('--namespace');
-  const namespace = at < 0 ? '' : (args[at + 1] ?? '');
-  const [short = '', ...rest] = resource.split('.');
-  const group = rest.join('.');
-  if (recorded.missing?.includes(resource) === true) {
-    return failed(`error: the server doesn't have a resource type "${short}"\n`);
+  if (word.startsWith('--raw=')) return readRaw(word.slice('--raw='.length), recorded);
+  const isAll = args.includes('--all-namespaces');
+  const current = recorded.currentNamespace ?? 'shop';
+  const scope = isAll ? undefined : at < 0 ? current : (args[at + 1] ?? '');
+  const named = args.indexOf('--');
+  if (named >= 0) return readOne(word, scope, args.at(-1) ?? '', recorded);
+  const resources = word.split(',');
+  const missing = resources.find((each) => recorded.missing?.includes(each));
+  if (missing !== undefined) {
+    const [short = '', ...group] = missing.split('.');
+    const where = group.length === 0 ? '' : ` in group "${group.join('.')}"`;
+    return failed(`error: the server doesn't have a resource type "${short}"${where}\n`);
   }
-  const ban = recorded.forbidden?.[resource];
-  const isOther = isAll || (ban === 'other-namespaces' && namespace !== 'shop');
-  if (ban === 'everywhere' || (ban !== undefined && isOther)) {
-    const where =
-      isAll || namespace === '' ? 'at the cluster scope' : `in the namespace "${namespace}"`;
+  const lists = resources.map((each) => listOf(each, scope, recorded));
+  const items = lists.flatMap((each) => (typeof each === 'string' ? [] : each));
+  const failures = lists.filter((each) => typeof each === 'string');
+  const stdout = JSON.stringify({ kind: 'List', items });
+  return { code: failures.length > 0 ? 1 : 0, stdout, stderr: failures.join('') };
+}
+
+/** Undefined for a path that is not a list of objects. */
+function readRaw(path: string, recorded: Recorded): ProgramRun | undefined {
+  const [, group = '', namespace, name = '', search = ''] =
+    /^\/(?:api|apis\/([^/]+))\/v1(?:\/namespaces\/([^/]+))?\/([a-z]+)(?:\?(.*))?$/.exec(path) ?? [];
+  if (name === '') return undefined;
+  const resource = group === '' ? name : `${name}.${group}`;
+  if (recorded.missing?.includes(resource) === true) {
     return failed(
-      `Error from server (Forbidden): ${short}.${group} is forbidden: User "dev" cannot list resource "${short}" in API group "${group}" ${where}\n`,
+      'Error from server (NotFound): the server could not find the requested resource\n',
     );
   }
+  const list = listOf(resource, namespace, recorded);
+  if (typeof list === 'string') return failed(list);
+  const query = new URLSearchParams(search);
+  const items = list.filter((each) => isSelected(each, query));
+  return ok(JSON.stringify({ kind: 'List', items }));
+}
+
+/** The objects, or what kubectl prints if the user may not list them. */
+function listOf(
+  resource: string,
+  scope: string | undefined,
+  recorded: Recorded,
+): readonly RawObject[] | string {
   const all = recorded.objects?.[resource] ?? (resource === kinds.daemonSets ? [agentSet] : []);
-  const inScope = all.filter(
-    (each) => isAll || namespace === '' || namespaceOf(each) === namespace,
+  return (
+    refusalOf(resource, scope, 'list', recorded) ??
+    all
+      .filter((each) => scope === undefined || [scope, ''].includes(namespaceOf(each)))
+      .map((each) => ({ ...each, ...typeOf(resource, each) }))
   );
-  const named = args.indexOf('--');
-  if (named < 0) {
-    const items = inScope.filter((each) => args.every((arg) => isSelected(each, arg)));
-    return ok(JSON.stringify({ kind: 'List', items }));
-  }
-  const name = args.at(-1) ?? '';
-  const found = inScope.find((each) => nameOf(each) === name);
+}
+
+function readOne(resource: string, scope: string | undefined, name: string, recorded: Recorded) {
+  const refusal = refusalOf(resource, scope, 'get', recorded);
+  if (refusal !== undefined) return failed(refusal);
+  const list = listOf(resource, scope, { ...recorded, forbidden: {} });
+  const found = typeof list === 'string' ? undefined : list.find((each) => nameOf(each) === name);
   if (found !== undefined) return ok(JSON.stringify(found));
   return failed(`Error from server (NotFound): ${resource} "${name}" not found\n`);
 }
 
-function isSelected(object: RawObject, arg: string): boolean {
-  const [, flag, key = '', value] = /^--(selector|field-selector)=([^=]+)=(.*)$/.exec(arg) ?? [];
-  if (flag === 'selector') return labelsOf(object).get(key) === value;
-  if (key === 'status.podIP') return statusOf(object)['podIP'] === value;
-  if (key === 'spec.nodeName') return specOf(object)['nodeName'] === value;
-  return true;
+function refusalOf(
+  resource: string,
+  scope: string | undefined,
+  verb: string,
+  { forbidden }: Recorded,
+): string | undefined {
+  const ban = forbidden?.[resource];
+  const isOther = scope === undefined || (ban === 'other-namespaces' && scope !== 'shop');
+  if (ban !== 'everywhere' && (ban === undefined || !isOther)) return undefined;
+  const [short = '', ...group] = resource.split('.');
+  const isOfCluster = scope === undefined || resource === kinds.grants;
+  const where = isOfCluster ? 'at the cluster scope' : `in the namespace "${scope}"`;
+  return `Error from server (Forbidden): ${resource} is forbidden: User "dev" cannot ${verb} resource "${short}" in API group "${group.join('.')}" ${where}\n`;
+}
+
+/** As the server has it, which tests do not always write. */
+function typeOf(resource: string, { kind }: RawObject) {
+  const [, ...group] = resource.split('.');
+  const known: Readonly<Record<string, string>> = { pods: 'Pod', nodes: 'Node' };
+  const apiVersion = group.length === 0 ? 'v1' : `${group.join('.')}/v1`;
+  return { apiVersion, kind: kind ?? known[resource] };
+}
+
+function isSelected(object: RawObject, query: URLSearchParams): boolean {
+  const selectors = [...query].flatMap(([what, text]) =>
+    text.split(',').map((each) => [what, ...each.split('=')] as const),
+  );
+  return selectors.every(([what, key = '', value]) => {
+    if (what === 'labelSelector') return labelsOf(object).get(key) === value;
+    if (key === 'status.podIP') return statusOf(object)['podIP'] === value;
+    if (key === 'spec.nodeName') return specOf(object)['nodeName'] === value;
+    return true;
+  });
 }
 
 interface Fields {
@@ -249,6 +307,7 @@ export const kinds = {
   identities: 'azureidentities.aadpodidentity.k8s.io',
   bindings: 'azureidentitybindings.aadpodidentity.k8s.io',
   exceptions: 'azurepodidentityexceptions.aadpodidentity.k8s.io',
+  grants: 'azureidentitygrants.aadpodidentity.k8s.io',
   policies: 'networkpolicies.networking.k8s.io',
   deployments: 'deployments.apps',
   daemonSets: 'daemonsets.apps',

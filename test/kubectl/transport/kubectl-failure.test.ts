@@ -3,6 +3,7 @@ import { describe, it } from 'node:test';
 import {
   classifyFailure,
   renderRule,
+  renderRules,
   toPluginError,
 } from '../../../src/kubectl/transport/kubectl-failure.ts';
 
@@ -76,6 +77,13 @@ describe('a kubectl that fails', () => {
     assert.match(
       error.nextStep,
       /apiGroups: \["apps"\], resources: \["deployments"\], verbs: \["list"\] in namespace shop/,
+    );
+    const jobs = { verb: 'list', resource: 'jobs.batch', namespace: 'shop' };
+    const rules = [jobs, { ...jobs, resource: 'cronjobs.batch' }, { ...jobs, namespace: '' }, jobs];
+    assert.equal(
+      renderRules(rules),
+      'apiGroups: ["batch"], resources: ["jobs", "cronjobs"], verbs: ["list"] in namespace shop; ' +
+        'apiGroups: ["batch"], resources: ["jobs"], verbs: ["list"] in a ClusterRole',
     );
     assert.match(
       renderRule({ verb: 'get', resource: 'nodes', namespace: '' }),

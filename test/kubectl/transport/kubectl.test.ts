@@ -1,17 +1,29 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { Io, ProgramRun } from '../../../src/kubectl/base/io.ts';
-import { Kubectl, valueOf, type PassedFlags } from '../../../src/kubectl/transport/kubectl.ts';
+import {
+  Kubectl,
+  ofContext,
+  valueOf,
+  type PassedFlags,
+} from '../../../src/kubectl/transport/kubectl.ts';
 
-function openKubectl(answer: ProgramRun, flags: PassedFlags = {}, environment = {}) {
+/** @param answer of every call, or of one after the other. */
+function openKubectl(
+  answer: ProgramRun | readonly ProgramRun[],
+  flags: PassedFlags = {},
+  environment = {},
+) {
   const calls: string[][] = [];
   const io: Io = {
     environment,
     stdout: () => undefined,
     stderr: () => undefined,
     run: (program, args) => {
+      const run = 'code' in answer ? answer : answer[calls.length];
       calls.push([program, ...args]);
-      return Promise.resolve(answer);
+      assert.ok(run !== undefined);
+      return Promise.resolve(run);
     },
     post: () => Promise.resolve(undefined),
     readText: () => Promise.resolve(undefined),
@@ -37,25 +49,97 @@ describe('reading by kubectl', () => {
       [
         'kubectl',
         'get',
-        'pods',
-        '--namespace',
-        'shop',
-        '--output=json',
-        '--selector=a=b',
+        '--raw=/api/v1/namespaces/shop/pods?labelSelector=a%3Db',
         '--context=prod',
         '--request-timeout=15s',
       ],
       [
         'kubectl',
         'get',
-        'pods',
-        '--all-namespaces',
-        '--output=json',
-        '--field-selector=status.podIP=10.0.0.1',
+        '--raw=/api/v1/pods?fieldSelector=status.podIP%3D10.0.0.1',
         '--context=prod',
         '--request-timeout=15s',
       ],
     ]);
+  });
+
+  it('gives the objects of a list their kind, and no managed fields', async () => {
+    const metadata = { name: 'web', managedFields: [{}] };
+    const stdout = JSON.stringify({
+      kind: 'DeploymentList',
+      apiVersion: 'apps/v1',
+      items: [{ metadata }],
+    });
+    const { kubectl, calls } = openKubectl({ code: 0, stdout, stderr: '' });
+    assert.deepEqual(await kubectl.list('deployments.apps', '../pods'), {
+      ok: true,
+      value: [{ kind: 'Deployment', apiVersion: 'apps/v1', metadata: { name: 'web' } }],
+    });
+    assert.equal(calls[0]?.[2], '--raw=/apis/apps/v1/namespaces/..%2Fpods/deployments');
+  });
+
+  it('lists several kinds by one call, each with its own failure', async () => {
+    const stdout = JSON.stringify({
+      kind: 'List',
+      items: [
+        { kind: 'NetworkPolicy', apiVersion: 'networking.k8s.io/v1' },
+        { kind: 'Pod', apiVersion: 'v1' },
+      ],
+    });
+    const stderr =
+      'Error from server (Forbidden): jobs.batch is forbidden: User "dev" cannot list resource "jobs" in API group "batch" in the namespace "shop"\n';
+    const resources = [
+      'pods',
+      'networkpolicies.networking.k8s.io',
+      'serviceaccounts',
+      'jobs.batch',
+    ];
+    const { kubectl, calls } = openKubectl({ code: 1, stdout, stderr });
+    const lists = await kubectl.listKinds(resources, 'shop');
+    assert.deepEqual(
+      resources.map((each) => {
+        const read = lists.get(each);
+        return read?.ok === true ? read.value.length : read?.failure.kind;
+      }),
+      [1, 1, 0, 'forbidden'],
+    );
+    assert.deepEqual(calls[0]?.slice(1, 6), [
+      ...['get', resources.join(','), '--namespace', 'shop', '--output=json'],
+    ]);
+    await kubectl.listKinds(['pods'], ofContext);
+    await kubectl.listKinds(['pods'], undefined);
+    assert.deepEqual(
+      calls.slice(1).map((words) => words[3]),
+      ['--output=json', '--all-namespaces'],
+    );
+  });
+
+  it('lists the other kinds if the server lacks one of them', async () => {
+    const runs = [
+      `error: the server doesn't have a resource type "azureidentitygrants" in group "aadpodidentity.k8s.io"\n`,
+      `error: the server doesn't have a resource type "pods"\n`,
+    ].map((stderr) => ({ code: 1, stdout: '', stderr }));
+    const { kubectl, calls } = openKubectl(runs);
+    const lists = await kubectl.listKinds(
+      ['pods', 'azureidentitygrants.aadpodidentity.k8s.io'],
+      'shop',
+    );
+    assert.deepEqual(
+      [...lists].map(([resource, read]) => [resource, read.ok ? '' : read.failure.kind]),
+      [
+        ['pods', 'no-kind'],
+        ['azureidentitygrants.aadpodidentity.k8s.io', 'no-kind'],
+      ],
+    );
+    assert.equal(calls.length, 2);
+  });
+
+  it('has no kind if the server cannot be reached', async () => {
+    const stderr = 'Unable to connect to the server: dial tcp: i/o timeout\n';
+    const { kubectl } = openKubectl({ code: 1, stdout: '', stderr });
+    for (const [, read] of await kubectl.listKinds(['pods', 'jobs.batch'], 'shop')) {
+      assert.ok(!read.ok && read.failure.kind === 'unreachable');
+    }
   });
 
   it('never takes a name as a flag', async () => {
@@ -86,7 +170,10 @@ describe('reading by kubectl', () => {
 
   it('refuses output that is no JSON', async () => {
     const { kubectl } = openKubectl({ code: 0, stdout: 'hello', stderr: '' });
-    await assert.rejects(kubectl.list('pods', 'shop'), /kubectl get pods printed no JSON/);
+    await assert.rejects(
+      kubectl.list('pods', 'shop'),
+      /kubectl get --raw=\/api\/v1\/namespaces\/shop\/pods printed no JSON/,
+    );
   });
 
   it('throws the failure of a required read', async () => {

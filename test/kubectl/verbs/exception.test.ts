@@ -20,10 +20,13 @@ const testBed = {
 
 describe('kubectl nmi exception', () => {
   it('adds a missing one, and updates an existing one', async () => {
-    const added = await play(['exception', 'add', 'new', '--pod-labels', 'app=x, tier=y'], testBed);
+    const added = await play(
+      ['exception', 'add', 'new', '--pod-labels', 'app=proxy, tier=y'],
+      testBed,
+    );
     assert.match(
       added.stdout,
-      /kind: AzurePodIdentityException[^]*podLabels:\n {4}app: x\n {4}tier: y\n# Pods with one of these labels/,
+      /kind: AzurePodIdentityException[^]*podLabels:\n {4}app: proxy\n {4}tier: y\n# Pods with one of these labels \(now 1 of 2 in namespace shop\) get every identity/,
     );
     assert.match(
       (await play(['exception', 'add', 'proxy', '--pod-labels', 'a=b'], testBed)).stderr,

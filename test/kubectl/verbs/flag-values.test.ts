@@ -87,7 +87,8 @@ describe('the value of a flag', () => {
       '--suppress',
       'y',
     ];
-    const files = { 'a.yaml': 'kind: Pod', 'b.yaml': 'kind: Pod' };
+    const pod = 'kind: Pod\nmetadata: { name: web }';
+    const files = { 'a.yaml': pod, 'b.yaml': pod };
     assert.equal((await play(analyze, { files })).code, 0);
   });
 });

@@ -7,10 +7,11 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { asRecord, parseRecord, stringAt } from '../../../src/base/json-value.ts';
 import type { RawObject } from '../../../src/kubectl/base/object.ts';
-import { defaultConfig } from '../../../src/kubectl/cluster/agents.ts';
-import { createClusterState } from '../../../src/kubectl/cluster/cluster-state.ts';
+import { defaultConfig, viewAgent, type AgentView } from '../../../src/kubectl/cluster/agents.ts';
+import type { createClusterState } from '../../../src/kubectl/cluster/cluster-state.ts';
 import type { Snapshot } from '../../../src/kubectl/cluster/snapshot.ts';
 import { analyze } from '../../../src/kubectl/findings/analyze.ts';
+import { AgentContexts } from '../../../src/kubectl/findings/contexts.ts';
 import { examinePod } from '../../../src/kubectl/findings/pods.ts';
 import { conditionsOfBinding, conditionsOfIdentity } from '../../../src/nmi/conditions/evaluate.ts';
 import { observing } from '../../../src/nmi/conditions/observed.ts';
@@ -28,6 +29,7 @@ import { parseBinding, parseIdentity } from '../../../src/nmi/kube/watch/parse.t
 import {
   clientA,
   clientB,
+  createAgentPod,
   createBinding,
   createIdentity,
   createObject,
@@ -400,14 +402,20 @@ const ofPods: readonly PodSituation[] = [
   },
 ];
 
+/** The agent of the pod's node, with these options. */
+function agentsWith(config: Config): readonly AgentView[] {
+  return [{ ...viewAgent(createAgentPod('node-1')), isVerified: true, config }];
+}
+
 function through({ objects = {}, options = {}, request = {} }: PodSituation) {
   const config = { ...defaultConfig, ...options };
-  const snapshot = createSnapshot({ pods: [bound], ...objects });
-  const view = createClusterState(snapshot, config, nowWallMs);
+  const snapshot = createSnapshot({ pods: [bound], agents: agentsWith(config), ...objects });
+  const contexts = new AgentContexts(snapshot, nowWallMs);
   const { selector = { kind: 'none' } as const, resource } = request;
   const [raw] = snapshot.pods;
   assert.ok(raw !== undefined);
-  const context = { snapshot, view, config };
+  const context = contexts.of(raw);
+  const { view } = context;
   const explained = examinePod(raw, context, { selector, resource });
   assert.ok(explained !== undefined);
   const agentPod = view.clusterState.pods.byName('shop', 'web');
@@ -419,7 +427,7 @@ function through({ objects = {}, options = {}, request = {} }: PodSituation) {
   };
   const query = { selector, resource };
   const decision = decideGrant(agentPod, query, view.clusterState, policy, nowWallMs);
-  return { explained, decision, analyzed: analyze(context) };
+  return { explained, decision, analyzed: analyze(snapshot, contexts) };
 }
 
 /** The Event on the pod: its reason and note. */
@@ -700,10 +708,11 @@ describe('every teller names the same code and fix for an object', () => {
   for (const { name, kind, objects, options = {}, code, fix } of ofObjects) {
     it(`${kind}: ${name}`, () => {
       const config = { ...defaultConfig, ...options };
-      const snapshot = createSnapshot({ pods: [bound], ...objects });
-      const view = createClusterState(snapshot, config, nowWallMs);
+      const snapshot = createSnapshot({ pods: [bound], agents: agentsWith(config), ...objects });
+      const contexts = new AgentContexts(snapshot, nowWallMs);
+      const { view } = contexts.of(bound);
       const object = `${kind} shop/orders`;
-      const faults = analyze({ snapshot, view, config }).filter(
+      const faults = analyze(snapshot, contexts).filter(
         (each) => each.object === object && each.severity === 'error',
       );
       const ready = conditionsOf(kind, snapshot, view).find(({ type }) => type === 'Ready');

@@ -186,7 +186,7 @@ describe('the explanation of a pod', () => {
     ],
     [
       'has ended',
-      '503 pod_unknown',
+      'unreachable ended',
       (fixture) => {
         fixture.addPod({ labels, phase: 'Succeeded' });
       },
@@ -327,7 +327,7 @@ describe('the explanation of a node', () => {
         inWords(outcome),
       ]),
       [
-        ['a', 'z', '', undefined, 'unreachable no-address'],
+        ['a', 'z', '', undefined, '400 no_binding_label'],
         ['default', 'p', '10.0.0.1', 'app', '200 a by only'],
         ['z', 'b', '10.0.0.2', undefined, '400 no_binding_label'],
       ],

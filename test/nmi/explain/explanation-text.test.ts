@@ -202,7 +202,7 @@ describe('the text of an explanation', () => {
       '              other',
       '  error   Pod a: binding_pending',
       '          One thing.',
-      '          fix: Wait a minute; then as binding_missing.',
+      '          fix: Wait a minute. If it lasts, create the binding: kubectl nmi identity assign IDENTITY --selector LABEL --apply',
       '          see: kubectl nmi reasons binding_pending, or docs/reasons.md#binding_pending',
     ].join('\n');
     assert.ok(text.includes(expected), text);

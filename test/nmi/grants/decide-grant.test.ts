@@ -255,7 +255,8 @@ describe('an identity that belongs to another namespace', () => {
   });
 
   it('is not owned through an id other than the one that is sent upstream', () => {
-    const resourceId = '/subscriptions/s/resourcegroups/g/x';
+    const resourceId =
+      '/subscriptions/s/resourcegroups/g/providers/microsoft.managedidentity/userassignedidentities/x';
     const mine = [{ namespaces: ['default'], resourceIds: [resourceId] }];
     const both = decide({ owners, identity: { resourceId }, granted: mine }, vault);
     assert.match(bodyOf(both), /identity_not_owned .*client id/);

@@ -63,7 +63,8 @@ describe('the upstream identity of an AzureIdentity', () => {
 
 describe('an identity of type 0', () => {
   it('is requested by client id, or by resource id if it has none', () => {
-    const resourceId = '/subscriptions/s/resourcegroups/g/providers/p/x';
+    const resourceId =
+      '/subscriptions/s/resourcegroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/x';
     const byClient = directory.of(createIdentity({ clientId, resourceId }), pod);
     assert.ok(byClient.kind === 'upstream');
     assert.deepEqual(byClient.upstream, { kind: 'client_id', value: clientId });

@@ -97,7 +97,9 @@ describe('the answers of /host/token', () => {
 
   it('have the client id from the token when the identity has none', async () => {
     const { handle, grants } = openFixture();
-    grants.identities.upsert(createIdentity({ clientId: '', resourceId: '/subscriptions/x' }));
+    const resourceId =
+      '/subscriptions/s/resourcegroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/x';
+    grants.identities.upsert(createIdentity({ clientId: '', resourceId }));
     const { body } = await handle('127.0.0.1', headers);
     assert.equal((JSON.parse(body) as Record<string, unknown>)['clientid'], 'client');
     grants.exceptions.upsert(createException({ podLabels: { aadpodidbinding: 'label' } }));

@@ -1,0 +1,185 @@
+/**
+ * What one pod depends on, by four processes of kubectl as a rule: the pod, the objects of its
+ * namespace, the pods of its node with the agent among them, and either the agents' DaemonSets or,
+ * for a pod that is refused, the objects of other namespaces that may be meant for it.
+ */
+import { stringAt } from '../../base/json-value.ts';
+import { nameOf, namespaceOf, specOf, titleOf, type RawObject } from '../base/object.ts';
+import { valueOf, type KindLists, type ofContext, type Read } from '../transport/kubectl.ts';
+import { defaultConfig, type AgentView } from './agents.ts';
+import { createClusterState } from './cluster-state.ts';
+import { identityGrants, identityResources, workloadResources } from './resources.ts';
+import { optionalKinds, type Snapshot } from './snapshot.ts';
+import {
+  agentSelector,
+  chooseAgents,
+  isLabeled,
+  readLabeledPods,
+  type AgentAccess,
+} from './trusted-agents.ts';
+import { losses, mergeUnread, valueOrUnread, type Unread } from './unread.ts';
+
+/** The objects of a namespace, without its pods. */
+export type Nearby = Omit<Snapshot, 'pods' | 'agents' | 'scope'>;
+
+type Pods = Read<readonly RawObject[]>;
+
+const daemonSets = 'daemonsets.apps';
+
+/** @throws PluginError when one of the three kinds cannot be read. */
+export async function readNearby(
+  { kubectl }: AgentAccess,
+  scope: string | typeof ofContext,
+): Promise<Nearby> {
+  const unread: Unread[] = [];
+  const identityKinds = Object.values(identityResources);
+  const resources = [...identityKinds, ...optionalKinds.map(([resource]) => resource)];
+  const lists = await kubectl.listKinds(resources, scope);
+  const where = typeof scope === 'string' ? ` in namespace ${scope}` : '';
+  const needed = (resource: string) => valueOf(listOf(lists, resource), `list ${resource}${where}`);
+  const optional = new Map(
+    optionalKinds.map(([resource, loses]) => [
+      resource,
+      valueOrUnread(listOf(lists, resource), `list ${resource}`, loses, unread),
+    ]),
+  );
+  return {
+    identities: needed(identityResources.identities),
+    bindings: needed(identityResources.bindings),
+    exceptions: needed(identityResources.exceptions),
+    policies: optional.get('networkpolicies.networking.k8s.io') ?? [],
+    accounts: optional.get('serviceaccounts') ?? [],
+    grants: optional.get(identityGrants),
+    workloads: workloadResources.flatMap((resource) => optional.get(resource) ?? []),
+    unread,
+  };
+}
+
+/** For one pod, with the pods of its node. */
+export async function readPodSnapshot(
+  access: AgentAccess,
+  pod: RawObject,
+  nearby: Nearby,
+  nowWallMs: number,
+): Promise<Snapshot> {
+  const scope = namespaceOf(pod);
+  const alone: Snapshot = { ...nearby, scope, pods: [pod], agents: undefined };
+  const isRefused = wouldBeRefused(alone, pod, nowWallMs);
+  const isWide = nearby.grants !== undefined;
+  const neighbors = readNeighbors(access, pod, { isWide, isRefused });
+  const snapshot = await complete(access, alone, neighbors, isRefused);
+  const others = snapshot.pods.filter((each) => titleOf(each) !== titleOf(pod));
+  return { ...snapshot, pods: [pod, ...others] };
+}
+
+/** For an object of a namespace, with the pods of the namespace. */
+export async function readNamespaceSnapshot(
+  access: AgentAccess,
+  scope: string,
+  nearby: Nearby,
+  needsOthers: boolean,
+): Promise<Snapshot> {
+  const alone: Snapshot = { ...nearby, scope, pods: [], agents: undefined };
+  const neighbors = Promise.all([access.kubectl.list('pods', scope), readLabeledPods(access)]).then(
+    ([own, labeled]) => {
+      valueOf(own, `list pods in namespace ${scope}`);
+      return { own, labeled };
+    },
+  );
+  return complete(access, alone, neighbors, needsOthers);
+}
+
+interface Neighbors {
+  readonly own: Pods;
+  /** With the label of agents. */
+  readonly labeled: Pods;
+}
+
+/** @param needsOthers objects of other namespaces may be meant. */
+async function complete(
+  access: AgentAccess,
+  alone: Snapshot,
+  reading: Promise<Neighbors>,
+  needsOthers: boolean,
+): Promise<Snapshot> {
+  const unread = [...alone.unread];
+  const [elsewhere, neighbors] = await Promise.all([
+    needsOthers ? readElsewhere(access) : undefined,
+    reading,
+  ]);
+  const withOthers = (resource: string, own: readonly RawObject[]) => {
+    const read = elsewhere?.get(resource);
+    const what = `list ${resource} of all namespaces`;
+    return read === undefined ? own : (valueOrUnread(read, what, losses.elsewhere, unread) ?? own);
+  };
+  const labeled = valueOrUnread(neighbors.labeled, 'list pods', losses.agents, unread);
+  const { identities, bindings, exceptions } = alone;
+  return {
+    ...alone,
+    identities: withOthers(identityResources.identities, identities),
+    bindings: withOthers(identityResources.bindings, bindings),
+    exceptions: withOthers(identityResources.exceptions, exceptions),
+    pods: valueOrUnread(neighbors.own, 'list pods of its node', losses.twins, unread) ?? [],
+    agents:
+      labeled === undefined ? undefined : await verify(access, labeled, elsewhere?.get(daemonSets)),
+    unread: mergeUnread(unread),
+  };
+}
+
+/** By the objects alone: an option of the agent may still refuse a pod that is not. */
+function wouldBeRefused(alone: Snapshot, pod: RawObject, nowWallMs: number): boolean {
+  const explanation = createClusterState(alone, defaultConfig, nowWallMs).explainPod({
+    namespace: namespaceOf(pod),
+    name: nameOf(pod),
+    node: '',
+    selector: { kind: 'none' },
+    resource: undefined,
+  });
+  return explanation?.requests[0]?.outcome.kind === 'refused';
+}
+
+function readElsewhere({ kubectl }: AgentAccess): Promise<KindLists> {
+  return kubectl.listKinds([...Object.values(identityResources), daemonSets], undefined);
+}
+
+/**
+ * @param isWide the user may list cluster-scoped objects, and so probably the pods of a node. If not,
+ * those of the pod's namespace; with a pod that is refused anyway, an address of two pods is no news.
+ */
+async function readNeighbors(
+  { kubectl, agentNamespace }: AgentAccess,
+  pod: RawObject,
+  { isWide, isRefused }: { readonly isWide: boolean; readonly isRefused: boolean },
+): Promise<Neighbors> {
+  const none: Pods = { ok: true, value: [] };
+  const node = stringAt(specOf(pod), 'nodeName');
+  if (node === '') return { own: none, labeled: none };
+  const fields = `spec.nodeName=${node}`;
+  const all = isWide ? await kubectl.list('pods', undefined, { fields }) : undefined;
+  if (all?.ok === true) {
+    return { own: all, labeled: { ok: true, value: all.value.filter(isLabeled) } };
+  }
+  const [own, labeled] = await Promise.all([
+    isRefused ? none : kubectl.list('pods', namespaceOf(pod), { fields }),
+    kubectl.list('pods', agentNamespace, { fields, labels: agentSelector }),
+  ]);
+  return { own, labeled };
+}
+
+async function verify(
+  access: AgentAccess,
+  labeled: readonly RawObject[],
+  everywhere: Pods | undefined,
+): Promise<readonly AgentView[]> {
+  if (labeled.length === 0) return [];
+  const { kubectl, agentNamespace } = access;
+  const sets =
+    everywhere?.ok === true ? everywhere : await kubectl.list(daemonSets, agentNamespace);
+  return chooseAgents(access, labeled, sets);
+}
+
+function listOf(lists: KindLists, resource: string): Pods {
+  const read = lists.get(resource);
+  if (read === undefined) throw new TypeError(`${resource} was not listed`);
+  return read;
+}

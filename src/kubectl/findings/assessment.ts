@@ -1,0 +1,79 @@
+/** Everything about one pod: what it gets, what is wrong, and what is not known. Pure. */
+import { stringAt } from '../../base/json-value.ts';
+import { createFinding, sortFindings, type Finding } from '../../nmi/diagnosis/finding.ts';
+import { findingOfIgnored } from '../../nmi/diagnosis/objects.ts';
+import type { PodExplanation } from '../../nmi/explain/explanation.ts';
+import { namespaceOf, specOf, type RawObject } from '../base/object.ts';
+import type { AgentView } from '../cluster/agents.ts';
+import type { Unread } from '../cluster/unread.ts';
+import type { AgentContexts } from './contexts.ts';
+import { notCheckedOf } from './not-checked.ts';
+import { examinePod, type PodContext, type PodRequest } from './pods.ts';
+import { variantsOf } from './variants.ts';
+import { verdictOf, type Verdict } from './verdict.ts';
+
+export interface Assessment {
+  readonly verdict: Verdict;
+  readonly explanation: PodExplanation;
+  readonly findings: readonly Finding[];
+  readonly unread: readonly Unread[];
+}
+
+/** Undefined for an object that the agent does not accept as a pod. */
+export function assessPod(
+  pod: RawObject,
+  contexts: AgentContexts,
+  request: PodRequest,
+): Assessment | undefined {
+  const context = contexts.of(pod);
+  const examined = examinePod(pod, context, request);
+  if (examined === undefined) return undefined;
+  const { explanation } = examined;
+  const agent = contexts.agentOf(pod);
+  const findings = sortFindings([
+    ...withoutDouble(examined.findings),
+    ...findingsOfAgent(pod, agent, context),
+    ...findingsOfIgnored(pod, context),
+  ]);
+  const variants = variantsOf(pod, explanation, request, contexts);
+  const verdict = verdictOf({ pod, explanation, findings, variants });
+  const unread = notCheckedOf({ pod, explanation, verdict, agent }, context);
+  return { verdict, explanation, findings, unread };
+}
+
+/** A refusal for AZURE_CLIENT_ID is reported once, by the finding that shows where to change it. */
+function withoutDouble(findings: readonly Finding[]): readonly Finding[] {
+  const isExplained = findings.some(({ code }) => code === 'client_id_not_bound');
+  return findings.filter(({ code }) => !isExplained || code !== 'selector_not_bound');
+}
+
+function findingsOfAgent(
+  pod: RawObject,
+  agent: AgentView | undefined,
+  { snapshot }: PodContext,
+): readonly Finding[] {
+  const node = stringAt(specOf(pod), 'nodeName');
+  if (snapshot.agents === undefined || node === '') return [];
+  if (agent === undefined) {
+    const object = `Node ${node}`;
+    const text =
+      'No pod of the agent is on the node of this pod: requests are refused, or reach the identity of the node where no agent ever ran.';
+    return [createFinding('agent_missing', { object, text })];
+  }
+  if (agent.isReady) return [];
+  const object = `Pod ${agent.namespace}/${agent.name}`;
+  const text = `The agent of node ${node} is not ready: ${agent.problem}`;
+  return [
+    createFinding('agent_not_ready', { object, text, fix: `kubectl nmi logs --node ${node}` }),
+  ];
+}
+
+/** Objects that the agent ignores but that may be intended for this pod. */
+function findingsOfIgnored(pod: RawObject, { view }: PodContext): readonly Finding[] {
+  return view.unusable
+    .filter(({ object, kind }) => kind !== 'Pod' && namespaceOf(object) === namespaceOf(pod))
+    .map(({ kind, title, reason }) => ({
+      ...findingOfIgnored(`${kind} ${title}`, reason),
+      severity: 'warning',
+    }));
+}

@@ -1,0 +1,81 @@
+/** What a verdict about a pod does not know, without what cannot change it. Pure. */
+import type { IdentityView, PodExplanation } from '../../nmi/explain/explanation.ts';
+import { nameOf, namespaceOf, type RawObject } from '../base/object.ts';
+import { unverified, type AgentView } from '../cluster/agents.ts';
+import { losses, type Unread } from '../cluster/unread.ts';
+import { isWorkloadIdentity, type PodContext } from './pods.ts';
+import { isReadyByStatus } from './status.ts';
+import type { Verdict } from './verdict.ts';
+
+interface Facts {
+  readonly pod: RawObject;
+  readonly explanation: PodExplanation;
+  readonly verdict: Verdict;
+  /** Undefined if none is visible on the node. */
+  readonly agent: AgentView | undefined;
+}
+
+export function notCheckedOf(
+  facts: Facts,
+  { snapshot, config, knowsOptions }: PodContext,
+): readonly Unread[] {
+  const { pod, explanation, verdict, agent } = facts;
+  const view = chosenOf(explanation);
+  const identity = snapshot.identities.find(
+    (each) => nameOf(each) === view?.name && namespaceOf(each) === namespaceOf(pod),
+  );
+  const isReady = identity !== undefined && isReadyByStatus(identity);
+  const isOpen = verdict.kind === 'granted' || verdict.kind === 'unknown';
+  const isBound = explanation.label !== undefined || explanation.exception !== undefined;
+  const matters: Readonly<Record<string, boolean>> = {
+    [losses.policies]: isOpen && isBound && !explanation.pod.hostNetwork,
+    [losses.accounts]: isWorkloadIdentity(pod) || (knowsOptions && config.workloadIdentity),
+    [losses.grants]: !isReady && !(knowsOptions && config.identityOwners === 'off'),
+    [losses.workloads]: explanation.label === undefined,
+    [losses.elsewhere]: !isOpen,
+  };
+  const read = snapshot.unread.filter(({ loses }) => matters[loses] ?? true);
+  if (!isOpen) return read;
+  return [
+    ...(view === undefined ? [] : ofUpstream(view, pod, isReady)),
+    ...(agent === undefined || knowsOptions ? [] : [ofOptions(agent)]),
+    ...read,
+  ];
+}
+
+function chosenOf({ identities, requests }: PodExplanation): IdentityView | undefined {
+  const outcome = requests.at(-1)?.outcome;
+  if (outcome?.kind !== 'granted') return undefined;
+  return identities.find(({ name }) => name === outcome.identity);
+}
+
+function ofOptions({ namespace, name, config }: AgentView): Unread {
+  return {
+    loses: losses.agents,
+    what: `know the options of the agent ${namespace}/${name}`,
+    why:
+      config === undefined
+        ? 'this version does not know those that it was started with'
+        : unverified,
+  };
+}
+
+/** What only Azure and the agent can know. */
+function ofUpstream(view: IdentityView, pod: RawObject, isReady: boolean): readonly Unread[] {
+  const { kind, upstream } = view;
+  const why = `only a token request shows it: kubectl nmi test --pod ${nameOf(pod)} -n ${namespaceOf(pod)}`;
+  const of = (loses: string, what: string): Unread => ({ loses, what, why });
+  if (kind === 'node') return [of('identities of the node', 'see which identities the node has')];
+  if (upstream === undefined) return [];
+  const { source, credential } = upstream;
+  if (source === 'imds') {
+    return [of('assignment of the identity in Azure', 'see whether Azure assigned it to the node')];
+  }
+  if (source.startsWith('federated')) {
+    return [of('federated credential in Entra ID', 'see whether Entra ID has it')];
+  }
+  return [
+    ...(isReady ? [] : [of(`Secret ${credential}`, 'read it')]),
+    of(`whether Entra ID accepts the ${source}`, 'know it'),
+  ];
+}

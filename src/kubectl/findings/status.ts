@@ -1,0 +1,35 @@
+/**
+ * What the status of an AzureIdentity shows and its spec does not. `nmi conditions` reads Secrets, the
+ * options of its installation and the identity grants; most users may not. Pure.
+ */
+import { createFinding, type Finding } from '../../nmi/diagnosis/finding.ts';
+import { isCode } from '../../nmi/diagnosis/codes.ts';
+import { stringAt, type JsonRecord } from '../../base/json-value.ts';
+import { metadataOf, recordsAt, statusOf, titleOf, type RawObject } from '../base/object.ts';
+
+/**
+ * @param knowsOptions then only what is read from Secrets counts: the rest is worked out from the
+ * objects, of which the status may be seconds behind.
+ */
+export function findingsOfStatus(identity: RawObject, knowsOptions: boolean): readonly Finding[] {
+  const ready = readyOf(identity);
+  const code = stringAt(ready, 'reason');
+  if (ready?.['status'] !== 'False' || !isCode(code)) return [];
+  if (knowsOptions && !code.startsWith('credential_')) return [];
+  const object = `AzureIdentity ${titleOf(identity)}`;
+  const text = `Its status is not ready: ${stringAt(ready, 'message')}`;
+  return [createFinding(code, { object, text })];
+}
+
+/** Whether `nmi conditions` has found the identity, its Secret included, without fault. */
+export function isReadyByStatus(identity: RawObject): boolean {
+  return readyOf(identity)?.['status'] === 'True';
+}
+
+/** Undefined if the condition is about an older spec. */
+function readyOf(identity: RawObject): JsonRecord | undefined {
+  const ready = recordsAt(statusOf(identity), 'conditions').find(
+    (each) => each['type'] === 'Ready',
+  );
+  return ready?.['observedGeneration'] === metadataOf(identity)['generation'] ? ready : undefined;
+}

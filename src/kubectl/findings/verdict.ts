@@ -1,0 +1,137 @@
+/**
+ * What a pod gets, as one value: text, JSON and exit code are made from it. It is never better than
+ * what the user may see. Pure.
+ */
+import { asRecord, stringAt } from '../../base/json-value.ts';
+import { rowOf, type Code } from '../../nmi/diagnosis/codes.ts';
+import type { Finding } from '../../nmi/diagnosis/finding.ts';
+import type { Outcome, PodExplanation } from '../../nmi/explain/explanation.ts';
+import { recordsAt, statusOf, type RawObject } from '../base/object.ts';
+import { refusalOf } from './pods.ts';
+
+export interface Verdict {
+  readonly kind: 'granted' | 'refused' | 'not-ready' | 'unknown';
+  /** Completes "the pod", in one line. */
+  readonly summary: string;
+}
+
+export interface PodFacts {
+  readonly pod: RawObject;
+  readonly explanation: PodExplanation;
+  readonly findings: readonly Finding[];
+  /** What it would get if the agent had one option that is not known. */
+  readonly variants: readonly Variant[];
+}
+
+export interface Variant {
+  /** As on a command line. */
+  readonly option: string;
+  readonly explanation: PodExplanation;
+}
+
+/** Nothing answers the pod, whatever its objects say. */
+const unanswered: ReadonlySet<Code> = new Set([
+  'agent_missing',
+  'agent_not_ready',
+  'pod_on_windows',
+]);
+/** About pods that its owner has yet to create. */
+const ofOthers: ReadonlySet<Code> = new Set(['label_on_owner']);
+
+export function verdictOf({ pod, explanation, findings, variants }: PodFacts): Verdict {
+  const { phase } = explanation.pod;
+  if (phase === 'Succeeded' || phase === 'Failed') {
+    return notReady(`has ended (${phase}) and sends no requests`);
+  }
+  const gets = summaryOf(explanation);
+  const differing = variants.find((each) => keyOf(each.explanation) !== keyOf(explanation));
+  const other = differing === undefined ? '' : summaryOf(differing.explanation);
+  const unsure = `${gets}; ${other} if the agent has ${differing?.option ?? ''}`;
+  const refusal = refusalOf(explanation);
+  if (refusal !== undefined) {
+    const mayBeGranted = differing !== undefined && refusalOf(differing.explanation) === undefined;
+    if (mayBeGranted) return { kind: 'unknown', summary: unsure };
+    return refusal.reason.endsWith('_pending')
+      ? notReady(`${gets}: not yet`)
+      : { kind: 'refused', summary: gets };
+  }
+  const errors = findings.filter(
+    ({ severity, code }) => severity === 'error' && !ofOthers.has(code),
+  );
+  const broken = errors.find(({ code }) => !unanswered.has(code));
+  if (broken !== undefined) return { kind: 'refused', summary: summaryOfCode(broken.code) };
+  const [silent] = errors;
+  if (silent !== undefined) return notReady(`is not served: ${silent.code}`);
+  if (phase !== 'Running') return notReady(`gets nothing yet: it is ${phase}${waitingFor(pod)}`);
+  if (differing !== undefined) return { kind: 'unknown', summary: unsure };
+  return { kind: kindOf(outcomeOf(explanation)), summary: gets };
+}
+
+/** One line: what the request gets. */
+function summaryOf(explanation: PodExplanation): string {
+  const outcome = outcomeOf(explanation);
+  const refusal = refusalOf(explanation);
+  if (refusal !== undefined) return `gets ${refusal.status} ${refusal.reason}`;
+  if (outcome?.kind !== 'granted') return summaryOfUnreachable(outcome);
+  const { identity, by } = outcome;
+  const found = explanation.identities.find(({ name }) => name === identity);
+  if (found === undefined || found.kind === 'node')
+    return `gets a token of the node's own identities (${by})`;
+  const title =
+    found.kind === 'service-account' ? 'the application of service account' : 'AzureIdentity';
+  const how =
+    by === 'only' ? 'the only one bound' : by === 'default' ? 'the oldest bound' : `by ${by}`;
+  const id =
+    found.clientId === '' ? `resource id ${found.resourceId}` : `client id ${found.clientId}`;
+  return `gets a token of ${title} ${identity}, ${id} (${how})`;
+}
+
+function summaryOfUnreachable(outcome: Outcome | undefined): string {
+  if (outcome?.kind !== 'unreachable' || outcome.why === 'no-address') {
+    return 'gets nothing yet: it has no address';
+  }
+  return outcome.why === 'ended' ? 'has ended' : 'gets the answer of the node (host network)';
+}
+
+function summaryOfCode(code: Code): string {
+  const { status } = rowOf(code);
+  return status === undefined ? `gets no token: ${code}` : `gets ${status} ${code}`;
+}
+
+function kindOf(outcome: Outcome | undefined): Verdict['kind'] {
+  if (outcome?.kind === 'granted') return 'granted';
+  // The agent does not answer pods that it takes for the node.
+  return outcome?.kind === 'unreachable' && outcome.why === 'host-network'
+    ? 'unknown'
+    : 'not-ready';
+}
+
+function notReady(summary: string): Verdict {
+  return { kind: 'not-ready', summary };
+}
+
+function outcomeOf({ requests }: PodExplanation): Outcome | undefined {
+  return requests.at(-1)?.outcome;
+}
+
+/** Equal for outcomes that are the same to the pod. */
+function keyOf(explanation: PodExplanation): string {
+  const outcome = outcomeOf(explanation);
+  if (outcome?.kind === 'refused') return outcome.refusal.reason;
+  if (outcome?.kind === 'granted' && outcome.by !== 'host network') return `of ${outcome.identity}`;
+  return 'of the node';
+}
+
+/** Why it does not run, as the kubelet or the scheduler reports. */
+function waitingFor(pod: RawObject): string {
+  const status = statusOf(pod);
+  const states = ['initContainerStatuses', 'containerStatuses'].flatMap((key) =>
+    recordsAt(status, key),
+  );
+  const waiting = states.map((each) => asRecord(asRecord(each['state'])?.['waiting']));
+  const reasons = waiting.map((each) => stringAt(each, 'reason')).filter((each) => each !== '');
+  const scheduled = recordsAt(status, 'conditions').find((each) => each['type'] === 'PodScheduled');
+  const unscheduled = scheduled?.['status'] === 'False' ? stringAt(scheduled, 'message') : '';
+  const why = reasons[0] ?? unscheduled;
+  return why === '' ? '' : ` (${why})`;
+}
