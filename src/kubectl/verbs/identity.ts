@@ -469,7 +469,7 @@ async function scaleSetLines(
     );
   }
   const resourceId = found === '' ? '<resource id of the identity>' : found;
-  const computes = computesOf(await listNodes(kubectl, []));
+  const computes = computesOf((await listNodes(kubectl, [])) ?? []);
   if (computes.length > 0) {
     return { lines: computes.map((each) => identityLine(each, verb, [resourceId])), notes: [] };
   }

@@ -162,7 +162,7 @@ async function check(context: VerbContext, run: boolean): Promise<ExitCode> {
   );
   const pools: PoolLine[] = [];
   const lines: AzLine[] = [];
-  for (const compute of computesOf(nodes)) {
+  for (const compute of computesOf(nodes ?? [])) {
     const missing = run ? await missingOf(context, compute, wanted) : undefined;
     if (missing !== undefined && missing.length > 0)
       lines.push(identityLine(compute, 'assign', missing));
@@ -187,7 +187,8 @@ async function check(context: VerbContext, run: boolean): Promise<ExitCode> {
     ...lines.map(renderAz),
     ...renderUnread(unread),
   ]);
-  return exitOf(context, lines.length === 0 && pools.every((each) => each.ready === each.nodes));
+  const isFine = lines.length === 0 && pools.every((each) => each.ready === each.nodes);
+  return exitOf(context, nodes !== undefined && isFine);
 }
 
 function resourceIdsInUse({ identities, bindings, pods }: Snapshot): readonly string[] {
