@@ -8,7 +8,7 @@ import { addAnalyze } from './verbs/analyze.ts';
 import { addDoctor } from './verbs/doctor.ts';
 import { addException } from './verbs/exception.ts';
 import { addGrants } from './verbs/grants.ts';
-import { addIdentity } from './verbs/identity.ts';
+import { addIdentity } from './verbs/identity/identity.ts';
 import { addLogs } from './verbs/logs.ts';
 import { addMigrate } from './verbs/migrate.ts';
 import { addSysdump } from './verbs/sysdump.ts';

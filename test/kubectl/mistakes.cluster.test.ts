@@ -207,9 +207,9 @@ subjects: [{ kind: ServiceAccount, name: developer, namespace: shop }]
     await type('exception', 'add', 'proxy', '--pod-labels', 'app=proxy', '--apply');
     await type('exception', 'update', 'proxy', '--pod-labels', 'app=gateway', '--apply');
     assert.match(await type('exception', 'list'), /app=gateway/);
-    await type('exception', 'delete', 'proxy', '--apply');
-    await type('identity', 'unassign', 'orders', '--apply', '--run');
-    await type('identity', 'delete', 'orders', '--apply');
+    await type('exception', 'delete', 'proxy', '--apply', '--yes');
+    await type('identity', 'unassign', 'orders', '--apply', '--run', '--yes');
+    await type('identity', 'delete', 'orders', '--apply', '--yes');
     assert.match(await type('identity', 'list'), /^NAMESPACE[^\n]+\n$/);
     assert.match((await run(['explain', 'pod', 'web', '-n', 'shop'])).stdout, /binding_missing/);
     assert.deepEqual(az.lines, [`identity show --ids ${ordersId} --output json`]);

@@ -4,18 +4,15 @@ import type { ProgramRun } from '../../../src/kubectl/base/io.ts';
 import { askRight, everywhere } from '../../../src/kubectl/cluster/rights.ts';
 import { Kubectl } from '../../../src/kubectl/transport/kubectl.ts';
 import { failed, ok } from '../support/recorded-kubectl.ts';
+import { createIo } from '../support/silent-io.ts';
 
 function kubectlThat(run: ProgramRun) {
   const calls: (readonly string[])[] = [];
   const kubectl = new Kubectl(
-    {
-      environment: {},
-      run: (_program, args) => {
-        calls.push(args);
-        return Promise.resolve(run);
-      },
-    } as ConstructorParameters<typeof Kubectl>[0],
-    {},
+    createIo((_program, args) => {
+      calls.push(args);
+      return Promise.resolve(run);
+    }),
   );
   return { kubectl, calls };
 }

@@ -97,7 +97,12 @@ export function failed(stderr: string): ProgramRun {
 
 /** Undefined for a call that is not a read. */
 function read(args: readonly string[], recorded: Recorded): ProgramRun | undefined {
-  if (args[0] === 'config') return ok(recorded.currentNamespace ?? 'shop');
+  if (args[0] === 'config') {
+    const namespace = recorded.currentNamespace ?? 'shop';
+    if (!args.includes('--output=json')) return ok(namespace);
+    const contexts = [{ name: 'dev', context: { namespace } }];
+    return ok(JSON.stringify({ 'current-context': 'dev', contexts }));
+  }
   if (args[0] !== 'get' || args[1]?.startsWith('--raw=') === true) return undefined;
   const resource = args[1] ?? '';
   const isAll = args.includes('--all-namespaces');
