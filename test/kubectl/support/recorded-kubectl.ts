@@ -99,6 +99,7 @@ export function failed(stderr: string): ProgramRun {
 function read(args: readonly string[], recorded: Recorded): ProgramRun | undefined {
   if (args[0] === 'config') {
     const namespace = recorded.currentNamespace ?? 'shop';
+    if (args[1] === 'get-contexts') return ok('dev\nprod\n');
     if (!args.includes('--output=json')) return ok(namespace);
     const contexts = [{ name: 'dev', context: { namespace } }];
     return ok(JSON.stringify({ 'current-context': 'dev', contexts }));

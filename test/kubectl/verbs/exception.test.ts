@@ -93,6 +93,6 @@ describe('kubectl nmi exception', () => {
     }
     const none = await play(['exception', 'add', 'x'], testBed);
     assert.equal(none.code, 2);
-    assert.match(none.stderr, /Missing required argument: pod-labels/);
+    assert.match(none.stderr, /exception add needs --pod-labels/);
   });
 });
