@@ -3,6 +3,7 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { format } from 'prettier';
 import { objectCodes } from '../src/nmi/diagnosis/object-codes.ts';
+import { oldestNode } from './plugin-script.ts';
 import { runPlugin } from '../src/kubectl/plugin.ts';
 
 const path = join(import.meta.dirname, '../docs/kubectl.md');
@@ -39,7 +40,7 @@ contexts, login plugins and proxies work as they do there, and it needs no right
 read is used too, and what the user may not read is named under "Not checked".
 
 \`./dev build\` makes it. Install it by putting \`dist/kubectl-nmi\` (and \`dist/kubectl_complete-nmi\` for completion) on
-the PATH. It is one script without native code, for Node.js 22 or later. \`scripts/krew.ts\` makes a release for krew of it, and
+the PATH. It is one script without native code, for Node.js ${oldestNode} or later. \`scripts/krew.ts\` makes a release for krew of it, and
 \`scripts/plugin-executable.ts\` one Linux executable for machines without Node.js.
 
 | trouble | command that answers it |
@@ -53,7 +54,7 @@ the PATH. It is one script without native code, for Node.js 22 or later. \`scrip
 | two pods have one address | \`kubectl nmi explain ip ADDRESS\` |
 | something of the old system is left | \`kubectl nmi doctor\`: findings \`old_nmi\`, \`old_mic\`, \`crd_old\` |
 
-Exit codes: 0 fine, 1 findings or refused (with \`--exit-code\`) or failed, 2 usage, 69 out of reach, 77 no right.
+Exit codes: 0 fine, 1 findings or refused (with \`--exit-code\`) or failed, 2 usage, 69 out of reach, 74 output lost (a full disk, a closed pipe), 77 no right.
 A flag with one value is given once, and not empty: everything else is a usage error.
 
 ## Which pods are agents

@@ -100,7 +100,9 @@ function joinStandardInput(words: readonly string[]): string[] {
 /** What yargs prints: a help, or nothing. */
 async function parse(parser: Parser, words: readonly string[]): Promise<string> {
   let text = '';
-  await parser.parseAsync([...words], {}, (_error, _argv, output) => (text = output));
+  await parser.parseAsync([...words], {}, (_error, _argv, output) => {
+    text = output;
+  });
   return text;
 }
 
@@ -174,7 +176,7 @@ function createParser(start: Start) {
     // kubectl runs `kubectl_complete-nmi`; the script of yargs only supports one-word programs.
     .completion('completion', false)
     .epilogue(
-      'Exit codes: 0 fine, 1 findings (with --exit-code) or failed, 2 usage, 69 out of reach, 77 no right.',
+      'Exit codes: 0 fine, 1 findings (with --exit-code) or failed, 2 usage, 69 out of reach, 74 output lost, 77 no right.',
     )
     .fail((message, error: Error | undefined) => {
       // A missing value is an error of yargs itself; any other error is of a verb.

@@ -13,7 +13,7 @@ describe('the arguments of kubectl nmi explain', () => {
       const { code, stdout, stderr } = await play(words, boundTestBed());
       assert.equal(code, 2, words.join(' '));
       assert.equal(stdout, '');
-      assert.match(stderr, /^error: [^\n]+\nSee kubectl nmi --help\n$/);
+      assert.match(stderr, /^error: [^\n]+\nSee kubectl nmi explain --help\n$/);
     }
   });
 
