@@ -55,7 +55,20 @@ the PATH. It is one script without native code, for Node.js ${oldestNode} or lat
 | something of the old system is left | \`kubectl nmi doctor\`: findings \`old_nmi\`, \`old_mic\`, \`crd_old\` |
 
 Exit codes: 0 fine, 1 findings or refused (with \`--exit-code\`) or failed, 2 usage, 69 out of reach, 74 output lost (a full disk, a closed pipe), 77 no right.
-A flag with one value is given once, and not empty: everything else is a usage error.
+A flag with one value is given once, and not empty: everything else is a usage error. Findings have colors on a terminal, unless
+\`NO_COLOR\` is set.
+
+## Verbs that write
+
+They print what they would change, and change it with \`--apply\` (objects in the cluster) and \`--run\` (\`az\`) after printing it.
+
+- One context and one namespace count from the first read to the last write, and every printed command names that context.
+- An object is created, never overwritten: if one of that name exists with another spec, nothing changes.
+- Of a service account, only annotations that it lacks are written; of an exception, only \`spec.podLabels\`.
+- What takes something away also needs \`--yes\`. An object that another program manages, such as Helm or Argo CD, is not deleted or
+  changed at all.
+- \`--run\` looks at Azure first: federated credentials of other clusters stay, and no value of an object reaches \`az\` that \`az\` would
+  read as a file, a flag or the machine's own identity.
 
 ## Which pods are agents
 

@@ -55,7 +55,7 @@ export async function complete(
     (await askYargs([...before, typed]))
       .split('\n')
       // yargs adds a description for some shells.
-      .map((line) => line.replace(/[:\t].*$/, ''))
+      .map((line) => line.split(/[:\t]/)[0] ?? '')
       .filter((word) => word.startsWith('-') === typed.startsWith('-') && !/^--.$/.test(word));
   const found = [...new Set(known)].filter((word) => word !== '' && word.startsWith(typed));
   return [...found, asWords, ''].join('\n');

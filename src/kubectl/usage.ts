@@ -51,7 +51,7 @@ function describeUnknown(
   verb: string,
   help: string,
 ): string {
-  const typed = words.map((word) => word.replace(/=.*$/s, ''));
+  const typed = words.map((word) => word.split('=')[0]);
   const flag = unknown.map(toFlag).find((each) => typed.includes(each));
   if (flag === undefined) {
     const [word = ''] = unknown;

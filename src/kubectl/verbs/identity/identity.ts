@@ -34,7 +34,7 @@ export const addIdentity: AddVerb = (parser, start) =>
       verb
         .command(
           'add <name>',
-          'an AzureIdentity, of what Azure has',
+          'an AzureIdentity for an existing identity in Azure',
           (sub) =>
             sub
               .positional('name', nameArgument)
