@@ -3,6 +3,7 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { text } from 'node:stream/consumers';
 import type { WriteStream } from 'node:tty';
+import { homedir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { exitCodes, type Io } from './base/io.ts';
 import { paint } from './base/paint.ts';
@@ -66,11 +67,12 @@ function report(line: string): void {
 }
 
 async function hasLoginPlugin(): Promise<boolean> {
-  const { KUBECONFIG, HOME } = process.env;
   const flag = process.argv.find((word) => word.startsWith('--kubeconfig='))?.slice(13);
-  const paths = (flag ?? KUBECONFIG ?? join(HOME ?? '', '.kube/config')).split(delimiter);
+  const paths = (flag ?? process.env['KUBECONFIG'] ?? join(homedir(), '.kube/config')).split(
+    delimiter,
+  );
   const texts = await Promise.all(paths.map(readIfThere));
-  return texts.some((each) => /^\s*exec:/m.test(each ?? ''));
+  return texts.some((each) => /^\s*"?exec"?:/m.test(each ?? ''));
 }
 
 async function post(url: string, form: Readonly<Record<string, string>>) {
