@@ -20,6 +20,7 @@ import { makeCodeCache, renderEntry, wrapBundle, type Command } from './code-cac
 import { digestOfInputs } from './freshness.ts';
 import { freshNative, nativeFolder, nativeProducts } from './native.ts';
 import { noticesFile, renderNotices } from './notices.ts';
+import { oldestNode, renderPluginScript } from './plugin-script.ts';
 
 /** Root folder of the repository. */
 export const repositoryRoot = join(import.meta.dirname, '..');
@@ -128,7 +129,7 @@ const pluginFiles = ['kubectl-nmi', 'kubectl_complete-nmi', 'package.json'] as c
  */
 async function makePlugin(folder: string, stamp: BuildStamp): Promise<readonly string[]> {
   const { script, modules } = await bundlePlugin(repositoryRoot, stamp);
-  writeFileSync(join(folder, 'kubectl-nmi'), `#!/usr/bin/env node\n${script}`, { mode: 0o755 });
+  writeFileSync(join(folder, 'kubectl-nmi'), renderPluginScript(script), { mode: 0o755 });
   writeFileSync(
     join(folder, 'kubectl_complete-nmi'),
     '#!/bin/sh\nexec kubectl-nmi __complete "$@"\n',
@@ -140,7 +141,7 @@ async function makePlugin(folder: string, stamp: BuildStamp): Promise<readonly s
     description: 'kubectl plugin of Entra Pod Identity: explains, checks, assigns and migrates',
     license: 'Apache-2.0',
     type: 'commonjs',
-    engines: { node: '>=22' },
+    engines: { node: `>=${oldestNode}` },
     bin: { 'kubectl-nmi': 'kubectl-nmi', 'kubectl_complete-nmi': 'kubectl_complete-nmi' },
     files: ['kubectl-nmi', 'kubectl_complete-nmi', noticesFile],
   };

@@ -90,14 +90,14 @@ export async function bundleProgram(root: string, stamp: BuildStamp): Promise<Pr
   };
 }
 
-/** The kubectl plugin: one script for Node 22 and later. */
+/** The kubectl plugin: one script. A Node that is too old for it can parse it, so that it can say so. */
 export function bundlePlugin(root: string, stamp: BuildStamp): Promise<Bundle> {
-  return bundle(join(root, 'src/kubectl/main.ts'), stamp, 'node22');
+  return bundle(join(root, 'src/kubectl/main.ts'), stamp, 'node18');
 }
 
 /**
  * Bundles `entry` and all its imports into one script.
- * @param target the oldest Node that runs it; default: this one.
+ * @param target the oldest Node that can parse it; default: this one.
  * @throws Error if the bundler warns, or if a module other than Node's own is not bundled.
  */
 export async function bundle(entry: string, stamp: BuildStamp, target?: string): Promise<Bundle> {

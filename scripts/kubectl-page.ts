@@ -3,6 +3,7 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { format } from 'prettier';
 import { objectCodes } from '../src/nmi/diagnosis/object-codes.ts';
+import { oldestNode } from './plugin-script.ts';
 import { runPlugin } from '../src/kubectl/plugin.ts';
 
 const path = join(import.meta.dirname, '../docs/kubectl.md');
@@ -39,7 +40,7 @@ contexts, login plugins and proxies work as they do there, and it needs no right
 read is used too; what the user may not read is counted in one line, "Not checked", and listed with the RBAC rules by \`-v\`.
 
 \`./dev build\` makes it. Install it by putting \`dist/kubectl-nmi\` (and \`dist/kubectl_complete-nmi\` for completion) on
-the PATH. It is one script without native code, for Node.js 22 or later. \`scripts/krew.ts\` makes a release for krew of it, and
+the PATH. It is one script without native code, for Node.js ${oldestNode} or later. \`scripts/krew.ts\` makes a release for krew of it, and
 \`scripts/plugin-executable.ts\` one Linux executable for machines without Node.js.
 
 | trouble | command that answers it |
@@ -64,8 +65,22 @@ the PATH. It is one script without native code, for Node.js 22 or later. \`scrip
 
 The verdict uses [status conditions](operate.md#status-conditions) too: a missing Secret or a missing identity grant is seen by a user who may read neither.
 
-Exit codes: 0 fine, 1 not granted (\`explain\`), errors (\`analyze\`, see \`--fail-on\`), findings (other verbs, with \`--exit-code\`) or failed, 2 usage, 69 out of reach, 77 no right.
-A flag with one value is given once, and not empty: everything else is a usage error.
+Exit codes: 0 fine, 1 not granted (\`explain\`), errors (\`analyze\`, see \`--fail-on\`), findings (other verbs, with \`--exit-code\`) or failed, 2 usage, 69 out of reach,
+74 output lost (a full disk, a closed pipe), 77 no right.
+A flag with one value is given once, and not empty: everything else is a usage error. Findings have colors on a terminal, unless
+\`NO_COLOR\` is set.
+
+## Verbs that write
+
+They print what they would change, and change it with \`--apply\` (objects in the cluster) and \`--run\` (\`az\`) after printing it.
+
+- One context and one namespace count from the first read to the last write, and every printed command names that context.
+- An object is created, never overwritten: if one of that name exists with another spec, nothing changes.
+- Of a service account, only annotations that it lacks are written; of an exception, only \`spec.podLabels\`.
+- What takes something away also needs \`--yes\`. An object that another program manages, such as Helm or Argo CD, is not deleted or
+  changed at all.
+- \`--run\` looks at Azure first: federated credentials of other clusters stay, and no value of an object reaches \`az\` that \`az\` would
+  read as a file, a flag or the machine's own identity.
 
 ## Which pods are agents
 

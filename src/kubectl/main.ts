@@ -2,8 +2,13 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { text } from 'node:stream/consumers';
-import { exitCodes } from './base/io.ts';
+import type { WriteStream } from 'node:tty';
+import { homedir } from 'node:os';
+import { delimiter, join } from 'node:path';
+import { exitCodes, type Io } from './base/io.ts';
+import { paint } from './base/paint.ts';
 import { runPlugin } from './plugin.ts';
+import { firstAlone } from './transport/first-alone.ts';
 import { runProgram } from './transport/program.ts';
 
 const stop = new AbortController();
@@ -16,10 +21,13 @@ for (const [signal, code] of [
     process.exitCode = code;
   });
 }
-// A reader that closed the pipe (`kubectl nmi list | head`) must not cause a crash.
+// Who reads the output, or a script, must not take a part of it for all.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code === 'EPIPE') process.exit(exitCodes.ok);
+  // A reader that has closed the pipe (`kubectl nmi reasons | head`) wants no more, not even this.
+  if (error.code !== 'EPIPE') report(`error: the output cannot be written: ${error.message}\n`);
+  process.exit(exitCodes.outputLost);
 });
+process.stderr.on('error', () => undefined);
 for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
   process.on(event, (error: unknown) => {
     process.stderr.write(`bug: ${error instanceof Error ? (error.stack ?? '') : 'unknown'}\n`);
@@ -27,11 +35,18 @@ for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
   });
 }
 
+const terminal = {
+  isInteractive: process.stdin.isTTY,
+  prompt: (question: string) => process.stderr.write(question),
+};
+const run: Io['run'] = (program, args, options = {}) =>
+  runProgram(program, args, options, stop.signal, terminal);
+
 void runPlugin(process.argv.slice(2), {
   environment: process.env,
-  stdout: (output) => process.stdout.write(output),
-  stderr: (output) => process.stderr.write(output),
-  run: (program, args, options = {}) => runProgram(program, args, options, stop.signal),
+  stdout: (output) => process.stdout.write(hasColors(process.stdout) ? paint(output) : output),
+  stderr: report,
+  run: firstAlone(run, hasLoginPlugin),
   post,
   readText: (path) => (path === '-' ? text(process.stdin) : readIfThere(path)),
   writeNew,
@@ -41,6 +56,24 @@ void runPlugin(process.argv.slice(2), {
 }).then((code) => {
   process.exitCode ??= code;
 });
+
+/** Node follows NO_COLOR and TERM. */
+function hasColors(stream: Partial<WriteStream>): boolean {
+  return stream.isTTY === true && stream.hasColors?.() === true;
+}
+
+function report(line: string): void {
+  process.stderr.write(hasColors(process.stderr) ? paint(line) : line);
+}
+
+async function hasLoginPlugin(): Promise<boolean> {
+  const flag = process.argv.find((word) => word.startsWith('--kubeconfig='))?.slice(13);
+  const paths = (flag ?? process.env['KUBECONFIG'] ?? join(homedir(), '.kube/config')).split(
+    delimiter,
+  );
+  const texts = await Promise.all(paths.map(readIfThere));
+  return texts.some((each) => /^\s*"?exec"?:/m.test(each ?? ''));
+}
 
 async function post(url: string, form: Readonly<Record<string, string>>) {
   try {

@@ -2,13 +2,13 @@
 import yargs from 'yargs';
 import { outputFormats } from './base/output.ts';
 import { exitCodes, type Io } from './base/io.ts';
-import { PluginError, usageError, type ExitCode } from './base/plugin-error.ts';
+import { PluginError, type ExitCode } from './base/plugin-error.ts';
 import { Kubectl, passedFlags, type PassedFlags } from './transport/kubectl.ts';
 import { addAnalyze } from './verbs/analyze.ts';
 import { addDoctor } from './verbs/doctor.ts';
 import { addException } from './verbs/exception.ts';
 import { addGrants } from './verbs/grants.ts';
-import { addIdentity } from './verbs/identity.ts';
+import { addIdentity } from './verbs/identity/identity.ts';
 import { addLogs } from './verbs/logs.ts';
 import { addMigrate } from './verbs/migrate.ts';
 import { addSysdump } from './verbs/sysdump.ts';
@@ -19,6 +19,8 @@ import { addStatus } from './verbs/status.ts';
 import { addVersion } from './verbs/version.ts';
 import { addExplain } from './verbs/explain-flags.ts';
 import { refuseLostValues } from './verbs/flag-values.ts';
+import { complete } from './completion.ts';
+import { toUsageError } from './usage.ts';
 import {
   switchFlag,
   type AddVerb,
@@ -44,8 +46,9 @@ const addVerbs: readonly AddVerb[] = [
   addVersion,
 ];
 
-/** @param words the command line without the program. @returns the exit code. */
-export async function runPlugin(words: readonly string[], io: Io): Promise<ExitCode> {
+/** @param typed the command line without the program. @returns the exit code. */
+export async function runPlugin(typed: readonly string[], io: Io): Promise<ExitCode> {
+  const words = typed[0] === 'help' ? [...typed.slice(1), '--help'] : typed;
   let code: ExitCode = exitCodes.ok;
   const start: Start = async (flags, work) => {
     code = await work({
@@ -60,13 +63,20 @@ export async function runPlugin(words: readonly string[], io: Io): Promise<ExitC
     });
   };
   try {
-    if (words[0] === '__complete') return await complete(words.slice(1), io, start);
+    if (typed[0] === '__complete') {
+      io.stdout(await complete(typed.slice(1), io, completeByYargs));
+      return exitCodes.ok;
+    }
     const parser = refuseLostValues(words, createParser(start));
-    await parser.parseAsync(joinStandardInput(words), {}, (_error, _argv, output) => {
-      if (output !== '') io.stdout(`${output}\n`);
-    });
+    const output = await parse(parser, joinStandardInput(words));
+    const [, verb] = typed;
+    if (typed[0] === 'help' && verb !== undefined && !output.startsWith(`kubectl nmi ${verb}`)) {
+      throw toUsageError(`Unknown argument: ${verb}`, words, output);
+    }
+    if (output !== '') io.stdout(`${output}\n`);
     return code;
-  } catch (error) {
+  } catch (caught) {
+    const error = caught instanceof UsageProblem ? await explainUsage(caught, words) : caught;
     if (!(error instanceof PluginError)) throw error;
     if (io.stop.aborted) {
       io.stderr('error: interrupted\n');
@@ -87,11 +97,40 @@ function joinStandardInput(words: readonly string[]): string[] {
   });
 }
 
-/** The output that kubectl expects: one word per line, then a directive (4: no file names). */
-async function complete(words: readonly string[], io: Io, start: Start): Promise<ExitCode> {
-  const found = await createParser(start).getCompletion([...words]);
-  io.stdout([...found.map((each) => each.split(':')[0]), ':4', ''].join('\n'));
-  return exitCodes.ok;
+/** What yargs prints: a help, or nothing. */
+async function parse(parser: Parser, words: readonly string[]): Promise<string> {
+  let text = '';
+  await parser.parseAsync([...words], {}, (_error, _argv, output) => {
+    text = output;
+  });
+  return text;
+}
+
+/** This flag of yargs is the only way to its completion behind a verb. */
+function completeByYargs(words: readonly string[]): Promise<string> {
+  const isHelp = words[0] === 'help';
+  const args = ['--get-yargs-completions', 'nmi', ...(isHelp ? words.slice(1) : words)];
+  return parse(createParser(doNothing), args);
+}
+
+const doNothing: Start = () => Promise.resolve();
+
+/** A complaint of yargs. */
+class UsageProblem extends Error {}
+
+async function explainUsage({ message }: Error, words: readonly string[]): Promise<PluginError> {
+  // Up to the first flag; an unknown word among them is left out.
+  const flagAt = words.findIndex((word) => word.startsWith('-'));
+  const plain = flagAt < 0 ? [...words] : words.slice(0, flagAt);
+  for (let length = plain.length; length > 0; length--) {
+    try {
+      const help = await parse(createParser(doNothing), [...plain.slice(0, length), '--help']);
+      return toUsageError(message, words, help);
+    } catch (error) {
+      if (!(error instanceof UsageProblem)) throw error;
+    }
+  }
+  return toUsageError(message, words, await parse(createParser(doNothing), ['--help']));
 }
 
 function createParser(start: Start) {
@@ -137,15 +176,20 @@ function createParser(start: Start) {
     // kubectl runs `kubectl_complete-nmi`; the script of yargs only supports one-word programs.
     .completion('completion', false)
     .epilogue(
-      'Exit codes: 0 fine, 1 findings (with --exit-code) or failed, 2 usage, 69 out of reach, 77 no right.',
+      'Exit codes: 0 fine, 1 findings (with --exit-code) or failed, 2 usage, 69 out of reach, 74 output lost, 77 no right.',
     )
     .fail((message, error: Error | undefined) => {
       // A missing value is an error of yargs itself; any other error is of a verb.
       if (error !== undefined && error.name !== 'YError') throw error;
-      throw usageError(message.replace(/^Did/, 'unknown verb; did'), 'See kubectl nmi --help');
-    });
+      throw new UsageProblem(message);
+    })
+    .exitProcess(false);
   for (const name of passedFlags) {
-    parser.option(name, { type: 'string', describe: 'As for kubectl.', group: 'Connection:' });
+    parser.option(name, {
+      type: 'string',
+      describe: 'The same as kubectl’s flag.',
+      group: 'Connection:',
+    });
   }
   for (const add of addVerbs) parser = add(parser, start);
   return parser;

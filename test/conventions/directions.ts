@@ -33,7 +33,7 @@ const orders: Readonly<Record<string, readonly (readonly string[])[]>> = {
     ['transport', 'azure'],
     ['cluster'],
     ['findings'],
-    ['verbs'],
+    ['verbs', 'completion.ts', 'usage.ts'],
     ['plugin.ts'],
     ['main.ts'],
   ],

@@ -38,7 +38,7 @@ describe('the process of kubectl nmi', () => {
     assert.match(usage.stderr, /^error: unknown verb/);
   });
 
-  it('ends without an error when its reader has closed the pipe', async () => {
+  it('ends quietly when its reader has closed the pipe', async () => {
     await writeFile(
       join(folder, 'unbound.yaml'),
       'kind: AzureIdentity\nmetadata: { name: orders }\n',
@@ -47,7 +47,48 @@ describe('the process of kubectl nmi', () => {
     const script = `(${process.execPath} ${main} analyze -f unbound.yaml --exit-code; echo $? >&2) | true`;
     const env = { PATH: process.env['PATH'], KUBECTL: join(folder, 'kubectl') };
     const { stderr } = spawnSync('sh', ['-c', script], { cwd: folder, encoding: 'utf8', env });
-    assert.equal(stderr, '0\n');
+    assert.equal(stderr, '74\n', 'no error on the terminal, and no success');
+  });
+
+  it('does not succeed if its output is lost', () => {
+    const script = `${process.execPath} ${main} reasons > /dev/full; echo $?`;
+    const { stdout, stderr } = spawnSync('sh', ['-c', script], { cwd: folder, encoding: 'utf8' });
+    assert.equal(stdout, '74\n');
+    assert.match(stderr, /^error: the output cannot be written: ENOSPC: no space left on device/);
+  });
+
+  it('has colors on a terminal, and none elsewhere or with NO_COLOR', () => {
+    const words = `${process.execPath} ${main} explian`;
+    const onTerminal = (env: NodeJS.ProcessEnv) =>
+      spawnSync('script', ['-qec', words, '/dev/null'], {
+        cwd: folder,
+        encoding: 'utf8',
+        env: { PATH: process.env['PATH'], TERM: 'xterm-256color', ...env },
+      }).stdout.replaceAll('\u001b', 'ESC');
+    assert.match(onTerminal({}), /ESC\[31merror:ESC\[39m unknown verb/);
+    assert.match(onTerminal({ NO_COLOR: '1' }), /^error: unknown verb/);
+    assert.match(onTerminal({ TERM: 'dumb' }), /^error: unknown verb/);
+    assert.match(run(['explian']).stderr, /^error: unknown verb/);
+  });
+
+  it('shows what a login plugin of kubectl asks, and passes the answer on', async () => {
+    // As kubectl with an exec plugin: a prompt, the answer from the terminal, then the output.
+    await writeFile(
+      join(folder, 'asking'),
+      `#!/bin/sh\necho 'To sign in, enter the code ABC' >&2\nsleep 2\necho 'Error from server (Forbidden): no' >&2\nexit 1\n`,
+      { mode: 0o755 },
+    );
+    const env = { PATH: process.env['PATH'], KUBECTL: join(folder, 'asking') };
+    const { status, stderr } = spawnSync(process.execPath, [main, 'doctor'], {
+      encoding: 'utf8',
+      env,
+    });
+    assert.equal(status, 1);
+    const lines = stderr.split('\n');
+    assert.equal(lines[0], 'To sign in, enter the code ABC');
+    assert.equal(lines.filter((line) => line.startsWith('To sign in')).length, 1, 'and once');
+    assert.doesNotMatch(stderr, /^Error from server/m, 'that is kubectl’s own');
+    assert.match(stderr, /^error: cannot reach/m);
   });
 
   it('reads a manifest from its input, or from a file that exists', () => {

@@ -9,14 +9,14 @@ describe('the command line of kubectl nmi', () => {
     assert.match(none.stderr, /No verb is given/);
     const slip = await play(['explian']);
     assert.equal(slip.code, 2);
-    assert.match(slip.stderr, /unknown verb; did you mean explain\?/);
+    assert.match(slip.stderr, /unknown verb explian; did you mean explain\?/);
   });
 
   it('refuses its own flags without a value', async () => {
     for (const flag of ['--namespace', '--agent-namespace', '--output']) {
       const { code, stderr } = await play(['explain', 'pod', 'web', flag], boundTestBed());
       assert.equal(code, 2, flag);
-      assert.match(stderr, /^error: (?:--\S+ has no value|Not enough arguments following: \S+)\n/);
+      assert.match(stderr, /^error: --\S+ has no value\n/);
     }
   });
 
@@ -48,7 +48,7 @@ describe('the command line of kubectl nmi', () => {
       assert.match(stdout, /AzureIdentity default\/piped: identity_unbound/);
     }
     const follow = await play(['logs', '--node', 'node-1', '-f', '-'], boundTestBed());
-    assert.match(follow.stderr, /Unknown argument: -/);
+    assert.match(follow.stderr, /the word - has no meaning here/);
   });
 
   it('does not report a fault of its own as an error of the user', async () => {

@@ -23,7 +23,7 @@ describe('dist/kubectl-nmi', () => {
 
   it('is one script without native code, packaged for npm', () => {
     const text = readFileSync(script, 'utf8');
-    assert.match(text, /^#!\/usr\/bin\/env node\n/);
+    assert.match(text, /^#!\/usr\/bin\/env node\n\(function/, 'the check of the version of Node');
     assert.doesNotMatch(text, /\.node['"]|dlopen/);
     const manifest = JSON.parse(
       readFileSync(join(repositoryRoot, 'dist/package.json'), 'utf8'),

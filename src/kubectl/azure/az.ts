@@ -1,10 +1,34 @@
 /** Command lines of Azure's `az`: shown for copying, or run as the user who is logged in. */
-import { shellWord } from '../base/output.ts';
+import { shellWord, toLine } from '../base/output.ts';
 import { exitCodes, type Io, type ProgramRun } from '../base/io.ts';
 import { failedError, PluginError } from '../base/plugin-error.ts';
 
-/** Words after `az`. */
+/** Words after `az`, made by `azLine`. */
 export type AzLine = readonly string[];
+
+/**
+ * az reads `@file` as the content of a file, `[system]` as the identity of the machine itself, and a
+ * leading hyphen as a flag. Values come from objects that others write, so such a value is refused.
+ * @throws PluginError
+ */
+export function azLine(
+  command: readonly string[],
+  flags: Readonly<Record<string, string | readonly string[]>>,
+): AzLine {
+  const words = Object.entries(flags).flatMap(([name, value]) => [
+    `--${name}`,
+    ...[value].flat().map((each) => checkValue(name, each)),
+  ]);
+  return [...command, ...words];
+}
+
+function checkValue(flag: string, value: string): string {
+  if (/^[^-@[\s][^\p{Cc}\u2028\u2029]*$/u.test(value)) return value;
+  throw failedError(
+    `az would not take "${toLine(value)}" as the value of --${flag}`,
+    'Correct the field of the object, or the flag, that it comes from.',
+  );
+}
 
 export function renderAz(line: AzLine): string {
   return ['az', ...line].map(shellWord).join(' ');
@@ -15,6 +39,17 @@ export async function runAz({ run }: Io, line: AzLine): Promise<string> {
   const done = await run('az', line);
   if (done.code === 0) return done.stdout;
   throw failureOf(done, line);
+}
+
+/** Its output as JSON, whatever format the user has configured. @throws PluginError */
+export async function readAz(io: Io, line: AzLine): Promise<unknown> {
+  const text = await runAz(io, [...line, '--output', 'json']);
+  try {
+    const value: unknown = JSON.parse(text);
+    return value;
+  } catch {
+    throw failedError('az printed no JSON', `The line was: ${renderAz(line)}`);
+  }
 }
 
 function failureOf({ code, stderr }: ProgramRun, line: AzLine): PluginError {

@@ -1,7 +1,7 @@
 /** The scale sets and virtual machines of a cluster, derived from its nodes. Pure. */
 import { stringAt } from '../../base/json-value.ts';
 import { labelsOf, nameOf, specOf, type RawObject } from '../base/object.ts';
-import type { AzLine } from './az.ts';
+import { azLine, type AzLine } from './az.ts';
 
 /** A resource that an identity is assigned to. */
 export interface Compute {
@@ -13,8 +13,9 @@ export interface Compute {
   readonly nodes: readonly string[];
 }
 
+/** Names of Azure, none of which starts like a flag or a file of az. */
 const providerId =
-  /^azure:\/\/\/subscriptions\/([^/]+)\/resourceGroups\/([^/]+)\/providers\/Microsoft\.Compute\/(virtualMachineScaleSets|virtualMachines)\/([^/]+)/i;
+  /^azure:\/\/\/subscriptions\/(\w[\w-]*)\/resourceGroups\/([\w(][\w.()-]*)\/providers\/Microsoft\.Compute\/(virtualMachineScaleSets|virtualMachines)\/(\w[\w.-]*)/i;
 
 /** Each once, by name; nodes outside Azure are left out. */
 export function computesOf(nodes: readonly RawObject[]): readonly Compute[] {
@@ -47,9 +48,10 @@ export function identityLine(
   verb: 'assign' | 'remove' | 'show',
   resourceIds: readonly string[] = [],
 ): AzLine {
-  return [
-    ...[kind, 'identity', verb, '--subscription', subscription],
-    ...['--resource-group', resourceGroup, '--name', name],
-    ...(resourceIds.length === 0 ? [] : ['--identities', ...resourceIds]),
-  ];
+  return azLine([kind, 'identity', verb], {
+    subscription,
+    'resource-group': resourceGroup,
+    name,
+    ...(resourceIds.length === 0 ? {} : { identities: resourceIds }),
+  });
 }

@@ -10,7 +10,14 @@ export interface IdentitySpec {
   readonly clientPassword?: { readonly name: string };
 }
 
-export function identityObject(namespace: string, name: string, spec: IdentitySpec): object {
+interface KubeObject {
+  readonly apiVersion: string;
+  readonly kind: string;
+  readonly metadata: object;
+  readonly spec: object;
+}
+
+export function identityObject(namespace: string, name: string, spec: IdentitySpec): KubeObject {
   return { apiVersion, kind: 'AzureIdentity', metadata: { name, namespace }, spec };
 }
 
@@ -21,7 +28,7 @@ export function bindingObject(
   azureIdentity: string,
   selector: string,
   serviceAccount: string,
-): object {
+): KubeObject {
   const limit = serviceAccount === '' ? {} : { serviceAccount };
   const spec = { azureIdentity, selector, ...limit };
   return { apiVersion, kind: 'AzureIdentityBinding', metadata: { name, namespace }, spec };
@@ -31,7 +38,7 @@ export function exceptionObject(
   namespace: string,
   name: string,
   podLabels: Readonly<Record<string, string>>,
-): object {
+): KubeObject {
   return {
     apiVersion,
     kind: 'AzurePodIdentityException',

@@ -52,6 +52,8 @@ export const exitCodes = {
   /** The API server, or a program that is needed, cannot be reached. */
   unavailable: 69,
   bug: 70,
+  /** Its output could not be written: the disk is full, or nobody reads it. */
+  outputLost: 74,
   /** The user lacks a permission. */
   noRight: 77,
 } as const;

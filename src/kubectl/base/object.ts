@@ -50,7 +50,10 @@ export function annotationsOf(object: RawObject): ReadonlyMap<string, string> {
 
 /** The entries of a list that are objects. */
 export function recordsAt(record: JsonRecord | undefined, key: string): readonly JsonRecord[] {
-  const list: unknown = record?.[key];
+  return recordsOf(record?.[key]);
+}
+
+export function recordsOf(list: unknown): readonly JsonRecord[] {
   if (!Array.isArray(list)) return [];
   return list.map(asRecord).filter((each) => each !== undefined);
 }

@@ -77,8 +77,11 @@ export function sumBy(
   return sums;
 }
 
-/** Nodes of the cluster, or none if the user may not list them. */
-export async function listNodes(kubectl: Kubectl, unread: Unread[]): Promise<readonly RawObject[]> {
+/** Nodes of the cluster; undefined if the user may not list them. */
+export async function listNodes(
+  kubectl: Kubectl,
+  unread: Unread[],
+): Promise<readonly RawObject[] | undefined> {
   const read = await kubectl.list('nodes', undefined);
-  return valueOrUnread(read, 'list nodes', 'nodes without an agent', unread) ?? [];
+  return valueOrUnread(read, 'list nodes', 'nodes without an agent', unread);
 }

@@ -21,14 +21,16 @@ export function nodesOfAgents(nodes: readonly RawObject[]): readonly RawObject[]
   });
 }
 
+/** @param nodes undefined if they could not be read: then nothing is known of those without an agent. */
 export function examineAgents(
-  nodes: readonly RawObject[],
+  nodes: readonly RawObject[] | undefined,
   agents: readonly AgentView[],
 ): readonly Finding[] {
   const own = agents.filter(({ isOldNmi }) => !isOldNmi);
   const versions = new Set(own.map(versionOf));
+  const linux = nodesOfAgents(nodes ?? []);
   return [
-    ...(nodesOfAgents(nodes).length === 0
+    ...(nodes !== undefined && linux.length === 0
       ? [
           createFinding('nodes_missing', {
             object: 'Cluster',
@@ -36,7 +38,8 @@ export function examineAgents(
           }),
         ]
       : []),
-    ...examineNodes(nodes, agents),
+    ...linux.flatMap((node) => ofNode(node, own)),
+    ...agents.flatMap(ofAgent),
     ...(versions.size > 1
       ? [
           createFinding('agent_versions', {

@@ -2,8 +2,8 @@
  * Reaches the API server through the user's own kubectl: contexts, login plugins, proxies and
  * certificates work as configured by the user, and the plugin never sees a credential.
  */
-import { parseRecord, stringAt } from '../../base/json-value.ts';
-import { itemsOf, type RawObject } from '../base/object.ts';
+import { asRecord, parseRecord, stringAt } from '../../base/json-value.ts';
+import { itemsOf, recordsAt, type RawObject } from '../base/object.ts';
 import { exitCodes, type Io, type ProgramRun, type RunOptions } from '../base/io.ts';
 import { PluginError } from '../base/plugin-error.ts';
 import {
@@ -45,13 +45,23 @@ export type Read<T> =
 /** kubectl itself waits minutes for a server that does not answer. */
 const defaultTimeout = '15s';
 
+/** One context of the user's configuration, whatever becomes the current one meanwhile. */
+export interface PinnedContext {
+  readonly kubectl: Kubectl;
+  /** Empty without a configuration file, as in a pod. */
+  readonly name: string;
+  readonly namespace: string;
+}
+
 export class Kubectl {
   readonly #io: Io;
+  readonly #given: PassedFlags;
   readonly #flags: readonly string[];
   readonly #program: string;
 
   constructor(io: Io, flags: PassedFlags = {}) {
     this.#io = io;
+    this.#given = flags;
     this.#program = io.environment['KUBECTL'] ?? 'kubectl';
     const all: PassedFlags = { 'request-timeout': defaultTimeout, ...flags };
     this.#flags = passedFlags.flatMap((name) => {
@@ -139,6 +149,23 @@ export class Kubectl {
     if (run.code === undefined) throw toPluginError(classifyFailure(run), 'read the configuration');
     const text = run.code === 0 ? run.stdout.trim() : '';
     return text === '' ? 'default' : text;
+  }
+
+  /** What a command line needs to reach the same server as the same user. */
+  get shownFlags(): readonly string[] {
+    return this.#flags.filter((flag) => !flag.startsWith('--request-timeout='));
+  }
+
+  /** Somebody may switch the current context between two calls, so a verb that writes names it. */
+  async pin(): Promise<PinnedContext> {
+    const run = await this.run(['config', 'view', '--minify', '--output=json']);
+    if (run.code === undefined) throw toPluginError(classifyFailure(run), 'read the configuration');
+    const parsed = run.code === 0 ? parseRecord(run.stdout) : undefined;
+    const name = stringAt(parsed, 'current-context');
+    const [context] = recordsAt(parsed, 'contexts');
+    const namespace = stringAt(asRecord(context?.['context']), 'namespace') || 'default';
+    if (name === '') return { kubectl: this, name, namespace };
+    return { kubectl: new Kubectl(this.#io, { ...this.#given, context: name }), name, namespace };
   }
 
   async #read<T>(args: readonly string[], read: (parsed: RawObject) => T): Promise<Read<T>> {

@@ -1,6 +1,6 @@
 /** The input of every verb: the machine, the user's kubectl, and the common flags. */
 import type { OutputFormat } from '../base/output.ts';
-import { renderReport } from '../base/output.ts';
+import { renderReport, shellWord } from '../base/output.ts';
 import { exitCodes, type Io } from '../base/io.ts';
 import { failedError, type ExitCode } from '../base/plugin-error.ts';
 import { valueOf, type Kubectl, type Scope } from '../transport/kubectl.ts';
@@ -35,6 +35,38 @@ export function exitOf({ exitCode }: VerbContext, isFine: boolean): ExitCode {
 /** @throws PluginError */
 export async function namespaceFor(context: VerbContext): Promise<string> {
   return context.namespace ?? (await context.kubectl.currentNamespace());
+}
+
+/** For a verb that writes: one context and one namespace from its first read to its last write. */
+export interface PinnedContext extends VerbContext {
+  readonly namespace: string;
+  /** For people: where it writes. */
+  readonly target: string;
+}
+
+/** @throws PluginError */
+export async function pin(context: VerbContext): Promise<PinnedContext> {
+  const pinned = await context.kubectl.pin();
+  const { namespace = pinned.namespace } = context;
+  const name = pinned.name === '' ? '' : `context ${pinned.name}, `;
+  return {
+    ...context,
+    kubectl: pinned.kubectl,
+    namespace,
+    target: `${name}namespace ${namespace}`,
+  };
+}
+
+/** kubectl with the flags that lead to the same context. */
+export function kubectlCommand({ kubectl }: PinnedContext): string {
+  return ['kubectl', ...kubectl.shownFlags].map(shellWord).join(' ');
+}
+
+/** A command of this plugin for the same context and namespace. */
+export function nmiCommand({ kubectl, namespace }: PinnedContext, ...words: readonly string[]) {
+  return ['kubectl', 'nmi', ...words, '-n', namespace, ...kubectl.shownFlags]
+    .map(shellWord)
+    .join(' ');
 }
 
 /** Undefined is every namespace. @throws PluginError */

@@ -4,10 +4,16 @@ import { renderTable } from '../base/output.ts';
 import { nameOf, recordsAt, specOf, type RawObject } from '../base/object.ts';
 import type { ExitCode } from '../base/plugin-error.ts';
 import { listNodes } from '../cluster/agent-state.ts';
-import type { AgentView } from '../cluster/agents.ts';
+import { verifiedOf, type AgentView } from '../cluster/agents.ts';
 import { group, identityResources } from '../cluster/resources.ts';
 import { describeUnread, renderUnread, valueOrUnread, type Unread } from '../cluster/unread.ts';
+import { askRight, everywhere, type Answer, type Right } from '../cluster/rights.ts';
 import { readAgents } from '../cluster/trusted-agents.ts';
+import {
+  rightsForIdentities,
+  rightsOfAgent,
+  type IdentityRight,
+} from '../findings/agent-rights.ts';
 import { examineAgents, findMic } from '../findings/agents.ts';
 import {
   createFinding,
@@ -15,6 +21,7 @@ import {
   sortFindings,
   type Finding,
 } from '../../nmi/diagnosis/finding.ts';
+import type { Kubectl } from '../transport/kubectl.ts';
 import { classifyFailure, toPluginError } from '../transport/kubectl-failure.ts';
 import { exitOf, print, type VerbContext } from './context.ts';
 import { section } from './explain.ts';
@@ -52,7 +59,7 @@ async function doctor(context: VerbContext, isPre: boolean): Promise<ExitCode> {
   const server = await checkServer(context);
   const [definitions, rights, nodes, pods, agents] = await Promise.all([
     checkDefinitions(context, unread),
-    checkOwnRights(context),
+    checkOwnRights(context, unread),
     listNodes(context.kubectl, unread),
     listPods(context, unread),
     isPre ? undefined : findAgents(context, unread),
@@ -61,7 +68,7 @@ async function doctor(context: VerbContext, isPre: boolean): Promise<ExitCode> {
     server,
     definitions,
     rights,
-    checkPods(pods ?? []),
+    checkPods(pods),
     ...(isPre ? [checkNodes(nodes)] : []),
     ...(agents === undefined
       ? []
@@ -84,6 +91,9 @@ async function doctor(context: VerbContext, isPre: boolean): Promise<ExitCode> {
   );
 }
 
+/** The result of what could not be seen; why not is among the unread. */
+const notChecked = 'not checked';
+
 async function findAgents(context: VerbContext, unread: Unread[]) {
   const read = await readAgents(context);
   return valueOrUnread(read, 'list the pods of the agents', 'agents and their rights', unread);
@@ -95,9 +105,10 @@ async function checkServer({ kubectl }: VerbContext): Promise<Examined> {
   const server = asRecord(parseRecord(run.stdout)?.['serverVersion']);
   if (server === undefined) throw toPluginError(classifyFailure(run), 'reach the API server');
   const version = stringAt(server, 'gitVersion');
-  const minor = Number(/^v1\.(\d+)/.exec(version)?.[1] ?? '0');
+  const [, minor = '28'] = /^v1\.(\d+)/.exec(version) ?? [];
   const text = `The API server is ${version}.`;
-  const old = minor >= 28 ? [] : [createFinding('server_old', { object: 'Cluster', text })];
+  const isOld = Number(minor) < 28;
+  const old = isOld ? [createFinding('server_old', { object: 'Cluster', text })] : [];
   return examined('API server', version, old);
 }
 
@@ -106,6 +117,7 @@ const newFields: Readonly<Record<string, readonly string[]>> = {
   azureidentities: ['spec.allowedResources', 'spec.federation', 'status.conditions'],
   azureidentitybindings: ['spec.serviceAccount', 'status.conditions'],
   azurepodidentityexceptions: [],
+  azureidentitygrants: [],
 };
 
 async function checkDefinitions({ kubectl }: VerbContext, unread: Unread[]): Promise<Examined> {
@@ -133,7 +145,10 @@ async function checkDefinitions({ kubectl }: VerbContext, unread: Unread[]): Pro
     return [];
   });
   const found = reads.filter(({ read }) => read.ok).length;
-  return examined('custom resource definitions', `${found} of ${reads.length}`, findings);
+  const unknown = reads.filter(({ read }) => !read.ok && read.failure.kind !== 'not-found').length;
+  const rest = unknown === 0 ? '' : `, ${unknown} ${notChecked}`;
+  const result = unknown === reads.length ? notChecked : `${found} of ${reads.length}${rest}`;
+  return examined('custom resource definitions', result, findings);
 }
 
 /** @param path of a field, such as `spec.federation`. */
@@ -151,31 +166,58 @@ function hasField(definition: RawObject, path: string): boolean {
 
 const ownRights = ['pods', ...Object.values(identityResources)];
 
-async function checkOwnRights({
-  kubectl,
-  allNamespaces,
-  namespace,
-}: VerbContext): Promise<Examined> {
-  const where = allNamespaces
-    ? ['--all-namespaces']
-    : namespace === undefined
-      ? []
-      : [`--namespace=${namespace}`];
+async function checkOwnRights(
+  { kubectl, allNamespaces, namespace }: VerbContext,
+  unread: Unread[],
+): Promise<Examined> {
+  const own = namespace === undefined ? [] : [`--namespace=${namespace}`];
+  const where = allNamespaces ? everywhere : own;
   const answers = await Promise.all(
-    ownRights.map(async (resource) => ({
-      resource,
-      run: await kubectl.run(['auth', 'can-i', 'list', resource, ...where]),
-    })),
+    ownRights.map(async (resource) => {
+      const right = { verb: 'list', resource };
+      return { right, answer: await askRight(kubectl, right, where) };
+    }),
   );
-  const lacking = answers.filter(({ run }) => run.stdout.trim().startsWith('no'));
-  const findings = lacking.map(({ resource }) =>
+  const result = resultOf('enough for explain and analyze', answers, 'your rights', unread);
+  const findings = refusedOf(answers).map(({ right: { resource } }) =>
     createFinding('own_rights', {
       object: `Resource ${resource}`,
       text: `You may not list ${resource}: explain and analyze need it.`,
       severity: 'warning',
     }),
   );
-  return examined('your rights', missingOr('enough for explain and analyze', lacking), findings);
+  return examined('your rights', result, findings);
+}
+
+interface AnsweredRight {
+  readonly right: Right;
+  readonly answer: Answer;
+}
+
+function refusedOf<T extends AnsweredRight>(answers: readonly T[]): readonly T[] {
+  return answers.filter(({ answer }) => answer.kind === 'no');
+}
+
+/** @param loses what is unknown if a question could not be asked. */
+function resultOf(
+  complete: string,
+  answers: readonly AnsweredRight[],
+  loses: string,
+  unread: Unread[],
+): string {
+  const unknown = answers.flatMap(({ right, answer }) =>
+    answer.kind === 'unknown' ? [{ right, failure: answer.failure }] : [],
+  );
+  const [first] = unknown;
+  if (first !== undefined) {
+    const { right, failure } = first;
+    const what = `ask the server who may ${right.verb} ${right.resource}`;
+    unread.push(describeUnread(what, { ok: false, failure }, loses));
+  }
+  const missing = refusedOf(answers).length;
+  if (unknown.length === answers.length) return notChecked;
+  const rest = unknown.length === 0 ? '' : `, ${unknown.length} ${notChecked}`;
+  return missing === 0 && unknown.length === 0 ? complete : `${missing} missing${rest}`;
 }
 
 async function listPods({ kubectl }: VerbContext, unread: Unread[]) {
@@ -184,78 +226,107 @@ async function listPods({ kubectl }: VerbContext, unread: Unread[]) {
   return valueOrUnread(read, 'list pods of all namespaces', loses, unread);
 }
 
-function checkPods(pods: readonly RawObject[]): Examined {
-  const findings = findMic(pods);
-  return examined(
-    'MIC of aad-pod-identity',
-    findings.length === 0 ? 'not there' : 'runs',
-    findings,
-  );
+function checkPods(pods: readonly RawObject[] | undefined): Examined {
+  const findings = findMic(pods ?? []);
+  const seen = findings.length === 0 ? 'not there' : 'runs';
+  return examined('MIC of aad-pod-identity', pods === undefined ? notChecked : seen, findings);
 }
 
-function checkNodes(nodes: readonly RawObject[]): Examined {
+function checkNodes(nodes: readonly RawObject[] | undefined): Examined {
   const findings = examineAgents(nodes, []).filter(
     ({ code }) => code === 'kernel_old' || code === 'nodes_missing',
   );
-  return examined('nodes', String(nodes.length), findings);
+  return examined('nodes', nodes === undefined ? notChecked : String(nodes.length), findings);
 }
 
-function checkAgents(nodes: readonly RawObject[], agents: readonly AgentView[]): Examined {
+function checkAgents(
+  nodes: readonly RawObject[] | undefined,
+  agents: readonly AgentView[],
+): Examined {
   const ready = agents.filter(({ isReady, isOldNmi }) => isReady && !isOldNmi);
-  const result = `${ready.length} ready of ${agents.length}, on ${nodes.length} nodes`;
+  const where = nodes === undefined ? `, nodes ${notChecked}` : `, on ${nodes.length} nodes`;
+  const result = `${ready.length} ready of ${agents.length}${where}`;
   return examined('agents', result, examineAgents(nodes, agents));
-}
-
-interface Right {
-  readonly verb: string;
-  readonly resource: string;
-}
-
-/** Permissions that the agent uses in all namespaces. The replaced system writes nothing. */
-function rightsOf({ config, isOldNmi }: AgentView): readonly Right[] {
-  const reads = ownRights.flatMap((resource) =>
-    ['list', 'watch'].map((verb) => ({ verb, resource })),
-  );
-  const writes = config?.events === true && !isOldNmi;
-  return writes ? [...reads, { verb: 'create', resource: 'events.events.k8s.io' }] : reads;
 }
 
 /** Impersonates the agent's service account if the user may; else its permissions are unknown. */
 async function checkAgentRights(
   { kubectl }: VerbContext,
-  [agent]: readonly AgentView[],
+  agents: readonly AgentView[],
   unread: Unread[],
 ): Promise<Examined> {
+  const agent = verifiedOf(agents).find(({ isOldNmi }) => !isOldNmi) ?? agents[0];
   if (agent === undefined) return { checks: [], findings: [] };
   const { namespace, serviceAccount } = agent;
   const user = `system:serviceaccount:${namespace}:${serviceAccount}`;
-  const answers = await Promise.all(
-    rightsOf(agent).map(async ({ verb, resource }) => ({
-      verb,
-      resource,
-      run: await kubectl.run(['auth', 'can-i', verb, resource, '--all-namespaces', `--as=${user}`]),
-    })),
-  );
-  const failed = answers.find(({ run }) => !/^(?:yes|no)/.test(run.stdout));
-  if (failed !== undefined) {
-    const failure = classifyFailure(failed.run);
-    unread.push(
-      describeUnread(`impersonate ${user}`, { ok: false, failure }, 'rights of the agent'),
-    );
-    return { checks: [], findings: [] };
-  }
-  const lacking = answers.filter(({ run }) => run.stdout.startsWith('no'));
-  const findings = lacking.map(({ resource, verb }) =>
-    createFinding('agent_rights', {
-      object: `ServiceAccount ${serviceAccount}`,
-      text: `It may not ${verb} ${resource} in all namespaces.`,
-    }),
-  );
-  return examined('rights of the agent', missingOr('complete', lacking), findings);
+  const [answers, ofIdentities] = await Promise.all([
+    Promise.all(
+      rightsOfAgent(agent).map(async (right) => ({
+        right,
+        answer: await askRight(kubectl, right, everywhere, user),
+      })),
+    ),
+    askForIdentities(kubectl, agent, user, unread),
+  ]);
+  const title = 'rights of the agent';
+  const result = resultOf('complete', [...answers, ...ofIdentities], title, unread);
+  const object = `ServiceAccount ${namespace}/${serviceAccount}`;
+  const findings = [
+    ...refusedOf(answers).map(({ right: { verb, resource } }) =>
+      createFinding('agent_rights', {
+        object,
+        text: `It may not ${verb} ${resource} in all namespaces.`,
+      }),
+    ),
+    ...refusedOf(ofIdentities).map(({ right }) => findingOfIdentityRight(object, right)),
+  ];
+  return examined(title, result, findings);
 }
 
-function missingOr(complete: string, missing: readonly unknown[]): string {
-  return missing.length === 0 ? complete : `${missing.length} missing`;
+/** Most namespaces that are asked for one by one: each takes a process. */
+const maxNamespaces = 20;
+
+async function askForIdentities(
+  kubectl: Kubectl,
+  agent: AgentView,
+  user: string,
+  unread: Unread[],
+): Promise<readonly (AnsweredRight & { readonly right: IdentityRight })[]> {
+  const read = await kubectl.list(identityResources.identities, undefined);
+  const loses = 'rights that the identities need';
+  const what = 'list AzureIdentities of all namespaces';
+  const rights = rightsForIdentities(valueOrUnread(read, what, loses, unread) ?? [], agent);
+  const given = new Set<string>();
+  for (const [resource, [right]] of Map.groupBy(rights, (each) => each.resource)) {
+    if (right === undefined) continue;
+    const { kind } = await askRight(kubectl, right, everywhere, user);
+    if (kind === 'yes') given.add(resource);
+  }
+  const open = rights.filter(({ resource }) => !given.has(resource));
+  if (open.length > maxNamespaces) {
+    const why = `${open.length} namespaces have identities, and doctor asks for ${maxNamespaces}`;
+    unread.push({ what: 'ask for each namespace', why, loses });
+  }
+  return Promise.all(
+    open.slice(0, maxNamespaces).map(async (right) => ({
+      right,
+      answer: await askRight(kubectl, right, [`--namespace=${right.namespace}`], user),
+    })),
+  );
+}
+
+function findingOfIdentityRight(object: string, right: IdentityRight): Finding {
+  const { verb, resource, namespace, identities } = right;
+  const more = identities.length > 1 ? ` and ${identities.length - 1} more` : '';
+  const [option, list] =
+    resource === 'secrets'
+      ? ['allowAccessToSecrets', 'secretsNamespaces']
+      : ['allowFederation', 'federationNamespaces'];
+  return createFinding('agent_rights', {
+    object,
+    text: `It may not ${verb} ${resource} in namespace ${namespace}, which AzureIdentity ${identities[0] ?? ''}${more} needs.`,
+    fix: `Set rbac.${option} of the chart; rbac.${list}, if it is set, must have ${namespace}.`,
+  });
 }
 
 async function checkPolicies({ kubectl }: VerbContext, unread: Unread[]): Promise<Examined> {

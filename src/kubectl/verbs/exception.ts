@@ -1,15 +1,32 @@
 /** `kubectl nmi exception`: pods that keep the identities of their node. */
 import { exceptionObject } from '../azure/objects.ts';
 import { isExcepted } from '../../cache/index/excepted-labels.ts';
-import { labelsOf, nameOf, namespaceOf } from '../base/object.ts';
+import { labelsOf, metadataOf, nameOf, namespaceOf, type RawObject } from '../base/object.ts';
 import { exitCodes } from '../base/io.ts';
 import { failedError, usageError, type ExitCode } from '../base/plugin-error.ts';
 import { renderTable } from '../base/output.ts';
 import { hasExceptedLabel, podLabelsOf } from '../cluster/exceptions.ts';
+import { refuseOtherOwners } from '../cluster/other-owners.ts';
 import { identityResources } from '../cluster/resources.ts';
 import { valueOf } from '../transport/kubectl.ts';
-import { namespaceFor, print, scopeOf, type VerbContext } from './context.ts';
-import { carryOut, checkName, emptyPlan, planFlags } from './plan.ts';
+import {
+  nmiCommand,
+  pin,
+  print,
+  scopeOf,
+  type PinnedContext,
+  type VerbContext,
+} from './context.ts';
+import {
+  asOurselves,
+  carryOut,
+  checkName,
+  emptyPlan,
+  planFlags,
+  removalFlags,
+  unlessThere,
+  type PlanFlags,
+} from './plan.ts';
 import { nameArgument, type AddVerb } from './verb.ts';
 
 const writeFlags = {
@@ -36,9 +53,7 @@ export const addException: AddVerb = (parser, start) =>
               .options(writeFlags)
               .example('$0 exception add proxy -n web --pod-labels app=proxy --apply', ''),
           (flags) =>
-            start(flags, (context) =>
-              write(context, flags.name, flags['pod-labels'], flags.apply, false),
-            ),
+            start(flags, (context) => add(context, flags.name, flags['pod-labels'], flags.apply)),
         )
         .command(
           'update <name>',
@@ -50,7 +65,7 @@ export const addException: AddVerb = (parser, start) =>
               .example('$0 exception update proxy --pod-labels app=proxy,tier=edge --apply', ''),
           (flags) =>
             start(flags, (context) =>
-              write(context, flags.name, flags['pod-labels'], flags.apply, true),
+              update(context, flags.name, flags['pod-labels'], flags.apply),
             ),
         )
         .command(
@@ -59,9 +74,9 @@ export const addException: AddVerb = (parser, start) =>
           (sub) =>
             sub
               .positional('name', nameArgument)
-              .options({ apply: planFlags.apply })
-              .example('$0 exception delete proxy --apply', ''),
-          (flags) => start(flags, (context) => remove(context, flags.name, flags.apply)),
+              .options({ apply: removalFlags.apply, yes: removalFlags.yes })
+              .example('$0 exception delete proxy --apply --yes', ''),
+          (flags) => start(flags, (context) => remove(context, flags.name, flags)),
         )
         .command(
           'list',
@@ -72,44 +87,94 @@ export const addException: AddVerb = (parser, start) =>
         .demandCommand(1, 'No verb is given after exception.'),
   );
 
-async function write(
-  context: VerbContext,
-  name: string,
-  labels: string,
-  apply: boolean,
-  isThere: boolean,
-): Promise<ExitCode> {
-  const namespace = await namespaceFor(context);
-  const podLabels = parseLabels(labels);
-  const objects = [exceptionObject(namespace, checkName(name), podLabels)];
-  const [found, pods] = await Promise.all([
-    context.kubectl.get(identityResources.exceptions, namespace, name),
-    context.kubectl.list('pods', namespace),
-  ]);
-  if (found.ok !== isThere && (found.ok || found.failure.kind === 'not-found')) {
-    const [is, other] = isThere ? ['does not exist', 'add'] : ['exists', 'update'];
-    throw failedError(
-      `AzurePodIdentityException ${namespace}/${name} ${is}`,
-      `Use: kubectl nmi exception ${other} ${name} -n ${namespace} --pod-labels ${labels}`,
-    );
-  }
+const kind = 'AzurePodIdentityException';
+const resource = identityResources.exceptions;
+
+async function noteOf(
+  { kubectl, namespace }: PinnedContext,
+  podLabels: ReturnType<typeof parseLabels>,
+): Promise<string> {
+  const pods = await kubectl.list('pods', namespace);
   const matching = pods.ok
     ? `now ${pods.value.filter((pod) => isExcepted(Object.fromEntries(labelsOf(pod)), podLabels)).length} of ${pods.value.length}`
     : 'a number that you may not read';
-  const notes = [
-    `Pods with one of these labels (${matching} in namespace ${namespace}) get every identity of their node, and no binding counts for them.`,
-  ];
-  return carryOut(context, { ...emptyPlan, objects, notes }, { apply, run: false });
+  return `Pods with one of these labels (${matching} in namespace ${namespace}) get every identity of their node, and no binding counts for them.`;
 }
 
-async function remove(context: VerbContext, name: string, apply: boolean): Promise<ExitCode> {
-  const namespace = await namespaceFor(context);
-  valueOf(
-    await context.kubectl.get(identityResources.exceptions, namespace, name),
-    `get AzurePodIdentityException ${namespace}/${name}`,
-  );
-  const deletions = [['delete', identityResources.exceptions, `--namespace=${namespace}`, name]];
-  return carryOut(context, { ...emptyPlan, deletions }, { apply, run: false });
+async function add(
+  unpinned: VerbContext,
+  name: string,
+  labels: string,
+  apply: boolean,
+): Promise<ExitCode> {
+  const context = await pin(unpinned);
+  const { namespace } = context;
+  const podLabels = parseLabels(labels);
+  const made = exceptionObject(namespace, checkName(name), podLabels);
+  const instead = nmiCommand(context, 'exception', 'update', name, '--pod-labels', labels);
+  const added = await unlessThere(context, resource, name, made, `Use: ${instead}`);
+  const plan = { ...emptyPlan, objects: added.objects, notes: [...added.notes, await noteOf(context, podLabels)] };
+  return carryOut(context, plan, { apply, run: false });
+}
+
+async function update(
+  unpinned: VerbContext,
+  name: string,
+  labels: string,
+  apply: boolean,
+): Promise<ExitCode> {
+  const podLabels = parseLabels(labels);
+  const context = await pin(unpinned);
+  const instead = nmiCommand(context, 'exception', 'add', name, '--pod-labels', labels);
+  const present = await readOne(context, name, `Use: ${instead}`);
+  if (apply) await refuseOtherOwners(context.kubectl, { ...context, resource, name });
+  const former = renderLabels(present);
+  const patch = [
+    // Refused by the server if somebody changed it since it was shown.
+    {
+      op: 'test',
+      path: '/metadata/resourceVersion',
+      value: metadataOf(present)['resourceVersion'],
+    },
+    { op: 'add', path: '/spec/podLabels', value: podLabels },
+  ];
+  const change = [
+    ...['patch', resource, `--namespace=${context.namespace}`, name, '--type=json'],
+    ...[`--patch=${JSON.stringify(patch)}`, asOurselves],
+  ];
+  const plan = {
+    ...emptyPlan,
+    changes: [change],
+    notes: [`spec.podLabels was ${former.join(',') || 'empty'}.`, await noteOf(context, podLabels)],
+  };
+  return carryOut(context, plan, { apply, run: false });
+}
+
+async function remove(
+  unpinned: VerbContext,
+  name: string,
+  flags: Pick<PlanFlags, 'apply' | 'yes'>,
+): Promise<ExitCode> {
+  const context = await pin(unpinned);
+  await readOne(context, name);
+  const { namespace } = context;
+  const deletions = [{ resource, namespace, name }];
+  return carryOut(context, { ...emptyPlan, deletions }, { ...flags, run: false });
+}
+
+async function readOne(
+  { kubectl, namespace }: PinnedContext,
+  name: string,
+  nextStep = 'List them: kubectl nmi exception list',
+): Promise<RawObject> {
+  const found = await kubectl.get(resource, namespace, name);
+  const title = `${kind} ${namespace}/${name}`;
+  if (found.ok || found.failure.kind !== 'not-found') return valueOf(found, `get ${title}`);
+  throw failedError(`${title} does not exist`, nextStep);
+}
+
+function renderLabels(exception: RawObject): readonly string[] {
+  return [...podLabelsOf(exception)].map(([key, value]) => `${key}=${value}`);
 }
 
 async function list(context: VerbContext): Promise<ExitCode> {
@@ -125,7 +190,7 @@ async function list(context: VerbContext): Promise<ExitCode> {
     return {
       namespace: namespaceOf(exception),
       name: nameOf(exception),
-      podLabels: [...podLabelsOf(exception)].map(([key, value]) => `${key}=${value}`),
+      podLabels: renderLabels(exception),
       pods: matching.map(nameOf),
     };
   });

@@ -1,8 +1,9 @@
 /** `kubectl nmi migrate`: away from the AKS add-on, or to Workload Identity. */
 import { bindingLabel } from '../../cache/index/binding-label.ts';
 import { buildInfo } from '../../nmi/base/build-info.ts';
-import { asRecord, parseRecord, stringAt } from '../../base/json-value.ts';
-import { renderAz, runAz, type AzLine } from '../azure/az.ts';
+import { asRecord, stringAt } from '../../base/json-value.ts';
+import { azLine, readAz, renderAz, type AzLine } from '../azure/az.ts';
+import { parseIdentityId } from '../azure/identity-id.ts';
 import { computesOf, identityLine, type Compute } from '../azure/node-pools.ts';
 import {
   annotationsOf,
@@ -13,7 +14,7 @@ import {
   titleOf,
   type RawObject,
 } from '../base/object.ts';
-import { renderTable, renderYaml } from '../base/output.ts';
+import { renderTable, renderYaml, toLine } from '../base/output.ts';
 import { exitCodes } from '../base/io.ts';
 import { failedError, type ExitCode } from '../base/plugin-error.ts';
 import { listNodes } from '../cluster/agent-state.ts';
@@ -154,7 +155,9 @@ async function check(context: VerbContext, run: boolean): Promise<ExitCode> {
     readSnapshot(context, undefined),
     listNodes(context.kubectl, unread),
   ]);
-  const wanted = resourceIdsInUse(snapshot);
+  const inUse = resourceIdsInUse(snapshot);
+  const wanted = inUse.filter((id) => parseIdentityId(id) !== undefined);
+  const wrong = inUse.filter((id) => !wanted.includes(id));
   const ready = new Set(
     (snapshot.agents ?? [])
       .filter((each) => each.isReady && !each.isOldNmi)
@@ -162,7 +165,7 @@ async function check(context: VerbContext, run: boolean): Promise<ExitCode> {
   );
   const pools: PoolLine[] = [];
   const lines: AzLine[] = [];
-  for (const compute of computesOf(nodes)) {
+  for (const compute of computesOf(nodes ?? [])) {
     const missing = run ? await missingOf(context, compute, wanted) : undefined;
     if (missing !== undefined && missing.length > 0)
       lines.push(identityLine(compute, 'assign', missing));
@@ -184,10 +187,13 @@ async function check(context: VerbContext, run: boolean): Promise<ExitCode> {
       ]),
     ),
     `${wanted.length} user-assigned identities are bound to pods.`,
+    ...wrong.map((id) => `No resource id of a user-assigned identity, left out: ${toLine(id)}`),
     ...lines.map(renderAz),
     ...renderUnread(unread),
   ]);
-  return exitOf(context, lines.length === 0 && pools.every((each) => each.ready === each.nodes));
+  const isFine =
+    lines.length === 0 && wrong.length === 0 && pools.every((each) => each.ready === each.nodes);
+  return exitOf(context, nodes !== undefined && isFine);
 }
 
 function resourceIdsInUse({ identities, bindings, pods }: Snapshot): readonly string[] {
@@ -211,9 +217,7 @@ async function missingOf(
   compute: Compute,
   wanted: readonly string[],
 ): Promise<readonly string[]> {
-  const shown = parseRecord(
-    await runAz(io, [...identityLine(compute, 'show'), '--output', 'json']),
-  );
+  const shown = asRecord(await readAz(io, identityLine(compute, 'show')));
   const assigned = Object.keys(asRecord(shown?.['userAssignedIdentities']) ?? {}).map((id) =>
     id.toLowerCase(),
   );
@@ -253,7 +257,7 @@ async function plan(context: VerbContext, group: string, cluster: string): Promi
           `Switch the release in place, so that no node is open in between (docs/upgrade.md; old.yaml has the values of the release): helm upgrade RELEASE deploy/chart --namespace NAMESPACE --values old.yaml --set nameOverride=aad-pod-identity --set image.repository=${registry} --set nmi.image=${image} --set nmi.tag=${buildInfo.version}`,
         ]
       : [
-          `Pods reach the identities of their node from this step until the agent of the next step runs there. Take the add-on off: az aks update --resource-group ${group} --name ${cluster} --disable-pod-identity`,
+          `Pods reach the identities of their node from this step until the agent of the next step runs there. Take the add-on off: ${renderAz(azLine(['aks', 'update'], { 'resource-group': group, name: cluster }))} --disable-pod-identity`,
           `Install the agent: helm upgrade --install nmi deploy/chart --namespace kube-system --set image.repository=${registry}`,
           'Bring the objects back: kubectl apply -f deploy/crds.yaml -f pod-identity.yaml',
         ]),

@@ -1,97 +1,174 @@
 /**
- * The changes that a verb plans: objects of our kinds, changes of objects with other owners,
+ * The changes that a verb plans: new objects of our kinds, changes of objects with other owners,
  * deletions, and lines for `az`. They are printed as YAML with the rest as comments, so that the
- * output can be piped to kubectl; with flags, the plugin makes them itself.
+ * output can be piped to kubectl; with flags, the plugin makes them itself after it has shown them.
  */
+import { isDeepStrictEqual } from 'node:util';
 import type { Options } from 'yargs';
+import { asRecord } from '../../base/json-value.ts';
 import { renderAz, runAz, type AzLine } from '../azure/az.ts';
 import { renderReport, renderYaml, shellWord, toLine } from '../base/output.ts';
 import { exitCodes } from '../base/io.ts';
-import { usageError, type ExitCode } from '../base/plugin-error.ts';
-import type { VerbContext } from './context.ts';
+import { failedError, usageError, type ExitCode } from '../base/plugin-error.ts';
+import type { RawObject } from '../base/object.ts';
+import { refuseOtherOwners, type NamedObject } from '../cluster/other-owners.ts';
+import { valueOf } from '../transport/kubectl.ts';
+import { kubectlCommand, type PinnedContext } from './context.ts';
 import { switchFlag } from './verb.ts';
 
 export interface Plan {
+  /** They do not exist yet: nothing is overwritten. */
   readonly objects: readonly object[];
   /** Words after `kubectl`: changes of objects that have other owners too. */
   readonly changes: readonly (readonly string[])[];
-  /** Words after `kubectl`. */
-  readonly deletions: readonly (readonly string[])[];
+  readonly deletions: readonly NamedObject[];
   readonly az: readonly AzLine[];
+  /** Whether `az` takes something away that objects elsewhere may need. */
+  readonly removesInAzure: boolean;
   readonly notes: readonly string[];
 }
 
 export interface PlanFlags {
   readonly apply: boolean;
   readonly run: boolean;
+  /** Of verbs that take something away. */
+  readonly yes?: boolean;
 }
 
 export const planFlags = {
-  apply: switchFlag('Change the objects in the cluster instead of printing them.'),
+  apply: switchFlag('Change the objects in the cluster after showing what changes.'),
   run: switchFlag('Run the az lines as the user that az is logged in as.'),
 } as const satisfies Readonly<Record<string, Options>>;
 
-export const emptyPlan: Plan = { objects: [], changes: [], deletions: [], az: [], notes: [] };
+export const removalFlags = {
+  ...planFlags,
+  yes: switchFlag('Confirm what cannot be undone: --apply and --run do nothing without it.'),
+} as const satisfies Readonly<Record<string, Options>>;
 
-/** Azure changes come before the objects that need them, but after deletions of objects. */
+export const emptyPlan: Plan = {
+  objects: [],
+  changes: [],
+  deletions: [],
+  az: [],
+  removesInAzure: false,
+  notes: [],
+};
+
+/** Field manager of what the plugin writes. */
+export const asOurselves = '--field-manager=kubectl-nmi';
+
+/**
+ * Azure changes come before the objects that need them, but after deletions of objects.
+ * @throws PluginError
+ */
 export async function carryOut(
-  context: VerbContext,
+  context: PinnedContext,
   plan: Plan,
-  { apply, run }: PlanFlags,
+  flags: PlanFlags,
 ): Promise<ExitCode> {
   const { io, kubectl, output } = context;
-  const report = progressOf(context);
-  if (run && plan.deletions.length === 0) await runAll(context, plan.az);
-  if (apply) {
-    if (plan.objects.length > 0) {
-      const text = await kubectl.expect(
-        'apply the objects',
-        ['apply', '--filename=-'],
-        renderYaml(plan.objects),
-      );
-      report(text);
-    }
-    for (const words of [...plan.changes, ...plan.deletions])
-      report(await kubectl.expect(words.join(' '), words));
+  const { apply, run, yes = false } = flags;
+  const commands = [...plan.changes, ...plan.deletions.map(deletionOf)];
+  if (output === 'text') io.stdout(renderPlan(context, plan, commands));
+  if (!yes && needsYes(plan, flags)) {
+    throw usageError('nothing was changed: this cannot be undone', 'Add --yes to do it.');
   }
-  if (run && plan.deletions.length > 0) await runAll(context, plan.az);
-  const isDone = { objects: apply, az: run };
+  if (apply) for (const each of plan.deletions) await refuseOtherOwners(kubectl, each);
+  const isRemoval = plan.deletions.length > 0 || plan.removesInAzure;
+  if (run && !isRemoval) await runAll(context, plan.az);
+  if (apply) await applyAll(context, plan.objects, commands);
+  if (run && isRemoval) await runAll(context, plan.az);
   if (output !== 'text') {
-    const value = {
-      objects: plan.objects,
-      kubectl: [...plan.changes, ...plan.deletions],
-      az: plan.az,
-      notes: plan.notes,
-      done: isDone,
-    };
+    const { objects, az, notes } = plan;
+    const done = { objects: apply, az: run };
+    const value = { target: context.target, objects, kubectl: commands, az, notes, done };
     io.stdout(renderReport(output, value, () => []));
-    return exitCodes.ok;
   }
-  const comments = [
-    ...plan.notes,
-    ...(apply ? [] : plan.deletions.map(renderKubectl)),
-    ...(run ? [] : plan.az.map(renderAz)),
-    ...(apply ? [] : plan.changes.map(renderKubectl)),
-  ];
-  const yaml = apply || plan.objects.length === 0 ? '' : renderYaml(plan.objects);
-  io.stdout(`${yaml}${comments.map((line) => `# ${toLine(line)}\n`).join('')}`);
   return exitCodes.ok;
 }
 
-function renderKubectl(words: readonly string[]): string {
-  return ['kubectl', ...words].map(shellWord).join(' ');
+function needsYes({ deletions, az, removesInAzure }: Plan, { apply, run }: PlanFlags): boolean {
+  return (apply && deletions.length > 0) || (run && removesInAzure && az.length > 0);
+}
+
+function deletionOf({ resource, namespace, name }: NamedObject): readonly string[] {
+  return ['delete', resource, `--namespace=${namespace}`, name];
+}
+
+function renderPlan(
+  context: PinnedContext,
+  { objects, az, notes }: Plan,
+  commands: readonly (readonly string[])[],
+): string {
+  const program = kubectlCommand(context);
+  const comments = [
+    ...notes,
+    ...commands.map((words) => `${program} ${words.map(shellWord).join(' ')}`),
+    ...az.map(renderAz),
+  ];
+  const toComments = (lines: readonly string[]) =>
+    lines.map((line) => `# ${toLine(line)}\n`).join('');
+  const isEmpty = objects.length + az.length + commands.length === 0;
+  const head = isEmpty ? '' : toComments([`In ${context.target}:`]);
+  return `${head}${objects.length === 0 ? '' : renderYaml(objects)}${toComments(comments)}`;
+}
+
+async function applyAll(
+  context: PinnedContext,
+  objects: readonly object[],
+  commands: readonly (readonly string[])[],
+): Promise<void> {
+  const { kubectl } = context;
+  const report = progressOf(context);
+  if (objects.length > 0) {
+    const words = ['create', '--filename=-', asOurselves];
+    report(await kubectl.expect('create the objects', words, renderYaml(objects)));
+  }
+  for (const words of commands) report(await kubectl.expect(words.join(' '), words));
 }
 
 /** Standard output of other formats must contain only the document. */
-function progressOf({ io, output }: VerbContext): (text: string) => void {
+function progressOf({ io, output }: PinnedContext): (text: string) => void {
   return output === 'text' ? io.stdout : io.stderr;
 }
 
-async function runAll(context: VerbContext, lines: readonly AzLine[]): Promise<void> {
+async function runAll(context: PinnedContext, lines: readonly AzLine[]): Promise<void> {
   for (const line of lines) {
-    progressOf(context)(`# ${toLine(renderAz(line))}\n`);
     await runAz(context.io, line);
+    progressOf(context)(`done: ${toLine(renderAz(line))}\n`);
   }
+}
+
+/**
+ * The object that is to be created; if the same is there already, only a note.
+ * @param made an object of one of our kinds.
+ * @throws PluginError if there is one with another spec, which may be somebody else's.
+ */
+export async function unlessThere(
+  context: PinnedContext,
+  resource: string,
+  name: string,
+  made: { readonly kind: string; readonly spec: object },
+  nextStep?: string,
+): Promise<Pick<Plan, 'objects' | 'notes'>> {
+  const { kubectl, namespace } = context;
+  const read = await kubectl.get(resource, namespace, name);
+  // Who may not read it may still create it; the server refuses what exists.
+  if (!read.ok && (read.failure.kind === 'not-found' || read.failure.kind === 'forbidden')) {
+    return { objects: [made], notes: [] };
+  }
+  const present: RawObject = asRecord(valueOf(read, `get ${resource}`)['spec']) ?? {};
+  const wanted: RawObject = { ...made.spec };
+  const keys = new Set([...Object.keys(wanted), ...Object.keys(present)]);
+  const key = [...keys].find((each) => !isDeepStrictEqual(present[each], wanted[each]));
+  const title = `${made.kind} ${namespace}/${name}`;
+  if (key === undefined) return { objects: [], notes: [`${title} is there already.`] };
+  const show = (value: unknown) => (value === undefined ? 'not set' : JSON.stringify(value));
+  throw failedError(
+    `${title} exists; its spec.${key} is ${show(present[key])}, and would be ${show(wanted[key])}`,
+    nextStep ??
+      `Choose another name, or change it yourself: ${kubectlCommand(context)} -n ${namespace} edit ${resource} ${name}`,
+  );
 }
 
 /** @throws PluginError for a text that cannot be the name of an object. */

@@ -87,15 +87,13 @@ async function readStatus(context: VerbContext): Promise<ClusterStatus> {
   const [agents, nodes] = await Promise.all([listAgents(context), listNodes(kubectl, unread)]);
   const states = await readStates(kubectl, agents, unread);
   const nowMs = io.wallMs();
-  const names = new Set([...nodesOfAgents(nodes).map(nameOf), ...agents.map(({ node }) => node)]);
+  const names = new Set([
+    ...nodesOfAgents(nodes ?? []).map(nameOf),
+    ...agents.map(({ node }) => node),
+  ]);
   return {
     nodes: [...names].toSorted().flatMap((node) => linesOf(node, states, nowMs)),
-    // Without a list of nodes, it is unknown which nodes lack an agent.
-    findings: sortFindings(
-      examineAgents(nodes, agents).filter(
-        ({ code }) => nodes.length > 0 || code !== 'nodes_missing',
-      ),
-    ),
+    findings: sortFindings(examineAgents(nodes, agents)),
     unread,
   };
 }

@@ -10,7 +10,14 @@ import { identityResources } from '../cluster/resources.ts';
 import { readAgents } from '../cluster/trusted-agents.ts';
 import { valueOf } from '../transport/kubectl.ts';
 import { classifyFailure, toPluginError } from '../transport/kubectl-failure.ts';
-import { namespaceFor, print, type VerbContext } from './context.ts';
+import {
+  kubectlCommand,
+  nmiCommand,
+  pin,
+  print,
+  type PinnedContext,
+  type VerbContext,
+} from './context.ts';
 import { durationFlag, readDuration } from '../base/duration-flag.ts';
 import type { AddVerb } from './verb.ts';
 
@@ -61,13 +68,14 @@ interface Wanted {
 
 const pauseMs = 1_000;
 
-async function test(context: VerbContext, flags: TestFlags): Promise<ExitCode> {
-  const { kubectl, io } = context;
-  const namespace = await namespaceFor(context);
+async function test(unpinned: VerbContext, flags: TestFlags): Promise<ExitCode> {
+  const context = await pin(unpinned);
+  const { kubectl, io, namespace } = context;
   const wanted = await readWanted(context, namespace, flags);
   const image = flags.image ?? (await imageOf(context));
   const name = `nmi-test-${io.wallMs().toString(36)}`;
   const pod = podOf(name, namespace, wanted, image, flags);
+  io.stderr(`pod ${name} is created in ${context.target}, and deleted at the end\n`);
   const made = await kubectl.run(['create', '--filename=-'], {
     input: renderYaml([pod]),
     outlivesStop: true,
@@ -86,21 +94,24 @@ async function test(context: VerbContext, flags: TestFlags): Promise<ExitCode> {
       ...lines.map((line) => `  ${line}`),
       ...(isGranted || flags.pod === undefined
         ? []
-        : [`Then: kubectl nmi explain pod ${flags.pod} -n ${namespace}`]),
+        : [`Then: ${nmiCommand(context, 'explain', 'pod', flags.pod)}`]),
     ]);
     return isGranted ? exitCodes.ok : exitCodes.findings;
   } finally {
-    await remove(context, namespace, name);
+    await remove(context, name);
   }
 }
 
-async function remove({ kubectl, warn }: VerbContext, namespace: string, name: string) {
+async function remove(context: PinnedContext, name: string) {
+  const { kubectl, warn, namespace } = context;
   const words = ['delete', 'pods', `--namespace=${namespace}`, name];
   const run = await kubectl.run([...words, '--wait=false', '--ignore-not-found'], {
     outlivesStop: true,
   });
   if (run.code === 0) return;
-  warn(`pod ${namespace}/${name} is left behind. Delete it: kubectl ${words.join(' ')}`);
+  warn(
+    `pod ${namespace}/${name} is left behind. Delete it: ${kubectlCommand(context)} ${words.join(' ')}`,
+  );
 }
 
 async function readWanted(

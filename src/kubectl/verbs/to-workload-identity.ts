@@ -9,8 +9,15 @@ import type { Identity } from '../../cache/index/objects.ts';
 import { stringAt } from '../../base/json-value.ts';
 import type { Config } from '../../nmi/config/config.ts';
 import { cloudOf, resolveAuthority } from '../../nmi/sources/entra/clouds.ts';
-import { renderAz, type AzLine } from '../azure/az.ts';
-import { federateLine, maxCredentials, subjectOf } from '../azure/federation.ts';
+import { renderAz } from '../azure/az.ts';
+import {
+  findFederation,
+  maxCredentials,
+  planFederation,
+  subjectOf,
+  type FederationPlan,
+} from '../azure/federation.ts';
+import { parseIdentityId, showClientIdLine } from '../azure/identity-id.ts';
 import { tryExchange, type TrialResult } from '../azure/trial-exchange.ts';
 import {
   annotationsOf,
@@ -26,15 +33,15 @@ import { exitCodes } from '../base/io.ts';
 import { failedError, usageError, type ExitCode } from '../base/plugin-error.ts';
 import { commonConfig, defaultConfig, verifiedOf } from '../cluster/agents.ts';
 import { createClusterState } from '../cluster/cluster-state.ts';
+import { readIssuer } from '../cluster/issuer.ts';
 import { identityResources } from '../cluster/resources.ts';
 import { readSeenClients } from '../cluster/seen-clients.ts';
 import { readSnapshot, type Snapshot } from '../cluster/snapshot.ts';
 import type { Unread } from '../cluster/unread.ts';
 import { labelPatch, ownersOf } from '../findings/owners.ts';
 import { classifySdk, sdkRule } from '../findings/sdk-versions.ts';
-import { namespaceFor, type VerbContext } from './context.ts';
-import { issuerOf, showClientIdLine } from './identity.ts';
-import { carryOut, checkName, emptyPlan, type PlanFlags } from './plan.ts';
+import { kubectlCommand, pin, type PinnedContext, type VerbContext } from './context.ts';
+import { asOurselves, carryOut, checkName, emptyPlan, type PlanFlags } from './plan.ts';
 
 export interface WorkloadIdentityFlags extends PlanFlags {
   readonly live: boolean;
@@ -43,7 +50,7 @@ export interface WorkloadIdentityFlags extends PlanFlags {
 }
 
 export async function toWorkloadIdentity(
-  context: VerbContext,
+  unpinned: VerbContext,
   flags: WorkloadIdentityFlags,
 ): Promise<ExitCode> {
   if (flags.try && flags.run) {
@@ -52,7 +59,8 @@ export async function toWorkloadIdentity(
       'Give --run first; Entra ID takes minutes to know a new credential.',
     );
   }
-  const namespace = await namespaceFor(context);
+  const context = await pin(unpinned);
+  const { namespace, kubectl } = context;
   const snapshot = await readSnapshot(context, namespace);
   const config = commonConfig(verifiedOf(snapshot.agents)) ?? defaultConfig;
   const all = usesOf(snapshot, config, context.io.wallMs());
@@ -62,15 +70,18 @@ export async function toWorkloadIdentity(
       'See kubectl nmi identity list',
     );
   }
-  const issuer = await issuerOf(context);
-  const obstacles = all.flatMap((use) => obstacleOf(use) ?? []);
-  const uses = all.filter((use) => obstacleOf(use) === undefined);
+  const issuer = await readIssuer(kubectl);
+  const program = kubectlCommand(context);
+  const obstacles = all.flatMap((use) => obstacleOf(use, program) ?? []);
+  const uses = all.filter((use) => obstacleOf(use, program) === undefined);
   if (flags.try) await tryAll(context, namespace, uses, config, flags['tenant-id']);
   const changes = uses.flatMap(annotateWords);
-  const az = uses.map((use) => federateUse(use, issuer, cloudOf(config.cloud).audience));
+  const { audience } = cloudOf(config.cloud);
+  const federation = await federateUses(context, uses, { issuer, audience }, flags.run);
   const notes = [
     ...obstacles,
     ...useNotes(uses),
+    ...federation.notes,
     ...(flags.live
       ? await sdkNotes(
           context,
@@ -79,9 +90,10 @@ export async function toWorkloadIdentity(
         )
       : [`${sdkRule} Add --live to see what the agents saw the pods use.`]),
     'When the credentials exist, label the pod templates; the binding label may stay until all is well:',
-    ...templatePatches(uses, snapshot),
+    ...templatePatches(uses, snapshot).map((line) => line.replace(/^kubectl\b/, program)),
   ];
-  const code = await carryOut(context, { ...emptyPlan, changes, az, notes }, flags);
+  const plan = { ...emptyPlan, changes, az: federation.az, notes };
+  const code = await carryOut(context, plan, flags);
   return obstacles.length > 0 && (flags.apply || flags.run) ? exitCodes.findings : code;
 }
 
@@ -151,21 +163,33 @@ function useOf(
   };
 }
 
-/** Why the service account cannot name the identity; undefined if it can. */
-function obstacleOf({ namespace, account, annotations, identity }: Use): string | undefined {
+/**
+ * Why the service account cannot name the identity; undefined if it can.
+ * @param program kubectl, with the flags for the context.
+ */
+function obstacleOf(
+  { namespace, account, annotations, identity }: Use,
+  program: string,
+): string | undefined {
   const title = `Service account ${namespace}/${account} is left out:`;
   const name = nameOf(identity);
-  const clientId = stringAt(specOf(identity), 'clientID').trim();
+  const [clientId, resourceId] = [
+    stringAt(specOf(identity), 'clientID').trim(),
+    stringAt(specOf(identity), 'resourceID').trim(),
+  ];
+  const edit = `${program} -n ${namespace} edit ${identityResources.identities} ${name}`;
+  if (resourceId !== '' && parseIdentityId(resourceId) === undefined) {
+    return `${title} AzureIdentity ${name} has a spec.resourceID that is no id of a user-assigned identity. Correct it: ${edit}`;
+  }
   if (!isGuid(clientId)) {
     const problem = clientId === '' ? 'no client id' : 'a client id that is no GUID';
-    const find = renderAz(showClientIdLine(stringAt(specOf(identity), 'resourceID')));
-    const edit = `kubectl -n ${namespace} edit ${identityResources.identities} ${name}`;
+    const find = renderAz(showClientIdLine(resourceId));
     return `${title} AzureIdentity ${name} has ${problem}. Find it: ${find}. Then set spec.clientID: ${edit}`;
   }
   for (const [key, value] of annotationsFor(identity)) {
     const present = annotations.get(key) ?? value;
     if (isSame(present, value)) continue;
-    const command = `kubectl -n ${namespace} annotate serviceaccount ${account} ${shellWord(`${key}=${value}`)} --overwrite`;
+    const command = `${program} -n ${namespace} annotate serviceaccount ${account} ${shellWord(`${key}=${value}`)} --overwrite`;
     return `${title} its annotation ${key} is "${present}", and AzureIdentity ${name} has ${value}. If nothing needs the old value: ${command}`;
   }
   return undefined;
@@ -207,22 +231,33 @@ function annotateWords({
   return [
     [
       ...['annotate', 'serviceaccount', checkName(account), `--namespace=${namespace}`],
-      ...['--field-manager=kubectl-nmi', ...entries],
+      ...[asOurselves, ...entries],
     ],
   ];
 }
 
-function federateUse(
-  { namespace, account, identity }: Use,
-  issuer: string,
-  audience: string,
-): AzLine {
-  const spec = specOf(identity);
-  const [resourceId, clientId] = [stringAt(spec, 'resourceID'), stringAt(spec, 'clientID').trim()];
-  return federateLine(
-    { resourceId, clientId, issuer, audience },
-    { namespace, serviceAccount: account },
-  );
+/** One look at Azure for each identity. */
+async function federateUses(
+  { io }: PinnedContext,
+  uses: readonly Use[],
+  { issuer, audience }: { readonly issuer: string; readonly audience: string },
+  run: boolean,
+): Promise<FederationPlan> {
+  const plans: FederationPlan[] = [];
+  for (const same of Map.groupBy(uses, ({ identity }) => titleOf(identity)).values()) {
+    const spec = specOf(same[0]?.identity ?? {});
+    const resourceId = stringAt(spec, 'resourceID').trim();
+    const clientId = stringAt(spec, 'clientID').trim();
+    const federation = { resourceId, clientId, issuer, audience };
+    const subjects = same.map(({ namespace, account }) => ({ namespace, serviceAccount: account }));
+    plans.push(
+      run ? await findFederation(io, federation, subjects) : planFederation(federation, subjects),
+    );
+  }
+  return {
+    az: plans.flatMap(({ az }) => az),
+    notes: [...new Set(plans.flatMap(({ notes }) => notes))],
+  };
 }
 
 function useNotes(uses: readonly Use[]): readonly string[] {

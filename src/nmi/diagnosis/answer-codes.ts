@@ -265,9 +265,9 @@ export const answerCodes = {
   },
   federation_refused: {
     means: 'Entra ID has no federated credential for this issuer and subject.',
-    fix: 'Create it: kubectl nmi identity federate IDENTITY shows the az line.',
+    fix: 'Create it: az identity federated-credential create for a managed identity, az ad app federated-credential create for an application. kubectl nmi identity federate IDENTITY prints the line.',
     check:
-      '`az identity federated-credential list`: issuer, subject and audience, letter by letter.',
+      '`az identity federated-credential list` for a managed identity, `az ad app federated-credential list` for an application: issuer, subject and audience, letter by letter.',
     who: 'Azure',
   },
   federation_pending: {

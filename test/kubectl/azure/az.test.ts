@@ -1,29 +1,43 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { renderAz, runAz } from '../../../src/kubectl/azure/az.ts';
-import type { Io, ProgramRun } from '../../../src/kubectl/base/io.ts';
+import { azLine, readAz, renderAz, runAz } from '../../../src/kubectl/azure/az.ts';
+import type { ProgramRun } from '../../../src/kubectl/base/io.ts';
+import { createIo } from '../support/silent-io.ts';
 
-function ioOf(answer: ProgramRun): Io {
-  return {
-    environment: {},
-    stdout: () => undefined,
-    stderr: () => undefined,
-    run: () => Promise.resolve(answer),
-    post: () => Promise.resolve(undefined),
-    readText: () => Promise.resolve(undefined),
-    writeNew: () => Promise.resolve(false),
-    wallMs: () => 0,
-    sleep: () => Promise.resolve(),
-    stop: new AbortController().signal,
-  };
-}
-
+const ioOf = (answer: ProgramRun) => createIo(() => Promise.resolve(answer));
 const line = ['role', 'assignment', 'create', '--role', 'Key Vault Secrets User'];
 const failing = (stderr: string) => runAz(ioOf({ code: 1, stdout: '', stderr }), line);
 
 describe('a command line for az', () => {
   it('is quoted for a shell', () => {
     assert.equal(renderAz(line), "az role assignment create --role 'Key Vault Secrets User'");
+  });
+
+  it('has no value that az reads as a file, a flag, or the machine itself', () => {
+    for (const value of [
+      '@/etc/passwd',
+      '-h',
+      '--debug',
+      '[system]',
+      '',
+      ' x',
+      'a\nb',
+      'a\u2028b',
+    ]) {
+      assert.throws(() => azLine(['vm', 'identity', 'assign'], { identities: ['x', value] }), {
+        exitCode: 1,
+        message: /^az would not take ".*" as the value of --identities$/,
+      });
+    }
+    assert.deepEqual(azLine(['a'], { name: 'n', ids: ['x', '/y'] }), [
+      ...['a', '--name', 'n', '--ids', 'x', '/y'],
+    ]);
+  });
+
+  it('reads JSON, whatever format the user has configured', async () => {
+    const read = (stdout: string) => readAz(ioOf({ code: 0, stdout, stderr: '' }), line);
+    assert.deepEqual(await read('[1]'), [1]);
+    await assert.rejects(read('Name\n----'), { exitCode: 1, message: 'az printed no JSON' });
   });
 
   it('returns the output of az', async () => {

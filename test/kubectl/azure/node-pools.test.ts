@@ -18,6 +18,9 @@ describe('the scale sets of a cluster', () => {
       ),
       node('a', `${group}/virtualMachines/vm-a`, 'p2'),
       node('kind', 'kind://docker/kind/worker'),
+      // Such a name would be a flag or a file for az.
+      node('flag', `${group}/virtualMachines/--debug`),
+      node('file', `${group.replace('MC_rg', '@file')}/virtualMachines/vm`),
     ]);
     assert.deepEqual(
       computes.map(({ kind, name, pool, nodes }) => [kind, name, pool, nodes]),

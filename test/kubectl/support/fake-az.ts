@@ -11,6 +11,8 @@ export const tenant = '7e570000-1ab0-4000-8000-000000000001';
 interface AzureState {
   /** Client ids by resource id. */
   readonly identities: Readonly<Record<string, string>>;
+  /** Federated credentials of each identity and application. */
+  readonly credentials?: readonly object[];
   readonly isLoggedIn?: boolean;
   /** Words of command lines for which the user has no permission. */
   readonly refused?: string;
@@ -18,7 +20,12 @@ interface AzureState {
 
 export type FakeAz = ReturnType<typeof createFakeAz>;
 
-export function createFakeAz({ identities, isLoggedIn = true, refused }: AzureState) {
+export function createFakeAz({
+  identities,
+  credentials = [],
+  isLoggedIn = true,
+  refused,
+}: AzureState) {
   const assigned = new Map<string, Set<string>>();
   const lines: string[] = [];
 
@@ -56,6 +63,12 @@ export function createFakeAz({ identities, isLoggedIn = true, refused }: AzureSt
         }),
       );
     }
+    if (line.startsWith('identity list')) {
+      return ok(
+        JSON.stringify(Object.entries(identities).map(([id, clientId]) => ({ id, clientId }))),
+      );
+    }
+    if (line.includes('federated-credential list')) return ok(JSON.stringify(credentials));
     const compute = valueOf(args, '--name');
     const held = assigned.get(compute) ?? new Set<string>();
     assigned.set(compute, held);

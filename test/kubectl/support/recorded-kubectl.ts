@@ -47,6 +47,8 @@ export interface Played {
   /** Programs with their arguments, without reads. */
   readonly calls: readonly (readonly string[])[];
   readonly inputs: readonly string[];
+  /** Calls of kubectl that read objects. */
+  readonly reads: number;
   readonly written: ReadonlyMap<string, string>;
 }
 
@@ -54,6 +56,7 @@ export async function play(words: readonly string[], recorded: Recorded = {}): P
   let [stdout, stderr, wallMs] = ['', '', nowWallMs];
   const calls: string[][] = [];
   const inputs: string[] = [];
+  let reads = 0;
   const written = new Map<string, string>();
   const io: Io = {
     environment: {},
@@ -61,7 +64,10 @@ export async function play(words: readonly string[], recorded: Recorded = {}): P
     stderr: (text) => (stderr += text),
     run: async (program, args, { input = '' } = {}) => {
       const answer = program === 'kubectl' ? read(args, recorded) : undefined;
-      if (answer !== undefined) return answer;
+      if (answer !== undefined) {
+        reads += 1;
+        return answer;
+      }
       calls.push([program, ...args]);
       inputs.push(input);
       const other = await recorded.other?.(program, args, input);
@@ -84,7 +90,7 @@ export async function play(words: readonly string[], recorded: Recorded = {}): P
   };
   const code = await runPlugin(words, io);
   assert.doesNotMatch(stderr, /^error: .*\n[^A-Z]/m, 'the next step follows, as a sentence');
-  return { code, stdout, stderr, calls, inputs, written };
+  return { code, stdout, stderr, calls, inputs, reads, written };
 }
 
 export function ok(stdout: string): ProgramRun {
@@ -97,7 +103,13 @@ export function failed(stderr: string): ProgramRun {
 
 /** Undefined for a call that is not a read. */
 function read(args: readonly string[], recorded: Recorded): ProgramRun | undefined {
-  if (args[0] === 'config') return ok(recorded.currentNamespace ?? 'shop');
+  if (args[0] === 'config') {
+    const namespace = recorded.currentNamespace ?? 'shop';
+    if (args[1] === 'get-contexts') return ok('dev\nprod\n');
+    if (!args.includes('--output=json')) return ok(namespace);
+    const contexts = [{ name: 'dev', context: { namespace } }];
+    return ok(JSON.stringify({ 'current-context': 'dev', contexts }));
+  }
   if (args[0] !== 'get') return undefined;
   const [, word = ''] = args;
   const at = args.indexOf('--namespace');

@@ -31,6 +31,17 @@ describe('a program of the user', () => {
     assert.match(missing.stderr, /no-such-program ENOENT/);
   });
 
+  it('passes on what it asks while it waits, and not its last words', async () => {
+    const asked: string[] = [];
+    const terminal = { isInteractive: false, prompt: (text: string) => asked.push(text) };
+    const script = `
+      console.error('E1129 attempt'); console.error('Enter the code');
+      setTimeout(() => { console.error('Error: no'); process.exit(1); }, 1500);`;
+    const run = await runProgram(process.execPath, ['-e', script], {}, never, terminal);
+    assert.deepEqual(asked, ['Enter the code\n']);
+    assert.equal(run.stderr, 'E1129 attempt\nEnter the code\nError: no\n');
+  });
+
   it('ends when the user interrupts', async () => {
     const stop = new AbortController();
     const run = runProgram(process.execPath, ['-e', 'setInterval(() => {}, 1e6)'], {}, stop.signal);

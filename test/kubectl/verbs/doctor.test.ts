@@ -3,8 +3,10 @@ import { describe, it } from 'node:test';
 import type { RawObject } from '../../../src/kubectl/base/object.ts';
 import {
   createAgentPod,
+  createIdentity,
   createPod,
   failed,
+  kinds,
   ok,
   play,
   type Recorded,
@@ -38,6 +40,7 @@ const definitions = [
   definition('azureidentities', ['allowedResources', 'federation']),
   definition('azureidentitybindings', ['serviceAccount']),
   definition('azurepodidentityexceptions', []),
+  definition('azureidentitygrants', [], []),
 ];
 
 function testBedOf(
@@ -65,7 +68,7 @@ describe('kubectl nmi doctor', () => {
     assert.equal(code, 0);
     assert.match(
       stdout,
-      /^CHECK +RESULT\nAPI server +v1\.34\.2\ncustom resource definitions +3 of 3\n/,
+      /^CHECK +RESULT\nAPI server +v1\.34\.2\ncustom resource definitions +4 of 4\n/,
     );
     assert.match(stdout, /agents +1 ready of 1, on 1 nodes\nrights of the agent +complete/);
     assert.doesNotMatch(stdout, /Findings/);
@@ -166,6 +169,54 @@ describe('kubectl nmi doctor', () => {
     const installed = await play(['doctor'], { ...testBed, forbidden: { pods: 'everywhere' } });
     assert.match(installed.stdout, /Not checked:[^]*agents and their rights/);
     assert.doesNotMatch(installed.stdout, /agent_missing/, 'that is not known');
+  });
+
+  it('does not take a question that failed for a yes', async () => {
+    const testBed = testBedOf();
+    const other: Recorded['other'] = (program, args, input) =>
+      args[0] === 'auth'
+        ? failed('error: You must be logged in to the server (Unauthorized)')
+        : testBed.other?.(program, args, input);
+    const { stdout } = await play(['doctor'], { ...testBed, other });
+    assert.match(stdout, /your rights +not checked\n/);
+    assert.match(stdout, /rights of the agent +not checked\n/);
+    assert.match(stdout, /cannot ask the server who may list pods: .*Unauthorized/);
+    const some: Recorded['other'] = (program, args, input) =>
+      args[3] === 'pods' ? failed('Timeout') : testBed.other?.(program, args, input);
+    const partial = await play(['doctor'], { ...testBed, other: some });
+    assert.match(partial.stdout, /your rights +0 missing, 1 not checked\n/);
+  });
+
+  it('counts no node and no agent where it may not list nodes', async () => {
+    const testBed = testBedOf();
+    const blind = { ...testBed, forbidden: { nodes: 'everywhere' } } as const;
+    assert.match(
+      (await play(['doctor'], blind)).stdout,
+      /agents +1 ready of 1, nodes not checked\n/,
+    );
+    const before = await play(['doctor', '--pre', '--exit-code'], blind);
+    assert.match(before.stdout, /nodes +not checked\n/);
+    assert.deepEqual([before.code, /nodes_missing/.test(before.stdout)], [0, false]);
+  });
+
+  it('knows no old server by a version that it cannot read', async () => {
+    const { stdout } = await play(['doctor', '--pre'], testBedOf({}, 'yes', 'devel'));
+    assert.doesNotMatch(stdout, /server_old/);
+  });
+
+  it('asks for the rights that identities need in a limited number of namespaces', async () => {
+    const identities = Array.from({ length: 25 }, (_, at) =>
+      createIdentity('orders', { type: 1 }, { namespace: `team-${at}` }),
+    );
+    const testBed = testBedOf({ [kinds.identities]: identities });
+    const other: Recorded['other'] = (program, args, input) =>
+      args.includes('secrets')
+        ? { code: 1, stdout: 'no\n', stderr: '' }
+        : testBed.other?.(program, args, input);
+    const { stdout } = await play(['doctor'], { ...testBed, other });
+    assert.match(stdout, /rights of the agent +20 missing\n/);
+    assert.match(stdout, /25 namespaces have identities, and doctor asks for 20/);
+    assert.match(stdout, /fix: Set rbac\.allowAccessToSecrets of the chart; .* must have team-0\./);
   });
 
   it('names engines of admission policies', async () => {

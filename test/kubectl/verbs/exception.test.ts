@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { metadataOf } from '../../../src/kubectl/base/object.ts';
 import {
   boundTestBed,
   createObject,
@@ -9,7 +10,8 @@ import {
   play,
 } from '../support/recorded-kubectl.ts';
 
-const proxy = createObject('AzurePodIdentityException', 'proxy', { podLabels: { app: 'proxy' } });
+const made = createObject('AzurePodIdentityException', 'proxy', { podLabels: { app: 'proxy' } });
+const proxy = { ...made, metadata: { ...metadataOf(made), resourceVersion: '7' } };
 const testBed = {
   ...boundTestBed({
     pods: [createPod('p', { labels: { app: 'PROXY' } }), createPod('web')],
@@ -30,7 +32,7 @@ describe('kubectl nmi exception', () => {
     );
     assert.match(
       (await play(['exception', 'add', 'proxy', '--pod-labels', 'a=b'], testBed)).stderr,
-      /exists\nUse: kubectl nmi exception update proxy -n shop/,
+      /exists; its spec\.podLabels is \{"app":"proxy"\}, .*\nUse: kubectl nmi exception update proxy --pod-labels a=b -n shop/,
     );
     assert.match(
       (await play(['exception', 'update', 'new', '--pod-labels', 'a=b'], testBed)).stderr,
@@ -41,19 +43,37 @@ describe('kubectl nmi exception', () => {
       testBed,
     );
     assert.deepEqual(
-      calls.map((words) => words[1]),
-      ['apply'],
+      calls.map((words) => words.filter((word) => !word.startsWith('--request-timeout'))),
+      [
+        [
+          ...['kubectl', 'patch', kinds.exceptions, '--namespace=shop', 'proxy', '--type=json'],
+          '--patch=[{"op":"test","path":"/metadata/resourceVersion","value":"7"},{"op":"add","path":"/spec/podLabels","value":{"a":"b"}}]',
+          '--field-manager=kubectl-nmi',
+          '--context=dev',
+        ],
+      ],
     );
+    const shown = await play(['exception', 'update', 'proxy', '--pod-labels', 'a=b'], testBed);
+    assert.match(shown.stdout, /^# spec\.podLabels was app=proxy\.$/m);
+    assert.match(shown.stdout, /^# kubectl --context=dev patch /m);
+  });
+
+  it('leaves one that is as wanted', async () => {
+    const words = ['exception', 'add', 'proxy', '--pod-labels', 'app=proxy', '--apply'];
+    const { code, stdout, calls } = await play(words, testBed);
+    assert.deepEqual([code, calls], [0, []]);
+    assert.match(stdout, /AzurePodIdentityException shop\/proxy is there already\./);
   });
 
   it('deletes one', async () => {
     assert.match(
       (await play(['exception', 'delete', 'proxy'], testBed)).stdout,
-      /^# kubectl delete azurepodidentityexceptions/,
+      /^# kubectl --context=dev delete azurepodidentityexceptions/m,
     );
-    assert.equal(
-      (await play(['exception', 'delete', 'proxy', '--apply'], testBed)).stdout,
-      'done\n',
+    assert.equal((await play(['exception', 'delete', 'proxy', '--apply'], testBed)).code, 2);
+    assert.match(
+      (await play(['exception', 'delete', 'proxy', '--apply', '--yes'], testBed)).stdout,
+      /done\n$/,
     );
     assert.equal((await play(['exception', 'delete', 'none'], testBed)).code, 1);
   });
@@ -76,6 +96,6 @@ describe('kubectl nmi exception', () => {
     }
     const none = await play(['exception', 'add', 'x'], testBed);
     assert.equal(none.code, 2);
-    assert.match(none.stderr, /Missing required argument: pod-labels/);
+    assert.match(none.stderr, /exception add needs --pod-labels/);
   });
 });

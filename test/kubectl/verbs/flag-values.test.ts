@@ -48,9 +48,9 @@ describe('the value of a flag', () => {
     }
     assert.match(await refusalOf([...unassign, '-n']), /^error: -n has no value/);
     assert.match(await refusalOf([...unassign, '-n', '--context', 'a']), /^error: -n has no value/);
-    assert.match(await refusalOf([...unassign, '-n=']), /^error: Unknown argument: =/);
+    assert.match(await refusalOf([...unassign, '-n=']), /^error: the word = has no meaning here/);
     for (const flag of ['-o', '--agent-namespace']) {
-      assert.match(await refusalOf(['top', flag]), /^error: Not enough arguments following/);
+      assert.match(await refusalOf(['top', flag]), /^error: --?\S+ has no value/);
     }
     assert.match(await refusalOf(['top', '--agent-namespace=']), /has no value/);
     for (const flag of ['--service-account', '--service-account=', '--role=']) {
@@ -63,7 +63,7 @@ describe('the value of a flag', () => {
 
   it('cannot be taken away by another spelling of the flag', async () => {
     for (const flag of ['--no-context', '--no-as', '--context.a=b', '--as.a=b']) {
-      assert.match(await refusalOf([...unassign, flag]), /Unknown argument/);
+      assert.match(await refusalOf([...unassign, flag]), /unknown flag/);
     }
   });
 

@@ -1,10 +1,13 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { parseAllDocuments } from 'yaml';
+import { metadataOf } from '../../../src/kubectl/base/object.ts';
 import { createFakeAz, ordersId } from '../support/fake-az.ts';
 import {
   boundTestBed,
+  createBinding,
   createIdentity,
+  createPod,
   failed,
   kinds,
   ok,
@@ -25,12 +28,14 @@ const clientID = '431054d5-1b5d-4836-8331-11abcaa2c1d8';
 
 function testBedOf(
   az = createFakeAz({ identities: {} }),
-  kubectl = ok('azureidentitybinding configured\n'),
+  kubectl = ok('azureidentitybinding created\n'),
+  changes: Recorded['objects'] = { [kinds.bindings]: [] },
 ): Recorded {
   return {
     ...boundTestBed({
       nodes,
       [kinds.identities]: [createIdentity('orders', { type: 0, clientID, resourceID: ordersId })],
+      ...changes,
     }),
     other: (program, args) => (program === 'az' ? az.run(args) : kubectl),
   };
@@ -45,7 +50,8 @@ describe('a plan', () => {
     assert.deepEqual(calls, []);
     assert.equal(
       stdout,
-      `apiVersion: aadpodidentity.k8s.io/v1
+      `# In context dev, namespace shop:
+apiVersion: aadpodidentity.k8s.io/v1
 kind: AzureIdentityBinding
 metadata:
   name: orders
@@ -61,17 +67,18 @@ spec:
 
   it('has no YAML line injected by the text of an object', async () => {
     const az = createFakeAz({ identities: {} });
-    const hostile = `${ordersId}\n---\napiVersion: v1\nkind: Secret\rx: y\u0085z: a\n# `;
+    const hostile = `orders\n---\napiVersion: v1\nkind: Secret\rx: y\u0085z: a\n# `;
     const testBed = {
       ...testBedOf(az),
       objects: {
         ...testBedOf(az).objects,
-        [kinds.identities]: [createIdentity('orders', { type: 0, clientID, resourceID: hostile })],
+        pods: [createPod(hostile, { labels: { aadpodidbinding: 'orders' } })],
+        [kinds.bindings]: [createBinding('orders')],
       },
     };
-    const { stdout } = await play(['identity', 'assign', 'orders'], testBed);
-    assert.equal(parseAllDocuments(stdout).length, 1);
-    assert.match(stdout, /^# az vmss .*apiVersion: v1.*$/m);
+    const { stdout } = await play(['identity', 'delete', 'orders'], testBed);
+    assert.equal(parseAllDocuments(stdout).length, 0);
+    assert.match(stdout, /^# Pods that lose it .*apiVersion: v1.*$/m);
     assert.doesNotMatch(stdout, /^(?:---|apiVersion: v1)$|\r|\u0085/m);
   });
 
@@ -82,19 +89,19 @@ spec:
       testBedOf(az),
     );
     assert.equal(code, 0);
-    assert.deepEqual(programsOf(calls), ['az vmss', 'kubectl apply']);
+    assert.deepEqual(programsOf(calls), ['az vmss', 'kubectl create']);
     assert.match(inputs[1] ?? '', /^apiVersion: aadpodidentity/);
     assert.match(
       stdout,
-      /^# az vmss identity assign .*\nazureidentitybinding configured\n# Pods get it/,
+      /^# In context .*\n# az vmss identity assign .*\ndone: az vmss .*\nazureidentitybinding created\n$/s,
     );
     assert.deepEqual([...(az.assigned.get('pool') ?? [])], [ordersId]);
   });
 
   it('removes objects before Azure', async () => {
     const { calls } = await play(
-      ['identity', 'unassign', 'orders', '--apply', '--run'],
-      testBedOf(),
+      ['identity', 'unassign', 'orders', '--apply', '--run', '--yes'],
+      testBedOf(undefined, undefined, { [kinds.bindings]: [createBinding('orders')] }),
     );
     assert.deepEqual(programsOf(calls), ['kubectl delete', 'az vmss']);
   });
@@ -132,7 +139,71 @@ spec:
     assert.equal(az[0]?.[0], 'vmss');
     assert.match(
       (await play(['identity', 'assign', 'orders', '-o', 'yaml'], testBedOf())).stdout,
-      /^objects:\n/,
+      /^target: context dev, namespace shop\nobjects:\n/,
     );
+  });
+
+  it('asks for a word before it takes something away, and touches nothing without it', async () => {
+    const bound = testBedOf(undefined, undefined, { [kinds.bindings]: [createBinding('orders')] });
+    for (const flags of [['--apply'], ['--run'], ['--apply', '--run']]) {
+      const words = ['identity', 'unassign', 'orders', ...flags];
+      const { code, stdout, stderr, calls } = await play(words, bound);
+      assert.deepEqual([code, calls], [2, []], flags.join(' '));
+      assert.match(stdout, /^# kubectl --context=dev delete azureidentitybindings/m);
+      assert.match(stderr, /nothing was changed: this cannot be undone\nAdd --yes to do it\./);
+    }
+    assert.equal((await play(['identity', 'unassign', 'orders'], bound)).code, 0);
+  });
+
+  it('refuses to delete what another program or object manages, before anything else', async () => {
+    const managed = (fields: object) => {
+      const binding = createBinding('orders');
+      return { ...binding, metadata: { ...metadataOf(binding), ...fields } };
+    };
+    const cases = [
+      { ownerReferences: [{ kind: 'Shop', name: 'eu' }] },
+      { managedFields: [{ manager: 'argocd-controller', fieldsV1: { 'f:spec': {} } }] },
+    ];
+    const words = ['identity', 'unassign', 'orders', '--apply', '--run', '--yes'];
+    for (const fields of cases) {
+      const testBed = testBedOf(undefined, undefined, { [kinds.bindings]: [managed(fields)] });
+      const { code, stderr, calls } = await play(words, testBed);
+      assert.deepEqual([code, calls], [1, []]);
+      assert.match(stderr, /shop\/orders is managed by (?:Shop eu|argocd-controller), and nothing/);
+    }
+    const byHand = [
+      { manager: 'kubectl-client-side-apply', fieldsV1: { 'f:spec': {} } },
+      { manager: 'kubectl', fieldsV1: { 'f:spec': {} } },
+      { manager: 'nmi', subresource: 'status', fieldsV1: { 'f:status': {} } },
+    ];
+    const own = testBedOf(undefined, undefined, {
+      [kinds.bindings]: [managed({ managedFields: byHand })],
+    });
+    assert.equal((await play(words, own)).code, 0);
+  });
+
+  it('creates what is not there, and overwrites nothing', async () => {
+    const words = ['identity', 'assign', 'orders', '--selector', 'web', '--apply'];
+    const other = testBedOf(undefined, undefined, { [kinds.bindings]: [createBinding('orders')] });
+    const { code, stderr, calls } = await play(words, other);
+    assert.deepEqual([code, calls], [1, []]);
+    assert.equal(
+      stderr,
+      'error: AzureIdentityBinding shop/orders exists; its spec.selector is "orders", and would be "web"\nChoose another name, or change it yourself: kubectl --context=dev -n shop edit azureidentitybindings.aadpodidentity.k8s.io orders\n',
+    );
+    const limited = { azureIdentity: 'orders', selector: 'web', serviceAccount: 'robot' };
+    const narrower = testBedOf(undefined, undefined, {
+      [kinds.bindings]: [createBinding('orders', limited)],
+    });
+    assert.match((await play(words, narrower)).stderr, /is "robot", and would be not set/);
+    const blind = { ...testBedOf(), forbidden: { [kinds.bindings]: 'all-namespaces' } } as const;
+    assert.equal((await play(words, blind)).code, 0);
+  });
+
+  it('names the user’s own connection in every command', async () => {
+    const words = ['identity', 'delete', 'orders', '--context', 'prod', '--as', 'a b'];
+    const bound = testBedOf(undefined, undefined, { [kinds.bindings]: [createBinding('orders')] });
+    const { stdout } = await play(words, bound);
+    assert.match(stdout, /^# kubectl --context=dev '--as=a b' delete azureidentities/m);
   });
 });

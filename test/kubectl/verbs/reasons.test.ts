@@ -22,6 +22,14 @@ describe('kubectl nmi reasons', () => {
     assert.equal((await play(['reasons', '-o', 'yaml'])).code, 0);
   });
 
+  it('fits managed identities and applications where Azure has a command for each', async () => {
+    const { stdout } = await play(['reasons', 'federation_refused']);
+    assert.match(
+      stdout,
+      /Fix: .*az identity federated-credential create for a managed identity, az ad app federated-credential create for an application/,
+    );
+  });
+
   it('suggests a code', async () => {
     const slip = await play(['reasons', 'binding_mising']);
     assert.equal(slip.code, 2);

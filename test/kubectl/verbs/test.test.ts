@@ -122,7 +122,7 @@ describe('kubectl nmi test', () => {
     });
     assert.equal(
       stderr,
-      `warning: pod shop/${name} is left behind. Delete it: kubectl delete pods --namespace=shop ${name}\n`,
+      `pod ${name} is created in context dev, namespace shop, and deleted at the end\nwarning: pod shop/${name} is left behind. Delete it: kubectl --context=dev delete pods --namespace=shop ${name}\n`,
     );
   });
 

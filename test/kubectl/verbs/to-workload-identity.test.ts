@@ -48,6 +48,7 @@ const annotate = (account: string, ...entries: readonly string[]) =>
   [
     `kubectl annotate serviceaccount ${account} --namespace=shop --field-manager=kubectl-nmi`,
     ...entries,
+    '--context=dev',
     '--request-timeout=15s',
   ].join(' ');
 const clientIdKey = 'azure.workload.identity/client-id';
@@ -69,7 +70,7 @@ describe('kubectl nmi migrate to-workload-identity', () => {
     assert.match(
       stdout,
       new RegExp(
-        `^# kubectl annotate serviceaccount default --namespace=shop --field-manager=kubectl-nmi ${clientIdKey}=${clientA}$`,
+        `^# kubectl --context=dev annotate serviceaccount default --namespace=shop --field-manager=kubectl-nmi ${clientIdKey}=${clientA}$`,
         'm',
       ),
     );
@@ -265,7 +266,7 @@ describe('the service accounts of migrate to-workload-identity', () => {
     assert.equal(code, 0);
     assert.deepEqual(changesOf(calls), [annotate('default', `${clientIdKey}=${clientA}`)]);
     assert.deepEqual(new Set(inputs), new Set(['']));
-    assert.match(stdout, /^annotated\n/);
+    assert.match(stdout, /\nannotated\n$/);
     const text = JSON.parse(
       (await play(['migrate', 'to-workload-identity', '-o', 'json'], testBedOf())).stdout,
     ) as { objects: object[]; kubectl: string[][] };
@@ -276,7 +277,7 @@ describe('the service accounts of migrate to-workload-identity', () => {
     const { calls } = await play([...apply, '--run'], testBedOf());
     assert.deepEqual(
       calls.map((words) => words.slice(0, 2).join(' ')).filter((each) => !each.endsWith(' get')),
-      ['az identity', 'kubectl annotate'],
+      ['az identity', 'az identity', 'kubectl annotate'],
     );
   });
 
@@ -310,12 +311,12 @@ describe('the service accounts of migrate to-workload-identity', () => {
     assert.match(
       stdout,
       new RegExp(
-        `# Service account shop/robot is left out: its annotation ${clientIdKey} is "${clientB}", and AzureIdentity orders has ${clientA}\\. .*kubectl -n shop annotate serviceaccount robot ${clientIdKey}=${clientA} --overwrite`,
+        `# Service account shop/robot is left out: its annotation ${clientIdKey} is "${clientB}", and AzureIdentity orders has ${clientA}\\. .*kubectl --context=dev -n shop annotate serviceaccount robot ${clientIdKey}=${clientA} --overwrite`,
       ),
     );
     assert.deepEqual(changesOf(calls), [annotate('web', `${clientIdKey}=${clientA}`)]);
     assert.deepEqual(
-      az.lines.map((line) => /serviceaccount:\S+/.exec(line)?.[0]),
+      az.lines.flatMap((line) => /serviceaccount:\S+/.exec(line)?.[0] ?? []),
       ['serviceaccount:shop:web'],
     );
     assert.equal((await play(['migrate', 'to-workload-identity'], testBed)).code, 0);
@@ -387,7 +388,7 @@ describe('the service accounts of migrate to-workload-identity', () => {
     const { notes } = JSON.parse(stdout) as { notes: string[] };
     assert.equal(
       notes[0],
-      `Service account shop/default is left out: AzureIdentity orders has no client id. Find it: az identity show --ids ${ordersId} --query clientId --output tsv. Then set spec.clientID: kubectl -n shop edit ${kinds.identities} orders`,
+      `Service account shop/default is left out: AzureIdentity orders has no client id. Find it: az identity show --ids ${ordersId} --query clientId --output tsv. Then set spec.clientID: kubectl --context=dev -n shop edit ${kinds.identities} orders`,
     );
     const tried = await play(
       ['migrate', 'to-workload-identity', '--try', '--tenant-id', 't'],

@@ -1,0 +1,30 @@
+/** The resource id of a user-assigned identity. Pure. */
+import { azLine, type AzLine } from './az.ts';
+
+export interface IdentityId {
+  readonly subscription: string;
+  readonly resourceGroup: string;
+  readonly name: string;
+}
+
+/** Names of Azure have no other characters. None of them starts like a flag or a file of az. */
+const segment = String.raw`([\w(][\w.()-]*)`;
+const identityId = new RegExp(
+  `^/?subscriptions/${segment}/resourcegroups/${segment}/providers/Microsoft\\.ManagedIdentity/userAssignedIdentities/${segment}/?$`,
+  'i',
+);
+
+/** Undefined for anything else, `[system]` and `@file` of az included. */
+export function parseIdentityId(text: string): IdentityId | undefined {
+  const [, subscription, resourceGroup, name] = identityId.exec(text.trim()) ?? [];
+  if (subscription === undefined || resourceGroup === undefined || name === undefined)
+    return undefined;
+  return { subscription, resourceGroup, name };
+}
+
+/** Shows the client id of an identity, or lists all if its resource id is not known. */
+export function showClientIdLine(resourceId: string): AzLine {
+  return parseIdentityId(resourceId) === undefined
+    ? azLine(['identity', 'list'], { output: 'table' })
+    : azLine(['identity', 'show'], { ids: resourceId.trim(), query: 'clientId', output: 'tsv' });
+}

@@ -1,0 +1,125 @@
+/** What kubectl asks `kubectl_complete-nmi`: the words that may stand at the end of a command line. */
+import { nameOf } from './base/object.ts';
+import type { Io } from './base/io.ts';
+import { identityResources } from './cluster/resources.ts';
+import { allCodes } from '../nmi/diagnosis/codes.ts';
+import { Kubectl, passedFlags, type PassedFlags } from './transport/kubectl.ts';
+
+/** A shell waits for the answer. */
+const patience = '3s';
+
+/** Kinds of the values of flags. */
+const flagKinds: Readonly<Record<string, string>> = {
+  '-n': 'namespaces',
+  '--namespace': 'namespaces',
+  '--agent-namespace': 'namespaces',
+  '--node': 'nodes',
+  '--pod': 'pods',
+  '--identity': identityResources.identities,
+};
+
+const { identities, bindings, exceptions } = identityResources;
+/** Kinds of the names behind verbs. */
+const nameKinds: Readonly<Record<string, string>> = {
+  'explain pod': 'pods',
+  'explain identity': identities,
+  'explain binding': bindings,
+  'identity show': identities,
+  'identity delete': identities,
+  'identity assign': identities,
+  'identity unassign': identities,
+  'identity federate': identities,
+  'exception update': exceptions,
+  'exception delete': exceptions,
+};
+
+const fileFlags: ReadonlySet<string> = new Set(['-f', '--filename', '--file', '--kubeconfig']);
+
+/** Directives of kubectl's shell functions. */
+const [asFiles, asWords] = [':0', ':4'] as const;
+
+/**
+ * @param askYargs the verbs, flags and choices that yargs knows behind these words.
+ * @returns one word a line, then a directive.
+ */
+export async function complete(
+  words: readonly string[],
+  io: Io,
+  askYargs: (words: readonly string[]) => Promise<string>,
+): Promise<string> {
+  const [before, typed] = splitLast(words);
+  const flag = before.at(-1) ?? '';
+  if (fileFlags.has(flag)) return `${asFiles}\n`;
+  const known =
+    (await findValues(before, io)) ??
+    (await askYargs([...before, typed]))
+      .split('\n')
+      // yargs adds a description for some shells.
+      .map((line) => line.split(/[:\t]/)[0] ?? '')
+      .filter((word) => word.startsWith('-') === typed.startsWith('-') && !/^--.$/.test(word));
+  const found = [...new Set(known)].filter((word) => word !== '' && word.startsWith(typed));
+  return [...found, asWords, ''].join('\n');
+}
+
+/** `--flag=value` is completed as `--flag value`: the shell keeps what is before the sign. */
+function splitLast(words: readonly string[]): [before: readonly string[], typed: string] {
+  const last = words.at(-1) ?? '';
+  const [, flag, value = ''] = /^(--[a-z-]+)=(.*)$/s.exec(last) ?? [];
+  return flag === undefined ? [words.slice(0, -1), last] : [[...words.slice(0, -1), flag], value];
+}
+
+/** Undefined where yargs knows the words. */
+async function findValues(
+  before: readonly string[],
+  io: Io,
+): Promise<readonly string[] | undefined> {
+  const flag = before.at(-1) ?? '';
+  const path = plainWords(before).join(' ');
+  const kind = flagKinds[flag] ?? nameKinds[path];
+  const kubectl = new Kubectl(io, { ...connectionOf(before), 'request-timeout': patience });
+  if (flag === '--context') {
+    const run = await kubectl.run(['config', 'get-contexts', '--output=name']);
+    return run.code === 0 ? run.stdout.split('\n') : [];
+  }
+  if (kind === undefined) return path === 'reasons' ? allCodes : undefined;
+  const isOfCluster = kind === 'namespaces' || kind === 'nodes';
+  try {
+    const own = valueOf(before, ['-n', '--namespace']) ?? (await kubectl.currentNamespace());
+    const read = await kubectl.list(kind, isOfCluster ? undefined : own);
+    return read.ok ? read.value.map(nameOf) : [];
+  } catch {
+    // An error would be printed into the command line.
+    return [];
+  }
+}
+
+const valueFlags: ReadonlySet<string> = new Set([
+  ...passedFlags.map((name) => `--${name}`),
+  ...Object.keys(flagKinds),
+  ...['-o', '--output', '--client-id', '--resource'],
+]);
+
+/** Without flags and their values. */
+function plainWords(words: readonly string[]): readonly string[] {
+  return words.filter(
+    (word, at) => !word.startsWith('-') && (at === 0 || !valueFlags.has(words[at - 1] ?? '')),
+  );
+}
+
+function connectionOf(words: readonly string[]): PassedFlags {
+  return Object.fromEntries(
+    passedFlags.flatMap((name) => {
+      const value = valueOf(words, [`--${name}`]);
+      return value === undefined ? [] : [[name, value]];
+    }),
+  );
+}
+
+function valueOf(words: readonly string[], flags: readonly string[]): string | undefined {
+  for (const [at, word] of words.entries()) {
+    const [, name = '', value] = /^(--?[a-z-]+)=(.*)$/s.exec(word) ?? [];
+    if (flags.includes(name)) return value;
+    if (flags.includes(word)) return words[at + 1];
+  }
+  return undefined;
+}

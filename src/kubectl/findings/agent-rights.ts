@@ -1,0 +1,57 @@
+/** Which rights the agent needs, for its watches and for the identities of the cluster. Pure. */
+import { stringAt } from '../../base/json-value.ts';
+import { kindsOfType } from '../../nmi/sources/entra/credentials/kinds.ts';
+import { namespaceOf, specOf, titleOf, type RawObject } from '../base/object.ts';
+import type { AgentView } from '../cluster/agents.ts';
+import { identityGrants, identityResources } from '../cluster/resources.ts';
+import type { Right } from '../cluster/rights.ts';
+
+/** In all namespaces. The replaced system writes nothing, and has no grants. */
+export function rightsOfAgent({ config, isOldNmi }: AgentView): readonly Right[] {
+  const kinds = [
+    'pods',
+    ...Object.values(identityResources),
+    ...(isOldNmi ? [] : [identityGrants]),
+  ];
+  const reads = kinds.flatMap((resource) => ['list', 'watch'].map((verb) => ({ verb, resource })));
+  const writes = config?.events === true && !isOldNmi;
+  return writes ? [...reads, { verb: 'create', resource: 'events.events.k8s.io' }] : reads;
+}
+
+/** A right in one namespace, and the identities that need it. */
+export interface IdentityRight extends Right {
+  readonly namespace: string;
+  readonly identities: readonly string[];
+}
+
+/** Each right once for each namespace. */
+export function rightsForIdentities(
+  identities: readonly RawObject[],
+  agent: Pick<AgentView, 'namespace'>,
+): readonly IdentityRight[] {
+  const needs = identities.flatMap((identity) => {
+    const right = rightFor(identity, agent);
+    return right === undefined ? [] : [{ ...right, title: titleOf(identity) }];
+  });
+  const groups = Map.groupBy(needs, ({ resource, namespace }) => `${resource} ${namespace}`);
+  return [...groups.values()].flatMap((group) => {
+    const [first] = group;
+    if (first === undefined) return [];
+    const { verb, resource, namespace } = first;
+    return [{ verb, resource, namespace, identities: group.map(({ title }) => title) }];
+  });
+}
+
+function rightFor(identity: RawObject, agent: Pick<AgentView, 'namespace'>) {
+  const spec = specOf(identity);
+  const [kind] = kindsOfType(Number(spec['type'] ?? 0));
+  if (kind === undefined) return undefined;
+  const own = namespaceOf(identity);
+  if (kind.objectKind === 'Secret') return { verb: 'get', resource: 'secrets', namespace: own };
+  const isOfAgent = stringAt(spec, 'federation') === 'node';
+  return {
+    verb: 'create',
+    resource: 'serviceaccounts/token',
+    namespace: isOfAgent ? agent.namespace : own,
+  };
+}

@@ -1,0 +1,89 @@
+/** `kubectl nmi identity federate`: federated credentials for the service accounts of an identity. */
+import { stringAt } from '../../../base/json-value.ts';
+import { cloudOf } from '../../../nmi/sources/entra/clouds.ts';
+import {
+  findFederation,
+  maxCredentials,
+  planFederation,
+  subjectOf,
+  type Subject,
+} from '../../azure/federation.ts';
+import { specOf } from '../../base/object.ts';
+import { usageError, type ExitCode } from '../../base/plugin-error.ts';
+import { commonConfig, defaultConfig, verifiedOf, type AgentView } from '../../cluster/agents.ts';
+import { findIdentity } from '../../cluster/bound.ts';
+import { readIssuer } from '../../cluster/issuer.ts';
+import { readAgents } from '../../cluster/trusted-agents.ts';
+import { pin, type VerbContext } from '../context.ts';
+import { carryOut, checkName, emptyPlan } from '../plan.ts';
+
+export async function federate(
+  unpinned: VerbContext,
+  name: string,
+  accounts: readonly string[],
+  run: boolean,
+): Promise<ExitCode> {
+  const context = await pin(unpinned);
+  const { kubectl, io, namespace } = context;
+  const [{ identity, pods }, read] = await Promise.all([
+    findIdentity(kubectl, namespace, name),
+    readAgents(context),
+  ]);
+  const spec = specOf(identity);
+  const bound = pods.map((pod) => stringAt(specOf(pod), 'serviceAccountName') || 'default');
+  const isOfNode = stringAt(spec, 'federation') === 'node';
+  const agents = verifiedOf(read.ok ? read.value : []);
+  const subjects = isOfNode
+    ? agentSubjects(agents)
+    : [...new Set(accounts.length > 0 ? accounts : bound)].map((serviceAccount) => ({
+        namespace,
+        serviceAccount: checkName(serviceAccount),
+      }));
+  if (subjects.length === 0 && isOfNode) {
+    throw usageError(
+      `no verified agent is in namespace ${context.agentNamespace}, so its service account is not known`,
+      'Agents in another namespace need --agent-namespace; to verify agents is to list daemonsets.apps there.',
+    );
+  }
+  if (subjects.length === 0) {
+    throw usageError(
+      `no pod has AzureIdentity ${name} yet, so no service account is known`,
+      'Name them: --service-account NAME',
+    );
+  }
+  const config = commonConfig(agents) ?? defaultConfig;
+  const audience =
+    config.entraAudience === '' ? cloudOf(config.cloud).audience : config.entraAudience;
+  const federation = {
+    resourceId: stringAt(spec, 'resourceID'),
+    clientId: stringAt(spec, 'clientID').trim(),
+    issuer: await readIssuer(kubectl),
+    audience,
+  };
+  const tooMany =
+    subjects.length > maxCredentials
+      ? [
+          `${subjects.length} service accounts, and Azure allows ${maxCredentials} federated credentials for an identity: share service accounts, or use federation: node.`,
+        ]
+      : [];
+  const assumed =
+    agents.length === 0
+      ? ['No verified agent shows its options: the audience is assumed to be the default one.']
+      : [];
+  const planned = run
+    ? await findFederation(io, federation, subjects)
+    : planFederation(federation, subjects);
+  const notes = [
+    ...tooMany,
+    ...assumed,
+    ...subjects.map((each) => `subject ${subjectOf(each)}`),
+    ...planned.notes,
+  ];
+  return carryOut(context, { ...emptyPlan, az: planned.az, notes }, { apply: false, run });
+}
+
+function agentSubjects([agent]: readonly AgentView[]): readonly Subject[] {
+  if (agent === undefined) return [];
+  const { namespace, serviceAccount } = agent;
+  return [{ namespace, serviceAccount }];
+}

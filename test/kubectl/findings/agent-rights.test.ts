@@ -1,0 +1,50 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { viewAgent } from '../../../src/kubectl/cluster/agents.ts';
+import { rightsForIdentities, rightsOfAgent } from '../../../src/kubectl/findings/agent-rights.ts';
+import { createAgentPod, createIdentity } from '../support/recorded-kubectl.ts';
+
+const agent = viewAgent(createAgentPod('node-1'));
+
+describe('the rights of the agent', () => {
+  it('are list and watch of pods and the four kinds, and Events if they are on', () => {
+    const resources = rightsOfAgent(agent).map(({ verb, resource }) => `${verb} ${resource}`);
+    assert.equal(resources.length, 11);
+    assert.ok(resources.includes('watch azureidentitygrants.aadpodidentity.k8s.io'));
+    assert.ok(resources.includes('create events.events.k8s.io'));
+    const quiet = viewAgent(createAgentPod('node-1', { args: ['--events=false'] }));
+    assert.equal(rightsOfAgent(quiet).length, 10);
+  });
+
+  it('are fewer for the replaced system, which has no grants', () => {
+    const old = viewAgent(createAgentPod('n', { image: 'example/aad-pod-identity/nmi:v1.8.17' }));
+    assert.deepEqual(
+      rightsOfAgent(old).filter(({ resource }) => /grants|events/.test(resource)),
+      [],
+    );
+  });
+
+  it('are those of each identity, each once for a namespace', () => {
+    const rights = rightsForIdentities(
+      [
+        createIdentity('plain'),
+        createIdentity('a', { type: 1 }),
+        createIdentity('b', { type: 2 }),
+        createIdentity('c', { type: 1 }, { namespace: 'other' }),
+        createIdentity('d', { type: 3 }),
+        createIdentity('e', { type: 3, federation: 'node' }),
+        createIdentity('unknown', { type: 'x' }),
+      ],
+      agent,
+    );
+    assert.deepEqual(
+      rights.map((each) => [each.verb, each.resource, each.namespace, each.identities]),
+      [
+        ['get', 'secrets', 'shop', ['shop/a', 'shop/b']],
+        ['get', 'secrets', 'other', ['other/c']],
+        ['create', 'serviceaccounts/token', 'shop', ['shop/d']],
+        ['create', 'serviceaccounts/token', 'kube-system', ['shop/e']],
+      ],
+    );
+  });
+});

@@ -1,0 +1,17 @@
+/** A machine that only runs programs. */
+import type { Io } from '../../../src/kubectl/base/io.ts';
+
+export function createIo(run: Io['run']): Io {
+  return {
+    environment: {},
+    stdout: () => undefined,
+    stderr: () => undefined,
+    run,
+    post: () => Promise.resolve(undefined),
+    readText: () => Promise.resolve(undefined),
+    writeNew: () => Promise.resolve(false),
+    wallMs: () => 0,
+    sleep: () => Promise.resolve(),
+    stop: new AbortController().signal,
+  };
+}

@@ -1,0 +1,74 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { boundTestBed, play } from './support/recorded-kubectl.ts';
+
+const cases: readonly (readonly [words: string, problem: string, nextStep: string])[] = [
+  [
+    'explain pod web --namspace shop',
+    'unknown flag --namspace; did you mean --namespace?',
+    'See kubectl nmi explain --help',
+  ],
+  ['doctor --prE', 'unknown flag --prE; did you mean --pre?', 'See kubectl nmi doctor --help'],
+  ['doctor --xyzzy=1', 'unknown flag --xyzzy', 'See kubectl nmi doctor --help'],
+  ['doctor -x', 'unknown flag -x', 'See kubectl nmi doctor --help'],
+  [
+    'identity assign orders --selctor=a',
+    'unknown flag --selctor; did you mean --selector?',
+    'See kubectl nmi identity assign --help',
+  ],
+  ['doctor shop', 'the word shop has no meaning here', 'See kubectl nmi doctor --help'],
+  ['explain', 'explain needs <what> <name>', 'See kubectl nmi explain --help'],
+  ['identity show', 'identity show needs <name>', 'See kubectl nmi identity show --help'],
+  ['exception add x', 'exception add needs --pod-labels', 'See kubectl nmi exception add --help'],
+  [
+    'doctor -o xml',
+    '--output is "xml", and takes text, json or yaml',
+    'See kubectl nmi doctor --help',
+  ],
+  [
+    'analyze --threshold errors',
+    '--threshold is "errors", and takes error, warning or info; did you mean error?',
+    'See kubectl nmi analyze --help',
+  ],
+  [
+    'test --pod a --identity b',
+    '--pod and --identity exclude each other',
+    'See kubectl nmi test --help',
+  ],
+  ['status --timeout', '--timeout has no value', 'See kubectl nmi status --help'],
+  ['doctor -n', '-n has no value', 'Give one, or leave it out.'],
+  ['identity', 'No verb is given after identity.', 'See kubectl nmi identity --help'],
+  ['explian', 'unknown verb explian; did you mean explain?', 'See kubectl nmi --help'],
+  ['xyzzyplugh', 'unknown verb xyzzyplugh', 'See kubectl nmi --help'],
+  ['identity adp x', 'unknown verb adp; did you mean add?', 'See kubectl nmi identity --help'],
+];
+
+describe('an error of arguments', () => {
+  for (const [words, problem, nextStep] of cases) {
+    it(`is in our own words: ${words}`, async () => {
+      const { code, stdout, stderr } = await play(words.split(' '), boundTestBed());
+      assert.deepEqual([code, stdout], [2, '']);
+      assert.equal(stderr, `error: ${problem}\n${nextStep}\n`);
+    });
+  }
+
+  it('comes before anything is read', async () => {
+    const { calls } = await play(['identity', 'delete', 'orders', '--aply'], boundTestBed());
+    assert.deepEqual(calls, []);
+  });
+});
+
+describe('help', () => {
+  it('is a verb too, as in kubectl', async () => {
+    const asFlag = await play(['explain', '--help']);
+    assert.deepEqual(await play(['help', 'explain']), asFlag);
+    assert.deepEqual(
+      await play(['help', 'identity', 'add']),
+      await play(['identity', 'add', '--help']),
+    );
+    assert.deepEqual(await play(['help']), await play(['--help']));
+    const slip = await play(['help', 'explian']);
+    assert.equal(slip.code, 2);
+    assert.match(slip.stderr, /unknown verb explian; did you mean explain\?/);
+  });
+});

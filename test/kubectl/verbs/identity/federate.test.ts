@@ -1,0 +1,91 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { createFakeAz, ordersId, tenant } from '../../support/fake-az.ts';
+import {
+  boundTestBed,
+  clientA,
+  createAgentPod,
+  createIdentity,
+  createPod,
+  kinds,
+  ok,
+  play,
+  type Recorded,
+} from '../../support/recorded-kubectl.ts';
+
+const issuer = ok('{"issuer":"https://oidc.example/1/"}');
+const federated = { type: 3, clientID: clientA, tenantID: tenant, resourceID: ordersId };
+
+function testBedOf(
+  changes = {},
+  az = createFakeAz({ identities: { [ordersId]: clientA } }),
+): Recorded {
+  return {
+    ...boundTestBed(changes),
+    other: (program, args) => (program === 'az' ? az.run(args) : issuer),
+  };
+}
+
+describe('kubectl nmi identity federate', () => {
+  const testBed = (
+    spec: object = federated,
+    pods = [
+      createPod('web', {
+        labels: { aadpodidbinding: 'orders' },
+        spec: { serviceAccountName: 'robot' },
+      }),
+    ],
+  ) =>
+    testBedOf({
+      pods: [...pods, createAgentPod('node-1', { args: ['--cloud=usgovernment'] })],
+      [kinds.identities]: [createIdentity('orders', spec)],
+    });
+
+  it('has a command line for each service account of the bound pods', async () => {
+    const { stdout } = await play(['identity', 'federate', 'orders'], testBed());
+    assert.match(
+      stdout,
+      /# subject system:serviceaccount:shop:robot\n[^]*# az identity federated-credential create --name shop-robot .*--issuer https:\/\/oidc\.example\/1\/ .*--audiences api:\/\/AzureADTokenExchangeUSGov\n/,
+    );
+  });
+
+  it('accepts names if there are no pods yet, and warns of too many', async () => {
+    const none = await play(['identity', 'federate', 'orders'], testBed(federated, []));
+    assert.equal(none.code, 2);
+    assert.match(none.stderr, /no service account is known/);
+    const many = Array.from({ length: 21 }, (_, index) => `--service-account=a${index}`);
+    assert.match(
+      (await play(['identity', 'federate', 'orders', ...many], testBed())).stdout,
+      /^# 21 service accounts, and Azure allows 20/m,
+    );
+  });
+
+  it('is for the agent’s account if the identity specifies node', async () => {
+    const { stdout } = await play(
+      ['identity', 'federate', 'orders'],
+      testBed({ ...federated, federation: 'node' }),
+    );
+    assert.match(stdout, /subject system:serviceaccount:kube-system:default/);
+    const elsewhere = await play(
+      ['identity', 'federate', 'orders', '--agent-namespace', 'agents'],
+      testBed({ ...federated, federation: 'node' }),
+    );
+    assert.equal(elsewhere.code, 2);
+    assert.match(
+      elsewhere.stderr,
+      /no verified agent is in namespace agents, so .*\nAgents in another namespace need --agent-namespace/,
+    );
+  });
+
+  it('needs an issuer that Entra ID can read', async () => {
+    const { code, stderr } = await play(['identity', 'federate', 'orders'], {
+      ...testBed(),
+      other: () => ok('{"issuer":"kubernetes.default.svc"}'),
+    });
+    assert.equal(code, 1);
+    assert.equal(
+      stderr,
+      'error: the cluster has no issuer that Entra ID could read\nFor AKS: az aks update --enable-oidc-issuer\n',
+    );
+  });
+});

@@ -1,0 +1,196 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { createFakeAz, ordersId, tenant } from '../../support/fake-az.ts';
+import {
+  boundTestBed,
+  clientA,
+  createBinding,
+  createIdentity,
+  createPod,
+  kinds,
+  ok,
+  play,
+  type Recorded,
+} from '../../support/recorded-kubectl.ts';
+
+const issuer = ok('{"issuer":"https://oidc.example/1/"}');
+
+function testBedOf(
+  changes = {},
+  az = createFakeAz({ identities: { [ordersId]: clientA } }),
+): Recorded {
+  return {
+    ...boundTestBed(changes),
+    other: (program, args) => (program === 'az' ? az.run(args) : issuer),
+  };
+}
+
+describe('kubectl nmi identity add', () => {
+  it('prints the object', async () => {
+    const { stdout } = await play(
+      ['identity', 'add', 'new', '--client-id', clientA, '--resource-id', ordersId],
+      testBedOf(),
+    );
+    assert.match(
+      stdout,
+      /kind: AzureIdentity\nmetadata:\n {2}name: new\n {2}namespace: shop\nspec:\n {2}type: 0\n {2}resourceID: [^\n]+\n {2}clientID: 431054d5/,
+    );
+    assert.match(
+      stdout,
+      /# Then bind it: kubectl nmi identity assign new -n shop --context=dev\n$/,
+    );
+  });
+
+  it('reads the client id with the user’s own az', async () => {
+    const { stdout, calls } = await play(
+      ['identity', 'add', 'new', '--resource-id', ordersId, '--run'],
+      testBedOf(),
+    );
+    assert.match(stdout, new RegExp(`clientID: ${clientA}`));
+    assert.deepEqual(calls, [['az', 'identity', 'show', '--ids', ordersId, '--output', 'json']]);
+    const typed = await play(
+      ['identity', 'add', 'new', '--type', 'federated', '--resource-id', ordersId, '--run'],
+      testBedOf(),
+    );
+    assert.match(typed.stdout, new RegExp(`type: 3\\n[^]*tenantID: ${tenant}`));
+  });
+
+  it('names what is missing, with the line that finds it', async () => {
+    const wrong: readonly (readonly [words: readonly string[], said: RegExp, code?: number])[] = [
+      [['new', '--resource-id', ordersId], /client id is missing[^]*az identity show --ids/],
+      [['new', '--client-id', 'mine'], /client id is missing or is no GUID[^]*az identity list/],
+      [['new', '--resource-id', 'orders'], /orders is no Azure resource id/],
+      [['New!', '--client-id', clientA], /cannot be the name of an object/],
+      [['new', '--type', 'federated', '--client-id', clientA], /type federated needs a tenant/],
+      [
+        ['new', '--type', 'secret', '--client-id', clientA, '--tenant-id', tenant],
+        /needs a Secret/,
+      ],
+      [
+        ['new', '--resource-id', ordersId.replace(/orders$/, 'none'), '--run'],
+        /az failed: \(ResourceNotFound\)/,
+        1,
+      ],
+    ];
+    for (const [words, said, code = 2] of wrong) {
+      const result = await play(['identity', 'add', ...words], testBedOf());
+      assert.equal(result.code, code, words.join(' '));
+      assert.match(result.stderr, said);
+      assert.equal(result.stdout, '');
+    }
+    const out = createFakeAz({ identities: {}, isLoggedIn: false });
+    assert.equal(
+      (
+        await play(
+          ['identity', 'add', 'new', '--resource-id', ordersId, '--run'],
+          testBedOf({}, out),
+        )
+      ).code,
+      77,
+    );
+  });
+
+  it('names the Secret of a type that has one', async () => {
+    const words = [
+      'identity',
+      'add',
+      'new',
+      '--type',
+      'certificate',
+      '--client-id',
+      clientA,
+      '--tenant-id',
+      tenant,
+      '--secret',
+      'pfx',
+    ];
+    assert.match(
+      (await play(words, testBedOf())).stdout,
+      /type: 2\n[^]*clientPassword:\n {4}name: pfx/,
+    );
+  });
+});
+
+describe('kubectl nmi identity list and show', () => {
+  it('list shows selectors and pods', async () => {
+    const testBed = testBedOf({
+      pods: ['a', 'b', 'c', 'd'].map((name) =>
+        createPod(name, { labels: { aadpodidbinding: 'orders' } }),
+      ),
+      [kinds.identities]: [createIdentity('orders'), createIdentity('far', {}, { namespace: 'x' })],
+    });
+    const { stdout } = await play(['identity', 'list'], testBed);
+    assert.match(
+      stdout,
+      /^NAMESPACE +NAME +TYPE[^\n]+\nshop +orders +user-assigned +431054d5\S+ +orders +a,b,c and 1 more\n$/,
+    );
+    assert.match((await play(['identity', 'list', '-A'], testBed)).stdout, /^x +far/m);
+  });
+
+  it('a binding for a service account lists only the pods of that account', async () => {
+    const bindings = [
+      createBinding('orders', {
+        azureIdentity: 'orders',
+        selector: 'orders',
+        serviceAccount: 'robot',
+      }),
+    ];
+    const { stdout } = await play(
+      ['identity', 'list', '-o', 'json'],
+      testBedOf({ [kinds.bindings]: bindings }),
+    );
+    assert.deepEqual(
+      (JSON.parse(stdout) as { identities: { pods: string[] }[] }).identities[0]?.pods,
+      [],
+    );
+  });
+
+  it('list is quick with thousands of them, by three calls of kubectl', async () => {
+    const numbers = Array.from({ length: 5_000 }, (_, at) => `i-${at}`);
+    const testBed = testBedOf({
+      pods: numbers.map((name) => createPod(name, { labels: { aadpodidbinding: name } })),
+      [kinds.identities]: numbers.map((name) => createIdentity(name)),
+      [kinds.bindings]: numbers.map((name) =>
+        createBinding(name, { azureIdentity: name, selector: name }),
+      ),
+    });
+    const startMs = performance.now();
+    const { stdout, reads } = await play(['identity', 'list', '-A'], testBed);
+    const tookMs = performance.now() - startMs;
+    assert.match(stdout, /^shop +i-4999 .* i-4999 +i-4999$/m);
+    assert.equal(reads, 3);
+    assert.ok(tookMs < 5_000, `${tookMs} ms; a look at each pod for each binding takes 25 s`);
+  });
+
+  it('show is explain', async () => {
+    assert.match(
+      (await play(['identity', 'show', 'orders'], testBedOf())).stdout,
+      /^AzureIdentity shop\/orders\n/,
+    );
+  });
+});
+
+describe('kubectl nmi identity delete and unassign', () => {
+  it('names the pods that lose it', async () => {
+    const { stdout } = await play(['identity', 'delete', 'orders'], testBedOf());
+    assert.equal(
+      stdout,
+      `# In context dev, namespace shop:
+# Pods that lose it (1): web
+# kubectl --context=dev delete azureidentitybindings.aadpodidentity.k8s.io --namespace=shop orders
+# kubectl --context=dev delete azureidentities.aadpodidentity.k8s.io --namespace=shop orders
+`,
+    );
+    const idle = await play(['identity', 'unassign', 'orders'], testBedOf({ pods: [] }));
+    assert.match(
+      idle.stdout,
+      /^# In context .*\n# No node of Azure is visible to you\. For each scale set: az vmss identity remove[^\n]+\n# kubectl --context=dev delete azureidentitybindings/,
+    );
+  });
+
+  it('finds no identity with another name', async () => {
+    const { code, stderr } = await play(['identity', 'delete', 'none'], testBedOf());
+    assert.equal(code, 1);
+    assert.match(stderr, /has no AzureIdentity none\nCreate it: kubectl nmi identity add none/);
+  });
+});
