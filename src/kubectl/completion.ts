@@ -33,6 +33,12 @@ const nameKinds: Readonly<Record<string, string>> = {
   'exception delete': exceptions,
 };
 
+/** Words behind verbs that are no names of objects. */
+const fixedWords: Readonly<Record<string, readonly string[]>> = {
+  explain: ['pod', 'identity', 'binding', 'ip'],
+  reasons: allCodes,
+};
+
 const fileFlags: ReadonlySet<string> = new Set(['-f', '--filename', '--file', '--kubeconfig']);
 
 /** Directives of kubectl's shell functions. */
@@ -51,7 +57,7 @@ export async function complete(
   const flag = before.at(-1) ?? '';
   if (fileFlags.has(flag)) return `${asFiles}\n`;
   const known =
-    (await findValues(before, io)) ??
+    (typed.startsWith('-') ? undefined : await findValues(before, io)) ??
     (await askYargs([...before, typed]))
       .split('\n')
       // yargs adds a description for some shells.
@@ -81,7 +87,7 @@ async function findValues(
     const run = await kubectl.run(['config', 'get-contexts', '--output=name']);
     return run.code === 0 ? run.stdout.split('\n') : [];
   }
-  if (kind === undefined) return path === 'reasons' ? allCodes : undefined;
+  if (kind === undefined) return flag.startsWith('-') ? undefined : fixedWords[path];
   const isOfCluster = kind === 'namespaces' || kind === 'nodes';
   try {
     const own = valueOf(before, ['-n', '--namespace']) ?? (await kubectl.currentNamespace());

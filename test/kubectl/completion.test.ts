@@ -40,6 +40,7 @@ describe('completion', () => {
     assert.deepEqual(await complete('doctor', '--pr'), ['--pre']);
     assert.deepEqual(await complete('identity', 'assign', 'orders', '--sel'), ['--selector']);
     assert.deepEqual(await complete('explain', 'pod', 'web', '--name'), ['--namespace']);
+    assert.deepEqual(await complete('explain', 'pod', '--li'), ['--live']);
     const all = await complete('doctor', '--');
     for (const flag of ['--pre', '--context', '--output']) assert.ok(all.includes(flag), flag);
     assert.ok(!all.includes('--selector'));
@@ -49,7 +50,7 @@ describe('completion', () => {
     assert.deepEqual(await complete('doctor', '-o', 'y'), ['yaml']);
     assert.deepEqual(await complete('doctor', '--output', ''), ['text', 'json', 'yaml']);
     assert.deepEqual(await complete('analyze', '--threshold', 'e'), ['error']);
-    assert.ok((await complete('explain', '')).includes('pod'));
+    assert.deepEqual(await complete('explain', ''), ['pod', 'identity', 'binding', 'ip']);
     assert.deepEqual(await complete('reasons', 'binding_m'), ['binding_missing']);
   });
 

@@ -26,7 +26,7 @@ describe('colors', () => {
     assert.match(painted, /^ESC\[33mwarningESC\[39m Pod/m);
     assert.match(painted, /^ESC\[36minfoESC\[39m {4}AzureIdentity/m);
     assert.match(painted, /^ {8}error in a text stays plain$/m);
-    assert.match(paint('error: no\nwarning: yes\n'), /^ESC\[31merror:ESC.*\nESC\[33mwarning:/);
+    assert.match(show('error: no\nwarning: yes\n'), /^ESC\[31merror:ESC.*\nESC\[33mwarning:/);
     assert.equal(stripVTControlCharacters(paint(text)), text, 'nothing else changes');
   });
 
