@@ -29,7 +29,7 @@ export function renderBars(chart: BarChart): string {
   const { groups, bars } = chart;
   const values = bars.flatMap((set) => set.values.flatMap((value) => value ?? []));
   const groupWidth = (right - left) / groups.length;
-  const most = Math.max(...groups.keys().map((group) => barsIn(chart, group).length), 1);
+  const most = Math.max(...groups.map((_, group) => barsIn(chart, group).length), 1);
   const barWidth = (groupWidth * 0.84) / most;
   const longest = Math.max(...values.map((value) => textWidth(label(value), numberSize)), 0);
   const isTurned = longest + 4 > barWidth;
@@ -45,8 +45,8 @@ export function renderBars(chart: BarChart): string {
     numbers.push(text(middle, bottom + 18, name, { 'text-anchor': 'middle' }));
     for (const [index, bar] of present.entries()) {
       const [x, place] = [start + index * barWidth, y.place(bar.value)];
-      const [width, height] = [barWidth - 2, Math.max(0, bottom - place)];
-      shapes.push(element('rect', { x: x + 1, y: place, width, height, fill: colorOf(bar.name) }));
+      const size = { width: barWidth - 2, height: Math.max(0, bottom - place) };
+      shapes.push(element('rect', { x: x + 1, y: place, ...size, fill: colorOf(bar.name) }));
       numbers.push(renderNumber(label(bar.value), x + barWidth / 2, place - 4, isTurned));
     }
   }

@@ -95,7 +95,7 @@ function textBox(attributes: Attributes, content: string): Box {
 }
 
 function widthOf(content: string, attributes: Attributes): number {
-  const letters = [...content.replaceAll(/&\w+;/g, '&')];
+  const letters = content.replaceAll(/&\w+;/g, '&').split('');
   const plain = letters.reduce(
     (sum, letter) => sum + (widths.find(([which]) => which.test(letter))?.[1] ?? 0.62),
     0,
