@@ -8,7 +8,7 @@ import type { TestBed } from '../../../lab/test-bed/test-bed.ts';
 
 export const busySeconds = 300;
 
-/** Refreshes are due at half of it, in the outage. Below 5 minutes, all requests go upstream at the end. */
+/** Refreshes are due at half of it, in the outage. Requests wait for IMDS if a token lives less than 5 minutes. */
 const tokenLifeMs = 6 * 60_000;
 /** More than one pod may have. */
 const tooManyConnections = 80;

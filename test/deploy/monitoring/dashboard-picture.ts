@@ -28,8 +28,8 @@ const gapPx = 6;
 const nameSize = 9;
 const nameLinePx = 13;
 const maxNameLines = 2;
-/** Values come every second. */
-const longestGapS = 1.5;
+/** Values come every two seconds. */
+const longestGapS = 3;
 const palette = [
   ...['#0b6bcb', '#3a9d5d', '#d98324', '#c23b4b', '#8a4fbf', '#1f9aa0', '#8c8c8c', '#d668a8'],
   ...['#1f2f6b', '#96641e', '#9ccc3c', '#5f7282'],
