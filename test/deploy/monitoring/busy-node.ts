@@ -26,7 +26,7 @@ const steps: readonly Step[] = [
   { atS: 110, act: ({ imds }) => imds.setFaults({ fail: { status: 429 }, paths: 'token' }) },
   { atS: 140, act: ({ imds }) => imds.setFaults({}) },
   { atS: 165, act: ({ imds }) => imds.setFaults({ closed: true }) },
-  { atS: 200, act: ({ imds }) => imds.setFaults({}) },
+  { atS: 200, act: issueNewTokens },
   { atS: 220, act: addReplica },
   { atS: 240, act: deleteRules },
   { atS: 260, act: openTooMany },
@@ -85,6 +85,12 @@ async function addPods(testBed: TestBed): Promise<Pods> {
 function addReplica(testBed: TestBed): Promise<LabPod> {
   const name = `shop-${testBed.pods.length}`;
   return testBed.addPod({ name, namespace: 'shop', binding: 'shop' });
+}
+
+/** Until then IMDS answers a refresh with the token that it issued before, as the real one does. */
+function issueNewTokens({ imds }: TestBed): Promise<void> {
+  imds.setTokenLifetime(tokenLifeMs);
+  return imds.setFaults({});
 }
 
 /** As another program does that writes all rules anew. */
