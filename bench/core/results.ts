@@ -72,11 +72,20 @@ export interface Curve {
   readonly yLabel: string;
   readonly xScale: 'linear' | 'log';
   readonly lines: readonly CurveLine[];
+  /** What happened meanwhile. */
+  readonly spans?: readonly CurveSpan[];
 }
 
 export interface CurveLine {
   readonly name: string;
   readonly points: readonly (readonly [x: number, y: number])[];
+}
+
+/** From one place of the x axis to another. */
+export interface CurveSpan {
+  readonly name: string;
+  readonly from: number;
+  readonly to: number;
 }
 
 /** Names of subjects that goals and plots look up. */

@@ -54,6 +54,8 @@ export type Expectation =
   | { readonly kind: 'status'; readonly statuses: readonly number[] };
 
 export interface LoadReport {
+  /** When the warm-up ended, in milliseconds since the epoch: the zero of the timeline. */
+  readonly measuredFromWallMs: number;
   readonly perSec: number;
   readonly answers: number;
   readonly failures: number;

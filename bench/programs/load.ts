@@ -39,6 +39,7 @@ const serverMs =
     : end.serverMs - begin.serverMs;
 const elapsedMs = end.atMs - begin.atMs;
 const report: LoadReport = {
+  measuredFromWallMs: performance.timeOrigin + fromMs,
   perSec: (answers / plan.measuredMs) * 1000,
   answers,
   failures: tally.failures,

@@ -1,6 +1,8 @@
 /** The two kinds of chart in a report: groups of bars, and lines. Pure. */
+import type { CurveSpan } from '../core/results.ts';
+import { colorOf } from './colors.ts';
 import { label, linearScale, logScale, type Scale } from './scale.ts';
-import { element, picture, text } from './svg.ts';
+import { element, picture, text, textWidth } from './svg.ts';
 
 const width = 720;
 const height = 380;
@@ -8,7 +10,7 @@ const left = 64;
 const right = width - 30;
 const top = 56;
 const bottom = height - 48;
-const palette = ['#0b6bcb', '#8c8c8c', '#d98324', '#3a9d5d', '#8a4fbf', '#c23b4b', '#1f9aa0'];
+const numberSize = 10;
 
 export interface BarChart {
   readonly title: string;
@@ -25,39 +27,51 @@ export interface BarSet {
 
 export function renderBars(chart: BarChart): string {
   const { groups, bars } = chart;
-  const most = Math.max(1, ...bars.flatMap(({ values }) => values.map((value) => value ?? 0)));
-  // Room for the number above the highest bar.
-  const y = linearScale(most * 1.05, bottom, top);
+  const values = bars.flatMap((set) => set.values.flatMap((value) => value ?? []));
   const groupWidth = (right - left) / groups.length;
-  const barWidth = (groupWidth * 0.8) / bars.length;
-  const parts = [...yAxis(y, chart.yLabel)];
+  const most = Math.max(...groups.map((_, group) => barsIn(chart, group).length), 1);
+  const barWidth = (groupWidth * 0.84) / most;
+  const longest = Math.max(...values.map((value) => textWidth(label(value), numberSize)), 0);
+  const isTurned = longest + 4 > barWidth;
+  const numberRoom = (isTurned ? longest : numberSize) + 8;
+  const y = linearScale(Math.max(1, ...values), bottom, top + numberRoom);
+  const shapes: string[] = [];
+  // After the bars, so that none covers a number.
+  const numbers: string[] = [];
   for (const [group, name] of groups.entries()) {
-    const start = left + group * groupWidth + groupWidth * 0.1;
-    parts.push(text(start + groupWidth * 0.4, bottom + 18, name, { 'text-anchor': 'middle' }));
-    for (const [index, { values }] of bars.entries()) {
-      const value = values[group];
-      if (value === undefined) continue;
-      const [x, place] = [start + index * barWidth, y.place(value)];
-      parts.push(
-        element('rect', {
-          x: x + 1,
-          y: place,
-          width: barWidth - 2,
-          height: Math.max(0, bottom - place),
-          fill: colour(index),
-        }),
-        text(x + barWidth / 2, place - 4, label(value), {
-          'text-anchor': 'middle',
-          'font-size': 10,
-        }),
-      );
+    const middle = left + (group + 0.5) * groupWidth;
+    const present = barsIn(chart, group);
+    const start = middle - (present.length * barWidth) / 2;
+    numbers.push(text(middle, bottom + 18, name, { 'text-anchor': 'middle' }));
+    for (const [index, bar] of present.entries()) {
+      const [x, place] = [start + index * barWidth, y.place(bar.value)];
+      const size = { width: barWidth - 2, height: Math.max(0, bottom - place) };
+      shapes.push(element('rect', { x: x + 1, y: place, ...size, fill: colorOf(bar.name) }));
+      numbers.push(renderNumber(label(bar.value), x + barWidth / 2, place - 4, isTurned));
     }
   }
-  return framed(
-    chart.title,
-    bars.map(({ name }) => name),
-    parts,
-  );
+  const names = bars.map(({ name }) => name);
+  return framed(chart.title, names, [...yAxis(y, chart.yLabel), ...shapes, ...numbers]);
+}
+
+/** What was measured, in order. */
+function barsIn({ bars }: BarChart, group: number) {
+  return bars.flatMap(({ name, values }) => {
+    const value = values[group];
+    return value === undefined ? [] : [{ name, value }];
+  });
+}
+
+/** Above a bar; turned where bars are narrower than their numbers. */
+function renderNumber(number: string, x: number, y: number, isTurned: boolean): string {
+  const size = { 'font-size': numberSize };
+  if (!isTurned) return text(x, y, number, { ...size, 'text-anchor': 'middle' });
+  // A turned line of text has its baseline at its right.
+  const baseline = Math.round(x + numberSize * 0.36);
+  return text(baseline, y, number, {
+    ...size,
+    transform: `rotate(-90 ${baseline} ${Math.round(y)})`,
+  });
 }
 
 export interface LineChart {
@@ -70,30 +84,30 @@ export interface LineChart {
     readonly name: string;
     readonly points: readonly (readonly [x: number, y: number])[];
   }[];
+  readonly spans?: readonly CurveSpan[];
   /** Default: the number itself. */
   readonly xTick?: (value: number) => string;
 }
 
 export function renderLines(chart: LineChart): string {
   const points = chart.lines.flatMap((line) => line.points);
-  const x = scaleOf(
-    chart.xScale,
-    points.map(([value]) => value),
-    left,
-    right,
-  );
-  const y = scaleOf(
-    chart.yScale,
-    points.map(([, value]) => value),
-    bottom,
-    top,
-  );
-  const parts = [...yAxis(y, chart.yLabel), ...xAxis(x, chart.xLabel, chart.xTick ?? label)];
-  for (const [index, line] of chart.lines.entries()) {
+  const xs = points.map(([value]) => value);
+  const ys = points.map(([, value]) => value);
+  const x =
+    chart.xScale === 'log'
+      ? scaleOfLog(xs, left, right)
+      : linearScale(Math.max(...xs, 0), left, right, true);
+  const y =
+    chart.yScale === 'log'
+      ? scaleOfLog(ys, bottom, top)
+      : linearScale(Math.max(...ys, 0), bottom, top);
+  const parts = (chart.spans ?? []).flatMap((span) => renderSpan(span, x));
+  parts.push(...yAxis(y, chart.yLabel), ...xAxis(x, chart.xLabel, chart.xTick ?? label));
+  for (const line of chart.lines) {
     const path = line.points
       .map(([px, py]) => `${x.place(px).toFixed(1)},${y.place(py).toFixed(1)}`)
       .join(' ');
-    const stroke = colour(index);
+    const stroke = colorOf(line.name);
     parts.push(element('polyline', { points: path, fill: 'none', stroke, 'stroke-width': 2 }));
     // A long line is drawn without markers.
     if (line.points.length > 24) continue;
@@ -108,11 +122,19 @@ export function renderLines(chart: LineChart): string {
   );
 }
 
-function scaleOf(kind: 'linear' | 'log', values: readonly number[], from: number, to: number) {
+function scaleOfLog(values: readonly number[], from: number, to: number): Scale {
   const most = Math.max(...values, 0);
-  if (kind === 'linear') return linearScale(most, from, to);
-  const above = values.filter((value) => value > 0);
-  return logScale(Math.min(...above, most), most, from, to);
+  return logScale(Math.min(...values.filter((value) => value > 0), most), most, from, to);
+}
+
+/** Shaded over the whole height, with what it means. */
+function renderSpan({ name, from, to }: CurveSpan, x: Scale): readonly string[] {
+  const [start, end] = [x.place(from), x.place(to)];
+  const size = { width: end - start, height: bottom - top };
+  return [
+    element('rect', { x: start, y: top, ...size, fill: '#fbe6c8' }),
+    text(start + 6, top + 16, name, { fill: '#8a5a00' }),
+  ];
 }
 
 function yAxis(scale: Scale, name: string): readonly string[] {
@@ -137,17 +159,15 @@ function xAxis(scale: Scale, name: string, tickName: (value: number) => string) 
 function framed(title: string, names: readonly string[], parts: readonly string[]): string {
   const legend: string[] = [];
   let x = right;
-  for (const [index, name] of [...names.entries()].reverse()) {
-    x -= 20 + name.length * 7.4;
+  for (const name of names.toReversed()) {
+    x -= 22 + textWidth(name, 12);
     legend.push(
-      element('rect', { x, y: top - 23, width: 10, height: 10, fill: colour(index) }),
+      element('rect', { x, y: top - 23, width: 10, height: 10, fill: colorOf(name) }),
       text(x + 14, top - 14, name),
     );
   }
-  const heading = text(8, 20, title, { 'font-size': 15, 'font-weight': 600 });
+  const widthAt1 = textWidth(title, 1, true);
+  const size = Math.min(15, Math.floor((width - 16) / widthAt1));
+  const heading = text(8, 20, title, { 'font-size': size, 'font-weight': 600 });
   return picture(width, height, title, [heading, ...legend, ...parts]);
-}
-
-function colour(index: number): string {
-  return palette[index % palette.length] ?? '#333';
 }

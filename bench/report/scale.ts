@@ -5,11 +5,15 @@ export interface Scale {
   readonly ticks: readonly number[];
 }
 
-/** From zero to a round number above all values. */
-export function linearScale(maxValue: number, from: number, to: number): Scale {
+/** From zero to a round number above all values, or exactly to the largest of them. */
+export function linearScale(maxValue: number, from: number, to: number, isExact = false): Scale {
   const step = roundStep(maxValue / 4);
-  const end = Math.max(step, Math.ceil(maxValue / step) * step);
-  const ticks = Array.from({ length: Math.round(end / step) + 1 }, (_, index) => index * step);
+  const round = Math.max(step, Math.ceil(maxValue / step) * step);
+  const end = isExact && maxValue > 0 ? maxValue : round;
+  const ticks = Array.from(
+    { length: Math.floor(end / step + 1e-9) + 1 },
+    (_, index) => index * step,
+  );
   return { place: (value) => from + (value / end) * (to - from), ticks };
 }
 

@@ -16,6 +16,14 @@ export function text(x: number, y: number, content: string, more: Attributes = {
   return element('text', { x, y, ...more }, escapeXml(content));
 }
 
+/**
+ * Estimated from the average of DejaVu Sans, the widest font that a `system-ui` usually is; names
+ * are in mixed case, numbers in its digits.
+ */
+export function textWidth(content: string, fontSize: number, isBold = false): number {
+  return content.length * fontSize * (isBold ? 0.7 : 0.62);
+}
+
 /** A whole picture, on white whatever the page's color. */
 export function picture(width: number, height: number, title: string, parts: readonly string[]) {
   const attributes = {

@@ -49,7 +49,7 @@ export const expiry: Scenario = {
       ],
       curves: [
         {
-          name: 'slowest answer over time',
+          name: 'Slowest answer over time',
           xLabel: 's',
           yLabel: 'ms',
           xScale: 'linear',

@@ -29,16 +29,18 @@ export const outage: Scenario = {
       timelineMs: pieceMs,
     });
     await delay(2_500);
+    const from = Date.now();
     kube.faults.failNext(100_000, 503);
     kube.cutConnections();
     await imds.setFaults({ closed: true });
     await delay(3_000);
     kube.faults.clear();
     await imds.setFaults({});
+    const event = { name: 'Kubernetes API and IMDS are away', from, to: Date.now() };
     const report = await loading;
     return {
       figures: timelineFigures(report, pieceMs),
-      curves: [timelineCurve(report, pieceMs)],
+      curves: [timelineCurve(report, pieceMs, event)],
     };
   },
 };

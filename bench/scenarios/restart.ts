@@ -29,19 +29,21 @@ export const restart: Scenario = {
       timelineMs: pieceMs,
     });
     await delay(3_000);
+    const from = Date.now();
     const stoppedAtMs = performance.now();
     await agent.stop();
     const goneMs = performance.now() - stoppedAtMs;
     await agent.start();
     const readyMs = performance.now() - stoppedAtMs;
+    const event = { name: 'from SIGTERM to ready again', from, to: from + readyMs };
     const report = await loading;
     return {
       figures: [
         { name: 'from SIGTERM to its end', unit: 'ms', values: [goneMs] },
-        { name: 'from SIGTERM to ready again', unit: 'ms', values: [readyMs] },
+        { name: event.name, unit: 'ms', values: [readyMs] },
         ...timelineFigures(report, pieceMs),
       ],
-      curves: [timelineCurve(report, pieceMs)],
+      curves: [timelineCurve(report, pieceMs, event)],
       notes: [
         'On a node the redirect stays while the agent is away: connections are refused, and an SDK ' +
           'asks again.',

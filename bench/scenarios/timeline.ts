@@ -1,7 +1,7 @@
 /** Results before, during and after an event, from a load at a steady rate. */
 import { Histogram } from '../core/histogram.ts';
-import type { Curve, Figure } from '../core/results.ts';
-import type { LoadReport } from '../load/plan.ts';
+import type { Curve, CurveLine, CurveSpan, Figure } from '../core/results.ts';
+import type { LoadReport, TimelinePiece } from '../load/plan.ts';
 
 export function timelineFigures(report: LoadReport, pieceMs: number): readonly Figure[] {
   const latency = Histogram.from(report.latency);
@@ -17,22 +17,30 @@ export function timelineFigures(report: LoadReport, pieceMs: number): readonly F
   ];
 }
 
-export function timelineCurve(report: LoadReport, pieceMs: number): Curve {
-  const perSec = 1000 / pieceMs;
+/** @param event its times are in milliseconds since the epoch. */
+export function timelineCurve(report: LoadReport, pieceMs: number, event: CurveSpan): Curve {
+  const secondsAt = (wallMs: number) => (wallMs - report.measuredFromWallMs) / 1000;
   return {
-    name: 'answers over time',
+    name: 'Answers over time',
     xLabel: 's',
     yLabel: 'a second',
     xScale: 'linear',
     lines: [
-      {
-        name: 'right answers',
-        points: report.timeline.map(({ atMs, answers }) => [atMs / 1000, answers * perSec]),
-      },
-      {
-        name: 'failures',
-        points: report.timeline.map(({ atMs, failures }) => [atMs / 1000, failures * perSec]),
-      },
+      { name: 'right answers', points: steps(report, pieceMs, ({ answers }) => answers) },
+      { name: 'failures', points: steps(report, pieceMs, ({ failures }) => failures) },
     ],
+    spans: [{ name: event.name, from: secondsAt(event.from), to: secondsAt(event.to) }],
   };
+}
+
+/** A second, level for each piece: a slope would begin before what it shows. */
+function steps(
+  { timeline }: LoadReport,
+  pieceMs: number,
+  countOf: (piece: TimelinePiece) => number,
+): CurveLine['points'] {
+  return timeline.flatMap((piece) => {
+    const perSec = (countOf(piece) * 1000) / pieceMs;
+    return [piece.atMs, piece.atMs + pieceMs].map((atMs) => [atMs / 1000, perSec] as const);
+  });
 }

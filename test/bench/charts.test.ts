@@ -20,6 +20,7 @@ import {
 } from '../../bench/report/markdown.ts';
 import { plotsOf } from '../../bench/report/plots.ts';
 import { fillReadme, fillResults } from '../../bench/report/readme.ts';
+import { unreadableTexts } from '../support/unreadable-texts.ts';
 import { label, linearScale, logScale } from '../../bench/report/scale.ts';
 
 function round(perSec: number): Round {
@@ -115,6 +116,36 @@ describe('a picture', () => {
     });
     assert.equal(svg.match(/<polyline /g)?.length, 2);
     assert.ok(!svg.includes('NaN'));
+  });
+
+  it('has every number of many bars where no other bar and no other number is', () => {
+    const groups = ['1 kept', '16 kept', '64 kept', '16 kept, same bytes', '16 kept, unusual'];
+    const of = (perSec: number) => groups.map((_, group) => perSec + 10 * group);
+    const bars = [
+      { name: 'agent', values: of(9_950) },
+      { name: 'node:http', values: of(10_100) },
+      { name: 'raw TCP', values: of(166_000) },
+      { name: 'Go net/http', values: of(69_900) },
+      { name: 'fake IMDS', values: of(9_970) },
+    ];
+    const title = 'What the programs cost connections to other addresses, and a look-up the agent';
+    assert.deepEqual(unreadableTexts(renderBars({ title, yLabel: 'y', groups, bars })), []);
+  });
+
+  it('has an axis of time as long as its data, and shades what happened meanwhile', () => {
+    const svg = renderLines({
+      title: 't',
+      xLabel: 's',
+      yLabel: 'y',
+      xScale: 'linear',
+      yScale: 'linear',
+      lines: [{ name: 'agent', points: [[0, 1], [11.75, 5]] }], // prettier-ignore
+      spans: [{ name: 'IMDS is away', from: 2.35, to: 4.7 }],
+    });
+    assert.match(svg, /<polyline points="64\.0,[\d.]+ 690\.0,/);
+    assert.ok(svg.includes('<rect x="189.2" y="56" width="125.2" height="276"'));
+    assert.ok(svg.includes('>IMDS is away<'));
+    assert.deepEqual(unreadableTexts(svg), []);
   });
 
   it('is drawn of throughput and latency for every comparison', () => {

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import { colorOf } from '../../bench/report/colors.ts';
 import { profileHeadings } from '../../bench/report/goals.ts';
 import { plotFiles } from '../../bench/report/plots.ts';
 import {
@@ -16,6 +17,7 @@ import {
 } from '../../bench/report/publish.ts';
 import { fillHeadline } from '../../bench/report/readme.ts';
 import { scenarios } from '../../bench/scenarios/all.ts';
+import { unreadableTexts } from '../support/unreadable-texts.ts';
 
 const results = await readResults();
 
@@ -46,6 +48,34 @@ describe('the published benchmark', () => {
     assert.deepEqual((await readdir(plotFolder)).sort(), plots.map(({ file }) => file).sort());
     for (const { file, svg } of plots) {
       assert.equal(await readFile(join(plotFolder, file), 'utf8'), svg, file);
+    }
+  });
+
+  it('has pictures whose every text can be read', () => {
+    for (const { file, svg } of plotFiles(results))
+      assert.deepEqual(unreadableTexts(svg), [], file);
+  });
+
+  it('draws a series in one color in every picture, and those of a picture in several', () => {
+    for (const { series, curves } of results.scenarios) {
+      const pictures = [
+        [...new Set(series.map(({ subject }) => subject))],
+        ...curves.map(({ lines }) => lines.map(({ name }) => name)),
+      ];
+      for (const names of pictures) {
+        assert.ok(!names.some((name) => colorOf(name) === colorOf('unknown')), names.join(', '));
+        assert.equal(new Set(names.map(colorOf)).size, names.length, names.join(', '));
+      }
+    }
+  });
+
+  it('says in its pictures when the outage and the restart were', () => {
+    for (const name of ['outage', 'restart']) {
+      const scenario = results.scenarios.find((each) => each.name === name);
+      assert.ok(
+        scenario?.curves.every(({ spans }) => spans?.length === 1),
+        name,
+      );
     }
   });
 

@@ -14,6 +14,7 @@ const report: LoadReport = {
   cpuMsPer1000: 1,
   loadCpuShare: 0.1,
   latency: new Histogram().compact(),
+  measuredFromWallMs: 0,
   timeline: [],
 };
 

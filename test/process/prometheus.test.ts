@@ -8,7 +8,7 @@ import { describe, it } from 'node:test';
 import { eventually } from '../../lab/test-bed/eventually.ts';
 import { ask, tokenTarget } from '../support/ask.ts';
 import { findMissingTool } from '../support/debian-system.ts';
-import { readAlerts, readDashboard, selectorsOf } from '../deploy/monitoring/queries.ts';
+import { readAlerts, readPanels, selectorsOf } from '../deploy/monitoring/queries.ts';
 import { createLabIdentity } from '../../lab/fakes/identity.ts';
 import {
   createAzureIdentity,
@@ -16,7 +16,12 @@ import {
   createPodManifest,
 } from '../../lab/fakes/kube/manifests.ts';
 import { nodeName, openServices } from './agent-child.ts';
-import { openPrometheus, query, until, type Prometheus } from './prometheus-child.ts';
+import {
+  openPrometheus,
+  query,
+  until,
+  type Prometheus,
+} from '../deploy/monitoring/prometheus-child.ts';
 
 const missing = findMissingTool('prometheus', 'promtool');
 const skip =
@@ -80,10 +85,10 @@ describe('Prometheus and a real agent', { skip, timeout: 600_000 }, () => {
     await testBed.untilReady();
     assert.equal((await ask(testBed.pod, tokenTarget)).status, 200);
     assert.equal((await ask(testBed.pod, `${tokenTarget}&client_id=unknown`)).status, 400);
-    await using prometheus = await openPrometheus(testBed);
+    await using prometheus = await openPrometheus(testBed.folder, `127.0.0.1:${testBed.probePort}`);
     await until(async () => (await query(prometheus, 'rate(nmi_requests_total[1m])')).length > 0);
 
-    const panels = readDashboard().panels.flatMap(({ targets }) =>
+    const panels = readPanels().flatMap(({ targets }) =>
       targets.map(({ expr }) =>
         expr.replaceAll('$instance', '.*').replaceAll('$__rate_interval', '1m'),
       ),
@@ -109,7 +114,7 @@ describe('Prometheus and a real agent', { skip, timeout: 600_000 }, () => {
     const { kube, imds, pod } = testBed;
     testBed.start();
     await testBed.untilReady();
-    await using prometheus = await openPrometheus(testBed);
+    await using prometheus = await openPrometheus(testBed.folder, `127.0.0.1:${testBed.probePort}`);
     let number = 0;
     /** Requests a token that is not in the cache. */
     const askForAnother = () => ask(pod, `${tokenTarget}-${number++}.example`);
@@ -145,7 +150,7 @@ describe('Prometheus and a real agent', { skip, timeout: 600_000 }, () => {
     await using testBed = await openServices();
     testBed.kube.faults.hang = true;
     testBed.start();
-    await using prometheus = await openPrometheus(testBed);
+    await using prometheus = await openPrometheus(testBed.folder, `127.0.0.1:${testBed.probePort}`);
     await until(async () => (await query(prometheus, 'nmi_ready')).length > 0);
     await until(async () => (await activeAlerts(prometheus)).join() === 'NmiNotReady');
   });
@@ -154,7 +159,7 @@ describe('Prometheus and a real agent', { skip, timeout: 600_000 }, () => {
     await using testBed = await openServices();
     testBed.start();
     await testBed.untilReady();
-    await using prometheus = await openPrometheus(testBed);
+    await using prometheus = await openPrometheus(testBed.folder, `127.0.0.1:${testBed.probePort}`);
     const active = async () => (await activeAlerts(prometheus)).join();
     // The first evaluation may come before the first scrape.
     await until(async () => (await query(prometheus, 'nmi_ready')).length > 0);

@@ -113,7 +113,11 @@ async function add(
   const made = exceptionObject(namespace, checkName(name), podLabels);
   const instead = nmiCommand(context, 'exception', 'update', name, '--pod-labels', labels);
   const added = await unlessThere(context, resource, name, made, `Use: ${instead}`);
-  const plan = { ...emptyPlan, objects: added.objects, notes: [...added.notes, await noteOf(context, podLabels)] };
+  const plan = {
+    ...emptyPlan,
+    objects: added.objects,
+    notes: [...added.notes, await noteOf(context, podLabels)],
+  };
   return carryOut(context, plan, { apply, run: false });
 }
 

@@ -2,9 +2,11 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { unknownNames } from './known-names.ts';
-import { readAlerts, readDashboard, selectorsOf } from './queries.ts';
+import { isRow, readAlerts, readDashboard, readPanels, selectorsOf } from './queries.ts';
 
-const { panels, templating } = readDashboard();
+const { panels: entries, templating } = readDashboard();
+const panels = readPanels();
+const rows = entries.filter(isRow);
 const queries = panels.flatMap(({ targets }) => targets.map(({ expr }) => expr));
 
 describe('the dashboard', () => {
@@ -48,7 +50,7 @@ describe('the dashboard', () => {
 
   it('has panels that neither overlap nor leave the grid', () => {
     const cells = new Set<string>();
-    for (const { title, gridPos } of panels) {
+    for (const { title, gridPos } of entries) {
       assert.ok(gridPos.x + gridPos.w <= 24, title);
       for (let x = gridPos.x; x < gridPos.x + gridPos.w; x++) {
         for (let y = gridPos.y; y < gridPos.y + gridPos.h; y++) {
@@ -57,7 +59,32 @@ describe('the dashboard', () => {
         }
       }
     }
-    assert.equal(new Set(panels.map(({ id }) => id)).size, panels.length);
-    assert.equal(new Set(panels.map(({ title }) => title)).size, panels.length);
+    assert.equal(new Set(entries.map(({ id }) => id)).size, entries.length);
+    assert.equal(new Set(entries.map(({ title }) => title)).size, entries.length);
+  });
+
+  it('groups its panels under open rows', () => {
+    const titles = [
+      ...['Overview', 'Requests and refusals', 'Tokens and upstreams'],
+      ...['Redirect and connections', 'Watches and process'],
+    ];
+    assert.deepEqual(
+      rows.map(({ title }) => title),
+      titles,
+    );
+    for (const { title, collapsed, gridPos } of rows) {
+      assert.deepEqual([collapsed, gridPos.x, gridPos.w, gridPos.h], [false, 0, 24, 1], title);
+    }
+    assert.equal(entries[0], rows[0]);
+    // Grafana shows a panel under the row above it, wherever it is in the file.
+    const order = entries.map(({ gridPos }) => gridPos.y);
+    assert.deepEqual(
+      order,
+      order.toSorted((one, other) => one - other),
+    );
+  });
+
+  it('compares no value twice', () => {
+    for (const query of queries) assert.doesNotMatch(query, /[<>=] ?\d+ [<>=]/);
   });
 });

@@ -41,15 +41,30 @@ interface Panel {
   readonly targets: readonly { readonly expr: string; readonly legendFormat: string }[];
 }
 
+/** A heading of the panels up to the next one. */
+interface Row extends Omit<Panel, 'fieldConfig' | 'targets'> {
+  readonly type: 'row';
+  readonly collapsed: boolean;
+}
+
 interface Dashboard {
   readonly templating: {
     readonly list: readonly { readonly name: string; readonly query: string }[];
   };
-  readonly panels: readonly Panel[];
+  readonly panels: readonly (Panel | Row)[];
 }
 
 export function readDashboard(): Dashboard {
   return JSON.parse(readFileSync(join(folder, 'dashboard.json'), 'utf8')) as Dashboard;
+}
+
+export function isRow(panel: Panel | Row): panel is Row {
+  return panel.type === 'row';
+}
+
+/** Those with queries. */
+export function readPanels(): readonly Panel[] {
+  return readDashboard().panels.filter((panel): panel is Panel => !isRow(panel));
 }
 
 export interface Selector {

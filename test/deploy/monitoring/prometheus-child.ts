@@ -4,18 +4,20 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { alertsPath } from '../deploy/monitoring/queries.ts';
-import { freePort } from '../support/free-ports.ts';
-import type { Services } from './agent-child.ts';
+import { alertsPath } from './queries.ts';
+import { freePort } from '../../support/free-ports.ts';
 
 export interface Prometheus extends AsyncDisposable {
   /** An answer of its API. */
   get(path: string): Promise<unknown>;
 }
 
-/** Scrapes the agent twice a second. */
-export async function openPrometheus(testBed: Services): Promise<Prometheus> {
-  const { folder } = testBed;
+/**
+ * Scrapes an agent twice a second.
+ * @param folder of its files.
+ * @param target host and port.
+ */
+export async function openPrometheus(folder: string, target: string): Promise<Prometheus> {
   const port = await freePort();
   const config = join(folder, 'prometheus.json');
   await writeFile(
@@ -23,9 +25,7 @@ export async function openPrometheus(testBed: Services): Promise<Prometheus> {
     JSON.stringify({
       global: { scrape_interval: '500ms', scrape_timeout: '500ms', evaluation_interval: '200ms' },
       rule_files: [alertsPath],
-      scrape_configs: [
-        { job_name: 'nmi', static_configs: [{ targets: [`127.0.0.1:${testBed.probePort}`] }] },
-      ],
+      scrape_configs: [{ job_name: 'nmi', static_configs: [{ targets: [target] }] }],
     }),
   );
   const child = spawn(
@@ -63,14 +63,14 @@ export interface RangeSeries {
   readonly values: readonly (readonly [atS: number, value: string])[];
 }
 
-/** The values of each series, second by second. Times are in seconds since the epoch. */
+/** The values of each series, every two seconds. Times are in seconds since the epoch. */
 export async function queryRange(
   prometheus: Prometheus,
   text: string,
   fromS: number,
   toS: number,
 ): Promise<readonly RangeSeries[]> {
-  const range = { query: text, start: String(fromS), end: String(toS), step: '1' };
+  const range = { query: text, start: String(fromS), end: String(toS), step: '2' };
   const data = await prometheus.get(`query_range?${new URLSearchParams(range).toString()}`);
   return (data as { readonly result: readonly RangeSeries[] }).result;
 }
