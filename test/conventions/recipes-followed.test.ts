@@ -196,20 +196,22 @@ function names(section: string, file: string): boolean {
 async function apply({ file, anchor, text }: Edit): Promise<void> {
   const path = join(copy, file);
   if (anchor === undefined) return writeFile(path, text, { flag: 'wx' });
-  const before = await readFile(path, 'utf8');
-  assert.ok(before.includes(anchor), `${file} has: ${anchor}`);
+  const former = await readFile(path, 'utf8');
+  assert.ok(former.includes(anchor), `${file} has: ${anchor}`);
   await writeFile(
     path,
-    before.replace(anchor, () => anchor + text),
+    former.replace(anchor, () => anchor + text),
   );
 }
 
-async function node(...words: readonly string[]): Promise<string> {
+async function node(...words: readonly string[]): Promise<void> {
   const { NODE_TEST_CONTEXT: _nested, ...env } = process.env;
-  const { stdout } = await run(process.execPath, words, { cwd: copy, env }).catch(
-    (error: { stdout: string }) => assert.fail(`${words.join(' ')}: ${error.stdout}`),
-  );
-  return stdout;
+  try {
+    await run(process.execPath, words, { cwd: copy, env });
+  } catch (error) {
+    const { stdout } = error as { readonly stdout: string };
+    assert.fail(`${words.join(' ')}: ${stdout}`);
+  }
 }
 
 before(async () => {

@@ -17,7 +17,7 @@ const cases: readonly (readonly [words: string, problem: string, nextStep: strin
     'See kubectl nmi identity assign --help',
   ],
   ['doctor shop', 'the word shop has no meaning here', 'See kubectl nmi doctor --help'],
-  ['explain', 'explain needs <what> <name>', 'See kubectl nmi explain --help'],
+  ['explain', 'explain needs <what>', 'See kubectl nmi explain --help'],
   ['identity show', 'identity show needs <name>', 'See kubectl nmi identity show --help'],
   ['exception add x', 'exception add needs --pod-labels', 'See kubectl nmi exception add --help'],
   [

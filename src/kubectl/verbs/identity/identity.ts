@@ -22,7 +22,14 @@ import {
   unlessThere,
   type PlanFlags,
 } from '../plan.ts';
-import { nameArgument, switchFlag, textFlag, type AddVerb } from '../verb.ts';
+import {
+  nameArgument,
+  switchFlag,
+  textFlag,
+  type AddVerb,
+  type Parser,
+  type Start,
+} from '../verb.ts';
 import { assign, deletionsOf, unassign, usersNote } from './assign.ts';
 import { federate } from './federate.ts';
 
@@ -31,121 +38,130 @@ export const addIdentity: AddVerb = (parser, start) =>
     'identity',
     'add, list, show, delete, assign, unassign and federate identities',
     (verb) =>
-      verb
-        .command(
-          'add <name>',
-          'an AzureIdentity for an existing identity in Azure',
-          (sub) =>
-            sub
-              .positional('name', nameArgument)
-              .option('resource-id', textFlag('Azure resource id of the user-assigned identity.'))
-              .option(
-                'client-id',
-                textFlag('Client id; --run reads it by az where there is a resource id.'),
-              )
-              .option('tenant-id', textFlag('Tenant; for all but user-assigned.'))
-              .option('type', {
-                choices: [...typeTitles.values()],
-                default: userAssigned,
-                describe: 'Where its tokens come from.',
-              })
-              .options({
-                secret: textFlag('Secret with the password or certificate.'),
-                ...planFlags,
-              })
-              .example(
-                '$0 identity add orders --resource-id /subscriptions/… --run --apply',
-                'of a user-assigned identity',
-              )
-              .example(
-                '$0 identity add orders --type federated --client-id … --tenant-id …',
-                'without any assignment',
-              ),
-          (flags) => start(flags, (context) => add(context, flags.name, flags)),
-        )
-        .command(
-          'list',
-          'identities with their bindings and pods',
-          (sub) => sub.example('$0 identity list -A', 'of all namespaces'),
-          (flags) => start(flags, list),
-        )
-        .command(
-          'show <name>',
-          'one identity, and what its pods get',
-          (sub) => sub.positional('name', nameArgument).example('$0 identity show orders', ''),
-          (flags) => start(flags, (context) => explainObject(context, 'identity', flags.name)),
-        )
-        .command(
-          'delete <name>',
-          'an identity and the bindings that name it',
-          (sub) =>
-            sub
-              .positional('name', nameArgument)
-              .options({ apply: removalFlags.apply, yes: removalFlags.yes })
-              .example('$0 identity delete orders --apply --yes', ''),
-          (flags) => start(flags, (context) => remove(context, flags.name, flags)),
-        )
-        .command(
-          'assign <name>',
-          'a binding for pods, and the identity to every scale set',
-          (sub) =>
-            sub
-              .positional('name', nameArgument)
-              .option('selector', {
-                type: 'string',
-                describe: 'Value of the pod label aadpodidbinding; default NAME.',
-              })
-              .option('service-account', textFlag('Only for pods under this service account.'))
-              .option('role', textFlag('Role in Azure to give the identity, with --scope.'))
-              .option('scope', textFlag('Azure resource that the role is for.'))
-              .options(planFlags)
-              .example(
-                '$0 identity assign orders --selector orders',
-                'shows the binding and the az lines',
-              )
-              .example(
-                '$0 identity assign orders --role "Key Vault Secrets User" --scope /subscriptions/… --run --apply',
-                'does it',
-              ),
-          (flags) => start(flags, (context) => assign(context, flags.name, flags)),
-        )
-        .command(
-          'unassign <name>',
-          'the reverse of assign; the AzureIdentity stays, and the assignment while others use it',
-          (sub) =>
-            sub
-              .positional('name', nameArgument)
-              .option(
-                'ignore-unknown-users',
-                switchFlag(
-                  'Remove the assignment even if you cannot read whether other namespaces use the identity.',
-                ),
-              )
-              .options(removalFlags)
-              .example('$0 identity unassign orders --apply --run --yes', ''),
-          (flags) => start(flags, (context) => unassign(context, flags.name, flags)),
-        )
-        .command(
-          'federate <name>',
-          'federated credentials for the service accounts of its pods',
-          (sub) =>
-            sub
-              .positional('name', nameArgument)
-              .option('service-account', {
-                type: 'string',
-                array: true,
-                default: [],
-                describe: 'Instead of those of the bound pods.',
-              })
-              .options({ run: planFlags.run })
-              .example('$0 identity federate orders --run', ''),
-          (flags) =>
-            start(flags, (context) =>
-              federate(context, flags.name, flags['service-account'], flags.run),
-            ),
-        )
-        .demandCommand(1, 'No verb is given after identity.'),
+      addUses(addObjects(verb, start), start).demandCommand(1, 'No verb is given after identity.'),
   );
+
+/** The verbs of the AzureIdentity itself. */
+function addObjects(parser: Parser, start: Start): Parser {
+  return parser
+    .command(
+      'add <name>',
+      'an AzureIdentity for an existing identity in Azure',
+      (sub) =>
+        sub
+          .positional('name', nameArgument)
+          .option('resource-id', textFlag('Azure resource id of the user-assigned identity.'))
+          .option(
+            'client-id',
+            textFlag('Client id; --run reads it by az where there is a resource id.'),
+          )
+          .option('tenant-id', textFlag('Tenant; for all but user-assigned.'))
+          .option('type', {
+            choices: [...typeTitles.values()],
+            default: userAssigned,
+            describe: 'Where its tokens come from.',
+          })
+          .options({
+            secret: textFlag('Secret with the password or certificate.'),
+            ...planFlags,
+          })
+          .example(
+            '$0 identity add orders --resource-id /subscriptions/… --run --apply',
+            'of a user-assigned identity',
+          )
+          .example(
+            '$0 identity add orders --type federated --client-id … --tenant-id …',
+            'without any assignment',
+          ),
+      (flags) => start(flags, (context) => add(context, flags.name, flags)),
+    )
+    .command(
+      'list',
+      'identities with their bindings and pods',
+      (sub) => sub.example('$0 identity list -A', 'of all namespaces'),
+      (flags) => start(flags, list),
+    )
+    .command(
+      'show <name>',
+      'one identity, and what its pods get',
+      (sub) => sub.positional('name', nameArgument).example('$0 identity show orders', ''),
+      (flags) => start(flags, (context) => explainObject(context, 'identity', flags.name)),
+    )
+    .command(
+      'delete <name>',
+      'an identity and the bindings that name it',
+      (sub) =>
+        sub
+          .positional('name', nameArgument)
+          .options({ apply: removalFlags.apply, yes: removalFlags.yes })
+          .example('$0 identity delete orders --apply --yes', ''),
+      (flags) => start(flags, (context) => remove(context, flags.name, flags)),
+    );
+}
+
+/** The verbs of its use by pods, and of Azure. */
+function addUses(parser: Parser, start: Start): Parser {
+  return parser
+    .command(
+      'assign <name>',
+      'a binding for pods, and the identity to every scale set',
+      (sub) =>
+        sub
+          .positional('name', nameArgument)
+          .option('selector', {
+            type: 'string',
+            describe: 'Value of the pod label aadpodidbinding; default NAME.',
+          })
+          .option('service-account', textFlag('Only for pods under this service account.'))
+          .option('role', textFlag('Role in Azure to give the identity, with --scope.'))
+          .option('scope', textFlag('Azure resource that the role is for.'))
+          .options(planFlags)
+          .example(
+            '$0 identity assign orders --selector orders',
+            'shows the binding and the az lines',
+          )
+          .example(
+            '$0 identity assign orders --role "Key Vault Secrets User" --scope /subscriptions/… --run --apply',
+            'does it',
+          ),
+      (flags) => start(flags, (context) => assign(context, flags.name, flags)),
+    )
+    .command(
+      'unassign <name>',
+      'the reverse of assign; the AzureIdentity stays, and the assignment while others use it',
+      (sub) =>
+        sub
+          .positional('name', nameArgument)
+          .option(
+            'ignore-unknown-users',
+            switchFlag(
+              'Remove the assignment even if you cannot read whether other namespaces use the identity.',
+            ),
+          )
+          .options(removalFlags)
+          .example('$0 identity unassign orders --apply --run --yes', ''),
+      (flags) => start(flags, (context) => unassign(context, flags.name, flags)),
+    )
+    .command(
+      'federate <name>',
+      'federated credentials for the service accounts of its pods',
+      (sub) =>
+        sub
+          .positional('name', nameArgument)
+          .option('service-account', {
+            type: 'string',
+            array: true,
+            default: [],
+            describe: 'Instead of those of the bound pods.',
+          })
+          .options({ run: planFlags.run })
+          .example('$0 identity federate orders --run', ''),
+      (flags) =>
+        start(flags, (context) =>
+          federate(context, flags.name, flags['service-account'], flags.run),
+        ),
+    );
+}
 
 const userAssigned = 'user-assigned';
 /** By `spec.type`. */
