@@ -12,6 +12,7 @@ import {
 } from '../../test/cluster/support/binaries.ts';
 import { kernelNames, findKernel } from '../../test/kernels/support/suite.ts';
 import { provideNodeSystem } from '../../test/node/support/node-system.ts';
+import { provideOldNmi } from '../../test/node/support/old-nmi.ts';
 import type { Programs } from './kinds.ts';
 import { takeTurn } from './turn.ts';
 
@@ -35,7 +36,7 @@ const makers: Readonly<Record<Programs, () => readonly Outcome[]>> = {
     for (const name of kernelNames) findKernel(name);
     return [];
   },
-  node: () => [provideNodeSystem()],
+  node: () => [provideNodeSystem(), provideOldNmi()],
 };
 
 await takeTurn('entra-pod-identity-test-programs');

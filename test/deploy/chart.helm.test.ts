@@ -670,8 +670,8 @@ describe('the chart', { skip }, () => {
     };
     assert.deepEqual(portsOf({}), [8086, 9091]);
     assert.deepEqual(portsOf({ probePort: 8086, prometheusPort: '9091' }), [8087, 9092]);
-    assert.deepEqual(portsOf({ port: 8086, prometheusPort: 8087 }), [8088, 9091]);
-    assert.deepEqual(portsOf({ probePort: 9091 }), [8086, 9092]);
+    assert.deepEqual(portsOf({ port: 8086, prometheusPort: 8087 }), [8088, 8089]);
+    assert.deepEqual(portsOf({ probePort: 9091 }), [9092, 9093]);
     const off = { probePort: 0, prometheusPort: 0 };
     assert.deepEqual(portsOf({ redirectSide: off }), [0, 0]);
     assert.deepEqual(

@@ -13,11 +13,11 @@
 {{- if has (include "nmi.redirect" .) (list "auto" "ebpf" "iptables" "pinned") }}{{ include "nmi.isOn" .Values.nmi.privilegeSplit }}{{ end -}}
 {{- end -}}
 
-{{/* What is given, or the first port that the agent, whose values are older, does not have. */}}
+{{/* What is given, or the first free port after the agent's own. */}}
 {{- define "nmi.sidePort" -}}
 {{- $port := include "nmi.given" .given -}}
 {{- range $offset := until 4 -}}
-{{- $next := add $.first $offset | toString -}}
+{{- $next := add (ternary $.usual (int $.own) (eq $.own "0")) 1 $offset | toString -}}
 {{- if and (eq $port "") (not (has $next $.taken)) }}{{ $port = $next }}{{ end -}}
 {{- end -}}
 {{- $port -}}
@@ -32,8 +32,8 @@ a redirect has no right to open a node that had one before.
 {{- if include "nmi.isSplit" . -}}
 {{- $side := .Values.nmi.redirectSide -}}
 {{- $taken := list (include "nmi.probePort" .) (include "nmi.metricsPort" .) (include "nmi.given" .Values.nmi.port | default "2579") -}}
-{{- $probe := include "nmi.sidePort" (dict "given" $side.probePort "first" 8086 "taken" $taken) -}}
-{{- $metrics := include "nmi.sidePort" (dict "given" $side.prometheusPort "first" 9091 "taken" (append $taken $probe)) -}}
+{{- $probe := include "nmi.sidePort" (dict "given" $side.probePort "own" (include "nmi.probePort" .) "usual" 8085 "taken" $taken) -}}
+{{- $metrics := include "nmi.sidePort" (dict "given" $side.prometheusPort "own" (include "nmi.metricsPort" .) "usual" 9090 "taken" (append $taken $probe)) -}}
 {{- $_ := mergeOverwrite $values (dict "nmi" (dict "probePort" $probe "prometheusPort" $metrics)) -}}
 {{- else if and (include "nmi.isOn" .Values.uninstall.openNodes) (eq (include "nmi.redirect" .) "none") -}}
 {{- $_ := mergeOverwrite $values (dict "nmi" (dict "redirect" "auto")) -}}

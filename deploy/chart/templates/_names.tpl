@@ -26,6 +26,11 @@ selector cannot be changed, and a DaemonSet of another name would run beside the
 {{- end }}-{{ .feature }}
 {{- end -}}
 
+{{/* aad-pod-identity has one by the short name, and AKS deletes it with the add-on. */}}
+{{- define "nmi.exception" -}}
+{{- with .Values.nameOverride }}{{ . }}-{{ end }}aks-addon-exception
+{{- end -}}
+
 {{- define "nmi.fullname" -}}
 {{- $name := .Values.nameOverride | default .Chart.Name -}}
 {{- if .Values.fullnameOverride }}{{ .Values.fullnameOverride | trunc 58 | trimSuffix "-" }}

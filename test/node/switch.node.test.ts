@@ -1,0 +1,146 @@
+/**
+ * The switch from the real NMI of aad-pod-identity under load, as typed in docs/upgrade.md, and the
+ * way back: no pod gets a token of the node, none waits for long, none gets a refusal that is not its
+ * own.
+ */
+import assert from 'node:assert/strict';
+import { mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { aadPodIdentity, provideModule } from '../cluster/support/go-module.ts';
+import { shellBlocksOf } from '../cluster/support/page-commands.ts';
+import { repositoryRoot } from '../conventions/tree.ts';
+import { eventuallyByProcess } from './support/eventually-by-process.ts';
+import { productImage } from './support/images.ts';
+import { assertNothingLeft } from './support/install.ts';
+import { assertClosed, describeLoad, startLoad, type Load, type LoadReport } from './support/load.ts';
+import { openNode, type TestNode } from './support/node.ts';
+import { provideNodeSystem } from './support/node-system.ts';
+import { provideOldNmi } from './support/old-nmi.ts';
+import { assertGets, type Mode } from './support/pod-kinds.ts';
+
+const nodeSystem = provideNodeSystem();
+const old = provideModule(aadPodIdentity);
+const oldNmi = provideOldNmi();
+const page = await readFile(join(repositoryRoot, 'docs/upgrade.md'), 'utf8');
+const [fromChart = '', fromManifest = ''] = shellBlocksOf(page, 'Switch');
+const [toChart = '', toManifest = ''] = shellBlocksOf(page, 'Way back');
+const namespace = 'identity';
+const skip = nodeSystem.missing ?? old.missing ?? oldNmi.missing ?? false;
+/** The old agent ends after ten seconds of sleep. */
+const oldEndMs = 40_000;
+const oldRules = /aad-metadata/;
+/** On a busy machine. */
+const silentLimitMs = 3_000;
+
+/** How the old agent got into the cluster and how it leaves; in between, what the page says. */
+const ways = [
+  {
+    from: 'a release of its chart',
+    install: `helm upgrade --install aad-pod-identity old-chart --namespace ${namespace} --values old.yaml --skip-crds --server-side=false
+kubectl -n ${namespace} rollout status daemonset/aad-pod-identity-nmi --timeout=120s`,
+    there: fromChart,
+    back: toChart,
+    uninstall: `helm uninstall aad-pod-identity --namespace ${namespace} --wait`,
+  },
+  {
+    from: 'its manifest',
+    install: `kubectl apply -f managed-mode-deployment.yaml
+kubectl -n kube-system rollout status daemonset/nmi --timeout=120s`,
+    there: fromManifest,
+    back: toManifest,
+    uninstall: 'kubectl -n kube-system delete daemonset nmi --wait',
+  },
+];
+
+describe('the switch from aad-pod-identity on a real node', { skip }, () => {
+  let node: TestNode;
+  let load: Load | undefined;
+  let folder = '';
+
+  before(async () => {
+    assert.ok(nodeSystem.programs !== undefined && oldNmi.programs !== undefined);
+    node = await openNode(nodeSystem.programs, {
+      cgroupDriver: 'systemd',
+      images: [oldNmi.programs],
+    });
+    folder = await mkdtemp(join(tmpdir(), 'nmi-switch-'));
+    const modulePath = old.programs ?? '';
+    await symlink(join(repositoryRoot, 'deploy'), join(folder, 'deploy'));
+    await symlink(
+      join(modulePath, 'deploy/infra/managed-mode-deployment.yaml'),
+      join(folder, 'managed-mode-deployment.yaml'),
+    );
+    await symlink(join(modulePath, 'charts/aad-pod-identity'), join(folder, 'old-chart'));
+    const values = { operationMode: 'managed' };
+    await writeFile(join(folder, 'old.yaml'), JSON.stringify(values));
+    await node.kubectl(['create', 'namespace', namespace]);
+  });
+  after(async () => {
+    await node?.[Symbol.asyncDispose]();
+    await rm(folder, { recursive: true, force: true });
+  });
+
+  const type = (script: string, mode: Mode): Promise<string> =>
+    node.type(
+      script
+        .replaceAll('NAMESPACE', namespace)
+        .replaceAll('REVISION', '1')
+        .replaceAll(
+          'image.repository=REGISTRY',
+          `image.repository=${productImage.repository} --set nmi.redirect=${mode}`,
+        ),
+      folder,
+    );
+
+  /** Its objects are deleted before its processes end. */
+  const untilOldNmiEnded = async (): Promise<void> => {
+    const running = "pgrep --full '^nmi .*--enableScaleFeatures' >&2 && exit 1 || exit 0";
+    await eventuallyByProcess(() => node.machine.run(['sh', '-c', running]), oldEndMs);
+  };
+
+  function assertUnnoticed(report: LoadReport): void {
+    // The old agent and iptables do not redirect pods on the host network.
+    assertClosed(report, ['app', 'node']);
+    for (const { silentMs } of Object.values(report)) {
+      assert.ok(silentMs <= silentLimitMs, describeLoad(report));
+    }
+  }
+
+  for (const { from, install, there, back, uninstall } of ways) {
+    describe(`from ${from}`, () => {
+      before(async () => {
+        await type(install, 'ebpf');
+        load ??= await startLoad(node);
+        await eventuallyByProcess(() => assertGets(node, 'load-bound', 'app'), 30_000);
+      });
+      after(async () => {
+        await type(uninstall, 'ebpf');
+        await untilOldNmiEnded();
+      });
+
+      for (const mode of ['ebpf', 'iptables'] as const) {
+        it(`goes unnoticed, to ${mode}`, async (t) => {
+          assert.ok(load !== undefined);
+          const report = await load.during(async () => {
+            await type(there, mode);
+            await untilOldNmiEnded();
+          });
+          t.diagnostic(describeLoad(report));
+          assertUnnoticed(report);
+          await assertGets(node, 'load-unbound', '400');
+        });
+
+        it(`goes back unnoticed, from ${mode}`, async (t) => {
+          assert.ok(load !== undefined);
+          const report = await load.during(() => type(back, mode));
+          t.diagnostic(describeLoad(report));
+          assertUnnoticed(report);
+          await assertGets(node, 'load-unbound', '404');
+          await assertNothingLeft(node, oldRules);
+        });
+      }
+    });
+  }
+});
