@@ -4,7 +4,7 @@
  * own.
  */
 import assert from 'node:assert/strict';
-import { mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
@@ -23,16 +23,23 @@ import { assertGets, type Mode } from './support/pod-kinds.ts';
 const nodeSystem = provideNodeSystem();
 const old = provideModule(aadPodIdentity);
 const oldNmi = provideOldNmi();
-const page = await readFile(join(repositoryRoot, 'docs/upgrade.md'), 'utf8');
-const [fromChart = '', fromManifest = ''] = shellBlocksOf(page, 'Switch');
-const [toChart = '', toManifest = ''] = shellBlocksOf(page, 'Way back');
+const [upgradePage = '', addonPage = ''] = await Promise.all(
+  ['upgrade', 'migrate-from-aks-addon'].map((name) =>
+    readFile(join(repositoryRoot, `docs/${name}.md`), 'utf8'),
+  ),
+);
+const [fromChart = '', fromManifest = ''] = shellBlocksOf(upgradePage, 'Switch');
+const [toChart = '', toManifest = ''] = shellBlocksOf(upgradePage, 'Way back');
+const [exportAddon = ''] = shellBlocksOf(addonPage, '2. Export the objects');
+const [fromAddon = ''] = shellBlocksOf(addonPage, '4. Switch');
+const [toAddon = ''] = shellBlocksOf(addonPage, 'Way back');
 const namespace = 'identity';
 const skip = nodeSystem.missing ?? old.missing ?? oldNmi.missing ?? false;
 /** The old agent ends after ten seconds of sleep. */
 const oldEndMs = 40_000;
 const oldRules = /aad-metadata/;
-/** On a busy machine. */
-const silentLimitMs = 3_000;
+/** Longest time without an answer, of a busy machine. */
+const limitsMs = { there: 3_000, back: 9_000 };
 
 /** How the old agent got into the cluster and how it leaves; in between, what the page says. */
 const ways = [
@@ -43,6 +50,7 @@ kubectl -n ${namespace} rollout status daemonset/aad-pod-identity-nmi --timeout=
     there: fromChart,
     back: toChart,
     uninstall: `helm uninstall aad-pod-identity --namespace ${namespace} --wait`,
+    modes: ['ebpf', 'iptables'],
   },
   {
     from: 'its manifest',
@@ -51,8 +59,35 @@ kubectl -n kube-system rollout status daemonset/nmi --timeout=120s`,
     there: fromManifest,
     back: toManifest,
     uninstall: 'kubectl -n kube-system delete daemonset nmi --wait',
+    modes: ['ebpf', 'iptables'],
   },
-];
+  {
+    from: 'the add-on of AKS',
+    install: `kubectl nmi migrate export-addon -n default >of-addon.yaml
+az aks update --enable-pod-identity
+az aks pod-identity add
+kubectl -n kube-system rollout status daemonset/nmi --timeout=120s`,
+    // The other lines of the first block only look.
+    there: `${exportAddon.split('\n')[0] ?? ''}\n${fromAddon}`,
+    back: toAddon,
+    uninstall: 'az aks update --disable-pod-identity',
+    modes: ['ebpf'],
+  },
+] as const;
+
+/** AKS as far as the page has it: its agent is the manifest's, and its objects go with the add-on. */
+const az = `#!/bin/sh -eu
+case "$*" in
+  'aks update '*--enable-pod-identity) kubectl apply -f managed-mode-deployment.yaml ;;
+  'aks update '*--disable-pod-identity)
+    kubectl -n kube-system delete daemonset nmi
+    kubectl delete azureidentities,azureidentitybindings --all-namespaces --selector kubernetes.azure.com/managedby=aks ;;
+  'aks pod-identity add'*)
+    kubectl apply -f of-addon.yaml
+    kubectl label -f of-addon.yaml --overwrite kubernetes.azure.com/managedby=aks ;;
+  *) echo "not known: az $*"; exit 2 ;;
+esac
+`;
 
 describe('the switch from aad-pod-identity on a real node', { skip }, () => {
   let node: TestNode;
@@ -75,6 +110,11 @@ describe('the switch from aad-pod-identity on a real node', { skip }, () => {
     await symlink(join(modulePath, 'charts/aad-pod-identity'), join(folder, 'old-chart'));
     const values = { operationMode: 'managed' };
     await writeFile(join(folder, 'old.yaml'), JSON.stringify(values));
+    const plugin = `#!/bin/sh\nexec '${process.execPath}' '${join(repositoryRoot, 'src/kubectl/main.ts')}' "$@"\n`;
+    await mkdir(join(folder, 'bin'));
+    for (const [name, text] of Object.entries({ az, 'kubectl-nmi': plugin })) {
+      await writeFile(join(folder, 'bin', name), text, { mode: 0o755 });
+    }
     await node.kubectl(['create', 'namespace', namespace]);
   });
   after(async () => {
@@ -100,15 +140,15 @@ describe('the switch from aad-pod-identity on a real node', { skip }, () => {
     await eventuallyByProcess(() => node.machine.run(['sh', '-c', running]), oldEndMs);
   };
 
-  function assertUnnoticed(report: LoadReport): void {
+  function assertUnnoticed(report: LoadReport, limitMs: number): void {
     // The old agent and iptables do not redirect pods on the host network.
     assertClosed(report, ['app', 'node']);
     for (const { silentMs } of Object.values(report)) {
-      assert.ok(silentMs <= silentLimitMs, describeLoad(report));
+      assert.ok(silentMs <= limitMs, describeLoad(report));
     }
   }
 
-  for (const { from, install, there, back, uninstall } of ways) {
+  for (const { from, install, there, back, uninstall, modes } of ways) {
     describe(`from ${from}`, () => {
       before(async () => {
         await type(install, 'ebpf');
@@ -120,7 +160,7 @@ describe('the switch from aad-pod-identity on a real node', { skip }, () => {
         await untilOldNmiEnded();
       });
 
-      for (const mode of ['ebpf', 'iptables'] as const) {
+      for (const mode of modes) {
         it(`goes unnoticed, to ${mode}`, async (t) => {
           assert.ok(load !== undefined);
           const report = await load.during(async () => {
@@ -128,7 +168,7 @@ describe('the switch from aad-pod-identity on a real node', { skip }, () => {
             await untilOldNmiEnded();
           });
           t.diagnostic(describeLoad(report));
-          assertUnnoticed(report);
+          assertUnnoticed(report, limitsMs.there);
           await assertGets(node, 'load-unbound', '400');
         });
 
@@ -136,7 +176,7 @@ describe('the switch from aad-pod-identity on a real node', { skip }, () => {
           assert.ok(load !== undefined);
           const report = await load.during(() => type(back, mode));
           t.diagnostic(describeLoad(report));
-          assertUnnoticed(report);
+          assertUnnoticed(report, limitsMs.back);
           await assertGets(node, 'load-unbound', '404');
           await assertNothingLeft(node, oldRules);
         });

@@ -1,7 +1,7 @@
 {{/*
 Names. The objects of a node agent are not multiplied by releases, so they do not carry the
-release's name. With a nameOverride they are those of aad-pod-identity's chart, selector included: a
-selector cannot be changed, and a DaemonSet of another name would run beside the old one.
+release's name. No selector is that of an object of aad-pod-identity: what would take its DaemonSet's place is
+refused by the API server.
 */}}
 {{- define "nmi.name" -}}
 {{- if .Values.nameOverride }}{{ .Values.nameOverride }}-nmi{{ else }}nmi{{ end -}}
@@ -47,6 +47,7 @@ app.kubernetes.io/component: nmi
 {{- else -}}
 component: nmi
 tier: node
+app.kubernetes.io/name: {{ .Chart.Name }}
 {{- end -}}
 {{- end -}}
 
@@ -115,8 +116,23 @@ app.kubernetes.io/component: conditions
 {{- if not (has (toString ($rolling.maxSurge | default 0)) (list "0" "0%")) }}true{{ end -}}
 {{- end -}}
 
+{{/*
+The old agent of this release, if it is one of aad-pod-identity's chart: Helm would delete it before the new one
+is ready, and it opens its node when it ends.
+*/}}
+{{- define "nmi.checkOldRelease" -}}
+{{- $fullname := .Release.Name -}}
+{{- if not (contains "aad-pod-identity" $fullname) }}{{ $fullname = printf "%s-aad-pod-identity" $fullname }}{{ end -}}
+{{- with lookup "apps/v1" "DaemonSet" .Release.Namespace (printf "%s-nmi" $fullname) -}}
+{{- if hasPrefix "aad-pod-identity-" (get (.metadata.labels | default dict) "helm.sh/chart") -}}
+{{- fail (printf "release %s runs the NMI of aad-pod-identity, which opens its nodes when it ends: install this chart beside it, as another release (docs/upgrade.md)" $.Release.Name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* What the schema cannot say in words that help. */}}
 {{- define "nmi.check" -}}
+{{- include "nmi.checkOldRelease" . }}
 {{- with .Values }}
 {{- if contains "oss/azure/aad-pod-identity" (toString .image.repository) }}
 {{- fail "image.repository names the image of aad-pod-identity; this chart runs another program: build and push deploy/Dockerfile and name that image" }}

@@ -35,7 +35,7 @@ export interface TestNode extends AsyncDisposable {
   plugin(args: readonly string[], options?: RunOptions): Promise<string>;
   /** `kubectl apply`. */
   apply(...objects: readonly object[]): Promise<void>;
-  /** A script in a folder of this machine, with kubectl and helm. */
+  /** A script in a folder of this machine, with kubectl, helm and the folder's `bin`. */
   type(script: string, folder: string): Promise<string>;
   /** Boots and waits until the API server answers and the kubelet reports the node ready. */
   boot(): Promise<void>;
@@ -163,7 +163,7 @@ export async function openNode(nodeSystem: NodeSystem, options: NodeOptions): Pr
       runProcess(
         'nsenter',
         [`--net=${machine.azurePath}`, '--', 'env', `--chdir=${folder}`, 'sh', '-euxc', script],
-        { env: { ...env, PATH: `${programs}:${env.PATH}` }, timeoutMs: typedLimitMs },
+        { env: { ...env, PATH: `${folder}/bin:${programs}:${env.PATH}` }, timeoutMs: typedLimitMs },
       ),
     boot,
     journal,
