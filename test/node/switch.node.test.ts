@@ -14,7 +14,13 @@ import { repositoryRoot } from '../conventions/tree.ts';
 import { eventuallyByProcess } from './support/eventually-by-process.ts';
 import { productImage } from './support/images.ts';
 import { assertNothingLeft } from './support/install.ts';
-import { assertClosed, describeLoad, startLoad, type Load, type LoadReport } from './support/load.ts';
+import {
+  assertClosed,
+  describeLoad,
+  startLoad,
+  type Load,
+  type LoadReport,
+} from './support/load.ts';
 import { openNode, type TestNode } from './support/node.ts';
 import { provideNodeSystem } from './support/node-system.ts';
 import { provideOldNmi } from './support/old-nmi.ts';
@@ -169,6 +175,7 @@ describe('the switch from aad-pod-identity on a real node', { skip }, () => {
           });
           t.diagnostic(describeLoad(report));
           assertUnnoticed(report, limitsMs.there);
+          assert.equal(report.bound.outcomes['ECONNREFUSED'], undefined, describeLoad(report));
           await assertGets(node, 'load-unbound', '400');
         });
 

@@ -245,7 +245,8 @@ const cutUnderWay: readonly string[] = ['ECONNRESET', 'EHOSTUNREACH', 'TIMEOUT']
 
 const takeover: Scenario = {
   name: 'old-agent-beside',
-  title: 'The agent starts beside the replaced system under load, which then opens nothing when it ends.',
+  title:
+    'The agent starts beside the replaced system under load, which then opens nothing when it ends.',
   needs: 'namespaces',
   inTour: false,
   run: async (testBed) => {

@@ -117,7 +117,8 @@ export const objectCodes = {
   },
   old_nmi: {
     severity: 'error',
-    means: 'The NMI of aad-pod-identity still runs; where it is alone, it opens the node when it stops.',
+    means:
+      'The NMI of aad-pod-identity still runs; where it is alone, it opens the node when it stops.',
     fix: 'Install this agent beside it, then delete its DaemonSet: see docs/upgrade.md.',
   },
   old_mic: {

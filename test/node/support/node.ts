@@ -163,7 +163,10 @@ export async function openNode(nodeSystem: NodeSystem, options: NodeOptions): Pr
       runProcess(
         'nsenter',
         [`--net=${machine.azurePath}`, '--', 'env', `--chdir=${folder}`, 'sh', '-euxc', script],
-        { env: { ...env, PATH: `${folder}/bin:${programs}:${env.PATH}` }, timeoutMs: typedLimitMs },
+        {
+          env: { ...env, PATH: `${folder}/bin:${programs}:${env.PATH ?? ''}` },
+          timeoutMs: typedLimitMs,
+        },
       ),
     boot,
     journal,
