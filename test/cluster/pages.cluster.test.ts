@@ -36,6 +36,7 @@ const [installByHelm = ''] = shellBlocksOf(install, 'Install with Helm');
 const [installByKubectl = ''] = shellBlocksOf(install, 'Install with kubectl');
 const [canary = ''] = shellBlocksOf(install, 'Try it on one node pool first');
 const [surge = ''] = shellBlocksOf(install, 'Updates');
+const [bootGuard = ''] = shellBlocksOf(install, 'Nodes after a reboot');
 const [fromChart = '', fromManifest = ''] = shellBlocksOf(upgradePage, 'Switch');
 const [toChart = '', toManifest = ''] = shellBlocksOf(upgradePage, 'Way back');
 const [uninstallByHelm = '', uninstallByKubectl = '', openLater = ''] = shellBlocksOf(
@@ -182,7 +183,7 @@ describeOnNewestVersion('the README', (cluster) => {
     const typed = [installByHelm, installByKubectl, canary, uninstallByHelm, uninstallByKubectl];
     assert.deepEqual(allShellBlocks(install), [
       ...[image, archive, ...typed.slice(0, 3)],
-      ...[surge, uninstallByHelm, uninstallByKubectl, openLater],
+      ...[surge, bootGuard, uninstallByHelm, uninstallByKubectl, openLater],
     ]);
     const switches = [fromChart, fromManifest, toChart, toManifest];
     assert.deepEqual(allShellBlocks(upgradePage), switches);
@@ -217,6 +218,26 @@ describeOnNewestVersion('the README', (cluster) => {
     await type(uninstallByHelm);
     await assertNothingLeft();
   });
+
+  it(
+    'guards the boot of nodes, takes the guard back when it is disabled, and then leaves it out',
+    { skip },
+    async () => {
+      await type(installByHelm);
+      const name = 'kube-system/nmi-boot-guard';
+      assert.equal(await find(name), undefined);
+      assert.match(await type(bootGuard), /successfully rolled out/);
+      const verbOf = async () => (await containersOf(name))[0]?.args?.[1];
+      assert.equal(await verbOf(), 'guard-boot');
+      const disable = bootGuard.replace('enabled=true', 'enabled=false');
+      await type(disable);
+      assert.equal(await verbOf(), 'unguard-boot');
+      await type(disable.split('\n')[0] ?? '');
+      assert.equal(await find(name), undefined);
+      await type(uninstallByHelm);
+      await assertNothingLeft();
+    },
+  );
 
   it('opens the nodes before it removes the agent', { skip }, async () => {
     await type(installByHelm);

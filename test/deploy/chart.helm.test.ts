@@ -291,6 +291,30 @@ describe('the chart', { skip }, () => {
     }
   });
 
+  it('guards the boot by a DaemonSet of its own, and shows the agent no folder of the host for it', () => {
+    const guardOf = (values: object) =>
+      objects(values).find(({ metadata: { name } }) => name.endsWith('-boot-guard'));
+    assert.equal(guardOf({}), undefined);
+    assert.equal(guardOf({ bootGuard: { enabled: true }, uninstall: { openNodes: true } }), undefined);
+    const all = objects({ nameOverride: 'new', bootGuard: { enabled: true } });
+    const own = all.filter(({ metadata: { name } }) => name === 'new-nmi-boot-guard');
+    const { selector, template } = daemonSetOf(own);
+    for (const [name, value] of Object.entries(selector.matchLabels)) {
+      assert.equal(template.metadata.labels[name], value);
+    }
+    assert.equal(selector.matchLabels['app.kubernetes.io/component'], 'boot-guard');
+    const { initContainers = [], containers } = template.spec;
+    const folder = { name: 'boot-guard', mountPath: '/host/systemd' };
+    assert.deepEqual(initContainers[0]?.volumeMounts, [folder]);
+    assert.deepEqual(initContainers[0]?.securityContext.capabilities, { drop: ['ALL'] });
+    assert.deepEqual(
+      containers.map(({ volumeMounts }) => volumeMounts),
+      [undefined],
+    );
+    const agent = all.filter(({ metadata: { name } }) => name === 'new-nmi');
+    assert.doesNotMatch(JSON.stringify(agent), /systemd/);
+  });
+
   it('lets the add-ons of AKS keep the identities of the node if owners are enforced', () => {
     const grantsOf = (flags: readonly string[], values: object = {}) =>
       objects(values, { flags }).filter(({ kind }) => kind === 'AzureIdentityGrant');

@@ -84,7 +84,7 @@ kubectl -n kube-system rollout status daemonset/nmi --timeout=120s`,
 /** AKS as far as the page has it: its agent is the manifest's, and its objects go with the add-on. */
 const az = `#!/bin/sh -eu
 case "$*" in
-  'aks update '*--enable-pod-identity) kubectl apply -f managed-mode-deployment.yaml ;;
+  'aks update '*--enable-pod-identity) kubectl apply -f managed-mode-deployment.yaml -f deploy/crds.yaml ;;
   'aks update '*--disable-pod-identity)
     kubectl -n kube-system delete daemonset nmi
     kubectl delete azureidentities,azureidentitybindings --all-namespaces --selector kubernetes.azure.com/managedby=aks ;;

@@ -99,6 +99,29 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- if not (include "nmi.isOn" .Values.uninstall.openNodes) }}{{ include "nmi.isOn" .Values.conditions.enabled }}{{ end -}}
 {{- end -}}
 
+{{- define "nmi.bootGuardSelector" -}}
+app.kubernetes.io/name: {{ .Values.nameOverride | default .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: boot-guard
+{{- end -}}
+
+{{/*
+What the boot guard's DaemonSet does, or nothing. Once it is disabled it removes the unit from every node, and a later
+upgrade leaves it out.
+*/}}
+{{- define "nmi.bootGuardAction" -}}
+{{- if include "nmi.isOn" .Values.uninstall.openNodes -}}
+{{- else if include "nmi.isOn" .Values.bootGuard.enabled }}guard-boot
+{{- else -}}
+{{- with lookup "apps/v1" "DaemonSet" .Release.Namespace (printf "%s-boot-guard" (include "nmi.name" .)) -}}
+{{- $removes := has "unguard-boot" (first .spec.template.spec.initContainers).args -}}
+{{- $isCurrent := eq (toString .status.observedGeneration) (toString .metadata.generation) -}}
+{{- $isDone := and $removes $isCurrent (eq (toString .status.numberReady) (toString .status.desiredNumberScheduled)) -}}
+{{- if not $isDone }}unguard-boot{{ end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The Deployment that writes status conditions, and its account. */}}
 {{- define "nmi.conditions" -}}
 {{ include "nmi.name" . }}-conditions

@@ -13,8 +13,6 @@ const inNamespace = `--namespace=${namespace}`;
 const chart = join(repositoryRoot, 'deploy/chart');
 const entraCa = 'entra-ca';
 const entraFolder = '/etc/entra';
-/** The node's unit folder for the agent, if it may keep a unit there. */
-export const bootGuardFolder = '/host/systemd';
 
 /**
  * By the chart, with identities federated with the cluster; `nmi` are the chart's values for it.
