@@ -1,7 +1,7 @@
 /** `kubectl nmi doctor`: whether a cluster suits the agent, and whether the agent works in it. */
 import { asRecord, parseRecord, stringAt } from '../../base/json-value.ts';
 import { renderTable } from '../base/output.ts';
-import { nameOf, recordsAt, specOf, type RawObject } from '../base/object.ts';
+import { labelsOf, nameOf, recordsAt, specOf, type RawObject } from '../base/object.ts';
 import type { ExitCode } from '../base/plugin-error.ts';
 import { listNodes } from '../cluster/agent-state.ts';
 import type { AgentView } from '../cluster/agents.ts';
@@ -65,7 +65,11 @@ async function doctor(context: VerbContext, isPre: boolean): Promise<ExitCode> {
     ...(isPre ? [checkNodes(nodes)] : []),
     ...(agents === undefined
       ? []
-      : [checkAgents(nodes, agents), await checkAgentRights(context, agents, unread)]),
+      : [
+          checkAgents(nodes, agents),
+          await checkAgentRights(context, agents, unread),
+          ...(pods === undefined ? [] : [checkBootGuard(pods)]),
+        ]),
     await checkPolicies(context, unread),
   ];
   const findings = sortFindings(parts.flatMap((part) => part.findings));
@@ -191,6 +195,14 @@ function checkPods(pods: readonly RawObject[]): Examined {
     findings.length === 0 ? 'not there' : 'runs',
     findings,
   );
+}
+
+function checkBootGuard(pods: readonly RawObject[]): Examined {
+  const isOn = pods.some(
+    (pod) => labelsOf(pod).get('app.kubernetes.io/component') === 'boot-guard',
+  );
+  const advice = 'not by the chart: see "Nodes after a reboot" in docs/install.md';
+  return examined('boot guard', isOn ? 'on' : advice, []);
 }
 
 function checkNodes(nodes: readonly RawObject[]): Examined {
