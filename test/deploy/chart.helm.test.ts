@@ -261,7 +261,7 @@ describe('the chart', { skip }, () => {
     assert.deepEqual(daemonSetOf(plain).selector.matchLabels, {
       component: 'nmi',
       tier: 'node',
-      'app.kubernetes.io/name': 'entra-pod-identity',
+      'app.kubernetes.io/component': 'nmi',
     });
     const beside = objects({ nameOverride: 'new' }, { release: 'apid' });
     assert.deepEqual(daemonSetOf(beside).selector.matchLabels, {
@@ -295,7 +295,10 @@ describe('the chart', { skip }, () => {
     const guardOf = (values: object) =>
       objects(values).find(({ metadata: { name } }) => name.endsWith('-boot-guard'));
     assert.equal(guardOf({}), undefined);
-    assert.equal(guardOf({ bootGuard: { enabled: true }, uninstall: { openNodes: true } }), undefined);
+    assert.equal(
+      guardOf({ bootGuard: { enabled: true }, uninstall: { openNodes: true } }),
+      undefined,
+    );
     const all = objects({ nameOverride: 'new', bootGuard: { enabled: true } });
     const own = all.filter(({ metadata: { name } }) => name === 'new-nmi-boot-guard');
     const { selector, template } = daemonSetOf(own);

@@ -47,7 +47,7 @@ app.kubernetes.io/component: nmi
 {{- else -}}
 component: nmi
 tier: node
-app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/component: nmi
 {{- end -}}
 {{- end -}}
 
