@@ -46,6 +46,7 @@ const ignoredPaths: Readonly<Record<string, readonly string[]>> = {
 const notValues = new Set([
   'agent-daemonset',
   'agent-namespace',
+  'boot-guard-folder',
   'force-namespaced',
   'kubeconfig',
   'node',
@@ -222,6 +223,7 @@ const topLevel: Readonly<Record<string, Schema>> = {
     identityOwners: flag,
     warnIdentities: flag,
   }),
+  bootGuard: closed({ enabled: flag }),
   uninstall: closed({ openNodes: flag }),
   podMonitor: monitor,
   serviceMonitor: monitor,

@@ -22,9 +22,8 @@ interface Manifest {
 const manifests: readonly Manifest[] = [
   {
     paths: ['nmi.yaml', 'kustomize/agent/nmi.yaml'],
-    about: `The agent on every Linux node. Apply crds.yaml first where the cluster has never had
-aad-pod-identity. Names are those of its managed-mode manifest, so that applying this file takes
-the old DaemonSet's place.`,
+    about: `The agent on every Linux node. Apply crds.yaml first. Where aad-pod-identity runs, see docs/upgrade.md: this
+file does not take its place, since nodes would be open in between.`,
     flags: ['--set=nmi.privilegeSplit=false'],
   },
   {

@@ -35,7 +35,7 @@ export async function prepareKeep(
   if (namespaceOf !== undefined) {
     const node = namespaceOf('node');
     lines.push(
-      `  ip netns exec ${node} iptables -t nat -S aad-metadata`,
+      `  ip netns exec ${node} iptables -t nat -S nmi-metadata`,
       `  ip netns exec ${node} ip rule`,
       `  ip netns exec ${node} curl -s http://127.0.0.1:8085/readyz`,
       `  ip netns exec ${node} curl -s http://127.0.0.1:8085/metrics`,

@@ -15,7 +15,7 @@ export interface NodeState {
   readonly links: string;
 }
 
-const ownChain = 'aad-metadata';
+const ownChain = 'nmi-metadata';
 const ownRule = new RegExp(`^(?::${ownChain} |-A ${ownChain} |-A PREROUTING -j ${ownChain}$)`);
 const ownChainRules = [
   `-A ${ownChain} ! -s 127.0.0.1/32 -d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 169.254.25.79:2579`,

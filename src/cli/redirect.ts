@@ -1,6 +1,6 @@
 /**
- * `nmi redirect install|verify|remove|run`: the kernel side alone, for an init container, for
- * a manual check, and for opening a node again, which only `remove` does.
+ * `nmi redirect install|verify|remove|run|guard-boot|unguard-boot`: the kernel side alone, for an
+ * init container, for a manual check, and for opening a node again, which only `remove` does.
  */
 import { systemClock } from '../base/time/clock.ts';
 import { createLogger } from '../base/logger.ts';
@@ -9,6 +9,7 @@ import { StartError } from '../base/start-error.ts';
 import { parseConfig, type Config } from '../nmi/config/config.ts';
 import { chooseRedirect, type RedirectChoice } from '../nmi/kernel/choose-redirect.ts';
 import { listOwnPins } from '../redirect/ebpf/programs.ts';
+import { removeBootGuard, writeBootGuard } from '../redirect/host/boot-guard.ts';
 import { RedirectError, type RedirectStatus } from '../redirect/redirect.ts';
 import type { Args } from './flags.ts';
 import { exitCodes, renderFatal, untilStopped, type Io } from './io.ts';
@@ -38,6 +39,9 @@ export async function redirect(args: Args, io: Io): Promise<number> {
   try {
     if (action === 'run') return await keepRedirect(parsed.config, io);
     if (action === 'remove') return await remove(parsed.config, output, io);
+    if (action === 'guard-boot' || action === 'unguard-boot') {
+      return guardBoot(action === 'guard-boot', parsed.config, io);
+    }
     const choice = chooseRedirect(parsed.config);
     try {
       return await applyChoice(action === 'install', choice, output, io);
@@ -70,6 +74,16 @@ async function keepRedirect(config: Config, io: Io): Promise<number> {
   }
 }
 
+function guardBoot(guards: boolean, { bootGuardFolder, metadataIp }: Config, io: Io): number {
+  if (bootGuardFolder === '') {
+    io.stderr('nmi redirect: --boot-guard-folder is missing\n');
+    return exitCodes.usage;
+  }
+  if (guards) writeBootGuard(bootGuardFolder, metadataIp);
+  else removeBootGuard(bootGuardFolder);
+  return exitCodes.ok;
+}
+
 /**
  * Without an explicit mode, removes everything that an agent in any mode may have left: the mode
  * that `auto` selects now may differ from the earlier one. The eBPF mode includes iptables.
@@ -79,6 +93,7 @@ async function remove(config: Config, output: Output, io: Io): Promise<number> {
   const { redirect: mode } = chooseRedirect(isNamed ? config : { ...config, redirect: 'ebpf' });
   await mode.remove();
   if (!isNamed) await chooseRedirect({ ...config, redirect: 'address' }).redirect.remove();
+  if (config.bootGuardFolder !== '') removeBootGuard(config.bootGuardFolder);
   return reportRemoval(listOwnPins(config.bpfPinFolder), config.bpfPinFolder, output, io);
 }
 

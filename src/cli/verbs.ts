@@ -45,6 +45,9 @@ export const verbs: Readonly<Record<string, Verb>> = {
       verify: 'Read the redirect back and report drift. Exit code 1 if it is not in place.',
       remove: 'Remove the redirect. This opens the node: pods reach the real metadata service.',
       run: 'Maintain the redirect for an agent with --redirect=pinned, until a signal.',
+      'guard-boot':
+        'Keep pods off the metadata service from each boot until the agent has started.',
+      'unguard-boot': 'Undo guard-boot.',
     },
     examples: ['nmi redirect verify', 'nmi redirect verify -o json', 'nmi redirect remove'],
     flags: {

@@ -67,6 +67,12 @@ export async function startRedirectDaemon(
   // Two that start at the same time do not know of each other yet.
   // No mutation: this needs a redirect in the kernel; the lab's updates find the ports in use.
   const hasOthers = holder !== undefined && config.handoverSocket !== '';
+  // Before pods are redirected, or they would be refused until the agent asks for the socket. What fails
+  // here, the first check reports.
+  await kernel.prepare().then(
+    () => holder?.listen(),
+    () => undefined,
+  );
   await kernel.start();
   if (mode === 'ebpf' || mode === 'iptables') {
     callers = starting.use(await openCallerServer(lookUps(config, kernel, mode)));

@@ -1,4 +1,7 @@
 import assert from 'node:assert/strict';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Io } from '../../src/cli/io.ts';
@@ -48,6 +51,20 @@ describe('nmi redirect', () => {
     const refused = await run(['run'], { output: 'json' });
     assert.equal(refused.code, 2);
     assert.match(refused.stderr, /run has no --output/);
+  });
+
+  it('guards the boot of the host, takes the guard back, and names a folder that it cannot write to', async (t) => {
+    const folder = mkdtempSync(join(tmpdir(), 'nmi-guard-boot-'));
+    t.after(() => rmSync(folder, { recursive: true }));
+    const flags = { 'boot-guard-folder': folder };
+    assert.equal((await run(['guard-boot'], flags)).code, 0);
+    assert.ok(existsSync(join(folder, 'nmi-guard.service')));
+    assert.equal((await run(['unguard-boot'], flags)).code, 0);
+    assert.ok(!existsSync(join(folder, 'nmi-guard.service')));
+    const refused = await run(['guard-boot'], { 'boot-guard-folder': join(folder, 'missing') });
+    assert.equal(refused.code, 1);
+    assert.match(refused.stderr, /write nmi-guard\.service in .*missing: ENOENT/);
+    assert.equal((await run(['guard-boot'])).code, 2);
   });
 
   it('prepares the kernel for an installation, and not to verify one', async () => {

@@ -15,7 +15,7 @@ import { provideHelm } from './support/binaries.ts';
 import { playDaemonSets } from './support/daemon-set-player.ts';
 import { aadPodIdentity, provideModule } from './support/go-module.ts';
 import { describeOnNewestVersion } from './support/on-clusters.ts';
-import { allShellBlocks, alternativesOf, shellBlocksOf } from './support/page-commands.ts';
+import { allShellBlocks, shellBlocksOf } from './support/page-commands.ts';
 
 const root = join(import.meta.dirname, '../..');
 const [readme = '', install = '', upgradePage = ''] = await Promise.all(
@@ -36,13 +36,13 @@ const [installByHelm = ''] = shellBlocksOf(install, 'Install with Helm');
 const [installByKubectl = ''] = shellBlocksOf(install, 'Install with kubectl');
 const [canary = '', canaryEnd = ''] = shellBlocksOf(install, 'Try it on one node pool first');
 const [surge = ''] = shellBlocksOf(install, 'Updates');
-const [upgrade = ''] = shellBlocksOf(upgradePage, 'Switch');
-const [wayBack = ''] = shellBlocksOf(upgradePage, 'Way back');
+const [bootGuard = ''] = shellBlocksOf(install, 'Nodes after a reboot');
+const [fromChart = '', fromManifest = ''] = shellBlocksOf(upgradePage, 'Switch');
+const [toChart = '', toManifest = ''] = shellBlocksOf(upgradePage, 'Way back');
 const [uninstallByHelm = '', uninstallByKubectl = '', openLater = ''] = shellBlocksOf(
   install,
   'Uninstall',
 );
-const [upgradeOfChart, upgradeOfManifest, ownership, ...others] = alternativesOf(upgrade).values();
 const definitions = 'kubectl apply -f deploy/crds.yaml';
 
 /** Values of a cluster in managed mode, including an identity. */
@@ -182,10 +182,10 @@ describeOnNewestVersion('the README', (cluster) => {
     assert.match(archive, /^\.\/dev image amd64 arm64\nskopeo copy .*\n$/);
     assert.deepEqual(allShellBlocks(install), [
       ...[image, archive, installByHelm, installByKubectl, canary, canaryEnd],
-      ...[surge, uninstallByHelm, uninstallByKubectl, openLater],
+      ...[surge, bootGuard, uninstallByHelm, uninstallByKubectl, openLater],
     ]);
-    assert.deepEqual(allShellBlocks(upgradePage), [upgrade, wayBack]);
-    assert.deepEqual(others, []);
+    const switches = [fromChart, fromManifest, toChart, toManifest];
+    assert.deepEqual(allShellBlocks(upgradePage), switches);
     assert.equal(shellBlocksOf(readme, 'Install')[0], installByHelm);
     assert.ok(upgradePage.includes(`\`${definitions}\``));
   });
@@ -217,6 +217,26 @@ describeOnNewestVersion('the README', (cluster) => {
     await type(uninstallByHelm);
     await assertNothingLeft();
   });
+
+  it(
+    'guards the boot of nodes, takes the guard back when it is disabled, and then leaves it out',
+    { skip },
+    async () => {
+      await type(installByHelm);
+      const name = 'kube-system/nmi-boot-guard';
+      assert.equal(await find(name), undefined);
+      assert.match(await type(bootGuard), /successfully rolled out/);
+      const verbOf = async () => (await containersOf(name))[0]?.args?.[1];
+      assert.equal(await verbOf(), 'guard-boot');
+      const disable = bootGuard.replace('enabled=true', 'enabled=false');
+      await type(disable);
+      assert.equal(await verbOf(), 'unguard-boot');
+      await type(disable.split('\n')[0] ?? '');
+      assert.equal(await find(name), undefined);
+      await type(uninstallByHelm);
+      await assertNothingLeft();
+    },
+  );
 
   it('opens the nodes before it removes the agent', { skip }, async () => {
     await type(installByHelm);
@@ -275,9 +295,11 @@ describeOnNewestVersion('the README', (cluster) => {
     await assertNothingLeft();
   });
 
+  const beside = (namespace: string): string => `${namespace}/entra-pod-identity-nmi`;
+
   for (const how of ['as helm 3 did', 'by helm 4']) {
     it(
-      `upgrades a release of the old chart, installed ${how}, and rolls back`,
+      `goes from a release of the old chart, installed ${how}, and back`,
       { skip: skipOld },
       async () => {
         const name = 'identity/aad-pod-identity-nmi';
@@ -286,8 +308,7 @@ describeOnNewestVersion('the README', (cluster) => {
         const asVersion3 = how === 'by helm 4' ? [] : ['--server-side=false'];
         await runHelm('install', ...release, '--values=old.yaml', ...asVersion3);
         await assertOld(name);
-        const uid = await uidOf(name);
-        const objects = ['azureidentities,azureidentitybindings,azurepodidentityexceptions', '-A'];
+        const objects = ['azureidentities,azureidentitybindings', '-A'];
         const specsOf = async (): Promise<readonly unknown[]> => {
           const { items } = JSON.parse(await stateOf(...objects)) as { items: KubeObject[] };
           return items.map((each) => [
@@ -297,74 +318,58 @@ describeOnNewestVersion('the README', (cluster) => {
           ]);
         };
         const atFirst = await specsOf();
-        assert.equal(atFirst.length, 3);
+        assert.equal(atFirst.length, 2);
 
-        await type(upgradeOfChart ?? '');
-        const args = await assertAgent(name);
-        assert.ok(args.includes('--prometheus-port=9091'), args.join(' '));
+        const inPlace = fromChart
+          .split('kubectl')[0]
+          ?.replace('--install entra-pod-identity ', 'aad-pod-identity ');
+        await assert.rejects(type(inPlace ?? ''), /opens its nodes when it ends/);
+        await assertOld(name);
+
+        await type(fromChart);
+        const args = await assertAgent(beside('identity'));
         assert.ok(args.includes('--block-instance-metadata=true'), args.join(' '));
-        assert.equal(await uidOf(name), uid);
+        assert.equal(await find(name), undefined);
         assert.deepEqual(await specsOf(), atFirst);
         await type(definitions);
         assert.deepEqual(await specsOf(), atFirst);
 
-        const lines = wayBack.trim().split('\n');
-        await type(lines.slice(0, 2).join('\n'));
-        await assertOpener(name);
-        await type(lines.slice(2).join('\n').replace('REVISION', '1'));
+        await type(toChart.replace('REVISION', '1'));
         await assertOld(name);
-        assert.equal(await uidOf(name), uid);
+        assert.equal(await find(beside('identity')), undefined);
         assert.deepEqual(await specsOf(), atFirst);
-
-        await type(upgradeOfChart ?? '');
-        await assertAgent(name);
-        await type('helm uninstall aad-pod-identity --namespace identity');
+        await runHelm('uninstall', 'aad-pod-identity', '--namespace=identity');
         await assertNothingLeft();
       },
     );
   }
 
-  it(
-    'upgrades the old manifest, by kubectl and then to helm, and rolls back',
-    { skip: skipOld },
-    async () => {
-      const name = 'kube-system/nmi';
-      await type(`kubectl apply -f '${oldManifest}'`);
-      await assertOld(name);
-      const uid = await uidOf(name);
-      const identity = objectsOf(
-        /```yaml\n(apiVersion: aadpodidentity.*?)```/s.exec(readme)?.[1] ?? '',
-      );
-      assert.equal(identity.length, 2);
-      const user = {
-        apiVersion: 'aadpodidentity.k8s.io/v1',
-        kind: 'AzureIdentity',
-        metadata: { name: 'kept', namespace: 'shop' },
-        spec: { type: 0, clientID: '22729e47-74ce-4b43-8eea-aab5f2073309' },
-      };
-      await cluster().apply(stringify(user));
-      const kept = await stateOf('azureidentity/kept', '--namespace=shop');
+  it('goes from the old manifest and back', { skip: skipOld }, async () => {
+    const name = 'kube-system/nmi';
+    await symlink(oldManifest, join(folder, 'managed-mode-deployment.yaml'));
+    await type('kubectl apply -f managed-mode-deployment.yaml');
+    await assertOld(name);
+    const identity = objectsOf(
+      /```yaml\n(apiVersion: aadpodidentity.*?)```/s.exec(readme)?.[1] ?? '',
+    );
+    assert.equal(identity.length, 2);
+    const user = {
+      apiVersion: 'aadpodidentity.k8s.io/v1',
+      kind: 'AzureIdentity',
+      metadata: { name: 'kept', namespace: 'shop' },
+      spec: { type: 0, clientID: '22729e47-74ce-4b43-8eea-aab5f2073309' },
+    };
+    await cluster().apply(stringify(user));
+    const kept = await stateOf('azureidentity/kept', '--namespace=shop');
 
-      await type(upgradeOfManifest ?? '');
-      await assertAgent(name);
-      assert.equal(await uidOf(name), uid);
-      assert.equal(await stateOf('azureidentity/kept', '--namespace=shop'), kept);
+    await type(fromManifest);
+    await assertAgent(beside('kube-system'));
+    assert.equal(await find(name), undefined);
+    assert.equal(await stateOf('azureidentity/kept', '--namespace=shop'), kept);
 
-      await type(uninstallByKubectl.trim().split('\n').slice(0, 2).join('\n'));
-      await assertOpener(name);
-      await type(`kubectl apply -f '${oldManifest}'`);
-      await assertOld(name);
-      assert.equal((await containersOf(name)).length, 1);
-
-      await type(upgradeOfManifest ?? '');
-      await type(definitions);
-      await type(ownership ?? '');
-      const args = await assertAgent(name);
-      assert.ok(args.includes('--http-probe-port=8085'));
-      assert.equal(await uidOf(name), uid);
-      assert.equal(await stateOf('azureidentity/kept', '--namespace=shop'), kept);
-      await type(uninstallByHelm);
-      await assertNothingLeft();
-    },
-  );
+    await type(toManifest);
+    await assertOld(name);
+    assert.equal(await find(beside('kube-system')), undefined);
+    assert.equal(await stateOf('azureidentity/kept', '--namespace=shop'), kept);
+  });
 });

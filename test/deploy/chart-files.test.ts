@@ -27,6 +27,7 @@ describe('the files of the chart', () => {
       'kubeconfig',
       'agent-daemonset',
       'agent-namespace',
+      'boot-guard-folder',
     ];
     const flags = renderFlags();
     for (const option of options) {

@@ -162,9 +162,9 @@ const newValues = {
 
 const renderings: Readonly<Record<string, Omit<RenderOptions, 'helm'>>> = {
   'old-values': {
-    release: 'aad-pod-identity',
+    release: 'entra-pod-identity',
     namespace: 'default',
-    values: { ...oldValues, nameOverride: 'aad-pod-identity' },
+    values: { ...oldValues, nameOverride: 'entra-pod-identity' },
   },
   'new-values': { release: 'identity', namespace: 'identity', values: newValues },
 };
@@ -255,35 +255,67 @@ describe('the chart', { skip }, () => {
     ]);
   });
 
-  it('replaces the DaemonSet of both installation methods of aad-pod-identity', () => {
+  it('shares no name and no selector with either installation method of aad-pod-identity', () => {
     const plain = objects();
-    assert.deepEqual(daemonSetOf(plain).selector.matchLabels, { component: 'nmi', tier: 'node' });
-    const charted = objects({ nameOverride: 'aad-pod-identity' }, { release: 'apid' });
-    assert.deepEqual(daemonSetOf(charted).selector.matchLabels, {
-      'app.kubernetes.io/name': 'aad-pod-identity',
+    // An object by that name exists where its manifest was applied; the API server refuses the selector.
+    assert.deepEqual(daemonSetOf(plain).selector.matchLabels, {
+      component: 'nmi',
+      tier: 'node',
+      'app.kubernetes.io/component': 'nmi',
+    });
+    const beside = objects({ nameOverride: 'new' }, { release: 'apid' });
+    assert.deepEqual(daemonSetOf(beside).selector.matchLabels, {
+      'app.kubernetes.io/name': 'new',
       'app.kubernetes.io/instance': 'apid',
       'app.kubernetes.io/component': 'nmi',
     });
-    const names = charted.map(({ kind, metadata }) => `${kind} ${metadata.name}`).toSorted();
+    const names = beside.map(({ kind, metadata }) => `${kind} ${metadata.name}`).toSorted();
     assert.deepEqual(names, [
-      'AzurePodIdentityException aks-addon-exception',
-      'ClusterRole aad-pod-identity-nmi',
-      'ClusterRole aad-pod-identity-nmi-conditions',
-      'ClusterRoleBinding aad-pod-identity-nmi',
-      'ClusterRoleBinding aad-pod-identity-nmi-conditions',
-      'DaemonSet aad-pod-identity-nmi',
-      'Deployment aad-pod-identity-nmi-conditions',
-      'Role aad-pod-identity-nmi-conditions',
-      'RoleBinding aad-pod-identity-nmi-conditions',
-      'ServiceAccount aad-pod-identity-nmi',
-      'ServiceAccount aad-pod-identity-nmi-conditions',
+      'AzurePodIdentityException new-aks-addon-exception',
+      'ClusterRole new-nmi',
+      'ClusterRole new-nmi-conditions',
+      'ClusterRoleBinding new-nmi',
+      'ClusterRoleBinding new-nmi-conditions',
+      'DaemonSet new-nmi',
+      'Deployment new-nmi-conditions',
+      'Role new-nmi-conditions',
+      'RoleBinding new-nmi-conditions',
+      'ServiceAccount new-nmi',
+      'ServiceAccount new-nmi-conditions',
     ]);
-    for (const all of [plain, charted]) {
+    for (const all of [plain, beside]) {
       const { selector, template } = daemonSetOf(all);
       for (const [name, value] of Object.entries(selector.matchLabels)) {
         assert.equal(template.metadata.labels[name], value);
       }
     }
+  });
+
+  it('guards the boot by a DaemonSet of its own, and shows the agent no folder of the host for it', () => {
+    const guardOf = (values: object) =>
+      objects(values).find(({ metadata: { name } }) => name.endsWith('-boot-guard'));
+    assert.equal(guardOf({}), undefined);
+    assert.equal(
+      guardOf({ bootGuard: { enabled: true }, uninstall: { openNodes: true } }),
+      undefined,
+    );
+    const all = objects({ nameOverride: 'new', bootGuard: { enabled: true } });
+    const own = all.filter(({ metadata: { name } }) => name === 'new-nmi-boot-guard');
+    const { selector, template } = daemonSetOf(own);
+    for (const [name, value] of Object.entries(selector.matchLabels)) {
+      assert.equal(template.metadata.labels[name], value);
+    }
+    assert.equal(selector.matchLabels['app.kubernetes.io/component'], 'boot-guard');
+    const { initContainers = [], containers } = template.spec;
+    const folder = { name: 'boot-guard', mountPath: '/host/systemd' };
+    assert.deepEqual(initContainers[0]?.volumeMounts, [folder]);
+    assert.deepEqual(initContainers[0]?.securityContext.capabilities, { drop: ['ALL'] });
+    assert.deepEqual(
+      containers.map(({ volumeMounts }) => volumeMounts),
+      [undefined],
+    );
+    const agent = all.filter(({ metadata: { name } }) => name === 'new-nmi');
+    assert.doesNotMatch(JSON.stringify(agent), /systemd/);
   });
 
   it('lets the add-ons of AKS keep the identities of the node if owners are enforced', () => {
@@ -670,8 +702,8 @@ describe('the chart', { skip }, () => {
     };
     assert.deepEqual(portsOf({}), [8086, 9091]);
     assert.deepEqual(portsOf({ probePort: 8086, prometheusPort: '9091' }), [8087, 9092]);
-    assert.deepEqual(portsOf({ port: 8086, prometheusPort: 8087 }), [8088, 9091]);
-    assert.deepEqual(portsOf({ probePort: 9091 }), [8086, 9092]);
+    assert.deepEqual(portsOf({ port: 8086, prometheusPort: 8087 }), [8088, 8089]);
+    assert.deepEqual(portsOf({ probePort: 9091 }), [9092, 9093]);
     const off = { probePort: 0, prometheusPort: 0 };
     assert.deepEqual(portsOf({ redirectSide: off }), [0, 0]);
     assert.deepEqual(

@@ -22,7 +22,7 @@ const helm = provideHelm();
 
 const renderings: Readonly<Record<string, Omit<RenderOptions, 'helm'>>> = {
   'its defaults': {},
-  'the old names': { namespace: 'default', values: { nameOverride: 'aad-pod-identity' } },
+  'another name': { namespace: 'default', values: { nameOverride: 'entra-pod-identity' } },
   'every right': {
     values: {
       rbac: {
@@ -106,10 +106,11 @@ describeOnNewestVersion('the manifests', (cluster) => {
     return 'what opens nodes';
   }
 
-  it('for kubectl replace the old DaemonSet, and open the nodes', async () => {
-    const labels = { component: 'nmi', tier: 'node' };
-    await cluster().apply(oldDaemonSet('nmi', 'kube-system', labels));
-    const { metadata: old } = await cluster().admin.expect('GET', daemonSetPath);
+  it('for kubectl replace each other, and never the old DaemonSet', async () => {
+    await cluster().apply(oldDaemonSet('nmi', 'kube-system', { component: 'nmi', tier: 'node' }));
+    // The old agent would open the node before the new one runs.
+    await assert.rejects(cluster().apply(await read('nmi.yaml')), /field is immutable/);
+    await cluster().kubectl(['delete', 'daemonset', 'nmi', '--namespace=kube-system']);
     for (const [file, runs] of [
       ['nmi.yaml', 'the agent'],
       ['nmi-split.yaml', 'the agent in two'],
@@ -119,8 +120,6 @@ describeOnNewestVersion('the manifests', (cluster) => {
       await cluster().apply(await read(file));
       assert.equal(await podsRun(), runs);
     }
-    const { metadata } = await cluster().admin.expect('GET', daemonSetPath);
-    assert.equal(metadata?.uid, old?.uid);
   });
 
   it(
@@ -158,16 +157,4 @@ describeOnNewestVersion('the manifests', (cluster) => {
       assert.match(crds, /azureidentities\.aadpodidentity\.k8s\.io/);
     },
   );
-
-  it('of the chart replace those of the old chart', { skip: helm.missing }, async () => {
-    const labels = {
-      'app.kubernetes.io/name': 'aad-pod-identity',
-      'app.kubernetes.io/instance': 'apid',
-      'app.kubernetes.io/component': 'nmi',
-    };
-    await cluster().apply(oldDaemonSet('aad-pod-identity-nmi', 'default', labels));
-    const values = { nameOverride: 'aad-pod-identity' };
-    const options = { release: 'apid', namespace: 'default', values };
-    await cluster().applyOverHttp(renderChart({ helm: helm.programs ?? '', ...options }));
-  });
 });

@@ -78,7 +78,7 @@ for (const name of kernelNames) {
     it('leaves the node unchanged, without the module of legacy iptables', () => {
       outputOf(run, 'legacy module');
       assert.doesNotMatch(outputOf(run, 'link'), /nmi0/);
-      assert.doesNotMatch(outputOf(run, 'nat'), /aad-metadata/);
+      assert.doesNotMatch(outputOf(run, 'nat'), /nmi-metadata/);
     });
   });
 }

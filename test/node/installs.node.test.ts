@@ -15,12 +15,18 @@ import { provideNodeSystem } from './support/node-system.ts';
 import { productImage } from './support/images.ts';
 import {
   assertNothingLeft,
-  bootGuardFolder,
   installChart,
   untilAgentEnded,
   untilRolledOut,
 } from './support/install.ts';
-import { assertClosed, describeLoad, loadPods, startLoad, type Load } from './support/load.ts';
+import {
+  assertClosed,
+  describeLoad,
+  loadPods,
+  startLoad,
+  startStaticLoad,
+  type Load,
+} from './support/load.ts';
 import { openNode, type TestNode } from './support/node.ts';
 import { assertGets } from './support/pod-kinds.ts';
 
@@ -56,7 +62,9 @@ describe('a real node with cgroupfs', { skip: nodeSystem.missing ?? false }, () 
     await node.apply(clientPod({ name: 'waiting', labels: { aadpodidbinding: 'app' } }));
     const waiting = ['wait', '--for=condition=PodScheduled=False', 'pod/waiting', '--timeout=30s'];
     await node.kubectl(waiting);
-    await installChart(node, { redirect: 'ebpf', startupTaint, bootGuardFolder });
+    await installChart(node, { redirect: 'ebpf', startupTaint }, { bootGuard: { enabled: true } });
+    const guard = ['rollout', 'status', 'daemonset/nmi-boot-guard', inSystem, '--timeout=60s'];
+    await node.kubectl(guard, { timeoutMs: 70_000 });
     await untilPodsReady(node, 'waiting');
     await assertGets(node, 'waiting', 'app');
   });
@@ -88,6 +96,11 @@ describe('a real node with cgroupfs', { skip: nodeSystem.missing ?? false }, () 
 
   it('is closed to pods from boot on after a power cut', async (t) => {
     load = await startLoad(node);
+    const staticLoad = startStaticLoad(node);
+    await eventuallyByProcess(
+      () => Promise.resolve(assert.ok((staticLoad.since(0).outcomes['400'] ?? 0) > 0)),
+      60_000,
+    );
     await node.machine.powerCut();
     const bootMs = Date.now();
     await node.boot();
@@ -100,11 +113,15 @@ describe('a real node with cgroupfs', { skip: nodeSystem.missing ?? false }, () 
     // Until the agent has started, policy routing cannot distinguish a pod on the host network from
     // the node.
     assertClosed(report, ['app', 'node']);
+    const { outcomes } = staticLoad.since(bootMs);
+    t.diagnostic(`static: ${JSON.stringify(outcomes)}`);
+    assert.ok(!Object.keys(outcomes).some((outcome) => outcome.startsWith('200')));
+    assert.ok((outcomes['400'] ?? 0) > 0);
   });
 
   it('opens by the chart, and removes the unit of the guard', async () => {
     const uninstall = { uninstall: { openNodes: true } };
-    await installChart(node, { redirect: 'ebpf', bootGuardFolder }, uninstall);
+    await installChart(node, { redirect: 'ebpf' }, uninstall);
     await assertGets(node, 'load-unbound', 'node');
     await node.helm(['uninstall', 'nmi', inSystem, '--wait']);
     await assertNothingLeft(node);
@@ -174,17 +191,17 @@ describe('a real node with cgroupfs', { skip: nodeSystem.missing ?? false }, () 
     await assertGets(node, 'load-unbound', '400');
   });
 
-  it('stays closed when nmi.yaml replaces that manifest', async (t) => {
-    const report = await load.during(() => install('nmi.yaml'));
-    t.diagnostic(describeLoad(report));
-    // The old manifest uses iptables, which does not redirect pods on the host network.
-    assertClosed(report, ['app', 'node']);
+  it('refuses nmi.yaml in the place of that manifest', { skip: old.missing ?? false }, async () => {
+    await assert.rejects(install('nmi.yaml'), /field is immutable/);
+    await assertGets(node, 'load-bound', 'app');
+    await node.kubectl(['delete', 'daemonset/nmi', inSystem, '--wait']);
   });
 
   it('serves pods with split privileges', async (t) => {
     const report = await load.during(() => install('nmi-split.yaml'));
     t.diagnostic(describeLoad(report));
-    assertClosed(report, ['app']);
+    // The old manifest uses iptables, which does not redirect pods on the host network.
+    assertClosed(report, ['app', 'node']);
     await assertGets(node, 'load-bound', 'app');
     await assertGets(node, 'load-unbound', '400');
   });

@@ -12,7 +12,6 @@ import {
   agentPid,
   agentPod,
   assertNothingLeft,
-  bootGuardFolder,
   inAgent,
   installChart,
   untilRolledOut,
@@ -28,7 +27,7 @@ import {
 } from './support/pod-kinds.ts';
 
 const nodeSystem = provideNodeSystem();
-const byIptables = { redirect: 'iptables', bootGuardFolder };
+const byIptables = { redirect: 'iptables' };
 
 describe('the agent on a real node', { skip: nodeSystem.missing ?? false }, () => {
   let node: TestNode;

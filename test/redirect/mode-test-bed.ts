@@ -68,7 +68,7 @@ function byIptables(backend: 'nft' | 'legacy'): ModeUnderTest {
     open: ({ node }) => openIptablesRedirect({ host: node.host, backend }),
     age: ({ node }) =>
       node.run(
-        `iptables-${backend} -t nat -I aad-metadata 1 -p tcp -d ${metadataIp} --dport ${metadataPort} ` +
+        `iptables-${backend} -t nat -I nmi-metadata 1 -p tcp -d ${metadataIp} --dport ${metadataPort} ` +
           `-j DNAT --to-destination ${listenIp}:${listenPort}`,
       ),
   };

@@ -80,10 +80,10 @@ export const emptyNat = '*nat\n:PREROUTING ACCEPT [0:0]\nCOMMIT\n';
 
 export const goodNat = `*nat
 :PREROUTING ACCEPT [0:0]
-:aad-metadata - [0:0]
--A PREROUTING -j aad-metadata
--A aad-metadata ! -s 127.0.0.1/32 -d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 169.254.25.79:2579
--A aad-metadata -j RETURN
+:nmi-metadata - [0:0]
+-A PREROUTING -j nmi-metadata
+-A nmi-metadata ! -s 127.0.0.1/32 -d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 169.254.25.79:2579
+-A nmi-metadata -j RETURN
 COMMIT
 `;
 

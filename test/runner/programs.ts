@@ -8,6 +8,7 @@ import { installKit } from '../clients/support/install.ts';
 import { provideCluster, provideHelm, provideOlderCluster } from '../cluster/support/binaries.ts';
 import { kernelNames, findKernel } from '../kernels/support/suite.ts';
 import { provideNodeSystem } from '../node/support/node-system.ts';
+import { provideOldNmi } from '../node/support/old-nmi.ts';
 import type { Programs } from './kinds.ts';
 import { takeTurn } from './turn.ts';
 
@@ -31,7 +32,7 @@ const makers: Readonly<Record<Programs, () => readonly Outcome[]>> = {
     for (const name of kernelNames) findKernel(name);
     return [];
   },
-  node: () => [provideNodeSystem()],
+  node: () => [provideNodeSystem(), provideOldNmi()],
 };
 
 await takeTurn('entra-pod-identity-test-programs');

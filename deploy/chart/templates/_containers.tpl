@@ -13,11 +13,11 @@
 {{- if has (include "nmi.redirect" .) (list "auto" "ebpf" "iptables" "pinned") }}{{ include "nmi.isOn" .Values.nmi.privilegeSplit }}{{ end -}}
 {{- end -}}
 
-{{/* What is given, or the first port that the agent, whose values are older, does not have. */}}
+{{/* What is given, or the first free port after the agent's own. */}}
 {{- define "nmi.sidePort" -}}
 {{- $port := include "nmi.given" .given -}}
 {{- range $offset := until 4 -}}
-{{- $next := add $.first $offset | toString -}}
+{{- $next := add (ternary $.usual (int $.own) (eq $.own "0")) 1 $offset | toString -}}
 {{- if and (eq $port "") (not (has $next $.taken)) }}{{ $port = $next }}{{ end -}}
 {{- end -}}
 {{- $port -}}
@@ -32,15 +32,11 @@ a redirect has no right to open a node that had one before.
 {{- if include "nmi.isSplit" . -}}
 {{- $side := .Values.nmi.redirectSide -}}
 {{- $taken := list (include "nmi.probePort" .) (include "nmi.metricsPort" .) (include "nmi.given" .Values.nmi.port | default "2579") -}}
-{{- $probe := include "nmi.sidePort" (dict "given" $side.probePort "first" 8086 "taken" $taken) -}}
-{{- $metrics := include "nmi.sidePort" (dict "given" $side.prometheusPort "first" 9091 "taken" (append $taken $probe)) -}}
+{{- $probe := include "nmi.sidePort" (dict "given" $side.probePort "own" (include "nmi.probePort" .) "usual" 8085 "taken" $taken) -}}
+{{- $metrics := include "nmi.sidePort" (dict "given" $side.prometheusPort "own" (include "nmi.metricsPort" .) "usual" 9090 "taken" (append $taken $probe)) -}}
 {{- $_ := mergeOverwrite $values (dict "nmi" (dict "probePort" $probe "prometheusPort" $metrics)) -}}
 {{- else if and (include "nmi.isOn" .Values.uninstall.openNodes) (eq (include "nmi.redirect" .) "none") -}}
 {{- $_ := mergeOverwrite $values (dict "nmi" (dict "redirect" "auto")) -}}
-{{- end -}}
-{{- if include "nmi.isOn" .Values.uninstall.openNodes -}}
-{{- /* The unit of an agent that was told to keep one closes the node at its next boot. */ -}}
-{{- $_ := mergeOverwrite $values (dict "nmi" (dict "bootGuardFolder" (.Values.nmi.bootGuardFolder | default "/host/systemd"))) -}}
 {{- end -}}
 {{- toYaml $values -}}
 {{- end -}}
@@ -260,9 +256,6 @@ exempt.
 # To take away what an agent by eBPF left.
 - { name: bpf, mountPath: /host/bpf }
 {{- end }}
-{{- if and .Values.nmi.bootGuardFolder (include "nmi.mayUseIptables" .) }}
-- { name: boot-guard, mountPath: {{ .Values.nmi.bootGuardFolder | quote }} }
-{{- end }}
 {{- end -}}
 
 {{- define "nmi.mounts" -}}
@@ -288,9 +281,8 @@ exempt.
 - name: cgroup
   hostPath: { path: /sys/fs/cgroup, type: Directory }
 {{- end }}
-{{- if .Values.nmi.bootGuardFolder }}
-- name: boot-guard
-  hostPath: { path: /etc/systemd/system, type: DirectoryOrCreate }
+{{- if include "nmi.isOn" .Values.uninstall.openNodes }}
+{{ include "nmi.bootGuardVolume" . }}
 {{- end }}
 {{- if $isSplit }}
 # The socket at which one container looks callers up for the other.
@@ -321,6 +313,8 @@ terminationMessagePolicy: FallbackToLogsOnError
 args:
   - redirect
   - remove
+  # The unit of the boot guard would close the node again at its next boot.
+  - --boot-guard-folder=/host/systemd
   {{- with include "nmi.flags" . | trim }}
   {{- . | nindent 2 }}
   {{- end }}
@@ -328,10 +322,15 @@ env:
   {{- include "nmi.places" . | trim | nindent 2 }}
 securityContext:
   {{- include "nmi.kernelSecurityContext" . | nindent 2 }}
-{{- with include "nmi.kernelMounts" . | trim }}
 volumeMounts:
-  {{- . | nindent 2 }}
-{{- end }}
+  {{- include "nmi.kernelMounts" . | trim | nindent 2 }}
+  - { name: boot-guard, mountPath: /host/systemd }
+{{- end -}}
+
+{{- define "nmi.bootGuardVolume" -}}
+# Who may write there may run anything on the host: only in the step that ends.
+- name: boot-guard
+  hostPath: { path: /etc/systemd/system, type: DirectoryOrCreate }
 {{- end -}}
 
 {{/* A DaemonSet's pod has to go on running. */}}

@@ -37,7 +37,6 @@
 {{- include "nmi.flag" (dict "flag" "--startup-taint" "value" .Values.nmi.startupTaint) }}
 {{- include "nmi.flag" (dict "flag" "--iptables-backend" "value" .Values.nmi.iptablesBackend) }}
 {{- include "nmi.flag" (dict "flag" "--metadata-guard" "value" .Values.nmi.metadataGuard) }}
-{{- include "nmi.flag" (dict "flag" "--boot-guard-folder" "value" .Values.nmi.bootGuardFolder) }}
 {{- include "nmi.flag" (dict "flag" "--fast-path" "value" .Values.nmi.fastPath) }}
 {{- include "nmi.flag" (dict "flag" "--enable-conntrack-deletion" "value" .Values.nmi.enableConntrackDeletion) }}
 {{- include "nmi.flag" (dict "flag" "--set-retry-after-header" "value" .Values.nmi.setRetryAfterHeader) }}

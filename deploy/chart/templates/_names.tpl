@@ -1,7 +1,7 @@
 {{/*
 Names. The objects of a node agent are not multiplied by releases, so they do not carry the
-release's name. With a nameOverride they are those of aad-pod-identity's chart, selector included: a
-selector cannot be changed, and a DaemonSet of another name would run beside the old one.
+release's name. No selector is that of an object of aad-pod-identity: what would take its DaemonSet's place is
+refused by the API server.
 */}}
 {{- define "nmi.name" -}}
 {{- if .Values.nameOverride }}{{ .Values.nameOverride }}-nmi{{ else }}nmi{{ end -}}
@@ -26,6 +26,11 @@ selector cannot be changed, and a DaemonSet of another name would run beside the
 {{- end }}-{{ .feature }}
 {{- end -}}
 
+{{/* aad-pod-identity has one by the short name, and AKS deletes it with the add-on. */}}
+{{- define "nmi.exception" -}}
+{{- with .Values.nameOverride }}{{ . }}-{{ end }}aks-addon-exception
+{{- end -}}
+
 {{- define "nmi.fullname" -}}
 {{- $name := .Values.nameOverride | default .Chart.Name -}}
 {{- if .Values.fullnameOverride }}{{ .Values.fullnameOverride | trunc 58 | trimSuffix "-" }}
@@ -42,6 +47,7 @@ app.kubernetes.io/component: nmi
 {{- else -}}
 component: nmi
 tier: node
+app.kubernetes.io/component: nmi
 {{- end -}}
 {{- end -}}
 
@@ -93,6 +99,29 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- if not (include "nmi.isOn" .Values.uninstall.openNodes) }}{{ include "nmi.isOn" .Values.conditions.enabled }}{{ end -}}
 {{- end -}}
 
+{{- define "nmi.bootGuardSelector" -}}
+app.kubernetes.io/name: {{ .Values.nameOverride | default .Chart.Name }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: boot-guard
+{{- end -}}
+
+{{/*
+What the boot guard's DaemonSet does, or nothing. Once it is disabled it removes the unit from every node, and a later
+upgrade leaves it out.
+*/}}
+{{- define "nmi.bootGuardAction" -}}
+{{- if include "nmi.isOn" .Values.uninstall.openNodes -}}
+{{- else if include "nmi.isOn" .Values.bootGuard.enabled }}guard-boot
+{{- else -}}
+{{- with lookup "apps/v1" "DaemonSet" .Release.Namespace (printf "%s-boot-guard" (include "nmi.name" .)) -}}
+{{- $removes := has "unguard-boot" (first .spec.template.spec.initContainers).args -}}
+{{- $isCurrent := eq (toString .status.observedGeneration) (toString .metadata.generation) -}}
+{{- $isDone := and $removes $isCurrent (eq (toString .status.numberReady) (toString .status.desiredNumberScheduled)) -}}
+{{- if not $isDone }}unguard-boot{{ end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The Deployment that writes status conditions, and its account. */}}
 {{- define "nmi.conditions" -}}
 {{ include "nmi.name" . }}-conditions
@@ -110,8 +139,23 @@ app.kubernetes.io/component: conditions
 {{- if not (has (toString ($rolling.maxSurge | default 0)) (list "0" "0%")) }}true{{ end -}}
 {{- end -}}
 
+{{/*
+The old agent of this release, if it is one of aad-pod-identity's chart: Helm would delete it before the new one
+is ready, and it opens its node when it ends.
+*/}}
+{{- define "nmi.checkOldRelease" -}}
+{{- $fullname := .Release.Name -}}
+{{- if not (contains "aad-pod-identity" $fullname) }}{{ $fullname = printf "%s-aad-pod-identity" $fullname }}{{ end -}}
+{{- with lookup "apps/v1" "DaemonSet" .Release.Namespace (printf "%s-nmi" $fullname) -}}
+{{- if hasPrefix "aad-pod-identity-" (get (.metadata.labels | default dict) "helm.sh/chart") -}}
+{{- fail (printf "release %s runs the NMI of aad-pod-identity, which opens its nodes when it ends: install this chart beside it, as another release (docs/upgrade.md)" $.Release.Name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* What the schema cannot say in words that help. */}}
 {{- define "nmi.check" -}}
+{{- include "nmi.checkOldRelease" . }}
 {{- with .Values }}
 {{- if contains "oss/azure/aad-pod-identity" (toString .image.repository) }}
 {{- fail "image.repository names the image of aad-pod-identity; this chart runs another program: build and push deploy/Dockerfile and name that image" }}

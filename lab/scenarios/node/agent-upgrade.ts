@@ -17,8 +17,8 @@ const upgrades = 3;
 
 /** A rule that another version might have added to our chain. */
 const otherChain = `*nat
-:aad-metadata - [0:0]
--A aad-metadata -d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 169.254.25.79:2579
+:nmi-metadata - [0:0]
+-A nmi-metadata -d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 169.254.25.79:2579
 COMMIT
 `;
 

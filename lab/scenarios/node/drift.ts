@@ -44,10 +44,10 @@ const rule = '-d 169.254.169.254/32 -p tcp -m tcp --dport 80';
 const onRules: readonly Attack[] = [
   command('iptables -t nat -F'),
   command('iptables -F'),
-  command('iptables -t nat -F aad-metadata'),
-  command('iptables -t nat -D PREROUTING -j aad-metadata'),
+  command('iptables -t nat -F nmi-metadata'),
+  command('iptables -t nat -D PREROUTING -j nmi-metadata'),
   command(`iptables -t nat -I PREROUTING 1 ${rule} -j ACCEPT`),
-  command(`iptables -t nat -I aad-metadata 1 ${rule} -j RETURN`),
+  command(`iptables -t nat -I nmi-metadata 1 ${rule} -j RETURN`),
   {
     name: 'iptables-restore of a dump from before the agent',
     act: (testBed) => feed(testBed, foreignRules, 'iptables-restore'),
@@ -165,7 +165,7 @@ function intervalMs(testBed: TestBed): number {
 
 /** Under the same load; slower than the agent's repair, because the agent already runs. */
 async function timeRepair(testBed: TestBed): Promise<number> {
-  await succeed(testBed, 'iptables', '-t', 'nat', '-F', 'aad-metadata');
+  await succeed(testBed, 'iptables', '-t', 'nat', '-F', 'nmi-metadata');
   const startMs = performance.now();
   const { code, stderr } = await runRedirect(testBed, 'install');
   assert.equal(code, 0, stderr);

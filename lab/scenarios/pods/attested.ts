@@ -59,7 +59,7 @@ const unrecorded: Scenario = {
     assertToken(await pod.ask(), 'recorded');
     // In the pod's network but not in its cgroup: for the BPF programs like a hand-crafted packet.
     await using outsider = await testBed.environment.openOutsider('app');
-    // For seconds after the start a connection may count as older than the programs and gets 503.
+    // For a minute after an installation a connection may count as older and gets 503.
     const answer = await eventually(async () => {
       const reply = await outsider.request({
         method: 'GET',
@@ -74,7 +74,7 @@ const unrecorded: Scenario = {
       );
       assert.ok(!testBed.attests || reply.status !== 503, reply.body);
       return reply;
-    }, 10_000);
+    }, 70_000);
     assert.deepEqual(testBed.uncheckedRequests(), []);
     if (!testBed.attests) {
       assert.equal(answer.status, 200);

@@ -29,8 +29,8 @@ export function renderYaml(documents: readonly object[]): string {
 }
 
 function renderDocument(value: object): string {
-  // Copies shared sub-objects, which would otherwise become anchors.
-  const document = new Document(value, { aliasDuplicateObjects: false });
+  // Copies shared sub-objects, which would otherwise become anchors. kubectl reads YAML 1.1, where `yes` is true.
+  const document = new Document(value, { aliasDuplicateObjects: false, version: '1.1' });
   visit(document, {
     Scalar: (_, scalar) => {
       const { value: text } = scalar;
@@ -38,7 +38,7 @@ function renderDocument(value: object): string {
       if (typeof text === 'string' && moving.test(text)) scalar.type = Scalar.QUOTE_DOUBLE;
     },
   });
-  return document.toString().replaceAll(new RegExp(moving, 'gu'), escapeUnit);
+  return document.toString({ directives: false }).replaceAll(new RegExp(moving, 'gu'), escapeUnit);
 }
 
 /** Columns as wide as their widest cell; an empty cell is a dash. */

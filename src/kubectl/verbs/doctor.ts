@@ -1,7 +1,7 @@
 /** `kubectl nmi doctor`: whether a cluster suits the agent, and whether the agent works in it. */
 import { asRecord, parseRecord, stringAt } from '../../base/json-value.ts';
 import { renderTable } from '../base/output.ts';
-import { nameOf, recordsAt, specOf, type RawObject } from '../base/object.ts';
+import { labelsOf, nameOf, recordsAt, specOf, type RawObject } from '../base/object.ts';
 import type { ExitCode } from '../base/plugin-error.ts';
 import { listNodes } from '../cluster/agent-state.ts';
 import { verifiedOf, type AgentView } from '../cluster/agents.ts';
@@ -72,7 +72,11 @@ async function doctor(context: VerbContext, isPre: boolean): Promise<ExitCode> {
     ...(isPre ? [checkNodes(nodes)] : []),
     ...(agents === undefined
       ? []
-      : [checkAgents(nodes, agents), await checkAgentRights(context, agents, unread)]),
+      : [
+          checkAgents(nodes, agents),
+          await checkAgentRights(context, agents, unread),
+          ...(pods === undefined ? [] : [checkBootGuard(pods)]),
+        ]),
     await checkPolicies(context, unread),
   ];
   const findings = sortFindings(parts.flatMap((part) => part.findings));
@@ -230,6 +234,15 @@ function checkPods(pods: readonly RawObject[] | undefined): Examined {
   const findings = findMic(pods ?? []);
   const seen = findings.length === 0 ? 'not there' : 'runs';
   return examined('MIC of aad-pod-identity', pods === undefined ? notChecked : seen, findings);
+}
+
+function checkBootGuard(pods: readonly RawObject[] | undefined): Examined {
+  if (pods === undefined) return examined('boot guard', notChecked, []);
+  const isOn = pods.some(
+    (pod) => labelsOf(pod).get('app.kubernetes.io/component') === 'boot-guard',
+  );
+  const advice = 'not by the chart: see "Nodes after a reboot" in docs/install.md';
+  return examined('boot guard', isOn ? 'on' : advice, []);
 }
 
 function checkNodes(nodes: readonly RawObject[] | undefined): Examined {

@@ -34,7 +34,7 @@ export const addMigrate: AddVerb = (parser, start) =>
     verb
       .command(
         'export-addon',
-        'identities, bindings and exceptions as files, before AKS deletes them',
+        'identities, bindings and exceptions as files; those of the add-on as copies that AKS does not delete',
         (sub) => sub.example('$0 migrate export-addon -A > pod-identity.yaml', ''),
         (flags) => start(flags, exportAddon),
       )
@@ -102,7 +102,13 @@ async function exportAddon(context: VerbContext): Promise<ExitCode> {
       valueOf(await context.kubectl.list(resource, scope), `list ${resource}`),
     ),
   );
-  const objects = reads.flat().map(withoutServerFields);
+  const identities = new Set(
+    reads
+      .flat()
+      .filter((object) => object['kind'] === 'AzureIdentity' && isOfAddon(object))
+      .map(titleOf),
+  );
+  const objects = reads.flat().map((object) => copyOf(object, identities));
   if (objects.length === 0) {
     throw failedError('there is no object to export', 'Use -A for all namespaces.');
   }
@@ -110,35 +116,48 @@ async function exportAddon(context: VerbContext): Promise<ExitCode> {
   return exitCodes.ok;
 }
 
-/** The object as written by its author, without fields of a server or add-on manager. */
-function withoutServerFields(object: RawObject): object {
+const addonLabel = /addonmanager\.kubernetes\.io|kubernetes\.azure\.com/;
+
+const isOfAddon = (object: RawObject): boolean =>
+  [...labelsOf(object).keys()].some((key) => addonLabel.test(key));
+
+/**
+ * The object as written by its author, without fields of a server or add-on manager. An object of the
+ * add-on gets another name: applied before the add-on is disabled, the copy stays when AKS deletes the
+ * original.
+ * @param identities those of the add-on, which bindings then name by the copy.
+ */
+function copyOf(object: RawObject, identities: ReadonlySet<string>): object {
   const own = (entries: ReadonlyMap<string, string>, isKept: (key: string) => boolean) => {
     const kept = [...entries].filter(([key]) => isKept(key));
     return kept.length === 0 ? undefined : Object.fromEntries(kept);
   };
   const labels = own(
     labelsOf(object),
-    (key) =>
-      !/addonmanager\.kubernetes\.io|kubernetes\.azure\.com|app\.kubernetes\.io\/managed-by/.test(
-        key,
-      ),
+    (key) => !addonLabel.test(key) && key !== 'app.kubernetes.io/managed-by',
   );
   const annotations = own(
     annotationsOf(object),
     (key) => !key.startsWith('kubectl.kubernetes.io/'),
   );
+  const spec = specOf(object);
+  const azureIdentity = stringAt(spec, 'azureIdentity');
   return {
     apiVersion: object['apiVersion'],
     kind: object['kind'],
     metadata: {
-      name: nameOf(object),
+      name: isOfAddon(object) ? nameOfCopy(nameOf(object)) : nameOf(object),
       namespace: namespaceOf(object),
       ...(labels === undefined ? {} : { labels }),
       ...(annotations === undefined ? {} : { annotations }),
     },
-    spec: specOf(object),
+    spec: identities.has(`${namespaceOf(object)}/${azureIdentity}`)
+      ? { ...spec, azureIdentity: nameOfCopy(azureIdentity) }
+      : spec,
   };
 }
+
+const nameOfCopy = (name: string): string => `${name}-copy`;
 
 interface PoolLine {
   readonly pool: string;
@@ -227,6 +246,8 @@ async function missingOf(
 /** The chart puts the name of the image behind this value of image.repository. */
 const registry = 'REGISTRY';
 const image = 'entra-pod-identity';
+/** Its name and its ports are none of the old agent's. */
+const install = `helm upgrade --install entra-pod-identity deploy/chart --skip-crds --set nameOverride=entra-pod-identity --set nmi.probePort=8095 --set nmi.prometheusPort=9095 --set image.repository=${registry}`;
 const linuxOnly = '{"spec":{"nodeSelector":{"kubernetes.io/os":"linux"}}}';
 const pullCheck = `kubectl --namespace kube-system run nmi-pull --image=${registry}/${image}:${buildInfo.version} --restart=Never --rm --attach --overrides='${linuxOnly}' -- --version`;
 
@@ -250,18 +271,18 @@ async function plan(context: VerbContext, group: string, cluster: string): Promi
     'Save the objects: kubectl nmi migrate export-addon -A > pod-identity.yaml',
     'Assign identities to every scale set: kubectl nmi migrate check --run, and the lines that it prints',
     'Check the cluster: kubectl nmi doctor --pre',
-    // Before anything opens a node: it stays open for as long as the new agent cannot be pulled.
     `Build and push the image (docs/install.md), and check that a node can pull and run it: ${pullCheck}`,
     ...(isHelm
       ? [
-          `Switch the release in place, so that no node is open in between (docs/upgrade.md; old.yaml has the values of the release): helm upgrade RELEASE deploy/chart --namespace NAMESPACE --values old.yaml --set nameOverride=aad-pod-identity --set image.repository=${registry} --set nmi.image=${image} --set nmi.tag=${buildInfo.version}`,
+          `Install the agent beside the old one (docs/upgrade.md; old.yaml has the values of the release): ${install} --namespace NAMESPACE --values old.yaml --set azureIdentities=null --set nmi.image=${image} --set nmi.tag=${buildInfo.version}`,
+          'Wait, then delete the DaemonSet of the old release, and not the release: kubectl nmi status --wait',
         ]
       : [
-          `Pods reach the identities of their node from this step until the agent of the next step runs there. Take the add-on off: ${renderAz(azLine(['aks', 'update'], { 'resource-group': group, name: cluster }))} --disable-pod-identity`,
-          `Install the agent: helm upgrade --install nmi deploy/chart --namespace kube-system --set image.repository=${registry}`,
-          'Bring the objects back: kubectl apply -f deploy/crds.yaml -f pod-identity.yaml',
+          'Apply the saved objects: kubectl apply -f pod-identity.yaml',
+          `Install the agent beside the old one: ${install} --namespace kube-system`,
+          'Wait until it is ready on every node: kubectl nmi status --wait',
+          `Take the add-on off: ${renderAz(azLine(['aks', 'update'], { 'resource-group': group, name: cluster }))} --disable-pod-identity`,
         ]),
-    'Wait: kubectl nmi status --wait',
     'Look at every pod: kubectl nmi analyze -A --exit-code --threshold warning',
   ];
   print(context, { kind: 'MigrationPlan', steps, oldAgents: old.length }, () =>

@@ -1,7 +1,7 @@
 /**
- * Removes the startup taint from this node, once: it keeps pods that need tokens off a node until
- * the node's agent serves. The provisioner of nodes adds the taint; the agent removes it from its
- * own node when all conditions of `/readyz` are met, and never adds one.
+ * Removes the startup taint from this node: it keeps pods that need tokens off a node until the node's
+ * agent serves. The provisioner of nodes adds the taint, and a node that registers again has it again; the
+ * agent removes it from its own node when all conditions of `/readyz` are met, and never adds one.
  */
 import type { Clock } from '../../base/time/clock.ts';
 import { asRecord, stringAt } from '../../base/json-value.ts';
@@ -30,6 +30,8 @@ export interface StartupTaintOptions {
 }
 
 const readyPollMs = 200;
+/** A Node has many kilobytes, and there may be thousands of agents. */
+const lookAgainMs = 300_000;
 const backoff = { baseMs: 500, capMs: 30_000 } as const;
 
 /** Begins at once; disposal ends it. */
@@ -37,6 +39,7 @@ export class StartupTaint implements Disposable {
   readonly #options: StartupTaintOptions;
   readonly #ended = new AbortController();
   #failures = 0;
+  #isFirst = true;
   readonly #job: Disposable;
 
   constructor(options: StartupTaintOptions) {
@@ -53,7 +56,9 @@ export class StartupTaint implements Disposable {
     if (!this.#options.isReady()) return readyPollMs;
     try {
       await this.#remove();
-      return undefined;
+      this.#isFirst = false;
+      this.#failures = 0;
+      return lookAgainMs;
     } catch (error) {
       if (this.#ended.signal.aborted) return undefined;
       this.#failures++;
@@ -72,7 +77,7 @@ export class StartupTaint implements Disposable {
     const taints = taintsOf(await client.getJson(path, { signal }));
     const others = taints.filter((taint) => stringAt(asRecord(taint), 'key') !== key);
     if (others.length === taints.length) {
-      log.info({ key }, 'startup taint not found on this node');
+      if (this.#isFirst) log.info({ key }, 'startup taint not found on this node');
       return;
     }
     // Taints are one list, and others change it too: the patch applies to the list that was read or

@@ -419,7 +419,7 @@ const table = {
       key: 'bootGuardFolder',
       isOfRedirect: true,
       type: matching(/^(?:\/[^\0]+)?$/, 'an absolute path'),
-      help: "Mount of the host's `/etc/systemd/system`. The agent maintains a unit there that blocks the metadata service for pods from boot until the agent has started. `nmi redirect remove` deletes it.",
+      help: "Only of `nmi redirect`: mount of the host's `/etc/systemd/system`. `guard-boot` writes a unit there that blocks the metadata service for pods from boot until the agent has started; `unguard-boot` and `remove` delete it.",
     },
     {
       name: 'fast-path',

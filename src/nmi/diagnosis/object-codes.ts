@@ -127,8 +127,9 @@ export const objectCodes = {
   },
   old_nmi: {
     severity: 'error',
-    means: 'The NMI of aad-pod-identity still runs; it opens the node when it stops.',
-    fix: 'Switch its release in place: see docs/upgrade.md.',
+    means:
+      'The NMI of aad-pod-identity still runs; where it is alone, it opens the node when it stops.',
+    fix: 'Install this agent beside it, then delete its DaemonSet: see docs/upgrade.md.',
   },
   old_mic: {
     severity: 'warning',

@@ -40,7 +40,8 @@ const refused: Attestation = {
 const unattested: Attestation = { kind: 'unattested' };
 const unrecorded: Attestation = {
   kind: 'unattested',
-  retryWhy: 'this node had no room for a record of it, or the redirect was installed seconds ago',
+  retryWhy:
+    'this node had no room for a record of it, or the redirect was changed less than a minute ago',
 };
 
 interface Pending {

@@ -12,7 +12,6 @@ import {
   replacePrograms,
   reportPrograms,
 } from '../../redirect/ebpf/stale-programs.ts';
-import { withBootGuard } from '../../redirect/host/boot-guard.ts';
 import { openIptablesRedirect, type IptablesRedirect } from '../../redirect/iptables/iptables.ts';
 import { noRedirect } from '../../redirect/none.ts';
 import { RedirectError, type Redirect } from '../../redirect/redirect.ts';
@@ -81,11 +80,6 @@ export function chooseRedirect(
   }
 }
 
-function withGuardAtBoot(redirect: Redirect, config: Config): Redirect {
-  const { bootGuardFolder, metadataIp } = config;
-  return bootGuardFolder === '' ? redirect : withBootGuard(redirect, bootGuardFolder, metadataIp);
-}
-
 function ebpf(config: Config, why: string, hasPredecessor: () => boolean): RedirectChoice {
   const { cgroupRoot, podUid } = config;
   const redirect = openEbpfRedirect({
@@ -99,7 +93,7 @@ function ebpf(config: Config, why: string, hasPredecessor: () => boolean): Redir
   });
   return {
     ...plain,
-    redirect: withGuardAtBoot(redirect, config),
+    redirect,
     why,
     podsRoot: podsRootOf(config),
     counts: redirect,
@@ -124,7 +118,7 @@ function cgroupRootOf({ cgroupRoot }: Config): string {
 }
 
 function iptablesAlone(config: Config): Redirect {
-  return withGuardAtBoot(replacePrograms(iptables(config), config.bpfPinFolder), config);
+  return replacePrograms(iptables(config), config.bpfPinFolder);
 }
 
 function iptables(config: Config): IptablesRedirect {

@@ -84,10 +84,8 @@ export function openKernel({ config, clock, log, hasPredecessor }: KernelOptions
   const network = openPodNetwork(redirectLog);
   const { unrecordedCallers } = config;
   const unrecorded = { by_link: 0, refused: 0 };
-  const settled = (attestation: Attestation): Attestation => {
-    const nowMs = clock.monotonicMs();
-    return whileSettling(attestation, nowMs - (reconciler.activeSinceMs ?? nowMs));
-  };
+  const settled = (attestation: Attestation): Attestation =>
+    whileSettling(attestation, clock.monotonicMs() < (reconciler.settledAtMs ?? Infinity));
   const completed = (attestation: Attestation, peer: Peer): Attestation => {
     const linked = withLink(settled(attestation), peer, unrecordedCallers, network);
     if (linked.kind === 'by-link') unrecorded.by_link++;

@@ -45,6 +45,8 @@ export interface ListenerHolderOptions {
 export interface ListenerHolder extends AsyncDisposable {
   /** Another agent of this node may still run. */
   hasPredecessor(): boolean;
+  /** Opens the socket before an agent requests it: connections wait for the agent. */
+  listen(): Promise<void>;
   /** Closes the socket at once: if no other process has it, pods are refused from now on. */
   release(): void;
 }
@@ -110,6 +112,10 @@ class Holder implements ListenerHolder {
 
   hasPredecessor(): boolean {
     return this.#predecessors.size > 0 || this.#isTaken;
+  }
+
+  async listen(): Promise<void> {
+    if (typeof (await this.#acquire()) === 'number') this.#dropWhenUnused();
   }
 
   release(): void {

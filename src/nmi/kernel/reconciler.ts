@@ -8,6 +8,7 @@ import { kernelAccountOf } from '../../redirect/native/addon.ts';
 import { RedirectError, type Redirect, type RedirectStatus } from '../../redirect/redirect.ts';
 import type { Log } from '../../base/log.ts';
 import { startPeriodicJob } from '../../base/time/periodic-job.ts';
+import { settlingMs } from './settling.ts';
 
 export type CheckOutcome = 'unchanged' | 'installed' | 'repaired' | 'failed';
 
@@ -26,7 +27,7 @@ const maxInstalls = 3;
 export class Reconciler implements AsyncDisposable {
   readonly #options: ReconcilerOptions;
   #status: RedirectStatus = { state: 'absent', detail: 'not installed yet', problems: [] };
-  #activeSinceMs: number | undefined;
+  #settledAtMs: number | undefined;
   #lastProblem = '';
   #failures = 0;
   #running: Promise<void> | undefined;
@@ -44,12 +45,12 @@ export class Reconciler implements AsyncDisposable {
   }
 
   get hasBeenActive(): boolean {
-    return this.#activeSinceMs !== undefined;
+    return this.#settledAtMs !== undefined;
   }
 
-  /** Monotonic time of the first check that found the redirect active. */
-  get activeSinceMs(): number | undefined {
-    return this.#activeSinceMs;
+  /** Monotonic time from which no connection is older than the redirect; undefined before the first success. */
+  get settledAtMs(): number | undefined {
+    return this.#settledAtMs;
   }
 
   /** Why pods are not redirected; undefined if they are, or if no redirect is configured. */
@@ -138,7 +139,9 @@ export class Reconciler implements AsyncDisposable {
     } else if (before.problems.length > 0) {
       log.warn({ mode, problems: before.problems }, 'redirect drift detected and repaired');
     }
-    this.#activeSinceMs ??= clock.monotonicMs();
+    const nowMs = clock.monotonicMs();
+    if (isWanting(before)) this.#settledAtMs = nowMs + settlingMs.changed;
+    else this.#settledAtMs ??= nowMs + settlingMs.started;
     this.#failures = 0;
     this.#lastProblem = '';
   }

@@ -1,19 +1,22 @@
 /**
- * Connections that are older than the programs. At a boot or an upgrade, between the installation of
- * iptables rules and eBPF programs, a connection can reach the agent without a record of its caller.
- * SDKs treat a 403 as final, so such a connection gets a 503 for a few seconds; the next one has a record.
+ * Connections that are older than the redirect. At a boot, an upgrade or the switch from another agent, a
+ * connection can reach the agent without a record of its caller: its SYN waited, or netfilter remembers its
+ * port from before. SDKs treat a 403 as final, so such a connection gets a 503; the next one has a record.
  */
 import type { Attestation } from '../../redirect/redirect.ts';
 
-/** An unanswered SYN is resent after 1 s and after 3 s; older connects have given up. */
-const settlingMs = 5_000;
+export const settlingMs = {
+  /** After a change of the redirect: as long as SDKs and the kernel repeat what began before it. */
+  changed: 60_000,
+  /** After the start of a process that found it as it should be; another one may have just changed it. */
+  started: 5_000,
+} as const;
 
 const settling: Attestation = {
   kind: 'unattested',
-  retryWhy: 'the redirect was installed seconds ago, and this connection may be older',
+  retryWhy: 'the redirect was changed less than a minute ago, and this connection may be older',
 };
 
-/** @param activeForMs time since the redirect became active; 0 before. */
-export function whileSettling(attestation: Attestation, activeForMs: number): Attestation {
-  return attestation.kind === 'unattested' && activeForMs < settlingMs ? settling : attestation;
+export function whileSettling(attestation: Attestation, isSettling: boolean): Attestation {
+  return attestation.kind === 'unattested' && isSettling ? settling : attestation;
 }

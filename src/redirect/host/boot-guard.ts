@@ -17,7 +17,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { guardArguments } from './guard.ts';
-import { RedirectError, type Redirect, type RedirectStatus } from '../redirect.ts';
+import { RedirectError } from '../redirect.ts';
 
 const unit = 'nmi-guard.service';
 /** A link in this folder replaces `systemctl enable`. */
@@ -46,51 +46,38 @@ WantedBy=kubelet.service
 }
 
 /**
- * A mode that also installs and removes the unit.
  * @param folder mount point of the host's `/etc/systemd/system`.
+ * @throws RedirectError if it cannot be written.
  */
-export function withBootGuard(redirect: Redirect, folder: string, metadataIp: string): Redirect {
-  return {
-    ...redirect,
-    install: async () => {
-      const status = await redirect.install();
-      try {
-        if (!writeBootGuard(folder, metadataIp)) return status;
-      } catch (error) {
-        return withProblem(status, `${unit} could not be written: ${messageOf(error)}`);
-      }
-      return { ...status, changed: [...(status.changed ?? []), `${unit} written`] };
-    },
-    verify: async () => {
-      const status = await redirect.verify();
-      return isWritten(folder, metadataIp)
-        ? status
-        : withProblem(status, `${unit} is not in ${folder}`);
-    },
-    remove: async () => {
-      await redirect.remove();
-      try {
-        rmSync(join(folder, wantsFolder, unit), { force: true });
-        rmSync(join(folder, unit), { force: true });
-      } catch (error) {
-        throw new RedirectError('KERNEL_REFUSED', `remove ${unit}`, messageOf(error), error);
-      }
-    },
-  };
+export function writeBootGuard(folder: string, metadataIp: string): void {
+  if (isWritten(folder, metadataIp)) return;
+  attempt('write', folder, () => {
+    const path = join(folder, unit);
+    // Atomically: systemd may read it at any time.
+    writeFileSync(`${path}.new`, renderBootGuard(metadataIp), { mode: 0o644 });
+    renameSync(`${path}.new`, path);
+    const link = join(folder, wantsFolder, unit);
+    mkdirSync(join(folder, wantsFolder), { recursive: true });
+    rmSync(link, { force: true });
+    symlinkSync(join('..', unit), link);
+  });
 }
 
-/** Returns whether the unit was written. */
-function writeBootGuard(folder: string, metadataIp: string): boolean {
-  if (isWritten(folder, metadataIp)) return false;
-  const path = join(folder, unit);
-  // Atomically: systemd may read it at any time.
-  writeFileSync(`${path}.new`, renderBootGuard(metadataIp), { mode: 0o644 });
-  renameSync(`${path}.new`, path);
-  const link = join(folder, wantsFolder, unit);
-  mkdirSync(join(folder, wantsFolder), { recursive: true });
-  rmSync(link, { force: true });
-  symlinkSync(join('..', unit), link);
-  return true;
+/** @throws RedirectError if it cannot be removed. */
+export function removeBootGuard(folder: string): void {
+  attempt('remove', folder, () => {
+    rmSync(join(folder, wantsFolder, unit), { force: true });
+    rmSync(join(folder, unit), { force: true });
+  });
+}
+
+function attempt(verb: string, folder: string, change: () => void): void {
+  try {
+    change();
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new RedirectError('KERNEL_REFUSED', `${verb} ${unit} in ${folder}`, reason, error);
+  }
 }
 
 function isWritten(folder: string, metadataIp: string): boolean {
@@ -102,13 +89,4 @@ function isWritten(folder: string, metadataIp: string): boolean {
   } catch {
     return false;
   }
-}
-
-function withProblem(status: RedirectStatus, problem: string): RedirectStatus {
-  const state = status.state === 'active' ? 'broken' : status.state;
-  return { ...status, state, problems: [...status.problems, problem] };
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

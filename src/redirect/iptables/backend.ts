@@ -39,7 +39,7 @@ const ownChain = new RegExp(`^:${chainName} `, 'm');
  *
  * 1. An explicit choice.
  * 2. The backend with the kubelet's chains: nft, then legacy.
- * 3. The backend with an `aad-metadata` chain: nft, then legacy.
+ * 3. The backend with an `nmi-metadata` chain: nft, then legacy.
  * 4. nft if its tool works, else legacy.
  * @throws RedirectError if there is no tool or the kernel refuses to list rules.
  */

@@ -7,13 +7,13 @@
  */
 import type { RedirectTarget } from '../redirect.ts';
 
-/** Also the name of the replaced system's chain, which is adopted in place, without a gap. */
-export const chainName = 'aad-metadata';
+/** Not that of aad-pod-identity: its agent deletes its chain when it ends, and may run beside this one. */
+export const chainName = 'nmi-metadata';
 
 /** The agent's rules in table `nat`. */
 export interface NatState {
   readonly hasChain: boolean;
-  /** The text of each rule of the agent's chain, after `-A aad-metadata `. */
+  /** The text of each rule of the agent's chain, after `-A nmi-metadata `. */
   readonly chain: readonly string[];
   /** Positions in PREROUTING, from 1, of the unconditional jumps to the chain. */
   readonly jumps: readonly number[];
@@ -96,8 +96,8 @@ export interface Transaction {
 /**
  * The transaction that leads from `state` to the wanted state, or `undefined` if they are equal.
  *
- * Declaring the chain empties it, and the new rules take effect in the same commit: an existing chain, of
- * the agent or of the replaced system, is replaced without a gap.
+ * Declaring the chain empties it, and the new rules take effect in the same commit: an existing chain is
+ * replaced without a gap.
  */
 export function renderInstall(state: NatState, target: RedirectTarget): Transaction | undefined {
   const lines: string[] = [];

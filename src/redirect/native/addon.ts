@@ -87,7 +87,7 @@ export interface NativeModule {
   ): CallerRecord | undefined;
   /**
    * Deletes conntrack entries of TCP connections to `dialled`, except those answered by `answeredBy` (if
-   * given) or from these sources.
+   * given) or by a loopback address, or from these sources.
    */
   cutFlows(
     dialled: FlowEnd,

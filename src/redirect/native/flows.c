@@ -114,8 +114,10 @@ static bool is_meant(const struct flow *flow, const struct flow_filter *filter)
 	if (flow->reply_source == filter->answered_by.ip &&
 	    flow->reply_port == filter->answered_by.port)
 		return false;
-	/* All of 127.0.0.0/8 is the node, but its interface list has 127.0.0.1 only. */
-	if (ntohl(flow->source) >> 24 == LOOPBACK_NET)
+	/* All of 127.0.0.0/8 is the node, but its interface list has 127.0.0.1 only. A flow that it
+	 * answers belongs to another agent of this node, aad-pod-identity's, until that ends. */
+	if (ntohl(flow->source) >> 24 == LOOPBACK_NET ||
+	    ntohl(flow->reply_source) >> 24 == LOOPBACK_NET)
 		return false;
 	for (index = 0; index < filter->spared_count; index++) {
 		if (flow->source == filter->spared[index])

@@ -12,14 +12,3 @@ export function allShellBlocks(page: string): readonly string[] {
     block.replaceAll(new RegExp(`^${indent}`, 'gm'), ''),
   );
 }
-
-/** The commands of a block that are alternatives, by the comment above each. */
-export function alternativesOf(block: string): ReadonlyMap<string, string> {
-  const parts = block.split(/^# /m).filter((part) => part !== '');
-  return new Map(
-    parts.map((part) => {
-      const end = part.indexOf('\n');
-      return [part.slice(0, end), part.slice(end + 1)] as const;
-    }),
-  );
-}

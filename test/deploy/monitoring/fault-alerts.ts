@@ -72,7 +72,7 @@ export const withoutAlert: readonly string[] = [
   ...['demo-pod', 'four-types', 'certificate-forms', 'federated-node', 'auxiliary-tenants'],
   ...['workload-identity', 'identity-edited', 'label-changed', 'pod-phases', 'agent-upgraded'],
   'agent-handover',
-  ...['two-at-once', 'pods-by-the-dozen', 'leak', 'older-connection', 'old-chain-takeover'],
+  ...['two-at-once', 'pods-by-the-dozen', 'leak', 'older-connection', 'old-agent-beside'],
   ...['redirect-verbs', 'iptables-legacy', 'iptables-nft', 'forged-address', 'mapped-address'],
   ...['host-network-pods', 'raw-frames', 'gone-pod-cut', 'address-reuse-storm', 'address-mode'],
   ...['sidecar-proxy', 'sidecar-proxy-excluded', 'sidecar-proxy-bypassed', 'user-namespace'],

@@ -43,6 +43,13 @@ describe('a report', () => {
     }
   });
 
+  it('quotes texts that kubectl would read as another type', () => {
+    const labels = { a: 'yes', b: 'on', c: '0777', d: '2026-01-01', e: 'plain' };
+    const yaml = renderYaml([labels]);
+    assert.deepEqual(parse(yaml, { version: '1.1' }), labels);
+    assert.deepEqual(parse(yaml), labels);
+  });
+
   it('repeats an object that it contains twice', () => {
     const shared = { b: 1 };
     assert.equal(renderYaml([{ a: shared, c: shared }]), 'a:\n  b: 1\nc:\n  b: 1\n');

@@ -74,6 +74,15 @@ describe('kubectl nmi doctor', () => {
     assert.doesNotMatch(stdout, /Findings/);
   });
 
+  it('recommends the boot guard where the chart has none', async () => {
+    const off = await play(['doctor'], testBedOf());
+    assert.match(off.stdout, /^boot guard +not by the chart: see .*docs\/install\.md$/m);
+    const labels = { 'app.kubernetes.io/component': 'boot-guard' };
+    const guard = createPod('nmi-boot-guard-a', { labels });
+    const on = await play(['doctor'], testBedOf({ pods: [createAgentPod('node-1'), guard] }));
+    assert.match(on.stdout, /^boot guard +on$/m);
+  });
+
   it('looks for no agent before an installation', async () => {
     const { code, stdout } = await play(
       ['doctor', '--pre', '--exit-code'],

@@ -62,10 +62,18 @@ describe('kubectl nmi migrate export-addon', () => {
     assert.deepEqual(first, {
       apiVersion: 'aadpodidentity.k8s.io/v1',
       kind: 'AzureIdentity',
-      metadata: { name: 'orders', namespace: 'shop', labels: { team: 'shop' } },
+      metadata: { name: 'orders-copy', namespace: 'shop', labels: { team: 'shop' } },
       spec: { type: 0, clientID: clientA, resourceID: ordersId.toUpperCase() },
     });
-    assert.equal((second as { kind: string }).kind, 'AzureIdentityBinding');
+    const { kind, spec } = second as { kind: string; spec: { azureIdentity: string } };
+    assert.deepEqual([kind, spec.azureIdentity], ['AzureIdentityBinding', 'orders-copy']);
+  });
+
+  it('leaves the names of objects that no add-on manages', async () => {
+    const { stdout } = await play(['migrate', 'export-addon'], testBedOf());
+    const [first, second] = parseAllDocuments(stdout).map((each) => each.toJS() as object);
+    assert.equal((first as { metadata: { name: string } }).metadata.name, 'orders');
+    assert.equal((second as { spec: { azureIdentity: string } }).spec.azureIdentity, 'orders');
   });
 
   it('does not make an empty file', async () => {
@@ -127,13 +135,13 @@ describe('kubectl nmi migrate plan', () => {
     assert.match(stdout, /az aks update --resource-group rg --name c --disable-pod-identity/);
   });
 
-  it('installs an image that can be pulled, and pulls it before the add-on goes', async () => {
+  it('installs an image that can be pulled, and the agent is ready before the add-on goes', async () => {
     const steps = await stepsOf([old]);
     const at = (part: string) => steps.findIndex((step) => step.includes(part));
     const [, pulled = ''] = /--image=(\S+)/.exec(steps[at('--image=')] ?? '') ?? [];
     const [, repository = ''] = /image\.repository=(\S+)/.exec(steps[at('helm ')] ?? '') ?? [];
     assert.equal(pulled, `${repository}/${await imageOfChart()}:${buildInfo.version}`);
-    const order = ['--image=', '--disable-pod-identity', 'helm ', 'kubectl apply', 'status'];
+    const order = ['--image=', 'kubectl apply', 'helm ', 'status --wait', '--disable-pod-identity'];
     const places = order.map(at);
     assert.ok(!places.includes(-1), steps.join('\n'));
     assert.deepEqual(
@@ -160,7 +168,7 @@ describe('kubectl nmi migrate plan', () => {
     assert.match(install, /docs\/upgrade\.md/);
   });
 
-  it('switches a helm release in place, and handles the MIC', async () => {
+  it('installs beside a helm release, and handles the MIC', async () => {
     const labels = { component: 'nmi', 'app.kubernetes.io/managed-by': 'Helm' };
     const pods = [
       { ...old, metadata: { name: 'nmi-1', namespace: 'kube-system', labels } },
@@ -168,7 +176,7 @@ describe('kubectl nmi migrate plan', () => {
     ];
     const { stdout } = await play(['migrate', 'plan'], testBedOf({ pods }));
     assert.match(stdout, /^1\. The MIC runs/);
-    assert.match(stdout, /nameOverride=aad-pod-identity/);
+    assert.match(stdout, /nameOverride=entra-pod-identity/);
     assert.doesNotMatch(stdout, /disable-pod-identity/);
   });
 });

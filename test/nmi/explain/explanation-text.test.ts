@@ -18,7 +18,7 @@ const hourMs = 3_600_000;
 
 const node: NodeHealth = {
   name: 'node-1',
-  redirect: { mode: 'iptables', detail: 'nft, chain aad-metadata', problem: undefined },
+  redirect: { mode: 'iptables', detail: 'nft, chain nmi-metadata', problem: undefined },
   watches: { unsynced: [], silentForMs: 3_400, failing: [] },
 };
 
@@ -176,7 +176,7 @@ describe('the text of an explanation', () => {
       '                from imds',
       '                no token in memory',
       'A request naming no identity gets a token of AzureIdentity a (the only one bound).',
-      'node node-1: redirect iptables (nft, chain aad-metadata); watches in step, API server contact 3 s ago',
+      'node node-1: redirect iptables (nft, chain nmi-metadata); watches in step, API server contact 3 s ago',
       '',
     ];
     assert.deepEqual(renderExplanation(createExplanation()).split('\n'), expected);

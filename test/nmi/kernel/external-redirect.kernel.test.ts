@@ -204,7 +204,8 @@ for (const mode of ['ebpf', 'iptables'] as const) {
         return reported;
       });
       assert.equal(report.isActive, false);
-      assert.equal(ask(), 'ECONNREFUSED');
+      // It holds the socket for an agent for ten seconds.
+      await eventually(() => assert.equal(ask(), 'ECONNREFUSED'), patienceMs);
       assert.equal((await client.lookUp('10.244.0.5', 40_000)).kind, 'unavailable');
     });
   });

@@ -231,7 +231,7 @@ describe('the listening socket that is kept for an agent', { timeout: 180_000 },
     await using node = await openNodeHere();
     const clock = new HandClock();
     const agentsPath = join(node.place, 'a', 'listener.sock');
-    await using _holder = await openListenerHolder({
+    await using holder = await openListenerHolder({
       address: { ip: '127.0.0.1', port: node.port },
       agentsPath,
       handoverPath: '',
@@ -242,8 +242,13 @@ describe('the listening socket that is kept for an agent', { timeout: 180_000 },
     });
     // No agent has requested it.
     assert.equal(await ask(node.port, false), 'ECONNREFUSED');
+    await holder.listen();
+    const early = ask(node.port, false);
+    assert.deepEqual(clock.armed, [10_000]);
     const agent = node.startAgent('a');
-    await agent.until(/^ready/m);
+    assert.equal(await early, String(agent.pid));
+    clock.advance(10_000);
+    assert.equal(await ask(node.port, false), String(agent.pid));
     await agent.end('SIGKILL');
     // Since it has found that the agent is gone.
     await eventually(() => assert.deepEqual(clock.armed, [10_000]));

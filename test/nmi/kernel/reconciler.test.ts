@@ -67,6 +67,19 @@ function open(initial: RedirectStatus) {
 }
 
 describe('the reconciler of the redirect', () => {
+  it('settles a minute after each change, and seconds after a start without one', async () => {
+    const { keeper, testBed, pass, clock } = open(active);
+    assert.equal(keeper.settledAtMs, undefined);
+    await keeper.start();
+    const startMs = clock.monotonicMs();
+    assert.equal(keeper.settledAtMs, startMs + 5_000);
+    await pass(10_000);
+    assert.equal(keeper.settledAtMs, startMs + 5_000);
+    testBed.now = broken;
+    await pass(10_000);
+    assert.equal(keeper.settledAtMs, startMs + 80_000);
+  });
+
   it('installs at start, checks at each interval and repairs drift', async () => {
     const { keeper, testBed, pass, outcomes, lines } = open(absent);
     await keeper.start();

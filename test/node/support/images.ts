@@ -145,6 +145,17 @@ function provideBase(): void {
   });
 }
 
+/** The id of an image of a folder on the base, with packages from this machine's sources. */
+export function buildOnBase(folder: string, instructions: readonly string[], tag: string): string {
+  provideBase();
+  const file = join(folder, 'Containerfile');
+  writeFileSync(file, [`FROM ${baseImage}`, ...instructions].join('\n'));
+  return buildImage(
+    folder,
+    ...['--isolation=chroot', '--pull-never', `--tag=${tag}`, `--file=${file}`, folder],
+  );
+}
+
 /**
  * A storage that is too large is made again: buildah cannot distinguish used layers from others.
  */
@@ -170,7 +181,7 @@ function buildImage(work: string, ...args: readonly string[]): string {
   return readFileSync(idFile, 'utf8').trim();
 }
 
-function exportImage(id: string, image: string, archive: string): void {
+export function exportImage(id: string, image: string, archive: string): void {
   buildah('push', '--quiet', id, `docker-archive:${archive}:${image}`);
 }
 

@@ -13,8 +13,6 @@ const inNamespace = `--namespace=${namespace}`;
 const chart = join(repositoryRoot, 'deploy/chart');
 const entraCa = 'entra-ca';
 const entraFolder = '/etc/entra';
-/** The node's unit folder for the agent, if it may keep a unit there. */
-export const bootGuardFolder = '/host/systemd';
 
 /**
  * By the chart, with identities federated with the cluster; `nmi` are the chart's values for it.
@@ -106,10 +104,11 @@ export async function inAgent(
   return node.kubectl([...exec, ...words]);
 }
 
-/** No rule, link or pin of the agent is on the node. */
-export async function assertNothingLeft(node: TestNode): Promise<void> {
-  const rules = await node.machine.run(['sh', '-c', 'iptables-save; ip6tables-save; ip rule']);
-  assert.doesNotMatch(rules, /nmi|169\.254\./);
+/** No rule, link or pin of the agent is on the node; rules of `others` may be. */
+export async function assertNothingLeft(node: TestNode, others = /(?!)/): Promise<void> {
+  const listed = await node.machine.run(['sh', '-c', 'iptables-save; ip6tables-save; ip rule']);
+  const rules = listed.split('\n').filter((line) => !others.test(line));
+  assert.doesNotMatch(rules.join('\n'), /nmi|169\.254\./);
   assert.doesNotMatch(await node.machine.run(['ip', '-brief', 'link']), /nmi/);
   assert.ok(!existsSync(node.machine.path('/etc/systemd/system/nmi-guard.service')));
   // The kernel has its own files there.

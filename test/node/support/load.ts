@@ -48,18 +48,11 @@ const pauseMs = 100;
 export async function startLoad(node: TestNode): Promise<Load> {
   const at = node.machine.state('load');
   mkdirSync(at, { recursive: true });
-  const volume = { name: 'load', hostPath: { path: folder } };
-  const mount = { name: 'load', mountPath: folder };
   await node.apply(
-    ...loadPods.map((name) =>
-      clientPod({
-        name: `load-${name}`,
-        args: ['load', `${folder}/${name}`],
-        labels: name === 'unbound' ? {} : { aadpodidbinding: 'app' },
-        spec: { hostNetwork: name === 'host', restartPolicy: 'Always', volumes: [volume] },
-        container: { volumeMounts: [mount] },
-      }),
-    ),
+    ...loadPods.map((name) => {
+      const labels = name === 'unbound' ? {} : { aadpodidbinding: 'app' };
+      return loadPod(name, labels, { hostNetwork: name === 'host' });
+    }),
   );
 
   const readers = new Map(loadPods.map((name) => [name, openLines(join(at, name))]));
@@ -98,6 +91,29 @@ export async function startLoad(node: TestNode): Promise<Load> {
       return since(startMs);
     },
   };
+}
+
+function loadPod(
+  name: string,
+  labels: Readonly<Record<string, string>>,
+  spec: object = {},
+): object {
+  const volume = { name: 'load', hostPath: { path: folder } };
+  return clientPod({
+    name: `load-${name}`,
+    args: ['load', `${folder}/${name}`],
+    labels,
+    spec: { restartPolicy: 'Always', volumes: [volume], ...spec },
+    container: { volumeMounts: [{ name: 'load', mountPath: folder }] },
+  });
+}
+
+/** A static pod without an identity that requests tokens, started by the kubelet at each boot. */
+export function startStaticLoad(node: TestNode): { since(startMs: number): Seen } {
+  const file = '/etc/kubernetes/manifests/load.yaml';
+  node.machine.write(file, JSON.stringify(loadPod('static', {})));
+  const read = openLines(join(node.machine.state('load'), 'static'));
+  return { since: (startMs) => summarize(read(), startMs) };
 }
 
 /** Reads all lines of a growing file; each is parsed once. */

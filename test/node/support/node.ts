@@ -19,6 +19,8 @@ export interface NodeOptions {
   readonly cgroupDriver: 'systemd' | 'cgroupfs';
   /** Key of a taint with which the kubelet registers the node. */
   readonly startupTaint?: string;
+  /** Archives of images besides those of every node. */
+  readonly images?: readonly string[];
 }
 
 export interface TestNode extends AsyncDisposable {
@@ -33,6 +35,8 @@ export interface TestNode extends AsyncDisposable {
   plugin(args: readonly string[], options?: RunOptions): Promise<string>;
   /** `kubectl apply`. */
   apply(...objects: readonly object[]): Promise<void>;
+  /** A script in a folder of this machine, with kubectl, helm and the folder's `bin`. */
+  type(script: string, folder: string): Promise<string>;
   /** Boots and waits until the API server answers and the kubelet reports the node ready. */
   boot(): Promise<void>;
   /** The last lines of a unit's log. */
@@ -42,6 +46,7 @@ export interface TestNode extends AsyncDisposable {
 const serviceIp = '10.96.0.1';
 const system = join(import.meta.dirname, '../system');
 const readyLimitMs = 180_000;
+const typedLimitMs = 300_000;
 
 /** These would change the machine's devices or sysctls, or wait for a console. */
 const maskedUnits = [
@@ -96,6 +101,9 @@ export async function openNode(nodeSystem: NodeSystem, options: NodeOptions): Pr
     KUBECONFIG: kubeconfig,
     KUBECTL: nodeSystem.programs.kubectl,
   };
+  const programs = [nodeSystem.programs.kubectl, nodeSystem.programs.helm]
+    .map((program) => dirname(program))
+    .join(':');
   const inAzure = (program: string, args: readonly string[], more: RunOptions = {}) =>
     runProcess('nsenter', [`--net=${machine.azurePath}`, '--', program, ...args], { ...more, env });
   const kubectl: TestNode['kubectl'] = (args, more) =>
@@ -130,7 +138,7 @@ export async function openNode(nodeSystem: NodeSystem, options: NodeOptions): Pr
       issuer: 'https://kubernetes.default.svc',
     }),
   );
-  for (const image of nodeSystem.images) {
+  for (const image of [...nodeSystem.images, ...(options.images ?? [])]) {
     const from = `/opt/images/${basename(image)}`;
     await machine.run(['ctr', '--namespace=k8s.io', 'images', 'import', from], {
       timeoutMs: 180_000,
@@ -151,6 +159,15 @@ export async function openNode(nodeSystem: NodeSystem, options: NodeOptions): Pr
     plugin: (args, more) =>
       inAzure(process.execPath, [join(repositoryRoot, 'src/kubectl/main.ts'), ...args], more),
     apply,
+    type: (script, folder) =>
+      runProcess(
+        'nsenter',
+        [`--net=${machine.azurePath}`, '--', 'env', `--chdir=${folder}`, 'sh', '-euxc', script],
+        {
+          env: { ...env, PATH: `${folder}/bin:${programs}:${env.PATH ?? ''}` },
+          timeoutMs: typedLimitMs,
+        },
+      ),
     boot,
     journal,
     [Symbol.asyncDispose]: () => owned.disposeAsync(),

@@ -37,7 +37,7 @@ function missing(): FallbackRedirect {
 
 /** The fallback on a node without nft_compat: rules can be read but not written. */
 function unwritable(): FallbackRedirect {
-  const problems = ['chain aad-metadata missing'];
+  const problems = ['chain nmi-metadata missing'];
   return {
     ...missing(),
     install: () =>

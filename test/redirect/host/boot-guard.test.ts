@@ -6,23 +6,21 @@ import {
   readFileSync,
   readlinkSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
-import { renderBootGuard, withBootGuard } from '../../../src/redirect/host/boot-guard.ts';
-import { noRedirect } from '../../../src/redirect/none.ts';
-import { RedirectError, type Redirect } from '../../../src/redirect/redirect.ts';
+import {
+  removeBootGuard,
+  renderBootGuard,
+  writeBootGuard,
+} from '../../../src/redirect/host/boot-guard.ts';
+import { RedirectError } from '../../../src/redirect/redirect.ts';
 
 const metadataIp = '169.254.169.254';
 const unit = 'nmi-guard.service';
-
-const active: Redirect = {
-  ...noRedirect(),
-  install: () => Promise.resolve({ state: 'active', detail: 'd', problems: [], changed: ['x'] }),
-  verify: () => Promise.resolve({ state: 'active', detail: 'd', problems: [] }),
-};
 
 describe('the guard at boot', () => {
   let folder: string;
@@ -49,50 +47,40 @@ describe('the guard at boot', () => {
     ]);
   });
 
-  it('is written once, and wanted by the kubelet', async () => {
-    const redirect = withBootGuard(active, folder, metadataIp);
-    assert.match((await redirect.verify()).problems.join(), /nmi-guard\.service is not in/);
-    assert.deepEqual((await redirect.install()).changed, ['x', `${unit} written`]);
+  it('is written once, and wanted by the kubelet', () => {
+    writeBootGuard(folder, metadataIp);
     assert.equal(readFileSync(join(folder, unit), 'utf8'), renderBootGuard(metadataIp));
     assert.equal(readlinkSync(join(folder, 'kubelet.service.wants', unit)), `../${unit}`);
-    assert.deepEqual(await redirect.verify(), { state: 'active', detail: 'd', problems: [] });
-    assert.deepEqual((await redirect.install()).changed, ['x']);
+    const written = statSync(join(folder, unit)).ino;
+    writeBootGuard(folder, metadataIp);
+    assert.equal(statSync(join(folder, unit)).ino, written);
   });
 
-  it('is written again where it was changed', async () => {
-    const redirect = withBootGuard(active, folder, metadataIp);
-    await redirect.install();
+  it('is written again where it was changed', () => {
+    writeBootGuard(folder, metadataIp);
     writeFileSync(join(folder, unit), 'something else');
-    assert.equal((await redirect.verify()).state, 'broken');
-    assert.deepEqual((await redirect.install()).changed, ['x', `${unit} written`]);
     rmSync(join(folder, 'kubelet.service.wants', unit));
-    assert.equal((await redirect.verify()).state, 'broken');
-    await redirect.install();
-    assert.equal((await redirect.verify()).state, 'active');
+    writeBootGuard(folder, metadataIp);
+    assert.equal(readFileSync(join(folder, unit), 'utf8'), renderBootGuard(metadataIp));
+    assert.equal(readlinkSync(join(folder, 'kubelet.service.wants', unit)), `../${unit}`);
   });
 
-  it('is a problem if it cannot be written, and the redirect stays', async () => {
-    const redirect = withBootGuard(active, join(folder, 'missing'), metadataIp);
-    const { state, problems } = await redirect.install();
-    assert.equal(state, 'broken');
-    assert.match(problems.join(), /nmi-guard\.service could not be written: ENOENT/);
+  it('names the folder that it cannot be written to', () => {
+    const missing = join(folder, 'missing');
+    assert.throws(() => writeBootGuard(missing, metadataIp), {
+      name: RedirectError.name,
+      message: /write nmi-guard\.service in .*missing: ENOENT/,
+    });
   });
 
-  it('is removed with the redirect, and leaves the files of others', async () => {
-    let removed = 0;
-    const remove = (): Promise<void> => {
-      removed++;
-      return Promise.resolve();
-    };
-    const redirect = withBootGuard({ ...active, remove }, folder, metadataIp);
-    await redirect.remove();
-    await redirect.install();
+  it('is removed, and leaves the files of others', () => {
+    removeBootGuard(folder);
+    writeBootGuard(folder, metadataIp);
     writeFileSync(join(folder, 'other.service'), '');
-    await redirect.remove();
-    assert.equal(removed, 2);
+    removeBootGuard(folder);
     assert.deepEqual(readdirSync(folder).toSorted(), ['kubelet.service.wants', 'other.service']);
     assert.deepEqual(readdirSync(join(folder, 'kubelet.service.wants')), []);
     mkdirSync(join(folder, unit));
-    await assert.rejects(redirect.remove(), RedirectError);
+    assert.throws(() => removeBootGuard(folder), RedirectError);
   });
 });

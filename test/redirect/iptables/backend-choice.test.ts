@@ -59,7 +59,7 @@ describe('the iptables that is in use', () => {
     for (const chain of [kubelet, hint]) {
       for (const table of ['mangle', 'nat']) {
         const has = printing({ ...empty, [table]: chain });
-        const own = printing({ ...empty, nat: ':aad-metadata - [0:0]\n' });
+        const own = printing({ ...empty, nat: ':nmi-metadata - [0:0]\n' });
         assert.equal(await detected({ nft: has, legacy: own, legacyTables: bothTables }), 'nft');
         assert.equal(await detected({ nft: own, legacy: has, legacyTables: bothTables }), 'legacy');
       }
@@ -72,13 +72,13 @@ describe('the iptables that is in use', () => {
   });
 
   it('is the one with our chain, without a kubelet', async () => {
-    const own = printing({ ...empty, nat: ':aad-metadata - [0:0]\n' });
+    const own = printing({ ...empty, nat: ':nmi-metadata - [0:0]\n' });
     const none = printing(empty);
     assert.equal(await detected({ nft: own, legacy: none, legacyTables: bothTables }), 'nft');
     assert.equal(await detected({ nft: none, legacy: own, legacyTables: bothTables }), 'legacy');
     const similar = printing({
       ...empty,
-      nat: ':aad-metadata-2 - [0:0]\n:x-aad-metadata - [0:0]\n',
+      nat: ':nmi-metadata-2 - [0:0]\n:x-nmi-metadata - [0:0]\n',
     });
     assert.equal(await detected({ nft: none, legacy: similar, legacyTables: bothTables }), 'nft');
   });
@@ -171,12 +171,12 @@ describe('reading and writing rules', () => {
   });
 
   it('counts connections redirected by our rules, and by no others', async () => {
-    const rule = '-A aad-metadata -d 169.254.169.254/32 -p tcp -j DNAT --to-destination 1.2.3.4:5';
+    const rule = '-A nmi-metadata -d 169.254.169.254/32 -p tcp -j DNAT --to-destination 1.2.3.4:5';
     const save = [
       '*nat',
       `[3:180] ${rule}`,
       `[40:180] ${rule}`,
-      '[500:1] -A aad-metadata -j RETURN',
+      '[500:1] -A nmi-metadata -j RETURN',
       '[600:1] -A KUBE-SERVICES -p tcp -j DNAT --to-destination 1.2.3.4:5',
       'COMMIT',
     ].join('\n');

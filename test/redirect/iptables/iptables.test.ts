@@ -35,7 +35,7 @@ describe('the iptables redirect on a node that refuses', () => {
     }
     const status = await redirect.install();
     assert.equal(status.state, 'active');
-    assert.deepEqual(status.changed, ['chain aad-metadata made', 'jump added']);
+    assert.deepEqual(status.changed, ['chain nmi-metadata made', 'jump added']);
     assert.match(status.detail, /older flows not cut: list flows: Protocol not supported/);
   });
 
@@ -43,8 +43,8 @@ describe('the iptables redirect on a node that refuses', () => {
     const others = '-A PREROUTING -p tcp -j ACCEPT\n';
     const jumps = (count: number) =>
       goodNat.replace(
-        '-A PREROUTING -j aad-metadata\n',
-        others + '-A PREROUTING -j aad-metadata\n'.repeat(count),
+        '-A PREROUTING -j nmi-metadata\n',
+        others + '-A PREROUTING -j nmi-metadata\n'.repeat(count),
       );
     let nat = jumps(2);
     const scripts: string[] = [];
@@ -328,13 +328,13 @@ describe('the iptables redirect', () => {
       state: 'active',
       detail:
         'iptables nft; address 169.254.25.79 on nmi0 (dummy); ' +
-        'aad-metadata: 169.254.169.254:80 to 169.254.25.79:2579; guard on',
+        'nmi-metadata: 169.254.169.254:80 to 169.254.25.79:2579; guard on',
       problems: [],
     });
     const absent = await openIptablesRedirect({ host: nodeWith(emptyNat) }).verify();
     assert.equal(absent.state, 'absent');
     assert.ok(absent.problems.length > 0);
-    const half = goodNat.replace('-A PREROUTING -j aad-metadata\n', '');
+    const half = goodNat.replace('-A PREROUTING -j nmi-metadata\n', '');
     const broken = await openIptablesRedirect({ host: nodeWith(half) }).verify();
     assert.equal(broken.state, 'broken');
     const unguarded = openIptablesRedirect({ host: nodeWith(goodNat), guard: false });

@@ -21,25 +21,26 @@ const skip = await whyNoKernelTests('iptables-nft-save', 'iptables-legacy-save')
 if (skip === false) await sweepDeadNamespaces();
 
 const DNAT =
-  '-A aad-metadata ! -s 127.0.0.1/32 -d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 169.254.25.79:2579';
-const OURS = ['-A PREROUTING -j aad-metadata', DNAT, '-A aad-metadata -j RETURN'];
+  '-A nmi-metadata ! -s 127.0.0.1/32 -d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 169.254.25.79:2579';
+const OURS = ['-A PREROUTING -j nmi-metadata', DNAT, '-A nmi-metadata -j RETURN'];
 
 const FOREIGN = `*nat
 :KUBE-SERVICES - [0:0]
 :KUBE-POSTROUTING - [0:0]
 -A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
--A POSTROUTING -m comment --comment aad-metadata -j KUBE-POSTROUTING
+-A POSTROUTING -m comment --comment nmi-metadata -j KUBE-POSTROUTING
 -A KUBE-SERVICES -d 10.96.0.10/32 -p udp -m udp --dport 53 -j DNAT --to-destination 10.0.0.9:53
 -A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN
 -A KUBE-POSTROUTING -j MASQUERADE --random-fully
 COMMIT
 `;
 
+/** The replaced system's, which may run beside this one. */
 const OLD_AGENT = `*nat
 :aad-metadata - [0:0]
 -A aad-metadata ! -s 127.0.0.1/32 -d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 127.0.0.1:2579
 -A aad-metadata -j RETURN
--A PREROUTING -j aad-metadata
+-I PREROUTING 1 -j aad-metadata
 COMMIT
 `;
 
@@ -75,7 +76,7 @@ for (const backend of ['nft', 'legacy'] as const) {
     it('are absent at first, and removing them succeeds', async () => {
       const status = await redirect.verify();
       assert.equal(status.state, 'absent');
-      assert.ok(status.problems.includes('chain aad-metadata missing'));
+      assert.ok(status.problems.includes('chain nmi-metadata missing'));
       assert.ok(status.problems.includes('link nmi0 missing'));
       const untouched = await saved();
       await redirect.remove();
@@ -125,7 +126,7 @@ for (const backend of ['nft', 'legacy'] as const) {
       await iptables('-F');
       const broken = await redirect.verify();
       assert.equal(broken.state, 'broken');
-      assert.ok(broken.problems.includes('jump to aad-metadata missing from PREROUTING'));
+      assert.ok(broken.problems.includes('jump to nmi-metadata missing from PREROUTING'));
       assert.equal((await redirect.install()).state, 'active');
       assert.deepEqual(await rules(), OURS);
       await restore(FOREIGN);
@@ -133,18 +134,18 @@ for (const backend of ['nft', 'legacy'] as const) {
 
     it('are repaired inside the chain', async () => {
       const good = await saved();
-      await iptables('-I aad-metadata 1 -s 10.0.0.66 -j RETURN');
+      await iptables('-I nmi-metadata 1 -s 10.0.0.66 -j RETURN');
       assert.deepEqual((await redirect.verify()).problems, [
         'unexpected rule: -s 10.0.0.66/32 -j RETURN',
       ]);
-      assert.deepEqual((await redirect.install()).changed, ['chain aad-metadata rewritten']);
+      assert.deepEqual((await redirect.install()).changed, ['chain nmi-metadata rewritten']);
       assert.equal(await saved(), good);
     });
 
     it('are reduced to one, however often they were added', async () => {
       const good = await saved();
-      await iptables('-A PREROUTING -j aad-metadata');
-      await iptables('-A PREROUTING -j aad-metadata');
+      await iptables('-A PREROUTING -j nmi-metadata');
+      await iptables('-A PREROUTING -j nmi-metadata');
       assert.deepEqual((await redirect.verify()).problems, ['jump stands 3 times, not once']);
       await redirect.install();
       assert.equal(await saved(), good);
@@ -153,44 +154,46 @@ for (const backend of ['nft', 'legacy'] as const) {
     it('leave nothing behind when removed, twice', async () => {
       await redirect.remove();
       await redirect.remove();
-      assert.doesNotMatch(await saved(), /:aad-metadata|-j aad-metadata/);
+      assert.doesNotMatch(await saved(), /:nmi-metadata|-j nmi-metadata/);
       assert.equal((await foreignRules()).length, 5);
       assert.doesNotMatch(await node.run('ip -4 rule show'), /169\.254/);
       assert.doesNotMatch(await node.run('ip link show'), /nmi0/);
       assert.equal((await redirect.verify()).state, 'absent');
     });
 
-    it('reuse the chain of the old agent', async () => {
-      const others = await foreignRules();
+    it('stand before those of the old agent, and leave them alone', async () => {
       await restore(OLD_AGENT);
+      const others = await foreignRules();
       const status = await redirect.install();
       assert.equal(status.state, 'active');
-      assert.ok(status.changed?.includes('chain aad-metadata rewritten'));
       assert.deepEqual(
-        (await rules()).filter((rule) => OURS.includes(rule)),
-        OURS,
+        (await rules()).filter((rule) => rule.startsWith('-A PREROUTING')).slice(0, 2),
+        ['-A PREROUTING -j nmi-metadata', '-A PREROUTING -j aad-metadata'],
       );
       assert.deepEqual(await foreignRules(), others);
+      await redirect.remove();
+      assert.deepEqual(await foreignRules(), others);
+      await redirect.install();
     });
 
     it('leave a rule of another owner that uses the chain, and the chain with it', async () => {
-      await iptables('-A KUBE-SERVICES -p udp -j aad-metadata');
+      await iptables('-A KUBE-SERVICES -p udp -j nmi-metadata');
       await redirect.remove();
       await redirect.remove();
       assert.deepEqual(
         (await rules()).filter(
-          (rule) => rule.includes('aad-metadata') && !rule.includes('comment'),
+          (rule) => rule.includes('nmi-metadata') && !rule.includes('comment'),
         ),
-        ['-A KUBE-SERVICES -p udp -j aad-metadata'],
+        ['-A KUBE-SERVICES -p udp -j nmi-metadata'],
       );
     });
   });
 }
 
 describe('the backend', { skip }, () => {
-  it('is the one with the old agent’s chain if there is no kubelet', async () => {
+  it('is the one with the agent’s chain if there is no kubelet', async () => {
     await using node = await openNamespace();
-    await node.run('iptables-legacy-restore --noflush', OLD_AGENT);
+    await node.run('iptables-legacy-restore --noflush', OLD_AGENT.replaceAll('aad-', 'nmi-'));
     const status = await openIptablesRedirect({ host: node.host }).install();
     assert.match(status.detail, /^iptables legacy;/);
     assert.deepEqual(status.problems, []);
@@ -217,8 +220,8 @@ describe('the backend', { skip }, () => {
     assert.equal(verified.state, 'absent');
     const status = await redirect.install();
     assert.equal(status.state, 'active');
-    assert.ok(status.changed?.includes('chain aad-metadata removed from legacy'));
-    assert.doesNotMatch(await node.run('iptables-legacy-save -t nat'), /aad-metadata/);
+    assert.ok(status.changed?.includes('chain nmi-metadata removed from legacy'));
+    assert.doesNotMatch(await node.run('iptables-legacy-save -t nat'), /nmi-metadata/);
     const again = await redirect.verify();
     assert.match(again.detail, /^iptables nft;/);
     assert.equal(again.state, 'active');
@@ -299,7 +302,7 @@ describe('the link', { skip }, () => {
     await redirect.prepare();
     await redirect.prepare();
     assert.match(await node.run('ip -br addr show dev nmi0'), /169\.254\.25\.79\/32/);
-    assert.doesNotMatch(await node.run('iptables-nft-save -t nat'), /aad-metadata/);
+    assert.doesNotMatch(await node.run('iptables-nft-save -t nat'), /nmi-metadata/);
     await node.run('ip link set nmi0 down');
     assert.ok((await redirect.verify()).problems.includes('link nmi0 is down'));
     await redirect.prepare();

@@ -21,10 +21,10 @@ const target: fc.Arbitrary<RedirectTarget> = fc.record({
 
 /** Rules of other tools, an old agent, or an accident. */
 const preroutingRule = fc.constantFrom(
-  '-j aad-metadata',
+  '-j nmi-metadata',
   '-m comment --comment "kubernetes service portals" -j KUBE-SERVICES',
   '-p tcp -j ACCEPT',
-  '-s 10.0.0.0/8 -m comment --comment aad-metadata -j KUBE-SERVICES',
+  '-s 10.0.0.0/8 -m comment --comment nmi-metadata -j KUBE-SERVICES',
 );
 const ownRule = fc.oneof(
   fc.constantFrom('-j RETURN', '-p udp -j ACCEPT'),
@@ -44,14 +44,14 @@ const table: fc.Arbitrary<Table> = fc
     conditional: fc.boolean(),
   })
   .map(({ prerouting, own, conditional }) => ({
-    chains: ['PREROUTING', 'KUBE-SERVICES', ...(own === undefined ? [] : ['aad-metadata'])],
+    chains: ['PREROUTING', 'KUBE-SERVICES', ...(own === undefined ? [] : ['nmi-metadata'])],
     rules: [
       ...prerouting
-        .filter((rule) => own !== undefined || rule !== '-j aad-metadata')
+        .filter((rule) => own !== undefined || rule !== '-j nmi-metadata')
         .map((rule) => `-A PREROUTING ${rule}`),
       '-A KUBE-SERVICES -d 10.96.0.1/32 -j RETURN',
-      ...(conditional && own !== undefined ? ['-A KUBE-SERVICES -p udp -j aad-metadata'] : []),
-      ...(own ?? []).map((rule) => `-A aad-metadata ${rule}`),
+      ...(conditional && own !== undefined ? ['-A KUBE-SERVICES -p udp -j nmi-metadata'] : []),
+      ...(own ?? []).map((rule) => `-A nmi-metadata ${rule}`),
     ],
   }));
 
@@ -96,7 +96,7 @@ function apply(before: Table, script: string): Table {
 
 function foreign({ rules }: Table): readonly string[] {
   return rules.filter(
-    (rule) => !rule.startsWith('-A aad-metadata ') && rule !== '-A PREROUTING -j aad-metadata',
+    (rule) => !rule.startsWith('-A nmi-metadata ') && rule !== '-A PREROUTING -j nmi-metadata',
   );
 }
 
@@ -113,7 +113,7 @@ describe('the rules of the redirect', () => {
       fc.string(),
       preroutingRule,
       ownRule,
-      fc.constantFrom('*nat', '*', ':aad-metadata ', '-A aad-metadata '),
+      fc.constantFrom('*nat', '*', ':nmi-metadata ', '-A nmi-metadata '),
     );
     fc.assert(
       fc.property(fc.array(line), target, (lines, some) => {
@@ -127,8 +127,8 @@ describe('the rules of the redirect', () => {
 
   it('count only rules of table nat', () => {
     const other = print({
-      chains: ['PREROUTING', 'aad-metadata'],
-      rules: ['-A PREROUTING -j aad-metadata'],
+      chains: ['PREROUTING', 'nmi-metadata'],
+      rules: ['-A PREROUTING -j nmi-metadata'],
     });
     assert.equal(parseNat(other.replace('*nat', '*mangle')).hasChain, false);
     assert.deepEqual(parseNat(other.replace('*nat', '*mangle') + other).jumps, [1]);
@@ -189,16 +189,16 @@ describe('one transaction', () => {
 });
 
 describe('a difference is reported as a short sentence', () => {
-  const [dnat = '', end = ''] = wantedChain(defaultTarget).map((rule) => `-A aad-metadata ${rule}`);
-  const jump = '-A PREROUTING -j aad-metadata';
+  const [dnat = '', end = ''] = wantedChain(defaultTarget).map((rule) => `-A nmi-metadata ${rule}`);
+  const jump = '-A PREROUTING -j nmi-metadata';
   const accept = '-A PREROUTING -p tcp -j ACCEPT';
-  const chains = ['PREROUTING', 'aad-metadata'];
+  const chains = ['PREROUTING', 'nmi-metadata'];
   const cases: readonly (readonly [string, Table, readonly string[]])[] = [
     ['nothing wrong', { chains, rules: [jump, accept, dnat, end] }, []],
     [
       'an empty table',
       { chains: ['PREROUTING'], rules: [] },
-      ['chain aad-metadata missing', 'jump to aad-metadata missing from PREROUTING'],
+      ['chain nmi-metadata missing', 'jump to nmi-metadata missing from PREROUTING'],
     ],
     [
       'a jump below others',
@@ -208,18 +208,18 @@ describe('a difference is reported as a short sentence', () => {
     ['two jumps', { chains, rules: [jump, jump, dnat, end] }, ['jump stands 2 times, not once']],
     [
       'an addition',
-      { chains, rules: [jump, dnat, end, '-A aad-metadata -p udp -j ACCEPT'] },
+      { chains, rules: [jump, dnat, end, '-A nmi-metadata -p udp -j ACCEPT'] },
       ['unexpected rule: -p udp -j ACCEPT'],
     ],
     [
       'the wrong order',
       { chains, rules: [jump, end, dnat] },
-      ['rules of aad-metadata are repeated or out of order'],
+      ['rules of nmi-metadata are repeated or out of order'],
     ],
     [
       'a repetition',
       { chains, rules: [jump, dnat, dnat, end] },
-      ['rules of aad-metadata are repeated or out of order'],
+      ['rules of nmi-metadata are repeated or out of order'],
     ],
     ['a missing rule', { chains, rules: [jump, dnat] }, ['rule missing: -j RETURN']],
     [
@@ -230,7 +230,7 @@ describe('a difference is reported as a short sentence', () => {
           jump,
           dnat,
           end,
-          ...Array.from({ length: 9 }, (_, n) => `-A aad-metadata -p ${n} -j DROP`),
+          ...Array.from({ length: 9 }, (_, n) => `-A nmi-metadata -p ${n} -j DROP`),
         ],
       },
       [

@@ -377,7 +377,7 @@ for (const backend of ['nft', 'legacy'] as const) {
           assert.notDeepEqual(moved.problems, []);
           const status = await redirect.install();
           assert.equal(status.state, 'active');
-          assert.ok(status.changed?.includes(`chain aad-metadata removed from ${from}`));
+          assert.ok(status.changed?.includes(`chain nmi-metadata removed from ${from}`));
         }
         const seen = await send(pod, 'calm');
         assert.match(seen, /"agent sees 10\.244\.0\.5":\d{2,}/);
@@ -396,14 +396,14 @@ for (const backend of ['nft', 'legacy'] as const) {
       const accept = `-d ${metadataIp}/32 -p tcp --dport 80 -j ACCEPT`;
       const attacks: readonly (() => Promise<unknown>)[] = [
         () => iptables(`-I PREROUTING 1 ${accept}`),
-        () => iptables('-F aad-metadata'),
-        () => iptables('-D PREROUTING -j aad-metadata'),
-        () => iptables(`-I aad-metadata 1 ${accept}`),
+        () => iptables('-F nmi-metadata'),
+        () => iptables('-D PREROUTING -j nmi-metadata'),
+        () => iptables(`-I nmi-metadata 1 ${accept}`),
         () => iptables('-F PREROUTING'),
         () => restore(OTHER_TOOLS),
         async () => {
-          await iptables('-D PREROUTING -j aad-metadata');
-          await iptables('-A PREROUTING -j aad-metadata');
+          await iptables('-D PREROUTING -j nmi-metadata');
+          await iptables('-A PREROUTING -j nmi-metadata');
         },
         () => node.run('ip rule del pref 80'),
       ];
@@ -411,7 +411,7 @@ for (const backend of ['nft', 'legacy'] as const) {
         const rules = (await node.run(`iptables-${backend}-save`)).split('\n');
         const routing = (await node.run('ip -4 rule')).split('\n');
         return [
-          ...rules.filter((line) => !line.startsWith('#') && !line.includes('aad-metadata')),
+          ...rules.filter((line) => !line.startsWith('#') && !line.includes('nmi-metadata')),
           ...routing.filter((line) => !/^(?:79|80|81|82):/.test(line)),
         ].map((line) => line.replace(/\[\d+:\d+\]/, '[]'));
       };
