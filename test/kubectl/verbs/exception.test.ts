@@ -28,7 +28,7 @@ describe('kubectl nmi exception', () => {
     );
     assert.match(
       added.stdout,
-      /kind: AzurePodIdentityException[^]*podLabels:\n {4}app: proxy\n {4}tier: y\n# Pods with one of these labels \(now 1 of 2 in namespace shop\) get every identity/,
+      /kind: AzurePodIdentityException[^]*podLabels:\n {4}app: proxy\n {4}tier: "y"\n# Pods with one of these labels \(now 1 of 2 in namespace shop\) get every identity/,
     );
     assert.match(
       (await play(['exception', 'add', 'proxy', '--pod-labels', 'a=b'], testBed)).stderr,

@@ -54,7 +54,6 @@ const working = {
   unbound: 'secret',
   pfx: 'certificate',
   pem: 'certificate',
-  sealed: 'certificate',
   pod: 'federated_pod',
   node: 'federated_node',
 } as const satisfies Record<string, CredentialKind>;
@@ -333,7 +332,7 @@ describe('secrets, assertions and tokens', { timeout: 900_000 }, () => {
     faults.failNext(9, 403, { containing: '/secrets/forbidden' });
     faults.failNext(9, 500, { containing: '/secrets/unread' });
     for (const name of [
-      ...['crowded', 'misshapen', 'locked', 'broken', 'worded'],
+      ...['crowded', 'misshapen', 'locked', 'broken', 'worded', 'sealed'],
       ...['missing', 'forbidden', 'unread'],
     ]) {
       await assertRefusal(name, vault, name);
@@ -503,7 +502,7 @@ describe('secrets, assertions and tokens', { timeout: 900_000 }, () => {
     agent.entra.register(createEntraApplication('rotated', { secrets: [{ value: secret }] }));
     agent.kube.delete({ kind: 'AzureIdentityBinding', name: 'unbound' });
     await agent.pass(61_000);
-    const served = ['assigned', 'wide', 'secret', 'rotated', 'pfx', 'pem', 'sealed', 'pod', 'node'];
+    const served = ['assigned', 'wide', 'secret', 'rotated', 'pfx', 'pem', 'pod', 'node'];
     for (const name of served) await serve(agent, name, `${vault}/live`);
     await assertUntold(agent);
 
@@ -515,14 +514,14 @@ describe('secrets, assertions and tokens', { timeout: 900_000 }, () => {
     for (const name of ['secret of secret', 'new secret of rotated', 'secret of wide']) {
       assert.ok(found.has(name), `${name} is kept for a minute`);
     }
-    for (const name of ['pfx', 'pem', 'sealed']) {
+    for (const name of ['pfx', 'pem']) {
       assert.notDeepEqual(namesOf(found, `key of ${name}`), [], `its key is kept for a minute`);
     }
     for (const name of ['pod', 'node']) assert.ok(found.has(`assertion of ${name}`), name);
     for (const name of ['rotated', 'unbound', 'missing', 'wrong', 'expired']) {
       assert.equal(found.get(`secret of ${name}`), undefined, name);
     }
-    for (const name of ['pfx', 'pem', 'sealed']) {
+    for (const name of ['pfx', 'pem']) {
       assert.equal(found.get(`assertion of ${name}`), undefined, name);
     }
     assert.deepEqual(
