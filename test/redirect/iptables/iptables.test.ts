@@ -212,7 +212,7 @@ describe('the iptables redirect on a node that refuses', () => {
 function keeping(nat: string) {
   const table = { nat, scripts: [] as string[] };
   const save: Answer = (args) =>
-    args.startsWith('-c') ? ok(table.nat.replace('-A aad', '[4:9] -A aad')) : ok(table.nat);
+    args.startsWith('-c') ? ok(table.nat.replace('-A nmi-', '[4:9] -A nmi-')) : ok(table.nat);
   const restore: Answer = (_args, script) => {
     table.scripts.push(script);
     table.nat = script.includes('DNAT') ? goodNat : emptyNat;
