@@ -230,6 +230,7 @@ export class TestBed implements AsyncDisposable {
     this.#flags = flags;
     if (isOther) await this.agent.stop();
     await this.startAgent();
+    if (isOther) await this.settle();
     await this.untilAgentKnows();
     this.imds.clear();
   }
@@ -254,6 +255,16 @@ export class TestBed implements AsyncDisposable {
   /** Starts the agent with this scenario's flags and waits until it is ready. */
   startAgent(): Promise<void> {
     return this.agent.start([...this.environment.agentFlags, ...this.#flags]);
+  }
+
+  /**
+   * For a minute after it changed the redirect, the agent refuses no caller for good. A second start finds the
+   * redirect as it is.
+   */
+  async settle(): Promise<void> {
+    if (!this.attests) return;
+    await this.agent.stop();
+    await this.startAgent();
   }
 
   /** The same without waiting. */

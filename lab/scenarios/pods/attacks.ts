@@ -42,7 +42,7 @@ const get = (target: string, headers = 'Metadata: true'): string =>
 const hit = get(tokenTarget({}));
 const probePort = 8085;
 
-/** Processor time alone, as much as an attacker takes: what is compared with. */
+/** The control: takes as much processor time as an attacker, and does nothing else. */
 const control: Attack = {
   name: 'control',
   blast: () => ({ style: 'spin', request: '', connections: 0 }),

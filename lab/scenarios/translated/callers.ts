@@ -50,6 +50,7 @@ export async function checkCallers(
   prepare: (pods: CallerPods) => Promise<Readonly<Record<'bound' | 'unbound', Ask>>>,
 ): Promise<string> {
   testBed.bind('translated', 'translated');
+  await testBed.settle();
   const results: string[] = [];
   for (const link of linkKinds) {
     const bound = await testBed.addPod({ name: `bound-${link}`, binding: 'translated', link });
@@ -88,7 +89,7 @@ async function checkBoth(
   return 'a token of the pod’s own identity';
 }
 
-/** For a minute after an installation, a caller without a record may be older than the programs. */
+/** For seconds after a start, or a minute after a change of the redirect, a caller without a record may be older. */
 export async function askSettled(ask: Ask): Promise<PodReply> {
   const untilMs = performance.now() + settledMs;
   for (;;) {

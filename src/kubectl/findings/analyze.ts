@@ -26,7 +26,7 @@ export function analyze(snapshot: Snapshot, contexts: AgentContexts): readonly F
       snapshot,
     ),
   ];
-  // The owner of several pods is found with each of them.
+  // Each pod of an owner reports the same finding of that owner.
   const byText = new Map(all.map((each) => [`${each.code} ${each.object} ${each.text}`, each]));
   return sortFindings([...byText.values()]);
 }

@@ -205,7 +205,7 @@ async function check(context: VerbContext, run: boolean): Promise<ExitCode> {
         each.missing === undefined ? 'unknown; add --run' : String(each.missing.length),
       ]),
     ),
-    `${wanted.length} user-assigned identities are bound to pods.`,
+    `User-assigned identities that are bound to pods: ${wanted.length}.`,
     ...wrong.map((id) => `No resource id of a user-assigned identity, left out: ${toLine(id)}`),
     ...lines.map(renderAz),
     ...renderUnread(unread),

@@ -136,7 +136,7 @@ export function refuse(
   const text = row.status === 403 ? description.replaceAll(/unreachable/gi, gone) : description;
   const body = JSON.stringify({
     error: extra.error ?? row.error,
-    // The link comes last, since clients look for phrases of the service at the beginning.
+    // The reason is at the end, since clients look for phrases of the service at the beginning.
     error_description: `${text} (${reason})`,
     ...(extra.details === undefined ? {} : renderDetails(extra.details)),
   });

@@ -104,7 +104,7 @@ describe('kubectl nmi migrate check', () => {
       0,
     );
     const idle = await play(['migrate', 'check', '--run'], testBedOf({ pods: pods.slice(1) }, az));
-    assert.match(idle.stdout, /0 user-assigned identities are bound to pods/);
+    assert.match(idle.stdout, /User-assigned identities that are bound to pods: 0/);
   });
 });
 
