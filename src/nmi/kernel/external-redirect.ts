@@ -64,13 +64,12 @@ export function openExternalRedirect(options: ExternalRedirectOptions): External
       const problems = [`nmi redirect run does not answer at ${path}`];
       return { state: 'absent', detail, problems };
     }
-    const problem =
-      findMismatch(report, target, mode) ??
-      (report.isActive
-        ? undefined
-        : 'nmi redirect run has not brought the redirect up; see its log');
-    if (problem === undefined) return { state: 'active', detail, problems: [] };
-    return { state: 'broken', detail, problems: [problem] };
+    const wrong = findMismatch(report, target, mode);
+    if (wrong !== undefined) return { state: 'broken', detail, problems: [wrong] };
+    if (report.isActive) return { state: 'active', detail, problems: [] };
+    const problems = ['nmi redirect run has not brought the redirect up; see its log'];
+    // The mode is known once it was active.
+    return { state: mode === undefined ? 'absent' : 'broken', detail, problems };
   }
 
   function findObstacle(): Extract<Attestation, { kind: 'unavailable' }> | undefined {

@@ -140,8 +140,11 @@ export class Reconciler implements AsyncDisposable {
       log.warn({ mode, problems: before.problems }, 'redirect drift detected and repaired');
     }
     const nowMs = clock.monotonicMs();
-    if (isWanting(before)) this.#settledAtMs = nowMs + settlingMs.changed;
-    else this.#settledAtMs ??= nowMs + settlingMs.started;
+    const outcome = this.#outcome(before);
+    if (outcome === 'installed') this.#settledAtMs = nowMs + settlingMs.installed;
+    else if (outcome === 'repaired' || this.#settledAtMs === undefined) {
+      this.#settledAtMs = Math.max(this.#settledAtMs ?? 0, nowMs + settlingMs.repaired);
+    }
     this.#failures = 0;
     this.#lastProblem = '';
   }

@@ -6,10 +6,10 @@
 import type { Attestation } from '../../redirect/redirect.ts';
 
 export const settlingMs = {
-  /** After a change of the redirect: as long as SDKs and the kernel repeat what began before it. */
-  changed: 60_000,
-  /** After the start of a process that found it as it should be; another one may have just changed it. */
-  started: 5_000,
+  /** After an installation: as long as SDKs and the kernel repeat what began before it. */
+  installed: 60_000,
+  /** After a repair, and after the start of a process: another one may have just changed the redirect. */
+  repaired: 5_000,
 } as const;
 
 const settling: Attestation = {

@@ -67,7 +67,7 @@ function open(initial: RedirectStatus) {
 }
 
 describe('the reconciler of the redirect', () => {
-  it('settles a minute after each change, and seconds after a start without one', async () => {
+  it('settles a minute after an installation, and seconds after a start or a repair', async () => {
     const { keeper, testBed, pass, clock } = open(active);
     assert.equal(keeper.settledAtMs, undefined);
     await keeper.start();
@@ -77,7 +77,13 @@ describe('the reconciler of the redirect', () => {
     assert.equal(keeper.settledAtMs, startMs + 5_000);
     testBed.now = broken;
     await pass(10_000);
-    assert.equal(keeper.settledAtMs, startMs + 80_000);
+    assert.equal(keeper.settledAtMs, startMs + 25_000);
+    testBed.now = absent;
+    await pass(10_000);
+    assert.equal(keeper.settledAtMs, startMs + 90_000);
+    testBed.now = broken;
+    await pass(10_000);
+    assert.equal(keeper.settledAtMs, startMs + 90_000, 'a repair does not shorten it');
   });
 
   it('installs at start, checks at each interval and repairs drift', async () => {
