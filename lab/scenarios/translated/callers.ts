@@ -32,8 +32,8 @@ const attested: Readonly<Record<CallerCase, Readonly<Record<PodLinkKind, 'token'
 
 export const linkKinds: readonly PodLinkKind[] = ['own', 'bridge'];
 
-/** Longer than the time after a change of the redirect in which a connection may be older. */
-const settledMs = 70_000;
+/** Longer than the time after a start in which a connection may be older than the redirect. */
+const settledMs = 10_000;
 
 export interface CallerPods {
   readonly link: PodLinkKind;
@@ -89,7 +89,7 @@ async function checkBoth(
   return 'a token of the pod’s own identity';
 }
 
-/** For seconds after a start, or a minute after a change of the redirect, a caller without a record may be older. */
+/** For seconds after a start, a caller without a record may be older than the redirect. */
 export async function askSettled(ask: Ask): Promise<PodReply> {
   const untilMs = performance.now() + settledMs;
   for (;;) {
