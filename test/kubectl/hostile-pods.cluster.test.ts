@@ -137,7 +137,7 @@ describeOnNewestVersion('kubectl nmi beside hostile pods', (cluster) => {
     assert.doesNotMatch(made, /evil/);
     assert.match(
       stderr,
-      /^warning: ignored pods labelled component=nmi .*: 1 in attack, 1 in kube-system\. Agents in another namespace need --agent-namespace\.\n$/,
+      /^warning: ignored pods labelled component=nmi .*: 1 in attack, 1 in kube-system\. Agents in another namespace need --agent-namespace\.\npod nmi-test-\w+ is created in context \w+, namespace shop, and deleted at the end\n$/,
     );
     const { items } = await cluster().admin.expect('GET', '/api/v1/namespaces/shop/pods');
     const left = (items as readonly { metadata: Record<string, unknown> }[]).filter(
