@@ -40,6 +40,15 @@ describe('the next test file', () => {
     assert.equal(next([job('a')], [lab, job('b')]), undefined);
   });
 
+  it('is none on a node beside it', () => {
+    const lab = job('lab', 300_000, alone);
+    const node = job('node', 400_000, { needs: ['node'] });
+    assert.equal(next([node, job('a')], [lab]), 'a');
+    assert.equal(next([node], [lab]), undefined);
+    assert.equal(next([lab, job('a')], [node]), 'a');
+    assert.equal(next([lab, node]), 'lab');
+  });
+
   it('is one with all its programs', () => {
     const waiting = [job('a', 9, { needs: ['cluster', 'older'] }), job('b')];
     const has = (...there: readonly Programs[]) => next(waiting, [], (one) => there.includes(one));

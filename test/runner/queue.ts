@@ -2,8 +2,8 @@
  * Which test file runs next. At most three run at once: a file uses two thirds of a processor on
  * average, and two processors are the least that a run has to expect. At most one of them is exclusive:
  * exclusive files have a queue of their own, and the other places go on with the rest. Long files
- * start first. Beside an exclusive file of several minutes only one other file runs: the lab measures how
- * long pods wait under attack.
+ * start first. Beside an exclusive file of several minutes only one other file runs, and none on a node: the
+ * lab measures how long pods wait under attack.
  */
 import type { Programs } from './kinds.ts';
 
@@ -32,11 +32,17 @@ export function nextJob(
   const possible = waiting
     .filter(({ needs }) => needs.every(isThere))
     .toSorted((a, b) => b.expectedMs - a.expectedMs);
-  const shared = possible.find((job) => !job.isExclusive);
+  // A node under load takes a processor of its own.
+  const isQuiet = !running.some(isLong);
+  const shared = possible.find(
+    (job) => !job.isExclusive && (isQuiet || !job.needs.includes('node')),
+  );
   if (running.some((job) => job.isExclusive)) return shared;
   const exclusive = possible.find((job) => job.isExclusive);
   if (exclusive === undefined) return shared;
-  return isLong(exclusive) && running.length > 1 ? undefined : exclusive;
+  if (!isLong(exclusive)) return exclusive;
+  if (running.length > 1) return undefined;
+  return running.some(({ needs }) => needs.includes('node')) ? shared : exclusive;
 }
 
 /** Programs that are being built while the first tests run. */
