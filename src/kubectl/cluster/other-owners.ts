@@ -5,7 +5,7 @@ import { failedError } from '../base/plugin-error.ts';
 import type { Kubectl } from '../transport/kubectl.ts';
 import { classifyFailure, toPluginError } from '../transport/kubectl-failure.ts';
 
-/** A change by hand would be undone by them, or would break their release. */
+/** Such a program would undo our edit, or its next release would fail on it. */
 export interface NamedObject {
   readonly resource: string;
   readonly namespace: string;
