@@ -161,7 +161,10 @@ describeOnNewestVersion('kubectl nmi', (cluster) => {
       return stdout;
     };
     assert.match(await type('migrate', 'plan'), /export-addon/);
-    assert.match(await type('migrate', 'check'), /0 user-assigned identities/);
+    assert.match(
+      await type('migrate', 'check'),
+      /User-assigned identities that are bound to pods: 0\./,
+    );
     const exported = await type('migrate', 'export-addon', '-A');
     assert.doesNotMatch(exported, /managedFields|resourceVersion|uid|creationTimestamp/);
     // What AKS does with the objects of the add-on.
