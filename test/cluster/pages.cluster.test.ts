@@ -35,7 +35,7 @@ const [image = '', archive = ''] = shellBlocksOf(install, 'Build the image');
 const [installByHelm = ''] = shellBlocksOf(install, 'Install with Helm');
 const [installByKubectl = ''] = shellBlocksOf(install, 'Install with kubectl');
 const [canary = '', canaryEnd = ''] = shellBlocksOf(install, 'Try it on one node pool first');
-const [surge = ''] = shellBlocksOf(install, 'Updates');
+const [update = '', fullNodes = ''] = shellBlocksOf(install, 'Updates');
 const [bootGuard = ''] = shellBlocksOf(install, 'Nodes after a reboot');
 const [fromChart = '', fromManifest = ''] = shellBlocksOf(upgradePage, 'Switch');
 const [toChart = '', toManifest = ''] = shellBlocksOf(upgradePage, 'Way back');
@@ -182,7 +182,7 @@ describeOnNewestVersion('the README', (cluster) => {
     assert.match(archive, /^\.\/dev image amd64 arm64\nskopeo copy .*\n$/);
     assert.deepEqual(allShellBlocks(install), [
       ...[image, archive, installByHelm, installByKubectl, canary, canaryEnd],
-      ...[surge, bootGuard, uninstallByHelm, uninstallByKubectl, openLater],
+      ...[update, fullNodes, bootGuard, uninstallByHelm, uninstallByKubectl, openLater],
     ]);
     const switches = [fromChart, fromManifest, toChart, toManifest];
     assert.deepEqual(allShellBlocks(upgradePage), switches);
@@ -208,7 +208,8 @@ describeOnNewestVersion('the README', (cluster) => {
 
   it('updates with the new agent beside the old one, by helm', { skip }, async () => {
     await type(installByHelm);
-    await type(surge);
+    assert.match(await type(update), /successfully rolled out/);
+    await type(fullNodes);
     await assertAgent('kube-system/nmi');
     const { updateStrategy } = daemonSetOf([(await find('kube-system/nmi')) as KubeObject]);
     assert.deepEqual(updateStrategy.rollingUpdate, { maxUnavailable: 0, maxSurge: 1 });

@@ -157,4 +157,63 @@ describeOnNewestVersion('the manifests', (cluster) => {
       assert.match(crds, /azureidentities\.aadpodidentity\.k8s\.io/);
     },
   );
+
+  it(
+    'start the new agent of a node beside the old one where that one passes its socket on',
+    { skip: helm.missing },
+    async () => {
+      const upgrade = async (...flags: readonly string[]) => {
+        const words = ['upgrade', 'nmi', chartFolder, '--install', '--namespace=kube-system'];
+        const image = `--set=image.repository=${testRepository}`;
+        const { status, stderr } = spawnSync(helm.programs ?? '', [...words, image, ...flags], {
+          encoding: 'utf8',
+          timeout: 60_000,
+          env: { ...process.env, KUBECONFIG: cluster().adminKubeconfig, HOME: cluster().folder },
+        });
+        assert.equal(status, 0, stderr);
+        const { spec } = await cluster().admin.expect('GET', daemonSetPath);
+        const { maxSurge } = (spec as DaemonSetSpec).updateStrategy.rollingUpdate;
+        return maxSurge;
+      };
+      const rollOut = async (updated: number) => {
+        const { metadata } = await cluster().admin.expect('GET', daemonSetPath);
+        const { generation } = metadata as unknown as { readonly generation: number };
+        const status = { observedGeneration: generation, desiredNumberScheduled: 2 };
+        await cluster().admin.expect(
+          'PATCH',
+          `${daemonSetPath}/status`,
+          { status: { ...status, updatedNumberScheduled: updated } },
+          { contentType: 'application/merge-patch+json' },
+        );
+      };
+      assert.equal(await upgrade(), 0, 'a first installation');
+      assert.equal(await upgrade(), 0, 'of which nothing is known yet');
+      await rollOut(1);
+      assert.equal(await upgrade(), 0, 'a node has the agent before');
+      await rollOut(2);
+      assert.equal(await upgrade(), 1);
+      await rollOut(2);
+      assert.equal(await upgrade('--set=nmi.tag=0.0.9'), 1);
+      await rollOut(2);
+      assert.equal(await upgrade('--set=nmi.redirect=iptables'), 0, 'another redirect');
+      await rollOut(2);
+      assert.equal(await upgrade('--set=nmi.redirect=iptables'), 1);
+      await rollOut(2);
+      assert.equal(
+        await upgrade('--set=nmi.privilegeSplit=false'),
+        0,
+        'no container to pass it on',
+      );
+      await rollOut(2);
+      assert.equal(await upgrade(), 0, 'the agents before cannot');
+      await rollOut(2);
+      const other = { name: 'NMI_HANDOVER_SOCKET', value: '/run/nmi-agent/handover.sock' };
+      const spec = { template: { spec: { containers: [{ name: 'redirect', env: [other] }] } } };
+      const contentType = 'application/strategic-merge-patch+json';
+      await cluster().admin.expect('PATCH', daemonSetPath, { spec }, { contentType });
+      await rollOut(2);
+      const version = await upgrade('--force-conflicts');
+      assert.equal(version, 0, 'another version of the hand-over');
+    },
+  );
 });

@@ -150,19 +150,21 @@ env:
   {{- with .Values.nmi.env }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
-{{- if and (ne (include "nmi.metricsPort" .) "0") (not (include "nmi.surges" .)) }}
+{{- if and (ne (include "nmi.metricsPort" .) "0") (not (include "nmi.maySurge" .)) }}
 ports:
   - name: metrics
     containerPort: {{ include "nmi.metricsPort" . }}
 {{- end }}
-{{- if include "nmi.surges" . }}
+{{- if include "nmi.maySurge" . }}
 # No `ports`: on the host network the scheduler would refuse the second agent of a node.
 # Until the agent before has ended, the probe port answers for that one.
 startupProbe:
   exec: { command: [nmi, ready] }
   periodSeconds: 2
   timeoutSeconds: 5
-  failureThreshold: 30
+  # Eleven minutes: an agent that waits for the API server is not restarted, or only as often as the kubelet's back-off
+  # begins anew, which is after ten.
+  failureThreshold: 330
 {{- end }}
 {{- include "nmi.probes" . }}
 {{- with .Values.nmi.resources }}
@@ -200,9 +202,9 @@ env:
     valueFrom:
       fieldRef:
         fieldPath: metadata.uid
-  - { name: NMI_HANDOVER_SOCKET, value: /run/nmi-agent/handover.sock }
+  - { name: NMI_HANDOVER_SOCKET, value: {{ include "nmi.handoverSocket" . }} }
   {{- include "nmi.places" . | trim | nindent 2 }}
-{{- if and (ne (include "nmi.metricsPort" .) "0") (not (include "nmi.surges" .)) }}
+{{- if and (ne (include "nmi.metricsPort" .) "0") (not (include "nmi.maySurge" .)) }}
 ports:
   - name: kernel-metrics
     containerPort: {{ include "nmi.metricsPort" . }}

@@ -133,10 +133,54 @@ app.kubernetes.io/name: {{ .Values.nameOverride | default .Chart.Name }}
 app.kubernetes.io/component: conditions
 {{- end -}}
 
-{{/* Whether an update starts the new agent of a node beside the old one: "true" or nothing. */}}
-{{- define "nmi.surges" -}}
-{{- $rolling := (.Values.nmi.updateStrategy | default dict).rollingUpdate | default dict -}}
-{{- if not (has (toString ($rolling.maxSurge | default 0)) (list "0" "0%")) }}true{{ end -}}
+{{/*
+Where the next agent of a node takes the listening socket over. Only agents with the same name here are started side by
+side: it has the version of the protocol between them and of the records of callers in the kernel.
+*/}}
+{{- define "nmi.handoverSocket" -}}
+/run/nmi-agent/handover-1-records-5.sock
+{{- end -}}
+
+{{/*
+Whether the options let two agents run on one node during an update: "true" or nothing. One container has to pass the
+listening socket on, the host token's port on 127.0.0.1 is one, and the startup probe asks at the explain socket.
+*/}}
+{{- define "nmi.maySurge" -}}
+{{- $strategy := .Values.nmi.updateStrategy | default dict -}}
+{{- $surge := get ($strategy.rollingUpdate | default dict) "maxSurge" -}}
+{{- $isRefused := or (eq $strategy.type "OnDelete") (has (toString $surge) (list "0" "0%")) -}}
+{{- $isAlone := or (include "nmi.isOn" .Values.nmi.enableHostToken) (eq (toString .Values.nmi.explainSocket) "off") -}}
+{{- if and (include "nmi.isSplit" .) (not $isRefused) (not $isAlone) }}true{{ end -}}
+{{- end -}}
+
+{{/*
+Whether the agents that run would pass their socket on to these: "true" or nothing, and nothing where no cluster can be
+asked. An agent of another redirect refuses callers beside these, and one that has not been updated itself is not known.
+*/}}
+{{- define "nmi.takesOver" -}}
+{{- with lookup "apps/v1" "DaemonSet" .Release.Namespace (include "nmi.name" .) -}}
+{{- $isRolledOut := and (eq (toString .status.observedGeneration) (toString .metadata.generation)) (eq (toString (.status.updatedNumberScheduled | default 0)) (toString (.status.desiredNumberScheduled | default 0))) -}}
+{{- range .spec.template.spec.containers -}}
+{{- if and $isRolledOut (eq .name "redirect") -}}
+{{- $env := dict -}}
+{{- range .env }}{{ $_ := set $env .name (.value | default "") }}{{ end -}}
+{{- $isSameRedirect := eq (get $env "NMI_REDIRECT" | default "auto") (include "nmi.redirect" $) -}}
+{{- if and $isSameRedirect (eq (get $env "NMI_HANDOVER_SOCKET") (include "nmi.handoverSocket" $)) }}true{{ end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* How many nodes at once, and whether the new agent of a node starts beside the old one. */}}
+{{- define "nmi.rollingUpdate" -}}
+{{- $given := (.Values.nmi.updateStrategy | default dict).rollingUpdate | default dict -}}
+{{- $nodes := get $given "maxUnavailable" | default 1 -}}
+{{- $surge := get $given "maxSurge" -}}
+{{- if and (include "nmi.maySurge" .) (or $surge (include "nmi.takesOver" .)) -}}
+{ maxUnavailable: 0, maxSurge: {{ $surge | default $nodes }} }
+{{- else -}}
+{ maxUnavailable: {{ $nodes }}, maxSurge: 0 }
+{{- end -}}
 {{- end -}}
 
 {{/*
@@ -162,17 +206,6 @@ is ready, and it opens its node when it ends.
 {{- end }}
 {{- if and (include "nmi.isOn" .rbac.enabled) (include "nmi.isOn" .nmi.workloadIdentity) (not (include "nmi.isOn" .rbac.allowFederation)) }}
 {{- fail "nmi.workloadIdentity needs rbac.allowFederation: it makes tokens of service accounts" }}
-{{- end }}
-{{- end }}
-{{- if include "nmi.surges" . }}
-{{- if not (include "nmi.isSplit" .) }}
-{{- fail "nmi.updateStrategy.rollingUpdate.maxSurge needs nmi.privilegeSplit: the container that keeps the redirect passes the listening socket on" }}
-{{- end }}
-{{- if include "nmi.isOn" .Values.nmi.enableHostToken }}
-{{- fail "nmi.updateStrategy.rollingUpdate.maxSurge must be 0 with nmi.enableHostToken: two agents cannot have its port on 127.0.0.1" }}
-{{- end }}
-{{- if eq (toString .Values.nmi.explainSocket) "off" }}
-{{- fail "nmi.updateStrategy.rollingUpdate.maxSurge needs nmi.explainSocket: the startup probe asks the agent there" }}
 {{- end }}
 {{- end }}
 {{- if eq (include "nmi.redirect" .) "address" }}
