@@ -39,9 +39,13 @@ contexts, login plugins and proxies work as they do there, and it needs no right
 \`explain\` needs get and list of pods and of the three kinds of \`aadpodidentity.k8s.io\`. What else the user may
 read is used too; what the user may not read is counted in one line, "Not checked", and listed with the RBAC rules by \`-v\`.
 
-\`./dev build\` makes it. Install it by putting \`dist/kubectl-nmi\` (and \`dist/kubectl_complete-nmi\` for completion) on
-the PATH. It is one script without native code, for Node.js ${oldestNode} or later. \`scripts/krew.ts\` makes a release for krew of it, and
-\`scripts/plugin-executable.ts\` one Linux executable for machines without Node.js.
+\`./dev build\` makes it: \`dist/kubectl-nmi\`, one script without native code, for Node.js ${oldestNode} or later. \`scripts/plugin-executable.ts\`
+makes a Linux executable of it for machines without Node.js, \`dist/kubectl-nmi-linux-amd64\`, and \`scripts/krew.ts\` a release for krew. kubectl
+finds either by the name \`kubectl-nmi\` on the PATH (\`dist/kubectl_complete-nmi\` beside it completes names):
+
+\`\`\`sh
+install -m 755 dist/kubectl-nmi /usr/local/bin/kubectl-nmi
+\`\`\`
 
 | trouble | command that answers it |
 | --- | --- |

@@ -4,7 +4,7 @@ import { spawnSync } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { before, it } from 'node:test';
-import { stringify } from 'yaml';
+import { parse, stringify } from 'yaml';
 import { chartFolder } from '../../scripts/chart-schema.ts';
 import { describeOnNewestVersion } from '../cluster/support/on-clusters.ts';
 import { provideHelm } from '../cluster/support/binaries.ts';
@@ -40,6 +40,9 @@ const renderings: Readonly<Record<string, Omit<RenderOptions, 'helm'>>> = {
         },
       },
     },
+  },
+  'the hardened values': {
+    values: parse(await read('chart/values-hardened.yaml')) as Readonly<Record<string, unknown>>,
   },
   'all rights in one': { values: { nmi: { privilegeSplit: false } } },
   'opening nodes': { values: { uninstall: { openNodes: true } } },

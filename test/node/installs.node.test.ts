@@ -3,10 +3,12 @@
  * installation methods.
  */
 import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import { parse } from 'yaml';
 import { aadPodIdentity, provideModule } from '../cluster/support/go-module.ts';
 import { repositoryRoot } from '../conventions/tree.ts';
 import { askFrom, clientPod, describeAnswer, untilPodsReady } from './support/client-pods.ts';
@@ -117,6 +119,22 @@ describe('a real node with cgroupfs', { skip: nodeSystem.missing ?? false }, () 
     t.diagnostic(`static: ${JSON.stringify(outcomes)}`);
     assert.ok(!Object.keys(outcomes).some((outcome) => outcome.startsWith('200')));
     assert.ok((outcomes['400'] ?? 0) > 0);
+  });
+
+  it('serves, refuses and hides what the hardened values say', async () => {
+    const file = join(repositoryRoot, 'deploy/chart/values-hardened.yaml');
+    const { nmi, ...more } = parse(await readFile(file, 'utf8')) as Readonly<
+      Record<string, object>
+    >;
+    await installChart(node, { redirect: 'ebpf', ...nmi }, more);
+    await eventuallyByProcess(() => assertGets(node, 'load-bound', '400'), 30_000);
+    await applyText(await node.plugin(['grants']));
+    await eventuallyByProcess(() => assertGets(node, 'load-bound', 'app'), 30_000);
+    await assertGets(node, 'load-unbound', '400');
+    await assertGets(node, 'load-host', '403');
+    const listening = await node.machine.run(['ss', '--listening', '--tcp', '--numeric']);
+    assert.deepEqual([...new Set(listening.match(/\S+(?=:909[01] )/g))], ['127.0.0.1']);
+    assert.ok(existsSync(node.machine.path('/etc/systemd/system/nmi-guard.service')));
   });
 
   it('opens by the chart, and removes the unit of the guard', async () => {
