@@ -26,7 +26,8 @@ const options = {
   scenario: {
     type: 'string',
     requiresArg: true,
-    describe: 'Name of a scenario, "tour", "kernel" (those that need namespaces) or "all".',
+    describe:
+      'Name of a scenario, "tour", "kernel" (those that need namespaces) or "all"; several with commas.',
     default: 'tour',
   },
   redirect: {
@@ -118,12 +119,15 @@ async function runLab(
   return result.ok ? exitCodes.ok : exitCodes.failed;
 }
 
-function choose(name: string, environment: Environment) {
-  const named = scenarios.filter((scenario) => {
+function choose(names: string, environment: Environment) {
+  const isNamed = (scenario: Scenario, name: string): boolean => {
     if (name === 'all') return true;
     if (name === 'kernel') return scenario.needs === 'namespaces';
     return name === 'tour' ? scenario.inTour : scenario.name === name;
-  });
+  };
+  const named = scenarios.filter((scenario) =>
+    names.split(',').some((name) => isNamed(scenario, name)),
+  );
   const isPossible = (scenario: Scenario) =>
     scenario.needs === 'any' || environment.kind === 'namespaces';
   return {
@@ -157,8 +161,9 @@ function parseFlags(words: readonly string[]) {
   const flags = createParser(words).parseSync();
   const { scenario, times } = flags;
   const names = ['tour', 'kernel', 'all', ...scenarios.map(({ name }) => name)];
-  if (!names.includes(scenario)) {
-    throw new UsageError(`--scenario has the value "${scenario}"; allowed: ${names.join(', ')}`);
+  const unknown = scenario.split(',').find((name) => !names.includes(name));
+  if (unknown !== undefined) {
+    throw new UsageError(`--scenario has the value "${unknown}"; allowed: ${names.join(', ')}`);
   }
   if (!/^[1-9]\d{0,3}$/.test(times) || Number(times) > maxTimes) {
     throw new UsageError(

@@ -26,6 +26,7 @@ import {
 } from './support/mistakes.ts';
 import { clearObjects, putObjects, secretsRole } from './support/put-objects.ts';
 import { runOn, type RealMachine } from './support/real-kubectl.ts';
+import { UnchangedReads } from './support/unchanged-reads.ts';
 
 const deploy = join(import.meta.dirname, '../../deploy');
 const tenant = '7e570000-1ab0-4000-8000-000000000001';
@@ -131,6 +132,7 @@ it('the mistakes of the page about troubleshooting are among these', async () =>
 describeOnNewestVersion('a mistake is named alike', (cluster) => {
   let machine: RealMachine;
   let conditions: ConditionsProcess;
+  const reads = new UnchangedReads();
 
   before(async () => {
     const { binaries, adminKubeconfig, folder } = cluster();
@@ -179,9 +181,10 @@ describeOnNewestVersion('a mistake is named alike', (cluster) => {
   for (const [name, { objects, stored, code, at, words, laterMs }] of Object.entries(named)) {
     it(`${name}: ${code}`, async () => {
       await clearObjects(cluster());
+      reads.clear();
       const known = objects ?? mistakes.find((each) => each.name === name)?.objects;
       assert.ok(known !== undefined);
-      await putObjects(cluster(), known);
+      for (const kind of await putObjects(cluster(), known)) reads.write(kind);
       if (stored !== undefined) {
         const kind = `aadpodidentity.k8s.io/${stored.kind}`;
         await cluster().copy(kind, 'shop', 'orders', [
@@ -189,7 +192,8 @@ describeOnNewestVersion('a mistake is named alike', (cluster) => {
         ]);
       }
       await untilStatus(at, code);
-      const as = { ...machine, ...(laterMs === undefined ? {} : { laterMs }) };
+      for (const kind of ['AzureIdentity', 'AzureIdentityBinding']) reads.write(kind);
+      const as = { ...machine, reads, ...(laterMs === undefined ? {} : { laterMs }) };
       const explained = await codesOf(as, words ?? ['explain', 'pod', 'web']);
       assert.ok(explained.includes(code), `explain: ${explained.join(' ')}`);
       const analyzed = await codesOf(as, ['analyze']);

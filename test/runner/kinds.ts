@@ -19,17 +19,26 @@ export interface Kind {
    */
   readonly isExclusive: boolean;
   readonly needs: readonly Programs[];
+  /** How many processors a file uses on average (measured); what measures latency claims more. */
+  readonly processors: number;
   /** Of a file without a measured time. */
   readonly usualSeconds: number;
 }
 
-const anywhere = { size: 'test', isExclusive: false, needs: [], usualSeconds: 5 } as const;
+const anywhere = {
+  size: 'test',
+  isExclusive: false,
+  needs: [],
+  processors: 0.6,
+  usualSeconds: 5,
+} as const;
 const alone = { ...anywhere, isExclusive: true, usualSeconds: 30 } as const;
 
 /** The first that fits a file is its kind. */
 export const kinds: readonly Kind[] = [
-  { ...alone, name: 'lab', files: '*.lab.test.ts', usualSeconds: 120 },
-  { ...alone, name: 'kernel', files: '*.kernel.test.ts' },
+  { ...alone, name: 'lab', files: 'attacks.lab.test.ts', processors: 1.6, usualSeconds: 120 },
+  { ...anywhere, name: 'lab', files: '*.lab.test.ts', processors: 0.75, usualSeconds: 300 },
+  { ...alone, name: 'kernel', files: '*.kernel.test.ts', processors: 0.7 },
   {
     ...anywhere,
     name: 'cluster',
@@ -44,10 +53,25 @@ export const kinds: readonly Kind[] = [
     files: '*.node.test.ts',
     size: 'all',
     needs: ['node'],
+    processors: 0.4,
     usualSeconds: 300,
   },
-  { ...anywhere, name: 'debian', files: '*.debian.test.ts', size: 'all', usualSeconds: 240 },
-  { ...anywhere, name: 'debian', files: '*.image.test.ts', size: 'long', usualSeconds: 240 },
+  {
+    ...anywhere,
+    name: 'debian',
+    files: '*.debian.test.ts',
+    size: 'all',
+    processors: 0.9,
+    usualSeconds: 240,
+  },
+  {
+    ...anywhere,
+    name: 'debian',
+    files: '*.image.test.ts',
+    size: 'long',
+    processors: 0.9,
+    usualSeconds: 240,
+  },
   {
     ...anywhere,
     name: 'kernels',
@@ -64,7 +88,13 @@ export const kinds: readonly Kind[] = [
     needs: ['kernels'],
     usualSeconds: 300,
   },
-  { ...anywhere, name: 'conformance', files: 'test/conformance/*.test.ts', usualSeconds: 20 },
+  {
+    ...anywhere,
+    name: 'conformance',
+    files: 'test/conformance/*.test.ts',
+    processors: 0.3,
+    usualSeconds: 20,
+  },
   { ...anywhere, name: 'unit', files: '*.test.ts' },
 ];
 

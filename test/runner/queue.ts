@@ -1,14 +1,13 @@
 /**
- * Which test file runs next. At most three run at once: a file uses two thirds of a processor on
- * average, and two processors are the least that a run has to expect. At most one of them is exclusive:
- * exclusive files have a queue of their own, and the other places go on with the rest. Long files
- * start first. Beside an exclusive file of several minutes only one other file runs, and none on a node: the
- * lab measures how long pods wait under attack.
+ * Which test file runs next. As many run at once as the machine has processors for, by what files of
+ * a kind use on average: two processors are the least that a run has to expect. At most one of them is
+ * exclusive: exclusive files have a queue of their own, and the others go on beside it. What measures
+ * latency claims most of the machine and starts first, long files before short ones.
  */
+import { availableParallelism } from 'node:os';
 import type { Programs } from './kinds.ts';
 
-const places = 3;
-const longMs = 180_000;
+const processors = Math.max(2, availableParallelism());
 
 export interface Job {
   /** The file, or the folder of several. */
@@ -18,6 +17,8 @@ export interface Job {
   readonly isExclusive: boolean;
   /** Not before these are there. */
   readonly needs: readonly Programs[];
+  /** How many it uses, or claims. */
+  readonly processors: number;
   readonly expectedMs: number;
 }
 
@@ -26,23 +27,22 @@ export function nextJob(
   waiting: readonly Job[],
   running: readonly Job[],
   isThere: (programs: Programs) => boolean,
+  machine = processors,
 ): Job | undefined {
-  const isLong = ({ isExclusive, expectedMs }: Job): boolean => isExclusive && expectedMs >= longMs;
-  if (running.length >= (running.some(isLong) ? 2 : places)) return undefined;
+  const used = running.reduce((sum, job) => sum + job.processors, 0);
   const possible = waiting
-    .filter(({ needs }) => needs.every(isThere))
-    .toSorted((a, b) => b.expectedMs - a.expectedMs);
-  // A node under load takes a processor of its own.
-  const isQuiet = !running.some(isLong);
-  const shared = possible.find(
-    (job) => !job.isExclusive && (isQuiet || !job.needs.includes('node')),
-  );
-  if (running.some((job) => job.isExclusive)) return shared;
-  const exclusive = possible.find((job) => job.isExclusive);
-  if (exclusive === undefined) return shared;
-  if (!isLong(exclusive)) return exclusive;
-  if (running.length > 1) return undefined;
-  return running.some(({ needs }) => needs.includes('node')) ? shared : exclusive;
+    .filter((job) => job.needs.every(isThere))
+    .filter((job) => running.length === 0 || used + job.processors <= machine)
+    .toSorted((a, b) => claimOf(b) - claimOf(a) || b.expectedMs - a.expectedMs);
+  const exclusive = running.some((job) => job.isExclusive)
+    ? undefined
+    : possible.find((job) => job.isExclusive);
+  return exclusive ?? possible.find((job) => !job.isExclusive);
+}
+
+/** Of more than one processor. */
+function claimOf(job: Job): number {
+  return Math.max(1, job.processors);
 }
 
 /** Programs that are being built while the first tests run. */

@@ -260,14 +260,15 @@ describe('a run that is ended', () => {
     await eventually(() => {
       pids = readFileSync(pidFile, 'utf8').trim().split(' ').map(Number);
       assert.equal(pids.length, 3);
-      // Three run at once: the one that hangs, and these.
-      assert.equal(notes().length, 2);
+      // Beside the one that hangs; more on a machine with more than two processors.
+      assert.ok(notes().length >= 2);
     }, 60_000);
+    const before = notes();
     child.kill('SIGTERM');
     const { code, out } = await ended;
     assert.equal(code, 143);
     assert.doesNotMatch(out, /^ℹ tests /m, 'a summary would look like that of a whole run');
-    assert.equal(notes().filter((line) => line.startsWith('start')).length, 2);
+    assert.deepEqual(notes(), before, 'nothing starts any more');
     await eventually(() => {
       assert.deepEqual(pids.map(isAlive), [false, false, false]);
     });

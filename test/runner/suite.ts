@@ -52,10 +52,10 @@ export function planJobs({
   return Object.values(groups).map((group = []): Job => {
     const name = nameOf(group);
     const [first = ''] = group;
-    const { isExclusive, usualSeconds } = kindOf(first);
+    const { isExclusive, processors, usualSeconds } = kindOf(first);
     const needs = needsOf(first, size, readFileSync(join(root, first), 'utf8'));
     const expectedMs = knownMs[name] ?? usualSeconds * 1_000 * group.length;
-    return { name, files: group, isExclusive, needs, expectedMs };
+    return { name, files: group, isExclusive, needs, processors, expectedMs };
   });
 }
 
