@@ -23,7 +23,7 @@ describe('beside a pod that attacks', () => {
       const flags = ['--redirect', redirect, '--scenario', 'attacks', '--output', 'json'];
       const run = await lab.run(...flags);
       const result = parseLabResult(run);
-      const [{ detail = '' } = {}] = result.scenarios;
+      const detail = result.scenarios.map((each) => each.detail).join();
       t.diagnostic(detail);
       assert.ok(result.ok, detail);
       assert.deepEqual([result.leaks, result.redirect, run.code], [0, redirect, 0], run.stderr);
