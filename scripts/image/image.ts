@@ -92,6 +92,7 @@ async function makeImage(
     const index = writeArchive(join(work, 'layout'), archive, images, {
       epoch: commit.epoch,
       version,
+      name: `localhost/${name}:${version}`,
       labels: {
         'org.opencontainers.image.title': name,
         'org.opencontainers.image.version': version,

@@ -26,6 +26,8 @@ export interface ImageFacts {
   /** Seconds since 1970, for every file and for the image. */
   readonly epoch: number;
   readonly version: string;
+  /** Whole, with a registry. */
+  readonly name: string;
   readonly labels: Readonly<Record<string, string>>;
 }
 
@@ -58,7 +60,11 @@ export function writeArchive(
   const list = { schemaVersion: 2, mediaType: media('index.v1+json'), manifests };
   const index = writeJson(folder, media('index.v1+json'), list);
   // One entry, so that a tool that copies the archive needs no selection.
-  const annotations = { 'org.opencontainers.image.ref.name': facts.version };
+  const annotations = {
+    'org.opencontainers.image.ref.name': facts.version,
+    // The name that `ctr image import` gives it.
+    'io.containerd.image.name': facts.name,
+  };
   const top = { schemaVersion: 2, manifests: [{ ...index, annotations }] };
   writeFileSync(join(folder, 'index.json'), JSON.stringify(top));
   writeFileSync(join(folder, 'oci-layout'), JSON.stringify({ imageLayoutVersion: '1.0.0' }));

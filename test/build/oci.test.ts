@@ -7,7 +7,12 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { writeArchive, type Descriptor } from '../../scripts/image/oci.ts';
 
-const facts = { epoch: 1_700_000_000, version: '1.2.3', labels: { title: 'an image' } };
+const facts = {
+  epoch: 1_700_000_000,
+  version: '1.2.3',
+  name: 'localhost/an-image:1.2.3',
+  labels: { title: 'an image' },
+};
 
 describe('the OCI archive', () => {
   let folder = '';
@@ -62,6 +67,11 @@ describe('the OCI archive', () => {
       top.manifests.map(({ digest }) => digest),
       [index.digest],
     );
+    // Of the tools that copy an archive, and of containerd.
+    assert.deepEqual(top.manifests[0]?.annotations, {
+      'org.opencontainers.image.ref.name': '1.2.3',
+      'io.containerd.image.name': 'localhost/an-image:1.2.3',
+    });
     const { manifests } = blob(layout, index) as { manifests: readonly Descriptor[] };
     assert.deepEqual(
       manifests.map(({ platform }) => platform),

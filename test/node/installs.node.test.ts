@@ -3,13 +3,14 @@
  * installation methods.
  */
 import assert from 'node:assert/strict';
-import { existsSync } from 'node:fs';
+import { existsSync, mkdirSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parse } from 'yaml';
 import { aadPodIdentity, provideModule } from '../cluster/support/go-module.ts';
+import { writeArchive } from '../../scripts/image/oci.ts';
 import { repositoryRoot } from '../conventions/tree.ts';
 import { askFrom, clientPod, describeAnswer, untilPodsReady } from './support/client-pods.ts';
 import { eventuallyByProcess } from './support/eventually-by-process.ts';
@@ -135,6 +136,22 @@ describe('a real node with cgroupfs', { skip: nodeSystem.missing ?? false }, () 
     const listening = await node.machine.run(['ss', '--listening', '--tcp', '--numeric']);
     assert.deepEqual([...new Set(listening.match(/\S+(?=:909[01] )/g))], ['127.0.0.1']);
     assert.ok(existsSync(node.machine.path('/etc/systemd/system/nmi-guard.service')));
+  });
+
+  it('imports an archive of ./dev image under its name', async () => {
+    const folder = node.machine.path('/root/archive');
+    mkdirSync(join(folder, 'root'), { recursive: true });
+    const image = {
+      architecture: process.arch === 'arm64' ? 'arm64' : 'amd64',
+      root: join(folder, 'root'),
+    };
+    const name = 'localhost/an-image:1.2.3';
+    const facts = { epoch: 1_700_000_000, version: '1.2.3', name, labels: {} };
+    writeArchive(join(folder, 'layout'), join(folder, 'archive.tar'), [image], facts);
+    const ctr = ['ctr', '--namespace=k8s.io', 'images'];
+    await node.machine.run([...ctr, 'import', '/root/archive/archive.tar']);
+    const names = await node.machine.run([...ctr, 'list', '--quiet']);
+    assert.ok(names.split('\n').includes(name), names);
   });
 
   it('opens by the chart, and removes the unit of the guard', async () => {
