@@ -1,4 +1,5 @@
 /** Looks up the cgroup that opened a connection in the programs' map. Synchronous, one look-up. */
+import { closeSync } from 'node:fs';
 import { isIPv4 } from 'node:net';
 import { join } from 'node:path';
 import { nativeModule, type BpfMap, type NativeModule } from '../native/addon.ts';
@@ -57,7 +58,7 @@ export class Callers {
     try {
       this.#map = native.openMap(join(this.#pinFolder, 'callers'), true);
     } finally {
-      if (former !== undefined) native.close(former);
+      if (former !== undefined) closeSync(former);
     }
   }
 
@@ -90,7 +91,7 @@ export class Callers {
   }
 
   close(): void {
-    if (this.#map !== undefined) this.#native?.close(this.#map);
+    if (this.#map !== undefined) closeSync(this.#map);
     this.#map = undefined;
   }
 }

@@ -230,7 +230,7 @@ async function install(settings: Settings, onPrograms: () => void): Promise<Redi
       changed.push(...installPrograms(wanted.programs));
     }
     onPrograms();
-    const closed = closeOlderSockets(wanted.programs);
+    const closed = closeOlderSockets(wanted.programs, target);
     if (typeof closed === 'string') notes.push(closed);
     else if (closed > 0) changed.push(`${closed} older sockets closed`);
   });
@@ -258,9 +258,9 @@ async function cutFallbackFlows({ fallback }: Settings): Promise<readonly string
 }
 
 /** Number of closed sockets, or why none could be closed: a kernel may lack socket diagnosis. */
-function closeOlderSockets(programs: WantedPrograms): number | string {
+function closeOlderSockets(programs: WantedPrograms, target: RedirectTarget): number | string {
   try {
-    return cutOlderSockets(programs);
+    return cutOlderSockets(programs, target);
   } catch (error) {
     if (!(error instanceof RedirectError) || error.code !== 'UNSUPPORTED') throw error;
     return `older sockets not closed: ${error.message}`;

@@ -7,14 +7,20 @@
 #include <linux/types.h>
 #include "fault.h"
 
-struct bpf_object;
-
 #define MAX_PINS 16
 
-/* A map of the object file and the pin through which it is shared. */
-struct map_pin {
-	const char *name;
-	const char *path;
+/* Maps or programs of the object file, and their pins. */
+struct pins {
+	struct pin {
+		const char *name;
+		const char *path;
+	} *all;
+	size_t count;
+};
+
+struct bytes {
+	void *data;
+	size_t length;
 };
 
 struct link_facts {
@@ -44,16 +50,13 @@ enum pin_kind { PIN_LINK, PIN_PROGRAM, PIN_MAP };
 
 void keep_library_quiet(void);
 
-int load_object(const void *bytes, size_t length, const void *settings, size_t settings_length,
-		const struct map_pin *pins, size_t pin_count, struct bpf_object **object,
+/* Maps are shared through their pins; programs are pinned, and those without a pin are unloaded. */
+int load_object(struct bytes bytes, struct bytes settings, struct pins maps, struct pins programs,
 		struct fault *fault);
-void close_object(struct bpf_object *object);
 
-int pin_program(struct bpf_object *object, const char *name, const char *path, struct fault *fault);
-int attach_program(struct bpf_object *object, const char *name, const char *cgroup,
-		   const char *pin, struct fault *fault);
-int replace_program(struct bpf_object *object, const char *name, const char *pin,
-		    struct fault *fault);
+int attach_program(const char *pin, int attach_type, const char *cgroup, const char *link_pin,
+		   struct fault *fault);
+int replace_program(const char *pin, const char *link_pin, struct fault *fault);
 int detach_link(const char *pin, struct fault *fault);
 
 int open_pin(const char *path, enum pin_kind kind, bool read_only, struct fault *fault);

@@ -66,22 +66,15 @@ void *start_request(struct request *request, int type, int flags, size_t fixed_s
 	return NLMSG_DATA(&request->header);
 }
 
-struct nlattr *put(struct request *request, int type, const void *value, size_t size)
+void put(struct request *request, int type, const void *value, size_t size)
 {
 	size_t at = NLMSG_ALIGN(request->header.nlmsg_len);
 	struct nlattr *attribute = (struct nlattr *)((char *)request + at);
 
 	attribute->nla_type = type;
 	attribute->nla_len = NLA_HDRLEN + size;
-	if (size)
-		memcpy((char *)attribute + NLA_HDRLEN, value, size);
+	memcpy((char *)attribute + NLA_HDRLEN, value, size);
 	request->header.nlmsg_len = at + NLA_ALIGN(attribute->nla_len);
-	return attribute;
-}
-
-void end_nest(struct request *request, struct nlattr *nest)
-{
-	nest->nla_len = (char *)request + request->header.nlmsg_len - (char *)nest;
 }
 
 static int send_request(const struct channel *channel, const struct request *request)
@@ -152,44 +145,42 @@ int ask(struct channel *channel, const struct request *request, message_reader *
 	}
 }
 
-const void *attributes_of(const struct nlmsghdr *message, size_t fixed_size, const void **end)
+struct part attributes_of(const struct nlmsghdr *message, size_t fixed_size)
 {
 	if (message->nlmsg_len < NLMSG_LENGTH(fixed_size))
-		return NULL;
-	*end = (const char *)message + message->nlmsg_len;
-	return (const char *)NLMSG_DATA(message) + NLMSG_ALIGN(fixed_size);
+		return (struct part){};
+	return (struct part){ (const char *)NLMSG_DATA(message) + NLMSG_ALIGN(fixed_size),
+			      (const char *)message + message->nlmsg_len };
+}
+
+size_t size_of(struct part part)
+{
+	return (const char *)part.end - (const char *)part.at;
 }
 
 /* An attribute is its length (header included), its type and its payload, aligned. */
-const struct nlattr *next_attribute(const void **at, const void *end)
+struct part find_attribute(struct part attributes, int type)
 {
-	const struct nlattr *attribute = *at;
-	ptrdiff_t left = (const char *)end - (const char *)*at;
+	/* Signed: the aligned end of the last attribute may be behind the end of all. */
+	ptrdiff_t left = size_of(attributes);
+	const struct nlattr *attribute = attributes.at;
 
-	if (left < (ptrdiff_t)sizeof(*attribute) || attribute->nla_len < sizeof(*attribute) ||
-	    attribute->nla_len > left)
-		return NULL;
-	*at = (const char *)*at + NLA_ALIGN(attribute->nla_len);
-	return attribute;
+	while (left >= (ptrdiff_t)sizeof(*attribute) && attribute->nla_len >= sizeof(*attribute) &&
+	       attribute->nla_len <= left) {
+		const char *start = (const char *)attribute;
+
+		if ((attribute->nla_type & NLA_TYPE_MASK) == type)
+			return (struct part){ start + NLA_HDRLEN, start + attribute->nla_len };
+		left -= NLA_ALIGN(attribute->nla_len);
+		attribute = (const void *)(start + NLA_ALIGN(attribute->nla_len));
+	}
+	return (struct part){};
 }
 
-int type_of(const struct nlattr *attribute)
+bool read_part(struct part payload, void *value, size_t size)
 {
-	return attribute->nla_type & NLA_TYPE_MASK;
-}
-
-const void *payload_of(const struct nlattr *attribute, const void **end)
-{
-	*end = (const char *)attribute + attribute->nla_len;
-	return (const char *)attribute + NLA_HDRLEN;
-}
-
-bool read_attribute(const struct nlattr *attribute, void *value, size_t size)
-{
-	const void *end, *payload = payload_of(attribute, &end);
-
-	if ((size_t)((const char *)end - (const char *)payload) < size)
+	if (size_of(payload) < size)
 		return false;
-	memcpy(value, payload, size);
+	memcpy(value, payload.at, size);
 	return true;
 }

@@ -48,21 +48,17 @@ static bool is_dialled(const struct inet_diag_msg *found, const struct flow_end 
 static int list_socket(const struct nlmsghdr *message, void *context)
 {
 	const struct inet_diag_msg *told = NLMSG_DATA(message);
-	const void *end, *at = attributes_of(message, sizeof(*told), &end);
+	struct part all = attributes_of(message, sizeof(*told));
 	struct found_sockets *found = context;
 	struct found_socket socket = {};
-	const struct nlattr *attribute;
 
-	if (!at)
+	if (!all.at)
 		return -EBADMSG;
 	if (!is_dialled(told, found->dialled))
 		return 0;
 	socket.family = told->idiag_family;
 	socket.id = told->id;
-	while ((attribute = next_attribute(&at, end))) {
-		if (type_of(attribute) == INET_DIAG_CGROUP_ID)
-			read_attribute(attribute, &socket.cgroup_id, sizeof(socket.cgroup_id));
-	}
+	read_part(find_attribute(all, INET_DIAG_CGROUP_ID), &socket.cgroup_id, sizeof(__u64));
 	return keep(&found->sockets, &socket);
 }
 

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { linkSync, mkdirSync, readdirSync, unlinkSync } from 'node:fs';
+import { closeSync, linkSync, mkdirSync, readdirSync, unlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { setTimeout as nextTurn } from 'node:timers/promises';
@@ -37,7 +37,7 @@ function fileExempt(pin: string, cgroupId: bigint): void {
   const map = native.openMap(pin, false);
   const key = new Uint8Array(new BigUint64Array([cgroupId]).buffer);
   native.mapSet(map, key, Uint8Array.of(1));
-  native.close(map);
+  closeSync(map);
 }
 
 describe('a pod behind the eBPF redirect', { skip }, () => {
@@ -469,7 +469,7 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
     const foreign: WantedPrograms = {
       pinFolder: testBed.pinFolder,
       object,
-      settings: { ...settingsOf(object, defaultTarget), layout: 999 },
+      settings: settingsOf(object, defaultTarget).fill(99, 0, 1),
       cgroup: { path, id: cgroupIdOf(path) ?? 0n },
       exempt: [],
     };
