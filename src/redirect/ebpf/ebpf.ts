@@ -40,7 +40,6 @@ import { diffGuard, ensureGuard, removeGuard } from '../host/guard.ts';
 import { describeLink, diffLink, ensureLink, listLinks, removeLink } from '../host/link.ts';
 import { inKernel } from '../native/addon.ts';
 import { readPrograms } from '../native/native-files.ts';
-import type { CutOutcome } from '../host/flows.ts';
 import {
   isUnavailable,
   RedirectError,
@@ -99,10 +98,11 @@ export interface FallbackRedirect extends Redirect {
    */
   countRedirected(): Promise<number | undefined>;
   /**
-   * Cuts all connections to the metadata address except the node's own, redirected ones included.
+   * Cuts all connections to the metadata address except the node's own, redirected ones included. Returns
+   * their number, or why none could be cut.
    * @throws RedirectError
    */
-  cutFlows(): Promise<CutOutcome>;
+  cutFlows(): Promise<number | string>;
 }
 
 /** The options with their defaults. */
@@ -251,10 +251,9 @@ async function install(settings: Settings, onPrograms: () => void): Promise<Redi
  * the same port through the programs, and the agent finds no record of that port.
  */
 async function cutFallbackFlows({ fallback }: Settings): Promise<readonly string[]> {
-  const outcome = await orUnavailable(fallback.cutFlows());
-  if (outcome.kind === 'unavailable' || outcome.status.kind !== 'cut') return [];
-  const { flows } = outcome.status;
-  return flows > 0 ? [`deleted ${flows} conntrack entries of the fallback`] : [];
+  const cut = await orUnavailable(fallback.cutFlows());
+  if (cut.kind === 'unavailable' || typeof cut.status === 'string' || cut.status === 0) return [];
+  return [`deleted ${cut.status} conntrack entries of the fallback`];
 }
 
 /** Number of closed sockets, or why none could be closed: a kernel may lack socket diagnosis. */

@@ -20,7 +20,7 @@
  */
 import { failureOf, outputOf, type Host } from './command.ts';
 import type { JsonRecord } from '../../base/json-value.ts';
-import { parseIpJson, textOf } from './ip-json.ts';
+import { readIp, textOf } from './ip-json.ts';
 import { RedirectError } from '../redirect.ts';
 
 interface GuardRule {
@@ -101,12 +101,13 @@ export async function removeGuard(host: Host, metadataIp: string): Promise<reado
 
 /** The node's rules that may belong to the guard; `undefined` without policy routing. */
 async function listRules(host: Host): Promise<readonly ListedRule[] | undefined> {
-  const result = await host.run('ip', ['-j', '-4', 'rule', 'show']);
-  const failure = failureOf('read guard', 'ip', result);
-  if (failure?.code === 'UNSUPPORTED') return undefined;
-  const rules = parseRules(outputOf('read guard', 'ip', result));
-  if (rules !== undefined) return rules;
-  throw new RedirectError('TOOL_FAILED', 'read guard', 'ip printed no JSON (iproute2 needed)');
+  try {
+    const entries = await readIp(host, 'read guard', ['-4', 'rule', 'show']);
+    return entries.map(readRule).filter((rule) => rule !== undefined);
+  } catch (error) {
+    if (error instanceof RedirectError && error.code === 'UNSUPPORTED') return undefined;
+    throw error;
+  }
 }
 
 const otherSelectors = [
@@ -130,17 +131,8 @@ const otherSelectors = [
   'flow',
 ];
 
-/**
- * Reads the JSON of `ip -j rule`: rules for a single address, without selectors that the guard's rules
- * lack. `undefined` for any other text. Never throws.
- */
-export function parseRules(json: string): readonly ListedRule[] | undefined {
-  return parseIpJson(json)
-    ?.map(parseListedRule)
-    .filter((rule) => rule !== undefined);
-}
-
-function parseListedRule(entry: JsonRecord): ListedRule | undefined {
+/** A rule for a single address, without selectors that the guard's rules lack; `undefined` for others. */
+export function readRule(entry: JsonRecord): ListedRule | undefined {
   const dst = textOf(entry['dst']);
   const src = textOf(entry['src']);
   const pref = entry['priority'];

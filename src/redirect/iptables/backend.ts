@@ -60,47 +60,24 @@ export async function detectBackend(host: Host, choice: BackendChoice): Promise<
   if (ownChain.test(legacyNat ?? '')) return legacyBackend;
 
   if (nftMangle !== undefined) return nftBackend;
-  if ((await versionOf(host, legacyBackend.save)) !== undefined) return legacyBackend;
+  if (await hasTool(host, legacyBackend.save)) return legacyBackend;
   throw await noBackend(host);
-}
-
-/**
- * The backend to use if the kernel refuses rules through that of {@link detectBackend}: without
- * nft_compat or a nat chain for IPv4 it can be read but not written. Undefined if the backend was an
- * explicit choice or is the kubelet's.
- * @throws RedirectError
- */
-export async function findFallback(
-  host: Host,
-  choice: BackendChoice,
-  refused: Backend,
-): Promise<Backend | undefined> {
-  if (choice !== 'auto' || refused !== nftBackend) return undefined;
-  for (const table of ['mangle', 'nat'] as const) {
-    if (kubeletChain.test((await probeTable(host, nftBackend, table)) ?? '')) return undefined;
-  }
-  return legacyBackend;
 }
 
 /** iptables before 1.8 has no tools with a backend in their name. */
 async function noBackend(host: Host): Promise<RedirectError> {
-  if ((await versionOf(host, nftBackend.save)) !== undefined) {
-    const why = `the kernel refuses ${nftBackend.save}, and ${legacyBackend.save} is not on the PATH`;
-    return new RedirectError('UNSUPPORTED', 'choose backend', `${why}; install it`);
+  const { save } = nftBackend;
+  if (await hasTool(host, save)) {
+    const why = `the kernel refuses ${save}, and ${legacyBackend.save} is not on the PATH; install it`;
+    return new RedirectError('UNSUPPORTED', 'choose backend', why);
   }
-  const version = await versionOf(host, 'iptables');
-  const found = version ?? 'no iptables';
-  const why = `found ${found}, without ${nftBackend.save} and ${legacyBackend.save}`;
-  return new RedirectError(
-    'TOOL_MISSING',
-    'choose backend',
-    `${why}; install iptables 1.8 or later`,
-  );
+  const why = `no ${save} and no ${legacyBackend.save}; install iptables 1.8 or later`;
+  return new RedirectError('TOOL_MISSING', 'choose backend', why);
 }
 
-/** The backends other than `chosen` that may contain a chain of the agent. */
-export function otherBackends(chosen: Backend): readonly Backend[] {
-  return [nftBackend, legacyBackend].filter((backend) => backend.name !== chosen.name);
+/** The backend that is not chosen, which may contain a chain of the agent. */
+export function otherBackend(chosen: Backend): Backend {
+  return chosen === nftBackend ? legacyBackend : nftBackend;
 }
 
 /**
@@ -186,8 +163,6 @@ async function isUnusedLegacy(host: Host, backend: Backend, table: Table): Promi
   return names?.split('\n').includes(table) !== true;
 }
 
-/** The version as printed by the tool; undefined if it does not start. */
-async function versionOf(host: Host, tool: string): Promise<string | undefined> {
-  const result = await host.run(tool, ['--version']);
-  return result.kind === 'exited' && result.exitCode === 0 ? result.stdout.trim() : undefined;
+async function hasTool(host: Host, tool: string): Promise<boolean> {
+  return failureOf('find backend', tool, await host.run(tool, ['--version'])) === undefined;
 }

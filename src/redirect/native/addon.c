@@ -544,9 +544,7 @@ static void is_own_link(struct call *call)
 
 static void is_link(struct call *call)
 {
-	__u64 link = call->in[0].id;
-
-	call->result = boolean(call, link <= INT_MAX && has_link(link));
+	call->result = boolean(call, has_link(call->in[0].number));
 }
 
 /* 0 before Linux 5.14, which does not report it. */
@@ -639,7 +637,7 @@ static const struct function functions[] = {
 	{ "cutSockets", "dialled:e cgroupIds:[u]", close_sockets },
 	{ "placeOf", "ip:i", place_of },
 	{ "ownsLink", "ip:i", is_own_link },
-	{ "hasLink", "link:u", is_link },
+	{ "hasLink", "link:d", is_link },
 	{ "netnsCookie", "", netns_cookie },
 	{ "openListener", "ip:i port:p", open_listening },
 	{ "listenerAddress", "descriptor:d", read_listener },

@@ -95,12 +95,18 @@ export interface NativeModule {
    * returns their number.
    */
   cutSockets(dialled: FlowEnd, cgroupIds: readonly bigint[]): number;
-  /** Undefined without a route, behind a gateway, or without a neighbor entry. */
+  /**
+   * Where the kernel sends packets for an IPv4 address. Undefined without a route, behind a gateway, or
+   * without a neighbor entry. Needs no capability, like the next two.
+   */
   placeOf(ip: string): Place | undefined;
-  /** Whether an address has a link to itself. */
+  /**
+   * Whether the kernel sends packets for this address, and for no other, over a link that leads to one
+   * network namespace: a veth or netkit of its own, which is no port of a bridge.
+   */
   ownsLink(ip: string): boolean;
-  /** Whether this network namespace has a link of that index. */
-  hasLink(link: bigint): boolean;
+  /** Whether this network namespace has a link of that index, which is never reused. */
+  hasLink(link: number): boolean;
   /** Cookie of this process's network namespace; 0 if the kernel does not report it. */
   netnsCookie(): bigint;
   /** Listens at an address and port; returns the descriptor, which is not inherited by children. */

@@ -75,7 +75,7 @@ function open(over: Partial<EbpfRedirectOptions> = {}, ip = goodIp) {
     },
     cutFlows: async () => {
       await step('cut');
-      return { kind: 'cut', flows: state.flows };
+      return state.flows;
     },
   };
   const host = scripted({ ip });

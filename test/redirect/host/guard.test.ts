@@ -1,13 +1,15 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import {
-  diffGuard,
-  ensureGuard,
-  parseRules,
-  removeGuard,
-} from '../../../src/redirect/host/guard.ts';
+import { diffGuard, ensureGuard, readRule, removeGuard } from '../../../src/redirect/host/guard.ts';
+import { parseIpJson } from '../../../src/redirect/host/ip-json.ts';
 import { goodRules, ok, refuse, scripted, type ScriptedHost } from '../scripted-host.ts';
+
+function parseRules(json: string) {
+  return parseIpJson(json)
+    ?.map(readRule)
+    .filter((rule) => rule !== undefined);
+}
 
 const metadataIp = '169.254.169.254';
 const all = JSON.parse(goodRules) as readonly Record<string, unknown>[];

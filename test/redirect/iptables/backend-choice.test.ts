@@ -5,7 +5,7 @@ import {
   detectBackend,
   legacyBackend,
   nftBackend,
-  otherBackends,
+  otherBackend,
   probeTable,
   restoreRules,
   saveNat,
@@ -102,13 +102,13 @@ describe('the iptables that is in use', () => {
   it('is none without a tool, and the error names what to install', async () => {
     await assert.rejects(detected({}), {
       code: 'TOOL_MISSING',
-      message: /found no iptables, without .*; install iptables 1\.8 or later$/,
+      message: /no iptables-nft-save and no .*; install iptables 1\.8 or later$/,
     });
   });
 
   it('leaves the other one as the alternative', () => {
-    assert.deepEqual(otherBackends(nftBackend), [legacyBackend]);
-    assert.deepEqual(otherBackends(legacyBackend), [nftBackend]);
+    assert.equal(otherBackend(nftBackend), legacyBackend);
+    assert.equal(otherBackend(legacyBackend), nftBackend);
   });
 });
 
