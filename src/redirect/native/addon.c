@@ -7,6 +7,7 @@
 #define _GNU_SOURCE
 #define NAPI_VERSION 9
 #include <arpa/inet.h>
+#include <net/if.h>
 #include <errno.h>
 #include <limits.h>
 #include <malloc.h>
@@ -337,29 +338,29 @@ static void detach(struct call *call)
 
 static void link_info(struct call *call)
 {
-	struct link_facts facts = {};
+	struct bpf_link_info info = {};
 
-	if (link_facts(call->in[0].text, &facts, &call->fault))
+	if (read_link(call->in[0].text, &info, &call->fault))
 		return;
-	put(call, "programId", number(call, facts.program_id));
-	put(call, "type", number(call, facts.type));
-	put(call, "attachType", number(call, facts.attach_type));
-	put(call, "cgroupId", big(call, facts.cgroup_id));
+	put(call, "programId", number(call, info.prog_id));
+	put(call, "type", number(call, info.type));
+	put(call, "attachType", number(call, info.cgroup.attach_type));
+	put(call, "cgroupId", big(call, info.type == BPF_LINK_TYPE_CGROUP ? info.cgroup.cgroup_id : 0));
 }
 
 static void program_info(struct call *call)
 {
-	struct program_facts facts = {};
+	struct bpf_prog_info info = {};
+	__u32 map_ids[MAX_PROGRAM_MAPS], index;
 	napi_value ids;
-	__u32 index;
 
-	if (program_facts(call->in[0].text, &facts, &call->fault))
+	if (read_program(call->in[0].text, &info, map_ids, &call->fault))
 		return;
-	put(call, "id", number(call, facts.id));
+	put(call, "id", number(call, info.id));
 	if (napi_create_array(call->env, &ids))
 		return;
-	for (index = 0; index < facts.map_count; index++)
-		napi_set_element(call->env, ids, index, number(call, facts.map_ids[index]));
+	for (index = 0; index < info.nr_map_ids && index < MAX_PROGRAM_MAPS; index++)
+		napi_set_element(call->env, ids, index, number(call, map_ids[index]));
 	put(call, "mapIds", ids);
 }
 
@@ -370,19 +371,19 @@ static bool is_per_cpu(__u32 type)
 }
 
 /*
- * The facts of the map that is the first argument, if the key and the value have its sizes: the kernel reads
+ * The map that is the first argument, if the key and the value have its sizes: the kernel reads
  * and writes as many bytes. From a per-CPU map it reads one value per CPU, whose number is unknown here.
  */
 static bool find_map(struct call *call, const struct bytes *key, const struct bytes *value,
-		     struct map_facts *facts)
+		     struct bpf_map_info *info)
 {
-	if (map_facts(call->in[0].number, facts, &call->fault))
+	if (read_map(call->in[0].number, info, &call->fault))
 		return false;
-	if (facts->key_size > MAX_VALUE_BYTES || facts->value_size > MAX_VALUE_BYTES ||
-	    is_per_cpu(facts->type))
+	if (info->key_size > MAX_VALUE_BYTES || info->value_size > MAX_VALUE_BYTES ||
+	    is_per_cpu(info->type))
 		fail(&call->fault, "read map", EMEDIUMTYPE);
-	else if ((key && key->length != facts->key_size) ||
-		 (value && value->length != facts->value_size))
+	else if ((key && key->length != info->key_size) ||
+		 (value && value->length != info->value_size))
 		fail(&call->fault, "map entry", EMSGSIZE);
 	return !call->fault.step;
 }
@@ -394,24 +395,24 @@ static void open_map(struct call *call)
 
 static void map_id(struct call *call)
 {
-	struct map_facts facts;
+	struct bpf_map_info info = {};
 
-	if (find_map(call, NULL, NULL, &facts))
-		call->result = number(call, facts.id);
+	if (find_map(call, NULL, NULL, &info))
+		call->result = number(call, info.id);
 }
 
 static void map_get(struct call *call)
 {
 	const struct bytes *key = &call->in[1].bytes;
 	__u8 value[MAX_VALUE_BYTES];
-	struct map_facts facts;
+	struct bpf_map_info info = {};
 	int error;
 
-	if (!find_map(call, key, NULL, &facts))
+	if (!find_map(call, key, NULL, &info))
 		return;
 	error = bpf_map_lookup_elem(call->in[0].number, key->data, value);
 	if (!error)
-		call->result = bytes(call, value, facts.value_size);
+		call->result = bytes(call, value, info.value_size);
 	else if (error != -ENOENT)
 		fail(&call->fault, "read map", error);
 }
@@ -419,10 +420,10 @@ static void map_get(struct call *call)
 static void map_set(struct call *call)
 {
 	const struct bytes *key = &call->in[1].bytes, *value = &call->in[2].bytes;
-	struct map_facts facts;
+	struct bpf_map_info info = {};
 	int error;
 
-	if (!find_map(call, key, value, &facts))
+	if (!find_map(call, key, value, &info))
 		return;
 	error = bpf_map_update_elem(call->in[0].number, key->data, value->data, BPF_ANY);
 	if (error)
@@ -432,10 +433,10 @@ static void map_set(struct call *call)
 static void map_delete(struct call *call)
 {
 	const struct bytes *key = &call->in[1].bytes;
-	struct map_facts facts;
+	struct bpf_map_info info = {};
 	int error;
 
-	if (!find_map(call, key, NULL, &facts))
+	if (!find_map(call, key, NULL, &info))
 		return;
 	error = bpf_map_delete_elem(call->in[0].number, key->data);
 	if (error && error != -ENOENT)
@@ -448,12 +449,12 @@ static void map_delete(struct call *call)
 static void map_keys(struct call *call)
 {
 	__u8 key[MAX_VALUE_BYTES], next[MAX_VALUE_BYTES];
-	struct map_facts facts;
+	struct bpf_map_info info = {};
 	__u32 index;
 
-	if (!find_map(call, NULL, NULL, &facts) || napi_create_array(call->env, &call->result))
+	if (!find_map(call, NULL, NULL, &info) || napi_create_array(call->env, &call->result))
 		return;
-	for (index = 0; index < facts.max_entries; index++) {
+	for (index = 0; index < info.max_entries; index++) {
 		int error = bpf_map_get_next_key(call->in[0].number, index == 0 ? NULL : key, next);
 
 		if (error) {
@@ -461,8 +462,8 @@ static void map_keys(struct call *call)
 				fail(&call->fault, "read map", error);
 			return;
 		}
-		memcpy(key, next, facts.key_size);
-		napi_set_element(call->env, call->result, index, bytes(call, key, facts.key_size));
+		memcpy(key, next, info.key_size);
+		napi_set_element(call->env, call->result, index, bytes(call, key, info.key_size));
 	}
 }
 
@@ -544,7 +545,9 @@ static void is_own_link(struct call *call)
 
 static void is_link(struct call *call)
 {
-	call->result = boolean(call, has_link(call->in[0].number));
+	char name[IF_NAMESIZE];
+
+	call->result = boolean(call, if_indextoname(call->in[0].number, name));
 }
 
 /* 0 before Linux 5.14, which does not report it. */

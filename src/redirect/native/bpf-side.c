@@ -206,58 +206,36 @@ int open_pin(const char *path, enum pin_kind kind, bool read_only, struct fault 
 	return descriptor;
 }
 
-int link_facts(const char *pin, struct link_facts *facts, struct fault *fault)
+int read_link(const char *pin, struct bpf_link_info *info, struct fault *fault)
 {
-	struct bpf_link_info info = {};
-	__u32 length = sizeof(info);
-	int link = open_pin(pin, PIN_LINK, false, fault);
-	int error;
+	__u32 length = sizeof(*info);
+	int error, link = open_pin(pin, PIN_LINK, false, fault);
 
 	if (link < 0)
 		return -1;
-	error = bpf_obj_get_info_by_fd(link, &info, &length);
+	error = bpf_obj_get_info_by_fd(link, info, &length);
 	close(link);
-	if (error)
-		return fail(fault, "read link", error);
-	facts->program_id = info.prog_id;
-	facts->type = info.type;
-	facts->attach_type = info.cgroup.attach_type;
-	facts->cgroup_id = info.type == BPF_LINK_TYPE_CGROUP ? info.cgroup.cgroup_id : 0;
-	return 0;
+	return error ? fail(fault, "read link", error) : 0;
 }
 
-int program_facts(const char *pin, struct program_facts *facts, struct fault *fault)
+int read_program(const char *pin, struct bpf_prog_info *info, __u32 *map_ids, struct fault *fault)
 {
-	struct bpf_prog_info info = {};
-	__u32 length = sizeof(info);
-	int program = open_pin(pin, PIN_PROGRAM, false, fault);
-	int error;
+	__u32 length = sizeof(*info);
+	int error, program = open_pin(pin, PIN_PROGRAM, false, fault);
 
 	if (program < 0)
 		return -1;
-	info.map_ids = (__u64)(unsigned long)facts->map_ids;
-	info.nr_map_ids = MAX_PROGRAM_MAPS;
-	error = bpf_obj_get_info_by_fd(program, &info, &length);
+	info->map_ids = (__u64)(unsigned long)map_ids;
+	info->nr_map_ids = MAX_PROGRAM_MAPS;
+	error = bpf_obj_get_info_by_fd(program, info, &length);
 	close(program);
-	if (error)
-		return fail(fault, "read program", error);
-	facts->id = info.id;
-	facts->map_count = info.nr_map_ids < MAX_PROGRAM_MAPS ? info.nr_map_ids : MAX_PROGRAM_MAPS;
-	return 0;
+	return error ? fail(fault, "read program", error) : 0;
 }
 
-int map_facts(int map, struct map_facts *facts, struct fault *fault)
+int read_map(int map, struct bpf_map_info *info, struct fault *fault)
 {
-	struct bpf_map_info info = {};
-	__u32 length = sizeof(info);
-	int error = is_kind(map, PIN_MAP) ? bpf_obj_get_info_by_fd(map, &info, &length) : -EBADF;
+	__u32 length = sizeof(*info);
+	int error = is_kind(map, PIN_MAP) ? bpf_obj_get_info_by_fd(map, info, &length) : -EBADF;
 
-	if (error)
-		return fail(fault, "read map", error);
-	facts->id = info.id;
-	facts->type = info.type;
-	facts->key_size = info.key_size;
-	facts->value_size = info.value_size;
-	facts->max_entries = info.max_entries;
-	return 0;
+	return error ? fail(fault, "read map", error) : 0;
 }

@@ -4,7 +4,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
-#include <linux/types.h>
+#include <linux/bpf.h>
 #include "fault.h"
 
 #define MAX_PINS 16
@@ -23,28 +23,7 @@ struct bytes {
 	size_t length;
 };
 
-struct link_facts {
-	__u32 program_id;
-	__u32 type;
-	__u32 attach_type;
-	__u64 cgroup_id; /* 0 if the cgroup was deleted */
-};
-
 #define MAX_PROGRAM_MAPS 16
-
-struct program_facts {
-	__u32 id;
-	__u32 map_ids[MAX_PROGRAM_MAPS];
-	__u32 map_count;
-};
-
-struct map_facts {
-	__u32 id;
-	__u32 type;
-	__u32 key_size;
-	__u32 value_size;
-	__u32 max_entries;
-};
 
 enum pin_kind { PIN_LINK, PIN_PROGRAM, PIN_MAP };
 
@@ -60,8 +39,10 @@ int replace_program(const char *pin, const char *link_pin, struct fault *fault);
 int detach_link(const char *pin, struct fault *fault);
 
 int open_pin(const char *path, enum pin_kind kind, bool read_only, struct fault *fault);
-int link_facts(const char *pin, struct link_facts *facts, struct fault *fault);
-int program_facts(const char *pin, struct program_facts *facts, struct fault *fault);
-int map_facts(int map, struct map_facts *facts, struct fault *fault);
+/* These fill the kernel's structure, which is zero before. */
+int read_link(const char *pin, struct bpf_link_info *info, struct fault *fault);
+/* Also the ids of the first MAX_PROGRAM_MAPS maps. */
+int read_program(const char *pin, struct bpf_prog_info *info, __u32 *map_ids, struct fault *fault);
+int read_map(int map, struct bpf_map_info *info, struct fault *fault);
 
 #endif

@@ -8,7 +8,6 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <net/if.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <linux/neighbour.h>
@@ -174,11 +173,4 @@ int owns_link(__be32 ip, bool *owns, struct fault *fault)
 found:
 	close_channel(&channel);
 	return 0;
-}
-
-bool has_link(__u32 link)
-{
-	char name[IF_NAMESIZE];
-
-	return if_indextoname(link, name);
 }

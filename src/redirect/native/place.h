@@ -23,7 +23,5 @@ int find_place(__be32 ip, struct place *place, struct fault *fault);
  * that is no port of a bridge or bond. Sets `owns`. Returns 0, or -1 with a fault.
  */
 int owns_link(__be32 ip, bool *owns, struct fault *fault);
-/* In this network namespace. */
-bool has_link(__u32 link);
 
 #endif
