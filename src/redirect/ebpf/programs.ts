@@ -298,23 +298,25 @@ function readSettings(native: NativeModule, pinFolder: string): Uint8Array | und
   return readFirst(native, join(pinFolder, 'settings'));
 }
 
-/** Counts of the programs since their maps were created. */
-export interface ProgramCounters {
-  readonly redirected: bigint;
+/** Counts of the programs since their maps were created, in the order of `struct nmi_counters`. */
+const counterNames = [
+  'redirected',
   /** Of these, from IPv4-mapped IPv6 sockets. */
-  readonly redirectedMapped: bigint;
-  readonly exempt: bigint;
-  readonly recorded: bigint;
-  readonly deleted: bigint;
+  'redirectedMapped',
+  'exempt',
+  'recorded',
+  'deleted',
   /** Refused in connect: the pod has too many connections. */
-  readonly refused: bigint;
+  'refused',
   /** Redirected without a record because a map was full; the agent answers these with 503. */
-  readonly unrecorded: bigint;
+  'unrecorded',
   /** Time of the last one, CLOCK_MONOTONIC. */
-  readonly unrecordedAtNs: bigint;
+  'unrecordedAtNs',
   /** Connects to the agent's own address, by proxies in pods. */
-  readonly direct: bigint;
-}
+  'direct',
+] as const;
+
+export type ProgramCounters = Readonly<Record<(typeof counterNames)[number], bigint>>;
 
 /** Undefined while no programs are installed. @throws RedirectError */
 export function readCounters(pinFolder: string): ProgramCounters | undefined {
@@ -322,20 +324,12 @@ export function readCounters(pinFolder: string): ProgramCounters | undefined {
     const bytes = readFirst(native, join(pinFolder, 'counters'));
     if (bytes === undefined) return undefined;
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-    // Programs of an earlier version count less.
-    const at = (index: number) =>
-      8 * index < bytes.length ? view.getBigUint64(8 * index, true) : 0n;
-    return {
-      redirected: at(0),
-      redirectedMapped: at(1),
-      exempt: at(2),
-      recorded: at(3),
-      deleted: at(4),
-      refused: at(5),
-      unrecorded: at(6),
-      unrecordedAtNs: at(7),
-      direct: at(8),
-    };
+    const counters: Partial<Record<keyof ProgramCounters, bigint>> = {};
+    for (const [index, name] of counterNames.entries()) {
+      // Programs of an earlier version count less.
+      counters[name] = 8 * index < bytes.length ? view.getBigUint64(8 * index, true) : 0n;
+    }
+    return counters as ProgramCounters;
   });
 }
 
