@@ -35,20 +35,17 @@ export interface WantedPrograms {
 
 interface Hook {
   readonly name: string;
-  readonly program: string;
   /** `enum bpf_attach_type` */
   readonly attachType: number;
 }
 
 /** In order of attachment. */
 const hooks: readonly Hook[] = [
-  { name: 'bind6', program: 'nmi_bind6', attachType: 9 },
-  { name: 'bind4', program: 'nmi_bind4', attachType: 8 },
-  { name: 'sockops', program: 'nmi_sockops', attachType: 3 },
-  { name: 'getpeername4', program: 'nmi_peername4', attachType: 29 },
-  { name: 'getpeername6', program: 'nmi_peername6', attachType: 30 },
-  { name: 'connect6', program: 'nmi_connect6', attachType: 11 },
-  { name: 'connect4', program: 'nmi_connect4', attachType: 10 },
+  { name: 'bind6', attachType: 9 },
+  { name: 'bind4', attachType: 8 },
+  { name: 'sockops', attachType: 3 },
+  { name: 'connect6', attachType: 11 },
+  { name: 'connect4', attachType: 10 },
 ];
 
 /** Pins of the links: redirecting programs first, bind programs last. */
@@ -154,7 +151,7 @@ function load(native: NativeModule, wanted: WantedPrograms): string[] {
       [settingsMap]: pin('next_settings'),
       ...Object.fromEntries(sharedMaps.map((name) => [name, pin(name)])),
     },
-    Object.fromEntries(hooks.map(({ name, program }) => [program, pin(`next_program_${name}`)])),
+    Object.fromEntries(hooks.map(({ name }) => [`nmi_${name}`, pin(`next_program_${name}`)])),
   );
   return changes;
 }
@@ -280,7 +277,7 @@ export function listOwnPins(pinFolder: string): readonly string[] {
 function isOurs(name: string): boolean {
   const bare = name.replace(/^next_/, '');
   if (bare === 'settings' || sharedMaps.some((map) => map === bare)) return true;
-  return hooks.some((hook) => bare === `link_${hook.name}` || bare === `program_${hook.name}`);
+  return hooks.some(({ name }) => bare === `link_${name}` || bare === `program_${name}`);
 }
 
 function mapIdOf(native: NativeModule, pin: string): number | undefined {

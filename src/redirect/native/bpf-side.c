@@ -12,7 +12,7 @@
 #include <bpf/libbpf.h>
 #include "bpf-side.h"
 
-/* The verifier's log of seven small programs has a few kilobytes. */
+/* The verifier's log of five small programs has a few kilobytes. */
 #define LOG_BYTES (256 * 1024)
 
 /* The library's last warning: the only place that names the map or program concerned. */

@@ -10,8 +10,6 @@ export const attachTypes = {
   bind6: 9,
   bind4: 8,
   sockops: 3,
-  getpeername4: 29,
-  getpeername6: 30,
   connect6: 11,
   connect4: 10,
 } as const;

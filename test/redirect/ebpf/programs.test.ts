@@ -67,7 +67,7 @@ describe('installing the programs', () => {
     ]);
     assert.deepEqual(calls, [
       'load',
-      ...['bind6', 'bind4', 'sockops', 'peername4', 'peername6', 'connect6', 'connect4'].map(
+      ...['bind6', 'bind4', 'sockops', 'connect6', 'connect4'].map(
         (name) => `attach nmi_${name} to ${bpffs.path}`,
       ),
     ]);
@@ -92,9 +92,7 @@ describe('installing the programs', () => {
     );
     assert.deepEqual(
       calls.filter((call) => call.startsWith('replace')),
-      ['bind6', 'bind4', 'sockops', 'peername4', 'peername6', 'connect4'].map(
-        (name) => `replace nmi_${name}`,
-      ),
+      ['bind6', 'bind4', 'sockops', 'connect4'].map((name) => `replace nmi_${name}`),
     );
     assert.ok(changes.includes('program connect4 replaced'));
     assert.ok(changes.includes('program connect6 attached'));
