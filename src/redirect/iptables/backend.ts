@@ -32,34 +32,27 @@ const writeStep = 'write rules';
 // kube-proxy writes tens of thousands of rules on a large cluster, about 150 bytes each.
 const maxSaveBytes = 64 << 20;
 const kubeletChain = /^:KUBE-(?:IPTABLES-HINT|KUBELET-CANARY) /m;
-const ownChain = new RegExp(`^:${chainName} `, 'm');
 
 /**
  * Chooses the backend.
  *
  * 1. An explicit choice.
  * 2. The backend with the kubelet's chains: nft, then legacy.
- * 3. The backend with an `nmi-metadata` chain: nft, then legacy.
- * 4. nft if its tool works, else legacy.
+ * 3. nft if its tool works, else legacy.
  * @throws RedirectError if there is no tool or the kernel refuses to list rules.
  */
 export async function detectBackend(host: Host, choice: BackendChoice): Promise<Backend> {
   if (choice === 'nft') return nftBackend;
   if (choice === 'legacy') return legacyBackend;
-
-  const nftMangle = await probeTable(host, nftBackend, 'mangle');
-  if (kubeletChain.test(nftMangle ?? '')) return nftBackend;
-  const nftNat = nftMangle === undefined ? undefined : await probeTable(host, nftBackend, 'nat');
-  if (kubeletChain.test(nftNat ?? '')) return nftBackend;
-  const legacyMangle = await probeTable(host, legacyBackend, 'mangle');
-  if (kubeletChain.test(legacyMangle ?? '')) return legacyBackend;
-  const legacyNat = await probeTable(host, legacyBackend, 'nat');
-  if (kubeletChain.test(legacyNat ?? '')) return legacyBackend;
-
-  if (ownChain.test(nftNat ?? '')) return nftBackend;
-  if (ownChain.test(legacyNat ?? '')) return legacyBackend;
-
-  if (nftMangle !== undefined) return nftBackend;
+  const saves: (string | undefined)[] = [];
+  for (const backend of [nftBackend, legacyBackend]) {
+    for (const table of ['mangle', 'nat'] as const) {
+      const save = await probeTable(host, backend, table);
+      if (kubeletChain.test(save ?? '')) return backend;
+      saves.push(save);
+    }
+  }
+  if (saves[0] !== undefined) return nftBackend;
   if (await hasTool(host, legacyBackend.save)) return legacyBackend;
   throw await noBackend(host);
 }

@@ -71,18 +71,6 @@ describe('the iptables that is in use', () => {
     assert.equal(await detected({ nft: has, legacy: has, legacyTables: bothTables }), 'nft');
   });
 
-  it('is the one with our chain, without a kubelet', async () => {
-    const own = printing({ ...empty, nat: ':nmi-metadata - [0:0]\n' });
-    const none = printing(empty);
-    assert.equal(await detected({ nft: own, legacy: none, legacyTables: bothTables }), 'nft');
-    assert.equal(await detected({ nft: none, legacy: own, legacyTables: bothTables }), 'legacy');
-    const similar = printing({
-      ...empty,
-      nat: ':nmi-metadata-2 - [0:0]\n:x-nmi-metadata - [0:0]\n',
-    });
-    assert.equal(await detected({ nft: none, legacy: similar, legacyTables: bothTables }), 'nft');
-  });
-
   it('is nft where it works, else legacy', async () => {
     const none = printing(empty);
     assert.equal(await detected({ nft: none, legacy: none, legacyTables: '' }), 'nft');
