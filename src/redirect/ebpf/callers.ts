@@ -2,7 +2,7 @@
 import { closeSync } from 'node:fs';
 import { isIPv4 } from 'node:net';
 import { join } from 'node:path';
-import { nativeModule, type BpfMap, type NativeModule } from '../native/addon.ts';
+import { nativeModule, type BpfMap } from '../native/addon.ts';
 import { readCounters } from './programs.ts';
 import type { Attestation, Peer, RedirectTarget } from '../redirect.ts';
 
@@ -27,7 +27,6 @@ export class Callers {
   readonly #pinFolder: string;
   readonly #listen: Listen;
   readonly #nowNs: () => bigint;
-  #native: NativeModule | undefined;
   #map: BpfMap | undefined;
   /**
    * Linux before 5.14 does not report the id of a network namespace. The programs then assume that the
@@ -51,7 +50,7 @@ export class Callers {
    * @throws errors of the native module.
    */
   refresh(): void {
-    const native = (this.#native ??= nativeModule());
+    const native = nativeModule();
     this.#knowsNode = native.netnsCookie() !== 0n;
     const former = this.#map;
     this.#map = undefined;
@@ -69,12 +68,12 @@ export class Callers {
 
   /** Never throws. */
   attest(peer: Peer): Attestation {
-    if (this.#map === undefined || this.#native === undefined) return unavailable;
+    if (this.#map === undefined) return unavailable;
     const ip = recordedIp(peer, this.#listen);
     if (ip === undefined) return unattested;
     try {
       const isWithinNode = this.#knowsNode && ip === plainIp(peer.localIp);
-      const caller = this.#native.lookupCaller(this.#map, ip, peer.remotePort, isWithinNode);
+      const caller = nativeModule().lookupCaller(this.#map, ip, peer.remotePort, isWithinNode);
       if (caller?.cgroupId === 0n) return sharedAddress;
       if (caller !== undefined) return { kind: 'attested', ...caller };
       return this.#wasRoomShort() ? noRoom : unattested;

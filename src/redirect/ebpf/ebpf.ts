@@ -237,21 +237,17 @@ async function install(settings: Settings, onPrograms: () => void): Promise<Redi
     if (!(fallback instanceof RedirectError)) changed.push(...(fallback.changed ?? []));
     else if (settings.guard) changed.push(...(await ensureGuard(host, target.metadataIp)));
   });
-  await errors.run(async () => changed.push(...(await cutFallbackFlows(settings))));
+  await errors.run(async () => {
+    // A connection that iptables redirected reaches the agent from its client's port. Until conntrack
+    // forgets it (two minutes after its end), netfilter gives another port to a client that connects from
+    // the same port through the programs, and the agent finds no record of that port.
+    const cut = await orUnavailable(settings.fallback.cutFlows());
+    if (typeof cut !== 'number' || cut === 0) return;
+    changed.push(`deleted ${cut} conntrack entries of the fallback`);
+  });
   errors.throwFirst();
   const status = await readBack(settings);
   return { ...status, detail: [status.detail, ...notes].join('; '), changed };
-}
-
-/**
- * A connection that iptables redirected reaches the agent from its client's port. Until conntrack
- * forgets it (two minutes after its end), netfilter gives another port to a client that connects from
- * the same port through the programs, and the agent finds no record of that port.
- */
-async function cutFallbackFlows({ fallback }: Settings): Promise<readonly string[]> {
-  const cut = await orUnavailable(fallback.cutFlows());
-  if (typeof cut !== 'number' || cut === 0) return [];
-  return [`deleted ${cut} conntrack entries of the fallback`];
 }
 
 /** Number of closed sockets, or why none could be closed: a kernel may lack socket diagnosis. */

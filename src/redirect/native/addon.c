@@ -19,11 +19,8 @@
 #include <bpf/bpf.h>
 #include <node_api.h>
 #include "bpf-side.h"
-#include "descriptors.h"
-#include "flows.h"
 #include "nmi.h"
-#include "place.h"
-#include "sockets.h"
+#include "system.h"
 
 #ifndef SO_NETNS_COOKIE
 #define SO_NETNS_COOKIE 71

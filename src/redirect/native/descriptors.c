@@ -9,7 +9,7 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include "descriptors.h"
+#include "system.h"
 
 /* Equal to the server's limit of connections in caller look-up. The kernel caps it at somaxconn. */
 #define BACKLOG 1024

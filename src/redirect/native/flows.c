@@ -12,7 +12,7 @@
 #include <sys/socket.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_conntrack.h>
-#include "flows.h"
+#include "system.h"
 #include "netlink.h"
 
 #define LOOPBACK_NET 127

@@ -8,7 +8,6 @@
 #include <sys/time.h>
 #include "netlink.h"
 
-#define RECEIVE_BYTES (64 * 1024)
 #define WAIT_SEC 10
 
 int keep(struct kept *kept, const void *item)
@@ -34,7 +33,6 @@ int open_channel(struct channel *channel, int protocol, struct fault *fault)
 	struct timeval patience = { .tv_sec = WAIT_SEC };
 	int error;
 
-	channel->buffer = NULL;
 	channel->descriptor = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol);
 	if (channel->descriptor < 0)
 		return fail(fault, "open netlink", errno);
@@ -43,17 +41,11 @@ int open_channel(struct channel *channel, int protocol, struct fault *fault)
 		close_channel(channel);
 		return fail(fault, "open netlink", error);
 	}
-	channel->buffer = malloc(RECEIVE_BYTES);
-	if (!channel->buffer) {
-		close_channel(channel);
-		return fail(fault, "open netlink", ENOMEM);
-	}
 	return 0;
 }
 
-void close_channel(struct channel *channel)
+void close_channel(const struct channel *channel)
 {
-	free(channel->buffer);
 	close(channel->descriptor);
 }
 
@@ -87,9 +79,10 @@ static int send_request(const struct channel *channel, const struct request *req
 	return sent < 0 ? -errno : 0;
 }
 
-static int done_error(const struct nlmsghdr *message)
+/* Both kinds of a last message begin with an error; that of a dump may be absent. */
+static int last_error(const struct nlmsghdr *message)
 {
-	int error = 0;
+	int error = message->nlmsg_type == NLMSG_DONE ? 0 : -EBADMSG;
 
 	if (message->nlmsg_len >= NLMSG_LENGTH(sizeof(error)))
 		memcpy(&error, NLMSG_DATA(message), sizeof(error));
@@ -130,14 +123,8 @@ int ask(struct channel *channel, const struct request *request, message_reader *
 		for (; holds_message(message, left); message = NLMSG_NEXT(message, left)) {
 			int result;
 
-			/* The last message of an interrupted dump contains an error. */
-			if (message->nlmsg_type == NLMSG_DONE)
-				return done_error(message);
-			if (message->nlmsg_type == NLMSG_ERROR) {
-				if (message->nlmsg_len < NLMSG_LENGTH(sizeof(struct nlmsgerr)))
-					return -EBADMSG;
-				return ((const struct nlmsgerr *)NLMSG_DATA(message))->error;
-			}
+			if (message->nlmsg_type == NLMSG_DONE || message->nlmsg_type == NLMSG_ERROR)
+				return last_error(message);
 			result = reader ? reader(message, context) : 0;
 			if (result)
 				return result;

@@ -8,9 +8,11 @@
 #include <linux/netlink.h>
 #include "fault.h"
 
+#define RECEIVE_BYTES (64 * 1024)
+
 struct channel {
 	int descriptor;
-	char *buffer;
+	_Alignas(struct nlmsghdr) char buffer[RECEIVE_BYTES];
 };
 
 /* A request with space for the longest one in use. */
@@ -34,7 +36,7 @@ int keep(struct kept *kept, const void *item);
 typedef int message_reader(const struct nlmsghdr *message, void *context);
 
 int open_channel(struct channel *channel, int protocol, struct fault *fault);
-void close_channel(struct channel *channel);
+void close_channel(const struct channel *channel);
 
 /* Zeroes the fixed part after the header, and returns it for the caller to fill. */
 void *start_request(struct request *request, int type, int flags, size_t fixed_size);

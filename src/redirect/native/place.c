@@ -13,7 +13,7 @@
 #include <linux/neighbour.h>
 #include <linux/rtnetlink.h>
 #include "netlink.h"
-#include "place.h"
+#include "system.h"
 
 #define WHOLE_ADDRESS 32
 
