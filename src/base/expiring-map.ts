@@ -45,7 +45,7 @@ export class ExpiringMap<V> implements Disposable {
     const fire = (): void => {
       this.#entries.delete(key);
     };
-    const entry: Entry<V> = { value, fire, dueAtMs: Infinity, heapIndex: -1 };
+    const entry: Entry<V> = { value, fire, dueAtMs: Infinity, disarm: undefined };
     this.#entries.set(key, entry);
     if (lifeMs !== Infinity) this.#alarms.set(entry, lifeMs);
     const [oldest] = this.#entries.keys();

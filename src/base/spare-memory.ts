@@ -7,22 +7,11 @@ import type { Clock } from './time/clock.ts';
 import type { Log } from './log.ts';
 import { startPeriodicJob } from './time/periodic-job.ts';
 
-export interface SpareMemoryOptions {
-  /** Resolves when the start is complete; rejects if it never will be. */
-  readonly whenSynced: () => Promise<unknown>;
-  /** Synchronous; throws if it is impossible. */
-  readonly giveBack: () => void;
-  readonly clock: Clock;
-  readonly log: Log;
-}
-
 const everyMs = 60_000;
 
-/** Runs once a minute after the start, until it fails or is disposed. */
-export function giveBackSpareMemory(options: SpareMemoryOptions): Disposable {
-  const { whenSynced, giveBack, clock, log } = options;
-  const job = new DisposableStack();
-  const step = (): number | undefined => {
+/** @param giveBack is synchronous. Called once a minute, until it throws. */
+export function giveBackSpareMemory(clock: Clock, log: Log, giveBack: () => void): Disposable {
+  return startPeriodicJob(clock, everyMs, () => {
     try {
       giveBack();
       return everyMs;
@@ -30,13 +19,5 @@ export function giveBackSpareMemory(options: SpareMemoryOptions): Disposable {
       log.debug({ err }, 'failed to return spare memory to the kernel');
       return undefined;
     }
-  };
-  whenSynced().then(
-    () => {
-      if (!job.disposed) job.use(startPeriodicJob(clock, 0, step));
-    },
-    // Disposed before the first sync: nothing is left to do.
-    () => undefined,
-  );
-  return job;
+  });
 }

@@ -114,12 +114,7 @@ export async function startAgent(given: AgentOptions): Promise<Agent> {
   );
   await kernel.start();
   starting.use(
-    giveBackSpareMemory({
-      whenSynced: () => state.watches.whenSynced(),
-      giveBack: () => kernel.trimMemory(),
-      clock,
-      log: log.child({ component: 'memory' }),
-    }),
+    giveBackSpareMemory(clock, log.child({ component: 'memory' }), () => kernel.trimMemory()),
   );
   exportParts(metrics, parts);
   starting.use(

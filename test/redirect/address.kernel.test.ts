@@ -33,7 +33,7 @@ async function dial(from: Namespace): Promise<string> {
     request.on('error', (error) => console.log(error.code));
   `;
   const result = await from.host.run(process.execPath, ['-e', script]);
-  return result.kind === 'exited' ? result.stdout.trim() : result.kind;
+  return result.kind === 'exited' ? result.stdout.trim() : result.why;
 }
 
 function modeIn(node: Namespace) {

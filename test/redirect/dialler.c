@@ -3,7 +3,7 @@
  * Dials in ways that no client library of Node can, sends one line, prints one line:
  *
  *   dialler tcp4|tcp6|mptcp4|mptcp6|fastopen4|fastopen6|udp4 ADDRESS PORT
- *     "local=PORT peer=ADDRESS:PORT answer=LINE" or "error=NAME"
+ *     "local=PORT answer=LINE" or "error=NAME"
  *   dialler forge INTERFACE SOURCE SOURCE_PORT GATEWAY_MAC ADDRESS PORT
  *     opens a connection by hand-crafted frames from an address that no host here has: "answer=LINE"
  *   dialler fill plain|lo|late ADDRESS PORT COUNT CGROUP...
@@ -93,7 +93,7 @@ static int dial(const char *kind, const char *ip, int port)
 	struct sockaddr_storage address;
 	socklen_t length = make_address(family, ip, port, &address);
 	struct timeval patience = { .tv_sec = 3 };
-	char answer[256] = "", text[64] = "";
+	char answer[256] = "";
 	ssize_t received;
 	int local;
 
@@ -118,13 +118,7 @@ static int dial(const char *kind, const char *ip, int port)
 	length = sizeof(address);
 	getsockname(sock, (struct sockaddr *)&address, &length);
 	local = port_of(&address);
-	length = sizeof(address);
-	if (getpeername(sock, (struct sockaddr *)&address, &length))
-		return give_up();
-	inet_ntop(family, family == AF_INET ? (void *)&((struct sockaddr_in *)&address)->sin_addr :
-					      (void *)&((struct sockaddr_in6 *)&address)->sin6_addr,
-		  text, sizeof(text));
-	printf("local=%d peer=%s:%d answer=%s\n", local, text, port_of(&address), answer);
+	printf("local=%d answer=%s\n", local, answer);
 	return 0;
 }
 

@@ -7,7 +7,13 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { createHost, outputOf, type FlowCut, type Host } from '../../src/redirect/host/command.ts';
+import {
+  createHost,
+  missingTool,
+  outputOf,
+  type FlowCut,
+  type Host,
+} from '../../src/redirect/host/command.ts';
 
 const PREFIX = 'nmi-test-';
 const native = join(import.meta.dirname, '../../src/redirect/native/addon.ts');
@@ -18,8 +24,8 @@ let made = 0;
 export async function whyNoKernelTests(...tools: readonly string[]): Promise<string | false> {
   if (process.getuid?.() !== 0) return 'not root';
   for (const tool of ['ip', ...tools]) {
-    const { kind } = await machine.run(tool, ['--version']);
-    if (kind === 'missing') return `no ${tool} on the PATH`;
+    const version = await machine.run(tool, ['--version']);
+    if (version === missingTool) return `no ${tool} on the PATH`;
   }
   const probe = await machine.run('ip', ['netns', 'add', `${PREFIX}${process.pid}-probe`]);
   if (probe.kind !== 'exited' || probe.exitCode !== 0) return 'no network namespaces';
@@ -54,7 +60,7 @@ function hostIn(name: string, cutFlows: Host['cutFlows']): Host {
     run: async (tool, args, options) => {
       const result = await machine.run('ip', [...enter, tool, ...args], options);
       const missing = result.kind === 'exited' && result.stderr.startsWith(`exec of "${tool}"`);
-      return missing ? { kind: 'missing' } : result;
+      return missing ? missingTool : result;
     },
     read: async (path) => {
       const result = await machine.run('ip', [...enter, 'cat', path]);

@@ -1,6 +1,11 @@
 /** A node made of scripted answers, for redirect code that runs tools. */
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import type { FlowCut, Host, ToolResult } from '../../src/redirect/host/command.ts';
+import {
+  missingTool,
+  type FlowCut,
+  type Host,
+  type ToolResult,
+} from '../../src/redirect/host/command.ts';
 import { RedirectError } from '../../src/redirect/redirect.ts';
 
 export const ok = (stdout = ''): ToolResult => ({
@@ -45,7 +50,7 @@ export function scripted(
     run: (tool, args, options) => {
       log.push([tool, ...args].join(' '));
       const answer = answers[tool]?.(args.join(' '), options?.input ?? '');
-      return Promise.resolve(answer ?? { kind: 'missing' });
+      return Promise.resolve(answer ?? missingTool);
     },
     read: (path) => Promise.resolve(files[path]),
     cutFlows: async (cut) => {

@@ -1,12 +1,13 @@
-/**
- * Many deadlines on one timer, which is armed for the soonest. Removing that deadline does not
- * rearm the timer: a needless firing costs less than rearming at every removal.
- */
+/** Timers that can be moved and cleared, and that end together. */
 import type { Clock } from './clock.ts';
-import { DeadlineHeap, type Deadline } from './deadline-heap.ts';
 
-export interface QueuedTimer extends Deadline {
-  /** Called at the deadline, after its removal from the heap. */
+/** Only the queue writes the first two fields. */
+export interface QueuedTimer {
+  /** Monotonic milliseconds. */
+  dueAtMs: number;
+  /** Set while the timer runs. */
+  disarm: (() => void) | undefined;
+  /** Called at the deadline, when the timer has left the queue. */
   fire(): void;
 }
 
@@ -15,10 +16,7 @@ const longestArmMs = 24 * 3_600_000;
 
 export class TimerQueue implements Disposable {
   readonly #clock: Clock;
-  readonly #heap = new DeadlineHeap<QueuedTimer>();
-  #disarm: (() => void) | undefined;
-  /** Monotonic milliseconds; Infinity while nothing is armed. */
-  #armedForMs = Infinity;
+  readonly #running = new Set<QueuedTimer>();
   #isDisposed = false;
 
   constructor(clock: Clock) {
@@ -26,56 +24,38 @@ export class TimerQueue implements Disposable {
   }
 
   get size(): number {
-    return this.#heap.size;
+    return this.#running.size;
   }
 
   /** @param delayMs from now; replaces an earlier deadline of the same timer. */
   set(timer: QueuedTimer, delayMs: number): void {
     if (this.#isDisposed) return;
-    this.#heap.set(timer, this.#clock.monotonicMs() + Math.max(0, delayMs));
-    this.#arm();
+    this.clear(timer);
+    this.#running.add(timer);
+    timer.dueAtMs = this.#clock.monotonicMs() + Math.max(0, delayMs);
+    this.#arm(timer);
   }
 
   clear(timer: QueuedTimer): void {
-    this.#heap.delete(timer);
-    if (this.#heap.size === 0) this.#stop();
+    timer.disarm?.();
+    timer.disarm = undefined;
+    this.#running.delete(timer);
   }
 
   [Symbol.dispose](): void {
     this.#isDisposed = true;
-    this.#heap.clear();
-    this.#stop();
+    for (const timer of this.#running) this.clear(timer);
   }
 
-  #arm(): void {
-    const { first } = this.#heap;
-    if (first === undefined || first.dueAtMs >= this.#armedForMs) return;
-    this.#stop();
-    const nowMs = this.#clock.monotonicMs();
-    const delayMs = Math.min(longestArmMs, Math.max(0, first.dueAtMs - nowMs));
-    this.#armedForMs = nowMs + delayMs;
-    this.#disarm = this.#clock.schedule(delayMs, () => this.#fireDue());
-  }
-
-  #fireDue(): void {
-    this.#disarm = undefined;
-    this.#armedForMs = Infinity;
-    const nowMs = this.#clock.monotonicMs();
-    try {
-      for (;;) {
-        const { first } = this.#heap;
-        if (first === undefined || first.dueAtMs > nowMs) break;
-        this.#heap.delete(first);
-        first.fire();
+  #arm(timer: QueuedTimer): void {
+    const leftMs = timer.dueAtMs - this.#clock.monotonicMs();
+    timer.disarm = this.#clock.schedule(Math.min(longestArmMs, leftMs), () => {
+      if (timer.dueAtMs > this.#clock.monotonicMs()) {
+        this.#arm(timer);
+        return;
       }
-    } finally {
-      this.#arm();
-    }
-  }
-
-  #stop(): void {
-    this.#disarm?.();
-    this.#disarm = undefined;
-    this.#armedForMs = Infinity;
+      this.clear(timer);
+      timer.fire();
+    });
   }
 }

@@ -335,7 +335,7 @@ export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposab
     const end = inflight.isDropped ? askAgain : answer;
     const waiter: Waiter<F> = {
       dueAtMs: 0,
-      heapIndex: -1,
+      disarm: undefined,
       settle: (result) => {
         try {
           leave();

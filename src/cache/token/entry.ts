@@ -65,7 +65,7 @@ export class CacheEntry<R extends Keyed> implements QueuedTimer, Linked<CacheEnt
   renewedAtMs = -Infinity;
   usedAtMs: number;
   dueAtMs = 0;
-  heapIndex = -1;
+  disarm: (() => void) | undefined = undefined;
   newer: CacheEntry<R> | undefined = undefined;
   older: CacheEntry<R> | undefined = undefined;
   #state: EntryState = { kind: 'fresh' };

@@ -33,17 +33,6 @@ export const noAnswer = {
   kind: 'unavailable',
   why: '`nmi redirect run` does not answer',
 } as const satisfies Attestation;
-const refused: Attestation = {
-  kind: 'unavailable',
-  why: '`nmi redirect run` cannot look it up now',
-};
-const unattested: Attestation = { kind: 'unattested' };
-const unrecorded: Attestation = {
-  kind: 'unattested',
-  retryWhy:
-    'this node had no room for a record of it, or the redirect was changed less than a minute ago',
-};
-
 interface Pending {
   readonly kind: Request['kind'];
   readonly deadlineMs: number;
@@ -76,7 +65,9 @@ export class CallerClient {
   /** The caller at an address and port. Unavailable before the first report. */
   lookUp(ip: string, port: number): Attestation | Promise<Attestation> {
     if (this.#socket === undefined) return noAnswer;
-    return this.#ask(this.#socket, { kind: 'look-up', ip, port }).then(attestationOf);
+    return this.#ask(this.#socket, { kind: 'look-up', ip, port }).then((answer) =>
+      answer?.kind === 'look-up' ? answer.found : noAnswer,
+    );
   }
 
   close(): void {
@@ -156,19 +147,5 @@ export class CallerClient {
     if (this.#isClosed) return;
     this.#disarm?.();
     this.#disarm = this.#options.clock.schedule(reconnectMs, () => void this.report());
-  }
-}
-
-function attestationOf(answer: Answer | undefined): Attestation {
-  if (answer?.kind !== 'look-up') return noAnswer;
-  switch (answer.outcome) {
-    case 'attested':
-      return { kind: 'attested', cgroupId: answer.cgroupId, isDirect: answer.isDirect };
-    case 'unattested':
-      return unattested;
-    case 'unrecorded':
-      return unrecorded;
-    case 'unavailable':
-      return refused;
   }
 }

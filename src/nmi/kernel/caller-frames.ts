@@ -8,7 +8,7 @@
  *     status   1 mode active · layout(4) metadata-ip(4) listen-ip(4) metadata-port(2) listen-port(2)
  *     look-up  2 outcome direct ··· ·· cgroup-id(8) at byte 8
  */
-import type { RedirectMode, RedirectTarget } from '../../redirect/redirect.ts';
+import type { Attestation, RedirectMode, RedirectTarget } from '../../redirect/redirect.ts';
 
 export const requestBytes = 8;
 export const answerBytes = 20;
@@ -30,21 +30,26 @@ export type Request =
   | { readonly kind: 'status' }
   | { readonly kind: 'look-up'; readonly ip: string; readonly port: number };
 
-/** `unrecorded` is `unattested` for a passing reason. */
-export type LookUpOutcome = 'unavailable' | 'unattested' | 'attested' | 'unrecorded';
-
 export type Answer =
   | { readonly kind: 'status'; readonly report: RedirectReport }
-  | {
-      readonly kind: 'look-up';
-      readonly outcome: LookUpOutcome;
-      readonly cgroupId: bigint;
-      readonly isDirect: boolean;
-    };
+  | { readonly kind: 'look-up'; readonly found: Attestation };
 
 const kinds = { status: 1, 'look-up': 2 } as const;
 const modes: readonly KeptMode[] = ['ebpf', 'iptables'];
-const outcomes: readonly LookUpOutcome[] = ['unavailable', 'unattested', 'attested', 'unrecorded'];
+const outcomes = { unavailable: 0, unattested: 1, attested: 2, unrecorded: 3 } as const;
+/** By the outcome of a look-up that found nobody. */
+const nobody = new Map<number, Attestation>([
+  [outcomes.unavailable, { kind: 'unavailable', why: '`nmi redirect run` cannot look it up now' }],
+  [outcomes.unattested, { kind: 'unattested' }],
+  [
+    outcomes.unrecorded,
+    {
+      kind: 'unattested',
+      retryWhy:
+        'this node had no room for a record of it, or the redirect was changed less than a minute ago',
+    },
+  ],
+]);
 
 /** Writes a request at an offset of bytes that are zero there. */
 export function writeRequest(request: Request, bytes: Buffer, at: number): void {
@@ -70,9 +75,11 @@ export function readRequest(bytes: Buffer, at: number): Request | undefined {
 export function writeAnswer(answer: Answer, bytes: Buffer, at: number): void {
   bytes[at] = kinds[answer.kind];
   if (answer.kind === 'look-up') {
-    bytes[at + 1] = outcomes.indexOf(answer.outcome);
-    bytes[at + 2] = answer.isDirect ? 1 : 0;
-    bytes.writeBigUInt64LE(answer.cgroupId, at + 8);
+    const { found } = answer;
+    bytes[at + 1] = outcomeOf(found);
+    if (found.kind !== 'attested') return;
+    bytes[at + 2] = found.isDirect === true ? 1 : 0;
+    bytes.writeBigUInt64LE(found.cgroupId, at + 8);
     return;
   }
   const { mode, isActive, layout, target } = answer.report;
@@ -85,14 +92,23 @@ export function writeAnswer(answer: Answer, bytes: Buffer, at: number): void {
   bytes.writeUInt16BE(target.listenPort, at + 18);
 }
 
+/** The iptables mode has no records. */
+function outcomeOf(found: Attestation): number {
+  if (found.kind === 'attested') return outcomes.attested;
+  if (found.kind !== 'unattested') return outcomes.unavailable;
+  return found.retryWhy === undefined ? outcomes.unattested : outcomes.unrecorded;
+}
+
 /** Undefined for invalid bytes. */
 export function readAnswer(bytes: Buffer, at: number): Answer | undefined {
   const word = bytes[at + 1] ?? 0;
   if (bytes[at] === kinds['look-up']) {
-    const outcome = outcomes[word];
-    if (outcome === undefined) return undefined;
     const isDirect = bytes[at + 2] === 1;
-    return { kind: 'look-up', outcome, cgroupId: bytes.readBigUInt64LE(at + 8), isDirect };
+    const found =
+      word === outcomes.attested
+        ? ({ kind: 'attested', cgroupId: bytes.readBigUInt64LE(at + 8), isDirect } as const)
+        : nobody.get(word);
+    return found && { kind: 'look-up', found };
   }
   const mode = modes[word];
   if (bytes[at] !== kinds.status || mode === undefined) return undefined;

@@ -81,20 +81,7 @@ function serve(socket: Socket, options: CallerServerOptions): void {
 }
 
 function answerTo(request: Request, { report, lookUp }: CallerServerOptions): Answer {
-  if (request.kind === 'status') return { kind: 'status', report: report() };
-  const found = lookUp(request.ip, request.port);
-  const none = { kind: 'look-up', cgroupId: 0n, isDirect: false } as const;
-  switch (found.kind) {
-    case 'attested': {
-      const { cgroupId, isDirect = false } = found;
-      return { kind: 'look-up', outcome: 'attested', cgroupId, isDirect };
-    }
-    case 'unattested':
-      return { ...none, outcome: found.retryWhy === undefined ? 'unattested' : 'unrecorded' };
-    // The iptables mode has no records.
-    case 'by-address':
-    case 'by-link':
-    case 'unavailable':
-      return { ...none, outcome: 'unavailable' };
-  }
+  return request.kind === 'status'
+    ? { kind: 'status', report: report() }
+    : { kind: 'look-up', found: lookUp(request.ip, request.port) };
 }

@@ -43,8 +43,8 @@ export async function takeListener(
     if (signal?.aborted === true) return undefined;
     try {
       const { descriptor, isShared, connection } = await takeOnce(native, options);
-      const kept = new KeptListener(native, options, descriptor, connection);
-      return { descriptor, isShared, [Symbol.dispose]: () => kept.close() };
+      const close = keepForNext(native, options, descriptor, connection);
+      return { descriptor, isShared, [Symbol.dispose]: close };
     } catch (error) {
       if (!(error instanceof ListenerError) || performance.now() > deadlineMs) throw error;
     }
@@ -52,17 +52,11 @@ export async function takeListener(
   }
 }
 
-interface Taken {
-  readonly descriptor: number;
-  readonly isShared: boolean;
-  readonly connection: Socket;
-}
-
 async function takeOnce(
   native: NativeModule,
   { path, address }: HeldListenerOptions,
   had?: number,
-): Promise<Taken> {
+): Promise<{ descriptor: number; isShared: boolean; connection: Socket }> {
   const { note, descriptor, connection } = await askHolder(native, path, had);
   if (descriptor !== undefined && listensAt(native, descriptor, address)) {
     return { descriptor, isShared: note === notes.shared, connection };
@@ -73,53 +67,43 @@ async function takeOnce(
   throw new ListenerError('EADDRNOTAVAIL', path);
 }
 
-class KeptListener {
-  readonly #native: NativeModule;
-  readonly #options: HeldListenerOptions;
-  /** For the next holder. The server that accepts connections closes the other descriptor. */
-  readonly #spare: number;
-  #connection: Socket | undefined;
-  #isClosed = false;
-
-  constructor(
-    native: NativeModule,
-    options: HeldListenerOptions,
-    descriptor: number,
-    connection: Socket,
-  ) {
-    this.#native = native;
-    this.#options = options;
-    this.#spare = native.duplicate(descriptor);
-    this.#keep(connection);
-  }
-
-  close(): void {
-    if (this.#isClosed) return;
-    this.#isClosed = true;
-    closeSync(this.#spare);
-    this.#connection?.destroy();
-  }
-
-  #keep(connection: Socket): void {
-    this.#connection = connection;
-    connection.once('close', () => void this.#giveBack());
+/** Gives the socket to the next holder whenever a holder ends; returns how to end that. */
+function keepForNext(
+  native: NativeModule,
+  options: HeldListenerOptions,
+  descriptor: number,
+  first: Socket,
+): () => void {
+  // The server that accepts connections closes the other descriptor.
+  const spare = native.duplicate(descriptor);
+  let isClosed = false;
+  let holder: Socket;
+  function keep(connection: Socket): void {
+    holder = connection;
+    connection.once('close', () => void giveBack());
     // Reads only detect the end of the connection, which must not keep an idle process alive.
     connection.resume().unref();
   }
-
-  async #giveBack(): Promise<void> {
-    while (!this.#isClosed) {
+  async function giveBack(): Promise<void> {
+    while (!isClosed) {
       await delay(reconnectMs, undefined, { ref: false });
-      if (this.#isClosed) return;
+      if (isClosed) return;
       try {
-        const { descriptor, connection } = await takeOnce(this.#native, this.#options, this.#spare);
-        closeSync(descriptor);
-        if (this.#isClosed) connection.destroy();
-        else this.#keep(connection);
+        const taken = await takeOnce(native, options, spare);
+        closeSync(taken.descriptor);
+        if (isClosed) taken.connection.destroy();
+        else keep(taken.connection);
         return;
       } catch (error) {
         if (!(error instanceof ListenerError)) throw error;
       }
     }
   }
+  keep(first);
+  return () => {
+    if (isClosed) return;
+    isClosed = true;
+    closeSync(spare);
+    holder.destroy();
+  };
 }

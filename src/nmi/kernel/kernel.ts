@@ -13,7 +13,6 @@ import type { Config } from '../config/config.ts';
 import { chooseRedirect, type KernelCounts } from './choose-redirect.ts';
 import { openPodNetwork, withPlace, type PodNetwork } from './pod-network.ts';
 import { Reconciler, type CheckOutcome } from './reconciler.ts';
-import { watchRoom } from './room-shortage.ts';
 import { whileSettling } from './settling.ts';
 import { withLink } from './unrecorded-callers.ts';
 
@@ -68,17 +67,12 @@ export function openKernel({ config, clock, log, hasPredecessor }: KernelOptions
     failed: 0,
   };
   const redirectLog = log.child({ component: 'redirect' });
-  const reportRoom =
-    counts === undefined ? () => undefined : watchRoom(() => countersOf(counts), redirectLog);
   const reconciler = new Reconciler({
     redirect,
     intervalMs: config.redirectIntervalMs,
     clock,
     log: redirectLog,
-    onCheck: (outcome) => {
-      checks[outcome]++;
-      reportRoom();
-    },
+    onCheck: (outcome) => void checks[outcome]++,
   });
   const programSamples = counts === undefined ? () => [] : programSampler(counts);
   const network = openPodNetwork(redirectLog);
@@ -151,7 +145,12 @@ export function openKernel({ config, clock, log, hasPredecessor }: KernelOptions
 function programSampler(counts: KernelCounts): () => readonly Sample[] {
   let caught = 0;
   return () => {
-    const totals = countersOf(counts);
+    let totals: ReturnType<KernelCounts['counters']>;
+    try {
+      totals = counts.counters();
+    } catch {
+      // It must not fail the scrape.
+    }
     if (totals === undefined) return [];
     // Reading it runs a tool, so the next scrape shows the value.
     void counts.countFallbackConnections().then(
@@ -170,13 +169,4 @@ function programSampler(counts: KernelCounts): () => readonly Sample[] {
       { metric: 'nmi_redirect_fallback_connections_total', value: caught },
     ];
   };
-}
-
-/** Undefined if the counters cannot be read, which must not fail the scrape. */
-function countersOf(counts: KernelCounts): ReturnType<KernelCounts['counters']> {
-  try {
-    return counts.counters();
-  } catch {
-    return undefined;
-  }
 }

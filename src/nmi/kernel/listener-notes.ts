@@ -100,30 +100,16 @@ export async function awaitNote(
   return undefined;
 }
 
+const failures = ['EADDRINUSE', 'EADDRNOTAVAIL', 'EACCES', 'failed'] as const;
+
 /** The note for a failed system call. */
 export function noteOf(code: string): number {
-  switch (code) {
-    case 'EADDRINUSE':
-    case 'EADDRNOTAVAIL':
-    case 'EACCES':
-      return notes[code];
-    default:
-      return notes.failed;
-  }
+  return notes[failures.find((each) => each === code) ?? 'failed'];
 }
 
 /** The code of the failed system call that a note reports. */
 export function codeOf(note: number): string {
-  switch (note) {
-    case notes.EADDRINUSE:
-      return 'EADDRINUSE';
-    case notes.EADDRNOTAVAIL:
-      return 'EADDRNOTAVAIL';
-    case notes.EACCES:
-      return 'EACCES';
-    default:
-      return 'failed';
-  }
+  return failures.find((each) => notes[each] === note) ?? 'failed';
 }
 
 /** Whether a descriptor is a listening socket at that address. */

@@ -1,7 +1,7 @@
 /** Kernel look-ups of pod addresses, for modes that identify the caller by address. */
 import { isIPv4 } from 'node:net';
 import { canonicalIp } from '../../cache/index/ip.ts';
-import * as place from '../../redirect/host/place.ts';
+import { inKernel, type NativeModule } from '../../redirect/native/addon.ts';
 import { RedirectError, type Attestation, type Peer, type Place } from '../../redirect/redirect.ts';
 import type { Log } from '../../base/log.ts';
 
@@ -14,21 +14,24 @@ export interface PodNetwork {
   hasLink(link: number): boolean;
 }
 
-type Kernel = Pick<typeof place, 'placeOf' | 'ownsLink' | 'hasLink'>;
+type LookUp<T> = (native: Pick<NativeModule, 'placeOf' | 'ownsLink' | 'hasLink'>) => T;
 
 /**
- * A look-up can wait for the kernel's rtnl lock: without this cache, a pod that connects thousands
+ * A look-up takes about 5 µs for an address with its own route, and 10 µs on a bridge. It can wait for the kernel's rtnl lock: without this cache, a pod that connects thousands
  * of times a second made the others wait for 0.2 s. No address moves to another pod this fast.
  */
 const recentMs = 20;
 const maxRecent = 256;
 
 /** Logs the first failure only, since every connection causes a look-up. */
-export function openPodNetwork(log: Log, kernel: Kernel = place): PodNetwork {
+export function openPodNetwork(
+  log: Log,
+  kernel: <T>(lookUp: LookUp<T>) => T = inKernel,
+): PodNetwork {
   let hasFailed = false;
-  const attempt = <T>(ask: () => T, otherwise: T): T => {
+  const attempt = <T>(lookUp: LookUp<T>, otherwise: T): T => {
     try {
-      return ask();
+      return kernel(lookUp);
     } catch (error) {
       if (!(error instanceof RedirectError)) throw error;
       const problem = error.message;
@@ -37,8 +40,8 @@ export function openPodNetwork(log: Log, kernel: Kernel = place): PodNetwork {
       return otherwise;
     }
   };
-  const placeOf = briefly((ip) => attempt(() => kernel.placeOf(ip), undefined) ?? 'unknown');
-  const ownsLink = briefly((ip) => attempt(() => kernel.ownsLink(ip), false));
+  const placeOf = briefly((ip) => attempt((native) => native.placeOf(ip), undefined) ?? 'unknown');
+  const ownsLink = briefly((ip) => attempt((native) => native.ownsLink(ip), false));
   return {
     placeOf: (text) => {
       const ip = canonicalIp(text) ?? '';
@@ -48,7 +51,7 @@ export function openPodNetwork(log: Log, kernel: Kernel = place): PodNetwork {
       const ip = canonicalIp(text) ?? '';
       return isIPv4(ip) && ownsLink(ip);
     },
-    hasLink: (link) => attempt(() => kernel.hasLink(link), true),
+    hasLink: (link) => attempt((native) => native.hasLink(link), true),
   };
 }
 

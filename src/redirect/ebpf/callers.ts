@@ -1,7 +1,8 @@
 /** Looks up the cgroup that opened a connection in the programs' map. Synchronous, one look-up. */
+import { closeSync } from 'node:fs';
 import { isIPv4 } from 'node:net';
 import { join } from 'node:path';
-import { nativeModule, type BpfMap, type NativeModule } from '../native/addon.ts';
+import { nativeModule, type BpfMap } from '../native/addon.ts';
 import { readCounters } from './programs.ts';
 import type { Attestation, Peer, RedirectTarget } from '../redirect.ts';
 
@@ -26,7 +27,6 @@ export class Callers {
   readonly #pinFolder: string;
   readonly #listen: Listen;
   readonly #nowNs: () => bigint;
-  #native: NativeModule | undefined;
   #map: BpfMap | undefined;
   /**
    * Linux before 5.14 does not report the id of a network namespace. The programs then assume that the
@@ -50,14 +50,14 @@ export class Callers {
    * @throws errors of the native module.
    */
   refresh(): void {
-    const native = (this.#native ??= nativeModule());
+    const native = nativeModule();
     this.#knowsNode = native.netnsCookie() !== 0n;
     const former = this.#map;
     this.#map = undefined;
     try {
       this.#map = native.openMap(join(this.#pinFolder, 'callers'), true);
     } finally {
-      if (former !== undefined) native.close(former);
+      if (former !== undefined) closeSync(former);
     }
   }
 
@@ -68,12 +68,12 @@ export class Callers {
 
   /** Never throws. */
   attest(peer: Peer): Attestation {
-    if (this.#map === undefined || this.#native === undefined) return unavailable;
+    if (this.#map === undefined) return unavailable;
     const ip = recordedIp(peer, this.#listen);
     if (ip === undefined) return unattested;
     try {
       const isWithinNode = this.#knowsNode && ip === plainIp(peer.localIp);
-      const caller = this.#native.lookupCaller(this.#map, ip, peer.remotePort, isWithinNode);
+      const caller = nativeModule().lookupCaller(this.#map, ip, peer.remotePort, isWithinNode);
       if (caller?.cgroupId === 0n) return sharedAddress;
       if (caller !== undefined) return { kind: 'attested', ...caller };
       return this.#wasRoomShort() ? noRoom : unattested;
@@ -90,7 +90,7 @@ export class Callers {
   }
 
   close(): void {
-    if (this.#map !== undefined) this.#native?.close(this.#map);
+    if (this.#map !== undefined) closeSync(this.#map);
     this.#map = undefined;
   }
 }

@@ -40,7 +40,6 @@ import { diffGuard, ensureGuard, removeGuard } from '../host/guard.ts';
 import { describeLink, diffLink, ensureLink, listLinks, removeLink } from '../host/link.ts';
 import { inKernel } from '../native/addon.ts';
 import { readPrograms } from '../native/native-files.ts';
-import type { CutOutcome } from '../host/flows.ts';
 import {
   isUnavailable,
   RedirectError,
@@ -99,10 +98,11 @@ export interface FallbackRedirect extends Redirect {
    */
   countRedirected(): Promise<number | undefined>;
   /**
-   * Cuts all connections to the metadata address except the node's own, redirected ones included.
+   * Cuts all connections to the metadata address except the node's own, redirected ones included. Returns
+   * their number, or why none could be cut.
    * @throws RedirectError
    */
-  cutFlows(): Promise<CutOutcome>;
+  cutFlows(): Promise<number | string>;
 }
 
 /** The options with their defaults. */
@@ -160,7 +160,7 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
     counters: () => readCounters(settings.pinFolder),
     countFallbackConnections: async () => {
       const caught = await orUnavailable(settings.fallback.countRedirected());
-      return caught.kind === 'status' ? caught.status : undefined;
+      return caught instanceof RedirectError ? undefined : caught;
     },
   };
 }
@@ -198,7 +198,7 @@ function rememberRefusal(fallback: FallbackRedirect): FallbackRedirect {
 function exemptSelf(settings: Settings): void {
   try {
     const wanted = wantedPrograms(settings);
-    if (wanted.kind === 'programs') exemptFromPinned(wanted.programs);
+    if (typeof wanted !== 'string') exemptFromPinned(wanted);
   } catch (error) {
     // The first check finds and reports the same error.
     if (!(error instanceof RedirectError)) throw error;
@@ -223,44 +223,37 @@ async function install(settings: Settings, onPrograms: () => void): Promise<Redi
   await errors.run(async () => changed.push(...(await ensureLink(host, target.listenIp))));
   await errors.run(async () => {
     const wanted = wantedPrograms(settings);
-    if (wanted.kind === 'impossible') return;
+    if (typeof wanted === 'string') return;
     await ensurePinFolder(settings.machine, settings.pinFolder);
-    const problems = diffPrograms(wanted.programs);
-    if (problems === 'absent' || problems.length > 0) {
-      changed.push(...installPrograms(wanted.programs));
-    }
+    const problems = diffPrograms(wanted);
+    if (problems === 'absent' || problems.length > 0) changed.push(...installPrograms(wanted));
     onPrograms();
-    const closed = closeOlderSockets(wanted.programs);
+    const closed = closeOlderSockets(wanted, target);
     if (typeof closed === 'string') notes.push(closed);
     else if (closed > 0) changed.push(`${closed} older sockets closed`);
   });
   await errors.run(async () => {
     const fallback = await orUnavailable(settings.fallback.install());
-    if (fallback.kind === 'status') changed.push(...(fallback.status.changed ?? []));
+    if (!(fallback instanceof RedirectError)) changed.push(...(fallback.changed ?? []));
     else if (settings.guard) changed.push(...(await ensureGuard(host, target.metadataIp)));
   });
-  await errors.run(async () => changed.push(...(await cutFallbackFlows(settings))));
+  await errors.run(async () => {
+    // A connection that iptables redirected reaches the agent from its client's port. Until conntrack
+    // forgets it (two minutes after its end), netfilter gives another port to a client that connects from
+    // the same port through the programs, and the agent finds no record of that port.
+    const cut = await orUnavailable(settings.fallback.cutFlows());
+    if (typeof cut !== 'number' || cut === 0) return;
+    changed.push(`deleted ${cut} conntrack entries of the fallback`);
+  });
   errors.throwFirst();
   const status = await readBack(settings);
   return { ...status, detail: [status.detail, ...notes].join('; '), changed };
 }
 
-/**
- * A connection that iptables redirected reaches the agent from its client's port. Until conntrack
- * forgets it (two minutes after its end), netfilter gives another port to a client that connects from
- * the same port through the programs, and the agent finds no record of that port.
- */
-async function cutFallbackFlows({ fallback }: Settings): Promise<readonly string[]> {
-  const outcome = await orUnavailable(fallback.cutFlows());
-  if (outcome.kind === 'unavailable' || outcome.status.kind !== 'cut') return [];
-  const { flows } = outcome.status;
-  return flows > 0 ? [`deleted ${flows} conntrack entries of the fallback`] : [];
-}
-
 /** Number of closed sockets, or why none could be closed: a kernel may lack socket diagnosis. */
-function closeOlderSockets(programs: WantedPrograms): number | string {
+function closeOlderSockets(programs: WantedPrograms, target: RedirectTarget): number | string {
   try {
-    return cutOlderSockets(programs);
+    return cutOlderSockets(programs, target);
   } catch (error) {
     if (!(error instanceof RedirectError) || error.code !== 'UNSUPPORTED') throw error;
     return `older sockets not closed: ${error.message}`;
@@ -277,7 +270,7 @@ async function remove(settings: Settings): Promise<void> {
   });
   await errors.run(async () => {
     const fallback = await orUnavailable(settings.fallback.remove());
-    if (fallback.kind === 'status') return;
+    if (!(fallback instanceof RedirectError)) return;
     await removeGuard(host, target.metadataIp);
     await removeLink(host, target.listenIp);
   });
@@ -287,9 +280,9 @@ async function remove(settings: Settings): Promise<void> {
 async function readBack(settings: Settings): Promise<RedirectStatus> {
   const { target } = settings;
   const wanted = wantedPrograms(settings);
-  const found = wanted.kind === 'impossible' ? [wanted.problem] : diffPrograms(wanted.programs);
+  const found = typeof wanted === 'string' ? [wanted] : diffPrograms(wanted);
   const fallback = await readFallback(settings);
-  const where = wanted.kind === 'impossible' ? 'no cgroup' : wanted.programs.cgroup.path;
+  const where = typeof wanted === 'string' ? 'no cgroup' : wanted.cgroup.path;
   const detail = [`eBPF on ${where}`, describeTarget(target), fallback.detail].join('; ');
   const problems = [
     ...(found === 'absent' ? ['no programs installed'] : found),
@@ -299,16 +292,13 @@ async function readBack(settings: Settings): Promise<RedirectStatus> {
   return { state: found === 'absent' ? 'absent' : 'broken', detail, problems };
 }
 
-interface BehindState {
-  readonly detail: string;
-  readonly problems: readonly string[];
-}
-
-async function readFallback(settings: Settings): Promise<BehindState> {
+async function readFallback(
+  settings: Settings,
+): Promise<Pick<RedirectStatus, 'detail' | 'problems'>> {
   const { host, target } = settings;
   const fallback = await orUnavailable(settings.fallback.verify());
-  if (fallback.kind === 'status') {
-    return { detail: `behind it ${fallback.status.detail}`, problems: fallback.status.problems };
+  if (!(fallback instanceof RedirectError)) {
+    return { detail: `behind it ${fallback.detail}`, problems: fallback.problems };
   }
   const links = await listLinks(host);
   const problems = [
@@ -318,39 +308,30 @@ async function readFallback(settings: Settings): Promise<BehindState> {
   const detail = [
     describeLink(links, target.listenIp),
     `guard ${settings.guard ? 'on' : 'off'}`,
-    `no netfilter behind it: ${fallback.reason}`,
+    `no netfilter behind it: ${fallback.message}`,
   ];
   return { detail: detail.join('; '), problems };
 }
 
-type OrUnavailable<T> =
-  | { readonly kind: 'status'; readonly status: T }
-  | { readonly kind: 'unavailable'; readonly reason: string };
-
 /** A node without working iptables is still redirected by the programs. */
-async function orUnavailable<T>(work: Promise<T>): Promise<OrUnavailable<T>> {
+async function orUnavailable<T>(work: Promise<T>): Promise<T | RedirectError> {
   try {
-    return { kind: 'status', status: await work };
+    return await work;
   } catch (error) {
     if (!isUnavailable(error)) throw error;
-    return { kind: 'unavailable', reason: error.message };
+    return error;
   }
 }
 
-type Wanted =
-  | { readonly kind: 'programs'; readonly programs: WantedPrograms }
-  | { readonly kind: 'impossible'; readonly problem: string };
-
-function wantedPrograms(settings: Settings): Wanted {
+/** The wanted state, or why there can be none. */
+function wantedPrograms(settings: Settings): WantedPrograms | string {
   const cgroupRoot = resolveCgroupRoot(settings.cgroupRoot);
   const path = settings.attachTo ?? findPodsRoot(cgroupRoot);
-  if (path === undefined) {
-    return { kind: 'impossible', problem: `no cgroup of pods below ${cgroupRoot}` };
-  }
+  if (path === undefined) return `no cgroup of pods below ${cgroupRoot}`;
   const id = cgroupIdOf(path);
-  if (id === undefined) return { kind: 'impossible', problem: `no cgroup ${path}` };
+  if (id === undefined) return `no cgroup ${path}`;
   const exempt = wantedExempt(settings, path, id);
-  if (typeof exempt === 'string') return { kind: 'impossible', problem: exempt };
+  if (typeof exempt === 'string') return exempt;
   const object = readPrograms();
   const node = {
     podsRoot: id,
@@ -358,15 +339,12 @@ function wantedPrograms(settings: Settings): Wanted {
     netnsCookie: settings.netnsCookie ?? inKernel((native) => native.netnsCookie()),
   };
   return {
-    kind: 'programs',
-    programs: {
-      pinFolder: settings.pinFolder,
-      object,
-      settings: settingsOf(object, settings.target, node),
-      cgroup: { path, id },
-      exempt,
-      keepsExempt: settings.hasPredecessor?.() ?? false,
-    },
+    pinFolder: settings.pinFolder,
+    object,
+    settings: settingsOf(object, settings.target, node),
+    cgroup: { path, id },
+    exempt,
+    keepsExempt: settings.hasPredecessor?.() ?? false,
   };
 }
 

@@ -49,13 +49,6 @@ export function syncExempt(
   });
 }
 
-/** Adds ids and removes none: the earlier process that added those may still run. */
-export function addExempt(native: NativeModule, pinFolder: string, ids: readonly bigint[]): void {
-  withMap(native, join(pinFolder, 'exempt'), 'write', (map) => {
-    for (const id of ids) native.mapSet(map, encodeId(id), presentValue);
-  });
-}
-
 function encodeId(id: bigint): Uint8Array {
   const bytes = new Uint8Array(8);
   new DataView(bytes.buffer).setBigUint64(0, id, true);

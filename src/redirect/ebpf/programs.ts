@@ -11,18 +11,12 @@
  */
 import { join } from 'node:path';
 import { listCgroupIds } from '../cgroup/cgroup-tree.ts';
-import {
-  decodeSettings,
-  diffSettings,
-  encodeSettings,
-  settingsOf,
-  type ProgramSettings,
-} from './settings.ts';
+import { diffSettings, isSameLayout, settingsOf } from './settings.ts';
 import { isBpffs, listPins, promotePin, removePinFolder, sharedMaps, unpin } from './pins.ts';
-import { addExempt, diffExempt, readExempt, syncExempt } from './exempt-cgroups.ts';
-import { inKernel, isMissing, withMap, type NativeModule, type Programs } from '../native/addon.ts';
+import { diffExempt, readExempt, syncExempt } from './exempt-cgroups.ts';
+import { inKernel, isMissing, withMap, type NativeModule } from '../native/addon.ts';
 import { readPrograms } from '../native/native-files.ts';
-import { RedirectError } from '../redirect.ts';
+import { RedirectError, type RedirectTarget } from '../redirect.ts';
 import { defaultTarget } from '../target.ts';
 
 /** The wanted state of the kernel. */
@@ -30,7 +24,7 @@ export interface WantedPrograms {
   readonly pinFolder: string;
   /** ELF object file of the programs. */
   readonly object: Uint8Array;
-  readonly settings: ProgramSettings;
+  readonly settings: Uint8Array;
   /** Processes in this cgroup are redirected, descendants included. */
   readonly cgroup: { readonly path: string; readonly id: bigint };
   /** Processes in these cgroups are not redirected, descendants included. */
@@ -41,20 +35,17 @@ export interface WantedPrograms {
 
 interface Hook {
   readonly name: string;
-  readonly program: string;
   /** `enum bpf_attach_type` */
   readonly attachType: number;
 }
 
 /** In order of attachment. */
 const hooks: readonly Hook[] = [
-  { name: 'bind6', program: 'nmi_bind6', attachType: 9 },
-  { name: 'bind4', program: 'nmi_bind4', attachType: 8 },
-  { name: 'sockops', program: 'nmi_sockops', attachType: 3 },
-  { name: 'getpeername4', program: 'nmi_peername4', attachType: 29 },
-  { name: 'getpeername6', program: 'nmi_peername6', attachType: 30 },
-  { name: 'connect6', program: 'nmi_connect6', attachType: 11 },
-  { name: 'connect4', program: 'nmi_connect4', attachType: 10 },
+  { name: 'bind6', attachType: 9 },
+  { name: 'bind4', attachType: 8 },
+  { name: 'sockops', attachType: 3 },
+  { name: 'connect6', attachType: 11 },
+  { name: 'connect4', attachType: 10 },
 ];
 
 /** Pins of the links: redirecting programs first, bind programs last. */
@@ -76,27 +67,22 @@ export function installPrograms(wanted: WantedPrograms): readonly string[] {
     for (const name of listPins(pinFolder)) {
       if (name.startsWith('next_')) unpin(pinFolder, name);
     }
-    const { programs, changes } = load(native, wanted);
-    try {
-      changes.push(...syncExempt(native, pinFolder, wanted));
-      for (const hook of hooks) {
-        native.pinProgram(programs, hook.program, join(pinFolder, `next_program_${hook.name}`));
-        const link = join(pinFolder, `link_${hook.name}`);
-        if (isLinkedTo(native, link, hook, cgroup.id)) {
-          native.replace(programs, hook.program, link);
-          changes.push(`program ${hook.name} replaced`);
-        } else {
-          const next = join(pinFolder, `next_link_${hook.name}`);
-          native.attach(programs, hook.program, cgroup.path, next);
-          promotePin(pinFolder, `link_${hook.name}`);
-          changes.push(`program ${hook.name} attached`);
-        }
-        promotePin(pinFolder, `program_${hook.name}`);
+    const changes = load(native, wanted);
+    changes.push(...syncExempt(native, pinFolder, wanted));
+    for (const { name, attachType } of hooks) {
+      const program = join(pinFolder, `next_program_${name}`);
+      const link = join(pinFolder, `link_${name}`);
+      if (isLinkedTo(native, link, attachType, cgroup.id)) {
+        native.replace(program, link);
+        changes.push(`program ${name} replaced`);
+      } else {
+        native.attach(program, attachType, cgroup.path, join(pinFolder, `next_link_${name}`));
+        promotePin(pinFolder, `link_${name}`);
+        changes.push(`program ${name} attached`);
       }
-      promotePin(pinFolder, 'settings');
-    } finally {
-      native.close(programs);
+      promotePin(pinFolder, `program_${name}`);
     }
+    promotePin(pinFolder, 'settings');
     return changes;
   });
 }
@@ -107,7 +93,8 @@ export function installPrograms(wanted: WantedPrograms): readonly string[] {
  */
 export function exemptFromPinned({ pinFolder, exempt }: WantedPrograms): void {
   if (!listPins(pinFolder).includes('exempt')) return;
-  inKernel((native) => addExempt(native, pinFolder, exempt));
+  // The earlier process that added the others may still run.
+  inKernel((native) => syncExempt(native, pinFolder, { exempt, keepsExempt: true }));
 }
 
 /** Attempts before a refusal is accepted that may be a transient lack of memory. */
@@ -138,27 +125,35 @@ export function tryPrograms(pinFolder: string, object: Uint8Array): void {
   const settings = settingsOf(object, defaultTarget);
   inKernel((native) => {
     const present = readSettings(native, pinFolder);
-    const isShared = present !== 'absent' && present?.layout === settings.layout;
+    const isShared = present !== undefined && isSameLayout(present, settings);
     const pinned = isShared ? sharedMaps.filter((name) => listPins(pinFolder).includes(name)) : [];
     const pins = Object.fromEntries(pinned.map((name) => [name, join(pinFolder, name)]));
-    native.close(native.load(object, encodeSettings(settings), pins));
+    native.load(object, settings, pins, {});
   });
 }
 
-/** Pinned maps of another layout are removed: these programs cannot read their records. */
-function load(
-  native: NativeModule,
-  wanted: WantedPrograms,
-): { readonly programs: Programs; readonly changes: string[] } {
+/**
+ * Loads the programs and returns the changes. Pinned maps of another layout are removed: these programs
+ * cannot read their records.
+ */
+function load(native: NativeModule, wanted: WantedPrograms): string[] {
   const changes: string[] = [];
   const present = readSettings(native, wanted.pinFolder);
-  if (present !== 'absent' && present?.layout !== wanted.settings.layout) {
+  if (present !== undefined && !isSameLayout(present, wanted.settings)) {
     for (const name of sharedMaps) unpin(wanted.pinFolder, name);
     changes.push('maps of another layout left behind');
   }
-  const pins: Record<string, string> = { [settingsMap]: join(wanted.pinFolder, 'next_settings') };
-  for (const name of sharedMaps) pins[name] = join(wanted.pinFolder, name);
-  return { programs: native.load(wanted.object, encodeSettings(wanted.settings), pins), changes };
+  const pin = (name: string): string => join(wanted.pinFolder, name);
+  native.load(
+    wanted.object,
+    wanted.settings,
+    {
+      [settingsMap]: pin('next_settings'),
+      ...Object.fromEntries(sharedMaps.map((name) => [name, pin(name)])),
+    },
+    Object.fromEntries(hooks.map(({ name }) => [`nmi_${name}`, pin(`next_program_${name}`)])),
+  );
+  return changes;
 }
 
 /**
@@ -172,20 +167,17 @@ export function diffPrograms(wanted: WantedPrograms): 'absent' | readonly string
     const { pinFolder } = wanted;
     const settings = mapIdOf(native, join(pinFolder, 'settings'));
     const callers = mapIdOf(native, join(pinFolder, 'callers'));
-    const missing: string[] = [];
-    if (settings === undefined) missing.push('settings missing');
-    if (callers === undefined) missing.push('map of callers missing');
     const present = readSettings(native, pinFolder);
     return [
-      ...missing,
-      ...(present === 'absent' ? [] : diffSettings(present, wanted.settings)),
+      ...(present === undefined ? ['settings missing'] : diffSettings(present, wanted.settings)),
+      ...(callers === undefined ? ['map of callers missing'] : []),
       ...hooks.flatMap((hook) => diffHook(native, wanted, hook, settings, callers)),
       ...diffExemptMap(native, wanted),
     ];
   });
 }
 
-function diffExemptMap(native: NativeModule, wanted: WantedPrograms) {
+function diffExemptMap(native: NativeModule, wanted: WantedPrograms): readonly string[] {
   const present = unlessMissing(() => readExempt(native, wanted.pinFolder));
   return present === undefined ? ['map of exempt cgroups missing'] : diffExempt(present, wanted);
 }
@@ -216,12 +208,15 @@ function diffHook(
   return [];
 }
 
-function isLinkedTo(native: NativeModule, pin: string, hook: Hook, cgroupId: bigint): boolean {
+function isLinkedTo(
+  native: NativeModule,
+  pin: string,
+  attachType: number,
+  cgroupId: bigint,
+): boolean {
   const link = unlessMissing(() => native.linkInfo(pin));
   return (
-    link?.type === cgroupLinkType &&
-    link.attachType === hook.attachType &&
-    link.cgroupId === cgroupId
+    link?.type === cgroupLinkType && link.attachType === attachType && link.cgroupId === cgroupId
   );
 }
 
@@ -231,9 +226,11 @@ function isLinkedTo(native: NativeModule, pin: string, hook: Hook, cgroupId: big
  * from the node's own. Returns their number.
  * @throws RedirectError
  */
-export function cutOlderSockets(wanted: WantedPrograms): number {
+export function cutOlderSockets(
+  wanted: WantedPrograms,
+  { metadataIp, metadataPort }: RedirectTarget,
+): number {
   return inKernel((native) => {
-    const { metadataIp, metadataPort } = wanted.settings.target;
     const redirected = listCgroupIds(wanted.cgroup.path, readExempt(native, wanted.pinFolder));
     return native.cutSockets({ ip: metadataIp, port: metadataPort }, redirected);
   });
@@ -280,7 +277,7 @@ export function listOwnPins(pinFolder: string): readonly string[] {
 function isOurs(name: string): boolean {
   const bare = name.replace(/^next_/, '');
   if (bare === 'settings' || sharedMaps.some((map) => map === bare)) return true;
-  return hooks.some((hook) => bare === `link_${hook.name}` || bare === `program_${hook.name}`);
+  return hooks.some(({ name }) => bare === `link_${name}` || bare === `program_${name}`);
 }
 
 function mapIdOf(native: NativeModule, pin: string): number | undefined {
@@ -293,32 +290,30 @@ function readFirst(native: NativeModule, pin: string): Uint8Array | undefined {
   return unlessMissing(() => withMap(native, pin, 'read', (map) => native.mapGet(map, first)));
 }
 
-/** The settings of the installed programs; undefined for another layout. */
-function readSettings(
-  native: NativeModule,
-  pinFolder: string,
-): ProgramSettings | 'absent' | undefined {
-  const bytes = readFirst(native, join(pinFolder, 'settings'));
-  return bytes === undefined ? 'absent' : decodeSettings(bytes);
+/** The settings of the installed programs, if there are any. */
+function readSettings(native: NativeModule, pinFolder: string): Uint8Array | undefined {
+  return readFirst(native, join(pinFolder, 'settings'));
 }
 
-/** Counts of the programs since their maps were created. */
-export interface ProgramCounters {
-  readonly redirected: bigint;
+/** Counts of the programs since their maps were created, in the order of `struct nmi_counters`. */
+const counterNames = [
+  'redirected',
   /** Of these, from IPv4-mapped IPv6 sockets. */
-  readonly redirectedMapped: bigint;
-  readonly exempt: bigint;
-  readonly recorded: bigint;
-  readonly deleted: bigint;
+  'redirectedMapped',
+  'exempt',
+  'recorded',
+  'deleted',
   /** Refused in connect: the pod has too many connections. */
-  readonly refused: bigint;
+  'refused',
   /** Redirected without a record because a map was full; the agent answers these with 503. */
-  readonly unrecorded: bigint;
+  'unrecorded',
   /** Time of the last one, CLOCK_MONOTONIC. */
-  readonly unrecordedAtNs: bigint;
+  'unrecordedAtNs',
   /** Connects to the agent's own address, by proxies in pods. */
-  readonly direct: bigint;
-}
+  'direct',
+] as const;
+
+export type ProgramCounters = Readonly<Record<(typeof counterNames)[number], bigint>>;
 
 /** Undefined while no programs are installed. @throws RedirectError */
 export function readCounters(pinFolder: string): ProgramCounters | undefined {
@@ -326,20 +321,12 @@ export function readCounters(pinFolder: string): ProgramCounters | undefined {
     const bytes = readFirst(native, join(pinFolder, 'counters'));
     if (bytes === undefined) return undefined;
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-    // Programs of an earlier version count less.
-    const at = (index: number) =>
-      8 * index < bytes.length ? view.getBigUint64(8 * index, true) : 0n;
-    return {
-      redirected: at(0),
-      redirectedMapped: at(1),
-      exempt: at(2),
-      recorded: at(3),
-      deleted: at(4),
-      refused: at(5),
-      unrecorded: at(6),
-      unrecordedAtNs: at(7),
-      direct: at(8),
-    };
+    const counters: Partial<Record<keyof ProgramCounters, bigint>> = {};
+    for (const [index, name] of counterNames.entries()) {
+      // Programs of an earlier version count less.
+      counters[name] = 8 * index < bytes.length ? view.getBigUint64(8 * index, true) : 0n;
+    }
+    return counters as ProgramCounters;
   });
 }
 

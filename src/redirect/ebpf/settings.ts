@@ -9,10 +9,10 @@
  */
 import { createHash } from 'node:crypto';
 import type { RedirectTarget } from '../redirect.ts';
-import { describeTarget } from '../target.ts';
 
 /** `NMI_LAYOUT`: maps of another layout are not shared with these programs. */
 export const mapLayout = 5;
+const nodeAt = 24;
 const classesAt = 32;
 const netnsAt = 48;
 const digestAt = 56;
@@ -38,83 +38,50 @@ export interface NodeIds {
 /** For programs that are only loaded as a probe: each cgroup counts as a pod. */
 const noNode: NodeIds = { podsRoot: 0n, qosClasses: [], netnsCookie: 0n };
 
-export interface ProgramSettings {
-  readonly layout: number;
-  readonly target: RedirectTarget;
-  readonly node: NodeIds;
-  /** SHA-256 of the object file, hexadecimal. */
-  readonly digest: string;
-}
-
-/** The settings of a set of programs. @param programs their object file. */
+/** The bytes of the settings. @param programs their object file. */
 export function settingsOf(
   programs: Uint8Array,
   target: RedirectTarget,
   node: NodeIds = noNode,
-): ProgramSettings {
-  const digest = createHash('sha256').update(programs).digest('hex');
-  return { layout: mapLayout, target, node, digest };
-}
-
-export function encodeSettings({ layout, target, node, digest }: ProgramSettings): Uint8Array {
+): Uint8Array {
   const bytes = new Uint8Array(settingsBytes);
   const view = new DataView(bytes.buffer);
-  view.setUint32(0, layout, true);
+  view.setUint32(0, mapLayout, true);
   bytes.set(ipBytes(target.metadataIp), 4);
   bytes.set(ipBytes(target.listenIp), 8);
   view.setUint16(12, target.metadataPort);
   view.setUint16(14, target.listenPort);
   view.setUint32(16, maxCallersPerPod, true);
-  view.setBigUint64(24, node.podsRoot, true);
+  view.setBigUint64(nodeAt, node.podsRoot, true);
   for (const [at, id] of node.qosClasses.entries()) {
     view.setBigUint64(classesAt + 8 * at, id, true);
   }
   view.setBigUint64(netnsAt, node.netnsCookie, true);
-  bytes.set(Buffer.from(digest, 'hex').subarray(0, 32), digestAt);
+  bytes.set(createHash('sha256').update(programs).digest(), digestAt);
   return bytes;
 }
 
-/** Reads settings back; undefined for bytes of another layout. */
-export function decodeSettings(bytes: Uint8Array): ProgramSettings | undefined {
-  if (bytes.length !== settingsBytes) return undefined;
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  const qosClasses = [classesAt, classesAt + 8].map((at) => view.getBigUint64(at, true));
-  return {
-    layout: view.getUint32(0, true),
-    target: {
-      metadataIp: bytes.subarray(4, 8).join('.'),
-      metadataPort: view.getUint16(12),
-      listenIp: bytes.subarray(8, 12).join('.'),
-      listenPort: view.getUint16(14),
-    },
-    node: {
-      podsRoot: view.getBigUint64(24, true),
-      qosClasses: qosClasses.filter((id) => id !== 0n),
-      netnsCookie: view.getBigUint64(netnsAt, true),
-    },
-    digest: Buffer.from(bytes.subarray(digestAt)).toString('hex'),
-  };
+/** Whether two programs read their maps alike. */
+export function isSameLayout(one: Uint8Array, other: Uint8Array): boolean {
+  return one.length === other.length && isEqual(one, other, 0, 4);
 }
+
+const parts = [
+  [4, nodeAt, 'programs redirect other addresses'],
+  [nodeAt, digestAt, "programs know other cgroups or another network namespace as the node's"],
+  [digestAt, settingsBytes, 'programs of another version'],
+] as const;
 
 /** Every difference as a short sentence. */
-export function diffSettings(
-  present: ProgramSettings | undefined,
-  wanted: ProgramSettings,
-): readonly string[] {
-  if (present?.layout !== wanted.layout) return ['programs of another layout'];
-  const problems: string[] = [];
-  if (describeTarget(present.target) !== describeTarget(wanted.target)) {
-    problems.push(`programs redirect ${describeTarget(present.target)}`);
-  }
-  if (describeNode(present.node) !== describeNode(wanted.node)) {
-    problems.push("programs know other cgroups or another network namespace as the node's");
-  }
-  if (present.digest !== wanted.digest) problems.push('programs of another version');
-  return problems;
+export function diffSettings(present: Uint8Array, wanted: Uint8Array): readonly string[] {
+  if (!isSameLayout(present, wanted)) return ['programs of another layout'];
+  return parts.flatMap(([from, to, problem]) =>
+    isEqual(present, wanted, from, to) ? [] : [problem],
+  );
 }
 
-function describeNode({ podsRoot, qosClasses, netnsCookie }: NodeIds): string {
-  return [podsRoot, ...qosClasses, netnsCookie].join(' ');
+function isEqual(one: Uint8Array, other: Uint8Array, from: number, to: number): boolean {
+  return Buffer.compare(one.subarray(from, to), other.subarray(from, to)) === 0;
 }
 
 function ipBytes(ip: string): readonly number[] {

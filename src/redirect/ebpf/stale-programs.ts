@@ -19,7 +19,6 @@ import { RedirectError, type Redirect, type RedirectStatus } from '../redirect.t
 
 /** A mode that removes such programs after its own installation, and in `remove`. */
 export function replacePrograms(redirect: Redirect, pinFolder: string): Redirect {
-  const look = (status: RedirectStatus): RedirectStatus => withFound(status, lookFor(pinFolder));
   return {
     ...redirect,
     prepare: async (signal) => {
@@ -28,17 +27,20 @@ export function replacePrograms(redirect: Redirect, pinFolder: string): Redirect
     },
     install: async () => {
       const status = await redirect.install();
-      const found = lookFor(pinFolder);
-      if (found.kind !== 'pinned' || status.state !== 'active') return withFound(status, found);
-      const obstacle = takeAway(pinFolder);
-      if (obstacle !== undefined) return withProblem(status, `${found.problem}: ${obstacle}`);
+      const found = findPinned(pinFolder);
+      if (found === undefined || status.state !== 'active') return withProblem(status, found);
+      try {
+        unpinPrograms(pinFolder);
+      } catch (error) {
+        return withProblem(status, `${found}: ${messageOf(error)}`);
+      }
       const changed = [...(status.changed ?? []), 'programs of the eBPF mode taken away'];
       return { ...status, changed };
     },
-    verify: async () => look(await redirect.verify()),
+    verify: async () => withProblem(await redirect.verify(), findPinned(pinFolder)),
     remove: async () => {
       // Before the rest: as long as the programs are attached, their target must exist.
-      if (lookFor(pinFolder).kind === 'pinned') unpinPrograms(pinFolder);
+      if (findPinned(pinFolder) !== undefined) unpinPrograms(pinFolder);
       await redirect.remove();
     },
   };
@@ -46,15 +48,10 @@ export function replacePrograms(redirect: Redirect, pinFolder: string): Redirect
 
 /** A mode that only reports such programs. */
 export function reportPrograms(redirect: Redirect, pinFolder: string): Redirect {
-  const look = (status: RedirectStatus): RedirectStatus => {
-    const found = lookFor(pinFolder);
-    if (found.kind !== 'pinned') return withFound(status, found);
-    return withProblem(status, `${found.problem}: nmi redirect remove takes them away`);
-  };
   return {
     ...redirect,
-    install: async () => look(await redirect.install()),
-    verify: async () => look(await redirect.verify()),
+    install: async () => withProblem(await redirect.install(), findRemovable(pinFolder)),
+    verify: async () => withProblem(await redirect.verify(), findRemovable(pinFolder)),
   };
 }
 
@@ -63,39 +60,37 @@ export function reportPrograms(redirect: Redirect, pinFolder: string): Redirect 
  * not listen. They would also redirect the check whether a service answers at the metadata address.
  */
 export function refuseBesidePrograms(redirect: Redirect, pinFolder: string): Redirect {
-  const refuse = (): void => {
-    const found = lookFor(pinFolder);
-    if (found.kind !== 'pinned') return;
-    const message = `${found.problem}: nmi redirect remove takes them away`;
-    throw new RedirectError('CONFLICT', 'take address', message);
-  };
+  const refusing =
+    <T>(work: () => Promise<T>) =>
+    async (): Promise<T> => {
+      const found = findRemovable(pinFolder);
+      if (found !== undefined) throw new RedirectError('CONFLICT', 'take address', found);
+      return work();
+    };
   return {
     ...reportPrograms(redirect, pinFolder),
-    prepare: async () => {
-      refuse();
-      await redirect.prepare();
-    },
-    install: async () => {
-      refuse();
-      return redirect.install();
-    },
+    prepare: refusing(redirect.prepare),
+    install: refusing(redirect.install),
   };
 }
 
-type FoundPrograms =
-  | { readonly kind: 'none' }
-  | { readonly kind: 'pinned'; readonly problem: string }
-  /** An agent that may not read the folder has no pins: it has no privileges or no redirect. */
-  | { readonly kind: 'unseen'; readonly why: string };
-
-/** @throws any error other than RedirectError. */
-function lookFor(pinFolder: string): FoundPrograms {
+/**
+ * The problem, if such programs are pinned. An agent that may not read the folder has no pins: it has no
+ * privileges or no redirect.
+ * @throws any error other than RedirectError.
+ */
+function findPinned(pinFolder: string): string | undefined {
   try {
-    if (listOwnPins(pinFolder).length === 0) return { kind: 'none' };
-    return { kind: 'pinned', problem: `programs of the eBPF mode are pinned in ${pinFolder}` };
+    if (listOwnPins(pinFolder).length === 0) return undefined;
+    return `programs of the eBPF mode are pinned in ${pinFolder}`;
   } catch (error) {
-    return { kind: 'unseen', why: messageOf(error) };
+    return void messageOf(error);
   }
+}
+
+function findRemovable(pinFolder: string): string | undefined {
+  const found = findPinned(pinFolder);
+  return found === undefined ? undefined : `${found}: nmi redirect remove takes them away`;
 }
 
 /** The kernel detaches in a work queue, within a few milliseconds on an idle machine. */
@@ -103,7 +98,7 @@ const detachMs = 100;
 
 /** The next installation finds and reports a pin that cannot be unlinked. */
 async function releasePlace(pinFolder: string): Promise<void> {
-  if (lookFor(pinFolder).kind !== 'pinned') return;
+  if (findPinned(pinFolder) === undefined) return;
   try {
     const released = bindLinks.filter((name) => unpin(pinFolder, name));
     if (released.length > 0) await delay(detachMs);
@@ -112,30 +107,8 @@ async function releasePlace(pinFolder: string): Promise<void> {
   }
 }
 
-function withFound(status: RedirectStatus, found: FoundPrograms): RedirectStatus {
-  switch (found.kind) {
-    case 'none':
-      return status;
-    case 'pinned':
-      return withProblem(status, found.problem);
-    case 'unseen': {
-      const detail = `${status.detail}; not looked for programs of the eBPF mode: ${found.why}`;
-      return { ...status, detail };
-    }
-  }
-}
-
-/** Returns why the programs could not be removed. */
-function takeAway(pinFolder: string): string | undefined {
-  try {
-    unpinPrograms(pinFolder);
-    return undefined;
-  } catch (error) {
-    return messageOf(error);
-  }
-}
-
-function withProblem(status: RedirectStatus, problem: string): RedirectStatus {
+function withProblem(status: RedirectStatus, problem: string | undefined): RedirectStatus {
+  if (problem === undefined) return status;
   const state = status.state === 'absent' ? 'absent' : 'broken';
   return { ...status, state, problems: [...status.problems, problem] };
 }

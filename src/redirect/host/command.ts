@@ -5,7 +5,7 @@
 import { execFile } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import { inKernel, type FlowEnd } from '../native/addon.ts';
-import { RedirectError } from '../redirect.ts';
+import { RedirectError, type RedirectErrorCode } from '../redirect.ts';
 
 export interface ToolRunOptions {
   /** Written to the tool's standard input. */
@@ -22,11 +22,13 @@ export type ToolResult =
       readonly stdout: string;
       readonly stderr: string;
     }
-  | { readonly kind: 'missing' }
-  | { readonly kind: 'not-executable' }
-  | { readonly kind: 'timeout'; readonly afterMs: number }
-  | { readonly kind: 'overflow'; readonly maxBytes: number }
-  | { readonly kind: 'killed'; readonly signal: string };
+  | { readonly kind: 'failed'; readonly code: RedirectErrorCode; readonly why: string };
+
+export const missingTool: ToolResult = {
+  kind: 'failed',
+  code: 'TOOL_MISSING',
+  why: 'is not on the PATH',
+};
 
 /** The node's tools and files. Tests implement it by a network namespace or a script. */
 export interface Host {
@@ -61,7 +63,7 @@ const defaultMaxBytes = 1 << 20;
 export function createHost({ timeoutMs = 15_000, env: given }: HostOptions = {}): Host {
   const env = toolEnvironment(given ?? process.env);
   return {
-    run: (tool, args, runOptions = {}) => runTool(tool, args, { ...runOptions, timeoutMs, env }),
+    run: (tool, args, options = {}) => runTool(tool, args, options, { timeoutMs, env }),
     read: async (path) => {
       try {
         return await readFile(path, 'utf8');
@@ -74,11 +76,6 @@ export function createHost({ timeoutMs = 15_000, env: given }: HostOptions = {})
   };
 }
 
-interface BoundRunOptions extends ToolRunOptions {
-  readonly timeoutMs: number;
-  readonly env: Record<string, string>;
-}
-
 /**
  * Runs one tool to its end.
  *
@@ -88,38 +85,24 @@ interface BoundRunOptions extends ToolRunOptions {
 function runTool(
   tool: string,
   args: readonly string[],
-  options: BoundRunOptions,
+  { input = '', maxBytes = defaultMaxBytes }: ToolRunOptions,
+  { timeoutMs, env }: { readonly timeoutMs: number; readonly env: Record<string, string> },
 ): Promise<ToolResult> {
-  const maxBytes = options.maxBytes ?? defaultMaxBytes;
   const { promise, resolve } = Promise.withResolvers<ToolResult>();
   const child = execFile(
     tool,
     args,
-    {
-      encoding: 'utf8',
-      env: options.env,
-      killSignal: 'SIGKILL',
-      maxBuffer: maxBytes,
-      timeout: options.timeoutMs,
-    },
+    { encoding: 'utf8', env, killSignal: 'SIGKILL', maxBuffer: maxBytes, timeout: timeoutMs },
     (error, stdout, stderr) => {
-      if (error === null) {
-        resolve({ kind: 'exited', exitCode: 0, stdout, stderr });
-        return;
-      }
-      if (typeof error.code === 'number') {
-        resolve({ kind: 'exited', exitCode: error.code, stdout, stderr });
-        return;
-      }
-      const code: unknown = error.code;
-      if (code === 'ENOENT') resolve({ kind: 'missing' });
-      else if (code === 'EACCES') resolve({ kind: 'not-executable' });
-      else if (code === 'ERR_CHILD_PROCESS_STDIO_MAXBUFFER') {
-        resolve({ kind: 'overflow', maxBytes });
-      } else if (error.killed === true) {
-        resolve({ kind: 'timeout', afterMs: options.timeoutMs });
+      const exitCode: unknown = error === null ? 0 : error.code;
+      if (typeof exitCode === 'number') resolve({ kind: 'exited', exitCode, stdout, stderr });
+      else if (exitCode === 'ENOENT') resolve(missingTool);
+      else if (exitCode === 'EACCES') {
+        resolve({ kind: 'failed', code: 'NOT_PERMITTED', why: 'may not be executed' });
+      } else if (error?.killed === true && typeof exitCode !== 'string') {
+        resolve({ kind: 'failed', code: 'TIMEOUT', why: `did not end in ${timeoutMs} ms` });
       } else {
-        resolve({ kind: 'killed', signal: error.signal ?? String(code) });
+        resolve(endedBy(String(exitCode ?? error?.signal)));
       }
     },
   );
@@ -129,11 +112,15 @@ function runTool(
   // this process.
   for (const output of [child.stdout, child.stderr]) {
     output?.on('error', (error: NodeJS.ErrnoException) => {
-      resolve({ kind: 'killed', signal: error.code ?? error.message });
+      resolve(endedBy(error.code ?? error.message));
     });
   }
-  child.stdin?.end(options.input ?? '');
+  child.stdin?.end(input);
   return promise;
+}
+
+function endedBy(cause: string): ToolResult {
+  return { kind: 'failed', code: 'TOOL_FAILED', why: `was ended by ${cause}` };
 }
 
 /** Standard output of a successful run. @throws the RedirectError of `failureOf` */
@@ -149,29 +136,12 @@ export function failureOf(
   tool: string,
   result: ToolResult,
 ): RedirectError | undefined {
-  switch (result.kind) {
-    case 'missing':
-      return new RedirectError('TOOL_MISSING', step, `${tool} is not on the PATH`);
-    case 'not-executable':
-      return new RedirectError('NOT_PERMITTED', step, `${tool} may not be executed`);
-    case 'timeout':
-      return new RedirectError('TIMEOUT', step, `${tool} did not end in ${result.afterMs} ms`);
-    case 'overflow':
-      return new RedirectError(
-        'TOOL_FAILED',
-        step,
-        `${tool} wrote more than ${result.maxBytes} bytes`,
-      );
-    case 'killed':
-      return new RedirectError('TOOL_FAILED', step, `${tool} was ended by ${result.signal}`);
-    case 'exited':
-      if (result.exitCode === 0) return undefined;
-      return new RedirectError(
-        exitErrorCode(tool, result.exitCode, result.stderr),
-        step,
-        `${tool} exited with ${result.exitCode}: ${firstLine(result.stderr)}`,
-      );
-  }
+  if (result.kind === 'failed')
+    return new RedirectError(result.code, step, `${tool} ${result.why}`);
+  const { exitCode, stderr } = result;
+  if (exitCode === 0) return undefined;
+  const message = `${tool} exited with ${exitCode}: ${firstLine(stderr)}`;
+  return new RedirectError(exitErrorCode(tool, exitCode, stderr), step, message);
 }
 
 // Texts are matched before exit codes: iptables-nft exits with 4 both for a missing capability and a lock.

@@ -10,33 +10,27 @@
 import type { Host } from './command.ts';
 import { RedirectError, type RedirectTarget } from '../redirect.ts';
 
-export type CutOutcome =
-  | { readonly kind: 'cut'; readonly flows: number }
-  /** This node does not support it; `note` is for people. */
-  | { readonly kind: 'skipped'; readonly note: string };
-
 /** Whether to cut only connections that bypass the agent, or all. */
 export type CutExtent = 'passed-by' | 'all';
 
 /**
- * Cuts connections to the metadata address, except those of the node itself. Never throws for an error of
- * the kernel: the guard blocks such a connection too.
+ * Cuts connections to the metadata address, except those of the node itself. Returns their number, or why
+ * this node does not support it: that is no failure, since the guard blocks such a connection too.
  */
 export async function cutOlderFlows(
   host: Host,
   target: RedirectTarget,
   nodeIps: ReadonlySet<string>,
   extent: CutExtent,
-): Promise<CutOutcome> {
+): Promise<number | string> {
   try {
-    const flows = await host.cutFlows({
+    return await host.cutFlows({
       dialled: { ip: target.metadataIp, port: target.metadataPort },
       answeredBy: extent === 'all' ? undefined : { ip: target.listenIp, port: target.listenPort },
       sparedSources: [...nodeIps],
     });
-    return { kind: 'cut', flows };
   } catch (error) {
     if (!(error instanceof RedirectError)) throw error;
-    return { kind: 'skipped', note: `older flows not cut: ${error.message}` };
+    return `older flows not cut: ${error.message}`;
   }
 }

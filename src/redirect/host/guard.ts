@@ -20,40 +20,29 @@
  */
 import { failureOf, outputOf, type Host } from './command.ts';
 import type { JsonRecord } from '../../base/json-value.ts';
-import { parseIpJson, textOf } from './ip-json.ts';
+import { readIp, textOf } from './ip-json.ts';
 import { RedirectError } from '../redirect.ts';
 
-interface GuardRule {
-  readonly pref: number;
-  /** The selector that contains the address. */
-  readonly by: 'to' | 'from';
-  readonly iif: 'lo' | undefined;
-  readonly action: string;
-}
-
-// In the order of addition: rule 79 exists before rule 80, so the node's own traffic is never cut.
-// Removal goes backwards.
-const landing: GuardRule = { pref: 81, by: 'to', iif: undefined, action: 'nop' };
-const bypass: GuardRule = { pref: 79, by: 'to', iif: 'lo', action: 'goto 81' };
-const barrier: GuardRule = { pref: 80, by: 'to', iif: undefined, action: 'prohibit' };
-const forgery: GuardRule = { pref: 82, by: 'from', iif: undefined, action: 'blackhole' };
-const closingRules: readonly GuardRule[] = [landing, bypass, barrier];
-const guardRules: readonly GuardRule[] = [...closingRules, forgery];
-
-/** A rule of the node for a single address, without selectors that the guard's rules lack. */
-export interface ListedRule extends GuardRule {
-  readonly address: string;
+/**
+ * As words of `ip rule`, in the order of addition: rule 79 exists before rule 80, so the node's own traffic
+ * is never cut. Removal goes backwards.
+ */
+function rulesFor(metadataIp: string): readonly string[] {
+  return [
+    `pref 81 to ${metadataIp} nop`,
+    `pref 79 iif lo to ${metadataIp} goto 81`,
+    `pref 80 to ${metadataIp} prohibit`,
+    `pref 82 from ${metadataIp} blackhole`,
+  ];
 }
 
 /** Problems of the guard, as short sentences. @throws RedirectError */
 export async function diffGuard(host: Host, metadataIp: string): Promise<readonly string[]> {
   const listed = await listRules(host);
   if (listed === undefined) return ['guard impossible: the kernel has no policy routing'];
-  return guardRules
-    .filter((rule) => !isListed(listed, rule, metadataIp))
-    .map(
-      (rule) => `guard rule missing: pref ${rule.pref} ${selectorOf(rule, metadataIp).join(' ')}`,
-    );
+  return rulesFor(metadataIp)
+    .filter((rule) => !listed.includes(rule))
+    .map((rule) => `guard rule missing: ${rule}`);
 }
 
 /**
@@ -65,25 +54,24 @@ export async function ensureGuard(host: Host, metadataIp: string): Promise<reado
   const listed = await listRules(host);
   if (listed === undefined) return [];
   const changes: string[] = [];
-  for (const rule of guardRules) {
-    if (isListed(listed, rule, metadataIp)) continue;
-    const result = await host.run('ip', argumentsOf('add', rule, metadataIp));
+  for (const rule of rulesFor(metadataIp)) {
+    if (listed.includes(rule)) continue;
+    const result = await host.run('ip', argumentsOf('add', rule));
     const failure = failureOf('add guard', 'ip', result);
     // Without rule 79, rule 80 would cut the node itself: stop at the first refusal.
     if (failure?.code === 'UNSUPPORTED') return changes;
     // BUSY is "File exists": another process of the agent added the rule at the same time.
     if (failure !== undefined && failure.code !== 'BUSY') throw failure;
-    if (failure === undefined) changes.push(`guard rule ${rule.pref} added`);
+    if (failure === undefined) changes.push(`guard rule ${prefOf(rule)} added`);
   }
   return changes;
 }
 
-/**
- * Arguments of `ip` that block the metadata address, in an order that never cuts the node's own
- * traffic.
- */
+/** Arguments of `ip` that block the metadata address, in an order that never cuts the node's own traffic. */
 export function guardArguments(metadataIp: string): readonly (readonly string[])[] {
-  return closingRules.map((rule) => argumentsOf('add', rule, metadataIp));
+  return rulesFor(metadataIp)
+    .slice(0, 3)
+    .map((rule) => argumentsOf('add', rule));
 }
 
 /** Removes the guard, rule 80 first; returns the changes. @throws RedirectError */
@@ -91,22 +79,23 @@ export async function removeGuard(host: Host, metadataIp: string): Promise<reado
   const listed = await listRules(host);
   if (listed === undefined) return [];
   const changes: string[] = [];
-  for (const rule of guardRules.toReversed()) {
-    if (!isListed(listed, rule, metadataIp)) continue;
-    outputOf('remove guard', 'ip', await host.run('ip', argumentsOf('del', rule, metadataIp)));
-    changes.push(`guard rule ${rule.pref} removed`);
+  for (const rule of rulesFor(metadataIp).toReversed()) {
+    if (!listed.includes(rule)) continue;
+    outputOf('remove guard', 'ip', await host.run('ip', argumentsOf('del', rule)));
+    changes.push(`guard rule ${prefOf(rule)} removed`);
   }
   return changes;
 }
 
 /** The node's rules that may belong to the guard; `undefined` without policy routing. */
-async function listRules(host: Host): Promise<readonly ListedRule[] | undefined> {
-  const result = await host.run('ip', ['-j', '-4', 'rule', 'show']);
-  const failure = failureOf('read guard', 'ip', result);
-  if (failure?.code === 'UNSUPPORTED') return undefined;
-  const rules = parseRules(outputOf('read guard', 'ip', result));
-  if (rules !== undefined) return rules;
-  throw new RedirectError('TOOL_FAILED', 'read guard', 'ip printed no JSON (iproute2 needed)');
+async function listRules(host: Host): Promise<readonly string[] | undefined> {
+  try {
+    const entries = await readIp(host, 'read guard', ['-4', 'rule', 'show']);
+    return entries.map(readRule).filter((rule) => rule !== undefined);
+  } catch (error) {
+    if (error instanceof RedirectError && error.code === 'UNSUPPORTED') return undefined;
+    throw error;
+  }
 }
 
 const otherSelectors = [
@@ -131,16 +120,10 @@ const otherSelectors = [
 ];
 
 /**
- * Reads the JSON of `ip -j rule`: rules for a single address, without selectors that the guard's rules
- * lack. `undefined` for any other text. Never throws.
+ * The words of a rule for a single address; `undefined` for a rule with selectors that the guard's rules
+ * lack.
  */
-export function parseRules(json: string): readonly ListedRule[] | undefined {
-  return parseIpJson(json)
-    ?.map(parseListedRule)
-    .filter((rule) => rule !== undefined);
-}
-
-function parseListedRule(entry: JsonRecord): ListedRule | undefined {
+export function readRule(entry: JsonRecord): string | undefined {
   const dst = textOf(entry['dst']);
   const src = textOf(entry['src']);
   const pref = entry['priority'];
@@ -148,9 +131,8 @@ function parseListedRule(entry: JsonRecord): ListedRule | undefined {
   if (src === undefined || (dst === undefined) === (src === 'all')) return undefined;
   if (typeof pref !== 'number' || (iif !== undefined && iif !== 'lo')) return undefined;
   if (otherSelectors.some((name) => name in entry)) return undefined;
-  const action = actionOf(entry);
-  if (dst === undefined) return { pref, by: 'from', address: src, iif, action };
-  return { pref, by: 'to', address: dst, iif, action };
+  const address = dst === undefined ? `from ${src}` : `to ${dst}`;
+  return `pref ${pref} ${iif === undefined ? '' : `iif ${iif} `}${address} ${actionOf(entry)}`;
 }
 
 function actionOf(entry: JsonRecord): string {
@@ -159,22 +141,10 @@ function actionOf(entry: JsonRecord): string {
   return textOf(entry['action']) ?? 'lookup';
 }
 
-function isListed(listed: readonly ListedRule[], rule: GuardRule, metadataIp: string): boolean {
-  return listed.some(
-    (other) =>
-      other.pref === rule.pref &&
-      other.by === rule.by &&
-      other.address === metadataIp &&
-      other.iif === rule.iif &&
-      other.action === rule.action,
-  );
+function prefOf(rule: string): string {
+  return rule.split(' ')[1] ?? '';
 }
 
-function selectorOf(rule: GuardRule, metadataIp: string): readonly string[] {
-  const iif = rule.iif === undefined ? [] : ['iif', rule.iif];
-  return [...iif, rule.by, metadataIp, ...rule.action.split(' ')];
-}
-
-function argumentsOf(verb: 'add' | 'del', rule: GuardRule, metadataIp: string): readonly string[] {
-  return ['rule', verb, 'pref', String(rule.pref), ...selectorOf(rule, metadataIp)];
+function argumentsOf(verb: 'add' | 'del', rule: string): readonly string[] {
+  return ['rule', verb, ...rule.split(' ')];
 }

@@ -4,8 +4,8 @@
  * address, needs no link.
  */
 import { outputOf, type Host } from './command.ts';
-import { asRecord } from '../../base/json-value.ts';
-import { parseIpJson, textOf } from './ip-json.ts';
+import { asRecord, type JsonRecord } from '../../base/json-value.ts';
+import { readIp, textOf } from './ip-json.ts';
 import { isLoopback } from '../target.ts';
 import { RedirectError } from '../redirect.ts';
 
@@ -22,25 +22,17 @@ export interface NodeLink {
 
 export const linkName = 'nmi0';
 
-const maxAddrBytes = 16 << 20;
 const ownKinds: readonly (string | undefined)[] = ['dummy', 'bridge'];
 const routeLocalnetFile = '/proc/sys/net/ipv4/conf/all/route_localnet';
 
 /** @throws RedirectError */
 export async function listLinks(host: Host): Promise<readonly NodeLink[]> {
-  const args = ['-j', '-d', 'addr', 'show'];
-  const result = await host.run('ip', args, { maxBytes: maxAddrBytes });
-  const links = parseLinks(outputOf('read links', 'ip', result));
-  if (links === undefined) {
-    throw new RedirectError('TOOL_FAILED', 'read links', 'ip printed no JSON (iproute2 needed)');
-  }
-  return links;
+  const entries = await readIp(host, 'read links', ['-d', 'addr', 'show']);
+  return entries.map(readLink);
 }
 
-/** Reads the JSON of `ip -j -d addr show`; `undefined` for any other text. Never throws. */
-export function parseLinks(json: string): readonly NodeLink[] | undefined {
-  const entries = parseIpJson(json);
-  return entries?.map((entry) => ({
+export function readLink(entry: JsonRecord): NodeLink {
+  return {
     name: textOf(entry['ifname']) ?? '',
     kind: textOf(asRecord(entry['linkinfo'])?.['info_kind']),
     master: textOf(entry['master']),
@@ -50,7 +42,7 @@ export function parseLinks(json: string): readonly NodeLink[] | undefined {
       .filter((address) => address?.['family'] === 'inet')
       .map((address) => textOf(address?.['local']) ?? '')
       .filter((ip) => ip !== ''),
-  }));
+  };
 }
 
 export function nodeAddresses(links: readonly NodeLink[]): ReadonlySet<string> {

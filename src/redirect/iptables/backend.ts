@@ -32,75 +32,45 @@ const writeStep = 'write rules';
 // kube-proxy writes tens of thousands of rules on a large cluster, about 150 bytes each.
 const maxSaveBytes = 64 << 20;
 const kubeletChain = /^:KUBE-(?:IPTABLES-HINT|KUBELET-CANARY) /m;
-const ownChain = new RegExp(`^:${chainName} `, 'm');
 
 /**
  * Chooses the backend.
  *
  * 1. An explicit choice.
  * 2. The backend with the kubelet's chains: nft, then legacy.
- * 3. The backend with an `nmi-metadata` chain: nft, then legacy.
- * 4. nft if its tool works, else legacy.
+ * 3. nft if its tool works, else legacy.
  * @throws RedirectError if there is no tool or the kernel refuses to list rules.
  */
 export async function detectBackend(host: Host, choice: BackendChoice): Promise<Backend> {
   if (choice === 'nft') return nftBackend;
   if (choice === 'legacy') return legacyBackend;
-
-  const nftMangle = await probeTable(host, nftBackend, 'mangle');
-  if (kubeletChain.test(nftMangle ?? '')) return nftBackend;
-  const nftNat = nftMangle === undefined ? undefined : await probeTable(host, nftBackend, 'nat');
-  if (kubeletChain.test(nftNat ?? '')) return nftBackend;
-  const legacyMangle = await probeTable(host, legacyBackend, 'mangle');
-  if (kubeletChain.test(legacyMangle ?? '')) return legacyBackend;
-  const legacyNat = await probeTable(host, legacyBackend, 'nat');
-  if (kubeletChain.test(legacyNat ?? '')) return legacyBackend;
-
-  if (ownChain.test(nftNat ?? '')) return nftBackend;
-  if (ownChain.test(legacyNat ?? '')) return legacyBackend;
-
-  if (nftMangle !== undefined) return nftBackend;
-  if ((await versionOf(host, legacyBackend.save)) !== undefined) return legacyBackend;
-  throw await noBackend(host);
-}
-
-/**
- * The backend to use if the kernel refuses rules through that of {@link detectBackend}: without
- * nft_compat or a nat chain for IPv4 it can be read but not written. Undefined if the backend was an
- * explicit choice or is the kubelet's.
- * @throws RedirectError
- */
-export async function findFallback(
-  host: Host,
-  choice: BackendChoice,
-  refused: Backend,
-): Promise<Backend | undefined> {
-  if (choice !== 'auto' || refused !== nftBackend) return undefined;
-  for (const table of ['mangle', 'nat'] as const) {
-    if (kubeletChain.test((await probeTable(host, nftBackend, table)) ?? '')) return undefined;
+  const saves: (string | undefined)[] = [];
+  for (const backend of [nftBackend, legacyBackend]) {
+    for (const table of ['mangle', 'nat'] as const) {
+      const save = await probeTable(host, backend, table);
+      if (kubeletChain.test(save ?? '')) return backend;
+      saves.push(save);
+    }
   }
-  return legacyBackend;
+  if (saves[0] !== undefined) return nftBackend;
+  if (await hasTool(host, legacyBackend.save)) return legacyBackend;
+  throw await noBackend(host);
 }
 
 /** iptables before 1.8 has no tools with a backend in their name. */
 async function noBackend(host: Host): Promise<RedirectError> {
-  if ((await versionOf(host, nftBackend.save)) !== undefined) {
-    const why = `the kernel refuses ${nftBackend.save}, and ${legacyBackend.save} is not on the PATH`;
-    return new RedirectError('UNSUPPORTED', 'choose backend', `${why}; install it`);
+  const { save } = nftBackend;
+  if (await hasTool(host, save)) {
+    const why = `the kernel refuses ${save}, and ${legacyBackend.save} is not on the PATH; install it`;
+    return new RedirectError('UNSUPPORTED', 'choose backend', why);
   }
-  const version = await versionOf(host, 'iptables');
-  const found = version ?? 'no iptables';
-  const why = `found ${found}, without ${nftBackend.save} and ${legacyBackend.save}`;
-  return new RedirectError(
-    'TOOL_MISSING',
-    'choose backend',
-    `${why}; install iptables 1.8 or later`,
-  );
+  const why = `no ${save} and no ${legacyBackend.save}; install iptables 1.8 or later`;
+  return new RedirectError('TOOL_MISSING', 'choose backend', why);
 }
 
-/** The backends other than `chosen` that may contain a chain of the agent. */
-export function otherBackends(chosen: Backend): readonly Backend[] {
-  return [nftBackend, legacyBackend].filter((backend) => backend.name !== chosen.name);
+/** The backend that is not chosen, which may contain a chain of the agent. */
+export function otherBackend(chosen: Backend): Backend {
+  return chosen === nftBackend ? legacyBackend : nftBackend;
 }
 
 /**
@@ -186,8 +156,6 @@ async function isUnusedLegacy(host: Host, backend: Backend, table: Table): Promi
   return names?.split('\n').includes(table) !== true;
 }
 
-/** The version as printed by the tool; undefined if it does not start. */
-async function versionOf(host: Host, tool: string): Promise<string | undefined> {
-  const result = await host.run(tool, ['--version']);
-  return result.kind === 'exited' && result.exitCode === 0 ? result.stdout.trim() : undefined;
+async function hasTool(host: Host, tool: string): Promise<boolean> {
+  return failureOf('find backend', tool, await host.run(tool, ['--version'])) === undefined;
 }

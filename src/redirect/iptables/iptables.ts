@@ -12,8 +12,7 @@ import { createMutex } from '../host/mutex.ts';
 import {
   countRedirected,
   detectBackend,
-  findFallback,
-  otherBackends,
+  otherBackend,
   probeTable,
   restoreRules,
   saveNat,
@@ -22,7 +21,7 @@ import {
 } from './backend.ts';
 import type { FallbackRedirect } from '../ebpf/ebpf.ts';
 import { createHost, type Host } from '../host/command.ts';
-import { cutOlderFlows, type CutExtent, type CutOutcome } from '../host/flows.ts';
+import { cutOlderFlows, type CutExtent } from '../host/flows.ts';
 import { diffGuard, ensureGuard, removeGuard } from '../host/guard.ts';
 import {
   describeLink,
@@ -32,12 +31,7 @@ import {
   nodeAddresses,
   removeLink,
 } from '../host/link.ts';
-import {
-  isUnavailable,
-  RedirectError,
-  type RedirectStatus,
-  type RedirectTarget,
-} from '../redirect.ts';
+import { RedirectError, type RedirectStatus, type RedirectTarget } from '../redirect.ts';
 import {
   chainName,
   diffNat,
@@ -85,47 +79,34 @@ export function openIptablesRedirect(options: IptablesRedirectOptions = {}): Ipt
   };
   const serialize = createMutex();
   let known: Backend | undefined;
+  const detect = async (): Promise<Backend> =>
+    (known = await detectBackend(settings.host, settings.backend));
   return {
     mode: 'iptables',
     prepare: () =>
       serialize(async () => {
         await ensureLink(settings.host, settings.target.listenIp);
       }),
-    install: () =>
-      serialize(async () => {
-        const installed = await install(settings);
-        known = installed.backend;
-        return installed.status;
-      }),
-    verify: () =>
-      serialize(async () => {
-        // If the kubelet has moved to the other backend, the state there is `absent`. The rules are
-        // installed there before those in the old backend, which still work, are removed.
-        known = await detectBackend(settings.host, settings.backend);
-        return readBack(settings, known);
-      }),
-    remove: () => serialize(() => remove(settings)),
+    install: () => serialize(() => install(settings, detect)),
+    // If the kubelet has moved to the other backend, the state there is `absent`. The rules are
+    // installed there before those in the old backend, which still work, are removed.
+    verify: () => serialize(async () => readBack(settings, await detect())),
+    remove: () => serialize(() => remove(settings, detect)),
     attest: () => ({ kind: 'by-address' }),
     countRedirected: () =>
-      serialize(async () => {
-        known ??= await detectBackend(settings.host, settings.backend);
-        return countRedirected(settings.host, known);
-      }),
+      serialize(async () => countRedirected(settings.host, known ?? (await detect()))),
     cutFlows: () => serialize(() => cutFlows(settings, 'all')),
   };
 }
 
-async function cutFlows(settings: Settings, extent: CutExtent): Promise<CutOutcome> {
+async function cutFlows(settings: Settings, extent: CutExtent): Promise<number | string> {
   const { host, target } = settings;
   return cutOlderFlows(host, target, nodeAddresses(await listLinks(host)), extent);
 }
 
-interface Installation {
-  readonly backend: Backend;
-  readonly status: RedirectStatus;
-}
+type Detect = () => Promise<Backend>;
 
-async function install(settings: Settings): Promise<Installation> {
+async function install(settings: Settings, detect: Detect): Promise<RedirectStatus> {
   const { host, target } = settings;
   const changed: string[] = [];
   const notes: string[] = [];
@@ -133,17 +114,13 @@ async function install(settings: Settings): Promise<Installation> {
 
   await errors.run(async () => changed.push(...(await ensureLink(host, target.listenIp))));
   const backend = await errors.run(async () => {
-    const written = await writeRules(settings);
-    changed.push(...written.changes);
-    return written.backend;
-  });
-  await errors.run(async () => {
-    if (backend === undefined) return;
-    for (const other of otherBackends(backend)) {
-      const cleared = await clearBackend(settings, other);
-      if (typeof cleared === 'string') notes.push(cleared);
-      else changed.push(...cleared.map((change) => `${change} from ${other.name}`));
-    }
+    const chosen = await detect();
+    changed.push(...(await converge(settings, chosen, (nat) => renderInstall(nat, target))));
+    const other = otherBackend(chosen);
+    const cleared = await clearBackend(settings, other);
+    if (typeof cleared === 'string') notes.push(cleared);
+    else changed.push(...cleared.map((change) => `${change} from ${other.name}`));
+    return chosen;
   });
   await errors.run(async () => {
     const { metadataIp } = target;
@@ -151,41 +128,14 @@ async function install(settings: Settings): Promise<Installation> {
     changed.push(...(await settle));
   });
   await errors.run(async () => {
-    const outcome = await cutFlows(settings, 'passed-by');
-    if (outcome.kind === 'skipped') notes.push(outcome.note);
-    else if (outcome.flows > 0) changed.push(`${outcome.flows} older flows cut`);
+    const cut = await cutFlows(settings, 'passed-by');
+    if (typeof cut === 'string') notes.push(cut);
+    else if (cut > 0) changed.push(`${cut} older flows cut`);
   });
 
   errors.throwFirst();
-  if (backend === undefined) throw new Error('no backend although nothing failed');
-  const status = await readBack(settings, backend);
-  const detail = [status.detail, ...notes].join('; ');
-  return { backend, status: { ...status, detail, changed } };
-}
-
-interface Written {
-  readonly backend: Backend;
-  readonly changes: readonly string[];
-}
-
-/** If the first backend refuses, writes the chain to the other; a later process finds it there. */
-async function writeRules(settings: Settings): Promise<Written> {
-  const { host, target } = settings;
-  const write = async (backend: Backend): Promise<Written> => {
-    const changes = await converge(settings, backend, (nat) => renderInstall(nat, target));
-    return { backend, changes };
-  };
-  const chosen = await detectBackend(host, settings.backend);
-  try {
-    return await write(chosen);
-  } catch (refusal) {
-    if (!isUnavailable(refusal)) throw refusal;
-    const fallback = await findFallback(host, settings.backend, chosen);
-    if (fallback === undefined) throw refusal;
-    return await write(fallback).catch((error: unknown) => {
-      throw isUnavailable(error) ? refusal : error;
-    });
-  }
+  const status = await readBack(settings, backend ?? (await detect()));
+  return { ...status, detail: [status.detail, ...notes].join('; '), changed };
 }
 
 /**
@@ -204,12 +154,12 @@ async function clearBackend(
   }
 }
 
-async function remove(settings: Settings): Promise<void> {
+async function remove(settings: Settings, detect: Detect): Promise<void> {
   const { host, target } = settings;
   const errors = collectErrors();
   await errors.run(async () => {
-    const chosen = await detectBackend(host, settings.backend);
-    for (const backend of [chosen, ...otherBackends(chosen)]) {
+    const chosen = await detect();
+    for (const backend of [chosen, otherBackend(chosen)]) {
       await converge(settings, backend, renderRemove);
     }
   });

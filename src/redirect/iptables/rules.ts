@@ -17,8 +17,6 @@ export interface NatState {
   readonly chain: readonly string[];
   /** Positions in PREROUTING, from 1, of the unconditional jumps to the chain. */
   readonly jumps: readonly number[];
-  /** Rules of others that jump to the chain, which therefore cannot be deleted. */
-  readonly otherReferences: readonly string[];
 }
 
 const jumpRule = `-j ${chainName}`;
@@ -39,7 +37,6 @@ export function parseNat(save: string): NatState {
   let position = 0;
   const chain: string[] = [];
   const jumps: number[] = [];
-  const otherReferences: string[] = [];
   for (const line of save.split('\n')) {
     if (line.startsWith('*')) inNat = line === '*nat';
     if (!inNat) continue;
@@ -48,10 +45,8 @@ export function parseNat(save: string): NatState {
     if (line.startsWith('-A PREROUTING ')) position += 1;
     if (line === `-A PREROUTING ${jumpRule}`) jumps.push(position);
     else if (line.startsWith(`-A ${chainName} `)) chain.push(line.slice(chainName.length + 4));
-    else if (line.endsWith(` ${jumpRule}`) || line.endsWith(` -g ${chainName}`))
-      otherReferences.push(line);
   }
-  return { hasChain, chain, jumps, otherReferences };
+  return { hasChain, chain, jumps };
 }
 
 export function isAbsent(state: NatState): boolean {
@@ -116,19 +111,12 @@ export function renderInstall(state: NatState, target: RedirectTarget): Transact
   return lines.length === 0 ? undefined : { script: renderTransaction(lines), changes };
 }
 
-/**
- * The transaction that removes chain and jumps, or `undefined` if there are none. If a rule of others
- * jumps to the chain, the chain is only emptied.
- */
+/** The transaction that removes chain and jumps, or `undefined` if there are none. */
 export function renderRemove(state: NatState): Transaction | undefined {
   if (isAbsent(state)) return undefined;
-  const pinned = state.otherReferences.length > 0;
-  if (pinned && state.chain.length === 0 && state.jumps.length === 0) return undefined;
-  const lines = state.jumps.map(() => `-D PREROUTING ${jumpRule}`);
-  lines.push(`-F ${chainName}`);
-  if (!pinned) lines.push(`-X ${chainName}`);
-  const change = pinned ? `chain ${chainName} emptied` : `chain ${chainName} removed`;
-  return { script: renderTransaction(lines), changes: [change] };
+  const jumps = state.jumps.map(() => `-D PREROUTING ${jumpRule}`);
+  const script = renderTransaction([...jumps, `-F ${chainName}`, `-X ${chainName}`]);
+  return { script, changes: [`chain ${chainName} removed`] };
 }
 
 function renderTransaction(lines: readonly string[]): string {

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The Node-API side: reads arguments by a function's signature, calls the function, and turns faults into
- * errors with `code`, `errno`, `step` and `detail`. Its only state is in its handles; it has no thread and
- * no callback outside of a call, and never ends the process.
+ * errors with `code`, `errno`, `step` and `detail`. It has no state and no thread, and never ends the
+ * process.
  */
 #define _GNU_SOURCE
 #define NAPI_VERSION 9
 #include <arpa/inet.h>
+#include <net/if.h>
 #include <errno.h>
 #include <limits.h>
 #include <malloc.h>
@@ -18,36 +19,17 @@
 #include <bpf/bpf.h>
 #include <node_api.h>
 #include "bpf-side.h"
-#include "descriptors.h"
-#include "flows.h"
 #include "nmi.h"
-#include "place.h"
-#include "sockets.h"
+#include "system.h"
 
 #ifndef SO_NETNS_COOKIE
 #define SO_NETNS_COOKIE 71
 #endif
 
 #define MAX_ARGUMENTS 4
-#define MAX_NAME_BYTES 64
 #define MAX_VALUE_BYTES 4096
 /* With IPVS a node has the address of every Service of the cluster. */
 #define MAX_ITEMS 65536
-
-/* Programs or a map; neither after it was closed. */
-struct handle {
-	struct bpf_object *object; /* or NULL */
-	int map; /* or -1 */
-	struct map_facts facts;
-};
-
-/* Distinguishes our handles from externals of other addons. */
-static const napi_type_tag handle_tag = { 0x6e6d692d68616e64, 0x6c652d3230323531 };
-
-struct bytes {
-	void *data;
-	size_t length;
-};
 
 struct list {
 	void *items;
@@ -56,17 +38,15 @@ struct list {
 
 /* The signature determines the member. */
 union argument {
-	struct handle *handle;
 	const char *text;
 	bool flag;
 	struct bytes bytes;
 	__be32 ip;
-	__u16 port;
-	int descriptor;
-	__u8 note;
+	int number;
 	__u64 id;
 	struct flow_end end;
 	struct list list;
+	struct pins pins;
 };
 
 /* Memory that is freed when the call ends. */
@@ -80,10 +60,8 @@ struct call {
 	union argument in[MAX_ARGUMENTS];
 	const char *wanted; /* required type of the current argument */
 	struct block *blocks;
-	struct handle *made; /* the handle that is the result */
 	napi_value result; /* NULL: undefined */
 	struct fault fault; /* with a step: the call failed */
-	bool is_broken; /* Node could not make a value */
 };
 
 struct function {
@@ -109,30 +87,20 @@ static void *take(struct call *call, size_t size)
 
 static bool read_value(struct call *call, const char *kind, napi_value value, void *place);
 
-static bool read_text(struct call *call, napi_value value, const char **place, size_t size)
+static bool read_text(struct call *call, napi_value value, void *place)
 {
 	size_t length = 0;
 	char *text;
 
 	if (napi_get_value_string_utf8(call->env, value, NULL, 0, &length) || length == 0 ||
-	    length >= size)
+	    length >= PATH_MAX)
 		return false;
 	text = take(call, length + 1);
 	if (!text || napi_get_value_string_utf8(call->env, value, text, length + 1, &length) ||
 	    strlen(text) != length)
 		return false;
-	*place = text;
+	*(const char **)place = text;
 	return true;
-}
-
-static bool read_name(struct call *call, napi_value value, void *place)
-{
-	return read_text(call, value, place, MAX_NAME_BYTES);
-}
-
-static bool read_path(struct call *call, napi_value value, void *place)
-{
-	return read_text(call, value, place, PATH_MAX);
 }
 
 static bool read_flag(struct call *call, napi_value value, void *place)
@@ -160,43 +128,6 @@ static bool read_ip(struct call *call, napi_value value, void *place)
 	       strlen(text) == length && inet_pton(AF_INET, text, place) == 1;
 }
 
-static bool read_port(struct call *call, napi_value value, void *place)
-{
-	double number = 0;
-
-	if (napi_get_value_double(call->env, value, &number) || !(number >= 1 && number <= 65535) ||
-	    number != (__u16)number)
-		return false;
-	*(__u16 *)place = number;
-	return true;
-}
-
-static bool read_whole(struct call *call, napi_value value, double limit, double *number)
-{
-	return napi_get_value_double(call->env, value, number) == napi_ok && *number >= 0 &&
-	       *number <= limit && *number == (int)*number;
-}
-
-static bool read_descriptor(struct call *call, napi_value value, void *place)
-{
-	double number = 0;
-
-	if (!read_whole(call, value, INT_MAX, &number))
-		return false;
-	*(int *)place = number;
-	return true;
-}
-
-static bool read_note(struct call *call, napi_value value, void *place)
-{
-	double number = 0;
-
-	if (!read_whole(call, value, UINT8_MAX, &number))
-		return false;
-	*(__u8 *)place = number;
-	return true;
-}
-
 static bool read_id(struct call *call, napi_value value, void *place)
 {
 	bool is_lossless = false;
@@ -205,43 +136,11 @@ static bool read_id(struct call *call, napi_value value, void *place)
 	       is_lossless;
 }
 
-static bool read_handle(struct call *call, napi_value value, void *place)
-{
-	napi_valuetype type;
-	bool is_ours = false;
-
-	return napi_typeof(call->env, value, &type) == napi_ok && type == napi_external &&
-	       napi_check_object_type_tag(call->env, value, &handle_tag, &is_ours) == napi_ok &&
-	       is_ours && napi_get_value_external(call->env, value, place) == napi_ok;
-}
-
-static bool read_programs(struct call *call, napi_value value, void *place)
-{
-	return read_handle(call, value, place) && (*(struct handle **)place)->object;
-}
-
-static bool read_map(struct call *call, napi_value value, void *place)
-{
-	return read_handle(call, value, place) && (*(struct handle **)place)->map >= 0;
-}
-
-static bool read_key(struct call *call, napi_value value, void *place)
-{
-	return read_bytes(call, value, place) &&
-	       ((struct bytes *)place)->length == call->in[0].handle->facts.key_size;
-}
-
-static bool read_map_value(struct call *call, napi_value value, void *place)
-{
-	return read_bytes(call, value, place) &&
-	       ((struct bytes *)place)->length == call->in[0].handle->facts.value_size;
-}
-
 static bool read_end(struct call *call, napi_value value, void *place)
 {
 	struct flow_end *end = place;
 	napi_value ip, port;
-	__u16 number;
+	int number;
 
 	if (napi_get_named_property(call->env, value, "ip", &ip) ||
 	    napi_get_named_property(call->env, value, "port", &port) ||
@@ -254,24 +153,22 @@ static bool read_end(struct call *call, napi_value value, void *place)
 static bool read_pins(struct call *call, napi_value value, void *place)
 {
 	napi_value names, name, path;
-	struct list *list = place;
-	struct map_pin *pins;
+	struct pins *pins = place;
 	uint32_t count = 0, index;
 
 	if (napi_get_property_names(call->env, value, &names) ||
 	    napi_get_array_length(call->env, names, &count) || count > MAX_PINS)
 		return false;
-	pins = take(call, count * sizeof(*pins));
-	if (!pins)
+	*pins = (struct pins){ take(call, count * sizeof(struct pin)), count };
+	if (!pins->all)
 		return false;
 	for (index = 0; index < count; index++) {
 		if (napi_get_element(call->env, names, index, &name) ||
 		    napi_get_property(call->env, value, name, &path) ||
-		    !read_value(call, "n", name, &pins[index].name) ||
-		    !read_value(call, "s", path, &pins[index].path))
+		    !read_value(call, "s", name, &pins->all[index].name) ||
+		    !read_value(call, "s", path, &pins->all[index].path))
 			return false;
 	}
-	*list = (struct list){ pins, count };
 	return true;
 }
 
@@ -280,27 +177,32 @@ static bool read_pins(struct call *call, napi_value value, void *place)
  * undefined, which leaves zeroes.
  */
 static const struct kind {
-	bool (*read)(struct call *call, napi_value value, void *place);
 	const char *wanted;
+	bool (*read)(struct call *call, napi_value value, void *place); /* NULL: a whole number */
+	int least, most;
 } kinds[] = {
-	['P'] = { read_programs, "a handle of open programs" },
-	['M'] = { read_map, "a handle of an open map" },
-	['h'] = { read_handle, "a handle" },
-	['n'] = { read_name, "a text of 1 to 63 bytes, without NUL," },
-	['s'] = { read_path, "a text of 1 to 4095 bytes, without NUL," },
-	['f'] = { read_flag, "a boolean" },
-	['b'] = { read_bytes, "a Uint8Array" },
-	/* A key of the map that is the first argument. */
-	['k'] = { read_key, "a Uint8Array of the size of the map's keys" },
-	['v'] = { read_map_value, "a Uint8Array of the size of the map's values" },
-	['i'] = { read_ip, "an IPv4 address" },
-	['p'] = { read_port, "a port" },
-	['d'] = { read_descriptor, "a descriptor" },
-	['y'] = { read_note, "a number of 0 to 255" },
-	['u'] = { read_id, "an id" },
-	['e'] = { read_end, "an address and port" },
-	['m'] = { read_pins, "an object of few pins" },
+	['s'] = { "a text of 1 to 4095 bytes, without NUL,", read_text },
+	['f'] = { "a boolean", read_flag },
+	['b'] = { "a Uint8Array", read_bytes },
+	['i'] = { "an IPv4 address", read_ip },
+	['p'] = { "a port", .least = 1, .most = UINT16_MAX },
+	['d'] = { "a descriptor", .most = INT_MAX },
+	['y'] = { "a number of 0 to 255", .most = UINT8_MAX },
+	['u'] = { "an id", read_id },
+	['e'] = { "an address and port", read_end },
+	['m'] = { "an object of few pins", read_pins },
 };
+
+static bool read_number(struct call *call, napi_value value, const struct kind *kind, int *place)
+{
+	double number = 0;
+
+	if (napi_get_value_double(call->env, value, &number) ||
+	    !(number >= kind->least && number <= kind->most) || number != (int)number)
+		return false;
+	*place = number;
+	return true;
+}
 
 static bool read_list(struct call *call, const char *kind, napi_value value, struct list *list)
 {
@@ -326,17 +228,19 @@ static bool read_list(struct call *call, const char *kind, napi_value value, str
 
 static bool read_value(struct call *call, const char *kind, napi_value value, void *place)
 {
+	const struct kind *known;
 	napi_valuetype type;
 
 	if (*kind == '[')
 		return read_list(call, kind + 1, value, place);
 	if (kind[1] == '?' && napi_typeof(call->env, value, &type) == napi_ok && type == napi_undefined)
 		return true;
-	call->wanted = kinds[(__u8)*kind].wanted;
-	return kinds[(__u8)*kind].read(call, value, place);
+	known = &kinds[(__u8)*kind];
+	call->wanted = known->wanted;
+	return known->read ? known->read(call, value, place) : read_number(call, value, known, place);
 }
 
-/* By a signature such as `map:M key:k`: names for messages, and types. A missing argument is undefined. */
+/* By a signature such as `map:d key:b`: names for messages, and types. A missing argument is undefined. */
 static bool read_arguments(struct call *call, const char *signature, const napi_value *values,
 			   size_t count)
 {
@@ -362,21 +266,15 @@ refused:
 	return false;
 }
 
-/* Value constructors. After a failure, which the call records, they return NULL and do nothing. */
+/* Value constructors. NULL if Node cannot make the value, which `put` and Node take for no value. */
 
-static void note(struct call *call, napi_status status)
-{
-	if (status)
-		call->is_broken = true;
-}
-
-#define MAKER(name, type, create, ...)                                      \
-	static napi_value name(struct call *call, type from)                \
-	{                                                                   \
-		napi_value value = NULL;                                    \
-                                                                            \
-		note(call, create(call->env, from, ##__VA_ARGS__, &value)); \
-		return value;                                               \
+#define MAKER(name, type, create, ...)                             \
+	static napi_value name(struct call *call, type from)       \
+	{                                                          \
+		napi_value value = NULL;                           \
+                                                                   \
+		create(call->env, from, ##__VA_ARGS__, &value);    \
+		return value;                                      \
 	}
 MAKER(number, double, napi_create_double)
 MAKER(big, __u64, napi_create_bigint_uint64)
@@ -387,118 +285,46 @@ MAKER(text, const char *, napi_create_string_utf8, NAPI_AUTO_LENGTH)
 static napi_value bytes(struct call *call, const void *from, size_t length)
 {
 	napi_value buffer, value = NULL;
-	napi_status status;
 	void *copy;
 
-	status = napi_create_arraybuffer(call->env, length, &copy, &buffer);
-	if (!status) {
-		memcpy(copy, from, length);
-		status = napi_create_typedarray(call->env, napi_uint8_array, length, buffer, 0, &value);
-	}
-	note(call, status);
-	return value;
-}
-
-static napi_value object(struct call *call)
-{
-	napi_value value = NULL;
-
-	note(call, napi_create_object(call->env, &value));
-	return value;
-}
-
-static napi_value array(struct call *call)
-{
-	napi_value value = NULL;
-
-	note(call, napi_create_array(call->env, &value));
-	return value;
-}
-
-static void put(struct call *call, napi_value to, const char *name, napi_value value)
-{
-	if (!call->is_broken)
-		note(call, napi_set_named_property(call->env, to, name, value));
-}
-
-static void put_at(struct call *call, napi_value to, __u32 index, napi_value value)
-{
-	if (!call->is_broken)
-		note(call, napi_set_element(call->env, to, index, value));
-}
-
-static void release_handle(struct handle *handle)
-{
-	if (handle->object)
-		close_object(handle->object);
-	if (handle->map >= 0)
-		close(handle->map);
-	handle->object = NULL;
-	handle->map = -1;
-}
-
-static void finalize_handle(napi_env env, void *data, void *hint)
-{
-	(void)env;
-	(void)hint;
-	release_handle(data);
-	free(data);
-}
-
-/* Creates an empty handle as the result; its contents are released if the call fails. */
-static struct handle *make_handle(struct call *call)
-{
-	struct handle *handle = calloc(1, sizeof(*handle));
-
-	if (!handle) {
-		fail(&call->fault, "allocate", ENOMEM);
+	if (napi_create_arraybuffer(call->env, length, &copy, &buffer))
 		return NULL;
-	}
-	handle->map = -1;
-	if (napi_create_external(call->env, handle, finalize_handle, NULL, &call->result)) {
-		free(handle);
-		call->is_broken = true;
-		return NULL;
-	}
-	note(call, napi_type_tag_object(call->env, call->result, &handle_tag));
-	call->made = handle;
-	return handle;
+	memcpy(copy, from, length);
+	napi_create_typedarray(call->env, napi_uint8_array, length, buffer, 0, &value);
+	return value;
+}
+
+static void put(struct call *call, const char *name, napi_value value)
+{
+	if (!call->result)
+		napi_create_object(call->env, &call->result);
+	napi_set_named_property(call->env, call->result, name, value);
 }
 
 /* Functions */
 
+static void put_descriptor(struct call *call, int descriptor)
+{
+	if (descriptor >= 0)
+		call->result = number(call, descriptor);
+}
+
 static void load(struct call *call)
 {
-	const struct bytes *programs = &call->in[0].bytes, *settings = &call->in[1].bytes;
-	const struct list *pins = &call->in[2].list;
-	struct handle *handle = make_handle(call);
-
-	if (handle)
-		load_object(programs->data, programs->length, settings->data, settings->length,
-			    pins->items, pins->count, &handle->object, &call->fault);
-}
-
-/* Releases the handle now and not at its garbage collection. */
-static void close_handle(struct call *call)
-{
-	release_handle(call->in[0].handle);
-}
-
-static void pin(struct call *call)
-{
-	pin_program(call->in[0].handle->object, call->in[1].text, call->in[2].text, &call->fault);
+	load_object(call->in[0].bytes, call->in[1].bytes, call->in[2].pins, call->in[3].pins,
+		    &call->fault);
 }
 
 static void attach(struct call *call)
 {
-	attach_program(call->in[0].handle->object, call->in[1].text, call->in[2].text,
-		       call->in[3].text, &call->fault);
+	attach_program(call->in[0].text, call->in[1].number, call->in[2].text, call->in[3].text,
+		       &call->fault);
 }
 
 /* Atomic: every connect runs the old or the new program. */
 static void replace(struct call *call)
 {
-	replace_program(call->in[0].handle->object, call->in[1].text, call->in[2].text, &call->fault);
+	replace_program(call->in[0].text, call->in[1].text, &call->fault);
 }
 
 /* Detaches the program at once; the pin stays. */
@@ -509,31 +335,30 @@ static void detach(struct call *call)
 
 static void link_info(struct call *call)
 {
-	struct link_facts facts = {};
+	struct bpf_link_info info = {};
 
-	if (link_facts(call->in[0].text, &facts, &call->fault))
+	if (read_link(call->in[0].text, &info, &call->fault))
 		return;
-	call->result = object(call);
-	put(call, call->result, "programId", number(call, facts.program_id));
-	put(call, call->result, "type", number(call, facts.type));
-	put(call, call->result, "attachType", number(call, facts.attach_type));
-	put(call, call->result, "cgroupId", big(call, facts.cgroup_id));
+	put(call, "programId", number(call, info.prog_id));
+	put(call, "type", number(call, info.type));
+	put(call, "attachType", number(call, info.cgroup.attach_type));
+	put(call, "cgroupId", big(call, info.type == BPF_LINK_TYPE_CGROUP ? info.cgroup.cgroup_id : 0));
 }
 
 static void program_info(struct call *call)
 {
-	struct program_facts facts = {};
+	struct bpf_prog_info info = {};
+	__u32 map_ids[MAX_PROGRAM_MAPS], index;
 	napi_value ids;
-	__u32 index;
 
-	if (program_facts(call->in[0].text, &facts, &call->fault))
+	if (read_program(call->in[0].text, &info, map_ids, &call->fault))
 		return;
-	ids = array(call);
-	for (index = 0; index < facts.map_count; index++)
-		put_at(call, ids, index, number(call, facts.map_ids[index]));
-	call->result = object(call);
-	put(call, call->result, "id", number(call, facts.id));
-	put(call, call->result, "mapIds", ids);
+	put(call, "id", number(call, info.id));
+	if (napi_create_array(call->env, &ids))
+		return;
+	for (index = 0; index < info.nr_map_ids && index < MAX_PROGRAM_MAPS; index++)
+		napi_set_element(call->env, ids, index, number(call, map_ids[index]));
+	put(call, "mapIds", ids);
 }
 
 static bool is_per_cpu(__u32 type)
@@ -542,53 +367,75 @@ static bool is_per_cpu(__u32 type)
 	       type == BPF_MAP_TYPE_LRU_PERCPU_HASH || type == BPF_MAP_TYPE_PERCPU_CGROUP_STORAGE;
 }
 
+/*
+ * The map that is the first argument, if the key and the value have its sizes: the kernel reads
+ * and writes as many bytes. From a per-CPU map it reads one value per CPU, whose number is unknown here.
+ */
+static bool find_map(struct call *call, const struct bytes *key, const struct bytes *value,
+		     struct bpf_map_info *info)
+{
+	if (read_map(call->in[0].number, info, &call->fault))
+		return false;
+	if (info->key_size > MAX_VALUE_BYTES || info->value_size > MAX_VALUE_BYTES ||
+	    is_per_cpu(info->type))
+		fail(&call->fault, "read map", EMEDIUMTYPE);
+	else if ((key && key->length != info->key_size) ||
+		 (value && value->length != info->value_size))
+		fail(&call->fault, "map entry", EMSGSIZE);
+	return !call->fault.step;
+}
+
 static void open_map(struct call *call)
 {
-	struct handle *handle = make_handle(call);
-	struct fault *fault = &call->fault;
-
-	if (!handle)
-		return;
-	handle->map = open_pin(call->in[0].text, PIN_MAP, call->in[1].flag, fault);
-	if (handle->map < 0 || map_facts(handle->map, &handle->facts, fault))
-		return;
-	if (handle->facts.key_size > MAX_VALUE_BYTES || handle->facts.value_size > MAX_VALUE_BYTES)
-		fail(fault, "open pin", EMSGSIZE);
-	/* A look-up in a per-CPU map returns one value per CPU, whose number is unknown here. */
-	if (is_per_cpu(handle->facts.type))
-		fail(fault, "open pin", EMEDIUMTYPE);
+	put_descriptor(call, open_pin(call->in[0].text, PIN_MAP, call->in[1].flag, &call->fault));
 }
 
 static void map_id(struct call *call)
 {
-	call->result = number(call, call->in[0].handle->facts.id);
+	struct bpf_map_info info = {};
+
+	if (find_map(call, NULL, NULL, &info))
+		call->result = number(call, info.id);
 }
 
 static void map_get(struct call *call)
 {
-	const struct handle *map = call->in[0].handle;
+	const struct bytes *key = &call->in[1].bytes;
 	__u8 value[MAX_VALUE_BYTES];
-	int error = bpf_map_lookup_elem(map->map, call->in[1].bytes.data, value);
+	struct bpf_map_info info = {};
+	int error;
 
+	if (!find_map(call, key, NULL, &info))
+		return;
+	error = bpf_map_lookup_elem(call->in[0].number, key->data, value);
 	if (!error)
-		call->result = bytes(call, value, map->facts.value_size);
+		call->result = bytes(call, value, info.value_size);
 	else if (error != -ENOENT)
 		fail(&call->fault, "read map", error);
 }
 
 static void map_set(struct call *call)
 {
-	int error = bpf_map_update_elem(call->in[0].handle->map, call->in[1].bytes.data,
-					call->in[2].bytes.data, BPF_ANY);
+	const struct bytes *key = &call->in[1].bytes, *value = &call->in[2].bytes;
+	struct bpf_map_info info = {};
+	int error;
 
+	if (!find_map(call, key, value, &info))
+		return;
+	error = bpf_map_update_elem(call->in[0].number, key->data, value->data, BPF_ANY);
 	if (error)
 		fail(&call->fault, "write map", error);
 }
 
 static void map_delete(struct call *call)
 {
-	int error = bpf_map_delete_elem(call->in[0].handle->map, call->in[1].bytes.data);
+	const struct bytes *key = &call->in[1].bytes;
+	struct bpf_map_info info = {};
+	int error;
 
+	if (!find_map(call, key, NULL, &info))
+		return;
+	error = bpf_map_delete_elem(call->in[0].number, key->data);
 	if (error && error != -ENOENT)
 		fail(&call->fault, "write map", error);
 	else
@@ -598,55 +445,51 @@ static void map_delete(struct call *call)
 /* Bounded by the map's size even during concurrent writes. */
 static void map_keys(struct call *call)
 {
-	const struct handle *map = call->in[0].handle;
 	__u8 key[MAX_VALUE_BYTES], next[MAX_VALUE_BYTES];
+	struct bpf_map_info info = {};
 	__u32 index;
 
-	call->result = array(call);
-	for (index = 0; index < map->facts.max_entries && !call->is_broken; index++) {
-		int error = bpf_map_get_next_key(map->map, index == 0 ? NULL : key, next);
+	if (!find_map(call, NULL, NULL, &info) || napi_create_array(call->env, &call->result))
+		return;
+	for (index = 0; index < info.max_entries; index++) {
+		int error = bpf_map_get_next_key(call->in[0].number, index == 0 ? NULL : key, next);
 
-		if (error == -ENOENT)
-			return;
 		if (error) {
-			fail(&call->fault, "read map", error);
+			if (error != -ENOENT)
+				fail(&call->fault, "read map", error);
 			return;
 		}
-		memcpy(key, next, map->facts.key_size);
-		put_at(call, call->result, index, bytes(call, key, map->facts.key_size));
+		memcpy(key, next, info.key_size);
+		napi_set_element(call->env, call->result, index, bytes(call, key, info.key_size));
 	}
 }
 
 /*
- * Called for each connection. Records of the node's own network namespace take precedence: only processes
+ * Called for each connection, so it does not read the sizes of the map: no map of the agent has larger keys,
+ * and the value has room for any. Records of the node's own network namespace take precedence: only processes
  * of the node create them. Between two addresses of the node, only these records count.
  */
 static void lookup_caller(struct call *call)
 {
-	const struct handle *map = call->in[0].handle;
 	struct nmi_client client = {
 		.ip = call->in[1].ip,
-		.port = call->in[2].port,
+		.port = call->in[2].number,
 		.is_of_node = 1,
 	};
-	bool is_within_node = call->in[3].flag;
-	struct nmi_caller caller;
-	int error;
+	union {
+		struct nmi_caller caller;
+		__u8 bytes[MAX_VALUE_BYTES];
+	} found;
+	int error, map = call->in[0].number;
 
-	if (map->facts.key_size != sizeof(client) || map->facts.value_size != sizeof(caller)) {
-		napi_throw_type_error(call->env, "ERR_INVALID_ARG_TYPE",
-				      "map: the map of callers is wanted");
-		return;
-	}
-	error = bpf_map_lookup_elem(map->map, &client, &caller);
-	if (error == -ENOENT && !is_within_node) {
+	error = bpf_map_lookup_elem(map, &client, &found);
+	if (error == -ENOENT && !call->in[3].flag) {
 		client.is_of_node = 0;
-		error = bpf_map_lookup_elem(map->map, &client, &caller);
+		error = bpf_map_lookup_elem(map, &client, &found);
 	}
 	if (!error) {
-		call->result = object(call);
-		put(call, call->result, "cgroupId", big(call, caller.cgroup_id));
-		put(call, call->result, "isDirect", boolean(call, caller.is_direct));
+		put(call, "cgroupId", big(call, found.caller.cgroup_id));
+		put(call, "isDirect", boolean(call, found.caller.is_direct));
 	} else if (error != -ENOENT) {
 		fail(&call->fault, "look up caller", error);
 	}
@@ -679,15 +522,14 @@ static void place_of(struct call *call)
 
 	if (find_place(call->in[0].ip, &place, &call->fault) || !place.link)
 		return;
-	call->result = object(call);
-	put(call, call->result, "link", number(call, place.link));
+	put(call, "link", number(call, place.link));
 	if (place.port)
-		put(call, call->result, "port", number(call, place.port));
+		put(call, "port", number(call, place.port));
 	if (!place.has_mac)
 		return;
 	snprintf(mac, sizeof(mac), "%02x:%02x:%02x:%02x:%02x:%02x", place.mac[0], place.mac[1],
 		 place.mac[2], place.mac[3], place.mac[4], place.mac[5]);
-	put(call, call->result, "mac", text(call, mac));
+	put(call, "mac", text(call, mac));
 }
 
 static void is_own_link(struct call *call)
@@ -700,9 +542,9 @@ static void is_own_link(struct call *call)
 
 static void is_link(struct call *call)
 {
-	__u64 link = call->in[0].id;
+	char name[IF_NAMESIZE];
 
-	call->result = boolean(call, link <= INT_MAX && has_link(link));
+	call->result = boolean(call, if_indextoname(call->in[0].number, name));
 }
 
 /* 0 before Linux 5.14, which does not report it. */
@@ -722,15 +564,9 @@ static void netns_cookie(struct call *call)
 	call->result = big(call, cookie);
 }
 
-static void put_descriptor(struct call *call, int descriptor)
-{
-	if (descriptor >= 0)
-		call->result = number(call, descriptor);
-}
-
 static void open_listening(struct call *call)
 {
-	put_descriptor(call, open_listener(call->in[0].ip, htons(call->in[1].port), &call->fault));
+	put_descriptor(call, open_listener(call->in[0].ip, htons(call->in[1].number), &call->fault));
 }
 
 static void read_listener(struct call *call)
@@ -738,17 +574,16 @@ static void read_listener(struct call *call)
 	struct flow_end end = {};
 	char ip[INET_ADDRSTRLEN] = "";
 
-	if (listener_address(call->in[0].descriptor, &end, &call->fault))
+	if (listener_address(call->in[0].number, &end, &call->fault))
 		return;
 	inet_ntop(AF_INET, &end.ip, ip, sizeof(ip));
-	call->result = object(call);
-	put(call, call->result, "ip", text(call, ip));
-	put(call, call->result, "port", number(call, ntohs(end.port)));
+	put(call, "ip", text(call, ip));
+	put(call, "port", number(call, ntohs(end.port)));
 }
 
 static void duplicate(struct call *call)
 {
-	put_descriptor(call, duplicate_descriptor(call->in[0].descriptor, &call->fault));
+	put_descriptor(call, duplicate_descriptor(call->in[0].number, &call->fault));
 }
 
 static void connect_to(struct call *call)
@@ -759,9 +594,9 @@ static void connect_to(struct call *call)
 /* An omitted descriptor is read as 0, which is never one of our sockets. */
 static void send_to(struct call *call)
 {
-	int descriptor = call->in[2].descriptor;
+	int descriptor = call->in[2].number;
 
-	send_note(call->in[0].descriptor, call->in[1].note, descriptor > 0 ? descriptor : -1,
+	send_note(call->in[0].number, call->in[1].number, descriptor > 0 ? descriptor : -1,
 		  &call->fault);
 }
 
@@ -770,12 +605,11 @@ static void receive_from(struct call *call)
 	int descriptor = -1;
 	__u8 note = 0;
 
-	if (receive_note(call->in[0].descriptor, &note, &descriptor, &call->fault) != 1)
+	if (receive_note(call->in[0].number, &note, &descriptor, &call->fault) != 1)
 		return;
-	call->result = object(call);
-	put(call, call->result, "note", number(call, note));
+	put(call, "note", number(call, note));
 	if (descriptor >= 0)
-		put(call, call->result, "descriptor", number(call, descriptor));
+		put(call, "descriptor", number(call, descriptor));
 }
 
 /* Returns whether the allocator returned any page to the kernel. */
@@ -786,26 +620,24 @@ static void trim_memory(struct call *call)
 
 /* Documented on the TypeScript side (addon.ts). */
 static const struct function functions[] = {
-	{ "load", "object:b settings:b pins:m", load },
-	{ "close", "handle:h", close_handle },
-	{ "pinProgram", "programs:P name:n pin:s", pin },
-	{ "attach", "programs:P name:n cgroup:s pin:s", attach },
-	{ "replace", "programs:P name:n pin:s", replace },
+	{ "load", "object:b settings:b maps:m programs:m", load },
+	{ "attach", "program:s type:d cgroup:s pin:s", attach },
+	{ "replace", "program:s pin:s", replace },
 	{ "detach", "pin:s", detach },
 	{ "linkInfo", "pin:s", link_info },
 	{ "programInfo", "pin:s", program_info },
 	{ "openMap", "pin:s readOnly:f", open_map },
-	{ "mapId", "map:M", map_id },
-	{ "mapGet", "map:M key:k", map_get },
-	{ "mapSet", "map:M key:k value:v", map_set },
-	{ "mapDelete", "map:M key:k", map_delete },
-	{ "mapKeys", "map:M", map_keys },
-	{ "lookupCaller", "map:M clientIp:i clientPort:p withinNode:f", lookup_caller },
+	{ "mapId", "map:d", map_id },
+	{ "mapGet", "map:d key:b", map_get },
+	{ "mapSet", "map:d key:b value:b", map_set },
+	{ "mapDelete", "map:d key:b", map_delete },
+	{ "mapKeys", "map:d", map_keys },
+	{ "lookupCaller", "map:d clientIp:i clientPort:p withinNode:f", lookup_caller },
 	{ "cutFlows", "dialled:e answeredBy:e? sparedSources:[i]", forget_flows },
 	{ "cutSockets", "dialled:e cgroupIds:[u]", close_sockets },
 	{ "placeOf", "ip:i", place_of },
 	{ "ownsLink", "ip:i", is_own_link },
-	{ "hasLink", "link:u", is_link },
+	{ "hasLink", "link:d", is_link },
 	{ "netnsCookie", "", netns_cookie },
 	{ "openListener", "ip:i port:p", open_listening },
 	{ "listenerAddress", "descriptor:d", read_listener },
@@ -821,27 +653,15 @@ static void throw_fault(struct call *call)
 	const struct fault *fault = &call->fault;
 	const char *name = strerrorname_np(fault->error);
 	napi_value code = text(call, name ? name : "EUNKNOWN");
-	napi_value message = text(call, strerror(fault->error));
-	napi_value error = NULL;
 
-	note(call, napi_create_error(call->env, code, message, &error));
-	put(call, error, "errno", number(call, fault->error));
-	put(call, error, "step", text(call, fault->step));
+	call->result = NULL;
+	napi_create_error(call->env, code, text(call, strerror(fault->error)), &call->result);
+	put(call, "errno", number(call, fault->error));
+	put(call, "step", text(call, fault->step));
 	if (fault->detail)
-		put(call, error, "detail", text(call, fault->detail));
-	if (!call->is_broken)
-		napi_throw(call->env, error);
+		put(call, "detail", text(call, fault->detail));
+	napi_throw(call->env, call->result);
 	free(fault->detail);
-}
-
-static napi_value throw_broken(napi_env env)
-{
-	bool is_pending = false;
-
-	napi_is_exception_pending(env, &is_pending);
-	if (!is_pending)
-		napi_throw_error(env, "ERR_NATIVE", "the result could not be made");
-	return NULL;
 }
 
 /* Every function of the addon; `data` is its entry in the table. */
@@ -854,7 +674,7 @@ static napi_value run(napi_env env, napi_callback_info info)
 	void *data = NULL;
 
 	if (napi_get_cb_info(env, info, &count, values, NULL, &data))
-		return throw_broken(env);
+		return NULL;
 	function = data;
 	if (read_arguments(&call, function->signature, values, count))
 		function->run(&call);
@@ -864,13 +684,10 @@ static napi_value run(napi_env env, napi_callback_info info)
 		call.blocks = block->next;
 		free(block);
 	}
-	if (!call.fault.step && !call.is_broken)
+	if (!call.fault.step)
 		return call.result;
-	if (call.made)
-		release_handle(call.made);
-	if (call.fault.step)
-		throw_fault(&call);
-	return call.is_broken ? throw_broken(env) : NULL;
+	throw_fault(&call);
+	return NULL;
 }
 
 NAPI_MODULE_INIT()
@@ -885,7 +702,7 @@ NAPI_MODULE_INIT()
 		if (napi_create_function(env, function->name, NAPI_AUTO_LENGTH, run, (void *)function,
 					 &value) ||
 		    napi_set_named_property(env, exports, function->name, value))
-			return throw_broken(env);
+			return NULL;
 	}
 	return exports;
 }

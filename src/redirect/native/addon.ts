@@ -2,22 +2,16 @@
  * Types of the native addon, and the translation of its failures into RedirectError. The C side validates
  * every argument before it has any effect.
  */
+import { closeSync } from 'node:fs';
 import { loadAddon } from './native-files.ts';
 import { RedirectError, type Place } from '../redirect.ts';
 import { summariseVerifierLog } from '../verifier-log.ts';
 
-declare const programsMark: unique symbol;
-declare const mapMark: unique symbol;
+/** Descriptor of an open map; `closeSync` releases it. */
+export type BpfMap = number;
 
-/** Loaded programs; released by `close`, or by garbage collection. */
-export interface Programs {
-  readonly [programsMark]: true;
-}
-
-/** An open map; released by `close`, or by garbage collection. */
-export interface BpfMap {
-  readonly [mapMark]: true;
-}
+/** Pins by the names of maps or programs in the object file. */
+export type Pins = Readonly<Record<string, string>>;
 
 export interface LinkInfo {
   readonly programId: number;
@@ -59,13 +53,15 @@ export interface FlowEnd {
  * `asRedirectError` translates; an invalid argument is thrown as TypeError.
  */
 export interface NativeModule {
-  /** Maps named in `pins` are shared through these paths: reused if pinned, else pinned. */
-  load(object: Uint8Array, settings: Uint8Array, pins: Readonly<Record<string, string>>): Programs;
-  close(handle: Programs | BpfMap): void;
-  pinProgram(programs: Programs, name: string, pin: string): void;
-  attach(programs: Programs, name: string, cgroup: string, pin: string): void;
-  /** Replaces the program of a link, without a gap. */
-  replace(programs: Programs, name: string, pin: string): void;
+  /**
+   * Loads the object file. Maps are shared through their pins: reused if pinned, else pinned. Only pinned
+   * programs stay loaded.
+   */
+  load(object: Uint8Array, settings: Uint8Array, maps: Pins, programs: Pins): void;
+  /** Attaches a pinned program to a cgroup, and pins the link. */
+  attach(program: string, attachType: number, cgroup: string, pin: string): void;
+  /** Replaces the program of a link by a pinned one, without a gap. */
+  replace(program: string, pin: string): void;
   detach(pin: string): void;
   linkInfo(pin: string): LinkInfo;
   programInfo(pin: string): ProgramInfo;
@@ -99,12 +95,18 @@ export interface NativeModule {
    * returns their number.
    */
   cutSockets(dialled: FlowEnd, cgroupIds: readonly bigint[]): number;
-  /** Undefined without a route, behind a gateway, or without a neighbor entry. */
+  /**
+   * Where the kernel sends packets for an IPv4 address. Undefined without a route, behind a gateway, or
+   * without a neighbor entry. Needs no capability, like the next two.
+   */
   placeOf(ip: string): Place | undefined;
-  /** Whether an address has a link to itself. */
+  /**
+   * Whether the kernel sends packets for this address, and for no other, over a link that leads to one
+   * network namespace: a veth or netkit of its own, which is no port of a bridge.
+   */
   ownsLink(ip: string): boolean;
-  /** Whether this network namespace has a link of that index. */
-  hasLink(link: bigint): boolean;
+  /** Whether this network namespace has a link of that index, which is never reused. */
+  hasLink(link: number): boolean;
   /** Cookie of this process's network namespace; 0 if the kernel does not report it. */
   netnsCookie(): bigint;
   /** Listens at an address and port; returns the descriptor, which is not inherited by children. */
@@ -175,7 +177,7 @@ export function withMap<T>(
   try {
     return use(map);
   } finally {
-    native.close(map);
+    closeSync(map);
   }
 }
 

@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * All calls of libbpf. Each function succeeds completely, or undoes its part and reports the step that
- * failed.
- */
+/* All calls of libbpf. A function that fails reports the step. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -15,7 +12,7 @@
 #include <bpf/libbpf.h>
 #include "bpf-side.h"
 
-/* The verifier's log of seven small programs has a few kilobytes. */
+/* The verifier's log of five small programs has a few kilobytes. */
 #define LOG_BYTES (256 * 1024)
 
 /* The library's last warning: the only place that names the map or program concerned. */
@@ -48,34 +45,49 @@ static void add_detail(struct fault *fault, const char *log)
 		fault->detail = strdup(last_warning);
 }
 
-static int configure(struct bpf_object *object, const void *settings, size_t settings_length,
-		     const struct map_pin *pins, size_t pin_count, struct fault *fault)
+static int configure(struct bpf_object *object, struct bytes settings, struct pins maps,
+		     struct fault *fault)
 {
 	struct bpf_map *map = bpf_object__find_map_by_name(object, ".rodata.nmi");
 	size_t index;
 	int error;
 
-	if (!map || bpf_map__value_size(map) != settings_length)
+	if (!map || bpf_map__value_size(map) != settings.length)
 		return fail(fault, "settings", EINVAL);
-	error = bpf_map__set_initial_value(map, settings, settings_length);
+	error = bpf_map__set_initial_value(map, settings.data, settings.length);
 	if (error)
 		return fail(fault, "settings", error);
-	for (index = 0; index < pin_count; index++) {
-		map = bpf_object__find_map_by_name(object, pins[index].name);
+	for (index = 0; index < maps.count; index++) {
+		map = bpf_object__find_map_by_name(object, maps.all[index].name);
 		if (!map)
 			return fail(fault, "map pin", ENOENT);
-		error = bpf_map__set_pin_path(map, pins[index].path);
+		error = bpf_map__set_pin_path(map, maps.all[index].path);
 		if (error)
 			return fail(fault, "map pin", error);
 	}
 	return 0;
 }
 
-int load_object(const void *bytes, size_t length, const void *settings, size_t settings_length,
-		const struct map_pin *pins, size_t pin_count, struct bpf_object **object,
+static int pin_programs(struct bpf_object *object, struct pins programs, struct fault *fault)
+{
+	size_t index;
+
+	for (index = 0; index < programs.count; index++) {
+		const struct pin *pin = &programs.all[index];
+		struct bpf_program *program = bpf_object__find_program_by_name(object, pin->name);
+
+		if (!program)
+			return fail(fault, "find program", ENOENT);
+		if (bpf_obj_pin(bpf_program__fd(program), pin->path))
+			return fail(fault, "pin program", errno);
+	}
+	return 0;
+}
+
+int load_object(struct bytes bytes, struct bytes settings, struct pins maps, struct pins programs,
 		struct fault *fault)
 {
-	struct bpf_object *opened = NULL;
+	struct bpf_object *object = NULL;
 	char *log = calloc(1, LOG_BYTES);
 	int result = -1, error;
 
@@ -84,102 +96,67 @@ int load_object(const void *bytes, size_t length, const void *settings, size_t s
 	last_warning[0] = '\0';
 	LIBBPF_OPTS(bpf_object_open_opts, options, .object_name = "nmi", .kernel_log_buf = log,
 		    .kernel_log_size = LOG_BYTES);
-	opened = bpf_object__open_mem(bytes, length, &options);
-	if (!opened) {
+	object = bpf_object__open_mem(bytes.data, bytes.length, &options);
+	if (!object) {
 		/* Errors from 4000 on are the library's own; its warning has the text. */
 		fail(fault, "read object", errno < 4000 ? errno : EINVAL);
 		add_detail(fault, NULL);
 		goto cleanup;
 	}
-	if (configure(opened, settings, settings_length, pins, pin_count, fault))
+	if (configure(object, settings, maps, fault))
 		goto cleanup;
-	error = bpf_object__load(opened);
+	error = bpf_object__load(object);
 	if (error) {
 		fail(fault, "load", error);
 		add_detail(fault, log);
 		goto cleanup;
 	}
-	*object = opened;
-	opened = NULL;
-	result = 0;
+	result = pin_programs(object, programs, fault);
 cleanup:
-	bpf_object__close(opened);
-	/* A loaded object still points to the buffer, but only a second load would write to it. */
+	bpf_object__close(object);
 	free(log);
 	return result;
 }
 
-void close_object(struct bpf_object *object)
+int attach_program(const char *pin, int attach_type, const char *cgroup, const char *link_pin,
+		   struct fault *fault)
 {
-	bpf_object__close(object);
-}
-
-static int program_of(struct bpf_object *object, const char *name, enum bpf_attach_type *attach_type)
-{
-	struct bpf_program *program = bpf_object__find_program_by_name(object, name);
-
-	if (!program)
-		return -ENOENT;
-	*attach_type = bpf_program__expected_attach_type(program);
-	return bpf_program__fd(program);
-}
-
-int pin_program(struct bpf_object *object, const char *name, const char *path, struct fault *fault)
-{
-	enum bpf_attach_type attach_type;
-	int program = program_of(object, name, &attach_type);
-	int error;
+	int program = open_pin(pin, PIN_PROGRAM, false, fault);
+	int folder = -1, link = -1, result = -1;
 
 	if (program < 0)
-		return fail(fault, "find program", program);
-	error = bpf_obj_pin(program, path);
-	return error ? fail(fault, "pin program", error) : 0;
-}
-
-int attach_program(struct bpf_object *object, const char *name, const char *cgroup,
-		   const char *pin, struct fault *fault)
-{
-	enum bpf_attach_type attach_type;
-	int program = program_of(object, name, &attach_type);
-	int folder = -1, link = -1, result = -1, error;
-
-	if (program < 0)
-		return fail(fault, "find program", program);
+		return -1;
 	folder = open(cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (folder < 0)
-		return fail(fault, "open cgroup", errno);
+	if (folder < 0) {
+		fail(fault, "open cgroup", errno);
+		goto cleanup;
+	}
 	link = bpf_link_create(program, folder, attach_type, NULL);
 	if (link < 0) {
 		fail(fault, "attach", link);
 		goto cleanup;
 	}
-	error = bpf_obj_pin(link, pin);
-	if (error) {
-		fail(fault, "pin link", error);
-		goto cleanup;
-	}
-	result = 0;
-cleanup:
+	result = bpf_obj_pin(link, link_pin) ? fail(fault, "pin link", errno) : 0;
 	/* The pin keeps the link; without a pin, closing the descriptor detaches the program. */
-	if (link >= 0)
-		close(link);
-	close(folder);
+	close(link);
+cleanup:
+	if (folder >= 0)
+		close(folder);
+	close(program);
 	return result;
 }
 
-int replace_program(struct bpf_object *object, const char *name, const char *pin,
-		    struct fault *fault)
+int replace_program(const char *pin, const char *link_pin, struct fault *fault)
 {
-	enum bpf_attach_type attach_type;
-	int program = program_of(object, name, &attach_type);
-	int link, error;
+	int link, error, program = open_pin(pin, PIN_PROGRAM, false, fault);
 
 	if (program < 0)
-		return fail(fault, "find program", program);
-	link = open_pin(pin, PIN_LINK, false, fault);
+		return -1;
+	link = open_pin(link_pin, PIN_LINK, false, fault);
+	error = link < 0 ? 0 : bpf_link_update(link, program, NULL);
+	close(program);
 	if (link < 0)
 		return -1;
-	error = bpf_link_update(link, program, NULL);
 	close(link);
 	return error ? fail(fault, "replace program", error) : 0;
 }
@@ -229,58 +206,36 @@ int open_pin(const char *path, enum pin_kind kind, bool read_only, struct fault 
 	return descriptor;
 }
 
-int link_facts(const char *pin, struct link_facts *facts, struct fault *fault)
+int read_link(const char *pin, struct bpf_link_info *info, struct fault *fault)
 {
-	struct bpf_link_info info = {};
-	__u32 length = sizeof(info);
-	int link = open_pin(pin, PIN_LINK, false, fault);
-	int error;
+	__u32 length = sizeof(*info);
+	int error, link = open_pin(pin, PIN_LINK, false, fault);
 
 	if (link < 0)
 		return -1;
-	error = bpf_obj_get_info_by_fd(link, &info, &length);
+	error = bpf_obj_get_info_by_fd(link, info, &length);
 	close(link);
-	if (error)
-		return fail(fault, "read link", error);
-	facts->program_id = info.prog_id;
-	facts->type = info.type;
-	facts->attach_type = info.cgroup.attach_type;
-	facts->cgroup_id = info.type == BPF_LINK_TYPE_CGROUP ? info.cgroup.cgroup_id : 0;
-	return 0;
+	return error ? fail(fault, "read link", error) : 0;
 }
 
-int program_facts(const char *pin, struct program_facts *facts, struct fault *fault)
+int read_program(const char *pin, struct bpf_prog_info *info, __u32 *map_ids, struct fault *fault)
 {
-	struct bpf_prog_info info = {};
-	__u32 length = sizeof(info);
-	int program = open_pin(pin, PIN_PROGRAM, false, fault);
-	int error;
+	__u32 length = sizeof(*info);
+	int error, program = open_pin(pin, PIN_PROGRAM, false, fault);
 
 	if (program < 0)
 		return -1;
-	info.map_ids = (__u64)(unsigned long)facts->map_ids;
-	info.nr_map_ids = MAX_PROGRAM_MAPS;
-	error = bpf_obj_get_info_by_fd(program, &info, &length);
+	info->map_ids = (__u64)(unsigned long)map_ids;
+	info->nr_map_ids = MAX_PROGRAM_MAPS;
+	error = bpf_obj_get_info_by_fd(program, info, &length);
 	close(program);
-	if (error)
-		return fail(fault, "read program", error);
-	facts->id = info.id;
-	facts->map_count = info.nr_map_ids < MAX_PROGRAM_MAPS ? info.nr_map_ids : MAX_PROGRAM_MAPS;
-	return 0;
+	return error ? fail(fault, "read program", error) : 0;
 }
 
-int map_facts(int map, struct map_facts *facts, struct fault *fault)
+int read_map(int map, struct bpf_map_info *info, struct fault *fault)
 {
-	struct bpf_map_info info = {};
-	__u32 length = sizeof(info);
-	int error = bpf_obj_get_info_by_fd(map, &info, &length);
+	__u32 length = sizeof(*info);
+	int error = is_kind(map, PIN_MAP) ? bpf_obj_get_info_by_fd(map, info, &length) : -EBADF;
 
-	if (error)
-		return fail(fault, "read map", error);
-	facts->id = info.id;
-	facts->type = info.type;
-	facts->key_size = info.key_size;
-	facts->value_size = info.value_size;
-	facts->max_entries = info.max_entries;
-	return 0;
+	return error ? fail(fault, "read map", error) : 0;
 }

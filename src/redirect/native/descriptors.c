@@ -9,7 +9,7 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include "descriptors.h"
+#include "system.h"
 
 /* Equal to the server's limit of connections in caller look-up. The kernel caps it at somaxconn. */
 #define BACKLOG 1024
@@ -88,7 +88,6 @@ int connect_local(const char *path, struct fault *fault)
 	return sock;
 }
 
-/* Room for one descriptor. The kernel's alignment leaves room for a second one. */
 union control {
 	char bytes[CMSG_SPACE(sizeof(int))];
 	struct cmsghdr header;
@@ -113,30 +112,6 @@ int send_note(int socket, __u8 note, int descriptor, struct fault *fault)
 	return 0;
 }
 
-/* The first descriptor of a message, or -1; closes any other. */
-static int take_descriptor(struct msghdr *message)
-{
-	struct cmsghdr *header;
-	int taken = -1;
-
-	for (header = CMSG_FIRSTHDR(message); header; header = CMSG_NXTHDR(message, header)) {
-		size_t at, length = header->cmsg_len - CMSG_LEN(0);
-
-		if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS)
-			continue;
-		for (at = 0; at + sizeof(int) <= length; at += sizeof(int)) {
-			int descriptor;
-
-			memcpy(&descriptor, CMSG_DATA(header) + at, sizeof(int));
-			if (taken < 0)
-				taken = descriptor;
-			else
-				close(descriptor);
-		}
-	}
-	return taken;
-}
-
 int receive_note(int socket, __u8 *note, int *descriptor, struct fault *fault)
 {
 	union control control = {};
@@ -145,14 +120,19 @@ int receive_note(int socket, __u8 *note, int *descriptor, struct fault *fault)
 		.msg_iov = &content,
 		.msg_iovlen = 1,
 		.msg_control = control.bytes,
-		.msg_controllen = sizeof(control.bytes),
+		/* Room for exactly one descriptor: the kernel closes any other. */
+		.msg_controllen = CMSG_LEN(sizeof(int)),
 	};
+	struct cmsghdr *header;
 	ssize_t length = recvmsg(socket, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
 
 	if (length < 0)
 		return errno == EAGAIN ? 0 : fail(fault, "receive descriptor", errno);
 	if (length == 0)
 		return fail(fault, "receive descriptor", ECONNRESET);
-	*descriptor = take_descriptor(&message);
+	*descriptor = -1;
+	header = CMSG_FIRSTHDR(&message);
+	if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS)
+		memcpy(descriptor, CMSG_DATA(header), sizeof(int));
 	return 1;
 }

@@ -12,103 +12,55 @@
 #include <sys/socket.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_conntrack.h>
-#include "flows.h"
+#include "system.h"
 #include "netlink.h"
 
 #define LOOPBACK_NET 127
 
+/* Room for the nested addresses, protocol, ports and zone of one direction. */
+#define MAX_TUPLE_BYTES 64
+
 struct flow {
 	__be32 source, destination, reply_source;
-	__be16 source_port, destination_port, reply_port;
+	__be16 destination_port, reply_port;
+	__u8 protocol;
 	__be32 id;
 	__be16 zone;
-	bool has_id, has_zone, has_original, has_reply;
-	__u8 protocol;
+	bool has_id, has_zone;
+	/* As the kernel reported the original direction, for the deletion. */
+	size_t original_size;
+	char original[MAX_TUPLE_BYTES];
 };
 
-struct tuple {
-	__be32 source, destination;
-	__be16 source_port, destination_port;
-	__u8 protocol;
-};
-
-static void read_tuple_part(const struct nlattr *nested, struct tuple *tuple)
+/* Whether it is an entry of IPv4 with both directions. */
+static bool read_flow(struct part all, struct flow *flow)
 {
-	const void *end, *at = payload_of(nested, &end);
-	bool is_ip = type_of(nested) == CTA_TUPLE_IP;
-	const struct nlattr *attribute;
+	struct part original = find_attribute(all, CTA_TUPLE_ORIG);
+	struct part ips = find_attribute(original, CTA_TUPLE_IP);
+	struct part proto = find_attribute(original, CTA_TUPLE_PROTO);
+	struct part reply = find_attribute(all, CTA_TUPLE_REPLY);
 
-	while ((attribute = next_attribute(&at, end))) {
-		int type = type_of(attribute);
-
-		if (is_ip && type == CTA_IP_V4_SRC)
-			read_attribute(attribute, &tuple->source, sizeof(tuple->source));
-		else if (is_ip && type == CTA_IP_V4_DST)
-			read_attribute(attribute, &tuple->destination, sizeof(tuple->destination));
-		else if (!is_ip && type == CTA_PROTO_NUM)
-			read_attribute(attribute, &tuple->protocol, sizeof(tuple->protocol));
-		else if (!is_ip && type == CTA_PROTO_SRC_PORT)
-			read_attribute(attribute, &tuple->source_port, sizeof(tuple->source_port));
-		else if (!is_ip && type == CTA_PROTO_DST_PORT)
-			read_attribute(attribute, &tuple->destination_port,
-				       sizeof(tuple->destination_port));
-	}
-}
-
-static struct tuple read_tuple(const struct nlattr *nested)
-{
-	const void *end, *at = payload_of(nested, &end);
-	const struct nlattr *attribute;
-	struct tuple tuple = {};
-
-	while ((attribute = next_attribute(&at, end))) {
-		if (type_of(attribute) == CTA_TUPLE_IP || type_of(attribute) == CTA_TUPLE_PROTO)
-			read_tuple_part(attribute, &tuple);
-	}
-	return tuple;
-}
-
-static struct flow read_flow(const void *at, const void *end)
-{
-	const struct nlattr *attribute;
-	struct flow flow = {};
-	struct tuple tuple;
-
-	while ((attribute = next_attribute(&at, end))) {
-		switch (type_of(attribute)) {
-		case CTA_TUPLE_ORIG:
-			tuple = read_tuple(attribute);
-			flow.source = tuple.source;
-			flow.destination = tuple.destination;
-			flow.source_port = tuple.source_port;
-			flow.destination_port = tuple.destination_port;
-			flow.protocol = tuple.protocol;
-			flow.has_original = true;
-			break;
-		case CTA_TUPLE_REPLY:
-			tuple = read_tuple(attribute);
-			flow.reply_source = tuple.source;
-			flow.reply_port = tuple.source_port;
-			flow.has_reply = true;
-			break;
-		case CTA_ID:
-			flow.has_id = read_attribute(attribute, &flow.id, sizeof(flow.id));
-			break;
-		case CTA_ZONE:
-			flow.has_zone = read_attribute(attribute, &flow.zone, sizeof(flow.zone));
-			break;
-		}
-	}
-	return flow;
+	flow->has_id = read_part(find_attribute(all, CTA_ID), &flow->id, sizeof(flow->id));
+	flow->has_zone = read_part(find_attribute(all, CTA_ZONE), &flow->zone, sizeof(flow->zone));
+	flow->original_size = size_of(original);
+	return flow->original_size <= MAX_TUPLE_BYTES &&
+	       read_part(original, flow->original, flow->original_size) &&
+	       read_part(find_attribute(ips, CTA_IP_V4_SRC), &flow->source, sizeof(__be32)) &&
+	       read_part(find_attribute(ips, CTA_IP_V4_DST), &flow->destination, sizeof(__be32)) &&
+	       read_part(find_attribute(proto, CTA_PROTO_NUM), &flow->protocol, sizeof(__u8)) &&
+	       read_part(find_attribute(proto, CTA_PROTO_DST_PORT), &flow->destination_port,
+			 sizeof(__be16)) &&
+	       read_part(find_attribute(find_attribute(reply, CTA_TUPLE_IP), CTA_IP_V4_SRC),
+			 &flow->reply_source, sizeof(__be32)) &&
+	       read_part(find_attribute(find_attribute(reply, CTA_TUPLE_PROTO), CTA_PROTO_SRC_PORT),
+			 &flow->reply_port, sizeof(__be16));
 }
 
 static bool is_meant(const struct flow *flow, const struct flow_filter *filter)
 {
 	size_t index;
 
-	if (!flow->has_original || !flow->has_reply || flow->protocol != IPPROTO_TCP)
-		return false;
-	if (flow->destination != filter->dialled.ip ||
+	if (flow->protocol != IPPROTO_TCP || flow->destination != filter->dialled.ip ||
 	    flow->destination_port != filter->dialled.port)
 		return false;
 	if (flow->reply_source == filter->answered_by.ip &&
@@ -134,13 +86,14 @@ struct listing {
 static int list_flow(const struct nlmsghdr *message, void *context)
 {
 	const struct listing *listing = context;
-	const void *end, *at = attributes_of(message, sizeof(struct nfgenmsg), &end);
-	struct flow flow;
+	struct part all = attributes_of(message, sizeof(struct nfgenmsg));
+	struct flow flow = {};
 
-	if (!at)
+	if (!all.at)
 		return -EBADMSG;
-	flow = read_flow(at, end);
-	return is_meant(&flow, listing->filter) ? keep(listing->flows, &flow) : 0;
+	return read_flow(all, &flow) && is_meant(&flow, listing->filter) ?
+		       keep(listing->flows, &flow) :
+		       0;
 }
 
 static void start_flow_request(struct request *request, int operation, int flags)
@@ -155,21 +108,10 @@ static void start_flow_request(struct request *request, int operation, int flags
 
 static int delete_flow(struct channel *channel, const struct flow *flow)
 {
-	struct nlattr *tuple, *part;
 	struct request request;
 
 	start_flow_request(&request, IPCTNL_MSG_CT_DELETE, NLM_F_ACK);
-	tuple = put(&request, CTA_TUPLE_ORIG | NLA_F_NESTED, NULL, 0);
-	part = put(&request, CTA_TUPLE_IP | NLA_F_NESTED, NULL, 0);
-	put(&request, CTA_IP_V4_SRC, &flow->source, sizeof(flow->source));
-	put(&request, CTA_IP_V4_DST, &flow->destination, sizeof(flow->destination));
-	end_nest(&request, part);
-	part = put(&request, CTA_TUPLE_PROTO | NLA_F_NESTED, NULL, 0);
-	put(&request, CTA_PROTO_NUM, &flow->protocol, sizeof(flow->protocol));
-	put(&request, CTA_PROTO_SRC_PORT, &flow->source_port, sizeof(flow->source_port));
-	put(&request, CTA_PROTO_DST_PORT, &flow->destination_port, sizeof(flow->destination_port));
-	end_nest(&request, part);
-	end_nest(&request, tuple);
+	put(&request, CTA_TUPLE_ORIG | NLA_F_NESTED, flow->original, flow->original_size);
 	if (flow->has_zone)
 		put(&request, CTA_ZONE, &flow->zone, sizeof(flow->zone));
 	if (flow->has_id)

@@ -8,7 +8,6 @@
 #include <sys/time.h>
 #include "netlink.h"
 
-#define RECEIVE_BYTES (64 * 1024)
 #define WAIT_SEC 10
 
 int keep(struct kept *kept, const void *item)
@@ -34,7 +33,6 @@ int open_channel(struct channel *channel, int protocol, struct fault *fault)
 	struct timeval patience = { .tv_sec = WAIT_SEC };
 	int error;
 
-	channel->buffer = NULL;
 	channel->descriptor = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol);
 	if (channel->descriptor < 0)
 		return fail(fault, "open netlink", errno);
@@ -43,17 +41,11 @@ int open_channel(struct channel *channel, int protocol, struct fault *fault)
 		close_channel(channel);
 		return fail(fault, "open netlink", error);
 	}
-	channel->buffer = malloc(RECEIVE_BYTES);
-	if (!channel->buffer) {
-		close_channel(channel);
-		return fail(fault, "open netlink", ENOMEM);
-	}
 	return 0;
 }
 
-void close_channel(struct channel *channel)
+void close_channel(const struct channel *channel)
 {
-	free(channel->buffer);
 	close(channel->descriptor);
 }
 
@@ -66,22 +58,15 @@ void *start_request(struct request *request, int type, int flags, size_t fixed_s
 	return NLMSG_DATA(&request->header);
 }
 
-struct nlattr *put(struct request *request, int type, const void *value, size_t size)
+void put(struct request *request, int type, const void *value, size_t size)
 {
 	size_t at = NLMSG_ALIGN(request->header.nlmsg_len);
 	struct nlattr *attribute = (struct nlattr *)((char *)request + at);
 
 	attribute->nla_type = type;
 	attribute->nla_len = NLA_HDRLEN + size;
-	if (size)
-		memcpy((char *)attribute + NLA_HDRLEN, value, size);
+	memcpy((char *)attribute + NLA_HDRLEN, value, size);
 	request->header.nlmsg_len = at + NLA_ALIGN(attribute->nla_len);
-	return attribute;
-}
-
-void end_nest(struct request *request, struct nlattr *nest)
-{
-	nest->nla_len = (char *)request + request->header.nlmsg_len - (char *)nest;
 }
 
 static int send_request(const struct channel *channel, const struct request *request)
@@ -94,9 +79,10 @@ static int send_request(const struct channel *channel, const struct request *req
 	return sent < 0 ? -errno : 0;
 }
 
-static int done_error(const struct nlmsghdr *message)
+/* Both kinds of a last message begin with an error; that of a dump may be absent. */
+static int last_error(const struct nlmsghdr *message)
 {
-	int error = 0;
+	int error = message->nlmsg_type == NLMSG_DONE ? 0 : -EBADMSG;
 
 	if (message->nlmsg_len >= NLMSG_LENGTH(sizeof(error)))
 		memcpy(&error, NLMSG_DATA(message), sizeof(error));
@@ -137,14 +123,8 @@ int ask(struct channel *channel, const struct request *request, message_reader *
 		for (; holds_message(message, left); message = NLMSG_NEXT(message, left)) {
 			int result;
 
-			/* The last message of an interrupted dump contains an error. */
-			if (message->nlmsg_type == NLMSG_DONE)
-				return done_error(message);
-			if (message->nlmsg_type == NLMSG_ERROR) {
-				if (message->nlmsg_len < NLMSG_LENGTH(sizeof(struct nlmsgerr)))
-					return -EBADMSG;
-				return ((const struct nlmsgerr *)NLMSG_DATA(message))->error;
-			}
+			if (message->nlmsg_type == NLMSG_DONE || message->nlmsg_type == NLMSG_ERROR)
+				return last_error(message);
 			result = reader ? reader(message, context) : 0;
 			if (result)
 				return result;
@@ -152,44 +132,42 @@ int ask(struct channel *channel, const struct request *request, message_reader *
 	}
 }
 
-const void *attributes_of(const struct nlmsghdr *message, size_t fixed_size, const void **end)
+struct part attributes_of(const struct nlmsghdr *message, size_t fixed_size)
 {
 	if (message->nlmsg_len < NLMSG_LENGTH(fixed_size))
-		return NULL;
-	*end = (const char *)message + message->nlmsg_len;
-	return (const char *)NLMSG_DATA(message) + NLMSG_ALIGN(fixed_size);
+		return (struct part){};
+	return (struct part){ (const char *)NLMSG_DATA(message) + NLMSG_ALIGN(fixed_size),
+			      (const char *)message + message->nlmsg_len };
+}
+
+size_t size_of(struct part part)
+{
+	return (const char *)part.end - (const char *)part.at;
 }
 
 /* An attribute is its length (header included), its type and its payload, aligned. */
-const struct nlattr *next_attribute(const void **at, const void *end)
+struct part find_attribute(struct part attributes, int type)
 {
-	const struct nlattr *attribute = *at;
-	ptrdiff_t left = (const char *)end - (const char *)*at;
+	/* Signed: the aligned end of the last attribute may be behind the end of all. */
+	ptrdiff_t left = size_of(attributes);
+	const struct nlattr *attribute = attributes.at;
 
-	if (left < (ptrdiff_t)sizeof(*attribute) || attribute->nla_len < sizeof(*attribute) ||
-	    attribute->nla_len > left)
-		return NULL;
-	*at = (const char *)*at + NLA_ALIGN(attribute->nla_len);
-	return attribute;
+	while (left >= (ptrdiff_t)sizeof(*attribute) && attribute->nla_len >= sizeof(*attribute) &&
+	       attribute->nla_len <= left) {
+		const char *start = (const char *)attribute;
+
+		if ((attribute->nla_type & NLA_TYPE_MASK) == type)
+			return (struct part){ start + NLA_HDRLEN, start + attribute->nla_len };
+		left -= NLA_ALIGN(attribute->nla_len);
+		attribute = (const void *)(start + NLA_ALIGN(attribute->nla_len));
+	}
+	return (struct part){};
 }
 
-int type_of(const struct nlattr *attribute)
+bool read_part(struct part payload, void *value, size_t size)
 {
-	return attribute->nla_type & NLA_TYPE_MASK;
-}
-
-const void *payload_of(const struct nlattr *attribute, const void **end)
-{
-	*end = (const char *)attribute + attribute->nla_len;
-	return (const char *)attribute + NLA_HDRLEN;
-}
-
-bool read_attribute(const struct nlattr *attribute, void *value, size_t size)
-{
-	const void *end, *payload = payload_of(attribute, &end);
-
-	if ((size_t)((const char *)end - (const char *)payload) < size)
+	if (size_of(payload) < size)
 		return false;
-	memcpy(value, payload, size);
+	memcpy(value, payload.at, size);
 	return true;
 }

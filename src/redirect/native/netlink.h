@@ -8,9 +8,11 @@
 #include <linux/netlink.h>
 #include "fault.h"
 
+#define RECEIVE_BYTES (64 * 1024)
+
 struct channel {
 	int descriptor;
-	char *buffer;
+	_Alignas(struct nlmsghdr) char buffer[RECEIVE_BYTES];
 };
 
 /* A request with space for the longest one in use. */
@@ -34,22 +36,27 @@ int keep(struct kept *kept, const void *item);
 typedef int message_reader(const struct nlmsghdr *message, void *context);
 
 int open_channel(struct channel *channel, int protocol, struct fault *fault);
-void close_channel(struct channel *channel);
+void close_channel(const struct channel *channel);
 
 /* Zeroes the fixed part after the header, and returns it for the caller to fill. */
 void *start_request(struct request *request, int type, int flags, size_t fixed_size);
-struct nlattr *put(struct request *request, int type, const void *value, size_t size);
-void end_nest(struct request *request, struct nlattr *nest);
+void put(struct request *request, int type, const void *value, size_t size);
 
 /* Sends a request and reads the whole answer. Returns 0, or a negative errno of kernel or reader. */
 int ask(struct channel *channel, const struct request *request, message_reader *reader,
 	void *context);
 
-/* The attributes of a message, after its fixed part; NULL if the message is too short. */
-const void *attributes_of(const struct nlmsghdr *message, size_t fixed_size, const void **end);
-const struct nlattr *next_attribute(const void **at, const void *end);
-int type_of(const struct nlattr *attribute);
-const void *payload_of(const struct nlattr *attribute, const void **end);
-bool read_attribute(const struct nlattr *attribute, void *value, size_t size);
+/* A part of a message; `at` is NULL for none. */
+struct part {
+	const void *at, *end;
+};
+
+/* The attributes of a message, after its fixed part; none if the message is too short. */
+struct part attributes_of(const struct nlmsghdr *message, size_t fixed_size);
+/* The payload of the first attribute of that type, which may be attributes again. */
+struct part find_attribute(struct part attributes, int type);
+size_t size_of(struct part part);
+/* Copies the beginning of a payload; false if it is shorter. */
+bool read_part(struct part payload, void *value, size_t size);
 
 #endif

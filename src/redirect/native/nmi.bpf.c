@@ -6,7 +6,6 @@
  *                               connect to the agent's own address is recorded and not rewritten
  *   sockops, before the SYN     record client address and port -> cgroup, for the agent to look up
  *   sockops, on either close    delete the record
- *   getpeername4, getpeername6  return the address that the client connected to
  *   bind4, bind6                keep the agent's address and port for the agent
  *
  * connect6 handles IPv4-mapped sockets only (every JVM uses them); no native IPv6 address is redirected.
@@ -285,46 +284,6 @@ int nmi_bind6(struct bpf_sock_addr *ctx)
 static __always_inline __u64 client_of(__be32 ip, __u16 port, __u16 is_of_node)
 {
 	return ip | (__u64)port << 32 | (__u64)is_of_node << 48;
-}
-
-/*
- * MPTCP calls getpeername with another socket than the connected one, so the record is looked up by
- * address. After the agent has closed, only the socket's own storage has the data.
- */
-static __always_inline int is_redirected_peer(struct bpf_sock_addr *ctx, __be32 ip)
-{
-	struct nmi_caller *caller;
-	struct nmi_dial *dial;
-	__u64 client;
-
-	if (ip != settings.listen_ip || (__be16)ctx->user_port != settings.listen_port || !ctx->sk)
-		return 0;
-	dial = bpf_sk_storage_get(&dials, ctx->sk, 0, 0);
-	if (dial)
-		return !dial->is_direct;
-	client = client_of(ctx->sk->src_ip4, (__u16)ctx->sk->src_port, is_of_node(ctx));
-	caller = bpf_map_lookup_elem(&callers, &client);
-	return caller && !caller->is_direct;
-}
-
-SEC("cgroup/getpeername4")
-int nmi_peername4(struct bpf_sock_addr *ctx)
-{
-	if (is_redirected_peer(ctx, ctx->user_ip4)) {
-		ctx->user_ip4 = settings.metadata_ip;
-		ctx->user_port = settings.metadata_port;
-	}
-	return 1;
-}
-
-SEC("cgroup/getpeername6")
-int nmi_peername6(struct bpf_sock_addr *ctx)
-{
-	if (is_mapped(ctx) && is_redirected_peer(ctx, ctx->user_ip6[3])) {
-		ctx->user_ip6[3] = settings.metadata_ip;
-		ctx->user_port = settings.metadata_port;
-	}
-	return 1;
 }
 
 /* Signed: two concurrent closes may make it negative, which makes the limit laxer by one. */

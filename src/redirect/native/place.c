@@ -8,13 +8,12 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <net/if.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <linux/neighbour.h>
 #include <linux/rtnetlink.h>
 #include "netlink.h"
-#include "place.h"
+#include "system.h"
 
 #define WHOLE_ADDRESS 32
 
@@ -26,24 +25,16 @@ struct route {
 
 static int read_route(const struct nlmsghdr *message, void *context)
 {
-	const void *end, *at = attributes_of(message, sizeof(struct rtmsg), &end);
-	const struct nlattr *attribute;
+	struct part all = attributes_of(message, sizeof(struct rtmsg));
+	const struct rtmsg *fixed = NLMSG_DATA(message);
 	struct route *route = context;
-	const struct rtmsg *fixed;
 
-	if (message->nlmsg_type != RTM_NEWROUTE || !at)
+	if (message->nlmsg_type != RTM_NEWROUTE || !all.at)
 		return -EBADMSG;
-	fixed = NLMSG_DATA(message);
 	route->prefix_bits = fixed->rtm_dst_len;
 	route->is_unicast = fixed->rtm_type == RTN_UNICAST;
-	while ((attribute = next_attribute(&at, end))) {
-		int type = type_of(attribute);
-
-		if (type == RTA_OIF)
-			read_attribute(attribute, &route->link, sizeof(route->link));
-		else if (type == RTA_GATEWAY || type == RTA_VIA)
-			route->has_gateway = true;
-	}
+	route->has_gateway = find_attribute(all, RTA_GATEWAY).at || find_attribute(all, RTA_VIA).at;
+	read_part(find_attribute(all, RTA_OIF), &route->link, sizeof(route->link));
 	return 0;
 }
 
@@ -63,20 +54,15 @@ static int find_route(struct channel *channel, __be32 ip, struct route *route)
 
 static int read_station(const struct nlmsghdr *message, void *context)
 {
-	const void *end, *at = attributes_of(message, sizeof(struct ndmsg), &end);
-	const struct nlattr *attribute;
+	struct part all = attributes_of(message, sizeof(struct ndmsg));
+	struct part mac = find_attribute(all, NDA_LLADDR);
+	const struct ndmsg *fixed = NLMSG_DATA(message);
 	struct place *place = context;
-	const struct ndmsg *fixed;
 
-	if (message->nlmsg_type != RTM_NEWNEIGH || !at)
+	if (message->nlmsg_type != RTM_NEWNEIGH || !all.at)
 		return -EBADMSG;
-	fixed = NLMSG_DATA(message);
-	if (fixed->ndm_state & (NUD_INCOMPLETE | NUD_FAILED | NUD_NOARP))
-		return 0;
-	while ((attribute = next_attribute(&at, end))) {
-		if (type_of(attribute) == NDA_LLADDR && attribute->nla_len == NLA_HDRLEN + MAC_BYTES)
-			place->has_mac = read_attribute(attribute, place->mac, MAC_BYTES);
-	}
+	if (!(fixed->ndm_state & (NUD_INCOMPLETE | NUD_FAILED | NUD_NOARP)))
+		place->has_mac = size_of(mac) == MAC_BYTES && read_part(mac, place->mac, MAC_BYTES);
 	return 0;
 }
 
@@ -147,41 +133,22 @@ struct kind {
 	bool has_master;
 };
 
-static bool is_pair(const struct nlattr *info)
+/* The kernel ends the name with NUL. */
+static bool is_named(struct part name, const char *wanted)
 {
-	const void *end, *at = payload_of(info, &end);
-	const struct nlattr *attribute;
-
-	while ((attribute = next_attribute(&at, end))) {
-		const void *name_end;
-		const char *name = payload_of(attribute, &name_end);
-		size_t length = (const char *)name_end - name;
-
-		if (type_of(attribute) != IFLA_INFO_KIND)
-			continue;
-		length = strnlen(name, length);
-		return (length == 4 && !memcmp(name, "veth", 4)) ||
-		       (length == 6 && !memcmp(name, "netkit", 6));
-	}
-	return false;
+	return size_of(name) == strlen(wanted) + 1 && !memcmp(name.at, wanted, size_of(name));
 }
 
 static int read_kind(const struct nlmsghdr *message, void *context)
 {
-	const void *end, *at = attributes_of(message, sizeof(struct ifinfomsg), &end);
-	const struct nlattr *attribute;
+	struct part all = attributes_of(message, sizeof(struct ifinfomsg));
+	struct part name = find_attribute(find_attribute(all, IFLA_LINKINFO), IFLA_INFO_KIND);
 	struct kind *kind = context;
 
-	if (message->nlmsg_type != RTM_NEWLINK || !at)
+	if (message->nlmsg_type != RTM_NEWLINK || !all.at)
 		return -EBADMSG;
-	while ((attribute = next_attribute(&at, end))) {
-		int type = type_of(attribute);
-
-		if (type == IFLA_MASTER)
-			kind->has_master = true;
-		else if (type == IFLA_LINKINFO)
-			kind->is_pair = is_pair(attribute);
-	}
+	kind->has_master = find_attribute(all, IFLA_MASTER).at;
+	kind->is_pair = is_named(name, "veth") || is_named(name, "netkit");
 	return 0;
 }
 
@@ -206,11 +173,4 @@ int owns_link(__be32 ip, bool *owns, struct fault *fault)
 found:
 	close_channel(&channel);
 	return 0;
-}
-
-bool has_link(__u32 link)
-{
-	char name[IF_NAMESIZE];
-
-	return if_indextoname(link, name);
 }

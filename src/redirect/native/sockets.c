@@ -15,7 +15,7 @@
 #include <linux/inet_diag.h>
 #include <linux/sock_diag.h>
 #include "netlink.h"
-#include "sockets.h"
+#include "system.h"
 
 /*
  * States of a connection, by the kernel's numbers: established, SYN sent and received, both FIN waits,
@@ -48,21 +48,17 @@ static bool is_dialled(const struct inet_diag_msg *found, const struct flow_end 
 static int list_socket(const struct nlmsghdr *message, void *context)
 {
 	const struct inet_diag_msg *told = NLMSG_DATA(message);
-	const void *end, *at = attributes_of(message, sizeof(*told), &end);
+	struct part all = attributes_of(message, sizeof(*told));
 	struct found_sockets *found = context;
 	struct found_socket socket = {};
-	const struct nlattr *attribute;
 
-	if (!at)
+	if (!all.at)
 		return -EBADMSG;
 	if (!is_dialled(told, found->dialled))
 		return 0;
 	socket.family = told->idiag_family;
 	socket.id = told->id;
-	while ((attribute = next_attribute(&at, end))) {
-		if (type_of(attribute) == INET_DIAG_CGROUP_ID)
-			read_attribute(attribute, &socket.cgroup_id, sizeof(socket.cgroup_id));
-	}
+	read_part(find_attribute(all, INET_DIAG_CGROUP_ID), &socket.cgroup_id, sizeof(__u64));
 	return keep(&found->sockets, &socket);
 }
 
@@ -76,23 +72,6 @@ static int list_family(struct channel *channel, int family, struct found_sockets
 	wanted->sdiag_protocol = IPPROTO_TCP;
 	wanted->idiag_states = CONNECTED;
 	return ask(channel, &request, list_socket, found);
-}
-
-static int find_sockets(struct channel *channel, struct found_sockets *found, struct fault *fault)
-{
-	int error;
-
-	found->sockets.size = sizeof(struct found_socket);
-	if (open_channel(channel, NETLINK_SOCK_DIAG, fault))
-		return -1;
-	error = list_family(channel, AF_INET, found);
-	if (!error)
-		error = list_family(channel, AF_INET6, found);
-	if (!error)
-		return 0;
-	free(found->sockets.all);
-	close_channel(channel);
-	return fail(fault, "list sockets", error);
 }
 
 static bool is_among(__u64 id, const __u64 *ids, size_t count)
@@ -121,25 +100,31 @@ static int close_socket(struct channel *channel, const struct found_socket *sock
 int cut_sockets(const struct flow_end *dialled, const __u64 *ids, size_t count,
 		struct fault *fault)
 {
-	struct found_sockets found = { .dialled = dialled };
+	struct found_sockets found = {
+		.dialled = dialled,
+		.sockets.size = sizeof(struct found_socket),
+	};
 	const struct found_socket *socket;
 	struct channel channel;
 	size_t index;
 	int cut = 0, error;
 
-	if (find_sockets(&channel, &found, fault))
+	if (open_channel(&channel, NETLINK_SOCK_DIAG, fault))
 		return -1;
+	error = list_family(&channel, AF_INET, &found);
+	if (!error)
+		error = list_family(&channel, AF_INET6, &found);
+	if (error)
+		cut = fail(fault, "list sockets", error);
 	socket = found.sockets.all;
-	for (index = 0; index < found.sockets.count; index++) {
+	for (index = 0; index < found.sockets.count && cut >= 0; index++) {
 		if (!is_among(socket[index].cgroup_id, ids, count))
 			continue;
 		error = close_socket(&channel, &socket[index]);
-		if (!error) {
+		if (!error)
 			cut++;
-		} else if (error != -ENOENT) {
+		else if (error != -ENOENT)
 			cut = fail(fault, "close socket", error);
-			break;
-		}
 	}
 	free(found.sockets.all);
 	close_channel(&channel);

@@ -4,11 +4,11 @@ import { TimerQueue, type QueuedTimer } from '../../../src/base/time/timer-queue
 import { HandClock } from '../../support/hand-clock.ts';
 
 function createAlarm(fire: () => void): QueuedTimer {
-  return { dueAtMs: 0, heapIndex: -1, fire };
+  return { dueAtMs: 0, disarm: undefined, fire };
 }
 
 describe('alarms', () => {
-  it('fire in order of time with one timer', () => {
+  it('fire in order of time', () => {
     const clock = new HandClock();
     const alarms = new TimerQueue(clock);
     const rung: string[] = [];
@@ -19,7 +19,6 @@ describe('alarms', () => {
     ] as const) {
       const timer = createAlarm(() => rung.push(`${name} ${clock.monotonicMs()}`));
       alarms.set(timer, delayMs);
-      assert.equal(clock.armed.length, 1);
     }
     clock.advance(1_000);
     assert.deepEqual(rung, ['soon 10', 'middle 100', 'late 500']);

@@ -370,7 +370,7 @@ describe('concurrent callers', () => {
       return told;
     });
     assert.deepEqual(fixture.cache.stats, { negative: 0, inflight: 1, waiting: 1_000 });
-    assert.equal(fixture.clock.armed.length, 2, 'one timer of the cache beside the upstream’s');
+    assert.equal(fixture.clock.armed.length, 1_001, 'one timer for each beside the upstream’s');
     await pass(fixture.clock, 50);
     assert.equal(answeredAtMs.length, 1_000);
     assert.ok(answeredAtMs.every((atMs) => atMs === 50));

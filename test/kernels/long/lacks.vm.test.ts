@@ -49,12 +49,6 @@ const cases: readonly Case[] = [
   {
     lacks: 'what iptables needs to write nft',
     parameters: without('nft_compat'),
-    auto: ebpfBeforeLegacy,
-    iptables: legacy,
-  },
-  {
-    lacks: 'that and legacy iptables',
-    parameters: without('nft_compat', 'ip_tables'),
     auto: ebpfAlone,
     iptables: undefined,
   },

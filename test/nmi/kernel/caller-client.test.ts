@@ -85,9 +85,7 @@ function answer(socket: Socket, ...answers: readonly Answer[]): void {
 
 const attested = (cgroupId: bigint): Answer => ({
   kind: 'look-up',
-  outcome: 'attested',
-  cgroupId,
-  isDirect: false,
+  found: { kind: 'attested', cgroupId, isDirect: false },
 });
 const status: Answer = { kind: 'status', report };
 
@@ -137,17 +135,12 @@ describe('a client that looks callers up in another process', () => {
         { kind: 'look-up', ip: '10.0.0.3', port: 3 },
       ],
     );
-    const unattested: Answer = {
-      kind: 'look-up',
-      outcome: 'unattested',
-      cgroupId: 0n,
-      isDirect: false,
-    };
+    const unattested: Answer = { kind: 'look-up', found: { kind: 'unattested' } };
     answer(socket, attested(7n), unattested, { kind: 'status', report });
     assert.deepEqual(await first, { kind: 'attested', cgroupId: 7n, isDirect: false });
     assert.deepEqual(await second, { kind: 'unattested' });
     assert.deepEqual(await again, report);
-    answer(socket, { kind: 'look-up', outcome: 'unavailable', cgroupId: 0n, isDirect: false });
+    answer(socket, { kind: 'look-up', found: { kind: 'unavailable', why: 'x' } });
     const refused = await third;
     assert.ok(refused.kind === 'unavailable');
     assert.match(refused.why, /cannot look it up/);

@@ -10,7 +10,6 @@ import {
   writeAnswer,
   writeRequest,
   type Answer,
-  type LookUpOutcome,
   type Request,
 } from '../../../src/nmi/kernel/caller-frames.ts';
 
@@ -24,9 +23,11 @@ const request: fc.Arbitrary<Request> = fc.oneof(
 const answer: fc.Arbitrary<Answer> = fc.oneof(
   plain({
     kind: fc.constant('look-up' as const),
-    outcome: fc.constantFrom<LookUpOutcome>('attested', 'unattested', 'unavailable', 'unrecorded'),
-    cgroupId: fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }),
-    isDirect: fc.boolean(),
+    found: plain({
+      kind: fc.constant('attested' as const),
+      cgroupId: fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }),
+      isDirect: fc.boolean(),
+    }),
   }),
   plain({
     kind: fc.constant('status' as const),
@@ -60,6 +61,23 @@ describe('the frames between the two processes of a split agent', () => {
         assert.deepEqual(readAnswer(bytes, answerBytes), value);
       }),
     );
+  });
+
+  it('have nobody for a caller without a record, and whether to ask again', () => {
+    for (const [found, seen] of [
+      [{ kind: 'unattested' }, /^{"kind":"unattested"}$/],
+      [{ kind: 'unattested', retryWhy: 'x' }, /^{"kind":"unattested","retryWhy":"this node had no/],
+      [
+        { kind: 'unavailable', why: 'x' },
+        /^{"kind":"unavailable","why":"`nmi redirect run` cannot/,
+      ],
+      [{ kind: 'by-address' }, /^{"kind":"unavailable"/],
+    ] as const) {
+      const bytes = Buffer.alloc(answerBytes);
+      writeAnswer({ kind: 'look-up', found }, bytes, 0);
+      const read = readAnswer(bytes, 0);
+      assert.match(JSON.stringify(read?.kind === 'look-up' && read.found), seen);
+    }
   });
 
   it('are rejected when the bytes are invalid', () => {

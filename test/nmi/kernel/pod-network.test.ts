@@ -16,14 +16,15 @@ function open(answer: () => Place | undefined = () => place) {
     warn: (_fields: object, text: string) => void warnings.push(text),
   };
   const asked: string[] = [];
-  const network = openPodNetwork(log, {
-    placeOf: (ip) => {
+  const kernel = {
+    placeOf: (ip: string) => {
       asked.push(ip);
       return answer();
     },
     ownsLink: () => answer()?.mac === undefined,
     hasLink: () => answer() !== undefined,
-  });
+  };
+  const network = openPodNetwork(log, (lookUp) => lookUp(kernel));
   return { network, asked, warnings };
 }
 

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { existsSync, openSync } from 'node:fs';
 import { afterEach, describe, it, mock } from 'node:test';
 import { Callers } from '../../../src/redirect/ebpf/callers.ts';
 import { nativeModule, type BpfMap } from '../../../src/redirect/native/addon.ts';
@@ -12,15 +13,15 @@ const peer = {
 };
 
 const nowNs = 60_000_000_000n;
-const counters = -1;
 
-/**
- * A kernel with a record for this peer; maps are numbered in the order in which they are opened.
- */
+/** A kernel with a record for this peer. */
 function open() {
   const state = {
-    opened: 0,
-    closed: [] as unknown[],
+    /** Descriptors in the order in which they were opened. */
+    maps: [] as BpfMap[],
+    get areOpen() {
+      return this.maps.map((map) => existsSync(`/proc/self/fd/${map}`));
+    },
     fails: false,
     canOpen: true,
     cgroupId: 7n,
@@ -33,14 +34,12 @@ function open() {
   const native = nativeModule();
   mock.method(native, 'netnsCookie', () => state.netnsCookie);
   mock.method(native, 'openMap', (pin: string, readOnly: boolean) => {
-    if (pin === '/pins/counters') return { number: counters } as unknown as BpfMap;
+    if (pin === '/pins/counters') return openSync('/dev/null', 'r');
     assert.deepEqual([pin, readOnly], ['/pins/callers', true]);
     if (!state.canOpen) throw new RangeError('no pin');
-    state.opened++;
-    return { number: state.opened } as unknown as BpfMap;
-  });
-  mock.method(native, 'close', (map: { readonly number: number }) => {
-    if (map.number !== counters) state.closed.push(map);
+    const map = openSync('/dev/null', 'r');
+    state.maps.push(map);
+    return map;
   });
   mock.method(native, 'mapGet', () => {
     const bytes = Buffer.alloc(64);
@@ -137,17 +136,17 @@ describe('the opener of a connection', () => {
     state.canOpen = false;
     assert.throws(() => callers.refresh(), RangeError);
     assert.equal(callers.attest(peer).kind, 'unavailable');
-    assert.equal(state.closed.length, 1, 'the previous map');
+    assert.deepEqual(state.areOpen, [false], 'the previous map');
   });
 
   it('is looked up in the map that is pinned now, and the previous map is closed', () => {
     const { state, callers } = open();
     callers.refresh();
     callers.refresh();
-    assert.deepEqual(state.closed, [{ number: 1 }]);
+    assert.deepEqual(state.areOpen, [false, true]);
     callers.close();
     callers.close();
-    assert.deepEqual(state.closed, [{ number: 1 }, { number: 2 }]);
+    assert.deepEqual(state.areOpen, [false, false]);
     assert.equal(callers.attest(peer).kind, 'unavailable');
   });
 });

@@ -44,7 +44,7 @@ function unwritable(): FallbackRedirect {
       Promise.reject(new RedirectError('UNSUPPORTED', 'write rules', 'TABLE_ADD failed')),
     verify: () => Promise.resolve({ state: 'absent', detail: 'iptables nft', problems }),
     remove: () => Promise.resolve(),
-    cutFlows: () => Promise.resolve({ kind: 'cut', flows: 0 }),
+    cutFlows: () => Promise.resolve(0),
   };
 }
 

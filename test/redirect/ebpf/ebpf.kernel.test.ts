@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { linkSync, mkdirSync, readdirSync, unlinkSync } from 'node:fs';
+import { closeSync, linkSync, mkdirSync, readdirSync, unlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { setTimeout as nextTurn } from 'node:timers/promises';
@@ -37,7 +37,7 @@ function fileExempt(pin: string, cgroupId: bigint): void {
   const map = native.openMap(pin, false);
   const key = new Uint8Array(new BigUint64Array([cgroupId]).buffer);
   native.mapSet(map, key, Uint8Array.of(1));
-  native.close(map);
+  closeSync(map);
 }
 
 describe('a pod behind the eBPF redirect', { skip }, () => {
@@ -69,10 +69,9 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
   const attestedAs = (client: Client, ip: string) =>
     new RegExp(`agent sees ${ip} attested ${client.cgroupId}( |$)`);
 
-  it('reaches the agent, which attests its cgroup, and sees the address that it dialled', async () => {
+  it('reaches the agent, which attests its cgroup', async () => {
     const answer = await pod.send(dial);
     assert.match(answer, attestedAs(pod, '10.244.0.5'));
-    assert.match(answer, new RegExp(` to ${metadataIp}:80$`));
     assert.match(await other.send(dial), attestedAs(other, '10.244.0.6'));
   });
 
@@ -83,15 +82,12 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
   it('does so from an IPv4-mapped IPv6 socket, which every JVM uses', async () => {
     const answer = await pod.send(`dial ::ffff:${metadataIp} 80`);
     assert.match(answer, attestedAs(pod, '10.244.0.5'));
-    assert.match(answer, new RegExp(` to ::ffff:${metadataIp}:80$`));
   });
 
   for (const kind of ['tcp4', 'tcp6', 'mptcp4', 'mptcp6', 'fastopen4', 'fastopen6']) {
     it(`does so by ${kind}`, async () => {
       const answer = await pod.send(`run ${testBed.dialler.path} ${kind} ${metadataIp} 80`);
       assert.match(answer, attestedAs(pod, '10.244.0.5'));
-      const shown = kind.endsWith('6') ? `::ffff:${metadataIp}` : metadataIp;
-      assert.match(answer, new RegExp(` peer=${shown}:80 `));
     });
   }
 
@@ -257,7 +253,7 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
       // The agent's end is gone for good once this timeout has expired.
       await testBed.node.run('tee /proc/sys/net/ipv4/tcp_fin_timeout', '1');
       const left = await other.send(`cling ${metadataIp} 80`);
-      assert.match(left, new RegExp(`^left alone .* to ${metadataIp}:80$`));
+      assert.match(left, /^left alone /);
       const port = Number(/ through (\d+) /.exec(left)?.[1]);
       await testBed.node.run(`ip ${route}`);
       let answer = '';
@@ -396,7 +392,7 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
       const status = await testBed
         .redirect({ exemptCgroupIds: round % 2 === 0 ? [1_000_000n] : [] })
         .install();
-      assert.equal(status.changed?.filter((text) => text.endsWith(' replaced')).length, 7);
+      assert.equal(status.changed?.filter((text) => text.endsWith(' replaced')).length, 5);
     }
     const later = testBed.redirect().counters()?.redirected ?? 0n;
     const seen = JSON.parse(await pod.send('calm')) as Record<string, number>;
@@ -469,7 +465,7 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
     const foreign: WantedPrograms = {
       pinFolder: testBed.pinFolder,
       object,
-      settings: { ...settingsOf(object, defaultTarget), layout: 999 },
+      settings: settingsOf(object, defaultTarget).fill(99, 0, 1),
       cgroup: { path, id: cgroupIdOf(path) ?? 0n },
       exempt: [],
     };

@@ -10,7 +10,8 @@ import {
   type EbpfRedirectOptions,
   type FallbackRedirect,
 } from '../../../src/redirect/ebpf/ebpf.ts';
-import { decodeSettings } from '../../../src/redirect/ebpf/settings.ts';
+import { diffSettings, settingsOf } from '../../../src/redirect/ebpf/settings.ts';
+import { readPrograms } from '../../../src/redirect/native/native-files.ts';
 import { nativeModule } from '../../../src/redirect/native/addon.ts';
 import { RedirectError } from '../../../src/redirect/redirect.ts';
 import { defaultTarget } from '../../../src/redirect/target.ts';
@@ -74,7 +75,7 @@ function open(over: Partial<EbpfRedirectOptions> = {}, ip = goodIp) {
     },
     cutFlows: async () => {
       await step('cut');
-      return { kind: 'cut', flows: state.flows };
+      return state.flows;
     },
   };
   const host = scripted({ ip });
@@ -190,11 +191,12 @@ describe('the eBPF mode', () => {
     for (const name of classes) mkdirSync(join(pods, name), { recursive: true });
     await redirect.install();
     const settings = kernel.read(join(pinFolder, 'settings'))['value'] as Uint8Array;
-    assert.deepEqual(decodeSettings(settings)?.node, {
+    const node = {
       podsRoot: inodeOf(pods),
       qosClasses: classes.slice(0, 2).map((name) => inodeOf(join(pods, name))),
       netnsCookie: 1n,
-    });
+    };
+    assert.deepEqual(diffSettings(settings, settingsOf(readPrograms(), defaultTarget, node)), []);
   });
 
   it('fails where nothing can be pinned', async () => {
@@ -251,6 +253,7 @@ describe('the cgroups that the eBPF mode exempts', () => {
     await first.redirect.prepare();
     assert.deepEqual(first.kernel.exempt, new Set([inodeOf(first.pod)]));
     assert.equal(first.redirect.whyUnavailable?.(), undefined);
+    first.kernel.exempt.clear();
     mock.method(nativeModule(), 'mapSet', () => {
       throw nativeFailure('EPERM', 'write map');
     });

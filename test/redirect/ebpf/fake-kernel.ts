@@ -1,17 +1,15 @@
 /** The native module with a kernel of files: each pin is a file with the object that it pins. */
-import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, openSync, readFileSync, readlinkSync, statSync, writeFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { mock } from 'node:test';
 import { deserialize, serialize } from 'node:v8';
-import { nativeModule, type NativeModule } from '../../../src/redirect/native/addon.ts';
+import { nativeModule, type NativeModule, type Pins } from '../../../src/redirect/native/addon.ts';
 
 /** In order of attachment, with their `enum bpf_attach_type`. */
 export const attachTypes = {
   bind6: 9,
   bind4: 8,
   sockops: 3,
-  getpeername4: 29,
-  getpeername6: 30,
   connect6: 11,
   connect4: 10,
 } as const;
@@ -26,33 +24,35 @@ export function inodeOf(path: string): bigint {
   return statSync(path, { bigint: true }).ino;
 }
 
-type Pinned = Readonly<Record<string, unknown>>;
-
-interface Loaded {
-  readonly mapIds: readonly number[];
-  readonly ids: Map<string, number>;
+function isOpenAt(descriptor: number, path: string): boolean {
+  try {
+    return readlinkSync(`/proc/self/fd/${descriptor}`) === path;
+  } catch {
+    return false;
+  }
 }
+
+type Pinned = Readonly<Record<string, unknown>>;
 
 /** Replaces the functions of the module until `mock.restoreAll`. @param calls gets the changes. */
 export function openFakeKernel(calls: string[] = []) {
   const exempt = new Set<bigint>();
+  const opened = new Map<number, string>();
   const state = {
     users: [] as readonly bigint[],
     /** Of the last programs that were loaded. */
-    pins: {} as Readonly<Record<string, string>>,
-    open: 0,
+    pins: {} as Pins,
     lastId: 0,
+    /** Number of open maps. */
+    get open() {
+      return [...opened].filter(([map, pin]) => isOpenAt(map, pin)).length;
+    },
   };
   const write = (pin: string, object: Pinned): void =>
     writeFileSync(pin, serialize(object), { mode: 0o600 });
   const read = (pin: string): Pinned => {
     if (!existsSync(pin)) throw nativeFailure('ENOENT', 'open pin');
     return deserialize(readFileSync(pin)) as Pinned;
-  };
-  const idOf = ({ ids }: Loaded, name: string): number => {
-    const id = ids.get(name) ?? (state.lastId += 1);
-    ids.set(name, id);
-    return id;
   };
   const bytesOf = (id: bigint): Uint8Array => {
     const bytes = Buffer.alloc(8);
@@ -61,41 +61,41 @@ export function openFakeKernel(calls: string[] = []) {
   };
   const idIn = (key: Uint8Array): bigint => Buffer.from(key).readBigUInt64LE();
   const fake: Partial<Record<keyof NativeModule, (...args: never[]) => unknown>> = {
-    load: (_object: Uint8Array, settings: Uint8Array, pins: Readonly<Record<string, string>>) => {
+    load: (_object: Uint8Array, settings: Uint8Array, pins: Pins, programs: Pins) => {
       calls.push('load');
-      state.open++;
       state.pins = pins;
       for (const pin of Object.values(pins)) {
         // Pinned maps are shared.
         if (!existsSync(pin)) write(pin, { id: (state.lastId += 1), value: settings });
       }
       const mapIds = Object.values(pins).map((pin) => Number(read(pin)['id']));
-      return { mapIds, ids: new Map() } satisfies Loaded;
+      for (const [name, pin] of Object.entries(programs)) {
+        write(pin, { name, id: (state.lastId += 1), mapIds });
+      }
     },
-    close: () => state.open--,
-    pinProgram: (programs: Loaded, name: string, pin: string) =>
-      write(pin, { id: idOf(programs, name), mapIds: programs.mapIds }),
-    attach: (programs: Loaded, name: string, cgroup: string, pin: string) => {
-      calls.push(`attach ${name} to ${cgroup}`);
-      const hook = basename(pin).replace('next_link_', '') as keyof typeof attachTypes;
-      const link = { id: 0, type: 3, attachType: attachTypes[hook], cgroupId: inodeOf(cgroup) };
-      write(pin, { ...link, programId: idOf(programs, name) });
+    attach: (program: string, attachType: number, cgroup: string, pin: string) => {
+      const { name, id } = read(program);
+      calls.push(`attach ${name as string} to ${cgroup}`);
+      write(pin, { id: 0, type: 3, attachType, cgroupId: inodeOf(cgroup), programId: id });
     },
-    replace: (programs: Loaded, name: string, pin: string) => {
-      calls.push(`replace ${name}`);
-      write(pin, { ...read(pin), programId: idOf(programs, name) });
+    replace: (program: string, pin: string) => {
+      const { name, id } = read(program);
+      calls.push(`replace ${name as string}`);
+      write(pin, { ...read(pin), programId: id });
     },
     detach: (pin: string) => calls.push(`detach ${basename(pin)}`),
     linkInfo: read,
     programInfo: read,
     openMap: (pin: string) => {
-      const map = { name: basename(pin), ...read(pin) };
-      state.open++;
+      read(pin);
+      const map = openSync(pin, 'r');
+      opened.set(map, pin);
       return map;
     },
-    mapId: ({ id }: { readonly id: number }) => id,
-    mapGet: ({ name, value }: { readonly name: string; readonly value: Uint8Array }) => {
-      if (name === 'settings') return value;
+    mapId: (map: number) => read(opened.get(map) ?? '')['id'],
+    mapGet: (map: number) => {
+      const pin = opened.get(map) ?? '';
+      if (basename(pin) === 'settings') return read(pin)['value'];
       const counters = Buffer.alloc(64);
       for (let index = 0; index < 8; index++) counters.writeBigUInt64LE(BigInt(index), 8 * index);
       return counters;

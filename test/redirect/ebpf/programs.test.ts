@@ -15,7 +15,7 @@ import {
   unpinPrograms,
   type WantedPrograms,
 } from '../../../src/redirect/ebpf/programs.ts';
-import { encodeSettings, mapLayout, settingsOf } from '../../../src/redirect/ebpf/settings.ts';
+import { settingsOf } from '../../../src/redirect/ebpf/settings.ts';
 import { nativeModule, type NativeModule } from '../../../src/redirect/native/addon.ts';
 import { defaultTarget } from '../../../src/redirect/target.ts';
 import {
@@ -27,6 +27,7 @@ import { hooks, inodeOf, nativeFailure, openFakeKernel, type FakeKernel } from '
 
 const object = Buffer.from('programs');
 const settings = settingsOf(object, defaultTarget);
+const otherLayout = Uint8Array.from(settings).fill(99, 0, 1);
 
 let bpffs: PretendedFileSystem;
 let folder = '';
@@ -66,7 +67,7 @@ describe('installing the programs', () => {
     ]);
     assert.deepEqual(calls, [
       'load',
-      ...['bind6', 'bind4', 'sockops', 'peername4', 'peername6', 'connect6', 'connect4'].map(
+      ...['bind6', 'bind4', 'sockops', 'connect6', 'connect4'].map(
         (name) => `attach nmi_${name} to ${bpffs.path}`,
       ),
     ]);
@@ -91,9 +92,7 @@ describe('installing the programs', () => {
     );
     assert.deepEqual(
       calls.filter((call) => call.startsWith('replace')),
-      ['bind6', 'bind4', 'sockops', 'peername4', 'peername6', 'connect4'].map(
-        (name) => `replace nmi_${name}`,
-      ),
+      ['bind6', 'bind4', 'sockops', 'connect4'].map((name) => `replace nmi_${name}`),
     );
     assert.ok(changes.includes('program connect4 replaced'));
     assert.ok(changes.includes('program connect6 attached'));
@@ -103,8 +102,7 @@ describe('installing the programs', () => {
   it('shares no map with programs of another layout', () => {
     const { change } = openInstalled();
     const before = readFileSync(join(folder, 'callers'));
-    const value = encodeSettings({ ...settings, layout: mapLayout + 1 });
-    change(join(folder, 'settings'), { value });
+    change(join(folder, 'settings'), { value: otherLayout });
     const [first] = installPrograms(wanted());
     assert.equal(first, 'maps of another layout left behind');
     assert.notDeepEqual(readFileSync(join(folder, 'callers')), before);
@@ -130,8 +128,7 @@ describe('trying whether the kernel accepts the programs', () => {
       state.pins,
       Object.fromEntries(shared.map((name) => [name, join(folder, name)])),
     );
-    const value = encodeSettings({ ...settings, layout: mapLayout + 1 });
-    change(join(folder, 'settings'), { value });
+    change(join(folder, 'settings'), { value: otherLayout });
     tryPrograms(folder, object);
     assert.deepEqual(state.pins, {});
     rmSync(join(folder, 'settings'));
@@ -210,7 +207,7 @@ describe('reading the programs back', () => {
     ['cgroup 7 is not exempt', ({ exempt }) => exempt.clear()],
     [
       'programs of another version',
-      change('settings', { value: encodeSettings({ ...settings, digest: '00'.repeat(32) }) }),
+      change('settings', { value: Uint8Array.from(settings).fill(0, 56) }),
     ],
   ];
   for (const [problem, breakIt] of broken) {
@@ -269,18 +266,18 @@ describe('sockets that are older than the programs', () => {
     const ino = inodeOf(folder);
     state.users = [ino, 1n, 7n];
     const cgroup = { path: bpffs.path, id: inodeOf(bpffs.path) };
-    assert.equal(cutOlderSockets({ ...wanted(), cgroup }), 1);
+    assert.equal(cutOlderSockets({ ...wanted(), cgroup }, defaultTarget), 1);
     assert.deepEqual(calls, [`cut ${ino}`]);
   });
 
   it('are kept below an exempt cgroup, and where no socket matches', () => {
     const { calls, state, exempt } = openInstalled();
     const cgroup = { path: bpffs.path, id: inodeOf(bpffs.path) };
-    assert.equal(cutOlderSockets({ ...wanted(), cgroup }), 0);
+    assert.equal(cutOlderSockets({ ...wanted(), cgroup }, defaultTarget), 0);
     const ino = inodeOf(folder);
     exempt.add(ino);
     state.users = [ino];
-    assert.equal(cutOlderSockets({ ...wanted(), cgroup }), 0);
+    assert.equal(cutOlderSockets({ ...wanted(), cgroup }, defaultTarget), 0);
     assert.deepEqual(calls, []);
   });
 });

@@ -2,6 +2,7 @@
  * Records of callers: their owners, their limits, and what happens to a caller without a record.
  */
 import assert from 'node:assert/strict';
+import { closeSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { eventually } from '../../../lab/test-bed/eventually.ts';
@@ -106,7 +107,7 @@ describe('the records of callers', { skip }, () => {
       const map = native.openMap(join(testBed.pinFolder, 'loads'), true);
       const podId = cgroupIdOf(join(other.cgroup, '..')) ?? 0n;
       const value = native.mapGet(map, new Uint8Array(new BigUint64Array([podId]).buffer));
-      native.close(map);
+      closeSync(map);
       assert.ok(value !== undefined);
       return new DataView(value.buffer).getBigInt64(0, true);
     };

@@ -3,6 +3,7 @@ import { describe, it } from 'node:test';
 import {
   createHost,
   failureOf,
+  missingTool,
   outputOf,
   type ToolResult,
 } from '../../../src/redirect/host/command.ts';
@@ -35,19 +36,32 @@ describe('running a tool', () => {
     const quick = createHost({ timeoutMs: 150 });
     const startMs = performance.now();
     const result = await quick.run('sleep', ['60']);
-    assert.deepEqual(result, { kind: 'timeout', afterMs: 150 });
+    assert.deepEqual(result, { kind: 'failed', code: 'TIMEOUT', why: 'did not end in 150 ms' });
     assert.equal(failureOf('wait', 'sleep', result)?.code, 'TIMEOUT');
     assert.ok(performance.now() - startMs < 10_000);
   });
 
   it('ends a tool that floods its output', async () => {
     const result = await host.run('yes', [], { maxBytes: 4096 });
-    assert.deepEqual(result, { kind: 'overflow', maxBytes: 4096 });
+    assert.match(
+      String(failureOf('read', 'yes', result)),
+      /^RedirectError: read: yes was ended by .*MAXBUFFER/,
+    );
+  });
+
+  it('reports a tool that is ended, or may not be executed', async () => {
+    const killed = await host.run(node, ['-e', 'process.kill(process.pid, "SIGTERM")']);
+    assert.equal(
+      String(failureOf('end', 'node', killed)),
+      'RedirectError: end: node was ended by SIGTERM',
+    );
+    const file = await host.run('/proc/self/status', []);
+    assert.equal(failureOf('start', 'status', file)?.code, 'NOT_PERMITTED');
   });
 
   it('reports a missing tool', async () => {
     const result = await host.run('nmi-no-such-tool', []);
-    assert.deepEqual(result, { kind: 'missing' });
+    assert.deepEqual(result, missingTool);
     assert.throws(() => outputOf('probe', 'nmi-no-such-tool', result), {
       name: 'RedirectError',
       code: 'TOOL_MISSING',
@@ -134,11 +148,10 @@ describe('the output of a tool becomes a code', () => {
       'UNSUPPORTED',
     ],
     ['iptables-legacy-restore', exited(1, 'iptables-restore: line 4 failed'), 'TOOL_FAILED'],
-    ['ip', { kind: 'not-executable' }, 'NOT_PERMITTED'],
-    ['ip', { kind: 'killed', signal: 'SIGTERM' }, 'TOOL_FAILED'],
+    ['ip', { kind: 'failed', code: 'TIMEOUT', why: 'did not end' }, 'TIMEOUT'],
   ];
   for (const [tool, result, code] of cases) {
-    const told = result.kind === 'exited' ? `${result.exitCode} "${result.stderr}"` : result.kind;
+    const told = result.kind === 'exited' ? `${result.exitCode} "${result.stderr}"` : result.why;
     it(`${tool}: ${told} is ${code ?? 'success'}`, () => {
       assert.equal(failureOf('step', tool, result)?.code, code);
     });

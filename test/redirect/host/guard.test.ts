@@ -1,13 +1,15 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import {
-  diffGuard,
-  ensureGuard,
-  parseRules,
-  removeGuard,
-} from '../../../src/redirect/host/guard.ts';
+import { diffGuard, ensureGuard, readRule, removeGuard } from '../../../src/redirect/host/guard.ts';
+import { parseIpJson } from '../../../src/redirect/host/ip-json.ts';
 import { goodRules, ok, refuse, scripted, type ScriptedHost } from '../scripted-host.ts';
+
+function parseRules(json: string) {
+  return parseIpJson(json)
+    ?.map(readRule)
+    .filter((rule) => rule !== undefined);
+}
 
 const metadataIp = '169.254.169.254';
 const all = JSON.parse(goodRules) as readonly Record<string, unknown>[];
@@ -53,9 +55,7 @@ describe('reading the policy rules of a node', () => {
 
   it('treats a rule with any further selector as another owner’s', () => {
     const own = { priority: 80, src: 'all', dst: '192.0.2.1', action: 'prohibit' };
-    assert.deepEqual(parseRules(JSON.stringify([own])), [
-      { pref: 80, by: 'to', address: '192.0.2.1', iif: undefined, action: 'prohibit' },
-    ]);
+    assert.deepEqual(parseRules(JSON.stringify([own])), ['pref 80 to 192.0.2.1 prohibit']);
     const others = [
       { not: null },
       { dstlen: 24 },
@@ -75,9 +75,7 @@ describe('reading the policy rules of a node', () => {
 
   it('reads rules for packets from an address', () => {
     const own = { priority: 82, src: '192.0.2.1', action: 'blackhole' };
-    assert.deepEqual(parseRules(JSON.stringify([own])), [
-      { pref: 82, by: 'from', address: '192.0.2.1', iif: undefined, action: 'blackhole' },
-    ]);
+    assert.deepEqual(parseRules(JSON.stringify([own])), ['pref 82 from 192.0.2.1 blackhole']);
     for (const more of [{ dst: '10.0.0.1' }, { srclen: 24 }, { src: 'all' }, { iif: 'eth0' }]) {
       assert.deepEqual(parseRules(JSON.stringify([{ ...own, ...more }])), [], JSON.stringify(more));
     }
@@ -94,9 +92,12 @@ describe('reading the policy rules of a node', () => {
   it('reads actions from their own fields, and a look-up when there is none', () => {
     const rule = { priority: 7, src: 'all', dst: '192.0.2.1' };
     const actions = [{ goto: 81 }, { nop: null }, { action: 'unreachable' }, {}].map(
-      (action) => parseRules(JSON.stringify([{ ...rule, ...action }]))?.[0]?.action,
+      (action) => parseRules(JSON.stringify([{ ...rule, ...action }]))?.[0],
     );
-    assert.deepEqual(actions, ['goto 81', 'nop', 'unreachable', 'lookup']);
+    assert.deepEqual(
+      actions,
+      ['goto 81', 'nop', 'unreachable', 'lookup'].map((action) => `pref 7 to 192.0.2.1 ${action}`),
+    );
   });
 });
 

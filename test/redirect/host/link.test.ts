@@ -8,13 +8,18 @@ import {
   listLinks,
   nodeAddresses,
   otherAddresses,
-  parseLinks,
+  readLink,
   removeLink,
   type NodeLink,
 } from '../../../src/redirect/host/link.ts';
+import { parseIpJson } from '../../../src/redirect/host/ip-json.ts';
 import { ok, refuse, scripted, type ScriptedHost } from '../scripted-host.ts';
 
 const ip = '169.254.25.79';
+
+function parseLinks(json: string): readonly NodeLink[] | undefined {
+  return parseIpJson(json)?.map(readLink);
+}
 
 function createLink(fields: Partial<NodeLink> = {}): NodeLink {
   return { name: 'nmi0', kind: 'dummy', master: undefined, up: true, ipv4: [ip], ...fields };

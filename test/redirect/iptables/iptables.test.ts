@@ -120,7 +120,7 @@ describe('the iptables redirect on a node that refuses', () => {
     await assert.rejects(openIptablesRedirect({ host }).install(), {
       code: 'TOOL_MISSING',
       message:
-        'choose backend: found iptables v1.6.1, without iptables-nft-save and iptables-legacy-save; ' +
+        'choose backend: no iptables-nft-save and no iptables-legacy-save; ' +
         'install iptables 1.8 or later',
     });
   });
@@ -273,7 +273,7 @@ describe('the iptables redirect', () => {
     assert.ok(changed?.includes('2 older flows cut'), String(changed));
     assert.deepEqual(host.cuts[0]?.answeredBy, { ip: '169.254.25.79', port: 2579 });
     assert.deepEqual(host.cuts[0]?.sparedSources, ['169.254.25.79']);
-    assert.deepEqual(await redirect.cutFlows(), { kind: 'cut', flows: 2 });
+    assert.equal(await redirect.cutFlows(), 2);
     assert.equal(host.cuts[1]?.answeredBy, undefined, 'whatever process answers them');
     const quiet = scripted(tools, { cutFlows: () => 0 });
     const again = await openIptablesRedirect({ host: quiet }).install();

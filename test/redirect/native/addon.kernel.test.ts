@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { closeSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it, type TestContext } from 'node:test';
 import { Callers } from '../../../src/redirect/ebpf/callers.ts';
-import { encodeSettings, settingsOf } from '../../../src/redirect/ebpf/settings.ts';
+import { settingsOf } from '../../../src/redirect/ebpf/settings.ts';
 import { readPrograms } from '../../../src/redirect/native/native-files.ts';
 import {
   asRedirectError,
@@ -13,7 +13,7 @@ import {
   nativeModule,
   type BpfMap,
   type NativeModule,
-  type Programs,
+  type Pins,
 } from '../../../src/redirect/native/addon.ts';
 import { RedirectError } from '../../../src/redirect/redirect.ts';
 import { defaultTarget } from '../../../src/redirect/target.ts';
@@ -25,29 +25,31 @@ import { openNamespace, sweepDeadNamespaces, whyNoKernelTests } from '../namespa
 const skip = (await whyNoKernelTests('iptables-nft-save')) || whyNoBpfTests();
 if (skip === false) await sweepDeadNamespaces();
 
+/** `enum bpf_attach_type` */
+const connect4 = 10;
+
 describe('the native module', { skip }, () => {
   let native: NativeModule;
   let bpf: BpfFolder;
   let work = '';
-  let programs: Programs;
   let callers: BpfMap;
 
   before(() => {
     native = nativeModule();
     bpf = openBpfFolder();
     work = mkdtempSync(join(tmpdir(), 'nmi-test-native-'));
-    programs = load({ callers: join(bpf.path, 'callers') });
+    load({ callers: join(bpf.path, 'callers') }, readPrograms(), { nmi_connect4: program() });
     callers = native.openMap(join(bpf.path, 'callers'), false);
   });
   after(() => {
-    native.close(callers);
-    native.close(programs);
+    closeSync(callers);
     bpf.close();
     rmSync(work, { recursive: true, force: true });
   });
 
-  function load(pins: Readonly<Record<string, string>>, object = readPrograms()): Programs {
-    return native.load(object, encodeSettings(settingsOf(object, defaultTarget)), pins);
+  const program = () => join(bpf.path, 'program');
+  function load(maps: Pins, object = readPrograms(), programs: Pins = {}): void {
+    native.load(object, settingsOf(object, defaultTarget), maps, programs);
   }
 
   /** The error of a call that must fail, in the form that callers of the module get. */
@@ -81,22 +83,19 @@ describe('the native module', { skip }, () => {
     const path = join(bpf.path, 'callers');
     const calls: readonly (() => unknown)[] = [
       () => native.lookupCaller(nothing as BpfMap, '127.0.0.1', 80, false),
-      () => native.lookupCaller(programs as unknown as BpfMap, '127.0.0.1', 80, false),
       () => native.lookupCaller(callers, 'localhost', 80, false),
       () => native.lookupCaller(callers, '127.0.0.1.127.0.0.1', 80, false),
       () => native.lookupCaller(callers, '127.0.0.1', 0, false),
       () => native.lookupCaller(callers, '127.0.0.1', 65_536, false),
       () => native.lookupCaller(callers, '127.0.0.1', 80.5, false),
       () => native.lookupCaller(callers, '127.0.0.1', Number.NaN, false),
-      () => native.mapGet(callers, new Uint8Array(7)),
-      () => native.mapSet(callers, new Uint8Array(8), new Uint8Array(23)),
       () => native.mapSet(callers, new Uint16Array(4) as unknown as Uint8Array, recordOf(1n)),
       () => native.openMap('', true),
       () => native.openMap(`${path}\0`, true),
       () => native.openMap('/'.repeat(5000), true),
       () => native.openMap(path, 1 as unknown as boolean),
-      () => native.attach(programs, 'x'.repeat(64), '/', '/'),
-      () => native.load(nothing as Uint8Array, new Uint8Array(88), {}),
+      () => native.attach('/', -1, '/', '/'),
+      () => native.load(nothing as Uint8Array, new Uint8Array(88), {}, {}),
       () =>
         native.load(
           readPrograms(),
@@ -104,6 +103,7 @@ describe('the native module', { skip }, () => {
           Object.fromEntries(
             Array.from({ length: 17 }, (_, at): [string, string] => [`m${at}`, '/x']),
           ),
+          {},
         ),
       () => native.cutFlows({ ip: '1.2.3.4', port: 0 }, { ip: '1.2.3.4', port: 1 }, []),
       // Longer than any address, or beginning with a valid address.
@@ -116,11 +116,22 @@ describe('the native module', { skip }, () => {
     for (const call of calls) assert.throws(call, TypeError, call.toString());
   });
 
-  it('refuses a closed handle, and accepts closing it again', () => {
+  it('refuses a descriptor that is not a map, and entries of other sizes', () => {
     const map = native.openMap(join(bpf.path, 'callers'), true);
-    native.close(map);
-    native.close(map);
-    assert.throws(() => native.mapKeys(map), TypeError);
+    closeSync(map);
+    assert.equal(failureOf(() => native.mapKeys(map)).step, 'read map');
+    assert.equal(failureOf(() => native.mapKeys(0)).step, 'read map');
+    assert.equal(
+      failureOf(() => native.lookupCaller(0, '1.1.1.1', 1, true)).step,
+      'look up caller',
+    );
+    for (const call of [
+      () => native.mapGet(callers, new Uint8Array(7)),
+      () => native.mapDelete(callers, new Uint8Array(9)),
+      () => native.mapSet(callers, new Uint8Array(8), new Uint8Array(23)),
+    ]) {
+      assert.equal(failureOf(call as () => unknown).step, 'map entry');
+    }
   });
 
   it('reports the step and the errno when the kernel refuses', () => {
@@ -128,20 +139,18 @@ describe('the native module', { skip }, () => {
     assert.ok(isMissing(missing.cause));
     assert.equal(missing.step, 'open pin');
     assert.equal(failureOf(() => native.linkInfo(join(bpf.path, 'callers'))).step, 'open pin');
-    const attach = failureOf(() => native.attach(programs, 'nmi_connect4', '/none', '/none'));
+    const attach = failureOf(() => native.attach(program(), connect4, '/none', '/none'));
     assert.equal(attach.step, 'open cgroup');
     assert.equal(attach.code, 'KERNEL_REFUSED');
     const notCgroup = failureOf(() =>
-      native.attach(programs, 'nmi_connect4', tmpdir(), join(bpf.path, 'link')),
+      native.attach(program(), connect4, tmpdir(), join(bpf.path, 'link')),
     );
     assert.equal(notCgroup.step, 'attach');
-    const unknown = failureOf(() => native.pinProgram(programs, 'none', join(bpf.path, 'p')));
+    const unknown = failureOf(() => load({}, readPrograms(), { none: join(bpf.path, 'p') }));
     assert.equal(unknown.step, 'find program');
-    const elsewhere = failureOf(() => native.pinProgram(programs, 'nmi_connect4', `${work}/p`));
+    const elsewhere = failureOf(() => load({}, readPrograms(), { nmi_connect4: `${work}/p` }));
     assert.equal(elsewhere.step, 'pin program');
-    const occupied = failureOf(() =>
-      native.pinProgram(programs, 'nmi_connect4', join(bpf.path, 'callers')),
-    );
+    const occupied = failureOf(() => load({}, readPrograms(), { nmi_connect4: program() }));
     assert.equal(occupied.code, 'BUSY');
   });
 
@@ -151,7 +160,7 @@ describe('the native module', { skip }, () => {
     assert.match(noElf.message, /not a proper ELF/);
     const cut = failureOf(() => load({}, readPrograms().slice(0, 3000)));
     assert.equal(cut.step, 'read object');
-    const settings = failureOf(() => native.load(readPrograms(), new Uint8Array(87), {}));
+    const settings = failureOf(() => native.load(readPrograms(), new Uint8Array(87), {}, {}));
     assert.equal(settings.step, 'settings');
     const noMap = failureOf(() => load({ none: join(bpf.path, 'x') }));
     assert.equal(noMap.step, 'map pin');
@@ -169,7 +178,7 @@ describe('the native module', { skip }, () => {
       const damaged = whole.slice();
       for (let hit = 0; hit < 8; hit += 1) damaged[random(damaged.length)] = random(256);
       try {
-        native.close(load({}, damaged));
+        load({}, damaged);
       } catch (error) {
         assert.ok(asRedirectError(error) instanceof RedirectError, String(error));
         refused += 1;

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
+import { existsSync, openSync } from 'node:fs';
 import { describe, it } from 'node:test';
 import {
   asRedirectError,
   isMissing,
   kernelAccountOf,
   withMap,
-  type BpfMap,
   type NativeModule,
 } from '../../../src/redirect/native/addon.ts';
 import { RedirectError } from '../../../src/redirect/redirect.ts';
@@ -58,23 +58,25 @@ describe('an error of a call of the native module', () => {
 
 describe('a map', () => {
   it('is open while it is used, for reading only unless it is written', () => {
-    const steps: string[] = [];
+    const opened: unknown[] = [];
+    let map = -1;
     const native = {
       openMap: (pin: string, readOnly: boolean) => {
-        steps.push(`open ${pin} ${readOnly ? 'to read' : 'to write'}`);
-        return {} as BpfMap;
+        opened.push([pin, readOnly]);
+        return (map = openSync('/dev/null', 'r'));
       },
-      close: () => steps.push('close'),
     } as unknown as NativeModule;
-    assert.equal(
-      withMap(native, '/pin', 'read', () => steps.push('use')),
-      2,
-    );
+    const isOpen = () => existsSync(`/proc/self/fd/${map}`);
+    assert.equal(withMap(native, '/pin', 'read', isOpen), true);
+    assert.equal(isOpen(), false);
     const failing = () => {
       throw new RangeError('no');
     };
     assert.throws(() => withMap(native, '/pin', 'write', failing), /no/);
-    const [read, write] = ['open /pin to read', 'open /pin to write'];
-    assert.deepEqual(steps, [read, 'use', 'close', write, 'close']);
+    assert.equal(isOpen(), false);
+    assert.deepEqual(opened, [
+      ['/pin', true],
+      ['/pin', false],
+    ]);
   });
 });

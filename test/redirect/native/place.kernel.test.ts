@@ -10,7 +10,7 @@ import type { Namespace, Script } from '../namespaces.ts';
 const skip = await whyNoKernelTests();
 if (skip === false) await sweepDeadNamespaces();
 
-const source = join(import.meta.dirname, '../../../src/redirect/host/place.ts');
+const source = join(import.meta.dirname, '../../../src/redirect/native/addon.ts');
 const mac = '0a:58:0a:f4:00:05';
 const otherMac = '0a:58:0a:f4:00:06';
 const gatewayMac = '12:34:56:78:9a:bc';
@@ -20,7 +20,8 @@ const arpLockMs = 1_100;
 /** Answers each connection with the place of its client; `nmi0` is the agent's own link here. */
 const listener = `
   const { createServer } = require('node:net');
-  import('${source}').then(({ placeOf, ownsLink, hasLink }) => {
+  import('${source}').then(({ nativeModule }) => {
+    const { placeOf, ownsLink, hasLink } = nativeModule();
     const server = createServer((socket) => {
       socket.on('error', () => undefined);
       socket.end(JSON.stringify(placeOf(socket.remoteAddress) ?? 'unknown'));

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the addon asks of the kernel besides BPF. All functions are about this network namespace. */
+#ifndef NMI_SYSTEM_H
+#define NMI_SYSTEM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <linux/types.h>
+#include "fault.h"
+
+/* flows.c */
+
+/* Both in network order. */
+struct flow_end {
+	__be32 ip;
+	__be16 port;
+};
+
+/*
+ * TCP connections to `dialled`, except those answered by `answered_by` (if not zero) or from these
+ * sources.
+ */
+struct flow_filter {
+	struct flow_end dialled;
+	struct flow_end answered_by;
+	const __be32 *spared;
+	size_t spared_count;
+};
+
+/* Deletes such entries. Returns their number; -1 with a fault. */
+int cut_flows(const struct flow_filter *filter, struct fault *fault);
+
+/* sockets.c */
+
+/*
+ * Closes the TCP sockets that are connected to an address and port, or to its IPv4-mapped form, and that
+ * belong to one of these cgroups. Returns their number; -1 with a fault.
+ */
+int cut_sockets(const struct flow_end *dialled, const __u64 *ids, size_t count,
+		struct fault *fault);
+
+/* place.c */
+
+#define MAC_BYTES 6
+
+/* Where the kernel sends packets for an address. */
+struct place {
+	__u32 link; /* of the route; 0: unknown */
+	__u32 port; /* if that is a bridge: its port for the station; 0: none or unknown */
+	__u8 mac[MAC_BYTES];
+	bool has_mac; /* only if several addresses share the link */
+};
+
+/* Returns 0, or -1 with a fault. */
+int find_place(__be32 ip, struct place *place, struct fault *fault);
+/*
+ * Whether the address has a link to itself: a route for it alone, without a gateway, over a veth or netkit
+ * that is no port of a bridge or bond. Sets `owns`. Returns 0, or -1 with a fault.
+ */
+int owns_link(__be32 ip, bool *owns, struct fault *fault);
+
+/* descriptors.c */
+
+/*
+ * Opens a listening socket and passes it between processes. Descriptors do not block, and are not
+ * inherited by programs that this one starts.
+ */
+
+/* Listens at a TCP address and port. Returns the descriptor; -1 with a fault. */
+int open_listener(__be32 ip, __be16 port, struct fault *fault);
+
+/* Where a descriptor listens. -1 with a fault unless it is a listening IPv4 TCP socket. */
+int listener_address(int descriptor, struct flow_end *end, struct fault *fault);
+
+/* Returns another descriptor of the same socket; -1 with a fault. */
+int duplicate_descriptor(int descriptor, struct fault *fault);
+
+/* Connects to a Unix socket. Returns the descriptor; -1 with a fault. */
+int connect_local(const char *path, struct fault *fault);
+
+/*
+ * Sends one byte over a Unix socket, with a descriptor or, if that is -1, alone. The socket must
+ * have no other unsent data. -1 with a fault.
+ */
+int send_note(int socket, __u8 note, int descriptor, struct fault *fault);
+
+/*
+ * Receives a note that `send_note` sent from the other end; the descriptor is -1 if it had none.
+ * Returns 1, or 0 if no note has arrived; -1 with a fault, ECONNRESET if the other end has closed.
+ */
+int receive_note(int socket, __u8 *note, int *descriptor, struct fault *fault);
+
+#endif
