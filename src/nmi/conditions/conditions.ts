@@ -18,7 +18,7 @@ import type { KubeClient } from '../kube/api/client.ts';
 import { parseBinding, parseIdentity, parseIdentityGrant } from '../kube/watch/parse.ts';
 import { openReflector, type Reflector } from '../kube/watch/reflector.ts';
 import { groupWatches } from '../kube/watch/watches.ts';
-import { watchConditions } from '../kube/watch/watch-conditions.ts';
+import { watchConditions } from '../kube/watch/watch-report.ts';
 import { ConditionWriter, type WriteCounts } from './condition-writer.ts';
 import { observing } from './observed.ts';
 import { groupPath, kinds, ObservedObjects } from './observed-objects.ts';

@@ -18,8 +18,7 @@ import { unownedOf } from '../grants/unowned.ts';
 import type { Config } from '../config/config.ts';
 import type { Tuning } from '../config/tuning.ts';
 import { Waiters } from './waiters.ts';
-import { watchConditions } from '../kube/watch/watch-conditions.ts';
-import { whyBehind } from '../kube/watch/watch-report.ts';
+import { watchConditions, whyBehind } from '../kube/watch/watch-report.ts';
 import type { KubeClient } from '../kube/api/client.ts';
 import { createServiceAccounts } from '../kube/accounts/service-accounts.ts';
 import { readPod } from '../kube/watch/read-pod.ts';
@@ -106,7 +105,6 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
     attests,
     stalenessMs: () => watches.stalenessMs('pods'),
     checkNow: () => watches.checkNow('pods'),
-    log: log.child({ component: 'pods' }),
   });
   const clusterState: GrantState = {
     pods,
