@@ -11,11 +11,7 @@ import type { WorkloadIdentities } from '../../src/nmi/grants/workload-identitie
 import { CallerLimits } from '../../src/nmi/server/caller-limits.ts';
 import { TokenFastPath } from '../../src/nmi/server/fast-path/fast-path.ts';
 import type { Hit } from '../../src/nmi/server/request-record.ts';
-import {
-  DecisionCache,
-  type Decision,
-  type GrantedDecision,
-} from '../../src/nmi/server/decision-cache.ts';
+import { DecisionCache, type GrantedDecision } from '../../src/nmi/server/decision-cache.ts';
 import type { TokenBroker } from '../../src/nmi/tokens/broker.ts';
 import { TokenEndpoint } from '../../src/nmi/server/token-endpoint.ts';
 import { Waiters } from '../../src/nmi/state/waiters.ts';
@@ -128,17 +124,11 @@ export class FastConnection {
   readonly #caller: CallerConnection;
   readonly #isDraining: () => boolean;
   #socket: FakeSocket | undefined;
-  #handed: Decision | undefined;
 
   constructor(fastPath: TokenFastPath, caller: CallerConnection, isDraining = () => false) {
     this.#fastPath = fastPath;
     this.#caller = caller;
     this.#isDraining = isDraining;
-  }
-
-  /** The decision that was handed over, if the latest request was not answered. */
-  get handed(): Decision | undefined {
-    return this.#handed;
   }
 
   /** @returns whether the fast path answered. */
@@ -155,9 +145,8 @@ export class FastConnection {
       socket: socket as unknown as Socket,
       caller: this.#caller,
       isDraining: this.#isDraining,
-      handOver: (decision) => {
+      handOver: () => {
         this.#socket = undefined;
-        this.#handed = decision;
       },
       onSilent: () => undefined,
     });

@@ -424,32 +424,22 @@ function setFirst(map: Map<string, Identity>, key: string, identity: Identity): 
   if (key !== '' && !map.has(key)) map.set(key, identity);
 }
 
+/**
+ * A binding of another service account recomputes the group without changing this pod's grants. The
+ * maps follow from the list of identities.
+ */
 function isSame(a: PodGrants, b: PodGrants): boolean {
   if (a === b) return true;
-  if (a.kind === 'exception' && b.kind === 'exception') return a.exception === b.exception;
-  if (a.kind === 'bound' && b.kind === 'bound') {
-    // A binding of another service account recomputes the group without changing this pod's grants.
-    const isSameIdentities = a.label === b.label && areSame(a.identities, b.identities);
-    const isSameBindings =
-      a.surplusBindings === b.surplusBindings && areSame(a.bindings, b.bindings);
-    return isSameIdentities && isSameBindings && areSame(a.danglingBindings, b.danglingBindings);
-  }
-  if (a.kind === 'no-binding' && b.kind === 'no-binding') {
-    const isSameTime = a.sinceWallMs === b.sinceWallMs;
-    return (
-      a.label === b.label &&
-      isSameTime &&
-      areSame(a.bindingsForOtherAccounts, b.bindingsForOtherAccounts)
-    );
-  }
-  if (a.kind === 'no-identity' && b.kind === 'no-identity') {
-    const isSameTime = a.sinceWallMs === b.sinceWallMs;
-    return a.label === b.label && isSameTime && areSame(a.bindings, b.bindings);
-  }
-  return false;
+  if (a.kind !== b.kind) return false;
+  const others: Readonly<Record<string, unknown>> = { ...b };
+  return Object.entries(a).every(([name, value]: [string, unknown]) => {
+    const other = others[name];
+    if (Array.isArray(value)) return Array.isArray(other) && areSame(value, other);
+    return value === other || value instanceof Map;
+  });
 }
 
-function areSame(a: readonly object[], b: readonly object[]): boolean {
+function areSame(a: readonly unknown[], b: readonly unknown[]): boolean {
   return a === b || (a.length === b.length && a.every((each, index) => each === b[index]));
 }
 

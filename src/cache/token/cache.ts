@@ -26,7 +26,7 @@
  */
 import { TimerQueue } from '../../base/time/timer-queue.ts';
 import { NegativeCache, type Cooldown, type Keyed } from './negative-cache.ts';
-import { CacheEntry } from './entry.ts';
+import { CacheEntry, type EntryState } from './entry.ts';
 import type { Clock } from '../../base/time/clock.ts';
 import type { RateLimiter } from '../../base/rate-limiter.ts';
 import type { Party } from '../../base/fair-queue.ts';
@@ -65,7 +65,7 @@ export type RefreshOutcome = 'ok' | 'failed' | 'deferred' | 'skipped';
 
 /** A token's state, without the token. */
 export interface TokenStatus {
-  readonly state: 'fresh' | 'refreshing' | 'stale' | 'idle';
+  readonly state: EntryState;
   /** Milliseconds by the stricter clock; at 0 or less it is not served. */
   readonly expiresInMs: number;
   /** The token is served without a fetch. */
@@ -250,8 +250,7 @@ export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposab
   /** Each token in memory. Does not count as a use. O(tokens). */
   *tokens(): Iterable<{ readonly request: R; readonly token: TokenStatus }> {
     for (const entry of this.#entries.values()) {
-      const token = this.#statusOf(entry);
-      if (token !== undefined) yield { request: entry.request, token };
+      yield { request: entry.request, token: this.#statusOf(entry) };
     }
   }
 
@@ -299,7 +298,7 @@ export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposab
   #use(entry: CacheEntry<R>, nowMs: number): void {
     entry.usedAtMs = nowMs;
     this.#lru.touch(entry);
-    if (entry.state.kind !== 'idle') return;
+    if (entry.state !== 'idle') return;
     entry.wake();
     this.#timers.set(entry, 0);
   }
@@ -473,7 +472,7 @@ export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposab
     if (this.#keptForMs(entry) <= 0) {
       this.#remove(entry);
     } else if (unusedMs > usedWithinMs || !isWanted(entry.request)) {
-      if (entry.state.kind !== 'idle') onRefresh('skipped');
+      if (entry.state !== 'idle') onRefresh('skipped');
       entry.rest();
       this.#arm(entry, Infinity);
     } else if (this.#negative.cooldownLeftMs(entry.key) > 0) {
@@ -520,25 +519,23 @@ export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposab
     this.#entries.delete(entry.key);
     this.#lru.delete(entry);
     this.#timers.clear(entry);
-    entry.die();
   }
 
   #keptForMs(entry: CacheEntry<R>): number {
     return entry.keptForMs(this.#clock.wallMs(), this.#clock.monotonicMs());
   }
 
-  #statusOf(entry: CacheEntry<R>): TokenStatus | undefined {
+  #statusOf(entry: CacheEntry<R>): TokenStatus {
     const { state } = entry;
-    if (state.kind === 'dead') return undefined;
     const nowMs = this.#clock.monotonicMs();
     const expiresInMs = entry.lifeMs(this.#clock.wallMs(), nowMs);
-    const isPlanned = state.kind === 'fresh' || state.kind === 'stale';
+    const isPlanned = state === 'fresh' || state === 'stale';
     return {
-      state: state.kind,
+      state,
       expiresInMs,
       isServed: expiresInMs >= entry.floorMs,
       refreshInMs: isPlanned ? Math.max(0, entry.dueAtMs - nowMs) : undefined,
-      failedRefreshes: 'failures' in state ? state.failures : 0,
+      failedRefreshes: entry.failures,
     };
   }
 

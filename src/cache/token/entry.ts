@@ -5,8 +5,7 @@
  *   fresh ──► refreshing ──► fresh            a new token arrived
  *     │         │  ▲  └────► stale            the refresh failed; the token serves while it is valid
  *     ▼         │  └──────── stale, idle      the next attempt
- *    idle ◄─────┼─────────── stale            due but unused or unwanted: left to expire
- *     └─────────┴──────────► dead             expired, evicted or dropped; final
+ *    idle ◄─────┴─────────── stale            due but unused or unwanted: left to expire
  * ```
  *
  * The expiry is computed by two clocks: by wall time, and by monotonic time from the life on
@@ -20,23 +19,7 @@ import type { Keyed } from './negative-cache.ts';
 import type { Linked } from '../../base/lru-list.ts';
 import { endsAtWallMs, type RenderedToken } from './token.ts';
 
-export type EntryState =
-  | { readonly kind: 'fresh' }
-  /** `failures`: consecutive failed refreshes before this one. */
-  | { readonly kind: 'refreshing'; readonly failures: number }
-  | { readonly kind: 'stale'; readonly failures: number }
-  | { readonly kind: 'idle' }
-  | { readonly kind: 'dead' };
-
-type StateName = EntryState['kind'];
-
-const nextStates: Readonly<Record<StateName, readonly StateName[]>> = {
-  fresh: ['fresh', 'refreshing', 'idle', 'dead'],
-  refreshing: ['fresh', 'stale', 'dead'],
-  stale: ['fresh', 'refreshing', 'idle', 'dead'],
-  idle: ['fresh', 'refreshing', 'stale', 'dead'],
-  dead: [],
-};
+export type EntryState = 'fresh' | 'refreshing' | 'stale' | 'idle';
 
 export interface Arrival {
   readonly rendered: RenderedToken;
@@ -68,7 +51,9 @@ export class CacheEntry<R extends Keyed> implements QueuedTimer, Linked<CacheEnt
   disarm: (() => void) | undefined = undefined;
   newer: CacheEntry<R> | undefined = undefined;
   older: CacheEntry<R> | undefined = undefined;
-  #state: EntryState = { kind: 'fresh' };
+  state: EntryState = 'fresh';
+  /** Consecutive failed refreshes. */
+  failures = 0;
   readonly #onDue: (entry: CacheEntry<R>) => void;
 
   constructor(request: R, arrival: Arrival, onDue: (entry: CacheEntry<R>) => void) {
@@ -78,10 +63,6 @@ export class CacheEntry<R extends Keyed> implements QueuedTimer, Linked<CacheEnt
     this.usedAtMs = arrival.nowMs;
     this.#onDue = onDue;
     this.arrive(arrival);
-  }
-
-  get state(): EntryState {
-    return this.#state;
   }
 
   /** Stores a fetched token. Does not count as a use. */
@@ -95,32 +76,29 @@ export class CacheEntry<R extends Keyed> implements QueuedTimer, Linked<CacheEnt
     const isShort = servedForMs <= minLifeMs;
     this.floorMs = isShort ? servedForMs / 2 : minLifeMs;
     this.short = isShort ? this.short + 1 : 0;
-    this.#moveTo({ kind: 'fresh' });
+    this.state = 'fresh';
+    this.failures = 0;
   }
 
   beginRefresh(): void {
-    const failures = this.#state.kind === 'stale' ? this.#state.failures : 0;
-    this.#moveTo({ kind: 'refreshing', failures });
+    this.state = 'refreshing';
   }
 
   /** Returns the number of consecutive failed refreshes. */
   failRefresh(): number {
-    const failures = this.#state.kind === 'refreshing' ? this.#state.failures + 1 : 1;
-    this.#moveTo({ kind: 'stale', failures });
-    return failures;
+    this.state = 'stale';
+    this.failures += 1;
+    return this.failures;
   }
 
   rest(): void {
-    if (this.#state.kind !== 'idle') this.#moveTo({ kind: 'idle' });
+    this.state = 'idle';
+    this.failures = 0;
   }
 
   /** An idle token was used again. */
   wake(): void {
-    this.#moveTo({ kind: 'stale', failures: 0 });
-  }
-
-  die(): void {
-    this.#moveTo({ kind: 'dead' });
+    this.state = 'stale';
   }
 
   /** Milliseconds until the earlier expiry: how long it may be served. */
@@ -135,12 +113,5 @@ export class CacheEntry<R extends Keyed> implements QueuedTimer, Linked<CacheEnt
 
   fire(): void {
     this.#onDue(this);
-  }
-
-  #moveTo(next: EntryState): void {
-    if (!nextStates[this.#state.kind].includes(next.kind)) {
-      throw new TypeError(`a cache entry cannot go from ${this.#state.kind} to ${next.kind}`);
-    }
-    this.#state = next;
   }
 }

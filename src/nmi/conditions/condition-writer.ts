@@ -9,16 +9,17 @@
  * 3. A write applies to the version that was evaluated or fails, and changes only conditions of our
  *    types. So two processes that write at the same time agree after one write.
  * 4. A write that the server does not accept is tried again after a while, or at the next change of
- *    the object. It holds back no other object, unless the server does not answer at all, or the
- *    right to the kind is missing.
+ *    the object. It holds back no other object, unless the server does not answer at all, or no
+ *    object of the kind can be written: without the right, or under a definition without conditions.
  * 5. Evaluation is split into pieces, so that probes are answered.
  */
 import type { Clock } from '../../base/time/clock.ts';
 import { fullName, type ObjectName } from '../../cache/index/object-name.ts';
-import { secretOfIdentity, type Rules } from '../diagnosis/objects.ts';
+import { secretOfIdentity, type Rules, type SecretFinding } from '../diagnosis/objects.ts';
+import { ExpiringMap } from '../../base/expiring-map.ts';
 import { FairQueue, type Party } from '../../base/fair-queue.ts';
 import type { Identity } from '../../cache/index/objects.ts';
-import { asRecord } from '../../base/json-value.ts';
+import { asRecord, stringAt } from '../../base/json-value.ts';
 import type { Log } from '../../base/log.ts';
 import { startPeriodicJob } from '../../base/time/periodic-job.ts';
 import { backoffMs } from '../kube/api/backoff.ts';
@@ -35,15 +36,12 @@ import {
 import { conditionsOfBinding, conditionsOfIdentity } from './evaluate.ts';
 import type { Observed } from './observed.ts';
 import {
+  groupPath,
+  kinds,
   parseWorkKey,
-  workKey,
   type ObservedKind,
   type ObservedObjects,
 } from './observed-objects.ts';
-import { RefusedWrites } from './refused-writes.ts';
-import { SecretFindings } from './secret-findings.ts';
-import { StatusRight } from './status-right.ts';
-import { groupPath, kinds, type StatusSupport } from './status-support.ts';
 
 export type WriteOutcome = 'written' | 'conflict' | 'deleted' | 'rejected' | 'forbidden' | 'failed';
 /** Totals by outcome, for the life of the process. */
@@ -54,7 +52,6 @@ export interface ConditionWriterOptions {
   readonly secrets: Pick<SecretReader, 'check'>;
   readonly objects: ObservedObjects;
   readonly rules: Rules;
-  readonly support: StatusSupport;
   /** Everything that conditions depend on has been listed. */
   readonly isSynced: () => boolean;
   /** Time between the beginnings of two writes. */
@@ -69,12 +66,23 @@ export interface ConditionWriterOptions {
 const requestEveryMs = 100;
 const settleMs = 1_000;
 const sameObjectMs = 10_000;
+/**
+ * All objects are evaluated again after this time: no watch reports that a Secret was created or
+ * deleted, and refused writes are due again.
+ */
 const sweepMs = 60_000;
-/** Pause between checks for new definitions, which an administrator applies. */
-const lookAgainMs = 60_000;
 const failureBackoff = { baseMs: 1_000, capMs: 60_000 } as const;
-/** For an object that the server refuses, which only its change or that of a policy ends. */
-const refusalBackoff = { baseMs: 600_000, capMs: 3_600_000 } as const;
+/** A refused write is not repeated for so long: after a conflict or a failure, or a refusal. */
+const [failedKeptMs, refusedKeptMs] = [1_000, 600_000];
+/** A kind is written again after this time: without definition, without the right. */
+const [undefinedMs, unallowedMs] = [60_000, 600_000];
+/** An answer of the server that the right exists is valid for further refusals in this time. */
+const allowedMs = 60_000;
+/** A readable Secret usually remains readable; a missing one is probably being created. */
+const [readableMs, unreadableMs] = [1_800_000, 120_000];
+/** Objects of one kind that a cluster may have, and more. */
+const maxKept = 100_000;
+const reviewPath = '/apis/authorization.k8s.io/v1/selfsubjectaccessreviews';
 const callTimeoutMs = 10_000;
 /** Evaluations per piece, some 12 ms. */
 const evaluationsAtOnce = 500;
@@ -101,7 +109,12 @@ type Evaluation = Wanted | ObjectName;
 
 export class ConditionWriter implements AsyncDisposable {
   readonly #options: ConditionWriterOptions;
-  readonly #findings: SecretFindings;
+  /** By name of the Secret. */
+  readonly #findings: ExpiringMap<SecretFinding>;
+  /** By work key: a write that was not accepted. */
+  readonly #refused: ExpiringMap<string>;
+  /** Whether the status of a kind can be written; undefined if nothing says that it cannot. */
+  readonly #isWritable: ExpiringMap<boolean>;
   /** Objects to be evaluated. */
   readonly #queue = new FairQueue<string>();
   /** Evaluated objects, by their next step. */
@@ -110,8 +123,6 @@ export class ConditionWriter implements AsyncDisposable {
     'not ready': new FairQueue<string>(),
     ready: new FairQueue<string>(),
   };
-  readonly #refused = new RefusedWrites();
-  readonly #right: StatusRight;
   /** When objects were written, or refused, in the last seconds. */
   readonly #writtenAtMs = new Map<string, number>();
   readonly #ended = new AbortController();
@@ -119,17 +130,19 @@ export class ConditionWriter implements AsyncDisposable {
   #run: Promise<unknown> = Promise.resolve();
   #settleAtMs = -Infinity;
   #sweepAtMs = -Infinity;
-  #learnAtMs = -Infinity;
   #pausedUntilMs = -Infinity;
   #writeAtMs = -Infinity;
   #writesSinceReady = 0;
   #failures = 0;
+  /** What was logged since the last sweep, and kinds without conditions. */
   #hasLogged = false;
+  readonly #withoutConditions = new Set<ObservedKind>();
 
   constructor(options: ConditionWriterOptions) {
     this.#options = options;
-    this.#findings = new SecretFindings(options.clock);
-    this.#right = new StatusRight(options.client, options.clock);
+    this.#findings = new ExpiringMap(options.clock, maxKept);
+    this.#refused = new ExpiringMap(options.clock, maxKept);
+    this.#isWritable = new ExpiringMap(options.clock, Object.keys(kinds).length);
     this.#job = startPeriodicJob(options.clock, settleMs, () => {
       const run = this.#tick();
       this.#run = run;
@@ -141,16 +154,13 @@ export class ConditionWriter implements AsyncDisposable {
     this.#ended.abort();
     this.#job[Symbol.dispose]();
     await this.#run;
+    for (const kept of [this.#findings, this.#refused, this.#isWritable]) kept[Symbol.dispose]();
   }
 
   async #tick(): Promise<number | undefined> {
     const { clock, isSynced } = this.#options;
     const nowMs = clock.monotonicMs();
     if (!isSynced() || nowMs < this.#pausedUntilMs) return settleMs;
-    if (nowMs >= this.#learnAtMs) {
-      await this.#request(() => this.#learn(nowMs));
-      return requestEveryMs;
-    }
     this.#settle(nowMs);
     if (!this.#evaluate()) return pieceMs;
     const check = this.#take('check');
@@ -205,36 +215,18 @@ export class ConditionWriter implements AsyncDisposable {
     this.#settleAtMs = nowMs + settleMs;
     if (nowMs >= this.#sweepAtMs) {
       this.#sweepAtMs = nowMs + sweepMs;
-      this.#sweep();
+      this.#hasLogged = false;
+      objects.touchAll();
     }
     for (const [key, atMs] of this.#writtenAtMs) {
       // No mutation: a millisecond more is as good.
       if (nowMs - atMs < sameObjectMs) break;
       this.#writtenAtMs.delete(key);
     }
-    for (const kind of this.#right.takeDue(nowMs)) objects.touchAll(kind);
-    for (const key of this.#refused.takeDue(nowMs)) objects.touch(key);
     for (const key of objects.takeTouched()) {
       if (this.#writtenAtMs.has(key)) objects.touch(key);
       else this.#queueUp(key);
     }
-  }
-
-  /**
-   * Identities with a Secret are evaluated again, since no watch reports that one was created or
-   * deleted.
-   */
-  #sweep(): void {
-    const { objects, rules } = this.#options;
-    const named = new Set<string>();
-    for (const identity of objects.identities.all()) {
-      const secret = secretOfIdentity(identity.parsed, rules);
-      if (secret === undefined) continue;
-      named.add(fullName(secret));
-      objects.touch(workKey('identity', identity));
-    }
-    this.#findings.keepOnly(named);
-    this.#refused.keepOnly((key) => this.#objectOf(key) !== undefined);
   }
 
   #objectOf(key: string): Observed<unknown> | undefined {
@@ -256,9 +248,9 @@ export class ConditionWriter implements AsyncDisposable {
   }
 
   #stepOf(key: string): Step | undefined {
-    const { objects, support } = this.#options;
+    const { objects } = this.#options;
     const { kind, namespace, name } = parseWorkKey(key);
-    if (!support.has(kind) || !this.#right.has(kind)) return undefined;
+    if (this.#isWritable.get(kind) === false) return undefined;
     const object = this.#objectOf(key);
     if (object === undefined) return undefined;
     const evaluation =
@@ -270,7 +262,7 @@ export class ConditionWriter implements AsyncDisposable {
     const digest = digestOf(evaluation, object.generation);
     if (digest === object.conditions.digest) return undefined;
     const write = `${object.version} ${digest}`;
-    if (this.#refused.has(key, write)) return undefined;
+    if (this.#refused.get(key) === write) return undefined;
     const isReady = evaluation.some(({ type, status }) => type === 'Ready' && status === 'True');
     return {
       kind: isReady ? 'ready' : 'not ready',
@@ -283,7 +275,7 @@ export class ConditionWriter implements AsyncDisposable {
     if (identity === undefined) return undefined;
     const secret = secretOfIdentity(identity.parsed, rules);
     if (secret === undefined) return conditionsOfIdentity(identity, undefined, rules);
-    const finding = this.#findings.get(secret);
+    const finding = this.#findings.get(fullName(secret));
     return finding === undefined ? secret : conditionsOfIdentity(identity, finding, rules);
   }
 
@@ -328,14 +320,6 @@ export class ConditionWriter implements AsyncDisposable {
     }
   }
 
-  async #learn(nowMs: number): Promise<void> {
-    const { client, support, objects } = this.#options;
-    const list = await client.getJson(groupPath, this.#call());
-    this.#learnAtMs = nowMs + lookAgainMs;
-    this.#hasLogged = false;
-    for (const kind of support.learn(list)) objects.touchAll(kind);
-  }
-
   async #check(key: string, secret: ObjectName): Promise<void> {
     const { secrets, objects } = this.#options;
     const finding = await secrets.check(secret);
@@ -343,12 +327,13 @@ export class ConditionWriter implements AsyncDisposable {
       objects.touch(key);
       throw new KubeError('NETWORK', finding.problem, { retryAfterMs: finding.retryAfterMs });
     }
-    this.#findings.set(secret, finding);
+    const lifeMs = finding.kind === 'readable' ? readableMs : unreadableMs;
+    this.#findings.set(fullName(secret), finding, lifeMs);
     this.#queueUp(key);
   }
 
   async #write(step: Write): Promise<void> {
-    const { client, clock, counts, support } = this.#options;
+    const { client, clock, counts } = this.#options;
     const { key, object, wanted } = step;
     const { kind } = parseWorkKey(key);
     const { version, generation, conditions } = object;
@@ -358,7 +343,8 @@ export class ConditionWriter implements AsyncDisposable {
       const answer = asRecord(await client.patchJson(pathOf(kind, object), patch, this.#call()));
       this.#refused.delete(key);
       this.#rememberWrite(key);
-      if (parseConditions(answer?.['status']).each.length === 0) support.refuse(kind);
+      // The server drops the conditions of a status that its definition does not have.
+      if (parseConditions(answer?.['status']).each.length === 0) this.#lacksConditions(kind);
       else counts.written += 1;
     } catch (error) {
       if (this.#ended.signal.aborted) throw error;
@@ -370,34 +356,85 @@ export class ConditionWriter implements AsyncDisposable {
   async #handleFailure({ key, object, write }: Write, error: unknown): Promise<void> {
     const { clock, random, counts, objects } = this.#options;
     const { kind } = parseWorkKey(key);
-    const nowMs = clock.monotonicMs();
     const outcome = outcomeOf(error);
-    counts[outcome] += 1;
     switch (outcome) {
       case 'deleted':
+        if (await this.#hasStatus(kind)) counts.deleted += 1;
+        else this.#lacksConditions(kind);
         return;
       case 'conflict':
-        this.#refused.add(key, write, failureBackoff, nowMs, random());
+        counts.conflict += 1;
+        this.#refused.set(key, write, failedKeptMs);
         return;
       case 'failed':
+        counts.failed += 1;
         if (!isOfObject(error)) {
           objects.touch(key);
           throw error;
         }
         // A webhook that fails for this object, or a server that fails for a moment.
-        this.#refused.add(key, write, failureBackoff, nowMs, random());
-        this.#pausedUntilMs = nowMs + backoffMs(failureBackoff, 1, random(), error.retryAfterMs);
+        this.#refused.set(key, write, failedKeptMs);
+        this.#pausedUntilMs =
+          clock.monotonicMs() + backoffMs(failureBackoff, 1, random(), error.retryAfterMs);
         this.#logOnce(kind, object, error, 'failed to write status conditions');
         return;
       case 'rejected':
       case 'forbidden':
-        this.#refused.add(key, write, refusalBackoff, nowMs, random());
+        counts[outcome] += 1;
         this.#rememberWrite(key);
         this.#logOnce(kind, object, error, 'status conditions refused by API server');
-        if (outcome === 'forbidden') await this.#right.check(kind, this.#call());
-        // Then the refusal was not of this object.
-        if (!this.#right.has(kind)) this.#refused.delete(key);
+        // Without the right, the refusal was not of this object.
+        if (outcome === 'forbidden' && !(await this.#mayWrite(kind))) return;
+        this.#refused.set(key, write, refusedKeptMs);
     }
+  }
+
+  /**
+   * Whether a kind has a status. Those of aad-pod-identity have none, and those of our first
+   * releases drop its conditions. Definitions that were applied since are found a minute later.
+   */
+  async #hasStatus(kind: ObservedKind): Promise<boolean> {
+    const { client } = this.#options;
+    const list: unknown = asRecord(await client.getJson(groupPath, this.#call()))?.['resources'];
+    const resources: readonly unknown[] = Array.isArray(list) ? list : [];
+    return resources.some(
+      (each) => stringAt(asRecord(each), 'name') === `${kinds[kind].plural}/status`,
+    );
+  }
+
+  #lacksConditions(kind: ObservedKind): void {
+    this.#isWritable.set(kind, false, undefinedMs);
+    if (this.#withoutConditions.has(kind)) return;
+    this.#withoutConditions.add(kind);
+    this.#options.log.warn(
+      { kind: kinds[kind].title },
+      'custom resource definition has no status conditions, apply deploy/crds.yaml',
+    );
+  }
+
+  /**
+   * Whether this process may write the status of a kind at all. A 403 may concern one object, which
+   * a policy or a webhook refuses, or all of them: a review by the server decides. Every user may
+   * create one.
+   */
+  async #mayWrite(kind: ObservedKind): Promise<boolean> {
+    if (this.#isWritable.get(kind) === true) return true;
+    const resource = kinds[kind].plural;
+    const resourceAttributes = {
+      group: 'aadpodidentity.k8s.io',
+      resource,
+      subresource: 'status',
+      verb: 'patch',
+    };
+    const review = {
+      apiVersion: 'authorization.k8s.io/v1',
+      kind: 'SelfSubjectAccessReview',
+      spec: { resourceAttributes },
+    };
+    const answer = asRecord(await this.#options.client.postJson(reviewPath, review, this.#call()));
+    const isAllowed = asRecord(answer?.['status'])?.['allowed'] === true;
+    this.#isWritable.set(kind, isAllowed, isAllowed ? allowedMs : unallowedMs);
+    return isAllowed;
   }
 
   #call(): RequestOptions {

@@ -18,11 +18,10 @@ import type { KubeClient } from '../kube/api/client.ts';
 import { parseBinding, parseIdentity, parseIdentityGrant } from '../kube/watch/parse.ts';
 import { openReflector, type Reflector } from '../kube/watch/reflector.ts';
 import { groupWatches } from '../kube/watch/watches.ts';
-import { watchConditions } from '../kube/watch/watch-conditions.ts';
+import { watchConditions } from '../kube/watch/watch-report.ts';
 import { ConditionWriter, type WriteCounts } from './condition-writer.ts';
 import { observing } from './observed.ts';
-import { ObservedObjects } from './observed-objects.ts';
-import { groupPath, kinds, StatusSupport } from './status-support.ts';
+import { groupPath, kinds, ObservedObjects } from './observed-objects.ts';
 import { WritePace } from './write-pace.ts';
 
 export interface ConditionsOptions {
@@ -68,7 +67,7 @@ export function openConditions(options: ConditionsOptions): Required<Part> & Asy
     }),
   };
   if (owners.mode === 'enforce') {
-    opened.defer(owners.onChange(() => objects.touchOwners()));
+    opened.defer(owners.onChange(() => objects.touchAll()));
     reflectors['grants'] = openReflector({
       ...parts,
       name: 'grants',
@@ -86,7 +85,6 @@ export function openConditions(options: ConditionsOptions): Required<Part> & Asy
       secrets: createSecretReader(client),
       objects,
       rules: { upstreams, owners },
-      support: new StatusSupport(log),
       isSynced: () => watches.synced,
       pauseMs: () => pace.pauseMs,
       counts,

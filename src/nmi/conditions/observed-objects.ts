@@ -3,14 +3,20 @@
  * evaluated again when one changes. Pure.
  */
 import { maxBindingsOfLabel, oldest } from '../../cache/index/grant-index.ts';
-import { Multimap } from '../../cache/index/multimap.ts';
 import { objectKey, type ObjectName } from '../../cache/index/object-name.ts';
 import { isSameObject, MemoryObjectStore } from '../../cache/index/object-store.ts';
-import type { Binding, Identity } from '../../cache/index/objects.ts';
+import type { Binding, Identity, StoredObject } from '../../cache/index/objects.ts';
 import { nearestIn } from '../grants/near-names.ts';
 import type { Observed } from './observed.ts';
 
-export type ObservedKind = 'identity' | 'binding';
+export const groupPath = '/apis/aadpodidentity.k8s.io/v1';
+
+export const kinds = {
+  identity: { title: 'AzureIdentity', plural: 'azureidentities' },
+  binding: { title: 'AzureIdentityBinding', plural: 'azureidentitybindings' },
+} as const;
+
+export type ObservedKind = keyof typeof kinds;
 
 /** Names an object of either kind. */
 export function workKey(kind: ObservedKind, { namespace, name }: ObjectName): string {
@@ -24,112 +30,88 @@ export function parseWorkKey(key: string): ObjectName & { readonly kind: Observe
 
 export class ObservedObjects {
   readonly identities = new MemoryObjectStore<Observed<Identity>>({
-    changed: (before, after) => this.#identityChanged(after ?? before, after !== undefined),
+    changed: (before, after) => this.#changed('identity', before, after),
     settled: () => undefined,
   });
   readonly bindings = new MemoryObjectStore<Observed<Binding>>({
-    changed: (before, after) => this.#bindingChanged(before, after),
+    changed: (before, after) => this.#changed('binding', before, after),
     settled: () => undefined,
   });
-
-  /** Bindings in the next two maps, by uid. */
-  readonly #filed = new Map<string, Binding>();
-  readonly #bindingsByIdentity = new Multimap<Binding>();
-  readonly #bindingsBySelector = new Multimap<Binding>();
-  /** The uids of bindings that are used, for selectors that have too many. */
-  readonly #counting = new Map<string, ReadonlySet<string>>();
   #touched = new Set<string>();
-  readonly #touchedSelectors = new Set<string>();
-  #isOwnersTouched = false;
+  readonly #touchedNamespaces = new Set<string>();
+  #isAllTouched = false;
+  /** Both are computed when they are needed after a change. */
+  #surplus: ReadonlySet<string> | undefined;
+  #identitiesIn: ReadonlyMap<string, readonly Observed<Identity>[]> | undefined;
 
   touch(key: string): void {
     this.#touched.add(key);
   }
 
-  touchAll(kind: ObservedKind): void {
-    const all = kind === 'identity' ? this.identities.all() : this.bindings.all();
-    for (const object of all) this.touch(workKey(kind, object));
-  }
-
-  /** An `AzureIdentityGrant` has changed, and any identity may depend on it. */
-  touchOwners(): void {
-    this.#isOwnersTouched = true;
+  /** Something else that any object may depend on has changed. */
+  touchAll(): void {
+    this.#isAllTouched = true;
   }
 
   /** Keys touched since the last call; an object may have been deleted since. */
   takeTouched(): ReadonlySet<string> {
-    // Once for all changes since the last call: the user who creates and deletes bindings decides
-    // how many share a selector.
-    for (const selector of this.#touchedSelectors) {
-      for (const binding of this.#bindingsBySelector.of(selector)) {
-        this.touch(workKey('binding', binding));
-      }
-    }
-    this.#touchedSelectors.clear();
-    if (this.#isOwnersTouched) this.touchAll('identity');
-    this.#isOwnersTouched = false;
     const touched = this.#touched;
+    if (this.#isAllTouched || this.#touchedNamespaces.size > 0) {
+      for (const object of this.identities.all()) this.#takeIfTouched('identity', object, touched);
+      for (const object of this.bindings.all()) this.#takeIfTouched('binding', object, touched);
+    }
+    this.#isAllTouched = false;
+    this.#touchedNamespaces.clear();
     this.#touched = new Set();
     return touched;
   }
 
   /** More bindings have its selector than are used, and it is not among the oldest. */
   isSurplus(binding: Binding): boolean {
-    const key = objectKey(binding.namespace, binding.selector);
-    const counting = this.#counting.get(key) ?? this.#count(key);
-    return counting !== undefined && !counting.has(binding.uid);
+    this.#surplus ??= surplusOf(this.bindings.all());
+    return this.#surplus.has(binding.uid);
   }
 
   /** An identity of the namespace with nearly that name. */
   nearIdentity(namespace: string, wanted: string): string | undefined {
-    return nearestIn(namespace, wanted, this.identities.all(), ({ name }) => name);
+    this.#identitiesIn ??= Map.groupBy(this.identities.all(), (each) => each.namespace);
+    const identities = this.#identitiesIn.get(namespace) ?? [];
+    return nearestIn(namespace, wanted, identities, ({ name }) => name);
   }
 
-  #count(key: string): ReadonlySet<string> | undefined {
-    const all = [...this.#bindingsBySelector.of(key)];
-    if (all.length <= maxBindingsOfLabel) return undefined;
-    const counting = new Set(oldest(all, maxBindingsOfLabel).map(({ uid }) => uid));
-    this.#counting.set(key, counting);
-    return counting;
-  }
-
-  #identityChanged(identity: Observed<Identity> | undefined, exists: boolean): void {
-    if (identity === undefined) return;
-    if (exists) this.touch(workKey('identity', identity));
-    const key = objectKey(identity.namespace, identity.name);
-    for (const binding of this.#bindingsByIdentity.of(key)) this.touch(workKey('binding', binding));
-  }
-
-  #bindingChanged(before: Observed<Binding> | undefined, after: Observed<Binding> | undefined) {
-    if (after !== undefined) this.touch(workKey('binding', after));
-    const filed = before === undefined ? undefined : this.#filed.get(before.uid);
-    const next = after?.parsed.ok === true ? after.parsed.value : undefined;
-    // Nearly always only its conditions have changed, by our own write.
-    if (filed !== undefined && next !== undefined && isSameObject(filed, next)) return;
-    if (filed !== undefined) {
-      this.#filed.delete(filed.uid);
-      this.#bindingsByIdentity.delete(identityKeyOf(filed), filed);
-      this.#bindingsBySelector.delete(this.#touchSelector(filed), filed);
+  #takeIfTouched(kind: ObservedKind, object: ObjectName, touched: Set<string>): void {
+    if (this.#isAllTouched || this.#touchedNamespaces.has(object.namespace)) {
+      touched.add(workKey(kind, object));
     }
-    if (next === undefined) return;
-    this.#filed.set(next.uid, next);
-    this.#bindingsByIdentity.add(identityKeyOf(next), next);
-    this.#bindingsBySelector.add(this.#touchSelector(next), next);
   }
 
-  /**
-   * Before a binding is filed or removed. Returns the key of its selector. If the selector has too
-   * many bindings before or after, other ones may count now: a new one can be among the oldest, as
-   * equally old ones count by name.
-   */
-  #touchSelector({ namespace, selector }: Binding): string {
-    const key = objectKey(namespace, selector);
-    this.#counting.delete(key);
-    if (this.#bindingsBySelector.count(key) >= maxBindingsOfLabel) this.#touchedSelectors.add(key);
-    return key;
+  /** Nearly always only its conditions have changed, by our own write: no other depends on them. */
+  #changed<T extends StoredObject>(
+    kind: ObservedKind,
+    before: Observed<T> | undefined,
+    after: Observed<T> | undefined,
+  ): void {
+    if (after !== undefined) this.touch(workKey(kind, after));
+    const [was, is] = [before?.parsed, after?.parsed];
+    if (was?.ok === true && is?.ok === true && isSameObject(was.value, is.value)) return;
+    this.#surplus = undefined;
+    this.#identitiesIn = undefined;
+    for (const each of [before, after]) if (each) this.#touchedNamespaces.add(each.namespace);
   }
 }
 
-function identityKeyOf({ namespace, identityName }: Binding): string {
-  return objectKey(namespace, identityName);
+/** The uids of bindings that do not count, of selectors that have too many. */
+function surplusOf(bindings: Iterable<Observed<Binding>>): ReadonlySet<string> {
+  const usable = [...bindings].flatMap(({ parsed }) => (parsed.ok ? [parsed.value] : []));
+  const surplus = new Set<string>();
+  for (const all of Map.groupBy(usable, selectorKeyOf).values()) {
+    if (all.length <= maxBindingsOfLabel) continue;
+    const counting = new Set(oldest(all, maxBindingsOfLabel));
+    for (const binding of all) if (!counting.has(binding)) surplus.add(binding.uid);
+  }
+  return surplus;
+}
+
+function selectorKeyOf({ namespace, selector }: Binding): string {
+  return objectKey(namespace, selector);
 }

@@ -6,9 +6,7 @@
 import { fullName } from '../../cache/index/object-name.ts';
 import { bindingLabelOf } from '../../cache/index/binding-label.ts';
 import type { PodGrants } from '../../cache/index/grant-index.ts';
-import { normaliseClientId } from '../../cache/index/identifiers.ts';
 import { hasEnded, type Identity, type Pod } from '../../cache/index/objects.ts';
-import type { TokenStatus } from '../../cache/token/cache.ts';
 import type { Attestation } from '../../redirect/redirect.ts';
 import type { Answer } from '../base/answers.ts';
 import type { Grant, Granted, Refused } from '../grants/grant.ts';
@@ -163,21 +161,11 @@ function explainPod(pod: Pod, query: ExplainQuery, scope: ExplainScope): PodExpl
   });
   const [first] = requests;
   const outcome = requests.at(-1)?.outcome;
-  const { namespace, name, uid, phase, terminating, hostNetwork, serviceAccount } = pod;
+  const { uid } = pod;
   return {
     ...commonFields('pod', scope),
-    pod: {
-      namespace,
-      name,
-      uid,
-      phase,
-      terminating,
-      hostNetwork,
-      serviceAccount,
-      ips: pod.ips,
-      labels: pod.labels,
-    },
-    addresses: hostNetwork || hasEnded(pod) ? [] : pod.ips.map((ip) => viewAddress(ip, scope)),
+    pod,
+    addresses: pod.hostNetwork || hasEnded(pod) ? [] : pod.ips.map((ip) => viewAddress(ip, scope)),
     label: bindingLabelOf(pod),
     exception: grants?.kind === 'exception' ? grants.exception.name : undefined,
     bindings: bindingsOf(grants),
@@ -297,10 +285,9 @@ function identitiesOf(
   scope: ExplainScope,
 ): readonly IdentityView[] {
   if (grants?.kind === 'bound') {
-    return grants.identities.slice(0, maxListed).map((identity) => {
-      const first = grants.byClientId.get(normaliseClientId(identity.clientId));
-      return viewIdentity(identity, pod, first, scope);
-    });
+    return grants.identities
+      .slice(0, maxListed)
+      .map((identity) => viewIdentity(identity, pod, scope));
   }
   if (byDefault.kind !== 'granted') return [];
   const { upstream, auxiliary } = byDefault;
@@ -313,38 +300,27 @@ function identitiesOf(
       resourceId: '',
       upstream: viewUpstream(upstream, auxiliary),
       refusal: undefined,
-      shadowedBy: undefined,
       tokens: tokensOf([upstream, ...auxiliary], scope),
     },
   ];
 }
 
-/** @param first of the pod's identities with the same client id. */
-function viewIdentity(
-  identity: Identity,
-  pod: Pod,
-  first: Identity | undefined,
-  scope: ExplainScope,
-): IdentityView {
+function viewIdentity(identity: Identity, pod: Pod, scope: ExplainScope): IdentityView {
   const { name, type, clientId, resourceId } = identity;
-  const shadowedBy = first === undefined || first === identity ? undefined : first.name;
-  const view = { kind: 'azure-identity', name, type, clientId, resourceId, shadowedBy } as const;
-  const choice = scope.clusterState.upstreams.of(identity, pod);
+  const view = { kind: 'azure-identity', name, type, clientId, resourceId } as const;
+  const { owners, upstreams } = scope.clusterState;
+  const choice = upstreams.of(identity, pod);
   if (choice.kind === 'unusable') {
     const refusal = viewRefused(refuseUnusable(choice, identity, pod));
     return { ...view, upstream: undefined, refusal, tokens: [] };
   }
   const { upstream, auxiliary } = choice;
-  const { owners } = scope.clusterState;
   const entry = owners.mode === 'enforce' ? owners.lacking(pod.namespace, upstream) : undefined;
-  const refusal =
-    entry === undefined
-      ? undefined
-      : viewRefused(refuseUnowned({ kind: 'AzureIdentity', name }, entry, pod));
+  const lacking = entry && refuseUnowned({ kind: 'AzureIdentity', name }, entry, pod);
   return {
     ...view,
     upstream: viewUpstream(upstream, auxiliary),
-    refusal,
+    refusal: lacking && viewRefused(lacking),
     tokens: tokensOf([upstream, ...auxiliary], scope),
   };
 }
@@ -380,37 +356,17 @@ function tokensOf(
 }
 
 /** An unusual resource is not shown: a pod may have sent any text, even a token of its own. */
-function viewToken({
-  request,
-  token,
-  isFetching,
-  failure,
-  cooldownLeftMs,
-}: BrokeredStatus): TokenView {
+function viewToken(status: BrokeredStatus): TokenView {
+  const { request, token, isFetching, failure, cooldownLeftMs: heldForMs } = status;
   const { identity } = request;
   const resource = loggableResource(request.resource);
-  const isUsual = resource === request.resource;
+  const description = resource === request.resource ? failure?.description : '';
   return {
     resource,
     tenantId: identity.kind === 'entra' ? identity.tenantId : '',
-    token: token === undefined ? undefined : inWholeMs(token),
+    token,
     isFetching,
-    failure:
-      failure === undefined
-        ? undefined
-        : {
-            reason: failure.reason,
-            description: isUsual ? failure.description : '',
-            heldForMs: Math.round(cooldownLeftMs),
-          },
-  };
-}
-
-function inWholeMs({ expiresInMs, refreshInMs, ...rest }: TokenStatus): TokenStatus {
-  return {
-    ...rest,
-    expiresInMs: Math.round(expiresInMs),
-    refreshInMs: refreshInMs === undefined ? undefined : Math.round(refreshInMs),
+    failure: failure && { reason: failure.reason, description: description ?? '', heldForMs },
   };
 }
 
@@ -435,8 +391,7 @@ function viewRefusal(answer: Answer, words: Words, isWaitedFor: boolean): Refusa
   const { reason, status, retryAfterS } = answer;
   if (reason === 'ok') throw new TypeError('a refusal is not ok');
   const body = parseRecord(answer.body);
-  const error = stringAt(body, 'error');
-  const description = stringAt(body, 'error_description');
+  const [error, description] = [stringAt(body, 'error'), stringAt(body, 'error_description')];
   return { reason, status, error, description, ...words, retryAfterS, isWaitedFor };
 }
 

@@ -100,7 +100,7 @@ function renderAddresses({ pod, addresses }: PodExplanation): readonly string[] 
 }
 
 function renderIdentity(identity: IdentityView): readonly string[] {
-  const { upstream, refusal, shadowedBy, tokens } = identity;
+  const { upstream, refusal, tokens } = identity;
   const facts = [
     ...(identity.type === undefined ? [] : [`type ${identity.type}`]),
     ...named('client id', identity.clientId),
@@ -108,9 +108,6 @@ function renderIdentity(identity: IdentityView): readonly string[] {
   ];
   const under = [
     ...(upstream === undefined ? [] : [renderUpstream(upstream)]),
-    ...(shadowedBy === undefined
-      ? []
-      : [`has the client id of ${printable(shadowedBy)}, which answers in its place`]),
     ...(refusal === undefined ? [] : [`gets ${renderRefusal(refusal)}`]),
     ...(refusal === undefined && tokens?.length === 0 ? ['no token in memory'] : []),
     ...(tokens ?? []).map((token) => renderToken(token, upstream?.tenantId ?? '')),

@@ -2,11 +2,13 @@
  * What the agent reports about a pod and about itself, as JSON on its local socket. Names, times
  * and reasons; never a token, a secret or an assertion.
  */
-import type { PodPhase } from '../../cache/index/objects.ts';
+import type { Pod, PodPhase } from '../../cache/index/objects.ts';
 import type { TokenStatus } from '../../cache/token/cache.ts';
 import type { RefusalReason } from '../base/answers.ts';
 import type { IdentifiedBy } from '../callers/caller.ts';
 import type { Finding } from '../diagnosis/finding.ts';
+import type { Words } from '../grants/refusal-text.ts';
+import type { WatchProblem } from '../kube/watch/watch-report.ts';
 
 /** Incremented when an old reader would misunderstand the JSON. */
 export const explanationSchema = 2;
@@ -15,7 +17,7 @@ export type Explanation = PodExplanation | NodeExplanation | NoPodExplanation;
 
 export interface PodExplanation extends ExplanationBase {
   readonly kind: 'pod';
-  readonly pod: PodView;
+  readonly pod: Omit<Pod, 'resourceVersion' | 'cgroupUid' | 'createdAtWallMs'>;
   /** How connections are identified as this pod's. Empty without an address of its own. */
   readonly addresses: readonly AddressView[];
   /** The value of the binding label; may be empty. */
@@ -86,28 +88,8 @@ export interface NodeHealth {
      */
     readonly silentForMs: number | undefined;
     /** Watches that fail now. */
-    readonly failing: readonly WatchFailureView[];
+    readonly failing: readonly WatchProblem[];
   };
-}
-
-export interface WatchFailureView {
-  readonly resource: string;
-  /** Code and text of the last error, one line. */
-  readonly reason: string;
-  /** Milliseconds since it began to fail. */
-  readonly forMs: number;
-}
-
-export interface PodView {
-  readonly namespace: string;
-  readonly name: string;
-  readonly uid: string;
-  readonly phase: PodPhase;
-  readonly terminating: boolean;
-  readonly hostNetwork: boolean;
-  readonly serviceAccount: string;
-  readonly ips: readonly string[];
-  readonly labels: Readonly<Record<string, string>>;
 }
 
 export interface AddressView {
@@ -133,8 +115,6 @@ export interface IdentityView {
   readonly upstream: UpstreamView | undefined;
   /** Why it cannot be used. */
   readonly refusal: RefusalView | undefined;
-  /** The pod's identity with the same client id that is used instead. */
-  readonly shadowedBy: string | undefined;
   /** Cached tokens, by resource; undefined for an explanation without an agent. */
   readonly tokens: readonly TokenView[] | undefined;
 }
@@ -188,14 +168,12 @@ export type Outcome =
   /** Its connections cannot be distinguished from the node's, or it has none yet or any more. */
   | { readonly kind: 'unreachable'; readonly why: 'host-network' | 'no-address' | 'ended' };
 
-export interface RefusalView {
+/** As a whole, and as its words without and with the exact fix. */
+export interface RefusalView extends Words {
   readonly reason: RefusalReason;
   readonly status: number;
   readonly error: string;
   readonly description: string;
-  /** The same without the fix, and the fix if there is an exact one. */
-  readonly text: string;
-  readonly fix?: string | undefined;
   readonly retryAfterS: number | undefined;
   /** The request waits for a moment before this answer, since the state may change. */
   readonly isWaitedFor: boolean;

@@ -3,16 +3,11 @@ import type { ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { CallerConnection } from '../callers/caller.ts';
 import { Counts } from './caller-limits.ts';
-import type { Decision } from './decision-cache.ts';
 
 export interface Connection {
   readonly caller: CallerConnection;
   /** Responses that are not finished. */
   readonly open: Set<ServerResponse>;
-  /**
-   * The decision of the fast path for the first request that `node:http` reads, which consumes it.
-   */
-  handed: Decision | undefined;
 }
 
 /**
@@ -73,7 +68,7 @@ export class Connections {
     const { limitKey } = caller;
     if (this.#counts.get(limitKey) >= this.#each) return undefined;
     this.#counts.add(limitKey);
-    const connection: Connection = { caller, open: new Set(), handed: undefined };
+    const connection: Connection = { caller, open: new Set() };
     this.#bySocket.set(socket, connection);
     socket.once('close', () => {
       this.#bySocket.delete(socket);

@@ -76,19 +76,11 @@ export class DecisionCache {
   /**
    * Parses a target and finds the grant of its caller.
    * @param target of a token request.
-   * @param handed a decision that may be for another request. A decision depends on nothing but
-   *   target, pod and generation: it is used only if all three are equal.
    */
-  decide(
-    caller: CallerConnection,
-    target: string,
-    nowMs: number,
-    handed?: Decision,
-  ): Decision | RefusedQuery {
+  decide(caller: CallerConnection, target: string, nowMs: number): Decision | RefusedQuery {
     // The caller is always identified by the connection itself: pods can share an address.
     const { pod } = identify(caller, this.#options.clusterState);
-    const isMeant = handed?.target === target && handed.grant.pod === pod;
-    const known = isMeant ? handed : this.#get(pod, target);
+    const known = this.#get(pod, target);
     if (known !== undefined && this.isCurrent(known, nowMs)) return known;
     const route = parseRoute(target);
     const parsed = parseTokenQuery(route.kind === 'token' ? route.query : '');

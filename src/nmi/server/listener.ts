@@ -18,7 +18,6 @@ import { Connections, type Connection } from './connections.ts';
 import type { FairTurns } from './fair-turns.ts';
 import { guardPipeline } from './pipeline-guard.ts';
 import { HttpExchange, relayed, type Handled } from './request.ts';
-import type { Decision } from './decision-cache.ts';
 
 /** A connection as the fast path gets it, before `node:http` has read any of it. */
 export interface FastPathConnection {
@@ -26,11 +25,8 @@ export interface FastPathConnection {
   readonly caller: CallerConnection;
   /** Answers must now announce that the connection closes, which the fast path does not do. */
   readonly isDraining: () => boolean;
-  /**
-   * Hands the connection and the bytes read from it to `node:http` for good.
-   * @param decision made for the request that has to be read again.
-   */
-  readonly handOver: (decision: Decision | undefined) => void;
+  /** Hands the connection and the bytes read from it to `node:http` for good. */
+  readonly handOver: () => void;
   /** No first request arrived in time. */
   readonly onSilent: () => void;
 }
@@ -264,10 +260,7 @@ class HttpListener implements Listener {
       socket,
       caller: connection.caller,
       isDraining: () => this.#isDraining,
-      handOver: (decision) => {
-        connection.handed = decision;
-        this.#parseHttp(socket);
-      },
+      handOver: () => this.#parseHttp(socket),
       onSilent: () => this.#refuseUnparsed('ERR_HTTP_REQUEST_TIMEOUT', socket),
     });
   }
@@ -278,8 +271,7 @@ class HttpListener implements Listener {
       request.socket.destroy();
       return;
     }
-    const { caller, open, handed } = connection;
-    connection.handed = undefined;
+    const { caller, open } = connection;
     open.add(response);
     response.once('close', () => open.delete(response));
     // An unread body must not be taken for the next request, and must not be waited for.
@@ -288,7 +280,7 @@ class HttpListener implements Listener {
     if (this.#isDraining || hasBody !== '0') response.shouldKeepAlive = false;
     const { clock, turns } = this.#options;
     const startedAtMs = clock.monotonicMs();
-    const exchange = new HttpExchange(request, response, caller, startedAtMs, randomUUID(), handed);
+    const exchange = new HttpExchange(request, response, caller, startedAtMs, randomUUID());
     turns.run(caller.limitKey, () => this.#handle(exchange));
   }
 

@@ -7,7 +7,6 @@ import type { CacheOutcome } from '../../cache/token/cache.ts';
 import type { Answer } from '../base/answers.ts';
 import type { CallerConnection } from '../callers/caller.ts';
 import type { Grant } from '../grants/grant.ts';
-import type { Decision } from './decision-cache.ts';
 
 /** The outcome of a token request that had the right method and headers. */
 export interface TokenDecision {
@@ -37,10 +36,6 @@ export class HttpExchange {
   /** Monotonic milliseconds at which the head was parsed. */
   readonly startedAtMs: number;
   readonly requestId: string;
-  /**
-   * The decision of the fast path before it handed the connection over; may be for another target.
-   */
-  readonly handed: Decision | undefined;
 
   constructor(
     request: IncomingMessage,
@@ -48,14 +43,12 @@ export class HttpExchange {
     caller: CallerConnection,
     startedAtMs: number,
     requestId: string,
-    handed?: Decision,
   ) {
     this.request = request;
     this.response = response;
     this.caller = caller;
     this.startedAtMs = startedAtMs;
     this.requestId = requestId;
-    this.handed = handed;
   }
 
   get method(): string {

@@ -70,9 +70,9 @@ export class TokenEndpoint {
 
   /** The route, method and header checks have passed. */
   handle(exchange: HttpExchange): TokenAnswer | Promise<TokenAnswer> {
-    const { caller, target, startedAtMs, handed } = exchange;
+    const { caller, target, startedAtMs } = exchange;
     const { decisions, clock } = this.#options;
-    const decided = decisions.decide(caller, target, startedAtMs, handed);
+    const decided = decisions.decide(caller, target, startedAtMs);
     if ('kind' in decided) return refuseQuery(refuse(decided.reason, decided.detail));
     const { query, grant } = decided;
     const job: TokenJob = {

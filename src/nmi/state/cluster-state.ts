@@ -10,16 +10,15 @@ import { OwnerIndex } from '../../cache/index/owner-index.ts';
 import { PodIndex } from '../../cache/index/pod-index.ts';
 import { GrowingPause } from '../../base/time/growing-pause.ts';
 import { IpStaleness } from './ip-staleness.ts';
-import { openOwnerReport } from './owner-report.ts';
 import { authoritiesOf } from '../grants/authorities.ts';
 import { IdentityOwners } from '../grants/identity-owners.ts';
 import { PodPlaces, type PodPlacesOptions } from '../callers/pod-places.ts';
-import type { GrantState } from '../grants/decide-grant.ts';
+import { generationOf, type GrantState } from '../grants/decide-grant.ts';
+import { unownedOf } from '../grants/unowned.ts';
 import type { Config } from '../config/config.ts';
 import type { Tuning } from '../config/tuning.ts';
 import { Waiters } from './waiters.ts';
-import { watchConditions } from '../kube/watch/watch-conditions.ts';
-import { whyBehind } from '../kube/watch/watch-report.ts';
+import { watchConditions, whyBehind } from '../kube/watch/watch-report.ts';
 import type { KubeClient } from '../kube/api/client.ts';
 import { createServiceAccounts } from '../kube/accounts/service-accounts.ts';
 import { readPod } from '../kube/watch/read-pod.ts';
@@ -106,7 +105,6 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
     attests,
     stalenessMs: () => watches.stalenessMs('pods'),
     checkNow: () => watches.checkNow('pods'),
-    log: log.child({ component: 'pods' }),
   });
   const clusterState: GrantState = {
     pods,
@@ -120,10 +118,7 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
     whyBehind: (resource) => whyBehind(watches.stats(), resource),
     places,
   };
-  const report =
-    owners.mode === 'off'
-      ? undefined
-      : openOwnerReport({ clusterState, clock, log: log.child({ component: 'owners' }) });
+  const unowned = owners.mode === 'off' ? undefined : countUnowned(clusterState);
   return {
     ...clusterState,
     waiters,
@@ -136,16 +131,27 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
       { metric: 'nmi_waiting_requests', value: waiters.size },
       ...indexSamples(pods, grants, ownerIndex),
       ...watchSamples(watches),
-      ...(report === undefined
+      ...(unowned === undefined
         ? []
-        : [{ metric: 'nmi_identities_not_owned' as const, value: report.unowned }]),
+        : [{ metric: 'nmi_identities_not_owned' as const, value: unowned() }]),
     ],
     [Symbol.asyncDispose]: () => {
-      report?.[Symbol.dispose]();
       ipStaleness[Symbol.dispose]();
       places?.[Symbol.dispose]();
       return watches[Symbol.asyncDispose]();
     },
+  };
+}
+
+/** Computed again only after a change: namespace users decide how many objects there are. */
+function countUnowned(clusterState: GrantState): () => number {
+  let [generation, count] = [-1, 0];
+  return () => {
+    // Before the first lists are complete, the grants may be missing.
+    if (!clusterState.isSynced() || generation === generationOf(clusterState)) return count;
+    generation = generationOf(clusterState);
+    count = unownedOf(clusterState).length;
+    return count;
   };
 }
 

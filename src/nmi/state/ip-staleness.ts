@@ -10,7 +10,6 @@
  * 2. Staleness is computed at each use; together with the authorization it is cached for a second.
  */
 import type { Clock } from '../../base/time/clock.ts';
-import type { Log } from '../../base/log.ts';
 import { startPeriodicJob } from '../../base/time/periodic-job.ts';
 
 export interface IpStalenessOptions {
@@ -23,7 +22,6 @@ export interface IpStalenessOptions {
   readonly stalenessMs: () => number;
   /** Requests a proof from the watch, which is replaced if it sends none. */
   readonly checkNow: () => void;
-  readonly log: Log;
 }
 
 /** Interval between checks while a proof is due, as a fraction of the limit. */
@@ -32,7 +30,6 @@ const lookEvery = 1 / 10;
 export class IpStaleness implements Disposable {
   readonly #options: IpStalenessOptions;
   readonly #job: Disposable | undefined;
-  #wasLost = false;
 
   constructor(options: IpStalenessOptions) {
     this.#options = options;
@@ -59,20 +56,8 @@ export class IpStaleness implements Disposable {
   /** Returns milliseconds until the next check. */
   #look(): number {
     const { limitMs, stalenessMs, checkNow } = this.#options;
-    this.#report();
     const restMs = limitMs / 2 - stalenessMs();
     if (restMs <= 0) checkNow();
     return Math.max(restMs, limitMs * lookEvery);
-  }
-
-  #report(): void {
-    const { log } = this.#options;
-    const problem = this.problem();
-    const isLost = problem !== undefined;
-    if (isLost === this.#wasLost) return;
-    this.#wasLost = isLost;
-    if (isLost)
-      log.error({ problem }, 'pod watch is stale, refusing pods that are known by address only');
-    else log.info({}, 'pod watch is current again, serving pods that are known by address only');
   }
 }

@@ -17,7 +17,7 @@ import {
 import { samplesBy, type Part, type Sample } from '../base/part.ts';
 import { debounce, type Debounced } from '../../base/time/debounce.ts';
 import type { RenderedToken, Token } from '../../cache/token/token.ts';
-import { objectIdOf } from '../sources/imds/token-body.ts';
+import { objectIdOf } from '../sources/token-fields.ts';
 import { secretOf } from '../sources/entra/credentials/kinds.ts';
 import type { EntraIdentity } from '../sources/entra/entra-identity.ts';
 import type {

@@ -11,7 +11,7 @@ import { createSecretReader } from '../kube/accounts/secrets.ts';
 import type { KubeClient } from '../kube/api/client.ts';
 import { readEntraCa } from '../sources/entra/ca-file.ts';
 import { secretOf, type EntraCredential } from '../sources/entra/credentials/kinds.ts';
-import { openEntraUpstream } from '../sources/entra/open-entra.ts';
+import { openEntraUpstream } from '../sources/entra/entra.ts';
 import { openImdsSource } from '../sources/imds/imds.ts';
 import type { LoopDetection } from '../sources/imds/loop-detection.ts';
 import { TokenBroker, type UpstreamBudget, type UpstreamObserver } from './broker.ts';

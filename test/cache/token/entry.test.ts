@@ -19,33 +19,22 @@ function open(lifeMs = hourMs) {
 }
 
 describe('an entry of the cache', () => {
-  it('follows only the transitions of its states, and none from the last', () => {
+  it('counts failures in a row, until a token or a rest', () => {
     const { entry, arrival } = open();
-    assert.equal(entry.state.kind, 'fresh');
-    assert.throws(() => entry.failRefresh(), /cannot go from fresh to stale/);
+    assert.equal(entry.state, 'fresh');
     entry.beginRefresh();
-    assert.throws(() => {
-      entry.beginRefresh();
-    }, /from refreshing to refreshing/);
-    assert.throws(() => {
-      entry.rest();
-    }, /from refreshing to idle/);
     assert.equal(entry.failRefresh(), 1);
     entry.beginRefresh();
-    assert.equal(entry.failRefresh(), 2, 'failures in a row add up');
+    assert.equal(entry.failRefresh(), 2);
     entry.rest();
     entry.wake();
+    assert.equal(entry.state, 'stale');
     entry.beginRefresh();
     assert.equal(entry.failRefresh(), 1, 'a rest resets the count');
     entry.beginRefresh();
     entry.arrive(arrival());
     entry.beginRefresh();
     assert.equal(entry.failRefresh(), 1, 'a token resets the count');
-    entry.die();
-    assert.throws(() => entry.arrive(arrival()), /from dead to fresh/);
-    for (const next of ['beginRefresh', 'failRefresh', 'rest', 'wake', 'die'] as const) {
-      assert.throws(() => entry[next](), /from dead/);
-    }
   });
 
   it('is served by the stricter clock and kept by the more lenient one', () => {
@@ -81,7 +70,7 @@ describe('an entry of the cache', () => {
     const entry = new CacheEntry<Keyed>({ key: 'k' }, arrival(), (each) => due.push(each));
     entry.rest();
     entry.rest();
-    assert.equal(entry.state.kind, 'idle');
+    assert.equal(entry.state, 'idle');
     entry.fire();
     assert.deepEqual(due, [entry]);
   });

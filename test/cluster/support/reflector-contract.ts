@@ -11,11 +11,11 @@ import type { Identity } from '../../../src/cache/index/objects.ts';
 import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { openKubeClient } from '../../../src/nmi/kube/api/client.ts';
 import { parseIdentity } from '../../../src/nmi/kube/watch/parse.ts';
-import { openReflector, type Reflector } from '../../../src/nmi/kube/watch/reflector.ts';
 import {
-  createApiServerCapabilities,
-  type ApiServerCapabilities,
-} from '../../../src/nmi/kube/watch/api-server-capabilities.ts';
+  ApiServerState,
+  openReflector,
+  type Reflector,
+} from '../../../src/nmi/kube/watch/reflector.ts';
 import { keptLog, MapStore, quick, temporaryDir } from '../../nmi/kube/kube-test-bed.ts';
 import type { Api, ApiAccess } from './api.ts';
 import { identitiesIn, type ContractServer } from './contract.ts';
@@ -27,7 +27,7 @@ const silenceMs = 1500;
 
 interface Fixture extends AsyncDisposable {
   readonly network: FaultProxy;
-  readonly memory: ApiServerCapabilities;
+  readonly memory: ApiServerState;
   readonly reflector: Reflector;
   /** Creates an identity, or deletes it. */
   create(name: string): Promise<void>;
@@ -52,8 +52,8 @@ export function reflectorTests(server: () => ContractServer): void {
     listBy: 'stream' | 'pages' = 'stream',
     options: FixtureOptions = {},
   ): Promise<Fixture> {
-    const memory = createApiServerCapabilities();
-    if (listBy === 'pages') memory.refuseStreams();
+    const memory = new ApiServerState();
+    if (listBy === 'pages') memory.streamsLists = false;
     await using opening = new AsyncDisposableStack();
     await server().createNamespace(namespace);
     const { api } = server();

@@ -6,7 +6,7 @@ import { GrantIndex } from '../../../src/cache/index/grant-index.ts';
 import { OwnerIndex } from '../../../src/cache/index/owner-index.ts';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
 import { openKubeClient } from '../../../src/nmi/kube/api/client.ts';
-import type { ReflectorTiming } from '../../../src/nmi/kube/watch/reflector-state.ts';
+import type { ReflectorTiming } from '../../../src/nmi/kube/watch/reflector.ts';
 import { openWatches, type Watches } from '../../../src/nmi/kube/watch/watches.ts';
 import { keptLog, temporaryDir, type KeptLine } from '../../nmi/kube/kube-test-bed.ts';
 import type { ApiAccess } from './api.ts';

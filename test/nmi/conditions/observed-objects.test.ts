@@ -38,68 +38,59 @@ describe('the work keys', () => {
 });
 
 describe('observed objects', () => {
-  it('are evaluated again when they change, and bindings with their identity', () => {
+  it('are evaluated again when they change, with all of their namespace', () => {
     const objects = new ObservedObjects();
-    objects.bindings.replace([binding('b1', 'a'), binding('b2', 'a'), binding('b3', 'other')]);
+    const elsewhere = observed(createBinding({ namespace: 'other', name: 'b', selector: 'b' }));
+    objects.bindings.replace([binding('b1', 'a'), binding('b2', 'other'), elsewhere]);
     assert.equal(taken(objects).length, 3);
     assert.deepEqual(taken(objects), []);
     objects.identities.upsert(identity('a'));
-    const ofA = ['binding/default/b1', 'binding/default/b2', 'identity/default/a'];
-    assert.deepEqual(taken(objects), ofA);
-    objects.identities.upsert(identity('a'));
-    assert.deepEqual(taken(objects), ofA, 'its conditions can be different');
+    const ofNamespace = ['binding/default/b1', 'binding/default/b2', 'identity/default/a'];
+    assert.deepEqual(taken(objects), ofNamespace);
     objects.identities.remove({ namespace: 'default', name: 'a', uid: 'uid-a' });
-    assert.deepEqual(taken(objects), ofA.slice(0, 2));
-    objects.bindings.upsert(binding('b1', 'other'));
-    objects.bindings.remove({ namespace: 'default', name: 'b2', uid: 'uid-b2' });
-    assert.deepEqual(taken(objects), ['binding/default/b1']);
-    objects.identities.upsert(identity('a'));
-    assert.deepEqual(taken(objects), ['identity/default/a'], 'no binding names it any more');
+    assert.deepEqual(taken(objects), ofNamespace.slice(0, 2));
   });
 
-  it('follow a binding with changed conditions, and one that becomes unusable', () => {
+  it('are evaluated again alone when only their status changes, since a write needs the version', () => {
     const objects = new ObservedObjects();
-    objects.bindings.upsert(binding('b', 'a'));
-    objects.bindings.upsert(binding('b', 'a'));
-    const parsed = { ok: false, reason: 'x', ref: undefined } as const;
-    for (let version = 0; version < 2; version++) {
-      taken(objects);
-      const broken = { ...binding('b', 'a'), parsed };
-      objects.bindings.upsert(broken);
-      assert.deepEqual(taken(objects), ['binding/default/b'], 'a write needs its last version');
-      assert.equal(objects.bindings.get('default', 'b')?.version, broken.version);
-      objects.bindings.upsert({ ...broken });
-      assert.deepEqual(taken(objects), [], 'the same version');
-    }
+    objects.bindings.replace([binding('b1', 'a'), binding('b2', 'a')]);
+    taken(objects);
+    const changed = binding('b1', 'a');
+    objects.bindings.upsert(changed);
+    assert.deepEqual(taken(objects), ['binding/default/b1']);
+    assert.equal(objects.bindings.get('default', 'b1')?.version, changed.version);
+    objects.bindings.upsert({ ...changed });
+    assert.deepEqual(taken(objects), [], 'the same version');
+  });
+
+  it('follow one that becomes unusable', () => {
+    const objects = new ObservedObjects();
     objects.identities.upsert(identity('a'));
-    assert.deepEqual(taken(objects), ['identity/default/a']);
     objects.bindings.upsert(binding('b', 'a'));
     taken(objects);
-    objects.bindings.remove({ namespace: 'default', name: 'b', uid: 'uid-b' });
-    objects.identities.upsert(identity('a'));
-    assert.deepEqual(taken(objects), ['identity/default/a']);
+    const parsed = { ok: false, reason: 'x', ref: undefined } as const;
+    objects.identities.upsert({ ...identity('a'), parsed });
+    assert.deepEqual(taken(objects), ['binding/default/b', 'identity/default/a']);
   });
 
-  it('are all evaluated again on request, and identities when a grant changes', () => {
+  it('are all evaluated again on request', () => {
     const objects = new ObservedObjects();
     objects.identities.replace([identity('a'), identity('c')]);
     objects.bindings.upsert(binding('b', 'a'));
     taken(objects);
-    objects.touchOwners();
-    assert.deepEqual(taken(objects), ['identity/default/a', 'identity/default/c']);
+    objects.touchAll();
+    const all = ['binding/default/b', 'identity/default/a', 'identity/default/c'];
+    assert.deepEqual(taken(objects), all);
     assert.deepEqual(taken(objects), []);
-    objects.touchAll('binding');
-    assert.deepEqual(taken(objects), ['binding/default/b']);
   });
 
-  it('of one selector do not follow each other while all of them count', () => {
+  it('know an identity with nearly the wanted name in the namespace', () => {
     const objects = new ObservedObjects();
-    objects.bindings.replace([binding('b1', 'a', 'same'), binding('b2', 'a', 'same')]);
-    const [first] = objects.bindings.all();
-    assert.ok(first?.parsed.ok === true && !objects.isSurplus(first.parsed.value));
-    taken(objects);
-    objects.bindings.upsert(binding('b2', 'other', 'same'));
-    assert.deepEqual(taken(objects), ['binding/default/b2']);
+    objects.identities.upsert(identity('orders'));
+    assert.equal(objects.nearIdentity('default', 'Orders'), 'orders');
+    assert.equal(objects.nearIdentity('other', 'Orders'), undefined);
+    objects.identities.remove({ namespace: 'default', name: 'orders', uid: 'uid-orders' });
+    assert.equal(objects.nearIdentity('default', 'Orders'), undefined);
   });
 
   it('of one selector count up to 200, the oldest first, and follow a deletion among them', () => {
@@ -115,27 +106,8 @@ describe('observed objects', () => {
     objects.bindings.remove({ namespace: 'default', name: 'b7', uid: 'uid-b7' });
     assert.deepEqual(surplus(), ['b201']);
     assert.equal(taken(objects).length, 201, 'once, after any number of deletions');
-    // Only the conditions.
-    objects.bindings.upsert(binding('b8', 'a', 'same', 8));
-    assert.deepEqual(taken(objects), ['binding/default/b8']);
-    assert.deepEqual(surplus(), ['b201']);
-  });
-
-  it('are evaluated again when the binding that makes 201 displaces one of them', () => {
-    const objects = new ObservedObjects();
-    objects.bindings.replace(
-      Array.from({ length: 200 }, (_, index) => binding(`m${100 + index}`, 'a', 'same')),
-    );
-    const newest = observed(createBinding({ name: 'm299', selector: 'same' })).parsed;
-    const isSurplus = () => newest.ok && objects.isSurplus(newest.value);
-    assert.equal(isSurplus(), false);
-    taken(objects);
-    // Created in the same second, and before it by name.
-    objects.bindings.upsert(binding('a', 'a', 'same'));
-    assert.equal(isSurplus(), true);
-    assert.ok(taken(objects).includes('binding/default/m299'));
-    objects.bindings.remove({ namespace: 'default', name: 'a', uid: 'uid-a' });
-    assert.equal(isSurplus(), false);
-    assert.ok(taken(objects).includes('binding/default/m299'));
+    // Created in the same second as another, and before it by name.
+    objects.bindings.upsert(binding('a', 'a', 'same', 200));
+    assert.deepEqual(surplus(), ['b200', 'b201']);
   });
 });

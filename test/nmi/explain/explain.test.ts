@@ -143,8 +143,6 @@ describe('the explanation of a pod', () => {
     });
     assert.equal(shown.get('elsewhere')?.refusal?.reason, 'identity_invalid');
     assert.equal(shown.get('unknown-type')?.refusal?.reason, 'identity_unsupported');
-    assert.equal(shown.get('pod-federated')?.shadowedBy, 'certificate');
-    assert.equal(shown.get('certificate')?.shadowedBy, undefined);
   });
 
   const refusals: readonly (readonly [string, string, (fixture: ExplainFixture) => void])[] = [

@@ -36,7 +36,6 @@ const identity: IdentityView = {
     credential: '',
   },
   refusal: undefined,
-  shadowedBy: undefined,
   tokens: [],
 };
 
@@ -346,7 +345,6 @@ describe('the text of an explanation', () => {
             ...identity,
             clientId: '',
             resourceId: evil,
-            shadowedBy: evil,
             refusal: { ...missing, description: evil },
           },
         ],
@@ -369,7 +367,7 @@ describe('the text of an explanation', () => {
     );
     assert.match(text, /^[\x20-\x7e→\n]+$/);
     const lines = renderExplanation(createExplanation()).split('\n');
-    // "Shadowed" and the finding are added, and the refusal replaces "no token in memory".
-    assert.equal(text.split('\n').length, lines.length + 6);
+    // The finding is added, and the refusal replaces "no token in memory".
+    assert.equal(text.split('\n').length, lines.length + 5);
   });
 });

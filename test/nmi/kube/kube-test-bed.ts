@@ -7,7 +7,7 @@ import { systemClock, type Clock } from '../../../src/base/time/clock.ts';
 import type { ObjectRef, ObjectStore } from '../../../src/cache/index/objects.ts';
 import type { FakeKube } from '../../../lab/fakes/kube/fake-kube.ts';
 import { openKubeClient, type KubeClient } from '../../../src/nmi/kube/api/client.ts';
-import type { ReflectorTiming } from '../../../src/nmi/kube/watch/reflector-state.ts';
+import type { ReflectorTiming } from '../../../src/nmi/kube/watch/reflector.ts';
 import type { Log } from '../../../src/base/log.ts';
 
 /** Short enough that no test waits for a default. */

@@ -8,7 +8,7 @@ import type { Clock } from '../../../src/base/time/clock.ts';
 import type { ObjectRef, ObjectStore } from '../../../src/cache/index/objects.ts';
 import { KubeError } from '../../../src/nmi/kube/api/kube-error.ts';
 import type { Parsed } from '../../../src/nmi/kube/watch/parse.ts';
-import { openReflector } from '../../../src/nmi/kube/watch/reflector.ts';
+import { ApiServerState, openReflector } from '../../../src/nmi/kube/watch/reflector.ts';
 import { flatten, readWatchChunks } from '../../../src/nmi/kube/api/watch-stream.ts';
 import { keptLog } from './kube-test-bed.ts';
 
@@ -122,14 +122,9 @@ const hastyClock: Clock = {
 };
 
 function serverThat(listBy: ListBy) {
-  return {
-    streamsLists: listBy === 'stream',
-    refuseStreams() {
-      throw new Error('nobody refused');
-    },
-    notifyRecovery: () => undefined,
-    onRecovery: () => () => undefined,
-  };
+  const server = new ApiServerState();
+  server.streamsLists = listBy === 'stream';
+  return server;
 }
 
 async function ended(signal: AbortSignal | undefined): Promise<void> {

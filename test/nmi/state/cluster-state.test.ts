@@ -11,6 +11,7 @@ import {
   type ClusterStateOptions,
 } from '../../../src/nmi/state/cluster-state.ts';
 import { systemClock, type Clock } from '../../../src/base/time/clock.ts';
+import { createBinding, createIdentity, createPod } from '../../support/cache-objects.ts';
 import { clientOf, eventually } from '../kube/kube-test-bed.ts';
 
 /** The system's clock, which a test can move ahead. */
@@ -136,6 +137,12 @@ describe('the state of the node in the agent', () => {
     assert.equal(valueOf('nmi_waiting_requests'), 0);
     assert.equal(valueOf('nmi_index_objects', { kind: 'grants' }), 0);
     assert.equal(valueOf('nmi_identities_not_owned'), 0);
+    state.grants.identities.upsert(
+      createIdentity({ clientId: '22729e47-74ce-4b43-8eea-aab5f2073301' }),
+    );
+    state.grants.bindings.upsert(createBinding());
+    state.pods.upsert(createPod({ name: 'bound', labels: { aadpodidbinding: 'label' } }));
+    assert.equal(valueOf('nmi_identities_not_owned'), 1);
     const waiting = state.waiters.nextChange(1);
     assert.equal(valueOf('nmi_waiting_requests'), 1);
     await waiting;

@@ -56,7 +56,6 @@ function openQuiet(limitMs: number) {
     clock,
     limitMs,
     attests: false,
-    log: keptLog(),
     stalenessMs: () => reflector.stats().stalenessMs,
     checkNow: () => {
       reflector.checkNow();
@@ -126,7 +125,6 @@ describe('trust in addresses', () => {
     const clock = new HandClock();
     let provenAtMs = 0;
     const stalenessMs = (): number => clock.monotonicMs() - provenAtMs;
-    const log = keptLog();
     let checks = 0;
     const checkNow = (): void => {
       checks += 1;
@@ -137,7 +135,6 @@ describe('trust in addresses', () => {
       attests: false,
       stalenessMs,
       checkNow,
-      log,
     });
     clock.advance(4_999);
     assert.equal(checks, 0);

@@ -29,8 +29,6 @@ export type OwnAccountOutcome =
   | Unavailable;
 
 export interface OwnAccount {
-  /** Undefined until `get` has determined it. */
-  readonly known: AgentAccount | undefined;
   /**
    * Sends a request at each call until the account is known; then it is the same for the life of
    * the process. Rejects only with the signal's reason.
@@ -56,12 +54,7 @@ export function createOwnAccount({ client }: { readonly client: JsonPoster }): O
     }
   }
 
-  return {
-    get known() {
-      return known;
-    },
-    get: async (signal) => known ?? calls.share('', ask, signal),
-  };
+  return { get: async (signal) => known ?? calls.share('', ask, signal) };
 }
 
 function accountOf(body: unknown): OwnAccountOutcome {

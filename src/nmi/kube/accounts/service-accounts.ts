@@ -23,7 +23,7 @@ import {
   type Unavailable,
 } from '../api/call-outcome.ts';
 import { KubeError } from '../api/kube-error.ts';
-import type { JsonReader } from '../api/list-pages.ts';
+import type { JsonReader } from '../api/client.ts';
 import { serviceAccountPath } from './token-request.ts';
 
 /** Trimmed; empty when absent. */

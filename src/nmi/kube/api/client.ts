@@ -33,12 +33,15 @@ export interface WatchOptions {
   readonly onOpen?: () => void;
 }
 
+export interface JsonReader {
+  getJson(path: string, options?: RequestOptions): Promise<unknown>;
+}
+
 /**
  * Every method rejects with `KubeError`, or with the signal's reason after an abort by the caller.
  * `path` is absolute and includes the query.
  */
-export interface KubeClient extends AsyncDisposable {
-  getJson(path: string, options?: RequestOptions): Promise<unknown>;
+export interface KubeClient extends JsonReader, AsyncDisposable {
   postJson(path: string, body: unknown, options?: RequestOptions): Promise<unknown>;
   /** A JSON patch (RFC 6902). */
   patchJson(path: string, patch: readonly unknown[], options?: RequestOptions): Promise<unknown>;

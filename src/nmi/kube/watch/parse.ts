@@ -36,23 +36,21 @@ const maxKeptLength = 16_384;
 /** For a grant, which only an administrator writes: more than its schema allows. */
 const maxGrantLength = 65_536;
 
-export function parsePod(raw: unknown): Parsed<Pod> {
-  return withMetadata(raw, (ref, metadata, object) => {
-    const spec = asRecord(object['spec']);
-    const status = asRecord(object['status']);
-    return usable({
-      ...ref,
-      cgroupUid: staticHash(metadata) ?? ref.uid,
-      ips: podIps(status),
-      labels: stringMap(metadata['labels']),
-      phase: podPhase(status?.['phase']),
-      hostNetwork: spec?.['hostNetwork'] === true,
-      serviceAccount: stringAt(spec, 'serviceAccountName'),
-      terminating: stringAt(metadata, 'deletionTimestamp') !== '',
-      createdAtWallMs: createdAtWallMs(metadata),
-    });
-  });
-}
+export const parsePod = parserOf<Pod>('namespace', (ref, metadata, object) => {
+  const spec = asRecord(object['spec']);
+  const status = asRecord(object['status']);
+  return {
+    ...ref,
+    cgroupUid: staticHash(metadata) ?? ref.uid,
+    ips: podIps(status),
+    labels: stringMap(metadata['labels']),
+    phase: podPhase(status?.['phase']),
+    hostNetwork: spec?.['hostNetwork'] === true,
+    serviceAccount: stringAt(spec, 'serviceAccountName'),
+    terminating: stringAt(metadata, 'deletionTimestamp') !== '',
+    createdAtWallMs: createdAtWallMs(metadata),
+  };
+});
 
 /**
  * The kubelet's UID of a static pod, from the mirror pod that it creates in the API. Any author of
@@ -66,60 +64,58 @@ function staticHash(metadata: JsonRecord): string | undefined {
   return isCopy ? hash : undefined;
 }
 
-export function parseIdentity(raw: unknown): Parsed<Identity> {
-  return withSpec(raw, (ref, spec, metadata) => {
-    // The Go type omits 0, so an absent type is user-assigned.
-    const type = spec.read('type', 0, integerOf, 'is not an integer');
-    return {
-      ...ref,
-      type,
-      // White space around these values comes from pasting; neither can contain any.
-      clientId: spec.text('clientID').trim(),
-      resourceId: spec.text('resourceID').trim(),
-      entra: type === 0 ? undefined : entraSettings(spec),
-      // Absent allows everything; an empty list is a mistake, and does not allow everything.
-      allowedResources: spec.read(
-        'allowedResources',
-        undefined,
-        resourcesOf,
-        'is no list of resources',
-      ),
-      createdAtWallMs: createdAtWallMs(metadata),
-    };
-  });
-}
+export const parseIdentity = parserOf<Identity>('namespace', (ref, metadata, object) => {
+  const spec = new Spec(object['spec']);
+  // The Go type omits 0, so an absent type is user-assigned.
+  const type = spec.read('type', 0, integerOf, 'is not an integer');
+  return {
+    ...ref,
+    type,
+    // White space around these values comes from pasting; neither can contain any.
+    clientId: spec.text('clientID').trim(),
+    resourceId: spec.text('resourceID').trim(),
+    entra: type === 0 ? undefined : entraSettings(spec),
+    // Absent allows everything; an empty list is a mistake, and does not allow everything.
+    allowedResources: spec.read(
+      'allowedResources',
+      undefined,
+      resourcesOf,
+      'is no list of resources',
+    ),
+    createdAtWallMs: createdAtWallMs(metadata),
+  };
+});
 
-export function parseBinding(raw: unknown): Parsed<Binding> {
-  return withSpec(raw, (ref, spec, metadata) => ({
+export const parseBinding = parserOf<Binding>('namespace', (ref, metadata, object) => {
+  const spec = new Spec(object['spec']);
+  return {
     ...ref,
     identityName: spec.text('azureIdentity'),
     selector: spec.text('selector'),
     // A mistake in a restriction must not remove the restriction.
     serviceAccount: spec.text('serviceAccount'),
     createdAtWallMs: createdAtWallMs(metadata),
-  }));
-}
+  };
+});
 
-export function parseException(raw: unknown): Parsed<Exception> {
-  return withSpec(raw, (ref, spec) => ({
-    ...ref,
-    podLabels: stringMap(spec.read('podLabels', {}, asRecord, 'is not an object')),
-  }));
-}
+export const parseException = parserOf<Exception>('namespace', (ref, _, object) => {
+  const spec = new Spec(object['spec']);
+  const podLabels = stringMap(spec.read('podLabels', {}, asRecord, 'is not an object'));
+  return { ...ref, podLabels };
+});
 
 /** One wrong entry makes the whole grant unusable: an identity without a grant is refused. */
-export function parseIdentityGrant(raw: unknown): Parsed<IdentityGrant> {
-  const parse = (ref: StoredObject, spec: Spec): IdentityGrant => ({
+export const parseIdentityGrant = parserOf<IdentityGrant>('cluster', (ref, _, object) => {
+  const spec = new Spec(object['spec']);
+  const idsOf = (name: string) => spec.read(name, [], namesOf, 'is no list of ids');
+  return {
     ...ref,
     namespaces: spec.read('namespaces', [], namesOf, 'is no list of names'),
-    clientIds: spec.read('clientIDs', [], namesOf, 'is no list of ids').map(normaliseClientId),
-    resourceIds: spec
-      .read('resourceIDs', [], namesOf, 'is no list of ids')
-      .map(normaliseResourceId),
+    clientIds: idsOf('clientIDs').map(normaliseClientId),
+    resourceIds: idsOf('resourceIDs').map(normaliseResourceId),
     nodeIdentities: spec.read('nodeIdentities', false, booleanOf, 'is neither true nor false'),
-  });
-  return withSpec(raw, parse, 'cluster');
-}
+  };
+});
 
 function entraSettings(spec: Spec): EntraSettings {
   const problem = 'has the wrong type';
@@ -134,15 +130,17 @@ function entraSettings(spec: Spec): EntraSettings {
   };
 }
 
-/** Reads the fields of a spec, and notes the first one that cannot be used. */
+/** Thrown by the first field of a spec that cannot be used. */
+class UnusableError extends Error {}
+
+/** Reads the fields of a spec. */
 class Spec {
   readonly #fields: JsonRecord;
-  problem: string | undefined;
 
   constructor(spec: unknown) {
     const fields = asRecord(spec ?? {});
-    this.#fields = fields ?? {};
-    if (fields === undefined) this.problem = 'spec is not an object';
+    if (fields === undefined) throw new UnusableError('spec is not an object');
+    this.#fields = fields;
   }
 
   /** `absent` if the field is absent or null. `parse` returns undefined for an unusable value. */
@@ -150,8 +148,8 @@ class Spec {
     const value = this.#fields[name] ?? undefined;
     if (value === undefined) return absent;
     const parsed = parse(value);
-    if (parsed === undefined) this.problem ??= `spec.${name} ${problem}`;
-    return parsed ?? absent;
+    if (parsed === undefined) throw new UnusableError(`spec.${name} ${problem}`);
+    return parsed;
   }
 
   text(name: string, problem = 'is not a string'): string {
@@ -159,56 +157,36 @@ class Spec {
   }
 }
 
-function withSpec<T>(
-  raw: unknown,
-  parse: (ref: StoredObject, spec: Spec, metadata: JsonRecord) => T,
-  scope?: 'cluster',
-): Parsed<T> {
-  return withMetadata(
-    raw,
-    (ref, metadata, object) => {
-      const spec = new Spec(object['spec']);
-      const value = parse(ref, spec, metadata);
-      return spec.problem === undefined ? usable(value) : unusable(ref, spec.problem);
-    },
-    scope,
-  );
-}
-
-function withMetadata<T>(
-  raw: unknown,
-  parse: (ref: StoredObject, metadata: JsonRecord, object: JsonRecord) => Parsed<T>,
-  scope: 'namespace' | 'cluster' = 'namespace',
-): Parsed<T> {
-  const object = asRecord(raw);
-  const metadata = asRecord(object?.['metadata']);
-  if (object === undefined || metadata === undefined) {
-    return { ok: false, reason: 'metadata is missing', ref: undefined };
-  }
-  const ref = {
-    namespace: stringAt(metadata, 'namespace'),
-    name: stringAt(metadata, 'name'),
-    uid: stringAt(metadata, 'uid'),
-  };
-  const isNamed = (ref.namespace !== '') === (scope === 'namespace') && ref.name !== '';
-  if (!isNamed || ref.uid === '') {
-    const fields = scope === 'cluster' ? '' : 'metadata.namespace, ';
-    const reason = `${fields}metadata.name or metadata.uid is missing`;
-    return { ok: false, reason, ref: undefined };
-  }
-  const resourceVersion = stringAt(metadata, 'resourceVersion');
-  const parsed = parse({ ...ref, resourceVersion }, metadata, object);
+function parserOf<T>(
+  scope: 'namespace' | 'cluster',
+  parse: (ref: StoredObject, metadata: JsonRecord, object: JsonRecord) => T,
+): Parse<T> {
   const maxLength = scope === 'cluster' ? maxGrantLength : maxKeptLength;
-  if (!parsed.ok || textLength(parsed.value) <= maxLength) return parsed;
-  return unusable(ref, `more than ${maxLength} characters of it would have to be kept`);
-}
-
-function usable<T>(value: T): Parsed<T> {
-  return { ok: true, value };
-}
-
-function unusable<T>({ namespace, name, uid }: ObjectRef, reason: string): Parsed<T> {
-  return { ok: false, reason, ref: { namespace, name, uid } };
+  const unusable = (reason: string, ref?: ObjectRef): Parsed<T> => ({ ok: false, reason, ref });
+  return (raw) => {
+    const object = asRecord(raw);
+    const metadata = asRecord(object?.['metadata']);
+    if (object === undefined || metadata === undefined) return unusable('metadata is missing');
+    const ref = {
+      namespace: stringAt(metadata, 'namespace'),
+      name: stringAt(metadata, 'name'),
+      uid: stringAt(metadata, 'uid'),
+    };
+    const isNamed = (ref.namespace !== '') === (scope === 'namespace') && ref.name !== '';
+    if (!isNamed || ref.uid === '') {
+      const fields = scope === 'cluster' ? '' : 'metadata.namespace, ';
+      return unusable(`${fields}metadata.name or metadata.uid is missing`);
+    }
+    const resourceVersion = stringAt(metadata, 'resourceVersion');
+    try {
+      const value = parse({ ...ref, resourceVersion }, metadata, object);
+      if (textLength(value) <= maxLength) return { ok: true, value };
+      return unusable(`more than ${maxLength} characters of it would have to be kept`, ref);
+    } catch (error) {
+      if (error instanceof UnusableError) return unusable(error.message, ref);
+      throw error;
+    }
+  };
 }
 
 function textOf(value: unknown): string | undefined {

@@ -2,7 +2,7 @@
 import type { ObjectName } from '../../../cache/index/object-name.ts';
 import type { Pod } from '../../../cache/index/objects.ts';
 import { asRecord } from '../../../base/json-value.ts';
-import type { JsonReader } from '../api/list-pages.ts';
+import type { JsonReader } from '../api/client.ts';
 import { parsePod } from './parse.ts';
 
 const timeoutMs = 5_000;

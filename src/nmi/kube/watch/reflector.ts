@@ -2,42 +2,41 @@
  * Keeps one store equal to one collection of the Kubernetes API: list, then watch, forever.
  *
  * 1. One loop: at most one list or watch is open at any time, and only a dispose ends the loop.
- *    reflector-state.ts and retry-policy.ts decide the next step; this file does the I/O.
  * 2. A relist is one `store.replace`; until then the store keeps its content, however long the
  *    server is unavailable.
  * 3. A list is a stream that continues as the watch, one object in memory at a time; if the server
  *    has no such streams, it is paged.
- * 4. A watch without a byte for `silenceMs` is replaced, since it may be dead. Bookmarks, one a
- *    minute, keep most watches from being silent. A waiter for an object may cause an earlier
- *    check.
- * 5. Failures are logged when they begin, change and end, and always counted.
+ * 4. After a failure the watch resumes from the last version, unless that is unusable: expired, or
+ *    followed by an invalid line or an exception in the store.
+ * 5. A watch without a byte for `silenceMs` may be dead, and the next one no better: a server that
+ *    was restored from a backup accepts a watch from a version that it has not reached, and sends
+ *    nothing until it has. So after each silence the server's version is requested; if it is below
+ *    ours, everything is listed again. Bookmarks, one a minute, keep most watches from being
+ *    silent. A waiter for an object may cause an earlier check.
+ * 6. Failures are logged when they begin, change and end, and always counted.
  */
 import type { Clock } from '../../../base/time/clock.ts';
 import type { ObjectRef, ObjectStore } from '../../../cache/index/objects.ts';
-import { asRecord } from '../../../base/json-value.ts';
+import { ignoreObserverError, Observers } from '../../../cache/index/observers.ts';
+import { asRecord, stringAt } from '../../../base/json-value.ts';
 import type { Log } from '../../../base/log.ts';
 import { LogBudget } from '../../../base/lines/log-budget.ts';
-import {
-  createApiServerCapabilities,
-  type ApiServerCapabilities,
-} from './api-server-capabilities.ts';
-import type { WatchOptions } from '../api/client.ts';
+import type { JsonReader, WatchOptions } from '../api/client.ts';
 import { KubeError } from '../api/kube-error.ts';
 import { pause } from '../../../base/time/deadline.ts';
 import { createDecoder, type Decoder } from './decoder.ts';
-import { listPages, type JsonReader } from '../api/list-pages.ts';
 import type { Parse } from './parse.ts';
 import {
-  defaultTiming,
-  initialState,
-  next,
-  type Effect,
-  type ReflectorEvent,
-  type ReflectorState,
-  type ReflectorTiming,
-  type WatchFailure,
-} from './reflector-state.ts';
-import { errorsByKind, type ErrorKind } from './retry-policy.ts';
+  closeDelayMs,
+  errorsByKind,
+  noErrors,
+  noFailures,
+  retryAfterFailure,
+  type ErrorCounts,
+  type ErrorKind,
+  type ReflectorErrorCode,
+  type RetryTiming,
+} from './retry-policy.ts';
 import { readWatchEvent, versionOf } from '../api/watch-event.ts';
 
 /** The methods of the client that are used here. */
@@ -45,18 +44,56 @@ export interface KubeReader extends JsonReader {
   watch(path: string, options: WatchOptions): AsyncIterable<unknown>;
 }
 
-/**
- * Log lines of one namespace in the first minute; if skips go on, each later minute gets one
- * report.
- */
+export interface ReflectorTiming extends RetryTiming {
+  /** A watch that was open this long ends a series of failures. */
+  readonly healthyMs: number;
+  /** Longest time without a byte on an open watch; up to a quarter of it is added at random. */
+  readonly silenceMs: number;
+  /** A watch under check is replaced unless it receives something within this time. */
+  readonly checkGraceMs: number;
+  /** Requests for a check sooner after the last one are ignored. */
+  readonly checkEveryMs: number;
+  /** Longest time between two requests for a collection that the server does not have. */
+  readonly absentEveryMs: number;
+}
+
+const defaultTiming: ReflectorTiming = {
+  backoff: { baseMs: 200, capMs: 10_000 },
+  outage: { baseMs: 200, capMs: 10_000 },
+  relistJitterMs: 2_000,
+  healthyMs: 1000,
+  // Measured: bookmarks come 60 s apart, up to 75 s by the server's source. But none comes while
+  // the server's version of the resource equals the one at which the watch began: in a quiet
+  // cluster where etcd does not report progress, silence is healthy, and must cost no list.
+  silenceMs: 80_000,
+  // Events arrive within some milliseconds of the change, on a loaded server within tens.
+  checkGraceMs: 300,
+  checkEveryMs: 5_000,
+  // One small request a minute from each node, until the kind is installed.
+  absentEveryMs: 60_000,
+};
+
+/** Log lines of one namespace in the first minute; each later minute gets one report of the rest. */
 const maxSkipLines = 50;
 /** Including the pauses between them, 3 to 6 s. */
 const failuresBeforeAbsence = 5;
 const listTimeoutMs = 60_000;
+/** More than a page of usual objects; for servers that stream no lists. */
+const maxPageBytes = 32 * 1024 * 1024;
 /** For one object. If the server takes longer, the watch is opened all the same. */
 const checkTimeoutMs = 5_000;
 /** Range of the watch timeouts that are requested from the server, in seconds. */
 const watchSeconds = { least: 240, most: 480 };
+/** The message of an internal exception goes to the log only. */
+const internalFailure = 'exception in a watch handler';
+
+/** State that the reflectors of one API server share: its missing features, and its recovery. */
+export class ApiServerState {
+  /** The server has not refused a list as a stream yet, in the life of this process. */
+  streamsLists = true;
+  /** The server answers again after an outage: one reflector that retries often serves all. */
+  readonly recovery = new Observers(ignoreObserverError);
+}
 
 export interface ReflectorOptions<T extends ObjectRef> {
   /** For logs and metrics, e.g. `pods`. */
@@ -76,23 +113,35 @@ export interface ReflectorOptions<T extends ObjectRef> {
   /** Items per page of a list that is not a stream. */
   readonly pageSize?: number;
   /**
-   * The first paged list comes from the server's memory and in one piece: for pods of one node an
-   * indexed lookup instead of a scan of the cluster's pods.
-   */
-  readonly listsFromMemory?: boolean;
-  /**
    * The cluster may lack the kind, or the agent the permission for it: then the collection is
    * empty, and is requested again once a minute.
    */
   readonly mayBeAbsent?: boolean;
   /** Shared by all reflectors of one server; by default not shared. */
-  readonly server?: ApiServerCapabilities;
+  readonly server?: ApiServerState;
 }
 
-export interface ReflectorStats
-  extends
-    Pick<ReflectorState, 'phase' | 'silences' | 'errors'>,
-    Pick<Decoder, 'objects' | 'bytes' | 'rejected'> {
+/** The failure that has lasted since `sinceMs`; of several failures the last one. */
+interface WatchFailure {
+  readonly code: ReflectorErrorCode;
+  readonly message: string;
+  /** Monotonic. */
+  readonly sinceMs: number;
+  /**
+   * The server has no such collection: this is not a failure, and the collection counts as empty.
+   */
+  readonly isAbsence: boolean;
+}
+
+export interface FailureStats extends Omit<WatchFailure, 'sinceMs'> {
+  readonly forMs: number;
+}
+
+/** `checking`: a list of one object, to get the server's version. */
+type Phase = 'listing' | 'opening' | 'watching' | 'checking' | 'waiting';
+
+export interface ReflectorStats extends Pick<Decoder, 'objects' | 'bytes' | 'rejected'> {
+  readonly phase: Phase;
   readonly syncedOnce: boolean;
   /** Time since the server last sent something; undefined if it never has. */
   readonly lastContactAgeMs: number | undefined;
@@ -106,13 +155,12 @@ export interface ReflectorStats
   readonly relists: number;
   /** Watches opened after the first one. */
   readonly restarts: number;
+  /** Watches that were silent until their time limit. */
+  readonly silences: number;
+  readonly errors: ErrorCounts;
   readonly errorsByKind: Readonly<Record<ErrorKind, number>>;
   /** The last failure and how long the watch has failed, until it is healthy again. */
   readonly failure: FailureStats | undefined;
-}
-
-export interface FailureStats extends Omit<WatchFailure, 'sinceMs'> {
-  readonly forMs: number;
 }
 
 export interface Reflector extends AsyncDisposable {
@@ -128,10 +176,6 @@ export interface Reflector extends AsyncDisposable {
   stats(): ReflectorStats;
 }
 
-function overlong(): KubeError {
-  return new KubeError('MALFORMED', 'an event that is too long to be read names no object');
-}
-
 export function openReflector<T extends ObjectRef>(options: ReflectorOptions<T>): Reflector {
   return new ReflectorLoop(options);
 }
@@ -139,44 +183,51 @@ export function openReflector<T extends ObjectRef>(options: ReflectorOptions<T>)
 class ReflectorLoop<T extends ObjectRef> implements Reflector {
   readonly #options: ReflectorOptions<T>;
   readonly #timing: ReflectorTiming;
-  readonly #server: ApiServerCapabilities;
-  readonly #intake: Decoder;
+  readonly #server: ApiServerState;
+  readonly #decoder: Decoder;
   readonly #synced = Promise.withResolvers<undefined>();
   readonly #stop = new AbortController();
   readonly #running: Promise<void>;
-  #state: ReflectorState;
+  #phase: Phase = 'listing';
+  /** The version to watch from; `undefined` requires a list. */
+  #version: string | undefined;
+  #lists = 0;
+  #watches = 0;
+  #silences = 0;
+  readonly #errors = { ...noErrors };
+  /** -Infinity before the first contact. */
+  #contactAtMs = -Infinity;
+  /** When the store was last known to be current. */
+  #provenAtMs: number;
+  /** When the last check was requested that was not ignored. */
+  #checkAtMs = -Infinity;
+  #failures = noFailures;
+  /** The failure last logged, while it lasts: until a watch is healthy again. */
+  #failing: WatchFailure | undefined;
+  /** The server could not be reached or was failing at the last request. */
+  #isAway = false;
+  /** Watches that the server closed cleanly since one was healthy. */
+  #closes = 0;
+  /** Of the running call or wait. */
   #call = new AbortController();
+  #isWakeable = false;
   /** Timers of the running call. */
   readonly #timers: (() => void)[] = [];
 
   constructor(options: ReflectorOptions<T>) {
-    const { name, clock, log, server = createApiServerCapabilities() } = options;
+    const { clock, server = new ApiServerState() } = options;
     this.#options = options;
     this.#timing = { ...defaultTiming, ...options.timing };
     this.#server = server;
-    const skips = new LogBudget({
-      clock,
-      onOthers: (count) => log.warn({ resource: name, count }, 'further unusable objects ignored'),
-    });
-    this.#intake = createDecoder({
-      parse: options.parse,
-      store: options.store,
-      onSkip: (ref, reason) => {
-        const { namespace } = ref ?? {};
-        const reportMore = (count: number): void =>
-          log.warn({ resource: name, namespace, count }, 'further unusable objects ignored');
-        if (!skips.allows(namespace ?? '', maxSkipLines, reportMore)) return;
-        log.warn({ resource: name, object: ref, reason }, 'unusable object ignored');
-      },
-    });
-    this.#state = initialState(clock.monotonicMs(), server.streamsLists);
+    this.#decoder = openDecoder(options);
+    this.#provenAtMs = clock.monotonicMs();
     // It may have no waiter.
     this.#synced.promise.catch(() => undefined);
     this.#running = this.#run();
   }
 
   get synced(): boolean {
-    return this.#state.lists > 0;
+    return this.#lists > 0;
   }
 
   whenSynced(): Promise<void> {
@@ -184,27 +235,36 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
   }
 
   checkNow(): void {
-    this.#dispatch({ kind: 'check-requested' });
+    const { checkEveryMs, checkGraceMs } = this.#timing;
+    const isWatching = this.#phase === 'watching';
+    if (this.#stop.signal.aborted || !(isWatching || this.#phase === 'waiting')) return;
+    if (this.#nowMs - this.#checkAtMs < checkEveryMs) return;
+    this.#checkAtMs = this.#nowMs;
+    this.#wake();
+    if (!isWatching) return;
+    this.#arm(checkGraceMs, () => {
+      if (this.#contactAtMs <= this.#checkAtMs) this.#beginCheck();
+    });
   }
 
   stats(): ReflectorStats {
-    const { phase, lists, watches, silences, errors, contactAtMs, provenAtMs } = this.#state;
-    const { failing } = this.#state;
-    const nowMs = this.#options.clock.monotonicMs();
+    const nowMs = this.#nowMs;
+    const { objects, bytes, rejected } = this.#decoder;
+    const failing = this.#failing;
     return {
-      phase,
-      syncedOnce: lists > 0,
-      lastContactAgeMs: contactAtMs === -Infinity ? undefined : nowMs - contactAtMs,
-      stalenessMs: nowMs - provenAtMs,
-      relists: Math.max(0, lists - 1),
-      restarts: Math.max(0, watches - 1),
-      silences,
-      errors,
-      errorsByKind: errorsByKind(errors),
-      failure: failing === undefined ? undefined : failureStats(failing, nowMs),
-      objects: this.#intake.objects,
-      bytes: this.#intake.bytes,
-      rejected: this.#intake.rejected,
+      phase: this.#phase,
+      syncedOnce: this.synced,
+      lastContactAgeMs: this.#contactAtMs === -Infinity ? undefined : nowMs - this.#contactAtMs,
+      stalenessMs: nowMs - this.#provenAtMs,
+      relists: Math.max(0, this.#lists - 1),
+      restarts: Math.max(0, this.#watches - 1),
+      silences: this.#silences,
+      errors: { ...this.#errors },
+      errorsByKind: errorsByKind(this.#errors),
+      failure: failing === undefined ? undefined : { ...failing, forMs: nowMs - failing.sinceMs },
+      objects,
+      bytes,
+      rejected,
     };
   }
 
@@ -216,115 +276,72 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
     await this.#running;
   }
 
-  #dispatch(event: ReflectorEvent): void {
-    if (this.#stop.signal.aborted) return;
-    const { clock, random } = this.#options;
-    const { streamsLists } = this.#server;
-    const { phase } = this.#state;
-    const around = { timing: this.#timing, nowMs: clock.monotonicMs(), chance: random() };
-    this.#state = next(this.#state, event, { ...around, streamsLists });
-    const { phase: after, effects } = this.#state;
-    // A call ends with its phase, except for a watch, which continues after its opening or its
-    // list.
-    if (after !== phase && after.kind !== 'watching') this.#call.abort();
-    for (const effect of effects) this.#carryOut(effect);
-  }
-
-  #report(event: ReflectorEvent): () => void {
-    return () => this.#dispatch(event);
-  }
-
-  #carryOut(effect: Effect): void {
-    const { name, clock, log } = this.#options;
-    switch (effect.kind) {
-      case 'log':
-        log[effect.level]({ resource: name, ...effect.fields }, effect.message);
-        break;
-      case 'arm':
-        this.#timers.push(clock.schedule(effect.delayMs, this.#report(effect.event)));
-        break;
-      case 'synced':
-        log.info({ resource: name, objects: this.#intake.objects }, 'watch synced');
-        this.#synced.resolve(undefined);
-        break;
-      case 'refuse-streams':
-        this.#server.refuseStreams();
-        break;
-      case 'notify-recovery':
-        this.#server.notifyRecovery();
-    }
+  get #nowMs(): number {
+    return this.#options.clock.monotonicMs();
   }
 
   async #run(): Promise<void> {
-    const unsubscribe = this.#server.onRecovery(this.#report({ kind: 'recovered' }));
+    const unsubscribe = this.#server.recovery.add(() => this.#wake());
     while (!this.#stop.signal.aborted) {
       this.#call = new AbortController();
       const { signal } = this.#call;
+      const sinceMs = this.#nowMs;
       try {
         await this.#perform(signal);
+        this.#disarm();
       } catch (error) {
-        if (!signal.aborted) this.#fail(error);
+        this.#disarm();
+        if (!signal.aborted) await this.#recover(error, sinceMs);
       }
-      for (const disarm of this.#timers.splice(0)) disarm();
     }
     unsubscribe();
   }
 
-  #fail(error: unknown): void {
-    const { mayBeAbsent = false } = this.#options;
-    if (!mayBeAbsent || !isAbsence(error, this.#state)) {
-      this.#dispatch({ kind: 'failed', error });
-      return;
-    }
-    this.#intake.gather().commit();
-    this.#dispatch({ kind: 'absent', error });
-  }
-
-  /** Performs the action of the phase; afterwards the phase is a different one. */
-  async #perform(signal: AbortSignal): Promise<void> {
-    const { phase, version } = this.#state;
-    if (phase.kind === 'waiting') {
-      await pause(this.#options.clock, phase.delayMs, signal);
-      if (!signal.aborted) this.#dispatch({ kind: 'waited' });
-    } else if (phase.kind === 'checking') {
-      const call = { signal, timeoutMs: checkTimeoutMs };
-      const list = await this.#options.client.getJson(this.#pathOf({ limit: '1' }), call);
-      this.#dispatch({ kind: 'checked', version: versionOf(asRecord(list)) });
-    } else if (phase.kind === 'listing' && phase.by === 'pages') {
-      await this.#listPages(signal);
-    } else {
-      await this.#watch(version, signal);
-    }
+  #perform(signal: AbortSignal): Promise<void> {
+    if (this.#phase === 'checking') return this.#check(signal);
+    if (this.#version !== undefined || this.#server.streamsLists) return this.#watch(signal);
+    return this.#listPages(signal);
   }
 
   async #listPages(signal: AbortSignal): Promise<void> {
-    const { client, path, query = {}, pageSize = 500, listsFromMemory = false } = this.#options;
-    const { isUnpaged, lists } = this.#state;
-    const gathering = this.#intake.gather();
-    const request = {
-      path,
-      query,
-      pageSize: isUnpaged ? 0 : pageSize,
-      // A relist has to be newer than the expired version, and memory could be older.
-      version: listsFromMemory && lists === 0 ? '0' : '',
-    };
-    const call = { signal, timeoutMs: listTimeoutMs };
-    const version = await listPages(client, request, call, (page) => {
-      this.#dispatch({ kind: 'heard' });
-      for (const item of page) gathering.changed(item);
-    });
-    gathering.commit();
-    this.#dispatch({ kind: 'listed', version });
+    const { client, path, pageSize = 500 } = this.#options;
+    this.#phase = 'listing';
+    const gathering = this.#decoder.gather();
+    const call = { signal, timeoutMs: listTimeoutMs, maxBytes: maxPageBytes };
+    let position = {};
+    for (;;) {
+      const pagePath = this.#pathOf({ limit: String(pageSize), ...position });
+      const page = asRecord(await client.getJson(pagePath, call));
+      // Go encodes a nil slice as null.
+      const items: unknown = page?.['items'] ?? [];
+      const version = versionOf(page);
+      if (version === '' || !Array.isArray(items)) {
+        throw new KubeError('MALFORMED', `the answer to ${path} is not a list`);
+      }
+      this.#contactAtMs = this.#nowMs;
+      for (const item of items) gathering.changed(item);
+      const token = stringAt(asRecord(page?.['metadata']), 'continue');
+      if (token === '') {
+        gathering.commit();
+        return this.#listed(version);
+      }
+      position = { continue: token };
+    }
   }
 
-  /** Watches from a version. Without one, the stream begins with all objects, as a list. */
-  async #watch(from: string | undefined, signal: AbortSignal): Promise<void> {
+  /** Watches from the version. Without one, the stream begins with all objects, as a list. */
+  async #watch(signal: AbortSignal): Promise<void> {
     const { client, random } = this.#options;
-    let gathering = from === undefined ? this.#intake.gather() : undefined;
+    const from = this.#version;
+    let gathering = from === undefined ? this.#decoder.gather() : undefined;
+    this.#phase = from === undefined ? 'listing' : 'opening';
     const events = client.watch(this.#watchPath(from), {
       signal,
       silenceMs: this.#timing.silenceMs * (1 + random() / 4),
-      onOpen: this.#report({ kind: 'opened' }),
+      onOpen: () => {
+        this.#contactAtMs = this.#nowMs;
+        if (from !== undefined) this.#beginWatching();
+      },
     });
     for await (const raw of events) {
       const event = readWatchEvent(raw);
@@ -333,21 +350,191 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
       if (kind === 'overlong') {
         // What the unread change granted or revoked is unknown, so the collection is listed again.
         if (event.ref === undefined && gathering === undefined) throw overlong();
-        (gathering ?? this.#intake).reject(event.ref, 'it is too long to be read');
+        (gathering ?? this.#decoder).reject(event.ref, 'it is too long to be read');
       } else if (kind !== 'bookmark') {
-        (gathering ?? this.#intake)[kind](event.object);
+        (gathering ?? this.#decoder)[kind](event.object);
       } else if (gathering !== undefined && event.endsList) {
         gathering.commit();
         gathering = undefined;
-        this.#dispatch({ kind: 'listed', version });
-      } else if (gathering !== undefined) {
-        // A server that streams lists sends no other bookmark before their end.
-        this.#dispatch({ kind: 'unmarked' });
+        this.#listed(version);
+        this.#beginWatching();
       }
-      this.#dispatch(gathering === undefined ? { kind: 'changed', version } : { kind: 'heard' });
+      if (gathering === undefined) this.#prove(version);
+      else this.#contactAtMs = this.#nowMs;
       if (signal.aborted) return;
     }
-    this.#dispatch({ kind: 'ended' });
+    if (signal.aborted) return;
+    if (gathering !== undefined) throw new KubeError('NETWORK', 'the list ended too early');
+    this.#disarm();
+    this.#prove(this.#version);
+    this.#closes += 1;
+    const delayMs = closeDelayMs(this.#timing, this.#closes, random());
+    if (delayMs > 0) await this.#wait(delayMs, false);
+  }
+
+  async #check(signal: AbortSignal): Promise<void> {
+    const { name, client, log } = this.#options;
+    const call = { signal, timeoutMs: checkTimeoutMs };
+    const newest = versionOf(asRecord(await client.getJson(this.#pathOf({ limit: '1' }), call)));
+    const version = this.#version;
+    this.#contactAtMs = this.#nowMs;
+    this.#phase = 'opening';
+    if (version === undefined || !isBefore(newest, version)) return;
+    this.#version = undefined;
+    const fields = { resource: name, newest, version };
+    log.warn(fields, 'API server resourceVersion went backwards, listing again');
+  }
+
+  #beginCheck(): void {
+    const { name, log } = this.#options;
+    this.#phase = 'checking';
+    log.debug({ resource: name }, 'watch is silent, opening another');
+    this.#call.abort();
+  }
+
+  #beginWatching(): void {
+    this.#phase = 'watching';
+    this.#watches += 1;
+    this.#arm(this.#timing.healthyMs, () => this.#becomeHealthy());
+    this.#answered();
+  }
+
+  /** A watch delivers missed changes first, so by now the store is current. */
+  #becomeHealthy(): void {
+    const { name, log } = this.#options;
+    const { count } = this.#failures;
+    if (this.#failing !== undefined) {
+      log.info({ resource: name, failures: count }, 'watch recovered');
+    }
+    this.#failures = noFailures;
+    this.#failing = undefined;
+    this.#closes = 0;
+    this.#provenAtMs = this.#nowMs;
+  }
+
+  #listed(version: string): void {
+    this.#prove(version);
+    this.#lists += 1;
+    if (this.#lists === 1) this.#reportSynced();
+    this.#answered();
+  }
+
+  #reportSynced(): void {
+    const { name, log } = this.#options;
+    log.info({ resource: name, objects: this.#decoder.objects }, 'watch synced');
+    this.#synced.resolve(undefined);
+  }
+
+  /** The store is as new as the data just received. */
+  #prove(version: string | undefined): void {
+    this.#version = version;
+    this.#contactAtMs = this.#nowMs;
+    this.#provenAtMs = this.#nowMs;
+  }
+
+  #answered(): void {
+    const wasAway = this.#isAway;
+    this.#isAway = false;
+    if (wasAway) this.#server.recovery.notify();
+  }
+
+  /** Returns when the next request is due. */
+  async #recover(error: unknown, sinceMs: number): Promise<void> {
+    const { log, name, random, mayBeAbsent = false } = this.#options;
+    const isWatching = this.#phase === 'watching';
+    if (isWatching && error instanceof KubeError && error.code === 'TIMEOUT') {
+      this.#silences += 1;
+      return this.#beginCheck();
+    }
+    if (this.#phase === 'listing' && this.#server.streamsLists && refusesStream(error)) {
+      this.#server.streamsLists = false;
+      const fields = { resource: name, reason: error.message };
+      return log.info(fields, 'the server streams no lists, listing page by page');
+    }
+    if (mayBeAbsent && this.#isAbsence(error)) return this.#takeAsEmpty(error);
+    const isReached = isWatching || this.#contactAtMs > sinceMs;
+    const triedMs = isReached ? 0 : this.#nowMs - sinceMs;
+    const retry = retryAfterFailure(error, this.#failures, this.#timing, triedMs, random());
+    const { code, failures, isRelist, delayMs, isWakeable } = retry;
+    if (isRelist) this.#version = undefined;
+    this.#errors[code] += 1;
+    this.#failures = failures;
+    this.#isAway ||= failures.kind === 'outage';
+    this.#reportFailure(code, error, delayMs);
+    await this.#wait(delayMs, isWakeable);
+  }
+
+  #reportFailure(code: ReflectorErrorCode, error: unknown, delayMs: number): void {
+    const { name, log } = this.#options;
+    const before = this.#failing;
+    // The stack of an internal exception is logged; failures of server or network have no useful
+    // stack.
+    const isInternal = code === 'INTERNAL' || !(error instanceof Error);
+    const err = isInternal ? error : error.message;
+    const { count } = this.#failures;
+    const fields = { resource: name, code, err, failures: count, retryInMs: Math.round(delayMs) };
+    if (before?.code === code) log.debug(fields, 'watch still failing');
+    else if (code === 'GONE') log.info(fields, 'watch version expired, listing again');
+    else if (code === 'NOT_FOUND') log.error(fields, 'resource type is not installed, retrying');
+    else if (code === 'INTERNAL') log.error(fields, `${internalFailure}, listing again`);
+    else log.warn(fields, 'watch failed, retrying');
+    const message = isInternal ? internalFailure : error.message;
+    const sinceMs = before?.isAbsence === false ? before.sinceMs : this.#nowMs;
+    this.#failing = { code, message, sinceMs, isAbsence: false };
+  }
+
+  /**
+   * Listed objects stay when the permission is lost, as after any other failure, and when a
+   * starting server does not have the kind yet: only after some seconds of this answer is the kind
+   * absent.
+   */
+  #isAbsence(error: unknown): error is KubeError {
+    if (!(error instanceof KubeError)) return false;
+    if (this.#version === undefined)
+      return error.code === 'NOT_FOUND' || error.code === 'FORBIDDEN';
+    return error.code === 'NOT_FOUND' && this.#failures.count >= failuresBeforeAbsence;
+  }
+
+  /** An absent collection counts as a list, and is requested again until the kind is installed. */
+  async #takeAsEmpty({ code, message }: KubeError): Promise<void> {
+    const { name, log, random } = this.#options;
+    const before = this.#failing;
+    this.#decoder.gather().commit();
+    this.#prove(undefined);
+    if (this.#lists === 0) this.#reportSynced();
+    this.#lists = Math.max(1, this.#lists);
+    if (before?.code !== code) {
+      const fields = { resource: name, code, err: message };
+      log.warn(fields, 'resource type is not available, taken as empty');
+    }
+    const sinceMs = before?.isAbsence === true ? before.sinceMs : this.#nowMs;
+    this.#failing = { code, message, sinceMs, isAbsence: true };
+    this.#answered();
+    await this.#wait((this.#timing.absentEveryMs * (1 + random())) / 2, false);
+  }
+
+  /** @param isWakeable the wait may end early: the outage may be over, and the server named no time. */
+  async #wait(delayMs: number, isWakeable: boolean): Promise<void> {
+    if (this.#stop.signal.aborted) return;
+    this.#phase = 'waiting';
+    this.#isWakeable = isWakeable;
+    this.#call = new AbortController();
+    const { signal } = this.#call;
+    await pause(this.#options.clock, delayMs, signal);
+    this.#isWakeable = false;
+    this.#failures = { ...this.#failures, waitedMs: signal.aborted ? 0 : delayMs };
+  }
+
+  #wake(): void {
+    if (this.#isWakeable) this.#call.abort();
+  }
+
+  #arm(delayMs: number, work: () => void): void {
+    this.#timers.push(this.#options.clock.schedule(delayMs, work));
+  }
+
+  #disarm(): void {
+    for (const disarm of this.#timers.splice(0)) disarm();
   }
 
   #watchPath(from: string | undefined): string {
@@ -369,16 +556,35 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
   }
 }
 
-function failureStats({ sinceMs, ...failure }: WatchFailure, nowMs: number): FailureStats {
-  return { ...failure, forMs: nowMs - sinceMs };
+function openDecoder<T extends ObjectRef>(options: ReflectorOptions<T>): Decoder {
+  const { name: resource, clock, log, parse, store } = options;
+  const further = 'further unusable objects ignored';
+  const skips = new LogBudget({
+    clock,
+    onOthers: (count) => log.warn({ resource, count }, further),
+  });
+  return createDecoder({
+    parse,
+    store,
+    onSkip: (ref, reason) => {
+      const { namespace } = ref ?? {};
+      const reportMore = (count: number): void => log.warn({ resource, namespace, count }, further);
+      if (!skips.allows(namespace ?? '', maxSkipLines, reportMore)) return;
+      log.warn({ resource, object: ref, reason }, 'unusable object ignored');
+    },
+  });
 }
 
-/**
- * Listed objects stay when the permission is lost, as after any other failure, and when a starting
- * server does not have the kind yet: only after some seconds of this answer is the kind absent.
- */
-function isAbsence(error: unknown, { version, failures }: ReflectorState): error is KubeError {
-  if (!(error instanceof KubeError)) return false;
-  if (version === undefined) return error.code === 'NOT_FOUND' || error.code === 'FORBIDDEN';
-  return error.code === 'NOT_FOUND' && failures.count >= failuresBeforeAbsence;
+function overlong(): KubeError {
+  return new KubeError('MALFORMED', 'an event that is too long to be read names no object');
+}
+
+/** The status is 422 if the feature is off or unknown. */
+function refusesStream(error: unknown): error is KubeError {
+  return error instanceof KubeError && (error.status === 422 || error.status === 400);
+}
+
+/** Versions of one server are numbers that grow. */
+function isBefore(one: string, other: string): boolean {
+  return /^\d+$/.test(one) && /^\d+$/.test(other) && BigInt(one) < BigInt(other);
 }

@@ -2,6 +2,7 @@
  * Describes failures of the watches as text: on `/readyz`, in `nmi explain`, in a 503. A failure
  * is described by its code, the reason from the API server or the network, and its duration.
  */
+import type { Condition } from '../../base/readiness.ts';
 import type { FailureStats, ReflectorStats } from './reflector.ts';
 import type { WatchedResource, WatchGroup } from './watches.ts';
 
@@ -27,10 +28,30 @@ export function watchProblems(stats: WatchStats): readonly WatchProblem[] {
   );
 }
 
+/**
+ * Readiness conditions of the watches.
+ * @param stalenessLimitMs longest time without proof that a watch is current. Beyond it the stored
+ *   objects are still used, but new pods are probably missing.
+ */
+export function watchConditions(
+  watches: Pick<WatchGroup, 'unsynced' | 'stale' | 'stats'>,
+  stalenessLimitMs: number,
+): readonly Condition[] {
+  return [
+    { name: 'watches', problem: () => describeUnsynced(watches) },
+    {
+      name: 'watches_current',
+      problem: () => {
+        const stale = watches.stale(stalenessLimitMs);
+        if (stale.length === 0) return undefined;
+        return `no proof for ${stalenessLimitMs / 1000} s that ${stale.join(', ')} are current`;
+      },
+    },
+  ];
+}
+
 /** Resources without a first list, each with its failure, if any. No times. */
-export function describeUnsynced(
-  watches: Pick<WatchGroup, 'stats' | 'unsynced'>,
-): string | undefined {
+function describeUnsynced(watches: Pick<WatchGroup, 'stats' | 'unsynced'>): string | undefined {
   const unsynced = watches.unsynced();
   if (unsynced.length === 0) return undefined;
   const stats = watches.stats();

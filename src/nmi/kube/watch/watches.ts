@@ -17,15 +17,15 @@ import {
   parsePod,
 } from './parse.ts';
 import type { Log } from '../../../base/log.ts';
-import { createApiServerCapabilities } from './api-server-capabilities.ts';
 import {
+  ApiServerState,
   openReflector,
   type KubeReader,
   type Reflector,
   type ReflectorOptions,
   type ReflectorStats,
+  type ReflectorTiming,
 } from './reflector.ts';
-import type { ReflectorTiming } from './reflector-state.ts';
 
 export type WatchedResource = 'pods' | 'identities' | 'bindings' | 'exceptions' | 'grants';
 
@@ -82,14 +82,11 @@ export interface Watches extends WatchGroup {
 
 export function openWatches(options: WatchesOptions): Watches {
   const { client, node, stores, log, clock = systemClock, random = Math.random } = options;
-  const server = createApiServerCapabilities();
+  const server = new ApiServerState();
 
   function open<T extends ObjectRef>(
     name: WatchedResource,
-    spec: Pick<
-      ReflectorOptions<T>,
-      'path' | 'query' | 'parse' | 'store' | 'listsFromMemory' | 'mayBeAbsent'
-    >,
+    spec: Pick<ReflectorOptions<T>, 'path' | 'query' | 'parse' | 'store' | 'mayBeAbsent'>,
     timing?: Partial<ReflectorTiming>,
   ): Reflector {
     const parts = { name, client, clock, random, log, server };
@@ -100,13 +97,12 @@ export function openWatches(options: WatchesOptions): Watches {
   // Finished pods keep their address in the status, and accumulate in clusters with many jobs.
   const fieldSelector = `spec.nodeName=${node},status.phase!=Succeeded,status.phase!=Failed`;
   const podSpec = { path: '/api/v1/pods', query: { fieldSelector }, parse: parsePod, store: pods };
-  // A list of custom resources from memory is one piece, of some 20 MB for 20,000 bindings.
   const identitySpec = { path: `${group}/azureidentities`, parse: parseIdentity };
   const bindingSpec = { path: `${group}/azureidentitybindings`, parse: parseBinding };
   const exceptionSpec = { path: `${group}/azurepodidentityexceptions`, parse: parseException };
   const grantSpec = { path: `${group}/azureidentitygrants`, parse: parseIdentityGrant };
   const reflectors = {
-    pods: open('pods', { ...podSpec, listsFromMemory: true }, podTiming),
+    pods: open('pods', podSpec, podTiming),
     identities: open('identities', { ...identitySpec, store: identities }),
     bindings: open('bindings', { ...bindingSpec, store: bindings }),
     exceptions: open('exceptions', { ...exceptionSpec, store: exceptions }),

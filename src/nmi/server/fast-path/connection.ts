@@ -21,12 +21,8 @@ export interface ServeOptions {
   readonly shared: { last: KnownRequest | undefined };
   /** The complete answer to a request, or undefined when the fast path cannot answer it. */
   readonly answer: (request: KnownRequest) => CachedResponse | undefined;
-  /**
-   * Hands the connection and the bytes read from it to the HTTP server.
-   * @param target of a request that `answer` did not answer; undefined if `answer` was not called
-   *   for it.
-   */
-  readonly handOver: (target: string | undefined) => void;
+  /** Hands the connection and the bytes read from it to the HTTP server. */
+  readonly handOver: () => void;
   /** No first request arrived in time. */
   readonly onSilent: () => void;
   /** How long a connection may be idle before the first byte, and between two requests. */
@@ -91,7 +87,7 @@ export function serveConnection(options: ServeOptions): void {
       leave();
       socket.pause();
       socket.unshift(chunk);
-      options.handOver(request?.target);
+      options.handOver();
       socket.resume();
       return;
     }

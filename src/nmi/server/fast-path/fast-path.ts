@@ -1,6 +1,6 @@
 /**
  * Serves usual token requests with a cheaper parser and a cheaper writer, if the decision is valid
- * and the token is in memory. All others go to `node:http`, together with the decision.
+ * and the token is in memory. All others go to `node:http`, which finds the decision in its cache.
  */
 import { randomUUID } from 'node:crypto';
 import type { Clock } from '../../../base/time/clock.ts';
@@ -70,7 +70,7 @@ export class TokenFastPath implements FastPath {
           return undefined;
         }
       },
-      handOver: (target) => handOver(decision?.target === target ? decision : undefined),
+      handOver,
       onSilent,
     });
   }

@@ -4,6 +4,9 @@
  */
 import { randomUUID } from 'node:crypto';
 import type { Clock } from '../../../base/time/clock.ts';
+import type { PodIndex } from '../../../cache/index/pod-index.ts';
+import { debounce } from '../../../base/time/debounce.ts';
+import type { KubeClient } from '../../kube/api/client.ts';
 import { openDeadline, untilAborted } from '../../../base/time/deadline.ts';
 import { networkCode } from '../../../base/network-code.ts';
 import type {
@@ -17,11 +20,66 @@ import { entraDown } from './aadsts.ts';
 import type { EntraIdentity } from './entra-identity.ts';
 import { createExchange, type Exchange } from './token-exchange.ts';
 import { openEntraNetwork, type EntraNetworkOptions } from './network.ts';
-import type { CredentialProvider } from './credentials/descriptor.ts';
-import type { EntraCredential } from './credentials/kinds.ts';
+import type { ClientCredential, CredentialProvider } from './credentials/descriptor.ts';
+import { openCredentials, type EntraCredential } from './credentials/kinds.ts';
+import { livePodOf } from './live-pod.ts';
+
+export interface EntraSource extends TokenSource<EntraIdentity>, AsyncDisposable {}
+
+/** Which client credentials are still needed in memory. */
+export interface CredentialDemand {
+  isCredentialNeeded(credential: EntraCredential): boolean;
+  /**
+   * Calls `listener` when the need, or a pod, may have changed; the returned function unsubscribes.
+   */
+  onChange(listener: () => void): () => void;
+}
+
+export interface EntraUpstreamOptions extends EntraNetworkOptions {
+  readonly client: KubeClient;
+  readonly pods: PodIndex;
+  readonly demand: CredentialDemand;
+  /**
+   * Called each time the certificate of a credential was read; its expiry is in milliseconds since
+   * the epoch.
+   */
+  readonly onCertificate: (credential: EntraCredential, expiresAtWallMs: number) => void;
+}
+
+/**
+ * Opens no connection and loads no library before the first such token is requested.
+ * @throws StartError `CONFIG` for a proxy that cannot be used.
+ */
+export function openEntraUpstream(options: EntraUpstreamOptions): EntraSource {
+  const { client, pods, demand, clock, onCertificate } = options;
+  using opening = new DisposableStack();
+  const clientCredentials = opening.use(
+    openCredentials({
+      client,
+      clock,
+      livePodOf: (account) => livePodOf(pods.all(), account),
+      onCertificate,
+      isNeeded: (credential) => demand.isCredentialNeeded(credential),
+    }),
+  );
+  // Objects come in bursts.
+  const dropUnneeded = opening.use(debounce(clock, 0, () => clientCredentials.dropUnneeded()));
+  opening.defer(demand.onChange(() => dropUnneeded.trigger()));
+  const network = openEntraNetwork(options);
+  const exchange = createExchange({ network, clock });
+  const owned = opening.move();
+  return {
+    ...createEntraSource({ ...options, clientCredentials, exchange }),
+    [Symbol.asyncDispose]: () => {
+      owned.dispose();
+      return network[Symbol.asyncDispose]();
+    },
+  };
+}
 
 interface Composition {
   readonly clientCredentials: Pick<CredentialProvider<EntraCredential>, 'get' | 'forget'>;
+  readonly exchange: Exchange;
   /**
    * For one fetch: client credential, exchange, and a second pass of both after a refused
    * credential.
@@ -30,24 +88,8 @@ interface Composition {
   readonly clock: Clock;
 }
 
-export interface EntraSourceOptions extends Composition, EntraNetworkOptions {}
-
-export interface EntraSource extends TokenSource<EntraIdentity>, AsyncDisposable {}
-
-/** Opens no connection yet. @throws StartError `CONFIG` for a proxy that cannot be used. */
-export function openEntraSource(options: EntraSourceOptions): EntraSource {
-  const network = openEntraNetwork(options);
-  const exchange = createExchange({ network, clock: options.clock });
-  return {
-    ...createEntraSource({ ...options, exchange }),
-    [Symbol.asyncDispose]: () => network[Symbol.asyncDispose](),
-  };
-}
-
 /** The source without its network. */
-export function createEntraSource(
-  options: Composition & { readonly exchange: Exchange },
-): TokenSource<EntraIdentity> {
+export function createEntraSource(options: Composition): TokenSource<EntraIdentity> {
   return {
     async fetch(request, mayRetry) {
       using deadline = openDeadline(options.clock, options.timeoutMs);
@@ -71,25 +113,19 @@ async function fetchToken(
   { identity, resource, correlationId = randomUUID() }: TokenRequest<EntraIdentity>,
   mayRetry: MayRetry,
   signal: AbortSignal,
-  { clientCredentials, exchange }: Composition & { readonly exchange: Exchange },
+  { clientCredentials, exchange }: Composition,
 ): Promise<SourceResult> {
   const { credential } = identity;
   const got = await clientCredentials.get(credential, signal);
   if (!got.ok) return got;
-  const result = await exchange(
-    { identity, resource, correlationId, clientCredential: got.clientCredential },
-    signal,
-  );
+  const send = (clientCredential: ClientCredential): Promise<SourceResult> =>
+    exchange({ identity, resource, correlationId, clientCredential }, signal);
+  const result = await send(got.clientCredential);
   if (result.ok || result.failure.reason !== 'credential_refused') return result;
   if (!clientCredentials.forget(credential, got.clientCredential)) return result;
   if (!mayRetry()) return failed(untried);
   const next = await clientCredentials.get(credential, signal);
-  return next.ok
-    ? exchange(
-        { identity, resource, correlationId, clientCredential: next.clientCredential },
-        signal,
-      )
-    : next;
+  return next.ok ? send(next.clientCredential) : next;
 }
 
 const untried: SourceFailure = {

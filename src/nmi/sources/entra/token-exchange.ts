@@ -11,7 +11,7 @@ import { networkCode } from '../../../base/network-code.ts';
 import type { SourceFailure, SourceResult } from '../source.ts';
 import { entraDown, classifyEntraError, type EntraAnswer } from './aadsts.ts';
 import type { EntraIdentity } from './entra-identity.ts';
-import { parseEntraToken } from './token-response.ts';
+import { parseEntraToken } from '../token-fields.ts';
 import { EntraNetworkError, type EntraNetwork } from './network.ts';
 import type { ClientCredential } from './credentials/descriptor.ts';
 

@@ -25,7 +25,7 @@ import type {
 import { azureNodePath, parseAzureNode, type AzureNode } from '../azure-node.ts';
 import { classifyEntraError } from '../entra/aadsts.ts';
 import { ImdsConnections } from './imds-connections.ts';
-import { identityOf, parseImdsToken } from './token-body.ts';
+import { identityOf, parseImdsToken } from '../token-fields.ts';
 import { clockAheadMs } from '../clock-skew.ts';
 import { sendBuffered, type BufferedResponse } from '../buffered-request.ts';
 

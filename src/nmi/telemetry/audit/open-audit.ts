@@ -1,11 +1,11 @@
 /** The audit stream as a part of the agent: to a file, to standard output, or off. */
+import { LogBudget } from '../../../base/lines/log-budget.ts';
 import type { Clock } from '../../../base/time/clock.ts';
 import type { Logger } from '../../../base/logger.ts';
 import type { Part, Sample } from '../../base/part.ts';
 import type { Config } from '../../config/config.ts';
 import type { Renderer } from '../renderer.ts';
 import { AuditRecords } from './audit.ts';
-import { createDropReport } from './drop-report.ts';
 import type { AuditState } from './record.ts';
 import { openRecordFile, type RecordFile } from './record-file.ts';
 
@@ -66,14 +66,17 @@ async function openSink(
       [Symbol.asyncDispose]: () => Promise.resolve(),
     };
   }
-  const report = createDropReport({ path, clock, log });
+  const budget = new LogBudget({ clock, onOthers: () => undefined });
   return openRecordFile({
     path,
     clock,
     onWritten,
     onDropped: (count, code) => {
       records.dropped += count;
-      report(count, code);
+      const report = (): void =>
+        log.error({ path, code, total: records.dropped }, 'audit records dropped');
+      // The first at once, further ones once a minute.
+      if (budget.allows(path, 1, report)) report();
     },
   });
 }

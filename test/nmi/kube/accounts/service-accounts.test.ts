@@ -5,7 +5,7 @@ import fc from 'fast-check';
 import type { ObjectName } from '../../../../src/cache/index/object-name.ts';
 import { openFakeKube } from '../../../../lab/fakes/kube/fake-kube.ts';
 import { KubeError } from '../../../../src/nmi/kube/api/kube-error.ts';
-import type { JsonReader } from '../../../../src/nmi/kube/api/list-pages.ts';
+import type { JsonReader } from '../../../../src/nmi/kube/api/client.ts';
 import {
   createServiceAccounts,
   type ServiceAccountRead,

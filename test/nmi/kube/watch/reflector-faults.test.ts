@@ -157,8 +157,7 @@ describe('a reflector under faults', () => {
   it('loses and repeats nothing wherever the stream is cut', async () => {
     await using testBed = await openTestBed(5000, 'eager');
     const { fake, store, reflector } = testBed;
-    const watching = (): boolean =>
-      reflector.stats().phase.kind === 'watching' && fake.watches() === 1;
+    const watching = (): boolean => reflector.stats().phase === 'watching' && fake.watches() === 1;
     fake.apply(rawPod('a'));
     await eventually('it watches', watching);
     // The events of one round have about this length.

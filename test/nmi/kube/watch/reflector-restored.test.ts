@@ -6,7 +6,7 @@ import { openFakeKube } from '../../../../lab/fakes/kube/fake-kube.ts';
 import { createPodManifest } from '../../../../lab/fakes/kube/manifests.ts';
 import { parsePod } from '../../../../src/nmi/kube/watch/parse.ts';
 import { openReflector } from '../../../../src/nmi/kube/watch/reflector.ts';
-import type { ReflectorTiming } from '../../../../src/nmi/kube/watch/reflector-state.ts';
+import type { ReflectorTiming } from '../../../../src/nmi/kube/watch/reflector.ts';
 import { clientOf, keptLog, MapStore, quick } from '../kube-test-bed.ts';
 
 const podOf = (name: string) => createPodManifest({ name, nodeName: 'n', ips: ['10.0.0.1'] });

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { readiness } from '../../../../src/nmi/base/readiness.ts';
 import type { Watches } from '../../../../src/nmi/kube/watch/watches.ts';
-import { watchConditions } from '../../../../src/nmi/kube/watch/watch-conditions.ts';
+import { watchConditions } from '../../../../src/nmi/kube/watch/watch-report.ts';
 
 const healthy = { syncedOnce: true, lastContactAgeMs: 0, stalenessMs: 0, failure: undefined };
 const stats = () =>

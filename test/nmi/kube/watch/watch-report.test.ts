@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import type { ReflectorStats } from '../../../../src/nmi/kube/watch/reflector.ts';
 import type { WatchedResource, Watches } from '../../../../src/nmi/kube/watch/watches.ts';
 import {
-  describeUnsynced,
+  watchConditions,
   watchProblems,
   whyBehind,
 } from '../../../../src/nmi/kube/watch/watch-report.ts';
@@ -51,13 +51,13 @@ describe('the report of watches', () => {
   });
 
   it('names the cause of a missing first list, without a constantly changing time', () => {
-    const unsynced = (names: readonly WatchedResource[]) => ({
-      unsynced: () => names,
-      stats: () => failing,
-    });
-    assert.equal(describeUnsynced(unsynced([])), undefined);
+    const problemOf = (names: readonly WatchedResource[]) => {
+      const watches = { unsynced: () => names, stale: () => [], stats: () => failing };
+      return watchConditions(watches, 1_000)[0]?.problem();
+    };
+    assert.equal(problemOf([]), undefined);
     assert.equal(
-      describeUnsynced(unsynced(['pods', 'bindings'])),
+      problemOf(['pods', 'bindings']),
       'waiting for pods, bindings (FORBIDDEN: bindings is forbidden:?User "nmi")',
     );
   });

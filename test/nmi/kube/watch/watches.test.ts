@@ -193,11 +193,6 @@ describe('the five watches', () => {
     await watches.whenSynced();
     const lists = fake.requests.map(({ url }) => url).filter((url) => !url.includes('watch='));
     assert.equal(lists.length, 4);
-    const fromMemory = lists.filter((url) => url.includes('resourceVersion=0'));
-    assert.deepEqual(
-      fromMemory.map((url) => new URL(url, fake.url).pathname),
-      ['/api/v1/pods'],
-    );
   });
 
   it('are all replaced by a check, if they are silent', async () => {

@@ -2,9 +2,13 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { systemClock } from '../../../../src/base/time/clock.ts';
 import type { Token } from '../../../../src/cache/token/token.ts';
-import { createEntraSource, openEntraSource } from '../../../../src/nmi/sources/entra/entra.ts';
+import { createEntraSource } from '../../../../src/nmi/sources/entra/entra.ts';
+import {
+  openEntraNetwork,
+  type EntraNetworkOptions,
+} from '../../../../src/nmi/sources/entra/network.ts';
+import { createExchange } from '../../../../src/nmi/sources/entra/token-exchange.ts';
 import type { Exchange } from '../../../../src/nmi/sources/entra/token-exchange.ts';
-import { StartError } from '../../../../src/base/start-error.ts';
 import type {
   ClientCredential,
   ClientCredentialResult,
@@ -235,7 +239,7 @@ describe('the source of Entra ID', () => {
     const { clientCredentials, did } = credentialsOf({
       clientCertificate: { thumbprintSha256, privateKey: privateKeyPem, x5c: certificatePem },
     });
-    const source = openEntraSource({
+    const source = openSource({
       clientCredentials,
       timeoutMs: 5_000,
       userAgent: 'nmi/test',
@@ -260,7 +264,7 @@ describe('the source of Entra ID', () => {
   it('ends in time when Entra ID hangs', async () => {
     await using server = await openTokenServer();
     const { clientCredentials } = credentialsOf({ clientSecret: 's' });
-    await using source = openEntraSource({
+    await using source = openSource({
       clientCredentials,
       timeoutMs: 500,
       userAgent: 'nmi/test',
@@ -275,14 +279,19 @@ describe('the source of Entra ID', () => {
     assert.ok(!result.ok && result.failure.reason === 'upstream_down');
     assert.ok(performance.now() - startedAt < 1_500);
   });
-
-  it('cannot be opened with an unusable proxy', () => {
-    const { clientCredentials } = credentialsOf({ clientSecret: 's' });
-    const base = { clientCredentials, timeoutMs: 1, userAgent: 'u', clock: systemClock };
-    const environment = { HTTPS_PROXY: 'nonsense://' };
-    assert.throws(() => openEntraSource({ ...base, environment }), StartError);
-  });
 });
+
+/** The source with its network. */
+function openSource(
+  options: EntraNetworkOptions & Pick<ReturnType<typeof credentialsOf>, 'clientCredentials'>,
+) {
+  const network = openEntraNetwork(options);
+  const exchange = createExchange({ network, clock: options.clock });
+  return {
+    ...createEntraSource({ ...options, exchange }),
+    [Symbol.asyncDispose]: () => network[Symbol.asyncDispose](),
+  };
+}
 
 function credentialsOf(clientCredential: ClientCredential) {
   const did: string[] = [];

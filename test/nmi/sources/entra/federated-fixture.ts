@@ -245,7 +245,7 @@ export function openFixture(
     pod: agentPod,
     ...account,
   };
-  const ownAccount: OwnAccount = { known: agent, get: () => Promise.resolve(agent) };
+  const ownAccount: OwnAccount = { get: () => Promise.resolve(agent) };
   const options = {
     client: api,
     clock,

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { PodIndex } from '../../../../src/cache/index/pod-index.ts';
 import type { KubeClient } from '../../../../src/nmi/kube/api/client.ts';
-import { openEntraUpstream } from '../../../../src/nmi/sources/entra/open-entra.ts';
+import { openEntraUpstream } from '../../../../src/nmi/sources/entra/entra.ts';
 import { HandClock } from '../../../support/hand-clock.ts';
 
 function open(environment: Readonly<Record<string, string>> = {}) {

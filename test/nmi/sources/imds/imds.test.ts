@@ -6,7 +6,7 @@ import { describe, it } from 'node:test';
 import { systemClock } from '../../../../src/base/time/clock.ts';
 import { openFakeImds } from '../../../../lab/fakes/imds/fake-imds.ts';
 import { createLabIdentity, createNodeIdentity } from '../../../../lab/fakes/identity.ts';
-import { objectIdOf } from '../../../../src/nmi/sources/imds/token-body.ts';
+import { objectIdOf } from '../../../../src/nmi/sources/token-fields.ts';
 import {
   classifyAnswer,
   openImdsSource,

@@ -7,15 +7,15 @@ import type { ObjectName } from '../../../../cache/index/object-name.ts';
 import { titleOf } from '../../../kube/accounts/secrets.ts';
 import { KeyFileError } from './key-file-error.ts';
 import { createKeyFileOpener, type KeyFileOpener } from './key-file-opener.ts';
-import {
-  invalidCredential,
-  openCredentialCache,
-  unavailableCredential,
-  type CredentialCacheOptions,
-  type SecretCredentials,
-} from './credential-cache.ts';
 import type { ClientCredentialResult } from './descriptor.ts';
-import { describeSecretKind } from './secret-credential.ts';
+import {
+  describeSecretKind,
+  invalidCredential,
+  openSecretCache,
+  unavailableCredential,
+  type SecretCredentialOptions,
+  type SecretCredentials,
+} from './secret-credential.ts';
 import { listKeys, parseUtf8, withoutLineEnd } from './secret-entries.ts';
 
 interface FoundFile {
@@ -30,9 +30,9 @@ export const certificateKind = describeSecretKind(
 );
 
 /** Exported for its tests. */
-export function openCertificateCredentials(options: CredentialCacheOptions): SecretCredentials {
+export function openCertificateCredentials(options: SecretCredentialOptions): SecretCredentials {
   const open = createKeyFileOpener();
-  return openCredentialCache(
+  return openSecretCache(
     (secret, data) =>
       makeClientCertificate(secret, data, options.clock.wallMs(), open, (expiresAtWallMs) =>
         options.onCertificate?.(secret, expiresAtWallMs),

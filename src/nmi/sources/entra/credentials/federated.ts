@@ -12,12 +12,19 @@
 import { objectKey, type ObjectName } from '../../../../cache/index/object-name.ts';
 import { createOwnAccount, type OwnAccount } from '../../../kube/accounts/own-account.ts';
 import {
-  openAssertions,
-  type AssertionCredentials,
-  type AssertionsOptions,
-} from './assertion-cache.ts';
+  requestServiceAccountToken,
+  type JsonPoster,
+  type PodName,
+} from '../../../kube/accounts/token-request.ts';
+import type { SourceFailure } from '../../source.ts';
+import {
+  openCredentialCache,
+  type CredentialCache,
+  type CredentialCacheOptions,
+  type Loaded,
+} from './credential-cache.ts';
 import type { CredentialKind, CredentialContext } from './descriptor.ts';
-import { failureOfAccount, noLivePod } from './federated-failure.ts';
+import { failureOfAccount, failureOfToken, noLivePod } from './federated-failure.ts';
 
 export interface PodCredential {
   readonly kind: 'federated_pod';
@@ -69,30 +76,83 @@ function keyOfNode({ audience }: NodeCredential): string {
   return audience;
 }
 
+interface AssertionOptions<C> extends Pick<CredentialCacheOptions<C>, 'isNeeded' | 'clock'> {
+  readonly client: JsonPoster;
+  readonly maxKept?: number;
+}
+
+/** The service account of an assertion, and the pod that it is bound to. */
+interface Subject {
+  readonly serviceAccount: ObjectName;
+  readonly pod: PodName | undefined;
+  readonly audience: string;
+}
+
+/**
+ * An assertion has to live until Entra ID has checked it: after a fetch with its tries, by a clock
+ * that agrees with the API server's to within minutes. Entra ID's own libraries leave a token five
+ * minutes. A short-lived one is used for half of its life.
+ */
+const marginMs = 5 * 60_000;
+/** The requested lifetime; the server decides. An hour is Kubernetes' own default. */
+const expirationSeconds = 3600;
+/** For one request to the API server. */
+const timeoutMs = 5_000;
+const defaultMaxKept = 256;
+
 /** Exported for its tests, as `openNodeCredentials`. */
 export function openPodCredentials(
-  options: AssertionsOptions<PodCredential> & Pick<CredentialContext<PodCredential>, 'livePodOf'>,
-): AssertionCredentials<PodCredential> {
-  return openAssertions(options, {
-    key: keyOfPod,
-    podOf: ({ serviceAccount }) => options.livePodOf(serviceAccount),
-    find({ serviceAccount }) {
-      const pod = options.livePodOf(serviceAccount);
-      return pod === undefined ? noLivePod(serviceAccount) : { serviceAccount, pod };
+  options: AssertionOptions<PodCredential> & Pick<CredentialContext<PodCredential>, 'livePodOf'>,
+): CredentialCache<PodCredential> {
+  const { livePodOf } = options;
+  return openCredentialCache({
+    maxKept: defaultMaxKept,
+    ...options,
+    keyOf: (credential) =>
+      `${keyOfPod(credential)} ${livePodOf(credential.serviceAccount)?.uid ?? ''}`,
+    async load({ serviceAccount, audience }) {
+      const pod = livePodOf(serviceAccount);
+      if (pod === undefined) return failed(noLivePod(serviceAccount));
+      return loadAssertion(options, { serviceAccount, pod, audience });
     },
   });
 }
 
 export function openNodeCredentials(
-  options: AssertionsOptions<NodeCredential> & { readonly ownAccount: OwnAccount },
-): AssertionCredentials<NodeCredential> {
-  const { ownAccount } = options;
-  return openAssertions(options, {
-    key: keyOfNode,
-    podOf: () => ownAccount.known?.pod,
-    async find(_credential, signal) {
-      const account = await ownAccount.get(signal);
-      return account.kind === 'ok' ? account : failureOfAccount(account);
+  options: AssertionOptions<NodeCredential> & { readonly ownAccount: OwnAccount },
+): CredentialCache<NodeCredential> {
+  return openCredentialCache({
+    maxKept: defaultMaxKept,
+    ...options,
+    keyOf: keyOfNode,
+    async load({ audience }) {
+      const account = await options.ownAccount.get();
+      if (account.kind !== 'ok') return failed(failureOfAccount(account));
+      const { serviceAccount, pod } = account;
+      return loadAssertion(options, { serviceAccount, pod, audience });
     },
   });
+}
+
+/** Its life is counted from before the request. Failures are not cached here. */
+async function loadAssertion(
+  { client, clock }: Pick<AssertionOptions<unknown>, 'client' | 'clock'>,
+  subject: Subject,
+): Promise<Loaded> {
+  const sentAtMs = clock.monotonicMs();
+  const { serviceAccount, audience, pod } = subject;
+  const request = { serviceAccount, audience, expirationSeconds, boundTo: pod };
+  const outcome = await requestServiceAccountToken(client, request, { timeoutMs });
+  if (outcome.kind !== 'ok') return failed(failureOfToken(outcome, subject));
+  const { token, lifeMs, expiresAtWallMs } = outcome;
+  const spareMs = Math.min(marginMs, lifeMs / 2);
+  return {
+    result: { ok: true, clientCredential: { clientAssertion: token } },
+    keepMs: sentAtMs + lifeMs - spareMs - clock.monotonicMs(),
+    usableUntilWallMs: expiresAtWallMs - spareMs,
+  };
+}
+
+function failed(failure: SourceFailure): Loaded {
+  return { result: { ok: false, failure }, keepMs: 0 };
 }

@@ -9,15 +9,9 @@ declare module 'node-forge/lib/forge.js' {
     type Bytes = library.util.ByteStringBuffer;
     type Password = string | null;
 
-    interface DigestShape {
+    interface Digest {
       readonly algorithm: string;
       readonly digestLength: number;
-      readonly blockLength: number;
-    }
-    interface Digest extends DigestShape {
-      start(): Digest;
-      update(bytes: string): Digest;
-      digest(): Bytes;
     }
     type DeriveKey = (
       password: Password,
@@ -27,12 +21,12 @@ declare module 'node-forge/lib/forge.js' {
       length: number,
       digest?: Digest,
     ) => Bytes;
+    interface Digests {
+      readonly sha1: { create(): Digest };
+    }
     interface SafeBag {
       readonly type: string;
       readonly asn1?: Asn1;
-    }
-    interface Digests {
-      readonly sha1: { create(): Digest };
     }
     interface Pkcs12 {
       generateKey: DeriveKey;
@@ -44,7 +38,6 @@ declare module 'node-forge/lib/forge.js' {
     }
     interface Forge {
       readonly asn1: typeof library.asn1;
-      readonly util: typeof library.util;
       readonly pkcs5: {
         pbkdf2(
           password: Password,

@@ -6,19 +6,14 @@
  * Derivations are bounded, and left to OpenSSL, by replacing functions that node-forge calls through
  * its own objects.
  */
-import { hash, pbkdf2Sync } from 'node:crypto';
-import forge, {
-  type Asn1,
-  type Digest,
-  type DigestShape,
-  type Password,
-} from 'node-forge/lib/forge.js';
+import { pbkdf2Sync } from 'node:crypto';
+import forge, { type Asn1, type Password } from 'node-forge/lib/forge.js';
 import md from 'node-forge/lib/md.all.js';
 import pkcs12 from 'node-forge/lib/pkcs12.js';
 import { asRecord } from '../../../../base/json-value.ts';
 import { KeyFileError } from './key-file-error.ts';
 
-const { asn1, pkcs5, pki, util } = forge;
+const { asn1, pkcs5, pki } = forge;
 const { oids, pbe } = pki;
 
 export interface PfxContent {
@@ -32,10 +27,10 @@ export interface PfxContent {
 const maxRounds = 1_000_000;
 /**
  * For one file and password, in rounds of PBKDF2, which OpenSSL computes: 0.8 µs each, and no
- * deadline interrupts them. A round of PKCS#12's own derivation, in JavaScript, counts as three.
- * NSS uses 600,000 for its MAC and for each of two parts.
+ * deadline interrupts them. A round of PKCS#12's own derivation, in JavaScript, takes up to 18 µs.
  */
 const maxCost = 3_500_000;
+const ownRoundCost = 20;
 let cost = 0;
 
 function spend(rounds: number, times: number): void {
@@ -60,24 +55,10 @@ pkcs5.pbkdf2 = (password, salt, rounds, length, { algorithm, digestLength }) => 
 
 const { generatePkcs12Key } = pbe;
 pbe.generatePkcs12Key = (password, salt, purpose, rounds, length, digest = md.sha1.create()) => {
-  // 3 is for the MAC.
-  const wanted = purpose === 3 ? digest.digestLength : length;
-  spend(rounds, 3 * Math.ceil(wanted / digest.digestLength));
-  return generatePkcs12Key(password, salt, purpose, rounds, wanted, createDigest(digest));
+  spend(rounds, ownRoundCost * Math.ceil(length / digest.digestLength));
+  return generatePkcs12Key(password, salt, purpose, rounds, length, digest);
 };
 pkcs12.generateKey = pbe.generatePkcs12Key;
-
-// BER may split a string into pieces, and node-forge joins few of them.
-const { fromDer } = asn1;
-Object.assign(asn1, { fromDer: (...args: Parameters<typeof fromDer>) => join(fromDer(...args)) });
-
-function join(node: Asn1): Asn1 {
-  if (typeof node.value === 'string') return node;
-  const parts = node.value.map(join);
-  return node.tagClass === asn1.Class.UNIVERSAL && node.type === asn1.Type.OCTETSTRING
-    ? asn1.create(node.tagClass, node.type, false, parts.map(textOf).join(''))
-    : Object.assign(node, { value: parts });
-}
 
 const macOids: ReadonlySet<string | undefined> = new Set(
   ['sha1', 'sha256', 'sha384', 'sha512'].map((name) => oids[name]),
@@ -173,26 +154,4 @@ function unsupported(oid: unknown): KeyFileError {
       : `uses the encryption${named}, which is not supported; export it again: openssl pkcs12 -legacy ` +
           '-nodes -in OLD | openssl pkcs12 -export -out NEW',
   );
-}
-
-/**
- * Computed by OpenSSL: node-forge takes 11 s for 600,000 rounds of SHA-512, and 40 ms to warm up
- * for 2,048 rounds of any digest.
- */
-function createDigest({ algorithm, digestLength, blockLength }: DigestShape): Digest {
-  let text = '';
-  return {
-    algorithm,
-    digestLength,
-    blockLength,
-    start() {
-      text = '';
-      return this;
-    },
-    update(bytes) {
-      text += bytes;
-      return this;
-    },
-    digest: () => util.createBuffer(hash(algorithm, Buffer.from(text, 'latin1'), 'latin1')),
-  };
 }

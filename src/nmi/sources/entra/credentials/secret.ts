@@ -5,14 +5,14 @@
 import type { ObjectName } from '../../../../cache/index/object-name.ts';
 import { titleOf } from '../../../kube/accounts/secrets.ts';
 import { printable } from '../../../../base/printable.ts';
-import {
-  invalidCredential,
-  openCredentialCache,
-  type CredentialCacheOptions,
-  type SecretCredentials,
-} from './credential-cache.ts';
 import type { ClientCredentialResult } from './descriptor.ts';
-import { describeSecretKind } from './secret-credential.ts';
+import {
+  describeSecretKind,
+  invalidCredential,
+  openSecretCache,
+  type SecretCredentialOptions,
+  type SecretCredentials,
+} from './secret-credential.ts';
 import { listKeys, parseUtf8, withoutLineEnd } from './secret-entries.ts';
 
 const secretKey = 'clientSecret';
@@ -23,8 +23,8 @@ export const secretKind = describeSecretKind(
 );
 
 /** Exported for its tests. */
-export function openSecretCredentials(options: CredentialCacheOptions): SecretCredentials {
-  return openCredentialCache(makeClientSecret, options);
+export function openSecretCredentials(options: SecretCredentialOptions): SecretCredentials {
+  return openSecretCache(makeClientSecret, options);
 }
 
 /** Exported for its tests: no I/O. */

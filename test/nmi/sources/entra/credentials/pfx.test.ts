@@ -133,13 +133,6 @@ describe('a PKCS#12 file', { skip: withoutOpenssl }, () => {
     assertWhole(bytes, ['']);
   });
 
-  it('in BER, with indefinite lengths and split strings, is read', async () => {
-    const bytes = await files.pfx('-passout', 'pass:pw');
-    const open = toOpenBer(asn1.fromDer(bytes.toString('latin1')), 3);
-    assert.ok(open.includes('\x30\x80'));
-    assertWhole(Buffer.from(open, 'latin1'), ['pw']);
-  });
-
   it(
     'with another password is distinguished from a damaged one',
     { skip: withoutLegacy },
@@ -253,25 +246,6 @@ function derOf(pem: string): Buffer {
 
 function encode(node: Asn1): Buffer {
   return Buffer.from(asn1.toDer(node).getBytes(), 'latin1');
-}
-
-/**
- * Indefinite lengths down to a depth, and strings in pieces there, as some writers of PKCS#12
- * produce.
- */
-function toOpenBer({ tagClass, type, constructed, value }: Asn1, depth: number): string {
-  const tag = tagClass | type | 0x20;
-  if (depth < 0) return encode(asn1.create(tagClass, type, constructed, value)).toString('latin1');
-  if (typeof value !== 'string') {
-    const inner = value.map((child) => toOpenBer(child, depth - 1)).join('');
-    return `${String.fromCharCode(tag, 0x80)}${inner}\0\0`;
-  }
-  const plain = asn1.create(tagClass, type, false, value);
-  if (type !== asn1.Type.OCTETSTRING) return encode(plain).toString('latin1');
-  const pieces = [value.slice(0, 5), value.slice(5)].map((piece) =>
-    encode(asn1.create(tagClass, type, false, piece)).toString('latin1'),
-  );
-  return `${String.fromCharCode(tag, 0x80)}${pieces.join('')}\0\0`;
 }
 
 describe('the identifier of an unknown algorithm', () => {

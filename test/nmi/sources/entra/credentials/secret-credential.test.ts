@@ -1,13 +1,15 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { ObjectName } from '../../../../../src/cache/index/object-name.ts';
-import type { CredentialCacheOptions } from '../../../../../src/nmi/sources/entra/credentials/credential-cache.ts';
 import type { CredentialSettings } from '../../../../../src/nmi/sources/entra/credentials/descriptor.ts';
-import { describeSecretKind } from '../../../../../src/nmi/sources/entra/credentials/secret-credential.ts';
+import {
+  describeSecretKind,
+  type SecretCredentialOptions,
+} from '../../../../../src/nmi/sources/entra/credentials/secret-credential.ts';
 import { HandClock } from '../../../../support/hand-clock.ts';
 
 function describeKind() {
-  const opened: CredentialCacheOptions[] = [];
+  const opened: SecretCredentialOptions[] = [];
   const own = { kind: 'test', type: 9, typeTitle: 'a test' } as const;
   const kind = describeSecretKind(own, (options) => {
     opened.push(options);

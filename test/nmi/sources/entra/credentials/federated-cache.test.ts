@@ -212,6 +212,7 @@ describe('the assertion of a pod', () => {
       'none was returned before',
     );
     const first = await fixture.ask('a');
+    assert.equal(await fixture.ask('a'), first, 'from memory');
     const refused = fixture.clientCredentials.pod.latest(podIdentity('a'));
     // Each caller with the refused one may try another, in any order.
     assert.equal(fixture.clientCredentials.pod.forget(podIdentity('a'), refused), true);

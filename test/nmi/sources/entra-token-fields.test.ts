@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { parseEntraToken } from '../../../../src/nmi/sources/entra/token-response.ts';
-import { jwtOf } from './token-server.ts';
+import { parseEntraToken } from '../../../src/nmi/sources/token-fields.ts';
+import { jwtOf } from './entra/token-server.ts';
 
 const nowS = 1_700_000_000;
 const asked = { clientId: 'c-1', resource: 'https://R//' };

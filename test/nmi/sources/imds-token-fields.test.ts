@@ -1,12 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import type { Token } from '../../../../src/cache/token/token.ts';
-import {
-  identityOf,
-  objectIdOf,
-  parseImdsToken,
-} from '../../../../src/nmi/sources/imds/token-body.ts';
+import type { Token } from '../../../src/cache/token/token.ts';
+import { identityOf, objectIdOf, parseImdsToken } from '../../../src/nmi/sources/token-fields.ts';
 
 const nowWallMs = 1_700_000_000_000;
 
