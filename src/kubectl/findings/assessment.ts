@@ -9,7 +9,6 @@ import type { Unread } from '../cluster/unread.ts';
 import type { AgentContexts } from './contexts.ts';
 import { notCheckedOf } from './not-checked.ts';
 import { examinePod, type PodContext, type PodRequest } from './pods.ts';
-import { variantsOf } from './variants.ts';
 import { verdictOf, type Verdict } from './verdict.ts';
 
 export interface Assessment {
@@ -35,8 +34,7 @@ export function assessPod(
     ...findingsOfAgent(pod, agent, context),
     ...findingsOfIgnored(pod, context),
   ]);
-  const variants = variantsOf(pod, explanation, request, contexts);
-  const verdict = verdictOf({ pod, explanation, findings, variants });
+  const verdict = verdictOf({ pod, explanation, findings });
   const unread = notCheckedOf({ pod, explanation, verdict, agent }, context);
   return { verdict, explanation, findings, unread };
 }

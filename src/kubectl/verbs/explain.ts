@@ -206,7 +206,6 @@ const verdictWords = {
   granted: 'GRANTED',
   refused: 'REFUSED',
   'not-ready': 'NOT READY',
-  unknown: 'UNKNOWN',
 } as const;
 
 function renderPodAnswer(answer: PodAnswer, { verbose }: PodFlags): readonly string[] {
