@@ -88,7 +88,7 @@ pod template has that label; the manifests of this project and the managed mode 
 are ignored, and one line on standard error says how many, and in which namespaces.
 
 To verify agents takes the right to list \`daemonsets.apps\` in that namespace. Without it, the pods of the namespace that have the
-label are read (\`status\`, \`logs\`, \`top\`, \`explain\`), which standard error says. Nothing else is done with them: \`test\` needs
+label are read (\`status\`, \`logs\`, \`explain\`), which standard error says. Nothing else is done with them: \`test\` needs
 \`--image\`, \`identity federate\` trusts neither their service account nor their audience, and \`--live\` enters none of them.`;
 
 function renderEntry([code, row]: [

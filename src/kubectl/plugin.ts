@@ -13,7 +13,6 @@ import { addLogs } from './verbs/logs.ts';
 import { addMigrate } from './verbs/migrate.ts';
 import { addSysdump } from './verbs/sysdump.ts';
 import { addTest } from './verbs/test.ts';
-import { addTop } from './verbs/top.ts';
 import { addReasons } from './verbs/reasons.ts';
 import { addStatus } from './verbs/status.ts';
 import { addVersion } from './verbs/version.ts';
@@ -40,7 +39,6 @@ const addVerbs: readonly AddVerb[] = [
   addMigrate,
   addTest,
   addLogs,
-  addTop,
   addSysdump,
   addReasons,
   addVersion,

@@ -153,11 +153,11 @@ describeOnNewestVersion('kubectl nmi beside hostile pods', (cluster) => {
     assert.doesNotMatch(stdout, /attack|thief|kube-system:default/);
   });
 
-  it('explain --live enters the agent alone, and top reads its page alone', async () => {
+  it('explain --live enters the agent alone, and status reads its page alone', async () => {
     await run(['explain', 'pod', 'web', '--live']);
     assert.equal(reaching().length, 1);
     assert.match(reaching()[0] ?? '', /^exec --namespace=kube-system nmi-x7k2p /);
-    await run(['top']);
+    await run(['status']);
     assert.equal(reaching().length, 1);
     assert.match(
       reaching()[0] ?? '',
@@ -197,7 +197,7 @@ describeOnNewestVersion('kubectl nmi beside hostile pods', (cluster) => {
       assert.deepEqual([federated.code, federated.stdout], [2, '']);
       const live = await run(['explain', 'pod', 'web', '--live']);
       assert.match(live.stdout, /you may see no agent of this node/);
-      await run(['top']);
+      await run(['status']);
       assert.deepEqual(reaching(), []);
     });
   });

@@ -111,11 +111,6 @@ describe('kubectl nmi beside a running agent', () => {
     assert.doesNotMatch(stdout, /Not checked/);
   });
 
-  it('top counts the requests by namespace', async () => {
-    const { stdout } = await run('top');
-    assert.match(stdout, /^2 +ok +default +node-1$/m);
-  });
-
   it('explain --live shows the agent’s own state, with the clients of the pod', async () => {
     const { stdout } = await run('explain', 'pod', 'p', '--live');
     assert.match(stdout, /gets a token of AzureIdentity a \(the only one bound\)/);

@@ -7,7 +7,7 @@ import type { RawObject } from '../base/object.ts';
 import { exitCodes } from '../base/io.ts';
 import { failedError, type ExitCode } from '../base/plugin-error.ts';
 import { readAgentExplanation } from '../cluster/agent-explanation.ts';
-import { readMetrics } from '../cluster/metrics.ts';
+import { readMetricsPage } from '../cluster/agent-state.ts';
 import type { AgentView } from '../cluster/agents.ts';
 import { identityResources } from '../cluster/resources.ts';
 import { valueOrUnread, type Unread } from '../cluster/unread.ts';
@@ -101,19 +101,18 @@ async function agentDocument(
   const [log, previous, metrics, explained = ''] = await Promise.all([
     kubectl.run(['logs', ...where]),
     kubectl.run(['logs', ...where, '--previous']),
-    readMetrics(kubectl, agent),
+    readMetricsPage(kubectl, agent),
     readAgentExplanation(kubectl, agent, `flags, state and pods of ${name}`, unread),
   ]);
   const what = `read the metrics of ${namespace}/${name}`;
-  const samples = valueOrUnread(metrics, what, `metrics of ${name}`, unread) ?? [];
+  const page = valueOrUnread(metrics, what, `metrics of ${name}`, unread) ?? '';
   return {
     agent: `${namespace}/${name}`,
     log: redactText(log.code === 0 ? log.stdout : log.stderr),
     previousLog: redactText(previous.stdout),
     explained: parseRecord(redactText(explained)) ?? {},
-    metrics: samples.map((each) => {
-      const labels = [...each.labels].map(([key, value]) => `${key}="${value}"`);
-      return `${each.name}{${labels.join(',')}} ${each.value}`;
-    }),
+    metrics: redactText(page)
+      .split('\n')
+      .filter((line) => line !== '' && !line.startsWith('#')),
   };
 }

@@ -83,7 +83,6 @@ const verbs: Readonly<Record<string, readonly string[]>> = {
   'migrate to-workload-identity --live': ['migrate', 'to-workload-identity', '--live'],
   'migrate check': ['migrate', 'check'],
   test: ['test', '--pod', 'web'],
-  top: ['top'],
   logs: ['logs', '--node', 'node-1'],
   status: ['status'],
   sysdump: ['sysdump', '--file', 'x.yaml'],

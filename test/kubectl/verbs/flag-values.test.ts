@@ -25,7 +25,7 @@ describe('the value of a flag', () => {
     );
     assert.match(await refusalOf([...unassign, '-n', 'a', '--namespace=b']), /is given 2 times/);
     assert.match(
-      await refusalOf(['top', '-o', 'json', '-o', 'yaml']),
+      await refusalOf(['status', '-o', 'json', '-o', 'yaml']),
       /^error: -o is given 2 times/,
     );
     assert.match(await refusalOf(['-n', 'a', ...unassign, '-n', 'a']), /is given 2 times/);
@@ -50,9 +50,9 @@ describe('the value of a flag', () => {
     assert.match(await refusalOf([...unassign, '-n', '--context', 'a']), /^error: -n has no value/);
     assert.match(await refusalOf([...unassign, '-n=']), /^error: the word = has no meaning here/);
     for (const flag of ['-o', '--agent-namespace']) {
-      assert.match(await refusalOf(['top', flag]), /^error: --?\S+ has no value/);
+      assert.match(await refusalOf(['status', flag]), /^error: --?\S+ has no value/);
     }
-    assert.match(await refusalOf(['top', '--agent-namespace=']), /has no value/);
+    assert.match(await refusalOf(['status', '--agent-namespace=']), /has no value/);
     for (const flag of ['--service-account', '--service-account=', '--role=']) {
       assert.match(await refusalOf(['identity', 'assign', 'orders', flag]), /has no value/);
     }
