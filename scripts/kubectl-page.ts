@@ -70,15 +70,16 @@ A flag with one value is given once, and not empty: everything else is a usage e
 
 ## Verbs that write
 
-They print what they would change, and change it with \`--apply\` (objects in the cluster) and \`--run\` (\`az\`) after printing it.
+They print what they would change, and change objects in the cluster with \`--apply\` after printing it. In Azure the plugin changes
+nothing: it prints the \`az\` lines, and two verbs read from Azure with \`--run\`.
 
 - One context and one namespace count from the first read to the last write, and every printed command names that context.
 - An object is created, never overwritten: if one of that name exists with another spec, nothing changes.
 - Of a service account, only annotations that it lacks are written; of an exception, only \`spec.podLabels\`.
 - What takes something away also needs \`--yes\`. An object that another program manages, such as Helm or Argo CD, is not deleted or
   changed at all.
-- \`--run\` looks at Azure first: federated credentials of other clusters stay, and no value of an object reaches \`az\` that \`az\` would
-  read as a file, a flag or the machine's own identity.
+- No value of an object is in an \`az\` line that \`az\` would read as a file, a flag or the machine's own identity. Federated credentials
+  have names that no other cluster gives, since \`az\` replaces one of the same name.
 
 ## Which pods are agents
 

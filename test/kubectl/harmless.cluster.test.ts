@@ -8,7 +8,7 @@ import { copyFileSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, beforeEach, describe, it } from 'node:test';
 import { describeOnNewestVersion } from '../cluster/support/on-clusters.ts';
-import { createFakeAz, ordersId } from './support/fake-az.ts';
+import { ordersId } from './support/fake-az.ts';
 import { agent, agentSet, agentSetUid, clientId } from './support/mistakes.ts';
 import { runOn } from './support/real-kubectl.ts';
 
@@ -90,8 +90,6 @@ describeOnNewestVersion('verbs that write', (cluster) => {
     return new Map((await Promise.all(entries)).flat());
   }
 
-  const az = createFakeAz({ identities: { [ordersId]: clientId } });
-
   /** In the namespace of the context, which another program switches after the first call. */
   function run(words: readonly string[]) {
     const { binaries, folder } = cluster();
@@ -100,7 +98,7 @@ describeOnNewestVersion('verbs that write', (cluster) => {
       calls++;
       if (calls === 2) config('use-context', 'other');
     };
-    return runOn({ kubectl: binaries.kubectl, kubeconfig, home: folder, az, onCall }, words);
+    return runOn({ kubectl: binaries.kubectl, kubeconfig, home: folder, onCall }, words);
   }
 
   /** Names of the objects that the command created, changed or deleted. */
@@ -123,7 +121,7 @@ describeOnNewestVersion('verbs that write', (cluster) => {
     ['identity assign orders --selector mine --apply', ['shop/azureidentitybindings/orders']],
     ['exception add mine --pod-labels app=mine --apply', ['shop/azurepodidentityexceptions/mine']],
     ['migrate to-workload-identity --apply', ['shop/serviceaccounts/default']],
-    ['identity federate orders --run', []],
+    ['identity federate orders', []],
   ];
   for (const [words, changes] of verbs) {
     it(`changes one object of one namespace: ${words.slice(0, 40)}`, async () => {

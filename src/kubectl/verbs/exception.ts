@@ -74,7 +74,7 @@ export const addException: AddVerb = (parser, start) =>
           (sub) =>
             sub
               .positional('name', nameArgument)
-              .options({ apply: removalFlags.apply, yes: removalFlags.yes })
+              .options(removalFlags)
               .example('$0 exception delete proxy --apply --yes', ''),
           (flags) => start(flags, (context) => remove(context, flags.name, flags)),
         )
@@ -118,7 +118,7 @@ async function add(
     objects: added.objects,
     notes: [...added.notes, await noteOf(context, podLabels)],
   };
-  return carryOut(context, plan, { apply, run: false });
+  return carryOut(context, plan, { apply });
 }
 
 async function update(
@@ -151,19 +151,15 @@ async function update(
     changes: [change],
     notes: [`spec.podLabels was ${former.join(',') || 'empty'}.`, await noteOf(context, podLabels)],
   };
-  return carryOut(context, plan, { apply, run: false });
+  return carryOut(context, plan, { apply });
 }
 
-async function remove(
-  unpinned: VerbContext,
-  name: string,
-  flags: Pick<PlanFlags, 'apply' | 'yes'>,
-): Promise<ExitCode> {
+async function remove(unpinned: VerbContext, name: string, flags: PlanFlags): Promise<ExitCode> {
   const context = await pin(unpinned);
   await readOne(context, name);
   const { namespace } = context;
   const deletions = [{ resource, namespace, name }];
-  return carryOut(context, { ...emptyPlan, deletions }, { ...flags, run: false });
+  return carryOut(context, { ...emptyPlan, deletions }, flags);
 }
 
 async function readOne(

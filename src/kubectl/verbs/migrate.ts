@@ -25,7 +25,7 @@ import { renderUnread, type Unread } from '../cluster/unread.ts';
 import { findMic } from '../findings/agents.ts';
 import { valueOf } from '../transport/kubectl.ts';
 import { exitOf, print, scopeOf, type VerbContext } from './context.ts';
-import { planFlags } from './plan.ts';
+import { planFlags, runFlag } from './plan.ts';
 import { toWorkloadIdentity } from './to-workload-identity.ts';
 import { switchFlag, textFlag, type AddVerb } from './verb.ts';
 
@@ -43,7 +43,7 @@ export const addMigrate: AddVerb = (parser, start) =>
         'what each node pool lacks',
         (sub) =>
           sub
-            .options({ run: planFlags.run })
+            .options({ run: runFlag })
             .example('$0 migrate check --run', 'reads assignments from Azure'),
         (flags) => start(flags, (context) => check(context, flags.run)),
       )

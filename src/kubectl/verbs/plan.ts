@@ -1,12 +1,12 @@
 /**
  * The changes that a verb plans: new objects of our kinds, changes of objects with other owners,
  * deletions, and lines for `az`. They are printed as YAML with the rest as comments, so that the
- * output can be piped to kubectl; with flags, the plugin makes them itself after it has shown them.
+ * output can be piped to kubectl; with --apply, the plugin changes the objects after it has shown it.
  */
 import { isDeepStrictEqual } from 'node:util';
 import type { Options } from 'yargs';
 import { asRecord } from '../../base/json-value.ts';
-import { renderAz, runAz, type AzLine } from '../azure/az.ts';
+import { renderAz, type AzLine } from '../azure/az.ts';
 import { renderReport, renderYaml, shellWord, toLine } from '../base/output.ts';
 import { exitCodes } from '../base/io.ts';
 import { failedError, usageError, type ExitCode } from '../base/plugin-error.ts';
@@ -23,26 +23,25 @@ export interface Plan {
   readonly changes: readonly (readonly string[])[];
   readonly deletions: readonly NamedObject[];
   readonly az: readonly AzLine[];
-  /** Whether `az` takes something away that objects elsewhere may need. */
-  readonly removesInAzure: boolean;
   readonly notes: readonly string[];
 }
 
 export interface PlanFlags {
   readonly apply: boolean;
-  readonly run: boolean;
   /** Of verbs that take something away. */
   readonly yes?: boolean;
 }
 
 export const planFlags = {
   apply: switchFlag('Change the objects in the cluster after showing what changes.'),
-  run: switchFlag('Run the az lines as the user that az is logged in as.'),
 } as const satisfies Readonly<Record<string, Options>>;
+
+/** Azure is only read, and only with this flag. */
+export const runFlag = switchFlag('Read from Azure, as the user that az is logged in as.');
 
 export const removalFlags = {
   ...planFlags,
-  yes: switchFlag('Confirm what cannot be undone: --apply and --run do nothing without it.'),
+  yes: switchFlag('Confirm what cannot be undone: --apply does nothing without it.'),
 } as const satisfies Readonly<Record<string, Options>>;
 
 export const emptyPlan: Plan = {
@@ -50,45 +49,33 @@ export const emptyPlan: Plan = {
   changes: [],
   deletions: [],
   az: [],
-  removesInAzure: false,
   notes: [],
 };
 
 /** Field manager of what the plugin writes. */
 export const asOurselves = '--field-manager=kubectl-nmi';
 
-/**
- * Azure changes come before the objects that need them, but after deletions of objects.
- * @throws PluginError
- */
+/** @throws PluginError */
 export async function carryOut(
   context: PinnedContext,
   plan: Plan,
   flags: PlanFlags,
 ): Promise<ExitCode> {
   const { io, kubectl, output } = context;
-  const { apply, run, yes = false } = flags;
+  const { apply, yes = false } = flags;
   const commands = [...plan.changes, ...plan.deletions.map(deletionOf)];
   if (output === 'text') io.stdout(renderPlan(context, plan, commands));
-  if (!yes && needsYes(plan, flags)) {
+  if (apply && !yes && plan.deletions.length > 0) {
     throw usageError('nothing was changed: this cannot be undone', 'Add --yes to do it.');
   }
   if (apply) for (const each of plan.deletions) await refuseOtherOwners(kubectl, each);
-  const isRemoval = plan.deletions.length > 0 || plan.removesInAzure;
-  if (run && !isRemoval) await runAll(context, plan.az);
   if (apply) await applyAll(context, plan.objects, commands);
-  if (run && isRemoval) await runAll(context, plan.az);
   if (output !== 'text') {
     const { objects, az, notes } = plan;
-    const done = { objects: apply, az: run };
-    const value = { target: context.target, objects, kubectl: commands, az, notes, done };
+    const value = { target: context.target, objects, kubectl: commands, az, notes, done: apply };
     io.stdout(renderReport(output, value, () => []));
   }
   return exitCodes.ok;
-}
-
-function needsYes({ deletions, az, removesInAzure }: Plan, { apply, run }: PlanFlags): boolean {
-  return (apply && deletions.length > 0) || (run && removesInAzure && az.length > 0);
 }
 
 function deletionOf({ resource, namespace, name }: NamedObject): readonly string[] {
@@ -118,25 +105,14 @@ async function applyAll(
   objects: readonly object[],
   commands: readonly (readonly string[])[],
 ): Promise<void> {
-  const { kubectl } = context;
-  const report = progressOf(context);
+  const { kubectl, io, output } = context;
+  // Standard output of other formats must contain only the document.
+  const report = output === 'text' ? io.stdout : io.stderr;
   if (objects.length > 0) {
     const words = ['create', '--filename=-', asOurselves];
     report(await kubectl.expect('create the objects', words, renderYaml(objects)));
   }
   for (const words of commands) report(await kubectl.expect(words.join(' '), words));
-}
-
-/** Standard output of other formats must contain only the document. */
-function progressOf({ io, output }: PinnedContext): (text: string) => void {
-  return output === 'text' ? io.stdout : io.stderr;
-}
-
-async function runAll(context: PinnedContext, lines: readonly AzLine[]): Promise<void> {
-  for (const line of lines) {
-    await runAz(context.io, line);
-    progressOf(context)(`done: ${toLine(renderAz(line))}\n`);
-  }
 }
 
 /**

@@ -11,7 +11,6 @@ import type { Config } from '../../nmi/config/config.ts';
 import { cloudOf, resolveAuthority } from '../../nmi/sources/entra/clouds.ts';
 import { renderAz } from '../azure/az.ts';
 import {
-  findFederation,
   maxCredentials,
   planFederation,
   subjectOf,
@@ -30,7 +29,7 @@ import {
 } from '../base/object.ts';
 import { shellWord } from '../base/output.ts';
 import { exitCodes } from '../base/io.ts';
-import { failedError, usageError, type ExitCode } from '../base/plugin-error.ts';
+import { failedError, type ExitCode } from '../base/plugin-error.ts';
 import { commonConfig, defaultConfig, verifiedOf } from '../cluster/agents.ts';
 import { createClusterState } from '../cluster/cluster-state.ts';
 import { readIssuer } from '../cluster/issuer.ts';
@@ -40,7 +39,7 @@ import { readSnapshot, type Snapshot } from '../cluster/snapshot.ts';
 import type { Unread } from '../cluster/unread.ts';
 import { labelPatch, ownersOf } from '../findings/owners.ts';
 import { classifySdk, sdkRule } from '../findings/sdk-versions.ts';
-import { kubectlCommand, pin, type PinnedContext, type VerbContext } from './context.ts';
+import { kubectlCommand, pin, type VerbContext } from './context.ts';
 import { asOurselves, carryOut, checkName, emptyPlan, type PlanFlags } from './plan.ts';
 
 export interface WorkloadIdentityFlags extends PlanFlags {
@@ -53,12 +52,6 @@ export async function toWorkloadIdentity(
   unpinned: VerbContext,
   flags: WorkloadIdentityFlags,
 ): Promise<ExitCode> {
-  if (flags.try && flags.run) {
-    throw usageError(
-      '--try is for federated credentials that exist, and --run makes them',
-      'Give --run first; Entra ID takes minutes to know a new credential.',
-    );
-  }
   const context = await pin(unpinned);
   const { namespace, kubectl } = context;
   const snapshot = await readSnapshot(context, namespace);
@@ -77,7 +70,7 @@ export async function toWorkloadIdentity(
   if (flags.try) await tryAll(context, namespace, uses, config, flags['tenant-id']);
   const changes = uses.flatMap(annotateWords);
   const { audience } = cloudOf(config.cloud);
-  const federation = await federateUses(context, uses, { issuer, audience }, flags.run);
+  const federation = federateUses(uses, { issuer, audience });
   const notes = [
     ...obstacles,
     ...useNotes(uses),
@@ -94,7 +87,7 @@ export async function toWorkloadIdentity(
   ];
   const plan = { ...emptyPlan, changes, az: federation.az, notes };
   const code = await carryOut(context, plan, flags);
-  return obstacles.length > 0 && (flags.apply || flags.run) ? exitCodes.findings : code;
+  return obstacles.length > 0 && flags.apply ? exitCodes.findings : code;
 }
 
 interface Use {
@@ -236,13 +229,10 @@ function annotateWords({
   ];
 }
 
-/** One look at Azure for each identity. */
-async function federateUses(
-  { io }: PinnedContext,
+function federateUses(
   uses: readonly Use[],
   { issuer, audience }: { readonly issuer: string; readonly audience: string },
-  run: boolean,
-): Promise<FederationPlan> {
+): FederationPlan {
   const plans: FederationPlan[] = [];
   for (const same of Map.groupBy(uses, ({ identity }) => titleOf(identity)).values()) {
     const spec = specOf(same[0]?.identity ?? {});
@@ -250,9 +240,7 @@ async function federateUses(
     const clientId = stringAt(spec, 'clientID').trim();
     const federation = { resourceId, clientId, issuer, audience };
     const subjects = same.map(({ namespace, account }) => ({ namespace, serviceAccount: account }));
-    plans.push(
-      run ? await findFederation(io, federation, subjects) : planFederation(federation, subjects),
-    );
+    plans.push(planFederation(federation, subjects));
   }
   return {
     az: plans.flatMap(({ az }) => az),

@@ -213,10 +213,6 @@ describe('kubectl nmi migrate to-workload-identity', () => {
     assert.equal(untried.isApplied, false);
     assert.match(untried.stderr, /give --tenant-id/);
     assert.deepEqual(untried.posts, []);
-
-    const both = await attempt(200, ['--run']);
-    assert.equal(both.code, 2);
-    assert.match(both.stderr, /--run first/);
   });
 
   it('sends no token to an authority that the author of an identity chose', async () => {
@@ -273,14 +269,6 @@ describe('the service accounts of migrate to-workload-identity', () => {
     assert.deepEqual([text.objects, text.kubectl[0]?.[0]], [[], 'annotate']);
   });
 
-  it('are annotated after Azure knows them', async () => {
-    const { calls } = await play([...apply, '--run'], testBedOf());
-    assert.deepEqual(
-      calls.map((words) => words.slice(0, 2).join(' ')).filter((each) => !each.endsWith(' get')),
-      ['az identity', 'az identity', 'kubectl annotate'],
-    );
-  });
-
   it('are not written again', async () => {
     const account = createAccount('default', { [clientIdKey]: ` ${clientA.toUpperCase()}` });
     const { code, calls } = await play(apply, testBedOf({ serviceaccounts: [account] }));
@@ -306,7 +294,7 @@ describe('the service accounts of migrate to-workload-identity', () => {
       },
       az,
     );
-    const { code, stdout, calls } = await play([...apply, '--run'], testBed);
+    const { code, stdout, calls } = await play(apply, testBed);
     assert.equal(code, 1);
     assert.match(
       stdout,
@@ -316,7 +304,7 @@ describe('the service accounts of migrate to-workload-identity', () => {
     );
     assert.deepEqual(changesOf(calls), [annotate('web', `${clientIdKey}=${clientA}`)]);
     assert.deepEqual(
-      az.lines.flatMap((line) => /serviceaccount:\S+/.exec(line)?.[0] ?? []),
+      stdout.match(/^# az .*/gm)?.map((line) => /serviceaccount:\S+/.exec(line)?.[0]),
       ['serviceaccount:shop:web'],
     );
     assert.equal((await play(['migrate', 'to-workload-identity'], testBed)).code, 0);
@@ -383,7 +371,7 @@ describe('the service accounts of migrate to-workload-identity', () => {
     const nameless = createIdentity('orders', { type: 0, resourceID: ordersId });
     const az = createFakeAz({ identities: {} });
     const testBed = testBedOf({ [kinds.identities]: [nameless] }, az);
-    const { code, stdout, calls } = await play([...apply, '--run', '-o', 'json'], testBed);
+    const { code, stdout, calls } = await play([...apply, '-o', 'json'], testBed);
     assert.deepEqual([code, changesOf(calls), az.lines], [1, [], []]);
     const { notes } = JSON.parse(stdout) as { notes: string[] };
     assert.equal(

@@ -1,6 +1,6 @@
 /**
- * `kubectl nmi identity assign` and `unassign`: the binding, and the assignment of the identity to the
- * scale sets.
+ * `kubectl nmi identity assign` and `unassign`: the binding, and the az lines that assign the identity
+ * to the scale sets.
  */
 import { bindingLabel } from '../../../cache/index/binding-label.ts';
 import { isGuid } from '../../../cache/index/identifiers.ts';
@@ -10,8 +10,7 @@ import { parseIdentityId } from '../../azure/identity-id.ts';
 import { computesOf, identityLine } from '../../azure/node-pools.ts';
 import { bindingObject } from '../../azure/objects.ts';
 import { nameOf, namespaceOf, specOf, titleOf, type RawObject } from '../../base/object.ts';
-import { exitCodes } from '../../base/io.ts';
-import { failedError, PluginError, usageError, type ExitCode } from '../../base/plugin-error.ts';
+import { failedError, usageError, type ExitCode } from '../../base/plugin-error.ts';
 import { listNodes } from '../../cluster/agent-state.ts';
 import { findIdentity, type Found } from '../../cluster/bound.ts';
 import type { NamedObject } from '../../cluster/other-owners.ts';
@@ -47,7 +46,7 @@ export async function assign(
   const made = bindingObject(context.namespace, checkName(name), name, selector, serviceAccount);
   const added = await unlessThere(context, identityResources.bindings, name, made);
   const roles = roleLines(identity, flags);
-  const scaleSets = await scaleSetLines(context, identity, 'assign', flags.run);
+  const scaleSets = await scaleSetLines(context, identity, 'assign');
   const notes = [
     ...added.notes,
     `Pods get it by the label ${bindingLabel}=${selector} in their template.`,
@@ -81,41 +80,32 @@ function roleLines(identity: RawObject, { role, scope }: AssignFlags): readonly 
   return [azLine(['role', 'assignment', 'create'], { assignee: clientId, role, scope })];
 }
 
-interface UnassignFlags extends PlanFlags {
-  readonly ignoreUnknownUsers: boolean;
-}
-
 export async function unassign(
   unpinned: VerbContext,
   name: string,
-  flags: UnassignFlags,
+  flags: PlanFlags,
 ): Promise<ExitCode> {
   const context = await pin(unpinned);
   const found = await findIdentity(context.kubectl, context.namespace, name);
   const { identity, bindings, pods } = found;
-  const kept = await whyKept(context, found, flags);
+  const kept = await whyKept(context, found);
   const { lines, notes } =
     kept === undefined
-      ? await scaleSetLines(context, identity, 'remove', flags.run)
+      ? await scaleSetLines(context, identity, 'remove')
       : { lines: [], notes: [`It stays assigned to the scale sets${kept}`] };
   const plan = {
     ...emptyPlan,
     deletions: deletionsOf(bindings),
     az: lines,
-    removesInAzure: true,
     notes: [...usersNote(pods), ...notes],
   };
   return carryOut(context, plan, flags);
 }
 
-/**
- * Why the scale sets keep the identity; undefined if nobody else is known to need it.
- * @throws PluginError with --run if that cannot be known.
- */
+/** Why the scale sets keep the identity; undefined if nobody else needs it. */
 async function whyKept(
   { kubectl }: VerbContext,
   { identity, identities }: Found,
-  { run, ignoreUnknownUsers }: UnassignFlags,
 ): Promise<string | undefined> {
   if (!needsAssignment(identity)) return undefined;
   const read = await kubectl.list(identityResources.identities, undefined);
@@ -125,7 +115,7 @@ async function whyKept(
   if (same.length > 0) {
     return ` for ${same.map((each) => `AzureIdentity ${titleOf(each)}`).join(', ')}.`;
   }
-  if (ignoreUnknownUsers || (!isBlind && unknown.length === 0)) return undefined;
+  if (!isBlind && unknown.length === 0) return undefined;
   const [why, remedy] =
     !read.ok && read.failure.kind === 'forbidden'
       ? [
@@ -136,11 +126,7 @@ async function whyKept(
           unknown.map((each) => halvesOf(each, identity)).join('; '),
           'Set both ids in both objects',
         ];
-  const problem = `it is not known whether another namespace uses the identity: ${why}`;
-  const nextStep = `${remedy}, or give --ignore-unknown-users.`;
-  if (run)
-    throw new PluginError(isBlind ? exitCodes.noRight : exitCodes.findings, problem, nextStep);
-  return `: ${problem}. ${nextStep}`;
+  return `: it is not known whether another namespace uses the identity: ${why}. ${remedy}.`;
 }
 
 /** Of two objects that cannot be compared. */
@@ -156,17 +142,10 @@ async function scaleSetLines(
   { kubectl }: VerbContext,
   identity: RawObject,
   verb: 'assign' | 'remove',
-  isRun: boolean,
 ): Promise<{ readonly lines: readonly AzLine[]; readonly notes: readonly string[] }> {
   if (!needsAssignment(identity)) return { lines: [], notes: [] };
   const found = stringAt(specOf(identity), 'resourceID').trim();
   const title = `AzureIdentity ${nameOf(identity)}`;
-  if (found === '' && isRun) {
-    throw usageError(
-      `${title} has no spec.resourceID, which the az lines need`,
-      'Set it: az identity list shows resource ids.',
-    );
-  }
   if (found !== '' && parseIdentityId(found) === undefined) {
     throw failedError(
       `${title} has a spec.resourceID that is no id of a user-assigned identity: ${found}`,

@@ -19,17 +19,11 @@ import {
   emptyPlan,
   planFlags,
   removalFlags,
+  runFlag,
   unlessThere,
   type PlanFlags,
 } from '../plan.ts';
-import {
-  nameArgument,
-  switchFlag,
-  textFlag,
-  type AddVerb,
-  type Parser,
-  type Start,
-} from '../verb.ts';
+import { nameArgument, textFlag, type AddVerb, type Parser, type Start } from '../verb.ts';
 import { assign, deletionsOf, unassign, usersNote } from './assign.ts';
 import { federate } from './federate.ts';
 
@@ -63,6 +57,7 @@ function addObjects(parser: Parser, start: Start): Parser {
           })
           .options({
             secret: textFlag('Secret with the password or certificate.'),
+            run: runFlag,
             ...planFlags,
           })
           .example(
@@ -93,7 +88,7 @@ function addObjects(parser: Parser, start: Start): Parser {
       (sub) =>
         sub
           .positional('name', nameArgument)
-          .options({ apply: removalFlags.apply, yes: removalFlags.yes })
+          .options(removalFlags)
           .example('$0 identity delete orders --apply --yes', ''),
       (flags) => start(flags, (context) => remove(context, flags.name, flags)),
     );
@@ -121,8 +116,8 @@ function addUses(parser: Parser, start: Start): Parser {
             'shows the binding and the az lines',
           )
           .example(
-            '$0 identity assign orders --role "Key Vault Secrets User" --scope /subscriptions/… --run --apply',
-            'does it',
+            '$0 identity assign orders --role "Key Vault Secrets User" --scope /subscriptions/… --apply',
+            'makes the binding',
           ),
       (flags) => start(flags, (context) => assign(context, flags.name, flags)),
     )
@@ -132,14 +127,8 @@ function addUses(parser: Parser, start: Start): Parser {
       (sub) =>
         sub
           .positional('name', nameArgument)
-          .option(
-            'ignore-unknown-users',
-            switchFlag(
-              'Remove the assignment even if you cannot read whether other namespaces use the identity.',
-            ),
-          )
           .options(removalFlags)
-          .example('$0 identity unassign orders --apply --run --yes', ''),
+          .example('$0 identity unassign orders --apply --yes', ''),
       (flags) => start(flags, (context) => unassign(context, flags.name, flags)),
     )
     .command(
@@ -154,12 +143,8 @@ function addUses(parser: Parser, start: Start): Parser {
             default: [],
             describe: 'Instead of those of the bound pods.',
           })
-          .options({ run: planFlags.run })
-          .example('$0 identity federate orders --run', ''),
-      (flags) =>
-        start(flags, (context) =>
-          federate(context, flags.name, flags['service-account'], flags.run),
-        ),
+          .example('$0 identity federate orders', ''),
+      (flags) => start(flags, (context) => federate(context, flags.name, flags['service-account'])),
     );
 }
 
@@ -171,6 +156,7 @@ const typeTitles: ReadonlyMap<number, string> = new Map([
 ]);
 
 interface AddFlags extends PlanFlags {
+  readonly run: boolean;
   readonly resourceId: string;
   readonly clientId: string;
   readonly tenantId: string;
@@ -220,7 +206,6 @@ async function add(unpinned: VerbContext, name: string, flags: AddFlags): Promis
     ...added.notes,
     `Then bind it: ${nmiCommand(context, 'identity', 'assign', name)}`,
   ];
-  // The `az` line that reads the identity has already run.
   return carryOut(context, { ...emptyPlan, objects: added.objects, notes }, flags);
 }
 
@@ -268,11 +253,7 @@ async function list(context: VerbContext): Promise<ExitCode> {
   return exitCodes.ok;
 }
 
-async function remove(
-  unpinned: VerbContext,
-  name: string,
-  flags: Pick<PlanFlags, 'apply' | 'yes'>,
-): Promise<ExitCode> {
+async function remove(unpinned: VerbContext, name: string, flags: PlanFlags): Promise<ExitCode> {
   const context = await pin(unpinned);
   const { bindings, pods } = await findIdentity(context.kubectl, context.namespace, name);
   const { namespace } = context;
@@ -281,5 +262,5 @@ async function remove(
     { resource: identityResources.identities, namespace, name },
   ];
   const plan = { ...emptyPlan, deletions, notes: usersNote(pods) };
-  return carryOut(context, plan, { ...flags, run: false });
+  return carryOut(context, plan, flags);
 }
