@@ -140,7 +140,6 @@ async function helpOf(words: readonly string[]): Promise<string> {
     stdout: (text) => (stdout += text),
     stderr: () => undefined,
     run: () => Promise.resolve({ code: undefined, stdout: '', stderr: '' }),
-    post: () => Promise.resolve(undefined),
     readText: () => Promise.resolve(undefined),
     writeNew: () => Promise.resolve(false),
     wallMs: () => 0,

@@ -47,7 +47,6 @@ void runPlugin(process.argv.slice(2), {
   stdout: (output) => process.stdout.write(output),
   stderr: (line) => process.stderr.write(line),
   run: firstAlone(run, hasLoginPlugin),
-  post,
   readText: (path) => (path === '-' ? text(process.stdin) : readIfThere(path)),
   writeNew,
   wallMs: () => Date.now(),
@@ -64,17 +63,6 @@ async function hasLoginPlugin(): Promise<boolean> {
   );
   const texts = await Promise.all(paths.map(readIfThere));
   return texts.some((each) => /^\s*"?exec"?:/m.test(each ?? ''));
-}
-
-async function post(url: string, form: Readonly<Record<string, string>>) {
-  try {
-    const signal = AbortSignal.any([stop.signal, AbortSignal.timeout(15_000)]);
-    const body = new URLSearchParams(form);
-    const response = await fetch(url, { method: 'POST', body, redirect: 'error', signal });
-    return { status: response.status, body: await response.text() };
-  } catch {
-    return undefined;
-  }
 }
 
 async function readIfThere(path: string): Promise<string | undefined> {

@@ -27,11 +27,6 @@ export interface Io {
     args: readonly string[],
     options?: RunOptions,
   ) => Promise<ProgramRun>;
-  /** An HTML form by HTTPS, without redirects. Never rejects: undefined when nothing answers. */
-  readonly post: (
-    url: string,
-    form: Readonly<Record<string, string>>,
-  ) => Promise<{ readonly status: number; readonly body: string } | undefined>;
   /** Undefined if the file does not exist. `-` is standard input. */
   readonly readText: (path: string) => Promise<string | undefined>;
   /** Never overwrites: false when the file exists. */

@@ -27,7 +27,7 @@ import { valueOf } from '../transport/kubectl.ts';
 import { exitOf, print, scopeOf, type VerbContext } from './context.ts';
 import { planFlags, runFlag } from './plan.ts';
 import { toWorkloadIdentity } from './to-workload-identity.ts';
-import { switchFlag, textFlag, type AddVerb } from './verb.ts';
+import { switchFlag, type AddVerb } from './verb.ts';
 
 export const addMigrate: AddVerb = (parser, start) =>
   parser.command('migrate', 'leave the AKS add-on, or move to Workload Identity', (verb) =>
@@ -78,16 +78,9 @@ export const addMigrate: AddVerb = (parser, start) =>
                 'Ask the agents which SDKs they saw the pods use; needs exec on their pods.',
               ),
             )
-            .option(
-              'try',
-              switchFlag(
-                'Exchange a token of each service account at Entra ID first; --apply changes nothing if one is refused.',
-              ),
-            )
-            .option('tenant-id', textFlag('For --try: tenant of identities without spec.tenantID.'))
             .example('$0 migrate to-workload-identity -n shop --live', '')
             .example(
-              '$0 migrate to-workload-identity -n shop --try --tenant-id … --apply',
+              '$0 migrate to-workload-identity -n shop --apply',
               'when the federated credentials exist',
             ),
         (flags) => start(flags, (context) => toWorkloadIdentity(context, flags)),

@@ -8,7 +8,7 @@ import { isGuid, normaliseClientId } from '../../cache/index/identifiers.ts';
 import type { Identity } from '../../cache/index/objects.ts';
 import { stringAt } from '../../base/json-value.ts';
 import type { Config } from '../../nmi/config/config.ts';
-import { cloudOf, resolveAuthority } from '../../nmi/sources/entra/clouds.ts';
+import { cloudOf } from '../../nmi/sources/entra/clouds.ts';
 import { renderAz } from '../azure/az.ts';
 import {
   maxCredentials,
@@ -17,7 +17,6 @@ import {
   type FederationPlan,
 } from '../azure/federation.ts';
 import { parseIdentityId, showClientIdLine } from '../azure/identity-id.ts';
-import { tryExchange, type TrialResult } from '../azure/trial-exchange.ts';
 import {
   annotationsOf,
   metadataOf,
@@ -44,8 +43,6 @@ import { asOurselves, carryOut, checkName, emptyPlan, type PlanFlags } from './p
 
 export interface WorkloadIdentityFlags extends PlanFlags {
   readonly live: boolean;
-  readonly try: boolean;
-  readonly 'tenant-id': string;
 }
 
 export async function toWorkloadIdentity(
@@ -67,7 +64,6 @@ export async function toWorkloadIdentity(
   const program = kubectlCommand(context);
   const obstacles = all.flatMap((use) => obstacleOf(use, program) ?? []);
   const uses = all.filter((use) => obstacleOf(use, program) === undefined);
-  if (flags.try) await tryAll(context, namespace, uses, config, flags['tenant-id']);
   const changes = uses.flatMap(annotateWords);
   const { audience } = cloudOf(config.cloud);
   const federation = federateUses(uses, { issuer, audience });
@@ -286,62 +282,6 @@ function templatePatches(uses: readonly Use[], { workloads }: Snapshot): readonl
       owners.map((workload) => labelPatch(workload, 'azure.workload.identity/use', 'true')),
     ),
   ];
-}
-
-/** @throws PluginError when one is refused; then nothing is changed. */
-async function tryAll(
-  context: VerbContext,
-  namespace: string,
-  uses: readonly Use[],
-  config: Config,
-  tenantId: string,
-): Promise<void> {
-  const problems: string[] = [];
-  for (const { account, identity } of uses) {
-    const result = await tryUse(context, namespace, account, identity, config, tenantId);
-    const title = `service account ${namespace}/${account} as AzureIdentity ${nameOf(identity)}`;
-    if (!result.ok) problems.push(`${title}: ${result.reason}: ${result.detail}`);
-    else context.io.stderr(`trial exchange: ${title}: Entra ID gives a token\n`);
-  }
-  if (problems.length === 0) return;
-  throw failedError(
-    `the trial exchange failed, and no object was changed: ${problems.join('; ')}`,
-    'Leave out --try to see the az lines of the federated credentials; Entra ID takes minutes to know a new one. See kubectl nmi reasons federation_refused',
-  );
-}
-
-async function tryUse(
-  { kubectl, io }: VerbContext,
-  namespace: string,
-  account: string,
-  identity: RawObject,
-  { cloud }: Config,
-  tenantOfUser: string,
-): Promise<TrialResult> {
-  const spec = specOf(identity);
-  const tenantId = stringAt(spec, 'tenantID') || tenantOfUser;
-  if (tenantId === '') {
-    const detail = 'its tenant is not known: give --tenant-id (az account show --query tenantId)';
-    return { ok: false, reason: 'not tried', detail };
-  }
-  const adEndpoint = stringAt(spec, 'adEndpoint');
-  const found = resolveAuthority({ adEndpoint, cloud, allowedHosts: [] });
-  if (!found.ok) return { ok: false, reason: 'not tried', detail: found.problem };
-  const assertion = await kubectl.expect(`create a token of service account ${account}`, [
-    'create',
-    'token',
-    // This verb of kubectl accepts no name after `--`, so the name is checked.
-    checkName(account),
-    `--namespace=${namespace}`,
-    `--audience=${found.audience}`,
-    '--duration=10m',
-  ]);
-  return tryExchange(io, {
-    authority: found.authority,
-    tenantId,
-    clientId: stringAt(spec, 'clientID').trim(),
-    assertion: assertion.trim(),
-  });
 }
 
 /** A sentence for each pod, those that need work first. */

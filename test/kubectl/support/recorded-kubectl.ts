@@ -33,8 +33,6 @@ export interface Recorded {
     args: readonly string[],
     input: string,
   ) => ProgramRun | undefined | Promise<ProgramRun | undefined>;
-  /** Answers posted forms; default: no answer. */
-  readonly post?: Io['post'];
   readonly currentNamespace?: string;
   readonly isReadOnly?: boolean;
   readonly onSleep?: () => void;
@@ -73,7 +71,6 @@ export async function play(words: readonly string[], recorded: Recorded = {}): P
       const other = await recorded.other?.(program, args, input);
       return other ?? { code: undefined, stdout: '', stderr: '' };
     },
-    post: (url, form) => recorded.post?.(url, form) ?? Promise.resolve(undefined),
     readText: (path) => Promise.resolve(recorded.files?.[path]),
     writeNew: (path, text) => {
       if (recorded.isReadOnly === true || written.has(path)) return Promise.resolve(false);

@@ -7,7 +7,6 @@ export function createIo(run: Io['run']): Io {
     stdout: () => undefined,
     stderr: () => undefined,
     run,
-    post: () => Promise.resolve(undefined),
     readText: () => Promise.resolve(undefined),
     writeNew: () => Promise.resolve(false),
     wallMs: () => 0,

@@ -25,7 +25,6 @@ function openKubectl(
       assert.ok(run !== undefined);
       return Promise.resolve(run);
     },
-    post: () => Promise.resolve(undefined),
     readText: () => Promise.resolve(undefined),
     writeNew: () => Promise.resolve(true),
     wallMs: () => 0,

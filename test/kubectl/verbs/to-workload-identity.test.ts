@@ -162,82 +162,6 @@ describe('kubectl nmi migrate to-workload-identity', () => {
     assert.ok(calls.every((words) => !words.includes('exec')));
   });
 
-  it('tries the exchange first, and changes nothing when Entra ID refuses', async () => {
-    const assertion = 'eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ4In0.c2lnbmF0dXJl';
-    const testBed = testBedOf({ pods: [createPod('web', bound)] });
-    const attempt = async (
-      status: number,
-      words: readonly string[] = ['--tenant-id', 'tenant'],
-    ) => {
-      const posts: (readonly [url: string, form: Readonly<Record<string, string>>])[] = [];
-      const played = await play(['migrate', 'to-workload-identity', '--try', '--apply', ...words], {
-        ...testBed,
-        other: (program, args, input) => {
-          if (args[0] === 'create') return ok(`${assertion}\n`);
-          return testBed.other?.(program, args, input);
-        },
-        post: (url, form) => {
-          posts.push([url, form]);
-          const body =
-            status === 200
-              ? { access_token: 'secret-token' }
-              : { error: 'invalid_client', error_description: 'AADSTS700213: no record' };
-          return Promise.resolve({ status, body: JSON.stringify(body) });
-        },
-      });
-      const isApplied = played.calls.some((each) => each.includes('annotate'));
-      return { ...played, posts, isApplied };
-    };
-
-    const fine = await attempt(200);
-    assert.equal(fine.code, 0);
-    assert.equal(fine.isApplied, true);
-    assert.match(
-      fine.stderr,
-      /service account shop\/default as AzureIdentity orders: Entra ID gives/,
-    );
-    const [[url, form] = ['', {}]] = fine.posts;
-    assert.equal(url, 'https://login.microsoftonline.com/tenant/oauth2/v2.0/token');
-    assert.deepEqual([form['client_id'], form['client_assertion']], [clientA, assertion]);
-    assert.ok(
-      fine.calls.some((each) => each.join(' ').includes('--audience=api://AzureADTokenExchange')),
-    );
-    assert.doesNotMatch(fine.stdout + fine.stderr, /eyJ|secret-token/);
-
-    const refused = await attempt(401);
-    assert.equal(refused.code, 1);
-    assert.equal(refused.isApplied, false);
-    assert.match(refused.stderr, /no object was changed.*AADSTS700213.*\n.*federated credentials/);
-
-    const untried = await attempt(200, []);
-    assert.equal(untried.isApplied, false);
-    assert.match(untried.stderr, /give --tenant-id/);
-    assert.deepEqual(untried.posts, []);
-  });
-
-  it('sends no token to an authority that the author of an identity chose', async () => {
-    const posts: string[] = [];
-    const evil = createIdentity('orders', {
-      type: 3,
-      clientID: clientA,
-      tenantID: 'tenant',
-      adEndpoint: 'https://evil.example',
-    });
-    const { stderr, calls } = await play(['migrate', 'to-workload-identity', '--try'], {
-      ...testBedOf({ pods: [createPod('web', bound)], [kinds.identities]: [evil] }),
-      post: (url) => {
-        posts.push(url);
-        return Promise.resolve(undefined);
-      },
-    });
-    assert.deepEqual(posts, []);
-    assert.ok(
-      calls.every((each) => each[1] !== 'create'),
-      'no token is made either',
-    );
-    assert.match(stderr, /evil\.example, which is not allowed/);
-  });
-
   it('has nothing to do if no pod is bound', async () => {
     assert.match(
       (await play(['migrate', 'to-workload-identity'], testBedOf({ pods: [] }))).stderr,
@@ -378,11 +302,6 @@ describe('the service accounts of migrate to-workload-identity', () => {
       notes[0],
       `Service account shop/default is left out: AzureIdentity orders has no client id. Find it: az identity show --ids ${ordersId} --query clientId --output tsv. Then set spec.clientID: kubectl --context=dev -n shop edit ${kinds.identities} orders`,
     );
-    const tried = await play(
-      ['migrate', 'to-workload-identity', '--try', '--tenant-id', 't'],
-      testBed,
-    );
-    assert.ok(tried.calls.every((words) => words[1] !== 'create'));
     const shown = await play(['migrate', 'to-workload-identity'], testBed);
     assert.doesNotMatch(shown.stdout, /client-id=|client-id: |federated-credential create/);
     const wrong = createIdentity('orders', { type: 0, clientID: 'orders', resourceID: '' });
