@@ -18,19 +18,16 @@ const flagKinds: Readonly<Record<string, string>> = {
   '--identity': identityResources.identities,
 };
 
-const { identities, bindings, exceptions } = identityResources;
+const { identities, bindings } = identityResources;
 /** Kinds of the names behind verbs. */
 const nameKinds: Readonly<Record<string, string>> = {
   'explain pod': 'pods',
   'explain identity': identities,
   'explain binding': bindings,
   'identity show': identities,
-  'identity delete': identities,
   'identity assign': identities,
   'identity unassign': identities,
   'identity federate': identities,
-  'exception update': exceptions,
-  'exception delete': exceptions,
 };
 
 /** Words behind verbs that are no names of objects. */

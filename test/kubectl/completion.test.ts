@@ -2,10 +2,8 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import {
   boundTestBed,
-  createObject,
   createPod,
   failed,
-  kinds,
   play,
   type Recorded,
 } from './support/recorded-kubectl.ts';
@@ -15,7 +13,6 @@ const testBed: Recorded = {
   ...boundTestBed({
     namespaces: [named('shop'), named('stock'), named('other')],
     pods: [createPod('web-1'), createPod('web-2'), createPod('far', { namespace: 'other' })],
-    [kinds.exceptions]: [createObject('AzurePodIdentityException', 'proxy', {})],
   }),
 };
 
@@ -69,7 +66,6 @@ describe('completion', () => {
     assert.deepEqual(await complete('test', '--identity', ''), ['orders']);
     assert.deepEqual(await complete('identity', 'show', 'or'), ['orders']);
     assert.deepEqual(await complete('explain', 'binding', ''), ['orders']);
-    assert.deepEqual(await complete('exception', 'delete', ''), ['proxy']);
     assert.deepEqual(await complete('identity', 'add', ''), [], 'a new name');
     assert.deepEqual(await complete('identity', 'show', 'orders', ''), [], 'one name');
   });

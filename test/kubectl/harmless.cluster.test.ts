@@ -157,11 +157,6 @@ describeOnNewestVersion('verbs that write', (cluster) => {
 
     const removals: readonly (readonly [words: string, changes: readonly string[]])[] = [
       ['identity unassign mine --apply', ['shop/azureidentitybindings/mine']],
-      [
-        'identity delete mine --apply',
-        ['shop/azureidentities/mine', 'shop/azureidentitybindings/mine'],
-      ],
-      ['exception delete mine --apply', ['shop/azurepodidentityexceptions/mine']],
     ];
     for (const [words, changes] of removals) {
       it(`needs a word before it takes something away: ${words}`, async () => {
@@ -174,16 +169,6 @@ describeOnNewestVersion('verbs that write', (cluster) => {
         assert.deepEqual(done.names, changes);
       });
     }
-
-    it('changes only the labels of its exception', async () => {
-      const words = 'exception update mine --pod-labels app=gateway --apply'.split(' ');
-      const { names, stdout } = await changedBy(words);
-      assert.deepEqual(names, ['shop/azurepodidentityexceptions/mine']);
-      assert.match(stdout, /spec\.podLabels was app=mine\./);
-      const path = `${pathOf('shop', 'azurepodidentityexceptions')}/mine`;
-      const { spec } = await cluster().admin.expect('GET', path);
-      assert.deepEqual(spec, { podLabels: { app: 'gateway' } });
-    });
 
     it('does nothing twice', async () => {
       for (const words of [
@@ -199,12 +184,7 @@ describeOnNewestVersion('verbs that write', (cluster) => {
     });
   });
 
-  const ofOthers = [
-    'identity delete orders --apply --yes',
-    'identity unassign orders --apply --yes',
-    'exception delete proxy --apply --yes',
-    'exception update proxy --pod-labels app=mine --apply',
-  ];
+  const ofOthers = ['identity unassign orders --apply --yes'];
   for (const words of ofOthers) {
     it(`leaves alone what another program declares: ${words}`, async () => {
       const { names, stderr } = await changedBy(words.split(' '), 1);

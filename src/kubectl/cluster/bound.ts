@@ -1,39 +1,30 @@
-/** Identities with the bindings that name them, and the pods of these. */
+/** An identity with the bindings that name it, and the pods of these. */
 import { bindingLabel } from '../../cache/index/binding-label.ts';
 import { stringAt } from '../../base/json-value.ts';
-import { labelsOf, nameOf, namespaceOf, specOf, type RawObject } from '../base/object.ts';
+import { labelsOf, nameOf, specOf, type RawObject } from '../base/object.ts';
 import { failedError } from '../base/plugin-error.ts';
-import { valueOf, type Kubectl, type Scope } from '../transport/kubectl.ts';
+import { valueOf, type Kubectl } from '../transport/kubectl.ts';
 import { identityResources } from './resources.ts';
 
-export interface Bound {
+export interface Found {
+  readonly identity: RawObject;
+  /** All of the namespace. */
   readonly identities: readonly RawObject[];
   readonly bindings: readonly RawObject[];
   readonly pods: readonly RawObject[];
 }
 
-/** @throws PluginError */
-export async function readBound(kubectl: Kubectl, scope: Scope): Promise<Bound> {
-  const { identities, bindings } = identityResources;
-  const where = scope === undefined ? 'in all namespaces' : `in namespace ${scope}`;
-  const reads = [identities, bindings, 'pods'].map(async (resource) =>
-    valueOf(await kubectl.list(resource, scope), `list ${resource} ${where}`),
-  );
-  const [ownIdentities = [], ownBindings = [], pods = []] = await Promise.all(reads);
-  return { identities: ownIdentities, bindings: ownBindings, pods };
-}
-
-export interface Found extends Bound {
-  readonly identity: RawObject;
-}
-
-/** With the bindings that name it, and their pods. @throws PluginError when there is none. */
+/** @throws PluginError when there is none. */
 export async function findIdentity(
   kubectl: Kubectl,
   namespace: string,
   name: string,
 ): Promise<Found> {
-  const { identities, bindings, pods } = await readBound(kubectl, namespace);
+  const kinds = [identityResources.identities, identityResources.bindings, 'pods'];
+  const reads = kinds.map(async (resource) =>
+    valueOf(await kubectl.list(resource, namespace), `list ${resource} in namespace ${namespace}`),
+  );
+  const [identities = [], all = [], pods = []] = await Promise.all(reads);
   const identity = identities.find((each) => nameOf(each) === name);
   if (identity === undefined) {
     throw failedError(
@@ -41,25 +32,14 @@ export async function findIdentity(
       `Create it: kubectl nmi identity add ${name} -n ${namespace} --resource-id …`,
     );
   }
-  const own = bindings.filter((each) => stringAt(specOf(each), 'azureIdentity') === name);
-  return { identity, identities, bindings: own, pods: podsByBinding(pods)(own) };
+  const bindings = all.filter((each) => stringAt(specOf(each), 'azureIdentity') === name);
+  const bound = pods.filter((pod) => bindings.some((binding) => selects(binding, pod)));
+  return { identity, identities, bindings, pods: bound };
 }
 
-/** The pods of some bindings, each once, without a look at every pod for every binding. */
-export function podsByBinding(
-  pods: readonly RawObject[],
-): (bindings: readonly RawObject[]) => readonly RawObject[] {
-  const keyOf = (object: RawObject, label: string) => `${namespaceOf(object)}/${label}`;
-  const byLabel = Map.groupBy(pods, (pod) => keyOf(pod, labelsOf(pod).get(bindingLabel) ?? ''));
-  return (bindings) => {
-    const found = bindings.flatMap((binding) => {
-      const { selector, serviceAccount } = specOf(binding);
-      if (typeof selector !== 'string' || selector === '') return [];
-      const account = serviceAccount ?? '';
-      return (byLabel.get(keyOf(binding, selector)) ?? []).filter(
-        (pod) => account === '' || account === stringAt(specOf(pod), 'serviceAccountName'),
-      );
-    });
-    return [...new Set(found)];
-  };
+function selects(binding: RawObject, pod: RawObject): boolean {
+  const { selector, serviceAccount = '' } = specOf(binding);
+  const isLabelled = selector !== '' && labelsOf(pod).get(bindingLabel) === selector;
+  const account = stringAt(specOf(pod), 'serviceAccountName');
+  return isLabelled && (serviceAccount === '' || serviceAccount === account);
 }

@@ -354,6 +354,6 @@ async function noSuchObject(
     name,
     among,
     step: place === undefined ? undefined : `There is one in namespace ${place}: use -n ${place}.`,
-    list: () => 'kubectl nmi identity list',
+    list: (namespace) => `kubectl -n ${namespace} get ${resource}`,
   });
 }

@@ -12,6 +12,7 @@ import { exitCodes } from '../base/io.ts';
 import { failedError, usageError, type ExitCode } from '../base/plugin-error.ts';
 import type { RawObject } from '../base/object.ts';
 import { refuseOtherOwners, type NamedObject } from '../cluster/other-owners.ts';
+import { identityResources } from '../cluster/resources.ts';
 import { valueOf } from '../transport/kubectl.ts';
 import { kubectlCommand, type PinnedContext } from './context.ts';
 import { switchFlag } from './verb.ts';
@@ -115,35 +116,41 @@ async function applyAll(
   for (const words of commands) report(await kubectl.expect(words.join(' '), words));
 }
 
+const resources = {
+  AzureIdentity: identityResources.identities,
+  AzureIdentityBinding: identityResources.bindings,
+  AzurePodIdentityException: identityResources.exceptions,
+} as const;
+
 /**
  * The object that is to be created; if the same is there already, only a note.
- * @param made an object of one of our kinds.
  * @throws PluginError if there is one with another spec, which may be somebody else's.
  */
 export async function unlessThere(
   context: PinnedContext,
-  resource: string,
+  kind: keyof typeof resources,
   name: string,
-  made: { readonly kind: string; readonly spec: object },
-  nextStep?: string,
+  spec: object,
 ): Promise<Pick<Plan, 'objects' | 'notes'>> {
   const { kubectl, namespace } = context;
+  const resource = resources[kind];
+  const metadata = { name: checkName(name), namespace };
+  const made = { apiVersion: 'aadpodidentity.k8s.io/v1', kind, metadata, spec };
   const read = await kubectl.get(resource, namespace, name);
   // Who may not read it may still create it; the server refuses what exists.
   if (!read.ok && (read.failure.kind === 'not-found' || read.failure.kind === 'forbidden')) {
     return { objects: [made], notes: [] };
   }
   const present: RawObject = asRecord(valueOf(read, `get ${resource}`)['spec']) ?? {};
-  const wanted: RawObject = { ...made.spec };
+  const wanted: RawObject = { ...spec };
   const keys = new Set([...Object.keys(wanted), ...Object.keys(present)]);
   const key = [...keys].find((each) => !isDeepStrictEqual(present[each], wanted[each]));
-  const title = `${made.kind} ${namespace}/${name}`;
+  const title = `${kind} ${namespace}/${name}`;
   if (key === undefined) return { objects: [], notes: [`${title} is there already.`] };
   const show = (value: unknown) => (value === undefined ? 'not set' : JSON.stringify(value));
   throw failedError(
     `${title} exists; its spec.${key} is ${show(present[key])}, and would be ${show(wanted[key])}`,
-    nextStep ??
-      `Choose another name, or change it yourself: ${kubectlCommand(context)} -n ${namespace} edit ${resource} ${name}`,
+    `Choose another name, or change it yourself: ${kubectlCommand(context)} -n ${namespace} edit ${resource} ${name}`,
   );
 }
 

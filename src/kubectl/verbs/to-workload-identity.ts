@@ -57,7 +57,7 @@ export async function toWorkloadIdentity(
   if (all.length === 0) {
     throw failedError(
       `no pod of namespace ${namespace} is bound to an identity`,
-      'See kubectl nmi identity list',
+      `See kubectl -n ${namespace} get azureidentitybindings`,
     );
   }
   const issuer = await readIssuer(kubectl);

@@ -392,7 +392,7 @@ describe('kubectl nmi explain identity and binding', () => {
     );
     assert.match(
       (await play(['explain', 'binding', 'unlike'], testBed)).stderr,
-      /kubectl nmi identity list/,
+      /kubectl -n shop get azureidentitybindings\./,
     );
     assert.match(
       (await play(['explain', 'identity', 'orders', '-n', 'nope'], testBed)).stderr,

@@ -76,7 +76,7 @@ spec:
         [kinds.bindings]: [createBinding('orders')],
       },
     };
-    const { stdout } = await play(['identity', 'delete', 'orders'], testBed);
+    const { stdout } = await play(['identity', 'unassign', 'orders'], testBed);
     assert.equal(parseAllDocuments(stdout).length, 0);
     assert.match(stdout, /^# Pods that lose it .*apiVersion: v1.*$/m);
     assert.doesNotMatch(stdout, /^(?:---|apiVersion: v1)$|\r|\u0085/m);
@@ -178,9 +178,9 @@ spec:
   });
 
   it('names the user’s own connection in every command', async () => {
-    const words = ['identity', 'delete', 'orders', '--context', 'prod', '--as', 'a b'];
+    const words = ['identity', 'unassign', 'orders', '--context', 'prod', '--as', 'a b'];
     const bound = testBedOf(undefined, undefined, { [kinds.bindings]: [createBinding('orders')] });
     const { stdout } = await play(words, bound);
-    assert.match(stdout, /^# kubectl --context=dev '--as=a b' delete azureidentities/m);
+    assert.match(stdout, /^# kubectl --context=dev '--as=a b' delete azureidentitybindings/m);
   });
 });

@@ -8,18 +8,16 @@ import { stringAt } from '../../../base/json-value.ts';
 import { azLine, renderAz, type AzLine } from '../../azure/az.ts';
 import { parseIdentityId } from '../../azure/identity-id.ts';
 import { computesOf, identityLine } from '../../azure/node-pools.ts';
-import { bindingObject } from '../../azure/objects.ts';
 import { nameOf, namespaceOf, specOf, titleOf, type RawObject } from '../../base/object.ts';
 import { failedError, usageError, type ExitCode } from '../../base/plugin-error.ts';
 import { listNodes } from '../../cluster/agent-state.ts';
 import { findIdentity, type Found } from '../../cluster/bound.ts';
-import type { NamedObject } from '../../cluster/other-owners.ts';
 import { identityResources } from '../../cluster/resources.ts';
 import { findOtherUsers, needsAssignment } from '../../findings/identity-users.ts';
 import { valueOf } from '../../transport/kubectl.ts';
 import { renderRule } from '../../transport/kubectl-failure.ts';
 import { nmiCommand, pin, type VerbContext } from '../context.ts';
-import { carryOut, checkName, emptyPlan, unlessThere, type PlanFlags } from '../plan.ts';
+import { carryOut, emptyPlan, unlessThere, type PlanFlags } from '../plan.ts';
 
 interface AssignFlags extends PlanFlags {
   /** Default: the name of the identity. */
@@ -43,8 +41,11 @@ export async function assign(
       'Use at most 63 letters, digits, hyphens, dots and underscores.',
     );
   }
-  const made = bindingObject(context.namespace, checkName(name), name, selector, serviceAccount);
-  const added = await unlessThere(context, identityResources.bindings, name, made);
+  const added = await unlessThere(context, 'AzureIdentityBinding', name, {
+    azureIdentity: name,
+    selector,
+    ...(serviceAccount === '' ? {} : { serviceAccount }),
+  });
   const roles = roleLines(identity, flags);
   const scaleSets = await scaleSetLines(context, identity, 'assign');
   const notes = [
@@ -95,7 +96,11 @@ export async function unassign(
       : { lines: [], notes: [`It stays assigned to the scale sets${kept}`] };
   const plan = {
     ...emptyPlan,
-    deletions: deletionsOf(bindings),
+    deletions: bindings.map((each) => ({
+      resource: identityResources.bindings,
+      namespace: namespaceOf(each),
+      name: nameOf(each),
+    })),
     az: lines,
     notes: [...usersNote(pods), ...notes],
   };
@@ -169,15 +174,7 @@ async function scaleSetLines(
   return { lines: [], notes: [`No node of Azure is visible to you. For each scale set: ${text}`] };
 }
 
-export function deletionsOf(bindings: readonly RawObject[]): readonly NamedObject[] {
-  return bindings.map((each) => ({
-    resource: identityResources.bindings,
-    namespace: namespaceOf(each),
-    name: nameOf(each),
-  }));
-}
-
-export function usersNote(pods: readonly RawObject[]): readonly string[] {
+function usersNote(pods: readonly RawObject[]): readonly string[] {
   return pods.length === 0
     ? []
     : [`Pods that lose it (${pods.length}): ${pods.slice(0, 10).map(nameOf).join(', ')}`];

@@ -4,18 +4,11 @@ import { isGuid } from '../../../cache/index/identifiers.ts';
 import { asRecord, stringAt } from '../../../base/json-value.ts';
 import { azLine, readAz, renderAz } from '../../azure/az.ts';
 import { parseIdentityId, showClientIdLine } from '../../azure/identity-id.ts';
-import { identityObject } from '../../azure/objects.ts';
-import { nameOf, namespaceOf, specOf, titleOf } from '../../base/object.ts';
-import { exitCodes } from '../../base/io.ts';
 import { usageError, type ExitCode } from '../../base/plugin-error.ts';
-import { renderTable } from '../../base/output.ts';
-import { findIdentity, podsByBinding, readBound } from '../../cluster/bound.ts';
-import { identityResources } from '../../cluster/resources.ts';
-import { nmiCommand, pin, print, scopeOf, type VerbContext } from '../context.ts';
+import { nmiCommand, pin, type VerbContext } from '../context.ts';
 import { explainObject } from '../explain.ts';
 import {
   carryOut,
-  checkName,
   emptyPlan,
   planFlags,
   removalFlags,
@@ -24,15 +17,12 @@ import {
   type PlanFlags,
 } from '../plan.ts';
 import { nameArgument, textFlag, type AddVerb, type Parser, type Start } from '../verb.ts';
-import { assign, deletionsOf, unassign, usersNote } from './assign.ts';
+import { assign, unassign } from './assign.ts';
 import { federate } from './federate.ts';
 
 export const addIdentity: AddVerb = (parser, start) =>
-  parser.command(
-    'identity',
-    'add, list, show, delete, assign, unassign and federate identities',
-    (verb) =>
-      addUses(addObjects(verb, start), start).demandCommand(1, 'No verb is given after identity.'),
+  parser.command('identity', 'add, show, assign, unassign and federate identities', (verb) =>
+    addUses(addObjects(verb, start), start).demandCommand(1, 'No verb is given after identity.'),
   );
 
 /** The verbs of the AzureIdentity itself. */
@@ -71,26 +61,10 @@ function addObjects(parser: Parser, start: Start): Parser {
       (flags) => start(flags, (context) => add(context, flags.name, flags)),
     )
     .command(
-      'list',
-      'identities with their bindings and pods',
-      (sub) => sub.example('$0 identity list -A', 'of all namespaces'),
-      (flags) => start(flags, list),
-    )
-    .command(
       'show <name>',
       'one identity, and what its pods get',
       (sub) => sub.positional('name', nameArgument).example('$0 identity show orders', ''),
       (flags) => start(flags, (context) => explainObject(context, 'identity', flags.name)),
-    )
-    .command(
-      'delete <name>',
-      'an identity and the bindings that name it',
-      (sub) =>
-        sub
-          .positional('name', nameArgument)
-          .options(removalFlags)
-          .example('$0 identity delete orders --apply --yes', ''),
-      (flags) => start(flags, (context) => remove(context, flags.name, flags)),
     );
 }
 
@@ -167,7 +141,6 @@ interface AddFlags extends PlanFlags {
 
 async function add(unpinned: VerbContext, name: string, flags: AddFlags): Promise<ExitCode> {
   const context = await pin(unpinned);
-  const { namespace } = context;
   const { resourceId } = flags;
   const [type = 0] = [...typeTitles].find(([, title]) => title === flags.type) ?? [];
   const kinds = kindsOfType(type);
@@ -200,8 +173,7 @@ async function add(unpinned: VerbContext, name: string, flags: AddFlags): Promis
     ...(isOfEntra ? { tenantID: found.tenantId } : {}),
     ...(needsSecret ? { clientPassword: { name: flags.secret } } : {}),
   };
-  const made = identityObject(namespace, checkName(name), spec);
-  const added = await unlessThere(context, identityResources.identities, name, made);
+  const added = await unlessThere(context, 'AzureIdentity', name, spec);
   const notes = [
     ...added.notes,
     `Then bind it: ${nmiCommand(context, 'identity', 'assign', name)}`,
@@ -219,48 +191,4 @@ async function completeIds({ io }: VerbContext, flags: AddFlags) {
     clientId: stringAt(shown, 'clientId'),
     tenantId: tenantId || stringAt(shown, 'tenantId'),
   };
-}
-
-async function list(context: VerbContext): Promise<ExitCode> {
-  const { identities, bindings, pods } = await readBound(context.kubectl, await scopeOf(context));
-  const bindingsByName = Map.groupBy(
-    bindings,
-    (each) => `${namespaceOf(each)}/${stringAt(specOf(each), 'azureIdentity')}`,
-  );
-  const podsOf = podsByBinding(pods);
-  const rows = identities.map((identity) => {
-    const own = bindingsByName.get(titleOf(identity)) ?? [];
-    return {
-      namespace: namespaceOf(identity),
-      name: nameOf(identity),
-      type: typeTitles.get(Number(specOf(identity)['type'] ?? 0)) ?? 'unknown',
-      clientId: stringAt(specOf(identity), 'clientID'),
-      selectors: own.map((each) => stringAt(specOf(each), 'selector')),
-      pods: podsOf(own).map(nameOf),
-    };
-  });
-  print(context, { kind: 'IdentityList', identities: rows }, () =>
-    renderTable(
-      ['NAMESPACE', 'NAME', 'TYPE', 'CLIENT-ID', 'SELECTORS', 'PODS'],
-      rows.map(({ namespace, name, type, clientId, selectors, pods: names }) => [
-        ...[namespace, name, type, clientId, selectors.join(',')],
-        names.length > 3
-          ? `${names.slice(0, 3).join(',')} and ${names.length - 3} more`
-          : names.join(','),
-      ]),
-    ),
-  );
-  return exitCodes.ok;
-}
-
-async function remove(unpinned: VerbContext, name: string, flags: PlanFlags): Promise<ExitCode> {
-  const context = await pin(unpinned);
-  const { bindings, pods } = await findIdentity(context.kubectl, context.namespace, name);
-  const { namespace } = context;
-  const deletions = [
-    ...deletionsOf(bindings),
-    { resource: identityResources.identities, namespace, name },
-  ];
-  const plan = { ...emptyPlan, deletions, notes: usersNote(pods) };
-  return carryOut(context, plan, flags);
 }
