@@ -154,7 +154,6 @@ describeOnNewestVersion('kubectl nmi', (cluster) => {
       assert.equal(code, 0, `${words.join(' ')}: ${stderr}`);
       return stdout;
     };
-    assert.match(await type('migrate', 'plan'), /export-addon/);
     assert.match(
       await type('migrate', 'check'),
       /User-assigned identities that are bound to pods: 0\./,

@@ -1,8 +1,7 @@
 /** `kubectl nmi migrate`: away from the AKS add-on, or to Workload Identity. */
 import { bindingLabel } from '../../cache/index/binding-label.ts';
-import { buildInfo } from '../../nmi/base/build-info.ts';
 import { asRecord, stringAt } from '../../base/json-value.ts';
-import { azLine, readAz, renderAz, type AzLine } from '../azure/az.ts';
+import { readAz, renderAz, type AzLine } from '../azure/az.ts';
 import { parseIdentityId } from '../azure/identity-id.ts';
 import { computesOf, identityLine, type Compute } from '../azure/node-pools.ts';
 import {
@@ -18,11 +17,9 @@ import { renderTable, renderYaml, toLine } from '../base/output.ts';
 import { exitCodes } from '../base/io.ts';
 import { failedError, type ExitCode } from '../base/plugin-error.ts';
 import { listNodes } from '../cluster/agent-state.ts';
-import { viewAgent } from '../cluster/agents.ts';
 import { identityResources } from '../cluster/resources.ts';
 import { readSnapshot, type Snapshot } from '../cluster/snapshot.ts';
 import { renderUnread, type Unread } from '../cluster/unread.ts';
-import { findMic } from '../findings/agents.ts';
 import { valueOf } from '../transport/kubectl.ts';
 import { exitOf, print, scopeOf, type VerbContext } from './context.ts';
 import { planFlags, runFlag } from './plan.ts';
@@ -46,25 +43,6 @@ export const addMigrate: AddVerb = (parser, start) =>
             .options({ run: runFlag })
             .example('$0 migrate check --run', 'reads assignments from Azure'),
         (flags) => start(flags, (context) => check(context, flags.run)),
-      )
-      .command(
-        'plan',
-        'the steps for this cluster, as commands',
-        (sub) =>
-          sub
-            .option('resource-group', {
-              type: 'string',
-              default: 'RESOURCE_GROUP',
-              describe: 'Of the AKS cluster.',
-            })
-            .option('cluster-name', {
-              type: 'string',
-              default: 'CLUSTER',
-              describe: 'Name of the AKS cluster.',
-            })
-            .example('$0 migrate plan', ''),
-        (flags) =>
-          start(flags, (context) => plan(context, flags['resource-group'], flags['cluster-name'])),
       )
       .command(
         'to-workload-identity',
@@ -234,52 +212,4 @@ async function missingOf(
     id.toLowerCase(),
   );
   return wanted.filter((id) => !assigned.includes(id.toLowerCase()));
-}
-
-/** The chart puts the name of the image behind this value of image.repository. */
-const registry = 'REGISTRY';
-const image = 'entra-pod-identity';
-/** Its name and its ports are none of the old agent's. */
-const install = `helm upgrade --install entra-pod-identity deploy/chart --skip-crds --set nameOverride=entra-pod-identity --set nmi.probePort=8095 --set nmi.prometheusPort=9095 --set image.repository=${registry}`;
-const linuxOnly = '{"spec":{"nodeSelector":{"kubernetes.io/os":"linux"}}}';
-const pullCheck = `kubectl --namespace kube-system run nmi-pull --image=${registry}/${image}:${buildInfo.version} --restart=Never --rm --attach --overrides='${linuxOnly}' -- --version`;
-
-async function plan(context: VerbContext, group: string, cluster: string): Promise<ExitCode> {
-  const read = await context.kubectl.list('pods', undefined);
-  const pods = valueOf(read, 'list pods of all namespaces');
-  const old = pods.map(viewAgent).filter(({ isOldNmi }) => isOldNmi);
-  const isHelm =
-    old.length > 0 &&
-    pods.some(
-      (pod) =>
-        labelsOf(pod).get('app.kubernetes.io/managed-by') === 'Helm' && viewAgent(pod).isOldNmi,
-    );
-  const mic = findMic(pods).length > 0;
-  const steps = [
-    ...(mic
-      ? [
-          'The MIC runs: bring the old system into managed mode first (its own documentation), so that identities are assigned by hand.',
-        ]
-      : []),
-    'Save the objects: kubectl nmi migrate export-addon -A > pod-identity.yaml',
-    'Assign identities to every scale set: kubectl nmi migrate check --run, and the lines that it prints',
-    'Check the cluster: kubectl nmi doctor --pre',
-    `Build and push the image (docs/install.md), and check that a node can pull and run it: ${pullCheck}`,
-    ...(isHelm
-      ? [
-          `Install the agent beside the old one (docs/upgrade.md; old.yaml has the values of the release): ${install} --namespace NAMESPACE --values old.yaml --set azureIdentities=null --set nmi.image=${image} --set nmi.tag=${buildInfo.version}`,
-          'Wait, then delete the DaemonSet of the old release, and not the release: kubectl nmi status --wait',
-        ]
-      : [
-          'Apply the saved objects: kubectl apply -f pod-identity.yaml',
-          `Install the agent beside the old one: ${install} --namespace kube-system`,
-          'Wait until it is ready on every node: kubectl nmi status --wait',
-          `Take the add-on off: ${renderAz(azLine(['aks', 'update'], { 'resource-group': group, name: cluster }))} --disable-pod-identity`,
-        ]),
-    'Look at every pod: kubectl nmi analyze -A --exit-code --threshold warning',
-  ];
-  print(context, { kind: 'MigrationPlan', steps, oldAgents: old.length }, () =>
-    steps.map((step, index) => `${index + 1}. ${step}`),
-  );
-  return exitCodes.ok;
 }

@@ -1,9 +1,6 @@
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { parse, parseAllDocuments } from 'yaml';
-import { buildInfo } from '../../../src/nmi/base/build-info.ts';
+import { parseAllDocuments } from 'yaml';
 import { createFakeAz, ordersId } from '../support/fake-az.ts';
 import {
   boundTestBed,
@@ -105,78 +102,5 @@ describe('kubectl nmi migrate check', () => {
     );
     const idle = await play(['migrate', 'check', '--run'], testBedOf({ pods: pods.slice(1) }, az));
     assert.match(idle.stdout, /User-assigned identities that are bound to pods: 0/);
-  });
-});
-
-describe('kubectl nmi migrate plan', () => {
-  const old = createAgentPod('node-a', {
-    image: 'mcr.microsoft.com/oss/azure/aad-pod-identity/nmi:v1.8.17',
-  });
-  const stepsOf = async (pods: readonly object[]): Promise<readonly string[]> => {
-    const { stdout } = await play(['migrate', 'plan', '-o', 'json'], testBedOf({ pods }));
-    return (JSON.parse(stdout) as { steps: string[] }).steps;
-  };
-  /** As the chart names it below its repository. */
-  const imageOfChart = async (): Promise<string> => {
-    const chart = join(import.meta.dirname, '../../../deploy/chart/values.yaml');
-    const values = parse(await readFile(chart, 'utf8')) as { nmi: { image: string } };
-    return values.nmi.image;
-  };
-
-  it('removes the add-on', async () => {
-    const { stdout } = await play(
-      ['migrate', 'plan', '--resource-group', 'rg', '--cluster-name', 'c'],
-      testBedOf({ pods: [old] }),
-    );
-    assert.match(
-      stdout,
-      /^1\. Save the objects: kubectl nmi migrate export-addon -A > pod-identity\.yaml\n/,
-    );
-    assert.match(stdout, /az aks update --resource-group rg --name c --disable-pod-identity/);
-  });
-
-  it('installs an image that can be pulled, and the agent is ready before the add-on goes', async () => {
-    const steps = await stepsOf([old]);
-    const at = (part: string) => steps.findIndex((step) => step.includes(part));
-    const [, pulled = ''] = /--image=(\S+)/.exec(steps[at('--image=')] ?? '') ?? [];
-    const [, repository = ''] = /image\.repository=(\S+)/.exec(steps[at('helm ')] ?? '') ?? [];
-    assert.equal(pulled, `${repository}/${await imageOfChart()}:${buildInfo.version}`);
-    const order = ['--image=', 'kubectl apply', 'helm ', 'status --wait', '--disable-pod-identity'];
-    const places = order.map(at);
-    assert.ok(!places.includes(-1), steps.join('\n'));
-    assert.deepEqual(
-      places.toSorted((one, other) => one - other),
-      places,
-    );
-  });
-
-  it('switches a helm release to an image that can be pulled', async () => {
-    const labels = { component: 'nmi', 'app.kubernetes.io/managed-by': 'Helm' };
-    const steps = await stepsOf([
-      { ...old, metadata: { name: 'nmi-1', namespace: 'kube-system', labels } },
-    ]);
-    const at = (part: string) => steps.findIndex((step) => step.includes(part));
-    const [, pulled] = /--image=(\S+)/.exec(steps[at('--image=')] ?? '') ?? [];
-    const install = steps[at('helm upgrade')] ?? '';
-    const valueOf = (key: string) => new RegExp(`${key}=(\\S+)`).exec(install)?.[1] ?? '';
-    // The values of the old chart name its own image and tag.
-    assert.equal(
-      `${valueOf('image\\.repository')}/${valueOf('nmi\\.image')}:${valueOf('nmi\\.tag')}`,
-      pulled,
-    );
-    assert.ok(at('--image=') < at('helm upgrade'));
-    assert.match(install, /docs\/upgrade\.md/);
-  });
-
-  it('installs beside a helm release, and handles the MIC', async () => {
-    const labels = { component: 'nmi', 'app.kubernetes.io/managed-by': 'Helm' };
-    const pods = [
-      { ...old, metadata: { name: 'nmi-1', namespace: 'kube-system', labels } },
-      createPod('mic', { spec: { containers: [{ image: 'x/mic:v1' }] } }),
-    ];
-    const { stdout } = await play(['migrate', 'plan'], testBedOf({ pods }));
-    assert.match(stdout, /^1\. The MIC runs/);
-    assert.match(stdout, /nameOverride=entra-pod-identity/);
-    assert.doesNotMatch(stdout, /disable-pod-identity/);
   });
 });

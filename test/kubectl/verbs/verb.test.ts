@@ -27,9 +27,15 @@ describe('each verb and sub-verb', () => {
     };
     await visit([]);
     assert.deepEqual(lacking, []);
-    for (const words of ['explain', 'identity federate', 'migrate plan', 'exception add', 'logs']) {
+    for (const words of [
+      'explain',
+      'identity federate',
+      'migrate check',
+      'exception add',
+      'logs',
+    ]) {
       assert.ok(visited.includes(words), `${words} of ${visited.join(', ')}`);
     }
-    assert.ok(visited.length >= 17, visited.join(', '));
+    assert.ok(visited.length >= 16, visited.join(', '));
   });
 });
