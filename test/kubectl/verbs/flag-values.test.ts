@@ -53,7 +53,7 @@ describe('the value of a flag', () => {
       assert.match(await refusalOf(['status', flag]), /^error: --?\S+ has no value/);
     }
     assert.match(await refusalOf(['status', '--agent-namespace=']), /has no value/);
-    for (const flag of ['--service-account', '--service-account=', '--role=']) {
+    for (const flag of ['--service-account', '--service-account=', '--selector=']) {
       assert.match(await refusalOf(['identity', 'assign', 'orders', flag]), /has no value/);
     }
     assert.match(await refusalOf(['analyze', '-f']), /has no value/);

@@ -3,9 +3,8 @@
  * to the scale sets.
  */
 import { bindingLabel } from '../../../cache/index/binding-label.ts';
-import { isGuid } from '../../../cache/index/identifiers.ts';
 import { stringAt } from '../../../base/json-value.ts';
-import { azLine, renderAz, type AzLine } from '../../azure/az.ts';
+import { renderAz, type AzLine } from '../../azure/az.ts';
 import { parseIdentityId } from '../../azure/identity-id.ts';
 import { computesOf, identityLine } from '../../azure/node-pools.ts';
 import { nameOf, namespaceOf, specOf, titleOf, type RawObject } from '../../base/object.ts';
@@ -23,8 +22,6 @@ interface AssignFlags extends PlanFlags {
   /** Default: the name of the identity. */
   readonly selector?: string | undefined;
   readonly serviceAccount: string;
-  readonly role: string;
-  readonly scope: string;
 }
 
 export async function assign(
@@ -46,7 +43,6 @@ export async function assign(
     selector,
     ...(serviceAccount === '' ? {} : { serviceAccount }),
   });
-  const roles = roleLines(identity, flags);
   const scaleSets = await scaleSetLines(context, identity, 'assign');
   const notes = [
     ...added.notes,
@@ -56,29 +52,8 @@ export async function assign(
       ? [`It is federated: ${nmiCommand(context, 'identity', 'federate', name)}`]
       : []),
   ];
-  const az = [...scaleSets.lines, ...roles];
-  return carryOut(context, { ...emptyPlan, objects: added.objects, az, notes }, flags);
-}
-
-/** @throws PluginError */
-function roleLines(identity: RawObject, { role, scope }: AssignFlags): readonly AzLine[] {
-  if ((role === '') !== (scope === ''))
-    throw usageError('--role and --scope belong together', 'Give both, or none.');
-  if (role === '') return [];
-  if (!/^\/(?:subscriptions|providers)\/[\x21-\x7e]+$/i.test(scope)) {
-    throw usageError(
-      `--scope is "${scope}", which is no resource of Azure`,
-      'Write it as /subscriptions/ID/resourceGroups/GROUP.',
-    );
-  }
-  const clientId = stringAt(specOf(identity), 'clientID').trim();
-  if (!isGuid(clientId)) {
-    throw failedError(
-      `spec.clientID of AzureIdentity ${titleOf(identity)} is missing or is no GUID`,
-      'Correct it; az needs it to give the role.',
-    );
-  }
-  return [azLine(['role', 'assignment', 'create'], { assignee: clientId, role, scope })];
+  const plan = { ...emptyPlan, objects: added.objects, az: scaleSets.lines, notes };
+  return carryOut(context, plan, flags);
 }
 
 export async function unassign(

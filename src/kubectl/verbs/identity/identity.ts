@@ -82,16 +82,10 @@ function addUses(parser: Parser, start: Start): Parser {
             describe: 'Value of the pod label aadpodidbinding; default NAME.',
           })
           .option('service-account', textFlag('Only for pods under this service account.'))
-          .option('role', textFlag('Role in Azure to give the identity, with --scope.'))
-          .option('scope', textFlag('Azure resource that the role is for.'))
           .options(planFlags)
           .example(
             '$0 identity assign orders --selector orders',
             'shows the binding and the az lines',
-          )
-          .example(
-            '$0 identity assign orders --role "Key Vault Secrets User" --scope /subscriptions/… --apply',
-            'makes the binding',
           ),
       (flags) => start(flags, (context) => assign(context, flags.name, flags)),
     )

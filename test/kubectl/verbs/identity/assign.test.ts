@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { createFakeAz, ordersId, subscription, tenant } from '../../support/fake-az.ts';
+import { createFakeAz, ordersId, tenant } from '../../support/fake-az.ts';
 import {
   boundTestBed,
   clientA,
@@ -111,7 +111,7 @@ describe('kubectl nmi identity unassign', () => {
 });
 
 describe('kubectl nmi identity assign', () => {
-  it('limits the binding, and gives a role', async () => {
+  it('limits the binding', async () => {
     const words = [
       'identity',
       'assign',
@@ -120,19 +120,9 @@ describe('kubectl nmi identity assign', () => {
       'web',
       '--service-account',
       'robot',
-      '--role',
-      'Reader',
-      '--scope',
-      `/subscriptions/${subscription}`,
     ];
     const { stdout } = await play(words, testBedOf({ [kinds.bindings]: [] }));
     assert.match(stdout, /selector: web\n {2}serviceAccount: robot\n/);
-    assert.match(
-      stdout,
-      new RegExp(
-        `# az role assignment create --assignee ${clientA} --role Reader --scope /subscriptions/`,
-      ),
-    );
   });
 
   it('needs no scale set for an identity that is federated', async () => {
@@ -170,10 +160,8 @@ describe('kubectl nmi identity assign', () => {
         },
       },
     ];
-    const role = ['--role', 'Reader', '--scope', `/subscriptions/${subscription}`];
     const verbs = [
       ['identity', 'assign', 'orders', '--apply'],
-      ['identity', 'assign', 'orders', ...role],
       ['identity', 'unassign', 'orders', '--apply', '--yes'],
       ['identity', 'federate', 'orders'],
       ['migrate', 'to-workload-identity', '--apply'],
@@ -203,11 +191,6 @@ describe('kubectl nmi identity assign', () => {
 
   it('refuses values for az that are none', async () => {
     const nothing = testBedOf({ [kinds.bindings]: [] });
-    const give = (role: string, scope: string) =>
-      play(['identity', 'assign', 'orders', `--role=${role}`, `--scope=${scope}`], nothing);
-    const subscriptionScope = `/subscriptions/${subscription}`;
-    assert.match((await give('@file', subscriptionScope)).stderr, /az would not take "@file"/);
-    assert.match((await give('Reader', '@/etc/passwd')).stderr, /which is no resource of Azure/);
     const words = ['identity', 'federate', 'orders', '--service-account=@file'];
     const { code, stderr } = await play(words, nothing);
     assert.deepEqual([code, /"@file" cannot be the name of an object/.test(stderr)], [2, true]);
@@ -215,11 +198,7 @@ describe('kubectl nmi identity assign', () => {
     assert.match((await play(add, nothing)).stderr, /is no Azure resource id/);
   });
 
-  it('refuses incomplete input and invalid labels', async () => {
-    assert.equal(
-      (await play(['identity', 'assign', 'orders', '--role', 'Reader'], testBedOf())).stderr,
-      'error: --role and --scope belong together\nGive both, or none.\n',
-    );
+  it('refuses invalid labels', async () => {
     assert.match(
       (await play(['identity', 'assign', 'orders', '--selector', 'a b'], testBedOf())).stderr,
       /cannot be the value of a label/,
