@@ -10,8 +10,6 @@ export interface ProgramRun {
 export interface RunOptions {
   /** Standard input of the program; none by default. */
   readonly input?: string;
-  /** The program writes to the user's terminal itself; `stdout` and `stderr` of the result are empty. */
-  readonly isShown?: boolean;
   /** It is not ended when the user interrupts: what it does must not stay half done. */
   readonly outlivesStop?: boolean;
 }
