@@ -88,7 +88,6 @@ const verbs: Readonly<Record<string, readonly string[]>> = {
   sysdump: ['sysdump', '--file', 'x.yaml'],
   doctor: ['doctor', '-A'],
   analyze: ['analyze'],
-  version: ['version'],
 };
 
 const traces = /forged|evil|thief|attack|China/;
@@ -149,10 +148,10 @@ describe('the agents', () => {
       agents: [pod],
       changes: { objects: { [kinds.daemonSets]: [agentSet, set] } },
     });
-    const { stdout, stderr } = await play(['version', '--agent-namespace', 'identity'], recorded);
-    assert.match(stdout, /agents: 2 on 1 nodes/);
+    const { stdout, stderr } = await play(['status', '--agent-namespace', 'identity'], recorded);
+    assert.match(stdout, /^node-1 +identity\/nmi-x +2 /m);
     assert.match(stderr, /namespace identity controls: 1 in attack, 1 in kube-system\./);
-    assert.match((await play(['version'], recorded)).stdout, /agents: none/);
+    assert.match((await play(['status'], recorded)).stdout, /^node-1 .* no agent/m);
   });
 
   it('need a DaemonSet of agents: the pods of another one are not theirs', async () => {
@@ -167,8 +166,8 @@ describe('the agents', () => {
       forgeries: [],
       changes: { objects: { [kinds.daemonSets]: [other] } },
     });
-    const { stdout, stderr } = await play(['version'], recorded);
-    assert.match(stdout, /agents: none/);
+    const { stdout, stderr } = await play(['status'], recorded);
+    assert.match(stdout, /^node-1 .* no agent/m);
     assert.match(stderr, /controls: 1 in kube-system\./);
   });
 
@@ -185,7 +184,7 @@ describe('the agents', () => {
 
   it('are named by five namespaces at most', async () => {
     const forgeries = Array.from({ length: 8 }, (_, index) => createForgery(`ns-${index}`));
-    const { stderr } = await play(['version'], testBedOf({ forgeries }));
+    const { stderr } = await play(['status'], testBedOf({ forgeries }));
     assert.match(stderr, /1 in ns-3, 1 in ns-4 and 3 more namespaces\./);
   });
 });
@@ -237,8 +236,8 @@ describe('agents that the user may see and not verify', () => {
       agents: [createAgentPod('node-1')],
       changes: { forbidden: { pods: 'all-namespaces' } },
     });
-    const { stdout, stderr } = await play(['version'], recorded);
-    assert.match(stdout, /agents: 0\.1\.0 on 1 nodes/);
+    const { stdout, stderr } = await play(['status'], recorded);
+    assert.match(stdout, /^node-1 +kube-system\/nmi-node-1 +0\.1\.0 /m);
     assert.match(stderr, /controls: 1 in kube-system\./);
   });
 });
