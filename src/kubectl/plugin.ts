@@ -85,9 +85,8 @@ export async function runPlugin(typed: readonly string[], io: Io): Promise<ExitC
   }
 }
 
-/** For `analyze -f -`: yargs would take the dash for a flag. */
+/** For `analyze -f -`, the only verb with that flag: yargs would take the dash for a flag. */
 function joinStandardInput(words: readonly string[]): string[] {
-  if (!words.includes('analyze')) return [...words];
   const isFile = (at: number) => words[at] === '-f' || words[at] === '--filename';
   return words.flatMap((word, at) => {
     if (word === '-' && isFile(at - 1)) return [];

@@ -9,9 +9,6 @@ import { examineObjects } from './objects.ts';
 import { findOwnerLabels } from './owners.ts';
 import { examinePod, hasEnded, wantsIdentity } from './pods.ts';
 
-/** `CODE`, or `CODE=OBJECT` for one object, as `binding_unused=AzureIdentityBinding shop/old`. */
-export type Suppression = string;
-
 export function analyze(snapshot: Snapshot, contexts: AgentContexts): readonly Finding[] {
   const wanting = snapshot.pods.filter(isExamined).flatMap((pod) => {
     const findings = examinePod(pod, contexts.of(pod))?.findings ?? [];
@@ -43,16 +40,6 @@ function ofNodes(
   const known = new Set(['', ...nodes.map(nameOf)]);
   const unread = [...names].filter((name) => !known.has(name));
   return examineNodes([...relevant, ...unread.map((name) => ({ metadata: { name } }))], agents);
-}
-
-export function suppress(
-  findings: readonly Finding[],
-  suppressions: readonly Suppression[],
-): readonly Finding[] {
-  return findings.filter(
-    ({ code, object }) =>
-      !suppressions.includes(code) && !suppressions.includes(`${code}=${object}`),
-  );
 }
 
 function isExamined(pod: RawObject): boolean {
