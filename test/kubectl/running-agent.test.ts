@@ -111,13 +111,6 @@ describe('kubectl nmi beside a running agent', () => {
     assert.doesNotMatch(stdout, /Not checked/);
   });
 
-  it('explain --live shows the agent’s own state, with the clients of the pod', async () => {
-    const { stdout } = await run('explain', 'pod', 'p', '--live');
-    assert.match(stdout, /gets a token of AzureIdentity a \(the only one bound\)/);
-    assert.match(stdout, /clients +azsdk-python-identity\/1\.12\.0\n +other$/m);
-    assert.match(stdout, /https:\/\/vault\.azure\.net/);
-  });
-
   it('logs shows the requests of the pod, and no token', async () => {
     const { stdout } = await run('logs', '--pod', 'p');
     assert.match(stdout, /"pod":"p".*"msg":"token request"/);
