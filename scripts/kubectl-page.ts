@@ -141,7 +141,6 @@ async function helpOf(words: readonly string[]): Promise<string> {
     stderr: () => undefined,
     run: () => Promise.resolve({ code: undefined, stdout: '', stderr: '' }),
     readText: () => Promise.resolve(undefined),
-    writeNew: () => Promise.resolve(false),
     wallMs: () => 0,
     sleep: () => Promise.resolve(),
     stop: new AbortController().signal,

@@ -36,7 +36,7 @@ const fixedWords: Readonly<Record<string, readonly string[]>> = {
   reasons: allCodes,
 };
 
-const fileFlags: ReadonlySet<string> = new Set(['-f', '--filename', '--file', '--kubeconfig']);
+const fileFlags: ReadonlySet<string> = new Set(['-f', '--filename', '--kubeconfig']);
 
 /** Directives of kubectl's shell functions. */
 const [asFiles, asWords] = [':0', ':4'] as const;

@@ -1,5 +1,5 @@
 /** The process of `kubectl nmi`: its arguments, its streams and its end. */
-import { readFile, writeFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { text } from 'node:stream/consumers';
 import { homedir } from 'node:os';
@@ -48,7 +48,6 @@ void runPlugin(process.argv.slice(2), {
   stderr: (line) => process.stderr.write(line),
   run: firstAlone(run, hasLoginPlugin),
   readText: (path) => (path === '-' ? text(process.stdin) : readIfThere(path)),
-  writeNew,
   wallMs: () => Date.now(),
   sleep: (ms) => delay(ms, undefined, { signal: stop.signal }).catch(() => undefined),
   stop: stop.signal,
@@ -70,14 +69,5 @@ async function readIfThere(path: string): Promise<string | undefined> {
     return await readFile(path, 'utf8');
   } catch {
     return undefined;
-  }
-}
-
-async function writeNew(path: string, content: string): Promise<boolean> {
-  try {
-    await writeFile(path, content, { flag: 'wx', mode: 0o600 });
-    return true;
-  } catch {
-    return false;
   }
 }

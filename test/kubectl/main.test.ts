@@ -1,7 +1,7 @@
 /** The process of `kubectl nmi`, with a program in place of kubectl. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
@@ -85,17 +85,5 @@ describe('the process of kubectl nmi', () => {
     const missing = run(['analyze', '-f', 'none.yaml']);
     assert.equal(missing.status, 2);
     assert.match(missing.stderr, /none\.yaml/);
-  });
-
-  it('writes a new file for its user alone, and keeps one that exists', async () => {
-    const path = join(folder, 'dump.yaml');
-    assert.equal(run(['sysdump', '--file', 'dump.yaml']).status, 0);
-    assert.equal((await stat(path)).mode & 0o777, 0o600);
-    const written = await readFile(path, 'utf8');
-    assert.match(written, /resource: nodes/);
-    const again = run(['sysdump', '--file', 'dump.yaml']);
-    assert.equal(again.status, 1);
-    assert.match(again.stderr, /dump\.yaml cannot be written, or exists/);
-    assert.equal(await readFile(path, 'utf8'), written);
   });
 });

@@ -27,8 +27,6 @@ export interface Io {
   ) => Promise<ProgramRun>;
   /** Undefined if the file does not exist. `-` is standard input. */
   readonly readText: (path: string) => Promise<string | undefined>;
-  /** Never overwrites: false when the file exists. */
-  readonly writeNew: (path: string, text: string) => Promise<boolean>;
   readonly wallMs: () => number;
   /** Ends early, without an error, when the user interrupts. */
   readonly sleep: (ms: number) => Promise<void>;

@@ -38,7 +38,6 @@ export async function runOn(machine: RealMachine, words: readonly string[]) {
       return reads === undefined ? start() : reads.read(args, start);
     },
     readText: (path) => Promise.resolve(files[path]),
-    writeNew: () => Promise.resolve(false),
     wallMs: () => Date.now() + laterMs,
     sleep: () => Promise.resolve(),
     stop: new AbortController().signal,

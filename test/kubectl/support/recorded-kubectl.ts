@@ -34,7 +34,6 @@ export interface Recorded {
     input: string,
   ) => ProgramRun | undefined | Promise<ProgramRun | undefined>;
   readonly currentNamespace?: string;
-  readonly isReadOnly?: boolean;
   readonly onSleep?: () => void;
 }
 
@@ -47,7 +46,6 @@ export interface Played {
   readonly inputs: readonly string[];
   /** Calls of kubectl that read objects. */
   readonly reads: number;
-  readonly written: ReadonlyMap<string, string>;
 }
 
 export async function play(words: readonly string[], recorded: Recorded = {}): Promise<Played> {
@@ -55,7 +53,6 @@ export async function play(words: readonly string[], recorded: Recorded = {}): P
   const calls: string[][] = [];
   const inputs: string[] = [];
   let reads = 0;
-  const written = new Map<string, string>();
   const io: Io = {
     environment: {},
     stdout: (text) => (stdout += text),
@@ -72,11 +69,6 @@ export async function play(words: readonly string[], recorded: Recorded = {}): P
       return other ?? { code: undefined, stdout: '', stderr: '' };
     },
     readText: (path) => Promise.resolve(recorded.files?.[path]),
-    writeNew: (path, text) => {
-      if (recorded.isReadOnly === true || written.has(path)) return Promise.resolve(false);
-      written.set(path, text);
-      return Promise.resolve(true);
-    },
     wallMs: () => wallMs,
     sleep: (ms) => {
       wallMs += ms;
@@ -87,7 +79,7 @@ export async function play(words: readonly string[], recorded: Recorded = {}): P
   };
   const code = await runPlugin(words, io);
   assert.doesNotMatch(stderr, /^error: .*\n[^A-Z]/m, 'the next step follows, as a sentence');
-  return { code, stdout, stderr, calls, inputs, reads, written };
+  return { code, stdout, stderr, calls, inputs, reads };
 }
 
 export function ok(stdout: string): ProgramRun {

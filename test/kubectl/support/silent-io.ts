@@ -8,7 +8,6 @@ export function createIo(run: Io['run']): Io {
     stderr: () => undefined,
     run,
     readText: () => Promise.resolve(undefined),
-    writeNew: () => Promise.resolve(false),
     wallMs: () => 0,
     sleep: () => Promise.resolve(),
     stop: new AbortController().signal,

@@ -26,7 +26,6 @@ function openKubectl(
       return Promise.resolve(run);
     },
     readText: () => Promise.resolve(undefined),
-    writeNew: () => Promise.resolve(true),
     wallMs: () => 0,
     sleep: () => Promise.resolve(),
     stop: new AbortController().signal,
