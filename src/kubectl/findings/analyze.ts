@@ -3,7 +3,7 @@ import { stringAt } from '../../base/json-value.ts';
 import { sortFindings, type Finding } from '../../nmi/diagnosis/finding.ts';
 import { nameOf, namespaceOf, specOf, type RawObject } from '../base/object.ts';
 import type { Snapshot } from '../cluster/snapshot.ts';
-import { examineNodes } from './agents.ts';
+import { examineNodes, ofAgent } from './agents.ts';
 import type { AgentContexts } from './contexts.ts';
 import { examineObjects } from './objects.ts';
 import { findOwnerLabels } from './owners.ts';
@@ -39,7 +39,12 @@ function ofNodes(
   // Without the right to read nodes, they are known by the pods.
   const known = new Set(['', ...nodes.map(nameOf)]);
   const unread = [...names].filter((name) => !known.has(name));
-  return examineNodes([...relevant, ...unread.map((name) => ({ metadata: { name } }))], agents);
+  const all = [...relevant, ...unread.map((name) => ({ metadata: { name } }))];
+  const examined = new Set(all.map(nameOf));
+  return [
+    ...examineNodes(all, agents),
+    ...agents.filter(({ node }) => examined.has(node)).flatMap(ofAgent),
+  ];
 }
 
 function isExamined(pod: RawObject): boolean {

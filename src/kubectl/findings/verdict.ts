@@ -25,6 +25,7 @@ export interface PodFacts {
 const unanswered: ReadonlySet<Code> = new Set([
   'agent_missing',
   'agent_not_ready',
+  'image_not_pulled',
   'pod_on_windows',
 ]);
 /** About pods that its owner has yet to create. */
