@@ -26,7 +26,6 @@ const nameKinds: Readonly<Record<string, string>> = {
   'explain binding': bindings,
   'identity show': identities,
   'identity assign': identities,
-  'identity unassign': identities,
   'identity federate': identities,
 };
 

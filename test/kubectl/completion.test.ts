@@ -28,7 +28,7 @@ describe('completion', () => {
   it('knows verbs, and verbs of verbs', async () => {
     assert.deepEqual(await complete('expl'), ['explain']);
     assert.ok((await complete('')).includes('doctor'));
-    assert.deepEqual(await complete('identity', 'un'), ['unassign']);
+    assert.deepEqual(await complete('identity', 'fe'), ['federate']);
     assert.deepEqual(await complete('identity', 'a'), ['add', 'assign']);
     assert.ok((await complete('help', 'ex')).includes('explain'));
   });

@@ -133,11 +133,11 @@ describeOnNewestVersion('verbs that write', (cluster) => {
   }
 
   it('shows the commands with the context that they are for', async () => {
-    const { names, stdout } = await changedBy(['identity', 'unassign', 'orders']);
+    const { names, stdout } = await changedBy(['migrate', 'to-workload-identity']);
     assert.deepEqual(names, []);
     assert.match(
       stdout,
-      /^# kubectl --context=shop delete azureidentitybindings\.\S+ --namespace=shop declared$/m,
+      /^# kubectl --context=shop annotate serviceaccount default --namespace=shop /m,
     );
   });
 
@@ -155,21 +155,6 @@ describeOnNewestVersion('verbs that write', (cluster) => {
       config('use-context', 'shop');
     });
 
-    const removals: readonly (readonly [words: string, changes: readonly string[]])[] = [
-      ['identity unassign mine --apply', ['shop/azureidentitybindings/mine']],
-    ];
-    for (const [words, changes] of removals) {
-      it(`needs a word before it takes something away: ${words}`, async () => {
-        const asked = await changedBy(words.split(' '), 2);
-        assert.deepEqual(asked.names, []);
-        assert.match(asked.stdout, /^# kubectl --context=shop delete /m, 'it is shown');
-        assert.match(asked.stderr, /nothing was changed: this cannot be undone\nAdd --yes/);
-        config('use-context', 'shop');
-        const done = await changedBy([...words.split(' '), '--yes']);
-        assert.deepEqual(done.names, changes);
-      });
-    }
-
     it('does nothing twice', async () => {
       for (const words of [
         `identity add mine --client-id ${clientId} --resource-id ${ordersId} --apply`,
@@ -183,15 +168,6 @@ describeOnNewestVersion('verbs that write', (cluster) => {
       }
     });
   });
-
-  const ofOthers = ['identity unassign orders --apply --yes'];
-  for (const words of ofOthers) {
-    it(`leaves alone what another program declares: ${words}`, async () => {
-      const { names, stderr } = await changedBy(words.split(' '), 1);
-      assert.deepEqual(names, []);
-      assert.match(stderr, /is managed by test, and nothing was changed\nChange it where it is/);
-    });
-  }
 
   it('overwrites nothing of the same name', async () => {
     const other = clientId.replace(/^./, '5');

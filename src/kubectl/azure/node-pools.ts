@@ -45,7 +45,7 @@ export function computesOf(nodes: readonly RawObject[]): readonly Compute[] {
 /** @param verb what is done with the identities of the scale set or machine. */
 export function identityLine(
   { kind, subscription, resourceGroup, name }: Compute,
-  verb: 'assign' | 'remove' | 'show',
+  verb: 'assign' | 'show',
   resourceIds: readonly string[] = [],
 ): AzLine {
   return azLine([kind, 'identity', verb], {

@@ -1,4 +1,4 @@
-/** An identity with the bindings that name it, and the pods of these. */
+/** An identity, and the pods of the bindings that name it. */
 import { bindingLabel } from '../../cache/index/binding-label.ts';
 import { stringAt } from '../../base/json-value.ts';
 import { labelsOf, nameOf, specOf, type RawObject } from '../base/object.ts';
@@ -6,11 +6,8 @@ import { failedError } from '../base/plugin-error.ts';
 import { valueOf, type Kubectl } from '../transport/kubectl.ts';
 import { identityResources } from './resources.ts';
 
-export interface Found {
+interface Found {
   readonly identity: RawObject;
-  /** All of the namespace. */
-  readonly identities: readonly RawObject[];
-  readonly bindings: readonly RawObject[];
   readonly pods: readonly RawObject[];
 }
 
@@ -24,7 +21,7 @@ export async function findIdentity(
   const reads = kinds.map(async (resource) =>
     valueOf(await kubectl.list(resource, namespace), `list ${resource} in namespace ${namespace}`),
   );
-  const [identities = [], all = [], pods = []] = await Promise.all(reads);
+  const [identities = [], bindings = [], pods = []] = await Promise.all(reads);
   const identity = identities.find((each) => nameOf(each) === name);
   if (identity === undefined) {
     throw failedError(
@@ -32,9 +29,8 @@ export async function findIdentity(
       `Create it: kubectl nmi identity add ${name} -n ${namespace} --resource-id …`,
     );
   }
-  const bindings = all.filter((each) => stringAt(specOf(each), 'azureIdentity') === name);
-  const bound = pods.filter((pod) => bindings.some((binding) => selects(binding, pod)));
-  return { identity, identities, bindings, pods: bound };
+  const own = bindings.filter((each) => stringAt(specOf(each), 'azureIdentity') === name);
+  return { identity, pods: pods.filter((pod) => own.some((each) => selects(each, pod))) };
 }
 
 function selects(binding: RawObject, pod: RawObject): boolean {

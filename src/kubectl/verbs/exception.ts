@@ -41,7 +41,7 @@ async function add(
   const podLabels = parseLabels(labels);
   const added = await unlessThere(context, 'AzurePodIdentityException', name, { podLabels });
   const notes = [...added.notes, await noteOf(context, podLabels)];
-  return carryOut(context, { ...emptyPlan, objects: added.objects, notes }, { apply });
+  return carryOut(context, { ...emptyPlan, objects: added.objects, notes }, apply);
 }
 
 async function noteOf(

@@ -1,6 +1,6 @@
 /**
- * The changes that a verb plans: new objects of our kinds, changes of objects with other owners,
- * deletions, and lines for `az`. They are printed as YAML with the rest as comments, so that the
+ * The changes that a verb plans: new objects of our kinds, changes of objects with other owners, and
+ * lines for `az`. Nothing is deleted or overwritten. They are printed as YAML with the rest as comments, so that the
  * output can be piped to kubectl; with --apply, the plugin changes the objects after it has shown it.
  */
 import { isDeepStrictEqual } from 'node:util';
@@ -11,7 +11,6 @@ import { renderReport, renderYaml, shellWord, toLine } from '../base/output.ts';
 import { exitCodes } from '../base/io.ts';
 import { failedError, usageError, type ExitCode } from '../base/plugin-error.ts';
 import type { RawObject } from '../base/object.ts';
-import { refuseOtherOwners, type NamedObject } from '../cluster/other-owners.ts';
 import { identityResources } from '../cluster/resources.ts';
 import { valueOf } from '../transport/kubectl.ts';
 import { kubectlCommand, type PinnedContext } from './context.ts';
@@ -22,15 +21,8 @@ export interface Plan {
   readonly objects: readonly object[];
   /** Words after `kubectl`: changes of objects that have other owners too. */
   readonly changes: readonly (readonly string[])[];
-  readonly deletions: readonly NamedObject[];
   readonly az: readonly AzLine[];
   readonly notes: readonly string[];
-}
-
-export interface PlanFlags {
-  readonly apply: boolean;
-  /** Of verbs that take something away. */
-  readonly yes?: boolean;
 }
 
 export const planFlags = {
@@ -40,15 +32,9 @@ export const planFlags = {
 /** Azure is only read, and only with this flag. */
 export const runFlag = switchFlag('Read from Azure, as the user that az is logged in as.');
 
-export const removalFlags = {
-  ...planFlags,
-  yes: switchFlag('Confirm what cannot be undone: --apply does nothing without it.'),
-} as const satisfies Readonly<Record<string, Options>>;
-
 export const emptyPlan: Plan = {
   objects: [],
   changes: [],
-  deletions: [],
   az: [],
   notes: [],
 };
@@ -60,60 +46,44 @@ export const asOurselves = '--field-manager=kubectl-nmi';
 export async function carryOut(
   context: PinnedContext,
   plan: Plan,
-  flags: PlanFlags,
+  apply: boolean,
 ): Promise<ExitCode> {
-  const { io, kubectl, output } = context;
-  const { apply, yes = false } = flags;
-  const commands = [...plan.changes, ...plan.deletions.map(deletionOf)];
-  if (output === 'text') io.stdout(renderPlan(context, plan, commands));
-  if (apply && !yes && plan.deletions.length > 0) {
-    throw usageError('nothing was changed: this cannot be undone', 'Add --yes to do it.');
-  }
-  if (apply) for (const each of plan.deletions) await refuseOtherOwners(kubectl, each);
-  if (apply) await applyAll(context, plan.objects, commands);
+  const { io, output } = context;
+  if (output === 'text') io.stdout(renderPlan(context, plan));
+  if (apply) await applyAll(context, plan);
   if (output !== 'text') {
-    const { objects, az, notes } = plan;
-    const value = { target: context.target, objects, kubectl: commands, az, notes, done: apply };
+    const { changes, ...rest } = plan;
+    const value = { target: context.target, ...rest, kubectl: changes, done: apply };
     io.stdout(renderReport(output, value, () => []));
   }
   return exitCodes.ok;
 }
 
-function deletionOf({ resource, namespace, name }: NamedObject): readonly string[] {
-  return ['delete', resource, `--namespace=${namespace}`, name];
-}
-
-function renderPlan(
-  context: PinnedContext,
-  { objects, az, notes }: Plan,
-  commands: readonly (readonly string[])[],
-): string {
+function renderPlan(context: PinnedContext, { objects, changes, az, notes }: Plan): string {
   const program = kubectlCommand(context);
   const comments = [
     ...notes,
-    ...commands.map((words) => `${program} ${words.map(shellWord).join(' ')}`),
+    ...changes.map((words) => `${program} ${words.map(shellWord).join(' ')}`),
     ...az.map(renderAz),
   ];
   const toComments = (lines: readonly string[]) =>
     lines.map((line) => `# ${toLine(line)}\n`).join('');
-  const isEmpty = objects.length + az.length + commands.length === 0;
+  const isEmpty = objects.length + az.length + changes.length === 0;
   const head = isEmpty ? '' : toComments([`In ${context.target}:`]);
   return `${head}${objects.length === 0 ? '' : renderYaml(objects)}${toComments(comments)}`;
 }
 
 async function applyAll(
-  context: PinnedContext,
-  objects: readonly object[],
-  commands: readonly (readonly string[])[],
+  { kubectl, io, output }: PinnedContext,
+  { objects, changes }: Plan,
 ): Promise<void> {
-  const { kubectl, io, output } = context;
   // Standard output of other formats must contain only the document.
   const report = output === 'text' ? io.stdout : io.stderr;
   if (objects.length > 0) {
     const words = ['create', '--filename=-', asOurselves];
     report(await kubectl.expect('create the objects', words, renderYaml(objects)));
   }
-  for (const words of commands) report(await kubectl.expect(words.join(' '), words));
+  for (const words of changes) report(await kubectl.expect(words.join(' '), words));
 }
 
 const resources = {

@@ -39,9 +39,10 @@ import type { Unread } from '../cluster/unread.ts';
 import { labelPatch, ownersOf } from '../findings/owners.ts';
 import { classifySdk, sdkRule } from '../findings/sdk-versions.ts';
 import { kubectlCommand, pin, type VerbContext } from './context.ts';
-import { asOurselves, carryOut, checkName, emptyPlan, type PlanFlags } from './plan.ts';
+import { asOurselves, carryOut, checkName, emptyPlan } from './plan.ts';
 
-export interface WorkloadIdentityFlags extends PlanFlags {
+export interface WorkloadIdentityFlags {
+  readonly apply: boolean;
   readonly live: boolean;
 }
 
@@ -82,7 +83,7 @@ export async function toWorkloadIdentity(
     ...templatePatches(uses, snapshot).map((line) => line.replace(/^kubectl\b/, program)),
   ];
   const plan = { ...emptyPlan, changes, az: federation.az, notes };
-  const code = await carryOut(context, plan, flags);
+  const code = await carryOut(context, plan, flags.apply);
   return obstacles.length > 0 && flags.apply ? exitCodes.findings : code;
 }
 

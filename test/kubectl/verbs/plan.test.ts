@@ -1,13 +1,12 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { parseAllDocuments } from 'yaml';
-import { metadataOf } from '../../../src/kubectl/base/object.ts';
 import { createFakeAz, ordersId } from '../support/fake-az.ts';
 import {
   boundTestBed,
   createBinding,
   createIdentity,
-  createPod,
+  createObject,
   failed,
   kinds,
   ok,
@@ -66,19 +65,16 @@ spec:
   });
 
   it('has no YAML line injected by the text of an object', async () => {
-    const az = createFakeAz({ identities: {} });
     const hostile = `orders\n---\napiVersion: v1\nkind: Secret\rx: y\u0085z: a\n# `;
-    const testBed = {
-      ...testBedOf(az),
-      objects: {
-        ...testBedOf(az).objects,
-        pods: [createPod(hostile, { labels: { aadpodidbinding: 'orders' } })],
-        [kinds.bindings]: [createBinding('orders')],
-      },
-    };
-    const { stdout } = await play(['identity', 'unassign', 'orders'], testBed);
+    const annotations = { 'azure.workload.identity/client-id': hostile };
+    const { stdout } = await play(
+      ['migrate', 'to-workload-identity'],
+      testBedOf(undefined, ok('{"issuer":"https://oidc.example/"}'), {
+        serviceaccounts: [createObject('ServiceAccount', 'default', {}, { annotations }, 'v1')],
+      }),
+    );
     assert.equal(parseAllDocuments(stdout).length, 0);
-    assert.match(stdout, /^# Pods that lose it .*apiVersion: v1.*$/m);
+    assert.match(stdout, /^# Service account shop\/default is left out: .*apiVersion: v1.*$/m);
     assert.doesNotMatch(stdout, /^(?:---|apiVersion: v1)$|\r|\u0085/m);
   });
 
@@ -122,43 +118,6 @@ spec:
     );
   });
 
-  it('asks for a word before it takes something away, and touches nothing without it', async () => {
-    const bound = testBedOf(undefined, undefined, { [kinds.bindings]: [createBinding('orders')] });
-    const words = ['identity', 'unassign', 'orders', '--apply'];
-    const { code, stdout, stderr, calls } = await play(words, bound);
-    assert.deepEqual([code, calls], [2, []]);
-    assert.match(stdout, /^# kubectl --context=dev delete azureidentitybindings/m);
-    assert.match(stderr, /nothing was changed: this cannot be undone\nAdd --yes to do it\./);
-    assert.equal((await play(['identity', 'unassign', 'orders'], bound)).code, 0);
-  });
-
-  it('refuses to delete what another program or object manages, before anything else', async () => {
-    const managed = (fields: object) => {
-      const binding = createBinding('orders');
-      return { ...binding, metadata: { ...metadataOf(binding), ...fields } };
-    };
-    const cases = [
-      { ownerReferences: [{ kind: 'Shop', name: 'eu' }] },
-      { managedFields: [{ manager: 'argocd-controller', fieldsV1: { 'f:spec': {} } }] },
-    ];
-    const words = ['identity', 'unassign', 'orders', '--apply', '--yes'];
-    for (const fields of cases) {
-      const testBed = testBedOf(undefined, undefined, { [kinds.bindings]: [managed(fields)] });
-      const { code, stderr, calls } = await play(words, testBed);
-      assert.deepEqual([code, calls], [1, []]);
-      assert.match(stderr, /shop\/orders is managed by (?:Shop eu|argocd-controller), and nothing/);
-    }
-    const byHand = [
-      { manager: 'kubectl-client-side-apply', fieldsV1: { 'f:spec': {} } },
-      { manager: 'kubectl', fieldsV1: { 'f:spec': {} } },
-      { manager: 'nmi', subresource: 'status', fieldsV1: { 'f:status': {} } },
-    ];
-    const own = testBedOf(undefined, undefined, {
-      [kinds.bindings]: [managed({ managedFields: byHand })],
-    });
-    assert.equal((await play(words, own)).code, 0);
-  });
-
   it('creates what is not there, and overwrites nothing', async () => {
     const words = ['identity', 'assign', 'orders', '--selector', 'web', '--apply'];
     const other = testBedOf(undefined, undefined, { [kinds.bindings]: [createBinding('orders')] });
@@ -178,9 +137,9 @@ spec:
   });
 
   it('names the user’s own connection in every command', async () => {
-    const words = ['identity', 'unassign', 'orders', '--context', 'prod', '--as', 'a b'];
-    const bound = testBedOf(undefined, undefined, { [kinds.bindings]: [createBinding('orders')] });
-    const { stdout } = await play(words, bound);
-    assert.match(stdout, /^# kubectl --context=dev '--as=a b' delete azureidentitybindings/m);
+    const words = ['migrate', 'to-workload-identity', '--context', 'prod', '--as', 'a b'];
+    const issuer = ok('{"issuer":"https://oidc.example/"}');
+    const { stdout } = await play(words, testBedOf(undefined, issuer, {}));
+    assert.match(stdout, /^# kubectl --context=dev '--as=a b' annotate serviceaccount default/m);
   });
 });

@@ -70,7 +70,7 @@ export async function federate(
     ...subjects.map((each) => `subject ${subjectOf(each)}`),
     ...planned.notes,
   ];
-  return carryOut(context, { ...emptyPlan, az: planned.az, notes }, { apply: false });
+  return carryOut(context, { ...emptyPlan, az: planned.az, notes }, false);
 }
 
 function agentSubjects([agent]: readonly AgentView[]): readonly Subject[] {

@@ -7,21 +7,13 @@ import { parseIdentityId, showClientIdLine } from '../../azure/identity-id.ts';
 import { usageError, type ExitCode } from '../../base/plugin-error.ts';
 import { nmiCommand, pin, type VerbContext } from '../context.ts';
 import { explainObject } from '../explain.ts';
-import {
-  carryOut,
-  emptyPlan,
-  planFlags,
-  removalFlags,
-  runFlag,
-  unlessThere,
-  type PlanFlags,
-} from '../plan.ts';
+import { carryOut, emptyPlan, planFlags, runFlag, unlessThere } from '../plan.ts';
 import { nameArgument, textFlag, type AddVerb, type Parser, type Start } from '../verb.ts';
-import { assign, unassign } from './assign.ts';
+import { assign } from './assign.ts';
 import { federate } from './federate.ts';
 
 export const addIdentity: AddVerb = (parser, start) =>
-  parser.command('identity', 'add, show, assign, unassign and federate identities', (verb) =>
+  parser.command('identity', 'add, show, assign and federate identities', (verb) =>
     addUses(addObjects(verb, start), start).demandCommand(1, 'No verb is given after identity.'),
   );
 
@@ -90,16 +82,6 @@ function addUses(parser: Parser, start: Start): Parser {
       (flags) => start(flags, (context) => assign(context, flags.name, flags)),
     )
     .command(
-      'unassign <name>',
-      'the reverse of assign; the AzureIdentity stays, and the assignment while others use it',
-      (sub) =>
-        sub
-          .positional('name', nameArgument)
-          .options(removalFlags)
-          .example('$0 identity unassign orders --apply --yes', ''),
-      (flags) => start(flags, (context) => unassign(context, flags.name, flags)),
-    )
-    .command(
       'federate <name>',
       'federated credentials for the service accounts of its pods',
       (sub) =>
@@ -123,7 +105,8 @@ const typeTitles: ReadonlyMap<number, string> = new Map([
   ...credentialKinds.map(({ type, typeTitle }) => [type, typeTitle] as const),
 ]);
 
-interface AddFlags extends PlanFlags {
+interface AddFlags {
+  readonly apply: boolean;
   readonly run: boolean;
   readonly resourceId: string;
   readonly clientId: string;
@@ -172,7 +155,7 @@ async function add(unpinned: VerbContext, name: string, flags: AddFlags): Promis
     ...added.notes,
     `Then bind it: ${nmiCommand(context, 'identity', 'assign', name)}`,
   ];
-  return carryOut(context, { ...emptyPlan, objects: added.objects, notes }, flags);
+  return carryOut(context, { ...emptyPlan, objects: added.objects, notes }, flags.apply);
 }
 
 async function completeIds({ io }: VerbContext, flags: AddFlags) {

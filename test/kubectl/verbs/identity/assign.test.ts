@@ -4,7 +4,6 @@ import { createFakeAz, ordersId, tenant } from '../../support/fake-az.ts';
 import {
   boundTestBed,
   clientA,
-  clientB,
   createIdentity,
   kinds,
   ok,
@@ -24,91 +23,6 @@ function testBedOf(
     other: (program, args) => (program === 'az' ? az.run(args) : issuer),
   };
 }
-
-describe('kubectl nmi identity unassign', () => {
-  const nodes = [
-    {
-      metadata: { name: 'n' },
-      spec: {
-        providerID:
-          'azure:///subscriptions/s/resourceGroups/rg/providers/Microsoft.Compute/virtualMachineScaleSets/pool/virtualMachines/0',
-      },
-    },
-  ];
-  const own = createIdentity('orders', { type: 0, clientID: clientA, resourceID: ordersId });
-  const other = (spec: object, namespace = 'pay') => createIdentity('cash', spec, { namespace });
-  const shop = 'kubectl --context=dev delete azureidentitybindings';
-
-  async function unassign(
-    others: readonly ReturnType<typeof createIdentity>[],
-    changes: Partial<Recorded> = {},
-  ) {
-    const testBed = testBedOf({ nodes, [kinds.identities]: [own, ...others] });
-    const { code, stdout } = await play(['identity', 'unassign', 'orders'], {
-      ...testBed,
-      ...changes,
-    });
-    const deleted = stdout.split('\n').filter((line) => line.startsWith(`# ${shop}`)).length;
-    const removed = stdout.split('\n').filter((line) => line.startsWith('# az vmss')).length;
-    return { stdout, is: [code, deleted, removed] };
-  }
-
-  it('removes the assignment of an identity that nobody else names', async () => {
-    const { is } = await unassign([
-      other({ type: 0, clientID: clientB, resourceID: ordersId.replace('orders', 'cash') }),
-      // A federated identity needs no assignment.
-      other({ ...federated, clientID: clientA }, 'web'),
-      // The agent refuses to use it.
-      other({ type: 0 }, 'empty'),
-    ]);
-    assert.deepEqual(is, [0, 1, 1]);
-  });
-
-  it('keeps the assignment while another object names the same identity', async () => {
-    for (const spec of [
-      { type: 0, clientID: clientB, resourceID: ordersId.toUpperCase() },
-      { type: 0, resourceID: `${ordersId.slice(1)}/` },
-      { clientID: ` ${clientA.toUpperCase()}` },
-    ]) {
-      for (const namespace of ['pay', 'shop']) {
-        const { stdout, is } = await unassign([other(spec, namespace)]);
-        assert.deepEqual(is, [0, 1, 0], JSON.stringify(spec));
-        assert.match(
-          stdout,
-          new RegExp(
-            `# It stays assigned to the scale sets for AzureIdentity ${namespace}/cash\\.`,
-          ),
-        );
-      }
-    }
-  });
-
-  it('keeps the assignment if it cannot know', async () => {
-    const { stdout, is } = await unassign([], {
-      forbidden: { [kinds.identities]: 'all-namespaces' },
-    });
-    assert.deepEqual(is, [0, 1, 0]);
-    assert.match(
-      stdout,
-      /^# .*not known whether another namespace uses the identity.*no right.*resources: \["azureidentities"\], verbs: \["list"\] in a ClusterRole/m,
-    );
-  });
-
-  it('cannot compare a client id with a resource id', async () => {
-    const halves = [
-      createIdentity('orders', { type: 0, resourceID: ordersId }),
-      other({ type: 0, clientID: clientB }),
-    ];
-    const testBed = testBedOf({ nodes, [kinds.identities]: halves });
-    const { code, stdout } = await play(['identity', 'unassign', 'orders'], testBed);
-    assert.equal(code, 0);
-    assert.match(
-      stdout,
-      /AzureIdentity pay\/cash has only a client id, AzureIdentity shop\/orders only a resource id/,
-    );
-    assert.doesNotMatch(stdout, /az vmss/);
-  });
-});
 
 describe('kubectl nmi identity assign', () => {
   it('limits the binding', async () => {
@@ -162,7 +76,6 @@ describe('kubectl nmi identity assign', () => {
     ];
     const verbs = [
       ['identity', 'assign', 'orders', '--apply'],
-      ['identity', 'unassign', 'orders', '--apply', '--yes'],
       ['identity', 'federate', 'orders'],
       ['migrate', 'to-workload-identity', '--apply'],
       ['migrate', 'check', '--run'],
@@ -196,6 +109,20 @@ describe('kubectl nmi identity assign', () => {
     assert.deepEqual([code, /"@file" cannot be the name of an object/.test(stderr)], [2, true]);
     const add = ['identity', 'add', 'new', '--resource-id', '[system]', '--run'];
     assert.match((await play(add, nothing)).stderr, /is no Azure resource id/);
+  });
+
+  it('finds no identity with another name', async () => {
+    const { code, stderr } = await play(['identity', 'assign', 'none'], testBedOf());
+    assert.equal(code, 1);
+    assert.match(stderr, /has no AzureIdentity none\nCreate it: kubectl nmi identity add none/);
+  });
+
+  it('shows the line for each scale set where no node is visible', async () => {
+    const { stdout } = await play(['identity', 'assign', 'orders'], testBedOf());
+    assert.match(
+      stdout,
+      /^# No node of Azure is visible to you\. For each scale set: az vmss identity assign/m,
+    );
   });
 
   it('refuses invalid labels', async () => {

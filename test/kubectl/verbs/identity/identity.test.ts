@@ -109,21 +109,3 @@ describe('kubectl nmi identity show', () => {
     );
   });
 });
-
-describe('kubectl nmi identity unassign', () => {
-  it('names the pods that lose it', async () => {
-    const { stdout } = await play(['identity', 'unassign', 'orders'], testBedOf());
-    assert.match(
-      stdout,
-      /^# In context dev, namespace shop:\n# Pods that lose it \(1\): web\n# No node of Azure is visible to you\. For each scale set: az vmss identity remove[^\n]+\n# kubectl --context=dev delete azureidentitybindings\.aadpodidentity\.k8s\.io --namespace=shop orders\n$/,
-    );
-    const idle = await play(['identity', 'unassign', 'orders'], testBedOf({ pods: [] }));
-    assert.doesNotMatch(idle.stdout, /Pods that lose it/);
-  });
-
-  it('finds no identity with another name', async () => {
-    const { code, stderr } = await play(['identity', 'unassign', 'none'], testBedOf());
-    assert.equal(code, 1);
-    assert.match(stderr, /has no AzureIdentity none\nCreate it: kubectl nmi identity add none/);
-  });
-});
