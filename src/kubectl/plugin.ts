@@ -6,7 +6,6 @@ import { PluginError, type ExitCode } from './base/plugin-error.ts';
 import { Kubectl, passedFlags, type PassedFlags } from './transport/kubectl.ts';
 import { addAnalyze } from './verbs/analyze.ts';
 import { addDoctor } from './verbs/doctor.ts';
-import { addException } from './verbs/exception.ts';
 import { addGrants } from './verbs/grants.ts';
 import { addIdentity } from './verbs/identity/identity.ts';
 import { addLogs } from './verbs/logs.ts';
@@ -34,7 +33,6 @@ const addVerbs: readonly AddVerb[] = [
   addStatus,
   addDoctor,
   addIdentity,
-  addException,
   addGrants,
   addMigrate,
   addTest,

@@ -24,8 +24,6 @@ function describe(message: string, words: readonly string[], verb: string, help:
   if (message.startsWith('Not enough non-option arguments')) {
     return `${name} needs ${(help.split('\n')[0]?.match(/<[^>]+>/g) ?? []).join(' ')}`;
   }
-  const [, missing] = /^Missing required arguments?: (.+)$/.exec(message) ?? [];
-  if (missing !== undefined) return `${name} needs ${missing.split(', ').map(toFlag).join(', ')}`;
   const [, argument, given = '', choices = ''] =
     /Argument: ([\w-]+), Given: "(.*)", Choices: (.+)/.exec(message) ?? [];
   if (argument !== undefined) return describeChoice(argument, given, choices, help);

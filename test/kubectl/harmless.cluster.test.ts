@@ -119,7 +119,6 @@ describeOnNewestVersion('verbs that write', (cluster) => {
       ['shop/azureidentities/mine'],
     ],
     ['identity assign orders --selector mine --apply', ['shop/azureidentitybindings/orders']],
-    ['exception add mine --pod-labels app=mine --apply', ['shop/azurepodidentityexceptions/mine']],
     ['migrate to-workload-identity --apply', ['shop/serviceaccounts/default']],
     ['identity federate orders', []],
   ];
@@ -145,10 +144,7 @@ describeOnNewestVersion('verbs that write', (cluster) => {
     beforeEach(async () => {
       const make = `identity add mine --client-id ${clientId} --resource-id ${ordersId} --apply`;
       assert.equal((await run(make.split(' '))).code, 0);
-      for (const words of [
-        'identity assign mine --apply --context shop',
-        'exception add mine --pod-labels app=mine --apply --context shop',
-      ]) {
+      for (const words of ['identity assign mine --apply --context shop']) {
         const { code, stderr } = await run(words.split(' '));
         assert.equal(code, 0, stderr);
       }
@@ -159,7 +155,6 @@ describeOnNewestVersion('verbs that write', (cluster) => {
       for (const words of [
         `identity add mine --client-id ${clientId} --resource-id ${ordersId} --apply`,
         'identity assign mine --apply',
-        'exception add mine --pod-labels app=mine --apply',
       ]) {
         const { names, stdout } = await changedBy(words.split(' '));
         assert.deepEqual(names, [], words);
@@ -174,7 +169,6 @@ describeOnNewestVersion('verbs that write', (cluster) => {
     for (const words of [
       `identity add orders --client-id ${other} --apply`,
       'identity assign orders --selector other --apply',
-      'exception add proxy --pod-labels app=mine --apply',
     ]) {
       if (words.includes('assign')) {
         await cluster().applyOverHttp(declared.replaceAll('name: declared', 'name: orders'));

@@ -19,7 +19,6 @@ const cases: readonly (readonly [words: string, problem: string, nextStep: strin
   ['doctor shop', 'the word shop has no meaning here', 'See kubectl nmi doctor --help'],
   ['explain', 'explain needs <what>', 'See kubectl nmi explain --help'],
   ['identity show', 'identity show needs <name>', 'See kubectl nmi identity show --help'],
-  ['exception add x', 'exception add needs --pod-labels', 'See kubectl nmi exception add --help'],
   [
     'doctor -o xml',
     '--output is "xml", and takes text, json or yaml',

@@ -89,7 +89,6 @@ async function applyAll(
 const resources = {
   AzureIdentity: identityResources.identities,
   AzureIdentityBinding: identityResources.bindings,
-  AzurePodIdentityException: identityResources.exceptions,
 } as const;
 
 /**
