@@ -89,7 +89,7 @@ are ignored, and one line on standard error says how many, and in which namespac
 
 To verify agents takes the right to list \`daemonsets.apps\` in that namespace. Without it, the pods of the namespace that have the
 label are read (\`status\`, \`logs\`, \`explain\`), which standard error says. Nothing else is done with them: \`test\` needs
-\`--image\`, \`identity federate\` trusts neither their service account nor their audience, and \`sysdump\` and \`migrate to-workload-identity --live\` enter none of them.`;
+\`--image\`, \`identity federate\` trusts neither their service account nor their audience, and \`sysdump\` enters none of them.`;
 
 function renderEntry([code, row]: [
   string,

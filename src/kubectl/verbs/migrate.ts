@@ -24,7 +24,7 @@ import { valueOf } from '../transport/kubectl.ts';
 import { exitOf, print, scopeOf, type VerbContext } from './context.ts';
 import { planFlags, runFlag } from './plan.ts';
 import { toWorkloadIdentity } from './to-workload-identity.ts';
-import { switchFlag, type AddVerb } from './verb.ts';
+import type { AddVerb } from './verb.ts';
 
 export const addMigrate: AddVerb = (parser, start) =>
   parser.command('migrate', 'leave the AKS add-on, or move to Workload Identity', (verb) =>
@@ -50,18 +50,12 @@ export const addMigrate: AddVerb = (parser, start) =>
         (sub) =>
           sub
             .options(planFlags)
-            .option(
-              'live',
-              switchFlag(
-                'Ask the agents which SDKs they saw the pods use; needs exec on their pods.',
-              ),
-            )
-            .example('$0 migrate to-workload-identity -n shop --live', '')
+            .example('$0 migrate to-workload-identity -n shop', '')
             .example(
               '$0 migrate to-workload-identity -n shop --apply',
               'when the federated credentials exist',
             ),
-        (flags) => start(flags, (context) => toWorkloadIdentity(context, flags)),
+        (flags) => start(flags, (context) => toWorkloadIdentity(context, flags.apply)),
       )
       .demandCommand(1, 'No verb is given after migrate.'),
   );

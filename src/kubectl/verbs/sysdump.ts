@@ -6,13 +6,13 @@ import { renderYaml } from '../base/output.ts';
 import type { RawObject } from '../base/object.ts';
 import { exitCodes } from '../base/io.ts';
 import type { ExitCode } from '../base/plugin-error.ts';
-import { readAgentExplanation } from '../cluster/agent-explanation.ts';
 import { readMetricsPage } from '../cluster/agent-state.ts';
-import type { AgentView } from '../cluster/agents.ts';
+import { unverified, type AgentView } from '../cluster/agents.ts';
 import { identityResources } from '../cluster/resources.ts';
-import { valueOrUnread, type Unread } from '../cluster/unread.ts';
+import { describeUnread, valueOrUnread, type Unread } from '../cluster/unread.ts';
 import { readAgents } from '../cluster/trusted-agents.ts';
 import type { Kubectl } from '../transport/kubectl.ts';
+import { classifyFailure } from '../transport/kubectl-failure.ts';
 import type { VerbContext } from './context.ts';
 import type { AddVerb } from './verb.ts';
 
@@ -77,11 +77,11 @@ async function agentDocument(
 ): Promise<object> {
   const { namespace, name } = agent;
   const where = [`--namespace=${namespace}`, name, '--container=nmi', `--tail=${maxLogLines}`];
-  const [log, previous, metrics, explained = ''] = await Promise.all([
+  const [log, previous, metrics, explained] = await Promise.all([
     kubectl.run(['logs', ...where]),
     kubectl.run(['logs', ...where, '--previous']),
     readMetricsPage(kubectl, agent),
-    readAgentExplanation(kubectl, agent, `flags, state and pods of ${name}`, unread),
+    explainedBy(kubectl, agent, unread),
   ]);
   const what = `read the metrics of ${namespace}/${name}`;
   const page = valueOrUnread(metrics, what, `metrics of ${name}`, unread) ?? '';
@@ -94,4 +94,24 @@ async function agentDocument(
       .split('\n')
       .filter((line) => line !== '' && !line.startsWith('#')),
   };
+}
+
+/** The JSON of its `nmi explain`, by exec into its pod; empty if it cannot be read. */
+async function explainedBy(
+  kubectl: Kubectl,
+  { namespace, name, isVerified }: AgentView,
+  unread: Unread[],
+): Promise<string> {
+  const [what, loses] = [`ask the agent ${namespace}/${name}`, `flags, state and pods of ${name}`];
+  if (!isVerified) {
+    unread.push({ what, why: unverified, loses });
+    return '';
+  }
+  const run = await kubectl.run([
+    ...['exec', `--namespace=${namespace}`, name, '--container=nmi', '--'],
+    ...['nmi', 'explain', '--output=json'],
+  ]);
+  if (run.code === 0) return run.stdout;
+  unread.push(describeUnread(what, { ok: false, failure: classifyFailure(run) }, loses));
+  return '';
 }

@@ -33,23 +33,12 @@ import { commonConfig, defaultConfig, verifiedOf } from '../cluster/agents.ts';
 import { createClusterState } from '../cluster/cluster-state.ts';
 import { readIssuer } from '../cluster/issuer.ts';
 import { identityResources } from '../cluster/resources.ts';
-import { readSeenClients } from '../cluster/seen-clients.ts';
 import { readSnapshot, type Snapshot } from '../cluster/snapshot.ts';
-import type { Unread } from '../cluster/unread.ts';
 import { labelPatch, ownersOf } from '../findings/owners.ts';
-import { classifySdk, sdkRule } from '../findings/sdk-versions.ts';
 import { kubectlCommand, pin, type VerbContext } from './context.ts';
 import { asOurselves, carryOut, checkName, emptyPlan } from './plan.ts';
 
-export interface WorkloadIdentityFlags {
-  readonly apply: boolean;
-  readonly live: boolean;
-}
-
-export async function toWorkloadIdentity(
-  unpinned: VerbContext,
-  flags: WorkloadIdentityFlags,
-): Promise<ExitCode> {
+export async function toWorkloadIdentity(unpinned: VerbContext, apply: boolean): Promise<ExitCode> {
   const context = await pin(unpinned);
   const { namespace, kubectl } = context;
   const snapshot = await readSnapshot(context, namespace);
@@ -72,19 +61,13 @@ export async function toWorkloadIdentity(
     ...obstacles,
     ...useNotes(uses),
     ...federation.notes,
-    ...(flags.live
-      ? await sdkNotes(
-          context,
-          snapshot,
-          uses.flatMap(({ pods }) => pods),
-        )
-      : [`${sdkRule} Add --live to see what the agents saw the pods use.`]),
+    'Pods need an SDK that knows Workload Identity: docs/migrate-to-workload-identity.md has the versions, and how to see those in use.',
     'When the credentials exist, label the pod templates; the binding label may stay until all is well:',
     ...templatePatches(uses, snapshot).map((line) => line.replace(/^kubectl\b/, program)),
   ];
   const plan = { ...emptyPlan, changes, az: federation.az, notes };
-  const code = await carryOut(context, plan, flags.apply);
-  return obstacles.length > 0 && flags.apply ? exitCodes.findings : code;
+  const code = await carryOut(context, plan, apply);
+  return obstacles.length > 0 && apply ? exitCodes.findings : code;
 }
 
 interface Use {
@@ -283,46 +266,4 @@ function templatePatches(uses: readonly Use[], { workloads }: Snapshot): readonl
       owners.map((workload) => labelPatch(workload, 'azure.workload.identity/use', 'true')),
     ),
   ];
-}
-
-/** A sentence for each pod, those that need work first. */
-async function sdkNotes(
-  { kubectl }: VerbContext,
-  { agents = [] }: Snapshot,
-  pods: readonly RawObject[],
-): Promise<readonly string[]> {
-  const nodes = new Set(pods.map((pod) => stringAt(specOf(pod), 'nodeName')));
-  const ownAgents = agents.filter(({ node, isOldNmi }) => nodes.has(node) && !isOldNmi);
-  const unread: Unread[] = [];
-  const seen = await readSeenClients(kubectl, ownAgents, unread);
-  const titles = [...new Set(pods.map(titleOf))].toSorted();
-  const [old, unknown, fine]: [string[], string[], string[]] = [[], [], []];
-  for (const title of titles) {
-    const verdicts = (seen.get(title) ?? []).map(classifySdk);
-    const tooOld = verdicts.filter((each) => each.kind === 'too-old');
-    const [known] = verdicts.filter((each) => each.kind === 'knows');
-    for (const { title: sdk, version, minimum } of tooOld) {
-      old.push(`Pod ${title} uses ${sdk} ${version}: update it to ${minimum} or later first.`);
-    }
-    if (tooOld.length > 0) continue;
-    if (verdicts.some(({ kind }) => kind === 'unknown') || known === undefined) {
-      unknown.push(`Pod ${title}: ${whyUnknown(seen.get(title))}; check its SDK yourself.`);
-    } else {
-      fine.push(`Pod ${title} uses ${known.title} ${known.version}, which is new enough.`);
-    }
-  }
-  return [
-    ...old,
-    ...unknown,
-    ...fine,
-    ...(unknown.length === 0 ? [] : [sdkRule]),
-    'Code that creates a ManagedIdentityCredential itself still calls IMDS, whatever its version.',
-    ...unread.map(({ what, why, loses }) => `Not known: ${loses}: cannot ${what}: ${why}`),
-  ];
-}
-
-function whyUnknown(clients: readonly string[] | undefined): string {
-  if (clients === undefined) return 'no agent reported it';
-  if (clients.length === 0) return 'the agent saw no request of it';
-  return 'the agent saw requests of something else than an Azure SDK';
 }

@@ -80,7 +80,7 @@ const verbs: Readonly<Record<string, readonly string[]>> = {
   explain: ['explain', 'pod', 'web'],
   'identity federate of pods': ['identity', 'federate', 'orders'],
   'identity federate of the agent': ['identity', 'federate', 'shared'],
-  'migrate to-workload-identity --live': ['migrate', 'to-workload-identity', '--live'],
+  'migrate to-workload-identity': ['migrate', 'to-workload-identity'],
   'migrate check': ['migrate', 'check'],
   test: ['test', '--pod', 'web'],
   logs: ['logs', '--node', 'node-1'],
@@ -221,14 +221,10 @@ describe('agents that the user may see and not verify', () => {
     assert.match(pods.stdout, /--audiences api:\/\/AzureADTokenExchange\n/);
     const dumped = await blind(['sysdump']);
     assert.match(dumped.stdout, /nothing proves that the pod is an agent/);
-    const seen = await blind(['migrate', 'to-workload-identity', '--live']);
-    assert.match(seen.stdout, /nothing proves that the pod is an agent/);
-    for (const { calls } of [dumped, seen]) {
-      assert.deepEqual(
-        calls.filter((words) => words[1] === 'exec'),
-        [],
-      );
-    }
+    assert.deepEqual(
+      dumped.calls.filter((words) => words[1] === 'exec'),
+      [],
+    );
   });
 
   it('are those of their namespace, for a user who may list no other pods', async () => {

@@ -6,7 +6,6 @@ import {
   boundTestBed,
   clientA,
   clientB,
-  createAgentPod,
   createBinding,
   createIdentity,
   createObject,
@@ -112,54 +111,6 @@ describe('kubectl nmi migrate to-workload-identity', () => {
       }),
     );
     assert.match(own.stdout, / azure\.workload\.identity\/tenant-id=contoso\.example$/m);
-  });
-
-  it('lists the SDKs that agents saw, too old ones first', async () => {
-    const clients: Readonly<Record<string, readonly string[] | undefined>> = {
-      'web-1': ['azsdk-python-identity/1.25.0'],
-      'web-2': ['azsdk-python-identity/1.12.0', 'other'],
-      'web-3': ['azsdk-js-identity/4.2.1', 'other'],
-      'web-4': undefined,
-    };
-    const names = Object.keys(clients);
-    const testBed = testBedOf({
-      pods: [
-        ...names.map((name, index) => createPod(name, { ...bound, ip: `10.1.0.${index + 1}` })),
-        ...['node-1', 'node-2'].map((node) => createAgentPod(node)),
-      ],
-    });
-    const asked: string[] = [];
-    const live = (code: number) =>
-      play(['migrate', 'to-workload-identity', '--live'], {
-        ...testBed,
-        other: (program, args, input) => {
-          if (!args.includes('exec')) return testBed.other?.(program, args, input);
-          asked.push(args.join(' '));
-          const pods = names.map((name) => ({ namespace: 'shop', name, clients: clients[name] }));
-          const refused =
-            'Error from server (Forbidden): pods "nmi-node-1" is forbidden: User "dev" cannot create resource "pods/exec" in API group "" in the namespace "kube-system"';
-          return { code, stdout: JSON.stringify({ kind: 'node', pods }), stderr: refused };
-        },
-      });
-    const { stdout } = await live(0);
-    assert.equal(asked.length, 1, 'only the agent of the node where the pods are');
-    const lines = stdout.split('\n').filter((line) => line.startsWith('# Pod shop/'));
-    assert.deepEqual(lines, [
-      '# Pod shop/web-2 uses azure-identity for Python 1.12.0: update it to 1.13.0 or later first.',
-      '# Pod shop/web-3: the agent saw requests of something else than an Azure SDK; check its SDK yourself.',
-      '# Pod shop/web-4: the agent saw no request of it; check its SDK yourself.',
-      '# Pod shop/web-1 uses azure-identity for Python 1.25.0, which is new enough.',
-    ]);
-    const refused = await live(1);
-    assert.equal(refused.code, 0);
-    assert.match(
-      refused.stdout,
-      /# Pod shop\/web-1: no agent reported it;[^]*# Not known: which SDKs .*"pods\/exec"/,
-    );
-
-    const { stdout: offline, calls } = await play(['migrate', 'to-workload-identity'], testBed);
-    assert.match(offline, /@azure\/identity for JavaScript 3\.2\.0.*Add --live/);
-    assert.ok(calls.every((words) => !words.includes('exec')));
   });
 
   it('has nothing to do if no pod is bound', async () => {
