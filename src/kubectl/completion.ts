@@ -24,7 +24,6 @@ const nameKinds: Readonly<Record<string, string>> = {
   'explain pod': 'pods',
   'explain identity': identities,
   'explain binding': bindings,
-  'identity show': identities,
   'identity assign': identities,
   'identity federate': identities,
 };

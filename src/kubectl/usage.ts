@@ -8,7 +8,7 @@ export function toUsageError(message: string, words: readonly string[], help: st
   return usageError(describe(message, words, verb, help), `See ${verb} --help`);
 }
 
-/** `kubectl nmi identity show`, of the first line of a help. */
+/** `kubectl nmi identity assign`, of the first line of a help. */
 function verbOf(help: string): string {
   const [verb = 'kubectl nmi'] =
     /kubectl nmi(?: [a-z][a-z-]*)*/.exec(help.split('\n')[0] ?? '') ?? [];

@@ -64,10 +64,10 @@ describe('completion', () => {
     assert.deepEqual(await complete('explain', '--namespace=other', 'pod', 'f'), ['far']);
     assert.deepEqual(await complete('test', '--pod', 'web'), ['web-1', 'web-2']);
     assert.deepEqual(await complete('test', '--identity', ''), ['orders']);
-    assert.deepEqual(await complete('identity', 'show', 'or'), ['orders']);
+    assert.deepEqual(await complete('identity', 'assign', 'or'), ['orders']);
     assert.deepEqual(await complete('explain', 'binding', ''), ['orders']);
     assert.deepEqual(await complete('identity', 'add', ''), [], 'a new name');
-    assert.deepEqual(await complete('identity', 'show', 'orders', ''), [], 'one name');
+    assert.deepEqual(await complete('identity', 'assign', 'orders', ''), [], 'one name');
   });
 
   it('leaves files to the shell', async () => {

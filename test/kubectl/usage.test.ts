@@ -18,7 +18,7 @@ const cases: readonly (readonly [words: string, problem: string, nextStep: strin
   ],
   ['doctor shop', 'the word shop has no meaning here', 'See kubectl nmi doctor --help'],
   ['explain', 'explain needs <what>', 'See kubectl nmi explain --help'],
-  ['identity show', 'identity show needs <name>', 'See kubectl nmi identity show --help'],
+  ['identity assign', 'identity assign needs <name>', 'See kubectl nmi identity assign --help'],
   [
     'doctor -o xml',
     '--output is "xml", and takes text, json or yaml',

@@ -131,7 +131,7 @@ export async function explainObject(
   context: VerbContext,
   what: 'identity' | 'binding',
   name: string,
-  { verbose, strict } = { verbose: false, strict: false },
+  { verbose, strict }: PodFlags,
 ): Promise<ExitCode> {
   const kind = what === 'identity' ? 'AzureIdentity' : 'AzureIdentityBinding';
   const nearby = await readNearby(context, context.namespace ?? ofContext);

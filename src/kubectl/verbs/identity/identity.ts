@@ -6,58 +6,50 @@ import { azLine, readAz, renderAz } from '../../azure/az.ts';
 import { parseIdentityId, showClientIdLine } from '../../azure/identity-id.ts';
 import { usageError, type ExitCode } from '../../base/plugin-error.ts';
 import { nmiCommand, pin, type VerbContext } from '../context.ts';
-import { explainObject } from '../explain.ts';
 import { carryOut, emptyPlan, planFlags, runFlag, unlessThere } from '../plan.ts';
 import { nameArgument, textFlag, type AddVerb, type Parser, type Start } from '../verb.ts';
 import { assign } from './assign.ts';
 import { federate } from './federate.ts';
 
 export const addIdentity: AddVerb = (parser, start) =>
-  parser.command('identity', 'add, show, assign and federate identities', (verb) =>
+  parser.command('identity', 'add, assign and federate identities', (verb) =>
     addUses(addObjects(verb, start), start).demandCommand(1, 'No verb is given after identity.'),
   );
 
 /** The verbs of the AzureIdentity itself. */
 function addObjects(parser: Parser, start: Start): Parser {
-  return parser
-    .command(
-      'add <name>',
-      'an AzureIdentity for an existing identity in Azure',
-      (sub) =>
-        sub
-          .positional('name', nameArgument)
-          .option('resource-id', textFlag('Azure resource id of the user-assigned identity.'))
-          .option(
-            'client-id',
-            textFlag('Client id; --run reads it by az where there is a resource id.'),
-          )
-          .option('tenant-id', textFlag('Tenant; for all but user-assigned.'))
-          .option('type', {
-            choices: [...typeTitles.values()],
-            default: userAssigned,
-            describe: 'Where its tokens come from.',
-          })
-          .options({
-            secret: textFlag('Secret with the password or certificate.'),
-            run: runFlag,
-            ...planFlags,
-          })
-          .example(
-            '$0 identity add orders --resource-id /subscriptions/… --run --apply',
-            'of a user-assigned identity',
-          )
-          .example(
-            '$0 identity add orders --type federated --client-id … --tenant-id …',
-            'without any assignment',
-          ),
-      (flags) => start(flags, (context) => add(context, flags.name, flags)),
-    )
-    .command(
-      'show <name>',
-      'one identity, and what its pods get',
-      (sub) => sub.positional('name', nameArgument).example('$0 identity show orders', ''),
-      (flags) => start(flags, (context) => explainObject(context, 'identity', flags.name)),
-    );
+  return parser.command(
+    'add <name>',
+    'an AzureIdentity for an existing identity in Azure',
+    (sub) =>
+      sub
+        .positional('name', nameArgument)
+        .option('resource-id', textFlag('Azure resource id of the user-assigned identity.'))
+        .option(
+          'client-id',
+          textFlag('Client id; --run reads it by az where there is a resource id.'),
+        )
+        .option('tenant-id', textFlag('Tenant; for all but user-assigned.'))
+        .option('type', {
+          choices: [...typeTitles.values()],
+          default: userAssigned,
+          describe: 'Where its tokens come from.',
+        })
+        .options({
+          secret: textFlag('Secret with the password or certificate.'),
+          run: runFlag,
+          ...planFlags,
+        })
+        .example(
+          '$0 identity add orders --resource-id /subscriptions/… --run --apply',
+          'of a user-assigned identity',
+        )
+        .example(
+          '$0 identity add orders --type federated --client-id … --tenant-id …',
+          'without any assignment',
+        ),
+    (flags) => start(flags, (context) => add(context, flags.name, flags)),
+  );
 }
 
 /** The verbs of its use by pods, and of Azure. */

@@ -100,12 +100,3 @@ describe('kubectl nmi identity add', () => {
     );
   });
 });
-
-describe('kubectl nmi identity show', () => {
-  it('is explain', async () => {
-    assert.match(
-      (await play(['identity', 'show', 'orders'], testBedOf())).stdout,
-      /^AzureIdentity shop\/orders\n/,
-    );
-  });
-});
