@@ -50,7 +50,7 @@ the PATH. It is one script without native code, for Node.js ${oldestNode} or lat
 | requests time out | \`kubectl nmi explain pod NAME\`: finding \`network_policy\` |
 | pods of a new node get nothing, or the identities of the node | \`kubectl nmi status\`: finding \`agent_missing\` |
 | new pods get 503 while old ones work | \`kubectl nmi status\`: the readiness conditions of the node |
-| pods of a new node pool get \`identity_not_assigned\` | \`kubectl nmi migrate check --run\` |
+| pods of a new node pool get \`identity_not_assigned\` | \`kubectl nmi identity assign NAME\`: the \`az\` line for every pool |
 | two pods have one address | \`kubectl nmi explain ip ADDRESS\` |
 | something of the old system is left | \`kubectl nmi doctor\`: findings \`old_nmi\`, \`old_mic\`, \`crd_old\` |
 
@@ -71,7 +71,7 @@ A flag with one value is given once, and not empty: everything else is a usage e
 ## Verbs that write
 
 They print what they would change, and change objects in the cluster with \`--apply\` after printing it. In Azure the plugin changes
-nothing: it prints the \`az\` lines, and two verbs read from Azure with \`--run\`.
+nothing: it prints the \`az\` lines, and \`identity add --run\` reads ids from it.
 
 - One context and one namespace count from the first read to the last write, and every printed command names that context.
 - An object is created, never overwritten: if one of that name exists with another spec, nothing changes.

@@ -151,10 +151,6 @@ describeOnNewestVersion('kubectl nmi', (cluster) => {
       assert.equal(code, 0, `${words.join(' ')}: ${stderr}`);
       return stdout;
     };
-    assert.match(
-      await type('migrate', 'check'),
-      /User-assigned identities that are bound to pods: 0\./,
-    );
     const exported = await type('migrate', 'export-addon', '-A');
     assert.doesNotMatch(exported, /managedFields|resourceVersion|uid|creationTimestamp/);
     // What AKS does with the objects of the add-on.

@@ -1,9 +1,5 @@
 /** `kubectl nmi migrate`: away from the AKS add-on, or to Workload Identity. */
-import { bindingLabel } from '../../cache/index/binding-label.ts';
-import { asRecord, stringAt } from '../../base/json-value.ts';
-import { readAz, renderAz, type AzLine } from '../azure/az.ts';
-import { parseIdentityId } from '../azure/identity-id.ts';
-import { computesOf, identityLine, type Compute } from '../azure/node-pools.ts';
+import { stringAt } from '../../base/json-value.ts';
 import {
   annotationsOf,
   labelsOf,
@@ -13,16 +9,13 @@ import {
   titleOf,
   type RawObject,
 } from '../base/object.ts';
-import { renderTable, renderYaml, toLine } from '../base/output.ts';
+import { renderYaml } from '../base/output.ts';
 import { exitCodes } from '../base/io.ts';
 import { failedError, type ExitCode } from '../base/plugin-error.ts';
-import { listNodes } from '../cluster/agent-state.ts';
 import { identityResources } from '../cluster/resources.ts';
-import { readSnapshot, type Snapshot } from '../cluster/snapshot.ts';
-import { renderUnread, type Unread } from '../cluster/unread.ts';
 import { valueOf } from '../transport/kubectl.ts';
-import { exitOf, print, scopeOf, type VerbContext } from './context.ts';
-import { planFlags, runFlag } from './plan.ts';
+import { scopeOf, type VerbContext } from './context.ts';
+import { planFlags } from './plan.ts';
 import { toWorkloadIdentity } from './to-workload-identity.ts';
 import type { AddVerb } from './verb.ts';
 
@@ -34,15 +27,6 @@ export const addMigrate: AddVerb = (parser, start) =>
         'identities, bindings and exceptions as files; those of the add-on as copies that AKS does not delete',
         (sub) => sub.example('$0 migrate export-addon -A > pod-identity.yaml', ''),
         (flags) => start(flags, exportAddon),
-      )
-      .command(
-        'check',
-        'what each node pool lacks',
-        (sub) =>
-          sub
-            .options({ run: runFlag })
-            .example('$0 migrate check --run', 'reads assignments from Azure'),
-        (flags) => start(flags, (context) => check(context, flags.run)),
       )
       .command(
         'to-workload-identity',
@@ -123,87 +107,3 @@ function copyOf(object: RawObject, identities: ReadonlySet<string>): object {
 }
 
 const nameOfCopy = (name: string): string => `${name}-copy`;
-
-interface PoolLine {
-  readonly pool: string;
-  readonly scaleSet: string;
-  readonly nodes: number;
-  readonly ready: number;
-  /** Undefined when Azure was not queried. */
-  readonly missing: readonly string[] | undefined;
-}
-
-async function check(context: VerbContext, run: boolean): Promise<ExitCode> {
-  const unread: Unread[] = [];
-  const [snapshot, nodes] = await Promise.all([
-    readSnapshot(context, undefined),
-    listNodes(context.kubectl, unread),
-  ]);
-  const inUse = resourceIdsInUse(snapshot);
-  const wanted = inUse.filter((id) => parseIdentityId(id) !== undefined);
-  const wrong = inUse.filter((id) => !wanted.includes(id));
-  const ready = new Set(
-    (snapshot.agents ?? [])
-      .filter((each) => each.isReady && !each.isOldNmi)
-      .map(({ node }) => node),
-  );
-  const pools: PoolLine[] = [];
-  const lines: AzLine[] = [];
-  for (const compute of computesOf(nodes ?? [])) {
-    const missing = run ? await missingOf(context, compute, wanted) : undefined;
-    if (missing !== undefined && missing.length > 0)
-      lines.push(identityLine(compute, 'assign', missing));
-    pools.push({
-      pool: compute.pool,
-      scaleSet: compute.name,
-      nodes: compute.nodes.length,
-      ready: compute.nodes.filter((node) => ready.has(node)).length,
-      missing,
-    });
-  }
-  const value = { kind: 'MigrationCheck', pools, identitiesInUse: wanted, az: lines, unread };
-  print(context, value, () => [
-    ...renderTable(
-      ['POOL', 'SCALE-SET', 'NODES', 'AGENTS-READY', 'IDENTITIES-MISSING'],
-      pools.map((each) => [
-        ...[each.pool, each.scaleSet, String(each.nodes), String(each.ready)],
-        each.missing === undefined ? 'unknown; add --run' : String(each.missing.length),
-      ]),
-    ),
-    `User-assigned identities that are bound to pods: ${wanted.length}.`,
-    ...wrong.map((id) => `No resource id of a user-assigned identity, left out: ${toLine(id)}`),
-    ...lines.map(renderAz),
-    ...renderUnread(unread),
-  ]);
-  const isFine =
-    lines.length === 0 && wrong.length === 0 && pools.every((each) => each.ready === each.nodes);
-  return exitOf(context, nodes !== undefined && isFine);
-}
-
-function resourceIdsInUse({ identities, bindings, pods }: Snapshot): readonly string[] {
-  const labels = new Set(
-    pods.map((pod) => `${namespaceOf(pod)}/${labelsOf(pod).get(bindingLabel) ?? ''}`),
-  );
-  const named = new Set(
-    bindings
-      .filter((each) => labels.has(`${namespaceOf(each)}/${stringAt(specOf(each), 'selector')}`))
-      .map((each) => `${namespaceOf(each)}/${stringAt(specOf(each), 'azureIdentity')}`),
-  );
-  const ids = identities
-    .filter((each) => named.has(titleOf(each)) && (specOf(each)['type'] ?? 0) === 0)
-    .map((each) => stringAt(specOf(each), 'resourceID'))
-    .filter((id) => id !== '');
-  return [...new Set(ids)];
-}
-
-async function missingOf(
-  { io }: VerbContext,
-  compute: Compute,
-  wanted: readonly string[],
-): Promise<readonly string[]> {
-  const shown = asRecord(await readAz(io, identityLine(compute, 'show')));
-  const assigned = Object.keys(asRecord(shown?.['userAssignedIdentities']) ?? {}).map((id) =>
-    id.toLowerCase(),
-  );
-  return wanted.filter((id) => !assigned.includes(id.toLowerCase()));
-}

@@ -81,7 +81,6 @@ const verbs: Readonly<Record<string, readonly string[]>> = {
   'identity federate of pods': ['identity', 'federate', 'orders'],
   'identity federate of the agent': ['identity', 'federate', 'shared'],
   'migrate to-workload-identity': ['migrate', 'to-workload-identity'],
-  'migrate check': ['migrate', 'check'],
   test: ['test', '--pod', 'web'],
   logs: ['logs', '--node', 'node-1'],
   status: ['status'],

@@ -17,19 +17,14 @@ interface AzureState {
 export type FakeAz = ReturnType<typeof createFakeAz>;
 
 export function createFakeAz({ identities, isLoggedIn = true }: AzureState) {
-  const assigned = new Map<string, Set<string>>();
   const lines: string[] = [];
-
-  function valueOf(args: readonly string[], flag: string): string {
-    return args[args.indexOf(flag) + 1] ?? '';
-  }
 
   function run(args: readonly string[]): ProgramRun {
     const line = args.join(' ');
     lines.push(line);
     if (!isLoggedIn) return failed("ERROR: Please run 'az login' to setup account.\n");
     if (line.startsWith('identity show')) {
-      const id = valueOf(args, '--ids');
+      const id = args[args.indexOf('--ids') + 1] ?? '';
       const clientId = identities[id];
       if (clientId === undefined) {
         return {
@@ -49,19 +44,7 @@ export function createFakeAz({ identities, isLoggedIn = true }: AzureState) {
         }),
       );
     }
-    const compute = valueOf(args, '--name');
-    const held = assigned.get(compute) ?? new Set<string>();
-    assigned.set(compute, held);
-    if (/^vm(?:ss)? identity assign/.test(line)) held.add(valueOf(args, '--identities'));
-    if (/^vm(?:ss)? identity show/.test(line)) {
-      return ok(
-        JSON.stringify({
-          type: 'UserAssigned',
-          userAssignedIdentities: Object.fromEntries([...held].map((id) => [id, {}])),
-        }),
-      );
-    }
     return ok('{}\n');
   }
-  return { run, lines, assigned };
+  return { run, lines };
 }

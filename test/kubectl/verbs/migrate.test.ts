@@ -1,39 +1,15 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { parseAllDocuments } from 'yaml';
-import { createFakeAz, ordersId } from '../support/fake-az.ts';
-import {
-  boundTestBed,
-  clientA,
-  createAgentPod,
-  createIdentity,
-  createPod,
-  kinds,
-  ok,
-  play,
-  type Recorded,
-} from '../support/recorded-kubectl.ts';
+import { ordersId } from '../support/fake-az.ts';
+import { boundTestBed, clientA, createIdentity, kinds, play } from '../support/recorded-kubectl.ts';
 
-const bound = { labels: { aadpodidbinding: 'orders', app: 'web' } };
 const identity = createIdentity('orders', {
   type: 0,
   clientID: clientA,
   resourceID: ordersId.toUpperCase(),
 });
-const nodes = ['a', 'b'].map((pool) => ({
-  metadata: { name: `node-${pool}`, labels: { agentpool: pool } },
-  spec: {
-    providerID: `azure:///subscriptions/s/resourceGroups/rg/providers/Microsoft.Compute/virtualMachineScaleSets/${pool}/virtualMachines/0`,
-  },
-}));
-
-function testBedOf(changes = {}, az = createFakeAz({ identities: {} })): Recorded {
-  return {
-    ...boundTestBed({ nodes, [kinds.identities]: [identity], ...changes }),
-    other: (program, args) =>
-      program === 'az' ? az.run(args) : ok('{"issuer":"https://oidc.example/"}'),
-  };
-}
+const testBedOf = (changes = {}) => boundTestBed({ [kinds.identities]: [identity], ...changes });
 
 describe('kubectl nmi migrate export-addon', () => {
   it('has the author’s fields, and none of the server or the add-on', async () => {
@@ -75,32 +51,5 @@ describe('kubectl nmi migrate export-addon', () => {
 
   it('does not make an empty file', async () => {
     assert.equal((await play(['migrate', 'export-addon', '-n', 'none'], testBedOf())).code, 1);
-  });
-});
-
-describe('kubectl nmi migrate check', () => {
-  it('queries Azure only if permitted, and prints what is missing', async () => {
-    const pods = [createPod('web', bound), createAgentPod('node-a')];
-    const az = createFakeAz({ identities: {} });
-    const quiet = await play(['migrate', 'check'], testBedOf({ pods }, az));
-    assert.match(quiet.stdout, /^a +a +1 +1 +unknown; add --run$/m);
-    assert.deepEqual(az.lines, []);
-    const asked = await play(['migrate', 'check', '--run', '--exit-code'], testBedOf({ pods }, az));
-    assert.equal(asked.code, 1);
-    assert.match(asked.stdout, /^b +b +1 +0 +1$/m);
-    assert.match(asked.stdout, /^az vmss identity assign .*--name a --identities \/SUBSCRIPTIONS/m);
-  });
-
-  it('is satisfied when all is assigned and every node has an agent', async () => {
-    const az = createFakeAz({ identities: {} });
-    for (const name of ['a', 'b'])
-      az.run(['vmss', 'identity', 'assign', '--name', name, '--identities', ordersId]);
-    const pods = [createPod('web', bound), createAgentPod('node-a'), createAgentPod('node-b')];
-    assert.equal(
-      (await play(['migrate', 'check', '--run', '--exit-code'], testBedOf({ pods }, az))).code,
-      0,
-    );
-    const idle = await play(['migrate', 'check', '--run'], testBedOf({ pods: pods.slice(1) }, az));
-    assert.match(idle.stdout, /User-assigned identities that are bound to pods: 0/);
   });
 });

@@ -3,7 +3,7 @@ import { bindingLabel } from '../../../cache/index/binding-label.ts';
 import { stringAt } from '../../../base/json-value.ts';
 import { renderAz, type AzLine } from '../../azure/az.ts';
 import { parseIdentityId } from '../../azure/identity-id.ts';
-import { computesOf, identityLine } from '../../azure/node-pools.ts';
+import { assignLine, computesOf } from '../../azure/node-pools.ts';
 import { nameOf, specOf, type RawObject } from '../../base/object.ts';
 import { failedError, usageError, type ExitCode } from '../../base/plugin-error.ts';
 import { listNodes } from '../../cluster/agent-state.ts';
@@ -67,16 +67,14 @@ async function scaleSetLines(
   const resourceId = found === '' ? '<resource id of the identity>' : found;
   const computes = computesOf((await listNodes(kubectl, [])) ?? []);
   if (computes.length > 0) {
-    return { lines: computes.map((each) => identityLine(each, 'assign', [resourceId])), notes: [] };
+    return { lines: computes.map((each) => assignLine(each, resourceId)), notes: [] };
   }
   const template = {
     kind: 'vmss',
     subscription: '<id>',
     resourceGroup: '<node resource group>',
     name: '<scale set>',
-    pool: '',
-    nodes: [],
   } as const;
-  const text = renderAz(identityLine(template, 'assign', [resourceId])).replaceAll("'", '');
+  const text = renderAz(assignLine(template, resourceId)).replaceAll("'", '');
   return { lines: [], notes: [`No node of Azure is visible to you. For each scale set: ${text}`] };
 }

@@ -78,7 +78,6 @@ describe('kubectl nmi identity assign', () => {
       ['identity', 'assign', 'orders', '--apply'],
       ['identity', 'federate', 'orders'],
       ['migrate', 'to-workload-identity', '--apply'],
-      ['migrate', 'check', '--run'],
     ];
     const hostile = ['[system]', '@/etc/passwd', '--debug'];
     const specs = hostile.flatMap((text) => [
