@@ -15,7 +15,6 @@ const flagKinds: Readonly<Record<string, string>> = {
   '--agent-namespace': 'namespaces',
   '--node': 'nodes',
   '--pod': 'pods',
-  '--identity': identityResources.identities,
 };
 
 const { identities, bindings } = identityResources;

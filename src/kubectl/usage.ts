@@ -24,13 +24,13 @@ function describe(message: string, words: readonly string[], verb: string, help:
   if (message.startsWith('Not enough non-option arguments')) {
     return `${name} needs ${(help.split('\n')[0]?.match(/<[^>]+>/g) ?? []).join(' ')}`;
   }
+  const [, missing] = /^Missing required argument: (\S+)$/.exec(message) ?? [];
+  if (missing !== undefined) return `${name} needs ${toFlag(missing)}`;
   const [, argument, given = '', choices = ''] =
     /Argument: ([\w-]+), Given: "(.*)", Choices: (.+)/.exec(message) ?? [];
   if (argument !== undefined) return describeChoice(argument, given, choices, help);
   const [, empty] = /^Not enough arguments following: (.+)$/.exec(message) ?? [];
   if (empty !== undefined) return `${toFlag(empty)} has no value`;
-  const [, one = '', other] = /^Arguments (\S+) and (\S+) are mutually/.exec(message) ?? [];
-  if (other !== undefined) return `${toFlag(one)} and ${toFlag(other)} exclude each other`;
   return message;
 }
 

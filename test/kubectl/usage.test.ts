@@ -29,11 +29,7 @@ const cases: readonly (readonly [words: string, problem: string, nextStep: strin
     '--threshold is "errors", and takes error, warning or info; did you mean error?',
     'See kubectl nmi analyze --help',
   ],
-  [
-    'test --pod a --identity b',
-    '--pod and --identity exclude each other',
-    'See kubectl nmi test --help',
-  ],
+  ['test', 'test needs --pod', 'See kubectl nmi test --help'],
   ['status --timeout', '--timeout has no value', 'See kubectl nmi status --help'],
   ['doctor -n', '-n has no value', 'Give one, or leave it out.'],
   ['identity', 'No verb is given after identity.', 'See kubectl nmi identity --help'],

@@ -185,7 +185,6 @@ describe('the agent on a real node', { skip: nodeSystem.missing ?? false }, () =
         ['explain pod burstable -n default', /GRANTED/],
         ['analyze -A', /0 errors/],
         ['test --pod burstable -n default', /^A token came\./],
-        ['test --identity two -n default', /^A token came\./],
         ['explain identity two -n default', /two/],
         ['migrate to-workload-identity -n default', /./],
         ['logs --node node-1', /token request/],
