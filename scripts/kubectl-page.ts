@@ -54,7 +54,7 @@ install -m 755 dist/kubectl-nmi /usr/local/bin/kubectl-nmi
 | requests time out | \`kubectl nmi explain pod NAME\`: finding \`network_policy\` |
 | pods of a new node get nothing, or the identities of the node | \`kubectl nmi status\`: finding \`agent_missing\` |
 | new pods get 503 while old ones work | \`kubectl nmi status\`: the readiness conditions of the node |
-| pods of a new node pool get \`identity_not_assigned\` | \`kubectl nmi migrate check --run\` |
+| pods of a new node pool get \`identity_not_assigned\` | \`kubectl nmi identity assign NAME\`: the \`az\` line for every pool |
 | two pods have one address | \`kubectl nmi explain ip ADDRESS\` |
 | something of the old system is left | \`kubectl nmi doctor\`: findings \`old_nmi\`, \`old_mic\`, \`crd_old\` |
 
@@ -65,26 +65,24 @@ install -m 755 dist/kubectl-nmi /usr/local/bin/kubectl-nmi
 | GRANTED | nothing that you may read speaks against it; what was not checked is named below, with the command that checks it | 0, and 1 with \`--strict\` if anything was not checked |
 | REFUSED | a request gets an error, or no answer for a network policy | 1 |
 | NOT READY | nothing answers the pod now: it is pending or has ended, its node has no agent or a system without agents, or an object may be on its way | 1 |
-| UNKNOWN | it depends on an option of the agent that you may not read | 1 |
 
 The verdict uses [status conditions](operate.md#status-conditions) too: a missing Secret or a missing identity grant is seen by a user who may read neither.
 
 Exit codes: 0 fine, 1 not granted (\`explain\`), errors (\`analyze\`, see \`--fail-on\`), findings (other verbs, with \`--exit-code\`) or failed, 2 usage, 69 out of reach,
 74 output lost (a full disk, a closed pipe), 77 no right.
-A flag with one value is given once, and not empty: everything else is a usage error. Findings have colors on a terminal, unless
-\`NO_COLOR\` is set.
+A flag with one value is given once, and not empty: everything else is a usage error.
 
 ## Verbs that write
 
-They print what they would change, and change it with \`--apply\` (objects in the cluster) and \`--run\` (\`az\`) after printing it.
+They print what they would change, and change objects in the cluster with \`--apply\` after printing it. In Azure the plugin changes
+nothing: it prints the \`az\` lines, and \`identity add --run\` reads ids from it.
 
 - One context and one namespace count from the first read to the last write, and every printed command names that context.
 - An object is created, never overwritten: if one of that name exists with another spec, nothing changes.
-- Of a service account, only annotations that it lacks are written; of an exception, only \`spec.podLabels\`.
-- What takes something away also needs \`--yes\`. An object that another program manages, such as Helm or Argo CD, is not deleted or
-  changed at all.
-- \`--run\` looks at Azure first: federated credentials of other clusters stay, and no value of an object reaches \`az\` that \`az\` would
-  read as a file, a flag or the machine's own identity.
+- Of a service account, only annotations that it lacks are written.
+- Nothing is deleted.
+- No value of an object is in an \`az\` line that \`az\` would read as a file, a flag or the machine's own identity. Federated credentials
+  have names that no other cluster gives, since \`az\` replaces one of the same name.
 
 ## Which pods are agents
 
@@ -94,8 +92,8 @@ pod template has that label; the manifests of this project and the managed mode 
 are ignored, and one line on standard error says how many, and in which namespaces.
 
 To verify agents takes the right to list \`daemonsets.apps\` in that namespace. Without it, the pods of the namespace that have the
-label are read (\`status\`, \`logs\`, \`top\`, \`explain\`), which standard error says. Nothing else is done with them: \`test\` needs
-\`--image\`, \`identity federate\` trusts neither their service account nor their audience, and \`--live\` enters none of them.`;
+label are read (\`status\`, \`logs\`, \`explain\`), which standard error says. Nothing else is done with them: \`test\` needs
+\`--image\`, \`identity federate\` trusts neither their service account nor their audience, and \`sysdump\` enters none of them.`;
 
 function renderEntry([code, row]: [
   string,
@@ -145,9 +143,7 @@ async function helpOf(words: readonly string[]): Promise<string> {
     stdout: (text) => (stdout += text),
     stderr: () => undefined,
     run: () => Promise.resolve({ code: undefined, stdout: '', stderr: '' }),
-    post: () => Promise.resolve(undefined),
     readText: () => Promise.resolve(undefined),
-    writeNew: () => Promise.resolve(false),
     wallMs: () => 0,
     sleep: () => Promise.resolve(),
     stop: new AbortController().signal,

@@ -15,22 +15,16 @@ const flagKinds: Readonly<Record<string, string>> = {
   '--agent-namespace': 'namespaces',
   '--node': 'nodes',
   '--pod': 'pods',
-  '--identity': identityResources.identities,
 };
 
-const { identities, bindings, exceptions } = identityResources;
+const { identities, bindings } = identityResources;
 /** Kinds of the names behind verbs. */
 const nameKinds: Readonly<Record<string, string>> = {
   'explain pod': 'pods',
   'explain identity': identities,
   'explain binding': bindings,
-  'identity show': identities,
-  'identity delete': identities,
   'identity assign': identities,
-  'identity unassign': identities,
   'identity federate': identities,
-  'exception update': exceptions,
-  'exception delete': exceptions,
 };
 
 /** Words behind verbs that are no names of objects. */
@@ -39,7 +33,7 @@ const fixedWords: Readonly<Record<string, readonly string[]>> = {
   reasons: allCodes,
 };
 
-const fileFlags: ReadonlySet<string> = new Set(['-f', '--filename', '--file', '--kubeconfig']);
+const fileFlags: ReadonlySet<string> = new Set(['-f', '--filename', '--kubeconfig']);
 
 /** Directives of kubectl's shell functions. */
 const [asFiles, asWords] = [':0', ':4'] as const;

@@ -1,12 +1,10 @@
 /** The process of `kubectl nmi`: its arguments, its streams and its end. */
-import { readFile, writeFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { text } from 'node:stream/consumers';
-import type { WriteStream } from 'node:tty';
 import { homedir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { exitCodes, type Io } from './base/io.ts';
-import { paint } from './base/paint.ts';
 import { runPlugin } from './plugin.ts';
 import { firstAlone } from './transport/first-alone.ts';
 import { runProgram } from './transport/program.ts';
@@ -24,7 +22,9 @@ for (const [signal, code] of [
 // Who reads the output, or a script, must not take a part of it for all.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   // A reader that has closed the pipe (`kubectl nmi reasons | head`) wants no more, not even this.
-  if (error.code !== 'EPIPE') report(`error: the output cannot be written: ${error.message}\n`);
+  if (error.code !== 'EPIPE') {
+    process.stderr.write(`error: the output cannot be written: ${error.message}\n`);
+  }
   process.exit(exitCodes.outputLost);
 });
 process.stderr.on('error', () => undefined);
@@ -44,27 +44,16 @@ const run: Io['run'] = (program, args, options = {}) =>
 
 void runPlugin(process.argv.slice(2), {
   environment: process.env,
-  stdout: (output) => process.stdout.write(hasColors(process.stdout) ? paint(output) : output),
-  stderr: report,
+  stdout: (output) => process.stdout.write(output),
+  stderr: (line) => process.stderr.write(line),
   run: firstAlone(run, hasLoginPlugin),
-  post,
   readText: (path) => (path === '-' ? text(process.stdin) : readIfThere(path)),
-  writeNew,
   wallMs: () => Date.now(),
   sleep: (ms) => delay(ms, undefined, { signal: stop.signal }).catch(() => undefined),
   stop: stop.signal,
 }).then((code) => {
   process.exitCode ??= code;
 });
-
-/** Node follows NO_COLOR and TERM. */
-function hasColors(stream: Partial<WriteStream>): boolean {
-  return stream.isTTY === true && stream.hasColors?.() === true;
-}
-
-function report(line: string): void {
-  process.stderr.write(hasColors(process.stderr) ? paint(line) : line);
-}
 
 async function hasLoginPlugin(): Promise<boolean> {
   const flag = process.argv.find((word) => word.startsWith('--kubeconfig='))?.slice(13);
@@ -75,30 +64,10 @@ async function hasLoginPlugin(): Promise<boolean> {
   return texts.some((each) => /^\s*"?exec"?:/m.test(each ?? ''));
 }
 
-async function post(url: string, form: Readonly<Record<string, string>>) {
-  try {
-    const signal = AbortSignal.any([stop.signal, AbortSignal.timeout(15_000)]);
-    const body = new URLSearchParams(form);
-    const response = await fetch(url, { method: 'POST', body, redirect: 'error', signal });
-    return { status: response.status, body: await response.text() };
-  } catch {
-    return undefined;
-  }
-}
-
 async function readIfThere(path: string): Promise<string | undefined> {
   try {
     return await readFile(path, 'utf8');
   } catch {
     return undefined;
-  }
-}
-
-async function writeNew(path: string, content: string): Promise<boolean> {
-  try {
-    await writeFile(path, content, { flag: 'wx', mode: 0o600 });
-    return true;
-  } catch {
-    return false;
   }
 }

@@ -6,14 +6,12 @@ import { PluginError, type ExitCode } from './base/plugin-error.ts';
 import { Kubectl, passedFlags, type PassedFlags } from './transport/kubectl.ts';
 import { addAnalyze } from './verbs/analyze.ts';
 import { addDoctor } from './verbs/doctor.ts';
-import { addException } from './verbs/exception.ts';
 import { addGrants } from './verbs/grants.ts';
 import { addIdentity } from './verbs/identity/identity.ts';
 import { addLogs } from './verbs/logs.ts';
 import { addMigrate } from './verbs/migrate.ts';
 import { addSysdump } from './verbs/sysdump.ts';
 import { addTest } from './verbs/test.ts';
-import { addTop } from './verbs/top.ts';
 import { addReasons } from './verbs/reasons.ts';
 import { addStatus } from './verbs/status.ts';
 import { addVersion } from './verbs/version.ts';
@@ -35,12 +33,10 @@ const addVerbs: readonly AddVerb[] = [
   addStatus,
   addDoctor,
   addIdentity,
-  addException,
   addGrants,
   addMigrate,
   addTest,
   addLogs,
-  addTop,
   addSysdump,
   addReasons,
   addVersion,
@@ -87,9 +83,8 @@ export async function runPlugin(typed: readonly string[], io: Io): Promise<ExitC
   }
 }
 
-/** For `analyze -f -`: yargs would take the dash for a flag. */
+/** For `analyze -f -`, the only verb with that flag: yargs would take the dash for a flag. */
 function joinStandardInput(words: readonly string[]): string[] {
-  if (!words.includes('analyze')) return [...words];
   const isFile = (at: number) => words[at] === '-f' || words[at] === '--filename';
   return words.flatMap((word, at) => {
     if (word === '-' && isFile(at - 1)) return [];

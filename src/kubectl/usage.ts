@@ -8,7 +8,7 @@ export function toUsageError(message: string, words: readonly string[], help: st
   return usageError(describe(message, words, verb, help), `See ${verb} --help`);
 }
 
-/** `kubectl nmi identity show`, of the first line of a help. */
+/** `kubectl nmi identity assign`, of the first line of a help. */
 function verbOf(help: string): string {
   const [verb = 'kubectl nmi'] =
     /kubectl nmi(?: [a-z][a-z-]*)*/.exec(help.split('\n')[0] ?? '') ?? [];
@@ -24,15 +24,13 @@ function describe(message: string, words: readonly string[], verb: string, help:
   if (message.startsWith('Not enough non-option arguments')) {
     return `${name} needs ${(help.split('\n')[0]?.match(/<[^>]+>/g) ?? []).join(' ')}`;
   }
-  const [, missing] = /^Missing required arguments?: (.+)$/.exec(message) ?? [];
-  if (missing !== undefined) return `${name} needs ${missing.split(', ').map(toFlag).join(', ')}`;
+  const [, missing] = /^Missing required argument: (\S+)$/.exec(message) ?? [];
+  if (missing !== undefined) return `${name} needs ${toFlag(missing)}`;
   const [, argument, given = '', choices = ''] =
     /Argument: ([\w-]+), Given: "(.*)", Choices: (.+)/.exec(message) ?? [];
   if (argument !== undefined) return describeChoice(argument, given, choices, help);
   const [, empty] = /^Not enough arguments following: (.+)$/.exec(message) ?? [];
   if (empty !== undefined) return `${toFlag(empty)} has no value`;
-  const [, one = '', other] = /^Arguments (\S+) and (\S+) are mutually/.exec(message) ?? [];
-  if (other !== undefined) return `${toFlag(one)} and ${toFlag(other)} exclude each other`;
   return message;
 }
 

@@ -2,10 +2,8 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import {
   boundTestBed,
-  createObject,
   createPod,
   failed,
-  kinds,
   play,
   type Recorded,
 } from './support/recorded-kubectl.ts';
@@ -15,7 +13,6 @@ const testBed: Recorded = {
   ...boundTestBed({
     namespaces: [named('shop'), named('stock'), named('other')],
     pods: [createPod('web-1'), createPod('web-2'), createPod('far', { namespace: 'other' })],
-    [kinds.exceptions]: [createObject('AzurePodIdentityException', 'proxy', {})],
   }),
 };
 
@@ -31,7 +28,7 @@ describe('completion', () => {
   it('knows verbs, and verbs of verbs', async () => {
     assert.deepEqual(await complete('expl'), ['explain']);
     assert.ok((await complete('')).includes('doctor'));
-    assert.deepEqual(await complete('identity', 'un'), ['unassign']);
+    assert.deepEqual(await complete('identity', 'fe'), ['federate']);
     assert.deepEqual(await complete('identity', 'a'), ['add', 'assign']);
     assert.ok((await complete('help', 'ex')).includes('explain'));
   });
@@ -40,7 +37,7 @@ describe('completion', () => {
     assert.deepEqual(await complete('doctor', '--pr'), ['--pre']);
     assert.deepEqual(await complete('identity', 'assign', 'orders', '--sel'), ['--selector']);
     assert.deepEqual(await complete('explain', 'pod', 'web', '--name'), ['--namespace']);
-    assert.deepEqual(await complete('explain', 'pod', '--li'), ['--live']);
+    assert.deepEqual(await complete('explain', 'pod', '--str'), ['--strict']);
     const all = await complete('doctor', '--');
     for (const flag of ['--pre', '--context', '--output']) assert.ok(all.includes(flag), flag);
     assert.ok(!all.includes('--selector'));
@@ -66,12 +63,10 @@ describe('completion', () => {
     assert.deepEqual(await complete('explain', '-n', 'other', 'pod', ''), ['far']);
     assert.deepEqual(await complete('explain', '--namespace=other', 'pod', 'f'), ['far']);
     assert.deepEqual(await complete('test', '--pod', 'web'), ['web-1', 'web-2']);
-    assert.deepEqual(await complete('test', '--identity', ''), ['orders']);
-    assert.deepEqual(await complete('identity', 'show', 'or'), ['orders']);
+    assert.deepEqual(await complete('identity', 'assign', 'or'), ['orders']);
     assert.deepEqual(await complete('explain', 'binding', ''), ['orders']);
-    assert.deepEqual(await complete('exception', 'delete', ''), ['proxy']);
     assert.deepEqual(await complete('identity', 'add', ''), [], 'a new name');
-    assert.deepEqual(await complete('identity', 'show', 'orders', ''), [], 'one name');
+    assert.deepEqual(await complete('identity', 'assign', 'orders', ''), [], 'one name');
   });
 
   it('leaves files to the shell', async () => {

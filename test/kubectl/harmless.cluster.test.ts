@@ -8,7 +8,7 @@ import { copyFileSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, beforeEach, describe, it } from 'node:test';
 import { describeOnNewestVersion } from '../cluster/support/on-clusters.ts';
-import { createFakeAz, ordersId } from './support/fake-az.ts';
+import { ordersId } from './support/fake-az.ts';
 import { agent, agentSet, agentSetUid, clientId } from './support/mistakes.ts';
 import { runOn } from './support/real-kubectl.ts';
 
@@ -90,8 +90,6 @@ describeOnNewestVersion('verbs that write', (cluster) => {
     return new Map((await Promise.all(entries)).flat());
   }
 
-  const az = createFakeAz({ identities: { [ordersId]: clientId } });
-
   /** In the namespace of the context, which another program switches after the first call. */
   function run(words: readonly string[]) {
     const { binaries, folder } = cluster();
@@ -100,7 +98,7 @@ describeOnNewestVersion('verbs that write', (cluster) => {
       calls++;
       if (calls === 2) config('use-context', 'other');
     };
-    return runOn({ kubectl: binaries.kubectl, kubeconfig, home: folder, az, onCall }, words);
+    return runOn({ kubectl: binaries.kubectl, kubeconfig, home: folder, onCall }, words);
   }
 
   /** Names of the objects that the command created, changed or deleted. */
@@ -121,9 +119,8 @@ describeOnNewestVersion('verbs that write', (cluster) => {
       ['shop/azureidentities/mine'],
     ],
     ['identity assign orders --selector mine --apply', ['shop/azureidentitybindings/orders']],
-    ['exception add mine --pod-labels app=mine --apply', ['shop/azurepodidentityexceptions/mine']],
     ['migrate to-workload-identity --apply', ['shop/serviceaccounts/default']],
-    ['identity federate orders --run', []],
+    ['identity federate orders', []],
   ];
   for (const [words, changes] of verbs) {
     it(`changes one object of one namespace: ${words.slice(0, 40)}`, async () => {
@@ -135,11 +132,11 @@ describeOnNewestVersion('verbs that write', (cluster) => {
   }
 
   it('shows the commands with the context that they are for', async () => {
-    const { names, stdout } = await changedBy(['identity', 'unassign', 'orders']);
+    const { names, stdout } = await changedBy(['migrate', 'to-workload-identity']);
     assert.deepEqual(names, []);
     assert.match(
       stdout,
-      /^# kubectl --context=shop delete azureidentitybindings\.\S+ --namespace=shop declared$/m,
+      /^# kubectl --context=shop annotate serviceaccount default --namespace=shop /m,
     );
   });
 
@@ -147,51 +144,17 @@ describeOnNewestVersion('verbs that write', (cluster) => {
     beforeEach(async () => {
       const make = `identity add mine --client-id ${clientId} --resource-id ${ordersId} --apply`;
       assert.equal((await run(make.split(' '))).code, 0);
-      for (const words of [
-        'identity assign mine --apply --context shop',
-        'exception add mine --pod-labels app=mine --apply --context shop',
-      ]) {
+      for (const words of ['identity assign mine --apply --context shop']) {
         const { code, stderr } = await run(words.split(' '));
         assert.equal(code, 0, stderr);
       }
       config('use-context', 'shop');
     });
 
-    const removals: readonly (readonly [words: string, changes: readonly string[]])[] = [
-      ['identity unassign mine --apply', ['shop/azureidentitybindings/mine']],
-      [
-        'identity delete mine --apply',
-        ['shop/azureidentities/mine', 'shop/azureidentitybindings/mine'],
-      ],
-      ['exception delete mine --apply', ['shop/azurepodidentityexceptions/mine']],
-    ];
-    for (const [words, changes] of removals) {
-      it(`needs a word before it takes something away: ${words}`, async () => {
-        const asked = await changedBy(words.split(' '), 2);
-        assert.deepEqual(asked.names, []);
-        assert.match(asked.stdout, /^# kubectl --context=shop delete /m, 'it is shown');
-        assert.match(asked.stderr, /nothing was changed: this cannot be undone\nAdd --yes/);
-        config('use-context', 'shop');
-        const done = await changedBy([...words.split(' '), '--yes']);
-        assert.deepEqual(done.names, changes);
-      });
-    }
-
-    it('changes only the labels of its exception', async () => {
-      const words = 'exception update mine --pod-labels app=gateway --apply'.split(' ');
-      const { names, stdout } = await changedBy(words);
-      assert.deepEqual(names, ['shop/azurepodidentityexceptions/mine']);
-      assert.match(stdout, /spec\.podLabels was app=mine\./);
-      const path = `${pathOf('shop', 'azurepodidentityexceptions')}/mine`;
-      const { spec } = await cluster().admin.expect('GET', path);
-      assert.deepEqual(spec, { podLabels: { app: 'gateway' } });
-    });
-
     it('does nothing twice', async () => {
       for (const words of [
         `identity add mine --client-id ${clientId} --resource-id ${ordersId} --apply`,
         'identity assign mine --apply',
-        'exception add mine --pod-labels app=mine --apply',
       ]) {
         const { names, stdout } = await changedBy(words.split(' '));
         assert.deepEqual(names, [], words);
@@ -201,26 +164,11 @@ describeOnNewestVersion('verbs that write', (cluster) => {
     });
   });
 
-  const ofOthers = [
-    'identity delete orders --apply --yes',
-    'identity unassign orders --apply --yes',
-    'exception delete proxy --apply --yes',
-    'exception update proxy --pod-labels app=mine --apply',
-  ];
-  for (const words of ofOthers) {
-    it(`leaves alone what another program declares: ${words}`, async () => {
-      const { names, stderr } = await changedBy(words.split(' '), 1);
-      assert.deepEqual(names, []);
-      assert.match(stderr, /is managed by test, and nothing was changed\nChange it where it is/);
-    });
-  }
-
   it('overwrites nothing of the same name', async () => {
     const other = clientId.replace(/^./, '5');
     for (const words of [
       `identity add orders --client-id ${other} --apply`,
       'identity assign orders --selector other --apply',
-      'exception add proxy --pod-labels app=mine --apply',
     ]) {
       if (words.includes('assign')) {
         await cluster().applyOverHttp(declared.replaceAll('name: declared', 'name: orders'));

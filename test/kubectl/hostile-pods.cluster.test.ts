@@ -153,11 +153,13 @@ describeOnNewestVersion('kubectl nmi beside hostile pods', (cluster) => {
     assert.doesNotMatch(stdout, /attack|thief|kube-system:default/);
   });
 
-  it('explain --live enters the agent alone, and top reads its page alone', async () => {
-    await run(['explain', 'pod', 'web', '--live']);
-    assert.equal(reaching().length, 1);
-    assert.match(reaching()[0] ?? '', /^exec --namespace=kube-system nmi-x7k2p /);
-    await run(['top']);
+  it('sysdump enters the agent alone, and status reads its page alone', async () => {
+    await run(['sysdump']);
+    const entered = reaching().filter((text) => text.startsWith('exec '));
+    assert.equal(entered.length, 1);
+    assert.match(entered[0] ?? '', /^exec --namespace=kube-system nmi-x7k2p /);
+    for (const text of reaching()) assert.match(text, /kube-system.*nmi-x7k2p/);
+    await run(['status']);
     assert.equal(reaching().length, 1);
     assert.match(
       reaching()[0] ?? '',
@@ -179,9 +181,9 @@ describeOnNewestVersion('kubectl nmi beside hostile pods', (cluster) => {
     );
     assert.deepEqual(reaching(), []);
     assert.equal((await run(['identity', 'federate', 'orders'], as)).code, 2);
-    const live = await run(['explain', 'pod', 'web', '--live'], as);
-    assert.match(live.stdout, /not read: nothing proves that the pod is an agent/);
     assert.deepEqual(reaching(), []);
+    await run(['sysdump'], as);
+    assert.ok(reaching().every((text) => !text.startsWith('exec ')));
   });
 
   describe('without an agent', () => {
@@ -195,9 +197,8 @@ describeOnNewestVersion('kubectl nmi beside hostile pods', (cluster) => {
       assert.match(tested.stderr, /no verified agent is visible to you in namespace kube-system/);
       const federated = await run(['identity', 'federate', 'orders']);
       assert.deepEqual([federated.code, federated.stdout], [2, '']);
-      const live = await run(['explain', 'pod', 'web', '--live']);
-      assert.match(live.stdout, /you may see no agent of this node/);
-      await run(['top']);
+      await run(['sysdump']);
+      await run(['status']);
       assert.deepEqual(reaching(), []);
     });
   });

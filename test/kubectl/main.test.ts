@@ -1,7 +1,7 @@
 /** The process of `kubectl nmi`, with a program in place of kubectl. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
@@ -57,20 +57,6 @@ describe('the process of kubectl nmi', () => {
     assert.match(stderr, /^error: the output cannot be written: ENOSPC: no space left on device/);
   });
 
-  it('has colors on a terminal, and none elsewhere or with NO_COLOR', () => {
-    const words = `${process.execPath} ${main} explian`;
-    const onTerminal = (env: NodeJS.ProcessEnv) =>
-      spawnSync('script', ['-qec', words, '/dev/null'], {
-        cwd: folder,
-        encoding: 'utf8',
-        env: { PATH: process.env['PATH'], TERM: 'xterm-256color', ...env },
-      }).stdout.replaceAll('\u001b', 'ESC');
-    assert.match(onTerminal({}), /ESC\[31merror:ESC\[39m unknown verb/);
-    assert.match(onTerminal({ NO_COLOR: '1' }), /^error: unknown verb/);
-    assert.match(onTerminal({ TERM: 'dumb' }), /^error: unknown verb/);
-    assert.match(run(['explian']).stderr, /^error: unknown verb/);
-  });
-
   it('shows what a login plugin of kubectl asks, and passes the answer on', async () => {
     // As kubectl with an exec plugin: a prompt, the answer from the terminal, then the output.
     await writeFile(
@@ -99,17 +85,5 @@ describe('the process of kubectl nmi', () => {
     const missing = run(['analyze', '-f', 'none.yaml']);
     assert.equal(missing.status, 2);
     assert.match(missing.stderr, /none\.yaml/);
-  });
-
-  it('writes a new file for its user alone, and keeps one that exists', async () => {
-    const path = join(folder, 'dump.yaml');
-    assert.equal(run(['sysdump', '--file', 'dump.yaml']).status, 0);
-    assert.equal((await stat(path)).mode & 0o777, 0o600);
-    const written = await readFile(path, 'utf8');
-    assert.match(written, /resource: nodes/);
-    const again = run(['sysdump', '--file', 'dump.yaml']);
-    assert.equal(again.status, 1);
-    assert.match(again.stderr, /dump\.yaml cannot be written, or exists/);
-    assert.equal(await readFile(path, 'utf8'), written);
   });
 });

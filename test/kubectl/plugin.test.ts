@@ -47,8 +47,8 @@ describe('the command line of kubectl nmi', () => {
       assert.equal(code, 1, stderr);
       assert.match(stdout, /AzureIdentity default\/piped: identity_unbound/);
     }
-    const follow = await play(['logs', '--node', 'node-1', '-f', '-'], boundTestBed());
-    assert.match(follow.stderr, /the word - has no meaning here/);
+    const dash = await play(['logs', '--node', 'node-1', '-'], boundTestBed());
+    assert.match(dash.stderr, /the word - has no meaning here/);
   });
 
   it('does not report a fault of its own as an error of the user', async () => {

@@ -111,37 +111,22 @@ describe('kubectl nmi beside a running agent', () => {
     assert.doesNotMatch(stdout, /Not checked/);
   });
 
-  it('top counts the requests by namespace', async () => {
-    const { stdout } = await run('top');
-    assert.match(stdout, /^2 +ok +default +node-1$/m);
-  });
-
-  it('explain --live shows the agent’s own state, with the clients of the pod', async () => {
-    const { stdout } = await run('explain', 'pod', 'p', '--live');
-    assert.match(stdout, /gets a token of AzureIdentity a \(the only one bound\)/);
-    assert.match(stdout, /clients +azsdk-python-identity\/1\.12\.0\n +other$/m);
-    assert.match(stdout, /https:\/\/vault\.azure\.net/);
-  });
-
   it('logs shows the requests of the pod, and no token', async () => {
     const { stdout } = await run('logs', '--pod', 'p');
     assert.match(stdout, /"pod":"p".*"msg":"token request"/);
     assert.doesNotMatch(stdout, /eyJ/);
   });
 
-  it('migrate to-workload-identity --live names the SDK that is too old', async () => {
-    const { stdout } = await run('migrate', 'to-workload-identity', '--live');
-    assert.match(
-      stdout,
-      /# Pod default\/p uses azure-identity for Python 1\.12\.0: update it to 1\.13\.0 or later first\./,
-    );
-  });
-
   it('sysdump has its pages, log and metrics', async () => {
-    const { code, written } = await run('sysdump', '--file', 'x.yaml');
+    const { code, stdout: text } = await run('sysdump');
     assert.equal(code, 0);
-    const text = written.get('x.yaml') ?? '';
-    for (const part of [/nodeVersion: v26/, /redirect: none/, /token request/, /nmi_build_info/]) {
+    for (const part of [
+      /nodeVersion: v26/,
+      /azsdk-python-identity\/1\.12\.0/,
+      /redirect: none/,
+      /token request/,
+      /nmi_build_info/,
+    ]) {
       assert.match(text, part);
     }
     assert.doesNotMatch(text, /eyJ/);

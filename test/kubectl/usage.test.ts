@@ -18,8 +18,7 @@ const cases: readonly (readonly [words: string, problem: string, nextStep: strin
   ],
   ['doctor shop', 'the word shop has no meaning here', 'See kubectl nmi doctor --help'],
   ['explain', 'explain needs <what>', 'See kubectl nmi explain --help'],
-  ['identity show', 'identity show needs <name>', 'See kubectl nmi identity show --help'],
-  ['exception add x', 'exception add needs --pod-labels', 'See kubectl nmi exception add --help'],
+  ['identity assign', 'identity assign needs <name>', 'See kubectl nmi identity assign --help'],
   [
     'doctor -o xml',
     '--output is "xml", and takes text, json or yaml',
@@ -30,11 +29,7 @@ const cases: readonly (readonly [words: string, problem: string, nextStep: strin
     '--threshold is "errors", and takes error, warning or info; did you mean error?',
     'See kubectl nmi analyze --help',
   ],
-  [
-    'test --pod a --identity b',
-    '--pod and --identity exclude each other',
-    'See kubectl nmi test --help',
-  ],
+  ['test', 'test needs --pod', 'See kubectl nmi test --help'],
   ['status --timeout', '--timeout has no value', 'See kubectl nmi status --help'],
   ['doctor -n', '-n has no value', 'Give one, or leave it out.'],
   ['identity', 'No verb is given after identity.', 'See kubectl nmi identity --help'],

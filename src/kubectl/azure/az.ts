@@ -1,4 +1,7 @@
-/** Command lines of Azure's `az`: shown for copying, or run as the user who is logged in. */
+/**
+ * Command lines of Azure's `az`, to copy. The plugin itself only reads from Azure, as the user who is
+ * logged in, and changes nothing there.
+ */
 import { shellWord, toLine } from '../base/output.ts';
 import { exitCodes, type Io, type ProgramRun } from '../base/io.ts';
 import { failedError, PluginError } from '../base/plugin-error.ts';
@@ -34,18 +37,12 @@ export function renderAz(line: AzLine): string {
   return ['az', ...line].map(shellWord).join(' ');
 }
 
-/** Returns its output. @throws PluginError */
-export async function runAz({ run }: Io, line: AzLine): Promise<string> {
-  const done = await run('az', line);
-  if (done.code === 0) return done.stdout;
-  throw failureOf(done, line);
-}
-
 /** Its output as JSON, whatever format the user has configured. @throws PluginError */
-export async function readAz(io: Io, line: AzLine): Promise<unknown> {
-  const text = await runAz(io, [...line, '--output', 'json']);
+export async function readAz({ run }: Io, line: AzLine): Promise<unknown> {
+  const done = await run('az', [...line, '--output', 'json']);
+  if (done.code !== 0) throw failureOf(done, line);
   try {
-    const value: unknown = JSON.parse(text);
+    const value: unknown = JSON.parse(done.stdout);
     return value;
   } catch {
     throw failedError('az printed no JSON', `The line was: ${renderAz(line)}`);

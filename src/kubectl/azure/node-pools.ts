@@ -1,6 +1,6 @@
 /** The scale sets and virtual machines of a cluster, derived from its nodes. Pure. */
 import { stringAt } from '../../base/json-value.ts';
-import { labelsOf, nameOf, specOf, type RawObject } from '../base/object.ts';
+import { specOf, type RawObject } from '../base/object.ts';
 import { azLine, type AzLine } from './az.ts';
 
 /** A resource that an identity is assigned to. */
@@ -9,8 +9,6 @@ export interface Compute {
   readonly subscription: string;
   readonly resourceGroup: string;
   readonly name: string;
-  readonly pool: string;
-  readonly nodes: readonly string[];
 }
 
 /** Names of Azure, none of which starts like a flag or a file of az. */
@@ -25,33 +23,16 @@ export function computesOf(nodes: readonly RawObject[]): readonly Compute[] {
     const [all, subscription = '', resourceGroup = '', type = '', name = ''] =
       providerId.exec(id) ?? [];
     if (all === undefined) continue;
-    const key = all.toLowerCase();
-    const before = computes.get(key)?.nodes ?? [];
-    computes.set(key, {
-      kind: /ScaleSets$/i.test(type) ? 'vmss' : 'vm',
-      subscription,
-      resourceGroup,
-      name,
-      pool:
-        labelsOf(node).get('kubernetes.azure.com/agentpool') ??
-        labelsOf(node).get('agentpool') ??
-        '',
-      nodes: [...before, nameOf(node)],
-    });
+    const kind = /ScaleSets$/i.test(type) ? 'vmss' : 'vm';
+    computes.set(all.toLowerCase(), { kind, subscription, resourceGroup, name });
   }
   return [...computes.values()].toSorted((one, other) => (one.name < other.name ? -1 : 1));
 }
 
-/** @param verb what is done with the identities of the scale set or machine. */
-export function identityLine(
+export function assignLine(
   { kind, subscription, resourceGroup, name }: Compute,
-  verb: 'assign' | 'remove' | 'show',
-  resourceIds: readonly string[] = [],
+  resourceId: string,
 ): AzLine {
-  return azLine([kind, 'identity', verb], {
-    subscription,
-    'resource-group': resourceGroup,
-    name,
-    ...(resourceIds.length === 0 ? {} : { identities: resourceIds }),
-  });
+  const compute = { subscription, 'resource-group': resourceGroup, name };
+  return azLine([kind, 'identity', 'assign'], { ...compute, identities: resourceId });
 }

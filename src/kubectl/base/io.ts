@@ -10,8 +10,6 @@ export interface ProgramRun {
 export interface RunOptions {
   /** Standard input of the program; none by default. */
   readonly input?: string;
-  /** The program writes to the user's terminal itself; `stdout` and `stderr` of the result are empty. */
-  readonly isShown?: boolean;
   /** It is not ended when the user interrupts: what it does must not stay half done. */
   readonly outlivesStop?: boolean;
 }
@@ -27,15 +25,8 @@ export interface Io {
     args: readonly string[],
     options?: RunOptions,
   ) => Promise<ProgramRun>;
-  /** An HTML form by HTTPS, without redirects. Never rejects: undefined when nothing answers. */
-  readonly post: (
-    url: string,
-    form: Readonly<Record<string, string>>,
-  ) => Promise<{ readonly status: number; readonly body: string } | undefined>;
   /** Undefined if the file does not exist. `-` is standard input. */
   readonly readText: (path: string) => Promise<string | undefined>;
-  /** Never overwrites: false when the file exists. */
-  readonly writeNew: (path: string, text: string) => Promise<boolean>;
   readonly wallMs: () => number;
   /** Ends early, without an error, when the user interrupts. */
   readonly sleep: (ms: number) => Promise<void>;

@@ -140,7 +140,8 @@ function redirectOf(config: Config): string {
   return isChosenByNode(config) ? 'ebpf' : config.redirect;
 }
 
-function isChosenByNode({ redirect }: Config): boolean {
+/** The objects do not show which redirect it is. */
+export function isChosenByNode({ redirect }: Config): boolean {
   return redirect === 'auto' || redirect === 'pinned';
 }
 

@@ -26,93 +26,68 @@ export function examineAgents(
   nodes: readonly RawObject[] | undefined,
   agents: readonly AgentView[],
 ): readonly Finding[] {
-  const own = agents.filter(({ isOldNmi }) => !isOldNmi);
-  const versions = new Set(own.map(versionOf));
-  const linux = nodesOfAgents(nodes ?? []);
+  const versions = new Set(agents.filter(({ isOldNmi }) => !isOldNmi).map(versionOf));
+  const object = 'Cluster';
+  const text = `Agents of the versions ${[...versions].toSorted().join(', ')} run.`;
+  const isEmpty = nodes !== undefined && nodesOfAgents(nodes).length === 0;
   return [
-    ...(nodes !== undefined && linux.length === 0
-      ? [
-          createFinding('nodes_missing', {
-            object: 'Cluster',
-            text: 'No Linux node is in the cluster.',
-          }),
-        ]
+    ...(isEmpty
+      ? [createFinding('nodes_missing', { object, text: 'No Linux node is in the cluster.' })]
       : []),
-    ...linux.flatMap((node) => ofNode(node, own)),
+    ...examineNodes(nodes ?? [], agents),
     ...agents.flatMap(ofAgent),
-    ...(versions.size > 1
-      ? [
-          createFinding('agent_versions', {
-            object: 'Cluster',
-            text: `Agents of the versions ${[...versions].toSorted().join(', ')} run.`,
-          }),
-        ]
-      : []),
+    ...(versions.size > 1 ? [createFinding('agent_versions', { object, text })] : []),
   ];
 }
 
-/** These nodes and the agents on them. */
+/** These nodes; not the state of the agents on them. */
 export function examineNodes(
   nodes: readonly RawObject[],
   agents: readonly AgentView[],
 ): readonly Finding[] {
-  const own = agents.filter(({ isOldNmi }) => !isOldNmi);
-  const names = new Set(nodes.map(nameOf));
-  return [
-    ...nodesOfAgents(nodes).flatMap((node) => ofNode(node, own)),
-    ...agents.filter(({ node }) => names.has(node)).flatMap(ofAgent),
-  ];
+  return nodesOfAgents(nodes).flatMap((node) => {
+    const name = nameOf(node);
+    const object = `Node ${name}`;
+    const here = agents.filter((agent) => agent.node === name && !agent.isOldNmi);
+    const titles = here.map((each) => `${each.namespace}/${each.name}`).join(' and ');
+    const kernel = stringAt(asRecord(statusOf(node)['nodeInfo']), 'kernelVersion');
+    const [major = 0, minor = 0] = kernel.split('.').map(Number);
+    const isOld = kernel !== '' && (major < 5 || (major === 5 && minor < 10));
+    return [
+      ...(here.length === 0
+        ? [createFinding('agent_missing', { object, text: 'No pod of the agent is on the node.' })]
+        : []),
+      ...(here.length > 1
+        ? [
+            createFinding('agents_on_node', {
+              object,
+              text: `The agents ${titles} are on the node.`,
+            }),
+          ]
+        : []),
+      ...(isOld
+        ? [createFinding('kernel_old', { object, text: `The node has the kernel ${kernel}.` })]
+        : []),
+    ];
+  });
 }
 
-function ofNode(node: RawObject, agents: readonly AgentView[]): readonly Finding[] {
-  const name = nameOf(node);
-  const object = `Node ${name}`;
-  const here = agents.filter((agent) => agent.node === name);
-  const kernel = stringAt(asRecord(statusOf(node)['nodeInfo']), 'kernelVersion');
-  const [major = 0, minor = 0] = kernel.split('.').map(Number);
-  return [
-    ...(here.length === 0
-      ? [createFinding('agent_missing', { object, text: 'No pod of the agent is on the node.' })]
-      : []),
-    ...(here.length > 1
-      ? [
-          createFinding('agents_on_node', {
-            object,
-            text: `The agents ${here.map((each) => `${each.namespace}/${each.name}`).join(' and ')} are on the node.`,
-          }),
-        ]
-      : []),
-    ...(kernel !== '' && (major < 5 || (major === 5 && minor < 10))
-      ? [createFinding('kernel_old', { object, text: `The node has the kernel ${kernel}.` })]
-      : []),
-  ];
-}
-
-function ofAgent(agent: AgentView): readonly Finding[] {
+/** None for an agent that is ready. */
+export function ofAgent(agent: AgentView): readonly Finding[] {
+  const { image, isOldNmi, isReady, node, problem } = agent;
   const object = `Pod ${agent.namespace}/${agent.name}`;
-  if (agent.isOldNmi) {
-    return [
-      createFinding('old_nmi', {
-        object,
-        text: `NMI of aad-pod-identity (${agent.image}) runs on node ${agent.node}.`,
-      }),
-    ];
+  if (isOldNmi) {
+    const text = `NMI of aad-pod-identity (${image}) runs on node ${node}.`;
+    return [createFinding('old_nmi', { object, text })];
   }
-  if (agent.isReady) return [];
-  if (/^(?:ErrImagePull|ImagePullBackOff|InvalidImageName)/.test(agent.problem)) {
-    return [
-      createFinding('image_not_pulled', {
-        object,
-        text: `Node ${agent.node} cannot pull ${agent.image}: ${agent.problem}`,
-      }),
-    ];
+  if (isReady) return [];
+  if (/^(?:ErrImagePull|ImagePullBackOff|InvalidImageName)/.test(problem)) {
+    const text = `Node ${node} cannot pull ${image}: ${problem}`;
+    return [createFinding('image_not_pulled', { object, text })];
   }
+  const text = `The agent of node ${node} is not ready: ${problem}`;
   return [
-    createFinding('agent_not_ready', {
-      object,
-      text: `The agent of node ${agent.node} is not ready: ${agent.problem}`,
-      fix: `kubectl nmi logs --node ${agent.node}`,
-    }),
+    createFinding('agent_not_ready', { object, text, fix: `kubectl nmi logs --node ${node}` }),
   ];
 }
 

@@ -3,14 +3,11 @@ import { stringAt } from '../../base/json-value.ts';
 import { sortFindings, type Finding } from '../../nmi/diagnosis/finding.ts';
 import { nameOf, namespaceOf, specOf, type RawObject } from '../base/object.ts';
 import type { Snapshot } from '../cluster/snapshot.ts';
-import { examineNodes } from './agents.ts';
+import { examineNodes, ofAgent } from './agents.ts';
 import type { AgentContexts } from './contexts.ts';
 import { examineObjects } from './objects.ts';
 import { findOwnerLabels } from './owners.ts';
 import { examinePod, hasEnded, wantsIdentity } from './pods.ts';
-
-/** `CODE`, or `CODE=OBJECT` for one object, as `binding_unused=AzureIdentityBinding shop/old`. */
-export type Suppression = string;
 
 export function analyze(snapshot: Snapshot, contexts: AgentContexts): readonly Finding[] {
   const wanting = snapshot.pods.filter(isExamined).flatMap((pod) => {
@@ -42,17 +39,12 @@ function ofNodes(
   // Without the right to read nodes, they are known by the pods.
   const known = new Set(['', ...nodes.map(nameOf)]);
   const unread = [...names].filter((name) => !known.has(name));
-  return examineNodes([...relevant, ...unread.map((name) => ({ metadata: { name } }))], agents);
-}
-
-export function suppress(
-  findings: readonly Finding[],
-  suppressions: readonly Suppression[],
-): readonly Finding[] {
-  return findings.filter(
-    ({ code, object }) =>
-      !suppressions.includes(code) && !suppressions.includes(`${code}=${object}`),
-  );
+  const all = [...relevant, ...unread.map((name) => ({ metadata: { name } }))];
+  const examined = new Set(all.map(nameOf));
+  return [
+    ...examineNodes(all, agents),
+    ...agents.filter(({ node }) => examined.has(node)).flatMap(ofAgent),
+  ];
 }
 
 function isExamined(pod: RawObject): boolean {

@@ -6,10 +6,10 @@ import type { PodExplanation } from '../../nmi/explain/explanation.ts';
 import { namespaceOf, specOf, type RawObject } from '../base/object.ts';
 import type { AgentView } from '../cluster/agents.ts';
 import type { Unread } from '../cluster/unread.ts';
+import { ofAgent } from './agents.ts';
 import type { AgentContexts } from './contexts.ts';
 import { notCheckedOf } from './not-checked.ts';
 import { examinePod, type PodContext, type PodRequest } from './pods.ts';
-import { variantsOf } from './variants.ts';
 import { verdictOf, type Verdict } from './verdict.ts';
 
 export interface Assessment {
@@ -35,8 +35,7 @@ export function assessPod(
     ...findingsOfAgent(pod, agent, context),
     ...findingsOfIgnored(pod, context),
   ]);
-  const variants = variantsOf(pod, explanation, request, contexts);
-  const verdict = verdictOf({ pod, explanation, findings, variants });
+  const verdict = verdictOf({ pod, explanation, findings });
   const unread = notCheckedOf({ pod, explanation, verdict, agent }, context);
   return { verdict, explanation, findings, unread };
 }
@@ -60,12 +59,7 @@ function findingsOfAgent(
       'No pod of the agent is on the node of this pod: requests are refused, or reach the identity of the node where no agent ever ran.';
     return [createFinding('agent_missing', { object, text })];
   }
-  if (agent.isReady) return [];
-  const object = `Pod ${agent.namespace}/${agent.name}`;
-  const text = `The agent of node ${node} is not ready: ${agent.problem}`;
-  return [
-    createFinding('agent_not_ready', { object, text, fix: `kubectl nmi logs --node ${node}` }),
-  ];
+  return ofAgent(agent);
 }
 
 /** Objects that the agent ignores but that may be intended for this pod. */

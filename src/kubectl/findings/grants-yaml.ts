@@ -4,49 +4,39 @@ import { printable } from '../../base/printable.ts';
 
 const about = `# What the objects of this cluster give to pods today and no AzureIdentityGrant gives yet.
 # Review it: each line gives an identity to all who may write an AzureIdentity in that namespace. Leave out
-# what is not theirs, the identity of the kubelet above all.
+# what is not theirs, the identity of the kubelet above all. AzureIdentities without a binding are not here.
 `;
 
 export function renderGrants(grants: readonly NeededGrant[]): string {
   return about + grants.map(renderGrant).join('');
 }
 
+/** JSON strings are valid YAML. */
 function renderGrant({ name, namespace, ...grant }: NeededGrant): string {
+  const ids = (['clientIDs', 'resourceIDs'] as const).flatMap((field) =>
+    grant[field].length === 0 ? [] : [`  ${field}:`, ...grant[field].map(renderId)],
+  );
   return [
     '---',
     'apiVersion: aadpodidentity.k8s.io/v1',
     'kind: AzureIdentityGrant',
     'metadata:',
-    `  name: ${quote(name)}`,
+    `  name: ${JSON.stringify(name)}`,
     'spec:',
-    `  namespaces: [${quote(namespace)}]`,
-    ...renderIds('clientIDs', grant.clientIds),
-    ...renderIds('resourceIDs', grant.resourceIds),
+    `  namespaces: [${JSON.stringify(namespace)}]`,
+    ...ids,
     ...(grant.nodeIdentities ? ['  nodeIdentities: true'] : []),
     '',
   ].join('\n');
 }
 
-function renderIds(field: string, ids: readonly NeededId[]): readonly string[] {
-  if (ids.length === 0) return [];
-  return [`  ${field}:`, ...ids.map((each) => `    - ${quote(each.id)}${renderUse(each)}`)];
-}
-
-function renderUse({ usedBy, alsoIn }: NeededId): string {
-  const parts = [
-    ...(usedBy.length === 0 ? [] : [`AzureIdentity ${few(usedBy)}`]),
-    ...(alsoIn.length === 0 ? [] : [`ALSO NAMED IN namespace ${few(alsoIn)}`]),
-  ];
-  return parts.length === 0 ? '' : `  # ${parts.join('; ')}`;
+function renderId({ id, usedBy, alsoIn }: NeededId): string {
+  const others = alsoIn.length === 0 ? '' : `; ALSO NAMED IN namespace ${few(alsoIn)}`;
+  return `    - ${JSON.stringify(id)}  # AzureIdentity ${few(usedBy)}${others}`;
 }
 
 function few(names: readonly string[]): string {
   const shown = names.slice(0, 3).map((name) => printable(name));
   const more = names.length > shown.length ? ` and ${names.length - shown.length} more` : '';
   return `${shown.join(', ')}${more}`;
-}
-
-/** JSON strings are valid YAML. */
-function quote(text: string): string {
-  return JSON.stringify(text);
 }

@@ -20,7 +20,7 @@ export interface ClusterObjects {
 
 export interface NeededId {
   readonly id: string;
-  /** AzureIdentities of the namespace that have it without a grant; empty for a granted id. */
+  /** AzureIdentities of the namespace that have it. */
   readonly usedBy: readonly string[];
   /** Other namespaces with AzureIdentities that have it, too. */
   readonly alsoIn: readonly string[];
@@ -29,35 +29,62 @@ export interface NeededId {
 export interface NeededGrant {
   readonly name: string;
   readonly namespace: string;
-  readonly clientIds: readonly NeededId[];
-  readonly resourceIds: readonly NeededId[];
+  readonly clientIDs: readonly NeededId[];
+  readonly resourceIDs: readonly NeededId[];
   readonly nodeIdentities: boolean;
 }
 
-export interface NeededGrants {
-  readonly grants: readonly NeededGrant[];
-  /** AzureIdentities that no binding names: they give no pod a token. */
-  readonly unbound: number;
+/** An AzureIdentity that a binding names, by the normal form of its id. */
+interface Use {
+  readonly namespace: string;
+  readonly name: string;
+  readonly field: 'clientIDs' | 'resourceIDs';
+  readonly id: string;
+  readonly isGranted: boolean;
 }
 
-/** How many entries one object may list. */
-const maxima = { clientIds: 256, resourceIds: 64 };
-
-/** Normal form of an id → names of the AzureIdentities that have it. */
-type IdUses = Map<string, string[]>;
-
-interface Need {
-  readonly clientIds: IdUses;
-  readonly resourceIds: IdUses;
-  nodeIdentities: boolean;
-}
-
-/** One for each namespace that lacks a grant, or several if one object cannot list all entries. */
-export function neededGrants(objects: ClusterObjects): NeededGrants {
-  const { identities, bindings, exceptions, grants } = objects;
+/** One for each namespace that lacks something. */
+export function neededGrants(objects: ClusterObjects): readonly NeededGrant[] {
   const index = new OwnerIndex();
-  index.grants.replace(grants);
+  index.grants.replace(objects.grants);
   const owners = new IdentityOwners(index, 'enforce');
+  const uses = usesOf(objects, owners);
+  const usesById = Map.groupBy(uses, ({ id }) => id);
+  const lacking = Map.groupBy(
+    uses.filter(({ isGranted }) => !isGranted),
+    ({ namespace }) => namespace,
+  );
+  const excepted = new Set(
+    objects.exceptions
+      .filter(({ podLabels }) => Object.keys(podLabels).length > 0)
+      .map(({ namespace }) => namespace)
+      .filter((namespace) => owners.lackingForException(namespace) !== undefined),
+  );
+  const namespaces = new Set([...lacking.keys(), ...excepted]);
+  return [...namespaces].toSorted().map((namespace): NeededGrant => {
+    const own = lacking.get(namespace) ?? [];
+    const idsOf = (field: Use['field']): readonly NeededId[] => {
+      const byId = Map.groupBy(
+        own.filter((each) => each.field === field),
+        ({ id }) => id,
+      );
+      return [...byId.keys()].toSorted().map((id) => ({
+        id,
+        usedBy: namesOf(byId.get(id), 'name'),
+        alsoIn: namesOf(usesById.get(id), 'namespace').filter((each) => each !== namespace),
+      }));
+    };
+    return {
+      name: freeName(namespace, objects.grants),
+      namespace,
+      clientIDs: idsOf('clientIDs'),
+      resourceIDs: idsOf('resourceIDs'),
+      nodeIdentities: excepted.has(namespace),
+    };
+  });
+}
+
+function usesOf({ identities, bindings }: ClusterObjects, owners: IdentityOwners): readonly Use[] {
   // The authority has no influence on the owner of an identity.
   const upstreams = new UpstreamResolver(() => ({ ok: true, authority: '', audience: '' }));
   const bound = new Set(
@@ -65,85 +92,32 @@ export function neededGrants(objects: ClusterObjects): NeededGrants {
       .filter(({ selector }) => selector !== '')
       .map(({ namespace, identityName }) => objectKey(namespace, identityName)),
   );
-  const needs = new Map<string, Need>();
-  const namespacesOf = new Map<string, Set<string>>();
-  let unbound = 0;
-  for (const identity of identities) {
+  return identities.flatMap((identity): readonly Use[] => {
     const { namespace, name } = identity;
-    if (!bound.has(objectKey(namespace, name))) {
-      unbound++;
-      continue;
-    }
+    if (!bound.has(objectKey(namespace, name))) return [];
     const choice = upstreams.of(identity, { namespace, serviceAccount: '' });
     const entry = choice.kind === 'upstream' ? entryFor(choice.upstream) : undefined;
     if (choice.kind !== 'upstream' || entry === undefined || entry.field === 'nodeIdentities') {
-      continue;
+      return [];
     }
-    const isClient = entry.field === 'clientIDs';
-    const id = isClient ? normaliseClientId(entry.id) : normaliseResourceId(entry.id);
-    namespacesOf.set(id, (namespacesOf.get(id) ?? new Set()).add(namespace));
-    if (owners.lacking(namespace, choice.upstream) === undefined) continue;
-    const need = needOf(needs, namespace);
-    const uses = isClient ? need.clientIds : need.resourceIds;
-    uses.set(id, [...(uses.get(id) ?? []), name]);
-  }
-  for (const { namespace, podLabels } of exceptions) {
-    const isForNobody = Object.keys(podLabels).length === 0;
-    if (isForNobody || owners.lackingForException(namespace) === undefined) continue;
-    needOf(needs, namespace).nodeIdentities = true;
-  }
-  const alsoIn = (id: string, namespace: string): readonly string[] =>
-    [...(namespacesOf.get(id) ?? [])].filter((other) => other !== namespace).toSorted();
-  const needed = [...needs]
-    .toSorted(([a], [b]) => (a < b ? -1 : 1))
-    .flatMap(([namespace, need]) => grantsFor(namespace, need, grants, alsoIn));
-  return { grants: needed, unbound };
+    const { field } = entry;
+    const id = field === 'clientIDs' ? normaliseClientId(entry.id) : normaliseResourceId(entry.id);
+    const isGranted = owners.lacking(namespace, choice.upstream) === undefined;
+    return [{ namespace, name, field, id, isGranted }];
+  });
 }
 
-function needOf(needs: Map<string, Need>, namespace: string): Need {
-  const known = needs.get(namespace);
-  if (known !== undefined) return known;
-  const need: Need = { clientIds: new Map(), resourceIds: new Map(), nodeIdentities: false };
-  needs.set(namespace, need);
-  return need;
+function namesOf(uses: readonly Use[] = [], field: 'name' | 'namespace'): readonly string[] {
+  return [...new Set(uses.map((each) => each[field]))].toSorted();
 }
 
 /**
- * An existing grant with the same name and for this namespace only keeps its entries, since
- * applying the new one replaces its lists. The name of a namespace has no dot, so a further object
- * never has the name of another namespace.
+ * Of a grant that is added: applied under the name of one that exists, it would replace its lists. The
+ * name of a namespace has no dot, so a further object never has the name of another namespace.
  */
-function grantsFor(
-  namespace: string,
-  need: Need,
-  grants: readonly IdentityGrant[],
-  alsoIn: (id: string, namespace: string) => readonly string[],
-): readonly NeededGrant[] {
-  const same = grants.find(({ name }) => name === namespace);
-  const isOwn = same?.namespaces.length === 1 && same.namespaces[0] === namespace;
-  const first = same === undefined || isOwn ? namespace : `${namespace}.identities`;
-  const kept = isOwn ? same : undefined;
-  const listed = (uses: IdUses, granted: readonly string[] = []): readonly NeededId[] => {
-    for (const id of granted) if (!uses.has(id)) uses.set(id, []);
-    return [...uses]
-      .toSorted(([a], [b]) => (a < b ? -1 : 1))
-      .map(([id, usedBy]) => ({ id, usedBy: usedBy.toSorted(), alsoIn: alsoIn(id, namespace) }));
-  };
-  const clientIds = listed(need.clientIds, kept?.clientIds);
-  const resourceIds = listed(need.resourceIds, kept?.resourceIds);
-  const count = Math.max(
-    1,
-    Math.ceil(clientIds.length / maxima.clientIds),
-    Math.ceil(resourceIds.length / maxima.resourceIds),
-  );
-  return Array.from({ length: count }, (_, nth): NeededGrant => {
-    const part = (ids: readonly NeededId[], max: number) => ids.slice(nth * max, (nth + 1) * max);
-    return {
-      name: nth === 0 ? first : `${first}.${nth + 1}`,
-      namespace,
-      clientIds: part(clientIds, maxima.clientIds),
-      resourceIds: part(resourceIds, maxima.resourceIds),
-      nodeIdentities: nth === 0 && (need.nodeIdentities || kept?.nodeIdentities === true),
-    };
-  });
+function freeName(namespace: string, grants: readonly IdentityGrant[]): string {
+  const taken = new Set(grants.map(({ name }) => name));
+  let name = namespace;
+  for (let at = 2; taken.has(name); at++) name = `${namespace}.${at}`;
+  return name;
 }

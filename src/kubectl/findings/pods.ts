@@ -17,7 +17,6 @@ import {
   titleOf,
   type RawObject,
 } from '../base/object.ts';
-import { shellWord } from '../base/output.ts';
 import type { ClusterView } from '../cluster/cluster-state.ts';
 import { hasExceptedLabel, podLabelsOf } from '../cluster/exceptions.ts';
 import type { Snapshot } from '../cluster/snapshot.ts';
@@ -220,7 +219,7 @@ function ofExceptionElsewhere(
       createFinding('exception_elsewhere', {
         object: objectOf(pod),
         text: `AzurePodIdentityException ${titleOf(exception)} has labels of this pod, and counts in namespace ${namespaceOf(exception)} only.`,
-        fix: `Create it in namespace ${namespaceOf(pod)}: kubectl nmi exception add ${nameOf(exception)} -n ${namespaceOf(pod)} --pod-labels ${shellWord(wanted)} --apply`,
+        fix: `Create one in namespace ${namespaceOf(pod)}, with spec.podLabels ${wanted}.`,
       }),
     ];
   });

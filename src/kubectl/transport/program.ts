@@ -24,14 +24,14 @@ const noTerminal: Terminal = { isInteractive: false, prompt: () => undefined };
 export function runProgram(
   program: string,
   args: readonly string[],
-  { input, isShown = false, outlivesStop = false }: RunOptions,
+  { input, outlivesStop = false }: RunOptions,
   stop: AbortSignal,
   terminal = noTerminal,
 ): Promise<ProgramRun> {
   const { promise, resolve } = Promise.withResolvers<ProgramRun>();
   const isAsked = terminal.isInteractive && input === undefined && !outlivesStop;
   const child = spawn(program, args, {
-    stdio: isShown ? 'inherit' : [isAsked ? 'inherit' : 'pipe', 'pipe', 'pipe'],
+    stdio: [isAsked ? 'inherit' : 'pipe', 'pipe', 'pipe'],
     // A terminal sends Ctrl-C to the whole group of processes.
     ...(outlivesStop ? { detached: true } : { signal: stop }),
   });

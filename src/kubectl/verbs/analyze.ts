@@ -4,7 +4,7 @@ import { usageError, type ExitCode } from '../base/plugin-error.ts';
 import { parseManifests, snapshotOf } from '../cluster/manifests.ts';
 import { readSnapshot, type Snapshot } from '../cluster/snapshot.ts';
 import { countUnread, losses, renderUnread, valueOrUnread } from '../cluster/unread.ts';
-import { analyze, suppress } from '../findings/analyze.ts';
+import { analyze } from '../findings/analyze.ts';
 import { AgentContexts } from '../findings/contexts.ts';
 import { severities, type Severity } from '../../nmi/diagnosis/codes.ts';
 import { reaches, renderFindings, type Finding } from '../../nmi/diagnosis/finding.ts';
@@ -34,19 +34,12 @@ export const addAnalyze: AddVerb = (parser, start) =>
           describe: 'Exit with 1 on shown findings of this severity and above.',
         })
         .option('verbose', { ...switchFlag('Show why something was not checked.'), alias: 'v' })
-        .option('suppress', {
-          type: 'string',
-          array: true,
-          default: [],
-          describe: 'CODE, or "CODE=KIND NAMESPACE/NAME", to leave out; repeatable.',
-        })
         .example('$0 analyze -A', 'the whole cluster')
         .example('$0 analyze -f app.yaml --fail-on warning', 'a step of CI before kubectl apply'),
     (flags) =>
       start(flags, (context) => {
-        const { filename: files = [], suppress: suppressions, 'fail-on': failOn } = flags;
-        const { threshold, verbose } = flags;
-        return analyzeAll(context, { files, threshold, failOn, suppressions, verbose });
+        const { filename: files = [], 'fail-on': failOn, threshold, verbose } = flags;
+        return analyzeAll(context, { files, threshold, failOn, verbose });
       }),
   );
 
@@ -54,17 +47,15 @@ interface AnalyzeFlags {
   readonly files: readonly string[];
   readonly threshold: Severity;
   readonly failOn: Severity | 'none';
-  readonly suppressions: readonly string[];
   readonly verbose: boolean;
 }
 
 async function analyzeAll(context: VerbContext, flags: AnalyzeFlags): Promise<ExitCode> {
-  const { threshold, failOn, suppressions, verbose } = flags;
+  const { threshold, failOn, verbose } = flags;
   const snapshot =
     flags.files.length > 0 ? await readFiles(context, flags.files) : await readCluster(context);
   const contexts = new AgentContexts(snapshot, context.io.wallMs());
-  const all = suppress(analyze(snapshot, contexts), suppressions);
-  const findings = all.filter((each) => reaches([each], threshold));
+  const findings = analyze(snapshot, contexts).filter((each) => reaches([each], threshold));
   const { unread } = snapshot;
   const value = { kind: 'Analysis', findings, unread, pods: snapshot.pods.length };
   print(context, value, () => [

@@ -32,10 +32,6 @@ export const addExplain: AddVerb = (parser, start) =>
         .positional('name', { type: 'string', describe: 'Name of the object, or the address.' })
         .option('client-id', { type: 'string', describe: 'Client id that the request names.' })
         .option('resource', { type: 'string', describe: 'Resource that the request names.' })
-        .option(
-          'live',
-          switchFlag('Add what the agent of the node reports; needs exec on its pod.'),
-        )
         .option('strict', switchFlag('Exit with 1 if anything was not checked, too.'))
         .option('verbose', { ...switchFlag('Show why something was not checked.'), alias: 'v' })
         .example('$0 explain pod web-7d4b9 -n shop', 'what the pod gets')

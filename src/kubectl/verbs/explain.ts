@@ -1,6 +1,6 @@
 /** `kubectl nmi explain` of a pod: by name, by its workload or by its address. */
 import { canonicalIp } from '../../cache/index/ip.ts';
-import { parseRecord, stringAt } from '../../base/json-value.ts';
+import { stringAt } from '../../base/json-value.ts';
 import { nearest } from '../../base/nearest.ts';
 import { renderFindings, type Finding } from '../../nmi/diagnosis/finding.ts';
 import type { PodExplanation } from '../../nmi/explain/explanation.ts';
@@ -16,7 +16,6 @@ import {
 } from '../base/object.ts';
 import { failedError, usageError, type ExitCode, type PluginError } from '../base/plugin-error.ts';
 import { exitCodes } from '../base/io.ts';
-import { unverified, type AgentView } from '../cluster/agents.ts';
 import {
   readNamespaceSnapshot,
   readNearby,
@@ -37,8 +36,6 @@ import { namespaceFor, print, refuseUnknownNamespace, type VerbContext } from '.
 export interface PodFlags {
   readonly clientId: string | undefined;
   readonly resource: string | undefined;
-  /** Also query the agent of the node. */
-  readonly live: boolean;
   /** Show why something was not checked. */
   readonly verbose: boolean;
   /** Exit with 1 unless everything was checked, too. */
@@ -55,8 +52,6 @@ export interface PodAnswer {
   readonly explanation: PodExplanation;
   readonly findings: readonly Finding[];
   readonly unread: readonly Unread[];
-  /** What the agent itself reports, with --live. */
-  readonly live: unknown;
 }
 
 export async function explainPod(
@@ -136,7 +131,7 @@ export async function explainObject(
   context: VerbContext,
   what: 'identity' | 'binding',
   name: string,
-  { verbose, strict } = { verbose: false, strict: false },
+  { verbose, strict }: PodFlags,
 ): Promise<ExitCode> {
   const kind = what === 'identity' ? 'AzureIdentity' : 'AzureIdentityBinding';
   const nearby = await readNearby(context, context.namespace ?? ofContext);
@@ -195,7 +190,6 @@ async function report(
     explanation,
     findings,
     unread,
-    live: flags.live ? await askAgent(context, pod, contexts.agentOf(pod), flags) : undefined,
   };
   print(context, answer, () => renderPodAnswer(answer, flags));
   const isFine = verdict.kind === 'granted' && !(flags.strict && unread.length > 0);
@@ -206,11 +200,10 @@ const verdictWords = {
   granted: 'GRANTED',
   refused: 'REFUSED',
   'not-ready': 'NOT READY',
-  unknown: 'UNKNOWN',
 } as const;
 
 function renderPodAnswer(answer: PodAnswer, { verbose }: PodFlags): readonly string[] {
-  const { explanation, findings, unread, live, verdict } = answer;
+  const { explanation, findings, unread, verdict } = answer;
   const { namespace, name, serviceAccount } = explanation.pod;
   const request = explanation.requests.at(-1)?.selector.replace('=', ' ') ?? '';
   const next =
@@ -226,59 +219,11 @@ function renderPodAnswer(answer: PodAnswer, { verbose }: PodFlags): readonly str
     ...renderFacts(explanation),
     ...section('Findings:', renderFindings(findings)),
     ...(verbose ? renderUnread(unread) : []),
-    ...(live === undefined ? [] : section('The agent reports:', liveLines(live))),
   ];
-}
-
-function liveLines(live: unknown): readonly string[] {
-  return typeof live === 'string'
-    ? live
-        .trimEnd()
-        .split('\n')
-        .map((line) => `  ${line}`)
-    : [JSON.stringify(live)];
 }
 
 export function section(title: string, lines: readonly string[]): readonly string[] {
   return lines.length === 0 ? [] : ['', title, ...lines];
-}
-
-/** By exec into the agent's pod; a failure is part of the report and does not end it. */
-async function askAgent(
-  { kubectl, output }: VerbContext,
-  pod: RawObject,
-  agent: AgentView | undefined,
-  { clientId, resource }: PodFlags,
-): Promise<unknown> {
-  if (agent === undefined) return 'not read: you may see no agent of this node';
-  if (!agent.isVerified) return `not read: ${unverified}`;
-  const run = await kubectl.run([
-    'exec',
-    `--namespace=${agent.namespace}`,
-    agent.name,
-    '--container=nmi',
-    ...execFlags(pod, clientId, resource, output === 'text' ? 'text' : 'json'),
-  ]);
-  if (run.code !== 0) return `not read: ${run.stderr.trim().split('\n').at(-1) ?? ''}`;
-  if (output === 'text') return run.stdout;
-  return parseRecord(run.stdout) ?? 'not read: the agent printed no JSON';
-}
-
-function execFlags(
-  pod: RawObject,
-  clientId: string | undefined,
-  resource: string | undefined,
-  output: string,
-): readonly string[] {
-  return [
-    '--',
-    'nmi',
-    'explain',
-    `--pod=${titleOf(pod)}`,
-    `--output=${output}`,
-    ...(clientId === undefined ? [] : [`--client-id=${clientId}`]),
-    ...(resource === undefined ? [] : [`--resource=${resource}`]),
-  ];
 }
 
 interface Missing {
@@ -355,6 +300,6 @@ async function noSuchObject(
     name,
     among,
     step: place === undefined ? undefined : `There is one in namespace ${place}: use -n ${place}.`,
-    list: () => 'kubectl nmi identity list',
+    list: (namespace) => `kubectl -n ${namespace} get ${resource}`,
   });
 }

@@ -32,9 +32,7 @@ async function grants({ kubectl, io }: VerbContext): Promise<ExitCode> {
     readAll(kubectl, identityGrants, parseIdentityGrant),
   ]);
   const needed = neededGrants({ identities, bindings, exceptions, grants: existing });
-  if (needed.unbound > 0)
-    io.stderr(`${needed.unbound} AzureIdentities without a binding left out\n`);
-  if (needed.grants.length > 0) io.stdout(renderGrants(needed.grants));
+  if (needed.length > 0) io.stdout(renderGrants(needed));
   else io.stderr('every identity in use has a grant\n');
   return exitCodes.ok;
 }

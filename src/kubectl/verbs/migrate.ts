@@ -1,10 +1,5 @@
 /** `kubectl nmi migrate`: away from the AKS add-on, or to Workload Identity. */
-import { bindingLabel } from '../../cache/index/binding-label.ts';
-import { buildInfo } from '../../nmi/base/build-info.ts';
-import { asRecord, stringAt } from '../../base/json-value.ts';
-import { azLine, readAz, renderAz, type AzLine } from '../azure/az.ts';
-import { parseIdentityId } from '../azure/identity-id.ts';
-import { computesOf, identityLine, type Compute } from '../azure/node-pools.ts';
+import { stringAt } from '../../base/json-value.ts';
 import {
   annotationsOf,
   labelsOf,
@@ -14,20 +9,15 @@ import {
   titleOf,
   type RawObject,
 } from '../base/object.ts';
-import { renderTable, renderYaml, toLine } from '../base/output.ts';
+import { renderYaml } from '../base/output.ts';
 import { exitCodes } from '../base/io.ts';
 import { failedError, type ExitCode } from '../base/plugin-error.ts';
-import { listNodes } from '../cluster/agent-state.ts';
-import { viewAgent } from '../cluster/agents.ts';
 import { identityResources } from '../cluster/resources.ts';
-import { readSnapshot, type Snapshot } from '../cluster/snapshot.ts';
-import { renderUnread, type Unread } from '../cluster/unread.ts';
-import { findMic } from '../findings/agents.ts';
 import { valueOf } from '../transport/kubectl.ts';
-import { exitOf, print, scopeOf, type VerbContext } from './context.ts';
+import { scopeOf, type VerbContext } from './context.ts';
 import { planFlags } from './plan.ts';
 import { toWorkloadIdentity } from './to-workload-identity.ts';
-import { switchFlag, textFlag, type AddVerb } from './verb.ts';
+import type { AddVerb } from './verb.ts';
 
 export const addMigrate: AddVerb = (parser, start) =>
   parser.command('migrate', 'leave the AKS add-on, or move to Workload Identity', (verb) =>
@@ -39,58 +29,17 @@ export const addMigrate: AddVerb = (parser, start) =>
         (flags) => start(flags, exportAddon),
       )
       .command(
-        'check',
-        'what each node pool lacks',
-        (sub) =>
-          sub
-            .options({ run: planFlags.run })
-            .example('$0 migrate check --run', 'reads assignments from Azure'),
-        (flags) => start(flags, (context) => check(context, flags.run)),
-      )
-      .command(
-        'plan',
-        'the steps for this cluster, as commands',
-        (sub) =>
-          sub
-            .option('resource-group', {
-              type: 'string',
-              default: 'RESOURCE_GROUP',
-              describe: 'Of the AKS cluster.',
-            })
-            .option('cluster-name', {
-              type: 'string',
-              default: 'CLUSTER',
-              describe: 'Name of the AKS cluster.',
-            })
-            .example('$0 migrate plan', ''),
-        (flags) =>
-          start(flags, (context) => plan(context, flags['resource-group'], flags['cluster-name'])),
-      )
-      .command(
         'to-workload-identity',
         'service accounts, labels and federated credentials for the bound pods of a namespace',
         (sub) =>
           sub
             .options(planFlags)
-            .option(
-              'live',
-              switchFlag(
-                'Ask the agents which SDKs they saw the pods use; needs exec on their pods.',
-              ),
-            )
-            .option(
-              'try',
-              switchFlag(
-                'Exchange a token of each service account at Entra ID first; --apply changes nothing if one is refused.',
-              ),
-            )
-            .option('tenant-id', textFlag('For --try: tenant of identities without spec.tenantID.'))
-            .example('$0 migrate to-workload-identity -n shop --live', '')
+            .example('$0 migrate to-workload-identity -n shop', '')
             .example(
-              '$0 migrate to-workload-identity -n shop --try --tenant-id … --apply',
+              '$0 migrate to-workload-identity -n shop --apply',
               'when the federated credentials exist',
             ),
-        (flags) => start(flags, (context) => toWorkloadIdentity(context, flags)),
+        (flags) => start(flags, (context) => toWorkloadIdentity(context, flags.apply)),
       )
       .demandCommand(1, 'No verb is given after migrate.'),
   );
@@ -158,135 +107,3 @@ function copyOf(object: RawObject, identities: ReadonlySet<string>): object {
 }
 
 const nameOfCopy = (name: string): string => `${name}-copy`;
-
-interface PoolLine {
-  readonly pool: string;
-  readonly scaleSet: string;
-  readonly nodes: number;
-  readonly ready: number;
-  /** Undefined when Azure was not queried. */
-  readonly missing: readonly string[] | undefined;
-}
-
-async function check(context: VerbContext, run: boolean): Promise<ExitCode> {
-  const unread: Unread[] = [];
-  const [snapshot, nodes] = await Promise.all([
-    readSnapshot(context, undefined),
-    listNodes(context.kubectl, unread),
-  ]);
-  const inUse = resourceIdsInUse(snapshot);
-  const wanted = inUse.filter((id) => parseIdentityId(id) !== undefined);
-  const wrong = inUse.filter((id) => !wanted.includes(id));
-  const ready = new Set(
-    (snapshot.agents ?? [])
-      .filter((each) => each.isReady && !each.isOldNmi)
-      .map(({ node }) => node),
-  );
-  const pools: PoolLine[] = [];
-  const lines: AzLine[] = [];
-  for (const compute of computesOf(nodes ?? [])) {
-    const missing = run ? await missingOf(context, compute, wanted) : undefined;
-    if (missing !== undefined && missing.length > 0)
-      lines.push(identityLine(compute, 'assign', missing));
-    pools.push({
-      pool: compute.pool,
-      scaleSet: compute.name,
-      nodes: compute.nodes.length,
-      ready: compute.nodes.filter((node) => ready.has(node)).length,
-      missing,
-    });
-  }
-  const value = { kind: 'MigrationCheck', pools, identitiesInUse: wanted, az: lines, unread };
-  print(context, value, () => [
-    ...renderTable(
-      ['POOL', 'SCALE-SET', 'NODES', 'AGENTS-READY', 'IDENTITIES-MISSING'],
-      pools.map((each) => [
-        ...[each.pool, each.scaleSet, String(each.nodes), String(each.ready)],
-        each.missing === undefined ? 'unknown; add --run' : String(each.missing.length),
-      ]),
-    ),
-    `User-assigned identities that are bound to pods: ${wanted.length}.`,
-    ...wrong.map((id) => `No resource id of a user-assigned identity, left out: ${toLine(id)}`),
-    ...lines.map(renderAz),
-    ...renderUnread(unread),
-  ]);
-  const isFine =
-    lines.length === 0 && wrong.length === 0 && pools.every((each) => each.ready === each.nodes);
-  return exitOf(context, nodes !== undefined && isFine);
-}
-
-function resourceIdsInUse({ identities, bindings, pods }: Snapshot): readonly string[] {
-  const labels = new Set(
-    pods.map((pod) => `${namespaceOf(pod)}/${labelsOf(pod).get(bindingLabel) ?? ''}`),
-  );
-  const named = new Set(
-    bindings
-      .filter((each) => labels.has(`${namespaceOf(each)}/${stringAt(specOf(each), 'selector')}`))
-      .map((each) => `${namespaceOf(each)}/${stringAt(specOf(each), 'azureIdentity')}`),
-  );
-  const ids = identities
-    .filter((each) => named.has(titleOf(each)) && (specOf(each)['type'] ?? 0) === 0)
-    .map((each) => stringAt(specOf(each), 'resourceID'))
-    .filter((id) => id !== '');
-  return [...new Set(ids)];
-}
-
-async function missingOf(
-  { io }: VerbContext,
-  compute: Compute,
-  wanted: readonly string[],
-): Promise<readonly string[]> {
-  const shown = asRecord(await readAz(io, identityLine(compute, 'show')));
-  const assigned = Object.keys(asRecord(shown?.['userAssignedIdentities']) ?? {}).map((id) =>
-    id.toLowerCase(),
-  );
-  return wanted.filter((id) => !assigned.includes(id.toLowerCase()));
-}
-
-/** The chart puts the name of the image behind this value of image.repository. */
-const registry = 'REGISTRY';
-const image = 'entra-pod-identity';
-/** Its name and its ports are none of the old agent's. */
-const install = `helm upgrade --install entra-pod-identity deploy/chart --skip-crds --set nameOverride=entra-pod-identity --set nmi.probePort=8095 --set nmi.prometheusPort=9095 --set image.repository=${registry}`;
-const linuxOnly = '{"spec":{"nodeSelector":{"kubernetes.io/os":"linux"}}}';
-const pullCheck = `kubectl --namespace kube-system run nmi-pull --image=${registry}/${image}:${buildInfo.version} --restart=Never --rm --attach --overrides='${linuxOnly}' -- --version`;
-
-async function plan(context: VerbContext, group: string, cluster: string): Promise<ExitCode> {
-  const read = await context.kubectl.list('pods', undefined);
-  const pods = valueOf(read, 'list pods of all namespaces');
-  const old = pods.map(viewAgent).filter(({ isOldNmi }) => isOldNmi);
-  const isHelm =
-    old.length > 0 &&
-    pods.some(
-      (pod) =>
-        labelsOf(pod).get('app.kubernetes.io/managed-by') === 'Helm' && viewAgent(pod).isOldNmi,
-    );
-  const mic = findMic(pods).length > 0;
-  const steps = [
-    ...(mic
-      ? [
-          'The MIC runs: bring the old system into managed mode first (its own documentation), so that identities are assigned by hand.',
-        ]
-      : []),
-    'Save the objects: kubectl nmi migrate export-addon -A > pod-identity.yaml',
-    'Assign identities to every scale set: kubectl nmi migrate check --run, and the lines that it prints',
-    'Check the cluster: kubectl nmi doctor --pre',
-    `Build and push the image (docs/install.md), and check that a node can pull and run it: ${pullCheck}`,
-    ...(isHelm
-      ? [
-          `Install the agent beside the old one (docs/upgrade.md; old.yaml has the values of the release): ${install} --namespace NAMESPACE --values old.yaml --set azureIdentities=null --set nmi.image=${image} --set nmi.tag=${buildInfo.version}`,
-          'Wait, then delete the DaemonSet of the old release, and not the release: kubectl nmi status --wait',
-        ]
-      : [
-          'Apply the saved objects: kubectl apply -f pod-identity.yaml',
-          `Install the agent beside the old one: ${install} --namespace kube-system`,
-          'Wait until it is ready on every node: kubectl nmi status --wait',
-          `Take the add-on off: ${renderAz(azLine(['aks', 'update'], { 'resource-group': group, name: cluster }))} --disable-pod-identity`,
-        ]),
-    'Look at every pod: kubectl nmi analyze -A --exit-code --threshold warning',
-  ];
-  print(context, { kind: 'MigrationPlan', steps, oldAgents: old.length }, () =>
-    steps.map((step, index) => `${index + 1}. ${step}`),
-  );
-  return exitCodes.ok;
-}

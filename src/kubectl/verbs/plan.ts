@@ -1,17 +1,17 @@
 /**
- * The changes that a verb plans: new objects of our kinds, changes of objects with other owners,
- * deletions, and lines for `az`. They are printed as YAML with the rest as comments, so that the
- * output can be piped to kubectl; with flags, the plugin makes them itself after it has shown them.
+ * The changes that a verb plans: new objects of our kinds, changes of objects with other owners, and
+ * lines for `az`. Nothing is deleted or overwritten. They are printed as YAML with the rest as comments, so that the
+ * output can be piped to kubectl; with --apply, the plugin changes the objects after it has shown it.
  */
 import { isDeepStrictEqual } from 'node:util';
 import type { Options } from 'yargs';
 import { asRecord } from '../../base/json-value.ts';
-import { renderAz, runAz, type AzLine } from '../azure/az.ts';
+import { renderAz, type AzLine } from '../azure/az.ts';
 import { renderReport, renderYaml, shellWord, toLine } from '../base/output.ts';
 import { exitCodes } from '../base/io.ts';
 import { failedError, usageError, type ExitCode } from '../base/plugin-error.ts';
 import type { RawObject } from '../base/object.ts';
-import { refuseOtherOwners, type NamedObject } from '../cluster/other-owners.ts';
+import { identityResources } from '../cluster/resources.ts';
 import { valueOf } from '../transport/kubectl.ts';
 import { kubectlCommand, type PinnedContext } from './context.ts';
 import { switchFlag } from './verb.ts';
@@ -21,153 +21,105 @@ export interface Plan {
   readonly objects: readonly object[];
   /** Words after `kubectl`: changes of objects that have other owners too. */
   readonly changes: readonly (readonly string[])[];
-  readonly deletions: readonly NamedObject[];
   readonly az: readonly AzLine[];
-  /** Whether `az` takes something away that objects elsewhere may need. */
-  readonly removesInAzure: boolean;
   readonly notes: readonly string[];
-}
-
-export interface PlanFlags {
-  readonly apply: boolean;
-  readonly run: boolean;
-  /** Of verbs that take something away. */
-  readonly yes?: boolean;
 }
 
 export const planFlags = {
   apply: switchFlag('Change the objects in the cluster after showing what changes.'),
-  run: switchFlag('Run the az lines as the user that az is logged in as.'),
 } as const satisfies Readonly<Record<string, Options>>;
 
-export const removalFlags = {
-  ...planFlags,
-  yes: switchFlag('Confirm what cannot be undone: --apply and --run do nothing without it.'),
-} as const satisfies Readonly<Record<string, Options>>;
+/** Azure is only read, and only with this flag. */
+export const runFlag = switchFlag('Read from Azure, as the user that az is logged in as.');
 
 export const emptyPlan: Plan = {
   objects: [],
   changes: [],
-  deletions: [],
   az: [],
-  removesInAzure: false,
   notes: [],
 };
 
 /** Field manager of what the plugin writes. */
 export const asOurselves = '--field-manager=kubectl-nmi';
 
-/**
- * Azure changes come before the objects that need them, but after deletions of objects.
- * @throws PluginError
- */
+/** @throws PluginError */
 export async function carryOut(
   context: PinnedContext,
   plan: Plan,
-  flags: PlanFlags,
+  apply: boolean,
 ): Promise<ExitCode> {
-  const { io, kubectl, output } = context;
-  const { apply, run, yes = false } = flags;
-  const commands = [...plan.changes, ...plan.deletions.map(deletionOf)];
-  if (output === 'text') io.stdout(renderPlan(context, plan, commands));
-  if (!yes && needsYes(plan, flags)) {
-    throw usageError('nothing was changed: this cannot be undone', 'Add --yes to do it.');
-  }
-  if (apply) for (const each of plan.deletions) await refuseOtherOwners(kubectl, each);
-  const isRemoval = plan.deletions.length > 0 || plan.removesInAzure;
-  if (run && !isRemoval) await runAll(context, plan.az);
-  if (apply) await applyAll(context, plan.objects, commands);
-  if (run && isRemoval) await runAll(context, plan.az);
+  const { io, output } = context;
+  if (output === 'text') io.stdout(renderPlan(context, plan));
+  if (apply) await applyAll(context, plan);
   if (output !== 'text') {
-    const { objects, az, notes } = plan;
-    const done = { objects: apply, az: run };
-    const value = { target: context.target, objects, kubectl: commands, az, notes, done };
+    const { changes, ...rest } = plan;
+    const value = { target: context.target, ...rest, kubectl: changes, done: apply };
     io.stdout(renderReport(output, value, () => []));
   }
   return exitCodes.ok;
 }
 
-function needsYes({ deletions, az, removesInAzure }: Plan, { apply, run }: PlanFlags): boolean {
-  return (apply && deletions.length > 0) || (run && removesInAzure && az.length > 0);
-}
-
-function deletionOf({ resource, namespace, name }: NamedObject): readonly string[] {
-  return ['delete', resource, `--namespace=${namespace}`, name];
-}
-
-function renderPlan(
-  context: PinnedContext,
-  { objects, az, notes }: Plan,
-  commands: readonly (readonly string[])[],
-): string {
+function renderPlan(context: PinnedContext, { objects, changes, az, notes }: Plan): string {
   const program = kubectlCommand(context);
   const comments = [
     ...notes,
-    ...commands.map((words) => `${program} ${words.map(shellWord).join(' ')}`),
+    ...changes.map((words) => `${program} ${words.map(shellWord).join(' ')}`),
     ...az.map(renderAz),
   ];
   const toComments = (lines: readonly string[]) =>
     lines.map((line) => `# ${toLine(line)}\n`).join('');
-  const isEmpty = objects.length + az.length + commands.length === 0;
+  const isEmpty = objects.length + az.length + changes.length === 0;
   const head = isEmpty ? '' : toComments([`In ${context.target}:`]);
   return `${head}${objects.length === 0 ? '' : renderYaml(objects)}${toComments(comments)}`;
 }
 
 async function applyAll(
-  context: PinnedContext,
-  objects: readonly object[],
-  commands: readonly (readonly string[])[],
+  { kubectl, io, output }: PinnedContext,
+  { objects, changes }: Plan,
 ): Promise<void> {
-  const { kubectl } = context;
-  const report = progressOf(context);
+  // Standard output of other formats must contain only the document.
+  const report = output === 'text' ? io.stdout : io.stderr;
   if (objects.length > 0) {
     const words = ['create', '--filename=-', asOurselves];
     report(await kubectl.expect('create the objects', words, renderYaml(objects)));
   }
-  for (const words of commands) report(await kubectl.expect(words.join(' '), words));
+  for (const words of changes) report(await kubectl.expect(words.join(' '), words));
 }
 
-/** Standard output of other formats must contain only the document. */
-function progressOf({ io, output }: PinnedContext): (text: string) => void {
-  return output === 'text' ? io.stdout : io.stderr;
-}
-
-async function runAll(context: PinnedContext, lines: readonly AzLine[]): Promise<void> {
-  for (const line of lines) {
-    await runAz(context.io, line);
-    progressOf(context)(`done: ${toLine(renderAz(line))}\n`);
-  }
-}
+const resources = {
+  AzureIdentity: identityResources.identities,
+  AzureIdentityBinding: identityResources.bindings,
+} as const;
 
 /**
  * The object that is to be created; if the same is there already, only a note.
- * @param made an object of one of our kinds.
  * @throws PluginError if there is one with another spec, which may be somebody else's.
  */
 export async function unlessThere(
   context: PinnedContext,
-  resource: string,
+  kind: keyof typeof resources,
   name: string,
-  made: { readonly kind: string; readonly spec: object },
-  nextStep?: string,
+  spec: object,
 ): Promise<Pick<Plan, 'objects' | 'notes'>> {
   const { kubectl, namespace } = context;
+  const resource = resources[kind];
+  const metadata = { name: checkName(name), namespace };
+  const made = { apiVersion: 'aadpodidentity.k8s.io/v1', kind, metadata, spec };
   const read = await kubectl.get(resource, namespace, name);
   // Who may not read it may still create it; the server refuses what exists.
   if (!read.ok && (read.failure.kind === 'not-found' || read.failure.kind === 'forbidden')) {
     return { objects: [made], notes: [] };
   }
   const present: RawObject = asRecord(valueOf(read, `get ${resource}`)['spec']) ?? {};
-  const wanted: RawObject = { ...made.spec };
+  const wanted: RawObject = { ...spec };
   const keys = new Set([...Object.keys(wanted), ...Object.keys(present)]);
   const key = [...keys].find((each) => !isDeepStrictEqual(present[each], wanted[each]));
-  const title = `${made.kind} ${namespace}/${name}`;
+  const title = `${kind} ${namespace}/${name}`;
   if (key === undefined) return { objects: [], notes: [`${title} is there already.`] };
   const show = (value: unknown) => (value === undefined ? 'not set' : JSON.stringify(value));
   throw failedError(
     `${title} exists; its spec.${key} is ${show(present[key])}, and would be ${show(wanted[key])}`,
-    nextStep ??
-      `Choose another name, or change it yourself: ${kubectlCommand(context)} -n ${namespace} edit ${resource} ${name}`,
+    `Choose another name, or change it yourself: ${kubectlCommand(context)} -n ${namespace} edit ${resource} ${name}`,
   );
 }
 

@@ -3,7 +3,7 @@ import { renderAge, renderTable } from '../base/output.ts';
 import { exitCodes } from '../base/io.ts';
 import type { ExitCode } from '../base/plugin-error.ts';
 import { nameOf } from '../base/object.ts';
-import { listNodes, readStates, sumBy, type AgentState } from '../cluster/agent-state.ts';
+import { listNodes, readStates, type AgentState } from '../cluster/agent-state.ts';
 import { renderUnread, type Unread } from '../cluster/unread.ts';
 import { listAgents } from '../cluster/trusted-agents.ts';
 import { examineAgents, nodesOfAgents } from '../findings/agents.ts';
@@ -105,17 +105,10 @@ function linesOf(
 ): readonly NodeStatus[] {
   const here = states.filter(({ agent }) => agent.node === node);
   if (here.length === 0) {
-    const nothing = {
-      agent: '',
-      version: '',
-      redirect: '',
-      since: '',
-      restarts: 0,
-      tokens: undefined,
-    };
-    return [{ node, ...nothing, state: 'no agent', problem: '' }];
+    const nothing = { agent: '', version: '', redirect: '', since: '', problem: '' };
+    return [{ node, ...nothing, state: 'no agent', restarts: 0, tokens: undefined }];
   }
-  return here.map(({ agent, version, redirect, unmet, metrics }) => ({
+  return here.map(({ agent, version, redirect, unmet, tokens }) => ({
     node,
     agent: `${agent.namespace}/${agent.name}`,
     version,
@@ -123,8 +116,7 @@ function linesOf(
     state: agent.isReady ? 'ready' : 'not ready',
     since: agent.sinceWallMs === 0 ? '' : renderAge(nowMs - agent.sinceWallMs),
     restarts: agent.restarts,
-    tokens:
-      metrics === undefined ? undefined : sumBy(metrics, 'nmi_token_cache_entries', '').get(''),
+    tokens,
     problem: [agent.problem, ...unmet].filter((each) => each !== '').join(', '),
   }));
 }

@@ -5,35 +5,23 @@ import { redactObject, redactText } from '../base/redact.ts';
 import { renderYaml } from '../base/output.ts';
 import type { RawObject } from '../base/object.ts';
 import { exitCodes } from '../base/io.ts';
-import { failedError, type ExitCode } from '../base/plugin-error.ts';
-import { readAgentExplanation } from '../cluster/agent-explanation.ts';
-import { readMetrics } from '../cluster/metrics.ts';
-import type { AgentView } from '../cluster/agents.ts';
+import type { ExitCode } from '../base/plugin-error.ts';
+import { readMetricsPage } from '../cluster/agent-state.ts';
+import { unverified, type AgentView } from '../cluster/agents.ts';
 import { identityResources } from '../cluster/resources.ts';
-import { valueOrUnread, type Unread } from '../cluster/unread.ts';
+import { describeUnread, valueOrUnread, type Unread } from '../cluster/unread.ts';
 import { readAgents } from '../cluster/trusted-agents.ts';
 import type { Kubectl } from '../transport/kubectl.ts';
+import { classifyFailure } from '../transport/kubectl-failure.ts';
 import type { VerbContext } from './context.ts';
 import type { AddVerb } from './verb.ts';
 
 export const addSysdump: AddVerb = (parser, start) =>
   parser.command(
     'sysdump',
-    'write objects, logs and metrics to a redacted archive for a bug report',
-    (verb) =>
-      verb
-        .option('file', {
-          type: 'string',
-          describe: 'Where to write it; default nmi-sysdump-TIME.yaml. Never overwrites.',
-        })
-        .option('tail', {
-          type: 'number',
-          requiresArg: true,
-          default: 500,
-          describe: 'Lines of each log.',
-        })
-        .example('$0 sysdump', ''),
-    (flags) => start(flags, (context) => sysdump(context, flags.file, flags.tail)),
+    'print objects, logs and metrics, redacted, for a bug report',
+    (verb) => verb.example('$0 sysdump > nmi.yaml', 'read it before you give it away'),
+    (flags) => start(flags, sysdump),
   );
 
 const resources = [
@@ -45,12 +33,9 @@ const resources = [
 /** Most objects of each kind, enough to diagnose a larger cluster. */
 const maxObjects = 500;
 const maxAgents = 20;
+const maxLogLines = 500;
 
-async function sysdump(
-  context: VerbContext,
-  file: string | undefined,
-  tail: number,
-): Promise<ExitCode> {
+async function sysdump(context: VerbContext): Promise<ExitCode> {
   const { kubectl, io } = context;
   const unread: Unread[] = [];
   const read = await readAgents(context);
@@ -68,15 +53,10 @@ async function sysdump(
   }
   documents.push({ resource: 'pods', objects: agents.map(({ pod }) => redactObject(pod)) });
   for (const agent of agents.slice(0, maxAgents)) {
-    documents.push(await agentDocument(kubectl, agent, tail, unread));
+    documents.push(await agentDocument(kubectl, agent, unread));
   }
-  const time = new Date(io.wallMs()).toISOString().replaceAll(/[-:]|\.\d+/g, '');
-  const path = file ?? `nmi-sysdump-${time}.yaml`;
-  const head = { plugin: buildInfo, at: time, unread };
-  if (!(await io.writeNew(path, renderYaml([head, ...documents])))) {
-    throw failedError(`${path} cannot be written, or exists`, 'Give another --file.');
-  }
-  io.stdout(`${path}: ${documents.length} parts. Read it before you give it away.\n`);
+  const head = { plugin: buildInfo, at: new Date(io.wallMs()).toISOString(), unread };
+  io.stdout(renderYaml([head, ...documents]));
   return exitCodes.ok;
 }
 
@@ -93,27 +73,45 @@ function isOurs(resource: string, object: RawObject): boolean {
 async function agentDocument(
   kubectl: Kubectl,
   agent: AgentView,
-  tail: number,
   unread: Unread[],
 ): Promise<object> {
   const { namespace, name } = agent;
-  const where = [`--namespace=${namespace}`, name, '--container=nmi', `--tail=${tail}`];
-  const [log, previous, metrics, explained = ''] = await Promise.all([
+  const where = [`--namespace=${namespace}`, name, '--container=nmi', `--tail=${maxLogLines}`];
+  const [log, previous, metrics, explained] = await Promise.all([
     kubectl.run(['logs', ...where]),
     kubectl.run(['logs', ...where, '--previous']),
-    readMetrics(kubectl, agent),
-    readAgentExplanation(kubectl, agent, `flags, state and pods of ${name}`, unread),
+    readMetricsPage(kubectl, agent),
+    explainedBy(kubectl, agent, unread),
   ]);
   const what = `read the metrics of ${namespace}/${name}`;
-  const samples = valueOrUnread(metrics, what, `metrics of ${name}`, unread) ?? [];
+  const page = valueOrUnread(metrics, what, `metrics of ${name}`, unread) ?? '';
   return {
     agent: `${namespace}/${name}`,
     log: redactText(log.code === 0 ? log.stdout : log.stderr),
     previousLog: redactText(previous.stdout),
     explained: parseRecord(redactText(explained)) ?? {},
-    metrics: samples.map((each) => {
-      const labels = [...each.labels].map(([key, value]) => `${key}="${value}"`);
-      return `${each.name}{${labels.join(',')}} ${each.value}`;
-    }),
+    metrics: redactText(page)
+      .split('\n')
+      .filter((line) => line !== '' && !line.startsWith('#')),
   };
+}
+
+/** The JSON of its `nmi explain`, by exec into its pod; empty if it cannot be read. */
+async function explainedBy(
+  kubectl: Kubectl,
+  { namespace, name, isVerified }: AgentView,
+  unread: Unread[],
+): Promise<string> {
+  const [what, loses] = [`ask the agent ${namespace}/${name}`, `flags, state and pods of ${name}`];
+  if (!isVerified) {
+    unread.push({ what, why: unverified, loses });
+    return '';
+  }
+  const run = await kubectl.run([
+    ...['exec', `--namespace=${namespace}`, name, '--container=nmi', '--'],
+    ...['nmi', 'explain', '--output=json'],
+  ]);
+  if (run.code === 0) return run.stdout;
+  unread.push(describeUnread(what, { ok: false, failure: classifyFailure(run) }, loses));
+  return '';
 }

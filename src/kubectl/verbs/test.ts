@@ -1,12 +1,11 @@
 /** `kubectl nmi test`: a short-lived pod that sends a pod's requests. It never prints a token. */
 import { bindingLabel } from '../../cache/index/binding-label.ts';
 import { stringAt } from '../../base/json-value.ts';
-import { labelsOf, namespaceOf, specOf, statusOf } from '../base/object.ts';
+import { labelsOf, namespaceOf, specOf, statusOf, type RawObject } from '../base/object.ts';
 import { renderYaml } from '../base/output.ts';
 import { exitCodes } from '../base/io.ts';
 import { failedError, usageError, type ExitCode } from '../base/plugin-error.ts';
 import { verifiedOf } from '../cluster/agents.ts';
-import { identityResources } from '../cluster/resources.ts';
 import { readAgents } from '../cluster/trusted-agents.ts';
 import { valueOf } from '../transport/kubectl.ts';
 import { classifyFailure, toPluginError } from '../transport/kubectl-failure.ts';
@@ -27,10 +26,10 @@ export const addTest: AddVerb = (parser, start) =>
     'request one token from a short-lived pod with the label and service account of another pod',
     (verb) =>
       verb
-        .option('pod', { type: 'string', describe: 'As this pod, on its node.' })
-        .option('identity', {
+        .option('pod', {
           type: 'string',
-          describe: 'As a pod that is bound to this AzureIdentity.',
+          demandOption: true,
+          describe: 'As this pod, on its node.',
         })
         .option('image', {
           type: 'string',
@@ -42,9 +41,7 @@ export const addTest: AddVerb = (parser, start) =>
           describe: 'Resource to request.',
         })
         .option('timeout', durationFlag('2m', 'How long to wait for the pod.'))
-        .conflicts('pod', 'identity')
-        .example('$0 test --pod web-7d4b9 -n shop', '')
-        .example('$0 test --identity orders -n shop', ''),
+        .example('$0 test --pod web-7d4b9 -n shop', ''),
     (flags) =>
       start(flags, (context) =>
         test(context, { ...flags, timeoutMs: readDuration('timeout', flags.timeout) }),
@@ -52,18 +49,10 @@ export const addTest: AddVerb = (parser, start) =>
   );
 
 interface TestFlags {
-  readonly pod: string | undefined;
-  readonly identity: string | undefined;
+  readonly pod: string;
   readonly image: string | undefined;
   readonly resource: string;
   readonly timeoutMs: number;
-}
-
-interface Wanted {
-  readonly label: string;
-  readonly serviceAccount: string;
-  /** Empty for any. */
-  readonly node: string;
 }
 
 const pauseMs = 1_000;
@@ -71,10 +60,11 @@ const pauseMs = 1_000;
 async function test(unpinned: VerbContext, flags: TestFlags): Promise<ExitCode> {
   const context = await pin(unpinned);
   const { kubectl, io, namespace } = context;
-  const wanted = await readWanted(context, namespace, flags);
+  const title = `pod ${namespace}/${flags.pod}`;
+  const model = valueOf(await kubectl.get('pods', namespace, flags.pod), `get ${title}`);
   const image = flags.image ?? (await imageOf(context));
   const name = `nmi-test-${io.wallMs().toString(36)}`;
-  const pod = podOf(name, namespace, wanted, image, flags);
+  const pod = podOf(name, model, image, flags);
   io.stderr(`pod ${name} is created in ${context.target}, and deleted at the end\n`);
   const made = await kubectl.run(['create', '--filename=-'], {
     input: renderYaml([pod]),
@@ -92,9 +82,7 @@ async function test(unpinned: VerbContext, flags: TestFlags): Promise<ExitCode> 
     print(context, { kind: 'Test', pod: name, phase, granted: isGranted, lines }, () => [
       isGranted ? 'A token came.' : `No token came (pod ${phase || 'did not start'}).`,
       ...lines.map((line) => `  ${line}`),
-      ...(isGranted || flags.pod === undefined
-        ? []
-        : [`Then: ${nmiCommand(context, 'explain', 'pod', flags.pod)}`]),
+      ...(isGranted ? [] : [`Then: ${nmiCommand(context, 'explain', 'pod', flags.pod)}`]),
     ]);
     return isGranted ? exitCodes.ok : exitCodes.findings;
   } finally {
@@ -114,45 +102,6 @@ async function remove(context: PinnedContext, name: string) {
   );
 }
 
-async function readWanted(
-  { kubectl }: VerbContext,
-  namespace: string,
-  { pod, identity }: TestFlags,
-): Promise<Wanted> {
-  if (pod !== undefined) {
-    const found = valueOf(await kubectl.get('pods', namespace, pod), `get pod ${namespace}/${pod}`);
-    const spec = specOf(found);
-    const label = labelsOf(found).get(bindingLabel) ?? '';
-    return {
-      label,
-      serviceAccount: stringAt(spec, 'serviceAccountName'),
-      node: stringAt(spec, 'nodeName'),
-    };
-  }
-  if (identity === undefined)
-    throw usageError('no pod or identity is selected', 'Give --pod or --identity.');
-  const bindings = valueOf(
-    await kubectl.list(identityResources.bindings, namespace),
-    'list bindings',
-  );
-  const binding = bindings.find(
-    (each) =>
-      namespaceOf(each) === namespace && stringAt(specOf(each), 'azureIdentity') === identity,
-  );
-  if (binding === undefined) {
-    throw failedError(
-      `no binding of namespace ${namespace} names AzureIdentity ${identity}`,
-      `Bind it: kubectl nmi identity assign ${identity} -n ${namespace} --apply`,
-    );
-  }
-  const spec = specOf(binding);
-  return {
-    label: stringAt(spec, 'selector'),
-    serviceAccount: stringAt(spec, 'serviceAccount') || 'default',
-    node: '',
-  };
-}
-
 /** The pod has the rights of another one, so its image must not be anybody's. */
 async function imageOf(context: VerbContext): Promise<string> {
   const read = await readAgents(context);
@@ -168,18 +117,18 @@ async function imageOf(context: VerbContext): Promise<string> {
 /** Meets the restricted pod security standard; runs the agent's sample client. */
 function podOf(
   name: string,
-  namespace: string,
-  wanted: Wanted,
+  model: RawObject,
   image: string,
   { resource, timeoutMs }: TestFlags,
 ): object {
-  const { label, serviceAccount, node } = wanted;
+  const label = labelsOf(model).get(bindingLabel) ?? '';
+  const node = stringAt(specOf(model), 'nodeName');
   return {
     apiVersion: 'v1',
     kind: 'Pod',
     metadata: {
       name,
-      namespace,
+      namespace: namespaceOf(model),
       labels: {
         'app.kubernetes.io/name': 'nmi-test',
         ...(label === '' ? {} : { [bindingLabel]: label }),
@@ -189,7 +138,7 @@ function podOf(
       restartPolicy: 'Never',
       // Also ends it where this program was killed.
       activeDeadlineSeconds: Math.max(1, Math.ceil(timeoutMs / 1000)),
-      serviceAccountName: serviceAccount,
+      serviceAccountName: stringAt(specOf(model), 'serviceAccountName'),
       automountServiceAccountToken: false,
       ...(node === '' ? {} : { nodeName: node }),
       securityContext: {

@@ -8,17 +8,15 @@ import { isGuid, normaliseClientId } from '../../cache/index/identifiers.ts';
 import type { Identity } from '../../cache/index/objects.ts';
 import { stringAt } from '../../base/json-value.ts';
 import type { Config } from '../../nmi/config/config.ts';
-import { cloudOf, resolveAuthority } from '../../nmi/sources/entra/clouds.ts';
+import { cloudOf } from '../../nmi/sources/entra/clouds.ts';
 import { renderAz } from '../azure/az.ts';
 import {
-  findFederation,
   maxCredentials,
   planFederation,
   subjectOf,
   type FederationPlan,
 } from '../azure/federation.ts';
 import { parseIdentityId, showClientIdLine } from '../azure/identity-id.ts';
-import { tryExchange, type TrialResult } from '../azure/trial-exchange.ts';
 import {
   annotationsOf,
   metadataOf,
@@ -30,35 +28,17 @@ import {
 } from '../base/object.ts';
 import { shellWord } from '../base/output.ts';
 import { exitCodes } from '../base/io.ts';
-import { failedError, usageError, type ExitCode } from '../base/plugin-error.ts';
+import { failedError, type ExitCode } from '../base/plugin-error.ts';
 import { commonConfig, defaultConfig, verifiedOf } from '../cluster/agents.ts';
 import { createClusterState } from '../cluster/cluster-state.ts';
 import { readIssuer } from '../cluster/issuer.ts';
 import { identityResources } from '../cluster/resources.ts';
-import { readSeenClients } from '../cluster/seen-clients.ts';
 import { readSnapshot, type Snapshot } from '../cluster/snapshot.ts';
-import type { Unread } from '../cluster/unread.ts';
 import { labelPatch, ownersOf } from '../findings/owners.ts';
-import { classifySdk, sdkRule } from '../findings/sdk-versions.ts';
-import { kubectlCommand, pin, type PinnedContext, type VerbContext } from './context.ts';
-import { asOurselves, carryOut, checkName, emptyPlan, type PlanFlags } from './plan.ts';
+import { kubectlCommand, pin, type VerbContext } from './context.ts';
+import { asOurselves, carryOut, checkName, emptyPlan } from './plan.ts';
 
-export interface WorkloadIdentityFlags extends PlanFlags {
-  readonly live: boolean;
-  readonly try: boolean;
-  readonly 'tenant-id': string;
-}
-
-export async function toWorkloadIdentity(
-  unpinned: VerbContext,
-  flags: WorkloadIdentityFlags,
-): Promise<ExitCode> {
-  if (flags.try && flags.run) {
-    throw usageError(
-      '--try is for federated credentials that exist, and --run makes them',
-      'Give --run first; Entra ID takes minutes to know a new credential.',
-    );
-  }
+export async function toWorkloadIdentity(unpinned: VerbContext, apply: boolean): Promise<ExitCode> {
   const context = await pin(unpinned);
   const { namespace, kubectl } = context;
   const snapshot = await readSnapshot(context, namespace);
@@ -67,34 +47,27 @@ export async function toWorkloadIdentity(
   if (all.length === 0) {
     throw failedError(
       `no pod of namespace ${namespace} is bound to an identity`,
-      'See kubectl nmi identity list',
+      `See kubectl -n ${namespace} get azureidentitybindings`,
     );
   }
   const issuer = await readIssuer(kubectl);
   const program = kubectlCommand(context);
   const obstacles = all.flatMap((use) => obstacleOf(use, program) ?? []);
   const uses = all.filter((use) => obstacleOf(use, program) === undefined);
-  if (flags.try) await tryAll(context, namespace, uses, config, flags['tenant-id']);
   const changes = uses.flatMap(annotateWords);
   const { audience } = cloudOf(config.cloud);
-  const federation = await federateUses(context, uses, { issuer, audience }, flags.run);
+  const federation = federateUses(uses, { issuer, audience });
   const notes = [
     ...obstacles,
     ...useNotes(uses),
     ...federation.notes,
-    ...(flags.live
-      ? await sdkNotes(
-          context,
-          snapshot,
-          uses.flatMap(({ pods }) => pods),
-        )
-      : [`${sdkRule} Add --live to see what the agents saw the pods use.`]),
+    'Pods need an SDK that knows Workload Identity: docs/migrate-to-workload-identity.md has the versions, and how to see those in use.',
     'When the credentials exist, label the pod templates; the binding label may stay until all is well:',
     ...templatePatches(uses, snapshot).map((line) => line.replace(/^kubectl\b/, program)),
   ];
   const plan = { ...emptyPlan, changes, az: federation.az, notes };
-  const code = await carryOut(context, plan, flags);
-  return obstacles.length > 0 && (flags.apply || flags.run) ? exitCodes.findings : code;
+  const code = await carryOut(context, plan, apply);
+  return obstacles.length > 0 && apply ? exitCodes.findings : code;
 }
 
 interface Use {
@@ -236,13 +209,10 @@ function annotateWords({
   ];
 }
 
-/** One look at Azure for each identity. */
-async function federateUses(
-  { io }: PinnedContext,
+function federateUses(
   uses: readonly Use[],
   { issuer, audience }: { readonly issuer: string; readonly audience: string },
-  run: boolean,
-): Promise<FederationPlan> {
+): FederationPlan {
   const plans: FederationPlan[] = [];
   for (const same of Map.groupBy(uses, ({ identity }) => titleOf(identity)).values()) {
     const spec = specOf(same[0]?.identity ?? {});
@@ -250,9 +220,7 @@ async function federateUses(
     const clientId = stringAt(spec, 'clientID').trim();
     const federation = { resourceId, clientId, issuer, audience };
     const subjects = same.map(({ namespace, account }) => ({ namespace, serviceAccount: account }));
-    plans.push(
-      run ? await findFederation(io, federation, subjects) : planFederation(federation, subjects),
-    );
+    plans.push(planFederation(federation, subjects));
   }
   return {
     az: plans.flatMap(({ az }) => az),
@@ -298,102 +266,4 @@ function templatePatches(uses: readonly Use[], { workloads }: Snapshot): readonl
       owners.map((workload) => labelPatch(workload, 'azure.workload.identity/use', 'true')),
     ),
   ];
-}
-
-/** @throws PluginError when one is refused; then nothing is changed. */
-async function tryAll(
-  context: VerbContext,
-  namespace: string,
-  uses: readonly Use[],
-  config: Config,
-  tenantId: string,
-): Promise<void> {
-  const problems: string[] = [];
-  for (const { account, identity } of uses) {
-    const result = await tryUse(context, namespace, account, identity, config, tenantId);
-    const title = `service account ${namespace}/${account} as AzureIdentity ${nameOf(identity)}`;
-    if (!result.ok) problems.push(`${title}: ${result.reason}: ${result.detail}`);
-    else context.io.stderr(`trial exchange: ${title}: Entra ID gives a token\n`);
-  }
-  if (problems.length === 0) return;
-  throw failedError(
-    `the trial exchange failed, and no object was changed: ${problems.join('; ')}`,
-    'Leave out --try to see the az lines of the federated credentials; Entra ID takes minutes to know a new one. See kubectl nmi reasons federation_refused',
-  );
-}
-
-async function tryUse(
-  { kubectl, io }: VerbContext,
-  namespace: string,
-  account: string,
-  identity: RawObject,
-  { cloud }: Config,
-  tenantOfUser: string,
-): Promise<TrialResult> {
-  const spec = specOf(identity);
-  const tenantId = stringAt(spec, 'tenantID') || tenantOfUser;
-  if (tenantId === '') {
-    const detail = 'its tenant is not known: give --tenant-id (az account show --query tenantId)';
-    return { ok: false, reason: 'not tried', detail };
-  }
-  const adEndpoint = stringAt(spec, 'adEndpoint');
-  const found = resolveAuthority({ adEndpoint, cloud, allowedHosts: [] });
-  if (!found.ok) return { ok: false, reason: 'not tried', detail: found.problem };
-  const assertion = await kubectl.expect(`create a token of service account ${account}`, [
-    'create',
-    'token',
-    // This verb of kubectl accepts no name after `--`, so the name is checked.
-    checkName(account),
-    `--namespace=${namespace}`,
-    `--audience=${found.audience}`,
-    '--duration=10m',
-  ]);
-  return tryExchange(io, {
-    authority: found.authority,
-    tenantId,
-    clientId: stringAt(spec, 'clientID').trim(),
-    assertion: assertion.trim(),
-  });
-}
-
-/** A sentence for each pod, those that need work first. */
-async function sdkNotes(
-  { kubectl }: VerbContext,
-  { agents = [] }: Snapshot,
-  pods: readonly RawObject[],
-): Promise<readonly string[]> {
-  const nodes = new Set(pods.map((pod) => stringAt(specOf(pod), 'nodeName')));
-  const ownAgents = agents.filter(({ node, isOldNmi }) => nodes.has(node) && !isOldNmi);
-  const unread: Unread[] = [];
-  const seen = await readSeenClients(kubectl, ownAgents, unread);
-  const titles = [...new Set(pods.map(titleOf))].toSorted();
-  const [old, unknown, fine]: [string[], string[], string[]] = [[], [], []];
-  for (const title of titles) {
-    const verdicts = (seen.get(title) ?? []).map(classifySdk);
-    const tooOld = verdicts.filter((each) => each.kind === 'too-old');
-    const [known] = verdicts.filter((each) => each.kind === 'knows');
-    for (const { title: sdk, version, minimum } of tooOld) {
-      old.push(`Pod ${title} uses ${sdk} ${version}: update it to ${minimum} or later first.`);
-    }
-    if (tooOld.length > 0) continue;
-    if (verdicts.some(({ kind }) => kind === 'unknown') || known === undefined) {
-      unknown.push(`Pod ${title}: ${whyUnknown(seen.get(title))}; check its SDK yourself.`);
-    } else {
-      fine.push(`Pod ${title} uses ${known.title} ${known.version}, which is new enough.`);
-    }
-  }
-  return [
-    ...old,
-    ...unknown,
-    ...fine,
-    ...(unknown.length === 0 ? [] : [sdkRule]),
-    'Code that creates a ManagedIdentityCredential itself still calls IMDS, whatever its version.',
-    ...unread.map(({ what, why, loses }) => `Not known: ${loses}: cannot ${what}: ${why}`),
-  ];
-}
-
-function whyUnknown(clients: readonly string[] | undefined): string {
-  if (clients === undefined) return 'no agent reported it';
-  if (clients.length === 0) return 'the agent saw no request of it';
-  return 'the agent saw requests of something else than an Azure SDK';
 }

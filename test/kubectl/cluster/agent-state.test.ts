@@ -1,7 +1,5 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { sumBy } from '../../../src/kubectl/cluster/agent-state.ts';
-import { parseMetrics } from '../../../src/kubectl/cluster/metrics.ts';
 import { createAgentPod, failed, ok, play } from '../support/recorded-kubectl.ts';
 
 const nodes = ['node-1', 'node-2'].map((name) => ({ kind: 'Node', metadata: { name } }));
@@ -26,7 +24,7 @@ async function statusWith(answer: ReturnType<typeof ok>) {
 describe('the state of agents', () => {
   it('is read from their metrics pages', async () => {
     const page =
-      'nmi_build_info{version="0.2.0",commit="abc"} 1\nnmi_redirect_up{mode="ebpf"} 1\nnmi_ready{condition="listener"} 1\nnmi_ready{condition="watches_synced"} 0\nnmi_token_cache_entries 7\n';
+      '# HELP nmi_token_cache_entries Tokens.\nno sample\n\nnmi_build_info{version="0.2.0",commit="abc"} 1\nnmi_redirect_up{mode="ebpf"} 1\nnmi_ready{condition="listener"} 1\nnmi_ready{condition="watches_synced"} 0\nnmi_token_cache_entries 7\n';
     const { value, calls } = await statusWith(ok(page));
     const { version, redirect, tokens, problem } = value.nodes[0] ?? {};
     assert.deepEqual(
@@ -76,16 +74,5 @@ describe('the state of agents', () => {
     // Eight are read at once.
     assert.deepEqual(await readAllWith(forbidden), [8, 1]);
     assert.deepEqual(await readAllWith('Error from server (NotFound): pods "x" not found'), [9, 9]);
-  });
-
-  it('has sums by a label', () => {
-    const samples = parseMetrics('a{r="x",s="1"} 1\na{r="x",s="2"} 2\na{r="y"} 4\nb{r="x"} 8\n');
-    assert.deepEqual(
-      [...sumBy(samples, 'a', 'r')],
-      [
-        ['x', 3],
-        ['y', 4],
-      ],
-    );
   });
 });

@@ -1,16 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { snapshotOf } from '../../../src/kubectl/cluster/manifests.ts';
-import { analyze, suppress } from '../../../src/kubectl/findings/analyze.ts';
+import { analyze } from '../../../src/kubectl/findings/analyze.ts';
 import { AgentContexts } from '../../../src/kubectl/findings/contexts.ts';
 import type { RawObject } from '../../../src/kubectl/base/object.ts';
-import {
-  createBinding,
-  createIdentity,
-  createObject,
-  createPod,
-  nowWallMs,
-} from '../support/recorded-kubectl.ts';
+import { createIdentity, createObject, createPod, nowWallMs } from '../support/recorded-kubectl.ts';
 
 function analyzeAll(objects: readonly RawObject[]) {
   const snapshot = snapshotOf(objects);
@@ -37,20 +31,5 @@ describe('an analysis', () => {
     ]);
     assert.equal(found.filter(({ code }) => code === 'label_on_owner').length, 1);
     assert.equal(found.at(-1)?.code, 'identity_unbound');
-  });
-
-  it('leaves out what is suppressed, everywhere or of one object', () => {
-    const found = analyzeAll([createIdentity('a'), createIdentity('b'), createBinding('c')]);
-    const codes = (suppressions: readonly string[]) =>
-      suppress(found, suppressions).map(({ code, object }) => `${code}=${object}`);
-    assert.equal(codes([]).length, 4);
-    assert.equal(codes(['identity_unbound']).length, 2);
-    assert.equal(
-      codes(['identity_unbound=AzureIdentity shop/a']).includes(
-        'identity_unbound=AzureIdentity shop/b',
-      ),
-      true,
-    );
-    assert.equal(codes(['identity_unbound=AzureIdentity shop/a']).length, 3);
   });
 });

@@ -7,19 +7,19 @@ import type { NeededGrant } from '../../../src/kubectl/findings/needed-grants.ts
 const shop: NeededGrant = {
   name: 'shop',
   namespace: 'shop',
-  clientIds: [
+  clientIDs: [
     { id: 'c1', usedBy: ['till'], alsoIn: ['thief'] },
     { id: 'c2', usedBy: ['a', 'b', 'c', 'd'], alsoIn: [] },
-    { id: 'c3', usedBy: [], alsoIn: [] },
+    { id: 'c3', usedBy: ['e'], alsoIn: [] },
   ],
-  resourceIds: [],
+  resourceIDs: [],
   nodeIdentities: false,
 };
 
 describe('needed grants as YAML', () => {
   it('are objects that kubectl applies', () => {
-    const node = { ...shop, name: '1', namespace: '1', clientIds: [], nodeIdentities: true };
-    const byResource = { ...shop, resourceIds: [{ id: '/x: #', usedBy: ['r'], alsoIn: [] }] };
+    const node = { ...shop, name: '1', namespace: '1', clientIDs: [], nodeIdentities: true };
+    const byResource = { ...shop, resourceIDs: [{ id: '/x: #', usedBy: ['r'], alsoIn: [] }] };
     const documents = parseAllDocuments(renderGrants([byResource, node]));
     assert.ok(Array.isArray(documents));
     const objects = documents.map((each) => each.toJS() as unknown).filter((each) => each !== null);
@@ -38,10 +38,10 @@ describe('needed grants as YAML', () => {
     const text = renderGrants([shop]);
     assert.match(text, /^ {4}- "c1" {2}# AzureIdentity till; ALSO NAMED IN namespace thief$/m);
     assert.match(text, /^ {4}- "c2" {2}# AzureIdentity a, b, c and 1 more$/m);
-    assert.match(text, /^ {4}- "c3"$/m);
+    assert.match(text, /^ {4}- "c3" {2}# AzureIdentity e$/m);
     const hostile = { id: 'c', usedBy: ['x\n  nodeIdentities: true'], alsoIn: [] };
     assert.match(
-      renderGrants([{ ...shop, clientIds: [hostile] }]),
+      renderGrants([{ ...shop, clientIDs: [hostile] }]),
       /x\? {2}nodeIdentities: true$/m,
     );
   });

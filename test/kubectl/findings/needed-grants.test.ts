@@ -23,8 +23,8 @@ function bound(...identities: readonly Partial<Identity>[]): ClusterObjects {
 }
 
 function lines(objects: ClusterObjects): readonly string[] {
-  return neededGrants(objects).grants.map(({ name, namespace, ...grant }) => {
-    const ids = [...grant.clientIds, ...grant.resourceIds].map(({ id }) => id);
+  return neededGrants(objects).map(({ name, namespace, ...grant }) => {
+    const ids = [...grant.clientIDs, ...grant.resourceIDs].map(({ id }) => id);
     return [name, namespace, ...ids, ...(grant.nodeIdentities ? ['node'] : [])].join(' ');
   });
 }
@@ -44,15 +44,15 @@ describe('the grants that a cluster needs', () => {
       'pay pay /subscriptions/s/resourcegroups/g/providers/microsoft.managedidentity/userassignedidentities/x',
       `shop shop ${idOf(1)} ${idOf(2)}`,
     ]);
-    assert.deepEqual(neededGrants(objects).grants[1]?.clientIds[1]?.usedBy, ['a', 'b']);
+    assert.deepEqual(neededGrants(objects)[1]?.clientIDs[1]?.usedBy, ['a', 'b']);
   });
 
-  it('leave out unbound identities, and count them', () => {
+  it('leave out unbound identities', () => {
     const objects = bound({ name: 'a', clientId: idOf(1) });
-    assert.deepEqual(neededGrants({ ...objects, bindings: [] }), { grants: [], unbound: 1 });
+    assert.deepEqual(neededGrants({ ...objects, bindings: [] }), []);
     for (const binding of [{ selector: '' }, { namespace: 'other' }, { identityName: 'b' }]) {
       const bindings = [createBinding({ identityName: 'a', ...binding })];
-      assert.deepEqual(neededGrants({ ...objects, bindings }), { grants: [], unbound: 1 });
+      assert.deepEqual(neededGrants({ ...objects, bindings }), []);
     }
   });
 
@@ -88,41 +88,20 @@ describe('the grants that a cluster needs', () => {
       { namespace: 'thief', name: 'loot', clientId: idOf(1) },
     );
     const grants = [createIdentityGrant({ name: 'x', namespaces: ['shop'], clientIds: [idOf(1)] })];
-    const [grant, ...others] = neededGrants({ ...objects, grants }).grants;
+    const [grant, ...others] = neededGrants({ ...objects, grants });
     assert.deepEqual(others, []);
-    assert.deepEqual(grant?.clientIds, [{ id: idOf(1), usedBy: ['loot'], alsoIn: ['shop'] }]);
+    assert.deepEqual(grant?.clientIDs, [{ id: idOf(1), usedBy: ['loot'], alsoIn: ['shop'] }]);
     const all = [createIdentityGrant({ namespaces: ['*'], clientIds: [idOf(1)] })];
     assert.deepEqual(lines({ ...objects, grants: all }), []);
   });
 
-  it('keep the existing grants', () => {
+  it('replace no grant that exists', () => {
     const objects = bound({ namespace: 'shop', name: 'till', clientId: idOf(2) });
-    const own = createIdentityGrant({
-      name: 'shop',
-      namespaces: ['shop'],
-      clientIds: [idOf(1)],
-      nodeIdentities: true,
-    });
-    assert.deepEqual(lines({ ...objects, grants: [own] }), [
-      `shop shop ${idOf(1)} ${idOf(2)} node`,
-    ]);
-    const others = { ...own, namespaces: ['shop', 'pay'] };
-    assert.deepEqual(lines({ ...objects, grants: [others] }), [`shop.identities shop ${idOf(2)}`]);
-  });
-
-  it('are split into several objects when one cannot contain them', () => {
-    const many = Array.from({ length: 257 }, (_, number) => ({
-      name: `i${number}`,
-      clientId: idOf(number),
-    }));
-    const { grants } = neededGrants(bound(...many));
-    assert.deepEqual(
-      grants.map(({ name, clientIds }) => [name, clientIds.length]),
-      [
-        ['default', 256],
-        ['default.2', 1],
-      ],
+    const grants = ['shop', 'shop.2'].map((name) =>
+      createIdentityGrant({ name, namespaces: ['pay'] }),
     );
+    assert.deepEqual(lines({ ...objects, grants: grants.slice(0, 1) }), [`shop.2 shop ${idOf(2)}`]);
+    assert.deepEqual(lines({ ...objects, grants }), [`shop.3 shop ${idOf(2)}`]);
   });
 
   it('leave nothing missing once they are applied', () => {
@@ -131,16 +110,16 @@ describe('the grants that a cluster needs', () => {
       ...bound({ clientId: idOf(1) }, { name: 'x', clientId: idOf(2) }),
       exceptions,
     };
-    const grants = neededGrants(objects).grants.map(({ name, namespace, ...grant }) =>
+    const grants = neededGrants(objects).map(({ name, namespace, ...grant }) =>
       createIdentityGrant({
         name,
         namespaces: [namespace],
         nodeIdentities: grant.nodeIdentities,
-        clientIds: grant.clientIds.map(({ id }) => id),
-        resourceIds: grant.resourceIds.map(({ id }) => id),
+        clientIds: grant.clientIDs.map(({ id }) => id),
+        resourceIds: grant.resourceIDs.map(({ id }) => id),
       }),
     );
-    assert.deepEqual(neededGrants({ ...objects, grants }).grants, []);
+    assert.deepEqual(neededGrants({ ...objects, grants }), []);
     const { owners } = createOwners('enforce', ...grants);
     assert.equal(owners.lackingForException('default'), undefined);
   });

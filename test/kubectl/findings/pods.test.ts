@@ -176,7 +176,7 @@ describe('a pod', () => {
     );
     assert.match(
       findings[1]?.fix ?? '',
-      /kubectl nmi exception add e -n shop --pod-labels app=web --apply/,
+      /^Create one in namespace shop, with spec\.podLabels app=web\.$/,
     );
     assert.deepEqual(codesOf(createPod('web', { labels: { app: 'db' } }), { exceptions }), [
       'no_binding_label',
@@ -244,15 +244,5 @@ describe('a command in a fix', () => {
       ],
     });
     assert.match(missing?.fix ?? '', /identity add NAME -n shop/);
-    const podLabels = { app: 'web', x: hostile };
-    const [elsewhere] = examine(
-      createPod('web', { labels: { app: 'web', aadpodidbinding: 'none' } }),
-      {
-        exceptions: [
-          createObject('AzurePodIdentityException', 'e', { podLabels }, { namespace: 'other' }),
-        ],
-      },
-    ).filter(({ code }) => code === 'exception_elsewhere');
-    assert.match(elsewhere?.fix ?? '', /--pod-labels 'app=web,x=\$\(id\)' --apply/);
   });
 });

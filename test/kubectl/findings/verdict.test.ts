@@ -79,6 +79,8 @@ describe('the verdict on a pod', () => {
     }
     const unready = [viewAgent(createAgentPod('node-1', { isReady: false }))];
     assert.equal(verdictOf(web, { agents: unready }), 'not-ready is not served: agent_not_ready');
+    const unpulled = unready.map((each) => ({ ...each, problem: 'ErrImagePull: no such image' }));
+    assert.equal(verdictOf(web, { agents: unpulled }), 'not-ready is not served: image_not_pulled');
   });
 
   it('is not ready while the binding may be on its way', () => {

@@ -11,39 +11,20 @@ export const tenant = '7e570000-1ab0-4000-8000-000000000001';
 interface AzureState {
   /** Client ids by resource id. */
   readonly identities: Readonly<Record<string, string>>;
-  /** Federated credentials of each identity and application. */
-  readonly credentials?: readonly object[];
   readonly isLoggedIn?: boolean;
-  /** Words of command lines for which the user has no permission. */
-  readonly refused?: string;
 }
 
 export type FakeAz = ReturnType<typeof createFakeAz>;
 
-export function createFakeAz({
-  identities,
-  credentials = [],
-  isLoggedIn = true,
-  refused,
-}: AzureState) {
-  const assigned = new Map<string, Set<string>>();
+export function createFakeAz({ identities, isLoggedIn = true }: AzureState) {
   const lines: string[] = [];
-
-  function valueOf(args: readonly string[], flag: string): string {
-    return args[args.indexOf(flag) + 1] ?? '';
-  }
 
   function run(args: readonly string[]): ProgramRun {
     const line = args.join(' ');
     lines.push(line);
     if (!isLoggedIn) return failed("ERROR: Please run 'az login' to setup account.\n");
-    if (refused !== undefined && line.includes(refused)) {
-      return failed(
-        "ERROR: (AuthorizationFailed) The client 'dev@contoso.example' does not have authorization to perform action 'x' over scope '/subscriptions/s' or the scope is invalid.\n",
-      );
-    }
     if (line.startsWith('identity show')) {
-      const id = valueOf(args, '--ids');
+      const id = args[args.indexOf('--ids') + 1] ?? '';
       const clientId = identities[id];
       if (clientId === undefined) {
         return {
@@ -63,26 +44,7 @@ export function createFakeAz({
         }),
       );
     }
-    if (line.startsWith('identity list')) {
-      return ok(
-        JSON.stringify(Object.entries(identities).map(([id, clientId]) => ({ id, clientId }))),
-      );
-    }
-    if (line.includes('federated-credential list')) return ok(JSON.stringify(credentials));
-    const compute = valueOf(args, '--name');
-    const held = assigned.get(compute) ?? new Set<string>();
-    assigned.set(compute, held);
-    if (/^vm(?:ss)? identity assign/.test(line)) held.add(valueOf(args, '--identities'));
-    if (/^vm(?:ss)? identity remove/.test(line)) held.delete(valueOf(args, '--identities'));
-    if (/^vm(?:ss)? identity show/.test(line)) {
-      return ok(
-        JSON.stringify({
-          type: 'UserAssigned',
-          userAssignedIdentities: Object.fromEntries([...held].map((id) => [id, {}])),
-        }),
-      );
-    }
     return ok('{}\n');
   }
-  return { run, lines, assigned };
+  return { run, lines };
 }

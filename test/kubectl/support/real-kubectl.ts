@@ -37,9 +37,7 @@ export async function runOn(machine: RealMachine, words: readonly string[]) {
       const start = () => execute(program, args, input, env);
       return reads === undefined ? start() : reads.read(args, start);
     },
-    post: () => Promise.resolve(undefined),
     readText: (path) => Promise.resolve(files[path]),
-    writeNew: () => Promise.resolve(false),
     wallMs: () => Date.now() + laterMs,
     sleep: () => Promise.resolve(),
     stop: new AbortController().signal,

@@ -33,10 +33,7 @@ export interface Recorded {
     args: readonly string[],
     input: string,
   ) => ProgramRun | undefined | Promise<ProgramRun | undefined>;
-  /** Answers posted forms; default: no answer. */
-  readonly post?: Io['post'];
   readonly currentNamespace?: string;
-  readonly isReadOnly?: boolean;
   readonly onSleep?: () => void;
 }
 
@@ -49,7 +46,6 @@ export interface Played {
   readonly inputs: readonly string[];
   /** Calls of kubectl that read objects. */
   readonly reads: number;
-  readonly written: ReadonlyMap<string, string>;
 }
 
 export async function play(words: readonly string[], recorded: Recorded = {}): Promise<Played> {
@@ -57,7 +53,6 @@ export async function play(words: readonly string[], recorded: Recorded = {}): P
   const calls: string[][] = [];
   const inputs: string[] = [];
   let reads = 0;
-  const written = new Map<string, string>();
   const io: Io = {
     environment: {},
     stdout: (text) => (stdout += text),
@@ -73,13 +68,7 @@ export async function play(words: readonly string[], recorded: Recorded = {}): P
       const other = await recorded.other?.(program, args, input);
       return other ?? { code: undefined, stdout: '', stderr: '' };
     },
-    post: (url, form) => recorded.post?.(url, form) ?? Promise.resolve(undefined),
     readText: (path) => Promise.resolve(recorded.files?.[path]),
-    writeNew: (path, text) => {
-      if (recorded.isReadOnly === true || written.has(path)) return Promise.resolve(false);
-      written.set(path, text);
-      return Promise.resolve(true);
-    },
     wallMs: () => wallMs,
     sleep: (ms) => {
       wallMs += ms;
@@ -90,7 +79,7 @@ export async function play(words: readonly string[], recorded: Recorded = {}): P
   };
   const code = await runPlugin(words, io);
   assert.doesNotMatch(stderr, /^error: .*\n[^A-Z]/m, 'the next step follows, as a sentence');
-  return { code, stdout, stderr, calls, inputs, reads, written };
+  return { code, stdout, stderr, calls, inputs, reads };
 }
 
 export function ok(stdout: string): ProgramRun {

@@ -25,9 +25,7 @@ function openKubectl(
       assert.ok(run !== undefined);
       return Promise.resolve(run);
     },
-    post: () => Promise.resolve(undefined),
     readText: () => Promise.resolve(undefined),
-    writeNew: () => Promise.resolve(true),
     wallMs: () => 0,
     sleep: () => Promise.resolve(),
     stop: new AbortController().signal,

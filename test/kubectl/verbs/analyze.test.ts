@@ -45,12 +45,9 @@ describe('kubectl nmi analyze', () => {
     const all = await play(['analyze', '-A', '--exit-code'], testBed);
     assert.equal(all.code, 1);
     assert.match(all.stdout, /2 errors, 0 warnings, 2 info of 2 pods/);
-    const errors = await play(
-      ['analyze', '-A', '--exit-code', '--threshold', 'error', '--suppress', 'binding_missing'],
-      testBed,
-    );
-    assert.equal(errors.code, 1, 'identity_invalid of x/idle remains');
-    assert.doesNotMatch(errors.stdout, /binding_missing|identity_unbound/);
+    const errors = await play(['analyze', '-A', '--exit-code', '--threshold', 'error'], testBed);
+    assert.equal(errors.code, 1);
+    assert.doesNotMatch(errors.stdout, /identity_unbound/);
   });
 
   it('checks files before they are applied, without a cluster', async () => {

@@ -1,13 +1,12 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { parseAllDocuments } from 'yaml';
-import { metadataOf } from '../../../src/kubectl/base/object.ts';
 import { createFakeAz, ordersId } from '../support/fake-az.ts';
 import {
   boundTestBed,
   createBinding,
   createIdentity,
-  createPod,
+  createObject,
   failed,
   kinds,
   ok,
@@ -66,120 +65,57 @@ spec:
   });
 
   it('has no YAML line injected by the text of an object', async () => {
-    const az = createFakeAz({ identities: {} });
     const hostile = `orders\n---\napiVersion: v1\nkind: Secret\rx: y\u0085z: a\n# `;
-    const testBed = {
-      ...testBedOf(az),
-      objects: {
-        ...testBedOf(az).objects,
-        pods: [createPod(hostile, { labels: { aadpodidbinding: 'orders' } })],
-        [kinds.bindings]: [createBinding('orders')],
-      },
-    };
-    const { stdout } = await play(['identity', 'delete', 'orders'], testBed);
+    const annotations = { 'azure.workload.identity/client-id': hostile };
+    const { stdout } = await play(
+      ['migrate', 'to-workload-identity'],
+      testBedOf(undefined, ok('{"issuer":"https://oidc.example/"}'), {
+        serviceaccounts: [createObject('ServiceAccount', 'default', {}, { annotations }, 'v1')],
+      }),
+    );
     assert.equal(parseAllDocuments(stdout).length, 0);
-    assert.match(stdout, /^# Pods that lose it .*apiVersion: v1.*$/m);
+    assert.match(stdout, /^# Service account shop\/default is left out: .*apiVersion: v1.*$/m);
     assert.doesNotMatch(stdout, /^(?:---|apiVersion: v1)$|\r|\u0085/m);
   });
 
-  it('is executed: Azure before objects that need it', async () => {
+  it('is executed with --apply, in the cluster and not in Azure', async () => {
     const az = createFakeAz({ identities: {} });
     const { code, stdout, calls, inputs } = await play(
-      ['identity', 'assign', 'orders', '--apply', '--run'],
+      ['identity', 'assign', 'orders', '--apply'],
       testBedOf(az),
     );
     assert.equal(code, 0);
-    assert.deepEqual(programsOf(calls), ['az vmss', 'kubectl create']);
-    assert.match(inputs[1] ?? '', /^apiVersion: aadpodidentity/);
+    assert.deepEqual([programsOf(calls), az.lines], [['kubectl create'], []]);
+    assert.match(inputs[0] ?? '', /^apiVersion: aadpodidentity/);
     assert.match(
       stdout,
-      /^# In context .*\n# az vmss identity assign .*\ndone: az vmss .*\nazureidentitybinding created\n$/s,
+      /^# In context .*\n# az vmss identity assign .*\nazureidentitybinding created\n$/s,
     );
-    assert.deepEqual([...(az.assigned.get('pool') ?? [])], [ordersId]);
   });
 
-  it('removes objects before Azure', async () => {
-    const { calls } = await play(
-      ['identity', 'unassign', 'orders', '--apply', '--run', '--yes'],
-      testBedOf(undefined, undefined, { [kinds.bindings]: [createBinding('orders')] }),
-    );
-    assert.deepEqual(programsOf(calls), ['kubectl delete', 'az vmss']);
-  });
-
-  it('stops at the first failure, with nothing after it', async () => {
-    const refused = createFakeAz({ identities: {}, refused: 'vmss identity assign' });
-    const first = await play(
-      ['identity', 'assign', 'orders', '--apply', '--run'],
-      testBedOf(refused),
-    );
-    assert.equal(first.code, 77);
-    assert.match(
-      first.stderr,
-      /az has no right[^]*Have somebody with the right run: az vmss identity assign/,
-    );
-    assert.deepEqual(programsOf(first.calls), ['az vmss']);
+  it('ends with the failure of kubectl', async () => {
     const denied = failed(
       'Error from server (Forbidden): x cannot create resource "azureidentitybindings" in API group "aadpodidentity.k8s.io" in the namespace "shop"',
     );
-    const second = await play(
+    const { code, stderr } = await play(
       ['identity', 'assign', 'orders', '--apply'],
       testBedOf(undefined, denied),
     );
-    assert.equal(second.code, 77);
-    assert.match(second.stderr, /verbs: \["create"\] in namespace shop/);
+    assert.equal(code, 77);
+    assert.match(stderr, /verbs: \["create"\] in namespace shop/);
   });
 
   it('is one document in JSON, whatever commands it runs', async () => {
     const { stdout } = await play(
-      ['identity', 'assign', 'orders', '--apply', '--run', '-o', 'json'],
+      ['identity', 'assign', 'orders', '--apply', '-o', 'json'],
       testBedOf(),
     );
-    const { done, az } = JSON.parse(stdout) as { done: object; az: string[][] };
-    assert.deepEqual(done, { objects: true, az: true });
-    assert.equal(az[0]?.[0], 'vmss');
+    const { done, az } = JSON.parse(stdout) as { done: boolean; az: string[][] };
+    assert.deepEqual([done, az[0]?.[0]], [true, 'vmss']);
     assert.match(
       (await play(['identity', 'assign', 'orders', '-o', 'yaml'], testBedOf())).stdout,
       /^target: context dev, namespace shop\nobjects:\n/,
     );
-  });
-
-  it('asks for a word before it takes something away, and touches nothing without it', async () => {
-    const bound = testBedOf(undefined, undefined, { [kinds.bindings]: [createBinding('orders')] });
-    for (const flags of [['--apply'], ['--run'], ['--apply', '--run']]) {
-      const words = ['identity', 'unassign', 'orders', ...flags];
-      const { code, stdout, stderr, calls } = await play(words, bound);
-      assert.deepEqual([code, calls], [2, []], flags.join(' '));
-      assert.match(stdout, /^# kubectl --context=dev delete azureidentitybindings/m);
-      assert.match(stderr, /nothing was changed: this cannot be undone\nAdd --yes to do it\./);
-    }
-    assert.equal((await play(['identity', 'unassign', 'orders'], bound)).code, 0);
-  });
-
-  it('refuses to delete what another program or object manages, before anything else', async () => {
-    const managed = (fields: object) => {
-      const binding = createBinding('orders');
-      return { ...binding, metadata: { ...metadataOf(binding), ...fields } };
-    };
-    const cases = [
-      { ownerReferences: [{ kind: 'Shop', name: 'eu' }] },
-      { managedFields: [{ manager: 'argocd-controller', fieldsV1: { 'f:spec': {} } }] },
-    ];
-    const words = ['identity', 'unassign', 'orders', '--apply', '--run', '--yes'];
-    for (const fields of cases) {
-      const testBed = testBedOf(undefined, undefined, { [kinds.bindings]: [managed(fields)] });
-      const { code, stderr, calls } = await play(words, testBed);
-      assert.deepEqual([code, calls], [1, []]);
-      assert.match(stderr, /shop\/orders is managed by (?:Shop eu|argocd-controller), and nothing/);
-    }
-    const byHand = [
-      { manager: 'kubectl-client-side-apply', fieldsV1: { 'f:spec': {} } },
-      { manager: 'kubectl', fieldsV1: { 'f:spec': {} } },
-      { manager: 'nmi', subresource: 'status', fieldsV1: { 'f:status': {} } },
-    ];
-    const own = testBedOf(undefined, undefined, {
-      [kinds.bindings]: [managed({ managedFields: byHand })],
-    });
-    assert.equal((await play(words, own)).code, 0);
   });
 
   it('creates what is not there, and overwrites nothing', async () => {
@@ -201,9 +137,9 @@ spec:
   });
 
   it('names the user’s own connection in every command', async () => {
-    const words = ['identity', 'delete', 'orders', '--context', 'prod', '--as', 'a b'];
-    const bound = testBedOf(undefined, undefined, { [kinds.bindings]: [createBinding('orders')] });
-    const { stdout } = await play(words, bound);
-    assert.match(stdout, /^# kubectl --context=dev '--as=a b' delete azureidentities/m);
+    const words = ['migrate', 'to-workload-identity', '--context', 'prod', '--as', 'a b'];
+    const issuer = ok('{"issuer":"https://oidc.example/"}');
+    const { stdout } = await play(words, testBedOf(undefined, issuer, {}));
+    assert.match(stdout, /^# kubectl --context=dev '--as=a b' annotate serviceaccount default/m);
   });
 });

@@ -1,14 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { parseAllDocuments } from 'yaml';
-import {
-  boundTestBed,
-  createAgentPod,
-  failed,
-  kinds,
-  ok,
-  play,
-} from '../support/recorded-kubectl.ts';
+import { boundTestBed, createAgentPod, kinds, ok, play } from '../support/recorded-kubectl.ts';
 
 const token = ['eyJhbGciOiJSUzI1NiJ9', 'eyJzdWIiOiJ4In0', 'c2lnbmF0dXJl'].join('.');
 const testBed = {
@@ -30,14 +23,9 @@ const testBed = {
 };
 
 describe('kubectl nmi sysdump', () => {
-  it('writes one file, without tokens and without unrelated objects', async () => {
-    const { code, stdout, written } = await play(['sysdump'], testBed);
+  it('has no tokens and no unrelated objects', async () => {
+    const { code, stdout: text } = await play(['sysdump'], testBed);
     assert.equal(code, 0);
-    assert.match(
-      stdout,
-      /^nmi-sysdump-20261127T060000Z\.yaml: 8 parts\. Read it before you give it away\.\n$/,
-    );
-    const text = written.get('nmi-sysdump-20261127T060000Z.yaml') ?? '';
     assert.doesNotMatch(text, /eyJ|cert-manager/);
     const documents = parseAllDocuments(text).map((each) => each.toJS() as Record<string, unknown>);
     assert.equal(documents.length, 9);
@@ -60,18 +48,12 @@ describe('kubectl nmi sysdump', () => {
     });
   });
 
-  it('names what it could not read, and never overwrites', async () => {
-    const { code, written } = await play(['sysdump', '--file', 'x.yaml'], {
+  it('names what it could not read', async () => {
+    const { code, stdout } = await play(['sysdump'], {
       ...testBed,
       forbidden: { nodes: 'everywhere' },
     });
     assert.equal(code, 0);
-    assert.match(written.get('x.yaml') ?? '', /cannot list|list nodes/);
-    const other = {
-      ...testBed,
-      other: () => failed('Unable to connect to the server: x'),
-      isReadOnly: true,
-    };
-    assert.match((await play(['sysdump'], other)).stderr, /cannot be written, or exists/);
+    assert.match(stdout, /cannot list|list nodes/);
   });
 });

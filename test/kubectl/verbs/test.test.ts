@@ -5,10 +5,8 @@ import { parse } from 'yaml';
 import {
   boundTestBed,
   createAgentPod,
-  createBinding,
   createPod,
   failed,
-  kinds,
   ok,
   play,
   type Recorded,
@@ -77,31 +75,6 @@ describe('kubectl nmi test', () => {
     assert.equal(calls.at(-1)?.[1], 'delete');
   });
 
-  it('uses the label of a binding of an identity', async () => {
-    const { inputs } = await play(
-      ['test', '--identity', 'orders', '--image', 'mine:1'],
-      testBedOf(granted),
-    );
-    const made = parse(inputs[0] ?? '') as MadePod;
-    assert.equal(made.metadata.labels['aadpodidbinding'], 'orders');
-    assert.equal(made.spec.nodeName, undefined);
-    assert.equal(made.spec.containers[0]?.image, 'mine:1');
-  });
-
-  it('uses the service account that a binding is limited to, else the default one', async () => {
-    for (const [limit, account] of [
-      [{ serviceAccount: 'robot' }, 'robot'],
-      [{}, 'default'],
-    ] as const) {
-      const spec = { azureIdentity: 'orders', selector: 'orders', ...limit };
-      const { inputs } = await play(
-        ['test', '--identity', 'orders', '--image', 'mine:1'],
-        testBedOf(granted, 'Succeeded', { [kinds.bindings]: [createBinding('orders', spec)] }),
-      );
-      assert.equal((parse(inputs[0] ?? '') as MadePod).spec.serviceAccountName, account);
-    }
-  });
-
   it('removes its pod when the wait is over', async () => {
     const { stdout, calls } = await play(
       ['test', '--pod', 'web', '--timeout', '5'],
@@ -127,13 +100,7 @@ describe('kubectl nmi test', () => {
   });
 
   it('refuses to guess missing input', async () => {
-    assert.match((await play(['test'], testBedOf(''))).stderr, /no pod or identity is selected/);
-    assert.equal((await play(['test', '--pod', 'a', '--identity', 'b'], testBedOf(''))).code, 2);
-    assert.match(
-      (await play(['test', '--identity', 'orders'], testBedOf('', '', { [kinds.bindings]: [] })))
-        .stderr,
-      /Bind it: kubectl nmi identity assign orders/,
-    );
+    assert.match((await play(['test'], testBedOf(''))).stderr, /test needs --pod/);
     const blind = { ...testBedOf(''), forbidden: { pods: 'other-namespaces' } as const };
     assert.match((await play(['test', '--pod', 'web'], blind)).stderr, /Give --image/);
   });

@@ -1,33 +1,21 @@
-/**
- * `kubectl nmi identity assign` and `unassign`: the binding, and the assignment of the identity to the
- * scale sets.
- */
+/** `kubectl nmi identity assign`: the binding, and the az lines that assign the identity to the scale sets. */
 import { bindingLabel } from '../../../cache/index/binding-label.ts';
-import { isGuid } from '../../../cache/index/identifiers.ts';
 import { stringAt } from '../../../base/json-value.ts';
-import { azLine, renderAz, type AzLine } from '../../azure/az.ts';
+import { renderAz, type AzLine } from '../../azure/az.ts';
 import { parseIdentityId } from '../../azure/identity-id.ts';
-import { computesOf, identityLine } from '../../azure/node-pools.ts';
-import { bindingObject } from '../../azure/objects.ts';
-import { nameOf, namespaceOf, specOf, titleOf, type RawObject } from '../../base/object.ts';
-import { exitCodes } from '../../base/io.ts';
-import { failedError, PluginError, usageError, type ExitCode } from '../../base/plugin-error.ts';
+import { assignLine, computesOf } from '../../azure/node-pools.ts';
+import { nameOf, specOf, type RawObject } from '../../base/object.ts';
+import { failedError, usageError, type ExitCode } from '../../base/plugin-error.ts';
 import { listNodes } from '../../cluster/agent-state.ts';
-import { findIdentity, type Found } from '../../cluster/bound.ts';
-import type { NamedObject } from '../../cluster/other-owners.ts';
-import { identityResources } from '../../cluster/resources.ts';
-import { findOtherUsers, needsAssignment } from '../../findings/identity-users.ts';
-import { valueOf } from '../../transport/kubectl.ts';
-import { renderRule } from '../../transport/kubectl-failure.ts';
+import { findIdentity } from '../../cluster/bound.ts';
 import { nmiCommand, pin, type VerbContext } from '../context.ts';
-import { carryOut, checkName, emptyPlan, unlessThere, type PlanFlags } from '../plan.ts';
+import { carryOut, emptyPlan, unlessThere } from '../plan.ts';
 
-interface AssignFlags extends PlanFlags {
+interface AssignFlags {
+  readonly apply: boolean;
   /** Default: the name of the identity. */
   readonly selector?: string | undefined;
   readonly serviceAccount: string;
-  readonly role: string;
-  readonly scope: string;
 }
 
 export async function assign(
@@ -44,10 +32,12 @@ export async function assign(
       'Use at most 63 letters, digits, hyphens, dots and underscores.',
     );
   }
-  const made = bindingObject(context.namespace, checkName(name), name, selector, serviceAccount);
-  const added = await unlessThere(context, identityResources.bindings, name, made);
-  const roles = roleLines(identity, flags);
-  const scaleSets = await scaleSetLines(context, identity, 'assign', flags.run);
+  const added = await unlessThere(context, 'AzureIdentityBinding', name, {
+    azureIdentity: name,
+    selector,
+    ...(serviceAccount === '' ? {} : { serviceAccount }),
+  });
+  const scaleSets = await scaleSetLines(context, identity);
   const notes = [
     ...added.notes,
     `Pods get it by the label ${bindingLabel}=${selector} in their template.`,
@@ -56,117 +46,18 @@ export async function assign(
       ? [`It is federated: ${nmiCommand(context, 'identity', 'federate', name)}`]
       : []),
   ];
-  const az = [...scaleSets.lines, ...roles];
-  return carryOut(context, { ...emptyPlan, objects: added.objects, az, notes }, flags);
-}
-
-/** @throws PluginError */
-function roleLines(identity: RawObject, { role, scope }: AssignFlags): readonly AzLine[] {
-  if ((role === '') !== (scope === ''))
-    throw usageError('--role and --scope belong together', 'Give both, or none.');
-  if (role === '') return [];
-  if (!/^\/(?:subscriptions|providers)\/[\x21-\x7e]+$/i.test(scope)) {
-    throw usageError(
-      `--scope is "${scope}", which is no resource of Azure`,
-      'Write it as /subscriptions/ID/resourceGroups/GROUP.',
-    );
-  }
-  const clientId = stringAt(specOf(identity), 'clientID').trim();
-  if (!isGuid(clientId)) {
-    throw failedError(
-      `spec.clientID of AzureIdentity ${titleOf(identity)} is missing or is no GUID`,
-      'Correct it; az needs it to give the role.',
-    );
-  }
-  return [azLine(['role', 'assignment', 'create'], { assignee: clientId, role, scope })];
-}
-
-interface UnassignFlags extends PlanFlags {
-  readonly ignoreUnknownUsers: boolean;
-}
-
-export async function unassign(
-  unpinned: VerbContext,
-  name: string,
-  flags: UnassignFlags,
-): Promise<ExitCode> {
-  const context = await pin(unpinned);
-  const found = await findIdentity(context.kubectl, context.namespace, name);
-  const { identity, bindings, pods } = found;
-  const kept = await whyKept(context, found, flags);
-  const { lines, notes } =
-    kept === undefined
-      ? await scaleSetLines(context, identity, 'remove', flags.run)
-      : { lines: [], notes: [`It stays assigned to the scale sets${kept}`] };
-  const plan = {
-    ...emptyPlan,
-    deletions: deletionsOf(bindings),
-    az: lines,
-    removesInAzure: true,
-    notes: [...usersNote(pods), ...notes],
-  };
-  return carryOut(context, plan, flags);
-}
-
-/**
- * Why the scale sets keep the identity; undefined if nobody else is known to need it.
- * @throws PluginError with --run if that cannot be known.
- */
-async function whyKept(
-  { kubectl }: VerbContext,
-  { identity, identities }: Found,
-  { run, ignoreUnknownUsers }: UnassignFlags,
-): Promise<string | undefined> {
-  if (!needsAssignment(identity)) return undefined;
-  const read = await kubectl.list(identityResources.identities, undefined);
-  const isBlind = !read.ok && read.failure.kind === 'forbidden';
-  const all = isBlind ? identities : valueOf(read, 'list AzureIdentities');
-  const { same, unknown } = findOtherUsers(identity, all);
-  if (same.length > 0) {
-    return ` for ${same.map((each) => `AzureIdentity ${titleOf(each)}`).join(', ')}.`;
-  }
-  if (ignoreUnknownUsers || (!isBlind && unknown.length === 0)) return undefined;
-  const [why, remedy] =
-    !read.ok && read.failure.kind === 'forbidden'
-      ? [
-          'you have no right to list AzureIdentities of all namespaces',
-          `Ask for this RBAC rule: ${renderRule(read.failure.rule)}`,
-        ]
-      : [
-          unknown.map((each) => halvesOf(each, identity)).join('; '),
-          'Set both ids in both objects',
-        ];
-  const problem = `it is not known whether another namespace uses the identity: ${why}`;
-  const nextStep = `${remedy}, or give --ignore-unknown-users.`;
-  if (run)
-    throw new PluginError(isBlind ? exitCodes.noRight : exitCodes.findings, problem, nextStep);
-  return `: ${problem}. ${nextStep}`;
-}
-
-/** Of two objects that cannot be compared. */
-function halvesOf(one: RawObject, other: RawObject): string {
-  const [first, second] =
-    stringAt(specOf(one), 'clientID') === ''
-      ? ['a resource id', 'a client id']
-      : ['a client id', 'a resource id'];
-  return `AzureIdentity ${titleOf(one)} has only ${first}, AzureIdentity ${titleOf(other)} only ${second}`;
+  const plan = { ...emptyPlan, objects: added.objects, az: scaleSets.lines, notes };
+  return carryOut(context, plan, flags.apply);
 }
 
 async function scaleSetLines(
   { kubectl }: VerbContext,
   identity: RawObject,
-  verb: 'assign' | 'remove',
-  isRun: boolean,
 ): Promise<{ readonly lines: readonly AzLine[]; readonly notes: readonly string[] }> {
-  if (!needsAssignment(identity)) return { lines: [], notes: [] };
+  // The tokens of other types do not come from the node.
+  if ((specOf(identity)['type'] ?? 0) !== 0) return { lines: [], notes: [] };
   const found = stringAt(specOf(identity), 'resourceID').trim();
   const title = `AzureIdentity ${nameOf(identity)}`;
-  if (found === '' && isRun) {
-    throw usageError(
-      `${title} has no spec.resourceID, which the az lines need`,
-      'Set it: az identity list shows resource ids.',
-    );
-  }
   if (found !== '' && parseIdentityId(found) === undefined) {
     throw failedError(
       `${title} has a spec.resourceID that is no id of a user-assigned identity: ${found}`,
@@ -176,30 +67,14 @@ async function scaleSetLines(
   const resourceId = found === '' ? '<resource id of the identity>' : found;
   const computes = computesOf((await listNodes(kubectl, [])) ?? []);
   if (computes.length > 0) {
-    return { lines: computes.map((each) => identityLine(each, verb, [resourceId])), notes: [] };
+    return { lines: computes.map((each) => assignLine(each, resourceId)), notes: [] };
   }
   const template = {
     kind: 'vmss',
     subscription: '<id>',
     resourceGroup: '<node resource group>',
     name: '<scale set>',
-    pool: '',
-    nodes: [],
   } as const;
-  const text = renderAz(identityLine(template, verb, [resourceId])).replaceAll("'", '');
+  const text = renderAz(assignLine(template, resourceId)).replaceAll("'", '');
   return { lines: [], notes: [`No node of Azure is visible to you. For each scale set: ${text}`] };
-}
-
-export function deletionsOf(bindings: readonly RawObject[]): readonly NamedObject[] {
-  return bindings.map((each) => ({
-    resource: identityResources.bindings,
-    namespace: namespaceOf(each),
-    name: nameOf(each),
-  }));
-}
-
-export function usersNote(pods: readonly RawObject[]): readonly string[] {
-  return pods.length === 0
-    ? []
-    : [`Pods that lose it (${pods.length}): ${pods.slice(0, 10).map(nameOf).join(', ')}`];
 }

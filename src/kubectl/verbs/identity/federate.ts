@@ -1,13 +1,7 @@
 /** `kubectl nmi identity federate`: federated credentials for the service accounts of an identity. */
 import { stringAt } from '../../../base/json-value.ts';
 import { cloudOf } from '../../../nmi/sources/entra/clouds.ts';
-import {
-  findFederation,
-  maxCredentials,
-  planFederation,
-  subjectOf,
-  type Subject,
-} from '../../azure/federation.ts';
+import { maxCredentials, planFederation, subjectOf, type Subject } from '../../azure/federation.ts';
 import { specOf } from '../../base/object.ts';
 import { usageError, type ExitCode } from '../../base/plugin-error.ts';
 import { commonConfig, defaultConfig, verifiedOf, type AgentView } from '../../cluster/agents.ts';
@@ -21,10 +15,9 @@ export async function federate(
   unpinned: VerbContext,
   name: string,
   accounts: readonly string[],
-  run: boolean,
 ): Promise<ExitCode> {
   const context = await pin(unpinned);
-  const { kubectl, io, namespace } = context;
+  const { kubectl, namespace } = context;
   const [{ identity, pods }, read] = await Promise.all([
     findIdentity(kubectl, namespace, name),
     readAgents(context),
@@ -70,16 +63,14 @@ export async function federate(
     agents.length === 0
       ? ['No verified agent shows its options: the audience is assumed to be the default one.']
       : [];
-  const planned = run
-    ? await findFederation(io, federation, subjects)
-    : planFederation(federation, subjects);
+  const planned = planFederation(federation, subjects);
   const notes = [
     ...tooMany,
     ...assumed,
     ...subjects.map((each) => `subject ${subjectOf(each)}`),
     ...planned.notes,
   ];
-  return carryOut(context, { ...emptyPlan, az: planned.az, notes }, { apply: false, run });
+  return carryOut(context, { ...emptyPlan, az: planned.az, notes }, false);
 }
 
 function agentSubjects([agent]: readonly AgentView[]): readonly Subject[] {

@@ -4,99 +4,52 @@ import { isGuid } from '../../../cache/index/identifiers.ts';
 import { asRecord, stringAt } from '../../../base/json-value.ts';
 import { azLine, readAz, renderAz } from '../../azure/az.ts';
 import { parseIdentityId, showClientIdLine } from '../../azure/identity-id.ts';
-import { identityObject } from '../../azure/objects.ts';
-import { nameOf, namespaceOf, specOf, titleOf } from '../../base/object.ts';
-import { exitCodes } from '../../base/io.ts';
 import { usageError, type ExitCode } from '../../base/plugin-error.ts';
-import { renderTable } from '../../base/output.ts';
-import { findIdentity, podsByBinding, readBound } from '../../cluster/bound.ts';
-import { identityResources } from '../../cluster/resources.ts';
-import { nmiCommand, pin, print, scopeOf, type VerbContext } from '../context.ts';
-import { explainObject } from '../explain.ts';
-import {
-  carryOut,
-  checkName,
-  emptyPlan,
-  planFlags,
-  removalFlags,
-  unlessThere,
-  type PlanFlags,
-} from '../plan.ts';
-import {
-  nameArgument,
-  switchFlag,
-  textFlag,
-  type AddVerb,
-  type Parser,
-  type Start,
-} from '../verb.ts';
-import { assign, deletionsOf, unassign, usersNote } from './assign.ts';
+import { nmiCommand, pin, type VerbContext } from '../context.ts';
+import { carryOut, emptyPlan, planFlags, runFlag, unlessThere } from '../plan.ts';
+import { nameArgument, textFlag, type AddVerb, type Parser, type Start } from '../verb.ts';
+import { assign } from './assign.ts';
 import { federate } from './federate.ts';
 
 export const addIdentity: AddVerb = (parser, start) =>
-  parser.command(
-    'identity',
-    'add, list, show, delete, assign, unassign and federate identities',
-    (verb) =>
-      addUses(addObjects(verb, start), start).demandCommand(1, 'No verb is given after identity.'),
+  parser.command('identity', 'add, assign and federate identities', (verb) =>
+    addUses(addObjects(verb, start), start).demandCommand(1, 'No verb is given after identity.'),
   );
 
 /** The verbs of the AzureIdentity itself. */
 function addObjects(parser: Parser, start: Start): Parser {
-  return parser
-    .command(
-      'add <name>',
-      'an AzureIdentity for an existing identity in Azure',
-      (sub) =>
-        sub
-          .positional('name', nameArgument)
-          .option('resource-id', textFlag('Azure resource id of the user-assigned identity.'))
-          .option(
-            'client-id',
-            textFlag('Client id; --run reads it by az where there is a resource id.'),
-          )
-          .option('tenant-id', textFlag('Tenant; for all but user-assigned.'))
-          .option('type', {
-            choices: [...typeTitles.values()],
-            default: userAssigned,
-            describe: 'Where its tokens come from.',
-          })
-          .options({
-            secret: textFlag('Secret with the password or certificate.'),
-            ...planFlags,
-          })
-          .example(
-            '$0 identity add orders --resource-id /subscriptions/… --run --apply',
-            'of a user-assigned identity',
-          )
-          .example(
-            '$0 identity add orders --type federated --client-id … --tenant-id …',
-            'without any assignment',
-          ),
-      (flags) => start(flags, (context) => add(context, flags.name, flags)),
-    )
-    .command(
-      'list',
-      'identities with their bindings and pods',
-      (sub) => sub.example('$0 identity list -A', 'of all namespaces'),
-      (flags) => start(flags, list),
-    )
-    .command(
-      'show <name>',
-      'one identity, and what its pods get',
-      (sub) => sub.positional('name', nameArgument).example('$0 identity show orders', ''),
-      (flags) => start(flags, (context) => explainObject(context, 'identity', flags.name)),
-    )
-    .command(
-      'delete <name>',
-      'an identity and the bindings that name it',
-      (sub) =>
-        sub
-          .positional('name', nameArgument)
-          .options({ apply: removalFlags.apply, yes: removalFlags.yes })
-          .example('$0 identity delete orders --apply --yes', ''),
-      (flags) => start(flags, (context) => remove(context, flags.name, flags)),
-    );
+  return parser.command(
+    'add <name>',
+    'an AzureIdentity for an existing identity in Azure',
+    (sub) =>
+      sub
+        .positional('name', nameArgument)
+        .option('resource-id', textFlag('Azure resource id of the user-assigned identity.'))
+        .option(
+          'client-id',
+          textFlag('Client id; --run reads it by az where there is a resource id.'),
+        )
+        .option('tenant-id', textFlag('Tenant; for all but user-assigned.'))
+        .option('type', {
+          choices: [...typeTitles.values()],
+          default: userAssigned,
+          describe: 'Where its tokens come from.',
+        })
+        .options({
+          secret: textFlag('Secret with the password or certificate.'),
+          run: runFlag,
+          ...planFlags,
+        })
+        .example(
+          '$0 identity add orders --resource-id /subscriptions/… --run --apply',
+          'of a user-assigned identity',
+        )
+        .example(
+          '$0 identity add orders --type federated --client-id … --tenant-id …',
+          'without any assignment',
+        ),
+    (flags) => start(flags, (context) => add(context, flags.name, flags)),
+  );
 }
 
 /** The verbs of its use by pods, and of Azure. */
@@ -113,34 +66,12 @@ function addUses(parser: Parser, start: Start): Parser {
             describe: 'Value of the pod label aadpodidbinding; default NAME.',
           })
           .option('service-account', textFlag('Only for pods under this service account.'))
-          .option('role', textFlag('Role in Azure to give the identity, with --scope.'))
-          .option('scope', textFlag('Azure resource that the role is for.'))
           .options(planFlags)
           .example(
             '$0 identity assign orders --selector orders',
             'shows the binding and the az lines',
-          )
-          .example(
-            '$0 identity assign orders --role "Key Vault Secrets User" --scope /subscriptions/… --run --apply',
-            'does it',
           ),
       (flags) => start(flags, (context) => assign(context, flags.name, flags)),
-    )
-    .command(
-      'unassign <name>',
-      'the reverse of assign; the AzureIdentity stays, and the assignment while others use it',
-      (sub) =>
-        sub
-          .positional('name', nameArgument)
-          .option(
-            'ignore-unknown-users',
-            switchFlag(
-              'Remove the assignment even if you cannot read whether other namespaces use the identity.',
-            ),
-          )
-          .options(removalFlags)
-          .example('$0 identity unassign orders --apply --run --yes', ''),
-      (flags) => start(flags, (context) => unassign(context, flags.name, flags)),
     )
     .command(
       'federate <name>',
@@ -154,12 +85,8 @@ function addUses(parser: Parser, start: Start): Parser {
             default: [],
             describe: 'Instead of those of the bound pods.',
           })
-          .options({ run: planFlags.run })
-          .example('$0 identity federate orders --run', ''),
-      (flags) =>
-        start(flags, (context) =>
-          federate(context, flags.name, flags['service-account'], flags.run),
-        ),
+          .example('$0 identity federate orders', ''),
+      (flags) => start(flags, (context) => federate(context, flags.name, flags['service-account'])),
     );
 }
 
@@ -170,7 +97,9 @@ const typeTitles: ReadonlyMap<number, string> = new Map([
   ...credentialKinds.map(({ type, typeTitle }) => [type, typeTitle] as const),
 ]);
 
-interface AddFlags extends PlanFlags {
+interface AddFlags {
+  readonly apply: boolean;
+  readonly run: boolean;
   readonly resourceId: string;
   readonly clientId: string;
   readonly tenantId: string;
@@ -181,7 +110,6 @@ interface AddFlags extends PlanFlags {
 
 async function add(unpinned: VerbContext, name: string, flags: AddFlags): Promise<ExitCode> {
   const context = await pin(unpinned);
-  const { namespace } = context;
   const { resourceId } = flags;
   const [type = 0] = [...typeTitles].find(([, title]) => title === flags.type) ?? [];
   const kinds = kindsOfType(type);
@@ -214,14 +142,12 @@ async function add(unpinned: VerbContext, name: string, flags: AddFlags): Promis
     ...(isOfEntra ? { tenantID: found.tenantId } : {}),
     ...(needsSecret ? { clientPassword: { name: flags.secret } } : {}),
   };
-  const made = identityObject(namespace, checkName(name), spec);
-  const added = await unlessThere(context, identityResources.identities, name, made);
+  const added = await unlessThere(context, 'AzureIdentity', name, spec);
   const notes = [
     ...added.notes,
     `Then bind it: ${nmiCommand(context, 'identity', 'assign', name)}`,
   ];
-  // The `az` line that reads the identity has already run.
-  return carryOut(context, { ...emptyPlan, objects: added.objects, notes }, flags);
+  return carryOut(context, { ...emptyPlan, objects: added.objects, notes }, flags.apply);
 }
 
 async function completeIds({ io }: VerbContext, flags: AddFlags) {
@@ -234,52 +160,4 @@ async function completeIds({ io }: VerbContext, flags: AddFlags) {
     clientId: stringAt(shown, 'clientId'),
     tenantId: tenantId || stringAt(shown, 'tenantId'),
   };
-}
-
-async function list(context: VerbContext): Promise<ExitCode> {
-  const { identities, bindings, pods } = await readBound(context.kubectl, await scopeOf(context));
-  const bindingsByName = Map.groupBy(
-    bindings,
-    (each) => `${namespaceOf(each)}/${stringAt(specOf(each), 'azureIdentity')}`,
-  );
-  const podsOf = podsByBinding(pods);
-  const rows = identities.map((identity) => {
-    const own = bindingsByName.get(titleOf(identity)) ?? [];
-    return {
-      namespace: namespaceOf(identity),
-      name: nameOf(identity),
-      type: typeTitles.get(Number(specOf(identity)['type'] ?? 0)) ?? 'unknown',
-      clientId: stringAt(specOf(identity), 'clientID'),
-      selectors: own.map((each) => stringAt(specOf(each), 'selector')),
-      pods: podsOf(own).map(nameOf),
-    };
-  });
-  print(context, { kind: 'IdentityList', identities: rows }, () =>
-    renderTable(
-      ['NAMESPACE', 'NAME', 'TYPE', 'CLIENT-ID', 'SELECTORS', 'PODS'],
-      rows.map(({ namespace, name, type, clientId, selectors, pods: names }) => [
-        ...[namespace, name, type, clientId, selectors.join(',')],
-        names.length > 3
-          ? `${names.slice(0, 3).join(',')} and ${names.length - 3} more`
-          : names.join(','),
-      ]),
-    ),
-  );
-  return exitCodes.ok;
-}
-
-async function remove(
-  unpinned: VerbContext,
-  name: string,
-  flags: Pick<PlanFlags, 'apply' | 'yes'>,
-): Promise<ExitCode> {
-  const context = await pin(unpinned);
-  const { bindings, pods } = await findIdentity(context.kubectl, context.namespace, name);
-  const { namespace } = context;
-  const deletions = [
-    ...deletionsOf(bindings),
-    { resource: identityResources.identities, namespace, name },
-  ];
-  const plan = { ...emptyPlan, deletions, notes: usersNote(pods) };
-  return carryOut(context, plan, { ...flags, run: false });
 }

@@ -45,7 +45,7 @@ describe('kubectl nmi identity federate', () => {
     const { stdout } = await play(['identity', 'federate', 'orders'], testBed());
     assert.match(
       stdout,
-      /# subject system:serviceaccount:shop:robot\n[^]*# az identity federated-credential create --name shop-robot .*--issuer https:\/\/oidc\.example\/1\/ .*--audiences api:\/\/AzureADTokenExchangeUSGov\n/,
+      /# subject system:serviceaccount:shop:robot\n[^]*# az identity federated-credential create --name shop-robot-\w+ .*--issuer https:\/\/oidc\.example\/1\/ .*--audiences api:\/\/AzureADTokenExchangeUSGov\n/,
     );
   });
 

@@ -1,17 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { createFakeAz, ordersId, tenant } from '../../support/fake-az.ts';
-import {
-  boundTestBed,
-  clientA,
-  createBinding,
-  createIdentity,
-  createPod,
-  kinds,
-  ok,
-  play,
-  type Recorded,
-} from '../../support/recorded-kubectl.ts';
+import { boundTestBed, clientA, ok, play, type Recorded } from '../../support/recorded-kubectl.ts';
 
 const issuer = ok('{"issuer":"https://oidc.example/1/"}');
 
@@ -108,89 +98,5 @@ describe('kubectl nmi identity add', () => {
       (await play(words, testBedOf())).stdout,
       /type: 2\n[^]*clientPassword:\n {4}name: pfx/,
     );
-  });
-});
-
-describe('kubectl nmi identity list and show', () => {
-  it('list shows selectors and pods', async () => {
-    const testBed = testBedOf({
-      pods: ['a', 'b', 'c', 'd'].map((name) =>
-        createPod(name, { labels: { aadpodidbinding: 'orders' } }),
-      ),
-      [kinds.identities]: [createIdentity('orders'), createIdentity('far', {}, { namespace: 'x' })],
-    });
-    const { stdout } = await play(['identity', 'list'], testBed);
-    assert.match(
-      stdout,
-      /^NAMESPACE +NAME +TYPE[^\n]+\nshop +orders +user-assigned +431054d5\S+ +orders +a,b,c and 1 more\n$/,
-    );
-    assert.match((await play(['identity', 'list', '-A'], testBed)).stdout, /^x +far/m);
-  });
-
-  it('a binding for a service account lists only the pods of that account', async () => {
-    const bindings = [
-      createBinding('orders', {
-        azureIdentity: 'orders',
-        selector: 'orders',
-        serviceAccount: 'robot',
-      }),
-    ];
-    const { stdout } = await play(
-      ['identity', 'list', '-o', 'json'],
-      testBedOf({ [kinds.bindings]: bindings }),
-    );
-    assert.deepEqual(
-      (JSON.parse(stdout) as { identities: { pods: string[] }[] }).identities[0]?.pods,
-      [],
-    );
-  });
-
-  it('list is quick with thousands of them, by three calls of kubectl', async () => {
-    const numbers = Array.from({ length: 5_000 }, (_, at) => `i-${at}`);
-    const testBed = testBedOf({
-      pods: numbers.map((name) => createPod(name, { labels: { aadpodidbinding: name } })),
-      [kinds.identities]: numbers.map((name) => createIdentity(name)),
-      [kinds.bindings]: numbers.map((name) =>
-        createBinding(name, { azureIdentity: name, selector: name }),
-      ),
-    });
-    const startMs = performance.now();
-    const { stdout, reads } = await play(['identity', 'list', '-A'], testBed);
-    const tookMs = performance.now() - startMs;
-    assert.match(stdout, /^shop +i-4999 .* i-4999 +i-4999$/m);
-    assert.equal(reads, 3);
-    assert.ok(tookMs < 5_000, `${tookMs} ms; a look at each pod for each binding takes 25 s`);
-  });
-
-  it('show is explain', async () => {
-    assert.match(
-      (await play(['identity', 'show', 'orders'], testBedOf())).stdout,
-      /^AzureIdentity shop\/orders\n/,
-    );
-  });
-});
-
-describe('kubectl nmi identity delete and unassign', () => {
-  it('names the pods that lose it', async () => {
-    const { stdout } = await play(['identity', 'delete', 'orders'], testBedOf());
-    assert.equal(
-      stdout,
-      `# In context dev, namespace shop:
-# Pods that lose it (1): web
-# kubectl --context=dev delete azureidentitybindings.aadpodidentity.k8s.io --namespace=shop orders
-# kubectl --context=dev delete azureidentities.aadpodidentity.k8s.io --namespace=shop orders
-`,
-    );
-    const idle = await play(['identity', 'unassign', 'orders'], testBedOf({ pods: [] }));
-    assert.match(
-      idle.stdout,
-      /^# In context .*\n# No node of Azure is visible to you\. For each scale set: az vmss identity remove[^\n]+\n# kubectl --context=dev delete azureidentitybindings/,
-    );
-  });
-
-  it('finds no identity with another name', async () => {
-    const { code, stderr } = await play(['identity', 'delete', 'none'], testBedOf());
-    assert.equal(code, 1);
-    assert.match(stderr, /has no AzureIdentity none\nCreate it: kubectl nmi identity add none/);
   });
 });
