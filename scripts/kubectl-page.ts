@@ -70,7 +70,8 @@ The verdict uses [status conditions](operate.md#status-conditions) too: a missin
 
 Exit codes: 0 fine, 1 not granted (\`explain\`), errors (\`analyze\`, see \`--fail-on\`), findings (other verbs, with \`--exit-code\`) or failed, 2 usage, 69 out of reach,
 74 output lost (a full disk, a closed pipe), 77 no right.
-A flag with one value is given once, and not empty: everything else is a usage error.
+A flag with one value is given once, and not empty: everything else is a usage error. Findings have colors on a terminal, unless
+\`NO_COLOR\` is set.
 
 ## Verbs that write
 

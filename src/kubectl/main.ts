@@ -2,9 +2,11 @@
 import { readFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { text } from 'node:stream/consumers';
+import type { WriteStream } from 'node:tty';
 import { homedir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { exitCodes, type Io } from './base/io.ts';
+import { paint } from './base/paint.ts';
 import { runPlugin } from './plugin.ts';
 import { firstAlone } from './transport/first-alone.ts';
 import { runProgram } from './transport/program.ts';
@@ -22,9 +24,7 @@ for (const [signal, code] of [
 // Who reads the output, or a script, must not take a part of it for all.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   // A reader that has closed the pipe (`kubectl nmi reasons | head`) wants no more, not even this.
-  if (error.code !== 'EPIPE') {
-    process.stderr.write(`error: the output cannot be written: ${error.message}\n`);
-  }
+  if (error.code !== 'EPIPE') report(`error: the output cannot be written: ${error.message}\n`);
   process.exit(exitCodes.outputLost);
 });
 process.stderr.on('error', () => undefined);
@@ -44,8 +44,8 @@ const run: Io['run'] = (program, args, options = {}) =>
 
 void runPlugin(process.argv.slice(2), {
   environment: process.env,
-  stdout: (output) => process.stdout.write(output),
-  stderr: (line) => process.stderr.write(line),
+  stdout: (output) => process.stdout.write(hasColors(process.stdout) ? paint(output) : output),
+  stderr: report,
   run: firstAlone(run, hasLoginPlugin),
   readText: (path) => (path === '-' ? text(process.stdin) : readIfThere(path)),
   wallMs: () => Date.now(),
@@ -54,6 +54,15 @@ void runPlugin(process.argv.slice(2), {
 }).then((code) => {
   process.exitCode ??= code;
 });
+
+/** Node follows NO_COLOR and TERM. */
+function hasColors(stream: Partial<WriteStream>): boolean {
+  return stream.isTTY === true && stream.hasColors?.() === true;
+}
+
+function report(line: string): void {
+  process.stderr.write(hasColors(process.stderr) ? paint(line) : line);
+}
 
 async function hasLoginPlugin(): Promise<boolean> {
   const flag = process.argv.find((word) => word.startsWith('--kubeconfig='))?.slice(13);

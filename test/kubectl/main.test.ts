@@ -57,6 +57,20 @@ describe('the process of kubectl nmi', () => {
     assert.match(stderr, /^error: the output cannot be written: ENOSPC: no space left on device/);
   });
 
+  it('has colors on a terminal, and none elsewhere or with NO_COLOR', () => {
+    const words = `${process.execPath} ${main} explian`;
+    const onTerminal = (env: NodeJS.ProcessEnv) =>
+      spawnSync('script', ['-qec', words, '/dev/null'], {
+        cwd: folder,
+        encoding: 'utf8',
+        env: { PATH: process.env['PATH'], TERM: 'xterm-256color', ...env },
+      }).stdout.replaceAll('\u001b', 'ESC');
+    assert.match(onTerminal({}), /ESC\[31merror:ESC\[39m unknown verb/);
+    assert.match(onTerminal({ NO_COLOR: '1' }), /^error: unknown verb/);
+    assert.match(onTerminal({ TERM: 'dumb' }), /^error: unknown verb/);
+    assert.match(run(['explian']).stderr, /^error: unknown verb/);
+  });
+
   it('shows what a login plugin of kubectl asks, and passes the answer on', async () => {
     // As kubectl with an exec plugin: a prompt, the answer from the terminal, then the output.
     await writeFile(
