@@ -1,27 +1,39 @@
-/** An identity, and the pods of the bindings that name it. */
+/** Identities with the bindings that name them, and the pods of these. */
 import { bindingLabel } from '../../cache/index/binding-label.ts';
 import { stringAt } from '../../base/json-value.ts';
-import { labelsOf, nameOf, specOf, type RawObject } from '../base/object.ts';
+import { labelsOf, nameOf, namespaceOf, specOf, type RawObject } from '../base/object.ts';
 import { failedError } from '../base/plugin-error.ts';
-import { valueOf, type Kubectl } from '../transport/kubectl.ts';
+import { valueOf, type Kubectl, type Scope } from '../transport/kubectl.ts';
 import { identityResources } from './resources.ts';
 
-interface Found {
-  readonly identity: RawObject;
+export interface Bound {
+  readonly identities: readonly RawObject[];
+  readonly bindings: readonly RawObject[];
   readonly pods: readonly RawObject[];
 }
 
-/** @throws PluginError when there is none. */
+/** @throws PluginError */
+export async function readBound(kubectl: Kubectl, scope: Scope): Promise<Bound> {
+  const { identities, bindings } = identityResources;
+  const where = scope === undefined ? 'in all namespaces' : `in namespace ${scope}`;
+  const reads = [identities, bindings, 'pods'].map(async (resource) =>
+    valueOf(await kubectl.list(resource, scope), `list ${resource} ${where}`),
+  );
+  const [ownIdentities = [], ownBindings = [], pods = []] = await Promise.all(reads);
+  return { identities: ownIdentities, bindings: ownBindings, pods };
+}
+
+export interface Found extends Bound {
+  readonly identity: RawObject;
+}
+
+/** With the bindings that name it, and their pods. @throws PluginError when there is none. */
 export async function findIdentity(
   kubectl: Kubectl,
   namespace: string,
   name: string,
 ): Promise<Found> {
-  const kinds = [identityResources.identities, identityResources.bindings, 'pods'];
-  const reads = kinds.map(async (resource) =>
-    valueOf(await kubectl.list(resource, namespace), `list ${resource} in namespace ${namespace}`),
-  );
-  const [identities = [], bindings = [], pods = []] = await Promise.all(reads);
+  const { identities, bindings, pods } = await readBound(kubectl, namespace);
   const identity = identities.find((each) => nameOf(each) === name);
   if (identity === undefined) {
     throw failedError(
@@ -30,12 +42,24 @@ export async function findIdentity(
     );
   }
   const own = bindings.filter((each) => stringAt(specOf(each), 'azureIdentity') === name);
-  return { identity, pods: pods.filter((pod) => own.some((each) => selects(each, pod))) };
+  return { identity, identities, bindings: own, pods: podsByBinding(pods)(own) };
 }
 
-function selects(binding: RawObject, pod: RawObject): boolean {
-  const { selector, serviceAccount = '' } = specOf(binding);
-  const isLabelled = selector !== '' && labelsOf(pod).get(bindingLabel) === selector;
-  const account = stringAt(specOf(pod), 'serviceAccountName');
-  return isLabelled && (serviceAccount === '' || serviceAccount === account);
+/** The pods of some bindings, each once, without a look at every pod for every binding. */
+export function podsByBinding(
+  pods: readonly RawObject[],
+): (bindings: readonly RawObject[]) => readonly RawObject[] {
+  const keyOf = (object: RawObject, label: string) => `${namespaceOf(object)}/${label}`;
+  const byLabel = Map.groupBy(pods, (pod) => keyOf(pod, labelsOf(pod).get(bindingLabel) ?? ''));
+  return (bindings) => {
+    const found = bindings.flatMap((binding) => {
+      const { selector, serviceAccount } = specOf(binding);
+      if (typeof selector !== 'string' || selector === '') return [];
+      const account = serviceAccount ?? '';
+      return (byLabel.get(keyOf(binding, selector)) ?? []).filter(
+        (pod) => account === '' || account === stringAt(specOf(pod), 'serviceAccountName'),
+      );
+    });
+    return [...new Set(found)];
+  };
 }

@@ -4,52 +4,63 @@ import { isGuid } from '../../../cache/index/identifiers.ts';
 import { asRecord, stringAt } from '../../../base/json-value.ts';
 import { azLine, readAz, renderAz } from '../../azure/az.ts';
 import { parseIdentityId, showClientIdLine } from '../../azure/identity-id.ts';
+import { exitCodes } from '../../base/io.ts';
+import { nameOf, namespaceOf, specOf, titleOf } from '../../base/object.ts';
+import { renderTable } from '../../base/output.ts';
 import { usageError, type ExitCode } from '../../base/plugin-error.ts';
-import { nmiCommand, pin, type VerbContext } from '../context.ts';
+import { podsByBinding, readBound } from '../../cluster/bound.ts';
+import { nmiCommand, pin, print, scopeOf, type VerbContext } from '../context.ts';
 import { carryOut, emptyPlan, planFlags, runFlag, unlessThere } from '../plan.ts';
 import { nameArgument, textFlag, type AddVerb, type Parser, type Start } from '../verb.ts';
 import { assign } from './assign.ts';
 import { federate } from './federate.ts';
 
 export const addIdentity: AddVerb = (parser, start) =>
-  parser.command('identity', 'add, assign and federate identities', (verb) =>
+  parser.command('identity', 'add, list, assign and federate identities', (verb) =>
     addUses(addObjects(verb, start), start).demandCommand(1, 'No verb is given after identity.'),
   );
 
 /** The verbs of the AzureIdentity itself. */
 function addObjects(parser: Parser, start: Start): Parser {
-  return parser.command(
-    'add <name>',
-    'an AzureIdentity for an existing identity in Azure',
-    (sub) =>
-      sub
-        .positional('name', nameArgument)
-        .option('resource-id', textFlag('Azure resource id of the user-assigned identity.'))
-        .option(
-          'client-id',
-          textFlag('Client id; --run reads it by az where there is a resource id.'),
-        )
-        .option('tenant-id', textFlag('Tenant; for all but user-assigned.'))
-        .option('type', {
-          choices: [...typeTitles.values()],
-          default: userAssigned,
-          describe: 'Where its tokens come from.',
-        })
-        .options({
-          secret: textFlag('Secret with the password or certificate.'),
-          run: runFlag,
-          ...planFlags,
-        })
-        .example(
-          '$0 identity add orders --resource-id /subscriptions/… --run --apply',
-          'of a user-assigned identity',
-        )
-        .example(
-          '$0 identity add orders --type federated --client-id … --tenant-id …',
-          'without any assignment',
-        ),
-    (flags) => start(flags, (context) => add(context, flags.name, flags)),
-  );
+  return parser
+    .command(
+      'add <name>',
+      'an AzureIdentity for an existing identity in Azure',
+      (sub) =>
+        sub
+          .positional('name', nameArgument)
+          .option('resource-id', textFlag('Azure resource id of the user-assigned identity.'))
+          .option(
+            'client-id',
+            textFlag('Client id; --run reads it by az where there is a resource id.'),
+          )
+          .option('tenant-id', textFlag('Tenant; for all but user-assigned.'))
+          .option('type', {
+            choices: [...typeTitles.values()],
+            default: userAssigned,
+            describe: 'Where its tokens come from.',
+          })
+          .options({
+            secret: textFlag('Secret with the password or certificate.'),
+            run: runFlag,
+            ...planFlags,
+          })
+          .example(
+            '$0 identity add orders --resource-id /subscriptions/… --run --apply',
+            'of a user-assigned identity',
+          )
+          .example(
+            '$0 identity add orders --type federated --client-id … --tenant-id …',
+            'without any assignment',
+          ),
+      (flags) => start(flags, (context) => add(context, flags.name, flags)),
+    )
+    .command(
+      'list',
+      'identities with their bindings and pods',
+      (sub) => sub.example('$0 identity list -A', 'of all namespaces'),
+      (flags) => start(flags, list),
+    );
 }
 
 /** The verbs of its use by pods, and of Azure. */
@@ -160,4 +171,36 @@ async function completeIds({ io }: VerbContext, flags: AddFlags) {
     clientId: stringAt(shown, 'clientId'),
     tenantId: tenantId || stringAt(shown, 'tenantId'),
   };
+}
+
+async function list(context: VerbContext): Promise<ExitCode> {
+  const { identities, bindings, pods } = await readBound(context.kubectl, await scopeOf(context));
+  const bindingsByName = Map.groupBy(
+    bindings,
+    (each) => `${namespaceOf(each)}/${stringAt(specOf(each), 'azureIdentity')}`,
+  );
+  const podsOf = podsByBinding(pods);
+  const rows = identities.map((identity) => {
+    const own = bindingsByName.get(titleOf(identity)) ?? [];
+    return {
+      namespace: namespaceOf(identity),
+      name: nameOf(identity),
+      type: typeTitles.get(Number(specOf(identity)['type'] ?? 0)) ?? 'unknown',
+      clientId: stringAt(specOf(identity), 'clientID'),
+      selectors: own.map((each) => stringAt(specOf(each), 'selector')),
+      pods: podsOf(own).map(nameOf),
+    };
+  });
+  print(context, { kind: 'IdentityList', identities: rows }, () =>
+    renderTable(
+      ['NAMESPACE', 'NAME', 'TYPE', 'CLIENT-ID', 'SELECTORS', 'PODS'],
+      rows.map(({ namespace, name, type, clientId, selectors, pods: names }) => [
+        ...[namespace, name, type, clientId, selectors.join(',')],
+        names.length > 3
+          ? `${names.slice(0, 3).join(',')} and ${names.length - 3} more`
+          : names.join(','),
+      ]),
+    ),
+  );
+  return exitCodes.ok;
 }
