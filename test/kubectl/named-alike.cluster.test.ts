@@ -59,7 +59,7 @@ const named: Readonly<Record<string, Named>> = {
   'binding-missing': { code: 'binding_missing' },
   'binding-in-other-namespace': { code: 'binding_missing' },
   'identity-missing': { code: 'identity_missing', at: 'azureidentitybindings/orders' },
-  'client-id-wrong': { code: 'client_id_not_bound' },
+  'client-id-wrong': { code: 'selector_not_bound' },
   'secret missing': {
     objects: pod() + identity('orders', secret) + binding() + agent(),
     code: 'credential_missing',

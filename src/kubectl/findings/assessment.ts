@@ -42,8 +42,12 @@ export function assessPod(
 
 /** A refusal for AZURE_CLIENT_ID is reported once, by the finding that shows where to change it. */
 function withoutDouble(findings: readonly Finding[]): readonly Finding[] {
-  const isExplained = findings.some(({ code }) => code === 'client_id_not_bound');
-  return findings.filter(({ code }) => !isExplained || code !== 'selector_not_bound');
+  const isDouble = ({ code, object }: Finding): boolean =>
+    code === 'selector_not_bound' &&
+    findings.some(
+      (other) => other.code === code && other.object.startsWith(`${object} container `),
+    );
+  return findings.filter((finding) => !isDouble(finding));
 }
 
 function findingsOfAgent(

@@ -1,4 +1,5 @@
 /** Mistakes in the objects themselves, independent of pods. */
+import { stringAt } from '../../base/json-value.ts';
 import { bindingLabel } from '../../cache/index/binding-label.ts';
 import { fullName } from '../../cache/index/object-name.ts';
 import { maxBindingsOfLabel, oldest } from '../../cache/index/grant-index.ts';
@@ -72,20 +73,32 @@ function ofFields({ snapshot }: PodContext): readonly Finding[] {
 
 function ofIdentities({ snapshot, view, knowsOptions }: PodContext): readonly Finding[] {
   const { grants, ...rules } = view.clusterState;
+  const bindings = [...grants.allBindings()];
   const bound = new Set(
-    [...grants.allBindings()].map(({ namespace, identityName }) => `${namespace}/${identityName}`),
+    bindings.map(({ namespace, identityName }) => `${namespace}/${identityName}`),
   );
+  const all = new Set(snapshot.identities.map(titleOf));
   return inScope(snapshot.identities, snapshot).flatMap((raw) => {
     const ref = { namespace: namespaceOf(raw), name: nameOf(raw) };
     const own = findingsOfIdentity(ref, parseIdentity(raw), undefined, rules);
     const found = own.length > 0 ? own : findingsOfStatus(raw, knowsOptions);
     if (bound.has(fullName(ref))) return found;
+    const elsewhere = bindings.find(
+      ({ namespace, identityName }) =>
+        identityName === ref.name && !all.has(`${namespace}/${identityName}`),
+    );
     return [
       ...found,
       createFinding('identity_unbound', {
         object: `AzureIdentity ${fullName(ref)}`,
-        text: 'No AzureIdentityBinding of its namespace names it.',
-        fix: `Bind it: kubectl nmi identity assign ${ref.name} -n ${ref.namespace} --apply`,
+        text:
+          elsewhere === undefined
+            ? 'No AzureIdentityBinding of its namespace names it.'
+            : `No AzureIdentityBinding of its namespace names it. AzureIdentityBinding ${fullName(elsewhere)} does, and uses only identities of namespace ${elsewhere.namespace}.`,
+        fix:
+          elsewhere === undefined
+            ? `Bind it: kubectl nmi identity assign ${ref.name} -n ${ref.namespace} --apply`
+            : `Create it in namespace ${elsewhere.namespace}, if that may use it: kubectl nmi identity add ${ref.name} -n ${elsewhere.namespace} --client-id ${stringAt(specOf(raw), 'clientID') || 'ID'} --apply`,
       }),
     ];
   });

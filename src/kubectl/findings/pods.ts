@@ -64,7 +64,7 @@ export function examinePod(
   const findings = [
     ...findOwnerLabels(ownersOf(pod, context.snapshot.workloads)),
     ...explanation.findings.filter(({ code }) => code !== 'identity_by_age' || !isNamed),
-    ...ofClientIds(pod, explanation, context),
+    ...ofClientIds(pod, explanation, context, request),
     ...ofNetworkPolicies(pod, explanation, context),
     ...ofWorkloadIdentity(pod, explanation, context.snapshot),
     ...ofExceptionElsewhere(pod, explanation, context.snapshot),
@@ -110,10 +110,13 @@ function ofClientIds(
   pod: RawObject,
   explanation: PodExplanation,
   { view }: PodContext,
+  { selector: asked }: PodRequest,
 ): readonly Finding[] {
   const isBound = explanation.identities.some(({ kind }) => kind === 'azure-identity');
   return environmentOf(pod, 'AZURE_CLIENT_ID').flatMap(({ container, value }) => {
-    if (isWorkloadIdentity(pod)) return [];
+    // Whoever asks about another client id has it in the request, whatever the environment says.
+    const isOther = asked.kind === 'client_id' && asked.value !== value;
+    if (isOther || isWorkloadIdentity(pod)) return [];
     const object = `${objectOf(pod)} container ${container}`;
     if (!isBound) {
       if (explanation.label !== undefined || explanation.exception !== undefined) return [];
@@ -138,13 +141,13 @@ function ofClientIds(
       ({ name, clientId }) => `${name} has ${clientId || 'none'}`,
     );
     return [
-      createFinding('client_id_not_bound', {
+      createFinding('selector_not_bound', {
         object,
-        text: `AZURE_CLIENT_ID=${value} names no identity that the pod is bound to: its requests get 400 selector_not_bound.`,
+        text: `AZURE_CLIENT_ID=${value} names no identity that the pod is bound to: its requests get 400.`,
         fix:
           bound.length === 1
-            ? `Set AZURE_CLIENT_ID to ${explanation.identities[0]?.clientId ?? ''}, or remove it.`
-            : 'Set AZURE_CLIENT_ID to one of the client ids above, or bind the identity that it names.',
+            ? `Set AZURE_CLIENT_ID to ${explanation.identities[0]?.clientId ?? ''} in the pod template, or remove it there.`
+            : 'Set AZURE_CLIENT_ID to one of the client ids above in the pod template, or bind the identity that it names.',
         details: bound,
       }),
     ];

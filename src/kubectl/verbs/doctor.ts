@@ -75,7 +75,7 @@ async function doctor(context: VerbContext, isPre: boolean): Promise<ExitCode> {
       : [
           checkAgents(nodes, agents),
           await checkAgentRights(context, agents, unread),
-          ...(pods === undefined ? [] : [checkBootGuard(pods)]),
+          ...(pods === undefined ? [] : [checkBootGuard(pods), checkConditions(pods)]),
         ]),
     await checkPolicies(context, unread),
   ];
@@ -236,13 +236,19 @@ function checkPods(pods: readonly RawObject[] | undefined): Examined {
   return examined('MIC of aad-pod-identity', pods === undefined ? notChecked : seen, findings);
 }
 
-function checkBootGuard(pods: readonly RawObject[] | undefined): Examined {
-  if (pods === undefined) return examined('boot guard', notChecked, []);
-  const isOn = pods.some(
-    (pod) => labelsOf(pod).get('app.kubernetes.io/component') === 'boot-guard',
-  );
+function runs(pods: readonly RawObject[], component: string): boolean {
+  return pods.some((pod) => labelsOf(pod).get('app.kubernetes.io/component') === component);
+}
+
+function checkBootGuard(pods: readonly RawObject[]): Examined {
+  const isOn = runs(pods, 'boot-guard');
   const advice = 'not by the chart: see "Nodes after a reboot" in docs/install.md';
   return examined('boot guard', isOn ? 'on' : advice, []);
+}
+
+function checkConditions(pods: readonly RawObject[]): Examined {
+  const missing = 'not written: the Deployment nmi-conditions has no pod';
+  return examined('status conditions', runs(pods, 'conditions') ? 'written' : missing, []);
 }
 
 function checkNodes(nodes: readonly RawObject[] | undefined): Examined {

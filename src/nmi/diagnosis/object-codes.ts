@@ -14,11 +14,6 @@ export const objectCodes = {
     means: 'A workload has the label aadpodidbinding itself, and its pod template has not.',
     fix: 'Move the label to the metadata of the pod template.',
   },
-  client_id_not_bound: {
-    severity: 'error',
-    means: 'AZURE_CLIENT_ID of a container names an identity that the pod is not bound to.',
-    fix: 'Set it to the client id of a bound identity.',
-  },
   client_id_without_binding: {
     severity: 'warning',
     means: 'A container has AZURE_CLIENT_ID, and its pod is bound to no identity.',

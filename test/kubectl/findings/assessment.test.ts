@@ -2,7 +2,13 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { viewAgent } from '../../../src/kubectl/cluster/agents.ts';
 import { bound, assess, web } from '../support/assess.ts';
-import { clientB, createAgentPod, createBinding, createPod } from '../support/recorded-kubectl.ts';
+import {
+  clientA,
+  clientB,
+  createAgentPod,
+  createBinding,
+  createPod,
+} from '../support/recorded-kubectl.ts';
 
 describe('an assessment', () => {
   it('has a refusal for AZURE_CLIENT_ID once, where it can be changed', () => {
@@ -13,7 +19,15 @@ describe('an assessment', () => {
       resource: undefined,
     } as const;
     const codes = assess(pod, {}, request).findings.map(({ code }) => code);
-    assert.deepEqual(codes, ['client_id_not_bound']);
+    assert.deepEqual(codes, ['selector_not_bound']);
+  });
+
+  it('is about the client id that was asked for, whatever the environment of the pod says', () => {
+    const env = [{ name: 'AZURE_CLIENT_ID', value: clientB }];
+    const pod = createPod('web', { ...bound, spec: { containers: [{ name: 'main', env }] } });
+    const selector = { kind: 'client_id', value: clientA } as const;
+    const { verdict, findings } = assess(pod, {}, { selector, resource: undefined });
+    assert.deepEqual([verdict.kind, findings], ['granted', []]);
   });
 
   it('has the agent of the node, if it can be seen', () => {

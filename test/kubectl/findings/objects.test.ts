@@ -56,6 +56,22 @@ describe('objects', () => {
     ]);
   });
 
+  it('are reported as identities that a binding of another namespace names', () => {
+    const identities = [createIdentity('shared', {}, { namespace: 'platform' })];
+    const bindings = [createBinding('orders', { azureIdentity: 'shared', selector: 'orders' })];
+    const found = examine({ identities, bindings, scope: undefined });
+    const unbound = found.find(({ code }) => code === 'identity_unbound');
+    assert.equal(unbound?.object, 'AzureIdentity platform/shared');
+    assert.match(
+      unbound.text,
+      /Binding shop\/orders does, and uses only identities of namespace shop/,
+    );
+    assert.match(
+      unbound.fix,
+      /^Create it in namespace shop, .* identity add shared -n shop --client-id /,
+    );
+  });
+
   it('are reported as bindings without an identity, with the one that may be meant', () => {
     const bindings = [
       createBinding('a', { azureIdentity: 'Orders', selector: 'orders' }),

@@ -67,8 +67,11 @@ describe('a pod', () => {
 
   it('names an identity in AZURE_CLIENT_ID that it is not bound to', () => {
     const [finding] = examine(createPod('web', { ...bound, ...withClientId(clientB) }));
-    assert.equal(finding?.code, 'client_id_not_bound');
-    assert.equal(finding?.fix, `Set AZURE_CLIENT_ID to ${clientA}, or remove it.`);
+    assert.equal(finding?.code, 'selector_not_bound');
+    assert.equal(
+      finding?.fix,
+      `Set AZURE_CLIENT_ID to ${clientA} in the pod template, or remove it there.`,
+    );
   });
 
   it('has a fix that can be typed', () => {

@@ -42,6 +42,8 @@ describe('kubectl nmi analyze', () => {
       ],
       [kinds.bindings]: [createBinding('orders')],
     });
+    const own = await play(['analyze'], testBed);
+    assert.match(own.stdout, / of 1 pods, 1 identities, 1 bindings, /);
     const all = await play(['analyze', '-A', '--exit-code'], testBed);
     assert.equal(all.code, 1);
     assert.match(all.stdout, /2 errors, 0 warnings, 2 info of 2 pods/);
@@ -59,6 +61,7 @@ describe('kubectl nmi analyze', () => {
     assert.deepEqual(calls, []);
     assert.match(stdout, /Write spec\.azureIdentity; the case of letters counts/);
     assert.match(stdout, /Deployment shop\/web: label_on_owner/);
+    assert.match(stdout, / in these files; what the cluster has beside them is not known\n$/);
   });
 
   it('refuses files that it cannot read', async () => {

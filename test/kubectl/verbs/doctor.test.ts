@@ -83,6 +83,15 @@ describe('kubectl nmi doctor', () => {
     assert.match(on.stdout, /^boot guard +on$/m);
   });
 
+  it('says whether anything writes status conditions', async () => {
+    const off = await play(['doctor'], testBedOf());
+    assert.match(off.stdout, /^status conditions +not written: the Deployment nmi-conditions /m);
+    const labels = { 'app.kubernetes.io/component': 'conditions' };
+    const writer = createPod('nmi-conditions-a', { labels });
+    const on = await play(['doctor'], testBedOf({ pods: [createAgentPod('node-1'), writer] }));
+    assert.match(on.stdout, /^status conditions +written$/m);
+  });
+
   it('looks for no agent before an installation', async () => {
     const { code, stdout } = await play(
       ['doctor', '--pre', '--exit-code'],
