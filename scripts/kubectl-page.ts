@@ -81,7 +81,7 @@ nothing: it prints the \`az\` lines, and \`identity add --run\` reads ids from i
 - One context and one namespace count from the first read to the last write, and every printed command names that context.
 - An object is created, never overwritten: if one of that name exists with another spec, nothing changes.
 - Of a service account, only annotations that it lacks are written.
-- Nothing is deleted.
+- Nothing is deleted but the pod that \`test\` has made.
 - No value of an object is in an \`az\` line that \`az\` would read as a file, a flag or the machine's own identity. Federated credentials
   have names that no other cluster gives, since \`az\` replaces one of the same name.
 

@@ -49,29 +49,14 @@ export async function demo(args: Args, io: Io): Promise<number> {
   }
 }
 
-const known = new Map([
-  ['period', 'period'],
-  ['resource-name', 'resource'],
-  ['identity-client-id', 'clientId'],
-  ['clientid', 'clientId'],
-  ['subscription-id', 'subscription'],
-  ['subscriptionid', 'subscription'],
-  ['resource-group', 'group'],
-  ['resourcegroup', 'group'],
-  ['once', 'once'],
-]);
-
 function parseFlags(args: Args, io: Io): DemoFlags | string {
-  const texts: Record<string, string> = {};
-  for (const [flag, text] of Object.entries(args.flags)) {
-    texts[known.get(flag) ?? flag] = text;
-  }
-  const { period = '100s', resource = defaultResource } = texts;
-  const { subscription = '', group: name = '' } = texts;
+  const { flags } = args;
+  const { period = '100s', 'resource-name': resource = defaultResource } = flags;
+  const { 'subscription-id': subscription = '', 'resource-group': name = '' } = flags;
   const { environment } = io;
   const host = environment['AZURE_POD_IDENTITY_AUTHORITY_HOST'];
   const isPod = host !== undefined || environment['KUBERNETES_SERVICE_HOST'] !== undefined;
-  if (!isPod && texts['outside-pod'] !== 'true') {
+  if (!isPod && flags['outside-pod'] !== 'true') {
     return 'this does not look like a pod, and would get tokens of this machine; --outside-pod runs it';
   }
   const periodMs = parseDuration(period);
@@ -80,9 +65,9 @@ function parseFlags(args: Args, io: Io): DemoFlags | string {
   return {
     periodMs,
     resource,
-    clientId: texts['clientId'] ?? '',
+    clientId: flags['identity-client-id'] ?? '',
     group: subscription === '' || name === '' ? undefined : { subscription, name },
-    once: texts['once'] === 'true',
+    once: flags['once'] === 'true',
     host: host ?? defaultHost,
   };
 }

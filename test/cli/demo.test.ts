@@ -45,7 +45,7 @@ async function run(
 
 describe('nmi demo', () => {
   it('requests instance metadata and tokens, and prints no token', async () => {
-    const { code, stdout, stderr, seen } = await run({ clientid: 'c d' });
+    const { code, stdout, stderr, seen } = await run({ 'identity-client-id': 'c d' });
     assert.deepEqual([code, stderr], [0, '']);
     assert.deepEqual(seen, [
       '/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https%3A%2F%2Fmanagement.azure.com%2F',

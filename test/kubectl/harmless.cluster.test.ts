@@ -113,6 +113,15 @@ describeOnNewestVersion('verbs that write', (cluster) => {
     return { names: names.map((path) => path.replace(/^.*namespaces\//, '')), stdout, stderr };
   }
 
+  it('shows the commands with the context that they are for', async () => {
+    const { names, stdout } = await changedBy(['migrate', 'to-workload-identity']);
+    assert.deepEqual(names, []);
+    assert.match(
+      stdout,
+      /^# kubectl --context=shop annotate serviceaccount default --namespace=shop /m,
+    );
+  });
+
   const verbs: readonly (readonly [words: string, changes: readonly string[]])[] = [
     [
       `identity add mine --client-id ${clientId} --resource-id ${ordersId} --apply`,
@@ -130,15 +139,6 @@ describeOnNewestVersion('verbs that write', (cluster) => {
       assert.doesNotMatch(stdout, /context[ =]other/);
     });
   }
-
-  it('shows the commands with the context that they are for', async () => {
-    const { names, stdout } = await changedBy(['migrate', 'to-workload-identity']);
-    assert.deepEqual(names, []);
-    assert.match(
-      stdout,
-      /^# kubectl --context=shop annotate serviceaccount default --namespace=shop /m,
-    );
-  });
 
   describe('with objects of its own', () => {
     beforeEach(async () => {

@@ -6,7 +6,7 @@ import { azLine, renderAz, type AzLine } from './az.ts';
 import { parseIdentityId } from './identity-id.ts';
 
 /** Azure's limit for one identity or application. */
-export const maxCredentials = 20;
+const maxCredentials = 20;
 
 export interface Subject {
   readonly namespace: string;
@@ -37,6 +37,12 @@ export function planFederation(
   subjects: readonly Subject[],
 ): FederationPlan {
   const { resourceId, clientId } = federation;
+  const tooMany =
+    subjects.length > maxCredentials
+      ? [
+          `${subjects.length} service accounts, and Azure allows ${maxCredentials} federated credentials for an identity: share service accounts, or use federation: node.`,
+        ]
+      : [];
   if (resourceId !== '') {
     const id = parseIdentityId(resourceId);
     if (id === undefined) {
@@ -47,7 +53,7 @@ export function planFederation(
     }
     const { subscription, resourceGroup, name } = id;
     const flags = { subscription, 'resource-group': resourceGroup, 'identity-name': name };
-    return { az: subjects.map((each) => managedLine(flags, federation, each)), notes: [] };
+    return { az: subjects.map((each) => managedLine(flags, federation, each)), notes: tooMany };
   }
   if (!isGuid(clientId)) {
     throw failedError(
@@ -60,6 +66,7 @@ export function planFederation(
   return {
     az: [],
     notes: [
+      ...tooMany,
       `Azure has a managed identity or an application with the client id ${clientId}.`,
       `A managed identity (${find}):`,
       ...subjects.map((each) => `  ${renderAz(managedLine(unknown, federation, each))}`),

@@ -53,7 +53,7 @@ export function recordsAt(record: JsonRecord | undefined, key: string): readonly
   return recordsOf(record?.[key]);
 }
 
-export function recordsOf(list: unknown): readonly JsonRecord[] {
+function recordsOf(list: unknown): readonly JsonRecord[] {
   if (!Array.isArray(list)) return [];
   return list.map(asRecord).filter((each) => each !== undefined);
 }

@@ -78,7 +78,7 @@ export async function readSnapshot(access: AgentAccess, scope: Scope): Promise<S
   };
 }
 
-function settledValue<T>(result: PromiseSettledResult<T>): T {
+export function settledValue<T>(result: PromiseSettledResult<T>): T {
   if (result.status === 'fulfilled') return result.value;
   throw result.reason;
 }

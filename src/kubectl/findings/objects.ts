@@ -13,8 +13,7 @@ import { nearIdentities } from '../../nmi/diagnosis/pod.ts';
 import { nearestIn } from '../../nmi/grants/near-names.ts';
 import { parseBinding, parseIdentity } from '../../nmi/kube/watch/parse.ts';
 import { labelsOf, nameOf, namespaceOf, specOf, titleOf, type RawObject } from '../base/object.ts';
-import { hasExceptedLabel, podLabelsOf } from '../cluster/exceptions.ts';
-import { hasEnded, type PodContext } from './pods.ts';
+import { hasEnded, hasExceptedLabel, podLabelsOf, type PodContext } from './pods.ts';
 import { findingsOfStatus } from './status.ts';
 
 export function examineObjects(context: PodContext): readonly Finding[] {

@@ -1,5 +1,6 @@
 /** What a pod gets, by the agent's own code, and why it does not get what its author intended. */
 import { bindingLabel } from '../../cache/index/binding-label.ts';
+import { isExcepted } from '../../cache/index/excepted-labels.ts';
 import { asRecord, stringAt } from '../../base/json-value.ts';
 import { createFinding, type Finding } from '../../nmi/diagnosis/finding.ts';
 import type { PodExplanation, RefusalView } from '../../nmi/explain/explanation.ts';
@@ -18,7 +19,6 @@ import {
   type RawObject,
 } from '../base/object.ts';
 import type { ClusterView } from '../cluster/cluster-state.ts';
-import { hasExceptedLabel, podLabelsOf } from '../cluster/exceptions.ts';
 import type { Snapshot } from '../cluster/snapshot.ts';
 import { policiesAgainst } from './network-policy.ts';
 import { findOwnerLabels, ownersOf } from './owners.ts';
@@ -99,6 +99,16 @@ export function namedClientId(pod: RawObject): string | undefined {
 export function hasEnded(pod: RawObject): boolean {
   const phase = stringAt(statusOf(pod), 'phase');
   return phase === 'Succeeded' || phase === 'Failed';
+}
+
+export function podLabelsOf(exception: RawObject): ReadonlyMap<string, string> {
+  return stringsAt(specOf(exception), 'podLabels');
+}
+
+/** The exception also has to be in the pod's namespace. */
+export function hasExceptedLabel(pod: RawObject, exception: RawObject): boolean {
+  const [labels, podLabels] = [labelsOf(pod), podLabelsOf(exception)];
+  return isExcepted(Object.fromEntries(labels), Object.fromEntries(podLabels));
 }
 
 function objectOf(pod: RawObject): string {

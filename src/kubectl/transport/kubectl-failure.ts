@@ -108,11 +108,6 @@ export function renderRules(rules: readonly RbacRule[]): string {
   return rendered.join('; ');
 }
 
-/** The same for one. */
-export function renderRule(rule: RbacRule): string {
-  return renderRules([rule]);
-}
-
 /** Exit code, what precedes kubectl's own words, and the next step. */
 const meanings: Readonly<Record<PlainKind, readonly [ExitCode, string, string]>> = {
   'no-kubectl': [exitCodes.unavailable, '', 'Install kubectl, or set KUBECTL to its path.'],
@@ -149,7 +144,7 @@ const meanings: Readonly<Record<PlainKind, readonly [ExitCode, string, string]>>
 export function toPluginError(failure: KubectlFailure, what: string): PluginError {
   const [exitCode, why, nextStep] =
     failure.kind === 'forbidden'
-      ? [exitCodes.noRight, '', `Ask for this RBAC rule: ${renderRule(failure.rule)}`]
+      ? [exitCodes.noRight, '', `Ask for this RBAC rule: ${renderRules([failure.rule])}`]
       : meanings[failure.kind];
   return new PluginError(exitCode, `cannot ${what}: ${why}${failure.detail}`, nextStep);
 }

@@ -23,6 +23,7 @@ import {
   type Nearby,
 } from '../cluster/pod-snapshot.ts';
 import { identityResources } from '../cluster/resources.ts';
+import { settledValue } from '../cluster/snapshot.ts';
 import { countUnread, renderUnread, type Unread } from '../cluster/unread.ts';
 import { assessPod } from '../findings/assessment.ts';
 import { AgentContexts } from '../findings/contexts.ts';
@@ -64,17 +65,12 @@ export async function explainPod(
     kubectl.get('pods', namespace ?? '', name),
     readNearby(context, namespace ?? ofContext),
   ]);
-  const pod = settled(read);
+  const pod = settledValue(read);
   if (!pod.ok && pod.failure.kind === 'not-found') {
-    throw await noSuchPod(context, name, settled(nearby));
+    throw await noSuchPod(context, name, settledValue(nearby));
   }
   const title = namespace === undefined ? name : `${namespace}/${name}`;
-  return report(context, valueOf(pod, `get pod ${title}`), settled(nearby), flags);
-}
-
-function settled<T>(result: PromiseSettledResult<T>): T {
-  if (result.status === 'fulfilled') return result.value;
-  throw result.reason;
+  return report(context, valueOf(pod, `get pod ${title}`), settledValue(nearby), flags);
 }
 
 export async function explainIp(

@@ -10,12 +10,7 @@ import { stringAt } from '../../base/json-value.ts';
 import type { Config } from '../../nmi/config/config.ts';
 import { cloudOf } from '../../nmi/sources/entra/clouds.ts';
 import { renderAz } from '../azure/az.ts';
-import {
-  maxCredentials,
-  planFederation,
-  subjectOf,
-  type FederationPlan,
-} from '../azure/federation.ts';
+import { planFederation, subjectOf, type FederationPlan } from '../azure/federation.ts';
 import { parseIdentityId, showClientIdLine } from '../azure/identity-id.ts';
 import {
   annotationsOf,
@@ -229,15 +224,7 @@ function federateUses(
 }
 
 function useNotes(uses: readonly Use[]): readonly string[] {
-  const counts = Map.groupBy(uses, ({ identity }) => nameOf(identity));
   return [
-    ...[...counts].flatMap(([name, each]) =>
-      each.length > maxCredentials
-        ? [
-            `AzureIdentity ${name} would have ${each.length} federated credentials, and Azure allows ${maxCredentials}: share service accounts.`,
-          ]
-        : [],
-    ),
     ...uses.flatMap(({ strays }) =>
       [...strays].map(
         ([name, pods]) =>

@@ -4,7 +4,13 @@ import type { RawObject } from '../../../src/kubectl/base/object.ts';
 import { defaultConfig } from '../../../src/kubectl/cluster/agents.ts';
 import { createClusterState } from '../../../src/kubectl/cluster/cluster-state.ts';
 import type { Snapshot } from '../../../src/kubectl/cluster/snapshot.ts';
-import { examinePod, namedClientId, wantsIdentity } from '../../../src/kubectl/findings/pods.ts';
+import {
+  examinePod,
+  hasExceptedLabel,
+  namedClientId,
+  podLabelsOf,
+  wantsIdentity,
+} from '../../../src/kubectl/findings/pods.ts';
 import {
   clientA,
   clientB,
@@ -247,5 +253,22 @@ describe('a command in a fix', () => {
       ],
     });
     assert.match(missing?.fix ?? '', /identity add NAME -n shop/);
+  });
+});
+
+describe('a stored exception', () => {
+  const pod = createPod('web', { labels: { app: 'Proxy' } });
+  const exception = (podLabels: unknown) =>
+    createObject('AzurePodIdentityException', 'x', { podLabels });
+
+  it('names a label of a pod as the agent compares them', () => {
+    assert.ok(hasExceptedLabel(pod, exception({ app: 'proxy', tier: 'x' })));
+    assert.ok(!hasExceptedLabel(pod, exception({ app: 'other' })));
+    assert.ok(!hasExceptedLabel(pod, exception({})));
+  });
+
+  it('has the labels that are texts', () => {
+    assert.deepEqual([...podLabelsOf(exception({ app: 'a', n: 1 }))], [['app', 'a']]);
+    assert.deepEqual([...podLabelsOf(exception(undefined))], []);
   });
 });

@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import {
   classifyFailure,
-  renderRule,
   renderRules,
   toPluginError,
 } from '../../../src/kubectl/transport/kubectl-failure.ts';
@@ -86,7 +85,7 @@ describe('a kubectl that fails', () => {
         'apiGroups: ["batch"], resources: ["jobs"], verbs: ["list"] in a ClusterRole',
     );
     assert.match(
-      renderRule({ verb: 'get', resource: 'nodes', namespace: '' }),
+      renderRules([{ verb: 'get', resource: 'nodes', namespace: '' }]),
       /^apiGroups: \[""\], resources: \["nodes"\], verbs: \["get"\] in a ClusterRole$/,
     );
   });

@@ -100,7 +100,7 @@ describe('kubectl nmi migrate to-workload-identity', () => {
     const { stdout } = await play(['migrate', 'to-workload-identity'], testBedOf(changes));
     assert.match(
       stdout,
-      /AzureIdentity orders would have 21 federated credentials, and Azure allows 20/,
+      /# 21 service accounts, and Azure allows 20 federated credentials for an identity/,
     );
     assert.match(stdout, /Service account a0 is used with zebra too/);
     const own = await play(

@@ -1,7 +1,7 @@
 /** `kubectl nmi identity federate`: federated credentials for the service accounts of an identity. */
 import { stringAt } from '../../../base/json-value.ts';
 import { cloudOf } from '../../../nmi/sources/entra/clouds.ts';
-import { maxCredentials, planFederation, subjectOf, type Subject } from '../../azure/federation.ts';
+import { planFederation, subjectOf, type Subject } from '../../azure/federation.ts';
 import { specOf } from '../../base/object.ts';
 import { usageError, type ExitCode } from '../../base/plugin-error.ts';
 import { commonConfig, defaultConfig, verifiedOf, type AgentView } from '../../cluster/agents.ts';
@@ -53,19 +53,12 @@ export async function federate(
     issuer: await readIssuer(kubectl),
     audience,
   };
-  const tooMany =
-    subjects.length > maxCredentials
-      ? [
-          `${subjects.length} service accounts, and Azure allows ${maxCredentials} federated credentials for an identity: share service accounts, or use federation: node.`,
-        ]
-      : [];
   const assumed =
     agents.length === 0
       ? ['No verified agent shows its options: the audience is assumed to be the default one.']
       : [];
   const planned = planFederation(federation, subjects);
   const notes = [
-    ...tooMany,
     ...assumed,
     ...subjects.map((each) => `subject ${subjectOf(each)}`),
     ...planned.notes,

@@ -56,7 +56,7 @@ describe('kubectl nmi identity federate', () => {
     const many = Array.from({ length: 21 }, (_, index) => `--service-account=a${index}`);
     assert.match(
       (await play(['identity', 'federate', 'orders', ...many], testBed())).stdout,
-      /^# 21 service accounts, and Azure allows 20/m,
+      /^# 21 service accounts, and Azure allows 20 federated/m,
     );
   });
 
