@@ -46,7 +46,7 @@ export async function redirect(args: Args, io: Io): Promise<number> {
     try {
       return await applyChoice(action === 'install', choice, output, io);
     } finally {
-      choice.close();
+      choice.redirect.close?.();
     }
   } catch (error) {
     if (!(error instanceof RedirectError)) throw error;

@@ -106,6 +106,8 @@ export interface Redirect {
   attest(peer: Peer): Attestation | Promise<Attestation>;
   /** Why look-ups are unavailable, or undefined. Absent in modes without records. */
   whyUnavailable?(): string | undefined;
+  /** Ends what this process holds open; the redirect stays in the kernel. */
+  close?(): void;
 }
 
 /** A failure of a tool or the kernel, with the step and the tool's or kernel's message. */

@@ -30,15 +30,12 @@ export interface RedirectChoice {
   readonly why: string;
   /** Returns the current folder of all pods in the cgroup v2 tree; undefined without eBPF. */
   readonly podsRoot: (() => string | undefined) | undefined;
-  /** Closes handles of this process; the redirect stays in the kernel. */
-  readonly close: () => void;
 }
 
 const plain = {
   why: 'chosen by --redirect',
   podsRoot: undefined,
   counts: undefined,
-  close: () => undefined,
 } as const;
 
 /** @param hasPredecessor another agent of this node still runs. */
@@ -63,19 +60,17 @@ export function chooseRedirect(
         target: targetOf(config),
         clock,
       });
-      return { redirect, ...plain, podsRoot: podsRootOf(config), close: () => redirect.close() };
+      return { redirect, ...plain, podsRoot: podsRootOf(config) };
     }
     case 'ebpf':
       return ebpf(config, 'chosen by --redirect', hasPredecessor);
     case 'auto': {
       const missing = missingForEbpf(config);
-      return missing === undefined
-        ? ebpf(
-            config,
-            'the kernel has eBPF for cgroups, and pods are in the cgroup2 tree',
-            hasPredecessor,
-          )
-        : { redirect: iptablesAlone(config), ...plain, why: `no eBPF: ${missing}` };
+      if (missing !== undefined) {
+        return { redirect: iptablesAlone(config), ...plain, why: `no eBPF: ${missing}` };
+      }
+      const why = 'the kernel has eBPF for cgroups, and pods are in the cgroup2 tree';
+      return ebpf(config, why, hasPredecessor);
     }
   }
 }
@@ -91,13 +86,7 @@ function ebpf(config: Config, why: string, hasPredecessor: () => boolean): Redir
     ...(cgroupRoot === '' ? {} : { cgroupRoot }),
     ...(podUid === '' ? {} : { ownPodUid: podUid }),
   });
-  return {
-    ...plain,
-    redirect,
-    why,
-    podsRoot: podsRootOf(config),
-    counts: redirect,
-  };
+  return { redirect, why, podsRoot: podsRootOf(config), counts: redirect };
 }
 
 /** Also called during requests, so it never throws: without a tree it returns undefined. */

@@ -29,11 +29,6 @@ export interface ExternalRedirectOptions {
   readonly clock: Clock;
 }
 
-export interface ExternalRedirect extends Redirect {
-  /** Closes the connection to the other process. */
-  close(): void;
-}
-
 /** The two containers start at the same time. */
 const patienceMs = 30_000;
 const pollMs = 200;
@@ -41,7 +36,7 @@ const pollMs = 200;
 const byAddress: Attestation = { kind: 'by-address' };
 const unattested: Attestation = { kind: 'unattested' };
 
-export function openExternalRedirect(options: ExternalRedirectOptions): ExternalRedirect {
+export function openExternalRedirect(options: ExternalRedirectOptions): Redirect {
   const { path, clock } = options;
   const target = reachableTarget(options.target);
   let mode: KeptMode | undefined;

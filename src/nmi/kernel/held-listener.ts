@@ -76,7 +76,7 @@ function keepForNext(
 ): () => void {
   // The server that accepts connections closes the other descriptor.
   const spare = native.duplicate(descriptor);
-  let isClosed = false;
+  const closing = new AbortController();
   let holder: Socket;
   function keep(connection: Socket): void {
     holder = connection;
@@ -85,13 +85,13 @@ function keepForNext(
     connection.resume().unref();
   }
   async function giveBack(): Promise<void> {
-    while (!isClosed) {
+    while (!closing.signal.aborted) {
       await delay(reconnectMs, undefined, { ref: false });
-      if (isClosed) return;
+      if (closing.signal.aborted) return;
       try {
         const taken = await takeOnce(native, options, spare);
         closeSync(taken.descriptor);
-        if (isClosed) taken.connection.destroy();
+        if (closing.signal.aborted) taken.connection.destroy();
         else keep(taken.connection);
         return;
       } catch (error) {
@@ -101,8 +101,8 @@ function keepForNext(
   }
   keep(first);
   return () => {
-    if (isClosed) return;
-    isClosed = true;
+    if (closing.signal.aborted) return;
+    closing.abort();
     closeSync(spare);
     holder.destroy();
   };

@@ -57,7 +57,7 @@ export interface KernelOptions {
 }
 
 export function openKernel({ config, clock, log, hasPredecessor }: KernelOptions): Kernel {
-  const { redirect, why, podsRoot, counts, close } = chooseRedirect(config, clock, hasPredecessor);
+  const { redirect, why, podsRoot, counts } = chooseRedirect(config, clock, hasPredecessor);
   log.info({ mode: redirect.mode, why }, 'redirect chosen');
   const cgroups = podsRoot === undefined ? undefined : new CgroupIndex({ podsRoot });
   const checks: Record<CheckOutcome, number> = {
@@ -135,7 +135,7 @@ export function openKernel({ config, clock, log, hasPredecessor }: KernelOptions
     },
     samples: () => [...(isOff() ? [] : redirectSamples()), ...programSamples()],
     [Symbol.asyncDispose]: async () => {
-      close();
+      redirect.close?.();
       await reconciler[Symbol.asyncDispose]();
     },
   };

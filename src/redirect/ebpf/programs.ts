@@ -277,7 +277,7 @@ export function listOwnPins(pinFolder: string): readonly string[] {
 function isOurs(name: string): boolean {
   const bare = name.replace(/^next_/, '');
   if (bare === 'settings' || sharedMaps.some((map) => map === bare)) return true;
-  return hooks.some(({ name }) => bare === `link_${name}` || bare === `program_${name}`);
+  return hooks.some((hook) => bare === `link_${hook.name}` || bare === `program_${hook.name}`);
 }
 
 function mapIdOf(native: NativeModule, pin: string): number | undefined {
@@ -295,25 +295,23 @@ function readSettings(native: NativeModule, pinFolder: string): Uint8Array | und
   return readFirst(native, join(pinFolder, 'settings'));
 }
 
-/** Counts of the programs since their maps were created, in the order of `struct nmi_counters`. */
-const counterNames = [
-  'redirected',
+/** Counts of the programs since their maps were created. */
+export interface ProgramCounters {
+  readonly redirected: bigint;
   /** Of these, from IPv4-mapped IPv6 sockets. */
-  'redirectedMapped',
-  'exempt',
-  'recorded',
-  'deleted',
+  readonly redirectedMapped: bigint;
+  readonly exempt: bigint;
+  readonly recorded: bigint;
+  readonly deleted: bigint;
   /** Refused in connect: the pod has too many connections. */
-  'refused',
+  readonly refused: bigint;
   /** Redirected without a record because a map was full; the agent answers these with 503. */
-  'unrecorded',
+  readonly unrecorded: bigint;
   /** Time of the last one, CLOCK_MONOTONIC. */
-  'unrecordedAtNs',
+  readonly unrecordedAtNs: bigint;
   /** Connects to the agent's own address, by proxies in pods. */
-  'direct',
-] as const;
-
-export type ProgramCounters = Readonly<Record<(typeof counterNames)[number], bigint>>;
+  readonly direct: bigint;
+}
 
 /** Undefined while no programs are installed. @throws RedirectError */
 export function readCounters(pinFolder: string): ProgramCounters | undefined {
@@ -321,12 +319,20 @@ export function readCounters(pinFolder: string): ProgramCounters | undefined {
     const bytes = readFirst(native, join(pinFolder, 'counters'));
     if (bytes === undefined) return undefined;
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-    const counters: Partial<Record<keyof ProgramCounters, bigint>> = {};
-    for (const [index, name] of counterNames.entries()) {
-      // Programs of an earlier version count less.
-      counters[name] = 8 * index < bytes.length ? view.getBigUint64(8 * index, true) : 0n;
-    }
-    return counters as ProgramCounters;
+    // Programs of an earlier version count less.
+    const at = (index: number) =>
+      8 * index < bytes.length ? view.getBigUint64(8 * index, true) : 0n;
+    return {
+      redirected: at(0),
+      redirectedMapped: at(1),
+      exempt: at(2),
+      recorded: at(3),
+      deleted: at(4),
+      refused: at(5),
+      unrecorded: at(6),
+      unrecordedAtNs: at(7),
+      direct: at(8),
+    };
   });
 }
 

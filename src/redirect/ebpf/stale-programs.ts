@@ -69,8 +69,8 @@ export function refuseBesidePrograms(redirect: Redirect, pinFolder: string): Red
     };
   return {
     ...reportPrograms(redirect, pinFolder),
-    prepare: refusing(redirect.prepare),
-    install: refusing(redirect.install),
+    prepare: refusing(() => redirect.prepare()),
+    install: refusing(() => redirect.install()),
   };
 }
 

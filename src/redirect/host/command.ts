@@ -94,7 +94,7 @@ function runTool(
     args,
     { encoding: 'utf8', env, killSignal: 'SIGKILL', maxBuffer: maxBytes, timeout: timeoutMs },
     (error, stdout, stderr) => {
-      const exitCode: unknown = error === null ? 0 : error.code;
+      const exitCode = error === null ? 0 : error.code;
       if (typeof exitCode === 'number') resolve({ kind: 'exited', exitCode, stdout, stderr });
       else if (exitCode === 'ENOENT') resolve(missingTool);
       else if (exitCode === 'EACCES') {
@@ -102,7 +102,7 @@ function runTool(
       } else if (error?.killed === true && typeof exitCode !== 'string') {
         resolve({ kind: 'failed', code: 'TIMEOUT', why: `did not end in ${timeoutMs} ms` });
       } else {
-        resolve(endedBy(String(exitCode ?? error?.signal)));
+        resolve(endedBy(exitCode ?? error?.signal ?? 'unknown'));
       }
     },
   );

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The Node-API side: reads arguments by a function's signature, calls the function, and turns faults into
- * errors with `code`, `errno`, `step` and `detail`. It has no state and no thread, and never ends the
+ * errors with `code`, `step` and `detail`. It has no state and no thread, and never ends the
  * process.
  */
 #define _GNU_SOURCE
@@ -656,7 +656,6 @@ static void throw_fault(struct call *call)
 
 	call->result = NULL;
 	napi_create_error(call->env, code, text(call, strerror(fault->error)), &call->result);
-	put(call, "errno", number(call, fault->error));
 	put(call, "step", text(call, fault->step));
 	if (fault->detail)
 		put(call, "detail", text(call, fault->detail));

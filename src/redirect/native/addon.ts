@@ -49,7 +49,7 @@ export interface FlowEnd {
 }
 
 /**
- * All functions are synchronous. A refusal of the kernel is thrown with errno and step, which
+ * All functions are synchronous. A refusal of the kernel is thrown with code and step, which
  * `asRedirectError` translates; an invalid argument is thrown as TypeError.
  */
 export interface NativeModule {
@@ -149,7 +149,6 @@ function isNativeModule(value: unknown): value is NativeModule {
 /** A failure as thrown by the C side. */
 interface NativeFailure extends Error {
   readonly code: string;
-  readonly errno: number;
   readonly step: string;
   readonly detail?: string;
 }
@@ -157,8 +156,6 @@ interface NativeFailure extends Error {
 function isNativeFailure(error: unknown): error is NativeFailure {
   return (
     error instanceof Error &&
-    'errno' in error &&
-    typeof error.errno === 'number' &&
     'step' in error &&
     typeof error.step === 'string' &&
     'code' in error &&

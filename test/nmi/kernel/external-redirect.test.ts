@@ -42,7 +42,7 @@ async function open(t: TestContext, first: Partial<RedirectReport> = {}) {
   const clock = new HandClock();
   const redirect = openExternalRedirect({ path, target, clock });
   t.after(async () => {
-    redirect.close();
+    redirect.close?.();
     await server[Symbol.asyncDispose]();
   });
   return {

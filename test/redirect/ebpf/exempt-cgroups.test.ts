@@ -15,7 +15,7 @@ function nativeWith(...ids: readonly bigint[]) {
   const map = new Set(ids);
   const opened: unknown[] = [];
   const maps: number[] = [];
-  const open = (): number => maps.filter((map) => existsSync(`/proc/self/fd/${map}`)).length;
+  const open = (): number => maps.filter((each) => existsSync(`/proc/self/fd/${each}`)).length;
   const native = {
     openMap: (pin: string, readOnly: boolean) => {
       opened.push([pin, readOnly]);

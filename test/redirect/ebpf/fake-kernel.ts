@@ -17,7 +17,7 @@ export const hooks = Object.keys(attachTypes) as readonly (keyof typeof attachTy
 
 /** What one of these errors is depends on its code. */
 export function nativeFailure(code: string, step: string): Error {
-  return Object.assign(new Error(code), { code, errno: 1, step });
+  return Object.assign(new Error(code), { code, step });
 }
 
 export function inodeOf(path: string): bigint {
