@@ -140,8 +140,7 @@ function redirectOf(config: Config): string {
   return isChosenByNode(config) ? 'ebpf' : config.redirect;
 }
 
-/** The objects do not show which redirect it is. */
-export function isChosenByNode({ redirect }: Config): boolean {
+function isChosenByNode({ redirect }: Config): boolean {
   return redirect === 'auto' || redirect === 'pinned';
 }
 

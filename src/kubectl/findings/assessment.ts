@@ -10,6 +10,7 @@ import { ofAgent } from './agents.ts';
 import type { AgentContexts } from './contexts.ts';
 import { notCheckedOf } from './not-checked.ts';
 import { examinePod, type PodContext, type PodRequest } from './pods.ts';
+import { variantsOf } from './variants.ts';
 import { verdictOf, type Verdict } from './verdict.ts';
 
 export interface Assessment {
@@ -35,7 +36,8 @@ export function assessPod(
     ...findingsOfAgent(pod, agent, context),
     ...findingsOfIgnored(pod, context),
   ]);
-  const verdict = verdictOf({ pod, explanation, findings });
+  const variants = variantsOf(pod, explanation, request, contexts);
+  const verdict = verdictOf({ pod, explanation, findings, variants });
   const unread = notCheckedOf({ pod, explanation, verdict, agent }, context);
   return { verdict, explanation, findings, unread };
 }

@@ -4,6 +4,7 @@ import { specOf, type RawObject } from '../base/object.ts';
 import { commonConfig, defaultConfig, type AgentView } from '../cluster/agents.ts';
 import { createClusterState } from '../cluster/cluster-state.ts';
 import type { Snapshot } from '../cluster/snapshot.ts';
+import type { Config } from '../../nmi/config/config.ts';
 import type { PodContext } from './pods.ts';
 
 export class AgentContexts {
@@ -37,6 +38,11 @@ export class AgentContexts {
     ];
   }
 
+  /** With one option changed. */
+  variant({ config }: PodContext, change: Partial<Config>): PodContext {
+    return this.#create({ ...config, ...change }, true);
+  }
+
   /** The options of a pod that only looks like an agent prove nothing. */
   #with(agent: AgentView | undefined): PodContext {
     const knowsOptions = agent?.config !== undefined && agent.isVerified;
@@ -44,9 +50,13 @@ export class AgentContexts {
     const key = JSON.stringify([knowsOptions, config]);
     const known = this.#contexts.get(key);
     if (known !== undefined) return known;
-    const view = createClusterState(this.#snapshot, config, this.#nowWallMs);
-    const created = { snapshot: this.#snapshot, view, config, knowsOptions };
+    const created = this.#create(config, knowsOptions);
     this.#contexts.set(key, created);
     return created;
+  }
+
+  #create(config: Config, knowsOptions: boolean): PodContext {
+    const view = createClusterState(this.#snapshot, config, this.#nowWallMs);
+    return { snapshot: this.#snapshot, view, config, knowsOptions };
   }
 }

@@ -2,7 +2,6 @@
 import type { IdentityView, PodExplanation } from '../../nmi/explain/explanation.ts';
 import { nameOf, namespaceOf, type RawObject } from '../base/object.ts';
 import { unverified, type AgentView } from '../cluster/agents.ts';
-import { isChosenByNode } from '../cluster/cluster-state.ts';
 import { losses, type Unread } from '../cluster/unread.ts';
 import { isWorkloadIdentity, type PodContext } from './pods.ts';
 import { isReadyByStatus } from './status.ts';
@@ -26,7 +25,7 @@ export function notCheckedOf(
     (each) => nameOf(each) === view?.name && namespaceOf(each) === namespaceOf(pod),
   );
   const isReady = identity !== undefined && isReadyByStatus(identity);
-  const isOpen = verdict.kind === 'granted';
+  const isOpen = verdict.kind === 'granted' || verdict.kind === 'unknown';
   const isBound = explanation.label !== undefined || explanation.exception !== undefined;
   const matters: Readonly<Record<string, boolean>> = {
     [losses.policies]: isOpen && isBound && !explanation.pod.hostNetwork,
@@ -40,7 +39,6 @@ export function notCheckedOf(
   return [
     ...(view === undefined ? [] : ofUpstream(view, pod, isReady)),
     ...(agent === undefined || knowsOptions ? [] : [ofOptions(agent)]),
-    ...(explanation.pod.hostNetwork && isChosenByNode(config) ? [redirectOfNode] : []),
     ...read,
   ];
 }
@@ -61,13 +59,6 @@ function ofOptions({ namespace, name, config }: AgentView): Unread {
         : unverified,
   };
 }
-
-/** With iptables, the agent does not answer pods on the host network: they are the node to it. */
-const redirectOfNode: Unread = {
-  loses: 'redirect of the node',
-  what: 'see which one the node chose',
-  why: 'kubectl nmi status shows it',
-};
 
 /** What only Azure and the agent can know. */
 function ofUpstream(view: IdentityView, pod: RawObject, isReady: boolean): readonly Unread[] {

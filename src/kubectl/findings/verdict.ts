@@ -10,7 +10,7 @@ import { recordsAt, statusOf, type RawObject } from '../base/object.ts';
 import { refusalOf } from './pods.ts';
 
 export interface Verdict {
-  readonly kind: 'granted' | 'refused' | 'not-ready';
+  readonly kind: 'granted' | 'refused' | 'not-ready' | 'unknown';
   /** Completes "the pod", in one line. */
   readonly summary: string;
 }
@@ -19,6 +19,14 @@ export interface PodFacts {
   readonly pod: RawObject;
   readonly explanation: PodExplanation;
   readonly findings: readonly Finding[];
+  /** What it would get if the agent had one option that is not known. */
+  readonly variants: readonly Variant[];
+}
+
+export interface Variant {
+  /** As on a command line. */
+  readonly option: string;
+  readonly explanation: PodExplanation;
 }
 
 /** Nothing answers the pod, whatever its objects say. */
@@ -31,14 +39,19 @@ const unanswered: ReadonlySet<Code> = new Set([
 /** About pods that its owner has yet to create. */
 const ofOthers: ReadonlySet<Code> = new Set(['label_on_owner']);
 
-export function verdictOf({ pod, explanation, findings }: PodFacts): Verdict {
+export function verdictOf({ pod, explanation, findings, variants }: PodFacts): Verdict {
   const { phase } = explanation.pod;
   if (phase === 'Succeeded' || phase === 'Failed') {
     return notReady(`has ended (${phase}) and sends no requests`);
   }
   const gets = summaryOf(explanation);
+  const differing = variants.find((each) => keyOf(each.explanation) !== keyOf(explanation));
+  const other = differing === undefined ? '' : summaryOf(differing.explanation);
+  const unsure = `${gets}; ${other} if the agent has ${differing?.option ?? ''}`;
   const refusal = refusalOf(explanation);
   if (refusal !== undefined) {
+    const mayBeGranted = differing !== undefined && refusalOf(differing.explanation) === undefined;
+    if (mayBeGranted) return { kind: 'unknown', summary: unsure };
     return refusal.reason.endsWith('_pending')
       ? notReady(`${gets}: not yet`)
       : { kind: 'refused', summary: gets };
@@ -51,8 +64,8 @@ export function verdictOf({ pod, explanation, findings }: PodFacts): Verdict {
   const [silent] = errors;
   if (silent !== undefined) return notReady(`is not served: ${silent.code}`);
   if (phase !== 'Running') return notReady(`gets nothing yet: it is ${phase}${waitingFor(pod)}`);
-  const isGranted = outcomeOf(explanation)?.kind === 'granted';
-  return { kind: isGranted ? 'granted' : 'not-ready', summary: gets };
+  if (differing !== undefined) return { kind: 'unknown', summary: unsure };
+  return { kind: kindOf(outcomeOf(explanation)), summary: gets };
 }
 
 /** One line: what the request gets. */
@@ -86,12 +99,28 @@ function summaryOfCode(code: Code): string {
   return status === undefined ? `gets no token: ${code}` : `gets ${status} ${code}`;
 }
 
+function kindOf(outcome: Outcome | undefined): Verdict['kind'] {
+  if (outcome?.kind === 'granted') return 'granted';
+  // The agent does not answer pods that it takes for the node.
+  return outcome?.kind === 'unreachable' && outcome.why === 'host-network'
+    ? 'unknown'
+    : 'not-ready';
+}
+
 function notReady(summary: string): Verdict {
   return { kind: 'not-ready', summary };
 }
 
 function outcomeOf({ requests }: PodExplanation): Outcome | undefined {
   return requests.at(-1)?.outcome;
+}
+
+/** Equal for outcomes that are the same to the pod. */
+function keyOf(explanation: PodExplanation): string {
+  const outcome = outcomeOf(explanation);
+  if (outcome?.kind === 'refused') return outcome.refusal.reason;
+  if (outcome?.kind === 'granted' && outcome.by !== 'host network') return `of ${outcome.identity}`;
+  return 'of the node';
 }
 
 /** Why it does not run, as the kubelet or the scheduler reports. */

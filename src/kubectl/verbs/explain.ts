@@ -196,6 +196,7 @@ const verdictWords = {
   granted: 'GRANTED',
   refused: 'REFUSED',
   'not-ready': 'NOT READY',
+  unknown: 'UNKNOWN',
 } as const;
 
 function renderPodAnswer(answer: PodAnswer, { verbose }: PodFlags): readonly string[] {

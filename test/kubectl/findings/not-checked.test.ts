@@ -6,7 +6,6 @@ import {
   tenantID,
   agentWith,
   assess,
-  bound,
   verdictOf,
   lossesOf,
   web,
@@ -51,27 +50,13 @@ describe('what a verdict does not know', () => {
     const { unread } = assess(web, { agents: agentWith('--of-a-later-version=1') });
     const unproven = [viewAgent(createAgentPod('node-1'))];
     assert.deepEqual(lossesOf(web, { agents: unproven }).slice(1), [losses.agents]);
-    assert.match(verdictOf(web, { ...two, agents: unproven }), /^granted /);
-    assert.deepEqual(lossesOf(web, { ...two, agents: unproven }).slice(1), [losses.agents]);
+    assert.match(verdictOf(web, { ...two, agents: unproven }), /^unknown /);
     assert.deepEqual(
       unread.map(({ what }) => what),
       [
         'see whether Azure assigned it to the node',
         'know the options of the agent kube-system/nmi-node-1',
       ],
-    );
-  });
-
-  it('is the redirect that the node chose, for a pod on the host network', () => {
-    const host = createPod('web', { ...bound, spec: { hostNetwork: true } });
-    assert.match(verdictOf(host), /^granted /);
-    assert.ok(lossesOf(host).includes('redirect of the node'));
-    assert.ok(!lossesOf(web).includes('redirect of the node'));
-    const ebpf = { agents: agentWith('--redirect=ebpf') };
-    assert.ok(!lossesOf(host, ebpf).includes('redirect of the node'));
-    assert.match(
-      verdictOf(host, { agents: agentWith('--redirect=iptables') }),
-      /^not-ready gets the answer of the node \(host network\)$/,
     );
   });
 });

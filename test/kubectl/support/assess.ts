@@ -7,10 +7,12 @@ import { assessPod } from '../../../src/kubectl/findings/assessment.ts';
 import type { PodRequest } from '../../../src/kubectl/findings/pods.ts';
 import { AgentContexts } from '../../../src/kubectl/findings/contexts.ts';
 import {
+  clientA,
   clientB,
   createAgentPod,
   createBinding,
   createIdentity,
+  createObject,
   createPod,
   createSnapshot,
   nowWallMs,
@@ -48,6 +50,12 @@ export const two = {
     createBinding('stock', { azureIdentity: 'stock', selector: 'orders' }),
   ],
 };
+export const grants = [
+  {
+    ...createObject('AzureIdentityGrant', 'g', { namespaces: ['other'], clientIDs: [clientA] }),
+    metadata: { name: 'g', uid: 'uid-g', creationTimestamp: '2026-11-01T00:00:00Z' },
+  },
+];
 export const statusOf = (status: string, reason: string) => ({
   conditions: [{ type: 'Ready', status, reason, message: 'Because.' }],
 });

@@ -171,7 +171,7 @@ describe('kubectl nmi explain pod', () => {
     });
     assert.match(
       (await play(['explain', 'pod', 'web'], host)).stdout,
-      /^pod shop\/web: NOT READY, gets the answer of the node/,
+      /^pod shop\/web: UNKNOWN, gets the answer of the node/,
     );
     const young = boundTestBed({
       pods: [

@@ -1,0 +1,53 @@
+/** What a pod would get by options of its agent that are not known. Pure. */
+import type { Config } from '../../nmi/config/config.ts';
+import type { PodExplanation } from '../../nmi/explain/explanation.ts';
+import { namespaceOf, nameOf, type RawObject } from '../base/object.ts';
+import type { AgentContexts } from './contexts.ts';
+import { isWorkloadIdentity, type PodContext, type PodRequest } from './pods.ts';
+import type { Variant } from './verdict.ts';
+
+export function variantsOf(
+  pod: RawObject,
+  explanation: PodExplanation,
+  request: PodRequest,
+  contexts: AgentContexts,
+): readonly Variant[] {
+  const context = contexts.of(pod);
+  const question = { namespace: namespaceOf(pod), name: nameOf(pod), node: explanation.node.name };
+  return unknownOptions(pod, explanation, context).flatMap(([option, change]) => {
+    const { view } = contexts.variant(context, change);
+    const other = view.explainPod({ ...question, ...request });
+    return other === undefined ? [] : [{ option, explanation: other }];
+  });
+}
+
+type Change = readonly [option: string, change: Partial<Config>];
+
+/** Only those that can make a difference for this pod. */
+function unknownOptions(
+  pod: RawObject,
+  { label, requests, pod: { hostNetwork } }: PodExplanation,
+  { config, knowsOptions, snapshot }: PodContext,
+): readonly Change[] {
+  const outcome = requests.at(-1)?.outcome;
+  const isByAge = outcome?.kind === 'granted' && outcome.by === 'default';
+  const hasGrants = (snapshot.grants ?? []).length > 0;
+  const isChosenByNode = config.redirect === 'auto' || config.redirect === 'pinned';
+  const ofNode: readonly Change[] =
+    hostNetwork && isChosenByNode ? [['--redirect=iptables', { redirect: 'iptables' }]] : [];
+  if (knowsOptions) return ofNode;
+  return [
+    ...ofNode,
+    ...when(isByAge, ['--strict-identity', { strictIdentity: true }]),
+    ...when(hasGrants, ['--identity-owners=enforce', { identityOwners: 'enforce' }]),
+    ...when(hostNetwork, ['--host-network=refuse', { hostNetwork: 'refuse' }]),
+    ...when(label === undefined && isWorkloadIdentity(pod), [
+      '--workload-identity',
+      { workloadIdentity: true },
+    ]),
+  ];
+}
+
+function when(applies: boolean, change: Change): readonly Change[] {
+  return applies ? [change] : [];
+}
