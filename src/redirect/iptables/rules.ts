@@ -17,6 +17,8 @@ export interface NatState {
   readonly chain: readonly string[];
   /** Positions in PREROUTING, from 1, of the unconditional jumps to the chain. */
   readonly jumps: readonly number[];
+  /** Rules of others that jump to the chain, which therefore cannot be deleted. */
+  readonly otherReferences: readonly string[];
 }
 
 const jumpRule = `-j ${chainName}`;
@@ -37,6 +39,7 @@ export function parseNat(save: string): NatState {
   let position = 0;
   const chain: string[] = [];
   const jumps: number[] = [];
+  const otherReferences: string[] = [];
   for (const line of save.split('\n')) {
     if (line.startsWith('*')) inNat = line === '*nat';
     if (!inNat) continue;
@@ -45,8 +48,10 @@ export function parseNat(save: string): NatState {
     if (line.startsWith('-A PREROUTING ')) position += 1;
     if (line === `-A PREROUTING ${jumpRule}`) jumps.push(position);
     else if (line.startsWith(`-A ${chainName} `)) chain.push(line.slice(chainName.length + 4));
+    else if (line.endsWith(` ${jumpRule}`) || line.endsWith(` -g ${chainName}`))
+      otherReferences.push(line);
   }
-  return { hasChain, chain, jumps };
+  return { hasChain, chain, jumps, otherReferences };
 }
 
 export function isAbsent(state: NatState): boolean {
@@ -111,12 +116,19 @@ export function renderInstall(state: NatState, target: RedirectTarget): Transact
   return lines.length === 0 ? undefined : { script: renderTransaction(lines), changes };
 }
 
-/** The transaction that removes chain and jumps, or `undefined` if there are none. */
+/**
+ * The transaction that removes chain and jumps, or `undefined` if there are none. If a rule of others
+ * jumps to the chain, the chain is only emptied.
+ */
 export function renderRemove(state: NatState): Transaction | undefined {
   if (isAbsent(state)) return undefined;
-  const jumps = state.jumps.map(() => `-D PREROUTING ${jumpRule}`);
-  const script = renderTransaction([...jumps, `-F ${chainName}`, `-X ${chainName}`]);
-  return { script, changes: [`chain ${chainName} removed`] };
+  const pinned = state.otherReferences.length > 0;
+  if (pinned && state.chain.length === 0 && state.jumps.length === 0) return undefined;
+  const lines = state.jumps.map(() => `-D PREROUTING ${jumpRule}`);
+  lines.push(`-F ${chainName}`);
+  if (!pinned) lines.push(`-X ${chainName}`);
+  const change = pinned ? `chain ${chainName} emptied` : `chain ${chainName} removed`;
+  return { script: renderTransaction(lines), changes: [change] };
 }
 
 function renderTransaction(lines: readonly string[]): string {

@@ -4,8 +4,8 @@
  *
  * An addon can be loaded only from a file on a file system that is not mounted noexec. The executable
  * first looks beside itself, so that an image can contain the file and have a read-only root; a file that
- * differs from the embedded one is not used. Otherwise it writes the file to the folder for temporary
- * files (TMPDIR), and deletes it after loading.
+ * differs from the embedded one is not used. Otherwise it writes the file to the first writable folder,
+ * and deletes it after loading.
  */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { constants, tmpdir } from 'node:os';
@@ -30,7 +30,7 @@ export function readPrograms(): Uint8Array {
 
 /**
  * Loads the addon and returns what it exports.
- * @throws RedirectError `UNSUPPORTED` if the folder does not allow loading it.
+ * @throws RedirectError `UNSUPPORTED` if no folder allows loading it.
  */
 export function loadAddon(): unknown {
   if (isSea()) return loadFromExecutable(assetOf(addonFile));
@@ -44,16 +44,19 @@ export function loadAddon(): unknown {
 function loadFromExecutable(addon: Uint8Array): unknown {
   const beside = join(dirname(process.execPath), addonFile);
   if (isCopy(beside, addon)) return dlopen(beside);
-  try {
-    return loadThrough(tmpdir(), addon);
-  } catch (error) {
-    const why = `no copy at ${beside}, and not through TMPDIR: ${messageOf(error)}`;
-    throw new RedirectError('UNSUPPORTED', loadStep, why, error);
+  const refusals: string[] = [];
+  for (const folder of new Set([tmpdir(), '/run', '/dev/shm'])) {
+    try {
+      return loadThrough(folder, addon);
+    } catch (error) {
+      refusals.push(`${folder}: ${error instanceof Error ? error.message : 'unknown'}`);
+    }
   }
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : 'unknown';
+  throw new RedirectError(
+    'UNSUPPORTED',
+    loadStep,
+    `no folder to load it from, and no copy at ${beside} (${refusals.join('; ')})`,
+  );
 }
 
 /** The file is deleted after loading: the kernel keeps its mapping. */
@@ -96,6 +99,11 @@ function buildFolder(): string {
 }
 
 function notBuilt(cause: unknown): RedirectError {
-  const why = `the module is not built, or built for another Node: ${messageOf(cause)}`;
-  return new RedirectError('UNSUPPORTED', loadStep, why, cause);
+  const reason = cause instanceof Error ? cause.message : 'unknown';
+  return new RedirectError(
+    'UNSUPPORTED',
+    loadStep,
+    `the module is not built, or built for another Node: ${reason}`,
+    cause,
+  );
 }

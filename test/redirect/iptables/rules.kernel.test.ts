@@ -191,12 +191,13 @@ for (const backend of ['nft', 'legacy'] as const) {
 }
 
 describe('the backend', { skip }, () => {
-  it('is the one with the agent’s chain if there is no kubelet', async () => {
+  it('is nft if there is no kubelet, and a chain of an earlier agent in legacy is cleared', async () => {
     await using node = await openNamespace();
     await node.run('iptables-legacy-restore --noflush', OLD_AGENT.replaceAll('aad-', 'nmi-'));
     const status = await openIptablesRedirect({ host: node.host }).install();
-    assert.match(status.detail, /^iptables legacy;/);
+    assert.match(status.detail, /^iptables nft;/);
     assert.deepEqual(status.problems, []);
+    assert.doesNotMatch(await node.run('iptables-legacy-save -t nat'), /nmi-metadata/);
   });
 
   it('is nft on an empty node, and no legacy tables are created', async () => {
