@@ -139,7 +139,7 @@ describe('a real node with cgroupfs', { skip: nodeSystem.missing ?? false }, () 
   });
 
   it('imports an archive of ./dev image under its name', async () => {
-    const folder = node.machine.path('/root/archive');
+    const folder = node.machine.path('/srv/archive');
     mkdirSync(join(folder, 'root'), { recursive: true });
     const image = {
       architecture: process.arch === 'arm64' ? 'arm64' : 'amd64',
@@ -149,7 +149,7 @@ describe('a real node with cgroupfs', { skip: nodeSystem.missing ?? false }, () 
     const facts = { epoch: 1_700_000_000, version: '1.2.3', name, labels: {} };
     writeArchive(join(folder, 'layout'), join(folder, 'archive.tar'), [image], facts);
     const ctr = ['ctr', '--namespace=k8s.io', 'images'];
-    await node.machine.run([...ctr, 'import', '/root/archive/archive.tar']);
+    await node.machine.run([...ctr, 'import', '/srv/archive/archive.tar']);
     const names = await node.machine.run([...ctr, 'list', '--quiet']);
     assert.ok(names.split('\n').includes(name), names);
   });

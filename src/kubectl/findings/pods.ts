@@ -124,7 +124,7 @@ function ofClientIds(
 ): readonly Finding[] {
   const isBound = explanation.identities.some(({ kind }) => kind === 'azure-identity');
   return environmentOf(pod, 'AZURE_CLIENT_ID').flatMap(({ container, value }) => {
-    // Whoever asks about another client id has it in the request, whatever the environment says.
+    // The user asks about a request with another client id, which a program can name itself.
     const isOther = asked.kind === 'client_id' && asked.value !== value;
     if (isOther || isWorkloadIdentity(pod)) return [];
     const object = `${objectOf(pod)} container ${container}`;
