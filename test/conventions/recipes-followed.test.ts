@@ -23,7 +23,7 @@ interface Edit {
 const credentials = 'src/nmi/sources/entra/credentials';
 const clientCredential = `export const recipeKind = describeSecretKind(
   { kind: 'cooked', type: 4, typeTitle: 'recipe' },
-  (options) => openCredentialCache(() => invalidCredential('is of a recipe'), options),
+  (options) => openSecretCache(() => invalidCredential('is of a recipe'), options),
 );
 `;
 
@@ -45,8 +45,7 @@ const recipes: Readonly<Record<string, readonly Edit[]>> = {
     {
       file: `${credentials}/recipe.ts`,
       text: `/** Of the test of recipes. */
-import { invalidCredential, openCredentialCache } from './credential-cache.ts';
-import { describeSecretKind } from './secret-credential.ts';
+import { describeSecretKind, invalidCredential, openSecretCache } from './secret-credential.ts';
 
 ${clientCredential}`,
     },

@@ -10,8 +10,8 @@ import type { EventDraft, EventSeries, ObjectReference } from './event.ts';
 
 /** One kind of Event of one object. */
 export interface EventEntry {
+  readonly key: string;
   readonly party: Party;
-  readonly kind: string;
   readonly draft: EventDraft;
   /** Name of the Event, once a write was tried. */
   name: string | undefined;
@@ -36,11 +36,10 @@ const maxKinds = 8;
 export class EventAggregator {
   readonly #clock: Clock;
   /** By namespace, object and kind. */
-  readonly #entries = new Map<string, Map<string, Map<string, EventEntry>>>();
+  readonly #entries = new Map<string, EventEntry>();
   readonly #queue = new FairQueue<EventEntry>();
   /** Monotonic times of the latest writes, oldest first. */
   readonly #writesAtMs: number[] = [];
-  #size = 0;
   #dropped = 0;
 
   constructor(clock: Clock) {
@@ -48,7 +47,7 @@ export class EventAggregator {
   }
 
   get size(): number {
-    return this.#size;
+    return this.#entries.size;
   }
 
   /** Occurrences without room, and Events that were never written. */
@@ -64,7 +63,8 @@ export class EventAggregator {
   record(regarding: ObjectReference, kind: string, draft: () => EventDraft): boolean {
     const { namespace } = regarding;
     const object = `${regarding.kind} ${regarding.uid}`;
-    const known = this.#entries.get(namespace)?.get(object)?.get(kind);
+    const key = `${namespace} ${object} ${kind}`;
+    const known = this.#entries.get(key);
     const nowWallMs = this.#clock.wallMs();
     if (known !== undefined) {
       known.series = { count: known.series.count + 1, lastAtWallMs: nowWallMs };
@@ -75,8 +75,8 @@ export class EventAggregator {
       return false;
     }
     const entry: EventEntry = {
+      key,
       party: { namespace, pod: object },
-      kind,
       draft: draft(),
       name: undefined,
       isWritten: false,
@@ -86,7 +86,7 @@ export class EventAggregator {
       failures: 0,
       quietUntilMs: this.#clock.monotonicMs() + windowMs,
     };
-    this.#add(entry);
+    this.#entries.set(key, entry);
     this.#queue.add(entry, entry.party);
     return true;
   }
@@ -128,14 +128,14 @@ export class EventAggregator {
    */
   sweep(): boolean {
     const nowMs = this.#clock.monotonicMs();
-    for (const entry of [...this.#all()]) {
+    for (const entry of [...this.#entries.values()]) {
       if (entry.quietUntilMs > nowMs) continue;
       const { count } = entry.series;
       if (count === entry.reported || (!entry.isWritten && this.#queue.has(entry))) {
         // Dropped after this long in the queue. If it occurs again, that counts as the first
         // occurrence.
         if (this.#queue.delete(entry)) this.#dropped += 1;
-        this.#forget(entry);
+        this.#entries.delete(entry.key);
       } else {
         entry.quietUntilMs = nowMs + windowMs;
         this.#queue.add(entry, entry.party);
@@ -148,32 +148,12 @@ export class EventAggregator {
    * A namespace may have as many entries as are free: there is always room for one more namespace.
    */
   #hasRoom(namespace: string, object: string): boolean {
-    const objects = this.#entries.get(namespace);
-    if ((objects?.get(object)?.size ?? 0) >= maxKinds) return false;
-    let ofNamespace = 0;
-    for (const kinds of objects?.values() ?? []) ofNamespace += kinds.size;
-    return ofNamespace < maxEntries - this.#size;
-  }
-
-  #add(entry: EventEntry): void {
-    const { namespace, pod: object } = entry.party;
-    const objects = this.#entries.get(namespace) ?? new Map<string, Map<string, EventEntry>>();
-    const kinds = objects.get(object) ?? new Map<string, EventEntry>();
-    this.#entries.set(namespace, objects.set(object, kinds.set(entry.kind, entry)));
-    this.#size += 1;
-  }
-
-  #forget({ party: { namespace, pod: object }, kind }: EventEntry): void {
-    const objects = this.#entries.get(namespace);
-    const kinds = objects?.get(object);
-    if (kinds?.delete(kind) === true) this.#size -= 1;
-    if (kinds?.size === 0) objects?.delete(object);
-    if (objects?.size === 0) this.#entries.delete(namespace);
-  }
-
-  *#all(): Generator<EventEntry, void> {
-    for (const objects of this.#entries.values()) {
-      for (const kinds of objects.values()) yield* kinds.values();
+    let [ofNamespace, ofObject] = [0, 0];
+    for (const { party } of this.#entries.values()) {
+      if (party.namespace !== namespace) continue;
+      ofNamespace += 1;
+      if (party.pod === object) ofObject += 1;
     }
+    return ofObject < maxKinds && ofNamespace < maxEntries - this.#entries.size;
   }
 }

@@ -51,17 +51,6 @@ export function createDecoder<T extends ObjectRef>(options: DecoderOptions<T>): 
   /** Unusable objects by UID, with the last reported reason. */
   const skipped = new Map<string, string>();
 
-  /** Returns the UID under which the object is remembered. */
-  function skip(ref: ObjectRef | undefined, reason: string): string {
-    rejected += 1;
-    const uid = ref?.uid ?? '';
-    if (skipped.get(uid) !== reason) {
-      skipped.set(uid, reason);
-      onSkip(ref, reason);
-    }
-    return uid;
-  }
-
   function refOf(object: JsonRecord): ObjectRef {
     const parsed = parse(object);
     const ref = parsed.ok ? parsed.value : parsed.ref;
@@ -69,63 +58,59 @@ export function createDecoder<T extends ObjectRef>(options: DecoderOptions<T>): 
     return ref;
   }
 
-  function reject(ref: ObjectRef | undefined, reason: string): void {
-    skip(ref, reason);
-    // The version before must not grant anything any more.
-    if (ref !== undefined) drop(ref);
-  }
+  function changesOf(
+    target: Pick<ObjectStore<T>, 'upsert' | 'remove'>,
+    used: () => NamespaceUsage,
+    unusable?: Set<string>,
+  ): Changes {
+    function reject(ref: ObjectRef | undefined, reason: string): void {
+      rejected += 1;
+      const uid = ref?.uid ?? '';
+      unusable?.add(uid);
+      if (skipped.get(uid) !== reason) {
+        skipped.set(uid, reason);
+        onSkip(ref, reason);
+      }
+      // The version before must not grant anything any more.
+      if (ref !== undefined) drop(ref);
+    }
 
-  function drop(ref: ObjectRef): void {
-    store.remove(ref);
-    usage.remove(ref);
+    function drop(ref: ObjectRef): void {
+      target.remove(ref);
+      used().remove(ref);
+    }
+
+    return {
+      changed(object) {
+        const parsed = parse(object);
+        if (!parsed.ok) return reject(parsed.ref, parsed.reason);
+        if (!used().add(parsed.value)) return reject(parsed.value, noRoom);
+        target.upsert(parsed.value);
+        skipped.delete(parsed.value.uid);
+      },
+      reject,
+      deleted(object) {
+        const ref = refOf(object);
+        drop(ref);
+        skipped.delete(ref.uid);
+      },
+    };
   }
 
   return {
-    changed(object) {
-      const parsed = parse(object);
-      if (!parsed.ok) return reject(parsed.ref, parsed.reason);
-      if (!usage.add(parsed.value)) return reject(parsed.value, noRoom);
-      store.upsert(parsed.value);
-      skipped.delete(parsed.value.uid);
-    },
-    reject,
-    deleted(object) {
-      const ref = refOf(object);
-      drop(ref);
-      skipped.delete(ref.uid);
-    },
+    ...changesOf(store, () => usage),
     gather() {
-      // A list of 30,000 objects contains each name once, so no index of names is needed.
-      const items: T[] = [];
+      const items = new Map<string, T>();
+      const gathered = {
+        upsert: (item: T) => void items.set(fullName(item), item),
+        remove: (ref: ObjectRef) => void items.delete(fullName(ref)),
+      };
       const used = new NamespaceUsage();
-      /** Objects deleted during the list, with the number of items received before. */
-      const gone = new Map<string, number>();
       const unusable = new Set<string>();
-
-      function rejectOne(ref: ObjectRef | undefined, reason: string): void {
-        unusable.add(skip(ref, reason));
-        if (ref !== undefined) leaveOut(ref);
-      }
-
-      function leaveOut(ref: ObjectRef): void {
-        gone.set(fullName(ref), items.length);
-        used.remove(ref);
-      }
-
       return {
-        changed(object) {
-          const parsed = parse(object);
-          if (!parsed.ok) rejectOne(parsed.ref, parsed.reason);
-          else if (used.add(parsed.value)) items.push(parsed.value);
-          else rejectOne(parsed.value, noRoom);
-        },
-        reject: rejectOne,
-        deleted(object) {
-          leaveOut(refOf(object));
-        },
+        ...changesOf(gathered, () => used, unusable),
         commit() {
-          const isLeft = (item: T, index: number) => index >= (gone.get(fullName(item)) ?? 0);
-          store.replace(gone.size === 0 ? items : items.filter(isLeft));
+          store.replace([...items.values()]);
           usage = used;
           for (const uid of skipped.keys()) if (!unusable.has(uid)) skipped.delete(uid);
         },

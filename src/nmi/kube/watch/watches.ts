@@ -58,27 +58,25 @@ export interface WatchesOptions {
   readonly timing?: Partial<ReflectorTiming>;
 }
 
-/** Some watches. The caller disposes of the client. */
-export interface WatchGroup extends AsyncDisposable {
+/** Some watches, by resource. The caller disposes of the client. */
+export interface WatchGroup<N extends string = string> extends AsyncDisposable {
   /** All stores have had a complete list. */
   readonly synced: boolean;
+  /** Rejects with an AbortError when disposed before. */
+  whenSynced(): Promise<void>;
   /** Resources without a first list, for readiness. */
   unsynced(): readonly string[];
   /** Resources without a proof for longer than `limitMs` that they are current. */
   stale(limitMs: number): readonly string[];
-  stats(): Readonly<Record<string, ReflectorStats>>;
+  /** Time since the last proof that it is current. */
+  stalenessMs(name: N): number;
+  /** An object is missing: silent watches are replaced, or only the named one. */
+  checkNow(name?: N): void;
+  stats(): Readonly<Record<N, ReflectorStats>>;
 }
 
 /** The five watches of an agent. */
-export interface Watches extends WatchGroup {
-  /** Rejects with an AbortError when disposed before. */
-  whenSynced(): Promise<void>;
-  /** Time since the last proof that it is current. */
-  stalenessMs(name: WatchedResource): number;
-  /** An object is missing: silent watches are replaced, or only the named one. */
-  checkNow(name?: WatchedResource): void;
-  stats(): Readonly<Record<WatchedResource, ReflectorStats>>;
-}
+export type Watches = WatchGroup<WatchedResource>;
 
 export function openWatches(options: WatchesOptions): Watches {
   const { client, node, stores, log, clock = systemClock, random = Math.random } = options;
@@ -101,7 +99,7 @@ export function openWatches(options: WatchesOptions): Watches {
   const bindingSpec = { path: `${group}/azureidentitybindings`, parse: parseBinding };
   const exceptionSpec = { path: `${group}/azurepodidentityexceptions`, parse: parseException };
   const grantSpec = { path: `${group}/azureidentitygrants`, parse: parseIdentityGrant };
-  const reflectors = {
+  return groupWatches<WatchedResource>({
     pods: open('pods', podSpec, podTiming),
     identities: open('identities', { ...identitySpec, store: identities }),
     bindings: open('bindings', { ...bindingSpec, store: bindings }),
@@ -109,49 +107,42 @@ export function openWatches(options: WatchesOptions): Watches {
     // A cluster in which only the agent's image was replaced has neither the kind nor the
     // permission to list it.
     grants: open('grants', { ...grantSpec, store: grants, mayBeAbsent: true }),
-  } satisfies Record<WatchedResource, Reflector>;
-  const all = Object.values(reflectors);
-  const watches = groupWatches(reflectors);
-
-  return {
-    get synced() {
-      return watches.synced;
-    },
-    async whenSynced() {
-      await Promise.all(all.map((reflector) => reflector.whenSynced()));
-    },
-    unsynced: () => watches.unsynced(),
-    stale: (limitMs) => watches.stale(limitMs),
-    stalenessMs: (name) => reflectors[name].stats().stalenessMs,
-    checkNow: (name) => {
-      for (const reflector of name === undefined ? all : [reflectors[name]]) reflector.checkNow();
-    },
-    stats: () => ({
-      pods: reflectors.pods.stats(),
-      identities: reflectors.identities.stats(),
-      bindings: reflectors.bindings.stats(),
-      exceptions: reflectors.exceptions.stats(),
-      grants: reflectors.grants.stats(),
-    }),
-    [Symbol.asyncDispose]: () => watches[Symbol.asyncDispose](),
-  };
+  });
 }
 
-/** By resource. Disposes of them. */
-export function groupWatches(reflectors: Readonly<Record<string, Reflector>>): WatchGroup {
-  const all = Object.values(reflectors);
-  const entries = Object.entries(reflectors);
+/** Disposes of the reflectors. */
+export function groupWatches<N extends string>(
+  reflectors: Readonly<Record<N, Reflector>>,
+): WatchGroup<N> {
+  const all = Object.values<Reflector>(reflectors);
+  const entries = Object.entries<Reflector>(reflectors);
   const namesOf = (isChosen: (reflector: Reflector) => boolean) =>
     entries.filter(([, reflector]) => isChosen(reflector)).map(([name]) => name);
   return {
     get synced() {
       return all.every((reflector) => reflector.synced);
     },
+    async whenSynced() {
+      await Promise.all(all.map((reflector) => reflector.whenSynced()));
+    },
     unsynced: () => namesOf(({ synced }) => !synced),
     stale: (limitMs) => namesOf((reflector) => reflector.stats().stalenessMs > limitMs),
-    stats: () => Object.fromEntries(entries.map(([name, each]) => [name, each.stats()])),
+    stalenessMs: (name) => reflectors[name].stats().stalenessMs,
+    checkNow: (name) => {
+      for (const reflector of name === undefined ? all : [reflectors[name]]) reflector.checkNow();
+    },
+    stats: () => statsOf(reflectors),
     async [Symbol.asyncDispose]() {
       await Promise.all(all.map((reflector) => reflector[Symbol.asyncDispose]()));
     },
   };
+}
+
+function statsOf<N extends string>(
+  reflectors: Readonly<Record<N, Reflector>>,
+): Readonly<Record<N, ReflectorStats>>;
+function statsOf(
+  reflectors: Readonly<Record<string, Reflector>>,
+): Readonly<Record<string, ReflectorStats>> {
+  return Object.fromEntries(Object.entries(reflectors).map(([name, each]) => [name, each.stats()]));
 }

@@ -27,9 +27,9 @@ function open() {
   const writeAll = (): readonly string[] => {
     const written: string[] = [];
     for (let entry = events.next(); entry !== undefined; entry = events.next()) {
-      const { draft, kind, series } = entry;
+      const { draft, key, series } = entry;
       const { namespace, name } = draft.regarding;
-      written.push(`${namespace}/${name} ${kind} ${series.count}`);
+      written.push(`${namespace}/${name} ${key.split(' ').slice(-1).join('')} ${series.count}`);
       entry.isWritten = true;
       events.done(entry, series.count);
     }
