@@ -131,13 +131,18 @@ export function groupWatches<N extends string>(
     checkNow: (name) => {
       for (const reflector of name === undefined ? all : [reflectors[name]]) reflector.checkNow();
     },
-    stats: () =>
-      Object.fromEntries(entries.map(([name, each]) => [name, each.stats()])) as Record<
-        N,
-        ReflectorStats
-      >,
+    stats: () => statsOf(reflectors),
     async [Symbol.asyncDispose]() {
       await Promise.all(all.map((reflector) => reflector[Symbol.asyncDispose]()));
     },
   };
+}
+
+function statsOf<N extends string>(
+  reflectors: Readonly<Record<N, Reflector>>,
+): Readonly<Record<N, ReflectorStats>>;
+function statsOf(
+  reflectors: Readonly<Record<string, Reflector>>,
+): Readonly<Record<string, ReflectorStats>> {
+  return Object.fromEntries(Object.entries(reflectors).map(([name, each]) => [name, each.stats()]));
 }

@@ -29,7 +29,7 @@ function open() {
     for (let entry = events.next(); entry !== undefined; entry = events.next()) {
       const { draft, key, series } = entry;
       const { namespace, name } = draft.regarding;
-      written.push(`${namespace}/${name} ${key.split(' ').at(-1)} ${series.count}`);
+      written.push(`${namespace}/${name} ${key.split(' ').slice(-1).join('')} ${series.count}`);
       entry.isWritten = true;
       events.done(entry, series.count);
     }
