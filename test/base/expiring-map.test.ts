@@ -84,6 +84,15 @@ describe('an expiring map', () => {
     );
   });
 
+  it('evicts the entry that was not used for longest', () => {
+    const map = new ExpiringMap<number>(new HandClock(), 2);
+    map.set('a', 1);
+    map.set('b', 2);
+    map.get('a');
+    map.set('c', 3);
+    assert.deepEqual([map.get('a'), map.get('b')], [1, undefined]);
+  });
+
   it('returns nothing after its time, however late the timer is', () => {
     let nowMs = 0;
     const late = { wallMs: () => 0, monotonicMs: () => nowMs, schedule: () => () => undefined };

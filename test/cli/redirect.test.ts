@@ -64,7 +64,9 @@ describe('nmi redirect', () => {
     const refused = await run(['guard-boot'], { 'boot-guard-folder': join(folder, 'missing') });
     assert.equal(refused.code, 1);
     assert.match(refused.stderr, /write nmi-guard\.service in .*missing: ENOENT/);
-    assert.equal((await run(['guard-boot'])).code, 2);
+    const unnamed = await run(['guard-boot']);
+    assert.equal(unnamed.code, 2);
+    assert.match(unnamed.stderr, /--boot-guard-folder is missing/);
   });
 
   it('prepares the kernel for an installation, and not to verify one', async () => {

@@ -634,6 +634,10 @@ describe('the bounds of the cache', () => {
     fixture.cache.drop(({ key }) => key === 'a3');
     await fixture.ask('a2');
     assert.ok(fixture.cache.peek('a1') !== undefined, 'a dropped token does not count');
+    await pass(fixture.clock, 1_000);
+    fixture.cache.peek('a2');
+    await fixture.ask('a4');
+    assert.equal(fixture.cache.peek('a1'), undefined, 'one that was left still counts');
   });
 
   it('apply to the failures of many keys', async () => {

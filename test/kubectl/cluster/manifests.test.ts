@@ -26,6 +26,17 @@ describe('manifests in a file', () => {
     assert.equal(new Set(snapshot.pods.map((pod) => JSON.stringify(pod['status']))).size, 2);
   });
 
+  it('have an address for each of many workloads', () => {
+    const items = Array.from({ length: 300 }, (_, index) => ({
+      kind: 'Deployment',
+      metadata: { name: `d${index}` },
+    }));
+    const { pods } = snapshotOf(
+      parseManifests('f', JSON.stringify({ kind: 'List', items }), 'shop'),
+    );
+    assert.equal(new Set(pods.map((pod) => JSON.stringify(pod['status']))).size, 300);
+  });
+
   it('are refused with the line that is not YAML', () => {
     assert.throws(() => parseManifests('f.yaml', 'a: [', 'shop'), /f\.yaml is no YAML: .*line 1/);
   });

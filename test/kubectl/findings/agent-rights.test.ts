@@ -34,6 +34,7 @@ describe('the rights of the agent', () => {
         createIdentity('d', { type: 3 }),
         createIdentity('e', { type: 3, federation: 'node' }),
         createIdentity('unknown', { type: 'x' }),
+        createIdentity('untyped', { type: undefined }),
       ],
       agent,
     );

@@ -120,6 +120,10 @@ describe('a pod', () => {
       'no_binding_label',
       'client_id_without_binding',
     ]);
+    const labels = { aadpodidbinding: 'stock' };
+    assert.deepEqual(codesOf(createPod('web', { labels, ...withClientId(clientA) })), [
+      'binding_missing',
+    ]);
   });
 
   it('is kept from the agent by a network policy, unless it is on the host network', () => {

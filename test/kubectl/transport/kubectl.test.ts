@@ -15,11 +15,13 @@ function openKubectl(
   environment = {},
 ) {
   const calls: string[][] = [];
+  const inputs: (string | undefined)[] = [];
   const io: Io = {
     environment,
     stdout: () => undefined,
     stderr: () => undefined,
-    run: (program, args) => {
+    run: (program, args, options) => {
+      inputs.push(options?.input);
       const run = 'code' in answer ? answer : answer[calls.length];
       calls.push([program, ...args]);
       assert.ok(run !== undefined);
@@ -30,7 +32,7 @@ function openKubectl(
     sleep: () => Promise.resolve(),
     stop: new AbortController().signal,
   };
-  return { kubectl: new Kubectl(io, flags), calls };
+  return { kubectl: new Kubectl(io, flags), calls, inputs };
 }
 
 const list = { code: 0, stdout: '{"items":[{"kind":"Pod"}]}', stderr: '' };
@@ -143,7 +145,12 @@ describe('reading by kubectl', () => {
   it('never takes a name as a flag', async () => {
     const { kubectl, calls } = openKubectl({ code: 0, stdout: '{"kind":"Pod"}', stderr: '' });
     await kubectl.get('pods', 'shop', '--kubeconfig=x');
-    assert.deepEqual(calls[0]?.slice(-3), ['--request-timeout=15s', '--', '--kubeconfig=x']);
+    assert.deepEqual(calls, [
+      [
+        ...['kubectl', 'get', 'pods', '--namespace', 'shop', '--output=json'],
+        ...['--request-timeout=15s', '--', '--kubeconfig=x'],
+      ],
+    ]);
   });
 
   it('uses another program of that name, and another timeout', async () => {
@@ -164,6 +171,26 @@ describe('reading by kubectl', () => {
       calls.map((words) => words.filter((word) => word.startsWith('--as'))),
       [['--as=agent'], ['--as=admin']],
     );
+  });
+
+  it('passes on the input of a call that has one', async () => {
+    const { kubectl, inputs } = openKubectl({ code: 0, stdout: 'done', stderr: '' });
+    assert.equal(await kubectl.expect('apply it', ['apply', '-f', '-'], 'kind: Pod'), 'done');
+    await kubectl.expect('read it', ['version']);
+    assert.deepEqual(inputs, ['kind: Pod', undefined]);
+  });
+
+  it('stays at the current context, if there is one, and reports its namespace', async () => {
+    const context = { context: { namespace: 'shop' } };
+    const stdout = JSON.stringify({ 'current-context': 'prod', contexts: [context] });
+    const { kubectl, calls } = openKubectl([{ code: 0, stdout, stderr: '' }, list]);
+    const pinned = await kubectl.pin();
+    assert.deepEqual([pinned.name, pinned.namespace], ['prod', 'shop']);
+    await pinned.kubectl.run(['version']);
+    assert.ok(calls[1]?.includes('--context=prod'));
+    const none = openKubectl({ code: 1, stdout: '', stderr: 'error: current-context must exist' });
+    const unpinned = await none.kubectl.pin();
+    assert.deepEqual([unpinned.name, unpinned.namespace], ['', 'default']);
   });
 
   it('refuses output that is no JSON', async () => {

@@ -42,6 +42,17 @@ describe('a program of the user', () => {
     assert.equal(run.stderr, 'E1129 attempt\nEnter the code\nError: no\n');
   });
 
+  it('asks nothing while it goes on to write, and nothing once it has ended', async (t) => {
+    t.mock.timers.enable({ apis: ['setTimeout'] });
+    const asked: string[] = [];
+    const terminal = { isInteractive: false, prompt: (text: string) => asked.push(text) };
+    const script = `console.error('one'); setTimeout(() => console.error('two'), 100);`;
+    const run = await runProgram(process.execPath, ['-e', script], {}, never, terminal);
+    assert.equal(run.stderr, 'one\ntwo\n');
+    t.mock.timers.tick(10_000);
+    assert.deepEqual(asked, []);
+  });
+
   it('ends when the user interrupts', async () => {
     const stop = new AbortController();
     const run = runProgram(process.execPath, ['-e', 'setInterval(() => {}, 1e6)'], {}, stop.signal);

@@ -243,6 +243,20 @@ describe('the pages for probes and scrapes', () => {
     again.close();
   });
 
+  it('wait for no port once they are closed', async (t) => {
+    const [probePort, metricsPort] = await twoFreePorts();
+    const before = createServer().listen(metricsPort);
+    t.after(() => before.close());
+    await once(before, 'listening');
+    const clock = new HandClock();
+    const onTaken = (): unknown => undefined;
+    const admin = await open({ probePort, metricsPort, clock, onTaken });
+    clock.advance(0);
+    await eventually(() => assert.deepEqual(clock.armed, [250]));
+    await admin[Symbol.asyncDispose]();
+    assert.deepEqual(clock.armed, []);
+  });
+
   it('wait for a port that a previous agent still uses', async () => {
     const [probePort, metricsPort] = await twoFreePorts();
     const before = createServer().listen(metricsPort);

@@ -403,6 +403,17 @@ describe('the writer of conditions', () => {
     assert.deepEqual(lines, ['failed to write status conditions'], 'one line for the outage');
   });
 
+  it('writes soon after the server refused all requests for a while', async () => {
+    const fixture = new Fixture();
+    fixture.failure = new KubeError('SERVER', 'too many requests', { status: 429 });
+    fixture.identity('shop', 'cart');
+    await pass(fixture.clock, 5_000);
+    assert.ok(fixture.counts.failed > 0);
+    fixture.failure = undefined;
+    await pass(fixture.clock, 30_000);
+    assert.equal(fixture.ready('azureidentities', 'shop', 'cart'), 'True ok');
+  });
+
   it('does not soon retry a rejected object unless it changes, and writes the others', async () => {
     const fixture = new Fixture();
     fixture.failure = new KubeError('SERVER', 'invalid', { status: 422 });

@@ -53,6 +53,16 @@ describe('the table of options', () => {
     assert.deepEqual(others, node.otherVariables ?? []);
   });
 
+  it('accepts an absolute path of a socket, and none that is too long with its suffix', () => {
+    const type = options.find(({ name }) => name === 'handover-socket')?.type;
+    const longest = `/${'x'.repeat(101)}`;
+    for (const text of ['/run/nmi/next.sock', longest]) assert.equal(type?.parse(text), text);
+    assert.equal(type?.parse('off'), '');
+    for (const text of ['', 'on', 'next.sock', `${longest}x`]) {
+      assert.equal(type?.parse(text), undefined);
+    }
+  });
+
   it('accepts the name of a node, and no invalid one', () => {
     assert.equal(node?.type.parse('aks-pool-1'), 'aks-pool-1');
     for (const text of ['', 'Node', 'a_b', '../x']) assert.equal(node?.type.parse(text), undefined);

@@ -316,6 +316,7 @@ describe('the explanation of a node', () => {
   it('has a line for each pod, in order of their names', () => {
     const fixture = openBound();
     fixture.addPod({ name: 'b', namespace: 'z', ips: ['10.0.0.2'] });
+    fixture.addPod({ name: 'a', namespace: 'z', ips: ['10.0.0.3'] });
     fixture.addPod({ name: 'z', namespace: 'a', ips: [] });
     const told = fixture.ask('');
     assert.ok(told.kind === 'node');
@@ -327,6 +328,7 @@ describe('the explanation of a node', () => {
       [
         ['a', 'z', '', undefined, '400 no_binding_label'],
         ['default', 'p', '10.0.0.1', 'app', '200 a by only'],
+        ['z', 'a', '10.0.0.3', undefined, '400 no_binding_label'],
         ['z', 'b', '10.0.0.2', undefined, '400 no_binding_label'],
       ],
     );

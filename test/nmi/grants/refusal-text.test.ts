@@ -10,6 +10,8 @@ import { createIdentity, createPod } from '../../support/cache-objects.ts';
 const pod = createPod({ name: 'p', serviceAccount: 'robot' });
 const identity = createIdentity({ name: 'i', resourceId: '/subscriptions/s/x' });
 
+const noLabel = { kind: 'refused', reason: 'no_binding_label' } as const;
+
 function textOf(body: string): string {
   const text = (JSON.parse(body) as Record<string, string>)['error_description'] ?? '';
   // Every refusal ends with its reason.
@@ -158,9 +160,17 @@ describe('a refusal of a pod', () => {
     );
   });
 
+  it('names a label that is empty', () => {
+    const facts = { about: 'choice', choice: noLabel, meant: undefined } as const;
+    const unlabeled = createPod({ labels: { aadpodidbinding: '' } });
+    const refusal = { kind: 'refused', reason: noLabel.reason, facts, isPending: false } as const;
+    const { body } = renderRefusal({ ...refusal, pod: unlabeled });
+    assert.match(textOf(body), /The label aadpodidbinding is empty; give it a value\.$/);
+  });
+
   it('lists the objects that its grants lack', () => {
     const grants: readonly (readonly [ChoiceRefusal, RegExp])[] = [
-      [{ kind: 'refused', reason: 'no_binding_label' }, /has no label "aadpodidbinding"\. Set it/],
+      [noLabel, /has no label "aadpodidbinding"\. Set it/],
       [
         { kind: 'refused', reason: 'binding_missing', transient: false, label: 'l', foreign: [] },
         /label aadpodidbinding=l, and no AzureIdentityBinding in namespace default .*Create one: kubectl nmi identity assign IDENTITY -n default --selector l --apply$/,

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { closeSync, mkdtempSync, rmSync } from 'node:fs';
+import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
@@ -9,6 +11,7 @@ import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { systemClock } from '../../../src/base/time/clock.ts';
 import { takeListener } from '../../../src/nmi/kernel/held-listener.ts';
 import { openListenerHolder } from '../../../src/nmi/kernel/listener-holder.ts';
+import { askHolder, notes } from '../../../src/nmi/kernel/listener-notes.ts';
 import { nativeModule, type FlowEnd } from '../../../src/redirect/native/addon.ts';
 import { freePort } from '../../support/free-ports.ts';
 
@@ -59,12 +62,51 @@ describe('the listening socket of another process', () => {
     closeSync(held.descriptor);
   });
 
+  it('is awaited while the holder cannot listen', async (t) => {
+    const { address, path, openHolder } = await openFixture();
+    const other = createServer().listen(address.port, address.ip);
+    t.after(() => other.close());
+    await once(other, 'listening');
+    await using _holder = await openHolder();
+    const taking = takeListener({ path, address });
+    // Answered after the one above.
+    const { note, connection } = await askHolder(nativeModule(), path);
+    connection.destroy();
+    assert.equal(note, notes.EADDRINUSE);
+    other.close();
+    using held = await taking;
+    assert.ok(held !== undefined);
+    closeSync(held.descriptor);
+  });
+
   it('is no longer awaited once the signal aborts', async () => {
     const { address, path } = await openFixture();
     const stop = new AbortController();
     const taking = takeListener({ path, address }, stop.signal);
     stop.abort();
     assert.equal(await taking, undefined);
+  });
+
+  it('is passed to each holder that comes, one after the other', async (t) => {
+    const { address, path, openHolder, tryListen } = await openFixture();
+    let holder = await openHolder();
+    t.after(() => holder[Symbol.asyncDispose]());
+    using held = await takeListener({ path, address });
+    assert.ok(held !== undefined);
+    closeSync(held.descriptor);
+    for (let count = 0; count < 2; count += 1) {
+      await holder[Symbol.asyncDispose]();
+      holder = await openHolder();
+      await eventually(async () => {
+        const { descriptor, connection } = await askHolder(nativeModule(), path);
+        connection.destroy();
+        assert.ok(descriptor !== undefined);
+        closeSync(descriptor);
+      });
+    }
+    held[Symbol.dispose]();
+    await holder[Symbol.asyncDispose]();
+    assert.equal(tryListen(), true);
   });
 
   it('is passed to the next holder, and to none after its release', async () => {

@@ -1,12 +1,21 @@
 import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, it, mock } from 'node:test';
 import { parseConfig } from '../../../src/nmi/config/config.ts';
+import { openCallerServer } from '../../../src/nmi/kernel/caller-server.ts';
 import { openKernel } from '../../../src/nmi/kernel/kernel.ts';
+import { settlingMs } from '../../../src/nmi/kernel/settling.ts';
+import { mapLayout } from '../../../src/redirect/ebpf/settings.ts';
 import { createLogger } from '../../../src/base/logger.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 
-function open(flags: Readonly<Record<string, string>>) {
-  const parsed = parseConfig({ node: 'n', ...flags }, {});
+function open(
+  flags: Readonly<Record<string, string>>,
+  environment: Readonly<Record<string, string>> = {},
+) {
+  const parsed = parseConfig({ node: 'n', ...flags }, environment);
   assert.ok(parsed.ok, JSON.stringify(parsed));
   const lines: string[] = [];
   const log = createLogger({ format: 'json', level: 'info', write: (line) => lines.push(line) });
@@ -58,6 +67,30 @@ describe('the kernel side of a node', () => {
     assert.deepEqual(kernel.attest(byIpv6), { kind: 'by-address', place: 'unknown' });
     assert.equal(kernel.network?.placeOf('fd00::1'), 'unknown');
     assert.equal(kernel.findCgroupUid(1n, ['uid']), undefined);
+  });
+
+  it('completes what another process knows of a caller, and counts callers that it refuses', async (t) => {
+    const folder = mkdtempSync(join(tmpdir(), 'nmi-test-kernel-'));
+    t.after(() => rmSync(folder, { recursive: true }));
+    const path = join(folder, 'callers.sock');
+    const listen = { listenIp: '127.0.0.1', listenPort: 2579 };
+    const target = { metadataIp: '169.254.169.254', metadataPort: 80, ...listen };
+    await using _server = await openCallerServer({
+      path,
+      report: () => ({ mode: 'ebpf', isActive: true, layout: mapLayout, target }),
+      lookUp: () => ({ kind: 'unattested' }),
+    });
+    const flags = { 'nmi-listen-address': listen.listenIp, 'unrecorded-callers': 'refuse' };
+    const { kernel, clock } = open({ redirect: 'pinned', ...flags }, { NMI_CALLER_SOCKET: path });
+    await using _kernel = kernel;
+    await kernel.start();
+    clock.advance(settlingMs.repaired);
+    const refused = () =>
+      kernel.samples().find(({ labels }) => labels?.['outcome'] === 'refused')?.value;
+    assert.equal(refused(), 0);
+    const caller = { ...peer, localIp: listen.listenIp, localPort: listen.listenPort };
+    assert.deepEqual(await kernel.attest(caller), { kind: 'unattested', refusedBy: 'option' });
+    assert.equal(refused(), 1);
   });
 
   it('adds the address, or fails with the reason why the agent cannot start', async () => {

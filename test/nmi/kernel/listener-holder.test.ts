@@ -4,7 +4,7 @@ import { chmodSync, existsSync, lstatSync, mkdtempSync, renameSync, rmSync } fro
 import fsPromises from 'node:fs/promises';
 import { Agent } from 'node:http';
 import { syncBuiltinESMExports } from 'node:module';
-import { connect, createServer } from 'node:net';
+import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
@@ -275,14 +275,49 @@ describe('the listening socket that is kept for an agent', { timeout: 180_000 },
     taken.close();
   });
 
-  it('is not passed on in a folder that others can write to', async () => {
+  it('is not available before the previous holder has answered', async () => {
+    await using node = await openNodeHere();
+    const mute = createServer().listen(node.handoverPath);
+    const asked = once(mute, 'connection') as Promise<[Socket]>;
+    const opening = openHolderAt(node);
+    const [previous] = await asked;
+    try {
+      const answer = await askHolder(nativeModule(), agentsPathOf(node));
+      answer.connection.destroy();
+      assert.deepEqual([answer.note, answer.descriptor], [notes.failed, undefined]);
+    } finally {
+      mute.close();
+      previous.destroy();
+      await (await opening)[Symbol.asyncDispose]();
+    }
+  });
+
+  it('is not passed on in a folder that others can write to, which is reported once', async () => {
     await using node = await openNodeHere();
     chmodSync(node.place, 0o777);
-    const holder = node.startHolder('a');
-    await holder.until(/the next agent cannot take over/);
+    const warnings: string[] = [];
+    await using holder = await openHolderAt(node, (_fields, text) => warnings.push(text));
+    assert.deepEqual(warnings, ['the next agent cannot take over']);
+    // Looks at the path again.
+    await holder.listen();
+    assert.equal(warnings.length, 1);
     assert.equal(existsSync(node.handoverPath), false);
   });
 });
+
+const agentsPathOf = (node: Node) => join(node.place, 'a', 'listener.sock');
+
+function openHolderAt(node: Node, warn: (fields: object, text: string) => void = () => undefined) {
+  return openListenerHolder({
+    address: { ip: '127.0.0.1', port: node.port },
+    agentsPath: agentsPathOf(node),
+    handoverPath: node.handoverPath,
+    clock: systemClock,
+    log: { ...quiet, warn },
+    onSuccessor: () => Promise.resolve(),
+    onSuccessorGone: () => undefined,
+  });
+}
 
 const quiet = {
   error: () => undefined,

@@ -61,6 +61,26 @@ describe('notes about a listening socket', () => {
     server.close();
   });
 
+  it('request the socket, or have the one that this process has already', async (t) => {
+    const real = nativeModule();
+    const sent: (number | undefined)[][] = [];
+    const native = {
+      ...real,
+      connectLocal: (path: string) => real.connectLocal(path),
+      sendNote: (_local: number, note: number, had?: number) => void sent.push([note, had]),
+      receiveNote: () => ({ note: notes.alone }),
+    };
+    const path = join(folder, 'answers.sock');
+    const server = createServer().listen(path);
+    t.after(() => server.close());
+    await once(server, 'listening');
+    for (const had of [undefined, 7]) (await askHolder(native, path, had)).connection.destroy();
+    assert.deepEqual(sent, [
+      [notes.want, undefined],
+      [notes.have, 7],
+    ]);
+  });
+
   it('contain a socket only if it listens at the requested address', async () => {
     const native = nativeModule();
     const [port, other] = await twoFreePorts();

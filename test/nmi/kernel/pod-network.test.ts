@@ -52,6 +52,18 @@ describe('the pod network', () => {
     assert.deepEqual(warnings, ['failed to look up the network link of a pod']);
   });
 
+  it('looks up each of several addresses once in 20 ms', (t) => {
+    let nowMs = 0;
+    t.mock.method(performance, 'now', () => nowMs);
+    const { network, asked } = open();
+    const ips = ['10.0.0.5', '10.0.0.6', '10.0.0.7'];
+    for (const atMs of [0, 19, 20]) {
+      nowMs = atMs;
+      for (const ip of ips) network.placeOf(ip);
+    }
+    assert.deepEqual(asked, [...ips, ...ips]);
+  });
+
   it('does not hide a bug', () => {
     const { network } = open(() => {
       throw new TypeError('ip: an IPv4 address is wanted');

@@ -225,6 +225,13 @@ describe('relaying to the metadata service', () => {
     assert.equal((await slow.ask()).status, 503);
   });
 
+  it('is answered with a reason when the service is this agent itself', async () => {
+    await using loop = await openRelay((_request, response) => response.writeHead(508).end());
+    const { status, text } = await loop.ask();
+    assert.equal(status, 503);
+    assert.match(text, /The instance metadata endpoint is this agent itself\./);
+  });
+
   it('ends a connection with a body that does not arrive in time, and sends no request upstream', async () => {
     const route = routeTo('scheduledevents');
     await using relay = await openRelay(() => undefined, { route, timeoutMs: 100 });

@@ -83,6 +83,20 @@ describe('the state of the node in the agent', () => {
     await eventually('synced', () => testBed.state.isSynced());
   });
 
+  it('wakes the waiting requests after first lists without any object', async () => {
+    await using kube = await openFakeKube();
+    await using client = await clientOf(kube);
+    const parsed = parseConfig({ node: 'n' }, {});
+    assert.ok(parsed.ok);
+    const log = createLogger({ format: 'json', level: 'error', write: () => undefined });
+    const options = { config: parsed.config, tuning, client, clock: systemClock, log };
+    await using state = openClusterState({ ...options, attests: false, network: byAddress });
+    let isAwake = false;
+    void state.waiters.nextChange(60_000).then(() => (isAwake = true));
+    await eventually('awake', () => isAwake);
+    assert.ok(state.isSynced());
+  });
+
   it('wakes the waiting requests when a service account is read', async () => {
     await using testBed = await open({ 'workload-identity': 'true' });
     const { state, kube } = testBed;

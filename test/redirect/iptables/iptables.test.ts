@@ -68,6 +68,20 @@ describe('the iptables redirect on a node that refuses', () => {
     );
   });
 
+  it('does not take a fault of its own for another writer', async () => {
+    const fault = new TypeError('a fault');
+    let nat = emptyNat;
+    const host = scripted({
+      ip: goodIp,
+      'iptables-nft-save': () => ok(nat),
+      'iptables-nft-restore': () => {
+        nat = goodNat;
+        throw fault;
+      },
+    });
+    await assert.rejects(openIptablesRedirect({ host }).install(), fault);
+  });
+
   it('stops and reports broken when another process undoes every change', async () => {
     let round = 0;
     const host = scripted({

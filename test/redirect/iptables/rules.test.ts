@@ -133,6 +133,10 @@ describe('the rules of the redirect', () => {
     assert.equal(parseNat(other.replace('*nat', '*mangle')).hasChain, false);
     assert.deepEqual(parseNat(other.replace('*nat', '*mangle') + other).jumps, [1]);
   });
+
+  it('do not count a comment of the tool', () => {
+    assert.deepEqual(parseNat('*nat\n# Warning: -j nmi-metadata\nCOMMIT\n').otherReferences, []);
+  });
 });
 
 describe('one transaction', () => {

@@ -25,6 +25,22 @@ function testBedOf(
   };
 }
 
+describe('kubectl nmi identity', () => {
+  for (const [action, example] of [
+    ['add', 'add orders --resource-id '],
+    ['add', 'add orders --type federated '],
+    ['list', 'list -A'],
+    ['assign', 'assign orders'],
+    ['federate', 'federate orders'],
+  ] as const) {
+    it(`${action} has the example ${example} in its help`, async () => {
+      const { stdout } = await play(['identity', action, '--help']);
+      const [, examples = ''] = stdout.split('Examples:');
+      assert.ok(examples.includes(`  kubectl nmi identity ${example}`), stdout);
+    });
+  }
+});
+
 describe('kubectl nmi identity add', () => {
   it('prints the object', async () => {
     const { stdout } = await play(

@@ -99,6 +99,20 @@ describe('a connection to the API server', () => {
     await pool.destroy();
   });
 
+  it('goes to the usual port if the URL has none', async () => {
+    const timeouts = { tcpTimeoutMs: 1_000, connectTimeoutMs: 1_000 };
+    const connector = createConnector({ clock: systemClock, tls: {}, ...timeouts });
+    const portFor = (protocol: string) =>
+      new Promise((resolve) => {
+        connector({ hostname: '127.83.4.9', host: '', protocol, port: '' }, (error, socket) => {
+          // As a rule nobody listens there.
+          resolve(socket?.remotePort ?? (error as { readonly port?: unknown }).port);
+          socket?.destroy();
+        });
+      });
+    assert.deepEqual([await portFor('https:'), await portFor('http:')], [443, 80]);
+  });
+
   it('that is refused fails at once and leaves nothing behind', async () => {
     const server = createServer();
     server.listen(0, '127.0.0.1');

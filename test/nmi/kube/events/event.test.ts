@@ -84,6 +84,11 @@ describe('a note', () => {
     }
   });
 
+  it('is whole if it is just short enough', () => {
+    const text = 'a'.repeat(1_024);
+    assert.equal(noteOf(text, ''), text);
+  });
+
   it('is one line without control characters', () => {
     assert.equal(noteOf('a\nb\u001B[31m\u202Ec\u2028', ''), 'a?b?[31m?c?');
   });

@@ -65,6 +65,12 @@ describe('the audit', () => {
     });
   });
 
+  it('reports that the client has disconnected', () => {
+    const { audit, take } = open();
+    audit.render(createRecord({ isGone: true }));
+    assert.equal(take()[0]?.['clientGone'], true);
+  });
+
   it('has the same record of a hit', () => {
     const { audit, take } = open();
     const decision = createDecision({ cache: 'hit', fetchId: 'fetch' });

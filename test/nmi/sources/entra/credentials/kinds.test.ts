@@ -120,6 +120,29 @@ describe('the kinds of credentials', () => {
   }
 });
 
+describe('the credentials', () => {
+  it('of every kind are not kept after their disposal', async () => {
+    const clock = new HandClock();
+    const data = { clientSecret: Buffer.from('canary').toString('base64') };
+    const client = {
+      getJson: () => Promise.resolve({ data }),
+    } as Partial<KubeClient> as KubeClient;
+    const clientCredentials = openCredentials({
+      client,
+      clock,
+      livePodOf: () => undefined,
+      isNeeded: () => true,
+      onCertificate: () => undefined,
+    });
+    for (const { credential } of [samples.secret, samples.certificate]) {
+      await clientCredentials.get(credential, AbortSignal.timeout(5_000));
+    }
+    assert.equal(clock.armed.length, 2);
+    clientCredentials[Symbol.dispose]();
+    assert.deepEqual(clock.armed, []);
+  });
+});
+
 /**
  * A new kind needs only its file and one line of the list, as long as no other code names a kind.
  */
