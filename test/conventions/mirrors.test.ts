@@ -18,10 +18,10 @@ describe('the test of a file', () => {
     assert.equal(unit, 'test/nmi/base/a.test.ts');
     const source = file('src/nmi/base/a.ts', 'if (a) b();');
     for (const mirror of [unit, kernel, cluster]) {
-      assert.deepEqual(checkMirrors([source, file(mirror ?? '')], []), []);
+      assert.deepEqual(checkMirrors([source, file(mirror ?? '')]), []);
     }
     for (const other of ['test/nmi/a.test.ts', 'test/nmi/base/a.ts', 'test/nmi/base/a-b.test.ts']) {
-      assert.equal(checkMirrors([source, file(other)], []).length, 1, other);
+      assert.equal(checkMirrors([source, file(other)]).length, 1, other);
     }
   });
 
@@ -43,7 +43,7 @@ describe('the test of a file', () => {
   ];
   for (const line of decisions) {
     it(`is required for: ${line}`, () => {
-      assert.deepEqual(checkMirrors([file('src/nmi/a.ts', '', line)], []), [
+      assert.deepEqual(checkMirrors([file('src/nmi/a.ts', '', line)]), [
         'src/nmi/a.ts:2 decides something, and there is no test/nmi/a.test.ts',
       ]);
     });
@@ -58,23 +58,6 @@ describe('the test of a file', () => {
       'export function d(a?: E): number { return a?.b.c(() => a.d); }',
     ];
     const elsewhere = file('lab/a.ts', 'if (a) b();');
-    assert.deepEqual(checkMirrors([file('src/nmi/a.ts', ...lines), elsewhere], []), []);
-  });
-
-  it('may be elsewhere with a reason, if the file needs it and the other test exists', () => {
-    const exempt = [{ path: 'src/a.ts', tests: 'test/process/', reason: 'owns the process' }];
-    const source = file('src/a.ts', 'if (a) b();');
-    const test = file('test/process/start.test.ts');
-    assert.deepEqual(checkMirrors([source, test], exempt), []);
-    assert.deepEqual(checkMirrors([source, file('test/process/start.ts')], exempt), [
-      'src/a.ts is to be tested in test/process/, where no test is',
-    ]);
-    for (const idle of [
-      [test],
-      [file('src/a.ts', 'b();'), test],
-      [source, test, file('test/a.test.ts')],
-    ]) {
-      assert.deepEqual(checkMirrors(idle, exempt), ['src/a.ts needs no exemption']);
-    }
+    assert.deepEqual(checkMirrors([file('src/nmi/a.ts', ...lines), elsewhere]), []);
   });
 });

@@ -32,12 +32,6 @@ describe('the agent process at its start', { timeout: 600_000 }, () => {
     assert.equal(lines.length, 6);
   });
 
-  it('ends with 2 on an unknown verb', async () => {
-    const child = startNmi(['serve', '--node=n']);
-    assert.equal(await child.exited, usage);
-    assert.match(child.stderr(), /"serve"/);
-  });
-
   it('ends with 78 without any Kubernetes configuration, and reports where it looked', async () => {
     await using testBed = await openServices();
     const child = testBed.start(testBed.flags, {});
