@@ -117,6 +117,7 @@ async function explainUsage({ message }: Error, words: readonly string[]): Promi
   // Up to the first flag; an unknown word among them is left out.
   const flagAt = words.findIndex((word) => word.startsWith('-'));
   const plain = flagAt < 0 ? [...words] : words.slice(0, flagAt);
+  // No mutation: without any word it would return the same as below.
   for (let length = plain.length; length > 0; length--) {
     try {
       const help = await parse(createParser(doNothing), [...plain.slice(0, length), '--help']);

@@ -26,6 +26,7 @@ export function computesOf(nodes: readonly RawObject[]): readonly Compute[] {
     const kind = /ScaleSets$/i.test(type) ? 'vmss' : 'vm';
     computes.set(all.toLowerCase(), { kind, subscription, resourceGroup, name });
   }
+  // No mutation: which of two with the same name is first does not matter.
   return [...computes.values()].toSorted((one, other) => (one.name < other.name ? -1 : 1));
 }
 

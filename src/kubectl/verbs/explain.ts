@@ -153,6 +153,7 @@ export async function explainObject(
 /** The newest first: the one that a change of the template has made. */
 function byAge(one: RawObject, other: RawObject): number {
   const [a, b] = [one, other].map((each) => stringAt(metadataOf(each), 'creationTimestamp'));
+  // No mutation: sorting only depends on whether the result is negative.
   return (a ?? '') < (b ?? '') ? 1 : -1;
 }
 

@@ -167,6 +167,7 @@ async function untilEnded(
 ): Promise<string> {
   const endMs = io.wallMs() + timeoutMs;
   let phase = '';
+  // No mutation: a millisecond more is as good.
   while (phase !== 'Succeeded' && phase !== 'Failed' && io.wallMs() < endMs) {
     await io.sleep(pauseMs);
     const read = await kubectl.get('pods', namespace, name);

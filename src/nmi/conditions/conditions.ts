@@ -38,6 +38,7 @@ export function openConditions(options: ConditionsOptions): Required<Part> & Asy
   const { client, config, clock, random, log } = options;
   const opened = new AsyncDisposableStack();
   const objects = new ObservedObjects();
+  // No mutation: a listener of the index fails only if it has a bug.
   const ownerIndex = new OwnerIndex(bugReporter(log, clock, 'index listener failed'));
   const owners = new IdentityOwners(ownerIndex, config.identityOwners);
   const upstreams = new UpstreamResolver(authoritiesOf(config), config.redirect !== 'address');

@@ -105,6 +105,7 @@ function surplusOf(bindings: Iterable<Observed<Binding>>): ReadonlySet<string> {
   const usable = [...bindings].flatMap(({ parsed }) => (parsed.ok ? [parsed.value] : []));
   const surplus = new Set<string>();
   for (const all of Map.groupBy(usable, selectorKeyOf).values()) {
+    // No mutation: it only saves time, since all of at most so many count.
     if (all.length <= maxBindingsOfLabel) continue;
     const counting = new Set(oldest(all, maxBindingsOfLabel));
     for (const binding of all) if (!counting.has(binding)) surplus.add(binding.uid);

@@ -75,7 +75,7 @@ export function isSlip(one: string, other: string): boolean {
   if (Math.abs(from.length - to.length) > 1) return false;
   const shorter = Math.min(from.length, to.length);
   let before = 0;
-  while (before < shorter && from[before] === to[before]) before++;
+  while (from[before] === to[before]) before++;
   let behind = 0;
   while (behind < shorter - before && from.at(-1 - behind) === to.at(-1 - behind)) behind++;
   const [changedFrom, changedTo] = [

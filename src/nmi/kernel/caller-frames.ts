@@ -101,6 +101,7 @@ function outcomeOf(found: Attestation): number {
 
 /** Undefined for invalid bytes. */
 export function readAnswer(bytes: Buffer, at: number): Answer | undefined {
+  // No mutation: a frame is complete, and only the compiler needs a default.
   const word = bytes[at + 1] ?? 0;
   if (bytes[at] === kinds['look-up']) {
     const isDirect = bytes[at + 2] === 1;

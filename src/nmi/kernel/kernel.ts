@@ -143,6 +143,7 @@ export function openKernel({ config, clock, log, hasPredecessor }: KernelOptions
 
 /** Samples of the programs' counters. */
 function programSampler(counts: KernelCounts): () => readonly Sample[] {
+  // No mutation: it is read only with programs in the kernel.
   let caught = 0;
   return () => {
     let totals: ReturnType<KernelCounts['counters']>;

@@ -48,6 +48,7 @@ export interface HolderAnswer {
   readonly connection: Socket;
 }
 
+// No mutation: a shorter interval only costs CPU time.
 const pollMs = 5;
 /** Enough for a slow holder on a busy node; a holder that hangs must not block for longer. */
 const answerMs = 2_000;

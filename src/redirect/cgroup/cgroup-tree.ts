@@ -176,7 +176,7 @@ function walk(
   const own = cgroupIdOf(top);
   const found: bigint[] = [];
   let level = own === undefined ? [] : [{ path: top, id: own }];
-  for (let depth = 0; depth <= depthLimit && level.length > 0; depth += 1) {
+  for (let depth = 0; depth <= depthLimit; depth += 1) {
     level = level.filter(({ id }) => !except.includes(id));
     for (const { id } of level) found.push(id);
     // A pod can create any number of folders, so no more are read than are used.
