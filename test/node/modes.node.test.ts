@@ -84,7 +84,11 @@ describe('the agent on a real node', { skip: nodeSystem.missing ?? false }, () =
     },
     {
       name: 'an agent that hangs',
-      happen: () => signalAgent('STOP'),
+      happen: async () => {
+        // Until the startup probe has passed, after the restart before, liveness is not probed.
+        await untilRolledOut(node);
+        await signalAgent('STOP');
+      },
       // Three probes fail, 5 s each; then the probe's own grace period of 3 s.
       limitMs: 35_000,
     },

@@ -11,6 +11,7 @@ import { after, before, describe, it } from 'node:test';
 import { aadPodIdentity, provideModule } from '../cluster/support/go-module.ts';
 import { shellBlocksOf } from '../cluster/support/page-commands.ts';
 import { repositoryRoot } from '../conventions/tree.ts';
+import { isWithin, sizeOfThisRun } from '../runner/kinds.ts';
 import { eventuallyByProcess } from './support/eventually-by-process.ts';
 import { productImage } from './support/images.ts';
 import { assertNothingLeft } from './support/install.ts';
@@ -47,6 +48,10 @@ const oldRules = /aad-metadata/;
 /** Longest time without an answer. A machine with 15 processes for each processor took 2.7 s and 6.1 s. */
 const limitsMs = { there: 6_000, back: 9_000 };
 
+/** Every way to both modes in a long run; in others each way once, and both modes. */
+const modesOf = (usual: Mode): readonly Mode[] =>
+  isWithin('long', sizeOfThisRun()) ? ['ebpf', 'iptables'] : [usual];
+
 /** How the old agent got into the cluster and how it leaves; in between, what the page says. */
 const ways = [
   {
@@ -56,7 +61,7 @@ kubectl -n ${namespace} rollout status daemonset/aad-pod-identity-nmi --timeout=
     there: fromChart,
     back: toChart,
     uninstall: `helm uninstall aad-pod-identity --namespace ${namespace} --wait`,
-    modes: ['ebpf', 'iptables'],
+    modes: modesOf('ebpf'),
   },
   {
     from: 'its manifest',
@@ -65,7 +70,7 @@ kubectl -n kube-system rollout status daemonset/nmi --timeout=120s`,
     there: fromManifest,
     back: toManifest,
     uninstall: 'kubectl -n kube-system delete daemonset nmi --wait',
-    modes: ['ebpf', 'iptables'],
+    modes: modesOf('iptables'),
   },
   {
     from: 'the add-on of AKS',
@@ -77,7 +82,7 @@ kubectl -n kube-system rollout status daemonset/nmi --timeout=120s`,
     there: `${exportAddon.split('\n')[0] ?? ''}\n${fromAddon}`,
     back: toAddon,
     uninstall: 'az aks update --disable-pod-identity',
-    modes: ['ebpf'],
+    modes: modesOf('ebpf'),
   },
 ] as const;
 

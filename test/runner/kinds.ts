@@ -53,7 +53,7 @@ export const kinds: readonly Kind[] = [
     files: '*.node.test.ts',
     size: 'all',
     needs: ['node'],
-    processors: 0.4,
+    processors: 0.7,
     usualSeconds: 300,
   },
   {
