@@ -19,7 +19,7 @@ function job(name: string, expectedMs = 1, more: Partial<Job> = {}): Job {
 const alone = { isExclusive: true } as const;
 const all: (programs: Programs) => boolean = () => true;
 const next = (waiting: readonly Job[], running: readonly Job[] = [], isThere = all) =>
-  nextJob(waiting, running, isThere, 2)?.name;
+  nextJob(waiting, running, isThere, { machine: 2 })?.name;
 
 describe('the next test file', () => {
   it('is the longest', () => {
@@ -46,6 +46,15 @@ describe('the next test file', () => {
     assert.equal(next([job('a', 9, { processors: 3 })]), 'a');
   });
 
+  it('is one that idle processors have room for, unless something is measured', () => {
+    const waits = [job('b', 1, { processors: 1 }), job('c', 1, { processors: 1 })];
+    const beside = (running: readonly Job[], idle: number) =>
+      nextJob([job('a')], running, all, { machine: 2, idle })?.name;
+    assert.equal(beside(waits, 0.4), undefined);
+    assert.equal(beside(waits, 0.6), 'a');
+    assert.equal(beside([job('m', 1, { ...alone, processors: 1.6 })], 2), undefined);
+  });
+
   it('is one that claims most of the machine before longer ones', () => {
     const measuring = job('m', 1, { ...alone, processors: 1.6 });
     assert.equal(next([job('a', 9), measuring, job('x', 9, alone)]), 'm');
@@ -63,6 +72,7 @@ describe('the next test file', () => {
 
 describe('a run of all jobs', () => {
   const noStop = new AbortController().signal;
+  const noIdle = { read: () => 0, restart: () => undefined };
   const noBuilds = { isThere: all, change: () => Promise.withResolvers<void>().promise };
 
   it('runs each once, with at most one exclusive at once', async () => {
@@ -74,6 +84,7 @@ describe('a run of all jobs', () => {
     const skipped = await runJobs({
       jobs,
       builds: noBuilds,
+      idle: noIdle,
       patienceMs: () => Infinity,
       stop: noStop,
       run: async (each) => {
@@ -94,6 +105,7 @@ describe('a run of all jobs', () => {
     const skipped = await runJobs({
       jobs: [job('x', 9, { needs: ['node'] }), job('a'), job('b')],
       builds: { isThere: () => false, change: () => Promise.resolve() },
+      idle: noIdle,
       patienceMs: () => (ran.length < 2 ? 1 : 0),
       stop: noStop,
       run: ({ name }) => {

@@ -4,6 +4,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { IdleProcessors } from './idle-processors.ts';
 import { isWithin, kindOf, type Programs, type Size } from './kinds.ts';
 import { runJobs, type Builds, type Job } from './queue.ts';
 import { Report } from './report.ts';
@@ -97,6 +98,7 @@ export async function runSuite(options: SuiteOptions): Promise<SuiteResult> {
     jobs,
     builds,
     stop,
+    idle: new IdleProcessors(),
     patienceMs: (job) => options.patienceMs(job.needs),
     run: async ({ name, files }) => {
       running.set(name, performance.now());
