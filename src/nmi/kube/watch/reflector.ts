@@ -189,6 +189,8 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
   readonly #stop = new AbortController();
   readonly #running: Promise<void>;
   #phase: Phase = 'listing';
+  /** The running call is a watch. */
+  #isStream = false;
   /** The version to watch from; `undefined` requires a list. */
   #version: string | undefined;
   #lists = 0;
@@ -306,6 +308,7 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
   async #listPages(signal: AbortSignal): Promise<void> {
     const { client, path, pageSize = 500 } = this.#options;
     this.#phase = 'listing';
+    this.#isStream = false;
     const gathering = this.#decoder.gather();
     const call = { signal, timeoutMs: listTimeoutMs, maxBytes: maxPageBytes };
     let position = {};
@@ -335,6 +338,7 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
     const from = this.#version;
     let gathering = from === undefined ? this.#decoder.gather() : undefined;
     this.#phase = from === undefined ? 'listing' : 'opening';
+    this.#isStream = true;
     const events = client.watch(this.#watchPath(from), {
       signal,
       silenceMs: this.#timing.silenceMs * (1 + random() / 4),
@@ -446,7 +450,8 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
       this.#silences += 1;
       return this.#beginCheck();
     }
-    if (this.#phase === 'listing' && this.#server.streamsLists && refusesStream(error)) {
+    if (this.#phase === 'listing' && this.#isStream && refusesStream(error)) {
+      // Other reflectors of this server may have been refused at the same time.
       this.#server.streamsLists = false;
       const fields = { resource: name, reason: error.message };
       return log.info(fields, 'the server streams no lists, listing page by page');
