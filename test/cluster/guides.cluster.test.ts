@@ -138,6 +138,8 @@ describeOnNewestVersion('the guides', (cluster) => {
     for (const made of [folder, programs]) await mkdir(made);
     await symlink(join(root, 'deploy'), join(folder, 'deploy'));
     if (helm.programs !== undefined) await symlink(helm.programs, join(programs, 'helm'));
+    const values = 'image: { repository: registry.example/team }\n';
+    await writeFile(join(folder, 'values.yaml'), values);
     const main = join(root, 'src/kubectl/main.ts');
     const plugin = `#!/bin/sh\nexec '${process.execPath}' '${main}' "$@"\n`;
     for (const [name, text] of [
