@@ -48,7 +48,8 @@ export class TimerQueue implements Disposable {
   }
 
   #arm(timer: QueuedTimer): void {
-    const leftMs = timer.dueAtMs - this.#clock.monotonicMs();
+    // Node warns of a negative delay; a deadline of now may have passed meanwhile.
+    const leftMs = Math.max(0, timer.dueAtMs - this.#clock.monotonicMs());
     timer.disarm = this.#clock.schedule(Math.min(longestArmMs, leftMs), () => {
       if (timer.dueAtMs > this.#clock.monotonicMs()) {
         this.#arm(timer);

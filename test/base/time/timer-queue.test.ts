@@ -43,6 +43,24 @@ describe('alarms', () => {
     assert.deepEqual(clock.armed, []);
   });
 
+  it('never ask for a negative delay, though time passes between two looks at the clock', () => {
+    const delays: number[] = [];
+    let nowMs = 0;
+    using alarms = new TimerQueue({
+      wallMs: () => 0,
+      monotonicMs: () => (nowMs += 0.001),
+      schedule: (delayMs) => {
+        delays.push(delayMs);
+        return () => undefined;
+      },
+    });
+    alarms.set(
+      createAlarm(() => undefined),
+      0,
+    );
+    assert.deepEqual(delays, [0]);
+  });
+
   it('do not fire from the timer of one that was cleared', () => {
     const clock = new HandClock();
     const alarms = new TimerQueue(clock);
