@@ -192,7 +192,6 @@ describe('the agent on a real node', { skip: nodeSystem.missing ?? false }, () =
         ['migrate to-workload-identity -n default', /./],
         ['logs --node node-1', /token request/],
         ['sysdump', /nmi_build_info/],
-        ['version', /0\.1\.0/],
       ] as const) {
         const printed = await node.plugin(words.split(' '), { timeoutMs: 150_000 });
         t.diagnostic(`${words}: ${printed.slice(0, 600)}`);

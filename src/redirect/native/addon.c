@@ -181,16 +181,16 @@ static const struct kind {
 	bool (*read)(struct call *call, napi_value value, void *place); /* NULL: a whole number */
 	int least, most;
 } kinds[] = {
-	['s'] = { "a text of 1 to 4095 bytes, without NUL,", read_text },
-	['f'] = { "a boolean", read_flag },
-	['b'] = { "a Uint8Array", read_bytes },
-	['i'] = { "an IPv4 address", read_ip },
+	['s'] = { "a text of 1 to 4095 bytes, without NUL,", .read = read_text },
+	['f'] = { "a boolean", .read = read_flag },
+	['b'] = { "a Uint8Array", .read = read_bytes },
+	['i'] = { "an IPv4 address", .read = read_ip },
 	['p'] = { "a port", .least = 1, .most = UINT16_MAX },
 	['d'] = { "a descriptor", .most = INT_MAX },
 	['y'] = { "a number of 0 to 255", .most = UINT8_MAX },
-	['u'] = { "an id", read_id },
-	['e'] = { "an address and port", read_end },
-	['m'] = { "an object of few pins", read_pins },
+	['u'] = { "an id", .read = read_id },
+	['e'] = { "an address and port", .read = read_end },
+	['m'] = { "an object of few pins", .read = read_pins },
 };
 
 static bool read_number(struct call *call, napi_value value, const struct kind *kind, int *place)
