@@ -61,7 +61,6 @@ export const kinds: readonly Kind[] = [
     name: 'debian',
     files: '*.debian.test.ts',
     size: 'all',
-    processors: 0.9,
     usualSeconds: 240,
   },
   {
@@ -69,7 +68,6 @@ export const kinds: readonly Kind[] = [
     name: 'debian',
     files: '*.image.test.ts',
     size: 'long',
-    processors: 0.9,
     usualSeconds: 240,
   },
   {
