@@ -7,6 +7,8 @@
 import { globSync } from 'node:fs';
 import { constants } from 'node:os';
 import { join, relative, resolve } from 'node:path';
+import { sweepDeadFabrics } from '../../lab/fabric/namespaces.ts';
+import { sweepDeadNamespaces } from '../redirect/namespaces.ts';
 import { testCache } from '../support/test-cache.ts';
 import { freshExecutable } from '../../scripts/build.ts';
 import { checkSources } from '../../scripts/check.ts';
@@ -114,7 +116,11 @@ function endOnSignals(): AbortSignal {
     process.once(signal, () => {
       process.stderr.write(`the run was ended by ${signal}\n`);
       stop.abort();
-      void endProcesses().finally(() => process.exit(128 + constants.signals[signal]));
+      void endProcesses()
+        // A test process that is ended by a signal leaves the namespaces that it made.
+        .then(() => sweepDeadFabrics())
+        .then(() => sweepDeadNamespaces())
+        .finally(() => process.exit(128 + constants.signals[signal]));
     });
   }
   return stop.signal;
