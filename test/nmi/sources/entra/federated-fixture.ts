@@ -19,6 +19,7 @@ import type {
   CredentialProvider,
   ClientCredentialResult,
 } from '../../../../src/nmi/sources/entra/credentials/descriptor.ts';
+import type { SourceFailure } from '../../../../src/nmi/sources/source.ts';
 import type { EntraIdentity } from '../../../../src/nmi/sources/entra/entra-identity.ts';
 import { HandClock } from '../../../support/hand-clock.ts';
 
@@ -317,4 +318,9 @@ function byIdentity<C>(clientCredentials: CredentialProvider<C>): Mode<{ readonl
 
 function isOfPod(identity: PodIdentity | NodeIdentity): identity is PodIdentity {
   return identity.credential.kind === 'federated_pod';
+}
+
+export function failureOf(result: ClientCredentialResult): SourceFailure {
+  assert.ok(!result.ok);
+  return result.failure;
 }

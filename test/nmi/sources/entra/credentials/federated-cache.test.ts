@@ -4,24 +4,18 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { openFakeKube } from '../../../../../lab/fakes/kube/fake-kube.ts';
 import { asRecord, parseRecord } from '../../../../../src/base/json-value.ts';
 import { openPodCredentials } from '../../../../../src/nmi/sources/entra/credentials/federated.ts';
-import type { ClientCredentialResult } from '../../../../../src/nmi/sources/entra/credentials/descriptor.ts';
-import type { SourceFailure } from '../../../../../src/nmi/sources/source.ts';
 import { HandClock } from '../../../../support/hand-clock.ts';
 import { clientOf, rawPod } from '../../../kube/kube-test-bed.ts';
 import {
   assertionOf,
   audience,
   claimsOf,
+  failureOf,
   hourMs,
   minuteMs,
   openFixture,
   podIdentity,
 } from '../federated-fixture.ts';
-
-function failureOf(result: ClientCredentialResult): SourceFailure {
-  assert.ok(!result.ok);
-  return result.failure;
-}
 
 describe('the assertion of a pod', () => {
   it('is a token of its service account for the audience, bound to the pod', async () => {

@@ -1,14 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { KubeError } from '../../../../../src/nmi/kube/api/kube-error.ts';
-import type { ClientCredentialResult } from '../../../../../src/nmi/sources/entra/credentials/descriptor.ts';
-import type { SourceFailure } from '../../../../../src/nmi/sources/source.ts';
-import { openFixture, podIdentity } from '../federated-fixture.ts';
-
-function failureOf(result: ClientCredentialResult): SourceFailure {
-  assert.ok(!result.ok);
-  return result.failure;
-}
+import { failureOf, openFixture, podIdentity } from '../federated-fixture.ts';
 
 describe('an assertion that the API server does not issue', () => {
   const table = [

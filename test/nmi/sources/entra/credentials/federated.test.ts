@@ -4,8 +4,6 @@ import { createAccountUser } from '../../../../../lab/fakes/kube/tokens.ts';
 import { openFakeKube } from '../../../../../lab/fakes/kube/fake-kube.ts';
 import { createOwnAccount } from '../../../../../src/nmi/kube/accounts/own-account.ts';
 import { openNodeCredentials } from '../../../../../src/nmi/sources/entra/credentials/federated.ts';
-import type { ClientCredentialResult } from '../../../../../src/nmi/sources/entra/credentials/descriptor.ts';
-import type { SourceFailure } from '../../../../../src/nmi/sources/source.ts';
 import { HandClock } from '../../../../support/hand-clock.ts';
 import { clientOf } from '../../../kube/kube-test-bed.ts';
 import {
@@ -13,15 +11,11 @@ import {
   assertionOf,
   audience,
   claimsOf,
+  failureOf,
   nodeIdentity,
   openFixture,
   podIdentity,
 } from '../federated-fixture.ts';
-
-function failureOf(result: ClientCredentialResult): SourceFailure {
-  assert.ok(!result.ok);
-  return result.failure;
-}
 
 describe('the assertion of the node', () => {
   it("is a token of the agent's service account, bound to its pod, for all identities", async () => {
