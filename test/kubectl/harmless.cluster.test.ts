@@ -8,7 +8,7 @@ import { copyFileSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, beforeEach, describe, it } from 'node:test';
 import { describeOnNewestVersion } from '../cluster/support/on-clusters.ts';
-import { ordersId } from './support/fake-az.ts';
+import { createFakeAz, ordersId } from './support/fake-az.ts';
 import { agent, agentSet, agentSetUid, clientId } from './support/mistakes.ts';
 import { runOn } from './support/real-kubectl.ts';
 
@@ -139,6 +139,26 @@ describeOnNewestVersion('verbs that write', (cluster) => {
       assert.doesNotMatch(stdout, /context[ =]other/);
     });
   }
+
+  it('pass on to az no stored value that az would read as a file, a flag or itself', async () => {
+    for (const hostile of ['[system]', '@/etc/passwd', '--debug']) {
+      // Of etcd: the definitions refuse some of these today.
+      const spec = { resourceID: hostile, clientID: hostile };
+      const kind = 'aadpodidentity.k8s.io/azureidentities';
+      await cluster().copy(kind, 'shop', 'orders', [{ name: 'orders', spec }]);
+      const path = `${pathOf('shop', 'azureidentities')}/orders`;
+      const { spec: stored } = await cluster().admin.expect('GET', path);
+      assert.ok(JSON.stringify(stored).includes(`"resourceID":${JSON.stringify(hostile)}`));
+      for (const words of ['identity assign orders', 'identity federate orders']) {
+        const az = createFakeAz({ identities: {} });
+        const { binaries, folder } = cluster();
+        const machine = { kubectl: binaries.kubectl, kubeconfig, home: folder, az };
+        const { stdout } = await runOn(machine, words.split(' '));
+        const lines = [...az.lines, ...(stdout.match(/^(?:# )?az .*/gm) ?? [])].join('\n');
+        assert.ok(!lines.includes(hostile), `${words}: ${lines}`);
+      }
+    }
+  });
 
   describe('with objects of its own', () => {
     beforeEach(async () => {
