@@ -28,6 +28,7 @@ import { insideScenarios } from './translated/inside.ts';
 import { proxyScenarios } from './translated/proxies.ts';
 import { shapeScenarios } from './pods/shapes.ts';
 import { attestedScenarios } from './pods/attested.ts';
+import { nodePodScenarios } from './pods/node-pods.ts';
 import { canaryScenarios, upstreamScenarios } from './tokens/upstream.ts';
 import { wireScenarios } from './tokens/wire.ts';
 
@@ -49,6 +50,7 @@ export const scenarios: readonly Scenario[] = [
   ...crowdScenarios,
   ...redirectScenarios,
   ...attestedScenarios,
+  ...nodePodScenarios,
   ...shapeScenarios,
   ...rawFrameScenarios,
   ...attackScenarios,

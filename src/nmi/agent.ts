@@ -27,6 +27,7 @@ import { openServer } from './server/server.ts';
 import { LoopDetection } from './sources/imds/loop-detection.ts';
 import { openConfiguredClient } from './state/configured-client.ts';
 import { openClusterState } from './state/cluster-state.ts';
+import { letsNodePodsThrough, openNodePods } from './state/node-pods.ts';
 import { giveBackSpareMemory } from '../base/spare-memory.ts';
 import { exportEventLoopDelay } from './telemetry/event-loop-delay.ts';
 import { exportParts } from './telemetry/export-parts.ts';
@@ -107,12 +108,14 @@ export async function startAgent(given: AgentOptions): Promise<Agent> {
       broker,
       parts,
       policy: server.policy,
+      letsNodePodsThrough: letsNodePodsThrough(config),
       clientsOf: (uid) => clients.of(uid),
       identifiedByOf: (uid) => clients.identifiedBy(uid),
       throttledOf: (uid) => server.throttled.of(uid),
     }),
   );
   await kernel.start();
+  starting.use(openNodePods({ ...core, policy: server.policy }));
   starting.use(
     giveBackSpareMemory(clock, log.child({ component: 'memory' }), () => kernel.trimMemory()),
   );

@@ -111,6 +111,7 @@ function lookUps(config: Config, kernel: Kernel, mode: KeptMode): CallerServerOp
       const attestation = kernel.lookUp({ remoteIp, remotePort, ...here });
       return attestation instanceof Promise ? notInstalled : attestation;
     },
+    letThrough: (cgroupIds) => void kernel.letThrough(cgroupIds),
   };
 }
 

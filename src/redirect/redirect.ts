@@ -102,6 +102,12 @@ export interface Redirect {
   verify(): Promise<RedirectStatus>;
   /** Opens the node: removes everything that this mode created, and nothing else. */
   remove(): Promise<void>;
+  /**
+   * Lets the pods with these cgroups, and no others, reach the metadata address itself if they are on the
+   * host network. Absent in modes that do not redirect such pods.
+   * @throws RedirectError
+   */
+  letThrough?(cgroupIds: readonly bigint[]): Promise<void>;
   /** One look-up per connection; must not block. A promise if another process has the records. */
   attest(peer: Peer): Attestation | Promise<Attestation>;
   /** Why look-ups are unavailable, or undefined. Absent in modes without records. */

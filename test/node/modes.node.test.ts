@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { after, before, describe, it, type TestContext } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { clientPod, untilPodsReady } from './support/client-pods.ts';
 import { eventuallyByProcess } from './support/eventually-by-process.ts';
 import { provideNodeSystem } from './support/node-system.ts';
@@ -15,7 +16,13 @@ import {
   installChart,
   untilRolledOut,
 } from './support/install.ts';
-import { assertClosed, describeLoad, startLoad, type Load } from './support/load.ts';
+import {
+  assertClosed,
+  assertIndependent,
+  describeLoad,
+  startLoad,
+  type Load,
+} from './support/load.ts';
 import { openNode, type TestNode } from './support/node.ts';
 import {
   assertEarlyPods,
@@ -27,6 +34,8 @@ import {
 
 const nodeSystem = provideNodeSystem();
 const byIptables = { redirect: 'iptables' };
+/** A minute in the long run. */
+const absentMs = process.env['TEST_SIZE'] === 'long' ? 60_000 : 15_000;
 
 describe('the agent on a real node', { skip: nodeSystem.missing ?? false }, () => {
   let node: TestNode;
@@ -93,6 +102,21 @@ describe('the agent on a real node', { skip: nodeSystem.missing ?? false }, () =
       limitMs: 35_000,
     },
     {
+      name: 'a time without an agent',
+      happen: async () => {
+        await untilRolledOut(node);
+        const nowhere = { spec: { template: { spec: { nodeSelector: { 'no/node': 'yes' } } } } };
+        const back = { spec: { template: { spec: { nodeSelector: { 'no/node': null } } } } };
+        const patch = (change: object) =>
+          node.kubectl(['patch', 'daemonset', 'nmi', ...agent, '-p', JSON.stringify(change)]);
+        await patch(nowhere);
+        await delay(absentMs);
+        await patch(back);
+        await untilRolledOut(node);
+      },
+      limitMs: absentMs + 30_000,
+    },
+    {
       name: 'a restart of the kubelet',
       happen: async () => {
         await systemctl('restart', 'kubelet');
@@ -126,6 +150,7 @@ describe('the agent on a real node', { skip: nodeSystem.missing ?? false }, () =
         const report = await load.during(happen, 90_000);
         t.diagnostic(describeLoad(report));
         assertClosed(report, mode === 'ebpf' ? ['app'] : ['node']);
+        assertIndependent(report);
         for (const { silentMs } of Object.values(report)) {
           assert.ok(silentMs <= limitMs, describeLoad(report));
         }
@@ -176,6 +201,7 @@ describe('the agent on a real node', { skip: nodeSystem.missing ?? false }, () =
       const surge = 'jsonpath={.spec.updateStrategy.rollingUpdate.maxSurge}';
       assert.equal(await node.kubectl(['get', 'daemonset', 'nmi', ...agent, '-o', surge]), '1');
       assertClosed(report, ['app']);
+      assertIndependent(report);
       assert.deepEqual(Object.keys(report.bound.outcomes), ['200 app']);
     });
 

@@ -12,6 +12,7 @@ import {
   assertUpstream,
   untilToken,
 } from '../../test-bed/reply-checks.ts';
+import { isDirect } from '../pods/node-pods.ts';
 import type { Scenario } from '../../test-bed/scenario.ts';
 import type { TestBed } from '../../test-bed/test-bed.ts';
 import {
@@ -39,6 +40,7 @@ const privilegeSplit: Scenario = {
     testBed.bind('split', 'split');
     const pod = await testBed.addPod({ name: 'app', binding: 'split' });
     const plain = await testBed.addPod({ name: 'plain' });
+    const driver = await testBed.addPod({ name: 'driver', hostNetwork: true, excepted: true });
     await makeBare(testBed);
     const uid = randomUUID();
     const rights = kernelRights(testBed);
@@ -60,6 +62,9 @@ const privilegeSplit: Scenario = {
       assert.ok(redirected > 0, 'the kernel’s side counts no redirects');
     }
     assertRefused(await plain.ask(), { status: 400, says: /pod default\/plain has no label/ });
+
+    // By address it is not redirected in any case.
+    await eventually(async () => assert.ok(await isDirect(testBed, driver)));
 
     testBed.log('another process breaks the redirect, the kernel’s side repairs it');
     const repairs = 'nmi_redirect_reconciles_total{outcome="repaired"}';
@@ -101,6 +106,7 @@ const privilegeSplit: Scenario = {
     testBed.log('both are killed: closed');
     await Promise.all([serving.kill(), kernel.kill()]);
     assert.equal((await pod.ask()).failure, 'ECONNREFUSED');
+    assert.ok(await isDirect(testBed, driver), 'the node’s own pod depends on the agent');
     assert.deepEqual(testBed.uncheckedRequests(), []);
     // Each of the two agents fetched it once.
     assertUpstream(testBed, ['split', 'split']);

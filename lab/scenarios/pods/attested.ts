@@ -1,16 +1,11 @@
 /**
  * Identification of callers under forged or ambiguous conditions: forged addresses, packets without
- * redirect, IPv4 in IPv6 sockets, pods on the host network. Run the same scenario in both modes to
- * see the effect of kernel attestation compared to addresses alone.
+ * redirect, IPv4 in IPv6 sockets. Run the same scenario in both modes to see the effect of kernel
+ * attestation compared to addresses alone.
  */
 import assert from 'node:assert/strict';
 import { eventually } from '../../test-bed/eventually.ts';
-import {
-  assertRefused,
-  assertToken,
-  assertUntouched,
-  untilToken,
-} from '../../test-bed/reply-checks.ts';
+import { assertRefused, assertToken } from '../../test-bed/reply-checks.ts';
 import type { Scenario } from '../../test-bed/scenario.ts';
 
 const forgedAddress: Scenario = {
@@ -111,63 +106,4 @@ const mappedAddress: Scenario = {
   },
 };
 
-const hostNetwork: Scenario = {
-  name: 'host-network-pods',
-  title:
-    'Pods on the host network are identified one by one: one with a binding gets its own identity.',
-  needs: 'namespaces',
-  inTour: false,
-  run: async (testBed) => {
-    testBed.bind('on-host', 'on-host');
-    const bound = await testBed.addPod({
-      name: 'bound',
-      binding: 'on-host',
-      hostNetwork: true,
-      excepted: !testBed.attests,
-    });
-    // The cluster's own add-ons rely on the node's identity.
-    const addon = await testBed.addPod({ name: 'addon', hostNetwork: true, excepted: true });
-    await testBed.untilAgentKnows();
-    assertToken(await addon.ask(), 'node');
-    if (!testBed.attests) {
-      assertToken(await bound.ask(), 'node');
-      return 'by address alone such pods are not redirected and have the node’s identity';
-    }
-    await untilToken(bound, 'on-host');
-    const instance = await addon.ask({ target: '/metadata/instance?api-version=2021-02-01' });
-    assert.equal(instance.status, 200);
-    const line = testBed.agent.lines.findLast((each) => each.includes('"by":"host network"'));
-    assert.ok(line !== undefined, 'the log has no reason for the add-on’s node token');
-    return 'the bound pod got its own identity, the add-on the node’s; the log reports it';
-  },
-};
-
-const hostNetworkRefused: Scenario = {
-  name: 'host-network-refused',
-  title: 'With --host-network=refuse, no pod on the host network gets a token from the agent.',
-  needs: 'namespaces',
-  inTour: false,
-  agentFlags: ['--host-network=refuse'],
-  run: async (testBed) => {
-    if (!testBed.attests) return 'nothing to refuse: such pods are not redirected in this mode';
-    testBed.bind('on-host', 'on-host');
-    const pods = [
-      await testBed.addPod({ name: 'bound', binding: 'on-host', hostNetwork: true }),
-      await testBed.addPod({ name: 'plain', hostNetwork: true }),
-    ];
-    await testBed.untilAgentKnows();
-    for (const pod of pods) {
-      assertRefused(await pod.ask(), { status: 403, says: /is on the host network/ });
-    }
-    assertUntouched(testBed);
-    return 'both refused with 403, nothing reached the real service';
-  },
-};
-
-export const attestedScenarios: readonly Scenario[] = [
-  forgedAddress,
-  unrecorded,
-  mappedAddress,
-  hostNetwork,
-  hostNetworkRefused,
-];
+export const attestedScenarios: readonly Scenario[] = [forgedAddress, unrecorded, mappedAddress];

@@ -22,6 +22,8 @@ export interface ExplainOptions {
   readonly kernel: Kernel;
   readonly state: ClusterState;
   readonly policy: GrantPolicy;
+  /** Whether the node's own pods reach the metadata service itself. */
+  readonly letsNodePodsThrough: boolean;
   readonly broker: TokenBroker;
   /** By pod UID. */
   readonly clientsOf: (podUid: string) => readonly string[];
@@ -52,6 +54,7 @@ export function openExplain(options: ExplainOptions): Promise<AsyncDisposable> {
   const context = {
     clusterState: state,
     policy,
+    letsNodePodsThrough: options.letsNodePodsThrough,
     broker,
     clientsOf,
     identifiedByOf,

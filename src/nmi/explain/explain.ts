@@ -13,6 +13,7 @@ import type { Grant, Granted, Refused } from '../grants/grant.ts';
 import type { Identified } from '../callers/identified.ts';
 import {
   decideGrant,
+  isOfNode,
   refuseUnowned,
   refuseUnusable,
   type GrantState,
@@ -58,6 +59,7 @@ import { identityKey } from '../grants/cache-key.ts';
 export interface ExplainContext {
   readonly clusterState: GrantState;
   readonly policy: GrantPolicy;
+  readonly letsNodePodsThrough?: boolean;
   /** Undefined for an explanation without an agent. */
   readonly broker: Pick<TokenBroker, 'describe'> | undefined;
   /** The clients that a pod was seen to use; undefined if requests are not observed. */
@@ -205,6 +207,9 @@ function classify(pod: Pod, authorization: Grant, scope: ExplainScope): Outcome 
   // A mistake in the objects is worth knowing before the pod has an address.
   const isEarly = obstacle?.kind === 'unreachable' && obstacle.why === 'no-address';
   if (obstacle !== undefined && !(isEarly && authorization.kind === 'refused')) return obstacle;
+  if (scope.letsNodePodsThrough === true && isOfNode(authorization)) {
+    return { kind: 'unreachable', why: 'host-network' };
+  }
   switch (authorization.kind) {
     case 'refused':
       return { kind: 'refused', refusal: viewRefused(authorization) };

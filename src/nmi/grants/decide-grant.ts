@@ -44,6 +44,13 @@ export interface GrantQuery {
   readonly resource: string | undefined;
 }
 
+const byHostNetwork = 'host network';
+
+/** Whether the calls of a pod are the node's own: it is on the host network, and nothing names an identity for it. */
+export function isOfNode(grant: Grant): boolean {
+  return grant.kind === 'granted' && grant.by === byHostNetwork;
+}
+
 export function decideGrant(
   pod: Pod,
   query: GrantQuery,
@@ -61,7 +68,7 @@ export function decideGrant(
     if (found !== undefined) return found;
     // The add-ons of a cluster use the node's own identities. As long as pods on the host network
     // could not be told apart, their calls went directly to the real service.
-    if (pod.hostNetwork) return ofNode(pod, query.selector, 'host network', clusterState);
+    if (pod.hostNetwork) return ofNode(pod, query.selector, byHostNetwork, clusterState);
   }
   const choice = chooseIdentity(grants, query.selector, policy, nowWallMs);
   const owned = (decision: Granted | RefusedPod): Granted | RefusedPod =>

@@ -70,6 +70,16 @@ export class CallerClient {
     );
   }
 
+  /** The whole set, or nothing: without a connection or room for all. */
+  letThrough(cgroupIds: readonly bigint[]): void {
+    const ids = cgroupIds.length === 0 ? [0n] : cgroupIds;
+    if (this.#socket === undefined || this.#pending.length + ids.length > maxPending) return;
+    for (const [index, cgroupId] of ids.entries()) {
+      const hasMore = index < ids.length - 1;
+      void this.#ask(this.#socket, { kind: 'let-through', cgroupId, hasMore });
+    }
+  }
+
   close(): void {
     this.#isClosed = true;
     this.#disarm?.();

@@ -2,15 +2,17 @@
  * The protocol between the two processes of a split agent: frames of a fixed size. Answers have the order
  * of the requests. Ports are in network order, other numbers little endian.
  *
- *     status   1 ·······
- *     look-up  2 · port(2) ip(4)
+ *     status       1
+ *     look-up      2 · port(2) ip(4)
+ *     let-through  3 more ······ cgroup-id(8); one of several, the last one has no more; the id 0 is none
  *
- *     status   1 mode active · layout(4) metadata-ip(4) listen-ip(4) metadata-port(2) listen-port(2)
- *     look-up  2 outcome direct ··· ·· cgroup-id(8) at byte 8
+ *     status       1 mode active · layout(4) metadata-ip(4) listen-ip(4) metadata-port(2) listen-port(2)
+ *     look-up      2 outcome direct ··· ·· cgroup-id(8) at byte 8
+ *     let-through  3
  */
 import type { Attestation, RedirectMode, RedirectTarget } from '../../redirect/redirect.ts';
 
-export const requestBytes = 8;
+export const requestBytes = 16;
 export const answerBytes = 20;
 
 /** The modes that one process can maintain for another. */
@@ -28,13 +30,15 @@ export interface RedirectReport {
 
 export type Request =
   | { readonly kind: 'status' }
-  | { readonly kind: 'look-up'; readonly ip: string; readonly port: number };
+  | { readonly kind: 'look-up'; readonly ip: string; readonly port: number }
+  | { readonly kind: 'let-through'; readonly cgroupId: bigint; readonly hasMore: boolean };
 
 export type Answer =
   | { readonly kind: 'status'; readonly report: RedirectReport }
-  | { readonly kind: 'look-up'; readonly found: Attestation };
+  | { readonly kind: 'look-up'; readonly found: Attestation }
+  | { readonly kind: 'let-through' };
 
-const kinds = { status: 1, 'look-up': 2 } as const;
+const kinds = { status: 1, 'look-up': 2, 'let-through': 3 } as const;
 const modes: readonly KeptMode[] = ['ebpf', 'iptables'];
 const outcomes = { unavailable: 0, unattested: 1, attested: 2, unrecorded: 3 } as const;
 /** By the outcome of a look-up that found nobody. */
@@ -55,6 +59,11 @@ const nobody = new Map<number, Attestation>([
 export function writeRequest(request: Request, bytes: Buffer, at: number): void {
   bytes[at] = kinds[request.kind];
   if (request.kind === 'status') return;
+  if (request.kind === 'let-through') {
+    bytes[at + 1] = request.hasMore ? 1 : 0;
+    bytes.writeBigUInt64LE(request.cgroupId, at + 8);
+    return;
+  }
   bytes.writeUInt16BE(request.port, at + 2);
   writeIp(request.ip, bytes, at + 4);
 }
@@ -66,6 +75,12 @@ export function readRequest(bytes: Buffer, at: number): Request | undefined {
       return { kind: 'status' };
     case kinds['look-up']:
       return { kind: 'look-up', ip: readIp(bytes, at + 4), port: bytes.readUInt16BE(at + 2) };
+    case kinds['let-through']:
+      return {
+        kind: 'let-through',
+        cgroupId: bytes.readBigUInt64LE(at + 8),
+        hasMore: bytes[at + 1] === 1,
+      };
     default:
       return undefined;
   }
@@ -74,6 +89,7 @@ export function readRequest(bytes: Buffer, at: number): Request | undefined {
 /** Writes an answer at an offset of bytes that are zero there. */
 export function writeAnswer(answer: Answer, bytes: Buffer, at: number): void {
   bytes[at] = kinds[answer.kind];
+  if (answer.kind === 'let-through') return;
   if (answer.kind === 'look-up') {
     const { found } = answer;
     bytes[at + 1] = outcomeOf(found);
@@ -103,6 +119,7 @@ function outcomeOf(found: Attestation): number {
 export function readAnswer(bytes: Buffer, at: number): Answer | undefined {
   // No mutation: a frame is complete, and only the compiler needs a default.
   const word = bytes[at + 1] ?? 0;
+  if (bytes[at] === kinds['let-through']) return { kind: 'let-through' };
   if (bytes[at] === kinds['look-up']) {
     const isDirect = bytes[at + 2] === 1;
     const found =

@@ -2,7 +2,8 @@
  * Looks callers up for an agent that cannot read the map itself: the default seccomp profile of container
  * runtimes forbids bpf(2) to a container without CAP_BPF. Every process that can reach the socket's
  * folder may send requests; in the manifests that is only the other container of the pod. An answer
- * contains the cgroup that opened a connection; no request changes anything.
+ * contains the cgroup that opened a connection. The only change that a request makes is which pods on the
+ * host network are not redirected: the programs ignore it for every other pod.
  */
 import { createServer, type Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -24,7 +25,11 @@ export interface CallerServerOptions {
   readonly path: string;
   readonly report: () => RedirectReport;
   readonly lookUp: (ip: string, port: number) => Attestation;
+  readonly letThrough: (cgroupIds: readonly bigint[]) => void;
 }
+
+/** As many as the map of the programs has. */
+const maxLetThrough = 1_024;
 
 /** The agent, its successor during an update, and verbs run by an administrator. */
 const maxClients = 8;
@@ -62,6 +67,7 @@ export async function openCallerServer(options: CallerServerOptions): Promise<Ca
 
 function serve(socket: Socket, options: CallerServerOptions): void {
   const frames = new FrameReader(requestBytes);
+  const nodePods: bigint[] = [];
   socket.on('error', () => socket.destroy());
   socket.on('data', (chunk: Buffer) => {
     const requests = frames.take(chunk);
@@ -69,19 +75,27 @@ function serve(socket: Socket, options: CallerServerOptions): void {
     const answers = Buffer.alloc(count * answerBytes);
     for (let index = 0; index < count; index++) {
       const request = readRequest(requests, index * requestBytes);
-      if (request === undefined) {
+      if (request === undefined || nodePods.length > maxLetThrough) {
         socket.destroy();
         return;
       }
-      writeAnswer(answerTo(request, options), answers, index * answerBytes);
+      writeAnswer(answerTo(request, nodePods, options), answers, index * answerBytes);
     }
     if (count > 0) socket.write(answers);
     if (socket.writableLength > maxUnreadBytes) socket.destroy();
   });
 }
 
-function answerTo(request: Request, { report, lookUp }: CallerServerOptions): Answer {
-  return request.kind === 'status'
-    ? { kind: 'status', report: report() }
-    : { kind: 'look-up', found: lookUp(request.ip, request.port) };
+/** @param nodePods collects the cgroups of one `let-through`. */
+function answerTo(request: Request, nodePods: bigint[], options: CallerServerOptions): Answer {
+  switch (request.kind) {
+    case 'status':
+      return { kind: 'status', report: options.report() };
+    case 'look-up':
+      return { kind: 'look-up', found: options.lookUp(request.ip, request.port) };
+    case 'let-through':
+      if (request.cgroupId !== 0n) nodePods.push(request.cgroupId);
+      if (!request.hasMore) options.letThrough(nodePods.splice(0));
+      return { kind: 'let-through' };
+  }
 }

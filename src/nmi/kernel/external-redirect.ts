@@ -43,11 +43,14 @@ export function openExternalRedirect(options: ExternalRedirectOptions): Redirect
   /** While it is defined, no caller is attested, in any mode. */
   let mismatch: Extract<Attestation, { kind: 'unavailable' }> | undefined;
   let isAnswered = false;
+  let nodePods: readonly bigint[] | undefined;
   const client = new CallerClient({ path, clock, onReport });
 
   function onReport(report: RedirectReport | undefined): void {
     isAnswered = report !== undefined;
     if (report === undefined) return;
+    // Each time, since it may be a new process.
+    if (nodePods !== undefined) client.letThrough(nodePods);
     const why = findMismatch(report, target, mode);
     mismatch = why === undefined ? undefined : { kind: 'unavailable', why };
     if (why === undefined && report.isActive) mode ??= report.mode;
@@ -104,6 +107,11 @@ export function openExternalRedirect(options: ExternalRedirectOptions): Redirect
       Promise.reject(
         new RedirectError('NOT_PERMITTED', 'remove redirect', 'nmi redirect run maintains it'),
       ),
+    letThrough: (cgroupIds) => {
+      nodePods = cgroupIds;
+      client.letThrough(cgroupIds);
+      return Promise.resolve();
+    },
     attest: (peer) => {
       const obstacle = findObstacle();
       if (obstacle !== undefined) return obstacle;

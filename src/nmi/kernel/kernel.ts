@@ -4,6 +4,7 @@
  */
 import type { Clock } from '../../base/time/clock.ts';
 import { CgroupIndex } from '../../redirect/cgroup/cgroup-index.ts';
+import { podCgroupId } from '../../redirect/cgroup/cgroup-tree.ts';
 import { nativeModule } from '../../redirect/native/addon.ts';
 import type { Attestation, Peer, RedirectMode, RedirectStatus } from '../../redirect/redirect.ts';
 import type { Logger } from '../../base/logger.ts';
@@ -36,6 +37,13 @@ export interface Kernel extends Required<Pick<Part, 'conditions' | 'samples'>>, 
   whyUnavailable(): string | undefined;
   /** The candidate pod UID that a cgroup belongs to, or undefined. */
   findCgroupUid(cgroupId: bigint, candidates: readonly string[]): string | undefined;
+  /** The cgroup of a pod, by the UID in its cgroup's name; undefined before the kubelet has created it. */
+  podCgroup(cgroupUid: string): bigint | undefined;
+  /**
+   * Lets the pods with these cgroups, and no others, reach the metadata address itself if they are on the
+   * host network. A failure is found by the next check of the redirect, which repairs it.
+   */
+  letThrough(cgroupIds: readonly bigint[]): Promise<void>;
   status(): RedirectStatus;
   /** Why pods are not redirected; undefined if they are, or if no redirect is configured. */
   problem(): string | undefined;
@@ -124,6 +132,15 @@ export function openKernel({ config, clock, log, hasPredecessor }: KernelOptions
     },
     whyUnavailable: () => redirect.whyUnavailable?.(),
     findCgroupUid: (cgroupId, candidates) => cgroups?.resolve(cgroupId, candidates),
+    podCgroup: (cgroupUid) => {
+      const root = podsRoot?.();
+      return root === undefined ? undefined : podCgroupId(root, cgroupUid);
+    },
+    letThrough: async (cgroupIds) => {
+      await redirect.letThrough?.(cgroupIds).catch((error: unknown) => {
+        redirectLog.debug({ err: error }, 'failed to let pods of the host network through');
+      });
+    },
     status: () => reconciler.status,
     problem: () => reconciler.problem(),
     hasBeenActive: () => reconciler.hasBeenActive,

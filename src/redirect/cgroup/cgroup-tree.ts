@@ -161,10 +161,20 @@ const maxCgroups = 512;
  * pod. Bounded in depth and number; about 0.1 ms for a pod of three containers.
  */
 export function listPodCgroups(podsRoot: string, podUid: string): readonly bigint[] {
-  const path = podCgroupPaths(basename(podsRoot), podUid)
+  const path = podCgroupPath(podsRoot, podUid);
+  return path === undefined ? [] : walk(path, maxDepth, maxCgroups);
+}
+
+/** The id of the cgroup of a pod itself; undefined before the kubelet has created it. */
+export function podCgroupId(podsRoot: string, podUid: string): bigint | undefined {
+  const path = podCgroupPath(podsRoot, podUid);
+  return path === undefined ? undefined : cgroupIdOf(path);
+}
+
+function podCgroupPath(podsRoot: string, podUid: string): string | undefined {
+  return podCgroupPaths(basename(podsRoot), podUid)
     .map((below) => join(podsRoot, below))
     .find((each) => cgroupIdOf(each) !== undefined);
-  return path === undefined ? [] : walk(path, maxDepth, maxCgroups);
 }
 
 function walk(

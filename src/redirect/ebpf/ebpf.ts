@@ -26,6 +26,7 @@ import {
 import { createHost, type Host } from '../host/command.ts';
 import { defaultPinFolder, ensurePinFolder } from './pins.ts';
 import {
+  changeNodePods,
   cutOlderSockets,
   diffPrograms,
   exemptFromPinned,
@@ -110,6 +111,8 @@ type Settings = EbpfRedirectOptions &
   Required<Pick<EbpfRedirectOptions, 'target' | 'pinFolder' | 'fallback' | 'guard' | 'host'>> & {
     /** Host for mounts: `host` may be in another mount namespace. */
     readonly machine: Host;
+    /** Set by `letThrough`. */
+    nodePods: readonly bigint[] | undefined;
   };
 
 /**
@@ -127,6 +130,7 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
     target: reachableTarget(options.target ?? defaultTarget),
     fallback: rememberRefusal(options.fallback),
     machine,
+    nodePods: undefined,
   };
   const serialize = createMutex();
   const callers = new Callers(settings.pinFolder, settings.target);
@@ -154,6 +158,16 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
       serialize(async () => {
         callers.close();
         await remove(settings);
+      }),
+    letThrough: (cgroupIds) =>
+      serialize(() => {
+        const before = new Set(settings.nodePods);
+        const isSame = before.size === cgroupIds.length && cgroupIds.every((id) => before.has(id));
+        if (isSame && settings.nodePods !== undefined) return Promise.resolve();
+        settings.nodePods = cgroupIds;
+        const wanted = wantedPrograms(settings);
+        if (typeof wanted !== 'string') changeNodePods(wanted, settings.target);
+        return Promise.resolve();
       }),
     attest: (peer) => callers.attest(peer),
     whyUnavailable: () => callers.whyUnavailable(),
@@ -345,6 +359,7 @@ function wantedPrograms(settings: Settings): WantedPrograms | string {
     cgroup: { path, id },
     exempt,
     keepsExempt: settings.hasPredecessor?.() ?? false,
+    nodePods: settings.nodePods,
   };
 }
 

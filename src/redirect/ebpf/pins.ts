@@ -2,7 +2,7 @@
  * The agent's folder in the BPF file system. Objects that are pinned there outlive the process, and no
  * other object belongs to the agent.
  *
- *     callers counters dials exempt loads settings   maps
+ *     callers counters dials exempt loads node_pods settings   maps
  *     link_HOOK program_HOOK                         the attachment, and the program that should be attached
  *     next_...                                       incomplete; renamed when complete, or left by a crash
  */
@@ -23,7 +23,7 @@ import { RedirectError } from '../redirect.ts';
 export const defaultPinFolder = '/sys/fs/bpf/nmi';
 
 /** Maps that successive programs share. */
-export const sharedMaps = ['callers', 'counters', 'dials', 'exempt', 'loads'] as const;
+export const sharedMaps = ['callers', 'counters', 'dials', 'exempt', 'loads', 'node_pods'] as const;
 
 const bpfFsMagic = 0xcafe4a11;
 const pinStep = 'BPF file system';

@@ -13,7 +13,7 @@ import { join } from 'node:path';
 import { listCgroupIds } from '../cgroup/cgroup-tree.ts';
 import { diffSettings, isSameLayout, settingsOf } from './settings.ts';
 import { isBpffs, listPins, promotePin, removePinFolder, sharedMaps, unpin } from './pins.ts';
-import { diffExempt, readExempt, syncExempt } from './exempt-cgroups.ts';
+import { diffCgroups, readCgroups, syncCgroups, type CgroupSet } from './cgroup-sets.ts';
 import { inKernel, isMissing, withMap, type NativeModule } from '../native/addon.ts';
 import { readPrograms } from '../native/native-files.ts';
 import { RedirectError, type RedirectTarget } from '../redirect.ts';
@@ -31,6 +31,8 @@ export interface WantedPrograms {
   readonly exempt: readonly bigint[];
   /** Other cgroups that are already exempt stay exempt. */
   readonly keepsExempt?: boolean;
+  /** Cgroups of pods on the host network that are not redirected; undefined: not known yet. */
+  readonly nodePods?: readonly bigint[] | undefined;
 }
 
 interface Hook {
@@ -68,7 +70,7 @@ export function installPrograms(wanted: WantedPrograms): readonly string[] {
       if (name.startsWith('next_')) unpin(pinFolder, name);
     }
     const changes = load(native, wanted);
-    changes.push(...syncExempt(native, pinFolder, wanted));
+    changes.push(...syncSets(native, wanted));
     for (const { name, attachType } of hooks) {
       const program = join(pinFolder, `next_program_${name}`);
       const link = join(pinFolder, `link_${name}`);
@@ -87,6 +89,31 @@ export function installPrograms(wanted: WantedPrograms): readonly string[] {
   });
 }
 
+/** Makes both maps of cgroups the wanted ones; returns the changes as short sentences. */
+function syncSets(native: NativeModule, wanted: WantedPrograms): readonly string[] {
+  return wantedSets(wanted).flatMap(([set, each]) =>
+    syncCgroups(native, wanted.pinFolder, set, each),
+  );
+}
+
+function wantedSets({ exempt, keepsExempt = false, nodePods }: WantedPrograms) {
+  return [
+    ['exempt', { ids: exempt, keepsOthers: keepsExempt }],
+    ['node_pods', { ids: nodePods ?? [], keepsOthers: nodePods === undefined }],
+  ] as const;
+}
+
+/**
+ * Redirects other pods on the host network than before, if there are programs, and cuts the connections of
+ * those that are redirected from now on.
+ * @throws RedirectError
+ */
+export function changeNodePods(wanted: WantedPrograms, target: RedirectTarget): void {
+  if (!listPins(wanted.pinFolder).includes('node_pods')) return;
+  const changes = inKernel((native) => syncSets(native, wanted));
+  if (changes.length > 0) cutOlderSockets(wanted, target);
+}
+
 /**
  * Adds the exempt cgroups to the pinned programs of an earlier process, if there are any.
  * @throws RedirectError
@@ -94,7 +121,9 @@ export function installPrograms(wanted: WantedPrograms): readonly string[] {
 export function exemptFromPinned({ pinFolder, exempt }: WantedPrograms): void {
   if (!listPins(pinFolder).includes('exempt')) return;
   // The earlier process that added the others may still run.
-  inKernel((native) => syncExempt(native, pinFolder, { exempt, keepsExempt: true }));
+  inKernel((native) =>
+    syncCgroups(native, pinFolder, 'exempt', { ids: exempt, keepsOthers: true }),
+  );
 }
 
 /** Attempts before a refusal is accepted that may be a transient lack of memory. */
@@ -172,14 +201,12 @@ export function diffPrograms(wanted: WantedPrograms): 'absent' | readonly string
       ...(present === undefined ? ['settings missing'] : diffSettings(present, wanted.settings)),
       ...(callers === undefined ? ['map of callers missing'] : []),
       ...hooks.flatMap((hook) => diffHook(native, wanted, hook, settings, callers)),
-      ...diffExemptMap(native, wanted),
+      ...wantedSets(wanted).flatMap(([set, each]) => {
+        const found = unlessMissing(() => readCgroups(native, pinFolder, set));
+        return found === undefined ? [`map ${set} missing`] : diffCgroups(set, found, each);
+      }),
     ];
   });
-}
-
-function diffExemptMap(native: NativeModule, wanted: WantedPrograms): readonly string[] {
-  const present = unlessMissing(() => readExempt(native, wanted.pinFolder));
-  return present === undefined ? ['map of exempt cgroups missing'] : diffExempt(present, wanted);
 }
 
 function diffHook(
@@ -231,7 +258,9 @@ export function cutOlderSockets(
   { metadataIp, metadataPort }: RedirectTarget,
 ): number {
   return inKernel((native) => {
-    const redirected = listCgroupIds(wanted.cgroup.path, readExempt(native, wanted.pinFolder));
+    const sets: readonly CgroupSet[] = ['exempt', 'node_pods'];
+    const others = sets.flatMap((set) => readCgroups(native, wanted.pinFolder, set));
+    const redirected = listCgroupIds(wanted.cgroup.path, others);
     return native.cutSockets({ ip: metadataIp, port: metadataPort }, redirected);
   });
 }

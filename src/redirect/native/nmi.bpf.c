@@ -61,6 +61,18 @@ struct {
 	__type(value, __u8);
 } exempt SEC(".maps");
 
+/*
+ * Pods on the host network that have no binding, by the ids of their cgroups: they reach the real endpoint, so
+ * that the node's own pods do not depend on the agent. The kernel does not reuse an id before a reboot.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, NMI_MAX_NODE_PODS);
+	__type(key, __u64);
+	__type(value, __u8);
+} node_pods SEC(".maps");
+
 /* Number of records per pod. An LRU eviction makes a limit laxer, but no record wrong. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -149,6 +161,12 @@ static __always_inline int is_of_node(struct bpf_sock_addr *ctx)
 	return bpf_get_netns_cookie(ctx) == node;
 }
 
+/* A pod with a network of its own is redirected whatever the map contains. */
+static __always_inline int is_node_pod(struct bpf_sock_addr *ctx, __u64 pod_id)
+{
+	return bpf_map_lookup_elem(&node_pods, &pod_id) && is_of_node(ctx);
+}
+
 static __always_inline int is_tcp(struct bpf_sock_addr *ctx)
 {
 	if (ctx->type != SOCK_STREAM)
@@ -195,6 +213,10 @@ static __always_inline enum verdict decide(struct bpf_sock_addr *ctx, __be32 ip)
 		return PASS;
 	}
 	pod_id = pod_of_current();
+	if (!is_direct && is_node_pod(ctx, pod_id)) {
+		COUNT(exempt);
+		return PASS;
+	}
 	if (!ctx->sk || is_over_limit(pod_id)) {
 		COUNT(refused);
 		return REFUSE;

@@ -14,6 +14,8 @@
 /* Most open redirected sockets of a node: the limit of 256 pods (max_callers_per_pod). */
 #define NMI_MAX_CALLERS 65536
 #define NMI_MAX_EXEMPT 1024
+/* More than the pods of a node. */
+#define NMI_MAX_NODE_PODS 1024
 #define NMI_MAX_LOADS 8192
 
 /* Read-only for the programs: the verifier treats them as constants. */

@@ -19,8 +19,14 @@ const port = fc.integer({ min: 0, max: 65_535 });
 const request: fc.Arbitrary<Request> = fc.oneof(
   fc.constant({ kind: 'status' as const }),
   plain({ kind: fc.constant('look-up' as const), ip: fc.ipV4(), port }),
+  plain({
+    kind: fc.constant('let-through' as const),
+    cgroupId: fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }),
+    hasMore: fc.boolean(),
+  }),
 );
 const answer: fc.Arbitrary<Answer> = fc.oneof(
+  fc.constant({ kind: 'let-through' as const }),
   plain({
     kind: fc.constant('look-up' as const),
     found: plain({

@@ -42,6 +42,7 @@ async function open(t: TestContext, path: string, over: Partial<CallerServerOpti
       port % 2 === 1
         ? { kind: 'unattested' }
         : { kind: 'attested', cgroupId: BigInt(port), isDirect: port % 4 === 0 },
+    letThrough: () => undefined,
     ...over,
   });
   t.after(() => server[Symbol.asyncDispose]());
@@ -151,6 +152,25 @@ describe('the socket for caller look-ups', () => {
     socket.write(encode({ kind: 'status' }));
     assert.equal((await answersFrom(socket, 1)).length, 1);
     socket.destroy();
+  });
+
+  it('collects the pods to let through, each set as a whole', async (t) => {
+    const path = join(folder, 'through.sock');
+    const told: (readonly bigint[])[] = [];
+    await open(t, path, { letThrough: (ids) => told.push(ids) });
+    const socket = dial(path);
+    const one = (cgroupId: bigint, hasMore: boolean): Request => ({
+      kind: 'let-through',
+      cgroupId,
+      hasMore,
+    });
+    socket.write(encode(one(5n, true), one(2n ** 64n - 1n, false), one(0n, false), one(6n, true)));
+    assert.deepEqual(await answersFrom(socket, 4), Array(4).fill({ kind: 'let-through' }));
+    assert.deepEqual(told, [[5n, 2n ** 64n - 1n], []]);
+    const closed = closeOf(socket);
+    socket.write(encode(...Array.from({ length: 1_100 }, () => one(7n, true)), one(7n, false)));
+    await closed;
+    assert.equal(told.length, 2);
   });
 
   it('closes a client that does not read its answers', async (t) => {

@@ -35,9 +35,15 @@ async function open(t: TestContext, first: Partial<RedirectReport> = {}) {
   const side = {
     report: { mode: 'ebpf', isActive: true, layout: mapLayout, target, ...first } as RedirectReport,
     found: { kind: 'attested', cgroupId: 7n, isDirect: false } as Attestation,
+    letThrough: [] as (readonly bigint[])[],
   };
   const listen = () =>
-    openCallerServer({ path, report: () => side.report, lookUp: () => side.found });
+    openCallerServer({
+      path,
+      report: () => side.report,
+      lookUp: () => side.found,
+      letThrough: (ids) => side.letThrough.push(ids),
+    });
   let server = await listen();
   const clock = new HandClock();
   const redirect = openExternalRedirect({ path, target, clock });
@@ -71,6 +77,27 @@ describe('a redirect in another process', () => {
     assert.equal((await redirect.attest(peer)).kind, 'unavailable');
     assert.deepEqual(redirect.attest({ ...peer, localPort: 80 }), { kind: 'unattested' });
     await assert.rejects(redirect.remove(), { code: 'NOT_PERMITTED', step: 'remove redirect' });
+  });
+
+  it('tells that process which pods to let through, and the next one too', async (t) => {
+    const { side, redirect, stop, restart } = await open(t);
+    await redirect.letThrough?.([5n]);
+    await redirect.prepare();
+    /** The request before the second report has been answered then. */
+    const told = async (): Promise<readonly bigint[] | undefined> => {
+      await redirect.verify();
+      await redirect.verify();
+      return side.letThrough.splice(0).at(-1);
+    };
+    assert.deepEqual(await told(), [5n]);
+    await redirect.letThrough?.([5n, 2n ** 63n]);
+    assert.deepEqual(await told(), [5n, 2n ** 63n]);
+    await redirect.letThrough?.([]);
+    assert.deepEqual(await told(), []);
+    await stop();
+    await redirect.verify();
+    await restart();
+    assert.deepEqual(await told(), []);
   });
 
   it('identifies callers by address if that process uses iptables, without a look-up', async (t) => {

@@ -69,6 +69,7 @@ async function runHolder(): Promise<void> {
     path: callersPath,
     report: () => ({ mode: 'ebpf', isActive: true, layout: mapLayout, target: defaultTarget }),
     lookUp: () => ({ kind: 'unattested' }),
+    letThrough: () => undefined,
   });
   const pages = await openPages();
   print('ready');

@@ -79,6 +79,7 @@ describe('the kernel side of a node', () => {
       path,
       report: () => ({ mode: 'ebpf', isActive: true, layout: mapLayout, target }),
       lookUp: () => ({ kind: 'unattested' }),
+      letThrough: () => undefined,
     });
     const flags = { 'nmi-listen-address': listen.listenIp, 'unrecorded-callers': 'refuse' };
     const { kernel, clock } = open({ redirect: 'pinned', ...flags }, { NMI_CALLER_SOCKET: path });

@@ -1,6 +1,6 @@
 /**
- * Three pods that request a token every 20 ms on new connections: one with an identity, one
- * without, and one with an identity on the host network. Their results are read from the node's
+ * Four pods that request a token every 20 ms on new connections: with an identity and without, each with a
+ * network of its own and on the host network (`host`, and `driver` as an add-on of the node). Their results are read from the node's
  * disk, so that they survive every failure of the node.
  */
 import assert from 'node:assert/strict';
@@ -10,7 +10,7 @@ import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { clientPod } from './client-pods.ts';
 import type { TestNode } from './node.ts';
 
-export const loadPods = ['bound', 'unbound', 'host'] as const;
+export const loadPods = ['bound', 'unbound', 'host', 'driver'] as const;
 export type LoadPod = (typeof loadPods)[number];
 
 /** The results of one pod. */
@@ -50,8 +50,9 @@ export async function startLoad(node: TestNode): Promise<Load> {
   mkdirSync(at, { recursive: true });
   await node.apply(
     ...loadPods.map((name) => {
-      const labels = name === 'unbound' ? {} : { aadpodidbinding: 'app' };
-      return loadPod(name, labels, { hostNetwork: name === 'host' });
+      const isBound = name === 'bound' || name === 'host';
+      const labels = isBound ? { aadpodidbinding: 'app' } : {};
+      return loadPod(name, labels, { hostNetwork: name === 'host' || name === 'driver' });
     }),
   );
 
@@ -161,10 +162,17 @@ export function assertClosed(report: LoadReport, host: readonly string[]): void 
     bound: identities('bound').filter((identity) => identity !== 'app'),
     unbound: identities('unbound'),
     host: identities('host').filter((identity) => !host.includes(identity)),
+    driver: identities('driver').filter((identity) => identity !== 'node'),
   };
-  assert.deepEqual(others, { bound: [], unbound: [], host: [] }, JSON.stringify(report));
+  const none = { bound: [], unbound: [], host: [], driver: [] };
+  assert.deepEqual(others, none, JSON.stringify(report));
   // SDKs treat it as final.
   assert.equal(report.bound.outcomes['403'], undefined, JSON.stringify(report));
+}
+
+/** The node's own pods read the metadata service whatever happens to the agent. */
+export function assertIndependent({ driver }: LoadReport): void {
+  assert.deepEqual(Object.keys(driver.outcomes), ['200 node'], JSON.stringify(driver));
 }
 
 /** One line for a test's report. */

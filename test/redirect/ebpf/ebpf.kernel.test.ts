@@ -144,6 +144,32 @@ describe('a pod behind the eBPF redirect', { skip }, () => {
     assert.match(await exempt.send(`dial ::ffff:${metadataIp} 80`), /^cloud sees /);
   });
 
+  it('reaches the real endpoint if it is on the host network and let through, and no other pod does', async () => {
+    const redirect = testBed.redirect();
+    const podOf = ({ cgroup }: Client): bigint => cgroupIdOf(join(cgroup, '..')) ?? 0n;
+    try {
+      assert.match(await host.send(dial), attestedAs(host, listenIp));
+      await redirect.letThrough?.([podOf(host), podOf(pod)]);
+      assert.match(await host.send(dial), /^cloud sees 10\.0\.0\.4 /);
+      assert.match(await host.send(`dial ::ffff:${metadataIp} 80`), /^cloud sees /);
+      assert.match(await pod.send(dial), attestedAs(pod, '10.244.0.5'));
+      assert.match(
+        await host.send(`dial ${listenIp} ${listenPort}`),
+        attestedAs(host, listenIp),
+        'the agent’s own address stays recorded',
+      );
+      // Neither another process nor an installation that knows of none changes it.
+      await testBed.redirect().install();
+      assert.deepEqual((await testBed.redirect().verify()).problems, []);
+      assert.match(await host.send(dial), /^cloud sees 10\.0\.0\.4 /);
+      await redirect.letThrough?.([podOf(pod)]);
+      assert.match(await host.send(dial), attestedAs(host, listenIp));
+      assert.match(await pod.send(dial), attestedAs(pod, '10.244.0.5'));
+    } finally {
+      await redirect.letThrough?.([]);
+    }
+  });
+
   it('is the only kind of process redirected: others bypass the agent', async () => {
     assert.match(await outsider.send(dial), /^cloud sees 10\.0\.0\.4 /);
   });
@@ -346,7 +372,7 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
       [/program sockops is not the one we know/, () => unlinkSync(pin('program_sockops'))],
       [/settings missing/, () => unlinkSync(pin('settings'))],
       [/map of callers missing/, () => unlinkSync(pin('callers'))],
-      [/map of exempt cgroups missing/, () => unlinkSync(pin('exempt'))],
+      [/map exempt missing/, () => unlinkSync(pin('exempt'))],
       [/cgroup 77 is exempt/, () => fileExempt(pin('exempt'), 77n)],
     ];
     for (const [problem, breakIt] of breakages) {

@@ -37,6 +37,7 @@ type Pinned = Readonly<Record<string, unknown>>;
 /** Replaces the functions of the module until `mock.restoreAll`. @param calls gets the changes. */
 export function openFakeKernel(calls: string[] = []) {
   const exempt = new Set<bigint>();
+  const nodePods = new Set<bigint>();
   const opened = new Map<number, string>();
   const state = {
     users: [] as readonly bigint[],
@@ -59,6 +60,8 @@ export function openFakeKernel(calls: string[] = []) {
     bytes.writeBigUInt64LE(id);
     return bytes;
   };
+  const setOf = (map: number): Set<bigint> =>
+    basename(opened.get(map) ?? '') === 'exempt' ? exempt : nodePods;
   const idIn = (key: Uint8Array): bigint => Buffer.from(key).readBigUInt64LE();
   const fake: Partial<Record<keyof NativeModule, (...args: never[]) => unknown>> = {
     load: (_object: Uint8Array, settings: Uint8Array, pins: Pins, programs: Pins) => {
@@ -100,9 +103,9 @@ export function openFakeKernel(calls: string[] = []) {
       for (let index = 0; index < 8; index++) counters.writeBigUInt64LE(BigInt(index), 8 * index);
       return counters;
     },
-    mapKeys: () => [...exempt].map(bytesOf),
-    mapSet: (_map: unknown, key: Uint8Array) => exempt.add(idIn(key)),
-    mapDelete: (_map: unknown, key: Uint8Array) => exempt.delete(idIn(key)),
+    mapKeys: (map: number) => [...setOf(map)].map(bytesOf),
+    mapSet: (map: number, key: Uint8Array) => setOf(map).add(idIn(key)),
+    mapDelete: (map: number, key: Uint8Array) => setOf(map).delete(idIn(key)),
     cutSockets: (_dialled: unknown, ids: readonly bigint[]) => {
       const cut = state.users.filter((id) => ids.includes(id));
       if (cut.length > 0) calls.push(`cut ${cut.join(' ')}`);
@@ -117,6 +120,7 @@ export function openFakeKernel(calls: string[] = []) {
   return {
     calls,
     exempt,
+    nodePods,
     state,
     read,
     /** As another process may change a pinned object. */

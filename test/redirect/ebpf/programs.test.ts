@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it, mock } from 'node:test';
 import { freshNative } from '../../../scripts/native.ts';
 import {
+  changeNodePods,
   cutOlderSockets,
   diffPrograms,
   findRefusal,
@@ -57,6 +58,50 @@ function openInstalled(): FakeKernel {
   return kernel;
 }
 
+describe('pods on the host network', () => {
+  const told = (...nodePods: readonly bigint[]): WantedPrograms => ({ ...wanted(), nodePods });
+
+  it('are let through, and cut when they are not any more', () => {
+    const { nodePods, state, calls } = openInstalled();
+    state.users = [inodeOf(bpffs.path)];
+    changeNodePods(told(5n, 6n), defaultTarget);
+    assert.deepEqual(nodePods, new Set([5n, 6n]));
+    calls.length = 0;
+    changeNodePods(told(6n, 5n), defaultTarget);
+    assert.deepEqual(calls, []);
+    changeNodePods(told(6n), defaultTarget);
+    assert.deepEqual(nodePods, new Set([6n]));
+    assert.deepEqual(calls, [`cut ${inodeOf(bpffs.path)}`]);
+  });
+
+  it('keep their connections', () => {
+    const { state, calls } = openInstalled();
+    state.users = [inodeOf(bpffs.path)];
+    changeNodePods(told(inodeOf(bpffs.path)), defaultTarget);
+    assert.deepEqual(calls, []);
+  });
+
+  it('stay as they are until the agent knows them', () => {
+    const { nodePods } = openInstalled();
+    nodePods.add(5n);
+    assert.deepEqual(diffPrograms(wanted()), []);
+    assert.deepEqual(diffPrograms(told(6n)), [
+      'cgroup 6 is not let through',
+      'cgroup 5 is let through',
+    ]);
+    installPrograms(wanted());
+    assert.deepEqual(nodePods, new Set([5n]));
+    installPrograms(told());
+    assert.deepEqual(nodePods, new Set());
+  });
+
+  it('wait for the programs', () => {
+    const { nodePods } = openFakeKernel();
+    changeNodePods(told(5n), defaultTarget);
+    assert.deepEqual(nodePods, new Set());
+  });
+});
+
 describe('installing the programs', () => {
   it('attaches the programs that record callers before those that redirect, and pins all', () => {
     const { calls, exempt, state } = openFakeKernel();
@@ -75,7 +120,7 @@ describe('installing the programs', () => {
     assert.deepEqual(
       readdirSync(folder).toSorted(),
       [
-        ...['callers', 'counters', 'dials', 'exempt', 'loads', 'settings'],
+        ...['callers', 'counters', 'dials', 'exempt', 'loads', 'node_pods', 'settings'],
         ...hooks.flatMap((name) => [`link_${name}`, `program_${name}`]),
       ].toSorted(),
     );
@@ -123,7 +168,7 @@ describe('trying whether the kernel accepts the programs', () => {
     const { state, change } = openInstalled();
     const pins = readdirSync(folder);
     tryPrograms(folder, object);
-    const shared = ['callers', 'counters', 'dials', 'exempt', 'loads'];
+    const shared = ['callers', 'counters', 'dials', 'exempt', 'loads', 'node_pods'];
     assert.deepEqual(
       state.pins,
       Object.fromEntries(shared.map((name) => [name, join(folder, name)])),
@@ -225,7 +270,8 @@ describe('reading the programs back', () => {
   for (const [pin, problem] of [
     ['settings', 'settings missing'],
     ['callers', 'map of callers missing'],
-    ['exempt', 'map of exempt cgroups missing'],
+    ['exempt', 'map exempt missing'],
+    ['node_pods', 'map node_pods missing'],
   ] as const) {
     it(`finds: ${problem}`, () => {
       openInstalled();

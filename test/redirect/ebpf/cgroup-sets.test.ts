@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { existsSync, openSync } from 'node:fs';
 import { describe, it } from 'node:test';
-import { diffExempt, readExempt, syncExempt } from '../../../src/redirect/ebpf/exempt-cgroups.ts';
+import { diffCgroups, readCgroups, syncCgroups } from '../../../src/redirect/ebpf/cgroup-sets.ts';
 import type { NativeModule } from '../../../src/redirect/native/addon.ts';
 
 /** A kernel map with these keys, as read from their bytes. */
@@ -34,35 +34,47 @@ const large = 2n ** 63n + 5n;
 describe('cgroups that are not redirected', () => {
   it('are the keys of the map, which is opened for reading only', () => {
     const { native, opened, open } = nativeWith(1n, large);
-    assert.deepEqual(readExempt(native, '/pins'), [1n, large]);
+    assert.deepEqual(readCgroups(native, '/pins', 'exempt'), [1n, large]);
     assert.deepEqual(opened, [['/pins/exempt', true]]);
     assert.equal(open(), 0);
   });
 
   it('become the wanted ones, and no others', () => {
     const { native, map, opened, open } = nativeWith(1n, 2n);
-    assert.deepEqual(syncExempt(native, '/pins', { exempt: [2n, large] }), [
+    assert.deepEqual(syncCgroups(native, '/pins', 'exempt', { ids: [2n, large] }), [
       `repaired: cgroup ${large} is not exempt`,
       'repaired: cgroup 1 is exempt',
     ]);
     assert.deepEqual(map, new Set([2n, large]));
     assert.deepEqual(opened, [['/pins/exempt', false]]);
     assert.equal(open(), 0);
-    assert.deepEqual(syncExempt(native, '/pins', { exempt: [large, 2n] }), []);
+    assert.deepEqual(syncCgroups(native, '/pins', 'exempt', { ids: [large, 2n] }), []);
   });
 
   it('keep the entry of another process while that process may run', () => {
     const { native, map } = nativeWith(1n);
-    const wanted = { exempt: [2n], keepsExempt: true };
-    assert.deepEqual(syncExempt(native, '/pins', wanted), ['repaired: cgroup 2 is not exempt']);
+    const wanted = { ids: [2n], keepsOthers: true };
+    assert.deepEqual(syncCgroups(native, '/pins', 'exempt', wanted), [
+      'repaired: cgroup 2 is not exempt',
+    ]);
     assert.deepEqual(map, new Set([1n, 2n]));
-    assert.deepEqual(diffExempt([1n, 2n], wanted), []);
-    assert.deepEqual(diffExempt([1n, 2n], { exempt: [2n] }), ['cgroup 1 is exempt']);
+    assert.deepEqual(diffCgroups('exempt', [1n, 2n], wanted), []);
+    assert.deepEqual(diffCgroups('exempt', [1n, 2n], { ids: [2n] }), ['cgroup 1 is exempt']);
+  });
+
+  it('of pods on the host network have a map and words of their own', () => {
+    const { native, map, opened } = nativeWith(1n);
+    assert.deepEqual(syncCgroups(native, '/pins', 'node_pods', { ids: [2n] }), [
+      'repaired: cgroup 2 is not let through',
+      'repaired: cgroup 1 is let through',
+    ]);
+    assert.deepEqual(map, new Set([2n]));
+    assert.deepEqual(opened, [['/pins/node_pods', false]]);
   });
 
   it('are compared one by one', () => {
-    assert.deepEqual(diffExempt([], { exempt: [] }), []);
-    assert.deepEqual(diffExempt([1n, 2n], { exempt: [2n, 3n] }), [
+    assert.deepEqual(diffCgroups('exempt', [], { ids: [] }), []);
+    assert.deepEqual(diffCgroups('exempt', [1n, 2n], { ids: [2n, 3n] }), [
       'cgroup 3 is not exempt',
       'cgroup 1 is exempt',
     ]);
