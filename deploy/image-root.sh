@@ -100,9 +100,11 @@ chmod 1777 "$root/tmp"
 install -m 755 "$dist/nmi" "$root/bin/nmi"
 # Beside the executable: it cannot write one to be loaded, its root being read-only.
 install -m 755 "$dist/native/nmi.node" "$root/bin/nmi.node"
+install -m 755 "$dist/native/nmi-supervise" "$root/bin/nmi-supervise"
 install -D -m 644 "$dist/THIRD-PARTY-NOTICES.txt" "$root/usr/share/doc/nmi/THIRD-PARTY-NOTICES.txt"
 copy_libraries_of "$root/bin/nmi"
 copy_libraries_of "$root/bin/nmi.node"
+copy_libraries_of "$root/bin/nmi-supervise"
 
 # Programs of several names tell by the name which they are, so each name is a link of its own.
 for tool in "${tools[@]}"; do

@@ -18,7 +18,7 @@ import { join, relative } from 'node:path';
 import { bundlePlugin, bundleProgram, type BuildStamp } from './bundle.ts';
 import { makeCodeCache, renderEntry, wrapBundle, type Command } from './code-cache.ts';
 import { digestOfInputs } from './freshness.ts';
-import { freshNative, nativeFolder, nativeProducts } from './native.ts';
+import { freshNative, nativeAssets, nativeFolder } from './native.ts';
 import { noticesFile, renderNotices } from './notices.ts';
 import { oldestNode, renderPluginScript } from './plugin-script.ts';
 
@@ -164,7 +164,7 @@ function embed(work: string, target: BuildTarget): void {
       [cacheAsset]: cacheAsset,
       [workerAsset]: workerAsset,
       ...Object.fromEntries(
-        nativeProducts.map((name) => [name, relative(work, join(target.native, name))]),
+        nativeAssets.map((name) => [name, relative(work, join(target.native, name))]),
       ),
     },
   };

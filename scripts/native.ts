@@ -22,8 +22,9 @@ const dist = join(root, 'dist');
 /** Folder of the product's addon and programs; sources that run unbundled load them from here. */
 export const nativeFolder = join(dist, 'native');
 
-/** Their names, in the folder and as assets of the executable. */
-export const nativeProducts = ['nmi.node', 'nmi.bpf.o'] as const;
+/** Names in the folder of those that are also assets of the executable. */
+export const nativeAssets = ['nmi.node', 'nmi.bpf.o'] as const;
+export const nativeProducts = [...nativeAssets, 'nmi-supervise'] as const;
 
 interface NativePart {
   /** Folder of sources and Makefile, relative to the root. */

@@ -51,6 +51,14 @@ describe('the agent on a real node', { skip: nodeSystem.missing ?? false }, () =
   const signalAgent = async (signal: string): Promise<void> => {
     await node.machine.run(['kill', `-${signal}`, String(await agentPid(node))]);
   };
+  /** Kills a process of the container `redirect`, and waits until there is another. */
+  const killRedirect = async (command: string): Promise<void> => {
+    const find = async (): Promise<string> =>
+      (await node.machine.run(['pgrep', '--full', `^${command}`])).trim();
+    const killed = await find();
+    await node.machine.run(['kill', '-KILL', killed]);
+    await eventuallyByProcess(async () => assert.notEqual(await find(), killed), 40_000);
+  };
   const systemctl = (...words: readonly string[]) => node.machine.run(['systemctl', ...words]);
 
   /** A pod starts and gets its token: API server, kubelet, runtime, network and agent work. */
@@ -90,6 +98,14 @@ describe('the agent on a real node', { skip: nodeSystem.missing ?? false }, () =
       name: 'a killed agent',
       happen: () => signalAgent('KILL'),
       limitMs: 9_000,
+    },
+    {
+      name: 'a process of the redirect that is killed twice',
+      happen: async () => {
+        await killRedirect('nmi redirect run');
+        await killRedirect('nmi redirect run');
+      },
+      limitMs: 3_000,
     },
     {
       name: 'an agent that hangs',
@@ -192,6 +208,25 @@ describe('the agent on a real node', { skip: nodeSystem.missing ?? false }, () =
     });
 
     itStaysClosed('ebpf');
+
+    it('answers known connections, and tells the others to retry, while the container `redirect` is away', async (t) => {
+      const report = await load.during(async () => {
+        await killRedirect('nmi-supervise');
+        // From the second time on the kubelet waits.
+        await killRedirect('nmi-supervise');
+        await untilRolledOut(node);
+      }, 90_000);
+      t.diagnostic(describeLoad(report));
+      assertClosed(report, ['app']);
+      assertIndependent(report);
+      assert.deepEqual(
+        Object.keys(report.bound.outcomes).filter((each) => !/^(?:200 app|503)$/.test(each)),
+        [],
+      );
+      const log = await node.kubectl(['logs', await agentPod(node), ...agent, '--container=nmi']);
+      assert.match(log, /redirect not in place, retrying.*/);
+      assert.match(log, /nmi redirect run does not answer/);
+    });
 
     it('refuses no request in an upgrade of the chart, which starts the new agent beside the old one', async (t) => {
       const report = await load.during(async () => {

@@ -65,7 +65,7 @@ const nodePods: Scenario = {
     let reads = 0;
     while (performance.now() < untilMs) {
       const reply = await driver.ask({ ...instance, connection: 'new' });
-      assert.equal(reply.status, 200, `the driver was refused: ${reply.failure ?? reply.body}`);
+      assert.equal(reply.status, 200, `the driver was refused: ${reply.failure ?? reply.status}`);
       reads += 1;
       for (const pod of [bound, app, plain]) {
         assert.equal((await pod.ask({ connection: 'new' })).failure, 'ECONNREFUSED');

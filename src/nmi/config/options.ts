@@ -169,7 +169,7 @@ const table = {
       key: 'hostNetwork',
       type: choice(['serve', 'refuse']),
       default: 'serve',
-      help: "Pods on the host network, with eBPF. `serve`: a pod with a binding gets its own identity, any other the node's. `refuse`: none gets a token.",
+      help: 'Pods on the host network, with eBPF. `serve`: a pod with the label of a binding gets its own identity, any other reaches the metadata service itself. `refuse`: none gets a token.',
     },
     {
       name: 'unrecorded-callers',

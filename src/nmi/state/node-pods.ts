@@ -52,16 +52,17 @@ export function openNodePods(options: NodePodsOptions): Disposable {
     disarm = ids.includes(undefined) ? clock.schedule(retryMs, update) : undefined;
     retryMs = Math.min(longestRetryMs, 2 * retryMs);
   };
-  const changed = debounce(clock, delayMs, () => {
+  const debounced = debounce(clock, delayMs, () => {
     retryMs = shortestRetryMs;
     update();
   });
-  ended.use(changed);
+  const onChange = (): void => debounced.trigger();
+  ended.use(debounced);
   ended.defer(() => disarm?.());
-  ended.defer(state.grants.onChange(changed.trigger));
-  const accounts = state.workloadIdentities?.onChange(changed.trigger);
-  if (accounts !== undefined) ended.defer(accounts);
-  void state.watches.whenSynced().then(changed.trigger, () => undefined);
+  ended.defer(state.grants.onChange(onChange));
+  const unsubscribe = state.workloadIdentities?.onChange(onChange);
+  if (unsubscribe !== undefined) ended.defer(unsubscribe);
+  void state.watches.whenSynced().then(onChange, () => undefined);
   return ended;
 }
 

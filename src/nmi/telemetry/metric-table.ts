@@ -154,7 +154,7 @@ export const newMetrics = {
   ),
   nmi_ebpf_connects_total: counter(
     ['outcome'],
-    'Connects to the metadata address, counted by the eBPF programs: redirected, direct (by a proxy in a pod, to the address of the agent itself), exempt, limit (refused, too many of this pod), full (no room for a record, answered with 503).',
+    'Connects to the metadata address, counted by the eBPF programs: redirected, direct (by a proxy in a pod, to the address of the agent itself), exempt (the agent, and pods on the host network without the label of a binding), limit (refused, too many of this pod), full (no room for a record, answered with 503).',
   ),
   nmi_unrecorded_callers_total: counter(
     ['outcome'],

@@ -165,7 +165,8 @@ describe('the socket for caller look-ups', () => {
       hasMore,
     });
     socket.write(encode(one(5n, true), one(2n ** 64n - 1n, false), one(0n, false), one(6n, true)));
-    assert.deepEqual(await answersFrom(socket, 4), Array(4).fill({ kind: 'let-through' }));
+    const kinds = (await answersFrom(socket, 4)).map((answer) => answer?.kind);
+    assert.deepEqual(kinds, Array(4).fill('let-through'));
     assert.deepEqual(told, [[5n, 2n ** 64n - 1n], []]);
     const closed = closeOf(socket);
     socket.write(encode(...Array.from({ length: 1_100 }, () => one(7n, true)), one(7n, false)));
