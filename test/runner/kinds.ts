@@ -50,6 +50,15 @@ export const kinds: readonly Kind[] = [
   {
     ...anywhere,
     name: 'node',
+    files: 'test/node/long/*.node.test.ts',
+    size: 'long',
+    needs: ['node'],
+    processors: 0.7,
+    usualSeconds: 400,
+  },
+  {
+    ...anywhere,
+    name: 'node',
     files: '*.node.test.ts',
     size: 'all',
     needs: ['node'],

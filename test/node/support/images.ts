@@ -99,18 +99,28 @@ function provideArchive(
 
 /** Built on every call; buildah reuses the layers with unchanged inputs. */
 function provideProduct(): string {
+  const id = buildSources(repositoryRoot, productImage.name);
+  const makeArchive = (archive: string): void => {
+    exportImage(id, productImage.name, archive);
+  };
+  return provideCached('product.tar', [id], makeArchive, productDays);
+}
+
+/** The image of other sources, as an archive. */
+export function buildProduct(sources: string, image: string, archive: string): void {
+  exportImage(buildSources(sources, image), image, archive);
+}
+
+/** The id of the image of the Dockerfile in a folder of sources. */
+function buildSources(sources: string, image: string): string {
   provideBase();
   const work = mkdtempSync(join(nodeCache, `.work-${process.pid}-`));
   try {
-    const id = buildImage(
+    return buildImage(
       work,
-      ...['--isolation=chroot', '--pull-never', '--layers', `--tag=${productImage.name}`],
-      ...[`--file=${join(repositoryRoot, dockerfile)}`, repositoryRoot],
+      ...['--isolation=chroot', '--pull-never', '--layers', `--tag=${image}`],
+      ...[`--file=${join(sources, dockerfile)}`, sources],
     );
-    const makeArchive = (archive: string): void => {
-      exportImage(id, productImage.name, archive);
-    };
-    return provideCached('product.tar', [id], makeArchive, productDays);
   } finally {
     rmSync(work, { recursive: true, force: true });
   }

@@ -16,11 +16,13 @@ const entraFolder = '/etc/entra';
 
 /**
  * By the chart, with identities federated with the cluster; `nmi` are the chart's values for it.
+ * @param from folder of the chart.
  */
 export async function installChart(
   node: TestNode,
   nmi: Readonly<Record<string, unknown>>,
   more: Readonly<Record<string, unknown>> = {},
+  from = chart,
 ): Promise<void> {
   await node.apply({
     apiVersion: 'v1',
@@ -40,7 +42,7 @@ export async function installChart(
     rbac: { allowFederation: true },
     ...more,
   };
-  const words = ['upgrade', '--install', 'nmi', chart, inNamespace, '--values=-'];
+  const words = ['upgrade', '--install', 'nmi', from, inNamespace, '--values=-'];
   await node.helm(words, { input: JSON.stringify(values) });
   await untilRolledOut(node);
 }

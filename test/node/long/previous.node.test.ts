@@ -1,0 +1,76 @@
+/**
+ * Updates from the commit before this one to this one, and back by `helm rollback`, under load: where both
+ * write the records of callers alike, no request is refused; where they do not, the node stays closed and
+ * pods are served again within seconds.
+ */
+import assert from 'node:assert/strict';
+import { after, before, describe, it, type TestContext } from 'node:test';
+import { installChart, untilRolledOut } from '../support/install.ts';
+import {
+  assertClosed,
+  describeLoad,
+  startLoad,
+  type Load,
+  type LoadReport,
+} from '../support/load.ts';
+import { openNode, type TestNode } from '../support/node.ts';
+import { provideNodeSystem } from '../support/node-system.ts';
+import { providePrevious } from '../support/previous.ts';
+
+const nodeSystem = provideNodeSystem();
+const skip = nodeSystem.missing ?? false;
+const inNamespace = '--namespace=kube-system';
+/** A machine with 15 processes for each processor took 3.3 s. */
+const limitMs = 9_000;
+
+describe('an update from the commit before', { skip }, () => {
+  const previous = skip === false ? providePrevious('previous') : undefined;
+  const otherLayout = skip === false ? providePrevious('other-layout', 4) : undefined;
+  let node: TestNode;
+  let load: Load;
+
+  before(async () => {
+    assert.ok(nodeSystem.programs !== undefined && previous !== undefined);
+    node = await openNode(nodeSystem.programs, {
+      cgroupDriver: 'systemd',
+      images: [previous.archive, otherLayout?.archive ?? ''],
+    });
+    await installChart(node, { redirect: 'ebpf', tag: previous.tag }, {}, previous.chart);
+    load = await startLoad(node);
+  });
+  after(() => node?.[Symbol.asyncDispose]());
+
+  async function during(t: TestContext, work: () => Promise<unknown>): Promise<LoadReport> {
+    const report = await load.during(work);
+    const surge = 'jsonpath={.spec.updateStrategy.rollingUpdate.maxSurge}';
+    const maxSurge = await node.kubectl(['get', 'daemonset', 'nmi', inNamespace, '-o', surge]);
+    t.diagnostic(`maxSurge ${maxSurge}; ${describeLoad(report)}`);
+    assertClosed(report, ['app']);
+    return report;
+  }
+  const toThis = () => installChart(node, { redirect: 'ebpf' });
+  const back = async (): Promise<void> => {
+    await node.helm(['rollback', 'nmi', inNamespace]);
+    await untilRolledOut(node);
+  };
+
+  it('refuses no request, there and back', async (t) => {
+    for (const way of [toThis, back, toThis]) {
+      const report = await during(t, way);
+      assert.deepEqual(Object.keys(report.bound.outcomes), ['200 app']);
+    }
+  });
+
+  it('stays closed where the records have another layout, and serves again', async (t) => {
+    assert.ok(otherLayout !== undefined);
+    const { chart, tag } = otherLayout;
+    for (const way of [
+      () => installChart(node, { redirect: 'ebpf', tag }, {}, chart),
+      toThis,
+      back,
+    ]) {
+      const report = await during(t, way);
+      assert.ok(report.bound.silentMs <= limitMs, describeLoad(report));
+    }
+  });
+});
