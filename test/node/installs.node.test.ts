@@ -98,7 +98,7 @@ describe('a real node with cgroupfs', { skip: nodeSystem.missing ?? false }, () 
   });
 
   it('is closed to pods from boot on after a power cut', async (t) => {
-    load = await startLoad(node);
+    load = await startLoad(node, 50);
     const staticLoad = startStaticLoad(node);
     await eventuallyByProcess(
       () => Promise.resolve(assert.ok((staticLoad.since(0).outcomes['400'] ?? 0) > 0)),

@@ -204,7 +204,7 @@ describe('the agent on a real node', { skip: nodeSystem.missing ?? false }, () =
       }));
       const subject = 'system:serviceaccount:default:default';
       assert.deepEqual(exchanges[0], { credential: 'federated', subject, status: 200 });
-      load = await startLoad(node);
+      load = await startLoad(node, 50);
     });
 
     itStaysClosed('ebpf');

@@ -1,5 +1,5 @@
 /**
- * The program in the pods of a test node: `idle`, `ask`, `ask-and-idle` or `load FILE`. Every
+ * The program in the pods of a test node: `idle`, `ask`, `ask-and-idle` or `load FILE [MILLISECONDS]`. Every
  * answer is one line of JSON that names the token's identity, never the token.
  */
 import { appendFileSync } from 'node:fs';
@@ -20,7 +20,6 @@ interface Line {
   readonly error?: string;
 }
 
-const everyMs = 20;
 const timeoutMs = 5_000;
 const path =
   '/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net';
@@ -57,7 +56,7 @@ async function ask(): Promise<Line> {
   return { at, tookMs: Math.round(performance.now() - startedMs), ...answer };
 }
 
-async function load(file: string): Promise<never> {
+async function load(file: string, everyMs: number): Promise<never> {
   for (;;) {
     const { error: _, ...line } = await ask();
     appendFileSync(file, `${JSON.stringify(line)}\n`);
@@ -67,7 +66,7 @@ async function load(file: string): Promise<never> {
 
 // Process 1 has no default handling of signals.
 process.on('SIGTERM', () => process.exit(0));
-const [verb = 'idle', file = ''] = process.argv.slice(2);
-if (verb === 'load') await load(file);
+const [verb = 'idle', file = '', everyMs = '20'] = process.argv.slice(2);
+if (verb === 'load') await load(file, Number(everyMs));
 if (verb !== 'idle') console.log(JSON.stringify(await ask()));
 if (verb !== 'ask') await delay(2 ** 31 - 1);

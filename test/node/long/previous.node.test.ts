@@ -5,6 +5,8 @@
  */
 import assert from 'node:assert/strict';
 import { after, before, describe, it, type TestContext } from 'node:test';
+import { clientContainer } from '../support/client-pods.ts';
+import { eventuallyByProcess } from '../support/eventually-by-process.ts';
 import { installChart, untilRolledOut } from '../support/install.ts';
 import {
   assertClosed,
@@ -19,7 +21,10 @@ import { providePrevious } from '../support/previous.ts';
 
 const nodeSystem = provideNodeSystem();
 const skip = nodeSystem.missing ?? false;
+const running = '--field-selector=status.phase=Running';
 const inNamespace = '--namespace=kube-system';
+/** More than the pods of this test, until one of them fills the node. */
+const maxPods = 20;
 /** A machine with 15 processes for each processor took 3.3 s. */
 const limitMs = 9_000;
 
@@ -33,6 +38,7 @@ describe('an update from the commit before', { skip }, () => {
     assert.ok(nodeSystem.programs !== undefined && previous !== undefined);
     node = await openNode(nodeSystem.programs, {
       cgroupDriver: 'systemd',
+      maxPods,
       images: [previous.archive, otherLayout?.archive ?? ''],
     });
     await installChart(node, { redirect: 'ebpf', tag: previous.tag }, {}, previous.chart);
@@ -59,6 +65,40 @@ describe('an update from the commit before', { skip }, () => {
       const report = await during(t, way);
       assert.deepEqual(Object.keys(report.bound.outcomes), ['200 app']);
     }
+  });
+
+  it('takes the place of one pod of lower priority on a full node, and gives it back', async (t) => {
+    const selector = { matchLabels: { app: 'filler' } };
+    const template = {
+      metadata: { labels: selector.matchLabels },
+      spec: { terminationGracePeriodSeconds: 1, containers: [clientContainer(['idle'])] },
+    };
+    const readyOf = async (): Promise<number> => {
+      const path = 'jsonpath={.status.readyReplicas}';
+      return Number(await node.kubectl(['get', 'deployment', 'filler', '-o', path]));
+    };
+    await node.apply({
+      apiVersion: 'apps/v1',
+      kind: 'Deployment',
+      metadata: { name: 'filler', namespace: 'default' },
+      spec: { replicas: maxPods, selector, template },
+    });
+    let fitting = 0;
+    await eventuallyByProcess(async () => {
+      const listed = await node.kubectl(['get', 'pods', '-A', '-o', 'name', running]);
+      assert.equal(listed.trim().split('\n').length, maxPods);
+      fitting = await readyOf();
+      assert.ok(fitting > 0);
+    }, 60_000);
+    const report = await during(t, () =>
+      installChart(node, { redirect: 'ebpf', podAnnotations: { upgrade: 'full' } }),
+    );
+    assert.deepEqual(Object.keys(report.bound.outcomes), ['200 app']);
+    const reasons = await node.kubectl(['get', 'events', '-o', 'jsonpath={.items[*].reason}']);
+    const preempted = reasons.split(' ').filter((reason) => reason === 'Preempted').length;
+    assert.equal(preempted, 1, 'pods that had to go');
+    await eventuallyByProcess(async () => assert.equal(await readyOf(), fitting), 60_000);
+    await node.kubectl(['delete', 'deployment', 'filler', '--wait']);
   });
 
   it('stays closed where the records have another layout, and serves again', async (t) => {

@@ -1,5 +1,5 @@
 /**
- * Four pods that request a token every 20 ms on new connections: with an identity and without, each with a
+ * Four pods that request tokens without pause on new connections: with an identity and without, each with a
  * network of its own and on the host network (`host`, and `driver` as an add-on of the node). Their results are read from the node's
  * disk, so that they survive every failure of the node.
  */
@@ -45,14 +45,16 @@ const folder = '/var/lib/load';
 /** Between two looks for an answer. */
 const pauseMs = 100;
 
-export async function startLoad(node: TestNode): Promise<Load> {
+/** @param everyMs each pod's pause between two requests: half a processor is busy with pauses of 20 ms. */
+export async function startLoad(node: TestNode, everyMs = 20): Promise<Load> {
   const at = node.machine.state('load');
   mkdirSync(at, { recursive: true });
   await node.apply(
     ...loadPods.map((name) => {
       const isBound = name === 'bound' || name === 'host';
       const labels = isBound ? { aadpodidbinding: 'app' } : {};
-      return loadPod(name, labels, { hostNetwork: name === 'host' || name === 'driver' });
+      const spec = { hostNetwork: name === 'host' || name === 'driver' };
+      return loadPod(name, labels, spec, everyMs);
     }),
   );
 
@@ -97,12 +99,13 @@ export async function startLoad(node: TestNode): Promise<Load> {
 function loadPod(
   name: string,
   labels: Readonly<Record<string, string>>,
-  spec: object = {},
+  spec: object,
+  everyMs: number,
 ): object {
   const volume = { name: 'load', hostPath: { path: folder } };
   return clientPod({
     name: `load-${name}`,
-    args: ['load', `${folder}/${name}`],
+    args: ['load', `${folder}/${name}`, String(everyMs)],
     labels,
     spec: { restartPolicy: 'Always', volumes: [volume], ...spec },
     container: { volumeMounts: [{ name: 'load', mountPath: folder }] },
@@ -112,7 +115,7 @@ function loadPod(
 /** A static pod without an identity that requests tokens, started by the kubelet at each boot. */
 export function startStaticLoad(node: TestNode): { since(startMs: number): Seen } {
   const file = '/etc/kubernetes/manifests/load.yaml';
-  node.machine.write(file, JSON.stringify(loadPod('static', {})));
+  node.machine.write(file, JSON.stringify(loadPod('static', {}, {}, 20)));
   const read = openLines(join(node.machine.state('load'), 'static'));
   return { since: (startMs) => summarize(read(), startMs) };
 }

@@ -19,6 +19,8 @@ export interface NodeOptions {
   readonly cgroupDriver: 'systemd' | 'cgroupfs';
   /** Key of a taint with which the kubelet registers the node. */
   readonly startupTaint?: string;
+  /** Most pods of the node; default: the kubelet's, 110. */
+  readonly maxPods?: number;
   /** Archives of images besides those of every node. */
   readonly images?: readonly string[];
 }
@@ -174,7 +176,7 @@ export async function openNode(nodeSystem: NodeSystem, options: NodeOptions): Pr
   };
 }
 
-function configure(machine: Machine, { cgroupDriver, startupTaint }: NodeOptions): void {
+function configure(machine: Machine, { cgroupDriver, startupTaint, maxPods }: NodeOptions): void {
   const read = (file: string): string => readFileSync(join(system, file), 'utf8');
   const units = '/etc/systemd/system';
   const link = (target: string, at: string): void => {
@@ -196,7 +198,9 @@ function configure(machine: Machine, { cgroupDriver, startupTaint }: NodeOptions
     startupTaint === undefined ? '' : `registerWithTaints: ${JSON.stringify(taints)}\n`;
   machine.write(
     '/etc/kubernetes/kubelet.yaml',
-    read('kubelet.yaml').replace('@DRIVER@', cgroupDriver) + registration,
+    read('kubelet.yaml').replace('@DRIVER@', cgroupDriver) +
+      registration +
+      (maxPods === undefined ? '' : `maxPods: ${maxPods}\n`),
   );
   machine.write('/etc/kubernetes/manifests/.keep', '');
   machine.write('/etc/cni/net.d/10-pod-network.conflist', read('pod-network.conflist'));
