@@ -57,7 +57,10 @@ export async function aheadBy<T>(ms: number, work: () => Promise<T>): Promise<T>
 let aheadMs = 0;
 
 /** Flags of an agent with moved time: its watches see the move as an equally long silence. */
-export const inMovedTime = { 'address-staleness-limit': '0' } as const;
+export const inMovedTime = {
+  'address-staleness-limit': '0',
+  'rights-staleness-limit': '0',
+} as const;
 
 /** Both clocks of this process, which a test moves ahead; armed timers are not affected. */
 export class MovedTime implements Disposable {

@@ -135,6 +135,7 @@ const newValues = {
     workloadIdentity: true,
     allowMetadata: ['attested', 'loadbalancer'],
     addressStalenessLimit: '30m',
+    rightsStalenessLimit: '2h',
     explainSocket: '/run/nmi.sock',
     allowNetworkPluginKubenet: true,
     entraCaFile: '/etc/entra/ca.pem',
@@ -238,6 +239,7 @@ describe('the chart', { skip }, () => {
     assert.equal(config.workloadIdentity, true);
     assert.deepEqual(config.allowedAreas, ['attested', 'loadbalancer']);
     assert.equal(config.addressStalenessLimitMs, 1_800_000);
+    assert.equal(config.rightsStalenessLimitMs, 7_200_000);
     assert.equal(config.explainSocket, '/run/nmi.sock');
     const old = parse(oldValues);
     assert.equal(old.config.metricsPort, 9091);

@@ -103,10 +103,22 @@ describe('an agent that is cut off from the API', () => {
   });
 
   it('continues to serve when configured so', async () => {
-    const { agent, pod, pass } = await openCutOff({ 'address-staleness-limit': '0' });
+    const flags = { 'address-staleness-limit': '0', 'rights-staleness-limit': '0' };
+    const { agent, pod, pass } = await openCutOff(flags);
     await using _ = agent;
     pass(100_000_000);
     assert.equal((await ask(pod, tokenTarget)).status, 200);
+  });
+
+  it('serves no pod with rights that are older than a day', async () => {
+    const { agent, pod, pass } = await openCutOff({ 'address-staleness-limit': '0' });
+    await using _ = agent;
+    pass(86_000_000);
+    assert.equal((await ask(pod, tokenTarget)).status, 200);
+    pass(1_000_000);
+    const reply = await ask(pod, tokenTarget);
+    assert.equal(reply.status, 503, reply.text);
+    assert.match(reply.text, /agent_not_synced/);
   });
 
   it('uses the last annotations of a service account for five minutes, also after a pause', async () => {

@@ -40,7 +40,7 @@ export function openExplainFixture({
   const state: {
     failure: SourceFailure | undefined;
     isSynced: boolean;
-    trustsAddresses: boolean;
+    trusts: boolean;
     lifeMs: number;
     whyUnavailable: string | undefined;
     /** By pod UID. */
@@ -48,7 +48,7 @@ export function openExplainFixture({
   } = {
     failure: undefined,
     isSynced: true,
-    trustsAddresses: true,
+    trusts: true,
     lifeMs: 24 * hourMs,
     whyUnavailable: undefined,
     clients: {},
@@ -79,7 +79,7 @@ export function openExplainFixture({
   });
   const throttled = new ThrottledPods(clock);
   const isSynced = () => state.isSynced;
-  const trustsAddresses = () => state.trustsAddresses;
+  const trusts = () => state.trusts;
   const sight: ExplainContext = {
     clusterState: {
       pods,
@@ -89,7 +89,7 @@ export function openExplainFixture({
       workloadIdentities,
       nearNames: new NearNames(grants),
       isSynced,
-      trustsAddresses,
+      trusts,
     },
     policy: { strict, graceMs: 60_000, hostNetwork: 'serve' },
     throttledOf: (uid) => throttled.of(uid),

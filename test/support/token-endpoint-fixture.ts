@@ -4,7 +4,7 @@ import type { Socket } from 'node:net';
 import { GrantIndex } from '../../src/cache/index/grant-index.ts';
 import { PodIndex } from '../../src/cache/index/pod-index.ts';
 import { RenderedToken } from '../../src/cache/token/token.ts';
-import type { CallerConnection } from '../../src/nmi/callers/caller.ts';
+import type { CallerConnection, IdentifiedBy } from '../../src/nmi/callers/caller.ts';
 import { NearNames } from '../../src/nmi/grants/near-names.ts';
 import { UpstreamResolver } from '../../src/nmi/grants/resolve-upstream.ts';
 import type { WorkloadIdentities } from '../../src/nmi/grants/workload-identities.ts';
@@ -41,7 +41,7 @@ export function openEndpointFixture(
     authority: 'https://login.example',
     audience: 'api://exchange',
   }));
-  const state = { isSynced: true, trustsAddresses: true };
+  const state = { isSynced: true, trusts: true, trustsRights: true };
   const hits: GrantedDecision[] = [];
   const bugs: unknown[] = [];
   const observer = { onHit: ({ decision }: Hit) => void hits.push(decision) };
@@ -53,7 +53,7 @@ export function openEndpointFixture(
     workloadIdentities,
     nearNames: new NearNames(grants),
     isSynced: () => state.isSynced,
-    trustsAddresses: () => state.trustsAddresses,
+    trusts: (by: IdentifiedBy) => state.trustsRights && (by === 'cgroup' || state.trusts),
   };
   const policy = { strict: false, graceMs: 0, hostNetwork: 'serve' } as const;
   const broker = {

@@ -4,6 +4,7 @@
 {{- include "nmi.flag" (dict "flag" "--kubelet-config" "value" .Values.nmi.kubeletConfig) }}
 {{- include "nmi.flag" (dict "flag" "--custom-user-agent" "value" .Values.customUserAgent) }}
 {{- include "nmi.flag" (dict "flag" "--address-staleness-limit" "value" .Values.nmi.addressStalenessLimit) }}
+{{- include "nmi.flag" (dict "flag" "--rights-staleness-limit" "value" .Values.nmi.rightsStalenessLimit) }}
 {{- include "nmi.flag" (dict "flag" "--nmi-listen-address" "value" .Values.nmi.listenAddress) }}
 {{- include "nmi.flag" (dict "flag" "--nmi-port" "value" .Values.nmi.port) }}
 {{- include "nmi.flag" (dict "flag" "--enable-host-token" "value" .Values.nmi.enableHostToken) }}

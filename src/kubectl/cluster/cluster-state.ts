@@ -98,7 +98,7 @@ export function createClusterState(
       : undefined,
     nearNames: new NearNames(grants),
     isSynced: () => true,
-    trustsAddresses: () => true,
+    trusts: () => true,
   };
   const policy: GrantPolicy = {
     strict: config.strictIdentity,

@@ -14,7 +14,7 @@ export type CallerFacts =
   /** `why`: the problem of the watches, if any. */
   | { readonly about: 'agent-starting'; readonly why?: string }
   | {
-      readonly about: 'stale-addresses' | 'unknown-address';
+      readonly about: 'stale' | 'unknown-address';
       readonly ip: string;
       readonly why?: string;
     };

@@ -14,8 +14,8 @@ export interface CallerState {
   readonly pods: PodIndex;
   /** All watches have listed at least once. */
   isSynced(): boolean;
-  /** The state of pods is recent enough to identify a pod by its address. */
-  trustsAddresses(by: Exclude<IdentifiedBy, 'cgroup'>): boolean;
+  /** It is recent enough to grant rights to a pod that was identified like this. */
+  trusts(by: IdentifiedBy): boolean;
   /** The current problem of any watch, or of the pod watch, in a few words. */
   whyBehind?(resource?: 'pods'): string | undefined;
   /** Places of pods that are identified by address; absent if no pod is. */
@@ -37,12 +37,8 @@ export function identify(connection: CallerConnection, clusterState: CallerState
     case 'pod': {
       if (!clusterState.isSynced()) break;
       const by = connection.identifiedBy ?? 'address';
-      if (by !== 'cgroup' && !clusterState.trustsAddresses(by)) {
-        return refused(
-          'agent_not_synced',
-          { about: 'stale-addresses', ip, ...whyOf(clusterState, 'pods') },
-          true,
-        );
+      if (!clusterState.trusts(by)) {
+        return refused('agent_not_synced', { about: 'stale', ip, ...whyOf(clusterState) }, true);
       }
       return { kind: 'pod', pod: caller.pod };
     }

@@ -118,6 +118,13 @@ const table = {
       default: '15m',
       help: 'Maximum age of pod information when callers are known by address only (all modes but eBPF). When it is older, these pods get 503, because the address may belong to another pod by now. 0 turns the limit off.',
     },
+    {
+      name: 'rights-staleness-limit',
+      key: 'rightsStalenessLimitMs',
+      type: durationOrNever('10s', '168h'),
+      default: '24h',
+      help: 'Maximum age of what the API server said of pods, identities, bindings, exceptions and grants. When it is older, no pod gets a token (503): what was deleted meanwhile would be granted on. 0 turns the limit off.',
+    },
   ],
   Listener: [
     {

@@ -60,10 +60,10 @@ function textOfCaller(facts: CallerFacts): string {
       return facts.why === undefined
         ? 'The agent is starting and has not read the pods of this node yet. Retry.'
         : `The agent has not read the pods of this node: ${facts.why}. Retry.`;
-    case 'stale-addresses': {
+    case 'stale': {
       const why = facts.why === undefined ? '' : `: ${facts.why}`;
       return (
-        `Pod information for this node is stale, so the pod at ${facts.ip} cannot be identified; ` +
+        `Pod information for this node is stale, so the pod at ${facts.ip} gets no token; ` +
         `the agent is reading it from the Kubernetes API${why}. Retry.`
       );
     }

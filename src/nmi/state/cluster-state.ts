@@ -106,6 +106,10 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
     stalenessMs: () => watches.stalenessMs('pods'),
     checkNow: () => watches.checkNow('pods'),
   });
+  const areRightsCurrent = onceASecond(clock, () => {
+    const { rightsStalenessLimitMs: limitMs } = config;
+    return limitMs === 0 || watches.stale(limitMs).length === 0;
+  });
   const clusterState: GrantState = {
     pods,
     grants,
@@ -114,7 +118,9 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
     nearNames: new NearNames(grants),
     upstreams: new UpstreamResolver(authoritiesOf(config), config.redirect !== 'address'),
     isSynced: () => watches.synced,
-    trustsAddresses: (by) => (attests && by === 'address') || ipStaleness.isCurrent,
+    trusts: (by) =>
+      areRightsCurrent() &&
+      (by === 'cgroup' || (attests && by === 'address') || ipStaleness.isCurrent),
     whyBehind: (resource) => whyBehind(watches.stats(), resource),
     places,
   };
@@ -140,6 +146,17 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
       places?.[Symbol.dispose]();
       return watches[Symbol.asyncDispose]();
     },
+  };
+}
+
+/** Of a value that every request needs. */
+function onceASecond(clock: Clock, compute: () => boolean): () => boolean {
+  let [value, computedAtMs] = [true, -Infinity];
+  return () => {
+    const nowMs = clock.monotonicMs();
+    if (nowMs - computedAtMs < 1_000) return value;
+    computedAtMs = nowMs;
+    return (value = compute());
   };
 }
 

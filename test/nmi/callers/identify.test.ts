@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
-import { CallerConnection } from '../../../src/nmi/callers/caller.ts';
+import { CallerConnection, type IdentifiedBy } from '../../../src/nmi/callers/caller.ts';
 import { identify } from '../../../src/nmi/callers/identify.ts';
 import { PodPlaces } from '../../../src/nmi/callers/pod-places.ts';
 import { renderRefusal } from '../../../src/nmi/grants/refusal-text.ts';
@@ -13,7 +13,7 @@ function answerTo(attestation: Attestation) {
   const pods = new PodIndex(new HandClock(), assert.ifError);
   pods.replace([createPod({ ips: ['10.0.0.1'] })]);
   const connection = new CallerConnection({ remoteIp: '10.0.0.1' }, attestation);
-  const clusterState = { pods, isSynced: () => true, trustsAddresses: () => true };
+  const clusterState = { pods, isSynced: () => true, trusts: () => true };
   const identified = identify(connection, clusterState);
   assert.ok(identified.kind === 'refused');
   return { isPending: identified.isPending, ...renderRefusal(identified) };
@@ -52,13 +52,13 @@ const ip = '10.0.0.5';
 
 function open() {
   const pods = new PodIndex(new HandClock());
-  const state = { isSynced: true, trustsAddresses: true, failing: '' };
+  const state = { isSynced: true, trusts: true, attested: true, failing: '' };
   const clusterState = {
     pods,
     whyBehind: (resource?: string) =>
       state.failing === (resource ?? state.failing) ? state.failing || undefined : undefined,
     isSynced: () => state.isSynced,
-    trustsAddresses: () => state.trustsAddresses,
+    trusts: (by: IdentifiedBy) => (by === 'cgroup' ? state.attested : state.trusts),
     places: new PodPlaces({
       pods,
       clock: new HandClock(),
@@ -106,17 +106,21 @@ describe('the pod of a caller', () => {
     assert.equal(ask(), 'agent_not_synced, agent-starting, pending, bindings');
     pods.upsert(createPod({ name: 'p', ips: [ip] }));
     state.isSynced = true;
-    state.trustsAddresses = false;
+    state.trusts = false;
     state.failing = 'pods';
-    assert.equal(ask(), 'agent_not_synced, stale-addresses, pending, pods');
+    assert.equal(ask(), 'agent_not_synced, stale, pending, pods');
   });
 
   it('is not found by an address that may belong to another pod by now', () => {
     const { pods, state, connect, ask } = open();
     pods.upsert(createPod({ name: 'p', cgroupUid: 'cgroup-uid', ips: [ip] }));
-    state.trustsAddresses = false;
-    assert.equal(ask(), 'agent_not_synced, stale-addresses, pending');
+    state.trusts = false;
+    assert.equal(ask(), 'agent_not_synced, stale, pending');
+    state.attested = true;
     assert.equal(ask(connect({ kind: 'attested', cgroupId: 1n })), 'pod p', 'by its cgroup');
+    state.attested = false;
+    const byCgroup = connect({ kind: 'attested', cgroupId: 1n });
+    assert.equal(ask(byCgroup), 'agent_not_synced, stale, pending', 'its rights');
   });
 
   it('is not found by a link while the pods are not proven current', () => {
@@ -124,8 +128,8 @@ describe('the pod of a caller', () => {
     pods.upsert(createPod({ name: 'p', ips: [ip] }));
     const byLink = () => connect({ kind: 'by-link', place: { link: 5 } });
     assert.equal(ask(byLink()), 'pod p');
-    state.trustsAddresses = false;
-    assert.equal(ask(byLink()), 'agent_not_synced, stale-addresses, pending');
+    state.trusts = false;
+    assert.equal(ask(byLink()), 'agent_not_synced, stale, pending');
   });
 
   it('is unknown at a place other than that of the pod, until the API server confirms it', () => {

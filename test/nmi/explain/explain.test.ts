@@ -200,7 +200,7 @@ describe('the explanation of a pod', () => {
       'is known by an address that is not believed any more',
       '503 agent_not_synced',
       (fixture) => {
-        fixture.state.trustsAddresses = false;
+        fixture.state.trusts = false;
       },
     ],
     [

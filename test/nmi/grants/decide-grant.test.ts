@@ -62,7 +62,7 @@ function decide(
     grants,
     owners: createOwners(testBed.owners ?? 'off', ...(testBed.granted ?? [])).owners,
     isSynced: () => true,
-    trustsAddresses: () => true,
+    trusts: () => true,
     nearNames: new NearNames(grants),
     workloadIdentities:
       account === undefined ? undefined : ({ of: () => account } as unknown as WorkloadIdentities),

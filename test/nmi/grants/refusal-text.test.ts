@@ -52,7 +52,7 @@ describe('a refusal of a caller that is not a known pod', () => {
       ],
       [{ about: 'outlived' }, /belongs to another pod now\. Connect again\. \[close\]$/],
       [{ about: 'agent-starting' }, /^The agent is starting .* Retry\.$/],
-      [{ about: 'stale-addresses', ip }, /the pod at 10\.0\.0\.5 cannot be identified.*Retry\.$/],
+      [{ about: 'stale', ip }, /the pod at 10\.0\.0\.5 gets no token.*Retry\.$/],
       [
         { about: 'shared-address', ip },
         /^More than one running pod .* 10\.0\.0\.5\. Retry later\.$/,
@@ -62,7 +62,7 @@ describe('a refusal of a caller that is not a known pod', () => {
         { about: 'agent-starting', why: 'the watch of pods has failed for 9 s (FORBIDDEN)' },
         /^The agent has not read the pods of this node: the watch .* \(FORBIDDEN\)\. Retry\.$/,
       ],
-      [{ about: 'stale-addresses', ip, why: 'W' }, /it from the Kubernetes API: W\. Retry\.$/],
+      [{ about: 'stale', ip, why: 'W' }, /it from the Kubernetes API: W\. Retry\.$/],
       [
         { about: 'unknown-address', ip, why: 'W' },
         /^No running pod .* 10\.0\.0\.5, but W\. Retry\.$/,

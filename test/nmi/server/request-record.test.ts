@@ -79,7 +79,7 @@ describe('the record of a request', () => {
     const refused: Grant = {
       kind: 'refused',
       reason: 'agent_not_synced',
-      facts: { about: 'stale-addresses', ip: podIp },
+      facts: { about: 'stale', ip: podIp },
       isPending: true,
       pod: undefined,
     };

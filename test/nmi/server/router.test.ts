@@ -33,7 +33,7 @@ function open(over: Partial<RouterOptions> = {}, places?: PodPlaces) {
   const clock = new HandClock();
   const pods = new PodIndex(clock);
   pods.upsert(createPod({ ips: [podIp] }));
-  const clusterState = { pods, places, isSynced: () => true, trustsAddresses: () => true };
+  const clusterState = { pods, places, isSynced: () => true, trusts: () => true };
   const calls: string[] = [];
   const records: RequestRecord[] = [];
   const bugs: unknown[] = [];

@@ -60,7 +60,7 @@ async function open(flags: Readonly<Record<string, string>> = {}) {
       upstreams: new UpstreamResolver(() => ({ ok: false, problem: 'nobody asks' })),
       workloadIdentities: undefined,
       isSynced: () => true,
-      trustsAddresses: () => true,
+      trusts: () => true,
     } as unknown as ClusterState,
     broker: { peek: () => longLived, peekKey: () => longLived } as unknown as TokenBroker,
     observer: observer as unknown as Observer,

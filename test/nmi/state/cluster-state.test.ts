@@ -184,24 +184,42 @@ describe('the state of the node in the agent', () => {
   it('trusts addresses up to the limit, and without limit when the kernel attests', async () => {
     await using testBed = await open({ 'address-staleness-limit': '10s' });
     await eventually('synced', () => testBed.state.isSynced());
-    assert.ok(testBed.state.trustsAddresses('address'));
+    assert.ok(testBed.state.trusts('address'));
     testBed.clock.aheadMs = 11_000;
-    assert.ok(!testBed.state.trustsAddresses('address'));
+    assert.ok(!testBed.state.trusts('address'));
     assert.ok(readiness([testBed.state]).missing['pod_ips_current'] !== undefined);
     await using attesting = await open({ 'address-staleness-limit': '10s' }, true);
     assert.equal(attesting.state.places, undefined);
-    assert.ok(attesting.state.trustsAddresses('address'), 'before the first list');
+    assert.ok(attesting.state.trusts('address'), 'before the first list');
     attesting.clock.aheadMs = 11_000;
-    assert.ok(attesting.state.trustsAddresses('address'), 'no event for 11 s');
+    assert.ok(attesting.state.trusts('address'), 'no event for 11 s');
+  });
+
+  it('limits the age of rights, however a pod is known', async () => {
+    const flags = { 'rights-staleness-limit': '60s', 'address-staleness-limit': '0' };
+    await using testBed = await open(flags, true, true);
+    const { state, clock, kube } = testBed;
+    await eventually('synced', () => state.isSynced());
+    assert.ok(state.trusts('cgroup'));
+    kube.faults.hang = true;
+    clock.aheadMs = 61_000;
+    for (const by of ['cgroup', 'address', 'link'] as const) assert.ok(!state.trusts(by), by);
+    kube.faults.clear();
+    kube.cutConnections();
+    await eventually('current again', () => state.trusts('cgroup'));
+    await using unlimited = await open({ 'rights-staleness-limit': '0' }, true);
+    await eventually('synced', () => unlimited.state.isSynced());
+    unlimited.clock.aheadMs = 30 * 24 * 3_600_000;
+    assert.ok(unlimited.state.trusts('cgroup'));
   });
 
   it('limits the trust in links, and is ready nevertheless when the kernel attests', async () => {
     await using testBed = await open({ 'address-staleness-limit': '10s' }, true, true);
     await eventually('synced', () => testBed.state.isSynced());
-    assert.ok(testBed.state.trustsAddresses('link'));
+    assert.ok(testBed.state.trusts('link'));
     testBed.clock.aheadMs = 11_000;
-    assert.ok(!testBed.state.trustsAddresses('link'));
-    assert.ok(testBed.state.trustsAddresses('address'), 'of callers with a record');
+    assert.ok(!testBed.state.trusts('link'));
+    assert.ok(testBed.state.trusts('address'), 'of callers with a record');
     assert.equal(readiness([testBed.state]).missing['pod_ips_current'], undefined);
   });
 });

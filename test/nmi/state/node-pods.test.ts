@@ -31,7 +31,7 @@ async function open(t: TestContext, flags: Readonly<Record<string, string>> = {}
     grants,
     owners: createOwners('off').owners,
     isSynced: () => isSynced,
-    trustsAddresses: () => true,
+    trusts: () => true,
     nearNames: new NearNames(grants),
     workloadIdentities: {
       of: ({ name }: { name: string }) => ({ kind: accounts.has(name) ? 'unknown' : 'none' }),

@@ -137,12 +137,16 @@ describe('the fast path on a kept connection', () => {
     const isAttestedServed = connect({ kind: 'attested', cgroupId: 7n });
     assert.ok(isServed());
     assert.ok(isAttestedServed());
-    state.trustsAddresses = false;
+    state.trusts = false;
     assert.equal(connect({ kind: 'by-address' })(), false, 'a new connection is not served at all');
     clock.advance(1_000);
     assert.equal(isServed(), false);
     assert.ok(isAttestedServed(), 'the kernel reports the pod');
-    state.trustsAddresses = true;
+    state.trustsRights = false;
+    clock.advance(1_000);
+    assert.ok(!isAttestedServed(), 'its rights are too old');
+    state.trustsRights = true;
+    state.trusts = true;
     assert.ok(isServed());
   });
 
