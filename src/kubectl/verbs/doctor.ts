@@ -15,6 +15,7 @@ import {
   type IdentityRight,
 } from '../findings/agent-rights.ts';
 import { examineAgents, findMic } from '../findings/agents.ts';
+import { findUserAssigned, isOfKarpenter } from '../findings/karpenter.ts';
 import {
   createFinding,
   renderFindings,
@@ -77,6 +78,7 @@ async function doctor(context: VerbContext, isPre: boolean): Promise<ExitCode> {
           await checkAgentRights(context, agents, unread),
           ...(pods === undefined ? [] : [checkBootGuard(pods), checkConditions(pods)]),
         ]),
+    await checkKarpenter(context, { nodes, pods }, unread),
     await checkPolicies(context, unread),
   ];
   const findings = sortFindings(parts.flatMap((part) => part.findings));
@@ -256,6 +258,27 @@ function checkNodes(nodes: readonly RawObject[] | undefined): Examined {
     ({ code }) => code === 'kernel_old' || code === 'nodes_missing',
   );
   return examined('nodes', nodes === undefined ? notChecked : String(nodes.length), findings);
+}
+
+async function checkKarpenter(
+  { kubectl }: VerbContext,
+  { nodes = [], pods }: Readonly<Record<'nodes' | 'pods', readonly RawObject[] | undefined>>,
+  unread: Unread[],
+): Promise<Examined> {
+  const made = nodes.filter(isOfKarpenter);
+  if (made.length === 0 || pods === undefined) return { checks: [], findings: [] };
+  const { identities, bindings } = identityResources;
+  const [first, second] = await Promise.all(
+    [identities, bindings].map(async (resource) => {
+      const read = await kubectl.list(resource, undefined);
+      const loses = 'identities of type 0 on nodes of Karpenter';
+      return valueOrUnread(read, `list ${resource} of all namespaces`, loses, unread);
+    }),
+  );
+  const title = 'nodes of Karpenter';
+  if (first === undefined || second === undefined) return examined(title, notChecked, []);
+  const found = findUserAssigned({ nodes: made, identities: first, bindings: second, pods });
+  return examined(title, String(made.length), found);
 }
 
 function checkAgents(

@@ -1,12 +1,11 @@
 /** `kubectl nmi identity federate`: federated credentials for the service accounts of an identity. */
 import { stringAt } from '../../../base/json-value.ts';
-import { cloudOf } from '../../../nmi/sources/entra/clouds.ts';
 import { planFederation, subjectOf, type Subject } from '../../azure/federation.ts';
 import { specOf } from '../../base/object.ts';
 import { usageError, type ExitCode } from '../../base/plugin-error.ts';
-import { commonConfig, defaultConfig, verifiedOf, type AgentView } from '../../cluster/agents.ts';
+import { verifiedOf, type AgentView } from '../../cluster/agents.ts';
 import { findIdentity } from '../../cluster/bound.ts';
-import { readIssuer } from '../../cluster/issuer.ts';
+import { readCredentialTarget } from '../../cluster/issuer.ts';
 import { readAgents } from '../../cluster/trusted-agents.ts';
 import { pin, type VerbContext } from '../context.ts';
 import { carryOut, checkName, emptyPlan } from '../plan.ts';
@@ -44,22 +43,12 @@ export async function federate(
       'Name them: --service-account NAME',
     );
   }
-  const config = commonConfig(agents) ?? defaultConfig;
-  const audience =
-    config.entraAudience === '' ? cloudOf(config.cloud).audience : config.entraAudience;
-  const federation = {
-    resourceId: stringAt(spec, 'resourceID'),
-    clientId: stringAt(spec, 'clientID').trim(),
-    issuer: await readIssuer(kubectl),
-    audience,
-  };
-  const assumed =
-    agents.length === 0
-      ? ['No verified agent shows its options: the audience is assumed to be the default one.']
-      : [];
-  const planned = planFederation(federation, subjects);
+  const target = await readCredentialTarget(kubectl, agents);
+  const resourceId = stringAt(spec, 'resourceID');
+  const clientId = stringAt(spec, 'clientID').trim();
+  const planned = planFederation({ ...target, resourceId, clientId }, subjects);
   const notes = [
-    ...assumed,
+    ...target.notes,
     ...subjects.map((each) => `subject ${subjectOf(each)}`),
     ...planned.notes,
   ];
