@@ -154,7 +154,7 @@ describeOnNewestVersion('verbs that write', (cluster) => {
       for (const words of [
         'identity assign orders',
         'identity federate orders',
-        'migrate to-federation --run --tenant-id contoso.example',
+        'migrate to-federation --tenant-id contoso.example',
       ]) {
         const az = createFakeAz({ identities: {} });
         const { binaries, folder } = cluster();

@@ -2,7 +2,6 @@
  * Command lines of Azure's `az`, to copy. The plugin itself only reads from Azure, as the user who is
  * logged in, and changes nothing there.
  */
-import { asRecord, stringAt } from '../../base/json-value.ts';
 import { shellWord, toLine } from '../base/output.ts';
 import { exitCodes, type Io, type ProgramRun } from '../base/io.ts';
 import { failedError, PluginError } from '../base/plugin-error.ts';
@@ -48,18 +47,6 @@ export async function readAz({ run }: Io, line: AzLine): Promise<unknown> {
   } catch {
     throw failedError('az printed no JSON', `The line was: ${renderAz(line)}`);
   }
-}
-
-export interface AzureIds {
-  readonly clientId: string;
-  readonly tenantId: string;
-}
-
-/** Of a user-assigned identity. @throws PluginError */
-export async function readIds(io: Io, resourceId: string): Promise<AzureIds> {
-  const line = azLine(['identity', 'show'], { ids: resourceId.trim() });
-  const shown = asRecord(await readAz(io, line));
-  return { clientId: stringAt(shown, 'clientId'), tenantId: stringAt(shown, 'tenantId') };
 }
 
 function failureOf({ code, stderr }: ProgramRun, line: AzLine): PluginError {

@@ -19,7 +19,7 @@ export function analyze(snapshot: Snapshot, contexts: AgentContexts): readonly F
     ...wanting.flatMap(({ findings }) => findings),
     ...contexts.all().flatMap(examineObjects),
     ...findOwnerLabels(snapshot.workloads),
-    ...findUserAssigned(snapshot),
+    ...findUserAssigned(snapshot.nodes, snapshot),
     ...ofNodes(
       wanting.map(({ pod }) => pod),
       snapshot,

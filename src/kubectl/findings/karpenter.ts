@@ -20,46 +20,33 @@ export function isOfKarpenter(node: RawObject): boolean {
   return labelsOf(node).has('karpenter.sh/nodepool');
 }
 
-const mostPods = 10;
-
 /** A warning where a pod runs on such a node; a note where one may be scheduled to such a node. */
-export function findUserAssigned({
-  nodes = [],
-  identities,
-  bindings,
-  pods,
-}: Bound & { readonly nodes?: readonly RawObject[] | undefined }): readonly Finding[] {
+export function findUserAssigned(
+  nodes: readonly RawObject[] = [],
+  { identities, bindings, pods }: Bound,
+): readonly Finding[] {
   const made = nodes.filter(isOfKarpenter);
   if (made.length === 0) return [];
   const names = new Set(made.map(nameOf));
-  const podsOf = podsByBinding(pods.filter((pod) => !hasEnded(pod)));
+  const podsOf = podsByBinding(
+    pods.filter((pod) => !hasEnded(pod) && made.some((node) => mayRun(pod, node))),
+  );
   const byIdentity = Map.groupBy(
     bindings,
     (each) => `${namespaceOf(each)}/${stringAt(specOf(each), 'azureIdentity')}`,
   );
-  const nodeOf = (pod: RawObject) => stringAt(specOf(pod), 'nodeName');
   return identities.flatMap((identity) => {
-    const title = titleOf(identity);
-    if ((specOf(identity)['type'] ?? 0) !== 0) return [];
-    const own = podsOf(byIdentity.get(title) ?? []);
-    const here = own.filter((pod) => names.has(nodeOf(pod)));
-    const isHere = here.length > 0;
-    const next = isHere ? undefined : own.find((pod) => made.some((node) => mayRun(pod, node)));
-    if (!isHere && next === undefined) return [];
+    const own = podsOf(byIdentity.get(titleOf(identity)) ?? []);
+    if ((specOf(identity)['type'] ?? 0) !== 0 || own.length === 0) return [];
+    const here = own.filter((pod) => names.has(stringAt(specOf(pod), 'nodeName')));
+    const [verb, severity] =
+      here.length > 0 ? (['run', 'warning'] as const) : (['may run', 'info'] as const);
     return [
       createFinding('type_0_on_karpenter', {
-        object: `AzureIdentity ${title}`,
-        severity: isHere ? 'warning' : 'info',
-        text: isHere
-          ? 'It is of type 0, and bound pods run on nodes that Karpenter made.'
-          : 'It is of type 0, and bound pods may be scheduled to nodes that Karpenter makes.',
-        details: (next === undefined ? here : [next])
-          .slice(0, mostPods)
-          .map((pod) =>
-            isHere
-              ? `Pod ${titleOf(pod)} runs on node ${nodeOf(pod)}`
-              : `Pod ${titleOf(pod)} has no rule against such nodes`,
-          ),
+        object: `AzureIdentity ${titleOf(identity)}`,
+        severity,
+        text: `It is of type 0, and bound pods ${verb} on nodes that Karpenter makes.`,
+        details: (here.length > 0 ? here : own).slice(0, 10).map((pod) => `Pod ${titleOf(pod)}`),
         fix: `Use type 3: kubectl nmi migrate to-federation ${nameOf(identity)} -n ${namespaceOf(identity)}`,
       }),
     ];
@@ -68,13 +55,11 @@ export function findUserAssigned({
 
 /** By labels; taints are not looked at. */
 function mayRun(pod: RawObject, node: RawObject): boolean {
-  const labels = labelsOf(node);
-  const spec = specOf(pod);
+  const [spec, labels] = [specOf(pod), labelsOf(node)];
+  if (stringAt(spec, 'nodeName') === nameOf(node)) return true;
   const affinity = asRecord(asRecord(spec['affinity'])?.['nodeAffinity']);
-  const terms = recordsAt(
-    asRecord(affinity?.['requiredDuringSchedulingIgnoredDuringExecution']),
-    'nodeSelectorTerms',
-  );
+  const required = asRecord(affinity?.['requiredDuringSchedulingIgnoredDuringExecution']);
+  const terms = recordsAt(required, 'nodeSelectorTerms');
   return (
     [...stringsAt(spec, 'nodeSelector')].every(([key, value]) => labels.get(key) === value) &&
     (terms.length === 0 || terms.some((term) => matchesSelector(term, labels)))

@@ -78,7 +78,7 @@ async function doctor(context: VerbContext, isPre: boolean): Promise<ExitCode> {
           await checkAgentRights(context, agents, unread),
           ...(pods === undefined ? [] : [checkBootGuard(pods), checkConditions(pods)]),
         ]),
-    await checkKarpenter(context, { nodes, pods }, unread),
+    await checkKarpenter(context, nodes, pods, unread),
     await checkPolicies(context, unread),
   ];
   const findings = sortFindings(parts.flatMap((part) => part.findings));
@@ -262,22 +262,19 @@ function checkNodes(nodes: readonly RawObject[] | undefined): Examined {
 
 async function checkKarpenter(
   { kubectl }: VerbContext,
-  { nodes = [], pods }: Readonly<Record<'nodes' | 'pods', readonly RawObject[] | undefined>>,
+  nodes: readonly RawObject[] = [],
+  pods: readonly RawObject[] = [],
   unread: Unread[],
 ): Promise<Examined> {
   const made = nodes.filter(isOfKarpenter);
-  if (made.length === 0 || pods === undefined) return { checks: [], findings: [] };
-  const { identities, bindings } = identityResources;
-  const [first, second] = await Promise.all(
-    [identities, bindings].map(async (resource) => {
-      const read = await kubectl.list(resource, undefined);
-      const loses = 'identities of type 0 on nodes of Karpenter';
-      return valueOrUnread(read, `list ${resource} of all namespaces`, loses, unread);
-    }),
-  );
+  if (made.length === 0) return { checks: [], findings: [] };
   const title = 'nodes of Karpenter';
-  if (first === undefined || second === undefined) return examined(title, notChecked, []);
-  const found = findUserAssigned({ nodes: made, identities: first, bindings: second, pods });
+  const read = async (what: string) =>
+    valueOrUnread(await kubectl.list(what, undefined), `list ${what}`, title, unread);
+  const identities = await read(identityResources.identities);
+  const bindings = await read(identityResources.bindings);
+  if (identities === undefined || bindings === undefined) return examined(title, notChecked, []);
+  const found = findUserAssigned(made, { identities, bindings, pods });
   return examined(title, String(made.length), found);
 }
 

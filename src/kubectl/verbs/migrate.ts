@@ -1,4 +1,4 @@
-/** `kubectl nmi migrate`: away from the AKS add-on, to federation, or to Workload Identity. */
+/** `kubectl nmi migrate`: away from the AKS add-on, from type 0, or to Workload Identity. */
 import { stringAt } from '../../base/json-value.ts';
 import {
   annotationsOf,
@@ -15,59 +15,49 @@ import { failedError, type ExitCode } from '../base/plugin-error.ts';
 import { identityResources } from '../cluster/resources.ts';
 import { valueOf } from '../transport/kubectl.ts';
 import { scopeOf, type VerbContext } from './context.ts';
-import { planFlags, runFlag } from './plan.ts';
+import { planFlags } from './plan.ts';
 import { toFederation } from './to-federation.ts';
 import { toWorkloadIdentity } from './to-workload-identity.ts';
 import { textFlag, type AddVerb } from './verb.ts';
 
 export const addMigrate: AddVerb = (parser, start) =>
-  parser.command(
-    'migrate',
-    'leave the AKS add-on, or move to federation or Workload Identity',
-    (verb) =>
-      verb
-        .command(
-          'export-addon',
-          'identities, bindings and exceptions as files; those of the add-on as copies that AKS does not delete',
-          (sub) => sub.example('$0 migrate export-addon -A > pod-identity.yaml', ''),
-          (flags) => start(flags, exportAddon),
-        )
-        .command(
-          'to-workload-identity',
-          'service accounts, labels and federated credentials for the bound pods of a namespace',
-          (sub) =>
-            sub
-              .options(planFlags)
-              .example('$0 migrate to-workload-identity -n shop', '')
-              .example(
-                '$0 migrate to-workload-identity -n shop --apply',
-                'when the federated credentials exist',
-              ),
-          (flags) => start(flags, (context) => toWorkloadIdentity(context, flags.apply)),
-        )
-        .command(
-          'to-federation [name]',
-          'identities of type 0 to type 3, with federated credentials for the service accounts that use them',
-          (sub) =>
-            sub
-              .positional('name', { type: 'string', describe: 'Only this AzureIdentity.' })
-              .option('tenant-id', textFlag('Tenant of the identities that name none.'))
-              .options({ run: runFlag, ...planFlags })
-              .example('$0 migrate to-federation -n shop --run', '')
-              .example(
-                '$0 migrate to-federation orders -n shop --run --apply',
-                'when the federated credentials exist',
-              ),
-          (flags) =>
-            start(flags, (context) =>
-              toFederation(context, flags.name, {
-                apply: flags.apply,
-                run: flags.run,
-                tenantId: flags['tenant-id'],
-              }),
+  parser.command('migrate', 'leave the AKS add-on, type 0, or this agent', (verb) =>
+    verb
+      .command(
+        'export-addon',
+        'identities, bindings and exceptions as files; those of the add-on as copies that AKS does not delete',
+        (sub) => sub.example('$0 migrate export-addon -A > pod-identity.yaml', ''),
+        (flags) => start(flags, exportAddon),
+      )
+      .command(
+        'to-workload-identity',
+        'service accounts, labels and federated credentials for the bound pods of a namespace',
+        (sub) =>
+          sub
+            .options(planFlags)
+            .example('$0 migrate to-workload-identity -n shop', '')
+            .example(
+              '$0 migrate to-workload-identity -n shop --apply',
+              'when the federated credentials exist',
             ),
-        )
-        .demandCommand(1, 'No verb is given after migrate.'),
+        (flags) => start(flags, (context) => toWorkloadIdentity(context, flags.apply)),
+      )
+      .command(
+        'to-federation [name]',
+        'identities of type 0 to type 3, with federated credentials for the service accounts that use them',
+        (sub) =>
+          sub
+            .positional('name', { type: 'string', describe: 'Only this AzureIdentity.' })
+            .option('tenant-id', textFlag('Tenant of the identities that name none.'))
+            .options(planFlags)
+            .example('$0 migrate to-federation -n shop --tenant-id …', '')
+            .example(
+              '$0 migrate to-federation orders -n shop --tenant-id … --apply',
+              'one of them',
+            ),
+        (flags) => start(flags, (context) => toFederation(context, flags.name, flags)),
+      )
+      .demandCommand(1, 'No verb is given after migrate.'),
   );
 
 async function exportAddon(context: VerbContext): Promise<ExitCode> {

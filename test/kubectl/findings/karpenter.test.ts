@@ -20,7 +20,7 @@ const podOn = (nodeName: string, spec: object = {}, status: object = {}) =>
 
 function found(changes: Parameters<typeof createSnapshot>[0]) {
   const snapshot = createSnapshot({ nodes: [fixed, made], ...changes });
-  return findUserAssigned(snapshot);
+  return findUserAssigned(snapshot.nodes, snapshot);
 }
 
 const codesOf = (changes: Parameters<typeof createSnapshot>[0]) =>
@@ -33,7 +33,7 @@ describe('identities of type 0 on nodes that Karpenter makes', () => {
     assert.equal(finding?.code, 'type_0_on_karpenter');
     assert.equal(finding.severity, 'warning');
     assert.equal(finding.object, 'AzureIdentity shop/orders');
-    assert.deepEqual(finding.details, ['Pod shop/web runs on node aks-default-x7']);
+    assert.deepEqual(finding.details, ['Pod shop/web']);
     assert.match(finding.fix, /kubectl nmi migrate to-federation orders -n shop/);
     const noType = createIdentity('orders', { clientID: clientA });
     assert.equal(found({ pods: [podOn('aks-default-x7')], identities: [noType] }).length, 1);

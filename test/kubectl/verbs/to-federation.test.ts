@@ -53,7 +53,6 @@ describe('kubectl nmi migrate to-federation', () => {
     assert.equal(code, 0);
     assert.deepEqual(changesOf(calls), []);
     assert.match(stdout, /^# In context dev, namespace shop:\n/);
-    assert.match(stdout, /^# AzureIdentity orders: subject system:serviceaccount:shop:robot$/m);
     assert.match(
       stdout,
       /\n# az identity federated-credential create --name shop-robot-\w+ .*--identity-name orders --issuer https:\/\/oidc\.example\/ --subject system:serviceaccount:shop:robot --audiences api:\/\/AzureADTokenExchange\n# kubectl --context=dev patch azureidentities\.aadpodidentity\.k8s\.io orders --namespace=shop .*"value":3/,
@@ -81,28 +80,20 @@ describe('kubectl nmi migrate to-federation', () => {
     assert.match(stdout, /\npatched\n$/);
   });
 
-  it('leaves ids that the object has, and reads others from Azure with --run', async () => {
-    const az = createFakeAz({ identities: { [ordersId]: clientB } });
-    const bare = createIdentity('orders', { resourceID: ordersId });
-    const changes = { [kinds.identities]: [bare] };
-    const read = await play([...words, '--run', '--apply'], testBedOf(changes, az));
-    assert.deepEqual(az.lines, [`identity show --ids ${ordersId} --output json`]);
-    assert.equal(
-      changesOf(read.calls)[0]?.[7],
-      patch(
-        { op: 'add', path: '/spec/type', value: 3 },
-        { op: 'add', path: '/spec/clientID', value: clientB },
-        { op: 'add', path: '/spec/tenantID', value: tenant },
-      ),
+  it('leaves a tenant that the object has, and takes no type for type 0', async () => {
+    const full = createIdentity('orders', {
+      clientID: clientA,
+      resourceID: ordersId,
+      tenantID: 'contoso.example',
+    });
+    const { calls } = await play(
+      [...withTenant, '--apply'],
+      testBedOf({ [kinds.identities]: [full] }),
     );
-    const full = createIdentity('orders', { ...assigned, tenantID: 'contoso.example' });
-    const other = createFakeAz({ identities: {} });
-    const kept = await play(
-      [...words, '--run', '--apply'],
-      testBedOf({ [kinds.identities]: [full] }, other),
+    assert.deepEqual(
+      changesOf(calls).map((each) => each[7]),
+      [patch({ op: 'add', path: '/spec/type', value: 3 })],
     );
-    assert.deepEqual(other.lines, []);
-    assert.doesNotMatch(String(changesOf(kept.calls)), /tenantID|clientID/);
   });
 
   it('has a credential for each service account of pods and of bindings', async () => {
@@ -151,9 +142,15 @@ describe('kubectl nmi migrate to-federation', () => {
       changesOf(calls).map(([, , , name]) => name),
       ['orders'],
     );
-    assert.match(stdout, /AzureIdentity nameless is left out: it has no client id.* --run/);
-    assert.match(stdout, /AzureIdentity unused is left out: no pod and no binding .*--service-acc/);
-    assert.match(stdout, /AzureIdentity odd is left out: its spec\.resourceID is no id/);
+    assert.match(
+      stdout,
+      /^# Left out: AzureIdentity nameless has no client id\. Find it: az identity show /m,
+    );
+    assert.match(
+      stdout,
+      /No pod and no binding of AzureIdentity unused names a service .*--service-account NAME/,
+    );
+    assert.match(stdout, /Left out: AzureIdentity odd has a spec\.resourceID that is no id/);
     assert.doesNotMatch(stdout, /AzureIdentity federated/);
     assert.equal((await play(withTenant, testBedOf(changes))).code, 0);
   });
@@ -161,7 +158,7 @@ describe('kubectl nmi migrate to-federation', () => {
   it('needs a tenant', async () => {
     const { code, stdout, calls } = await play([...words, '--apply'], testBedOf());
     assert.deepEqual([code, changesOf(calls)], [1, []]);
-    assert.match(stdout, /orders is left out: no tenant is known\. Give --tenant-id, or add --run/);
+    assert.match(stdout, /Left out: AzureIdentity orders has no tenant\. Give --tenant-id\./);
     assert.doesNotMatch(stdout, /^# az/m);
   });
 

@@ -1,6 +1,6 @@
 /** `kubectl nmi identity federate`: federated credentials for the service accounts of an identity. */
 import { stringAt } from '../../../base/json-value.ts';
-import { planFederation, subjectOf, type Subject } from '../../azure/federation.ts';
+import { idsOf, planFederation, subjectOf, type Subject } from '../../azure/federation.ts';
 import { specOf } from '../../base/object.ts';
 import { usageError, type ExitCode } from '../../base/plugin-error.ts';
 import { verifiedOf, type AgentView } from '../../cluster/agents.ts';
@@ -21,9 +21,8 @@ export async function federate(
     findIdentity(kubectl, namespace, name),
     readAgents(context),
   ]);
-  const spec = specOf(identity);
   const bound = pods.map((pod) => stringAt(specOf(pod), 'serviceAccountName') || 'default');
-  const isOfNode = stringAt(spec, 'federation') === 'node';
+  const isOfNode = stringAt(specOf(identity), 'federation') === 'node';
   const agents = verifiedOf(read.ok ? read.value : []);
   const subjects = isOfNode
     ? agentSubjects(agents)
@@ -44,9 +43,7 @@ export async function federate(
     );
   }
   const target = await readCredentialTarget(kubectl, agents);
-  const resourceId = stringAt(spec, 'resourceID');
-  const clientId = stringAt(spec, 'clientID').trim();
-  const planned = planFederation({ ...target, resourceId, clientId }, subjects);
+  const planned = planFederation({ ...target, ...idsOf(identity) }, subjects);
   const notes = [
     ...target.notes,
     ...subjects.map((each) => `subject ${subjectOf(each)}`),

@@ -1,8 +1,8 @@
 /** `kubectl nmi identity`: the verbs of `az aks pod-identity`, for managed mode. */
 import { credentialKinds, kindsOfType } from '../../../nmi/sources/entra/credentials/kinds.ts';
 import { isGuid } from '../../../cache/index/identifiers.ts';
-import { stringAt } from '../../../base/json-value.ts';
-import { readIds, renderAz } from '../../azure/az.ts';
+import { asRecord, stringAt } from '../../../base/json-value.ts';
+import { azLine, readAz, renderAz } from '../../azure/az.ts';
 import { parseIdentityId, showClientIdLine } from '../../azure/identity-id.ts';
 import { exitCodes } from '../../base/io.ts';
 import { nameOf, namespaceOf, specOf, titleOf } from '../../base/object.ts';
@@ -164,8 +164,13 @@ async function add(unpinned: VerbContext, name: string, flags: AddFlags): Promis
 async function completeIds({ io }: VerbContext, flags: AddFlags) {
   const { clientId, tenantId, resourceId, run } = flags;
   if (!run || resourceId === '' || clientId !== '') return { clientId, tenantId };
-  const shown = await readIds(io, resourceId);
-  return { ...shown, tenantId: tenantId || shown.tenantId };
+  const shown = asRecord(
+    await readAz(io, azLine(['identity', 'show'], { ids: resourceId.trim() })),
+  );
+  return {
+    clientId: stringAt(shown, 'clientId'),
+    tenantId: tenantId || stringAt(shown, 'tenantId'),
+  };
 }
 
 async function list(context: VerbContext): Promise<ExitCode> {

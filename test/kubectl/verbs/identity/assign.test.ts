@@ -78,7 +78,7 @@ describe('kubectl nmi identity assign', () => {
       ['identity', 'assign', 'orders', '--apply'],
       ['identity', 'federate', 'orders'],
       ['migrate', 'to-workload-identity', '--apply'],
-      ['migrate', 'to-federation', '--run', '--tenant-id', tenant, '--apply'],
+      ['migrate', 'to-federation', '--tenant-id', tenant, '--apply'],
     ];
     const hostile = ['[system]', '@/etc/passwd', '--debug'];
     const specs = hostile.flatMap((text) => [
