@@ -88,7 +88,7 @@ export const objectCodes = {
   type_0_on_karpenter: {
     severity: 'warning',
     means:
-      'A user-assigned identity (type 0) is bound to pods on nodes that Karpenter makes. Azure assigns it to none of them, unless Karpenter itself is told to.',
+      'A user-assigned identity (type 0) is bound to pods on nodes that Karpenter makes. Azure assigns it to none of them, unless the options of Karpenter name it.',
     fix: 'Use type 3: kubectl nmi migrate to-federation. See docs/nodes-that-come-and-go.md.',
   },
   object_unusable: {
