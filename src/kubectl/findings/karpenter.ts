@@ -27,10 +27,17 @@ export function findUserAssigned(
 ): readonly Finding[] {
   const made = nodes.filter(isOfKarpenter);
   if (made.length === 0) return [];
-  const names = new Set(made.map(nameOf));
-  const podsOf = podsByBinding(
-    pods.filter((pod) => !hasEnded(pod) && made.some((node) => mayRun(pod, node))),
+  const [names, labels] = [new Set(made.map(nameOf)), made.map(labelsOf)];
+  const isHere = (pod: RawObject) => names.has(stringAt(specOf(pod), 'nodeName'));
+  // The pods of a workload have the same rules, and there may be thousands of nodes.
+  const byRules = Map.groupBy(pods, (pod) => {
+    const { nodeSelector, affinity } = specOf(pod);
+    return JSON.stringify([nodeSelector, affinity]);
+  });
+  const possible = [...byRules.values()].flatMap((same) =>
+    labels.some((each) => mayRun(same[0], each)) ? same : same.filter(isHere),
   );
+  const podsOf = podsByBinding(possible.filter((pod) => !hasEnded(pod)));
   const byIdentity = Map.groupBy(
     bindings,
     (each) => `${namespaceOf(each)}/${stringAt(specOf(each), 'azureIdentity')}`,
@@ -38,7 +45,7 @@ export function findUserAssigned(
   return identities.flatMap((identity) => {
     const own = podsOf(byIdentity.get(titleOf(identity)) ?? []);
     if ((specOf(identity)['type'] ?? 0) !== 0 || own.length === 0) return [];
-    const here = own.filter((pod) => names.has(stringAt(specOf(pod), 'nodeName')));
+    const here = own.filter(isHere);
     const [verb, severity] =
       here.length > 0 ? (['run', 'warning'] as const) : (['may run', 'info'] as const);
     return [
@@ -54,9 +61,8 @@ export function findUserAssigned(
 }
 
 /** By labels; taints are not looked at. */
-function mayRun(pod: RawObject, node: RawObject): boolean {
-  const [spec, labels] = [specOf(pod), labelsOf(node)];
-  if (stringAt(spec, 'nodeName') === nameOf(node)) return true;
+function mayRun(pod: RawObject = {}, labels: ReadonlyMap<string, string>): boolean {
+  const spec = specOf(pod);
   const affinity = asRecord(asRecord(spec['affinity'])?.['nodeAffinity']);
   const required = asRecord(affinity?.['requiredDuringSchedulingIgnoredDuringExecution']);
   const terms = recordsAt(required, 'nodeSelectorTerms');

@@ -57,6 +57,8 @@ describe('identities of type 0 on nodes that Karpenter makes', () => {
         },
       },
     });
+    const onNode = podOn('aks-default-x7', { nodeSelector: { agentpool: 'one' } });
+    assert.deepEqual(codesOf({ pods: [onNode] }), ['warning AzureIdentity shop/orders']);
     for (const spec of [
       { nodeSelector: { agentpool: 'one' } },
       affinity(term('DoesNotExist')),
@@ -79,6 +81,17 @@ describe('identities of type 0 on nodes that Karpenter makes', () => {
       const identity = createIdentity('orders', { type, clientID: clientA });
       assert.deepEqual(codesOf({ pods, identities: [identity] }), []);
     }
+  });
+
+  it('are found at once among thousands of nodes that pods may not run on', () => {
+    const nodes = Array.from({ length: 5_000 }, (_, at) =>
+      nodeOf(`aks-${at}`, { [poolLabel]: 'x' }),
+    );
+    const pinned = podOn('node-1', { nodeSelector: { agentpool: 'one' } });
+    const pods = [...Array.from({ length: 10_000 }, () => pinned), podOn('aks-4999')];
+    const startedAtMs = performance.now();
+    assert.equal(found({ nodes, pods })[0]?.severity, 'warning');
+    assert.ok(performance.now() - startedAtMs < 5_000);
   });
 
   it('name ten pods at most', () => {
