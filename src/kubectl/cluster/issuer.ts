@@ -19,25 +19,15 @@ export async function readIssuer(kubectl: Kubectl): Promise<string> {
   );
 }
 
-/** What all federated credentials for this cluster have in common. */
-export interface CredentialTarget {
-  readonly issuer: string;
-  readonly audience: string;
-  readonly notes: readonly string[];
-}
-
-/** @param agents that are verified. @throws PluginError */
-export async function readCredentialTarget(
-  kubectl: Kubectl,
-  agents: readonly AgentView[],
-): Promise<CredentialTarget> {
+/**
+ * What all federated credentials for this cluster have in common.
+ * @param agents that are verified. @throws PluginError
+ */
+export async function readCredentialTarget(kubectl: Kubectl, agents: readonly AgentView[]) {
   const { cloud, entraAudience } = commonConfig(agents) ?? defaultConfig;
   const audience = entraAudience === '' ? cloudOf(cloud).audience : entraAudience;
   const text =
     'No verified agent shows its options: the audience is assumed to be the default one.';
-  return {
-    issuer: await readIssuer(kubectl),
-    audience,
-    notes: agents.length === 0 ? [text] : [],
-  };
+  const notes = agents.length === 0 ? [text] : [];
+  return { issuer: await readIssuer(kubectl), audience, notes };
 }
