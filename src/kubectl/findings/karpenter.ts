@@ -26,7 +26,6 @@ export function findUserAssigned(
   { identities, bindings, pods }: Bound,
 ): readonly Finding[] {
   const made = nodes.filter(isOfKarpenter);
-  if (made.length === 0) return [];
   const [names, labels] = [new Set(made.map(nameOf)), made.map(labelsOf)];
   const isHere = (pod: RawObject) => names.has(stringAt(specOf(pod), 'nodeName'));
   // The pods of a workload have the same rules, and there may be thousands of nodes.
@@ -46,14 +45,14 @@ export function findUserAssigned(
     const own = podsOf(byIdentity.get(titleOf(identity)) ?? []);
     if ((specOf(identity)['type'] ?? 0) !== 0 || own.length === 0) return [];
     const here = own.filter(isHere);
-    const [verb, severity] =
-      here.length > 0 ? (['run', 'warning'] as const) : (['may run', 'info'] as const);
+    const [verb, severity, shown] =
+      here.length > 0 ? (['run', 'warning', here] as const) : (['may run', 'info', own] as const);
     return [
       createFinding('type_0_on_karpenter', {
         object: `AzureIdentity ${titleOf(identity)}`,
         severity,
         text: `It is of type 0, and bound pods ${verb} on nodes that Karpenter makes.`,
-        details: (here.length > 0 ? here : own).slice(0, 10).map((pod) => `Pod ${titleOf(pod)}`),
+        details: shown.slice(0, 10).map((pod) => `Pod ${titleOf(pod)}`),
         fix: `Use type 3: kubectl nmi migrate to-federation ${nameOf(identity)} -n ${namespaceOf(identity)}`,
       }),
     ];

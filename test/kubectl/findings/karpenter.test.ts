@@ -41,6 +41,12 @@ describe('identities of type 0 on nodes that Karpenter makes', () => {
 
   it('are mentioned where a pod may run there next', () => {
     assert.deepEqual(codesOf({ pods: [podOn('node-1')] }), ['info AzureIdentity shop/orders']);
+    const both = found({ pods: [podOn('node-1'), podOn('aks-default-x7')] });
+    assert.deepEqual(
+      both.map(({ severity, details }) => [severity, details.length]),
+      [['warning', 1]],
+    );
+    assert.deepEqual(found({ pods: [podOn('')] })[0]?.details, ['Pod shop/web']);
     assert.deepEqual(codesOf({ pods: [podOn('')] }), ['info AzureIdentity shop/orders']);
     const allowing = { nodeSelector: { team: 'shop' } };
     assert.deepEqual(codesOf({ pods: [podOn('', allowing)] }).length, 1);
