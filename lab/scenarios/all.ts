@@ -12,6 +12,7 @@ import { crowdScenarios } from './pods/crowd.ts';
 import { demoScenarios } from './tokens/demo.ts';
 import { entraScenarios } from './tokens/entra.ts';
 import { exceptionScenarios } from './tokens/exceptions.ts';
+import { freshNodeScenarios } from './node/fresh-nodes.ts';
 import { gonePodScenarios } from './pods/gone-pods.ts';
 import { identityScenarios } from './tokens/identities.ts';
 import { kubeOutageScenarios } from './pods/kube-outage.ts';
@@ -47,6 +48,7 @@ export const scenarios: readonly Scenario[] = [
   ...agentHandoverScenarios,
   ...agentLifeScenarios,
   ...agentUpgradeScenarios,
+  ...freshNodeScenarios,
   ...crowdScenarios,
   ...redirectScenarios,
   ...attestedScenarios,

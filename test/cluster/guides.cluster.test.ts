@@ -121,6 +121,11 @@ const guides: readonly Guide[] = [
   },
   { page: 'security.md', words: {}, asked: [] },
   {
+    page: 'nodes-that-come-and-go.md',
+    words: { NAMESPACE: 'shop' },
+    asked: [/^account show --query tenantId --output tsv$/m],
+  },
+  {
     page: '../README.md',
     words: { NODE: 'node-1', REGISTRY: 'registry.example/team' },
     asked: [],

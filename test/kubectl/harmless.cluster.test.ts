@@ -130,6 +130,8 @@ describeOnNewestVersion('verbs that write', (cluster) => {
     ['identity assign orders --selector mine --apply', ['shop/azureidentitybindings/orders']],
     ['migrate to-workload-identity --apply', ['shop/serviceaccounts/default']],
     ['identity federate orders', []],
+    ['migrate to-federation --tenant-id contoso.example', []],
+    ['migrate to-federation --tenant-id contoso.example --apply', ['shop/azureidentities/orders']],
   ];
   for (const [words, changes] of verbs) {
     it(`changes one object of one namespace: ${words.slice(0, 40)}`, async () => {
@@ -149,7 +151,11 @@ describeOnNewestVersion('verbs that write', (cluster) => {
       const path = `${pathOf('shop', 'azureidentities')}/orders`;
       const { spec: stored } = await cluster().admin.expect('GET', path);
       assert.ok(JSON.stringify(stored).includes(`"resourceID":${JSON.stringify(hostile)}`));
-      for (const words of ['identity assign orders', 'identity federate orders']) {
+      for (const words of [
+        'identity assign orders',
+        'identity federate orders',
+        'migrate to-federation --tenant-id contoso.example',
+      ]) {
         const az = createFakeAz({ identities: {} });
         const { binaries, folder } = cluster();
         const machine = { kubectl: binaries.kubectl, kubeconfig, home: folder, az };

@@ -7,6 +7,7 @@ import { after, before, describe, test } from 'node:test';
 import { isWithin, sizeOfThisRun } from '../runner/kinds.ts';
 import { scenarios as allScenarios } from '../../lab/scenarios/all.ts';
 import { listFabricNamespaces } from '../../lab/fabric/namespaces.ts';
+import { whyNoEbpf } from './support/ebpf-skip.ts';
 import { openExecutableLab, parseLabResult, type ExecutableLab } from './support/executable-lab.ts';
 import { fabricSkip } from './support/fabric-pod.ts';
 
@@ -53,6 +54,24 @@ describe('the executable in the lab', () => {
       assert.equal(run.code, 0, run.stderr);
     },
   );
+
+  for (const { redirect, skip } of [
+    { redirect: 'ebpf', skip: whyNoEbpf() },
+    { redirect: 'iptables', skip: fabricSkip },
+  ]) {
+    const why = isLong ? skip : 'five in each run of all scenarios; 100 by --long';
+    test(
+      `the first tokens of 100 new nodes do not fail, by ${redirect}`,
+      { skip: why },
+      async (t) => {
+        const words = ['--redirect', redirect, '--scenario', 'fresh-nodes', '--times', '20'];
+        const run = await lab.run(...words, '--output', 'json');
+        const { ok, leaks, scenarios } = parseLabResult(run);
+        for (const { detail } of scenarios) t.diagnostic(detail);
+        assert.deepEqual([ok, leaks, scenarios.length, run.code], [true, 0, 20, 0], run.stderr);
+      },
+    );
+  }
 
   test(
     'auto runs in the mode that the node supports, and reports it',

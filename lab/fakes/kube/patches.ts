@@ -1,4 +1,5 @@
 /** Patches as an API server applies them. */
+import { isDeepStrictEqual } from 'node:util';
 import { asRecord, stringAt } from '../../../src/base/json-value.ts';
 
 /** A JSON merge patch (RFC 7396). */
@@ -15,7 +16,7 @@ export function mergePatch(target: unknown, patch: unknown): unknown {
 }
 
 /**
- * The operations add, remove and replace of a JSON patch (RFC 6902).
+ * The operations add, remove, replace and test of a JSON patch (RFC 6902).
  * @throws Error for one that the standard refuses; an API server then answers with 422.
  */
 export function jsonPatch(target: unknown, patch: unknown): unknown {
@@ -27,6 +28,10 @@ export function jsonPatch(target: unknown, patch: unknown): unknown {
     const last = steps.pop() ?? '';
     const parent = steps.reduce<unknown>((at, step) => asMembers(at)[step], copy);
     const op = stringAt(operation, 'op');
+    if (op === 'test') {
+      if (isDeepStrictEqual(asMembers(parent)[last], operation['value'])) continue;
+      throw new Error(`the value of ${stringAt(operation, 'path')} is another`);
+    }
     if (!['add', 'remove', 'replace'].includes(op)) throw new Error(`unexpected operation ${op}`);
     apply(op, parent, last, operation['value']);
   }

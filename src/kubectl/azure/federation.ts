@@ -1,6 +1,8 @@
 /** Federated credentials: which service account tokens Entra ID accepts for an identity. */
 import { createHash } from 'node:crypto';
 import { isGuid } from '../../cache/index/identifiers.ts';
+import { stringAt } from '../../base/json-value.ts';
+import { specOf, type RawObject } from '../base/object.ts';
 import { failedError } from '../base/plugin-error.ts';
 import { azLine, renderAz, type AzLine } from './az.ts';
 import { parseIdentityId } from './identity-id.ts';
@@ -25,6 +27,12 @@ export interface FederationPlan {
   /** None without `resourceId`: they are among the notes, for either kind. */
   readonly az: readonly AzLine[];
   readonly notes: readonly string[];
+}
+
+/** Of an AzureIdentity. */
+export function idsOf(identity: RawObject): Pick<Federation, 'resourceId' | 'clientId'> {
+  const read = (key: string) => stringAt(specOf(identity), key).trim();
+  return { resourceId: read('resourceID'), clientId: read('clientID') };
 }
 
 export function subjectOf({ namespace, serviceAccount }: Subject): string {

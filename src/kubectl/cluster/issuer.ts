@@ -1,7 +1,9 @@
 /** Who issues the cluster's service account tokens, as Entra ID must know it. */
 import { parseRecord, stringAt } from '../../base/json-value.ts';
 import { failedError } from '../base/plugin-error.ts';
+import { cloudOf } from '../../nmi/sources/entra/clouds.ts';
 import type { Kubectl } from '../transport/kubectl.ts';
+import { commonConfig, defaultConfig, type AgentView } from './agents.ts';
 
 /** @throws PluginError */
 export async function readIssuer(kubectl: Kubectl): Promise<string> {
@@ -15,4 +17,17 @@ export async function readIssuer(kubectl: Kubectl): Promise<string> {
     'the cluster has no issuer that Entra ID could read',
     'For AKS: az aks update --enable-oidc-issuer',
   );
+}
+
+/**
+ * What all federated credentials for this cluster have in common.
+ * @param agents that are verified. @throws PluginError
+ */
+export async function readCredentialTarget(kubectl: Kubectl, agents: readonly AgentView[]) {
+  const { cloud, entraAudience } = commonConfig(agents) ?? defaultConfig;
+  const audience = entraAudience === '' ? cloudOf(cloud).audience : entraAudience;
+  const text =
+    'No verified agent shows its options: the audience is assumed to be the default one.';
+  const notes = agents.length === 0 ? [text] : [];
+  return { issuer: await readIssuer(kubectl), audience, notes };
 }

@@ -5,6 +5,7 @@ import { nameOf, namespaceOf, specOf, type RawObject } from '../base/object.ts';
 import type { Snapshot } from '../cluster/snapshot.ts';
 import { examineNodes, ofAgent } from './agents.ts';
 import type { AgentContexts } from './contexts.ts';
+import { findUserAssigned } from './karpenter.ts';
 import { examineObjects } from './objects.ts';
 import { findOwnerLabels } from './owners.ts';
 import { examinePod, hasEnded, wantsIdentity } from './pods.ts';
@@ -18,6 +19,7 @@ export function analyze(snapshot: Snapshot, contexts: AgentContexts): readonly F
     ...wanting.flatMap(({ findings }) => findings),
     ...contexts.all().flatMap(examineObjects),
     ...findOwnerLabels(snapshot.workloads),
+    ...findUserAssigned(snapshot.nodes, snapshot),
     ...ofNodes(
       wanting.map(({ pod }) => pod),
       snapshot,

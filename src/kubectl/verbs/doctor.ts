@@ -15,6 +15,7 @@ import {
   type IdentityRight,
 } from '../findings/agent-rights.ts';
 import { examineAgents, findMic } from '../findings/agents.ts';
+import { findUserAssigned, isOfKarpenter } from '../findings/karpenter.ts';
 import {
   createFinding,
   renderFindings,
@@ -77,6 +78,7 @@ async function doctor(context: VerbContext, isPre: boolean): Promise<ExitCode> {
           await checkAgentRights(context, agents, unread),
           ...(pods === undefined ? [] : [checkBootGuard(pods), checkConditions(pods)]),
         ]),
+    await checkKarpenter(context, nodes, pods, unread),
     await checkPolicies(context, unread),
   ];
   const findings = sortFindings(parts.flatMap((part) => part.findings));
@@ -256,6 +258,24 @@ function checkNodes(nodes: readonly RawObject[] | undefined): Examined {
     ({ code }) => code === 'kernel_old' || code === 'nodes_missing',
   );
   return examined('nodes', nodes === undefined ? notChecked : String(nodes.length), findings);
+}
+
+async function checkKarpenter(
+  { kubectl }: VerbContext,
+  nodes: readonly RawObject[] = [],
+  pods: readonly RawObject[] = [],
+  unread: Unread[],
+): Promise<Examined> {
+  const made = nodes.filter(isOfKarpenter);
+  if (made.length === 0) return { checks: [], findings: [] };
+  const title = 'nodes of Karpenter';
+  const read = async (what: string) =>
+    valueOrUnread(await kubectl.list(what, undefined), `list ${what}`, title, unread);
+  const identities = await read(identityResources.identities);
+  const bindings = await read(identityResources.bindings);
+  if (identities === undefined || bindings === undefined) return examined(title, notChecked, []);
+  const found = findUserAssigned(made, { identities, bindings, pods });
+  return examined(title, String(made.length), found);
 }
 
 function checkAgents(

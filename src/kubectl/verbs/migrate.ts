@@ -1,4 +1,4 @@
-/** `kubectl nmi migrate`: away from the AKS add-on, or to Workload Identity. */
+/** `kubectl nmi migrate`: away from the AKS add-on, from type 0, or to Workload Identity. */
 import { stringAt } from '../../base/json-value.ts';
 import {
   annotationsOf,
@@ -16,11 +16,12 @@ import { identityResources } from '../cluster/resources.ts';
 import { valueOf } from '../transport/kubectl.ts';
 import { scopeOf, type VerbContext } from './context.ts';
 import { planFlags } from './plan.ts';
+import { toFederation } from './to-federation.ts';
 import { toWorkloadIdentity } from './to-workload-identity.ts';
-import type { AddVerb } from './verb.ts';
+import { textFlag, type AddVerb } from './verb.ts';
 
 export const addMigrate: AddVerb = (parser, start) =>
-  parser.command('migrate', 'leave the AKS add-on, or move to Workload Identity', (verb) =>
+  parser.command('migrate', 'leave the AKS add-on, type 0, or this agent', (verb) =>
     verb
       .command(
         'export-addon',
@@ -40,6 +41,21 @@ export const addMigrate: AddVerb = (parser, start) =>
               'when the federated credentials exist',
             ),
         (flags) => start(flags, (context) => toWorkloadIdentity(context, flags.apply)),
+      )
+      .command(
+        'to-federation [name]',
+        'identities of type 0 to type 3, with federated credentials for the service accounts that use them',
+        (sub) =>
+          sub
+            .positional('name', { type: 'string', describe: 'Only this AzureIdentity.' })
+            .option('tenant-id', textFlag('Tenant of the identities that name none.'))
+            .options(planFlags)
+            .example('$0 migrate to-federation -n shop --tenant-id …', '')
+            .example(
+              '$0 migrate to-federation orders -n shop --tenant-id … --apply',
+              'one of them',
+            ),
+        (flags) => start(flags, (context) => toFederation(context, flags.name, flags)),
       )
       .demandCommand(1, 'No verb is given after migrate.'),
   );

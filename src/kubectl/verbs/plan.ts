@@ -63,8 +63,9 @@ function renderPlan(context: PinnedContext, { objects, changes, az, notes }: Pla
   const program = kubectlCommand(context);
   const comments = [
     ...notes,
-    ...changes.map((words) => `${program} ${words.map(shellWord).join(' ')}`),
+    // A change may need what these lines make.
     ...az.map(renderAz),
+    ...changes.map((words) => `${program} ${words.map(shellWord).join(' ')}`),
   ];
   const toComments = (lines: readonly string[]) =>
     lines.map((line) => `# ${toLine(line)}\n`).join('');

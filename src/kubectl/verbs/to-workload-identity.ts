@@ -10,7 +10,7 @@ import { stringAt } from '../../base/json-value.ts';
 import type { Config } from '../../nmi/config/config.ts';
 import { cloudOf } from '../../nmi/sources/entra/clouds.ts';
 import { renderAz } from '../azure/az.ts';
-import { planFederation, subjectOf, type FederationPlan } from '../azure/federation.ts';
+import { idsOf, planFederation, subjectOf, type FederationPlan } from '../azure/federation.ts';
 import { parseIdentityId, showClientIdLine } from '../azure/identity-id.ts';
 import {
   annotationsOf,
@@ -140,20 +140,9 @@ function obstacleOf(
   program: string,
 ): string | undefined {
   const title = `Service account ${namespace}/${account} is left out:`;
+  const problem = problemOfIds(identity, program);
+  if (problem !== undefined) return `${title} ${problem}`;
   const name = nameOf(identity);
-  const [clientId, resourceId] = [
-    stringAt(specOf(identity), 'clientID').trim(),
-    stringAt(specOf(identity), 'resourceID').trim(),
-  ];
-  const edit = `${program} -n ${namespace} edit ${identityResources.identities} ${name}`;
-  if (resourceId !== '' && parseIdentityId(resourceId) === undefined) {
-    return `${title} AzureIdentity ${name} has a spec.resourceID that is no id of a user-assigned identity. Correct it: ${edit}`;
-  }
-  if (!isGuid(clientId)) {
-    const problem = clientId === '' ? 'no client id' : 'a client id that is no GUID';
-    const find = renderAz(showClientIdLine(resourceId));
-    return `${title} AzureIdentity ${name} has ${problem}. Find it: ${find}. Then set spec.clientID: ${edit}`;
-  }
   for (const [key, value] of annotationsFor(identity)) {
     const present = annotations.get(key) ?? value;
     if (isSame(present, value)) continue;
@@ -161,6 +150,20 @@ function obstacleOf(
     return `${title} its annotation ${key} is "${present}", and AzureIdentity ${name} has ${value}. If nothing needs the old value: ${command}`;
   }
   return undefined;
+}
+
+/** Undefined if Azure could have the ids of the identity. */
+export function problemOfIds(identity: RawObject, program: string): string | undefined {
+  const { clientId, resourceId } = idsOf(identity);
+  const title = `AzureIdentity ${nameOf(identity)}`;
+  const edit = `${program} -n ${namespaceOf(identity)} edit ${identityResources.identities} ${nameOf(identity)}`;
+  if (resourceId !== '' && parseIdentityId(resourceId) === undefined) {
+    return `${title} has a spec.resourceID that is no id of a user-assigned identity. Correct it: ${edit}`;
+  }
+  if (isGuid(clientId)) return undefined;
+  const problem = clientId === '' ? 'no client id' : 'a client id that is no GUID';
+  const find = renderAz(showClientIdLine(resourceId));
+  return `${title} has ${problem}. Find it: ${find}. Then set spec.clientID: ${edit}`;
 }
 
 function annotationsFor(identity: RawObject): readonly (readonly [key: string, value: string])[] {
@@ -210,10 +213,7 @@ function federateUses(
 ): FederationPlan {
   const plans: FederationPlan[] = [];
   for (const same of Map.groupBy(uses, ({ identity }) => titleOf(identity)).values()) {
-    const spec = specOf(same[0]?.identity ?? {});
-    const resourceId = stringAt(spec, 'resourceID').trim();
-    const clientId = stringAt(spec, 'clientID').trim();
-    const federation = { resourceId, clientId, issuer, audience };
+    const federation = { ...idsOf(same[0]?.identity ?? {}), issuer, audience };
     const subjects = same.map(({ namespace, account }) => ({ namespace, serviceAccount: account }));
     plans.push(planFederation(federation, subjects));
   }

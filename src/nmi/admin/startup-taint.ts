@@ -30,6 +30,12 @@ export interface StartupTaintOptions {
 }
 
 const readyPollMs = 200;
+/**
+ * Karpenter has this taint on a node until it registers the node. In the write that removes it, it adds the
+ * startup taints of the NodePool, those too that somebody removed before.
+ */
+const unregistered = 'karpenter.sh/unregistered';
+const unregisteredPollMs = 1_000;
 /** A Node has many kilobytes, and there may be thousands of agents. */
 const lookAgainMs = 300_000;
 const backoff = { baseMs: 500, capMs: 30_000 } as const;
@@ -55,9 +61,10 @@ export class StartupTaint implements Disposable {
   async #tick(): Promise<number | undefined> {
     if (!this.#options.isReady()) return readyPollMs;
     try {
-      await this.#remove();
-      this.#isFirst = false;
+      const isRegistered = await this.#remove();
       this.#failures = 0;
+      if (!isRegistered) return unregisteredPollMs;
+      this.#isFirst = false;
       return lookAgainMs;
     } catch (error) {
       if (this.#ended.signal.aborted) return undefined;
@@ -70,15 +77,18 @@ export class StartupTaint implements Disposable {
     }
   }
 
-  async #remove(): Promise<void> {
+  /** False while Karpenter has not registered the node: nothing is done then. */
+  async #remove(): Promise<boolean> {
     const { client, node, key, log } = this.#options;
     const { signal } = this.#ended;
     const path = `/api/v1/nodes/${node}`;
     const taints = taintsOf(await client.getJson(path, { signal }));
-    const others = taints.filter((taint) => stringAt(asRecord(taint), 'key') !== key);
+    const keyOf = (taint: unknown) => stringAt(asRecord(taint), 'key');
+    if (taints.some((taint) => keyOf(taint) === unregistered)) return false;
+    const others = taints.filter((taint) => keyOf(taint) !== key);
     if (others.length === taints.length) {
       if (this.#isFirst) log.info({ key }, 'startup taint not found on this node');
-      return;
+      return true;
     }
     // Taints are one list, and others change it too: the patch applies to the list that was read or
     // fails.
@@ -88,6 +98,7 @@ export class StartupTaint implements Disposable {
     ];
     await client.patchJson(path, patch, { signal });
     log.info({ key }, 'startup taint removed');
+    return true;
   }
 }
 

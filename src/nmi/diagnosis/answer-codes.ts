@@ -210,7 +210,7 @@ export const answerCodes = {
   },
   identity_not_assigned: {
     means: 'Azure has not assigned the identity to the scale set of the node.',
-    fix: 'Assign it: kubectl nmi identity assign IDENTITY shows the az lines for every node pool.',
+    fix: 'Assign it: kubectl nmi identity assign IDENTITY shows the az lines for every node pool. On nodes that Karpenter makes, use type 3.',
     check: '`az vmss identity show` for the scale set of the node.',
     who: 'Azure',
   },

@@ -85,6 +85,12 @@ export const objectCodes = {
     means: 'No binding names the identity.',
     fix: 'Bind it: kubectl nmi identity assign IDENTITY --apply',
   },
+  type_0_on_karpenter: {
+    severity: 'warning',
+    means:
+      'A user-assigned identity (type 0) is bound to pods on nodes that Karpenter makes. Azure assigns it to none of them, unless the options of Karpenter name it.',
+    fix: 'Use type 3: kubectl nmi migrate to-federation. See docs/nodes-that-come-and-go.md.',
+  },
   object_unusable: {
     severity: 'error',
     means: 'An object has a field of the wrong type, and the agent leaves it out.',

@@ -71,7 +71,7 @@ export const withoutAlert: readonly string[] = [
   ...['token-path-spellings', 'methods', 'other-clouds', 'passthrough', 'passthrough-policy'],
   ...['demo-pod', 'four-types', 'certificate-forms', 'federated-node', 'auxiliary-tenants'],
   ...['workload-identity', 'identity-edited', 'label-changed', 'pod-phases', 'agent-upgraded'],
-  'agent-handover',
+  ...['agent-handover', 'fresh-nodes'],
   ...['two-at-once', 'pods-by-the-dozen', 'leak', 'older-connection', 'old-agent-beside'],
   ...['redirect-verbs', 'iptables-legacy', 'iptables-nft', 'forged-address', 'mapped-address'],
   ...['host-network-pods', 'raw-frames', 'gone-pod-cut', 'address-reuse-storm', 'address-mode'],

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { readIssuer } from '../../../src/kubectl/cluster/issuer.ts';
+import { viewAgent } from '../../../src/kubectl/cluster/agents.ts';
+import { readCredentialTarget, readIssuer } from '../../../src/kubectl/cluster/issuer.ts';
 import { Kubectl } from '../../../src/kubectl/transport/kubectl.ts';
-import { ok } from '../support/recorded-kubectl.ts';
+import { createAgentPod, ok } from '../support/recorded-kubectl.ts';
 import { createIo } from '../support/silent-io.ts';
 
 const issuerFrom = (text: string) =>
@@ -18,5 +19,31 @@ describe('the issuer of service account tokens', () => {
       });
     }
     await assert.rejects(issuerFrom('no JSON'));
+  });
+});
+
+describe('the target of federated credentials', () => {
+  const kubectl = new Kubectl(
+    createIo(() => Promise.resolve(ok('{"issuer":"https://oidc.example/"}'))),
+  );
+  const targetOf = (...args: readonly string[]) =>
+    readCredentialTarget(kubectl, [viewAgent(createAgentPod('node-1', { args }))]);
+
+  it('has the audience of the agents: their own, or that of their cloud', async () => {
+    const [gov, own] = [
+      await targetOf('--cloud=usgovernment'),
+      await targetOf('--entra-audience=api://corp'),
+    ];
+    assert.deepEqual(
+      [gov.audience, own.audience],
+      ['api://AzureADTokenExchangeUSGov', 'api://corp'],
+    );
+    assert.deepEqual([gov.notes, own.notes], [[], []]);
+  });
+
+  it('is assumed, and says so, where no agent shows its options', async () => {
+    const { issuer, audience, notes } = await readCredentialTarget(kubectl, []);
+    assert.deepEqual([issuer, audience], ['https://oidc.example/', 'api://AzureADTokenExchange']);
+    assert.match(String(notes), /the audience is assumed/);
   });
 });

@@ -81,6 +81,7 @@ const verbs: Readonly<Record<string, readonly string[]>> = {
   'identity federate of pods': ['identity', 'federate', 'orders'],
   'identity federate of the agent': ['identity', 'federate', 'shared'],
   'migrate to-workload-identity': ['migrate', 'to-workload-identity'],
+  'migrate to-federation': ['migrate', 'to-federation', '--tenant-id', 'contoso.example'],
   test: ['test', '--pod', 'web'],
   logs: ['logs', '--node', 'node-1'],
   status: ['status'],

@@ -4,7 +4,13 @@ import { snapshotOf } from '../../../src/kubectl/cluster/manifests.ts';
 import { analyze } from '../../../src/kubectl/findings/analyze.ts';
 import { AgentContexts } from '../../../src/kubectl/findings/contexts.ts';
 import type { RawObject } from '../../../src/kubectl/base/object.ts';
-import { createIdentity, createObject, createPod, nowWallMs } from '../support/recorded-kubectl.ts';
+import {
+  createIdentity,
+  createObject,
+  createPod,
+  createSnapshot,
+  nowWallMs,
+} from '../support/recorded-kubectl.ts';
 
 function analyzeAll(objects: readonly RawObject[]) {
   const snapshot = snapshotOf(objects);
@@ -31,5 +37,13 @@ describe('an analysis', () => {
     ]);
     assert.equal(found.filter(({ code }) => code === 'label_on_owner').length, 1);
     assert.equal(found.at(-1)?.code, 'identity_unbound');
+  });
+
+  it('finds identities of type 0 on nodes that Karpenter made', () => {
+    const snapshot = createSnapshot({
+      nodes: [{ metadata: { name: 'node-1', labels: { 'karpenter.sh/nodepool': 'default' } } }],
+    });
+    const found = analyze(snapshot, new AgentContexts(snapshot, nowWallMs));
+    assert.ok(found.some(({ code }) => code === 'type_0_on_karpenter'));
   });
 });

@@ -3,6 +3,7 @@ import { describe, it } from 'node:test';
 import type { RawObject } from '../../../src/kubectl/base/object.ts';
 import {
   createAgentPod,
+  createBinding,
   createIdentity,
   createPod,
   failed,
@@ -235,6 +236,35 @@ describe('kubectl nmi doctor', () => {
     assert.match(stdout, /rights of the agent +20 missing\n/);
     assert.match(stdout, /25 namespaces have identities, and doctor asks for 20/);
     assert.match(stdout, /fix: Set rbac\.allowAccessToSecrets of the chart; .* must have team-0\./);
+  });
+
+  it('finds identities of type 0 on nodes of Karpenter, before and after an installation', async () => {
+    const labels = { 'karpenter.sh/nodepool': 'default' };
+    const testBed = testBedOf({
+      nodes: [{ metadata: { name: 'node-1' } }, { metadata: { name: 'aks-default-x7', labels } }],
+      pods: [
+        createAgentPod('node-1'),
+        createAgentPod('aks-default-x7'),
+        createPod('web', {
+          labels: { aadpodidbinding: 'orders' },
+          spec: { nodeName: 'aks-default-x7' },
+        }),
+      ],
+      [kinds.identities]: [createIdentity('orders')],
+      [kinds.bindings]: [createBinding('orders')],
+    });
+    for (const words of [['doctor'], ['doctor', '--pre']]) {
+      const { code, stdout } = await play([...words, '--exit-code'], testBed);
+      assert.equal(code, 1);
+      assert.match(stdout, /^nodes of Karpenter +1$/m);
+      assert.match(stdout, /warning AzureIdentity shop\/orders: type_0_on_karpenter\n/);
+      assert.match(stdout, /bound pods run on nodes that Karpenter makes\.\n +- Pod shop\/web\n/);
+    }
+    const blind = { ...testBed, forbidden: { [kinds.bindings]: 'all-namespaces' } } as const;
+    const { stdout } = await play(['doctor'], blind);
+    assert.match(stdout, /nodes of Karpenter +not checked\n/);
+    assert.match(stdout, /cannot list azureidentitybindings/);
+    assert.doesNotMatch((await play(['doctor'], testBedOf())).stdout, /Karpenter/);
   });
 
   it('names engines of admission policies', async () => {

@@ -69,6 +69,19 @@ describe('the startup taint', () => {
     }
   });
 
+  it('remains while Karpenter has not registered the node, which would add it again', async () => {
+    const unregistered = { key: 'karpenter.sh/unregistered', effect: 'NoExecute' };
+    const taints: unknown[] = [unregistered, own];
+    const { clock, fixture, patches, lines } = open(taints);
+    fixture.isReady = true;
+    await pass(clock, 20_000);
+    assert.deepEqual([patches, lines], [[], []]);
+    // In one write, Karpenter adds the startup taints of its NodePool and removes its own.
+    taints.splice(0, 2, own);
+    await pass(clock, 2_000);
+    assert.deepEqual(lines, ['startup taint removed']);
+  });
+
   it('is retried, ever more slowly, when the list has changed or the permission is missing', async () => {
     const { clock, fixture, patches, lines } = open([own]);
     fixture.isReady = true;

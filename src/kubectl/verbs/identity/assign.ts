@@ -8,7 +8,8 @@ import { nameOf, specOf, type RawObject } from '../../base/object.ts';
 import { failedError, usageError, type ExitCode } from '../../base/plugin-error.ts';
 import { listNodes } from '../../cluster/agent-state.ts';
 import { findIdentity } from '../../cluster/bound.ts';
-import { nmiCommand, pin, type VerbContext } from '../context.ts';
+import { isOfKarpenter } from '../../findings/karpenter.ts';
+import { nmiCommand, pin, type PinnedContext, type VerbContext } from '../context.ts';
 import { carryOut, emptyPlan, unlessThere } from '../plan.ts';
 
 interface AssignFlags {
@@ -51,7 +52,7 @@ export async function assign(
 }
 
 async function scaleSetLines(
-  { kubectl }: VerbContext,
+  context: PinnedContext,
   identity: RawObject,
 ): Promise<{ readonly lines: readonly AzLine[]; readonly notes: readonly string[] }> {
   // The tokens of other types do not come from the node.
@@ -65,9 +66,16 @@ async function scaleSetLines(
     );
   }
   const resourceId = found === '' ? '<resource id of the identity>' : found;
-  const computes = computesOf((await listNodes(kubectl, [])) ?? []);
+  const nodes = (await listNodes(context.kubectl, [])) ?? [];
+  const kept = nodes.filter((each) => !isOfKarpenter(each));
+  const federate = nmiCommand(context, 'migrate', 'to-federation', nameOf(identity));
+  const notes =
+    kept.length === nodes.length
+      ? []
+      : [`Azure assigns it to no node that Karpenter makes. There, use type 3: ${federate}`];
+  const computes = computesOf(kept);
   if (computes.length > 0) {
-    return { lines: computes.map((each) => assignLine(each, resourceId)), notes: [] };
+    return { lines: computes.map((each) => assignLine(each, resourceId)), notes };
   }
   const template = {
     kind: 'vmss',
@@ -76,5 +84,6 @@ async function scaleSetLines(
     name: '<scale set>',
   } as const;
   const text = renderAz(assignLine(template, resourceId)).replaceAll("'", '');
-  return { lines: [], notes: [`No node of Azure is visible to you. For each scale set: ${text}`] };
+  const none = `No ${notes.length === 0 ? '' : 'other '}node of Azure is visible to you. For each scale set: ${text}`;
+  return { lines: [], notes: [...notes, none] };
 }

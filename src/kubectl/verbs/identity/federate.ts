@@ -1,12 +1,11 @@
 /** `kubectl nmi identity federate`: federated credentials for the service accounts of an identity. */
 import { stringAt } from '../../../base/json-value.ts';
-import { cloudOf } from '../../../nmi/sources/entra/clouds.ts';
-import { planFederation, subjectOf, type Subject } from '../../azure/federation.ts';
+import { idsOf, planFederation, subjectOf, type Subject } from '../../azure/federation.ts';
 import { specOf } from '../../base/object.ts';
 import { usageError, type ExitCode } from '../../base/plugin-error.ts';
-import { commonConfig, defaultConfig, verifiedOf, type AgentView } from '../../cluster/agents.ts';
+import { verifiedOf, type AgentView } from '../../cluster/agents.ts';
 import { findIdentity } from '../../cluster/bound.ts';
-import { readIssuer } from '../../cluster/issuer.ts';
+import { readCredentialTarget } from '../../cluster/issuer.ts';
 import { readAgents } from '../../cluster/trusted-agents.ts';
 import { pin, type VerbContext } from '../context.ts';
 import { carryOut, checkName, emptyPlan } from '../plan.ts';
@@ -22,9 +21,8 @@ export async function federate(
     findIdentity(kubectl, namespace, name),
     readAgents(context),
   ]);
-  const spec = specOf(identity);
   const bound = pods.map((pod) => stringAt(specOf(pod), 'serviceAccountName') || 'default');
-  const isOfNode = stringAt(spec, 'federation') === 'node';
+  const isOfNode = stringAt(specOf(identity), 'federation') === 'node';
   const agents = verifiedOf(read.ok ? read.value : []);
   const subjects = isOfNode
     ? agentSubjects(agents)
@@ -44,22 +42,10 @@ export async function federate(
       'Name them: --service-account NAME',
     );
   }
-  const config = commonConfig(agents) ?? defaultConfig;
-  const audience =
-    config.entraAudience === '' ? cloudOf(config.cloud).audience : config.entraAudience;
-  const federation = {
-    resourceId: stringAt(spec, 'resourceID'),
-    clientId: stringAt(spec, 'clientID').trim(),
-    issuer: await readIssuer(kubectl),
-    audience,
-  };
-  const assumed =
-    agents.length === 0
-      ? ['No verified agent shows its options: the audience is assumed to be the default one.']
-      : [];
-  const planned = planFederation(federation, subjects);
+  const target = await readCredentialTarget(kubectl, agents);
+  const planned = planFederation({ ...target, ...idsOf(identity) }, subjects);
   const notes = [
-    ...assumed,
+    ...target.notes,
     ...subjects.map((each) => `subject ${subjectOf(each)}`),
     ...planned.notes,
   ];

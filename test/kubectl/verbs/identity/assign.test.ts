@@ -78,6 +78,7 @@ describe('kubectl nmi identity assign', () => {
       ['identity', 'assign', 'orders', '--apply'],
       ['identity', 'federate', 'orders'],
       ['migrate', 'to-workload-identity', '--apply'],
+      ['migrate', 'to-federation', '--tenant-id', tenant, '--apply'],
     ];
     const hostile = ['[system]', '@/etc/passwd', '--debug'];
     const specs = hostile.flatMap((text) => [
@@ -114,6 +115,30 @@ describe('kubectl nmi identity assign', () => {
     const { code, stderr } = await play(['identity', 'assign', 'none'], testBedOf());
     assert.equal(code, 1);
     assert.match(stderr, /has no AzureIdentity none\nCreate it: kubectl nmi identity add none/);
+  });
+
+  it('assigns to no machine that Karpenter made, which is gone tomorrow', async () => {
+    const labels = { 'karpenter.sh/nodepool': 'default' };
+    const idOf = (rest: string) =>
+      `azure:///subscriptions/s/resourceGroups/rg/providers/Microsoft.Compute/${rest}`;
+    const made = {
+      metadata: { name: 'aks-default-x7', labels },
+      spec: { providerID: idOf('virtualMachines/aks-default-x7') },
+    };
+    const fixed = {
+      metadata: { name: 'n' },
+      spec: { providerID: idOf('virtualMachineScaleSets/pool/virtualMachines/0') },
+    };
+    const { stdout } = await play(
+      ['identity', 'assign', 'orders'],
+      testBedOf({ nodes: [made, fixed] }),
+    );
+    assert.equal(stdout.match(/^# az /gm)?.length, 1);
+    assert.match(stdout, /^# az vmss identity assign .* --name pool /m);
+    assert.match(
+      stdout,
+      /^# Azure assigns it to no node that Karpenter makes\. There, use type 3: kubectl nmi migrate to-federation orders -n shop /m,
+    );
   });
 
   it('shows the line for each scale set where no node is visible', async () => {

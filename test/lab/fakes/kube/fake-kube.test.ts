@@ -117,6 +117,8 @@ describe('writes to the fake Kubernetes API', () => {
     for (const [status, patch] of [
       [200, jsonPatch('replace', '/note')],
       [422, jsonPatch('replace', '/none')],
+      [200, jsonPatch('test', '/note')],
+      [422, jsonPatch('test', '/kind')],
       [400, jsonPatch('add', '/metadata/name')],
       [409, jsonPatch('replace', '/metadata/resourceVersion')],
     ] as const) {
