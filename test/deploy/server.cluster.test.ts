@@ -189,7 +189,7 @@ describeOnNewestVersion('the manifests', (cluster) => {
           { contentType: 'application/merge-patch+json' },
         );
       };
-      assert.equal(await upgrade(), 0, 'a first installation');
+      assert.equal(await upgrade(), 0, 'a namespace that shows nothing');
       assert.equal(await upgrade(), 0, 'of which nothing is known yet');
       await rollOut(1);
       assert.equal(await upgrade(), 0, 'a node has the agent before');
@@ -217,6 +217,9 @@ describeOnNewestVersion('the manifests', (cluster) => {
       await rollOut(2);
       const version = await upgrade('--force-conflicts');
       assert.equal(version, 0, 'another version of the hand-over');
+      await cluster().kubectl(['delete', 'daemonset', 'nmi', '--namespace=kube-system']);
+      await cluster().kubectl(['create', 'serviceaccount', 'default', '--namespace=kube-system']);
+      assert.equal(await upgrade(), 1, 'no agent to replace');
     },
   );
 });

@@ -156,9 +156,13 @@ listening socket on, the host token's port on 127.0.0.1 is one, and the startup 
 {{/*
 Whether the agents that run would pass their socket on to these: "true" or nothing, and nothing where no cluster can be
 asked. An agent of another redirect refuses callers beside these, and one that has not been updated itself is not known.
+Where none is installed there is nobody to be refused: restarts, and a rollback to this installation, then refuse no
+request either. A namespace that can be asked has the account "default".
 */}}
 {{- define "nmi.takesOver" -}}
-{{- with lookup "apps/v1" "DaemonSet" .Release.Namespace (include "nmi.name" .) -}}
+{{- $installed := lookup "apps/v1" "DaemonSet" .Release.Namespace (include "nmi.name" .) -}}
+{{- if and (not $installed) (lookup "v1" "ServiceAccount" .Release.Namespace "default") }}true{{ end -}}
+{{- with $installed -}}
 {{- $isRolledOut := and (eq (toString .status.observedGeneration) (toString .metadata.generation)) (eq (toString (.status.updatedNumberScheduled | default 0)) (toString (.status.desiredNumberScheduled | default 0))) -}}
 {{- range .spec.template.spec.containers -}}
 {{- if and $isRolledOut (eq .name "redirect") -}}
