@@ -8,6 +8,7 @@ import { execFile, spawn, spawnSync } from 'node:child_process';
 import { createHash, randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import {
+  cpSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -271,6 +272,9 @@ describe('./dev release', { skip: whyNot() }, () => {
     let programs = '';
 
     before(async () => {
+      // What the other tests have looked at, even if it was not made again byte by byte.
+      rmSync(join(clone, 'dist/release'), { recursive: true, force: true });
+      cpSync(join(folder, 'first'), join(clone, 'dist/release'), { recursive: true });
       programs = join(folder, 'programs');
       mkdirSync(programs);
       symlinkSync(provideSkopeo(), join(programs, 'skopeo'));
