@@ -95,7 +95,7 @@ export interface BuildTarget {
   readonly system: string;
 }
 
-const ownMachine: BuildTarget = {
+export const ownMachine: BuildTarget = {
   node: process.execPath,
   runNode: [process.execPath],
   native: nativeFolder,
@@ -127,7 +127,7 @@ const pluginFiles = ['kubectl-nmi', 'kubectl_complete-nmi', 'package.json'] as c
  * CommonJS, whatever the parent folder declares. kubectl looks for the completion program by its
  * name. Returns the bundled modules.
  */
-async function makePlugin(folder: string, stamp: BuildStamp): Promise<readonly string[]> {
+export async function makePlugin(folder: string, stamp: BuildStamp): Promise<readonly string[]> {
   const { script, modules } = await bundlePlugin(repositoryRoot, stamp);
   writeFileSync(join(folder, 'kubectl-nmi'), renderPluginScript(script), { mode: 0o755 });
   writeFileSync(

@@ -10,14 +10,16 @@
  *
  * The same bundle results in the same bytes, so that an image can be rebuilt and compared. These
  * made them differ: V8's hash seed, the order in which functions were compiled, machine code and
- * garbage collection, and the kinds of numbers that were compared, which bytecode records.
+ * garbage collection, the kinds of numbers that were compared, which bytecode records, and whether the
+ * first lists came before the agent looked for the first time whether it is ready.
  */
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
+import { connect, createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { pipeline } from 'node:stream/promises';
 import { openFakeImds } from '../lab/fakes/imds/fake-imds.ts';
 import { openFakeKube, type FakeKube } from '../lab/fakes/kube/fake-kube.ts';
 import { createLabIdentity, createNodeIdentity } from '../lab/fakes/identity.ts';
@@ -165,8 +167,9 @@ async function learn(folder: string, node: Command): Promise<void> {
     systemAssigned: createNodeIdentity(),
     userAssigned: [identity],
   });
+  await using gate = await openGate(Number(new URL(kube.url).port));
   const kubeconfig = join(folder, 'kubeconfig');
-  writeFileSync(kubeconfig, kube.kubeconfig());
+  writeFileSync(kubeconfig, kube.kubeconfig().replaceAll(new URL(kube.url).host, gate.host));
   const [port, adminPort] = [await freePort(), await freePort()];
   const flags = [
     ...[`--node=${nodeName}`, '--redirect=none', `--nmi-listen-address=${host}`],
@@ -181,6 +184,10 @@ async function learn(folder: string, node: Command): Promise<void> {
   });
   const ended = once(agent, 'exit');
   try {
+    // What looks once at a start whether the agent is ready has looked by the second answer.
+    await ask(`http://${host}:${adminPort}/readyz`);
+    await ask(`http://${host}:${adminPort}/readyz`);
+    gate.open();
     await until(agent, () => hasListed(kube));
     await askForTokens(port);
     for (const page of ['readyz', 'healthz', 'metrics']) {
@@ -192,6 +199,31 @@ async function learn(folder: string, node: Command): Promise<void> {
   } finally {
     agent.kill('SIGKILL');
   }
+}
+
+interface Gate extends AsyncDisposable {
+  readonly host: string;
+  open(): void;
+}
+
+/** Connections to a port of this machine that get no byte through until it is open. */
+async function openGate(port: number): Promise<Gate> {
+  const opened = Promise.withResolvers<void>();
+  const server = createServer((socket) => {
+    void opened.promise.then(() => {
+      const to = connect(port, host);
+      void pipeline(socket, to, socket).catch(() => undefined);
+    });
+  }).listen(0, host);
+  await once(server, 'listening');
+  return {
+    host: `${host}:${portOf(server)}`,
+    open: opened.resolve,
+    async [Symbol.asyncDispose]() {
+      server.close();
+      await once(server, 'close');
+    },
+  };
 }
 
 /** Pods and the three identity kinds: a watch starts after its list. */
@@ -236,8 +268,13 @@ async function ask(url: string): Promise<number> {
 async function freePort(): Promise<number> {
   const server = createServer().listen(0, host);
   await once(server, 'listening');
-  const address = server.address();
+  const port = portOf(server);
   server.close();
   await once(server, 'close');
+  return port;
+}
+
+function portOf(server: Server): number {
+  const address = server.address();
   return typeof address === 'object' && address !== null ? address.port : 0;
 }

@@ -40,8 +40,8 @@ contexts, login plugins and proxies work as they do there, and it needs no right
 read is used too; what the user may not read is counted in one line, "Not checked", and listed with the RBAC rules by \`-v\`.
 
 \`./dev build\` makes it: \`dist/kubectl-nmi\`, one script without native code, for Node.js ${oldestNode} or later. \`scripts/plugin-executable.ts\`
-makes a Linux executable of it for machines without Node.js, \`dist/kubectl-nmi-linux-amd64\`, and \`scripts/krew.ts\` a release for krew. kubectl
-finds either by the name \`kubectl-nmi\` on the PATH (\`dist/kubectl_complete-nmi\` beside it completes names):
+makes a Linux executable of it for machines without Node.js, \`dist/kubectl-nmi-linux-amd64\`. [A release](install.md#install-a-release) has archives
+of both, and a manifest for krew. kubectl finds either by the name \`kubectl-nmi\` on the PATH (\`dist/kubectl_complete-nmi\` beside it completes names):
 
 \`\`\`sh
 install -m 755 dist/kubectl-nmi /usr/local/bin/kubectl-nmi

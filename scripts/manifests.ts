@@ -1,12 +1,13 @@
 /**
- * Writes the manifests for use without Helm, from the chart: `node scripts/manifests.ts`. The
- * script itself needs helm: in the PATH, or as `HELM=FILE`. A test compares the manifests, so that the
+ * Writes the manifests for use without Helm, from the chart, and the version of package.json into the
+ * chart: `node scripts/manifests.ts`. The script itself needs helm: in the PATH, or as `HELM=FILE`. A test compares the manifests, so that the
  * chart is the only source of deployments.
  */
 import { spawnSync } from 'node:child_process';
-import { cpSync, writeFileSync } from 'node:fs';
+import { cpSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { format, resolveConfig } from 'prettier';
+import { buildStamp } from './build.ts';
 import { chartFolder } from './chart-schema.ts';
 
 const deploy = join(import.meta.dirname, '../deploy');
@@ -110,7 +111,16 @@ async function tidy(about: string, rendered: string): Promise<string> {
   return format(`${comment}\n${body}`, { ...config, parser: 'yaml' });
 }
 
+/** The version of package.json is the only one that is written by hand. */
+function setVersion(): void {
+  const path = join(deploy, 'chart/Chart.yaml');
+  const { version } = buildStamp();
+  const text = readFileSync(path, 'utf8');
+  writeFileSync(path, text.replaceAll(/^(version|appVersion): .*/gm, `$1: ${version}`));
+}
+
 if (import.meta.main) {
+  setVersion();
   for (const [source, paths] of Object.entries(copies)) {
     for (const path of paths) cpSync(join(deploy, source), join(deploy, path));
   }

@@ -4,7 +4,7 @@
  */
 import { spawnSync } from 'node:child_process';
 import { copyFileSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { freshExecutable, repositoryRoot } from './build.ts';
 
 /** Builds it from the current sources. @returns its path. */
@@ -12,13 +12,19 @@ export async function makePluginExecutable(): Promise<string> {
   await freshExecutable();
   const dist = join(repositoryRoot, 'dist');
   const made = join(dist, `kubectl-nmi-linux-${process.arch === 'x64' ? 'amd64' : process.arch}`);
-  const work = mkdtempSync(join(dist, '.build-'));
+  embedPlugin(join(dist, 'kubectl-nmi'), process.execPath, made);
+  return made;
+}
+
+/** @param node the executable to embed the script in, for whatever processor. */
+export function embedPlugin(script: string, node: string, made: string): void {
+  const work = mkdtempSync(join(dirname(made), '.build-'));
   try {
-    copyFileSync(join(dist, 'kubectl-nmi'), join(work, 'kubectl-nmi.cjs'));
+    copyFileSync(script, join(work, 'kubectl-nmi.cjs'));
     const config = {
       main: 'kubectl-nmi.cjs',
       output: 'made',
-      executable: process.execPath,
+      executable: node,
       disableExperimentalSEAWarning: true,
     };
     writeFileSync(join(work, 'sea.json'), JSON.stringify(config));
@@ -31,7 +37,6 @@ export async function makePluginExecutable(): Promise<string> {
   } finally {
     rmSync(work, { recursive: true, force: true });
   }
-  return made;
 }
 
 if (import.meta.main) process.stdout.write(`${await makePluginExecutable()}\n`);

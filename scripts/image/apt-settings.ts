@@ -1,4 +1,4 @@
-/** This machine's sources of Debian packages, for systems that are built on it. */
+/** Sources of Debian packages for systems that are built here: this machine's, and the archive of snapshots. */
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 
@@ -17,6 +17,16 @@ export function sourcesOf(release: string): readonly string[] {
     .split('\n')
     .filter((line) => line.split(' ')[2]?.startsWith(ours) === true)
     .map((line) => line.replace(` ${ours}`, ` ${release}`));
+}
+
+/** Lines of sources.list for a release as it was at a time, for example 20261129T000000Z. */
+export function snapshotSources(release: string, time: string): readonly string[] {
+  const archive = 'https://snapshot.debian.org/archive';
+  return [
+    `deb ${archive}/debian/${time}/ ${release} main`,
+    `deb ${archive}/debian/${time}/ ${release}-updates main`,
+    `deb ${archive}/debian-security/${time}/ ${release}-security main`,
+  ];
 }
 
 /** This machine's proxies, certificates, and whether it accepts old indexes, as lines of apt.conf. */

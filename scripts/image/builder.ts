@@ -17,7 +17,7 @@ import { join } from 'node:path';
 import { repositoryRoot, type BuildTarget } from '../build.ts';
 import type { Command } from '../code-cache.ts';
 import { nativeProducts } from '../native.ts';
-import { unpackDebian, type DebianTree } from './debian-tree.ts';
+import { unpackDebian, type DebianOrigin, type DebianTree } from './debian-tree.ts';
 
 interface Processor {
   /** Name of Node's package. */
@@ -80,14 +80,8 @@ export interface Builder extends BuildTarget {
   mustStart(root: string, program: string, ...args: readonly string[]): void;
 }
 
-/**
- * @param sources lines of sources.list instead of this machine's.
- * @throws Error with the output of apt, npm or the compilers.
- */
-export function prepareBuilder(
-  architecture: Architecture,
-  sources: readonly string[] | undefined,
-): Builder {
+/** @throws Error with the output of apt, npm or the compilers. */
+export function prepareBuilder(architecture: Architecture, debian: DebianOrigin = {}): Builder {
   const processor = processors[architecture];
   const isOwn = architecture === ownArchitecture;
   const folder = join(repositoryRoot, '.cache/image', architecture);
@@ -96,7 +90,7 @@ export function prepareBuilder(
     folder: join(folder, 'runtime'),
     architectures: [architecture],
     packages: runtimePackages,
-    sources,
+    ...debian,
   });
   const linked = ['libc6-dev', 'libbpf-dev', 'libelf-dev', 'zlib1g-dev'];
   const tools = unpackDebian({
@@ -107,7 +101,7 @@ export function prepareBuilder(
       ...linked.map((name) => `${name}:${architecture}`),
       ...(isOwn ? [] : ['qemu-user']),
     ],
-    sources,
+    ...debian,
   });
   const node = isOwn ? process.execPath : provideNode(folder, architecture);
   const emulate = (root: string): Command => [

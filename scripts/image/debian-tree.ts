@@ -6,7 +6,8 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { aptOptions, sourcesOf } from './apt-settings.ts';
+import { aptOptions, snapshotSources, sourcesOf } from './apt-settings.ts';
+import { findUnpinned, readIndexes, type DebianPin } from './debian-pin.ts';
 
 /** The image's Debian. */
 export const release = 'trixie';
@@ -24,15 +25,21 @@ export interface DebianTree {
   readonly packages: readonly DebianPackage[];
 }
 
-export interface DebianTreeOptions {
+/** Where packages come from: by default, this machine's sources. */
+export interface DebianOrigin {
+  /** Lines of sources.list. */
+  readonly sources?: readonly string[] | undefined;
+  /** From the archive of snapshots, unless `sources` has that Debian too. */
+  readonly pin?: DebianPin | undefined;
+}
+
+export interface DebianTreeOptions extends DebianOrigin {
   /** Rebuilt only if the packages have changed. */
   readonly folder: string;
   /** Debian's names; the first applies to packages without an architecture in their name. */
   readonly architectures: readonly string[];
   /** Unpacked with their dependencies. */
   readonly packages: readonly string[];
-  /** Lines of sources.list instead of this machine's. */
-  readonly sources: readonly string[] | undefined;
 }
 
 /** @throws Error with the error of apt or dpkg. */
@@ -41,6 +48,7 @@ export function unpackDebian(options: DebianTreeOptions): DebianTree {
   const apt = prepareApt(options);
   const install = ['install', '--yes', '-qq', ...options.packages];
   apt('update', '-qq');
+  if (options.pin !== undefined) mustBePinned(folder, options.pin);
   // apt omits packages that it already has, so this uses a folder without any.
   const nothing = `Dir::Cache::archives=${folder}.apt/nothing`;
   const uris = parseUris(apt(...install, '--print-uris', '-o', nothing));
@@ -63,13 +71,34 @@ export function unpackDebian(options: DebianTreeOptions): DebianTree {
   return { folder, packages: wanted.map(describePackage) };
 }
 
+function mustBePinned(folder: string, pin: DebianPin): void {
+  const other = findUnpinned(pin, readIndexes(`${folder}.apt/lists`));
+  if (other === undefined) return;
+  throw new Error(
+    `${other} is not the Debian of ${pin.snapshot} that is pinned; name its sources with --sources FILE, or pin a newer one with ./dev release pin`,
+  );
+}
+
+/** What there is now, to be pinned: from the archive of snapshots, or from other sources. */
+export function lookUpPin(
+  folder: string,
+  snapshot: string,
+  sources: readonly string[] | undefined,
+): DebianPin {
+  const pin = { snapshot, indexes: {} };
+  prepareApt({ folder, architectures: ['amd64'], sources, pin })('update', '-qq');
+  return { snapshot, indexes: readIndexes(`${folder}.apt/lists`) };
+}
+
 /** apt with separate lists, packages and status, as if nothing were installed. */
-function prepareApt(options: DebianTreeOptions): (...args: readonly string[]) => string {
+function prepareApt(
+  options: Omit<DebianTreeOptions, 'packages'>,
+): (...args: readonly string[]) => string {
   const state = `${options.folder}.apt`;
   for (const folder of ['lists/partial', 'archives/partial', 'nothing/partial']) {
     mkdirSync(join(state, folder), { recursive: true });
   }
-  const sources = options.sources ?? signed(sourcesOf(release));
+  const sources = options.sources ?? ownSources(options.pin);
   if (sources.length === 0) {
     throw new Error('this machine has no mirror of Debian; name one with --sources FILE');
   }
@@ -80,6 +109,8 @@ function prepareApt(options: DebianTreeOptions): (...args: readonly string[]) =>
     `APT::Architecture "${main}";`,
     ...options.architectures.map((each) => `APT::Architectures:: "${each}";`),
     'APT::Install-Recommends "false";',
+    // Lists of last time are no success.
+    'APT::Update::Error-Mode "any";',
     // apt's own user may have no access to the folder.
     'APT::Sandbox::User "root";',
     `Dir::State::lists "${state}/lists";`,
@@ -100,10 +131,16 @@ function prepareApt(options: DebianTreeOptions): (...args: readonly string[]) =>
   return (...args) => run('apt-get', args, { ...process.env, APT_CONFIG: config });
 }
 
-/** For systems with an apt that has no keys for all sources. */
-function signed(sources: readonly string[]): readonly string[] {
-  if (!existsSync(keyring)) return sources;
-  return sources.map((line) => line.replace(/^deb /, `deb [signed-by=${keyring}] `));
+function ownSources(pin: DebianPin | undefined): readonly string[] {
+  const lines = pin === undefined ? sourcesOf(release) : snapshotSources(release, pin.snapshot);
+  const options = [
+    // For systems with an apt that has no keys for all sources.
+    ...(existsSync(keyring) ? [`signed-by=${keyring}`] : []),
+    // The digests say which one is meant.
+    ...(pin === undefined ? [] : ['check-valid-until=no']),
+  ];
+  if (options.length === 0) return lines;
+  return lines.map((line) => line.replace(/^deb /, `deb [${options.join(' ')}] `));
 }
 
 interface Download {

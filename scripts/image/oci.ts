@@ -1,20 +1,11 @@
 /**
- * An image in the layout of the Open Container Initiative, from folders with its contents. The same
- * files result in the same bytes: entries are sorted, and owners, times and gzip headers do not
- * depend on the builder or the time.
+ * Images and charts in the layout of the Open Container Initiative. The same files result in the same
+ * bytes: entries are sorted, and owners, times and gzip headers do not depend on the builder or the time.
  */
-import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import {
-  mkdirSync,
-  openSync,
-  closeSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
+import { copyFileSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { compress, pack } from './tar.ts';
 
 export interface PlatformImage {
   readonly architecture: string;
@@ -65,11 +56,46 @@ export function writeArchive(
     // The name that `ctr image import` gives it.
     'io.containerd.image.name': facts.name,
   };
-  const top = { schemaVersion: 2, manifests: [{ ...index, annotations }] };
-  writeFileSync(join(folder, 'index.json'), JSON.stringify(top));
-  writeFileSync(join(folder, 'oci-layout'), JSON.stringify({ imageLayoutVersion: '1.0.0' }));
+  finishLayout(folder, { ...index, annotations });
   pack(folder, archive, facts.epoch);
   return index;
+}
+
+export interface ChartFacts {
+  readonly epoch: number;
+  readonly version: string;
+  /** The content of Chart.yaml. */
+  readonly metadata: object;
+  readonly labels: Readonly<Record<string, string>>;
+}
+
+/** The artifact that `helm push` makes of a packed chart, but for the time. Returns its manifest. */
+export function writeChartArchive(
+  folder: string,
+  archive: string,
+  chart: string,
+  facts: ChartFacts,
+): Descriptor {
+  mkdirSync(join(folder, 'blobs/sha256'), { recursive: true });
+  const content = join(folder, 'chart.tgz');
+  copyFileSync(chart, content);
+  const manifest = writeJson(folder, media('manifest.v1+json'), {
+    schemaVersion: 2,
+    mediaType: media('manifest.v1+json'),
+    config: writeJson(folder, 'application/vnd.cncf.helm.config.v1+json', facts.metadata),
+    layers: [addBlob(folder, 'application/vnd.cncf.helm.chart.content.v1.tar+gzip', content)],
+    annotations: facts.labels,
+  });
+  const annotations = { 'org.opencontainers.image.ref.name': facts.version };
+  finishLayout(folder, { ...manifest, annotations });
+  pack(folder, archive, facts.epoch);
+  return manifest;
+}
+
+function finishLayout(folder: string, top: Descriptor): void {
+  const index = { schemaVersion: 2, manifests: [top] };
+  writeFileSync(join(folder, 'index.json'), JSON.stringify(index));
+  writeFileSync(join(folder, 'oci-layout'), JSON.stringify({ imageLayoutVersion: '1.0.0' }));
 }
 
 function writeImage(
@@ -121,32 +147,4 @@ function addBlob(folder: string, mediaType: string, file: string): Descriptor {
 
 function digestOf(content: Buffer): string {
   return `sha256:${createHash('sha256').update(content).digest('hex')}`;
-}
-
-/** Uses GNU tar: its oldest format with long names has no fields for other data. */
-function pack(folder: string, archive: string, epoch: number): void {
-  const same = ['--format=ustar', '--sort=name', `--mtime=@${epoch}`, '--numeric-owner'];
-  const entries = ['--owner=0', '--group=0', `--directory=${folder}`, '.'];
-  run('tar', ['--create', `--file=${archive}`, ...same, ...entries], 'pipe');
-}
-
-/** Uses gzip: the output of zlib depends on the processor that it runs on. */
-function compress(file: string): string {
-  const compressed = `${file}.gz`;
-  const output = openSync(compressed, 'w');
-  try {
-    run('gzip', ['--no-name', '--stdout', file], output);
-  } finally {
-    closeSync(output);
-  }
-  return compressed;
-}
-
-function run(tool: string, args: readonly string[], output: 'pipe' | number): void {
-  const { status, error, stderr } = spawnSync(tool, args, {
-    stdio: ['ignore', output, 'pipe'],
-    env: { PATH: process.env['PATH'], LC_ALL: 'C' },
-    encoding: 'utf8',
-  });
-  if (status !== 0) throw new Error(`${tool} failed: ${error?.message ?? stderr}`);
 }

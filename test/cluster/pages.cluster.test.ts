@@ -32,6 +32,7 @@ const oldChart = join(old.programs ?? '', 'charts/aad-pod-identity');
 const oldManifest = join(old.programs ?? '', 'deploy/infra/managed-mode-deployment.yaml');
 
 const [image = '', archive = ''] = shellBlocksOf(install, 'Build the image');
+const [installRelease = ''] = shellBlocksOf(install, 'Install a release');
 const [installByHelm = ''] = shellBlocksOf(install, 'Install with Helm');
 const [installByKubectl = ''] = shellBlocksOf(install, 'Install with kubectl');
 const [canary = '', canaryEnd = ''] = shellBlocksOf(install, 'Try it on one node pool first');
@@ -178,10 +179,10 @@ describeOnNewestVersion('the README', (cluster) => {
 
   it('has no command that is not typed here', () => {
     assert.match(image, /^docker build .*\ndocker push .*\n$/);
-    // Its result is checked in oci-archive.image.test.ts.
+    // Its result is checked in release.image.test.ts, which types the next one too.
     assert.match(archive, /^\.\/dev image amd64 arm64\nskopeo copy .*\n$/);
     assert.deepEqual(allShellBlocks(install), [
-      ...[image, archive, installByHelm, installByKubectl, canary, canaryEnd],
+      ...[image, archive, installRelease, installByHelm, installByKubectl, canary, canaryEnd],
       ...[update, fullNodes, bootGuard, uninstallByHelm, uninstallByKubectl, openLater],
     ]);
     const switches = [fromChart, fromManifest, toChart, toManifest];

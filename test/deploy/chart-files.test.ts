@@ -1,5 +1,6 @@
 /** Checks of the chart that need no helm. */
 import assert from 'node:assert/strict';
+import { globSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
@@ -46,7 +47,23 @@ describe('the files of the chart', () => {
   it('have the version of the program', async () => {
     const manifest = await readFile(join(deploy, '../package.json'), 'utf8');
     const { version } = JSON.parse(manifest) as { readonly version: string };
-    const chart = parse(await read('chart/Chart.yaml')) as { readonly appVersion: string };
-    assert.equal(chart.appVersion, version);
+    const chart = parse(await read('chart/Chart.yaml')) as {
+      readonly version: string;
+      readonly appVersion: string;
+    };
+    assert.deepEqual([chart.version, chart.appVersion], [version, version]);
+  });
+
+  it('are named by the docs in that version', async () => {
+    const { version } = JSON.parse(await read('../package.json')) as { readonly version: string };
+    const root = join(deploy, '..');
+    const pages = globSync(['*.md', 'docs/*.md', 'deploy/**/*.{md,yaml}', 'deploy/Dockerfile'], {
+      cwd: root,
+    });
+    for (const page of pages.filter((each) => each !== 'CHANGELOG.md')) {
+      const text = await readFile(join(root, page), 'utf8');
+      const named = text.matchAll(/(?:entra-pod-identity[:-]|newTag: |--version )(\d+\.\d+\.\d+)/g);
+      for (const [whole, each] of named) assert.equal(each, version, `${page}: ${whole}`);
+    }
   });
 });

@@ -24,7 +24,7 @@ interface Workflow {
 }
 
 /** Commands of workflows outside this project: of the runner, or installed by a step. */
-const otherTools = new Set(['apt-get', 'cosign', 'git', 'jq', 'skopeo']);
+const otherTools = new Set(['apt-get', 'cosign', 'gh', 'git', 'jq', 'skopeo']);
 
 const read = (path: string): string => readFileSync(join(repositoryRoot, path), 'utf8');
 const paths = globSync('.github/workflows/*.yml', { cwd: repositoryRoot });

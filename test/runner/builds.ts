@@ -9,7 +9,7 @@ import { killProcesses, markOf, markVariable } from './processes.ts';
 import type { Builds } from './queue.ts';
 
 /** What most tests wait for comes first, the longest build last. */
-const order: readonly Programs[] = ['cluster', 'clients', 'kernels', 'older', 'node'];
+const order: readonly Programs[] = ['cluster', 'clients', 'kernels', 'registry', 'older', 'node'];
 const progressMs = 30_000;
 const mark = markOf('programs');
 /** Shorter ones are not worth a line. */

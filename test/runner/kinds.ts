@@ -5,7 +5,7 @@ export const sizes = ['test', 'all', 'long'] as const;
 export type Size = (typeof sizes)[number];
 
 /** What is built or fetched before tests can use it. */
-export type Programs = 'cluster' | 'older' | 'clients' | 'kernels' | 'node';
+export type Programs = 'cluster' | 'older' | 'clients' | 'kernels' | 'node' | 'registry';
 
 export interface Kind {
   /** A word of the command line; two kinds may share it. */

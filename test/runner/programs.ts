@@ -5,7 +5,12 @@
 import { findFabricObstacle } from '../../lab/fabric/fabric.ts';
 import { clients } from '../clients/support/client-matrix.ts';
 import { installKit } from '../clients/support/install.ts';
-import { provideCluster, provideHelm, provideOlderCluster } from '../cluster/support/binaries.ts';
+import {
+  provideCluster,
+  provideHelm,
+  provideOlderCluster,
+  provideRegistry,
+} from '../cluster/support/binaries.ts';
 import { kernelNames, findKernel } from '../kernels/support/suite.ts';
 import { provideNodeSystem } from '../node/support/node-system.ts';
 import { provideOldNmi } from '../node/support/old-nmi.ts';
@@ -32,6 +37,7 @@ const makers: Readonly<Record<Programs, () => readonly Outcome[]>> = {
     for (const name of kernelNames) findKernel(name);
     return [];
   },
+  registry: () => [provideHelm(), provideRegistry()],
   node: () => [provideNodeSystem(), provideOldNmi()],
 };
 

@@ -133,6 +133,10 @@ describe('the programs that a file needs', () => {
       needsOf('test/a.kernel.test.ts', 'all', "import { installKit } from './b.ts';"),
       ['clients'],
     );
+    assert.deepEqual(
+      needsOf('test/a.image.test.ts', 'long', "import { provideRegistry } from './b.ts';"),
+      ['registry'],
+    );
     assert.deepEqual(needsOf('test/a.node.test.ts', 'all', ''), ['node']);
     assert.deepEqual(
       needsOf('test/a.test.ts', 'long', "'describeOnEveryVersion(' 'installKit('"),

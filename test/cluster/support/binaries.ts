@@ -47,6 +47,11 @@ export function provideHelm(): Provided<string> {
   return providePrograms('helm', helmRecipe, cache, (folder) => join(folder, 'helm'));
 }
 
+/** Path of the registry that others run too: distribution's. */
+export function provideRegistry(): Provided<string> {
+  return providePrograms('a registry', registryRecipe, cache, (folder) => join(folder, 'registry'));
+}
+
 function given(folder: string): Provided<ClusterBinaries> {
   const program = join(folder, 'kube-apiserver');
   const { stdout, error } = spawnSync(program, ['--version'], { encoding: 'utf8' });
@@ -101,4 +106,10 @@ const helmRecipe: GoRecipe = {
     const version = /helm\.sh\/helm\/v4 (v\S+)/.exec(goMod)?.[1] ?? '';
     return [`helm.sh/helm/v4/internal/version.version=${version}`];
   },
+};
+
+const registryRecipe: GoRecipe = {
+  module: 'registry',
+  programs: { registry: 'github.com/distribution/distribution/v3/cmd/registry' },
+  stamps: () => [],
 };

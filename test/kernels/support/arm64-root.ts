@@ -39,7 +39,6 @@ export async function makeArm64Root({ modules }: Kernel): Promise<Arm64Root> {
     folder: join(cache, 'root-arm64'),
     architectures: [architecture],
     packages,
-    sources: undefined,
   });
   for (const [path, target] of links) {
     rmSync(join(folder, path), { force: true });
@@ -49,7 +48,7 @@ export async function makeArm64Root({ modules }: Kernel): Promise<Arm64Root> {
   for (const name of ['host', 'over', 'new', repositoryRoot, modules]) {
     mkdirSync(join(folder, name), { recursive: true });
   }
-  const builder = prepareBuilder(architecture, undefined);
+  const builder = prepareBuilder(architecture);
   const dist = join(cache, 'dist-arm64');
   rmSync(dist, { recursive: true, force: true });
   mkdirSync(join(dist, 'native'), { recursive: true });
