@@ -104,6 +104,8 @@ const firstDescriptor = 3;
 export class Machine {
   readonly scheduler: Scheduler;
   readonly files: FileTree;
+  /** Addresses that are up. */
+  readonly addresses = new Set<string>();
   readonly #listeners = new Map<string, TcpListener>();
   /** Longest usual delay of an event. */
   readonly #paceMs: number;
@@ -135,6 +137,7 @@ export class Machine {
 
   listen(ip: string, port: number): TcpListener {
     const key = `${ip}:${port}`;
+    if (!this.addresses.has(ip)) throw failure('EADDRNOTAVAIL', 'listen');
     if (this.#listeners.has(key)) throw failure('EADDRINUSE', 'listen');
     const listener = new TcpListener(ip, port, () => this.#listeners.delete(key));
     this.#listeners.set(key, listener);

@@ -164,13 +164,8 @@ class Holder implements ListenerHolder {
     if (note === undefined) return void socket.destroy();
     if (note.descriptor !== undefined) this.#adopt(note.descriptor);
     const listener = await this.#acquire();
-    // An agent that received the socket from an earlier holder has not returned it yet.
-    const isOnItsWay = clients === this.#successors && listener === 'EADDRINUSE';
-    if (socket.destroyed || isOnItsWay) return void socket.destroy();
-    if (clients === this.#successors) {
-      this.#isPaused = true;
-      await this.#options.onSuccessor();
-    }
+    if (socket.destroyed) return;
+    if (clients === this.#successors) await this.#pause();
     if (socket.destroyed) return;
     const isShared = this.hasPredecessor() || this.#successors.size > 0;
     if (typeof listener === 'string') native.sendNote(local, noteOf(listener));
@@ -206,8 +201,17 @@ class Holder implements ListenerHolder {
       return this.#listener;
     } catch (error) {
       this.#isTaken = networkCode(error) === 'EADDRINUSE';
+      if (this.#isTaken) this.#disconnectHolders();
       return networkCode(error);
     }
+  }
+
+  /**
+   * Another holder has got the socket since they were connected, or an agent has not returned it yet.
+   * They ask again, and whoever has the socket then gives it to the one at the path.
+   */
+  #disconnectHolders(): void {
+    for (const socket of [...this.#successors, ...this.#predecessors]) socket.destroy();
   }
 
   #findTaken(): boolean {
@@ -256,12 +260,19 @@ class Holder implements ListenerHolder {
   async #keepPath(): Promise<string | undefined> {
     if (this.#isClosed || this.#successors.size > 0) return undefined;
     const problem = (await this.#isOwnPath()) ? undefined : await this.#takePath();
+    // A later holder has the path but not the socket, perhaps for as long as a back-off.
+    if (problem === 'ECONNRESET' && !this.#isPaused) await this.#pause();
     const isLast = problem === undefined && this.#successors.size === 0;
     if (isLast && this.#isPaused && !this.#isClosed) {
       this.#isPaused = false;
       this.#options.onSuccessorGone();
     }
     return problem;
+  }
+
+  async #pause(): Promise<void> {
+    this.#isPaused = true;
+    await this.#options.onSuccessor();
   }
 
   /** @returns the error code if the path has to be taken again. */

@@ -20,7 +20,9 @@ const maxPods = 3;
 
 export async function runOrder(code: Code, seed: number): Promise<Outcome> {
   const chance = new Chance(seed);
-  const world = new World(code, seed, chance.pick([1, 4, 30]));
+  const paceMs = chance.pick([1, 4, 30, 200]);
+  const world = new World(code, seed, paceMs);
+  world.tell(`events are late by up to ${paceMs} ms`);
   const order = new Order(world, chance, chance.happens(0.25));
   let problem: string | undefined;
   try {
@@ -59,10 +61,14 @@ class Order {
     this.#chance = chance;
     this.#isGentle = isGentle;
     world.isAnyPodWhole = () => [...this.#pods].some(({ isWhole }) => isWhole);
+    world.isCalm = () => this.#isCalm();
+    world.unreadiness = () => this.#unreadiness();
   }
 
   async run(): Promise<void> {
-    const { files } = this.#world.machine;
+    const { files, addresses } = this.#world.machine;
+    // Else the first holder brings it up, as after a reboot.
+    if (this.#chance.happens(0.7)) addresses.add(address.ip);
     files.make('/host', { number: 0, name: 'the node' }, 0o700);
     this.#start();
     if (this.#isGentle) {
@@ -154,30 +160,37 @@ class Order {
   }
 
   /** No back-off is running any more, and what was ended is gone. */
+  #isCalm(): boolean {
+    return this.#work.size === 0 && [...this.#pods].every(({ isWhole }) => isWhole);
+  }
+
   async #calm(): Promise<void> {
-    const isCalm = (): boolean => [...this.#pods].every(({ isWhole }) => isWhole);
-    while (this.#work.size > 0 || !isCalm()) {
-      await Promise.all(this.#work);
-      if (!isCalm()) await this.#world.machine.scheduler.sleep(100);
-    }
+    while (!this.#isCalm()) await this.#world.machine.scheduler.sleep(50);
   }
 
   async #recover(): Promise<void> {
     await this.#calm();
-    const left = recoveryMs - this.#world.sinceDisturbedMs;
-    await this.#untilReady(left);
-    this.recoveryMs = this.#world.sinceDisturbedMs;
-    this.#world.tell('all are ready');
+    const world = this.#world;
+    // Since a long time, perhaps: that it came in time was checked then.
+    if (world.unreadiness() === '') return;
+    await this.#untilReady(recoveryMs - world.sinceDisturbedMs);
+    this.recoveryMs = world.sinceDisturbedMs;
+    world.tell('all are ready');
   }
 
   async #untilReady(maxMs: number): Promise<void> {
-    const problems = (): string =>
-      [
-        ...[...this.#pods].filter(({ isReady }) => !isReady).map(({ name }) => `${name} is not ready`),
-        ...(this.#world.writers() === 1 ? [] : [`${this.#world.writers()} change the kernel`]),
-      ].join(', ');
-    if (await this.#until(() => problems() === '', maxMs)) return;
-    this.#world.fail(problems());
+    const world = this.#world;
+    if (!(await this.#until(() => world.unreadiness() === '', maxMs))) world.fail(world.unreadiness());
+  }
+
+  /** What is still missing when no pod is ending, starting or in a back-off. */
+  #unreadiness(): string {
+    const unready = [...this.#pods].filter(({ isReady }) => !isReady);
+    const writers = this.#world.writers();
+    return [
+      ...unready.map(({ name }) => `${name} is not ready`),
+      ...(writers === 1 ? [] : [`${writers} holders change the kernel`]),
+    ].join(', ');
   }
 
   /** An update refuses no connection, and afterwards only the last pod has the socket. */

@@ -40,7 +40,7 @@ export class Pod implements Place {
   }
 
   get isWhole(): boolean {
-    return roles.every((role) => this.containers[role].program?.isStarted === true);
+    return roles.every((role) => this.containers[role].isUp);
   }
 
   get isReady(): boolean {
@@ -84,6 +84,10 @@ export class Container {
     this.#world = world;
     this.#pod = pod;
     this.#role = role;
+  }
+
+  get isUp(): boolean {
+    return this.program?.isStarted === true && !this.program.isStopping;
   }
 
   get name(): string {

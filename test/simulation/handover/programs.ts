@@ -30,16 +30,16 @@ function startProgram(world: World, name: string, main: Main): Program {
   const program: Program = {
     process,
     isStarted: false,
+    isStopping: false,
     isReady: false,
     isAccepting: false,
     isWriting: false,
-    stop: () => process.end(),
-  };
-  const stopNow = program.stop;
-  program.stop = () => {
-    // Before its code runs, the signal ends it.
-    if (program.isStarted) process.soon('SIGTERM', stopping.resolve);
-    else stopNow();
+    stop: () => {
+      program.isStopping = true;
+      // Before its code runs, the signal ends it.
+      if (program.isStarted) process.soon('SIGTERM', stopping.resolve);
+      else process.end();
+    },
   };
   world.programs.add(program);
   void process.exited.then((code) => {
@@ -78,6 +78,7 @@ export function startHolder(world: World, name: string, place: Place): Program {
       },
     });
     await pass(between(world, 0, 200));
+    world.machine.addresses.add(address.ip);
     await holder.listen();
     isInstalled = true;
     update();

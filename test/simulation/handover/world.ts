@@ -13,6 +13,7 @@ export interface Program {
   readonly process: Process;
   /** Its code runs: it was loaded. */
   isStarted: boolean;
+  isStopping: boolean;
   isReady: boolean;
   /** An agent takes connections from the listening socket. */
   isAccepting: boolean;
@@ -43,8 +44,14 @@ export class World {
   mustAnswer = false;
   /** Whether a pod has both of its containers running. */
   isAnyPodWhole: () => boolean = () => false;
+  /** Whether no pod is ending, starting or in a back-off. */
+  isCalm: () => boolean = () => false;
+  /** Which pods are not ready, or how many holders change the kernel; empty for what is wanted. */
+  unreadiness: () => string = () => '';
   disturbedMs = 0;
-  #silentSinceMs: number | undefined;
+  #isSilent = false;
+  /** Reported after the event: the code under test must not get the exception. */
+  #theft: string | undefined;
   #twoWritersSinceMs: number | undefined;
 
   constructor(code: Code, seed: number, paceMs: number) {
@@ -81,29 +88,30 @@ export class World {
     return false;
   }
 
+  /** Holders that change the kernel, without those that are ending. */
   writers(): number {
     let count = 0;
-    for (const { process, isWriting } of this.programs) {
-      if (isWriting && process.isAlive) count += 1;
+    for (const { process, isWriting, isStopping } of this.programs) {
+      if (isWriting && !isStopping && process.isAlive) count += 1;
     }
     return count;
   }
 
   /** After every event. */
   check(): void {
+    if (this.#theft !== undefined) this.fail(this.#theft);
     this.#checkAnswers();
     this.#checkWriters();
+    if (this.sinceDisturbedMs <= recoveryMs || !this.isCalm()) return;
+    const problem = this.unreadiness();
+    if (problem !== '') this.fail(`${problem}, and the last disturbance was long ago`);
   }
 
   #checkAnswers(): void {
-    if (this.isAnswered()) {
-      this.#silentSinceMs = undefined;
-      return;
-    }
-    if (this.#silentSinceMs === undefined) {
-      this.#silentSinceMs = this.nowMs;
-      this.tell('nobody answers');
-    }
+    const wasSilent = this.#isSilent;
+    this.#isSilent = !this.isAnswered();
+    if (!this.#isSilent) return;
+    if (!wasSilent) this.tell('nobody answers');
     if (this.mustAnswer) this.fail('nobody answers, though nothing was killed');
     if (!this.isAnyPodWhole()) return;
     const { sinceDisturbedMs, figures } = this;
@@ -136,6 +144,6 @@ export class World {
     const isUnseen = look !== undefined && inode.placedMs >= look.atMs;
     if (isReplaced && (isAsked || isUnseen)) return;
     const deed = isReplaced ? 'replaced' : 'removed';
-    this.fail(`${by.name} ${deed} the socket of ${inode.owner.name} at ${path}`);
+    this.#theft ??= `${by.name} ${deed} the socket of ${inode.owner.name} at ${path}`;
   }
 }
