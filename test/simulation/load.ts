@@ -5,6 +5,8 @@
 import { registerHooks } from 'node:module';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
+import type { takeListener } from '../../src/nmi/kernel/held-listener.ts';
+import type { openListenerHolder } from '../../src/nmi/kernel/listener-holder.ts';
 
 /** A fault in the text of a file, to see that the simulation finds it. */
 export interface Fault {
@@ -44,7 +46,7 @@ registerHooks({
     const [plain = '', name] = url.split(mark);
     if (name === undefined) return next(url, context);
     const { source } = next(plain, context);
-    const text = edited(plain, String(source), faults.get(name));
+    const text = edited(plain, Buffer.from(source as Buffer).toString(), faults.get(name));
     // A global, which cannot be replaced by its name. The lines keep their numbers.
     const clock = "import { performance } from 'simulated:performance'; ";
     return { format: 'module-typescript', source: clock + text, shortCircuit: true };
@@ -62,8 +64,8 @@ function edited(url: string, text: string, fault: Fault | undefined): string {
 }
 
 export interface Code {
-  readonly openListenerHolder: typeof import('../../src/nmi/kernel/listener-holder.ts').openListenerHolder;
-  readonly takeListener: typeof import('../../src/nmi/kernel/held-listener.ts').takeListener;
+  readonly openListenerHolder: typeof openListenerHolder;
+  readonly takeListener: typeof takeListener;
 }
 
 export async function loadSimulated(fault?: Fault): Promise<Code> {

@@ -40,12 +40,7 @@ export class Scheduler {
   }
 
   /** @returns how to cancel it. */
-  schedule(
-    delayMs: number,
-    owner: Owner | undefined,
-    label: string,
-    work: () => void,
-  ): () => void {
+  schedule(delayMs: number, owner: Owner | undefined, label: string, work: () => void): () => void {
     const event = { atMs: this.nowMs + delayMs, tie: this.random(), owner, label, work };
     this.#push(event);
     return () => {
@@ -73,7 +68,7 @@ export class Scheduler {
       };
       work().then(
         (result) => end(() => resolve(result)),
-        (error: unknown) => end(() => reject(error as Error)),
+        (error: unknown) => end(() => reject(asError(error))),
       );
       const step = (): void => {
         if (isOver) return;
@@ -81,7 +76,7 @@ export class Scheduler {
           check();
           this.#runNext();
         } catch (error) {
-          end(() => reject(error as Error));
+          end(() => reject(asError(error)));
           return;
         }
         // The microtask runs in the midst of those of the event; the tick only when none is left.
@@ -142,6 +137,10 @@ export class Scheduler {
       at = least;
     }
   }
+}
+
+export function asError(thrown: unknown): Error {
+  return thrown instanceof Error ? thrown : new Error('no error was thrown', { cause: thrown });
 }
 
 function isBefore(one: Event, other: Event): boolean {

@@ -1,18 +1,18 @@
-/** Faults that the hand-over once had. The orders must find each of them. */
+/** Faults that the hand-over once had. Orders by seed find each of them. */
 import type { Fault } from '../load.ts';
 
 const file = 'listener-holder.ts';
 
 export const faults: readonly Fault[] = [
   {
-    name: 'a-holder-removes-the-socket-of-another-one',
+    name: 'a-holder-that-ends-removes-the-file-at-the-path',
     edits: [
       { file, from: '{ lstat, rename }', to: '{ lstat, rename, unlink }' },
       {
         file,
         from: '    this.#disarmCheck?.();\n    // The file',
         to: `    this.#disarmCheck?.();
-    if (await this.#isOwnPath()) await whyNot(() => unlink(this.#options.handoverPath));
+    await whyNot(() => unlink(this.#options.handoverPath));
     // The file`,
       },
     ],
@@ -39,21 +39,6 @@ export const faults: readonly Fault[] = [
         file,
         from: "if (problem === 'ECONNRESET' && !this.#isPaused) await this.#pause();",
         to: '',
-      },
-    ],
-  },
-  {
-    name: 'two-holders-succeed-each-other',
-    edits: [
-      {
-        file,
-        from: 'if (this.#isClosed || this.#successors.size > 0) return void connection.destroy();',
-        to: 'if (this.#isClosed) return void connection.destroy();',
-      },
-      {
-        file,
-        from: 'if (!this.#isClosed && this.#successors.size === 0) await this.#serveHolders();',
-        to: 'if (!this.#isClosed) await this.#serveHolders();',
       },
     ],
   },

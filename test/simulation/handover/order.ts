@@ -1,7 +1,7 @@
 /** One order by seed of starts, ends and crashes of up to three pods of a simulated node. */
 import { Chance } from '../../process/chaos/chance.ts';
 import type { Code } from '../load.ts';
-import { Pod, roles, type Role } from './pod.ts';
+import { Pod, roles, type Container, type Role } from './pod.ts';
 import { address, handoverPath, recoveryMs, World, type Figures } from './world.ts';
 
 export interface Outcome extends Figures {
@@ -92,29 +92,34 @@ class Order {
     const kind = this.#chance.name({
       start: 3,
       update: 1.5,
+      undo: 1.5,
       stop: 2,
       kill: 1.5,
       crash: 2,
       killContainers: 4,
+      crashLoop: 1.5,
       terminate: 1.5,
       stall: 1,
     });
     if (kind === 'start' && this.#pods.size < maxPods) this.#start();
     else if (kind === 'update' && this.#pods.size < maxPods) await this.#updateOne();
+    else if (kind === 'undo' && this.#pods.size < maxPods) await this.#undo();
     else if (kind === 'stop' && several) this.#stop(pod);
     else if (kind === 'kill' && several) this.#kill(pod);
     else if (kind === 'stall') this.#stall(pod);
+    else if (kind === 'crashLoop') await this.#crashLoop(pod.containers[this.#chance.pick(roles)]);
     else if (kind === 'terminate') pod.containers[this.#chance.pick(roles)].terminate();
     else if (kind === 'crash') for (const role of this.#hit()) pod.containers[role].crash();
     else for (const role of this.#hit()) pod.containers[role].kill();
   }
 
   async #gentleStep(): Promise<void> {
-    const kind = this.#chance.name({ start: 2, update: 2, stop: 2, stall: 1 });
+    const kind = this.#chance.name({ start: 2, update: 2, undo: 2, stop: 2, stall: 1 });
     const pod = this.#chance.pick([...this.#pods]);
     const isSpare = [...this.#pods].some((other) => other !== pod && other.isReady);
     if (kind === 'start' && this.#pods.size < maxPods) this.#start();
     else if (kind === 'update' && this.#pods.size < maxPods) await this.#updateOne();
+    else if (kind === 'undo' && this.#pods.size < maxPods) await this.#undo();
     else if (kind === 'stop' && isSpare) this.#stop(pod);
     else this.#stall(pod);
   }
@@ -159,6 +164,21 @@ class Order {
     if (isOver && this.#pods.has(old)) this.#stop(old);
   }
 
+  /** A new pod that is ended again, ready or not. */
+  async #undo(): Promise<void> {
+    const next = this.#start();
+    await this.#until(() => next.isReady, this.#chance.between(0, 5_000));
+    if (this.#pods.has(next)) this.#stop(next);
+  }
+
+  /** Until the kubelet waits before it starts the container again. */
+  async #crashLoop(container: Container): Promise<void> {
+    for (let kills = this.#chance.between(2, 4); kills > 0; kills -= 1) {
+      if (!(await this.#until(() => container.isUp, 3_000))) return;
+      container.kill();
+    }
+  }
+
   /** No back-off is running any more, and what was ended is gone. */
   #isCalm(): boolean {
     return this.#work.size === 0 && [...this.#pods].every(({ isWhole }) => isWhole);
@@ -180,7 +200,8 @@ class Order {
 
   async #untilReady(maxMs: number): Promise<void> {
     const world = this.#world;
-    if (!(await this.#until(() => world.unreadiness() === '', maxMs))) world.fail(world.unreadiness());
+    if (!(await this.#until(() => world.unreadiness() === '', maxMs)))
+      world.fail(world.unreadiness());
   }
 
   /** What is still missing when no pod is ending, starting or in a back-off. */

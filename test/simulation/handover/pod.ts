@@ -140,11 +140,7 @@ export class Container {
     if (this.#pod.isEnding) return;
     const isShort = this.#world.nowMs - this.#startedMs < supervisor.shortLifeMs;
     this.#shortLives = isShort ? this.#shortLives + 1 : 0;
-    if (
-      this.#role === 'holder' &&
-      !this.#isEnding &&
-      this.#shortLives < supervisor.maxShortLives
-    ) {
+    if (this.#role === 'holder' && !this.#isEnding && this.#shortLives < supervisor.maxShortLives) {
       const pauseMs = supervisor.firstPauseMs * 2 ** this.#shortLives;
       this.#world.machine.scheduler.schedule(pauseMs, undefined, 'supervisor', () => {
         if (!this.#pod.isEnding) this.#start();

@@ -117,7 +117,9 @@ export class World {
     const { sinceDisturbedMs, figures } = this;
     figures.longestSilenceMs = Math.max(figures.longestSilenceMs, sinceDisturbedMs);
     if (sinceDisturbedMs <= recoveryMs) return;
-    this.fail(`nobody answers, and the last disturbance was ${Math.round(sinceDisturbedMs)} ms ago`);
+    this.fail(
+      `nobody answers, and the last disturbance was ${Math.round(sinceDisturbedMs)} ms ago`,
+    );
   }
 
   #checkWriters(): void {

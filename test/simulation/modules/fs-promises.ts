@@ -1,5 +1,6 @@
 /** In place of node:fs/promises. The effect is at any time between the call and its result. */
 import { currentProcess, type Process } from '../machine.ts';
+import { asError } from '../scheduler.ts';
 
 function later<T>(work: (owner: Process) => T): Promise<T> {
   const owner = currentProcess();
@@ -9,7 +10,7 @@ function later<T>(work: (owner: Process) => T): Promise<T> {
         const result = work(owner);
         owner.soon('file result', () => resolve(result));
       } catch (error) {
-        owner.soon('file failure', () => reject(error as Error));
+        owner.soon('file failure', () => reject(asError(error)));
       }
     };
     owner.soon('file', settle);
@@ -33,5 +34,5 @@ export function unlink(path: string): Promise<void> {
 }
 
 export function mkdir(path: string, { mode }: { readonly mode: number }): Promise<void> {
-  return later((owner) => void owner.machine.files.make(path, owner, mode));
+  return later((owner) => owner.machine.files.make(path, owner, mode));
 }

@@ -83,6 +83,9 @@ export class Socket extends EventEmitter {
   }
 }
 
+/** Whatever the process asks for: nobody else is on the machine. */
+const socketMode = 0o600;
+
 export class Server extends EventEmitter {
   readonly #owner: Process = currentProcess();
   maxConnections = Infinity;
@@ -100,7 +103,7 @@ export class Server extends EventEmitter {
     const owner = this.#owner;
     const listener = new LocalListener(() => this.#acceptSoon());
     try {
-      owner.machine.files.make(path, owner, 0o777 & ~process.umask(), listener);
+      owner.machine.files.make(path, owner, socketMode, listener);
     } catch (error) {
       owner.soon('listen failure', () => this.emit('error', error));
       return this;
