@@ -7,7 +7,8 @@
  * The newest holder has the path where holders find each other; each of the others is connected to
  * one that came after it. A holder that is neither at the path nor connected to a later one takes
  * the path over from the holder that is there. No holder waits for another one before it serves its
- * own agent, so the socket is passed on in every order of starts and ends.
+ * own agent, and one that finds the address in use makes all of them ask again, so the socket is passed
+ * on in every order of starts and ends.
  *
  * Any process that receives the socket can answer pods. The pod's own agent requests it at a path
  * that the containers of the pod share, other holders at a path in a folder that only the node's
