@@ -166,7 +166,7 @@ function notes(on: On): void {
 
 function servers(on: On): void {
   on(
-    'removes what is at the path of a server that closes, whoever put it there',
+    'removes what is at the path of a server that closes, even another one’s socket',
     async (system) => {
       const { files } = system;
       const first = await openServer(system, 'first.sock');

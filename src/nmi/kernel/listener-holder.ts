@@ -7,8 +7,8 @@
  * The newest holder has the path where holders find each other; each of the others is connected to
  * one that came after it. A holder that is neither at the path nor connected to a later one takes
  * the path over from the holder that is there. No holder waits for another one before it serves its
- * own agent, and one that finds the address in use makes all of them ask again, so the socket is passed
- * on in every order of starts and ends.
+ * own agent. One that finds the address in use disconnects the others, and all request the socket
+ * again. So it is passed on in every order of starts and ends.
  *
  * Any process that receives the socket can answer pods. The pod's own agent requests it at a path
  * that the containers of the pod share, other holders at a path in a folder that only the node's
@@ -208,8 +208,8 @@ class Holder implements ListenerHolder {
   }
 
   /**
-   * Another holder has got the socket since they were connected, or an agent has not returned it yet.
-   * They ask again, and whoever has the socket then gives it to the one at the path.
+   * One of them has got the socket since they were connected, or an agent has not returned it yet. They
+   * request it again, and the holder that has it then gives it to the one at the path.
    */
   #disconnectHolders(): void {
     for (const socket of [...this.#successors, ...this.#predecessors]) socket.destroy();
