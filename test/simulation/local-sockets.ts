@@ -21,10 +21,6 @@ export class LocalEnd extends OpenFile {
     return pair;
   }
 
-  get isPeerClosed(): boolean {
-    return this.#peer === undefined;
-  }
-
   send(note: number, file: OpenFile | undefined): void {
     if (this.#peer === undefined) throw failure('EPIPE', 'send descriptor');
     this.#peer.#inbox.push({ note, file: file?.refer() });

@@ -226,7 +226,12 @@ class Order {
     for (const pod of before) this.#stop(pod);
     await this.#calm();
     await this.#untilReady(recoveryMs);
+    await world.machine.scheduler.sleep(1_000);
     const holder = last.containers.holder.program?.process;
+    const agent = last.containers.agent.program?.process;
+    // The holder has the socket and its agent's connection; the agent has these, and accepts from a copy.
+    const open = [holder?.openDescriptors, agent?.openDescriptors].join();
+    if (open !== '2,3') world.fail(`holder and agent have open descriptors: ${open}`);
     const { owner, listener } = world.machine.files.find(handoverPath);
     if (owner !== holder || listener?.isOpen !== true) world.fail(`the path is ${owner.name}’s`);
     if (!world.machine.isListening(address.ip, address.port)) world.fail('nobody listens');
