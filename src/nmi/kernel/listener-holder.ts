@@ -7,7 +7,8 @@
  * The newest holder has the path where holders find each other; each of the others is connected to
  * one that came after it. A holder that is neither at the path nor connected to a later one takes
  * the path over from the holder that is there. No holder waits for another one before it serves its
- * own agent, so the socket is passed on in every order of starts and ends.
+ * own agent. One that finds the address in use disconnects the others, and all request the socket
+ * again. So it is passed on in every order of starts and ends.
  *
  * Any process that receives the socket can answer pods. The pod's own agent requests it at a path
  * that the containers of the pod share, other holders at a path in a folder that only the node's
@@ -164,13 +165,8 @@ class Holder implements ListenerHolder {
     if (note === undefined) return void socket.destroy();
     if (note.descriptor !== undefined) this.#adopt(note.descriptor);
     const listener = await this.#acquire();
-    // An agent that received the socket from an earlier holder has not returned it yet.
-    const isOnItsWay = clients === this.#successors && listener === 'EADDRINUSE';
-    if (socket.destroyed || isOnItsWay) return void socket.destroy();
-    if (clients === this.#successors) {
-      this.#isPaused = true;
-      await this.#options.onSuccessor();
-    }
+    if (socket.destroyed) return;
+    if (clients === this.#successors) await this.#pause();
     if (socket.destroyed) return;
     const isShared = this.hasPredecessor() || this.#successors.size > 0;
     if (typeof listener === 'string') native.sendNote(local, noteOf(listener));
@@ -206,8 +202,17 @@ class Holder implements ListenerHolder {
       return this.#listener;
     } catch (error) {
       this.#isTaken = networkCode(error) === 'EADDRINUSE';
+      if (this.#isTaken) this.#disconnectHolders();
       return networkCode(error);
     }
+  }
+
+  /**
+   * One of them has got the socket since they were connected, or an agent has not returned it yet. They
+   * request it again, and the holder that has it then gives it to the one at the path.
+   */
+  #disconnectHolders(): void {
+    for (const socket of [...this.#successors, ...this.#predecessors]) socket.destroy();
   }
 
   #findTaken(): boolean {
@@ -256,12 +261,19 @@ class Holder implements ListenerHolder {
   async #keepPath(): Promise<string | undefined> {
     if (this.#isClosed || this.#successors.size > 0) return undefined;
     const problem = (await this.#isOwnPath()) ? undefined : await this.#takePath();
+    // A later holder has the path but not the socket, perhaps for as long as a back-off.
+    if (problem === 'ECONNRESET' && !this.#isPaused) await this.#pause();
     const isLast = problem === undefined && this.#successors.size === 0;
     if (isLast && this.#isPaused && !this.#isClosed) {
       this.#isPaused = false;
       this.#options.onSuccessorGone();
     }
     return problem;
+  }
+
+  async #pause(): Promise<void> {
+    this.#isPaused = true;
+    await this.#options.onSuccessor();
   }
 
   /** @returns the error code if the path has to be taken again. */

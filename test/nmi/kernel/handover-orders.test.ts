@@ -1,7 +1,8 @@
 /**
- * Random orders of starts, ends and crashes of the two processes of up to three pods of a node.
- * After the last of them, all that run become ready within ten seconds, and the next update works.
- * `NMI_HANDOVER_ORDERS` sets the number of orders, and `NMI_HANDOVER_SEED` repeats one.
+ * Random orders of starts, ends and crashes of the two processes of up to three pods of a node, with
+ * real processes; test/simulation/handover has many more without them. After the last of them, all
+ * that run become ready within ten seconds, and the next update works.
+ * `NMI_HANDOVER_PROCESS_ORDERS` sets the number of orders, and `NMI_HANDOVER_SEED` repeats one.
  */
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -13,8 +14,8 @@ import { openOrder } from './handover-order.ts';
 import { OwnTime } from './own-time.ts';
 
 const givenSeed = Number(process.env['NMI_HANDOVER_SEED']);
-const givenOrders = Number(process.env['NMI_HANDOVER_ORDERS']);
-const orders = givenOrders > 0 ? givenOrders : 20;
+const givenOrders = Number(process.env['NMI_HANDOVER_PROCESS_ORDERS']);
+const orders = givenOrders > 0 ? givenOrders : 8;
 const seeds = givenSeed > 0 ? [givenSeed] : Array.from({ length: orders }, (_, index) => index + 1);
 const atOnce = 8;
 

@@ -1,6 +1,14 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { chmodSync, existsSync, lstatSync, mkdtempSync, renameSync, rmSync } from 'node:fs';
+import {
+  chmodSync,
+  closeSync,
+  existsSync,
+  lstatSync,
+  mkdtempSync,
+  renameSync,
+  rmSync,
+} from 'node:fs';
 import fsPromises from 'node:fs/promises';
 import { Agent } from 'node:http';
 import { syncBuiltinESMExports } from 'node:module';
@@ -12,7 +20,11 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { systemClock } from '../../../src/base/time/clock.ts';
 import { nativeModule } from '../../../src/redirect/native/addon.ts';
-import { openListenerHolder } from '../../../src/nmi/kernel/listener-holder.ts';
+import { takeListener } from '../../../src/nmi/kernel/held-listener.ts';
+import {
+  openListenerHolder,
+  type ListenerHolderOptions,
+} from '../../../src/nmi/kernel/listener-holder.ts';
 import { askHolder, notes } from '../../../src/nmi/kernel/listener-notes.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 import { ask, buildChild, openNode, startPod, writesKernel, type Node } from './handover-node.ts';
@@ -145,18 +157,8 @@ describe('the listening socket that is kept for an agent', { timeout: 180_000 },
 
   it('is passed on by a holder that put its socket back while the undone one was ending', async (t) => {
     await using node = await openNodeHere();
-    const openHolder = (pod: string) =>
-      openListenerHolder({
-        address: { ip: '127.0.0.1', port: node.port },
-        agentsPath: join(node.place, pod, 'listener.sock'),
-        handoverPath: node.handoverPath,
-        clock: systemClock,
-        log: quiet,
-        onSuccessor: () => Promise.resolve(),
-        onSuccessorGone: () => undefined,
-      });
-    await using _old = await openHolder('old');
-    const undone = await openHolder('new');
+    await using _old = await openHolderAt(node, { pod: 'old' });
+    const undone = await openHolderAt(node, { pod: 'new' });
     const inodeOf = () => lstatSync(node.handoverPath, { throwIfNoEntry: false })?.ino;
     const inodeBefore = inodeOf();
     // The next look at the path finds the old socket, and returns when the new one is there.
@@ -211,6 +213,46 @@ describe('the listening socket that is kept for an agent', { timeout: 180_000 },
     await agent.until(/^ready, shared/m, recoveryMs);
     await Promise.all([old.agent.end('SIGTERM'), old.holder.end('SIGTERM')]);
     assert.equal(await ask(node.port), String(agent.pid));
+  });
+
+  it('is passed to a holder that had asked before the other one could listen', async (t) => {
+    await using node = await openNodeHere();
+    const { mock } = t.mock.method(nativeModule(), 'openListener', () => {
+      throw Object.assign(new Error('not up yet'), { code: 'EADDRNOTAVAIL' });
+    });
+    await using first = await openHolderAt(node, { pod: 'first' });
+    await using _second = await openHolderAt(node, { pod: 'second' });
+    mock.restore();
+    await first.listen();
+    const path = join(node.place, 'second', 'listener.sock');
+    const address = { ip: '127.0.0.1', port: node.port };
+    using held = await takeListener({ path, address }, AbortSignal.timeout(recoveryMs));
+    assert.ok(held !== undefined);
+    closeSync(held.descriptor);
+  });
+
+  it('is not the reason for two holders that change the kernel while nobody can give it', async (t) => {
+    await using node = await openNodeHere();
+    const taken = createServer().listen(node.port, '127.0.0.1');
+    t.after(() => taken.close());
+    await once(taken, 'listening');
+    const clock = new HandClock();
+    const changes: string[] = [];
+    await using _old = await openHolderAt(node, {
+      pod: 'old',
+      clock,
+      onSuccessor: () => Promise.resolve(void changes.push('paused')),
+      onSuccessorGone: () => changes.push('resumed'),
+    });
+    renameSync(node.handoverPath, `${node.handoverPath}.aside`);
+    await using _next = await openHolderAt(node, { pod: 'new' });
+    clock.advance(3_000);
+    await eventually(() => assert.deepEqual(changes, ['paused']));
+    taken.close();
+    await eventually(() => {
+      clock.advance(200);
+      assert.deepEqual(changes, ['paused', 'resumed']);
+    });
   });
 
   it('stays reachable when the middle one of three holders is killed', async () => {
@@ -296,7 +338,8 @@ describe('the listening socket that is kept for an agent', { timeout: 180_000 },
     await using node = await openNodeHere();
     chmodSync(node.place, 0o777);
     const warnings: string[] = [];
-    await using holder = await openHolderAt(node, (_fields, text) => warnings.push(text));
+    const warn = (_fields: object, text: string): void => void warnings.push(text);
+    await using holder = await openHolderAt(node, { log: { ...quiet, warn } });
     assert.deepEqual(warnings, ['the next agent cannot take over']);
     // Looks at the path again.
     await holder.listen();
@@ -307,15 +350,19 @@ describe('the listening socket that is kept for an agent', { timeout: 180_000 },
 
 const agentsPathOf = (node: Node) => join(node.place, 'a', 'listener.sock');
 
-function openHolderAt(node: Node, warn: (fields: object, text: string) => void = () => undefined) {
+function openHolderAt(
+  node: Node,
+  { pod = 'a', ...over }: Partial<ListenerHolderOptions> & { readonly pod?: string } = {},
+) {
   return openListenerHolder({
     address: { ip: '127.0.0.1', port: node.port },
-    agentsPath: agentsPathOf(node),
+    agentsPath: join(node.place, pod, 'listener.sock'),
     handoverPath: node.handoverPath,
     clock: systemClock,
-    log: { ...quiet, warn },
+    log: quiet,
     onSuccessor: () => Promise.resolve(),
     onSuccessorGone: () => undefined,
+    ...over,
   });
 }
 

@@ -1,0 +1,60 @@
+/** Faults that the hand-over once had. Orders by seed find each of them. */
+import type { Fault } from '../load.ts';
+
+const file = 'listener-holder.ts';
+
+export const faults: readonly Fault[] = [
+  {
+    name: 'a-holder-that-ends-removes-the-file-at-the-path',
+    edits: [
+      { file, from: '{ lstat, rename }', to: '{ lstat, rename, unlink }' },
+      {
+        file,
+        from: '    this.#disarmCheck?.();\n    // The file',
+        to: `    this.#disarmCheck?.();
+    await whyNot(() => unlink(this.#options.handoverPath));
+    // The file`,
+      },
+    ],
+  },
+  {
+    name: 'a-holder-serves-its-agent-after-it-has-inherited',
+    edits: [
+      { file, from: '    await this.#serveAgents();\n    if', to: '    if' },
+      {
+        file,
+        from: '    this.#hasStarted = true;\n',
+        to: '    await this.#serveAgents();\n    this.#hasStarted = true;\n',
+      },
+    ],
+  },
+  {
+    name: 'a-holder-without-the-socket-does-not-ask-again',
+    edits: [{ file, from: 'if (this.#isTaken) this.#disconnectHolders();', to: '' }],
+  },
+  {
+    name: 'a-holder-without-the-path-changes-the-kernel',
+    edits: [
+      {
+        file,
+        from: "if (problem === 'ECONNRESET' && !this.#isPaused) await this.#pause();",
+        to: '',
+      },
+    ],
+  },
+  {
+    name: 'a-holder-does-not-look-at-the-path-again',
+    edits: [
+      {
+        file,
+        from: "if (this.#options.handoverPath !== '') this.#scheduleCheck(pathCheckMs);",
+        to: '',
+      },
+      {
+        file,
+        from: '.then((problem) => this.#scheduleCheck(problem === undefined ? pathCheckMs : retryMs))',
+        to: '.then(() => undefined)',
+      },
+    ],
+  },
+];

@@ -1,0 +1,156 @@
+/** A pod of two containers, as a kubelet runs it. */
+import { startAgent, startHolder, type Place } from './programs.ts';
+import type { Program, World } from './world.ts';
+
+export const roles = ['holder', 'agent'] as const;
+export type Role = (typeof roles)[number];
+
+/** The first restart is at once; the kubelet doubles the pause each time, here up to 40 s. */
+const backOffsMs = [0, 10_000, 20_000, 40_000] as const;
+/** Until the kubelet has noticed the end, and has started the container again. */
+const kubeletMs = 1_000;
+const graceMs = 30_000;
+/** Of the supervisor of the holder's process, src/redirect/native/supervise.c. */
+const supervisor = { firstPauseMs: 100, shortLifeMs: 10_000, maxShortLives: 5 } as const;
+
+export class Pod implements Place {
+  readonly name: string;
+  readonly agentsPath: string;
+  readonly #world: World;
+  readonly containers: Readonly<Record<Role, Container>>;
+  isEnding = false;
+
+  constructor(world: World, name: string) {
+    this.#world = world;
+    this.name = name;
+    this.agentsPath = `/${name}/listener.sock`;
+    this.containers = {
+      holder: new Container(world, this, 'holder'),
+      agent: new Container(world, this, 'agent'),
+    };
+  }
+
+  start(): void {
+    this.#world.tell(`start ${this.name}`);
+    for (const role of roles) this.containers[role].startAfter(0);
+  }
+
+  isAgentRunning(): boolean {
+    return this.containers.agent.program?.process.isAlive === true;
+  }
+
+  get isWhole(): boolean {
+    return roles.every((role) => this.containers[role].isUp);
+  }
+
+  get isReady(): boolean {
+    return !this.isEnding && roles.every((role) => this.containers[role].program?.isReady === true);
+  }
+
+  /** SIGTERM, and SIGKILL after the grace period. */
+  async stop(): Promise<void> {
+    this.isEnding = true;
+    this.#world.disturb(`SIGTERM ${this.name}`);
+    const { scheduler } = this.#world.machine;
+    const order = scheduler.random() < 0.5 ? roles : roles.toReversed();
+    for (const role of order) {
+      this.containers[role].program?.stop();
+      await scheduler.sleep(scheduler.random() * 20);
+    }
+    const cancel = scheduler.schedule(graceMs, undefined, 'grace', () => this.kill());
+    await Promise.all(roles.map((role) => this.containers[role].ended()));
+    cancel();
+  }
+
+  kill(): void {
+    this.isEnding = true;
+    this.#world.disturb(`SIGKILL ${this.name}`);
+    for (const role of roles) this.containers[role].program?.process.end();
+  }
+}
+
+export class Container {
+  readonly #world: World;
+  readonly #pod: Pod;
+  readonly #role: Role;
+  program: Program | undefined;
+  #restarts = 0;
+  #shortLives = 0;
+  #startedMs = 0;
+  /** The container ends with its process, without the supervisor. */
+  #isEnding = false;
+
+  constructor(world: World, pod: Pod, role: Role) {
+    this.#world = world;
+    this.#pod = pod;
+    this.#role = role;
+  }
+
+  get isUp(): boolean {
+    return this.program?.isStarted === true && !this.program.isStopping;
+  }
+
+  get name(): string {
+    return `${this.#pod.name}-${this.#role}`;
+  }
+
+  startAfter(delayMs: number): void {
+    const { scheduler } = this.#world.machine;
+    scheduler.schedule(delayMs + scheduler.random() * kubeletMs, undefined, 'kubelet', () => {
+      if (!this.#pod.isEnding) this.#start();
+    });
+  }
+
+  /** Only its process: the holder's supervisor notices that first. */
+  crash(): void {
+    if (this.program === undefined) return;
+    this.#world.disturb(`SIGKILL the process of ${this.name}`);
+    this.program.process.end();
+  }
+
+  kill(): void {
+    if (this.program === undefined) return;
+    this.#isEnding = true;
+    this.#world.disturb(`SIGKILL ${this.name}`);
+    this.program.process.end();
+  }
+
+  terminate(): void {
+    if (this.program === undefined) return;
+    this.#isEnding = true;
+    this.#world.disturb(`SIGTERM ${this.name}`);
+    this.program.stop();
+  }
+
+  async ended(): Promise<void> {
+    await this.program?.process.exited;
+  }
+
+  #start(): void {
+    this.#isEnding = false;
+    this.#startedMs = this.#world.nowMs;
+    const start = this.#role === 'holder' ? startHolder : startAgent;
+    const program = start(this.#world, this.name, this.#pod);
+    this.program = program;
+    void program.process.exited.then(() => this.#restart());
+  }
+
+  #restart(): void {
+    this.program = undefined;
+    if (this.#pod.isEnding) return;
+    const isShort = this.#world.nowMs - this.#startedMs < supervisor.shortLifeMs;
+    this.#shortLives = isShort ? this.#shortLives + 1 : 0;
+    if (this.#role === 'holder' && !this.#isEnding && this.#shortLives < supervisor.maxShortLives) {
+      const pauseMs = supervisor.firstPauseMs * 2 ** this.#shortLives;
+      this.#world.machine.scheduler.schedule(pauseMs, undefined, 'supervisor', () => {
+        if (!this.#pod.isEnding) this.#start();
+      });
+      return;
+    }
+    this.#shortLives = 0;
+    const backOffMs = backOffsMs[Math.min(this.#restarts, backOffsMs.length - 1)] ?? 0;
+    this.#restarts += 1;
+    this.#world.tell(`${this.name} is down for ${backOffMs} ms`);
+    this.startAfter(backOffMs);
+  }
+}

@@ -1,0 +1,93 @@
+/** Unix sockets of a simulated machine, and the notes that are sent over them. */
+import { failure, OpenFile } from './open-file.ts';
+
+interface SentNote {
+  readonly note: number;
+  readonly file: OpenFile | undefined;
+}
+
+/** One end of a connection. */
+export class LocalEnd extends OpenFile {
+  #peer: LocalEnd | undefined;
+  readonly #inbox: SentNote[] = [];
+  #isReset = false;
+  /** Something has arrived, or the other end has closed. */
+  onChange: (() => void) | undefined;
+
+  static pair(): readonly [LocalEnd, LocalEnd] {
+    const pair = [new LocalEnd(), new LocalEnd()] as const;
+    pair[0].#peer = pair[1];
+    pair[1].#peer = pair[0];
+    return pair;
+  }
+
+  send(note: number, file: OpenFile | undefined): void {
+    if (this.#peer === undefined) throw failure('EPIPE', 'send descriptor');
+    this.#peer.#inbox.push({ note, file: file?.refer() });
+    this.#peer.onChange?.();
+  }
+
+  /** The receiver has one reference to the file from now on. */
+  receive(): SentNote | undefined {
+    const sent = this.#inbox.shift();
+    if (sent === undefined && this.#peer === undefined) {
+      throw failure('ECONNRESET', 'receive descriptor');
+    }
+    return sent;
+  }
+
+  /** Reads as Node does, which closes descriptors. @returns whether and how the other end has closed. */
+  discard(): 'open' | 'ended' | 'reset' {
+    for (const { file } of this.#inbox.splice(0)) file?.unrefer();
+    if (this.#peer !== undefined) return 'open';
+    return this.#isReset ? 'reset' : 'ended';
+  }
+
+  /** As at the close of a listener before it has accepted the connection. */
+  resetPeer(): void {
+    this.closed(true);
+  }
+
+  protected closed(resets = false): void {
+    const peer = this.#peer;
+    const hasUnread = this.#inbox.length > 0;
+    this.discard();
+    this.#peer = undefined;
+    this.onChange = undefined;
+    if (peer === undefined) return;
+    peer.#peer = undefined;
+    peer.#isReset = resets || hasUnread;
+    peer.onChange?.();
+  }
+}
+
+/** As Node listens. */
+const maxWaiting = 511;
+
+export class LocalListener {
+  readonly #waiting: LocalEnd[] = [];
+  readonly #onWaiting: () => void;
+  isOpen = true;
+
+  constructor(onWaiting: () => void) {
+    this.#onWaiting = onWaiting;
+  }
+
+  connect(): LocalEnd {
+    if (!this.isOpen) throw failure('ECONNREFUSED', 'connect');
+    if (this.#waiting.length > maxWaiting) throw failure('EAGAIN', 'connect');
+    const [near, far] = LocalEnd.pair();
+    this.#waiting.push(far);
+    this.#onWaiting();
+    return near;
+  }
+
+  accept(): LocalEnd | undefined {
+    return this.#waiting.shift();
+  }
+
+  close(): void {
+    this.isOpen = false;
+    for (const end of this.#waiting.splice(0)) end.resetPeer();
+  }
+}

@@ -1,0 +1,150 @@
+/** A simulated machine: processes with descriptors, and TCP sockets that listen. */
+import { AsyncLocalStorage } from 'node:async_hooks';
+import { FileTree } from './file-tree.ts';
+import { failure, OpenFile } from './open-file.ts';
+import { Scheduler } from './scheduler.ts';
+
+export class TcpListener extends OpenFile {
+  readonly ip: string;
+  readonly port: number;
+  readonly #onClosed: () => void;
+
+  constructor(ip: string, port: number, onClosed: () => void) {
+    super();
+    this.ip = ip;
+    this.port = port;
+    this.#onClosed = onClosed;
+  }
+
+  protected closed(): void {
+    this.#onClosed();
+  }
+}
+
+const current = new AsyncLocalStorage<Process>();
+
+/** The process whose code runs. */
+export function currentProcess(): Process {
+  const found = current.getStore();
+  if (found === undefined) throw new Error('no simulated process runs this code');
+  return found;
+}
+
+export class Process {
+  readonly number: number;
+  readonly name: string;
+  readonly machine: Machine;
+  isAlive = true;
+  stalledUntilMs = 0;
+  readonly #descriptors: (OpenFile | undefined)[] = [];
+  readonly #exit = Promise.withResolvers<number | undefined>();
+  /** What has to be closed when the process ends, besides descriptors. */
+  readonly onEnd = new Set<() => void>();
+
+  constructor(machine: Machine, number: number, name: string) {
+    this.machine = machine;
+    this.number = number;
+    this.name = name;
+  }
+
+  /** Its exit code; undefined after SIGKILL. */
+  get exited(): Promise<number | undefined> {
+    return this.#exit.promise;
+  }
+
+  enter(work: () => void): void {
+    current.run(this, work);
+  }
+
+  /** After a delay as of a system call or an event of the loop. */
+  soon(label: string, work: () => void): () => void {
+    return this.after(0, label, work);
+  }
+
+  after(ms: number, label: string, work: () => void): () => void {
+    return this.machine.scheduler.schedule(ms + this.machine.latencyMs(), this, label, work);
+  }
+
+  /** Ends at once: its files of sockets stay, and none of its code runs again. */
+  end(code?: number): void {
+    if (!this.isAlive) return;
+    this.isAlive = false;
+    for (const close of this.onEnd) close();
+    for (const file of this.#descriptors.splice(0)) file?.unrefer();
+    this.#exit.resolve(code);
+  }
+
+  /** The lowest free number, as in a real process. */
+  open(file: OpenFile): number {
+    const free = this.#descriptors.indexOf(undefined);
+    const index = free < 0 ? this.#descriptors.length : free;
+    this.#descriptors[index] = file.refer();
+    return index + firstDescriptor;
+  }
+
+  at(descriptor: number): OpenFile {
+    const file = this.#descriptors[descriptor - firstDescriptor];
+    if (file === undefined) throw failure('EBADF', 'use descriptor');
+    return file;
+  }
+
+  close(descriptor: number): void {
+    const file = this.at(descriptor);
+    this.#descriptors[descriptor - firstDescriptor] = undefined;
+    file.unrefer();
+  }
+
+  get openDescriptors(): number {
+    return this.#descriptors.filter((file) => file !== undefined).length;
+  }
+}
+
+const firstDescriptor = 3;
+
+export class Machine {
+  readonly scheduler: Scheduler;
+  readonly files: FileTree;
+  /** Addresses that are up. */
+  readonly addresses = new Set<string>();
+  readonly #listeners = new Map<string, TcpListener>();
+  /** Longest usual delay of an event. */
+  readonly #paceMs: number;
+  #processes = 0;
+
+  constructor(seed: number, paceMs: number) {
+    this.scheduler = new Scheduler(seed);
+    this.files = new FileTree(() => this.scheduler.nowMs);
+    this.#paceMs = paceMs;
+  }
+
+  latencyMs(): number {
+    return this.scheduler.random() ** 2 * this.#paceMs;
+  }
+
+  start(name: string, main: () => Promise<number>, onFailure: (error: unknown) => void): Process {
+    const started = new Process(this, (this.#processes += 1), name);
+    started.soon('start', () => {
+      void main().then(
+        (code) => started.end(code),
+        (error: unknown) => {
+          onFailure(error);
+          started.end(1);
+        },
+      );
+    });
+    return started;
+  }
+
+  listen(ip: string, port: number): TcpListener {
+    const key = `${ip}:${port}`;
+    if (!this.addresses.has(ip)) throw failure('EADDRNOTAVAIL', 'listen');
+    if (this.#listeners.has(key)) throw failure('EADDRINUSE', 'listen');
+    const listener = new TcpListener(ip, port, () => this.#listeners.delete(key));
+    this.#listeners.set(key, listener);
+    return listener;
+  }
+
+  isListening(ip: string, port: number): boolean {
+    return this.#listeners.has(`${ip}:${port}`);
+  }
+}

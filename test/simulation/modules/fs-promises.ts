@@ -1,0 +1,38 @@
+/** In place of node:fs/promises. The effect is at any time between the call and its result. */
+import { currentProcess, type Process } from '../machine.ts';
+import { asError } from '../scheduler.ts';
+
+function later<T>(work: (owner: Process) => T): Promise<T> {
+  const owner = currentProcess();
+  return new Promise((resolve, reject) => {
+    const settle = (): void => {
+      try {
+        const result = work(owner);
+        owner.soon('file result', () => resolve(result));
+      } catch (error) {
+        owner.soon('file failure', () => reject(asError(error)));
+      }
+    };
+    owner.soon('file', settle);
+  });
+}
+
+export function lstat(path: string, { bigint = false }: { readonly bigint?: boolean } = {}) {
+  return later(({ machine }) => {
+    const { number, mode, listener } = machine.files.find(path);
+    const ino = bigint ? number : Number(number);
+    return { ino, mode, uid: process.geteuid?.(), isSocket: () => listener !== undefined };
+  });
+}
+
+export function rename(from: string, to: string): Promise<void> {
+  return later((owner) => owner.machine.files.rename(from, to, owner));
+}
+
+export function unlink(path: string): Promise<void> {
+  return later((owner) => owner.machine.files.unlink(path, owner));
+}
+
+export function mkdir(path: string, { mode }: { readonly mode: number }): Promise<void> {
+  return later((owner) => owner.machine.files.make(path, owner, mode));
+}
