@@ -47,7 +47,7 @@ describe('the command line of kubectl nmi', () => {
       assert.equal(code, 1, stderr);
       assert.match(stdout, /AzureIdentity default\/piped: identity_unbound/);
     }
-    const dash = await play(['logs', '--node', 'node-1', '-'], boundTestBed());
+    const dash = await play(['test', '--pod', 'web', '-'], boundTestBed());
     assert.match(dash.stderr, /the word - has no meaning here/);
   });
 

@@ -58,19 +58,6 @@ export function renderTable(
   );
 }
 
-/** Two units at most: `1h5m`, `59m3s`, `12s`. */
-export function renderAge(ms: number): string {
-  const seconds = Math.max(0, Math.floor(ms / 1000));
-  const [minutes, hours, days] = [
-    Math.floor(seconds / 60),
-    Math.floor(seconds / 3600),
-    Math.floor(seconds / 86_400),
-  ] as const;
-  if (days > 0) return `${days}d${hours % 24}h`;
-  if (hours > 0) return `${hours}h${minutes % 60}m`;
-  return minutes > 0 ? `${minutes}m${seconds % 60}s` : `${seconds}s`;
-}
-
 /** A word of a command line, quoted for a shell if necessary. */
 export function shellWord(word: string): string {
   if (/^[\w@%+=:,./-]+$/.test(word)) return word;

@@ -86,9 +86,8 @@ export function ofAgent(agent: AgentView): readonly Finding[] {
     return [createFinding('image_not_pulled', { object, text })];
   }
   const text = `The agent of node ${node} is not ready: ${problem}`;
-  return [
-    createFinding('agent_not_ready', { object, text, fix: `kubectl nmi logs --node ${node}` }),
-  ];
+  const fix = `See why: kubectl -n ${agent.namespace} logs ${agent.name} -c nmi`;
+  return [createFinding('agent_not_ready', { object, text, fix })];
 }
 
 /** Leftovers of the standard mode of aad-pod-identity. */

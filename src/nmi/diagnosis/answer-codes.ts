@@ -16,8 +16,7 @@ export interface AnswerCode {
 }
 
 const client = 'The request of the client is not one that the metadata service accepts.';
-const oneMoment =
-  'The state passes by itself: SDKs retry. If it lasts, look at kubectl nmi status.';
+const oneMoment = 'The state passes by itself: SDKs retry. If it lasts, see kubectl nmi doctor.';
 
 export const answerCodes = {
   metadata_header_missing: {

@@ -108,7 +108,7 @@ export const objectCodes = {
   agent_not_ready: {
     severity: 'error',
     means: 'The agent of a node is not ready.',
-    fix: 'kubectl nmi logs --node NODE shows why.',
+    fix: 'Its log shows why: kubectl logs AGENT -c nmi',
   },
   agents_on_node: {
     severity: 'error',
@@ -118,7 +118,7 @@ export const objectCodes = {
   agent_versions: {
     severity: 'warning',
     means: 'Agents of several versions run.',
-    fix: 'Wait for the rollout: kubectl nmi status --wait',
+    fix: 'Wait for the rollout: kubectl rollout status daemonset/nmi',
   },
   old_nmi: {
     severity: 'error',

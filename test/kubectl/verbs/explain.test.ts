@@ -75,7 +75,7 @@ describe('kubectl nmi explain pod', () => {
     const { stdout } = await play(['explain', 'pod', 'web'], unready);
     assert.match(
       stdout,
-      /NOT READY, is not served: agent_not_ready\n[^]*fix: kubectl nmi logs --node node-1/,
+      /NOT READY, is not served: agent_not_ready\n[^]*fix: See why: kubectl -n kube-system logs nmi-node-1 -c nmi/,
     );
   });
 
