@@ -77,7 +77,7 @@ A flag with one value is given once, and not empty: everything else is a usage e
 ## Verbs that write
 
 They print what they would change, and change objects in the cluster with \`--apply\` after printing it. In Azure the plugin changes
-nothing: it prints the \`az\` lines, and \`identity add --run\` reads ids from it.
+nothing, and reads nothing: it prints the \`az\` lines.
 
 - One context and one namespace count from the first read to the last write, and every printed command names that context.
 - An object is created, never overwritten: if one of that name exists with another spec, nothing changes.

@@ -137,7 +137,7 @@ describeOnNewestVersion('status conditions', (cluster) => {
     const shown = (await cluster().kubectl(['get', 'azidb', '--namespace=shop'])).split('\n');
     assert.match(
       shown.find((row) => row.startsWith('till')) ?? '',
-      /^till +till +till +False +identity_missing +\S+ +Namespace shop has no AzureIdentity till\. Create it: kubectl nmi identity add till -n shop --resource-id ID --run --apply; or correct spec\.azureIdentity\.$/,
+      /^till +till +till +False +identity_missing +\S+ +Namespace shop has no AzureIdentity till\. Create it: kubectl nmi identity add till -n shop --client-id ID --apply; or correct spec\.azureIdentity\.$/,
     );
     assert.match(
       shown.find((row) => row.startsWith('cart')) ?? '',

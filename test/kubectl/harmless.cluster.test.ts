@@ -150,7 +150,7 @@ describeOnNewestVersion('verbs that write', (cluster) => {
       const { spec: stored } = await cluster().admin.expect('GET', path);
       assert.ok(JSON.stringify(stored).includes(`"resourceID":${JSON.stringify(hostile)}`));
       for (const words of ['identity assign orders', 'identity federate orders']) {
-        const az = createFakeAz({ identities: {} });
+        const az = createFakeAz();
         const { binaries, folder } = cluster();
         const machine = { kubectl: binaries.kubectl, kubeconfig, home: folder, az };
         const { stdout } = await runOn(machine, words.split(' '));

@@ -89,7 +89,7 @@ describeOnNewestVersion('kubectl nmi beside hostile pods', (cluster) => {
     calls = [];
     const onCall = (args: readonly string[], input: string) =>
       calls.push(`${args.join(' ')}\n${input}`);
-    const az = createFakeAz({ identities: {} });
+    const az = createFakeAz();
     return runOn({ ...machine, az, onCall, ...as }, [...words, '-n', 'shop']);
   };
   const kube = { namespace: 'kube-system', name: 'nmi-x7k2p' };

@@ -290,7 +290,7 @@ export function fixOfName(wanted: string, meant: string | undefined, namespace: 
   }
   // Only a name that an object can have goes into a command.
   const name = /^[a-z0-9][-.a-z0-9]*$/.test(wanted) ? wanted : 'NAME';
-  return `Create it: kubectl nmi identity add ${name} -n ${namespace} --resource-id ID --run --apply; or correct spec.azureIdentity.`;
+  return `Create it: kubectl nmi identity add ${name} -n ${namespace} --client-id ID --apply; or correct spec.azureIdentity.`;
 }
 
 /**

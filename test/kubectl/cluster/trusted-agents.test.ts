@@ -63,7 +63,7 @@ function testBedOf({ agents = [], forgeries, changes = {} }: Hostile = {}): Reco
     ],
     ...changes.objects,
   });
-  const az = createFakeAz({ identities: {} });
+  const az = createFakeAz();
   return {
     other: (program, args) => {
       if (program === 'az') return az.run(args);

@@ -197,7 +197,7 @@ describe('a refusal of a pod', () => {
           bindingNames: ['b'],
           missingIdentityNames: ['gone'],
         },
-        /bound by b, but namespace default has no AzureIdentity gone\. Create it: kubectl nmi identity add gone -n default --resource-id ID --run --apply; or correct spec\.azureIdentity\.$/,
+        /bound by b, but namespace default has no AzureIdentity gone\. Create it: kubectl nmi identity add gone -n default --client-id ID --apply; or correct spec\.azureIdentity\.$/,
       ],
       [
         {
