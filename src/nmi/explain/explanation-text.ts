@@ -28,11 +28,8 @@ function bodyOf(explanation: Explanation): readonly string[] {
       return renderPod(explanation);
     case 'node':
       return renderNode(explanation);
-    case 'no-pod': {
-      const { problem, refusal } = explanation;
-      const answers = refusal === undefined ? [] : [`A request gets ${renderRefusal(refusal)}`];
-      return [sentence(problem), ...answers];
-    }
+    case 'no-pod':
+      return [sentence(explanation.problem)];
   }
 }
 
