@@ -16,20 +16,13 @@ import {
 } from '../base/object.ts';
 import { failedError, usageError, type ExitCode, type PluginError } from '../base/plugin-error.ts';
 import { exitCodes } from '../base/io.ts';
-import {
-  readNamespaceSnapshot,
-  readNearby,
-  readPodSnapshot,
-  type Nearby,
-} from '../cluster/pod-snapshot.ts';
-import { identityResources } from '../cluster/resources.ts';
+import { readNearby, readPodSnapshot, type Nearby } from '../cluster/pod-snapshot.ts';
 import { settledValue } from '../cluster/snapshot.ts';
 import { countUnread, renderUnread, type Unread } from '../cluster/unread.ts';
 import { assessPod } from '../findings/assessment.ts';
 import { AgentContexts } from '../findings/contexts.ts';
 import { ownersOf } from '../findings/owners.ts';
 import { hasEnded, namedClientId } from '../findings/pods.ts';
-import { renderObjectReport, reportObject, type ObjectKind } from '../findings/object-report.ts';
 import type { Verdict } from '../findings/verdict.ts';
 import { ofContext, valueOf } from '../transport/kubectl.ts';
 import { namespaceFor, print, refuseUnknownNamespace, type VerbContext } from './context.ts';
@@ -121,33 +114,6 @@ export async function explainWorkload(
   }
   if (pods.length > 1) io.stderr(`${title} has ${pods.length} pods; this is ${nameOf(pod)}.\n`);
   return report(context, pod, nearby, flags);
-}
-
-export async function explainObject(
-  context: VerbContext,
-  what: 'identity' | 'binding',
-  name: string,
-  { verbose, strict }: PodFlags,
-): Promise<ExitCode> {
-  const kind = what === 'identity' ? 'AzureIdentity' : 'AzureIdentityBinding';
-  const nearby = await readNearby(context, context.namespace ?? ofContext);
-  const objects = kind === 'AzureIdentity' ? nearby.identities : nearby.bindings;
-  const object = objects.find((each) => nameOf(each) === name);
-  if (object === undefined) throw await noSuchObject(context, kind, name, objects);
-  const identity = stringAt(specOf(object), 'azureIdentity');
-  const isDangling =
-    kind === 'AzureIdentityBinding' && !nearby.identities.some((each) => nameOf(each) === identity);
-  const snapshot = await readNamespaceSnapshot(context, namespaceOf(object), nearby, isDangling);
-  const contexts = new AgentContexts(snapshot, context.io.wallMs());
-  const answer = reportObject(kind, object, snapshot, contexts);
-  const { findings, unread } = answer;
-  print(context, answer, () => [
-    ...renderObjectReport(answer),
-    ...(verbose ? renderUnread(unread) : countUnread(unread)),
-  ]);
-  const isFine =
-    findings.every(({ severity }) => severity !== 'error') && !(strict && unread.length > 0);
-  return isFine ? exitCodes.ok : exitCodes.findings;
 }
 
 /** The newest first: the one that a change of the template has made. */
@@ -280,24 +246,5 @@ async function noSuchWorkload(
     name,
     among,
     list: (namespace) => `kubectl -n ${namespace} get ${plural}`,
-  });
-}
-
-async function noSuchObject(
-  context: VerbContext,
-  kind: ObjectKind,
-  name: string,
-  among: readonly RawObject[],
-): Promise<PluginError> {
-  const resource = identityResources[kind === 'AzureIdentity' ? 'identities' : 'bindings'];
-  const read = await context.kubectl.list(resource, undefined);
-  const elsewhere = (read.ok ? read.value : []).find((each) => nameOf(each) === name);
-  const place = elsewhere === undefined ? undefined : namespaceOf(elsewhere);
-  return noSuch(context, {
-    kind,
-    name,
-    among,
-    step: place === undefined ? undefined : `There is one in namespace ${place}: use -n ${place}.`,
-    list: (namespace) => `kubectl -n ${namespace} get ${resource}`,
   });
 }

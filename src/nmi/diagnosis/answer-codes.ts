@@ -179,7 +179,7 @@ export const answerCodes = {
   identity_invalid: {
     means: 'The AzureIdentity has a field that cannot be used, which the error names.',
     fix: 'Correct the field.',
-    check: '`kubectl nmi explain identity NAME`',
+    check: '`kubectl nmi analyze`',
     who: 'namespace',
   },
   identity_not_owned: {
