@@ -66,7 +66,7 @@ export function isLabeled(pod: RawObject): boolean {
 }
 
 /** Of all namespaces if the user may, for the sake of the warning. */
-export async function readLabeledPods({ kubectl, agentNamespace }: AgentAccess) {
+async function readLabeledPods({ kubectl, agentNamespace }: AgentAccess) {
   const options = { labels: agentSelector };
   const all = await kubectl.list('pods', undefined, options);
   if (all.ok || all.failure.kind !== 'forbidden') return all;

@@ -13,7 +13,7 @@ import { versionOf, type AgentView } from '../cluster/agents.ts';
 import { createFinding, type Finding } from '../../nmi/diagnosis/finding.ts';
 
 /** The agents run on Linux and on nodes that are machines. */
-export function nodesOfAgents(nodes: readonly RawObject[]): readonly RawObject[] {
+function nodesOfAgents(nodes: readonly RawObject[]): readonly RawObject[] {
   return nodes.filter((node) => {
     const labels = labelsOf(node);
     const system = labels.get('kubernetes.io/os') ?? 'linux';

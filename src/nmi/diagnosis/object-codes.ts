@@ -90,11 +90,6 @@ export const objectCodes = {
     means: 'An object has a field of the wrong type, and the agent leaves it out.',
     fix: 'Correct the field.',
   },
-  field_unknown: {
-    severity: 'error',
-    means: 'An object has a field that does not exist; names are case-sensitive.',
-    fix: 'Correct the name of the field.',
-  },
   pod_on_windows: {
     severity: 'error',
     means: 'A pod with a binding or an exception is for Windows nodes, where no agent runs.',

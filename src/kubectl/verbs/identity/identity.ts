@@ -37,8 +37,7 @@ function addObjects(parser: Parser, start: Start): Parser {
             default: userAssigned,
             describe: 'Where its tokens come from.',
           })
-          .option('secret', textFlag('Secret with the password or certificate.'))
-          .options(planFlags)
+          .options({ secret: textFlag('Secret with the password or certificate.'), ...planFlags })
           .example(
             '$0 identity add orders --resource-id /subscriptions/… --client-id …',
             'of a user-assigned identity',
