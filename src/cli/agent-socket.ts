@@ -31,12 +31,13 @@ export async function askAgent(
     return await httpGet({ socketPath, path: target }, { timeoutMs, maxBodyBytes });
   } catch (error) {
     const code = networkCode(error);
-    const problem = whyUnavailable(code, socketPath);
-    if (problem !== undefined) return fail(io, verb, problem, exitCodes.unavailable);
-    const isLate = code === 'ABORT_ERR';
-    const lateness = `the agent did not answer in ${timeoutMs / 1000} s`;
-    const failure = isLate ? lateness : `the agent's answer broke off: ${code}`;
-    return fail(io, verb, failure, exitCodes.failed);
+    if (code === 'ABORT_ERR' || code === 'ECONNRESET') {
+      return fail(io, verb, `the agent did not answer (${code})`, exitCodes.failed);
+    }
+    const problem =
+      `no agent answers at ${socketPath} (${code}): it is not running here, is another user's, cannot ` +
+      'write there (its log says so) or has another NMI_EXPLAIN_SOCKET';
+    return fail(io, verb, problem, exitCodes.unavailable);
   }
 }
 
@@ -44,22 +45,4 @@ export async function askAgent(
 export function fail(io: Io, verb: string, problem: string, code: number): number {
   io.stderr(`nmi ${verb}: ${problem}\n`);
   return code;
-}
-
-/** No agent listens, or it refuses this user. */
-function whyUnavailable(code: string, socketPath: string): string | undefined {
-  switch (code) {
-    case 'ENOENT':
-      return (
-        `there is no socket ${socketPath}: the agent is not running here, cannot write there (its ` +
-        'log says so) or has another NMI_EXPLAIN_SOCKET'
-      );
-    case 'ECONNREFUSED':
-      return `nobody answers at ${socketPath}: the agent is not running`;
-    case 'EACCES':
-    case 'EPERM':
-      return `${socketPath} is for the user of the agent alone`;
-    default:
-      return undefined;
-  }
 }

@@ -233,11 +233,14 @@ describe('nmi explain without an agent', () => {
     const path = join(folder, 'none.sock');
     const none = await cli([], path);
     assert.equal(none.code, 69);
-    assert.match(none.stderr, /there is no socket .*none\.sock: the agent is not running here/);
+    assert.match(
+      none.stderr,
+      /no agent answers at .*none\.sock \(ENOENT\): it is not running here/,
+    );
     await writeFile(path, '');
     const nobody = await cli([], path);
     assert.equal(nobody.code, 69);
-    assert.match(nobody.stderr, /nobody answers at/);
+    assert.match(nobody.stderr, /no agent answers at/);
   });
 
   it('reports that the socket is off, or what is wrong with its variable', async () => {

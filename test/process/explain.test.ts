@@ -29,7 +29,7 @@ describe('nmi explain in a separate process', () => {
     await first.exited;
     const between = await explain(testBed);
     assert.equal(between.code, 69);
-    assert.match(between.stderr, /nobody answers at .*: the agent is not running/);
+    assert.match(between.stderr, /no agent answers at .*: it is not running/);
 
     const second = testBed.start();
     await testBed.untilReady();

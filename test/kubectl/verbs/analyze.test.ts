@@ -59,7 +59,7 @@ describe('kubectl nmi analyze', () => {
     );
     assert.equal(code, 1);
     assert.deepEqual(calls, []);
-    assert.match(stdout, /Write spec\.azureIdentity; the case of letters counts/);
+    assert.match(stdout, /AzureIdentityBinding shop\/b: identity_missing/);
     assert.match(stdout, /Deployment shop\/web: label_on_owner/);
     assert.match(stdout, / in these files; what the cluster has beside them is not known\n$/);
   });
