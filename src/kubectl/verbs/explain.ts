@@ -190,23 +190,18 @@ export function section(title: string, lines: readonly string[]): readonly strin
   return lines.length === 0 ? [] : ['', title, ...lines];
 }
 
-interface Missing {
-  readonly kind: string;
-  readonly name: string;
-  /** Objects of the kind and the namespace. */
-  readonly among: readonly RawObject[];
-  /** Default: the object with nearly that name, or how to list them. */
-  readonly step?: string | undefined;
-  readonly list: (namespace: string) => string;
-  readonly more?: string;
-}
-
-async function noSuch(context: VerbContext, missing: Missing): Promise<PluginError> {
-  const { kind, name, among, step, list, more = '' } = missing;
+/** @param step default: the object with nearly that name, or how to list them. */
+async function noSuch(
+  context: VerbContext,
+  [kind, name]: readonly [kind: string, name: string],
+  among: readonly RawObject[],
+  { step, more = '' }: { readonly step?: string | undefined; readonly more?: string } = {},
+): Promise<PluginError> {
   const namespace = await namespaceFor(context);
   await refuseUnknownNamespace(context, namespace);
   const near = nearest(name, among.map(nameOf), Math.max(2, name.length / 3));
-  const meant = near === undefined ? `List them: ${list(namespace)}` : `Did you mean ${near}?`;
+  const list = `List them: kubectl -n ${namespace} get ${kind.toLowerCase()}s`;
+  const meant = near === undefined ? list : `Did you mean ${near}?`;
   return failedError(`namespace ${namespace} has no ${kind} ${name}${more}`, step ?? meant);
 }
 
@@ -219,12 +214,8 @@ async function noSuchPod(
   const among = read.ok ? read.value : [];
   const like = among.map(nameOf).filter((each) => each.startsWith(`${name}-`));
   const workload = workloads.find((each) => nameOf(each) === name);
-  return noSuch(context, {
-    kind: 'pod',
-    name,
-    among,
+  return noSuch(context, ['pod', name], among, {
     step: like.length > 0 ? `Name one of its pods: ${like.slice(0, 3).join(', ')}` : undefined,
-    list: (namespace) => `kubectl -n ${namespace} get pods`,
     more: workload === undefined ? '' : `; there is a ${stringAt(workload, 'kind')} of that name`,
   });
 }
@@ -235,16 +226,10 @@ async function noSuchWorkload(
   name: string,
   { workloads, unread }: Nearby,
 ): Promise<PluginError> {
-  const plural = `${kind.toLowerCase()}s`;
-  const hidden = unread.find(({ what }) => what.includes(`list ${plural}.`));
+  const hidden = unread.find(({ what }) => what.includes(`list ${kind.toLowerCase()}s.`));
   if (hidden !== undefined) {
     return failedError(`cannot ${hidden.what}: ${hidden.why}`, 'Name one of its pods instead.');
   }
   const among = workloads.filter((each) => each['kind'] === kind);
-  return noSuch(context, {
-    kind,
-    name,
-    among,
-    list: (namespace) => `kubectl -n ${namespace} get ${plural}`,
-  });
+  return noSuch(context, [kind, name], among);
 }
