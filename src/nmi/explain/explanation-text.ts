@@ -238,15 +238,9 @@ function shortOutcome(outcome: Outcome): string {
     case 'refused':
       return `${outcome.refusal.status} ${outcome.refusal.reason}`;
     case 'unreachable':
-      return shortUnreachable[outcome.why];
+      return outcome.why;
   }
 }
-
-const shortUnreachable = {
-  'host-network': 'as the node (host network)',
-  'no-address': 'no address yet',
-  ended: 'ended',
-} as const;
 
 function renderHealth({ name, redirect, watches }: NodeHealth): string {
   const { unsynced, silentForMs, failing } = watches;
