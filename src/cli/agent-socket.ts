@@ -1,13 +1,8 @@
 /** One HTTP request to the agent in this container, over its Unix socket. */
 import { networkCode } from '../base/network-code.ts';
 import { parseConfig } from '../nmi/config/config.ts';
-import { httpGet } from './http-get.ts';
+import { httpGet, type Reply } from './http-get.ts';
 import { exitCodes, type Io } from './io.ts';
-
-export interface SocketReply {
-  readonly status: number;
-  readonly body: string;
-}
 
 const timeoutMs = 10_000;
 const maxBodyBytes = 16 << 20;
@@ -16,11 +11,7 @@ const maxBodyBytes = 16 << 20;
  * Asks the agent that has the same environment. Never rejects.
  * @returns the reply, or the exit code after the problem was printed.
  */
-export async function askAgent(
-  io: Io,
-  verb: string,
-  target: string,
-): Promise<SocketReply | number> {
+export async function askAgent(io: Io, verb: string, target: string): Promise<Reply | number> {
   const parsed = parseConfig({ node: 'unnamed' }, io.environment);
   if (!parsed.ok) return fail(io, verb, parsed.problems.join('\n'), exitCodes.usage);
   const { explainSocket: socketPath } = parsed.config;

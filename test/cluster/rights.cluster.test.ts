@@ -211,8 +211,8 @@ describeOnNewestVersion('the rights of the chart', (cluster) => {
         });
         assert.deepEqual(await whatWorks(client, 'office', undefined), variant.inOffice);
         const secrets = createSecretReader(client);
-        const kindOf = async (name: string) =>
-          (await secrets.check({ namespace: 'shop', name })).kind;
+        const kindOf = async (secret: string) =>
+          (await secrets.check({ namespace: 'shop', name: secret })).kind;
         assert.notEqual(await kindOf(objectName), 'missing');
         const mayKnow = variant.inShop.includes('secret');
         assert.equal((await kindOf('another')) === 'missing', mayKnow);

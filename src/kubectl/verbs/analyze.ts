@@ -38,8 +38,8 @@ export const addAnalyze: AddVerb = (parser, start) =>
         .example('$0 analyze -f app.yaml --fail-on warning', 'a step of CI before kubectl apply'),
     (flags) =>
       start(flags, (context) => {
-        const { filename: files = [], 'fail-on': failOn, threshold, verbose } = flags;
-        return analyzeAll(context, { files, threshold, failOn, verbose });
+        const { filename: files = [], 'fail-on': failOn } = flags;
+        return analyzeAll(context, { ...flags, files, failOn });
       }),
   );
 

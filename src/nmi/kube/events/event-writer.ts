@@ -48,12 +48,7 @@ const timeoutMs = 10_000;
 const maxTries = 3;
 
 /** Transient failures. */
-const passing: ReadonlySet<KubeError['code']> = new Set([
-  'THROTTLED',
-  'NETWORK',
-  'TIMEOUT',
-  'UNAUTHORIZED',
-]);
+const passing: ReadonlySet<string> = new Set(['THROTTLED', 'NETWORK', 'TIMEOUT', 'UNAUTHORIZED']);
 
 export class EventWriter implements EventSink, Required<Pick<Part, 'samples'>>, Disposable {
   readonly #options: EventWriterOptions;

@@ -152,8 +152,6 @@ export interface ReflectorStats extends Pick<Decoder, 'objects' | 'bytes' | 'rej
   readonly relists: number;
   /** Watches opened after the first one. */
   readonly restarts: number;
-  /** Watches that were silent until their time limit. */
-  readonly silences: number;
   readonly errorsByKind: Readonly<Record<ErrorKind, number>>;
   /** The last failure and how long the watch has failed, until it is healthy again. */
   readonly failure: FailureStats | undefined;
@@ -191,7 +189,6 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
   #version: string | undefined;
   #lists = 0;
   #watches = 0;
-  #silences = 0;
   readonly #errors = { outage: 0, refusal: 0, expiry: 0, exception: 0 };
   /** -Infinity before the first contact. */
   #contactAtMs = -Infinity;
@@ -256,7 +253,6 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
       stalenessMs: nowMs - this.#provenAtMs,
       relists: Math.max(0, this.#lists - 1),
       restarts: Math.max(0, this.#watches - 1),
-      silences: this.#silences,
       errorsByKind: { ...this.#errors },
       failure: failing === undefined ? undefined : { ...failing, forMs: nowMs - failing.sinceMs },
       objects,
@@ -442,7 +438,6 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
     const { log, name, random, mayBeAbsent = false } = this.#options;
     const isWatching = this.#phase === 'watching';
     if (isWatching && error instanceof KubeError && error.code === 'TIMEOUT') {
-      this.#silences += 1;
       return this.#beginCheck();
     }
     if (this.#phase === 'listing' && this.#isStream && refusesStream(error)) {
