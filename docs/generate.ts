@@ -6,7 +6,7 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { newMetrics, oldMetrics, type MetricRow } from '../src/nmi/telemetry/metric-table.ts';
 import { refusals } from '../src/nmi/base/answers.ts';
-import { answerCodes, type AnswerCode } from '../src/nmi/diagnosis/answer-codes.ts';
+import { answerCodes } from '../src/nmi/diagnosis/answer-codes.ts';
 import {
   environmentName,
   hasFlag,
@@ -104,24 +104,11 @@ function metricTable(): string {
 
 function reasonSections(): string {
   return Object.entries(answerCodes)
-    .map(([reason, { means, check, fix, who }]) =>
-      [
-        `### ${reason}`,
-        means,
-        `- **Check:** ${check}\n- **Fix:** ${fix}\n- **Who can fix it:** ${whoCan[who]}`,
-      ].join('\n\n'),
+    .map(([reason, { means, check, fix }]) =>
+      [`### ${reason}`, means, `- **Check:** ${check}\n- **Fix:** ${fix}`].join('\n\n'),
     )
     .join('\n\n');
 }
-
-const whoCan = {
-  application: 'the team of the application',
-  namespace: 'who may write objects in the namespace',
-  cluster: 'the administrators of the cluster',
-  Azure: 'who may change the identity in Azure',
-  project: 'this project',
-  nobody: 'nobody has to',
-} as const satisfies Record<AnswerCode['who'], string>;
 
 function reasonTable(): string {
   const rows = Object.entries(refusals).map(([reason, row]) => [

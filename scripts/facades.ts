@@ -32,6 +32,7 @@ const facades: Readonly<Record<string, Facade>> = {
       Registry: 'prom-client/lib/registry.js',
       Counter: 'prom-client/lib/counter.js',
       Gauge: 'prom-client/lib/gauge.js',
+      Histogram: 'prom-client/lib/histogram.js',
     },
   },
   // Imported by the Kubernetes client's configuration for kubeconfigs, clouds and proxies.

@@ -52,8 +52,8 @@ install -m 755 dist/kubectl-nmi /usr/local/bin/kubectl-nmi
 | a pod gets 400, 403 or an identity that it should not have | \`kubectl nmi explain pod NAME\` |
 | the first request of a new pod fails | \`kubectl nmi explain pod NAME\`: 503 with a reason in \`_pending\` passes |
 | requests time out | \`kubectl nmi explain pod NAME\`: finding \`network_policy\` |
-| pods of a new node get nothing, or the identities of the node | \`kubectl nmi status\`: finding \`agent_missing\` |
-| new pods get 503 while old ones work | \`kubectl nmi status\`: the readiness conditions of the node |
+| pods of a new node get nothing, or the identities of the node | \`kubectl nmi doctor\`: finding \`agent_missing\` |
+| new pods get 503 while old ones work | \`kubectl nmi doctor\`: finding \`agent_not_ready\`; \`kubectl describe pod\` of the agent has the unmet conditions |
 | pods of a new node pool get \`identity_not_assigned\` | \`kubectl nmi identity assign NAME\`: the \`az\` line for every pool |
 | two pods have one address | \`kubectl nmi explain ip ADDRESS\` |
 | something of the old system is left | \`kubectl nmi doctor\`: findings \`old_nmi\`, \`old_mic\`, \`crd_old\` |
@@ -77,7 +77,7 @@ A flag with one value is given once, and not empty: everything else is a usage e
 ## Verbs that write
 
 They print what they would change, and change objects in the cluster with \`--apply\` after printing it. In Azure the plugin changes
-nothing: it prints the \`az\` lines, and \`identity add --run\` reads ids from it.
+nothing, and reads nothing: it prints the \`az\` lines.
 
 - One context and one namespace count from the first read to the last write, and every printed command names that context.
 - An object is created, never overwritten: if one of that name exists with another spec, nothing changes.
@@ -94,7 +94,7 @@ pod template has that label; the manifests of this project and the managed mode 
 are ignored, and one line on standard error says how many, and in which namespaces.
 
 To verify agents takes the right to list \`daemonsets.apps\` in that namespace. Without it, the pods of the namespace that have the
-label are read (\`status\`, \`logs\`, \`explain\`), which standard error says. Nothing else is done with them: \`test\` needs
+label are read (\`explain\`, \`doctor\`), which standard error says. Nothing else is done with them: \`test\` needs
 \`--image\`, \`identity federate\` trusts neither their service account nor their audience, and \`sysdump\` enters none of them.`;
 
 function renderEntry([code, row]: [

@@ -3,7 +3,6 @@
  * signals and exit.
  */
 import { setFlagsFromString } from 'node:v8';
-import { createBatchedOutput } from './cli/batched-output.ts';
 import { runCli } from './cli/cli.ts';
 import { exitCodes } from './cli/io.ts';
 
@@ -27,8 +26,6 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
 }
 // By default Node would open its debugger, to every process of the node's network.
 process.on('SIGUSR1', () => undefined);
-const output = createBatchedOutput((text) => process.stdout.write(text));
-process.on('exit', output.flush);
 // A closed reader (`nmi explain | head`) must not be a crash.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EPIPE') process.exit(exitCodes.ok);
@@ -42,13 +39,11 @@ for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
 
 void runCli(process.argv.slice(2), {
   environment: process.env,
-  stdout: output.write,
-  stderr: (text) => {
-    // The error that ends the process is its last line, which Kubernetes takes as the termination
-    // message.
-    output.flush();
-    process.stderr.write(text);
-  },
+  // Synchronous, as is the other: to files and pipes, Node writes at once.
+  stdout: (text) => process.stdout.write(text),
+  // The error that ends the process is its last line, which Kubernetes takes as the termination
+  // message.
+  stderr: (text) => process.stderr.write(text),
   columns: process.stdout.isTTY ? process.stdout.columns : undefined,
   stop: stop.signal,
 }).then((code) => {

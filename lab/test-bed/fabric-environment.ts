@@ -171,10 +171,10 @@ async function askForMode(
   [program, ...leading]: Command,
   environment: Readonly<Record<string, string>>,
 ): Promise<string> {
-  const words = [...leading, 'redirect', 'verify', '--output=json'];
+  const words = [...leading, 'redirect', 'verify'];
   const env = { ...process.env, ...environment };
   const { stdout, stderr } = await collect(fabric.exec('node', program, words, { env }), undefined);
-  const mode: unknown = /"mode": "(\w+)"/.exec(stdout)?.[1];
+  const mode: unknown = /^(\w+): /.exec(stdout)?.[1];
   if (typeof mode === 'string') return mode;
   throw new LabError('AGENT_FAILED', `nmi redirect verify names no mode: ${stderr}`);
 }

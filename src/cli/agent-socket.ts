@@ -1,13 +1,8 @@
 /** One HTTP request to the agent in this container, over its Unix socket. */
 import { networkCode } from '../base/network-code.ts';
 import { parseConfig } from '../nmi/config/config.ts';
-import { httpGet } from './http-get.ts';
+import { httpGet, type Reply } from './http-get.ts';
 import { exitCodes, type Io } from './io.ts';
-
-export interface SocketReply {
-  readonly status: number;
-  readonly body: string;
-}
 
 const timeoutMs = 10_000;
 const maxBodyBytes = 16 << 20;
@@ -16,11 +11,7 @@ const maxBodyBytes = 16 << 20;
  * Asks the agent that has the same environment. Never rejects.
  * @returns the reply, or the exit code after the problem was printed.
  */
-export async function askAgent(
-  io: Io,
-  verb: string,
-  target: string,
-): Promise<SocketReply | number> {
+export async function askAgent(io: Io, verb: string, target: string): Promise<Reply | number> {
   const parsed = parseConfig({ node: 'unnamed' }, io.environment);
   if (!parsed.ok) return fail(io, verb, parsed.problems.join('\n'), exitCodes.usage);
   const { explainSocket: socketPath } = parsed.config;
@@ -31,12 +22,13 @@ export async function askAgent(
     return await httpGet({ socketPath, path: target }, { timeoutMs, maxBodyBytes });
   } catch (error) {
     const code = networkCode(error);
-    const problem = whyUnavailable(code, socketPath);
-    if (problem !== undefined) return fail(io, verb, problem, exitCodes.unavailable);
-    const isLate = code === 'ABORT_ERR';
-    const lateness = `the agent did not answer in ${timeoutMs / 1000} s`;
-    const failure = isLate ? lateness : `the agent's answer broke off: ${code}`;
-    return fail(io, verb, failure, exitCodes.failed);
+    if (code === 'ABORT_ERR' || code === 'ECONNRESET') {
+      return fail(io, verb, `the agent did not answer (${code})`, exitCodes.failed);
+    }
+    const problem =
+      `no agent answers at ${socketPath} (${code}): it is not running here, is another user's, cannot ` +
+      'write there (its log says so) or has another NMI_EXPLAIN_SOCKET';
+    return fail(io, verb, problem, exitCodes.unavailable);
   }
 }
 
@@ -44,22 +36,4 @@ export async function askAgent(
 export function fail(io: Io, verb: string, problem: string, code: number): number {
   io.stderr(`nmi ${verb}: ${problem}\n`);
   return code;
-}
-
-/** No agent listens, or it refuses this user. */
-function whyUnavailable(code: string, socketPath: string): string | undefined {
-  switch (code) {
-    case 'ENOENT':
-      return (
-        `there is no socket ${socketPath}: the agent is not running here, cannot write there (its ` +
-        'log says so) or has another NMI_EXPLAIN_SOCKET'
-      );
-    case 'ECONNREFUSED':
-      return `nobody answers at ${socketPath}: the agent is not running`;
-    case 'EACCES':
-    case 'EPERM':
-      return `${socketPath} is for the user of the agent alone`;
-    default:
-      return undefined;
-  }
 }

@@ -8,7 +8,7 @@ import { asRecord, parseRecord, stringAt } from '../base/json-value.ts';
 import { networkCode } from '../base/network-code.ts';
 import { parseDuration } from '../base/time/duration.ts';
 import type { Args } from './flags.ts';
-import { getJson, type MetadataReply } from './metadata-client.ts';
+import { getJson, type MetadataReply } from './http-get.ts';
 import { exitCodes, type Io } from './io.ts';
 
 const defaultHost = 'http://169.254.169.254';

@@ -4,6 +4,7 @@
  */
 import { explanationSchema, type Explanation } from '../nmi/explain/explanation.ts';
 import { parseRecord, stringAt } from '../base/json-value.ts';
+import { renderJson } from '../base/printable.ts';
 import { askAgent, fail } from './agent-socket.ts';
 import { renderExplanation } from '../nmi/explain/explanation-text.ts';
 import type { Args } from './flags.ts';
@@ -12,7 +13,6 @@ import { exitCodes, type Io } from './io.ts';
 /** The flags that the agent validates, with their names in the query. */
 const queryNames = new Map([
   ['pod', 'pod'],
-  ['ip', 'ip'],
   ['resource', 'resource'],
   ['client-id', 'client_id'],
 ]);
@@ -54,12 +54,6 @@ function parse(args: Args): Question | string {
     if (name !== undefined) query.set(name, text);
     else if (flag === 'output') output = text;
   }
-  const { namespace, pod } = args.flags;
-  if (namespace !== undefined) {
-    if (pod === undefined) return '--namespace needs --pod';
-    if (pod.includes('/')) return '--pod names a namespace already; leave out --namespace';
-    query.set('pod', `${namespace}/${pod}`);
-  }
   if (output !== 'text' && output !== 'json') {
     return `--output has the value "${output}"; allowed: text, json`;
   }
@@ -69,14 +63,4 @@ function parse(args: Args): Question | string {
 /** The agent is the same program; a reply with another schema comes from another version. */
 function isExplanation(value: object | undefined): value is Explanation {
   return value !== undefined && 'schema' in value && value.schema === explanationSchema;
-}
-
-/** Escapes more than JSON requires, so that no text of an object can control the terminal. */
-function renderJson(explanation: Explanation): string {
-  const text = JSON.stringify(explanation, undefined, 2);
-  return `${text.replaceAll(/[^\n\x20-\x7e]/g, escapeUnit)}\n`;
-}
-
-function escapeUnit(unit: string): string {
-  return `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`;
 }

@@ -5,7 +5,10 @@ import {
   type IncomingMessage,
   type RequestOptions,
 } from 'node:http';
+import { parseRecord } from '../base/json-value.ts';
+import { networkCode } from '../base/network-code.ts';
 import { readBody } from '../base/read-body.ts';
+import { parseRetryAfter } from '../base/retry-after.ts';
 
 export interface Reply {
   readonly status: number;
@@ -26,4 +29,31 @@ export async function httpGet(
   const tooLong = () => new RangeError('the answer is too long');
   const body = String(await readBody(response, bounds.maxBodyBytes, tooLong));
   return { status: response.statusCode ?? 0, headers: response.headers, body };
+}
+
+export type MetadataReply =
+  | {
+      readonly kind: 'answered';
+      readonly status: number;
+      /** Empty when the body is not a JSON object. */
+      readonly body: Readonly<Record<string, unknown>>;
+      readonly retryAfterS: number | undefined;
+    }
+  | { readonly kind: 'failed'; readonly code: string };
+
+const metadataBounds = { timeoutMs: 80_000, maxBodyBytes: 1 << 20 };
+
+/** From the metadata service, as a pod asks. Never rejects. */
+export async function getJson(url: string): Promise<MetadataReply> {
+  try {
+    const { hostname, port, pathname, search } = new URL(url);
+    const { status, headers, body } = await httpGet(
+      { hostname, port, path: pathname + search, headers: { Metadata: 'true' } },
+      metadataBounds,
+    );
+    const retryAfterS = parseRetryAfter(headers['retry-after'], Date.now());
+    return { kind: 'answered', status, body: parseRecord(body) ?? {}, retryAfterS };
+  } catch (error) {
+    return { kind: 'failed', code: networkCode(error) };
+  }
 }

@@ -10,27 +10,16 @@ import { parseConfig, type Config } from '../nmi/config/config.ts';
 import { chooseRedirect, type RedirectChoice } from '../nmi/kernel/choose-redirect.ts';
 import { listOwnPins } from '../redirect/ebpf/programs.ts';
 import { removeBootGuard, writeBootGuard } from '../redirect/host/boot-guard.ts';
-import { RedirectError, type RedirectStatus } from '../redirect/redirect.ts';
+import { RedirectError } from '../redirect/redirect.ts';
 import type { Args } from './flags.ts';
 import { exitCodes, renderFatal, untilStopped, type Io } from './io.ts';
-
-type Output = 'text' | 'json';
 
 /** The options table requires a node. The ports in the environment are those of the agent. */
 const presets = { node: 'unnamed', 'http-probe-port': '0', 'prometheus-port': '0' };
 
 export async function redirect(args: Args, io: Io): Promise<number> {
   const [action] = args.rest;
-  const { output = 'text', ...flags } = args.flags;
-  if (output !== 'text' && output !== 'json') {
-    io.stderr(`nmi redirect: --output has the value "${output}"; allowed: text, json\n`);
-    return exitCodes.usage;
-  }
-  if (action === 'run' && args.flags['output'] !== undefined) {
-    io.stderr('nmi redirect: run has no --output; its log has --log-format\n');
-    return exitCodes.usage;
-  }
-  const parsed = parseConfig({ ...presets, ...flags }, io.environment);
+  const parsed = parseConfig({ ...presets, ...args.flags }, io.environment);
   if (!parsed.ok) {
     for (const problem of parsed.problems) io.stderr(`nmi redirect: ${problem}\n`);
     return exitCodes.usage;
@@ -38,13 +27,13 @@ export async function redirect(args: Args, io: Io): Promise<number> {
   for (const warning of parsed.warnings) io.stderr(`nmi redirect: warning: ${warning}\n`);
   try {
     if (action === 'run') return await keepRedirect(parsed.config, io);
-    if (action === 'remove') return await remove(parsed.config, output, io);
+    if (action === 'remove') return await remove(parsed.config, io);
     if (action === 'guard-boot' || action === 'unguard-boot') {
       return guardBoot(action === 'guard-boot', parsed.config, io);
     }
     const choice = chooseRedirect(parsed.config);
     try {
-      return await applyChoice(action === 'install', choice, output, io);
+      return await applyChoice(action === 'install', choice, io);
     } finally {
       choice.redirect.close?.();
     }
@@ -88,60 +77,40 @@ function guardBoot(guards: boolean, { bootGuardFolder, metadataIp }: Config, io:
  * Without an explicit mode, removes everything that an agent in any mode may have left: the mode
  * that `auto` selects now may differ from the earlier one. The eBPF mode includes iptables.
  */
-async function remove(config: Config, output: Output, io: Io): Promise<number> {
+async function remove(config: Config, io: Io): Promise<number> {
   const isNamed = config.redirect !== 'auto' && config.redirect !== 'none';
   const { redirect: mode } = chooseRedirect(isNamed ? config : { ...config, redirect: 'ebpf' });
   await mode.remove();
   if (!isNamed) await chooseRedirect({ ...config, redirect: 'address' }).redirect.remove();
   if (config.bootGuardFolder !== '') removeBootGuard(config.bootGuardFolder);
-  return reportRemoval(listOwnPins(config.bpfPinFolder), config.bpfPinFolder, output, io);
+  return reportRemoval(listOwnPins(config.bpfPinFolder), config.bpfPinFolder, io);
 }
 
 /** @param left the pins that are in the folder after the removal. */
-export function reportRemoval(
-  left: readonly string[],
-  pinFolder: string,
-  output: Output,
-  io: Io,
-): number {
-  const isRemoved = left.length === 0;
-  if (output === 'json') {
-    io.stdout(`${JSON.stringify({ removed: isRemoved, pinned: left }, undefined, 2)}\n`);
-  } else if (isRemoved) {
+export function reportRemoval(left: readonly string[], pinFolder: string, io: Io): number {
+  if (left.length === 0) {
     io.stdout('removed: pods reach the real metadata endpoint again\n');
-  } else {
-    const what = `${left.join(', ')} in ${pinFolder}`;
-    io.stderr(`nmi redirect: still pinned: ${what}; an agent that runs puts it back\n`);
+    return exitCodes.ok;
   }
-  return isRemoved ? exitCodes.ok : exitCodes.failed;
+  const what = `${left.join(', ')} in ${pinFolder}`;
+  io.stderr(`nmi redirect: still pinned: ${what}; an agent that runs puts it back\n`);
+  return exitCodes.failed;
 }
-
-type Chosen = Pick<RedirectChoice, 'redirect' | 'why'>;
 
 /** Installs or verifies the redirect, and reports its state. */
 export async function applyChoice(
   installs: boolean,
-  choice: Chosen,
-  output: Output,
+  { redirect: mode, why }: Pick<RedirectChoice, 'redirect' | 'why'>,
   io: Io,
 ): Promise<number> {
-  const { redirect: mode, why } = choice;
   if (installs) await mode.prepare();
   const status = installs ? await mode.install() : await mode.verify();
-  io.stdout(
-    output === 'json'
-      ? `${JSON.stringify({ mode: mode.mode, why, ...status }, undefined, 2)}\n`
-      : renderStatus(choice, status),
-  );
-  return status.state === 'active' || status.state === 'off' ? exitCodes.ok : exitCodes.failed;
-}
-
-function renderStatus({ redirect: mode, why }: Chosen, status: RedirectStatus): string {
   const lines = [
     `${mode.mode}: ${status.state} (${status.detail})`,
     `  why this one: ${why}`,
     ...(status.changed ?? []).map((change) => `  changed: ${change}`),
     ...status.problems.map((problem) => `  problem: ${problem}`),
   ];
-  return `${lines.join('\n')}\n`;
+  io.stdout(`${lines.join('\n')}\n`);
+  return status.state === 'active' || status.state === 'off' ? exitCodes.ok : exitCodes.failed;
 }

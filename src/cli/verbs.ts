@@ -49,11 +49,8 @@ export const verbs: Readonly<Record<string, Verb>> = {
         'Keep pods off the metadata service from each boot until the agent has started.',
       'unguard-boot': 'Undo guard-boot.',
     },
-    examples: ['nmi redirect verify', 'nmi redirect verify -o json', 'nmi redirect remove'],
-    flags: {
-      ...runFlags(({ isOfRedirect }) => isOfRedirect === true),
-      output: { alias: 'o', describe: 'Output format: text or json.', default: 'text' },
-    },
+    examples: ['nmi redirect verify', 'nmi redirect remove'],
+    flags: runFlags(({ isOfRedirect }) => isOfRedirect === true),
     isBoolean: isRunBoolean,
     start: async (args, io) => {
       const { redirect } = await import('./redirect.ts');
@@ -103,14 +100,10 @@ export const verbs: Readonly<Record<string, Verb>> = {
     examples: [
       'nmi explain',
       'nmi explain --pod team-a/reporter',
-      'nmi explain -n team-a --pod reporter --resource https://vault.azure.net -o json',
+      'nmi explain --pod team-a/reporter --resource https://vault.azure.net -o json',
     ],
     flags: {
-      pod: {
-        describe: 'The pod, as NAMESPACE/NAME, or as NAME with -n. Default: all pods, in a table.',
-      },
-      namespace: { alias: 'n', describe: 'Namespace of the pod.' },
-      ip: { describe: 'Address of the pod.' },
+      pod: { describe: 'The pod, as NAMESPACE/NAME. Default: all pods, in a table.' },
       resource: { describe: 'Resource to simulate in the request.' },
       'client-id': { describe: 'Client ID to simulate in the request.' },
       output: { alias: 'o', describe: 'Output format: text or json.', default: 'text' },

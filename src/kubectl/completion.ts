@@ -17,19 +17,17 @@ const flagKinds: Readonly<Record<string, string>> = {
   '--pod': 'pods',
 };
 
-const { identities, bindings } = identityResources;
+const { identities } = identityResources;
 /** Kinds of the names behind verbs. */
 const nameKinds: Readonly<Record<string, string>> = {
   'explain pod': 'pods',
-  'explain identity': identities,
-  'explain binding': bindings,
   'identity assign': identities,
   'identity federate': identities,
 };
 
 /** Words behind verbs that are no names of objects. */
 const fixedWords: Readonly<Record<string, readonly string[]>> = {
-  explain: ['pod', 'identity', 'binding', 'ip'],
+  explain: ['pod', 'ip'],
   reasons: allCodes,
 };
 

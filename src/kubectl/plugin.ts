@@ -8,12 +8,10 @@ import { addAnalyze } from './verbs/analyze.ts';
 import { addDoctor } from './verbs/doctor.ts';
 import { addGrants } from './verbs/grants.ts';
 import { addIdentity } from './verbs/identity/identity.ts';
-import { addLogs } from './verbs/logs.ts';
 import { addMigrate } from './verbs/migrate.ts';
 import { addSysdump } from './verbs/sysdump.ts';
 import { addTest } from './verbs/test.ts';
 import { addReasons } from './verbs/reasons.ts';
-import { addStatus } from './verbs/status.ts';
 import { addVersion } from './verbs/version.ts';
 import { addExplain } from './verbs/explain-flags.ts';
 import { refuseLostValues } from './verbs/flag-values.ts';
@@ -30,13 +28,11 @@ import {
 const addVerbs: readonly AddVerb[] = [
   addExplain,
   addAnalyze,
-  addStatus,
   addDoctor,
   addIdentity,
   addGrants,
   addMigrate,
   addTest,
-  addLogs,
   addSysdump,
   addReasons,
   addVersion,
@@ -51,7 +47,7 @@ export async function runPlugin(typed: readonly string[], io: Io): Promise<ExitC
       io,
       kubectl: new Kubectl(io, passedOf(flags)),
       agentNamespace: flags['agent-namespace'],
-      warn: createWarn(io),
+      warn: (text) => io.stderr(`warning: ${oneLine(text)}\n`),
       namespace: flags.namespace,
       allNamespaces: flags['all-namespaces'],
       output: flags.output,
@@ -199,16 +195,6 @@ function passedOf(flags: CommonFlags): PassedFlags {
       return typeof value === 'string' ? [[name, value]] : [];
     }),
   );
-}
-
-/** Verbs that look again, as `status --wait`, warn once. */
-function createWarn(io: Io): (text: string) => void {
-  const given = new Set<string>();
-  return (text) => {
-    if (given.has(text)) return;
-    given.add(text);
-    io.stderr(`warning: ${oneLine(text)}\n`);
-  };
 }
 
 /** Texts from a server must not control the terminal. */

@@ -3,25 +3,6 @@ import { describe, it } from 'node:test';
 import { createLogger } from '../../src/base/logger.ts';
 
 describe('the logger', () => {
-  it('writes prepared lines byte for byte like others', () => {
-    for (const format of ['json', 'text'] as const) {
-      for (const level of ['info', 'warn'] as const) {
-        const lines: string[] = [];
-        const log = createLogger({ format, level, write: (line) => lines.push(line) });
-        const fields = { pod: 'a"b', gone: undefined, status: 200, nested: { x: [1] } };
-        const child = log.child({ component: 'c' });
-        child.prepare(fields, 'token request')(1.25, {
-          requestId: 'id',
-          traceId: undefined,
-        });
-        child.child(fields).info({ durationMs: 1.25, requestId: 'id' }, 'token request');
-        const [prepared, written] = lines.map((line) => line.replace(/\d\d\.\d{3,6}/, ''));
-        assert.equal(lines.length, level === 'info' ? 2 : 0);
-        assert.equal(prepared, written);
-      }
-    }
-  });
-
   it('writes lines in either format, and none below its level', () => {
     for (const format of ['json', 'text'] as const) {
       const lines: string[] = [];

@@ -46,7 +46,10 @@ describe('a request to the local agent', () => {
   it('reports that there is no socket', async () => {
     const { reply, stderr } = await ask();
     assert.equal(reply, 69);
-    assert.match(stderr, /^nmi verb: there is no socket .* has another NMI_EXPLAIN_SOCKET\n$/);
+    assert.match(
+      stderr,
+      /^nmi verb: no agent answers at .* \(ENOENT\): .* has another NMI_EXPLAIN_SOCKET\n$/,
+    );
   });
 
   it('reports after 10 s that the agent did not answer', async (t) => {
@@ -54,13 +57,13 @@ describe('a request to the local agent', () => {
     const timeout = t.mock.method(AbortSignal, 'timeout', () => late.signal);
     const outcome = await ask(() => late.abort());
     assert.deepEqual(timeout.mock.calls[0]?.arguments, [10_000]);
-    const stderr = 'nmi verb: the agent did not answer in 10 s\n';
+    const stderr = 'nmi verb: the agent did not answer (ABORT_ERR)\n';
     assert.deepEqual(outcome, { reply: 1, stderr });
   });
 
   it('reports that the answer broke off', async () => {
     const outcome = await ask((request) => request.socket.destroy());
-    const stderr = "nmi verb: the agent's answer broke off: ECONNRESET\n";
+    const stderr = 'nmi verb: the agent did not answer (ECONNRESET)\n';
     assert.deepEqual(outcome, { reply: 1, stderr });
   });
 });

@@ -133,7 +133,6 @@ describe('the command line', () => {
       ['--node', '--v=2'],
       ['-v', '--node=n'],
       ['--node', '--'],
-      ['redirect', 'verify', '--output'],
       ['redirect', 'verify', '--kubeconfig'],
       ['demo', '--clientid', '--once'],
     ]) {

@@ -37,10 +37,7 @@ describe('help', () => {
     const verify = await renderHelp('redirect', redirect, 'verify');
     assert.match(verify, /^Read the redirect back/);
     assert.match(verify, /^Usage: nmi redirect verify \[FLAGS\]$/m);
-    assert.match(
-      verify,
-      /^Examples:\n {2}nmi redirect verify\n {2}nmi redirect verify -o json\n\n/m,
-    );
+    assert.match(verify, /^Examples:\n {2}nmi redirect verify\n\n/m);
     assert.ok(!verify.includes('Actions:'));
   });
 

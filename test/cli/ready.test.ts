@@ -44,7 +44,7 @@ describe('nmi ready', () => {
   it('fails if no agent runs, or none can be reached', async () => {
     const nobody = await run(join(folder, 'none.sock'));
     assert.equal(nobody.code, 69);
-    assert.match(nobody.stderr, /there is no socket/);
+    assert.match(nobody.stderr, /no agent answers at/);
     const off = await run('off');
     assert.deepEqual([off.code, off.stdout], [2, '']);
     assert.match(off.stderr, /NMI_EXPLAIN_SOCKET is off/);

@@ -14,7 +14,7 @@ describe('the table of verbs', () => {
   it('gives each verb its words and flags', async () => {
     for (const [name, words, expected] of [
       ['run', [], /--output/],
-      ['redirect', ['verify'], /--output has the value "nope"/],
+      ['redirect', ['verify'], /--output/],
       ['conditions', [], /--output/],
       ['demo', [], /does not look like a pod/],
       ['explain', [], /--output has the value "nope"/],

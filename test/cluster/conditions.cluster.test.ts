@@ -137,7 +137,7 @@ describeOnNewestVersion('status conditions', (cluster) => {
     const shown = (await cluster().kubectl(['get', 'azidb', '--namespace=shop'])).split('\n');
     assert.match(
       shown.find((row) => row.startsWith('till')) ?? '',
-      /^till +till +till +False +identity_missing +\S+ +Namespace shop has no AzureIdentity till\. Create it: kubectl nmi identity add till -n shop --resource-id ID --run --apply; or correct spec\.azureIdentity\.$/,
+      /^till +till +till +False +identity_missing +\S+ +Namespace shop has no AzureIdentity till\. Create it: kubectl nmi identity add till -n shop --client-id ID --apply; or correct spec\.azureIdentity\.$/,
     );
     assert.match(
       shown.find((row) => row.startsWith('cart')) ?? '',
@@ -233,7 +233,7 @@ describeOnNewestVersion('status conditions', (cluster) => {
     await untilReady('azureidentities/refused', 'True ok');
   });
 
-  it('are tried for one object of each kind if the right is missing', async () => {
+  it('are tried about once a second if the right is missing', async () => {
     const role = '/apis/rbac.authorization.k8s.io/v1/clusterroles/aad-pod-id-nmi-conditions';
     const { rules } = (await cluster().admin.expect('GET', role)) as unknown as {
       rules: { resources: string[] }[];
@@ -247,9 +247,11 @@ describeOnNewestVersion('status conditions', (cluster) => {
     await delay(1_000);
     {
       await using writer = await open();
-      await eventually(() => assert.equal(writer.writes()['forbidden'], 1), 30_000);
-      await delay(5_000);
-      assert.deepEqual([writer.writes()['forbidden'], writer.writes()['written']], [1, 0]);
+      const forbidden = () => writer.writes()['forbidden'] ?? 0;
+      await eventually(() => assert.ok(forbidden() >= 1), 30_000);
+      await delay(3_000);
+      assert.ok(forbidden() <= 9, `${forbidden()} tries`);
+      assert.equal(writer.writes()['written'], 0);
     }
     await cluster().admin.expect('PATCH', role, { rules }, mergePatch);
     await using _ = await open();

@@ -45,7 +45,6 @@ interface EventView {
   readonly regarding: { readonly name: string };
   readonly reason: string;
   readonly note: string;
-  readonly series?: { readonly count: number };
 }
 
 async function eventsIn(cluster: Cluster, namespace: string): Promise<readonly EventView[]> {
@@ -190,7 +189,7 @@ subjects: [{ kind: ServiceAccount, name: without-events, namespace: kube-system 
     assert.equal(failures().length, 1);
   });
 
-  it('of 5,000 refusals of 200 pods are one per pod, and then its series', async () => {
+  it('of 5,000 refusals of 200 pods are one per pod in ten minutes', async () => {
     await cluster().createNamespace('crowd');
     const { kubeconfigPath } = await cluster().createServiceAccountClient(agentAccount);
     await using client = await openKubeClient({ kubeconfigPath, userAgent: 'test' });
@@ -230,14 +229,6 @@ subjects: [{ kind: ServiceAccount, name: without-events, namespace: kube-system 
     const first = await eventsIn(cluster(), 'crowd');
     assert.equal(first.length, 90);
     assert.equal(new Set(first.map(({ regarding }) => regarding.name)).size, 90);
-    refuseAll();
-    await passMinutes(4);
-    const later = await eventsIn(cluster(), 'crowd');
-    const names = new Set(later.map(({ regarding }) => regarding.name));
-    assert.equal(later.length, names.size, 'no pod has a second one');
-    const series = later.flatMap(({ series: each }) => (each === undefined ? [] : [each.count]));
-    assert.ok(series.length > 0);
-    assert.deepEqual(new Set(series), new Set([50]));
     const described = await cluster().kubectl(['-n', 'crowd', 'get', 'events']);
     assert.match(described, /BindingMissing/);
   });

@@ -83,6 +83,7 @@ const packages: Readonly<Record<string, PackageHome>> = {
   'node-forge': { homes: ['src/nmi/sources/entra/credentials/', 'lab/fakes/'] },
   pino: { homes: ['src/base/'], oneFile: true },
   'prom-client': { homes: ['src/nmi/telemetry/'] },
+  'sonic-boom': { homes: ['src/nmi/telemetry/audit/'], oneFile: true },
   undici: {
     homes: ['src/nmi/kube/api/', 'src/nmi/sources/', 'src/nmi/server/passthrough.ts'],
   },

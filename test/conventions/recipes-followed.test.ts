@@ -129,7 +129,6 @@ export const recipeAnswer: Answer = { reason: 'ok', status: 200, body: '{}' };
     means: 'A recipe is refused.',
     fix: 'Change the recipe.',
     check: 'Look at the recipe.',
-    who: 'application',
   },
 `,
     },

@@ -409,7 +409,7 @@ describe('the chart', { skip }, () => {
     const base = [
       'list+watch pods',
       'list+watch azureidentities+azureidentitybindings+azureidentitygrants+azurepodidentityexceptions',
-      'create+patch events',
+      'create events',
     ];
     const conditions = [
       'list+watch azureidentities+azureidentitybindings+azureidentitygrants',

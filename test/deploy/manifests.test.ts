@@ -107,7 +107,7 @@ describe('the manifests', () => {
     ]);
     for (const { resources, verbs } of rules) {
       const isEvents = resources.includes('events');
-      assert.deepEqual(verbs, isEvents ? ['create', 'patch'] : ['list', 'watch']);
+      assert.deepEqual(verbs, isEvents ? ['create'] : ['list', 'watch']);
     }
   });
 

@@ -47,7 +47,7 @@ describe('completion', () => {
     assert.deepEqual(await complete('doctor', '-o', 'y'), ['yaml']);
     assert.deepEqual(await complete('doctor', '--output', ''), ['text', 'json', 'yaml']);
     assert.deepEqual(await complete('analyze', '--threshold', 'e'), ['error']);
-    assert.deepEqual(await complete('explain', ''), ['pod', 'identity', 'binding', 'ip']);
+    assert.deepEqual(await complete('explain', ''), ['pod', 'ip']);
     assert.deepEqual(await complete('reasons', 'binding_m'), ['binding_missing']);
   });
 
@@ -64,7 +64,6 @@ describe('completion', () => {
     assert.deepEqual(await complete('explain', '--namespace=other', 'pod', 'f'), ['far']);
     assert.deepEqual(await complete('test', '--pod', 'web'), ['web-1', 'web-2']);
     assert.deepEqual(await complete('identity', 'assign', 'or'), ['orders']);
-    assert.deepEqual(await complete('explain', 'binding', ''), ['orders']);
     assert.deepEqual(await complete('identity', 'add', ''), [], 'a new name');
     assert.deepEqual(await complete('identity', 'assign', 'orders', ''), [], 'one name');
   });

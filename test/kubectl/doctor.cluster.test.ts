@@ -28,7 +28,7 @@ rules:
   - apiGroups: [aadpodidentity.k8s.io]
     resources: [azureidentities, azureidentitybindings, azureidentitygrants, azurepodidentityexceptions]
     verbs: [list, watch]
-  - { apiGroups: [events.k8s.io], resources: [events], verbs: [create, patch] }
+  - { apiGroups: [events.k8s.io], resources: [events], verbs: [create] }
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding

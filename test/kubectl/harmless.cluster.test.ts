@@ -156,7 +156,7 @@ describeOnNewestVersion('verbs that write', (cluster) => {
         'identity federate orders',
         'migrate to-federation --tenant-id contoso.example',
       ]) {
-        const az = createFakeAz({ identities: {} });
+        const az = createFakeAz();
         const { binaries, folder } = cluster();
         const machine = { kubectl: binaries.kubectl, kubeconfig, home: folder, az };
         const { stdout } = await runOn(machine, words.split(' '));

@@ -91,7 +91,7 @@ const named: Readonly<Record<string, Named>> = {
     stored: { kind: 'azureidentitybindings', spec: { selector: '-' } },
     code: 'selector_unusable',
     at: 'azureidentitybindings/orders',
-    words: ['explain', 'binding', 'orders'],
+    words: ['analyze'],
   },
   'two-identities-strict': { code: 'identity_ambiguous' },
   'service-account-constraint': { code: 'binding_missing' },

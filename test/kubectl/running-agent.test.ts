@@ -104,19 +104,6 @@ describe('kubectl nmi beside a running agent', () => {
     return response.ok ? ok(text) : failed(`Error from server (NotFound): ${text}`);
   }
 
-  it('status shows its version, readiness and tokens', async () => {
-    const { code, stdout } = await run('status', '--exit-code');
-    assert.equal(code, 0, stdout);
-    assert.match(stdout, /^node-1 +kube-system\/nmi-node-1 +\S+ +- +ready .* 1 /m);
-    assert.doesNotMatch(stdout, /Not checked/);
-  });
-
-  it('logs shows the requests of the pod, and no token', async () => {
-    const { stdout } = await run('logs', '--pod', 'p');
-    assert.match(stdout, /"pod":"p".*"msg":"token request"/);
-    assert.doesNotMatch(stdout, /eyJ/);
-  });
-
   it('sysdump has its pages, log and metrics', async () => {
     const { code, stdout: text } = await run('sysdump');
     assert.equal(code, 0);

@@ -32,13 +32,16 @@ const scaleSet = {
   providerID:
     'azure:///subscriptions/s/resourceGroups/rg/providers/Microsoft.Compute/virtualMachineScaleSets/pool/virtualMachines/0',
 };
-/** An agent whose metrics page shows a watch that has no list yet. */
+const ofServer: Recorded['other'] = (_program, args) =>
+  ok(args[0] === 'version' ? '{"serverVersion":{"gitVersion":"v1.34.2"}}' : 'yes\n');
+
+/** An agent with a watch that has no list yet. */
 const notSynced: Recorded = {
   ...boundTestBed({
     nodes: [node('node-1')],
     pods: [createAgentPod('node-1', { isReady: false })],
   }),
-  other: () => ok('nmi_ready{condition="watches"} 0\nnmi_redirect_up{mode="ebpf"} 1\n'),
+  other: ofServer,
 };
 
 /** By the wording of their rows in the page. */
@@ -77,14 +80,17 @@ const troubles: Readonly<Record<string, Trouble>> = {
     fix: /network_policy\n[^]*^ +fix: Allow egress to ipBlock 169\.254\.25\.79\/32, TCP port 2579/m,
   },
   'pods of a new node get nothing, or the identities of the node': {
-    words: ['status'],
-    testBed: boundTestBed({ nodes: [node('node-1'), node('node-2')] }),
-    fix: /^node-2 .* no agent [^]*agent_missing\n[^]*^ +fix: Look at the DaemonSet/m,
+    words: ['doctor'],
+    testBed: {
+      ...boundTestBed({ nodes: [node('node-1'), node('node-2')] }),
+      other: ofServer,
+    },
+    fix: /Node node-2: agent_missing\n[^]*^ +fix: Look at the DaemonSet/m,
   },
   'new pods get 503 while old ones work': {
-    words: ['status'],
+    words: ['doctor'],
     testBed: notSynced,
-    fix: /not ready.*watches[^]*agent_not_ready\n[^]*^ +fix: kubectl nmi logs --node node-1$/m,
+    fix: /agent_not_ready\n[^]*^ +fix: See why: kubectl -n kube-system logs nmi-node-1 -c nmi$/m,
   },
   'pods of a new node pool get `identity_not_assigned`': {
     words: ['identity', 'assign', 'orders'],
@@ -114,8 +120,7 @@ const troubles: Readonly<Record<string, Trouble>> = {
           }),
         ],
       }),
-      other: (_program, args) =>
-        ok(args[0] === 'version' ? '{"serverVersion":{"gitVersion":"v1.34.2"}}' : 'yes\n'),
+      other: ofServer,
     },
     fix: /old_nmi\n[^]*^ +fix: /m,
   },

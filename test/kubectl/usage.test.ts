@@ -30,7 +30,7 @@ const cases: readonly (readonly [words: string, problem: string, nextStep: strin
     'See kubectl nmi analyze --help',
   ],
   ['test', 'test needs --pod', 'See kubectl nmi test --help'],
-  ['status --timeout', '--timeout has no value', 'See kubectl nmi status --help'],
+  ['test --timeout', '--timeout has no value', 'See kubectl nmi test --help'],
   ['doctor -n', '-n has no value', 'Give one, or leave it out.'],
   ['identity', 'No verb is given after identity.', 'See kubectl nmi identity --help'],
   ['explian', 'unknown verb explian; did you mean explain?', 'See kubectl nmi --help'],

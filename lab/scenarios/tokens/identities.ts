@@ -1,7 +1,6 @@
 /** Which identity a pod gets: one, several, by each selector, none. */
 import assert from 'node:assert/strict';
-import { instanceDocument } from '../../fakes/imds/documents.ts';
-import { createLabIdentity, labSubscriptionId } from '../../fakes/identity.ts';
+import { createLabIdentity } from '../../fakes/identity.ts';
 import {
   createAzureIdentity,
   createAzureIdentityBinding,
@@ -233,7 +232,6 @@ const unassigned: Scenario = {
   inTour: false,
   run: async (testBed) => {
     const { name, clientId, resourceId } = createLabIdentity('unassigned');
-    const { compute } = instanceDocument;
     testBed.kube.apply(createAzureIdentity({ name, clientId, resourceId }));
     testBed.addBinding(name, name, name);
     const pod = await testBed.addPod({ name: 'app', binding: name });
@@ -243,16 +241,13 @@ const unassigned: Scenario = {
         status: 400,
         says: /^Identity not found: .*not assigned to this node/,
       });
-      const command =
-        `az vmss identity assign --subscription ${labSubscriptionId} ` +
-        `--resource-group ${compute.resourceGroupName} --name ${compute.vmScaleSetName} ` +
-        `--identities ${resourceId}`;
+      const command = `kubectl nmi identity assign ${name} -n default `;
       assert.ok(reply.text.includes(command), reply.text);
     }
     assertUpstream(testBed, []);
     const asked = testBed.imds.requests().map(({ target }) => target.includes(clientId));
-    assert.deepEqual(asked, [true, false], 'expected one request for each');
-    return 'refused with the az command; one request upstream for two from the pod';
+    assert.deepEqual(asked, [true], 'expected one request for both');
+    return 'refused with the command; one request upstream for two from the pod';
   },
 };
 

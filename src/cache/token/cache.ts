@@ -31,7 +31,6 @@ import type { Clock } from '../../base/time/clock.ts';
 import type { RateLimiter } from '../../base/rate-limiter.ts';
 import type { Party } from '../../base/fair-queue.ts';
 import { InflightFetch, type FetchResult, type Waiter } from './inflight.ts';
-import { LruList } from '../../base/lru-list.ts';
 import { refreshDelayMs, retryDelayMs } from './refresh-policy.ts';
 import { endsAtWallMs, RenderedToken, type Token } from './token.ts';
 
@@ -136,9 +135,9 @@ const maxNegativeEntries = 3_000;
 export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposable {
   readonly #options: TokenCacheOptions<R, F>;
   readonly #clock: Clock;
+  /** Least recently used first. */
   readonly #entries = new Map<string, CacheEntry<R>>();
   readonly #groups = new Map<string, Set<CacheEntry<R>>>();
-  readonly #lru = new LruList<CacheEntry<R>>();
   readonly #inflight = new Map<string, InflightFetch<R, F>>();
   readonly #negative: NegativeCache<R, F>;
   readonly #timers: TimerQueue;
@@ -168,7 +167,7 @@ export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposab
     return this.#entries.size + this.#negative.size + this.#inflight.size === 0;
   }
 
-  /** Synchronous look-up: a token with enough life left, or `undefined`. O(1), no allocation. */
+  /** Synchronous look-up: a token with enough life left, or `undefined`. O(1). */
   peek(key: string): RenderedToken | undefined {
     const entry = this.#entries.get(key);
     if (entry === undefined) return undefined;
@@ -297,7 +296,8 @@ export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposab
 
   #use(entry: CacheEntry<R>, nowMs: number): void {
     entry.usedAtMs = nowMs;
-    this.#lru.touch(entry);
+    this.#entries.delete(entry.key);
+    this.#entries.set(entry.key, entry);
     if (entry.state !== 'idle') return;
     entry.wake();
     this.#timers.set(entry, 0);
@@ -448,8 +448,7 @@ export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposab
       if (!isForCaller) return;
       entry = new CacheEntry(request, arrival, this.#onDue);
       this.#entries.set(request.key, entry);
-      this.#lru.add(entry);
-      const { oldest } = this.#lru;
+      const [oldest] = this.#entries.values();
       if (this.#entries.size > maxEntries && oldest !== undefined) this.#remove(oldest);
       this.#addToGroup(entry);
     } else {
@@ -517,7 +516,6 @@ export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposab
     members?.delete(entry);
     if (members?.size === 0 && name !== undefined) this.#groups.delete(name);
     this.#entries.delete(entry.key);
-    this.#lru.delete(entry);
     this.#timers.clear(entry);
   }
 

@@ -16,7 +16,6 @@
  */
 import type { QueuedTimer } from '../../base/time/timer-queue.ts';
 import type { Keyed } from './negative-cache.ts';
-import type { Linked } from '../../base/lru-list.ts';
 import { endsAtWallMs, type RenderedToken } from './token.ts';
 
 export type EntryState = 'fresh' | 'refreshing' | 'stale' | 'idle';
@@ -29,7 +28,7 @@ export interface Arrival {
   readonly minLifeMs: number;
 }
 
-export class CacheEntry<R extends Keyed> implements QueuedTimer, Linked<CacheEntry<R>> {
+export class CacheEntry<R extends Keyed> implements QueuedTimer {
   readonly key: string;
   /** Request of the first fetch, repeated by each refresh. */
   readonly request: R;
@@ -49,8 +48,6 @@ export class CacheEntry<R extends Keyed> implements QueuedTimer, Linked<CacheEnt
   usedAtMs: number;
   dueAtMs = 0;
   disarm: (() => void) | undefined = undefined;
-  newer: CacheEntry<R> | undefined = undefined;
-  older: CacheEntry<R> | undefined = undefined;
   state: EntryState = 'fresh';
   /** Consecutive failed refreshes. */
   failures = 0;

@@ -1,5 +1,6 @@
 /** A report as text, JSON or YAML. Control characters in objects are escaped, for the terminal. */
 import { Document, Scalar, visit } from 'yaml';
+import { escapeUnit, renderJson } from '../../base/printable.ts';
 
 /** Control characters beyond ASCII: C1 controls, line separators and changes of text direction. */
 const moving = /[\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/u;
@@ -15,7 +16,7 @@ export function renderReport(
 ): string {
   switch (format) {
     case 'json':
-      return `${JSON.stringify(value, undefined, 2).replaceAll(/[^\n\x20-\x7e]/g, escapeUnit)}\n`;
+      return renderJson(value);
     case 'yaml':
       return renderYaml([value]);
     case 'text':
@@ -58,19 +59,6 @@ export function renderTable(
   );
 }
 
-/** Two units at most: `1h5m`, `59m3s`, `12s`. */
-export function renderAge(ms: number): string {
-  const seconds = Math.max(0, Math.floor(ms / 1000));
-  const [minutes, hours, days] = [
-    Math.floor(seconds / 60),
-    Math.floor(seconds / 3600),
-    Math.floor(seconds / 86_400),
-  ] as const;
-  if (days > 0) return `${days}d${hours % 24}h`;
-  if (hours > 0) return `${hours}h${minutes % 60}m`;
-  return minutes > 0 ? `${minutes}m${seconds % 60}s` : `${seconds}s`;
-}
-
 /** A word of a command line, quoted for a shell if necessary. */
 export function shellWord(word: string): string {
   if (/^[\w@%+=:,./-]+$/.test(word)) return word;
@@ -80,8 +68,4 @@ export function shellWord(word: string): string {
 /** Text of an object on one line: a line break in it would start a new line, in YAML too. */
 export function toLine(text: string): string {
   return text.replaceAll(/\p{Cc}|[\u2028\u2029\u202a-\u202e\u2066-\u2069]/gu, '?');
-}
-
-function escapeUnit(unit: string): string {
-  return `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`;
 }

@@ -26,9 +26,6 @@ export interface AgentView {
   readonly isReady: boolean;
   /** Why the pod is not ready, as reported by the kubelet; empty while it is ready. */
   readonly problem: string;
-  /** Wall time in milliseconds since which it is ready or not; 0 if unknown. */
-  readonly sinceWallMs: number;
-  readonly restarts: number;
   readonly image: string;
   /** The NMI of aad-pod-identity and not this project's agent. */
   readonly isOldNmi: boolean;
@@ -63,8 +60,6 @@ export function viewAgent(pod: RawObject): AgentView {
     phase: stringAt(status, 'phase'),
     isReady,
     problem: isReady ? '' : problemOf(pod, states, stringAt(condition, 'message')),
-    sinceWallMs: Date.parse(stringAt(condition, 'lastTransitionTime')) || 0,
-    restarts: states.reduce((sum, each) => sum + (Number(each['restartCount']) || 0), 0),
     image,
     isOldNmi:
       /aad-pod-identity\/nmi/.test(image) ||

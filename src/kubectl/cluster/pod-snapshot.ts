@@ -10,13 +10,7 @@ import { defaultConfig, type AgentView } from './agents.ts';
 import { createClusterState } from './cluster-state.ts';
 import { identityGrants, identityResources, workloadResources } from './resources.ts';
 import { optionalKinds, type Snapshot } from './snapshot.ts';
-import {
-  agentSelector,
-  chooseAgents,
-  isLabeled,
-  readLabeledPods,
-  type AgentAccess,
-} from './trusted-agents.ts';
+import { agentSelector, chooseAgents, isLabeled, type AgentAccess } from './trusted-agents.ts';
 import { losses, mergeUnread, valueOrUnread, type Unread } from './unread.ts';
 
 /** The objects of a namespace, without its pods. */
@@ -66,46 +60,10 @@ export async function readPodSnapshot(
   const alone: Snapshot = { ...nearby, scope, pods: [pod], agents: undefined };
   const isRefused = wouldBeRefused(alone, pod, nowWallMs);
   const isWide = nearby.grants !== undefined;
-  const neighbors = readNeighbors(access, pod, { isWide, isRefused });
-  const snapshot = await complete(access, alone, neighbors, isRefused);
-  const others = snapshot.pods.filter((each) => titleOf(each) !== titleOf(pod));
-  return { ...snapshot, pods: [pod, ...others] };
-}
-
-/** For an object of a namespace, with the pods of the namespace. */
-export async function readNamespaceSnapshot(
-  access: AgentAccess,
-  scope: string,
-  nearby: Nearby,
-  needsOthers: boolean,
-): Promise<Snapshot> {
-  const alone: Snapshot = { ...nearby, scope, pods: [], agents: undefined };
-  const neighbors = Promise.all([access.kubectl.list('pods', scope), readLabeledPods(access)]).then(
-    ([own, labeled]) => {
-      valueOf(own, `list pods in namespace ${scope}`);
-      return { own, labeled };
-    },
-  );
-  return complete(access, alone, neighbors, needsOthers);
-}
-
-interface Neighbors {
-  readonly own: Pods;
-  /** With the label of agents. */
-  readonly labeled: Pods;
-}
-
-/** @param needsOthers objects of other namespaces may be meant. */
-async function complete(
-  access: AgentAccess,
-  alone: Snapshot,
-  reading: Promise<Neighbors>,
-  needsOthers: boolean,
-): Promise<Snapshot> {
   const unread = [...alone.unread];
   const [elsewhere, neighbors] = await Promise.all([
-    needsOthers ? readElsewhere(access) : undefined,
-    reading,
+    isRefused ? readElsewhere(access) : undefined,
+    readNeighbors(access, pod, { isWide, isRefused }),
   ]);
   const withOthers = (resource: string, own: readonly RawObject[]) => {
     const read = elsewhere?.get(resource);
@@ -114,16 +72,23 @@ async function complete(
   };
   const labeled = valueOrUnread(neighbors.labeled, 'list pods', losses.agents, unread);
   const { identities, bindings, exceptions } = alone;
+  const own = valueOrUnread(neighbors.own, 'list pods of its node', losses.twins, unread) ?? [];
   return {
     ...alone,
     identities: withOthers(identityResources.identities, identities),
     bindings: withOthers(identityResources.bindings, bindings),
     exceptions: withOthers(identityResources.exceptions, exceptions),
-    pods: valueOrUnread(neighbors.own, 'list pods of its node', losses.twins, unread) ?? [],
+    pods: [pod, ...own.filter((each) => titleOf(each) !== titleOf(pod))],
     agents:
       labeled === undefined ? undefined : await verify(access, labeled, elsewhere?.get(daemonSets)),
     unread: mergeUnread(unread),
   };
+}
+
+interface Neighbors {
+  readonly own: Pods;
+  /** With the label of agents. */
+  readonly labeled: Pods;
 }
 
 /** By the objects alone: an option of the agent may still refuse a pod that is not. */

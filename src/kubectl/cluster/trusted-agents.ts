@@ -12,7 +12,7 @@ import {
   specOf,
   type RawObject,
 } from '../base/object.ts';
-import { valueOf, type Kubectl, type Read } from '../transport/kubectl.ts';
+import type { Kubectl, Read } from '../transport/kubectl.ts';
 import { toPluginError } from '../transport/kubectl-failure.ts';
 import { viewAgent, type AgentView } from './agents.ts';
 
@@ -20,7 +20,7 @@ export interface AgentAccess {
   readonly kubectl: Kubectl;
   /** The only namespace whose pods can be agents. */
   readonly agentNamespace: string;
-  /** Prints a line for the user, once. */
+  /** Prints a line for the user. */
   readonly warn: (text: string) => void;
 }
 
@@ -28,11 +28,6 @@ export interface AgentAccess {
 const [labelName, labelValue] = ['component', 'nmi'];
 export const agentSelector = `${labelName}=${labelValue}`;
 const maxNamed = 5;
-
-/** @throws PluginError when the pods of agents cannot be listed. */
-export async function listAgents(access: AgentAccess): Promise<readonly AgentView[]> {
-  return valueOf(await readAgents(access), 'list the pods of the agents');
-}
 
 export async function readAgents(access: AgentAccess): Promise<Read<readonly AgentView[]>> {
   const { kubectl, agentNamespace } = access;
@@ -71,7 +66,7 @@ export function isLabeled(pod: RawObject): boolean {
 }
 
 /** Of all namespaces if the user may, for the sake of the warning. */
-export async function readLabeledPods({ kubectl, agentNamespace }: AgentAccess) {
+async function readLabeledPods({ kubectl, agentNamespace }: AgentAccess) {
   const options = { labels: agentSelector };
   const all = await kubectl.list('pods', undefined, options);
   if (all.ok || all.failure.kind !== 'forbidden') return all;

@@ -13,7 +13,7 @@ import { versionOf, type AgentView } from '../cluster/agents.ts';
 import { createFinding, type Finding } from '../../nmi/diagnosis/finding.ts';
 
 /** The agents run on Linux and on nodes that are machines. */
-export function nodesOfAgents(nodes: readonly RawObject[]): readonly RawObject[] {
+function nodesOfAgents(nodes: readonly RawObject[]): readonly RawObject[] {
   return nodes.filter((node) => {
     const labels = labelsOf(node);
     const system = labels.get('kubernetes.io/os') ?? 'linux';
@@ -86,9 +86,8 @@ export function ofAgent(agent: AgentView): readonly Finding[] {
     return [createFinding('image_not_pulled', { object, text })];
   }
   const text = `The agent of node ${node} is not ready: ${problem}`;
-  return [
-    createFinding('agent_not_ready', { object, text, fix: `kubectl nmi logs --node ${node}` }),
-  ];
+  const fix = `See why: kubectl -n ${agent.namespace} logs ${agent.name} -c nmi`;
+  return [createFinding('agent_not_ready', { object, text, fix })];
 }
 
 /** Leftovers of the standard mode of aad-pod-identity. */

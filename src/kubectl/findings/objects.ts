@@ -19,7 +19,6 @@ import { findingsOfStatus } from './status.ts';
 export function examineObjects(context: PodContext): readonly Finding[] {
   return [
     ...ofUnusable(context),
-    ...ofFields(context),
     ...ofIdentities(context),
     ...ofBindings(context),
     ...ofExceptions(context),
@@ -31,43 +30,6 @@ function ofUnusable({ view }: PodContext): readonly Finding[] {
   return view.unusable
     .filter(({ kind }) => kind !== 'AzureIdentity' && kind !== 'AzureIdentityBinding')
     .map(({ kind, title, reason }) => findingOfIgnored(`${kind} ${title}`, reason));
-}
-
-const fields = {
-  AzureIdentity: [
-    ...['type', 'resourceID', 'clientID', 'clientPassword', 'tenantID', 'auxiliaryTenantIDs'],
-    ...['adResourceID', 'adEndpoint', 'federation', 'allowedResources', 'replicas', 'metadata'],
-  ],
-  AzureIdentityBinding: ['azureIdentity', 'selector', 'serviceAccount', 'weight', 'metadata'],
-  AzurePodIdentityException: ['podLabels', 'metadata'],
-} as const;
-
-/** Unknown fields. An API server drops them, so they are found in files only. */
-function ofFields({ snapshot }: PodContext): readonly Finding[] {
-  const lists = [
-    ['AzureIdentity', snapshot.identities],
-    ['AzureIdentityBinding', snapshot.bindings],
-    ['AzurePodIdentityException', snapshot.exceptions],
-  ] as const;
-  return lists.flatMap(([kind, objects]) =>
-    objects.flatMap((object) =>
-      Object.keys(specOf(object)).flatMap((key) => {
-        const known: readonly string[] = fields[kind];
-        if (known.includes(key)) return [];
-        const meant = known.find((each) => each.toLowerCase() === key.toLowerCase());
-        return [
-          createFinding('field_unknown', {
-            object: `${kind} ${titleOf(object)}`,
-            text: `It has the field spec.${key}, which does not exist.`,
-            fix:
-              meant === undefined
-                ? 'Remove the field.'
-                : `Write spec.${meant}; the case of letters counts.`,
-          }),
-        ];
-      }),
-    ),
-  );
 }
 
 function ofIdentities({ snapshot, view, knowsOptions }: PodContext): readonly Finding[] {

@@ -145,10 +145,7 @@ export class Kubectl {
 
   /** The namespace of the context, or `default` if it has none. */
   async currentNamespace(): Promise<string> {
-    const run = await this.run(['config', 'view', '--minify', '--output=jsonpath={..namespace}']);
-    if (run.code === undefined) throw toPluginError(classifyFailure(run), 'read the configuration');
-    const text = run.code === 0 ? run.stdout.trim() : '';
-    return text === '' ? 'default' : text;
+    return (await this.pin()).namespace;
   }
 
   /** What a command line needs to reach the same server as the same user. */

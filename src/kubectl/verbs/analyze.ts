@@ -1,6 +1,5 @@
 /** `kubectl nmi analyze`: every finding of a namespace, a cluster or of files. */
 import { exitCodes } from '../base/io.ts';
-import { namespaceOf, type RawObject } from '../base/object.ts';
 import { usageError, type ExitCode } from '../base/plugin-error.ts';
 import { parseManifests, snapshotOf } from '../cluster/manifests.ts';
 import { readSnapshot, type Snapshot } from '../cluster/snapshot.ts';
@@ -39,8 +38,8 @@ export const addAnalyze: AddVerb = (parser, start) =>
         .example('$0 analyze -f app.yaml --fail-on warning', 'a step of CI before kubectl apply'),
     (flags) =>
       start(flags, (context) => {
-        const { filename: files = [], 'fail-on': failOn, threshold, verbose } = flags;
-        return analyzeAll(context, { files, threshold, failOn, verbose });
+        const { filename: files = [], 'fail-on': failOn } = flags;
+        return analyzeAll(context, { ...flags, files, failOn });
       }),
   );
 
@@ -62,19 +61,11 @@ async function analyzeAll(context: VerbContext, flags: AnalyzeFlags): Promise<Ex
   print(context, value, () => [
     ...renderFindings(findings),
     ...(findings.length === 0 ? [] : ['']),
-    `${summaryOf(findings)} of ${describeScope(snapshot)}${flags.files.length > 0 ? ' in these files; what the cluster has beside them is not known' : ''}`,
+    `${summaryOf(findings)} of ${snapshot.pods.length} pods${flags.files.length > 0 ? ' in these files; what the cluster has beside them is not known' : ''}`,
     ...(verbose ? renderUnread(unread) : countUnread(unread)),
   ]);
   const hasFailed = failOn !== 'none' && reaches(findings, failOn);
   return hasFailed ? exitCodes.findings : exitOf(context, findings.length === 0);
-}
-
-/** Other namespaces are read for what is missing in this one. */
-function describeScope({ scope, pods, ...objects }: Snapshot): string {
-  const countOf = (all: readonly RawObject[]): number =>
-    all.filter((each) => scope === undefined || namespaceOf(each) === scope).length;
-  const { identities, bindings, exceptions } = objects;
-  return `${countOf(pods)} pods, ${countOf(identities)} identities, ${countOf(bindings)} bindings, ${countOf(exceptions)} exceptions`;
 }
 
 function summaryOf(findings: readonly Finding[]): string {

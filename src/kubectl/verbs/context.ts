@@ -9,7 +9,7 @@ export interface VerbContext {
   readonly io: Io;
   readonly kubectl: Kubectl;
   readonly agentNamespace: string;
-  /** Prints a line on standard error, once. */
+  /** Prints a line on standard error. */
   readonly warn: (text: string) => void;
   /** Value of the flag; undefined for the namespace of the kubectl context. */
   readonly namespace: string | undefined;

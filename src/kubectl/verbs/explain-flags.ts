@@ -1,14 +1,12 @@
 /** The command line of `kubectl nmi explain`. Kinds are named as for kubectl. */
 import { usageError } from '../base/plugin-error.ts';
-import { explainIp, explainObject, explainPod, explainWorkload } from './explain.ts';
+import { explainIp, explainPod, explainWorkload } from './explain.ts';
 import { switchFlag, type AddVerb } from './verb.ts';
 
 /** By every name that kubectl knows, in lower case. */
 const kinds: Readonly<Record<string, readonly string[]>> = {
   Pod: ['pod', 'pods', 'po'],
   ip: ['ip'],
-  identity: ['identity', 'identities', 'azureidentity', 'azureidentities', 'azid'],
-  binding: [...['binding', 'bindings', 'azureidentitybinding', 'azureidentitybindings', 'azidb']],
   Deployment: ['deployment', 'deployments', 'deploy'],
   StatefulSet: ['statefulset', 'statefulsets', 'sts'],
   DaemonSet: ['daemonset', 'daemonsets', 'ds'],
@@ -19,13 +17,13 @@ const kinds: Readonly<Record<string, readonly string[]>> = {
 export const addExplain: AddVerb = (parser, start) =>
   parser.command(
     'explain <what> [name]',
-    'explain what a pod, workload, identity, binding or address gets, and why',
+    'explain what a pod gets, by its name, workload or address, and why',
     (verb) =>
       verb
         .positional('what', {
           type: 'string',
           describe:
-            'A kind (pod, deployment, statefulset, daemonset, job, cronjob, identity, binding, ip), or KIND/NAME.',
+            'A kind (pod, deployment, statefulset, daemonset, job, cronjob, ip), or KIND/NAME.',
           // No mutation: the command itself demands it, and only the compiler needs to know that here.
           demandOption: true,
         })
@@ -51,9 +49,6 @@ export const addExplain: AddVerb = (parser, start) =>
             return explainPod(context, name, flags);
           case 'ip':
             return explainIp(context, name, flags);
-          case 'identity':
-          case 'binding':
-            return explainObject(context, kind, name, flags);
           default:
             return explainWorkload(context, kind, name, flags);
         }
@@ -72,7 +67,7 @@ function parseTarget(
   if (kind === undefined) {
     throw usageError(
       `explain knows no kind ${word}`,
-      'Name a pod, deployment, statefulset, daemonset, job, cronjob, identity, binding or ip.',
+      'Name a pod, deployment, statefulset, daemonset, job, cronjob or ip.',
     );
   }
   const [only] = names;

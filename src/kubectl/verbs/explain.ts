@@ -16,20 +16,13 @@ import {
 } from '../base/object.ts';
 import { failedError, usageError, type ExitCode, type PluginError } from '../base/plugin-error.ts';
 import { exitCodes } from '../base/io.ts';
-import {
-  readNamespaceSnapshot,
-  readNearby,
-  readPodSnapshot,
-  type Nearby,
-} from '../cluster/pod-snapshot.ts';
-import { identityResources } from '../cluster/resources.ts';
+import { readNearby, readPodSnapshot, type Nearby } from '../cluster/pod-snapshot.ts';
 import { settledValue } from '../cluster/snapshot.ts';
 import { countUnread, renderUnread, type Unread } from '../cluster/unread.ts';
 import { assessPod } from '../findings/assessment.ts';
 import { AgentContexts } from '../findings/contexts.ts';
 import { ownersOf } from '../findings/owners.ts';
 import { hasEnded, namedClientId } from '../findings/pods.ts';
-import { renderObjectReport, reportObject, type ObjectKind } from '../findings/object-report.ts';
 import type { Verdict } from '../findings/verdict.ts';
 import { ofContext, valueOf } from '../transport/kubectl.ts';
 import { namespaceFor, print, refuseUnknownNamespace, type VerbContext } from './context.ts';
@@ -123,33 +116,6 @@ export async function explainWorkload(
   return report(context, pod, nearby, flags);
 }
 
-export async function explainObject(
-  context: VerbContext,
-  what: 'identity' | 'binding',
-  name: string,
-  { verbose, strict }: PodFlags,
-): Promise<ExitCode> {
-  const kind = what === 'identity' ? 'AzureIdentity' : 'AzureIdentityBinding';
-  const nearby = await readNearby(context, context.namespace ?? ofContext);
-  const objects = kind === 'AzureIdentity' ? nearby.identities : nearby.bindings;
-  const object = objects.find((each) => nameOf(each) === name);
-  if (object === undefined) throw await noSuchObject(context, kind, name, objects);
-  const identity = stringAt(specOf(object), 'azureIdentity');
-  const isDangling =
-    kind === 'AzureIdentityBinding' && !nearby.identities.some((each) => nameOf(each) === identity);
-  const snapshot = await readNamespaceSnapshot(context, namespaceOf(object), nearby, isDangling);
-  const contexts = new AgentContexts(snapshot, context.io.wallMs());
-  const answer = reportObject(kind, object, snapshot, contexts);
-  const { findings, unread } = answer;
-  print(context, answer, () => [
-    ...renderObjectReport(answer),
-    ...(verbose ? renderUnread(unread) : countUnread(unread)),
-  ]);
-  const isFine =
-    findings.every(({ severity }) => severity !== 'error') && !(strict && unread.length > 0);
-  return isFine ? exitCodes.ok : exitCodes.findings;
-}
-
 /** The newest first: the one that a change of the template has made. */
 function byAge(one: RawObject, other: RawObject): number {
   const [a, b] = [one, other].map((each) => stringAt(metadataOf(each), 'creationTimestamp'));
@@ -224,23 +190,18 @@ export function section(title: string, lines: readonly string[]): readonly strin
   return lines.length === 0 ? [] : ['', title, ...lines];
 }
 
-interface Missing {
-  readonly kind: string;
-  readonly name: string;
-  /** Objects of the kind and the namespace. */
-  readonly among: readonly RawObject[];
-  /** Default: the object with nearly that name, or how to list them. */
-  readonly step?: string | undefined;
-  readonly list: (namespace: string) => string;
-  readonly more?: string;
-}
-
-async function noSuch(context: VerbContext, missing: Missing): Promise<PluginError> {
-  const { kind, name, among, step, list, more = '' } = missing;
+/** @param step default: the object with nearly that name, or how to list them. */
+async function noSuch(
+  context: VerbContext,
+  [kind, name]: readonly [kind: string, name: string],
+  among: readonly RawObject[],
+  { step, more = '' }: { readonly step?: string | undefined; readonly more?: string } = {},
+): Promise<PluginError> {
   const namespace = await namespaceFor(context);
   await refuseUnknownNamespace(context, namespace);
   const near = nearest(name, among.map(nameOf), Math.max(2, name.length / 3));
-  const meant = near === undefined ? `List them: ${list(namespace)}` : `Did you mean ${near}?`;
+  const list = `List them: kubectl -n ${namespace} get ${kind.toLowerCase()}s`;
+  const meant = near === undefined ? list : `Did you mean ${near}?`;
   return failedError(`namespace ${namespace} has no ${kind} ${name}${more}`, step ?? meant);
 }
 
@@ -253,12 +214,8 @@ async function noSuchPod(
   const among = read.ok ? read.value : [];
   const like = among.map(nameOf).filter((each) => each.startsWith(`${name}-`));
   const workload = workloads.find((each) => nameOf(each) === name);
-  return noSuch(context, {
-    kind: 'pod',
-    name,
-    among,
+  return noSuch(context, ['pod', name], among, {
     step: like.length > 0 ? `Name one of its pods: ${like.slice(0, 3).join(', ')}` : undefined,
-    list: (namespace) => `kubectl -n ${namespace} get pods`,
     more: workload === undefined ? '' : `; there is a ${stringAt(workload, 'kind')} of that name`,
   });
 }
@@ -269,35 +226,10 @@ async function noSuchWorkload(
   name: string,
   { workloads, unread }: Nearby,
 ): Promise<PluginError> {
-  const plural = `${kind.toLowerCase()}s`;
-  const hidden = unread.find(({ what }) => what.includes(`list ${plural}.`));
+  const hidden = unread.find(({ what }) => what.includes(`list ${kind.toLowerCase()}s.`));
   if (hidden !== undefined) {
     return failedError(`cannot ${hidden.what}: ${hidden.why}`, 'Name one of its pods instead.');
   }
   const among = workloads.filter((each) => each['kind'] === kind);
-  return noSuch(context, {
-    kind,
-    name,
-    among,
-    list: (namespace) => `kubectl -n ${namespace} get ${plural}`,
-  });
-}
-
-async function noSuchObject(
-  context: VerbContext,
-  kind: ObjectKind,
-  name: string,
-  among: readonly RawObject[],
-): Promise<PluginError> {
-  const resource = identityResources[kind === 'AzureIdentity' ? 'identities' : 'bindings'];
-  const read = await context.kubectl.list(resource, undefined);
-  const elsewhere = (read.ok ? read.value : []).find((each) => nameOf(each) === name);
-  const place = elsewhere === undefined ? undefined : namespaceOf(elsewhere);
-  return noSuch(context, {
-    kind,
-    name,
-    among,
-    step: place === undefined ? undefined : `There is one in namespace ${place}: use -n ${place}.`,
-    list: (namespace) => `kubectl -n ${namespace} get ${resource}`,
-  });
+  return noSuch(context, [kind, name], among);
 }

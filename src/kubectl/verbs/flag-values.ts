@@ -33,9 +33,6 @@ export function refuseLostValues(words: readonly string[], parser: Parser): Pars
         );
       }
       if (values.length === 0 || values.includes('')) throw withoutValue(flag);
-      if (values.some(Number.isNaN)) {
-        throw usageError(`${flag} is no number`, 'Give a number.');
-      }
     }
     return true;
   });

@@ -29,9 +29,6 @@ export const planFlags = {
   apply: switchFlag('Change the objects in the cluster after showing what changes.'),
 } as const satisfies Readonly<Record<string, Options>>;
 
-/** Azure is only read, and only with this flag. */
-export const runFlag = switchFlag('Read from Azure, as the user that az is logged in as.');
-
 export const emptyPlan: Plan = {
   objects: [],
   changes: [],

@@ -1,4 +1,4 @@
-/** `kubectl nmi version`: of the plugin. `status` shows those of the agents. */
+/** `kubectl nmi version`: of the plugin. */
 import { buildInfo } from '../../nmi/base/build-info.ts';
 import { exitCodes } from '../base/io.ts';
 import type { ExitCode } from '../base/plugin-error.ts';

@@ -9,8 +9,8 @@
  * 3. A write applies to the version that was evaluated or fails, and changes only conditions of our
  *    types. So two processes that write at the same time agree after one write.
  * 4. A write that the server does not accept is tried again after a while, or at the next change of
- *    the object. It holds back no other object, unless the server does not answer at all, or no
- *    object of the kind can be written: without the right, or under a definition without conditions.
+ *    the object. It holds back another object by a second at most, unless the server does not answer
+ *    at all, or the definition of the kind has no conditions.
  * 5. Evaluation is split into pieces, so that probes are answered.
  */
 import type { Clock } from '../../base/time/clock.ts';
@@ -48,7 +48,7 @@ export type WriteOutcome = 'written' | 'conflict' | 'deleted' | 'rejected' | 'fo
 export type WriteCounts = Record<WriteOutcome, number>;
 
 export interface ConditionWriterOptions {
-  readonly client: Pick<KubeClient, 'getJson' | 'patchJson' | 'postJson'>;
+  readonly client: Pick<KubeClient, 'getJson' | 'patchJson'>;
   readonly secrets: Pick<SecretReader, 'check'>;
   readonly objects: ObservedObjects;
   readonly rules: Rules;
@@ -74,15 +74,12 @@ const sweepMs = 60_000;
 const failureBackoff = { baseMs: 1_000, capMs: 60_000 } as const;
 /** A refused write is not repeated for so long: after a conflict or a failure, or a refusal. */
 const [failedKeptMs, refusedKeptMs] = [1_000, 600_000];
-/** A kind is written again after this time: without definition, without the right. */
-const [undefinedMs, unallowedMs] = [60_000, 600_000];
-/** An answer of the server that the right exists is valid for further refusals in this time. */
-const allowedMs = 60_000;
+/** A kind without conditions is written again after this time. */
+const undefinedMs = 60_000;
 /** A readable Secret usually remains readable; a missing one is probably being created. */
 const [readableMs, unreadableMs] = [1_800_000, 120_000];
 /** Objects of one kind that a cluster may have, and more. */
 const maxKept = 100_000;
-const reviewPath = '/apis/authorization.k8s.io/v1/selfsubjectaccessreviews';
 const callTimeoutMs = 10_000;
 /** Evaluations per piece, some 12 ms. */
 const evaluationsAtOnce = 500;
@@ -113,8 +110,8 @@ export class ConditionWriter implements AsyncDisposable {
   readonly #findings: ExpiringMap<SecretFinding>;
   /** By work key: a write that was not accepted. */
   readonly #refused: ExpiringMap<string>;
-  /** Whether the status of a kind can be written; undefined if nothing says that it cannot. */
-  readonly #isWritable: ExpiringMap<boolean>;
+  /** Kinds whose definition has no conditions. */
+  readonly #unwritable: ExpiringMap<true>;
   /** Objects to be evaluated. */
   readonly #queue = new FairQueue<string>();
   /** Evaluated objects, by their next step. */
@@ -142,7 +139,7 @@ export class ConditionWriter implements AsyncDisposable {
     this.#options = options;
     this.#findings = new ExpiringMap(options.clock, maxKept);
     this.#refused = new ExpiringMap(options.clock, maxKept);
-    this.#isWritable = new ExpiringMap(options.clock, Object.keys(kinds).length);
+    this.#unwritable = new ExpiringMap(options.clock, Object.keys(kinds).length);
     this.#job = startPeriodicJob(options.clock, settleMs, () => {
       const run = this.#tick();
       this.#run = run;
@@ -154,7 +151,7 @@ export class ConditionWriter implements AsyncDisposable {
     this.#ended.abort();
     this.#job[Symbol.dispose]();
     await this.#run;
-    for (const kept of [this.#findings, this.#refused, this.#isWritable]) kept[Symbol.dispose]();
+    for (const kept of [this.#findings, this.#refused, this.#unwritable]) kept[Symbol.dispose]();
   }
 
   async #tick(): Promise<number | undefined> {
@@ -250,7 +247,7 @@ export class ConditionWriter implements AsyncDisposable {
   #stepOf(key: string): Step | undefined {
     const { objects } = this.#options;
     const { kind, namespace, name } = parseWorkKey(key);
-    if (this.#isWritable.get(kind) === false) return undefined;
+    if (this.#unwritable.get(kind)) return undefined;
     const object = this.#objectOf(key);
     if (object === undefined) return undefined;
     const evaluation =
@@ -374,19 +371,18 @@ export class ConditionWriter implements AsyncDisposable {
         }
         // A webhook that fails for this object, or a server that fails for a moment.
         this.#refused.set(key, write, failedKeptMs);
-        this.#pausedUntilMs =
-          clock.monotonicMs() + backoffMs(failureBackoff, 1, random(), error.retryAfterMs);
-        this.#logOnce(kind, object, error, 'failed to write status conditions');
-        return;
+        break;
       case 'rejected':
       case 'forbidden':
         counts[outcome] += 1;
         this.#rememberWrite(key);
-        this.#logOnce(kind, object, error, 'status conditions refused by API server');
-        // Without the right, the refusal was not of this object.
-        if (outcome === 'forbidden' && !(await this.#mayWrite(kind))) return;
         this.#refused.set(key, write, refusedKeptMs);
     }
+    // Perhaps it would refuse all others as well.
+    const retryAfterMs = error instanceof KubeError ? error.retryAfterMs : undefined;
+    this.#pausedUntilMs =
+      clock.monotonicMs() + backoffMs(failureBackoff, 1, random(), retryAfterMs);
+    this.#logOnce(kind, object, error);
   }
 
   /**
@@ -403,38 +399,13 @@ export class ConditionWriter implements AsyncDisposable {
   }
 
   #lacksConditions(kind: ObservedKind): void {
-    this.#isWritable.set(kind, false, undefinedMs);
+    this.#unwritable.set(kind, true, undefinedMs);
     if (this.#withoutConditions.has(kind)) return;
     this.#withoutConditions.add(kind);
     this.#options.log.warn(
       { kind: kinds[kind].title },
       'custom resource definition has no status conditions, apply deploy/crds.yaml',
     );
-  }
-
-  /**
-   * Whether this process may write the status of a kind at all. A 403 may concern one object, which
-   * a policy or a webhook refuses, or all of them: a review by the server decides. Every user may
-   * create one.
-   */
-  async #mayWrite(kind: ObservedKind): Promise<boolean> {
-    if (this.#isWritable.get(kind) === true) return true;
-    const resource = kinds[kind].plural;
-    const resourceAttributes = {
-      group: 'aadpodidentity.k8s.io',
-      resource,
-      subresource: 'status',
-      verb: 'patch',
-    };
-    const review = {
-      apiVersion: 'authorization.k8s.io/v1',
-      kind: 'SelfSubjectAccessReview',
-      spec: { resourceAttributes },
-    };
-    const answer = asRecord(await this.#options.client.postJson(reviewPath, review, this.#call()));
-    const isAllowed = asRecord(answer?.['status'])?.['allowed'] === true;
-    this.#isWritable.set(kind, isAllowed, isAllowed ? allowedMs : unallowedMs);
-    return isAllowed;
   }
 
   #call(): RequestOptions {
@@ -447,12 +418,12 @@ export class ConditionWriter implements AsyncDisposable {
   }
 
   /** Once between two checks of the definitions. */
-  #logOnce(kind: ObservedKind, object: ObjectName, error: unknown, message: string): void {
+  #logOnce(kind: ObservedKind, object: ObjectName, error: unknown): void {
     if (this.#hasLogged) return;
     this.#hasLogged = true;
     const code = error instanceof KubeError ? error.code : 'UNKNOWN';
     const title = `${kinds[kind].title} ${fullName(object)}`;
-    this.#options.log.warn({ object: title, code }, message);
+    this.#options.log.warn({ object: title, code }, 'status conditions refused by API server');
   }
 }
 
@@ -474,7 +445,7 @@ function outcomeOf(error: unknown): Exclude<WriteOutcome, 'written'> {
 }
 
 /** The server, or something that it calls, fails for this object, and perhaps for no other. */
-function isOfObject(error: unknown): error is KubeError {
+function isOfObject(error: unknown): boolean {
   return (
     error instanceof KubeError &&
     (error.code === 'TIMEOUT' || (error.status !== undefined && error.status >= 500))

@@ -360,7 +360,7 @@ const table = {
       key: 'events',
       type: boolean,
       default: 'true',
-      help: "Write Events: refusals on the pod and its identity, changes of readiness on the agent's own pod. Needs the rights to create and patch events.",
+      help: "Write Events: refusals on the pod and its identity, changes of readiness on the agent's own pod. Needs the right to create events.",
     },
     {
       name: 'audit-log',

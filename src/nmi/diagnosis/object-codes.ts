@@ -96,11 +96,6 @@ export const objectCodes = {
     means: 'An object has a field of the wrong type, and the agent leaves it out.',
     fix: 'Correct the field.',
   },
-  field_unknown: {
-    severity: 'error',
-    means: 'An object has a field that does not exist; names are case-sensitive.',
-    fix: 'Correct the name of the field.',
-  },
   pod_on_windows: {
     severity: 'error',
     means: 'A pod with a binding or an exception is for Windows nodes, where no agent runs.',
@@ -114,7 +109,7 @@ export const objectCodes = {
   agent_not_ready: {
     severity: 'error',
     means: 'The agent of a node is not ready.',
-    fix: 'kubectl nmi logs --node NODE shows why.',
+    fix: 'Its log shows why: kubectl logs AGENT -c nmi',
   },
   agents_on_node: {
     severity: 'error',
@@ -124,7 +119,7 @@ export const objectCodes = {
   agent_versions: {
     severity: 'warning',
     means: 'Agents of several versions run.',
-    fix: 'Wait for the rollout: kubectl nmi status --wait',
+    fix: 'Wait for the rollout: kubectl rollout status daemonset/nmi',
   },
   old_nmi: {
     severity: 'error',

@@ -37,9 +37,8 @@ export interface ExplainOptions {
 
 /** Never rejects. */
 export function openExplain(options: ExplainOptions): Promise<AsyncDisposable> {
-  const { config, kernel, state, policy, broker, clientsOf, identifiedByOf, throttledOf } = options;
-  const { clock, log } = options;
-  const health = () => readHealth({ nodeName: config.node, kernel, clusterState: state });
+  const { config, kernel, state: clusterState, parts, clock, log } = options;
+  const health = () => readHealth({ nodeName: config.node, kernel, clusterState });
   const startedAt = new Date(clock.wallMs()).toISOString();
   const flags = Object.fromEntries(shownFlags(config));
   const agent = (): AgentFacts => ({
@@ -47,26 +46,15 @@ export function openExplain(options: ExplainOptions): Promise<AsyncDisposable> {
     commit: buildInfo.commit,
     nodeVersion: process.version,
     startedAt,
-    unmetConditions: Object.keys(readiness(options.parts).missing),
+    unmetConditions: Object.keys(readiness(parts).missing),
     flags,
   });
   const whyUnavailable = () => kernel.whyUnavailable();
-  const context = {
-    clusterState: state,
-    policy,
-    letsNodePodsThrough: options.letsNodePodsThrough,
-    broker,
-    clientsOf,
-    identifiedByOf,
-    throttledOf,
-    health,
-    agent,
-    whyUnavailable,
-  };
+  const context = { ...options, clusterState, health, agent, whyUnavailable };
   return openExplainServer({
     path: config.explainSocket,
     explain: (query) => explain(query, context, clock.wallMs()),
-    ready: () => readiness(options.parts),
+    ready: () => readiness(parts),
     log: log.child({ component: 'explain' }),
   });
 }

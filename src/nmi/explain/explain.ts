@@ -98,32 +98,15 @@ export function explain(
   const { who, resource } = query;
   const { clusterState } = context;
   const scope: ExplainScope = { ...context, resource, nowWallMs };
-  switch (who.kind) {
-    case 'node':
-      return explainNode({ ...scope, resource: undefined });
-    case 'pod': {
-      const pod = clusterState.pods.byName(who.namespace, who.name);
-      if (pod !== undefined) return explainPod(pod, query, scope);
-      const node = scope.health().name;
-      const why = clusterState.whyBehind?.(clusterState.isSynced() ? 'pods' : undefined);
-      const problem = clusterState.isSynced()
-        ? `node ${node} has no running pod ${who.namespace}/${who.name}${why === undefined ? '' : `, but ${why}`}`
-        : `pod ${who.namespace}/${who.name} is not known yet: ${why ?? 'the agent is still reading the cluster'}`;
-      return { ...commonFields('no-pod', scope), problem, refusal: undefined };
-    }
-    case 'ip': {
-      const found = clusterState.pods.byIp(who.ip);
-      if (found.kind === 'pod') return explainPod(found.pod, query, scope);
-      const identified = identifyAt(who.ip, context);
-      const refusal = identified.kind === 'refused' ? viewRefused(identified) : undefined;
-      const names = found.kind === 'ambiguous' ? found.pods.map(fullName).join(', ') : '';
-      const problem =
-        names === ''
-          ? `no running pod of node ${scope.health().name} has the address ${who.ip}`
-          : `more than one running pod has the address ${who.ip}: ${names}`;
-      return { ...commonFields('no-pod', scope), problem, refusal };
-    }
-  }
+  if (who.kind === 'node') return explainNode({ ...scope, resource: undefined });
+  const pod = clusterState.pods.byName(who.namespace, who.name);
+  if (pod !== undefined) return explainPod(pod, query, scope);
+  const node = scope.health().name;
+  const why = clusterState.whyBehind?.(clusterState.isSynced() ? 'pods' : undefined);
+  const problem = clusterState.isSynced()
+    ? `node ${node} has no running pod ${who.namespace}/${who.name}${why === undefined ? '' : `, but ${why}`}`
+    : `pod ${who.namespace}/${who.name} is not known yet: ${why ?? 'the agent is still reading the cluster'}`;
+  return { ...commonFields('no-pod', scope), problem };
 }
 
 function commonFields<K extends Explanation['kind']>(kind: K, { health }: ExplainContext) {

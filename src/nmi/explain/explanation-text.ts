@@ -28,11 +28,8 @@ function bodyOf(explanation: Explanation): readonly string[] {
       return renderPod(explanation);
     case 'node':
       return renderNode(explanation);
-    case 'no-pod': {
-      const { problem, refusal } = explanation;
-      const answers = refusal === undefined ? [] : [`A request gets ${renderRefusal(refusal)}`];
-      return [sentence(problem), ...answers];
-    }
+    case 'no-pod':
+      return [sentence(explanation.problem)];
   }
 }
 
@@ -241,15 +238,9 @@ function shortOutcome(outcome: Outcome): string {
     case 'refused':
       return `${outcome.refusal.status} ${outcome.refusal.reason}`;
     case 'unreachable':
-      return shortUnreachable[outcome.why];
+      return outcome.why;
   }
 }
-
-const shortUnreachable = {
-  'host-network': 'as the node (host network)',
-  'no-address': 'no address yet',
-  ended: 'ended',
-} as const;
 
 function renderHealth({ name, redirect, watches }: NodeHealth): string {
   const { unsynced, silentForMs, failing } = watches;

@@ -63,8 +63,6 @@ export interface AgentFacts {
 export interface NoPodExplanation extends ExplanationBase {
   readonly kind: 'no-pod';
   readonly problem: string;
-  /** The answer to a connection from the address of the query. */
-  readonly refusal: RefusalView | undefined;
 }
 
 interface ExplanationBase {

@@ -1,5 +1,4 @@
 /** The query of `nmi explain`, from a request on the local socket. Pure. */
-import { canonicalIp } from '../../cache/index/ip.ts';
 import type { IdentitySelector } from '../grants/choose-identity.ts';
 import { printable } from '../../base/printable.ts';
 import { parseTokenQuery } from '../server/token-query.ts';
@@ -7,9 +6,7 @@ import { parseTokenQuery } from '../server/token-query.ts';
 export interface ExplainQuery {
   readonly who:
     | { readonly kind: 'node' }
-    | { readonly kind: 'pod'; readonly namespace: string; readonly name: string }
-    /** In canonical form. */
-    | { readonly kind: 'ip'; readonly ip: string };
+    | { readonly kind: 'pod'; readonly namespace: string; readonly name: string };
   /** As in a request of the pod. */
   readonly selector: IdentitySelector;
   /** Undefined for any resource. */
@@ -20,7 +17,7 @@ export type ExplainQueryResult =
   | { readonly ok: true; readonly query: ExplainQuery }
   | { readonly ok: false; readonly problem: string };
 
-const known = ['pod', 'ip', 'resource', 'client_id'] as const;
+const known = ['pod', 'resource', 'client_id'] as const;
 
 /** @param search the part of a URL after the question mark. */
 export function parseExplainQuery(search: string): ExplainQueryResult {
@@ -29,7 +26,7 @@ export function parseExplainQuery(search: string): ExplainQueryResult {
     if (!known.some((each) => each === name)) return wrong(`${printable(name)} is not known`);
     if (given.getAll(name).length > 1) return wrong(`${name} is given twice`);
   }
-  const who = parseWho(given.get('pod'), given.get('ip'));
+  const who = parseWho(given.get('pod'));
   if (typeof who === 'string') return wrong(who);
   const [resource, clientId] = [given.get('resource'), given.get('client_id')];
   if (who.kind === 'node' && (resource !== null || clientId !== null)) {
@@ -48,16 +45,11 @@ export function parseExplainQuery(search: string): ExplainQueryResult {
 }
 
 /** A string is the problem. */
-function parseWho(pod: string | null, ip: string | null): ExplainQuery['who'] | string {
-  if (pod !== null && ip !== null) return 'pod and ip exclude each other';
-  if (pod !== null) {
-    const [namespace = '', name = '', ...rest] = pod.split('/');
-    if (namespace === '' || name === '' || rest.length > 0) return 'pod is not NAMESPACE/NAME';
-    return { kind: 'pod', namespace, name };
-  }
-  if (ip === null) return { kind: 'node' };
-  const canonical = canonicalIp(ip);
-  return canonical === undefined ? 'ip is no IP address' : { kind: 'ip', ip: canonical };
+function parseWho(pod: string | null): ExplainQuery['who'] | string {
+  if (pod === null) return { kind: 'node' };
+  const [namespace = '', name = '', ...rest] = pod.split('/');
+  if (namespace === '' || name === '' || rest.length > 0) return 'pod is not NAMESPACE/NAME';
+  return { kind: 'pod', namespace, name };
 }
 
 function wrong(problem: string): ExplainQueryResult {

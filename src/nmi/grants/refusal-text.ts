@@ -11,7 +11,6 @@ import type { CallerFacts } from '../callers/identified.ts';
 import type { ChoiceRefusal } from './choose-identity.ts';
 import type { GrantEntry } from './identity-owners.ts';
 import { printable } from '../../base/printable.ts';
-import type { AzureNode } from '../sources/azure-node.ts';
 import type { SourceFailure } from '../sources/source.ts';
 
 /** Entra ID itself takes minutes to propagate a new federated credential. */
@@ -290,7 +289,7 @@ export function fixOfName(wanted: string, meant: string | undefined, namespace: 
   }
   // Only a name that an object can have goes into a command.
   const name = /^[a-z0-9][-.a-z0-9]*$/.test(wanted) ? wanted : 'NAME';
-  return `Create it: kubectl nmi identity add ${name} -n ${namespace} --resource-id ID --run --apply; or correct spec.azureIdentity.`;
+  return `Create it: kubectl nmi identity add ${name} -n ${namespace} --client-id ID --apply; or correct spec.azureIdentity.`;
 }
 
 /**
@@ -340,10 +339,9 @@ export function wordsOfFailure(failure: SourceFailure, authorized: Granted): Wor
   switch (failure.reason) {
     case 'identity_not_assigned': {
       if (identity === undefined) return { text: description };
-      const id = identity.resourceId === '' ? '<its resource id>' : identity.resourceId;
       return {
         text: `Identity not found: ${whose(identity, pod)} is not assigned to this node.`,
-        fix: `Assign it: ${assignCommand(failure.node)} --identities ${id}`,
+        fix: `Assign it: kubectl nmi identity assign ${identity.name} -n ${identity.namespace} shows the az lines for every node pool.`,
       };
     }
     case 'upstream_refused':
@@ -359,17 +357,6 @@ export function wordsOfFailure(failure: SourceFailure, authorized: Granted): Wor
       return { text: `${description} (${owner})` };
     }
   }
-}
-
-function assignCommand(node: AzureNode | undefined): string {
-  if (node === undefined) {
-    return 'az vmss identity assign --resource-group <node resource group> --name <scale set>';
-  }
-  const { kind, subscriptionId, resourceGroup, name } = node;
-  return (
-    `az ${kind} identity assign --subscription ${subscriptionId} ` +
-    `--resource-group ${resourceGroup} --name ${name}`
-  );
 }
 
 function whose(identity: Identity | undefined, pod: Pod): string {

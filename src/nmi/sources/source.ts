@@ -4,7 +4,6 @@
  */
 import type { Token } from '../../cache/token/token.ts';
 import type { EntraErrorDetails } from '../base/answers.ts';
-import type { AzureNode } from './azure-node.ts';
 
 /** An identity in the terms of the node's own metadata service. */
 export type NodeIdentity =
@@ -60,8 +59,6 @@ export interface SourceFailure {
    */
   readonly description: string;
   readonly details?: EntraErrorDetails;
-  /** For `identity_not_assigned`, if known: the node that the identity is not assigned to. */
-  readonly node?: AzureNode;
   /** Seconds to wait, if the upstream sent a value. */
   readonly retryAfterS?: number;
   /** Id of the fetch that failed: the correlation id in the request to the source. */

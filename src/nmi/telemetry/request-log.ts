@@ -70,11 +70,11 @@ export class RequestLog implements Renderer {
     const fields = { ...whoseFields(first), ...tokenFields(first) };
     const reportMore = (count: number): void =>
       log.info({ ...fields, count }, `further ${tokenRequest}s`);
-    const write = log.prepare(fields, tokenRequest);
     const handled = handledFields(first);
     return ({ requestId, request, fetchId }, durationMs) => {
       if (budget.allows(kind, most.info, reportMore)) {
-        write(roundedMs(durationMs), { requestId, ...correlationInBytes(request), fetchId });
+        const ids = { requestId, ...correlationInBytes(request), fetchId };
+        log.info({ ...fields, durationMs: roundedMs(durationMs), ...ids }, tokenRequest);
       }
       log.debug(handled, requestHandled);
     };

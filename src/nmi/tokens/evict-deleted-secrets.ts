@@ -12,7 +12,7 @@ import type { TokenBroker } from './broker.ts';
 
 export interface EvictDeletedSecretsOptions {
   readonly broker: Pick<TokenBroker, 'secretsInUse' | 'dropTokensBySecret'>;
-  readonly reader: Pick<SecretReader, 'isGone'>;
+  readonly reader: Pick<SecretReader, 'check'>;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -25,9 +25,9 @@ export function evictDeletedSecrets(options: EvictDeletedSecretsOptions): Dispos
   let isDisposed = false;
   const check = async (): Promise<number | undefined> => {
     for (const secret of broker.secretsInUse()) {
-      const isGone = await reader.isGone(secret);
+      const { kind } = await reader.check(secret);
       if (isDisposed) return undefined;
-      if (!isGone) continue;
+      if (kind !== 'missing') continue;
       broker.dropTokensBySecret(secret);
       log.info({ object: titleOf(secret) }, 'secret deleted, cached tokens dropped');
     }

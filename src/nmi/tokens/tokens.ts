@@ -75,7 +75,6 @@ export async function openTokens(options: TokensOptions): Promise<Tokens> {
       timeoutMs: tuning.imdsTimeoutMs,
       clock,
       loopDetection: options.loopDetection,
-      hidesNode: config.blockInstanceMetadata,
     }),
   );
   const broker = opening.use(

@@ -18,7 +18,6 @@
 #include <sys/socket.h>
 #include <bpf/bpf.h>
 #include <node_api.h>
-#include "bpf-side.h"
 #include "nmi.h"
 #include "system.h"
 

@@ -10,7 +10,7 @@
 #include <unistd.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
-#include "bpf-side.h"
+#include "system.h"
 
 /* The verifier's log of five small programs has a few kilobytes. */
 #define LOG_BYTES (256 * 1024)

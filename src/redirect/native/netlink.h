@@ -6,7 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <linux/netlink.h>
-#include "fault.h"
+#include "system.h"
 
 #define RECEIVE_BYTES (64 * 1024)
 

@@ -13,7 +13,6 @@
 #include <linux/neighbour.h>
 #include <linux/rtnetlink.h>
 #include "netlink.h"
-#include "system.h"
 
 #define WHOLE_ADDRESS 32
 

@@ -15,7 +15,6 @@
 #include <linux/inet_diag.h>
 #include <linux/sock_diag.h>
 #include "netlink.h"
-#include "system.h"
 
 /*
  * States of a connection, by the kernel's numbers: established, SYN sent and received, both FIN waits,

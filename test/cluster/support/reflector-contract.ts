@@ -124,9 +124,9 @@ export function reflectorTests(server: () => ContractServer): void {
       await fixture.remove(`round-${round}`);
     }
     await fixture.holds('a', 'b', 'c', 'd', 'e');
-    const { errors, relists } = fixture.reflector.stats();
+    const { errorsByKind: errors, relists } = fixture.reflector.stats();
     assert.equal(relists, 0);
-    assert.ok(errors.NETWORK >= 20, `${errors.NETWORK} cuts were noticed`);
+    assert.ok(errors.outage >= 20, `${errors.outage} cuts were noticed`);
     assert.ok(fixture.network.connections <= 2, `${fixture.network.connections} connections`);
   });
 
@@ -135,8 +135,8 @@ export function reflectorTests(server: () => ContractServer): void {
     await fixture.create('f');
     await fixture.remove('a');
     await fixture.holds('b', 'c', 'd', 'e', 'f');
-    const { errors, relists } = fixture.reflector.stats();
-    assert.deepEqual([relists, errors.NETWORK, errors.MALFORMED], [0, 0, 0]);
+    const { errorsByKind: errors, relists } = fixture.reflector.stats();
+    assert.deepEqual([relists, errors.outage, errors.refusal], [0, 0, 0]);
     assert.equal(fixture.network.accepted, 1);
   });
 
@@ -144,10 +144,10 @@ export function reflectorTests(server: () => ContractServer): void {
     const throttled = await server().throttle();
     await using _end = throttled;
     await using fixture = await open('waiting', 'stream', { access: throttled.access });
-    await eventually(() => assert.ok(fixture.reflector.stats().errors.THROTTLED >= 1));
-    const { THROTTLED: before } = fixture.reflector.stats().errors;
+    await eventually(() => assert.ok(fixture.reflector.stats().errorsByKind.refusal >= 1));
+    const { refusal: before } = fixture.reflector.stats().errorsByKind;
     await delay(2500);
-    const attempts = fixture.reflector.stats().errors.THROTTLED - before;
+    const attempts = fixture.reflector.stats().errorsByKind.refusal - before;
     // At most one per second, whatever its back-off would be otherwise.
     assert.ok(attempts >= 1 && attempts <= 3, `${attempts} attempts in 2.5 s`);
     assert.equal(fixture.reflector.synced, false);
@@ -163,7 +163,7 @@ export function reflectorTests(server: () => ContractServer): void {
     await fixture.holds('a', 'b', 'c', 'd', 'e', 'f');
     const tookMs = performance.now() - silentMs;
     assert.ok(tookMs < silenceMs + 2000, `${tookMs} ms`);
-    assert.equal(fixture.reflector.stats().silences, 1);
+    assert.equal(fixture.reflector.stats().restarts, 1);
   });
 
   it('a reflector lists again when its version is too old, and its store is never empty', async () => {
@@ -176,8 +176,8 @@ export function reflectorTests(server: () => ContractServer): void {
     await fixture.create('f');
     await fixture.network.start();
     await fixture.holds('b', 'c', 'd', 'e', 'f');
-    const { errors, relists } = fixture.reflector.stats();
-    assert.ok(errors.GONE >= 1 && relists >= 1, `${errors.GONE} gone, ${relists} lists`);
+    const { errorsByKind: errors, relists } = fixture.reflector.stats();
+    assert.ok(errors.expiry >= 1 && relists >= 1, `${errors.expiry} gone, ${relists} lists`);
     for (const list of fixture.lists()) assert.ok(list.length >= 4, list.join(' '));
   });
 }

@@ -3,7 +3,6 @@ import { spawnSync } from 'node:child_process';
 import { describe, it } from 'node:test';
 import { parse } from 'yaml';
 import {
-  renderAge,
   renderReport,
   renderTable,
   renderYaml,
@@ -67,16 +66,6 @@ describe('a report', () => {
       ),
       ['A     B', 'long  -', 'x     y'],
     );
-  });
-
-  it('has ages of two units', () => {
-    assert.deepEqual([-5, 12_000, 3_543_000, 3_900_000, 90_000_000].map(renderAge), [
-      '0s',
-      '12s',
-      '59m3s',
-      '1h5m',
-      '1d1h',
-    ]);
   });
 });
 

@@ -38,13 +38,6 @@ describe('reading for one pod', () => {
     }
   });
 
-  it('needs list of pods for an object', async () => {
-    const recorded = { ...boundTestBed(), forbidden: { pods: 'everywhere' as const } };
-    const { code, stderr } = await play(['explain', 'binding', 'orders'], recorded);
-    assert.equal(code, 77);
-    assert.match(stderr, /cannot list pods in namespace shop/);
-  });
-
   it('is of the namespace of the context, and only there', async () => {
     const pods = [createPod('web', { ...bound, namespace: 'other' }), createAgentPod('node-1')];
     const { stderr } = await play(['explain', 'pod', 'web'], boundTestBed({ pods }));

@@ -63,7 +63,7 @@ function testBedOf({ agents = [], forgeries, changes = {} }: Hostile = {}): Reco
     ],
     ...changes.objects,
   });
-  const az = createFakeAz({ identities: {} });
+  const az = createFakeAz();
   return {
     other: (program, args) => {
       if (program === 'az') return az.run(args);
@@ -83,8 +83,6 @@ const verbs: Readonly<Record<string, readonly string[]>> = {
   'migrate to-workload-identity': ['migrate', 'to-workload-identity'],
   'migrate to-federation': ['migrate', 'to-federation', '--tenant-id', 'contoso.example'],
   test: ['test', '--pod', 'web'],
-  logs: ['logs', '--node', 'node-1'],
-  status: ['status'],
   sysdump: ['sysdump'],
   doctor: ['doctor', '-A'],
   analyze: ['analyze'],
@@ -148,10 +146,11 @@ describe('the agents', () => {
       agents: [pod],
       changes: { objects: { [kinds.daemonSets]: [agentSet, set] } },
     });
-    const { stdout, stderr } = await play(['status', '--agent-namespace', 'identity'], recorded);
-    assert.match(stdout, /^node-1 +identity\/nmi-x +2 /m);
+    const { stdout, stderr } = await play(['doctor', '--agent-namespace', 'identity'], recorded);
+    assert.match(stdout, /^agents +0 ready of 1, on 1 nodes$/m);
+    assert.match(stdout, /Pod identity\/nmi-x: agent_not_ready/);
     assert.match(stderr, /namespace identity controls: 1 in attack, 1 in kube-system\./);
-    assert.match((await play(['status'], recorded)).stdout, /^node-1 .* no agent/m);
+    assert.match((await play(['doctor'], recorded)).stdout, /Node node-1: agent_missing/);
   });
 
   it('need a DaemonSet of agents: the pods of another one are not theirs', async () => {
@@ -166,25 +165,19 @@ describe('the agents', () => {
       forgeries: [],
       changes: { objects: { [kinds.daemonSets]: [other] } },
     });
-    const { stdout, stderr } = await play(['status'], recorded);
-    assert.match(stdout, /^node-1 .* no agent/m);
+    const { stdout, stderr } = await play(['doctor'], recorded);
+    assert.match(stdout, /Node node-1: agent_missing/);
     assert.match(stderr, /controls: 1 in kube-system\./);
   });
 
   it('cause no warning where nothing else has their label', async () => {
     const recorded = testBedOf({ agents: [createAgentPod('node-1')], forgeries: [] });
-    assert.equal((await play(['status'], recorded)).stderr, '');
-  });
-
-  it('are warned about once, however often a verb looks', async () => {
-    const recorded = testBedOf({ agents: [createAgentPod('node-1', { isReady: false })] });
-    const { stderr } = await play(['status', '--wait', '--timeout', '10'], recorded);
-    assert.equal([...stderr.matchAll(warning)].length, 1, stderr);
+    assert.equal((await play(['doctor'], recorded)).stderr, '');
   });
 
   it('are named by five namespaces at most', async () => {
     const forgeries = Array.from({ length: 8 }, (_, index) => createForgery(`ns-${index}`));
-    const { stderr } = await play(['status'], testBedOf({ forgeries }));
+    const { stderr } = await play(['doctor'], testBedOf({ forgeries }));
     assert.match(stderr, /1 in ns-3, 1 in ns-4 and 3 more namespaces\./);
   });
 });
@@ -201,14 +194,13 @@ describe('agents that the user may see and not verify', () => {
     );
 
   it('are read, and standard error names the right that would verify them', async () => {
-    const { stdout, stderr } = await blind(['status']);
-    assert.match(stdout, /^node-1 +kube-system\/nmi-node-1/m);
+    const { stdout, stderr } = await blind(['doctor']);
+    assert.match(stdout, /^agents +1 ready of 1, on 1 nodes$/m);
     assert.match(
       stderr,
       /^warning: cannot verify the agents: list daemonsets\.apps in namespace kube-system: .* Ask for this RBAC rule: apiGroups: \["apps"\], resources: \["daemonsets"\], verbs: \["list"\] in namespace kube-system$/m,
     );
     assert.match(stderr, /ignored pods .*: 1 in attack\./);
-    assert.match((await blind(['logs', '--node', 'node-1'])).stdout, /successfully acquired/);
   });
 
   it('are not run, trusted, or entered', async () => {
@@ -232,8 +224,8 @@ describe('agents that the user may see and not verify', () => {
       agents: [createAgentPod('node-1')],
       changes: { forbidden: { pods: 'all-namespaces' } },
     });
-    const { stdout, stderr } = await play(['status'], recorded);
-    assert.match(stdout, /^node-1 +kube-system\/nmi-node-1 +0\.1\.0 /m);
+    const { stdout, stderr } = await play(['doctor'], recorded);
+    assert.match(stdout, /^agents +1 ready of 1, /m);
     assert.match(stderr, /controls: 1 in kube-system\./);
   });
 });

@@ -39,7 +39,7 @@ describe('an assessment', () => {
     }).findings;
     assert.deepEqual(
       [unready?.code, unready?.fix],
-      ['agent_not_ready', 'kubectl nmi logs --node node-1'],
+      ['agent_not_ready', 'See why: kubectl -n kube-system logs nmi-node-1 -c nmi'],
     );
   });
 

@@ -33,21 +33,6 @@ describe('objects', () => {
     ]);
   });
 
-  it('have fields with other letter case, as in old manifests', () => {
-    const bindings = [
-      createBinding('orders', { AzureIdentity: 'orders', Selector: 'orders', extra: 1 }),
-    ];
-    const found = examine({ bindings }).filter(({ code }) => code === 'field_unknown');
-    assert.deepEqual(
-      found.map(({ fix }) => fix),
-      [
-        'Write spec.azureIdentity; the case of letters counts.',
-        'Write spec.selector; the case of letters counts.',
-        'Remove the field.',
-      ],
-    );
-  });
-
   it('are reported as identities that cannot be used, or that nothing names', () => {
     const identities = [createIdentity('orders', { clientID: 'mine' }), createIdentity('idle')];
     assert.deepEqual(linesOf({ identities }), [

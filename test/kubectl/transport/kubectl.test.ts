@@ -213,7 +213,8 @@ describe('reading by kubectl', () => {
   });
 
   it('takes the namespace of the context, or default', async () => {
-    const shop = openKubectl({ code: 0, stdout: 'shop\n', stderr: '' });
+    const config = { 'current-context': 'x', contexts: [{ context: { namespace: 'shop' } }] };
+    const shop = openKubectl({ code: 0, stdout: JSON.stringify(config), stderr: '' });
     assert.equal(await shop.kubectl.currentNamespace(), 'shop');
     const none = openKubectl({ code: 1, stdout: '', stderr: 'error: current-context must exist' });
     assert.equal(await none.kubectl.currentNamespace(), 'default');

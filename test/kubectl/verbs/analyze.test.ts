@@ -27,10 +27,7 @@ describe('kubectl nmi analyze', () => {
   it('finds nothing in a namespace without problems', async () => {
     const { code, stdout } = await play(['analyze', '--exit-code'], boundTestBed());
     assert.equal(code, 0);
-    assert.equal(
-      stdout,
-      '0 errors, 0 warnings, 0 info of 1 pods, 1 identities, 1 bindings, 0 exceptions\n',
-    );
+    assert.equal(stdout, '0 errors, 0 warnings, 0 info of 1 pods\n');
   });
 
   it('finds problems in all namespaces, above a threshold', async () => {
@@ -43,7 +40,7 @@ describe('kubectl nmi analyze', () => {
       [kinds.bindings]: [createBinding('orders')],
     });
     const own = await play(['analyze'], testBed);
-    assert.match(own.stdout, / of 1 pods, 1 identities, 1 bindings, /);
+    assert.match(own.stdout, / of 1 pods\n/);
     const all = await play(['analyze', '-A', '--exit-code'], testBed);
     assert.equal(all.code, 1);
     assert.match(all.stdout, /2 errors, 0 warnings, 2 info of 2 pods/);
@@ -59,7 +56,7 @@ describe('kubectl nmi analyze', () => {
     );
     assert.equal(code, 1);
     assert.deepEqual(calls, []);
-    assert.match(stdout, /Write spec\.azureIdentity; the case of letters counts/);
+    assert.match(stdout, /AzureIdentityBinding shop\/b: identity_missing/);
     assert.match(stdout, /Deployment shop\/web: label_on_owner/);
     assert.match(stdout, / in these files; what the cluster has beside them is not known\n$/);
   });

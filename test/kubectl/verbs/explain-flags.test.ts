@@ -21,19 +21,6 @@ describe('the arguments of kubectl nmi explain', () => {
       assert.equal(code, 0, `${words.join(' ')}: ${stderr}`);
       assert.match(stdout, /^pod shop\/web: GRANTED/);
     }
-    for (const words of [['azid', 'orders'], ['identities/orders'], ['azureidentity/orders']]) {
-      assert.match(
-        (await play(['explain', ...words], testBed)).stdout,
-        /^AzureIdentity shop\/orders\n/,
-      );
-    }
-    for (const words of [
-      ['azidb', 'orders'],
-      ['azureidentitybindings.aadpodidentity.k8s.io/orders'],
-    ]) {
-      const { stdout } = await play(['explain', ...words], testBed);
-      assert.match(stdout, /^AzureIdentityBinding shop\/orders\n/);
-    }
   });
 
   it('are refused with the reason', async () => {
@@ -47,6 +34,7 @@ describe('the arguments of kubectl nmi explain', () => {
       [['explain', 'pod/web', 'api'], /^error: explain takes one object\n/],
       [['explain', 'pod/web/api'], /^error: explain takes one object\n/],
       [['explain', 'node', 'x'], /^error: explain knows no kind node\nName a pod, deployment,/],
+      [['explain', 'identity', 'x'], /^error: explain knows no kind identity\n/],
       [['explain', 'web'], /^error: explain knows no kind web\n/],
       [['explain', 'constructor', 'web'], /^error: explain knows no kind constructor\n/],
       [['explain', 'pod', 'web', '-A'], /^error: explain is about one object, and -A is given\n/],

@@ -22,7 +22,7 @@ describe('the value of a flag', () => {
     assert.match(await refusalOf([...assign, '-n', 'a', '-n', 'b']), /^error: -n is given 2 times/);
     assert.match(await refusalOf([...assign, '-n', 'a', '--namespace=b']), /is given 2 times/);
     assert.match(
-      await refusalOf(['status', '-o', 'json', '-o', 'yaml']),
+      await refusalOf(['doctor', '-o', 'json', '-o', 'yaml']),
       /^error: -o is given 2 times/,
     );
     assert.match(await refusalOf(['-n', 'a', ...assign, '-n', 'a']), /is given 2 times/);
@@ -30,8 +30,6 @@ describe('the value of a flag', () => {
     assert.match(await refusalOf(selector), /^error: --selector is given 2 times/);
     const account = ['identity', 'assign', 'orders', '--service-account=a', '--service-account=b'];
     assert.match(await refusalOf(account), /^error: --service-account is given 2 times/);
-    const tail = ['logs', '--node', 'n', '--tail', '1', '--tail', '2'];
-    assert.match(await refusalOf(tail), /^error: --tail is given 2 times/);
     const timeout = ['test', '--pod', 'web', '--timeout', '1', '--timeout', '2'];
     assert.match(await refusalOf(timeout), /--timeout/);
   });
@@ -47,15 +45,13 @@ describe('the value of a flag', () => {
     assert.match(await refusalOf([...assign, '-n', '--context', 'a']), /^error: -n has no value/);
     assert.match(await refusalOf([...assign, '-n=']), /^error: the word = has no meaning here/);
     for (const flag of ['-o', '--agent-namespace']) {
-      assert.match(await refusalOf(['status', flag]), /^error: --?\S+ has no value/);
+      assert.match(await refusalOf(['doctor', flag]), /^error: --?\S+ has no value/);
     }
-    assert.match(await refusalOf(['status', '--agent-namespace=']), /has no value/);
+    assert.match(await refusalOf(['doctor', '--agent-namespace=']), /has no value/);
     for (const flag of ['--service-account', '--service-account=', '--selector=']) {
       assert.match(await refusalOf(['identity', 'assign', 'orders', flag]), /has no value/);
     }
     assert.match(await refusalOf(['analyze', '-f']), /has no value/);
-    assert.match(await refusalOf(['logs', '--node', 'n', '--tail=']), /has no value/);
-    assert.match(await refusalOf(['logs', '--node', 'n', '--tail', 'all']), /--tail is no number/);
   });
 
   it('cannot be taken away by another spelling of the flag', async () => {

@@ -26,7 +26,7 @@ const nodes = [
 const clientID = '431054d5-1b5d-4836-8331-11abcaa2c1d8';
 
 function testBedOf(
-  az = createFakeAz({ identities: {} }),
+  az = createFakeAz(),
   kubectl = ok('azureidentitybinding created\n'),
   changes: Recorded['objects'] = { [kinds.bindings]: [] },
 ): Recorded {
@@ -79,7 +79,7 @@ spec:
   });
 
   it('is executed with --apply, in the cluster and not in Azure', async () => {
-    const az = createFakeAz({ identities: {} });
+    const az = createFakeAz();
     const { code, stdout, calls, inputs } = await play(
       ['identity', 'assign', 'orders', '--apply'],
       testBedOf(az),

@@ -24,10 +24,7 @@ const podOf = (serviceAccountName: string, selector = 'orders') =>
     spec: { serviceAccountName },
   });
 
-function testBedOf(
-  changes: Recorded['objects'] = {},
-  az = createFakeAz({ identities: { [ordersId]: clientA } }),
-): Recorded {
+function testBedOf(changes: Recorded['objects'] = {}, az = createFakeAz()): Recorded {
   const bed = boundTestBed({
     pods: [podOf('robot')],
     [kinds.identities]: [createIdentity('orders', assigned)],

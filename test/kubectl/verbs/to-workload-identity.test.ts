@@ -19,7 +19,7 @@ import {
 const bound = { labels: { aadpodidbinding: 'orders', app: 'web' } };
 const identity = createIdentity('orders', { type: 0, clientID: clientA, resourceID: ordersId });
 
-function testBedOf(changes = {}, az = createFakeAz({ identities: {} })): Recorded {
+function testBedOf(changes = {}, az = createFakeAz()): Recorded {
   return {
     ...boundTestBed({ [kinds.identities]: [identity], ...changes }),
     other: (program, args) => {
@@ -151,7 +151,7 @@ describe('the service accounts of migrate to-workload-identity', () => {
   });
 
   it('keep what another owner wrote, and the others go on', async () => {
-    const az = createFakeAz({ identities: {} });
+    const az = createFakeAz();
     const pods = ['robot', 'web'].map((serviceAccountName, index) =>
       createPod(serviceAccountName, {
         ...bound,
@@ -244,7 +244,7 @@ describe('the service accounts of migrate to-workload-identity', () => {
 
   it('do not name an identity whose client id is not known', async () => {
     const nameless = createIdentity('orders', { type: 0, resourceID: ordersId });
-    const az = createFakeAz({ identities: {} });
+    const az = createFakeAz();
     const testBed = testBedOf({ [kinds.identities]: [nameless] }, az);
     const { code, stdout, calls } = await play([...apply, '-o', 'json'], testBed);
     assert.deepEqual([code, changesOf(calls), az.lines], [1, [], []]);

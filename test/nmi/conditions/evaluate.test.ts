@@ -140,7 +140,7 @@ describe('the conditions of an AzureIdentityBinding', () => {
         'SelectorUsable=True ok',
         'Ready=False identity_missing',
       ],
-      'Namespace shop has no AzureIdentity cart. Create it: kubectl nmi identity add cart -n shop --resource-id ID --run --apply; or correct ' +
+      'Namespace shop has no AzureIdentity cart. Create it: kubectl nmi identity add cart -n shop --client-id ID --apply; or correct ' +
         'spec.azureIdentity.',
     ]);
     const unnamed = shown(conditionsOfBinding(bindingOf({ selector: 'cart' }), facts, undefined));

@@ -85,12 +85,6 @@ describe('the explanation of a pod', () => {
     assert.deepEqual(told.node.watches, { unsynced: [], silentForMs: 1_000, failing: [] });
   });
 
-  it('is found by address and by name', () => {
-    const fixture = openBound();
-    const byIp = fixture.askPod('ip=::ffff:10.0.0.1');
-    assert.deepEqual(byIp, fixture.askPod('pod=default/p'));
-  });
-
   it('shows the source of each type, and its credential, but no secret of it', () => {
     const fixture = openExplainFixture();
     fixture.addPod({ labels, serviceAccount: 'robot' });
@@ -300,15 +294,8 @@ describe('the explanation of an unknown pod', () => {
       return told;
     };
     assert.match(problemOf('pod=default/q').problem, /node-1 has no running pod default\/q/);
-    const unknown = problemOf('ip=10.0.0.9');
-    assert.equal(unknown.refusal?.reason, 'pod_unknown');
-    fixture.addPod({ name: 'twin' });
-    const ambiguous = problemOf('ip=10.0.0.1');
-    assert.match(ambiguous.problem, /default\/p, default\/twin/);
-    assert.equal(ambiguous.refusal?.reason, 'pod_ambiguous');
     fixture.state.isSynced = false;
     assert.match(problemOf('pod=default/q').problem, /not known yet/);
-    assert.equal(problemOf('ip=10.0.0.9').refusal?.reason, 'agent_not_synced');
   });
 });
 

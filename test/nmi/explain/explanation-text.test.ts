@@ -328,7 +328,7 @@ describe('the text of an explanation', () => {
     assert.deepEqual(text.split('\n').slice(0, 5), [
       'POD             ADDRESS    LABEL  GETS',
       'default/p       10.0.0.10  app    a (only)',
-      'default/longer  -          -      no address yet',
+      'default/longer  -          -      no-address',
       'default/p       10.0.0.1          503 binding_pending',
       'and 2 more pods',
     ]);

@@ -23,7 +23,6 @@ const explanation: Explanation = {
   schema: explanationSchema,
   kind: 'no-pod',
   problem: 'for the test',
-  refusal: undefined,
   node: {
     name: 'node-1',
     redirect: { mode: 'none', detail: 'no redirect', problem: undefined },

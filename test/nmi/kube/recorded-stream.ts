@@ -100,8 +100,8 @@ export async function replayCut(
   });
   await Promise.race([done.promise, store.broken]);
   assert.equal(store.moment, moments.length - 1, 'the store has the state of the server');
-  const { NETWORK, ...others } = reflector.stats().errors;
-  assert.ok(NETWORK <= 1);
+  const { outage, ...others } = reflector.stats().errorsByKind;
+  assert.ok(outage <= 1);
   assert.deepEqual(Object.values(others).filter(Boolean), []);
   return lists;
 }

@@ -22,9 +22,10 @@ function open() {
     dropTokensBySecret: ({ name }: ObjectName) => void inUse.delete(name),
   };
   const reader = {
-    isGone: ({ name }: ObjectName) => {
+    check: ({ name }: ObjectName) => {
       looked.push(name);
-      return Promise.resolve(gone.has(name));
+      const missing = { kind: 'missing', problem: '' } as const;
+      return Promise.resolve(gone.has(name) ? missing : ({ kind: 'readable' } as const));
     },
   };
   const sweep = evictDeletedSecrets({ broker, reader, clock, log });

@@ -1,8 +1,8 @@
 /** `kubectl nmi identity`: the verbs of `az aks pod-identity`, for managed mode. */
 import { credentialKinds, kindsOfType } from '../../../nmi/sources/entra/credentials/kinds.ts';
 import { isGuid } from '../../../cache/index/identifiers.ts';
-import { asRecord, stringAt } from '../../../base/json-value.ts';
-import { azLine, readAz, renderAz } from '../../azure/az.ts';
+import { stringAt } from '../../../base/json-value.ts';
+import { renderAz } from '../../azure/az.ts';
 import { parseIdentityId, showClientIdLine } from '../../azure/identity-id.ts';
 import { exitCodes } from '../../base/io.ts';
 import { nameOf, namespaceOf, specOf, titleOf } from '../../base/object.ts';
@@ -10,7 +10,7 @@ import { renderTable } from '../../base/output.ts';
 import { usageError, type ExitCode } from '../../base/plugin-error.ts';
 import { podsByBinding, readBound } from '../../cluster/bound.ts';
 import { nmiCommand, pin, print, scopeOf, type VerbContext } from '../context.ts';
-import { carryOut, emptyPlan, planFlags, runFlag, unlessThere } from '../plan.ts';
+import { carryOut, emptyPlan, planFlags, unlessThere } from '../plan.ts';
 import { nameArgument, textFlag, type AddVerb, type Parser, type Start } from '../verb.ts';
 import { assign } from './assign.ts';
 import { federate } from './federate.ts';
@@ -30,23 +30,16 @@ function addObjects(parser: Parser, start: Start): Parser {
         sub
           .positional('name', nameArgument)
           .option('resource-id', textFlag('Azure resource id of the user-assigned identity.'))
-          .option(
-            'client-id',
-            textFlag('Client id; --run reads it by az where there is a resource id.'),
-          )
+          .option('client-id', textFlag('Client id.'))
           .option('tenant-id', textFlag('Tenant; for all but user-assigned.'))
           .option('type', {
             choices: [...typeTitles.values()],
             default: userAssigned,
             describe: 'Where its tokens come from.',
           })
-          .options({
-            secret: textFlag('Secret with the password or certificate.'),
-            run: runFlag,
-            ...planFlags,
-          })
+          .options({ secret: textFlag('Secret with the password or certificate.'), ...planFlags })
           .example(
-            '$0 identity add orders --resource-id /subscriptions/… --run --apply',
+            '$0 identity add orders --resource-id /subscriptions/… --client-id …',
             'of a user-assigned identity',
           )
           .example(
@@ -110,7 +103,6 @@ const typeTitles: ReadonlyMap<number, string> = new Map([
 
 interface AddFlags {
   readonly apply: boolean;
-  readonly run: boolean;
   readonly resourceId: string;
   readonly clientId: string;
   readonly tenantId: string;
@@ -121,7 +113,7 @@ interface AddFlags {
 
 async function add(unpinned: VerbContext, name: string, flags: AddFlags): Promise<ExitCode> {
   const context = await pin(unpinned);
-  const { resourceId } = flags;
+  const { resourceId, clientId, tenantId } = flags;
   const [type = 0] = [...typeTitles].find(([, title]) => title === flags.type) ?? [];
   const kinds = kindsOfType(type);
   if (resourceId !== '' && parseIdentityId(resourceId) === undefined) {
@@ -130,15 +122,14 @@ async function add(unpinned: VerbContext, name: string, flags: AddFlags): Promis
       'Print it: az identity show --name NAME --resource-group GROUP --query id',
     );
   }
-  const found = await completeIds(context, flags);
-  if (!isGuid(found.clientId)) {
+  if (!isGuid(clientId)) {
     throw usageError(
       'the client id is missing or is no GUID',
-      `Give --client-id, or add --run to read it: ${renderAz(showClientIdLine(resourceId))}`,
+      `Give --client-id. This shows it: ${renderAz(showClientIdLine(resourceId))}`,
     );
   }
   const isOfEntra = kinds.length > 0;
-  if (isOfEntra && found.tenantId === '')
+  if (isOfEntra && tenantId === '')
     throw usageError(`type ${flags.type} needs a tenant`, 'Give --tenant-id.');
   const needsSecret = kinds.some(({ objectKind }) => objectKind === 'Secret');
   if (needsSecret && flags.secret === '')
@@ -149,8 +140,8 @@ async function add(unpinned: VerbContext, name: string, flags: AddFlags): Promis
   const spec = {
     type,
     ...(resourceId === '' ? {} : { resourceID: resourceId }),
-    clientID: found.clientId,
-    ...(isOfEntra ? { tenantID: found.tenantId } : {}),
+    clientID: clientId,
+    ...(isOfEntra ? { tenantID: tenantId } : {}),
     ...(needsSecret ? { clientPassword: { name: flags.secret } } : {}),
   };
   const added = await unlessThere(context, 'AzureIdentity', name, spec);
@@ -159,18 +150,6 @@ async function add(unpinned: VerbContext, name: string, flags: AddFlags): Promis
     `Then bind it: ${nmiCommand(context, 'identity', 'assign', name)}`,
   ];
   return carryOut(context, { ...emptyPlan, objects: added.objects, notes }, flags.apply);
-}
-
-async function completeIds({ io }: VerbContext, flags: AddFlags) {
-  const { clientId, tenantId, resourceId, run } = flags;
-  if (!run || resourceId === '' || clientId !== '') return { clientId, tenantId };
-  const shown = asRecord(
-    await readAz(io, azLine(['identity', 'show'], { ids: resourceId.trim() })),
-  );
-  return {
-    clientId: stringAt(shown, 'clientId'),
-    tenantId: tenantId || stringAt(shown, 'tenantId'),
-  };
 }
 
 async function list(context: VerbContext): Promise<ExitCode> {

@@ -6,7 +6,7 @@ import type { ObjectName } from '../../../cache/index/object-name.ts';
 import { asRecord } from '../../../base/json-value.ts';
 import { isDnsLabel, isDnsSubdomain } from '../../../base/dns-name.ts';
 import { printable } from '../../../base/printable.ts';
-import type { KubeClient } from '../api/client.ts';
+import type { KubeClient, RequestOptions } from '../api/client.ts';
 import { KubeError } from '../api/kube-error.ts';
 
 /** `problem` is a clause that names the Secret and may be shown to a pod. */
@@ -35,16 +35,6 @@ export interface SecretReader {
   read(secret: ObjectName): Promise<SecretResult>;
   /** One request for its name alone, which needs the same permission as `read`. Never rejects. */
   check(secret: ObjectName): Promise<SecretAccess>;
-  /**
-   * Whether the server reports that it does not exist; one request for its name alone. Never
-   * rejects.
-   */
-  isGone(secret: ObjectName): Promise<boolean>;
-}
-
-export interface SecretReaderOptions {
-  /** For one read, credentials and body included. Default 5 s. */
-  readonly timeoutMs?: number;
 }
 
 /** The API server accepts 1 MiB of data at most; base64 adds a third. */
@@ -53,41 +43,30 @@ const maxEncodedChars = 1.5 * 1024 * 1024;
 /** The server then returns the fields that a list shows, and not the secret ones. */
 const nameAlone = 'application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1';
 
-export function createSecretReader(
-  client: KubeClient,
-  { timeoutMs = 5_000 }: SecretReaderOptions = {},
-): SecretReader {
-  async function check(secret: ObjectName): Promise<SecretAccess> {
-    const misnamed = misnamedOf(secret);
-    if (misnamed !== undefined) return misnamed;
+type Failure = Exclude<SecretAccess, { readonly kind: 'readable' }>;
+
+/** @param timeoutMs for one read, credentials and body included. */
+export function createSecretReader(client: KubeClient, timeoutMs = 5_000): SecretReader {
+  async function ask<T>(
+    secret: ObjectName,
+    options: RequestOptions,
+    resultOf: (body: unknown) => T,
+  ): Promise<T | Failure> {
+    if (!isDnsLabel(secret.namespace) || !isDnsSubdomain(secret.name)) {
+      const problem = `${titleOf(secret)} is not a name that a Secret can have`;
+      return { kind: 'misnamed', problem };
+    }
     try {
-      await client.getJson(pathOf(secret), { timeoutMs, accept: nameAlone });
-      return { kind: 'readable' };
+      return resultOf(await client.getJson(pathOf(secret), { timeoutMs, ...options }));
     } catch (error) {
       return resultOfFailure(secret, error);
     }
   }
 
   return {
-    async read(secret) {
-      const misnamed = misnamedOf(secret);
-      if (misnamed !== undefined) return misnamed;
-      try {
-        return classify(secret, await client.getJson(pathOf(secret), { timeoutMs }));
-      } catch (error) {
-        return resultOfFailure(secret, error);
-      }
-    },
-    check,
-    isGone: async (secret) => (await check(secret)).kind === 'missing',
+    read: (secret) => ask(secret, {}, (body) => classify(secret, body)),
+    check: (secret) => ask(secret, { accept: nameAlone }, () => ({ kind: 'readable' as const })),
   };
-}
-
-function misnamedOf(
-  secret: ObjectName,
-): Extract<SecretResult, { readonly kind: 'misnamed' }> | undefined {
-  if (isDnsLabel(secret.namespace) && isDnsSubdomain(secret.name)) return undefined;
-  return { kind: 'misnamed', problem: `${titleOf(secret)} is not a name that a Secret can have` };
 }
 
 function pathOf({ namespace, name }: ObjectName): string {
@@ -115,10 +94,7 @@ function classify(secret: ObjectName, body: unknown): SecretResult {
   return { kind: 'found', data: decoded };
 }
 
-function resultOfFailure(
-  secret: ObjectName,
-  error: unknown,
-): Exclude<SecretAccess, { readonly kind: 'readable' }> {
+function resultOfFailure(secret: ObjectName, error: unknown): Failure {
   if (!(error instanceof KubeError)) return unavailable(secret, 'NETWORK');
   switch (error.code) {
     case 'NOT_FOUND':

@@ -7,7 +7,7 @@ import { createHash } from 'node:crypto';
 import { accessSync, constants } from 'node:fs';
 import type { RequestOptions } from 'node:https';
 import { isIPv6 } from 'node:net';
-import { delimiter, join } from 'node:path';
+import { join } from 'node:path';
 import { KubeConfig } from '@kubernetes/client-node/dist/config.js';
 import { KubeError } from './kube-error.ts';
 
@@ -43,7 +43,7 @@ export interface Credentials {
 }
 
 export interface CredentialOptions {
-  /** One path, or several as the KUBECONFIG variable has them; empty or absent means in-cluster. */
+  /** Empty or absent means in-cluster. */
   readonly kubeconfigPath?: string | undefined;
   /** Where KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are looked up. */
   readonly environment: Readonly<Record<string, string | undefined>>;
@@ -102,30 +102,22 @@ function assertReadable(file: string): void {
   }
 }
 
-function fromKubeconfig(paths: string): KubeConfig {
+function fromKubeconfig(path: string): KubeConfig {
   const config = new KubeConfig();
-  for (const path of paths.split(delimiter).filter((part) => part !== '')) {
-    try {
-      const next = new KubeConfig();
-      next.loadFromFile(path);
-      // As kubectl does: the first file that names a current context decides.
-      const decided = (config.currentContext as string | undefined) !== undefined;
-      config.mergeConfig(next, decided);
-    } catch (cause) {
-      throw new KubeError('CONFIG', `cannot use kubeconfig ${path}: ${messageOf(cause)}`, {
-        cause,
-      });
-    }
+  try {
+    config.loadFromFile(path);
+  } catch (cause) {
+    throw new KubeError('CONFIG', `cannot use kubeconfig ${path}: ${messageOf(cause)}`, { cause });
   }
   const cluster = config.getCurrentCluster();
   if (cluster === null || config.getCurrentUser() === null) {
     throw new KubeError(
       'CONFIG',
-      `kubeconfig ${paths}: the current context does not name a cluster and a user that exist`,
+      `kubeconfig ${path}: the current context does not name a cluster and a user that exist`,
     );
   }
   if (typeof cluster.proxyUrl === 'string' && cluster.proxyUrl !== '') {
-    throw new KubeError('CONFIG', `kubeconfig ${paths}: proxy-url is not supported`);
+    throw new KubeError('CONFIG', `kubeconfig ${path}: proxy-url is not supported`);
   }
   // The library refuses plain http unless verification is off; without TLS there is none to skip.
   config.clusters = config.clusters.map((entry) =>

@@ -1,28 +1,23 @@
 /**
  * Decides which Events are written, and when: at most one write for each object and kind in ten
- * minutes and at most ten writes a minute. Repeated occurrences are counted and reported as the
- * series of the Event. Namespaces take turns, then objects, so one pod delays the Events of another
- * by one each. Pure.
+ * minutes and at most ten writes a minute. Namespaces take turns, then objects, so one pod delays
+ * the Events of another by one each. Pure.
  */
 import type { Clock } from '../../../base/time/clock.ts';
 import { FairQueue, type Party } from '../../../base/fair-queue.ts';
-import type { EventDraft, EventSeries, ObjectReference } from './event.ts';
+import type { EventDraft, ObjectReference } from './event.ts';
 
 /** One kind of Event of one object. */
 export interface EventEntry {
   readonly key: string;
   readonly party: Party;
   readonly draft: EventDraft;
-  /** Name of the Event, once a write was tried. */
+  readonly atWallMs: number;
+  /** Once a write was tried. */
   name: string | undefined;
-  /** Whether the API server has it. */
-  isWritten: boolean;
-  readonly firstAtWallMs: number;
-  series: EventSeries;
-  /** Number of written occurrences. */
-  reported: number;
+  /** Of writes. */
   failures: number;
-  /** No further write of it before this time. */
+  /** Until then, further occurrences are not written. */
   quietUntilMs: number;
 }
 
@@ -64,12 +59,7 @@ export class EventAggregator {
     const { namespace } = regarding;
     const object = `${regarding.kind} ${regarding.uid}`;
     const key = `${namespace} ${object} ${kind}`;
-    const known = this.#entries.get(key);
-    const nowWallMs = this.#clock.wallMs();
-    if (known !== undefined) {
-      known.series = { count: known.series.count + 1, lastAtWallMs: nowWallMs };
-      return false;
-    }
+    if (this.#entries.has(key)) return false;
     if (!this.#hasRoom(namespace, object)) {
       this.#dropped += 1;
       return false;
@@ -78,11 +68,8 @@ export class EventAggregator {
       key,
       party: { namespace, pod: object },
       draft: draft(),
+      atWallMs: this.#clock.wallMs(),
       name: undefined,
-      isWritten: false,
-      firstAtWallMs: nowWallMs,
-      series: { count: 1, lastAtWallMs: nowWallMs },
-      reported: 0,
       failures: 0,
       quietUntilMs: this.#clock.monotonicMs() + windowMs,
     };
@@ -109,10 +96,8 @@ export class EventAggregator {
     return oldest + budget.periodMs - nowMs;
   }
 
-  /** @param reported occurrences that the write covered, whether it succeeded or was given up. */
-  done(entry: EventEntry, reported: number): void {
-    entry.failures = 0;
-    entry.reported = reported;
+  /** It was written, or given up. */
+  done(entry: EventEntry): void {
     entry.quietUntilMs = this.#clock.monotonicMs() + windowMs;
   }
 
@@ -121,27 +106,14 @@ export class EventAggregator {
     this.#queue.add(entry, entry.party);
   }
 
-  /**
-   * Drops entries that have not occurred again in their ten minutes, and allows a write of the
-   * others.
-   * @returns whether there is something new to write.
-   */
-  sweep(): boolean {
+  /** Forgets entries after their ten minutes, also those that had no turn. */
+  sweep(): void {
     const nowMs = this.#clock.monotonicMs();
     for (const entry of [...this.#entries.values()]) {
       if (entry.quietUntilMs > nowMs) continue;
-      const { count } = entry.series;
-      if (count === entry.reported || (!entry.isWritten && this.#queue.has(entry))) {
-        // Dropped after this long in the queue. If it occurs again, that counts as the first
-        // occurrence.
-        if (this.#queue.delete(entry)) this.#dropped += 1;
-        this.#entries.delete(entry.key);
-      } else {
-        entry.quietUntilMs = nowMs + windowMs;
-        this.#queue.add(entry, entry.party);
-      }
+      if (this.#queue.delete(entry)) this.#dropped += 1;
+      this.#entries.delete(entry.key);
     }
-    return this.#queue.size > 0;
   }
 
   /**

@@ -15,7 +15,6 @@ import {
   eventNameOf,
   eventPath,
   renderEvent,
-  renderSeries,
   type EventDraft,
   type ObjectReference,
 } from './event.ts';
@@ -34,7 +33,7 @@ export interface EventSink {
 }
 
 export interface EventWriterOptions {
-  readonly client: Pick<KubeClient, 'postJson' | 'patchJson'>;
+  readonly client: Pick<KubeClient, 'postJson'>;
   readonly clock: Clock;
   /** Name of the node, which identifies the reporting agent. */
   readonly instance: string;
@@ -49,12 +48,7 @@ const timeoutMs = 10_000;
 const maxTries = 3;
 
 /** Transient failures. */
-const passing: ReadonlySet<KubeError['code']> = new Set([
-  'THROTTLED',
-  'NETWORK',
-  'TIMEOUT',
-  'UNAUTHORIZED',
-]);
+const passing: ReadonlySet<string> = new Set(['THROTTLED', 'NETWORK', 'TIMEOUT', 'UNAUTHORIZED']);
 
 export class EventWriter implements EventSink, Required<Pick<Part, 'samples'>>, Disposable {
   readonly #options: EventWriterOptions;
@@ -74,7 +68,7 @@ export class EventWriter implements EventSink, Required<Pick<Part, 'samples'>>, 
     this.#options = options;
     this.#events = new EventAggregator(options.clock);
     this.#sweeping = startPeriodicJob(options.clock, sweepMs, () => {
-      if (this.#events.sweep()) this.#write();
+      this.#events.sweep();
       return sweepMs;
     });
   }
@@ -124,51 +118,28 @@ export class EventWriter implements EventSink, Required<Pick<Part, 'samples'>>, 
 
   /** Never rejects. */
   async #send(entry: EventEntry): Promise<void> {
-    const { count } = entry.series;
+    const { client, instance } = this.#options;
+    const { draft, atWallMs } = entry;
+    const call = { signal: this.#ended.signal, timeoutMs };
     try {
-      await (entry.isWritten ? this.#patch(entry) : this.#create(entry));
-      entry.isWritten = true;
+      // All tries have one name.
+      entry.name ??= eventNameOf(draft.regarding, randomUUID().replaceAll('-', '').slice(0, 16));
+      const event = renderEvent(draft, { name: entry.name, atWallMs, instance });
+      await client.postJson(eventPath(draft.regarding), event, call);
       this.#failures = 0;
       this.#outcomes.written += 1;
-      this.#events.done(entry, count);
+      this.#events.done(entry);
     } catch (error) {
-      if (this.#ended.signal.aborted) return;
-      this.#onFailure(entry, count, kubeErrorOfFailure(error));
+      if (!this.#ended.signal.aborted) this.#onFailure(entry, kubeErrorOfFailure(error));
     }
   }
 
-  async #create(entry: EventEntry): Promise<void> {
-    const { client, instance } = this.#options;
-    const { draft, firstAtWallMs } = entry;
-    entry.name ??= eventNameOf(draft.regarding, randomUUID().replaceAll('-', '').slice(0, 16));
-    const origin = { name: entry.name, atWallMs: firstAtWallMs, instance };
-    const call = { signal: this.#ended.signal, timeoutMs };
-    await client.postJson(eventPath(draft.regarding), renderEvent(draft, origin), call);
-  }
-
-  async #patch({ draft, name, series }: EventEntry): Promise<void> {
-    const call = { signal: this.#ended.signal, timeoutMs };
-    await this.#options.client.patchJson(
-      eventPath(draft.regarding, name),
-      renderSeries(series),
-      call,
-    );
-  }
-
-  #onFailure(entry: EventEntry, count: number, error: KubeError): void {
+  #onFailure(entry: EventEntry, error: KubeError): void {
     const { clock, random, log } = this.#options;
-    if (error.code === 'NOT_FOUND' && entry.isWritten) {
-      // Events expire after an hour by default. This one is created again.
-      entry.isWritten = false;
-      entry.name = undefined;
-      this.#events.again(entry);
-      return;
-    }
     // An earlier try that seemed to fail has reached the server.
-    if (error.status === 409 && entry.failures > 0 && !entry.isWritten) {
-      entry.isWritten = true;
+    if (error.status === 409 && entry.failures > 0) {
       this.#outcomes.written += 1;
-      this.#events.done(entry, count);
+      this.#events.done(entry);
       return;
     }
     const { code, status, message } = error;
@@ -194,6 +165,6 @@ export class EventWriter implements EventSink, Required<Pick<Part, 'samples'>>, 
     // Usually only one namespace is affected, which is terminating or has a policy: the others need
     // no pause.
     this.#outcomes.failed += 1;
-    this.#events.done(entry, count);
+    this.#events.done(entry);
   }
 }

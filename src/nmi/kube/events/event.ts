@@ -24,13 +24,6 @@ export interface EventDraft {
   readonly note: string;
 }
 
-/** How often a written Event has occurred since. */
-export interface EventSeries {
-  /** Including the first one. */
-  readonly count: number;
-  readonly lastAtWallMs: number;
-}
-
 export interface EventOrigin {
   readonly name: string;
   readonly atWallMs: number;
@@ -66,9 +59,8 @@ export function eventNameOf({ name }: ObjectReference, id: string): string {
   return `${prefix}.${id}`;
 }
 
-export function eventPath({ namespace }: ObjectReference, name = ''): string {
-  const events = `/apis/events.k8s.io/v1/namespaces/${encodeURIComponent(namespace)}/events`;
-  return name === '' ? events : `${events}/${encodeURIComponent(name)}`;
+export function eventPath({ namespace }: ObjectReference): string {
+  return `/apis/events.k8s.io/v1/namespaces/${encodeURIComponent(namespace)}/events`;
 }
 
 export function renderEvent(draft: EventDraft, origin: EventOrigin): Record<string, unknown> {
@@ -77,7 +69,7 @@ export function renderEvent(draft: EventDraft, origin: EventOrigin): Record<stri
     apiVersion: 'events.k8s.io/v1',
     kind: 'Event',
     metadata: { name: origin.name, namespace: regarding.namespace },
-    eventTime: microTime(origin.atWallMs),
+    eventTime: new Date(origin.atWallMs).toISOString().replace('Z', '000Z'),
     reportingController,
     reportingInstance: origin.instance.slice(0, maxInstance),
     type,
@@ -87,16 +79,6 @@ export function renderEvent(draft: EventDraft, origin: EventOrigin): Record<stri
     regarding,
     ...(related === undefined ? {} : { related }),
   };
-}
-
-/** A JSON patch; `add` replaces an existing series. */
-export function renderSeries({ count, lastAtWallMs }: EventSeries): readonly unknown[] {
-  const value = { count, lastObservedTime: microTime(lastAtWallMs) };
-  return [{ op: 'add', path: '/series', value }];
-}
-
-function microTime(wallMs: number): string {
-  return new Date(wallMs).toISOString().replace('Z', '000Z');
 }
 
 /** Object names and upstream texts may contain any character, and a terminal shows the note. */

@@ -28,11 +28,8 @@ import { createDecoder, type Decoder } from './decoder.ts';
 import type { Parse } from './parse.ts';
 import {
   closeDelayMs,
-  errorsByKind,
-  noErrors,
   noFailures,
   retryAfterFailure,
-  type ErrorCounts,
   type ErrorKind,
   type ReflectorErrorCode,
   type RetryTiming,
@@ -155,9 +152,6 @@ export interface ReflectorStats extends Pick<Decoder, 'objects' | 'bytes' | 'rej
   readonly relists: number;
   /** Watches opened after the first one. */
   readonly restarts: number;
-  /** Watches that were silent until their time limit. */
-  readonly silences: number;
-  readonly errors: ErrorCounts;
   readonly errorsByKind: Readonly<Record<ErrorKind, number>>;
   /** The last failure and how long the watch has failed, until it is healthy again. */
   readonly failure: FailureStats | undefined;
@@ -195,8 +189,7 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
   #version: string | undefined;
   #lists = 0;
   #watches = 0;
-  #silences = 0;
-  readonly #errors = { ...noErrors };
+  readonly #errors = { outage: 0, refusal: 0, expiry: 0, exception: 0 };
   /** -Infinity before the first contact. */
   #contactAtMs = -Infinity;
   /** When the store was last known to be current. */
@@ -260,9 +253,7 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
       stalenessMs: nowMs - this.#provenAtMs,
       relists: Math.max(0, this.#lists - 1),
       restarts: Math.max(0, this.#watches - 1),
-      silences: this.#silences,
-      errors: { ...this.#errors },
-      errorsByKind: errorsByKind(this.#errors),
+      errorsByKind: { ...this.#errors },
       failure: failing === undefined ? undefined : { ...failing, forMs: nowMs - failing.sinceMs },
       objects,
       bytes,
@@ -447,7 +438,6 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
     const { log, name, random, mayBeAbsent = false } = this.#options;
     const isWatching = this.#phase === 'watching';
     if (isWatching && error instanceof KubeError && error.code === 'TIMEOUT') {
-      this.#silences += 1;
       return this.#beginCheck();
     }
     if (this.#phase === 'listing' && this.#isStream && refusesStream(error)) {
@@ -462,7 +452,7 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
     const retry = retryAfterFailure(error, this.#failures, this.#timing, triedMs, random());
     const { code, failures, isRelist, delayMs, isWakeable } = retry;
     if (isRelist) this.#version = undefined;
-    this.#errors[code] += 1;
+    this.#errors[failures.kind] += 1;
     this.#failures = failures;
     this.#isAway ||= failures.kind === 'outage';
     this.#reportFailure(code, error, delayMs);

@@ -37,7 +37,7 @@ export const noFailures: Failures = { kind: undefined, count: 0, waitedMs: 0 };
 
 export interface Retry {
   readonly code: ReflectorErrorCode;
-  readonly failures: Failures;
+  readonly failures: Failures & { readonly kind: ErrorKind };
   /** The version to watch from cannot be used any more. */
   readonly isRelist: boolean;
   readonly delayMs: number;
@@ -95,32 +95,4 @@ export function retryAfterFailure(
 export function closeDelayMs({ backoff }: RetryTiming, closes: number, chance: number): number {
   if (closes <= 2) return 0;
   return backoffMs({ ...backoff, capMs: Math.min(1000, backoff.capMs) }, closes - 2, chance);
-}
-
-export type ErrorCounts = Readonly<Record<ReflectorErrorCode, number>>;
-
-export const noErrors: ErrorCounts = {
-  NETWORK: 0,
-  TIMEOUT: 0,
-  SERVER: 0,
-  THROTTLED: 0,
-  UNAUTHORIZED: 0,
-  FORBIDDEN: 0,
-  NOT_FOUND: 0,
-  CONFIG: 0,
-  MALFORMED: 0,
-  TOO_LARGE: 0,
-  GONE: 0,
-  INTERNAL: 0,
-};
-
-export function errorsByKind(errors: ErrorCounts): Readonly<Record<ErrorKind, number>> {
-  const { NETWORK, TIMEOUT, SERVER, THROTTLED, GONE, MALFORMED, TOO_LARGE, INTERNAL } = errors;
-  const { UNAUTHORIZED, FORBIDDEN, NOT_FOUND, CONFIG } = errors;
-  return {
-    outage: NETWORK + TIMEOUT + SERVER,
-    refusal: UNAUTHORIZED + FORBIDDEN + NOT_FOUND + THROTTLED + CONFIG + MALFORMED + TOO_LARGE,
-    expiry: GONE,
-    exception: INTERNAL,
-  };
 }

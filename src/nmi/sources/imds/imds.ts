@@ -22,12 +22,11 @@ import type {
   TokenRequest,
   TokenSource,
 } from '../source.ts';
-import { azureNodePath, parseAzureNode, type AzureNode } from '../azure-node.ts';
 import { classifyEntraError } from '../entra/aadsts.ts';
 import { ImdsConnections } from './imds-connections.ts';
 import { identityOf, parseImdsToken } from '../token-fields.ts';
 import { clockAheadMs } from '../clock-skew.ts';
-import { sendBuffered, type BufferedResponse } from '../buffered-request.ts';
+import { sendBuffered } from '../buffered-request.ts';
 
 const apiVersion = '2018-02-01';
 const maxConcurrent = 4;
@@ -38,9 +37,6 @@ const maxBodyBytes = 64 * 1024;
 const retryDelaysMs = [100, 400];
 /** How long a refusal of the upstream is cached: it does not change within seconds. */
 const refusalCooldownMs = 5_000;
-/** A request waits for it, although it only adds detail to an error text. */
-const nodeTimeoutMs = 1_000;
-const nodeRetryMs = 60_000;
 /** A single bad header must not block a key for days. */
 const maxRetryAfterS = 120;
 
@@ -53,8 +49,6 @@ export interface ImdsSourceOptions {
   readonly clock: Clock;
   /** Lets the agent's own listener recognize the requests of this source. */
   readonly loopDetection: LoopDetection;
-  /** Failures do not contain Azure's name of the node, which pods must not see. */
-  readonly hidesNode?: boolean;
 }
 
 type NodeRequest = TokenRequest<NodeIdentity>;
@@ -64,73 +58,10 @@ export interface ImdsSource extends TokenSource<NodeIdentity>, AsyncDisposable {
 export function openImdsSource(options: ImdsSourceOptions): ImdsSource {
   const { endpoint, timeoutMs } = options;
   const connections = new ImdsConnections({ endpoint, maxConnections: maxConcurrent, timeoutMs });
-  const node = options.hidesNode === true ? undefined : new KnownNode(connections, options);
-
   return {
-    async fetch(request, mayRetry) {
-      const result = await fetchToken(connections, request, mayRetry, options);
-      if (result.ok || result.failure.reason !== 'identity_not_assigned') return result;
-      const found = await node?.get();
-      return found === undefined ? result : failed({ ...result.failure, node: found });
-    },
+    fetch: (request, mayRetry) => fetchToken(connections, request, mayRetry, options),
     [Symbol.asyncDispose]: () => connections[Symbol.asyncDispose](),
   };
-}
-
-/** Azure's name of this node: requested at first use, and rarely repeated if there is no answer. */
-class KnownNode {
-  readonly #connections: ImdsConnections;
-  readonly #options: ImdsSourceOptions;
-  #reading: Promise<AzureNode | undefined> = Promise.resolve(undefined);
-  #nextTryAtMs = -Infinity;
-
-  constructor(connections: ImdsConnections, options: ImdsSourceOptions) {
-    this.#connections = connections;
-    this.#options = options;
-  }
-
-  /** Never rejects. */
-  get(): Promise<AzureNode | undefined> {
-    const nowMs = this.#options.clock.monotonicMs();
-    if (nowMs >= this.#nextTryAtMs) {
-      this.#nextTryAtMs = nowMs + nodeRetryMs;
-      this.#reading = this.#ask();
-    }
-    return this.#reading;
-  }
-
-  async #ask(): Promise<AzureNode | undefined> {
-    const timeoutMs = Math.min(nodeTimeoutMs, this.#options.timeoutMs);
-    try {
-      const { status, body } = await ask(
-        this.#connections,
-        azureNodePath,
-        this.#options,
-        timeoutMs,
-      );
-      const node = status === 200 ? parseAzureNode(body) : undefined;
-      if (node !== undefined) this.#nextTryAtMs = Infinity;
-      return node;
-    } catch {
-      // Without the name, the failure is reported with less detail.
-      return undefined;
-    }
-  }
-}
-
-async function ask(
-  connections: ImdsConnections,
-  path: string,
-  options: ImdsSourceOptions,
-  timeoutMs: number,
-  correlationId?: string,
-): Promise<BufferedResponse> {
-  const headers = headersOf(options, correlationId);
-  const request = { method: 'GET', path, headers } as const;
-  const limits = { clock: options.clock, timeoutMs, maxBodyBytes };
-  const answer = await sendBuffered(connections.pool, request, limits);
-  if (isLoop(answer.status, answer.body)) connections.reopen();
-  return answer;
 }
 
 function headersOf(
@@ -173,13 +104,16 @@ async function tryOnce(
 ): Promise<SourceResult> {
   const leftMs = Math.max(1, Math.ceil(deadlineMs - options.clock.monotonicMs()));
   try {
-    const { status, headers, body } = await ask(
-      connections,
-      renderPath(request),
-      options,
-      leftMs,
-      request.correlationId,
+    const { status, headers, body } = await sendBuffered(
+      connections.pool,
+      {
+        method: 'GET',
+        path: renderPath(request),
+        headers: headersOf(options, request.correlationId),
+      },
+      { clock: options.clock, timeoutMs: leftMs, maxBodyBytes },
     );
+    if (isLoop(status, body)) connections.reopen();
     const { date, 'retry-after': retryAfter } = headers;
     const nowWallMs = options.clock.wallMs();
     const aheadMs = clockAheadMs(date, nowWallMs);

@@ -14,10 +14,7 @@ import {
 const issuer = ok('{"issuer":"https://oidc.example/1/"}');
 const federated = { type: 3, clientID: clientA, tenantID: tenant, resourceID: ordersId };
 
-function testBedOf(
-  changes = {},
-  az = createFakeAz({ identities: { [ordersId]: clientA } }),
-): Recorded {
+function testBedOf(changes = {}, az = createFakeAz()): Recorded {
   return {
     ...boundTestBed(changes),
     other: (program, args) => (program === 'az' ? az.run(args) : issuer),
@@ -88,7 +85,7 @@ describe('kubectl nmi identity assign', () => {
     ]);
     for (const spec of specs) {
       for (const words of verbs) {
-        const az = createFakeAz({ identities: {} });
+        const az = createFakeAz();
         const testBed = testBedOf(
           { nodes, [kinds.identities]: [createIdentity('orders', spec)] },
           az,
@@ -107,7 +104,7 @@ describe('kubectl nmi identity assign', () => {
     const words = ['identity', 'federate', 'orders', '--service-account=@file'];
     const { code, stderr } = await play(words, nothing);
     assert.deepEqual([code, /"@file" cannot be the name of an object/.test(stderr)], [2, true]);
-    const add = ['identity', 'add', 'new', '--resource-id', '[system]', '--run'];
+    const add = ['identity', 'add', 'new', '--resource-id', '[system]', '--client-id', clientA];
     assert.match((await play(add, nothing)).stderr, /is no Azure resource id/);
   });
 

@@ -16,10 +16,7 @@ import {
 const issuer = ok('{"issuer":"https://oidc.example/1/"}');
 const federated = { type: 3, clientID: clientA, tenantID: tenant, resourceID: ordersId };
 
-function testBedOf(
-  changes = {},
-  az = createFakeAz({ identities: { [ordersId]: clientA } }),
-): Recorded {
+function testBedOf(changes = {}, az = createFakeAz()): Recorded {
   return {
     ...boundTestBed(changes),
     other: (program, args) => (program === 'az' ? az.run(args) : issuer),

@@ -61,24 +61,10 @@ describe('a Secret', () => {
     );
   });
 
-  it('is missing only when the server reports so', async () => {
-    await using fake = await openFakeKube();
-    await using client = await clientOf(fake);
-    const reader = createSecretReader(client, { timeoutMs: 200 });
-    assert.equal(await reader.isGone(secret), true);
-    apply(fake, { text: '' });
-    assert.equal(await reader.isGone(secret), false);
-    assert.equal(await reader.isGone({ ...secret, name: '../x' }), false);
-    fake.delete({ kind: 'Secret', ...secret });
-    assert.equal(await reader.isGone(secret), true);
-    await fake[Symbol.asyncDispose]();
-    assert.equal(await reader.isGone(secret), false, 'not reported by the server');
-  });
-
   it('is checked without being read: it exists, is missing, or may not be read', async () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);
-    const reader = createSecretReader(client, { timeoutMs: 200 });
+    const reader = createSecretReader(client, 200);
     const kind = async (of = secret) => (await reader.check(of)).kind;
     assert.equal(await kind(), 'missing');
     apply(fake, { text: '' });
@@ -88,11 +74,15 @@ describe('a Secret', () => {
     assert.equal(await kind(), 'forbidden');
     fake.faults.failNext(1, 500);
     assert.equal(await kind(), 'unavailable');
+    fake.delete({ kind: 'Secret', ...secret });
+    assert.equal(await kind(), 'missing');
+    await fake[Symbol.asyncDispose]();
+    assert.equal(await kind(), 'unavailable', 'not reported by the server');
   });
 
   it('is requested without its data when only its existence matters', async () => {
     const client = answering({});
-    assert.equal(await createSecretReader(client).isGone(secret), false);
+    assert.equal((await createSecretReader(client).check(secret)).kind, 'readable');
     assert.match(client.accepted[0] ?? '', /as=PartialObjectMetadata/);
   });
 
@@ -143,7 +133,7 @@ describe('a Secret', () => {
   it('is unavailable when the server hangs or is unreachable', async () => {
     const fake = await openFakeKube();
     await using client = await clientOf(fake);
-    const reader = createSecretReader(client, { timeoutMs: 20 });
+    const reader = createSecretReader(client, 20);
     fake.faults.hang = true;
     const late = await reader.read(secret);
     assert.ok(late.kind === 'unavailable');

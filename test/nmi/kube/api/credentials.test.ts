@@ -123,13 +123,6 @@ describe('credentials from a kubeconfig', () => {
     assert.equal(access.headers['authorization'], 'Basic YTpi');
   });
 
-  it('merge several files; the first current context wins', async () => {
-    const first = 'apiVersion: v1\nkind: Config\ncurrent-context: x\n';
-    const second = kubeconfig('server: "https://merged.example"', 'token: t');
-    const access = await load(first, second.replace('current-context: x', 'current-context: y'));
-    assert.equal(access.origin, 'https://merged.example');
-  });
-
   it('fail with a code for files that cannot be used', async () => {
     const gone = { ...nowhere, kubeconfigPath: '/nonexistent/config' };
     assert.throws(() => loadCredentials(gone), isConfigError(/nonexistent\/config/));

@@ -23,15 +23,14 @@ function open() {
   const clock = new HandClock();
   const events = new EventAggregator(clock);
   const record = (pod: ObjectReference, kind: string) => events.record(pod, kind, draftOf(pod));
-  /** Takes and finishes all Events that may be written now; `namespace/pod kind count`. */
+  /** Takes and finishes all Events that may be written now; `namespace/pod kind`. */
   const writeAll = (): readonly string[] => {
     const written: string[] = [];
     for (let entry = events.next(); entry !== undefined; entry = events.next()) {
-      const { draft, key, series } = entry;
+      const { draft, key } = entry;
       const { namespace, name } = draft.regarding;
-      written.push(`${namespace}/${name} ${key.split(' ').slice(-1).join('')} ${series.count}`);
-      entry.isWritten = true;
-      events.done(entry, series.count);
+      written.push(`${namespace}/${name} ${key.split(' ').slice(-1).join('')}`);
+      events.done(entry);
     }
     return written;
   };
@@ -44,28 +43,27 @@ describe('the Events of one pod', () => {
     assert.equal(record(podOf('a'), 'x'), true);
     for (let count = 0; count < 5_000; count++) assert.equal(record(podOf('a'), 'x'), false);
     record(podOf('a'), 'y');
-    assert.deepEqual(writeAll(), ['shop/a x 5001', 'shop/a y 1']);
+    assert.deepEqual(writeAll(), ['shop/a x', 'shop/a y']);
     for (let count = 0; count < 5_000; count++) record(podOf('a'), 'x');
     assert.deepEqual(writeAll(), []);
     assert.equal(events.dropped, 0);
   });
 
-  it('are written again after ten minutes with all occurrences, if there are new ones', () => {
+  it('are written again after ten minutes, if it is refused again', () => {
     const { clock, events, record, writeAll } = open();
     record(podOf('a'), 'x');
     record(podOf('a'), 'y');
+    clock.advance(1_000);
     writeAll();
-    record(podOf('a'), 'x');
-    record(podOf('a'), 'x');
     clock.advance(windowMs - 1);
-    assert.equal(events.sweep(), false);
+    events.sweep();
+    assert.equal(record(podOf('a'), 'x'), false);
     clock.advance(1);
-    assert.equal(events.sweep(), true);
-    assert.deepEqual(writeAll(), ['shop/a x 3']);
-    assert.equal(events.size, 1, 'an Event without new occurrences is dropped');
-    clock.advance(windowMs);
-    assert.equal(events.sweep(), false);
+    events.sweep();
     assert.equal(events.size, 0);
+    assert.equal(record(podOf('a'), 'x'), true);
+    assert.deepEqual(writeAll(), ['shop/a x']);
+    assert.equal(events.dropped, 0);
   });
 
   it('are of at most eight kinds', () => {
@@ -108,10 +106,10 @@ describe('the Events of a node', () => {
     record(podOf('victim'), 'x');
     record(podOf('other', 'hostile'), 'x');
     assert.deepEqual(writeAll().slice(0, 4), [
-      'hostile/p0 0 1',
-      'shop/victim x 1',
-      'hostile/p1 0 1',
-      'hostile/p2 0 1',
+      'hostile/p0 0',
+      'shop/victim x',
+      'hostile/p1 0',
+      'hostile/p2 0',
     ]);
   });
 
@@ -130,7 +128,7 @@ describe('the Events of a node', () => {
     const { clock, events, record } = open();
     record(podOf('a'), 'x');
     clock.advance(windowMs);
-    assert.equal(events.sweep(), false);
+    events.sweep();
     assert.deepEqual([events.size, events.dropped], [0, 1]);
     assert.equal(record(podOf('a'), 'x'), true);
   });

@@ -6,7 +6,6 @@ import {
   eventReasonOf,
   noteOf,
   renderEvent,
-  renderSeries,
   type EventDraft,
 } from '../../../../src/nmi/kube/events/event.ts';
 
@@ -40,16 +39,6 @@ describe('an Event', () => {
     assert.equal(renderEvent({ ...draft, related }, origin)['related'], related);
   });
 
-  it('is extended to a series by a patch that works with and without one', () => {
-    assert.deepEqual(renderSeries({ count: 3, lastAtWallMs: Date.UTC(2026, 0, 2) }), [
-      {
-        op: 'add',
-        path: '/series',
-        value: { count: 3, lastObservedTime: '2026-01-02T00:00:00.000000Z' },
-      },
-    ]);
-  });
-
   it('has a reason in upper camel case', () => {
     assert.equal(eventReasonOf('no_binding_label'), 'NoBindingLabel');
   });
@@ -62,7 +51,6 @@ describe('an Event', () => {
 
   it('is in the namespace of its object', () => {
     assert.equal(eventPath(pod), '/apis/events.k8s.io/v1/namespaces/shop/events');
-    assert.equal(eventPath(pod, 'app.1'), '/apis/events.k8s.io/v1/namespaces/shop/events/app.1');
   });
 });
 

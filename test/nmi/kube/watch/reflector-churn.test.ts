@@ -96,7 +96,7 @@ describe('a reflector under churn', () => {
     assert.equal(reflector.stats().objects, podsAtOnce);
     assert.deepEqual([pods.stats.pods, pods.stats.ips], [podsAtOnce, podsAtOnce]);
     assert.equal(grants.stats.boundPods, 0);
-    assert.deepEqual(Object.values(reflector.stats().errors).filter(Boolean), []);
+    assert.deepEqual(Object.values(reflector.stats().errorsByKind).filter(Boolean), []);
     const [early = 0] = sizes;
     const grown = Math.max(...sizes.slice(1)) - early;
     assert.ok(sizes.length === 10 && grown < 1_000_000, `${grown} bytes more`);

@@ -175,6 +175,6 @@ describe('a reflector under faults', () => {
       await store.until(`cut at ${cut}`, () => JSON.stringify(held(store)) === expected);
     }
     assert.equal(store.replaced.length, 1, 'it resumed every time and never listed again');
-    assert.ok(reflector.stats().errors.NETWORK > 50);
+    assert.ok(reflector.stats().errorsByKind.outage > 50);
   });
 });

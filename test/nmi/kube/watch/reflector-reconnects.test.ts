@@ -140,9 +140,9 @@ describe('a reflector with watches that all end at once', () => {
     assert.equal(store.items.size, 1);
     // Compiled code varies by a megabyte; one leaked socket per connection would be 20 MB.
     assert.ok(late - early < 3_000_000, `${late - early} bytes more`);
-    const { errors } = reflector.stats();
-    assert.ok(errors.NETWORK > reconnects / 3);
-    assert.equal(errors.INTERNAL + errors.MALFORMED, 0);
+    const { errorsByKind: errors } = reflector.stats();
+    assert.ok(errors.outage > reconnects / 3);
+    assert.equal(errors.exception + errors.refusal, 0);
     await reflector[Symbol.asyncDispose]();
     await eventually('no timer is left', () => clock.armed === 0);
   });

@@ -3,8 +3,6 @@ import { describe, it } from 'node:test';
 import { KubeError, type KubeErrorDetails } from '../../../../src/nmi/kube/api/kube-error.ts';
 import {
   closeDelayMs,
-  errorsByKind,
-  noErrors,
   noFailures,
   retryAfterFailure,
   type Failures,
@@ -79,12 +77,5 @@ describe('the retry policy', () => {
   it('reopens a watch that was closed too early twice at once, and then within a second', () => {
     const delays = [1, 2, 3, 4, 5, 9].map((closes) => closeDelayMs(timing, closes, 1));
     assert.deepEqual(delays, [0, 0, 200, 400, 800, 1000]);
-  });
-
-  it('has each code in one kind', () => {
-    assert.deepEqual(errorsByKind(noErrors), { outage: 0, refusal: 0, expiry: 0, exception: 0 });
-    const once = Object.fromEntries(Object.keys(noErrors).map((code) => [code, 1]));
-    const counts = errorsByKind({ ...noErrors, ...once });
-    assert.deepEqual(counts, { outage: 3, refusal: 7, expiry: 1, exception: 1 });
   });
 });

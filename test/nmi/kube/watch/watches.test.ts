@@ -129,7 +129,7 @@ describe('the five watches', () => {
     await stores.grants.until('the right is given', () => stores.grants.items.size === 1);
     fake.faults.failNext(8, 403, { containing: 'azureidentitygrants' });
     fake.closeWatches();
-    await eventually('it is refused', () => watches.stats().grants.errors.FORBIDDEN === 8);
+    await eventually('it is refused', () => watches.stats().grants.errorsByKind.refusal === 8);
     assert.equal(stores.grants.items.size, 1);
   });
 
@@ -144,7 +144,7 @@ describe('the five watches', () => {
     await stores.grants.until('it is listed', () => stores.grants.items.size === 1);
     fake.faults.failNext(3, 404, { containing: 'azureidentitygrants' });
     fake.closeWatches();
-    await eventually('it was refused', () => watches.stats().grants.errors.NOT_FOUND === 3);
+    await eventually('it was refused', () => watches.stats().grants.errorsByKind.refusal === 3);
     await eventually('it watches again', () => fake.watches('azureidentitygrants') === 1);
     assert.ok(stores.grants.replaced.every(({ length }) => length === 1));
   });

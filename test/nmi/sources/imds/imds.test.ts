@@ -7,14 +7,9 @@ import { systemClock } from '../../../../src/base/time/clock.ts';
 import { openFakeImds } from '../../../../lab/fakes/imds/fake-imds.ts';
 import { createLabIdentity, createNodeIdentity } from '../../../../lab/fakes/identity.ts';
 import { objectIdOf } from '../../../../src/nmi/sources/token-fields.ts';
-import {
-  classifyAnswer,
-  openImdsSource,
-  type ImdsSource,
-} from '../../../../src/nmi/sources/imds/imds.ts';
+import { classifyAnswer, openImdsSource } from '../../../../src/nmi/sources/imds/imds.ts';
 import { LoopDetection } from '../../../../src/nmi/sources/imds/loop-detection.ts';
 import type { NodeIdentity, TokenRequest } from '../../../../src/nmi/sources/source.ts';
-import { HandClock } from '../../../support/hand-clock.ts';
 
 const always = () => true;
 const nowWallMs = 1_700_000_000_000;
@@ -158,78 +153,6 @@ describe('the IMDS source', () => {
     const hung = await source.fetch(request, always);
     assert.ok(!hung.ok && hung.failure.reason === 'upstream_down');
     assert.ok(performance.now() - startedAt < 3_000);
-  });
-
-  it('reports the Azure name of the node without the identity, with one request', async () => {
-    await using imds = await openFakeImds({
-      host: '127.0.0.1',
-      port: 0,
-      nodeIps: ['127.0.0.1'],
-      systemAssigned: undefined,
-      userAssigned: [],
-    });
-    const open = (hidesNode: boolean) =>
-      openImdsSource({
-        endpoint: `http://127.0.0.1:${imds.port}`,
-        userAgent: 'test',
-        timeoutMs: 2_000,
-        clock: new HandClock(),
-        loopDetection: new LoopDetection(),
-        hidesNode,
-      });
-    const nodesOf = async (source: ImdsSource) => {
-      const results = await Promise.all(
-        [asked, asked].map((request) => source.fetch(request, always)),
-      );
-      return results.map((result) => {
-        assert.ok(!result.ok && result.failure.reason === 'identity_not_assigned');
-        return result.failure.node?.name;
-      });
-    };
-    const isOfNode = ({ target }: { target: string }) => target.startsWith('/metadata/instance');
-    {
-      await using source = open(false);
-      assert.deepEqual(await nodesOf(source), ['aks-lab-vmss', 'aks-lab-vmss']);
-      assert.deepEqual(await nodesOf(source), ['aks-lab-vmss', 'aks-lab-vmss']);
-      assert.equal(imds.requests().filter(isOfNode).length, 1);
-    }
-    imds.clear();
-    {
-      await using source = open(true);
-      assert.deepEqual(await nodesOf(source), [undefined, undefined]);
-      assert.equal(imds.requests().filter(isOfNode).length, 0);
-    }
-  });
-
-  it('refuses without the node’s name when that is unavailable, and does not wait for it', async () => {
-    let asksOfNode = 0;
-    const server = createServer((request, response) => {
-      if (request.url?.startsWith('/metadata/instance') === true) asksOfNode++;
-      else response.writeHead(400).end('{"error":"invalid_request","error_description":"x"}');
-    });
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-    const { port } = server.address() as AddressInfo;
-    const clock = new HandClock();
-    await using source = openImdsSource({
-      endpoint: `http://127.0.0.1:${port}`,
-      userAgent: 'test',
-      timeoutMs: 300,
-      clock,
-      loopDetection: new LoopDetection(),
-    });
-    for (const [passMs, asks] of [
-      [0, 1],
-      [59_999, 1],
-      [1, 2],
-    ] as const) {
-      clock.advance(passMs);
-      const result = await source.fetch(asked, always);
-      assert.ok(!result.ok && result.failure.reason === 'identity_not_assigned');
-      assert.equal(result.failure.node, undefined);
-      assert.equal(asksOfNode, asks);
-    }
-    server.closeAllConnections();
-    server.close();
   });
 
   it('encodes its input in the query, and adds nothing else', async () => {

@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import { once } from 'node:events';
 import { createServer, type RequestListener } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { getJson, type MetadataReply } from '../../src/cli/metadata-client.ts';
+import { getJson, type MetadataReply } from '../../src/cli/http-get.ts';
 
 async function ask(answer: RequestListener): Promise<MetadataReply> {
   const server = createServer(answer).listen(0, '127.0.0.1');
