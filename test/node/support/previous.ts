@@ -67,7 +67,7 @@ function withSources(
       const path = join(clone, file);
       const text = readFileSync(path, 'utf8');
       if (!pattern.test(text)) throw new Error(`${file} has no layout`);
-      writeFileSync(path, text.replace(pattern, `$1${layout}`));
+      writeFileSync(path, text.replace(pattern, `$1${String(layout)}`));
     }
     use(clone);
   } finally {
