@@ -65,7 +65,8 @@ describe('an update from the commit before', { skip }, () => {
   };
 
   it('refuses no request, there and back', async (t) => {
-    for (const way of [toThis, back, toThis]) {
+    const ways = Array.from({ length: 5 }, () => [toThis, back]).flat();
+    for (const way of [...ways, toThis]) {
       const report = await during(t, way);
       assert.deepEqual(Object.keys(report.bound.outcomes), ['200 app']);
     }
