@@ -2,7 +2,7 @@
 import { LogBudget } from '../../../base/lines/log-budget.ts';
 import type { Clock } from '../../../base/time/clock.ts';
 import type { Logger } from '../../../base/logger.ts';
-import type { Part, Sample } from '../../base/part.ts';
+import { samplesBy, type Part } from '../../base/part.ts';
 import type { Config } from '../../config/config.ts';
 import type { Renderer } from '../renderer.ts';
 import { AuditRecords } from './audit.ts';
@@ -32,12 +32,7 @@ export async function openAudit(options: OpenAuditOptions): Promise<Audit> {
   return {
     renderer: (clusterState) =>
       new AuditRecords({ write: (line) => sink.write(line), clusterState, clock }),
-    samples: () =>
-      Object.entries(records).map(([outcome, value]): Sample => ({
-        metric: 'nmi_audit_records_total',
-        labels: { outcome },
-        value,
-      })),
+    samples: () => samplesBy('nmi_audit_records_total', 'outcome', records),
     [Symbol.asyncDispose]: () => sink[Symbol.asyncDispose](),
   };
 }
