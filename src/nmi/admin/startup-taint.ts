@@ -6,19 +6,13 @@
 import type { Clock } from '../../base/time/clock.ts';
 import { asRecord, stringAt } from '../../base/json-value.ts';
 import { backoffMs } from '../kube/api/backoff.ts';
-import type { RequestOptions } from '../kube/api/client.ts';
+import type { KubeClient } from '../kube/api/client.ts';
 import { KubeError } from '../kube/api/kube-error.ts';
 import type { Log } from '../../base/log.ts';
 import { startPeriodicJob } from '../../base/time/periodic-job.ts';
 
-export interface NodeClient {
-  getJson(path: string, options?: RequestOptions): Promise<unknown>;
-  /** A JSON patch (RFC 6902). */
-  patchJson(path: string, patch: readonly unknown[], options?: RequestOptions): Promise<unknown>;
-}
-
 export interface StartupTaintOptions {
-  readonly client: NodeClient;
+  readonly client: Pick<KubeClient, 'getJson' | 'patchJson'>;
   readonly node: string;
   /** Key of the taint, with any value and effect. */
   readonly key: string;
