@@ -255,14 +255,10 @@ function bindingsOf(grants: PodGrants | undefined): readonly BindingView[] {
   if (grants?.kind !== 'bound' && grants?.kind !== 'no-identity') return [];
   const [existing, dangling] =
     grants.kind === 'bound' ? [grants.bindings, grants.danglingBindings] : [[], grants.bindings];
-  return [
-    ...existing.map((binding) => ({ binding, identityExists: true })),
-    ...dangling.map((binding) => ({ binding, identityExists: false })),
-  ]
-    .slice(0, maxListed)
-    .map(({ binding: { name, identityName }, identityExists }) => {
-      return { name, identityName, identityExists };
-    });
+  return [...existing, ...dangling].slice(0, maxListed).map((binding) => {
+    const { name, identityName } = binding;
+    return { name, identityName, identityExists: existing.includes(binding) };
+  });
 }
 
 /** Bound identities; without any, the one from an exception or the service account. */

@@ -11,7 +11,7 @@
  */
 import type { BoundGrants, PodGrants } from '../../cache/index/grant-index.ts';
 import { normaliseClientId, normaliseResourceId } from '../../cache/index/identifiers.ts';
-import type { Exception, Identity } from '../../cache/index/objects.ts';
+import type { Binding, Exception, Identity } from '../../cache/index/objects.ts';
 
 /** An identity as a request names it. */
 export type NamedSelector = {
@@ -42,7 +42,7 @@ export type ChoiceRefusal =
       readonly transient: boolean;
       readonly label: string;
       /** Bindings of the label that are for pods under another service account, by their names. */
-      readonly foreign: readonly { readonly name: string; readonly serviceAccount: string }[];
+      readonly foreign: readonly Pick<Binding, 'name' | 'serviceAccount'>[];
     })
   | (Refusal<'identity_missing'> & {
       readonly transient: boolean;
@@ -108,10 +108,7 @@ export function chooseIdentity(
         reason: 'binding_missing',
         transient: isTransient(grants.sinceWallMs),
         label: grants.label,
-        foreign: grants.bindingsForOtherAccounts.map(({ name, serviceAccount }) => ({
-          name,
-          serviceAccount,
-        })),
+        foreign: grants.bindingsForOtherAccounts,
       };
     case 'no-identity':
       return {

@@ -184,7 +184,7 @@ describe('a pod without grants', () => {
         reason: 'binding_missing',
         transient: false,
         label: 'x',
-        foreign: [{ name: 'b3', serviceAccount: 'robot' }],
+        foreign: bindingsForOtherAccounts,
       },
     );
     assert.deepEqual(decide({ kind: 'no-identity', label: 'x', bindings, sinceWallMs }, none), {

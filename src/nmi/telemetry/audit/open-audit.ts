@@ -10,8 +10,7 @@ import type { AuditState } from './record.ts';
 import { openRecordFile, type RecordFile } from './record-file.ts';
 
 export interface Audit extends Required<Pick<Part, 'samples'>>, AsyncDisposable {
-  /** Undefined while the audit is off. */
-  renderer(clusterState: AuditState): Renderer | undefined;
+  renderer(clusterState: AuditState): Renderer;
 }
 
 export interface OpenAuditOptions {
@@ -22,11 +21,14 @@ export interface OpenAuditOptions {
   readonly log: Logger;
 }
 
-/** @throws StartError `CONFIG` for a file that cannot be written. */
-export async function openAudit(options: OpenAuditOptions): Promise<Audit> {
+/**
+ * Undefined if the audit is off.
+ * @throws StartError `CONFIG` for a file that cannot be written.
+ */
+export async function openAudit(options: OpenAuditOptions): Promise<Audit | undefined> {
   const { config, clock } = options;
   const log = options.log.child({ component: 'audit' });
-  if (config.auditLog === '') return off;
+  if (config.auditLog === '') return undefined;
   const records = { written: 0, dropped: 0 };
   const sink = await openSink(options, log, records);
   return {
@@ -36,12 +38,6 @@ export async function openAudit(options: OpenAuditOptions): Promise<Audit> {
     [Symbol.asyncDispose]: () => sink[Symbol.asyncDispose](),
   };
 }
-
-const off: Audit = {
-  renderer: () => undefined,
-  samples: () => [],
-  [Symbol.asyncDispose]: () => Promise.resolve(),
-};
 
 async function openSink(
   { config, stdout, clock }: OpenAuditOptions,
