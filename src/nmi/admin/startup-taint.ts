@@ -64,8 +64,7 @@ export class StartupTaint implements Disposable {
       if (this.#ended.signal.aborted) return undefined;
       this.#failures++;
       const { log, key, random } = this.#options;
-      const [code, retryAfterMs] =
-        error instanceof KubeError ? [error.code, error.retryAfterMs] : ['UNKNOWN', undefined];
+      const { code = 'UNKNOWN', retryAfterMs } = error instanceof KubeError ? error : {};
       log.warn({ key, code, failures: this.#failures }, 'failed to remove startup taint');
       return backoffMs(backoff, this.#failures, random(), retryAfterMs);
     }

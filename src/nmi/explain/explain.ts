@@ -209,16 +209,17 @@ function obstacleOnNode(context: ExplainContext): Outcome | undefined {
     return { kind: 'unreachable', why: 'host-network' };
   }
   const isKnown = context.clusterState.isSynced() && context.whyUnavailable() === undefined;
-  const identified = isKnown ? undefined : identifyAt('', context);
-  if (identified?.kind !== 'refused') return undefined;
-  return { kind: 'refused', refusal: viewRefused(identified) };
+  return isKnown ? undefined : obstacleOf(identifyAt('', context));
 }
 
 function obstacleAt(pod: Pod, context: ExplainContext): Outcome | undefined {
   // The metadata service has no IPv6 address, so requests come from an IPv4 address.
   const ip = pod.ips.find((each) => !each.includes(':')) ?? pod.ips[0];
   if (ip === undefined) return { kind: 'unreachable', why: 'no-address' };
-  const identified = identifyAt(ip, context);
+  return obstacleOf(identifyAt(ip, context));
+}
+
+function obstacleOf(identified: Identified): Outcome | undefined {
   if (identified.kind !== 'refused') return undefined;
   return { kind: 'refused', refusal: viewRefused(identified) };
 }
