@@ -92,15 +92,14 @@ export async function startAgent(given: AgentOptions): Promise<Agent> {
   );
   const events = config.events ? starting.use(openEventWriter(options, client)) : undefined;
   if (events !== undefined) telemetry.add(new RefusalEvents(events));
-  const audited = audit.renderer(state);
-  if (audited !== undefined) telemetry.add(audited);
+  if (audit !== undefined) telemetry.add(audit.renderer(state));
   const loopDetection = new LoopDetection();
   const core = { ...options, tuning, client, kernel, state, observer: telemetry, loopDetection };
   const tokens = starting.use(await openTokens({ ...core, clusterState: state }));
   const { broker } = tokens;
   const server = starting.use(await openServer({ ...core, broker, held }));
-  const parts: Part[] = [kernel, state, tokens, server, audit];
-  if (events !== undefined) parts.push(events);
+  const optional = [audit, events].filter((part) => part !== undefined);
+  const parts: Part[] = [kernel, state, tokens, server, ...optional];
   // Before the kernel side is up, so that `nmi explain` can report what keeps it down.
   starting.use(
     await openExplain({

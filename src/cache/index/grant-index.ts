@@ -223,7 +223,8 @@ export class GrantIndex {
         continue;
       }
       if (previous !== undefined) this.#detach(previous);
-      const entry = createPodEntry(pod, previous?.grants ?? noLabel);
+      const grants = previous?.grants ?? noLabel;
+      const entry = { pod, groupKey: groupKeyOf(pod), grants };
       this.#entries.set(uid, entry);
       this.#attach(entry);
     }
@@ -260,16 +261,13 @@ export class GrantIndex {
   }
 
   #bindingChanged(before: Binding | undefined, after: Binding | undefined): void {
-    if (before !== undefined && before.selector !== '') {
-      const groupKey = objectKey(before.namespace, before.selector);
-      this.#bindingsByGroup.delete(groupKey, before);
-      this.#bindingsByIdentity.delete(objectKey(before.namespace, before.identityName), before);
-      this.#touchGroup(groupKey);
-    }
-    if (after !== undefined && after.selector !== '') {
-      const groupKey = objectKey(after.namespace, after.selector);
-      this.#bindingsByGroup.add(groupKey, after);
-      this.#bindingsByIdentity.add(objectKey(after.namespace, after.identityName), after);
+    for (const binding of [before, after]) {
+      if (binding === undefined || binding.selector === '') continue;
+      const { namespace, selector, identityName } = binding;
+      const change = binding === before ? 'delete' : 'add';
+      const groupKey = objectKey(namespace, selector);
+      this.#bindingsByGroup[change](groupKey, binding);
+      this.#bindingsByIdentity[change](objectKey(namespace, identityName), binding);
       this.#touchGroup(groupKey);
     }
   }
@@ -286,8 +284,8 @@ export class GrantIndex {
   #exceptionChanged(before: Exception | undefined, after: Exception | undefined): void {
     for (const exception of [before, after]) {
       if (exception === undefined) continue;
-      if (exception === before) this.#exceptionsByNamespace.delete(exception.namespace, exception);
-      else this.#exceptionsByNamespace.add(exception.namespace, exception);
+      const change = exception === before ? 'delete' : 'add';
+      this.#exceptionsByNamespace[change](exception.namespace, exception);
       for (const entry of this.#entriesByNamespace.of(exception.namespace)) {
         if (isExcepted(entry.pod.labels, exception.podLabels)) this.#touched.add(entry);
       }
@@ -394,10 +392,6 @@ export class GrantIndex {
     }
     return { kind: 'dangling', bindings: matching, newestBindingWallMs };
   }
-}
-
-function createPodEntry(pod: Pod, grants: PodGrants): PodEntry {
-  return { pod, groupKey: groupKeyOf(pod), grants };
 }
 
 function groupKeyOf(pod: Pod): string | undefined {

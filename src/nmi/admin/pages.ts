@@ -50,15 +50,7 @@ const longestKeptMs = 5_000;
 
 /** @throws StartError when a port cannot be bound. */
 export async function openAdminPages(options: AdminOptions): Promise<AsyncDisposable> {
-  const pages = new Map<number, Set<'probes' | 'metrics'>>();
-  const add = (port: number, page: 'probes' | 'metrics') => {
-    if (port === 0) return;
-    pages.set(port, (pages.get(port) ?? new Set()).add(page));
-  };
   const { probePort, metricsPort, metricsAddress } = options.config;
-  add(probePort, 'probes');
-  add(metricsPort, 'metrics');
-
   const connections = new PageConnections();
   const renderMetrics = shareRenders(options);
   const servers: Server[] = [];
@@ -72,11 +64,12 @@ export async function openAdminPages(options: AdminOptions): Promise<AsyncDispos
     await Promise.all(closed);
   };
   try {
-    for (const [port, served] of pages) {
+    for (const port of new Set([probePort, metricsPort])) {
+      if (port === 0) continue;
       const server = createPageServer(connections, (path, response) => {
-        void answer(path, served, options, renderMetrics, response);
+        void answer(path, port, options, renderMetrics, response);
       });
-      const isOfMetrics = !served.has('probes') && metricsAddress !== '';
+      const isOfMetrics = port !== probePort && metricsAddress !== '';
       const address = isOfMetrics ? { port, host: metricsAddress } : { port };
       if (options.onTaken === undefined) {
         server.listen(address);
@@ -178,12 +171,12 @@ function listenWhenFree(
 
 async function answer(
   path: string,
-  served: ReadonlySet<'probes' | 'metrics'>,
+  port: number,
   options: AdminOptions,
   renderMetrics: () => Promise<Buffer>,
   response: ServerResponse,
 ): Promise<void> {
-  if (served.has('metrics') && path === '/metrics') {
+  if (port === options.config.metricsPort && path === '/metrics') {
     try {
       send(response, 200, await renderMetrics(), options.metrics.contentType);
     } catch {
@@ -191,7 +184,7 @@ async function answer(
     }
     return;
   }
-  if (served.has('probes')) {
+  if (port === options.config.probePort) {
     switch (path) {
       case '/healthz':
         return send(response, 200, options.hasBeenActive() ? 'Active' : 'Not Active');

@@ -6,19 +6,13 @@
 import type { Clock } from '../../base/time/clock.ts';
 import { asRecord, stringAt } from '../../base/json-value.ts';
 import { backoffMs } from '../kube/api/backoff.ts';
-import type { RequestOptions } from '../kube/api/client.ts';
+import type { KubeClient } from '../kube/api/client.ts';
 import { KubeError } from '../kube/api/kube-error.ts';
 import type { Log } from '../../base/log.ts';
 import { startPeriodicJob } from '../../base/time/periodic-job.ts';
 
-export interface NodeClient {
-  getJson(path: string, options?: RequestOptions): Promise<unknown>;
-  /** A JSON patch (RFC 6902). */
-  patchJson(path: string, patch: readonly unknown[], options?: RequestOptions): Promise<unknown>;
-}
-
 export interface StartupTaintOptions {
-  readonly client: NodeClient;
+  readonly client: Pick<KubeClient, 'getJson' | 'patchJson'>;
   readonly node: string;
   /** Key of the taint, with any value and effect. */
   readonly key: string;
@@ -70,8 +64,7 @@ export class StartupTaint implements Disposable {
       if (this.#ended.signal.aborted) return undefined;
       this.#failures++;
       const { log, key, random } = this.#options;
-      const [code, retryAfterMs] =
-        error instanceof KubeError ? [error.code, error.retryAfterMs] : ['UNKNOWN', undefined];
+      const { code = 'UNKNOWN', retryAfterMs } = error instanceof KubeError ? error : {};
       log.warn({ key, code, failures: this.#failures }, 'failed to remove startup taint');
       return backoffMs(backoff, this.#failures, random(), retryAfterMs);
     }

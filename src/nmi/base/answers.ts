@@ -95,7 +95,7 @@ export interface Answer {
 }
 
 /** IMDS's own 88 bytes, which several SDKs probe for. */
-const metadataHeaderMissing: Answer = {
+export const metadataHeaderMissing: Answer = {
   reason: 'metadata_header_missing',
   status: 400,
   body: '{"error":"invalid_request","error_description":"Required metadata header not specified"}',
@@ -160,10 +160,6 @@ function renderDetails(details: EntraErrorDetails): Readonly<Record<string, unkn
     trace_id: details.traceId,
     correlation_id: details.correlationId,
   };
-}
-
-export function refuseMissingHeader(): Answer {
-  return metadataHeaderMissing;
 }
 
 export function answerToken(body: string): Answer {

@@ -5,8 +5,10 @@
 import type { Clock } from '../../base/time/clock.ts';
 import { ExpiringMap } from '../../base/expiring-map.ts';
 
+const limits = ['connections', 'tokens', 'requests', 'pending_objects', 'metadata'] as const;
+
 /** What is limited for each pod. */
-export type ThrottleLimit = 'connections' | 'tokens' | 'requests' | 'pending_objects' | 'metadata';
+export type ThrottleLimit = (typeof limits)[number];
 
 /** What a pod did; a sentence without its subject. */
 export const throttleTexts: Readonly<Record<ThrottleLimit, string>> = {
@@ -68,5 +70,3 @@ export class ThrottledPods implements Disposable {
     this.#counted[Symbol.dispose]();
   }
 }
-
-const limits = ['connections', 'tokens', 'requests', 'pending_objects', 'metadata'] as const;

@@ -307,8 +307,7 @@ export class ConditionWriter implements AsyncDisposable {
       this.#failures = 0;
     } catch (error) {
       if (this.#ended.signal.aborted) return;
-      const [code, retryAfterMs] =
-        error instanceof KubeError ? [error.code, error.retryAfterMs] : ['UNKNOWN', undefined];
+      const { code = 'UNKNOWN', retryAfterMs } = error instanceof KubeError ? error : {};
       this.#failures += 1;
       // One line for an outage, not one for each try.
       if (this.#failures === 1) log.warn({ code }, 'failed to write status conditions');

@@ -51,25 +51,20 @@ export function isUnknown(type: ConditionType, reason: Code, message: string): C
 
 /** Conditions have the same digest exactly when a write would change nothing. */
 export function digestOf(conditions: readonly Condition[], generation: number): string {
-  const parts = conditions.map(({ type, status, reason, message }) => {
-    return { type, status, reason, message, generation };
-  });
-  return digestOfParts(parts);
-}
-
-interface Part {
-  readonly type: string;
-  readonly status: string;
-  readonly reason: string;
-  readonly message: string;
-  readonly generation: unknown;
-}
-
-function digestOfParts(parts: readonly Part[]): string {
-  const texts = parts.map(({ type, status, reason, message, generation }) =>
-    JSON.stringify([type, status, reason, message, generation]),
+  return digestOfParts(
+    conditions.map(({ type, status, reason, message }) =>
+      partOf(type, status, reason, message, generation),
+    ),
   );
-  return hash('sha1', texts.toSorted().join('\n'), 'base64');
+}
+
+/** The parts of a condition that a write sets, as a text. */
+function partOf(...parts: readonly unknown[]): string {
+  return JSON.stringify(parts);
+}
+
+function digestOfParts(parts: readonly string[]): string {
+  return hash('sha1', parts.toSorted().join('\n'), 'base64');
 }
 
 /** Further conditions of our types are removed by a later write: ours are at most three. */
@@ -79,7 +74,7 @@ const timePattern = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/;
 
 /** @param status of an object; not trusted, since other programs may write it. */
 export function parseConditions(status: unknown): ExistingConditions {
-  const parts: Part[] = [];
+  const parts: string[] = [];
   const each: ExistingCondition[] = [];
   const places: number[] = [];
   const list: unknown = asRecord(status)?.['conditions'];
@@ -92,13 +87,8 @@ export function parseConditions(status: unknown): ExistingConditions {
     if (places.length === maxOwn) break;
     places.push(index);
     const text = stringAt(record, 'status');
-    parts.push({
-      type,
-      status: text,
-      reason: stringAt(record, 'reason'),
-      message: stringAt(record, 'message'),
-      generation: record?.['observedGeneration'],
-    });
+    const [reason, message] = [stringAt(record, 'reason'), stringAt(record, 'message')];
+    parts.push(partOf(type, text, reason, message, record?.['observedGeneration']));
     const known = statuses.find((word) => word === text);
     const since = stringAt(record, 'lastTransitionTime');
     if (known !== undefined && timePattern.test(since)) each.push({ type, status: known, since });

@@ -7,7 +7,7 @@ import { bugReporter } from '../../base/lines/bug-reporter.ts';
 import type { Clock } from '../../base/time/clock.ts';
 import { OwnerIndex } from '../../cache/index/owner-index.ts';
 import type { Logger } from '../../base/logger.ts';
-import type { Part } from '../base/part.ts';
+import { samplesBy, type Part } from '../base/part.ts';
 import type { Config } from '../config/config.ts';
 import { tuning } from '../config/tuning.ts';
 import { authoritiesOf } from '../grants/authorities.ts';
@@ -93,10 +93,7 @@ export function openConditions(options: ConditionsOptions): Required<Part> & Asy
   );
   return {
     conditions: watchConditions(watches, tuning.watchStalenessLimitMs),
-    samples: () =>
-      Object.entries(counts).map(([outcome, value]) => {
-        return { metric: 'nmi_conditions_writes_total', labels: { outcome }, value };
-      }),
+    samples: () => samplesBy('nmi_conditions_writes_total', 'outcome', counts),
     [Symbol.asyncDispose]: () => opened.disposeAsync(),
   };
 }

@@ -28,8 +28,8 @@ interface OptionRow {
   readonly name: string;
   /** The spelling of the replaced system, if it differs. */
   readonly old?: string;
-  /** Field of `Config`. */
-  readonly key: string;
+  /** Field of `Config`, if it is not the name in camel case. */
+  readonly key?: string;
   readonly type: OptionType<unknown>;
   /** As written by a user; without a default, the empty text. */
   readonly default?: string;
@@ -43,6 +43,7 @@ interface OptionRow {
 }
 
 export interface Option extends OptionRow {
+  readonly key: string;
   readonly default: string;
   /** Heading in help and docs. */
   readonly group: string;
@@ -55,7 +56,6 @@ const table = {
   Kubernetes: [
     {
       name: 'node',
-      key: 'node',
       type: {
         kind: 'string',
         allowed: 'the name of this Kubernetes node; set it from spec.nodeName',
@@ -65,7 +65,6 @@ const table = {
     },
     {
       name: 'operation-mode',
-      key: 'operationMode',
       type: choice(['managed'], 'managed (there is no standard mode: only NMI runs)'),
       default: 'managed',
       help: 'Mode of operation.',
@@ -73,7 +72,6 @@ const table = {
     {
       name: 'force-namespaced',
       old: 'forceNamespaced',
-      key: 'forceNamespaced',
       type: alwaysTrue('matching is always namespaced'),
       default: 'true',
       help: 'Pods use identities of their own namespace only. Always on; `false` is refused.',
@@ -103,7 +101,6 @@ const table = {
     },
     {
       name: 'custom-user-agent',
-      key: 'customUserAgent',
       isOfConditions: true,
       type: matching(/^[\x20-\x7e]{0,200}$/, 'up to 200 printable ASCII characters'),
       help: 'Text to append to the user agent of all outgoing requests.',
@@ -154,7 +151,6 @@ const table = {
   Redirect: [
     {
       name: 'redirect',
-      key: 'redirect',
       isOfRedirect: true,
       isOfConditions: true,
       type: choice(['auto', 'ebpf', 'iptables', 'address', 'pinned', 'none']),
@@ -173,28 +169,24 @@ const table = {
   Answers: [
     {
       name: 'host-network',
-      key: 'hostNetwork',
       type: choice(['serve', 'refuse']),
       default: 'serve',
       help: 'Pods on the host network, with eBPF. `serve`: a pod with the label of a binding gets its own identity, any other reaches the metadata service itself. `refuse`: none gets a token.',
     },
     {
       name: 'unrecorded-callers',
-      key: 'unrecordedCallers',
       type: choice(['by-link', 'refuse']),
       default: 'by-link',
       help: 'Connections that the eBPF programs could not record: from sandboxes (gVisor, Kata), from containers inside a pod, through a proxy of another pod. `by-link`: identified by source address and network link, where each pod has a link of its own. `refuse`: no token.',
     },
     {
       name: 'metadata-header-required',
-      key: 'metadataHeaderRequired',
       type: boolean,
       default: 'true',
       help: 'Refuse requests without `Metadata: true`, as IMDS does.',
     },
     {
       name: 'block-instance-metadata',
-      key: 'blockInstanceMetadata',
       type: boolean,
       default: 'false',
       help: 'Refuse `/metadata/instance` for all pods.',
@@ -207,14 +199,12 @@ const table = {
     },
     {
       name: 'strict-identity',
-      key: 'strictIdentity',
       type: boolean,
       default: 'false',
       help: 'Refuse a request that names no identity when the pod has several, instead of using the oldest.',
     },
     {
       name: 'identity-owners',
-      key: 'identityOwners',
       isOfConditions: true,
       type: choice(['off', 'warn', 'enforce']),
       default: 'warn',
@@ -227,7 +217,6 @@ const table = {
   Upstream: [
     {
       name: 'metadata-ip',
-      key: 'metadataIp',
       isOfRedirect: true,
       type: ipv4,
       default: '169.254.169.254',
@@ -235,7 +224,6 @@ const table = {
     },
     {
       name: 'metadata-port',
-      key: 'metadataPort',
       isOfRedirect: true,
       type: port,
       default: '80',
@@ -243,14 +231,12 @@ const table = {
     },
     {
       name: 'workload-identity',
-      key: 'workloadIdentity',
       type: boolean,
       default: 'false',
       help: 'Serve pods that are set up for Workload Identity and have no binding, by federation.',
     },
     {
       name: 'workload-identity-tenant',
-      key: 'workloadIdentityTenant',
       type: matching(
         /^(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?:[a-z0-9][a-z0-9-]{0,62}\.)+[a-z]{2,63})?$/i,
         'a tenant id or domain name',
@@ -261,7 +247,6 @@ const table = {
   Cloud: [
     {
       name: 'cloud',
-      key: 'cloud',
       isOfConditions: true,
       type: choice(cloudNames),
       default: 'public',
@@ -276,14 +261,12 @@ const table = {
     },
     {
       name: 'entra-audience',
-      key: 'entraAudience',
       isOfConditions: true,
       type: matching(/^[\x21-\x7e]{0,512}$/, 'visible ASCII without blanks'),
       help: "Audience of service account tokens for federation, instead of the cloud's.",
     },
     {
       name: 'entra-ca-file',
-      key: 'entraCaFile',
       type: anyText,
       help: 'PEM file of certificate authorities for Entra ID, in addition to the built-in ones.',
     },
@@ -317,21 +300,18 @@ const table = {
     },
     {
       name: 'old-metrics',
-      key: 'oldMetrics',
       type: boolean,
       default: 'true',
       help: 'Export the four metrics of the replaced system (`aadpodidentity_*`) under their names.',
     },
     {
       name: 'identity-metrics',
-      key: 'identityMetrics',
       type: boolean,
       default: 'false',
       help: 'Export `nmi_identity_token_requests_total`, with series for each AzureIdentity in use.',
     },
     {
       name: 'log-format',
-      key: 'logFormat',
       isOfRedirect: true,
       isOfConditions: true,
       type: choice(['json', 'text']),
@@ -340,7 +320,6 @@ const table = {
     },
     {
       name: 'log-level',
-      key: 'logLevel',
       isOfRedirect: true,
       isOfConditions: true,
       type: choice(['error', 'warn', 'info', 'debug', 'trace']),
@@ -357,20 +336,17 @@ const table = {
     },
     {
       name: 'events',
-      key: 'events',
       type: boolean,
       default: 'true',
       help: "Write Events: refusals on the pod and its identity, changes of readiness on the agent's own pod. Needs the right to create events.",
     },
     {
       name: 'audit-log',
-      key: 'auditLog',
       type: matching(/^(?:stdout|\/[^\0]+)?$/, 'an absolute path, or stdout'),
       help: 'Where to write the audit stream, a JSON line for each request: which pod, attested how, which identity and resource, the outcome and the object versions that decided. A file is reopened after rotation. Default: nowhere.',
     },
     {
       name: 'startup-taint',
-      key: 'startupTaint',
       type: matching(
         /^(?:[a-z0-9A-Z](?:[-a-zA-Z0-9._/]{0,315}[a-zA-Z0-9])?)?$/,
         'the key of a taint',
@@ -381,7 +357,6 @@ const table = {
   Conditions: [
     {
       name: 'max-watch-events-per-sec',
-      key: 'maxWatchEventsPerSec',
       isOfConditions: true,
       type: integer(1, 1_000_000),
       default: '5000',
@@ -397,7 +372,6 @@ const table = {
     },
     {
       name: 'agent-namespace',
-      key: 'agentNamespace',
       isOfConditions: true,
       type: matching(/^[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$/, 'the name of a namespace'),
       default: 'kube-system',
@@ -407,7 +381,6 @@ const table = {
   Advanced: [
     {
       name: 'iptables-backend',
-      key: 'iptablesBackend',
       isOfRedirect: true,
       type: choice(['auto', 'nft', 'legacy']),
       default: 'auto',
@@ -415,7 +388,6 @@ const table = {
     },
     {
       name: 'metadata-guard',
-      key: 'metadataGuard',
       isOfRedirect: true,
       type: boolean,
       default: 'true',
@@ -423,14 +395,12 @@ const table = {
     },
     {
       name: 'boot-guard-folder',
-      key: 'bootGuardFolder',
       isOfRedirect: true,
       type: matching(/^(?:\/[^\0]+)?$/, 'an absolute path'),
       help: "Only of `nmi redirect`: mount of the host's `/etc/systemd/system`. `guard-boot` writes a unit there that blocks the metadata service for pods from boot until the agent has started; `unguard-boot` and `remove` delete it.",
     },
     {
       name: 'fast-path',
-      key: 'fastPath',
       type: boolean,
       default: 'true',
       help: "Answer usual requests for cached tokens without Node's HTTP parser. `false` makes them slower.",
@@ -440,26 +410,22 @@ const table = {
   'Environment only': [
     {
       name: 'pod-uid',
-      key: 'podUid',
       type: matching(/^(?:[0-9a-z][0-9a-z-]{0,62})?$/, 'the UID of a pod'),
       help: "UID of the agent's own pod, with eBPF. All its containers reach the real metadata service. Default: only the agent's own container does.",
     },
     {
       name: 'cgroup-root',
-      key: 'cgroupRoot',
       type: matching(/^(?:\/[^\0]*)?$/, 'an absolute path'),
       help: "Path of the cgroup2 mount that contains the kubelet's cgroups, or of a parent of it, with eBPF. Default: detected.",
     },
     {
       name: 'bpf-pin-folder',
-      key: 'bpfPinFolder',
       type: matching(/^\/[^\0]+\/[^\0/]+$/, 'an absolute path of two parts or more'),
       default: '/sys/fs/bpf/nmi',
       help: 'Folder of the BPF file system for pinned programs and maps, with eBPF.',
     },
     {
       name: 'caller-socket',
-      key: 'callerSocket',
       // Longer ones have no room in the address of a socket.
       type: matching(/^\/[\x21-\x7e]{1,106}$/, 'an absolute path of at most 107 characters'),
       default: '/run/nmi/callers.sock',
@@ -467,7 +433,6 @@ const table = {
     },
     {
       name: 'handover-socket',
-      key: 'handoverSocket',
       isOfRedirect: true,
       // The path that is bound beside it is five characters longer.
       type: pathOrOff(
@@ -479,7 +444,6 @@ const table = {
     },
     {
       name: 'explain-socket',
-      key: 'explainSocket',
       // Longer ones have no room in the address of a socket.
       type: pathOrOff(
         /^(?:off|\/[\x21-\x7e]{1,106})$/,
@@ -493,57 +457,21 @@ const table = {
 } as const satisfies Readonly<Record<string, readonly OptionRow[]>>;
 
 export const options: readonly Option[] = Object.entries(table).flatMap(([group, rows]) =>
-  rows.map((row: OptionRow) => ({ default: '', ...row, group })),
+  rows.map((row: OptionRow) => ({ key: camelCase(row.name), default: '', ...row, group })),
 );
 
 type Row = (typeof table)[keyof typeof table][number];
+type KeyOf<R extends Row> = R extends { readonly key: infer K extends string }
+  ? K
+  : CamelCase<R['name']>;
+type CamelCase<T extends string> = T extends `${infer A}-${infer B}`
+  ? `${A}${Capitalize<CamelCase<B>>}`
+  : T;
 
 /** One readonly value in base units for each row: milliseconds, choices as unions. */
 export type Config = {
-  readonly [R in Row as R['key']]: NonNullable<ReturnType<R['type']['parse']>>;
+  readonly [R in Row as KeyOf<R>]: NonNullable<ReturnType<R['type']['parse']>>;
 };
-
-/**
- * Flags of the replaced system that change nothing here: accepted with any value, logged at start.
- */
-export const ignoredFlags: readonly IgnoredFlag[] = [
-  ...ignored('connections that predate the redirect are always cut', {
-    booleans: ['enable-conntrack-deletion'],
-  }),
-  ...ignored('transient states are always answered 503 with Retry-After, permanent ones never', {
-    booleans: ['set-retry-after-header'],
-  }),
-  ...ignored('no pod is excepted for its name; use an AzurePodIdentityException', {
-    others: ['MICNamespace'],
-  }),
-  ...ignored('it filtered a watch of standard mode', { booleans: ['enableScaleFeatures'] }),
-  ...ignored('it served Go profiles', { booleans: ['enableProfile'] }),
-  ...ignored('it tuned the wait loop of standard mode', {
-    others: [
-      'retry-attempts-for-created',
-      'retry-attempts-for-assigned',
-      'find-identity-retry-interval',
-    ],
-  }),
-  ...ignored('logs go to standard output', {
-    booleans: [
-      'logtostderr',
-      'alsologtostderr',
-      'skip_headers',
-      'skip_log_headers',
-      'add_dir_header',
-      'one_output',
-    ],
-    others: [
-      'vmodule',
-      'stderrthreshold',
-      'log_dir',
-      'log_file',
-      'log_file_max_size',
-      'log_backtrace_at',
-    ],
-  }),
-];
 
 export interface IgnoredFlag {
   readonly name: string;
@@ -552,15 +480,30 @@ export interface IgnoredFlag {
   readonly isBoolean: boolean;
 }
 
-function ignored(
-  reason: string,
-  { booleans = [], others = [] }: { readonly booleans?: string[]; readonly others?: string[] },
-): readonly IgnoredFlag[] {
-  return [
-    ...booleans.map((name) => ({ name, reason, isBoolean: true })),
-    ...others.map((name) => ({ name, reason, isBoolean: false })),
-  ];
-}
+/** By reason; `=` marks a flag that needs a value. */
+const ignored = {
+  'connections that predate the redirect are always cut': 'enable-conntrack-deletion',
+  'transient states are always answered 503 with Retry-After, permanent ones never':
+    'set-retry-after-header',
+  'no pod is excepted for its name; use an AzurePodIdentityException': 'MICNamespace=',
+  'it filtered a watch of standard mode': 'enableScaleFeatures',
+  'it served Go profiles': 'enableProfile',
+  'it tuned the wait loop of standard mode':
+    'retry-attempts-for-created= retry-attempts-for-assigned= find-identity-retry-interval=',
+  'logs go to standard output':
+    'logtostderr alsologtostderr skip_headers skip_log_headers add_dir_header one_output ' +
+    'vmodule= stderrthreshold= log_dir= log_file= log_file_max_size= log_backtrace_at=',
+};
+
+/**
+ * Flags of the replaced system that change nothing here: accepted with any value, logged at start.
+ */
+export const ignoredFlags: readonly IgnoredFlag[] = Object.entries(ignored).flatMap(
+  ([reason, flags]) =>
+    flags.split(' ').map((flag) => {
+      return { name: flag.replace('=', ''), reason, isBoolean: !flag.endsWith('=') };
+    }),
+);
 
 /** By spelling, without dashes. */
 const byFlag: ReadonlyMap<string, Option> = new Map(
@@ -600,6 +543,10 @@ export function environmentNames(option: Option): readonly string[] {
     ...new Set([environmentName(option), `NMI_${upperSnake(option.name)}`]),
     ...(option.otherVariables ?? []),
   ];
+}
+
+function camelCase(name: string): string {
+  return name.replaceAll(/-([a-z])/g, (_, letter: string) => letter.toUpperCase());
 }
 
 function upperSnake(name: string): string {

@@ -6,29 +6,21 @@ import type { Part } from '../base/part.ts';
 import { readiness } from '../base/readiness.ts';
 import type { Config } from '../config/config.ts';
 import { shownFlags } from '../config/shown-flags.ts';
-import type { IdentifiedBy } from '../callers/caller.ts';
-import type { GrantPolicy } from '../grants/choose-identity.ts';
 import type { Kernel } from '../kernel/kernel.ts';
-import type { Throttling } from '../callers/throttled-pods.ts';
 import type { ClusterState } from '../state/cluster-state.ts';
-import type { TokenBroker } from '../tokens/broker.ts';
-import { explain } from './explain.ts';
-import type { AgentFacts } from './explanation.ts';
-import { readHealth } from './node-health.ts';
+import { watchProblems } from '../kube/watch/watch-report.ts';
+import type { Watches } from '../kube/watch/watches.ts';
+import { explain, type ExplainContext } from './explain.ts';
+import type { AgentFacts, NodeHealth } from './explanation.ts';
 import { openExplainServer } from './socket.ts';
 
-export interface ExplainOptions {
+export interface ExplainOptions extends Omit<
+  ExplainContext,
+  'clusterState' | 'health' | 'agent' | 'whyUnavailable'
+> {
   readonly config: Config;
   readonly kernel: Kernel;
   readonly state: ClusterState;
-  readonly policy: GrantPolicy;
-  /** Whether the node's own pods reach the metadata service itself. */
-  readonly letsNodePodsThrough: boolean;
-  readonly broker: TokenBroker;
-  /** By pod UID. */
-  readonly clientsOf: (podUid: string) => readonly string[];
-  readonly identifiedByOf: (podUid: string) => readonly IdentifiedBy[];
-  readonly throttledOf: (podUid: string) => readonly Throttling[];
   /** For `nmi ready`. */
   readonly parts: readonly Part[];
   readonly clock: Clock;
@@ -38,7 +30,7 @@ export interface ExplainOptions {
 /** Never rejects. */
 export function openExplain(options: ExplainOptions): Promise<AsyncDisposable> {
   const { config, kernel, state: clusterState, parts, clock, log } = options;
-  const health = () => readHealth({ nodeName: config.node, kernel, clusterState });
+  const health = () => readHealth(config.node, kernel, clusterState.watches);
   const startedAt = new Date(clock.wallMs()).toISOString();
   const flags = Object.fromEntries(shownFlags(config));
   const agent = (): AgentFacts => ({
@@ -57,4 +49,24 @@ export function openExplain(options: ExplainOptions): Promise<AsyncDisposable> {
     ready: () => readiness(parts),
     log: log.child({ component: 'explain' }),
   });
+}
+
+/** The state of redirect and watches in a readable form, determined on demand. */
+export function readHealth(
+  name: string,
+  kernel: Pick<Kernel, 'mode' | 'status' | 'problem'>,
+  watches: Pick<Watches, 'unsynced' | 'stats'>,
+): NodeHealth {
+  const stats = watches.stats();
+  const ages = Object.values(stats).map(({ lastContactAgeMs = Infinity }) => lastContactAgeMs);
+  const silentForMs = Math.round(Math.max(...ages));
+  return {
+    name,
+    redirect: { mode: kernel.mode, detail: kernel.status().detail, problem: kernel.problem() },
+    watches: {
+      unsynced: watches.unsynced(),
+      silentForMs: silentForMs === Infinity ? undefined : silentForMs,
+      failing: watchProblems(stats),
+    },
+  };
 }

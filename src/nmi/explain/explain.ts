@@ -209,16 +209,17 @@ function obstacleOnNode(context: ExplainContext): Outcome | undefined {
     return { kind: 'unreachable', why: 'host-network' };
   }
   const isKnown = context.clusterState.isSynced() && context.whyUnavailable() === undefined;
-  const identified = isKnown ? undefined : identifyAt('', context);
-  if (identified?.kind !== 'refused') return undefined;
-  return { kind: 'refused', refusal: viewRefused(identified) };
+  return isKnown ? undefined : obstacleOf(identifyAt('', context));
 }
 
 function obstacleAt(pod: Pod, context: ExplainContext): Outcome | undefined {
   // The metadata service has no IPv6 address, so requests come from an IPv4 address.
   const ip = pod.ips.find((each) => !each.includes(':')) ?? pod.ips[0];
   if (ip === undefined) return { kind: 'unreachable', why: 'no-address' };
-  const identified = identifyAt(ip, context);
+  return obstacleOf(identifyAt(ip, context));
+}
+
+function obstacleOf(identified: Identified): Outcome | undefined {
   if (identified.kind !== 'refused') return undefined;
   return { kind: 'refused', refusal: viewRefused(identified) };
 }
@@ -255,14 +256,10 @@ function bindingsOf(grants: PodGrants | undefined): readonly BindingView[] {
   if (grants?.kind !== 'bound' && grants?.kind !== 'no-identity') return [];
   const [existing, dangling] =
     grants.kind === 'bound' ? [grants.bindings, grants.danglingBindings] : [[], grants.bindings];
-  return [
-    ...existing.map((binding) => ({ binding, identityExists: true })),
-    ...dangling.map((binding) => ({ binding, identityExists: false })),
-  ]
-    .slice(0, maxListed)
-    .map(({ binding: { name, identityName }, identityExists }) => {
-      return { name, identityName, identityExists };
-    });
+  return [...existing, ...dangling].slice(0, maxListed).map((binding) => {
+    const { name, identityName } = binding;
+    return { name, identityName, identityExists: existing.includes(binding) };
+  });
 }
 
 /** Bound identities; without any, the one from an exception or the service account. */

@@ -11,7 +11,7 @@
  */
 import type { BoundGrants, PodGrants } from '../../cache/index/grant-index.ts';
 import { normaliseClientId, normaliseResourceId } from '../../cache/index/identifiers.ts';
-import type { Exception, Identity } from '../../cache/index/objects.ts';
+import type { Binding, Exception, Identity } from '../../cache/index/objects.ts';
 
 /** An identity as a request names it. */
 export type NamedSelector = {
@@ -42,11 +42,10 @@ export type ChoiceRefusal =
       readonly transient: boolean;
       readonly label: string;
       /** Bindings of the label that are for pods under another service account, by their names. */
-      readonly foreign: readonly { readonly name: string; readonly serviceAccount: string }[];
+      readonly foreign: readonly Pick<Binding, 'name' | 'serviceAccount'>[];
     })
   | (Refusal<'identity_missing'> & {
       readonly transient: boolean;
-      readonly label: string;
       readonly bindingNames: readonly string[];
       /** Identities that those bindings name and that do not exist. */
       readonly missingIdentityNames: readonly string[];
@@ -54,13 +53,11 @@ export type ChoiceRefusal =
   | (Refusal<'selector_not_bound'> & {
       readonly selector: NamedSelector;
       readonly label: string;
-      readonly bindingNames: readonly string[];
       readonly identityNames: readonly string[];
       /** Identities that further bindings of the label name and that do not exist. */
       readonly missingIdentityNames: readonly string[];
     })
   | (Refusal<'identity_ambiguous'> & {
-      readonly label: string;
       readonly identityNames: readonly string[];
       /** As written in the identities, without the empty ones. */
       readonly clientIds: readonly string[];
@@ -111,17 +108,13 @@ export function chooseIdentity(
         reason: 'binding_missing',
         transient: isTransient(grants.sinceWallMs),
         label: grants.label,
-        foreign: grants.bindingsForOtherAccounts.map(({ name, serviceAccount }) => ({
-          name,
-          serviceAccount,
-        })),
+        foreign: grants.bindingsForOtherAccounts,
       };
     case 'no-identity':
       return {
         kind: 'refused',
         reason: 'identity_missing',
         transient: isTransient(grants.sinceWallMs),
-        label: grants.label,
         bindingNames: namesOf(grants.bindings),
         missingIdentityNames: identityNamesOf(grants.bindings),
       };
@@ -154,13 +147,12 @@ function choose(grants: BoundGrants, selector: IdentitySelector, policy: GrantPo
 }
 
 function chooseUnnamed(grants: BoundGrants, policy: GrantPolicy): Choice {
-  const { label, identities } = grants;
+  const { identities } = grants;
   const [identity] = identities;
   if (policy.strict && identities.length > 1) {
     return {
       kind: 'refused',
       reason: 'identity_ambiguous',
-      label,
       identityNames: namesOf(identities),
       clientIds: clientIdsOf(identities),
     };
@@ -175,7 +167,6 @@ function refuseSelector(grants: BoundGrants, selector: NamedSelector): ChoiceRef
     reason: 'selector_not_bound',
     selector,
     label: grants.label,
-    bindingNames: namesOf(grants.bindings),
     identityNames: namesOf(grants.identities),
     missingIdentityNames: identityNamesOf(grants.danglingBindings),
   };

@@ -179,6 +179,13 @@ function isFor({ allowedResources }: Identity, resource: string): boolean {
   return allowedResources.includes(wanted);
 }
 
+const accountReasons = {
+  // Not pending, since the request has waited for this read: a retry of the caller starts another.
+  unavailable: 'agent_not_synced',
+  unreadable: 'credential_invalid',
+  unannotated: 'no_binding_label',
+} as const;
+
 /** Undefined when the option is off or the pod is not set up for Workload Identity. */
 function ofServiceAccount(
   pod: Pod,
@@ -192,19 +199,11 @@ function ofServiceAccount(
       return undefined;
     case 'unknown':
       return refused(pod, 'agent_not_synced', { about: 'account-pending' }, true);
-    case 'unavailable': {
-      const { account } = choice;
-      // Not pending, since the request has waited for this read: a retry of the caller starts
-      // another.
-      return refused(pod, 'agent_not_synced', { about: 'account-unavailable', account });
-    }
-    case 'unreadable': {
-      const { account } = choice;
-      return refused(pod, 'credential_invalid', { about: 'account-unreadable', account });
-    }
+    case 'unavailable':
+    case 'unreadable':
     case 'unannotated': {
-      const { account } = choice;
-      return refused(pod, 'no_binding_label', { about: 'account-unannotated', account });
+      const { kind, account } = choice;
+      return refused(pod, accountReasons[kind], { about: `account-${kind}`, account });
     }
     case 'application': {
       const { clientId, tenantId } = choice;

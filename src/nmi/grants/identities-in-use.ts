@@ -2,16 +2,13 @@
  * The upstream identities that pods of this node may use now: computed from the grants at the first
  * query after a change, over the pods of one node, and never during a change of a pod or binding.
  */
-import type { GrantIndex, PodGrants } from '../../cache/index/grant-index.ts';
+import type { PodGrants } from '../../cache/index/grant-index.ts';
 import { hasEnded, type Pod } from '../../cache/index/objects.ts';
-import type { PodIndex } from '../../cache/index/pod-index.ts';
 import { credentialKey, type EntraCredential } from '../sources/entra/credentials/kinds.ts';
 import type { UpstreamIdentity } from '../sources/upstream-identity.ts';
-import { generationOf } from './decide-grant.ts';
+import { generationOf, type GrantState } from './decide-grant.ts';
 import { identityKey } from './cache-key.ts';
-import type { IdentityOwners } from './identity-owners.ts';
-import type { UpstreamChoice, UpstreamResolver } from './resolve-upstream.ts';
-import type { WorkloadIdentities } from './workload-identities.ts';
+import type { UpstreamChoice } from './resolve-upstream.ts';
 
 /** Reports which identities need a token in memory. */
 export interface IdentityDemand {
@@ -30,13 +27,10 @@ interface Wanted {
   readonly hasExcepted: boolean;
 }
 
-export interface DemandState {
-  readonly pods: PodIndex;
-  readonly grants: GrantIndex;
-  readonly owners: IdentityOwners;
-  readonly upstreams: UpstreamResolver;
-  readonly workloadIdentities: WorkloadIdentities | undefined;
-}
+export type DemandState = Pick<
+  GrantState,
+  'pods' | 'grants' | 'owners' | 'upstreams' | 'workloadIdentities'
+>;
 
 export class IdentitiesInUse implements IdentityDemand {
   readonly #clusterState: DemandState;

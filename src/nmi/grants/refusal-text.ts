@@ -107,6 +107,11 @@ function textOfUnattested(refusedBy: 'shared-link' | 'option' | undefined): stri
   }
 }
 
+/** With the phrase of IMDS that clients search for. */
+function notFound(text: string, fix?: string): Words {
+  return { text: `Identity not found: ${text}`, ...(fix === undefined ? {} : { fix }) };
+}
+
 function wordsOfPod(facts: PodFacts, pod: Pod): Words {
   const who = nameOf(pod);
   switch (facts.about) {
@@ -121,11 +126,9 @@ function wordsOfPod(facts: PodFacts, pod: Pod): Words {
           '(--host-network=refuse).',
       };
     case 'no-imds':
-      return {
-        text:
-          `Identity not found: ${who} is to have the node's own identities, and this node has no ` +
-          'metadata service of its own.',
-      };
+      return notFound(
+        `${who} is to have the node's own identities, and this node has no metadata service of its own.`,
+      );
     case 'account-unavailable':
       return {
         text:
@@ -133,44 +136,33 @@ function wordsOfPod(facts: PodFacts, pod: Pod): Words {
           'Kubernetes API is not available. Retry.',
       };
     case 'account-unreadable':
-      return {
-        text:
-          `Identity not found: the agent may not read service account ${fullName(facts.account)} of ` +
-          `${who}.`,
-        fix: 'Give it the right "get" on serviceaccounts.',
-      };
+      return notFound(
+        `the agent may not read service account ${fullName(facts.account)} of ${who}.`,
+        'Give it the right "get" on serviceaccounts.',
+      );
     case 'account-unannotated':
-      return {
-        text:
-          `Identity not found: ${who} has no label "${bindingLabel}", and its service account ` +
+      return notFound(
+        `${who} has no label "${bindingLabel}", and its service account ` +
           `${fullName(facts.account)} has no annotation "azure.workload.identity/client-id".`,
-        fix: 'Set one of them.',
-      };
+        'Set one of them.',
+      );
     case 'account-selector':
-      return {
-        text:
-          `Identity not found: the service account of ${who} does not name the ` +
+      return notFound(
+        `the service account of ${who} does not name the ` +
           `${facts.selector.kind} "${printable(facts.selector.value)}".`,
-      };
+      );
     case 'object-id':
-      return {
-        text: `Identity not found: no identity of ${who} has the object_id "${printable(facts.objectId)}".`,
-      };
+      return notFound(`no identity of ${who} has the object_id "${printable(facts.objectId)}".`);
     case 'resource':
-      return {
-        text:
-          `Identity not found: ${whose(facts.identity, pod)} is not for the resource ` +
-          `"${printable(facts.resource)}".`,
-        fix: 'Add it to spec.allowedResources.',
-      };
+      return notFound(
+        `${whose(facts.identity, pod)} is not for the resource "${printable(facts.resource)}".`,
+        'Add it to spec.allowedResources.',
+      );
     case 'unusable':
-      return {
-        text: `Identity not found: ${whose(facts.identity, pod)} ${printable(facts.problem)}.`,
-        fix: correctIt,
-      };
+      return notFound(`${whose(facts.identity, pod)} ${printable(facts.problem)}.`, correctIt);
     case 'not-owned': {
       const { text, fix } = wordsOfUnowned(facts.by, facts.entry, pod);
-      return { text: `Identity not found: ${text}`, fix };
+      return notFound(text, fix);
     }
     case 'choice':
       return wordsOfGrant(facts.choice, facts.meant, pod);
@@ -208,48 +200,41 @@ function wordsOfGrant(grant: ChoiceRefusal, meant: string | undefined, pod: Pod)
   const { namespace, serviceAccount } = pod;
   switch (grant.reason) {
     case 'no_binding_label':
-      return {
-        text: `Identity not found: ${who} has no label "${bindingLabel}".`,
-        fix: fixOfLabel(pod),
-      };
+      return notFound(`${who} has no label "${bindingLabel}".`, fixOfLabel(pod));
     case 'binding_missing': {
       const { label, foreign } = grant;
-      const labelled = `Identity not found: ${who} has the label ${bindingLabel}=${label}, and`;
+      const labelled = `${who} has the label ${bindingLabel}=${label}, and`;
       const [first] = foreign;
       if (first === undefined) {
-        return {
-          text: `${labelled} no AzureIdentityBinding in namespace ${namespace} has that selector.`,
-          fix:
-            meant === undefined
-              ? `Create one: kubectl nmi identity assign IDENTITY -n ${namespace} --selector ${label} --apply`
-              : `Did you mean "${printable(meant)}"? Correct the label of the pod template.`,
-        };
+        return notFound(
+          `${labelled} no AzureIdentityBinding in namespace ${namespace} has that selector.`,
+          meant === undefined
+            ? `Create one: kubectl nmi identity assign IDENTITY -n ${namespace} --selector ${label} --apply`
+            : `Did you mean "${printable(meant)}"? Correct the label of the pod template.`,
+        );
       }
-      return {
-        text:
-          `${labelled} AzureIdentityBinding ${list(foreign.map(({ name }) => name))} with that selector ` +
+      return notFound(
+        `${labelled} AzureIdentityBinding ${list(foreign.map(({ name }) => name))} with that selector ` +
           `is not for its service account "${printable(serviceAccount)}".`,
-        fix: `Run the pod under "${printable(first.serviceAccount)}", or change spec.serviceAccount.`,
-      };
+        `Run the pod under "${printable(first.serviceAccount)}", or change spec.serviceAccount.`,
+      );
     }
     case 'identity_missing':
-      return {
-        text:
-          `Identity not found: ${who} is bound by ${list(grant.bindingNames)}, but namespace ` +
+      return notFound(
+        `${who} is bound by ${list(grant.bindingNames)}, but namespace ` +
           `${namespace} has no AzureIdentity ${list(grant.missingIdentityNames)}.`,
-        fix: fixOfName(grant.missingIdentityNames[0] ?? '', meant, namespace),
-      };
+        fixOfName(grant.missingIdentityNames[0] ?? '', meant, namespace),
+      );
     case 'selector_not_bound': {
       const missing =
         grant.missingIdentityNames.length === 0
           ? ''
           : ` AzureIdentity ${list(grant.missingIdentityNames)} is bound too but does not exist.`;
-      return {
-        text:
-          `Identity not found: no identity of ${who} has the ${grant.selector.kind} ` +
+      return notFound(
+        `no identity of ${who} has the ${grant.selector.kind} ` +
           `"${printable(grant.selector.value)}"; bound by label ${bindingLabel}=${grant.label}: ` +
           `${list(grant.identityNames)}.${missing}`,
-      };
+      );
     }
     case 'identity_ambiguous':
       return {
@@ -339,10 +324,10 @@ export function wordsOfFailure(failure: SourceFailure, authorized: Granted): Wor
   switch (failure.reason) {
     case 'identity_not_assigned': {
       if (identity === undefined) return { text: description };
-      return {
-        text: `Identity not found: ${whose(identity, pod)} is not assigned to this node.`,
-        fix: `Assign it: kubectl nmi identity assign ${identity.name} -n ${identity.namespace} shows the az lines for every node pool.`,
-      };
+      return notFound(
+        `${whose(identity, pod)} is not assigned to this node.`,
+        `Assign it: kubectl nmi identity assign ${identity.name} -n ${identity.namespace} shows the az lines for every node pool.`,
+      );
     }
     case 'upstream_refused':
     case 'upstream_throttled':

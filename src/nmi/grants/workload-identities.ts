@@ -14,11 +14,8 @@ export type WorkloadChoice =
   | { readonly kind: 'none' }
   /** Its service account is being read. */
   | { readonly kind: 'unknown' }
-  /** The API server does not return its service account now. */
-  | { readonly kind: 'unavailable'; readonly account: ObjectName }
-  /** The agent may not read its service account. */
-  | { readonly kind: 'unreadable'; readonly account: ObjectName }
-  | { readonly kind: 'unannotated'; readonly account: ObjectName }
+  /** Its service account is not returned now, may not be read by the agent, or names no application. */
+  | { readonly kind: 'unavailable' | 'unreadable' | 'unannotated'; readonly account: ObjectName }
   | { readonly kind: 'application'; readonly clientId: string; readonly tenantId: string };
 
 const useLabel = 'azure.workload.identity/use';

@@ -170,7 +170,7 @@ class HttpListener implements Listener {
     this.#server.listen({ backlog: 1024, ...(fd === undefined ? { host, port } : { fd }) });
     await once(this.#server, 'listening');
     // A socket that listens on one address accepts nothing on another.
-    if (isIPv4(host) && host !== '0.0.0.0') this.#bound = { ip: host, port: this.port };
+    if (isIPv4(host) && host !== '0.0.0.0') this.#bound = { localIp: host, localPort: this.port };
   }
 
   /** Handles the events of `node:http` other than requests. */
@@ -357,10 +357,7 @@ class HttpListener implements Listener {
   }
 }
 
-interface Bound {
-  readonly ip: string;
-  readonly port: number;
-}
+type Bound = Pick<Peer, 'localIp' | 'localPort'>;
 
 /** Addresses of a connection; only those that are used and unknown are read from the kernel. */
 class SocketEnds implements Peer {
@@ -381,11 +378,11 @@ class SocketEnds implements Peer {
   }
 
   get localIp(): string {
-    return this.#bound?.ip ?? this.#socket.localAddress ?? '';
+    return this.#bound?.localIp ?? this.#socket.localAddress ?? '';
   }
 
   get localPort(): number {
-    return this.#bound?.port ?? this.#socket.localPort ?? 0;
+    return this.#bound?.localPort ?? this.#socket.localPort ?? 0;
   }
 }
 

@@ -4,7 +4,7 @@
  * of SDKs (300 ms timeout) are answered even when everything else is down.
  */
 import type { Clock } from '../../base/time/clock.ts';
-import { refuse, refuseMissingHeader, type Answer } from '../base/answers.ts';
+import { metadataHeaderMissing, refuse, type Answer } from '../base/answers.ts';
 import { relayed, type Handled, type HttpExchange } from './request.ts';
 import { recordOf, type Observer } from './request-record.ts';
 import type { HostTokenEndpoint } from './host-token.ts';
@@ -99,7 +99,7 @@ function checkCommon(
   }
   if (!options.metadataHeaderRequired) return undefined;
   const values = exchange.headerValues('metadata');
-  return values.length === 1 && values[0] === 'true' ? undefined : refuseMissingHeader();
+  return values.length === 1 && values[0] === 'true' ? undefined : metadataHeaderMissing;
 }
 
 /** The agent is a pod too, and on the host network it may be taken for another. */

@@ -190,27 +190,21 @@ function indexSamples(pods: PodIndex, grants: GrantIndex, owners: OwnerIndex): r
 function watchSamples(watches: Watches): readonly Sample[] {
   return Object.entries(watches.stats()).flatMap(([resource, watch]): readonly Sample[] => {
     const labels = { resource };
-    return [
-      { metric: 'nmi_watch_synced', labels, value: watch.syncedOnce ? 1 : 0 },
+    const { lastContactAgeMs = NaN, failure } = watch;
+    const values = [
+      ['nmi_watch_synced', watch.syncedOnce ? 1 : 0],
       // Absent before the first event.
-      ...(watch.lastContactAgeMs === undefined
-        ? []
-        : [
-            {
-              metric: 'nmi_watch_last_event_seconds' as const,
-              labels,
-              value: watch.lastContactAgeMs / 1000,
-            },
-          ]),
-      {
-        metric: 'nmi_watch_failing_seconds',
-        labels,
-        value: watch.failure?.isAbsence === false ? watch.failure.forMs / 1000 : 0,
-      },
-      { metric: 'nmi_watch_staleness_seconds', labels, value: watch.stalenessMs / 1000 },
-      { metric: 'nmi_watch_relists_total', labels, value: watch.relists },
-      { metric: 'nmi_watch_objects_skipped_total', labels, value: watch.rejected },
-      { metric: 'nmi_watch_objects_bytes', labels, value: watch.bytes },
+      ['nmi_watch_last_event_seconds', lastContactAgeMs / 1000],
+      ['nmi_watch_failing_seconds', failure?.isAbsence === false ? failure.forMs / 1000 : 0],
+      ['nmi_watch_staleness_seconds', watch.stalenessMs / 1000],
+      ['nmi_watch_relists_total', watch.relists],
+      ['nmi_watch_objects_skipped_total', watch.rejected],
+      ['nmi_watch_objects_bytes', watch.bytes],
+    ] as const;
+    return [
+      ...values
+        .filter(([, value]) => !Number.isNaN(value))
+        .map(([metric, value]) => ({ metric, labels, value })),
       ...samplesBy('nmi_watch_errors_total', 'kind', watch.errorsByKind, labels),
     ];
   });

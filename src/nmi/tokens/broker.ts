@@ -6,7 +6,7 @@ import { createHash, randomUUID } from 'node:crypto';
 import { fullName, type ObjectName } from '../../cache/index/object-name.ts';
 import type { Clock } from '../../base/time/clock.ts';
 import type { Party } from '../../base/fair-queue.ts';
-import { RateLimiter } from '../../base/rate-limiter.ts';
+import { RateLimiter, type RateLimiterOptions } from '../../base/rate-limiter.ts';
 import {
   TokenCache,
   type Cached,
@@ -46,12 +46,7 @@ export interface UpstreamObserver {
 }
 
 /** Limits of the requests to one upstream. */
-export interface UpstreamBudget {
-  readonly maxConcurrent: number;
-  readonly maxPerSec: number;
-  /** Fetches that wait for their turn. */
-  readonly maxQueued: number;
-}
+export type UpstreamBudget = Omit<RateLimiterOptions, 'clock'>;
 
 export interface Upstream<I extends UpstreamIdentity> {
   readonly source: TokenSource<I>;

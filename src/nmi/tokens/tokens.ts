@@ -1,6 +1,5 @@
 /** Wires the token path: the sources, the cache in front of them, and its eviction. */
 import type { Clock } from '../../base/time/clock.ts';
-import type { PodIndex } from '../../cache/index/pod-index.ts';
 import { userAgent } from '../base/build-info.ts';
 import type { Logger } from '../../base/logger.ts';
 import type { Part } from '../base/part.ts';
@@ -31,7 +30,7 @@ export interface TokensOptions {
   readonly config: Config;
   readonly tuning: Tuning;
   readonly client: KubeClient;
-  readonly clusterState: DemandState & { readonly pods: PodIndex };
+  readonly clusterState: DemandState;
   readonly observer: UpstreamObserver;
   /** Marks the agent's own requests to IMDS. */
   readonly loopDetection: LoopDetection;

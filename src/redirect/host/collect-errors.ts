@@ -1,16 +1,10 @@
 /** Runs all parts of an operation even if some fail, and throws the first error at the end. */
 
-export interface ErrorCollector {
-  /** Runs one part; on an error, stores it and returns `undefined`. */
-  run<T>(part: () => Promise<T>): Promise<T | undefined>;
-  /** Throws the first stored error, if any. */
-  throwFirst(): void;
-}
-
-export function collectErrors(): ErrorCollector {
+export function collectErrors() {
   const errors: unknown[] = [];
   return {
-    run: async (part) => {
+    /** Runs one part; on an error, stores it and returns `undefined`. */
+    run: async <T>(part: () => Promise<T>): Promise<T | undefined> => {
       try {
         return await part();
       } catch (error) {
@@ -18,7 +12,8 @@ export function collectErrors(): ErrorCollector {
         return undefined;
       }
     },
-    throwFirst: () => {
+    /** Throws the first stored error, if any. */
+    throwFirst: (): void => {
       if (errors.length > 0) throw errors[0];
     },
   };

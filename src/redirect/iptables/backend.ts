@@ -7,27 +7,11 @@ import { failureOf, outputOf, type Host, type ToolResult } from '../host/command
 import { chainName } from './rules.ts';
 import { isUnavailable, RedirectError } from '../redirect.ts';
 
-export type BackendChoice = 'auto' | 'nft' | 'legacy';
-
-export interface Backend {
-  readonly name: 'nft' | 'legacy';
-  readonly save: string;
-  readonly restore: string;
-}
+export type Backend = 'nft' | 'legacy';
 
 type Table = 'nat' | 'mangle';
 
-export const nftBackend: Backend = {
-  name: 'nft',
-  save: 'iptables-nft-save',
-  restore: 'iptables-nft-restore',
-};
-export const legacyBackend: Backend = {
-  name: 'legacy',
-  save: 'iptables-legacy-save',
-  restore: 'iptables-legacy-restore',
-};
-
+const [nftSave, legacySave] = [saveOf('nft'), saveOf('legacy')];
 const writeStep = 'write rules';
 // kube-proxy writes tens of thousands of rules on a large cluster, about 150 bytes each.
 const maxSaveBytes = 64 << 20;
@@ -41,36 +25,34 @@ const kubeletChain = /^:KUBE-(?:IPTABLES-HINT|KUBELET-CANARY) /m;
  * 3. nft if its tool works, else legacy.
  * @throws RedirectError if there is no tool or the kernel refuses to list rules.
  */
-export async function detectBackend(host: Host, choice: BackendChoice): Promise<Backend> {
-  if (choice === 'nft') return nftBackend;
-  if (choice === 'legacy') return legacyBackend;
+export async function detectBackend(host: Host, choice: Backend | 'auto'): Promise<Backend> {
+  if (choice !== 'auto') return choice;
   const saves: (string | undefined)[] = [];
-  for (const backend of [nftBackend, legacyBackend]) {
+  for (const backend of ['nft', 'legacy'] as const) {
     for (const table of ['mangle', 'nat'] as const) {
       const save = await probeTable(host, backend, table);
       if (kubeletChain.test(save ?? '')) return backend;
       saves.push(save);
     }
   }
-  if (saves[0] !== undefined) return nftBackend;
-  if (await hasTool(host, legacyBackend.save)) return legacyBackend;
+  if (saves[0] !== undefined) return 'nft';
+  if (await hasTool(host, legacySave)) return 'legacy';
   throw await noBackend(host);
 }
 
 /** iptables before 1.8 has no tools with a backend in their name. */
 async function noBackend(host: Host): Promise<RedirectError> {
-  const { save } = nftBackend;
-  if (await hasTool(host, save)) {
-    const why = `the kernel refuses ${save}, and ${legacyBackend.save} is not on the PATH; install it`;
+  if (await hasTool(host, nftSave)) {
+    const why = `the kernel refuses ${nftSave}, and ${legacySave} is not on the PATH; install it`;
     return new RedirectError('UNSUPPORTED', 'choose backend', why);
   }
-  const why = `no ${save} and no ${legacyBackend.save}; install iptables 1.8 or later`;
+  const why = `no ${nftSave} and no ${legacySave}; install iptables 1.8 or later`;
   return new RedirectError('TOOL_MISSING', 'choose backend', why);
 }
 
 /** The backend that is not chosen, which may contain a chain of the agent. */
 export function otherBackend(chosen: Backend): Backend {
-  return chosen === nftBackend ? legacyBackend : nftBackend;
+  return chosen === 'nft' ? 'legacy' : 'nft';
 }
 
 /**
@@ -79,7 +61,7 @@ export function otherBackend(chosen: Backend): Backend {
  */
 export async function saveNat(host: Host, backend: Backend): Promise<string> {
   if (await isUnusedLegacy(host, backend, 'nat')) return '';
-  return outputOf('read rules', backend.save, await runSave(host, backend, 'nat'));
+  return outputOf('read rules', saveOf(backend), await runSave(host, backend, 'nat'));
 }
 
 /**
@@ -94,8 +76,8 @@ export async function probeTable(
 ): Promise<string | undefined> {
   if (await isUnusedLegacy(host, backend, table)) return '';
   const result = await runSave(host, backend, table);
-  const failure = failureOf('find backend', backend.save, result);
-  if (failure === undefined) return outputOf('find backend', backend.save, result);
+  const failure = failureOf('find backend', saveOf(backend), result);
+  if (failure === undefined) return outputOf('find backend', saveOf(backend), result);
   if (isUnavailable(failure)) return undefined;
   throw failure;
 }
@@ -107,9 +89,8 @@ export async function probeTable(
  */
 export async function countRedirected(host: Host, backend: Backend): Promise<number | undefined> {
   if (await isUnusedLegacy(host, backend, 'nat')) return undefined;
-  const args = ['-c', '-t', 'nat'];
-  const result = await host.run(backend.save, args, { maxBytes: maxSaveBytes });
-  return parseRedirected(outputOf('read counters', backend.save, result));
+  const result = await runSave(host, backend, 'nat', ['-c']);
+  return parseRedirected(outputOf('read counters', saveOf(backend), result));
 }
 
 const countedDnat = new RegExp(`^\\[(\\d+):\\d+\\] -A ${chainName} .* -j DNAT `, 'gm');
@@ -132,17 +113,26 @@ export async function restoreRules(
   lockWaitSec: number,
 ): Promise<void> {
   const args = ['--noflush', '-w', String(lockWaitSec)];
-  const result = await host.run(backend.restore, args, { input: script });
-  const failure = failureOf(writeStep, backend.restore, result);
+  const tool = `iptables-${backend}-restore`;
+  const failure = failureOf(writeStep, tool, await host.run(tool, args, { input: script }));
   if (failure === undefined) return;
-  if (backend.name !== 'legacy' || failure.code !== 'TOOL_FAILED') throw failure;
+  if (backend !== 'legacy' || failure.code !== 'TOOL_FAILED') throw failure;
   // The tool prints no reason if it cannot get a table. Reading a table needs the same module and
   // permission, and prints the reason.
-  throw failureOf(writeStep, backend.save, await runSave(host, backend, 'nat')) ?? failure;
+  throw failureOf(writeStep, saveOf(backend), await runSave(host, backend, 'nat')) ?? failure;
 }
 
-function runSave(host: Host, backend: Backend, table: Table): Promise<ToolResult> {
-  return host.run(backend.save, ['-t', table], { maxBytes: maxSaveBytes });
+function runSave(
+  host: Host,
+  backend: Backend,
+  table: Table,
+  options: readonly string[] = [],
+): Promise<ToolResult> {
+  return host.run(saveOf(backend), [...options, '-t', table], { maxBytes: maxSaveBytes });
+}
+
+function saveOf(backend: Backend): string {
+  return `iptables-${backend}-save`;
 }
 
 /**
@@ -151,7 +141,7 @@ function runSave(host: Host, backend: Backend, table: Table): Promise<ToolResult
  * effect. Without the module, as on a fresh Debian 11 to 13, there is no list and no table.
  */
 async function isUnusedLegacy(host: Host, backend: Backend, table: Table): Promise<boolean> {
-  if (backend.name !== 'legacy') return false;
+  if (backend !== 'legacy') return false;
   const names = await host.read('/proc/net/ip_tables_names');
   return names?.split('\n').includes(table) !== true;
 }

@@ -17,7 +17,6 @@ import {
   restoreRules,
   saveNat,
   type Backend,
-  type BackendChoice,
 } from './backend.ts';
 import type { FallbackRedirect } from '../ebpf/ebpf.ts';
 import { createHost, type Host } from '../host/command.ts';
@@ -48,7 +47,7 @@ export interface IptablesRedirectOptions {
   /** Default: the metadata address, redirected to 169.254.25.79:2579. */
   readonly target?: RedirectTarget;
   /** Default `auto`: the backend with the kubelet's chains. */
-  readonly backend?: BackendChoice;
+  readonly backend?: Backend | 'auto';
   /** Whether policy routing blocks packets that bypass iptables. Default true. */
   readonly guard?: boolean;
   /** Default: this process's own network namespace. */
@@ -119,7 +118,7 @@ async function install(settings: Settings, detect: Detect): Promise<RedirectStat
     const other = otherBackend(chosen);
     const cleared = await clearBackend(settings, other);
     if (typeof cleared === 'string') notes.push(cleared);
-    else changed.push(...cleared.map((change) => `${change} from ${other.name}`));
+    else changed.push(...cleared.map((change) => `${change} from ${other}`));
     return chosen;
   });
   await errors.run(async () => {
@@ -150,7 +149,7 @@ async function clearBackend(
     return await converge(settings, backend, renderRemove);
   } catch (error) {
     if (!(error instanceof RedirectError) || error.code !== 'NOT_PERMITTED') throw error;
-    return `iptables ${backend.name} not looked at: ${error.message}`;
+    return `iptables ${backend} not looked at: ${error.message}`;
   }
 }
 
@@ -217,7 +216,7 @@ async function readBack(settings: Settings, backend: Backend): Promise<RedirectS
     ...guardProblems,
   ];
   const detail = [
-    `iptables ${backend.name}`,
+    `iptables ${backend}`,
     describeLink(links, target.listenIp),
     `${chainName}: ${describeTarget(target)}`,
     `guard ${settings.guard ? 'on' : 'off'}`,

@@ -20,12 +20,7 @@ const loadStep = 'load native module';
 
 /** The BPF programs, as an ELF file. @throws RedirectError */
 export function readPrograms(): Uint8Array {
-  if (isSea()) return assetOf(programsFile);
-  try {
-    return readFileSync(join(buildFolder(), programsFile));
-  } catch (error) {
-    throw notBuilt(error);
-  }
+  return isSea() ? assetOf(programsFile) : takeBuilt(programsFile, (path) => readFileSync(path));
 }
 
 /**
@@ -33,12 +28,7 @@ export function readPrograms(): Uint8Array {
  * @throws RedirectError `UNSUPPORTED` if no folder allows loading it.
  */
 export function loadAddon(): unknown {
-  if (isSea()) return loadFromExecutable(assetOf(addonFile));
-  try {
-    return dlopen(join(buildFolder(), addonFile));
-  } catch (error) {
-    throw notBuilt(error);
-  }
+  return isSea() ? loadFromExecutable(assetOf(addonFile)) : takeBuilt(addonFile, dlopen);
 }
 
 function loadFromExecutable(addon: Uint8Array): unknown {
@@ -98,12 +88,12 @@ function buildFolder(): string {
     : join(dirname(here), 'native');
 }
 
-function notBuilt(cause: unknown): RedirectError {
-  const reason = cause instanceof Error ? cause.message : 'unknown';
-  return new RedirectError(
-    'UNSUPPORTED',
-    loadStep,
-    `the module is not built, or built for another Node: ${reason}`,
-    cause,
-  );
+function takeBuilt<T>(name: string, take: (path: string) => T): T {
+  try {
+    return take(join(buildFolder(), name));
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : 'unknown';
+    const message = `the module is not built, or built for another Node: ${reason}`;
+    throw new RedirectError('UNSUPPORTED', loadStep, message, error);
+  }
 }

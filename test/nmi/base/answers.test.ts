@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { readdir, readFile } from 'node:fs/promises';
 import { describe, it } from 'node:test';
 import {
+  metadataHeaderMissing,
   refusals,
   refuse,
-  refuseMissingHeader,
   type RefusalReason,
 } from '../../../src/nmi/base/answers.ts';
 
@@ -12,7 +12,7 @@ const reasons = Object.keys(refusals) as RefusalReason[];
 
 describe('the table of refusals', () => {
   it('has the exact 88 bytes of the metadata header refusal', () => {
-    const answer = refuseMissingHeader();
+    const answer = metadataHeaderMissing;
     assert.equal(Buffer.byteLength(answer.body), 88);
     assert.equal(
       answer.body,

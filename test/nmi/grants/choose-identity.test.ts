@@ -65,7 +65,6 @@ describe('a request that names no identity', () => {
     assert.deepEqual(decide(bind(newer, unnamed, older), none, strict), {
       kind: 'refused',
       reason: 'identity_ambiguous',
-      label: 'label',
       identityNames: ['older', 'newer', 'unnamed'],
       clientIds: ['AAAA-01', 'client-of-newer'],
     });
@@ -99,7 +98,6 @@ describe('a request that names an identity', () => {
       reason: 'selector_not_bound',
       selector,
       label: 'label',
-      bindingNames: ['to-newer', 'to-older'],
       identityNames: ['older', 'newer'],
       missingIdentityNames: [],
     });
@@ -186,14 +184,13 @@ describe('a pod without grants', () => {
         reason: 'binding_missing',
         transient: false,
         label: 'x',
-        foreign: [{ name: 'b3', serviceAccount: 'robot' }],
+        foreign: bindingsForOtherAccounts,
       },
     );
     assert.deepEqual(decide({ kind: 'no-identity', label: 'x', bindings, sinceWallMs }, none), {
       kind: 'refused',
       reason: 'identity_missing',
       transient: false,
-      label: 'x',
       bindingNames: ['b1', 'b2'],
       missingIdentityNames: ['gone'],
     });

@@ -162,7 +162,6 @@ describe('text of a request', () => {
     kind: 'refused',
     reason: 'selector_not_bound',
     label: 'app',
-    bindingNames: [],
     identityNames: ['checkout'],
     missingIdentityNames: [],
   } as const;

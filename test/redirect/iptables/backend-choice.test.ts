@@ -3,8 +3,6 @@ import { describe, it } from 'node:test';
 import {
   countRedirected,
   detectBackend,
-  legacyBackend,
-  nftBackend,
   otherBackend,
   probeTable,
   restoreRules,
@@ -42,7 +40,7 @@ function nodeOf({ nft, legacy, legacyTables }: Node) {
 }
 
 async function detected(node: Node): Promise<string> {
-  return (await detectBackend(nodeOf(node), 'auto')).name;
+  return detectBackend(nodeOf(node), 'auto');
 }
 
 const bothTables = 'nat\nmangle\n';
@@ -50,8 +48,8 @@ const bothTables = 'nat\nmangle\n';
 describe('the iptables that is in use', () => {
   it('is the configured one, without detection', async () => {
     const host = scripted({});
-    assert.equal(await detectBackend(host, 'nft'), nftBackend);
-    assert.equal(await detectBackend(host, 'legacy'), legacyBackend);
+    assert.equal(await detectBackend(host, 'nft'), 'nft');
+    assert.equal(await detectBackend(host, 'legacy'), 'legacy');
     assert.deepEqual(host.log, []);
   });
 
@@ -95,38 +93,38 @@ describe('the iptables that is in use', () => {
   });
 
   it('leaves the other one as the alternative', () => {
-    assert.equal(otherBackend(nftBackend), legacyBackend);
-    assert.equal(otherBackend(legacyBackend), nftBackend);
+    assert.equal(otherBackend('nft'), 'legacy');
+    assert.equal(otherBackend('legacy'), 'nft');
   });
 });
 
 describe('a table of legacy iptables', () => {
   it('is not listed where the kernel does not have it: listing would create it', async () => {
     const host = nodeOf({ legacy: printing(empty), legacyTables: 'filter\n' });
-    assert.equal(await probeTable(host, legacyBackend, 'nat'), '');
-    assert.equal(await saveNat(host, legacyBackend), '');
-    assert.equal(await countRedirected(host, legacyBackend), undefined);
+    assert.equal(await probeTable(host, 'legacy', 'nat'), '');
+    assert.equal(await saveNat(host, 'legacy'), '');
+    assert.equal(await countRedirected(host, 'legacy'), undefined);
     assert.deepEqual(host.log, []);
   });
 
   it('is listed only where the kernel has it: listing loads its module', async () => {
     const host = nodeOf({ legacy: () => ok(goodNat), legacyTables: 'nat\n' });
-    assert.equal(await probeTable(host, legacyBackend, 'nat'), goodNat);
-    assert.equal(await saveNat(host, legacyBackend), goodNat);
+    assert.equal(await probeTable(host, 'legacy', 'nat'), goodNat);
+    assert.equal(await saveNat(host, 'legacy'), goodNat);
     assert.equal(host.log.length, 2);
     const unlisted = nodeOf({ legacy: () => ok(goodNat), legacyTables: undefined });
-    assert.equal(await probeTable(unlisted, legacyBackend, 'nat'), '');
-    assert.equal(await saveNat(unlisted, legacyBackend), '');
+    assert.equal(await probeTable(unlisted, 'legacy', 'nat'), '');
+    assert.equal(await saveNat(unlisted, 'legacy'), '');
     assert.equal(unlisted.log.length, 0);
   });
 });
 
 describe('reading and writing rules', () => {
   it('treats a tool or kernel without the backend as empty where the backend is optional', async () => {
-    assert.equal(await probeTable(nodeOf({}), nftBackend, 'nat'), undefined);
+    assert.equal(await probeTable(nodeOf({}), 'nft', 'nat'), undefined);
     const host = nodeOf({ nft: () => refuse(3, 'Table does not exist') });
-    assert.equal(await probeTable(host, nftBackend, 'nat'), undefined);
-    await assert.rejects(saveNat(host, nftBackend), { code: 'UNSUPPORTED', step: 'read rules' });
+    assert.equal(await probeTable(host, 'nft', 'nat'), undefined);
+    await assert.rejects(saveNat(host, 'nft'), { code: 'UNSUPPORTED', step: 'read rules' });
   });
 
   it('reads as many rules as a large cluster has', async () => {
@@ -139,8 +137,8 @@ describe('reading and writing rules', () => {
         return host.run(tool, args, options);
       },
     };
-    await saveNat(noting, nftBackend);
-    await countRedirected(noting, nftBackend);
+    await saveNat(noting, 'nft');
+    await countRedirected(noting, 'nft');
     assert.deepEqual(limits, [64 << 20, 64 << 20]);
   });
 
@@ -152,10 +150,10 @@ describe('reading and writing rules', () => {
         return scripts.length === 1 ? ok() : refuse(1, 'line 1 failed');
       },
     });
-    await restoreRules(host, nftBackend, 'script', 5);
+    await restoreRules(host, 'nft', 'script', 5);
     assert.deepEqual(host.log, ['iptables-nft-restore --noflush -w 5']);
     assert.deepEqual(scripts, ['script']);
-    await assert.rejects(restoreRules(host, nftBackend, 'script', 5), { step: 'write rules' });
+    await assert.rejects(restoreRules(host, 'nft', 'script', 5), { step: 'write rules' });
   });
 
   it('counts connections redirected by our rules, and by no others', async () => {
@@ -168,7 +166,7 @@ describe('reading and writing rules', () => {
       '[600:1] -A KUBE-SERVICES -p tcp -j DNAT --to-destination 1.2.3.4:5',
       'COMMIT',
     ].join('\n');
-    assert.equal(await countRedirected(nodeOf({ nft: () => ok(save) }), nftBackend), 43);
-    assert.equal(await countRedirected(nodeOf({ nft: () => ok(emptyNat) }), nftBackend), undefined);
+    assert.equal(await countRedirected(nodeOf({ nft: () => ok(save) }), 'nft'), 43);
+    assert.equal(await countRedirected(nodeOf({ nft: () => ok(emptyNat) }), 'nft'), undefined);
   });
 });

@@ -6,6 +6,7 @@ import type { ObjectName } from '../../../cache/index/object-name.ts';
 import { asRecord } from '../../../base/json-value.ts';
 import { isDnsLabel, isDnsSubdomain } from '../../../base/dns-name.ts';
 import { printable } from '../../../base/printable.ts';
+import type { Unavailable } from '../api/call-outcome.ts';
 import type { KubeClient, RequestOptions } from '../api/client.ts';
 import { KubeError } from '../api/kube-error.ts';
 
@@ -18,13 +19,7 @@ export type SecretResult =
   | { readonly kind: 'misnamed'; readonly problem: string }
   /** The agent's own service account may not read it. */
   | { readonly kind: 'forbidden'; readonly problem: string }
-  /** Transient: the API server is unreachable, slow, or busy. */
-  | {
-      readonly kind: 'unavailable';
-      readonly problem: string;
-      /** Undefined without a `Retry-After`. */
-      readonly retryAfterMs: number | undefined;
-    };
+  | Unavailable;
 
 /** Whether a Secret exists and the agent may read it, without its data. */
 export type SecretAccess =
@@ -111,11 +106,7 @@ function resultOfFailure(secret: ObjectName, error: unknown): Failure {
   }
 }
 
-function unavailable(
-  secret: ObjectName,
-  code: string,
-  retryAfterMs?: number,
-): Extract<SecretResult, { readonly kind: 'unavailable' }> {
+function unavailable(secret: ObjectName, code: string, retryAfterMs?: number): Unavailable {
   const problem = `the Kubernetes API did not give ${titleOf(secret)} (${code})`;
   return { kind: 'unavailable', problem, retryAfterMs };
 }

@@ -3,7 +3,6 @@
  * Connections are kept for the next request; proxies are honored here and nowhere else in the
  * agent. Redirects are not followed: the form contains a credential.
  */
-import { CodedError } from '../../../base/coded-error.ts';
 import { createSecureContext, getCACertificates, type SecureContext } from 'node:tls';
 import { Agent, EnvHttpProxyAgent, Pool, type Dispatcher } from 'undici';
 import type { Clock } from '../../../base/time/clock.ts';
@@ -14,18 +13,8 @@ import { clockAheadMs } from '../clock-skew.ts';
 import type { EntraAnswer } from './aadsts.ts';
 import { parseProxy, type Environment } from './proxy.ts';
 
-export type EntraNetworkErrorCode =
-  /** No connection, or it broke. */
-  | 'NETWORK'
-  /** The proxy refused the tunnel. */
-  | 'PROXY'
-  /** The server's certificate is not issued by a trusted authority. */
-  | 'UNTRUSTED'
-  /** The answer exceeds the size limit. */
-  | 'TOO_LONG';
-
 /** The only error of this file. Messages contain neither a credential nor a proxy's URL. */
-export class EntraNetworkError extends CodedError<EntraNetworkErrorCode> {}
+export class EntraNetworkError extends Error {}
 
 export interface EntraNetwork extends AsyncDisposable {
   /**
@@ -136,8 +125,7 @@ function trustOf(caPem: string | undefined): { readonly secureContext?: SecureCo
 }
 
 function tooLong(): EntraNetworkError {
-  const message = `the answer of Entra ID has more than ${maxBodyBytes} bytes`;
-  return new EntraNetworkError('TOO_LONG', message);
+  return new EntraNetworkError(`the answer of Entra ID has more than ${maxBodyBytes} bytes`);
 }
 
 const untrustedCodes: ReadonlySet<string> = new Set([
@@ -162,16 +150,10 @@ const proxyCodes: ReadonlySet<string> = new Set([
 function networkErrorOf(error: unknown): EntraNetworkError {
   if (error instanceof EntraNetworkError) return error;
   const word = networkCode(error);
-  if (untrustedCodes.has(word)) {
-    const message = `the certificate of Entra ID's address is not trusted (${word})`;
-    return new EntraNetworkError('UNTRUSTED', message, error);
-  }
-  if (proxyCodes.has(word)) {
-    return new EntraNetworkError(
-      'PROXY',
-      `the proxy refused the tunnel to Entra ID (${word})`,
-      error,
-    );
-  }
-  return new EntraNetworkError('NETWORK', `Entra ID did not answer (${word})`, error);
+  const what = untrustedCodes.has(word)
+    ? "the certificate of Entra ID's address is not trusted"
+    : proxyCodes.has(word)
+      ? 'the proxy refused the tunnel to Entra ID'
+      : 'Entra ID did not answer';
+  return new EntraNetworkError(`${what} (${word})`, { cause: error });
 }

@@ -2,7 +2,7 @@
 import { LogBudget } from '../../../base/lines/log-budget.ts';
 import type { Clock } from '../../../base/time/clock.ts';
 import type { Logger } from '../../../base/logger.ts';
-import type { Part, Sample } from '../../base/part.ts';
+import { samplesBy, type Part } from '../../base/part.ts';
 import type { Config } from '../../config/config.ts';
 import type { Renderer } from '../renderer.ts';
 import { AuditRecords } from './audit.ts';
@@ -10,8 +10,7 @@ import type { AuditState } from './record.ts';
 import { openRecordFile, type RecordFile } from './record-file.ts';
 
 export interface Audit extends Required<Pick<Part, 'samples'>>, AsyncDisposable {
-  /** Undefined while the audit is off. */
-  renderer(clusterState: AuditState): Renderer | undefined;
+  renderer(clusterState: AuditState): Renderer;
 }
 
 export interface OpenAuditOptions {
@@ -22,31 +21,23 @@ export interface OpenAuditOptions {
   readonly log: Logger;
 }
 
-/** @throws StartError `CONFIG` for a file that cannot be written. */
-export async function openAudit(options: OpenAuditOptions): Promise<Audit> {
+/**
+ * Undefined if the audit is off.
+ * @throws StartError `CONFIG` for a file that cannot be written.
+ */
+export async function openAudit(options: OpenAuditOptions): Promise<Audit | undefined> {
   const { config, clock } = options;
   const log = options.log.child({ component: 'audit' });
-  if (config.auditLog === '') return off;
+  if (config.auditLog === '') return undefined;
   const records = { written: 0, dropped: 0 };
   const sink = await openSink(options, log, records);
   return {
     renderer: (clusterState) =>
       new AuditRecords({ write: (line) => sink.write(line), clusterState, clock }),
-    samples: () =>
-      Object.entries(records).map(([outcome, value]): Sample => ({
-        metric: 'nmi_audit_records_total',
-        labels: { outcome },
-        value,
-      })),
+    samples: () => samplesBy('nmi_audit_records_total', 'outcome', records),
     [Symbol.asyncDispose]: () => sink[Symbol.asyncDispose](),
   };
 }
-
-const off: Audit = {
-  renderer: () => undefined,
-  samples: () => [],
-  [Symbol.asyncDispose]: () => Promise.resolve(),
-};
 
 async function openSink(
   { config, stdout, clock }: OpenAuditOptions,

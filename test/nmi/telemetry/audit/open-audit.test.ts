@@ -20,17 +20,16 @@ async function open(auditLog: string) {
     printed.push(line);
   };
   const audit = await openAudit({ config: { auditLog }, stdout, clock: systemClock, log });
-  const renderer = audit.renderer(clusterState);
+  const renderer = audit?.renderer(clusterState);
   const handle = (): void => renderer?.render(createRecord());
-  const counts = () => audit.samples().map(({ labels, value }) => [labels?.['outcome'], value]);
-  return { audit, renderer, handle, counts, printed };
+  const counts = () => audit?.samples().map(({ labels, value }) => [labels?.['outcome'], value]);
+  return { audit, handle, counts, printed };
 }
 
 describe('the audit stream', () => {
   it('is off by default, and then no code runs for it', async () => {
-    const { renderer, counts } = await open('');
-    assert.equal(renderer, undefined);
-    assert.deepEqual(counts(), []);
+    const { audit } = await open('');
+    assert.equal(audit, undefined);
   });
 
   it('is written to standard output as JSON, whatever the log format, and is counted', async () => {
@@ -49,9 +48,9 @@ describe('the audit stream', () => {
     const { audit, handle, counts, printed } = await open(path);
     handle();
     handle();
-    await audit[Symbol.asyncDispose]();
+    await audit?.[Symbol.asyncDispose]();
     assert.equal((await readFile(path, 'utf8')).trimEnd().split('\n').length, 2);
-    assert.deepEqual(counts()[0], ['written', 2]);
+    assert.deepEqual(counts()?.[0], ['written', 2]);
     assert.deepEqual(printed, []);
     await rm(folder, { recursive: true });
   });

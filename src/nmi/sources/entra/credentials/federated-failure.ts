@@ -11,52 +11,41 @@ const cooldownMs = 5_000;
 /** A stampede on an API server that does not answer is one call and not a thousand. */
 const [downHoldMs, maxCooldownMs] = [500, 10_000];
 
-interface Asked {
+/** The service account of an assertion, and the pod that it is bound to. */
+export interface Subject {
   readonly serviceAccount: ObjectName;
-  readonly audience: string;
   readonly pod: PodName | undefined;
+  readonly audience: string;
 }
 
 export function noLivePod(serviceAccount: ObjectName): SourceFailure {
-  return {
-    reason: 'credential_missing',
-    description: `No live pod of this node runs under service account ${printable(fullName(serviceAccount))}`,
-    cooldownMs,
-  };
+  const account = printable(fullName(serviceAccount));
+  return missing(`No live pod of this node runs under service account ${account}`);
 }
 
 export function failureOfToken(
   outcome: Exclude<ServiceAccountTokenOutcome, { kind: 'ok' }>,
-  { serviceAccount, audience, pod }: Asked,
+  { serviceAccount, audience, pod }: Subject,
 ): SourceFailure {
   const account = `service account ${printable(fullName(serviceAccount))}`;
   const podName = pod === undefined ? '' : printable(`${serviceAccount.namespace}/${pod.name}`);
   switch (outcome.kind) {
     case 'missing':
-      return {
-        reason: 'credential_missing',
-        description:
-          `The ${account}${podName === '' ? '' : ` or pod ${podName}`} does not exist` +
-          wordsOf(outcome.said),
-        cooldownMs,
-      };
+      return missing(
+        `The ${account}${podName === '' ? '' : ` or pod ${podName}`} does not exist`,
+        outcome.said,
+      );
     case 'forbidden':
-      return {
-        reason: 'credential_invalid',
-        description:
-          `The agent may not have a token of ${account}. Allow its own service account to create ` +
-          `serviceaccounts/token, and see that no admission policy denies it` +
-          wordsOf(outcome.said),
-        cooldownMs,
-      };
+      return invalid(
+        `The agent may not have a token of ${account}. Allow its own service account to create ` +
+          'serviceaccounts/token, and see that no admission policy denies it',
+        outcome.said,
+      );
     case 'refused':
-      return {
-        reason: 'credential_invalid',
-        description:
-          `The API server refuses a token of ${account} for audience ${printable(audience)}` +
-          wordsOf(outcome.said),
-        cooldownMs,
-      };
+      return invalid(
+        `The API server refuses a token of ${account} for audience ${printable(audience)}`,
+        outcome.said,
+      );
     case 'pod_replaced':
       // The watch reports the pod's successor, or its deletion, within a second.
       return down(`pod ${podName} has just been replaced`, 1_000, undefined);
@@ -70,25 +59,28 @@ export function failureOfAccount(
 ): SourceFailure {
   switch (outcome.kind) {
     case 'no_service_account':
-      return {
-        reason: 'credential_invalid',
-        description:
-          `With spec.federation node the agent's own service account is the subject, and the API ` +
+      return invalid(
+        `With spec.federation node the agent's own service account is the subject, and the API ` +
           `server authenticates the agent as ${printable(outcome.username)}, which is none. Run it under ` +
           'a service account',
-        cooldownMs,
-      };
+      );
     case 'forbidden':
-      return {
-        reason: 'credential_invalid',
-        description:
-          'The agent may not read its own user name. Allow its service account to create ' +
-          `selfsubjectreviews of authentication.k8s.io${wordsOf(outcome.said)}`,
-        cooldownMs,
-      };
+      return invalid(
+        'The agent may not read its own user name. Allow its service account to create ' +
+          'selfsubjectreviews of authentication.k8s.io',
+        outcome.said,
+      );
     case 'unavailable':
       return unavailable("the agent's own name", outcome);
   }
+}
+
+function missing(text: string, said = ''): SourceFailure {
+  return { reason: 'credential_missing', description: text + wordsOf(said), cooldownMs };
+}
+
+function invalid(text: string, said = ''): SourceFailure {
+  return { reason: 'credential_invalid', description: text + wordsOf(said), cooldownMs };
 }
 
 function unavailable(what: string, { problem, retryAfterMs }: Unavailable): SourceFailure {

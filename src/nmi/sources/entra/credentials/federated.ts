@@ -14,7 +14,6 @@ import { createOwnAccount, type OwnAccount } from '../../../kube/accounts/own-ac
 import {
   requestServiceAccountToken,
   type JsonPoster,
-  type PodName,
 } from '../../../kube/accounts/token-request.ts';
 import type { SourceFailure } from '../../source.ts';
 import {
@@ -24,7 +23,7 @@ import {
   type Loaded,
 } from './credential-cache.ts';
 import type { CredentialKind, CredentialContext } from './descriptor.ts';
-import { failureOfAccount, failureOfToken, noLivePod } from './federated-failure.ts';
+import { failureOfAccount, failureOfToken, noLivePod, type Subject } from './federated-failure.ts';
 
 export interface PodCredential {
   readonly kind: 'federated_pod';
@@ -79,13 +78,6 @@ function keyOfNode({ audience }: NodeCredential): string {
 interface AssertionOptions<C> extends Pick<CredentialCacheOptions<C>, 'isNeeded' | 'clock'> {
   readonly client: JsonPoster;
   readonly maxKept?: number;
-}
-
-/** The service account of an assertion, and the pod that it is bound to. */
-interface Subject {
-  readonly serviceAccount: ObjectName;
-  readonly pod: PodName | undefined;
-  readonly audience: string;
 }
 
 /**

@@ -104,20 +104,10 @@ function readReply(reply: unknown): OpenedCertificate {
   const record = asRecord(reply);
   const code = keyFileErrorCodes.find((each) => each === record?.['code']);
   if (code !== undefined) throw new KeyFileError(code, stringAt(record, 'message'));
-  const [thumbprintSha256, privateKey, x5c] = [
-    stringAt(record, 'thumbprintSha256'),
-    stringAt(record, 'privateKey'),
-    stringAt(record, 'x5c'),
-  ];
+  const texts = ['thumbprintSha256', 'privateKey', 'x5c'].map((name) => stringAt(record, name));
+  const [thumbprintSha256 = '', privateKey = '', x5c = ''] = texts;
   const expiresAtWallMs = record?.['expiresAtWallMs'];
-  if (
-    thumbprintSha256 === '' ||
-    privateKey === '' ||
-    x5c === '' ||
-    typeof expiresAtWallMs !== 'number'
-  ) {
-    throw new Error('not a reply');
-  }
+  if (texts.includes('') || typeof expiresAtWallMs !== 'number') throw new Error('not a reply');
   return { thumbprintSha256, privateKey, x5c, expiresAtWallMs };
 }
 

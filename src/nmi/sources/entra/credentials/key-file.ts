@@ -2,11 +2,11 @@
  * Opens a file with a certificate and its key, in any of the formats: PKCS#12 or PEM, or either in
  * base64. Some files block the calling thread for seconds, so only the worker calls it.
  */
-import { X509Certificate, type KeyObject } from 'node:crypto';
+import { X509Certificate } from 'node:crypto';
 import { KeyFileError } from './key-file-error.ts';
 import type { OpenedCertificate } from './descriptor.ts';
 import { proveKeyPair } from './key-pair.ts';
-import { isPem, readPem } from './pem.ts';
+import { isPem, readPem, type KeyFileContent } from './pem.ts';
 import { readPfx } from './pfx.ts';
 import { openPkcs8 } from './private-key.ts';
 
@@ -20,19 +20,13 @@ export interface KeyFile {
   readonly nowWallMs: number;
 }
 
-interface Content {
-  readonly keys: readonly KeyObject[];
-  /** DER. */
-  readonly certificates: readonly Buffer[];
-}
-
 /** Throws `KeyFileError`. */
 export function openKeyFile({ bytes, passwords, nowWallMs }: KeyFile): OpenedCertificate {
   const { keys, certificates } = readContent(Buffer.from(bytes), passwords);
   return proveKeyPair(keys, certificates, nowWallMs);
 }
 
-function readContent(bytes: Buffer, passwords: readonly string[]): Content {
+function readContent(bytes: Buffer, passwords: readonly string[]): KeyFileContent {
   if (bytes.length === 0) throw new KeyFileError('MALFORMED', 'is empty');
   if (bytes.length > maxFileBytes) {
     throw new KeyFileError('MALFORMED', `is longer than ${maxFileBytes} bytes`);
@@ -48,7 +42,7 @@ function readContent(bytes: Buffer, passwords: readonly string[]): Content {
   return isPem(innerText) ? readPem(innerText) : readDer(inner, passwords);
 }
 
-function readDer(bytes: Buffer, passwords: readonly string[]): Content {
+function readDer(bytes: Buffer, passwords: readonly string[]): KeyFileContent {
   if (isCertificate(bytes)) {
     throw new KeyFileError('UNSUITABLE', 'is a certificate without its private key');
   }

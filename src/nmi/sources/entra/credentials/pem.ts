@@ -5,7 +5,7 @@ import type { KeyObject } from 'node:crypto';
 import { KeyFileError } from './key-file-error.ts';
 import { openPkcs1, openPkcs8 } from './private-key.ts';
 
-export interface PemContent {
+export interface KeyFileContent {
   readonly keys: readonly KeyObject[];
   /** DER. */
   readonly certificates: readonly Buffer[];
@@ -23,7 +23,7 @@ export function isPem(text: string): boolean {
 }
 
 /** Throws `KeyFileError`. */
-export function readPem(text: string): PemContent {
+export function readPem(text: string): KeyFileContent {
   const blocks = [...blocksOf(text)];
   const certificates = blocks.filter(({ label }) => certificateLabels.has(label)).map(decodeBody);
   const [key, ...more] = blocks.filter(({ label }) => label.endsWith('PRIVATE KEY'));
