@@ -3,7 +3,6 @@ import { asRecord, parseRecord, stringAt } from '../../base/json-value.ts';
 import { renderTable } from '../base/output.ts';
 import { labelsOf, nameOf, recordsAt, specOf, type RawObject } from '../base/object.ts';
 import type { ExitCode } from '../base/plugin-error.ts';
-import { listNodes } from '../cluster/agent-state.ts';
 import { verifiedOf, type AgentView } from '../cluster/agents.ts';
 import { group, identityResources } from '../cluster/resources.ts';
 import { describeUnread, renderUnread, valueOrUnread, type Unread } from '../cluster/unread.ts';
@@ -61,7 +60,7 @@ async function doctor(context: VerbContext, isPre: boolean): Promise<ExitCode> {
   const [definitions, rights, nodes, pods, agents] = await Promise.all([
     checkDefinitions(context, unread),
     checkOwnRights(context, unread),
-    listNodes(context.kubectl, unread),
+    listNodes(context, unread),
     listPods(context, unread),
     isPre ? undefined : findAgents(context, unread),
   ]);
@@ -224,6 +223,11 @@ function resultOf(
   if (unknown.length === answers.length) return notChecked;
   const rest = unknown.length === 0 ? '' : `, ${unknown.length} ${notChecked}`;
   return missing === 0 && unknown.length === 0 ? complete : `${missing} missing${rest}`;
+}
+
+async function listNodes({ kubectl }: VerbContext, unread: Unread[]) {
+  const read = await kubectl.list('nodes', undefined);
+  return valueOrUnread(read, 'list nodes', 'nodes without an agent', unread);
 }
 
 async function listPods({ kubectl }: VerbContext, unread: Unread[]) {

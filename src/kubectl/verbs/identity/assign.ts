@@ -6,7 +6,6 @@ import { parseIdentityId } from '../../azure/identity-id.ts';
 import { assignLine, computesOf } from '../../azure/node-pools.ts';
 import { nameOf, specOf, type RawObject } from '../../base/object.ts';
 import { failedError, usageError, type ExitCode } from '../../base/plugin-error.ts';
-import { listNodes } from '../../cluster/agent-state.ts';
 import { findIdentity } from '../../cluster/bound.ts';
 import { isOfKarpenter } from '../../findings/karpenter.ts';
 import { nmiCommand, pin, type PinnedContext, type VerbContext } from '../context.ts';
@@ -66,7 +65,8 @@ async function scaleSetLines(
     );
   }
   const resourceId = found === '' ? '<resource id of the identity>' : found;
-  const nodes = (await listNodes(context.kubectl, [])) ?? [];
+  const read = await context.kubectl.list('nodes', undefined);
+  const nodes = read.ok ? read.value : [];
   const kept = nodes.filter((each) => !isOfKarpenter(each));
   const federate = nmiCommand(context, 'migrate', 'to-federation', nameOf(identity));
   const notes =
