@@ -1,6 +1,6 @@
 /** Parses the command line of `kubectl nmi` with yargs and runs its verb. */
 import yargs from 'yargs';
-import { outputFormats } from './base/output.ts';
+import { outputFormats, toLine } from './base/output.ts';
 import { exitCodes, type Io } from './base/io.ts';
 import { PluginError, type ExitCode } from './base/plugin-error.ts';
 import { Kubectl, passedFlags, passedOf } from './transport/kubectl.ts';
@@ -41,7 +41,7 @@ export async function runPlugin(typed: readonly string[], io: Io): Promise<ExitC
       io,
       kubectl: new Kubectl(io, passedOf({ ...flags })),
       agentNamespace: flags['agent-namespace'],
-      warn: (text) => io.stderr(`warning: ${oneLine(text)}\n`),
+      warn: (text) => io.stderr(`warning: ${toLine(text)}\n`),
       namespace: flags.namespace,
       allNamespaces: flags['all-namespaces'],
       output: flags.output,
@@ -71,7 +71,7 @@ export async function runPlugin(typed: readonly string[], io: Io): Promise<ExitC
       io.stderr('error: interrupted\n');
       return exitCodes.findings;
     }
-    io.stderr(`error: ${oneLine(error.message)}\n${oneLine(error.nextStep)}\n`);
+    io.stderr(`error: ${toLine(error.message)}\n${toLine(error.nextStep)}\n`);
     return error.exitCode;
   }
 }
@@ -174,9 +174,4 @@ function createParser(start: Start) {
   }
   for (const add of addVerbs) parser = add(parser, start);
   return parser;
-}
-
-/** Texts from a server must not control the terminal. */
-function oneLine(text: string): string {
-  return text.replaceAll(/[\p{Cc}\u2028\u2029]/gu, ' ');
 }
