@@ -75,7 +75,7 @@ async function doctor(context: VerbContext, isPre: boolean): Promise<ExitCode> {
       : [
           checkAgents(nodes, agents),
           await checkAgentRights(context, agents, unread),
-          ...(pods === undefined ? [] : [checkBootGuard(pods), checkConditions(pods)]),
+          ...(pods === undefined ? [] : checkParts(pods)),
         ]),
     await checkKarpenter(context, nodes, pods, unread),
     await checkPolicies(context, unread),
@@ -242,19 +242,14 @@ function checkPods(pods: readonly RawObject[] | undefined): Examined {
   return examined('MIC of aad-pod-identity', pods === undefined ? notChecked : seen, findings);
 }
 
-function runs(pods: readonly RawObject[], component: string): boolean {
-  return pods.some((pod) => labelsOf(pod).get('app.kubernetes.io/component') === component);
-}
-
-function checkBootGuard(pods: readonly RawObject[]): Examined {
-  const isOn = runs(pods, 'boot-guard');
+function checkParts(pods: readonly RawObject[]): readonly Examined[] {
+  const running = new Set(pods.map((pod) => labelsOf(pod).get('app.kubernetes.io/component')));
   const advice = 'not by the chart: see "Nodes after a reboot" in docs/install.md';
-  return examined('boot guard', isOn ? 'on' : advice, []);
-}
-
-function checkConditions(pods: readonly RawObject[]): Examined {
   const missing = 'not written: the Deployment nmi-conditions has no pod';
-  return examined('status conditions', runs(pods, 'conditions') ? 'written' : missing, []);
+  return [
+    examined('boot guard', running.has('boot-guard') ? 'on' : advice, []),
+    examined('status conditions', running.has('conditions') ? 'written' : missing, []),
+  ];
 }
 
 function checkNodes(nodes: readonly RawObject[] | undefined): Examined {
