@@ -33,21 +33,14 @@ function unknownOptions(
   const isByAge = outcome?.kind === 'granted' && outcome.by === 'default';
   const hasGrants = (snapshot.grants ?? []).length > 0;
   const isChosenByNode = config.redirect === 'auto' || config.redirect === 'pinned';
-  const ofNode: readonly Change[] =
-    hostNetwork && isChosenByNode ? [['--redirect=iptables', { redirect: 'iptables' }]] : [];
-  if (knowsOptions) return ofNode;
-  return [
-    ...ofNode,
-    ...when(isByAge, ['--strict-identity', { strictIdentity: true }]),
-    ...when(hasGrants, ['--identity-owners=enforce', { identityOwners: 'enforce' }]),
-    ...when(hostNetwork, ['--host-network=refuse', { hostNetwork: 'refuse' }]),
-    ...when(label === undefined && isWorkloadIdentity(pod), [
-      '--workload-identity',
-      { workloadIdentity: true },
-    ]),
+  const isUnknown = !knowsOptions;
+  const mayCount = isUnknown && label === undefined && isWorkloadIdentity(pod);
+  const changes: readonly (readonly [matters: boolean, ...change: Change])[] = [
+    [hostNetwork && isChosenByNode, '--redirect=iptables', { redirect: 'iptables' }],
+    [isUnknown && isByAge, '--strict-identity', { strictIdentity: true }],
+    [isUnknown && hasGrants, '--identity-owners=enforce', { identityOwners: 'enforce' }],
+    [isUnknown && hostNetwork, '--host-network=refuse', { hostNetwork: 'refuse' }],
+    [mayCount, '--workload-identity', { workloadIdentity: true }],
   ];
-}
-
-function when(applies: boolean, change: Change): readonly Change[] {
-  return applies ? [change] : [];
+  return changes.flatMap(([matters, ...change]) => (matters ? [change] : []));
 }
