@@ -29,8 +29,8 @@ async function runVerb(
 ): Promise<number> {
   const name = named ?? 'run';
   const verb = verbOf(name);
-  const isBoolean = (flag: string) => flag === 'help' || flag === 'version' || verb.isBoolean(flag);
-  const parsed = parseArgs(args, verb.flags, isBoolean);
+  const switches = { help: { type: 'boolean' }, version: { type: 'boolean' } } as const;
+  const parsed = parseArgs(args, { ...verb.flags, ...switches });
   if (typeof parsed === 'string') return usage(io, name, parsed);
   const { flags, rest } = parsed;
   if (flags['version'] === 'true') {

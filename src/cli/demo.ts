@@ -16,17 +16,12 @@ const defaultResource = 'https://management.azure.com/';
 const maxTries = 5;
 const armTimeoutMs = 30_000;
 
-interface ResourceGroup {
-  readonly subscription: string;
-  readonly name: string;
-}
-
 interface DemoFlags {
   readonly periodMs: number;
   readonly resource: string;
   readonly clientId: string;
-  /** The resource group whose virtual machines are counted; undefined unless both names are given. */
-  readonly group: ResourceGroup | undefined;
+  /** The scope whose virtual machines are counted; undefined unless both names are given. */
+  readonly group: string | undefined;
   readonly once: boolean;
   /** From the variable by which Azure SDKs select another metadata host. */
   readonly host: string;
@@ -66,7 +61,10 @@ function parseFlags(args: Args, io: Io): DemoFlags | string {
     periodMs,
     resource,
     clientId: flags['identity-client-id'] ?? '',
-    group: subscription === '' || name === '' ? undefined : { subscription, name },
+    group:
+      subscription === '' || name === ''
+        ? undefined
+        : `/subscriptions/${encodeURIComponent(subscription)}/resourceGroups/${encodeURIComponent(name)}`,
     once: flags['once'] === 'true',
     host: host ?? defaultHost,
   };
@@ -81,12 +79,11 @@ async function round(flags: DemoFlags, io: Io): Promise<boolean> {
 }
 
 /** One request to Azure Resource Manager with the identity's token; requires the role Reader. */
-async function countMachines(flags: DemoFlags, group: ResourceGroup, io: Io): Promise<boolean> {
+async function countMachines(flags: DemoFlags, group: string, io: Io): Promise<boolean> {
   const { resource } = flags;
   const arm = resource.startsWith('https://management.') ? resource : defaultResource;
   const token = await requestToken({ ...flags, resource: arm }, flags.clientId, io);
-  const scope = `/subscriptions/${encodeURIComponent(group.subscription)}/resourceGroups/${encodeURIComponent(group.name)}`;
-  const path = `${scope}/providers/Microsoft.Compute/virtualMachines`;
+  const path = `${group}/providers/Microsoft.Compute/virtualMachines`;
   let problem = describe(token.reply);
   if (token.text !== undefined) {
     try {
@@ -171,7 +168,6 @@ export function isPassing(reply: MetadataReply): boolean {
 
 function describe(reply: MetadataReply): string {
   if (reply.kind === 'failed') return reply.code;
-  const { error, error_description: description } = reply.body;
-  const text = typeof description === 'string' ? description : '';
-  return `status ${reply.status} ${typeof error === 'string' ? error : ''} ${text}`.trim();
+  const [error, text] = [stringAt(reply.body, 'error'), stringAt(reply.body, 'error_description')];
+  return `status ${reply.status} ${error} ${text}`.trim();
 }

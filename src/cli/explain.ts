@@ -10,22 +10,16 @@ import { renderExplanation } from '../nmi/explain/explanation-text.ts';
 import type { Args } from './flags.ts';
 import { exitCodes, type Io } from './io.ts';
 
-/** The flags that the agent validates, with their names in the query. */
-const queryNames = new Map([
-  ['pod', 'pod'],
-  ['resource', 'resource'],
-  ['client-id', 'client_id'],
-]);
-
-interface Question {
-  readonly target: string;
-  readonly output: 'text' | 'json';
-}
-
 export async function explain(args: Args, io: Io): Promise<number> {
-  const question = parse(args);
-  if (typeof question === 'string') return fail(io, 'explain', question, exitCodes.usage);
-  const reply = await askAgent(io, 'explain', question.target);
+  const { output = 'text', ...asked } = args.flags;
+  if (output !== 'text' && output !== 'json') {
+    const problem = `--output has the value "${output}"; allowed: text, json`;
+    return fail(io, 'explain', problem, exitCodes.usage);
+  }
+  // The agent validates the other flags.
+  const query = Object.entries(asked).map(([flag, text]) => [flag.replace('-', '_'), text]);
+  const target = `/explain?${new URLSearchParams(query).toString()}`;
+  const reply = await askAgent(io, 'explain', target);
   if (typeof reply === 'number') return reply;
   const body = parseRecord(reply.body);
   if (reply.status === 400) return fail(io, 'explain', stringAt(body, 'problem'), exitCodes.usage);
@@ -41,23 +35,8 @@ export async function explain(args: Args, io: Io): Promise<number> {
       exitCodes.failed,
     );
   }
-  io.stdout(question.output === 'json' ? renderJson(body) : renderExplanation(body));
+  io.stdout(output === 'json' ? renderJson(body) : renderExplanation(body));
   return body.kind === 'no-pod' ? exitCodes.failed : exitCodes.ok;
-}
-
-/** A returned text is the problem. */
-function parse(args: Args): Question | string {
-  const query = new URLSearchParams();
-  let output = 'text';
-  for (const [flag, text] of Object.entries(args.flags)) {
-    const name = queryNames.get(flag);
-    if (name !== undefined) query.set(name, text);
-    else if (flag === 'output') output = text;
-  }
-  if (output !== 'text' && output !== 'json') {
-    return `--output has the value "${output}"; allowed: text, json`;
-  }
-  return { target: `/explain?${query.toString()}`, output };
 }
 
 /** The agent is the same program; a reply with another schema comes from another version. */

@@ -17,16 +17,16 @@ export interface Args {
 export function parseArgs(
   words: readonly string[],
   known: Readonly<Record<string, Options>>,
-  isBoolean: (flag: string) => boolean,
 ): Args | string {
   const names = Object.keys(known);
+  const booleans = new Set(names.filter((each) => known[each]?.type === 'boolean'));
   const aliases = Object.entries(known).flatMap(([flag, { alias }]) =>
     typeof alias === 'string' ? [[flag, alias] as const] : [],
   );
-  const { argv, error } = Parser.detailed(completeBooleans(words, isBoolean), {
+  const { argv, error } = Parser.detailed(completeBooleans(words, booleans), {
     alias: Object.fromEntries(aliases),
     string: names,
-    narg: Object.fromEntries(names.filter((each) => !isBoolean(each)).map((each) => [each, 1])),
+    narg: Object.fromEntries(names.filter((each) => !booleans.has(each)).map((each) => [each, 1])),
     configuration: {
       'boolean-negation': false,
       'camel-case-expansion': false,
@@ -52,11 +52,11 @@ function describe({ message }: Error): string {
 }
 
 /** Adds `=true` to each bare boolean: the parser takes every flag as text, with the next word. */
-function completeBooleans(words: readonly string[], isBoolean: (flag: string) => boolean) {
+function completeBooleans(words: readonly string[], booleans: ReadonlySet<string>) {
   return words.map((word) => {
     // The shorthand of glog's verbosity, with its value attached.
     if (/^-v\d+$/.test(word)) return `-v=${word.slice(2)}`;
     const flag = /^--?([A-Za-z][\w-]*)$/.exec(word)?.[1];
-    return flag !== undefined && isBoolean(flag) ? `${word}=true` : word;
+    return flag !== undefined && booleans.has(flag) ? `${word}=true` : word;
   });
 }

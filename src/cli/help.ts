@@ -1,5 +1,5 @@
 /** Help texts. yargs renders them and is loaded only for that, since loading takes 30 ms. */
-import { environmentName, findOption, hasFlag, options } from '../nmi/config/options.ts';
+import { environmentName, hasFlag, options } from '../nmi/config/options.ts';
 import { verbs, type Verb } from './verbs.ts';
 
 const maxColumns = 120;
@@ -38,11 +38,10 @@ export async function renderHelp(
     .help(false)
     .wrap(Math.min(columns, maxColumns));
   for (const [flag, shape] of Object.entries(verb.flags)) {
-    const isNumber = findOption(flag)?.type.kind === 'integer';
     parser.option(flag, {
+      type: 'string',
       ...shape,
       default: undefined,
-      type: verb.isBoolean(flag) ? 'boolean' : isNumber ? 'number' : 'string',
       ...(shape.default === undefined ? {} : { defaultDescription: String(shape.default) }),
     });
   }

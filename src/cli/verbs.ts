@@ -3,8 +3,6 @@ import type { Options } from 'yargs';
 import { renderVersion } from '../nmi/base/build-info.ts';
 import {
   environmentName,
-  findIgnored,
-  findOption,
   hasFlag,
   ignoredFlags,
   options,
@@ -15,9 +13,8 @@ import { exitCodes, type Io } from './io.ts';
 
 export interface Verb {
   readonly summary: string;
-  /** Flags of the verb in the form that yargs accepts; every value is text. */
+  /** Flags of the verb in the form that yargs accepts; text where it has no type. */
   readonly flags: Readonly<Record<string, Options>>;
-  readonly isBoolean: (flag: string) => boolean;
   /** Words that may follow the verb, and what each does. */
   readonly actions?: Readonly<Record<string, string>>;
   readonly examples: readonly string[];
@@ -32,11 +29,7 @@ export const verbs: Readonly<Record<string, Verb>> = {
     summary: 'Run the agent of this node. The default verb.',
     examples: ['nmi run --node=NODE', 'nmi --node=NODE --redirect=iptables --log-format=text'],
     flags: runFlags(({ group }) => group !== 'Conditions'),
-    isBoolean: isRunBoolean,
-    start: async (args, io) => {
-      const { run } = await import('./run.ts');
-      return run(args.flags, io);
-    },
+    start: async (args, io) => (await import('./run.ts')).run(args.flags, io),
   },
   redirect: {
     summary: 'Install, verify, maintain or remove the redirect of this node.',
@@ -51,21 +44,13 @@ export const verbs: Readonly<Record<string, Verb>> = {
     },
     examples: ['nmi redirect verify', 'nmi redirect remove'],
     flags: runFlags(({ isOfRedirect }) => isOfRedirect === true),
-    isBoolean: isRunBoolean,
-    start: async (args, io) => {
-      const { redirect } = await import('./redirect.ts');
-      return redirect(args, io);
-    },
+    start: async (args, io) => (await import('./redirect.ts')).redirect(args, io),
   },
   conditions: {
     summary: 'Write status conditions on AzureIdentities and their bindings. Once in a cluster.',
     examples: ['nmi conditions --agent-namespace=kube-system --identity-owners=enforce'],
     flags: runFlags(({ isOfConditions }) => isOfConditions === true),
-    isBoolean: isRunBoolean,
-    start: async (args, io) => {
-      const { conditions } = await import('./conditions.ts');
-      return conditions(args.flags, io);
-    },
+    start: async (args, io) => (await import('./conditions.ts')).conditions(args.flags, io),
   },
   demo: {
     summary: 'Sample client: request tokens from inside a pod.',
@@ -85,14 +70,13 @@ export const verbs: Readonly<Record<string, Verb>> = {
         describe: 'With --resource-group: count its virtual machines with the token.',
       },
       'resource-group': { alias: 'resourcegroup', describe: 'See --subscription-id.' },
-      once: { describe: 'Run one round and exit with its result.' },
-      'outside-pod': { describe: 'Run although this does not look like a pod.' },
+      once: { type: 'boolean', describe: 'Run one round and exit with its result.' },
+      'outside-pod': {
+        type: 'boolean',
+        describe: 'Run although this does not look like a pod.',
+      },
     },
-    isBoolean: (flag) => flag === 'once' || flag === 'outside-pod',
-    start: async (args, io) => {
-      const { demo } = await import('./demo.ts');
-      return demo(args, io);
-    },
+    start: async (args, io) => (await import('./demo.ts')).demo(args, io),
   },
   explain: {
     summary: 'Explain what a pod of this node gets, and why. Asks the agent in this container.',
@@ -108,27 +92,18 @@ export const verbs: Readonly<Record<string, Verb>> = {
       'client-id': { describe: 'Client ID to simulate in the request.' },
       output: { alias: 'o', describe: 'Output format: text or json.', default: 'text' },
     },
-    isBoolean: () => false,
-    start: async (args, io) => {
-      const { explain } = await import('./explain.ts');
-      return explain(args, io);
-    },
+    start: async (args, io) => (await import('./explain.ts')).explain(args, io),
   },
   ready: {
     summary: 'Report whether the agent in this container is ready. Exit code 1 if it is not.',
     examples: ['nmi ready'],
     flags: {},
-    isBoolean: () => false,
-    start: async (_args, io) => {
-      const { ready } = await import('./ready.ts');
-      return ready(io);
-    },
+    start: async (_, io) => (await import('./ready.ts')).ready(io),
   },
   version: {
     summary: 'Print the version.',
     examples: ['nmi version'],
     flags: {},
-    isBoolean: () => false,
     start: (_words, io) => {
       io.stdout(renderVersion());
       return Promise.resolve(exitCodes.ok);
@@ -140,16 +115,23 @@ function runFlags(isShown: (option: Option) => boolean): Readonly<Record<string,
   const flags: Record<string, Options> = {};
   for (const option of options) {
     if (!hasFlag(option)) continue;
-    flags[option.name] = {
+    const { name, old, type } = option;
+    const kind =
+      type.kind === 'integer' ? 'number' : type.kind === 'boolean' ? type.kind : 'string';
+    if (old !== undefined) flags[old] = { type: kind, hidden: true };
+    flags[name] = {
+      type: kind,
       describe: describeOption(option),
       group: `${option.group}:`,
       hidden: !isShown(option),
-      ...(option.type.choices === undefined ? {} : { choices: option.type.choices }),
+      ...(type.choices === undefined ? {} : { choices: type.choices }),
       ...(option.default === '' ? {} : { default: option.default }),
     };
   }
   // docs/flags.md lists them.
-  for (const { name } of ignoredFlags) flags[name] = { hidden: true };
+  for (const { name, isBoolean } of ignoredFlags) {
+    flags[name] = { type: isBoolean ? 'boolean' : 'string', hidden: true };
+  }
   return flags;
 }
 
@@ -164,8 +146,4 @@ function describeOption(option: Option): string {
 function hasTellingType({ type }: Option): boolean {
   if (type.kind === 'boolean' || type.choices !== undefined) return true;
   return type.allowed === 'text' || type.allowed === 'a path';
-}
-
-function isRunBoolean(flag: string): boolean {
-  return findOption(flag)?.type.kind === 'boolean' || findIgnored(flag)?.isBoolean === true;
 }

@@ -1,9 +1,11 @@
 /** What kubectl asks `kubectl_complete-nmi`: the words that may stand at the end of a command line. */
+import { Parser } from 'yargs/helpers';
+import { stringAt } from '../base/json-value.ts';
 import { nameOf } from './base/object.ts';
 import type { Io } from './base/io.ts';
 import { identityResources } from './cluster/resources.ts';
 import { allCodes } from '../nmi/diagnosis/codes.ts';
-import { Kubectl, passedFlags, type PassedFlags } from './transport/kubectl.ts';
+import { Kubectl, passedFlags, passedOf } from './transport/kubectl.ts';
 
 /** A shell waits for the answer. */
 const patience = '3s';
@@ -13,7 +15,6 @@ const flagKinds: Readonly<Record<string, string>> = {
   '-n': 'namespaces',
   '--namespace': 'namespaces',
   '--agent-namespace': 'namespaces',
-  '--node': 'nodes',
   '--pod': 'pods',
 };
 
@@ -30,6 +31,12 @@ const fixedWords: Readonly<Record<string, readonly string[]>> = {
   explain: ['pod', 'ip'],
   reasons: allCodes,
 };
+
+/** Flags that the next word belongs to. */
+const valueFlags = [
+  ...passedFlags,
+  ...['namespace', 'agent-namespace', 'pod', 'output', 'client-id', 'resource'],
+];
 
 const fileFlags: ReadonlySet<string> = new Set(['-f', '--filename', '--kubeconfig']);
 
@@ -72,52 +79,25 @@ async function findValues(
   io: Io,
 ): Promise<readonly string[] | undefined> {
   const flag = before.at(-1) ?? '';
-  const path = plainWords(before).join(' ');
+  const flags = Parser([...before], {
+    string: valueFlags,
+    alias: { namespace: 'n', output: 'o' },
+    configuration: { 'unknown-options-as-args': true, 'parse-positional-numbers': false },
+  });
+  const path = flags._.filter((word) => !String(word).startsWith('-')).join(' ');
   const kind = flagKinds[flag] ?? nameKinds[path];
-  const kubectl = new Kubectl(io, { ...connectionOf(before), 'request-timeout': patience });
+  const kubectl = new Kubectl(io, { ...passedOf(flags), 'request-timeout': patience });
   if (flag === '--context') {
     const run = await kubectl.run(['config', 'get-contexts', '--output=name']);
     return run.code === 0 ? run.stdout.split('\n') : [];
   }
   if (kind === undefined) return flag.startsWith('-') ? undefined : fixedWords[path];
-  const isOfCluster = kind === 'namespaces' || kind === 'nodes';
   try {
-    const own = valueOf(before, ['-n', '--namespace']) ?? (await kubectl.currentNamespace());
-    const read = await kubectl.list(kind, isOfCluster ? undefined : own);
+    const own = stringAt(flags, 'namespace') || (await kubectl.currentNamespace());
+    const read = await kubectl.list(kind, kind === 'namespaces' ? undefined : own);
     return read.ok ? read.value.map(nameOf) : [];
   } catch {
     // An error would be printed into the command line.
     return [];
   }
-}
-
-const valueFlags: ReadonlySet<string> = new Set([
-  ...passedFlags.map((name) => `--${name}`),
-  ...Object.keys(flagKinds),
-  ...['-o', '--output', '--client-id', '--resource'],
-]);
-
-/** Without flags and their values. */
-function plainWords(words: readonly string[]): readonly string[] {
-  return words.filter(
-    (word, at) => !word.startsWith('-') && (at === 0 || !valueFlags.has(words[at - 1] ?? '')),
-  );
-}
-
-function connectionOf(words: readonly string[]): PassedFlags {
-  return Object.fromEntries(
-    passedFlags.flatMap((name) => {
-      const value = valueOf(words, [`--${name}`]);
-      return value === undefined ? [] : [[name, value]];
-    }),
-  );
-}
-
-function valueOf(words: readonly string[], flags: readonly string[]): string | undefined {
-  for (const [at, word] of words.entries()) {
-    const [, name = '', value] = /^(--?[a-z-]+)=(.*)$/s.exec(word) ?? [];
-    if (flags.includes(name)) return value;
-    if (flags.includes(word)) return words[at + 1];
-  }
-  return undefined;
 }

@@ -1,9 +1,9 @@
 /** Parses the command line of `kubectl nmi` with yargs and runs its verb. */
 import yargs from 'yargs';
-import { outputFormats } from './base/output.ts';
+import { outputFormats, toLine } from './base/output.ts';
 import { exitCodes, type Io } from './base/io.ts';
 import { PluginError, type ExitCode } from './base/plugin-error.ts';
-import { Kubectl, passedFlags, type PassedFlags } from './transport/kubectl.ts';
+import { Kubectl, passedFlags, passedOf } from './transport/kubectl.ts';
 import { addAnalyze } from './verbs/analyze.ts';
 import { addDoctor } from './verbs/doctor.ts';
 import { addGrants } from './verbs/grants.ts';
@@ -17,13 +17,7 @@ import { addExplain } from './verbs/explain-flags.ts';
 import { refuseLostValues } from './verbs/flag-values.ts';
 import { complete } from './completion.ts';
 import { toUsageError } from './usage.ts';
-import {
-  switchFlag,
-  type AddVerb,
-  type CommonFlags,
-  type Parser,
-  type Start,
-} from './verbs/verb.ts';
+import { switchFlag, type AddVerb, type Parser, type Start } from './verbs/verb.ts';
 
 const addVerbs: readonly AddVerb[] = [
   addExplain,
@@ -45,9 +39,9 @@ export async function runPlugin(typed: readonly string[], io: Io): Promise<ExitC
   const start: Start = async (flags, work) => {
     code = await work({
       io,
-      kubectl: new Kubectl(io, passedOf(flags)),
+      kubectl: new Kubectl(io, passedOf({ ...flags })),
       agentNamespace: flags['agent-namespace'],
-      warn: (text) => io.stderr(`warning: ${oneLine(text)}\n`),
+      warn: (text) => io.stderr(`warning: ${toLine(text)}\n`),
       namespace: flags.namespace,
       allNamespaces: flags['all-namespaces'],
       output: flags.output,
@@ -68,13 +62,16 @@ export async function runPlugin(typed: readonly string[], io: Io): Promise<ExitC
     if (output !== '') io.stdout(`${output}\n`);
     return code;
   } catch (caught) {
-    const error = caught instanceof UsageProblem ? await explainUsage(caught, words) : caught;
+    const error =
+      caught instanceof UsageProblem
+        ? toUsageError(caught.message, words, await caught.help)
+        : caught;
     if (!(error instanceof PluginError)) throw error;
     if (io.stop.aborted) {
       io.stderr('error: interrupted\n');
       return exitCodes.findings;
     }
-    io.stderr(`error: ${oneLine(error.message)}\n${oneLine(error.nextStep)}\n`);
+    io.stderr(`error: ${toLine(error.message)}\n${toLine(error.nextStep)}\n`);
     return error.exitCode;
   }
 }
@@ -107,22 +104,14 @@ function completeByYargs(words: readonly string[]): Promise<string> {
 const doNothing: Start = () => Promise.resolve();
 
 /** A complaint of yargs. */
-class UsageProblem extends Error {}
+class UsageProblem extends Error {
+  /** Of the verb that the words begin with, or of all verbs. */
+  readonly help: Promise<string>;
 
-async function explainUsage({ message }: Error, words: readonly string[]): Promise<PluginError> {
-  // Up to the first flag; an unknown word among them is left out.
-  const flagAt = words.findIndex((word) => word.startsWith('-'));
-  const plain = flagAt < 0 ? [...words] : words.slice(0, flagAt);
-  // No mutation: without any word it would return the same as below.
-  for (let length = plain.length; length > 0; length--) {
-    try {
-      const help = await parse(createParser(doNothing), [...plain.slice(0, length), '--help']);
-      return toUsageError(message, words, help);
-    } catch (error) {
-      if (!(error instanceof UsageProblem)) throw error;
-    }
+  constructor(message: string, help: Promise<string>) {
+    super(message);
+    this.help = help;
   }
-  return toUsageError(message, words, await parse(createParser(doNothing), ['--help']));
 }
 
 function createParser(start: Start) {
@@ -173,7 +162,7 @@ function createParser(start: Start) {
     .fail((message, error: Error | undefined) => {
       // A missing value is an error of yargs itself; any other error is of a verb.
       if (error !== undefined && error.name !== 'YError') throw error;
-      throw new UsageProblem(message);
+      throw new UsageProblem(message, parser.getHelp());
     })
     .exitProcess(false);
   for (const name of passedFlags) {
@@ -185,19 +174,4 @@ function createParser(start: Start) {
   }
   for (const add of addVerbs) parser = add(parser, start);
   return parser;
-}
-
-function passedOf(flags: CommonFlags): PassedFlags {
-  const given: Readonly<Record<string, unknown>> = { ...flags };
-  return Object.fromEntries(
-    passedFlags.flatMap((name) => {
-      const value = given[name];
-      return typeof value === 'string' ? [[name, value]] : [];
-    }),
-  );
-}
-
-/** Texts from a server must not control the terminal. */
-function oneLine(text: string): string {
-  return text.replaceAll(/[\p{Cc}\u2028\u2029]/gu, ' ');
 }

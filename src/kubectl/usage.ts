@@ -4,15 +4,10 @@ import { usageError, type PluginError } from './base/plugin-error.ts';
 
 /** @param help the help of the verb that the words begin with, or of all verbs. */
 export function toUsageError(message: string, words: readonly string[], help: string): PluginError {
-  const verb = verbOf(help);
-  return usageError(describe(message, words, verb, help), `See ${verb} --help`);
-}
-
-/** `kubectl nmi identity assign`, of the first line of a help. */
-function verbOf(help: string): string {
+  // As `kubectl nmi identity assign`.
   const [verb = 'kubectl nmi'] =
     /kubectl nmi(?: [a-z][a-z-]*)*/.exec(help.split('\n')[0] ?? '') ?? [];
-  return verb;
+  return usageError(describe(message, words, verb, help), `See ${verb} --help`);
 }
 
 function describe(message: string, words: readonly string[], verb: string, help: string): string {
@@ -28,7 +23,7 @@ function describe(message: string, words: readonly string[], verb: string, help:
   if (missing !== undefined) return `${name} needs ${toFlag(missing)}`;
   const [, argument, given = '', choices = ''] =
     /Argument: ([\w-]+), Given: "(.*)", Choices: (.+)/.exec(message) ?? [];
-  if (argument !== undefined) return describeChoice(argument, given, choices, help);
+  if (argument !== undefined) return describeChoice(argument, given, choices);
   const [, empty] = /^Not enough arguments following: (.+)$/.exec(message) ?? [];
   if (empty !== undefined) return `${toFlag(empty)} has no value`;
   return message;
@@ -69,11 +64,10 @@ function strayVerb(words: readonly string[], verb: string): string {
   return words.filter((word) => !word.startsWith('-'))[known] ?? '';
 }
 
-/** @param choices as yargs prints them: each in quotes. */
-function describeChoice(argument: string, given: string, choices: string, help: string): string {
+/** Only flags have them. @param choices as yargs prints them: each in quotes. */
+function describeChoice(argument: string, given: string, choices: string): string {
   const known = [...choices.matchAll(/"([^"]*)"/g)].map(([, each = '']) => each);
-  const isFlag = new RegExp(`--${argument}\\b`).test(help);
   const list = new Intl.ListFormat('en-GB', { type: 'disjunction' }).format(known);
-  const problem = `${isFlag ? `--${argument}` : `<${argument}>`} is "${given}", and takes ${list}`;
+  const problem = `--${argument} is "${given}", and takes ${list}`;
   return withHint(problem, nearest(given, known, given.length / 3));
 }

@@ -2,9 +2,12 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { parseArgs } from '../../src/cli/flags.ts';
 
-const known = { node: {}, v: {}, output: { alias: 'o' }, forceNamespaced: {}, once: {} };
-const parse = (...words: string[]) =>
-  parseArgs(words, known, (flag) => flag === 'forceNamespaced' || flag === 'once');
+const isSwitch = { type: 'boolean' } as const;
+const known = {
+  ...{ node: {}, v: {}, output: { alias: 'o' } },
+  ...{ forceNamespaced: isSwitch, once: isSwitch },
+};
+const parse = (...words: string[]) => parseArgs(words, known);
 
 describe('the args of a command line', () => {
   it('do not let a bare boolean swallow the next word', () => {

@@ -33,7 +33,7 @@ describe('the table of verbs', () => {
   });
 
   it('lists the flags without a value, including aliases and old spellings', () => {
-    const isBoolean = (verb: string, flag: string) => verbs[verb]?.isBoolean(flag);
+    const isBoolean = (verb: string, flag: string) => verbs[verb]?.flags[flag]?.type === 'boolean';
     assert.deepEqual(
       ['forceNamespaced', 'force-namespaced', 'logtostderr', 'node', 'v', 'log_dir'].map((flag) =>
         isBoolean('run', flag),

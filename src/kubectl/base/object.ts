@@ -29,6 +29,17 @@ export function statusOf(object: RawObject): JsonRecord {
   return asRecord(object['status']) ?? {};
 }
 
+/** Of its status, by its type. */
+export function conditionOf(object: RawObject, type: string): JsonRecord | undefined {
+  return recordsAt(statusOf(object), 'conditions').find((each) => each['type'] === type);
+}
+
+/** The pod template of a workload. */
+export function templateOf(workload: RawObject): JsonRecord | undefined {
+  const job = workload['kind'] === 'CronJob' ? asRecord(specOf(workload)['jobTemplate']) : workload;
+  return asRecord(asRecord(job?.['spec'])?.['template']);
+}
+
 /** Entries that are strings; own properties only, so that `constructor` is a name like any other. */
 export function stringsAt(
   record: JsonRecord | undefined,
@@ -50,10 +61,7 @@ export function annotationsOf(object: RawObject): ReadonlyMap<string, string> {
 
 /** The entries of a list that are objects. */
 export function recordsAt(record: JsonRecord | undefined, key: string): readonly JsonRecord[] {
-  return recordsOf(record?.[key]);
-}
-
-function recordsOf(list: unknown): readonly JsonRecord[] {
+  const list: unknown = record?.[key];
   if (!Array.isArray(list)) return [];
   return list.map(asRecord).filter((each) => each !== undefined);
 }

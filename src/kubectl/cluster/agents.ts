@@ -2,6 +2,7 @@
 import { asRecord, stringAt } from '../../base/json-value.ts';
 import { parseConfig, type Config } from '../../nmi/config/config.ts';
 import {
+  conditionOf,
   labelsOf,
   nameOf,
   namespaceOf,
@@ -43,11 +44,9 @@ export const defaultConfig: Config = createDefaultConfig();
 
 /** Not verified: only `trusted-agents.ts` does that. */
 export function viewAgent(pod: RawObject): AgentView {
-  const status = statusOf(pod);
   const containers = recordsAt(specOf(pod), 'containers');
   const container = containers.find((each) => stringAt(each, 'name') === 'nmi') ?? containers[0];
-  const states = recordsAt(status, 'containerStatuses');
-  const condition = recordsAt(status, 'conditions').find((each) => each['type'] === 'Ready');
+  const condition = conditionOf(pod, 'Ready');
   const isReady = condition?.['status'] === 'True';
   const image = stringAt(container, 'image');
   return {
@@ -57,9 +56,9 @@ export function viewAgent(pod: RawObject): AgentView {
     serviceAccount: stringAt(specOf(pod), 'serviceAccountName') || 'default',
     isVerified: false,
     pod,
-    phase: stringAt(status, 'phase'),
+    phase: stringAt(statusOf(pod), 'phase'),
     isReady,
-    problem: isReady ? '' : problemOf(pod, states, stringAt(condition, 'message')),
+    problem: isReady ? '' : problemOf(pod, stringAt(condition, 'message')),
     image,
     isOldNmi:
       /aad-pod-identity\/nmi/.test(image) ||
@@ -83,14 +82,14 @@ export function versionOf({ image }: Pick<AgentView, 'image'>): string {
   return /^[^@]*:([^:/@]+)(?:@|$)/.exec(image)?.[1] ?? image;
 }
 
-function problemOf(pod: RawObject, states: readonly RawObject[], message: string): string {
-  for (const each of states) {
+function problemOf(pod: RawObject, message: string): string {
+  for (const each of recordsAt(statusOf(pod), 'containerStatuses')) {
     const entries = Object.entries(asRecord(each['state']) ?? {});
     const [kind, detail] = entries.find(([name]) => name !== 'running') ?? [];
     if (kind === undefined) continue;
-    const reason = stringAt(asRecord(detail), 'reason');
+    const reason = stringAt(asRecord(detail), 'reason') || kind;
     const text = stringAt(asRecord(detail), 'message');
-    return [reason === '' ? kind : reason, text].filter((part) => part !== '').join(': ');
+    return text === '' ? reason : `${reason}: ${text}`;
   }
   return message === '' ? `phase ${stringAt(statusOf(pod), 'phase')}` : message;
 }

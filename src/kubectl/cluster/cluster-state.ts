@@ -2,6 +2,7 @@
  * A snapshot as the agent's cluster state: parsed and indexed by the agent's own code, so that the
  * plugin's explanations match the agent's answers. Pure.
  */
+import { stringAt } from '../../base/json-value.ts';
 import { systemClock } from '../../base/time/clock.ts';
 import { GrantIndex } from '../../cache/index/grant-index.ts';
 import type { ObjectName } from '../../cache/index/object-name.ts';
@@ -31,7 +32,14 @@ import {
   parsePod,
   type Parse,
 } from '../../nmi/kube/watch/parse.ts';
-import { annotationsOf, nameOf, namespaceOf, titleOf, type RawObject } from '../base/object.ts';
+import {
+  annotationsOf,
+  nameOf,
+  namespaceOf,
+  specOf,
+  titleOf,
+  type RawObject,
+} from '../base/object.ts';
 import type { Snapshot } from './snapshot.ts';
 
 /** An object that the agent leaves out. */
@@ -46,16 +54,15 @@ export interface ClusterView {
   readonly clusterState: GrantState;
   readonly unusable: readonly Unusable[];
   /** What the agent of the pod's node answers; undefined when the pod is not in the snapshot. */
-  explainPod(question: PodQuestion): PodExplanation | undefined;
+  explainPod(pod: RawObject, request?: PodRequest): PodExplanation | undefined;
 }
 
-export interface PodQuestion {
-  readonly namespace: string;
-  readonly name: string;
-  readonly node: string;
+export interface PodRequest {
   readonly selector: IdentitySelector;
   readonly resource: string | undefined;
 }
+
+export const anyRequest: PodRequest = { selector: { kind: 'none' }, resource: undefined };
 
 /** @param config of the agents. */
 export function createClusterState(
@@ -108,15 +115,15 @@ export function createClusterState(
   return {
     clusterState,
     unusable,
-    explainPod({ namespace, name, node, selector, resource }) {
+    explainPod(pod, request = anyRequest) {
       const explanation = explain(
-        { who: { kind: 'pod', namespace, name }, selector, resource },
+        { who: { kind: 'pod', namespace: namespaceOf(pod), name: nameOf(pod) }, ...request },
         {
           clusterState,
           policy,
           broker: undefined,
           health: () => ({
-            name: node,
+            name: stringAt(specOf(pod), 'nodeName'),
             redirect: { mode: redirectOf(config), detail: '', problem: undefined },
             watches: { unsynced: [], silentForMs: 0, failing: [] },
           }),
@@ -124,8 +131,8 @@ export function createClusterState(
         },
         nowWallMs,
       );
-      if (explanation.kind !== 'pod' || !isChosenByNode(config))
-        return explanation.kind === 'pod' ? explanation : undefined;
+      if (explanation.kind !== 'pod') return undefined;
+      if (!isChosenByNode(config)) return explanation;
       const { redirect } = explanation.node;
       return {
         ...explanation,

@@ -1,12 +1,12 @@
 /** Manifests in files as a snapshot: an empty cluster after they were applied to it. Pure. */
 import { parseAllDocuments } from 'yaml';
-import { asRecord, stringAt, type JsonRecord } from '../../base/json-value.ts';
+import { asRecord, stringAt } from '../../base/json-value.ts';
 import {
   itemsOf,
   metadataOf,
   nameOf,
   namespaceOf,
-  specOf,
+  templateOf,
   type RawObject,
 } from '../base/object.ts';
 import { usageError } from '../base/plugin-error.ts';
@@ -65,22 +65,19 @@ function complete(object: RawObject, namespace: string): RawObject {
 
 /** A pod that a workload would create, with a unique address. */
 function podOf(workload: RawObject, index: number): RawObject {
-  const spec = specOf(workload);
-  const inner =
-    workload['kind'] === 'CronJob' ? asRecord(asRecord(spec['jobTemplate'])?.['spec']) : spec;
-  const template: JsonRecord = asRecord(inner?.['template']) ?? {};
+  const template = templateOf(workload);
   const ip = `10.${(index >> 16) & 255}.${(index >> 8) & 255}.${index & 255}`;
   return complete(
     {
       apiVersion: 'v1',
       kind: 'Pod',
       metadata: {
-        ...asRecord(template['metadata']),
+        ...asRecord(template?.['metadata']),
         name: `${nameOf(workload)} (${stringAt(workload, 'kind')})`,
         namespace: namespaceOf(workload),
         ownerReferences: [{ kind: workload['kind'], name: nameOf(workload) }],
       },
-      spec: { serviceAccountName: 'default', ...asRecord(template['spec']) },
+      spec: { serviceAccountName: 'default', ...asRecord(template?.['spec']) },
       status: { phase: 'Running', podIP: ip, podIPs: [{ ip }] },
     },
     'default',

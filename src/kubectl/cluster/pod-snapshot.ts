@@ -4,7 +4,7 @@
  * for a pod that is refused, the objects of other namespaces that may be meant for it.
  */
 import { stringAt } from '../../base/json-value.ts';
-import { nameOf, namespaceOf, specOf, titleOf, type RawObject } from '../base/object.ts';
+import { namespaceOf, specOf, titleOf, type RawObject } from '../base/object.ts';
 import { valueOf, type KindLists, type ofContext, type Read } from '../transport/kubectl.ts';
 import { defaultConfig, type AgentView } from './agents.ts';
 import { createClusterState } from './cluster-state.ts';
@@ -93,13 +93,7 @@ interface Neighbors {
 
 /** By the objects alone: an option of the agent may still refuse a pod that is not. */
 function wouldBeRefused(alone: Snapshot, pod: RawObject, nowWallMs: number): boolean {
-  const explanation = createClusterState(alone, defaultConfig, nowWallMs).explainPod({
-    namespace: namespaceOf(pod),
-    name: nameOf(pod),
-    node: '',
-    selector: { kind: 'none' },
-    resource: undefined,
-  });
+  const explanation = createClusterState(alone, defaultConfig, nowWallMs).explainPod(pod);
   return explanation?.requests[0]?.outcome.kind === 'refused';
 }
 

@@ -3,13 +3,13 @@
  * alone proves nothing: an agent is in the agents' namespace, and a DaemonSet of agents there is its
  * controller.
  */
-import { asRecord, stringAt } from '../../base/json-value.ts';
+import { stringAt } from '../../base/json-value.ts';
 import {
   labelsOf,
   metadataOf,
   namespaceOf,
   recordsAt,
-  specOf,
+  templateOf,
   type RawObject,
 } from '../base/object.ts';
 import type { Kubectl, Read } from '../transport/kubectl.ts';
@@ -44,7 +44,8 @@ export function chooseAgents(
   labeled: readonly RawObject[],
   daemonSets: Read<readonly RawObject[]>,
 ): readonly AgentView[] {
-  const isOurs = (set: RawObject) => namespaceOf(set) === agentNamespace && runsAgents(set);
+  const isOurs = (set: RawObject) =>
+    namespaceOf(set) === agentNamespace && isLabeled(templateOf(set) ?? {});
   const uids = daemonSets.ok ? new Set(daemonSets.value.filter(isOurs).map(uidOf)) : undefined;
   const isAgent = (pod: RawObject) =>
     namespaceOf(pod) === agentNamespace && (uids?.has(controllerOf(pod)) ?? true);
@@ -61,8 +62,8 @@ export function chooseAgents(
 }
 
 /** Whether it has the agents' label, which everybody can give to a pod. */
-export function isLabeled(pod: RawObject): boolean {
-  return labelsOf(pod).get(labelName) === labelValue;
+export function isLabeled(object: RawObject): boolean {
+  return labelsOf(object).get(labelName) === labelValue;
 }
 
 /** Of all namespaces if the user may, for the sake of the warning. */
@@ -71,11 +72,6 @@ async function readLabeledPods({ kubectl, agentNamespace }: AgentAccess) {
   const all = await kubectl.list('pods', undefined, options);
   if (all.ok || all.failure.kind !== 'forbidden') return all;
   return kubectl.list('pods', agentNamespace, options);
-}
-
-function runsAgents(daemonSet: RawObject): boolean {
-  const template = asRecord(specOf(daemonSet)['template']) ?? {};
-  return labelsOf(template).get(labelName) === labelValue;
 }
 
 function uidOf(object: RawObject): string {

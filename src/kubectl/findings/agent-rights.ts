@@ -29,16 +29,11 @@ export function rightsForIdentities(
   identities: readonly RawObject[],
   agent: Pick<AgentView, 'namespace'>,
 ): readonly IdentityRight[] {
-  const needs = identities.flatMap((identity) => {
-    const right = rightFor(identity, agent);
-    return right === undefined ? [] : [{ ...right, title: titleOf(identity) }];
-  });
-  const groups = Map.groupBy(needs, ({ resource, namespace }) => `${resource} ${namespace}`);
+  const groups = Map.groupBy(identities, (each) => JSON.stringify(rightFor(each, agent)));
   return [...groups.values()].flatMap((group) => {
     const [first] = group;
-    if (first === undefined) return [];
-    const { verb, resource, namespace } = first;
-    return [{ verb, resource, namespace, identities: group.map(({ title }) => title) }];
+    const right = first === undefined ? undefined : rightFor(first, agent);
+    return right === undefined ? [] : [{ ...right, identities: group.map(titleOf) }];
   });
 }
 

@@ -10,6 +10,7 @@ import {
   type RawObject,
 } from '../base/object.ts';
 import { versionOf, type AgentView } from '../cluster/agents.ts';
+import type { Code } from '../../nmi/diagnosis/codes.ts';
 import { createFinding, type Finding } from '../../nmi/diagnosis/finding.ts';
 
 /** The agents run on Linux and on nodes that are machines. */
@@ -27,17 +28,23 @@ export function examineAgents(
   agents: readonly AgentView[],
 ): readonly Finding[] {
   const versions = new Set(agents.filter(({ isOldNmi }) => !isOldNmi).map(versionOf));
-  const object = 'Cluster';
   const text = `Agents of the versions ${[...versions].toSorted().join(', ')} run.`;
   const isEmpty = nodes !== undefined && nodesOfAgents(nodes).length === 0;
   return [
-    ...(isEmpty
-      ? [createFinding('nodes_missing', { object, text: 'No Linux node is in the cluster.' })]
-      : []),
+    ...findingsOf('Cluster', [[isEmpty, 'nodes_missing', 'No Linux node is in the cluster.']]),
     ...examineNodes(nodes ?? [], agents),
     ...agents.flatMap(ofAgent),
-    ...(versions.size > 1 ? [createFinding('agent_versions', { object, text })] : []),
+    ...findingsOf('Cluster', [[versions.size > 1, 'agent_versions', text]]),
   ];
+}
+
+function findingsOf(
+  object: string,
+  cases: readonly (readonly [applies: boolean, code: Code, text: string])[],
+): readonly Finding[] {
+  return cases.flatMap(([applies, code, text]) =>
+    applies ? [createFinding(code, { object, text })] : [],
+  );
 }
 
 /** These nodes; not the state of the agents on them. */
@@ -47,28 +54,16 @@ export function examineNodes(
 ): readonly Finding[] {
   return nodesOfAgents(nodes).flatMap((node) => {
     const name = nameOf(node);
-    const object = `Node ${name}`;
     const here = agents.filter((agent) => agent.node === name && !agent.isOldNmi);
     const titles = here.map((each) => `${each.namespace}/${each.name}`).join(' and ');
     const kernel = stringAt(asRecord(statusOf(node)['nodeInfo']), 'kernelVersion');
     const [major = 0, minor = 0] = kernel.split('.').map(Number);
     const isOld = kernel !== '' && (major < 5 || (major === 5 && minor < 10));
-    return [
-      ...(here.length === 0
-        ? [createFinding('agent_missing', { object, text: 'No pod of the agent is on the node.' })]
-        : []),
-      ...(here.length > 1
-        ? [
-            createFinding('agents_on_node', {
-              object,
-              text: `The agents ${titles} are on the node.`,
-            }),
-          ]
-        : []),
-      ...(isOld
-        ? [createFinding('kernel_old', { object, text: `The node has the kernel ${kernel}.` })]
-        : []),
-    ];
+    return findingsOf(`Node ${name}`, [
+      [here.length === 0, 'agent_missing', 'No pod of the agent is on the node.'],
+      [here.length > 1, 'agents_on_node', `The agents ${titles} are on the node.`],
+      [isOld, 'kernel_old', `The node has the kernel ${kernel}.`],
+    ]);
   });
 }
 

@@ -5,11 +5,12 @@ import { findingOfIgnored } from '../../nmi/diagnosis/objects.ts';
 import type { PodExplanation } from '../../nmi/explain/explanation.ts';
 import { namespaceOf, specOf, type RawObject } from '../base/object.ts';
 import type { AgentView } from '../cluster/agents.ts';
+import type { PodRequest } from '../cluster/cluster-state.ts';
 import type { Unread } from '../cluster/unread.ts';
 import { ofAgent } from './agents.ts';
 import type { AgentContexts } from './contexts.ts';
 import { notCheckedOf } from './not-checked.ts';
-import { examinePod, type PodContext, type PodRequest } from './pods.ts';
+import { examinePod, type PodContext } from './pods.ts';
 import { variantsOf } from './variants.ts';
 import { verdictOf, type Verdict } from './verdict.ts';
 

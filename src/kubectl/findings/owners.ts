@@ -1,5 +1,5 @@
 /** The binding label on a Deployment and not on its pod template: the most frequent mistake. */
-import { asRecord, stringAt, type JsonRecord } from '../../base/json-value.ts';
+import { asRecord, stringAt } from '../../base/json-value.ts';
 import { bindingLabel } from '../../cache/index/binding-label.ts';
 import {
   labelsOf,
@@ -9,6 +9,7 @@ import {
   metadataOf,
   specOf,
   stringsAt,
+  templateOf,
   titleOf,
   type RawObject,
 } from '../base/object.ts';
@@ -50,12 +51,6 @@ export function ownersOf(pod: RawObject, workloads: readonly RawObject[]): reado
       return isDeployment && matchesSelector(asRecord(specOf(workload)['selector']), labelsOf(pod));
     });
   });
-}
-
-function templateOf(workload: RawObject): JsonRecord | undefined {
-  const spec = specOf(workload);
-  if (workload['kind'] !== 'CronJob') return asRecord(spec['template']);
-  return asRecord(asRecord(asRecord(spec['jobTemplate'])?.['spec'])?.['template']);
 }
 
 function pathOf(workload: RawObject): string {

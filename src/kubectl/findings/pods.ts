@@ -4,7 +4,6 @@ import { isExcepted } from '../../cache/index/excepted-labels.ts';
 import { asRecord, stringAt } from '../../base/json-value.ts';
 import { createFinding, type Finding } from '../../nmi/diagnosis/finding.ts';
 import type { PodExplanation, RefusalView } from '../../nmi/explain/explanation.ts';
-import type { IdentitySelector } from '../../nmi/grants/choose-identity.ts';
 import type { Config } from '../../nmi/config/config.ts';
 import {
   annotationsOf,
@@ -18,7 +17,7 @@ import {
   titleOf,
   type RawObject,
 } from '../base/object.ts';
-import type { ClusterView } from '../cluster/cluster-state.ts';
+import { anyRequest, type ClusterView, type PodRequest } from '../cluster/cluster-state.ts';
 import type { Snapshot } from '../cluster/snapshot.ts';
 import { policiesAgainst } from './network-policy.ts';
 import { findOwnerLabels, ownersOf } from './owners.ts';
@@ -38,13 +37,6 @@ export interface PodReport {
   readonly findings: readonly Finding[];
 }
 
-export interface PodRequest {
-  readonly selector: IdentitySelector;
-  readonly resource: string | undefined;
-}
-
-const anyRequest: PodRequest = { selector: { kind: 'none' }, resource: undefined };
-
 const workloadIdentityLabel = 'azure.workload.identity/use';
 
 /** Undefined for an object that the agent does not accept as a pod. */
@@ -53,12 +45,7 @@ export function examinePod(
   context: PodContext,
   request: PodRequest = anyRequest,
 ): PodReport | undefined {
-  const question = {
-    namespace: namespaceOf(pod),
-    name: nameOf(pod),
-    node: stringAt(specOf(pod), 'nodeName'),
-  };
-  const explanation = context.view.explainPod({ ...question, ...request });
+  const explanation = context.view.explainPod(pod, request);
   if (explanation === undefined) return undefined;
   const isNamed = environmentOf(pod, 'AZURE_CLIENT_ID').length > 0;
   const findings = [
@@ -138,13 +125,8 @@ function ofClientIds(
         }),
       ];
     }
-    const explained = view.explainPod({
-      namespace: namespaceOf(pod),
-      name: nameOf(pod),
-      node: explanation.node.name,
-      selector: { kind: 'client_id', value },
-      resource: undefined,
-    });
+    const selector = { kind: 'client_id', value } as const;
+    const explained = view.explainPod(pod, { selector, resource: undefined });
     const refusal = explained === undefined ? undefined : refusalOf(explained);
     if (refusal?.reason !== 'selector_not_bound') return [];
     const bound = explanation.identities.map(

@@ -5,7 +5,7 @@
 import { createFinding, type Finding } from '../../nmi/diagnosis/finding.ts';
 import { isCode } from '../../nmi/diagnosis/codes.ts';
 import { stringAt, type JsonRecord } from '../../base/json-value.ts';
-import { metadataOf, recordsAt, statusOf, titleOf, type RawObject } from '../base/object.ts';
+import { conditionOf, metadataOf, titleOf, type RawObject } from '../base/object.ts';
 
 /**
  * @param knowsOptions then only what is read from Secrets counts: the rest is worked out from the
@@ -28,8 +28,6 @@ export function isReadyByStatus(identity: RawObject): boolean {
 
 /** Undefined if the condition is about an older spec. */
 function readyOf(identity: RawObject): JsonRecord | undefined {
-  const ready = recordsAt(statusOf(identity), 'conditions').find(
-    (each) => each['type'] === 'Ready',
-  );
+  const ready = conditionOf(identity, 'Ready');
   return ready?.['observedGeneration'] === metadataOf(identity)['generation'] ? ready : undefined;
 }

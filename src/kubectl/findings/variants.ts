@@ -1,9 +1,10 @@
 /** What a pod would get by options of its agent that are not known. Pure. */
 import type { Config } from '../../nmi/config/config.ts';
 import type { PodExplanation } from '../../nmi/explain/explanation.ts';
-import { namespaceOf, nameOf, type RawObject } from '../base/object.ts';
+import type { RawObject } from '../base/object.ts';
+import type { PodRequest } from '../cluster/cluster-state.ts';
 import type { AgentContexts } from './contexts.ts';
-import { isWorkloadIdentity, type PodContext, type PodRequest } from './pods.ts';
+import { isWorkloadIdentity, type PodContext } from './pods.ts';
 import type { Variant } from './verdict.ts';
 
 export function variantsOf(
@@ -13,10 +14,9 @@ export function variantsOf(
   contexts: AgentContexts,
 ): readonly Variant[] {
   const context = contexts.of(pod);
-  const question = { namespace: namespaceOf(pod), name: nameOf(pod), node: explanation.node.name };
   return unknownOptions(pod, explanation, context).flatMap(([option, change]) => {
     const { view } = contexts.variant(context, change);
-    const other = view.explainPod({ ...question, ...request });
+    const other = view.explainPod(pod, request);
     return other === undefined ? [] : [{ option, explanation: other }];
   });
 }
@@ -33,21 +33,14 @@ function unknownOptions(
   const isByAge = outcome?.kind === 'granted' && outcome.by === 'default';
   const hasGrants = (snapshot.grants ?? []).length > 0;
   const isChosenByNode = config.redirect === 'auto' || config.redirect === 'pinned';
-  const ofNode: readonly Change[] =
-    hostNetwork && isChosenByNode ? [['--redirect=iptables', { redirect: 'iptables' }]] : [];
-  if (knowsOptions) return ofNode;
-  return [
-    ...ofNode,
-    ...when(isByAge, ['--strict-identity', { strictIdentity: true }]),
-    ...when(hasGrants, ['--identity-owners=enforce', { identityOwners: 'enforce' }]),
-    ...when(hostNetwork, ['--host-network=refuse', { hostNetwork: 'refuse' }]),
-    ...when(label === undefined && isWorkloadIdentity(pod), [
-      '--workload-identity',
-      { workloadIdentity: true },
-    ]),
+  const isUnknown = !knowsOptions;
+  const mayCount = isUnknown && label === undefined && isWorkloadIdentity(pod);
+  const changes: readonly (readonly [matters: boolean, ...change: Change])[] = [
+    [hostNetwork && isChosenByNode, '--redirect=iptables', { redirect: 'iptables' }],
+    [isUnknown && isByAge, '--strict-identity', { strictIdentity: true }],
+    [isUnknown && hasGrants, '--identity-owners=enforce', { identityOwners: 'enforce' }],
+    [isUnknown && hostNetwork, '--host-network=refuse', { hostNetwork: 'refuse' }],
+    [mayCount, '--workload-identity', { workloadIdentity: true }],
   ];
-}
-
-function when(applies: boolean, change: Change): readonly Change[] {
-  return applies ? [change] : [];
+  return changes.flatMap(([matters, ...change]) => (matters ? [change] : []));
 }

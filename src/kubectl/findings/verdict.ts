@@ -6,7 +6,7 @@ import { asRecord, stringAt } from '../../base/json-value.ts';
 import { rowOf, type Code } from '../../nmi/diagnosis/codes.ts';
 import type { Finding } from '../../nmi/diagnosis/finding.ts';
 import type { Outcome, PodExplanation } from '../../nmi/explain/explanation.ts';
-import { recordsAt, statusOf, type RawObject } from '../base/object.ts';
+import { conditionOf, recordsAt, statusOf, type RawObject } from '../base/object.ts';
 import { refusalOf } from './pods.ts';
 
 export interface Verdict {
@@ -131,7 +131,7 @@ function waitingFor(pod: RawObject): string {
   );
   const waiting = states.map((each) => asRecord(asRecord(each['state'])?.['waiting']));
   const reasons = waiting.map((each) => stringAt(each, 'reason')).filter((each) => each !== '');
-  const scheduled = recordsAt(status, 'conditions').find((each) => each['type'] === 'PodScheduled');
+  const scheduled = conditionOf(pod, 'PodScheduled');
   const unscheduled = scheduled?.['status'] === 'False' ? stringAt(scheduled, 'message') : '';
   const why = reasons[0] ?? unscheduled;
   return why === '' ? '' : ` (${why})`;

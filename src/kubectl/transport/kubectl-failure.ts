@@ -16,7 +16,7 @@ export interface RbacRule {
 
 export type KubectlFailure =
   | {
-      readonly kind: 'no-kubectl' | 'old-kubectl' | 'no-config' | 'unreachable' | 'unauthorized';
+      readonly kind: 'no-kubectl' | 'no-config' | 'unreachable' | 'unauthorized';
       readonly detail: string;
     }
   | { readonly kind: 'forbidden'; readonly rule: RbacRule; readonly detail: string }
@@ -31,10 +31,9 @@ type PlainKind = Exclude<KubectlFailure['kind'], 'forbidden'>;
 /** The first match counts. */
 const texts: readonly (readonly [PlainKind, RegExp])[] = [
   // Without a configuration, kubectl connects to a default server on this machine.
-  ['no-config', /localhost:8080|no configuration has been provided|current-context is not set/],
   [
     'no-config',
-    /context "[^"]*" does not exist|context was not found|error loading config file|invalid configuration/i,
+    /localhost:8080|no configuration has been provided|current-context is not set|context "[^"]*" does not exist|context was not found|error loading config file|invalid configuration/i,
   ],
   [
     'unauthorized',
@@ -45,7 +44,6 @@ const texts: readonly (readonly [PlainKind, RegExp])[] = [
     /doesn't have a resource type|no matches for kind|the server could not find the requested resource/,
   ],
   ['not-found', /\(NotFound\)/],
-  ['old-kubectl', /unknown (?:shorthand )?flag|unknown command/],
   [
     'unreachable',
     /Unable to connect to the server|was refused - did you specify|i\/o timeout|no such host|\(ServiceUnavailable\)|\(Timeout\)|TLS handshake|x509: |connection refused|context deadline exceeded|getting credentials: exec|network is unreachable/,
@@ -111,11 +109,6 @@ export function renderRules(rules: readonly RbacRule[]): string {
 /** Exit code, what precedes kubectl's own words, and the next step. */
 const meanings: Readonly<Record<PlainKind, readonly [ExitCode, string, string]>> = {
   'no-kubectl': [exitCodes.unavailable, '', 'Install kubectl, or set KUBECTL to its path.'],
-  'old-kubectl': [
-    exitCodes.unavailable,
-    'this kubectl is too old: ',
-    'Install a kubectl of a supported version (1.28 or later).',
-  ],
   'no-config': [
     exitCodes.usage,
     'kubectl has no usable configuration: ',

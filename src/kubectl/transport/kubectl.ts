@@ -2,7 +2,7 @@
  * Reaches the API server through the user's own kubectl: contexts, login plugins, proxies and
  * certificates work as configured by the user, and the plugin never sees a credential.
  */
-import { asRecord, parseRecord, stringAt } from '../../base/json-value.ts';
+import { asRecord, parseRecord, stringAt, type JsonRecord } from '../../base/json-value.ts';
 import { itemsOf, recordsAt, type RawObject } from '../base/object.ts';
 import { exitCodes, type Io, type ProgramRun, type RunOptions } from '../base/io.ts';
 import { PluginError } from '../base/plugin-error.ts';
@@ -25,6 +25,12 @@ export const passedFlags = [
 ] as const;
 
 export type PassedFlags = Readonly<Partial<Record<(typeof passedFlags)[number], string>>>;
+
+/** Those of the flags that are kubectl's own and have a value. */
+export function passedOf(flags: JsonRecord): PassedFlags {
+  const given = passedFlags.map((name) => [name, stringAt(flags, name)] as const);
+  return Object.fromEntries(given.filter(([, value]) => value !== ''));
+}
 
 /** Undefined is every namespace. */
 export type Scope = string | undefined;

@@ -37,10 +37,7 @@ export const addAnalyze: AddVerb = (parser, start) =>
         .example('$0 analyze -A', 'the whole cluster')
         .example('$0 analyze -f app.yaml --fail-on warning', 'a step of CI before kubectl apply'),
     (flags) =>
-      start(flags, (context) => {
-        const { filename: files = [], 'fail-on': failOn } = flags;
-        return analyzeAll(context, { ...flags, files, failOn });
-      }),
+      start(flags, (context) => analyzeAll(context, { ...flags, files: flags.filename ?? [] })),
   );
 
 interface AnalyzeFlags {

@@ -3,7 +3,6 @@ import { asRecord, parseRecord, stringAt } from '../../base/json-value.ts';
 import { renderTable } from '../base/output.ts';
 import { labelsOf, nameOf, recordsAt, specOf, type RawObject } from '../base/object.ts';
 import type { ExitCode } from '../base/plugin-error.ts';
-import { listNodes } from '../cluster/agent-state.ts';
 import { verifiedOf, type AgentView } from '../cluster/agents.ts';
 import { group, identityResources } from '../cluster/resources.ts';
 import { describeUnread, renderUnread, valueOrUnread, type Unread } from '../cluster/unread.ts';
@@ -61,7 +60,7 @@ async function doctor(context: VerbContext, isPre: boolean): Promise<ExitCode> {
   const [definitions, rights, nodes, pods, agents] = await Promise.all([
     checkDefinitions(context, unread),
     checkOwnRights(context, unread),
-    listNodes(context.kubectl, unread),
+    listNodes(context, unread),
     listPods(context, unread),
     isPre ? undefined : findAgents(context, unread),
   ]);
@@ -76,7 +75,7 @@ async function doctor(context: VerbContext, isPre: boolean): Promise<ExitCode> {
       : [
           checkAgents(nodes, agents),
           await checkAgentRights(context, agents, unread),
-          ...(pods === undefined ? [] : [checkBootGuard(pods), checkConditions(pods)]),
+          ...(pods === undefined ? [] : checkParts(pods)),
         ]),
     await checkKarpenter(context, nodes, pods, unread),
     await checkPolicies(context, unread),
@@ -226,6 +225,11 @@ function resultOf(
   return missing === 0 && unknown.length === 0 ? complete : `${missing} missing${rest}`;
 }
 
+async function listNodes({ kubectl }: VerbContext, unread: Unread[]) {
+  const read = await kubectl.list('nodes', undefined);
+  return valueOrUnread(read, 'list nodes', 'nodes without an agent', unread);
+}
+
 async function listPods({ kubectl }: VerbContext, unread: Unread[]) {
   const read = await kubectl.list('pods', undefined);
   const loses = 'agents and leftovers of aad-pod-identity';
@@ -238,19 +242,14 @@ function checkPods(pods: readonly RawObject[] | undefined): Examined {
   return examined('MIC of aad-pod-identity', pods === undefined ? notChecked : seen, findings);
 }
 
-function runs(pods: readonly RawObject[], component: string): boolean {
-  return pods.some((pod) => labelsOf(pod).get('app.kubernetes.io/component') === component);
-}
-
-function checkBootGuard(pods: readonly RawObject[]): Examined {
-  const isOn = runs(pods, 'boot-guard');
+function checkParts(pods: readonly RawObject[]): readonly Examined[] {
+  const running = new Set(pods.map((pod) => labelsOf(pod).get('app.kubernetes.io/component')));
   const advice = 'not by the chart: see "Nodes after a reboot" in docs/install.md';
-  return examined('boot guard', isOn ? 'on' : advice, []);
-}
-
-function checkConditions(pods: readonly RawObject[]): Examined {
   const missing = 'not written: the Deployment nmi-conditions has no pod';
-  return examined('status conditions', runs(pods, 'conditions') ? 'written' : missing, []);
+  return [
+    examined('boot guard', running.has('boot-guard') ? 'on' : advice, []),
+    examined('status conditions', running.has('conditions') ? 'written' : missing, []),
+  ];
 }
 
 function checkNodes(nodes: readonly RawObject[] | undefined): Examined {

@@ -44,14 +44,9 @@ export const addExplain: AddVerb = (parser, start) =>
           );
         }
         const [kind, name] = parseTarget(flags.what, flags.name);
-        switch (kind) {
-          case 'Pod':
-            return explainPod(context, name, flags);
-          case 'ip':
-            return explainIp(context, name, flags);
-          default:
-            return explainWorkload(context, kind, name, flags);
-        }
+        if (kind === 'Pod') return explainPod(context, name, flags);
+        if (kind === 'ip') return explainIp(context, name, flags);
+        return explainWorkload(context, kind, name, flags);
       }),
   );
 

@@ -2,8 +2,7 @@
 import { canonicalIp } from '../../cache/index/ip.ts';
 import { stringAt } from '../../base/json-value.ts';
 import { nearest } from '../../base/nearest.ts';
-import { renderFindings, type Finding } from '../../nmi/diagnosis/finding.ts';
-import type { PodExplanation } from '../../nmi/explain/explanation.ts';
+import { renderFindings } from '../../nmi/diagnosis/finding.ts';
 import { renderFacts, row } from '../../nmi/explain/explanation-text.ts';
 import type { IdentitySelector } from '../../nmi/grants/choose-identity.ts';
 import {
@@ -18,12 +17,11 @@ import { failedError, usageError, type ExitCode, type PluginError } from '../bas
 import { exitCodes } from '../base/io.ts';
 import { readNearby, readPodSnapshot, type Nearby } from '../cluster/pod-snapshot.ts';
 import { settledValue } from '../cluster/snapshot.ts';
-import { countUnread, renderUnread, type Unread } from '../cluster/unread.ts';
-import { assessPod } from '../findings/assessment.ts';
+import { countUnread, renderUnread } from '../cluster/unread.ts';
+import { assessPod, type Assessment } from '../findings/assessment.ts';
 import { AgentContexts } from '../findings/contexts.ts';
 import { ownersOf } from '../findings/owners.ts';
 import { hasEnded, namedClientId } from '../findings/pods.ts';
-import type { Verdict } from '../findings/verdict.ts';
 import { ofContext, valueOf } from '../transport/kubectl.ts';
 import { namespaceFor, print, refuseUnknownNamespace, type VerbContext } from './context.ts';
 
@@ -34,18 +32,6 @@ export interface PodFlags {
   readonly verbose: boolean;
   /** Exit with 1 unless everything was checked, too. */
   readonly strict: boolean;
-}
-
-/** The JSON of `explain`. */
-export interface PodAnswer {
-  readonly kind: 'PodExplanation';
-  readonly pod: string;
-  readonly node: string;
-  readonly verdict: Verdict['kind'];
-  readonly summary: string;
-  readonly explanation: PodExplanation;
-  readonly findings: readonly Finding[];
-  readonly unread: readonly Unread[];
 }
 
 export async function explainPod(
@@ -143,19 +129,19 @@ async function report(
       'Look at the object: kubectl get pod -o yaml',
     );
   }
-  const { verdict, explanation, findings, unread } = assessed;
-  const answer: PodAnswer = {
+  const { verdict, ...rest } = assessed;
+  const { kind, summary } = verdict;
+  const node = stringAt(specOf(pod), 'nodeName');
+  const answer = {
     kind: 'PodExplanation',
     pod: titleOf(pod),
-    node: stringAt(specOf(pod), 'nodeName'),
-    verdict: verdict.kind,
-    summary: verdict.summary,
-    explanation,
-    findings,
-    unread,
+    node,
+    verdict: kind,
+    summary,
+    ...rest,
   };
-  print(context, answer, () => renderPodAnswer(answer, flags));
-  const isFine = verdict.kind === 'granted' && !(flags.strict && unread.length > 0);
+  print(context, answer, () => renderAssessment(assessed, flags));
+  const isFine = kind === 'granted' && !(flags.strict && rest.unread.length > 0);
   return isFine ? exitCodes.ok : exitCodes.findings;
 }
 
@@ -166,18 +152,18 @@ const verdictWords = {
   unknown: 'UNKNOWN',
 } as const;
 
-function renderPodAnswer(answer: PodAnswer, { verbose }: PodFlags): readonly string[] {
-  const { explanation, findings, unread, verdict } = answer;
+function renderAssessment(
+  { verdict: { kind, summary }, explanation, findings, unread }: Assessment,
+  { verbose }: PodFlags,
+): readonly string[] {
   const { namespace, name, serviceAccount } = explanation.pod;
   const request = explanation.requests.at(-1)?.selector.replace('=', ' ') ?? '';
   const next =
-    verdict === 'granted'
-      ? ` A token shows it: kubectl nmi test --pod ${name} -n ${namespace}`
-      : '';
+    kind === 'granted' ? ` A token shows it: kubectl nmi test --pod ${name} -n ${namespace}` : '';
   return [
-    `pod ${answer.pod}: ${verdictWords[verdict]}, ${answer.summary}`,
+    `pod ${namespace}/${name}: ${verdictWords[kind]}, ${summary}`,
     ...countUnread(unread).map((line) => `  ${line}${next}`),
-    row('node', answer.node || 'none yet'),
+    row('node', explanation.node.name || 'none yet'),
     row('account', serviceAccount),
     ...(request === '' ? [] : [row('request', request)]),
     ...renderFacts(explanation),

@@ -29,12 +29,7 @@ export const planFlags = {
   apply: switchFlag('Change the objects in the cluster after showing what changes.'),
 } as const satisfies Readonly<Record<string, Options>>;
 
-export const emptyPlan: Plan = {
-  objects: [],
-  changes: [],
-  az: [],
-  notes: [],
-};
+export const emptyPlan: Plan = { objects: [], changes: [], az: [], notes: [] };
 
 /** Field manager of what the plugin writes. */
 export const asOurselves = '--field-manager=kubectl-nmi';

@@ -6,7 +6,6 @@ import { renderYaml } from '../base/output.ts';
 import type { RawObject } from '../base/object.ts';
 import { exitCodes } from '../base/io.ts';
 import type { ExitCode } from '../base/plugin-error.ts';
-import { readMetricsPage } from '../cluster/agent-state.ts';
 import { unverified, type AgentView } from '../cluster/agents.ts';
 import { identityResources } from '../cluster/resources.ts';
 import { describeUnread, valueOrUnread, type Unread } from '../cluster/unread.ts';
@@ -80,20 +79,28 @@ async function agentDocument(
   const [log, previous, metrics, explained] = await Promise.all([
     kubectl.run(['logs', ...where]),
     kubectl.run(['logs', ...where, '--previous']),
-    readMetricsPage(kubectl, agent),
+    kubectl.run(['get', `--raw=${pathOfMetrics(agent)}`]),
     explainedBy(kubectl, agent, unread),
   ]);
-  const what = `read the metrics of ${namespace}/${name}`;
-  const page = valueOrUnread(metrics, what, `metrics of ${name}`, unread) ?? '';
+  if (metrics.code !== 0) {
+    const read = { ok: false, failure: classifyFailure(metrics) } as const;
+    const what = `read the metrics of ${namespace}/${name}`;
+    unread.push(describeUnread(what, read, `metrics of ${name}`));
+  }
   return {
     agent: `${namespace}/${name}`,
     log: redactText(log.code === 0 ? log.stdout : log.stderr),
     previousLog: redactText(previous.stdout),
     explained: parseRecord(redactText(explained)) ?? {},
-    metrics: redactText(page)
+    metrics: redactText(metrics.stdout)
       .split('\n')
       .filter((line) => line !== '' && !line.startsWith('#')),
   };
+}
+
+/** Through the API server's proxy. */
+function pathOfMetrics({ namespace, name, config }: AgentView): string {
+  return `/api/v1/namespaces/${namespace}/pods/${name}:${config?.metricsPort ?? 9090}/proxy/metrics`;
 }
 
 /** The JSON of its `nmi explain`, by exec into its pod; empty if it cannot be read. */

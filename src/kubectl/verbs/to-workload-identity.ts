@@ -167,13 +167,9 @@ export function problemOfIds(identity: RawObject, program: string): string | und
 }
 
 function annotationsFor(identity: RawObject): readonly (readonly [key: string, value: string])[] {
-  const spec = specOf(identity);
-  const [clientId, tenantId] = [
-    stringAt(spec, 'clientID').trim(),
-    stringAt(spec, 'tenantID').trim(),
-  ];
+  const tenantId = stringAt(specOf(identity), 'tenantID').trim();
   return [
-    ['azure.workload.identity/client-id', clientId],
+    ['azure.workload.identity/client-id', idsOf(identity).clientId],
     ...(tenantId === '' ? [] : [['azure.workload.identity/tenant-id', tenantId] as const]),
   ];
 }

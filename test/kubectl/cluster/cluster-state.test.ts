@@ -37,13 +37,7 @@ function viewOf(
 }
 
 function outcomeOf(view: ReturnType<typeof viewOf>) {
-  const explanation = view.explainPod({
-    namespace: 'shop',
-    name: 'web',
-    node: 'node-1',
-    selector: { kind: 'none' },
-    resource: undefined,
-  });
+  const explanation = view.explainPod(createPod('web'));
   return explanation?.requests[0]?.outcome;
 }
 
@@ -59,14 +53,7 @@ describe('a snapshot as the agent sees it', () => {
 
   it('has no other pods', () => {
     const view = viewOf({});
-    const question = {
-      namespace: 'shop',
-      name: 'x',
-      node: '',
-      selector: { kind: 'none' } as const,
-      resource: undefined,
-    };
-    assert.equal(view.explainPod(question), undefined);
+    assert.equal(view.explainPod(createPod('x')), undefined);
   });
 
   it('finds the owner of an identity, unless the user may not read grants', () => {

@@ -4,7 +4,7 @@ import { viewAgent } from '../../../src/kubectl/cluster/agents.ts';
 import type { Snapshot } from '../../../src/kubectl/cluster/snapshot.ts';
 import type { RawObject } from '../../../src/kubectl/base/object.ts';
 import { assessPod } from '../../../src/kubectl/findings/assessment.ts';
-import type { PodRequest } from '../../../src/kubectl/findings/pods.ts';
+import { anyRequest, type PodRequest } from '../../../src/kubectl/cluster/cluster-state.ts';
 import { AgentContexts } from '../../../src/kubectl/findings/contexts.ts';
 import {
   clientA,
@@ -23,12 +23,11 @@ export const tenantID = '7e570000-1ab0-4000-8000-000000000001';
 export const agentWith = (...args: readonly string[]) => [
   { ...viewAgent(createAgentPod('node-1', { args })), isVerified: true },
 ];
-const none: PodRequest = { selector: { kind: 'none' }, resource: undefined };
 
 export function assess(
   pod: RawObject,
   changes: Partial<Snapshot> = {},
-  request: PodRequest = none,
+  request: PodRequest = anyRequest,
 ) {
   const snapshot = createSnapshot({ pods: [pod], agents: agentWith(), ...changes });
   const assessed = assessPod(pod, new AgentContexts(snapshot, nowWallMs), request);

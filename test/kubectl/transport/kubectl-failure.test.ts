@@ -32,7 +32,6 @@ const said: readonly (readonly [stderr: string, kind: string, code: number])[] =
   ['error: You must be logged in to the server (Unauthorized)', 'unauthorized', 77],
   ['error: the server doesn\'t have a resource type "azureidentities"', 'no-kind', 1],
   ['Error from server (NotFound): namespaces "x" not found', 'not-found', 1],
-  ["error: unknown flag: --subresource\nSee 'kubectl get --help' for usage.", 'old-kubectl', 69],
   ['Error from server (Conflict): the object has been modified', 'other', 1],
   ['', 'other', 1],
 ];

@@ -285,3 +285,13 @@ describe('kubectl nmi doctor', () => {
     assert.equal(code, 69);
   });
 });
+
+describe('the nodes', () => {
+  it('are not checked without the right to list them', async () => {
+    const pods = [createAgentPod('node-1')];
+    const forbidden = { nodes: 'everywhere' } as const;
+    const other = () => ok('{"serverVersion":{"gitVersion":"v1.34.2"}}');
+    const { stdout } = await play(['doctor'], { objects: { pods }, forbidden, other });
+    assert.match(stdout, /Not checked:\n[^]*nodes without an agent/);
+  });
+});

@@ -1,12 +1,11 @@
 /** `kubectl nmi identity assign`: the binding, and the az lines that assign the identity to the scale sets. */
 import { bindingLabel } from '../../../cache/index/binding-label.ts';
 import { stringAt } from '../../../base/json-value.ts';
-import { renderAz, type AzLine } from '../../azure/az.ts';
+import type { AzLine } from '../../azure/az.ts';
 import { parseIdentityId } from '../../azure/identity-id.ts';
 import { assignLine, computesOf } from '../../azure/node-pools.ts';
 import { nameOf, specOf, type RawObject } from '../../base/object.ts';
 import { failedError, usageError, type ExitCode } from '../../base/plugin-error.ts';
-import { listNodes } from '../../cluster/agent-state.ts';
 import { findIdentity } from '../../cluster/bound.ts';
 import { isOfKarpenter } from '../../findings/karpenter.ts';
 import { nmiCommand, pin, type PinnedContext, type VerbContext } from '../context.ts';
@@ -66,7 +65,8 @@ async function scaleSetLines(
     );
   }
   const resourceId = found === '' ? '<resource id of the identity>' : found;
-  const nodes = (await listNodes(context.kubectl, [])) ?? [];
+  const read = await context.kubectl.list('nodes', undefined);
+  const nodes = read.ok ? read.value : [];
   const kept = nodes.filter((each) => !isOfKarpenter(each));
   const federate = nmiCommand(context, 'migrate', 'to-federation', nameOf(identity));
   const notes =
@@ -77,13 +77,7 @@ async function scaleSetLines(
   if (computes.length > 0) {
     return { lines: computes.map((each) => assignLine(each, resourceId)), notes };
   }
-  const template = {
-    kind: 'vmss',
-    subscription: '<id>',
-    resourceGroup: '<node resource group>',
-    name: '<scale set>',
-  } as const;
-  const text = renderAz(assignLine(template, resourceId)).replaceAll("'", '');
+  const text = `az vmss identity assign --subscription <id> --resource-group <node resource group> --name <scale set> --identities ${resourceId}`;
   const none = `No ${notes.length === 0 ? '' : 'other '}node of Azure is visible to you. For each scale set: ${text}`;
   return { lines: [], notes: [...notes, none] };
 }

@@ -3,7 +3,7 @@ import { stringAt } from '../../../base/json-value.ts';
 import { idsOf, planFederation, subjectOf, type Subject } from '../../azure/federation.ts';
 import { specOf } from '../../base/object.ts';
 import { usageError, type ExitCode } from '../../base/plugin-error.ts';
-import { verifiedOf, type AgentView } from '../../cluster/agents.ts';
+import { verifiedOf } from '../../cluster/agents.ts';
 import { findIdentity } from '../../cluster/bound.ts';
 import { readCredentialTarget } from '../../cluster/issuer.ts';
 import { readAgents } from '../../cluster/trusted-agents.ts';
@@ -24,8 +24,8 @@ export async function federate(
   const bound = pods.map((pod) => stringAt(specOf(pod), 'serviceAccountName') || 'default');
   const isOfNode = stringAt(specOf(identity), 'federation') === 'node';
   const agents = verifiedOf(read.ok ? read.value : []);
-  const subjects = isOfNode
-    ? agentSubjects(agents)
+  const subjects: readonly Subject[] = isOfNode
+    ? agents.slice(0, 1)
     : [...new Set(accounts.length > 0 ? accounts : bound)].map((serviceAccount) => ({
         namespace,
         serviceAccount: checkName(serviceAccount),
@@ -50,10 +50,4 @@ export async function federate(
     ...planned.notes,
   ];
   return carryOut(context, { ...emptyPlan, az: planned.az, notes }, false);
-}
-
-function agentSubjects([agent]: readonly AgentView[]): readonly Subject[] {
-  if (agent === undefined) return [];
-  const { namespace, serviceAccount } = agent;
-  return [{ namespace, serviceAccount }];
 }
