@@ -66,16 +66,12 @@ export function openNodePods(options: NodePodsOptions): Disposable {
   return ended;
 }
 
-/**
- * A static pod chooses the name of its cgroup itself: another pod that has this name as its uid keeps its own
- * way.
- */
+/** A static pod chooses the name of its cgroup itself: another pod that has this name keeps its own way. */
 function nodePods({ state, policy, clock }: NodePodsOptions): readonly Pod[] {
-  const nowWallMs = clock.wallMs();
-  return [...state.pods.all()].filter((pod) => {
-    if (!pod.hostNetwork || hasEnded(pod)) return false;
-    const named = state.pods.byUid(pod.cgroupUid);
-    if (named !== undefined && named !== pod) return false;
-    return isOfNode(decideGrant(pod, anyToken, state, policy, nowWallMs));
-  });
+  const isOwn = (pod: Pod): boolean =>
+    pod.hostNetwork && isOfNode(decideGrant(pod, anyToken, state, policy, clock.wallMs()));
+  const pods = [...state.pods.all()].filter((pod) => !hasEnded(pod));
+  const { own = [], others = [] } = Object.groupBy(pods, (pod) => (isOwn(pod) ? 'own' : 'others'));
+  const taken = new Set(others.flatMap(({ uid, cgroupUid }) => [uid, cgroupUid]));
+  return own.filter(({ cgroupUid }) => !taken.has(cgroupUid));
 }

@@ -129,7 +129,9 @@ describe('the pods of the node itself', () => {
   it('do not take the cgroup of another pod by a name that they choose', async (t) => {
     const { pods, sync, told } = await open(t);
     const bound = createPod({ name: 'bound', hostNetwork, uid: 'u2', labels });
-    pods.replace([bound, { ...driver, cgroupUid: 'u2' }]);
+    const named = createPod({ name: 'static', hostNetwork, uid: 'u4', labels, cgroupUid: 'u3' });
+    const thief = createPod({ name: 'thief', hostNetwork, uid: 'u5', cgroupUid: 'u3' });
+    pods.replace([bound, { ...driver, cgroupUid: 'u2' }, named, thief]);
     await sync();
     assert.deepEqual(told, [[]]);
   });
