@@ -10,7 +10,7 @@ import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { clientPod } from './client-pods.ts';
 import type { TestNode } from './node.ts';
 
-export const loadPods = ['bound', 'unbound', 'host', 'driver'] as const;
+const loadPods = ['bound', 'unbound', 'host', 'driver'] as const;
 export type LoadPod = (typeof loadPods)[number];
 
 /** The results of one pod. */
