@@ -1,9 +1,10 @@
 /**
  * The only module that uses prom-client: series made from the metric table. `preset-series.ts` sets
- * all label values that are known beforehand to zero.
+ * all label values that are known beforehand to zero. Histograms are our own.
  */
-import { Counter, Gauge, Histogram, Registry } from 'prom-client';
+import { Counter, Gauge, Registry } from 'prom-client';
 import { buildInfo } from '../base/build-info.ts';
+import { BoundHistogram, type Observe } from './bound-histogram.ts';
 import { newMetrics, oldMetrics, type MetricRow } from './metric-table.ts';
 
 type Name = keyof typeof oldMetrics | keyof typeof newMetrics;
@@ -16,7 +17,7 @@ export function createMetrics({ oldNames = true } = {}) {
   const registry = new Registry();
   const counters = new Map<string, Counter>();
   const gauges = new Map<string, Gauge>();
-  const histograms = new Map<string, Histogram>();
+  const histograms = new Map<string, BoundHistogram>();
   const rows: readonly (readonly [string, MetricRow])[] = [
     ...(oldNames ? Object.entries(oldMetrics) : []),
     ...Object.entries(newMetrics),
@@ -36,7 +37,7 @@ export function createMetrics({ oldNames = true } = {}) {
         gauges.set(name, new Gauge(shape));
         break;
       case 'histogram':
-        histograms.set(name, new Histogram({ ...shape, buckets: [...(row.buckets ?? [])] }));
+        histograms.set(name, new BoundHistogram({ ...shape, buckets: row.buckets ?? [] }));
         break;
     }
   }
@@ -53,11 +54,15 @@ export function createMetrics({ oldNames = true } = {}) {
   const fills: (() => void)[] = [];
   const contentType: string = registry.contentType;
 
+  const observer = (name: Name, labels: Labels): Observe =>
+    histograms.get(name)?.bind(labels) ?? (() => undefined);
+
   return {
     inc: (name: Name, labels: Labels = {}, by = 1) => counters.get(name)?.inc(labels, by),
     set: (name: Name, value: number, labels: Labels = {}) => gauges.get(name)?.set(labels, value),
-    observe: (name: Name, value: number, labels: Labels = {}) =>
-      histograms.get(name)?.observe(labels, value),
+    observe: (name: Name, value: number, labels: Labels = {}) => observer(name, labels)(value),
+    /** For labels that are observed often: the same as `observe`, looked up once. */
+    observer,
     /**
      * Sets the value of a gauge, or the total of a counter that is kept elsewhere.
      * @throws TypeError for a name that is neither in the metric table.
@@ -74,9 +79,10 @@ export function createMetrics({ oldNames = true } = {}) {
     /** Runs before every scrape, to fill gauges from their sources. */
     onScrape: (fill: () => void) => fills.push(fill),
     /** The text of a scrape. */
-    render: () => {
+    render: async () => {
       for (const fill of fills) fill();
-      return registry.metrics();
+      const own = [...histograms.values()].map((histogram) => histogram.render());
+      return `${await registry.metrics()}\n${own.join('\n\n')}\n`;
     },
     contentType,
   };

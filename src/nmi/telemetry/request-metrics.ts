@@ -1,17 +1,16 @@
-/** The metrics of requests. A hit costs two observations; its counters are updated at a scrape. */
+/** The metrics of requests. A hit costs three increments; its counters are updated at a scrape. */
 import type { Identity, Pod } from '../../cache/index/objects.ts';
 import { BoundedLabel, resourceLabel } from './bounded-label.ts';
 import type { ThrottleLimit } from '../callers/throttled-pods.ts';
 import type { Hit, RequestRecord } from '../server/request-record.ts';
 import { hostTokenPath, tokenPath } from '../server/route.ts';
+import type { Observe } from './bound-histogram.ts';
 import type { Metrics } from './metrics.ts';
 import type { Renderer } from './renderer.ts';
 import { RequestCounts } from './request-counts.ts';
 
 /** Reasons for callers that are no known pod; the replaced system counted these. */
 const unknownCallers: ReadonlySet<string> = new Set(['pod_unknown', 'pod_ambiguous']);
-
-const operations = 'aadpodidentity_nmi_operations_duration_seconds';
 
 export class RequestMetrics implements Renderer {
   readonly #metrics: Metrics;
@@ -37,7 +36,7 @@ export class RequestMetrics implements Renderer {
     const { cache } = decision;
     this.#counts.add(pod, grantedIdentity(record), reason);
     const seconds = record.durationMs / 1000;
-    metrics.observe(operations, seconds, this.#operationLabels(record));
+    this.#operation(record)(seconds);
     metrics.observe('nmi_request_duration_seconds', seconds, { route: route.kind, cache });
     if (cache !== 'none') metrics.inc('nmi_token_cache_requests_total', { outcome: cache });
     if (unknownCallers.has(reason)) {
@@ -48,14 +47,16 @@ export class RequestMetrics implements Renderer {
   }
 
   hitsLike(first: RequestRecord): (hit: Hit, durationMs: number) => void {
-    const metrics = this.#metrics;
-    const operationLabels = this.#operationLabels(first);
-    const labels = { route: 'token', cache: 'hit' };
+    const observeOperation = this.#operation(first);
+    const observe = this.#metrics.observer('nmi_request_duration_seconds', {
+      route: 'token',
+      cache: 'hit',
+    });
     const count = this.#counts.ofHits(first.pod, grantedIdentity(first));
     return (_hit, durationMs) => {
       const seconds = durationMs / 1000;
-      metrics.observe(operations, seconds, operationLabels);
-      metrics.observe('nmi_request_duration_seconds', seconds, labels);
+      observeOperation(seconds);
+      observe(seconds);
       count.hits++;
     };
   }
@@ -65,13 +66,13 @@ export class RequestMetrics implements Renderer {
     this.#metrics.inc('nmi_throttled_requests_total', labels);
   }
 
-  #operationLabels({ route, status, pod, decision }: RequestRecord) {
-    return {
-      namespace: pod === undefined ? '' : this.#namespaces.of(pod.namespace),
+  #operation({ route, status, pod, decision }: RequestRecord): Observe {
+    return this.#metrics.observer('aadpodidentity_nmi_operations_duration_seconds', {
       operation_type: route.kind === 'host-token' ? hostTokenPath : tokenPath,
-      resource: resourceLabel(decision?.resource ?? ''),
       status_code: String(status),
-    };
+      namespace: pod === undefined ? '' : this.#namespaces.of(pod.namespace),
+      resource: resourceLabel(decision?.resource ?? ''),
+    });
   }
 }
 

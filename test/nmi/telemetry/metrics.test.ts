@@ -10,7 +10,7 @@ describe('the metrics', () => {
     metrics.inc('nmi_connections_refused_total', { limit: 'total' }, 4);
     metrics.set('nmi_connections', 7);
     metrics.observe('nmi_upstream_duration_seconds', 0.015, { source: 'imds' });
-    metrics.observe('nmi_upstream_duration_seconds', 2, { source: 'imds' });
+    metrics.observer('nmi_upstream_duration_seconds', { source: 'imds' })(2);
     const page = await metrics.render();
     assert.match(page, /^nmi_connections_refused_total\{limit="total"\} 5$/m);
     assert.match(page, /^nmi_connections 7$/m);
