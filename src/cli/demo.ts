@@ -4,8 +4,7 @@
  * program. It prints a line of success only after a real success, and never prints a token.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import { asRecord, parseRecord, stringAt } from '../base/json-value.ts';
-import { networkCode } from '../base/network-code.ts';
+import { stringAt } from '../base/json-value.ts';
 import { parseDuration } from '../base/time/duration.ts';
 import type { Args } from './flags.ts';
 import { getJson, type MetadataReply } from './http-get.ts';
@@ -14,14 +13,11 @@ import { exitCodes, type Io } from './io.ts';
 const defaultHost = 'http://169.254.169.254';
 const defaultResource = 'https://management.azure.com/';
 const maxTries = 5;
-const armTimeoutMs = 30_000;
 
 interface DemoFlags {
   readonly periodMs: number;
   readonly resource: string;
   readonly clientId: string;
-  /** The scope whose virtual machines are counted; undefined unless both names are given. */
-  readonly group: string | undefined;
   readonly once: boolean;
   /** From the variable by which Azure SDKs select another metadata host. */
   readonly host: string;
@@ -47,7 +43,6 @@ export async function demo(args: Args, io: Io): Promise<number> {
 function parseFlags(args: Args, io: Io): DemoFlags | string {
   const { flags } = args;
   const { period = '100s', 'resource-name': resource = defaultResource } = flags;
-  const { 'subscription-id': subscription = '', 'resource-group': name = '' } = flags;
   const { environment } = io;
   const host = environment['AZURE_POD_IDENTITY_AUTHORITY_HOST'];
   const isPod = host !== undefined || environment['KUBERNETES_SERVICE_HOST'] !== undefined;
@@ -61,50 +56,16 @@ function parseFlags(args: Args, io: Io): DemoFlags | string {
     periodMs,
     resource,
     clientId: flags['identity-client-id'] ?? '',
-    group:
-      subscription === '' || name === ''
-        ? undefined
-        : `/subscriptions/${encodeURIComponent(subscription)}/resourceGroups/${encodeURIComponent(name)}`,
     once: flags['once'] === 'true',
     host: host ?? defaultHost,
   };
 }
 
 async function round(flags: DemoFlags, io: Io): Promise<boolean> {
-  const machines = flags.group === undefined || (await countMachines(flags, flags.group, io));
-  const token = await getToken(flags, '', io);
+  const plain = await getToken(flags, '', io);
   const named = flags.clientId === '' || (await getToken(flags, flags.clientId, io));
   const metadata = await getInstanceMetadata(flags, io);
-  return machines && token !== undefined && named !== undefined && metadata;
-}
-
-/** One request to Azure Resource Manager with the identity's token; requires the role Reader. */
-async function countMachines(flags: DemoFlags, group: string, io: Io): Promise<boolean> {
-  const { resource } = flags;
-  const arm = resource.startsWith('https://management.') ? resource : defaultResource;
-  const token = await requestToken({ ...flags, resource: arm }, flags.clientId, io);
-  const path = `${group}/providers/Microsoft.Compute/virtualMachines`;
-  let problem = describe(token.reply);
-  if (token.text !== undefined) {
-    try {
-      const response = await fetch(new URL(`${path}?api-version=2024-07-01`, arm), {
-        headers: { authorization: `Bearer ${token.text}` },
-        redirect: 'error',
-        signal: AbortSignal.timeout(armTimeoutMs),
-      });
-      const { value, error } = parseRecord(await response.text()) ?? {};
-      if (response.status === 200 && Array.isArray(value)) {
-        io.stdout(`successfully doARMOperations vm count ${value.length}\n`);
-        return true;
-      }
-      problem = `status ${response.status} ${stringAt(asRecord(error), 'message')}`.trim();
-    } catch (error) {
-      // `fetch` wraps the network error.
-      problem = networkCode(error instanceof TypeError ? (error.cause ?? error) : error);
-    }
-  }
-  io.stderr(`failed doARMOperations, error: ${problem}\n`);
-  return false;
+  return plain && named && metadata;
 }
 
 async function getInstanceMetadata(flags: DemoFlags, io: Io): Promise<boolean> {
@@ -118,31 +79,23 @@ async function getInstanceMetadata(flags: DemoFlags, io: Io): Promise<boolean> {
   return false;
 }
 
-/** The token, or undefined after printing why there is none. */
-async function getToken(flags: DemoFlags, clientId: string, io: Io): Promise<string | undefined> {
-  const { endpoint, reply, text } = await requestToken(flags, clientId, io);
-  const what =
-    clientId === ''
-      ? `a token using the MSI, msiEndpoint(${endpoint})`
-      : `a token, userAssignedID MSI, msiEndpoint(${endpoint}) clientID(${clientId})`;
-  if (text !== undefined) io.stdout(`successfully acquired ${what}\n`);
-  else io.stderr(`failed to acquire ${what}, error: ${describe(reply)}\n`);
-  return text;
-}
-
-async function requestToken(
-  flags: DemoFlags,
-  clientId: string,
-  io: Io,
-): Promise<{ endpoint: string; reply: MetadataReply; text: string | undefined }> {
+async function getToken(flags: DemoFlags, clientId: string, io: Io): Promise<boolean> {
   const endpoint = `${flags.host}/metadata/identity/oauth2/token`;
   const named = clientId === '' ? '' : `&client_id=${encodeURIComponent(clientId)}`;
   const resource = encodeURIComponent(flags.resource);
   const url = `${endpoint}?api-version=2018-02-01&resource=${resource}${named}`;
   const reply = await retry(() => getJson(url), io);
-  const isGiven = reply.kind === 'answered' && reply.status === 200;
-  const text = isGiven ? stringAt(reply.body, 'access_token') : '';
-  return { endpoint, reply, text: text === '' ? undefined : text };
+  const what =
+    clientId === ''
+      ? `a token using the MSI, msiEndpoint(${endpoint})`
+      : `a token, userAssignedID MSI, msiEndpoint(${endpoint}) clientID(${clientId})`;
+  const isGiven =
+    reply.kind === 'answered' &&
+    reply.status === 200 &&
+    stringAt(reply.body, 'access_token') !== '';
+  if (isGiven) io.stdout(`successfully acquired ${what}\n`);
+  else io.stderr(`failed to acquire ${what}, error: ${describe(reply)}\n`);
+  return isGiven;
 }
 
 /** Retries some statuses and every network error, like the client library of that time. */

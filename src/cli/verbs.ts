@@ -65,11 +65,9 @@ export const verbs: Readonly<Record<string, Verb>> = {
         default: 'https://management.azure.com/',
       },
       'identity-client-id': { alias: 'clientid', describe: 'Client id of the identity.' },
-      'subscription-id': {
-        alias: 'subscriptionid',
-        describe: 'With --resource-group: count its virtual machines with the token.',
-      },
-      'resource-group': { alias: 'resourcegroup', describe: 'See --subscription-id.' },
+      // Of the replaced system, without effect: it counted virtual machines with the token.
+      'subscription-id': { alias: 'subscriptionid', hidden: true },
+      'resource-group': { alias: 'resourcegroup', hidden: true },
       once: { type: 'boolean', describe: 'Run one round and exit with its result.' },
       'outside-pod': {
         type: 'boolean',

@@ -32,9 +32,8 @@ const addVerbs: readonly AddVerb[] = [
   addVersion,
 ];
 
-/** @param typed the command line without the program. @returns the exit code. */
-export async function runPlugin(typed: readonly string[], io: Io): Promise<ExitCode> {
-  const words = typed[0] === 'help' ? [...typed.slice(1), '--help'] : typed;
+/** @param words the command line without the program. @returns the exit code. */
+export async function runPlugin(words: readonly string[], io: Io): Promise<ExitCode> {
   let code: ExitCode = exitCodes.ok;
   const start: Start = async (flags, work) => {
     code = await work({
@@ -49,16 +48,12 @@ export async function runPlugin(typed: readonly string[], io: Io): Promise<ExitC
     });
   };
   try {
-    if (typed[0] === '__complete') {
-      io.stdout(await complete(typed.slice(1), io, completeByYargs));
+    if (words[0] === '__complete') {
+      io.stdout(await complete(words.slice(1), io, completeByYargs));
       return exitCodes.ok;
     }
     const parser = refuseLostValues(words, createParser(start));
     const output = await parse(parser, joinStandardInput(words));
-    const [, verb] = typed;
-    if (typed[0] === 'help' && verb !== undefined && !output.startsWith(`kubectl nmi ${verb}`)) {
-      throw toUsageError(`Unknown argument: ${verb}`, words, output);
-    }
     if (output !== '') io.stdout(`${output}\n`);
     return code;
   } catch (caught) {
@@ -96,9 +91,7 @@ async function parse(parser: Parser, words: readonly string[]): Promise<string> 
 
 /** This flag of yargs is the only way to its completion behind a verb. */
 function completeByYargs(words: readonly string[]): Promise<string> {
-  const isHelp = words[0] === 'help';
-  const args = ['--get-yargs-completions', 'nmi', ...(isHelp ? words.slice(1) : words)];
-  return parse(createParser(doNothing), args);
+  return parse(createParser(doNothing), ['--get-yargs-completions', 'nmi', ...words]);
 }
 
 const doNothing: Start = () => Promise.resolve();
@@ -152,7 +145,6 @@ function createParser(start: Start) {
     .help('help', 'Show help.')
     .wrap(100)
     .strict()
-    .recommendCommands()
     .demandCommand(1, 'No verb is given.')
     // kubectl runs `kubectl_complete-nmi`; the script of yargs only supports one-word programs.
     .completion('completion', false)

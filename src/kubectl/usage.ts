@@ -14,8 +14,6 @@ function describe(message: string, words: readonly string[], verb: string, help:
   const name = verb.replace(/^kubectl nmi ?/, '');
   const [, list] = /^Unknown arguments?: (.+)$/.exec(message) ?? [];
   if (list !== undefined) return describeUnknown(list.split(', '), words, verb, help);
-  const [, meant] = /^Did you mean (.+)\?$/.exec(message) ?? [];
-  if (meant !== undefined) return withHint(`unknown verb ${strayVerb(words, verb)}`, meant);
   if (message.startsWith('Not enough non-option arguments')) {
     return `${name} needs ${(help.split('\n')[0]?.match(/<[^>]+>/g) ?? []).join(' ')}`;
   }
@@ -56,12 +54,6 @@ function describeUnknown(
   }
   const known = [...help.matchAll(/(?<=^|\s)--?[a-zA-Z][\w-]*/g)].map(([each]) => each);
   return withHint(`unknown flag ${flag}`, nearest(flag, known, flag.length < 4 ? 0 : 2));
-}
-
-/** The word behind those of the verb. */
-function strayVerb(words: readonly string[], verb: string): string {
-  const known = verb.split(' ').length - 'kubectl nmi'.split(' ').length;
-  return words.filter((word) => !word.startsWith('-'))[known] ?? '';
 }
 
 /** Only flags have them. @param choices as yargs prints them: each in quotes. */

@@ -33,9 +33,7 @@ case "$*" in
   'identity show '*'--query clientId --output tsv') echo 22729e47-74ce-4b43-8eea-aab5f2073309 ;;
   'identity show '*'--query id --output tsv') echo /subscriptions/s/resourcegroups/demo/providers/Microsoft.ManagedIdentity/userAssignedIdentities/demo ;;
   'identity show '*'--query tenantId --output tsv') echo 7e570000-1ab0-4000-8000-000000000001 ;;
-  'identity show '*'--query principalId --output tsv') echo 7e570000-1ab0-4000-8000-000000000009 ;;
   'account show --query tenantId --output tsv') echo 7e570000-1ab0-4000-8000-000000000001 ;;
-  'account show --query id --output tsv') echo 7e570000-1ab0-4000-8000-000000000002 ;;
   'aks show '*'--query nodeResourceGroup --output tsv') echo MC_demo_demo_westeurope ;;
   'aks show '*'--query oidcIssuerProfile.issuerUrl --output tsv') echo https://issuer.example/demo/ ;;
   'aks show '*'--query podIdentityProfile') echo '{"enabled": true}' ;;
@@ -71,10 +69,9 @@ const guides: readonly Guide[] = [
     asked: [
       /^aks create .* --network-plugin azure --enable-oidc-issuer /m,
       /^identity create --resource-group demo --name demo$/m,
-      /^role assignment create .* --role Reader --scope \/subscriptions\/7e57.*\/resourceGroups\/MC_demo_demo_westeurope$/m,
       /^identity federated-credential create .* --issuer https:\/\/issuer\.example\/demo\/ --subject system:serviceaccount:demo:default --audiences api:\/\/AzureADTokenExchange$/m,
       /^vmss identity assign --resource-group MC_demo_demo_westeurope --name aks-pool2-vmss --identities \/subscriptions\/s\//m,
-      /^role assignment delete --assignee 7e570000-1ab0-4000-8000-000000000009 .*\nidentity delete --resource-group demo --name demo$/m,
+      /^identity delete --resource-group demo --name demo$/m,
     ],
   },
   {

@@ -199,9 +199,9 @@ describe('./dev release', { skip: whyNot() }, () => {
     renameSync(clone, elsewhere);
     clone = elsewhere;
     await release(`${place} --sources ../sources.list`, 'Asia/Tokyo', '077');
-    for (const file of files) {
-      assert.equal(sha256(join(elsewhere, 'dist/release', file)), sha256(made(file)), file);
-    }
+    const isOther = (file: string) =>
+      sha256(join(elsewhere, 'dist/release', file)) !== sha256(made(file));
+    assert.deepEqual(files.filter(isOther), []);
   });
 
   it('reports what it is made of', () => {
@@ -356,7 +356,7 @@ describe('./dev release', { skip: whyNot() }, () => {
           timeout: 120_000,
           env: {
             ...env,
-            ...{ NAMESPACE: 'demo', SUBSCRIPTION_ID: 's', NODE_GROUP: 'nodes' },
+            ...{ NAMESPACE: 'demo' },
             ...{ CLIENT_ID: randomUUID(), TENANT_ID: randomUUID() },
             PATH: `${dirname(server.binaries.kubectl)}:${env['PATH'] ?? ''}`,
             HOME: server.folder,

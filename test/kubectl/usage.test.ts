@@ -52,18 +52,3 @@ describe('an error of arguments', () => {
     assert.deepEqual(calls, []);
   });
 });
-
-describe('help', () => {
-  it('is a verb too, as in kubectl', async () => {
-    const asFlag = await play(['explain', '--help']);
-    assert.deepEqual(await play(['help', 'explain']), asFlag);
-    assert.deepEqual(
-      await play(['help', 'identity', 'add']),
-      await play(['identity', 'add', '--help']),
-    );
-    assert.deepEqual(await play(['help']), await play(['--help']));
-    const slip = await play(['help', 'explian']);
-    assert.equal(slip.code, 2);
-    assert.match(slip.stderr, /unknown verb explian; did you mean explain\?/);
-  });
-});
