@@ -148,4 +148,22 @@ describe('the records of callers', { skip }, () => {
       });
     },
   );
+
+  it('have none of a connect whose SYN waited for the redirect, and one of the next connect', async () => {
+    // What made the 403 in a switch: the programs see a connect only when it begins, and netfilter sends
+    // the SYN that is repeated to the agent.
+    await testBed.redirect().remove();
+    const drop = `FORWARD -d ${metadataIp} -j DROP`;
+    await testBed.node.run(`iptables-nft -A ${drop}`);
+    const early = pod.send(dial);
+    await eventually(async () => {
+      const dropped = await testBed.node.run('iptables-nft -nvxL FORWARD');
+      assert.match(dropped, / [1-9]\d* +\d+ DROP /);
+    });
+    await testBed.redirect().prepare();
+    await testBed.redirect().install();
+    assert.match(await early, /^agent sees 10\.244\.0\.5 unattested /);
+    assert.match(await pod.send(dial), attestedAs(pod));
+    await testBed.node.run(`iptables-nft -D ${drop}`);
+  });
 });
