@@ -129,9 +129,7 @@ export async function makeCodeCache(
     writeFileSync(file('bundle.cjs'), wrapped);
     writeFileSync(file('pupil.cjs'), pupil);
     writeFileSync(file('rewriter.cjs'), rewriter);
-    // The first run is slower than all others, and other functions run in it. A burst of load may still
-    // change which do, so two runs must give the same result.
-    await learn(folder, node);
+    // A burst of load can change which functions run, so two runs must give the same result.
     const seen: Buffer[] = [];
     while (seen.length < maxRuns) {
       await learn(folder, node);
@@ -171,6 +169,9 @@ async function learn(folder: string, node: Command): Promise<void> {
   });
   await using gate = await openGate(Number(new URL(kube.url).port));
   const kubeconfig = join(folder, 'kubeconfig');
+  const socket = join(folder, 'explain.sock');
+  // The agent of the run before has left it; code that finds it would run, too.
+  rmSync(socket, { force: true });
   writeFileSync(kubeconfig, kube.kubeconfig().replaceAll(new URL(kube.url).host, gate.host));
   const [port, adminPort] = [await freePort(), await freePort()];
   const flags = [
@@ -182,7 +183,7 @@ async function learn(folder: string, node: Command): Promise<void> {
   const [program, ...before] = node;
   const agent = spawn(program, [...before, ...learnFlags, ...words, ...flags], {
     stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
-    env: { KUBECONFIG: kubeconfig, NMI_EXPLAIN_SOCKET: join(folder, 'explain.sock') },
+    env: { KUBECONFIG: kubeconfig, NMI_EXPLAIN_SOCKET: socket },
   });
   const ended = once(agent, 'exit');
   try {

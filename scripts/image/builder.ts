@@ -132,7 +132,7 @@ export function prepareBuilder(architecture: Architecture, debian: DebianOrigin 
     mustStart(root, name, ...words) {
       const path = join('/bin', name);
       if (isOwn) runIn(root, path, ...words);
-      else run(...emulate(root), join(root, path), ...words);
+      else run(...withoutEnvironment, ...emulate(root), join(root, path), ...words);
     },
   };
 }
@@ -184,9 +184,12 @@ function mustLoad(runNode: readonly string[], addon: string): void {
   run(...runNode, '-e', script, addon);
 }
 
+/** By itself: a variable such as NODE_COMPILE_CACHE would let a program write into the image. */
+const withoutEnvironment = ['env', '-i', 'PATH=/usr/sbin:/usr/bin:/sbin:/bin'] as const;
+
 /** Runs a program with a folder as its root; a user other than root needs a namespace for this. */
 function runIn(root: string, ...command: readonly string[]): void {
-  const chroot = ['chroot', root, ...command];
+  const chroot = [...withoutEnvironment, 'chroot', root, ...command];
   if (process.getuid?.() === 0) run(...chroot);
   else run('unshare', '--map-root-user', '--', ...chroot);
 }
