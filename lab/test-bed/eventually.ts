@@ -1,8 +1,11 @@
 /** Waits for an effect of another process, without a guessed duration. */
 import { setTimeout as delay } from 'node:timers/promises';
 
+const maxPauseMs = 250;
+
 /**
- * Runs `check` until it no longer throws, with pauses of `pauseMs`, and returns its value.
+ * Runs `check` until it no longer throws, and returns its value. Pauses of `pauseMs`, or of three times
+ * what the check took: it must not take the processor from what it waits for.
  * @throws the last error of `check` once `maxMs` have passed.
  */
 export async function eventually<T>(
@@ -12,11 +15,12 @@ export async function eventually<T>(
 ): Promise<T> {
   const deadlineMs = performance.now() + maxMs;
   for (;;) {
+    const startMs = performance.now();
     try {
       return await check();
     } catch (error) {
       if (performance.now() >= deadlineMs) throw error;
     }
-    await delay(pauseMs);
+    await delay(Math.max(pauseMs, Math.min(maxPauseMs, 3 * (performance.now() - startMs))));
   }
 }

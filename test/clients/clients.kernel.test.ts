@@ -7,6 +7,7 @@ import { availableParallelism } from 'node:os';
 import { after, before, describe, it } from 'node:test';
 import { findFabricObstacle } from '../../lab/fabric/fabric.ts';
 import { createLabIdentity } from '../../lab/fakes/identity.ts';
+import { isWithin, sizeOfThisRun } from '../runner/kinds.ts';
 import type { Outcome, Step } from './programs/job.ts';
 import { renderCommand } from './support/client-command.ts';
 import {
@@ -15,7 +16,12 @@ import {
   type ClientRun,
   type ClientRunResult,
 } from './support/client-lab.ts';
-import { clients, type Client, type IdKind, type Kit } from './support/client-matrix.ts';
+import {
+  clients as allClients,
+  type Client,
+  type IdKind,
+  type Kit,
+} from './support/client-matrix.ts';
 import { installKit, type Installed } from './support/install.ts';
 
 interface Finished {
@@ -26,6 +32,7 @@ interface Finished {
 const vault = 'https://vault.azure.net';
 
 const obstacle = findFabricObstacle();
+const clients = allClients.filter(({ size = 'test' }) => isWithin(size, sizeOfThisRun()));
 const kits = new Map<Kit, Installed>();
 for (const { kit } of clients) {
   if (kits.has(kit)) continue;

@@ -11,7 +11,8 @@ import { readPodSpec } from '../deploy/support/container.ts';
 import { findKernel, kernelNames, makeImageRoot, outputOf, runWhole } from './support/suite.ts';
 import type { GuestRun } from './support/machine.ts';
 
-const actions = ['install', 'verify', 'remove'] as const;
+/** An installation reads itself back. Each start takes ten seconds on an emulated processor. */
+const actions = ['install', 'remove'] as const;
 const modes = ['auto', 'iptables'] as const;
 
 /** Only a test of legacy iptables loads its module; a fresh node has none. */
@@ -33,7 +34,7 @@ const script = (root: string, capabilities: string) => `
   mount --rbind /sys '${root}/sys'
   # The chain that shows which backend the kubelet uses.
   iptables-nft -t mangle -N KUBE-IPTABLES-HINT
-  for action in ${actions.join(' ')}; do
+  for action in install verify remove; do
     check "$action in the image" in_image "$action"
   done
   check 'legacy module' no_legacy_module
@@ -64,14 +65,16 @@ for (const name of kernelNames) {
     });
 
     for (const mode of modes) {
-      it(`is installed, verified and removed with --redirect=${mode}`, () => {
+      it(`is installed and removed with --redirect=${mode}`, () => {
         const [installed] = actions.map((action) => outputOf(run, `${action} ${mode}`));
         assert.match(installed ?? '', mode === 'iptables' ? /^iptables: active/ : /^ebpf: active/);
       });
     }
 
     it('is installed, verified and removed by the image', () => {
-      const [installed] = actions.map((action) => outputOf(run, `${action} in the image`));
+      const [installed] = ['install', 'verify', 'remove'].map((action) =>
+        outputOf(run, `${action} in the image`),
+      );
       assert.match(installed ?? '', /^ebpf: active .*behind it iptables nft;/);
     });
 

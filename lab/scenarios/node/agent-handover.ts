@@ -21,8 +21,8 @@ import {
   servingFlags,
 } from './split-agent.ts';
 
-const updates = 5;
-const minRequests = 4_000;
+const updates = 3;
+const minRequests = 2_000;
 /** In turn, while the old pod stops. */
 const faults = [{ delayMs: 300 }, { closed: true }] as const;
 

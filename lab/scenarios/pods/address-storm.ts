@@ -16,7 +16,7 @@ import type { Scenario } from '../../test-bed/scenario.ts';
 import { startSteadyLoad } from '../../pods/steady-load.ts';
 import { nodeName, type TestBed } from '../../test-bed/test-bed.ts';
 
-const rounds = 200;
+const rounds = 100;
 const owners = ['storm-0', 'storm-1', 'storm-2', 'storm-3', 'storm-4'];
 const eventDelaysMs = [0, 0, 5, 30];
 /** One round in this many waits until the pod is served. */
@@ -196,7 +196,7 @@ const staleLimitMs = 10_000;
 /** A permission decision is not checked again within a second. */
 const rightMs = 1_000;
 const outageMs = staleLimitMs + rightMs + slackMs + 1_000;
-const betweenMs = 20;
+const betweenMs = 100;
 
 const window: Scenario = {
   name: 'address-reuse-window',

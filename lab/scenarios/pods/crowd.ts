@@ -6,12 +6,12 @@ import type { Scenario } from '../../test-bed/scenario.ts';
 const twoAtOnce: Scenario = {
   name: 'two-at-once',
   title:
-    'Two pods request tokens for 10 s on new and kept connections: each gets its own identity.',
+    'Two pods request tokens for 4 s on new and kept connections: each gets its own identity.',
   needs: 'any',
   inTour: false,
   run: async (testBed) => {
     const names = ['both-a', 'both-b'];
-    const durationMs = 10_000;
+    const durationMs = 4_000;
     const reports = await Promise.all(
       names.map(async (name) => {
         testBed.bind(name, name);

@@ -4,6 +4,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { Size } from '../../runner/kinds.ts';
 
 const clientsFolder = join(import.meta.dirname, '..');
 
@@ -39,6 +40,8 @@ export interface Client {
   readonly explains: 'always' | 'outside-chain' | 'never';
   /** Signs in first, which takes this many token requests for Azure Resource Manager. */
   readonly signIn?: number;
+  /** Only in a run of this size: a start of the Azure CLI takes three seconds. */
+  readonly size?: Size;
   /** Takes ids without their kind: as a client id first and, after a 400, as an object id. */
   readonly guesses?: true;
 }
@@ -62,6 +65,7 @@ export const clients: readonly Client[] = [
     name: 'azure-cli',
     version: pythonVersion('azure-cli-2.64.txt', 'azure-cli'),
     kit: 'azure-cli-2.64',
+    size: 'long',
     program: 'azure-cli.ts',
     args: ['username'],
     ids: everyId,
