@@ -2,7 +2,12 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 
 import { whyNoEbpf } from './support/ebpf-skip.ts';
-import { openExecutableLab, parseLabResult, type ExecutableLab } from './support/executable-lab.ts';
+import {
+  isInOrdinaryRun,
+  openExecutableLab,
+  parseLabResult,
+  type ExecutableLab,
+} from './support/executable-lab.ts';
 
 describe('the executable in the lab by eBPF', () => {
   let lab: ExecutableLab;
@@ -16,7 +21,7 @@ describe('the executable in the lab by eBPF', () => {
   });
 
   test('every scenario holds in network namespaces', { skip: whyNoEbpf() }, async (t) => {
-    const names = (await lab.names()).filter((name) => name !== 'attacks');
+    const names = (await lab.names()).filter(isInOrdinaryRun);
     const chosen = ['--scenario', names.join(',')];
     const run = await lab.run('--redirect', 'ebpf', ...chosen, '--output', 'json');
     const result = parseLabResult(run);

@@ -8,17 +8,22 @@ import { isWithin, sizeOfThisRun } from '../runner/kinds.ts';
 import { scenarios as allScenarios } from '../../lab/scenarios/all.ts';
 import { listFabricNamespaces } from '../../lab/fabric/namespaces.ts';
 import { whyNoEbpf } from './support/ebpf-skip.ts';
-import { openExecutableLab, parseLabResult, type ExecutableLab } from './support/executable-lab.ts';
+import {
+  isInOrdinaryRun,
+  openExecutableLab,
+  parseLabResult,
+  type ExecutableLab,
+} from './support/executable-lab.ts';
 import { fabricSkip } from './support/fabric-pod.ts';
 
 const isLong = isWithin('long', sizeOfThisRun());
 /** The same scenarios run in namespaces, where those can be made. */
 const loopbackSkip = fabricSkip === false && !isLong && 'in namespaces; here by --long';
-/** What needs no kernel is the same with eBPF, where all scenarios run; the attacks run without others. */
+/** What needs no kernel is the same with eBPF, where all scenarios run. */
 const chosen = allScenarios
   .filter(({ needs }) => isLong || needs === 'namespaces')
   .map(({ name }) => name)
-  .filter((name) => name !== 'attacks');
+  .filter(isInOrdinaryRun);
 
 describe('the executable in the lab', () => {
   let lab: ExecutableLab;

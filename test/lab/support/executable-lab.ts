@@ -11,6 +11,7 @@ import { freshExecutable } from '../../../scripts/build.ts';
 import { labCommand } from '../../../lab/fabric/lab-command.ts';
 import { listFabricNamespaces } from '../../../lab/fabric/namespaces.ts';
 import type { LabResult } from '../../../lab/test-bed/scenario.ts';
+import { isWithin, sizeOfThisRun } from '../../runner/kinds.ts';
 import { findCgroupRoot } from '../../../src/redirect/cgroup/cgroup-tree.ts';
 
 /** Longer than all scenarios take on a busy machine with two cores. */
@@ -20,6 +21,12 @@ export interface LabRun {
   readonly code: number | null;
   readonly stdout: string;
   readonly stderr: string;
+}
+
+/** The attacks run without others; the long loop of `rules-flushed` is for long runs. */
+export function isInOrdinaryRun(scenario: string): boolean {
+  const isLong = isWithin('long', sizeOfThisRun());
+  return scenario !== 'attacks' && (isLong || scenario !== 'rules-flushed-long');
 }
 
 export interface ExecutableLab extends Disposable {
