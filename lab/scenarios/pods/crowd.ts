@@ -5,8 +5,7 @@ import type { Scenario } from '../../test-bed/scenario.ts';
 
 const twoAtOnce: Scenario = {
   name: 'two-at-once',
-  title:
-    'Two pods request tokens for 4 s on new and kept connections: each gets its own identity.',
+  title: 'Two pods request tokens for 4 s on new and kept connections: each gets its own identity.',
   needs: 'any',
   inTour: false,
   run: async (testBed) => {
