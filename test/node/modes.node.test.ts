@@ -229,6 +229,8 @@ describe('the agent on a real node', { skip: nodeSystem.missing ?? false }, () =
     });
 
     it('refuses no request in an upgrade of the chart, which starts the new agent beside the old one', async (t) => {
+      // The DaemonSet's controller keeps an old pod until the new one is ready only if the old one is ready.
+      await untilRolledOut(node);
       const report = await load.during(async () => {
         await installChart(node, { redirect: 'ebpf', podAnnotations: { upgrade: '2' } });
       });
