@@ -36,9 +36,25 @@ const alone = { ...anywhere, isExclusive: true, usualSeconds: 30 } as const;
 
 /** The first that fits a file is its kind. */
 export const kinds: readonly Kind[] = [
-  { ...alone, name: 'lab', files: 'attacks.lab.test.ts', processors: 1.6, usualSeconds: 120 },
+  {
+    ...alone,
+    name: 'lab',
+    files: 'attacks.lab.test.ts',
+    size: 'all',
+    processors: 1.6,
+    usualSeconds: 120,
+  },
   { ...anywhere, name: 'lab', files: '*.lab.test.ts', processors: 0.75, usualSeconds: 300 },
+  { ...alone, name: 'kernel', files: 'clients.kernel.test.ts', size: 'all', processors: 0.7 },
   { ...alone, name: 'kernel', files: '*.kernel.test.ts', processors: 0.7 },
+  {
+    ...anywhere,
+    name: 'cluster',
+    files: 'test/cluster/wide/*.cluster.test.ts',
+    size: 'all',
+    needs: ['cluster'],
+    usualSeconds: 100,
+  },
   {
     ...anywhere,
     name: 'cluster',

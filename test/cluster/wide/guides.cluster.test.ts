@@ -10,15 +10,15 @@ import { dirname, join } from 'node:path';
 import { before, it } from 'node:test';
 import { promisify } from 'node:util';
 import { stringify } from 'yaml';
-import { provideHelm } from './support/binaries.ts';
-import { playDaemonSets } from './support/daemon-set-player.ts';
-import { describeOnNewestVersion } from './support/on-clusters.ts';
-import { agent } from '../kubectl/support/mistakes.ts';
-import { putObjects } from '../kubectl/support/put-objects.ts';
-import { setPodStatus } from './support/pods.ts';
-import { allShellBlocks } from './support/page-commands.ts';
+import { provideHelm } from '../support/binaries.ts';
+import { playDaemonSets } from '../support/daemon-set-player.ts';
+import { describeOnNewestVersion } from '../support/on-clusters.ts';
+import { agent } from '../../kubectl/support/mistakes.ts';
+import { putObjects } from '../../kubectl/support/put-objects.ts';
+import { setPodStatus } from '../support/pods.ts';
+import { allShellBlocks } from '../support/page-commands.ts';
 
-const root = join(import.meta.dirname, '../..');
+const root = join(import.meta.dirname, '../../..');
 const helm = provideHelm();
 const skip = helm.missing ?? false;
 

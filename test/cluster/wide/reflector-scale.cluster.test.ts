@@ -5,13 +5,13 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, it, type TestContext } from 'node:test';
 import { promisify } from 'node:util';
-import { eventually } from '../../lab/test-bed/eventually.ts';
-import { provideCluster } from './support/binaries.ts';
-import { startCluster, type Cluster } from './support/cluster.ts';
-import { runPod, setPodStatus } from './support/pods.ts';
-import type { Copy } from './support/stored-copies.ts';
-import { openWatchedNode } from './support/watched-node.ts';
-import type { Watched } from './support/watching-process.ts';
+import { eventually } from '../../../lab/test-bed/eventually.ts';
+import { provideCluster } from '../support/binaries.ts';
+import { startCluster, type Cluster } from '../support/cluster.ts';
+import { runPod, setPodStatus } from '../support/pods.ts';
+import type { Copy } from '../support/stored-copies.ts';
+import { openWatchedNode } from '../support/watched-node.ts';
+import type { Watched } from '../support/watching-process.ts';
 
 const podsInCluster = 5000;
 const podsOnNode = 110;
@@ -19,8 +19,8 @@ const identities = 10_000;
 const bindings = 20_000;
 const namespace = 'scale';
 const group = `/apis/aadpodidentity.k8s.io/v1/namespaces/${namespace}`;
-const manifests = join(import.meta.dirname, '../../deploy/crds.yaml');
-const watching = join(import.meta.dirname, 'support/watching-process.ts');
+const manifests = join(import.meta.dirname, '../../../deploy/crds.yaml');
+const watching = join(import.meta.dirname, '../support/watching-process.ts');
 
 // Only the newest version: this measures our code.
 const provided = provideCluster();

@@ -10,14 +10,19 @@ import { dirname, join, relative } from 'node:path';
 import { afterEach, before, beforeEach, it } from 'node:test';
 import { promisify } from 'node:util';
 import { stringify } from 'yaml';
-import { daemonSetOf, objectsOf, type Container, type KubeObject } from '../deploy/chart-render.ts';
-import { provideHelm } from './support/binaries.ts';
-import { playDaemonSets } from './support/daemon-set-player.ts';
-import { aadPodIdentity, provideModule } from './support/go-module.ts';
-import { describeOnNewestVersion } from './support/on-clusters.ts';
-import { allShellBlocks, shellBlocksOf } from './support/page-commands.ts';
+import {
+  daemonSetOf,
+  objectsOf,
+  type Container,
+  type KubeObject,
+} from '../../deploy/chart-render.ts';
+import { provideHelm } from '../support/binaries.ts';
+import { playDaemonSets } from '../support/daemon-set-player.ts';
+import { aadPodIdentity, provideModule } from '../support/go-module.ts';
+import { describeOnNewestVersion } from '../support/on-clusters.ts';
+import { allShellBlocks, shellBlocksOf } from '../support/page-commands.ts';
 
-const root = join(import.meta.dirname, '../..');
+const root = join(import.meta.dirname, '../../..');
 const [readme = '', install = '', upgradePage = ''] = await Promise.all(
   ['README.md', 'docs/install.md', 'docs/upgrade.md'].map((page) =>
     readFile(join(root, page), 'utf8'),
