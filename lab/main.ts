@@ -1,6 +1,6 @@
 /**
  * The lab's entry point: arguments, signals and exit. Besides the lab itself it has the verbs of
- * the lab's processes in other namespaces: `inner`, `pod`, `forge`. A pod loads only its client.
+ * the lab's processes in other namespaces, `inner`, `pod` and `forge`, and `once` for the build. A pod loads only its client.
  */
 import { enableCompileCache } from 'node:module';
 import { exitCodes, type Io } from '../src/cli/io.ts';
@@ -49,6 +49,11 @@ async function start(words: readonly string[], io: Io): Promise<number> {
     case 'forge': {
       const { forge } = await import('./frames/forge.ts');
       return forge(rest, io);
+    }
+    case 'once': {
+      const { serveOnce } = await import('./once.ts');
+      await serveOnce(rest);
+      return exitCodes.ok;
     }
     case 'inner': {
       const { labInner } = await import('./command.ts');

@@ -113,7 +113,7 @@ export async function makeExecutable(
   writeFileSync(join(folder, 'nmi.cjs'), script);
   writeFileSync(join(folder, bundleAsset), wrapped);
   writeFileSync(join(folder, workerAsset), worker);
-  writeFileSync(join(folder, cacheAsset), await makeCodeCache(wrapped, target.runNode, v8Flags));
+  writeFileSync(join(folder, cacheAsset), makeCodeCache(wrapped, target.runNode, v8Flags));
   writeFileSync(join(folder, 'entry.cjs'), renderEntry(bundleAsset, cacheAsset));
   writeFileSync(join(folder, noticesFile), renderNotices(repositoryRoot, modules, target));
   embed(folder, target);

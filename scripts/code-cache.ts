@@ -13,28 +13,14 @@
  * garbage collection, the kinds of numbers that were compared, which bytecode records, and whether the
  * first lists came before the agent looked for the first time whether it is ready.
  */
-import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
-import { once } from 'node:events';
+import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { connect, createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { pipeline } from 'node:stream/promises';
-import { openFakeImds } from '../lab/fakes/imds/fake-imds.ts';
-import { openFakeKube, type FakeKube } from '../lab/fakes/kube/fake-kube.ts';
-import { createLabIdentity, createNodeIdentity } from '../lab/fakes/identity.ts';
-import {
-  createAzureIdentity,
-  createAzureIdentityBinding,
-  createPodManifest,
-} from '../lab/fakes/kube/manifests.ts';
+import { fileURLToPath } from 'node:url';
 
 /** Shown in stack traces, instead of a path of the building machine. */
 const scriptName = 'nmi.cjs';
-const host = '127.0.0.1';
-const nodeName = 'node';
-/** When another processor is emulated, a start takes many seconds. */
-const patienceMs = 120_000;
 const slowTimerMs = 400;
 const maxRuns = 6;
 
@@ -118,11 +104,11 @@ const rewriter = `
  * @param flags V8 flags of the executable: V8 refuses code of a process with other flags.
  * @throws Error if the bundle does not serve, or if a new process would refuse the code.
  */
-export async function makeCodeCache(
+export function makeCodeCache(
   wrapped: string,
   node: Command = [process.execPath],
   flags: readonly string[] = [],
-): Promise<Buffer> {
+): Buffer {
   const folder = mkdtempSync(join(tmpdir(), 'nmi-code-cache-'));
   try {
     const file = (name: string) => join(folder, name);
@@ -132,7 +118,7 @@ export async function makeCodeCache(
     // A burst of load can change which functions run, so two runs must give the same result.
     const seen: Buffer[] = [];
     while (seen.length < maxRuns) {
-      await learn(folder, node);
+      learn(folder, node);
       rewrite(folder, node, ['--hash-seed=1', '--no-flush-bytecode'], 'again');
       rewrite(folder, node, flags, 'as it is');
       const made = readFileSync(file('cache'));
@@ -153,131 +139,12 @@ function rewrite(folder: string, node: Command, flags: readonly string[], how: s
     throw new Error(`compiled code that was just made is refused ${run.stderr}`);
 }
 
-async function learn(folder: string, node: Command): Promise<void> {
-  await using kube = await openFakeKube();
-  const identity = createLabIdentity('one');
-  const { clientId, resourceId } = identity;
-  kube.apply(createAzureIdentity({ name: 'one', clientId, resourceId }));
-  kube.apply(createAzureIdentityBinding({ name: 'one', azureIdentity: 'one', selector: 'one' }));
-  kube.apply(createPodManifest({ name: 'one', nodeName, ips: [host], binding: 'one' }));
-  await using imds = await openFakeImds({
-    host,
-    port: 0,
-    nodeIps: [host],
-    systemAssigned: createNodeIdentity(),
-    userAssigned: [identity],
-  });
-  await using gate = await openGate(Number(new URL(kube.url).port));
-  const kubeconfig = join(folder, 'kubeconfig');
-  const socket = join(folder, 'explain.sock');
-  // The agent of the run before has left it; code that finds it would run, too.
-  rmSync(socket, { force: true });
-  writeFileSync(kubeconfig, kube.kubeconfig().replaceAll(new URL(kube.url).host, gate.host));
-  const [port, adminPort] = [await freePort(), await freePort()];
-  const flags = [
-    ...[`--node=${nodeName}`, '--redirect=none', `--nmi-listen-address=${host}`],
-    ...[`--nmi-port=${port}`, `--metadata-ip=${host}`, `--metadata-port=${imds.port}`],
-    ...[`--http-probe-port=${adminPort}`, `--prometheus-port=${adminPort}`],
-  ];
+/** The lab starts it, lets it serve a token, and then sends it a message. */
+function learn(folder: string, node: Command): void {
   const words = ['pupil.cjs', 'bundle.cjs', 'cache'].map((name) => join(folder, name));
-  const [program, ...before] = node;
-  const agent = spawn(program, [...before, ...learnFlags, ...words, ...flags], {
-    stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
-    env: { KUBECONFIG: kubeconfig, NMI_EXPLAIN_SOCKET: socket },
+  const lab = fileURLToPath(new URL('../lab/main.ts', import.meta.url));
+  const run = spawnSync(process.execPath, [lab, 'once', folder, ...node, ...learnFlags, ...words], {
+    encoding: 'utf8',
   });
-  const ended = once(agent, 'exit');
-  try {
-    // What looks once at a start whether the agent is ready has looked by the second answer.
-    await ask(`http://${host}:${adminPort}/readyz`);
-    await ask(`http://${host}:${adminPort}/readyz`);
-    gate.open();
-    await until(agent, () => hasListed(kube));
-    await askForTokens(port);
-    for (const page of ['readyz', 'healthz', 'metrics']) {
-      await ask(`http://${host}:${adminPort}/${page}`);
-    }
-    agent.send('write');
-    await ended;
-    if (agent.exitCode !== 0) throw new Error('the agent whose code is to be kept failed');
-  } finally {
-    agent.kill('SIGKILL');
-  }
-}
-
-interface Gate extends AsyncDisposable {
-  readonly host: string;
-  open(): void;
-}
-
-/** Connections to a port of this machine that get no byte through until it is open. */
-async function openGate(port: number): Promise<Gate> {
-  const opened = Promise.withResolvers<void>();
-  const server = createServer((socket) => {
-    void opened.promise.then(() => {
-      const to = connect(port, host);
-      void pipeline(socket, to, socket).catch(() => undefined);
-    });
-  }).listen(0, host);
-  await once(server, 'listening');
-  return {
-    host: `${host}:${portOf(server)}`,
-    open: opened.resolve,
-    async [Symbol.asyncDispose]() {
-      server.close();
-      await once(server, 'close');
-    },
-  };
-}
-
-/** Pods and the three identity kinds: a watch starts after its list. */
-function hasListed(kube: FakeKube): boolean {
-  return kube.watches() >= 4;
-}
-
-async function until(agent: ChildProcess, holds: () => boolean): Promise<void> {
-  const untilMs = performance.now() + patienceMs;
-  while (!holds()) {
-    if (agent.exitCode !== null || performance.now() > untilMs) {
-      throw new Error('the agent whose code is to be kept does not start');
-    }
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-}
-
-/** The first is a miss, the others are hits. */
-async function askForTokens(port: number): Promise<void> {
-  const target =
-    '/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://one.example';
-  for (let answers = 0; answers < 5; answers++) {
-    const status = await ask(`http://${host}:${port}${target}`);
-    if (status !== 200) throw new Error('the agent whose code is to be kept does not serve');
-  }
-}
-
-/** Retries while the agent does not listen yet; the agent sees none of these attempts. */
-async function ask(url: string): Promise<number> {
-  for (let tries = 1; ; tries++) {
-    try {
-      const reply = await fetch(url, { headers: { Metadata: 'true' } });
-      await reply.text();
-      return reply.status;
-    } catch (err) {
-      if (tries === 1000) throw err;
-      await new Promise((resolve) => setTimeout(resolve, 20));
-    }
-  }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, host);
-  await once(server, 'listening');
-  const port = portOf(server);
-  server.close();
-  await once(server, 'close');
-  return port;
-}
-
-function portOf(server: Server): number {
-  const address = server.address();
-  return typeof address === 'object' && address !== null ? address.port : 0;
+  if (run.status !== 0) throw new Error(`the agent whose code is to be kept: ${run.stderr}`);
 }

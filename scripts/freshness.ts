@@ -8,7 +8,8 @@ import { join } from 'node:path';
 
 const inputs = [
   'src/**/*',
-  // The bundle runs with these fakes while its code is compiled.
+  // The bundle runs in it while its code is compiled.
+  'lab/{main,once}.ts',
   'lab/fakes/**/*',
   'scripts/{build,bundle,code-cache,facades,freshness,native,notices}.ts',
   'package.json',

@@ -6,6 +6,7 @@ import {
   checkFolderSizes,
   checkOrder,
   checkPackages,
+  checkTools,
 } from './directions.ts';
 import { repositoryFiles, type SourceFile } from './tree.ts';
 
@@ -67,6 +68,24 @@ describe('the order of folders', () => {
       file('test/a.test.ts', `import { b } from '../src/cli/b.ts';`),
     ];
     assert.deepEqual(checkOrder(allowed), []);
+  });
+});
+
+describe('scripts and the bench', () => {
+  it('import nothing that they must not know', () => {
+    assert.deepEqual(checkTools(repository), []);
+    const planted = [
+      file('scripts/image/a.ts', `import { b } from '../../lab/fakes/b.ts';`),
+      file(
+        'bench/a.ts',
+        `import { b } from '../scripts/b.ts';`,
+        `import { c } from '../lab/c.ts';`,
+      ),
+    ];
+    assert.deepEqual(checkTools(planted), [
+      'scripts/image/a.ts imports lab/fakes/b.ts',
+      'bench/a.ts imports scripts/b.ts',
+    ]);
   });
 });
 

@@ -42,9 +42,15 @@ const orders: Readonly<Record<string, readonly (readonly string[])[]>> = {
     ['pods'],
     ['test-bed'],
     ['scenarios'],
-    ['command.ts'],
+    ['command.ts', 'once.ts'],
     ['main.ts'],
   ],
+};
+
+/** What the folders beside the product and its test bed import nothing of. */
+const strangers: Readonly<Record<string, readonly string[]>> = {
+  scripts: ['lab', 'test'],
+  bench: ['scripts', 'test'],
 };
 
 /** A folder with more files than this has more than one topic. */
@@ -141,6 +147,18 @@ function fork(path: string, target: string): { folder: string; from: string; to:
   while (depth < one.length - 1 && one[depth] === other[depth]) depth++;
   const folder = one.slice(0, depth).join('/');
   return { folder, from: one[depth] ?? '', to: other[depth] ?? '' };
+}
+
+/** Imports of `scripts` and `bench` from folders that they know nothing of. */
+export function checkTools(files: readonly SourceFile[]): readonly string[] {
+  const rootOf = (path: string): string => path.split('/')[0] ?? '';
+  return typescriptIn(files, ...Object.keys(strangers)).flatMap((file) =>
+    readSyntax(file)
+      .imports.filter(({ specifier }) => specifier.startsWith('.'))
+      .map(({ specifier }) => resolve(file.path, specifier))
+      .filter((target) => strangers[rootOf(file.path)]?.includes(rootOf(target)))
+      .map((target) => `${file.path} imports ${target}`),
+  );
 }
 
 /** Folders, and files beside them, that import each other in a ring, at every level. */
