@@ -15,8 +15,8 @@ interface Line {
 }
 
 /** A program that prints its pid and then does as told. */
-function printing(then: string): readonly string[] {
-  return ['sh', '-c', `printf '{"pid":%d}\\n' $$; ${then}`];
+function printing(then: string, first = ':'): readonly string[] {
+  return ['sh', '-c', `${first}; printf '{"pid":%d}\\n' $$; ${then}`];
 }
 
 function supervise(...command: readonly string[]) {
@@ -53,7 +53,7 @@ describe('the supervisor of the process that keeps the redirect', () => {
 
   it('passes a signal to stop on, and ends with the status of the process', async () => {
     for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-      const stopping = printing('trap "exit 7" TERM INT; while :; do sleep 0.05; done');
+      const stopping = printing('while :; do sleep 0.05; done', 'trap "exit 7" TERM INT');
       const { child, next, ended } = supervise(...stopping);
       await next();
       child.kill(signal);
