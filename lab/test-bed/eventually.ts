@@ -6,12 +6,11 @@ const maxPauseMs = 250;
 /**
  * Runs `check` until it no longer throws, and returns its value. Pauses of `pauseMs`, or of three times
  * what the check took: it must not take the processor from what it waits for.
- * @param maxMs patience, not a bound on what is tested: a busy machine makes everything late.
  * @throws the last error of `check` once `maxMs` have passed.
  */
 export async function eventually<T>(
   check: () => T | Promise<T>,
-  maxMs = 20_000,
+  maxMs = 5_000,
   pauseMs = 10,
 ): Promise<T> {
   const deadlineMs = performance.now() + maxMs;
