@@ -204,6 +204,8 @@ function codeOf({ code, step }: NativeFailure): RedirectError['code'] {
     case 'EACCES':
       return step === 'load' ? 'UNSUPPORTED' : 'NOT_PERMITTED';
     case 'ENOENT':
+      // It was there a moment ago: another process installs or removes at the same time.
+      if (step === 'open pin') return 'BUSY';
       // The netlink family is missing because its kernel module is not loaded.
       return step === 'list sockets' ? 'UNSUPPORTED' : 'KERNEL_REFUSED';
     case 'ENOSYS':

@@ -19,7 +19,7 @@ describe('an error of a call of the native module', () => {
     const fields = { code: 'ENOENT', step: 'open pin' };
     const translated = asRedirectError(failure(fields));
     assert.ok(translated instanceof RedirectError);
-    assert.deepEqual([translated.code, translated.step], ['KERNEL_REFUSED', 'open pin']);
+    assert.deepEqual([translated.code, translated.step], ['BUSY', 'open pin']);
     assert.equal(isMissing(failure(fields)), true);
     // As an error of the file system has it, which has no step.
     const others = Object.keys(fields).map((name) => failure({ ...fields, [name]: undefined }));
