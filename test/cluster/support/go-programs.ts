@@ -83,7 +83,10 @@ function build(recipe: GoRecipe, { folder, flags }: Place): string | undefined {
     return `${module} is not built: \`./dev test FILE\` builds what FILE needs`;
   }
   if (spawnSync('go', ['version']).error !== undefined) return 'go is not installed';
-  const loaded = go(['list', ...sources, '-mod=readonly', '-deps', ...packages], loadTimeoutMs);
+  const load = () => go(['list', ...sources, '-mod=readonly', '-deps', ...packages], loadTimeoutMs);
+  // Hundreds of downloads; what has come is kept.
+  let loaded = load();
+  for (let left = 2; left > 0 && brokenDownload.test(loaded.stderr); left -= 1) loaded = load();
   if (loaded.status !== 0) return `go cannot load the modules of ${module}: ${reasonOf(loaded)}`;
   const names = `${Object.keys(programs).join(', ')} (${module})`;
   process.stderr.write(`building ${names}; this takes minutes, once\n`);
@@ -132,6 +135,8 @@ function applyPatches(
   }
   return [`-modfile=${modFile}`];
 }
+
+const brokenDownload = /timeout|connection reset|unexpected EOF/;
 
 /** With the lowest priority: all cores are busy for minutes. */
 function go(args: readonly string[], timeout: number): SpawnSyncReturns<string> {
