@@ -219,7 +219,6 @@ const topLevel: Readonly<Record<string, Schema>> = {
   policies: closed({
     bindingLabel: flag,
     dropNetRaw: flag,
-    fenceTokenRequests: flag,
     identityOwners: flag,
     warnIdentities: flag,
   }),

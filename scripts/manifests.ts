@@ -20,30 +20,49 @@ interface Manifest {
   readonly flags: readonly string[];
 }
 
+/** The last version whose API servers do not hold an agent to its node; its rights work with later ones too. */
+const everyVersion = '--kube-version=1.35.0';
+/** Users put their own in its place. */
+const oneNamespace = 'my-namespace';
+
 const manifests: readonly Manifest[] = [
   {
     paths: ['nmi.yaml', 'kustomize/agent/nmi.yaml'],
     about: `The agent on every Linux node. Apply crds.yaml first. Where aad-pod-identity runs, see docs/upgrade.md: this
 file does not take its place, since nodes would be open in between.`,
-    flags: ['--set=nmi.privilegeSplit=false'],
+    flags: [everyVersion, '--set=nmi.privilegeSplit=false'],
   },
   {
     paths: ['nmi-split.yaml'],
     about: `The same with its rights split, as the chart has it: a container that keeps the kernel's side
 and answers no pod, and one that answers pods as uid 65532 without a capability.`,
-    flags: [],
+    flags: [everyVersion],
   },
   {
     paths: ['rights-secrets.yaml', 'kustomize/secrets/rights-secrets.yaml'],
-    about: `To grant it in single namespaces only, bind the ClusterRole there with a RoleBinding.`,
-    flags: ['--set=rbac.allowAccessToSecrets=true', '--show-only=templates/rights-secrets.yaml'],
+    about: `One RoleBinding for each namespace whose AzureIdentities name a Secret; change ${oneNamespace}.`,
+    flags: [
+      `--set=rbac.allowAccessToSecrets=true,rbac.secretsNamespaces={${oneNamespace}}`,
+      '--show-only=templates/rights-secrets.yaml',
+    ],
   },
   {
     paths: ['rights-federation.yaml', 'kustomize/federation/rights-federation.yaml'],
-    about: `To grant it in single namespaces only, bind the ClusterRole there with a RoleBinding.
-Without --workload-identity the second rule can be left out.`,
+    about: `For Kubernetes 1.36 and later. To grant it in single namespaces only, bind the first ClusterRole there with a
+RoleBinding. Without --workload-identity its second rule can be left out.`,
     flags: [
+      '--kube-version=1.36.0',
       '--set=rbac.allowFederation=true,nmi.workloadIdentity=true',
+      '--show-only=templates/rights-federation.yaml',
+    ],
+  },
+  {
+    paths: ['rights-federation-before-1.36.yaml'],
+    about: `For Kubernetes 1.30 to 1.35: one RoleBinding for each namespace; change ${oneNamespace}. The admission policy is part of
+it, and names the agent's service account. Without --workload-identity the second rule can be left out.`,
+    flags: [
+      everyVersion,
+      `--set=rbac.allowFederation=true,nmi.workloadIdentity=true,rbac.federationNamespaces={${oneNamespace}}`,
       '--show-only=templates/rights-federation.yaml',
     ],
   },
@@ -65,13 +84,10 @@ export const copies = {
   'monitoring/alerts.yaml': ['chart/files/alerts.yaml'],
   'monitoring/dashboard.json': ['chart/files/dashboard.json'],
   ...Object.fromEntries(
-    [
-      'binding-label',
-      'drop-net-raw',
-      'fence-token-requests',
-      'identity-owners',
-      'warn-identities',
-    ].map((name) => [`policies/${name}.yaml`, [`chart/files/policies/${name}.yaml`]]),
+    ['binding-label', 'drop-net-raw', 'identity-owners', 'warn-identities'].map((name) => [
+      `policies/${name}.yaml`,
+      [`chart/files/policies/${name}.yaml`],
+    ]),
   ),
 } satisfies Readonly<Record<string, readonly string[]>>;
 

@@ -12,7 +12,7 @@ import { describeOnEveryVersion } from './support/on-clusters.ts';
 import { deletePod, runPod } from './support/pods.ts';
 
 const deploy = join(import.meta.dirname, '../../deploy');
-const policies = ['binding-label', 'drop-net-raw', 'fence-token-requests', 'warn-identities'];
+const policies = ['binding-label', 'drop-net-raw', 'warn-identities'];
 const agent = { namespace: 'kube-system', name: 'aad-pod-id-nmi-service-account' };
 const audience = 'api://AzureADTokenExchange';
 const mergePatch = 'application/merge-patch+json';
@@ -124,10 +124,14 @@ describeOnEveryVersion('the admission policies', (cluster) => {
   before(async () => {
     await cluster().createNamespace('shop');
     await cluster().applyOverHttp(rights);
-    for (const file of ['crds', 'nmi', 'rights-federation']) {
+    for (const file of ['crds', 'nmi']) {
       await cluster()
         .apply(await readFile(join(deploy, `${file}.yaml`), 'utf8'))
         .catch(again(file));
+    }
+    const federation = await readFile(join(deploy, 'rights-federation-before-1.36.yaml'), 'utf8');
+    for (const namespace of ['shop', agent.namespace]) {
+      await cluster().apply(federation.replaceAll('my-namespace', namespace));
     }
     for (const file of policies) {
       await cluster().apply(await readFile(join(deploy, `policies/${file}.yaml`), 'utf8'));
@@ -360,11 +364,13 @@ describeOnEveryVersion('the admission policies', (cluster) => {
       const other = await runPod(admin, {
         namespace: agent.namespace,
         name: 'nmi-2',
-        node: 'node-b',
+        node: 'node-a',
         ip: '10.1.0.7',
         serviceAccountName: agent.name,
       });
       const otherAgent = { ...boundObjectRef, name: 'nmi-2', uid: other.metadata.uid };
+      const elsewhere = { ...pod, name: 'elsewhere', node: 'node-b', ip: '10.1.0.8' };
+      const { uid } = (await runPod(admin, elsewhere)).metadata;
       await asAgent(async (api, ownPod) => {
         const ask = (spec: object): Promise<Answer> =>
           api.request('POST', tokenPath('shop', 'default'), request({ boundObjectRef, ...spec }));
@@ -377,6 +383,7 @@ describeOnEveryVersion('the admission policies', (cluster) => {
         await eventually(async () => {
           assert.equal((await ask({})).status, 201);
           assert.equal((await ask({ audiences: ['else'] })).status, 403);
+          assert.equal((await askOwn(ownPod)).status, 201);
         }, 30_000);
         for (const cloud of ['', 'USGov', 'China', 'USNat', 'USSec']) {
           assert.equal((await ask({ audiences: [`${audience}${cloud}`] })).status, 201, cloud);
@@ -395,6 +402,10 @@ describeOnEveryVersion('the admission policies', (cluster) => {
             /only that are bound to a pod by its name and uid$/,
           ],
           [() => ask({ boundObjectRef: { ...boundObjectRef, uid: undefined } }), /bound to a pod/],
+          [
+            () => ask({ boundObjectRef: { ...boundObjectRef, name: 'elsewhere', uid } }),
+            /for pods of its own node only$/,
+          ],
           [() => ask({ expirationSeconds: 3601 }), /for an hour at most$/],
           [() => askOwn(otherAgent), /tokens of its own service account for its own pod only$/],
         ];

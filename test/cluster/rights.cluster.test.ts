@@ -17,6 +17,7 @@ import type {
 } from '../../src/cache/index/objects.ts';
 import { eventually } from '../../lab/test-bed/eventually.ts';
 import { openKubeClient, type KubeClient } from '../../src/nmi/kube/api/client.ts';
+import { NodeImpersonation } from '../../src/nmi/kube/api/node-impersonation.ts';
 import { createSecretReader } from '../../src/nmi/kube/accounts/secrets.ts';
 import { createServiceAccounts } from '../../src/nmi/kube/accounts/service-accounts.ts';
 import { EventWriter } from '../../src/nmi/kube/events/event-writer.ts';
@@ -53,7 +54,7 @@ const variants: Readonly<Record<string, Variant>> = {
     inOffice: [],
   },
   secrets: {
-    values: { rbac: { allowAccessToSecrets: true } },
+    values: { rbac: { allowAccessToSecrets: true, secretsNamespaces: ['shop', 'office'] } },
     inShop: ['secret', 'event'],
     inOffice: ['secret', 'event'],
   },
@@ -129,7 +130,7 @@ const closedPaths = ['/metrics', '/logs/', '/debug/pprof/', '/configz', '/status
 
 describeOnNewestVersion('the rights of the chart', (cluster) => {
   let calls: readonly ApiCall[] = [];
-  let podUid = '';
+  const podUids: Record<string, string> = {};
 
   before(async () => {
     const { admin } = cluster();
@@ -140,8 +141,10 @@ describeOnNewestVersion('the rights of the chart', (cluster) => {
       const secret = { metadata: { name: objectName }, stringData: { clientSecret: 'x' } };
       await admin.expect('POST', `/api/v1/namespaces/${namespace}/secrets`, secret);
     }
-    const pod = { namespace: 'shop', name: objectName, node: 'node-a', ip: '10.1.0.1' };
-    podUid = (await runPod(admin, pod)).metadata.uid;
+    for (const [index, namespace] of ['shop', 'office'].entries()) {
+      const pod = { namespace, name: objectName, node: 'node-a', ip: `10.1.0.${index}` };
+      podUids[namespace] = (await runPod(admin, pod)).metadata.uid;
+    }
     await eventually(async () => {
       calls = await listApiCalls(admin, ['shop', 'office', 'kube-system'], objectName);
       assert.ok(calls.some(({ resource }) => resource === 'azureidentities/status'));
@@ -190,11 +193,18 @@ describeOnNewestVersion('the rights of the chart', (cluster) => {
       });
 
       it('are enough for its purpose', async () => {
-        const { kubeconfigPath } = await cluster().createServiceAccountClient(account);
+        const pod = { namespace: account.namespace, name: 'agent', node: 'node-a', ip: '10.0.0.1' };
+        const wish = { ...pod, serviceAccountName: account.name };
+        const { uid } = (await runPod(cluster().admin, wish)).metadata;
+        const boundTo = { kind: 'Pod', name: 'agent', uid } as const;
+        const actor = await cluster().createServiceAccountClient({ ...account, boundTo });
+        const { kubeconfigPath } = actor;
         await using client = await openKubeClient({ kubeconfigPath, userAgent: 'nmi-test/1' });
+        const node = 'node-a';
         await using watches = openWatches({
           client,
-          node: 'node-a',
+          podClient: client.as(new NodeImpersonation({ node, purpose: 'pods', log: keptLog() })),
+          node,
           log: keptLog(),
           timing: quick,
           stores: {
@@ -207,9 +217,12 @@ describeOnNewestVersion('the rights of the chart', (cluster) => {
         });
         await watches.whenSynced();
         await eventually(async () => {
-          assert.deepEqual(await whatWorks(client, 'shop', podUid), variant.inShop);
+          assert.deepEqual(await whatWorks(client, 'shop', podUids['shop'] ?? ''), variant.inShop);
         });
-        assert.deepEqual(await whatWorks(client, 'office', undefined), variant.inOffice);
+        assert.deepEqual(
+          await whatWorks(client, 'office', podUids['office'] ?? ''),
+          variant.inOffice,
+        );
         const secrets = createSecretReader(client);
         const kindOf = async (secret: string) =>
           (await secrets.check({ namespace: 'shop', name: secret })).kind;
@@ -260,16 +273,17 @@ async function mayDo(
 async function whatWorks(
   client: KubeClient,
   namespace: string,
-  podUid: string | undefined,
+  podUid: string,
 ): Promise<readonly string[]> {
+  const names = new NodeImpersonation({ node: 'node-a', purpose: 'tokens', log: keptLog() });
   const kinds = {
     secret: (await createSecretReader(client).read({ namespace, name: objectName })).kind,
     token: (
-      await requestServiceAccountToken(client, {
+      await requestServiceAccountToken(client.as(names), {
         serviceAccount: { namespace, name: 'default' },
         audience: 'api://AzureADTokenExchange',
         expirationSeconds: 3600,
-        ...(podUid === undefined ? {} : { boundTo: { name: objectName, uid: podUid } }),
+        boundTo: { name: objectName, uid: podUid },
       })
     ).kind,
     account: await readAccount(client, { namespace, name: 'default' }),

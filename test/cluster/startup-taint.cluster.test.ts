@@ -14,6 +14,7 @@ import { StartupTaint } from '../../src/nmi/admin/startup-taint.ts';
 import { objectsOf, renderChart } from '../deploy/chart-render.ts';
 import { provideHelm } from './support/binaries.ts';
 import { describeOnNewestVersion } from './support/on-clusters.ts';
+import { runPod } from './support/pods.ts';
 
 const key = 'entra-pod-identity/not-ready';
 const account = { namespace: 'kube-system', name: 'aad-pod-id-nmi-service-account' };
@@ -33,7 +34,7 @@ function rights(): string {
   const values = { nmi: { startupTaint: key } };
   const objects = objectsOf(renderChart({ helm: helm.programs ?? '', values }));
   return objects
-    .filter(({ kind }) => /^(?:ServiceAccount|ClusterRole(?:Binding)?)$/.test(kind))
+    .filter(({ kind }) => /^(?:ServiceAccount|ClusterRole(?:Binding)?|Validating.*)$/.test(kind))
     .map((object) => stringify(object))
     .join('---\n');
 }
@@ -44,11 +45,20 @@ describeOnNewestVersion('the startup taint', (cluster) => {
     { skip: helm.missing ?? false },
     async () => {
       await cluster().applyOverHttp(`${taintedNode}---\n${rights()}`);
-      const { kubeconfigPath } = await cluster().createServiceAccountClient(account);
+      // The server knows the node of an agent from its token.
+      const { name } = account;
+      const wish = { namespace: 'kube-system', name: 'agent', node: 'tainted', ip: '10.0.0.1' };
+      const pod = await runPod(cluster().admin, { ...wish, serviceAccountName: name });
+      const { uid } = pod.metadata;
+      const boundTo = { kind: 'Pod', name: 'agent', uid } as const;
+      const { kubeconfigPath } = await cluster().createServiceAccountClient({
+        ...account,
+        boundTo,
+      });
       await using client = await openKubeClient({ kubeconfigPath, userAgent: 'test' });
       const keysOf = async (): Promise<readonly unknown[]> => {
-        const node = asRecord(await client.getJson('/api/v1/nodes/tainted'));
-        const taints = asRecord(node?.['spec'])?.['taints'];
+        const node: unknown = await cluster().admin.expect('GET', '/api/v1/nodes/tainted');
+        const taints = asRecord(asRecord(node)?.['spec'])?.['taints'];
         return Array.isArray(taints) ? taints.map((taint) => asRecord(taint)?.['key']) : [];
       };
       assert.ok((await keysOf()).includes(key));

@@ -124,6 +124,7 @@ export interface DaemonSetSpec {
     readonly spec: {
       readonly terminationGracePeriodSeconds: number;
       readonly serviceAccountName?: string;
+      readonly automountServiceAccountToken?: boolean;
       readonly initContainers?: readonly Container[];
       readonly containers: readonly Container[];
       readonly volumes?: readonly { readonly name: string }[];

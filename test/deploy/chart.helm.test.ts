@@ -104,6 +104,7 @@ const oldValues = {
   rbac: {
     enabled: true,
     allowAccessToSecrets: true,
+    secretsNamespaces: ['shop'],
     pspEnabled: false,
     createUserFacingClusterRoles: true,
   },
@@ -212,12 +213,19 @@ describe('the chart', { skip }, () => {
     const chartedOf = (values: object, options: Omit<RenderOptions, 'helm'> = {}) =>
       // Kustomize sets the registry with `images:`.
       objectsOf(renderChart({ helm, values, ...options }).replaceAll(`${testRepository}/`, ''));
-    const rbac = { allowAccessToSecrets: true, allowFederation: true };
-    // Only the rights files contain more than the defaults.
+    const rbac = {
+      allowAccessToSecrets: true,
+      secretsNamespaces: ['my-namespace'],
+      allowFederation: true,
+    };
+    // Only the rights files contain more than the defaults. The agent of the manifests has the rights for every version.
     const charted = [
-      ...chartedOf({ nmi: { privilegeSplit: false } }, { flags: ['--include-crds'] }),
+      ...chartedOf(
+        { nmi: { privilegeSplit: false } },
+        { flags: ['--include-crds', '--kube-version=1.35.0'] },
+      ),
       ...chartedOf({ rbac, nmi: { workloadIdentity: true } }).filter(({ metadata: { name } }) =>
-        /-(?:secrets|federation)$/.test(name),
+        /-(?:secrets|federation|federation-audiences)$/.test(name),
       ),
     ];
     assert.deepEqual(withoutRelease(all), withoutRelease(charted));
@@ -285,6 +293,8 @@ describe('the chart', { skip }, () => {
       'RoleBinding new-nmi-conditions',
       'ServiceAccount new-nmi',
       'ServiceAccount new-nmi-conditions',
+      'ValidatingAdmissionPolicy new-nmi-hold-to-node',
+      'ValidatingAdmissionPolicyBinding new-nmi-hold-to-node',
     ]);
     for (const all of [plain, beside]) {
       const { selector, template } = daemonSetOf(all);
@@ -370,7 +380,6 @@ describe('the chart', { skip }, () => {
     const files = {
       bindingLabel: 'binding-label',
       dropNetRaw: 'drop-net-raw',
-      fenceTokenRequests: 'fence-token-requests',
       identityOwners: 'identity-owners',
       warnIdentities: 'warn-identities',
     };
@@ -407,7 +416,8 @@ describe('the chart', { skip }, () => {
 
   it('grants only what the enabled features need', () => {
     const base = [
-      'list+watch pods',
+      'impersonate:associated-node nodes',
+      'impersonate-on:associated-node:list+impersonate-on:associated-node:watch pods',
       'list+watch azureidentities+azureidentitybindings+azureidentitygrants+azurepodidentityexceptions',
       'create events',
     ];
@@ -422,23 +432,89 @@ describe('the chart', { skip }, () => {
     assert.deepEqual(granted({}), []);
     assert.deepEqual(rightsOf(objects()).toSorted(), [...base, ...conditions].toSorted());
     assert.deepEqual(rightsOf(objects({ uninstall: { openNodes: true } })), base);
-    assert.deepEqual(granted({ allowAccessToSecrets: true }), ['get secrets']);
+    const secretsNamespaces = ['shop'];
+    assert.deepEqual(granted({ allowAccessToSecrets: true, secretsNamespaces }), ['get secrets']);
     assert.deepEqual(granted({ allowAccessToSecrets: 'false' }), []);
-    assert.deepEqual(granted({ allowFederation: true }), ['create serviceaccounts/token']);
-    assert.deepEqual(granted({ allowFederation: true }, { workloadIdentity: true }), [
-      'create serviceaccounts/token',
-      'get serviceaccounts',
-    ]);
-    assert.deepEqual(rightsOf(objects({ nmi: { events: false }, ...off })), base.slice(0, 2));
+    const audiences = 'request-serviceaccounts-token-audience ';
+    const cloudless = granted({ allowFederation: true }).filter(
+      (each) => !each.startsWith(audiences),
+    );
+    assert.deepEqual(cloudless, ['impersonate-on:associated-node:create serviceaccounts/token']);
+    const own = granted({ allowFederation: true }, { entraAudience: 'api://own' }).at(-1) ?? '';
+    assert.match(own, /^request-\S+ api:\/\/AzureADTokenExchange\+.*\+api:\/\/own$/);
+    const withAccounts = granted({ allowFederation: true }, { workloadIdentity: true });
+    assert.ok(withAccounts.includes('get serviceaccounts'));
+    assert.deepEqual(rightsOf(objects({ nmi: { events: false }, ...off })), base.slice(0, 3));
     assert.deepEqual(rightsOf(objects({ rbac: { enabled: false } })), []);
   });
 
+  it('holds agents to their nodes by policies where the API server does not', () => {
+    const versionFlags = (version: string) => ({ flags: [`--kube-version=${version}`] });
+    const renderFor = (version: string, rbac: object, more: object = {}) =>
+      objectsOf(renderChart({ helm, values: { rbac, ...more }, ...versionFlags(version) }));
+    const federationNamespaces = ['shop'];
+    const rbac = { allowFederation: true, federationNamespaces };
+    const policiesOf = (all: readonly KubeObject[]) =>
+      all.flatMap(({ kind, metadata }) =>
+        kind === 'ValidatingAdmissionPolicy' ? [metadata.name] : [],
+      );
+    assert.deepEqual(policiesOf(renderFor('1.36.0', rbac)), ['nmi-hold-to-node']);
+    const before = renderFor('1.35.9', rbac, { nameOverride: 'second' });
+    assert.deepEqual(policiesOf(before), [
+      'second-nmi-fence-token-requests',
+      'second-nmi-hold-to-node',
+    ]);
+    const account = 'system:serviceaccount:kube-system:second-nmi';
+    for (const policy of before.filter(({ kind }) => kind === 'ValidatingAdmissionPolicy')) {
+      assert.ok(JSON.stringify(policy).includes(`'${account}'`), policy.metadata.name);
+    }
+    assert.ok(rightsOf(before).includes('create serviceaccounts/token'));
+    assert.ok(rightsOf(before).includes('list+watch pods'));
+    const bindings = before.filter(({ metadata }) => metadata.name.endsWith('-federation'));
+    assert.deepEqual(
+      bindings.map(({ kind }) => kind),
+      ['ClusterRole', 'RoleBinding'],
+    );
+    assert.deepEqual(policiesOf(renderFor('1.29.0', rbac)), []);
+    const quiet = { nmi: { events: false } };
+    assert.deepEqual(policiesOf(renderFor('1.36.0', {}, quiet)), []);
+    assert.deepEqual(
+      policiesOf(renderFor('1.36.0', {}, { nmi: { ...quiet.nmi, startupTaint: 'a/b' } })),
+      ['nmi-hold-to-node'],
+    );
+    const everywhere = runHelmTemplate({
+      helm,
+      values: { rbac: { allowFederation: true } },
+      ...versionFlags('1.35.0'),
+    });
+    assert.equal(everywhere.exitCode, 1);
+    assert.match(
+      everywhere.stderr,
+      /allowFederation needs rbac\.federationNamespaces on Kubernetes v1\.35\.0/,
+    );
+  });
+
+  it('gives a token of the API server to the container that asks it, and to no other', () => {
+    const { template } = daemonSetOf(objects());
+    assert.equal(template.spec.automountServiceAccountToken, false);
+    const mounts = template.spec.containers.map(({ name, volumeMounts = [] }) => [
+      name,
+      volumeMounts.some(
+        (each) => each.mountPath === '/var/run/secrets/kubernetes.io/serviceaccount',
+      ),
+    ]);
+    assert.deepEqual(mounts, [
+      ['nmi', true],
+      ['redirect', false],
+    ]);
+  });
+
   it('writes conditions by a Deployment that evaluates as the agents do, unless it is off', () => {
-    const secrets = { rbac: { allowAccessToSecrets: true } };
+    const secrets = { rbac: { allowAccessToSecrets: true, secretsNamespaces: ['shop'] } };
     const off = { conditions: { enabled: 'false' } };
     const subjectsOf = (values: object) =>
       objects(values).flatMap(({ kind, metadata: { name }, ...rest }) =>
-        kind === 'ClusterRoleBinding' && name.endsWith('-secrets')
+        kind === 'RoleBinding' && name.endsWith('-secrets')
           ? (rest['subjects'] as { name: string }[]).map((subject) => subject.name)
           : [],
       );
@@ -563,26 +639,27 @@ describe('the chart', { skip }, () => {
     assert.equal(updateStrategy.rollingUpdate['maxUnavailable'], '100%');
   });
 
+  const account = 'account /var/run/secrets/kubernetes.io/serviceaccount read-only';
   /**
    * Needs of a redirect mode: capabilities, mounts and volumes, and the variables that name them.
    */
   const needs: Readonly<Record<string, readonly (readonly string[])[]>> = {
     auto: [
       ['NET_ADMIN', 'NET_RAW', 'BPF'],
-      ['xtables-lock /run/xtables.lock', 'bpf /host/bpf', 'cgroup /host/cgroup read-only'],
+      ['xtables-lock /run/xtables.lock', 'bpf /host/bpf', 'cgroup /host/cgroup read-only', account],
       ['NMI_CGROUP_ROOT=/host/cgroup', 'NMI_BPF_PIN_FOLDER=/host/bpf/nmi'],
     ],
     iptables: [
       ['NET_ADMIN', 'NET_RAW'],
-      ['xtables-lock /run/xtables.lock', 'bpf /host/bpf'],
+      ['xtables-lock /run/xtables.lock', 'bpf /host/bpf', account],
       ['NMI_BPF_PIN_FOLDER=/host/bpf/nmi'],
     ],
     address: [
       ['NET_ADMIN', 'NET_BIND_SERVICE'],
-      ['bpf /host/bpf'],
+      ['bpf /host/bpf', account],
       ['NMI_BPF_PIN_FOLDER=/host/bpf/nmi'],
     ],
-    none: [[], ['bpf /host/bpf read-only'], ['NMI_BPF_PIN_FOLDER=/host/bpf/nmi']],
+    none: [[], ['bpf /host/bpf read-only', account], ['NMI_BPF_PIN_FOLDER=/host/bpf/nmi']],
   };
   for (const redirect of ['', 'auto', 'ebpf', 'iptables', 'address', 'none']) {
     const [capabilities, mounts, variables] = needs[redirect] ?? needs['auto'] ?? [];
@@ -756,11 +833,15 @@ describe('the chart', { skip }, () => {
     const all = objects({ nmi });
     const agent = agentOf(all);
     assert.equal(agent.securityContext.capabilities.add, undefined);
-    assert.deepEqual(agent.volumeMounts, [{ name: 'bpf', mountPath: '/host/bpf', readOnly: true }]);
+    const mounts = agent.volumeMounts?.map(({ name, readOnly }) => [name, readOnly]);
+    assert.deepEqual(mounts, [
+      ['bpf', true],
+      ['account', true],
+    ]);
     const { volumes = [] } = daemonSetOf(all).template.spec;
     assert.deepEqual(
       volumes.map(({ name }) => name),
-      ['bpf'],
+      ['bpf', 'account'],
     );
     assert.equal(agent.livenessProbe, undefined);
     assert.equal(agent.readinessProbe, undefined);
@@ -784,6 +865,10 @@ describe('the chart', { skip }, () => {
     [
       { image: { repository: 'mcr.microsoft.com/oss/azure/aad-pod-identity' } },
       /image\.repository names the image of aad-pod-identity/,
+    ],
+    [
+      { rbac: { allowAccessToSecrets: true } },
+      /rbac\.allowAccessToSecrets needs rbac\.secretsNamespaces/,
     ],
     [{ nmi: { workloadIdentity: true } }, /nmi\.workloadIdentity needs rbac\.allowFederation/],
     [{ nmi: { redirectSide: { probePort: 8085 } } }, /port 8085 is given to both containers/],

@@ -103,11 +103,17 @@ describe('the manifests', () => {
       'azureidentitygrants',
       'azurepodidentityexceptions',
       'events',
+      'nodes',
+      'pods',
       'pods',
     ]);
     for (const { resources, verbs } of rules) {
-      const isEvents = resources.includes('events');
-      assert.deepEqual(verbs, isEvents ? ['create'] : ['list', 'watch']);
+      if (resources.includes('nodes')) assert.deepEqual(verbs, ['impersonate:associated-node']);
+      else if (resources.includes('events')) assert.deepEqual(verbs, ['create']);
+      else {
+        const plain = verbs.map((verb) => verb.replace('impersonate-on:associated-node:', ''));
+        assert.deepEqual(plain, ['list', 'watch']);
+      }
     }
   });
 
@@ -182,7 +188,11 @@ describe('the manifests', () => {
         .flatMap(({ rules = [] }) => rules)
         .map(({ resources, verbs }) => `${verbs.join('+')} ${resources.join('+')}`);
     assert.deepEqual(await rightsOf('rights-secrets.yaml'), ['get secrets']);
-    assert.deepEqual(await rightsOf('rights-federation.yaml'), [
+    assert.deepEqual((await rightsOf('rights-federation.yaml')).slice(0, 2), [
+      'impersonate-on:associated-node:create serviceaccounts/token',
+      'get serviceaccounts',
+    ]);
+    assert.deepEqual(await rightsOf('rights-federation-before-1.36.yaml'), [
       'create serviceaccounts/token',
       'get serviceaccounts',
     ]);

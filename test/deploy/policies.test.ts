@@ -33,7 +33,7 @@ describe('the policies', () => {
   });
 
   it("protect the agent's own service account, and the audiences that it requests", async () => {
-    const text = await readFile(join(deploy, 'policies/fence-token-requests.yaml'), 'utf8');
+    const text = await readFile(join(deploy, 'rights-federation-before-1.36.yaml'), 'utf8');
     const objects = await load('nmi.yaml');
     const { template } = specOf(objects, 'DaemonSet') as {
       template: { spec: { serviceAccountName: string } };
@@ -47,10 +47,12 @@ describe('the policies', () => {
     assert.ok(text.includes(`request.namespace == '${account.namespace}'`));
     assert.ok(text.includes(`request.name == '${account.name}'`));
     const audiences = [...text.matchAll(/'(api:\/\/[^']+)'/g)].map(([, audience]) => audience);
-    assert.deepEqual(
-      audiences,
-      cloudNames.map((name) => cloudOf(name).audience),
-    );
+    const known = cloudNames.map((name) => cloudOf(name).audience);
+    assert.deepEqual(audiences, known);
+    const held = await load('rights-federation.yaml');
+    const role = held.find(({ metadata }) => metadata.name.endsWith('-audiences'));
+    const rules = role?.['rules'] as readonly { readonly resources: readonly string[] }[];
+    assert.deepEqual(rules[0]?.resources, known);
   });
 
   it('have a Gatekeeper rule for the same pods', async () => {

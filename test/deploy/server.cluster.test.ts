@@ -27,6 +27,7 @@ const renderings: Readonly<Record<string, Omit<RenderOptions, 'helm'>>> = {
     values: {
       rbac: {
         allowAccessToSecrets: true,
+        secretsNamespaces: ['kube-system'],
         allowFederation: true,
         federationNamespaces: ['default', 'kube-system'],
         createUserFacingClusterRoles: true,

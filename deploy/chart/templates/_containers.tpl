@@ -267,6 +267,7 @@ exempt.
 {{- if include "nmi.readsKubeletConfig" . }}
 - { name: kubelet-config, mountPath: {{ include "nmi.kubeletConfig" . }}, readOnly: true }
 {{- end }}
+- { name: account, mountPath: /var/run/secrets/kubernetes.io/serviceaccount, readOnly: true }
 {{- with .Values.nmi.extraVolumeMounts }}
 {{ toYaml . }}
 {{- end }}
@@ -297,6 +298,13 @@ exempt.
   hostPath: { path: /run/nmi-agent, type: DirectoryOrCreate }
 {{- end }}
 {{- if not (include "nmi.isOn" .Values.uninstall.openNodes) }}
+# As Kubernetes would mount it, but into one container: the other asks no API server.
+- name: account
+  projected:
+    sources:
+      - serviceAccountToken: { path: token, expirationSeconds: 3600 }
+      - configMap: { name: kube-root-ca.crt, items: [{ key: ca.crt, path: ca.crt }] }
+      - downwardAPI: { items: [{ path: namespace, fieldRef: { fieldPath: metadata.namespace } }] }
 {{- if include "nmi.readsKubeletConfig" . }}
 - name: kubelet-config
   hostPath: { path: {{ include "nmi.kubeletConfig" . }}, type: FileOrCreate }

@@ -201,6 +201,21 @@ is ready, and it opens its node when it ends.
 {{- end -}}
 {{- end -}}
 
+{{/*
+Whether the agents act as their own nodes: "true" or nothing. By constrained impersonation, which API servers have on by
+default from 1.36; the server then holds each agent to its node. Without a cluster, `--kube-version` says what it is.
+*/}}
+{{- define "nmi.actsAsNode" -}}
+{{- if semverCompare ">=1.36.0-0" .Capabilities.KubeVersion.Version }}true{{ end -}}
+{{- end -}}
+
+{{/* Audiences of the Azure clouds, and the one of --entra-audience, as a list. */}}
+{{- define "nmi.audiences" -}}
+{{- $audiences := list "api://AzureADTokenExchange" "api://AzureADTokenExchangeUSGov" "api://AzureADTokenExchangeChina" "api://AzureADTokenExchangeUSNat" "api://AzureADTokenExchangeUSSec" -}}
+{{- with .Values.nmi.entraAudience }}{{ $audiences = append $audiences . | uniq }}{{ end -}}
+{{- toJson $audiences -}}
+{{- end -}}
+
 {{/* What the schema cannot say in words that help. */}}
 {{- define "nmi.check" -}}
 {{- include "nmi.checkOldRelease" . }}
@@ -210,6 +225,12 @@ is ready, and it opens its node when it ends.
 {{- end }}
 {{- if and (include "nmi.isOn" .rbac.enabled) (include "nmi.isOn" .nmi.workloadIdentity) (not (include "nmi.isOn" .rbac.allowFederation)) }}
 {{- fail "nmi.workloadIdentity needs rbac.allowFederation: it makes tokens of service accounts" }}
+{{- end }}
+{{- if and (include "nmi.isOn" .rbac.enabled) (include "nmi.isOn" .rbac.allowFederation) (not .rbac.federationNamespaces) (not (include "nmi.actsAsNode" $)) }}
+{{- fail (printf "rbac.allowFederation needs rbac.federationNamespaces on Kubernetes %s: before 1.36 the API server cannot hold an agent to the pods of its node, so an agent that is taken over could act as every service account of the cluster. List the namespaces that use it (with identities of `federation: node` the agent's own too); without a cluster, name its version by --kube-version" $.Capabilities.KubeVersion.Version) }}
+{{- end }}
+{{- if and (include "nmi.isOn" .rbac.enabled) (include "nmi.isOn" .rbac.allowAccessToSecrets) (not .rbac.secretsNamespaces) }}
+{{- fail "rbac.allowAccessToSecrets needs rbac.secretsNamespaces: list the namespaces whose AzureIdentities name a Secret (kubectl get azureidentities -A), or an agent that is taken over could read the Secrets of all" }}
 {{- end }}
 {{- end }}
 {{- if eq (include "nmi.redirect" .) "address" }}

@@ -66,6 +66,8 @@ export interface SeenRequest {
   /** Path and query. */
   readonly url: string;
   readonly userAgent: string;
+  /** In whose name; everybody may act in every name. */
+  readonly asUser: string | undefined;
   readonly authorization: string;
 }
 
@@ -157,6 +159,7 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
       method,
       url: target,
       userAgent: request.headers['user-agent'] ?? '',
+      asUser: request.headers['impersonate-user']?.toString(),
       authorization,
     });
     if (requests.length > maxSeenRequests) requests.shift();
@@ -179,7 +182,7 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
       if (planned.retryAfterSec !== undefined) {
         response.setHeader('retry-after', String(planned.retryAfterSec));
       }
-      refuse(response, failure(planned.status, 'failed on purpose'));
+      refuse(response, failure(planned.status, planned.message));
       return;
     }
     const parsed = new URL(target, url);

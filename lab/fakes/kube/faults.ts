@@ -27,10 +27,13 @@ export interface FailOptions {
   readonly retryAfterSec?: number;
   /** Only requests whose path and query contain this. */
   readonly containing?: string;
+  /** Of the answer. */
+  readonly message?: string;
 }
 
 export interface PlannedFailure {
   readonly status: number;
+  readonly message: string;
   readonly retryAfterSec: number | undefined;
 }
 
@@ -70,7 +73,8 @@ export function createFaultPlan(): FaultPlan {
       );
       if (entry === undefined) return undefined;
       entry.left -= 1;
-      return { status: entry.status, retryAfterSec: entry.options.retryAfterSec };
+      const { retryAfterSec, message = 'failed on purpose' } = entry.options;
+      return { status: entry.status, message, retryAfterSec };
     },
     takeCut() {
       const bytes = this.cutNextWatchAfterBytes;

@@ -6,11 +6,17 @@ export interface Right {
   readonly verb: string;
   /** With its group; a subresource follows a slash. */
   readonly resource: string;
+  /** An agent that may do it as its own node needs no right of its own. */
+  readonly mayBeAsNode?: boolean;
 }
 
-/** `failure`: the question could not be asked, so neither yes nor no is known. */
+/**
+ * `as_node`: not as itself, but as its own node. `failure`: the question could not be asked, so neither yes nor no
+ * is known.
+ */
 export type Answer =
-  { readonly kind: 'yes' | 'no' } | { readonly kind: 'unknown'; readonly failure: KubectlFailure };
+  | { readonly kind: 'yes' | 'as_node' | 'no' }
+  | { readonly kind: 'unknown'; readonly failure: KubectlFailure };
 
 export const everywhere = ['--all-namespaces'];
 
@@ -20,7 +26,7 @@ export const everywhere = ['--all-namespaces'];
  */
 export async function askRight(
   kubectl: Kubectl,
-  { verb, resource }: Right,
+  { verb, resource, mayBeAsNode = false }: Right,
   where: readonly string[],
   user?: string,
 ): Promise<Answer> {
@@ -33,6 +39,11 @@ export async function askRight(
     ...(user === undefined ? [] : [`--as=${user}`]),
   ]);
   const [, word] = /^(yes|no)\b/.exec(run.stdout) ?? [];
+  if (word === 'no' && mayBeAsNode) {
+    const asNode = { verb: `impersonate-on:associated-node:${verb}`, resource };
+    const answer = await askRight(kubectl, asNode, where, user);
+    return answer.kind === 'yes' ? { kind: 'as_node' } : answer;
+  }
   if (word === 'yes' || word === 'no') return { kind: word };
   return { kind: 'unknown', failure: classifyFailure(run) };
 }

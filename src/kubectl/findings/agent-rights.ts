@@ -13,7 +13,9 @@ export function rightsOfAgent({ config, isOldNmi }: AgentView): readonly Right[]
     ...Object.values(identityResources),
     ...(isOldNmi ? [] : [identityGrants]),
   ];
-  const reads = kinds.flatMap((resource) => ['list', 'watch'].map((verb) => ({ verb, resource })));
+  const reads = kinds.flatMap((resource) =>
+    ['list', 'watch'].map((verb) => ({ verb, resource, mayBeAsNode: resource === 'pods' })),
+  );
   const writes = config?.events === true && !isOldNmi;
   return writes ? [...reads, { verb: 'create', resource: 'events.events.k8s.io' }] : reads;
 }
@@ -47,6 +49,7 @@ function rightFor(identity: RawObject, agent: Pick<AgentView, 'namespace'>) {
   return {
     verb: 'create',
     resource: 'serviceaccounts/token',
+    mayBeAsNode: true,
     namespace: isOfAgent ? agent.namespace : own,
   };
 }

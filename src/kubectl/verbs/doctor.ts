@@ -297,7 +297,7 @@ async function checkAgentRights(
   if (agent === undefined) return { checks: [], findings: [] };
   const { namespace, serviceAccount } = agent;
   const user = `system:serviceaccount:${namespace}:${serviceAccount}`;
-  const [answers, ofIdentities] = await Promise.all([
+  const [answers, { ofIdentities, wide }] = await Promise.all([
     Promise.all(
       rightsOfAgent(agent).map(async (right) => ({
         right,
@@ -317,6 +317,12 @@ async function checkAgentRights(
       }),
     ),
     ...refusedOf(ofIdentities).map(({ right }) => findingOfIdentityRight(object, right)),
+    ...wide.map(({ verb, resource }) =>
+      createFinding('agent_rights_wide', {
+        object,
+        text: `It may ${verb} ${resource} in all namespaces: so may anyone who takes over one agent.`,
+      }),
+    ),
   ];
   return examined(title, result, findings);
 }
@@ -329,28 +335,35 @@ async function askForIdentities(
   agent: AgentView,
   user: string,
   unread: Unread[],
-): Promise<readonly (AnsweredRight & { readonly right: IdentityRight })[]> {
+): Promise<{
+  readonly ofIdentities: readonly (AnsweredRight & { readonly right: IdentityRight })[];
+  /** Those that the agent has everywhere, and not only as its node. */
+  readonly wide: readonly IdentityRight[];
+}> {
   const read = await kubectl.list(identityResources.identities, undefined);
   const loses = 'rights that the identities need';
   const what = 'list AzureIdentities of all namespaces';
   const rights = rightsForIdentities(valueOrUnread(read, what, loses, unread) ?? [], agent);
   const given = new Set<string>();
+  const wide: IdentityRight[] = [];
   for (const [resource, [right]] of Map.groupBy(rights, (each) => each.resource)) {
     if (right === undefined) continue;
     const { kind } = await askRight(kubectl, right, everywhere, user);
-    if (kind === 'yes') given.add(resource);
+    if (kind === 'yes') wide.push(right);
+    if (kind === 'yes' || kind === 'as_node') given.add(resource);
   }
   const open = rights.filter(({ resource }) => !given.has(resource));
   if (open.length > maxNamespaces) {
     const why = `${open.length} namespaces have identities, and doctor asks for ${maxNamespaces}`;
     unread.push({ what: 'ask for each namespace', why, loses });
   }
-  return Promise.all(
+  const ofIdentities = await Promise.all(
     open.slice(0, maxNamespaces).map(async (right) => ({
       right,
       answer: await askRight(kubectl, right, [`--namespace=${right.namespace}`], user),
     })),
   );
+  return { ofIdentities, wide };
 }
 
 function findingOfIdentityRight(object: string, right: IdentityRight): Finding {

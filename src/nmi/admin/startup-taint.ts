@@ -6,13 +6,14 @@
 import type { Clock } from '../../base/time/clock.ts';
 import { asRecord, stringAt } from '../../base/json-value.ts';
 import { backoffMs } from '../kube/api/backoff.ts';
-import type { KubeClient } from '../kube/api/client.ts';
+import type { JsonReader, KubeClient } from '../kube/api/client.ts';
 import { KubeError } from '../kube/api/kube-error.ts';
+import { NodeImpersonation } from '../kube/api/node-impersonation.ts';
 import type { Log } from '../../base/log.ts';
 import { startPeriodicJob } from '../../base/time/periodic-job.ts';
 
 export interface StartupTaintOptions {
-  readonly client: Pick<KubeClient, 'getJson' | 'patchJson'>;
+  readonly client: Pick<KubeClient, 'as' | 'patchJson'>;
   readonly node: string;
   /** Key of the taint, with any value and effect. */
   readonly key: string;
@@ -37,6 +38,8 @@ const backoff = { baseMs: 500, capMs: 30_000 } as const;
 /** Begins at once; disposal ends it. */
 export class StartupTaint implements Disposable {
   readonly #options: StartupTaintOptions;
+  /** A node may read itself, but not change its taints. */
+  readonly #reader: JsonReader;
   readonly #ended = new AbortController();
   #failures = 0;
   #isFirst = true;
@@ -44,6 +47,8 @@ export class StartupTaint implements Disposable {
 
   constructor(options: StartupTaintOptions) {
     this.#options = options;
+    const { client, node, log } = options;
+    this.#reader = client.as(new NodeImpersonation({ node, purpose: 'taint', log }));
     this.#job = startPeriodicJob(options.clock, 0, () => this.#tick());
   }
 
@@ -75,7 +80,7 @@ export class StartupTaint implements Disposable {
     const { client, node, key, log } = this.#options;
     const { signal } = this.#ended;
     const path = `/api/v1/nodes/${node}`;
-    const taints = taintsOf(await client.getJson(path, { signal }));
+    const taints = taintsOf(await this.#reader.getJson(path, { signal }));
     const keyOf = (taint: unknown) => stringAt(asRecord(taint), 'key');
     if (taints.some((taint) => keyOf(taint) === unregistered)) return false;
     const others = taints.filter((taint) => keyOf(taint) !== key);

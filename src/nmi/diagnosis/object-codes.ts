@@ -148,6 +148,11 @@ export const objectCodes = {
     means: 'The service account of the agent lacks a right.',
     fix: 'Apply the ClusterRole of the release.',
   },
+  agent_rights_wide: {
+    severity: 'warning',
+    means: 'The service account of the agents has a right that reaches beyond their nodes.',
+    fix: 'Upgrade the chart. Before Kubernetes 1.36, list the namespaces: rbac.federationNamespaces, rbac.secretsNamespaces.',
+  },
   own_rights: {
     severity: 'info',
     means: 'You lack a right that this plugin has a use for.',

@@ -2,7 +2,7 @@
  * The agent's view of the cluster: pods of the node, identities, bindings and exceptions, updated
  * by the watches, and the requests that wait for an object.
  */
-import { fullName } from '../../cache/index/object-name.ts';
+import { fullName, type ObjectName } from '../../cache/index/object-name.ts';
 import { bugReporter } from '../../base/lines/bug-reporter.ts';
 import type { Clock } from '../../base/time/clock.ts';
 import { GrantIndex } from '../../cache/index/grant-index.ts';
@@ -19,7 +19,8 @@ import type { Config } from '../config/config.ts';
 import type { Tuning } from '../config/tuning.ts';
 import { Waiters } from './waiters.ts';
 import { watchConditions, whyBehind } from '../kube/watch/watch-report.ts';
-import type { KubeClient } from '../kube/api/client.ts';
+import type { JsonReader, KubeClient } from '../kube/api/client.ts';
+import { NodeImpersonation } from '../kube/api/node-impersonation.ts';
 import { createServiceAccounts } from '../kube/accounts/service-accounts.ts';
 import { readPod } from '../kube/watch/read-pod.ts';
 import { openWatches, type Watches } from '../kube/watch/watches.ts';
@@ -55,6 +56,7 @@ export interface ClusterStateOptions {
 /** Starts the watches. The indexes are filled by the first list. */
 export function openClusterState(options: ClusterStateOptions): ClusterState {
   const { config, tuning, client, clock, log, attests, network } = options;
+  const { node } = config;
   const onObserverError = bugReporter(log, clock, 'index listener failed');
   const pods = new PodIndex(clock, onObserverError);
   const grants = new GrantIndex(pods, onObserverError);
@@ -73,9 +75,13 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
   owners.onChange(() => waiters.wake());
   const workloadIdentities = config.workloadIdentity ? watchAccounts(options) : undefined;
   workloadIdentities?.onChange(() => waiters.wake());
+  const kubeLog = log.child({ component: 'kube' });
+  const names = new NodeImpersonation({ node, purpose: 'pods', log: kubeLog });
+  const podClient = client.as(names);
   const watches = openWatches({
     client,
-    node: config.node,
+    podClient,
+    node,
     stores: {
       pods,
       identities: grants.identities,
@@ -83,7 +89,7 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
       exceptions: grants.exceptions,
       grants: ownerIndex.grants,
     },
-    log: log.child({ component: 'kube' }),
+    log: kubeLog,
     clock,
   });
   void watches.whenSynced().then(
@@ -95,10 +101,7 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
     // Disposed before the first sync: there are no waiters left.
     () => undefined,
   );
-  const places =
-    network === undefined
-      ? undefined
-      : new PodPlaces({ ...network, pods, clock, readPod: (pod) => readPod(client, pod) });
+  const places = createPlaces(options, pods, podClient);
   const ipStaleness = new IpStaleness({
     clock,
     limitMs: network === undefined ? 0 : config.addressStalenessLimitMs,
@@ -137,6 +140,7 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
       { metric: 'nmi_waiting_requests', value: waiters.size },
       ...indexSamples(pods, grants, ownerIndex),
       ...watchSamples(watches),
+      ...names.samples(),
       ...(unowned === undefined
         ? []
         : [{ metric: 'nmi_identities_not_owned' as const, value: unowned() }]),
@@ -147,6 +151,16 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
       return watches[Symbol.asyncDispose]();
     },
   };
+}
+
+function createPlaces(
+  { config, clock, network }: ClusterStateOptions,
+  pods: PodIndex,
+  client: JsonReader,
+): PodPlaces | undefined {
+  if (network === undefined) return undefined;
+  const readNewest = (pod: ObjectName) => readPod(client, config.node, pod);
+  return new PodPlaces({ ...network, pods, clock, readPod: readNewest });
 }
 
 /** Of a value that every request needs. */

@@ -135,6 +135,10 @@ export const newMetrics = {
     ['resource'],
     'Estimated memory of the stored objects. Those of one namespace take at most 24 MiB for each resource; the rest is skipped.',
   ),
+  nmi_acts_as_node: gauge(
+    ['purpose'],
+    '1 if the API server is asked as this node, which holds the agent to its pods; 0 if as the service account. By purpose: pods, tokens; absent before the first answer.',
+  ),
   nmi_index_pods: gauge(['kind'], 'Pods of this node: all, bound, host_network.'),
   nmi_index_ambiguous_ips: gauge(
     [],

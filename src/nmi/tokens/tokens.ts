@@ -8,6 +8,7 @@ import type { Tuning } from '../config/tuning.ts';
 import { IdentitiesInUse, type DemandState } from '../grants/identities-in-use.ts';
 import { createSecretReader } from '../kube/accounts/secrets.ts';
 import type { KubeClient } from '../kube/api/client.ts';
+import { NodeImpersonation } from '../kube/api/node-impersonation.ts';
 import { readEntraCa } from '../sources/entra/ca-file.ts';
 import { secretOf, type EntraCredential } from '../sources/entra/credentials/kinds.ts';
 import { openEntraUpstream } from '../sources/entra/entra.ts';
@@ -50,6 +51,11 @@ export async function openTokens(options: TokensOptions): Promise<Tokens> {
   const caPem = await readEntraCa(config.entraCaFile);
   await using opening = new AsyncDisposableStack();
   const demand = new IdentitiesInUse(options.clusterState);
+  const names = new NodeImpersonation({
+    node: config.node,
+    purpose: 'tokens',
+    log: options.log.child({ component: 'kube' }),
+  });
   const certificates = new CertificateExpiries<EntraCredential>((credential) =>
     demand.isCredentialNeeded(credential),
   );
@@ -58,6 +64,7 @@ export async function openTokens(options: TokensOptions): Promise<Tokens> {
       timeoutMs: tuning.entraTimeoutMs,
       userAgent: userAgent(config.customUserAgent),
       client,
+      tokenClient: client.as(names),
       pods: options.clusterState.pods,
       demand,
       onCertificate: (credential, atMs) =>
@@ -100,7 +107,7 @@ export async function openTokens(options: TokensOptions): Promise<Tokens> {
   const opened = opening.move();
   return {
     broker,
-    samples: () => [...broker.samples(), ...certificates.samples()],
+    samples: () => [...broker.samples(), ...certificates.samples(), ...names.samples()],
     [Symbol.asyncDispose]: () => opened.disposeAsync(),
   };
 }

@@ -145,7 +145,7 @@ async function tryRedirect(redirect: string): Promise<void> {
   });
 
   const unbound = await pods.open('team-a', 'unbound', { aadpodidbinding: 'checkout' });
-  await agentKnowsPods(agent, 3);
+  await agentKnowsPods(agent, 4);
   await assertUnbound(unbound);
 
   // The exception contained in the manifest.
@@ -155,11 +155,12 @@ async function tryRedirect(redirect: string): Promise<void> {
   await untilIdentity(addOn, 'node');
 
   const withSecret = await pods.open('shop', 'vault', { aadpodidbinding: 'vault' });
-  await agentKnowsPods(agent, 5);
+  await agentKnowsPods(agent, 6);
   if (redirect === redirects[0]) {
     const refused = await withSecret.ask();
     assert.match(refused.text, /may not read Secret shop\/vault: its service account needs a role/);
-    await cluster.kubectl(['apply', '-f', join(root, 'deploy/rights-secrets.yaml')]);
+    const rights = await readFile(join(root, 'deploy/rights-secrets.yaml'), 'utf8');
+    await cluster.apply(rights.replaceAll('my-namespace', 'shop'));
   }
   // The agent retries by itself, some seconds after a refusal.
   await untilIdentity(withSecret, 'vault');
@@ -212,8 +213,10 @@ function lastCredential(service: FakeEntra): object {
 
 /** With a token of its service account that is bound to its pod, and no other permission. */
 async function openAgent(cgroups: LabCgroups | undefined): Promise<AgentProcess> {
-  const name = `nmi-${Math.random().toString(36).slice(2, 8)}`;
-  const pod = { namespace: agentAccount.namespace, name, node: 'elsewhere', ip: nodeIp };
+  const name = 'nmi';
+  const pod = { namespace: agentAccount.namespace, name, node, ip: nodeIp };
+  const path = `/api/v1/namespaces/${pod.namespace}/pods/${name}?gracePeriodSeconds=0`;
+  await cluster.admin.request('DELETE', path);
   const { metadata } = await runPod(cluster.admin, {
     ...pod,
     serviceAccountName: agentAccount.name,
@@ -227,12 +230,12 @@ async function openAgent(cgroups: LabCgroups | undefined): Promise<AgentProcess>
   const [entry] = kubeconfig.clusters;
   assert.ok(entry !== undefined);
   entry.cluster['tls-server-name'] = 'localhost';
-  const path = join(cluster.folder, `kubeconfig-${name}`);
-  await writeFile(path, JSON.stringify(kubeconfig), { mode: 0o600 });
+  const kubeconfigPath = join(cluster.folder, `kubeconfig-${name}`);
+  await writeFile(kubeconfigPath, JSON.stringify(kubeconfig), { mode: 0o600 });
   const [program, ...leading] = agentCommand;
   const env = {
     ...process.env,
-    KUBECONFIG: path,
+    KUBECONFIG: kubeconfigPath,
     NMI_EXPLAIN_SOCKET: join(cluster.folder, 'explain.sock'),
     ...(cgroups && { NMI_CGROUP_ROOT: cgroups.root, NMI_BPF_PIN_FOLDER: cgroups.pinFolder }),
   };

@@ -9,15 +9,23 @@ export interface PodWish {
   readonly ip: string;
   readonly labels?: Readonly<Record<string, string>>;
   readonly serviceAccountName?: string;
+  /** Default: as Kubernetes does, a token of the API server. */
+  readonly mountsToken?: boolean;
 }
 
 /** A running pod. Its namespace and service account must exist. */
 export async function runPod(admin: Api, wish: PodWish): Promise<KubeBody> {
   const { namespace, name, node, ip, labels = {}, serviceAccountName = 'default' } = wish;
+  const { mountsToken: automountServiceAccountToken = true } = wish;
   const pods = `/api/v1/namespaces/${namespace}/pods`;
   await admin.expect('POST', pods, {
     metadata: { name, labels },
-    spec: { nodeName: node, serviceAccountName, containers: [{ name: 'app', image: 'app' }] },
+    spec: {
+      nodeName: node,
+      serviceAccountName,
+      automountServiceAccountToken,
+      containers: [{ name: 'app', image: 'app' }],
+    },
   });
   return setPodStatus(admin, wish, { phase: 'Running', podIP: ip, podIPs: [{ ip }] });
 }

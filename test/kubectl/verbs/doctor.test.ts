@@ -148,6 +148,25 @@ describe('kubectl nmi doctor', () => {
     assert.doesNotMatch(stdout, /It may not patch/);
   });
 
+  it('takes what an agent may do as its own node for a right, and one of its own for a wide one', async () => {
+    const identities = [createIdentity('d', { type: 3 })];
+    const testBed = testBedOf({ [kinds.identities]: identities });
+    for (const isOwn of [false, true]) {
+      const other: Recorded['other'] = (program, args, input) => {
+        const [word, , verb = '', resource = ''] = args;
+        if (word !== 'auth' || !/^(?:pods|serviceaccounts)$/.test(resource)) {
+          return testBed.other?.(program, args, input);
+        }
+        const isGranted = isOwn || verb.startsWith('impersonate-on:associated-node:');
+        return { code: isGranted ? 0 : 1, stdout: isGranted ? 'yes' : 'no', stderr: '' };
+      };
+      const { stdout } = await play(['doctor'], { ...testBed, other });
+      assert.match(stdout, /rights of the agent +complete\n/);
+      const wide = /agent_rights_wide\n +It may create serviceaccounts\/token in all namespaces/;
+      assert.equal(wide.test(stdout), isOwn, stdout);
+    }
+  });
+
   it('requires no permission of the agent for features that are off, unknown, or of the old NMI', async () => {
     for (const agent of [
       createAgentPod('node-1', { args: ['--events=false'] }),

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import type { JsonReader, KubeCalls } from '../../../src/nmi/kube/api/client.ts';
 import { KubeError } from '../../../src/nmi/kube/api/kube-error.ts';
 import { StartupTaint } from '../../../src/nmi/admin/startup-taint.ts';
 import { HandClock } from '../../support/hand-clock.ts';
@@ -17,10 +18,13 @@ function open(taints: readonly unknown[] | undefined) {
   const note = (_fields: unknown, message: string) => lines.push(message);
   const taint = new StartupTaint({
     client: {
-      getJson: (path) => {
-        assert.equal(path, '/api/v1/nodes/node-1');
-        return Promise.resolve({ spec: taints === undefined ? {} : { taints } });
-      },
+      as: () =>
+        ({
+          getJson: (path) => {
+            assert.equal(path, '/api/v1/nodes/node-1');
+            return Promise.resolve({ spec: taints === undefined ? {} : { taints } });
+          },
+        }) satisfies JsonReader as KubeCalls,
       patchJson: (_path, patch) => {
         patches.push(patch);
         return fixture.failure === undefined

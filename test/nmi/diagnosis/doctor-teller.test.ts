@@ -74,6 +74,11 @@ const situations: readonly Situation[] = [
     denied: /^secrets$/,
   },
   {
+    name: 'agents that may read the Secrets of all namespaces',
+    code: 'agent_rights_wide',
+    objects: { [kinds.identities]: [createIdentity('orders', { type: 1 })] },
+  },
+  {
     name: 'a cluster without the definitions',
     code: 'crd_missing',
     objects: { [crds]: [] },

@@ -11,6 +11,7 @@ import { openDeadline, untilAborted, type Deadline } from '../../../base/time/de
 import { asRecord, stringAt } from '../../../base/json-value.ts';
 import { readBody } from '../../../base/read-body.ts';
 import { parseRetryAfter } from '../../../base/retry-after.ts';
+import type { NodeImpersonation } from './node-impersonation.ts';
 import { KubeError, kubeErrorOfFailure, kubeErrorOfStatus } from './kube-error.ts';
 import { flatten, readWatchChunks } from './watch-stream.ts';
 
@@ -41,7 +42,7 @@ export interface JsonReader {
  * Every method rejects with `KubeError`, or with the signal's reason after an abort by the caller.
  * `path` is absolute and includes the query.
  */
-export interface KubeClient extends JsonReader, AsyncDisposable {
+export interface KubeCalls extends JsonReader {
   postJson(path: string, body: unknown, options?: RequestOptions): Promise<unknown>;
   /** A JSON patch (RFC 6902). */
   patchJson(path: string, patch: readonly unknown[], options?: RequestOptions): Promise<unknown>;
@@ -50,6 +51,11 @@ export interface KubeClient extends JsonReader, AsyncDisposable {
    * two events. Leaving the loop closes the connection.
    */
   watch(path: string, options: WatchOptions): AsyncIterableIterator<unknown, void>;
+}
+
+export interface KubeClient extends KubeCalls, AsyncDisposable {
+  /** The same calls, as the node where that is possible. */
+  as(node: NodeImpersonation): KubeCalls;
 }
 
 export interface KubeClientOptions {
@@ -93,6 +99,7 @@ export async function openKubeClient(options: KubeClientOptions): Promise<KubeCl
   async function attempt(
     access: Access,
     request: KubeRequest,
+    user: string | undefined,
     signal: AbortSignal,
   ): Promise<Dispatcher.ResponseData> {
     const response = await pools.of(access).request({
@@ -105,6 +112,7 @@ export async function openKubeClient(options: KubeClientOptions): Promise<KubeCl
         ...(request.body === undefined
           ? {}
           : { 'content-type': request.contentType ?? 'application/json' }),
+        ...(user === undefined ? {} : { 'impersonate-user': user }),
       },
       body: request.body ?? null,
       signal,
@@ -114,19 +122,34 @@ export async function openKubeClient(options: KubeClientOptions): Promise<KubeCl
   }
 
   /** After a 401 the credential is read again; if it differs, the request is repeated once. */
-  async function send(request: KubeRequest, signal: AbortSignal): Promise<Dispatcher.ResponseData> {
+  async function sendAs(
+    user: string | undefined,
+    request: KubeRequest,
+    signal: AbortSignal,
+  ): Promise<Dispatcher.ResponseData> {
     const access = await untilAborted(signal, credentials.current());
     try {
-      return await attempt(access, request, signal);
+      return await attempt(access, request, user, signal);
     } catch (error) {
       if (!(error instanceof KubeError) || error.code !== 'UNAUTHORIZED') throw error;
       credentials.forget();
       const renewed = await untilAborted(signal, credentials.current());
       if (sameIdentity(access, renewed)) throw error;
-      return attempt(renewed, request, signal);
+      return attempt(renewed, request, user, signal);
     }
   }
 
+  return {
+    ...createCalls(clock, (request, signal) => sendAs(undefined, request, signal)),
+    as: (node) =>
+      createCalls(clock, (request, signal) => node.call((user) => sendAs(user, request, signal))),
+    [Symbol.asyncDispose]: () => pools[Symbol.asyncDispose](),
+  };
+}
+
+type Send = (request: KubeRequest, signal: AbortSignal) => Promise<Dispatcher.ResponseData>;
+
+function createCalls(clock: Clock, send: Send): KubeCalls {
   async function exchange(request: KubeRequest, call: RequestOptions = {}): Promise<unknown> {
     const timeoutMs = call.timeoutMs ?? headersTimeoutMs;
     using deadline = openDeadline(clock, timeoutMs, call.signal);
@@ -170,7 +193,6 @@ export async function openKubeClient(options: KubeClientOptions): Promise<KubeCl
         call,
       ),
     watch: (path, call) => flatten(watchChunks(path, call)),
-    [Symbol.asyncDispose]: () => pools[Symbol.asyncDispose](),
   };
 }
 

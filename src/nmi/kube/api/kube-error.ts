@@ -12,9 +12,11 @@ export type KubeErrorCode =
   | 'GONE'
   | 'UNAUTHORIZED'
   | 'FORBIDDEN'
+  /** 403: the user may not make this call in the name of another. */
+  | 'IMPERSONATION'
   /** 429; `retryAfterMs` if the server sent `Retry-After`. */
   | 'THROTTLED'
-  /** Any other status that is not a success, mostly 5xx. */
+  /** Any other status that is not a success, mostly 5xx; and a 403 that passes by itself. */
   | 'SERVER'
   /** No connection, or it broke. */
   | 'NETWORK'
@@ -55,13 +57,23 @@ const codesByStatus: ReadonlyMap<number, KubeErrorCode> = new Map([
   [429, 'THROTTLED'],
 ]);
 
+/** By the texts of the API server: it has one status for all refusals. Names have no blanks. */
+const codesByRefusal: readonly (readonly [text: RegExp, code: KubeErrorCode])[] = [
+  [/" cannot impersonate[ :-]/, 'IMPERSONATION'],
+  // To a node: what the server knows of a pod is older than what the caller knows, or newer.
+  [/: no relationship found between node /, 'SERVER'],
+  [/ does not match the UID in record/, 'SERVER'],
+];
+
 /** An answer that is not a success, as an error. `message` is the `Status` object's own. */
 export function kubeErrorOfStatus(
   status: number,
   message: string,
   retryAfterMs?: number,
 ): KubeError {
-  return new KubeError(codesByStatus.get(status) ?? 'SERVER', message.slice(0, 512), {
+  const code = codesByStatus.get(status) ?? 'SERVER';
+  const [, refusal] = codesByRefusal.find(([text]) => text.test(message)) ?? [];
+  return new KubeError(code === 'FORBIDDEN' ? (refusal ?? code) : code, message.slice(0, 512), {
     status,
     retryAfterMs,
   });

@@ -8,16 +8,18 @@ import { parsePod } from './parse.ts';
 const timeoutMs = 5_000;
 
 /**
- * A list of one pod, read through to the server's storage: the agent has permission to list pods
- * but not to get them.
+ * A list of one pod of the node, read through to the server's storage: the agent has permission to list
+ * pods but not to get them, and those of its node only.
  * @returns undefined if there is none, or none that can be used.
  * @throws KubeError
  */
 export async function readPod(
   client: JsonReader,
+  node: string,
   { namespace, name }: ObjectName,
 ): Promise<Pod | undefined> {
-  const query = new URLSearchParams({ fieldSelector: `metadata.name=${name}` });
+  const fieldSelector = `metadata.name=${name},spec.nodeName=${node}`;
+  const query = new URLSearchParams({ fieldSelector });
   const path = `/api/v1/namespaces/${encodeURIComponent(namespace)}/pods?${query.toString()}`;
   const items: unknown = asRecord(await client.getJson(path, { timeoutMs }))?.['items'];
   const parsed = Array.isArray(items) ? items.map(parsePod) : [];

@@ -52,6 +52,7 @@ const kinds: Readonly<Record<ReflectorErrorCode, ErrorKind>> = {
   THROTTLED: 'refusal',
   UNAUTHORIZED: 'refusal',
   FORBIDDEN: 'refusal',
+  IMPERSONATION: 'refusal',
   NOT_FOUND: 'refusal',
   CONFIG: 'refusal',
   MALFORMED: 'refusal',

@@ -49,6 +49,8 @@ export interface WatchStores {
 
 export interface WatchesOptions {
   readonly client: KubeReader;
+  /** For the pods; default: `client`. */
+  readonly podClient?: KubeReader;
   /** Name of the node; its pods are watched. */
   readonly node: string;
   readonly stores: WatchStores;
@@ -80,11 +82,13 @@ export type Watches = WatchGroup<WatchedResource>;
 
 export function openWatches(options: WatchesOptions): Watches {
   const { client, node, stores, log, clock = systemClock, random = Math.random } = options;
+  const { podClient = client } = options;
   const server = new ApiServerState();
 
   function open<T extends ObjectRef>(
     name: WatchedResource,
-    spec: Pick<ReflectorOptions<T>, 'path' | 'query' | 'parse' | 'store' | 'mayBeAbsent'>,
+    spec: Pick<ReflectorOptions<T>, 'path' | 'query' | 'parse' | 'store' | 'mayBeAbsent'> &
+      Partial<Pick<ReflectorOptions<T>, 'client'>>,
     timing?: Partial<ReflectorTiming>,
   ): Reflector {
     const parts = { name, client, clock, random, log, server };
@@ -94,7 +98,13 @@ export function openWatches(options: WatchesOptions): Watches {
   const { pods, identities, bindings, exceptions, grants } = stores;
   // Finished pods keep their address in the status, and accumulate in clusters with many jobs.
   const fieldSelector = `spec.nodeName=${node},status.phase!=Succeeded,status.phase!=Failed`;
-  const podSpec = { path: '/api/v1/pods', query: { fieldSelector }, parse: parsePod, store: pods };
+  const podSpec = {
+    client: podClient,
+    path: '/api/v1/pods',
+    query: { fieldSelector },
+    parse: parsePod,
+    store: pods,
+  };
   const identitySpec = { path: `${group}/azureidentities`, parse: parseIdentity };
   const bindingSpec = { path: `${group}/azureidentitybindings`, parse: parseBinding };
   const exceptionSpec = { path: `${group}/azurepodidentityexceptions`, parse: parseException };

@@ -6,6 +6,7 @@ import { randomUUID } from 'node:crypto';
 import type { Clock } from '../../../base/time/clock.ts';
 import type { PodIndex } from '../../../cache/index/pod-index.ts';
 import { debounce } from '../../../base/time/debounce.ts';
+import type { JsonPoster } from '../../kube/accounts/token-request.ts';
 import type { KubeClient } from '../../kube/api/client.ts';
 import { openDeadline, untilAborted } from '../../../base/time/deadline.ts';
 import { networkCode } from '../../../base/network-code.ts';
@@ -37,6 +38,8 @@ export interface CredentialDemand {
 
 export interface EntraUpstreamOptions extends EntraNetworkOptions {
   readonly client: KubeClient;
+  /** For tokens of service accounts. */
+  readonly tokenClient: JsonPoster;
   readonly pods: PodIndex;
   readonly demand: CredentialDemand;
   /**
@@ -51,11 +54,12 @@ export interface EntraUpstreamOptions extends EntraNetworkOptions {
  * @throws StartError `CONFIG` for a proxy that cannot be used.
  */
 export function openEntraUpstream(options: EntraUpstreamOptions): EntraSource {
-  const { client, pods, demand, clock, onCertificate } = options;
+  const { client, tokenClient, pods, demand, clock, onCertificate } = options;
   using opening = new DisposableStack();
   const clientCredentials = opening.use(
     openCredentials({
       client,
+      tokenClient,
       clock,
       livePodOf: (account) => livePodOf(pods.all(), account),
       onCertificate,

@@ -36,6 +36,7 @@ function answering(
       return Promise.resolve(body);
     },
     postJson: unexpected,
+    as: unexpected,
     patchJson: unexpected,
     watch: unexpected,
     [Symbol.asyncDispose]: () => Promise.resolve(),

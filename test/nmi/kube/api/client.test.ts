@@ -6,10 +6,18 @@ import { describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { openFakeKube } from '../../../../lab/fakes/kube/fake-kube.ts';
-import { openKubeClient } from '../../../../src/nmi/kube/api/client.ts';
+import { openKubeClient, type KubeCalls } from '../../../../src/nmi/kube/api/client.ts';
 import { KubeError } from '../../../../src/nmi/kube/api/kube-error.ts';
+import { NodeImpersonation } from '../../../../src/nmi/kube/api/node-impersonation.ts';
 import { asRecord } from '../../../../src/base/json-value.ts';
-import { clientOf, countingClock, eventually, rawPod, temporaryDir } from '../kube-test-bed.ts';
+import {
+  clientOf,
+  countingClock,
+  eventually,
+  keptLog,
+  rawPod,
+  temporaryDir,
+} from '../kube-test-bed.ts';
 
 function isKubeError(code: string, status?: number): (error: unknown) => boolean {
   return (error) =>
@@ -44,6 +52,42 @@ describe('a request of the Kubernetes client', () => {
     for (let round = 0; round < 20; round += 1) await client.getJson('/api/v1/pods');
     // The pool opens a second one for a request in the same turn in which an answer ended.
     assert.ok(fake.connections <= 2, `${fake.connections} connections`);
+  });
+
+  it('names the node as which it is made, and no group', async () => {
+    await using fake = await openFakeKube();
+    await using client = await clientOf(fake);
+    const names = new NodeImpersonation({ node: 'node-a', purpose: 'pods', log: keptLog() });
+    const asNode = client.as(names);
+    await asNode.postJson('/api/v1/namespaces/default/pods', rawPod('one'));
+    await asNode.getJson('/api/v1/pods');
+    await firstOf(asNode.watch('/api/v1/pods?watch=true', { silenceMs: 5_000 }));
+    await client.getJson('/api/v1/pods');
+    assert.deepEqual(
+      fake.requests.map(({ asUser }) => asUser),
+      ['system:node:node-a', 'system:node:node-a', 'system:node:node-a', undefined],
+    );
+  });
+
+  it('is made again as the account, watches too, if the server refuses that', async () => {
+    await using fake = await openFakeKube();
+    await using client = await clientOf(fake);
+    await client.postJson('/api/v1/namespaces/default/pods', rawPod('one'));
+    const message =
+      'users "system:node:node-a" is forbidden: User "u" cannot impersonate resource "users"';
+    for (const open of [
+      (calls: KubeCalls) => calls.getJson('/api/v1/namespaces/default/pods/one'),
+      (calls: KubeCalls) => firstOf(calls.watch('/api/v1/pods?watch=true', { silenceMs: 5_000 })),
+    ]) {
+      const names = new NodeImpersonation({ node: 'node-a', purpose: 'pods', log: keptLog() });
+      fake.faults.failNext(1, 403, { message });
+      const before = fake.requests.length;
+      assert.ok((await open(client.as(names))) !== undefined);
+      assert.deepEqual(
+        fake.requests.slice(before).map(({ asUser }) => asUser),
+        ['system:node:node-a', undefined],
+      );
+    }
   });
 
   it('fails with a code, the status and the text of the server', async () => {

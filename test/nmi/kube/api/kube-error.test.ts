@@ -20,6 +20,20 @@ describe('an unsuccessful answer', () => {
       'SERVER',
       'SERVER',
     ]);
+    const codeOf = (message: string, status = 403) => kubeErrorOfStatus(status, message).code;
+    assert.equal(
+      codeOf('User "u" cannot impersonate resource "users" in API group ""'),
+      'IMPERSONATION',
+    );
+    assert.equal(codeOf('User "u" cannot impersonate resource "users"', 500), 'SERVER');
+    assert.equal(
+      codeOf("x is forbidden: no relationship found between node 'n' and this object"),
+      'SERVER',
+    );
+    assert.equal(
+      codeOf('the UID in the bound object reference (u) does not match the UID in record.'),
+      'SERVER',
+    );
     const error = kubeErrorOfStatus(429, 'x'.repeat(600), 1_500);
     assert.deepEqual(
       [error.status, error.retryAfterMs, error.message.length, error.name],

@@ -19,9 +19,11 @@ describe('a pod that is read', () => {
   it('is the one of that name in the API server', async () => {
     const items = [{ metadata, status: { podIPs: [{ ip: '10.0.0.5' }] } }];
     const { client, paths } = answering({ items });
-    const pod = await readPod(client, { namespace: 'a', name: 'p' });
+    const pod = await readPod(client, 'node-a', { namespace: 'a', name: 'p' });
     assert.deepEqual([pod?.uid, pod?.ips], ['u', ['10.0.0.5']]);
-    assert.deepEqual(paths, ['/api/v1/namespaces/a/pods?fieldSelector=metadata.name%3Dp']);
+    assert.deepEqual(paths, [
+      '/api/v1/namespaces/a/pods?fieldSelector=metadata.name%3Dp%2Cspec.nodeName%3Dnode-a',
+    ]);
   });
 
   it('is missing when there is none, another one, or one that cannot be decoded', async () => {
@@ -33,7 +35,7 @@ describe('a pod that is read', () => {
       'no list',
     ]) {
       const { client } = answering(answer);
-      assert.equal(await readPod(client, { namespace: 'a', name: 'p' }), undefined);
+      assert.equal(await readPod(client, 'node-a', { namespace: 'a', name: 'p' }), undefined);
     }
   });
 });

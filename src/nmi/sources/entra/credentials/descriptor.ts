@@ -9,7 +9,7 @@ import type { Clock } from '../../../../base/time/clock.ts';
 import type { ObjectName } from '../../../../cache/index/object-name.ts';
 import type { EntraSettings } from '../../../../cache/index/objects.ts';
 import type { KubeClient } from '../../../kube/api/client.ts';
-import type { PodName } from '../../../kube/accounts/token-request.ts';
+import type { JsonPoster, PodName } from '../../../kube/accounts/token-request.ts';
 import type { SourceFailure } from '../../source.ts';
 
 /** In the format of MSAL, which builds the request from it. */
@@ -58,6 +58,8 @@ export interface CredentialProvider<C> extends Disposable {
 /** What a provider needs to make client credentials. */
 export interface CredentialContext<C> {
   readonly client: KubeClient;
+  /** For tokens of service accounts. */
+  readonly tokenClient: JsonPoster;
   readonly clock: Clock;
   /**
    * A pod of this node that runs under the service account and has not ended. Preferably the same

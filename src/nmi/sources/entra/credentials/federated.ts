@@ -47,7 +47,7 @@ export const federatedPodKind: CredentialKind<PodCredential> = {
     federation === '' || federation === 'pod' ? podCredential(serviceAccount, audience) : undefined,
   key: keyOfPod,
   objectOf: ({ serviceAccount }) => serviceAccount,
-  open: openPodCredentials,
+  open: (context) => openPodCredentials({ ...context, client: context.tokenClient }),
 };
 
 export const federatedNodeKind: CredentialKind<NodeCredential> = {
@@ -60,7 +60,12 @@ export const federatedNodeKind: CredentialKind<NodeCredential> = {
       : 'has a spec.federation that is neither "pod" nor "node"',
   key: keyOfNode,
   objectOf: () => undefined,
-  open: (context) => openNodeCredentials({ ...context, ownAccount: createOwnAccount(context) }),
+  open: (context) =>
+    openNodeCredentials({
+      ...context,
+      client: context.tokenClient,
+      ownAccount: createOwnAccount(context),
+    }),
 };
 
 export function podCredential(serviceAccount: ObjectName, audience: string): PodCredential {

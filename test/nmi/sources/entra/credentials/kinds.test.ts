@@ -40,7 +40,7 @@ const samples = {
     type: 3,
     object: serviceAccount,
     credential: { kind: 'federated_pod', serviceAccount, audience },
-    asks: 'POST /api/v1/namespaces/team/serviceaccounts/robot/token',
+    asks: 'POST as the node /api/v1/namespaces/team/serviceaccounts/robot/token',
   },
   federated_node: {
     type: 3,
@@ -108,6 +108,7 @@ describe('the kinds of credentials', () => {
       } as Partial<KubeClient> as KubeClient;
       using clientCredentials = openCredentials({
         client,
+        tokenClient: { postJson: (path) => refuse('POST as the node', path) },
         clock: new HandClock(),
         livePodOf: () => ({ name: 'web', uid: 'u1' }),
         isNeeded: () => true,
@@ -129,6 +130,7 @@ describe('the credentials', () => {
     } as Partial<KubeClient> as KubeClient;
     const clientCredentials = openCredentials({
       client,
+      tokenClient: client,
       clock,
       livePodOf: () => undefined,
       isNeeded: () => true,

@@ -56,6 +56,7 @@ describe('a kind of credential from a Secret', () => {
     const noted: unknown[] = [];
     kind.open({
       client: {} as never,
+      tokenClient: {} as never,
       clock,
       livePodOf: () => undefined,
       onCertificate: (found) => noted.push(found),
