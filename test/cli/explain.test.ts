@@ -156,7 +156,7 @@ describe('nmi explain beside an agent', () => {
       /^default\/unlabelled +127\.0\.0\.21 +- +400 no_binding_label$/m,
       /^default\/twin-2 +127\.0\.0\.25 +b +503 pod_ambiguous$/m,
       /^default\/excepted +127\.0\.0\.27 +- +node \(exception x\)$/m,
-      /^node node-1: no redirect; watches in step, API server contact \d+ s ago$/m,
+      /^node node-1: no redirect; watches in step, API server contact \d+ s ago, asked as this node$/m,
     ]) {
       assert.match(stdout, line);
     }

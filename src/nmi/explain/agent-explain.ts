@@ -30,7 +30,7 @@ export interface ExplainOptions extends Omit<
 /** Never rejects. */
 export function openExplain(options: ExplainOptions): Promise<AsyncDisposable> {
   const { config, kernel, state: clusterState, parts, clock, log } = options;
-  const health = () => readHealth(config.node, kernel, clusterState.watches);
+  const health = () => readHealth(config.node, kernel, clusterState);
   const startedAt = new Date(clock.wallMs()).toISOString();
   const flags = Object.fromEntries(shownFlags(config));
   const agent = (): AgentFacts => ({
@@ -51,11 +51,15 @@ export function openExplain(options: ExplainOptions): Promise<AsyncDisposable> {
   });
 }
 
+interface StateFacts extends Pick<ClusterState, 'podsAskedAs'> {
+  readonly watches: Pick<Watches, 'unsynced' | 'stats'>;
+}
+
 /** The state of redirect and watches in a readable form, determined on demand. */
 export function readHealth(
   name: string,
   kernel: Pick<Kernel, 'mode' | 'status' | 'problem'>,
-  watches: Pick<Watches, 'unsynced' | 'stats'>,
+  { watches, podsAskedAs }: StateFacts,
 ): NodeHealth {
   const stats = watches.stats();
   const ages = Object.values(stats).map(({ lastContactAgeMs = Infinity }) => lastContactAgeMs);
@@ -67,6 +71,7 @@ export function readHealth(
       unsynced: watches.unsynced(),
       silentForMs: silentForMs === Infinity ? undefined : silentForMs,
       failing: watchProblems(stats),
+      podsAskedAs: podsAskedAs(),
     },
   };
 }

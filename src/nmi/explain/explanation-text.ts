@@ -243,7 +243,7 @@ function shortOutcome(outcome: Outcome): string {
 }
 
 function renderHealth({ name, redirect, watches }: NodeHealth): string {
-  const { unsynced, silentForMs, failing } = watches;
+  const { unsynced, silentForMs, failing, podsAskedAs } = watches;
   const heard =
     silentForMs === undefined
       ? 'no API server contact yet'
@@ -254,7 +254,9 @@ function renderHealth({ name, redirect, watches }: NodeHealth): string {
     ({ resource, reason, forMs }) =>
       `; ${printable(resource)} failing for ${duration(forMs)} (${toLine(reason)})`,
   );
-  return `node ${name}: ${renderRedirect(redirect)}; ${cluster}, ${heard}${failures.join('')}`;
+  const names = { node: ', asked as this node', account: ', asked as the service account' };
+  const asked = podsAskedAs === undefined ? '' : names[podsAskedAs];
+  return `node ${name}: ${renderRedirect(redirect)}; ${cluster}, ${heard}${asked}${failures.join('')}`;
 }
 
 function renderRedirect({ mode, detail, problem }: NodeHealth['redirect']): string {

@@ -8,6 +8,7 @@ import type { RefusalReason } from '../base/answers.ts';
 import type { IdentifiedBy } from '../callers/caller.ts';
 import type { Finding } from '../diagnosis/finding.ts';
 import type { Words } from '../grants/refusal-text.ts';
+import type { AskedAs } from '../kube/api/node-impersonation.ts';
 import type { WatchProblem } from '../kube/watch/watch-report.ts';
 
 /** Incremented when an old reader would misunderstand the JSON. */
@@ -87,6 +88,8 @@ export interface NodeHealth {
     readonly silentForMs: number | undefined;
     /** Watches that fail now. */
     readonly failing: readonly WatchProblem[];
+    /** Held to this node by the API server, or with the rights of all agents; undefined before the first answer. */
+    readonly podsAskedAs?: AskedAs | undefined;
   };
 }
 

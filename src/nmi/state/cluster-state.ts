@@ -20,7 +20,7 @@ import type { Tuning } from '../config/tuning.ts';
 import { Waiters } from './waiters.ts';
 import { watchConditions, whyBehind } from '../kube/watch/watch-report.ts';
 import type { JsonReader, KubeClient } from '../kube/api/client.ts';
-import { NodeImpersonation } from '../kube/api/node-impersonation.ts';
+import { NodeImpersonation, type AskedAs } from '../kube/api/node-impersonation.ts';
 import { createServiceAccounts } from '../kube/accounts/service-accounts.ts';
 import { readPod } from '../kube/watch/read-pod.ts';
 import { openWatches, type Watches } from '../kube/watch/watches.ts';
@@ -33,6 +33,8 @@ import { WorkloadIdentities } from '../grants/workload-identities.ts';
 export interface ClusterState extends GrantState, Required<Part>, AsyncDisposable {
   readonly waiters: Waiters;
   readonly watches: Watches;
+  /** In whose name the API server is asked for pods; undefined before its first answer. */
+  readonly podsAskedAs: () => AskedAs | undefined;
 }
 
 /** Most requests that wait at the same time for an object. */
@@ -132,6 +134,7 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
     ...clusterState,
     waiters,
     watches,
+    podsAskedAs: () => names.name,
     conditions: [
       ...watchConditions(watches, tuning.watchStalenessLimitMs),
       { name: 'pod_ips_current', problem: () => ipStaleness.problem() },

@@ -13,7 +13,7 @@ function watchesOf(ages: readonly (number | undefined)[]) {
     ages.map((lastContactAgeMs, index) => [`kind-${index}`, { lastContactAgeMs }]),
   );
   const watches = { unsynced: () => ['pods'], stats: () => stats };
-  return watches as unknown as Parameters<typeof readHealth>[2];
+  return { watches, podsAskedAs: () => 'node' } as unknown as Parameters<typeof readHealth>[2];
 }
 
 describe('the health of a node', () => {
@@ -27,6 +27,9 @@ describe('the health of a node', () => {
   it('names node and redirect', () => {
     const { name, redirect, watches } = readHealth('n', kernel, watchesOf([1]));
     assert.deepEqual(redirect, { mode: 'ebpf', detail: 'as wanted', problem: undefined });
-    assert.deepEqual([name, watches.unsynced, watches.failing], ['n', ['pods'], []]);
+    assert.deepEqual(
+      [name, watches.unsynced, watches.failing, watches.podsAskedAs],
+      ['n', ['pods'], [], 'node'],
+    );
   });
 });

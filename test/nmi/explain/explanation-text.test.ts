@@ -19,7 +19,7 @@ const hourMs = 3_600_000;
 const node: NodeHealth = {
   name: 'node-1',
   redirect: { mode: 'iptables', detail: 'nft, chain nmi-metadata', problem: undefined },
-  watches: { unsynced: [], silentForMs: 3_400, failing: [] },
+  watches: { unsynced: [], silentForMs: 3_400, failing: [], podsAskedAs: 'node' },
 };
 
 const identity: IdentityView = {
@@ -175,7 +175,7 @@ describe('the text of an explanation', () => {
       '                from imds',
       '                no token in memory',
       'A request naming no identity gets a token of AzureIdentity a (the only one bound).',
-      'node node-1: redirect iptables (nft, chain nmi-metadata); watches in step, API server contact 3 s ago',
+      'node node-1: redirect iptables (nft, chain nmi-metadata); watches in step, API server contact 3 s ago, asked as this node',
       '',
     ];
     assert.deepEqual(renderExplanation(createExplanation()).split('\n'), expected);
@@ -307,6 +307,8 @@ describe('the text of an explanation', () => {
       /; watches failing, API server contact 3 s ago; pods failing/,
     );
     assert.match(textWith({}), /: no redirect; watches in step, API server contact 3 s ago$/m);
+    assert.match(textWith({ podsAskedAs: 'node' }), / 3 s ago, asked as this node$/m);
+    assert.match(textWith({ podsAskedAs: 'account' }), / 3 s ago, asked as the service account$/m);
   });
 
   it('is a table for a whole node', () => {

@@ -10,6 +10,8 @@ import type { Log } from '../../../base/log.ts';
 import { samplesBy, type Part } from '../../base/part.ts';
 import { KubeError } from './kube-error.ts';
 
+export type AskedAs = 'node' | 'account';
+
 export interface NodeImpersonationOptions {
   /** Name of the node. */
   readonly node: string;
@@ -20,10 +22,15 @@ export interface NodeImpersonationOptions {
 
 export class NodeImpersonation implements Pick<Required<Part>, 'samples'> {
   readonly #options: NodeImpersonationOptions;
-  #name: 'node' | 'account' | undefined;
+  #name: AskedAs | undefined;
 
   constructor(options: NodeImpersonationOptions) {
     this.#options = options;
+  }
+
+  /** Undefined before the first answer. */
+  get name(): AskedAs | undefined {
+    return this.#name;
   }
 
   /**
@@ -61,7 +68,7 @@ export class NodeImpersonation implements Pick<Required<Part>, 'samples'> {
     }
   }
 
-  #learn(name: 'node' | 'account'): void {
+  #learn(name: AskedAs): void {
     if (this.#name === name) return;
     this.#name = name;
     const { purpose, log } = this.#options;
