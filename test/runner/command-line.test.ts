@@ -35,7 +35,7 @@ describe('the command line of the tests', () => {
       { ...time, file: 'test/b.test.ts', wallMs: 2_000, processorMs: undefined },
       { ...time, file: 'test/c.lab.test.ts', kind: 'lab', wallMs: 60_000, waitedMs: 9_000 },
     ];
-    writeFileSync(join(cache, 'test-times.json'), JSON.stringify({ last, wallMs: {} }));
+    writeFileSync(join(cache, 'test-times.json'), JSON.stringify({ last, known: {} }));
     const { status, stdout } = run(['--times'], cache);
     rmSync(cache, { recursive: true });
     assert.equal(status, 0);

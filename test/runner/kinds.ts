@@ -19,7 +19,7 @@ export interface Kind {
    */
   readonly isExclusive: boolean;
   readonly needs: readonly Programs[];
-  /** How many processors a file uses on average (measured); what measures latency claims more. */
+  /** How many processors a file without a measured time uses; what measures latency claims more. */
   readonly processors: number;
   /** Of a file without a measured time. */
   readonly usualSeconds: number;

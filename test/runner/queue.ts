@@ -1,6 +1,6 @@
 /**
- * Which test file runs next. As many run at once as the machine has processors for, by what files of
- * a kind use on average, and more while processors are idle: many a file waits for minutes. Two
+ * Which test file runs next. As many run at once as the machine has processors for, by what each
+ * used before, and more while processors are idle: many a file waits for minutes. Two
  * processors are the least that a run has to expect. At most one of them is exclusive: exclusive files
  * have a queue of their own, and the others go on beside it. What measures latency claims most of the
  * machine and starts first, long files before short ones.

@@ -20,7 +20,7 @@ const { isPassed, times } = await runSuite({
   root,
   files: globSync('**/*.test.ts', { cwd: root }).sort(),
   size: 'all',
-  knownMs: {},
+  known: {},
   builds: {
     isThere: isBuilt,
     change: async () => {

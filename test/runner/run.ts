@@ -52,8 +52,8 @@ async function runWanted({ size, files, isWhole }: Wanted): Promise<number> {
   // All processes of the run are found by it.
   process.env[markVariable] = markOf('');
   const stop = endOnSignals();
-  const knownMs = readTimes().wallMs;
-  const needs = planJobs({ root, files, size, knownMs }).flatMap((job) => job.needs);
+  const { known } = readTimes();
+  const needs = planJobs({ root, files, size, known }).flatMap((job) => job.needs);
   using builds = new ProgramBuilds([...new Set(needs)]);
   if (isWhole && !(await checkSources())) {
     process.stderr.write('the sources did not pass the checks above; no test was run\n');
@@ -64,7 +64,7 @@ async function runWanted({ size, files, isWhole }: Wanted): Promise<number> {
     root,
     files,
     size,
-    knownMs,
+    known,
     builds,
     patienceMs: (programs) =>
       isWhole && size === 'all' && programs.includes('node')

@@ -5,16 +5,18 @@
 import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { IdleProcessors } from './idle-processors.ts';
-import { isWithin, kindOf, type Programs, type Size } from './kinds.ts';
+import { isWithin, kindOf, type Kind, type Programs, type Size } from './kinds.ts';
 import { runJobs, type Builds, type Job } from './queue.ts';
 import { Report } from './report.ts';
 import { runFiles, type FileRun } from './run-files.ts';
-import { renderTimes, type FileTime } from './times.ts';
+import { renderTimes, type FileTime, type KnownTimes } from './times.ts';
 
 /** So that a hang ends as a failure that shows the file. */
 const timeoutMs = 1_200_000;
 const kernelsTimeoutMs = 10_800_000;
 const progressMs = 60_000;
+/** Of a processor, for a file that waits most of its time: so that not too many run at once. */
+const leastShare = 0.2;
 /** Of the table at the end. */
 const shortMs = 1_000;
 
@@ -23,8 +25,8 @@ export interface SuiteOptions {
   /** From the root. */
   readonly files: readonly string[];
   readonly size: Size;
-  /** Of an earlier run, by file. */
-  readonly knownMs: Readonly<Record<string, number>>;
+  /** Of earlier runs. */
+  readonly known: KnownTimes;
   readonly builds: Builds & {
     readonly skipped: readonly string[];
     readonly failed: readonly string[];
@@ -47,17 +49,24 @@ export function planJobs({
   root,
   files,
   size,
-  knownMs,
-}: Pick<SuiteOptions, 'root' | 'files' | 'size' | 'knownMs'>): readonly Job[] {
+  known,
+}: Pick<SuiteOptions, 'root' | 'files' | 'size' | 'known'>): readonly Job[] {
   const groups = Object.groupBy(files, processOf);
   return Object.values(groups).map((group = []): Job => {
     const name = nameOf(group);
     const [first = ''] = group;
-    const { isExclusive, processors, usualSeconds } = kindOf(first);
+    const kind = kindOf(first);
     const needs = needsOf(first, size, readFileSync(join(root, first), 'utf8'));
-    const expectedMs = knownMs[name] ?? usualSeconds * 1_000 * group.length;
-    return { name, files: group, isExclusive, needs, processors, expectedMs };
+    const expectedMs = known[name]?.wallMs ?? kind.usualSeconds * 1_000 * group.length;
+    const processors = processorsOf(kind, known[name]);
+    return { name, files: group, isExclusive: kind.isExclusive, needs, processors, expectedMs };
   });
+}
+
+/** What measures keeps its claim; the load of others is that of earlier runs. */
+function processorsOf({ processors }: Kind, time: KnownTimes[string] | undefined): number {
+  if (processors > 1 || time?.processorMs === undefined) return processors;
+  return Math.min(1, Math.max(leastShare, time.processorMs / time.wallMs));
 }
 
 /** Files with the same one share a process. */

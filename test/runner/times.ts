@@ -14,16 +14,21 @@ export interface FileTime {
   readonly waitedMs: number;
 }
 
+/** By file, of all that have ever run. */
+export type KnownTimes = Readonly<Record<string, Pick<FileTime, 'wallMs' | 'processorMs'>>>;
+
 interface Kept {
   readonly last: readonly FileTime[];
-  /** Of all files that have ever run. */
-  readonly wallMs: Readonly<Record<string, number>>;
+  readonly known: KnownTimes;
 }
+
+/** What runs beside a file makes it slower, so that a known time grows only in steps. */
+const maxGrowth = 1.1;
 
 const path = join(testCache, 'test-times.json');
 
 export function readTimes(): Kept {
-  const nothing: Kept = { last: [], wallMs: {} };
+  const nothing: Kept = { last: [], known: {} };
   if (!existsSync(path)) return nothing;
   const kept: unknown = JSON.parse(readFileSync(path, 'utf8'));
   return isOfThisForm(kept) ? kept : nothing;
@@ -31,18 +36,24 @@ export function readTimes(): Kept {
 
 /** An earlier version may have written it. */
 function isOfThisForm(kept: unknown): kept is Kept {
-  return typeof kept === 'object' && kept !== null && 'last' in kept && 'wallMs' in kept;
+  return typeof kept === 'object' && kept !== null && 'last' in kept && 'known' in kept;
 }
 
 export function keepTimes(times: readonly FileTime[]): void {
-  const { wallMs } = readTimes();
-  const measured = times.map(({ file, wallMs: ms }) => [file, Math.round(ms)] as const);
-  const kept: Kept = { last: times, wallMs: { ...wallMs, ...Object.fromEntries(measured) } };
+  const kept: Kept = { last: times, known: learnTimes(readTimes().known, times) };
   mkdirSync(testCache, { recursive: true });
   // Another run may read it.
   const work = `${path}.${process.pid}`;
   writeFileSync(work, JSON.stringify(kept));
   renameSync(work, path);
+}
+
+export function learnTimes(known: KnownTimes, times: readonly FileTime[]): KnownTimes {
+  const learned = times.map(({ file, wallMs, processorMs }) => {
+    const maxMs = (known[file]?.wallMs ?? Infinity) * maxGrowth;
+    return [file, { wallMs: Math.round(Math.min(wallMs, maxMs)), processorMs }] as const;
+  });
+  return { ...known, ...Object.fromEntries(learned) };
 }
 
 /** Longest first; files that took less than `fromMs` are summed up. */
