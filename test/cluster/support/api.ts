@@ -37,6 +37,8 @@ export interface WatchLine {
 
 export interface ApiAccess {
   readonly url: string;
+  /** Of a server without an address. */
+  readonly socketPath?: string;
   /** Absent for a server without TLS. */
   readonly caPem?: string;
   readonly certPem?: string;
@@ -68,8 +70,9 @@ export interface WatchOptions {
 
 const defaultTimeoutMs = 30_000;
 
-export function openApi({ url, caPem, certPem, keyPem, token }: ApiAccess): Api {
+export function openApi({ url, socketPath, caPem, certPem, keyPem, token }: ApiAccess): Api {
   const pool = new Pool(url, {
+    ...(socketPath === undefined ? {} : { socketPath }),
     allowH2: false,
     connect: {
       ...(caPem === undefined ? {} : { ca: caPem }),

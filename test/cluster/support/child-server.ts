@@ -5,6 +5,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, openSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 
 export interface ChildServer {
   readonly name: string;
@@ -22,16 +23,18 @@ export interface ChildServer {
 const defaultGraceMs = 10_000;
 const wordsBytes = 3000;
 
-/** Rejects when the program cannot be started. Its output is appended to `logFile`. */
+/** Rejects when the program cannot be started. It runs in the folder, which gets its output. */
 export async function startChildServer(
   name: string,
   program: string,
   args: readonly string[],
-  logFile: string,
+  folder: string,
 ): Promise<ChildServer> {
+  const logFile = join(folder, `${name}.log`);
   const log = openSync(logFile, 'a');
   // setpriv replaces itself by the program: the process and its pid stay the same.
   const child = spawn('setpriv', ['--pdeathsig', 'KILL', '--', program, ...args], {
+    cwd: folder,
     stdio: ['ignore', log, log],
   });
   closeSync(log);
