@@ -11,7 +11,13 @@ export interface KubectlOptions {
 
 const timeoutMs = 60_000;
 
-/** Its output; rejects with its error output. `home` is the folder of its discovery cache. */
+/** `home` is the folder of its discovery cache. */
+export function kubectlEnvironment(home: string, kubeconfigPath: string): NodeJS.ProcessEnv {
+  const { PATH, GOGC } = process.env;
+  return { PATH, GOGC, HOME: home, KUBECONFIG: kubeconfigPath };
+}
+
+/** Its output; rejects with its error output. */
 export async function runKubectl(
   program: string,
   home: string,
@@ -20,7 +26,7 @@ export async function runKubectl(
   input = '',
 ): Promise<string> {
   const child = spawn(program, args, {
-    env: { PATH: process.env['PATH'], HOME: home, KUBECONFIG: kubeconfigPath },
+    env: kubectlEnvironment(home, kubeconfigPath),
     stdio: ['pipe', 'pipe', 'pipe'],
     signal: AbortSignal.timeout(timeoutMs),
     killSignal: 'SIGKILL',

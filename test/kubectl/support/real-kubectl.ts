@@ -2,6 +2,7 @@
 import { execFile } from 'node:child_process';
 import type { ProgramRun } from '../../../src/kubectl/base/io.ts';
 import { runPlugin } from '../../../src/kubectl/plugin.ts';
+import { kubectlEnvironment } from '../../cluster/support/kubectl.ts';
 import type { FakeAz } from './fake-az.ts';
 import type { UnchangedReads } from './unchanged-reads.ts';
 
@@ -33,7 +34,7 @@ export async function runOn(machine: RealMachine, words: readonly string[]) {
         return Promise.resolve(az?.run(args) ?? { code: undefined, stdout: '', stderr: '' });
       }
       onCall?.(args, input);
-      const env = { PATH: process.env['PATH'], HOME: home, KUBECONFIG: kubeconfig };
+      const env = kubectlEnvironment(home, kubeconfig);
       const start = () => execute(program, args, input, env);
       return reads === undefined ? start() : reads.read(args, start);
     },
