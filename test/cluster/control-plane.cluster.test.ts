@@ -13,7 +13,8 @@ import { isAlive } from '../../lab/fabric/process-alive.ts';
 import { provideCluster, provideHelm, type ClusterBinaries } from './support/binaries.ts';
 import { openClusterFolder } from './support/cluster-folder.ts';
 import { startCluster } from './support/cluster.ts';
-import { describeOnNewestVersion } from './support/on-clusters.ts';
+import { describeOnOwnServer } from './support/on-clusters.ts';
+import { readStoredState, restoreStoredState } from './support/stored-state.ts';
 
 /** The built-in role `view` has no rules here: in other clusters a controller adds them. */
 const readPods = `
@@ -29,10 +30,38 @@ roleRef: { apiGroup: rbac.authorization.k8s.io, kind: Role, name: read-pods }
 subjects: [{ kind: ServiceAccount, name: nobody, namespace: rights }]
 `;
 const configMaps = '/api/v1/namespaces/default/configmaps';
+const viewers = '/apis/rbac.authorization.k8s.io/v1/clusterroles/view';
+const identities = '/apis/aadpodidentity.k8s.io/v1/namespaces/left/azureidentities';
+const identityOf = (name: string): string => `
+apiVersion: aadpodidentity.k8s.io/v1
+kind: AzureIdentity
+metadata: { name: ${name}, namespace: left }
+spec: { type: 0, clientID: 7e570000-1ab0-4000-8000-000000000001, resourceID: /subscriptions/7e570000-1ab0-4000-8000-000000000002/resourceGroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/i }
+`;
 const helm = provideHelm();
 const crds = readFileSync(join(import.meta.dirname, '../../deploy/crds.yaml'), 'utf8');
 
-describeOnNewestVersion('a cluster of the tests', (cluster) => {
+describeOnOwnServer('a cluster of the tests', (cluster) => {
+  it('is as after its start for the next suite', async () => {
+    const { etcd, admin } = cluster();
+    const atStart = await readStoredState(etcd, admin);
+    for (const suite of ['first', 'second']) {
+      await cluster().createNamespace('left');
+      await cluster().applyOverHttp(crds);
+      await eventually(() => cluster().applyOverHttp(identityOf(suite)));
+      const { items } = await admin.expect('GET', identities);
+      assert.deepEqual(
+        items?.map(({ metadata }) => metadata.name),
+        [suite],
+      );
+      await admin.expect('DELETE', viewers);
+      await restoreStoredState(etcd, admin, atStart);
+      assert.deepEqual(await readStoredState(etcd, admin), atStart);
+      assert.equal((await admin.request('GET', identities)).status, 404);
+      await admin.expect('GET', viewers);
+    }
+  });
+
   it('has the version that it reports', async () => {
     const { gitVersion } = await cluster().admin.expect('GET', '/version');
     assert.match(String(gitVersion), new RegExp(`^v${cluster().binaries.version}\\.\\d+$`));

@@ -171,6 +171,25 @@ describe('the unit tests of a folder', () => {
     ]);
   });
 
+  it('share it with no suite of a cluster; these share one if they use one server', async () => {
+    const shared = [pid, '(() => {', 'describeOnNewestVersion()', '})'].join('\n');
+    put('sub/a.test.ts', pid);
+    put('sub/b.test.ts', pid);
+    put('sub/a.cluster.test.ts', shared);
+    put('sub/b.cluster.test.ts', shared);
+    put('sub/c.cluster.test.ts', pid);
+    put('sub/deep/d.cluster.test.ts', shared);
+    const { code, out, times } = await start(20_000).ended;
+    assert.equal(code, 0, out);
+    assert.equal(summaryOf(out)['pass'], 6);
+    assert.deepEqual(times.map(({ file }) => file).sort(), [
+      'sub (2 files)',
+      'sub/*.cluster.test.ts (2 files)',
+      'sub/c.cluster.test.ts',
+      'sub/deep/d.cluster.test.ts',
+    ]);
+  });
+
   it('fail by their own name', async () => {
     put('sub/a.test.ts', "test('bad', () => { throw new Error('on purpose'); });");
     put('sub/b.test.ts', pid);

@@ -1,6 +1,7 @@
 /**
  * A whole run of test files: in which order, with what, and its one report. Unit tests of one folder
  * share a process: most of a short file's time is that of starting Node and loading what it imports.
+ * So do suites of one folder on one server of Kubernetes, which takes seconds of a processor to start.
  */
 import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -51,12 +52,13 @@ export function planJobs({
   size,
   known,
 }: Pick<SuiteOptions, 'root' | 'files' | 'size' | 'known'>): readonly Job[] {
-  const groups = Object.groupBy(files, processOf);
+  const textOf = (file: string): string => readFileSync(join(root, file), 'utf8');
+  const groups = Object.groupBy(files, (file) => processOf(file, textOf));
   return Object.values(groups).map((group = []): Job => {
     const name = nameOf(group);
     const [first = ''] = group;
     const kind = kindOf(first);
-    const needs = needsOf(first, size, readFileSync(join(root, first), 'utf8'));
+    const needs = needsOf(first, size, textOf(first));
     const expectedMs = known[name]?.wallMs ?? kind.usualSeconds * 1_000 * group.length;
     const processors = processorsOf(kind, known[name]);
     return { name, files: group, isExclusive: kind.isExclusive, needs, processors, expectedMs };
@@ -70,14 +72,18 @@ function processorsOf({ processors }: Kind, time: KnownTimes[string] | undefined
 }
 
 /** Files with the same one share a process. */
-function processOf(file: string): string {
+function processOf(file: string, textOf: (file: string) => string): string {
   const folder = dirname(file);
-  return kindOf(file).name === 'unit' && folder !== '.' ? folder : file;
+  const { name } = kindOf(file);
+  if (name === 'unit' && folder !== '.') return folder;
+  const isOnSharedServer = name === 'cluster' && /^describeOnNewestVersion\(/m.test(textOf(file));
+  return isOnSharedServer ? `${folder} on one server` : file;
 }
 
 function nameOf(files: readonly string[]): string {
   const [first = ''] = files;
-  return files.length === 1 ? first : `${dirname(first)} (${files.length} files)`;
+  const names = kindOf(first).name === 'unit' ? '' : first.replace(/^.*\/[^.]*/, '/*');
+  return files.length === 1 ? first : `${dirname(first)}${names} (${files.length} files)`;
 }
 
 /** Of its kind, and of what it calls. */

@@ -56,6 +56,8 @@ export interface Cluster extends AsyncDisposable {
   readonly admin: Api;
   /** The same, for another kind of client. */
   readonly adminAccess: ApiAccess;
+  /** etcd's own API. */
+  readonly etcd: Api;
   /** Path of a kubeconfig file with the administrator's certificate. */
   readonly adminKubeconfig: string;
   /** For files of the tests; removed with the cluster. */
@@ -130,6 +132,7 @@ export async function startCluster(
     issuer: url,
     admin,
     adminAccess,
+    etcd: plane.etcd,
     adminKubeconfig,
     folder,
     get pids() {

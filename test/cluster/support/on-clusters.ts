@@ -1,15 +1,26 @@
 /** The same tests on one or more versions of Kubernetes. */
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
 import { after, before, describe } from 'node:test';
 import { isWithin, sizeOfThisRun } from '../../runner/kinds.ts';
 import { provideCluster, provideOlderCluster, type ClusterBinaries } from './binaries.ts';
 import { startCluster, type Cluster } from './cluster.ts';
 import type { Provided } from './go-programs.ts';
+import { readStoredState, restoreStoredState, type StoredState } from './stored-state.ts';
 
 type Tests = (cluster: () => Cluster) => void;
 
-/** For what does not depend on the version: on the oldest one too only in a long run. */
+/**
+ * For what does not depend on the version: on the oldest one too only in a long run. All such suites of
+ * a process run on one server, one after another; each finds it as after its start.
+ */
 export function describeOnNewestVersion(what: string, tests: Tests): void {
-  describeOn(versionsFor('long'), what, tests, []);
+  describeOn(versionsFor('long'), what, tests, shared);
+}
+
+/** The same on a server of its own: for what restarts it, or leaves more than objects in its memory. */
+export function describeOnOwnServer(what: string, tests: Tests): void {
+  describeOn(versionsFor('long'), what, tests, separate());
 }
 
 /** For what depends on the server: on the oldest version too from `./dev test --all` on. */
@@ -18,7 +29,7 @@ export function describeOnEveryVersion(
   tests: Tests,
   apiserverFlags: readonly string[] = [],
 ): void {
-  describeOn(versionsFor('all'), what, tests, apiserverFlags);
+  describeOn(versionsFor('all'), what, tests, separate(apiserverFlags));
 }
 
 /** The newest version, and the oldest in a run of at least that size. */
@@ -35,7 +46,7 @@ function describeOn(
   versions: readonly Provided<ClusterBinaries>[],
   what: string,
   tests: Tests,
-  apiserverFlags: readonly string[],
+  server: Server,
 ): void {
   for (const { name, programs, missing } of versions) {
     if (missing !== undefined) {
@@ -43,17 +54,58 @@ function describeOn(
       continue;
     }
     describe(`${what} (${name})`, () => {
-      let started: Cluster | undefined;
+      let taken: Cluster | undefined;
       before(async () => {
-        started = await startCluster(programs, apiserverFlags);
+        taken = await server.take(programs);
       });
       after(async () => {
-        await started?.[Symbol.asyncDispose]();
+        if (taken !== undefined) await server.release(taken);
       });
       tests(() => {
-        if (started === undefined) throw new TypeError('no cluster is running');
-        return started;
+        if (taken === undefined) throw new TypeError('no cluster is running');
+        return taken;
       });
     });
   }
 }
+
+interface Server {
+  take(programs: ClusterBinaries): Promise<Cluster>;
+  release(cluster: Cluster): Promise<void>;
+}
+
+function separate(apiserverFlags: readonly string[] = []): Server {
+  return {
+    take: (programs) => startCluster(programs, apiserverFlags),
+    release: async (cluster) => {
+      await cluster[Symbol.asyncDispose]();
+    },
+  };
+}
+
+/** By version, until the process has run its tests. */
+const started = new Map<string, { readonly cluster: Cluster; readonly atStart: StoredState }>();
+
+const shared: Server = {
+  take: async (programs) => {
+    const { cluster, atStart } = started.get(programs.version) ?? (await startShared(programs));
+    await restoreStoredState(cluster.etcd, cluster.admin, atStart);
+    // kubectl keeps for ten minutes which kinds a server has.
+    await rm(join(cluster.folder, '.kube'), { recursive: true, force: true });
+    return cluster;
+  },
+  release: () => Promise.resolve(),
+};
+
+async function startShared(programs: ClusterBinaries) {
+  await using starting = new AsyncDisposableStack();
+  const cluster = starting.use(await startCluster(programs));
+  const server = { cluster, atStart: await readStoredState(cluster.etcd, cluster.admin) };
+  started.set(programs.version, server);
+  starting.move();
+  return server;
+}
+
+after(async () => {
+  for (const { cluster } of started.values()) await cluster[Symbol.asyncDispose]();
+});
