@@ -13,7 +13,7 @@ import { createLogger } from '../../src/base/logger.ts';
 import { StartupTaint } from '../../src/nmi/admin/startup-taint.ts';
 import { objectsOf, renderChart } from '../deploy/chart-render.ts';
 import { provideHelm } from './support/binaries.ts';
-import { describeOnNewestVersion } from './support/on-clusters.ts';
+import { describeOnOwnServer } from './support/on-clusters.ts';
 import { runPod } from './support/pods.ts';
 
 const key = 'entra-pod-identity/not-ready';
@@ -39,7 +39,7 @@ function rights(): string {
     .join('---\n');
 }
 
-describeOnNewestVersion('the startup taint', (cluster) => {
+describeOnOwnServer('the startup taint', (cluster) => {
   it(
     'is removed when the agent is ready, and no other taint with it',
     { skip: helm.missing ?? false },
