@@ -1,16 +1,17 @@
 /**
  * The grants that the objects of a cluster need so that `--identity-owners=enforce` refuses no pod
  * that is served today: for each namespace, what its bindings and exceptions give and no grant
- * gives yet. Pure.
+ * gives yet. Where an entry may be somebody else's identity, its doubts tell why. Pure.
  */
 import { normaliseClientId, normaliseResourceId } from '../../cache/index/identifiers.ts';
 import { objectKey } from '../../cache/index/object-name.ts';
 import type { Binding, Exception, Identity, IdentityGrant } from '../../cache/index/objects.ts';
 import { OwnerIndex } from '../../cache/index/owner-index.ts';
-import { entryFor, IdentityOwners } from '../../nmi/grants/identity-owners.ts';
+import { IdentityOwners } from '../../nmi/grants/identity-owners.ts';
 import { UpstreamResolver } from '../../nmi/grants/resolve-upstream.ts';
+import { Doubts, type IdEntry, type Surroundings } from './grant-doubts.ts';
 
-export interface ClusterObjects {
+export interface ClusterObjects extends Surroundings {
   readonly identities: readonly Identity[];
   readonly bindings: readonly Binding[];
   readonly exceptions: readonly Exception[];
@@ -22,8 +23,8 @@ export interface NeededId {
   readonly id: string;
   /** AzureIdentities of the namespace that have it. */
   readonly usedBy: readonly string[];
-  /** Other namespaces with AzureIdentities that have it, too. */
-  readonly alsoIn: readonly string[];
+  /** Empty if nothing speaks against it. */
+  readonly doubts: readonly string[];
 }
 
 export interface NeededGrant {
@@ -35,25 +36,25 @@ export interface NeededGrant {
 }
 
 /** An AzureIdentity that a binding names, by the normal form of its id. */
-interface Use {
-  readonly namespace: string;
+interface Use extends IdEntry {
   readonly name: string;
-  readonly field: 'clientIDs' | 'resourceIDs';
-  readonly id: string;
-  readonly isGranted: boolean;
+  /** Of the bindings that name it. */
+  readonly selectors: readonly string[];
 }
 
-/** One for each namespace that lacks something. */
-export function neededGrants(objects: ClusterObjects): readonly NeededGrant[] {
+export interface NeededGrants {
+  /** One for each namespace that lacks something. */
+  readonly grants: readonly NeededGrant[];
+  /** False if the identity of the kubelet may be among them, and nothing shows which it is. */
+  readonly knowsKubelet: boolean;
+}
+
+export function neededGrants(objects: ClusterObjects): NeededGrants {
   const index = new OwnerIndex();
   index.grants.replace(objects.grants);
   const owners = new IdentityOwners(index, 'enforce');
-  const uses = usesOf(objects, owners);
-  const usesById = Map.groupBy(uses, ({ id }) => id);
-  const lacking = Map.groupBy(
-    uses.filter(({ isGranted }) => !isGranted),
-    ({ namespace }) => namespace,
-  );
+  const doubts = new Doubts(objects.identities, objects.grants, objects);
+  const lacking = Map.groupBy(usesOf(objects, owners), ({ namespace }) => namespace);
   const excepted = new Set(
     objects.exceptions
       .filter(({ podLabels }) => Object.keys(podLabels).length > 0)
@@ -61,18 +62,26 @@ export function neededGrants(objects: ClusterObjects): readonly NeededGrant[] {
       .filter((namespace) => owners.lackingForException(namespace) !== undefined),
   );
   const namespaces = new Set([...lacking.keys(), ...excepted]);
-  return [...namespaces].toSorted().map((namespace): NeededGrant => {
+  const grants = [...namespaces].toSorted().map((namespace): NeededGrant => {
     const own = lacking.get(namespace) ?? [];
+    const isOdd = own.some((each) => doubts.isOdd(each));
     const idsOf = (field: Use['field']): readonly NeededId[] => {
       const byId = Map.groupBy(
         own.filter((each) => each.field === field),
         ({ id }) => id,
       );
-      return [...byId.keys()].toSorted().map((id) => ({
-        id,
-        usedBy: namesOf(byId.get(id), 'name'),
-        alsoIn: namesOf(usesById.get(id), 'namespace').filter((each) => each !== namespace),
-      }));
+      return [...byId]
+        .toSorted(([one], [other]) => (one < other ? -1 : 1))
+        .map(([id, uses]) => {
+          const selectors = uses.flatMap((each) => each.selectors);
+          const found = doubts.about({ namespace, field, id }, selectors);
+          const odd = isOdd ? ['the namespace names an identity of others'] : [];
+          return {
+            id,
+            usedBy: [...new Set(uses.map(({ name }) => name))].toSorted(),
+            doubts: found.length > 0 ? found : odd,
+          };
+        });
     };
     return {
       name: freeName(namespace, objects.grants),
@@ -82,33 +91,29 @@ export function neededGrants(objects: ClusterObjects): readonly NeededGrant[] {
       nodeIdentities: excepted.has(namespace),
     };
   });
+  return { grants, knowsKubelet: doubts.knowsKubelet };
 }
 
+/** Those that no grant gives. */
 function usesOf({ identities, bindings }: ClusterObjects, owners: IdentityOwners): readonly Use[] {
   // The authority has no influence on the owner of an identity.
   const upstreams = new UpstreamResolver(() => ({ ok: true, authority: '', audience: '' }));
-  const bound = new Set(
-    bindings
-      .filter(({ selector }) => selector !== '')
-      .map(({ namespace, identityName }) => objectKey(namespace, identityName)),
+  const bound = Map.groupBy(
+    bindings.filter(({ selector }) => selector !== ''),
+    ({ namespace, identityName }) => objectKey(namespace, identityName),
   );
   return identities.flatMap((identity): readonly Use[] => {
     const { namespace, name } = identity;
-    if (!bound.has(objectKey(namespace, name))) return [];
+    const selectors = bound.get(objectKey(namespace, name))?.map(({ selector }) => selector);
+    if (selectors === undefined) return [];
     const choice = upstreams.of(identity, { namespace, serviceAccount: '' });
-    const entry = choice.kind === 'upstream' ? entryFor(choice.upstream) : undefined;
-    if (choice.kind !== 'upstream' || entry === undefined || entry.field === 'nodeIdentities') {
-      return [];
-    }
+    if (choice.kind !== 'upstream') return [];
+    const entry = owners.lacking(namespace, choice.upstream);
+    if (entry === undefined || entry.field === 'nodeIdentities') return [];
     const { field } = entry;
     const id = field === 'clientIDs' ? normaliseClientId(entry.id) : normaliseResourceId(entry.id);
-    const isGranted = owners.lacking(namespace, choice.upstream) === undefined;
-    return [{ namespace, name, field, id, isGranted }];
+    return [{ namespace, name, field, id, selectors }];
   });
-}
-
-function namesOf(uses: readonly Use[] = [], field: 'name' | 'namespace'): readonly string[] {
-  return [...new Set(uses.map((each) => each[field]))].toSorted();
 }
 
 /**

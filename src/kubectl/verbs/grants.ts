@@ -9,7 +9,7 @@ import {
 } from '../../nmi/kube/watch/parse.ts';
 import { exitCodes } from '../base/io.ts';
 import type { ExitCode } from '../base/plugin-error.ts';
-import { identityGrants, identityResources } from '../cluster/resources.ts';
+import { identityGrants, identityResources, workloadResources } from '../cluster/resources.ts';
 import { renderGrants } from '../findings/grants-yaml.ts';
 import { neededGrants } from '../findings/needed-grants.ts';
 import { valueOf, type Kubectl } from '../transport/kubectl.ts';
@@ -25,14 +25,31 @@ export const addGrants: AddVerb = (parser, start) =>
   );
 
 async function grants({ kubectl, io }: VerbContext): Promise<ExitCode> {
+  const readRaw = async (resource: string) =>
+    valueOf(await kubectl.list(resource, undefined), `list ${resource}`);
   const [identities, bindings, exceptions, existing] = await Promise.all([
     readAll(kubectl, identityResources.identities, parseIdentity),
     readAll(kubectl, identityResources.bindings, parseBinding),
     readAll(kubectl, identityResources.exceptions, parseException),
     readAll(kubectl, identityGrants, parseIdentityGrant),
   ]);
-  const needed = neededGrants({ identities, bindings, exceptions, grants: existing });
-  if (needed.length > 0) io.stdout(renderGrants(needed));
+  const [pods, accounts, nodes, ...workloads] = await Promise.all([
+    readRaw('pods'),
+    readRaw('serviceaccounts'),
+    readRaw('nodes'),
+    ...workloadResources.map(readRaw),
+  ]);
+  const needed = neededGrants({
+    identities,
+    bindings,
+    exceptions,
+    grants: existing,
+    pods,
+    accounts,
+    nodes,
+    workloads: workloads.flat(),
+  });
+  if (needed.grants.length > 0) io.stdout(renderGrants(needed));
   else io.stderr('every identity in use has a grant\n');
   return exitCodes.ok;
 }

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { Identity } from '../../../src/cache/index/objects.ts';
+import type { RawObject } from '../../../src/kubectl/base/object.ts';
 import { neededGrants, type ClusterObjects } from '../../../src/kubectl/findings/needed-grants.ts';
 import {
   createBinding,
@@ -12,18 +13,31 @@ import { createOwners } from '../../support/owners.ts';
 
 const idOf = (number: number): string =>
   `22729e47-74ce-4b43-8eea-${String(number).padStart(12, '0')}`;
-const none: ClusterObjects = { identities: [], bindings: [], exceptions: [], grants: [] };
+const none: ClusterObjects = {
+  identities: [],
+  bindings: [],
+  exceptions: [],
+  grants: [],
+  pods: [],
+  workloads: [],
+  accounts: [],
+  nodes: [],
+};
+const labeled = (namespace: string, label: string): RawObject => ({
+  metadata: { namespace, labels: { aadpodidbinding: label } },
+});
 
 function bound(...identities: readonly Partial<Identity>[]): ClusterObjects {
   const made = identities.map(createIdentity);
   const bindings = made.map(({ namespace, name }) =>
-    createBinding({ namespace, name, identityName: name }),
+    createBinding({ namespace, name, identityName: name, selector: name }),
   );
-  return { ...none, identities: made, bindings };
+  const pods = made.map(({ namespace, name }) => labeled(namespace, name));
+  return { ...none, identities: made, bindings, pods };
 }
 
 function lines(objects: ClusterObjects): readonly string[] {
-  return neededGrants(objects).map(({ name, namespace, ...grant }) => {
+  return neededGrants(objects).grants.map(({ name, namespace, ...grant }) => {
     const ids = [...grant.clientIDs, ...grant.resourceIDs].map(({ id }) => id);
     return [name, namespace, ...ids, ...(grant.nodeIdentities ? ['node'] : [])].join(' ');
   });
@@ -44,15 +58,15 @@ describe('the grants that a cluster needs', () => {
       'pay pay /subscriptions/s/resourcegroups/g/providers/microsoft.managedidentity/userassignedidentities/x',
       `shop shop ${idOf(1)} ${idOf(2)}`,
     ]);
-    assert.deepEqual(neededGrants(objects)[1]?.clientIDs[1]?.usedBy, ['a', 'b']);
+    assert.deepEqual(neededGrants(objects).grants[1]?.clientIDs[1]?.usedBy, ['a', 'b']);
   });
 
   it('leave out unbound identities', () => {
     const objects = bound({ name: 'a', clientId: idOf(1) });
-    assert.deepEqual(neededGrants({ ...objects, bindings: [] }), []);
+    assert.deepEqual(lines({ ...objects, bindings: [] }), []);
     for (const binding of [{ selector: '' }, { namespace: 'other' }, { identityName: 'b' }]) {
       const bindings = [createBinding({ identityName: 'a', ...binding })];
-      assert.deepEqual(neededGrants({ ...objects, bindings }), []);
+      assert.deepEqual(lines({ ...objects, bindings }), []);
     }
   });
 
@@ -82,17 +96,107 @@ describe('the grants that a cluster needs', () => {
     assert.deepEqual(lines({ ...none, exceptions }), ['kube-system kube-system node']);
   });
 
-  it('leave out what is granted, and list other objects that name an identity', () => {
+  it('leave out what is granted', () => {
     const objects = bound(
       { namespace: 'shop', name: 'till', clientId: idOf(1) },
       { namespace: 'thief', name: 'loot', clientId: idOf(1) },
     );
     const grants = [createIdentityGrant({ name: 'x', namespaces: ['shop'], clientIds: [idOf(1)] })];
-    const [grant, ...others] = neededGrants({ ...objects, grants });
-    assert.deepEqual(others, []);
-    assert.deepEqual(grant?.clientIDs, [{ id: idOf(1), usedBy: ['loot'], alsoIn: ['shop'] }]);
+    assert.deepEqual(lines({ ...objects, grants }), [`thief thief ${idOf(1)}`]);
     const all = [createIdentityGrant({ namespaces: ['*'], clientIds: [idOf(1)] })];
     assert.deepEqual(lines({ ...objects, grants: all }), []);
+  });
+
+  describe('leave to a person', () => {
+    const doubtsOf = (objects: ClusterObjects): Readonly<Record<string, readonly string[]>> =>
+      Object.fromEntries(
+        neededGrants(objects).grants.flatMap(({ namespace, clientIDs, resourceIDs }) =>
+          [...clientIDs, ...resourceIDs].map(({ usedBy, doubts }) => [
+            `${namespace}/${usedBy.join('+')}`,
+            doubts,
+          ]),
+        ),
+      );
+    const till = { namespace: 'shop', name: 'till', clientId: idOf(1), createdAtWallMs: 1 };
+    const loot = { namespace: 'thief', name: 'loot', clientId: idOf(1), createdAtWallMs: 2 };
+    const other = { namespace: 'thief', name: 'other', clientId: idOf(2) };
+    const odd = ['the namespace names an identity of others'];
+
+    it('nothing of a namespace that names and uses its own', () => {
+      assert.deepEqual(doubtsOf(bound(till, { ...other, namespace: 'shop' })), {
+        'shop/till': [],
+        'shop/other': [],
+      });
+    });
+
+    it('what several namespaces name, bound or not, and all of one that named it later', () => {
+      const objects = bound(till, loot, other);
+      const both = {
+        'shop/till': ['named in namespace thief too'],
+        'thief/loot': ['named in namespace shop too'],
+      };
+      assert.deepEqual(doubtsOf(objects), { ...both, 'thief/other': odd });
+      const bindings = objects.bindings.filter(({ namespace }) => namespace === 'thief');
+      const { 'thief/loot': loots } = doubtsOf({ ...objects, bindings });
+      assert.deepEqual(loots, both['thief/loot']);
+      // A thief cannot make the objects of others doubtful beside the id that it names.
+      const shop = { ...other, namespace: 'shop' };
+      assert.deepEqual(doubtsOf(bound(till, loot, shop))['shop/other'], []);
+    });
+
+    it('what Workload Identity uses elsewhere', () => {
+      const annotations = { 'azure.workload.identity/client-id': idOf(2).toUpperCase() };
+      const accounts = [{ metadata: { namespace: 'shop', annotations } }];
+      assert.deepEqual(doubtsOf({ ...bound(other), accounts }), {
+        'thief/other': ['named in namespace shop too'],
+      });
+    });
+
+    it('what a grant gives to other namespaces, and all of the namespace that names it', () => {
+      const grants = [
+        createIdentityGrant({ name: 'x', namespaces: ['pay'], clientIds: [idOf(1)] }),
+      ];
+      assert.deepEqual(doubtsOf({ ...bound(loot, other), grants }), {
+        'thief/loot': ['AzureIdentityGrant x gives it to others'],
+        'thief/other': odd,
+      });
+    });
+
+    it('the identity of the kubelet, and those of the resource group of the nodes', () => {
+      const node = {
+        metadata: {
+          labels: { 'kubernetes.azure.com/kubelet-identity-client-id': idOf(1).toUpperCase() },
+        },
+        spec: {
+          providerID:
+            'azure:///subscriptions/s/resourceGroups/mc_g/providers/Microsoft.Compute/virtualMachineScaleSets/pool/virtualMachines/0',
+        },
+      };
+      const objects = bound(loot, {
+        ...other,
+        clientId: '',
+        resourceId:
+          '/subscriptions/S/resourceGroups/MC_g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/agentpool',
+      });
+      assert.deepEqual(doubtsOf({ ...objects, nodes: [node] }), {
+        'thief/loot': ['the identity of the kubelet'],
+        'thief/other': ['in the resource group of the nodes, as those of kubelet and add-ons'],
+      });
+      assert.equal(neededGrants({ ...objects, nodes: [node] }).knowsKubelet, true);
+      assert.equal(neededGrants(objects).knowsKubelet, false);
+    });
+
+    it('what no pod and no pod template of the namespace uses', () => {
+      const objects = { ...bound(till), pods: [labeled('other', 'till')] };
+      assert.deepEqual(doubtsOf(objects), { 'shop/till': ['no pod of the namespace uses it'] });
+      const template = labeled('', 'till');
+      const cronJob = {
+        kind: 'CronJob',
+        metadata: { namespace: 'shop' },
+        spec: { jobTemplate: { spec: { template } } },
+      };
+      assert.deepEqual(doubtsOf({ ...objects, workloads: [cronJob] }), { 'shop/till': [] });
+    });
   });
 
   it('replace no grant that exists', () => {
@@ -110,7 +214,7 @@ describe('the grants that a cluster needs', () => {
       ...bound({ clientId: idOf(1) }, { name: 'x', clientId: idOf(2) }),
       exceptions,
     };
-    const grants = neededGrants(objects).map(({ name, namespace, ...grant }) =>
+    const grants = neededGrants(objects).grants.map(({ name, namespace, ...grant }) =>
       createIdentityGrant({
         name,
         namespaces: [namespace],
@@ -119,7 +223,7 @@ describe('the grants that a cluster needs', () => {
         resourceIds: grant.resourceIDs.map(({ id }) => id),
       }),
     );
-    assert.deepEqual(neededGrants({ ...objects, grants }), []);
+    assert.deepEqual(neededGrants({ ...objects, grants }).grants, []);
     const { owners } = createOwners('enforce', ...grants);
     assert.equal(owners.lackingForException('default'), undefined);
   });

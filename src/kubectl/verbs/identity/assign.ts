@@ -69,15 +69,17 @@ async function scaleSetLines(
   const nodes = read.ok ? read.value : [];
   const kept = nodes.filter((each) => !isOfKarpenter(each));
   const federate = nmiCommand(context, 'migrate', 'to-federation', nameOf(identity));
-  const notes =
-    kept.length === nodes.length
+  const notes = [
+    'Agents with --identity-owners=enforce need a grant for it: kubectl nmi grants',
+    ...(kept.length === nodes.length
       ? []
-      : [`Azure assigns it to no node that Karpenter makes. There, use type 3: ${federate}`];
+      : [`Azure assigns it to no node that Karpenter makes. There, use type 3: ${federate}`]),
+  ];
   const computes = computesOf(kept);
   if (computes.length > 0) {
     return { lines: computes.map((each) => assignLine(each, resourceId)), notes };
   }
   const text = `az vmss identity assign --subscription <id> --resource-group <node resource group> --name <scale set> --identities ${resourceId}`;
-  const none = `No ${notes.length === 0 ? '' : 'other '}node of Azure is visible to you. For each scale set: ${text}`;
+  const none = `No ${kept.length === nodes.length ? '' : 'other '}node of Azure is visible to you. For each scale set: ${text}`;
   return { lines: [], notes: [...notes, none] };
 }

@@ -144,6 +144,10 @@ describe('kubectl nmi identity assign', () => {
       stdout,
       /^# No node of Azure is visible to you\. For each scale set: az vmss identity assign/m,
     );
+    assert.match(
+      stdout,
+      /^# Agents with --identity-owners=enforce need a grant for it: kubectl nmi grants$/m,
+    );
   });
 
   it('refuses invalid labels', async () => {

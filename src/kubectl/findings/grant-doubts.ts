@@ -1,0 +1,159 @@
+/**
+ * Why an entry of a grant is left to a person. Client ids are no secrets: an AzureIdentity shows who
+ * names an identity, not whose it is. Pure.
+ */
+import { bindingLabel } from '../../cache/index/binding-label.ts';
+import { normaliseClientId, normaliseResourceId } from '../../cache/index/identifiers.ts';
+import type { Identity, IdentityGrant } from '../../cache/index/objects.ts';
+import { asRecord } from '../../base/json-value.ts';
+import { computesOf } from '../azure/node-pools.ts';
+import {
+  annotationsOf,
+  labelsOf,
+  namespaceOf,
+  stringsAt,
+  templateOf,
+  type RawObject,
+} from '../base/object.ts';
+
+/** What the cluster has beside the objects of the agent. */
+export interface Surroundings {
+  readonly pods: readonly RawObject[];
+  readonly workloads: readonly RawObject[];
+  readonly accounts: readonly RawObject[];
+  readonly nodes: readonly RawObject[];
+}
+
+export interface IdEntry {
+  readonly namespace: string;
+  readonly field: 'clientIDs' | 'resourceIDs';
+  /** In its normal form. */
+  readonly id: string;
+}
+
+/** Namespaces that name an id; the time is that of the first AzureIdentity, if there is one. */
+type Namings = ReadonlyMap<string, number | undefined>;
+
+export class Doubts {
+  readonly #namings: ReadonlyMap<string, Namings>;
+  /** Id to the name of a grant that gives it. */
+  readonly #granted: ReadonlyMap<string, string>;
+  readonly #used: ReadonlySet<string>;
+  readonly #kubeletIds: ReadonlySet<string>;
+  readonly #nodeGroups: readonly string[];
+
+  constructor(
+    identities: readonly Identity[],
+    grants: readonly IdentityGrant[],
+    { pods, workloads, accounts, nodes }: Surroundings,
+  ) {
+    this.#namings = namingsOf(identities, accounts);
+    this.#granted = new Map(
+      grants
+        .filter(({ namespaces }) => namespaces.length > 0)
+        .flatMap(({ name, clientIds, resourceIds }) =>
+          [...clientIds, ...resourceIds].map((id) => [id, name] as const),
+        ),
+    );
+    this.#used = new Set(
+      [...pods, ...workloads].flatMap((each) => {
+        const template = templateOf(each);
+        const labels =
+          template === undefined
+            ? labelsOf(each)
+            : stringsAt(asRecord(template['metadata']), 'labels');
+        const label = labels.get(bindingLabel);
+        return label === undefined ? [] : [usedKey(namespaceOf(each), label)];
+      }),
+    );
+    const kubelets = nodes.map((node) => labelsOf(node).get(kubeletLabel) ?? '');
+    this.#kubeletIds = new Set(kubelets.map(normaliseClientId).filter((id) => id !== ''));
+    this.#nodeGroups = computesOf(nodes).map(({ subscription, resourceGroup }) =>
+      normaliseResourceId(`subscriptions/${subscription}/resourcegroups/${resourceGroup}`),
+    );
+  }
+
+  /** Whether the nodes show the client id of the kubelet, as those of AKS do. */
+  get knowsKubelet(): boolean {
+    return this.#kubeletIds.size > 0;
+  }
+
+  /**
+   * Of an entry that no grant gives to its namespace.
+   * @param selectors of the bindings by which it is used.
+   */
+  about(entry: IdEntry, selectors: readonly string[]): readonly string[] {
+    const { namespace, id } = entry;
+    const others = [...this.#namingsOf(id).keys()].filter((each) => each !== namespace).toSorted();
+    const isUsed = selectors.some((each) => this.#used.has(usedKey(namespace, each)));
+    return [
+      ...this.#foreign(entry),
+      ...(others.length > 0 ? [`named in namespace ${few(others)} too`] : []),
+      ...(isUsed ? [] : ['no pod of the namespace uses it']),
+    ];
+  }
+
+  /** Whether the namespace reaches for an identity of others, or for one that another namespace named before. */
+  isOdd(entry: IdEntry): boolean {
+    const namings = this.#namingsOf(entry.id);
+    const own = namings.get(entry.namespace) ?? Number.POSITIVE_INFINITY;
+    return (
+      this.#foreign(entry).length > 0 ||
+      [...namings.values()].some((since) => since !== undefined && since < own)
+    );
+  }
+
+  #foreign({ field, id }: IdEntry): readonly string[] {
+    const isOfKubelet = field === 'clientIDs' && this.#kubeletIds.has(id);
+    const isOfNodes =
+      field === 'resourceIDs' && this.#nodeGroups.some((group) => id.startsWith(`${group}/`));
+    const grant = this.#granted.get(id);
+    return [
+      ...(isOfKubelet ? ['the identity of the kubelet'] : []),
+      ...(isOfNodes ? ['in the resource group of the nodes, as those of kubelet and add-ons'] : []),
+      ...(grant === undefined ? [] : [`AzureIdentityGrant ${grant} gives it to others`]),
+    ];
+  }
+
+  #namingsOf(id: string): Namings {
+    return this.#namings.get(id) ?? new Map();
+  }
+}
+
+/** AKS sets it on every node. */
+const kubeletLabel = 'kubernetes.azure.com/kubelet-identity-client-id';
+
+/** Each name, up to three. */
+export function few(names: readonly string[]): string {
+  const more = names.length > 3 ? ` and ${names.length - 3} more` : '';
+  return `${names.slice(0, 3).join(', ')}${more}`;
+}
+
+function usedKey(namespace: string, label: string): string {
+  return `${namespace}/${label}`;
+}
+
+/** By AzureIdentities of every type, bound or not, and by service accounts of Workload Identity. */
+function namingsOf(
+  identities: readonly Identity[],
+  accounts: readonly RawObject[],
+): ReadonlyMap<string, Namings> {
+  const namings = new Map<string, Map<string, number | undefined>>();
+  const add = (id: string, namespace: string, since: number | undefined): void => {
+    if (id === '') return;
+    const byNamespace = namings.get(id) ?? new Map<string, number | undefined>();
+    namings.set(id, byNamespace);
+    const before = byNamespace.get(namespace);
+    const isFirst = before === undefined || (since !== undefined && since < before);
+    byNamespace.set(namespace, isFirst ? since : before);
+  };
+  for (const { namespace, clientId, resourceId, createdAtWallMs } of identities) {
+    add(normaliseClientId(clientId), namespace, createdAtWallMs);
+    add(normaliseResourceId(resourceId), namespace, createdAtWallMs);
+  }
+  for (const account of accounts) {
+    const clientId = annotationsOf(account).get('azure.workload.identity/client-id') ?? '';
+    add(normaliseClientId(clientId), namespaceOf(account), undefined);
+  }
+  return namings;
+}
