@@ -53,7 +53,7 @@ const warned: Scenario = {
     assertToken(await thief.ask(ask), 'till');
     const counted = (wanted: number) =>
       eventually(async () => {
-        assert.equal(await testBed.agent.metric('nmi_identities_not_owned'), wanted);
+        assert.equal(await testBed.agent.metric('nmi_identities_not_owned{mode="warn"}'), wanted);
       }, 12_000);
     await counted(1);
     testBed.addGrant('thief', { namespaces: ['thief'], clientIDs: [clientId.toUpperCase()] });

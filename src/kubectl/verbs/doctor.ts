@@ -75,6 +75,7 @@ async function doctor(context: VerbContext, isPre: boolean): Promise<ExitCode> {
       : [
           checkAgents(nodes, agents),
           await checkAgentRights(context, agents, unread),
+          examined('identity owners', ownersOf(agents), []),
           ...(pods === undefined ? [] : checkParts(pods)),
         ]),
     await checkKarpenter(context, nodes, pods, unread),
@@ -285,6 +286,17 @@ function checkAgents(
   const where = nodes === undefined ? `, nodes ${notChecked}` : `, on ${nodes.length} nodes`;
   const result = `${ready.length} ready of ${agents.length}${where}`;
   return examined('agents', result, examineAgents(nodes, agents));
+}
+
+/** Whether the agents enforce them, and what to do if not. */
+function ownersOf(agents: readonly AgentView[]): string {
+  const own = verifiedOf(agents).filter(({ isOldNmi }) => !isOldNmi);
+  const modes = [...new Set(own.map(({ config }) => config?.identityOwners))];
+  const open = modes.find((each) => each !== 'enforce');
+  if (own.length === 0 || modes.includes(undefined)) return notChecked;
+  if (open === undefined) return 'enforced';
+  const where = modes.length > 1 ? ' on some nodes' : '';
+  return `not enforced (${open}${where}): apply what \`kubectl nmi grants\` prints, then set nmi.identityOwners=enforce`;
 }
 
 /** Impersonates the agent's service account if the user may; else its permissions are unknown. */

@@ -146,7 +146,7 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
       ...names.samples(),
       ...(unowned === undefined
         ? []
-        : [{ metric: 'nmi_identities_not_owned' as const, value: unowned() }]),
+        : samplesBy('nmi_identities_not_owned', 'mode', { [owners.mode]: unowned() })),
     ],
     [Symbol.asyncDispose]: () => {
       ipStaleness[Symbol.dispose]();

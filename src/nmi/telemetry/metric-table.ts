@@ -149,8 +149,8 @@ export const newMetrics = {
     'Cached custom resources: identities, bindings, exceptions, grants.',
   ),
   nmi_identities_not_owned: gauge(
-    [],
-    'AzureIdentities and exceptions in use on this node without an AzureIdentityGrant; --identity-owners=enforce refuses them.',
+    ['mode'],
+    'AzureIdentities and exceptions in use on this node without an AzureIdentityGrant, by --identity-owners: warn serves them, enforce refuses them.',
   ),
   nmi_conditions_writes_total: counter(
     ['outcome'],

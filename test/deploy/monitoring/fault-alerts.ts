@@ -19,7 +19,7 @@ const fault = (scenario: string, alerts: string, shown: string): FaultAlerts => 
 export const faultAlerts: readonly FaultAlerts[] = [
   fault('not-assigned', 'NmiIdentityNotAssigned', 'the agent of the node'),
   fault('strict-identity', 'NmiPodsRefused', 'reason identity_ambiguous'),
-  fault('identity-not-owned-warned', 'NmiIdentitiesNotOwned', 'the cluster; the log names objects'),
+  fault('identity-not-owned-warned', 'NmiOwnersNotEnforced', 'the cluster; the log names objects'),
   fault('identity-not-owned', 'NmiPodsRefused', 'reason identity_not_owned'),
   fault('exception-not-owned', 'NmiPodsRefused', 'reason identity_not_owned'),
   fault('application-not-owned', 'NmiPodsRefused', 'reason identity_not_owned'),

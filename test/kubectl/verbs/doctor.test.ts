@@ -93,6 +93,24 @@ describe('kubectl nmi doctor', () => {
     assert.match(on.stdout, /^status conditions +written$/m);
   });
 
+  it('says whether the agents enforce owners of identities, and what to do if not', async () => {
+    const checkWith = async (...args: readonly string[]): Promise<string> => {
+      const pods = args.map((arg, at) => createAgentPod(`node-${at}`, { args: [arg] }));
+      const { stdout } = await play(['doctor'], testBedOf({ pods }));
+      return /^identity owners +(.*)$/m.exec(stdout)?.[1] ?? '';
+    };
+    const enforce = '--identity-owners=enforce';
+    assert.equal(await checkWith(enforce, enforce), 'enforced');
+    const fix = 'apply what `kubectl nmi grants` prints, then set nmi.identityOwners=enforce';
+    assert.equal(await checkWith('-v=1'), `not enforced (warn): ${fix}`);
+    assert.equal(
+      await checkWith(enforce, '--identity-owners=off'),
+      `not enforced (off on some nodes): ${fix}`,
+    );
+    assert.equal(await checkWith('--of-another-version'), 'not checked');
+    assert.equal(await checkWith(), 'not checked');
+  });
+
   it('looks for no agent before an installation', async () => {
     const { code, stdout } = await play(
       ['doctor', '--pre', '--exit-code'],

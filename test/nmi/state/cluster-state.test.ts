@@ -150,13 +150,13 @@ describe('the state of the node in the agent', () => {
     );
     assert.equal(valueOf('nmi_waiting_requests'), 0);
     assert.equal(valueOf('nmi_index_objects', { kind: 'grants' }), 0);
-    assert.equal(valueOf('nmi_identities_not_owned'), 0);
+    assert.equal(valueOf('nmi_identities_not_owned', { mode: 'warn' }), 0);
     state.grants.identities.upsert(
       createIdentity({ clientId: '22729e47-74ce-4b43-8eea-aab5f2073301' }),
     );
     state.grants.bindings.upsert(createBinding());
     state.pods.upsert(createPod({ name: 'bound', labels: { aadpodidbinding: 'label' } }));
-    assert.equal(valueOf('nmi_identities_not_owned'), 1);
+    assert.equal(valueOf('nmi_identities_not_owned', { mode: 'warn' }), 1);
     const waiting = state.waiters.nextChange(1);
     assert.equal(valueOf('nmi_waiting_requests'), 1);
     await waiting;
