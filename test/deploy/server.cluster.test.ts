@@ -3,15 +3,17 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { before, it } from 'node:test';
+import { before, describe, it } from 'node:test';
 import { parse, stringify } from 'yaml';
 import { chartFolder } from '../../scripts/chart-schema.ts';
 import { describeOnNewestVersion } from '../cluster/support/on-clusters.ts';
 import { provideHelm } from '../cluster/support/binaries.ts';
 import {
+  flagsOf,
   objectsOf,
   renderChart,
   testRepository,
+  type Container,
   type DaemonSetSpec,
   type RenderOptions,
 } from './chart-render.ts';
@@ -126,24 +128,27 @@ describeOnNewestVersion('the manifests', (cluster) => {
     }
   });
 
+  const image = `--set=image.repository=${testRepository}`;
+  /** Helm on the release; returns what it prints. */
+  function run(verb: string, ...words: readonly string[]): string {
+    const { status, stdout, stderr } = spawnSync(
+      helm.programs ?? '',
+      [verb, 'nmi', ...words, '--namespace=kube-system'],
+      {
+        encoding: 'utf8',
+        timeout: 60_000,
+        env: { ...process.env, KUBECONFIG: cluster().adminKubeconfig, HOME: cluster().folder },
+      },
+    );
+    assert.equal(status, 0, stderr);
+    return stdout;
+  }
+
   it(
     'are taken over, opened, rolled back and removed by helm',
     { skip: helm.missing },
     async () => {
-      const run = (verb: string, ...words: readonly string[]) => {
-        const { status, stderr } = spawnSync(
-          helm.programs ?? '',
-          [verb, 'nmi', ...words, '--namespace=kube-system'],
-          {
-            encoding: 'utf8',
-            timeout: 60_000,
-            env: { ...process.env, KUBECONFIG: cluster().adminKubeconfig, HOME: cluster().folder },
-          },
-        );
-        assert.equal(status, 0, stderr);
-      };
       await cluster().apply(await read('nmi.yaml'));
-      const image = `--set=image.repository=${testRepository}`;
       run('upgrade', chartFolder, '--install', '--take-ownership', '--server-side=false', image);
       assert.equal(await podsRun(), 'the agent in two');
       run('upgrade', chartFolder, '--reuse-values', '--set=uninstall.openNodes=true');
@@ -167,14 +172,7 @@ describeOnNewestVersion('the manifests', (cluster) => {
     { skip: helm.missing },
     async () => {
       const upgrade = async (...flags: readonly string[]) => {
-        const words = ['upgrade', 'nmi', chartFolder, '--install', '--namespace=kube-system'];
-        const image = `--set=image.repository=${testRepository}`;
-        const { status, stderr } = spawnSync(helm.programs ?? '', [...words, image, ...flags], {
-          encoding: 'utf8',
-          timeout: 60_000,
-          env: { ...process.env, KUBECONFIG: cluster().adminKubeconfig, HOME: cluster().folder },
-        });
-        assert.equal(status, 0, stderr);
+        run('upgrade', chartFolder, '--install', image, ...flags);
         const { spec } = await cluster().admin.expect('GET', daemonSetPath);
         const { maxSurge } = (spec as DaemonSetSpec).updateStrategy.rollingUpdate;
         return maxSurge;
@@ -223,4 +221,88 @@ describeOnNewestVersion('the manifests', (cluster) => {
       assert.equal(await upgrade(), 1, 'no agent to replace');
     },
   );
+
+  describe('for --identity-owners', { skip: helm.missing }, () => {
+    const root = '/apis/aadpodidentity.k8s.io/v1/namespaces/default';
+    const oldNmi = '/apis/apps/v1/namespaces/default/daemonsets/nmi';
+
+    /** The mode that agents and conditions have now, none being their default. */
+    const modeNow = async (): Promise<string | undefined> => {
+      const deployment = '/apis/apps/v1/namespaces/kube-system/deployments/nmi-conditions';
+      const modes = [];
+      for (const path of [daemonSetPath, deployment]) {
+        const { spec } = await cluster().admin.expect('GET', path);
+        const [container] = (spec as DaemonSetSpec).template.spec.containers;
+        modes.push(flagsOf(container as Container)['identity-owners']);
+      }
+      assert.equal(modes[0], modes[1]);
+      return modes[0];
+    };
+    const upgrade = (...flags: readonly string[]) => {
+      run('upgrade', chartFolder, '--install', image, ...flags);
+      return modeNow();
+    };
+    const installAnew = (...flags: readonly string[]) => {
+      run('uninstall', '--ignore-not-found');
+      return upgrade(...flags);
+    };
+    const create = (plural: string, kind: string, spec: object) =>
+      cluster().admin.expect('POST', `${root}/${plural}`, {
+        apiVersion: 'aadpodidentity.k8s.io/v1',
+        kind,
+        metadata: { name: 'x' },
+        spec,
+      });
+    const remove = (path: string) => cluster().admin.expect('DELETE', path);
+    const clientID = '431054d5-1b5d-4836-8331-11abcaa2c1d8';
+    const createIdentity = () => create('azureidentities', 'AzureIdentity', { clientID });
+
+    it('enforce in a cluster without identities, and keep the mode of what is installed', async () => {
+      assert.equal(await installAnew(), 'enforce');
+      assert.match(
+        run('status'),
+        /no namespace uses an identity of the nodes\s+without a grant/,
+      );
+      await createIdentity();
+      assert.equal(await upgrade(), 'enforce');
+      await remove(daemonSetPath);
+      assert.equal(await upgrade(), 'enforce', 'a DaemonSet that somebody deleted');
+      run('upgrade', chartFolder, '--reuse-values', '--set=uninstall.openNodes=true');
+      assert.equal(await upgrade(), 'enforce', 'after the nodes were opened');
+      assert.equal(await upgrade('--set=nmi.identityOwners=warn'), 'warn');
+      await remove(`${root}/azureidentities/x`);
+      assert.equal(await upgrade(), 'warn');
+      assert.match(run('status'), /kubectl nmi grants/);
+      assert.equal(await upgrade('--set=nmi.identityOwners=off'), 'off');
+    });
+
+    it('change nothing where something may be served already', async () => {
+      await createIdentity();
+      assert.equal(await installAnew(), undefined, 'an identity');
+      await remove(`${root}/azureidentities/x`);
+      assert.equal(await upgrade(), undefined, 'an agent without the flag');
+
+      const exceptions = 'azurepodidentityexceptions';
+      await create(exceptions, 'AzurePodIdentityException', { podLabels: { app: 'x' } });
+      assert.equal(await installAnew(), undefined, 'an exception');
+      await remove(`${root}/${exceptions}/x`);
+
+      const named = `--set-json=azureIdentities={"a":{"type":0,"clientID":"${clientID}","binding":{"selector":"a"}}}`;
+      assert.equal(await installAnew(named), undefined, 'an identity of the values');
+      const variable = '--set-json=nmi.env=[{"name":"NMI_IDENTITY_OWNERS","value":"off"}]';
+      assert.equal(await installAnew(variable), undefined, 'the variable');
+    });
+
+    it('take the mode of another release of the agent', async () => {
+      run('uninstall');
+      await cluster().apply(oldDaemonSet('nmi', 'default', { component: 'nmi', tier: 'node' }));
+      assert.equal(await upgrade(), undefined);
+      const args = ['--node=$(NODE_NAME)', '--identity-owners', 'enforce'];
+      const spec = { template: { spec: { containers: [{ name: 'nmi', args }] } } };
+      const contentType = 'application/strategic-merge-patch+json';
+      await cluster().admin.expect('PATCH', oldNmi, { spec }, { contentType });
+      assert.equal(await installAnew(), 'enforce');
+      await remove(oldNmi);
+    });
+  });
 });

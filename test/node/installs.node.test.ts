@@ -30,7 +30,7 @@ import {
   startStaticLoad,
   type Load,
 } from './support/load.ts';
-import { openNode, type TestNode } from './support/node.ts';
+import { grantOfIdentities, identities, openNode, type TestNode } from './support/node.ts';
 import { assertGets } from './support/pod-kinds.ts';
 
 const nodeSystem = provideNodeSystem();
@@ -65,7 +65,12 @@ describe('a real node with cgroupfs', { skip: nodeSystem.missing ?? false }, () 
     await node.apply(clientPod({ name: 'waiting', labels: { aadpodidbinding: 'app' } }));
     const waiting = ['wait', '--for=condition=PodScheduled=False', 'pod/waiting', '--timeout=30s'];
     await node.kubectl(waiting);
+    // Agents of a cluster without identities enforce owners.
+    await node.kubectl(['delete', 'azureidentities,azurepodidentityexceptions', '--all']);
     await installChart(node, { redirect: 'ebpf', startupTaint }, { bootGuard: { enabled: true } });
+    const agent = await node.kubectl(['get', 'daemonset', 'nmi', inSystem, '--output=yaml']);
+    assert.match(agent, /--identity-owners=enforce/);
+    await node.apply(...identities(), grantOfIdentities);
     const guard = ['rollout', 'status', 'daemonset/nmi-boot-guard', inSystem, '--timeout=60s'];
     await node.kubectl(guard, { timeoutMs: 70_000 });
     await untilPodsReady(node, 'waiting');
@@ -128,6 +133,7 @@ describe('a real node with cgroupfs', { skip: nodeSystem.missing ?? false }, () 
       Record<string, object>
     >;
     await installChart(node, { redirect: 'ebpf', ...nmi }, more);
+    await node.kubectl(['delete', 'azureidentitygrant', grantOfIdentities.metadata.name]);
     await eventuallyByProcess(() => assertGets(node, 'load-bound', '400'), 30_000);
     await applyText(await node.plugin(['grants']));
     await eventuallyByProcess(() => assertGets(node, 'load-bound', 'app'), 30_000);

@@ -23,12 +23,17 @@
 {{- $port -}}
 {{- end -}}
 
+{{/* With what the chart looks up. */}}
+{{- define "nmi.values" -}}
+{{- mergeOverwrite (deepCopy .Values) (dict "nmi" (dict "identityOwners" (include "nmi.identityOwners" .))) | toYaml -}}
+{{- end -}}
+
 {{/*
 The values of the container that keeps the kernel's side, with privilegeSplit or without. An agent without
 a redirect has no right to open a node that had one before.
 */}}
 {{- define "nmi.kernelValues" -}}
-{{- $values := deepCopy .Values -}}
+{{- $values := include "nmi.values" . | fromYaml -}}
 {{- if include "nmi.isSplit" . -}}
 {{- $side := .Values.nmi.redirectSide -}}
 {{- $taken := list (include "nmi.probePort" .) (include "nmi.metricsPort" .) (include "nmi.given" .Values.nmi.port | default "2579") -}}
@@ -43,7 +48,7 @@ a redirect has no right to open a node that had one before.
 
 {{/* Of the container that answers pods. */}}
 {{- define "nmi.servingValues" -}}
-{{- $values := deepCopy .Values -}}
+{{- $values := include "nmi.values" . | fromYaml -}}
 {{- if include "nmi.isSplit" . -}}
 {{- $_ := mergeOverwrite $values (dict "nmi" (dict "redirect" "pinned")) -}}
 {{- end -}}

@@ -209,8 +209,21 @@ function configure(machine: Machine, { cgroupDriver, startupTaint, maxPods }: No
   machine.write('/etc/machine-id', '');
 }
 
-function identities(): readonly object[] {
-  const apiVersion = 'aadpodidentity.k8s.io/v1';
+const apiVersion = 'aadpodidentity.k8s.io/v1';
+
+/** Of the assigned identities and the exception, as agents need it that enforce owners. */
+export const grantOfIdentities = {
+  apiVersion,
+  kind: 'AzureIdentityGrant',
+  metadata: { name: 'default' },
+  spec: {
+    namespaces: ['default'],
+    clientIDs: identityNames.map((name) => createLabIdentity(name).clientId),
+    nodeIdentities: true,
+  },
+};
+
+export function identities(): readonly object[] {
   const bind = (name: string): object => ({
     apiVersion,
     kind: 'AzureIdentityBinding',
