@@ -92,6 +92,10 @@ const workloads: Readonly<Record<string, (wish: PodWish) => readonly [string, ob
     '/apis/apps/v1 daemonsets',
     { spec: { ...selected, template: templateOf(wish) } },
   ],
+  'a ControllerRevision': (wish) => [
+    '/apis/apps/v1 controllerrevisions',
+    { revision: 1, data: { spec: { template: templateOf(wish) } } },
+  ],
   'a Job': (wish) => ['/apis/batch/v1 jobs', { spec: { template: templateOf(wish, restarting) } }],
   'a CronJob': (wish) => [
     '/apis/batch/v1 cronjobs',
@@ -146,6 +150,25 @@ describeOnEveryVersion('the admission policies', (cluster) => {
 
   const create = (path: string, body: object, options: RequestOptions = {}): Promise<Answer> =>
     cluster().admin.request('POST', `${path}?dryRun=All`, body, options);
+
+  /** A write of labels by a subresource of a pod, or by `bindings`. */
+  function writeLabels(
+    name: string,
+    way: string,
+    labels: Readonly<Record<string, string>>,
+    options: RequestOptions = {},
+  ): Promise<Answer> {
+    const { admin } = cluster();
+    const metadata = { name, labels };
+    if (!/binding/.test(way)) {
+      const patch = { ...options, contentType: mergePatch };
+      return admin.request('PATCH', `${pods}/${name}/${way}`, { metadata: { labels } }, patch);
+    }
+    const target = { kind: 'Node', name: 'node-a' };
+    const body = { apiVersion: 'v1', kind: 'Binding', metadata, target };
+    const path = way === 'bindings' ? pods.replace(/pods$/, way) : `${pods}/${name}/${way}`;
+    return admin.request('POST', path, body, options);
+  }
 
   describe('drop NET_RAW', () => {
     const createPod = (wish: PodWish): Promise<Answer> => create(pods, podOf(wish));
@@ -217,6 +240,12 @@ describeOnEveryVersion('the admission policies', (cluster) => {
       const labelled = await patch({ metadata: { labels: { aadpodidbinding: 'checkout' } } });
       assert.equal(labelled.status, 403);
       assert.match(labelled.body.message ?? '', said);
+      for (const way of ['status', 'binding'] as const) {
+        const refused = await writeLabels('raw', way, { aadpodidbinding: 'checkout' });
+        assert.equal(refused.status, 403, way);
+        assert.match(refused.body.message ?? '', way === 'status' ? said : /a Binding must not/);
+      }
+      assert.equal((await writeLabels('raw', 'status', { app: 'app' })).status, 200);
       const held = { finalizers: ['example.com/hold'], labels: { app: 'app' } };
       assert.equal((await patch({ metadata: held })).status, 200);
       assert.equal((await patch({ metadata: { finalizers: null } })).status, 200);
@@ -277,6 +306,50 @@ describeOnEveryVersion('the admission policies', (cluster) => {
         assert.equal((await createWorkload(what, { label: 'payroll' }, {})).status, 201);
       });
     }
+
+    it('decide on every subresource that can label a pod', async (t) => {
+      const { admin } = cluster();
+      const { resources } = (await admin.expect('GET', '/api/v1')) as unknown as {
+        readonly resources: readonly { name: string; kind: string; verbs: readonly string[] }[];
+      };
+      const ways = resources
+        .filter(({ name }) => /^pods\/|^bindings$/.test(name))
+        .filter(({ kind, verbs }) => verbs.includes('patch') || kind === 'Binding')
+        .map(({ name }) => name.replace('pods/', ''));
+      const labelBy = async (way: string, options: RequestOptions): Promise<string | undefined> => {
+        await admin.expect('POST', pods, podOf({ context: {} }));
+        await writeLabels('app', way, { aadpodidbinding: 'payroll' }, options);
+        const { metadata } = await admin.expect('GET', `${pods}/app`);
+        await deletePod(admin, { namespace: 'shop', name: 'app' });
+        return (metadata as { readonly labels?: Record<string, string> }).labels?.[
+          'aadpodidbinding'
+        ];
+      };
+      // The other policy refuses some of these writes too.
+      await cluster().kubectl([
+        ...['delete', 'validatingadmissionpolicybinding', 'entra-pod-identity-drop-net-raw'],
+      ]);
+      await eventually(async () => assert.equal(await labelBy('status', {}), 'payroll'), 30_000);
+      const labeling = [];
+      for (const way of ways) {
+        assert.equal(await labelBy(way, alice), undefined, way);
+        if ((await labelBy(way, {})) === 'payroll') labeling.push(way);
+      }
+      t.diagnostic(`of ${ways.join(' ')}: ${labeling.join(' ')}`);
+      // Labels of a Binding count from 1.35 on.
+      const [, minor = 0] = cluster().binaries.version.split('.').map(Number);
+      assert.deepEqual(labeling, [...(minor < 35 ? [] : ['bindings', 'binding']), 'status']);
+    });
+
+    it('let kubelets and schedulers write pods of any label', async () => {
+      const { admin } = cluster();
+      await admin.expect('POST', pods, podOf({ label: 'payroll' }));
+      for (const way of ['status', 'binding']) {
+        const { status, body } = await writeLabels('app', way, { zone: '1' }, alice);
+        assert.ok(status < 300, `${way}: ${body.message ?? ''}`);
+      }
+      await deletePod(admin, { namespace: 'shop', name: 'app' });
+    });
 
     it('do not apply to older objects until their program changes', async () => {
       const { admin } = cluster();
