@@ -209,7 +209,29 @@ describe('the agent on a real node', { skip: nodeSystem.missing ?? false }, () =
 
     itStaysClosed('ebpf');
 
+    it('answers known connections, and tells the others to retry, while the container `redirect` is away', async (t) => {
+      const report = await load.during(async () => {
+        await killRedirect('nmi-supervise');
+        // From the second time on the kubelet waits.
+        await killRedirect('nmi-supervise');
+        await untilRolledOut(node);
+      }, 90_000);
+      t.diagnostic(describeLoad(report));
+      assertClosed(report, ['app']);
+      assertIndependent(report);
+      assert.deepEqual(
+        Object.keys(report.bound.outcomes).filter((each) => !/^(?:200 app|503)$/.test(each)),
+        [],
+      );
+      const log = await node.kubectl(['logs', await agentPod(node), ...agent, '--container=nmi']);
+      assert.match(log, /redirect not in place, retrying.*/);
+      assert.match(log, /nmi redirect run does not answer/);
+    });
+
     it('refuses no request in an upgrade of the chart, which starts the new agent beside the old one', async (t) => {
+      // The DaemonSet's controller keeps the old pod until the new one is ready only while the old one is ready: right
+      // after the container `redirect` was away, it has to be so for good.
+      await untilRolledOut(node);
       const report = await load.during(async () => {
         await installChart(node, { redirect: 'ebpf', podAnnotations: { upgrade: '2' } });
       });
@@ -237,25 +259,6 @@ describe('the agent on a real node', { skip: nodeSystem.missing ?? false }, () =
         t.diagnostic(`${words}: ${printed.slice(0, 600)}`);
         assert.match(printed, shows, words);
       }
-    });
-
-    it('answers known connections, and tells the others to retry, while the container `redirect` is away', async (t) => {
-      const report = await load.during(async () => {
-        await killRedirect('nmi-supervise');
-        // From the second time on the kubelet waits.
-        await killRedirect('nmi-supervise');
-        await untilRolledOut(node);
-      }, 90_000);
-      t.diagnostic(describeLoad(report));
-      assertClosed(report, ['app']);
-      assertIndependent(report);
-      assert.deepEqual(
-        Object.keys(report.bound.outcomes).filter((each) => !/^(?:200 app|503)$/.test(each)),
-        [],
-      );
-      const log = await node.kubectl(['logs', await agentPod(node), ...agent, '--container=nmi']);
-      assert.match(log, /redirect not in place, retrying.*/);
-      assert.match(log, /nmi redirect run does not answer/);
     });
   });
 

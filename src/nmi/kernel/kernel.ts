@@ -78,6 +78,9 @@ export function openKernel({ config, clock, log, hasPredecessor }: KernelOptions
   const reconciler = new Reconciler({
     redirect,
     intervalMs: config.redirectIntervalMs,
+    // The question to the other container is cheap. Waits that grow beyond a probe's period left the agent unready after
+    // that container was back, and an update replaces an agent that is not ready before the next one serves.
+    longestRetryMs: config.redirect === 'pinned' ? 1_000 : undefined,
     clock,
     log: redirectLog,
     onCheck: (outcome) => void checks[outcome]++,

@@ -15,6 +15,8 @@ export type CheckOutcome = 'unchanged' | 'installed' | 'repaired' | 'failed';
 export interface ReconcilerOptions {
   readonly redirect: Redirect;
   readonly intervalMs: number;
+  /** Longest wait after a failure; default: the interval. */
+  readonly longestRetryMs?: number | undefined;
   readonly clock: Clock;
   readonly log: Log;
   readonly onCheck: (outcome: CheckOutcome) => void;
@@ -92,9 +94,9 @@ export class Reconciler implements AsyncDisposable {
     if (this.#isPaused) return this.#options.intervalMs;
     this.#running = this.#check();
     await this.#running;
-    const { intervalMs } = this.#options;
+    const { intervalMs, longestRetryMs = intervalMs } = this.#options;
     if (this.#failures === 0) return intervalMs;
-    return Math.min(intervalMs, firstRetryMs * 2 ** (this.#failures - 1));
+    return Math.min(longestRetryMs, firstRetryMs * 2 ** (this.#failures - 1));
   }
 
   async #check(): Promise<void> {

@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it, mock } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { parseConfig } from '../../../src/nmi/config/config.ts';
 import { openCallerServer } from '../../../src/nmi/kernel/caller-server.ts';
 import { openKernel } from '../../../src/nmi/kernel/kernel.ts';
@@ -92,6 +93,35 @@ describe('the kernel side of a node', () => {
     const caller = { ...peer, localIp: listen.listenIp, localPort: listen.listenPort };
     assert.deepEqual(await kernel.attest(caller), { kind: 'unattested', refusedBy: 'option' });
     assert.equal(refused(), 1);
+  });
+
+  it('is as it was a second after the other process is back, however long it was away', async (t) => {
+    const folder = mkdtempSync(join(tmpdir(), 'nmi-test-kernel-'));
+    t.after(() => rmSync(folder, { recursive: true }));
+    const path = join(folder, 'callers.sock');
+    const listen = { listenIp: '127.0.0.1', listenPort: 2579 };
+    const target = { metadataIp: '169.254.169.254', metadataPort: 80, ...listen };
+    const flags = { redirect: 'pinned', 'nmi-listen-address': listen.listenIp };
+    const { kernel, clock } = open(flags, { NMI_CALLER_SOCKET: path });
+    await using _kernel = kernel;
+    await kernel.start();
+    const pass = async (ms: number) => {
+      for (let passed = 0; passed < ms; passed += 100) {
+        clock.advance(100);
+        // For the socket.
+        await delay(2);
+      }
+    };
+    await pass(12_000);
+    assert.match(kernel.problem() ?? '', /does not answer/);
+    await using _server = await openCallerServer({
+      path,
+      report: () => ({ mode: 'ebpf', isActive: true, layout: mapLayout, target }),
+      lookUp: () => ({ kind: 'unattested' }),
+      letThrough: () => undefined,
+    });
+    await pass(1_200);
+    assert.equal(kernel.problem(), undefined);
   });
 
   it('adds the address, or fails with the reason why the agent cannot start', async () => {

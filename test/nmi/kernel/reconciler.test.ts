@@ -1,7 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { Log } from '../../../src/base/log.ts';
-import { Reconciler, type CheckOutcome } from '../../../src/nmi/kernel/reconciler.ts';
+import {
+  Reconciler,
+  type CheckOutcome,
+  type ReconcilerOptions,
+} from '../../../src/nmi/kernel/reconciler.ts';
 import { asRedirectError } from '../../../src/redirect/native/addon.ts';
 import {
   RedirectError,
@@ -15,7 +19,7 @@ const absent: RedirectStatus = { state: 'absent', detail: 'nothing', problems: [
 const broken: RedirectStatus = { state: 'broken', detail: 'nft', problems: ['jump is gone'] };
 
 /** A kernel in one variable: the current state, and whether an installation works. */
-function open(initial: RedirectStatus) {
+function open(initial: RedirectStatus, more: Partial<ReconcilerOptions> = {}) {
   const clock = new HandClock();
   const testBed = {
     now: initial,
@@ -58,6 +62,7 @@ function open(initial: RedirectStatus) {
     clock,
     log,
     onCheck: (outcome) => outcomes.push(outcome),
+    ...more,
   });
   const pass = async (ms: number) => {
     clock.advance(ms);
@@ -172,6 +177,18 @@ describe('the reconciler of the redirect', () => {
     assert.equal(keeper.problem(), undefined);
     assert.deepEqual(outcomes, [...Array<string>(5).fill('failed'), 'installed']);
     assert.deepEqual(lines, ['error redirect not in place, retrying', 'info redirect installed']);
+    await keeper[Symbol.asyncDispose]();
+  });
+
+  it('retries no later than asked for', async () => {
+    const { keeper, testBed, pass } = open(absent, { longestRetryMs: 1_000 });
+    testBed.installError = new RedirectError('BUSY', 'restore', 'the lock is held');
+    await keeper.start();
+    for (const pauseMs of [250, 500, 1000, 1000, 1000, 1000]) await pass(pauseMs);
+    assert.equal(testBed.installs, 7);
+    testBed.installError = undefined;
+    await pass(1_000);
+    assert.equal(keeper.problem(), undefined);
     await keeper[Symbol.asyncDispose]();
   });
 
