@@ -118,7 +118,17 @@ describe('an agent that is cut off from the API', () => {
     pass(1_000_000);
     const reply = await ask(pod, tokenTarget);
     assert.equal(reply.status, 503, reply.text);
-    assert.match(reply.text, /agent_not_synced/);
+    assert.equal(reply.headers.get('retry-after'), '1');
+    assert.match(
+      reply.text,
+      /not proven current: pods for 1 d 0 h, .*bindings for 1 d 0 h.*agent_not_synced/,
+    );
+    assert.match(
+      await readReady(agent),
+      /"rights_current":"no pod gets a token: .*pods for 1 d 0 h/,
+    );
+    const instance = await ask(pod, '/metadata/instance?api-version=2021-02-01');
+    assert.equal(instance.status, 200, instance.text);
   });
 
   it('uses the last annotations of a service account for five minutes, also after a pause', async () => {

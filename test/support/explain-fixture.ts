@@ -41,6 +41,7 @@ export function openExplainFixture({
     failure: SourceFailure | undefined;
     isSynced: boolean;
     trusts: boolean;
+    rightsProblem: string | undefined;
     lifeMs: number;
     whyUnavailable: string | undefined;
     /** By pod UID. */
@@ -49,6 +50,7 @@ export function openExplainFixture({
     failure: undefined,
     isSynced: true,
     trusts: true,
+    rightsProblem: undefined,
     lifeMs: 24 * hourMs,
     whyUnavailable: undefined,
     clients: {},
@@ -90,6 +92,7 @@ export function openExplainFixture({
       nearNames: new NearNames(grants),
       isSynced,
       trusts,
+      rightsProblem: () => state.rightsProblem,
     },
     policy: { strict, graceMs: 60_000, hostNetwork: 'serve' },
     throttledOf: (uid) => throttled.of(uid),

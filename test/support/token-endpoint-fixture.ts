@@ -41,7 +41,11 @@ export function openEndpointFixture(
     authority: 'https://login.example',
     audience: 'api://exchange',
   }));
-  const state = { isSynced: true, trusts: true, trustsRights: true };
+  const state: { isSynced: boolean; trusts: boolean; rightsProblem: string | undefined } = {
+    isSynced: true,
+    trusts: true,
+    rightsProblem: undefined,
+  };
   const hits: GrantedDecision[] = [];
   const bugs: unknown[] = [];
   const observer = { onHit: ({ decision }: Hit) => void hits.push(decision) };
@@ -53,7 +57,8 @@ export function openEndpointFixture(
     workloadIdentities,
     nearNames: new NearNames(grants),
     isSynced: () => state.isSynced,
-    trusts: (by: IdentifiedBy) => state.trustsRights && (by === 'cgroup' || state.trusts),
+    trusts: (by: IdentifiedBy) => by === 'cgroup' || state.trusts,
+    rightsProblem: () => state.rightsProblem,
   };
   const policy = { strict: false, graceMs: 0, hostNetwork: 'serve' } as const;
   const broker = {

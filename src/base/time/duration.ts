@@ -5,6 +5,16 @@ const units: ReadonlyMap<string, number> = new Map([
   ['ms', 1],
 ]);
 
+/** For people, in two units at most: `1 h 5 min`, `59 min 3 s`, `12 s`; below a second it is `0 s`. */
+export function durationText(ms: number): string {
+  const seconds = Math.floor(ms / 1000);
+  const minutes = Math.floor(seconds / 60);
+  const hours = Math.floor(minutes / 60);
+  if (hours >= 24) return `${Math.floor(hours / 24)} d ${hours % 24} h`;
+  if (hours > 0) return `${hours} h ${minutes % 60} min`;
+  return minutes > 0 ? `${minutes} min ${seconds % 60} s` : `${seconds} s`;
+}
+
 /** A Go duration of hours, minutes, seconds and milliseconds such as `1m30s`, in milliseconds. */
 export function parseDuration(text: string): number | undefined {
   if (!/^(?:\d+(?:\.\d+)?(?:ms|h|m|s))+$/.test(text)) return undefined;

@@ -106,6 +106,7 @@ export function createClusterState(
     nearNames: new NearNames(grants),
     isSynced: () => true,
     trusts: () => true,
+    rightsProblem: () => undefined,
   };
   const policy: GrantPolicy = {
     strict: config.strictIdentity,

@@ -14,7 +14,7 @@ export interface CallerState {
   readonly pods: PodIndex;
   /** All watches have listed at least once. */
   isSynced(): boolean;
-  /** It is recent enough to grant rights to a pod that was identified like this. */
+  /** It is recent enough for a caller that was identified like this. */
   trusts(by: IdentifiedBy): boolean;
   /** The current problem of any watch, or of the pod watch, in a few words. */
   whyBehind?(resource?: 'pods'): string | undefined;

@@ -6,9 +6,10 @@ import type { Part } from '../base/part.ts';
 import { readiness } from '../base/readiness.ts';
 import type { Config } from '../config/config.ts';
 import { shownFlags } from '../config/shown-flags.ts';
+import type { Tuning } from '../config/tuning.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import type { ClusterState } from '../state/cluster-state.ts';
-import { watchProblems } from '../kube/watch/watch-report.ts';
+import { olderThan, watchProblems } from '../kube/watch/watch-report.ts';
 import type { Watches } from '../kube/watch/watches.ts';
 import { explain, type ExplainContext } from './explain.ts';
 import type { AgentFacts, NodeHealth } from './explanation.ts';
@@ -19,6 +20,7 @@ export interface ExplainOptions extends Omit<
   'clusterState' | 'health' | 'agent' | 'whyUnavailable'
 > {
   readonly config: Config;
+  readonly tuning: Tuning;
   readonly kernel: Kernel;
   readonly state: ClusterState;
   /** For `nmi ready`. */
@@ -29,8 +31,8 @@ export interface ExplainOptions extends Omit<
 
 /** Never rejects. */
 export function openExplain(options: ExplainOptions): Promise<AsyncDisposable> {
-  const { config, kernel, state: clusterState, parts, clock, log } = options;
-  const health = () => readHealth(config.node, kernel, clusterState);
+  const { config, tuning, kernel, state: clusterState, parts, clock, log } = options;
+  const health = () => readHealth(config.node, kernel, clusterState, tuning);
   const startedAt = new Date(clock.wallMs()).toISOString();
   const flags = Object.fromEntries(shownFlags(config));
   const agent = (): AgentFacts => ({
@@ -52,7 +54,7 @@ export function openExplain(options: ExplainOptions): Promise<AsyncDisposable> {
 }
 
 interface StateFacts extends Pick<ClusterState, 'podsAskedAs'> {
-  readonly watches: Pick<Watches, 'unsynced' | 'stats'>;
+  readonly watches: Pick<Watches, 'unsynced' | 'ages' | 'stats'>;
 }
 
 /** The state of redirect and watches in a readable form, determined on demand. */
@@ -60,6 +62,7 @@ export function readHealth(
   name: string,
   kernel: Pick<Kernel, 'mode' | 'status' | 'problem'>,
   { watches, podsAskedAs }: StateFacts,
+  { watchStalenessLimitMs }: Pick<Tuning, 'watchStalenessLimitMs'>,
 ): NodeHealth {
   const stats = watches.stats();
   const ages = Object.values(stats).map(({ lastContactAgeMs = Infinity }) => lastContactAgeMs);
@@ -72,6 +75,7 @@ export function readHealth(
       silentForMs: silentForMs === Infinity ? undefined : silentForMs,
       failing: watchProblems(stats),
       podsAskedAs: podsAskedAs(),
+      stale: olderThan(watchStalenessLimitMs, watches.ages()),
     },
   };
 }

@@ -14,7 +14,9 @@ import type {
   UpstreamView,
 } from './explanation.ts';
 import type { IdentifiedBy } from '../callers/caller.ts';
+import { durationText } from '../../base/time/duration.ts';
 import { printable } from '../../base/printable.ts';
+import { describeAges } from '../kube/watch/watch-report.ts';
 import { credentialKinds } from '../sources/entra/credentials/kinds.ts';
 
 export function renderExplanation(explanation: Explanation): string {
@@ -148,7 +150,7 @@ function renderToken(view: TokenView, tenantId: string): string {
 }
 
 function renderFailure({ reason, description, heldForMs }: FailureView): string {
-  const when = heldForMs > 0 ? `no retry for ${duration(heldForMs)}` : 'last try';
+  const when = heldForMs > 0 ? `no retry for ${durationText(heldForMs)}` : 'last try';
   const why = description === '' ? '' : `: ${printable(description)}`;
   return `${when}: ${reason}${why}`;
 }
@@ -157,8 +159,8 @@ function renderTokenState(token: NonNullable<TokenView['token']>): readonly stri
   const { state, expiresInMs, refreshInMs, failedRefreshes, isServed } = token;
   const isOver = expiresInMs <= 0;
   return [
-    `${state} token, ${isOver ? 'expired' : `expires in ${duration(expiresInMs)}`}`,
-    ...(refreshInMs === undefined ? [] : [`next refresh in ${duration(refreshInMs)}`]),
+    `${state} token, ${isOver ? 'expired' : `expires in ${durationText(expiresInMs)}`}`,
+    ...(refreshInMs === undefined ? [] : [`next refresh in ${durationText(refreshInMs)}`]),
     ...(failedRefreshes === 0 ? [] : [`${failedRefreshes} refreshes failed`]),
     ...(isServed || isOver ? [] : ['fetched again before it is served']),
   ];
@@ -243,20 +245,22 @@ function shortOutcome(outcome: Outcome): string {
 }
 
 function renderHealth({ name, redirect, watches }: NodeHealth): string {
-  const { unsynced, silentForMs, failing, podsAskedAs } = watches;
+  const { unsynced, silentForMs, failing, podsAskedAs, stale = [] } = watches;
   const heard =
     silentForMs === undefined
       ? 'no API server contact yet'
-      : `API server contact ${duration(silentForMs)} ago`;
+      : `API server contact ${durationText(silentForMs)} ago`;
   const inStep = failing.length === 0 ? 'watches in step' : 'watches failing';
   const cluster = unsynced.length === 0 ? inStep : `waiting for ${list(unsynced)}`;
   const failures = failing.map(
     ({ resource, reason, forMs }) =>
-      `; ${printable(resource)} failing for ${duration(forMs)} (${toLine(reason)})`,
+      `; ${printable(resource)} failing for ${durationText(forMs)} (${toLine(reason)})`,
   );
   const names = { node: ', asked as this node', account: ', asked as the service account' };
   const asked = podsAskedAs === undefined ? '' : names[podsAskedAs];
-  return `node ${name}: ${renderRedirect(redirect)}; ${cluster}, ${heard}${asked}${failures.join('')}`;
+  const old = stale.length === 0 ? '' : `; not proven current: ${toLine(describeAges(stale))}`;
+  const contact = `${cluster}, ${heard}${asked}`;
+  return `node ${name}: ${renderRedirect(redirect)}; ${contact}${failures.join('')}${old}`;
 }
 
 function renderRedirect({ mode, detail, problem }: NodeHealth['redirect']): string {
@@ -292,13 +296,4 @@ function toLine(text: string): string {
 
 function sentence(text: string): string {
   return `${text[0]?.toUpperCase() ?? ''}${text.slice(1)}.`;
-}
-
-/** Two units at most: `1 h 5 min`, `59 min 3 s`, `12 s`; below a second it is `0 s`. */
-function duration(ms: number): string {
-  const seconds = Math.floor(ms / 1000);
-  const [minutes, hours, days] = [seconds / 60, seconds / 3600, seconds / 86_400].map(Math.floor);
-  if (days !== undefined && days > 0) return `${days} d ${(hours ?? 0) % 24} h`;
-  if (hours !== undefined && hours > 0) return `${hours} h ${(minutes ?? 0) % 60} min`;
-  return minutes !== undefined && minutes > 0 ? `${minutes} min ${seconds % 60} s` : `${seconds} s`;
 }

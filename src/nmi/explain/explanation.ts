@@ -10,6 +10,7 @@ import type { Finding } from '../diagnosis/finding.ts';
 import type { Words } from '../grants/refusal-text.ts';
 import type { AskedAs } from '../kube/api/node-impersonation.ts';
 import type { WatchProblem } from '../kube/watch/watch-report.ts';
+import type { WatchAge } from '../kube/watch/watches.ts';
 
 /** Incremented when an old reader would misunderstand the JSON. */
 export const explanationSchema = 2;
@@ -90,6 +91,8 @@ export interface NodeHealth {
     readonly failing: readonly WatchProblem[];
     /** Held to this node by the API server, or with the rights of all agents; undefined before the first answer. */
     readonly podsAskedAs?: AskedAs | undefined;
+    /** Watches whose objects were not proven current for minutes; absent from an older agent. */
+    readonly stale?: readonly WatchAge<string>[];
   };
 }
 

@@ -27,6 +27,8 @@ export interface GrantState extends CallerState {
   /** Undefined while the option is off. */
   readonly workloadIdentities: WorkloadIdentities | undefined;
   readonly nearNames: NearNames;
+  /** Why nothing is granted any more: what the watches delivered is older than the limit. */
+  rightsProblem(): string | undefined;
 }
 
 /** Grows whenever a grant may have changed; each summand only grows. */
@@ -63,13 +65,18 @@ export function decideGrant(
   if (pod.hostNetwork && policy.hostNetwork === 'refuse') {
     return refused(pod, 'host_network_refused', { about: 'host-network' });
   }
-  if (grants.kind === 'no-label') {
-    const found = ofServiceAccount(pod, query.selector, clusterState);
-    if (found !== undefined) return found;
-    // The add-ons of a cluster use the node's own identities. As long as pods on the host network
-    // could not be told apart, their calls went directly to the real service.
-    if (pod.hostNetwork) return ofNode(pod, query.selector, byHostNetwork, clusterState);
+  const isUnlabeled = grants.kind === 'no-label';
+  const found = isUnlabeled ? ofServiceAccount(pod, query.selector, clusterState) : undefined;
+  // The add-ons of a cluster use the node's own identities. As long as pods on the host network
+  // could not be told apart, their calls went directly to the real service.
+  if (found === undefined && isUnlabeled && pod.hostNetwork) {
+    return ofNode(pod, query.selector, byHostNetwork, clusterState);
   }
+  const problem = clusterState.rightsProblem();
+  if (problem !== undefined) {
+    return refused(pod, 'agent_not_synced', { about: 'old-rights', problem });
+  }
+  if (found !== undefined) return found;
   const choice = chooseIdentity(grants, query.selector, policy, nowWallMs);
   const owned = (decision: Granted | RefusedPod): Granted | RefusedPod =>
     holdToOwners(decision, clusterState.owners, policy, nowWallMs);

@@ -38,6 +38,7 @@ export type PodFacts =
       readonly about: 'account-unavailable' | 'account-unreadable' | 'account-unannotated';
       readonly account: ObjectName;
     }
+  | { readonly about: 'old-rights'; readonly problem: string }
   | { readonly about: 'account-selector'; readonly selector: NamedSelector }
   | { readonly about: 'object-id'; readonly objectId: string }
   | { readonly about: 'resource'; readonly identity: Identity; readonly resource: string }

@@ -62,7 +62,7 @@ function textOfCaller(facts: CallerFacts): string {
     case 'stale': {
       const why = facts.why === undefined ? '' : `: ${facts.why}`;
       return (
-        `Pod information for this node is stale, so the pod at ${facts.ip} gets no token; ` +
+        `Pod information for this node is stale, so the pod at ${facts.ip} cannot be identified; ` +
         `the agent is reading it from the Kubernetes API${why}. Retry.`
       );
     }
@@ -119,6 +119,12 @@ function wordsOfPod(facts: PodFacts, pod: Pod): Words {
       return { text: `Pod ${pod.namespace}/${pod.name} is gone. Retry.` };
     case 'account-pending':
       return { text: 'The service account of this pod is being read. Retry.' };
+    case 'old-rights':
+      return {
+        text:
+          `Without the Kubernetes API no pod of this node gets a token any more: its rights are ${facts.problem}. ` +
+          'Retry.',
+      };
     case 'host-network':
       return {
         text:

@@ -9,14 +9,15 @@ import { GrantIndex } from '../../cache/index/grant-index.ts';
 import { OwnerIndex } from '../../cache/index/owner-index.ts';
 import { PodIndex } from '../../cache/index/pod-index.ts';
 import { GrowingPause } from '../../base/time/growing-pause.ts';
-import { IpStaleness } from './ip-staleness.ts';
 import { authoritiesOf } from '../grants/authorities.ts';
 import { IdentityOwners } from '../grants/identity-owners.ts';
 import { PodPlaces, type PodPlacesOptions } from '../callers/pod-places.ts';
 import { generationOf, type GrantState } from '../grants/decide-grant.ts';
 import { unownedOf } from '../grants/unowned.ts';
+import type { Condition } from '../base/readiness.ts';
 import type { Config } from '../config/config.ts';
 import type { Tuning } from '../config/tuning.ts';
+import { StalenessLimit } from './staleness-limit.ts';
 import { Waiters } from './waiters.ts';
 import { watchConditions, whyBehind } from '../kube/watch/watch-report.ts';
 import type { JsonReader, KubeClient } from '../kube/api/client.ts';
@@ -57,7 +58,7 @@ export interface ClusterStateOptions {
 
 /** Starts the watches. The indexes are filled by the first list. */
 export function openClusterState(options: ClusterStateOptions): ClusterState {
-  const { config, tuning, client, clock, log, attests, network } = options;
+  const { config, tuning, client, clock, log } = options;
   const { node } = config;
   const onObserverError = bugReporter(log, clock, 'index listener failed');
   const pods = new PodIndex(clock, onObserverError);
@@ -104,17 +105,7 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
     () => undefined,
   );
   const places = createPlaces(options, pods, podClient);
-  const ipStaleness = new IpStaleness({
-    clock,
-    limitMs: network === undefined ? 0 : config.addressStalenessLimitMs,
-    attests,
-    stalenessMs: () => watches.stalenessMs('pods'),
-    checkNow: () => watches.checkNow('pods'),
-  });
-  const areRightsCurrent = onceASecond(clock, () => {
-    const { rightsStalenessLimitMs: limitMs } = config;
-    return limitMs === 0 || watches.stale(limitMs).length === 0;
-  });
+  const staleness = limitStaleness(options, watches);
   const clusterState: GrantState = {
     pods,
     grants,
@@ -123,9 +114,8 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
     nearNames: new NearNames(grants),
     upstreams: new UpstreamResolver(authoritiesOf(config), config.redirect !== 'address'),
     isSynced: () => watches.synced,
-    trusts: (by) =>
-      areRightsCurrent() &&
-      (by === 'cgroup' || (attests && by === 'address') || ipStaleness.isCurrent),
+    trusts: staleness.trusts,
+    rightsProblem: staleness.rightsProblem,
     whyBehind: (resource) => whyBehind(watches.stats(), resource),
     places,
   };
@@ -137,7 +127,7 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
     podsAskedAs: () => names.name,
     conditions: [
       ...watchConditions(watches, tuning.watchStalenessLimitMs),
-      { name: 'pod_ips_current', problem: () => ipStaleness.problem() },
+      ...staleness.conditions,
     ],
     samples: () => [
       { metric: 'nmi_waiting_requests', value: waiters.size },
@@ -149,7 +139,7 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
         : samplesBy('nmi_identities_not_owned', 'mode', { [owners.mode]: unowned() })),
     ],
     [Symbol.asyncDispose]: () => {
-      ipStaleness[Symbol.dispose]();
+      staleness[Symbol.dispose]();
       places?.[Symbol.dispose]();
       return watches[Symbol.asyncDispose]();
     },
@@ -166,14 +156,41 @@ function createPlaces(
   return new PodPlaces({ ...network, pods, clock, readPod: readNewest });
 }
 
-/** Of a value that every request needs. */
-function onceASecond(clock: Clock, compute: () => boolean): () => boolean {
-  let [value, computedAtMs] = [true, -Infinity];
-  return () => {
-    const nowMs = clock.monotonicMs();
-    if (nowMs - computedAtMs < 1_000) return value;
-    computedAtMs = nowMs;
-    return (value = compute());
+interface Staleness extends Pick<GrantState, 'trusts' | 'rightsProblem'>, Disposable {
+  readonly conditions: readonly Condition[];
+}
+
+function limitStaleness(
+  { config, clock, attests, network }: ClusterStateOptions,
+  watches: Watches,
+): Staleness {
+  const ofAddresses = new StalenessLimit({
+    clock,
+    limitMs: network === undefined ? 0 : config.addressStalenessLimitMs,
+    watches,
+    resource: 'pods',
+  });
+  const ofRights = new StalenessLimit({ clock, limitMs: config.rightsStalenessLimitMs, watches });
+  return {
+    trusts: (by) =>
+      by === 'cgroup' || (attests && by === 'address') || ofAddresses.problem() === undefined,
+    rightsProblem: () => ofRights.problem(),
+    conditions: [
+      {
+        name: 'pod_ips_current',
+        // With attestation, few pods are known by address.
+        problem: () =>
+          attests ? undefined : ofAddresses.problem('pods are known by address only, and '),
+      },
+      {
+        name: 'rights_current',
+        problem: () => ofRights.problem('no pod gets a token: rights are '),
+      },
+    ],
+    [Symbol.dispose]: () => {
+      ofAddresses[Symbol.dispose]();
+      ofRights[Symbol.dispose]();
+    },
   };
 }
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
-import { parseDuration } from '../../../src/base/time/duration.ts';
+import { durationText, parseDuration } from '../../../src/base/time/duration.ts';
 
 it('reads durations as Go writes them', () => {
   assert.equal(parseDuration('100s'), 100_000);
@@ -12,4 +12,18 @@ it('reads durations as Go writes them', () => {
   for (const bad of ['', '5', 's', '1d', '-1s', '1s x', '1000h', '2147483648ms', '.5s', '1.s']) {
     assert.equal(parseDuration(bad), undefined);
   }
+});
+
+it('writes durations in two units at most', () => {
+  const texts: readonly (readonly [number, string])[] = [
+    [999, '0 s'],
+    [59_999, '59 s'],
+    [60_000, '1 min 0 s'],
+    [3_599_000, '59 min 59 s'],
+    [3_600_000, '1 h 0 min'],
+    [86_399_000, '23 h 59 min'],
+    [86_400_000, '1 d 0 h'],
+    [180_000_000, '2 d 2 h'],
+  ];
+  for (const [ms, text] of texts) assert.equal(durationText(ms), text);
 });

@@ -52,13 +52,13 @@ const ip = '10.0.0.5';
 
 function open() {
   const pods = new PodIndex(new HandClock());
-  const state = { isSynced: true, trusts: true, attested: true, failing: '' };
+  const state = { isSynced: true, trusts: true, failing: '' };
   const clusterState = {
     pods,
     whyBehind: (resource?: string) =>
       state.failing === (resource ?? state.failing) ? state.failing || undefined : undefined,
     isSynced: () => state.isSynced,
-    trusts: (by: IdentifiedBy) => (by === 'cgroup' ? state.attested : state.trusts),
+    trusts: (by: IdentifiedBy) => by === 'cgroup' || state.trusts,
     places: new PodPlaces({
       pods,
       clock: new HandClock(),
@@ -116,11 +116,7 @@ describe('the pod of a caller', () => {
     pods.upsert(createPod({ name: 'p', cgroupUid: 'cgroup-uid', ips: [ip] }));
     state.trusts = false;
     assert.equal(ask(), 'agent_not_synced, stale, pending');
-    state.attested = true;
     assert.equal(ask(connect({ kind: 'attested', cgroupId: 1n })), 'pod p', 'by its cgroup');
-    state.attested = false;
-    const byCgroup = connect({ kind: 'attested', cgroupId: 1n });
-    assert.equal(ask(byCgroup), 'agent_not_synced, stale, pending', 'its rights');
   });
 
   it('is not found by a link while the pods are not proven current', () => {

@@ -198,6 +198,13 @@ describe('the explanation of a pod', () => {
       },
     ],
     [
+      'has rights that are too old',
+      '503 agent_not_synced',
+      (fixture) => {
+        fixture.state.rightsProblem = 'not proven current: bindings for 1 d 0 h';
+      },
+    ],
+    [
       'cannot be looked up now',
       '503 agent_not_synced',
       (fixture) => {

@@ -40,6 +40,7 @@ interface TestBed {
   /** Default: identity owners are not checked. */
   readonly owners?: OwnersMode;
   readonly granted?: readonly Partial<IdentityGrant>[];
+  readonly rightsProblem?: string;
   /** Applications of service accounts, when that is on. */
   readonly account?: ReturnType<WorkloadIdentities['of']>;
 }
@@ -63,6 +64,7 @@ function decide(
     owners: createOwners(testBed.owners ?? 'off', ...(testBed.granted ?? [])).owners,
     isSynced: () => true,
     trusts: () => true,
+    rightsProblem: () => testBed.rightsProblem,
     nearNames: new NearNames(grants),
     workloadIdentities:
       account === undefined ? undefined : ({ of: () => account } as unknown as WorkloadIdentities),
@@ -309,6 +311,29 @@ describe('an identity that belongs to another namespace', () => {
   it('of the node is served to pods on the host network, which no namespaced object names', () => {
     const onHost = { ...pod, labels: {}, hostNetwork: true };
     assert.equal(decide({ owners }, vault, undefined, onHost).kind, 'granted');
+  });
+});
+
+describe('rights that the API server has not confirmed for too long', () => {
+  const rightsProblem = 'not proven current: bindings for 1 d 0 h';
+
+  it('end, whatever they come from, and the answer names the watch', () => {
+    const exempt = { podLabels: { aadpodidbinding: 'label' } };
+    const account = { kind: 'application', clientId, tenantId: clientId } as const;
+    for (const [asked, testBed] of [
+      [pod, {}],
+      [pod, { exception: exempt }],
+      [{ ...pod, labels: {} }, { account }],
+    ] as const) {
+      assert.equal(decide(testBed, vault, undefined, asked).kind, 'granted');
+      const body = bodyOf(decide({ ...testBed, rightsProblem }, vault, undefined, asked));
+      assert.match(body, /^503 agent_not_synced .*bindings for 1 d 0 h\. Retry\./);
+    }
+  });
+
+  it('are none of those that a pod on the host network has by itself', () => {
+    const onHost = { ...pod, labels: {}, hostNetwork: true };
+    assert.equal(decide({ rightsProblem }, vault, undefined, onHost).kind, 'granted');
   });
 });
 

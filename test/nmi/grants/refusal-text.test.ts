@@ -52,7 +52,7 @@ describe('a refusal of a caller that is not a known pod', () => {
       ],
       [{ about: 'outlived' }, /belongs to another pod now\. Connect again\. \[close\]$/],
       [{ about: 'agent-starting' }, /^The agent is starting .* Retry\.$/],
-      [{ about: 'stale', ip }, /the pod at 10\.0\.0\.5 gets no token.*Retry\.$/],
+      [{ about: 'stale', ip }, /the pod at 10\.0\.0\.5 cannot be identified.*Retry\.$/],
       [
         { about: 'shared-address', ip },
         /^More than one running pod .* 10\.0\.0\.5\. Retry later\.$/,

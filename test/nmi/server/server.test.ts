@@ -61,6 +61,7 @@ async function open(flags: Readonly<Record<string, string>> = {}) {
       workloadIdentities: undefined,
       isSynced: () => true,
       trusts: () => true,
+      rightsProblem: () => undefined,
     } as unknown as ClusterState,
     broker: { peek: () => longLived, peekKey: () => longLived } as unknown as TokenBroker,
     observer: observer as unknown as Observer,

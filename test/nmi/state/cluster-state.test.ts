@@ -200,17 +200,29 @@ describe('the state of the node in the agent', () => {
     await using testBed = await open(flags, true, true);
     const { state, clock, kube } = testBed;
     await eventually('synced', () => state.isSynced());
-    assert.ok(state.trusts('cgroup'));
+    assert.equal(state.rightsProblem(), undefined);
     kube.faults.hang = true;
     clock.aheadMs = 61_000;
-    for (const by of ['cgroup', 'address', 'link'] as const) assert.ok(!state.trusts(by), by);
+    const ages = ['pods', 'identities', 'bindings', 'exceptions', 'grants'].map(
+      (name) => `${name} for 1 min \\d+ s`,
+    );
+    assert.match(
+      String(state.rightsProblem()),
+      new RegExp(`^not proven current: ${ages.join(', ')}$`),
+    );
+    const missing = readiness([state]).missing['rights_current'];
+    assert.match(
+      String(missing),
+      /^no pod gets a token: rights are not proven current: pods for 1 min/,
+    );
+    assert.ok(state.trusts('link'), 'the caller is known all the same');
     kube.faults.clear();
     kube.cutConnections();
-    await eventually('current again', () => state.trusts('cgroup'));
+    await eventually('current again', () => state.rightsProblem() === undefined);
     await using unlimited = await open({ 'rights-staleness-limit': '0' }, true);
     await eventually('synced', () => unlimited.state.isSynced());
     unlimited.clock.aheadMs = 30 * 24 * 3_600_000;
-    assert.ok(unlimited.state.trusts('cgroup'));
+    assert.equal(unlimited.state.rightsProblem(), undefined);
   });
 
   it('limits the trust in links, and is ready nevertheless when the kernel attests', async () => {

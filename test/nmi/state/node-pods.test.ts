@@ -32,6 +32,7 @@ async function open(t: TestContext, flags: Readonly<Record<string, string>> = {}
     owners: createOwners('off').owners,
     isSynced: () => isSynced,
     trusts: () => true,
+    rightsProblem: () => undefined,
     nearNames: new NearNames(grants),
     workloadIdentities: {
       of: ({ name }: { name: string }) => ({ kind: accounts.has(name) ? 'unknown' : 'none' }),

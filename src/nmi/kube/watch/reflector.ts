@@ -167,6 +167,8 @@ export interface Reflector extends AsyncDisposable {
    * and a wait for the end of an outage ends. Once in `checkEveryMs` at most.
    */
   checkNow(): void;
+  /** That of the stats. */
+  readonly stalenessMs: number;
   stats(): ReflectorStats;
 }
 
@@ -225,6 +227,10 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
     return this.#lists > 0;
   }
 
+  get stalenessMs(): number {
+    return this.#nowMs - this.#provenAtMs;
+  }
+
   whenSynced(): Promise<void> {
     return this.#synced.promise;
   }
@@ -250,7 +256,7 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
       phase: this.#phase,
       syncedOnce: this.synced,
       lastContactAgeMs: this.#contactAtMs === -Infinity ? undefined : nowMs - this.#contactAtMs,
-      stalenessMs: nowMs - this.#provenAtMs,
+      stalenessMs: this.stalenessMs,
       relists: Math.max(0, this.#lists - 1),
       restarts: Math.max(0, this.#watches - 1),
       errorsByKind: { ...this.#errors },

@@ -2,9 +2,10 @@
  * Describes failures of the watches as text: on `/readyz`, in `nmi explain`, in a 503. A failure
  * is described by its code, the reason from the API server or the network, and its duration.
  */
+import { durationText } from '../../../base/time/duration.ts';
 import type { Condition } from '../../base/readiness.ts';
 import type { FailureStats, ReflectorStats } from './reflector.ts';
-import type { WatchedResource, WatchGroup } from './watches.ts';
+import type { WatchAge, WatchedResource, WatchGroup } from './watches.ts';
 
 /** Longest received text that is shown. */
 const maxMessage = 200;
@@ -34,7 +35,7 @@ export function watchProblems(stats: WatchStats): readonly WatchProblem[] {
  *   objects are still used, but new pods are probably missing.
  */
 export function watchConditions(
-  watches: Pick<WatchGroup, 'unsynced' | 'stale' | 'stats'>,
+  watches: Pick<WatchGroup, 'unsynced' | 'ages' | 'stats'>,
   stalenessLimitMs: number,
 ): readonly Condition[] {
   return [
@@ -42,12 +43,25 @@ export function watchConditions(
     {
       name: 'watches_current',
       problem: () => {
-        const stale = watches.stale(stalenessLimitMs);
-        if (stale.length === 0) return undefined;
-        return `no proof for ${stalenessLimitMs / 1000} s that ${stale.join(', ')} are current`;
+        const stale = olderThan(stalenessLimitMs, watches.ages());
+        return stale.length === 0 ? undefined : `not proven current: ${describeAges(stale)}`;
       },
     },
   ];
+}
+
+export function olderThan<A extends WatchAge<string>>(
+  limitMs: number,
+  ages: readonly A[],
+): readonly A[] {
+  return ages.filter(({ stalenessMs }) => stalenessMs > limitMs);
+}
+
+/** E.g. `pods for 1 d 2 h, bindings for 1 d 2 h`. */
+export function describeAges(ages: readonly WatchAge<string>[]): string {
+  return ages
+    .map(({ resource, stalenessMs }) => `${resource} for ${durationText(stalenessMs)}`)
+    .join(', ');
 }
 
 /** Resources without a first list, each with its failure, if any. No times. */
@@ -69,14 +83,10 @@ export function whyBehind(stats: WatchStats, resource?: WatchedResource): string
   );
   if (problem === undefined) return undefined;
   const { reason, forMs } = problem;
-  return `the watch of ${problem.resource} has failed for ${seconds(forMs)} (${reason})`;
+  return `the watch of ${problem.resource} has failed for ${durationText(forMs)} (${reason})`;
 }
 
 function reasonOf({ code, message }: FailureStats): string {
   const line = message.replaceAll(/[^\x20-\x7e]/g, '?').slice(0, maxMessage);
   return line === '' ? code : `${code}: ${line}`;
-}
-
-function seconds(ms: number): string {
-  return `${Math.floor(ms / 1000)} s`;
 }

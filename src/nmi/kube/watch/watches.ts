@@ -60,6 +60,12 @@ export interface WatchesOptions {
   readonly timing?: Partial<ReflectorTiming>;
 }
 
+export interface WatchAge<N extends string = WatchedResource> {
+  readonly resource: N;
+  /** Time since the last proof that the stored objects are current. */
+  readonly stalenessMs: number;
+}
+
 /** Some watches, by resource. The caller disposes of the client. */
 export interface WatchGroup<N extends string = string> extends AsyncDisposable {
   /** All stores have had a complete list. */
@@ -68,10 +74,8 @@ export interface WatchGroup<N extends string = string> extends AsyncDisposable {
   whenSynced(): Promise<void>;
   /** Resources without a first list, for readiness. */
   unsynced(): readonly string[];
-  /** Resources without a proof for longer than `limitMs` that they are current. */
-  stale(limitMs: number): readonly string[];
-  /** Time since the last proof that it is current. */
-  stalenessMs(name: N): number;
+  /** Of all watches, or of one. */
+  ages(name?: N): readonly WatchAge<N>[];
   /** An object is missing: silent watches are replaced, or only the named one. */
   checkNow(name?: N): void;
   stats(): Readonly<Record<N, ReflectorStats>>;
@@ -125,9 +129,7 @@ export function groupWatches<N extends string>(
   reflectors: Readonly<Record<N, Reflector>>,
 ): WatchGroup<N> {
   const all = Object.values<Reflector>(reflectors);
-  const entries = Object.entries<Reflector>(reflectors);
-  const namesOf = (isChosen: (reflector: Reflector) => boolean) =>
-    entries.filter(([, reflector]) => isChosen(reflector)).map(([name]) => name);
+  const names = namesOf(reflectors);
   return {
     get synced() {
       return all.every((reflector) => reflector.synced);
@@ -135,9 +137,11 @@ export function groupWatches<N extends string>(
     async whenSynced() {
       await Promise.all(all.map((reflector) => reflector.whenSynced()));
     },
-    unsynced: () => namesOf(({ synced }) => !synced),
-    stale: (limitMs) => namesOf((reflector) => reflector.stats().stalenessMs > limitMs),
-    stalenessMs: (name) => reflectors[name].stats().stalenessMs,
+    unsynced: () => names.filter((name) => !reflectors[name].synced),
+    ages: (name) =>
+      names
+        .filter((each) => name === undefined || each === name)
+        .map((resource) => ({ resource, stalenessMs: reflectors[resource].stalenessMs })),
     checkNow: (name) => {
       for (const reflector of name === undefined ? all : [reflectors[name]]) reflector.checkNow();
     },
@@ -146,6 +150,11 @@ export function groupWatches<N extends string>(
       await Promise.all(all.map((reflector) => reflector[Symbol.asyncDispose]()));
     },
   };
+}
+
+function namesOf<N extends string>(reflectors: Readonly<Record<N, Reflector>>): readonly N[];
+function namesOf(reflectors: Readonly<Record<string, Reflector>>): readonly string[] {
+  return Object.keys(reflectors);
 }
 
 function statsOf<N extends string>(

@@ -16,7 +16,7 @@ const stats = () =>
 
 describe('readiness by the watches', () => {
   it('is missing while one is not synced', () => {
-    const watches = { unsynced: () => ['pods', 'bindings'] as const, stale: () => [], stats };
+    const watches = { unsynced: () => ['pods', 'bindings'] as const, ages: () => [], stats };
     assert.deepEqual(readiness([{ conditions: watchConditions(watches, 1000) }]), {
       ready: false,
       missing: { watches: 'waiting for pods, bindings' },
@@ -25,14 +25,13 @@ describe('readiness by the watches', () => {
 
   it('is missing while one has not been confirmed current for longer than the limit', () => {
     const ages = { pods: 300_001, identities: 12, bindings: 300_000, exceptions: 300_002 } as const;
-    const stale = (limitMs: number) =>
-      (['pods', 'identities', 'bindings', 'exceptions'] as const).filter(
-        (name) => ages[name] > limitMs,
-      );
-    const watches = { unsynced: () => [], stale, stats };
+    const all = Object.entries(ages).map(([resource, stalenessMs]) => ({ resource, stalenessMs }));
+    const watches = { unsynced: () => [], ages: () => all, stats };
     assert.deepEqual(readiness([{ conditions: watchConditions(watches, 300_000) }]), {
       ready: false,
-      missing: { watches_current: 'no proof for 300 s that pods, exceptions are current' },
+      missing: {
+        watches_current: 'not proven current: pods for 5 min 0 s, exceptions for 5 min 0 s',
+      },
     });
     assert.deepEqual(readiness([{ conditions: watchConditions(watches, 400_000) }]), {
       ready: true,

@@ -52,7 +52,7 @@ describe('the report of watches', () => {
 
   it('names the cause of a missing first list, without a constantly changing time', () => {
     const problemOf = (names: readonly WatchedResource[]) => {
-      const watches = { unsynced: () => names, stale: () => [], stats: () => failing };
+      const watches = { unsynced: () => names, ages: () => [], stats: () => failing };
       return watchConditions(watches, 1_000)[0]?.problem();
     };
     assert.equal(problemOf([]), undefined);

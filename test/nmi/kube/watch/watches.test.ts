@@ -8,6 +8,7 @@ import type {
   Pod,
 } from '../../../../src/cache/index/objects.ts';
 import { openFakeKube, type FakeKube } from '../../../../lab/fakes/kube/fake-kube.ts';
+import { olderThan } from '../../../../src/nmi/kube/watch/watch-report.ts';
 import { openWatches } from '../../../../src/nmi/kube/watch/watches.ts';
 import {
   clientOf,
@@ -171,14 +172,19 @@ describe('the five watches', () => {
     const log = keptLog();
     await using watches = openWatches({ client, node: 'node-a', stores, log, timing: quick });
     await watches.whenSynced();
-    await eventually('all are older than 60 ms', () => watches.stale(60).length === 5);
+    await eventually('all are older than 60 ms', () => olderThan(60, watches.ages()).length === 5);
     fake.apply(rawPod('one'));
     await stores.pods.until('it came', () => stores.pods.items.size === 1);
     const { pods, identities, bindings, exceptions, grants } = watches.stats();
     const ages = [identities, bindings, exceptions, grants].map(({ stalenessMs }) => stalenessMs);
     // However long it took to get here, the age is between them.
     const limitMs = (pods.stalenessMs + Math.min(...ages)) / 2;
-    assert.deepEqual(watches.stale(limitMs), ['identities', 'bindings', 'exceptions', 'grants']);
+    const old = olderThan(limitMs, watches.ages()).map(({ resource }) => resource);
+    assert.deepEqual(old, ['identities', 'bindings', 'exceptions', 'grants']);
+    assert.deepEqual(
+      watches.ages('pods').map(({ resource }) => resource),
+      ['pods'],
+    );
     assert.deepEqual(identities.errorsByKind, { outage: 2, refusal: 0, expiry: 0, exception: 0 });
     assert.deepEqual(bindings.errorsByKind, { outage: 0, refusal: 1, expiry: 0, exception: 0 });
   });

@@ -142,10 +142,10 @@ describe('the fast path on a kept connection', () => {
     clock.advance(1_000);
     assert.equal(isServed(), false);
     assert.ok(isAttestedServed(), 'the kernel reports the pod');
-    state.trustsRights = false;
+    state.rightsProblem = 'not proven current: pods for 1 d 0 h';
     clock.advance(1_000);
     assert.ok(!isAttestedServed(), 'its rights are too old');
-    state.trustsRights = true;
+    state.rightsProblem = undefined;
     state.trusts = true;
     assert.ok(isServed());
   });

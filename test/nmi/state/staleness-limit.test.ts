@@ -1,11 +1,12 @@
-/** How long an address alone identifies a pod while no events of the node's pods arrive. */
+/** How long what a watch delivered counts while no events arrive. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { Pod } from '../../../src/cache/index/objects.ts';
-import { IpStaleness } from '../../../src/nmi/state/ip-staleness.ts';
+import { StalenessLimit } from '../../../src/nmi/state/staleness-limit.ts';
 import type { WatchOptions } from '../../../src/nmi/kube/api/client.ts';
 import { KubeError } from '../../../src/nmi/kube/api/kube-error.ts';
 import { parsePod } from '../../../src/nmi/kube/watch/parse.ts';
+import type { WatchedResource } from '../../../src/nmi/kube/watch/watches.ts';
 import { openReflector } from '../../../src/nmi/kube/watch/reflector.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 import { hourMs, pass } from '../../support/token-fixture.ts';
@@ -52,13 +53,12 @@ function openQuiet(limitMs: number) {
     random: () => 0.999,
     log: keptLog(),
   });
-  const trust = new IpStaleness({
+  const trust = new StalenessLimit({
     clock,
     limitMs,
-    attests: false,
-    stalenessMs: () => reflector.stats().stalenessMs,
-    checkNow: () => {
-      reflector.checkNow();
+    watches: {
+      ages: () => [{ resource: 'pods', stalenessMs: reflector.stalenessMs }],
+      checkNow: () => reflector.checkNow(),
     },
   });
   return {
@@ -78,12 +78,12 @@ async function countLost(fixture: ReturnType<typeof openQuiet>, ms: number): Pro
   let lost = 0;
   for (let passedMs = 0; passedMs < ms; passedMs += 1_000) {
     await pass(fixture.clock, 1_000);
-    if (!fixture.trust.isCurrent) lost += 1;
+    if (fixture.trust.problem() !== undefined) lost += 1;
   }
   return lost;
 }
 
-describe('trust in addresses', () => {
+describe('a limit of staleness', () => {
   for (const limitMs of [10_000, 102_000, 900_000, 0]) {
     it(`stays current without limit in a quiet healthy cluster, with a limit of ${limitMs} ms`, async () => {
       await using fixture = openQuiet(limitMs);
@@ -107,11 +107,11 @@ describe('trust in addresses', () => {
       // Silence is detected by then, and everything earlier was confirmed earlier.
       const heardMs = 101_000;
       await pass(fixture.clock, limitMs + heardMs);
-      assert.equal(fixture.trust.isCurrent, false, 'still believed');
+      assert.match(String(fixture.trust.problem()), /^not proven current: pods for /);
       assert.ok((await countLost(fixture, hourMs)) === hourMs / 1_000, 'trusted again meanwhile');
       fixture.state.isBlackHole = false;
       await pass(fixture.clock, 20_000);
-      assert.ok(fixture.trust.isCurrent, 'not trusted again');
+      assert.equal(fixture.trust.problem(), undefined, 'not trusted again');
     });
   }
 
@@ -121,35 +121,28 @@ describe('trust in addresses', () => {
     assert.equal(await countLost(fixture, hourMs), 0);
   });
 
-  it('ends to the millisecond, counted from the last confirmation', () => {
+  it('ends to the millisecond, counted from the last confirmation of each watch', () => {
     const clock = new HandClock();
-    let provenAtMs = 0;
-    const stalenessMs = (): number => clock.monotonicMs() - provenAtMs;
-    let checks = 0;
-    const checkNow = (): void => {
-      checks += 1;
-    };
-    using trust = new IpStaleness({
-      clock,
-      limitMs: 10_000,
-      attests: false,
-      stalenessMs,
-      checkNow,
-    });
+    const provenAtMs = { pods: 0, bindings: 0 };
+    const checked: (string | undefined)[] = [];
+    const ages = (name?: WatchedResource) =>
+      (['pods', 'bindings'] as const)
+        .filter((each) => name === undefined || name === each)
+        .map((resource) => ({ resource, stalenessMs: clock.monotonicMs() - provenAtMs[resource] }));
+    const watches = { ages, checkNow: (name?: WatchedResource) => checked.push(name) };
+    using ofAll = new StalenessLimit({ clock, limitMs: 10_000, watches });
+    using ofPods = new StalenessLimit({ clock, limitMs: 10_000, watches, resource: 'pods' });
     clock.advance(4_999);
-    assert.equal(checks, 0);
+    assert.deepEqual(checked, []);
+    provenAtMs.pods = 4_999;
     clock.advance(1);
-    assert.equal(checks, 1, 'the watch is checked after half of the time');
+    assert.deepEqual(checked, ['bindings'], 'a watch is checked after half of the time');
     clock.advance(5_000);
-    assert.ok(trust.isCurrent);
+    assert.equal(ofAll.problem(), undefined);
     clock.advance(1);
-    assert.equal(trust.isCurrent, false);
-    assert.equal(
-      trust.problem(),
-      'pods are known by address only, and not proven current for 10 s',
-    );
-    provenAtMs = clock.monotonicMs();
-    assert.ok(trust.isCurrent);
-    assert.equal(trust.problem(), undefined);
+    assert.equal(ofAll.problem('they are '), 'they are not proven current: bindings for 10 s');
+    assert.equal(ofPods.problem(), undefined);
+    provenAtMs.bindings = clock.monotonicMs();
+    assert.equal(ofAll.problem(), undefined);
   });
 });
