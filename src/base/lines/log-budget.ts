@@ -7,27 +7,52 @@
 import type { Clock } from '../time/clock.ts';
 
 const periodMs = 60_000;
+/** Of one report; a last one stands for all others. */
+const maxDetails = 16;
+
+/** Takes the number of omitted lines, and what they were about. */
+export type ReportOmitted = (count: number, details: readonly string[]) => void;
 
 export interface LogBudgetOptions {
   readonly clock: Clock;
   /** Most kinds that are counted separately. Lines of further kinds are counted together. */
   readonly maxKinds?: number;
   /** Called after a minute with the lines of further kinds. */
-  readonly onOthers: (count: number) => void;
+  readonly onOthers: ReportOmitted;
 }
 
 interface Kind {
   written: number;
-  left: number;
+  readonly omitted: Omitted;
   /** Set with the first omitted line. */
-  report: ((count: number) => void) | undefined;
+  report: ReportOmitted | undefined;
+}
+
+class Omitted {
+  count = 0;
+  #details: Set<string> | undefined;
+
+  add(detail: string): void {
+    this.count += 1;
+    if (detail === '') return;
+    const details = (this.#details ??= new Set());
+    details.add(details.size < maxDetails ? detail : 'others');
+  }
+
+  take(report: ReportOmitted | undefined): void {
+    const { count } = this;
+    const details = [...(this.#details ?? [])];
+    this.count = 0;
+    this.#details = undefined;
+    report?.(count, details);
+  }
 }
 
 export class LogBudget {
   readonly #options: LogBudgetOptions;
   readonly #maxKinds: number;
   readonly #kinds = new Map<string, Kind>();
-  #others = 0;
+  readonly #others = new Omitted();
   #isArmed = false;
 
   constructor(options: LogBudgetOptions) {
@@ -43,20 +68,21 @@ export class LogBudget {
   /**
    * @param most lines of this kind in a minute. A kind that goes on gets only its report in later
    * minutes.
-   * @param report stored, and called with the number of omitted lines, if any.
+   * @param report stored, and called if there are omitted lines.
+   * @param detail what differs between lines of this kind, for the report.
    * @returns whether to write the line.
    */
-  allows(kind: string, most: number, report: (count: number) => void): boolean {
+  allows(kind: string, most: number, report: ReportOmitted, detail = ''): boolean {
     const known = this.#kinds.get(kind) ?? this.#begin(kind);
     if (known === undefined) {
-      this.#others += 1;
+      this.#others.add(detail);
       return false;
     }
     if (known.written < most) {
       known.written += 1;
       return true;
     }
-    known.left += 1;
+    known.omitted.add(detail);
     known.report ??= report;
     return false;
   }
@@ -64,7 +90,7 @@ export class LogBudget {
   #begin(kind: string): Kind | undefined {
     if (!this.#isArmed) this.#arm();
     if (this.#kinds.size >= this.#maxKinds) return undefined;
-    const begun: Kind = { written: 0, left: 0, report: undefined };
+    const begun: Kind = { written: 0, omitted: new Omitted(), report: undefined };
     this.#kinds.set(kind, begun);
     return begun;
   }
@@ -77,18 +103,15 @@ export class LogBudget {
   #report(): void {
     this.#isArmed = false;
     for (const [kind, counted] of this.#kinds) {
-      const { left, report } = counted;
-      if (left === 0) {
+      const { omitted, report } = counted;
+      if (omitted.count === 0) {
         this.#kinds.delete(kind);
       } else {
-        counted.left = 0;
         counted.report = undefined;
-        report?.(left);
+        omitted.take(report);
       }
     }
-    const others = this.#others;
-    this.#others = 0;
-    if (others > 0) this.#options.onOthers(others);
+    if (this.#others.count > 0) this.#others.take(this.#options.onOthers);
     if (this.#kinds.size > 0) this.#arm();
   }
 }

@@ -3,7 +3,7 @@
  * up its own budget, and the lines of the others are written as before.
  */
 import type { Clock } from '../time/clock.ts';
-import { LogBudget } from './log-budget.ts';
+import { LogBudget, type ReportOmitted } from './log-budget.ts';
 
 /** Per owner. A pod has a handful of identities, and refusals have some 40 reasons. */
 const maxKinds = 64;
@@ -14,7 +14,7 @@ const others = 'others';
 export interface OwnerBudgetsOptions {
   readonly clock: Clock;
   /** Called once a minute with an owner's lines of further kinds. */
-  readonly onOthers: (owner: string, count: number) => void;
+  readonly onOthers: (owner: string, ...omitted: Parameters<ReportOmitted>) => void;
 }
 
 export class OwnerBudgets {
@@ -26,9 +26,9 @@ export class OwnerBudgets {
   }
 
   /** Like `LogBudget.allows`, for the budget of one owner. */
-  allows(owner: string, kind: string, most: number, report: (count: number) => void): boolean {
+  allows(owner: string, ...line: Parameters<LogBudget['allows']>): boolean {
     const budget = this.#budgets.get(owner) ?? this.#open(owner);
-    return budget.allows(kind, most, report);
+    return budget.allows(...line);
   }
 
   #open(owner: string): LogBudget {
@@ -40,7 +40,11 @@ export class OwnerBudgets {
     const known = budgets.get(name);
     if (known !== undefined) return known;
     const { clock, onOthers } = this.#options;
-    const budget = new LogBudget({ clock, maxKinds, onOthers: (count) => onOthers(name, count) });
+    const budget = new LogBudget({
+      clock,
+      maxKinds,
+      onOthers: (...omitted) => onOthers(name, ...omitted),
+    });
     budgets.set(name, budget);
     return budget;
   }

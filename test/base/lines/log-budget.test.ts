@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { LogBudget } from '../../../src/base/lines/log-budget.ts';
+import { LogBudget, type ReportOmitted } from '../../../src/base/lines/log-budget.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 
 function openBudget(maxKinds = 10) {
@@ -9,14 +9,15 @@ function openBudget(maxKinds = 10) {
   const budget = new LogBudget({
     clock,
     maxKinds,
-    onOthers: (count) => lines.push(`${count} of others`),
+    onOthers: (count, details) => lines.push([`${count} of others`, ...details].join(' ')),
   });
   return {
     clock,
     lines,
-    log: (kind: string, most = 1) => {
-      const isWritten = budget.allows(kind, most, (count) => lines.push(`${count} more ${kind}`));
-      if (isWritten) lines.push(kind);
+    log: (kind: string, most = 1, detail?: string) => {
+      const report: ReportOmitted = (count, details) =>
+        lines.push([`${count} more ${kind}`, ...details].join(' '));
+      if (budget.allows(kind, most, report, detail)) lines.push(kind);
     },
   };
 }
@@ -45,6 +46,18 @@ describe('lines with a number that others control', () => {
     lines.length = 0;
     log('a');
     assert.deepEqual(lines, ['a']);
+  });
+
+  it('are reported with 16 different details at most', () => {
+    const { clock, lines, log } = openBudget(1);
+    for (const detail of ['written', 'x', 'x', 'y']) log('a', 1, detail);
+    log('b', 1, 'z');
+    clock.advance(60_000);
+    assert.deepEqual(lines.splice(0), ['a', '3 more a x y', '1 of others z']);
+    for (let count = 0; count < 18; count++) log('a', 1, `d${count}`);
+    clock.advance(60_000);
+    const shown = Array.from({ length: 16 }, (_, index) => `d${index}`);
+    assert.deepEqual(lines, [`18 more a ${shown.join(' ')} others`]);
   });
 
   it('are distinguished up to a limit', () => {

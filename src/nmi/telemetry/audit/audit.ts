@@ -1,12 +1,15 @@
 /**
  * The audit stream: a record of every request that reached the router, including hits. Beyond a
  * number of records of one kind in a minute, those of a pod are only counted, and one record
- * reports their number: no request is omitted without a count, and no pod decides how much is
- * written.
+ * reports their number and their resources: no request is omitted without a count, and no pod decides
+ * how much is written. The first use of each identity and resource by a pod is never omitted.
  */
 import type { Clock } from '../../../base/time/clock.ts';
+import type { ReportOmitted } from '../../../base/lines/log-budget.ts';
 import { OwnerBudgets } from '../../../base/lines/owner-budgets.ts';
+import { normaliseResource } from '../../../cache/index/identifiers.ts';
 import { correlationInBytes } from '../../base/correlation.ts';
+import { tokenKey } from '../../grants/cache-key.ts';
 import {
   identityOf,
   roundedMs,
@@ -15,6 +18,7 @@ import {
 } from '../../server/request-record.ts';
 import type { Route } from '../../server/route.ts';
 import type { Renderer } from '../renderer.ts';
+import { FirstUses } from './first-uses.ts';
 import {
   detailFields,
   renderRecord,
@@ -50,19 +54,26 @@ interface Entry {
   readonly message: string;
   /** All but the ids and the time of a single request. */
   readonly fields: AuditFields;
-  readonly reportMore: (count: number) => void;
+  /** For the report of omitted records. */
+  readonly resource: string;
+  /** The identity and the resource of a served token; else empty. */
+  readonly use: string;
+  readonly reportMore: ReportOmitted;
 }
 
 export class AuditRecords implements Renderer {
   readonly #options: AuditOptions;
   readonly #budgets: OwnerBudgets;
+  readonly #firstUses: FirstUses;
 
   constructor(options: AuditOptions) {
     this.#options = options;
     this.#budgets = new OwnerBudgets({
       clock: options.clock,
-      onOthers: (caller, count) => this.#write({ caller, count }, 'further requests'),
+      onOthers: (caller, count, resources) =>
+        this.#write({ caller, count, resources }, 'further requests'),
     });
+    this.#firstUses = new FirstUses(options.clock);
   }
 
   render(record: RequestRecord): void {
@@ -97,21 +108,33 @@ export class AuditRecords implements Renderer {
     const whose = { ...whoseFields(record, this.#options.clusterState), ...common };
     const identity = status === 200 ? identityOf(decision?.grant) : undefined;
     const message = messages[route.kind];
+    const details = detailFields(record);
     return {
       owner: limitKey,
       kind: `${route.kind} ${reason} ${identity?.name ?? ''}`,
       message,
-      fields: { ...whose, ...detailFields(record) },
-      reportMore: (count) => this.#write({ ...whose, count }, `further ${message}s`),
+      fields: { ...whose, ...details },
+      resource: details.resource ?? '',
+      use: useOf(record),
+      reportMore: (count, resources) =>
+        this.#write({ ...whose, count, resources }, `further ${message}s`),
     };
   }
 
-  #allows({ owner, kind, reportMore }: Entry): boolean {
-    return this.#budgets.allows(owner, kind, most, reportMore);
+  #allows({ owner, kind, use, resource, reportMore }: Entry): boolean {
+    const isFirst = use !== '' && this.#firstUses.take(owner, use);
+    const limit = isFirst ? Infinity : most;
+    return this.#budgets.allows(owner, kind, limit, reportMore, resource) || isFirst;
   }
 
   #write(fields: AuditFields, message: string): void {
     const { write, clock } = this.#options;
     write(renderRecord(clock.wallMs(), fields, message));
   }
+}
+
+/** Spellings of a resource that get the same token are one use. */
+function useOf({ status, decision }: RequestRecord): string {
+  if (status !== 200 || decision?.grant?.kind !== 'granted') return '';
+  return tokenKey(decision.grant.upstream, normaliseResource(decision.resource));
 }

@@ -13,7 +13,8 @@ import type { IdentityOwners } from '../../grants/identity-owners.ts';
 import { identityOf, type RequestRecord } from '../../server/request-record.ts';
 import { sourceNameOf } from '../../sources/upstream-identity.ts';
 
-type Value = string | number | boolean | undefined | Readonly<Record<string, string>>;
+type Value =
+  string | number | boolean | undefined | readonly string[] | Readonly<Record<string, string>>;
 /** Undefined fields are left out of the line. */
 export type AuditFields = Readonly<Record<string, Value>>;
 
@@ -47,7 +48,7 @@ export function whoseFields(record: RequestRecord, clusterState: AuditState): Au
   };
 }
 
-export function detailFields({ route, decision }: RequestRecord): AuditFields {
+export function detailFields({ route, decision }: RequestRecord) {
   const { resource = '', cache } = decision ?? {};
   return {
     path: route.kind === 'passthrough' ? loggablePath(route.path) : undefined,
@@ -125,7 +126,9 @@ export function renderRecord(wallMs: number, fields: AuditFields, message: strin
     component: 'audit',
   };
   for (const [name, value] of Object.entries(fields)) {
-    if (value !== undefined && value !== '') record[name] = bounded(value);
+    const isEmpty =
+      value === undefined || value === '' || (Array.isArray(value) && value.length === 0);
+    if (!isEmpty) record[name] = bounded(value);
   }
   record['msg'] = message;
   // ASCII only: JSON does not escape the line ends of Unicode.

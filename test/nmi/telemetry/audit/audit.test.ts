@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { refuse } from '../../../../src/nmi/base/answers.ts';
 import { AuditRecords } from '../../../../src/nmi/telemetry/audit/audit.ts';
-import { createPod } from '../../../support/cache-objects.ts';
+import type { RequestRecord } from '../../../../src/nmi/server/request-record.ts';
+import { createIdentity, createPod } from '../../../support/cache-objects.ts';
 import { HandClock } from '../../../support/hand-clock.ts';
 import {
   createDecision,
@@ -136,5 +137,67 @@ describe('the audit', () => {
       ['further token requests', 'p', 'default/i', 9_400, 'granted'],
     );
     assert.deepEqual(others, []);
+  });
+
+  it('has a record of the first token of each identity and resource, whatever came before', () => {
+    const { audit, take, clock } = open();
+    const ask = (resource: string, over: Partial<RequestRecord> = {}) =>
+      audit.render(createRecord({ decision: createDecision({ resource }), ...over }));
+    for (let count = 0; count < 620; count++) ask('https://vault.azure.net');
+    assert.equal(take().length, 600);
+    const grant = createGrant({ upstream: { kind: 'client_id', value: 'other' } });
+    ask('https://storage.azure.com');
+    audit.render(createRecord({ decision: createDecision({ grant }) }));
+    for (const resource of ['https://storage.azure.com', 'HTTPS://Storage.azure.com/'])
+      ask(resource);
+    assert.deepEqual(
+      take().map(({ msg, resource }) => [msg, resource]),
+      [
+        ['token request', 'https://storage.azure.com'],
+        ['token request', 'https://vault.azure.net'],
+      ],
+    );
+    const refused = refuse('upstream_refused', 'no');
+    for (let count = 0; count < 700; count++) {
+      audit.render(
+        createRefusal(refused, { decision: createDecision({ resource: `api://${count}` }) }),
+      );
+    }
+    assert.equal(take().length, 600, 'a refused resource is no use');
+    clock.advance(60_000);
+    const refusedResources = Array.from({ length: 16 }, (_, index) => `api://${600 + index}`);
+    assert.deepEqual(
+      take().map(({ msg, count, resources }) => [msg, count, resources]),
+      [
+        [
+          'further token requests',
+          22,
+          ['https://vault.azure.net', 'https://storage.azure.com', 'HTTPS://Storage.azure.com/'],
+        ],
+        ['further token requests', 100, [...refusedResources, 'others']],
+      ],
+    );
+  });
+
+  it('has the first use on the fast path too, and within further kinds', () => {
+    const { audit, take, clock } = open();
+    for (let kind = 0; kind < 64; kind++) {
+      const grant = createGrant({ identity: createIdentity({ name: `i-${kind}` }) });
+      audit.render(createRecord({ decision: createDecision({ grant }) }));
+    }
+    const grant = createGrant({ identity: createIdentity({ name: 'last' }) });
+    const decision = createDecision({ grant, cache: 'hit', resource: 'https://storage.azure.com' });
+    const write = audit.hitsLike(createRecord({ decision }));
+    take();
+    for (let count = 0; count < 3; count++) write(createHit(), 1);
+    assert.deepEqual(
+      take().map(({ identity, resource }) => [identity, resource]),
+      [['default/last', 'https://storage.azure.com']],
+    );
+    clock.advance(60_000);
+    assert.deepEqual(
+      take().map(({ msg, caller, resources }) => [msg, caller, resources]),
+      [['further requests', 'pod uid-p', ['https://storage.azure.com']]],
+    );
   });
 });

@@ -1,0 +1,59 @@
+/**
+ * The identities and resources that each pod was served before. The first token of each is recorded even
+ * if the budget of the pod is used up: no flood of other requests hides what a pod reached.
+ *
+ * Only served tokens count, so a pod cannot invent uses. What a pod can still cause is limited: it has at
+ * most `maxUses` in memory, and beyond `mostInPeriod` new ones in a minute they are recorded within its
+ * budget only.
+ */
+import type { Clock } from '../../../base/time/clock.ts';
+
+const maxUses = 256;
+const mostInPeriod = 600;
+const periodMs = 60_000;
+/** A node has 250 pods at most. What the longest known pod used is recorded once more. */
+const maxPods = 512;
+
+interface PodUses {
+  readonly known: Set<string>;
+  periodStartMs: number;
+  inPeriod: number;
+}
+
+export class FirstUses {
+  readonly #clock: Clock;
+  readonly #byPod = new Map<string, PodUses>();
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  /** Whether this is the first one; the next one is not. */
+  take(pod: string, use: string): boolean {
+    const uses = this.#byPod.get(pod) ?? this.#add(pod);
+    const { known } = uses;
+    if (known.has(use)) return false;
+    const nowMs = this.#clock.monotonicMs();
+    if (nowMs - uses.periodStartMs >= periodMs) {
+      uses.periodStartMs = nowMs;
+      uses.inPeriod = 0;
+    }
+    if (uses.inPeriod >= mostInPeriod) return false;
+    uses.inPeriod += 1;
+    if (known.size >= maxUses) deleteOldest(known);
+    known.add(use);
+    return true;
+  }
+
+  #add(pod: string): PodUses {
+    if (this.#byPod.size >= maxPods) deleteOldest(this.#byPod);
+    const added: PodUses = { known: new Set(), periodStartMs: -Infinity, inPeriod: 0 };
+    this.#byPod.set(pod, added);
+    return added;
+  }
+}
+
+function deleteOldest(from: Set<string> | Map<string, unknown>): void {
+  const [oldest] = from.keys();
+  if (oldest !== undefined) from.delete(oldest);
+}
