@@ -26,7 +26,7 @@ export class NamespaceUsage {
   /** Counts an object, or its new version. Returns false, and counts neither, if there is no room for it. */
   add(object: ObjectRef): boolean {
     this.remove(object);
-    const bytes = objectBytes + textLength(object);
+    const bytes = objectBytes + textBytes(object);
     const used = (this.#byNamespace.get(object.namespace) ?? 0) + bytes;
     if (used > maxNamespaceBytes) return false;
     this.#byNamespace.set(object.namespace, used);
@@ -46,12 +46,14 @@ export class NamespaceUsage {
   }
 }
 
-/** Characters of all texts and keys in a value. */
-export function textLength(value: unknown): number {
-  if (typeof value === 'string') return value.length;
-  if (Array.isArray(value)) return value.reduce((sum: number, each) => sum + textLength(each), 0);
+/** Of all texts and keys in a value. One character beyond Latin-1 makes V8 store two bytes for each of a text. */
+export function textBytes(value: unknown): number {
+  if (typeof value === 'string') {
+    return /[\u0100-\uffff]/.test(value) ? 2 * value.length : value.length;
+  }
+  if (Array.isArray(value)) return value.reduce((sum: number, each) => sum + textBytes(each), 0);
   if (typeof value !== 'object' || value === null) return 0;
-  let length = 0;
-  for (const [key, each] of Object.entries(value)) length += key.length + textLength(each);
-  return length;
+  let bytes = 0;
+  for (const [key, each] of Object.entries(value)) bytes += textBytes(key) + textBytes(each);
+  return bytes;
 }

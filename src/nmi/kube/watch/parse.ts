@@ -23,7 +23,7 @@ import {
   normaliseResourceId,
 } from '../../../cache/index/identifiers.ts';
 import { asRecord, stringAt, type JsonRecord } from '../../../base/json-value.ts';
-import { textLength } from './namespace-usage.ts';
+import { textBytes } from './namespace-usage.ts';
 
 export type Parsed<T> =
   | { readonly ok: true; readonly value: T }
@@ -32,9 +32,9 @@ export type Parsed<T> =
 
 export type Parse<T> = (raw: unknown) => Parsed<T>;
 
-const maxKeptLength = 16_384;
+const maxKeptBytes = 16_384;
 /** For a grant, which only an administrator writes: more than its schema allows. */
-const maxGrantLength = 65_536;
+const maxGrantBytes = 65_536;
 
 export const parsePod = parserOf<Pod>('namespace', (ref, metadata, object) => {
   const spec = asRecord(object['spec']);
@@ -161,7 +161,7 @@ function parserOf<T>(
   scope: 'namespace' | 'cluster',
   parse: (ref: StoredObject, metadata: JsonRecord, object: JsonRecord) => T,
 ): Parse<T> {
-  const maxLength = scope === 'cluster' ? maxGrantLength : maxKeptLength;
+  const maxBytes = scope === 'cluster' ? maxGrantBytes : maxKeptBytes;
   const unusable = (reason: string, ref?: ObjectRef): Parsed<T> => ({ ok: false, reason, ref });
   return (raw) => {
     const object = asRecord(raw);
@@ -180,8 +180,8 @@ function parserOf<T>(
     const resourceVersion = stringAt(metadata, 'resourceVersion');
     try {
       const value = parse({ ...ref, resourceVersion }, metadata, object);
-      if (textLength(value) <= maxLength) return { ok: true, value };
-      return unusable(`more than ${maxLength} characters of it would have to be kept`, ref);
+      if (textBytes(value) <= maxBytes) return { ok: true, value };
+      return unusable(`more than ${maxBytes} bytes of it would have to be kept`, ref);
     } catch (error) {
       if (error instanceof UnusableError) return unusable(error.message, ref);
       throw error;
@@ -243,7 +243,7 @@ function stringMap(value: unknown): Readonly<Record<string, string>> {
     if (typeof entry !== 'string') continue;
     map[key] = entry;
     length += key.length + entry.length;
-    if (length > maxKeptLength) break;
+    if (length > maxKeptBytes) break;
   }
   return map;
 }

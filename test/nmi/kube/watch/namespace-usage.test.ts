@@ -4,23 +4,29 @@ import * as fc from 'fast-check';
 import {
   maxNamespaceBytes,
   NamespaceUsage,
-  textLength,
+  textBytes,
 } from '../../../../src/nmi/kube/watch/namespace-usage.ts';
 
-describe('the length of texts', () => {
+describe('the memory of texts', () => {
   it('counts keys and strings at every depth, and nothing else', () => {
-    assert.equal(textLength('four'), 4);
-    assert.equal(textLength({ ab: 'c', de: [1, null, { f: 'gh' }], i: true, j: undefined }), 10);
-    for (const value of [undefined, null, 7, true, [], {}]) assert.equal(textLength(value), 0);
+    assert.equal(textBytes('four'), 4);
+    assert.equal(textBytes({ ab: 'c', de: [1, null, { f: 'gh' }], i: true, j: undefined }), 10);
+    for (const value of [undefined, null, 7, true, [], {}]) assert.equal(textBytes(value), 0);
+  });
+
+  it('is twice the number of characters where one is beyond Latin-1', () => {
+    assert.equal(textBytes('naïve'), 5);
+    assert.equal(textBytes('\u0100xx'), 6);
+    assert.equal(textBytes({ キー: ['値', 'x'] }), 7);
   });
 });
 
 describe('the usage of namespaces', () => {
-  const object = (namespace: string, at: number, length: number) => ({
+  const object = (namespace: string, at: number, length: number, character = 'x') => ({
     namespace,
     name: `object-${at}`,
     uid: `${namespace}-${at}`,
-    text: 'x'.repeat(length),
+    text: character.repeat(length),
   });
 
   it('is the sum of what was added and not removed, in any order', () => {
@@ -44,10 +50,21 @@ describe('the usage of namespaces', () => {
             left.set(each.uid, each);
           }
         }
-        const expected = [...left.values()].reduce((sum, each) => sum + 512 + textLength(each), 0);
+        const expected = [...left.values()].reduce((sum, each) => sum + 512 + textBytes(each), 0);
         assert.equal(usage.total, expected);
       }),
     );
+  });
+
+  it('holds half as many objects in other scripts, which take twice the memory', () => {
+    const fill = (character: string): number => {
+      const usage = new NamespaceUsage();
+      let count = 0;
+      while (usage.add(object('a', count, 15_000, character))) count += 1;
+      return count;
+    };
+    const [latin, other] = [fill('x'), fill('値')];
+    assert.ok(Math.abs(latin / other - 2) < 0.1, `${latin} and ${other}`);
   });
 
   it('has a limit for each namespace, and an object without room is not counted', () => {

@@ -226,7 +226,7 @@ describe('an object of any size', () => {
     it(`is unusable and named when too much of ${what} would have to be stored`, () => {
       const parsed = parse(object);
       assert.ok(!parsed.ok);
-      assert.match(parsed.reason, /more than 16384 characters of it would have to be kept/);
+      assert.match(parsed.reason, /more than 16384 bytes of it would have to be kept/);
       assert.equal(parsed.ref?.name, 'large');
     });
   }
@@ -327,7 +327,7 @@ describe('a grant from the API', () => {
       [{ clientIDs: [null] }, /spec\.clientIDs/],
       [{ resourceIDs: {} }, /spec\.resourceIDs/],
       [{ nodeIdentities: 'true' }, /spec\.nodeIdentities/],
-      [{ resourceIDs: ['x'.repeat(65_537)] }, /more than 65536 characters/],
+      [{ resourceIDs: ['x'.repeat(65_537)] }, /more than 65536 bytes/],
     ];
     for (const [spec, reason] of wrong) {
       const parsed = parseIdentityGrant({ metadata: named, spec });
