@@ -39,8 +39,10 @@ for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
 
 void runCli(process.argv.slice(2), {
   environment: process.env,
-  // Synchronous, as is the other: to files and pipes, Node writes at once.
+  // Synchronous, as is the other: to files, and to pipes that are read, Node writes at once.
   stdout: (text) => process.stdout.write(text),
+  // Counted in characters, which take two bytes at most.
+  stdoutWaitingBytes: () => 2 * process.stdout.writableLength,
   // The error that ends the process is its last line, which Kubernetes takes as the termination
   // message.
   stderr: (text) => process.stderr.write(text),

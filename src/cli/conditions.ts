@@ -1,11 +1,11 @@
 /** `nmi conditions`: writes status conditions until a signal ends it. */
 import { systemClock } from '../base/time/clock.ts';
 import { buildInfo } from '../nmi/base/build-info.ts';
-import { createLogger } from '../base/logger.ts';
 import { StartError } from '../base/start-error.ts';
 import { startConditions } from '../nmi/conditions-process.ts';
 import { parseConfig } from '../nmi/config/config.ts';
 import { exitCodes, renderFatal, untilStopped, type Io } from './io.ts';
+import { openProcessLog } from './process-log.ts';
 
 export async function conditions(flags: Readonly<Record<string, string>>, io: Io): Promise<number> {
   // The options table requires a node.
@@ -15,8 +15,7 @@ export async function conditions(flags: Readonly<Record<string, string>>, io: Io
     return exitCodes.usage;
   }
   const { config, warnings } = parsed;
-  const { logFormat: format, logLevel: level } = config;
-  const log = createLogger({ format, level, write: io.stdout });
+  const { log } = openProcessLog(config, io);
   log.info({ ...buildInfo }, 'starting nmi conditions process');
   for (const warning of warnings) log.warn({ warning }, 'setting ignored');
   const { environment } = io;

@@ -9,6 +9,8 @@ export interface Io {
   readonly environment: Readonly<Record<string, string | undefined>>;
   /** Whole lines, newline included. */
   readonly stdout: (text: string) => void;
+  /** What no one has read yet and the process keeps; absent if nothing ever waits. */
+  readonly stdoutWaitingBytes?: () => number;
   readonly stderr: (text: string) => void;
   /** Width of the terminal, if there is one. */
   readonly columns?: number | undefined;

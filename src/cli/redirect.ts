@@ -3,7 +3,6 @@
  * init container, for a manual check, and for opening a node again, which only `remove` does.
  */
 import { systemClock } from '../base/time/clock.ts';
-import { createLogger } from '../base/logger.ts';
 import { startRedirectDaemon } from '../nmi/redirect-daemon.ts';
 import { StartError } from '../base/start-error.ts';
 import { parseConfig, type Config } from '../nmi/config/config.ts';
@@ -13,6 +12,7 @@ import { removeBootGuard, writeBootGuard } from '../redirect/host/boot-guard.ts'
 import { RedirectError } from '../redirect/redirect.ts';
 import type { Args } from './flags.ts';
 import { exitCodes, renderFatal, untilStopped, type Io } from './io.ts';
+import { openProcessLog } from './process-log.ts';
 
 /** The options table requires a node. The ports in the environment are those of the agent. */
 const presets = { node: 'unnamed', 'http-probe-port': '0', 'prometheus-port': '0' };
@@ -48,8 +48,7 @@ export async function redirect(args: Args, io: Io): Promise<number> {
 
 /** Maintains the redirect of this node until a signal, and leaves it installed. */
 async function keepRedirect(config: Config, io: Io): Promise<number> {
-  const { logFormat: format, logLevel: level } = config;
-  const log = createLogger({ format, level, write: io.stdout });
+  const { log } = openProcessLog(config, io);
   try {
     await using _ = await startRedirectDaemon({ config, clock: systemClock, log });
     await untilStopped(io);

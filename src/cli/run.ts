@@ -5,9 +5,9 @@ import { buildInfo } from '../nmi/base/build-info.ts';
 import { parseConfig, type Config } from '../nmi/config/config.ts';
 import { tuning } from '../nmi/config/tuning.ts';
 import { findKubenet } from '../nmi/kernel/kubenet.ts';
-import { createLogger } from '../base/logger.ts';
 import { StartError } from '../base/start-error.ts';
 import { exitCodes, renderFatal, untilStopped, type Io } from './io.ts';
+import { openProcessLog } from './process-log.ts';
 
 export async function run(flags: Readonly<Record<string, string>>, io: Io): Promise<number> {
   const parsed = parseConfig(flags, io.environment);
@@ -22,7 +22,7 @@ export async function run(flags: Readonly<Record<string, string>>, io: Io): Prom
     return exitCodes.config;
   }
 
-  const log = createLogger({ format: config.logFormat, level: config.logLevel, write: io.stdout });
+  const { log, write } = openProcessLog(config, io);
   log.info({ ...buildInfo, node: config.node, mode: 'managed' }, 'starting nmi process');
   for (const warning of warnings) log.warn({ warning }, 'setting ignored');
   try {
@@ -30,7 +30,7 @@ export async function run(flags: Readonly<Record<string, string>>, io: Io): Prom
       config,
       clock: systemClock,
       log,
-      stdout: io.stdout,
+      stdout: write,
       environment: io.environment,
       stop: io.stop,
     });

@@ -46,8 +46,8 @@ export interface AgentOptions {
   readonly config: Config;
   readonly clock: Clock;
   readonly log: Logger;
-  /** Receives whole lines of the audit stream, newline included. */
-  readonly stdout: (line: string) => void;
+  /** Receives whole lines of the audit stream, newline included. Returns false if one was dropped. */
+  readonly stdout: (line: string) => boolean;
   readonly environment: Readonly<Record<string, string | undefined>>;
   /** Aborts the start, which then rejects with the signal's reason. Anything installed stays. */
   readonly stop?: AbortSignal;

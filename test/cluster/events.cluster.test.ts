@@ -74,7 +74,7 @@ async function openAgent(kubeconfig: string) {
     config: parsed.config,
     clock: systemClock,
     log: createLogger({ format: 'json', level: 'info', write: (line) => lines.push(line) }),
-    stdout: () => undefined,
+    stdout: () => true,
     environment: {},
     tuning: { bindingGraceMs: 0, lateObjectWaitMs: 300, drainTimeoutMs: 1_000 },
   });

@@ -28,6 +28,8 @@ export interface Child {
   stderr(): string;
   /** Resolves when standard output has matched; rejects if the process ends first. */
   untilPrinted(text: RegExp): Promise<void>;
+  /** Whether its standard output is read. */
+  read(isRead: boolean): void;
   signal(name: NodeJS.Signals): void;
   /** Its exit code, or the signal that ended it. */
   readonly exited: Promise<number | NodeJS.Signals>;
@@ -71,6 +73,10 @@ export function startNmi(words: readonly string[], env: NodeJS.ProcessEnv = {}):
           reject(new Error(`ended with ${outcome}: ${stdout}${stderr}`));
         });
       }),
+    read: (isRead) => {
+      if (isRead) child.stdout?.resume();
+      else child.stdout?.pause();
+    },
     signal: (name) => {
       child.kill(name);
     },

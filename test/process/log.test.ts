@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { decodeLabToken } from '../../lab/fakes/token.ts';
+import { eventually } from '../../lab/test-bed/eventually.ts';
 import { ask, tokenTarget } from '../support/ask.ts';
 import { openServices } from './agent-child.ts';
 
@@ -138,6 +139,37 @@ describe('the log of the agent process', { timeout: 600_000 }, () => {
     assert.ok(last.includes(`${path} cannot be opened for writing (ENOENT)`), last);
     assert.equal(child.stderr().trimEnd().split('\n').length, 1, 'no stack trace');
     assert.ok(child.stderr().includes(path), child.stderr());
+  });
+
+  it('keeps 2 MiB at most of what nobody reads, and counts the rest', async () => {
+    await using testBed = await openServices();
+    const child = testBed.start([...testBed.flags, '--log-level=debug', '--audit-log=stdout']);
+    await testBed.untilReady();
+    child.read(false);
+    const requests = 10_000;
+    const connections = 8;
+    await Promise.all(
+      Array.from({ length: connections }, async (_, index) => {
+        const connection = `c${index}`;
+        for (let sent = 0; sent < requests / connections; sent++) {
+          assert.equal((await ask(testBed.pod, tokenTarget, { connection })).status, 200);
+        }
+      }),
+    );
+    child.read(true);
+    const dropped = /"count":(\d+),"msg":"standard output was not read, lines dropped"/;
+    await eventually(async () => {
+      await ask(testBed.pod, `${tokenTarget}&client_id=unknown`);
+      assert.match(child.stdout(), dropped);
+    });
+    const handled = child.stdout().split('"request handled"').length - 1;
+    const [, count = ''] = dropped.exec(child.stdout()) ?? [];
+    assert.ok(handled + Number(count) >= requests, `${handled} lines, ${count} dropped`);
+    const length = child.stdout().length;
+    // The pipe and the reader have room for some hundred kilobytes.
+    assert.ok(length < 2 * 1024 * 1024, `${length} characters were kept`);
+    child.signal('SIGTERM');
+    assert.equal(await child.exited, 0);
   });
 
   it('has only errors with --log-level=error', async () => {

@@ -98,7 +98,7 @@ export async function openLoopbackAgent(
     config,
     clock,
     log: createLogger({ format: 'json', level: 'trace', write: (line) => log.push(line) }),
-    stdout: (line) => log.push(line),
+    stdout: (line) => log.push(line) > 0,
     environment: {},
     tuning: { lateObjectWaitMs: 300, imdsTimeoutMs: 2_000, drainTimeoutMs: 2_000, ...tuning },
   });

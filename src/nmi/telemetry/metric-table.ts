@@ -176,7 +176,7 @@ export const newMetrics = {
   nmi_ready: gauge(['condition'], '1 if the readiness condition is met.'),
   nmi_audit_records_total: counter(
     ['outcome'],
-    'Audit records: written, dropped (a full or slow disk; the log names the error). Without --audit-log there are none.',
+    'Audit records: written, dropped (a full or slow disk, or nobody reads standard output; the log names the cause). Without --audit-log there are none.',
   ),
   nmi_event_loop_delay_seconds: gauge(
     ['stat'],

@@ -15,8 +15,8 @@ export interface Audit extends Required<Pick<Part, 'samples'>>, AsyncDisposable 
 
 export interface OpenAuditOptions {
   readonly config: Pick<Config, 'auditLog'>;
-  /** Takes whole lines, newline included. */
-  readonly stdout: (line: string) => void;
+  /** Takes whole lines, newline included. Returns false if one was dropped. */
+  readonly stdout: (line: string) => boolean;
   readonly clock: Clock;
   readonly log: Logger;
 }
@@ -51,8 +51,8 @@ async function openSink(
   if (path === 'stdout') {
     return {
       write: (line) => {
-        onWritten(1);
-        stdout(line);
+        if (stdout(line)) onWritten(1);
+        else records.dropped += 1;
       },
       [Symbol.asyncDispose]: () => Promise.resolve(),
     };

@@ -16,14 +16,19 @@ const clusterState = {
 async function open(auditLog: string) {
   const printed: string[] = [];
   const log = createLogger({ format: 'text', level: 'error', write: () => undefined });
-  const stdout = (line: string): void => {
-    printed.push(line);
+  let isRead = true;
+  const stdout = (line: string): boolean => {
+    if (isRead) printed.push(line);
+    return isRead;
   };
   const audit = await openAudit({ config: { auditLog }, stdout, clock: systemClock, log });
   const renderer = audit?.renderer(clusterState);
   const handle = (): void => renderer?.render(createRecord());
   const counts = () => audit?.samples().map(({ labels, value }) => [labels?.['outcome'], value]);
-  return { audit, handle, counts, printed };
+  const stopReading = (): void => {
+    isRead = false;
+  };
+  return { audit, handle, counts, printed, stopReading };
 }
 
 describe('the audit stream', () => {
@@ -33,13 +38,16 @@ describe('the audit stream', () => {
   });
 
   it('is written to standard output as JSON, whatever the log format, and is counted', async () => {
-    const { handle, counts, printed } = await open('stdout');
+    const { handle, counts, printed, stopReading } = await open('stdout');
     handle();
     assert.equal((JSON.parse(printed[0] ?? '') as { msg: string }).msg, 'token request');
     assert.deepEqual(counts(), [
       ['written', 1],
       ['dropped', 0],
     ]);
+    stopReading();
+    handle();
+    assert.deepEqual(counts()?.[1], ['dropped', 1]);
   });
 
   it('is written to a file, which is complete when the agent ends', async () => {
