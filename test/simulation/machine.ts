@@ -5,6 +5,8 @@ import { failure, OpenFile } from './open-file.ts';
 import { Scheduler } from './scheduler.ts';
 
 export class TcpListener extends OpenFile {
+  /** Otherwise it is bound, and refuses connections. */
+  isListening = true;
   readonly ip: string;
   readonly port: number;
   readonly #onClosed: () => void;
@@ -145,6 +147,6 @@ export class Machine {
   }
 
   isListening(ip: string, port: number): boolean {
-    return this.#listeners.has(`${ip}:${port}`);
+    return this.#listeners.get(`${ip}:${port}`)?.isListening === true;
   }
 }

@@ -22,7 +22,13 @@ interface LocalServer extends EventEmitter {
 export interface System {
   readonly native: Pick<
     NativeModule,
-    'openListener' | 'listenerAddress' | 'duplicate' | 'connectLocal' | 'sendNote' | 'receiveNote'
+    | 'openListener'
+    | 'listenerAddress'
+    | 'setListening'
+    | 'duplicate'
+    | 'connectLocal'
+    | 'sendNote'
+    | 'receiveNote'
   >;
   readonly createServer: (options: { readonly pauseOnConnect: true }) => LocalServer;
   readonly connect: (options: { readonly path: string }) => LocalSocket;

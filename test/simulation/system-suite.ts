@@ -84,6 +84,22 @@ function listeners(on: On): void {
     },
   );
 
+  on('keeps the port of a socket that does not listen', async ({ native, closeSync, address }) => {
+    const open = () => native.openListener(address.ip, address.port);
+    const listener = open();
+    native.setListening(listener, false);
+    assert.equal(
+      refusal(() => native.listenerAddress(listener)),
+      'EPROTOTYPE',
+    );
+    assert.equal(refusal(open), 'EADDRINUSE');
+    native.setListening(listener, true);
+    assert.deepEqual(native.listenerAddress(listener), address);
+    closeSync(listener);
+    closeSync(open());
+    await Promise.resolve();
+  });
+
   on('has no listener at an address that is not up', async ({ native }) => {
     assert.equal(
       refusal(() => native.openListener('192.0.2.7', 2579)),

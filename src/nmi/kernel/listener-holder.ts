@@ -55,7 +55,10 @@ export interface ListenerHolder extends AsyncDisposable {
 /** The agent, its successor, and agents started manually in the container. */
 const maxClients = 8;
 const noteMs = 2_000;
-/** A socket without an agent is closed after this time: refusing is better than a useless wait. */
+/**
+ * A socket without an agent refuses connections after this time, which is better than a useless wait. It
+ * stays bound: with iptables, a pod on the host network could listen at the agent's port otherwise.
+ */
 const unusedMs = 10_000;
 const inheritMs = 30_000;
 const retryMs = 200;
@@ -83,6 +86,10 @@ class Holder implements ListenerHolder {
   #forAgents: Server | undefined;
   #forHolders: Server | undefined;
   #listener: number | undefined;
+  /** The socket is bound but does not listen. */
+  #isRefusing = false;
+  /** Opened here and given to no other holder: without our agents, no other process has it. */
+  #isOurs = false;
   /** Inode of our socket at the handover path. */
   #ownInode: bigint | undefined;
   /** Why there is no socket at the handover path. */
@@ -168,6 +175,7 @@ class Holder implements ListenerHolder {
     if (socket.destroyed) return;
     if (clients === this.#successors) await this.#pause();
     if (socket.destroyed) return;
+    if (clients === this.#successors) this.#isOurs = false;
     const isShared = this.hasPredecessor() || this.#successors.size > 0;
     if (typeof listener === 'string') native.sendNote(local, noteOf(listener));
     else native.sendNote(local, isShared ? notes.shared : notes.alone, listener);
@@ -180,6 +188,7 @@ class Holder implements ListenerHolder {
     const isMissing = !this.#isClosed && this.#listener === undefined;
     if (isMissing && listensAt(this.#native, descriptor, this.#options.address)) {
       this.#listener = descriptor;
+      this.#isOurs = false;
       this.#isTaken = false;
     } else {
       closeSync(descriptor);
@@ -189,22 +198,37 @@ class Holder implements ListenerHolder {
   /** The listening socket, or the error code. */
   async #acquire(): Promise<number | string> {
     if (this.#isClosed) return 'ECANCELED';
-    const { address, handoverPath } = this.#options;
+    const { handoverPath } = this.#options;
     if (this.#listener === undefined && this.#hasStarted && handoverPath !== '') {
       await this.#checkPath();
     }
-    if (this.#listener !== undefined) return this.#listener;
     if (this.#isClosed) return 'ECANCELED';
-    if (!this.#hasStarted) return 'EAGAIN';
+    if (this.#listener === undefined && !this.#hasStarted) return 'EAGAIN';
     try {
-      this.#listener = this.#native.openListener(address.ip, address.port);
+      const listener = this.#listening() ?? this.#openOurs();
       this.#isTaken = false;
-      return this.#listener;
+      return listener;
     } catch (error) {
       this.#isTaken = networkCode(error) === 'EADDRINUSE';
       if (this.#isTaken) this.#disconnectHolders();
       return networkCode(error);
     }
+  }
+
+  /** The socket that this process has, which listens from now on. */
+  #listening(): number | undefined {
+    if (this.#isRefusing && this.#listener !== undefined) {
+      this.#native.setListening(this.#listener, true);
+      this.#isRefusing = false;
+    }
+    return this.#listener;
+  }
+
+  #openOurs(): number {
+    const { ip, port } = this.#options.address;
+    this.#listener = this.#native.openListener(ip, port);
+    this.#isOurs = true;
+    return this.#listener;
   }
 
   /**
@@ -298,7 +322,9 @@ class Holder implements ListenerHolder {
   /** A holder with another address has no socket for us but still counts as the predecessor. */
   async #askPredecessor(): Promise<void> {
     const { handoverPath: path, log } = this.#options;
-    const { descriptor, connection } = await askHolder(this.#native, path, this.#listener);
+    const had = this.#listening();
+    this.#isOurs &&= had === undefined;
+    const { descriptor, connection } = await askHolder(this.#native, path, had);
     if (descriptor !== undefined) this.#adopt(descriptor);
     if (this.#isClosed || this.#successors.size > 0) return void connection.destroy();
     this.#predecessors.add(connection);
@@ -368,10 +394,27 @@ class Holder implements ListenerHolder {
     this.#disarm?.();
     this.#disarm = this.#options.clock.schedule(unusedMs, () => {
       const users = [this.#agents, this.#predecessors, this.#successors];
-      if (users.some(({ size }) => size > 0) || this.#listener === undefined) return;
+      if (users.some(({ size }) => size > 0) || this.#listener === undefined || this.#isRefusing) {
+        return;
+      }
       this.#options.log.warn({}, 'no agent takes connections, refusing them');
-      this.#drop();
+      this.#refuse();
     });
+  }
+
+  /**
+   * A socket that another process may have is closed: an agent whose holder is down may still answer. If
+   * there is none, another socket keeps the port.
+   */
+  #refuse(): void {
+    try {
+      if (!this.#isOurs) this.#drop();
+      this.#native.setListening(this.#listener ?? this.#openOurs(), false);
+      this.#isRefusing = true;
+    } catch {
+      // Another process listens, or the address is gone.
+      this.#drop();
+    }
   }
 
   #drop(): void {
@@ -379,6 +422,7 @@ class Holder implements ListenerHolder {
     this.#disarm = undefined;
     if (this.#listener !== undefined) closeSync(this.#listener);
     this.#listener = undefined;
+    this.#isRefusing = false;
   }
 }
 

@@ -580,6 +580,11 @@ static void read_listener(struct call *call)
 	put(call, "port", number(call, ntohs(end.port)));
 }
 
+static void listen_or_refuse(struct call *call)
+{
+	set_listening(call->in[0].number, call->in[1].flag, &call->fault);
+}
+
 static void duplicate(struct call *call)
 {
 	put_descriptor(call, duplicate_descriptor(call->in[0].number, &call->fault));
@@ -640,6 +645,7 @@ static const struct function functions[] = {
 	{ "netnsCookie", "", netns_cookie },
 	{ "openListener", "ip:i port:p", open_listening },
 	{ "listenerAddress", "descriptor:d", read_listener },
+	{ "setListening", "descriptor:d listens:f", listen_or_refuse },
 	{ "duplicate", "descriptor:d", duplicate },
 	{ "connectLocal", "path:s", connect_to },
 	{ "sendNote", "socket:d note:y descriptor:d?", send_to },

@@ -113,6 +113,11 @@ export interface NativeModule {
   openListener(ip: string, port: number): number;
   /** Where a descriptor listens. Throws unless it is a listening IPv4 TCP socket. */
   listenerAddress(descriptor: number): FlowEnd;
+  /**
+   * Makes a socket of `openListener` refuse connections, those that wait in its queue too, or listen
+   * again, for all processes that have it. While it refuses, nobody else can bind its port.
+   */
+  setListening(descriptor: number, listens: boolean): void;
   /** Another descriptor of the same socket. */
   duplicate(descriptor: number): number;
   /** The descriptor of a connection to a Unix socket. Does not block. */

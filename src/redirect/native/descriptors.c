@@ -64,6 +64,29 @@ int listener_address(int descriptor, struct flow_end *end, struct fault *fault)
 	return 0;
 }
 
+int set_listening(int descriptor, bool listens, struct fault *fault)
+{
+	int on = 1, off = 0;
+
+	if (!listens) {
+		/* While both have the option and neither listens, another socket could bind the port. */
+		if (setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &off, sizeof(off)) ||
+		    shutdown(descriptor, SHUT_RD))
+			return fail(fault, "stop listening", errno);
+		return 0;
+	}
+	/* Without the option until then, unless connections of an earlier agent are still closing. */
+	if (listen(descriptor, BACKLOG) &&
+	    (errno != EADDRINUSE ||
+	     setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) ||
+	     listen(descriptor, BACKLOG)))
+		return fail(fault, "listen", errno);
+	/* Connections inherit it, and must not keep a later listener from the port. */
+	if (setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)))
+		return fail(fault, "listen", errno);
+	return 0;
+}
+
 int duplicate_descriptor(int descriptor, struct fault *fault)
 {
 	int copy = fcntl(descriptor, F_DUPFD_CLOEXEC, 0);

@@ -126,6 +126,12 @@ int open_listener(__be32 ip, __be16 port, struct fault *fault);
 /* Where a descriptor listens. -1 with a fault unless it is a listening IPv4 TCP socket. */
 int listener_address(int descriptor, struct flow_end *end, struct fault *fault);
 
+/*
+ * Makes a socket of open_listener refuse connections, those that wait in its queue too, or listen again.
+ * While it refuses, it keeps the port. -1 with a fault.
+ */
+int set_listening(int descriptor, bool listens, struct fault *fault);
+
 /* Returns another descriptor of the same socket; -1 with a fault. */
 int duplicate_descriptor(int descriptor, struct fault *fault);
 

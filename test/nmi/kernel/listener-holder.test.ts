@@ -300,7 +300,34 @@ describe('the listening socket that is kept for an agent', { timeout: 180_000 },
     clock.advance(1);
     await assert.rejects(once(waiting, 'end'), { code: 'ECONNRESET' });
     assert.equal(await ask(node.port, false), 'ECONNREFUSED');
+    const listen = () => nativeModule().openListener('127.0.0.1', node.port);
+    assert.throws(listen, { code: 'EADDRINUSE' }, 'nobody else takes the port');
+    const next = node.startAgent('a');
+    await next.until(/^ready, alone/m);
+    assert.equal(await ask(node.port, false), String(next.pid));
   });
+
+  for (const answers of [true, false]) {
+    const end = answers ? 'is left to an agent that still answers' : 'keeps its port';
+    it(`${end} when it came from another holder`, async () => {
+      await using node = await openNodeHere();
+      const clock = new HandClock();
+      const old = await startPod(node, 'old');
+      await using _holder = await openHolderAt(node, { pod: 'new', clock });
+      if (!answers) await old.agent.end('SIGKILL');
+      await old.holder.end('SIGKILL');
+      await eventually(() => assert.ok(clock.armed.includes(10_000)));
+      clock.advance(10_000);
+      const expected = answers ? String(old.agent.pid) : 'ECONNREFUSED';
+      assert.equal(await ask(node.port, false), expected);
+      const listen = () => nativeModule().openListener('127.0.0.1', node.port);
+      assert.throws(listen, { code: 'EADDRINUSE' });
+      if (answers) await old.agent.end('SIGKILL');
+      const next = node.startAgent('new');
+      await next.until(/^ready/m);
+      assert.equal(await ask(node.port, false), String(next.pid));
+    });
+  }
 
   it('is not available when another process listens, and the agent gets the reason', async () => {
     await using node = await openNodeHere();

@@ -72,6 +72,46 @@ describe('listening sockets of the native module', () => {
     assert.throws(() => native.listenerAddress(copy), codeOf('EBADF'));
   });
 
+  it('refuse connections without giving up their port, and listen again', async () => {
+    const [port] = await twoFreePorts();
+    const listener = native.openListener('127.0.0.1', port);
+    const waiting = connect({ host: '127.0.0.1', port });
+    await once(waiting, 'connect');
+    const reset = assert.rejects(once(waiting, 'end'), codeOf('ECONNRESET'));
+    for (let round = 0; round < 2; round++) {
+      native.setListening(listener, false);
+      assert.equal(await canConnect(port), false);
+      for (const host of ['127.0.0.1', '0.0.0.0']) {
+        for (const reusePort of [false, true]) {
+          const other = createServer().listen({ host, port, reusePort });
+          await assert.rejects(once(other, 'listening'), codeOf('EADDRINUSE'));
+        }
+      }
+      assert.throws(() => native.openListener('127.0.0.1', port), codeOf('EADDRINUSE'));
+      native.setListening(listener, true);
+      assert.equal(await canConnect(port), true);
+    }
+    await reset;
+    closeSync(listener);
+    closeSync(native.openListener('127.0.0.1', port));
+  });
+
+  it('listen again while connections of an earlier agent are closing', async () => {
+    const [port] = await twoFreePorts();
+    const listener = native.openListener('127.0.0.1', port);
+    const server = createServer((socket) => socket.end());
+    server.listen({ fd: native.duplicate(listener) });
+    const client = connect({ host: '127.0.0.1', port }).resume();
+    await once(client, 'end');
+    server.close();
+    await once(server, 'close');
+    native.setListening(listener, false);
+    native.setListening(listener, true);
+    assert.equal(await canConnect(port), true);
+    closeSync(listener);
+    closeSync(native.openListener('127.0.0.1', port));
+  });
+
   it('are distinguished from every other descriptor', async () => {
     using pair = await openPair();
     assert.throws(() => native.listenerAddress(pair.near), codeOf('EPROTOTYPE'));

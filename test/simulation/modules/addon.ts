@@ -4,6 +4,12 @@ import { LocalEnd } from '../local-sockets.ts';
 import { currentProcess, TcpListener } from '../machine.ts';
 import { failure } from '../open-file.ts';
 
+function listenerAt(descriptor: number): TcpListener {
+  const listener = currentProcess().at(descriptor);
+  if (!(listener instanceof TcpListener)) throw failure('EPROTOTYPE', 'read listener');
+  return listener;
+}
+
 function endAt(descriptor: number): LocalEnd {
   const end = currentProcess().at(descriptor);
   if (!(end instanceof LocalEnd)) throw failure('ENOTSOCK', 'use descriptor');
@@ -16,9 +22,12 @@ const simulated = {
     return owner.open(owner.machine.listen(ip, port));
   },
   listenerAddress: (descriptor: number): FlowEnd => {
-    const listener = currentProcess().at(descriptor);
-    if (!(listener instanceof TcpListener)) throw failure('EPROTOTYPE', 'read listener');
-    return { ip: listener.ip, port: listener.port };
+    const { ip, port, isListening } = listenerAt(descriptor);
+    if (!isListening) throw failure('EPROTOTYPE', 'read listener');
+    return { ip, port };
+  },
+  setListening: (descriptor: number, listens: boolean): void => {
+    listenerAt(descriptor).isListening = listens;
   },
   duplicate: (descriptor: number): number => {
     const owner = currentProcess();
