@@ -2,7 +2,12 @@
 import assert from 'node:assert/strict';
 import { parseRecord } from '../../../src/base/json-value.ts';
 import { eventually } from '../../test-bed/eventually.ts';
-import { assertToken, assertUpstream } from '../../test-bed/reply-checks.ts';
+import {
+  assertRefused,
+  assertToken,
+  assertUpstream,
+  sayReply,
+} from '../../test-bed/reply-checks.ts';
 import type { Scenario } from '../../test-bed/scenario.ts';
 import type { TestBed } from '../../test-bed/test-bed.ts';
 
@@ -87,7 +92,50 @@ const awayLater: Scenario = {
   },
 };
 
-export const kubeOutageScenarios: readonly Scenario[] = [awayAtStart, awayLater];
+const rightsRunOut: Scenario = {
+  name: 'rights-run-out',
+  title:
+    'With the Kubernetes API away for longer than --rights-staleness-limit, tokens end, cached ones too, and instance metadata does not; a binding deleted meanwhile never counts again.',
+  needs: 'any',
+  inTour: false,
+  agentFlags: ['--rights-staleness-limit=10s'],
+  // Objects that were just created could still be followed by others.
+  objectAgeMs: 3_600_000,
+  run: async (testBed) => {
+    testBed.bind('runs-out', 'runs-out');
+    testBed.bind('runs-on', 'runs-on');
+    const pod = await testBed.addPod({ name: 'revoked', binding: 'runs-out' });
+    const other = await testBed.addPod({ name: 'kept', binding: 'runs-on' });
+    assertToken(await pod.ask(), 'runs-out');
+    assertToken(await other.ask(), 'runs-on');
+    takeAway(testBed);
+    testBed.deleteObject('AzureIdentityBinding', 'runs-out');
+    assertToken(await pod.ask(), 'runs-out');
+    const startMs = performance.now();
+    await eventually(async () => {
+      const reply = await pod.ask();
+      assert.equal(reply.status, 503, sayReply(reply));
+    }, recoveryMs);
+    const endedS = (performance.now() - startMs) / 1_000;
+    for (const each of [pod, other]) {
+      const says = /rights are not proven current: .*bindings for 1\d s.*Retry/;
+      assertRefused(await each.ask(), { status: 503, retryAfterS: 1, says });
+    }
+    const instance = await other.ask({ target: '/metadata/instance?api-version=2021-02-01' });
+    assert.equal(instance.status, 200, sayReply(instance));
+    const missing = await readMissing(testBed);
+    assert.match(String(missing['rights_current']), /pods for 1\d s.*bindings for 1\d s/);
+    bringBack(testBed);
+    await eventually(async () => {
+      assertToken(await other.ask(), 'runs-on');
+    }, recoveryMs);
+    assertRefused(await pod.ask(), { status: 400, says: /runs-out/ });
+    assert.deepEqual(testBed.uncheckedRequests(), []);
+    return `tokens ended ${endedS.toFixed(1)} s after the API, instance metadata did not; the deleted binding stayed without effect`;
+  },
+};
+
+export const kubeOutageScenarios: readonly Scenario[] = [awayAtStart, awayLater, rightsRunOut];
 
 /** Connections are accepted but requests get no answer, as behind a dead load balancer. */
 function takeAway(testBed: TestBed): void {

@@ -56,6 +56,7 @@ export const faultAlerts: readonly FaultAlerts[] = [
   fault('address-reuse-window', 'NmiNotReady NmiWatchStale', 'condition pod_ips_current'),
   fault('api-away-at-start', 'NmiNotReady', 'condition watches'),
   fault('api-away-later', 'NmiWatchStale', 'the resource'),
+  fault('rights-run-out', 'NmiRightsOld NmiNotReady', 'condition rights_current'),
 ];
 
 /** Scenarios without a fault, or with a fault of a single client. */
