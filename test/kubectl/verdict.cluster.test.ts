@@ -24,6 +24,7 @@ import {
 } from './support/mistakes.ts';
 import { clearObjects, developerRole, putObjects, secretsRole } from './support/put-objects.ts';
 import { runOn, type RealMachine } from './support/real-kubectl.ts';
+import { UnchangedReads } from './support/unchanged-reads.ts';
 
 const deploy = join(import.meta.dirname, '../../deploy');
 const kinds = '/apis/aadpodidentity.k8s.io/v1/namespaces/shop';
@@ -52,7 +53,8 @@ describeOnNewestVersion('kubectl nmi for a team', (cluster) => {
     calls = [];
     return runOn({ ...as, onCall: (args) => calls.push(args) }, words);
   };
-  const explain = async (as: RealMachine, ...words: readonly string[]) => {
+  const explain = async (user: RealMachine, ...words: readonly string[]) => {
+    const as = { ...user, reads: new UnchangedReads() };
     const { code, stdout, stderr } = await run(as, 'explain', ...words, '-n', 'shop');
     const json = await run(as, 'explain', ...words, '-n', 'shop', '-o', 'json');
     assert.equal(json.code, code, 'the exit code does not depend on the form of the output');
