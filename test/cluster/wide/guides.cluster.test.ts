@@ -95,7 +95,7 @@ const guides: readonly Guide[] = [
       NAMESPACE: 'shop',
       ACCOUNT: 'default',
       IDENTITY: 'checkout',
-      CLIENT_ID: '22729e47-74ce-4b43-8eea-aab5f2073309',
+      CLIENT_ID: '22729e47-74ce-4b43-8eea-aab5f2073310',
       POD: 'web',
     },
     asked: [/--subject system:serviceaccount:shop:default /],
@@ -169,7 +169,8 @@ describeOnNewestVersion('the guides', (cluster) => {
     };
     const custom = { apiVersion: 'aadpodidentity.k8s.io/v1' };
     const metadata = { name: 'shop', namespace: 'shop' };
-    const clientID = '22729e47-74ce-4b43-8eea-aab5f2073309';
+    // Another one than that of the quick start.
+    const clientID = '22729e47-74ce-4b43-8eea-aab5f2073310';
     const resourceID =
       '/subscriptions/s/resourcegroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/shop';
     const identity = {
