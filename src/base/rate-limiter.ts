@@ -4,7 +4,8 @@
  * at most one timer.
  *
  * The rate is a sliding window and not a token bucket: a full bucket would let its size through in
- * addition to a second's refill, but the upstream limits the requests within one second.
+ * addition to a second's refill, but the upstream limits the requests within one second. A request reaches
+ * the upstream at any time between its start and its end, so its second begins at its end.
  */
 import type { Clock } from './time/clock.ts';
 import { FairQueue, type Party } from './fair-queue.ts';
@@ -19,7 +20,7 @@ export interface Task {
 export interface RateLimiterOptions {
   readonly clock: Clock;
   readonly maxConcurrent: number;
-  /** Most starts within any 1,000 ms. */
+  /** Most requests that reach the upstream within any 1,000 ms. */
   readonly maxPerSec: number;
   /** Most queued tasks of callers; the same number again for background work. */
   readonly maxQueued: number;
@@ -34,17 +35,17 @@ export class RateLimiter implements Disposable {
   readonly #running = new Set<Task>();
   readonly #callers = new FairQueue<Task>();
   readonly #background = new Set<Task>();
-  /** Ring buffer of the latest starts; the cursor is at the oldest. */
-  readonly #startsAtMs: Float64Array;
+  /** Ring buffer of the latest ends; the cursor is at the oldest. */
+  readonly #endsAtMs: Float64Array;
   #cursor = 0;
   #disarm: (() => void) | undefined;
   #isDisposed = false;
 
   constructor(options: RateLimiterOptions) {
     this.#clock = options.clock;
-    this.#maxConcurrent = options.maxConcurrent;
+    this.#maxConcurrent = Math.min(options.maxConcurrent, options.maxPerSec);
     this.#maxQueued = options.maxQueued;
-    this.#startsAtMs = new Float64Array(options.maxPerSec).fill(-Infinity);
+    this.#endsAtMs = new Float64Array(options.maxPerSec).fill(-Infinity);
   }
 
   get running(): number {
@@ -81,17 +82,19 @@ export class RateLimiter implements Disposable {
   leave(task: Task): void {
     this.#callers.delete(task);
     this.#background.delete(task);
+    const wasRunning = this.#running.delete(task);
+    if (wasRunning) this.#noteEnd();
     // Removing a queued task frees no slot; the other tasks start by slot or timer.
-    if (this.#running.delete(task) || this.queued === 0) this.#admit();
+    if (wasRunning || this.queued === 0) this.#admit();
   }
 
   /**
-   * Takes one start for a retry of a running task. Returns false if other tasks wait or no start is
-   * left within this second.
+   * Lets a running task, whose first request has ended, send another one. Returns false if other tasks wait
+   * or no request is left within this second.
    */
   takeTry(): boolean {
     if (this.#isDisposed || this.queued > 0 || this.#waitMs() > 0) return false;
-    this.#noteStart();
+    this.#noteEnd();
     return true;
   }
 
@@ -118,20 +121,20 @@ export class RateLimiter implements Disposable {
       if (task === undefined) return;
       this.#background.delete(task);
       this.#running.add(task);
-      this.#noteStart();
       task.start();
     }
   }
 
-  #noteStart(): void {
-    this.#startsAtMs[this.#cursor] = this.#clock.monotonicMs();
-    this.#cursor = (this.#cursor + 1) % this.#startsAtMs.length;
+  #noteEnd(): void {
+    this.#endsAtMs[this.#cursor] = this.#clock.monotonicMs();
+    this.#cursor = (this.#cursor + 1) % this.#endsAtMs.length;
   }
 
-  /** Milliseconds until the oldest start leaves the window. */
+  /** Milliseconds until enough ends have left the window for one more request beside the running ones. */
   #waitMs(): number {
-    const oldestAtMs = this.#startsAtMs[this.#cursor] ?? -Infinity;
-    return oldestAtMs + windowMs - this.#clock.monotonicMs();
+    const { length } = this.#endsAtMs;
+    const endMs = this.#endsAtMs[(this.#cursor + this.#running.size) % length] ?? -Infinity;
+    return endMs + windowMs - this.#clock.monotonicMs();
   }
 
   #admitIn(waitMs: number): void {
