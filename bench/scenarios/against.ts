@@ -23,7 +23,7 @@ export const against: Scenario = {
         rounds,
         roundMs,
         say,
-        shapes: [shapes.one, shapes.sixteen, shapes.sixtyFour, shapes.fresh],
+        shapes: [shapes.one, shapes.sixteen, shapes.sixtyFour, shapes.pacedFresh],
         subjects: [
           other.subject(rival.name),
           ours.subject(subjects.agent),

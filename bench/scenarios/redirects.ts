@@ -23,7 +23,13 @@ export const redirects: Scenario = {
         rounds,
         roundMs,
         say,
-        shapes: [shapes.one, shapes.sixteen, shapes.sixtyFour, shapes.oneFresh, shapes.fresh],
+        shapes: [
+          shapes.one,
+          shapes.sixteen,
+          shapes.sixtyFour,
+          shapes.onePacedFresh,
+          shapes.pacedFresh,
+        ],
         subjects: [
           none.control(subjects.nodeHttp),
           none.goControl(subjects.goHttp),

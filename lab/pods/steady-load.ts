@@ -4,11 +4,6 @@ import { beside } from './load-verdict.ts';
 import type { PodLoad, PodLoadReport } from './pod-protocol.ts';
 
 const pieceMs = 500;
-/**
- * A connection takes 1 ms of processor time: four workers without a pause take all there is, with it
- * they still connect every 2 ms.
- */
-const pauseMs = 5;
 /** At least two minutes. A failed scenario does not stop its load; the end of its pod does. */
 const maxPieces = 240;
 
@@ -19,13 +14,11 @@ export interface SteadyLoad {
 
 export function startSteadyLoad(pod: LabPod, load: Partial<PodLoad> = {}): SteadyLoad {
   const stopped = new AbortController();
-  // On a kept connection there is always a request: one at rest may be closed as the next is sent.
-  const isKept = load.newConnectionPerRequest === false;
-  const paced = { durationMs: pieceMs, ...(isKept ? {} : { pauseMs }), ...load };
+  const piece = { durationMs: pieceMs, ...load };
   const run = async (): Promise<readonly PodLoadReport[]> => {
     const reports: PodLoadReport[] = [];
     while (!stopped.signal.aborted && reports.length < maxPieces) {
-      reports.push(await pod.load(paced));
+      reports.push(await pod.load(piece));
     }
     return reports;
   };

@@ -8,6 +8,7 @@ import { agentLifeScenarios } from './node/agent-life.ts';
 import { agentUpgradeScenarios } from './node/agent-upgrade.ts';
 import { attackScenarios } from './pods/attacks.ts';
 import { changeScenarios } from './pods/changes.ts';
+import { connectionScenarios } from './pods/connections.ts';
 import { crowdScenarios } from './pods/crowd.ts';
 import { demoScenarios } from './tokens/demo.ts';
 import { entraScenarios } from './tokens/entra.ts';
@@ -56,6 +57,7 @@ export const scenarios: readonly Scenario[] = [
   ...shapeScenarios,
   ...rawFrameScenarios,
   ...attackScenarios,
+  ...connectionScenarios,
   ...gonePodScenarios,
   ...addressStormScenarios,
   // After the attacks, which measure: the kernel removes the namespaces of these in the background.

@@ -18,6 +18,7 @@ export interface NodeState {
 const ownChain = 'nmi-metadata';
 const ownRule = new RegExp(`^(?::${ownChain} |-A ${ownChain} |-A PREROUTING -j ${ownChain}$)`);
 const ownChainRules = [
+  `-A ${ownChain} ! -s 127.0.0.1/32 -d 169.254.169.254/32 -p tcp -m tcp --dport 80 -m hashlimit --hashlimit-above 1000/sec --hashlimit-burst 512 --hashlimit-mode srcip --hashlimit-name nmi-metadata -j DNAT --to-destination 0.0.0.0`,
   `-A ${ownChain} ! -s 127.0.0.1/32 -d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 169.254.25.79:2579`,
   `-A ${ownChain} -j RETURN`,
 ].join('\n');

@@ -19,6 +19,13 @@ export interface RedirectTarget {
   readonly listenPort: number;
 }
 
+/**
+ * Connections of one pod that the kernel lets through: so many at once, then so many a second. The agent
+ * accepts one after another, so a pod that connects without pause would delay all others. SDKs keep their
+ * tokens, and open some connections an hour.
+ */
+export const connectRate = { perSec: 1_000, burst: 512 } as const;
+
 /** State of the redirect, read from the kernel. `problems` is empty exactly when `state` is `active`. */
 export interface RedirectStatus {
   readonly state: 'active' | 'broken' | 'absent' | 'off';

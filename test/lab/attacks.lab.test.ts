@@ -2,7 +2,12 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { whyNoEbpf } from './support/ebpf-skip.ts';
-import { openExecutableLab, parseLabResult, type ExecutableLab } from './support/executable-lab.ts';
+import {
+  measuring,
+  openExecutableLab,
+  parseLabResult,
+  type ExecutableLab,
+} from './support/executable-lab.ts';
 import { fabricSkip } from './support/fabric-pod.ts';
 
 describe('beside a pod that attacks', () => {
@@ -20,7 +25,7 @@ describe('beside a pod that attacks', () => {
     { redirect: 'iptables', skip: fabricSkip },
   ]) {
     it(`others are served, by ${redirect}`, { skip }, async (t) => {
-      const flags = ['--redirect', redirect, '--scenario', 'attacks', '--output', 'json'];
+      const flags = ['--redirect', redirect, '--scenario', measuring.join(), '--output', 'json'];
       const run = await lab.run(...flags);
       const result = parseLabResult(run);
       const detail = result.scenarios.map((each) => each.detail).join();

@@ -5,7 +5,14 @@
 import type { Clock } from '../../base/time/clock.ts';
 import { ExpiringMap } from '../../base/expiring-map.ts';
 
-const limits = ['connections', 'tokens', 'requests', 'pending_objects', 'metadata'] as const;
+const limits = [
+  'connections',
+  'connection_rate',
+  'tokens',
+  'requests',
+  'pending_objects',
+  'metadata',
+] as const;
 
 /** What is limited for each pod. */
 export type ThrottleLimit = (typeof limits)[number];
@@ -13,6 +20,7 @@ export type ThrottleLimit = (typeof limits)[number];
 /** What a pod did; a sentence without its subject. */
 export const throttleTexts: Readonly<Record<ThrottleLimit, string>> = {
   connections: 'opened more connections at once than one pod may have',
+  connection_rate: 'opened connections faster than one pod may',
   tokens: 'waited for more different tokens at once than one pod may',
   requests: 'had more requests for tokens waiting at once than one pod may have',
   pending_objects:

@@ -183,6 +183,7 @@ function programSampler(counts: KernelCounts): () => readonly Sample[] {
       direct: totals.direct,
       exempt: totals.exempt,
       limit: totals.refused,
+      rate: totals.tooFast,
       full: totals.unrecorded,
     };
     return [

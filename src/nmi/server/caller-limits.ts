@@ -81,3 +81,35 @@ export class CallerLimits {
     this.#onBeyond(limitKey, limit);
   }
 }
+
+const maxRated = 1_024;
+
+/** Finds callers that do something more often than `perSec` after `burst` at once. */
+export class CallerRates {
+  readonly #intervalMs: number;
+  readonly #burstMs: number;
+  readonly #nowMs: () => number;
+  /** When what a caller did so far is paid for, one interval each. */
+  readonly #paidAtMs = new Map<string, number>();
+
+  constructor(perSec: number, burst: number, nowMs: () => number) {
+    this.#intervalMs = 1_000 / perSec;
+    this.#burstMs = burst * this.#intervalMs;
+    this.#nowMs = nowMs;
+  }
+
+  /** @returns whether this time is beyond the rate. */
+  isBeyond(limitKey: string): boolean {
+    const nowMs = this.#nowMs();
+    const paidAtMs = Math.max(nowMs, this.#paidAtMs.get(limitKey) ?? 0);
+    if (paidAtMs >= nowMs + this.#burstMs) return true;
+    if (this.#paidAtMs.size >= maxRated) this.#forget(nowMs);
+    if (this.#paidAtMs.size < maxRated) this.#paidAtMs.set(limitKey, paidAtMs + this.#intervalMs);
+    return false;
+  }
+
+  /** A caller that has paid is as one that is new. */
+  #forget(nowMs: number): void {
+    for (const [key, paidAtMs] of this.#paidAtMs) if (paidAtMs <= nowMs) this.#paidAtMs.delete(key);
+  }
+}

@@ -8,12 +8,13 @@ import type { Config } from '../config/config.ts';
 import type { Tuning } from '../config/tuning.ts';
 import { podOfLimitKey } from '../callers/caller.ts';
 import type { GrantPolicy } from '../grants/choose-identity.ts';
+import { connectRate } from '../../redirect/redirect.ts';
 import type { HeldListener } from '../kernel/held-listener.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import type { LoopDetection } from '../sources/imds/loop-detection.ts';
 import type { ClusterState } from '../state/cluster-state.ts';
 import type { TokenBroker } from '../tokens/broker.ts';
-import { CallerLimits, type OnBeyond } from './caller-limits.ts';
+import { CallerLimits, CallerRates, type OnBeyond } from './caller-limits.ts';
 import { resetGonePods } from './close-stale-connections.ts';
 import { connectionLimits } from './connection-limits.ts';
 import { FairTurns } from './fair-turns.ts';
@@ -37,6 +38,9 @@ const callerMaxima = { fetches: 50, waiting: 512, pendingObjects: 32 };
 
 /** At five calls of the metadata service per second, 16 take three seconds. */
 const relayMaxima = { fetches: 16, waiting: 128, pendingObjects: 0 };
+
+/** The agent sees only what the kernel lets through, and reports a caller that uses half of it. */
+const shareOfRate = 0.5;
 
 /** Names of the token limits in metrics and Events. */
 const limitNames = {
@@ -99,6 +103,12 @@ export async function openServer(options: ServerOptions): Promise<Server> {
     hostNetwork: config.hostNetwork,
   };
   const refused = { per_caller: 0, total: 0 };
+  const rates = new CallerRates(
+    shareOfRate * connectRate.perSec,
+    shareOfRate * connectRate.burst,
+    () => clock.monotonicMs(),
+  );
+  const isRateLimited = config.redirect !== 'none' && config.redirect !== 'address';
   const listeners: Listener[] = [];
   const shared = createHandlers(options, passthrough, policy, (limitKey, limit) =>
     onThrottled(limitKey, limitNames[limit]),
@@ -111,6 +121,12 @@ export async function openServer(options: ServerOptions): Promise<Server> {
       ...(host === config.listenIp ? givenSocket(options) : {}),
       port: config.listenPort,
       limits,
+      onConnection: (caller) => {
+        shared.onConnection(caller);
+        if (isRateLimited && rates.isBeyond(caller.limitKey)) {
+          onThrottled(caller.limitKey, 'connection_rate');
+        }
+      },
       onTooMany: (limit, limitKey) => {
         refused[limit]++;
         if (limitKey !== undefined) onThrottled(limitKey, 'connections');

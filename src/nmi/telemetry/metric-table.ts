@@ -103,7 +103,7 @@ export const newMetrics = {
   ),
   nmi_throttled_requests_total: counter(
     ['namespace', 'limit'],
-    'Requests and connections beyond a limit of their pod, by its namespace: connections, tokens, requests, pending_objects, metadata.',
+    'Requests and connections beyond a limit of their pod, by its namespace: connections, connection_rate (beyond half of the rate that the kernel lets through), tokens, requests, pending_objects, metadata.',
   ),
   nmi_events_total: counter(
     ['outcome'],
@@ -158,7 +158,7 @@ export const newMetrics = {
   ),
   nmi_ebpf_connects_total: counter(
     ['outcome'],
-    'Connects to the metadata address, counted by the eBPF programs: redirected, direct (by a proxy in a pod, to the address of the agent itself), exempt (the agent, and pods on the host network without the label of a binding), limit (refused, too many of this pod), full (no room for a record, answered with 503).',
+    'Connects to the metadata address, counted by the eBPF programs: redirected, direct (by a proxy in a pod, to the address of the agent itself), exempt (the agent, and pods on the host network without the label of a binding), limit (refused, too many of this pod), rate (refused, too fast for one pod), full (no room for a record, or another pod took the same address and port; answered with 503).',
   ),
   nmi_unrecorded_callers_total: counter(
     ['outcome'],

@@ -10,7 +10,8 @@ const unattested: Attestation = { kind: 'unattested' };
 const unavailable = { kind: 'unavailable', why: 'the map of callers cannot be read' } as const;
 const noRoom: Attestation = {
   kind: 'unattested',
-  retryWhy: 'this node had no room for a record of it, or its pod has too many connections',
+  retryWhy:
+    'this node had no room for a record of it, its pod has too many connections, or another pod used its address and port',
 };
 const sharedAddress = {
   kind: 'unavailable',

@@ -334,12 +334,14 @@ export interface ProgramCounters {
   readonly deleted: bigint;
   /** Refused in connect: the pod has too many connections. */
   readonly refused: bigint;
-  /** Redirected without a record because a map was full; the agent answers these with 503. */
+  /** Redirected without a record: a map was full, or another pod replaced it. The agent answers with 503. */
   readonly unrecorded: bigint;
   /** Time of the last one, CLOCK_MONOTONIC. */
   readonly unrecordedAtNs: bigint;
   /** Connects to the agent's own address, by proxies in pods. */
   readonly direct: bigint;
+  /** Refused in connect: the pod connects too fast. */
+  readonly tooFast: bigint;
 }
 
 /** Undefined while no programs are installed. @throws RedirectError */
@@ -361,6 +363,7 @@ export function readCounters(pinFolder: string): ProgramCounters | undefined {
       unrecorded: at(6),
       unrecordedAtNs: at(7),
       direct: at(8),
+      tooFast: at(9),
     };
   });
 }

@@ -1,29 +1,31 @@
 /**
  * The constants of the programs, set at loading, as the bytes of `struct nmi_settings` (native/nmi.h):
  *
- *     0 layout | 4 metadata ip | 8 listen ip | 12 metadata port | 14 listen port | 16 limit | 20 zero
- *     24 pods root | 32 QoS classes (2) | 48 network namespace | 56 digest
+ *     0 layout | 4 metadata ip | 8 listen ip | 12 metadata port | 14 listen port | 16 limits (4)
+ *     32 pods root | 40 QoS classes (2) | 56 network namespace | 64 digest
  *
  * Addresses and ports are in network order, other numbers in host order, which is little endian on all
  * supported machines.
  */
 import { createHash } from 'node:crypto';
-import type { RedirectTarget } from '../redirect.ts';
+import { connectRate, type RedirectTarget } from '../redirect.ts';
 
 /** `NMI_LAYOUT`: maps of another layout are not shared with these programs. */
-export const mapLayout = 5;
-const nodeAt = 24;
-const classesAt = 32;
-const netnsAt = 48;
-const digestAt = 56;
-const settingsBytes = 88;
+export const mapLayout = 6;
+const limitsAt = 16;
+const nodeAt = 32;
+const classesAt = 40;
+const netnsAt = 56;
+const digestAt = 64;
+const settingsBytes = 96;
 
 /**
- * Most records of one pod: 256 pods at this limit fill the map. The programs refuse a connect from three
- * quarters of the limit on. SDKs have a handful of connections, and the agent closes those beyond its own
- * limit for a pod.
+ * Most records of one pod, and while the map is half full or more: then 256 pods cannot fill it. The programs
+ * refuse a connect from three quarters of the limit on. SDKs have a handful of connections, and the agent
+ * closes those beyond its own limit for a pod, which is lower.
  */
-const maxCallersPerPod = 256;
+const maxCallersPerPod = 640;
+const maxCallersWhenShort = 128;
 
 /** Kernel ids of the node that the programs are for. */
 export interface NodeIds {
@@ -51,7 +53,9 @@ export function settingsOf(
   bytes.set(ipBytes(target.listenIp), 8);
   view.setUint16(12, target.metadataPort);
   view.setUint16(14, target.listenPort);
-  view.setUint32(16, maxCallersPerPod, true);
+  const { burst, perSec } = connectRate;
+  const limits = [maxCallersPerPod, maxCallersWhenShort, burst, 1e9 / perSec];
+  for (const [at, limit] of limits.entries()) view.setUint32(limitsAt + 4 * at, limit, true);
   view.setBigUint64(nodeAt, node.podsRoot, true);
   for (const [at, id] of node.qosClasses.entries()) {
     view.setBigUint64(classesAt + 8 * at, id, true);

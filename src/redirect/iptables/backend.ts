@@ -93,7 +93,11 @@ export async function countRedirected(host: Host, backend: Backend): Promise<num
   return parseRedirected(outputOf('read counters', saveOf(backend), result));
 }
 
-const countedDnat = new RegExp(`^\\[(\\d+):\\d+\\] -A ${chainName} .* -j DNAT `, 'gm');
+/** Not the rule of the rate, whose destination is no address. */
+const countedDnat = new RegExp(
+  `^\\[(\\d+):\\d+\\] -A ${chainName} .* -j DNAT --to-destination (?!0\\.0\\.0\\.0)`,
+  'gm',
+);
 
 /** Reads the output of `iptables-save -c -t nat`. Never throws. */
 function parseRedirected(save: string): number | undefined {

@@ -38,6 +38,7 @@ import {
   parseNat,
   renderInstall,
   renderRemove,
+  unlimitedChain,
   type NatState,
   type Transaction,
 } from './rules.ts';
@@ -114,7 +115,7 @@ async function install(settings: Settings, detect: Detect): Promise<RedirectStat
   await errors.run(async () => changed.push(...(await ensureLink(host, target.listenIp))));
   const backend = await errors.run(async () => {
     const chosen = await detect();
-    changed.push(...(await converge(settings, chosen, (nat) => renderInstall(nat, target))));
+    changed.push(...(await installRules(settings, chosen)));
     const other = otherBackend(chosen);
     const cleared = await clearBackend(settings, other);
     if (typeof cleared === 'string') notes.push(cleared);
@@ -135,6 +136,21 @@ async function install(settings: Settings, detect: Detect): Promise<RedirectStat
   errors.throwFirst();
   const status = await readBack(settings, backend ?? (await detect()));
   return { ...status, detail: [status.detail, ...notes].join('; '), changed };
+}
+
+/** A node without hashlimit is closed all the same. */
+async function installRules(settings: Settings, backend: Backend): Promise<readonly string[]> {
+  const { target } = settings;
+  try {
+    return await converge(settings, backend, (nat) => renderInstall(nat, target));
+  } catch (error) {
+    if (!(error instanceof RedirectError) || !isRefusal(error)) throw error;
+    return converge(settings, backend, (nat) => renderInstall(nat, target, unlimitedChain(target)));
+  }
+}
+
+function isRefusal({ code }: RedirectError): boolean {
+  return code === 'UNSUPPORTED' || code === 'TOOL_FAILED';
 }
 
 /**
@@ -210,9 +226,10 @@ async function readBack(settings: Settings, backend: Backend): Promise<RedirectS
     settings.guard ? diffGuard(host, target.metadataIp) : [],
   ]);
   const nat = parseNat(save);
+  const isUnlimited = diffNat(nat, target, unlimitedChain(target)).length === 0;
   const problems = [
     ...(await diffLink(host, links, target.listenIp)),
-    ...diffNat(nat, target),
+    ...(isUnlimited ? [] : diffNat(nat, target)),
     ...guardProblems,
   ];
   const detail = [
@@ -220,6 +237,7 @@ async function readBack(settings: Settings, backend: Backend): Promise<RedirectS
     describeLink(links, target.listenIp),
     `${chainName}: ${describeTarget(target)}`,
     `guard ${settings.guard ? 'on' : 'off'}`,
+    ...(isUnlimited ? ['connects are not limited: no hashlimit'] : []),
   ].join('; ');
   if (problems.length === 0) return { state: 'active', detail, problems };
   return { state: isAbsent(nat) ? 'absent' : 'broken', detail, problems };

@@ -5,7 +5,7 @@
  * Pure. A transaction contains only the agent's chain and the unconditional jumps to it, so rules of
  * others stay unchanged.
  */
-import type { RedirectTarget } from '../redirect.ts';
+import { connectRate, type RedirectTarget } from '../redirect.ts';
 
 /** Not that of aad-pod-identity: its agent deletes its chain when it ends, and may run beside this one. */
 export const chainName = 'nmi-metadata';
@@ -23,14 +23,44 @@ export interface NatState {
 
 const jumpRule = `-j ${chainName}`;
 
-/** The rules of the chain for a target, in order, exactly as printed by `iptables-save`. */
+/**
+ * The rules of the chain for a target, in order, exactly as printed by `iptables-save`. The first one drops
+ * a source's connects beyond the rate; the client sends its SYN again after a second. Table `nat` has no
+ * DROP, but the kernel routes no packet to 0.0.0.0.
+ */
 export function wantedChain(target: RedirectTarget): readonly string[] {
+  const { perSec, burst } = connectRate;
+  const isTooFast =
+    `-m hashlimit --hashlimit-above ${perSec}/sec --hashlimit-burst ${burst} ` +
+    `--hashlimit-mode srcip --hashlimit-name ${chainName}`;
   return [
-    `! -s 127.0.0.1/32 -d ${target.metadataIp}/32 -p tcp -m tcp --dport ${target.metadataPort} ` +
-      `-j DNAT --to-destination ${target.listenIp}:${target.listenPort}`,
+    `${matchConnect(target)} ${isTooFast} -j DNAT --to-destination 0.0.0.0`,
+    ...redirectRules(target),
+  ];
+}
+
+/**
+ * The rules where the kernel or the tool has refused the limit. The repeated end distinguishes them from
+ * rules that have lost it, which are repaired.
+ */
+export function unlimitedChain(target: RedirectTarget): readonly string[] {
+  return [...redirectRules(target), '-j RETURN'];
+}
+
+function redirectRules(target: RedirectTarget): readonly string[] {
+  const { listenIp, listenPort } = target;
+  return [
+    `${matchConnect(target)} -j DNAT --to-destination ${listenIp}:${listenPort}`,
     '-j RETURN',
   ];
 }
+
+function matchConnect({ metadataIp, metadataPort }: RedirectTarget): string {
+  return `! -s 127.0.0.1/32 -d ${metadataIp}/32 -p tcp -m tcp --dport ${metadataPort}`;
+}
+
+/** Defaults of the table behind a limit, which some versions of the tool print. */
+const tableOptions = / --hashlimit-htable-\S+ \d+/g;
 
 /** Reads the output of `iptables-save -t nat`. Never throws; linear in the text. */
 export function parseNat(save: string): NatState {
@@ -47,7 +77,8 @@ export function parseNat(save: string): NatState {
     if (!line.startsWith('-A ')) continue;
     if (line.startsWith('-A PREROUTING ')) position += 1;
     if (line === `-A PREROUTING ${jumpRule}`) jumps.push(position);
-    else if (line.startsWith(`-A ${chainName} `)) chain.push(line.slice(chainName.length + 4));
+    else if (line.startsWith(`-A ${chainName} `))
+      chain.push(line.slice(chainName.length + 4).replace(tableOptions, ''));
     else if (line.endsWith(` ${jumpRule}`) || line.endsWith(` -g ${chainName}`))
       otherReferences.push(line);
   }
@@ -61,8 +92,12 @@ export function isAbsent(state: NatState): boolean {
 const maxSentences = 5;
 
 /** Differences from the wanted state, as short sentences; empty if there are none. */
-export function diffNat(state: NatState, target: RedirectTarget): readonly string[] {
-  return [...diffChain(state, wantedChain(target)), ...diffJumps(state)];
+export function diffNat(
+  state: NatState,
+  target: RedirectTarget,
+  wanted = wantedChain(target),
+): readonly string[] {
+  return [...diffChain(state, wanted), ...diffJumps(state)];
 }
 
 function diffChain({ hasChain, chain }: NatState, wanted: readonly string[]): readonly string[] {
@@ -99,10 +134,13 @@ export interface Transaction {
  * Declaring the chain empties it, and the new rules take effect in the same commit: an existing chain is
  * replaced without a gap.
  */
-export function renderInstall(state: NatState, target: RedirectTarget): Transaction | undefined {
+export function renderInstall(
+  state: NatState,
+  target: RedirectTarget,
+  wanted = wantedChain(target),
+): Transaction | undefined {
   const lines: string[] = [];
   const changes: string[] = [];
-  const wanted = wantedChain(target);
   if (diffChain(state, wanted).length > 0) {
     lines.push(`:${chainName} - [0:0]`);
     for (const rule of wanted) lines.push(`-A ${chainName} ${rule}`);

@@ -13,7 +13,7 @@
  * Only connects to the metadata address or the agent's, with their ports, are rewritten or recorded, so
  * other traffic of the node can neither fill a map nor evict a record.
  *
- * A pod with too many records is refused in connect (EPERM). A connection that cannot be recorded later
+ * A pod with too many records, or that connects too fast, is refused in connect (EPERM). A connection that cannot be recorded later
  * is redirected all the same: the agent refuses a peer without a record, the real endpoint would not.
  */
 #include <linux/bpf.h>
@@ -73,12 +73,12 @@ struct {
 	__type(value, __u8);
 } node_pods SEC(".maps");
 
-/* Number of records per pod. An LRU eviction makes a limit laxer, but no record wrong. */
+/* By pod. An LRU eviction makes a limit laxer, but no record wrong. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, NMI_MAX_LOADS);
 	__type(key, __u64);
-	__type(value, __s64);
+	__type(value, struct nmi_load);
 } loads SEC(".maps");
 
 struct {
@@ -145,13 +145,50 @@ static __always_inline __u64 pod_of_current(void)
 	return pod;
 }
 
-/* Lower than the limit by the connections that can be between connect and record at the same time. */
-static __always_inline int is_over_limit(__u64 pod_id)
+static __always_inline struct nmi_load *load_of(__u64 pod_id)
 {
-	__s64 *load = bpf_map_lookup_elem(&loads, &pod_id);
-	__s64 max = settings.max_callers_per_pod;
+	struct nmi_load *load = bpf_map_lookup_elem(&loads, &pod_id);
+	struct nmi_load none = {};
 
-	return load && *load >= max - max / 4;
+	if (load)
+		return load;
+	bpf_map_update_elem(&loads, &pod_id, &none, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&loads, &pod_id);
+}
+
+static __always_inline __s64 max_records(void)
+{
+	__u64 first = 0;
+	struct nmi_counters *all = bpf_map_lookup_elem(&counters, &first);
+
+	if (all && (__s64)(all->recorded - all->deleted) < NMI_MAX_CALLERS / 2)
+		return settings.max_callers_per_pod;
+	return settings.max_callers_when_short;
+}
+
+/* Lower than the limit by the connections that can be between connect and record at the same time. */
+static __always_inline int is_over_limit(struct nmi_load *load)
+{
+	__s64 max = max_records();
+
+	return load->records >= max - max / 4;
+}
+
+/*
+ * The agent accepts connections one by one, so those of a pod that connects without pause would delay
+ * all others. Two connects on two processors at the same time may pay once: the limit is laxer then.
+ */
+static __always_inline int is_too_fast(struct nmi_load *load)
+{
+	__u64 now = bpf_ktime_get_ns();
+	__u64 interval = settings.connect_interval_ns;
+
+	if (load->paid_at_ns >= now + settings.connect_burst * interval)
+		return 1;
+	if (load->paid_at_ns < now)
+		load->paid_at_ns = now;
+	__sync_fetch_and_add(&load->paid_at_ns, interval);
+	return 0;
 }
 
 static __always_inline int is_of_node(struct bpf_sock_addr *ctx)
@@ -199,6 +236,7 @@ static __always_inline enum verdict decide(struct bpf_sock_addr *ctx, __be32 ip)
 {
 	__be16 port = (__be16)ctx->user_port;
 	struct nmi_dial *dial;
+	struct nmi_load *load;
 	__u32 is_direct;
 	__u64 pod_id;
 
@@ -217,8 +255,13 @@ static __always_inline enum verdict decide(struct bpf_sock_addr *ctx, __be32 ip)
 		COUNT(exempt);
 		return PASS;
 	}
-	if (!ctx->sk || is_over_limit(pod_id)) {
+	load = load_of(pod_id);
+	if (!ctx->sk || !load || is_over_limit(load)) {
 		COUNT(refused);
+		return REFUSE;
+	}
+	if (is_too_fast(load)) {
+		COUNT(too_fast);
 		return REFUSE;
 	}
 	dial = dial_of(ctx, is_direct);
@@ -311,10 +354,10 @@ static __always_inline __u64 client_of(__be32 ip, __u16 port, __u16 is_of_node)
 /* Signed: two concurrent closes may make it negative, which makes the limit laxer by one. */
 static __always_inline void release_load(__u64 pod_id)
 {
-	__s64 *load = bpf_map_lookup_elem(&loads, &pod_id);
+	struct nmi_load *load = bpf_map_lookup_elem(&loads, &pod_id);
 
-	if (load && *load > 0)
-		__sync_fetch_and_add(load, -1);
+	if (load && load->records > 0)
+		__sync_fetch_and_add(&load->records, -1);
 }
 
 /*
@@ -329,19 +372,10 @@ static __always_inline void delete_by_client(__u64 client)
 	if (!caller)
 		return;
 	pod_id = caller->pod_id;
-	if (!bpf_map_delete_elem(&callers, &client))
-		release_load(pod_id);
-}
-
-static __always_inline __s64 *load_of(__u64 pod_id)
-{
-	__s64 *load = bpf_map_lookup_elem(&loads, &pod_id);
-	__s64 none = 0;
-
-	if (load)
-		return load;
-	bpf_map_update_elem(&loads, &pod_id, &none, BPF_NOEXIST);
-	return bpf_map_lookup_elem(&loads, &pod_id);
+	if (bpf_map_delete_elem(&callers, &client))
+		return;
+	release_load(pod_id);
+	COUNT(deleted);
 }
 
 /* The agent answers such a caller with 503, for a short time after this. */
@@ -365,12 +399,12 @@ static __always_inline void note_unrecorded(void)
  * since sockets bound to different links may have the same addresses and ports, and there only the
  * cgroup identifies the pod: then neither is attested, even if this one cannot be recorded. In a
  * pod's network namespace the later record counts: there the source address must be the pod's too,
- * so the worst result is a 503.
+ * so the worst result is a 503. Of two pods, the earlier one then has no record once the later one closes.
  */
 static __always_inline void record_caller(struct bpf_sock_ops *ops, struct nmi_dial *dial)
 {
 	struct nmi_caller caller = {}, *existing;
-	__s64 *load;
+	struct nmi_load *load;
 	__u64 client;
 
 	caller.cgroup_id = dial->cgroup_id;
@@ -382,7 +416,9 @@ static __always_inline void record_caller(struct bpf_sock_ops *ops, struct nmi_d
 
 	load = load_of(dial->pod_id);
 	existing = bpf_map_lookup_elem(&callers, &client);
-	if (!load || *load >= (__s64)settings.max_callers_per_pod) {
+	if (existing && existing->pod_id != dial->pod_id)
+		note_unrecorded();
+	if (!load || load->records >= max_records()) {
 		if (existing)
 			existing->cgroup_id = 0;
 		note_unrecorded();
@@ -397,7 +433,7 @@ static __always_inline void record_caller(struct bpf_sock_ops *ops, struct nmi_d
 		note_unrecorded();
 		return;
 	}
-	__sync_fetch_and_add(load, 1);
+	__sync_fetch_and_add(&load->records, 1);
 	dial->client = client;
 	dial->is_recorded = 1;
 	bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
@@ -421,7 +457,6 @@ static __always_inline void delete_on_close(struct bpf_sock_ops *ops, struct nmi
 	if (!caller || caller->cookie != bpf_get_socket_cookie(ops))
 		return;
 	delete_by_client(client);
-	COUNT(deleted);
 }
 
 /*

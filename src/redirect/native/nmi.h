@@ -9,9 +9,12 @@
 
 #include <linux/types.h>
 
-#define NMI_LAYOUT 5
+#define NMI_LAYOUT 6
 
-/* Most open redirected sockets of a node: the limit of 256 pods (max_callers_per_pod). */
+/*
+ * Most open redirected sockets of a node. Once half of them are open, only a pod with fewer than
+ * max_callers_when_short gets another one, so that 256 pods cannot fill the map.
+ */
 #define NMI_MAX_CALLERS 65536
 #define NMI_MAX_EXEMPT 1024
 /* More than the pods of a node. */
@@ -25,9 +28,12 @@ struct nmi_settings {
 	__be32 listen_ip;
 	__be16 metadata_port;
 	__be16 listen_port;
-	/* Most records of one pod, so that it cannot fill the map. */
+	/* Most records of one pod, and if the map is half full. */
 	__u32 max_callers_per_pod;
-	__u32 zero;
+	__u32 max_callers_when_short;
+	/* Connects of one pod: so many at once, then one in each interval. */
+	__u32 connect_burst;
+	__u32 connect_interval_ns;
 	/* The cgroup of all pods, and the QoS class cgroups below it; or 0. */
 	__u64 pods_root;
 	__u64 qos_classes[2];
@@ -56,6 +62,13 @@ struct nmi_caller {
 	__u64 is_direct; /* connected to the agent's own address, so the destination was not rewritten */
 };
 
+/* What one pod takes of the limits. */
+struct nmi_load {
+	__s64 records;
+	/* When its connects so far are paid for, one interval each. CLOCK_MONOTONIC. */
+	__u64 paid_at_ns;
+};
+
 /* Stored with a socket from its connect on: the caller, and the key of its record. */
 struct nmi_dial {
 	__u64 cgroup_id;
@@ -74,9 +87,10 @@ struct nmi_counters {
 	__u64 recorded;
 	__u64 deleted;
 	__u64 refused; /* connect refused: the pod has too many records, or memory was short */
-	__u64 unrecorded; /* redirected without a record */
+	__u64 unrecorded; /* redirected without a record, or another pod replaced it */
 	__u64 unrecorded_at_ns; /* CLOCK_MONOTONIC */
 	__u64 direct; /* connects to the agent's own address */
+	__u64 too_fast; /* connect refused: the pod connects too fast */
 };
 
 #endif

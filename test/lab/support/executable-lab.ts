@@ -23,10 +23,13 @@ export interface LabRun {
   readonly stderr: string;
 }
 
-/** The attacks run without others; the long loop of `rules-flushed` is for long runs. */
+/** They measure, and run without others. */
+export const measuring = ['attacks', 'connect-storm'];
+
+/** These run without others; the long loop of `rules-flushed` is for long runs. */
 export function isInOrdinaryRun(scenario: string): boolean {
   const isLong = isWithin('long', sizeOfThisRun());
-  return scenario !== 'attacks' && (isLong || scenario !== 'rules-flushed-long');
+  return !measuring.includes(scenario) && (isLong || scenario !== 'rules-flushed-long');
 }
 
 export interface ExecutableLab extends Disposable {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { CallerLimits } from '../../../src/nmi/server/caller-limits.ts';
+import { CallerLimits, CallerRates } from '../../../src/nmi/server/caller-limits.ts';
 
 describe('the limits of one caller', () => {
   it('count different tokens, and requests for the same one share a place', () => {
@@ -48,5 +48,32 @@ describe('the limits of one caller', () => {
     assert.ok(limits.beginWait('b') !== undefined);
     end?.();
     assert.ok(limits.beginWait('a') !== undefined);
+  });
+});
+
+describe('the rate of one caller', () => {
+  it('is exceeded after the burst, until time has paid for it', () => {
+    let nowMs = 5_000;
+    const rates = new CallerRates(100, 3, () => nowMs);
+    const times = (key: string, count: number) =>
+      Array.from({ length: count }, () => rates.isBeyond(key)).filter(Boolean).length;
+    assert.equal(times('a', 5), 2);
+    assert.equal(times('b', 3), 0, 'another caller');
+    nowMs += 20;
+    assert.equal(times('a', 3), 1);
+    nowMs += 60_000;
+    assert.equal(times('a', 5), 2, 'no more than the burst is saved up');
+  });
+
+  it('is counted for a bounded number of callers, without losing those that are fast', () => {
+    let nowMs = 0;
+    const rates = new CallerRates(1, 1, () => nowMs);
+    for (let count = 0; count < 1_024; count++) rates.isBeyond(`pod ${count}`);
+    assert.equal(rates.isBeyond('late'), false);
+    assert.equal(rates.isBeyond('late'), false, 'there is no room');
+    assert.equal(rates.isBeyond('pod 0'), true);
+    nowMs = 1_000;
+    assert.equal(rates.isBeyond('late'), false);
+    assert.equal(rates.isBeyond('late'), true);
   });
 });

@@ -27,7 +27,7 @@ const token =
   '/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.example';
 
 /** The request path for one pod that is bound to an identity; its token is cached. */
-async function open(flags: Readonly<Record<string, string>> = {}) {
+async function open(flags: Readonly<Record<string, string>> = {}, clock = systemClock) {
   const port = await freePort();
   const parsed = parseConfig(
     { node: 'n', 'nmi-listen-address': '127.0.0.1', 'nmi-port': String(port), ...flags },
@@ -66,7 +66,7 @@ async function open(flags: Readonly<Record<string, string>> = {}) {
     broker: { peek: () => longLived, peekKey: () => longLived } as unknown as TokenBroker,
     observer: observer as unknown as Observer,
     loopDetection: new LoopDetection(),
-    clock: systemClock,
+    clock,
     log: createLogger({ format: 'json', level: 'info', write: (line) => lines.push(line) }),
   });
   function dial(localAddress = podIp, host = '127.0.0.1') {
@@ -182,12 +182,12 @@ describe('the assembled request path', () => {
   });
 
   it('reports a pod at its connection limit, and no other', async () => {
-    await using fixture = await open();
-    const sockets = Array.from({ length: 64 }, () => fixture.dial());
+    await using fixture = await open({ redirect: 'none' });
+    const sockets = Array.from({ length: 384 }, () => fixture.dial());
     await Promise.all(sockets.map((socket) => once(socket, 'connect')));
     for (const from of [podIp, '127.0.0.12']) {
       const surplus = Array.from({ length: 65 }, () => fixture.dial(from));
-      await Promise.all(surplus.slice(0, 64).map((socket) => once(socket, 'connect')));
+      await Promise.all(surplus.map((socket) => once(socket, 'connect')));
       sockets.push(...surplus);
     }
     await eventually(() => {
@@ -196,6 +196,25 @@ describe('the assembled request path', () => {
     });
     assert.deepEqual(new Set(fixture.seen), new Set(['throttled p connections']));
     for (const socket of sockets) socket.destroy();
+  });
+
+  it('reports a pod that connects about as fast as the kernel allows, and no other', async () => {
+    // In no time.
+    const clock = { ...systemClock, monotonicMs: () => 0 };
+    await using fixture = await open({ redirect: 'iptables' }, clock);
+    fixture.pods.upsert(createPod({ name: 'q', uid: 'uid-q', ips: ['127.0.0.12'] }));
+    const storm = async (from: string, count: number) => {
+      for (let left = count; left > 0; left--) {
+        const socket = fixture.dial(from);
+        await once(socket, 'connect');
+        socket.destroy();
+      }
+    };
+    await Promise.all(Array.from({ length: 20 }, () => storm(podIp, 20)));
+    await storm('127.0.0.12', 200);
+    await eventually(() => assert.ok(fixture.seen.length > 0));
+    assert.deepEqual(new Set(fixture.seen), new Set(['throttled p connection_rate']));
+    assert.equal(fixture.server.throttled.of('uid-p')[0]?.limit, 'connection_rate');
   });
 
   it('reports refusals before a request was parsed', async () => {

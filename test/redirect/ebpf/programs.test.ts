@@ -302,6 +302,7 @@ describe('reading the programs back', () => {
       unrecorded: 6n,
       unrecordedAtNs: 7n,
       direct: 0n,
+      tooFast: 0n,
     });
   });
 });

@@ -5,6 +5,7 @@ import assert from 'node:assert/strict';
 import { closeSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, beforeEach, describe, it } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { cgroupIdOf } from '../../../src/redirect/cgroup/cgroup-tree.ts';
 import { nativeModule } from '../../../src/redirect/native/addon.ts';
@@ -19,8 +20,10 @@ if (skip === false) await sweepDeadNamespaces();
 const { metadataIp, listenIp, listenPort } = defaultTarget;
 const dial = `dial ${metadataIp} 80`;
 /** Records of one pod: at connect, and in all. */
-const limit = 192;
-const hardLimit = 256;
+const limit = 480;
+const hardLimit = 640;
+/** Longer than the burst of a pod takes at its rate. */
+const paidMs = 600;
 
 describe('the records of callers', { skip }, () => {
   let testBed: EbpfTestBed;
@@ -42,8 +45,13 @@ describe('the records of callers', { skip }, () => {
   });
 
   /** Dials this many times from each cgroup; the sockets stay open until "release". */
-  const fill = (kind: string, each: number, cgroups: readonly string[]): Promise<string> =>
-    pod.send(
+  const fill = (
+    kind: string,
+    each: number,
+    cgroups: readonly string[],
+    from = pod,
+  ): Promise<string> =>
+    from.send(
       ['hold', testBed.dialler.path, 'fill', kind, metadataIp, 80, each, ...cgroups].join(' '),
     );
   const counters = () => {
@@ -61,7 +69,8 @@ describe('the records of callers', { skip }, () => {
     assert.equal(counters().unrecorded, 0n);
     assert.match(await other.send(dial), attestedAs(other));
     assert.equal(await pod.send('ebb'), 'ebbed');
-    // All of its records are free again.
+    // All of its records are free again, and time has paid for its connects.
+    await delay(paidMs);
     assert.deepEqual(JSON.parse(await pod.send(`flood ${limit}`)), { attested: limit });
     assert.equal(await pod.send('ebb'), 'ebbed');
   });
@@ -85,9 +94,13 @@ describe('the records of callers', { skip }, () => {
   }
 
   it('are limited for a pod with sockets that send their first packet long after connect', async () => {
+    const second = testBed.client(testBed.podA, 'poda/c2');
     assert.equal(await fill('late', 400, [pod.cgroup]), 'made=400 refused=0 other=0');
+    await delay(paidMs);
+    const filled = await fill('late', 400, [second.cgroup], second);
+    assert.equal(filled, 'made=400 refused=0 other=0');
     assert.equal(counters().recorded, BigInt(hardLimit));
-    assert.equal(counters().unrecorded, BigInt(400 - hardLimit));
+    assert.equal(counters().unrecorded, BigInt(800 - hardLimit));
     assert.match(await other.send(dial), attestedAs(other));
     // A caller that may be one of those without a record must retry; it is not refused permanently.
     const redirect = testBed.redirect();
@@ -96,6 +109,20 @@ describe('the records of callers', { skip }, () => {
     const found = redirect.attest({ remoteIp: '10.244.0.6', remotePort: 1, ...here });
     assert.match((found.kind === 'unattested' && found.retryWhy) || '', /no room for a record/);
     assert.equal(await pod.send('release'), 'released');
+    assert.equal(await second.send('release'), 'released');
+  });
+
+  it('are refused to a pod that connects too fast, whatever it closes, and to no other', async () => {
+    assert.deepEqual(JSON.parse(await pod.send(`flood ${limit}`)), { attested: limit });
+    assert.equal(await pod.send('ebb'), 'ebbed');
+    const again = JSON.parse(await pod.send(`flood ${limit}`)) as Record<string, number>;
+    const refused = again['EPERM'] ?? 0;
+    assert.ok(refused > 0, JSON.stringify(again));
+    assert.equal(counters().tooFast, BigInt(refused));
+    assert.match(await other.send(dial), attestedAs(other));
+    assert.equal(await pod.send('ebb'), 'ebbed');
+    await delay(paidMs);
+    assert.match(await pod.send(dial), attestedAs(pod));
   });
 
   it('are not counted for another pod when a pod at its limit dials from that pod’s address', async () => {
@@ -121,6 +148,25 @@ describe('the records of callers', { skip }, () => {
     await eventually(() => assert.equal(load(), 0n));
     assert.equal(await pod.send('ebb'), 'ebbed');
     await testBed.podA.run(`ip addr del ${ip}/32 dev lo`);
+  });
+
+  it('that a pod replaces from another pod’s address and deletes leave that pod a reason to retry', async () => {
+    const ip = '10.244.0.6';
+    const redirect = testBed.redirect();
+    await redirect.verify();
+    const kept = await other.send(`keep ${metadataIp} 80`);
+    const port = Number(/ through (\d+) /.exec(kept)?.[1]);
+    const peer = { remoteIp: ip, remotePort: port, localIp: listenIp, localPort: listenPort };
+    assert.equal(redirect.attest(peer).kind, 'attested');
+    assert.equal(counters().unrecorded, 0n);
+    await testBed.podA.run(`ip addr add ${ip}/32 dev lo`);
+    const twins = `twins ${ip} ${port} ${metadataIp} 80 lo lo`;
+    assert.equal(await pod.send(`run ${testBed.dialler.path} ${twins}`), 'error=EADDRNOTAVAIL');
+    await testBed.podA.run(`ip addr del ${ip}/32 dev lo`);
+    const found = redirect.attest(peer);
+    assert.match((found.kind === 'unattested' && found.retryWhy) || '', /another pod/);
+    assert.equal(counters().unrecorded, 1n);
+    assert.equal(await other.send('drop'), 'dropped');
   });
 
   it(

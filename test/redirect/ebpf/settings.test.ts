@@ -10,17 +10,19 @@ const settings = settingsOf(programs, defaultTarget, node);
 
 describe('the settings of the programs', () => {
   it('are bytes in the order of the C structure, addresses and ports in network order', () => {
-    assert.equal(settings.length, 88);
+    assert.equal(settings.length, 96);
     assert.deepEqual(
-      [...settings.subarray(0, 56)],
+      [...settings.subarray(0, 64)],
       [
         ...[mapLayout, 0, 0, 0],
         ...[169, 254, 169, 254],
         ...[169, 254, 25, 79],
         ...[0, 80],
         ...[2579 >> 8, 2579 & 255],
-        ...[0, 1, 0, 0],
-        ...[0, 0, 0, 0],
+        ...[128, 2, 0, 0],
+        ...[128, 0, 0, 0],
+        ...[0, 2, 0, 0],
+        ...[0x40, 0x42, 0x0f, 0],
         ...[7, 0, 0, 0, 0, 1, 0, 0],
         ...[8, 0, 0, 0, 0, 0, 0, 0],
         ...[9, 0, 0, 0, 0, 0, 0, 0],
@@ -28,7 +30,7 @@ describe('the settings of the programs', () => {
       ],
     );
     const digest = createHash('sha256').update(programs).digest();
-    assert.deepEqual(Buffer.from(settings.subarray(56)), digest);
+    assert.deepEqual(Buffer.from(settings.subarray(64)), digest);
   });
 
   it('differ by layout first, then by what they redirect and by their version', () => {

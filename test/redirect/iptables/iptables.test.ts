@@ -226,7 +226,7 @@ describe('the iptables redirect on a node that refuses', () => {
 function keeping(nat: string) {
   const table = { nat, scripts: [] as string[] };
   const save: Answer = (args) =>
-    args.startsWith('-c') ? ok(table.nat.replace('-A nmi-', '[4:9] -A nmi-')) : ok(table.nat);
+    args.startsWith('-c') ? ok(table.nat.replaceAll('-A nmi-', '[4:9] -A nmi-')) : ok(table.nat);
   const restore: Answer = (_args, script) => {
     table.scripts.push(script);
     table.nat = script.includes('DNAT') ? goodNat : emptyNat;
@@ -392,6 +392,30 @@ describe('the iptables redirect', () => {
     const { save } = keeping(goodNat);
     const host = scripted({ ip: goodIp, 'iptables-nft-save': save });
     assert.equal(await openIptablesRedirect({ host }).countRedirected(), 4);
+  });
+
+  it('redirects without the limit of the rate where the kernel has no hashlimit, and says so', async () => {
+    let nat = emptyNat;
+    const end = '-A nmi-metadata -j RETURN\n';
+    const unlimitedNat = goodNat.replace(/^.* -m hashlimit .*\n/m, '').replace(end, end + end);
+    const refusal = 'Extension hashlimit revision 0 not supported, missing kernel module?';
+    const host = scripted({
+      ip: goodIp,
+      'iptables-nft-save': () => ok(nat),
+      'iptables-legacy-save': () => ok(emptyNat),
+      'iptables-nft-restore': (_args, input) => {
+        if (input.includes('hashlimit')) return refuse(4, refusal);
+        nat = unlimitedNat;
+        return ok();
+      },
+    });
+    const redirect = openIptablesRedirect({ host });
+    const status = await redirect.install();
+    assert.equal(status.state, 'active', status.problems.join());
+    assert.match(status.detail, /; connects are not limited: no hashlimit; /);
+    assert.deepEqual((await openIptablesRedirect({ host }).verify()).problems, []);
+    nat = unlimitedNat.replace(end, '');
+    assert.equal((await redirect.verify()).state, 'broken', 'its rule was deleted');
   });
 
   it('opens the node when it is removed: rules, guard and link', async () => {

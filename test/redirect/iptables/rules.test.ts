@@ -7,6 +7,7 @@ import {
   parseNat,
   renderInstall,
   renderRemove,
+  unlimitedChain,
   wantedChain,
 } from '../../../src/redirect/iptables/rules.ts';
 import { defaultTarget } from '../../../src/redirect/target.ts';
@@ -102,10 +103,32 @@ function foreign({ rules }: Table): readonly string[] {
 
 describe('the rules of the redirect', () => {
   it('have the text of the system that we replace, with our target', () => {
-    assert.deepEqual(wantedChain(defaultTarget), [
+    assert.deepEqual(wantedChain(defaultTarget).slice(1), [
       '! -s 127.0.0.1/32 -d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 169.254.25.79:2579',
       '-j RETURN',
     ]);
+  });
+
+  it('drop the connects of one source beyond the rate, before the others', () => {
+    const [tooFast, ...others] = wantedChain(defaultTarget);
+    assert.deepEqual(unlimitedChain(defaultTarget), [...others, '-j RETURN']);
+    const limit =
+      '-m hashlimit --hashlimit-above 1000/sec --hashlimit-burst 512 --hashlimit-mode srcip ' +
+      '--hashlimit-name nmi-metadata -j DNAT --to-destination 0.0.0.0';
+    assert.equal(tooFast, others[0]?.replace(/-j DNAT.*/, limit));
+  });
+
+  it('are the same where the tool prints the size of the table behind the limit', () => {
+    const printed = wantedChain(defaultTarget).map((rule) =>
+      rule.replace(' -j DNAT', ' --hashlimit-htable-expire 10000 -j DNAT'),
+    );
+    const rules = [
+      '-A PREROUTING -j nmi-metadata',
+      ...printed.map((rule) => `-A nmi-metadata ${rule}`),
+    ];
+    const state = parseNat(print({ chains: ['PREROUTING', 'nmi-metadata'], rules }));
+    assert.deepEqual(diffNat(state, defaultTarget), []);
+    assert.notDeepEqual(diffNat(state, defaultTarget, unlimitedChain(defaultTarget)), []);
   });
 
   it('never throw, whatever the tool prints', () => {
@@ -193,12 +216,14 @@ describe('one transaction', () => {
 });
 
 describe('a difference is reported as a short sentence', () => {
-  const [dnat = '', end = ''] = wantedChain(defaultTarget).map((rule) => `-A nmi-metadata ${rule}`);
+  const [limit = '', dnat = '', end = ''] = wantedChain(defaultTarget).map(
+    (rule) => `-A nmi-metadata ${rule}`,
+  );
   const jump = '-A PREROUTING -j nmi-metadata';
   const accept = '-A PREROUTING -p tcp -j ACCEPT';
   const chains = ['PREROUTING', 'nmi-metadata'];
   const cases: readonly (readonly [string, Table, readonly string[]])[] = [
-    ['nothing wrong', { chains, rules: [jump, accept, dnat, end] }, []],
+    ['nothing wrong', { chains, rules: [jump, accept, limit, dnat, end] }, []],
     [
       'an empty table',
       { chains: ['PREROUTING'], rules: [] },
@@ -206,32 +231,42 @@ describe('a difference is reported as a short sentence', () => {
     ],
     [
       'a jump below others',
-      { chains, rules: [accept, accept, jump, dnat, end] },
+      { chains, rules: [accept, accept, jump, limit, dnat, end] },
       ['jump is at position 3, not first'],
     ],
-    ['two jumps', { chains, rules: [jump, jump, dnat, end] }, ['jump stands 2 times, not once']],
+    [
+      'two jumps',
+      { chains, rules: [jump, jump, limit, dnat, end] },
+      ['jump stands 2 times, not once'],
+    ],
     [
       'an addition',
-      { chains, rules: [jump, dnat, end, '-A nmi-metadata -p udp -j ACCEPT'] },
+      { chains, rules: [jump, limit, dnat, end, '-A nmi-metadata -p udp -j ACCEPT'] },
       ['unexpected rule: -p udp -j ACCEPT'],
     ],
     [
       'the wrong order',
-      { chains, rules: [jump, end, dnat] },
+      { chains, rules: [jump, end, limit, dnat] },
       ['rules of nmi-metadata are repeated or out of order'],
     ],
     [
       'a repetition',
-      { chains, rules: [jump, dnat, dnat, end] },
+      { chains, rules: [jump, limit, dnat, dnat, end] },
       ['rules of nmi-metadata are repeated or out of order'],
     ],
-    ['a missing rule', { chains, rules: [jump, dnat] }, ['rule missing: -j RETURN']],
+    [
+      'a missing limit',
+      { chains, rules: [jump, dnat, end] },
+      [`rule missing: ${limit.replace('-A nmi-metadata ', '')}`],
+    ],
+    ['a missing rule', { chains, rules: [jump, limit, dnat] }, ['rule missing: -j RETURN']],
     [
       'a flood',
       {
         chains,
         rules: [
           jump,
+          limit,
           dnat,
           end,
           ...Array.from({ length: 9 }, (_, n) => `-A nmi-metadata -p ${n} -j DROP`),
