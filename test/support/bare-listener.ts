@@ -13,7 +13,7 @@ export function openBareListener(over: Partial<ListenerOptions> = {}): Promise<L
     host: '127.0.0.1',
     port: 0,
     clock: systemClock,
-    limits: { total: 100, each: 100 },
+    limits: { total: 100, each: 100, eachWhenShort: 100 },
     attest: () => ({ kind: 'by-address' }),
     findCgroupUid: () => undefined,
     onConnection: () => undefined,

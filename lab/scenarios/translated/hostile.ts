@@ -90,7 +90,7 @@ async function usePort(testBed: TestBed, port: number): Promise<void> {
   assert.equal(code, 0, stderr);
 }
 
-const maxConnections = 64;
+const maxConnections = 384;
 const connections = 200;
 const durationMs = 3_000;
 

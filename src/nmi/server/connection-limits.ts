@@ -6,11 +6,13 @@ import { readFileSync } from 'node:fs';
 
 export interface ConnectionLimits {
   readonly total: number;
-  /** Per caller. SDKs open a handful; each is read and parsed however slowly it is served. */
+  /** Per caller. SDKs open a handful, a pod that starts many workers one for each of them. */
   readonly each: number;
+  /** Per caller while half of the total is open. */
+  readonly eachWhenShort: number;
 }
 
-const enough: ConnectionLimits = { total: 20_000, each: 64 };
+const enough: ConnectionLimits = { total: 20_000, each: 384, eachWhenShort: 64 };
 /** Descriptors for everything but pods' connections; each relayed request takes one more. */
 const reserved = 512;
 /** One caller gets at most the total divided by this, so that others always find room. */
@@ -27,5 +29,10 @@ export function connectionLimits(
   const files = Number(/^Max open files\s+(\d+)/m.exec(limits)?.[1] ?? Infinity);
   const all = Math.min(enough.total, Math.max(files - reserved, files / 2));
   const total = Math.floor(all / listeners);
-  return { total, each: Math.min(enough.each, Math.ceil(total / greediest)) };
+  const most = Math.ceil(total / greediest);
+  return {
+    total,
+    each: Math.min(enough.each, most),
+    eachWhenShort: Math.min(enough.eachWhenShort, most),
+  };
 }

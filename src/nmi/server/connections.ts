@@ -3,6 +3,7 @@ import type { ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { CallerConnection } from '../callers/caller.ts';
 import { Counts } from './caller-limits.ts';
+import type { ConnectionLimits } from './connection-limits.ts';
 
 export interface Connection {
   readonly caller: CallerConnection;
@@ -20,15 +21,14 @@ export class Connections {
   readonly #bySocket = new Map<Socket, Connection>();
   /** Connections during the look-up of their caller, with their address. */
   readonly #lookUps = new Map<Socket, string>();
-  readonly #each: number;
-  /** By limit key. */
-  readonly #counts = new Counts();
+  readonly #limits: ConnectionLimits;
+  /** By limit key, the oldest connection first. */
+  readonly #byCaller = new Map<string, Set<Socket>>();
   /** Number of look-ups, by address. */
   readonly #lookUpCounts = new Counts();
 
-  /** @param each maximum of one caller. */
-  constructor(each: number) {
-    this.#each = each;
+  constructor(limits: ConnectionLimits) {
+    this.#limits = limits;
   }
 
   get size(): number {
@@ -45,7 +45,7 @@ export class Connections {
    */
   beginLookUp(socket: Socket, ip: string): 'per_caller' | 'total' | undefined {
     if (this.#lookUps.size >= maxLookUps) return 'total';
-    if (this.#lookUpCounts.get(ip) >= this.#each) return 'per_caller';
+    if (this.#lookUpCounts.get(ip) >= this.#limits.each) return 'per_caller';
     this.#lookUps.set(socket, ip);
     this.#lookUpCounts.add(ip);
     socket.once('close', () => this.endLookUp(socket));
@@ -60,21 +60,45 @@ export class Connections {
   }
 
   /**
-   * @returns the connection, which is removed when it closes; undefined when its caller has too
-   *   many.
+   * A caller with too many loses its oldest connection without an answer under way: an idle one, or one with
+   * a request that does not arrive.
+   * @returns the connection, which is removed when it closes; undefined when its caller waits for answers
+   *   on all that it may have.
    */
-  add(socket: Socket, caller: CallerConnection): Connection | undefined {
+  add(
+    socket: Socket,
+    caller: CallerConnection,
+    onTooMany: () => void = () => undefined,
+  ): Connection | undefined {
     // The key changes once the pod is known; the removal needs the same key as the addition.
     const { limitKey } = caller;
-    if (this.#counts.get(limitKey) >= this.#each) return undefined;
-    this.#counts.add(limitKey);
+    const own = this.#byCaller.get(limitKey) ?? new Set();
+    if (own.size >= this.#each) {
+      onTooMany();
+      const unused = this.#findUnused(own);
+      if (unused === undefined) return undefined;
+      own.delete(unused);
+      unused.destroy();
+    }
+    this.#byCaller.set(limitKey, own.add(socket));
     const connection: Connection = { caller, open: new Set() };
     this.#bySocket.set(socket, connection);
     socket.once('close', () => {
       this.#bySocket.delete(socket);
-      this.#counts.remove(limitKey);
+      own.delete(socket);
+      if (own.size === 0 && this.#byCaller.get(limitKey) === own) this.#byCaller.delete(limitKey);
     });
     return connection;
+  }
+
+  get #each(): number {
+    const { total, each, eachWhenShort } = this.#limits;
+    return 2 * this.size < total ? each : eachWhenShort;
+  }
+
+  #findUnused(sockets: ReadonlySet<Socket>): Socket | undefined {
+    for (const socket of sockets) if (this.#bySocket.get(socket)?.open.size === 0) return socket;
+    return undefined;
   }
 
   /** Ends the connections of these callers at once; returns how many there were. */

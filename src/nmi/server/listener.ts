@@ -52,9 +52,7 @@ export interface ListenerOptions {
   /** Called when a connection is accepted, to look up its caller. */
   readonly onConnection: (caller: CallerConnection) => void;
   readonly limits: ConnectionLimits;
-  /**
-   * A connection was closed at once: its caller (if known) or the listener has reached its limit.
-   */
+  /** A connection was closed: its caller (if known) or the listener has reached its limit. */
   readonly onTooMany: (limit: 'per_caller' | 'total', limitKey?: string) => void;
   /** Must not throw; a synchronous answer is written in the same turn. */
   readonly handle: (exchange: HttpExchange) => Handled | Promise<Handled>;
@@ -123,7 +121,7 @@ class HttpListener implements Listener {
   constructor(options: ListenerOptions) {
     this.#options = options;
     this.#descriptor = options.descriptor;
-    this.#connections = new Connections(options.limits.each);
+    this.#connections = new Connections(options.limits);
     const server: Server & { httpAllowHalfOpen?: boolean } = createServer({
       headersTimeout: headersTimeoutMs,
       requestTimeout: requestTimeoutMs,
@@ -236,13 +234,11 @@ class HttpListener implements Listener {
     const caller = new CallerConnection(ends, attestation, findCgroupUid);
     // Before it is counted, since it counts for its pod if that is known.
     onConnection(caller);
-    const connection = this.#connections.add(socket, caller);
-    if (connection === undefined) {
-      socket.destroy();
-      onTooMany('per_caller', caller.limitKey);
-    } else {
-      this.#read(socket, connection);
-    }
+    const connection = this.#connections.add(socket, caller, () =>
+      onTooMany('per_caller', caller.limitKey),
+    );
+    if (connection === undefined) socket.destroy();
+    else this.#read(socket, connection);
   }
 
   #fail(socket: Socket, error: unknown): void {

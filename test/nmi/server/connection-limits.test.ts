@@ -12,19 +12,39 @@ const limits = (files: number | string): string =>
 describe('the limits of connections', () => {
   it('are those of a large node when there are enough descriptors', () => {
     for (const files of [1_048_576, 65_536, 'unlimited']) {
-      assert.deepEqual(connectionLimits(1, limits(files)), { total: 20_000, each: 64 });
+      assert.deepEqual(connectionLimits(1, limits(files)), {
+        total: 20_000,
+        each: 384,
+        eachWhenShort: 64,
+      });
     }
-    assert.deepEqual(connectionLimits(1, ''), { total: 20_000, each: 64 });
+    assert.deepEqual(connectionLimits(1, ''), {
+      total: 20_000,
+      each: 384,
+      eachWhenShort: 64,
+    });
   });
 
   it('reserve descriptors for everything else, and connections for more than one caller', () => {
-    assert.deepEqual(connectionLimits(1, limits(4_096)), { total: 3_584, each: 64 });
-    assert.deepEqual(connectionLimits(1, limits(1_024)), { total: 512, each: 64 });
-    assert.deepEqual(connectionLimits(1, limits(256)), { total: 128, each: 32 });
+    assert.deepEqual(connectionLimits(1, limits(4_096)), {
+      total: 3_584,
+      each: 384,
+      eachWhenShort: 64,
+    });
+    assert.deepEqual(connectionLimits(1, limits(1_024)), {
+      total: 512,
+      each: 128,
+      eachWhenShort: 64,
+    });
+    assert.deepEqual(connectionLimits(1, limits(256)), { total: 128, each: 32, eachWhenShort: 32 });
   });
 
   it('are shared by listeners', () => {
-    assert.deepEqual(connectionLimits(2, limits(1_024)), { total: 256, each: 64 });
+    assert.deepEqual(connectionLimits(2, limits(1_024)), {
+      total: 256,
+      each: 64,
+      eachWhenShort: 64,
+    });
   });
 
   it('are read from this process', () => {

@@ -31,14 +31,21 @@ function callerAt(remoteIp: string): CallerConnection {
   return new CallerConnection({ remoteIp }, { kind: 'by-address' });
 }
 
-function open(each = 2) {
-  const connections = new Connections(each);
+const answering = {} as ServerResponse;
+
+function open(each = 2, total = 100, eachWhenShort = each) {
+  const connections = new Connections({ total, each, eachWhenShort });
   const add = (caller: CallerConnection) => {
     const socket = new FakeSocket();
     const asSocket = socket as unknown as Socket;
     return { socket, asSocket, connection: connections.add(asSocket, caller) };
   };
-  return { connections, add };
+  const addBusy = (caller: CallerConnection) => {
+    const added = add(caller);
+    added.connection?.open.add(answering);
+    return added;
+  };
+  return { connections, add, addBusy };
 }
 
 const nextTick = promisify((done: () => void) => {
@@ -58,24 +65,49 @@ describe('the open connections', () => {
     assert.equal(connections.size, 0);
   });
 
-  it('of one caller are limited, and closing one makes room for another', () => {
-    const { connections, add } = open(2);
-    const first = add(callerAt('127.0.0.11'));
-    assert.ok(add(callerAt('127.0.0.11')).connection !== undefined);
-    const tooMany = add(callerAt('127.0.0.11'));
+  it('of one caller are limited while it waits for answers on all, and closing one makes room', () => {
+    const { connections, addBusy } = open(2);
+    const first = addBusy(callerAt('127.0.0.11'));
+    assert.ok(addBusy(callerAt('127.0.0.11')).connection !== undefined);
+    const tooMany = addBusy(callerAt('127.0.0.11'));
     assert.equal(tooMany.connection, undefined);
     assert.equal(connections.size, 2, 'a refused one is not kept');
-    assert.ok(add(callerAt('127.0.0.12')).connection !== undefined, 'of another caller');
+    assert.ok(addBusy(callerAt('127.0.0.12')).connection !== undefined, 'of another caller');
     first.socket.destroy();
-    assert.ok(add(callerAt('127.0.0.11')).connection !== undefined);
-    assert.equal(add(callerAt('127.0.0.11')).connection, undefined);
+    assert.ok(addBusy(callerAt('127.0.0.11')).connection !== undefined);
+    assert.equal(addBusy(callerAt('127.0.0.11')).connection, undefined);
+  });
+
+  it('that are idle or half sent make room for newer ones of their caller, the oldest first', () => {
+    const { connections, add, addBusy } = open(3);
+    const caller = callerAt('127.0.0.11');
+    const other = add(callerAt('127.0.0.12'));
+    const busy = addBusy(caller);
+    const [idle, newer] = [add(caller), add(caller)];
+    const beyond: string[] = [];
+    const latest = new FakeSocket() as unknown as Socket;
+    const isAdded = connections.add(latest, caller, () => beyond.push('too many')) !== undefined;
+    assert.equal(isAdded, true);
+    assert.deepEqual(beyond, ['too many']);
+    const ended = [other, busy, idle, newer].map(({ socket }) => socket.ended);
+    assert.deepEqual(ended, [undefined, undefined, 'destroyed', undefined]);
+    assert.equal(connections.size, 4);
+  });
+
+  it('of one caller may be fewer while half of the total is open', () => {
+    const { connections, addBusy } = open(4, 10, 2);
+    for (let count = 0; count < 4; count++) addBusy(callerAt('127.0.0.11'));
+    assert.equal(connections.size, 4);
+    for (let count = 0; count < 3; count++) addBusy(callerAt('127.0.0.12'));
+    assert.equal(connections.size, 6);
+    assert.equal(addBusy(callerAt('127.0.0.11')).connection, undefined);
   });
 
   it('stay in the count under which they were opened, although their pod is known now', () => {
-    const { add } = open(1);
+    const { add, addBusy } = open(1);
     const pods = new PodIndex(new HandClock());
     const caller = callerAt('127.0.0.11');
-    const { socket } = add(caller);
+    const { socket } = addBusy(caller);
     pods.upsert(createPod({ ips: ['127.0.0.11'] }));
     caller.resolve(pods);
     socket.destroy();
@@ -122,7 +154,7 @@ describe('the open connections', () => {
   });
 
   it('are reset also in the event loop turn in which they end', async () => {
-    const connections = new Connections(1);
+    const connections = new Connections({ total: 1, each: 1, eachWhenShort: 1 });
     const server = createServer().unref();
     await once(server.listen(0, '127.0.0.1'), 'listening');
     const { port } = server.address() as AddressInfo;

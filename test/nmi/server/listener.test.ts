@@ -202,8 +202,8 @@ describe('the listener, while callers are being looked up', () => {
   }
 
   for (const [whose, limits] of [
-    ['per_caller', { total: 100, each: 2 }],
-    ['total', { total: 2, each: 100 }],
+    ['per_caller', { total: 100, each: 2, eachWhenShort: 2 }],
+    ['total', { total: 2, each: 100, eachWhenShort: 100 }],
   ] as const) {
     it(`counts them among those of ${whose === 'total' ? 'the node' : 'their address'}`, async () => {
       const lookUps: PromiseWithResolvers<Attestation>[] = [];
@@ -266,55 +266,88 @@ describe('the listener, while callers are being looked up', () => {
 });
 
 describe('the listener, when there are too many', () => {
-  it('closes the excess connections of one caller, and no others', async () => {
+  it('closes the oldest unused connection of the caller, and answers the newest one', async () => {
     const refused: string[] = [];
     await using listener = await openBareListener({
-      limits: { total: 100, each: 2 },
+      limits: { total: 100, each: 2, eachWhenShort: 2 },
       onTooMany: (whose) => refused.push(whose),
     });
-    const open = [dial(listener.port), dial(listener.port), dial(listener.port, '127.0.0.12')];
-    for (const socket of open) assert.equal(await statusOf(socket), '404');
+    const halfSent = dial(listener.port);
+    const ended = once(halfSent, 'close');
+    halfSent.write('GET /metadata HTTP/1.1\r\nHost');
+    const idle = dial(listener.port);
+    const other = dial(listener.port, '127.0.0.12');
+    for (const socket of [idle, other]) assert.equal(await statusOf(socket), '404');
+    assert.deepEqual(refused, []);
+    const newest = dial(listener.port);
+    assert.equal(await statusOf(newest), '404');
+    await ended;
+    assert.deepEqual(refused, ['per_caller']);
+    for (const socket of [idle, other, newest]) {
+      assert.equal(await statusOf(socket), '404');
+      socket.destroy();
+    }
+  });
+
+  it('closes the newest connection of a caller that waits for answers on all others', async () => {
+    const refused: string[] = [];
+    const held = Promise.withResolvers<Answer>();
+    await using listener = await openBareListener({
+      limits: { total: 100, each: 2, eachWhenShort: 2 },
+      onTooMany: (whose) => refused.push(whose),
+      handle: () => held.promise,
+    });
+    const waiting = [dial(listener.port), dial(listener.port)];
+    const statuses = waiting.map((socket) => statusOf(socket));
+    while (listener.connections < 2) await new Promise(setImmediate);
+    await delay(50);
     assert.equal(await allOf(dial(listener.port)), '');
     assert.deepEqual(refused, ['per_caller']);
-    open[0]?.destroy();
-    while (listener.connections > 2) await new Promise(setImmediate);
-    const again = dial(listener.port);
-    assert.equal(await statusOf(again), '404');
-    for (const socket of [...open, again]) socket.destroy();
+    held.resolve(refuse('not_found', 'No.'));
+    assert.deepEqual(await Promise.all(statuses), ['404', '404']);
+    for (const socket of waiting) socket.destroy();
   });
 
   it('distinguishes callers on the host network, which share an address', async () => {
     let cgroupId = 1n;
     await using listener = await openBareListener({
-      limits: { total: 100, each: 1 },
+      limits: { total: 100, each: 1, eachWhenShort: 1 },
       attest: (): Attestation => ({ kind: 'attested', cgroupId }),
     });
     const one = dial(listener.port, '127.0.0.1');
     assert.equal(await statusOf(one), '404');
-    assert.equal(await allOf(dial(listener.port, '127.0.0.1')), '');
     cgroupId = 2n;
     const other = dial(listener.port, '127.0.0.1');
     assert.equal(await statusOf(other), '404');
-    for (const socket of [one, other]) socket.destroy();
+    assert.equal(await statusOf(one), '404');
+    const ended = once(other, 'close');
+    const newer = dial(listener.port, '127.0.0.1');
+    assert.equal(await statusOf(newer), '404');
+    await ended;
+    assert.equal(await statusOf(one), '404');
+    for (const socket of [one, newer]) socket.destroy();
   });
 
   it('counts the connections of a known pod together, from any of its addresses', async () => {
     const pods = new PodIndex(systemClock);
     pods.upsert(createPod({ ips: ['127.0.0.11', '127.0.0.12'] }));
     await using listener = await openBareListener({
-      limits: { total: 100, each: 1 },
+      limits: { total: 100, each: 1, eachWhenShort: 1 },
       onConnection: (caller) => caller.resolve(pods),
     });
     const one = dial(listener.port);
     assert.equal(await statusOf(one), '404');
-    assert.equal(await allOf(dial(listener.port, '127.0.0.12')), '');
-    one.destroy();
+    const ended = once(one, 'close');
+    const other = dial(listener.port, '127.0.0.12');
+    assert.equal(await statusOf(other), '404');
+    await ended;
+    other.destroy();
   });
 
   it('accepts no more than its total limit', async () => {
     const refused: string[] = [];
     await using listener = await openBareListener({
-      limits: { total: 1, each: 1 },
+      limits: { total: 1, each: 1, eachWhenShort: 1 },
       onTooMany: (whose) => refused.push(whose),
     });
     const one = dial(listener.port);
