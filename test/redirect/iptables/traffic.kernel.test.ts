@@ -43,7 +43,8 @@ const server = (name: string, ip: string, port: number) => `
 
 /**
  * Orders: "dial" on a new connection (from an address), "keep" opens one and "ask" uses it again;
- * "storm" dials in four lanes (with a pause in each) until "calm".
+ * "storm" dials in four lanes (with a pause in each) until "calm"; "flood N" opens N connections at once, and
+ * says how many the node has accepted after how many milliseconds.
  */
 const CLIENT = `
   const net = require('node:net');
@@ -98,6 +99,15 @@ const CLIENT = `
       };
       for (let lane = 0; lane < 4; lane += 1) one();
       console.log('storming');
+    } else if (line.startsWith('flood')) {
+      const startMs = performance.now();
+      let accepted = 0;
+      const sockets = Array.from({ length: Number(line.split(' ')[1]) }, () => open());
+      for (const socket of sockets) socket.on('connect', () => (accepted += 1));
+      setTimeout(() => {
+        console.log(JSON.stringify({ accepted, afterMs: performance.now() - startMs }));
+        for (const socket of sockets) socket.destroy();
+      }, 300);
     } else if (line === 'calm') {
       const seen = Object.fromEntries(storm);
       storm = undefined;
@@ -268,6 +278,19 @@ for (const backend of ['nft', 'legacy'] as const) {
       });
       assert.deepEqual(leaked, NOTHING);
       assert.equal(await send(host, 'dial'), 'cloud sees 10.0.0.4');
+    });
+
+    it('is let through at 512 connects at once and 1,000 a second, and dropped beyond that', async () => {
+      await redirectOf(testBed.node).install();
+      const leaked = await testBed.leakedDuring(async () => {
+        const flood = JSON.parse(await send(pod, 'flood 2500')) as Record<string, number>;
+        const { accepted = 0, afterMs = 0 } = flood;
+        assert.ok(accepted >= 512 && accepted <= 520 + afterMs, JSON.stringify(flood));
+        // Time pays for them.
+        await delay(600);
+        assert.equal(await send(pod, 'dial'), 'agent sees 10.244.0.5');
+      });
+      assert.deepEqual(leaked, NOTHING);
     });
 
     it('loses a connection that it opened earlier, while the node keeps its own', async () => {
