@@ -57,7 +57,7 @@ const parts: readonly NativePart[] = [
   {
     sources: 'lab/pods/native',
     folder: join(dist, 'lab/pods'),
-    products: ['forward'],
+    products: ['forward', 'connect-storm'],
   },
 ];
 

@@ -34,10 +34,6 @@ export async function runAttack(attack: PodAttack, place: AttackPlace): Promise<
     socket.once('connect', () => {
       report.connects += 1;
       if (attack.style === 'hold') return;
-      if (attack.style === 'dial') {
-        socket.resetAndDestroy();
-        return;
-      }
       socket.write(nextRequest());
       if (attack.style === 'flood') keepFlooding(socket);
     });

@@ -90,9 +90,9 @@ export interface PodLoadReport {
 export interface PodAttack {
   /**
    * `repeat` sends the next request when something came, `renew` each on a connection of its own,
-   * `flood` without ever reading, `hold` none, `dial` none either, and closes at once. `spin` takes processor time and no connection.
+   * `flood` without ever reading, `hold` none. `spin` takes processor time and no connection.
    */
-  readonly style: 'repeat' | 'renew' | 'flood' | 'hold' | 'dial' | 'spin';
+  readonly style: 'repeat' | 'renew' | 'flood' | 'hold' | 'spin';
   /** The bytes of a request, or of several; `%N` becomes a number of its own. */
   readonly request: string;
   readonly connections: number;

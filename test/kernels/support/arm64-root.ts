@@ -59,7 +59,7 @@ export async function makeArm64Root({ modules }: Kernel): Promise<Arm64Root> {
   const lab = join(repositoryRoot, 'lab');
   builder.compile(join(lab, 'frames/native'), ['frames.node'], join(dist, 'lab'));
   builder.compile(join(lab, 'fabric/native'), ['without-bpf'], join(dist, 'lab/fabric'));
-  builder.compile(join(lab, 'pods/native'), ['forward'], join(dist, 'lab/pods'));
+  builder.compile(join(lab, 'pods/native'), ['forward', 'connect-storm'], join(dist, 'lab/pods'));
   return {
     shared: [
       { source: folder, target: '' },

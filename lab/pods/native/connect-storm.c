@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A hostile process in a pod: connects as fast as it can, sends nothing, and resets each connection.
+ *
+ *   connect-storm ADDRESS PORT OPEN MILLISECONDS
+ *
+ * OPEN sockets at once. Prints how many connects it tried and how many of them were made.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#define MAX_OPEN 256
+
+static struct sockaddr_in to = { .sin_family = AF_INET };
+static struct pollfd slots[MAX_OPEN];
+static long tried, made;
+
+static long now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static void dial(struct pollfd *slot)
+{
+	struct linger reset = { .l_onoff = 1 };
+
+	slot->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+	slot->events = POLLOUT;
+	setsockopt(slot->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+	tried++;
+	if (!connect(slot->fd, (struct sockaddr *)&to, sizeof(to)) || errno == EINPROGRESS)
+		return;
+	close(slot->fd);
+	slot->fd = -1;
+}
+
+int main(int argc, char **argv)
+{
+	int open = argc == 5 ? atoi(argv[3]) : 0;
+	long end = now_ms() + (argc == 5 ? atol(argv[4]) : 0);
+
+	if (open < 1 || open > MAX_OPEN || inet_pton(AF_INET, argv[1], &to.sin_addr) != 1) {
+		fprintf(stderr, "connect-storm: ADDRESS PORT OPEN MILLISECONDS\n");
+		return 2;
+	}
+	to.sin_port = htons(atoi(argv[2]));
+	for (int at = 0; at < open; at++)
+		slots[at].fd = -1;
+	while (now_ms() < end) {
+		for (int at = 0; at < open; at++)
+			if (slots[at].fd < 0)
+				dial(&slots[at]);
+		poll(slots, open, 1);
+		for (int at = 0; at < open; at++) {
+			if (slots[at].fd < 0 || !slots[at].revents)
+				continue;
+			if (!(slots[at].revents & POLLERR))
+				made++;
+			close(slots[at].fd);
+			slots[at].fd = -1;
+		}
+	}
+	printf("tried=%ld made=%ld\n", tried, made);
+	return 0;
+}
