@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A hostile process in a pod: connects as fast as it can, sends nothing, and resets each connection.
+ * A hostile process in a pod: connects as fast as it can, sends nothing, resets each connection, and gives
+ * up one that takes longer than PATIENCE_MS.
  *
  *   connect-storm ADDRESS PORT OPEN MILLISECONDS
  *
@@ -17,9 +18,11 @@
 #include <unistd.h>
 
 #define MAX_OPEN 256
+#define PATIENCE_MS 10
 
 static struct sockaddr_in to = { .sin_family = AF_INET };
 static struct pollfd slots[MAX_OPEN];
+static long dialled_at[MAX_OPEN];
 static long tried, made;
 
 static long now_ms(void)
@@ -30,14 +33,16 @@ static long now_ms(void)
 	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-static void dial(struct pollfd *slot)
+static void dial(int at)
 {
+	struct pollfd *slot = &slots[at];
 	struct linger reset = { .l_onoff = 1 };
 
 	slot->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
 	slot->events = POLLOUT;
 	setsockopt(slot->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
 	tried++;
+	dialled_at[at] = now_ms();
 	if (!connect(slot->fd, (struct sockaddr *)&to, sizeof(to)) || errno == EINPROGRESS)
 		return;
 	close(slot->fd);
@@ -59,12 +64,14 @@ int main(int argc, char **argv)
 	while (now_ms() < end) {
 		for (int at = 0; at < open; at++)
 			if (slots[at].fd < 0)
-				dial(&slots[at]);
+				dial(at);
 		poll(slots, open, 1);
 		for (int at = 0; at < open; at++) {
-			if (slots[at].fd < 0 || !slots[at].revents)
+			if (slots[at].fd < 0)
 				continue;
-			if (!(slots[at].revents & POLLERR))
+			if (!slots[at].revents && now_ms() - dialled_at[at] < PATIENCE_MS)
+				continue;
+			if (slots[at].revents == POLLOUT)
 				made++;
 			close(slots[at].fd);
 			slots[at].fd = -1;

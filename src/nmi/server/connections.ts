@@ -78,6 +78,7 @@ export class Connections {
       const unused = this.#findUnused(own);
       if (unused === undefined) return undefined;
       own.delete(unused);
+      this.#bySocket.delete(unused);
       unused.destroy();
     }
     this.#byCaller.set(limitKey, own.add(socket));
