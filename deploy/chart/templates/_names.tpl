@@ -138,7 +138,7 @@ Where the next agent of a node takes the listening socket over. Only agents with
 side: it has the version of the protocol between them and of the records of callers in the kernel.
 */}}
 {{- define "nmi.handoverSocket" -}}
-/run/nmi-agent/handover-1-records-5.sock
+/run/nmi-agent/handover-1-records-6.sock
 {{- end -}}
 
 {{/*
