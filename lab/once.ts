@@ -5,7 +5,7 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { rmSync, writeFileSync } from 'node:fs';
-import { connect, createServer, type Server } from 'node:net';
+import { connect, createServer, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { openFakeImds } from './fakes/imds/fake-imds.ts';
@@ -60,13 +60,13 @@ export async function serveOnce([folder = '', ...command]: readonly string[]): P
   const ended = once(agent, 'exit');
   try {
     // What looks once at a start whether the agent is ready has looked by the second answer.
-    await ask(`http://${host}:${adminPort}/readyz`);
-    await ask(`http://${host}:${adminPort}/readyz`);
+    await ask(agent, `http://${host}:${adminPort}/readyz`);
+    await ask(agent, `http://${host}:${adminPort}/readyz`);
     gate.open();
     await until(agent, () => hasListed(kube));
-    await askForTokens(port);
+    await askForTokens(agent, port);
     for (const page of ['readyz', 'healthz', 'metrics']) {
-      await ask(`http://${host}:${adminPort}/${page}`);
+      await ask(agent, `http://${host}:${adminPort}/${page}`);
     }
     agent.send('end');
     await ended;
@@ -84,7 +84,9 @@ interface Gate extends AsyncDisposable {
 /** Connections to a port of this machine that get no byte through until it is open. */
 async function openGate(port: number): Promise<Gate> {
   const opened = Promise.withResolvers<void>();
+  const sockets = new Set<Socket>();
   const server = createServer((socket) => {
+    sockets.add(socket);
     void opened.promise.then(() => {
       const to = connect(port, host);
       void pipeline(socket, to, socket).catch(() => undefined);
@@ -96,6 +98,8 @@ async function openGate(port: number): Promise<Gate> {
     open: opened.resolve,
     async [Symbol.asyncDispose]() {
       server.close();
+      // Those of an agent that ended before the gate was opened.
+      for (const socket of sockets) socket.destroy();
       await once(server, 'close');
     },
   };
@@ -117,24 +121,25 @@ async function until(agent: ChildProcess, holds: () => boolean): Promise<void> {
 }
 
 /** The first is a miss, the others are hits. */
-async function askForTokens(port: number): Promise<void> {
+async function askForTokens(agent: ChildProcess, port: number): Promise<void> {
   const target =
     '/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://one.example';
   for (let answers = 0; answers < 5; answers++) {
-    const status = await ask(`http://${host}:${port}${target}`);
+    const status = await ask(agent, `http://${host}:${port}${target}`);
     if (status !== 200) throw new Error('it does not serve');
   }
 }
 
 /** Retries while the agent does not listen yet; the agent sees none of these attempts. */
-async function ask(url: string): Promise<number> {
-  for (let tries = 1; ; tries++) {
+async function ask(agent: ChildProcess, url: string): Promise<number> {
+  const untilMs = performance.now() + patienceMs;
+  for (;;) {
     try {
       const reply = await fetch(url, { headers: { Metadata: 'true' } });
       await reply.text();
       return reply.status;
     } catch (err) {
-      if (tries === 1000) throw err;
+      if (agent.exitCode !== null || performance.now() > untilMs) throw err;
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
   }
