@@ -416,17 +416,20 @@ static __always_inline void record_caller(struct bpf_sock_ops *ops, struct nmi_d
 
 	load = load_of(dial->pod_id);
 	existing = bpf_map_lookup_elem(&callers, &client);
-	if (existing && existing->pod_id != dial->pod_id)
-		note_unrecorded();
 	if (!load || load->records >= max_records()) {
 		if (existing)
 			existing->cgroup_id = 0;
 		note_unrecorded();
 		return;
 	}
-	if (existing && dial->is_of_node) {
-		existing->cgroup_id = 0;
-		caller.cgroup_id = 0;
+	/* One test of the pointer on each path: for an agent without CAP_PERFMON, Linux 5.10 refuses a second. */
+	if (existing) {
+		if (existing->pod_id != dial->pod_id)
+			note_unrecorded();
+		if (dial->is_of_node) {
+			existing->cgroup_id = 0;
+			caller.cgroup_id = 0;
+		}
 	}
 	delete_by_client(client);
 	if (bpf_map_update_elem(&callers, &client, &caller, BPF_NOEXIST)) {
