@@ -259,10 +259,7 @@ describeOnNewestVersion('the manifests', (cluster) => {
 
     it('enforce in a cluster without identities, and keep the mode of what is installed', async () => {
       assert.equal(await installAnew(), 'enforce');
-      assert.match(
-        run('status'),
-        /no namespace uses an identity of the nodes\s+without a grant/,
-      );
+      assert.match(run('status'), /no namespace uses an identity of the nodes\s+without a grant/);
       await createIdentity();
       assert.equal(await upgrade(), 'enforce');
       await remove(daemonSetPath);
@@ -293,15 +290,20 @@ describeOnNewestVersion('the manifests', (cluster) => {
       assert.equal(await installAnew(variable), undefined, 'the variable');
     });
 
-    it('take the mode of another release of the agent', async () => {
+    it('take `enforce` from another release of the agent, and no other mode', async () => {
       run('uninstall');
       await cluster().apply(oldDaemonSet('nmi', 'default', { component: 'nmi', tier: 'node' }));
       assert.equal(await upgrade(), undefined);
-      const args = ['--node=$(NODE_NAME)', '--identity-owners', 'enforce'];
-      const spec = { template: { spec: { containers: [{ name: 'nmi', args }] } } };
       const contentType = 'application/strategic-merge-patch+json';
-      await cluster().admin.expect('PATCH', oldNmi, { spec }, { contentType });
+      const giveMode = async (mode: string): Promise<void> => {
+        const args = ['--node=$(NODE_NAME)', '--identity-owners', mode];
+        const spec = { template: { spec: { containers: [{ name: 'nmi', args }] } } };
+        await cluster().admin.expect('PATCH', oldNmi, { spec }, { contentType });
+      };
+      await giveMode('enforce');
       assert.equal(await installAnew(), 'enforce');
+      await giveMode('off');
+      assert.equal(await installAnew(), undefined, 'which anybody may have made');
       await remove(oldNmi);
     });
   });

@@ -2,7 +2,8 @@
 --identity-owners, or nothing, which is the agent's default.
 1. The value, or the variable in nmi.env: an update never overrules it.
 2. The mode of the agent that is installed: an update never changes it.
-3. Without one, that of the agents of other releases, if all have the same.
+3. Without one, where agents of other releases are: `enforce` if all of them have it. Anybody may have made a DaemonSet
+   that looks like one, so no other mode is taken from there.
 4. `enforce` in a cluster that uses no identities yet: nothing is refused there that is served today.
 Where no cluster can be looked up (`helm template`), 2 to 4 find nothing.
 */}}
@@ -12,8 +13,9 @@ Where no cluster can be looked up (`helm template`), 2 to 4 find nothing.
 {{- range .Values.nmi.env }}{{ if eq .name "NMI_IDENTITY_OWNERS" }}{{ $isInEnv = true }}{{ end }}{{ end -}}
 {{- if or (ne $given "") $isInEnv }}{{ $given -}}
 {{- else -}}
+{{- $installed := lookup "apps/v1" "DaemonSet" .Release.Namespace (include "nmi.name" .) -}}
 {{- /* The Deployment has the mode too, should somebody have deleted the DaemonSet. */ -}}
-{{- $installed := lookup "apps/v1" "DaemonSet" .Release.Namespace (include "nmi.name" .) | default (lookup "apps/v1" "Deployment" .Release.Namespace (include "nmi.conditions" .)) -}}
+{{- if not $installed }}{{ $installed = lookup "apps/v1" "Deployment" .Release.Namespace (include "nmi.conditions" .) }}{{ end -}}
 {{- if $installed }}{{ include "nmi.ownersOf" $installed -}}
 {{- else -}}
 {{- $all := lookup "apps/v1" "DaemonSet" "" "" -}}
@@ -23,7 +25,7 @@ Where no cluster can be looked up (`helm template`), 2 to 4 find nothing.
 {{- $modes = append $modes (include "nmi.ownersOf" .) -}}
 {{- end -}}
 {{- end -}}
-{{- if $modes }}{{ if eq (len (uniq $modes)) 1 }}{{ first $modes }}{{ end -}}
+{{- if $modes }}{{ if not (without $modes "enforce") }}enforce{{ end -}}
 {{- else if and $all (include "nmi.isNewCluster" .) }}enforce
 {{- end -}}
 {{- end -}}
