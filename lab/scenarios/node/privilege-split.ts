@@ -103,19 +103,37 @@ const privilegeSplit: Scenario = {
     serving.launch(servingFlags(testBed));
     for (const reply of await waiting) assertToken(reply, 'split');
     await serving.untilReady();
+    testBed.log('the serving side stays away: refused, and nobody can listen in its place');
+    await serving.kill();
+    await eventually(async () => {
+      assert.equal((await pod.ask({ timeoutMs: 1_000 })).failure, 'ECONNREFUSED');
+    }, 20_000);
+    assert.equal(await listenInNode(testBed), 'EADDRINUSE');
+    serving.launch(servingFlags(testBed));
+    await serving.untilReady();
+    assertToken(await pod.ask(), 'split');
     testBed.log('both are killed: closed');
     await Promise.all([serving.kill(), kernel.kill()]);
     assert.equal((await pod.ask()).failure, 'ECONNREFUSED');
     assert.ok(await isDirect(testBed, driver), 'the node’s own pod depends on the agent');
     assert.deepEqual(testBed.uncheckedRequests(), []);
-    // Each of the two agents fetched it once.
-    assertUpstream(testBed, ['split', 'split']);
+    // Each of the three agents fetched it once.
+    assertUpstream(testBed, ['split', 'split', 'split']);
     const needed = rights.map((right) => right.toUpperCase()).join(' and ');
     return `${needed} on one side, each required; none on the other; no request refused between two agents, closed without both sides`;
   },
 };
 
 export const privilegeSplitScenarios: readonly Scenario[] = [privilegeSplit];
+
+/** What comes of another program of the node that listens at the agent's address. */
+async function listenInNode(testBed: TestBed): Promise<string> {
+  const at = JSON.stringify({ host: '169.254.25.79', port: 2579, reusePort: true });
+  const script = `require('net').createServer().on('error', ({ code }) => console.log(code))
+    .listen(${at}, () => { console.log('listens'); process.exit(); });`;
+  const { stdout } = await testBed.environment.runInNode(process.execPath, ['-e', script]);
+  return stdout.trim();
+}
 
 /** Without one of the capabilities nothing is installed, and the log has the reason. */
 async function assertNeeded(
