@@ -114,14 +114,18 @@ describeOnNewestVersion('Events', (cluster) => {
     }
   });
 
+  /** A token of the agent on node-a: others write no Events in its name. */
+  async function openAgentPod(name: string, ip: string): Promise<string> {
+    const { namespace, name: serviceAccountName } = agentAccount;
+    const pod = { namespace, name, node: 'node-a', ip, serviceAccountName };
+    const { metadata } = await runPod(cluster().admin, pod);
+    const boundTo = { kind: 'Pod', name, uid: metadata.uid } as const;
+    const actor = await cluster().createServiceAccountClient({ ...agentAccount, boundTo });
+    return actor.kubeconfigPath;
+  }
+
   it('show a namespace’s user reason and fix of a refusal, once, on pod and identity', async () => {
-    const { admin } = cluster();
-    const own = { namespace: 'kube-system', name: 'nmi-x', node: 'node-a', ip: '10.0.0.9' };
-    const { metadata } = await runPod(admin, { ...own, serviceAccountName: agentAccount.name });
-    const { kubeconfigPath } = await cluster().createServiceAccountClient({
-      ...agentAccount,
-      boundTo: { kind: 'Pod', name: own.name, uid: metadata.uid },
-    });
+    const kubeconfigPath = await openAgentPod('nmi-x', '10.0.0.9');
     await using fixture = await openAgent(kubeconfigPath);
     await eventually(async () => {
       assert.match(await fixture.ask('127.0.0.11', 50), /\(binding_missing\)/);
@@ -191,7 +195,7 @@ subjects: [{ kind: ServiceAccount, name: without-events, namespace: kube-system 
 
   it('of 5,000 refusals of 200 pods are one per pod in ten minutes', async () => {
     await cluster().createNamespace('crowd');
-    const { kubeconfigPath } = await cluster().createServiceAccountClient(agentAccount);
+    const kubeconfigPath = await openAgentPod('nmi-y', '10.0.0.10');
     await using client = await openKubeClient({ kubeconfigPath, userAgent: 'test' });
     const clock = new HandClock(Date.now());
     using writer = new EventWriter({
