@@ -38,6 +38,22 @@ kind: AzureIdentity
 metadata: { name: ${name}, namespace: left }
 spec: { type: 0, clientID: 7e570000-1ab0-4000-8000-000000000001, resourceID: /subscriptions/7e570000-1ab0-4000-8000-000000000002/resourceGroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/i }
 `;
+const refuseNamespace = `
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: { name: refuse }
+spec:
+  matchConstraints:
+    resourceRules: [{ apiGroups: [''], apiVersions: [v1], operations: [CREATE], resources: [namespaces] }]
+  validations: [{ expression: 'false' }]
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: { name: refuse }
+spec: { policyName: refuse, validationActions: [Deny] }
+`;
+const newNamespace = '/api/v1/namespaces?dryRun=All';
+const named = { metadata: { name: 'new' } };
 const helm = provideHelm();
 const crds = readFileSync(join(import.meta.dirname, '../../deploy/crds.yaml'), 'utf8');
 
@@ -55,7 +71,13 @@ describeOnOwnServer('a cluster of the tests', (cluster) => {
         [suite],
       );
       await admin.expect('DELETE', viewers);
+      await cluster().applyOverHttp(refuseNamespace);
+      await eventually(async () => {
+        const refused = await admin.request('POST', newNamespace, named);
+        assert.equal(refused.status, 422);
+      });
       await restoreStoredState(etcd, admin, atStart);
+      await admin.expect('POST', newNamespace, named);
       assert.deepEqual(await readStoredState(etcd, admin), atStart);
       assert.equal((await admin.request('GET', identities)).status, 404);
       await admin.expect('GET', viewers);

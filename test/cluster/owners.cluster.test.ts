@@ -16,7 +16,7 @@ import { objectsOf, renderChart } from '../deploy/chart-render.ts';
 import { keptLog, MapStore, quick } from '../nmi/kube/kube-test-bed.ts';
 import type { RequestOptions } from './support/api.ts';
 import { provideHelm } from './support/binaries.ts';
-import { describeOnOwnServer } from './support/on-clusters.ts';
+import { describeOnNewestVersion } from './support/on-clusters.ts';
 
 const deploy = join(import.meta.dirname, '../../deploy');
 const read = (path: string): Promise<string> => readFile(join(deploy, path), 'utf8');
@@ -39,7 +39,7 @@ function objectOf(kind: string, name: string, spec: object) {
   return { apiVersion: `${group}/v1`, kind, metadata: { name }, spec };
 }
 
-describeOnOwnServer('owners of identities', (cluster) => {
+describeOnNewestVersion('owners of identities', (cluster) => {
   const createGrant = (name: string, spec: object, options?: RequestOptions) =>
     cluster().admin.request(
       'POST',

@@ -18,7 +18,7 @@ export function describeOnNewestVersion(what: string, tests: Tests): void {
   describeOn(versionsFor('long'), what, tests, shared);
 }
 
-/** The same on a server of its own: for what restarts it, or leaves more than objects in its memory. */
+/** The same on a server of its own: for what restarts it. */
 export function describeOnOwnServer(what: string, tests: Tests): void {
   describeOn(versionsFor('long'), what, tests, separate());
 }

@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict';
 import { eventually } from '../../../lab/test-bed/eventually.ts';
 import type { Api } from './api.ts';
+import { applyObjects } from './apply-objects.ts';
 
 export interface StoredState {
   /** Of etcd; keys and values are in base64. */
@@ -20,8 +21,29 @@ interface Served {
 
 /** etcd refuses more writes in one transaction than 128. */
 const writesAtOnce = 100;
+/** Both take a second on a machine without other work. */
+const maxMs = 30_000;
 /** The server's own lease, which it renews. */
 const ownLeases = '/registry/leases/kube-system/apiserver-';
+
+/**
+ * The server compiles its policies once a second, all at once: one that is enforced shows that those
+ * before it are not.
+ */
+const probe = `
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: { name: refuse-probe }
+spec:
+  matchConstraints:
+    resourceRules: [{ apiGroups: [''], apiVersions: [v1], operations: [CREATE], resources: [configmaps] }]
+  validations: [{ expression: "object.metadata.name != 'probe'" }]
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: { name: refuse-probe }
+spec: { policyName: refuse-probe, validationActions: [Deny] }
+`;
 
 /** Once the server has made the objects that it makes by itself. */
 export async function readStoredState(etcd: Api, admin: Api): Promise<StoredState> {
@@ -29,16 +51,36 @@ export async function readStoredState(etcd: Api, admin: Api): Promise<StoredStat
     await admin.expect('GET', '/api/v1/namespaces/default/services/kubernetes');
     const { namespaces } = await readServed(admin);
     assert.deepEqual(namespaces, ['default', 'kube-node-lease', 'kube-public', 'kube-system']);
-  });
+  }, maxMs);
   return { entries: await readEntries(etcd), served: await readServed(admin) };
 }
 
-/** Returns when the server serves that state. */
+/** Returns when the server serves that state, and enforces no other policy. */
 export async function restoreStoredState(
   etcd: Api,
   admin: Api,
   { entries, served }: StoredState,
 ): Promise<void> {
+  const added = await writeEntries(etcd, entries);
+  if (added.some((key) => key.includes('/validatingadmissionpolicies/'))) {
+    await applyObjects(admin, probe);
+    await eventually(async () => {
+      const path = '/api/v1/namespaces/default/configmaps?dryRun=All';
+      const { body } = await admin.request('POST', path, { metadata: { name: 'probe' } });
+      assert.match(body.message ?? '', /ValidatingAdmissionPolicy 'refuse-probe'/);
+    }, maxMs);
+    await writeEntries(etcd, entries);
+  }
+  await eventually(async () => {
+    assert.deepEqual(await readServed(admin), served);
+  }, maxMs);
+}
+
+/** Returns the keys that there were besides. */
+async function writeEntries(
+  etcd: Api,
+  entries: StoredState['entries'],
+): Promise<readonly string[]> {
   const now = await readEntries(etcd);
   const added = [...now.keys()].filter((key) => !entries.has(key));
   const changed = [...entries].filter(([key, value]) => now.get(key) !== value);
@@ -50,9 +92,7 @@ export async function restoreStoredState(
     const success = writes.slice(first, first + writesAtOnce);
     await etcd.expect('POST', '/v3/kv/txn', { success });
   }
-  await eventually(async () => {
-    assert.deepEqual(await readServed(admin), served);
-  });
+  return added.map((key) => Buffer.from(key, 'base64').toString());
 }
 
 async function readEntries(etcd: Api): Promise<ReadonlyMap<string, string>> {
