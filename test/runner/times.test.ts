@@ -40,7 +40,7 @@ describe('the share of a processor', () => {
   it('is the known one, within bounds, else that of the kind', () => {
     assert.equal(shareOf('a.test.ts'), 0.6);
     assert.equal(shareOf('a.test.ts', 450), 0.45);
-    assert.equal(shareOf('a.test.ts', 10), 0.2);
+    assert.equal(shareOf('a.test.ts', 10), 0.3);
     assert.equal(shareOf('a.test.ts', 1_900), 1);
   });
 
