@@ -29,9 +29,10 @@ export async function applyObjects(
   { dryRun = false }: ApplyOptions = {},
 ): Promise<readonly KubeBody[]> {
   const applied: KubeBody[] = [];
+  const known = new Map<string, readonly ApiResource[]>();
   for (const manifest of manifestsOf(yaml)) {
     const query = `fieldManager=test&force=true&fieldValidation=Strict${dryRun ? '&dryRun=All' : ''}`;
-    const path = `${await pathOf(api, manifest)}?${query}`;
+    const path = `${await pathOf(api, manifest, known)}?${query}`;
     const contentType = 'application/apply-patch+yaml';
     applied.push(await api.expect('PATCH', path, manifest, { contentType }));
   }
@@ -47,12 +48,20 @@ function manifestsOf(yaml: string): readonly Manifest[] {
   });
 }
 
-async function pathOf(api: Api, { apiVersion, kind, metadata }: Manifest): Promise<string> {
+async function pathOf(
+  api: Api,
+  { apiVersion, kind, metadata }: Manifest,
+  known: Map<string, readonly ApiResource[]>,
+): Promise<string> {
   const root = apiVersion.includes('/') ? `/apis/${apiVersion}` : `/api/${apiVersion}`;
-  const { resources } = await api.expect('GET', root);
-  const resource = (resources as readonly ApiResource[]).find(
-    (candidate) => candidate.kind === kind && !candidate.name.includes('/'),
-  );
+  const isKind = (each: ApiResource): boolean => each.kind === kind && !each.name.includes('/');
+  let resource = known.get(root)?.find(isKind);
+  // A definition among these objects may be the reason that there is one now.
+  if (resource === undefined) {
+    const { resources } = await api.expect('GET', root);
+    known.set(root, resources as readonly ApiResource[]);
+    resource = known.get(root)?.find(isKind);
+  }
   if (resource === undefined) throw new Error(`the server has no ${kind} in ${apiVersion}`);
   const scope = resource.namespaced ? `/namespaces/${metadata.namespace ?? 'default'}` : '';
   return `${root}${scope}/${resource.name}/${metadata.name}`;
