@@ -68,10 +68,13 @@ export function planJobs({
   });
 }
 
-/** What measures keeps its claim; the load of others is that of earlier runs. */
+/**
+ * What measures keeps its claim. The load of others is that of earlier runs, if it is less than usual: what
+ * claims more than the short files beside it leave free would wait for the end, and then run alone.
+ */
 function processorsOf({ processors }: Kind, time: KnownTimes[string] | undefined): number {
   if (processors > 1 || time?.processorMs === undefined) return processors;
-  return Math.min(1, Math.max(leastShare, time.processorMs / time.wallMs));
+  return Math.min(processors, Math.max(leastShare, time.processorMs / time.wallMs));
 }
 
 /** Files with the same one share a process. */

@@ -37,11 +37,11 @@ describe('the share of a processor', () => {
     return job?.processors;
   }
 
-  it('is the known one, within bounds, else that of the kind', () => {
+  it('is the known one, within bounds, and no more than that of the kind', () => {
     assert.equal(shareOf('a.test.ts'), 0.6);
     assert.equal(shareOf('a.test.ts', 450), 0.45);
     assert.equal(shareOf('a.test.ts', 10), 0.3);
-    assert.equal(shareOf('a.test.ts', 1_900), 1);
+    assert.equal(shareOf('a.test.ts', 1_900), 0.6);
   });
 
   it('is what it claims for a file that measures', () => {
