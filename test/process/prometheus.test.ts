@@ -38,6 +38,9 @@ const elsewhere =
   /^(?:nmi_ebpf_connects_total|nmi_redirect_(?:up|reconciles_total)|nmi_certificate_\w+|nmi_audit_\w+|nmi_conditions_writes_total|kube_\w+)$/;
 
 /** Names of the alerts that are pending or firing. */
+/** By default an agent has an alert that says what to do about owners. */
+const enforcing = ['--identity-owners=enforce'];
+
 async function activeAlerts(prometheus: Prometheus): Promise<readonly string[]> {
   const names = (await rulesNow(prometheus))
     .filter(({ state }) => state !== 'inactive')
@@ -149,7 +152,7 @@ describe('Prometheus and a real agent', { skip, timeout: 600_000 }, () => {
   it('have only the alert that the agent is not ready while a list is missing', async () => {
     await using testBed = await openServices();
     testBed.kube.faults.hang = true;
-    testBed.start();
+    testBed.start(enforcing);
     await using prometheus = await openPrometheus(testBed.folder, `127.0.0.1:${testBed.probePort}`);
     await until(async () => (await query(prometheus, 'nmi_ready')).length > 0);
     await until(async () => (await activeAlerts(prometheus)).join() === 'NmiNotReady');
@@ -157,7 +160,7 @@ describe('Prometheus and a real agent', { skip, timeout: 600_000 }, () => {
 
   it('have no alert on a healthy node, and one when a pod is refused permanently', async () => {
     await using testBed = await openServices();
-    testBed.start();
+    testBed.start(enforcing);
     await testBed.untilReady();
     await using prometheus = await openPrometheus(testBed.folder, `127.0.0.1:${testBed.probePort}`);
     const active = async () => (await activeAlerts(prometheus)).join();

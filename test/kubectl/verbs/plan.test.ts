@@ -59,6 +59,7 @@ spec:
   azureIdentity: orders
   selector: orders
 # Pods get it by the label aadpodidbinding=orders in their template.
+# Agents with --identity-owners=enforce need a grant for it: kubectl nmi grants
 # az vmss identity assign --subscription s --resource-group rg --name pool --identities ${ordersId}
 `,
     );
