@@ -267,6 +267,27 @@ describeOnEveryVersion('the admission policies', (cluster) => {
       assert.equal((await debug(dropped)).status, 200);
       await deletePod(admin, { namespace: 'shop', name: 'app' });
     });
+
+    it('let pods without the label be scheduled where they apply to all pods', async () => {
+      const { admin } = cluster();
+      const path = '/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings';
+      const policyName = 'entra-pod-identity-drop-net-raw';
+      await admin.expect('POST', path, {
+        metadata: { name: 'all-pods' },
+        spec: { policyName, validationActions: ['Deny'] },
+      });
+      await eventually(async () => {
+        assert.equal((await createPod({ context: {} })).status, 403);
+      }, 30_000);
+      await admin.expect('POST', pods, podOf({}));
+      const { status, body } = await writeLabels('app', 'binding', { zone: '1' });
+      assert.equal(status, 201, body.message ?? '');
+      await deletePod(admin, { namespace: 'shop', name: 'app' });
+      await admin.expect('DELETE', `${path}/all-pods`);
+      await eventually(async () => {
+        assert.equal((await createPod({ context: {} })).status, 201);
+      }, 30_000);
+    });
   });
 
   describe('of the label', () => {
