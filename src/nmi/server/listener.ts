@@ -234,6 +234,11 @@ class HttpListener implements Listener {
     const caller = new CallerConnection(ends, attestation, findCgroupUid);
     // Before it is counted, since it counts for its pod if that is known.
     onConnection(caller);
+    // Its peer has reset it: it belongs to nobody, so it would be in no pod's count.
+    if (caller.ip === '') {
+      socket.destroy();
+      return;
+    }
     const connection = this.#connections.add(socket, caller, () =>
       onTooMany('per_caller', caller.limitKey),
     );

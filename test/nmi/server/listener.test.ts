@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { describe, it } from 'node:test';
@@ -342,6 +343,24 @@ describe('the listener, when there are too many', () => {
     assert.equal(await statusOf(other), '404');
     await ended;
     other.destroy();
+  });
+
+  it('counts no connection that its peer had reset before it was accepted', async () => {
+    const counted = Promise.withResolvers<number>();
+    const ips: string[] = [];
+    await using listener = await openBareListener({
+      onConnection: ({ ip }) => {
+        ips.push(ip);
+        queueMicrotask(() => counted.resolve(listener.connections));
+      },
+    });
+    const reset = `require('node:net').connect(${listener.port}, '127.0.0.1', function () {
+      this.resetAndDestroy();
+    });`;
+    // Nothing is accepted meanwhile.
+    assert.equal(spawnSync(process.execPath, ['-e', reset]).status, 0);
+    assert.equal(await counted.promise, 0);
+    assert.deepEqual(ips, ['']);
   });
 
   it('accepts no more than its total limit', async () => {
