@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
+import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { eventually } from '../../lab/test-bed/eventually.ts';
 import { ask, tokenTarget } from '../support/ask.ts';
@@ -39,7 +40,10 @@ const elsewhere =
 
 /** Names of the alerts that are pending or firing. */
 /** By default an agent has an alert that says what to do about owners. */
-const enforcing = ['--identity-owners=enforce'];
+const enforcing = (folder: string) => ({
+  KUBECONFIG: join(folder, 'kubeconfig'),
+  NMI_IDENTITY_OWNERS: 'enforce',
+});
 
 async function activeAlerts(prometheus: Prometheus): Promise<readonly string[]> {
   const names = (await rulesNow(prometheus))
@@ -152,7 +156,7 @@ describe('Prometheus and a real agent', { skip, timeout: 600_000 }, () => {
   it('have only the alert that the agent is not ready while a list is missing', async () => {
     await using testBed = await openServices();
     testBed.kube.faults.hang = true;
-    testBed.start(enforcing);
+    testBed.start(undefined, enforcing(testBed.folder));
     await using prometheus = await openPrometheus(testBed.folder, `127.0.0.1:${testBed.probePort}`);
     await until(async () => (await query(prometheus, 'nmi_ready')).length > 0);
     await until(async () => (await activeAlerts(prometheus)).join() === 'NmiNotReady');
@@ -160,7 +164,7 @@ describe('Prometheus and a real agent', { skip, timeout: 600_000 }, () => {
 
   it('have no alert on a healthy node, and one when a pod is refused permanently', async () => {
     await using testBed = await openServices();
-    testBed.start(enforcing);
+    testBed.start(undefined, enforcing(testBed.folder));
     await testBed.untilReady();
     await using prometheus = await openPrometheus(testBed.folder, `127.0.0.1:${testBed.probePort}`);
     const active = async () => (await activeAlerts(prometheus)).join();
