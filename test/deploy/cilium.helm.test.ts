@@ -69,6 +69,7 @@ describe('the redirect by Cilium', { skip: provided.missing ?? false }, async ()
       [
         ['bpf', true],
         ['kubelet-config', true],
+        ['account', true],
       ],
     );
     const environment = Object.fromEntries(values.nmi.env.map(({ name }) => [name, '10.224.0.4']));
