@@ -50,6 +50,7 @@ const { imds, kube } = services;
 const cgroups = stack.use(openLabCgroups());
 const bpffs = dirname(cgroups.pinFolder);
 const files = mkdtempSync(join(tmpdir(), 'nmi-test-host-'));
+mkdirSync(join(files, 'account'));
 stack.defer(() => {
   rmSync(files, { recursive: true, force: true });
 });
@@ -215,6 +216,8 @@ function host(): Readonly<Record<string, string>> {
     '/etc/default/kubelet': join(files, 'kubelet'),
     '/etc/systemd/system': `${join(files, 'systemd')}/`,
     callers: `${join(files, 'callers')}/`,
+    // The agent has a kubeconfig here.
+    account: `${join(files, 'account')}/`,
     '/run/nmi-agent': `${join(files, 'handover')}/`,
   };
 }
