@@ -8,7 +8,7 @@ import { join } from 'node:path';
 const source = `
   #include <linux/bpf.h>
   #include <bpf/bpf_helpers.h>
-  const volatile char settings[88] SEC(".rodata.nmi") = {};
+  const volatile char settings[96] SEC(".rodata.nmi") = {};
   SEC("cgroup/connect4") int refused(struct bpf_sock_addr *ctx)
   {
     long *nowhere = (long *)(long)ctx->user_ip4;

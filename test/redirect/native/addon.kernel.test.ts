@@ -95,11 +95,11 @@ describe('the native module', { skip }, () => {
       () => native.openMap('/'.repeat(5000), true),
       () => native.openMap(path, 1 as unknown as boolean),
       () => native.attach('/', -1, '/', '/'),
-      () => native.load(nothing as Uint8Array, new Uint8Array(88), {}, {}),
+      () => native.load(nothing as Uint8Array, new Uint8Array(96), {}, {}),
       () =>
         native.load(
           readPrograms(),
-          new Uint8Array(88),
+          new Uint8Array(96),
           Object.fromEntries(
             Array.from({ length: 17 }, (_, at): [string, string] => [`m${at}`, '/x']),
           ),

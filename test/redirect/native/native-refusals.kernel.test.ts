@@ -232,13 +232,13 @@ describe('the native module refuses', { skip }, () => {
       closeSync(readOnly);
     }
     const frozen = failureOf(() => {
-      native.mapSet(map('.rodata.nmi'), new Uint8Array(4), new Uint8Array(88));
+      native.mapSet(map('.rodata.nmi'), new Uint8Array(4), new Uint8Array(96));
     });
     assert.deepEqual(
       { ...frozen, cause: 0 },
       { code: 'NOT_PERMITTED', step: 'write map', cause: 0 },
     );
-    const counters = new Uint8Array(72);
+    const counters = new Uint8Array(80);
     const beyond = Uint8Array.of(1, 0, 0, 0);
     assert.equal(
       failureOf(() => {
