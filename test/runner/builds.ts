@@ -50,7 +50,12 @@ export class ProgramBuilds implements Builds, Disposable {
       const progress = setInterval(() => {
         process.stderr.write(`still building for ${programs}: ${seconds()} s\n`);
       }, progressMs);
-      const isBuilt = await this.#build(programs);
+      let isBuilt = await this.#build(programs);
+      if (!isBuilt && !this.#disposed.signal.aborted) {
+        // A registry may have failed once. What has been made is kept.
+        process.stderr.write(`programs for ${programs}: trying again\n`);
+        isBuilt = await this.#build(programs);
+      }
       clearInterval(progress);
       if (this.#disposed.signal.aborted) return;
       if (!isBuilt) this.failed.push(programs);
