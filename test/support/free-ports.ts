@@ -1,21 +1,30 @@
-/** Ports of 127.0.0.1 without a listener now. */
+/** Ports without a listener now, below those that the kernel gives to others in the meantime. */
+import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer } from 'node:net';
 
-/** Two different ports: both are bound before either is released. */
-export async function twoFreePorts(): Promise<readonly [number, number]> {
-  const held = [createServer(), createServer()] as const;
-  for (const server of held) await once(server.listen(0, '127.0.0.1'), 'listening');
-  const ports = held.map((server) => {
-    const address = server.address();
-    return typeof address === 'object' && address !== null ? address.port : 0;
-  });
-  for (const server of held) await once(server.close(), 'close');
-  const [one = 0, other = 0] = ports;
-  return [one, other];
+export async function freePort(): Promise<number> {
+  for (;;) {
+    const port = randomInt(10_000, 32_000);
+    if (await isFree(port)) return port;
+  }
 }
 
-export async function freePort(): Promise<number> {
-  const [port] = await twoFreePorts();
-  return port;
+/** Two different ports. */
+export async function twoFreePorts(): Promise<readonly [number, number]> {
+  const one = await freePort();
+  for (;;) {
+    const other = await freePort();
+    if (other !== one) return [one, other];
+  }
+}
+
+/** On every address of this machine. */
+async function isFree(port: number): Promise<boolean> {
+  const server = createServer();
+  const listens = await new Promise<boolean>((resolve) => {
+    server.once('error', () => resolve(false)).listen(port, () => resolve(true));
+  });
+  if (listens) await once(server.close(), 'close');
+  return listens;
 }
