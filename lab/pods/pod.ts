@@ -52,7 +52,7 @@ export interface LabPodOptions {
 
 export const tokenPath = '/metadata/identity/oauth2/token';
 export const vaultResource = 'https://vault.azure.net';
-const metadataHeader = ['Metadata', 'true'] as const;
+export const metadataHeader = ['Metadata', 'true'] as const;
 /**
  * A connection takes 1 ms of processor time: four workers without a pause take all there is, and more than one
  * pod gets. With it they still connect every 2 ms.

@@ -27,6 +27,7 @@ import { driftScenarios } from './node/drift.ts';
 import { hostileScenarios } from './translated/hostile.ts';
 import { linkScenarios } from './translated/links.ts';
 import { insideScenarios } from './translated/inside.ts';
+import { stormScenarios } from './pods/storms.ts';
 import { proxyScenarios } from './translated/proxies.ts';
 import { shapeScenarios } from './pods/shapes.ts';
 import { attestedScenarios } from './pods/attested.ts';
@@ -57,6 +58,7 @@ export const scenarios: readonly Scenario[] = [
   ...shapeScenarios,
   ...rawFrameScenarios,
   ...attackScenarios,
+  ...stormScenarios,
   ...connectionScenarios,
   ...gonePodScenarios,
   ...addressStormScenarios,

@@ -53,6 +53,8 @@ export async function openFabricEnvironment(
   };
   const redirectFlags = [`--redirect=${redirect}`];
   const placed = new Map<string, { readonly uid: string; readonly cgroup: string }>();
+  /** The network namespace of each pod, by its name. */
+  const spaces = new Map<string, string>();
   const [program, ...leading] = agentCommand;
   /** Of its latest start. */
   let agentCgroup: string | undefined;
@@ -102,6 +104,7 @@ export async function openFabricEnvironment(
       const cgroup = cgroups?.addPod(uid);
       if (cgroup !== undefined) placed.set(name, { uid, cgroup });
       const space = hostNetwork ? 'node' : name;
+      spaces.set(name, space);
       const client = await openFabricPod({
         fabric,
         space,
@@ -114,6 +117,7 @@ export async function openFabricEnvironment(
       const place = placed.get(name);
       if (place !== undefined) cgroups?.removePod(place.uid);
       placed.delete(name);
+      spaces.delete(name);
     },
     movePod: (name, uid) => {
       const place = placed.get(name);
@@ -148,7 +152,8 @@ export async function openFabricEnvironment(
       const place = placed.get(pod);
       const words = [command, ...args];
       const [first = '', ...rest] = place === undefined ? words : inCgroup(place.cgroup, words);
-      return collect(fabric.exec(pod, first, rest, { stdio: ['pipe', 'pipe', 'pipe'] }), input);
+      const space = spaces.get(pod) ?? pod;
+      return collect(fabric.exec(space, first, rest, { stdio: ['pipe', 'pipe', 'pipe'] }), input);
     },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };

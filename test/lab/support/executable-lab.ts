@@ -24,7 +24,13 @@ export interface LabRun {
 }
 
 /** They measure, and run without others. */
-export const measuring = ['attacks', 'connect-storm'];
+export const measuring = [
+  'attacks',
+  'connect-storm',
+  'busy-connections',
+  'miss-storm',
+  'probe-storm',
+];
 
 /** These run without others; the long loop of `rules-flushed` is for long runs. */
 export function isInOrdinaryRun(scenario: string): boolean {

@@ -1,0 +1,265 @@
+/**
+ * One pod storms: what another pod, and the kubelet, notice of it. Each is measured beside a pod that only
+ * burns as much processor time, in turn.
+ */
+import assert from 'node:assert/strict';
+import { setTimeout as delay } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { defaultTarget } from '../../../src/redirect/target.ts';
+import { beside, checkLoad } from '../../pods/load-verdict.ts';
+import { metadataHeader, tokenPath, tokenTarget, type LabPod } from '../../pods/pod.ts';
+import type { PodAttack, PodLoad, PodLoadReport } from '../../pods/pod-protocol.ts';
+import type { Scenario } from '../../test-bed/scenario.ts';
+
+const rounds = 10;
+const roundMs = 800;
+/** The attack begins and ends by half of it before and after the load. */
+const aroundMs = 400;
+/** Of new connections of another pod: p50 beside the storm, in p50 without, and the slowest. */
+const goal = { times: 5, ms: 300 };
+
+const open = 180;
+const program = fileURLToPath(new URL('../../../dist/lab/pods/connect-storm', import.meta.url));
+
+const connectStorm: Scenario = {
+  name: 'connect-storm',
+  title:
+    'A pod connects as fast as it can and sends nothing: new connections of others are as before.',
+  needs: 'namespaces',
+  inTour: false,
+  run: async (testBed) => {
+    for (const name of ['victim', 'stormer']) testBed.bind(name, name);
+    const victim = await testBed.addPod({ name: 'victim', binding: 'victim' });
+    const stormer = await testBed.addPod({ name: 'stormer', binding: 'stormer' });
+    await testBed.untilAgentKnows();
+    const [idle, attacked]: [PodLoadReport[], PodLoadReport[]] = [[], []];
+    let tried = 0;
+    const { metadataIp, metadataPort } = defaultTarget;
+    const durationMs = roundMs + aroundMs;
+    const args = [metadataIp, String(metadataPort), String(open), String(durationMs)];
+    const besideStorm = async (): Promise<PodLoadReport> => {
+      const storming = testBed.environment.runInPod(stormer.name, program, args);
+      const load = await loadBeside(victim, storming);
+      const { code, stdout, stderr } = await storming;
+      assert.equal(code, 0, stderr);
+      tried = Math.max(tried, Number(/^tried=(\d+)/.exec(stdout)?.[1]));
+      testBed.log(`slowest ${say(load.latencyMs.max)}; ${stdout.trim()}`);
+      return load;
+    };
+    for (let round = 0; round < rounds; round += 1) {
+      const spin = { style: 'spin', request: '', connections: 0, durationMs } as const;
+      idle.push(await loadBeside(victim, stormer.client.attack(spin)));
+      const load = await besideStorm();
+      // Other programs of the machine may have come in between.
+      attacked.push(load.latencyMs.max > goal.ms ? await besideStorm() : load);
+    }
+    checkLoad(victim.name, [...idle, ...attacked], 'victim');
+    const line =
+      `up to ${Math.round((tried * 1000) / durationMs)} connects a second tried; p50 of others ` +
+      `${say(median(attacked, 'p50'))}, ${say(median(idle, 'p50'))} beside processor time alone; slowest ${say(max(attacked))}, ${say(max(idle))}`;
+    testBed.log(line);
+    assert.ok(median(attacked, 'p50') <= goal.times * median(idle, 'p50'), line);
+    assert.ok(max(attacked) <= Math.max(goal.ms, 2 * max(idle)), line);
+    // Most connections are reset before the agent accepts them, and have no address any more.
+    const request = 'GET / HTTP/1.1\r\n\r\n';
+    await stormer.client.attack({ style: 'renew', request, connections: 64, durationMs });
+    const metric = 'nmi_throttled_requests_total{namespace="default",limit="connection_rate"}';
+    assert.ok((await testBed.agent.metric(metric)) > 0, 'the storm is not counted');
+    return line;
+  },
+};
+
+const get = (target: string): string =>
+  `GET ${target} HTTP/1.1\r\nHost: 169.254.169.254\r\nMetadata: true\r\n\r\n`;
+
+/** p50 and p99 of another pod beside busy connections, in those beside the control, or this much. */
+const busyGoal = { p50: { times: 5, ms: 20 }, p99: { times: 4, ms: 150 } };
+
+const busyConnections: Scenario = {
+  name: 'busy-connections',
+  title:
+    'A pod keeps 512 connections busy: answers and new connections of others come as beside other work.',
+  needs: 'namespaces',
+  inTour: false,
+  run: async (testBed) => {
+    for (const name of ['victim', 'busy']) testBed.bind(name, name);
+    const victim = await testBed.addPod({ name: 'victim', binding: 'victim' });
+    const busy = await testBed.addPod({ name: 'busy', binding: 'busy' });
+    await testBed.untilAgentKnows();
+    await busy.ask();
+    const seen: string[] = [];
+    for (const newConnectionPerRequest of [false, true]) {
+      const load = { newConnectionPerRequest };
+      const request = get(tokenTarget({}));
+      const storm = { style: 'repeat', request, connections: 512 } as const;
+      const { control, stormed } = await inTurn(victim, busy, load, storm);
+      checkLoad(victim.name, [...control, ...stormed], 'victim');
+      const what = newConnectionPerRequest ? 'new connections' : 'kept ones';
+      const line = `${what}: ${describe(stormed)}, ${describe(control)} beside processor time alone`;
+      testBed.log(line);
+      for (const percentile of ['p50', 'p99'] as const) {
+        const { times, ms } = busyGoal[percentile];
+        const most = Math.max(ms, times * median(control, percentile));
+        assert.ok(median(stormed, percentile) <= most, line);
+      }
+      seen.push(line);
+    }
+    return seen.join('; ');
+  },
+};
+
+const missRounds = 5;
+const missGoalTimes = 3;
+/** After a storm, as long as its queued fetches take. */
+const missPauseMs = 4_000;
+
+const misses: Scenario = {
+  name: 'miss-storm',
+  title: 'A pod asks for new tokens without end: new tokens of others come as fast as before.',
+  needs: 'namespaces',
+  inTour: false,
+  run: async (testBed) => {
+    for (const name of ['victim', 'asking']) testBed.bind(name, name);
+    const victim = await testBed.addPod({ name: 'victim', binding: 'victim' });
+    const asking = await testBed.addPod({ name: 'asking', binding: 'asking' });
+    await testBed.untilAgentKnows();
+    let turn = 0;
+    /** Each request is for another resource. */
+    const load = () => ({
+      targets: Array.from({ length: 100 }, () => ({
+        target: tokenTarget({ resource: `https://of-victim-${(turn += 1)}` }),
+        headers: metadataHeader,
+      })),
+      pauseMs: 240,
+      durationMs: 2_400,
+    });
+    const request = get(`${tokenPath}?api-version=2018-02-01&resource=https://r%N`);
+    const storm = { style: 'repeat', request, connections: 300 } as const;
+    const { control, stormed } = await inTurn(victim, asking, load, storm, missRounds, missPauseMs);
+    checkLoad(victim.name, [...control, ...stormed], 'victim');
+    const line = `${describe(stormed)}, ${describe(control)} beside processor time alone`;
+    testBed.log(line);
+    assert.ok(median(stormed, 'p50') <= missGoalTimes * median(control, 'p50'), line);
+    return line;
+  },
+};
+
+const probes = 160;
+const probePort = 8085;
+
+const probeStorm: Scenario = {
+  name: 'probe-storm',
+  title: `A pod on the host network connects as fast as it can: ${probes} of ${probes} probes of the kubelet are answered.`,
+  needs: 'namespaces',
+  inTour: false,
+  run: async (testBed) => {
+    const { environment } = testBed;
+    testBed.bind('stormer', 'stormer');
+    const stormer = await testBed.addPod({
+      name: 'stormer',
+      hostNetwork: true,
+      binding: 'stormer',
+    });
+    const kubelet = await testBed.addPod({ name: 'kubelet', hostNetwork: true });
+    await testBed.untilAgentKnows();
+    const seen: string[] = [];
+    const failures: string[] = [];
+    for (const [at, port] of [
+      [defaultTarget.metadataIp, defaultTarget.metadataPort],
+      [environment.nodeIp, probePort],
+    ] as const) {
+      const durationMs = 8_000;
+      const args = [at, String(port), String(open), String(durationMs + 2 * aroundMs)];
+      const storming = beside(environment.runInPod(stormer.name, program, args));
+      await delay(aroundMs);
+      const report = await kubelet.load({
+        targets: [{ target: '/livez', headers: [] }],
+        host: environment.nodeIp,
+        port: probePort,
+        concurrency: 1,
+        timeoutMs: 1_000,
+        pauseMs: 30,
+        durationMs,
+      });
+      const { code, stdout, stderr } = await storming;
+      assert.equal(code, 0, stderr);
+      const { requests, successes, latencyMs } = report;
+      const line = `${successes} of ${requests} probes answered beside ${stdout.trim()} at ${at}:${port}, slowest ${say(latencyMs.max)}`;
+      testBed.log(line);
+      seen.push(line);
+      if (requests < probes || successes < requests) failures.push(line);
+    }
+    assert.deepEqual(failures, []);
+    return seen.join('; ');
+  },
+};
+
+type Measured = Partial<PodLoad>;
+
+/** Rounds of a load beside a pod that only takes processor time, and beside the same pod that storms, in turn. */
+async function inTurn(
+  victim: LabPod,
+  stormer: LabPod,
+  load: Measured | (() => Measured),
+  storm: Omit<PodAttack, 'durationMs'>,
+  times = rounds,
+  pauseMs = 0,
+): Promise<{
+  readonly control: readonly PodLoadReport[];
+  readonly stormed: readonly PodLoadReport[];
+}> {
+  const [control, stormed]: [PodLoadReport[], PodLoadReport[]] = [[], []];
+  const spin = { style: 'spin', request: '', connections: 0 } as const;
+  for (let round = 0; round < times; round += 1) {
+    for (const [attack, reports] of [
+      [spin, control],
+      [storm, stormed],
+    ] as const) {
+      const measured = { durationMs: roundMs, ...(typeof load === 'function' ? load() : load) };
+      const durationMs = measured.durationMs + aroundMs;
+      reports.push(
+        await loadBeside(victim, stormer.client.attack({ ...attack, durationMs }), measured),
+      );
+    }
+    await delay(pauseMs);
+  }
+  return { control, stormed };
+}
+
+function describe(reports: readonly PodLoadReport[]): string {
+  return `p50 ${say(median(reports, 'p50'))}, p99 ${say(median(reports, 'p99'))}`;
+}
+
+async function loadBeside(
+  victim: LabPod,
+  attack: Promise<unknown>,
+  measured: Measured & { readonly durationMs: number } = { durationMs: roundMs },
+): Promise<PodLoadReport> {
+  const attacking = beside(attack);
+  await delay(aroundMs / 2);
+  const load = await victim.load({ concurrency: 1, ...measured });
+  await attacking;
+  return load;
+}
+
+function say(ms: number): string {
+  return `${ms.toFixed(1)} ms`;
+}
+
+function median(reports: readonly PodLoadReport[], percentile: 'p50' | 'p99'): number {
+  const sorted = reports
+    .map(({ latencyMs }) => latencyMs[percentile])
+    .toSorted((one, two) => one - two);
+  return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN;
+}
+
+function max(reports: readonly PodLoadReport[]): number {
+  return Math.max(...reports.map(({ latencyMs }) => latencyMs.max));
+}
+
+export const stormScenarios: readonly Scenario[] = [
+  connectStorm,
+  busyConnections,
+  misses,
+  probeStorm,
+];
