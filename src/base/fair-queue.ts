@@ -13,6 +13,12 @@ export interface Party {
   readonly pod: string;
 }
 
+export interface Turn<T> {
+  readonly entry: T;
+  /** At whose turn it left. */
+  readonly party: Party;
+}
+
 export class FairQueue<T> {
   /** By namespace, then by pod; map order is the order of turns. */
   readonly #lanes = new Map<string, Map<string, Set<T>>>();
@@ -52,15 +58,21 @@ export class FairQueue<T> {
   }
 
   shift(): T | undefined {
+    return this.take(() => true)?.entry;
+  }
+
+  /** Removes the next entry of the parties that may be served; the others keep their turn. */
+  take(mayServe: (party: Party) => boolean): Turn<T> | undefined {
     for (const [namespace, pods] of this.#lanes) {
       for (const [pod, lane] of pods) {
+        if (!mayServe({ namespace, pod })) continue;
         for (const entry of lane) {
           this.#lanes.delete(namespace);
           this.#lanes.set(namespace, pods);
           pods.delete(pod);
           pods.set(pod, lane);
           this.delete(entry);
-          return entry;
+          return { entry, party: { namespace, pod } };
         }
       }
     }

@@ -48,6 +48,15 @@ describe('the fair queue', () => {
     assert.deepEqual(drain(queue), ['n/a 1', 'n/a 3', 'n/a 2']);
   });
 
+  it('passes over a party that may not be served, which keeps its turn', () => {
+    const queue = fill('n/a 1', 'n/b 1', 'm/c 1');
+    const notA = ({ pod }: { readonly pod: string }) => pod !== 'a';
+    assert.deepEqual(queue.take(notA), { entry: 'n/b 1', party: party('n/b') });
+    assert.deepEqual(queue.take(notA), { entry: 'm/c 1', party: party('m/c') });
+    assert.equal(queue.take(notA), undefined);
+    assert.equal(queue.shift(), 'n/a 1');
+  });
+
   it('drops what is removed from it, wherever it was queued', () => {
     const queue = fill('n/a 1', 'n/a 2');
     queue.add('n/a 1', party('m/b'));

@@ -76,6 +76,7 @@ describe('the limiter', () => {
       lastsMs: fc.integer({ min: 1, max: 300 }),
       /** When the upstream gets it, of the time that it lasts. */
       arrives: fc.double({ min: 0, max: 1, noNaN: true }),
+      party: fc.constantFrom(pod, pod, pod, other, undefined),
     });
     fc.assert(
       fc.property(fc.array(anyArrival, { maxLength: 60 }), (arrivals) => {
@@ -84,7 +85,7 @@ describe('the limiter', () => {
         const arriveAtMs: number[] = [];
         let [running, most] = [0, 0];
         let atMs = 0;
-        for (const { afterMs, lastsMs, arrives } of arrivals) {
+        for (const { afterMs, lastsMs, arrives, party } of arrivals) {
           atMs += afterMs;
           const task: Task = {
             start: () => {
@@ -96,7 +97,7 @@ describe('the limiter', () => {
               });
             },
           };
-          clock.schedule(atMs, () => limiter.enter(task, pod));
+          clock.schedule(atMs, () => limiter.enter(task, party));
         }
         clock.advance(atMs + 60 * 1_000);
         assert.equal(arriveAtMs.length, arrivals.length);
@@ -110,6 +111,51 @@ describe('the limiter', () => {
         assert.deepEqual([limiter.running, limiter.queued], [0, 0]);
       }),
     );
+  });
+
+  it('leaves a part of both limits to others, whatever a pod or a namespace queues', () => {
+    const { clock, limiter, started, task } = open({
+      maxConcurrent: 4,
+      maxPerSec: 20,
+      maxQueued: 500,
+    });
+    const near = { namespace: 'n', pod: 'near' };
+    const far = { namespace: 'm', pod: 'far' };
+    const waits: Record<string, number> = { near: 0, far: 0 };
+    let starts = 0;
+    const enter = (party: typeof pod, name: string): void => {
+      const enteredAtMs = clock.monotonicMs();
+      const one: Task = {
+        start: () => {
+          starts += 1;
+          if (name in waits) {
+            waits[name] = Math.max(waits[name] ?? 0, clock.monotonicMs() - enteredAtMs);
+          }
+          clock.schedule(10, () => limiter.leave(one));
+        },
+      };
+      assert.ok(limiter.enter(one, party));
+    };
+    for (let index = 0; index < 200; index += 1) enter(pod, 'hostile');
+    clock.advance(1_000);
+    assert.equal(starts, 15, 'three quarters of the rate');
+    for (let index = 0; index < 5; index += 1) {
+      clock.advance(510);
+      enter(near, 'near');
+      enter(far, 'far');
+    }
+    clock.advance(100);
+    for (const waitMs of Object.values(waits)) assert.ok(waitMs <= 10, 'the end of a running one');
+    for (let index = 0; index < 100; index += 1) enter(other, 'hostile too');
+    starts = 0;
+    clock.advance(3_000);
+    assert.ok(starts <= 54, `${starts} of one namespace in three seconds`);
+    enter(far, 'far');
+    clock.advance(10);
+    assert.ok((waits['far'] ?? 0) <= 10, 'it waits for the end of a running one at most');
+    limiter.enter(task('background'), undefined);
+    clock.advance(10);
+    assert.deepEqual(started, ['background'], 'what a pod may not have is for background work too');
   });
 
   it('uses one timer for its rate, and none when nothing waits', () => {

@@ -93,7 +93,7 @@ export function openTokenFixture(tuning: Tuning = {}): TokenFixture {
     clock,
     random: () => 0.5,
     limiterOf: () => limiter,
-    partyOf: () => ({ namespace: 'default', pod: 'pod' }),
+    partyOf: ({ key }) => ({ namespace: `of ${key}`, pod: key }),
     fetch,
     isWanted: ({ key }) => !unwanted.has(key),
     onRefresh: (outcome) => refreshes.push(outcome),
