@@ -15,6 +15,7 @@ import type { Clock } from '../../base/time/clock.ts';
 import type { Config } from '../config/config.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import type { Part } from '../base/part.ts';
+import { nativeModule } from '../../redirect/native/addon.ts';
 import { networkCode } from '../../base/network-code.ts';
 import { portError } from '../base/port-error.ts';
 import { startPeriodicJob } from '../../base/time/periodic-job.ts';
@@ -115,6 +116,7 @@ function createPageServer(
       guardPipeline(socket, 1);
     });
   });
+  server.once('listening', () => deferAccept(server));
   server.on('request', (request, response) => {
     // A second request on a connection closes it.
     if (usedSockets.has(request.socket)) return void request.socket.destroy();
@@ -124,6 +126,21 @@ function createPageServer(
     serve(path, response);
   });
   return server;
+}
+
+/**
+ * Connections without a request do not reach the agent: a process that opened 20,000 a second filled
+ * the queue of connections to accept, and of the kubelet's probes 10 in 160 found no room.
+ */
+function deferAccept(server: Server & { readonly _handle?: { readonly fd?: number } }): void {
+  // This property is not in Node's documentation.
+  const { fd } = server._handle ?? {};
+  if (fd === undefined || fd < 0) return;
+  try {
+    nativeModule().deferAccept(fd);
+  } catch {
+    // Without the native module there is no redirect either, and the pages must say so.
+  }
 }
 
 /**

@@ -585,6 +585,11 @@ static void listen_or_refuse(struct call *call)
 	set_listening(call->in[0].number, call->in[1].flag, &call->fault);
 }
 
+static void accept_with_data(struct call *call)
+{
+	defer_accept(call->in[0].number, &call->fault);
+}
+
 static void duplicate(struct call *call)
 {
 	put_descriptor(call, duplicate_descriptor(call->in[0].number, &call->fault));
@@ -646,6 +651,7 @@ static const struct function functions[] = {
 	{ "openListener", "ip:i port:p", open_listening },
 	{ "listenerAddress", "descriptor:d", read_listener },
 	{ "setListening", "descriptor:d listens:f", listen_or_refuse },
+	{ "deferAccept", "descriptor:d", accept_with_data },
 	{ "duplicate", "descriptor:d", duplicate },
 	{ "connectLocal", "path:s", connect_to },
 	{ "sendNote", "socket:d note:y descriptor:d?", send_to },

@@ -118,6 +118,8 @@ export interface NativeModule {
    * again, for all processes that have it. While it refuses, nobody else can bind its port.
    */
   setListening(descriptor: number, listens: boolean): void;
+  /** The kernel keeps a connection to itself for a second, or until its first bytes have come. */
+  deferAccept(descriptor: number): void;
   /** Another descriptor of the same socket. */
   duplicate(descriptor: number): number;
   /** The descriptor of a connection to a Unix socket. Does not block. */

@@ -131,6 +131,7 @@ int listener_address(int descriptor, struct flow_end *end, struct fault *fault);
  * While it refuses, it keeps the port. -1 with a fault.
  */
 int set_listening(int descriptor, bool listens, struct fault *fault);
+int defer_accept(int descriptor, struct fault *fault);
 
 /* Returns another descriptor of the same socket; -1 with a fault. */
 int duplicate_descriptor(int descriptor, struct fault *fault);

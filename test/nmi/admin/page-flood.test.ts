@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -37,6 +38,15 @@ async function open(render = () => Promise.resolve('nmi_up 1\n'), clock: Clock =
   };
 }
 
+/** Connections to a local port that the kernel keeps to itself: state 3 of `/proc/net/tcp`. */
+function halfOpen(port: number): number {
+  const end = `:${port.toString(16).toUpperCase().padStart(4, '0')} `;
+  const rows = ['tcp', 'tcp6'].flatMap((table) =>
+    readFileSync(`/proc/net/${table}`, 'utf8').split('\n'),
+  );
+  return rows.filter((row) => row.slice(0, 60).includes(end) && / 03 /.test(row)).length;
+}
+
 /** Everything received until the end. */
 async function readAll(socket: Socket): Promise<string> {
   let text = '';
@@ -49,18 +59,33 @@ describe('the pages', () => {
   for (const from of ['127.0.0.9', '127.0.0.1']) {
     it(`answer every probe while ${from} keeps all the connections it can`, async () => {
       await using fixture = await open();
-      const silent = await Promise.all(
+      const slow = await Promise.all(
         Array.from({ length: 300 }, () => fixture.dial(fixture.probePort, from)),
       );
+      for (const socket of slow) socket.write('GET /');
       for (let turn = 0; turn < 10; turn++) {
         const probe = await fixture.dial(fixture.probePort, '127.0.0.1');
         probe.write('GET /livez HTTP/1.1\r\nHost: x\r\n\r\n');
         assert.match(await readAll(probe), /^HTTP\/1\.1 200 [^]*\r\n\r\nok$/);
       }
       await delay(0);
-      assert.ok(silent.filter(({ destroyed }) => !destroyed).length <= 32);
+      assert.ok(slow.filter(({ destroyed }) => !destroyed).length <= 32);
     });
   }
+
+  it('do not get connections without a byte, and those that last a second are limited too', async () => {
+    await using fixture = await open();
+    const silent = await Promise.all(
+      Array.from({ length: 100 }, () => fixture.dial(fixture.probePort, '127.0.0.9')),
+    );
+    assert.equal(halfOpen(fixture.probePort), silent.length);
+    const remaining = (): number => silent.filter(({ destroyed }) => !destroyed).length;
+    assert.equal(remaining(), silent.length);
+    await eventually(() => {
+      assert.equal(halfOpen(fixture.probePort), 0);
+      assert.ok(remaining() <= 32);
+    }, 5_000);
+  });
 
   it('serve one request per connection, and do not process pipelined ones', async () => {
     let renders = 0;
