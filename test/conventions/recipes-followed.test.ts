@@ -31,8 +31,8 @@ const recipes: Readonly<Record<string, readonly Edit[]>> = {
   'An option': [
     {
       file: 'src/nmi/config/options.ts',
-      anchor: '  Kubernetes: [\n',
-      text: "    { name: 'recipe', key: 'recipe', type: boolean, default: 'false', help: 'A recipe.' },\n",
+      anchor: '  Kubernetes: {\n',
+      text: "    recipe: { key: 'recipe', type: boolean, default: 'false', help: 'A recipe.' },\n",
     },
     {
       file: 'src/nmi/agent.ts',

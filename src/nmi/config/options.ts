@@ -24,8 +24,6 @@ import {
 } from './option-types.ts';
 
 interface OptionRow {
-  /** Kebab-case; gives the names of flag and environment variable. */
-  readonly name: string;
   /** The spelling of the replaced system, if it differs. */
   readonly old?: string;
   /** Field of `Config`, if it is not the name in camel case. */
@@ -43,6 +41,8 @@ interface OptionRow {
 }
 
 export interface Option extends OptionRow {
+  /** Kebab-case; gives the names of flag and environment variable. */
+  readonly name: string;
   readonly key: string;
   readonly default: string;
   /** Heading in help and docs. */
@@ -53,9 +53,8 @@ export interface Option extends OptionRow {
 const metadataAreas = choice(['attested', 'scheduledevents', 'loadbalancer']);
 
 const table = {
-  Kubernetes: [
-    {
-      name: 'node',
+  Kubernetes: {
+    node: {
       type: {
         kind: 'string',
         allowed: 'the name of this Kubernetes node; set it from spec.nodeName',
@@ -63,50 +62,43 @@ const table = {
       },
       help: 'Name of this Kubernetes node. The agent watches and serves only its pods. Required.',
     },
-    {
-      name: 'operation-mode',
+    'operation-mode': {
       type: choice(['managed'], 'managed (there is no standard mode: only NMI runs)'),
       default: 'managed',
       help: 'Mode of operation.',
     },
-    {
-      name: 'force-namespaced',
+    'force-namespaced': {
       old: 'forceNamespaced',
       type: alwaysTrue('matching is always namespaced'),
       default: 'true',
       help: 'Pods use identities of their own namespace only. Always on; `false` is refused.',
     },
-    {
-      name: 'kubeconfig',
+    kubeconfig: {
       key: 'kubeconfigPath',
       isOfConditions: true,
       type: anyText,
       otherVariables: ['KUBECONFIG'],
       help: 'Path of a kubeconfig file. Default: `KUBECONFIG`, then the in-cluster configuration.',
     },
-    {
-      name: 'allow-network-plugin-kubenet',
+    'allow-network-plugin-kubenet': {
       key: 'allowKubenet',
       type: boolean,
       default: 'false',
       help: "Start on a kubenet node, where a pod can take over another pod's address by ARP.",
     },
-    {
-      name: 'kubelet-config',
+    'kubelet-config': {
       key: 'kubeletConfigPath',
       // Not empty: the check would find nothing, and report nothing.
       type: path,
       default: '/etc/default/kubelet',
       help: 'File that the kubenet check reads.',
     },
-    {
-      name: 'custom-user-agent',
+    'custom-user-agent': {
       isOfConditions: true,
       type: matching(/^[\x20-\x7e]{0,200}$/, 'up to 200 printable ASCII characters'),
       help: 'Text to append to the user agent of all outgoing requests.',
     },
-    {
-      name: 'address-staleness-limit',
+    'address-staleness-limit': {
       key: 'addressStalenessLimitMs',
       // A watch under check needs a second or two to be proven current, and may be checked once in
       // 5 s.
@@ -115,96 +107,83 @@ const table = {
       default: '15m',
       help: 'Maximum age of pod information when callers are known by address only (all modes but eBPF). When it is older, these pods get 503, because the address may belong to another pod by now. 0 turns the limit off.',
     },
-    {
-      name: 'rights-staleness-limit',
+    'rights-staleness-limit': {
       key: 'rightsStalenessLimitMs',
       type: durationOrNever('10s', '168h'),
       default: '24h',
       help: 'Maximum age of what the API server said of pods, identities, bindings, exceptions and grants. When it is older, no pod gets a token (503): what was deleted meanwhile would be granted on. 0 turns the limit off.',
     },
-  ],
-  Listener: [
-    {
-      name: 'nmi-listen-address',
+  },
+  Listener: {
+    'nmi-listen-address': {
       key: 'listenIp',
       isOfRedirect: true,
       type: ipv4,
       default: '169.254.25.79',
       help: 'Listen address and target of the redirect. The agent adds it to a link of its own.',
     },
-    {
-      name: 'nmi-port',
+    'nmi-port': {
       key: 'listenPort',
       isOfRedirect: true,
       type: port,
       default: '2579',
       help: 'Port of the listen address.',
     },
-    {
-      name: 'enable-host-token',
+    'enable-host-token': {
       key: 'hostToken',
       type: boolean,
       default: 'false',
       help: 'Serve `/host/token` on 127.0.0.1. Any process on the host can then get tokens of any pod of this node.',
     },
-  ],
-  Redirect: [
-    {
-      name: 'redirect',
+  },
+  Redirect: {
+    redirect: {
       isOfRedirect: true,
       isOfConditions: true,
       type: choice(['auto', 'ebpf', 'iptables', 'address', 'pinned', 'none']),
       default: 'auto',
       help: "How pods' connections reach the agent. `auto`: eBPF if the kernel supports it and pods are in the cgroup2 tree, iptables otherwise. `address`: the node has no metadata service, and holds the metadata address itself. `pinned`: `nmi redirect run` in another container maintains the redirect, and this one needs no rights. `none`: no redirect.",
     },
-    {
-      name: 'ipt-update-interval-sec',
+    'ipt-update-interval-sec': {
       key: 'redirectIntervalMs',
       isOfRedirect: true,
       type: seconds(1, 3600),
       default: '10',
       help: 'Interval between checks of the redirect, in seconds.',
     },
-  ],
-  Answers: [
-    {
-      name: 'host-network',
+  },
+  Answers: {
+    'host-network': {
       type: choice(['serve', 'refuse']),
       default: 'serve',
       help: 'Pods on the host network, with eBPF. `serve`: a pod with the label of a binding gets its own identity, any other reaches the metadata service itself. `refuse`: none gets a token.',
     },
-    {
-      name: 'unrecorded-callers',
+    'unrecorded-callers': {
       type: choice(['by-link', 'refuse']),
       default: 'by-link',
       help: 'Connections that the eBPF programs could not record: from sandboxes (gVisor, Kata), from containers inside a pod, through a proxy of another pod. `by-link`: identified by source address and network link, where each pod has a link of its own. `refuse`: no token.',
     },
-    {
-      name: 'metadata-header-required',
+    'metadata-header-required': {
       type: boolean,
       default: 'true',
       help: 'Refuse requests without `Metadata: true`, as IMDS does.',
     },
-    {
-      name: 'block-instance-metadata',
+    'block-instance-metadata': {
       type: boolean,
       default: 'false',
       help: 'Refuse `/metadata/instance` for all pods.',
     },
-    {
-      name: 'allow-metadata',
+    'allow-metadata': {
       key: 'allowedAreas',
       type: list(`any of ${metadataAreas.allowed}`, metadataAreas.parse),
       help: 'More areas of the metadata service to relay.',
     },
-    {
-      name: 'strict-identity',
+    'strict-identity': {
       type: boolean,
       default: 'false',
       help: 'Refuse a request that names no identity when the pod has several, instead of using the oldest.',
     },
-    {
-      name: 'identity-owners',
+    'identity-owners': {
       isOfConditions: true,
       type: choice(['off', 'warn', 'enforce']),
       default: 'warn',
@@ -213,67 +192,58 @@ const table = {
         'it, `warn` serves and reports it, `off` serves it. Without `enforce`, everyone who can write an ' +
         'AzureIdentity gets any identity of the node.',
     },
-  ],
-  Upstream: [
-    {
-      name: 'metadata-ip',
+  },
+  Upstream: {
+    'metadata-ip': {
       isOfRedirect: true,
       type: ipv4,
       default: '169.254.169.254',
       help: 'Address of the instance metadata service.',
     },
-    {
-      name: 'metadata-port',
+    'metadata-port': {
       isOfRedirect: true,
       type: port,
       default: '80',
       help: 'Port of the instance metadata service.',
     },
-    {
-      name: 'workload-identity',
+    'workload-identity': {
       type: boolean,
       default: 'false',
       help: 'Serve pods that are set up for Workload Identity and have no binding, by federation.',
     },
-    {
-      name: 'workload-identity-tenant',
+    'workload-identity-tenant': {
       type: matching(
         /^(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?:[a-z0-9][a-z0-9-]{0,62}\.)+[a-z]{2,63})?$/i,
         'a tenant id or domain name',
       ),
       help: 'Tenant of service accounts without the annotation `azure.workload.identity/tenant-id`.',
     },
-  ],
-  Cloud: [
-    {
-      name: 'cloud',
+  },
+  Cloud: {
+    cloud: {
       isOfConditions: true,
       type: choice(cloudNames),
       default: 'public',
       help: 'Azure cloud of this cluster. Sets authority and audience, unless the next two options do.',
     },
-    {
-      name: 'entra-authority',
+    'entra-authority': {
       key: 'entraAuthorities',
       isOfConditions: true,
       type: list('origins like https://login.example.com', parseOrigin),
       help: "Origins of Entra ID, for a cloud that --cloud does not know. Identities without `adEndpoint` use the first. `adEndpoint` may name any of them, and those of Microsoft's clouds.",
     },
-    {
-      name: 'entra-audience',
+    'entra-audience': {
       isOfConditions: true,
       type: matching(/^[\x21-\x7e]{0,512}$/, 'visible ASCII without blanks'),
       help: "Audience of service account tokens for federation, instead of the cloud's.",
     },
-    {
-      name: 'entra-ca-file',
+    'entra-ca-file': {
       type: anyText,
       help: 'PEM file of certificate authorities for Entra ID, in addition to the built-in ones.',
     },
-  ],
-  Operation: [
-    {
-      name: 'http-probe-port',
+  },
+  Operation: {
+    'http-probe-port': {
       key: 'probePort',
       isOfRedirect: true,
       isOfConditions: true,
@@ -281,8 +251,7 @@ const table = {
       default: '8080',
       help: 'Port of `/healthz`, `/livez` and `/readyz` on all interfaces. 0 turns it off.',
     },
-    {
-      name: 'prometheus-port',
+    'prometheus-port': {
       key: 'metricsPort',
       isOfRedirect: true,
       isOfConditions: true,
@@ -290,149 +259,128 @@ const table = {
       default: '9090',
       help: 'Port of `/metrics` on all interfaces, unless --prometheus-address is set. 0 turns it off. May equal the probe port.',
     },
-    {
-      name: 'prometheus-address',
+    'prometheus-address': {
       key: 'metricsAddress',
       isOfRedirect: true,
       isOfConditions: true,
       type: ipOrAll,
       help: 'Address at which `/metrics` is served, on a port of its own. Default: all addresses of the node.',
     },
-    {
-      name: 'old-metrics',
+    'old-metrics': {
       type: boolean,
       default: 'true',
       help: 'Export the four metrics of the replaced system (`aadpodidentity_*`) under their names.',
     },
-    {
-      name: 'identity-metrics',
+    'identity-metrics': {
       type: boolean,
       default: 'false',
       help: 'Export `nmi_identity_token_requests_total`, with series for each AzureIdentity in use.',
     },
-    {
-      name: 'log-format',
+    'log-format': {
       isOfRedirect: true,
       isOfConditions: true,
       type: choice(['json', 'text']),
       default: 'json',
       help: "Log format. `text` has the shape of the replaced system's log.",
     },
-    {
-      name: 'log-level',
+    'log-level': {
       isOfRedirect: true,
       isOfConditions: true,
       type: choice(['error', 'warn', 'info', 'debug', 'trace']),
       default: 'info',
       help: 'Minimum log level.',
     },
-    {
-      name: 'v',
+    v: {
       key: 'verbosity',
       isOfConditions: true,
       type: integer(0, 10),
       default: '0',
       help: 'Log verbosity as in the replaced system: 4 and up means debug, 6 and up trace.',
     },
-    {
-      name: 'events',
+    events: {
       type: boolean,
       default: 'true',
       help: "Write Events: refusals on the pod and its identity, changes of readiness on the agent's own pod. Needs the right to create events.",
     },
-    {
-      name: 'audit-log',
+    'audit-log': {
       type: matching(/^(?:stdout|\/[^\0]+)?$/, 'an absolute path, or stdout'),
       help: 'Where to write the audit stream, a JSON line for each request: which pod, attested how, which identity and resource, the outcome and the object versions that decided. A file is reopened after rotation. Default: nowhere.',
     },
-    {
-      name: 'startup-taint',
+    'startup-taint': {
       type: matching(
         /^(?:[a-z0-9A-Z](?:[-a-zA-Z0-9._/]{0,315}[a-zA-Z0-9])?)?$/,
         'the key of a taint',
       ),
       help: 'Taint that the agent removes from its node when it is ready. Needs the rights to get and patch nodes.',
     },
-  ],
-  Conditions: [
-    {
-      name: 'max-watch-events-per-sec',
+  },
+  Conditions: {
+    'max-watch-events-per-sec': {
       isOfConditions: true,
       type: integer(1, 1_000_000),
       default: '5000',
       help: 'Only `nmi conditions`: watch events that all nodes together receive from writes of status conditions, in a second. Writes are at most ten a second, and at least one in ten seconds.',
     },
-    {
-      name: 'agent-daemonset',
+    'agent-daemonset': {
       key: 'agentDaemonSet',
       isOfConditions: true,
       type: matching(/^[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?$/, 'the name of a DaemonSet'),
       default: 'nmi',
       help: 'Only `nmi conditions`: DaemonSet of the agents, whose status has the number of nodes.',
     },
-    {
-      name: 'agent-namespace',
+    'agent-namespace': {
       isOfConditions: true,
       type: matching(/^[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$/, 'the name of a namespace'),
       default: 'kube-system',
       help: 'Only `nmi conditions`: namespace of that DaemonSet.',
     },
-  ],
-  Advanced: [
-    {
-      name: 'iptables-backend',
+  },
+  Advanced: {
+    'iptables-backend': {
       isOfRedirect: true,
       type: choice(['auto', 'nft', 'legacy']),
       default: 'auto',
       help: "iptables backend. `auto` uses that of the kubelet's own chains.",
     },
-    {
-      name: 'metadata-guard',
+    'metadata-guard': {
       isOfRedirect: true,
       type: boolean,
       default: 'true',
       help: 'Policy routing rules that keep pods off the real metadata service even if all iptables rules are flushed.',
     },
-    {
-      name: 'boot-guard-folder',
+    'boot-guard-folder': {
       isOfRedirect: true,
       type: matching(/^(?:\/[^\0]+)?$/, 'an absolute path'),
       help: "Only of `nmi redirect`: mount of the host's `/etc/systemd/system`. `guard-boot` writes a unit there that blocks the metadata service for pods from boot until the agent has started; `unguard-boot` and `remove` delete it.",
     },
-    {
-      name: 'fast-path',
+    'fast-path': {
       type: boolean,
       default: 'true',
       help: "Answer usual requests for cached tokens without Node's HTTP parser. `false` makes them slower.",
     },
-  ],
+  },
   /** No flags: the manifest sets them. */
-  'Environment only': [
-    {
-      name: 'pod-uid',
+  'Environment only': {
+    'pod-uid': {
       type: matching(/^(?:[0-9a-z][0-9a-z-]{0,62})?$/, 'the UID of a pod'),
       help: "UID of the agent's own pod, with eBPF. All its containers reach the real metadata service. Default: only the agent's own container does.",
     },
-    {
-      name: 'cgroup-root',
+    'cgroup-root': {
       type: matching(/^(?:\/[^\0]*)?$/, 'an absolute path'),
       help: "Path of the cgroup2 mount that contains the kubelet's cgroups, or of a parent of it, with eBPF. Default: detected.",
     },
-    {
-      name: 'bpf-pin-folder',
+    'bpf-pin-folder': {
       type: matching(/^\/[^\0]+\/[^\0/]+$/, 'an absolute path of two parts or more'),
       default: '/sys/fs/bpf/nmi',
       help: 'Folder of the BPF file system for pinned programs and maps, with eBPF.',
     },
-    {
-      name: 'caller-socket',
+    'caller-socket': {
       // Longer ones have no room in the address of a socket.
       type: matching(/^\/[\x21-\x7e]{1,106}$/, 'an absolute path of at most 107 characters'),
       default: '/run/nmi/callers.sock',
       help: 'Unix socket at which `nmi redirect run` looks up callers for an agent with `--redirect=pinned`. Its folder must be shared by these two containers only.',
     },
-    {
-      name: 'handover-socket',
+    'handover-socket': {
       isOfRedirect: true,
       // The path that is bound beside it is five characters longer.
       type: pathOrOff(
@@ -442,8 +390,7 @@ const table = {
       default: 'off',
       help: 'Unix socket at which `nmi redirect run` takes the listening socket over from the pod before it, and passes it on to the next one. Its folder is on the host, and only root may write there. `off` for none.',
     },
-    {
-      name: 'explain-socket',
+    'explain-socket': {
       // Longer ones have no room in the address of a socket.
       type: pathOrOff(
         /^(?:off|\/[\x21-\x7e]{1,106})$/,
@@ -453,24 +400,27 @@ const table = {
       default: '/dev/shm/nmi/explain.sock',
       help: "Unix socket for `nmi explain`; only the agent's own user can open it. `off` for none.",
     },
-  ],
-} as const satisfies Readonly<Record<string, readonly OptionRow[]>>;
+  },
+} as const satisfies Readonly<Record<string, Readonly<Record<string, OptionRow>>>>;
 
 export const options: readonly Option[] = Object.entries(table).flatMap(([group, rows]) =>
-  rows.map((row: OptionRow) => ({ key: camelCase(row.name), default: '', ...row, group })),
+  Object.entries<OptionRow>(rows).map(([name, row]) => {
+    return { name, key: camelCase(name), default: '', ...row, group };
+  }),
 );
 
-type Row = (typeof table)[keyof typeof table][number];
-type KeyOf<R extends Row> = R extends { readonly key: infer K extends string }
-  ? K
-  : CamelCase<R['name']>;
+type Group = (typeof table)[keyof typeof table];
+type NameOf<G> = G extends Group ? keyof G & string : never;
+type Row<N extends string> = Extract<Group, Readonly<Record<N, OptionRow>>>[N];
+type KeyOf<N extends string> =
+  Row<N> extends { readonly key: infer K extends string } ? K : CamelCase<N>;
 type CamelCase<T extends string> = T extends `${infer A}-${infer B}`
   ? `${A}${Capitalize<CamelCase<B>>}`
   : T;
 
 /** One readonly value in base units for each row: milliseconds, choices as unions. */
 export type Config = {
-  readonly [R in Row as KeyOf<R>]: NonNullable<ReturnType<R['type']['parse']>>;
+  readonly [N in NameOf<Group> as KeyOf<N>]: NonNullable<ReturnType<Row<N>['type']['parse']>>;
 };
 
 export interface IgnoredFlag {
