@@ -1,70 +1,23 @@
-/**
- * Types of the parts of node-forge that are used, by file, and of the replaced parts; its own types
- * cover only the whole.
- */
-declare module 'node-forge/lib/forge.js' {
-  import type library from 'node-forge';
-  namespace forge {
-    type Asn1 = library.asn1.Asn1;
-    type Bytes = library.util.ByteStringBuffer;
-    type Password = string | null;
-
-    interface Digest {
-      readonly algorithm: string;
-      readonly digestLength: number;
-    }
-    type DeriveKey = (
-      password: Password,
-      salt: Bytes,
-      purpose: number,
-      rounds: number,
-      length: number,
-      digest?: Digest,
-    ) => Bytes;
-    interface Digests {
-      readonly sha1: { create(): Digest };
-    }
-    interface SafeBag {
-      readonly type: string;
-      readonly asn1?: Asn1;
-    }
-    interface Pkcs12 {
-      generateKey: DeriveKey;
-      pkcs12FromAsn1(
-        file: Asn1,
-        strict: boolean,
-        password: Password,
-      ): { readonly safeContents: readonly { readonly safeBags: readonly SafeBag[] }[] };
-    }
-    interface Forge {
-      readonly asn1: typeof library.asn1;
-      readonly pkcs5: {
-        pbkdf2(
-          password: Password,
-          salt: string,
-          rounds: number,
-          length: number,
-          digest: Digest,
-        ): string;
-      };
-      readonly pki: {
-        readonly oids: Record<string, string>;
-        readonly pbe: { generatePkcs12Key: DeriveKey };
-        readonly privateKeyFromAsn1: unknown;
-        readonly certificateFromAsn1: unknown;
-      };
-    }
+/** The files of node-forge that are used, and what its own types leave out. */
+declare module 'node-forge' {
+  namespace pki {
+    /** The derivation that `pkcs12.generateKey` is too. */
+    const pbe: { generatePkcs12Key: typeof pkcs12.generateKey };
   }
-  const forge: forge.Forge;
+  namespace pkcs12 {
+    /** @param password null for none. */
+    function pkcs12FromAsn1(file: asn1.Asn1, strict: boolean, password: string | null): Pkcs12Pfx;
+  }
+}
+declare module 'node-forge/lib/forge.js' {
+  import * as forge from 'node-forge';
   export = forge;
 }
 declare module 'node-forge/lib/md.all.js' {
-  import type { Digests } from 'node-forge/lib/forge.js';
-  const digests: Digests;
-  export = digests;
+  import { md } from 'node-forge';
+  export = md;
 }
 declare module 'node-forge/lib/pkcs12.js' {
-  import type { Pkcs12 } from 'node-forge/lib/forge.js';
-  const pkcs12: Pkcs12;
+  import { pkcs12 } from 'node-forge';
   export = pkcs12;
 }

@@ -7,7 +7,7 @@
  * its own objects.
  */
 import { pbkdf2Sync } from 'node:crypto';
-import forge, { type Asn1, type Password } from 'node-forge/lib/forge.js';
+import forge from 'node-forge/lib/forge.js';
 import md from 'node-forge/lib/md.all.js';
 import pkcs12 from 'node-forge/lib/pkcs12.js';
 import { asRecord } from '../../../../base/json-value.ts';
@@ -15,6 +15,9 @@ import { KeyFileError } from './key-file-error.ts';
 
 const { asn1, pkcs5, pki } = forge;
 const { oids, pbe } = pki;
+
+type Asn1 = forge.asn1.Asn1;
+type Password = string | null;
 
 export interface PfxContent {
   /** DER of PKCS#8. */
@@ -45,20 +48,34 @@ function tooCostly(): KeyFileError {
   );
 }
 
-// By OpenSSL, of the password as UTF-8: node-forge takes 6 s for 600,000 rounds, and bytes for
-// text.
-pkcs5.pbkdf2 = (password, salt, rounds, length, { algorithm, digestLength }) => {
+/** By OpenSSL, of the password as UTF-8: node-forge takes 6 s for 600,000 rounds, and bytes for text. */
+function pbkdf2(
+  password: Password,
+  salt: string,
+  rounds: number,
+  length: number,
+  { algorithm, digestLength }: forge.md.MessageDigest,
+): string {
   spend(rounds, Math.ceil(length / digestLength));
   const saltBytes = Buffer.from(salt, 'latin1');
   return pbkdf2Sync(password ?? '', saltBytes, rounds, length, algorithm).toString('latin1');
-};
+}
 
 const { generatePkcs12Key } = pbe;
-pbe.generatePkcs12Key = (password, salt, purpose, rounds, length, digest = md.sha1.create()) => {
+const generateKey: typeof generatePkcs12Key = (
+  password,
+  salt,
+  purpose,
+  rounds,
+  length,
+  digest = md.sha1.create(),
+) => {
   spend(rounds, ownRoundCost * Math.ceil(length / digest.digestLength));
   return generatePkcs12Key(password, salt, purpose, rounds, length, digest);
 };
-pkcs12.generateKey = pbe.generatePkcs12Key;
+Object.assign(pkcs5, { pbkdf2 });
+Object.assign(pbe, { generatePkcs12Key: generateKey });
+Object.assign(pkcs12, { generateKey });
 
 const macOids: ReadonlySet<string | undefined> = new Set(
   ['sha1', 'sha256', 'sha384', 'sha512'].map((name) => oids[name]),

@@ -63,7 +63,7 @@ function readRsa(der: Buffer): Buffer {
   throw damaged();
 }
 
-function isInteger({ type }: forge.Asn1): boolean {
+function isInteger({ type }: forge.asn1.Asn1): boolean {
   return type === forge.asn1.Type.INTEGER;
 }
 
