@@ -1,7 +1,6 @@
 /**
- * Sends a request and buffers its answer, which has to be short and arrive in time. It uses
- * undici's dispatch events and not its `request`, which creates a stream for the body, an iterator
- * for the stream and a signal with listeners for the deadline.
+ * Sends a request and buffers its answer. By undici's dispatch events: its `request` creates a
+ * stream for the body, an iterator for the stream and a signal with listeners for the deadline.
  */
 import type { Dispatcher } from 'undici';
 import type { Clock } from '../../base/time/clock.ts';

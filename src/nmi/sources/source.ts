@@ -1,6 +1,6 @@
 /**
- * The interface of everything that fetches a token from outside. A source does I/O only: it does
- * not cache tokens, does not authorize callers, and returns every failure as a value.
+ * The interface of everything that fetches a token. A source does I/O only: it does not cache
+ * tokens, does not authorize callers, and returns every failure as a value.
  */
 import type { Token } from '../../cache/token/token.ts';
 import type { EntraErrorDetails } from '../base/answers.ts';
@@ -17,16 +17,13 @@ export interface TokenRequest<I> {
   readonly resource: string;
   /** The upstream must not answer from its own cache. */
   readonly bypassCache?: boolean;
-  /**
-   * A GUID that is sent upstream and appears in the upstream's own logs. Default: a new one for
-   * each call.
-   */
+  /** A GUID that appears in the upstream's own logs. Default: a new one for each call. */
   readonly correlationId?: string;
 }
 
 /**
  * Why there is no token. `upstream_down` and `upstream_throttled` are transient; the others need a
- * change, which in some cases was made but has not arrived yet.
+ * change, which may not have arrived yet.
  */
 export type FailureReason =
   /** IMDS: the identity is not assigned to this node. */
@@ -54,16 +51,13 @@ export interface SourceFailure {
   readonly reason: FailureReason;
   /** OAuth error code of the upstream, if it is relayed. */
   readonly error?: string;
-  /**
-   * Text safe to show to the caller; never contains a token, a secret or a URL with credentials.
-   */
+  /** Safe to show to the caller: no token, no secret, no URL with credentials. */
   readonly description: string;
   readonly details?: EntraErrorDetails;
-  /** Seconds to wait, if the upstream sent a value. */
   readonly retryAfterS?: number;
   /** Id of the fetch that failed: the correlation id in the request to the source. */
   readonly fetchId?: string;
-  /** How long a repeated request is useless, in milliseconds. */
+  /** How long a repeated request is useless. */
   readonly cooldownMs: number;
 }
 

@@ -1,7 +1,6 @@
 /**
- * The success bodies of the token endpoints of IMDS and of Entra ID's v2, read without trusting
- * them. Numbers in place of strings and absent fields are tolerated; the fields that a caller
- * depends on are checked strictly. Pure.
+ * The success bodies of the token endpoints of IMDS and of Entra ID's v2. Numbers in place of
+ * strings and absent fields are tolerated; what a caller depends on is checked strictly. Pure.
  */
 import type { Token } from '../../cache/token/token.ts';
 import { normaliseClientId, normaliseResourceId } from '../../cache/index/identifiers.ts';
@@ -17,10 +16,7 @@ interface OwnFields extends Pick<Token, 'clientId' | 'livesForS' | 'refreshAtWal
   readonly notBefore: unknown;
 }
 
-/**
- * @param resource as requested; the token carries this spelling and not the upstream's.
- * @param aheadMs how far the wall clock is ahead of the upstream's.
- */
+/** @param resource as requested; the token carries this spelling and not the upstream's. */
 export function parseImdsToken(
   body: string,
   resource: string,
@@ -105,25 +101,19 @@ export function isHeaderSafe(text: string): boolean {
   return /^[\x21-\x7e]+$/.test(text);
 }
 
-/**
- * The claims of a token, not verified: it comes from the upstream itself. A token that is not a
- * JWT has none.
- */
+/** Not verified: the token comes from the upstream itself. Undefined if it is no JWT. */
 export function claimsOf(accessToken: string): JsonRecord | undefined {
   const payload = accessToken.split('.')[1];
   if (payload === undefined) return undefined;
   return parseRecord(Buffer.from(payload, 'base64url').toString('utf8'));
 }
 
-/** The `oid` claim (the identity's object id) of a token, lower-cased. */
+/** Lower-cased. */
 export function objectIdOf(accessToken: string): string | undefined {
   return claim(claimsOf(accessToken), 'oid', normaliseClientId);
 }
 
-/**
- * The ids of the identity that a token belongs to, each normalized; undefined if the token does not
- * contain it.
- */
+/** The ids of the identity that a token belongs to, normalized, as far as it contains them. */
 export function identityOf({ accessToken, clientId }: Token) {
   const claims = claimsOf(accessToken);
   const named = clientId === '' ? undefined : normaliseClientId(clientId);

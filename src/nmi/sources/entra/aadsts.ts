@@ -6,18 +6,13 @@ import type { EntraErrorDetails } from '../../base/answers.ts';
 import { parseRecord, stringAt, type JsonRecord } from '../../../base/json-value.ts';
 import type { FailureReason, SourceFailure } from '../source.ts';
 
-/** One answer of the token endpoint. */
 export interface EntraAnswer {
   readonly status: number;
-  /** As received; any text. */
   readonly body: string;
-  /** Value of the `Retry-After` header, in seconds. */
   readonly retryAfterS: number | undefined;
-  /** How far the wall clock is ahead of the server's; default 0. */
   readonly clockAheadMs?: number;
 }
 
-/** Reasons that Entra ID itself can give. */
 export type EntraReason = Exclude<
   FailureReason,
   'identity_not_assigned' | 'credential_missing' | 'credential_invalid'
@@ -27,7 +22,7 @@ interface ReasonRow {
   /** How long a repeated request is useless. */
   readonly cooldownMs: number;
   /**
-   * OAuth errors that are relayed unchanged; any other is replaced by the first. Empty: none is.
+   * OAuth errors that are relayed unchanged; any other is replaced by the first, if there is one.
    */
   readonly errors: readonly string[];
 }
@@ -67,7 +62,6 @@ const table: readonly (readonly [EntraReason, string | undefined, readonly numbe
   ['upstream_down', undefined, [90033, 90006, 90012, 90024, 90090, 90091, 50000, 90061]],
 ];
 
-/** The known codes of Entra ID. */
 export const aadstsCodes: ReadonlyMap<number, CodeRow> = new Map(
   table.flatMap(([reason, error, codes]) =>
     codes.map((code) => [code, { reason, error }] as const),
@@ -97,7 +91,6 @@ const maxDetail = 100;
 const maxCodes = 20;
 
 /**
- * Why this answer contains no token.
  * @param secrets the credential that was sent; no part of it is in the failure, whatever Entra ID,
  * or a server that impersonates it, puts into its answer.
  */
@@ -137,8 +130,7 @@ function classify(
     .map((code) => aadstsCodes.get(code))
     .find((row) => row !== undefined);
   const byStatus = reasonOfStatus(answer.status, fields);
-  // An overloaded or failing server reports this by its status; nothing else in its answer
-  // is a reason to give up.
+  // An overloaded or failing server gives nothing else that is a reason to give up.
   if (byStatus === 'upstream_throttled') return { reason: byStatus, error: undefined };
   if (byStatus === 'upstream_down' && answer.status >= 500) {
     return known?.reason === 'upstream_throttled' ? known : { reason: byStatus, error: undefined };

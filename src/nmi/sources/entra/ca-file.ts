@@ -5,10 +5,7 @@ import { StartError } from '../../../base/start-error.ts';
 
 const certificates = /-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g;
 
-/**
- * Their PEM text; undefined when no file is named.
- * @throws StartError `CONFIG`.
- */
+/** Undefined when no file is named. @throws StartError `CONFIG`. */
 export async function readEntraCa(path: string): Promise<string | undefined> {
   if (path === '') return undefined;
   try {

@@ -1,7 +1,7 @@
 /**
- * The national clouds: the address of Entra ID in each, and the audience that its federated
- * credentials expect. An identity may name an authority of its own, but only one of these or of the
- * operator's list: a client secret or an assertion is sent there. Pure.
+ * The national clouds: the address of Entra ID in each, and the audience of its federated
+ * credentials. An identity may name only one of these authorities, or of the operator's list: a
+ * client secret or an assertion is sent there. Pure.
  */
 import { printable } from '../../../base/printable.ts';
 
@@ -11,7 +11,6 @@ export type CloudName = (typeof cloudNames)[number];
 
 export interface Cloud {
   readonly name: CloudName;
-  /** Origin of Entra ID. */
   readonly authority: string;
   /** `aud` of the service account tokens that are exchanged there. */
   readonly audience: string;
@@ -54,7 +53,6 @@ const rows = {
   },
 } as const satisfies Record<CloudName, CloudRow>;
 
-/** Cloud and origin by the host that names them. */
 const knownHosts: ReadonlyMap<string, Cloud> = new Map(cloudNames.flatMap(hostsOf));
 
 export function cloudOf(name: CloudName): Cloud {
@@ -70,7 +68,6 @@ export function parseOrigin(text: string): string | undefined {
 export interface AuthorityQuestion {
   /** `spec.adEndpoint`; empty for the authority of `cloud`. */
   readonly adEndpoint: string;
-  /** The node's cloud. */
   readonly cloud: CloudName;
   /** Lower case, with a port if it is not 443. */
   readonly allowedHosts: readonly string[];
@@ -89,9 +86,8 @@ export type AuthorityResult =
 /**
  * 1. No authority is named: the authority of the node's cloud.
  * 2. Only https, and at most one slash after the host: any other part of a URL would be dropped
- *    silently, or change where the credential is sent.
- * 3. A host of a known cloud has that cloud's audience.
- * 4. A host of the operator's list has the audience of the node's cloud.
+ * silently, or change where the credential is sent.
+ * 3. A host of a known cloud has that cloud's audience, one of the operator's list the node's.
  */
 export function resolveAuthority(question: AuthorityQuestion): AuthorityResult {
   const { cloud, allowedHosts } = question;

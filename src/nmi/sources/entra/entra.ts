@@ -1,7 +1,4 @@
-/**
- * Tokens of applications and federated identities, from Entra ID. The client credential depends on
- * the kind of credential; the exchange is the same for all.
- */
+/** Tokens of applications and federated identities, from Entra ID. */
 import { randomUUID } from 'node:crypto';
 import type { Clock } from '../../../base/time/clock.ts';
 import type { PodIndex } from '../../../cache/index/pod-index.ts';
@@ -30,28 +27,22 @@ export interface EntraSource extends TokenSource<EntraIdentity>, AsyncDisposable
 /** Which client credentials are still needed in memory. */
 export interface CredentialDemand {
   isCredentialNeeded(credential: EntraCredential): boolean;
-  /**
-   * Calls `listener` when the need, or a pod, may have changed; the returned function unsubscribes.
-   */
+  /** Calls `listener` when the need, or a pod, may have changed. @returns how to unsubscribe. */
   onChange(listener: () => void): () => void;
 }
 
 export interface EntraUpstreamOptions extends EntraNetworkOptions {
   readonly client: KubeClient;
-  /** For tokens of service accounts. */
   readonly tokenClient: JsonPoster;
   readonly pods: PodIndex;
   readonly demand: CredentialDemand;
-  /**
-   * Called each time the certificate of a credential was read; its expiry is in milliseconds since
-   * the epoch.
-   */
+  /** Called each time the certificate of a credential was read. */
   readonly onCertificate: (credential: EntraCredential, expiresAtWallMs: number) => void;
 }
 
 /**
- * Opens no connection and loads no library before the first such token is requested.
- * @throws StartError `CONFIG` for a proxy that cannot be used.
+ * Opens no connection and loads no library before the first such token is requested. @throws
+ * StartError `CONFIG` for a proxy that cannot be used.
  */
 export function openEntraUpstream(options: EntraUpstreamOptions): EntraSource {
   const { client, tokenClient, pods, demand, clock, onCertificate } = options;
@@ -84,10 +75,7 @@ export function openEntraUpstream(options: EntraUpstreamOptions): EntraSource {
 interface Composition {
   readonly clientCredentials: Pick<CredentialProvider<EntraCredential>, 'get' | 'forget'>;
   readonly exchange: Exchange;
-  /**
-   * For one fetch: client credential, exchange, and a second pass of both after a refused
-   * credential.
-   */
+  /** For one fetch, with a second pass after a refused credential. */
   readonly timeoutMs: number;
   readonly clock: Clock;
 }
@@ -108,10 +96,9 @@ export function createEntraSource(options: Composition): TokenSource<EntraIdenti
 }
 
 /**
- * 1. A failure of the provider ends the fetch.
- * 2. A refused credential is dropped. If the provider had cached it, the next one may differ: the
- *    secret was rotated, or the assertion expired (700024). Then the fetch is tried once more; if
- *    the budget does not allow that, the caller's next request tries it.
+ * A refused credential is dropped. If the provider had cached it, the next one may differ: the
+ * secret was rotated, or the assertion expired (700024). Then the fetch is tried once more; if the
+ * budget does not allow that, the caller's next request tries it.
  */
 async function fetchToken(
   { identity, resource, correlationId = randomUUID() }: TokenRequest<EntraIdentity>,

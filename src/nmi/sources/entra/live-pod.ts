@@ -1,6 +1,6 @@
 /**
- * Selects a pod of this node for the token of a service account: one that lives, and the same one
- * as long as it lives, since each pod costs a token of its own. Pure.
+ * A pod of this node for the token of a service account: the same one as long as it lives, since
+ * each pod costs a token of its own. Pure.
  */
 import type { ObjectName } from '../../../cache/index/object-name.ts';
 import { hasEnded, type Pod } from '../../../cache/index/objects.ts';

@@ -1,7 +1,6 @@
 /**
- * HTTP to Entra ID: one form is sent, one bounded answer is returned, with any status and any body.
- * Connections are kept for the next request; proxies are honored here and nowhere else in the
- * agent. Redirects are not followed: the form contains a credential.
+ * HTTP to Entra ID: a form is sent, a bounded answer of any status is returned. Proxies are honored
+ * here and nowhere else in the agent. Redirects are not followed: the form has a credential.
  */
 import { createSecureContext, getCACertificates, type SecureContext } from 'node:tls';
 import { Agent, EnvHttpProxyAgent, Pool, type Dispatcher } from 'undici';
@@ -17,10 +16,7 @@ import { parseProxy, type Environment } from './proxy.ts';
 export class EntraNetworkError extends Error {}
 
 export interface EntraNetwork extends AsyncDisposable {
-  /**
-   * Rejects with `EntraNetworkError`, or with the signal's reason. An error status is returned like
-   * any other answer.
-   */
+  /** Rejects with `EntraNetworkError`, or with the signal's reason; not for an error status. */
   postForm(
     url: string,
     form: string,
@@ -35,15 +31,12 @@ export interface EntraNetworkOptions {
   readonly userAgent: string;
   /** PEM of authorities to trust beside those of the system. */
   readonly caPem?: string | undefined;
-  /** Where the proxy variables are looked up. */
   readonly environment: Environment;
   readonly clock: Clock;
 }
 
 const maxBodyBytes = 64 * 1024;
-/**
- * Per authority. Tokens are fetched rarely; only a restart of a full node needs more than a few.
- */
+/** Per authority. Only a restart of a full node needs more than a few. */
 const maxConnections = 16;
 /** A single bad header must not block a key for days. */
 const maxRetryAfterS = 3600;

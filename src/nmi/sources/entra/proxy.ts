@@ -11,9 +11,8 @@ export interface ProxySettings {
 }
 
 /**
- * `HTTPS_PROXY` and `NO_PROXY`; the lower-case form of each takes precedence. `HTTP_PROXY` is for
- * plain http, which Entra ID never uses.
- * @throws StartError `CONFIG`, which names the variable and never its value.
+ * The lower-case form of each takes precedence. `HTTP_PROXY` is for plain http, which Entra ID
+ * never uses. @throws StartError `CONFIG`, which names the variable and never its value.
  */
 export function parseProxy(environment: Environment): ProxySettings | undefined {
   const name = ['https_proxy', 'HTTPS_PROXY'].find((key) => textOf(environment, key) !== '');

@@ -1,8 +1,7 @@
 /**
- * Exchanges a client credential for a token, in one client-credentials request. MSAL builds the
- * request, signatures included, but never gets the answer: it hides `refresh_in`, `Retry-After` and
- * most error codes. A fresh application per fetch (1 to 2 ms) keeps no credential, and no throttle
- * that would refuse the next request by itself for 60 s.
+ * Exchanges a client credential for a token. MSAL builds the request, signatures included, but
+ * never gets the answer: it hides `refresh_in`, `Retry-After` and most error codes. A fresh
+ * application per fetch (1 to 2 ms) keeps no credential, and no throttle of its own.
  */
 import type * as Msal from '@azure/msal-node';
 import type { Clock } from '../../../base/time/clock.ts';
@@ -42,8 +41,7 @@ interface Exchanged {
 export function createExchange({ network, clock }: ExchangeOptions): Exchange {
   return async (request, signal) => {
     const exchanged: Exchanged = { form: undefined, answer: undefined, error: undefined };
-    // Loading takes 30 to 65 ms of one core and 8 MB (bundled), only in agents with such
-    // identities.
+    // Loading takes 30 to 65 ms of one core and 8 MB, only in agents with such identities.
     const msal = await import('@azure/msal-node');
     const { promise: heard, resolve: onHeard } = Promise.withResolvers<undefined>();
     const reach = { network, endpoint: tokenEndpointOf(request), signal, onHeard };
@@ -64,9 +62,7 @@ export function createExchange({ network, clock }: ExchangeOptions): Exchange {
   };
 }
 
-/**
- * @returns MSAL's error if nothing was sent. After something was sent, the promise does not settle.
- */
+/** @returns MSAL's error if nothing was sent; else the promise does not settle. */
 async function send(
   msal: typeof Msal,
   request: ExchangeRequest,
@@ -96,8 +92,7 @@ function createApplication(
     auth: {
       clientId,
       authority: base,
-      // The certificate chain is sent too: applications may trust an issuer instead of one
-      // certificate.
+      // The certificate chain is sent too: applications may trust an issuer instead.
       ...request.clientCredential,
       // Both are needed; otherwise MSAL requests this information over the network.
       knownAuthorities: [new URL(authority).host],
@@ -128,11 +123,9 @@ interface Reach {
 }
 
 /**
- * The network for MSAL, which never gets an answer. MSAL is not needed any more by then, and it
- * copies tokens into a store; a 429, a 5xx or a `Retry-After` would arm its throttle, and a body
- * that is not an object would break it. Nothing references the waiting MSAL, so it is
- * garbage-collected; an error would be created, wrapped and passed up by MSAL before the token is
- * read.
+ * The network for MSAL, which never gets an answer: it would copy tokens into a store; a 429, a 5xx
+ * or a `Retry-After` would arm its throttle, and a body that is not an object would break it.
+ * Nothing references the waiting MSAL, so it is garbage-collected.
  */
 function createNetworkClient(
   { network, endpoint, signal, onHeard }: Reach,
@@ -159,8 +152,8 @@ function isRefusal({ body }: EntraAnswer): boolean {
 }
 
 /**
- * Entra ID takes the part before the last slash of a scope as the audience, so nothing is
- * normalized: `https://management.azure.com/` becomes `https://management.azure.com//.default`.
+ * Entra ID takes the part before the last slash of a scope as the audience, so
+ * `https://management.azure.com/` becomes `https://management.azure.com//.default`.
  */
 export function scopeOf(resource: string): string {
   return resource.endsWith('/.default') ? resource : `${resource}/.default`;

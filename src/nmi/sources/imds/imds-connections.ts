@@ -1,7 +1,7 @@
 /**
- * Connections to the metadata service. If one turns out to lead back to this agent, all of them are
- * closed: they were opened while the redirect did not recognize the agent, and would lead back as
- * long as they are reused.
+ * Connections to the metadata service. If one leads back to this agent, all are closed: they were
+ * opened while the redirect did not recognize the agent, and would lead back as long as they are
+ * reused.
  */
 import { Pool } from 'undici';
 
@@ -9,7 +9,6 @@ export interface ImdsConnectionsOptions {
   /** Base URL, for instance `http://169.254.169.254`. */
   readonly endpoint: string;
   readonly maxConnections: number;
-  /** For one request. */
   readonly timeoutMs: number;
 }
 

@@ -1,10 +1,9 @@
 /**
  * Tokens of the identities that are assigned to the node, from the real instance metadata service.
- *
  * The agent's own call is not redirected: iptables redirects forwarded traffic only, and the eBPF
- * programs exempt the agent's cgroup. IMDS serves at most 5 concurrent identity requests and 20 per
- * second for a whole node, so at most 4 run at once here and the others are queued within the time
- * limit. No proxy is ever used. Only resource and identity of the pod's request are sent upstream.
+ * programs exempt the agent's cgroup. IMDS serves at most 5 identity requests at once and 20 per
+ * second for a whole node, so at most 4 run here and the others wait. No proxy is ever used. Only
+ * resource and identity of the pod's request are sent upstream.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Clock } from '../../../base/time/clock.ts';
@@ -31,9 +30,7 @@ import { sendBuffered } from '../buffered-request.ts';
 const apiVersion = '2018-02-01';
 const maxConcurrent = 4;
 const maxBodyBytes = 64 * 1024;
-/**
- * Pauses before the second and third try. IMDS is a local service, so longer pauses do not help.
- */
+/** Before the second and third try. IMDS is a local service, so longer pauses do not help. */
 const retryDelaysMs = [100, 400];
 /** How long a refusal of the upstream is cached: it does not change within seconds. */
 const refusalCooldownMs = 5_000;
@@ -188,8 +185,7 @@ function checkToken(
 
 function refused(request: NodeRequest, status: number, body: string): SourceResult {
   const { error, description } = parseImdsError(body);
-  // For a well-formed request that names an identity, `invalid_request` can only mean that the
-  // identity is not assigned to this node; every error of Entra ID has another code.
+  // For a request that names an identity, this can only mean that it is not assigned to this node.
   if (error === 'invalid_request' && request.identity.kind !== 'unnamed') {
     return failed({ reason: 'identity_not_assigned', description, cooldownMs: refusalCooldownMs });
   }

@@ -1,8 +1,7 @@
 /**
- * Distinguishes the agent's own calls to the metadata service from all others: a `--metadata-ip` or
- * a redirect that leads back to this agent would otherwise make the agent send requests to itself.
- * Each call carries a correlation id, like the calls of Microsoft's clients, that begins with a
- * random prefix of this process.
+ * Recognizes the agent's own calls to the metadata service: a `--metadata-ip` or a redirect may
+ * lead back to this agent. Each call carries a correlation id, like the calls of Microsoft's
+ * clients, that begins with a random prefix of this process.
  */
 import { randomBytes, randomUUID } from 'node:crypto';
 
@@ -12,7 +11,6 @@ export const correlationHeader = 'x-ms-client-request-id';
 export class LoopDetection {
   readonly #prefix = randomBytes(4).toString('hex');
 
-  /** A fresh correlation id. */
   next(): string {
     return this.#prefix + randomUUID().slice(this.#prefix.length);
   }

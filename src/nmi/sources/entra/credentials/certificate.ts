@@ -1,7 +1,7 @@
 /**
- * Certificates of `AzureIdentity` type 2: a PKCS#12 file under the key `certificate` with its
- * password under `password`, as in the replaced system. PEM is accepted too, there or under the
- * keys of a Secret of type kubernetes.io/tls.
+ * Certificates of `AzureIdentity` type 2: PKCS#12 under the key `certificate`, with its password
+ * under `password`. PEM is accepted too, there or under the keys of a Secret of type
+ * kubernetes.io/tls.
  */
 import type { ObjectName } from '../../../../cache/index/object-name.ts';
 import { titleOf } from '../../../kube/accounts/secrets.ts';
@@ -87,10 +87,7 @@ function findFile(data: ReadonlyMap<string, Buffer>): FoundFile | undefined {
   };
 }
 
-/**
- * The password unchanged, and without a trailing line end, which may not belong to it; `undefined`
- * if it is not UTF-8.
- */
+/** Unchanged, and without a line end that may not belong to it; undefined if it is not UTF-8. */
 function passwordsOf(bytes: Buffer = Buffer.alloc(0)): readonly string[] | undefined {
   const text = parseUtf8(bytes);
   if (text === undefined) return undefined;

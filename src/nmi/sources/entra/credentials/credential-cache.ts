@@ -1,6 +1,5 @@
 /**
- * Client credentials in memory, each as long as it is sure to be accepted: the tokens of many
- * resources are often requested at once, and one load serves them all. Unusable credentials may be
+ * Client credentials in memory, each as long as it is sure to be accepted. Unusable ones may be
  * cached too. One load at a time for each key. What no identity needs any more is dropped at once.
  */
 import type { Clock } from '../../../../base/time/clock.ts';
@@ -13,8 +12,8 @@ export interface Loaded {
   /** By the monotonic clock. */
   readonly keepMs: number;
   /**
-   * By the wall clock. Both clocks must allow it: so neither a step of the wall clock nor a
-   * suspended machine extends its life; a wall clock that is ahead only costs another load.
+   * By the wall clock. Both clocks must allow it, so neither a step of the wall clock nor a
+   * suspended machine extends its life.
    */
   readonly usableUntilWallMs?: number;
 }
@@ -24,7 +23,6 @@ export interface CredentialCacheOptions<C> {
   readonly keyOf: (credential: C) => string;
   /** Must not reject. Until it waits for something, `keyOf` is the same. */
   readonly load: (credential: C) => Promise<Loaded>;
-  /** Whether any identity uses the credential now. */
   readonly isNeeded: (credential: C) => boolean;
   readonly clock: Clock;
   readonly maxKept: number;

@@ -1,8 +1,6 @@
 /**
- * The descriptor of a credential kind: how an `AzureIdentity` names a credential, its title, and
- * how it is made into a client credential. Each kind has one descriptor; `kinds.ts` lists them.
- *
- * A client credential is secret: it is sent in the request to Entra ID and nowhere else, and no
+ * The descriptor of a credential kind: how an `AzureIdentity` names a credential, and how it is
+ * made into a client credential. That is secret: it is sent to Entra ID and nowhere else, and no
  * component keeps it longer than needed.
  */
 import type { Clock } from '../../../../base/time/clock.ts';
@@ -28,7 +26,7 @@ export interface ClientCertificate {
   readonly x5c: string;
 }
 
-/** With its expiry, which is not sent to Entra ID; milliseconds since the epoch. */
+/** The expiry is not sent to Entra ID. */
 export interface OpenedCertificate extends ClientCertificate {
   readonly expiresAtWallMs: number;
 }
@@ -43,55 +41,41 @@ export interface CredentialProvider<C> extends Disposable {
   get(credential: C, signal: AbortSignal): Promise<ClientCredentialResult>;
   /**
    * Called when Entra ID refused a client credential from `get`. Drops it, so that the next `get`
-   * reads again.
-   * @returns whether the next one can differ. This is returned for each refused client credential:
-   * if several fetches run with a rotated secret, each of them is worth another try.
+   * reads again. @returns whether the next one can differ, for each of several fetches that ran
+   * with a rotated secret.
    */
   forget(credential: C, refused: ClientCredential): boolean;
-  /**
-   * Drops credentials that are no longer needed; to be called when the need, or a pod, may have
-   * changed.
-   */
+  /** To be called when the need, or a pod, may have changed. */
   dropUnneeded(): void;
 }
 
-/** What a provider needs to make client credentials. */
 export interface CredentialContext<C> {
   readonly client: KubeClient;
-  /** For tokens of service accounts. */
   readonly tokenClient: JsonPoster;
   readonly clock: Clock;
   /**
-   * A pod of this node that runs under the service account and has not ended. Preferably the same
-   * pod as long as it lives, since another pod costs another token.
+   * A live pod of this node that runs under it; the same one as long as it lives, since another pod
+   * costs another token.
    */
   livePodOf(serviceAccount: ObjectName): PodName | undefined;
-  /**
-   * Called each time the certificate of a credential was read; its expiry is in milliseconds since
-   * the epoch.
-   */
+  /** Called each time the certificate of a credential was read. */
   readonly onCertificate: (credential: C, expiresAtWallMs: number) => void;
-  /** Whether any identity uses the credential now. */
   isNeeded(credential: C): boolean;
 }
 
-/** The settings of an identity that define its credential. */
 export interface CredentialSettings {
-  /** Namespace of the identity. */
   readonly namespace: string;
   readonly entra: EntraSettings;
   /** Service account of the pod that gets the token. */
   readonly serviceAccount: ObjectName;
-  /** Audience of assertions that the authority accepts. */
   readonly audience: string;
 }
 
 export interface CredentialKind<C extends { readonly kind: string }> {
-  /** A short constant word for metrics and logs. */
+  /** For metrics and logs. */
   readonly kind: C['kind'];
   /** `spec.type` of its identities. `parse` distinguishes kinds with the same type. */
   readonly type: number;
-  /** The meaning of `type`, for a text. */
   readonly typeTitle: string;
   /** `spec.auxiliaryTenantIDs` is used. */
   readonly hasAuxiliaryTenants?: true;
@@ -101,10 +85,7 @@ export interface CredentialKind<C extends { readonly kind: string }> {
   readonly isOfAgent?: true;
   /** The kind of object that its credentials are made from, if that object has a name. */
   readonly objectKind?: 'Secret' | 'service account';
-  /**
-   * A string is the problem, as it completes "AzureIdentity x ..."; undefined: another kind of the
-   * same type.
-   */
+  /** A string is the problem, as it completes "AzureIdentity x ..."; undefined: of another kind. */
   parse(settings: CredentialSettings): C | string | undefined;
   /** Different for credentials of this kind that come from different sources. Not secret. */
   key(credential: C): string;

@@ -102,10 +102,7 @@ function down(
   };
 }
 
-/**
- * The server's own message, which has more detail than a status. `printable` would turn quotes into
- * question marks.
- */
+/** The server's own message. `printable` would turn quotes into question marks. */
 function wordsOf(said: string): string {
   return said === '' ? '' : `. API server: ${printable(said.replaceAll(/["'\\]/g, ''))}`;
 }

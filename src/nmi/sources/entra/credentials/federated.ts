@@ -1,13 +1,10 @@
 /**
  * Assertions for federated identities: tokens of service accounts, issued by the API server for the
- * audience that Entra ID expects. No secret is configured and nothing is assigned to the node.
- *
+ * audience that Entra ID expects.
  * 1. Pod mode: the subject is the pod's own service account, and the token is bound to a live pod
- *    of this node that runs under it. Without such a pod there is no assertion, not even a cached
- *    one: the agent acts only for pods that run on this node.
+ * of this node that runs under it. Without such a pod there is no assertion, not even a cached one.
  * 2. Node mode: the subject is the agent's own service account; the token is bound to its pod.
- * 3. Assertions are cached per service account, audience and pod, until they expire or no identity
- *    needs them.
+ * 3. Assertions are cached until they expire or no identity needs them.
  */
 import { objectKey, type ObjectName } from '../../../../cache/index/object-name.ts';
 import { createOwnAccount, type OwnAccount } from '../../../kube/accounts/own-account.ts';
@@ -86,14 +83,12 @@ interface AssertionOptions<C> extends Pick<CredentialCacheOptions<C>, 'isNeeded'
 }
 
 /**
- * An assertion has to live until Entra ID has checked it: after a fetch with its tries, by a clock
- * that agrees with the API server's to within minutes. Entra ID's own libraries leave a token five
- * minutes. A short-lived one is used for half of its life.
+ * An assertion has to live until Entra ID has checked it, by a clock that agrees with the API
+ * server's to within minutes. Entra ID's own libraries leave a token five minutes.
  */
 const marginMs = 5 * 60_000;
 /** The requested lifetime; the server decides. An hour is Kubernetes' own default. */
 const expirationSeconds = 3600;
-/** For one request to the API server. */
 const timeoutMs = 5_000;
 const defaultMaxKept = 256;
 

@@ -1,4 +1,3 @@
-/** Why a file with a certificate and its key cannot be used. */
 import { CodedError } from '../../../../base/coded-error.ts';
 
 export const keyFileErrorCodes = [
@@ -17,8 +16,5 @@ export const keyFileErrorCodes = [
 
 export type KeyFileErrorCode = (typeof keyFileErrorCodes)[number];
 
-/**
- * The only error of the readers of key files. The message is a clause about the file; it never
- * contains anything from the file or its password.
- */
+/** The message is a clause about the file; nothing from the file or its password is in it. */
 export class KeyFileError extends CodedError<KeyFileErrorCode> {}

@@ -1,8 +1,8 @@
 /**
- * Opens key files on a thread of its own, since a file may take seconds and the author of an
- * identity chooses the file. Files are opened one at a time, and namespaces take turns. The worker
- * is started for the first file and ends after the last waiting one; a worker that a file breaks is
- * replaced. The file and its password are sent to the worker by message and nowhere else.
+ * Opens key files on a thread of its own: a file may take seconds, and the author of an identity
+ * chooses it. Files are opened one at a time, and namespaces take turns. The worker ends after the
+ * last waiting file; one that a file breaks is replaced. A file is sent to the worker and nowhere
+ * else.
  */
 import { once } from 'node:events';
 import { getAsset, isSea } from 'node:sea';
@@ -16,13 +16,10 @@ import type { KeyFile } from './key-file.ts';
 export type KeyFileOpener = (owner: string, file: KeyFile) => Promise<OpenedCertificate>;
 
 export interface KeyFileOpenerOptions {
-  /** Starts the thread. Default: the key file worker. */
   readonly start?: () => Worker;
-  /**
-   * For one file. Default 10 s: the most work that `pfx.ts` accepts takes 4 s of an idle processor.
-   */
+  /** For one file: the most work that `pfx.ts` accepts takes 4 s of an idle processor. */
   readonly timeoutMs?: number;
-  /** Most waiting files of one owner. Default 100. */
+  /** Most waiting files of one owner. */
   readonly maxWaiting?: number;
 }
 
@@ -79,10 +76,9 @@ export function createKeyFileOpener({
 }
 
 /**
- * Measured in the executable with a file of OpenSSL 3: 110 ms of processor from a start to the
- * first reply, 15 ms for each further file; 22 MB more while it runs, of which the C library keeps
- * 15 to 18 for the next one (Node 26.10, 2 cores under load, November 2026). Most of it is used by
- * Node's own thread and node-forge, for any file.
+ * Measured in the executable: 110 ms of processor from a start to the first reply, 15 ms for each
+ * further file; 22 MB more while it runs, of which the C library keeps 15 to 18 for the next one
+ * (Node 26.10, 2 cores under load, November 2026).
  */
 function startWorker(): Worker {
   const options = {
@@ -96,10 +92,7 @@ function startWorker(): Worker {
     : new Worker(new URL('./key-file-worker.ts', import.meta.url), options);
 }
 
-/**
- * @throws KeyFileError as sent by the worker. @throws Error for a reply that the worker never
- * sends.
- */
+/** @throws KeyFileError as sent by the worker, or Error for what the worker never sends. */
 function readReply(reply: unknown): OpenedCertificate {
   const record = asRecord(reply);
   const code = keyFileErrorCodes.find((each) => each === record?.['code']);

@@ -1,6 +1,6 @@
 /**
- * Opens a file with a certificate and its key, in any of the formats: PKCS#12 or PEM, or either in
- * base64. Some files block the calling thread for seconds, so only the worker calls it.
+ * Opens a file with a certificate and its key: PKCS#12 or PEM, or either in base64. Some files
+ * block the calling thread for seconds, so only the worker calls it.
  */
 import { X509Certificate } from 'node:crypto';
 import { KeyFileError } from './key-file-error.ts';

@@ -5,17 +5,14 @@ import type { OpenedCertificate } from './descriptor.ts';
 
 /** An assertion is signed on the thread that serves pods: 2 ms with 4096 bits, 54 ms with 8192. */
 const maxKeyBits = 8192;
-/**
- * The usual exponent is 65537. One of 480,000 bits blocks the thread for 13 s at each signature.
- */
+/** Usually 65537. One of 480,000 bits blocks the thread for 13 s at each signature. */
 const maxPublicExponent = 2n ** 33n;
 /** Every assertion contains the whole chain. */
 const maxChain = 10;
 
 /**
- * @param certificates DER, in any order; those outside the chain from the key's certificate to a
- * root are left out.
- * Throws `KeyFileError`.
+ * @param certificates DER, in any order; those outside the chain of the key are left out. @throws
+ * KeyFileError
  */
 export function proveKeyPair(
   keys: readonly KeyObject[],
@@ -48,10 +45,7 @@ export function proveKeyPair(
   };
 }
 
-/**
- * The cost of a signature depends on the other numbers of a key too, and they need not fit its
- * modulus.
- */
+/** The cost of a signature depends on them too, and they need not fit the modulus. */
 function isOfUsualShape(key: KeyObject): boolean {
   const { modulusLength = 0, publicExponent = 0n } = key.asymmetricKeyDetails ?? {};
   if (publicExponent < 3n || publicExponent > maxPublicExponent) return false;

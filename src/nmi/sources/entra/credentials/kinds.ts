@@ -9,9 +9,7 @@ const list = [secretKind, certificateKind, federatedPodKind, federatedNodeKind] 
 
 type CredentialOf<K> = K extends CredentialKind<infer C> ? C : never;
 
-/**
- * Names the credential of an application for Entra ID; never contains the client credential itself.
- */
+/** Names a credential; never contains the client credential itself. */
 export type EntraCredential = CredentialOf<(typeof list)[number]>;
 
 export const credentialKinds: readonly CredentialKind<EntraCredential>[] = list;
@@ -45,7 +43,6 @@ export function secretOf(credential: EntraCredential): ObjectName | undefined {
     : undefined;
 }
 
-/** One provider for all kinds. */
 export function openCredentials(
   context: CredentialContext<EntraCredential>,
 ): CredentialProvider<EntraCredential> {

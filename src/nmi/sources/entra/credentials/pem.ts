@@ -1,6 +1,4 @@
-/**
- * PEM text with certificates and a private key, in any order and with any other text between them.
- */
+/** PEM text with certificates and a private key, in any order, with any other text between them. */
 import type { KeyObject } from 'node:crypto';
 import { KeyFileError } from './key-file-error.ts';
 import { openPkcs1, openPkcs8 } from './private-key.ts';
@@ -55,10 +53,7 @@ function readKey(block: Block): KeyObject {
   }
 }
 
-/**
- * Searches for the next mark and does not use a pattern, which would cost a scan for each mark
- * without an end.
- */
+/** By the next mark: a pattern would cost a scan for each mark without an end. */
 function* blocksOf(text: string): Generator<Block> {
   for (let at = text.indexOf('-----BEGIN '); at >= 0; at = text.indexOf('-----BEGIN ', at)) {
     const labelAt = at + '-----BEGIN '.length;

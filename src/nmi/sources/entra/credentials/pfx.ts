@@ -1,10 +1,7 @@
 /**
- * PKCS#12 files (RFC 7292), by node-forge: the ciphers that it knows, with and without a MAC, with
- * and without a password. Some files block the calling thread for seconds, so only the worker calls
- * it.
- *
- * Derivations are bounded, and left to OpenSSL, by replacing functions that node-forge calls through
- * its own objects.
+ * PKCS#12 files (RFC 7292), by node-forge. Some files block the calling thread for seconds, so only
+ * the worker calls it. Derivations are bounded, and left to OpenSSL, by replacing functions that
+ * node-forge calls through its own objects.
  */
 import { pbkdf2Sync } from 'node:crypto';
 import forge from 'node-forge/lib/forge.js';
@@ -29,8 +26,8 @@ export interface PfxContent {
 /** NSS writes 600,000, OpenSSL 2,048, Windows 2,000, Java 10,000. */
 const maxRounds = 1_000_000;
 /**
- * For one file and password, in rounds of PBKDF2, which OpenSSL computes: 0.8 µs each, and no
- * deadline interrupts them. A round of PKCS#12's own derivation, in JavaScript, takes up to 18 µs.
+ * For one file and password, in rounds of PBKDF2, 0.8 µs each, that no deadline interrupts. A round
+ * of PKCS#12's own derivation, in JavaScript, takes up to 18 µs.
  */
 const maxCost = 3_500_000;
 const ownRoundCost = 20;
@@ -83,10 +80,7 @@ const macOids: ReadonlySet<string | undefined> = new Set(
 
 const bagOids = ' 1.2.840.113549.1.12.10.1.';
 
-/**
- * @param passwords tried in this order.
- * Throws `KeyFileError`.
- */
+/** @param passwords tried in this order. @throws KeyFileError */
 export function readPfx(bytes: Buffer, passwords: readonly string[]): PfxContent {
   const file = parseDer(bytes);
   return openWithAny(passwords, (password) => {

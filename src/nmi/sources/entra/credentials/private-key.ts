@@ -1,8 +1,7 @@
 /**
- * Private keys from PKCS#8 and PKCS#1. OpenSSL computes with a key while it reads it (10 s for the
- * public half of a DSA key of 12 KB, twenty minutes for 60 KB), no deadline interrupts it, and
- * anyone who writes an identity chooses the key. So the kind of a key is checked before the key is
- * opened.
+ * Private keys from PKCS#8 and PKCS#1. The kind of a key is checked before OpenSSL opens it: that
+ * takes 10 s for a DSA key of 12 KB, twenty minutes for 60 KB, no deadline interrupts it, and
+ * anyone who writes an identity chooses the key.
  */
 import { createPrivateKey, type KeyObject } from 'node:crypto';
 import forge from 'node-forge/lib/forge.js';
@@ -19,10 +18,7 @@ const otherKinds: ReadonlyMap<string, string> = new Map([
   ['1.3.101.113', 'ed448'],
 ]);
 
-/**
- * @param der PKCS#8.
- * Throws `KeyFileError`.
- */
+/** @param der PKCS#8. @throws KeyFileError */
 export function openPkcs8(der: Buffer): KeyObject {
   const { oid, plain } = readKind(der);
   if (oid !== rsaOid) {
@@ -44,8 +40,8 @@ function readKind(der: Buffer): { readonly oid: string; readonly plain: Buffer }
 }
 
 /**
- * @param der the RSAPrivateKey of PKCS#1. OpenSSL would accept PKCS#8 of any kind here, too.
- * Throws `KeyFileError`.
+ * @param der the RSAPrivateKey of PKCS#1; OpenSSL would accept PKCS#8 of any kind here, too.
+ * @throws KeyFileError
  */
 export function openPkcs1(der: Buffer): KeyObject {
   return open(readRsa(der), 'pkcs1');

@@ -16,7 +16,7 @@ export interface SecretCredentialOptions {
   readonly clock: Clock;
   /** Most cached Secrets, with LRU eviction. Default 1000. */
   readonly maxKept?: number;
-  /** Called with the expiry of a certificate that was read; milliseconds since the epoch. */
+  /** Called with the expiry of a certificate that was read. */
   readonly onCertificate?: (secret: ObjectName, expiresAtWallMs: number) => void;
   /** Whether any identity uses the Secret now. Default: always. */
   readonly isNeeded?: (secret: ObjectName) => boolean;
@@ -98,12 +98,10 @@ export function openSecretCache(
   });
 }
 
-/** A credential that exists but cannot be used. */
 export function invalidCredential(description: string): ClientCredentialResult {
   return failed({ reason: 'credential_invalid', description, cooldownMs: invalidCooldownMs });
 }
 
-/** A credential that may be usable later. */
 export function unavailableCredential(
   description: string,
   retryAfterMs?: number,

@@ -8,7 +8,7 @@ export function listKeys(data: ReadonlyMap<string, Buffer>): string {
   return `${shown.join(', ')}${more}`;
 }
 
-/** The text, or `undefined` when the bytes are not UTF-8. */
+/** Undefined when the bytes are not UTF-8. */
 export function parseUtf8(bytes: Buffer): string | undefined {
   try {
     return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);

@@ -1,6 +1,6 @@
 /**
- * Client secrets of `AzureIdentity` type 1. The replaced system used whichever entry of the Secret
- * came first; this agent uses the entry `clientSecret`, or the only one.
+ * Client secrets of `AzureIdentity` type 1: the entry `clientSecret` of a Secret, or its only one.
+ * The replaced system used whichever came first.
  */
 import type { ObjectName } from '../../../../cache/index/object-name.ts';
 import { titleOf } from '../../../kube/accounts/secrets.ts';
