@@ -7,10 +7,7 @@ import { exitCodes, type Io } from './io.ts';
 const timeoutMs = 10_000;
 const maxBodyBytes = 16 << 20;
 
-/**
- * Asks the agent that has the same environment. Never rejects.
- * @returns the reply, or the exit code after the problem was printed.
- */
+/** Never rejects. @returns the reply, or the exit code after the problem was printed. */
 export async function askAgent(io: Io, verb: string, target: string): Promise<Reply | number> {
   const parsed = parseConfig({ node: 'unnamed' }, io.environment);
   if (!parsed.ok) return fail(io, verb, parsed.problems.join('\n'), exitCodes.usage);

@@ -1,7 +1,6 @@
 /**
  * `nmi demo`: the sample client of the replaced system, with the same flags and output lines. It
- * runs inside a pod, does not depend on the agent and calls the metadata address like any other
- * program. It prints a line of success only after a real success, and never prints a token.
+ * prints a line of success only after a real success, and never prints a token.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { stringAt } from '../base/json-value.ts';

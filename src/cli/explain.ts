@@ -1,6 +1,6 @@
 /**
- * `nmi explain`: requests from the agent in the same container what a pod's requests get, and why.
- * Exit code 0 means that the pod was explained, not that it gets a token.
+ * `nmi explain`: what a pod's requests get, and why, from the agent in the same container. Exit
+ * code 0 means that the pod was explained, not that it gets a token.
  */
 import { explanationSchema, type Explanation } from '../nmi/explain/explanation.ts';
 import { parseRecord, stringAt } from '../base/json-value.ts';

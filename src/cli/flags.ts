@@ -1,8 +1,7 @@
 /**
  * Splits a command line with yargs' parser, in the syntax of the replaced system (pflag):
  * `--flag=value`, `--flag value`, a bare boolean is `true`, the last of repeated flags wins.
- * Nothing is validated here: values stay text, and unknown flags are kept to be reported with all
- * other problems.
+ * Nothing is validated here: unknown flags are reported with all other problems.
  */
 import type { Options } from 'yargs';
 import { Parser } from 'yargs/helpers';

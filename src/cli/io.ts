@@ -1,10 +1,7 @@
 import { once } from 'node:events';
 import type { StartError } from '../base/start-error.ts';
 
-/**
- * The parts of its process that a verb may use, as values: `main.ts` provides the real ones, tests
- * their own.
- */
+/** The parts of its process that a verb may use: `main.ts` provides the real ones. */
 export interface Io {
   readonly environment: Readonly<Record<string, string | undefined>>;
   /** Whole lines, newline included. */
@@ -14,11 +11,10 @@ export interface Io {
   readonly stderr: (text: string) => void;
   /** Width of the terminal, if there is one. */
   readonly columns?: number | undefined;
-  /** Aborted by the first SIGTERM or SIGINT. */
   readonly stop: AbortSignal;
 }
 
-/** Exit codes, those of sysexits where it defines one. */
+/** Those of sysexits where it defines one. */
 export const exitCodes = {
   ok: 0,
   failed: 1,

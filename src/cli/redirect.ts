@@ -1,6 +1,6 @@
 /**
- * `nmi redirect install|verify|remove|run|guard-boot|unguard-boot`: the kernel side alone, for an
- * init container, for a manual check, and for opening a node again, which only `remove` does.
+ * `nmi redirect`: the kernel side alone, for an init container, for a manual check, and for opening
+ * a node again, which only `remove` does.
  */
 import { systemClock } from '../base/time/clock.ts';
 import { startRedirectDaemon } from '../nmi/redirect-daemon.ts';
@@ -73,8 +73,8 @@ function guardBoot(guards: boolean, { bootGuardFolder, metadataIp }: Config, io:
 }
 
 /**
- * Without an explicit mode, removes everything that an agent in any mode may have left: the mode
- * that `auto` selects now may differ from the earlier one. The eBPF mode includes iptables.
+ * Without an explicit mode, removes what an agent in any mode may have left: `auto` may have
+ * selected another one earlier. The eBPF mode includes iptables.
  */
 async function remove(config: Config, io: Io): Promise<number> {
   const isNamed = config.redirect !== 'auto' && config.redirect !== 'none';
@@ -96,7 +96,6 @@ export function reportRemoval(left: readonly string[], pinFolder: string, io: Io
   return exitCodes.failed;
 }
 
-/** Installs or verifies the redirect, and reports its state. */
 export async function applyChoice(
   installs: boolean,
   { redirect: mode, why }: Pick<RedirectChoice, 'redirect' | 'why'>,

@@ -1,16 +1,14 @@
 /**
  * Keeps the conditions of all identities and bindings equal to the agents' evaluation.
- *
- * 1. An object is written when its conditions differ, and at most once in `sameObjectMs`; changes
- *    within a second are merged. Writes are paced, since every node's watch receives each.
- * 2. What is not ready is written first. Namespaces take turns, so a namespace with constantly
- *    changing objects delays another by one request. One write in `readyEvery` is of a ready object,
- *    however many others there are.
+ * 1. An object is written when its conditions differ, and at most once in `sameObjectMs`. Writes
+ * are paced, since every node's watch receives each.
+ * 2. What is not ready is written first. Namespaces take turns, so one with constantly changing
+ * objects delays another by one request. One write in `readyEvery` is of a ready object.
  * 3. A write applies to the version that was evaluated or fails, and changes only conditions of our
- *    types. So two processes that write at the same time agree after one write.
+ * types. So two processes that write at the same time agree after one write.
  * 4. A write that the server does not accept is tried again after a while, or at the next change of
- *    the object. It holds back another object by a second at most, unless the server does not answer
- *    at all, or the definition of the kind has no conditions.
+ * the object. It holds back another object by a second at most, unless the server does not answer
+ * at all.
  * 5. Evaluation is split into pieces, so that probes are answered.
  */
 import type { Clock } from '../../base/time/clock.ts';
@@ -66,10 +64,7 @@ export interface ConditionWriterOptions {
 const requestEveryMs = 100;
 const settleMs = 1_000;
 const sameObjectMs = 10_000;
-/**
- * All objects are evaluated again after this time: no watch reports that a Secret was created or
- * deleted, and refused writes are due again.
- */
+/** No watch reports that a Secret was created or deleted, and refused writes are due again. */
 const sweepMs = 60_000;
 const failureBackoff = { baseMs: 1_000, capMs: 60_000 } as const;
 /** A refused write is not repeated for so long: after a conflict or a failure, or a refusal. */
@@ -385,8 +380,8 @@ export class ConditionWriter implements AsyncDisposable {
   }
 
   /**
-   * Whether a kind has a status. Those of aad-pod-identity have none, and those of our first
-   * releases drop its conditions. Definitions that were applied since are found a minute later.
+   * Definitions of aad-pod-identity have none, and those of our first releases drop its conditions.
+   * Ones that were applied since are found a minute later.
    */
   async #hasStatus(kind: ObservedKind): Promise<boolean> {
     const { client } = this.#options;

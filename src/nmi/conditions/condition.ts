@@ -1,7 +1,6 @@
 /**
  * Status conditions of an object: the wanted ones, the existing ones, and whether the two differ.
- * Only a digest of the existing ones is kept, and when each last changed: tens of thousands of objects are
- * stored. Pure.
+ * Only a digest of the existing ones is kept: tens of thousands of objects are stored. Pure.
  */
 import { hash } from 'node:crypto';
 import type { Code } from '../diagnosis/codes.ts';
@@ -21,7 +20,6 @@ export interface Condition {
   readonly message: string;
 }
 
-/** A condition that the object has now. */
 interface ExistingCondition {
   readonly type: ConditionType;
   readonly status: ConditionStatus;
@@ -69,7 +67,6 @@ function digestOfParts(parts: readonly string[]): string {
 
 /** Further conditions of our types are removed by a later write: ours are at most three. */
 const maxOwn = 16;
-/** Kubernetes' format of a time. */
 const timePattern = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/;
 
 /** @param status of an object; not trusted, since other programs may write it. */
@@ -120,10 +117,9 @@ export function renderConditions(
 }
 
 /**
- * A JSON patch that replaces the conditions of our types, and leaves those of other programs as they
- * are. It names their places, so it is for one version: the server refuses it for another one. A
- * merge patch would replace the whole list, and so would an apply under a definition whose list is
- * no map.
+ * A JSON patch that leaves the conditions of other programs as they are. It names places, so it is
+ * for one version: the server refuses it for another one. A merge patch would replace the whole
+ * list, and so would an apply under a definition whose list is no map.
  */
 export function patchOf(
   resourceVersion: string,

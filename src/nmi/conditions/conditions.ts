@@ -1,7 +1,6 @@
 /**
- * Status conditions on `AzureIdentity` and `AzureIdentityBinding`, so that `kubectl get`, `kubectl
- * wait` and GitOps tools show how the agents evaluate them. One process of the cluster watches both
- * kinds with their status and writes. A failed write costs no pod a token.
+ * Status conditions on `AzureIdentity` and `AzureIdentityBinding`: `kubectl get`, `kubectl wait`
+ * and GitOps tools show how the agents evaluate them. A failed write costs no pod a token.
  */
 import { bugReporter } from '../../base/lines/bug-reporter.ts';
 import type { Clock } from '../../base/time/clock.ts';

@@ -18,7 +18,6 @@ export const kinds = {
 
 export type ObservedKind = keyof typeof kinds;
 
-/** Names an object of either kind. */
 export function workKey(kind: ObservedKind, { namespace, name }: ObjectName): string {
   return `${kind}/${objectKey(namespace, name)}`;
 }

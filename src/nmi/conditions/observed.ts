@@ -1,6 +1,4 @@
-/**
- * An object with its status: how the agent parses it, and its current conditions. Pure.
- */
+/** An object with its status: how the agent parses it, and its current conditions. Pure. */
 import type { ObjectRef, StoredObject } from '../../cache/index/objects.ts';
 import { asRecord, stringAt } from '../../base/json-value.ts';
 import type { Parse, Parsed } from '../kube/watch/parse.ts';
@@ -15,10 +13,7 @@ export interface Observed<T> extends StoredObject {
   readonly conditions: ExistingConditions;
 }
 
-/**
- * The kind's parser for objects with their conditions. Objects that an agent ignores are observed
- * too.
- */
+/** Objects that an agent ignores are observed too. */
 export function observing<T extends ObjectRef>(parse: Parse<T>): Parse<Observed<T>> {
   return (raw) => {
     const parsed = parse(raw);

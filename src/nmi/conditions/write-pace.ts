@@ -1,6 +1,6 @@
 /**
- * How often a status may be written. The API server sends every write to the agent of each node, so
- * what all of them must take together is limited: 30,000 writes to 5,000 nodes are 105 GB.
+ * How often a status may be written. The API server sends every write to the agent of each node:
+ * 30,000 writes to 5,000 nodes are 105 GB.
  */
 import type { Clock } from '../../base/time/clock.ts';
 import { asRecord } from '../../base/json-value.ts';

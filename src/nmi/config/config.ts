@@ -1,6 +1,6 @@
 /**
  * Parses flags and environment variables into one readonly configuration in base units. Returns all
- * problems together; never prints or exits.
+ * problems together.
  */
 import { nearest } from '../../base/nearest.ts';
 import {
@@ -31,10 +31,7 @@ interface Given {
 
 type GivenTexts = ReadonlyMap<Option, Given>;
 
-/**
- * @param flags spelling (without dashes) → text as given; precedence: flag, environment, default.
- * @param environment the process environment.
- */
+/** @param flags spelling (without dashes) to text. Precedence: flag, environment, default. */
 export function parseConfig(
   flags: Readonly<Record<string, string>>,
   environment: Environment,

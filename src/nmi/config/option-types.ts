@@ -1,7 +1,4 @@
-/**
- * Types of options: each parses a text, and describes the allowed values for help, errors and
- * chart.
- */
+/** Types of options: each parses a text, and describes the allowed values. */
 import { isIP, isIPv4 } from 'node:net';
 import { parseDuration } from '../../base/time/duration.ts';
 
@@ -13,10 +10,7 @@ export interface OptionType<T> {
   readonly range?: { readonly min: number; readonly max: number };
   readonly choices?: readonly string[];
   readonly pattern?: RegExp;
-  /**
-   * A text that `parse` reads as this value. Undefined for free texts, which may be a path, an
-   * address or a secret and must not be published.
-   */
+  /** Undefined for free texts: a path, an address or a secret must not be published. */
   show?(value: T): string;
 }
 

@@ -1,6 +1,6 @@
 /**
- * The only table of options. `Config`, the command line, the `NMI_*` environment variables,
- * `--help`, docs/flags.md and the chart's values are derived from it.
+ * The only table of options: `Config`, the command line, the environment variables, `--help`,
+ * docs/flags.md and the chart's values are derived from it.
  */
 import { isDnsSubdomain } from '../../base/dns-name.ts';
 import { cloudNames, parseOrigin } from '../sources/entra/clouds.ts';
@@ -445,9 +445,7 @@ const ignored = {
     'vmodule= stderrthreshold= log_dir= log_file= log_file_max_size= log_backtrace_at=',
 };
 
-/**
- * Flags of the replaced system that change nothing here: accepted with any value, logged at start.
- */
+/** Flags of the replaced system that change nothing here: accepted, and logged at start. */
 export const ignoredFlags: readonly IgnoredFlag[] = Object.entries(ignored).flatMap(
   ([reason, flags]) =>
     flags.split(' ').map((flag) => {
@@ -477,7 +475,6 @@ export function findIgnored(flag: string): IgnoredFlag | undefined {
   return ignoredByFlag.get(flag);
 }
 
-/** Spellings of its flag, without dashes. */
 export function spellings({ name, old }: Option): readonly string[] {
   return old === undefined ? [name] : [name, old];
 }

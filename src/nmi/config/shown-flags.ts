@@ -4,10 +4,7 @@ import { hasFlag, options, type Option } from './options.ts';
 
 const redacted = '<redacted>';
 
-/**
- * By name, sorted, with their effective values. For a free text, which may be a path, an address or
- * a secret, only the default is shown, which is in every agent's documentation.
- */
+/** By name, sorted. For a free text only the default is shown. */
 export function shownFlags(config: Config): ReadonlyMap<string, string> {
   const values: Readonly<Record<string, unknown>> = config;
   const flags = options

@@ -1,24 +1,19 @@
 /**
- * Limits with one right value, which are therefore not options. Tests and benchmarks in the same
- * process pass others as `AgentOptions.tuning`.
+ * Limits with one right value, which are therefore not options. Tests and benchmarks pass others.
  */
 export const tuning = {
   /** Three missed proofs: a working watch is proven current at least every 101 s. */
   watchStalenessLimitMs: 300_000,
   /**
-   * Bindings are created beside their pods: while a pod, its label or its binding is younger than
-   * this, a missing object is answered with 503, so that clients retry; later it is a mistake, and
-   * 400.
+   * While a pod, its label or its binding is younger than this, a missing object is answered with
+   * 503, so that clients retry; later it is a mistake, and 400.
    */
   bindingGraceMs: 60_000,
   /** A pod's first request often arrives before the watch's event for the pod. */
   lateObjectWaitMs: 2_000,
   /** As long as one token request may take; the manifests allow 30 s for the whole stop. */
   drainTimeoutMs: 10_000,
-  /**
-   * An agent that shares its listening socket leaves the connections to the other agent until its
-   * watches have synced.
-   */
+  /** An agent that shares its listening socket leaves connections to the other agent until then. */
   acceptWaitMs: 30_000,
   /** 80 tokens for each of 250 pods. */
   tokenCacheSize: 20_000,

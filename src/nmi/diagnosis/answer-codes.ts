@@ -1,7 +1,4 @@
-/**
- * The half of the code table that answers to pods use: the meaning of each reason, how to check it
- * and how to fix it.
- */
+/** The half of the code table that answers to pods use. */
 import type { RefusalReason } from '../base/answers.ts';
 
 export interface AnswerCode {

@@ -1,7 +1,6 @@
 /**
  * The one table of codes: the reasons of answers and the findings about objects. Every teller takes
- * meaning, fix and link from here: error bodies, Events, conditions, `explain`, `analyze`, `doctor`,
- * `reasons`, docs/reasons.md and docs/kubectl.md.
+ * meaning, fix and link from here.
  */
 import { refusals, type RefusalReason } from '../base/answers.ts';
 import { answerCodes } from './answer-codes.ts';

@@ -1,6 +1,4 @@
-/**
- * The other half of the code table: findings about objects, nodes and the agent that no answer names.
- */
+/** The other half of the code table: findings that no answer names. */
 
 interface ObjectCode {
   readonly severity: 'error' | 'warning' | 'info';

@@ -1,9 +1,7 @@
 /**
- * What is wrong with an `AzureIdentity` or an `AzureIdentityBinding`: by the same parser, rules and
- * words as the answers to pods. Pure.
- *
- * Unknown here, and no finding: whether Azure assigned an identity to the nodes, and whether Entra ID
- * accepts a credential.
+ * What is wrong with an `AzureIdentity` or an `AzureIdentityBinding`, by the same parser, rules and
+ * words as the answers to pods. Unknown here, and no finding: whether Azure assigned an identity to
+ * the nodes, and whether Entra ID accepts a credential. Pure.
  */
 import { bindingLabel } from '../../cache/index/binding-label.ts';
 import { maxBindingsOfLabel } from '../../cache/index/grant-index.ts';
@@ -37,16 +35,14 @@ export function secretOfIdentity(
   return secretOf(choice.upstream.credential);
 }
 
-/** An object that the agent ignores. */
 export function findingOfIgnored(object: string, reason: string): Finding {
   const text = `The agent ignores it: ${printable(reason)}.`;
   return createFinding('object_unusable', { object, text, fix: correctIt });
 }
 
 /**
- * The first of them is why pods get no token of it.
- * @param secret the finding for `secretOfIdentity`; undefined if there is no such Secret or it was
- * not checked.
+ * The first of them is why pods get no token of it. @param secret undefined if there is no such
+ * Secret or it was not checked.
  */
 export function findingsOfIdentity(
   ref: ObjectName,

@@ -1,7 +1,4 @@
-/**
- * Why a pod gets no token, or not the one that its author meant. Pure; scans every binding or identity
- * of the cluster.
- */
+/** Why a pod gets no token, or not the one that its author meant. Pure; scans every object. */
 import { fullName } from '../../cache/index/object-name.ts';
 import { bindingLabelOf, matchesPod } from '../../cache/index/binding-label.ts';
 import { maxBindingsOfLabel, type GrantIndex } from '../../cache/index/grant-index.ts';
@@ -153,10 +150,7 @@ function ofException(object: string, pod: Pod, index: GrantIndex): readonly Find
   ];
 }
 
-/**
- * What `enforce` would refuse; in that mode, the refusal itself is shown. A cluster without any grant
- * has no use for it.
- */
+/** What `enforce` would refuse. A cluster without any grant has no use for it. */
 function ofOwners(pod: Pod, state: State): readonly Finding[] {
   if (state.owners.mode !== 'warn' || !state.owners.hasGrants) return [];
   return unownedOfPod(pod, state)

@@ -57,7 +57,6 @@ interface StateFacts extends Pick<ClusterState, 'podsAskedAs'> {
   readonly watches: Pick<Watches, 'unsynced' | 'ages' | 'stats'>;
 }
 
-/** The state of redirect and watches in a readable form, determined on demand. */
 export function readHealth(
   name: string,
   kernel: Pick<Kernel, 'mode' | 'status' | 'problem'>,

@@ -1,7 +1,6 @@
 /**
- * Traces a request without sending it: which pod, what binds it, which identities, and what the
- * answer would be now. All decisions are made by the functions that answer requests, so the two
- * cannot differ. Pure: changes nothing, fetches nothing, and does not count as a use of a token.
+ * Traces a request without sending it. All decisions are made by the functions that answer
+ * requests, so the two cannot differ. Pure: it does not count as a use of a token.
  */
 import { fullName } from '../../cache/index/object-name.ts';
 import { bindingLabelOf } from '../../cache/index/binding-label.ts';
@@ -69,16 +68,13 @@ export interface ExplainContext {
   /** Limits that a pod exceeded lately; undefined likewise. */
   readonly throttledOf?: (podUid: string) => readonly Throttling[];
   readonly health: () => NodeHealth;
-  /** Undefined for an explanation without an agent. */
   readonly agent?: () => AgentFacts;
   /** Why callers cannot be looked up now, or undefined. */
   readonly whyUnavailable: () => string | undefined;
 }
 
-/** The same for one query. */
 interface ExplainScope extends ExplainContext {
   readonly resource: string | undefined;
-  /** The time, on the clock that stamped the objects. */
   readonly nowWallMs: number;
 }
 

@@ -1,6 +1,6 @@
 /**
- * What the agent reports about a pod and about itself, as JSON on its local socket. Names, times
- * and reasons; never a token, a secret or an assertion.
+ * What the agent reports about a pod and about itself, as JSON on its local socket; never a token,
+ * a secret or an assertion.
  */
 import type { Pod, PodPhase } from '../../cache/index/objects.ts';
 import type { TokenStatus } from '../../cache/token/cache.ts';
@@ -24,9 +24,7 @@ export interface PodExplanation extends ExplanationBase {
   readonly addresses: readonly AddressView[];
   /** The value of the binding label; may be empty. */
   readonly label: string | undefined;
-  /** Name of the exception that applies to this pod. */
   readonly exception: string | undefined;
-  /** Bindings that the label matches. */
   readonly bindings: readonly BindingView[];
   /** In the order in which a request without an identity would select them. */
   readonly identities: readonly IdentityView[];
@@ -46,7 +44,6 @@ export interface NodeExplanation extends ExplanationBase {
   /** Absent from an older agent. */
   readonly agent: AgentFacts | undefined;
   readonly pods: readonly PodLine[];
-  /** Number of further pods, which are left out. */
   readonly omitted: number;
 }
 
@@ -56,7 +53,6 @@ export interface AgentFacts {
   readonly nodeVersion: string;
   /** ISO 8601. */
   readonly startedAt: string;
-  /** The conditions of readiness that are not met. */
   readonly unmetConditions: readonly string[];
   /** By name, with the values in force; a free text that is not the default is left out. */
   readonly flags: Readonly<Record<string, string>>;
@@ -83,11 +79,8 @@ export interface NodeHealth {
   readonly watches: {
     /** Resources without a first list. */
     readonly unsynced: readonly string[];
-    /**
-     * Milliseconds since the last event on the most silent of them; undefined if one never had any.
-     */
+    /** Since the last event on the most silent of them; undefined if one never had any. */
     readonly silentForMs: number | undefined;
-    /** Watches that fail now. */
     readonly failing: readonly WatchProblem[];
     /** Held to this node by the API server, or with the rights of all agents; undefined before the first answer. */
     readonly podsAskedAs?: AskedAs | undefined;
@@ -117,7 +110,6 @@ export interface IdentityView {
   readonly clientId: string;
   readonly resourceId: string;
   readonly upstream: UpstreamView | undefined;
-  /** Why it cannot be used. */
   readonly refusal: RefusalView | undefined;
   /** Cached tokens, by resource; undefined for an explanation without an agent. */
   readonly tokens: readonly TokenView[] | undefined;
@@ -146,7 +138,7 @@ export interface TokenView {
 export interface FailureView {
   readonly reason: string;
   readonly description: string;
-  /** How long the failure is still cached, in milliseconds; 0 when that is over. */
+  /** How long the failure is still cached; 0 when that is over. */
   readonly heldForMs: number;
 }
 
@@ -161,7 +153,6 @@ export interface RequestView {
 export type Outcome =
   | {
       readonly kind: 'granted';
-      /** The name of one of the identities. */
       readonly identity: string;
       /** Why that one, in a word or two. */
       readonly by: string;

@@ -19,7 +19,6 @@ export type ExplainQueryResult =
 
 const known = ['pod', 'resource', 'client_id'] as const;
 
-/** @param search the part of a URL after the question mark. */
 export function parseExplainQuery(search: string): ExplainQueryResult {
   const given = new URLSearchParams(search);
   for (const name of given.keys()) {
@@ -32,8 +31,7 @@ export function parseExplainQuery(search: string): ExplainQueryResult {
   if (who.kind === 'node' && (resource !== null || clientId !== null)) {
     return wrong('resource and client_id are of a request of one pod; name it');
   }
-  // Checked by the parser of token requests; it requires a resource, which does not matter to a
-  // grant.
+  // It requires a resource, which does not matter to a grant.
   const tokenQuery = new URLSearchParams({
     resource: resource ?? 'any',
     client_id: clientId ?? '',

@@ -1,7 +1,6 @@
 /**
- * The local socket for `nmi explain` and `nmi ready`: HTTP over a Unix socket in a folder of the
- * agent's own, for its own user alone. Programs beside the agent that run as its user may connect;
- * pods and the network cannot. The agent works without it, so a problem with it is one warning.
+ * The local socket for `nmi explain` and `nmi ready`: HTTP in a folder of the agent's own, for its
+ * own user alone. The agent works without it, so a problem with it is one warning.
  */
 import { lstat } from 'node:fs/promises';
 import { createServer, type Server, type ServerResponse } from 'node:http';
@@ -14,10 +13,7 @@ import type { Readiness } from '../base/readiness.ts';
 import { networkCode } from '../../base/network-code.ts';
 
 export interface ExplainServerOptions {
-  /**
-   * Path of the socket; its folder, but none above that, is created if it does not exist. Empty is
-   * off.
-   */
+  /** Its folder, but none above that, is created if it does not exist. Empty is off. */
   readonly path: string;
   readonly explain: (query: ExplainQuery) => Explanation;
   readonly ready: () => Readiness;

@@ -4,9 +4,8 @@ import type { EntraIdentity } from '../sources/entra/entra-identity.ts';
 import { sourceNameOf, type UpstreamIdentity } from '../sources/upstream-identity.ts';
 
 /**
- * Ids compare without regard to letter case. The key of an Entra ID identity includes the
- * credential: a token obtained with one Secret must not serve an identity that names another
- * Secret.
+ * The key of an Entra ID identity includes the credential: a token obtained with one Secret must
+ * not serve an identity that names another one.
  */
 export function identityKey(identity: UpstreamIdentity): string {
   if (identity.kind === 'unnamed') return '';
@@ -19,9 +18,7 @@ function lowerAscii(text: string): string {
   return /[A-Z]/.test(text) ? text.replaceAll(/[A-Z]+/g, (part) => part.toLowerCase()) : text;
 }
 
-/**
- * The resource is exact, since it is echoed, and comes last: keys of one identity share a prefix.
- */
+/** The resource is exact, since it is echoed, and last: keys of an identity share a prefix. */
 export function tokenKey(identity: UpstreamIdentity, resource: string): string {
   return `${sourceNameOf(identity)}\n${identityKey(identity)}\n${resource}`;
 }

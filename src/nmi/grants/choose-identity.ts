@@ -1,19 +1,16 @@
 /**
- * Decides whether this pod may have this identity. Pure: a function of the pod's grants, the
- * request's selector, the policy and the time.
- *
+ * Decides whether this pod may have this identity. Pure.
  * 1. An excepted pod gets the node's own answer for any selector.
  * 2. A named identity must be one of the pod's own; letter case, blanks and slashes are ignored.
  * 3. Without a selector the oldest identity is used, then the first by name; the strict policy
- *    refuses to choose among several.
+ * refuses to choose among several.
  * 4. A missing binding or identity is transient while the pod, its label or its newest binding is
- *    younger than the grace period: objects that are applied together arrive in any order.
+ * young: objects that are applied together arrive in any order.
  */
 import type { BoundGrants, PodGrants } from '../../cache/index/grant-index.ts';
 import { normaliseClientId, normaliseResourceId } from '../../cache/index/identifiers.ts';
 import type { Binding, Exception, Identity } from '../../cache/index/objects.ts';
 
-/** An identity as a request names it. */
 export type NamedSelector = {
   readonly kind: 'client_id' | 'object_id' | 'resource_id';
   readonly value: string;
@@ -24,7 +21,6 @@ export type IdentitySelector = { readonly kind: 'none' } | NamedSelector;
 export interface GrantPolicy {
   /** Refuse to choose when a request names none of several identities. */
   readonly strict: boolean;
-  /** Milliseconds during which a missing object may still arrive. */
   readonly graceMs: number;
   /** Whether pods on the host network are served, in modes that can identify them. */
   readonly hostNetwork: 'serve' | 'refuse';
@@ -64,7 +60,6 @@ export type ChoiceRefusal =
     });
 
 export type Choice =
-  /** The node's own answer for the selector of the request. */
   | {
       readonly kind: 'node';
       readonly exception: Exception;
@@ -87,7 +82,6 @@ export type Choice =
 
 const userAssigned = 0;
 
-/** @param nowWallMs the time, on the clock that stamped the objects. */
 export function chooseIdentity(
   grants: PodGrants,
   selector: IdentitySelector,

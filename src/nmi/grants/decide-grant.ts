@@ -1,6 +1,5 @@
 /**
- * Decides at every request whether this pod may have a token, and of which identity, from the
- * caller's grants and the request's selector. Without I/O; the time is an argument.
+ * Decides at every request whether this pod may have a token, and of which identity. Without I/O.
  */
 import type { GrantIndex } from '../../cache/index/grant-index.ts';
 import { normaliseClientId, normaliseResource } from '../../cache/index/identifiers.ts';
@@ -67,8 +66,8 @@ export function decideGrant(
   }
   const isUnlabeled = grants.kind === 'no-label';
   const found = isUnlabeled ? ofServiceAccount(pod, query.selector, clusterState) : undefined;
-  // The add-ons of a cluster use the node's own identities. As long as pods on the host network
-  // could not be told apart, their calls went directly to the real service.
+  // The add-ons of a cluster use the node's own identities, as they did before pods on the host
+  // network could be told apart.
   if (found === undefined && isUnlabeled && pod.hostNetwork) {
     return ofNode(pod, query.selector, byHostNetwork, clusterState);
   }
@@ -95,8 +94,7 @@ export function decideGrant(
       const unowned = all.find(
         (each) => each.kind === 'refused' && each.reason === 'identity_not_owned',
       );
-      // It is not looked up which identity without a grant has the object id: the first one is
-      // named.
+      // It is not looked up which of them has the object id: the first one is named.
       if (candidates.length === 0 && unowned?.kind === 'refused') return unowned;
       return { kind: 'by-object-id', pod, candidates, objectId: choice.objectId };
     }
@@ -141,7 +139,6 @@ function holdToOwners(
   return refuseUnowned({ kind: 'AzureIdentity', name: identity.name }, entry, pod, isYoung);
 }
 
-/** An identity that no grant gives to the namespace of the pod. */
 export function refuseUnowned(
   by: OwnedBy,
   entry: GrantEntry,
@@ -229,7 +226,6 @@ function ofServiceAccount(
   }
 }
 
-/** An identity with settings that cannot be used for a request to upstream. */
 export function refuseUnusable(
   { reason, problem }: Extract<UpstreamChoice, { kind: 'unusable' }>,
   identity: Identity | undefined,

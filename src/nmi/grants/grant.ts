@@ -14,10 +14,7 @@ export interface Granted {
   readonly upstream: UpstreamIdentity;
   /** Further tenants whose tokens go into the same answer; nearly always none. */
   readonly auxiliary: readonly EntraIdentity[];
-  /**
-   * Undefined for an excepted pod, which gets the node's own answer, and for one whose service
-   * account names its application.
-   */
+  /** Undefined for an excepted pod, and where the service account names the application. */
   readonly identity: Identity | undefined;
   /** How the identity was chosen, for the log. */
   readonly by: string;
@@ -31,7 +28,6 @@ export interface ByObjectId {
   readonly objectId: string;
 }
 
-/** The facts in the text of a refusal, for a known pod. */
 export type PodFacts =
   | { readonly about: 'pod-gone' | 'host-network' | 'no-imds' | 'account-pending' }
   | {

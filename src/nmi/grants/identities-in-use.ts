@@ -1,6 +1,6 @@
 /**
  * The upstream identities that pods of this node may use now: computed from the grants at the first
- * query after a change, over the pods of one node, and never during a change of a pod or binding.
+ * query after a change.
  */
 import type { PodGrants } from '../../cache/index/grant-index.ts';
 import { hasEnded, type Pod } from '../../cache/index/objects.ts';
@@ -16,7 +16,7 @@ export interface IdentityDemand {
   isGranted(identity: UpstreamIdentity): boolean;
   /** There is a live pod that may request any identity by name. */
   hasExcepted(): boolean;
-  /** Calls `listener` when either may have changed; the returned function unsubscribes. */
+  /** Calls `listener` when either may have changed. @returns how to unsubscribe. */
   onChange(listener: () => void): () => void;
 }
 
@@ -49,7 +49,6 @@ export class IdentitiesInUse implements IdentityDemand {
     return this.#current().granted.has(identityKey(identity));
   }
 
-  /** An identity that a live pod is bound to uses it. */
   isCredentialNeeded(credential: EntraCredential): boolean {
     return this.#current().credentials.has(credentialKey(credential));
   }

@@ -2,12 +2,10 @@
  * Checks whether an identity belongs to the namespace that names it. Client ids are no secrets, and
  * every author of an `AzureIdentity` can name any of them. So a cluster-scoped `AzureIdentityGrant`
  * has to give the identity to the namespace.
- *
- * 1. Only the id that is sent to upstream counts, not other fields of the object: a client id
- *    before a resource id.
+ * 1. Only the id that is sent to upstream counts: a client id before a resource id.
  * 2. No grant is needed for a Secret of the namespace or the service account of a pod: Entra ID
- *    itself checks that they belong to the application. The agent's own service account needs a
- *    grant: it is the same for all namespaces.
+ * itself checks that they belong to the application. The agent's own service account needs one: it
+ * is the same for all namespaces.
  * 3. An exception gives a pod every identity of the node and is namespaced, so it needs a grant.
  */
 import type { IdentityGrant } from '../../cache/index/objects.ts';
@@ -18,7 +16,6 @@ import type { UpstreamIdentity } from '../sources/upstream-identity.ts';
 /** `warn`: served, and reported in log, metric and `nmi explain`. */
 export type OwnersMode = 'off' | 'warn' | 'enforce';
 
-/** An entry of a grant: the field of its spec, and the value it has to contain. */
 export type GrantEntry =
   | { readonly field: 'clientIDs' | 'resourceIDs'; readonly id: string }
   | { readonly field: 'nodeIdentities' };
@@ -51,7 +48,6 @@ export class IdentityOwners {
     this.mode = mode;
   }
 
-  /** Whether the cluster has any. */
   get hasGrants(): boolean {
     return this.#index.grants.size > 0;
   }
@@ -61,14 +57,11 @@ export class IdentityOwners {
     return this.#index.generation;
   }
 
-  /** The returned function unsubscribes. */
   onChange(listener: () => void): () => void {
     return this.#index.onChange(listener);
   }
 
-  /**
-   * The entry that the namespace of an `AzureIdentity` needs and no grant gives it, in any mode.
-   */
+  /** The entry that the namespace of an `AzureIdentity` needs and no grant gives it. */
   lacking(namespace: string, upstream: UpstreamIdentity): GrantEntry | undefined {
     const entry = entryFor(upstream);
     return entry === undefined || this.#has(namespace, entry) ? undefined : entry;
@@ -85,7 +78,6 @@ export class IdentityOwners {
     return entry === undefined ? undefined : this.#find(namespace, entry);
   }
 
-  /** The same for a pod that an exception of its namespace names. */
   decidingForException(namespace: string): IdentityGrant | undefined {
     return this.mode === 'enforce' ? this.#find(namespace, ofNode) : undefined;
   }

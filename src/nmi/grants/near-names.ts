@@ -1,13 +1,13 @@
 /**
- * Names that were probably meant: one typing error, another letter case or a blank away. Only names of
- * the pod's own namespace are in answers, since pods read them.
+ * Names that were probably meant. Only those of the pod's own namespace are in answers, since pods
+ * read them.
  */
 import type { GrantIndex, PodGrants } from '../../cache/index/grant-index.ts';
 import type { ObjectRef } from '../../cache/index/objects.ts';
 
 /**
  * A search visits every object of the cluster (0.5 ms for 20,000), and a pod may send thousands of
- * refused requests a second. So a pod's result is kept, with its grants, for this long.
+ * refused requests a second, so its result is kept for this long.
  */
 const keptMs = 10_000;
 
@@ -16,7 +16,6 @@ interface Kept {
   readonly atWallMs: number;
 }
 
-/** The names that refused pods probably meant. */
 export class NearNames {
   readonly #index: Pick<GrantIndex, 'allBindings' | 'allIdentities'>;
   readonly #kept = new WeakMap<PodGrants, Kept>();
@@ -64,7 +63,7 @@ export function nearestIn<T extends ObjectRef>(
 }
 
 /**
- * Whether two texts differ in letter case or blanks around them alone, or in up to two characters beside each other: one
+ * Whether two texts differ in letter case or blanks around them alone, or by one character:
  * replaced, added, left out or swapped with the next. Linear. Texts shorter than three characters
  * may differ in letter case only.
  */

@@ -175,7 +175,6 @@ function wordsOfPod(facts: PodFacts, pod: Pod): Words {
   }
 }
 
-/** The fix of an object with a field that cannot be used. */
 export const correctIt = 'Correct it.';
 
 /** What no grant gives to the namespace of the pod, and which grant would. */
@@ -272,7 +271,6 @@ export function misnamedLabel(labels: Pod['labels']): string | undefined {
   );
 }
 
-/** The fix of a binding that names no identity of its namespace. */
 export function fixOfName(wanted: string, meant: string | undefined, namespace: string): string {
   if (wanted === '') return 'Set spec.azureIdentity to the name of an AzureIdentity.';
   if (meant !== undefined) {
@@ -284,9 +282,8 @@ export function fixOfName(wanted: string, meant: string | undefined, namespace: 
 }
 
 /**
- * The answer to the pod after a failure of the upstream.
- * @param grantAgeMs age of the newest object that the authorization depends on.
- * @param graceMs during which a missing object may still arrive.
+ * @param grantAgeMs age of the newest object that the authorization depends on. @param graceMs
+ * during which a missing object may still arrive.
  */
 export function renderFailure(
   failure: SourceFailure,

@@ -1,7 +1,7 @@
 /**
- * How tokens of an `AzureIdentity` are requested from upstream. Only well-formed ids and names are
- * sent: if upstream treats an id as blank (.NET does for U+0085), it returns the node's own
- * identity, and a name with a slash is another path of the Kubernetes API. Pure.
+ * How tokens of an `AzureIdentity` are requested. Only well-formed ids and names are sent: if
+ * upstream treats an id as blank (.NET does for U+0085), it returns the node's own identity, and a
+ * name with a slash is another path of the Kubernetes API. Pure.
  */
 import { isGuid, isResourceId } from '../../cache/index/identifiers.ts';
 import type { ObjectName } from '../../cache/index/object-name.ts';
@@ -20,7 +20,6 @@ export type UpstreamChoice =
   | {
       readonly kind: 'upstream';
       readonly upstream: UpstreamIdentity;
-      /** Further tenants whose tokens go into the same answer. */
       readonly auxiliary: readonly EntraIdentity[];
     }
   /** `problem` completes "AzureIdentity x ...". */
@@ -33,7 +32,6 @@ export type UpstreamChoice =
 /** @param adEndpoint as the identity names it; empty for the authority of the node's cloud. */
 export type ResolveAuthority = (adEndpoint: string) => AuthorityResult;
 
-/** The fields of a pod that an identity may depend on. */
 export type PodAccount = Pick<Pod, 'namespace' | 'serviceAccount'>;
 
 const maxAuxiliaryTenants = 3;
@@ -56,8 +54,8 @@ export class UpstreamResolver {
   }
 
   /**
-   * The same object for the same identity object: a label may have thousands of identities.
-   * @param pod with the service account that is the subject of a pod-federated identity.
+   * The same object for the same identity object: a label may have thousands of identities. @param
+   * pod with the service account that is the subject of a pod-federated identity.
    */
   of(identity: Identity, pod: PodAccount): UpstreamChoice {
     const isOfPod = kindsOfType(identity.type).some((kind) => kind.isOfPod);
@@ -134,7 +132,6 @@ function accountOf({ namespace, serviceAccount }: PodAccount): ObjectName {
   return { namespace, name: serviceAccount };
 }
 
-/** Values of `spec.type`, with their meaning. */
 function knownTypes(): string {
   const texts = credentialKinds.map(({ type, typeTitle }) => `${type} (${typeTitle})`);
   return new Intl.ListFormat('en-GB').format(new Set(['0 (user-assigned identity)', ...texts]));

@@ -1,6 +1,5 @@
 /**
- * Finds the objects that give pods of this node an identity that no grant gives to their namespace;
- * `enforce` refuses them. Pure; over the pods of one node.
+ * The objects that give pods of this node an identity that no grant gives to their namespace. Pure.
  */
 import type { PodGrants } from '../../cache/index/grant-index.ts';
 import { hasEnded, type Exception, type Identity, type Pod } from '../../cache/index/objects.ts';

@@ -1,8 +1,8 @@
 /**
- * Pods that are set up for Workload Identity and for nothing else: its label on the pod, its
- * annotations on the service account, no binding. An old SDK in such a pod, which supports only the
- * metadata service, gets tokens of the annotated application by federation. An option, off by
- * default: it gives an identity to pods that had none from this agent.
+ * Pods with the label of Workload Identity, its annotations on their service account, and no
+ * binding. An old SDK in such a pod, which supports only the metadata service, gets tokens of the
+ * annotated application by federation. Off by default: it gives an identity to pods that had none
+ * from this agent.
  */
 import type { ObjectName } from '../../cache/index/object-name.ts';
 import { normaliseClientId } from '../../cache/index/identifiers.ts';
@@ -10,9 +10,7 @@ import type { Pod } from '../../cache/index/objects.ts';
 import type { KnownServiceAccount, ServiceAccounts } from '../kube/accounts/service-accounts.ts';
 
 export type WorkloadChoice =
-  /** The pod is not set up for Workload Identity. */
   | { readonly kind: 'none' }
-  /** Its service account is being read. */
   | { readonly kind: 'unknown' }
   /** Its service account is not returned now, may not be read by the agent, or names no application. */
   | { readonly kind: 'unavailable' | 'unreadable' | 'unannotated'; readonly account: ObjectName }
@@ -37,15 +35,11 @@ export class WorkloadIdentities {
     return this.#accounts.generation;
   }
 
-  /** The returned function unsubscribes. */
   onChange(listener: () => void): () => void {
     return this.#accounts.onChange(listener);
   }
 
-  /**
-   * From data that is fresh enough for a decision. Never waits: after `unknown`, `onChange`
-   * follows.
-   */
+  /** Fresh enough for a decision. Never waits: after `unknown`, `onChange` follows. */
   of(pod: Pod): WorkloadChoice {
     const account = accountOf(pod);
     if (account === undefined) return none;
@@ -77,7 +71,6 @@ export class WorkloadIdentities {
   }
 }
 
-/** Undefined for a pod that is not set up for Workload Identity. */
 function accountOf({ labels, namespace, serviceAccount }: Pod): ObjectName | undefined {
   if (labels[useLabel] !== 'true' || serviceAccount === '') return undefined;
   return { namespace, name: serviceAccount };

@@ -1,7 +1,4 @@
-/**
- * A label with values from outside: the first `max` distinct ones are kept, all later ones share
- * "other". So callers cannot make the page grow without limit.
- */
+/** A label with values from outside: all after the first `max` distinct ones share "other". */
 export class BoundedLabel {
   readonly #known = new Set<string>();
   readonly #max: number;

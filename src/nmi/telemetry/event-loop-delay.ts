@@ -1,6 +1,6 @@
 /**
  * Delay of the event loop, as the lateness of the timers that the agent arms anyway: Node's own
- * monitor has a timer that wakes an idle process 100 times a second.
+ * monitor wakes an idle process 100 times a second.
  */
 import { createHistogram } from 'node:perf_hooks';
 import type { Clock } from '../../base/time/clock.ts';

@@ -1,11 +1,8 @@
-/** Reads the states and totals of the parts at every scrape, and stores no copies. */
+/** Reads the states and totals of the parts at every scrape. */
 import type { Part } from '../base/part.ts';
 import type { Metrics } from './metrics.ts';
 
-/**
- * A sample that a part no longer returns is removed from the page, too. Readiness is exported with
- * the samples: one series for each condition.
- */
+/** A sample that a part no longer returns is removed from the page, too. */
 export function exportParts(metrics: Metrics, parts: readonly Part[]): void {
   const exported = new Set<string>();
   metrics.onScrape(() => {

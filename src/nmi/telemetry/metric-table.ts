@@ -1,14 +1,12 @@
 /**
- * Every metric as data: the source of the series, of the table in the README and of the lint test.
- * Labels have fixed or bounded sets of values; never a pod, an address, a client id or a resource
- * as the caller wrote it.
+ * Every metric as data. Labels have fixed or bounded sets of values; never a pod, an address, a
+ * client id or a resource as the caller wrote it.
  */
 
 export interface MetricRow {
   readonly type: 'counter' | 'gauge' | 'histogram';
   readonly labels: readonly string[];
   readonly help: string;
-  /** Of a histogram. */
   readonly buckets: readonly number[] | undefined;
 }
 

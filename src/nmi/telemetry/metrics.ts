@@ -1,7 +1,4 @@
-/**
- * The only module that uses prom-client: series made from the metric table. `preset-series.ts` sets
- * all label values that are known beforehand to zero. Histograms are our own.
- */
+/** The only module that uses prom-client: series made from the metric table. */
 import { Counter, Gauge, Registry } from 'prom-client';
 import { buildInfo } from '../base/build-info.ts';
 import { BoundHistogram, type Observe } from './bound-histogram.ts';
@@ -64,8 +61,8 @@ export function createMetrics({ oldNames = true } = {}) {
     /** For labels that are observed often: the same as `observe`, looked up once. */
     observer,
     /**
-     * Sets the value of a gauge, or the total of a counter that is kept elsewhere.
-     * @throws TypeError for a name that is neither in the metric table.
+     * Sets the value of a gauge, or the total of a counter that is kept elsewhere. @throws
+     * TypeError
      */
     export: (name: string, value: number, labels: Labels = {}) => {
       const counter = counters.get(name);
@@ -76,9 +73,7 @@ export function createMetrics({ oldNames = true } = {}) {
     },
     /** Deletes the series of a gauge; the next `set` or `export` creates new ones. */
     clear: (name: string) => gauges.get(name)?.reset(),
-    /** Runs before every scrape, to fill gauges from their sources. */
     onScrape: (fill: () => void) => fills.push(fill),
-    /** The text of a scrape. */
     render: async () => {
       for (const fill of fills) fill();
       const own = [...histograms.values()].map((histogram) => histogram.render());

@@ -1,6 +1,6 @@
 /**
  * Series that exist from the first scrape on, at zero: an alert on a rate needs the series before
- * the first failure, and a missing series looks like a typing error.
+ * the first failure.
  */
 import { refusals, type Reason } from '../base/answers.ts';
 import type { Route } from '../server/route.ts';

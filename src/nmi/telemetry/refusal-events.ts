@@ -1,6 +1,6 @@
 /**
- * Records refusals as Events on the pod, and on its identity if that is the cause, so that
- * `kubectl describe` shows reason and fix to users who may not read the agent's log.
+ * Records refusals as Events on the pod, and on its identity if that is the cause: `kubectl
+ * describe` shows them to users who may not read the agent's log.
  */
 import type { Identity, Pod } from '../../cache/index/objects.ts';
 import type { Reason, RefusalReason } from '../base/answers.ts';
@@ -17,8 +17,7 @@ import type { Renderer } from './renderer.ts';
 import { throttleTexts, type ThrottleLimit } from '../callers/throttled-pods.ts';
 
 /**
- * No fault of a pod: SDKs probe for a metadata service by such requests. A throttled request is
- * reported with its limit.
+ * SDKs probe for a metadata service by such requests. A throttled one is reported with its limit.
  */
 const unreported: ReadonlySet<Reason> = new Set([
   'ok',

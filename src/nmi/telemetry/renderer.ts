@@ -6,9 +6,8 @@ import type { Hit, RequestRecord } from '../server/request-record.ts';
 export interface Renderer {
   render(record: RequestRecord): void;
   /**
-   * The renderer of all hits of one decision from one address, which differ only in their ids and
-   * their time: the rest is looked up and rendered once.
-   * @param first record of one of them, which this call does not report.
+   * The renderer of all hits of one decision from one address: what they have in common is looked
+   * up and rendered once. @param first one of them, which this call does not report.
    */
   hitsLike?(first: RequestRecord): (hit: Hit, durationMs: number) => void;
   throttled?(pod: Pod, limit: ThrottleLimit): void;

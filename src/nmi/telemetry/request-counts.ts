@@ -1,25 +1,19 @@
 /**
- * Counts token requests by namespace and, if enabled, by AzureIdentity. Users who create
- * namespaces, pods or identities cannot make the page grow without limit: names beyond a maximum
- * are "other". A hit costs one increment; the counters are updated at a scrape.
+ * Counts token requests by namespace and, if enabled, by AzureIdentity. Names beyond a maximum are
+ * "other": users create them. A hit costs one increment; the counters are updated at a scrape.
  */
 import type { ObjectName } from '../../cache/index/object-name.ts';
 import type { Reason } from '../base/answers.ts';
 import { BoundedLabel } from './bounded-label.ts';
 import type { Metrics } from './metrics.ts';
 
-/**
- * Namespaces with series of their own; a node has 250 pods at most, unless that limit was raised.
- */
+/** A node has 250 pods at most, unless that limit was raised. */
 const maxNamespaces = 200;
 /** AzureIdentities with series of their own: of one namespace, and of all. */
 const maxOfNamespace = 50;
 const maxIdentities = 500;
 
-/**
- * For a caller that is no known pod. No namespace has this name, and a scrape replaces an empty one
- * with its own namespace.
- */
+/** No namespace has this name, and a scrape replaces an empty one with its own namespace. */
 const noPod = '-';
 
 /** Hits since the last scrape; incremented by its holder. */
@@ -27,7 +21,6 @@ export interface HitCount {
   hits: number;
 }
 
-/** The caller's pod; undefined if it is not known. */
 type OfPod = { readonly namespace: string } | undefined;
 
 interface Labels {

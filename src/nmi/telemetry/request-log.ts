@@ -1,7 +1,4 @@
-/**
- * The log lines of requests. A pod decides how many requests there are, but not how many lines. No
- * line contains a token: only its existence is reported.
- */
+/** The log lines of requests. A pod decides how many requests there are, but not how many lines. */
 import { fullName } from '../../cache/index/object-name.ts';
 import { LogBudget } from '../../base/lines/log-budget.ts';
 import { loggablePath, loggableResource, redactClientId, type LogFields } from '../../base/log.ts';
@@ -14,10 +11,7 @@ import { hostTokenPath, tokenPath, type Route } from '../server/route.ts';
 import { sourceNameOf, type UpstreamIdentity } from '../sources/upstream-identity.ts';
 import type { Renderer } from './renderer.ts';
 
-/**
- * Lines of one pod and identity, or of one pod and reason, before further ones are only counted.
- * Clients keep tokens.
- */
+/** Lines of one pod and identity, or of one pod and reason, in a period. Clients keep tokens. */
 const most = { info: 100, warn: 1 } as const;
 const tokenRequest = 'token request';
 const requestHandled = 'request handled';

@@ -17,7 +17,6 @@ export class RequestMetrics implements Renderer {
   readonly #counts: RequestCounts;
   readonly #namespaces = new BoundedLabel(200);
 
-  /** @param byIdentity also counts by AzureIdentity. */
   constructor(metrics: Metrics, byIdentity: boolean) {
     this.#metrics = metrics;
     this.#counts = new RequestCounts(metrics, byIdentity);

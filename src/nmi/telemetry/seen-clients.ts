@@ -1,6 +1,6 @@
 /**
- * Records the SDKs that each pod of this node uses, for a move to Workload Identity, and how its
- * connections were identified. Kept by pod UID and shown only on the operator's local socket.
+ * The SDKs that each pod of this node uses, for a move to Workload Identity, and how its
+ * connections were identified. Shown only on the operator's local socket.
  */
 import type { IdentifiedBy } from '../callers/caller.ts';
 import type { RequestRecord } from '../server/request-record.ts';
@@ -18,7 +18,6 @@ interface Seen {
 }
 
 export class SeenClients implements Renderer {
-  /** In the order in which pods were first seen. */
   readonly #byPod = new Map<string, Seen>();
 
   /** At `/host/token` another process sends the request for the pod. */
@@ -36,12 +35,10 @@ export class SeenClients implements Renderer {
     names.add(name);
   }
 
-  /** Sorted; empty for a pod that was not seen. */
   of(podUid: string): readonly ClientName[] {
     return [...(this.#byPod.get(podUid)?.names ?? [])].toSorted();
   }
 
-  /** How connections of the pod were identified; empty for a pod that was not seen. */
   identifiedBy(podUid: string): readonly IdentifiedBy[] {
     return [...(this.#byPod.get(podUid)?.identifiedBy ?? [])].toSorted();
   }

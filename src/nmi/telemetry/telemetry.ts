@@ -112,8 +112,8 @@ export class Telemetry implements Observer {
   }
 
   /**
-   * An answer is made and written in the microtasks of one turn, and this runs after them:
-   * recording a miss takes a tenth of a millisecond, since its code is never warm.
+   * An answer is written in the microtasks of one turn, and this runs after them: recording a miss
+   * takes a tenth of a millisecond, since its code is never warm.
    */
   #afterAnswer(report: () => void): void {
     process.nextTick(() => {

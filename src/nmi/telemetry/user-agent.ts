@@ -1,7 +1,6 @@
 /**
- * Finds the Azure SDK that sent a request, from its User-Agent:
- * `[application ]azsdk-LANGUAGE-PACKAGE/VERSION ...`. A pod writes this header, so the result has
- * only a family of a fixed list and digits of a version. Pure.
+ * Finds the Azure SDK that sent a request: `[application ]azsdk-LANGUAGE-PACKAGE/VERSION ...`. A
+ * pod writes this header, so the result has only a family of a fixed list and digits. Pure.
  */
 
 /** The identity packages of Azure SDKs; `azsdk-net-core` has those of .NET from April 2026 on. */
@@ -17,10 +16,7 @@ export const sdkFamilies = [
 
 export type SdkFamily = (typeof sdkFamilies)[number];
 
-/**
- * `FAMILY/VERSION`, the version of up to three numbers; `other` for everything that is no Azure
- * SDK.
- */
+/** The version has up to three numbers; `other` is everything that is no Azure SDK. */
 export type ClientName = `${SdkFamily}/${string}` | 'other';
 
 /** The name of an SDK begins before this; the rest is ignored. */

@@ -1,8 +1,8 @@
 /**
  * The audit stream: a record of every request that reached the router, including hits. Beyond a
  * number of records of one kind in a minute, those of a pod are only counted, and one record
- * reports their number and their resources: no request is omitted without a count, and no pod decides
- * how much is written. The first use of each identity and resource by a pod is never omitted.
+ * reports their number and their resources. The first use of each identity and resource is never
+ * omitted.
  */
 import type { Clock } from '../../../base/time/clock.ts';
 import type { ReportOmitted } from '../../../base/lines/log-budget.ts';
@@ -27,10 +27,7 @@ import {
   type AuditState,
 } from './record.ts';
 
-/**
- * Records of one pod, identity and reason before further ones are only counted. Clients keep
- * tokens.
- */
+/** Records of one pod, identity and reason in a minute. Clients keep tokens. */
 const most = 600;
 
 const messages = {
@@ -41,7 +38,6 @@ const messages = {
 } as const satisfies Record<Route['kind'], string>;
 
 export interface AuditOptions {
-  /** Takes whole lines. */
   readonly write: (line: string) => void;
   readonly clusterState: AuditState;
   readonly clock: Clock;
@@ -102,7 +98,6 @@ export class AuditRecords implements Renderer {
     };
   }
 
-  /** @param common fields that all records of this kind have in common. */
   #entryOf(record: RequestRecord, common: AuditFields): Entry {
     const { route, reason, status, decision, limitKey } = record;
     const whose = { ...whoseFields(record, this.#options.clusterState), ...common };

@@ -1,10 +1,8 @@
 /**
- * The identities and resources that each pod was served before. The first token of each is recorded even
- * if the budget of the pod is used up: no flood of other requests hides what a pod reached.
- *
- * Only served tokens count, so a pod cannot invent uses. What a pod can still cause is limited: it has at
- * most `maxUses` in memory, and beyond `mostInPeriod` new ones in a minute they are recorded within its
- * budget only.
+ * The identities and resources that each pod was served before. The first token of each is recorded
+ * even if the budget of the pod is used up: no flood of other requests hides what a pod reached.
+ * Only served tokens count, so a pod cannot invent uses. It has at most `maxUses` in memory, and
+ * beyond `mostInPeriod` new ones in a minute they are recorded within its budget only.
  */
 import type { Clock } from '../../../base/time/clock.ts';
 
@@ -28,7 +26,6 @@ export class FirstUses {
     this.#clock = clock;
   }
 
-  /** Whether this is the first one; the next one is not. */
   take(pod: string, use: string): boolean {
     const uses = this.#byPod.get(pod) ?? this.#add(pod);
     const { known } = uses;

@@ -1,4 +1,4 @@
-/** The audit stream as a part of the agent: to a file, to standard output, or off. */
+/** The audit stream as a part of the agent. */
 import { LogBudget } from '../../../base/lines/log-budget.ts';
 import type { Clock } from '../../../base/time/clock.ts';
 import type { Logger } from '../../../base/logger.ts';
@@ -21,10 +21,7 @@ export interface OpenAuditOptions {
   readonly log: Logger;
 }
 
-/**
- * Undefined if the audit is off.
- * @throws StartError `CONFIG` for a file that cannot be written.
- */
+/** Undefined if the audit is off. @throws StartError `CONFIG` for a file that cannot be written. */
 export async function openAudit(options: OpenAuditOptions): Promise<Audit | undefined> {
   const { config, clock } = options;
   const log = options.log.child({ component: 'audit' });

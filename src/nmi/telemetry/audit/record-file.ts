@@ -1,7 +1,6 @@
 /**
- * A file of lines that another program rotates, written outside the event loop: a slow disk delays
- * no answer. Lines wait in a bounded queue while the disk is full, and are counted when they are
- * lost. A file that was renamed or deleted is opened anew.
+ * A file of lines that another program rotates, written outside the event loop. Lines wait in a
+ * bounded queue while the disk is full, and are counted when they are lost.
  */
 import { close, constants, fstat, open } from 'node:fs';
 import { stat } from 'node:fs/promises';
@@ -37,10 +36,7 @@ const checkEveryMs = 1_000;
 /** A disk that hangs must not prevent the agent from ending. */
 const closeWithinMs = 2_000;
 
-/**
- * For the agent's user only. No link: a user who can write to the directory could point it
- * anywhere.
- */
+/** For the agent's user only. No link: who can write to the directory could point it anywhere. */
 const flags =
   constants.O_WRONLY |
   constants.O_APPEND |

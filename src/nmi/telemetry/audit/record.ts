@@ -1,6 +1,6 @@
 /**
- * Audit records: who had access to what, by which objects, one JSON line each. Pure. Fields that
- * pods and namespace users write are bounded and escaped; no field contains a token or a secret.
+ * Audit records: who had access to what, by which objects, one JSON line each. Pure. What pods and
+ * namespace users write is bounded and escaped; no field contains a token or a secret.
  */
 import type { GrantIndex } from '../../../cache/index/grant-index.ts';
 import { isGuid } from '../../../cache/index/identifiers.ts';
@@ -15,10 +15,8 @@ import { sourceNameOf } from '../../sources/upstream-identity.ts';
 
 type Value =
   string | number | boolean | undefined | readonly string[] | Readonly<Record<string, string>>;
-/** Undefined fields are left out of the line. */
 export type AuditFields = Readonly<Record<string, Value>>;
 
-/** The source of the objects behind a decision. */
 export interface AuditState {
   readonly grants: Pick<GrantIndex, 'grantsOf'>;
   readonly owners: Pick<IdentityOwners, 'deciding' | 'decidingForException'>;
@@ -27,7 +25,6 @@ export interface AuditState {
 /** Names of Kubernetes objects have at most 253 characters. */
 const maxLength = 256;
 
-/** Who requested what, by which objects, and what came of it. */
 export function whoseFields(record: RequestRecord, clusterState: AuditState): AuditFields {
   const { status, reason, route, identifiedBy, podIp, method, decision } = record;
   const pod = record.pod ?? record.callerPod;
@@ -57,10 +54,7 @@ export function detailFields({ route, decision }: RequestRecord) {
   };
 }
 
-/**
- * `denied` is a decision of the agent; `failed` is an authorized caller that got no token, or a
- * caller that has to retry.
- */
+/** `denied` by the agent; `failed`: authorized without a token, or to be tried again. */
 export function outcomeOf(
   status: number,
   grant: Grant | undefined,
@@ -86,8 +80,8 @@ export function identityFields(grant: Grant | undefined): AuditFields {
 }
 
 /**
- * The objects that the decision depended on: `Kind/name` to the resource version in which the
- * fields that the agent reads last changed.
+ * `Kind/name` of the objects behind the decision, to the resource version in which the fields that
+ * the agent reads last changed.
  */
 export function versionsOf(
   pod: Pod | undefined,
@@ -118,7 +112,6 @@ export function versionsOf(
   return versions;
 }
 
-/** @param message is constant. */
 export function renderRecord(wallMs: number, fields: AuditFields, message: string): string {
   const record: Record<string, Value> = {
     level: 'info',
