@@ -10,7 +10,6 @@ import { Kubectl, passedFlags, passedOf } from './transport/kubectl.ts';
 /** A shell waits for the answer. */
 const patience = '3s';
 
-/** Kinds of the values of flags. */
 const flagKinds: Readonly<Record<string, string>> = {
   '-n': 'namespaces',
   '--namespace': 'namespaces',
@@ -32,7 +31,6 @@ const fixedWords: Readonly<Record<string, readonly string[]>> = {
   reasons: allCodes,
 };
 
-/** Flags that the next word belongs to. */
 const valueFlags = [
   ...passedFlags,
   ...['namespace', 'agent-namespace', 'pod', 'output', 'client-id', 'resource'],
@@ -44,8 +42,7 @@ const fileFlags: ReadonlySet<string> = new Set(['-f', '--filename', '--kubeconfi
 const [asFiles, asWords] = [':0', ':4'] as const;
 
 /**
- * @param askYargs the verbs, flags and choices that yargs knows behind these words.
- * @returns one word a line, then a directive.
+ * @param askYargs the verbs, flags and choices that yargs knows. @returns words, then a directive.
  */
 export async function complete(
   words: readonly string[],

@@ -32,7 +32,7 @@ const addVerbs: readonly AddVerb[] = [
   addVersion,
 ];
 
-/** @param words the command line without the program. @returns the exit code. */
+/** @returns the exit code. */
 export async function runPlugin(words: readonly string[], io: Io): Promise<ExitCode> {
   let code: ExitCode = exitCodes.ok;
   const start: Start = async (flags, work) => {
@@ -80,7 +80,6 @@ function joinStandardInput(words: readonly string[]): string[] {
   });
 }
 
-/** What yargs prints: a help, or nothing. */
 async function parse(parser: Parser, words: readonly string[]): Promise<string> {
   let text = '';
   await parser.parseAsync([...words], {}, (_error, _argv, output) => {
@@ -96,7 +95,6 @@ function completeByYargs(words: readonly string[]): Promise<string> {
 
 const doNothing: Start = () => Promise.resolve();
 
-/** A complaint of yargs. */
 class UsageProblem extends Error {
   /** Of the verb that the words begin with, or of all verbs. */
   readonly help: Promise<string>;

@@ -6,9 +6,9 @@ import { failedError } from '../base/plugin-error.ts';
 export type AzLine = readonly string[];
 
 /**
- * az reads `@file` as the content of a file, `[system]` as the identity of the machine itself, and a
- * leading hyphen as a flag. Values come from objects that others write, so such a value is refused.
- * @throws PluginError
+ * az reads `@file` as the content of a file, `[system]` as the machine's own identity, and a
+ * leading hyphen as a flag. Others write the values, so such a value is refused. @throws
+ * PluginError
  */
 export function azLine(
   command: readonly string[],

@@ -29,7 +29,6 @@ export interface FederationPlan {
   readonly notes: readonly string[];
 }
 
-/** Of an AzureIdentity. */
 export function idsOf(identity: RawObject): Pick<Federation, 'resourceId' | 'clientId'> {
   const read = (key: string) => stringAt(specOf(identity), key).trim();
   return { resourceId: read('resourceID'), clientId: read('clientID') };
@@ -109,8 +108,8 @@ function applicationLine({ clientId, issuer, audience }: Federation, subject: Su
 const maxReadable = 100;
 
 /**
- * Each subject of each cluster has a name of its own: az replaces a credential of a managed identity
- * that has the same name, and other clusters have the same service accounts.
+ * az replaces a credential of a managed identity that has the same name, and other clusters have
+ * the same service accounts.
  */
 function credentialName(issuer: string, subject: Subject): string {
   const { namespace, serviceAccount } = subject;

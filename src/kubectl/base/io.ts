@@ -8,7 +8,6 @@ export interface ProgramRun {
 }
 
 export interface RunOptions {
-  /** Standard input of the program; none by default. */
   readonly input?: string;
   /** It is not ended when the user interrupts: what it does must not stay half done. */
   readonly outlivesStop?: boolean;
@@ -30,14 +29,11 @@ export interface Io {
   readonly wallMs: () => number;
   /** Ends early, without an error, when the user interrupts. */
   readonly sleep: (ms: number) => Promise<void>;
-  /** Aborted when the user interrupts. */
   readonly stop: AbortSignal;
 }
 
 export const exitCodes = {
-  /** No findings, or granted. */
   ok: 0,
-  /** Findings, or refused. */
   findings: 1,
   usage: 2,
   /** The API server, or a program that is needed, cannot be reached. */
@@ -45,6 +41,5 @@ export const exitCodes = {
   bug: 70,
   /** Its output could not be written: the disk is full, or nobody reads it. */
   outputLost: 74,
-  /** The user lacks a permission. */
   noRight: 77,
 } as const;

@@ -29,12 +29,10 @@ export function statusOf(object: RawObject): JsonRecord {
   return asRecord(object['status']) ?? {};
 }
 
-/** Of its status, by its type. */
 export function conditionOf(object: RawObject, type: string): JsonRecord | undefined {
   return recordsAt(statusOf(object), 'conditions').find((each) => each['type'] === type);
 }
 
-/** The pod template of a workload. */
 export function templateOf(workload: RawObject): JsonRecord | undefined {
   const job = workload['kind'] === 'CronJob' ? asRecord(specOf(workload)['jobTemplate']) : workload;
   return asRecord(asRecord(job?.['spec'])?.['template']);
@@ -59,14 +57,12 @@ export function annotationsOf(object: RawObject): ReadonlyMap<string, string> {
   return stringsAt(metadataOf(object), 'annotations');
 }
 
-/** The entries of a list that are objects. */
 export function recordsAt(record: JsonRecord | undefined, key: string): readonly JsonRecord[] {
   const list: unknown = record?.[key];
   if (!Array.isArray(list)) return [];
   return list.map(asRecord).filter((each) => each !== undefined);
 }
 
-/** The entries of a list that are texts. */
 export function textsAt(record: JsonRecord | undefined, key: string): readonly string[] {
   const list: unknown = record?.[key];
   if (!Array.isArray(list)) return [];
@@ -74,8 +70,8 @@ export function textsAt(record: JsonRecord | undefined, key: string): readonly s
 }
 
 /**
- * The objects of a list; for any other object, the object itself. A server sends the kind of objects
- * once for a list of them, and who wrote which field, which nothing here reads.
+ * The objects of a list, or the object itself. A server sends the kind once for a list, and who
+ * wrote which field, which nothing here reads.
  */
 export function itemsOf(parsed: RawObject): readonly RawObject[] {
   if (!Array.isArray(parsed['items'])) return [parsed];

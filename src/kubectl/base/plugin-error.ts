@@ -5,7 +5,6 @@ export type ExitCode = (typeof exitCodes)[keyof typeof exitCodes];
 
 export class PluginError extends Error {
   readonly exitCode: ExitCode;
-  /** A sentence: what to do next. */
   readonly nextStep: string;
 
   constructor(exitCode: ExitCode, problem: string, nextStep: string) {

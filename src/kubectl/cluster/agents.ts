@@ -19,8 +19,8 @@ export interface AgentView {
   readonly node: string;
   readonly serviceAccount: string;
   /**
-   * A DaemonSet of agents controls the pod. From any other pod nothing may be run or trusted: not its
-   * image, its service account or its options, and nothing may be executed in it.
+   * A DaemonSet of agents controls the pod. From any other pod no image, service account or option
+   * is trusted, and nothing is executed in it.
    */
   readonly isVerified: boolean;
   readonly phase: string;
@@ -35,11 +35,9 @@ export interface AgentView {
   readonly pod: RawObject;
 }
 
-/** Why nothing is executed in the pod. */
 export const unverified =
   'nothing proves that the pod is an agent: that needs list of daemonsets.apps in its namespace';
 
-/** The configuration of an agent without flags. */
 export const defaultConfig: Config = createDefaultConfig();
 
 /** Not verified: only `trusted-agents.ts` does that. */
@@ -67,7 +65,6 @@ export function viewAgent(pod: RawObject): AgentView {
   };
 }
 
-/** Those whose image, service account and options may be trusted. */
 export function verifiedOf(agents: readonly AgentView[] = []): readonly AgentView[] {
   return agents.filter(({ isVerified }) => isVerified);
 }

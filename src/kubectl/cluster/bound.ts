@@ -12,7 +12,6 @@ export interface Bound {
   readonly pods: readonly RawObject[];
 }
 
-/** @throws PluginError */
 export async function readBound(kubectl: Kubectl, scope: Scope): Promise<Bound> {
   const { identities, bindings } = identityResources;
   const where = scope === undefined ? 'in all namespaces' : `in namespace ${scope}`;

@@ -42,7 +42,6 @@ import {
 } from '../base/object.ts';
 import type { Snapshot } from './snapshot.ts';
 
-/** An object that the agent leaves out. */
 export interface Unusable {
   readonly kind: string;
   readonly object: RawObject;
@@ -64,7 +63,6 @@ export interface PodRequest {
 
 export const anyRequest: PodRequest = { selector: { kind: 'none' }, resource: undefined };
 
-/** @param config of the agents. */
 export function createClusterState(
   snapshot: Snapshot,
   config: Config,

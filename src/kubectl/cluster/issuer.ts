@@ -5,7 +5,6 @@ import { cloudOf } from '../../nmi/sources/entra/clouds.ts';
 import type { Kubectl } from '../transport/kubectl.ts';
 import { commonConfig, defaultConfig, type AgentView } from './agents.ts';
 
-/** @throws PluginError */
 export async function readIssuer(kubectl: Kubectl): Promise<string> {
   const text = await kubectl.expect('read the issuer of service account tokens', [
     'get',
@@ -19,10 +18,7 @@ export async function readIssuer(kubectl: Kubectl): Promise<string> {
   );
 }
 
-/**
- * What all federated credentials for this cluster have in common.
- * @param agents that are verified. @throws PluginError
- */
+/** @param agents that are verified. @throws PluginError */
 export async function readCredentialTarget(kubectl: Kubectl, agents: readonly AgentView[]) {
   const { cloud, entraAudience } = commonConfig(agents) ?? defaultConfig;
   const audience = entraAudience === '' ? cloudOf(cloud).audience : entraAudience;

@@ -14,10 +14,7 @@ import type { Snapshot } from './snapshot.ts';
 
 const workloadKinds = ['Deployment', 'StatefulSet', 'DaemonSet', 'Job', 'CronJob'];
 
-/**
- * @param namespace for objects without one.
- * @throws PluginError for a text that is not YAML.
- */
+/** @param namespace for objects without one. @throws PluginError for a text that is not YAML. */
 export function parseManifests(
   name: string,
   text: string,
@@ -63,7 +60,6 @@ function complete(object: RawObject, namespace: string): RawObject {
   return { ...object, metadata: { uid, ...metadataOf(object), namespace: own } };
 }
 
-/** A pod that a workload would create, with a unique address. */
 function podOf(workload: RawObject, index: number): RawObject {
   const template = templateOf(workload);
   const ip = `10.${(index >> 16) & 255}.${(index >> 8) & 255}.${index & 255}`;

@@ -1,7 +1,7 @@
 /**
  * What one pod depends on, by four processes of kubectl as a rule: the pod, the objects of its
- * namespace, the pods of its node with the agent among them, and either the agents' DaemonSets or,
- * for a pod that is refused, the objects of other namespaces that may be meant for it.
+ * namespace, the pods of its node, and either the agents' DaemonSets or, for a pod that is refused,
+ * the objects of other namespaces that may be meant for it.
  */
 import { stringAt } from '../../base/json-value.ts';
 import { namespaceOf, specOf, titleOf, type RawObject } from '../base/object.ts';
@@ -20,7 +20,6 @@ type Pods = Read<readonly RawObject[]>;
 
 const daemonSets = 'daemonsets.apps';
 
-/** @throws PluginError when one of the three kinds cannot be read. */
 export async function readNearby(
   { kubectl }: AgentAccess,
   scope: string | typeof ofContext,
@@ -49,7 +48,6 @@ export async function readNearby(
   };
 }
 
-/** For one pod, with the pods of its node. */
 export async function readPodSnapshot(
   access: AgentAccess,
   pod: RawObject,
@@ -102,8 +100,8 @@ function readElsewhere({ kubectl }: AgentAccess): Promise<KindLists> {
 }
 
 /**
- * @param isWide the user may list cluster-scoped objects, and so probably the pods of a node. If not,
- * those of the pod's namespace; with a pod that is refused anyway, an address of two pods is no news.
+ * @param isWide the user may list cluster-scoped objects, and so probably the pods of a node. With
+ * a pod that is refused anyway, an address of two pods is no news.
  */
 async function readNeighbors(
   { kubectl, agentNamespace }: AgentAccess,

@@ -8,10 +8,8 @@ export const identityResources = {
   exceptions: `azurepodidentityexceptions.${group}`,
 } as const;
 
-/** What the cluster's administrator grants to namespaces; cluster-scoped. */
 export const identityGrants = `azureidentitygrants.${group}`;
 
-/** Owners of pods; their pod templates contain the labels of the pods. */
 export const workloadResources = [
   'deployments.apps',
   'statefulsets.apps',

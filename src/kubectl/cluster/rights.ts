@@ -10,10 +10,7 @@ export interface Right {
   readonly mayBeAsNode?: boolean;
 }
 
-/**
- * `as_node`: not as itself, but as its own node. `failure`: the question could not be asked, so neither yes nor no
- * is known.
- */
+/** `as_node`: not as itself, but as its own node. `failure`: the question could not be asked. */
 export type Answer =
   | { readonly kind: 'yes' | 'as_node' | 'no' }
   | { readonly kind: 'unknown'; readonly failure: KubectlFailure };
@@ -21,8 +18,8 @@ export type Answer =
 export const everywhere = ['--all-namespaces'];
 
 /**
- * @param where flags of kubectl; none is the namespace of its context.
- * @param user whom to impersonate; undefined is the user.
+ * @param where flags of kubectl; none is the namespace of its context. @param user whom to
+ * impersonate.
  */
 export async function askRight(
   kubectl: Kubectl,

@@ -26,7 +26,6 @@ export interface Snapshot extends Identities {
   readonly grants: readonly RawObject[] | undefined;
   /** Undefined when the user may not read them. */
   readonly agents: readonly AgentView[] | undefined;
-  /** Undefined when they were not read. */
   readonly nodes?: readonly RawObject[] | undefined;
   readonly unread: readonly Unread[];
 }
@@ -39,7 +38,7 @@ export const optionalKinds: readonly (readonly [resource: string, loses: string]
   ...workloadResources.map((resource) => [resource, losses.workloads] as const),
 ];
 
-/** @throws PluginError when pods or one of the three kinds cannot be read. */
+/** @throws PluginError */
 export async function readSnapshot(access: AgentAccess, scope: Scope): Promise<Snapshot> {
   const { kubectl } = access;
   const unread: Unread[] = [];
@@ -83,10 +82,7 @@ export function settledValue<T>(result: PromiseSettledResult<T>): T {
   throw result.reason;
 }
 
-/**
- * Reads all namespaces if the user may: a binding in the wrong namespace is a frequent mistake.
- * @throws PluginError
- */
+/** Of all namespaces if the user may: a binding in the wrong namespace is a frequent mistake. */
 async function readKind(
   kubectl: Kubectl,
   resource: string,

@@ -1,7 +1,6 @@
 /**
- * Which pods are agents. A user who may create pods can give one the agents' label, so the label
- * alone proves nothing: an agent is in the agents' namespace, and a DaemonSet of agents there is its
- * controller.
+ * Which pods are agents. Everybody can give a pod the agents' label, so it proves nothing: an agent
+ * is in the agents' namespace, and a DaemonSet of agents there is its controller.
  */
 import { stringAt } from '../../base/json-value.ts';
 import {
@@ -61,7 +60,6 @@ export function chooseAgents(
   return agents.map((pod) => ({ ...viewAgent(pod), isVerified }));
 }
 
-/** Whether it has the agents' label, which everybody can give to a pod. */
 export function isLabeled(object: RawObject): boolean {
   return labelsOf(object).get(labelName) === labelValue;
 }

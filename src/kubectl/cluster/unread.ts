@@ -2,17 +2,14 @@
 import type { Read } from '../transport/kubectl.ts';
 import { renderRules, toPluginError, type RbacRule } from '../transport/kubectl-failure.ts';
 
-/** Something that was not read. */
 export interface Unread {
   readonly what: string;
   readonly why: string;
   /** What is unknown without it. */
   readonly loses: string;
-  /** The rights that would show it. */
   readonly rules?: readonly RbacRule[];
 }
 
-/** What may be unknown of a snapshot. */
 export const losses = {
   policies: 'network policies',
   accounts: 'service accounts',
@@ -64,7 +61,6 @@ export function mergeUnread(unread: readonly Unread[]): readonly Unread[] {
   });
 }
 
-/** All of it, with the reasons. */
 export function renderUnread(unread: readonly Unread[]): readonly string[] {
   if (unread.length === 0) return [];
   const lines = unread.flatMap(({ what, why, loses }) => [

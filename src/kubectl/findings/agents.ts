@@ -22,7 +22,7 @@ function nodesOfAgents(nodes: readonly RawObject[]): readonly RawObject[] {
   });
 }
 
-/** @param nodes undefined if they could not be read: then nothing is known of those without an agent. */
+/** @param nodes undefined if they could not be read. */
 export function examineAgents(
   nodes: readonly RawObject[] | undefined,
   agents: readonly AgentView[],
@@ -47,7 +47,6 @@ function findingsOf(
   );
 }
 
-/** These nodes; not the state of the agents on them. */
 export function examineNodes(
   nodes: readonly RawObject[],
   agents: readonly AgentView[],
@@ -67,7 +66,6 @@ export function examineNodes(
   });
 }
 
-/** None for an agent that is ready. */
 export function ofAgent(agent: AgentView): readonly Finding[] {
   const { image, isOldNmi, isReady, node, problem } = agent;
   const object = `Pod ${agent.namespace}/${agent.name}`;
@@ -85,7 +83,6 @@ export function ofAgent(agent: AgentView): readonly Finding[] {
   return [createFinding('agent_not_ready', { object, text, fix })];
 }
 
-/** Leftovers of the standard mode of aad-pod-identity. */
 export function findMic(pods: readonly RawObject[]): readonly Finding[] {
   const mic = pods.filter((pod) =>
     recordsAt(specOf(pod), 'containers').some((each) =>

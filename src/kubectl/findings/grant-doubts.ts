@@ -1,6 +1,6 @@
 /**
- * Why an entry of a grant is left to a person. Client ids are no secrets: an AzureIdentity shows who
- * names an identity, not whose it is. Pure.
+ * Why an entry of a grant is left to a person: client ids are no secrets, and an AzureIdentity
+ * shows who names an identity, not whose it is. Pure.
  */
 import { bindingLabel } from '../../cache/index/binding-label.ts';
 import { normaliseClientId, normaliseResourceId } from '../../cache/index/identifiers.ts';
@@ -78,10 +78,7 @@ export class Doubts {
     return this.#kubeletIds.size > 0;
   }
 
-  /**
-   * Of an entry that no grant gives to its namespace.
-   * @param selectors of the bindings by which it is used.
-   */
+  /** Of an entry that no grant gives. @param selectors of the bindings by which it is used. */
   about(entry: IdEntry, selectors: readonly string[]): readonly string[] {
     const { namespace, id } = entry;
     const others = [...this.#namingsOf(id).keys()].filter((each) => each !== namespace).toSorted();
@@ -123,7 +120,6 @@ export class Doubts {
 /** AKS sets it on every node. */
 const kubeletLabel = 'kubernetes.azure.com/kubelet-identity-client-id';
 
-/** Each name, up to three. */
 export function few(names: readonly string[]): string {
   const more = names.length > 3 ? ` and ${names.length - 3} more` : '';
   return `${names.slice(0, 3).join(', ')}${more}`;

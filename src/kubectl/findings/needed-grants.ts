@@ -1,7 +1,6 @@
 /**
- * The grants that the objects of a cluster need so that `--identity-owners=enforce` refuses no pod
- * that is served today: for each namespace, what its bindings and exceptions give and no grant
- * gives yet. Where an entry may be somebody else's identity, its doubts tell why. Pure.
+ * The grants that a cluster needs so that `--identity-owners=enforce` refuses no pod that is served
+ * today: for each namespace, what its bindings and exceptions give and no grant gives yet. Pure.
  */
 import { normaliseClientId, normaliseResourceId } from '../../cache/index/identifiers.ts';
 import { objectKey } from '../../cache/index/object-name.ts';
@@ -15,7 +14,6 @@ export interface ClusterObjects extends Surroundings {
   readonly identities: readonly Identity[];
   readonly bindings: readonly Binding[];
   readonly exceptions: readonly Exception[];
-  /** The existing grants. */
   readonly grants: readonly IdentityGrant[];
 }
 
@@ -23,7 +21,6 @@ export interface NeededId {
   readonly id: string;
   /** AzureIdentities of the namespace that have it. */
   readonly usedBy: readonly string[];
-  /** Empty if nothing speaks against it. */
   readonly doubts: readonly string[];
 }
 
@@ -117,8 +114,8 @@ function usesOf({ identities, bindings }: ClusterObjects, owners: IdentityOwners
 }
 
 /**
- * Of a grant that is added: applied under the name of one that exists, it would replace its lists. The
- * name of a namespace has no dot, so a further object never has the name of another namespace.
+ * Applied under the name of a grant that exists, it would replace its lists. The name of a
+ * namespace has no dot, so a further grant never has the name of another namespace.
  */
 function freeName(namespace: string, grants: readonly IdentityGrant[]): string {
   const taken = new Set(grants.map(({ name }) => name));

@@ -1,6 +1,6 @@
 /**
  * Whether the network policies of a pod allow it to reach the agent. Only an `ipBlock` can match
- * the agent: it listens at an address of the node, which belongs to no pod.
+ * it: it listens at an address of the node.
  */
 import { BlockList, isIPv6 } from 'node:net';
 import { asRecord, stringAt, type JsonRecord } from '../../base/json-value.ts';

@@ -11,7 +11,6 @@ interface Facts {
   readonly pod: RawObject;
   readonly explanation: PodExplanation;
   readonly verdict: Verdict;
-  /** Undefined if none is visible on the node. */
   readonly agent: AgentView | undefined;
 }
 

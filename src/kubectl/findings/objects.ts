@@ -25,7 +25,6 @@ export function examineObjects(context: PodContext): readonly Finding[] {
   ];
 }
 
-/** Ones of other kinds than identities and bindings, whose findings name it. */
 function ofUnusable({ view }: PodContext): readonly Finding[] {
   return view.unusable
     .filter(({ kind }) => kind !== 'AzureIdentity' && kind !== 'AzureIdentityBinding')

@@ -16,7 +16,6 @@ import {
 import { createFinding, type Finding } from '../../nmi/diagnosis/finding.ts';
 import { matchesSelector } from './label-selector.ts';
 
-/** A finding for every workload that has the label only on itself. */
 export function findOwnerLabels(workloads: readonly RawObject[]): readonly Finding[] {
   return workloads.flatMap((workload) => {
     const label = labelsOf(workload).get(bindingLabel);
@@ -57,7 +56,6 @@ function pathOf(workload: RawObject): string {
   return workload['kind'] === 'CronJob' ? 'spec.jobTemplate.spec.template' : 'spec.template';
 }
 
-/** The command that gives the pods of a workload a label. */
 export function labelPatch(workload: RawObject, key: string, value: string): string {
   const parts = [...pathOf(workload).split('.'), 'metadata', 'labels', key];
   const patch = parts.reduceRight<unknown>((inner, part) => ({ [part]: inner }), value);

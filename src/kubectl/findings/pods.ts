@@ -26,7 +26,6 @@ import { findingsOfStatus } from './status.ts';
 export interface PodContext {
   readonly snapshot: Snapshot;
   readonly view: ClusterView;
-  /** Of the agent that serves the pod. */
   readonly config: Config;
   /** False if `config` is what an agent has by default. */
   readonly knowsOptions: boolean;
@@ -82,7 +81,6 @@ export function namedClientId(pod: RawObject): string | undefined {
   return values.size === 1 && !isWorkloadIdentity(pod) ? only : undefined;
 }
 
-/** Such a pod sends no requests. */
 export function hasEnded(pod: RawObject): boolean {
   const phase = stringAt(statusOf(pod), 'phase');
   return phase === 'Succeeded' || phase === 'Failed';
@@ -198,7 +196,6 @@ function ofWorkloadIdentity(
   ];
 }
 
-/** An exception counts in its own namespace only. */
 function ofExceptionElsewhere(
   pod: RawObject,
   explanation: PodExplanation,
@@ -241,7 +238,6 @@ function ofStatus(
     });
 }
 
-/** The agent runs on Linux only. */
 function ofSystem(pod: RawObject, { label, exception }: PodExplanation): readonly Finding[] {
   const spec = specOf(pod);
   const wanted = stringsAt(spec, 'nodeSelector').get('kubernetes.io/os');

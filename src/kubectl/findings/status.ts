@@ -1,6 +1,6 @@
 /**
- * What the status of an AzureIdentity shows and its spec does not. `nmi conditions` reads Secrets, the
- * options of its installation and the identity grants; most users may not. Pure.
+ * What the status of an AzureIdentity shows and its spec does not: `nmi conditions` reads Secrets,
+ * its options and the identity grants; most users may not. Pure.
  */
 import { createFinding, type Finding } from '../../nmi/diagnosis/finding.ts';
 import { isCode } from '../../nmi/diagnosis/codes.ts';
@@ -9,7 +9,7 @@ import { conditionOf, metadataOf, titleOf, type RawObject } from '../base/object
 
 /**
  * @param knowsOptions then only what is read from Secrets counts: the rest is worked out from the
- * objects, of which the status may be seconds behind.
+ * objects, and the status may be seconds behind.
  */
 export function findingsOfStatus(identity: RawObject, knowsOptions: boolean): readonly Finding[] {
   const ready = readyOf(identity);

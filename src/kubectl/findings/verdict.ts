@@ -1,6 +1,6 @@
 /**
- * What a pod gets, as one value: text, JSON and exit code are made from it. It is never better than
- * what the user may see. Pure.
+ * What a pod gets, as one value, from which text, JSON and exit code are made. It is never better
+ * than what the user may see. Pure.
  */
 import { asRecord, stringAt } from '../../base/json-value.ts';
 import { rowOf, type Code } from '../../nmi/diagnosis/codes.ts';
@@ -68,7 +68,6 @@ export function verdictOf({ pod, explanation, findings, variants }: PodFacts): V
   return { kind: kindOf(outcomeOf(explanation)), summary: gets };
 }
 
-/** One line: what the request gets. */
 function summaryOf(explanation: PodExplanation): string {
   const outcome = outcomeOf(explanation);
   const refusal = refusalOf(explanation);

@@ -1,6 +1,6 @@
 /**
- * Where a login plugin may ask the user, the first call of kubectl runs alone: several at once would
- * each ask, and none would use what the first one stores.
+ * Where a login plugin may ask the user, the first call of kubectl runs alone: several at once
+ * would each ask.
  */
 import type { Io } from '../base/io.ts';
 

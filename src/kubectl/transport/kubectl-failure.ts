@@ -1,16 +1,14 @@
 /**
- * Classifies a failure of kubectl by the text on its standard error. kubectl has no other interface
- * for this; the texts have been the same since Kubernetes 1.20 or before. Pure.
+ * Classifies a failure of kubectl by its standard error: kubectl has no other interface for this,
+ * and the texts have been the same since Kubernetes 1.20 or before. Pure.
  */
 import { exitCodes, type ProgramRun } from '../base/io.ts';
 import { PluginError, type ExitCode } from '../base/plugin-error.ts';
 
-/** The RBAC rule that would grant the permission. */
 export interface RbacRule {
   readonly verb: string;
   /** With its group, as in `deployments.apps`. */
   readonly resource: string;
-  /** Empty for the whole cluster. */
   readonly namespace: string;
 }
 
@@ -20,7 +18,6 @@ export type KubectlFailure =
       readonly detail: string;
     }
   | { readonly kind: 'forbidden'; readonly rule: RbacRule; readonly detail: string }
-  /** The server has no such kind: its definition is not installed. */
   | { readonly kind: 'no-kind' | 'not-found' | 'other'; readonly detail: string };
 
 const forbidden =
@@ -50,7 +47,6 @@ const texts: readonly (readonly [PlainKind, RegExp])[] = [
   ],
 ];
 
-/** @param run a failed run of kubectl. */
 export function classifyFailure({
   code,
   stderr,
@@ -133,7 +129,6 @@ const meanings: Readonly<Record<PlainKind, readonly [ExitCode, string, string]>>
   other: [exitCodes.findings, '', "The text above is kubectl's own."],
 };
 
-/** @param what the attempt, as "list pods in namespace shop". */
 export function toPluginError(failure: KubectlFailure, what: string): PluginError {
   const [exitCode, why, nextStep] =
     failure.kind === 'forbidden'

@@ -1,6 +1,6 @@
 /**
  * Reaches the API server through the user's own kubectl: contexts, login plugins, proxies and
- * certificates work as configured by the user, and the plugin never sees a credential.
+ * certificates work as configured, and the plugin never sees a credential.
  */
 import { asRecord, parseRecord, stringAt, type JsonRecord } from '../../base/json-value.ts';
 import { itemsOf, recordsAt, type RawObject } from '../base/object.ts';
@@ -26,7 +26,6 @@ export const passedFlags = [
 
 export type PassedFlags = Readonly<Partial<Record<(typeof passedFlags)[number], string>>>;
 
-/** Those of the flags that are kubectl's own and have a value. */
 export function passedOf(flags: JsonRecord): PassedFlags {
   const given = passedFlags.map((name) => [name, stringAt(flags, name)] as const);
   return Object.fromEntries(given.filter(([, value]) => value !== ''));
@@ -86,17 +85,14 @@ export class Kubectl {
     return this.#io.run(this.#program, [...before, ...flags, ...after], options);
   }
 
-  /** Returns its output. @throws PluginError */
+  /** @throws PluginError */
   async expect(what: string, args: readonly string[], input?: string): Promise<string> {
     const run = await this.run(args, input === undefined ? {} : { input });
     if (run.code === 0) return run.stdout;
     throw toPluginError(classifyFailure(run), what);
   }
 
-  /**
-   * As the server sends it: `kubectl get` decodes and prints a list twenty times slower, 5,000 pods in
-   * eight seconds.
-   */
+  /** As the server sends it: `kubectl get` prints a list twenty times slower, 5,000 pods in 8 s. */
   async list(
     resource: string,
     scope: Scope,
@@ -105,11 +101,7 @@ export class Kubectl {
     return this.#read(['get', `--raw=${pathOf(resource, scope, options)}`], itemsOf);
   }
 
-  /**
-   * Several kinds by one process, for namespaces of usual size: by kind, since a user may lack the
-   * right to some of them.
-   * @param scope `context` is the namespace of the kubectl context.
-   */
+  /** By one process, for namespaces of usual size: by kind, since a user may lack some rights. */
   async listKinds(
     resources: readonly string[],
     scope: Scope | typeof ofContext,

@@ -11,7 +11,6 @@ const promptAfterMs = 500;
 /** Of client-go, about its attempts. */
 const logLine = /^[EWI]\d{4} .*\n?/gm;
 
-/** The user's terminal, for programs that a login plugin runs. */
 export interface Terminal {
   readonly isInteractive: boolean;
   /** Text that the program waits behind. */
@@ -20,7 +19,6 @@ export interface Terminal {
 
 const noTerminal: Terminal = { isInteractive: false, prompt: () => undefined };
 
-/** Never rejects. */
 export function runProgram(
   program: string,
   args: readonly string[],

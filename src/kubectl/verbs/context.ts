@@ -9,7 +9,6 @@ export interface VerbContext {
   readonly io: Io;
   readonly kubectl: Kubectl;
   readonly agentNamespace: string;
-  /** Prints a line on standard error. */
   readonly warn: (text: string) => void;
   /** Value of the flag; undefined for the namespace of the kubectl context. */
   readonly namespace: string | undefined;
@@ -27,12 +26,10 @@ export function print(
   io.stdout(renderReport(output, value, lines));
 }
 
-/** @param isFine whether there are no findings, or the request is granted. */
 export function exitOf({ exitCode }: VerbContext, isFine: boolean): ExitCode {
   return isFine || !exitCode ? exitCodes.ok : exitCodes.findings;
 }
 
-/** @throws PluginError */
 export async function namespaceFor(context: VerbContext): Promise<string> {
   return context.namespace ?? (await context.kubectl.currentNamespace());
 }
@@ -44,7 +41,6 @@ export interface PinnedContext extends VerbContext {
   readonly target: string;
 }
 
-/** @throws PluginError */
 export async function pin(context: VerbContext): Promise<PinnedContext> {
   const pinned = await context.kubectl.pin();
   const { namespace = pinned.namespace } = context;
@@ -75,9 +71,8 @@ export async function scopeOf(context: VerbContext): Promise<Scope> {
 }
 
 /**
- * For kubectl, listing an unknown namespace is empty and no error, so the namespace is looked up
- * when nothing was found.
- * @throws PluginError if it does not exist; never for a user who may not read namespaces.
+ * For kubectl, listing an unknown namespace is no error, so it is looked up when nothing was found.
+ * @throws PluginError; never for a user who may not read namespaces.
  */
 export async function refuseUnknownNamespace(
   { kubectl }: VerbContext,

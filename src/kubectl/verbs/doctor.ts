@@ -44,7 +44,6 @@ interface Check {
   readonly result: string;
 }
 
-/** Result of one subject. */
 interface Examined {
   readonly checks: readonly Check[];
   readonly findings: readonly Finding[];
@@ -105,7 +104,6 @@ async function findAgents(context: VerbContext, unread: Unread[]) {
   return valueOrUnread(read, 'list the pods of the agents', 'agents and their rights', unread);
 }
 
-/** @throws PluginError when the server cannot be reached. */
 async function checkServer({ kubectl }: VerbContext): Promise<Examined> {
   const run = await kubectl.run(['version', '--output=json']);
   const server = asRecord(parseRecord(run.stdout)?.['serverVersion']);
@@ -157,7 +155,6 @@ async function checkDefinitions({ kubectl }: VerbContext, unread: Unread[]): Pro
   return examined('custom resource definitions', result, findings);
 }
 
-/** @param path of a field, such as `spec.federation`. */
 function hasField(definition: RawObject, path: string): boolean {
   const keys = [
     'schema',

@@ -28,9 +28,7 @@ import { namespaceFor, print, refuseUnknownNamespace, type VerbContext } from '.
 export interface PodFlags {
   readonly clientId: string | undefined;
   readonly resource: string | undefined;
-  /** Show why something was not checked. */
   readonly verbose: boolean;
-  /** Exit with 1 unless everything was checked, too. */
   readonly strict: boolean;
 }
 

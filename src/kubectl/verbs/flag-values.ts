@@ -1,7 +1,7 @@
 /**
- * Refuses flags whose value would be lost. yargs keeps the values of a repeated flag as a list, and
- * takes an empty value for none: without a word, a change would go to another cluster, namespace or
- * user than the one that was typed.
+ * Refuses flags whose value would be lost: yargs keeps the values of a repeated flag as a list, and
+ * takes an empty value for none. A change would go to another cluster, namespace or user than the
+ * one that was typed.
  */
 import { usageError, type PluginError } from '../base/plugin-error.ts';
 import type { Parser } from './verb.ts';
@@ -13,7 +13,6 @@ interface ParserState {
   readonly parsed: { readonly defaulted: Readonly<Record<string, boolean>> };
 }
 
-/** @throws PluginError */
 export function refuseLostValues(words: readonly string[], parser: Parser): Parser {
   return parser.check((flags) => {
     const empty = words.find((word) => /^--[a-z-]+=$/.test(word));

@@ -55,9 +55,8 @@ async function grants({ kubectl, io }: VerbContext): Promise<ExitCode> {
 }
 
 /**
- * Of all namespaces, without the objects that the agent cannot use: they give no pod a token. Only
- * the kind of the grants may be missing.
- * @throws PluginError
+ * Without the objects that the agent cannot use: they give no pod a token. Only the kind of the
+ * grants may be missing.
  */
 async function readAll<T extends ObjectRef>(
   kubectl: Kubectl,

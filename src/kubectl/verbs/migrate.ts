@@ -87,10 +87,9 @@ const isOfAddon = (object: RawObject): boolean =>
   [...labelsOf(object).keys()].some((key) => addonLabel.test(key));
 
 /**
- * The object as written by its author, without fields of a server or add-on manager. An object of the
- * add-on gets another name: applied before the add-on is disabled, the copy stays when AKS deletes the
- * original.
- * @param identities those of the add-on, which bindings then name by the copy.
+ * The object as written by its author. An object of the add-on gets another name: applied before
+ * the add-on is disabled, the copy stays when AKS deletes the original. @param identities those of
+ * the add-on, which bindings then name by the copy.
  */
 function copyOf(object: RawObject, identities: ReadonlySet<string>): object {
   const own = (entries: ReadonlyMap<string, string>, isKept: (key: string) => boolean) => {

@@ -1,7 +1,7 @@
 /**
- * The changes that a verb plans: new objects of our kinds, changes of objects with other owners, and
- * lines for `az`. Nothing is deleted or overwritten. They are printed as YAML with the rest as comments, so that the
- * output can be piped to kubectl; with --apply, the plugin changes the objects after it has shown it.
+ * The changes that a verb plans. Nothing is deleted or overwritten. They are printed as YAML with
+ * the rest as comments, so that the output can be piped to kubectl; with --apply, the plugin
+ * changes the objects after it has shown it.
  */
 import { isDeepStrictEqual } from 'node:util';
 import type { Options } from 'yargs';
@@ -17,7 +17,6 @@ import { kubectlCommand, type PinnedContext } from './context.ts';
 import { switchFlag } from './verb.ts';
 
 export interface Plan {
-  /** They do not exist yet: nothing is overwritten. */
   readonly objects: readonly object[];
   /** Words after `kubectl`: changes of objects that have other owners too. */
   readonly changes: readonly (readonly string[])[];
@@ -34,7 +33,6 @@ export const emptyPlan: Plan = { objects: [], changes: [], az: [], notes: [] };
 /** Field manager of what the plugin writes. */
 export const asOurselves = '--field-manager=kubectl-nmi';
 
-/** @throws PluginError */
 export async function carryOut(
   context: PinnedContext,
   plan: Plan,
@@ -85,8 +83,8 @@ const resources = {
 } as const;
 
 /**
- * The object that is to be created; if the same is there already, only a note.
- * @throws PluginError if there is one with another spec, which may be somebody else's.
+ * If the same object is there already, only a note. @throws PluginError if there is one with
+ * another spec, which may be somebody else's.
  */
 export async function unlessThere(
   context: PinnedContext,
@@ -116,7 +114,7 @@ export async function unlessThere(
   );
 }
 
-/** @throws PluginError for a text that cannot be the name of an object. */
+/** @throws PluginError */
 export function checkName(name: string): string {
   if (/^[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?$/.test(name)) return name;
   throw usageError(

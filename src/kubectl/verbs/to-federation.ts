@@ -1,6 +1,6 @@
 /**
- * `kubectl nmi migrate to-federation`: identities of type 0 become type 3, with a federated credential for
- * each service account that uses them. Nothing has to be assigned to nodes then.
+ * `kubectl nmi migrate to-federation`: identities of type 0 become type 3, with a federated
+ * credential for each service account that uses them.
  */
 import { stringAt } from '../../base/json-value.ts';
 import { idsOf, planFederation } from '../azure/federation.ts';

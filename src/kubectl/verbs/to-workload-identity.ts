@@ -1,7 +1,7 @@
 /**
- * `kubectl nmi migrate to-workload-identity`: for each service account of bound pods, the identity
- * that those pods get today, as annotations and federated credentials. A service account has other
- * owners, so nothing but the annotations is written, and none of another owner is replaced.
+ * `kubectl nmi migrate to-workload-identity`: the identity that the bound pods of each service
+ * account get today, as annotations and federated credentials. A service account has other owners,
+ * so nothing but the annotations is written, and none of another owner is replaced.
  */
 import { oldest } from '../../cache/index/grant-index.ts';
 import { isGuid, normaliseClientId } from '../../cache/index/identifiers.ts';
@@ -131,10 +131,7 @@ function useOf(
   };
 }
 
-/**
- * Why the service account cannot name the identity; undefined if it can.
- * @param program kubectl, with the flags for the context.
- */
+/** Undefined if the service account can name the identity. @param program with its flags. */
 function obstacleOf(
   { namespace, account, annotations, identity }: Use,
   program: string,
@@ -181,9 +178,7 @@ function isSame(one: string, other: string): boolean {
 
 /**
  * Not `kubectl apply`, with or without --server-side: both remove what the owner of the object
- * applied and we do not. kubectl moves the owner's fields to our field manager first, then drops
- * those that are not in our object. `annotate` patches the annotations only, and refuses to replace
- * one.
+ * applied and we do not. `annotate` patches the annotations only, and refuses to replace one.
  */
 function annotateWords({
   namespace,
@@ -241,7 +236,6 @@ function useNotes(uses: readonly Use[]): readonly string[] {
   ];
 }
 
-/** The commands that label the pod templates. */
 function templatePatches(uses: readonly Use[], { workloads }: Snapshot): readonly string[] {
   const owners = uses.flatMap(({ pods }) => pods.flatMap((pod) => ownersOf(pod, workloads)));
   return [

@@ -4,7 +4,6 @@ import type { ExitCode } from '../base/plugin-error.ts';
 import type { OutputFormat } from '../base/output.ts';
 import type { VerbContext } from './context.ts';
 
-/** Flags of every verb, as returned by yargs. */
 export interface CommonFlags {
   readonly namespace: string | undefined;
   readonly 'all-namespaces': boolean;
@@ -21,7 +20,6 @@ export type Start = (
   work: (context: VerbContext) => Promise<ExitCode>,
 ) => Promise<void>;
 
-/** Adds a verb with its flags, its help and an example. */
 export type AddVerb = (parser: Parser, start: Start) => Parser;
 
 /** The argument `<name>` of a command. */

@@ -20,7 +20,6 @@ export const addIdentity: AddVerb = (parser, start) =>
     addUses(addObjects(verb, start), start).demandCommand(1, 'No verb is given after identity.'),
   );
 
-/** The verbs of the AzureIdentity itself. */
 function addObjects(parser: Parser, start: Start): Parser {
   return parser
     .command(
@@ -56,7 +55,6 @@ function addObjects(parser: Parser, start: Start): Parser {
     );
 }
 
-/** The verbs of its use by pods, and of Azure. */
 function addUses(parser: Parser, start: Start): Parser {
   return parser
     .command(
