@@ -1,6 +1,5 @@
 /** Cache keys of upstream identities and their tokens. They contain no secret. */
 import { credentialKey } from '../sources/entra/credentials/kinds.ts';
-import type { EntraIdentity } from '../sources/entra/entra-identity.ts';
 import { sourceNameOf, type UpstreamIdentity } from '../sources/upstream-identity.ts';
 
 /**
@@ -9,8 +8,9 @@ import { sourceNameOf, type UpstreamIdentity } from '../sources/upstream-identit
  */
 export function identityKey(identity: UpstreamIdentity): string {
   if (identity.kind === 'unnamed') return '';
-  if (identity.kind === 'entra') return entraKey(identity);
-  return `${identity.kind}=${lowerAscii(identity.value)}`;
+  if (identity.kind !== 'entra') return `${identity.kind}=${lowerAscii(identity.value)}`;
+  const { authority, tenantId, clientId, credential } = identity;
+  return `${authority}/${tenantId}/${clientId} ${credentialKey(credential)}`;
 }
 
 /** Only ASCII letters are lowered: in Unicode, the Kelvin sign becomes `k`. */
@@ -21,8 +21,4 @@ function lowerAscii(text: string): string {
 /** The resource is exact, since it is echoed, and last: keys of an identity share a prefix. */
 export function tokenKey(identity: UpstreamIdentity, resource: string): string {
   return `${sourceNameOf(identity)}\n${identityKey(identity)}\n${resource}`;
-}
-
-function entraKey({ authority, tenantId, clientId, credential }: EntraIdentity): string {
-  return `${authority}/${tenantId}/${clientId} ${credentialKey(credential)}`;
 }

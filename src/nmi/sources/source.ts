@@ -65,6 +65,10 @@ export type SourceResult =
   | { readonly ok: true; readonly token: Token }
   | { readonly ok: false; readonly failure: SourceFailure };
 
+export function failed(failure: SourceFailure) {
+  return { ok: false, failure } as const;
+}
+
 /** Called before a fetch is sent upstream again: the upstream counts every try. */
 export type MayRetry = () => boolean;
 

@@ -7,7 +7,7 @@ import type { Reason, RefusalReason } from '../base/answers.ts';
 import { parseRecord, stringAt } from '../../base/json-value.ts';
 import { loggableResource } from '../../base/log.ts';
 import { rowOf } from '../diagnosis/codes.ts';
-import type { PodFacts, RefusedPod } from '../grants/grant.ts';
+import type { PodFacts } from '../grants/grant.ts';
 import type { NamedSelector } from '../grants/choose-identity.ts';
 import { wordsOf } from '../grants/refusal-text.ts';
 import { eventReasonOf, noteOf, type ObjectReference } from '../kube/events/event.ts';
@@ -80,25 +80,17 @@ function noteOfRefusal({ refusal, decision }: RequestRecord, reason: RefusalReas
   const { grant, resource = '' } = decision ?? {};
   const { means, fix } = rowOf(reason);
   if (grant?.kind === 'refused' && grant.pod !== undefined) {
-    const words = wordsOf(withoutCallersText(grant));
+    // A caller may write anything into a request, even its own token.
+    const words = wordsOf({ ...grant, facts: clean(grant.facts) });
     return noteOf(words.text, words.fix ?? fix);
   }
   if (grant?.kind !== 'granted') return noteOf(means, fix);
   // Entra ID repeats the resource. A value that does not look like a resource may be a secret.
-  const text = descriptionOf(refusal);
+  const text = stringAt(parseRecord(refusal), 'error_description');
   return noteOf(
     resource === '' ? text : text.replaceAll(resource, loggableResource(resource)),
     fix,
   );
-}
-
-function descriptionOf(body: string): string {
-  return stringAt(parseRecord(body), 'error_description');
-}
-
-/** A caller may write anything there, even its own token. */
-function withoutCallersText(refused: RefusedPod): RefusedPod {
-  return { ...refused, facts: clean(refused.facts) };
 }
 
 function clean(facts: PodFacts): PodFacts {

@@ -7,6 +7,7 @@ import type { JsonPoster } from '../../kube/accounts/token-request.ts';
 import type { KubeClient } from '../../kube/api/client.ts';
 import { openDeadline, untilAborted } from '../../../base/time/deadline.ts';
 import { networkCode } from '../../../base/network-code.ts';
+import { failed } from '../source.ts';
 import type {
   MayRetry,
   SourceFailure,
@@ -89,7 +90,11 @@ export function createEntraSource(options: Composition): TokenSource<EntraIdenti
       try {
         return await untilAborted(signal, fetchToken(request, mayRetry, signal, options));
       } catch (error) {
-        return failed(deadline.passed ? late(options) : broken(error));
+        // Messages of unexpected errors may contain secrets, so only the name is reported.
+        const problem = deadline.passed
+          ? `there is no token of Entra ID after ${options.timeoutMs} ms`
+          : `Entra ID is unreachable (${networkCode(error)})`;
+        return failed(entraDown(problem, 1_000));
       }
     },
   };
@@ -125,16 +130,3 @@ const untried: SourceFailure = {
   retryAfterS: 1,
   cooldownMs: 0,
 };
-
-function late({ timeoutMs }: Composition): SourceFailure {
-  return entraDown(`there is no token of Entra ID after ${timeoutMs} ms`, 1_000);
-}
-
-/** Only for unexpected errors. Messages may contain secrets, so only the name is reported. */
-function broken(error: unknown): SourceFailure {
-  return entraDown(`Entra ID is unreachable (${networkCode(error)})`, 1_000);
-}
-
-function failed(failure: SourceFailure): SourceResult {
-  return { ok: false, failure };
-}

@@ -7,7 +7,7 @@ import type * as Msal from '@azure/msal-node';
 import type { Clock } from '../../../base/time/clock.ts';
 import { parseRecord } from '../../../base/json-value.ts';
 import { networkCode } from '../../../base/network-code.ts';
-import type { SourceFailure, SourceResult } from '../source.ts';
+import { failed, type SourceFailure, type SourceResult } from '../source.ts';
 import { entraDown, classifyEntraError, type EntraAnswer } from './aadsts.ts';
 import type { EntraIdentity } from './entra-identity.ts';
 import { parseEntraToken } from '../token-fields.ts';
@@ -54,7 +54,8 @@ export function createExchange({ network, clock }: ExchangeOptions): Exchange {
       const requested = { clientId: identity.clientId, resource };
       const parsed = parseEntraToken(answer.body, requested, clock.wallMs(), answer.clockAheadMs);
       if (parsed.ok) return parsed;
-      if (!isRefusal(answer)) return failed(entraDown(`Entra ID answered ${parsed.problem}`));
+      const isRefusal = parseRecord(answer.body)?.['error'] !== undefined;
+      if (!isRefusal) return failed(entraDown(`Entra ID answered ${parsed.problem}`));
     }
     if (answer !== undefined) return failed(classifyEntraError(answer, secretsIn(form)));
     if (error !== undefined) return failed(entraDown(describe(error)));
@@ -147,10 +148,6 @@ function createNetworkClient(
   };
 }
 
-function isRefusal({ body }: EntraAnswer): boolean {
-  return parseRecord(body)?.['error'] !== undefined;
-}
-
 /**
  * Entra ID takes the part before the last slash of a scope as the audience, so
  * `https://management.azure.com/` becomes `https://management.azure.com//.default`.
@@ -187,8 +184,4 @@ function unsent(error: unknown): SourceFailure {
     description: `the credential cannot be used for a request to Entra ID (${word})`,
     cooldownMs: 5_000,
   };
-}
-
-function failed(failure: SourceFailure): SourceResult {
-  return { ok: false, failure };
 }

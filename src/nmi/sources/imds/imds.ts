@@ -13,14 +13,8 @@ import { parseRecord, stringAt } from '../../../base/json-value.ts';
 import { correlationHeader, type LoopDetection } from './loop-detection.ts';
 import { networkCode } from '../../../base/network-code.ts';
 import { parseRetryAfter } from '../../../base/retry-after.ts';
-import type {
-  MayRetry,
-  NodeIdentity,
-  SourceFailure,
-  SourceResult,
-  TokenRequest,
-  TokenSource,
-} from '../source.ts';
+import { failed } from '../source.ts';
+import type { MayRetry, NodeIdentity, SourceResult, TokenRequest, TokenSource } from '../source.ts';
 import { classifyEntraError } from '../entra/aadsts.ts';
 import { ImdsConnections } from './imds-connections.ts';
 import { identityOf, parseImdsToken } from '../token-fields.ts';
@@ -229,10 +223,6 @@ function down(description: string, retryAfterS?: number): SourceResult {
     cooldownMs: 250,
     ...(retryAfterS === undefined ? {} : { retryAfterS: Math.min(retryAfterS, 10) }),
   });
-}
-
-function failed(failure: SourceFailure): SourceResult {
-  return { ok: false, failure };
 }
 
 function parseImdsError(body: string): { error: string; description: string } {

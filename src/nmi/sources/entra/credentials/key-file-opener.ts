@@ -46,7 +46,8 @@ export function createKeyFileOpener({
       if (queue.length > 0) waiting.set(owner, queue);
       if (job === undefined) continue;
       try {
-        worker ??= start().on('error', ignore);
+        // The waiter for a reply gets the error; without one it must not end the process.
+        worker ??= start().on('error', () => undefined);
         // A copy: other data in the same memory is not sent.
         worker.postMessage({ ...job.file, bytes: Uint8Array.from(job.file.bytes) });
         const signal = AbortSignal.timeout(timeoutMs);
@@ -119,8 +120,4 @@ function explain(error: unknown): KeyFileError {
     default:
       return new KeyFileError('MALFORMED', 'cannot be read');
   }
-}
-
-function ignore(): void {
-  // The waiter for a reply gets the error; without a waiter it must not end the process.
 }

@@ -52,15 +52,12 @@ function readRsa(der: Buffer): Buffer {
   try {
     const key = parseDer(der);
     const parts = childrenOf(key);
-    if (parts.length === 9 && parts.every(isInteger)) return toDer(key);
+    const isPlain = parts.every(({ type }) => type === forge.asn1.Type.INTEGER);
+    if (parts.length === 9 && isPlain) return toDer(key);
   } catch {
     // Reported below.
   }
   throw damaged();
-}
-
-function isInteger({ type }: forge.asn1.Asn1): boolean {
-  return type === forge.asn1.Type.INTEGER;
 }
 
 /** The library's errors are not shown: their texts are not meant for users. */

@@ -7,7 +7,7 @@ import {
   type SecretReader,
   type SecretResult,
 } from '../../../kube/accounts/secrets.ts';
-import type { SourceFailure } from '../../source.ts';
+import { failed } from '../../source.ts';
 import { openCredentialCache, type CredentialCache } from './credential-cache.ts';
 import type { ClientCredentialResult, CredentialKind, CredentialSettings } from './descriptor.ts';
 
@@ -128,8 +128,4 @@ function unusable(result: Exclude<SecretResult, { kind: 'found' }>): ClientCrede
     case 'unavailable':
       return unavailableCredential(result.problem, result.retryAfterMs);
   }
-}
-
-function failed(failure: SourceFailure): ClientCredentialResult {
-  return { ok: false, failure };
 }
