@@ -23,7 +23,7 @@ interface Edit {
 const credentials = 'src/nmi/sources/entra/credentials';
 const clientCredential = `export const recipeKind = describeSecretKind(
   { kind: 'cooked', type: 4, typeTitle: 'recipe' },
-  (options) => openSecretCache(() => invalidCredential('is of a recipe'), options),
+  () => () => invalidCredential('is of a recipe'),
 );
 `;
 
@@ -45,7 +45,7 @@ const recipes: Readonly<Record<string, readonly Edit[]>> = {
     {
       file: `${credentials}/recipe.ts`,
       text: `/** Of the test of recipes. */
-import { describeSecretKind, invalidCredential, openSecretCache } from './secret-credential.ts';
+import { describeSecretKind, invalidCredential } from './secret-credential.ts';
 
 ${clientCredential}`,
     },

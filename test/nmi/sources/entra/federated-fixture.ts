@@ -4,13 +4,15 @@
  */
 import assert from 'node:assert/strict';
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import type { ObjectName } from '../../../../src/cache/index/object-name.ts';
 import { KubeError } from '../../../../src/nmi/kube/api/kube-error.ts';
 import type { RequestOptions } from '../../../../src/nmi/kube/api/client.ts';
 import type { AgentAccount, OwnAccount } from '../../../../src/nmi/kube/accounts/own-account.ts';
 import type { JsonPoster } from '../../../../src/nmi/kube/accounts/token-request.ts';
+import { openCredentialCache } from '../../../../src/nmi/sources/entra/credentials/credential-cache.ts';
 import {
-  openNodeCredentials,
-  openPodCredentials,
+  openNodeAssertions,
+  openPodAssertions,
   type NodeCredential,
   type PodCredential,
 } from '../../../../src/nmi/sources/entra/credentials/federated.ts';
@@ -233,7 +235,7 @@ export interface Fixture extends Disposable {
 
 export function openFixture(
   live: Readonly<Record<string, string>>,
-  { maxKept, account, isNeeded = () => true }: FixtureOptions = {},
+  { maxKept = 256, account, isNeeded = () => true }: FixtureOptions = {},
 ): Fixture {
   const clock = new HandClock();
   // Late enough that a test does not pass only because the clock is near zero.
@@ -247,20 +249,17 @@ export function openFixture(
     ...account,
   };
   const ownAccount: OwnAccount = { get: () => Promise.resolve(agent) };
-  const options = {
-    client: api,
-    clock,
-    isNeeded,
-    ...(maxKept === undefined ? {} : { maxKept }),
+  const options = { clock, isNeeded, maxKept };
+  const context = { tokenClient: api, clock };
+  const livePodOf = ({ name }: ObjectName) => {
+    const uid = pods.get(name);
+    return uid === undefined ? undefined : { name: `pod-${uid}`, uid };
   };
-  const pod = openPodCredentials({
+  const pod = openCredentialCache({ ...options, ...openPodAssertions({ ...context, livePodOf }) });
+  const node = openCredentialCache({
     ...options,
-    livePodOf: ({ name }) => {
-      const uid = pods.get(name);
-      return uid === undefined ? undefined : { name: `pod-${uid}`, uid };
-    },
+    ...openNodeAssertions({ ...context, ownAccount }),
   });
-  const node = openNodeCredentials({ ...options, ownAccount });
   const clientCredentials: Credentials = {
     pod: byIdentity(pod),
     node: byIdentity(node),

@@ -11,10 +11,7 @@ import type { ClientCredentialResult } from './descriptor.ts';
 import {
   describeSecretKind,
   invalidCredential,
-  openSecretCache,
   unavailableCredential,
-  type SecretCredentialOptions,
-  type SecretCredentials,
 } from './secret-credential.ts';
 import { listKeys, parseUtf8, withoutLineEnd } from './secret-entries.ts';
 
@@ -26,20 +23,14 @@ interface FoundFile {
 
 export const certificateKind = describeSecretKind(
   { kind: 'certificate', type: 2, typeTitle: 'certificate' },
-  openCertificateCredentials,
+  (context) => {
+    const open = createKeyFileOpener();
+    return (secret, data) =>
+      makeClientCertificate(secret, data, context.clock.wallMs(), open, (expiresAtWallMs) =>
+        context.onCertificate(secret, expiresAtWallMs),
+      );
+  },
 );
-
-/** Exported for its tests. */
-export function openCertificateCredentials(options: SecretCredentialOptions): SecretCredentials {
-  const open = createKeyFileOpener();
-  return openSecretCache(
-    (secret, data) =>
-      makeClientCertificate(secret, data, options.clock.wallMs(), open, (expiresAtWallMs) =>
-        options.onCertificate?.(secret, expiresAtWallMs),
-      ),
-    options,
-  );
-}
 
 /** Exported for its tests. Never rejects. */
 export async function makeClientCertificate(

@@ -5,24 +5,14 @@
 import type { Clock } from '../../../../base/time/clock.ts';
 import { ExpiringMap } from '../../../../base/expiring-map.ts';
 import { SingleFlight } from '../../../../base/single-flight.ts';
-import type { ClientCredential, CredentialProvider, ClientCredentialResult } from './descriptor.ts';
+import type {
+  ClientCredential,
+  ClientCredentialResult,
+  CredentialLoader,
+  CredentialProvider,
+} from './descriptor.ts';
 
-export interface Loaded {
-  readonly result: ClientCredentialResult;
-  /** By the monotonic clock. */
-  readonly keepMs: number;
-  /**
-   * By the wall clock. Both clocks must allow it, so neither a step of the wall clock nor a
-   * suspended machine extends its life.
-   */
-  readonly usableUntilWallMs?: number;
-}
-
-export interface CredentialCacheOptions<C> {
-  /** Changes when what was loaded before must not be used any more. */
-  readonly keyOf: (credential: C) => string;
-  /** Must not reject. Until it waits for something, `keyOf` is the same. */
-  readonly load: (credential: C) => Promise<Loaded>;
+export interface CredentialCacheOptions<C> extends CredentialLoader<C> {
   readonly isNeeded: (credential: C) => boolean;
   readonly clock: Clock;
   readonly maxKept: number;
@@ -41,7 +31,8 @@ interface Kept<C> {
 }
 
 export function openCredentialCache<C>(options: CredentialCacheOptions<C>): CredentialCache<C> {
-  const { keyOf, load, isNeeded, clock, maxKept } = options;
+  const { isNeeded, clock, maxKept } = options;
+  const keyOf = (credential: C): string => options.keyOf(credential);
   const kept = new ExpiringMap<Kept<C>>(clock, maxKept);
   const loading = new SingleFlight<ClientCredentialResult>();
   /** Credentials that a fetch got from the cache: there may be a newer one since. */
@@ -57,7 +48,7 @@ export function openCredentialCache<C>(options: CredentialCacheOptions<C>): Cred
 
   async function read(key: string, credential: C): Promise<ClientCredentialResult> {
     dropUnneeded();
-    const { result, keepMs, usableUntilWallMs = Infinity } = await load(credential);
+    const { result, keepMs, usableUntilWallMs = Infinity } = await options.load(credential);
     const entry = { key, credential, result, usableUntilWallMs };
     const isUsable = keepMs > 0 && clock.wallMs() < usableUntilWallMs;
     if (isUsable && mayBeKept(entry)) kept.set(key, entry, keepMs);

@@ -35,6 +35,24 @@ export type ClientCredentialResult =
   | { readonly ok: true; readonly clientCredential: ClientCredential }
   | { readonly ok: false; readonly failure: SourceFailure };
 
+export interface Loaded {
+  readonly result: ClientCredentialResult;
+  /** By the monotonic clock. */
+  readonly keepMs: number;
+  /**
+   * By the wall clock. Both clocks must allow it, so neither a step of the wall clock nor a
+   * suspended machine extends its life.
+   */
+  readonly usableUntilWallMs?: number;
+}
+
+export interface CredentialLoader<C> {
+  /** Changes when what was loaded before must not be used any more. */
+  keyOf(credential: C): string;
+  /** Must not reject. Until it waits for something, `keyOf` is the same. */
+  load(credential: C): Promise<Loaded>;
+}
+
 /** Keeps no credential and no timer after its disposal. */
 export interface CredentialProvider<C> extends Disposable {
   /** Rejects only with the signal's reason. */
@@ -90,5 +108,5 @@ export interface CredentialKind<C extends { readonly kind: string }> {
   /** Different for credentials of this kind that come from different sources. Not secret. */
   key(credential: C): string;
   objectOf(credential: C): ObjectName | undefined;
-  open(context: CredentialContext<C>): CredentialProvider<C>;
+  open(context: CredentialContext<C>): CredentialLoader<C>;
 }

@@ -8,18 +8,9 @@
  */
 import { objectKey, type ObjectName } from '../../../../cache/index/object-name.ts';
 import { createOwnAccount, type OwnAccount } from '../../../kube/accounts/own-account.ts';
-import {
-  requestServiceAccountToken,
-  type JsonPoster,
-} from '../../../kube/accounts/token-request.ts';
+import { requestServiceAccountToken } from '../../../kube/accounts/token-request.ts';
 import type { SourceFailure } from '../../source.ts';
-import {
-  openCredentialCache,
-  type CredentialCache,
-  type CredentialCacheOptions,
-  type Loaded,
-} from './credential-cache.ts';
-import type { CredentialKind, CredentialContext } from './descriptor.ts';
+import type { CredentialContext, CredentialKind, CredentialLoader, Loaded } from './descriptor.ts';
 import { failureOfAccount, failureOfToken, noLivePod, type Subject } from './federated-failure.ts';
 
 export interface PodCredential {
@@ -44,7 +35,7 @@ export const federatedPodKind: CredentialKind<PodCredential> = {
     federation === '' || federation === 'pod' ? podCredential(serviceAccount, audience) : undefined,
   key: keyOfPod,
   objectOf: ({ serviceAccount }) => serviceAccount,
-  open: (context) => openPodCredentials({ ...context, client: context.tokenClient }),
+  open: openPodAssertions,
 };
 
 export const federatedNodeKind: CredentialKind<NodeCredential> = {
@@ -57,12 +48,7 @@ export const federatedNodeKind: CredentialKind<NodeCredential> = {
       : 'has a spec.federation that is neither "pod" nor "node"',
   key: keyOfNode,
   objectOf: () => undefined,
-  open: (context) =>
-    openNodeCredentials({
-      ...context,
-      client: context.tokenClient,
-      ownAccount: createOwnAccount(context),
-    }),
+  open: (context) => openNodeAssertions({ ...context, ownAccount: createOwnAccount(context) }),
 };
 
 export function podCredential(serviceAccount: ObjectName, audience: string): PodCredential {
@@ -77,10 +63,7 @@ function keyOfNode({ audience }: NodeCredential): string {
   return audience;
 }
 
-interface AssertionOptions<C> extends Pick<CredentialCacheOptions<C>, 'isNeeded' | 'clock'> {
-  readonly client: JsonPoster;
-  readonly maxKept?: number;
-}
+type TokenContext = Pick<CredentialContext<never>, 'tokenClient' | 'clock'>;
 
 /**
  * An assertion has to live until Entra ID has checked it, by a clock that agrees with the API
@@ -90,51 +73,45 @@ const marginMs = 5 * 60_000;
 /** The requested lifetime; the server decides. An hour is Kubernetes' own default. */
 const expirationSeconds = 3600;
 const timeoutMs = 5_000;
-const defaultMaxKept = 256;
 
-/** Exported for its tests, as `openNodeCredentials`. */
-export function openPodCredentials(
-  options: AssertionOptions<PodCredential> & Pick<CredentialContext<PodCredential>, 'livePodOf'>,
-): CredentialCache<PodCredential> {
-  const { livePodOf } = options;
-  return openCredentialCache({
-    maxKept: defaultMaxKept,
-    ...options,
+/** Exported for its tests, as `openNodeAssertions`. */
+export function openPodAssertions(
+  context: TokenContext & Pick<CredentialContext<never>, 'livePodOf'>,
+): CredentialLoader<PodCredential> {
+  return {
     keyOf: (credential) =>
-      `${keyOfPod(credential)} ${livePodOf(credential.serviceAccount)?.uid ?? ''}`,
+      `${keyOfPod(credential)} ${context.livePodOf(credential.serviceAccount)?.uid ?? ''}`,
     async load({ serviceAccount, audience }) {
-      const pod = livePodOf(serviceAccount);
+      const pod = context.livePodOf(serviceAccount);
       if (pod === undefined) return failed(noLivePod(serviceAccount));
-      return loadAssertion(options, { serviceAccount, pod, audience });
+      return loadAssertion(context, { serviceAccount, pod, audience });
     },
-  });
+  };
 }
 
-export function openNodeCredentials(
-  options: AssertionOptions<NodeCredential> & { readonly ownAccount: OwnAccount },
-): CredentialCache<NodeCredential> {
-  return openCredentialCache({
-    maxKept: defaultMaxKept,
-    ...options,
+export function openNodeAssertions(
+  context: TokenContext & { readonly ownAccount: OwnAccount },
+): CredentialLoader<NodeCredential> {
+  return {
     keyOf: keyOfNode,
     async load({ audience }) {
-      const account = await options.ownAccount.get();
+      const account = await context.ownAccount.get();
       if (account.kind !== 'ok') return failed(failureOfAccount(account));
       const { serviceAccount, pod } = account;
-      return loadAssertion(options, { serviceAccount, pod, audience });
+      return loadAssertion(context, { serviceAccount, pod, audience });
     },
-  });
+  };
 }
 
 /** Its life is counted from before the request. Failures are not cached here. */
 async function loadAssertion(
-  { client, clock }: Pick<AssertionOptions<unknown>, 'client' | 'clock'>,
+  { tokenClient, clock }: TokenContext,
   subject: Subject,
 ): Promise<Loaded> {
   const sentAtMs = clock.monotonicMs();
   const { serviceAccount, audience, pod } = subject;
   const request = { serviceAccount, audience, expirationSeconds, boundTo: pod };
-  const outcome = await requestServiceAccountToken(client, request, { timeoutMs });
+  const outcome = await requestServiceAccountToken(tokenClient, request, { timeoutMs });
   if (outcome.kind !== 'ok') return failed(failureOfToken(outcome, subject));
   const { token, lifeMs, expiresAtWallMs } = outcome;
   const spareMs = Math.min(marginMs, lifeMs / 2);

@@ -1,6 +1,7 @@
 /** The kinds of credentials for Entra ID. A new kind needs its own file and a line here. */
 import type { ObjectName } from '../../../../cache/index/object-name.ts';
 import { certificateKind } from './certificate.ts';
+import { openCredentialCache } from './credential-cache.ts';
 import type { CredentialKind, CredentialContext, CredentialProvider } from './descriptor.ts';
 import { federatedNodeKind, federatedPodKind } from './federated.ts';
 import { secretKind } from './secret.ts';
@@ -43,25 +44,20 @@ export function secretOf(credential: EntraCredential): ObjectName | undefined {
     : undefined;
 }
 
+/** Most credentials in memory, with LRU eviction. */
+const maxKept = 2_000;
+
 export function openCredentials(
   context: CredentialContext<EntraCredential>,
 ): CredentialProvider<EntraCredential> {
-  const opened = credentialKinds.map((each) => ({
-    kind: each.kind,
-    clientCredentials: each.open(context),
-  }));
-  return {
-    get: (credential, signal) =>
-      ofKind(opened, credential).clientCredentials.get(credential, signal),
-    forget: (credential, refused) =>
-      ofKind(opened, credential).clientCredentials.forget(credential, refused),
-    dropUnneeded() {
-      for (const { clientCredentials } of opened) clientCredentials.dropUnneeded();
-    },
-    [Symbol.dispose]() {
-      for (const { clientCredentials } of opened) clientCredentials[Symbol.dispose]();
-    },
-  };
+  const loaders = credentialKinds.map((each) => ({ kind: each.kind, of: each.open(context) }));
+  return openCredentialCache({
+    keyOf: (credential) => `${credential.kind} ${ofKind(loaders, credential).of.keyOf(credential)}`,
+    load: (credential) => ofKind(loaders, credential).of.load(credential),
+    isNeeded: (credential) => context.isNeeded(credential),
+    clock: context.clock,
+    maxKept,
+  });
 }
 
 function ofKind<T extends { readonly kind: string }>(

@@ -8,18 +8,17 @@ import {
   type SecretResult,
 } from '../../../kube/accounts/secrets.ts';
 import { failed } from '../../source.ts';
-import { openCredentialCache, type CredentialCache } from './credential-cache.ts';
-import type { ClientCredentialResult, CredentialKind, CredentialSettings } from './descriptor.ts';
+import type {
+  ClientCredentialResult,
+  CredentialKind,
+  CredentialLoader,
+  CredentialSettings,
+} from './descriptor.ts';
 
-export interface SecretCredentialOptions {
-  readonly reader: Pick<SecretReader, 'read'>;
+export interface SecretContext {
   readonly clock: Clock;
-  /** Most cached Secrets, with LRU eviction. Default 1000. */
-  readonly maxKept?: number;
   /** Called with the expiry of a certificate that was read. */
-  readonly onCertificate?: (secret: ObjectName, expiresAtWallMs: number) => void;
-  /** Whether any identity uses the Secret now. Default: always. */
-  readonly isNeeded?: (secret: ObjectName) => boolean;
+  onCertificate(secret: ObjectName, expiresAtWallMs: number): void;
 }
 
 /** Makes a credential from the entries of a Secret. Must not reject. */
@@ -27,9 +26,6 @@ export type MakeCredential = (
   secret: ObjectName,
   data: ReadonlyMap<string, Buffer>,
 ) => ClientCredentialResult | Promise<ClientCredentialResult>;
-
-/** A client credential depends on its Secret only, so identities with the same Secret share it. */
-export type SecretCredentials = CredentialCache<{ readonly secret: ObjectName }>;
 
 /** A client credential is used so long before its Secret is read again. */
 const keepMs = 60_000;
@@ -47,7 +43,7 @@ export function describeSecretKind<K extends string>(
     CredentialKind<SecretCredential<K>>,
     'kind' | 'type' | 'typeTitle' | 'hasAuxiliaryTenants'
   >,
-  open: (options: SecretCredentialOptions) => SecretCredentials,
+  openMaker: (context: SecretContext) => MakeCredential,
 ): CredentialKind<SecretCredential<K>> {
   const { kind } = own;
   return {
@@ -57,16 +53,16 @@ export function describeSecretKind<K extends string>(
       const secret = parseSecretName(settings);
       return typeof secret === 'string' ? secret : { kind, secret };
     },
-    key: ({ secret }) => objectKey(secret.namespace, secret.name),
+    key: keyOf,
     objectOf: ({ secret }) => secret,
-    open: (context) =>
-      open({
-        reader: createSecretReader(context.client),
-        clock: context.clock,
+    open({ client, clock, onCertificate }) {
+      const make = openMaker({
+        clock,
         onCertificate: (secret, expiresAtWallMs) =>
-          context.onCertificate({ kind, secret }, expiresAtWallMs),
-        isNeeded: (secret) => context.isNeeded({ kind, secret }),
-      }),
+          onCertificate({ kind, secret }, expiresAtWallMs),
+      });
+      return loaderOf(createSecretReader(client), make);
+    },
   };
 }
 
@@ -80,22 +76,24 @@ function parseSecretName({ namespace, entra }: CredentialSettings): ObjectName |
   return { namespace, name: secretName };
 }
 
-export function openSecretCache(
+function keyOf({ secret }: { readonly secret: ObjectName }): string {
+  return objectKey(secret.namespace, secret.name);
+}
+
+/** Exported for its tests. */
+export function loaderOf(
+  reader: Pick<SecretReader, 'read'>,
   makeCredential: MakeCredential,
-  { reader, clock, maxKept = 1_000, isNeeded = () => true }: SecretCredentialOptions,
-): SecretCredentials {
-  return openCredentialCache({
-    keyOf: ({ secret }) => objectKey(secret.namespace, secret.name),
+): CredentialLoader<{ readonly secret: ObjectName }> {
+  return {
+    keyOf,
     async load({ secret }) {
       const found = await reader.read(secret);
       const result =
         found.kind === 'found' ? await makeCredential(secret, found.data) : unusable(found);
       return { result, keepMs: result.ok ? keepMs : Math.min(keepMs, result.failure.cooldownMs) };
     },
-    isNeeded: ({ secret }) => isNeeded(secret),
-    clock,
-    maxKept,
-  });
+  };
 }
 
 export function invalidCredential(description: string): ClientCredentialResult {

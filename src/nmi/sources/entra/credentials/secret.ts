@@ -6,26 +6,15 @@ import type { ObjectName } from '../../../../cache/index/object-name.ts';
 import { titleOf } from '../../../kube/accounts/secrets.ts';
 import { printable } from '../../../../base/printable.ts';
 import type { ClientCredentialResult } from './descriptor.ts';
-import {
-  describeSecretKind,
-  invalidCredential,
-  openSecretCache,
-  type SecretCredentialOptions,
-  type SecretCredentials,
-} from './secret-credential.ts';
+import { describeSecretKind, invalidCredential } from './secret-credential.ts';
 import { listKeys, parseUtf8, withoutLineEnd } from './secret-entries.ts';
 
 const secretKey = 'clientSecret';
 
 export const secretKind = describeSecretKind(
   { kind: 'secret', type: 1, typeTitle: 'secret', hasAuxiliaryTenants: true },
-  openSecretCredentials,
+  () => makeClientSecret,
 );
-
-/** Exported for its tests. */
-export function openSecretCredentials(options: SecretCredentialOptions): SecretCredentials {
-  return openSecretCache(makeClientSecret, options);
-}
 
 /** Exported for its tests: no I/O. */
 export function makeClientSecret(

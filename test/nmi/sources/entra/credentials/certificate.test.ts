@@ -4,14 +4,14 @@ import { after, before, describe, it } from 'node:test';
 import fc from 'fast-check';
 import forge from 'node-forge';
 import { openFakeKube } from '../../../../../lab/fakes/kube/fake-kube.ts';
-import { createSecretReader } from '../../../../../src/nmi/kube/accounts/secrets.ts';
-import {
-  makeClientCertificate,
-  openCertificateCredentials,
-} from '../../../../../src/nmi/sources/entra/credentials/certificate.ts';
+import { makeClientCertificate } from '../../../../../src/nmi/sources/entra/credentials/certificate.ts';
 import { KeyFileError } from '../../../../../src/nmi/sources/entra/credentials/key-file-error.ts';
 import type { KeyFileOpener } from '../../../../../src/nmi/sources/entra/credentials/key-file-opener.ts';
 import { openKeyFile } from '../../../../../src/nmi/sources/entra/credentials/key-file.ts';
+import {
+  objectOf,
+  openCredentials,
+} from '../../../../../src/nmi/sources/entra/credentials/kinds.ts';
 import type {
   ClientCertificate,
   ClientCredentialResult,
@@ -353,13 +353,17 @@ describe('a certificate in a Secret', { skip: withoutOpenssl }, () => {
     await using client = await clientOf(fake);
     const clock = new HandClock(Date.now());
     const ends: [string, number][] = [];
-    using clientCredentials = openCertificateCredentials({
-      reader: createSecretReader(client),
+    using clientCredentials = openCredentials({
+      client,
+      tokenClient: client,
       clock,
-      onCertificate: (secret, expiresAtWallMs) => ends.push([secret.name, expiresAtWallMs]),
+      livePodOf: () => undefined,
+      isNeeded: () => true,
+      onCertificate: (credential, expiresAtWallMs) =>
+        ends.push([objectOf(credential)?.name ?? '', expiresAtWallMs]),
     });
     const get = (): Promise<ClientCredentialResult> =>
-      clientCredentials.get({ secret: name }, new AbortController().signal);
+      clientCredentials.get({ kind: 'certificate', secret: name }, new AbortController().signal);
     const apply = (bytes: Buffer): void => {
       fake.apply({
         apiVersion: 'v1',

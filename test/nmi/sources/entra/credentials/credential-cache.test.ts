@@ -1,16 +1,19 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { openFakeKube, type FakeKube } from '../../../../../lab/fakes/kube/fake-kube.ts';
+import type { ObjectName } from '../../../../../src/cache/index/object-name.ts';
 import {
   createSecretReader,
   type SecretReader,
   type SecretResult,
 } from '../../../../../src/nmi/kube/accounts/secrets.ts';
+import { openCredentialCache } from '../../../../../src/nmi/sources/entra/credentials/credential-cache.ts';
 import type {
   ClientCredential,
   ClientCredentialResult,
 } from '../../../../../src/nmi/sources/entra/credentials/descriptor.ts';
-import { openSecretCredentials } from '../../../../../src/nmi/sources/entra/credentials/secret.ts';
+import { loaderOf } from '../../../../../src/nmi/sources/entra/credentials/secret-credential.ts';
+import { makeClientSecret } from '../../../../../src/nmi/sources/entra/credentials/secret.ts';
 import { HandClock } from '../../../../support/hand-clock.ts';
 import { clientOf } from '../../../kube/kube-test-bed.ts';
 
@@ -56,6 +59,27 @@ function heldReader(): Pick<SecretReader, 'read'> & {
 
 function foundIn(text: string): SecretResult {
   return { kind: 'found', data: new Map([['clientSecret', Buffer.from(text)]]) };
+}
+
+interface SecretOptions {
+  readonly reader: Pick<SecretReader, 'read'>;
+  readonly clock: HandClock;
+  readonly maxKept?: number;
+  readonly isNeeded?: (secret: ObjectName) => boolean;
+}
+
+function openSecretCredentials({
+  reader,
+  clock,
+  maxKept = 1_000,
+  isNeeded = () => true,
+}: SecretOptions) {
+  return openCredentialCache({
+    ...loaderOf(reader, makeClientSecret),
+    isNeeded: ({ secret }) => isNeeded(secret),
+    clock,
+    maxKept,
+  });
 }
 
 describe('client credentials by client secret', () => {

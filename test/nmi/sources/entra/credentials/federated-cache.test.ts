@@ -3,7 +3,8 @@ import { describe, it } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { openFakeKube } from '../../../../../lab/fakes/kube/fake-kube.ts';
 import { asRecord, parseRecord } from '../../../../../src/base/json-value.ts';
-import { openPodCredentials } from '../../../../../src/nmi/sources/entra/credentials/federated.ts';
+import { openCredentialCache } from '../../../../../src/nmi/sources/entra/credentials/credential-cache.ts';
+import { openPodAssertions } from '../../../../../src/nmi/sources/entra/credentials/federated.ts';
 import { HandClock } from '../../../../support/hand-clock.ts';
 import { clientOf, rawPod } from '../../../kube/kube-test-bed.ts';
 import {
@@ -23,11 +24,11 @@ describe('the assertion of a pod', () => {
     await using client = await clientOf(fake);
     fake.apply({ apiVersion: 'v1', kind: 'ServiceAccount', metadata: { name: 'demo' } });
     const uid = fake.apply(rawPod('one')).metadata.uid!;
-    using clientCredentials = openPodCredentials({
-      client,
-      clock: new HandClock(Date.now()),
-      isNeeded: () => true,
-      livePodOf: () => ({ name: 'one', uid }),
+    const clock = new HandClock(Date.now());
+    const livePodOf = () => ({ name: 'one', uid });
+    using clientCredentials = openCredentialCache({
+      ...openPodAssertions({ tokenClient: client, clock, livePodOf }),
+      ...{ clock, isNeeded: () => true, maxKept: 256 },
     });
     const { credential } = podIdentity('demo', { namespace: 'default' });
     const assertion = assertionOf(

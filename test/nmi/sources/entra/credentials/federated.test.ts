@@ -3,7 +3,8 @@ import { describe, it } from 'node:test';
 import { createAccountUser } from '../../../../../lab/fakes/kube/tokens.ts';
 import { openFakeKube } from '../../../../../lab/fakes/kube/fake-kube.ts';
 import { createOwnAccount } from '../../../../../src/nmi/kube/accounts/own-account.ts';
-import { openNodeCredentials } from '../../../../../src/nmi/sources/entra/credentials/federated.ts';
+import { openCredentialCache } from '../../../../../src/nmi/sources/entra/credentials/credential-cache.ts';
+import { openNodeAssertions } from '../../../../../src/nmi/sources/entra/credentials/federated.ts';
 import { HandClock } from '../../../../support/hand-clock.ts';
 import { clientOf } from '../../../kube/kube-test-bed.ts';
 import {
@@ -52,11 +53,9 @@ describe('the assertion of the node', () => {
     await using client = await clientOf(fake);
     const clock = new HandClock(Date.now());
     const ownAccount = createOwnAccount({ client });
-    using clientCredentials = openNodeCredentials({
-      client,
-      clock,
-      ownAccount,
-      isNeeded: () => true,
+    using clientCredentials = openCredentialCache({
+      ...openNodeAssertions({ tokenClient: client, clock, ownAccount }),
+      ...{ clock, isNeeded: () => true, maxKept: 256 },
     });
     const get = () => clientCredentials.get(nodeIdentity().credential, AbortSignal.timeout(5_000));
     const failure = failureOf(await get());

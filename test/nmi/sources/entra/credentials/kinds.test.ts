@@ -122,6 +122,38 @@ describe('the kinds of credentials', () => {
 });
 
 describe('the credentials', () => {
+  it('are kept while an identity needs one of their kind', async () => {
+    const asked: unknown[] = [];
+    let [isNeeded, reads] = [true, 0];
+    const data = { clientSecret: Buffer.from('s').toString('base64') };
+    const getJson = () => {
+      reads += 1;
+      return Promise.resolve({ data });
+    };
+    const client = { getJson } as Partial<KubeClient> as KubeClient;
+    const { credential } = samples.secret;
+    using clientCredentials = openCredentials({
+      client,
+      tokenClient: client,
+      clock: new HandClock(),
+      livePodOf: () => undefined,
+      isNeeded: (each) => {
+        asked.push(each);
+        return isNeeded;
+      },
+      onCertificate: () => undefined,
+    });
+    const get = () => clientCredentials.get(credential, AbortSignal.timeout(5_000));
+    await get();
+    await get();
+    assert.equal(reads, 1);
+    isNeeded = false;
+    clientCredentials.dropUnneeded();
+    await get();
+    assert.equal(reads, 2);
+    for (const each of asked) assert.equal(each, credential);
+  });
+
   it('of every kind are not kept after their disposal', async () => {
     const clock = new HandClock();
     const data = { clientSecret: Buffer.from('canary').toString('base64') };

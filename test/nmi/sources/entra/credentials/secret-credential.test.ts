@@ -4,15 +4,15 @@ import type { ObjectName } from '../../../../../src/cache/index/object-name.ts';
 import type { CredentialSettings } from '../../../../../src/nmi/sources/entra/credentials/descriptor.ts';
 import {
   describeSecretKind,
-  type SecretCredentialOptions,
+  type SecretContext,
 } from '../../../../../src/nmi/sources/entra/credentials/secret-credential.ts';
 import { HandClock } from '../../../../support/hand-clock.ts';
 
 function describeKind() {
-  const opened: SecretCredentialOptions[] = [];
+  const opened: SecretContext[] = [];
   const own = { kind: 'test', type: 9, typeTitle: 'a test' } as const;
-  const kind = describeSecretKind(own, (options) => {
-    opened.push(options);
+  const kind = describeSecretKind(own, (context) => {
+    opened.push(context);
     return {} as never;
   });
   return { kind, opened };
@@ -49,10 +49,9 @@ describe('a kind of credential from a Secret', () => {
     }
   });
 
-  it('is opened with the clock, and with who needs a Secret as one of its kind', () => {
+  it('is opened with the clock, and names the certificates that it reads by its kind', () => {
     const { kind, opened } = describeKind();
     const clock = new HandClock();
-    const asked: unknown[] = [];
     const noted: unknown[] = [];
     kind.open({
       client: {} as never,
@@ -60,17 +59,12 @@ describe('a kind of credential from a Secret', () => {
       clock,
       livePodOf: () => undefined,
       onCertificate: (found) => noted.push(found),
-      isNeeded: (credential) => {
-        asked.push(credential);
-        return true;
-      },
+      isNeeded: () => true,
     });
-    const [options] = opened;
-    assert.equal(options?.clock, clock);
+    const [context] = opened;
+    assert.equal(context?.clock, clock);
     const secret: ObjectName = { namespace: 'ns', name: 'sp' };
-    assert.equal(options?.isNeeded?.(secret), true);
-    assert.deepEqual(asked, [{ kind: 'test', secret }]);
-    options?.onCertificate?.(secret, 1);
+    context?.onCertificate(secret, 1);
     assert.deepEqual(noted, [{ kind: 'test', secret }]);
   });
 });
