@@ -27,6 +27,7 @@ export async function explain(args: Args, io: Io): Promise<number> {
     const problem = stringAt(body, 'problem') || `the agent answers with status ${reply.status}`;
     return fail(io, 'explain', problem, exitCodes.failed);
   }
+  // The agent is the same program; a reply with another schema comes from another version.
   if (!isExplanation(body)) {
     return fail(
       io,
@@ -39,7 +40,6 @@ export async function explain(args: Args, io: Io): Promise<number> {
   return body.kind === 'no-pod' ? exitCodes.failed : exitCodes.ok;
 }
 
-/** The agent is the same program; a reply with another schema comes from another version. */
 function isExplanation(value: object | undefined): value is Explanation {
   return value !== undefined && 'schema' in value && value.schema === explanationSchema;
 }

@@ -52,8 +52,10 @@ export async function runPlugin(words: readonly string[], io: Io): Promise<ExitC
       io.stdout(await complete(words.slice(1), io, completeByYargs));
       return exitCodes.ok;
     }
-    const parser = refuseLostValues(words, createParser(start));
-    const output = await parse(parser, joinStandardInput(words));
+    const output = await parse(
+      refuseLostValues(words, createParser(start)),
+      joinStandardInput(words),
+    );
     if (output !== '') io.stdout(`${output}\n`);
     return code;
   } catch (caught) {
@@ -90,10 +92,9 @@ async function parse(parser: Parser, words: readonly string[]): Promise<string> 
 
 /** This flag of yargs is the only way to its completion behind a verb. */
 function completeByYargs(words: readonly string[]): Promise<string> {
+  const doNothing: Start = () => Promise.resolve();
   return parse(createParser(doNothing), ['--get-yargs-completions', 'nmi', ...words]);
 }
-
-const doNothing: Start = () => Promise.resolve();
 
 class UsageProblem extends Error {
   /** Of the verb that the words begin with, or of all verbs. */

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { printable } from '../../src/base/printable.ts';
+import { printable, renderTable } from '../../src/base/printable.ts';
 
 describe('text from outside in an error', () => {
   it('is one line of harmless ASCII', () => {
@@ -11,5 +11,20 @@ describe('text from outside in an error', () => {
   it('is short', () => {
     assert.equal(printable('x'.repeat(300)), 'x'.repeat(300));
     assert.equal(printable('x'.repeat(301)), `${'x'.repeat(297)}...`);
+  });
+});
+
+describe('a table', () => {
+  it('has columns, and a dash for nothing', () => {
+    assert.deepEqual(
+      renderTable(
+        ['A', 'B'],
+        [
+          ['long', ''],
+          ['x', 'y'],
+        ],
+      ),
+      ['A     B', 'long  -', 'x     y'],
+    );
   });
 });

@@ -42,23 +42,6 @@ function renderDocument(value: object): string {
   return document.toString({ directives: false }).replaceAll(new RegExp(moving, 'gu'), escapeUnit);
 }
 
-/** Columns as wide as their widest cell; an empty cell is a dash. */
-export function renderTable(
-  head: readonly string[],
-  rows: readonly (readonly string[])[],
-): readonly string[] {
-  const table = [head, ...rows.map((row) => row.map((cell) => (cell === '' ? '-' : cell)))];
-  const widths = head.map((_, column) =>
-    Math.max(...table.map((cells) => cells[column]?.length ?? 0)),
-  );
-  return table.map((cells) =>
-    cells
-      .map((cell, column) => cell.padEnd(widths[column] ?? 0))
-      .join('  ')
-      .trimEnd(),
-  );
-}
-
 /** A word of a command line, quoted for a shell if necessary. */
 export function shellWord(word: string): string {
   if (/^[\w@%+=:,./-]+$/.test(word)) return word;

@@ -9,6 +9,8 @@ const severities: Readonly<Record<string, Style>> = {
   info: 'cyan',
 };
 
+const verdicts: Readonly<Record<string, Style>> = { GRANTED: 'green', REFUSED: 'red' };
+
 /** JSON and YAML of the plugin have no such lines. */
 export function paint(text: string): string {
   return text
@@ -17,14 +19,9 @@ export function paint(text: string): string {
       (word) => style(severities[word.replace(':', '')] ?? 'red', word),
     )
     .replaceAll(/(?<=^pod \S+: )[A-Z][A-Z ]*[A-Z](?=[,:.]|$)/gm, (verdict) =>
-      style(colorOf(verdict), verdict),
+      style(verdicts[verdict] ?? 'yellow', verdict),
     )
     .replaceAll(/^[A-Z][A-Za-z ]+:$/gm, (title) => style('bold', title));
-}
-
-function colorOf(verdict: string): Style {
-  if (verdict === 'GRANTED') return 'green';
-  return verdict === 'REFUSED' ? 'red' : 'yellow';
 }
 
 /** Whether there is a terminal is decided by who prints. */

@@ -123,7 +123,12 @@ export function createClusterState(
           broker: undefined,
           health: () => ({
             name: stringAt(specOf(pod), 'nodeName'),
-            redirect: { mode: redirectOf(config), detail: '', problem: undefined },
+            // `auto` is eBPF on every node that meets the requirements of the installation.
+            redirect: {
+              mode: isChosenByNode(config) ? 'ebpf' : config.redirect,
+              detail: '',
+              problem: undefined,
+            },
             watches: { unsynced: [], silentForMs: 0, failing: [] },
           }),
           whyUnavailable: () => undefined,
@@ -141,12 +146,7 @@ export function createClusterState(
   };
 }
 
-/** `auto` is eBPF on every node that meets the requirements of the installation. */
-function redirectOf(config: Config): string {
-  return isChosenByNode(config) ? 'ebpf' : config.redirect;
-}
-
-function isChosenByNode({ redirect }: Config): boolean {
+export function isChosenByNode({ redirect }: Config): boolean {
   return redirect === 'auto' || redirect === 'pinned';
 }
 

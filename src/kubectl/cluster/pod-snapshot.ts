@@ -19,13 +19,14 @@ export type Nearby = Omit<Snapshot, 'pods' | 'agents' | 'scope'>;
 type Pods = Read<readonly RawObject[]>;
 
 const daemonSets = 'daemonsets.apps';
+const identityKinds = Object.values(identityResources);
+const kindsElsewhere = [...identityKinds, daemonSets];
 
 export async function readNearby(
   { kubectl }: AgentAccess,
   scope: string | typeof ofContext,
 ): Promise<Nearby> {
   const unread: Unread[] = [];
-  const identityKinds = Object.values(identityResources);
   const resources = [...identityKinds, ...optionalKinds.map(([resource]) => resource)];
   const lists = await kubectl.listKinds(resources, scope);
   const where = typeof scope === 'string' ? ` in namespace ${scope}` : '';
@@ -56,11 +57,13 @@ export async function readPodSnapshot(
 ): Promise<Snapshot> {
   const scope = namespaceOf(pod);
   const alone: Snapshot = { ...nearby, scope, pods: [pod], agents: undefined };
-  const isRefused = wouldBeRefused(alone, pod, nowWallMs);
+  // By the objects alone: an option of the agent may still refuse a pod that is not.
+  const explanation = createClusterState(alone, defaultConfig, nowWallMs).explainPod(pod);
+  const isRefused = explanation?.requests[0]?.outcome.kind === 'refused';
   const isWide = nearby.grants !== undefined;
   const unread = [...alone.unread];
   const [elsewhere, neighbors] = await Promise.all([
-    isRefused ? readElsewhere(access) : undefined,
+    isRefused ? access.kubectl.listKinds(kindsElsewhere, undefined) : undefined,
     readNeighbors(access, pod, { isWide, isRefused }),
   ]);
   const withOthers = (resource: string, own: readonly RawObject[]) => {
@@ -87,16 +90,6 @@ interface Neighbors {
   readonly own: Pods;
   /** With the label of agents. */
   readonly labeled: Pods;
-}
-
-/** By the objects alone: an option of the agent may still refuse a pod that is not. */
-function wouldBeRefused(alone: Snapshot, pod: RawObject, nowWallMs: number): boolean {
-  const explanation = createClusterState(alone, defaultConfig, nowWallMs).explainPod(pod);
-  return explanation?.requests[0]?.outcome.kind === 'refused';
-}
-
-function readElsewhere({ kubectl }: AgentAccess): Promise<KindLists> {
-  return kubectl.listKinds([...Object.values(identityResources), daemonSets], undefined);
 }
 
 /**

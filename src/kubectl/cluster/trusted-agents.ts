@@ -45,6 +45,7 @@ export function chooseAgents(
 ): readonly AgentView[] {
   const isOurs = (set: RawObject) =>
     namespaceOf(set) === agentNamespace && isLabeled(templateOf(set) ?? {});
+  const uidOf = (set: RawObject) => stringAt(metadataOf(set), 'uid');
   const uids = daemonSets.ok ? new Set(daemonSets.value.filter(isOurs).map(uidOf)) : undefined;
   const isAgent = (pod: RawObject) =>
     namespaceOf(pod) === agentNamespace && (uids?.has(controllerOf(pod)) ?? true);
@@ -70,10 +71,6 @@ async function readLabeledPods({ kubectl, agentNamespace }: AgentAccess) {
   const all = await kubectl.list('pods', undefined, options);
   if (all.ok || all.failure.kind !== 'forbidden') return all;
   return kubectl.list('pods', agentNamespace, options);
-}
-
-function uidOf(object: RawObject): string {
-  return stringAt(metadataOf(object), 'uid');
 }
 
 /** The uid of the owner that manages the pod; 'none' if it has no such owner. */

@@ -11,7 +11,8 @@ import { findOwnerLabels } from './owners.ts';
 import { examinePod, hasEnded, wantsIdentity } from './pods.ts';
 
 export function analyze(snapshot: Snapshot, contexts: AgentContexts): readonly Finding[] {
-  const wanting = snapshot.pods.filter(isExamined).flatMap((pod) => {
+  const wanting = snapshot.pods.flatMap((pod) => {
+    if (nameOf(pod) === '' || namespaceOf(pod) === '' || hasEnded(pod)) return [];
     const findings = examinePod(pod, contexts.of(pod))?.findings ?? [];
     return wantsIdentity(pod, findings) ? [{ pod, findings }] : [];
   });
@@ -47,8 +48,4 @@ function ofNodes(
     ...examineNodes(all, agents),
     ...agents.filter(({ node }) => examined.has(node)).flatMap(ofAgent),
   ];
-}
-
-function isExamined(pod: RawObject): boolean {
-  return nameOf(pod) !== '' && namespaceOf(pod) !== '' && !hasEnded(pod);
 }

@@ -19,7 +19,9 @@ export function notCheckedOf(
   { snapshot, config, knowsOptions }: PodContext,
 ): readonly Unread[] {
   const { pod, explanation, verdict, agent } = facts;
-  const view = chosenOf(explanation);
+  const outcome = explanation.requests.at(-1)?.outcome;
+  const chosen = outcome?.kind === 'granted' ? outcome.identity : undefined;
+  const view = explanation.identities.find(({ name }) => name === chosen);
   const identity = snapshot.identities.find(
     (each) => nameOf(each) === view?.name && namespaceOf(each) === namespaceOf(pod),
   );
@@ -40,12 +42,6 @@ export function notCheckedOf(
     ...(agent === undefined || knowsOptions ? [] : [ofOptions(agent)]),
     ...read,
   ];
-}
-
-function chosenOf({ identities, requests }: PodExplanation): IdentityView | undefined {
-  const outcome = requests.at(-1)?.outcome;
-  if (outcome?.kind !== 'granted') return undefined;
-  return identities.find(({ name }) => name === outcome.identity);
 }
 
 function ofOptions({ namespace, name, config }: AgentView): Unread {

@@ -18,17 +18,14 @@ import { findingsOfStatus } from './status.ts';
 
 export function examineObjects(context: PodContext): readonly Finding[] {
   return [
-    ...ofUnusable(context),
+    // Findings of identities and bindings name an unusable one.
+    ...context.view.unusable
+      .filter(({ kind }) => kind !== 'AzureIdentity' && kind !== 'AzureIdentityBinding')
+      .map(({ kind, title, reason }) => findingOfIgnored(`${kind} ${title}`, reason)),
     ...ofIdentities(context),
     ...ofBindings(context),
     ...ofExceptions(context),
   ];
-}
-
-function ofUnusable({ view }: PodContext): readonly Finding[] {
-  return view.unusable
-    .filter(({ kind }) => kind !== 'AzureIdentity' && kind !== 'AzureIdentityBinding')
-    .map(({ kind, title, reason }) => findingOfIgnored(`${kind} ${title}`, reason));
 }
 
 function ofIdentities({ snapshot, view, knowsOptions }: PodContext): readonly Finding[] {

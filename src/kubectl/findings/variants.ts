@@ -2,7 +2,7 @@
 import type { Config } from '../../nmi/config/config.ts';
 import type { PodExplanation } from '../../nmi/explain/explanation.ts';
 import type { RawObject } from '../base/object.ts';
-import type { PodRequest } from '../cluster/cluster-state.ts';
+import { isChosenByNode, type PodRequest } from '../cluster/cluster-state.ts';
 import type { AgentContexts } from './contexts.ts';
 import { isWorkloadIdentity, type PodContext } from './pods.ts';
 import type { Variant } from './verdict.ts';
@@ -32,11 +32,10 @@ function unknownOptions(
   const outcome = requests.at(-1)?.outcome;
   const isByAge = outcome?.kind === 'granted' && outcome.by === 'default';
   const hasGrants = (snapshot.grants ?? []).length > 0;
-  const isChosenByNode = config.redirect === 'auto' || config.redirect === 'pinned';
   const isUnknown = !knowsOptions;
   const mayCount = isUnknown && label === undefined && isWorkloadIdentity(pod);
   const changes: readonly (readonly [matters: boolean, ...change: Change])[] = [
-    [hostNetwork && isChosenByNode, '--redirect=iptables', { redirect: 'iptables' }],
+    [hostNetwork && isChosenByNode(config), '--redirect=iptables', { redirect: 'iptables' }],
     [isUnknown && isByAge, '--strict-identity', { strictIdentity: true }],
     [isUnknown && hasGrants, '--identity-owners=enforce', { identityOwners: 'enforce' }],
     [isUnknown && hostNetwork, '--host-network=refuse', { hostNetwork: 'refuse' }],

@@ -60,7 +60,11 @@ export function verdictOf({ pod, explanation, findings, variants }: PodFacts): V
     ({ severity, code }) => severity === 'error' && !ofOthers.has(code),
   );
   const broken = errors.find(({ code }) => !unanswered.has(code));
-  if (broken !== undefined) return { kind: 'refused', summary: summaryOfCode(broken.code) };
+  if (broken !== undefined) {
+    const { status } = rowOf(broken.code);
+    const what = status === undefined ? 'no token:' : status;
+    return { kind: 'refused', summary: `gets ${what} ${broken.code}` };
+  }
   const [silent] = errors;
   if (silent !== undefined) return notReady(`is not served: ${silent.code}`);
   if (phase !== 'Running') return notReady(`gets nothing yet: it is ${phase}${waitingFor(pod)}`);
@@ -91,11 +95,6 @@ function summaryOfUnreachable(outcome: Outcome | undefined): string {
     return 'gets nothing yet: it has no address';
   }
   return outcome.why === 'ended' ? 'has ended' : 'gets the answer of the node (host network)';
-}
-
-function summaryOfCode(code: Code): string {
-  const { status } = rowOf(code);
-  return status === undefined ? `gets no token: ${code}` : `gets ${status} ${code}`;
 }
 
 function kindOf(outcome: Outcome | undefined): Verdict['kind'] {

@@ -1,6 +1,6 @@
 /** `kubectl nmi doctor`: whether a cluster suits the agent, and whether the agent works in it. */
 import { asRecord, parseRecord, stringAt } from '../../base/json-value.ts';
-import { renderTable } from '../base/output.ts';
+import { renderTable } from '../../base/printable.ts';
 import { labelsOf, nameOf, recordsAt, specOf, type RawObject } from '../base/object.ts';
 import type { ExitCode } from '../base/plugin-error.ts';
 import { verifiedOf, type AgentView } from '../cluster/agents.ts';

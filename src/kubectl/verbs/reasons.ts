@@ -1,6 +1,6 @@
 /** `kubectl nmi reasons`: the runbook in the terminal. */
 import { nearest } from '../../base/nearest.ts';
-import { renderTable } from '../base/output.ts';
+import { renderTable } from '../../base/printable.ts';
 import { exitCodes } from '../base/io.ts';
 import { usageError, type ExitCode, type PluginError } from '../base/plugin-error.ts';
 import { allCodes, isCode, rowOf } from '../../nmi/diagnosis/codes.ts';

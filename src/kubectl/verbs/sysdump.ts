@@ -74,12 +74,16 @@ async function agentDocument(
   agent: AgentView,
   unread: Unread[],
 ): Promise<object> {
-  const { namespace, name } = agent;
+  const { namespace, name, config } = agent;
   const where = [`--namespace=${namespace}`, name, '--container=nmi', `--tail=${maxLogLines}`];
   const [log, previous, metrics, explained] = await Promise.all([
     kubectl.run(['logs', ...where]),
     kubectl.run(['logs', ...where, '--previous']),
-    kubectl.run(['get', `--raw=${pathOfMetrics(agent)}`]),
+    // Through the API server's proxy.
+    kubectl.run([
+      'get',
+      `--raw=/api/v1/namespaces/${namespace}/pods/${name}:${config?.metricsPort ?? 9090}/proxy/metrics`,
+    ]),
     explainedBy(kubectl, agent, unread),
   ]);
   if (metrics.code !== 0) {
@@ -96,11 +100,6 @@ async function agentDocument(
       .split('\n')
       .filter((line) => line !== '' && !line.startsWith('#')),
   };
-}
-
-/** Through the API server's proxy. */
-function pathOfMetrics({ namespace, name, config }: AgentView): string {
-  return `/api/v1/namespaces/${namespace}/pods/${name}:${config?.metricsPort ?? 9090}/proxy/metrics`;
 }
 
 /** The JSON of its `nmi explain`, by exec into its pod; empty if it cannot be read. */

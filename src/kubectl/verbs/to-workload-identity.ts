@@ -142,7 +142,8 @@ function obstacleOf(
   const name = nameOf(identity);
   for (const [key, value] of annotationsFor(identity)) {
     const present = annotations.get(key) ?? value;
-    if (isSame(present, value)) continue;
+    // Letter case and blanks have no meaning in ids and names of tenants.
+    if (normaliseClientId(present) === normaliseClientId(value)) continue;
     const command = `${program} -n ${namespace} annotate serviceaccount ${account} ${shellWord(`${key}=${value}`)} --overwrite`;
     return `${title} its annotation ${key} is "${present}", and AzureIdentity ${name} has ${value}. If nothing needs the old value: ${command}`;
   }
@@ -169,11 +170,6 @@ function annotationsFor(identity: RawObject): readonly (readonly [key: string, v
     ['azure.workload.identity/client-id', idsOf(identity).clientId],
     ...(tenantId === '' ? [] : [['azure.workload.identity/tenant-id', tenantId] as const]),
   ];
-}
-
-/** Letter case and blanks have no meaning in ids and names of tenants. */
-function isSame(one: string, other: string): boolean {
-  return normaliseClientId(one) === normaliseClientId(other);
 }
 
 /**

@@ -330,8 +330,10 @@ export class ConditionWriter implements AsyncDisposable {
     const { version, generation, conditions } = object;
     const list = renderConditions(wanted, generation, conditions, clock.wallMs());
     const patch = patchOf(version, conditions, list);
+    const { namespace, name } = object;
+    const path = `${groupPath}/namespaces/${namespace}/${kinds[kind].plural}/${name}/status`;
     try {
-      const answer = asRecord(await client.patchJson(pathOf(kind, object), patch, this.#call()));
+      const answer = asRecord(await client.patchJson(path, patch, this.#call()));
       this.#refused.delete(key);
       this.#rememberWrite(key);
       // The server drops the conditions of a status that its definition does not have.
@@ -423,10 +425,6 @@ export class ConditionWriter implements AsyncDisposable {
 
 function partyOf(key: string): Party {
   return { namespace: parseWorkKey(key).namespace, pod: '' };
-}
-
-function pathOf(kind: ObservedKind, { namespace, name }: ObjectName): string {
-  return `${groupPath}/namespaces/${namespace}/${kinds[kind].plural}/${name}/status`;
 }
 
 function outcomeOf(error: unknown): Exclude<WriteOutcome, 'written'> {

@@ -103,15 +103,12 @@ export class ObservedObjects {
 function surplusOf(bindings: Iterable<Observed<Binding>>): ReadonlySet<string> {
   const usable = [...bindings].flatMap(({ parsed }) => (parsed.ok ? [parsed.value] : []));
   const surplus = new Set<string>();
-  for (const all of Map.groupBy(usable, selectorKeyOf).values()) {
+  const bySelector = Map.groupBy(usable, (each) => objectKey(each.namespace, each.selector));
+  for (const all of bySelector.values()) {
     // No mutation: it only saves time, since all of at most so many count.
     if (all.length <= maxBindingsOfLabel) continue;
     const counting = new Set(oldest(all, maxBindingsOfLabel));
     for (const binding of all) if (!counting.has(binding)) surplus.add(binding.uid);
   }
   return surplus;
-}
-
-function selectorKeyOf({ namespace, selector }: Binding): string {
-  return objectKey(namespace, selector);
 }

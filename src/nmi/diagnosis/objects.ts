@@ -7,7 +7,7 @@ import { bindingLabel } from '../../cache/index/binding-label.ts';
 import { maxBindingsOfLabel } from '../../cache/index/grant-index.ts';
 import { fullName, type ObjectName } from '../../cache/index/object-name.ts';
 import type { Binding, Identity } from '../../cache/index/objects.ts';
-import { printable } from '../../base/printable.ts';
+import { printable, sentence } from '../../base/printable.ts';
 import type { IdentityOwners } from '../grants/identity-owners.ts';
 import { correctIt, fixOfName, wordsOfLacking } from '../grants/refusal-text.ts';
 import type { UpstreamResolver } from '../grants/resolve-upstream.ts';
@@ -131,7 +131,7 @@ function findingsOfName(
 }
 
 /** A valid value of a pod's label. */
-const labelValue = /^[0-9A-Za-z](?:[-0-9A-Z_a-z.]{0,61}[0-9A-Za-z])?$/;
+export const labelValue = /^[0-9A-Za-z](?:[-0-9A-Z_a-z.]{0,61}[0-9A-Za-z])?$/;
 
 function findingsOfSelector(
   object: string,
@@ -152,10 +152,6 @@ function findingsOfSelector(
   if (!isSurplus) return [];
   const text = `More than ${maxBindingsOfLabel} bindings have its selector, and only the oldest count.`;
   return of(text, 'Delete some of them.');
-}
-
-function sentence(clause: string): string {
-  return `${clause.charAt(0).toUpperCase()}${clause.slice(1)}.`;
 }
 
 /** The pod's service account does not decide whether an identity is valid. */

@@ -15,7 +15,7 @@ import type {
 } from './explanation.ts';
 import type { IdentifiedBy } from '../callers/caller.ts';
 import { durationText } from '../../base/time/duration.ts';
-import { printable } from '../../base/printable.ts';
+import { printable, renderTable, sentence } from '../../base/printable.ts';
 import { describeAges } from '../kube/watch/watch-report.ts';
 import { credentialKinds } from '../sources/entra/credentials/kinds.ts';
 
@@ -55,7 +55,10 @@ export function renderFacts(explanation: PodExplanation): readonly string[] {
   const { pod, label, exception, bindings, identities } = explanation;
   return [
     ...renderAddresses(explanation),
-    ...block('labels', Object.entries(pod.labels).map(renderLabel)),
+    ...block(
+      'labels',
+      Object.entries(pod.labels).map(([key, value]) => `${printable(key)}=${printable(value)}`),
+    ),
     row(
       'binding',
       label === undefined ? 'no label aadpodidbinding' : `label "${printable(label)}"`,
@@ -219,17 +222,12 @@ function renderRefusal({ reason, status, description, retryAfterS, isWaitedFor }
 function renderNode({ pods, omitted }: NodeExplanation): readonly string[] {
   const rows = pods.map(({ namespace, name, ip, label, outcome }) => [
     `${namespace}/${name}`,
-    ip === '' ? '-' : ip,
-    label === undefined ? '-' : printable(label),
+    ip,
+    // Not a dash where the label is empty.
+    label === undefined ? '' : printable(label) || ' ',
     shortOutcome(outcome),
   ]);
-  const table = [['POD', 'ADDRESS', 'LABEL', 'GETS'], ...rows];
-  const widths = [0, 1, 2].map((column) =>
-    Math.max(...table.map((cells) => cells[column]?.length ?? 0)),
-  );
-  const lines = table.map((cells) =>
-    cells.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join('  '),
-  );
+  const lines = renderTable(['POD', 'ADDRESS', 'LABEL', 'GETS'], rows);
   return omitted === 0 ? lines : [...lines, `and ${omitted} more pods`];
 }
 
@@ -268,10 +266,6 @@ function renderRedirect({ mode, detail, problem }: NodeHealth['redirect']): stri
   return mode === 'none' ? 'no redirect' : `redirect ${mode} (${toLine(detail)})`;
 }
 
-function renderLabel([key, value]: readonly [string, string]): string {
-  return `${printable(key)}=${printable(value)}`;
-}
-
 /** The first line follows the title, the others are below it. */
 function block(title: string, lines: readonly string[]): readonly string[] {
   return lines.map((line, index) => row(index === 0 ? title : '', line));
@@ -292,8 +286,4 @@ function list(texts: readonly string[]): string {
 /** A whole text written by the agent, quotes included, on one line. */
 function toLine(text: string): string {
   return text.replaceAll(/[^\x20-\x7e]/g, '?');
-}
-
-function sentence(text: string): string {
-  return `${text[0]?.toUpperCase() ?? ''}${text.slice(1)}.`;
 }

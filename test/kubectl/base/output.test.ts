@@ -2,12 +2,7 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { describe, it } from 'node:test';
 import { parse } from 'yaml';
-import {
-  renderReport,
-  renderTable,
-  renderYaml,
-  shellWord,
-} from '../../../src/kubectl/base/output.ts';
+import { renderReport, renderYaml, shellWord } from '../../../src/kubectl/base/output.ts';
 
 describe('a report', () => {
   const value = { a: 'x\u001b[31m\u202e', b: '\u009b2J' };
@@ -53,19 +48,6 @@ describe('a report', () => {
     const shared = { b: 1 };
     assert.equal(renderYaml([{ a: shared, c: shared }]), 'a:\n  b: 1\nc:\n  b: 1\n');
     assert.equal(renderYaml([{ a: 1 }, { b: 2 }]), 'a: 1\n---\nb: 2\n');
-  });
-
-  it('has columns, and a dash for nothing', () => {
-    assert.deepEqual(
-      renderTable(
-        ['A', 'B'],
-        [
-          ['long', ''],
-          ['x', 'y'],
-        ],
-      ),
-      ['A     B', 'long  -', 'x     y'],
-    );
   });
 });
 

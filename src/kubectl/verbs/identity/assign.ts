@@ -2,6 +2,7 @@
 import { bindingLabel } from '../../../cache/index/binding-label.ts';
 import { stringAt } from '../../../base/json-value.ts';
 import type { AzLine } from '../../azure/az.ts';
+import { labelValue } from '../../../nmi/diagnosis/objects.ts';
 import { parseIdentityId } from '../../azure/identity-id.ts';
 import { assignLine, computesOf } from '../../azure/node-pools.ts';
 import { nameOf, specOf, type RawObject } from '../../base/object.ts';
@@ -26,7 +27,7 @@ export async function assign(
   const context = await pin(unpinned);
   const { identity } = await findIdentity(context.kubectl, context.namespace, name);
   const { selector = name, serviceAccount } = flags;
-  if (!/^[A-Za-z0-9](?:[-\w.]{0,61}[A-Za-z0-9])?$/.test(selector)) {
+  if (!labelValue.test(selector)) {
     throw usageError(
       `"${selector}" cannot be the value of a label`,
       'Use at most 63 letters, digits, hyphens, dots and underscores.',

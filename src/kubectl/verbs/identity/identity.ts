@@ -6,7 +6,7 @@ import { renderAz } from '../../azure/az.ts';
 import { parseIdentityId, showClientIdLine } from '../../azure/identity-id.ts';
 import { exitCodes } from '../../base/io.ts';
 import { nameOf, namespaceOf, specOf, titleOf } from '../../base/object.ts';
-import { renderTable } from '../../base/output.ts';
+import { renderTable } from '../../../base/printable.ts';
 import { usageError, type ExitCode } from '../../base/plugin-error.ts';
 import { podsByBinding, readBound } from '../../cluster/bound.ts';
 import { nmiCommand, pin, print, scopeOf, type VerbContext } from '../context.ts';
