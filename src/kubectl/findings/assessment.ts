@@ -37,7 +37,7 @@ export function assessPod(
     ...findingsOfAgent(pod, agent, context),
     ...findingsOfIgnored(pod, context),
   ]);
-  const variants = variantsOf(pod, explanation, request, contexts);
+  const variants = variantsOf(pod, request, contexts);
   const verdict = verdictOf({ pod, explanation, findings, variants });
   const unread = notCheckedOf({ pod, explanation, verdict, agent }, context);
   return { verdict, explanation, findings, unread };

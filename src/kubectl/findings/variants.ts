@@ -1,45 +1,35 @@
 /** What a pod would get by options of its agent that are not known. Pure. */
 import type { Config } from '../../nmi/config/config.ts';
-import type { PodExplanation } from '../../nmi/explain/explanation.ts';
 import type { RawObject } from '../base/object.ts';
 import { isChosenByNode, type PodRequest } from '../cluster/cluster-state.ts';
 import type { AgentContexts } from './contexts.ts';
-import { isWorkloadIdentity, type PodContext } from './pods.ts';
+import type { PodContext } from './pods.ts';
 import type { Variant } from './verdict.ts';
 
+/** Options that make no difference for this pod result in the same explanation. */
 export function variantsOf(
   pod: RawObject,
-  explanation: PodExplanation,
   request: PodRequest,
   contexts: AgentContexts,
 ): readonly Variant[] {
   const context = contexts.of(pod);
-  return unknownOptions(pod, explanation, context).flatMap(([option, change]) => {
-    const { view } = contexts.variant(context, change);
-    const other = view.explainPod(pod, request);
-    return other === undefined ? [] : [{ option, explanation: other }];
+  return unknownOptions(context).flatMap(([option, change]) => {
+    const explanation = contexts.variant(context, change).view.explainPod(pod, request);
+    return explanation === undefined ? [] : [{ option, explanation }];
   });
 }
 
 type Change = readonly [option: string, change: Partial<Config>];
 
-/** Only those that can make a difference for this pod. */
-function unknownOptions(
-  pod: RawObject,
-  { label, requests, pod: { hostNetwork } }: PodExplanation,
-  { config, knowsOptions, snapshot }: PodContext,
-): readonly Change[] {
-  const outcome = requests.at(-1)?.outcome;
-  const isByAge = outcome?.kind === 'granted' && outcome.by === 'default';
+function unknownOptions({ config, knowsOptions, snapshot }: PodContext): readonly Change[] {
   const hasGrants = (snapshot.grants ?? []).length > 0;
-  const isUnknown = !knowsOptions;
-  const mayCount = isUnknown && label === undefined && isWorkloadIdentity(pod);
-  const changes: readonly (readonly [matters: boolean, ...change: Change])[] = [
-    [hostNetwork && isChosenByNode(config), '--redirect=iptables', { redirect: 'iptables' }],
-    [isUnknown && isByAge, '--strict-identity', { strictIdentity: true }],
-    [isUnknown && hasGrants, '--identity-owners=enforce', { identityOwners: 'enforce' }],
-    [isUnknown && hostNetwork, '--host-network=refuse', { hostNetwork: 'refuse' }],
-    [mayCount, '--workload-identity', { workloadIdentity: true }],
+  const changes: readonly (readonly [isUnknown: boolean, ...change: Change])[] = [
+    [isChosenByNode(config), '--redirect=iptables', { redirect: 'iptables' }],
+    [!knowsOptions, '--strict-identity', { strictIdentity: true }],
+    // Without any grant, the agents surely do not enforce them.
+    [!knowsOptions && hasGrants, '--identity-owners=enforce', { identityOwners: 'enforce' }],
+    [!knowsOptions, '--host-network=refuse', { hostNetwork: 'refuse' }],
+    [!knowsOptions, '--workload-identity', { workloadIdentity: true }],
   ];
-  return changes.flatMap(([matters, ...change]) => (matters ? [change] : []));
+  return changes.flatMap(([isUnknown, ...change]) => (isUnknown ? [change] : []));
 }
