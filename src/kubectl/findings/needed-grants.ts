@@ -56,7 +56,7 @@ export function neededGrants(objects: ClusterObjects): NeededGrants {
     objects.exceptions
       .filter(({ podLabels }) => Object.keys(podLabels).length > 0)
       .map(({ namespace }) => namespace)
-      .filter((namespace) => owners.lackingForException(namespace) !== undefined),
+      .filter((namespace) => owners.lacking(namespace) !== undefined),
   );
   const namespaces = new Set([...lacking.keys(), ...excepted]);
   const grants = [...namespaces].toSorted().map((namespace): NeededGrant => {

@@ -58,8 +58,7 @@ export function findingsOfIdentity(
     const text = `${object} ${printable(choice.problem)}.`;
     return [createFinding(choice.reason, { object, text, fix: correctIt })];
   }
-  const lacking =
-    owners.mode === 'enforce' ? owners.lacking(identity.namespace, choice.upstream) : undefined;
+  const lacking = owners.refusing(identity.namespace, choice.upstream);
   return [
     ...findingsOfSecret(object, secret),
     ...(lacking === undefined

@@ -296,7 +296,7 @@ function viewIdentity(identity: Identity, pod: Pod, scope: ExplainScope): Identi
     return { ...view, upstream: undefined, refusal, tokens: [] };
   }
   const { upstream, auxiliary } = choice;
-  const entry = owners.mode === 'enforce' ? owners.lacking(pod.namespace, upstream) : undefined;
+  const entry = owners.refusing(pod.namespace, upstream);
   const lacking = entry && refuseUnowned({ kind: 'AzureIdentity', name }, entry, pod);
   return {
     ...view,

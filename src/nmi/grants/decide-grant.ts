@@ -115,9 +115,8 @@ function ofException(
   { selector, exception }: Extract<Choice, { kind: 'node' }>,
   clusterState: GrantState,
 ): Granted | RefusedPod {
-  const { owners } = clusterState;
-  const entry = owners.lackingForException(pod.namespace);
-  if (owners.mode === 'enforce' && entry !== undefined) {
+  const entry = clusterState.owners.refusing(pod.namespace);
+  if (entry !== undefined) {
     return refuseUnowned({ kind: 'AzurePodIdentityException', name: exception.name }, entry, pod);
   }
   return ofNode(pod, selector, `exception ${exception.name}`, clusterState);
@@ -130,10 +129,9 @@ function holdToOwners(
   { graceMs }: GrantPolicy,
   nowWallMs: number,
 ): Granted | RefusedPod {
-  if (owners.mode !== 'enforce' || decision.kind === 'refused') return decision;
+  if (decision.kind === 'refused' || decision.identity === undefined) return decision;
   const { pod, identity, upstream } = decision;
-  if (identity === undefined) return decision;
-  const entry = owners.lacking(identity.namespace, upstream);
+  const entry = owners.refusing(identity.namespace, upstream);
   if (entry === undefined) return decision;
   const isYoung = Math.abs(nowWallMs - identity.createdAtWallMs) < graceMs;
   return refuseUnowned({ kind: 'AzureIdentity', name: identity.name }, entry, pod, isYoung);

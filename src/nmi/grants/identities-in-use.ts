@@ -106,18 +106,17 @@ export class IdentitiesInUse implements IdentityDemand {
     const { owners } = this.#clusterState;
     if (grants?.kind === 'no-label') return hostNetwork;
     if (grants?.kind !== 'exception') return false;
-    return owners.mode !== 'enforce' || owners.lackingForException(namespace) === undefined;
+    return owners.refusing(namespace) === undefined;
   }
 
   #choicesOf(pod: Pod, grants: PodGrants | undefined): readonly UpstreamChoice[] {
     const { owners, upstreams, workloadIdentities } = this.#clusterState;
     if (grants?.kind === 'bound') {
       const choices = grants.identities.map((identity) => upstreams.of(identity, pod));
-      if (owners.mode !== 'enforce') return choices;
       return choices.filter(
         (choice) =>
           choice.kind === 'upstream' &&
-          owners.lacking(pod.namespace, choice.upstream) === undefined,
+          owners.refusing(pod.namespace, choice.upstream) === undefined,
       );
     }
     if (grants?.kind !== 'no-label') return [];

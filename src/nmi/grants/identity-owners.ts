@@ -20,7 +20,8 @@ export type GrantEntry =
   | { readonly field: 'clientIDs' | 'resourceIDs'; readonly id: string }
   | { readonly field: 'nodeIdentities' };
 
-const ofNode: GrantEntry = { field: 'nodeIdentities' };
+/** What an exception gives. */
+const everyOfNode: UpstreamIdentity = { kind: 'unnamed' };
 
 /** The entry that an identity of a namespace needs; undefined if it needs none. */
 export function entryFor(upstream: UpstreamIdentity): GrantEntry | undefined {
@@ -35,7 +36,7 @@ export function entryFor(upstream: UpstreamIdentity): GrantEntry | undefined {
         : undefined;
     case 'object_id':
     case 'unnamed':
-      return ofNode;
+      return { field: 'nodeIdentities' };
   }
 }
 
@@ -61,29 +62,21 @@ export class IdentityOwners {
     return this.#index.onChange(listener);
   }
 
-  /** The entry that the namespace of an `AzureIdentity` needs and no grant gives it. */
-  lacking(namespace: string, upstream: UpstreamIdentity): GrantEntry | undefined {
+  /** The entry that a namespace needs and no grant gives it; for an exception without an upstream. */
+  lacking(namespace: string, upstream = everyOfNode): GrantEntry | undefined {
     const entry = entryFor(upstream);
-    return entry === undefined || this.#has(namespace, entry) ? undefined : entry;
+    return entry && this.#find(namespace, entry) === undefined ? entry : undefined;
   }
 
-  /** The same for a pod that an exception of its namespace names. */
-  lackingForException(namespace: string): GrantEntry | undefined {
-    return this.#has(namespace, ofNode) ? undefined : ofNode;
+  /** The same in the mode that refuses it. */
+  refusing(namespace: string, upstream = everyOfNode): GrantEntry | undefined {
+    return this.mode === 'enforce' ? this.lacking(namespace, upstream) : undefined;
   }
 
   /** The grant that a decision depends on; undefined if it needs none or the mode enforces none. */
-  deciding(namespace: string, upstream: UpstreamIdentity): IdentityGrant | undefined {
+  deciding(namespace: string, upstream = everyOfNode): IdentityGrant | undefined {
     const entry = this.mode === 'enforce' ? entryFor(upstream) : undefined;
-    return entry === undefined ? undefined : this.#find(namespace, entry);
-  }
-
-  decidingForException(namespace: string): IdentityGrant | undefined {
-    return this.mode === 'enforce' ? this.#find(namespace, ofNode) : undefined;
-  }
-
-  #has(namespace: string, entry: GrantEntry): boolean {
-    return this.#find(namespace, entry) !== undefined;
+    return entry && this.#find(namespace, entry);
   }
 
   #find(namespace: string, entry: GrantEntry): IdentityGrant | undefined {

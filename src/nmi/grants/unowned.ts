@@ -46,7 +46,7 @@ export function unownedOfPod(
   const ofPod = grants.grantsOf(pod.uid);
   if (ofPod?.kind === 'exception') {
     const { exception } = ofPod;
-    const entry = owners.lackingForException(pod.namespace);
+    const entry = owners.lacking(pod.namespace);
     if (entry === undefined) return [];
     const by = { kind: 'AzurePodIdentityException', name: exception.name } as const;
     return [[exception, { by, entry, pod }]];

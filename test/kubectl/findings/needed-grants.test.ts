@@ -225,6 +225,6 @@ describe('the grants that a cluster needs', () => {
     );
     assert.deepEqual(neededGrants({ ...objects, grants }).grants, []);
     const { owners } = createOwners('enforce', ...grants);
-    assert.equal(owners.lackingForException('default'), undefined);
+    assert.equal(owners.lacking('default'), undefined);
   });
 });

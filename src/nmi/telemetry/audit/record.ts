@@ -19,7 +19,7 @@ export type AuditFields = Readonly<Record<string, Value>>;
 
 export interface AuditState {
   readonly grants: Pick<GrantIndex, 'grantsOf'>;
-  readonly owners: Pick<IdentityOwners, 'deciding' | 'decidingForException'>;
+  readonly owners: Pick<IdentityOwners, 'deciding'>;
 }
 
 /** Names of Kubernetes objects have at most 253 characters. */
@@ -97,7 +97,7 @@ export function versionsOf(
   const ofPod = grants.grantsOf(pod.uid);
   if (ofPod?.kind === 'exception') {
     add('AzurePodIdentityException', ofPod.exception);
-    add('AzureIdentityGrant', owners.decidingForException(pod.namespace));
+    add('AzureIdentityGrant', owners.deciding(pod.namespace));
   }
   const identity = identityOf(grant);
   if (identity === undefined) return versions;

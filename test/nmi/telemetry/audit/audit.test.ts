@@ -22,7 +22,7 @@ function open() {
     clock,
     clusterState: {
       grants: { grantsOf: () => ({ kind: 'no-label' }) },
-      owners: { deciding: () => undefined, decidingForException: () => undefined },
+      owners: { deciding: () => undefined },
     },
     write: (line) => lines.push(line),
   });

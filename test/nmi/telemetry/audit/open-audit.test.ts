@@ -10,7 +10,7 @@ import { createRecord } from '../../../support/request-records.ts';
 
 const clusterState = {
   grants: { grantsOf: () => undefined },
-  owners: { deciding: () => undefined, decidingForException: () => undefined },
+  owners: { deciding: () => undefined },
 };
 
 async function open(auditLog: string) {

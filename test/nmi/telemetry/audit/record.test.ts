@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import type { UpstreamIdentity } from '../../../../src/nmi/sources/upstream-identity.ts';
 import type { PodGrants } from '../../../../src/cache/index/grant-index.ts';
 import type { Grant } from '../../../../src/nmi/grants/grant.ts';
 import {
@@ -51,8 +52,10 @@ const identityGrant = createIdentityGrant({ name: 'g', resourceVersion: '16' });
 const knowing = (ofPod: PodGrants | undefined, decides?: 'identity' | 'exception') => ({
   grants: { grantsOf: () => ofPod },
   owners: {
-    deciding: () => (decides === 'identity' ? identityGrant : undefined),
-    decidingForException: () => (decides === 'exception' ? identityGrant : undefined),
+    deciding: (_namespace: string, upstream?: UpstreamIdentity) => {
+      const isDecided = decides === (upstream === undefined ? 'exception' : 'identity');
+      return isDecided ? identityGrant : undefined;
+    },
   },
 });
 
