@@ -1,12 +1,6 @@
 /** The resource id of a user-assigned identity. Pure. */
 import { azLine, type AzLine } from './az.ts';
 
-export interface IdentityId {
-  readonly subscription: string;
-  readonly resourceGroup: string;
-  readonly name: string;
-}
-
 /** Names of Azure have no other characters. None of them starts like a flag or a file of az. */
 const segment = String.raw`([\w(][\w.()-]*)`;
 const identityId = new RegExp(
@@ -15,7 +9,7 @@ const identityId = new RegExp(
 );
 
 /** Undefined for anything else, `[system]` and `@file` of az included. */
-export function parseIdentityId(text: string): IdentityId | undefined {
+export function parseIdentityId(text: string) {
   const [, subscription, resourceGroup, name] = identityId.exec(text.trim()) ?? [];
   if (subscription === undefined || resourceGroup === undefined || name === undefined)
     return undefined;

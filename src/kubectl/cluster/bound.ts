@@ -5,12 +5,9 @@ import { labelsOf, nameOf, namespaceOf, specOf, type RawObject } from '../base/o
 import { failedError } from '../base/plugin-error.ts';
 import { valueOf, type Kubectl, type Scope } from '../transport/kubectl.ts';
 import { identityResources } from './resources.ts';
+import type { Snapshot } from './snapshot.ts';
 
-export interface Bound {
-  readonly identities: readonly RawObject[];
-  readonly bindings: readonly RawObject[];
-  readonly pods: readonly RawObject[];
-}
+export type Bound = Pick<Snapshot, 'identities' | 'bindings' | 'pods'>;
 
 export async function readBound(kubectl: Kubectl, scope: Scope): Promise<Bound> {
   const { identities, bindings } = identityResources;
@@ -22,16 +19,12 @@ export async function readBound(kubectl: Kubectl, scope: Scope): Promise<Bound> 
   return { identities: ownIdentities, bindings: ownBindings, pods };
 }
 
-export interface Found extends Bound {
-  readonly identity: RawObject;
-}
-
 /** With the bindings that name it, and their pods. @throws PluginError when there is none. */
 export async function findIdentity(
   kubectl: Kubectl,
   namespace: string,
   name: string,
-): Promise<Found> {
+): Promise<Bound & { readonly identity: RawObject }> {
   const { identities, bindings, pods } = await readBound(kubectl, namespace);
   const identity = identities.find((each) => nameOf(each) === name);
   if (identity === undefined) {

@@ -13,9 +13,10 @@ import type { Config } from '../../nmi/config/config.ts';
 import { tuning } from '../../nmi/config/tuning.ts';
 import { explain } from '../../nmi/explain/explain.ts';
 import type { PodExplanation } from '../../nmi/explain/explanation.ts';
+import type { ExplainQuery } from '../../nmi/explain/question.ts';
 import { authoritiesOf } from '../../nmi/grants/authorities.ts';
 import type { GrantState } from '../../nmi/grants/decide-grant.ts';
-import type { GrantPolicy, IdentitySelector } from '../../nmi/grants/choose-identity.ts';
+import type { GrantPolicy } from '../../nmi/grants/choose-identity.ts';
 import { IdentityOwners } from '../../nmi/grants/identity-owners.ts';
 import { NearNames } from '../../nmi/grants/near-names.ts';
 import { UpstreamResolver } from '../../nmi/grants/resolve-upstream.ts';
@@ -56,10 +57,7 @@ export interface ClusterView {
   explainPod(pod: RawObject, request?: PodRequest): PodExplanation | undefined;
 }
 
-export interface PodRequest {
-  readonly selector: IdentitySelector;
-  readonly resource: string | undefined;
-}
+export type PodRequest = Omit<ExplainQuery, 'who'>;
 
 export const anyRequest: PodRequest = { selector: { kind: 'none' }, resource: undefined };
 

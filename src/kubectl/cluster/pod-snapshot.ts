@@ -86,12 +86,6 @@ export async function readPodSnapshot(
   };
 }
 
-interface Neighbors {
-  readonly own: Pods;
-  /** With the label of agents. */
-  readonly labeled: Pods;
-}
-
 /**
  * @param isWide the user may list cluster-scoped objects, and so probably the pods of a node. With
  * a pod that is refused anyway, an address of two pods is no news.
@@ -100,7 +94,7 @@ async function readNeighbors(
   { kubectl, agentNamespace }: AgentAccess,
   pod: RawObject,
   { isWide, isRefused }: { readonly isWide: boolean; readonly isRefused: boolean },
-): Promise<Neighbors> {
+): Promise<{ readonly own: Pods; readonly labeled: Pods }> {
   const none: Pods = { ok: true, value: [] };
   const node = stringAt(specOf(pod), 'nodeName');
   if (node === '') return { own: none, labeled: none };

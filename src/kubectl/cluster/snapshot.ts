@@ -9,16 +9,13 @@ import { identityGrants, identityResources, workloadResources } from './resource
 import { readAgents, type AgentAccess } from './trusted-agents.ts';
 import { describeUnread, losses, mergeUnread, valueOrUnread, type Unread } from './unread.ts';
 
-export interface Identities {
-  readonly identities: readonly RawObject[];
-  readonly bindings: readonly RawObject[];
-  readonly exceptions: readonly RawObject[];
-}
-
-export interface Snapshot extends Identities {
+export interface Snapshot {
   /** The requested namespace; undefined is all. */
   readonly scope: Scope;
   readonly pods: readonly RawObject[];
+  readonly identities: readonly RawObject[];
+  readonly bindings: readonly RawObject[];
+  readonly exceptions: readonly RawObject[];
   readonly workloads: readonly RawObject[];
   readonly policies: readonly RawObject[];
   readonly accounts: readonly RawObject[];

@@ -37,9 +37,8 @@ export function assessPod(
     ...findingsOfAgent(pod, agent, context),
     ...findingsOfIgnored(pod, context),
   ]);
-  const variants = variantsOf(pod, request, contexts);
-  const verdict = verdictOf({ pod, explanation, findings, variants });
-  const unread = notCheckedOf({ pod, explanation, verdict, agent }, context);
+  const verdict = verdictOf(pod, explanation, findings, variantsOf(pod, request, contexts));
+  const unread = notCheckedOf(pod, { verdict, explanation }, agent, context);
   return { verdict, explanation, findings, unread };
 }
 

@@ -7,6 +7,7 @@ import { normaliseClientId, normaliseResourceId } from '../../cache/index/identi
 import type { Identity, IdentityGrant } from '../../cache/index/objects.ts';
 import { asRecord } from '../../base/json-value.ts';
 import { computesOf } from '../azure/node-pools.ts';
+import type { Snapshot } from '../cluster/snapshot.ts';
 import {
   annotationsOf,
   labelsOf,
@@ -17,12 +18,9 @@ import {
 } from '../base/object.ts';
 
 /** What the cluster has beside the objects of the agent. */
-export interface Surroundings {
-  readonly pods: readonly RawObject[];
-  readonly workloads: readonly RawObject[];
-  readonly accounts: readonly RawObject[];
+export type Surroundings = Pick<Snapshot, 'pods' | 'workloads' | 'accounts'> & {
   readonly nodes: readonly RawObject[];
-}
+};
 
 export interface IdEntry {
   readonly namespace: string;

@@ -1,24 +1,18 @@
 /** What a verdict about a pod does not know, without what cannot change it. Pure. */
-import type { IdentityView, PodExplanation } from '../../nmi/explain/explanation.ts';
+import type { IdentityView } from '../../nmi/explain/explanation.ts';
 import { nameOf, namespaceOf, type RawObject } from '../base/object.ts';
 import { unverified, type AgentView } from '../cluster/agents.ts';
 import { losses, type Unread } from '../cluster/unread.ts';
+import type { Assessment } from './assessment.ts';
 import { isWorkloadIdentity, type PodContext } from './pods.ts';
 import { isReadyByStatus } from './status.ts';
-import type { Verdict } from './verdict.ts';
-
-interface Facts {
-  readonly pod: RawObject;
-  readonly explanation: PodExplanation;
-  readonly verdict: Verdict;
-  readonly agent: AgentView | undefined;
-}
 
 export function notCheckedOf(
-  facts: Facts,
+  pod: RawObject,
+  { verdict, explanation }: Pick<Assessment, 'verdict' | 'explanation'>,
+  agent: AgentView | undefined,
   { snapshot, config, knowsOptions }: PodContext,
 ): readonly Unread[] {
-  const { pod, explanation, verdict, agent } = facts;
   const outcome = explanation.requests.at(-1)?.outcome;
   const chosen = outcome?.kind === 'granted' ? outcome.identity : undefined;
   const view = explanation.identities.find(({ name }) => name === chosen);

@@ -31,23 +31,14 @@ export interface PodContext {
   readonly knowsOptions: boolean;
 }
 
-export interface PodReport {
-  readonly explanation: PodExplanation;
-  readonly findings: readonly Finding[];
-}
-
 const workloadIdentityLabel = 'azure.workload.identity/use';
 
 /** Undefined for an object that the agent does not accept as a pod. */
-export function examinePod(
-  pod: RawObject,
-  context: PodContext,
-  request: PodRequest = anyRequest,
-): PodReport | undefined {
+export function examinePod(pod: RawObject, context: PodContext, request: PodRequest = anyRequest) {
   const explanation = context.view.explainPod(pod, request);
   if (explanation === undefined) return undefined;
   const isNamed = environmentOf(pod, 'AZURE_CLIENT_ID').length > 0;
-  const findings = [
+  const findings: readonly Finding[] = [
     ...findOwnerLabels(ownersOf(pod, context.snapshot.workloads)),
     ...explanation.findings.filter(({ code }) => code !== 'identity_by_age' || !isNamed),
     ...ofClientIds(pod, explanation, context, request),

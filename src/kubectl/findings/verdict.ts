@@ -15,14 +15,7 @@ export interface Verdict {
   readonly summary: string;
 }
 
-export interface PodFacts {
-  readonly pod: RawObject;
-  readonly explanation: PodExplanation;
-  readonly findings: readonly Finding[];
-  /** What it would get if the agent had one option that is not known. */
-  readonly variants: readonly Variant[];
-}
-
+/** What the pod would get if the agent had one option that is not known. */
 export interface Variant {
   /** As on a command line. */
   readonly option: string;
@@ -39,7 +32,12 @@ const unanswered: ReadonlySet<Code> = new Set([
 /** About pods that its owner has yet to create. */
 const ofOthers: ReadonlySet<Code> = new Set(['label_on_owner']);
 
-export function verdictOf({ pod, explanation, findings, variants }: PodFacts): Verdict {
+export function verdictOf(
+  pod: RawObject,
+  explanation: PodExplanation,
+  findings: readonly Finding[],
+  variants: readonly Variant[],
+): Verdict {
   const { phase } = explanation.pod;
   if (phase === 'Succeeded' || phase === 'Failed') {
     return notReady(`has ended (${phase}) and sends no requests`);

@@ -50,14 +50,6 @@ export type Read<T> =
 /** kubectl itself waits minutes for a server that does not answer. */
 const defaultTimeout = '15s';
 
-/** One context of the user's configuration, whatever becomes the current one meanwhile. */
-export interface PinnedContext {
-  readonly kubectl: Kubectl;
-  /** Empty without a configuration file, as in a pod. */
-  readonly name: string;
-  readonly namespace: string;
-}
-
 export class Kubectl {
   readonly #io: Io;
   readonly #given: PassedFlags;
@@ -151,16 +143,20 @@ export class Kubectl {
     return this.#flags.filter((flag) => !flag.startsWith('--request-timeout='));
   }
 
-  /** Somebody may switch the current context between two calls, so a verb that writes names it. */
-  async pin(): Promise<PinnedContext> {
+  /**
+   * Somebody may switch the current context between two calls, so a verb that writes names it. The
+   * name is empty without a configuration file, as in a pod.
+   */
+  async pin() {
     const run = await this.run(['config', 'view', '--minify', '--output=json']);
     if (run.code === undefined) throw toPluginError(classifyFailure(run), 'read the configuration');
     const parsed = run.code === 0 ? parseRecord(run.stdout) : undefined;
     const name = stringAt(parsed, 'current-context');
     const [context] = recordsAt(parsed, 'contexts');
     const namespace = stringAt(asRecord(context?.['context']), 'namespace') || 'default';
-    if (name === '') return { kubectl: this, name, namespace };
-    return { kubectl: new Kubectl(this.#io, { ...this.#given, context: name }), name, namespace };
+    const kubectl: Kubectl =
+      name === '' ? this : new Kubectl(this.#io, { ...this.#given, context: name });
+    return { kubectl, name, namespace };
   }
 
   async #read<T>(args: readonly string[], read: (parsed: RawObject) => T): Promise<Read<T>> {

@@ -23,7 +23,6 @@ import { findingsOfPod } from '../diagnosis/pod.ts';
 import type { ExplainQuery } from './question.ts';
 import {
   explanationSchema,
-  type AddressView,
   type AgentFacts,
   type BindingView,
   type Explanation,
@@ -351,7 +350,7 @@ function viewToken(status: BrokeredStatus): TokenView {
   };
 }
 
-function viewAddress(ip: string, context: ExplainContext): AddressView {
+function viewAddress(ip: string, context: ExplainContext) {
   const identified = identifyAt(ip, context);
   return { ip, refusal: identified.kind === 'pod' ? undefined : viewRefused(identified) };
 }

@@ -2,7 +2,7 @@
  * What the agent reports about a pod and about itself, as JSON on its local socket; never a token,
  * a secret or an assertion.
  */
-import type { Pod, PodPhase } from '../../cache/index/objects.ts';
+import type { Binding, Pod, PodPhase } from '../../cache/index/objects.ts';
 import type { TokenStatus } from '../../cache/token/cache.ts';
 import type { RefusalReason } from '../base/answers.ts';
 import type { IdentifiedBy } from '../callers/caller.ts';
@@ -21,7 +21,11 @@ export interface PodExplanation extends ExplanationBase {
   readonly kind: 'pod';
   readonly pod: Omit<Pod, 'resourceVersion' | 'cgroupUid' | 'createdAtWallMs'>;
   /** How connections are identified as this pod's. Empty without an address of its own. */
-  readonly addresses: readonly AddressView[];
+  readonly addresses: readonly {
+    readonly ip: string;
+    /** Undefined if a connection from there is this pod's. */
+    readonly refusal: RefusalView | undefined;
+  }[];
   /** The value of the binding label; may be empty. */
   readonly label: string | undefined;
   readonly exception: string | undefined;
@@ -89,17 +93,9 @@ export interface NodeHealth {
   };
 }
 
-export interface AddressView {
-  readonly ip: string;
-  /** Undefined if a connection from there is this pod's. */
-  readonly refusal: RefusalView | undefined;
-}
-
-export interface BindingView {
-  readonly name: string;
-  readonly identityName: string;
+export type BindingView = Pick<Binding, 'name' | 'identityName'> & {
   readonly identityExists: boolean;
-}
+};
 
 export interface IdentityView {
   readonly kind: 'azure-identity' | 'service-account' | 'node';

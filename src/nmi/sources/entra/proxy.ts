@@ -3,18 +3,11 @@ import { StartError } from '../../../base/start-error.ts';
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
-export interface ProxySettings {
-  /** May contain a user name and password. */
-  readonly url: string;
-  /** Hosts that are reached directly: names, suffixes, `*`; an entry may have a port. */
-  readonly noProxy: string;
-}
-
 /**
  * The lower-case form of each takes precedence. `HTTP_PROXY` is for plain http, which Entra ID
  * never uses. @throws StartError `CONFIG`, which names the variable and never its value.
  */
-export function parseProxy(environment: Environment): ProxySettings | undefined {
+export function parseProxy(environment: Environment) {
   const name = ['https_proxy', 'HTTPS_PROXY'].find((key) => textOf(environment, key) !== '');
   if (name === undefined) return undefined;
   const text = textOf(environment, name);

@@ -44,8 +44,15 @@ export function createExchange({ network, clock }: ExchangeOptions): Exchange {
     // Loading takes 30 to 65 ms of one core and 8 MB, only in agents with such identities.
     const msal = await import('@azure/msal-node');
     const { promise: heard, resolve: onHeard } = Promise.withResolvers<undefined>();
-    const reach = { network, endpoint: tokenEndpointOf(request), signal, onHeard };
-    const client = createNetworkClient(reach, exchanged);
+    const client = createNetworkClient(tokenEndpointOf(request), async (url, form, headers) => {
+      exchanged.form = form;
+      try {
+        exchanged.answer = await network.postForm(url, form, headers, signal);
+      } catch (error) {
+        exchanged.error = error;
+      }
+      onHeard(undefined);
+    });
     const failure = await Promise.race([send(msal, request, client), heard]);
     signal.throwIfAborted();
     const { answer, error, form } = exchanged;
@@ -116,33 +123,20 @@ function createApplication(
   });
 }
 
-interface Reach {
-  readonly network: ExchangeOptions['network'];
-  readonly endpoint: string;
-  readonly signal: AbortSignal;
-  readonly onHeard: (nothing: undefined) => void;
-}
-
 /**
  * The network for MSAL, which never gets an answer: it would copy tokens into a store; a 429, a 5xx
  * or a `Retry-After` would arm its throttle, and a body that is not an object would break it.
  * Nothing references the waiting MSAL, so it is garbage-collected.
  */
 function createNetworkClient(
-  { network, endpoint, signal, onHeard }: Reach,
-  exchanged: Exchanged,
+  endpoint: string,
+  post: (url: string, form: string, headers: Readonly<Record<string, string>>) => Promise<void>,
 ): Msal.INetworkModule {
   return {
     sendGetRequestAsync: () => Promise.reject(new TypeError('there is nothing to discover')),
     async sendPostRequestAsync(url, { headers = {}, body = '' } = {}) {
       if (url.split('?')[0] !== endpoint) throw new TypeError('this is not the token endpoint');
-      exchanged.form = body;
-      try {
-        exchanged.answer = await network.postForm(url, body, headers, signal);
-      } catch (error) {
-        exchanged.error = error;
-      }
-      onHeard(undefined);
+      await post(url, body, headers);
       return new Promise<never>(() => undefined);
     },
   };

@@ -15,12 +15,6 @@ import {
 } from './secret-credential.ts';
 import { listKeys, parseUtf8, withoutLineEnd } from './secret-entries.ts';
 
-interface FoundFile {
-  /** The entries of the Secret that contain it, as named in errors. */
-  readonly title: string;
-  readonly bytes: Buffer;
-}
-
 export const certificateKind = describeSecretKind(
   { kind: 'certificate', type: 2, typeTitle: 'certificate' },
   (context) => {
@@ -66,7 +60,8 @@ export async function makeClientCertificate(
   }
 }
 
-function findFile(data: ReadonlyMap<string, Buffer>): FoundFile | undefined {
+/** With the entries of the Secret that contain it, as named in errors. */
+function findFile(data: ReadonlyMap<string, Buffer>) {
   const bytes = data.get('certificate');
   if (bytes !== undefined) return { title: 'key "certificate"', bytes };
   const certificate = data.get('tls.crt');
