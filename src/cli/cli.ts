@@ -1,7 +1,4 @@
-/**
- * Parses the command line and runs its verb. yargs splits words; the options table validates
- * values, so that all problems are reported together.
- */
+/** Parses the command line and runs its verb. The options table validates the values. */
 import { renderVersion } from '../nmi/base/build-info.ts';
 import { nearest } from '../base/nearest.ts';
 import { parseArgs } from './flags.ts';

@@ -73,8 +73,7 @@ function guardBoot(guards: boolean, { bootGuardFolder, metadataIp }: Config, io:
 }
 
 /**
- * Without an explicit mode, removes what an agent in any mode may have left: `auto` may have
- * selected another one earlier. The eBPF mode includes iptables.
+ * Without an explicit mode, removes what an agent in any mode may have left, by eBPF or iptables.
  */
 async function remove(config: Config, io: Io): Promise<number> {
   const isNamed = config.redirect !== 'auto' && config.redirect !== 'none';

@@ -41,9 +41,7 @@ const fileFlags: ReadonlySet<string> = new Set(['-f', '--filename', '--kubeconfi
 /** Directives of kubectl's shell functions. */
 const [asFiles, asWords] = [':0', ':4'] as const;
 
-/**
- * @param askYargs the verbs, flags and choices that yargs knows. @returns words, then a directive.
- */
+/** @returns words, one a line, then a directive. */
 export async function complete(
   words: readonly string[],
   io: Io,

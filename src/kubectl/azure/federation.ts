@@ -107,10 +107,7 @@ function applicationLine({ clientId, issuer, audience }: Federation, subject: Su
 /** Azure's limit for the name of a credential is 120, of letters, digits, hyphens and underscores. */
 const maxReadable = 100;
 
-/**
- * az replaces a credential of a managed identity that has the same name, and other clusters have
- * the same service accounts.
- */
+/** az replaces a credential of the same name, and other clusters have the same service accounts. */
 function credentialName(issuer: string, subject: Subject): string {
   const { namespace, serviceAccount } = subject;
   const readable = `${namespace}-${serviceAccount.replaceAll('.', '-')}`.slice(0, maxReadable);

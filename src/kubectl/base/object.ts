@@ -69,10 +69,7 @@ export function textsAt(record: JsonRecord | undefined, key: string): readonly s
   return list.filter((each: unknown): each is string => typeof each === 'string');
 }
 
-/**
- * The objects of a list, or the object itself. A server sends the kind once for a list, and who
- * wrote which field, which nothing here reads.
- */
+/** A server sends the kind once for a list, and who wrote which field, which nothing here reads. */
 export function itemsOf(parsed: RawObject): readonly RawObject[] {
   if (!Array.isArray(parsed['items'])) return [parsed];
   const { apiVersion } = parsed;

@@ -18,10 +18,7 @@ export interface AgentView {
   readonly name: string;
   readonly node: string;
   readonly serviceAccount: string;
-  /**
-   * A DaemonSet of agents controls the pod. From any other pod no image, service account or option
-   * is trusted, and nothing is executed in it.
-   */
+  /** A DaemonSet of agents controls the pod; from any other, nothing is trusted or executed. */
   readonly isVerified: boolean;
   readonly phase: string;
   readonly isReady: boolean;

@@ -1,6 +1,5 @@
 /**
- * A snapshot as the agent's cluster state: parsed and indexed by the agent's own code, so that the
- * plugin's explanations match the agent's answers. Pure.
+ * A snapshot as the agent's cluster state, by its own code: explanations match its answers. Pure.
  */
 import { stringAt } from '../../base/json-value.ts';
 import { systemClock } from '../../base/time/clock.ts';

@@ -86,10 +86,7 @@ export async function readPodSnapshot(
   };
 }
 
-/**
- * @param isWide the user may list cluster-scoped objects, and so probably the pods of a node. With
- * a pod that is refused anyway, an address of two pods is no news.
- */
+/** @param isWide the user may list cluster-scoped objects, so probably the pods of a node. */
 async function readNeighbors(
   { kubectl, agentNamespace }: AgentAccess,
   pod: RawObject,

@@ -18,8 +18,7 @@ export type Answer =
 export const everywhere = ['--all-namespaces'];
 
 /**
- * @param where flags of kubectl; none is the namespace of its context. @param user whom to
- * impersonate.
+ * @param where flags of kubectl; none is the namespace of its context. @param user to impersonate.
  */
 export async function askRight(
   kubectl: Kubectl,

@@ -1,7 +1,4 @@
-/**
- * The objects of a cluster, read at one moment. Pods and the three identity kinds are required.
- * Other kinds are used if the user may read them, and reported as unread if not.
- */
+/** The objects of a cluster. Other kinds than pods and the three of identities are optional. */
 import type { RawObject } from '../base/object.ts';
 import { valueOf, type Kubectl, type Scope } from '../transport/kubectl.ts';
 import type { AgentView } from './agents.ts';

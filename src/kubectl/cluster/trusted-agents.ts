@@ -1,7 +1,4 @@
-/**
- * Which pods are agents. Everybody can give a pod the agents' label, so it proves nothing: an agent
- * is in the agents' namespace, and a DaemonSet of agents there is its controller.
- */
+/** An agent is a pod that a DaemonSet of agents controls: everybody can give a pod their label. */
 import { stringAt } from '../../base/json-value.ts';
 import {
   labelsOf,

@@ -1,6 +1,5 @@
 /**
- * Why an entry of a grant is left to a person: client ids are no secrets, and an AzureIdentity
- * shows who names an identity, not whose it is. Pure.
+ * Why an entry of a grant is left to a person: who names an identity may not be its owner. Pure.
  */
 import { bindingLabel } from '../../cache/index/binding-label.ts';
 import { normaliseClientId, normaliseResourceId } from '../../cache/index/identifiers.ts';

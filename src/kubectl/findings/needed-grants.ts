@@ -1,7 +1,4 @@
-/**
- * The grants that a cluster needs so that `--identity-owners=enforce` refuses no pod that is served
- * today: for each namespace, what its bindings and exceptions give and no grant gives yet. Pure.
- */
+/** The grants that a cluster lacks for `--identity-owners=enforce` to refuse no pod. Pure. */
 import { normaliseClientId, normaliseResourceId } from '../../cache/index/identifiers.ts';
 import { objectKey } from '../../cache/index/object-name.ts';
 import type { Binding, Exception, Identity, IdentityGrant } from '../../cache/index/objects.ts';
@@ -115,7 +112,7 @@ function usesOf({ identities, bindings }: ClusterObjects, owners: IdentityOwners
 
 /**
  * Applied under the name of a grant that exists, it would replace its lists. The name of a
- * namespace has no dot, so a further grant never has the name of another namespace.
+ * namespace has no dot, so this is never that of another one.
  */
 function freeName(namespace: string, grants: readonly IdentityGrant[]): string {
   const taken = new Set(grants.map(({ name }) => name));

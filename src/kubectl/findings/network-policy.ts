@@ -1,7 +1,4 @@
-/**
- * Whether the network policies of a pod allow it to reach the agent. Only an `ipBlock` can match
- * it: it listens at an address of the node.
- */
+/** Whether network policies allow a pod to reach the agent. Only an `ipBlock` matches a node. */
 import { BlockList, isIPv6 } from 'node:net';
 import { asRecord, stringAt, type JsonRecord } from '../../base/json-value.ts';
 import {

@@ -1,7 +1,4 @@
-/**
- * What the status of an AzureIdentity shows and its spec does not: `nmi conditions` reads Secrets,
- * its options and the identity grants; most users may not. Pure.
- */
+/** What `nmi conditions` found that most users may not read: Secrets, its options, grants. Pure. */
 import { createFinding, type Finding } from '../../nmi/diagnosis/finding.ts';
 import { isCode } from '../../nmi/diagnosis/codes.ts';
 import { stringAt, type JsonRecord } from '../../base/json-value.ts';

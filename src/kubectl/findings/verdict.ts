@@ -1,7 +1,4 @@
-/**
- * What a pod gets, as one value, from which text, JSON and exit code are made. It is never better
- * than what the user may see. Pure.
- */
+/** What a pod gets, as one value. It is never better than what the user may see. Pure. */
 import { asRecord, stringAt } from '../../base/json-value.ts';
 import { rowOf, type Code } from '../../nmi/diagnosis/codes.ts';
 import type { Finding } from '../../nmi/diagnosis/finding.ts';

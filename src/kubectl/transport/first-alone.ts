@@ -1,7 +1,4 @@
-/**
- * Where a login plugin may ask the user, the first call of kubectl runs alone: several at once
- * would each ask.
- */
+/** Several calls of kubectl at once would each have its login plugin ask the user. */
 import type { Io } from '../base/io.ts';
 
 /** @param mayAsk whether the configuration of kubectl names a login plugin. */

@@ -1,7 +1,4 @@
-/**
- * Classifies a failure of kubectl by its standard error: kubectl has no other interface for this,
- * and the texts have been the same since Kubernetes 1.20 or before. Pure.
- */
+/** Classifies failures of kubectl by its texts, the same since Kubernetes 1.20 or before. Pure. */
 import { exitCodes, type ProgramRun } from '../base/io.ts';
 import { PluginError, type ExitCode } from '../base/plugin-error.ts';
 

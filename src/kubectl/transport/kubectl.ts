@@ -1,7 +1,4 @@
-/**
- * Reaches the API server through the user's own kubectl: contexts, login plugins, proxies and
- * certificates work as configured, and the plugin never sees a credential.
- */
+/** Reaches the API server by the user's own kubectl, so the plugin never sees a credential. */
 import { asRecord, parseRecord, stringAt, type JsonRecord } from '../../base/json-value.ts';
 import { itemsOf, recordsAt, type RawObject } from '../base/object.ts';
 import { exitCodes, type Io, type ProgramRun, type RunOptions } from '../base/io.ts';
@@ -143,10 +140,7 @@ export class Kubectl {
     return this.#flags.filter((flag) => !flag.startsWith('--request-timeout='));
   }
 
-  /**
-   * Somebody may switch the current context between two calls, so a verb that writes names it. The
-   * name is empty without a configuration file, as in a pod.
-   */
+  /** Another context may become the current one. The name is empty without a configuration file. */
   async pin() {
     const run = await this.run(['config', 'view', '--minify', '--output=json']);
     if (run.code === undefined) throw toPluginError(classifyFailure(run), 'read the configuration');

@@ -70,10 +70,7 @@ export async function scopeOf(context: VerbContext): Promise<Scope> {
   return context.allNamespaces ? undefined : namespaceFor(context);
 }
 
-/**
- * For kubectl, listing an unknown namespace is no error, so it is looked up when nothing was found.
- * @throws PluginError; never for a user who may not read namespaces.
- */
+/** For kubectl, an unknown namespace is empty. @throws PluginError if it surely does not exist. */
 export async function refuseUnknownNamespace(
   { kubectl }: VerbContext,
   namespace: string,

@@ -54,10 +54,7 @@ async function grants({ kubectl, io }: VerbContext): Promise<ExitCode> {
   return exitCodes.ok;
 }
 
-/**
- * Without the objects that the agent cannot use: they give no pod a token. Only the kind of the
- * grants may be missing.
- */
+/** Without the objects that the agent cannot use. Only the kind of the grants may be missing. */
 async function readAll<T extends ObjectRef>(
   kubectl: Kubectl,
   resource: string,

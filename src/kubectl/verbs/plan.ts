@@ -82,10 +82,7 @@ const resources = {
   AzureIdentityBinding: identityResources.bindings,
 } as const;
 
-/**
- * If the same object is there already, only a note. @throws PluginError if there is one with
- * another spec, which may be somebody else's.
- */
+/** Only a note if it is there already. @throws PluginError if it has another spec. */
 export async function unlessThere(
   context: PinnedContext,
   kind: keyof typeof resources,

@@ -1,7 +1,4 @@
-/**
- * `kubectl nmi migrate to-federation`: identities of type 0 become type 3, with a federated
- * credential for each service account that uses them.
- */
+/** `kubectl nmi migrate to-federation`: identities of type 0 become type 3, with credentials. */
 import { stringAt } from '../../base/json-value.ts';
 import { idsOf, planFederation } from '../azure/federation.ts';
 import { nameOf, specOf, type RawObject } from '../base/object.ts';

@@ -381,10 +381,7 @@ export class ConditionWriter implements AsyncDisposable {
     this.#logOnce(kind, object, error);
   }
 
-  /**
-   * Definitions of aad-pod-identity have none, and those of our first releases drop its conditions.
-   * Ones that were applied since are found a minute later.
-   */
+  /** Definitions of aad-pod-identity have none, and those of our first releases drop conditions. */
   async #hasStatus(kind: ObservedKind): Promise<boolean> {
     const { client } = this.#options;
     const list: unknown = asRecord(await client.getJson(groupPath, this.#call()))?.['resources'];

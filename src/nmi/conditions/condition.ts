@@ -1,7 +1,4 @@
-/**
- * Status conditions of an object: the wanted ones, the existing ones, and whether the two differ.
- * Only a digest of the existing ones is kept: tens of thousands of objects are stored. Pure.
- */
+/** Wanted and existing status conditions of one of tens of thousands of objects. Pure. */
 import { hash } from 'node:crypto';
 import type { Code } from '../diagnosis/codes.ts';
 import { asRecord, stringAt } from '../../base/json-value.ts';

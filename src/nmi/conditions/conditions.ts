@@ -1,6 +1,5 @@
 /**
- * Status conditions on `AzureIdentity` and `AzureIdentityBinding`: `kubectl get`, `kubectl wait`
- * and GitOps tools show how the agents evaluate them. A failed write costs no pod a token.
+ * Status conditions on `AzureIdentity` and `AzureIdentityBinding`. A failed write costs no token.
  */
 import { bugReporter } from '../../base/lines/bug-reporter.ts';
 import type { Clock } from '../../base/time/clock.ts';

@@ -1,7 +1,4 @@
-/**
- * The identities and bindings of the cluster with their conditions, and which of them have to be
- * evaluated again when one changes. Pure.
- */
+/** Identities and bindings with their conditions, and what another one's change affects. Pure. */
 import { maxBindingsOfLabel, oldest } from '../../cache/index/grant-index.ts';
 import { objectKey, type ObjectName } from '../../cache/index/object-name.ts';
 import { isSameObject, MemoryObjectStore } from '../../cache/index/object-store.ts';

@@ -1,7 +1,4 @@
-/**
- * How often a status may be written. The API server sends every write to the agent of each node:
- * 30,000 writes to 5,000 nodes are 105 GB.
- */
+/** The API server sends every write to each node: 30,000 writes to 5,000 nodes are 105 GB. */
 import type { Clock } from '../../base/time/clock.ts';
 import { asRecord } from '../../base/json-value.ts';
 import type { Log } from '../../base/log.ts';

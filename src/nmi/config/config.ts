@@ -1,7 +1,4 @@
-/**
- * Parses flags and environment variables into one readonly configuration in base units. Returns all
- * problems together.
- */
+/** Parses flags and environment variables. Returns all problems together. */
 import { nearest } from '../../base/nearest.ts';
 import {
   environmentName,

@@ -1,7 +1,4 @@
-/**
- * The only table of options: `Config`, the command line, the environment variables, `--help`,
- * docs/flags.md and the chart's values are derived from it.
- */
+/** The only table of options: flags, environment, help, docs and the chart are derived from it. */
 import { isDnsSubdomain } from '../../base/dns-name.ts';
 import { cloudNames, parseOrigin } from '../sources/entra/clouds.ts';
 import {

@@ -1,13 +1,8 @@
-/**
- * Limits with one right value, which are therefore not options. Tests and benchmarks pass others.
- */
+/** Limits with one right value, so they are no options. Tests and benchmarks pass others. */
 export const tuning = {
   /** Three missed proofs: a working watch is proven current at least every 101 s. */
   watchStalenessLimitMs: 300_000,
-  /**
-   * While a pod, its label or its binding is younger than this, a missing object is answered with
-   * 503, so that clients retry; later it is a mistake, and 400.
-   */
+  /** So young, a missing object is answered with 503, for a retry; later with 400, as a mistake. */
   bindingGraceMs: 60_000,
   /** A pod's first request often arrives before the watch's event for the pod. */
   lateObjectWaitMs: 2_000,

@@ -1,7 +1,4 @@
-/**
- * The one table of codes: the reasons of answers and the findings about objects. Every teller takes
- * meaning, fix and link from here.
- */
+/** The one table of codes: the reasons of answers and the findings about objects. */
 import { refusals, type RefusalReason } from '../base/answers.ts';
 import { answerCodes } from './answer-codes.ts';
 import { objectCodes } from './object-codes.ts';

@@ -40,10 +40,7 @@ export function findingOfIgnored(object: string, reason: string): Finding {
   return createFinding('object_unusable', { object, text, fix: correctIt });
 }
 
-/**
- * The first of them is why pods get no token of it. @param secret undefined if there is no such
- * Secret or it was not checked.
- */
+/** The first is why pods get no token of it. @param secret undefined if it was not checked. */
 export function findingsOfIdentity(
   ref: ObjectName,
   parsed: Parsed<Identity>,

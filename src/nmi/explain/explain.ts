@@ -1,7 +1,4 @@
-/**
- * Traces a request without sending it. All decisions are made by the functions that answer
- * requests, so the two cannot differ. Pure: it does not count as a use of a token.
- */
+/** Traces a request without sending it, by the functions that answer requests. Pure. */
 import { fullName } from '../../cache/index/object-name.ts';
 import { bindingLabelOf } from '../../cache/index/binding-label.ts';
 import type { PodGrants } from '../../cache/index/grant-index.ts';

@@ -1,7 +1,4 @@
-/**
- * What the agent reports about a pod and about itself, as JSON on its local socket; never a token,
- * a secret or an assertion.
- */
+/** What the agent reports as JSON on its local socket; never a token, a secret or an assertion. */
 import type { Binding, Pod, PodPhase } from '../../cache/index/objects.ts';
 import type { TokenStatus } from '../../cache/token/cache.ts';
 import type { RefusalReason } from '../base/answers.ts';

@@ -2,10 +2,7 @@
 import { credentialKey } from '../sources/entra/credentials/kinds.ts';
 import { sourceNameOf, type UpstreamIdentity } from '../sources/upstream-identity.ts';
 
-/**
- * The key of an Entra ID identity includes the credential: a token obtained with one Secret must
- * not serve an identity that names another one.
- */
+/** With the credential: a token got with one Secret must not serve an identity of another. */
 export function identityKey(identity: UpstreamIdentity): string {
   if (identity.kind === 'unnamed') return '';
   if (identity.kind !== 'entra') return `${identity.kind}=${lowerAscii(identity.value)}`;

@@ -1,6 +1,4 @@
-/**
- * Decides at every request whether this pod may have a token, and of which identity. Without I/O.
- */
+/** Decides at every request whether, and of which identity, a pod may have a token. No I/O. */
 import type { GrantIndex } from '../../cache/index/grant-index.ts';
 import { normaliseClientId, normaliseResource } from '../../cache/index/identifiers.ts';
 import type { Identity, Pod } from '../../cache/index/objects.ts';

@@ -1,7 +1,4 @@
-/**
- * The age of the newest object that a pod's authorization depends on. Objects arrive in any order,
- * and a federated credential takes minutes to propagate: what a young grant lacks may arrive later.
- */
+/** What a young grant still lacks may arrive later: objects, a federated credential in minutes. */
 import type { GrantIndex } from '../../cache/index/grant-index.ts';
 import type { Granted } from './grant.ts';
 

@@ -1,7 +1,4 @@
-/**
- * The upstream identities that pods of this node may use now: computed from the grants at the first
- * query after a change.
- */
+/** The upstream identities that pods of this node may use now, worked out when it is asked for. */
 import type { PodGrants } from '../../cache/index/grant-index.ts';
 import { hasEnded, type Pod } from '../../cache/index/objects.ts';
 import { credentialKey, type EntraCredential } from '../sources/entra/credentials/kinds.ts';

@@ -1,7 +1,4 @@
-/**
- * Names that were probably meant. Only those of the pod's own namespace are in answers, since pods
- * read them.
- */
+/** Names that were probably meant: of the pod's own namespace alone, since pods read them. */
 import type { GrantIndex, PodGrants } from '../../cache/index/grant-index.ts';
 import type { ObjectRef } from '../../cache/index/objects.ts';
 

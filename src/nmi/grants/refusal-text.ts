@@ -1,6 +1,5 @@
 /**
- * Texts of refusals that concern a pod's identity: IMDS's own phrase first, where clients search
- * for it, then pod, label, objects and the fix. Pure.
+ * Texts of refusals: IMDS's own phrase first, where clients search for it, and last the fix. Pure.
  */
 import { fullName } from '../../cache/index/object-name.ts';
 import { bindingLabel } from '../../cache/index/grant-index.ts';

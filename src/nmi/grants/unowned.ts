@@ -1,6 +1,4 @@
-/**
- * The objects that give pods of this node an identity that no grant gives to their namespace. Pure.
- */
+/** Objects that give pods of this node an identity that no grant gives to their namespace. Pure. */
 import type { PodGrants } from '../../cache/index/grant-index.ts';
 import { hasEnded, type Exception, type Identity, type Pod } from '../../cache/index/objects.ts';
 import type { OwnedBy } from './grant.ts';

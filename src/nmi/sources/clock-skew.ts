@@ -1,7 +1,4 @@
-/**
- * Whether this node's wall clock agrees with an upstream's, by the `Date` header of its answer: a
- * token's expiry is a time of the upstream's clock. Pure.
- */
+/** Whether the node's clock agrees with an upstream's, by which tokens expire. Pure. */
 
 /** Smaller differences come from the latency of the answer, and the header has whole seconds. */
 const toleranceMs = 60_000;

@@ -1,7 +1,4 @@
-/**
- * The interface of everything that fetches a token. A source does I/O only: it does not cache
- * tokens, does not authorize callers, and returns every failure as a value.
- */
+/** The interface of everything that fetches a token. It does not cache, and does not authorize. */
 import type { Token } from '../../cache/token/token.ts';
 import type { EntraErrorDetails } from '../base/answers.ts';
 
@@ -21,10 +18,7 @@ export interface TokenRequest<I> {
   readonly correlationId?: string;
 }
 
-/**
- * Why there is no token. `upstream_down` and `upstream_throttled` are transient; the others need a
- * change, which may not have arrived yet.
- */
+/** All but `upstream_down` and `upstream_throttled` need a change, which may be on its way. */
 export type FailureReason =
   /** IMDS: the identity is not assigned to this node. */
   | 'identity_not_assigned'

@@ -1,7 +1,4 @@
-/**
- * The success bodies of the token endpoints of IMDS and of Entra ID's v2. Numbers in place of
- * strings and absent fields are tolerated; what a caller depends on is checked strictly. Pure.
- */
+/** The success bodies of IMDS and Entra ID. What a caller depends on is checked strictly. Pure. */
 import type { Token } from '../../cache/token/token.ts';
 import { normaliseClientId, normaliseResourceId } from '../../cache/index/identifiers.ts';
 import { parseRecord, stringAt, type JsonRecord } from '../../base/json-value.ts';

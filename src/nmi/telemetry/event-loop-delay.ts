@@ -1,6 +1,5 @@
 /**
- * Delay of the event loop, as the lateness of the timers that the agent arms anyway: Node's own
- * monitor wakes an idle process 100 times a second.
+ * Lateness of the timers that are armed anyway: Node's monitor wakes an idle process 100 times/s.
  */
 import { createHistogram } from 'node:perf_hooks';
 import type { Clock } from '../../base/time/clock.ts';

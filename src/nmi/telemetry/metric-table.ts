@@ -1,7 +1,4 @@
-/**
- * Every metric as data. Labels have fixed or bounded sets of values; never a pod, an address, a
- * client id or a resource as the caller wrote it.
- */
+/** Every metric. Labels have bounded values; never an address, or a resource as it was written. */
 
 export interface MetricRow {
   readonly type: 'counter' | 'gauge' | 'histogram';

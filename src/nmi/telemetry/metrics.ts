@@ -60,10 +60,7 @@ export function createMetrics({ oldNames = true } = {}) {
     observe: (name: Name, value: number, labels: Labels = {}) => observer(name, labels)(value),
     /** For labels that are observed often: the same as `observe`, looked up once. */
     observer,
-    /**
-     * Sets the value of a gauge, or the total of a counter that is kept elsewhere. @throws
-     * TypeError
-     */
+    /** A gauge's value, or the total of a counter that is kept elsewhere. @throws TypeError */
     export: (name: string, value: number, labels: Labels = {}) => {
       const counter = counters.get(name);
       const gauge = gauges.get(name);

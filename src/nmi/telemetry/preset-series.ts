@@ -1,7 +1,4 @@
-/**
- * Series that exist from the first scrape on, at zero: an alert on a rate needs the series before
- * the first failure.
- */
+/** Series that are zero at first: an alert on a rate needs them before the first failure. */
 import { refusals, type Reason } from '../base/answers.ts';
 import type { Route } from '../server/route.ts';
 import { credentialKinds } from '../sources/entra/credentials/kinds.ts';

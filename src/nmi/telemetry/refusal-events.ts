@@ -1,7 +1,4 @@
-/**
- * Records refusals as Events on the pod, and on its identity if that is the cause: `kubectl
- * describe` shows them to users who may not read the agent's log.
- */
+/** Refusals as Events on the pod, for users who may not read the agent's log. */
 import type { Identity, Pod } from '../../cache/index/objects.ts';
 import type { Reason, RefusalReason } from '../base/answers.ts';
 import { parseRecord, stringAt } from '../../base/json-value.ts';
@@ -16,9 +13,7 @@ import { identityOf, type RequestRecord } from '../server/request-record.ts';
 import type { Renderer } from './renderer.ts';
 import { throttleTexts, type ThrottleLimit } from '../callers/throttled-pods.ts';
 
-/**
- * SDKs probe for a metadata service by such requests. A throttled one is reported with its limit.
- */
+/** SDKs probe for a metadata service so. A throttled request is reported with its limit. */
 const unreported: ReadonlySet<Reason> = new Set([
   'ok',
   'metadata_header_missing',

@@ -5,10 +5,7 @@ import type { Hit, RequestRecord } from '../server/request-record.ts';
 
 export interface Renderer {
   render(record: RequestRecord): void;
-  /**
-   * The renderer of all hits of one decision from one address: what they have in common is looked
-   * up and rendered once. @param first one of them, which this call does not report.
-   */
+  /** For all hits like this one, which it does not report: what they share is rendered once. */
   hitsLike?(first: RequestRecord): (hit: Hit, durationMs: number) => void;
   throttled?(pod: Pod, limit: ThrottleLimit): void;
 }

@@ -1,7 +1,4 @@
-/**
- * Counts token requests by namespace and, if enabled, by AzureIdentity. Names beyond a maximum are
- * "other": users create them. A hit costs one increment; the counters are updated at a scrape.
- */
+/** Token requests by namespace and AzureIdentity; users create both, so most names are "other". */
 import type { ObjectName } from '../../cache/index/object-name.ts';
 import type { Reason } from '../base/answers.ts';
 import { BoundedLabel } from './bounded-label.ts';

@@ -1,7 +1,4 @@
-/**
- * The SDKs that each pod of this node uses, for a move to Workload Identity, and how its
- * connections were identified. Shown only on the operator's local socket.
- */
+/** How pods of this node call, for a move to Workload Identity; shown only to the operator. */
 import type { IdentifiedBy } from '../callers/caller.ts';
 import type { RequestRecord } from '../server/request-record.ts';
 import type { Renderer } from './renderer.ts';

@@ -1,6 +1,5 @@
 /**
- * The meaning of an error answer of Entra ID. The codes are data; for a code that is not listed
- * here, its OAuth error and then the HTTP status decide. Pure.
+ * The meaning of an error of Entra ID: by its code, else its OAuth error, else its status. Pure.
  */
 import type { EntraErrorDetails } from '../../base/answers.ts';
 import { parseRecord, stringAt, type JsonRecord } from '../../../base/json-value.ts';
@@ -21,9 +20,7 @@ export type EntraReason = Exclude<
 interface ReasonRow {
   /** How long a repeated request is useless. */
   readonly cooldownMs: number;
-  /**
-   * OAuth errors that are relayed unchanged; any other is replaced by the first, if there is one.
-   */
+  /** OAuth errors that are relayed unchanged; the first, if any, replaces all others. */
   readonly errors: readonly string[];
 }
 

@@ -1,7 +1,4 @@
-/**
- * A pod of this node for the token of a service account: the same one as long as it lives, since
- * each pod costs a token of its own. Pure.
- */
+/** One live pod of a service account, as long as it lives: each pod costs a token. Pure. */
 import type { ObjectName } from '../../../cache/index/object-name.ts';
 import { hasEnded, type Pod } from '../../../cache/index/objects.ts';
 

@@ -1,6 +1,6 @@
 /**
- * A file of lines that another program rotates, written outside the event loop. Lines wait in a
- * bounded queue while the disk is full, and are counted when they are lost.
+ * A file that another program rotates. Lines wait in bounds while the disk is full, and are counted
+ * when lost.
  */
 import { close, constants, fstat, open } from 'node:fs';
 import { stat } from 'node:fs/promises';

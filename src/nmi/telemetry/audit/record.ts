@@ -79,10 +79,7 @@ export function identityFields(grant: Grant | undefined): AuditFields {
   }
 }
 
-/**
- * `Kind/name` of the objects behind the decision, to the resource version in which the fields that
- * the agent reads last changed.
- */
+/** `Kind/name` of the objects behind the decision, to the version of the fields that are read. */
 export function versionsOf(
   pod: Pod | undefined,
   grant: Grant | undefined,

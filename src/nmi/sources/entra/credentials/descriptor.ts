@@ -39,10 +39,7 @@ export interface Loaded {
   readonly result: ClientCredentialResult;
   /** By the monotonic clock. */
   readonly keepMs: number;
-  /**
-   * By the wall clock. Both clocks must allow it, so neither a step of the wall clock nor a
-   * suspended machine extends its life.
-   */
+  /** By the wall clock, which steps; the other one stops while a machine is suspended. */
   readonly usableUntilWallMs?: number;
 }
 
@@ -71,10 +68,7 @@ export interface CredentialContext<C> {
   readonly client: KubeClient;
   readonly tokenClient: JsonPoster;
   readonly clock: Clock;
-  /**
-   * A live pod of this node that runs under it; the same one as long as it lives, since another pod
-   * costs another token.
-   */
+  /** The same one as long as it lives, since another pod costs another token. */
   livePodOf(serviceAccount: ObjectName): PodName | undefined;
   /** Called each time the certificate of a credential was read. */
   readonly onCertificate: (credential: C, expiresAtWallMs: number) => void;

@@ -1,7 +1,4 @@
-/**
- * Opens a file with a certificate and its key: PKCS#12 or PEM, or either in base64. Some files
- * block the calling thread for seconds, so only the worker calls it.
- */
+/** Opens PKCS#12 or PEM, or either in base64. Some files take seconds, so only the worker does. */
 import { X509Certificate } from 'node:crypto';
 import { KeyFileError } from './key-file-error.ts';
 import type { OpenedCertificate } from './descriptor.ts';

@@ -10,10 +10,7 @@ const maxPublicExponent = 2n ** 33n;
 /** Every assertion contains the whole chain. */
 const maxChain = 10;
 
-/**
- * @param certificates DER, in any order; those outside the chain of the key are left out. @throws
- * KeyFileError
- */
+/** @param certificates DER; those outside the key's chain are left out. @throws KeyFileError */
 export function proveKeyPair(
   keys: readonly KeyObject[],
   certificates: readonly Buffer[],

@@ -39,10 +39,7 @@ function readKind(der: Buffer): { readonly oid: string; readonly plain: Buffer }
   }
 }
 
-/**
- * @param der the RSAPrivateKey of PKCS#1; OpenSSL would accept PKCS#8 of any kind here, too.
- * @throws KeyFileError
- */
+/** @param der as in PKCS#1; OpenSSL would take PKCS#8 of any kind, too. @throws KeyFileError */
 export function openPkcs1(der: Buffer): KeyObject {
   return open(readRsa(der), 'pkcs1');
 }

@@ -1,7 +1,4 @@
-/**
- * Client secrets of `AzureIdentity` type 1: the entry `clientSecret` of a Secret, or its only one.
- * The replaced system used whichever came first.
- */
+/** Secrets of type 1: the entry `clientSecret`, or the only one; formerly whichever came first. */
 import type { ObjectName } from '../../../../cache/index/object-name.ts';
 import { titleOf } from '../../../kube/accounts/secrets.ts';
 import { printable } from '../../../../base/printable.ts';
