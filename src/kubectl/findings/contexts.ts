@@ -7,56 +7,46 @@ import type { Snapshot } from '../cluster/snapshot.ts';
 import type { Config } from '../../nmi/config/config.ts';
 import type { PodContext } from './pods.ts';
 
-export class AgentContexts {
-  readonly #snapshot: Snapshot;
-  readonly #nowWallMs: number;
-  readonly #agents: ReadonlyMap<string, AgentView>;
-  /** By the options of the agents: most clusters have the same on every node. */
-  readonly #contexts = new Map<string, PodContext>();
-
-  constructor(snapshot: Snapshot, nowWallMs: number) {
-    this.#snapshot = snapshot;
-    this.#nowWallMs = nowWallMs;
-    const own = (snapshot.agents ?? []).filter(({ isOldNmi }) => !isOldNmi);
-    this.#agents = new Map(own.map((agent) => [agent.node, agent]));
-  }
-
+export interface AgentContexts {
   /** Undefined if none is on the node, or the user may not read the agents. */
-  agentOf(pod: RawObject): AgentView | undefined {
-    return this.#agents.get(stringAt(specOf(pod), 'nodeName'));
-  }
-
-  of(pod: RawObject): PodContext {
-    return this.#with(this.agentOf(pod));
-  }
-
+  agentOf(pod: RawObject): AgentView | undefined;
+  of(pod: RawObject): PodContext;
   /** One for each set of options that an agent has. */
-  all(): readonly PodContext[] {
-    const agents = [...this.#agents.values()].filter(({ config }) => config !== undefined);
-    return [
-      ...new Set((agents.length === 0 ? [undefined] : agents).map((each) => this.#with(each))),
-    ];
-  }
-
+  all(): readonly PodContext[];
   /** With one option changed. */
-  variant({ config }: PodContext, change: Partial<Config>): PodContext {
-    return this.#create({ ...config, ...change }, true);
-  }
+  variant(context: PodContext, change: Partial<Config>): PodContext;
+}
 
+export function createContexts(snapshot: Snapshot, nowWallMs: number): AgentContexts {
+  const own = (snapshot.agents ?? []).filter(({ isOldNmi }) => !isOldNmi);
+  const agents = new Map(own.map((agent) => [agent.node, agent]));
+  /** By the options of the agents: most clusters have the same on every node. */
+  const contexts = new Map<string, PodContext>();
+  const agentOf = (pod: RawObject) => agents.get(stringAt(specOf(pod), 'nodeName'));
+  const create = (config: Config, knowsOptions: boolean): PodContext => {
+    return {
+      snapshot,
+      view: createClusterState(snapshot, config, nowWallMs),
+      config,
+      knowsOptions,
+    };
+  };
   /** The options of a pod that only looks like an agent prove nothing. */
-  #with(agent: AgentView | undefined): PodContext {
+  const contextWith = (agent: AgentView | undefined): PodContext => {
     const knowsOptions = agent?.config !== undefined && agent.isVerified;
-    const config = agent?.config ?? commonConfig(this.#snapshot.agents) ?? defaultConfig;
+    const config = agent?.config ?? commonConfig(snapshot.agents) ?? defaultConfig;
     const key = JSON.stringify([knowsOptions, config]);
-    const known = this.#contexts.get(key);
-    if (known !== undefined) return known;
-    const created = this.#create(config, knowsOptions);
-    this.#contexts.set(key, created);
-    return created;
-  }
-
-  #create(config: Config, knowsOptions: boolean): PodContext {
-    const view = createClusterState(this.#snapshot, config, this.#nowWallMs);
-    return { snapshot: this.#snapshot, view, config, knowsOptions };
-  }
+    const context = contexts.get(key) ?? create(config, knowsOptions);
+    contexts.set(key, context);
+    return context;
+  };
+  return {
+    agentOf,
+    of: (pod) => contextWith(agentOf(pod)),
+    all() {
+      const known = [...agents.values()].filter(({ config }) => config !== undefined);
+      return [...new Set((known.length === 0 ? [undefined] : known).map(contextWith))];
+    },
+    variant: ({ config }, change) => create({ ...config, ...change }, true),
+  };
 }

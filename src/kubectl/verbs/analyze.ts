@@ -5,7 +5,7 @@ import { parseManifests, snapshotOf } from '../cluster/manifests.ts';
 import { readSnapshot, type Snapshot } from '../cluster/snapshot.ts';
 import { countUnread, losses, renderUnread, valueOrUnread } from '../cluster/unread.ts';
 import { analyze } from '../findings/analyze.ts';
-import { AgentContexts } from '../findings/contexts.ts';
+import { createContexts } from '../findings/contexts.ts';
 import { severities, type Severity } from '../../nmi/diagnosis/codes.ts';
 import { reaches, renderFindings, type Finding } from '../../nmi/diagnosis/finding.ts';
 import { exitOf, print, refuseUnknownNamespace, scopeOf, type VerbContext } from './context.ts';
@@ -51,7 +51,7 @@ async function analyzeAll(context: VerbContext, flags: AnalyzeFlags): Promise<Ex
   const { threshold, failOn, verbose } = flags;
   const snapshot =
     flags.files.length > 0 ? await readFiles(context, flags.files) : await readCluster(context);
-  const contexts = new AgentContexts(snapshot, context.io.wallMs());
+  const contexts = createContexts(snapshot, context.io.wallMs());
   const findings = analyze(snapshot, contexts).filter((each) => reaches([each], threshold));
   const { unread } = snapshot;
   const value = { kind: 'Analysis', findings, unread, pods: snapshot.pods.length };

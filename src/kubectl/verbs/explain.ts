@@ -19,7 +19,7 @@ import { readNearby, readPodSnapshot, type Nearby } from '../cluster/pod-snapsho
 import { settledValue } from '../cluster/snapshot.ts';
 import { countUnread, renderUnread } from '../cluster/unread.ts';
 import { assessPod, type Assessment } from '../findings/assessment.ts';
-import { AgentContexts } from '../findings/contexts.ts';
+import { createContexts } from '../findings/contexts.ts';
 import { ownersOf } from '../findings/owners.ts';
 import { hasEnded, namedClientId } from '../findings/pods.ts';
 import { ofContext, valueOf } from '../transport/kubectl.ts';
@@ -115,7 +115,7 @@ async function report(
 ): Promise<ExitCode> {
   const nowWallMs = context.io.wallMs();
   const snapshot = await readPodSnapshot(context, pod, nearby, nowWallMs);
-  const contexts = new AgentContexts(snapshot, nowWallMs);
+  const contexts = createContexts(snapshot, nowWallMs);
   // The identity that an SDK in the pod would request.
   const clientId = flags.clientId ?? namedClientId(pod);
   const selector: IdentitySelector =

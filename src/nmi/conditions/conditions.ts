@@ -20,7 +20,7 @@ import { watchConditions } from '../kube/watch/watch-report.ts';
 import { ConditionWriter, type WriteCounts } from './condition-writer.ts';
 import { observing } from './observed.ts';
 import { groupPath, kinds, ObservedObjects } from './observed-objects.ts';
-import { WritePace } from './write-pace.ts';
+import { openWritePace } from './write-pace.ts';
 
 export interface ConditionsOptions {
   readonly client: KubeClient;
@@ -77,7 +77,7 @@ export function openConditions(options: ConditionsOptions): Required<Part> & Asy
     });
   }
   const watches = opened.use(groupWatches(reflectors));
-  const pace = opened.use(new WritePace({ client, config, clock, log }));
+  const pace = opened.use(openWritePace({ client, config, clock, log }));
   opened.use(
     new ConditionWriter({
       ...parts,

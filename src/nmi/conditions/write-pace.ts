@@ -20,60 +20,54 @@ const pauses = { leastMs: 100, mostMs: 10_000 };
 const readEveryMs = 60_000;
 const callTimeoutMs = 5_000;
 
-/** Reads the number of nodes from the status of the agents' DaemonSet, once a minute. */
-export class WritePace implements AsyncDisposable {
-  readonly #options: WritePaceOptions;
-  readonly #job: Disposable;
-  readonly #ended = new AbortController();
-  #reading: Promise<unknown> = Promise.resolve();
-  #nodes = manyNodes;
-  #isLogged = false;
-
-  constructor(options: WritePaceOptions) {
-    this.#options = options;
-    this.#job = startPeriodicJob(options.clock, 0, () => {
-      const reading = this.#read().then(() => readEveryMs);
-      this.#reading = reading;
-      return reading;
-    });
-  }
-
+export interface WritePace extends AsyncDisposable {
   /** Time between the beginnings of two writes. */
-  get pauseMs(): number {
-    const pauseMs = (1_000 * this.#nodes) / this.#options.config.maxWatchEventsPerSec;
-    return Math.min(pauses.mostMs, Math.max(pauses.leastMs, pauseMs));
-  }
+  readonly pauseMs: number;
+}
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#ended.abort();
-    this.#job[Symbol.dispose]();
-    await this.#reading;
-  }
+/** Reads the number of nodes from the status of the agents' DaemonSet, once a minute. */
+export function openWritePace({ client, config, clock, log }: WritePaceOptions): WritePace {
+  const { agentNamespace, agentDaemonSet, maxWatchEventsPerSec } = config;
+  const path = `/apis/apps/v1/namespaces/${agentNamespace}/daemonsets/${agentDaemonSet}`;
+  const ended = new AbortController();
+  let reading: Promise<number> = Promise.resolve(0);
+  let nodes = manyNodes;
+  let isLogged = false;
 
-  async #read(): Promise<void> {
-    const { client, config, log } = this.#options;
-    const call = { signal: this.#ended.signal, timeoutMs: callTimeoutMs };
+  async function read(): Promise<number> {
+    const call = { signal: ended.signal, timeoutMs: callTimeoutMs };
     try {
-      const { agentNamespace, agentDaemonSet } = config;
-      const path = `/apis/apps/v1/namespaces/${agentNamespace}/daemonsets/${agentDaemonSet}`;
       const status = asRecord(asRecord(await client.getJson(path, call))?.['status']);
-      const nodes = status?.['desiredNumberScheduled'];
+      const scheduled = status?.['desiredNumberScheduled'];
       // Zero until the controller has counted them.
-      if (typeof nodes !== 'number' || !(nodes > 0)) {
+      if (typeof scheduled !== 'number' || !(scheduled > 0)) {
         throw new KubeError('MALFORMED', 'the DaemonSet has no number of nodes');
       }
-      this.#nodes = nodes;
-      this.#isLogged = false;
+      nodes = scheduled;
+      isLogged = false;
     } catch (error) {
-      this.#nodes = Math.max(this.#nodes, manyNodes);
-      if (this.#isLogged || this.#ended.signal.aborted) return;
-      this.#isLogged = true;
+      nodes = Math.max(nodes, manyNodes);
+      if (isLogged || ended.signal.aborted) return readEveryMs;
+      isLogged = true;
       const code = error instanceof KubeError ? error.code : 'UNKNOWN';
-      const { agentDaemonSet: daemonSet } = config;
       log.warn(
-        { daemonSet, code, nodes: this.#nodes },
+        { daemonSet: agentDaemonSet, code, nodes },
         'number of nodes unknown, status conditions are written as slowly as for a large cluster',
       );
     }
+    return readEveryMs;
   }
+
+  const job = startPeriodicJob(clock, 0, () => (reading = read()));
+  return {
+    get pauseMs() {
+      const pauseMs = (1_000 * nodes) / maxWatchEventsPerSec;
+      return Math.min(pauses.mostMs, Math.max(pauses.leastMs, pauseMs));
+    },
+    async [Symbol.asyncDispose]() {
+      ended.abort();
+      job[Symbol.dispose]();
+      await reading;
+    },
+  };
 }

@@ -13,7 +13,7 @@ import type { Clock } from '../../base/time/clock.ts';
 import type { Pod } from '../../cache/index/objects.ts';
 import { refusals, refuse, type Answer } from '../base/answers.ts';
 import { limitKeyOf, partyOf } from '../callers/caller.ts';
-import { ImdsConnections } from '../sources/imds/imds-connections.ts';
+import { openImdsConnections } from '../sources/imds/imds-connections.ts';
 import { correlationHeader, type LoopDetection } from '../sources/imds/loop-detection.ts';
 import type { CallerLimits } from './caller-limits.ts';
 import { MetadataCalls, NoTurnError, type MetadataAnswer } from './metadata-calls.ts';
@@ -75,7 +75,7 @@ const maxAnswerBytes = 256 * 1024;
 
 export function openPassthrough(options: PassthroughOptions): Passthrough {
   const { endpoint, timeoutMs, loopDetection, clock } = options;
-  const connections = new ImdsConnections({ endpoint, maxConnections: 4, timeoutMs });
+  const connections = openImdsConnections({ endpoint, maxConnections: 4, timeoutMs });
   const calls = new MetadataCalls(clock, timeoutMs);
 
   async function send(request: Dispatcher.RequestOptions): Promise<MetadataAnswer> {

@@ -10,19 +10,15 @@ const maxDetail = 500;
 /** Lines about failures of one source and reason before further ones are only counted. */
 const most = 20;
 
-export class FetchReport {
-  readonly #metrics: Metrics;
-  readonly #log: Log;
-  readonly #budget: LogBudget;
+export type ReportFetch = (
+  identity: UpstreamIdentity,
+  result: SourceResult,
+  durationMs: number,
+) => void;
 
-  constructor(metrics: Metrics, log: Log, clock: Clock) {
-    this.#metrics = metrics;
-    this.#log = log;
-    this.#budget = new LogBudget({ clock, onOthers: () => undefined });
-  }
-
-  add(identity: UpstreamIdentity, result: SourceResult, durationMs: number): void {
-    const metrics = this.#metrics;
+export function createFetchReport(metrics: Metrics, log: Log, clock: Clock): ReportFetch {
+  const budget = new LogBudget({ clock, onOthers: () => undefined });
+  return (identity, result, durationMs) => {
     const source = sourceNameOf(identity);
     const outcome = result.ok ? 'ok' : result.failure.reason;
     metrics.inc('nmi_upstream_requests_total', { source, outcome });
@@ -35,20 +31,12 @@ export class FetchReport {
     metrics.inc('aadpodidentity_imds_operations_errors_count', labels);
     const { reason, description, details, fetchId } = result.failure;
     const reportMore = (count: number): void =>
-      this.#log.warn({ source, reason, count }, 'further token fetches failed');
-    if (!this.#budget.allows(`${source} ${reason}`, most, reportMore)) return;
-    this.#log.warn(
-      {
-        source,
-        reason,
-        durationMs,
-        detail: description.slice(0, maxDetail),
-        fetchId,
-        correlationId: details?.correlationId,
-      },
-      'token fetch failed',
-    );
-  }
+      log.warn({ source, reason, count }, 'further token fetches failed');
+    if (!budget.allows(`${source} ${reason}`, most, reportMore)) return;
+    const detail = description.slice(0, maxDetail);
+    const correlationId = details?.correlationId;
+    log.warn({ source, reason, durationMs, detail, fetchId, correlationId }, 'token fetch failed');
+  };
 }
 
 /** The label values of the old metric, which counted Entra ID under IMDS, too. */

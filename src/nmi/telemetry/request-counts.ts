@@ -1,4 +1,4 @@
-/** Token requests by namespace and AzureIdentity; users create both, so most names are "other". */
+/** Token requests by namespace and AzureIdentity; names beyond a maximum are "other". */
 import type { ObjectName } from '../../cache/index/object-name.ts';
 import type { Reason } from '../base/answers.ts';
 import { BoundedLabel } from './bounded-label.ts';

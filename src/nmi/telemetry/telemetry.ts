@@ -15,7 +15,7 @@ import {
 } from '../server/request-record.ts';
 import type { SourceResult } from '../sources/source.ts';
 import type { UpstreamIdentity } from '../sources/upstream-identity.ts';
-import { FetchReport } from './fetch-report.ts';
+import { createFetchReport, type ReportFetch } from './fetch-report.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
 import { presetSeries } from './preset-series.ts';
 import { exportProcess } from './process-metrics.ts';
@@ -47,7 +47,7 @@ export class Telemetry implements Observer {
   readonly onSourceBug: (error: unknown) => void;
   readonly #clock: Clock;
   readonly #renderers: Renderer[];
-  readonly #fetches: FetchReport;
+  readonly #reportFetch: ReportFetch;
   readonly #hits = new WeakMap<GrantedDecision, KnownHits>();
   readonly #onBug: (error: unknown) => void;
 
@@ -59,7 +59,7 @@ export class Telemetry implements Observer {
     this.#clock = clock;
     const requests = new RequestMetrics(metrics, byIdentity);
     this.#renderers = [requests, this.clients, new RequestLog(log, clock)];
-    this.#fetches = new FetchReport(metrics, log, clock);
+    this.#reportFetch = createFetchReport(metrics, log, clock);
     this.#onBug = bugReporter(log, clock, 'failed to record request telemetry');
     this.onSourceBug = bugReporter(log, clock, 'token source failed');
   }
@@ -94,7 +94,7 @@ export class Telemetry implements Observer {
   }
 
   onFetch(identity: UpstreamIdentity, result: SourceResult, durationMs: number): void {
-    this.#afterAnswer(() => this.#fetches.add(identity, result, durationMs));
+    this.#afterAnswer(() => this.#reportFetch(identity, result, durationMs));
   }
 
   onRefresh(outcome: RefreshOutcome): void {

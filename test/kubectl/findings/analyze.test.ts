@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { snapshotOf } from '../../../src/kubectl/cluster/manifests.ts';
 import { analyze } from '../../../src/kubectl/findings/analyze.ts';
-import { AgentContexts } from '../../../src/kubectl/findings/contexts.ts';
+import { createContexts } from '../../../src/kubectl/findings/contexts.ts';
 import type { RawObject } from '../../../src/kubectl/base/object.ts';
 import {
   createIdentity,
@@ -14,7 +14,7 @@ import {
 
 function analyzeAll(objects: readonly RawObject[]) {
   const snapshot = snapshotOf(objects);
-  return analyze(snapshot, new AgentContexts(snapshot, nowWallMs));
+  return analyze(snapshot, createContexts(snapshot, nowWallMs));
 }
 
 describe('an analysis', () => {
@@ -43,7 +43,7 @@ describe('an analysis', () => {
     const snapshot = createSnapshot({
       nodes: [{ metadata: { name: 'node-1', labels: { 'karpenter.sh/nodepool': 'default' } } }],
     });
-    const found = analyze(snapshot, new AgentContexts(snapshot, nowWallMs));
+    const found = analyze(snapshot, createContexts(snapshot, nowWallMs));
     assert.ok(found.some(({ code }) => code === 'type_0_on_karpenter'));
   });
 });

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { viewAgent } from '../../../src/kubectl/cluster/agents.ts';
-import { AgentContexts } from '../../../src/kubectl/findings/contexts.ts';
+import { createContexts } from '../../../src/kubectl/findings/contexts.ts';
 import { bound, agentWith, web } from '../support/assess.ts';
 import {
   createAgentPod,
@@ -15,7 +15,7 @@ describe('the contexts of agents', () => {
   const strict = viewAgent(createAgentPod('node-2', { args: ['--strict-identity'] }));
   const both = [...agentWith(), { ...strict, isVerified: true }];
   const open = (agents: ReturnType<typeof createSnapshot>['agents']) =>
-    new AgentContexts(createSnapshot({ pods: [web, node2], agents }), nowWallMs);
+    createContexts(createSnapshot({ pods: [web, node2], agents }), nowWallMs);
 
   it('follow the agent of the node of each pod', () => {
     const contexts = open(both);

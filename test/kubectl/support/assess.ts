@@ -5,7 +5,7 @@ import type { Snapshot } from '../../../src/kubectl/cluster/snapshot.ts';
 import type { RawObject } from '../../../src/kubectl/base/object.ts';
 import { assessPod } from '../../../src/kubectl/findings/assessment.ts';
 import { anyRequest, type PodRequest } from '../../../src/kubectl/cluster/cluster-state.ts';
-import { AgentContexts } from '../../../src/kubectl/findings/contexts.ts';
+import { createContexts } from '../../../src/kubectl/findings/contexts.ts';
 import {
   clientA,
   clientB,
@@ -30,7 +30,7 @@ export function assess(
   request: PodRequest = anyRequest,
 ) {
   const snapshot = createSnapshot({ pods: [pod], agents: agentWith(), ...changes });
-  const assessed = assessPod(pod, new AgentContexts(snapshot, nowWallMs), request);
+  const assessed = assessPod(pod, createContexts(snapshot, nowWallMs), request);
   assert.ok(assessed !== undefined);
   return assessed;
 }

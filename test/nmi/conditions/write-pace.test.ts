@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { describe, it } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { WritePace } from '../../../src/nmi/conditions/write-pace.ts';
+import { openWritePace } from '../../../src/nmi/conditions/write-pace.ts';
 import { KubeError } from '../../../src/nmi/kube/api/kube-error.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 import { pass } from '../../support/token-fixture.ts';
@@ -13,7 +13,7 @@ function paceOf(answer: (signal?: AbortSignal) => unknown, own: { maxPerSec?: nu
   const clock = new HandClock();
   const log = keptLog();
   const paths: string[] = [];
-  const pace = new WritePace({
+  const pace = openWritePace({
     clock,
     log,
     config: {

@@ -11,7 +11,7 @@ import { defaultConfig, viewAgent, type AgentView } from '../../../src/kubectl/c
 import type { createClusterState } from '../../../src/kubectl/cluster/cluster-state.ts';
 import type { Snapshot } from '../../../src/kubectl/cluster/snapshot.ts';
 import { analyze } from '../../../src/kubectl/findings/analyze.ts';
-import { AgentContexts } from '../../../src/kubectl/findings/contexts.ts';
+import { createContexts } from '../../../src/kubectl/findings/contexts.ts';
 import { examinePod } from '../../../src/kubectl/findings/pods.ts';
 import { conditionsOfBinding, conditionsOfIdentity } from '../../../src/nmi/conditions/evaluate.ts';
 import { observing } from '../../../src/nmi/conditions/observed.ts';
@@ -410,7 +410,7 @@ function agentsWith(config: Config): readonly AgentView[] {
 function through({ objects = {}, options = {}, request = {} }: PodSituation) {
   const config = { ...defaultConfig, ...options };
   const snapshot = createSnapshot({ pods: [bound], agents: agentsWith(config), ...objects });
-  const contexts = new AgentContexts(snapshot, nowWallMs);
+  const contexts = createContexts(snapshot, nowWallMs);
   const { selector = { kind: 'none' } as const, resource } = request;
   const [raw] = snapshot.pods;
   assert.ok(raw !== undefined);
@@ -709,7 +709,7 @@ describe('every teller names the same code and fix for an object', () => {
     it(`${kind}: ${name}`, () => {
       const config = { ...defaultConfig, ...options };
       const snapshot = createSnapshot({ pods: [bound], agents: agentsWith(config), ...objects });
-      const contexts = new AgentContexts(snapshot, nowWallMs);
+      const contexts = createContexts(snapshot, nowWallMs);
       const { view } = contexts.of(bound);
       const object = `${kind} shop/orders`;
       const faults = analyze(snapshot, contexts).filter(

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { createLogger } from '../../../src/base/logger.ts';
 import type { SourceResult } from '../../../src/nmi/sources/source.ts';
-import { FetchReport } from '../../../src/nmi/telemetry/fetch-report.ts';
+import { createFetchReport } from '../../../src/nmi/telemetry/fetch-report.ts';
 import { createMetrics } from '../../../src/nmi/telemetry/metrics.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 import { longLived } from '../../support/token-endpoint-fixture.ts';
@@ -24,13 +24,13 @@ function open() {
   const log = createLogger({ format: 'json', level: 'info', write: (line) => lines.push(line) });
   const metrics = createMetrics();
   const take = () => lines.splice(0).map((line) => JSON.parse(line) as Record<string, unknown>);
-  return { clock, take, metrics, fetches: new FetchReport(metrics, log, clock) };
+  return { clock, take, metrics, fetches: createFetchReport(metrics, log, clock) };
 }
 
 describe('the log of failed fetches', () => {
   it('has each of the first ones, and the number of the rest', () => {
     const { fetches, take, clock } = open();
-    for (let count = 0; count < 100; count++) fetches.add(identity, failure, 20);
+    for (let count = 0; count < 100; count++) fetches(identity, failure, 20);
     const [{ time: _time, ...line } = {}, ...others] = take();
     assert.equal(others.length, 19);
     assert.deepEqual(line, {
@@ -51,11 +51,11 @@ describe('the log of failed fetches', () => {
 describe('the metrics of a fetch', () => {
   it('are its outcome and duration, and those of the replaced system', async () => {
     const { fetches, take, metrics } = open();
-    fetches.add(identity, failure, 2_000);
+    fetches(identity, failure, 2_000);
     take();
-    fetches.add(identity, { ok: true, token: longLived.token }, 3_000);
-    fetches.add({ kind: 'unnamed' }, failure, 4_000);
-    fetches.add({ kind: 'entra', credential: { kind: 'secret' } } as never, failure, 5_000);
+    fetches(identity, { ok: true, token: longLived.token }, 3_000);
+    fetches({ kind: 'unnamed' }, failure, 4_000);
+    fetches({ kind: 'entra', credential: { kind: 'secret' } } as never, failure, 5_000);
     assert.equal(take().length, 2);
     const page = await metrics.render();
     for (const line of [

@@ -12,39 +12,33 @@ export interface ImdsConnectionsOptions {
   readonly timeoutMs: number;
 }
 
-export class ImdsConnections implements AsyncDisposable {
-  readonly #options: ImdsConnectionsOptions;
-  #pool: Pool;
+export type ImdsConnections = ReturnType<typeof openImdsConnections>;
 
-  constructor(options: ImdsConnectionsOptions) {
-    this.#options = options;
-    this.#pool = openPool(options);
-  }
-
-  /** Must be read again for each request. */
-  get pool(): Pool {
-    return this.#pool;
-  }
-
-  /** Running requests fail. */
-  reopen(): void {
-    const old = this.#pool;
-    this.#pool = openPool(this.#options);
-    void old.destroy();
-  }
-
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.#pool.destroy();
-  }
-}
-
-function openPool({ endpoint, maxConnections, timeoutMs }: ImdsConnectionsOptions): Pool {
-  return new Pool(endpoint, {
-    connections: maxConnections,
-    pipelining: 1,
-    connect: { timeout: Math.min(2_000, timeoutMs) },
-    headersTimeout: timeoutMs,
-    bodyTimeout: timeoutMs,
-    maxHeaderSize: 16 * 1024,
-  });
+export function openImdsConnections({
+  endpoint,
+  maxConnections,
+  timeoutMs,
+}: ImdsConnectionsOptions) {
+  const open = () =>
+    new Pool(endpoint, {
+      connections: maxConnections,
+      pipelining: 1,
+      connect: { timeout: Math.min(2_000, timeoutMs) },
+      headersTimeout: timeoutMs,
+      bodyTimeout: timeoutMs,
+      maxHeaderSize: 16 * 1024,
+    });
+  let pool = open();
+  return {
+    /** Must be read again for each request. */
+    get pool() {
+      return pool;
+    },
+    /** Running requests fail. */
+    reopen() {
+      void pool.destroy();
+      pool = open();
+    },
+    [Symbol.asyncDispose]: () => pool.destroy(),
+  };
 }

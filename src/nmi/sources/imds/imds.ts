@@ -16,7 +16,7 @@ import { parseRetryAfter } from '../../../base/retry-after.ts';
 import { failed } from '../source.ts';
 import type { MayRetry, NodeIdentity, SourceResult, TokenRequest, TokenSource } from '../source.ts';
 import { classifyEntraError } from '../entra/aadsts.ts';
-import { ImdsConnections } from './imds-connections.ts';
+import { openImdsConnections, type ImdsConnections } from './imds-connections.ts';
 import { identityOf, parseImdsToken } from '../token-fields.ts';
 import { clockAheadMs } from '../clock-skew.ts';
 import { sendBuffered } from '../buffered-request.ts';
@@ -48,7 +48,7 @@ export interface ImdsSource extends TokenSource<NodeIdentity>, AsyncDisposable {
 
 export function openImdsSource(options: ImdsSourceOptions): ImdsSource {
   const { endpoint, timeoutMs } = options;
-  const connections = new ImdsConnections({ endpoint, maxConnections: maxConcurrent, timeoutMs });
+  const connections = openImdsConnections({ endpoint, maxConnections: maxConcurrent, timeoutMs });
   return {
     fetch: (request, mayRetry) => fetchToken(connections, request, mayRetry, options),
     [Symbol.asyncDispose]: () => connections[Symbol.asyncDispose](),
