@@ -38,7 +38,7 @@ export function assessPod(
     ...findingsOfIgnored(pod, context),
   ]);
   const verdict = verdictOf(pod, explanation, findings, variantsOf(pod, request, contexts));
-  const unread = notCheckedOf(pod, { verdict, explanation }, agent, context);
+  const unread = notCheckedOf(pod, explanation, verdict, agent, context);
   return { verdict, explanation, findings, unread };
 }
 

@@ -1,15 +1,16 @@
 /** What a verdict about a pod does not know, without what cannot change it. Pure. */
-import type { IdentityView } from '../../nmi/explain/explanation.ts';
+import type { IdentityView, PodExplanation } from '../../nmi/explain/explanation.ts';
 import { nameOf, namespaceOf, type RawObject } from '../base/object.ts';
 import { unverified, type AgentView } from '../cluster/agents.ts';
 import { losses, type Unread } from '../cluster/unread.ts';
-import type { Assessment } from './assessment.ts';
 import { isWorkloadIdentity, type PodContext } from './pods.ts';
 import { isReadyByStatus } from './status.ts';
+import type { Verdict } from './verdict.ts';
 
 export function notCheckedOf(
   pod: RawObject,
-  { verdict, explanation }: Pick<Assessment, 'verdict' | 'explanation'>,
+  explanation: PodExplanation,
+  verdict: Verdict,
   agent: AgentView | undefined,
   { snapshot, config, knowsOptions }: PodContext,
 ): readonly Unread[] {
