@@ -29,7 +29,6 @@ export async function askAgent(io: Io, verb: string, target: string): Promise<Re
   }
 }
 
-/** Prints a problem. @returns the exit code. */
 export function fail(io: Io, verb: string, problem: string, code: number): number {
   io.stderr(`nmi ${verb}: ${problem}\n`);
   return code;

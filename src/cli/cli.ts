@@ -6,7 +6,6 @@ import { renderHelp, renderOverview } from './help.ts';
 import { exitCodes, type Io } from './io.ts';
 import { verbs, type Verb } from './verbs.ts';
 
-/** @param args the command line without the program. @returns the exit code. */
 export async function runCli(args: readonly string[], io: Io): Promise<number> {
   const [first, ...others] = args;
   // A container without arguments may have all options in its environment.
@@ -61,7 +60,6 @@ function verbOf(name: string): Verb {
   return verb;
 }
 
-/** A word that has no meaning at its position. */
 function findStray(name: string, verb: Verb, rest: readonly string[]): string | undefined {
   const { actions } = verb;
   if (actions === undefined) {

@@ -4,7 +4,6 @@ import { verbs, type Verb } from './verbs.ts';
 
 const maxColumns = 120;
 
-/** The output of `nmi` and `nmi --help`. */
 export function renderOverview(): string {
   return [
     'Microsoft Entra tokens for the pods of this Kubernetes node.',
@@ -23,7 +22,6 @@ export function renderOverview(): string {
   ].join('\n');
 }
 
-/** @param columns width of the terminal; undefined without a terminal. */
 export async function renderHelp(
   name: string,
   verb: Verb,

@@ -9,7 +9,6 @@ export interface Io {
   /** What no one has read yet and the process keeps; absent if nothing ever waits. */
   readonly stdoutWaitingBytes?: () => number;
   readonly stderr: (text: string) => void;
-  /** Width of the terminal, if there is one. */
   readonly columns?: number | undefined;
   readonly stop: AbortSignal;
 }
@@ -29,7 +28,6 @@ export function renderFatal({ code, message }: StartError): string {
   return `nmi: cannot start: ${message.replaceAll(/\s+/g, ' ')} (${code})\n`;
 }
 
-/** Resolves at the first signal, at once if it was already received. */
 export async function untilStopped({ stop }: Io): Promise<void> {
   if (!stop.aborted) await once(stop, 'abort');
 }

@@ -46,7 +46,6 @@ export async function redirect(args: Args, io: Io): Promise<number> {
   }
 }
 
-/** Maintains the redirect of this node until a signal, and leaves it installed. */
 async function keepRedirect(config: Config, io: Io): Promise<number> {
   const { log } = openProcessLog(config, io);
   try {
@@ -84,7 +83,6 @@ async function remove(config: Config, io: Io): Promise<number> {
   return reportRemoval(listOwnPins(config.bpfPinFolder), config.bpfPinFolder, io);
 }
 
-/** @param left the pins that are in the folder after the removal. */
 export function reportRemoval(left: readonly string[], pinFolder: string, io: Io): number {
   if (left.length === 0) {
     io.stdout('removed: pods reach the real metadata endpoint again\n');

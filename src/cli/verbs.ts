@@ -18,7 +18,6 @@ export interface Verb {
   /** Words that may follow the verb, and what each does. */
   readonly actions?: Readonly<Record<string, string>>;
   readonly examples: readonly string[];
-  /** What to do instead of naming its object by a word. */
   readonly insteadOfWord?: string;
   readonly start: (args: Args, io: Io) => Promise<number>;
 }

@@ -18,14 +18,12 @@ const flagKinds: Readonly<Record<string, string>> = {
 };
 
 const { identities } = identityResources;
-/** Kinds of the names behind verbs. */
 const nameKinds: Readonly<Record<string, string>> = {
   'explain pod': 'pods',
   'identity assign': identities,
   'identity federate': identities,
 };
 
-/** Words behind verbs that are no names of objects. */
 const fixedWords: Readonly<Record<string, readonly string[]>> = {
   explain: ['pod', 'ip'],
   reasons: allCodes,

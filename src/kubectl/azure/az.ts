@@ -2,7 +2,6 @@
 import { shellWord, toLine } from '../base/output.ts';
 import { failedError } from '../base/plugin-error.ts';
 
-/** Words after `az`, made by `azLine`. */
 export type AzLine = readonly string[];
 
 /**

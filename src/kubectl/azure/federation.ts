@@ -38,7 +38,6 @@ export function subjectOf({ namespace, serviceAccount }: Subject): string {
   return `system:serviceaccount:${namespace}:${serviceAccount}`;
 }
 
-/** @throws PluginError for ids that Azure cannot have. */
 export function planFederation(
   federation: Federation,
   subjects: readonly Subject[],

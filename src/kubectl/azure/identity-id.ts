@@ -16,7 +16,6 @@ export function parseIdentityId(text: string) {
   return { subscription, resourceGroup, name };
 }
 
-/** Shows the client id of an identity, or lists all if its resource id is not known. */
 export function showClientIdLine(resourceId: string): AzLine {
   return parseIdentityId(resourceId) === undefined
     ? azLine(['identity', 'list'], { output: 'table' })

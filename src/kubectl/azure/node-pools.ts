@@ -3,7 +3,6 @@ import { stringAt } from '../../base/json-value.ts';
 import { specOf, type RawObject } from '../base/object.ts';
 import { azLine, type AzLine } from './az.ts';
 
-/** A resource that an identity is assigned to. */
 export interface Compute {
   readonly kind: 'vmss' | 'vm';
   readonly subscription: string;

@@ -24,7 +24,6 @@ export function renderReport(
   }
 }
 
-/** Documents; several are separated by `---`. */
 export function renderYaml(documents: readonly object[]): string {
   return documents.map(renderDocument).join('---\n');
 }

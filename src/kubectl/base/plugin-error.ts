@@ -20,7 +20,6 @@ export function usageError(problem: string, nextStep: string): PluginError {
   return new PluginError(exitCodes.usage, problem, nextStep);
 }
 
-/** The command is right, and cannot be carried out in this cluster. */
 export function failedError(problem: string, nextStep: string): PluginError {
   return new PluginError(exitCodes.findings, problem, nextStep);
 }

@@ -22,7 +22,6 @@ export interface AgentView {
   readonly isVerified: boolean;
   readonly phase: string;
   readonly isReady: boolean;
-  /** Why the pod is not ready, as reported by the kubelet; empty while it is ready. */
   readonly problem: string;
   readonly image: string;
   /** The NMI of aad-pod-identity and not this project's agent. */

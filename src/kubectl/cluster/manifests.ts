@@ -53,7 +53,6 @@ export function snapshotOf(objects: readonly RawObject[]): Snapshot {
   };
 }
 
-/** Adds the fields that an API server adds. */
 function complete(object: RawObject, namespace: string): RawObject {
   const own = namespaceOf(object) === '' ? namespace : namespaceOf(object);
   const uid = `${stringAt(object, 'kind')}/${own}/${nameOf(object)}`;

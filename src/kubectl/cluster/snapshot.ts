@@ -18,7 +18,6 @@ export interface Snapshot {
   readonly accounts: readonly RawObject[];
   /** Undefined when the user may not read them, or the kind is not installed. */
   readonly grants: readonly RawObject[] | undefined;
-  /** Undefined when the user may not read them. */
   readonly agents: readonly AgentView[] | undefined;
   readonly nodes?: readonly RawObject[] | undefined;
   readonly unread: readonly Unread[];
@@ -32,7 +31,6 @@ export const optionalKinds: readonly (readonly [resource: string, loses: string]
   ...workloadResources.map((resource) => [resource, losses.workloads] as const),
 ];
 
-/** @throws PluginError */
 export async function readSnapshot(access: AgentAccess, scope: Scope): Promise<Snapshot> {
   const { kubectl } = access;
   const unread: Unread[] = [];

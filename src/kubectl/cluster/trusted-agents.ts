@@ -16,7 +16,6 @@ export interface AgentAccess {
   readonly kubectl: Kubectl;
   /** The only namespace whose pods can be agents. */
   readonly agentNamespace: string;
-  /** Prints a line for the user. */
   readonly warn: (text: string) => void;
 }
 

@@ -31,7 +31,6 @@ export function describeUnread(
   return { what, why: whyForbidden([failure.rule]), loses, rules: [failure.rule] };
 }
 
-/** The value, or undefined after a line about the loss in `unread`. */
 export function valueOrUnread<T>(
   read: Read<T>,
   what: string,

@@ -20,13 +20,11 @@ export function rightsOfAgent({ config, isOldNmi }: AgentView): readonly Right[]
   return writes ? [...reads, { verb: 'create', resource: 'events.events.k8s.io' }] : reads;
 }
 
-/** A right in one namespace, and the identities that need it. */
 export interface IdentityRight extends Right {
   readonly namespace: string;
   readonly identities: readonly string[];
 }
 
-/** Each right once for each namespace. */
 export function rightsForIdentities(
   identities: readonly RawObject[],
   agent: Pick<AgentView, 'namespace'>,

@@ -21,7 +21,6 @@ export interface Assessment {
   readonly unread: readonly Unread[];
 }
 
-/** Undefined for an object that the agent does not accept as a pod. */
 export function assessPod(
   pod: RawObject,
   contexts: AgentContexts,

@@ -13,7 +13,6 @@ export interface AgentContexts {
   of(pod: RawObject): PodContext;
   /** One for each set of options that an agent has. */
   all(): readonly PodContext[];
-  /** With one option changed. */
   variant(context: PodContext, change: Partial<Config>): PodContext;
 }
 

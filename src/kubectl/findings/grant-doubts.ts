@@ -16,7 +16,6 @@ import {
   type RawObject,
 } from '../base/object.ts';
 
-/** What the cluster has beside the objects of the agent. */
 export type Surroundings = Pick<Snapshot, 'pods' | 'workloads' | 'accounts'> & {
   readonly nodes: readonly RawObject[];
 };

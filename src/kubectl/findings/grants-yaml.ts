@@ -17,7 +17,6 @@ export function renderGrants({ grants, knowsKubelet }: NeededGrants): string {
 
 interface Line {
   readonly text: string;
-  /** Not commented out. */
   readonly isLive: boolean;
 }
 

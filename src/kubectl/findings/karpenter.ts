@@ -10,7 +10,6 @@ export function isOfKarpenter(node: RawObject): boolean {
   return labelsOf(node).has('karpenter.sh/nodepool');
 }
 
-/** A finding where a bound pod runs on such a node. */
 export function findUserAssigned(
   nodes: readonly RawObject[] = [],
   { identities, bindings, pods }: Bound,

@@ -16,7 +16,6 @@ export interface ClusterObjects extends Surroundings {
 
 export interface NeededId {
   readonly id: string;
-  /** AzureIdentities of the namespace that have it. */
   readonly usedBy: readonly string[];
   readonly doubts: readonly string[];
 }
@@ -32,12 +31,10 @@ export interface NeededGrant {
 /** An AzureIdentity that a binding names, by the normal form of its id. */
 interface Use extends IdEntry {
   readonly name: string;
-  /** Of the bindings that name it. */
   readonly selectors: readonly string[];
 }
 
 export interface NeededGrants {
-  /** One for each namespace that lacks something. */
   readonly grants: readonly NeededGrant[];
   /** False if the identity of the kubelet may be among them, and nothing shows which it is. */
   readonly knowsKubelet: boolean;
@@ -88,7 +85,6 @@ export function neededGrants(objects: ClusterObjects): NeededGrants {
   return { grants, knowsKubelet: doubts.knowsKubelet };
 }
 
-/** Those that no grant gives. */
 function usesOf({ identities, bindings }: ClusterObjects, owners: IdentityOwners): readonly Use[] {
   // The authority has no influence on the owner of an identity.
   const upstreams = new UpstreamResolver(() => ({ ok: true, authority: '', audience: '' }));

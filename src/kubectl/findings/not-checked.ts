@@ -50,7 +50,6 @@ function ofOptions({ namespace, name, config }: AgentView): Unread {
   };
 }
 
-/** What only Azure and the agent can know. */
 function ofUpstream(view: IdentityView, pod: RawObject, isReady: boolean): readonly Unread[] {
   const { kind, upstream } = view;
   const why = `only a token request shows it: kubectl nmi test --pod ${nameOf(pod)} -n ${namespaceOf(pod)}`;

@@ -14,7 +14,6 @@ export interface Verdict {
 
 /** What the pod would get if the agent had one option that is not known. */
 export interface Variant {
-  /** As on a command line. */
   readonly option: string;
   readonly explanation: PodExplanation;
 }
@@ -116,7 +115,6 @@ function keyOf(explanation: PodExplanation): string {
   return 'of the node';
 }
 
-/** Why it does not run, as the kubelet or the scheduler reports. */
 function waitingFor(pod: RawObject): string {
   const status = statusOf(pod);
   const states = ['initContainerStatuses', 'containerStatuses'].flatMap((key) =>

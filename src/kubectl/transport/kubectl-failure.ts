@@ -99,7 +99,6 @@ export function renderRules(rules: readonly RbacRule[]): string {
   return rendered.join('; ');
 }
 
-/** Exit code, what precedes kubectl's own words, and the next step. */
 const meanings: Readonly<Record<PlainKind, readonly [ExitCode, string, string]>> = {
   'no-kubectl': [exitCodes.unavailable, '', 'Install kubectl, or set KUBECTL to its path.'],
   'no-config': [

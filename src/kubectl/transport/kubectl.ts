@@ -74,7 +74,6 @@ export class Kubectl {
     return this.#io.run(this.#program, [...before, ...flags, ...after], options);
   }
 
-  /** @throws PluginError */
   async expect(what: string, args: readonly string[], input?: string): Promise<string> {
     const run = await this.run(args, input === undefined ? {} : { input });
     if (run.code === 0) return run.stdout;
@@ -130,12 +129,10 @@ export class Kubectl {
     return this.#read(['get', resource, ...where, '--output=json', '--', name], (object) => object);
   }
 
-  /** The namespace of the context, or `default` if it has none. */
   async currentNamespace(): Promise<string> {
     return (await this.pin()).namespace;
   }
 
-  /** What a command line needs to reach the same server as the same user. */
   get shownFlags(): readonly string[] {
     return this.#flags.filter((flag) => !flag.startsWith('--request-timeout='));
   }
@@ -189,7 +186,6 @@ function resourceOf(object: RawObject): string {
   return group === '' ? plural : `${plural}.${group}`;
 }
 
-/** @throws PluginError */
 export function valueOf<T>(read: Read<T>, what: string): T {
   if (read.ok) return read.value;
   throw toPluginError(read.failure, what);

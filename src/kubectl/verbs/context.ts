@@ -14,7 +14,6 @@ export interface VerbContext {
   readonly namespace: string | undefined;
   readonly allNamespaces: boolean;
   readonly output: OutputFormat;
-  /** Whether findings and refusals result in exit code 1. */
   readonly exitCode: boolean;
 }
 
@@ -53,12 +52,10 @@ export async function pin(context: VerbContext): Promise<PinnedContext> {
   };
 }
 
-/** kubectl with the flags that lead to the same context. */
 export function kubectlCommand({ kubectl }: PinnedContext): string {
   return ['kubectl', ...kubectl.shownFlags].map(shellWord).join(' ');
 }
 
-/** A command of this plugin for the same context and namespace. */
 export function nmiCommand({ kubectl, namespace }: PinnedContext, ...words: readonly string[]) {
   return ['kubectl', 'nmi', ...words, '-n', namespace, ...kubectl.shownFlags]
     .map(shellWord)

@@ -201,7 +201,6 @@ function refusedOf<T extends AnsweredRight>(answers: readonly T[]): readonly T[]
   return answers.filter(({ answer }) => answer.kind === 'no');
 }
 
-/** @param loses what is unknown if a question could not be asked. */
 function resultOf(
   complete: string,
   answers: readonly AnsweredRight[],

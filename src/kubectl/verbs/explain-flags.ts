@@ -3,7 +3,6 @@ import { usageError } from '../base/plugin-error.ts';
 import { explainIp, explainPod, explainWorkload } from './explain.ts';
 import { switchFlag, type AddVerb } from './verb.ts';
 
-/** By every name that kubectl knows, in lower case. */
 const kinds: Readonly<Record<string, readonly string[]>> = {
   Pod: ['pod', 'pods', 'po'],
   ip: ['ip'],

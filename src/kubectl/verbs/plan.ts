@@ -30,7 +30,6 @@ export const planFlags = {
 
 export const emptyPlan: Plan = { objects: [], changes: [], az: [], notes: [] };
 
-/** Field manager of what the plugin writes. */
 export const asOurselves = '--field-manager=kubectl-nmi';
 
 export async function carryOut(
@@ -111,7 +110,6 @@ export async function unlessThere(
   );
 }
 
-/** @throws PluginError */
 export function checkName(name: string): string {
   if (/^[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?$/.test(name)) return name;
   throw usageError(

@@ -13,7 +13,6 @@ import { kubectlCommand, nmiCommand, pin, type VerbContext } from './context.ts'
 import { asOurselves, carryOut, checkName, emptyPlan } from './plan.ts';
 import { problemOfIds } from './to-workload-identity.ts';
 
-/** @param name of one identity; default: all of type 0. */
 export async function toFederation(
   unpinned: VerbContext,
   name: string | undefined,

@@ -42,7 +42,6 @@ import {
 } from './observed-objects.ts';
 
 export type WriteOutcome = 'written' | 'conflict' | 'deleted' | 'rejected' | 'forbidden' | 'failed';
-/** Totals by outcome, for the life of the process. */
 export type WriteCounts = Record<WriteOutcome, number>;
 
 export interface ConditionWriterOptions {
@@ -50,13 +49,10 @@ export interface ConditionWriterOptions {
   readonly secrets: Pick<SecretReader, 'check'>;
   readonly objects: ObservedObjects;
   readonly rules: Rules;
-  /** Everything that conditions depend on has been listed. */
   readonly isSynced: () => boolean;
-  /** Time between the beginnings of two writes. */
   readonly pauseMs: () => number;
   readonly counts: WriteCounts;
   readonly clock: Clock;
-  /** From 0 up to 1. */
   readonly random: () => number;
   readonly log: Log;
 }
@@ -69,7 +65,6 @@ const sweepMs = 60_000;
 const failureBackoff = { baseMs: 1_000, capMs: 60_000 } as const;
 /** A refused write is not repeated for so long: after a conflict or a failure, or a refusal. */
 const [failedKeptMs, refusedKeptMs] = [1_000, 600_000];
-/** A kind without conditions is written again after this time. */
 const undefinedMs = 60_000;
 /** A readable Secret usually remains readable; a missing one is probably being created. */
 const [readableMs, unreadableMs] = [1_800_000, 120_000];
@@ -96,18 +91,14 @@ interface Write {
 }
 
 type Wanted = readonly Condition[];
-/** Conditions, or the Secret that has to be checked first. */
 type Evaluation = Wanted | ObjectName;
 
 export class ConditionWriter implements AsyncDisposable {
   readonly #options: ConditionWriterOptions;
-  /** By name of the Secret. */
   readonly #findings: ExpiringMap<SecretFinding>;
   /** By work key: a write that was not accepted. */
   readonly #refused: ExpiringMap<string>;
-  /** Kinds whose definition has no conditions. */
   readonly #unwritable: ExpiringMap<true>;
-  /** Objects to be evaluated. */
   readonly #queue = new FairQueue<string>();
   /** Evaluated objects, by their next step. */
   readonly #steps = {
@@ -163,7 +154,6 @@ export class ConditionWriter implements AsyncDisposable {
     return Math.min(settleMs, Math.max(requestEveryMs, this.#writeAtMs - clock.monotonicMs()));
   }
 
-  /** Evaluates a piece of the queue. Returns whether nothing is left. */
   #evaluate(): boolean {
     // No mutation: the number of objects in a piece is not exact.
     for (let done = 0; done < evaluationsAtOnce; done++) {

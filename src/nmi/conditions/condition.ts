@@ -20,7 +20,6 @@ export interface Condition {
 interface ExistingCondition {
   readonly type: ConditionType;
   readonly status: ConditionStatus;
-  /** As written in the object. */
   readonly since: string;
 }
 
@@ -53,7 +52,6 @@ export function digestOf(conditions: readonly Condition[], generation: number): 
   );
 }
 
-/** The parts of a condition that a write sets, as a text. */
 function partOf(...parts: readonly unknown[]): string {
   return JSON.stringify(parts);
 }

@@ -26,12 +26,10 @@ export interface ConditionsOptions {
   readonly client: KubeClient;
   readonly config: Config;
   readonly clock: Clock;
-  /** From 0 up to 1. */
   readonly random: () => number;
   readonly log: Logger;
 }
 
-/** Writes until disposed, from the time when its watches have synced. */
 export function openConditions(options: ConditionsOptions): Required<Part> & AsyncDisposable {
   const { client, config, clock, random, log } = options;
   const opened = new AsyncDisposableStack();

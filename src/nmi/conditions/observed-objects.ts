@@ -44,7 +44,6 @@ export class ObservedObjects {
     this.#touched.add(key);
   }
 
-  /** Something else that any object may depend on has changed. */
   touchAll(): void {
     this.#isAllTouched = true;
   }
@@ -68,7 +67,6 @@ export class ObservedObjects {
     return this.#surplus.has(binding.uid);
   }
 
-  /** An identity of the namespace with nearly that name. */
   nearIdentity(namespace: string, wanted: string): string | undefined {
     this.#identitiesIn ??= Map.groupBy(this.identities.all(), (each) => each.namespace);
     const identities = this.#identitiesIn.get(namespace) ?? [];
@@ -96,7 +94,6 @@ export class ObservedObjects {
   }
 }
 
-/** The uids of bindings that do not count, of selectors that have too many. */
 function surplusOf(bindings: Iterable<Observed<Binding>>): ReadonlySet<string> {
   const usable = [...bindings].flatMap(({ parsed }) => (parsed.ok ? [parsed.value] : []));
   const surplus = new Set<string>();

@@ -21,7 +21,6 @@ const readEveryMs = 60_000;
 const callTimeoutMs = 5_000;
 
 export interface WritePace extends AsyncDisposable {
-  /** Time between the beginnings of two writes. */
   readonly pauseMs: number;
 }
 

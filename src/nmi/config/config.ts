@@ -20,7 +20,6 @@ export type ConfigResult =
   | { readonly ok: true; readonly config: Config; readonly warnings: readonly string[] }
   | { readonly ok: false; readonly problems: readonly string[] };
 
-/** A text and its origin: the flag or the variable, as written by the user. */
 interface Given {
   readonly shown: string;
   readonly text: string;
@@ -86,7 +85,6 @@ function fromEnvironment(option: Option, environment: Environment): Given | unde
   return undefined;
 }
 
-/** Sets values that depend on more than one option. */
 function finish(config: Config): Config {
   const { redirect, metadataIp, metadataPort, logLevel, verbosity } = config;
   const level = verbosity >= 6 ? 'trace' : verbosity >= 4 ? 'debug' : logLevel;

@@ -98,7 +98,6 @@ export function choice<const T extends string>(
   return { kind: 'choice', allowed, choices, parse, show: String };
 }
 
-/** @param allowed description of the items. */
 export function list<T>(
   allowed: string,
   parseItem: (text: string) => T | undefined,

@@ -29,7 +29,6 @@ interface OptionRow {
   /** As written by a user; without a default, the empty text. */
   readonly default?: string;
   readonly help: string;
-  /** The option also applies to `nmi redirect`. */
   readonly isOfRedirect?: true;
   /** The option also applies to `nmi conditions`, or only to it in the group `Conditions`. */
   readonly isOfConditions?: true;
@@ -42,7 +41,6 @@ export interface Option extends OptionRow {
   readonly name: string;
   readonly key: string;
   readonly default: string;
-  /** Heading in help and docs. */
   readonly group: string;
 }
 

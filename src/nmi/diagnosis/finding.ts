@@ -4,7 +4,6 @@ import { rowOf, severities, type Code, type Severity } from './codes.ts';
 export interface Finding {
   readonly code: Code;
   readonly severity: Severity;
-  /** As `Pod shop/web`. */
   readonly object: string;
   readonly text: string;
   readonly fix: string;
@@ -36,13 +35,11 @@ export function sortFindings(findings: readonly Finding[]): readonly Finding[] {
   return findings.toSorted((one, other) => (keyOf(one) < keyOf(other) ? -1 : 1));
 }
 
-/** Whether any is as severe as the threshold, or more. */
 export function reaches(findings: readonly Finding[], threshold: Severity): boolean {
   const limit = severities.indexOf(threshold);
   return findings.some(({ severity }) => severities.indexOf(severity) <= limit);
 }
 
-/** As `nmi explain` and the plugin print them. */
 export function renderFindings(findings: readonly Finding[]): readonly string[] {
   return findings.flatMap(({ code, severity, object, text, fix, details, page }) => [
     `${severity.padEnd(7)} ${object}: ${code}`,

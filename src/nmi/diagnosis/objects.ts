@@ -24,7 +24,6 @@ export interface Rules {
   readonly owners: IdentityOwners;
 }
 
-/** The Secret that an identity depends on. */
 export function secretOfIdentity(
   parsed: Parsed<Identity>,
   { upstreams }: Pick<Rules, 'upstreams'>,
@@ -87,7 +86,6 @@ function findingsOfSecret(object: string, secret: SecretFinding | undefined): re
 export interface BindingFacts {
   /** The identity that it names; undefined if there is none. */
   readonly identity: Parsed<Identity> | undefined;
-  /** An identity of the namespace with nearly that name. */
   readonly meant: string | undefined;
   /** More bindings have its selector than are used, and it is not among the oldest. */
   readonly isSurplus: boolean;
@@ -126,7 +124,6 @@ function findingsOfName(
   return [createFinding('identity_missing', { object, text, fix })];
 }
 
-/** A valid value of a pod's label. */
 export const labelValue = /^[0-9A-Za-z](?:[-0-9A-Z_a-z.]{0,61}[0-9A-Za-z])?$/;
 
 function findingsOfSelector(

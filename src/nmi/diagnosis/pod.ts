@@ -14,7 +14,6 @@ import { unownedOfPod } from '../grants/unowned.ts';
 import { createFinding, type Finding } from './finding.ts';
 import { findingsOfBinding } from './objects.ts';
 
-/** What the request in question gets instead of a token. */
 export interface RefusedRequest extends Words {
   readonly reason: RefusalReason;
   readonly status: number;
@@ -23,11 +22,9 @@ export interface RefusedRequest extends Words {
 
 export interface PodFacts {
   readonly pod: Pod;
-  /** Undefined if it gets a token. */
   readonly refusal: RefusedRequest | undefined;
   /** The identity that a request without a name gets because it is the oldest. */
   readonly oldest: string | undefined;
-  /** Limits that the pod exceeded lately. */
   readonly throttled: readonly Throttling[];
 }
 
@@ -124,7 +121,6 @@ function ofBound(object: string, { pod, oldest }: PodFacts, index: GrantIndex): 
   ];
 }
 
-/** A binding to nothing, beside those that work. */
 function ofDangling(binding: Binding, index: GrantIndex): readonly Finding[] {
   const { namespace, identityName } = binding;
   const meant = nearestIn(namespace, identityName, index.allIdentities(), ({ name }) => name);
@@ -192,7 +188,6 @@ function nearBindings(pod: Pod, label: string, index: GrantIndex): readonly stri
   ];
 }
 
-/** Identities with nearly the name that a binding has, with what keeps each from it. */
 export function nearIdentities(
   { namespace, identityName }: Binding,
   index: Pick<GrantIndex, 'allIdentities'>,

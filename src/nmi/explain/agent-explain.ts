@@ -29,7 +29,6 @@ export interface ExplainOptions extends Omit<
   readonly log: Logger;
 }
 
-/** Never rejects. */
 export function openExplain(options: ExplainOptions): Promise<AsyncDisposable> {
   const { config, tuning, kernel, state: clusterState, parts, clock, log } = options;
   const health = () => readHealth(config.node, kernel, clusterState, tuning);

@@ -59,13 +59,10 @@ export interface ExplainContext {
   readonly broker: Pick<TokenBroker, 'describe'> | undefined;
   /** The clients that a pod was seen to use; undefined if requests are not observed. */
   readonly clientsOf?: (podUid: string) => readonly string[];
-  /** How connections of a pod were identified since the agent's start. */
   readonly identifiedByOf?: (podUid: string) => readonly IdentifiedBy[];
-  /** Limits that a pod exceeded lately; undefined likewise. */
   readonly throttledOf?: (podUid: string) => readonly Throttling[];
   readonly health: () => NodeHealth;
   readonly agent?: () => AgentFacts;
-  /** Why callers cannot be looked up now, or undefined. */
   readonly whyUnavailable: () => string | undefined;
 }
 
@@ -81,7 +78,6 @@ const maxListed = 100;
 const maxTokens = 20;
 const unnamed: IdentitySelector = { kind: 'none' };
 
-/** @param nowWallMs the time, on the clock that stamped the objects. */
 export function explain(
   query: ExplainQuery,
   context: ExplainContext,
@@ -162,7 +158,6 @@ function explainPod(pod: Pod, query: ExplainQuery, scope: ExplainScope): PodExpl
   };
 }
 
-/** The identity that is chosen by its age alone. */
 function oldestIn(outcome: Outcome | undefined): string | undefined {
   return outcome?.kind === 'granted' && outcome.by === 'default' ? outcome.identity : undefined;
 }

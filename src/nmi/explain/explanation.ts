@@ -39,7 +39,6 @@ export interface PodExplanation extends ExplanationBase {
   readonly findings: readonly Finding[];
 }
 
-/** All pods of the node, one line each. */
 export interface NodeExplanation extends ExplanationBase {
   readonly kind: 'node';
   /** Absent from an older agent. */
@@ -74,7 +73,6 @@ export interface NodeHealth {
   readonly redirect: {
     readonly mode: string;
     readonly detail: string;
-    /** Why pods are not redirected, if so. */
     readonly problem: string | undefined;
   };
   readonly watches: {
@@ -138,7 +136,6 @@ export interface FailureView {
 export interface RequestView {
   /** As in the query; empty for a request that names no identity. */
   readonly selector: string;
-  /** Undefined for a request of any resource. */
   readonly resource: string | undefined;
   readonly outcome: Outcome;
 }
@@ -156,7 +153,6 @@ export type Outcome =
   /** Its connections cannot be distinguished from the node's, or it has none yet or any more. */
   | { readonly kind: 'unreachable'; readonly why: 'host-network' | 'no-address' | 'ended' };
 
-/** As a whole, and as its words without and with the exact fix. */
 export interface RefusalView extends Words {
   readonly reason: RefusalReason;
   readonly status: number;

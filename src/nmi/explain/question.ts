@@ -7,9 +7,7 @@ export interface ExplainQuery {
   readonly who:
     | { readonly kind: 'node' }
     | { readonly kind: 'pod'; readonly namespace: string; readonly name: string };
-  /** As in a request of the pod. */
   readonly selector: IdentitySelector;
-  /** Undefined for any resource. */
   readonly resource: string | undefined;
 }
 

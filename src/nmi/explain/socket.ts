@@ -23,7 +23,6 @@ export interface ExplainServerOptions {
 const maxConnections = 8;
 const timeoutMs = 5_000;
 
-/** Never rejects. */
 export async function openExplainServer(options: ExplainServerOptions): Promise<AsyncDisposable> {
   const { path, log } = options;
   const server = createServer(
@@ -81,7 +80,6 @@ function send(response: ServerResponse, status: number, value: object): void {
   response.end(body);
 }
 
-/** @returns why it does not listen, or undefined when it does. */
 async function listenAlone(server: Server, path: string): Promise<string | undefined> {
   try {
     const folder = dirname(path);

@@ -104,7 +104,6 @@ interface AddFlags {
   readonly resourceId: string;
   readonly clientId: string;
   readonly tenantId: string;
-  /** One of `typeTitles`. */
   readonly type: string;
   readonly secret: string;
 }

@@ -50,7 +50,6 @@ interface Entry {
   readonly message: string;
   /** All but the ids and the time of a single request. */
   readonly fields: AuditFields;
-  /** For the report of omitted records. */
   readonly resource: string;
   /** The identity and the resource of a served token; else empty. */
   readonly use: string;
