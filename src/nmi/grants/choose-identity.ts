@@ -43,14 +43,12 @@ export type ChoiceRefusal =
   | (Refusal<'identity_missing'> & {
       readonly transient: boolean;
       readonly bindingNames: readonly string[];
-      /** Identities that those bindings name and that do not exist. */
       readonly missingIdentityNames: readonly string[];
     })
   | (Refusal<'selector_not_bound'> & {
       readonly selector: NamedSelector;
       readonly label: string;
       readonly identityNames: readonly string[];
-      /** Identities that further bindings of the label name and that do not exist. */
       readonly missingIdentityNames: readonly string[];
     })
   | (Refusal<'identity_ambiguous'> & {
@@ -75,7 +73,6 @@ export type Choice =
       readonly kind: 'by-object-id';
       /** Never empty; only identities that upstream can distinguish from the node's own. */
       readonly candidates: readonly Identity[];
-      /** Trimmed and in lower case. */
       readonly objectId: string;
     }
   | ChoiceRefusal;
@@ -166,7 +163,6 @@ function refuseSelector(grants: BoundGrants, selector: NamedSelector): ChoiceRef
   };
 }
 
-/** Whether upstream can distinguish it from the node's own identity. */
 function isNamed(identity: Identity): boolean {
   if (identity.type !== userAssigned) return true;
   const { clientId, resourceId } = identity;

@@ -21,7 +21,6 @@ export interface GrantState extends CallerState {
   readonly grants: GrantIndex;
   readonly owners: IdentityOwners;
   readonly upstreams: UpstreamResolver;
-  /** Undefined while the option is off. */
   readonly workloadIdentities: WorkloadIdentities | undefined;
   readonly nearNames: NearNames;
   /** Why nothing is granted any more: what the watches delivered is older than the limit. */
@@ -144,7 +143,6 @@ export function refuseUnowned(
   return refused(pod, 'identity_not_owned', { about: 'not-owned', by, entry }, isPending);
 }
 
-/** Any identity that the node's own service returns for the selector. */
 function ofNode(
   pod: Pod,
   selector: IdentitySelector,

@@ -2,7 +2,6 @@
 import type { GrantIndex } from '../../cache/index/grant-index.ts';
 import type { Granted } from './grant.ts';
 
-/** Wall-clock milliseconds of the newest of pod, binding and identity. */
 export function grantedSinceWallMs(authorized: Granted, index: GrantIndex): number {
   const { pod, identity } = authorized;
   let newestMs = Math.max(pod.createdAtWallMs, identity?.createdAtWallMs ?? 0);

@@ -7,7 +7,6 @@ import type { UpstreamIdentity } from '../sources/upstream-identity.ts';
 import type { ChoiceRefusal, NamedSelector } from './choose-identity.ts';
 import type { GrantEntry } from './identity-owners.ts';
 
-/** The pod may use this identity, in the upstream's terms. */
 export interface Granted {
   readonly kind: 'granted';
   readonly pod: Pod;
@@ -46,9 +45,7 @@ export type PodFacts =
     }
   | {
       readonly about: 'not-owned';
-      /** The object of the pod's namespace that names the identity. */
       readonly by: OwnedBy;
-      /** The entry that an `AzureIdentityGrant` would have to contain. */
       readonly entry: GrantEntry;
     }
   | {

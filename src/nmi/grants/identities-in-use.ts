@@ -7,9 +7,7 @@ import { generationOf, type GrantState } from './decide-grant.ts';
 import { identityKey } from './cache-key.ts';
 import type { UpstreamChoice } from './resolve-upstream.ts';
 
-/** Reports which identities need a token in memory. */
 export interface IdentityDemand {
-  /** A live pod is bound to it. */
   isGranted(identity: UpstreamIdentity): boolean;
   /** There is a live pod that may request any identity by name. */
   hasExcepted(): boolean;

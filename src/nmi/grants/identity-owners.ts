@@ -23,7 +23,6 @@ export type GrantEntry =
 /** What an exception gives. */
 const everyOfNode: UpstreamIdentity = { kind: 'unnamed' };
 
-/** The entry that an identity of a namespace needs; undefined if it needs none. */
 export function entryFor(upstream: UpstreamIdentity): GrantEntry | undefined {
   switch (upstream.kind) {
     case 'client_id':
@@ -53,7 +52,6 @@ export class IdentityOwners {
     return this.#index.grants.size > 0;
   }
 
-  /** Grows whenever a result may have changed. */
   get generation(): number {
     return this.#index.generation;
   }

@@ -22,7 +22,6 @@ export interface Words {
   readonly fix?: string | undefined;
 }
 
-/** The answer to a refusal, wherever it was decided. */
 export function renderRefusal(refusal: Refused): Answer {
   const { reason } = refusal;
   const close = refusal.pod === undefined && endsConnection.has(refusal.facts.about);
@@ -106,7 +105,6 @@ function textOfUnattested(refusedBy: 'shared-link' | 'option' | undefined): stri
   }
 }
 
-/** With the phrase of IMDS that clients search for. */
 function notFound(text: string, fix?: string): Words {
   return { text: `Identity not found: ${text}`, ...(fix === undefined ? {} : { fix }) };
 }
@@ -176,7 +174,6 @@ function wordsOfPod(facts: PodFacts, pod: Pod): Words {
 
 export const correctIt = 'Correct it.';
 
-/** What no grant gives to the namespace of the pod, and which grant would. */
 export function wordsOfUnowned(by: OwnedBy, entry: GrantEntry, pod: Pod): Words {
   const { namespace } = pod;
   const object = `${by.kind} ${fullName({ namespace, name: by.name })} of ${nameOf(pod)}`;
@@ -258,7 +255,6 @@ function fixOfLabel({ labels }: Pod): string {
     : `The label ${printable(meant)} is not read; its name must be ${bindingLabel}.`;
 }
 
-/** The binding label under another name, letter case or prefix. */
 export function misnamedLabel(labels: Pod['labels']): string | undefined {
   return Object.keys(labels).find(
     (key) =>

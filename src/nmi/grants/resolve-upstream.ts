@@ -29,7 +29,6 @@ export type UpstreamChoice =
       readonly problem: string;
     };
 
-/** @param adEndpoint as the identity names it; empty for the authority of the node's cloud. */
 export type ResolveAuthority = (adEndpoint: string) => AuthorityResult;
 
 export type PodAccount = Pick<Pod, 'namespace' | 'serviceAccount'>;
@@ -43,7 +42,6 @@ const notHere: UpstreamChoice = {
 const noTenants: readonly EntraIdentity[] = [];
 
 export class UpstreamResolver {
-  /** False where the node has no metadata service of its own. */
   readonly hasImds: boolean;
   readonly #resolveAuthority: ResolveAuthority;
   readonly #choices = new WeakMap<Identity, Map<string, UpstreamChoice>>();
@@ -163,7 +161,6 @@ function invalid(problem: string): UpstreamChoice {
   return { kind: 'unusable', reason: 'identity_invalid', problem };
 }
 
-/** A GUID or a domain name: one segment of the token endpoint's path. */
 function isTenant(text: string): boolean {
   if (isGuid(text)) return true;
   return (

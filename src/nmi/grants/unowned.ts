@@ -8,14 +8,12 @@ import type { GrantEntry } from './identity-owners.ts';
 export interface Unowned {
   readonly by: OwnedBy;
   readonly entry: GrantEntry;
-  /** One of the pods that are bound to it. */
   readonly pod: Pod;
 }
 
 /** Namespace users decide how many bindings exist. */
 export const maxUnowned = 1_000;
 
-/** Each object once, and at most `maxUnowned` of them. */
 export function unownedOf(clusterState: DemandState): readonly Unowned[] {
   const { pods, grants } = clusterState;
   // Pods of one label share their grants.
@@ -36,7 +34,6 @@ export function unownedOf(clusterState: DemandState): readonly Unowned[] {
   return found;
 }
 
-/** The results for one pod, each with its object. */
 export function unownedOfPod(
   pod: Pod,
   { grants, owners, upstreams }: Omit<DemandState, 'pods'>,

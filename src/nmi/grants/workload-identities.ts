@@ -24,13 +24,11 @@ export class WorkloadIdentities {
   readonly #accounts: ServiceAccounts;
   readonly #defaultTenantId: string;
 
-  /** @param defaultTenantId for service accounts that name none; may be empty. */
   constructor(accounts: ServiceAccounts, defaultTenantId: string) {
     this.#accounts = accounts;
     this.#defaultTenantId = defaultTenantId;
   }
 
-  /** Grows whenever the choice for a pod may have changed without a change of the pod. */
   get generation(): number {
     return this.#accounts.generation;
   }

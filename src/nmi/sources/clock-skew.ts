@@ -5,7 +5,6 @@ const toleranceMs = 60_000;
 /** Larger differences are not caused by a clock or a time zone, but by an invalid header. */
 const longestMs = 24 * 3_600_000;
 
-/** Milliseconds that the wall clock is ahead of the upstream's; 0 if unknown. */
 export function clockAheadMs(date: string | string[] | undefined, nowWallMs: number): number {
   if (typeof date !== 'string') return 0;
   const aheadMs = nowWallMs - Date.parse(date);

@@ -40,7 +40,6 @@ export class BoundHistogram {
     return series.observe;
   }
 
-  /** The text format of Prometheus, as prom-client renders it. */
   render(): string {
     const { name, help } = this.#shape;
     const lines = [`# HELP ${name} ${escapeHelp(help)}`, `# TYPE ${name} histogram`];

@@ -9,7 +9,6 @@ type Labels = Readonly<Record<string, string>>;
 
 export type Metrics = ReturnType<typeof createMetrics>;
 
-/** @param oldNames adds the families of the replaced system. */
 export function createMetrics({ oldNames = true } = {}) {
   const registry = new Registry();
   const counters = new Map<string, Counter>();
@@ -68,7 +67,6 @@ export function createMetrics({ oldNames = true } = {}) {
       else if (counter !== undefined) countTo(counter, name, value, labels);
       else throw new TypeError(`the metric table has no gauge or counter ${name}`);
     },
-    /** Deletes the series of a gauge; the next `set` or `export` creates new ones. */
     clear: (name: string) => gauges.get(name)?.reset(),
     onScrape: (fill: () => void) => fills.push(fill),
     render: async () => {

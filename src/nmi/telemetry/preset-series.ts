@@ -35,7 +35,6 @@ const routeOf: ReadonlyMap<string, Route['kind']> = new Map<Reason, Route['kind'
   ['host_only', 'host-token'],
 ]);
 
-/** A metric, a label with its values, and the other labels. */
 const presets = [
   ['nmi_token_cache_requests_total', 'outcome', cacheOutcomes, {}],
   ['nmi_token_refreshes_total', 'outcome', ['ok', 'failed', 'deferred', 'skipped'], {}],

@@ -18,7 +18,6 @@ export function exportProcess(metrics: Metrics): void {
   });
 }
 
-/** The soft limit; undefined for none. */
 function readMaxFds(): number | undefined {
   const limit = /^Max open files\s+(\d+)/m.exec(readFileSync('/proc/self/limits', 'utf8'))?.[1];
   return limit === undefined ? undefined : Number(limit);

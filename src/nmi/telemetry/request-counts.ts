@@ -6,7 +6,6 @@ import type { Metrics } from './metrics.ts';
 
 /** A node has 250 pods at most, unless that limit was raised. */
 const maxNamespaces = 200;
-/** AzureIdentities with series of their own: of one namespace, and of all. */
 const maxOfNamespace = 50;
 const maxIdentities = 500;
 
@@ -48,7 +47,6 @@ export class RequestCounts {
     });
   }
 
-  /** The same object for the same labels. */
   ofHits(pod: OfPod, identity: ObjectName | undefined): HitCount {
     const labels = this.#labelsOf(pod, identity);
     const key = `${labels.namespace} ${labels.identity}`;

@@ -27,13 +27,10 @@ import { SeenClients } from './seen-clients.ts';
 export interface TelemetryOptions {
   readonly log: Logger;
   readonly clock: Clock;
-  /** The metrics of the replaced system under their names. */
   readonly oldNames: boolean;
-  /** A series for each AzureIdentity. */
   readonly byIdentity: boolean;
 }
 
-/** What the hits of one decision have in common, rendered. */
 interface KnownHits {
   /** Connections of one pod share a decision, and may come from several addresses. */
   readonly podIp: string;

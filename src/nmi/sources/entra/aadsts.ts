@@ -41,7 +41,6 @@ interface CodeRow {
   readonly error: string | undefined;
 }
 
-/** AADSTS numbers by meaning. */
 const table: readonly (readonly [EntraReason, string | undefined, readonly number[]])[] = [
   ['resource_refused', 'invalid_resource', [500011, 50001, 500014, 650057, 90009, 901002]],
   ['resource_refused', 'invalid_scope', [70011, 28002, 700022, 700023]],
@@ -78,7 +77,6 @@ const oauthErrors: ReadonlyMap<string, EntraReason> = new Map([
   ['temporarily_unavailable', 'upstream_down'],
 ]);
 
-/** Fields of an answer that are relayed to the caller. */
 const relayed = ['error', 'error_description', 'timestamp', 'trace_id', 'correlation_id'] as const;
 
 const maxDescription = 2000;
@@ -108,7 +106,6 @@ export function classifyEntraError(answer: EntraAnswer, secrets: readonly string
   };
 }
 
-/** Entra ID cannot be reached, or its answer is invalid: a retry may help. */
 export function entraDown(
   description: string,
   cooldownMs: number = reasons.upstream_down.cooldownMs,

@@ -59,14 +59,12 @@ export function cloudOf(name: CloudName): Cloud {
   return { name, authority: originOf(rows[name].hosts[0]), audience: rows[name].audience };
 }
 
-/** The origin in a text: https, host and optional port, followed by at most one slash. */
 export function parseOrigin(text: string): string | undefined {
   const host = /^https:\/\/([^/?#@\\]+)\/?$/i.exec(text)?.[1];
   return host !== undefined && isHost(host) ? URL.parse(text)?.origin : undefined;
 }
 
 export interface AuthorityQuestion {
-  /** `spec.adEndpoint`; empty for the authority of `cloud`. */
   readonly adEndpoint: string;
   readonly cloud: CloudName;
   /** Lower case, with a port if it is not 443. */
@@ -137,7 +135,6 @@ function originOf(host: string): string {
   return `https://${host}`;
 }
 
-/** A name or IPv4 address, or an IPv6 address in brackets. */
 function isHost(text: string): boolean {
   return /^(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::\d{1,5})?$/i.test(text);
 }

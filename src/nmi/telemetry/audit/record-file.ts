@@ -21,7 +21,6 @@ export interface RecordFileOptions {
 }
 
 export interface RecordFile extends AsyncDisposable {
-  /** @param line ASCII, newline included. */
   write(line: string): void;
 }
 
@@ -46,7 +45,6 @@ const flags =
   constants.O_NONBLOCK;
 const mode = 0o600;
 
-/** @throws StartError `CONFIG` when it cannot be opened for writing. */
 export async function openRecordFile(options: RecordFileOptions): Promise<RecordFile> {
   const { path, clock, onDropped } = options;
   let code = '';

@@ -65,7 +65,6 @@ export function outcomeOf(
   return isUndecided || isGranted ? 'failed' : 'denied';
 }
 
-/** For a token request: the identity that was granted or refused, if it is known. */
 export function identityFields(grant: Grant | undefined): AuditFields {
   switch (grant?.kind) {
     case undefined:

@@ -19,7 +19,6 @@ export interface CredentialCacheOptions<C> extends CredentialLoader<C> {
 }
 
 export interface CredentialCache<C> extends CredentialProvider<C> {
-  /** For tests. */
   readonly kept: number;
 }
 

@@ -14,7 +14,6 @@ import type { SourceFailure } from '../../source.ts';
 export type ClientCredential =
   | { readonly clientSecret: string }
   | { readonly clientCertificate: ClientCertificate }
-  /** A signed JWT of a service account. */
   | { readonly clientAssertion: string };
 
 export interface ClientCertificate {
@@ -78,20 +77,16 @@ export interface CredentialContext<C> {
 export interface CredentialSettings {
   readonly namespace: string;
   readonly entra: EntraSettings;
-  /** Service account of the pod that gets the token. */
   readonly serviceAccount: ObjectName;
   readonly audience: string;
 }
 
 export interface CredentialKind<C extends { readonly kind: string }> {
-  /** For metrics and logs. */
   readonly kind: C['kind'];
   /** `spec.type` of its identities. `parse` distinguishes kinds with the same type. */
   readonly type: number;
   readonly typeTitle: string;
-  /** `spec.auxiliaryTenantIDs` is used. */
   readonly hasAuxiliaryTenants?: true;
-  /** Pods under different service accounts have different credentials for one identity. */
   readonly isOfPod?: true;
   /** The credential is the agent's own service account, in whatever namespace the identity is. */
   readonly isOfAgent?: true;

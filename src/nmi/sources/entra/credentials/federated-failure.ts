@@ -11,7 +11,6 @@ const cooldownMs = 5_000;
 /** A stampede on an API server that does not answer is one call and not a thousand. */
 const [downHoldMs, maxCooldownMs] = [500, 10_000];
 
-/** The service account of an assertion, and the pod that it is bound to. */
 export interface Subject {
   readonly serviceAccount: ObjectName;
   readonly pod: PodName | undefined;

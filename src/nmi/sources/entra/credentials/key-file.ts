@@ -17,7 +17,6 @@ export interface KeyFile {
   readonly nowWallMs: number;
 }
 
-/** Throws `KeyFileError`. */
 export function openKeyFile({ bytes, passwords, nowWallMs }: KeyFile): OpenedCertificate {
   const { keys, certificates } = readContent(Buffer.from(bytes), passwords);
   return proveKeyPair(keys, certificates, nowWallMs);
@@ -57,7 +56,6 @@ function isCertificate(bytes: Buffer): boolean {
   }
 }
 
-/** A DER sequence: PKCS#12 files and certificates begin with one. */
 function isDer(bytes: Buffer): boolean {
   return bytes[0] === 0x30;
 }

@@ -28,7 +28,6 @@ export function credentialKey(credential: EntraCredential): string {
   return `${credential.kind} ${ofKind(credentialKinds, credential).key(credential)}`;
 }
 
-/** The object that the credential is made from, if that has a name. */
 export function objectOf(credential: EntraCredential): ObjectName | undefined {
   return ofKind(credentialKinds, credential).objectOf(credential);
 }
