@@ -13,7 +13,7 @@ import { addSysdump } from './verbs/sysdump.ts';
 import { addTest } from './verbs/test.ts';
 import { addReasons } from './verbs/reasons.ts';
 import { addVersion } from './verbs/version.ts';
-import { addExplain } from './verbs/explain-flags.ts';
+import { addExplain } from './verbs/explain.ts';
 import { refuseLostValues } from './verbs/flag-values.ts';
 import { complete } from './completion.ts';
 import { toUsageError } from './usage.ts';

@@ -24,19 +24,85 @@ import { ownersOf } from '../findings/owners.ts';
 import { hasEnded, namedClientId } from '../findings/pods.ts';
 import { ofContext, valueOf } from '../transport/kubectl.ts';
 import { namespaceFor, print, refuseUnknownNamespace, type VerbContext } from './context.ts';
+import { switchFlag, type AddVerb } from './verb.ts';
 
-export interface PodFlags {
+const kinds: Readonly<Record<string, readonly string[]>> = {
+  Pod: ['pod', 'pods', 'po'],
+  ip: ['ip'],
+  Deployment: ['deployment', 'deployments', 'deploy'],
+  StatefulSet: ['statefulset', 'statefulsets', 'sts'],
+  DaemonSet: ['daemonset', 'daemonsets', 'ds'],
+  Job: ['job', 'jobs'],
+  CronJob: ['cronjob', 'cronjobs', 'cj'],
+};
+
+export const addExplain: AddVerb = (parser, start) =>
+  parser.command(
+    'explain <what> [name]',
+    'explain what a pod gets, by its name, workload or address, and why',
+    (verb) =>
+      verb
+        .positional('what', {
+          type: 'string',
+          describe:
+            'A kind (pod, deployment, statefulset, daemonset, job, cronjob, ip), or KIND/NAME.',
+          // No mutation: the command itself demands it, and only the compiler needs to know that here.
+          demandOption: true,
+        })
+        .positional('name', { type: 'string', describe: 'Name of the object, or the address.' })
+        .option('client-id', { type: 'string', describe: 'Client id that the request names.' })
+        .option('resource', { type: 'string', describe: 'Resource that the request names.' })
+        .option('strict', switchFlag('Exit with 1 if anything was not checked, too.'))
+        .option('verbose', { ...switchFlag('Show why something was not checked.'), alias: 'v' })
+        .example('$0 explain pod web-7d4b9 -n shop', 'what the pod gets')
+        .example('$0 explain deploy/web -n shop', 'the same for the newest pod of a Deployment')
+        .example('$0 explain ip 10.244.1.7', 'the same for the pod with that address'),
+    (flags) =>
+      start(flags, (context) => {
+        if (context.allNamespaces) {
+          throw usageError(
+            'explain is about one object, and -A is given',
+            'Give -n, or leave -A out.',
+          );
+        }
+        const [kind, name] = parseTarget(flags.what, flags.name);
+        if (kind === 'Pod') return explainPod(context, name, flags);
+        if (kind === 'ip') return explainIp(context, name, flags);
+        return explainWorkload(context, kind, name, flags);
+      }),
+  );
+
+/** `pod web`, `pods web`, `pod/web`, `deployments.apps/web`. @throws PluginError */
+function parseTarget(
+  what: string,
+  name: string | undefined,
+): readonly [kind: string, name: string] {
+  const [word = '', inner, ...more] = what.split('/');
+  const names = [inner, name].filter((each) => each !== undefined && each !== '');
+  const [plain = ''] = word.toLowerCase().split('.');
+  const [kind] = Object.entries(kinds).find(([, words]) => words.includes(plain)) ?? [];
+  if (kind === undefined) {
+    throw usageError(
+      `explain knows no kind ${word}`,
+      'Name a pod, deployment, statefulset, daemonset, job, cronjob or ip.',
+    );
+  }
+  const [only] = names;
+  if (only !== undefined && names.length === 1 && more.length === 0) return [kind, only];
+  throw usageError(
+    only === undefined ? `explain ${word} needs a name` : 'explain takes one object',
+    `Write: kubectl nmi explain ${word} NAME`,
+  );
+}
+
+interface PodFlags {
   readonly clientId: string | undefined;
   readonly resource: string | undefined;
   readonly verbose: boolean;
   readonly strict: boolean;
 }
 
-export async function explainPod(
-  context: VerbContext,
-  name: string,
-  flags: PodFlags,
-): Promise<ExitCode> {
+async function explainPod(context: VerbContext, name: string, flags: PodFlags): Promise<ExitCode> {
   const { kubectl, namespace } = context;
   const [read, nearby] = await Promise.allSettled([
     kubectl.get('pods', namespace ?? '', name),
@@ -50,11 +116,7 @@ export async function explainPod(
   return report(context, valueOf(pod, `get pod ${title}`), settledValue(nearby), flags);
 }
 
-export async function explainIp(
-  context: VerbContext,
-  text: string,
-  flags: PodFlags,
-): Promise<ExitCode> {
+async function explainIp(context: VerbContext, text: string, flags: PodFlags): Promise<ExitCode> {
   const ip = canonicalIp(text);
   if (ip === undefined) throw usageError(`${text} is no IP address`, 'Write it as 10.244.1.7.');
   const fields = `status.podIP=${ip}`;
@@ -77,7 +139,7 @@ export async function explainIp(
 }
 
 /** One pod of a workload: they have the same template. */
-export async function explainWorkload(
+async function explainWorkload(
   context: VerbContext,
   kind: string,
   name: string,
