@@ -11,7 +11,7 @@ import {
 } from '../base/object.ts';
 import { versionOf, type AgentView } from '../cluster/agents.ts';
 import type { Code } from '../../nmi/diagnosis/codes.ts';
-import { createFinding, type Finding } from '../../nmi/diagnosis/finding.ts';
+import { createFinding, type Finding, oneFinding } from '../../nmi/diagnosis/finding.ts';
 
 /** The agents run on Linux and on nodes that are machines. */
 function nodesOfAgents(nodes: readonly RawObject[]): readonly RawObject[] {
@@ -43,7 +43,7 @@ function findingsOf(
   cases: readonly (readonly [applies: boolean, code: Code, text: string])[],
 ): readonly Finding[] {
   return cases.flatMap(([applies, code, text]) =>
-    applies ? [createFinding(code, { object, text })] : [],
+    applies ? oneFinding(code, { object, text }) : [],
   );
 }
 
@@ -71,16 +71,16 @@ export function ofAgent(agent: AgentView): readonly Finding[] {
   const object = `Pod ${agent.namespace}/${agent.name}`;
   if (isOldNmi) {
     const text = `NMI of aad-pod-identity (${image}) runs on node ${node}.`;
-    return [createFinding('old_nmi', { object, text })];
+    return oneFinding('old_nmi', { object, text });
   }
   if (isReady) return [];
   if (/^(?:ErrImagePull|ImagePullBackOff|InvalidImageName)/.test(problem)) {
     const text = `Node ${node} cannot pull ${image}: ${problem}`;
-    return [createFinding('image_not_pulled', { object, text })];
+    return oneFinding('image_not_pulled', { object, text });
   }
   const text = `The agent of node ${node} is not ready: ${problem}`;
   const fix = `See why: kubectl -n ${agent.namespace} logs ${agent.name} -c nmi`;
-  return [createFinding('agent_not_ready', { object, text, fix })];
+  return oneFinding('agent_not_ready', { object, text, fix });
 }
 
 export function findMic(pods: readonly RawObject[]): readonly Finding[] {

@@ -1,6 +1,6 @@
 /** Everything about one pod: what it gets, what is wrong, and what is not known. Pure. */
 import { stringAt } from '../../base/json-value.ts';
-import { createFinding, sortFindings, type Finding } from '../../nmi/diagnosis/finding.ts';
+import { type Finding, oneFinding, sortFindings } from '../../nmi/diagnosis/finding.ts';
 import { findingOfIgnored } from '../../nmi/diagnosis/objects.ts';
 import type { PodExplanation } from '../../nmi/explain/explanation.ts';
 import { namespaceOf, specOf, type RawObject } from '../base/object.ts';
@@ -62,7 +62,7 @@ function findingsOfAgent(
     const object = `Node ${node}`;
     const text =
       'No pod of the agent is on the node of this pod: requests are refused, or reach the identity of the node where no agent ever ran.';
-    return [createFinding('agent_missing', { object, text })];
+    return oneFinding('agent_missing', { object, text });
   }
   return ofAgent(agent);
 }

@@ -3,7 +3,7 @@ import { stringAt } from '../../base/json-value.ts';
 import { bindingLabel } from '../../cache/index/binding-label.ts';
 import { fullName } from '../../cache/index/object-name.ts';
 import { maxBindingsOfLabel, oldest } from '../../cache/index/grant-index.ts';
-import { createFinding, type Finding } from '../../nmi/diagnosis/finding.ts';
+import { createFinding, type Finding, oneFinding } from '../../nmi/diagnosis/finding.ts';
 import {
   findingOfIgnored,
   findingsOfBinding,
@@ -118,23 +118,21 @@ function ofExceptions({ snapshot }: PodContext): readonly Finding[] {
     const namespace = namespaceOf(exception);
     const object = `AzurePodIdentityException ${titleOf(exception)}`;
     if (podLabelsOf(exception).size === 0) {
-      return [
-        createFinding('exception_without_labels', {
-          object,
-          text: 'Its spec.podLabels is empty: it matches no pod.',
-        }),
-      ];
+      return oneFinding('exception_without_labels', {
+        object,
+        text: 'Its spec.podLabels is empty: it matches no pod.',
+      });
     }
     const pods = snapshot.pods.filter((pod) => namespaceOf(pod) === namespace && !hasEnded(pod));
     const matching = pods.filter((pod) => hasExceptedLabel(pod, exception));
     if (matching.length === 0) {
       const text = `No pod of namespace ${namespace} has one of its labels.`;
-      return [createFinding('exception_unused', { object, text })];
+      return oneFinding('exception_unused', { object, text });
     }
     const isBroad = matching.length >= fewPods && matching.length * 2 > pods.length;
     if (!isBroad) return [];
     const text = `It matches ${matching.length} of the ${pods.length} pods of namespace ${namespace}: each gets every identity of its node.`;
-    return [createFinding('exception_broad', { object, text })];
+    return oneFinding('exception_broad', { object, text });
   });
 }
 

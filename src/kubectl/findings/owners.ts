@@ -13,7 +13,7 @@ import {
   titleOf,
   type RawObject,
 } from '../base/object.ts';
-import { createFinding, type Finding } from '../../nmi/diagnosis/finding.ts';
+import { type Finding, oneFinding } from '../../nmi/diagnosis/finding.ts';
 import { matchesSelector } from './label-selector.ts';
 
 export function findOwnerLabels(workloads: readonly RawObject[]): readonly Finding[] {
@@ -25,13 +25,11 @@ export function findOwnerLabels(workloads: readonly RawObject[]): readonly Findi
     // A Job of a CronJob has the labels that the CronJob gave it.
     if (recordsAt(metadataOf(workload), 'ownerReferences').length > 0) return [];
     const title = `${stringAt(workload, 'kind')} ${titleOf(workload)}`;
-    return [
-      createFinding('label_on_owner', {
-        object: title,
-        text: `${title} has the label ${bindingLabel}=${label}, and its pod template has not: its pods get no identity.`,
-        fix: `Move the label to ${pathOf(workload)}.metadata.labels: ${labelPatch(workload, bindingLabel, label)}`,
-      }),
-    ];
+    return oneFinding('label_on_owner', {
+      object: title,
+      text: `${title} has the label ${bindingLabel}=${label}, and its pod template has not: its pods get no identity.`,
+      fix: `Move the label to ${pathOf(workload)}.metadata.labels: ${labelPatch(workload, bindingLabel, label)}`,
+    });
   });
 }
 

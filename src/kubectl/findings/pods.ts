@@ -2,7 +2,7 @@
 import { bindingLabel } from '../../cache/index/binding-label.ts';
 import { isExcepted } from '../../cache/index/excepted-labels.ts';
 import { asRecord, stringAt } from '../../base/json-value.ts';
-import { createFinding, type Finding } from '../../nmi/diagnosis/finding.ts';
+import { type Finding, oneFinding } from '../../nmi/diagnosis/finding.ts';
 import type { PodExplanation, RefusalView } from '../../nmi/explain/explanation.ts';
 import type { Config } from '../../nmi/config/config.ts';
 import {
@@ -106,13 +106,11 @@ function ofClientIds(
     const object = `${objectOf(pod)} container ${container}`;
     if (!isBound) {
       if (explanation.label !== undefined || explanation.exception !== undefined) return [];
-      return [
-        createFinding('client_id_without_binding', {
-          object,
-          text: `The container has AZURE_CLIENT_ID=${value}, and the pod has no label ${bindingLabel}.`,
-          fix: `Give the pod template the label ${bindingLabel} of a binding of the AzureIdentity with that client id.`,
-        }),
-      ];
+      return oneFinding('client_id_without_binding', {
+        object,
+        text: `The container has AZURE_CLIENT_ID=${value}, and the pod has no label ${bindingLabel}.`,
+        fix: `Give the pod template the label ${bindingLabel} of a binding of the AzureIdentity with that client id.`,
+      });
     }
     const selector = { kind: 'client_id', value } as const;
     const explained = view.explainPod(pod, { selector, resource: undefined });
@@ -121,17 +119,15 @@ function ofClientIds(
     const bound = explanation.identities.map(
       ({ name, clientId }) => `${name} has ${clientId || 'none'}`,
     );
-    return [
-      createFinding('selector_not_bound', {
-        object,
-        text: `AZURE_CLIENT_ID=${value} names no identity that the pod is bound to: its requests get 400.`,
-        fix:
-          bound.length === 1
-            ? `Set AZURE_CLIENT_ID to ${explanation.identities[0]?.clientId ?? ''} in the pod template, or remove it there.`
-            : 'Set AZURE_CLIENT_ID to one of the client ids above in the pod template, or bind the identity that it names.',
-        details: bound,
-      }),
-    ];
+    return oneFinding('selector_not_bound', {
+      object,
+      text: `AZURE_CLIENT_ID=${value} names no identity that the pod is bound to: its requests get 400.`,
+      fix:
+        bound.length === 1
+          ? `Set AZURE_CLIENT_ID to ${explanation.identities[0]?.clientId ?? ''} in the pod template, or remove it there.`
+          : 'Set AZURE_CLIENT_ID to one of the client ids above in the pod template, or bind the identity that it names.',
+      details: bound,
+    });
   });
 }
 
@@ -146,13 +142,11 @@ function ofNetworkPolicies(
   const against = policiesAgainst(pod, snapshot.policies, target);
   if (against.length === 0) return [];
   const where = `${target.ip}:${target.port}`;
-  return [
-    createFinding('network_policy', {
-      object: objectOf(pod),
-      text: `NetworkPolicy ${against.join(', ')} does not allow TCP to ${where}, where the agent answers: requests time out.`,
-      fix: `Allow egress to ipBlock ${target.ip}/32, TCP port ${target.port}: kubectl -n ${namespaceOf(pod)} apply -f deploy/policies/network-policy.yaml`,
-    }),
-  ];
+  return oneFinding('network_policy', {
+    object: objectOf(pod),
+    text: `NetworkPolicy ${against.join(', ')} does not allow TCP to ${where}, where the agent answers: requests time out.`,
+    fix: `Allow egress to ipBlock ${target.ip}/32, TCP port ${target.port}: kubectl -n ${namespaceOf(pod)} apply -f deploy/policies/network-policy.yaml`,
+  });
 }
 
 function ofWorkloadIdentity(
@@ -169,22 +163,18 @@ function ofWorkloadIdentity(
       ? undefined
       : annotationsOf(account).get('azure.workload.identity/client-id');
   if (account !== undefined && (clientId ?? '') === '') {
-    return [
-      createFinding('workload_identity_incomplete', {
-        object: objectOf(pod),
-        text: `The pod has the label ${workloadIdentityLabel}, and its service account ${serviceAccount} has no annotation azure.workload.identity/client-id.`,
-      }),
-    ];
+    return oneFinding('workload_identity_incomplete', {
+      object: objectOf(pod),
+      text: `The pod has the label ${workloadIdentityLabel}, and its service account ${serviceAccount} has no annotation azure.workload.identity/client-id.`,
+    });
   }
   if (label === undefined) return [];
-  return [
-    createFinding('workload_identity_too', {
-      object: objectOf(pod),
-      text:
-        `The pod has the label ${bindingLabel} and is set up for Workload Identity as well: SDKs take the ` +
-        `application of its service account${clientId === undefined ? '' : ` (${clientId})`} first.`,
-    }),
-  ];
+  return oneFinding('workload_identity_too', {
+    object: objectOf(pod),
+    text:
+      `The pod has the label ${bindingLabel} and is set up for Workload Identity as well: SDKs take the ` +
+      `application of its service account${clientId === undefined ? '' : ` (${clientId})`} first.`,
+  });
 }
 
 function ofExceptionElsewhere(
@@ -198,13 +188,11 @@ function ofExceptionElsewhere(
     // Only an exception that shares a label with this pod may be meant for it.
     if (!hasExceptedLabel(pod, exception)) return [];
     const wanted = [...podLabelsOf(exception)].map(([key, value]) => `${key}=${value}`).join(',');
-    return [
-      createFinding('exception_elsewhere', {
-        object: objectOf(pod),
-        text: `AzurePodIdentityException ${titleOf(exception)} has labels of this pod, and counts in namespace ${namespaceOf(exception)} only.`,
-        fix: `Create one in namespace ${namespaceOf(pod)}, with spec.podLabels ${wanted}.`,
-      }),
-    ];
+    return oneFinding('exception_elsewhere', {
+      object: objectOf(pod),
+      text: `AzurePodIdentityException ${titleOf(exception)} has labels of this pod, and counts in namespace ${namespaceOf(exception)} only.`,
+      fix: `Create one in namespace ${namespaceOf(pod)}, with spec.podLabels ${wanted}.`,
+    });
   });
 }
 
@@ -236,7 +224,7 @@ function ofSystem(pod: RawObject, { label, exception }: PodExplanation): readonl
   if (!isWindows || (label === undefined && exception === undefined)) return [];
   const text =
     'The pod is for Windows nodes, where no agent runs: its requests reach the identity of the node.';
-  return [createFinding('pod_on_windows', { object: objectOf(pod), text })];
+  return oneFinding('pod_on_windows', { object: objectOf(pod), text });
 }
 
 export function isWorkloadIdentity(pod: RawObject): boolean {

@@ -1,5 +1,5 @@
 /** What `nmi conditions` found that most users may not read: Secrets, its options, grants. Pure. */
-import { createFinding, type Finding } from '../../nmi/diagnosis/finding.ts';
+import { type Finding, oneFinding } from '../../nmi/diagnosis/finding.ts';
 import { isCode } from '../../nmi/diagnosis/codes.ts';
 import { stringAt, type JsonRecord } from '../../base/json-value.ts';
 import { conditionOf, metadataOf, titleOf, type RawObject } from '../base/object.ts';
@@ -15,7 +15,7 @@ export function findingsOfStatus(identity: RawObject, knowsOptions: boolean): re
   if (knowsOptions && !code.startsWith('credential_')) return [];
   const object = `AzureIdentity ${titleOf(identity)}`;
   const text = `Its status is not ready: ${stringAt(ready, 'message')}`;
-  return [createFinding(code, { object, text })];
+  return oneFinding(code, { object, text });
 }
 
 /** Whether `nmi conditions` has found the identity, its Secret included, without fault. */

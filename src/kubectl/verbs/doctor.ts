@@ -17,9 +17,10 @@ import { examineAgents, findMic } from '../findings/agents.ts';
 import { findUserAssigned, isOfKarpenter } from '../findings/karpenter.ts';
 import {
   createFinding,
+  type Finding,
+  oneFinding,
   renderFindings,
   sortFindings,
-  type Finding,
 } from '../../nmi/diagnosis/finding.ts';
 import type { Kubectl } from '../transport/kubectl.ts';
 import { classifyFailure, toPluginError } from '../transport/kubectl-failure.ts';
@@ -112,7 +113,7 @@ async function checkServer({ kubectl }: VerbContext): Promise<Examined> {
   const [, minor = '28'] = /^v1\.(\d+)/.exec(version) ?? [];
   const text = `The API server is ${version}.`;
   const isOld = Number(minor) < 28;
-  const old = isOld ? [createFinding('server_old', { object: 'Cluster', text })] : [];
+  const old = isOld ? oneFinding('server_old', { object: 'Cluster', text }) : [];
   return examined('API server', version, old);
 }
 
@@ -140,10 +141,10 @@ async function checkDefinitions({ kubectl }: VerbContext, unread: Unread[]): Pro
     if (read.ok) {
       const lacking = (newFields[plural] ?? []).filter((field) => !hasField(read.value, field));
       const text = `It lacks the fields ${lacking.join(', ')}.`;
-      return lacking.length === 0 ? [] : [createFinding('crd_old', { object, text })];
+      return lacking.length === 0 ? [] : oneFinding('crd_old', { object, text });
     }
     if (read.failure.kind === 'not-found') {
-      return [createFinding('crd_missing', { object, text: 'It is not in the cluster.' })];
+      return oneFinding('crd_missing', { object, text: 'It is not in the cluster.' });
     }
     unread.push(describeUnread(`get ${object}`, read, `version of the definition ${plural}`));
     return [];

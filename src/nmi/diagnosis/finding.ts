@@ -28,6 +28,11 @@ export function createFinding(code: Code, fields: FindingFields): Finding {
   return { code, severity, object, text, fix, details, page: row.link };
 }
 
+/** A list of one, as checks return lists. */
+export function oneFinding(code: Code, fields: FindingFields): readonly Finding[] {
+  return [createFinding(code, fields)];
+}
+
 /** Errors first; within a severity by object, then by code. */
 export function sortFindings(findings: readonly Finding[]): readonly Finding[] {
   const keyOf = ({ severity, object, code }: Finding) =>

@@ -14,7 +14,7 @@ import type { UpstreamResolver } from '../grants/resolve-upstream.ts';
 import type { SecretAccess } from '../kube/accounts/secrets.ts';
 import type { Parsed } from '../kube/watch/parse.ts';
 import { secretOf } from '../sources/entra/credentials/kinds.ts';
-import { createFinding, type Finding } from './finding.ts';
+import { createFinding, type Finding, oneFinding } from './finding.ts';
 
 /** The result of a check of a Secret; `unavailable` is no finding. */
 export type SecretFinding = Exclude<SecretAccess, { readonly kind: 'unavailable' }>;
@@ -52,19 +52,17 @@ export function findingsOfIdentity(
   const choice = upstreams.of(identity, anyAccountOf(identity));
   if (choice.kind === 'unusable') {
     const text = `${object} ${printable(choice.problem)}.`;
-    return [createFinding(choice.reason, { object, text, fix: correctIt })];
+    return oneFinding(choice.reason, { object, text, fix: correctIt });
   }
   const lacking = owners.refusing(identity.namespace, choice.upstream);
   return [
     ...findingsOfSecret(object, secret),
     ...(lacking === undefined
       ? []
-      : [
-          createFinding('identity_not_owned', {
-            object,
-            ...wordsOfLacking(object, lacking, identity.namespace),
-          }),
-        ]),
+      : oneFinding('identity_not_owned', {
+          object,
+          ...wordsOfLacking(object, lacking, identity.namespace),
+        })),
   ];
 }
 
@@ -75,11 +73,11 @@ function findingsOfSecret(object: string, secret: SecretFinding | undefined): re
       return [];
     case 'missing': {
       const text = sentence(secret.problem);
-      return [createFinding('credential_missing', { object, text, fix: 'Create it.' })];
+      return oneFinding('credential_missing', { object, text, fix: 'Create it.' });
     }
     case 'misnamed':
     case 'forbidden':
-      return [createFinding('credential_invalid', { object, text: sentence(secret.problem) })];
+      return oneFinding('credential_invalid', { object, text: sentence(secret.problem) });
   }
 }
 
@@ -114,14 +112,14 @@ function findingsOfName(
   const name = printable(identityName);
   if (identity !== undefined) {
     const text = `The agent ignores AzureIdentity ${name}: ${printable(identity.reason)}.`;
-    return [createFinding('identity_missing', { object, text, fix: correctIt })];
+    return oneFinding('identity_missing', { object, text, fix: correctIt });
   }
   const text =
     identityName === ''
       ? 'Its spec.azureIdentity is empty.'
       : `Namespace ${namespace} has no AzureIdentity ${name}.`;
   const fix = fixOfName(identityName, meant, namespace);
-  return [createFinding('identity_missing', { object, text, fix })];
+  return oneFinding('identity_missing', { object, text, fix });
 }
 
 export const labelValue = /^[0-9A-Za-z](?:[-0-9A-Z_a-z.]{0,61}[0-9A-Za-z])?$/;
@@ -131,9 +129,7 @@ function findingsOfSelector(
   { selector }: Binding,
   isSurplus: boolean,
 ): readonly Finding[] {
-  const of = (text: string, fix: string) => [
-    createFinding('selector_unusable', { object, text, fix }),
-  ];
+  const of = (text: string, fix: string) => oneFinding('selector_unusable', { object, text, fix });
   if (selector === '') {
     const fix = `Set it to the pods' label ${bindingLabel}.`;
     return of('Its spec.selector is empty and matches no pod.', fix);

@@ -11,7 +11,7 @@ import type { GrantState } from '../grants/decide-grant.ts';
 import { isSlip, nearestIn } from '../grants/near-names.ts';
 import { misnamedLabel, wordsOfUnowned, type Words } from '../grants/refusal-text.ts';
 import { unownedOfPod } from '../grants/unowned.ts';
-import { createFinding, type Finding } from './finding.ts';
+import { createFinding, type Finding, oneFinding } from './finding.ts';
 import { findingsOfBinding } from './objects.ts';
 
 export interface RefusedRequest extends Words {
@@ -65,9 +65,9 @@ function ofRefusal(
   // Of objects that are applied together, any may arrive first.
   if (reason.endsWith('_pending')) {
     const inTime = `${text} It may be on its way. ${answer}`;
-    return [createFinding(reason, { object, text: inTime, fix, details, severity: 'warning' })];
+    return oneFinding(reason, { object, text: inTime, fix, details, severity: 'warning' });
   }
-  return [createFinding(reason, { object, text: `${text} ${answer}`, fix, details })];
+  return oneFinding(reason, { object, text: `${text} ${answer}`, fix, details });
 }
 
 function nearMisses(pod: Pod, index: GrantIndex): readonly string[] {
@@ -93,31 +93,27 @@ function ofBound(object: string, { pod, oldest }: PodFacts, index: GrantIndex): 
   return [
     ...(surplusBindings === 0
       ? []
-      : [
-          createFinding('selector_unusable', {
-            object,
-            severity: 'warning',
-            text:
-              `Of the AzureIdentityBindings with the selector "${printable(label)}" the ` +
-              `${maxBindingsOfLabel} oldest count; ${surplusBindings} more do not.`,
-            fix: 'Delete some of them.',
-          }),
-        ]),
+      : oneFinding('selector_unusable', {
+          object,
+          severity: 'warning',
+          text:
+            `Of the AzureIdentityBindings with the selector "${printable(label)}" the ` +
+            `${maxBindingsOfLabel} oldest count; ${surplusBindings} more do not.`,
+          fix: 'Delete some of them.',
+        })),
     ...danglingBindings.flatMap((binding) => ofDangling(binding, index)),
     ...identities.slice(0, maxBindingsOfLabel).flatMap((identity) => {
       const first = byClientId.get(normaliseClientId(identity.clientId));
       if (first === undefined || first === identity) return [];
       const text = `AzureIdentity ${identity.name} has the client id of ${first.name}, which is older and answers in its place.`;
-      return [createFinding('client_id_twice', { object, text })];
+      return oneFinding('client_id_twice', { object, text });
     }),
     ...(oldest === undefined
       ? []
-      : [
-          createFinding('identity_by_age', {
-            object,
-            text: `${identities.length} identities are bound, and a request that names none gets the oldest, ${oldest}.`,
-          }),
-        ]),
+      : oneFinding('identity_by_age', {
+          object,
+          text: `${identities.length} identities are bound, and a request that names none gets the oldest, ${oldest}.`,
+        })),
   ];
 }
 
@@ -137,13 +133,11 @@ function ofException(object: string, pod: Pod, index: GrantIndex): readonly Find
   if (grants?.kind !== 'exception' || (bindingLabelOf(pod) ?? '') === '') return [];
   if (![...index.allBindings()].some((binding) => matchesPod(binding, pod))) return [];
   const { name } = grants.exception;
-  return [
-    createFinding('exception_before_binding', {
-      object,
-      text: `AzurePodIdentityException ${name} matches the pod: it gets the node's identities, and its binding does not count.`,
-      fix: `Remove the label that ${name} names from the pod, or change the exception.`,
-    }),
-  ];
+  return oneFinding('exception_before_binding', {
+    object,
+    text: `AzurePodIdentityException ${name} matches the pod: it gets the node's identities, and its binding does not count.`,
+    fix: `Remove the label that ${name} names from the pod, or change the exception.`,
+  });
 }
 
 /** What `enforce` would refuse. A cluster without any grant has no use for it. */
