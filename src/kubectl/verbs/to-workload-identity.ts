@@ -5,12 +5,13 @@
  */
 import { oldest } from '../../cache/index/grant-index.ts';
 import { isGuid, normaliseClientId } from '../../cache/index/identifiers.ts';
+import { fullName } from '../../cache/index/object-name.ts';
 import type { Identity } from '../../cache/index/objects.ts';
 import { stringAt } from '../../base/json-value.ts';
 import type { Config } from '../../nmi/config/config.ts';
 import { cloudOf } from '../../nmi/sources/entra/clouds.ts';
 import { renderAz } from '../azure/az.ts';
-import { idsOf, planFederation, subjectOf, type FederationPlan } from '../azure/federation.ts';
+import { idsOf, planFederation, subjectOf, type Subject } from '../azure/federation.ts';
 import { parseIdentityId, showClientIdLine } from '../azure/identity-id.ts';
 import {
   annotationsOf,
@@ -51,23 +52,23 @@ export async function toWorkloadIdentity(unpinned: VerbContext, apply: boolean):
   const uses = all.filter((use) => obstacleOf(use, program) === undefined);
   const changes = uses.flatMap(annotateWords);
   const { audience } = cloudOf(config.cloud);
-  const federation = federateUses(uses, { issuer, audience });
+  const plans = [...Map.groupBy(uses, ({ identity }) => titleOf(identity)).values()].map((same) =>
+    planFederation({ ...idsOf(same[0]?.identity ?? {}), issuer, audience }, same),
+  );
   const notes = [
     ...obstacles,
     ...useNotes(uses),
-    ...federation.notes,
+    ...new Set(plans.flatMap((each) => each.notes)),
     'Pods need an SDK that knows Workload Identity: docs/migrate-to-workload-identity.md has the versions, and how to see those in use.',
     'When the credentials exist, label the pod templates; the binding label may stay until all is well:',
-    ...templatePatches(uses, snapshot).map((line) => line.replace(/^kubectl\b/, program)),
+    ...[...templatePatches(uses, snapshot)].map((line) => line.replace(/^kubectl\b/, program)),
   ];
-  const plan = { ...emptyPlan, changes, az: federation.az, notes };
+  const plan = { ...emptyPlan, changes, az: plans.flatMap((each) => each.az), notes };
   const code = await carryOut(context, plan, apply);
   return obstacles.length > 0 && apply ? exitCodes.findings : code;
 }
 
-interface Use {
-  readonly namespace: string;
-  readonly account: string;
+interface Use extends Subject {
   /** What the account has, as far as the user may read it. */
   readonly annotations: ReadonlyMap<string, string>;
   /** A service account names one. */
@@ -109,16 +110,15 @@ function useOf(
     bound.map((each) => each.identities[0]),
     1,
   );
-  const identity = identities.find(
-    (each) => nameOf(each) === chosen?.name && namespaceOf(each) === chosen.namespace,
-  );
+  const title = chosen && fullName(chosen);
+  const identity = identities.find((each) => titleOf(each) === title);
   if (identity === undefined) return undefined;
   const namespace = namespaceOf(identity);
   const object = accounts.find((each) => titleOf(each) === `${namespace}/${account}`);
   const names = new Set(bound.flatMap((each) => each.identities.map(({ name }) => name)));
   return {
     namespace,
-    account,
+    serviceAccount: account,
     annotations: object === undefined ? new Map() : annotationsOf(object),
     identity,
     pods: bound.map(({ pod }) => pod),
@@ -133,10 +133,10 @@ function useOf(
 
 /** Undefined if the service account can name the identity. @param program with its flags. */
 function obstacleOf(
-  { namespace, account, annotations, identity }: Use,
+  { namespace, serviceAccount, annotations, identity }: Use,
   program: string,
 ): string | undefined {
-  const title = `Service account ${namespace}/${account} is left out:`;
+  const title = `Service account ${namespace}/${serviceAccount} is left out:`;
   const problem = problemOfIds(identity, program);
   if (problem !== undefined) return `${title} ${problem}`;
   const name = nameOf(identity);
@@ -144,7 +144,7 @@ function obstacleOf(
     const present = annotations.get(key) ?? value;
     // Letter case and blanks have no meaning in ids and names of tenants.
     if (normaliseClientId(present) === normaliseClientId(value)) continue;
-    const command = `${program} -n ${namespace} annotate serviceaccount ${account} ${shellWord(`${key}=${value}`)} --overwrite`;
+    const command = `${program} -n ${namespace} annotate serviceaccount ${serviceAccount} ${shellWord(`${key}=${value}`)} --overwrite`;
     return `${title} its annotation ${key} is "${present}", and AzureIdentity ${name} has ${value}. If nothing needs the old value: ${command}`;
   }
   return undefined;
@@ -176,67 +176,33 @@ function annotationsFor(identity: RawObject): readonly (readonly [key: string, v
  * Not `kubectl apply`, with or without --server-side: both remove what the owner of the object
  * applied and we do not. `annotate` patches the annotations only, and refuses to replace one.
  */
-function annotateWords({
-  namespace,
-  account,
-  annotations,
-  identity,
-}: Use): readonly (readonly string[])[] {
-  const entries = annotationsFor(identity)
-    .filter(([key]) => !annotations.has(key))
+function annotateWords(use: Use): readonly (readonly string[])[] {
+  const entries = annotationsFor(use.identity)
+    .filter(([key]) => !use.annotations.has(key))
     .map(([key, value]) => `${key}=${value}`);
   if (entries.length === 0) return [];
-  return [
-    [
-      ...['annotate', 'serviceaccount', checkName(account), `--namespace=${namespace}`],
-      ...[asOurselves, ...entries],
-    ],
-  ];
-}
-
-function federateUses(
-  uses: readonly Use[],
-  { issuer, audience }: { readonly issuer: string; readonly audience: string },
-): FederationPlan {
-  const plans: FederationPlan[] = [];
-  for (const same of Map.groupBy(uses, ({ identity }) => titleOf(identity)).values()) {
-    const federation = { ...idsOf(same[0]?.identity ?? {}), issuer, audience };
-    const subjects = same.map(({ namespace, account }) => ({ namespace, serviceAccount: account }));
-    plans.push(planFederation(federation, subjects));
-  }
-  return {
-    az: plans.flatMap(({ az }) => az),
-    notes: [...new Set(plans.flatMap(({ notes }) => notes))],
-  };
+  const where = [checkName(use.serviceAccount), `--namespace=${use.namespace}`];
+  return [['annotate', 'serviceaccount', ...where, asOurselves, ...entries]];
 }
 
 function useNotes(uses: readonly Use[]): readonly string[] {
+  const strays = uses.flatMap((use) => [...use.strays]);
   return [
-    ...uses.flatMap(({ strays }) =>
-      [...strays].map(
-        ([name, pods]) =>
-          `Pods ${pods.slice(0, 10).map(nameOf).join(', ')} get ${name} today: set AZURE_CLIENT_ID to the client id of ${name} in them before you label them.`,
+    ...strays.map(
+      ([name, pods]) =>
+        `Pods ${pods.slice(0, 10).map(nameOf).join(', ')} get ${name} today: set AZURE_CLIENT_ID to the client id of ${name} in them before you label them.`,
+    ),
+    ...uses
+      .filter(({ others }) => others.length > 0)
+      .map(
+        ({ serviceAccount, others }) =>
+          `Service account ${serviceAccount} is used with ${others.join(', ')} too: set AZURE_CLIENT_ID in those pods.`,
       ),
-    ),
-    ...uses.flatMap(({ account, others }) =>
-      others.length === 0
-        ? []
-        : [
-            `Service account ${account} is used with ${others.join(', ')} too: set AZURE_CLIENT_ID in those pods.`,
-          ],
-    ),
-    ...uses.map(
-      ({ namespace, account, identity }) =>
-        `${subjectOf({ namespace, serviceAccount: account })} becomes ${nameOf(identity)}`,
-    ),
+    ...uses.map((use) => `${subjectOf(use)} becomes ${nameOf(use.identity)}`),
   ];
 }
 
-function templatePatches(uses: readonly Use[], { workloads }: Snapshot): readonly string[] {
+function templatePatches(uses: readonly Use[], { workloads }: Snapshot): ReadonlySet<string> {
   const owners = uses.flatMap(({ pods }) => pods.flatMap((pod) => ownersOf(pod, workloads)));
-  return [
-    ...new Set(
-      owners.map((workload) => labelPatch(workload, 'azure.workload.identity/use', 'true')),
-    ),
-  ];
+  return new Set(owners.map((each) => labelPatch(each, 'azure.workload.identity/use', 'true')));
 }
