@@ -10,22 +10,26 @@ export interface Right {
   readonly mayBeAsNode?: boolean;
 }
 
-/** `as_node`: not as itself, but as its own node. `failure`: the question could not be asked. */
-export type Answer =
-  | { readonly kind: 'yes' | 'as_node' | 'no' }
-  | { readonly kind: 'unknown'; readonly failure: KubectlFailure };
+/** `as_node`: not as itself, but as its own node. */
+export interface Answer<T extends Right> {
+  readonly right: T;
+  readonly kind: 'yes' | 'as_node' | 'no' | 'unknown';
+  /** The question could not be asked. */
+  readonly failure?: KubectlFailure;
+}
 
 export const everywhere = ['--all-namespaces'];
 
 /**
  * @param where flags of kubectl; none is the namespace of its context. @param user to impersonate.
  */
-export async function askRight(
+export async function askRight<T extends Right>(
   kubectl: Kubectl,
-  { verb, resource, mayBeAsNode = false }: Right,
+  right: T,
   where: readonly string[],
   user?: string,
-): Promise<Answer> {
+): Promise<Answer<T>> {
+  const { verb, resource, mayBeAsNode = false } = right;
   // kubectl takes what follows a slash for the name of an object.
   const [kind = '', subresource] = resource.split('/');
   const run = await kubectl.run([
@@ -38,8 +42,8 @@ export async function askRight(
   if (word === 'no' && mayBeAsNode) {
     const asNode = { verb: `impersonate-on:associated-node:${verb}`, resource };
     const answer = await askRight(kubectl, asNode, where, user);
-    return answer.kind === 'yes' ? { kind: 'as_node' } : answer;
+    return answer.kind === 'yes' ? { right, kind: 'as_node' } : { ...answer, right };
   }
-  if (word === 'yes' || word === 'no') return { kind: word };
-  return { kind: 'unknown', failure: classifyFailure(run) };
+  if (word === 'yes' || word === 'no') return { right, kind: word };
+  return { right, kind: 'unknown', failure: classifyFailure(run) };
 }

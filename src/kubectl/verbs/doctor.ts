@@ -55,15 +55,20 @@ function examined(check: string, result: string, findings: readonly Finding[]): 
 }
 
 async function doctor(context: VerbContext, isPre: boolean): Promise<ExitCode> {
+  const { kubectl } = context;
   const unread: Unread[] = [];
+  const list: List = async (resource, loses, what = `list ${resource}`) =>
+    valueOrUnread(await kubectl.list(resource, undefined), what, loses, unread);
   const server = await checkServer(context);
-  const [definitions, rights, nodes, pods, agents] = await Promise.all([
+  const [definitions, rights, nodes, pods, read] = await Promise.all([
     checkDefinitions(context, unread),
     checkOwnRights(context, unread),
-    listNodes(context, unread),
-    listPods(context, unread),
-    isPre ? undefined : findAgents(context, unread),
+    list('nodes', 'nodes without an agent'),
+    list('pods', 'agents and leftovers of aad-pod-identity', 'list pods of all namespaces'),
+    isPre ? undefined : readAgents(context),
   ]);
+  const agents =
+    read && valueOrUnread(read, 'list the pods of the agents', 'agents and their rights', unread);
   const parts = [
     server,
     definitions,
@@ -74,12 +79,12 @@ async function doctor(context: VerbContext, isPre: boolean): Promise<ExitCode> {
       ? []
       : [
           checkAgents(nodes, agents),
-          await checkAgentRights(context, agents, unread),
+          await checkAgentRights(kubectl, list, agents, unread),
           examined('identity owners', ownersOf(agents), []),
           ...(pods === undefined ? [] : checkParts(pods)),
         ]),
-    await checkKarpenter(context, nodes, pods, unread),
-    await checkPolicies(context, unread),
+    await checkKarpenter(list, nodes, pods),
+    await checkPolicies(list),
   ];
   const findings = sortFindings(parts.flatMap((part) => part.findings));
   const checks = parts.flatMap((part) => part.checks);
@@ -100,10 +105,12 @@ async function doctor(context: VerbContext, isPre: boolean): Promise<ExitCode> {
 /** The result of what could not be seen; why not is among the unread. */
 const notChecked = 'not checked';
 
-async function findAgents(context: VerbContext, unread: Unread[]) {
-  const read = await readAgents(context);
-  return valueOrUnread(read, 'list the pods of the agents', 'agents and their rights', unread);
-}
+/** Of all namespaces; without the right, what is lost is among the unread. */
+type List = (
+  resource: string,
+  loses: string,
+  what?: string,
+) => Promise<readonly RawObject[] | undefined>;
 
 async function checkServer({ kubectl }: VerbContext): Promise<Examined> {
   const run = await kubectl.run(['version', '--output=json']);
@@ -168,19 +175,15 @@ function hasField(definition: RawObject, path: string): boolean {
   );
 }
 
-const ownRights = ['pods', ...Object.values(identityResources)];
-
 async function checkOwnRights(
   { kubectl, allNamespaces, namespace }: VerbContext,
   unread: Unread[],
 ): Promise<Examined> {
   const own = namespace === undefined ? [] : [`--namespace=${namespace}`];
   const where = allNamespaces ? everywhere : own;
+  const resources = ['pods', ...Object.values(identityResources)];
   const answers = await Promise.all(
-    ownRights.map(async (resource) => {
-      const right = { verb: 'list', resource };
-      return { right, answer: await askRight(kubectl, right, where) };
-    }),
+    resources.map((resource) => askRight(kubectl, { verb: 'list', resource }, where)),
   );
   const result = resultOf('enough for explain and analyze', answers, 'your rights', unread);
   const findings = refusedOf(answers).map(({ right: { resource } }) =>
@@ -193,27 +196,19 @@ async function checkOwnRights(
   return examined('your rights', result, findings);
 }
 
-interface AnsweredRight {
-  readonly right: Right;
-  readonly answer: Answer;
-}
-
-function refusedOf<T extends AnsweredRight>(answers: readonly T[]): readonly T[] {
-  return answers.filter(({ answer }) => answer.kind === 'no');
+function refusedOf<T extends Right>(answers: readonly Answer<T>[]): readonly Answer<T>[] {
+  return answers.filter(({ kind }) => kind === 'no');
 }
 
 function resultOf(
   complete: string,
-  answers: readonly AnsweredRight[],
+  answers: readonly Answer<Right>[],
   loses: string,
   unread: Unread[],
 ): string {
-  const unknown = answers.flatMap(({ right, answer }) =>
-    answer.kind === 'unknown' ? [{ right, failure: answer.failure }] : [],
-  );
-  const [first] = unknown;
-  if (first !== undefined) {
-    const { right, failure } = first;
+  const unknown = answers.filter(({ kind }) => kind === 'unknown');
+  const { right, failure } = unknown[0] ?? {};
+  if (right !== undefined && failure !== undefined) {
     const what = `ask the server who may ${right.verb} ${right.resource}`;
     unread.push(describeUnread(what, { ok: false, failure }, loses));
   }
@@ -221,17 +216,6 @@ function resultOf(
   if (unknown.length === answers.length) return notChecked;
   const rest = unknown.length === 0 ? '' : `, ${unknown.length} ${notChecked}`;
   return missing === 0 && unknown.length === 0 ? complete : `${missing} missing${rest}`;
-}
-
-async function listNodes({ kubectl }: VerbContext, unread: Unread[]) {
-  const read = await kubectl.list('nodes', undefined);
-  return valueOrUnread(read, 'list nodes', 'nodes without an agent', unread);
-}
-
-async function listPods({ kubectl }: VerbContext, unread: Unread[]) {
-  const read = await kubectl.list('pods', undefined);
-  const loses = 'agents and leftovers of aad-pod-identity';
-  return valueOrUnread(read, 'list pods of all namespaces', loses, unread);
 }
 
 function checkPods(pods: readonly RawObject[] | undefined): Examined {
@@ -258,18 +242,15 @@ function checkNodes(nodes: readonly RawObject[] | undefined): Examined {
 }
 
 async function checkKarpenter(
-  { kubectl }: VerbContext,
+  list: List,
   nodes: readonly RawObject[] = [],
   pods: readonly RawObject[] = [],
-  unread: Unread[],
 ): Promise<Examined> {
   const made = nodes.filter(isOfKarpenter);
   if (made.length === 0) return { checks: [], findings: [] };
   const title = 'nodes of Karpenter';
-  const read = async (what: string) =>
-    valueOrUnread(await kubectl.list(what, undefined), `list ${what}`, title, unread);
-  const identities = await read(identityResources.identities);
-  const bindings = await read(identityResources.bindings);
+  const identities = await list(identityResources.identities, title);
+  const bindings = await list(identityResources.bindings, title);
   if (identities === undefined || bindings === undefined) return examined(title, notChecked, []);
   const found = findUserAssigned(made, { identities, bindings, pods });
   return examined(title, String(made.length), found);
@@ -298,7 +279,8 @@ function ownersOf(agents: readonly AgentView[]): string {
 
 /** Impersonates the agent's service account if the user may; else its permissions are unknown. */
 async function checkAgentRights(
-  { kubectl }: VerbContext,
+  kubectl: Kubectl,
+  list: List,
   agents: readonly AgentView[],
   unread: Unread[],
 ): Promise<Examined> {
@@ -307,13 +289,8 @@ async function checkAgentRights(
   const { namespace, serviceAccount } = agent;
   const user = `system:serviceaccount:${namespace}:${serviceAccount}`;
   const [answers, { ofIdentities, wide }] = await Promise.all([
-    Promise.all(
-      rightsOfAgent(agent).map(async (right) => ({
-        right,
-        answer: await askRight(kubectl, right, everywhere, user),
-      })),
-    ),
-    askForIdentities(kubectl, agent, user, unread),
+    Promise.all(rightsOfAgent(agent).map((right) => askRight(kubectl, right, everywhere, user))),
+    askForIdentities(kubectl, list, agent, user, unread),
   ]);
   const title = 'rights of the agent';
   const result = resultOf('complete', [...answers, ...ofIdentities], title, unread);
@@ -341,19 +318,17 @@ const maxNamespaces = 20;
 
 async function askForIdentities(
   kubectl: Kubectl,
+  list: List,
   agent: AgentView,
   user: string,
   unread: Unread[],
-): Promise<{
-  readonly ofIdentities: readonly (AnsweredRight & { readonly right: IdentityRight })[];
-  /** Those that the agent has everywhere, and not only as its node. */
-  readonly wide: readonly IdentityRight[];
-}> {
-  const read = await kubectl.list(identityResources.identities, undefined);
+) {
   const loses = 'rights that the identities need';
   const what = 'list AzureIdentities of all namespaces';
-  const rights = rightsForIdentities(valueOrUnread(read, what, loses, unread) ?? [], agent);
+  const identities = await list(identityResources.identities, loses, what);
+  const rights = rightsForIdentities(identities ?? [], agent);
   const given = new Set<string>();
+  /** Those that the agent has everywhere, and not only as its node. */
   const wide: IdentityRight[] = [];
   for (const [resource, [right]] of Map.groupBy(rights, (each) => each.resource)) {
     if (right === undefined) continue;
@@ -367,10 +342,9 @@ async function askForIdentities(
     unread.push({ what: 'ask for each namespace', why, loses });
   }
   const ofIdentities = await Promise.all(
-    open.slice(0, maxNamespaces).map(async (right) => ({
-      right,
-      answer: await askRight(kubectl, right, [`--namespace=${right.namespace}`], user),
-    })),
+    open
+      .slice(0, maxNamespaces)
+      .map((right) => askRight(kubectl, right, [`--namespace=${right.namespace}`], user)),
   );
   return { ofIdentities, wide };
 }
@@ -389,10 +363,9 @@ function findingOfIdentityRight(object: string, right: IdentityRight): Finding {
   });
 }
 
-async function checkPolicies({ kubectl }: VerbContext, unread: Unread[]): Promise<Examined> {
+async function checkPolicies(list: List): Promise<Examined> {
   const resource = 'validatingwebhookconfigurations.admissionregistration.k8s.io';
-  const read = await kubectl.list(resource, undefined);
-  const webhooks = valueOrUnread(read, `list ${resource}`, 'admission policies', unread);
+  const webhooks = await list(resource, 'admission policies');
   if (webhooks === undefined) return { checks: [], findings: [] };
   const engines = webhooks.filter((each) => /gatekeeper|kyverno|azure-policy/.test(nameOf(each)));
   const findings = engines.map((each) =>
