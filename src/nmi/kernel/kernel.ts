@@ -49,7 +49,7 @@ export interface Kernel extends Required<Pick<Part, 'conditions' | 'samples'>>, 
   problem(): string | undefined;
   /** Whether the redirect was active at least once. */
   hasBeenActive(): boolean;
-  /** Stops checks and repairs until `resume`; callers are still looked up. */
+  /** Repairs nothing until `resume`; the redirect is read, and callers are looked up. */
   pause(): Promise<void>;
   resume(): void;
   /** Returns unused memory of the C library to the kernel. Throws if this is impossible. */

@@ -69,7 +69,7 @@ export class Reconciler implements AsyncDisposable {
   }
 
   /**
-   * Stops the checks until `resume`, since another process maintains the redirect. Resolves when no
+   * Until `resume`, the redirect is only read, since another process maintains it. Resolves when no
    * check is running.
    */
   async pause(): Promise<void> {
@@ -91,12 +91,25 @@ export class Reconciler implements AsyncDisposable {
 
   /** Milliseconds until the next check. */
   async #checkNow(): Promise<number> {
-    if (this.#isPaused) return this.#options.intervalMs;
-    this.#running = this.#check();
+    const isPaused = this.#isPaused;
+    this.#running = isPaused ? this.#read() : this.#check();
     await this.#running;
     const { intervalMs, longestRetryMs = intervalMs } = this.#options;
-    if (this.#failures === 0) return intervalMs;
+    if (isPaused || this.#failures === 0) return intervalMs;
     return Math.min(longestRetryMs, firstRetryMs * 2 ** (this.#failures - 1));
+  }
+
+  /** A pause may begin before the first success, and the agent of this pod waits for one. */
+  async #read(): Promise<void> {
+    const { redirect, clock } = this.#options;
+    try {
+      this.#status = await redirect.verify();
+      if (this.problem() !== undefined) return;
+      this.#settledAtMs ??= clock.monotonicMs() + settlingMs.repaired;
+      this.#failures = 0;
+    } catch {
+      // The process that maintains the redirect reports this.
+    }
   }
 
   async #check(): Promise<void> {

@@ -241,6 +241,22 @@ describe('the reconciler of the redirect', () => {
     await keeper[Symbol.asyncDispose]();
   });
 
+  it('reports what another process keeps, though it never succeeded itself', async () => {
+    const { keeper, testBed, pass, lines } = open(absent);
+    testBed.installError = new RedirectError('BUSY', 'load', 'refused');
+    await keeper.start();
+    await keeper.pause();
+    assert.deepEqual([keeper.problem(), keeper.hasBeenActive], ['BUSY: load: refused', false]);
+    testBed.now = active;
+    await pass(10_000);
+    assert.deepEqual([keeper.problem(), keeper.hasBeenActive], [undefined, true]);
+    testBed.now = broken;
+    await pass(10_000);
+    assert.deepEqual([keeper.problem(), testBed.installs], ['jump is gone', 1]);
+    assert.deepEqual(lines, ['error redirect not in place, retrying']);
+    await keeper[Symbol.asyncDispose]();
+  });
+
   it('is paused only after a running check has ended', async () => {
     const { keeper, testBed } = open(absent);
     const started = keeper.start();
