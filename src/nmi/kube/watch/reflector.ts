@@ -74,6 +74,8 @@ const defaultTiming: ReflectorTiming = {
 const maxSkipLines = 50;
 /** Including the pauses between them, 3 to 6 s. */
 const failuresBeforeAbsence = 5;
+/** The first pause; each later one is as long as the absence so far. */
+const firstAbsenceMs = 1_000;
 const listTimeoutMs = 60_000;
 /** More than a page of usual objects; for servers that stream no lists. */
 const maxPageBytes = 32 * 1024 * 1024;
@@ -511,7 +513,10 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
     const sinceMs = before?.isAbsence === true ? before.sinceMs : this.#nowMs;
     this.#failing = { code, message, sinceMs, isAbsence: true };
     this.#answered();
-    await this.#wait((this.#timing.absentEveryMs * (1 + random())) / 2, false);
+    // A new right takes a moment to reach all API servers, and meanwhile no identity has an owner.
+    const absentMs = Math.max(firstAbsenceMs, this.#nowMs - sinceMs);
+    const pauseMs = Math.min(this.#timing.absentEveryMs, absentMs);
+    await this.#wait((pauseMs * (1 + random())) / 2, true);
   }
 
   /** @param isWakeable the wait may end early: the outage may be over, and the server named no time. */
