@@ -52,6 +52,11 @@ export class FileTree {
     return inode;
   }
 
+  /** As at a boot: the folder was in memory. */
+  clear(path: string): void {
+    this.#inodes.delete(path);
+  }
+
   has(path: string): boolean {
     return this.#inodes.has(path);
   }

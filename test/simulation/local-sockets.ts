@@ -10,6 +10,7 @@ interface SentNote {
 export class LocalEnd extends OpenFile {
   #peer: LocalEnd | undefined;
   readonly #inbox: SentNote[] = [];
+  readonly #bytes: Buffer[] = [];
   #isReset = false;
   /** Something has arrived, or the other end has closed. */
   onChange: (() => void) | undefined;
@@ -25,6 +26,18 @@ export class LocalEnd extends OpenFile {
     if (this.#peer === undefined) throw failure('EPIPE', 'send descriptor');
     this.#peer.#inbox.push({ note, file: file?.refer() });
     this.#peer.onChange?.();
+  }
+
+  /** Of a stream without notes. */
+  write(bytes: Buffer): void {
+    if (this.#peer === undefined) return;
+    this.#peer.#bytes.push(bytes);
+    this.#peer.onChange?.();
+  }
+
+  /** What `write` has sent; the state when there is nothing more. */
+  read(): Buffer | 'open' | 'ended' | 'reset' {
+    return this.#bytes.shift() ?? this.discard();
   }
 
   /** The receiver has one reference to the file from now on. */

@@ -7,6 +7,10 @@ import { Scheduler } from './scheduler.ts';
 export class TcpListener extends OpenFile {
   /** Otherwise it is bound, and refuses connections. */
   isListening = true;
+  /** Connections that no process has accepted yet. */
+  readonly waiting: { readonly close: (resets: boolean) => void }[] = [];
+  /** Of processes that accept from it: called for each new connection. */
+  readonly acceptors = new Set<() => void>();
   readonly ip: string;
   readonly port: number;
   readonly #onClosed: () => void;
@@ -20,6 +24,7 @@ export class TcpListener extends OpenFile {
 
   protected closed(): void {
     this.#onClosed();
+    for (const end of this.waiting.splice(0)) end.close(true);
   }
 }
 
@@ -40,6 +45,10 @@ export class Process {
   stalledUntilMs = 0;
   readonly #descriptors: (OpenFile | undefined)[] = [];
   readonly #exit = Promise.withResolvers<number | undefined>();
+  /** Events that it waits for. */
+  timers = 0;
+  /** Sockets of Node that are open. */
+  sockets = 0;
   /** What has to be closed when the process ends, besides descriptors. */
   readonly onEnd = new Set<() => void>();
 
@@ -64,7 +73,21 @@ export class Process {
   }
 
   after(ms: number, label: string, work: () => void): () => void {
-    return this.machine.scheduler.schedule(ms + this.machine.latencyMs(), this, label, work);
+    this.timers += 1;
+    let isArmed = true;
+    const disarm = (): void => {
+      if (isArmed) this.timers -= 1;
+      isArmed = false;
+    };
+    const delayMs = ms + this.machine.latencyMs();
+    const cancel = this.machine.scheduler.schedule(delayMs, this, label, () => {
+      disarm();
+      work();
+    });
+    return () => {
+      disarm();
+      cancel();
+    };
   }
 
   /** Ends at once: its files of sockets stay, and none of its code runs again. */
@@ -113,8 +136,9 @@ export class Machine {
   readonly #paceMs: number;
   #processes = 0;
 
-  constructor(seed: number, paceMs: number) {
-    this.scheduler = new Scheduler(seed);
+  /** @param time a seed, or the time of other machines too. */
+  constructor(time: number | Scheduler, paceMs: number) {
+    this.scheduler = typeof time === 'number' ? new Scheduler(time) : time;
     this.files = new FileTree(() => this.scheduler.nowMs);
     this.#paceMs = paceMs;
   }
@@ -146,7 +170,11 @@ export class Machine {
     return listener;
   }
 
+  listenerAt(ip: string, port: number): TcpListener | undefined {
+    return this.#listeners.get(`${ip}:${port}`);
+  }
+
   isListening(ip: string, port: number): boolean {
-    return this.#listeners.get(`${ip}:${port}`)?.isListening === true;
+    return this.listenerAt(ip, port)?.isListening === true;
   }
 }

@@ -58,13 +58,14 @@ export class Scheduler {
   /**
    * Runs events until the work is done.
    * @param check runs after each event; when it throws, the run ends.
+   * @param settle calls back when nothing of the event is left to run.
    */
-  run<T>(work: () => Promise<T>, check: () => void): Promise<T> {
+  run<T>(work: () => Promise<T>, check: () => void, settle = afterPromises): Promise<T> {
     return new Promise((resolve, reject) => {
       let isOver = false;
-      const end = (settle: () => void): void => {
+      const end = (finish: () => void): void => {
         isOver = true;
-        settle();
+        finish();
       };
       work().then(
         (result) => end(() => resolve(result)),
@@ -79,10 +80,9 @@ export class Scheduler {
           end(() => reject(asError(error)));
           return;
         }
-        // The microtask runs in the midst of those of the event; the tick only when none is left.
-        queueMicrotask(() => process.nextTick(step));
+        settle(step);
       };
-      queueMicrotask(() => process.nextTick(step));
+      settle(step);
     });
   }
 
@@ -137,6 +137,16 @@ export class Scheduler {
       at = least;
     }
   }
+}
+
+/** The microtask runs in the midst of those of the event; the tick only when none is left. */
+function afterPromises(step: () => void): void {
+  queueMicrotask(() => process.nextTick(step));
+}
+
+/** Streams alternate between ticks and microtasks, and undici uses immediates. */
+export function afterImmediates(step: () => void): void {
+  setImmediate(step);
 }
 
 export function asError(thrown: unknown): Error {

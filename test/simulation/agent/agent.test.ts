@@ -1,0 +1,74 @@
+/**
+ * The whole agent in a simulated cluster, by seeds: two nodes, an operator, users, and faults of everything
+ * around it. `./dev simulate --seed N` repeats one and prints its story.
+ */
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { sizeOfThisRun } from '../../runner/kinds.ts';
+import { kept } from './kept.ts';
+import { planted } from './planted.ts';
+import {
+  commandOf,
+  openLoaded,
+  runChoice,
+  search,
+  shorten,
+  storyOf,
+  type Choice,
+} from './search.ts';
+
+const seeds = sizeOfThisRun() === 'long' ? 10_000 : 300;
+/** Each planted fault is found within so many seeds. */
+const plantedSeeds = 2_000;
+
+const whole = (seed: number): Choice => ({ seed, prefer: [], only: undefined });
+
+describe('the simulated cluster', () => {
+  it('breaks no invariant', async (t) => {
+    using loaded = await openLoaded();
+    const startedMs = performance.now();
+    const { failed, coverage, events, answers, tokens } = await search(loaded, 1, seeds);
+    const seconds = ((performance.now() - startedMs) / 1_000).toFixed(1);
+    t.diagnostic(
+      `${seeds} seeds in ${seconds} s: ${events} events, ${answers} answers, ${tokens} tokens`,
+    );
+    t.diagnostic(coverage.render());
+    const [first] = failed;
+    if (first === undefined) return;
+    const shorter = await shorten(loaded, first.choice, first.outcome);
+    const story = storyOf(shorter, await runChoice(loaded, shorter));
+    assert.fail([...failed.map(({ choice }) => commandOf(choice)), story].join('\n'));
+  });
+
+  it('runs the same twice for the same seed, and by itself', async () => {
+    using loaded = await openLoaded();
+    const hashes: string[] = [];
+    for (const seed of [3, 4, 5, 3, 4, 5]) hashes.push((await runChoice(loaded, whole(seed))).hash);
+    assert.deepEqual(hashes.slice(0, 3), hashes.slice(3));
+    assert.equal(new Set(hashes).size, 3);
+  });
+
+  for (const { why, ...choice } of kept) {
+    it(`holds where ${why}`, async () => {
+      using loaded = await openLoaded();
+      const outcome = await runChoice(loaded, choice);
+      assert.equal(outcome.failure, undefined, storyOf(choice, outcome));
+    });
+  }
+});
+
+describe('a planted fault', () => {
+  for (const fault of planted) {
+    it(`is found: ${fault.name.replaceAll('-', ' ')}`, async (t) => {
+      using loaded = await openLoaded(fault);
+      const prefer = sizeOfThisRun() === 'long' ? [] : fault.prefer;
+      for (let seed = 1; seed <= plantedSeeds; seed += 1) {
+        const { failure = '' } = await runChoice(loaded, { seed, prefer, only: undefined });
+        if (!fault.reports.test(failure)) continue;
+        t.diagnostic(`seed ${seed}: ${failure.slice(0, 200)}`);
+        return;
+      }
+      assert.fail(`${plantedSeeds} seeds do not find it`);
+    });
+  }
+});

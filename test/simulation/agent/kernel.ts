@@ -1,0 +1,117 @@
+/**
+ * The model of a node's kernel, as the invariants of the redirect's port say: programs that survive
+ * processes, a record for each connection that they redirect, cgroups and links of pods.
+ */
+import type { Attestation } from '../../../src/redirect/redirect.ts';
+import { currentProcess, type Machine, type Process } from '../machine.ts';
+
+const agent = { ip: '169.254.25.79', port: 2579 };
+export const metadata = { ip: '169.254.169.254', port: 80 };
+
+interface PodInKernel {
+  readonly ip: string;
+  readonly cgroups: readonly bigint[];
+  readonly link: number;
+}
+
+export class Kernel {
+  readonly machine: Machine;
+  isRedirected = false;
+  /** What is wrong with the programs. */
+  drift: string | undefined;
+  /** So many installations fail. */
+  refusals = 0;
+  /** Connections get no record: the map is full. */
+  isFull = false;
+  /** Since the last boot. */
+  wasClosed = false;
+  letThrough: ReadonlySet<bigint> = new Set();
+  readonly #pods = new Map<string, PodInKernel>();
+  readonly #records = new Map<string, bigint>();
+  #nextId = 100n;
+  #nextLink = 10;
+  /** When each process last changed the programs. */
+  readonly writers = new Map<Process, number>();
+
+  constructor(machine: Machine) {
+    this.machine = machine;
+    kernels.set(machine, this);
+  }
+
+  addPod(uid: string, ip: string): void {
+    const cgroups = [(this.#nextId += 1n), (this.#nextId += 1n)];
+    this.#pods.set(uid, { ip, cgroups, link: (this.#nextLink += 1) });
+  }
+
+  removePod(uid: string): void {
+    this.#pods.delete(uid);
+  }
+
+  cgroupsOf(uid: string): readonly bigint[] {
+    return this.#pods.get(uid)?.cgroups ?? [];
+  }
+
+  linkOf(ip: string): number | undefined {
+    for (const pod of this.#pods.values()) if (pod.ip === ip) return pod.link;
+    return undefined;
+  }
+
+  hasLink(link: number): boolean {
+    return [...this.#pods.values()].some((pod) => pod.link === link);
+  }
+
+  install(by: Process): void {
+    this.isRedirected = true;
+    this.wasClosed = true;
+    this.drift = undefined;
+    this.writers.set(by, this.machine.scheduler.nowMs);
+  }
+
+  remove(): void {
+    this.isRedirected = false;
+  }
+
+  /** After a reboot nothing is pinned any more. */
+  reboot(): void {
+    this.isRedirected = false;
+    this.wasClosed = false;
+    this.drift = undefined;
+    this.isFull = false;
+    this.refusals = 0;
+    this.machine.addresses.delete(agent.ip);
+    this.#records.clear();
+  }
+
+  /** Where the connect of a pod to the metadata address leads. */
+  route(uid: string, ip: string, port: number): 'agent' | 'metadata' {
+    const pod = this.#pods.get(uid);
+    if (!this.isRedirected || pod === undefined) return 'metadata';
+    const [, container = 0n] = pod.cgroups;
+    if (!this.isFull) this.#records.set(`${ip}:${port}`, container);
+    return 'agent';
+  }
+
+  forget(ip: string, port: number): void {
+    this.#records.delete(`${ip}:${port}`);
+  }
+
+  get records(): number {
+    return this.#records.size;
+  }
+
+  attest(ip: string, port: number): Attestation {
+    const cgroupId = this.#records.get(`${ip}:${port}`);
+    return cgroupId === undefined
+      ? { kind: 'unattested', retryWhy: 'there was no room for a record' }
+      : { kind: 'attested', cgroupId };
+  }
+}
+
+const kernels = new WeakMap<Machine, Kernel>();
+
+/** The kernel below the process whose code runs. */
+export function currentKernel(): Kernel {
+  const kernel = kernels.get(currentProcess().machine);
+  if (kernel === undefined) throw new Error('this machine is no node');
+  return kernel;
+}

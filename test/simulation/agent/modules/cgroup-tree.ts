@@ -1,0 +1,20 @@
+/** In place of src/redirect/cgroup/cgroup-tree.ts: the cgroups of a simulated node. */
+import { currentKernel } from '../kernel.ts';
+
+export * from '../../../../src/redirect/cgroup/cgroup-tree.ts';
+
+export function resolveCgroupRoot(): string {
+  return '/cgroups';
+}
+
+export function findPodsRoot(): string {
+  return '/cgroups/pods';
+}
+
+export function listPodCgroups(_root: string, podUid: string): readonly bigint[] {
+  return currentKernel().cgroupsOf(podUid);
+}
+
+export function podCgroupId(_root: string, podUid: string): bigint | undefined {
+  return currentKernel().cgroupsOf(podUid)[0];
+}

@@ -1,0 +1,72 @@
+/** Which machine has an address, how long packets take, and what is cut. */
+import type { Machine, Process } from '../machine.ts';
+import type { Scheduler } from '../scheduler.ts';
+import { arriveAt, TcpEnd, type Address, type Path } from './wires.ts';
+
+export class Network {
+  readonly scheduler: Scheduler;
+  readonly #machines = new Map<string, Machine>();
+  /** By machine: packets from and to other machines arrive only after this time. */
+  readonly cutUntilMs = new Map<Machine, number>();
+  #port = 32_768;
+  /** Longest usual time of a packet. */
+  paceMs = 2;
+
+  constructor(scheduler: Scheduler) {
+    this.scheduler = scheduler;
+  }
+
+  /** Makes a machine reachable for others. */
+  place(ip: string, machine: Machine): void {
+    this.#machines.set(ip, machine);
+    machine.addresses.add(ip);
+  }
+
+  nextPort(): number {
+    this.#port = this.#port >= 60_999 ? 32_768 : this.#port + 1;
+    return this.#port;
+  }
+
+  /** A connection from a process, as its machine routes it. Undefined: nobody has the address. */
+  connect(
+    from: Machine,
+    owner: Process | undefined,
+    source: Address,
+    to: Address,
+    onAnswer: (isRefused: boolean) => void,
+  ): TcpEnd {
+    const target = from.addresses.has(to.ip) ? from : this.#machines.get(to.ip);
+    const path = this.#pathOf(from, target);
+    const [near, far] = TcpEnd.pair(this.scheduler, path, source, to);
+    near.owner = owner;
+    // The SYN, and the answer to it.
+    this.scheduler.schedule(path(), undefined, 'syn', () => {
+      const listener = target?.listenerAt(to.ip, to.port) ?? target?.listenerAt('0.0.0.0', to.port);
+      const isRefused = listener === undefined || !arriveAt(listener, far);
+      this.scheduler.schedule(path(), owner, 'syn-ack', () => onAnswer(isRefused));
+    });
+    return near;
+  }
+
+  #pathOf(one: Machine, other: Machine | undefined): Path {
+    const { scheduler } = this;
+    return () => {
+      const usualMs = scheduler.random() ** 2 * this.paceMs;
+      if (one === other || other === undefined) return usualMs / 10;
+      const cutMs = Math.max(this.cutUntilMs.get(one) ?? 0, this.cutUntilMs.get(other) ?? 0);
+      return usualMs + Math.max(0, cutMs - scheduler.nowMs);
+    };
+  }
+}
+
+let current: Network | undefined;
+
+/** The network of the run. */
+export function currentNetwork(): Network {
+  if (current === undefined) throw new Error('no simulation runs');
+  return current;
+}
+
+export function useNetwork(network: Network): void {
+  current = network;
+}

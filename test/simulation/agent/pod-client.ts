@@ -1,0 +1,283 @@
+/**
+ * A pod that requests tokens as an SDK does: one connection that is kept or closed, a pause, and another
+ * try after 429, 503 or a connection that ends. Each answer is checked against the truth.
+ */
+import { findTokenIdentity } from '../../../lab/fakes/token.ts';
+import { metadata } from './kernel.ts';
+import type { Node } from './node.ts';
+import type { PodFacts } from './truth.ts';
+import type { TcpEnd } from './wires.ts';
+import { rightsLimitMs } from './agent-pod.ts';
+
+/** A request waits for a late object, then for one token: 2 s and 10 s, and what slow machines add. */
+const answerMs = 20_000;
+/** A client that gets no answer ends its connection. */
+const patienceMs = 45_000;
+
+/**
+ * How long a right may be used after its end. In calm: the watch's event, the second for which a decision is
+ * kept, and the packets. Under faults: as long as the staleness limit of rights, the longest delay of an
+ * API server that is late itself, the longest freeze of a process, and the same second and packets.
+ */
+export const bounds = { calmMs: 3_000, faultyMs: rightsLimitMs + 4_000 + 6_000 + 3_000 } as const;
+/** After so long without a fault of the API server, network or processes it is calm. */
+export const calmAfterMs = 60_000;
+
+/** A connection without a request is closed after 5 s. */
+const silentMs = 10_000;
+/** The back-off of a container, its start, and the hand-over. */
+const refusingMs = 40_000;
+
+const permitted = new Set([200, 400, 403, 429, 503]);
+
+interface Connection {
+  readonly end: TcpEnd;
+  received: string;
+}
+
+export class PodClient {
+  readonly node: Node;
+  readonly facts: PodFacts;
+  readonly ip: string;
+  readonly everyMs: number;
+  readonly #keeps: boolean;
+  #connection: Connection | undefined;
+  #requestedMs: number | undefined;
+  #clientId: string | undefined;
+  #isGone = false;
+  #pausedUntilMs = 0;
+  last = 'nothing';
+  /** When the request began that was last answered with a token. */
+  servedMs = -1;
+  /** When the request began that was last answered at all. */
+  answeredMs = -1;
+
+  constructor(node: Node, facts: PodFacts, ip: string, everyMs: number, keeps: boolean) {
+    this.node = node;
+    this.facts = facts;
+    this.ip = ip;
+    this.everyMs = everyMs;
+    this.#keeps = keeps;
+    node.clients.add(this);
+    node.kernel.addPod(facts.uid, ip);
+    this.#later(node.world.scheduler.random() * everyMs);
+  }
+
+  get isGone(): boolean {
+    return this.#isGone;
+  }
+
+  remove(): void {
+    this.#isGone = true;
+    this.#close(true);
+    this.node.clients.delete(this);
+    this.node.kernel.removePod(this.facts.uid);
+  }
+
+  /** Its processes are ended and started again. */
+  pause(ms: number): void {
+    this.#close(true);
+    this.#pausedUntilMs = this.node.world.nowMs + ms;
+    this.#later(ms);
+  }
+
+  /** Opens connections that send half a request, or nothing. */
+  flood(count: number): void {
+    const { world } = this.node;
+    for (let index = 0; index < count; index += 1) {
+      const isSilent = index % 2 === 1;
+      let isOpen = false;
+      const end = this.#connect((isRefused) => {
+        isOpen = !isRefused;
+        if (isOpen && !isSilent) end?.send(Buffer.from('GET /metadata/ide'));
+      });
+      if (end === undefined) return;
+      const beganMs = world.nowMs;
+      end.onArrival = () => {
+        const arrival = end.receive();
+        if (arrival === 'end' || arrival === 'reset') isOpen = false;
+      };
+      // Node's parser closes the other half by a clock of its own, which is not simulated.
+      world.after(isSilent ? silentMs : 8_000, 'flood ends', () => {
+        const isCalm = Math.max(this.node.disturbedMs, world.faultUntilMs) <= beganMs;
+        if (isSilent && isOpen && isCalm && !this.#isGone) {
+          world.break(`a silent connection of ${this.facts.uid} is still open`);
+        }
+        end.close(true);
+      });
+    }
+  }
+
+  /** Asks at once for the identity of another one. */
+  steal(clientId: string): void {
+    this.#clientId = clientId;
+  }
+
+  check(): void {
+    const { world, disturbedMs } = this.node;
+    if (this.#requestedMs === undefined) return;
+    const sinceMs = Math.max(this.#requestedMs, disturbedMs, world.faultUntilMs);
+    if (world.nowMs - sinceMs > answerMs) {
+      world.break(
+        `${this.facts.uid} has waited ${Math.round(world.nowMs - sinceMs)} ms for an answer`,
+      );
+    }
+  }
+
+  #later(ms: number): void {
+    this.node.world.after(ms, 'pod', () => this.#request());
+  }
+
+  #request(): void {
+    const { world } = this.node;
+    if (this.#isGone || this.#requestedMs !== undefined) return;
+    if (world.nowMs < this.#pausedUntilMs) return;
+    this.#requestedMs = world.nowMs;
+    const began = world.nowMs;
+    world.after(patienceMs, 'pod gives up', () => {
+      if (this.#requestedMs === began) this.#lost('no answer');
+    });
+    const connection = this.#connection;
+    if (connection !== undefined) this.#send(connection);
+    else this.#open();
+  }
+
+  #open(): void {
+    const opened: { connection?: Connection } = {};
+    const end = this.#connect((isRefused) => {
+      const { connection } = opened;
+      if (connection === undefined || this.#connection !== connection) return;
+      if (isRefused) this.#refused();
+      else this.#send(connection);
+    });
+    if (end === undefined) {
+      this.#lost('no agent yet');
+      return;
+    }
+    const connection = { end, received: '' };
+    opened.connection = connection;
+    this.#connection = connection;
+    end.onArrival = () => this.#receive(connection);
+  }
+
+  /** @returns undefined on a node that was never closed since its boot: it has no agent yet. */
+  #connect(onAnswer: (isRefused: boolean) => void): TcpEnd | undefined {
+    const { world, kernel, machine } = this.node;
+    const port = world.network.nextPort();
+    const { uid } = this.facts;
+    if (kernel.route(uid, this.ip, port) === 'metadata') {
+      if (kernel.wasClosed) world.break(`a packet of ${uid} reaches the metadata service`);
+      return undefined;
+    }
+    const agent = { ip: '169.254.25.79', port: 2579 };
+    const source = { ip: this.ip, port };
+    const end = world.network.connect(machine, undefined, source, agent, onAnswer);
+    end.onClosed = () => kernel.forget(this.ip, port);
+    return end;
+  }
+
+  #send({ end }: Connection): void {
+    const named = this.#clientId === undefined ? '' : `&client_id=${this.#clientId}`;
+    const path = `/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https%3A%2F%2Fvault.azure.net${named}`;
+    const kept = this.#keeps ? 'keep-alive' : 'close';
+    end.send(
+      Buffer.from(
+        `GET ${path} HTTP/1.1\r\nHost: ${metadata.ip}\r\nMetadata: true\r\nConnection: ${kept}\r\n\r\n`,
+      ),
+    );
+  }
+
+  #receive(connection: Connection): void {
+    for (;;) {
+      const arrival = connection.end.receive();
+      if (arrival === undefined) return;
+      if (arrival === 'end' || arrival === 'reset') {
+        if (this.#connection === connection) this.#lost(arrival);
+        return;
+      }
+      connection.received += arrival.toString('latin1');
+      const answer = readAnswer(connection.received);
+      if (answer !== undefined && this.#connection === connection) {
+        connection.received = '';
+        this.#answered(answer);
+      }
+    }
+  }
+
+  #answered({ status, body, closes }: Answer): void {
+    const { world } = this.node;
+    const beganMs = this.#requestedMs ?? world.nowMs;
+    this.#requestedMs = undefined;
+    this.#clientId = undefined;
+    world.answers += 1;
+    this.last = `${status} ${body.slice(0, 300)}`;
+    this.answeredMs = beganMs;
+    if (!permitted.has(status)) world.break(`${this.facts.uid} got ${this.last}`);
+    const identity = status === 200 ? findTokenIdentity(body) : undefined;
+    if (status === 200) this.#checkToken(identity ?? 'nobody');
+    if (identity !== undefined) this.servedMs = beganMs;
+    if (closes || !this.#keeps) this.#close(false);
+    this.#later(this.everyMs * (0.5 + world.scheduler.random()));
+  }
+
+  #checkToken(identity: string): void {
+    const { world } = this.node;
+    world.tokens += 1;
+    const { uid } = this.facts;
+    const lastMs = world.truth.lastMs(this.facts, identity);
+    if (lastMs === undefined) {
+      world.break(`${uid} got a token of ${identity}, and never had a right to it`);
+      return;
+    }
+    const isCalm = world.faultUntilMs + calmAfterMs < lastMs;
+    const boundMs = isCalm ? bounds.calmMs : bounds.faultyMs;
+    const lateMs = world.nowMs - lastMs;
+    if (lateMs <= boundMs) return;
+    world.break(
+      `${uid} got a token of ${identity} ${Math.round(lateMs)} ms after its right ended (bound ${boundMs})`,
+    );
+  }
+
+  /** An update refuses no connection; after a kill, somebody listens again within some seconds. */
+  #refused(): void {
+    const { world, brokenMs } = this.node;
+    const sinceMs = world.nowMs - brokenMs;
+    if (sinceMs > refusingMs) {
+      const since =
+        sinceMs === Infinity ? 'nothing was killed' : `${Math.round(sinceMs)} ms after a kill`;
+      world.break(`a connection of ${this.facts.uid} is refused: ${since}`);
+    }
+    this.#lost('refused');
+  }
+
+  #lost(how: string): void {
+    this.last = how;
+    this.#requestedMs = undefined;
+    this.#close(true);
+    if (!this.#isGone)
+      this.#later(Math.min(this.everyMs, 500) * (0.5 + this.node.world.scheduler.random()));
+  }
+
+  #close(resets: boolean): void {
+    this.#connection?.end.close(resets);
+    this.#connection = undefined;
+    if (resets) this.#requestedMs = undefined;
+  }
+}
+
+interface Answer {
+  readonly status: number;
+  readonly body: string;
+  readonly closes: boolean;
+}
+
+function readAnswer(text: string): Answer | undefined {
+  const headEnd = text.indexOf('\r\n\r\n');
+  if (headEnd < 0) return undefined;
+  const head = text.slice(0, headEnd);
+  const length = Number(/content-length: *(\d+)/i.exec(head)?.[1] ?? 0);
+  const body = text.slice(headEnd + 4);
+  if (body.length < length) return undefined;
+  const status = Number(head.slice('HTTP/1.1 '.length, 'HTTP/1.1 200'.length));
+  return { status, body: body.slice(0, length), closes: /connection: *close/i.test(head) };
+}

@@ -1,0 +1,127 @@
+/** One run by a seed: a cluster comes up, things happen to it, and after the last one all are served. */
+import { inspect } from 'node:util';
+import { Chance } from '../../process/chaos/chance.ts';
+import { afterImmediates } from '../scheduler.ts';
+import { act } from './actions.ts';
+import { bounds, calmAfterMs } from './pod-client.ts';
+import { planOf, type Action } from './plan.ts';
+import { Workload } from './workload.ts';
+import { livenessMs } from './limits.ts';
+import { World, type Loaded } from './world.ts';
+
+export interface Outcome {
+  readonly seed: number;
+  readonly failure: string | undefined;
+  readonly hash: string;
+  readonly events: number;
+  readonly virtualMs: number;
+  readonly answers: number;
+  readonly tokens: number;
+  readonly plan: readonly Action[];
+  readonly story: readonly string[];
+  readonly pairs: ReadonlyMap<string, number>;
+}
+
+const bootMs = 60_000;
+
+/** @param plan default: that of the seed. */
+export async function runSeed(
+  loaded: Loaded,
+  seed: number,
+  plan: readonly Action[] = planOf(seed),
+): Promise<Outcome> {
+  const chance = new Chance(seed);
+  const world = new World(loaded, seed, chance.pick([1, 3, 15, 60]));
+  let problem: string | undefined;
+  // It would have ended a process of the agent.
+  const onRejection = (error: unknown): void => world.break(`nobody handled: ${inspect(error)}`);
+  process.on('unhandledRejection', onRejection);
+  process.on('uncaughtException', onRejection);
+  try {
+    await world.scheduler.run(
+      () => live(world, plan, chance),
+      () => world.check(),
+      afterImmediates,
+    );
+  } catch (error) {
+    problem = error instanceof Error ? error.message : String(error);
+  }
+  process.off('unhandledRejection', onRejection);
+  process.off('uncaughtException', onRejection);
+  world.end();
+  const { count, hash, nowMs } = world.scheduler;
+  const { answers, tokens, story, pairs } = world;
+  return {
+    seed,
+    failure: problem,
+    hash,
+    events: count,
+    virtualMs: nowMs,
+    answers,
+    tokens,
+    plan,
+    story,
+    pairs,
+  };
+}
+
+async function live(world: World, plan: readonly Action[], chance: Chance): Promise<void> {
+  await world.open();
+  const lifetimeMs = chance.pick([86_400_000, 86_400_000, 330_000, 60_000]);
+  world.cloud.imds.setTokenLifetime(lifetimeMs);
+  world.tell(`tokens live for ${lifetimeMs / 1_000} s`);
+  const workload = new Workload(world);
+  workload.begin();
+  for (const node of world.nodes) node.startAgent();
+  await until(world, bootMs, () => missing(world, workload, 0));
+  world.tell('all are served');
+  const beganMs = world.nowMs;
+  for (const action of plan) {
+    await world.scheduler.sleep(Math.max(0, beganMs + action.atMs - world.nowMs));
+    act(world, workload, action);
+  }
+  await recover(world, workload);
+  if (chance.happens(0.3)) await revokeInCalm(world, workload, chance);
+}
+
+/** The last fault has ended: everybody is answered within the time for it, and those with a right get a token. */
+async function recover(world: World, workload: Workload): Promise<void> {
+  world.tell('no more is done');
+  while (world.faultUntilMs > world.nowMs) {
+    await world.scheduler.sleep(world.faultUntilMs - world.nowMs + 1);
+  }
+  // An update that is under way goes on; it ends with one pod or two.
+  const calmMs = world.nowMs;
+  await until(world, livenessMs, () => missing(world, workload, calmMs));
+  world.tell('all are served again');
+}
+
+async function revokeInCalm(world: World, workload: Workload, chance: Chance): Promise<void> {
+  await world.scheduler.sleep(calmAfterMs + 1_000);
+  const namespace = chance.pick(['one', 'two']);
+  const label = chance.pick(['web', 'job']);
+  world.tell(`in calm, the binding ${namespace}/${label} is deleted`);
+  workload.deleteBinding(namespace, label);
+  await world.scheduler.sleep(bounds.calmMs + 4_000);
+}
+
+async function until(world: World, maxMs: number, problem: () => string): Promise<void> {
+  const endMs = world.nowMs + maxMs;
+  while (problem() !== '') {
+    if (world.nowMs > endMs) throw new Error(`${maxMs / 1_000} s were not enough: ${problem()}`);
+    await world.scheduler.sleep(100);
+  }
+}
+
+function missing(world: World, workload: Workload, sinceMs: number): string {
+  for (const node of world.nodes) {
+    const problem = node.problem();
+    if (problem !== '') return problem;
+  }
+  for (const client of workload.clients) {
+    const { uid } = client.facts;
+    const servedMs = world.truth.of(uid).size > 0 ? client.servedMs : client.answeredMs;
+    if (servedMs < sinceMs) return `${uid} is not served, but ${client.last}`;
+  }
+  return '';
+}
