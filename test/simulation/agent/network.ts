@@ -8,6 +8,8 @@ export class Network {
   readonly #machines = new Map<string, Machine>();
   /** By machine: packets from and to other machines arrive only after this time. */
   readonly cutUntilMs = new Map<Machine, number>();
+  /** Sockets of processes that have ended. Node's parsers keep them in memory until they are destroyed. */
+  readonly leftOver: { readonly destroy: () => unknown }[] = [];
   #port = 32_768;
   /** Longest usual time of a packet. */
   paceMs = 2;

@@ -1,4 +1,5 @@
 /** One run by a seed: a cluster comes up, things happen to it, and after the last one all are served. */
+import { setImmediate as turn } from 'node:timers/promises';
 import { inspect } from 'node:util';
 import { Chance } from '../../process/chaos/chance.ts';
 import { afterImmediates } from '../scheduler.ts';
@@ -46,9 +47,10 @@ export async function runSeed(
   } catch (error) {
     problem = error instanceof Error ? error.message : String(error);
   }
+  world.end();
+  await turn();
   process.off('unhandledRejection', onRejection);
   process.off('uncaughtException', onRejection);
-  world.end();
   const { count, hash, nowMs } = world.scheduler;
   const { answers, tokens, story, pairs } = world;
   return {

@@ -99,6 +99,7 @@ export class World {
 
   end(): void {
     for (const each of this.processes) each.end();
+    for (const socket of this.network.leftOver) socket.destroy();
   }
 }
 

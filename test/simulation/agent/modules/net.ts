@@ -22,6 +22,7 @@ export class Socket extends Duplex {
   connecting = false;
   readonly #onProcessEnd = (): void => {
     this.#wire?.close(false);
+    currentNetwork().leftOver.push(this);
   };
 
   constructor(owner: Process, allowHalfOpen: boolean) {
