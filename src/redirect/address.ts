@@ -9,6 +9,7 @@
 import { once } from 'node:events';
 import { connect } from 'node:net';
 import { createHost, type Host } from './host/command.ts';
+import { LastCheck } from './host/last-check.ts';
 import {
   describeLink,
   diffLink,
@@ -72,7 +73,10 @@ export function openAddressRedirect(options: AddressRedirectOptions): Redirect {
     return ensureLink(host, metadataIp);
   }
 
-  async function verify(): Promise<RedirectStatus> {
+  const lastCheck = new LastCheck<RedirectStatus>();
+  const verify = () => lastCheck.read(host, { metadataIp, listenIp: metadataIp }, readBack);
+
+  async function readBack(): Promise<RedirectStatus> {
     const links = await listLinks(host);
     const problems = [...(await diffLink(host, links, metadataIp)), ...leftBehind(links)];
     const isAbsent = links.every((link) => link.name !== linkName);
@@ -91,7 +95,7 @@ export function openAddressRedirect(options: AddressRedirectOptions): Redirect {
     },
     install: async () => {
       const changed = await take();
-      return { ...(await verify()), changed };
+      return { ...(await readBack()), changed };
     },
     verify,
     remove: () => removeLink(host, metadataIp),

@@ -7,13 +7,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import {
-  createHost,
-  missingTool,
-  outputOf,
-  type FlowCut,
-  type Host,
-} from '../../src/redirect/host/command.ts';
+import { createHost, missingTool, outputOf, type Host } from '../../src/redirect/host/command.ts';
 
 const PREFIX = 'nmi-test-';
 const native = join(import.meta.dirname, '../../src/redirect/native/addon.ts');
@@ -54,7 +48,7 @@ function isAlive(pid: number): boolean {
 }
 
 /** A host whose tools run inside a namespace. */
-function hostIn(name: string, cutFlows: Host['cutFlows']): Host {
+function hostIn(name: string, calls: Pick<Host, 'cutFlows' | 'digestState'>): Host {
   const enter = ['netns', 'exec', name];
   return {
     run: async (tool, args, options) => {
@@ -66,7 +60,7 @@ function hostIn(name: string, cutFlows: Host['cutFlows']): Host {
       const result = await machine.run('ip', [...enter, 'cat', path]);
       return result.kind === 'exited' && result.exitCode === 0 ? result.stdout : undefined;
     },
-    cutFlows,
+    ...calls,
   };
 }
 
@@ -97,10 +91,23 @@ export async function openNamespace(): Promise<Namespace> {
     scripts.push(script);
     return script;
   }
-  let flowCutter: Script | undefined;
-  const host = hostIn(name, (cut) => {
-    flowCutter ??= start(FLOW_CUTTER);
-    return cutFlowsBy(flowCutter, cut);
+  let caller: Script | undefined;
+  const call = async (words: string): Promise<string> => {
+    caller ??= start(NATIVE_CALLER);
+    caller.say(words);
+    const { result = '', error: stderr } = JSON.parse(await caller.line()) as NativeAnswer;
+    const ended = { kind: 'exited', stdout: result } as const;
+    return outputOf(
+      'call',
+      'native module',
+      stderr === undefined
+        ? { ...ended, exitCode: 0, stderr: '' }
+        : { ...ended, exitCode: 1, stderr },
+    );
+  };
+  const host = hostIn(name, {
+    cutFlows: async (cut) => Number(await call(JSON.stringify({ cut }))),
+    digestState: async (...digest) => BigInt(await call(JSON.stringify({ digest }))),
   });
   const namespace: Namespace = {
     name,
@@ -121,16 +128,19 @@ export async function openNamespace(): Promise<Namespace> {
 }
 
 /**
- * Cuts flows in its namespace, since this process does not change its own: one answer for each line.
- * It serves all calls, since a start of Node with the native module takes 0.2 s of processor time.
+ * Calls the native module in its namespace, since this process does not change its own: one answer for each
+ * line. It serves all calls, since a start of Node with the native module takes 0.2 s of processor time.
  */
-const FLOW_CUTTER = `
+const NATIVE_CALLER = `
   import('${native}').then(({ nativeModule }) => {
     require('node:readline').createInterface({ input: process.stdin }).on('line', (line) => {
-      const { dialled, answeredBy, sparedSources } = JSON.parse(line);
+      const { cut, digest } = JSON.parse(line);
       let answer;
       try {
-        answer = { flows: nativeModule().cutFlows(dialled, answeredBy, sparedSources) };
+        const result = digest
+          ? nativeModule().stateDigest(...digest)
+          : nativeModule().cutFlows(cut.dialled, cut.answeredBy, cut.sparedSources);
+        answer = { result: String(result) };
       } catch (error) {
         answer = { error: error.message };
       }
@@ -139,17 +149,8 @@ const FLOW_CUTTER = `
   });
 `;
 
-async function cutFlowsBy(flowCutter: Script, cut: FlowCut): Promise<number> {
-  flowCutter.say(JSON.stringify(cut));
-  const { flows = 0, error } = JSON.parse(await flowCutter.line()) as CutAnswer;
-  const stderr = error ?? '';
-  const exitCode = error === undefined ? 0 : 1;
-  outputOf('cut flows', 'native module', { kind: 'exited', exitCode, stdout: '', stderr });
-  return flows;
-}
-
-interface CutAnswer {
-  readonly flows?: number;
+interface NativeAnswer {
+  readonly result?: string;
   readonly error?: string;
 }
 

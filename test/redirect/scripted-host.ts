@@ -35,12 +35,14 @@ export interface ScriptedOptions {
   readonly files?: Readonly<Record<string, string>>;
   /** Default: this kernel tracks no connections. */
   readonly cutFlows?: () => number;
+  /** Default: it cannot be determined. */
+  readonly digestState?: () => bigint;
 }
 
 /** @param answers by tool; one without an answer is not on the PATH. */
 export function scripted(
   answers: Readonly<Record<string, Answer>>,
-  { files = { '/proc/net/ip_tables_names': '' }, cutFlows }: ScriptedOptions = {},
+  { files = { '/proc/net/ip_tables_names': '' }, cutFlows, digestState }: ScriptedOptions = {},
 ): ScriptedHost {
   const log: string[] = [];
   const cuts: FlowCut[] = [];
@@ -53,6 +55,7 @@ export function scripted(
       return Promise.resolve(answer ?? missingTool);
     },
     read: (path) => Promise.resolve(files[path]),
+    digestState: () => Promise.resolve(digestState?.()),
     cutFlows: async (cut) => {
       cuts.push(cut);
       if (cutFlows !== undefined) return cutFlows();

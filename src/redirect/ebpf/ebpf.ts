@@ -38,6 +38,7 @@ import {
 } from './programs.ts';
 import { settingsOf } from './settings.ts';
 import { diffGuard, ensureGuard, removeGuard } from '../host/guard.ts';
+import { LastCheck } from '../host/last-check.ts';
 import { describeLink, diffLink, ensureLink, listLinks, removeLink } from '../host/link.ts';
 import { inKernel } from '../native/addon.ts';
 import { readPrograms } from '../native/native-files.ts';
@@ -111,6 +112,8 @@ type Settings = EbpfRedirectOptions &
   Required<Pick<EbpfRedirectOptions, 'target' | 'pinFolder' | 'fallback' | 'guard' | 'host'>> & {
     /** Host for mounts: `host` may be in another mount namespace. */
     readonly machine: Host;
+    /** Of a node without netfilter. */
+    readonly lastCheck: LastCheck<FallbackState>;
     /** Set by `letThrough`. */
     nodePods: readonly bigint[] | undefined;
   };
@@ -130,6 +133,7 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
     target: reachableTarget(options.target ?? defaultTarget),
     fallback: rememberRefusal(options.fallback),
     machine,
+    lastCheck: new LastCheck(),
     nodePods: undefined,
   };
   const serialize = createMutex();
@@ -306,14 +310,19 @@ async function readBack(settings: Settings): Promise<RedirectStatus> {
   return { state: found === 'absent' ? 'absent' : 'broken', detail, problems };
 }
 
-async function readFallback(
-  settings: Settings,
-): Promise<Pick<RedirectStatus, 'detail' | 'problems'>> {
-  const { host, target } = settings;
+type FallbackState = Pick<RedirectStatus, 'detail' | 'problems'>;
+
+async function readFallback(settings: Settings): Promise<FallbackState> {
+  const { host, target, lastCheck } = settings;
   const fallback = await orUnavailable(settings.fallback.verify());
   if (!(fallback instanceof RedirectError)) {
     return { detail: `behind it ${fallback.detail}`, problems: fallback.problems };
   }
+  return lastCheck.read(host, target, () => readGuard(settings, fallback));
+}
+
+async function readGuard(settings: Settings, fallback: RedirectError): Promise<FallbackState> {
+  const { host, target } = settings;
   const links = await listLinks(host);
   const problems = [
     ...(await diffLink(host, links, target.listenIp)),

@@ -4,7 +4,7 @@
  */
 import { execFile } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
-import { inKernel, type FlowEnd } from '../native/addon.ts';
+import { inKernel, nativeModule, type FlowEnd } from '../native/addon.ts';
 import { RedirectError, type RedirectErrorCode } from '../redirect.ts';
 
 export interface ToolRunOptions {
@@ -41,6 +41,11 @@ export interface Host {
    * @throws RedirectError
    */
   cutFlows(cut: FlowCut): Promise<number>;
+  /**
+   * A number that stays the same as long as the tools would print the same state of the redirect; `undefined`
+   * if it cannot be determined.
+   */
+  digestState(metadataIp: string, listenIp: string): Promise<bigint | undefined>;
 }
 
 /** Selects connections to `dialled`, except those answered by `answeredBy` or from some sources. */
@@ -73,6 +78,13 @@ export function createHost({ timeoutMs = 15_000, env: given }: HostOptions = {})
     },
     cutFlows: async ({ dialled, answeredBy, sparedSources }) =>
       inKernel((native) => native.cutFlows(dialled, answeredBy, sparedSources)),
+    digestState: async (metadataIp, listenIp) => {
+      try {
+        return nativeModule().stateDigest(metadataIp, listenIp);
+      } catch {
+        return undefined;
+      }
+    },
   };
 }
 

@@ -22,6 +22,7 @@ import type { FallbackRedirect } from '../ebpf/ebpf.ts';
 import { createHost, type Host } from '../host/command.ts';
 import { cutOlderFlows, type CutExtent } from '../host/flows.ts';
 import { diffGuard, ensureGuard, removeGuard } from '../host/guard.ts';
+import { LastCheck } from '../host/last-check.ts';
 import {
   describeLink,
   diffLink,
@@ -78,6 +79,7 @@ export function openIptablesRedirect(options: IptablesRedirectOptions = {}): Ipt
     target: reachableTarget(options.target ?? defaultTarget),
   };
   const serialize = createMutex();
+  const lastCheck = new LastCheck<RedirectStatus>();
   let known: Backend | undefined;
   const detect = async (): Promise<Backend> =>
     (known = await detectBackend(settings.host, settings.backend));
@@ -90,7 +92,12 @@ export function openIptablesRedirect(options: IptablesRedirectOptions = {}): Ipt
     install: () => serialize(() => install(settings, detect)),
     // If the kubelet has moved to the other backend, the state there is `absent`. The rules are
     // installed there before those in the old backend, which still work, are removed.
-    verify: () => serialize(async () => readBack(settings, await detect())),
+    verify: () =>
+      serialize(() =>
+        lastCheck.read(settings.host, settings.target, async () =>
+          readBack(settings, await detect()),
+        ),
+      ),
     remove: () => serialize(() => remove(settings, detect)),
     attest: () => ({ kind: 'by-address' }),
     countRedirected: () =>

@@ -514,6 +514,14 @@ static void close_sockets(struct call *call)
 		number(call, cut_sockets(&call->in[0].end, ids->items, ids->count, &call->fault));
 }
 
+static void state_digest(struct call *call)
+{
+	__u64 value;
+
+	if (!digest_state(call->in[0].ip, call->in[1].ip, &value, &call->fault))
+		call->result = big(call, value);
+}
+
 static void place_of(struct call *call)
 {
 	char mac[3 * MAC_BYTES];
@@ -644,6 +652,7 @@ static const struct function functions[] = {
 	{ "lookupCaller", "map:d clientIp:i clientPort:p withinNode:f", lookup_caller },
 	{ "cutFlows", "dialled:e answeredBy:e? sparedSources:[i]", forget_flows },
 	{ "cutSockets", "dialled:e cgroupIds:[u]", close_sockets },
+	{ "stateDigest", "metadataIp:i listenIp:i", state_digest },
 	{ "placeOf", "ip:i", place_of },
 	{ "ownsLink", "ip:i", is_own_link },
 	{ "hasLink", "link:d", is_link },

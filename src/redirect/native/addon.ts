@@ -96,6 +96,11 @@ export interface NativeModule {
    */
   cutSockets(dialled: FlowEnd, cgroupIds: readonly bigint[]): number;
   /**
+   * A number that stays the same as long as links, addresses, routing rules and tables do, as far as a
+   * redirect depends on them.
+   */
+  stateDigest(metadataIp: string, listenIp: string): bigint;
+  /**
    * Where the kernel sends packets for an IPv4 address. Undefined without a route, behind a gateway, or
    * without a neighbor entry. Needs no capability, like the next two.
    */

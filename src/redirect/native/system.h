@@ -113,6 +113,14 @@ int find_place(__be32 ip, struct place *place, struct fault *fault);
  */
 int owns_link(__be32 ip, bool *owns, struct fault *fault);
 
+/* digest.c */
+
+/*
+ * Sets a number that is the same as long as tools would print the same links, addresses, rules and tables,
+ * as far as the redirect depends on them. Needs CAP_NET_ADMIN. Returns 0, or -1 with a fault.
+ */
+int digest_state(__be32 metadata_ip, __be32 listen_ip, __u64 *value, struct fault *fault);
+
 /* descriptors.c */
 
 /*

@@ -180,6 +180,22 @@ describe('the iptables redirect on a node that refuses', () => {
     assert.ok(!host.log.some((line) => line.includes('prohibit')), host.log.join('\n'));
   });
 
+  it('is checked without a tool until the state of the kernel changes', async () => {
+    let [digest, nat] = [1n, goodNat];
+    const host = scripted(
+      { ip: goodIp, 'iptables-nft-save': () => ok(nat) },
+      { digestState: () => digest },
+    );
+    const redirect = openIptablesRedirect({ host });
+    const first = await redirect.verify();
+    assert.equal(first.state, 'active');
+    const runs = host.log.length;
+    for (let round = 0; round < 5; round += 1) assert.deepEqual(await redirect.verify(), first);
+    assert.equal(host.log.length, runs);
+    [digest, nat] = [2n, emptyNat];
+    assert.equal((await redirect.verify()).state, 'absent');
+  });
+
   it('runs one operation after the other', async () => {
     let running = 0;
     const host = scripted({ ip: goodIp, 'iptables-nft-save': () => ok(goodNat) });

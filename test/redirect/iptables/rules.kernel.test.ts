@@ -102,6 +102,47 @@ for (const backend of ['nft', 'legacy'] as const) {
       assert.equal(others.length, 5);
     });
 
+    it('are checked without a tool, until one of them changes: then by the next check', async () => {
+      const { metadataIp } = defaultTarget;
+      const runs: string[] = [];
+      const host: Host = {
+        ...node.host,
+        run: (tool, args, options) => {
+          runs.push([tool, ...args].join(' '));
+          return node.host.run(tool, args, options);
+        },
+      };
+      const watched = openIptablesRedirect({ host });
+      const changes = [
+        `iptables-${backend} -t nat -F nmi-metadata`,
+        `iptables-${backend} -t nat -D PREROUTING -j nmi-metadata`,
+        `iptables-${backend} -t nat -I PREROUTING 1 -s 10.9.8.7 -j ACCEPT`,
+        `ip rule del pref 80 to ${metadataIp} prohibit`,
+        `ip rule del pref 82 from ${metadataIp} blackhole`,
+        'ip addr del 169.254.25.79/32 dev nmi0',
+        'ip link set nmi0 down',
+        'ip link del nmi0',
+      ];
+      for (const change of changes) {
+        assert.equal((await watched.verify()).state, 'active');
+        runs.length = 0;
+        // Of others: of no concern.
+        await node.run('ip link add others type bridge');
+        await node.run('ip addr add 10.77.0.1/24 dev others');
+        await node.run('ip rule add pref 500 to 10.77.0.0/24 lookup main');
+        for (let round = 0; round < 3; round += 1) {
+          assert.equal((await watched.verify()).state, 'active');
+        }
+        await node.run('ip rule del pref 500');
+        await node.run('ip link del others');
+        assert.deepEqual(runs, []);
+        await node.run(change);
+        assert.notDeepEqual((await watched.verify()).problems, [], change);
+        await watched.install();
+      }
+      await iptables('-D PREROUTING -s 10.9.8.7 -j ACCEPT');
+    });
+
     it('are left alone by a second installation, even from another process', async () => {
       const installed = await saved();
       assert.deepEqual((await redirect.install()).changed, []);

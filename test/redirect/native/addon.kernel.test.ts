@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { closeSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -77,6 +78,18 @@ describe('the native module', { skip }, () => {
     new DataView(value.buffer).setBigUint64(0, cgroupId, true);
     return value;
   }
+
+  it('has no digest of a state that the process may not read', () => {
+    const source = join(import.meta.dirname, '../../../src/redirect/native/addon.ts');
+    const script = `import('${source}').then(({ inKernel }) => {
+      inKernel((native) => native.stateDigest('169.254.169.254', '169.254.25.79'));
+    }).catch(({ code, step }) => console.log(code, step))`;
+    const words = ['--bounding-set=-all', '--inh-caps=-all', '--no-new-privs', process.execPath];
+    const asRoot = execFileSync(process.execPath, ['-e', script], { encoding: 'utf8' });
+    assert.equal(asRoot, '');
+    const found = execFileSync('setpriv', [...words, '-e', script], { encoding: 'utf8' });
+    assert.equal(found, 'NOT_PERMITTED read generation\n');
+  });
 
   it('refuses invalid arguments, and continues to work', () => {
     const nothing: unknown = {};
