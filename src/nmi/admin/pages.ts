@@ -22,6 +22,7 @@ import { startPeriodicJob } from '../../base/time/periodic-job.ts';
 import { guardPipeline } from '../server/pipeline-guard.ts';
 import { PageConnections } from './page-connections.ts';
 import { readiness } from '../base/readiness.ts';
+import { takeParser } from '../base/timeout-checks.ts';
 
 export interface AdminOptions {
   /** Port 0 turns either off; equal ports share one server. */
@@ -40,6 +41,7 @@ export interface AdminOptions {
 
 /** Slower clients are not ours: ours send a request as soon as they have connected. */
 const requestMs = 2_000;
+const timeoutCheckMs = 500;
 /** A rendering of the metrics is kept this many times as long as it took. */
 const pausesPerRender = 20;
 /** Log message. */
@@ -104,15 +106,13 @@ function createPageServer(
   const server = createServer({
     headersTimeout: requestMs,
     requestTimeout: requestMs,
-    connectionsCheckingInterval: 500,
     keepAlive: false,
   });
-  const [parseHttp] = server.listeners('connection');
-  server.removeAllListeners('connection');
+  const parseHttp = takeParser(server, timeoutCheckMs);
   server.on('connection', (socket: Socket) => {
     connections.add(socket);
     onFirstBytes(socket, () => {
-      parseHttp?.call(server, socket);
+      parseHttp(socket);
       guardPipeline(socket, 1);
     });
   });

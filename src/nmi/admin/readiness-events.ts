@@ -17,7 +17,8 @@ export interface ReadinessEventsOptions {
   readonly clock: Clock;
 }
 
-const pollMs = 1_000;
+/** As often as the kubelet probes. */
+const pollMs = 5_000;
 /** Pause before the API server is queried again for the agent's own pod. */
 const retryMs = 15_000;
 /** A start takes this long on a slow node, and is not a failure. */

@@ -15,7 +15,7 @@
  * root can write to.
  */
 import { randomBytes } from 'node:crypto';
-import { closeSync } from 'node:fs';
+import { closeSync, lstatSync } from 'node:fs';
 import { lstat, rename } from 'node:fs/promises';
 import { createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
@@ -284,7 +284,7 @@ class Holder implements ListenerHolder {
   /** @returns the error code if it has to be tried again. */
   async #keepPath(): Promise<string | undefined> {
     if (this.#isClosed || this.#successors.size > 0) return undefined;
-    const problem = (await this.#isOwnPath()) ? undefined : await this.#takePath();
+    const problem = this.#isOwnPath() ? undefined : await this.#takePath();
     // A later holder has the path but not the socket, perhaps for as long as a back-off.
     if (problem === 'ECONNRESET' && !this.#isPaused) await this.#pause();
     const isLast = problem === undefined && this.#successors.size === 0;
@@ -375,10 +375,11 @@ class Holder implements ListenerHolder {
     }
   }
 
-  async #isOwnPath(): Promise<boolean> {
+  /** In this thread: the file system is in memory, and another thread would have to be woken. */
+  #isOwnPath(): boolean {
     if (this.#ownInode === undefined) return false;
     try {
-      return (await lstat(this.#options.handoverPath, { bigint: true })).ino === this.#ownInode;
+      return lstatSync(this.#options.handoverPath, { bigint: true }).ino === this.#ownInode;
     } catch {
       return false;
     }

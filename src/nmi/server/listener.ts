@@ -11,6 +11,7 @@ import { isIPv4, Server as NetServer, type Socket } from 'node:net';
 import type { Clock } from '../../base/time/clock.ts';
 import type { Attestation, Peer } from '../../redirect/redirect.ts';
 import { refuse, type Answer } from '../base/answers.ts';
+import { takeParser } from '../base/timeout-checks.ts';
 import { CallerConnection, type FindCgroupUid } from '../callers/caller.ts';
 import { writeAnswer, writeRawAnswer } from './answer-writer.ts';
 import type { ConnectionLimits } from './connection-limits.ts';
@@ -77,6 +78,8 @@ export interface Listener extends AsyncDisposable {
 /** Whole-request and head limits, against slow senders. Azure SDKs send one small packet. */
 export const headersTimeoutMs = 5_000;
 const requestTimeoutMs = 15_000;
+// No mutation: a shorter interval only costs CPU time.
+const timeoutCheckMs = 1_000;
 /** Longer than the idle timeout of any client's pool, so that the client closes first. */
 export const keepAliveTimeoutMs = 120_000;
 /**
@@ -128,8 +131,6 @@ class HttpListener implements Listener {
       keepAliveTimeout: keepAliveTimeoutMs,
       keepAliveTimeoutBuffer: keepAliveBufferMs,
       maxHeaderSize: maxHeaderBytes,
-      // No mutation: a shorter interval only costs CPU time.
-      connectionsCheckingInterval: 1_000,
       // Node's own answer to a missing Host header has no body; IMDS clients need JSON.
       requireHostHeader: false,
       noDelay: true,
@@ -140,12 +141,11 @@ class HttpListener implements Listener {
     server.httpAllowHalfOpen = true;
     this.#server = server;
     server.maxConnections = options.limits.total;
-    const [parseHttp] = server.listeners('connection');
+    const parseHttp = takeParser(server, timeoutCheckMs);
     this.#parseHttp = (socket) => {
-      parseHttp?.call(server, socket);
+      parseHttp(socket);
       guardPipeline(socket, maxPipelined);
     };
-    server.removeAllListeners('connection');
     server.on('connection', (socket: Socket) => this.#accept(socket));
     server.on('request', (request, response) => this.#serve(request, response));
     this.#refuseUnserved();
