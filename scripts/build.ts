@@ -108,13 +108,13 @@ export async function makeExecutable(
   target: BuildTarget,
   stamp: BuildStamp,
 ): Promise<readonly string[]> {
-  const { script, worker, modules } = await bundleProgram(repositoryRoot, stamp);
+  const { script, worker, loader, modules } = await bundleProgram(repositoryRoot, stamp);
   const wrapped = wrapBundle(script);
   writeFileSync(join(folder, 'nmi.cjs'), script);
   writeFileSync(join(folder, bundleAsset), wrapped);
   writeFileSync(join(folder, workerAsset), worker);
   writeFileSync(join(folder, cacheAsset), makeCodeCache(wrapped, target.runNode, v8Flags));
-  writeFileSync(join(folder, 'entry.cjs'), renderEntry(bundleAsset, cacheAsset));
+  writeFileSync(join(folder, 'entry.cjs'), renderEntry(loader, bundleAsset, cacheAsset));
   writeFileSync(join(folder, noticesFile), renderNotices(repositoryRoot, modules, target));
   embed(folder, target);
   return modules;
@@ -149,12 +149,29 @@ export async function makePlugin(folder: string, stamp: BuildStamp): Promise<rea
   return modules;
 }
 
+/**
+ * A program without its symbols and debug information, 33 MB of Node: what is behind the last segment is never
+ * mapped. It needs no tool that knows the processor, unlike `strip`.
+ * @param elf a 64-bit ELF file, little-endian.
+ */
+export function withoutSymbols(elf: Buffer): Buffer {
+  const [headersAt, headerBytes] = [Number(elf.readBigUInt64LE(32)), elf.readUInt16LE(54)];
+  const ends = Array.from({ length: elf.readUInt16LE(56) }, (_, index) => {
+    const at = headersAt + index * headerBytes;
+    return Number(elf.readBigUInt64LE(at + 8) + elf.readBigUInt64LE(at + 32));
+  });
+  const stripped = Buffer.from(elf.subarray(0, Math.max(...ends)));
+  // No table of sections: its place, their number, and the one with their names.
+  stripped.fill(0, 40, 48).fill(0, 60, 64);
+  return stripped;
+}
+
 /** Relative names, so that no path of the building machine shows in stack traces. */
 function embed(work: string, target: BuildTarget): void {
   const config = {
     main: 'entry.cjs',
     output: 'nmi.made',
-    executable: target.node,
+    executable: 'node.stripped',
     disableExperimentalSEAWarning: true,
     execArgv: [...v8Flags, oneWorker, noDebugger],
     // NODE_OPTIONS has no effect: no environment variable loads code into the agent.
@@ -168,6 +185,9 @@ function embed(work: string, target: BuildTarget): void {
       ),
     },
   };
+  writeFileSync(join(work, config.executable), withoutSymbols(readFileSync(target.node)), {
+    mode: 0o755,
+  });
   writeFileSync(join(work, 'sea.json'), JSON.stringify(config));
   const made = spawnSync(process.execPath, ['--build-sea', 'sea.json'], {
     cwd: work,

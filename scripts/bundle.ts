@@ -11,7 +11,7 @@
 import { isBuiltin } from 'node:module';
 import { join } from 'node:path';
 import { rolldown, type OutputChunk, type Plugin, type RolldownLog } from 'rolldown';
-import { lazyPackages, noGeneratedModels } from './facades.ts';
+import { lazyPackages, noGeneratedModels, noTransports } from './facades.ts';
 
 /** Build information that the executable reports; replaces `__NMI_BUILD__` in the sources. */
 export interface BuildStamp {
@@ -74,6 +74,8 @@ export interface Bundle {
 export interface Program extends Bundle {
   /** The script of the thread that opens key files. */
   readonly worker: string;
+  /** What the executable's first script needs. */
+  readonly loader: string;
 }
 
 /** All scripts of the executable; `modules` are those of both scripts. */
@@ -83,9 +85,11 @@ export async function bundleProgram(root: string, stamp: BuildStamp): Promise<Pr
     join(root, 'src/nmi/sources/entra/credentials/key-file-worker.ts'),
     stamp,
   );
+  const loader = await bundle(join(root, 'src/redirect/native/program-text.ts'), stamp);
   return {
     script: main.script,
     worker: worker.script,
+    loader: loader.script,
     modules: [...main.modules, ...worker.modules],
   };
 }
@@ -104,12 +108,14 @@ export async function bundle(entry: string, stamp: BuildStamp, target?: string):
   const build = await rolldown({
     input: entry,
     platform: 'node',
-    plugins: [lazyPackages, noGeneratedModels, lazyBuiltins],
+    plugins: [lazyPackages, noGeneratedModels, noTransports, lazyBuiltins],
     transform: {
       define: { __NMI_BUILD__: JSON.stringify(stamp) },
       ...(target === undefined ? {} : { target }),
     },
     treeshake: { moduleSideEffects: (id) => !pureModules.test(id) },
+    // Has no effect on CommonJS modules: see `withLazyWrappers`.
+    optimization: { pifeForModuleWrappers: false },
     // Whether plugins are slow depends on the machine, and must not fail a build.
     checks: { bundlerTimings: false },
     onLog(level, log) {
@@ -127,10 +133,28 @@ export async function bundle(entry: string, stamp: BuildStamp, target?: string):
       comments: false,
     });
     const { code, moduleIds } = onlyScript(output);
-    return { script: code, modules: moduleIds };
+    return { script: withLazyWrappers(code), modules: moduleIds };
   } finally {
     await build.close();
   }
+}
+
+/**
+ * V8 compiles a function in parentheses at once, and the bundler writes some around each module: of modules that
+ * are never evaluated too, 1.5 MB in the container that only keeps the redirect (November 2026).
+ */
+function withLazyWrappers(script: string): string {
+  let isOpen = false;
+  const lines = script.split('\n').map((line) => {
+    const opened = line.replace(/^(var \S+ = __commonJSMin\()\((\(.*\) => \{)$/, '$1$2');
+    if (opened !== line) isOpen = true;
+    else if (isOpen && line === '}));') {
+      isOpen = false;
+      return '});';
+    }
+    return opened;
+  });
+  return lines.join('\n');
 }
 
 function onlyScript(

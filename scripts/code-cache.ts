@@ -33,11 +33,14 @@ export function wrapBundle(script: string): string {
 }
 
 /** The executable's entry: the wrapped bundle and its compiled code are assets with these names. */
-export function renderEntry(bundleAsset: string, cacheAsset: string): string {
+export function renderEntry(loader: string, bundleAsset: string, cacheAsset: string): string {
   return `
     const { getRawAsset } = require('node:sea');
     const { Script } = require('node:vm');
-    const source = Buffer.from(getRawAsset(${JSON.stringify(bundleAsset)})).latin1Slice();
+    const loader = { exports: {} };
+    (function (exports, require, module) {${loader}
+    })(loader.exports, require, loader);
+    const source = loader.exports.programText(getRawAsset(${JSON.stringify(bundleAsset)}));
     const cachedData = Buffer.from(getRawAsset(${JSON.stringify(cacheAsset)}));
     const script = new Script(source, { filename: '${scriptName}', cachedData });
     if (script.cachedDataRejected) {

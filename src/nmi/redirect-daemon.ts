@@ -6,6 +6,7 @@
 import type { Clock } from '../base/time/clock.ts';
 import { openAdminPages, waitingForPort } from './admin/pages.ts';
 import type { Logger } from '../base/logger.ts';
+import { giveBackSpareMemory } from '../base/spare-memory.ts';
 import type { Config } from './config/config.ts';
 import { mapLayout } from '../redirect/ebpf/settings.ts';
 import type { Attestation } from '../redirect/redirect.ts';
@@ -48,6 +49,9 @@ export async function startRedirectDaemon(
   let callers: CallerServer | undefined;
   const hasPredecessor = (): boolean => holder?.hasPredecessor() ?? false;
   const kernel = starting.use(openKernel({ ...options, hasPredecessor }));
+  starting.use(
+    giveBackSpareMemory(clock, log.child({ component: 'memory' }), () => kernel.trimMemory()),
+  );
   const { mode } = kernel;
   const parts = [kernel];
   exportParts(metrics, parts);

@@ -9,6 +9,7 @@ import {
   openSync,
   readFileSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -39,6 +40,12 @@ describe('the executable, alone in another folder', () => {
   function run(args: readonly string[], env: NodeJS.ProcessEnv = {}): SpawnSyncReturns<string> {
     return spawnSync(nmi, args, { cwd: folder, env, encoding: 'utf8', timeout: 30_000 });
   }
+
+  it('has no symbols and no debug information, which are a fifth of Node', () => {
+    const sections = spawnSync('readelf', ['--wide', '--sections', nmi], { encoding: 'utf8' });
+    assert.doesNotMatch(sections.stdout, /\.symtab|\.debug_/);
+    assert.ok(statSync(nmi).size < 130e6, `${statSync(nmi).size} bytes`);
+  });
 
   it('prints its versions in the form of the agent that it replaces', () => {
     const { status, stdout, stderr } = run(['--version']);

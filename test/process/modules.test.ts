@@ -19,11 +19,12 @@ function withRecord(script: string, recordFile: string): string {
   const lines = script.split('\n').map((line) => {
     file = /^\/\/ (\S+)$/.exec(line)?.[1] ?? file;
     const name = JSON.stringify(file);
-    return line.replace(/^(var \S+ = __(?:commonJSMin|esmMin)\()\(\(/, `$1__recorded(${name})((`);
+    return line.replace(/^(var \S+ = )(__(?:commonJSMin|esmMin))\(/, `$1__recorded($2, ${name})(`);
   });
   return [
     'const __evaluated = [];',
-    'const __recorded = (name) => (run) => (...args) => (__evaluated.push(name), run(...args));',
+    'const __recorded = (wrap, name) => (run) =>',
+    '  wrap((...args) => (__evaluated.push(name), run(...args)));',
     `process.on('exit', () => process.getBuiltinModule('node:fs').writeFileSync(`,
     `  ${JSON.stringify(recordFile)}, JSON.stringify([...__evaluated, ...process.moduleLoadList])));`,
     ...lines,
@@ -54,6 +55,7 @@ const expensive = [
   /\/yargs\/(?:build\/lib\/yargs-factory|lib\/platform-shims\/|index)/,
   /\/(?:cliui|string-width|y18n)\//,
   /(?:^|\/)src\/cli\/(?:demo|explain)\.ts$/,
+  /\/thread-stream\//,
   /^NativeModule (?:inspector|sqlite|repl|readline|test|zlib)$/,
 ];
 

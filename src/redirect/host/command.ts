@@ -97,7 +97,7 @@ export function createHost({ timeoutMs = 15_000, env: given }: HostOptions = {})
 function runTool(
   tool: string,
   args: readonly string[],
-  { input = '', maxBytes = defaultMaxBytes }: ToolRunOptions,
+  { input, maxBytes = defaultMaxBytes }: ToolRunOptions,
   { timeoutMs, env }: { readonly timeoutMs: number; readonly env: Record<string, string> },
 ): Promise<ToolResult> {
   const { promise, resolve } = Promise.withResolvers<ToolResult>();

@@ -5,7 +5,7 @@
  * process.
  */
 #define _GNU_SOURCE
-#define NAPI_VERSION 9
+#define NAPI_VERSION 10
 #include <arpa/inet.h>
 #include <net/if.h>
 #include <errno.h>
@@ -629,6 +629,17 @@ static void receive_from(struct call *call)
 		put(call, "descriptor", number(call, descriptor));
 }
 
+/* A string of Latin-1 that is not copied: its bytes must stay as they are until the process ends. */
+static void external_text(struct call *call)
+{
+	const struct bytes *from = &call->in[0].bytes;
+	bool is_copied = false;
+
+	if (node_api_create_external_string_latin1(call->env, from->data, from->length, NULL, NULL,
+						   &call->result, &is_copied))
+		fail(&call->fault, "make text", EINVAL);
+}
+
 /* Returns whether the allocator returned any page to the kernel. */
 static void trim_memory(struct call *call)
 {
@@ -665,6 +676,7 @@ static const struct function functions[] = {
 	{ "connectLocal", "path:s", connect_to },
 	{ "sendNote", "socket:d note:y descriptor:d?", send_to },
 	{ "receiveNote", "socket:d", receive_from },
+	{ "externalText", "latin1:b", external_text },
 	{ "trimMemory", "", trim_memory },
 };
 

@@ -133,6 +133,11 @@ export interface NativeModule {
   sendNote(socket: number, note: number, descriptor?: number): void;
   /** A note of the peer's `sendNote`, or undefined. Throws ECONNRESET if the peer has closed. */
   receiveNote(socket: number): Note | undefined;
+  /**
+   * A string that is not copied. Its bytes must never change, and stay until the process ends: an asset of the
+   * executable.
+   */
+  externalText(latin1: Uint8Array): string;
   /** Returns freed memory of the C library's allocator to the kernel; false if there was none. */
   trimMemory(): boolean;
 }

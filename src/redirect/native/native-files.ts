@@ -28,7 +28,14 @@ export function readPrograms(): Uint8Array {
  * @throws RedirectError `UNSUPPORTED` if no folder allows loading it.
  */
 export function loadAddon(): unknown {
-  return isSea() ? loadFromExecutable(assetOf(addonFile)) : takeBuilt(addonFile, dlopen);
+  return isSea()
+    ? (globalThis.nmiAddon ??= loadFromExecutable(assetOf(addonFile)))
+    : takeBuilt(addonFile, dlopen);
+}
+
+declare global {
+  /** The executable has two scripts, and the first one loads the addon for both. */
+  var nmiAddon: unknown;
 }
 
 function loadFromExecutable(addon: Uint8Array): unknown {
@@ -69,9 +76,9 @@ function isCopy(path: string, addon: Uint8Array): boolean {
   }
 }
 
-/** A copy, since the asset is in a read-only part of the executable. */
+/** Not a copy: writing to it ends the process. */
 function assetOf(name: string): Uint8Array {
-  return new Uint8Array(getRawAsset(name)).slice();
+  return new Uint8Array(getRawAsset(name));
 }
 
 function dlopen(path: string): unknown {
