@@ -114,8 +114,6 @@ export async function bundle(entry: string, stamp: BuildStamp, target?: string):
       ...(target === undefined ? {} : { target }),
     },
     treeshake: { moduleSideEffects: (id) => !pureModules.test(id) },
-    // Has no effect on CommonJS modules: see `withLazyWrappers`.
-    optimization: { pifeForModuleWrappers: false },
     // Whether plugins are slow depends on the machine, and must not fail a build.
     checks: { bundlerTimings: false },
     onLog(level, log) {
@@ -133,28 +131,10 @@ export async function bundle(entry: string, stamp: BuildStamp, target?: string):
       comments: false,
     });
     const { code, moduleIds } = onlyScript(output);
-    return { script: withLazyWrappers(code), modules: moduleIds };
+    return { script: code, modules: moduleIds };
   } finally {
     await build.close();
   }
-}
-
-/**
- * V8 compiles a function in parentheses at once, and the bundler writes some around each module: of modules that
- * are never evaluated too, 1.5 MB in the container that only keeps the redirect (November 2026).
- */
-function withLazyWrappers(script: string): string {
-  let isOpen = false;
-  const lines = script.split('\n').map((line) => {
-    const opened = line.replace(/^(var \S+ = __commonJSMin\()\((\(.*\) => \{)$/, '$1$2');
-    if (opened !== line) isOpen = true;
-    else if (isOpen && line === '}));') {
-      isOpen = false;
-      return '});';
-    }
-    return opened;
-  });
-  return lines.join('\n');
 }
 
 function onlyScript(
