@@ -1,6 +1,7 @@
 /** In place of node:fs/promises. The effect is at any time between the call and its result. */
 import { currentProcess, type Process } from '../machine.ts';
 import { asError } from '../scheduler.ts';
+import { statAs, type StatOptions } from './fs.ts';
 
 function later<T>(work: (owner: Process) => T): Promise<T> {
   const owner = currentProcess();
@@ -17,12 +18,8 @@ function later<T>(work: (owner: Process) => T): Promise<T> {
   });
 }
 
-export function lstat(path: string, { bigint = false }: { readonly bigint?: boolean } = {}) {
-  return later(({ machine }) => {
-    const { number, mode, listener } = machine.files.find(path);
-    const ino = bigint ? number : Number(number);
-    return { ino, mode, uid: process.geteuid?.(), isSocket: () => listener !== undefined };
-  });
+export function lstat(path: string, options: StatOptions = {}) {
+  return later((owner) => statAs(owner, path, options));
 }
 
 export function rename(from: string, to: string): Promise<void> {

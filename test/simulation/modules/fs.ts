@@ -1,6 +1,20 @@
 /** In place of node:fs. */
-import { currentProcess } from '../machine.ts';
+import { currentProcess, type Process } from '../machine.ts';
 
 export function closeSync(descriptor: number): void {
   currentProcess().close(descriptor);
+}
+
+export interface StatOptions {
+  readonly bigint?: boolean;
+}
+
+export function lstatSync(path: string, options: StatOptions = {}) {
+  return statAs(currentProcess(), path, options);
+}
+
+export function statAs({ machine }: Process, path: string, { bigint = false }: StatOptions) {
+  const { number, mode, listener } = machine.files.find(path);
+  const ino = bigint ? number : Number(number);
+  return { ino, mode, uid: process.geteuid?.(), isSocket: () => listener !== undefined };
 }
