@@ -44,18 +44,19 @@ function ofIdentities({ snapshot, view, knowsOptions }: PodContext): readonly Fi
       ({ namespace, identityName }) =>
         identityName === ref.name && !all.has(`${namespace}/${identityName}`),
     );
+    const object = `AzureIdentity ${fullName(ref)}`;
+    const text = 'No AzureIdentityBinding of its namespace names it.';
+    if (elsewhere === undefined) {
+      const fix = `Bind it: kubectl nmi identity assign ${ref.name} -n ${ref.namespace} --apply`;
+      return [...found, createFinding('identity_unbound', { object, text, fix })];
+    }
+    const { namespace } = elsewhere;
     return [
       ...found,
       createFinding('identity_unbound', {
-        object: `AzureIdentity ${fullName(ref)}`,
-        text:
-          elsewhere === undefined
-            ? 'No AzureIdentityBinding of its namespace names it.'
-            : `No AzureIdentityBinding of its namespace names it. AzureIdentityBinding ${fullName(elsewhere)} does, and uses only identities of namespace ${elsewhere.namespace}.`,
-        fix:
-          elsewhere === undefined
-            ? `Bind it: kubectl nmi identity assign ${ref.name} -n ${ref.namespace} --apply`
-            : `Create it in namespace ${elsewhere.namespace}, if that may use it: kubectl nmi identity add ${ref.name} -n ${elsewhere.namespace} --client-id ${stringAt(specOf(raw), 'clientID') || 'ID'} --apply`,
+        object,
+        text: `${text} AzureIdentityBinding ${fullName(elsewhere)} does, and uses only identities of namespace ${namespace}.`,
+        fix: `Create it in namespace ${namespace}, if that may use it: kubectl nmi identity add ${ref.name} -n ${namespace} --client-id ${stringAt(specOf(raw), 'clientID') || 'ID'} --apply`,
       }),
     ];
   });
@@ -64,9 +65,7 @@ function ofIdentities({ snapshot, view, knowsOptions }: PodContext): readonly Fi
 function ofBindings(context: PodContext): readonly Finding[] {
   const { snapshot, view } = context;
   const { grants } = view.clusterState;
-  const identities = new Map(
-    snapshot.identities.map((raw) => [`${namespaceOf(raw)}/${nameOf(raw)}`, parseIdentity(raw)]),
-  );
+  const identities = new Map(snapshot.identities.map((raw) => [titleOf(raw), parseIdentity(raw)]));
   const bySelector = Map.groupBy(
     grants.allBindings(),
     ({ namespace, selector }) => `${namespace}/${selector}`,
@@ -78,13 +77,7 @@ function ofBindings(context: PodContext): readonly Finding[] {
     const ref = { namespace: namespaceOf(raw), name: nameOf(raw) };
     const { namespace } = ref;
     const parsed = parseBinding(raw);
-    if (!parsed.ok) {
-      return findingsOfBinding(ref, parsed, {
-        identity: undefined,
-        meant: undefined,
-        isSurplus: false,
-      });
-    }
+    if (!parsed.ok) return findingsOfBinding(ref, parsed);
     const binding = parsed.value;
     const { identityName, selector } = binding;
     const key = `${namespace}/${selector}`;

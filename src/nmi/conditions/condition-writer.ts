@@ -265,8 +265,7 @@ export class ConditionWriter implements AsyncDisposable {
     const { objects } = this.#options;
     const binding = objects.bindings.get(namespace, name);
     if (binding === undefined) return undefined;
-    const nothing = { identity: undefined, meant: undefined, isSurplus: false };
-    if (!binding.parsed.ok) return conditionsOfBinding(binding, nothing, undefined);
+    if (!binding.parsed.ok) return conditionsOfBinding(binding, {}, undefined);
     const { value } = binding.parsed;
     const { identityName } = value;
     const identity = objects.identities.get(namespace, identityName);

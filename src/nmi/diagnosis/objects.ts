@@ -83,17 +83,17 @@ function findingsOfSecret(object: string, secret: SecretFinding | undefined): re
 
 export interface BindingFacts {
   /** The identity that it names; undefined if there is none. */
-  readonly identity: Parsed<Identity> | undefined;
-  readonly meant: string | undefined;
+  readonly identity?: Parsed<Identity> | undefined;
+  readonly meant?: string | undefined;
   /** More bindings have its selector than are used, and it is not among the oldest. */
-  readonly isSurplus: boolean;
+  readonly isSurplus?: boolean;
 }
 
 /** Its own faults, not those of the identity that it names. */
 export function findingsOfBinding(
   ref: ObjectName,
   parsed: Parsed<Binding>,
-  facts: BindingFacts,
+  facts: BindingFacts = {},
 ): readonly Finding[] {
   const object = `AzureIdentityBinding ${fullName(ref)}`;
   if (!parsed.ok) return [findingOfIgnored(object, parsed.reason)];
@@ -127,7 +127,7 @@ export const labelValue = /^[0-9A-Za-z](?:[-0-9A-Z_a-z.]{0,61}[0-9A-Za-z])?$/;
 function findingsOfSelector(
   object: string,
   { selector }: Binding,
-  isSurplus: boolean,
+  isSurplus = false,
 ): readonly Finding[] {
   const of = (text: string, fix: string) => oneFinding('selector_unusable', { object, text, fix });
   if (selector === '') {

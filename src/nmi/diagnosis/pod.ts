@@ -120,8 +120,7 @@ function ofBound(object: string, { pod, oldest }: PodFacts, index: GrantIndex): 
 function ofDangling(binding: Binding, index: GrantIndex): readonly Finding[] {
   const { namespace, identityName } = binding;
   const meant = nearestIn(namespace, identityName, index.allIdentities(), ({ name }) => name);
-  const facts = { identity: undefined, meant, isSurplus: false };
-  return findingsOfBinding(binding, { ok: true, value: binding }, facts).map((finding) => ({
+  return findingsOfBinding(binding, { ok: true, value: binding }, { meant }).map((finding) => ({
     ...finding,
     severity: 'warning',
     details: nearIdentities(binding, index),
