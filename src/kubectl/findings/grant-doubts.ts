@@ -4,14 +4,12 @@
 import { bindingLabel } from '../../cache/index/binding-label.ts';
 import { normaliseClientId, normaliseResourceId } from '../../cache/index/identifiers.ts';
 import type { Identity, IdentityGrant } from '../../cache/index/objects.ts';
-import { asRecord } from '../../base/json-value.ts';
 import { computesOf } from '../azure/node-pools.ts';
 import type { Snapshot } from '../cluster/snapshot.ts';
 import {
   annotationsOf,
   labelsOf,
   namespaceOf,
-  stringsAt,
   templateOf,
   type RawObject,
 } from '../base/object.ts';
@@ -30,87 +28,66 @@ export interface IdEntry {
 /** Namespaces that name an id; the time is that of the first AzureIdentity, if there is one. */
 type Namings = ReadonlyMap<string, number | undefined>;
 
-export class Doubts {
-  readonly #namings: ReadonlyMap<string, Namings>;
+export function createDoubts(
+  identities: readonly Identity[],
+  grants: readonly IdentityGrant[],
+  { pods, workloads, accounts, nodes }: Surroundings,
+) {
+  const namings = namingsOf(identities, accounts);
+  const namingsOfId = (id: string): Namings => namings.get(id) ?? new Map();
   /** Id to the name of a grant that gives it. */
-  readonly #granted: ReadonlyMap<string, string>;
-  readonly #used: ReadonlySet<string>;
-  readonly #kubeletIds: ReadonlySet<string>;
-  readonly #nodeGroups: readonly string[];
+  const granted = new Map(
+    grants
+      .filter(({ namespaces }) => namespaces.length > 0)
+      .flatMap(({ name, clientIds, resourceIds }) =>
+        [...clientIds, ...resourceIds].map((id) => [id, name] as const),
+      ),
+  );
+  const used = new Set(
+    [...pods, ...workloads].flatMap((each) => {
+      const label = labelsOf(templateOf(each) ?? each).get(bindingLabel);
+      return label === undefined ? [] : [usedKey(namespaceOf(each), label)];
+    }),
+  );
+  const kubelets = nodes.map((node) => labelsOf(node).get(kubeletLabel) ?? '');
+  const kubeletIds = new Set(kubelets.map(normaliseClientId).filter((id) => id !== ''));
+  const nodeGroups = computesOf(nodes).map(({ subscription, resourceGroup }) =>
+    normaliseResourceId(`subscriptions/${subscription}/resourcegroups/${resourceGroup}`),
+  );
 
-  constructor(
-    identities: readonly Identity[],
-    grants: readonly IdentityGrant[],
-    { pods, workloads, accounts, nodes }: Surroundings,
-  ) {
-    this.#namings = namingsOf(identities, accounts);
-    this.#granted = new Map(
-      grants
-        .filter(({ namespaces }) => namespaces.length > 0)
-        .flatMap(({ name, clientIds, resourceIds }) =>
-          [...clientIds, ...resourceIds].map((id) => [id, name] as const),
-        ),
-    );
-    this.#used = new Set(
-      [...pods, ...workloads].flatMap((each) => {
-        const template = templateOf(each);
-        const labels =
-          template === undefined
-            ? labelsOf(each)
-            : stringsAt(asRecord(template['metadata']), 'labels');
-        const label = labels.get(bindingLabel);
-        return label === undefined ? [] : [usedKey(namespaceOf(each), label)];
-      }),
-    );
-    const kubelets = nodes.map((node) => labelsOf(node).get(kubeletLabel) ?? '');
-    this.#kubeletIds = new Set(kubelets.map(normaliseClientId).filter((id) => id !== ''));
-    this.#nodeGroups = computesOf(nodes).map(({ subscription, resourceGroup }) =>
-      normaliseResourceId(`subscriptions/${subscription}/resourcegroups/${resourceGroup}`),
-    );
-  }
-
-  /** Whether the nodes show the client id of the kubelet, as those of AKS do. */
-  get knowsKubelet(): boolean {
-    return this.#kubeletIds.size > 0;
-  }
-
-  /** Of an entry that no grant gives. @param selectors of the bindings by which it is used. */
-  about(entry: IdEntry, selectors: readonly string[]): readonly string[] {
-    const { namespace, id } = entry;
-    const others = [...this.#namingsOf(id).keys()].filter((each) => each !== namespace).toSorted();
-    const isUsed = selectors.some((each) => this.#used.has(usedKey(namespace, each)));
-    return [
-      ...this.#foreign(entry),
-      ...(others.length > 0 ? [`named in namespace ${few(others)} too`] : []),
-      ...(isUsed ? [] : ['no pod of the namespace uses it']),
-    ];
-  }
-
-  /** Whether the namespace reaches for an identity of others, or for one that another namespace named before. */
-  isOdd(entry: IdEntry): boolean {
-    const namings = this.#namingsOf(entry.id);
-    const own = namings.get(entry.namespace) ?? Number.POSITIVE_INFINITY;
-    return (
-      this.#foreign(entry).length > 0 ||
-      [...namings.values()].some((since) => since !== undefined && since < own)
-    );
-  }
-
-  #foreign({ field, id }: IdEntry): readonly string[] {
-    const isOfKubelet = field === 'clientIDs' && this.#kubeletIds.has(id);
+  function foreign({ field, id }: IdEntry): readonly string[] {
+    const isOfKubelet = field === 'clientIDs' && kubeletIds.has(id);
     const isOfNodes =
-      field === 'resourceIDs' && this.#nodeGroups.some((group) => id.startsWith(`${group}/`));
-    const grant = this.#granted.get(id);
+      field === 'resourceIDs' && nodeGroups.some((group) => id.startsWith(`${group}/`));
+    const grant = granted.get(id);
     return [
       ...(isOfKubelet ? ['the identity of the kubelet'] : []),
       ...(isOfNodes ? ['in the resource group of the nodes, as those of kubelet and add-ons'] : []),
       ...(grant === undefined ? [] : [`AzureIdentityGrant ${grant} gives it to others`]),
     ];
   }
-
-  #namingsOf(id: string): Namings {
-    return this.#namings.get(id) ?? new Map();
-  }
+  return {
+    /** Whether the nodes show the client id of the kubelet, as those of AKS do. */
+    knowsKubelet: kubeletIds.size > 0,
+    /** Of an entry that no grant gives. @param selectors of the bindings by which it is used. */
+    about(entry: IdEntry, selectors: readonly string[]): readonly string[] {
+      const { namespace, id } = entry;
+      const others = [...namingsOfId(id).keys()].filter((each) => each !== namespace).toSorted();
+      const isUsed = selectors.some((each) => used.has(usedKey(namespace, each)));
+      return [
+        ...foreign(entry),
+        ...(others.length > 0 ? [`named in namespace ${few(others)} too`] : []),
+        ...(isUsed ? [] : ['no pod of the namespace uses it']),
+      ];
+    },
+    /** Whether the namespace reaches for an identity of others, or for one that another one named before. */
+    isOdd(entry: IdEntry): boolean {
+      const byNamespace = namingsOfId(entry.id);
+      const own = byNamespace.get(entry.namespace) ?? Number.POSITIVE_INFINITY;
+      const isLater = [...byNamespace.values()].some((since) => since !== undefined && since < own);
+      return isLater || foreign(entry).length > 0;
+    },
+  };
 }
 
 /** AKS sets it on every node. */

@@ -5,7 +5,7 @@ import type { Binding, Exception, Identity, IdentityGrant } from '../../cache/in
 import { OwnerIndex } from '../../cache/index/owner-index.ts';
 import { IdentityOwners } from '../../nmi/grants/identity-owners.ts';
 import { UpstreamResolver } from '../../nmi/grants/resolve-upstream.ts';
-import { Doubts, type IdEntry, type Surroundings } from './grant-doubts.ts';
+import { createDoubts, type IdEntry, type Surroundings } from './grant-doubts.ts';
 
 export interface ClusterObjects extends Surroundings {
   readonly identities: readonly Identity[];
@@ -44,7 +44,7 @@ export function neededGrants(objects: ClusterObjects): NeededGrants {
   const index = new OwnerIndex();
   index.grants.replace(objects.grants);
   const owners = new IdentityOwners(index, 'enforce');
-  const doubts = new Doubts(objects.identities, objects.grants, objects);
+  const doubts = createDoubts(objects.identities, objects.grants, objects);
   const lacking = Map.groupBy(usesOf(objects, owners), ({ namespace }) => namespace);
   const excepted = new Set(
     objects.exceptions
@@ -57,22 +57,16 @@ export function neededGrants(objects: ClusterObjects): NeededGrants {
     const own = lacking.get(namespace) ?? [];
     const isOdd = own.some((each) => doubts.isOdd(each));
     const idsOf = (field: Use['field']): readonly NeededId[] => {
-      const byId = Map.groupBy(
-        own.filter((each) => each.field === field),
-        ({ id }) => id,
-      );
-      return [...byId]
-        .toSorted(([one], [other]) => (one < other ? -1 : 1))
-        .map(([id, uses]) => {
-          const selectors = uses.flatMap((each) => each.selectors);
-          const found = doubts.about({ namespace, field, id }, selectors);
-          const odd = isOdd ? ['the namespace names an identity of others'] : [];
-          return {
-            id,
-            usedBy: [...new Set(uses.map(({ name }) => name))].toSorted(),
-            doubts: found.length > 0 ? found : odd,
-          };
-        });
+      const ofField = own.filter((each) => each.field === field);
+      const byId = Map.groupBy(ofField, ({ id }) => id);
+      return [...byId.keys()].toSorted().map((id) => {
+        const uses = byId.get(id) ?? [];
+        const selectors = uses.flatMap((each) => each.selectors);
+        const found = doubts.about({ namespace, field, id }, selectors);
+        const odd = isOdd ? ['the namespace names an identity of others'] : [];
+        const usedBy = [...new Set(uses.map(({ name }) => name))].toSorted();
+        return { id, usedBy, doubts: found.length > 0 ? found : odd };
+      });
     };
     return {
       name: freeName(namespace, objects.grants),

@@ -8,7 +8,6 @@ import {
   recordsAt,
   metadataOf,
   specOf,
-  stringsAt,
   templateOf,
   titleOf,
   type RawObject,
@@ -21,7 +20,7 @@ export function findOwnerLabels(workloads: readonly RawObject[]): readonly Findi
     const label = labelsOf(workload).get(bindingLabel);
     const template = templateOf(workload);
     if (label === undefined || template === undefined) return [];
-    if (stringsAt(asRecord(template['metadata']), 'labels').has(bindingLabel)) return [];
+    if (labelsOf(template).has(bindingLabel)) return [];
     // A Job of a CronJob has the labels that the CronJob gave it.
     if (recordsAt(metadataOf(workload), 'ownerReferences').length > 0) return [];
     const title = `${stringAt(workload, 'kind')} ${titleOf(workload)}`;

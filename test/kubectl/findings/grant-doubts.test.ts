@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { Doubts, few } from '../../../src/kubectl/findings/grant-doubts.ts';
+import { createDoubts, few } from '../../../src/kubectl/findings/grant-doubts.ts';
 import { createIdentity, createIdentityGrant } from '../../support/cache-objects.ts';
 
 const id = '22729e47-74ce-4b43-8eea-000000000001';
@@ -10,7 +10,7 @@ const entry = { namespace: 'thief', field: 'clientIDs', id } as const;
 describe('doubts about an entry of a grant', () => {
   it('are about a namespace that another one was before, and no other', () => {
     const oddAfter = (own: number, other: number): boolean =>
-      new Doubts(
+      createDoubts(
         [
           createIdentity({ namespace: 'thief', name: 'a', clientId: id, createdAtWallMs: own }),
           createIdentity({ namespace: 'thief', name: 'b', clientId: id, createdAtWallMs: own + 9 }),
@@ -26,7 +26,9 @@ describe('doubts about an entry of a grant', () => {
 
   it('know no grant that gives nothing to anybody', () => {
     const about = (...namespaces: readonly string[]) =>
-      new Doubts([], [createIdentityGrant({ namespaces, clientIds: [id] })], nothing).isOdd(entry);
+      createDoubts([], [createIdentityGrant({ namespaces, clientIds: [id] })], nothing).isOdd(
+        entry,
+      );
     assert.equal(about(), false);
     assert.equal(about('shop'), true);
   });
