@@ -58,7 +58,7 @@ export const addExplain: AddVerb = (parser, start) =>
         .example('$0 explain deploy/web -n shop', 'the same for the newest pod of a Deployment')
         .example('$0 explain ip 10.244.1.7', 'the same for the pod with that address'),
     (flags) =>
-      start(flags, (context) => {
+      start(flags, async (context) => {
         if (context.allNamespaces) {
           throw usageError(
             'explain is about one object, and -A is given',
@@ -66,9 +66,8 @@ export const addExplain: AddVerb = (parser, start) =>
           );
         }
         const [kind, name] = parseTarget(flags.what, flags.name);
-        if (kind === 'Pod') return explainPod(context, name, flags);
-        if (kind === 'ip') return explainIp(context, name, flags);
-        return explainWorkload(context, kind, name, flags);
+        const find = kind === 'Pod' ? podByName : kind === 'ip' ? podByIp : podOfWorkload;
+        return report(context, await find(context, name, kind), flags);
       }),
   );
 
@@ -102,7 +101,10 @@ interface PodFlags {
   readonly strict: boolean;
 }
 
-async function explainPod(context: VerbContext, name: string, flags: PodFlags): Promise<ExitCode> {
+/** The pod, with the objects of its namespace. */
+type Target = readonly [pod: RawObject, nearby: Nearby];
+
+async function podByName(context: VerbContext, name: string): Promise<Target> {
   const { kubectl, namespace } = context;
   const [read, nearby] = await Promise.allSettled([
     kubectl.get('pods', namespace ?? '', name),
@@ -113,10 +115,10 @@ async function explainPod(context: VerbContext, name: string, flags: PodFlags): 
     throw await noSuchPod(context, name, settledValue(nearby));
   }
   const title = namespace === undefined ? name : `${namespace}/${name}`;
-  return report(context, valueOf(pod, `get pod ${title}`), settledValue(nearby), flags);
+  return [valueOf(pod, `get pod ${title}`), settledValue(nearby)];
 }
 
-async function explainIp(context: VerbContext, text: string, flags: PodFlags): Promise<ExitCode> {
+async function podByIp(context: VerbContext, text: string): Promise<Target> {
   const ip = canonicalIp(text);
   if (ip === undefined) throw usageError(`${text} is no IP address`, 'Write it as 10.244.1.7.');
   const fields = `status.podIP=${ip}`;
@@ -135,23 +137,23 @@ async function explainIp(context: VerbContext, text: string, flags: PodFlags): P
       'An address of a node belongs to pods on the host network; name such a pod instead.',
     );
   }
-  return report(context, pod, await readNearby(context, namespaceOf(pod)), flags);
+  return [pod, await readNearby(context, namespaceOf(pod))];
 }
 
 /** One pod of a workload: they have the same template. */
-async function explainWorkload(
-  context: VerbContext,
-  kind: string,
-  name: string,
-  flags: PodFlags,
-): Promise<ExitCode> {
+async function podOfWorkload(context: VerbContext, name: string, kind: string): Promise<Target> {
   const { kubectl, namespace, io } = context;
   const nearby = await readNearby(context, namespace ?? ofContext);
   const workload = nearby.workloads.find((each) => each['kind'] === kind && nameOf(each) === name);
   if (workload === undefined) throw await noSuchWorkload(context, kind, name, nearby);
   const scope = namespaceOf(workload);
   const read = valueOf(await kubectl.list('pods', scope), `list pods in namespace ${scope}`);
-  const pods = read.filter((each) => ownersOf(each, [workload]).length > 0).toSorted(byAge);
+  const sinceOf = (each: RawObject) => stringAt(metadataOf(each), 'creationTimestamp');
+  const pods = read
+    .filter((each) => ownersOf(each, [workload]).length > 0)
+    // The newest first: the one that a change of the template has made.
+    // No mutation: sorting only depends on whether the result is negative.
+    .toSorted((one, other) => (sinceOf(one) < sinceOf(other) ? 1 : -1));
   const pod = pods.find((each) => !hasEnded(each)) ?? pods[0];
   const title = `${kind} ${titleOf(workload)}`;
   if (pod === undefined) {
@@ -159,20 +161,12 @@ async function explainWorkload(
     throw failedError(`${title} has no pod`, step);
   }
   if (pods.length > 1) io.stderr(`${title} has ${pods.length} pods; this is ${nameOf(pod)}.\n`);
-  return report(context, pod, nearby, flags);
-}
-
-/** The newest first: the one that a change of the template has made. */
-function byAge(one: RawObject, other: RawObject): number {
-  const [a, b] = [one, other].map((each) => stringAt(metadataOf(each), 'creationTimestamp'));
-  // No mutation: sorting only depends on whether the result is negative.
-  return (a ?? '') < (b ?? '') ? 1 : -1;
+  return [pod, nearby];
 }
 
 async function report(
   context: VerbContext,
-  pod: RawObject,
-  nearby: Nearby,
+  [pod, nearby]: Target,
   flags: PodFlags,
 ): Promise<ExitCode> {
   const nowWallMs = context.io.wallMs();
@@ -191,26 +185,12 @@ async function report(
   }
   const { verdict, ...rest } = assessed;
   const { kind, summary } = verdict;
-  const node = stringAt(specOf(pod), 'nodeName');
-  const answer = {
-    kind: 'PodExplanation',
-    pod: titleOf(pod),
-    node,
-    verdict: kind,
-    summary,
-    ...rest,
-  };
+  const ofPod = { pod: titleOf(pod), node: stringAt(specOf(pod), 'nodeName') };
+  const answer = { kind: 'PodExplanation', ...ofPod, verdict: kind, summary, ...rest };
   print(context, answer, () => renderAssessment(assessed, flags));
   const isFine = kind === 'granted' && !(flags.strict && rest.unread.length > 0);
   return isFine ? exitCodes.ok : exitCodes.findings;
 }
-
-const verdictWords = {
-  granted: 'GRANTED',
-  refused: 'REFUSED',
-  'not-ready': 'NOT READY',
-  unknown: 'UNKNOWN',
-} as const;
 
 function renderAssessment(
   { verdict: { kind, summary }, explanation, findings, unread }: Assessment,
@@ -221,7 +201,7 @@ function renderAssessment(
   const next =
     kind === 'granted' ? ` A token shows it: kubectl nmi test --pod ${name} -n ${namespace}` : '';
   return [
-    `pod ${namespace}/${name}: ${verdictWords[kind]}, ${summary}`,
+    `pod ${namespace}/${name}: ${kind.toUpperCase().replace('-', ' ')}, ${summary}`,
     ...countUnread(unread).map((line) => `  ${line}${next}`),
     row('node', explanation.node.name || 'none yet'),
     row('account', serviceAccount),
