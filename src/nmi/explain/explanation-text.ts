@@ -20,19 +20,13 @@ import { describeAges } from '../kube/watch/watch-report.ts';
 import { credentialKinds } from '../sources/entra/credentials/kinds.ts';
 
 export function renderExplanation(explanation: Explanation): string {
-  const lines = [...bodyOf(explanation), renderHealth(explanation.node)];
-  return `${lines.join('\n')}\n`;
-}
-
-function bodyOf(explanation: Explanation): readonly string[] {
-  switch (explanation.kind) {
-    case 'pod':
-      return renderPod(explanation);
-    case 'node':
-      return renderNode(explanation);
-    case 'no-pod':
-      return [sentence(explanation.problem)];
-  }
+  const lines =
+    explanation.kind === 'pod'
+      ? renderPod(explanation)
+      : explanation.kind === 'node'
+        ? renderNode(explanation)
+        : [sentence(explanation.problem)];
+  return `${[...lines, renderHealth(explanation.node)].join('\n')}\n`;
 }
 
 function renderPod(explanation: PodExplanation): readonly string[] {
@@ -45,7 +39,10 @@ function renderPod(explanation: PodExplanation): readonly string[] {
     ...renderFacts(explanation),
     ...requests.map((request) => renderRequest(request, identities)),
     ...block('clients', explanation.clients.map(printable)),
-    ...block('known by', (explanation.identifiedBy ?? []).map(renderIdentifiedBy)),
+    ...block(
+      'known by',
+      (explanation.identifiedBy ?? []).map((by) => identifiedByWords[by]),
+    ),
     ...renderFindings(explanation.findings).map((line) => `  ${toLine(line)}`),
   ];
 }
@@ -77,16 +74,11 @@ export function renderFacts(explanation: PodExplanation): readonly string[] {
   ];
 }
 
-function renderIdentifiedBy(by: IdentifiedBy): string {
-  switch (by) {
-    case 'cgroup':
-      return 'cgroup: the eBPF programs recorded the connection';
-    case 'link':
-      return 'link: no record (a sandbox, NAT in the pod, or a proxy of another pod); address and network link';
-    case 'address':
-      return 'address';
-  }
-}
+const identifiedByWords: Readonly<Record<IdentifiedBy, string>> = {
+  cgroup: 'cgroup: the eBPF programs recorded the connection',
+  link: 'link: no record (a sandbox, NAT in the pod, or a proxy of another pod); address and network link',
+  address: 'address',
+};
 
 function renderAddresses({ pod, addresses }: PodExplanation): readonly string[] {
   if (pod.hostNetwork) return [row('address', `${list(pod.ips)}, the node's own`)];

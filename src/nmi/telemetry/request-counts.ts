@@ -25,54 +25,48 @@ interface Labels {
   readonly identity: string;
 }
 
-export class RequestCounts {
-  readonly #metrics: Metrics;
-  readonly #byIdentity: boolean;
-  readonly #namespaces = new BoundedLabel(maxNamespaces);
-  readonly #identities = new Map<string, BoundedLabel>();
-  readonly #allIdentities = new BoundedLabel(maxIdentities);
-  readonly #hits = new Map<string, HitCount & { readonly labels: Labels }>();
+export type RequestCounts = ReturnType<typeof createRequestCounts>;
 
-  /** @param byIdentity also fills `nmi_identity_token_requests_total`. */
-  constructor(metrics: Metrics, byIdentity: boolean) {
-    this.#metrics = metrics;
-    this.#byIdentity = byIdentity;
-    metrics.onScrape(() => {
-      for (const count of this.#hits.values()) {
-        this.#inc(count.labels, 'ok', count.hits);
-        metrics.inc('nmi_requests_total', { route: 'token', reason: 'ok' }, count.hits);
-        metrics.inc('nmi_token_cache_requests_total', { outcome: 'hit' }, count.hits);
-        count.hits = 0;
-      }
-    });
-  }
+/** @param byIdentity also fills `nmi_identity_token_requests_total`. */
+export function createRequestCounts(metrics: Metrics, byIdentity: boolean) {
+  const namespaces = new BoundedLabel(maxNamespaces);
+  const identities = new Map<string, BoundedLabel>();
+  const allIdentities = new BoundedLabel(maxIdentities);
+  const hits = new Map<string, HitCount & { readonly labels: Labels }>();
 
-  ofHits(pod: OfPod, identity: ObjectName | undefined): HitCount {
-    const labels = this.#labelsOf(pod, identity);
-    const key = `${labels.namespace} ${labels.identity}`;
-    const known = this.#hits.get(key) ?? { labels, hits: 0 };
-    this.#hits.set(key, known);
-    return known;
-  }
-
-  add(pod: OfPod, identity: ObjectName | undefined, reason: Reason): void {
-    this.#inc(this.#labelsOf(pod, identity), reason, 1);
-  }
-
-  #inc({ namespace, identity }: Labels, reason: Reason, by: number): void {
-    this.#metrics.inc('nmi_token_requests_total', { namespace, reason }, by);
+  function inc({ namespace, identity }: Labels, reason: Reason, by: number): void {
+    metrics.inc('nmi_token_requests_total', { namespace, reason }, by);
     if (identity === '') return;
-    const labels = { namespace, identity, reason };
-    this.#metrics.inc('nmi_identity_token_requests_total', labels, by);
+    metrics.inc('nmi_identity_token_requests_total', { namespace, identity, reason }, by);
   }
 
-  #labelsOf(pod: OfPod, identity: ObjectName | undefined): Labels {
-    const label = pod === undefined ? noPod : this.#namespaces.of(pod.namespace);
-    if (!this.#byIdentity || identity === undefined) return { namespace: label, identity: '' };
-    const ofNamespace = this.#identities.get(label) ?? new BoundedLabel(maxOfNamespace);
-    this.#identities.set(label, ofNamespace);
+  function labelsOf(pod: OfPod, identity: ObjectName | undefined): Labels {
+    const label = pod === undefined ? noPod : namespaces.of(pod.namespace);
+    if (!byIdentity || identity === undefined) return { namespace: label, identity: '' };
+    const ofNamespace = identities.get(label) ?? new BoundedLabel(maxOfNamespace);
+    identities.set(label, ofNamespace);
     const name = ofNamespace.of(identity.name);
-    const isOther = name === 'other' || this.#allIdentities.of(`${label}/${name}`) === 'other';
+    const isOther = name === 'other' || allIdentities.of(`${label}/${name}`) === 'other';
     return { namespace: label, identity: isOther ? 'other' : name };
   }
+
+  metrics.onScrape(() => {
+    for (const count of hits.values()) {
+      inc(count.labels, 'ok', count.hits);
+      metrics.inc('nmi_requests_total', { route: 'token', reason: 'ok' }, count.hits);
+      metrics.inc('nmi_token_cache_requests_total', { outcome: 'hit' }, count.hits);
+      count.hits = 0;
+    }
+  });
+  return {
+    ofHits(pod: OfPod, identity: ObjectName | undefined): HitCount {
+      const labels = labelsOf(pod, identity);
+      const key = `${labels.namespace} ${labels.identity}`;
+      const known = hits.get(key) ?? { labels, hits: 0 };
+      hits.set(key, known);
+      return known;
+    },
+    add: (pod: OfPod, identity: ObjectName | undefined, reason: Reason) =>
+      inc(labelsOf(pod, identity), reason, 1),
+  };
 }

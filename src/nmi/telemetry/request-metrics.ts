@@ -7,7 +7,7 @@ import { hostTokenPath, tokenPath } from '../server/route.ts';
 import type { Observe } from './bound-histogram.ts';
 import type { Metrics } from './metrics.ts';
 import type { Renderer } from './renderer.ts';
-import { RequestCounts } from './request-counts.ts';
+import { createRequestCounts, type RequestCounts } from './request-counts.ts';
 
 /** Reasons for callers that are no known pod; the replaced system counted these. */
 const unknownCallers: ReadonlySet<string> = new Set(['pod_unknown', 'pod_ambiguous']);
@@ -19,7 +19,7 @@ export class RequestMetrics implements Renderer {
 
   constructor(metrics: Metrics, byIdentity: boolean) {
     this.#metrics = metrics;
-    this.#counts = new RequestCounts(metrics, byIdentity);
+    this.#counts = createRequestCounts(metrics, byIdentity);
   }
 
   render(record: RequestRecord): void {

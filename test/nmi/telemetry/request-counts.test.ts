@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { createMetrics } from '../../../src/nmi/telemetry/metrics.ts';
-import { RequestCounts } from '../../../src/nmi/telemetry/request-counts.ts';
+import { createRequestCounts } from '../../../src/nmi/telemetry/request-counts.ts';
 
 function open(byIdentity: boolean) {
   const metrics = createMetrics();
-  const counts = new RequestCounts(metrics, byIdentity);
+  const counts = createRequestCounts(metrics, byIdentity);
   const series = async (metric: string) =>
     (await metrics.render()).split('\n').filter((line) => line.startsWith(`${metric}{`));
   return { counts, series };
