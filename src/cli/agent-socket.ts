@@ -22,9 +22,7 @@ export async function askAgent(io: Io, verb: string, target: string): Promise<Re
     if (code === 'ABORT_ERR' || code === 'ECONNRESET') {
       return fail(io, verb, `the agent did not answer (${code})`, exitCodes.failed);
     }
-    const problem =
-      `no agent answers at ${socketPath} (${code}): it is not running here, is another user's, cannot ` +
-      'write there (its log says so) or has another NMI_EXPLAIN_SOCKET';
+    const problem = `no agent answers at ${socketPath} (${code}): it is not running here, is another user's, cannot write there (its log says so) or has another NMI_EXPLAIN_SOCKET`;
     return fail(io, verb, problem, exitCodes.unavailable);
   }
 }

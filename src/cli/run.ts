@@ -53,9 +53,5 @@ async function kubenetProblem(config: Config): Promise<string | undefined> {
   if (config.allowKubenet) return undefined;
   const found = await findKubenet(config.kubeletConfigPath);
   if (found === undefined) return undefined;
-  return (
-    `AAD Pod Identity is not supported for Kubenet: ${found}, and on such a node a pod can take ` +
-    'over the address, and so the identity, of another (CVE-2021-1677). Drop NET_RAW from the ' +
-    'pods and start with --allow-network-plugin-kubenet, or use another network plugin.'
-  );
+  return `AAD Pod Identity is not supported for Kubenet: ${found}, and on such a node a pod can take over the address, and so the identity, of another (CVE-2021-1677). Drop NET_RAW from the pods and start with --allow-network-plugin-kubenet, or use another network plugin.`;
 }

@@ -171,9 +171,7 @@ function ofWorkloadIdentity(
   if (label === undefined) return [];
   return oneFinding('workload_identity_too', {
     object: objectOf(pod),
-    text:
-      `The pod has the label ${bindingLabel} and is set up for Workload Identity as well: SDKs take the ` +
-      `application of its service account${clientId === undefined ? '' : ` (${clientId})`} first.`,
+    text: `The pod has the label ${bindingLabel} and is set up for Workload Identity as well: SDKs take the application of its service account${clientId === undefined ? '' : ` (${clientId})`} first.`,
   });
 }
 

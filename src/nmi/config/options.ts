@@ -182,10 +182,7 @@ const table = {
       isOfConditions: true,
       type: choice(['off', 'warn', 'enforce']),
       default: 'warn',
-      help:
-        'What happens to an AzureIdentity that no AzureIdentityGrant gives to its namespace: `enforce` refuses ' +
-        'it, `warn` serves and reports it, `off` serves it. Without `enforce`, everyone who can write an ' +
-        'AzureIdentity gets any identity of the node.',
+      help: 'What happens to an AzureIdentity that no AzureIdentityGrant gives to its namespace: `enforce` refuses it, `warn` serves and reports it, `off` serves it. Without `enforce`, everyone who can write an AzureIdentity gets any identity of the node.',
     },
   },
   Upstream: {
@@ -436,8 +433,7 @@ const ignored = {
   'it tuned the wait loop of standard mode':
     'retry-attempts-for-created= retry-attempts-for-assigned= find-identity-retry-interval=',
   'logs go to standard output':
-    'logtostderr alsologtostderr skip_headers skip_log_headers add_dir_header one_output ' +
-    'vmodule= stderrthreshold= log_dir= log_file= log_file_max_size= log_backtrace_at=',
+    'logtostderr alsologtostderr skip_headers skip_log_headers add_dir_header one_output vmodule= stderrthreshold= log_dir= log_file= log_file_max_size= log_backtrace_at=',
 };
 
 /** Flags of the replaced system that change nothing here: accepted, and logged at start. */

@@ -44,9 +44,7 @@ export function findingsOfPod(facts: PodFacts, state: State): readonly Finding[]
       createFinding('caller_throttled', {
         object,
         severity: 'warning',
-        text:
-          `It ${throttleTexts[limit]}, ${count} times in the last minutes, the last time ` +
-          `${Math.round(agoMs / 1_000)} s ago.`,
+        text: `It ${throttleTexts[limit]}, ${count} times in the last minutes, the last time ${Math.round(agoMs / 1_000)} s ago.`,
       }),
     ),
   ];
@@ -96,9 +94,7 @@ function ofBound(object: string, { pod, oldest }: PodFacts, index: GrantIndex): 
       : oneFinding('selector_unusable', {
           object,
           severity: 'warning',
-          text:
-            `Of the AzureIdentityBindings with the selector "${printable(label)}" the ` +
-            `${maxBindingsOfLabel} oldest count; ${surplusBindings} more do not.`,
+          text: `Of the AzureIdentityBindings with the selector "${printable(label)}" the ${maxBindingsOfLabel} oldest count; ${surplusBindings} more do not.`,
           fix: 'Delete some of them.',
         })),
     ...danglingBindings.flatMap((binding) => ofDangling(binding, index)),
@@ -174,8 +170,7 @@ function nearBindings(pod: Pod, label: string, index: GrantIndex): readonly stri
     ),
     ...nameFew(elsewhere).map(
       (binding) =>
-        `AzureIdentityBinding ${fullName(binding)} has that selector, but only bindings in namespace ` +
-        `${pod.namespace} count for this pod.`,
+        `AzureIdentityBinding ${fullName(binding)} has that selector, but only bindings in namespace ${pod.namespace} count for this pod.`,
     ),
     ...(inNamespace > 0 ? [] : [`Namespace ${pod.namespace} has no AzureIdentityBinding at all.`]),
   ];

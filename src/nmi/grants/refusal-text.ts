@@ -59,28 +59,16 @@ function textOfCaller(facts: CallerFacts): string {
         : `The agent has not read the pods of this node: ${facts.why}. Retry.`;
     case 'stale': {
       const why = facts.why === undefined ? '' : `: ${facts.why}`;
-      return (
-        `Pod information for this node is stale, so the pod at ${facts.ip} cannot be identified; ` +
-        `the agent is reading it from the Kubernetes API${why}. Retry.`
-      );
+      return `Pod information for this node is stale, so the pod at ${facts.ip} cannot be identified; the agent is reading it from the Kubernetes API${why}. Retry.`;
     }
     case 'shared-address':
       return `More than one running pod of this node has the address ${facts.ip}. Retry later.`;
     case 'unknown-address':
-      return (
-        `No running pod of this node has the address ${facts.ip}` +
-        `${facts.why === undefined ? '' : `, but ${facts.why}`}. Retry.`
-      );
+      return `No running pod of this node has the address ${facts.ip}${facts.why === undefined ? '' : `, but ${facts.why}`}. Retry.`;
     case 'other-cgroup':
-      return (
-        `This connection has the address ${facts.ip}, but a process opened it that is not of the pod ` +
-        'with this address: a new pod that the agent has not received yet, or a proxy of another pod. Retry.'
-      );
+      return `This connection has the address ${facts.ip}, but a process opened it that is not of the pod with this address: a new pod that the agent has not received yet, or a proxy of another pod. Retry.`;
     case 'misplaced-address':
-      return (
-        `This connection comes from ${facts.ip}, but by another network link than that of the pod ` +
-        'with this address. The agent waits for the Kubernetes API to name its pod. Retry.'
-      );
+      return `This connection comes from ${facts.ip}, but by another network link than that of the pod with this address. The agent waits for the Kubernetes API to name its pod. Retry.`;
     case 'unknown-name':
       return 'No such pod on this node. Retry.';
   }
@@ -92,16 +80,9 @@ function textOfUnattested(refusedBy: 'shared-link' | 'option' | undefined): stri
     case undefined:
       return `${what}, and its source address is not that of a pod.`;
     case 'shared-link':
-      return (
-        `${what}, as behind a proxy or NAT inside the pod or from a sandboxed runtime, and pods of ` +
-        'this node share a network link, so its address proves nothing. Use --redirect=iptables, or a ' +
-        'network with a link for each pod.'
-      );
+      return `${what}, as behind a proxy or NAT inside the pod or from a sandboxed runtime, and pods of this node share a network link, so its address proves nothing. Use --redirect=iptables, or a network with a link for each pod.`;
     case 'option':
-      return (
-        `${what}, as behind NAT inside the pod or from a sandboxed runtime, and this agent refuses ` +
-        'such callers (--unrecorded-callers=refuse).'
-      );
+      return `${what}, as behind NAT inside the pod or from a sandboxed runtime, and this agent refuses such callers (--unrecorded-callers=refuse).`;
   }
 }
 
@@ -118,15 +99,11 @@ function wordsOfPod(facts: PodFacts, pod: Pod): Words {
       return { text: 'The service account of this pod is being read. Retry.' };
     case 'old-rights':
       return {
-        text:
-          `Without the Kubernetes API no pod of this node gets a token any more: its rights are ${facts.problem}. ` +
-          'Retry.',
+        text: `Without the Kubernetes API no pod of this node gets a token any more: its rights are ${facts.problem}. Retry.`,
       };
     case 'host-network':
       return {
-        text:
-          `Access denied: ${who} is on the host network, and such pods get no tokens on this node ` +
-          '(--host-network=refuse).',
+        text: `Access denied: ${who} is on the host network, and such pods get no tokens on this node (--host-network=refuse).`,
       };
     case 'no-imds':
       return notFound(
@@ -134,9 +111,7 @@ function wordsOfPod(facts: PodFacts, pod: Pod): Words {
       );
     case 'account-unavailable':
       return {
-        text:
-          `The service account of this pod, ${fullName(facts.account)}, cannot be read: the ` +
-          'Kubernetes API is not available. Retry.',
+        text: `The service account of this pod, ${fullName(facts.account)}, cannot be read: the Kubernetes API is not available. Retry.`,
       };
     case 'account-unreadable':
       return notFound(
@@ -145,14 +120,12 @@ function wordsOfPod(facts: PodFacts, pod: Pod): Words {
       );
     case 'account-unannotated':
       return notFound(
-        `${who} has no label "${bindingLabel}", and its service account ` +
-          `${fullName(facts.account)} has no annotation "azure.workload.identity/client-id".`,
+        `${who} has no label "${bindingLabel}", and its service account ${fullName(facts.account)} has no annotation "azure.workload.identity/client-id".`,
         'Set one of them.',
       );
     case 'account-selector':
       return notFound(
-        `the service account of ${who} does not name the ` +
-          `${facts.selector.kind} "${printable(facts.selector.value)}".`,
+        `the service account of ${who} does not name the ${facts.selector.kind} "${printable(facts.selector.value)}".`,
       );
     case 'object-id':
       return notFound(`no identity of ${who} has the object_id "${printable(facts.objectId)}".`);
@@ -215,15 +188,13 @@ function wordsOfGrant(grant: ChoiceRefusal, meant: string | undefined, pod: Pod)
         );
       }
       return notFound(
-        `${labelled} AzureIdentityBinding ${list(foreign.map(({ name }) => name))} with that selector ` +
-          `is not for its service account "${printable(serviceAccount)}".`,
+        `${labelled} AzureIdentityBinding ${list(foreign.map(({ name }) => name))} with that selector is not for its service account "${printable(serviceAccount)}".`,
         `Run the pod under "${printable(first.serviceAccount)}", or change spec.serviceAccount.`,
       );
     }
     case 'identity_missing':
       return notFound(
-        `${who} is bound by ${list(grant.bindingNames)}, but namespace ` +
-          `${namespace} has no AzureIdentity ${list(grant.missingIdentityNames)}.`,
+        `${who} is bound by ${list(grant.bindingNames)}, but namespace ${namespace} has no AzureIdentity ${list(grant.missingIdentityNames)}.`,
         fixOfName(grant.missingIdentityNames[0] ?? '', meant, namespace),
       );
     case 'selector_not_bound': {
@@ -232,17 +203,12 @@ function wordsOfGrant(grant: ChoiceRefusal, meant: string | undefined, pod: Pod)
           ? ''
           : ` AzureIdentity ${list(grant.missingIdentityNames)} is bound too but does not exist.`;
       return notFound(
-        `no identity of ${who} has the ${grant.selector.kind} ` +
-          `"${printable(grant.selector.value)}"; bound by label ${bindingLabel}=${grant.label}: ` +
-          `${list(grant.identityNames)}.${missing}`,
+        `no identity of ${who} has the ${grant.selector.kind} "${printable(grant.selector.value)}"; bound by label ${bindingLabel}=${grant.label}: ${list(grant.identityNames)}.${missing}`,
       );
     }
     case 'identity_ambiguous':
       return {
-        text:
-          'Multiple user assigned identities exist, please specify the clientId / resourceId of the ' +
-          `identity in the token request; ${who} is bound to ${list(grant.identityNames)} with ` +
-          `client ids ${list(grant.clientIds)}.`,
+        text: `Multiple user assigned identities exist, please specify the clientId / resourceId of the identity in the token request; ${who} is bound to ${list(grant.identityNames)} with client ids ${list(grant.clientIds)}.`,
       };
   }
 }

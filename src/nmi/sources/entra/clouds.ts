@@ -101,9 +101,7 @@ export function resolveAuthority(question: AuthorityQuestion): AuthorityResult {
   const allowed = [...allowedHosts, ...cloudNames.map((name) => rows[name].hosts[0])];
   return {
     ok: false,
-    problem:
-      `has the spec.adEndpoint ${printable(adEndpoint).slice(0, 80)}, which is not allowed ` +
-      `(see --entra-authority); allowed are ${allowed.join(', ')}`,
+    problem: `has the spec.adEndpoint ${printable(adEndpoint).slice(0, 80)}, which is not allowed (see --entra-authority); allowed are ${allowed.join(', ')}`,
   };
 }
 
@@ -116,9 +114,7 @@ function misshapen(adEndpoint: string): AuthorityResult {
   const named = adEndpoint.includes('@') ? '' : ` ${printable(adEndpoint).slice(0, 80)}`;
   return {
     ok: false,
-    problem:
-      `has the spec.adEndpoint${named}, which is not an origin; allowed are origins like ` +
-      `${cloudOf('public').authority}, without path, query or user name`,
+    problem: `has the spec.adEndpoint${named}, which is not an origin; allowed are origins like ${cloudOf('public').authority}, without path, query or user name`,
   };
 }
 

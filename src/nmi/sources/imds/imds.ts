@@ -137,9 +137,7 @@ export function classifyAnswer(
   }
   if (isLoop(status, body)) {
     return down(
-      'the instance metadata endpoint is this agent itself; --metadata-ip and --metadata-port ' +
-        'must name the real one, and no redirect may catch the agent: programs of an earlier one ' +
-        'that are still pinned on the node are taken away by nmi redirect remove',
+      'the instance metadata endpoint is this agent itself; --metadata-ip and --metadata-port must name the real one, and no redirect may catch the agent: programs of an earlier one that are still pinned on the node are taken away by nmi redirect remove',
     );
   }
   // 404 and 410 mean "being updated" on this protocol, not "no such thing".
@@ -209,8 +207,7 @@ function renderPath({ identity, resource, bypassCache }: NodeRequest): string {
       ? ''
       : `&${selectorNames[identity.kind]}=${encodeURIComponent(identity.value)}`;
   return (
-    `/metadata/identity/oauth2/token?api-version=${apiVersion}` +
-    `&resource=${encodeURIComponent(resource)}${named}` +
+    `/metadata/identity/oauth2/token?api-version=${apiVersion}&resource=${encodeURIComponent(resource)}${named}` +
     (bypassCache === true ? '&bypass_cache=true' : '')
   );
 }

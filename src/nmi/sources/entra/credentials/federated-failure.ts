@@ -36,8 +36,7 @@ export function failureOfToken(
       );
     case 'forbidden':
       return invalid(
-        `The agent may not have a token of ${account}. Allow its own service account to create ` +
-          'serviceaccounts/token, and see that no admission policy denies it',
+        `The agent may not have a token of ${account}. Allow its own service account to create serviceaccounts/token, and see that no admission policy denies it`,
         outcome.said,
       );
     case 'refused':
@@ -59,14 +58,11 @@ export function failureOfAccount(
   switch (outcome.kind) {
     case 'no_service_account':
       return invalid(
-        `With spec.federation node the agent's own service account is the subject, and the API ` +
-          `server authenticates the agent as ${printable(outcome.username)}, which is none. Run it under ` +
-          'a service account',
+        `With spec.federation node the agent's own service account is the subject, and the API server authenticates the agent as ${printable(outcome.username)}, which is none. Run it under a service account`,
       );
     case 'forbidden':
       return invalid(
-        'The agent may not read its own user name. Allow its service account to create ' +
-          'selfsubjectreviews of authentication.k8s.io',
+        'The agent may not read its own user name. Allow its service account to create selfsubjectreviews of authentication.k8s.io',
         outcome.said,
       );
     case 'unavailable':

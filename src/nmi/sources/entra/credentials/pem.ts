@@ -36,8 +36,7 @@ function readKey(block: Block): KeyObject {
   if (block.label === 'ENCRYPTED PRIVATE KEY' || block.body.includes('DEK-Info:')) {
     throw new KeyFileError(
       'UNSUPPORTED',
-      'has an encrypted private key, which is read from PKCS#12 only; convert it: ' +
-        'openssl pkcs12 -export -in OLD -out NEW',
+      'has an encrypted private key, which is read from PKCS#12 only; convert it: openssl pkcs12 -export -in OLD -out NEW',
     );
   }
   switch (block.label) {

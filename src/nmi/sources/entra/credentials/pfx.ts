@@ -162,7 +162,6 @@ function unsupported(oid: unknown): KeyFileError {
     'UNSUPPORTED',
     named.startsWith(bagOids)
       ? `contains more than keys and certificates (a bag of type${named}); export it again without that`
-      : `uses the encryption${named}, which is not supported; export it again: openssl pkcs12 -legacy ` +
-          '-nodes -in OLD | openssl pkcs12 -export -out NEW',
+      : `uses the encryption${named}, which is not supported; export it again: openssl pkcs12 -legacy -nodes -in OLD | openssl pkcs12 -export -out NEW`,
   );
 }

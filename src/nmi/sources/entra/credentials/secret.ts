@@ -26,8 +26,7 @@ export function makeClientSecret(
     return invalidCredential(
       data.size === 0
         ? `${title} has no data; put the client secret under the key "${secretKey}"`
-        : `${title} has no key "${secretKey}", and of its keys (${listKeys(data)}) none can be ` +
-            'preferred',
+        : `${title} has no key "${secretKey}", and of its keys (${listKeys(data)}) none can be preferred`,
     );
   }
   const text = parseUtf8(bytes);
