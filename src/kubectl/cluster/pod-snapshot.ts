@@ -5,48 +5,26 @@
  */
 import { stringAt } from '../../base/json-value.ts';
 import { namespaceOf, specOf, titleOf, type RawObject } from '../base/object.ts';
-import { valueOf, type KindLists, type ofContext, type Read } from '../transport/kubectl.ts';
+import type { ofContext, Read } from '../transport/kubectl.ts';
 import { defaultConfig, type AgentView } from './agents.ts';
 import { createClusterState } from './cluster-state.ts';
-import { identityGrants, identityResources, workloadResources } from './resources.ts';
-import { optionalKinds, type Snapshot } from './snapshot.ts';
+import { identityResources } from './resources.ts';
+import { nearbyKinds, nearbyOf, type Nearby, type Snapshot } from './snapshot.ts';
 import { agentSelector, chooseAgents, isLabeled, type AgentAccess } from './trusted-agents.ts';
-import { losses, mergeUnread, valueOrUnread, type Unread } from './unread.ts';
-
-/** The objects of a namespace, without its pods. */
-export type Nearby = Omit<Snapshot, 'pods' | 'agents' | 'scope'>;
+import { losses, mergeUnread, valueOrUnread } from './unread.ts';
 
 type Pods = Read<readonly RawObject[]>;
 
 const daemonSets = 'daemonsets.apps';
-const identityKinds = Object.values(identityResources);
-const kindsElsewhere = [...identityKinds, daemonSets];
+const kindsElsewhere = [...Object.values(identityResources), daemonSets];
 
 export async function readNearby(
   { kubectl }: AgentAccess,
   scope: string | typeof ofContext,
 ): Promise<Nearby> {
-  const unread: Unread[] = [];
-  const resources = [...identityKinds, ...optionalKinds.map(([resource]) => resource)];
-  const lists = await kubectl.listKinds(resources, scope);
+  const lists = await kubectl.listKinds(nearbyKinds, scope);
   const where = typeof scope === 'string' ? ` in namespace ${scope}` : '';
-  const needed = (resource: string) => valueOf(listOf(lists, resource), `list ${resource}${where}`);
-  const optional = new Map(
-    optionalKinds.map(([resource, loses]) => [
-      resource,
-      valueOrUnread(listOf(lists, resource), `list ${resource}`, loses, unread),
-    ]),
-  );
-  return {
-    identities: needed(identityResources.identities),
-    bindings: needed(identityResources.bindings),
-    exceptions: needed(identityResources.exceptions),
-    policies: optional.get('networkpolicies.networking.k8s.io') ?? [],
-    accounts: optional.get('serviceaccounts') ?? [],
-    grants: optional.get(identityGrants),
-    workloads: workloadResources.flatMap((resource) => optional.get(resource) ?? []),
-    unread,
-  };
+  return nearbyOf(lists, [], () => where);
 }
 
 export async function readPodSnapshot(
@@ -117,10 +95,4 @@ async function verify(
   const sets =
     everywhere?.ok === true ? everywhere : await kubectl.list(daemonSets, agentNamespace);
   return chooseAgents(access, labeled, sets);
-}
-
-function listOf(lists: KindLists, resource: string): Pods {
-  const read = lists.get(resource);
-  if (read === undefined) throw new TypeError(`${resource} was not listed`);
-  return read;
 }

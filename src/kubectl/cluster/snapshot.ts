@@ -1,6 +1,6 @@
 /** The objects of a cluster. Other kinds than pods and the three of identities are optional. */
 import type { RawObject } from '../base/object.ts';
-import { valueOf, type Kubectl, type Scope } from '../transport/kubectl.ts';
+import { valueOf, type KindLists, type Read, type Scope } from '../transport/kubectl.ts';
 import type { AgentView } from './agents.ts';
 import { identityGrants, identityResources, workloadResources } from './resources.ts';
 import { readAgents, type AgentAccess } from './trusted-agents.ts';
@@ -23,68 +23,78 @@ export interface Snapshot {
   readonly unread: readonly Unread[];
 }
 
+/** The objects of a namespace, without its pods. */
+export type Nearby = Omit<Snapshot, 'pods' | 'agents' | 'scope'>;
+
 /** Kinds that a report uses if it may, with what is unknown without them. */
-export const optionalKinds: readonly (readonly [resource: string, loses: string])[] = [
+const optionalKinds: readonly (readonly [resource: string, loses: string])[] = [
   ['networkpolicies.networking.k8s.io', losses.policies],
   ['serviceaccounts', losses.accounts],
   [identityGrants, losses.grants],
   ...workloadResources.map((resource) => [resource, losses.workloads] as const),
 ];
 
-export async function readSnapshot(access: AgentAccess, scope: Scope): Promise<Snapshot> {
-  const { kubectl } = access;
-  const unread: Unread[] = [];
-  const where = scope === undefined ? 'in all namespaces' : `in namespace ${scope}`;
-  const needed = Promise.allSettled([
-    kubectl.list('pods', scope).then((read) => valueOf(read, `list pods ${where}`)),
-    readKind(kubectl, identityResources.identities, scope, unread),
-    readKind(kubectl, identityResources.bindings, scope, unread),
-    readKind(kubectl, identityResources.exceptions, scope, unread),
-  ]);
-  const [agents, ...optional] = await Promise.all([
-    readAgents(access),
-    ...optionalKinds.map(async ([resource, loses]) => {
-      const of = resource === identityGrants ? undefined : scope;
-      const read = await kubectl.list(resource, of);
-      return valueOrUnread(read, `list ${resource}`, loses, unread);
-    }),
-  ]);
-  // Reports the failure of the first kind in this order, whichever failed first.
-  const [pods = [], identities = [], bindings = [], exceptions = []] = (await needed).map(
-    settledValue,
+const identityKinds: readonly string[] = Object.values(identityResources);
+export const nearbyKinds = [...identityKinds, ...optionalKinds.map(([resource]) => resource)];
+
+/** @throws PluginError when one of the three kinds cannot be read. */
+export function nearbyOf(
+  lists: KindLists,
+  unread: Unread[],
+  whereOf: (resource: string) => string,
+): Nearby {
+  const listOf = (resource: string) => {
+    const read = lists.get(resource);
+    if (read === undefined) throw new TypeError(`${resource} was not listed`);
+    return read;
+  };
+  const needed = (resource: string) =>
+    valueOf(listOf(resource), `list ${resource}${whereOf(resource)}`);
+  const optional = new Map(
+    optionalKinds.map(([resource, loses]) => [
+      resource,
+      valueOrUnread(listOf(resource), `list ${resource}`, loses, unread),
+    ]),
   );
-  const [policies, accounts, grants, ...workloads] = optional;
   return {
-    scope,
-    pods,
-    identities,
-    bindings,
-    exceptions,
-    policies: policies ?? [],
-    accounts: accounts ?? [],
-    grants,
-    agents: valueOrUnread(agents, 'list pods', losses.agents, unread),
-    workloads: workloads.flatMap((each) => each ?? []),
-    unread: mergeUnread(unread),
+    identities: needed(identityResources.identities),
+    bindings: needed(identityResources.bindings),
+    exceptions: needed(identityResources.exceptions),
+    policies: optional.get('networkpolicies.networking.k8s.io') ?? [],
+    accounts: optional.get('serviceaccounts') ?? [],
+    grants: optional.get(identityGrants),
+    workloads: workloadResources.flatMap((resource) => optional.get(resource) ?? []),
+    unread,
   };
 }
 
-export function settledValue<T>(result: PromiseSettledResult<T>): T {
-  if (result.status === 'fulfilled') return result.value;
-  throw result.reason;
-}
-
-/** Of all namespaces if the user may: a binding in the wrong namespace is a frequent mistake. */
-async function readKind(
-  kubectl: Kubectl,
-  resource: string,
-  scope: Scope,
-  unread: Unread[],
-): Promise<readonly RawObject[]> {
-  const all = await kubectl.list(resource, undefined);
-  if (all.ok || scope === undefined || all.failure.kind !== 'forbidden') {
-    return valueOf(all, `list ${resource}`);
-  }
-  unread.push(describeUnread(`list ${resource} of all namespaces`, all, losses.elsewhere));
-  return valueOf(await kubectl.list(resource, scope), `list ${resource} in namespace ${scope}`);
+/** @throws PluginError when pods or one of the three kinds cannot be read. */
+export async function readSnapshot(access: AgentAccess, scope: Scope): Promise<Snapshot> {
+  const { kubectl } = access;
+  const unread: Unread[] = [];
+  const narrow = new Set<string>();
+  const where = scope === undefined ? '' : ` in namespace ${scope}`;
+  const read = async (resource: string): Promise<[string, Read<readonly RawObject[]>]> => {
+    const isIdentity = identityKinds.includes(resource);
+    const own = isIdentity || resource === identityGrants ? undefined : scope;
+    const list = await kubectl.list(resource, own);
+    const isForbidden = !list.ok && list.failure.kind === 'forbidden';
+    if (!isForbidden || !isIdentity || scope === undefined) return [resource, list];
+    // Of all namespaces if the user may: a binding in the wrong one is a frequent mistake.
+    unread.push(describeUnread(`list ${resource} of all namespaces`, list, losses.elsewhere));
+    narrow.add(resource);
+    return [resource, await kubectl.list(resource, scope)];
+  };
+  const [pods, agents, lists] = await Promise.all([
+    kubectl.list('pods', scope),
+    readAgents(access),
+    Promise.all(nearbyKinds.map(read)),
+  ]);
+  return {
+    scope,
+    pods: valueOf(pods, `list pods${where || ' in all namespaces'}`),
+    ...nearbyOf(new Map(lists), unread, (resource) => (narrow.has(resource) ? where : '')),
+    agents: valueOrUnread(agents, 'list pods', losses.agents, unread),
+    unread: mergeUnread(unread),
+  };
 }

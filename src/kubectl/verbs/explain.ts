@@ -15,8 +15,8 @@ import {
 } from '../base/object.ts';
 import { failedError, usageError, type ExitCode, type PluginError } from '../base/plugin-error.ts';
 import { exitCodes } from '../base/io.ts';
-import { readNearby, readPodSnapshot, type Nearby } from '../cluster/pod-snapshot.ts';
-import { settledValue } from '../cluster/snapshot.ts';
+import { readNearby, readPodSnapshot } from '../cluster/pod-snapshot.ts';
+import type { Nearby } from '../cluster/snapshot.ts';
 import { countUnread, renderUnread } from '../cluster/unread.ts';
 import { assessPod, type Assessment } from '../findings/assessment.ts';
 import { createContexts } from '../findings/contexts.ts';
@@ -116,6 +116,11 @@ async function podByName(context: VerbContext, name: string): Promise<Target> {
   }
   const title = namespace === undefined ? name : `${namespace}/${name}`;
   return [valueOf(pod, `get pod ${title}`), settledValue(nearby)];
+}
+
+function settledValue<T>(result: PromiseSettledResult<T>): T {
+  if (result.status === 'fulfilled') return result.value;
+  throw result.reason;
 }
 
 async function podByIp(context: VerbContext, text: string): Promise<Target> {
