@@ -3,7 +3,7 @@ import type { IdentityView, PodExplanation } from '../../nmi/explain/explanation
 import { nameOf, namespaceOf, type RawObject } from '../base/object.ts';
 import { unverified, type AgentView } from '../cluster/agents.ts';
 import { losses, type Unread } from '../cluster/unread.ts';
-import { isWorkloadIdentity, type PodContext } from './pods.ts';
+import { isWorkloadIdentity, named, type PodContext } from './pods.ts';
 import { isReadyByStatus } from './status.ts';
 import type { Verdict } from './verdict.ts';
 
@@ -17,9 +17,7 @@ export function notCheckedOf(
   const outcome = explanation.requests.at(-1)?.outcome;
   const chosen = outcome?.kind === 'granted' ? outcome.identity : undefined;
   const view = explanation.identities.find(({ name }) => name === chosen);
-  const identity = snapshot.identities.find(
-    (each) => nameOf(each) === view?.name && namespaceOf(each) === namespaceOf(pod),
-  );
+  const identity = named(snapshot.identities, view?.name, pod);
   const isReady = identity !== undefined && isReadyByStatus(identity);
   const isOpen = verdict.kind === 'granted' || verdict.kind === 'unknown';
   const isBound = explanation.label !== undefined || explanation.exception !== undefined;

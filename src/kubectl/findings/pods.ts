@@ -41,12 +41,7 @@ export function examinePod(pod: RawObject, context: PodContext, request: PodRequ
   const findings: readonly Finding[] = [
     ...findOwnerLabels(ownersOf(pod, context.snapshot.workloads)),
     ...explanation.findings.filter(({ code }) => code !== 'identity_by_age' || !isNamed),
-    ...ofClientIds(pod, explanation, context, request),
-    ...ofNetworkPolicies(pod, explanation, context),
-    ...ofWorkloadIdentity(pod, explanation, context.snapshot),
-    ...ofExceptionElsewhere(pod, explanation, context.snapshot),
-    ...ofStatus(pod, explanation, context),
-    ...ofSystem(pod, explanation),
+    ...checks.flatMap((check) => check(pod, explanation, context, request)),
   ];
   return { explanation, findings };
 }
@@ -87,17 +82,19 @@ export function hasExceptedLabel(pod: RawObject, exception: RawObject): boolean 
   return isExcepted(Object.fromEntries(labels), Object.fromEntries(podLabels));
 }
 
+type Check = (
+  pod: RawObject,
+  explanation: PodExplanation,
+  context: PodContext,
+  request: PodRequest,
+) => readonly Finding[];
+
 function objectOf(pod: RawObject): string {
   return `Pod ${titleOf(pod)}`;
 }
 
 /** SDKs name the identity of AZURE_CLIENT_ID in their requests. */
-function ofClientIds(
-  pod: RawObject,
-  explanation: PodExplanation,
-  { view }: PodContext,
-  { selector: asked }: PodRequest,
-): readonly Finding[] {
+const ofClientIds: Check = (pod, explanation, { view }, { selector: asked }) => {
   const isBound = explanation.identities.some(({ kind }) => kind === 'azure-identity');
   return environmentOf(pod, 'AZURE_CLIENT_ID').flatMap(({ container, value }) => {
     // The user asks about a request with another client id, which a program can name itself.
@@ -105,7 +102,7 @@ function ofClientIds(
     if (isOther || isWorkloadIdentity(pod)) return [];
     const object = `${objectOf(pod)} container ${container}`;
     if (!isBound) {
-      if (explanation.label !== undefined || explanation.exception !== undefined) return [];
+      if (isServed(explanation)) return [];
       return oneFinding('client_id_without_binding', {
         object,
         text: `The container has AZURE_CLIENT_ID=${value}, and the pod has no label ${bindingLabel}.`,
@@ -129,15 +126,11 @@ function ofClientIds(
       details: bound,
     });
   });
-}
+};
 
-function ofNetworkPolicies(
-  pod: RawObject,
-  { pod: { hostNetwork }, label, exception }: PodExplanation,
-  { snapshot, config }: PodContext,
-): readonly Finding[] {
+const ofNetworkPolicies: Check = (pod, explanation, { snapshot, config }) => {
   // Policies do not apply to the network of the node.
-  if (hostNetwork || (label === undefined && exception === undefined)) return [];
+  if (explanation.pod.hostNetwork || !isServed(explanation)) return [];
   const target = { ip: config.listenIp, port: config.listenPort };
   const against = policiesAgainst(pod, snapshot.policies, target);
   if (against.length === 0) return [];
@@ -147,21 +140,12 @@ function ofNetworkPolicies(
     text: `NetworkPolicy ${against.join(', ')} does not allow TCP to ${where}, where the agent answers: requests time out.`,
     fix: `Allow egress to ipBlock ${target.ip}/32, TCP port ${target.port}: kubectl -n ${namespaceOf(pod)} apply -f deploy/policies/network-policy.yaml`,
   });
-}
+};
 
-function ofWorkloadIdentity(
-  pod: RawObject,
-  { label, pod: { serviceAccount } }: PodExplanation,
-  { accounts }: Snapshot,
-): readonly Finding[] {
+const ofWorkloadIdentity: Check = (pod, { label, pod: { serviceAccount } }, { snapshot }) => {
   if (!isWorkloadIdentity(pod)) return [];
-  const account = accounts.find(
-    (each) => nameOf(each) === serviceAccount && namespaceOf(each) === namespaceOf(pod),
-  );
-  const clientId =
-    account === undefined
-      ? undefined
-      : annotationsOf(account).get('azure.workload.identity/client-id');
+  const account = named(snapshot.accounts, serviceAccount, pod);
+  const clientId = annotationsOf(account ?? {}).get('azure.workload.identity/client-id');
   if (account !== undefined && (clientId ?? '') === '') {
     return oneFinding('workload_identity_incomplete', {
       object: objectOf(pod),
@@ -173,15 +157,11 @@ function ofWorkloadIdentity(
     object: objectOf(pod),
     text: `The pod has the label ${bindingLabel} and is set up for Workload Identity as well: SDKs take the application of its service account${clientId === undefined ? '' : ` (${clientId})`} first.`,
   });
-}
+};
 
-function ofExceptionElsewhere(
-  pod: RawObject,
-  explanation: PodExplanation,
-  { exceptions }: Snapshot,
-): readonly Finding[] {
+const ofExceptionElsewhere: Check = (pod, explanation, { snapshot }) => {
   if (refusalOf(explanation) === undefined) return [];
-  return exceptions.flatMap((exception) => {
+  return snapshot.exceptions.flatMap((exception) => {
     if (namespaceOf(exception) === namespaceOf(pod)) return [];
     // Only an exception that shares a label with this pod may be meant for it.
     if (!hasExceptedLabel(pod, exception)) return [];
@@ -192,37 +172,50 @@ function ofExceptionElsewhere(
       fix: `Create one in namespace ${namespaceOf(pod)}, with spec.podLabels ${wanted}.`,
     });
   });
-}
+};
 
 /** Of each bound identity; a warning for one that the request does not get. */
-function ofStatus(
-  pod: RawObject,
-  { identities, requests }: PodExplanation,
-  { snapshot, knowsOptions }: PodContext,
-): readonly Finding[] {
+const ofStatus: Check = (pod, { identities, requests }, { snapshot, knowsOptions }) => {
   const outcome = requests.at(-1)?.outcome;
   const used = outcome?.kind === 'granted' ? outcome.identity : undefined;
   return identities
     .filter(({ kind, refusal }) => kind === 'azure-identity' && refusal === undefined)
     .flatMap(({ name }) => {
-      const identity = snapshot.identities.find(
-        (each) => nameOf(each) === name && namespaceOf(each) === namespaceOf(pod),
-      );
+      const identity = named(snapshot.identities, name, pod);
       const found = identity === undefined ? [] : findingsOfStatus(identity, knowsOptions);
       return name === used
         ? found
         : found.map((each) => ({ ...each, severity: 'warning' as const }));
     });
-}
+};
 
-function ofSystem(pod: RawObject, { label, exception }: PodExplanation): readonly Finding[] {
+const ofSystem: Check = (pod, explanation) => {
   const spec = specOf(pod);
   const wanted = stringsAt(spec, 'nodeSelector').get('kubernetes.io/os');
   const isWindows = stringAt(asRecord(spec['os']), 'name') === 'windows' || wanted === 'windows';
-  if (!isWindows || (label === undefined && exception === undefined)) return [];
+  if (!isWindows || !isServed(explanation)) return [];
   const text =
     'The pod is for Windows nodes, where no agent runs: its requests reach the identity of the node.';
   return oneFinding('pod_on_windows', { object: objectOf(pod), text });
+};
+
+const checks: readonly Check[] = [
+  ofClientIds,
+  ofNetworkPolicies,
+  ofWorkloadIdentity,
+  ofExceptionElsewhere,
+  ofStatus,
+  ofSystem,
+];
+
+/** The object of that name in the namespace of the pod. */
+export function named(objects: readonly RawObject[], name: string | undefined, pod: RawObject) {
+  return objects.find((each) => nameOf(each) === name && namespaceOf(each) === namespaceOf(pod));
+}
+
+/** Whether the agent has anything for the pod. */
+function isServed({ label, exception }: PodExplanation): boolean {
+  return label !== undefined || exception !== undefined;
 }
 
 export function isWorkloadIdentity(pod: RawObject): boolean {
