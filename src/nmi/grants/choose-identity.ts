@@ -34,14 +34,12 @@ interface Refusal<R extends string> {
 /** The facts an error text needs; names are of objects in the pod's namespace. */
 export type ChoiceRefusal =
   | Refusal<'no_binding_label'>
-  | (Refusal<'binding_missing'> & {
-      readonly transient: boolean;
+  | (Refusal<'binding_missing' | 'binding_pending'> & {
       readonly label: string;
       /** Bindings of the label that are for pods under another service account, by their names. */
       readonly foreign: readonly Pick<Binding, 'name' | 'serviceAccount'>[];
     })
-  | (Refusal<'identity_missing'> & {
-      readonly transient: boolean;
+  | (Refusal<'identity_missing' | 'identity_pending'> & {
       readonly bindingNames: readonly string[];
       readonly missingIdentityNames: readonly string[];
     })
@@ -96,16 +94,14 @@ export function chooseIdentity(
     case 'no-binding':
       return {
         kind: 'refused',
-        reason: 'binding_missing',
-        transient: isTransient(grants.sinceWallMs),
+        reason: isTransient(grants.sinceWallMs) ? 'binding_pending' : 'binding_missing',
         label: grants.label,
         foreign: grants.bindingsForOtherAccounts,
       };
     case 'no-identity':
       return {
         kind: 'refused',
-        reason: 'identity_missing',
-        transient: isTransient(grants.sinceWallMs),
+        reason: isTransient(grants.sinceWallMs) ? 'identity_pending' : 'identity_missing',
         bindingNames: namesOf(grants.bindings),
         missingIdentityNames: identityNamesOf(grants.bindings),
       };

@@ -7,7 +7,6 @@ import {
   chooseIdentity,
   type Choice,
   type GrantPolicy,
-  type ChoiceRefusal,
   type IdentitySelector,
 } from './choose-identity.ts';
 import type { CallerState } from '../callers/identify.ts';
@@ -97,12 +96,8 @@ export function decideGrant(
     }
     case 'refused': {
       const meant = clusterState.nearNames.meantBy(grants, pod.namespace, nowWallMs);
-      return refused(
-        pod,
-        reasonOf(choice),
-        { about: 'choice', choice, meant },
-        isTransient(choice),
-      );
+      const isPending = choice.reason.endsWith('_pending');
+      return refused(pod, choice.reason, { about: 'choice', choice, meant }, isPending);
     }
   }
 }
@@ -226,15 +221,6 @@ export function refuseUnusable(
   pod: Pod,
 ): RefusedPod {
   return refused(pod, reason, { about: 'unusable', identity, problem });
-}
-
-function isTransient(choice: ChoiceRefusal): boolean {
-  return 'transient' in choice && choice.transient;
-}
-
-function reasonOf(choice: ChoiceRefusal): RefusedPod['reason'] {
-  if (!isTransient(choice)) return choice.reason;
-  return choice.reason === 'binding_missing' ? 'binding_pending' : 'identity_pending';
 }
 
 function refused(

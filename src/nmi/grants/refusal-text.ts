@@ -175,7 +175,8 @@ function wordsOfGrant(grant: ChoiceRefusal, meant: string | undefined, pod: Pod)
   switch (grant.reason) {
     case 'no_binding_label':
       return notFound(`${who} has no label "${bindingLabel}".`, fixOfLabel(pod));
-    case 'binding_missing': {
+    case 'binding_missing':
+    case 'binding_pending': {
       const { label, foreign } = grant;
       const labelled = `${who} has the label ${bindingLabel}=${label}, and`;
       const [first] = foreign;
@@ -193,6 +194,7 @@ function wordsOfGrant(grant: ChoiceRefusal, meant: string | undefined, pod: Pod)
       );
     }
     case 'identity_missing':
+    case 'identity_pending':
       return notFound(
         `${who} is bound by ${list(grant.bindingNames)}, but namespace ${namespace} has no AzureIdentity ${list(grant.missingIdentityNames)}.`,
         fixOfName(grant.missingIdentityNames[0] ?? '', meant, namespace),

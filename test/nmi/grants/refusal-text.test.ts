@@ -138,7 +138,6 @@ describe('a refusal of a pod', () => {
     const unbound = {
       kind: 'refused',
       reason: 'binding_missing',
-      transient: false,
       label: 'l',
       foreign: [],
     } as const;
@@ -149,7 +148,6 @@ describe('a refusal of a pod', () => {
     const without = {
       kind: 'refused',
       reason: 'identity_missing',
-      transient: false,
       label: 'l',
       bindingNames: ['b'],
       missingIdentityNames: ['gone'],
@@ -172,14 +170,13 @@ describe('a refusal of a pod', () => {
     const grants: readonly (readonly [ChoiceRefusal, RegExp])[] = [
       [noLabel, /has no label "aadpodidbinding"\. Set it/],
       [
-        { kind: 'refused', reason: 'binding_missing', transient: false, label: 'l', foreign: [] },
+        { kind: 'refused', reason: 'binding_missing', label: 'l', foreign: [] },
         /label aadpodidbinding=l, and no AzureIdentityBinding in namespace default .*Create one: kubectl nmi identity assign IDENTITY -n default --selector l --apply$/,
       ],
       [
         {
           kind: 'refused',
           reason: 'binding_missing',
-          transient: false,
           label: 'l',
           foreign: [
             { name: 'b1', serviceAccount: 'one' },
@@ -192,7 +189,6 @@ describe('a refusal of a pod', () => {
         {
           kind: 'refused',
           reason: 'identity_missing',
-          transient: false,
           bindingNames: ['b'],
           missingIdentityNames: ['gone'],
         },
@@ -239,7 +235,6 @@ describe('a refusal of a pod', () => {
     const grantWith = (missingIdentityNames: readonly string[]): ChoiceRefusal => ({
       kind: 'refused',
       reason: 'identity_missing',
-      transient: false,
       bindingNames: ['b'],
       missingIdentityNames,
     });
