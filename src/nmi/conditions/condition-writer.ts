@@ -323,7 +323,6 @@ export class ConditionWriter implements AsyncDisposable {
     const path = `${groupPath}/namespaces/${namespace}/${kinds[kind].plural}/${name}/status`;
     try {
       const answer = asRecord(await client.patchJson(path, patch, this.#call()));
-      this.#refused.delete(key);
       this.#rememberWrite(key);
       // The server drops the conditions of a status that its definition does not have.
       if (parseConditions(answer?.['status']).each.length === 0) this.#lacksConditions(kind);
@@ -395,6 +394,7 @@ export class ConditionWriter implements AsyncDisposable {
   }
 
   #rememberWrite(key: string): void {
+    // No mutation: it keeps the order of time, and an object is seldom written twice in ten seconds.
     this.#writtenAtMs.delete(key);
     this.#writtenAtMs.set(key, this.#options.clock.monotonicMs());
   }

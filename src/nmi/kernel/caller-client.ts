@@ -114,7 +114,6 @@ export class CallerClient {
   }
 
   readonly #send = (): void => {
-    if (this.#dueBytes === 0) return;
     this.#socket?.write(Buffer.from(this.#due.subarray(0, this.#dueBytes)));
     this.#dueBytes = 0;
   };

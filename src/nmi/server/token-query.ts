@@ -45,6 +45,7 @@ export function askedIdOf({ selector }: TokenQuery): RequestedId | undefined {
 
 const maxResourceLength = 2048;
 const maxSelectorLength = 1024;
+const controlCharacter = /\p{Cc}/u;
 
 const selectorKinds: ReadonlyMap<string, 'client_id' | 'object_id' | 'resource_id'> = new Map([
   ['client_id', 'client_id'],
@@ -97,7 +98,7 @@ function check(parameters: ReadonlyMap<string, string>, requireApiVersion: boole
   if (resource === '') {
     return refuse('parameter_missing', "Required query variable 'resource' is missing");
   }
-  if (resource.length > maxResourceLength || hasControlCharacter(resource)) {
+  if (resource.length > maxResourceLength || controlCharacter.test(resource)) {
     return refuse('parameter_invalid', "query variable 'resource' is not an App ID URI or GUID");
   }
   return checkSelectors(parameters, resource);
@@ -126,7 +127,7 @@ function checkSelectors(
         `query variables '${chosen}' and '${name}' exclude each other`,
       );
     }
-    if (value.length > maxSelectorLength || hasControlCharacter(value)) {
+    if (value.length > maxSelectorLength || controlCharacter.test(value)) {
       return refuse('parameter_invalid', `query variable '${name}' is not an identity's id`);
     }
     chosen = name;
@@ -154,12 +155,4 @@ function decodeFormPart(text: string): string | undefined {
   } catch {
     return undefined;
   }
-}
-
-function hasControlCharacter(text: string): boolean {
-  for (let index = 0; index < text.length; index++) {
-    const code = text.charCodeAt(index);
-    if (code < 0x20 || code === 0x7f) return true;
-  }
-  return false;
 }

@@ -64,6 +64,10 @@ describe('the query of a token request', () => {
         },
       });
     }
+    for (const text of ['a+b', 'a%20b', 'a b']) {
+      const spaced = parseTokenQuery(`${base}&resource=${text}`);
+      assert.ok(spaced.kind === 'ok' && spaced.query.resource === 'a b', text);
+    }
     const raw = parseTokenQuery(`${base}&resource=https://vault.azure.net`);
     assert.ok(raw.kind === 'ok' && raw.query.resource === 'https://vault.azure.net');
   });
@@ -108,6 +112,10 @@ describe('the query of a token request', () => {
     ['api-version=&resource=r', 'parameter_missing'],
     ['api-version=latest&resource=r', 'parameter_invalid'],
     [`${base}&resource=a%00b`, 'parameter_invalid'],
+    [`${base}&resource=%01a`, 'parameter_invalid'],
+    [`${base}&resource=a%C2%9b`, 'parameter_invalid'],
+    [`${base}&resource=a%1fb`, 'parameter_invalid'],
+    [`${base}&resource=a%7fb`, 'parameter_invalid'],
     [`${base}&resource=a%zz`, 'parameter_invalid'],
     [`${base}&resource=r&resource=r`, 'parameter_duplicate'],
     [`${base}&resource=r&foo=1&foo=2`, 'parameter_duplicate'],
@@ -133,6 +141,19 @@ describe('the query of a token request', () => {
   it('has the intended name for a misspelled selector', () => {
     const result = parseTokenQuery(`${base}&resource=r&clientid=a`);
     assert.ok(result.kind === 'refused' && result.detail.includes("'client_id'"));
+  });
+
+  it('ignores empty parts', () => {
+    for (const query of [`&&${base}&&resource=r&&`, `&${base}&resource=r`]) {
+      assert.equal(reasonOf(query), 'ok', query);
+    }
+  });
+
+  it('has a selector of up to 1,024 characters', () => {
+    const selected = `${base}&resource=r&client_id=`;
+    assert.equal(reasonOf(`${selected}${'x'.repeat(1_024)}`), 'ok');
+    assert.equal(reasonOf(`${selected}${'x'.repeat(1_025)}`), 'parameter_invalid');
+    assert.equal(reasonOf(`${selected}a%01`), 'parameter_invalid');
   });
 
   it('needs no api-version on the host route', () => {

@@ -104,7 +104,7 @@ function readHeaders(text: string, from: number): Omit<CanonicalRequest, 'target
     }
     const lineEnd = text.indexOf(newline, position);
     const colon = text.indexOf(':', position);
-    if (colon < 0 || colon > lineEnd) return undefined;
+    // With the end of the line in it if the line has no colon.
     const name = text.slice(position, colon);
     const value = text.slice(colon + 1, lineEnd);
     if (!headerName.test(name) || !headerValue.test(value)) return undefined;

@@ -71,6 +71,8 @@ describe('a request of the usual form', () => {
       head([ok, 'Connection: close', 'Connection: close']),
       head([ok, ' folded: x']),
       head([ok, 'no colon']),
+      head([ok, 'no colon', 'X: y']),
+      head(['no colon', ok]),
       head([ok, 'Name : x']),
       head([ok, ': x']),
       head([ok, 'X: \u0001']),
