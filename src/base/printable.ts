@@ -26,10 +26,12 @@ export function renderTable(
 ): readonly string[] {
   const table = [head, ...rows.map((row) => row.map((cell) => (cell === '' ? '-' : cell)))];
   const widths = head.map((_, column) =>
+    // No mutation: a row has all cells, and only the compiler needs a default.
     Math.max(...table.map((cells) => cells[column]?.length ?? 0)),
   );
   return table.map((cells) =>
     cells
+      // No mutation: likewise.
       .map((cell, column) => cell.padEnd(widths[column] ?? 0))
       .join('  ')
       .trimEnd(),

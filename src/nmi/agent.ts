@@ -115,6 +115,7 @@ export async function startAgent(given: AgentOptions): Promise<Agent> {
   );
   await kernel.start();
   starting.use(openNodePods({ ...core, policy: server.policy }));
+  // No mutation: only the size of a process that has run for long shows it.
   starting.use(
     giveBackSpareMemory(clock, log.child({ component: 'memory' }), () => kernel.trimMemory()),
   );

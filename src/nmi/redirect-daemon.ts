@@ -47,6 +47,7 @@ export async function startRedirectDaemon(
   exportProcess(metrics);
   let holder: ListenerHolder | undefined;
   let callers: CallerServer | undefined;
+  // No mutation: only a redirect in the kernel asks, and then there is a holder.
   const hasPredecessor = (): boolean => holder?.hasPredecessor() ?? false;
   const kernel = starting.use(openKernel({ ...options, hasPredecessor }));
   starting.use(
@@ -54,6 +55,7 @@ export async function startRedirectDaemon(
   );
   const { mode } = kernel;
   const parts = [kernel];
+  // No mutation: without a redirect in the kernel there are no samples; the lab reads them.
   exportParts(metrics, parts);
   if (mode === 'ebpf' || mode === 'iptables') {
     // First: from then on an earlier process changes nothing in the kernel.

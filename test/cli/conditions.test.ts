@@ -4,9 +4,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { openFakeKube } from '../../lab/fakes/kube/fake-kube.ts';
+import { eventually } from '../../lab/test-bed/eventually.ts';
 import { conditions } from '../../src/cli/conditions.ts';
 
-async function start(flags: Readonly<Record<string, string>>) {
+async function start(flags: Readonly<Record<string, string>>, stop = AbortSignal.abort()) {
   let stdout = '';
   let stderr = '';
   const code = await conditions(
@@ -15,7 +16,7 @@ async function start(flags: Readonly<Record<string, string>>) {
       environment: {},
       stdout: (text) => (stdout += text),
       stderr: (text) => (stderr += text),
-      stop: AbortSignal.abort(),
+      stop,
     },
   );
   const lines = stdout.split('\n').filter((line) => line !== '');
@@ -52,12 +53,22 @@ describe('nmi conditions', () => {
     try {
       const kubeconfig = join(folder, 'kubeconfig');
       await writeFile(kubeconfig, kube.kubeconfig());
-      const { code, lines } = await start({ kubeconfig, enableProfile: 'true' });
+      const stop = new AbortController();
+      let isOver = false;
+      const ended = start({ kubeconfig, enableProfile: 'true' }, stop.signal).finally(() => {
+        isOver = true;
+      });
+      await eventually(() => assert.ok(kube.watches() > 0));
+      assert.equal(isOver, false);
+      stop.abort();
+      const { code, lines } = await ended;
       assert.equal(code, 0);
-      assert.deepEqual(
-        lines.map(({ msg }) => msg),
-        ['starting nmi conditions process', 'setting ignored', 'shutting down'],
-      );
+      const messages = lines.map(({ msg }) => msg);
+      assert.deepEqual(messages.slice(0, 2), [
+        'starting nmi conditions process',
+        'setting ignored',
+      ]);
+      assert.equal(messages.at(-1), 'shutting down');
     } finally {
       await rm(folder, { recursive: true });
     }

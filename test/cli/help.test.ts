@@ -27,6 +27,8 @@ describe('help', () => {
     assert.ok(!text.includes('\n  NMI_NODE '), 'it has a flag');
     assert.match(text, /\[default: 169\.254\.25\.79\]/);
     assert.ok(!text.includes('Takes text'));
+    const [, flags = ''] = text.split('Kubernetes:');
+    assert.match(flags, /^ {4,6}--node .* \w+ \w+ \w+/m, 'without a terminal, some words a line');
   });
 
   it('of a verb with actions lists them, and of an action has its own examples', async () => {

@@ -75,6 +75,12 @@ describe('nmi redirect', () => {
     assert.deepEqual(calls.slice(2), ['verify']);
   });
 
+  it('does not remove the redirect that another container maintains', async () => {
+    const { code, stdout, stderr } = await run(['remove'], { redirect: 'pinned' });
+    assert.deepEqual([code, stdout], [69, '']);
+    assert.match(stderr, /NOT_PERMITTED: remove redirect: nmi redirect run maintains it/);
+  });
+
   it('fails to remove what an agent has pinned again, and names it', async () => {
     const report = (left: readonly string[]) => record((io) => reportRemoval(left, '/pins', io));
     const again = await report(['connect4', 'callers']);

@@ -62,6 +62,8 @@ describe('completion', () => {
     assert.deepEqual(await complete('explain', 'pod', ''), ['web-1', 'web-2']);
     assert.deepEqual(await complete('explain', '-n', 'other', 'pod', ''), ['far']);
     assert.deepEqual(await complete('explain', '--namespace=other', 'pod', 'f'), ['far']);
+    assert.deepEqual(await complete('test', '--pod=web'), ['web-1', 'web-2']);
+    assert.deepEqual(await complete('test', '-n', 'other', '--pod=f'), ['far']);
     assert.deepEqual(await complete('test', '--pod', 'web'), ['web-1', 'web-2']);
     assert.deepEqual(await complete('identity', 'assign', 'or'), ['orders']);
     assert.deepEqual(await complete('identity', 'add', ''), [], 'a new name');

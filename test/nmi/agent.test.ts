@@ -1,5 +1,11 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { request, type IncomingMessage } from 'node:http';
 import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { json } from 'node:stream/consumers';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import {
@@ -10,6 +16,7 @@ import {
 } from '../../lab/fakes/kube/manifests.ts';
 import type { PodClient } from '../../lab/pods/pod-client.ts';
 import { eventually } from '../../lab/test-bed/eventually.ts';
+import type { PodExplanation } from '../../src/nmi/explain/explanation.ts';
 import { ask, tokenTarget } from '../support/ask.ts';
 import { untilMetric } from '../support/until-metric.ts';
 import {
@@ -305,6 +312,22 @@ describe('objects that arrive late or change', () => {
     assert.equal(refused.status, 400);
     assert.equal(refused.identity, undefined);
     assert.equal((await ask(pod, tokenTarget)).status, 400);
+  });
+});
+
+describe('the explain socket of the agent', () => {
+  it('explains its pods until the agent has stopped', async (t) => {
+    const folder = mkdtempSync(join(tmpdir(), 'nmi-agent-'));
+    t.after(() => rmSync(folder, { recursive: true, force: true }));
+    const socketPath = join(folder, 'explain.sock');
+    await using agent = await openLoopbackAgent({}, bindPodToA, { explainSocket: socketPath });
+    const asked = request({ socketPath, path: '/explain?pod=default%2Fp' }).end();
+    const [response] = (await once(asked, 'response')) as [IncomingMessage];
+    const { kind, requests } = (await json(response)) as PodExplanation;
+    assert.deepEqual([response.statusCode, kind], [200, 'pod']);
+    assert.equal(requests[0]?.outcome.kind, 'granted');
+    await agent.stop();
+    assert.ok(!existsSync(socketPath));
   });
 });
 

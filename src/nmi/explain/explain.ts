@@ -361,6 +361,7 @@ function viewRefused(refused: Refused): RefusalView {
 
 function viewRefusal(answer: Answer, words: Words, isWaitedFor: boolean): RefusalView {
   const { reason, status, retryAfterS } = answer;
+  // No mutation: no refusal is, and only the compiler needs the check.
   if (reason === 'ok') throw new TypeError('a refusal is not ok');
   const body = parseRecord(answer.body);
   const [error, description] = [stringAt(body, 'error'), stringAt(body, 'error_description')];
@@ -374,5 +375,6 @@ function nameOfGranted({ pod, identity, upstream }: Granted): string {
 
 function byName(a: Pod, b: Pod): number {
   if (a.namespace !== b.namespace) return a.namespace < b.namespace ? -1 : 1;
+  // No mutation: no two pods of a namespace have the same name.
   return a.name < b.name ? -1 : 1;
 }

@@ -21,6 +21,7 @@ export interface ExplainServerOptions {
 }
 
 const maxConnections = 8;
+// No mutation: node:http looks for late requests twice a minute, longer than a test may take.
 const timeoutMs = 5_000;
 
 export async function openExplainServer(options: ExplainServerOptions): Promise<AsyncDisposable> {

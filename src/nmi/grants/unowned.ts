@@ -23,6 +23,7 @@ export function unownedOf(clusterState: DemandState): readonly Unowned[] {
   for (const pod of pods.all()) {
     const ofPod = grants.grantsOf(pod.uid);
     if (hasEnded(pod) || ofPod === undefined || done.has(ofPod)) continue;
+    // No mutation: it only saves time, since each object counts once.
     done.add(ofPod);
     for (const [object, unowned] of unownedOfPod(pod, clusterState)) {
       if (seen.has(object)) continue;

@@ -107,6 +107,14 @@ describe('a token in the cache', () => {
     { at: '13 h', do: 'ask', expect: 'hit k#2' },
   ]);
 
+  it('that nobody wants is not refreshed, which counts once', async () => {
+    const fixture = openTokenFixture();
+    await fixture.ask('k');
+    fixture.unwanted.add('k');
+    await pass(fixture.clock, 23 * hourMs);
+    assert.deepEqual(fixture.refreshes, ['skipped']);
+  });
+
   timeline('that a caller had to wait for counts as used then', [
     { at: '0 s', do: 'live 4 h' },
     { at: '0 s', do: 'ask', expect: 'miss k#1' },

@@ -5,6 +5,7 @@ import { createClusterState } from '../../../src/kubectl/cluster/cluster-state.t
 import type { Snapshot } from '../../../src/kubectl/cluster/snapshot.ts';
 import { examineObjects } from '../../../src/kubectl/findings/objects.ts';
 import {
+  clientA,
   createBinding,
   createIdentity,
   createObject,
@@ -42,7 +43,8 @@ describe('objects', () => {
   });
 
   it('are reported as identities that a binding of another namespace names', () => {
-    const identities = [createIdentity('shared', {}, { namespace: 'platform' })];
+    const platform = { namespace: 'platform' };
+    const identities = [createIdentity('shared', { clientID: clientA }, platform)];
     const bindings = [createBinding('orders', { azureIdentity: 'shared', selector: 'orders' })];
     const found = examine({ identities, bindings, scope: undefined });
     const unbound = found.find(({ code }) => code === 'identity_unbound');
@@ -53,7 +55,16 @@ describe('objects', () => {
     );
     assert.match(
       unbound.fix,
-      /^Create it in namespace shop, .* identity add shared -n shop --client-id /,
+      new RegExp(
+        `^Create it in namespace shop, .* identity add shared -n shop --client-id ${clientA} `,
+      ),
+    );
+    const withoutId = [createIdentity('shared', {}, platform)];
+    assert.match(
+      examine({ identities: withoutId, bindings, scope: undefined })
+        .map(({ fix }) => fix)
+        .join('\n'),
+      / identity add shared -n shop --client-id ID --apply/,
     );
   });
 

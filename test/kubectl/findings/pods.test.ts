@@ -156,10 +156,15 @@ describe('a pod', () => {
       const end = `take the application of its service account${application} first.`;
       assert.equal(findings[0]?.text.split('SDKs ')[1], end);
     }
-    assert.deepEqual(codesOf(createPod('web', { labels }), account({})), [
-      'no_binding_label',
-      'workload_identity_incomplete',
-    ]);
+    const incomplete = ['no_binding_label', 'workload_identity_incomplete'];
+    assert.deepEqual(codesOf(createPod('web', { labels }), account({})), incomplete);
+    const annotations = { 'azure.workload.identity/client-id': clientB };
+    const others = [
+      createObject('ServiceAccount', 'other', {}, { annotations }),
+      createObject('ServiceAccount', 'default', {}, { annotations, namespace: 'x' }),
+      ...account({}).accounts,
+    ];
+    assert.deepEqual(codesOf(createPod('web', { labels }), { accounts: others }), incomplete);
   });
 
   it('has a binding and an exception that comes first', () => {

@@ -71,6 +71,15 @@ describe('kubectl nmi analyze', () => {
     assert.match(broken.stderr, /broken\.yaml is no YAML/);
   });
 
+  it('names what it could not check in one line, and with -v why', async () => {
+    const testBed = { ...boundTestBed(), forbidden: { nodes: 'everywhere' } as const };
+    const brief = await play(['analyze'], testBed);
+    assert.match(brief.stdout, /^Not checked \(1; -v shows why\): .+\.$/m);
+    assert.doesNotMatch(brief.stdout, /RBAC rule/);
+    const all = await play(['analyze', '-v'], testBed);
+    assert.match(all.stdout, /^Not checked:\n.+\n +cannot .+ RBAC rule: /m);
+  });
+
   it('refuses a namespace that does not exist', async () => {
     assert.match(
       (await play(['analyze', '-n', 'nope'], boundTestBed())).stderr,

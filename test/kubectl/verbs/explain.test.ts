@@ -36,6 +36,14 @@ describe('kubectl nmi explain pod', () => {
     );
   });
 
+  it('names the pod that the user may not read', async () => {
+    const testBed = { ...boundTestBed(), forbidden: { pods: 'everywhere' } as const };
+    const own = await play(['explain', 'pod', 'web'], testBed);
+    assert.match(own.stderr, /get pod web\b/);
+    const named = await play(['explain', 'pod', 'web', '-n', 'shop'], testBed);
+    assert.match(named.stderr, /get pod shop\/web\b/);
+  });
+
   it('is about the request of that client id', async () => {
     const words = ['explain', 'pod', 'web', '--client-id', clientB, '--exit-code'];
     const { code, stdout } = await play(words, boundTestBed());

@@ -23,7 +23,10 @@ describe('kubectl nmi migrate export-addon', () => {
         managedFields: [{}],
         generation: 3,
         labels: { 'addonmanager.kubernetes.io/mode': 'Reconcile', team: 'shop' },
-        annotations: { 'kubectl.kubernetes.io/last-applied-configuration': '{}' },
+        annotations: {
+          'kubectl.kubernetes.io/last-applied-configuration': '{}',
+          'shop.example/contact': 'orders',
+        },
       },
       status: { availableReplicas: 1 },
     };
@@ -35,7 +38,12 @@ describe('kubectl nmi migrate export-addon', () => {
     assert.deepEqual(first, {
       apiVersion: 'aadpodidentity.k8s.io/v1',
       kind: 'AzureIdentity',
-      metadata: { name: 'orders-copy', namespace: 'shop', labels: { team: 'shop' } },
+      metadata: {
+        name: 'orders-copy',
+        namespace: 'shop',
+        labels: { team: 'shop' },
+        annotations: { 'shop.example/contact': 'orders' },
+      },
       spec: { type: 0, clientID: clientA, resourceID: ordersId.toUpperCase() },
     });
     const { kind, spec } = second as { kind: string; spec: { azureIdentity: string } };

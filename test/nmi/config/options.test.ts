@@ -41,6 +41,51 @@ describe('the table of options', () => {
     assert.equal(findIgnored('node'), undefined);
   });
 
+  it('has for `nmi redirect` and `nmi conditions` the options that they read', () => {
+    const namesWhere = (isMeant: (option: (typeof options)[number]) => boolean | undefined) =>
+      options.filter(isMeant).map(({ name }) => name);
+    const ofAll = [
+      'http-probe-port',
+      'prometheus-port',
+      'prometheus-address',
+      'log-format',
+      'log-level',
+    ];
+    assert.deepEqual(
+      namesWhere(({ isOfRedirect }) => isOfRedirect),
+      [
+        'nmi-listen-address',
+        'nmi-port',
+        'redirect',
+        'ipt-update-interval-sec',
+        'metadata-ip',
+        'metadata-port',
+        ...ofAll,
+        'iptables-backend',
+        'metadata-guard',
+        'boot-guard-folder',
+        'handover-socket',
+      ],
+    );
+    assert.deepEqual(
+      namesWhere(({ isOfConditions }) => isOfConditions),
+      [
+        'kubeconfig',
+        'custom-user-agent',
+        'redirect',
+        'identity-owners',
+        'cloud',
+        'entra-authority',
+        'entra-audience',
+        ...ofAll,
+        'v',
+        'max-watch-events-per-sec',
+        'agent-daemonset',
+        'agent-namespace',
+      ],
+    );
+  });
+
   it('names variables after flags, with the prefix once or twice', () => {
     assert.ok(node !== undefined && listenAddress !== undefined);
     assert.equal(environmentName(listenAddress), 'NMI_LISTEN_ADDRESS');

@@ -226,6 +226,13 @@ describe('the explanation of a pod', () => {
       },
     ],
     [
+      'has only an IPv6 address, which no request comes from',
+      '200 a by only',
+      (fixture) => {
+        fixture.addPod({ labels, ips: ['fd00::1'] });
+      },
+    ],
+    [
       'is excepted',
       '200 node by exception x',
       (fixture) => {

@@ -8,6 +8,7 @@ import { createFinding } from '../../../src/nmi/diagnosis/finding.ts';
 import {
   explanationSchema,
   type IdentityView,
+  type NodeExplanation,
   type NodeHealth,
   type Outcome,
   type PodExplanation,
@@ -207,6 +208,69 @@ describe('the text of an explanation', () => {
     assert.ok(text.includes(expected), text);
   });
 
+  it('has of a refusal only what applies', () => {
+    const line = (fields: Partial<RefusalView>): string => {
+      const outcome: Outcome = { kind: 'refused', refusal: { ...missing, ...fields } };
+      const text = renderExplanation(
+        createExplanation({ requests: [{ selector: '', resource: '', outcome }] }),
+      );
+      return / gets (503 .*)/.exec(text)?.[1] ?? text;
+    };
+    const end = ': Identity not found: no label "x".';
+    assert.equal(line({ retryAfterS: undefined, isWaitedFor: false }), `503 binding_pending${end}`);
+    assert.equal(line({ isWaitedFor: false }), `503 binding_pending (Retry-After 2)${end}`);
+  });
+
+  it('has the addresses of a pod, or why it has none', () => {
+    const addressOf = (fields: Partial<PodExplanation['pod']>): string => {
+      const pod = { ...createExplanation().pod, ...fields };
+      const text = renderExplanation(createExplanation({ pod, addresses: [] }));
+      return /^ +address +(.*)$/m.exec(text)?.[1] ?? text;
+    };
+    assert.equal(
+      addressOf({ hostNetwork: true, ips: ['10.0.0.1', 'fd00::1'] }),
+      "10.0.0.1, fd00::1, the node's own",
+    );
+    assert.equal(addressOf({ phase: 'Pending' }), 'none yet');
+    for (const phase of ['Succeeded', 'Failed'] as const) {
+      assert.equal(addressOf({ phase }), `none: the pod has ended (${phase})`);
+    }
+  });
+
+  it('names the resource id of an identity only if it has no client id', () => {
+    const titleOf = (fields: Partial<IdentityView>) =>
+      / (AzureIdentity a, type 0, .*)$/m.exec(
+        renderExplanation(createExplanation({ identities: [{ ...identity, ...fields }] })),
+      )?.[1];
+    const resourceId = '/subscriptions/s';
+    assert.equal(titleOf({ resourceId }), 'AzureIdentity a, type 0, client id id-of-a');
+    assert.equal(
+      titleOf({ clientId: '', resourceId }),
+      'AzureIdentity a, type 0, resource id /subscriptions/s',
+    );
+  });
+
+  it('is a sentence if there is no such pod', () => {
+    const problem = 'no pod default/p is on this node';
+    const { schema } = createExplanation();
+    assert.match(
+      renderExplanation({ schema, kind: 'no-pod', problem, node }),
+      /^No pod default\/p is on this node\.\n/,
+    );
+  });
+
+  it('names the service account whose tokens are the credential', () => {
+    const upstream = {
+      source: 'federated_pod',
+      authority: '',
+      tenantId: '',
+      auxiliaryTenantIds: [],
+      credential: 'default/robot',
+    } as const;
+    const text = renderExplanation(createExplanation({ identities: [{ ...identity, upstream }] }));
+    assert.match(text, /^ +from federated_pod, service account default\/robot$/m);
+  });
+
   it('has the times of tokens and failures in args', () => {
     const at = { resource: 'https://r', tenantId: 't', isFetching: false, failure: undefined };
     const token: TokenStatus = {
@@ -247,6 +311,8 @@ describe('the text of an explanation', () => {
               },
               { ...at, token: { ...token, expiresInMs: 1.1 * hourMs, refreshInMs: undefined } },
               { ...at, token: { ...token, expiresInMs: -1, failedRefreshes: 0 } },
+              { ...at, token: { ...token, expiresInMs: 0, failedRefreshes: 0 } },
+              { ...at, token: { ...token, expiresInMs: 1, failedRefreshes: 0 } },
               { ...at, token: undefined, failure },
               { ...at, token: undefined, failure: { ...failure, heldForMs: 0, description: '' } },
             ],
@@ -264,6 +330,8 @@ describe('the text of an explanation', () => {
           'served, being fetched',
         'https://r: stale token, expires in 1 h 6 min, 3 refreshes failed',
         'https://r: stale token, expired, next refresh in 1 min 30 s',
+        'https://r: stale token, expired, next refresh in 1 min 30 s',
+        'https://r: stale token, expires in 0 s, next refresh in 1 min 30 s',
         'https://r: no token, no retry for 4 s: upstream_down: is away',
         'https://r: no token, last try: upstream_down',
       ],
@@ -319,7 +387,7 @@ describe('the text of an explanation', () => {
     const pod = { namespace: 'default', name: 'p', phase: 'Running' } as const;
     const granted: Outcome = { kind: 'granted', identity: 'a', by: 'only', from: undefined };
     const unreachable: Outcome = { kind: 'unreachable', why: 'no-address' };
-    const text = renderExplanation({
+    const explanation: NodeExplanation = {
       schema: explanationSchema,
       kind: 'node',
       node,
@@ -330,14 +398,16 @@ describe('the text of an explanation', () => {
         { ...pod, name: 'longer', ip: '', label: undefined, outcome: unreachable },
         { ...pod, ip: '10.0.0.1', label: '', outcome: { kind: 'refused', refusal: missing } },
       ],
-    });
-    assert.deepEqual(text.split('\n').slice(0, 5), [
+    };
+    assert.deepEqual(renderExplanation(explanation).split('\n').slice(0, 5), [
       'POD             ADDRESS    LABEL  GETS',
       'default/p       10.0.0.10  app    a (only)',
       'default/longer  -          -      no-address',
       'default/p       10.0.0.1          503 binding_pending',
       'and 2 more pods',
     ]);
+    assert.match(renderExplanation({ ...explanation, omitted: 1 }), /^and 1 more pods$/m);
+    assert.doesNotMatch(renderExplanation({ ...explanation, omitted: 0 }), /more pods/);
   });
 
   it('contains no terminal control sequences, whatever objects contain', () => {

@@ -107,6 +107,7 @@ describe('the socket of explanations', () => {
     ]);
     assert.equal((await get(path, '/explain?pod=x')).status, 400);
     assert.equal((await get(path, '/metadata/identity/oauth2/token')).status, 404);
+    assert.equal((await get(path, `/explain?pod=${'x'.repeat(8 * 1024)}`)).status, 431);
     for (const method of ['POST', 'DELETE']) {
       assert.equal((await get(path, '/explain', method)).status, 405);
     }

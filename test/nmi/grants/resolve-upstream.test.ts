@@ -156,6 +156,9 @@ describe('an identity of Entra ID', () => {
         [tenantId.toLowerCase(), 'secret'],
       ],
     );
+    const three = { auxiliaryTenantIds: ['a.example', 'b.example', 'c.example'] };
+    const most = directory.of(identityOf(1, three), pod);
+    assert.ok(most.kind === 'upstream' && most.auxiliary.length === 3);
     const certificate = directory.of(identityOf(2, fields), pod);
     assert.ok(certificate.kind === 'upstream' && certificate.auxiliary.length === 0);
   });

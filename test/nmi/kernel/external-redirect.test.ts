@@ -3,6 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it, type TestContext } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { RedirectReport } from '../../../src/nmi/kernel/caller-frames.ts';
 import { openCallerServer } from '../../../src/nmi/kernel/caller-server.ts';
 import { openExternalRedirect } from '../../../src/nmi/kernel/external-redirect.ts';
@@ -36,11 +37,15 @@ async function open(t: TestContext, first: Partial<RedirectReport> = {}) {
     report: { mode: 'ebpf', isActive: true, layout: mapLayout, target, ...first } as RedirectReport,
     found: { kind: 'attested', cgroupId: 7n, isDirect: false } as Attestation,
     letThrough: [] as (readonly bigint[])[],
+    reports: 0,
   };
   const listen = () =>
     openCallerServer({
       path,
-      report: () => side.report,
+      report: () => {
+        side.reports += 1;
+        return side.report;
+      },
       lookUp: () => side.found,
       letThrough: (ids) => side.letThrough.push(ids),
     });
@@ -171,6 +176,10 @@ describe('a redirect in another process', () => {
     assert.match((await redirect.verify()).problems.join(), /has not brought the redirect up/);
     assert.equal(redirect.mode, 'pinned');
     assert.equal(isPrepared, false);
+    const [asked, beganMs] = [side.reports, performance.now()];
+    await delay(300);
+    const most = 1 + Math.ceil((performance.now() - beganMs) / 200);
+    assert.ok(side.reports - asked <= most, 'it waits between its questions');
     stop.abort();
     await preparing;
     side.report = { ...side.report, isActive: true };

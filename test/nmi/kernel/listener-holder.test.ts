@@ -8,6 +8,7 @@ import {
   mkdtempSync,
   renameSync,
   rmSync,
+  statSync,
 } from 'node:fs';
 import fsPromises from 'node:fs/promises';
 import { Agent } from 'node:http';
@@ -359,6 +360,13 @@ describe('the listening socket that is kept for an agent', { timeout: 180_000 },
       previous.destroy();
       await (await opening)[Symbol.asyncDispose]();
     }
+  });
+
+  it('is passed on in a folder that only this user can enter', async () => {
+    await using node = await openNodeHere();
+    const own = join(node.place, 'own');
+    await using _ = await openHolderAt({ ...node, handoverPath: join(own, 'next.sock') });
+    assert.equal(statSync(own).mode & 0o777, 0o700);
   });
 
   it('is not passed on in a folder that others can write to, which is reported once', async () => {

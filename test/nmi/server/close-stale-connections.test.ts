@@ -9,9 +9,10 @@ import { openBareListener } from '../../support/bare-listener.ts';
 import { createPod } from '../../support/cache-objects.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 
+const logged: unknown[] = [];
 const log = {
   debug: () => undefined,
-  info: () => undefined,
+  info: (fields: object, message: string) => void logged.push([fields, message]),
   warn: () => undefined,
   error: () => undefined,
 };
@@ -57,6 +58,7 @@ describe('the connections of a deleted pod', () => {
     clock.advance(1);
     await Promise.all(ends);
     assert.equal(listener.connections, 3);
+    assert.deepEqual(logged, [[{ connections: 2 }, 'connections of deleted pods reset']]);
     for (const socket of [ofTwo, ofNobody, ofNext]) {
       socket.write('GET / HTTP/1.1\r\nHost: x\r\n\r\n');
       await once(socket, 'data');
@@ -79,7 +81,9 @@ describe('the connections of a deleted pod', () => {
     const socket = await dial('127.0.0.12');
     pods.upsert({ ...two, phase: 'Failed' });
     pods.upsert({ ...two, labels: { changed: 'yes' } });
+    logged.length = 0;
     clock.advance(10_000);
+    assert.deepEqual(logged, []);
     socket.write('GET / HTTP/1.1\r\nHost: x\r\n\r\n');
     await once(socket, 'data');
     socket.destroy();

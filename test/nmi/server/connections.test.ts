@@ -92,6 +92,20 @@ describe('the open connections', () => {
     const ended = [other, busy, idle, newer].map(({ socket }) => socket.ended);
     assert.deepEqual(ended, [undefined, undefined, 'destroyed', undefined]);
     assert.equal(connections.size, 4);
+    add(caller);
+    assert.equal(newer.socket.ended, 'destroyed', 'the next oldest is next');
+  });
+
+  it('do not count any more when they made room, although they are not closed yet', () => {
+    const { add, addBusy } = open(3);
+    const caller = callerAt('127.0.0.11');
+    addBusy(caller);
+    const [idle, newer] = [add(caller), add(caller)];
+    idle.socket.destroy = () => undefined;
+    const latest = add(caller);
+    newer.socket.destroy();
+    assert.ok(add(caller).connection !== undefined);
+    assert.equal(latest.socket.ended, undefined);
   });
 
   it('of one caller may be fewer while half of the total is open', () => {

@@ -458,6 +458,14 @@ describe('the listener', () => {
     assert.equal(await ended, '');
   });
 
+  it('leaves no timer behind when it has drained', async () => {
+    const timers = () => process.getActiveResourcesInfo().filter((each) => each === 'Timeout');
+    const before = timers().length;
+    const listener = await openBareListener({ fastPath: openFastPath(() => true) });
+    await listener.drain(5_000);
+    assert.equal(timers().length, before);
+  });
+
   it('decides for each caller on the fast path, each on its own connection', async () => {
     await using listener = await openBareListener({
       fastPath: openFastPath(({ ip }) => ip === '127.0.0.11'),

@@ -18,6 +18,7 @@ import { LoopDetection } from '../../../src/nmi/sources/imds/loop-detection.ts';
 import { ask as askFor } from '../../support/ask.ts';
 import { openBareListener } from '../../support/bare-listener.ts';
 import { createPod } from '../../support/cache-objects.ts';
+import { HandClock } from '../../support/hand-clock.ts';
 import { bindPodToA, openLoopbackAgent } from '../../support/loopback-agent.ts';
 
 const open: PassthroughPolicy = {
@@ -47,6 +48,7 @@ async function openRelay(
     timeoutMs = 5_000,
     endpoint = '',
     limits = new CallerLimits({ fetches: 2, waiting: 10, pendingObjects: 0 }),
+    clock = systemClock,
   } = {},
 ) {
   const stack = new AsyncDisposableStack();
@@ -74,7 +76,7 @@ async function openRelay(
       policy: open,
       limits,
       loopDetection: new LoopDetection(),
-      clock: systemClock,
+      clock,
     }),
   );
   const pod = createPod();
@@ -151,6 +153,15 @@ describe('relaying to the metadata service', () => {
       for (let call = 0; call < 2; call++) assert.equal((await relay.ask()).text, '{}');
       assert.equal(relay.seen.length, upstream, area);
     }
+  });
+
+  it('has no timers after its end', async () => {
+    const clock = new HandClock();
+    const relay = await openRelay((_, response) => response.end('{}'), { clock });
+    assert.equal((await relay.ask()).status, 200);
+    assert.ok(clock.armed.length > 0, 'the answer is kept');
+    await relay[Symbol.asyncDispose]();
+    assert.deepEqual(clock.armed, []);
   });
 
   it('relays status, headers and body', async () => {

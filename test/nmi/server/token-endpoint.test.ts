@@ -36,13 +36,19 @@ function openFixture(owners = createOwners('off')) {
     /** The tenant whose fetches fail. */
     brokenTenant: '',
     fetches: [] as string[],
+    fetchedResources: new Set<string>(),
   };
   const tenantOf = (identity: UpstreamIdentity) =>
     identity.kind === 'entra' ? identity.tenantId : undefined;
   const peekKey = () => (memory.hasTokens ? longLived : undefined);
   const peek = (identity: UpstreamIdentity) =>
     tenantOf(identity) === memory.absentTenant ? undefined : peekKey();
-  const fetch = async (how: string, identity: UpstreamIdentity): Promise<CachedToken> => {
+  const fetch = async (
+    how: string,
+    identity: UpstreamIdentity,
+    resource: string,
+  ): Promise<CachedToken> => {
+    memory.fetchedResources.add(resource);
     const tenant = tenantOf(identity) ?? '';
     memory.fetches.push([how, tenant].join(' ').trim());
     await nextTurn();
@@ -59,9 +65,9 @@ function openFixture(owners = createOwners('off')) {
     {
       peek,
       peekKey,
-      get: (identity) => fetch('get', identity),
-      renew: (identity) => fetch('renew', identity),
-      replace: (identity, _resource, _party, hash) => fetch(`replace ${hash}`, identity),
+      get: (identity, resource) => fetch('get', identity, resource),
+      renew: (identity, resource) => fetch('renew', identity, resource),
+      replace: (identity, resource, _party, hash) => fetch(`replace ${hash}`, identity, resource),
     },
     owners,
   );
@@ -125,6 +131,7 @@ describe('a client that requests another token than the cached one', () => {
       const exchange = exchangeOf(callerAt('127.0.0.11'), `${vault}&${parameter}`);
       assert.equal((await fixture.tokens.handle(exchange)).status, 200);
       assert.deepEqual(fixture.memory.fetches, [fetch]);
+      assert.deepEqual([...fixture.memory.fetchedResources], ['https://vault.example']);
     });
   }
 });
@@ -413,6 +420,23 @@ describe('an object id that no known identity has', () => {
     const answer = await fixture.tokens.handle(exchangeOf(callerAt('127.0.0.11'), query));
     assert.deepEqual([answer.status, answer.reason], [503, 'agent_not_synced']);
     assert.equal(fetches, 7);
+    assert.deepEqual([...fixture.memory.fetchedResources], ['https://vault.example']);
+  });
+
+  it('is searched again when the identity that has it changes meanwhile', async () => {
+    const fixture = openFixture();
+    let turns = 0;
+    fixture.memory.whileFetching = () => {
+      turns++;
+      if (turns > 1) return;
+      const changed = clientId.replace('2', '3');
+      fixture.grants.identities.upsert(
+        createIdentity({ name: 'one', uid: 'one', clientId: changed }),
+      );
+    };
+    const query = `${vault}&object_id=44444444-4444-4444-8444-444444444444`;
+    await fixture.tokens.handle(exchangeOf(callerAt('127.0.0.11'), query));
+    assert.equal(turns, 2);
   });
 
   it('is refused like an unknown client id', async () => {

@@ -186,6 +186,12 @@ describe('the state of the node in the agent', () => {
     await eventually('synced', () => testBed.state.isSynced());
     assert.ok(testBed.state.trusts('address'));
     testBed.clock.aheadMs = 11_000;
+    const staleness = testBed.state
+      .samples()
+      .filter(({ metric }) => metric === 'nmi_watch_staleness_seconds')
+      .map(({ value }) => value);
+    assert.ok(staleness.length > 0);
+    for (const seconds of staleness) assert.ok(seconds >= 10.9 && seconds < 60, `${seconds}`);
     assert.ok(!testBed.state.trusts('address'));
     assert.ok(readiness([testBed.state]).missing['pod_ips_current'] !== undefined);
     await using attesting = await open({ 'address-staleness-limit': '10s' }, true);

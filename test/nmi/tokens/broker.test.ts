@@ -385,6 +385,27 @@ describe('the broker', () => {
     );
   });
 
+  it('fetches a new token for each of several identities whose fetches wait for their turn', async () => {
+    const { clock, broker, calls } = open();
+    for (let at = 0; at < 20; at++) await broker.get(a, `${resource}/${at}`, party);
+    const renewed = [broker.renew(a, resource, party), broker.renew(b, resource, party)];
+    assert.equal(calls.length, 20);
+    await pass(clock, 1_000);
+    for (const answer of await Promise.all(renewed)) assert.ok(answer.ok);
+    assert.deepEqual(
+      calls.slice(20).map(({ bypassCache }) => bypassCache),
+      [true, true],
+    );
+  });
+
+  it('has no timers after its end, whatever changes then', async () => {
+    const { clock, broker, pods } = open();
+    await broker.get(a, resource, party);
+    broker[Symbol.dispose]();
+    pods.replace([]);
+    assert.deepEqual(clock.armed, []);
+  });
+
   it('refreshes a token as usual after a request for a new one was answered from memory', async () => {
     const { clock, broker, calls } = open();
     await broker.get(a, resource, party);

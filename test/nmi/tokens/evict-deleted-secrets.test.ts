@@ -44,6 +44,7 @@ describe('tokens of a deleted Secret', () => {
     await pass(fixture.clock, 60_000);
     assert.deepEqual(fixture.looked.slice(-2), ['one', 'three']);
     fixture.sweep[Symbol.dispose]();
+    assert.deepEqual(fixture.clock.armed, []);
   });
 
   it('are not searched any more after disposal, not even during a search', async () => {

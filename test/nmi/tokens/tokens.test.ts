@@ -62,10 +62,20 @@ describe('the token path of the agent', () => {
 
   it('waits for the last try of a source, and answers with its failure', async () => {
     const tuning = { imdsTimeoutMs: 300, entraTimeoutMs: 100 };
-    await using agent = await openLoopbackAgent({}, bindPodToA, { tuning });
+    const armed: number[] = [];
+    const schedule = (ms: number, run: () => void) => {
+      armed.push(ms);
+      return systemClock.schedule(ms, run);
+    };
+    const clock = { ...systemClock, schedule };
+    await using agent = await openLoopbackAgent({}, bindPodToA, { tuning, clock });
     await agent.imds.setFaults({ hang: true });
     const { status, text } = await ask(agent.client('127.0.0.11'), tokenTarget);
     assert.equal(status, 503);
     assert.match(text, /the instance metadata service did not answer \(TIMEOUT\)/);
+    assert.ok(
+      armed.some((ms) => ms > 700 && ms <= 800),
+      'the request waits 500 ms longer than the source',
+    );
   });
 });

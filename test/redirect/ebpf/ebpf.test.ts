@@ -229,6 +229,15 @@ describe('the cgroups that the eBPF mode exempts', () => {
     assert.deepEqual(more.exempt, new Set([inodeOf(more.pod), 7n]));
   });
 
+  it('has at once the pods of the node that are let through, and no others', async () => {
+    const { redirect, kernel } = open();
+    await redirect.install();
+    await redirect.letThrough?.([5n, 6n]);
+    assert.deepEqual(kernel.nodePods, new Set([5n, 6n]));
+    await redirect.letThrough?.([6n]);
+    assert.deepEqual(kernel.nodePods, new Set([6n]));
+  });
+
   it('are not changed for those of an agent that still runs', async () => {
     for (const [over, kept] of [
       [{ hasPredecessor: () => true }, [9n]],

@@ -148,6 +148,9 @@ describe('the output of a tool becomes a code', () => {
       'UNSUPPORTED',
     ],
     ['iptables-legacy-restore', exited(1, 'iptables-restore: line 4 failed'), 'TOOL_FAILED'],
+    // Its exit code for a kernel of another version, whatever it prints.
+    ['iptables-legacy-restore', exited(3, 'xtables version mismatch'), 'UNSUPPORTED'],
+    ['ip', exited(3, 'something else'), 'TOOL_FAILED'],
     ['ip', { kind: 'failed', code: 'TIMEOUT', why: 'did not end' }, 'TIMEOUT'],
   ];
   for (const [tool, result, code] of cases) {

@@ -305,6 +305,9 @@ describe('the iptables redirect', () => {
     assert.deepEqual(host.cuts[0]?.sparedSources, ['169.254.25.79']);
     assert.equal(await redirect.cutFlows(), 2);
     assert.equal(host.cuts[1]?.answeredBy, undefined, 'whatever process answers them');
+    const single = scripted(tools, { cutFlows: () => 1 });
+    const once = await openIptablesRedirect({ host: single }).install();
+    assert.deepEqual(once.changed, ['1 older flows cut']);
     const quiet = scripted(tools, { cutFlows: () => 0 });
     const again = await openIptablesRedirect({ host: quiet }).install();
     assert.deepEqual(again.changed, []);

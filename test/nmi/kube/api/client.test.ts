@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
+import { once } from 'node:events';
 import { readFile, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -52,6 +55,26 @@ describe('a request of the Kubernetes client', () => {
     for (let round = 0; round < 20; round += 1) await client.getJson('/api/v1/pods');
     // The pool opens a second one for a request in the same turn in which an answer ended.
     assert.ok(fake.connections <= 2, `${fake.connections} connections`);
+  });
+
+  it('names the type of the body that it sends, if it sends one', async () => {
+    const types: (string | undefined)[] = [];
+    const server = createServer((request, response) => {
+      types.push(request.headers['content-type']);
+      response.end('{}');
+    }).listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const { port } = server.address() as AddressInfo;
+    await using fake = await openFakeKube();
+    const kubeconfig = () => fake.kubeconfig().replaceAll(fake.url, `http://127.0.0.1:${port}`);
+    {
+      await using client = await clientOf({ ...fake, kubeconfig });
+      await client.postJson('/x', {});
+      await client.getJson('/x');
+      await client.patchJson('/x', []);
+    }
+    server.close();
+    assert.deepEqual(types, ['application/json', undefined, 'application/json-patch+json']);
   });
 
   it('names the node as which it is made, and no group', async () => {

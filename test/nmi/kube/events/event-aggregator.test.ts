@@ -136,9 +136,11 @@ describe('the Events of a node', () => {
   it('are retried at their next turn', () => {
     const { events, record } = open();
     record(podOf('a'), 'x');
+    assert.equal(events.waitMs, 0);
     const entry = events.next();
     assert.ok(entry !== undefined);
     assert.equal(events.next(), undefined);
+    assert.equal(events.waitMs, undefined, 'nothing is written until there is something to write');
     events.again(entry);
     assert.equal(events.next(), entry);
   });

@@ -240,6 +240,18 @@ describe('a reflector', () => {
     assert.equal(lists(fake).length, 1);
   });
 
+  it('opens a closed watch again at once, twice, and waits before it does so again', async () => {
+    await using testBed = await openTestBed({ clock: new HandClock() });
+    const { fake, reflector } = testBed;
+    for (const restarts of [0, 1, 2]) {
+      await eventually(`the watch after ${restarts} is open`, () => {
+        return phaseOf(testBed) === 'watching' && reflector.stats().restarts === restarts;
+      });
+      fake.closeWatches();
+    }
+    await eventually('it waits', () => phaseOf(testBed) === 'waiting');
+  });
+
   it('does not loop on a server that closes every watch at once', async () => {
     await using testBed = await openTestBed({
       timing: { ...quick, backoff: { baseMs: 30, capMs: 200 } },
@@ -356,6 +368,21 @@ describe('a reflector', () => {
       await eventually('a bookmark', () => testBed.reflector.stats().lastContactAgeMs === 0);
     }
     assert.equal(testBed.reflector.stats().restarts, 0);
+  });
+
+  it('waits a fifth of a second after the first failure of either kind', async () => {
+    for (const status of [403, 500]) {
+      await using testBed = await openTestBed({
+        clock: new HandClock(),
+        random: () => 1,
+        timing: {},
+        before: (fake) => {
+          fake.faults.failNext(1, status);
+        },
+      });
+      await eventually('it waits', () => phaseOf(testBed) === 'waiting');
+      assert.deepEqual(waits(testBed), [200], `${status}`);
+    }
   });
 
   it('waits as long as a 429 or 503 requires', async () => {

@@ -35,6 +35,12 @@ describe('answers of one turn', () => {
     assert.equal(atOnce.filter((written) => written === 1).length, 320);
   });
 
+  it('are written together once the measured turn has three', async () => {
+    const single = Array.from({ length: 16 }, () => 1);
+    const atOnce = await run(new WriteBatch(), [...single, 3, 3]);
+    assert.deepEqual(atOnce.slice(-3), [1, 0, 0]);
+  });
+
   it('are written at the end of the turn when turns have several, in their order', async () => {
     const batch = new WriteBatch();
     const atOnce = await run(

@@ -223,6 +223,31 @@ describe('client credentials by client secret', () => {
     assert.equal(reader.asked.length, 1);
   });
 
+  it('are loaded again from the end of their validity on', async () => {
+    const clock = new HandClock();
+    const endWallMs = clock.wallMs() + 1_000;
+    let loads = 0;
+    using cache = openCredentialCache<string>({
+      keyOf: (credential) => credential,
+      load: () => {
+        loads += 1;
+        const result = { ok: true, clientCredential: { clientSecret: 's' } } as const;
+        return Promise.resolve({ result, keepMs: 60_000, usableUntilWallMs: endWallMs });
+      },
+      isNeeded: () => true,
+      clock,
+      maxKept: 10,
+    });
+    await cache.get('a', never);
+    clock.advance(999);
+    await cache.get('a', never);
+    assert.deepEqual([loads, cache.kept], [1, 1]);
+    clock.advance(1);
+    await cache.get('a', never);
+    await cache.get('b', never);
+    assert.deepEqual([loads, cache.kept], [3, 1], 'what is not valid any more takes no place');
+  });
+
   it('are cached for a limited number of Secrets, and for none after the end', async () => {
     const reader: Pick<SecretReader, 'read'> & { reads: number } = {
       reads: 0,
