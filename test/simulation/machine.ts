@@ -119,6 +119,11 @@ export class Process {
     file.unrefer();
   }
 
+  /** It has a TCP socket that listens. */
+  get listens(): boolean {
+    return this.#descriptors.some((file) => file instanceof TcpListener);
+  }
+
   get openDescriptors(): number {
     return this.#descriptors.filter((file) => file !== undefined).length;
   }
