@@ -11,6 +11,8 @@ import type { openListenerHolder } from '../../src/nmi/kernel/listener-holder.ts
 /** A fault in the text of a file, to see that the simulation finds it. */
 export interface Fault {
   readonly name: string;
+  /** Where the search begins, for one that few seeds find. */
+  readonly firstSeed?: number;
   readonly edits: readonly { readonly file: string; readonly from: string; readonly to: string }[];
 }
 

@@ -34,6 +34,7 @@ export const faults: readonly Fault[] = [
   },
   {
     name: 'a-holder-without-the-path-changes-the-kernel',
+    firstSeed: 2_400,
     edits: [
       {
         file,
