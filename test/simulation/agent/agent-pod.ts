@@ -159,6 +159,7 @@ export class Container {
     this.#startedMs = world.nowMs;
     const process = world.start(this.name, node.machine, async () => {
       isRunning = true;
+      node.agentBeganMs = world.nowMs;
       node.disturbed();
       return program(this.#pod, process, stopping.signal);
     });

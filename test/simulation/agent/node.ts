@@ -4,9 +4,18 @@ import { AgentPod } from './agent-pod.ts';
 import { Kernel } from './kernel.ts';
 import type { PodClient } from './pod-client.ts';
 import { most } from './limits.ts';
+import type { PodFacts } from './truth.ts';
 import type { World } from './world.ts';
 
 const maxAgents = 2;
+
+export interface Tenant {
+  readonly facts: PodFacts;
+  /** When its processes had ended. */
+  readonly leftMs: number;
+  /** When the API server knew; infinite before. */
+  knownMs: number;
+}
 
 export class Node {
   readonly world: World;
@@ -25,6 +34,10 @@ export class Node {
   disturbedMs = 0;
   /** When something was last killed that an update would not kill. */
   brokenMs = -Infinity;
+  /** When a process of the agent last began. */
+  agentBeganMs = 0;
+  /** Who had an address before, until the API server knows that the pod is gone. */
+  readonly before = new Map<string, Tenant>();
   readonly paths = { handover: '/host/handover.sock' };
 
   constructor(world: World, name: string, index: number, paceMs: number) {

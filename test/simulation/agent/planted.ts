@@ -61,8 +61,8 @@ export const planted: readonly Planted[] = [
     edits: [
       {
         file: 'decide-grant.ts',
-        from: "if (owners.mode !== 'enforce' || decision",
-        to: 'if (true || decision',
+        from: 'if (entry === undefined) return decision;\n  const isYoung',
+        to: 'if (true) return decision;\n  const isYoung',
       },
     ],
   },

@@ -28,10 +28,15 @@ const silentMs = 10_000;
 /** The back-off of a container, its start, and the hand-over. */
 const refusingMs = 40_000;
 
+/** An agent lists pods within so long after its process began. */
+const startMs = 10_000;
+
 const permitted = new Set([200, 400, 403, 429, 503]);
 
 interface Connection {
   readonly end: TcpEnd;
+  /** The kernel had no room for a record of it. */
+  readonly isUnrecorded: boolean;
   received: string;
 }
 
@@ -154,7 +159,7 @@ export class PodClient {
       this.#lost('no agent yet');
       return;
     }
-    const connection = { end, received: '' };
+    const connection = { end, isUnrecorded: this.node.kernel.isFull, received: '' };
     opened.connection = connection;
     this.#connection = connection;
     end.onArrival = () => this.#receive(connection);
@@ -225,6 +230,7 @@ export class PodClient {
     world.tokens += 1;
     const { uid } = this.facts;
     const lastMs = world.truth.lastMs(this.facts, identity);
+    if (this.#isTakenForTheOneBefore(identity)) return;
     if (lastMs === undefined) {
       world.break(`${uid} got a token of ${identity}, and never had a right to it`);
       return;
@@ -236,6 +242,19 @@ export class PodClient {
     world.break(
       `${uid} got a token of ${identity} ${Math.round(lateMs)} ms after its right ended (bound ${boundMs})`,
     );
+  }
+
+  /**
+   * A known limit: the API server still has a pod that has left its address, and an agent begins at that time. It
+   * takes the link that it finds for that pod's. Only a caller without a record is known by its link.
+   */
+  #isTakenForTheOneBefore(identity: string): boolean {
+    const { world, before, agentBeganMs } = this.node;
+    const tenant = before.get(this.ip);
+    if (tenant === undefined || this.#connection?.isUnrecorded !== true) return false;
+    const hasBegun = agentBeganMs > tenant.leftMs - startMs;
+    const isRecent = world.nowMs < tenant.knownMs + bounds.faultyMs;
+    return hasBegun && isRecent && world.truth.lastMs(tenant.facts, identity) !== undefined;
   }
 
   /** An update refuses no connection; after a kill, somebody listens again within some seconds. */

@@ -131,6 +131,8 @@ export class Workload {
   removePod(client: PodClient, lateMs: number): void {
     client.remove();
     const { uid, namespace } = client.facts;
+    const tenant = { facts: client.facts, leftMs: this.#world.nowMs, knownMs: Infinity };
+    client.node.before.set(client.ip, tenant);
     this.#world.after(lateMs, 'pod deleted', () => {
       this.#write(() => {
         this.#kube.delete({
@@ -139,6 +141,7 @@ export class Workload {
           name: uid.split('-of-')[0]?.replace('-', '') ?? '',
         });
         this.#world.truth.pods.delete(uid);
+        tenant.knownMs = this.#world.nowMs;
       });
     });
   }

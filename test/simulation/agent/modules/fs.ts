@@ -1,8 +1,3 @@
-/** In place of node:fs: descriptors are those of the simulated process. */
-import { currentProcess } from '../../machine.ts';
-
+/** In place of node:fs: descriptors and sockets are those of the simulated process. */
 export * from 'node:fs';
-
-export function closeSync(descriptor: number): void {
-  currentProcess().close(descriptor);
-}
+export { closeSync, lstatSync } from '../../modules/fs.ts';

@@ -27,6 +27,7 @@ export function createServer(
     return server;
   };
   return Object.defineProperties(server, {
+    connectionsCheckingInterval: { get: () => never, set: () => {} },
     listening: { get: () => listening.isOpen },
     listen: { value: (...all: readonly unknown[]) => (listening.listen(...all), server) },
     address: { value: () => listening.address },
