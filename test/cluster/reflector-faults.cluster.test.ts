@@ -190,6 +190,31 @@ describeOnEveryVersion('the watches of a node', (cluster) => {
     }
   });
 
+  it('list compressed, and get what follows at once', async (t) => {
+    const plural = 'azureidentitybindings';
+    const many = Array.from({ length: 1_499 }, (_, index) => {
+      const name = `many-${index}`;
+      return { name, spec: { azureIdentity: 'demo', selector: name } };
+    });
+    await cluster().copy(`aadpodidentity.k8s.io/${plural}`, 'faults', 'demo', many);
+    const path = `/apis/aadpodidentity.k8s.io/v1/${plural}`;
+    const list = await admin().expect('GET', path);
+    const plainBytes = JSON.stringify(list).length;
+    await using node = await openNode();
+    assert.equal(node.grants.stats.bindings, 1_500);
+    const { receivedBytes } = node.network;
+    t.diagnostic(`${receivedBytes} bytes, TLS and the other kinds included, of ${plainBytes}`);
+    assert.ok(receivedBytes < plainBytes / 5, `${receivedBytes}`);
+    const fresh = wish('compressed');
+    await runPod(admin(), fresh);
+    await node.servable(fresh.ip);
+    await deletePod(admin(), fresh);
+    await admin().expect('DELETE', `/apis/aadpodidentity.k8s.io/v1/namespaces/faults/${plural}`);
+    await eventually(() => assert.equal(node.grants.stats.bindings, 0));
+    await cluster().applyOverHttp(bound);
+    assert.equal(node.watches.stats().bindings.restarts, 0);
+  });
+
   it('list again, in one step, when etcd and the server have dropped the changes since', async () => {
     await using node = await openNode();
     const { network, pods, watches } = node;
@@ -345,6 +370,7 @@ describeOnEveryVersion('the watches of a node', (cluster) => {
     });
     const store = new MapStore<Pod>();
     await using reflector = openReflector<Pod>({
+      listsBy: 'stream',
       name: 'pods',
       path: '/api/v1/pods',
       query: { fieldSelector: 'spec.nodeName=node-a' },

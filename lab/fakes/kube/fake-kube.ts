@@ -13,6 +13,7 @@ import {
 } from 'node:http';
 import { createServer as createHttpsServer } from 'node:https';
 import { isIPv6, type Socket } from 'node:net';
+import { gzipSync } from 'node:zlib';
 import { systemClock, type Clock } from '../../../src/base/time/clock.ts';
 import { asRecord, stringAt } from '../../../src/base/json-value.ts';
 import { createFaultPlan, type FakeKubeFaults } from './faults.ts';
@@ -69,6 +70,7 @@ export interface SeenRequest {
   /** In whose name; everybody may act in every name. */
   readonly asUser: string | undefined;
   readonly authorization: string;
+  readonly acceptEncoding: string;
 }
 
 export interface FakeKube extends AsyncDisposable {
@@ -111,6 +113,8 @@ export interface FakeKube extends AsyncDisposable {
 const maxBodyBytes = 3 * 1024 * 1024;
 const maxSeenRequests = 1000;
 const maxSnapshots = 100;
+/** The real server leaves smaller answers as they are. */
+const leastCompressedBytes = 128 * 1024;
 const keySetType = 'application/jwk-set+json';
 const administrator: FakeUser = {
   username: 'kubernetes-admin',
@@ -161,6 +165,7 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
       userAgent: request.headers['user-agent'] ?? '',
       asUser: request.headers['impersonate-user']?.toString(),
       authorization,
+      acceptEncoding: request.headers['accept-encoding']?.toString() ?? '',
     });
     if (requests.length > maxSeenRequests) requests.shift();
     if (faults.hang) return;
@@ -209,7 +214,7 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
         await serveObject(route, method, request, response);
         return;
       case 'collection':
-        if (method === 'GET') serveCollection(route, parsed.searchParams, response);
+        if (method === 'GET') serveCollection(route, parsed.searchParams, request, response);
         else await serveCreate(route, method, request, response);
     }
   }
@@ -242,21 +247,28 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
   function serveCollection(
     { resource, namespace }: Extract<FakeRoute, { kind: 'collection' }>,
     query: URLSearchParams,
+    request: IncomingMessage,
     response: ServerResponse,
   ): void {
+    const mayCompress = request.headers['accept-encoding'] === 'gzip';
     const selector = selectorOf(resource, namespace, query);
     if (!selector.ok) {
       refuse(response, badRequest(selector.message));
       return;
     }
-    if (isTrue(query.get('watch'))) serveWatch(resource, selector.matches, query, response);
-    else serveList(resource, selector.matches, query, response);
+    const { matches } = selector;
+    if (!isTrue(query.get('watch'))) serveList(resource, matches, query, mayCompress, response);
+    else {
+      const isCompressed = mayCompress && isTrue(query.get('sendInitialEvents'));
+      serveWatch(resource, matches, query, isCompressed, response);
+    }
   }
 
   function serveList(
     resource: FakeResource,
     matches: (object: FakeObject) => boolean,
     query: URLSearchParams,
+    mayCompress: boolean,
     response: ServerResponse,
   ): void {
     const token = query.get('continue') ?? '';
@@ -292,18 +304,23 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
       // The real server does not count the remaining matches of a selector.
       if (!isSelection(query)) metadata['remainingItemCount'] = rest.length;
     }
-    sendJson(response, 200, {
+    const list = JSON.stringify({
       kind: `${resource.kind}List`,
       apiVersion: apiVersionOf(resource),
       metadata,
       items: snapshot.items.slice(0, limit),
     });
+    if (mayCompress && list.length > leastCompressedBytes) {
+      response.setHeader('content-encoding', 'gzip');
+      sendBytes(response, 200, gzipSync(list, { level: 1 }));
+    } else sendBytes(response, 200, Buffer.from(list));
   }
 
   function serveWatch(
     resource: FakeResource,
     matches: (object: FakeObject) => boolean,
     query: URLSearchParams,
+    isCompressed: boolean,
     response: ServerResponse,
   ): void {
     const text = query.get('resourceVersion') ?? '';
@@ -327,6 +344,7 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
         matches,
         from,
         marksInitialEvents: isTrue(query.get('sendInitialEvents')),
+        isCompressed,
         bookmarkEveryMs: isTrue(query.get('allowWatchBookmarks')) ? bookmarkEveryMs : undefined,
         timeoutMs: (timeoutSec > 0 ? timeoutSec : 1800) * 1000,
         clock,
@@ -618,10 +636,15 @@ function sendJson(
   body: unknown,
   contentType = 'application/json',
 ): void {
-  const text = JSON.stringify(body);
-  response.writeHead(status, {
-    'content-type': contentType,
-    'content-length': Buffer.byteLength(text),
-  });
-  response.end(text);
+  sendBytes(response, status, Buffer.from(JSON.stringify(body)), contentType);
+}
+
+function sendBytes(
+  response: ServerResponse,
+  status: number,
+  bytes: Buffer,
+  contentType = 'application/json',
+): void {
+  response.writeHead(status, { 'content-type': contentType, 'content-length': bytes.length });
+  response.end(bytes);
 }

@@ -148,7 +148,7 @@ function discoveryOf(path: string): unknown {
   const groupVersion = { groupVersion: `${crdGroup}/v1`, version: 'v1' };
   switch (path) {
     case 'version':
-      return { major: '1', minor: '34', gitVersion: 'v1.34.0+fake', platform: 'linux/amd64' };
+      return { major: '1', minor: '37', gitVersion: 'v1.37.0+fake', platform: 'linux/amd64' };
     case 'api':
       return { kind: 'APIVersions', versions: ['v1'] };
     case 'apis':

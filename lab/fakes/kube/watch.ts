@@ -1,5 +1,6 @@
 /** One watch connection of the fake Kubernetes API. */
 import type { ServerResponse } from 'node:http';
+import { gzipSync } from 'node:zlib';
 import type { Clock } from '../../../src/base/time/clock.ts';
 import type { FaultPlan } from './faults.ts';
 import { apiVersionOf, type FakeObject, type FakeResource } from './resources.ts';
@@ -27,6 +28,8 @@ export interface FakeWatchOptions {
   readonly from: number | undefined;
   /** A bookmark marks the end of the existing objects. */
   readonly marksInitialEvents: boolean;
+  /** In members, each as soon as there is nothing more to send: as Kubernetes from 1.37 on. */
+  readonly isCompressed: boolean;
   readonly bookmarkEveryMs: number | undefined;
   readonly timeoutMs: number;
   readonly clock: Clock;
@@ -75,32 +78,28 @@ export function openFakeWatch(
     timers.add(disarm);
   }
 
-  function send(frame: WatchFrame): void {
-    queue.push({
-      dueMs: clock.monotonicMs() + faults.delayEventsMs,
-      text: `${JSON.stringify(frame)}\n`,
-    });
+  function send(frames: readonly WatchFrame[]): void {
+    const dueMs = clock.monotonicMs() + faults.delayEventsMs;
+    for (const frame of frames) queue.push({ dueMs, text: `${JSON.stringify(frame)}\n` });
     if (!draining) drain();
   }
 
   /** In order, regardless of delays: a bookmark must not overtake an event. */
   function drain(): void {
     draining = false;
-    for (let head = queue[0]; head !== undefined; head = queue[0]) {
-      const waitMs = head.dueMs - clock.monotonicMs();
-      if (waitMs > 0) {
-        draining = true;
-        later(waitMs, drain);
-        return;
-      }
-      queue.shift();
-      write(head.text);
-    }
+    const nowMs = clock.monotonicMs();
+    const due = queue.findIndex(({ dueMs }) => dueMs > nowMs);
+    const texts = queue.splice(0, due < 0 ? queue.length : due).map(({ text }) => text);
+    if (texts.length > 0) write(texts.join(''));
+    const [next] = queue;
+    if (next === undefined) return;
+    draining = true;
+    later(next.dueMs - nowMs, drain);
   }
 
   function write(text: string): void {
     if (muted || ended) return;
-    const bytes = Buffer.from(text);
+    const bytes = options.isCompressed ? gzipSync(text, { level: 1 }) : Buffer.from(text);
     if (cutAfterBytes === undefined || bytes.length < cutAfterBytes) {
       if (cutAfterBytes !== undefined) cutAfterBytes -= bytes.length;
       response.write(bytes);
@@ -113,17 +112,21 @@ export function openFakeWatch(
     response.write(part, () => socket?.destroy());
   }
 
-  function bookmark(metadata: object = {}): void {
+  function bookmark(): void {
     // The real server sends nothing to a client that is ahead.
     if (store.version < (options.from ?? 0)) return;
+    send([bookmarkWith({})]);
+  }
+
+  function bookmarkWith(metadata: object): WatchFrame {
     const object: Partial<FakeObject> = {
       kind: resource.kind,
       apiVersion: apiVersionOf(resource),
     };
-    send({
+    return {
       type: 'BOOKMARK',
       object: { ...object, metadata: { resourceVersion: String(store.version), ...metadata } },
-    });
+    };
   }
 
   function repeatBookmark(everyMs: number): void {
@@ -163,23 +166,24 @@ export function openFakeWatch(
   const unsubscribe = store.subscribe((change) => {
     if (change.resource !== resource || change.version <= (options.from ?? 0)) return;
     const frame = frameOf(change, matches);
-    if (frame !== undefined) send(frame);
+    if (frame !== undefined) send([frame]);
   });
   response.on('close', end);
-  response.writeHead(200, { 'content-type': 'application/json' });
+  response.writeHead(200, {
+    'content-type': 'application/json',
+    ...(options.isCompressed ? { 'content-encoding': 'gzip' } : {}),
+  });
   response.flushHeaders();
 
-  if (options.from === undefined) {
-    for (const object of store.list(resource)) {
-      if (matches(object)) send({ type: 'ADDED', object });
-    }
-  }
+  const existing = options.from === undefined ? store.list(resource).filter(matches) : [];
+  const initial = existing.map((object): WatchFrame => ({ type: 'ADDED', object }));
   if (options.marksInitialEvents) {
-    bookmark({ annotations: { 'k8s.io/initial-events-end': 'true' } });
+    initial.push(bookmarkWith({ annotations: { 'k8s.io/initial-events-end': 'true' } }));
   }
+  send(initial);
   for (const change of changes) {
     const frame = change.resource === resource ? frameOf(change, matches) : undefined;
-    if (frame !== undefined) send(frame);
+    if (frame !== undefined) send([frame]);
   }
   if (options.bookmarkEveryMs !== undefined) repeatBookmark(options.bookmarkEveryMs);
   later(options.timeoutMs, () => {

@@ -71,6 +71,7 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
     maxWaiters: maxHeldRequests,
     // The missing object may be one that a silently broken watch did not deliver.
     onWait: () => {
+      watches.hurry();
       if (checkPause.take()) watches.checkNow();
     },
   });
@@ -94,6 +95,7 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
     },
     log: kubeLog,
     clock,
+    isAwaited: () => waiters.size > 0,
   });
   void watches.whenSynced().then(
     () => {

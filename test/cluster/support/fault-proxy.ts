@@ -12,6 +12,8 @@ export interface FaultProxy extends AsyncDisposable {
   readonly connections: number;
   /** Number of connections since the start. */
   readonly accepted: number;
+  /** Bytes from the server since the start, TLS included. */
+  readonly receivedBytes: number;
   /** Resets all connections, on both sides. */
   cut(): void;
   /**
@@ -52,6 +54,7 @@ export async function openFaultProxy(
   let cutAfter: number | undefined;
   let isBlackHole = false;
   let accepted = 0;
+  let receivedBytes = 0;
   let port = 0;
   let listener: Server | undefined;
 
@@ -77,7 +80,10 @@ export async function openFaultProxy(
     function afterWrite(): void {
       if (left === 0) reset(pair);
     }
-    server.on('data', afterWrite);
+    server.on('data', (bytes: Buffer) => {
+      receivedBytes += bytes.length;
+      afterWrite();
+    });
     for (const socket of [client, server]) {
       socket.on('error', () => undefined);
       socket.on('close', () => {
@@ -156,6 +162,9 @@ export async function openFaultProxy(
     },
     get accepted() {
       return accepted;
+    },
+    get receivedBytes() {
+      return receivedBytes;
     },
     cut() {
       for (const pair of pairs) reset(pair);

@@ -11,11 +11,7 @@ import type { Identity } from '../../../src/cache/index/objects.ts';
 import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { openKubeClient } from '../../../src/nmi/kube/api/client.ts';
 import { parseIdentity } from '../../../src/nmi/kube/watch/parse.ts';
-import {
-  ApiServerState,
-  openReflector,
-  type Reflector,
-} from '../../../src/nmi/kube/watch/reflector.ts';
+import { openReflector, type Reflector } from '../../../src/nmi/kube/watch/reflector.ts';
 import { keptLog, MapStore, quick, temporaryDir } from '../../nmi/kube/kube-test-bed.ts';
 import type { Api, ApiAccess } from './api.ts';
 import { identitiesIn, type ContractServer } from './contract.ts';
@@ -27,7 +23,6 @@ const silenceMs = 1500;
 
 interface Fixture extends AsyncDisposable {
   readonly network: FaultProxy;
-  readonly memory: ApiServerState;
   readonly reflector: Reflector;
   /** Creates an identity, or deletes it. */
   create(name: string): Promise<void>;
@@ -52,8 +47,6 @@ export function reflectorTests(server: () => ContractServer): void {
     listBy: 'stream' | 'pages' = 'stream',
     options: FixtureOptions = {},
   ): Promise<Fixture> {
-    const memory = new ApiServerState();
-    if (listBy === 'pages') memory.streamsLists = false;
     await using opening = new AsyncDisposableStack();
     await server().createNamespace(namespace);
     const { api } = server();
@@ -77,7 +70,7 @@ export function reflectorTests(server: () => ContractServer): void {
         random: Math.random,
         log: keptLog(),
         pageSize: 2,
-        server: memory,
+        listsBy: listBy,
         timing: { ...quick, silenceMs },
       }),
     );
@@ -86,7 +79,6 @@ export function reflectorTests(server: () => ContractServer): void {
     const held = (): string => store.names().join(' ');
     return {
       network,
-      memory,
       reflector,
       create: (name) => createIdentity(api, path, name),
       async remove(name) {
@@ -109,7 +101,6 @@ export function reflectorTests(server: () => ContractServer): void {
       await fixture.remove('a');
       await fixture.holds('b', 'c', 'd', 'e', 'f');
       assert.equal(fixture.lists().length, 1);
-      assert.equal(fixture.memory.streamsLists, how === 'stream');
     });
   }
 

@@ -155,12 +155,10 @@ describe('the watches of a node in a large cluster', { skip: provided.missing ??
       ),
     );
     t.diagnostic(`created in ${Math.round(performance.now() - startMs)} ms`);
-    for (const listBy of ['stream', 'pages'] as const) {
-      const watched = await watch(listBy, t);
-      assert.deepEqual([watched.identities, watched.bindings], [identities, bindings]);
-      assert.ok(watched.heapBytes < 60e6 && watched.peakBytes < 250e6);
-      assert.ok(watched.tookMs < 30_000);
-    }
+    const watched = await watch('pages', t);
+    assert.deepEqual([watched.identities, watched.bindings], [identities, bindings]);
+    assert.ok(watched.heapBytes < 60e6 && watched.peakBytes < 250e6);
+    assert.ok(watched.tookMs < 30_000);
   });
 });
 

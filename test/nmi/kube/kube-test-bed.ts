@@ -15,6 +15,7 @@ export const quick: Partial<ReflectorTiming> = {
   backoff: { baseMs: 2, capMs: 20 },
   outage: { baseMs: 2, capMs: 20 },
   relistJitterMs: 5,
+  relistJitterPerObjectMs: 0,
   healthyMs: 30,
   silenceMs: 5000,
 };

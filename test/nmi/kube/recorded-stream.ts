@@ -8,7 +8,7 @@ import type { Clock } from '../../../src/base/time/clock.ts';
 import type { ObjectRef, ObjectStore } from '../../../src/cache/index/objects.ts';
 import { KubeError } from '../../../src/nmi/kube/api/kube-error.ts';
 import type { Parsed } from '../../../src/nmi/kube/watch/parse.ts';
-import { ApiServerState, openReflector } from '../../../src/nmi/kube/watch/reflector.ts';
+import { openReflector } from '../../../src/nmi/kube/watch/reflector.ts';
 import { flatten, readWatchChunks } from '../../../src/nmi/kube/api/watch-stream.ts';
 import { keptLog } from './kube-test-bed.ts';
 
@@ -96,7 +96,7 @@ export async function replayCut(
     random: () => 0.5,
     log: keptLog(),
     timing: { backoff: soon, outage: soon, relistJitterMs: 1 },
-    server: serverThat(listBy),
+    listsBy: listBy,
   });
   await Promise.race([done.promise, store.broken]);
   assert.equal(store.moment, moments.length - 1, 'the store has the state of the server');
@@ -120,12 +120,6 @@ const hastyClock: Clock = {
     };
   },
 };
-
-function serverThat(listBy: ListBy) {
-  const server = new ApiServerState();
-  server.streamsLists = listBy === 'stream';
-  return server;
-}
 
 async function ended(signal: AbortSignal | undefined): Promise<void> {
   if (signal === undefined || signal.aborted) return;

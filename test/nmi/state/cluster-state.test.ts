@@ -115,6 +115,7 @@ describe('the state of the node in the agent', () => {
     const { state, clock } = testBed;
     await eventually('synced', () => state.isSynced());
     const check = mock.method(state.watches, 'checkNow', () => undefined);
+    const hurry = mock.method(state.watches, 'hurry', () => undefined);
     const waitTen = async (): Promise<void> => {
       const waiting = Array.from({ length: 10 }, () => state.waiters.nextChange(60_000));
       state.waiters.wake();
@@ -125,6 +126,8 @@ describe('the state of the node in the agent', () => {
     clock.aheadMs = 5_000;
     await waitTen();
     assert.equal(check.mock.callCount(), 2);
+    // The reflectors limit it themselves.
+    assert.equal(hurry.mock.callCount(), 20);
   });
 
   it('is shown as samples', async () => {

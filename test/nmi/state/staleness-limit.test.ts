@@ -44,6 +44,7 @@ function openQuiet(limitMs: number) {
     await silence(options.silenceMs, options.signal);
   }
   const reflector = openReflector<Pod>({
+    listsBy: 'stream',
     name: 'pods',
     path: '/api/v1/pods',
     parse: parsePod,

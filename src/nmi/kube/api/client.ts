@@ -3,6 +3,9 @@
  * not lists or objects. Proxy variables of the environment are ignored: like every node agent, it
  * connects to the API server directly.
  */
+import { pipeline, type Readable } from 'node:stream';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { createGunzip } from 'node:zlib';
 import { Pool, type Dispatcher } from 'undici';
 import { systemClock, type Clock } from '../../../base/time/clock.ts';
 import { createConnector } from './connector.ts';
@@ -80,6 +83,8 @@ const headersTimeoutMs = 30_000;
 const maxConnections = 16;
 const maxErrorBytes = 64 * 1024;
 const maxAnswerBytes = 4 * 1024 * 1024;
+/** Decompressed at a time. Each piece is a task of the thread pool: with 16 KiB a list takes longer. */
+const pieceBytes = 64 * 1024;
 
 /**
  * Loads the credentials; opens no connection yet.
@@ -101,14 +106,15 @@ export async function openKubeClient(options: KubeClientOptions): Promise<KubeCl
     request: KubeRequest,
     user: string | undefined,
     signal: AbortSignal,
-  ): Promise<Dispatcher.ResponseData> {
-    const response = await pools.of(access).request({
+  ): Promise<Answer> {
+    const { statusCode, headers, body } = await pools.of(access).request({
       method: request.method,
       path: access.pathPrefix + request.path,
       headers: {
         ...access.headers,
         accept: request.accept ?? 'application/json',
         'user-agent': options.userAgent,
+        ...(request.method === 'GET' ? { 'accept-encoding': 'gzip' } : {}),
         ...(request.body === undefined
           ? {}
           : { 'content-type': request.contentType ?? 'application/json' }),
@@ -117,8 +123,9 @@ export async function openKubeClient(options: KubeClientOptions): Promise<KubeCl
       body: request.body ?? null,
       signal,
     });
-    if (response.statusCode >= 200 && response.statusCode < 300) return response;
-    throw await statusError(response, clock);
+    const answer = { statusCode, headers, body: contentOf(headers, body) };
+    if (statusCode >= 200 && statusCode < 300) return answer;
+    throw await statusError(answer, clock);
   }
 
   /** After a 401 the credential is read again; if it differs, the request is repeated once. */
@@ -126,7 +133,7 @@ export async function openKubeClient(options: KubeClientOptions): Promise<KubeCl
     user: string | undefined,
     request: KubeRequest,
     signal: AbortSignal,
-  ): Promise<Dispatcher.ResponseData> {
+  ): Promise<Answer> {
     const access = await untilAborted(signal, credentials.current());
     try {
       return await attempt(access, request, user, signal);
@@ -147,7 +154,7 @@ export async function openKubeClient(options: KubeClientOptions): Promise<KubeCl
   };
 }
 
-type Send = (request: KubeRequest, signal: AbortSignal) => Promise<Dispatcher.ResponseData>;
+type Send = (request: KubeRequest, signal: AbortSignal) => Promise<Answer>;
 
 function createCalls(clock: Clock, send: Send): KubeCalls {
   async function exchange(request: KubeRequest, call: RequestOptions = {}): Promise<unknown> {
@@ -155,7 +162,11 @@ function createCalls(clock: Clock, send: Send): KubeCalls {
     using deadline = openDeadline(clock, timeoutMs, call.signal);
     try {
       const response = await send(request, deadline.signal);
-      return parseBody(await readText(response.body, call.maxBytes ?? maxAnswerBytes));
+      const text = await readText(response.body, call.maxBytes ?? maxAnswerBytes);
+      // The pool knows only then that the connection is free. Else the next call opens another, and
+      // this one stays idle: if the network drops it silently, a later call waits for its timeout.
+      await nextTurn();
+      return parseBody(text);
     } catch (error) {
       throw translate(error, deadline, call.signal, `no answer within ${timeoutMs} ms`);
     }
@@ -166,7 +177,7 @@ function createCalls(clock: Clock, send: Send): KubeCalls {
     { signal, silenceMs, onOpen }: WatchOptions,
   ): AsyncGenerator<Generator<unknown, void>, void> {
     using deadline = openDeadline(clock, headersTimeoutMs, signal);
-    let response: Dispatcher.ResponseData | undefined;
+    let response: Answer | undefined;
     try {
       response = await send({ method: 'GET', path }, deadline.signal);
       deadline.restart(silenceMs);
@@ -237,6 +248,10 @@ class Pools implements AsyncDisposable {
 
 const jsonPatch = 'application/json-patch+json';
 
+interface Answer extends Pick<Dispatcher.ResponseData, 'statusCode' | 'headers'> {
+  readonly body: Readable;
+}
+
 interface KubeRequest {
   readonly method: 'GET' | 'POST' | 'PATCH';
   readonly path: string;
@@ -265,7 +280,17 @@ function translate(
   return kubeErrorOfFailure(error);
 }
 
-async function statusError(response: Dispatcher.ResponseData, clock: Clock): Promise<KubeError> {
+/**
+ * Decompressed as it is read, so that all limits are those of the content. The server compresses a
+ * watch in members, one for each time that it has nothing more to send; reading them is one stream.
+ */
+function contentOf(headers: Answer['headers'], body: Readable): Readable {
+  if (headers['content-encoding'] !== 'gzip') return body;
+  // The reader gets the errors of both, and ends both.
+  return pipeline(body, createGunzip({ chunkSize: pieceBytes }), () => undefined);
+}
+
+async function statusError(response: Answer, clock: Clock): Promise<KubeError> {
   const status = response.statusCode;
   const message = stringAt(asRecord(await readErrorBody(response.body)), 'message');
   const retryAfterS = parseRetryAfter(response.headers['retry-after'], clock.wallMs());
@@ -282,7 +307,7 @@ async function readText(body: AsyncIterable<Uint8Array>, maxBytes: number): Prom
   return String(await readBody(body, maxBytes, () => new KubeError('TOO_LARGE', message)));
 }
 
-async function readErrorBody(body: Dispatcher.ResponseData['body']): Promise<unknown> {
+async function readErrorBody(body: Readable): Promise<unknown> {
   const text = await readText(body, maxErrorBytes).catch((error: unknown) => {
     if (error instanceof KubeError && error.code === 'TOO_LARGE') return '';
     throw error;

@@ -90,6 +90,8 @@ const codesByErrno: ReadonlyMap<string, KubeErrorCode> = new Map([
   // A header value undici refuses: an Authorization with control characters.
   ['UND_ERR_INVALID_ARG', 'CONFIG'],
   ['UND_ERR_RES_EXCEEDED_MAX_SIZE', 'MALFORMED'],
+  // Not gzip. A compressed answer that was cut is Z_BUF_ERROR, and as any other NETWORK.
+  ['Z_DATA_ERROR', 'MALFORMED'],
 ]);
 
 /** A thrown value of the HTTP client, as an error; a `KubeError` passes unchanged. */

@@ -20,10 +20,30 @@ export interface RetryTiming {
   readonly backoff: Backoff;
   readonly outage: Backoff;
   /**
-   * Spread of relists after an expired version, so that a whole cluster does not relist at once.
+   * Spread of relists after an expired version, so that a whole cluster does not relist at once: so
+   * much, and so much for each object of the list, since the server pays for each.
    */
   readonly relistJitterMs: number;
+  readonly relistJitterPerObjectMs: number;
 }
+
+/** What failed. */
+export interface Attempt {
+  /** How long it waited to reach the server. */
+  readonly triedMs: number;
+  /** Time without an answer of the server, since the first failure. */
+  readonly awayForMs: number;
+  /** In the store. */
+  readonly objects: number;
+  /** From 0 up to 1. */
+  readonly chance: number;
+}
+
+/** 20,000 objects of 5,000 nodes are 100 million, which cost servers some 1,000 s of processor. */
+const maxRelistJitterMs = 60_000;
+/** In a long outage the waits grow to this share of it, so that its end is seen that late at most. */
+const shareOfOutage = 1 / 20;
+const maxOutageWaitMs = 30_000;
 
 /** Consecutive failures of one kind. */
 export interface Failures {
@@ -41,7 +61,9 @@ export interface Retry {
   /** The version to watch from cannot be used any more. */
   readonly isRelist: boolean;
   readonly delayMs: number;
-  /** The wait may end early: the outage may be over, and the server named no time. */
+  /** Further wait, which a waiting request ends. */
+  readonly idleMs: number;
+  /** The waits may end early: the outage may be over, and the server named no time. */
   readonly isWakeable: boolean;
 }
 
@@ -61,13 +83,11 @@ const kinds: Readonly<Record<ReflectorErrorCode, ErrorKind>> = {
   INTERNAL: 'exception',
 };
 
-/** `triedMs`: how long the attempt waited to reach the server. `chance`: from 0 up to 1. */
 export function retryAfterFailure(
   error: unknown,
   before: Failures,
   timing: RetryTiming,
-  triedMs: number,
-  chance: number,
+  { triedMs, awayForMs, objects, chance }: Attempt,
 ): Retry {
   const { code = 'INTERNAL', status, retryAfterMs } = error instanceof KubeError ? error : {};
   // 400: the server cannot parse the version; only a list returns another.
@@ -75,18 +95,22 @@ export function retryAfterFailure(
   const isRelist = status === 400 || ['GONE', 'MALFORMED', 'INTERNAL'].includes(code);
   const count = kind === before.kind ? before.count + 1 : 1;
   const isWakeable = kind === 'outage' && retryAfterMs === undefined;
-  let delayMs = backoffMs(
-    timing[kind === 'outage' ? kind : 'backoff'],
-    count,
-    chance,
-    retryAfterMs,
-  );
-  if (isWakeable) delayMs = Math.max(0, delayMs - triedMs);
+  const backoff = timing[kind === 'outage' ? kind : 'backoff'];
+  let delayMs = backoffMs(backoff, count, chance, retryAfterMs);
+  let idleMs = 0;
+  if (isWakeable) {
+    delayMs = Math.max(0, delayMs - triedMs);
+    const capMs = Math.min(maxOutageWaitMs, awayForMs * shareOfOutage);
+    idleMs = Math.max(0, backoffMs({ ...backoff, capMs }, count, chance) - triedMs - delayMs);
+  }
   // Nodes that have waited are already spread.
   if (kind === 'expiry' && count === 1) {
-    delayMs = Math.max(0, chance * timing.relistJitterMs - before.waitedMs);
+    const { relistJitterMs, relistJitterPerObjectMs } = timing;
+    const perObjectMs = Math.min(maxRelistJitterMs, objects * relistJitterPerObjectMs);
+    delayMs = Math.max(0, chance * relistJitterMs - before.waitedMs);
+    idleMs = Math.max(0, chance * (relistJitterMs + perObjectMs) - before.waitedMs - delayMs);
   }
-  return { code, failures: { ...before, kind, count }, isRelist, delayMs, isWakeable };
+  return { code, failures: { ...before, kind, count }, isRelist, delayMs, idleMs, isWakeable };
 }
 
 /**

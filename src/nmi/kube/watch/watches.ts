@@ -1,5 +1,6 @@
 /** The agent's watches: this node's pods and the four custom resources. */
 import { systemClock, type Clock } from '../../../base/time/clock.ts';
+import { ignoreObserverError, Observers } from '../../../cache/index/observers.ts';
 import type {
   Binding,
   Exception,
@@ -18,7 +19,6 @@ import {
 } from './parse.ts';
 import type { Log } from '../../../base/log.ts';
 import {
-  ApiServerState,
   openReflector,
   type KubeReader,
   type Reflector,
@@ -34,10 +34,15 @@ const group = '/apis/aadpodidentity.k8s.io/v1';
 /**
  * How soon new pods are seen after an outage: the longest wait, at most `tcpTimeoutMs` of the
  * client for a running attempt, and a list. Together less than a second, so 1,000 nodes make some
- * 2,700 attempts a second at an unavailable server. The other watches wait longer and are woken by
- * this one.
+ * 2,700 attempts a second at an unavailable server; from the tenth second of an outage on, ever fewer
+ * while no request waits. The other watches wait longer and are woken by this one.
  */
-const podTiming = { outage: { baseMs: 100, capMs: 500 }, relistJitterMs: 600 };
+const podTiming = {
+  outage: { baseMs: 100, capMs: 500 },
+  relistJitterMs: 600,
+  // A pod is as large as ten objects of ours.
+  relistJitterPerObjectMs: 30,
+};
 
 export interface WatchStores {
   readonly pods: ObjectStore<Pod>;
@@ -57,6 +62,8 @@ export interface WatchesOptions {
   readonly log: Log;
   readonly clock?: Clock;
   readonly random?: () => number;
+  /** Whether a request waits for an object. */
+  readonly isAwaited?: () => boolean;
   readonly timing?: Partial<ReflectorTiming>;
 }
 
@@ -78,6 +85,8 @@ export interface WatchGroup<N extends string = string> extends AsyncDisposable {
   ages(name?: N): readonly WatchAge<N>[];
   /** An object is missing: silent watches are replaced, or only the named one. */
   checkNow(name?: N): void;
+  /** A request begins to wait for an object: the waits that only spare the server end. */
+  hurry(): void;
   stats(): Readonly<Record<N, ReflectorStats>>;
 }
 
@@ -86,16 +95,15 @@ export type Watches = WatchGroup<WatchedResource>;
 
 export function openWatches(options: WatchesOptions): Watches {
   const { client, node, stores, log, clock = systemClock, random = Math.random } = options;
-  const { podClient = client } = options;
-  const server = new ApiServerState();
+  const { podClient = client, isAwaited } = options;
+  const recovery = new Observers(ignoreObserverError);
 
   function open<T extends ObjectRef>(
     name: WatchedResource,
-    spec: Pick<ReflectorOptions<T>, 'path' | 'query' | 'parse' | 'store' | 'mayBeAbsent'> &
-      Partial<Pick<ReflectorOptions<T>, 'client'>>,
+    spec: Pick<ReflectorOptions<T>, 'path' | 'parse' | 'store'> & Partial<ReflectorOptions<T>>,
     timing?: Partial<ReflectorTiming>,
   ): Reflector {
-    const parts = { name, client, clock, random, log, server };
+    const parts = { name, client, clock, random, log, recovery, isAwaited };
     return openReflector({ ...parts, ...spec, timing: { ...timing, ...options.timing } });
   }
 
@@ -108,6 +116,8 @@ export function openWatches(options: WatchesOptions): Watches {
     query: { fieldSelector },
     parse: parsePod,
     store: pods,
+    // As JSON, a pod may be nine megabytes.
+    listsBy: 'stream' as const,
   };
   const identitySpec = { path: `${group}/azureidentities`, parse: parseIdentity };
   const bindingSpec = { path: `${group}/azureidentitybindings`, parse: parseBinding };
@@ -144,6 +154,9 @@ export function groupWatches<N extends string>(
         .map((resource) => ({ resource, stalenessMs: reflectors[resource].stalenessMs })),
     checkNow: (name) => {
       for (const reflector of name === undefined ? all : [reflectors[name]]) reflector.checkNow();
+    },
+    hurry: () => {
+      for (const reflector of all) reflector.hurry();
     },
     stats: () => statsOf(reflectors),
     async [Symbol.asyncDispose]() {

@@ -68,6 +68,7 @@ describe('a reflector under churn', () => {
     const startMs = performance.now();
     let nextSizeAt = events / 10;
     await using reflector = openReflector<Pod>({
+      listsBy: 'stream',
       name: 'pods',
       path: '/api/v1/pods',
       parse: parsePod,

@@ -102,6 +102,7 @@ async function openTestBed(silenceMs: number, eager: 'eager' | 'quick') {
   const client = await clientOf(fake);
   const store = new MapStore<Pod>();
   const reflector = openReflector<Pod>({
+    listsBy: 'stream',
     name: 'pods',
     path: '/api/v1/pods',
     query: { fieldSelector: 'spec.nodeName=node-a,status.phase!=Succeeded' },

@@ -95,6 +95,7 @@ describe('a reflector with watches that all end at once', () => {
     const store = new MapStore<Pod>();
     const { lines, ...log } = keptLog();
     await using reflector = openReflector<Pod>({
+      listsBy: 'stream',
       name: 'pods',
       path: '/api/v1/pods',
       parse: parsePod,

@@ -20,6 +20,7 @@ async function followRestored(timing: Partial<ReflectorTiming>, checkEveryMs?: n
   const store = new MapStore<Pod>();
   const log = keptLog();
   await using reflector = openReflector({
+    listsBy: 'stream',
     client,
     name: 'pods',
     path: '/api/v1/pods',

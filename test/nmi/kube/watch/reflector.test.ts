@@ -2,12 +2,12 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { systemClock } from '../../../../src/base/time/clock.ts';
 import type { Binding, Pod } from '../../../../src/cache/index/objects.ts';
+import { ignoreObserverError, Observers } from '../../../../src/cache/index/observers.ts';
 import { openFakeKube, type FakeKube } from '../../../../lab/fakes/kube/fake-kube.ts';
 import type { KubeClient } from '../../../../src/nmi/kube/api/client.ts';
 import { KubeError } from '../../../../src/nmi/kube/api/kube-error.ts';
 import { parseBinding, parsePod } from '../../../../src/nmi/kube/watch/parse.ts';
 import {
-  ApiServerState,
   openReflector,
   type Reflector,
   type ReflectorOptions,
@@ -58,6 +58,7 @@ async function openTestBed(
     clock: systemClock,
     random: Math.random,
     log,
+    listsBy: 'stream',
     timing: quick,
     ...options,
   });
@@ -115,13 +116,6 @@ function waits({ log }: TestBed): number[] {
   return log.lines.flatMap(({ fields }) =>
     'retryInMs' in fields ? Number(fields['retryInMs']) : [],
   );
-}
-
-/** The recorded state of a server that has refused to stream lists. */
-function withoutStreams(): ApiServerState {
-  const server = new ApiServerState();
-  server.streamsLists = false;
-  return server;
 }
 
 describe('a reflector', () => {
@@ -183,7 +177,7 @@ describe('a reflector', () => {
   });
 
   it('requests pages and a watch when lists are not streamed', async () => {
-    await using testBed = await openTestBed({ random: () => 0.5, server: withoutStreams() });
+    await using testBed = await openTestBed({ random: () => 0.5, listsBy: 'pages' });
     await testBed.watching();
     const [list, watch] = testBed.fake.requests.map(({ url }) => new URL(url, testBed.fake.url));
     assert.equal(list?.searchParams.get('resourceVersion'), null);
@@ -320,7 +314,7 @@ describe('a reflector', () => {
   it('reads a list page by page, from its beginning when the snapshot expires', async () => {
     await using testBed = await openTestBed({
       pageSize: 2,
-      server: withoutStreams(),
+      listsBy: 'pages',
       before: (fake) => {
         for (let at = 0; at < 5; at += 1) fake.apply(rawPod(`pod-${at}`));
       },
@@ -424,6 +418,7 @@ describe('a reflector', () => {
     const store = new MapStore<Binding>();
     const log = keptLog();
     await using reflector = openReflector<Binding>({
+      listsBy: 'stream',
       name: 'bindings',
       path: '/apis/aadpodidentity.k8s.io/v1/azureidentitybindings',
       parse: parseBinding,
@@ -489,6 +484,7 @@ describe('a reflector', () => {
     await using client = await clientOf(fake);
     const log = keptLog();
     await using reflector = openReflector<Binding>({
+      listsBy: 'stream',
       name: 'bindings',
       path: '/apis/aadpodidentity.k8s.io/v1/azureidentitybindings',
       parse: parseBinding,
@@ -513,6 +509,7 @@ describe('a reflector', () => {
     const store = new MapStore<Binding>();
     const log = keptLog();
     await using reflector = openReflector<Binding>({
+      listsBy: 'stream',
       name: 'bindings',
       path: '/apis/aadpodidentity.k8s.io/v1/azureidentitybindings',
       parse: parseBinding,
@@ -614,9 +611,7 @@ describe('a streamed list', () => {
 
   for (const status of [400, 422]) {
     it(`that is refused with ${status} is requested page by page, from then on and at once`, async () => {
-      const server = new ApiServerState();
       await using testBed = await openTestBed({
-        server,
         timing: { ...quick, backoff: { baseMs: 60_000, capMs: 60_000 } },
         before: (fake) => {
           two(fake);
@@ -626,7 +621,6 @@ describe('a streamed list', () => {
       const { fake, store, reflector, log } = testBed;
       await testBed.watching();
       assert.deepEqual(store.names(), ['default/one', 'default/two']);
-      assert.equal(server.streamsLists, false);
       assert.equal(reflector.stats().errorsByKind.outage, 0);
       fake.faults.failNext(1, 410, { containing: 'watch=true' });
       fake.closeWatches();
@@ -653,41 +647,48 @@ describe('a streamed list', () => {
   });
 });
 
-describe('reflectors of one server', () => {
-  it('share that it streams no lists', async () => {
-    const server = new ApiServerState();
-    await using first = await openTestBed({
-      server,
+describe('a paged list', () => {
+  it('gets along with objects so large that few of them are a page', async () => {
+    const annotations = { text: 'x'.repeat(250_000) };
+    const names = Array.from({ length: 100 }, (_, index) => `large-${100 + index}`);
+    await using testBed = await openTestBed({
+      listsBy: 'pages',
       before: (fake) => {
-        fake.faults.failNext(1, 422);
+        for (const name of names) {
+          const { metadata, ...pod } = rawPod(name);
+          fake.apply({ ...pod, metadata: { ...metadata, annotations } });
+        }
       },
     });
-    await first.watching();
-    await using second = await openTestBed({ server });
-    await second.watching();
-    assert.ok(second.fake.requests.every(({ url }) => !url.includes('sendInitialEvents')));
+    await testBed.reflector.whenSynced();
+    assert.equal(testBed.store.size, 100);
+    const limits = testBed.fake.requests.map(({ url }) => /[?&]limit=(\d+)/.exec(url)?.[1]);
+    assert.deepEqual(limits.slice(0, 4), ['500', '63', '8', '8']);
+    assert.equal(testBed.reflector.stats().failure, undefined);
   });
+});
 
+describe('reflectors of one server', () => {
   it('learn from the first one that it is available again', async () => {
-    const server = new ApiServerState();
+    const recovery = new Observers(ignoreObserverError);
     const late = { baseMs: 60_000, capMs: 60_000 };
     const refusing = (fake: FakeKube): void => {
       fake.faults.failNext(1, 503);
     };
     await using slow = await openTestBed({
-      server,
+      recovery,
       before: refusing,
       timing: { ...quick, outage: late },
     });
     await eventually('it waits', () => phaseOf(slow) === 'waiting');
     await using throttled = await openTestBed({
-      server,
+      recovery,
       before: (fake) => {
         fake.faults.failNext(1, 503, { retryAfterSec: 60 });
       },
     });
     await eventually('it waits', () => phaseOf(throttled) === 'waiting');
-    await using quickly = await openTestBed({ server, before: refusing });
+    await using quickly = await openTestBed({ recovery, before: refusing });
     await quickly.watching();
     await slow.watching();
     assert.equal(phaseOf(throttled), 'waiting', 'it had to stay away for a given time');
@@ -882,6 +883,7 @@ describe('disposing a reflector', () => {
       const clock = countingClock();
       const client = await clientOf(fake, clock);
       const reflector = openReflector<Pod>({
+        listsBy: 'stream',
         name: 'pods',
         path: '/api/v1/pods',
         parse: parsePod,

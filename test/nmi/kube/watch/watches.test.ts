@@ -207,16 +207,22 @@ describe('the five watches', () => {
     assert.deepEqual(bindings.errorsByKind, { outage: 0, refusal: 1, expiry: 0, exception: 0 });
   });
 
-  it('share that the server streams no lists', async () => {
+  it('list compressed: pods as a stream, which skips those that are too large, the others by pages', async () => {
     await using fake = await openFakeKube();
-    fake.faults.failNext(4, 422, { containing: 'sendInitialEvents' });
     await using client = await clientOf(fake);
     const log = keptLog();
     const stores = createStores();
     await using watches = openWatches({ client, node: 'node-a', stores, log, timing: quick });
     await watches.whenSynced();
-    const lists = fake.requests.map(({ url }) => url).filter((url) => !url.includes('watch='));
-    assert.equal(lists.length, 4);
+    await eventually('five watches', () => fake.watches() === 5);
+    const listed = (query: string) => fake.requests.filter(({ url }) => url.includes(query));
+    assert.equal(listed('limit=500').length, 4);
+    assert.deepEqual(
+      listed('sendInitialEvents').map(({ url }) => url.startsWith('/api/v1/pods?')),
+      [true],
+    );
+    assert.ok(fake.requests.every(({ acceptEncoding }) => acceptEncoding === 'gzip'));
+    assert.equal(fake.connections, 5, 'a connection is idle');
   });
 
   it('are all replaced by a check, if they are silent', async () => {
