@@ -127,7 +127,10 @@ export interface DaemonSetSpec {
       readonly automountServiceAccountToken?: boolean;
       readonly initContainers?: readonly Container[];
       readonly containers: readonly Container[];
-      readonly volumes?: readonly { readonly name: string }[];
+      readonly volumes?: readonly {
+        readonly name: string;
+        readonly hostPath?: { readonly path: string; readonly type: string };
+      }[];
     };
   };
 }

@@ -3,6 +3,7 @@
 {{- include "nmi.flag" (dict "flag" "--allow-network-plugin-kubenet" "value" .Values.nmi.allowNetworkPluginKubenet) }}
 {{- include "nmi.flag" (dict "flag" "--kubelet-config" "value" .Values.nmi.kubeletConfig) }}
 {{- include "nmi.flag" (dict "flag" "--custom-user-agent" "value" .Values.customUserAgent) }}
+{{- include "nmi.flag" (dict "flag" "--pods-from" "value" .Values.nmi.podsFrom) }}
 {{- include "nmi.flag" (dict "flag" "--address-staleness-limit" "value" .Values.nmi.addressStalenessLimit) }}
 {{- include "nmi.flag" (dict "flag" "--rights-staleness-limit" "value" .Values.nmi.rightsStalenessLimit) }}
 {{- include "nmi.flag" (dict "flag" "--nmi-listen-address" "value" .Values.nmi.listenAddress) }}

@@ -93,6 +93,13 @@ const table = {
       type: matching(/^[\x20-\x7e]{0,200}$/, 'up to 200 printable ASCII characters'),
       help: 'Text to append to the user agent of all outgoing requests.',
     },
+    'pods-from': {
+      isOfRedirect: true,
+      type: choice(['api-server', 'kubelet', 'auto']),
+      // The kubelet reports no change of labels by itself: one is seen up to a minute late.
+      default: 'api-server',
+      help: "Where the pods of this node are read: from the API server, from the socket of this node's kubelet (Kubernetes 1.37 and later), or `auto`: from the kubelet while it answers, else from the API server.",
+    },
     'address-staleness-limit': {
       key: 'addressStalenessLimitMs',
       // A watch under check needs a second or two to be proven current, and may be checked once in

@@ -25,7 +25,15 @@ import { nativeModule, type FlowEnd, type NativeModule } from '../../redirect/na
 import type { Log } from '../../base/log.ts';
 import { networkCode } from '../../base/network-code.ts';
 import { StartError } from '../../base/start-error.ts';
-import { askHolder, awaitNote, ListenerError, listensAt, noteOf, notes } from './listener-notes.ts';
+import {
+  askHolder,
+  awaitNote,
+  descriptorOf,
+  ListenerError,
+  listensAt,
+  noteOf,
+  notes,
+} from './listener-notes.ts';
 import { listenAt, listenForAgent, makeFolder, whyNot } from './local-socket.ts';
 
 export interface ListenerHolderOptions {
@@ -432,11 +440,4 @@ function closeServer(server: Server | undefined): Promise<void> {
   if (server === undefined) resolve();
   else server.close(() => resolve());
   return promise;
-}
-
-/** Undocumented property: Node itself passes descriptors only to its own children. */
-function descriptorOf(socket: Socket & { readonly _handle?: { readonly fd?: number } }): number {
-  const descriptor = socket._handle?.fd;
-  if (descriptor === undefined || descriptor < 0) throw new Error('a socket without a descriptor');
-  return descriptor;
 }

@@ -122,3 +122,12 @@ export function listensAt(native: NativeModule, descriptor: number, address: Flo
     return false;
   }
 }
+
+/** Undocumented property: Node itself passes descriptors only to its own children. */
+export function descriptorOf(
+  socket: Socket & { readonly _handle?: { readonly fd?: number } },
+): number {
+  const descriptor = socket._handle?.fd;
+  if (descriptor === undefined || descriptor < 0) throw new Error('a socket without a descriptor');
+  return descriptor;
+}

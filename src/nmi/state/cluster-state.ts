@@ -2,7 +2,7 @@
  * The agent's view of the cluster: pods of the node, identities, bindings and exceptions, updated
  * by the watches, and the requests that wait for an object.
  */
-import { fullName, type ObjectName } from '../../cache/index/object-name.ts';
+import { fullName } from '../../cache/index/object-name.ts';
 import { bugReporter } from '../../base/lines/bug-reporter.ts';
 import type { Clock } from '../../base/time/clock.ts';
 import { GrantIndex } from '../../cache/index/grant-index.ts';
@@ -20,10 +20,11 @@ import type { Tuning } from '../config/tuning.ts';
 import { StalenessLimit } from './staleness-limit.ts';
 import { Waiters } from './waiters.ts';
 import { watchConditions, whyBehind } from '../kube/watch/watch-report.ts';
-import type { JsonReader, KubeClient } from '../kube/api/client.ts';
+import type { KubeClient } from '../kube/api/client.ts';
 import { NodeImpersonation, type AskedAs } from '../kube/api/node-impersonation.ts';
 import { createServiceAccounts } from '../kube/accounts/service-accounts.ts';
-import { readPod } from '../kube/watch/read-pod.ts';
+import { PodSource } from '../kube/kubelet/pod-source.ts';
+import type { ConnectKubelet } from '../kube/kubelet/pods-api.ts';
 import { openWatches, type Watches } from '../kube/watch/watches.ts';
 import { samplesBy, type Part, type Sample } from '../base/part.ts';
 import type { Logger } from '../../base/logger.ts';
@@ -34,8 +35,8 @@ import { WorkloadIdentities } from '../grants/workload-identities.ts';
 export interface ClusterState extends GrantState, Required<Part>, AsyncDisposable {
   readonly waiters: Waiters;
   readonly watches: Watches;
-  /** In whose name the API server is asked for pods; undefined before its first answer. */
-  readonly podsAskedAs: () => AskedAs | undefined;
+  /** In whose name the API server is asked for pods, or that the kubelet is; undefined before its first answer. */
+  readonly podsAskedAs: () => AskedAs | 'kubelet' | undefined;
 }
 
 /** Most requests that wait at the same time for an object. */
@@ -48,6 +49,7 @@ export interface ClusterStateOptions {
   readonly config: Config;
   readonly tuning: Tuning;
   readonly client: KubeClient;
+  readonly connectKubelet: ConnectKubelet;
   readonly clock: Clock;
   readonly log: Logger;
   /** Whether the kernel records callers. */
@@ -81,10 +83,17 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
   workloadIdentities?.onChange(() => waiters.wake());
   const kubeLog = log.child({ component: 'kube' });
   const names = new NodeImpersonation({ node, purpose: 'pods', log: kubeLog });
-  const podClient = client.as(names);
+  const podSource = new PodSource({
+    from: config.podsFrom,
+    connect: options.connectKubelet,
+    client: client.as(names),
+    node,
+    clock,
+    log: kubeLog,
+  });
   const watches = openWatches({
     client,
-    podClient,
+    podClient: podSource,
     node,
     stores: {
       pods,
@@ -106,7 +115,7 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
     // Disposed before the first sync: there are no waiters left.
     () => undefined,
   );
-  const places = createPlaces(options, pods, podClient);
+  const places = createPlaces(options, pods, podSource);
   const staleness = limitStaleness(options, watches);
   const clusterState: GrantState = {
     pods,
@@ -126,7 +135,7 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
     ...clusterState,
     waiters,
     watches,
-    podsAskedAs: () => names.name,
+    podsAskedAs: () => (podSource.current === 'kubelet' ? 'kubelet' : names.name),
     conditions: [
       ...watchConditions(watches, tuning.watchStalenessLimitMs),
       ...staleness.conditions,
@@ -136,6 +145,7 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
       ...indexSamples(pods, grants, ownerIndex),
       ...watchSamples(watches),
       ...names.samples(),
+      { metric: 'nmi_pods_from', labels: { source: podSource.current }, value: 1 },
       ...(unowned === undefined
         ? []
         : samplesBy('nmi_identities_not_owned', 'mode', { [owners.mode]: unowned() })),
@@ -149,13 +159,12 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
 }
 
 function createPlaces(
-  { config, clock, network }: ClusterStateOptions,
+  { clock, network }: ClusterStateOptions,
   pods: PodIndex,
-  client: JsonReader,
+  source: PodSource,
 ): PodPlaces | undefined {
   if (network === undefined) return undefined;
-  const readNewest = (pod: ObjectName) => readPod(client, config.node, pod);
-  return new PodPlaces({ ...network, pods, clock, readPod: readNewest });
+  return new PodPlaces({ ...network, pods, clock, readPod: (pod) => source.readPod(pod) });
 }
 
 interface Staleness extends Pick<GrantState, 'trusts' | 'rightsProblem'>, Disposable {
