@@ -32,12 +32,11 @@ import {
 } from './support/load.ts';
 import { grantOfIdentities, identities, openNode, type TestNode } from './support/node.ts';
 import { assertGets } from './support/pod-kinds.ts';
+import { assertReusedAddress } from './support/reused-address.ts';
 
 const nodeSystem = provideNodeSystem();
 const old = provideModule(aadPodIdentity);
 const startupTaint = 'nmi.example/starting';
-const podNetwork = '/etc/cni/net.d/10-pod-network.conflist';
-const reusedIp = '10.244.0.200';
 describe('a real node with cgroupfs', { skip: nodeSystem.missing ?? false }, () => {
   let node: TestNode;
   let load: Load;
@@ -77,30 +76,7 @@ describe('a real node with cgroupfs', { skip: nodeSystem.missing ?? false }, () 
     await assertGets(node, 'waiting', 'app');
   });
 
-  it('returns the new pod’s token for a reused address', async () => {
-    const wide = await readFile(node.machine.path(podNetwork), 'utf8');
-    const narrow = `"rangeStart": "${reusedIp}", "rangeEnd": "${reusedIp}", "subnet"`;
-    node.machine.write(podNetwork, wide.replace('"subnet"', narrow));
-    try {
-      for (const [at, owner] of ['app', 'two', '', 'app', 'two'].entries()) {
-        const name = `reuse-${at}`;
-        const labels = owner === '' ? {} : { aadpodidbinding: owner };
-        await node.apply(clientPod({ name, labels, args: ['ask-and-idle'] }));
-        await untilPodsReady(node, name);
-        const ip = ['get', 'pod', name, '--output=jsonpath={.status.podIP}'];
-        assert.equal(await node.kubectl(ip), reusedIp);
-        await assertGets(node, name, owner === '' ? '400' : owner);
-        const first = await node.kubectl(['logs', name]);
-        const identity = /"identity":"(\w+)"/.exec(first)?.[1] ?? '';
-        assert.ok(identity === owner || identity === '', `pod ${name} first got ${first}`);
-        // Half of the pods are deleted from the API server before they end on the node.
-        const force = at % 2 === 0 ? [] : ['--grace-period=0', '--force'];
-        await node.kubectl(['delete', 'pod', name, ...force]);
-      }
-    } finally {
-      node.machine.write(podNetwork, wide);
-    }
-  });
+  it('returns the new pod’s token for a reused address', () => assertReusedAddress(node));
 
   it('is closed to pods from boot on after a power cut', async (t) => {
     load = await startLoad(node, 50);

@@ -112,11 +112,15 @@ function loadPod(
   });
 }
 
-/** A static pod without an identity that requests tokens, started by the kubelet at each boot. */
-export function startStaticLoad(node: TestNode): { since(startMs: number): Seen } {
-  const file = '/etc/kubernetes/manifests/load.yaml';
-  node.machine.write(file, JSON.stringify(loadPod('static', {}, {}, 20)));
-  const read = openLines(join(node.machine.state('load'), 'static'));
+/** A static pod that requests tokens, started by the kubelet at each boot; by default without an identity. */
+export function startStaticLoad(
+  node: TestNode,
+  name = 'static',
+  labels: Readonly<Record<string, string>> = {},
+): { since(startMs: number): Seen } {
+  const file = `/etc/kubernetes/manifests/load-${name}.yaml`;
+  node.machine.write(file, JSON.stringify(loadPod(name, labels, {}, 20)));
+  const read = openLines(join(node.machine.state('load'), name));
   return { since: (startMs) => summarize(read(), startMs) };
 }
 

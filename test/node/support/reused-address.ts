@@ -1,0 +1,35 @@
+/** Pods that get the address of the pod before them. */
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { clientPod, untilPodsReady } from './client-pods.ts';
+import type { TestNode } from './node.ts';
+import { assertGets } from './pod-kinds.ts';
+
+const podNetwork = '/etc/cni/net.d/10-pod-network.conflist';
+const reusedIp = '10.244.0.200';
+
+/** Each pod gets its own token, or none, from its first request on. */
+export async function assertReusedAddress(node: TestNode): Promise<void> {
+  const wide = await readFile(node.machine.path(podNetwork), 'utf8');
+  const narrow = `"rangeStart": "${reusedIp}", "rangeEnd": "${reusedIp}", "subnet"`;
+  node.machine.write(podNetwork, wide.replace('"subnet"', narrow));
+  try {
+    for (const [at, owner] of ['app', 'two', '', 'app', 'two'].entries()) {
+      const name = `reuse-${at}`;
+      const labels = owner === '' ? {} : { aadpodidbinding: owner };
+      await node.apply(clientPod({ name, labels, args: ['ask-and-idle'] }));
+      await untilPodsReady(node, name);
+      const ip = ['get', 'pod', name, '--output=jsonpath={.status.podIP}'];
+      assert.equal(await node.kubectl(ip), reusedIp);
+      await assertGets(node, name, owner === '' ? '400' : owner);
+      const first = await node.kubectl(['logs', name]);
+      const identity = /"identity":"(\w+)"/.exec(first)?.[1] ?? '';
+      assert.ok(identity === owner || identity === '', `pod ${name} first got ${first}`);
+      // Half of the pods are deleted from the API server before they end on the node.
+      const force = at % 2 === 0 ? [] : ['--grace-period=0', '--force'];
+      await node.kubectl(['delete', 'pod', name, ...force]);
+    }
+  } finally {
+    node.machine.write(podNetwork, wide);
+  }
+}
