@@ -31,18 +31,6 @@ export interface ExistingConditions {
   readonly places: readonly number[] | 'no status' | 'no list';
 }
 
-export function isTrue(type: ConditionType): Condition {
-  return { type, status: 'True', reason: 'ok', message: '' };
-}
-
-export function isFalse(type: ConditionType, reason: Code, message: string): Condition {
-  return { type, status: 'False', reason, message };
-}
-
-export function isUnknown(type: ConditionType, reason: Code, message: string): Condition {
-  return { type, status: 'Unknown', reason, message };
-}
-
 /** Conditions have the same digest exactly when a write would change nothing. */
 export function digestOf(conditions: readonly Condition[], generation: number): string {
   return digestOfParts(

@@ -9,7 +9,7 @@ import {
   type SecretFinding,
 } from '../diagnosis/objects.ts';
 import { inOneText } from '../grants/refusal-text.ts';
-import { isFalse, isTrue, isUnknown, type Condition, type ConditionType } from './condition.ts';
+import type { Condition, ConditionStatus, ConditionType } from './condition.ts';
 import type { Observed } from './observed.ts';
 
 /** @param secret the finding for `secretOfIdentity`; ignored if there is no such Secret. */
@@ -25,7 +25,7 @@ export function conditionsOfIdentity(
     conditionOf('Valid', invalid),
     invalid === undefined
       ? conditionOf('CredentialReadable', unreadable)
-      : isUnknown('CredentialReadable', invalid.code, inOneText(invalid)),
+      : conditionOf('CredentialReadable', invalid, 'Unknown'),
     conditionOf('Ready', findings[0]),
   ];
 }
@@ -48,12 +48,21 @@ export function conditionsOfBinding(
   return [
     ignored === undefined
       ? conditionOf('IdentityFound', of('identity_missing'))
-      : isUnknown('IdentityFound', ignored.code, inOneText(ignored)),
+      : conditionOf('IdentityFound', ignored, 'Unknown'),
     conditionOf('SelectorUsable', ignored ?? of('selector_unusable')),
     findings.length === 0 && ready !== undefined ? ready : conditionOf('Ready', findings[0]),
   ];
 }
 
-function conditionOf(type: ConditionType, finding: Finding | undefined): Condition {
-  return finding === undefined ? isTrue(type) : isFalse(type, finding.code, inOneText(finding));
+function conditionOf(
+  type: ConditionType,
+  finding: Finding | undefined,
+  status: ConditionStatus = finding === undefined ? 'True' : 'False',
+): Condition {
+  return {
+    type,
+    status,
+    reason: finding?.code ?? 'ok',
+    message: finding ? inOneText(finding) : '',
+  };
 }

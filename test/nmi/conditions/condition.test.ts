@@ -3,17 +3,20 @@ import { describe, it } from 'node:test';
 import { jsonPatch } from '../../../lab/fakes/kube/patches.ts';
 import {
   digestOf,
-  isFalse,
-  isTrue,
-  isUnknown,
   parseConditions,
   patchOf,
   renderConditions,
+  type Condition,
 } from '../../../src/nmi/conditions/condition.ts';
 
 const nowWallMs = Date.UTC(2026, 0, 1, 10, 0, 0, 999);
-const valid = isTrue('Valid');
-const wrong = isFalse('Ready', 'credential_missing', 'Secret a/b does not exist. Create it.');
+const valid: Condition = { type: 'Valid', status: 'True', reason: 'ok', message: '' };
+const wrong: Condition = {
+  type: 'Ready',
+  status: 'False',
+  reason: 'credential_missing',
+  message: 'Secret a/b does not exist. Create it.',
+};
 const none = parseConditions(undefined);
 
 describe('conditions', () => {
@@ -49,7 +52,7 @@ describe('conditions', () => {
     const digest = digestOf([valid, wrong], 3);
     for (const [name, other] of Object.entries({
       generation: digestOf([valid, wrong], 4),
-      status: digestOf([isUnknown('Valid', 'identity_invalid', ''), wrong], 3),
+      status: digestOf([{ ...valid, status: 'Unknown', reason: 'identity_invalid' }, wrong], 3),
       reason: digestOf([valid, { ...wrong, reason: 'identity_invalid' }], 3),
       message: digestOf([valid, { ...wrong, message: '' }], 3),
       less: digestOf([valid], 3),
@@ -63,7 +66,7 @@ describe('conditions', () => {
     const before = parseConditions({
       conditions: renderConditions([valid, wrong], 3, none, nowWallMs),
     });
-    const changed = [valid, isTrue('Ready')];
+    const changed = [valid, { ...valid, type: 'Ready' as const }];
     const times = renderConditions(changed, 4, before, nowWallMs + 60_000).map(
       (each) => (each as { lastTransitionTime: string }).lastTransitionTime,
     );
