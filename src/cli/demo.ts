@@ -1,7 +1,4 @@
-/**
- * `nmi demo`: the sample client of the replaced system, with the same flags and output lines. It
- * prints a line of success only after a real success, and never prints a token.
- */
+/** `nmi demo`: the sample client of the replaced system. It never prints a token. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { stringAt } from '../base/json-value.ts';
 import { parseDuration } from '../base/time/duration.ts';

@@ -1,7 +1,4 @@
-/**
- * `nmi explain`: what a pod's requests get, and why, from the agent in the same container. Exit
- * code 0 means that the pod was explained, not that it gets a token.
- */
+/** `nmi explain`, from the agent in this container. Exit code 0: the pod was explained. */
 import { explanationSchema, type Explanation } from '../nmi/explain/explanation.ts';
 import { parseRecord, stringAt } from '../base/json-value.ts';
 import { renderJson } from '../base/printable.ts';

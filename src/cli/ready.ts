@@ -1,7 +1,4 @@
-/**
- * `nmi ready`: whether the agent in the same container is ready, by its own socket. For startup probes:
- * while an agent takes over from an earlier one, the probe port still belongs to the earlier one.
- */
+/** `nmi ready`: for startup probes, while the probe port may belong to an earlier agent. */
 import { asRecord, parseRecord } from '../base/json-value.ts';
 import { askAgent, fail } from './agent-socket.ts';
 import { exitCodes, type Io } from './io.ts';

@@ -1,7 +1,4 @@
-/**
- * `nmi redirect`: the kernel side alone, for an init container, for a manual check, and for opening
- * a node again, which only `remove` does.
- */
+/** `nmi redirect`: the kernel side alone. Only `remove` opens a node again. */
 import { systemClock } from '../base/time/clock.ts';
 import { startRedirectDaemon } from '../nmi/redirect-daemon.ts';
 import { StartError } from '../base/start-error.ts';

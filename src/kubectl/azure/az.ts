@@ -4,11 +4,7 @@ import { failedError } from '../base/plugin-error.ts';
 
 export type AzLine = readonly string[];
 
-/**
- * az reads `@file` as the content of a file, `[system]` as the machine's own identity, and a
- * leading hyphen as a flag. Others write the values, so such a value is refused. @throws
- * PluginError
- */
+/** az would read `@file`, `[system]` or a hyphen as more than a text. @throws PluginError */
 export function azLine(
   command: readonly string[],
   flags: Readonly<Record<string, string | readonly string[]>>,

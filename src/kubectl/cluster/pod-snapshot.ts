@@ -1,8 +1,4 @@
-/**
- * What one pod depends on, by four processes of kubectl as a rule: the pod, the objects of its
- * namespace, the pods of its node, and either the agents' DaemonSets or, for a pod that is refused,
- * the objects of other namespaces that may be meant for it.
- */
+/** What one pod depends on, by four processes of kubectl as a rule. */
 import { stringAt } from '../../base/json-value.ts';
 import { namespaceOf, specOf, titleOf, type RawObject } from '../base/object.ts';
 import type { ofContext, Read } from '../transport/kubectl.ts';

@@ -100,10 +100,7 @@ function usesOf({ identities, bindings }: ClusterObjects, owners: IdentityOwners
   });
 }
 
-/**
- * Applied under the name of a grant that exists, it would replace its lists. The name of a
- * namespace has no dot, so this is never that of another one.
- */
+/** It would replace a grant of that name. The name of a namespace has no dot. */
 function freeName(namespace: string, grants: readonly IdentityGrant[]): string {
   const taken = new Set(grants.map(({ name }) => name));
   let name = namespace;

@@ -4,10 +4,7 @@ import { isCode } from '../../nmi/diagnosis/codes.ts';
 import { stringAt, type JsonRecord } from '../../base/json-value.ts';
 import { conditionOf, metadataOf, titleOf, type RawObject } from '../base/object.ts';
 
-/**
- * @param knowsOptions then only what is read from Secrets counts: the rest is worked out from the
- * objects, and the status may be seconds behind.
- */
+/** @param knowsOptions then only Secrets count: the status may be seconds behind the rest. */
 export function findingsOfStatus(identity: RawObject, knowsOptions: boolean): readonly Finding[] {
   const ready = readyOf(identity);
   const code = stringAt(ready, 'reason');

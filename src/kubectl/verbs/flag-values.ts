@@ -1,8 +1,4 @@
-/**
- * Refuses flags whose value would be lost: yargs keeps the values of a repeated flag as a list, and
- * takes an empty value for none. A change would go to another cluster, namespace or user than the
- * one that was typed.
- */
+/** Refuses what yargs would lose: a change would go to another cluster or namespace. */
 import { usageError, type PluginError } from '../base/plugin-error.ts';
 import type { Parser } from './verb.ts';
 

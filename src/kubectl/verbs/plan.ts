@@ -1,8 +1,4 @@
-/**
- * The changes that a verb plans. Nothing is deleted or overwritten. They are printed as YAML with
- * the rest as comments, so that the output can be piped to kubectl; with --apply, the plugin
- * changes the objects after it has shown it.
- */
+/** The changes that a verb plans, as YAML for kubectl. Nothing is deleted or overwritten. */
 import { isDeepStrictEqual } from 'node:util';
 import type { Options } from 'yargs';
 import { asRecord } from '../../base/json-value.ts';

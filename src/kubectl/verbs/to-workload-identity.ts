@@ -1,8 +1,4 @@
-/**
- * `kubectl nmi migrate to-workload-identity`: the identity that the bound pods of each service
- * account get today, as annotations and federated credentials. A service account has other owners,
- * so nothing but the annotations is written, and none of another owner is replaced.
- */
+/** `kubectl nmi migrate to-workload-identity`. Service accounts have other owners too. */
 import { oldest } from '../../cache/index/grant-index.ts';
 import { isGuid, normaliseClientId } from '../../cache/index/identifiers.ts';
 import { fullName } from '../../cache/index/object-name.ts';

@@ -1,7 +1,4 @@
-/**
- * The local socket for `nmi explain` and `nmi ready`: HTTP in a folder of the agent's own, for its
- * own user alone. The agent works without it, so a problem with it is one warning.
- */
+/** The local socket for `nmi explain` and `nmi ready`, for the agent's own user alone. */
 import { lstat } from 'node:fs/promises';
 import { createServer, type Server, type ServerResponse } from 'node:http';
 import { dirname } from 'node:path';

@@ -2,10 +2,7 @@
 import type { GrantIndex, PodGrants } from '../../cache/index/grant-index.ts';
 import type { ObjectRef } from '../../cache/index/objects.ts';
 
-/**
- * A search visits every object of the cluster (0.5 ms for 20,000), and a pod may send thousands of
- * refused requests a second, so its result is kept for this long.
- */
+/** A search takes 0.5 ms for 20,000 objects, and a pod may cause thousands a second. */
 const keptMs = 10_000;
 
 interface Kept {

@@ -244,10 +244,7 @@ export function fixOfName(wanted: string, meant: string | undefined, namespace: 
   return `Create it: kubectl nmi identity add ${name} -n ${namespace} --client-id ID --apply; or correct spec.azureIdentity.`;
 }
 
-/**
- * @param grantAgeMs age of the newest object that the authorization depends on. @param graceMs
- * during which a missing object may still arrive.
- */
+/** @param graceMs in which an object that the grant lacks may still arrive. */
 export function renderFailure(
   failure: SourceFailure,
   authorized: Granted,

@@ -51,10 +51,7 @@ export class UpstreamResolver {
     this.hasImds = hasImds;
   }
 
-  /**
-   * The same object for the same identity object: a label may have thousands of identities. @param
-   * pod with the service account that is the subject of a pod-federated identity.
-   */
+  /** The same object for the same identity object: a label may have thousands. */
   of(identity: Identity, pod: PodAccount): UpstreamChoice {
     const isOfPod = kindsOfType(identity.type).some((kind) => kind.isOfPod);
     const account = isOfPod ? `${pod.namespace}/${pod.serviceAccount}` : '';

@@ -1,9 +1,4 @@
-/**
- * Pods with the label of Workload Identity, its annotations on their service account, and no
- * binding. An old SDK in such a pod, which supports only the metadata service, gets tokens of the
- * annotated application by federation. Off by default: it gives an identity to pods that had none
- * from this agent.
- */
+/** Pods set up for Workload Identity alone, whose SDK is older and only knows IMDS. */
 import type { ObjectName } from '../../cache/index/object-name.ts';
 import { normaliseClientId } from '../../cache/index/identifiers.ts';
 import type { Pod } from '../../cache/index/objects.ts';

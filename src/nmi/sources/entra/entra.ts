@@ -41,10 +41,7 @@ export interface EntraUpstreamOptions extends EntraNetworkOptions {
   readonly onCertificate: (credential: EntraCredential, expiresAtWallMs: number) => void;
 }
 
-/**
- * Opens no connection and loads no library before the first such token is requested. @throws
- * StartError `CONFIG` for a proxy that cannot be used.
- */
+/** Opens no connection before the first request. @throws StartError `CONFIG` */
 export function openEntraUpstream(options: EntraUpstreamOptions): EntraSource {
   const { client, tokenClient, pods, demand, clock, onCertificate } = options;
   using opening = new DisposableStack();

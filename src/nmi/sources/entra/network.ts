@@ -1,7 +1,4 @@
-/**
- * HTTP to Entra ID: a form is sent, a bounded answer of any status is returned. Proxies are honored
- * here and nowhere else in the agent. Redirects are not followed: the form has a credential.
- */
+/** HTTP to Entra ID, by its proxies. No redirect is followed: the form has a credential. */
 import { createSecureContext, getCACertificates, type SecureContext } from 'node:tls';
 import { Agent, EnvHttpProxyAgent, Pool, type Dispatcher } from 'undici';
 import type { Clock } from '../../../base/time/clock.ts';

@@ -3,10 +3,7 @@ import { StartError } from '../../../base/start-error.ts';
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
-/**
- * The lower-case form of each takes precedence. `HTTP_PROXY` is for plain http, which Entra ID
- * never uses. @throws StartError `CONFIG`, which names the variable and never its value.
- */
+/** `HTTP_PROXY` is for plain http. @throws StartError `CONFIG`, without the value. */
 export function parseProxy(environment: Environment) {
   const name = ['https_proxy', 'HTTPS_PROXY'].find((key) => textOf(environment, key) !== '');
   if (name === undefined) return undefined;

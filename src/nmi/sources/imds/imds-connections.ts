@@ -1,8 +1,4 @@
-/**
- * Connections to the metadata service. If one leads back to this agent, all are closed: they were
- * opened while the redirect did not recognize the agent, and would lead back as long as they are
- * reused.
- */
+/** If one leads back to this agent, all are closed: they would lead back when reused. */
 import { Pool } from 'undici';
 
 export interface ImdsConnectionsOptions {

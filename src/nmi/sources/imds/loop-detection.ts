@@ -1,8 +1,4 @@
-/**
- * Recognizes the agent's own calls to the metadata service: a `--metadata-ip` or a redirect may
- * lead back to this agent. Each call carries a correlation id, like the calls of Microsoft's
- * clients, that begins with a random prefix of this process.
- */
+/** Recognizes the agent's own calls, which may lead back to it, by the prefix of their ids. */
 import { randomBytes, randomUUID } from 'node:crypto';
 
 /** The header in which clients of IMDS send their correlation id, a GUID. */

@@ -1,9 +1,4 @@
-/**
- * The audit stream: a record of every request that reached the router, including hits. Beyond a
- * number of records of one kind in a minute, those of a pod are only counted, and one record
- * reports their number and their resources. The first use of each identity and resource is never
- * omitted.
- */
+/** The audit stream: each request, or a count beyond a budget; first uses always. */
 import type { Clock } from '../../../base/time/clock.ts';
 import type { ReportOmitted } from '../../../base/lines/log-budget.ts';
 import { OwnerBudgets } from '../../../base/lines/owner-budgets.ts';

@@ -1,8 +1,4 @@
-/**
- * Certificates of `AzureIdentity` type 2: PKCS#12 under the key `certificate`, with its password
- * under `password`. PEM is accepted too, there or under the keys of a Secret of type
- * kubernetes.io/tls.
- */
+/** Certificates of type 2: PKCS#12 with its password, or PEM, also of kubernetes.io/tls. */
 import type { ObjectName } from '../../../../cache/index/object-name.ts';
 import { titleOf } from '../../../kube/accounts/secrets.ts';
 import { KeyFileError } from './key-file-error.ts';

@@ -1,7 +1,4 @@
-/**
- * Client credentials in memory, each as long as it is sure to be accepted. Unusable ones may be
- * cached too. One load at a time for each key. What no identity needs any more is dropped at once.
- */
+/** Client credentials in memory: loaded once for all waiters, dropped when not needed. */
 import type { Clock } from '../../../../base/time/clock.ts';
 import { ExpiringMap } from '../../../../base/expiring-map.ts';
 import { SingleFlight } from '../../../../base/single-flight.ts';

@@ -65,10 +65,7 @@ function keyOfNode({ audience }: NodeCredential): string {
 
 type TokenContext = Pick<CredentialContext<never>, 'tokenClient' | 'clock'>;
 
-/**
- * An assertion has to live until Entra ID has checked it, by a clock that agrees with the API
- * server's to within minutes. Entra ID's own libraries leave a token five minutes.
- */
+/** Until Entra ID has checked it, by its clock; its own libraries leave five minutes. */
 const marginMs = 5 * 60_000;
 /** The requested lifetime; the server decides. An hour is Kubernetes' own default. */
 const expirationSeconds = 3600;
