@@ -69,14 +69,14 @@ async function readNeighbors(
   const none: Pods = { ok: true, value: [] };
   const node = stringAt(specOf(pod), 'nodeName');
   if (node === '') return { own: none, labeled: none };
-  const fields = `spec.nodeName=${node}`;
-  const all = isWide ? await kubectl.list('pods', undefined, { fields }) : undefined;
+  const fieldSelector = `spec.nodeName=${node}`;
+  const all = isWide ? await kubectl.list('pods', undefined, { fieldSelector }) : undefined;
   if (all?.ok === true) {
     return { own: all, labeled: { ok: true, value: all.value.filter(isLabeled) } };
   }
   const [own, labeled] = await Promise.all([
-    isRefused ? none : kubectl.list('pods', namespaceOf(pod), { fields }),
-    kubectl.list('pods', agentNamespace, { fields, labels: agentSelector }),
+    isRefused ? none : kubectl.list('pods', namespaceOf(pod), { fieldSelector }),
+    kubectl.list('pods', agentNamespace, { labelSelector: agentSelector, fieldSelector }),
   ]);
   return { own, labeled };
 }

@@ -63,7 +63,7 @@ export function isLabeled(object: RawObject): boolean {
 
 /** Of all namespaces if the user may, for the sake of the warning. */
 async function readLabeledPods({ kubectl, agentNamespace }: AgentAccess) {
-  const options = { labels: agentSelector };
+  const options = { labelSelector: agentSelector };
   const all = await kubectl.list('pods', undefined, options);
   if (all.ok || all.failure.kind !== 'forbidden') return all;
   return kubectl.list('pods', agentNamespace, options);

@@ -31,10 +31,8 @@ export function passedOf(flags: JsonRecord): PassedFlags {
 /** Undefined is every namespace. */
 export type Scope = string | undefined;
 
-export interface ListOptions {
-  readonly labels?: string;
-  readonly fields?: string;
-}
+/** Parameters of the API: labelSelector, fieldSelector. */
+type Selectors = Readonly<Record<string, string>>;
 
 export const ofContext = Symbol('the namespace of the kubectl context');
 
@@ -84,9 +82,9 @@ export class Kubectl {
   async list(
     resource: string,
     scope: Scope,
-    options: ListOptions = {},
+    selectors: Selectors = {},
   ): Promise<Read<readonly RawObject[]>> {
-    return this.#read(['get', `--raw=${pathOf(resource, scope, options)}`], itemsOf);
+    return this.#read(['get', `--raw=${pathOf(resource, scope, selectors)}`], itemsOf);
   }
 
   /** By one process, for namespaces of usual size: by kind, since a user may lack some rights. */
@@ -168,13 +166,10 @@ export class Kubectl {
 }
 
 /** Of the API server; every kind that is listed has the version v1. */
-function pathOf(resource: string, scope: Scope, { labels, fields }: ListOptions): string {
+function pathOf(resource: string, scope: Scope, selectors: Selectors): string {
   const [name = '', ...group] = resource.split('.');
   const root = group.length === 0 ? '/api/v1' : `/apis/${group.join('.')}/v1`;
-  const query = new URLSearchParams({
-    ...(labels === undefined ? {} : { labelSelector: labels }),
-    ...(fields === undefined ? {} : { fieldSelector: fields }),
-  }).toString();
+  const query = new URLSearchParams(selectors).toString();
   const where = scope === undefined ? '' : `/namespaces/${encodeURIComponent(scope)}`;
   return `${root}${where}/${name}${query === '' ? '' : `?${query}`}`;
 }

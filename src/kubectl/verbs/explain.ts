@@ -126,11 +126,13 @@ function settledValue<T>(result: PromiseSettledResult<T>): T {
 async function podByIp(context: VerbContext, text: string): Promise<Target> {
   const ip = canonicalIp(text);
   if (ip === undefined) throw usageError(`${text} is no IP address`, 'Write it as 10.244.1.7.');
-  const fields = `status.podIP=${ip}`;
-  const everywhere = await context.kubectl.list('pods', undefined, { fields });
+  const fieldSelector = `status.podIP=${ip}`;
+  const everywhere = await context.kubectl.list('pods', undefined, { fieldSelector });
   const isLimited = !everywhere.ok && everywhere.failure.kind === 'forbidden';
   const scope = isLimited ? await namespaceFor(context) : '';
-  const found = isLimited ? await context.kubectl.list('pods', scope, { fields }) : everywhere;
+  const found = isLimited
+    ? await context.kubectl.list('pods', scope, { fieldSelector })
+    : everywhere;
   const owners = valueOf(found, `list pods${isLimited ? ` in namespace ${scope}` : ''}`).filter(
     (each) => specOf(each)['hostNetwork'] !== true,
   );

@@ -1,7 +1,4 @@
-/**
- * Sends a request and buffers its answer. By undici's dispatch events: its `request` creates a
- * stream for the body, an iterator for the stream and a signal with listeners for the deadline.
- */
+/** By undici's dispatch events: `request` makes a stream, an iterator and a signal of each. */
 import type { Dispatcher } from 'undici';
 import type { Clock } from '../../base/time/clock.ts';
 

@@ -1,4 +1,4 @@
-/** The log lines of requests. A pod decides how many requests there are, but not how many lines. */
+/** The log lines of requests, which a pod causes in bounds. */
 import { fullName } from '../../cache/index/object-name.ts';
 import { LogBudget } from '../../base/lines/log-budget.ts';
 import { loggablePath, loggableResource, redactClientId, type LogFields } from '../../base/log.ts';

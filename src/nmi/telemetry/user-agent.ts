@@ -1,7 +1,4 @@
-/**
- * Finds the Azure SDK that sent a request: `[application ]azsdk-LANGUAGE-PACKAGE/VERSION ...`. A
- * pod writes this header, so the result has only a family of a fixed list and digits. Pure.
- */
+/** The SDK in `azsdk-LANGUAGE-PACKAGE/VERSION`: of a fixed list, since a pod writes it. Pure. */
 
 /** The identity packages of Azure SDKs; `azsdk-net-core` has those of .NET from April 2026 on. */
 export const sdkFamilies = [

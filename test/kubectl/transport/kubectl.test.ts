@@ -40,11 +40,11 @@ const list = { code: 0, stdout: '{"items":[{"kind":"Pod"}]}', stderr: '' };
 describe('reading by kubectl', () => {
   it('lists a namespace, or all, with the flags of the user’s connection', async () => {
     const { kubectl, calls } = openKubectl(list, { context: 'prod' });
-    assert.deepEqual(await kubectl.list('pods', 'shop', { labels: 'a=b' }), {
+    assert.deepEqual(await kubectl.list('pods', 'shop', { labelSelector: 'a=b' }), {
       ok: true,
       value: [{ kind: 'Pod' }],
     });
-    await kubectl.list('pods', undefined, { fields: 'status.podIP=10.0.0.1' });
+    await kubectl.list('pods', undefined, { fieldSelector: 'status.podIP=10.0.0.1' });
     assert.deepEqual(calls, [
       [
         'kubectl',

@@ -1,8 +1,4 @@
-/**
- * The descriptor of a credential kind: how an `AzureIdentity` names a credential, and how it is
- * made into a client credential. That is secret: it is sent to Entra ID and nowhere else, and no
- * component keeps it longer than needed.
- */
+/** How an identity names a credential of a kind, and how it is loaded. It is secret. */
 import type { Clock } from '../../../../base/time/clock.ts';
 import type { ObjectName } from '../../../../cache/index/object-name.ts';
 import type { EntraSettings } from '../../../../cache/index/objects.ts';

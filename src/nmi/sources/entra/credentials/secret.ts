@@ -1,4 +1,4 @@
-/** Secrets of type 1: the entry `clientSecret`, or the only one; formerly whichever came first. */
+/** Secrets of type 1: the entry `clientSecret`, or the only one; formerly any. */
 import type { ObjectName } from '../../../../cache/index/object-name.ts';
 import { titleOf } from '../../../kube/accounts/secrets.ts';
 import { printable } from '../../../../base/printable.ts';
