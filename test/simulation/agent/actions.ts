@@ -104,6 +104,10 @@ const acts: Readonly<Record<Kind, Act>> = {
     pod.kill();
     scene.node.startAgent();
   },
+  conditionsUpdated: ({ world, forMs }) => {
+    world.tell(`two processes write conditions for ${2 * forMs} ms`);
+    world.conditions.update(2 * forMs);
+  },
   reboot: ({ node }) => node.reboot(),
   drain: ({ node, workload, world }) => {
     world.disturb(`${node.name} is drained`);

@@ -215,22 +215,8 @@ function setUp(pod: AgentPod, process: Process, redirect: 'ebpf' | 'pinned'): Se
   );
   if (!parsed.ok) throw new Error(JSON.stringify(parsed.problems));
   const clock = clockOf(process, () => node.aheadMs);
-  const tell = (fields: object, text: string): void =>
-    node.world.tell(`  ${process.name}: ${text} ${brief(fields)}`);
-  const log: Logger = {
-    debug: () => undefined,
-    info: () => undefined,
-    warn: tell,
-    error: tell,
-    child: () => log,
-  };
+  const log = node.world.logOf(process.name);
   return { config: parsed.config, clock, log };
-}
-
-function brief(fields: object): string {
-  return JSON.stringify(fields, (_, value: unknown) =>
-    value instanceof Error ? value.message : value,
-  ).slice(0, 200);
 }
 
 async function runHolder(pod: AgentPod, process: Process, stop: AbortSignal): Promise<number> {

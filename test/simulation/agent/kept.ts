@@ -1,21 +1,54 @@
-/** Runs that once broke an invariant, each by the fault that it found. */
-import type { Choice } from './search.ts';
+/**
+ * Runs that once broke an invariant, each by the fault that it found: their actions, which a seed gives only as long
+ * as nobody changes the plan.
+ */
+import type { Action } from './plan.ts';
 
-export interface Kept extends Choice {
+export interface Kept {
   readonly why: string;
+  readonly actions: readonly Omit<Action, 'number'>[];
 }
 
 export const kept: readonly Kept[] = [
   {
     why: 'a redirect container has a successor before its first success',
-    seed: 160,
-    prefer: ['update', 'undo', 'killPod'],
-    only: [5, 6, 7, 8, 9, 10, 11],
+    actions: [
+      { atMs: 1589, kind: 'killPod', which: 0.536, size: 0.798 },
+      { atMs: 2002, kind: 'bindingRestored', which: 0.973, size: 0.163 },
+      { atMs: 2114, kind: 'kernelRefuses', which: 0.276, size: 0.996 },
+      { atMs: 2373, kind: 'killPod', which: 0.706, size: 0.823 },
+      { atMs: 2401, kind: 'slowEvents', which: 0.333, size: 0.82 },
+      { atMs: 2470, kind: 'update', which: 0.577, size: 0.15 },
+      { atMs: 2583, kind: 'podRemoved', which: 0.877, size: 0.186 },
+    ],
   },
   {
     why: 'a new agent is refused the list of grants once',
-    seed: 378,
-    prefer: [],
-    only: [4, 9, 10, 11],
+    actions: [
+      { atMs: 863, kind: 'freeze', which: 0.046, size: 0.83 },
+      { atMs: 1511, kind: 'freeze', which: 0.077, size: 0.587 },
+      { atMs: 1586, kind: 'apiForbids', which: 0.957, size: 0.267 },
+      { atMs: 2300, kind: 'update', which: 0.355, size: 0.412 },
+    ],
+  },
+  {
+    why: 'an agent begins while the API server has a pod that has left its address',
+    actions: [
+      { atMs: 522, kind: 'bindingRestored', which: 0.588, size: 0.073 },
+      { atMs: 1391, kind: 'cutConnections', which: 0.859, size: 0.759 },
+      { atMs: 2859, kind: 'slowEvents', which: 0.848, size: 0.634 },
+      { atMs: 3656, kind: 'recordsFull', which: 0.287, size: 0.464 },
+      { atMs: 4560, kind: 'podAdded', which: 0.911, size: 0.856 },
+      { atMs: 4873, kind: 'imdsSlow', which: 0.649, size: 0.896 },
+      { atMs: 5534, kind: 'podReplaced', which: 0.991, size: 0.108 },
+      { atMs: 5900, kind: 'update', which: 0.813, size: 0.64 },
+      { atMs: 6777, kind: 'undo', which: 0.057, size: 0.546 },
+      { atMs: 7006, kind: 'identityChanged', which: 0.596, size: 0.284 },
+      { atMs: 7999, kind: 'bindingRestored', which: 0.61, size: 0.422 },
+      { atMs: 8982, kind: 'kill', which: 0.863, size: 0.909 },
+      { atMs: 9093, kind: 'bindingDeleted', which: 0.336, size: 0.501 },
+      { atMs: 11718, kind: 'imdsForgets', which: 0.373, size: 0.67 },
+      { atMs: 11740, kind: 'imdsFails', which: 0.346, size: 0.444 },
+    ],
   },
 ];

@@ -11,6 +11,7 @@ import type * as imds from '../../../lab/fakes/imds/fake-imds.ts';
 import type * as kube from '../../../lab/fakes/kube/fake-kube.ts';
 import type * as agent from '../../../src/nmi/agent.ts';
 import type * as config from '../../../src/nmi/config/config.ts';
+import type * as conditions from '../../../src/nmi/conditions-process.ts';
 import type * as daemon from '../../../src/nmi/redirect-daemon.ts';
 import type { Fault } from '../load.ts';
 
@@ -100,6 +101,7 @@ function edited(url: string, text: string, fault: Fault | undefined): string {
 export interface WholeCode {
   readonly startAgent: typeof agent.startAgent;
   readonly startRedirectDaemon: typeof daemon.startRedirectDaemon;
+  readonly startConditions: typeof conditions.startConditions;
   readonly parseConfig: typeof config.parseConfig;
   readonly openFakeKube: typeof kube.openFakeKube;
   readonly openFakeImds: typeof imds.openFakeImds;
@@ -112,8 +114,16 @@ export async function loadWhole(fault?: Fault): Promise<WholeCode> {
     (await import(`${root}${file}${mark}${name}`)) as T;
   const { startAgent } = await load<typeof agent>('src/nmi/agent.ts');
   const { startRedirectDaemon } = await load<typeof daemon>('src/nmi/redirect-daemon.ts');
+  const { startConditions } = await load<typeof conditions>('src/nmi/conditions-process.ts');
   const { parseConfig } = await load<typeof config>('src/nmi/config/config.ts');
   const { openFakeKube } = await load<typeof kube>('lab/fakes/kube/fake-kube.ts');
   const { openFakeImds } = await load<typeof imds>('lab/fakes/imds/fake-imds.ts');
-  return { startAgent, startRedirectDaemon, parseConfig, openFakeKube, openFakeImds };
+  return {
+    startAgent,
+    startRedirectDaemon,
+    startConditions,
+    parseConfig,
+    openFakeKube,
+    openFakeImds,
+  };
 }

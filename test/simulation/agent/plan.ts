@@ -6,6 +6,7 @@ export const kinds = {
   update: 2,
   undo: 1.5,
   killPod: 1,
+  conditionsUpdated: 1,
   reboot: 0.5,
   drain: 0.5,
   // Processes.

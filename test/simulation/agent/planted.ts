@@ -151,6 +151,18 @@ export const planted: readonly Planted[] = [
     ],
   },
   {
+    name: 'a-writer-writes-another-text-than-it-compares',
+    reports: /the status of .* is written \d+ times/,
+    prefer: ['conditionsUpdated'],
+    edits: [
+      {
+        file: 'condition.ts',
+        from: '      message,\n      observedGeneration',
+        to: '      message: `${message} ${Math.random()}`,\n      observedGeneration',
+      },
+    ],
+  },
+  {
     name: 'an-expired-version-is-not-listed-again',
     reports: unserved,
     prefer: [],

@@ -75,6 +75,7 @@ async function live(world: World, plan: readonly Action[], chance: Chance): Prom
   const workload = new Workload(world);
   workload.begin();
   for (const node of world.nodes) node.startAgent();
+  if (chance.happens(0.5)) world.conditions.start();
   await until(world, bootMs, () => missing(world, workload, 0));
   world.tell('all are served');
   const beganMs = world.nowMs;

@@ -1,8 +1,10 @@
 /** All that a run simulates, its clock, its story, and the first invariant that was broken. */
+import type { Logger } from '../../../src/base/logger.ts';
 import type { Fault } from '../load.ts';
 import { Machine, type Process } from '../machine.ts';
 import { Scheduler } from '../scheduler.ts';
 import { openLabCloud, type Cloud } from './cloud.ts';
+import { Conditions } from './conditions.ts';
 import type { WholeCode } from './load.ts';
 import { most } from './limits.ts';
 import { Network, useNetwork } from './network.ts';
@@ -25,6 +27,7 @@ export class World {
   readonly nodes: readonly Node[];
   readonly processes = new Set<Process>();
   cloud!: Cloud;
+  conditions!: Conditions;
   /** The end of the latest fault of the API server, the network or a process. */
   faultUntilMs = 0;
   /** What the coverage counts: a fault and the state that it met. */
@@ -46,6 +49,7 @@ export class World {
   async open(): Promise<void> {
     const machine = new Machine(this.scheduler, this.network.paceMs);
     this.cloud = await openLabCloud(this, machine);
+    this.conditions = new Conditions(this);
   }
 
   get nowMs(): number {
@@ -66,6 +70,20 @@ export class World {
   break(problem: string): void {
     if (this.#broken !== undefined) return;
     this.#broken = `at ${(this.nowMs / 1_000).toFixed(2)} s: ${problem}`;
+  }
+
+  /** The warnings and errors of a process are part of the story. */
+  logOf(name: string): Logger {
+    const tell = (fields: object, text: string): void =>
+      this.tell(`  ${name}: ${text} ${brief(fields)}`);
+    const log: Logger = {
+      debug: () => undefined,
+      info: () => undefined,
+      warn: tell,
+      error: tell,
+      child: () => log,
+    };
+    return log;
   }
 
   after(ms: number, label: string, work: () => void): () => void {
@@ -101,6 +119,12 @@ export class World {
     for (const each of this.processes) each.end();
     for (const socket of this.network.leftOver) socket.destroy();
   }
+}
+
+function brief(fields: object): string {
+  return JSON.stringify(fields, (_, value: unknown) =>
+    value instanceof Error ? value.message : value,
+  ).slice(0, 200);
 }
 
 function stackOf(error: unknown): string {
