@@ -198,8 +198,6 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
   readonly #running: Promise<void>;
   #phase: Phase = 'listing';
   #listsBy: ListsBy;
-  /** The running call is a watch. */
-  #isStream = false;
   /** The version to watch from; `undefined` requires a list. */
   #version: string | undefined;
   #lists = 0;
@@ -324,7 +322,6 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
     if (this.#phase === 'checking') return this.#check(signal);
     if (this.#version !== undefined) return this.#watch(signal);
     this.#phase = 'listing';
-    this.#isStream = false;
     return this.#listsBy === 'stream' ? this.#watch(signal) : this.#listPages(signal);
   }
 
@@ -369,7 +366,6 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
     const from = this.#version;
     let gathering = from === undefined ? this.#decoder.gather() : undefined;
     this.#phase = from === undefined ? 'listing' : 'opening';
-    this.#isStream = true;
     const events = client.watch(this.#watchPath(from), {
       signal,
       silenceMs: this.#timing.silenceMs * (1 + random() / 4),
@@ -480,7 +476,7 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
     if (isWatching && error instanceof KubeError && error.code === 'TIMEOUT') {
       return this.#beginCheck();
     }
-    if (this.#phase === 'listing' && this.#isStream && refusesStream(error)) {
+    if (this.#phase === 'listing' && this.#listsBy === 'stream' && refusesStream(error)) {
       this.#listsBy = 'pages';
       const fields = { resource: name, reason: error.message };
       return log.info(fields, 'the server streams no lists, listing page by page');
