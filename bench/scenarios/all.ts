@@ -3,6 +3,7 @@ import { attestation } from './attestation.ts';
 import { churn } from './churn.ts';
 import { coldStart } from './cold-start.ts';
 import { expiry } from './expiry.ts';
+import { fleet } from './fleet.ts';
 import { growth } from './growth.ts';
 import { hit } from './hit.ts';
 import { indexUpdates } from './index-updates.ts';
@@ -35,5 +36,5 @@ export const scenarios: readonly Scenario[] = [
     restart,
     outage,
   ],
-  ...[coldStart, memory, growth, indexUpdates, micro, soak, against],
+  ...[coldStart, memory, growth, indexUpdates, micro, soak, fleet, against],
 ];

@@ -1,0 +1,3 @@
+module entra-pod-identity/bench/go-http
+
+go 1.24
