@@ -32,7 +32,7 @@ export interface RateLimiterOptions {
 
 const windowMs = 1_000;
 /** Parts of both limits. */
-const share = { pod: 3 / 4, namespace: 9 / 10 };
+const share = { pod: 0.85, namespace: 0.9 };
 
 interface End {
   readonly atMs: number;
@@ -163,8 +163,8 @@ export class RateLimiter implements Disposable {
         const ofNamespace = used.filter((party) => party?.namespace === namespace);
         const ofPod = ofNamespace.filter((party) => party?.pod === pod);
         return (
-          ofPod.length < Math.ceil(max * share.pod) &&
-          ofNamespace.length < Math.ceil(max * share.namespace)
+          ofPod.length < Math.round(max * share.pod) &&
+          ofNamespace.length < Math.round(max * share.namespace)
         );
       });
   }

@@ -138,9 +138,9 @@ describe('the limiter', () => {
     };
     for (let index = 0; index < 200; index += 1) enter(pod, 'hostile');
     clock.advance(1_000);
-    assert.equal(starts, 15, 'three quarters of the rate');
+    assert.equal(starts, 17, 'seventeen of twenty');
     for (let index = 0; index < 5; index += 1) {
-      clock.advance(510);
+      clock.advance(1_010);
       enter(near, 'near');
       enter(far, 'far');
     }

@@ -130,8 +130,8 @@ const misses: Scenario = {
         target: tokenTarget({ resource: `https://of-victim-${(turn += 1)}` }),
         headers: metadataHeader,
       })),
-      pauseMs: 240,
-      durationMs: 2_400,
+      pauseMs: 480,
+      durationMs: 4_000,
     });
     const request = get(`${tokenPath}?api-version=2018-02-01&resource=https://r%N`);
     const storm = { style: 'repeat', request, connections: 300 } as const;

@@ -387,7 +387,9 @@ describe('the broker', () => {
 
   it('fetches a new token for each of several identities whose fetches wait for their turn', async () => {
     const { clock, broker, calls } = open();
-    for (let at = 0; at < 20; at++) await broker.get(a, `${resource}/${at}`, party);
+    for (let at = 0; at < 20; at++) {
+      await broker.get(a, `${resource}/${at}`, { namespace: `of-${at}`, pod: `${at}` });
+    }
     const renewed = [broker.renew(a, resource, party), broker.renew(b, resource, party)];
     assert.equal(calls.length, 20);
     await pass(clock, 1_000);
