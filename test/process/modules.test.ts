@@ -10,7 +10,9 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { bundle } from '../../scripts/bundle.ts';
 import { repositoryRoot } from '../conventions/tree.ts';
+import { eventually } from '../../lab/test-bed/eventually.ts';
 import { ask, tokenTarget } from '../support/ask.ts';
+import { twoFreePorts } from '../support/free-ports.ts';
 import { openServices } from './agent-child.ts';
 
 /** The bundler wraps modules that may be evaluated late; each wrapper has the name of its file. */
@@ -56,7 +58,7 @@ const expensive = [
   /\/(?:cliui|string-width|y18n)\//,
   /(?:^|\/)src\/cli\/(?:demo|explain)\.ts$/,
   /\/thread-stream\//,
-  /^NativeModule (?:inspector|sqlite|repl|readline|test|zlib)$/,
+  /^NativeModule (?:inspector|sqlite|repl|readline|test)$/,
 ];
 
 describe('the modules of an agent that serves managed identities', { timeout: 600_000 }, () => {
@@ -89,5 +91,39 @@ describe('the modules of an agent that serves managed identities', { timeout: 60
       assert.notDeepEqual(found(pattern), [], `none is ${pattern.source}`);
     for (const pattern of expensive)
       assert.deepEqual(found(pattern), [], `one is ${pattern.source}`);
+  });
+
+  it('are fewer still in the process that keeps the redirect', async () => {
+    await using testBed = await openServices();
+    const { script } = await bundle(join(repositoryRoot, 'src/main.ts'), stamp);
+    const [program, record] = [
+      join(testBed.folder, 'redirect.cjs'),
+      join(testBed.folder, 'redirect.json'),
+    ];
+    writeFileSync(program, withRecord(script, record));
+    const [port, other] = await twoFreePorts();
+    const keeper = spawn(
+      process.execPath,
+      [
+        ...[program, 'redirect', 'run', '--redirect=none'],
+        ...[`--http-probe-port=${port}`, `--prometheus-port=${other}`],
+      ],
+      { stdio: 'ignore' },
+    );
+    const exited = once(keeper, 'exit');
+    await eventually(async () => {
+      assert.equal((await fetch(`http://127.0.0.1:${port}/livez`)).status, 200);
+    }, 60_000);
+    keeper.kill('SIGTERM');
+    await exited;
+    const evaluated = JSON.parse(readFileSync(record, 'utf8')) as string[];
+    assert.ok(evaluated.includes('src/nmi/redirect-daemon.ts'));
+    // Cryptography takes 1.6 MB.
+    const useless =
+      /\/(?:undici|@kubernetes|@azure|node-forge)\/|^NativeModule (?:crypto|tls|zlib)$/;
+    assert.deepEqual(
+      evaluated.filter((name) => useless.test(name) || expensive.some((each) => each.test(name))),
+      [],
+    );
   });
 });

@@ -14,7 +14,6 @@
  * that the containers of the pod share, other holders at a path in a folder that only the node's
  * root can write to.
  */
-import { randomBytes } from 'node:crypto';
 import { closeSync, lstatSync } from 'node:fs';
 import { lstat, rename } from 'node:fs/promises';
 import { createServer, type Server, type Socket } from 'node:net';
@@ -363,7 +362,7 @@ class Holder implements ListenerHolder {
     void closeServer(this.#forHolders);
     this.#forHolders = server;
     const problem = await whyNot(async () => {
-      const aside = `${path}.${randomBytes(2).toString('hex')}`;
+      const aside = `${path}.${Math.random().toString(16).slice(2, 6)}`;
       const refusal = await listenAt(server, aside, 0o600);
       if (refusal !== undefined) return refusal;
       const { ino } = await lstat(aside, { bigint: true });

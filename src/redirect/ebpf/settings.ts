@@ -7,7 +7,6 @@
  * Addresses and ports are in network order, other numbers in host order, which is little endian on all
  * supported machines.
  */
-import { createHash } from 'node:crypto';
 import { connectRate, type RedirectTarget } from '../redirect.ts';
 
 /** `NMI_LAYOUT`: maps of another layout are not shared with these programs. */
@@ -61,8 +60,25 @@ export function settingsOf(
     view.setBigUint64(classesAt + 8 * at, id, true);
   }
   view.setBigUint64(netnsAt, node.netnsCookie, true);
-  bytes.set(createHash('sha256').update(programs).digest(), digestAt);
+  view.setUint32(digestAt, versionOf(programs), true);
+  view.setUint32(digestAt + 4, programs.length, true);
   return bytes;
+}
+
+const versions = new WeakMap<Uint8Array, number>();
+
+/**
+ * FNV-1a, which distinguishes the programs of two versions: who can write the settings needs no collision.
+ * `node:crypto` would take 1.6 MB of memory for it.
+ */
+function versionOf(programs: Uint8Array): number {
+  let version = versions.get(programs);
+  if (version === undefined) {
+    version = 0x811c_9dc5;
+    for (const byte of programs) version = Math.imul(version ^ byte, 0x0100_0193);
+    versions.set(programs, version);
+  }
+  return version;
 }
 
 /** Whether two programs read their maps alike. */

@@ -10,11 +10,13 @@
 #include <net/if.h>
 #include <errno.h>
 #include <limits.h>
+#include <link.h>
 #include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <bpf/bpf.h>
 #include <node_api.h>
@@ -640,9 +642,30 @@ static void external_text(struct call *call)
 		fail(&call->fault, "make text", EINVAL);
 }
 
+/*
+ * Unmaps the pages of the program's file; those in use are mapped again when they are touched. The first
+ * object is the program. Only its writable segments differ from the file.
+ */
+static int unmap_program(struct dl_phdr_info *program, size_t size, void *context)
+{
+	const long page = sysconf(_SC_PAGESIZE);
+	size_t index;
+
+	(void)size, (void)context;
+	for (index = 0; index < program->dlpi_phnum; index++) {
+		const ElfW(Phdr) *segment = &program->dlpi_phdr[index];
+		uintptr_t start = program->dlpi_addr + segment->p_vaddr, skipped = start % page;
+
+		if (segment->p_type == PT_LOAD && !(segment->p_flags & PF_W))
+			madvise((void *)(start - skipped), skipped + segment->p_filesz, MADV_DONTNEED);
+	}
+	return 1;
+}
+
 /* Returns whether the allocator returned any page to the kernel. */
 static void trim_memory(struct call *call)
 {
+	dl_iterate_phdr(unmap_program, NULL);
 	call->result = boolean(call, malloc_trim(0) == 1);
 }
 

@@ -138,7 +138,10 @@ export interface NativeModule {
    * executable.
    */
   externalText(latin1: Uint8Array): string;
-  /** Returns freed memory of the C library's allocator to the kernel; false if there was none. */
+  /**
+   * Unmaps pages of the program's file, of which many were needed for the start only, and returns freed memory
+   * of the C library's allocator to the kernel; false if there was none.
+   */
   trimMemory(): boolean;
 }
 

@@ -18,9 +18,14 @@ const addonFile = 'nmi.node';
 const programsFile = 'nmi.bpf.o';
 const loadStep = 'load native module';
 
-/** The BPF programs, as an ELF file. @throws RedirectError */
+let programs: Uint8Array | undefined;
+
+/** The BPF programs, as an ELF file; the same bytes each time. @throws RedirectError */
 export function readPrograms(): Uint8Array {
-  return isSea() ? assetOf(programsFile) : takeBuilt(programsFile, (path) => readFileSync(path));
+  programs ??= isSea()
+    ? assetOf(programsFile)
+    : takeBuilt(programsFile, (path) => readFileSync(path));
+  return programs;
 }
 
 /**
