@@ -54,6 +54,7 @@ const folder = await mkdtemp(join(tmpdir(), 'nmi-bench-'));
 stack.defer(() => rm(folder, { recursive: true, force: true }));
 // A file, as with a container runtime; no process must read a pipe on the core of the load.
 const log = stack.use(await open(join(folder, 'log'), 'a'));
+const redirect = plan.isSplit === true ? startInNode(redirectWords(), log.fd) : undefined;
 const agent = startInNode(
   plan.rival === undefined ? agentWords() : rivalWords(plan.rival.command),
   log.fd,
@@ -68,6 +69,7 @@ const control = await startControl('node:http', nodePorts.control);
 const goControl = await startControl('Go net/http', nodePorts.go);
 const ready: FabricReady = {
   agentPid: agent.pid ?? 0,
+  redirectPid: redirect?.pid,
   controlPid: control?.pid ?? 0,
   goPid: goControl?.pid,
   identity: identity.name,
@@ -84,6 +86,10 @@ async function obey(order: FabricOrder): Promise<FabricAnswer> {
     using held = holdOpen(runInPod(dialler));
     const pinFolder = cgroups?.pinFolder ?? '';
     return { kind: 'look-ups', ...measureLookUps(pinFolder, { ip, port: await held.port }) };
+  }
+  if (order.kind === 'probe') {
+    startInNode([process.execPath, programPath('probe.ts')]);
+    return { kind: 'probed' };
   }
   const words = loadCommand(order.plan);
   const child = order.isOutside ? runOutside(words) : runInPod(words);
@@ -107,10 +113,20 @@ function agentWords(): readonly string[] {
   return [
     ...[plan.executable, `--node=${nodeName}`, '--operation-mode=managed', '--forceNamespaced'],
     ...(plan.redirect === 'none' ? [`--nmi-listen-address=${nodeIp}`] : []),
-    ...[`--redirect=${plan.redirect}`, `--nmi-port=${nodePorts.agent}`, ...around.agentFlags],
+    `--redirect=${redirect === undefined ? plan.redirect : 'pinned'}`,
+    ...[`--nmi-port=${nodePorts.agent}`, ...around.agentFlags],
     ...[`--http-probe-port=${nodePorts.probe}`, `--prometheus-port=${nodePorts.metrics}`],
     '--allow-network-plugin-kubenet',
     ...plan.agentFlags,
+  ];
+}
+
+function redirectWords(): readonly string[] {
+  return [
+    ...['env', `NMI_HANDOVER_SOCKET=${join(folder, 'handover.sock')}`, plan.executable],
+    ...['redirect', 'run', `--redirect=${plan.redirect}`, `--nmi-port=${nodePorts.agent}`],
+    `--http-probe-port=${nodePorts.redirectProbe}`,
+    `--prometheus-port=${nodePorts.redirectMetrics}`,
   ];
 }
 

@@ -153,6 +153,22 @@ const goals: readonly Goal[] = [
     unit: 'MB',
     parts: figures('memory', '15 s after it: private', '75 s after it: private'),
   },
+  ...[
+    { text: 'wake-ups', bound: 3, unit: '/s', what: 'wake-ups' },
+    { text: 'processor, with tools', bound: 0.3, unit: 'ms/s', what: 'processor' },
+    { text: 'private memory', bound: 50, unit: 'MB', what: 'private' },
+    { text: 'proportional memory', bound: 105, unit: 'MB', what: 'proportional' },
+  ].map(({ text, bound, unit, what }) => ({
+    text: `both containers together, idle, eBPF / iptables: ${text}`,
+    profile: 'An idle node',
+    bound,
+    unit,
+    parts: figures(
+      'idle',
+      ...['eBPF', 'iptables'].map((mode) => `${mode}, both containers: ${what}`),
+    ),
+    beside: { name: goHttp, parts: figures('idle', `${goHttp}: ${what}`) },
+  })),
   {
     text: 'growth of private memory in the soak, without its first 0 / 1/12 / 1/4 / 1/2',
     profile: 'Memory',

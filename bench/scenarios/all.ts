@@ -6,6 +6,7 @@ import { expiry } from './expiry.ts';
 import { fleet } from './fleet.ts';
 import { growth } from './growth.ts';
 import { hit } from './hit.ts';
+import { idle } from './idle.ts';
 import { indexUpdates } from './index-updates.ts';
 import { memory } from './memory.ts';
 import { micro } from './micro.ts';
@@ -36,5 +37,5 @@ export const scenarios: readonly Scenario[] = [
     restart,
     outage,
   ],
-  ...[coldStart, memory, growth, indexUpdates, micro, soak, fleet, against],
+  ...[coldStart, memory, idle, growth, indexUpdates, micro, soak, fleet, against],
 ];
