@@ -40,44 +40,34 @@ const maxRetryAfterS = 3600;
 
 /** Opens no connection yet. @throws StartError `CONFIG` for a proxy that cannot be used. */
 export function openEntraNetwork(options: EntraNetworkOptions): EntraNetwork {
+  const { userAgent, clock } = options;
   const dispatcher = openDispatcher(options);
   return {
     async postForm(url, form, headers, signal) {
+      const { origin, pathname, search } = new URL(url);
       try {
-        return await post(dispatcher, url, form, headers, signal, options);
+        const response = await dispatcher.request({
+          method: 'POST',
+          origin,
+          path: pathname + search,
+          headers: { ...headers, accept: 'application/json', 'user-agent': userAgent },
+          body: form,
+          signal,
+        });
+        const { date, 'retry-after': retryAfter } = response.headers;
+        const nowWallMs = clock.wallMs();
+        return {
+          status: response.statusCode,
+          body: String(await readBody(response.body, maxBodyBytes, tooLong)),
+          clockAheadMs: clockAheadMs(date, nowWallMs),
+          retryAfterS: parseRetryAfter(retryAfter, nowWallMs, maxRetryAfterS),
+        };
       } catch (error) {
         signal.throwIfAborted();
         throw networkErrorOf(error);
       }
     },
     [Symbol.asyncDispose]: () => dispatcher.destroy(),
-  };
-}
-
-async function post(
-  dispatcher: Dispatcher,
-  url: string,
-  form: string,
-  headers: Readonly<Record<string, string>>,
-  signal: AbortSignal,
-  { userAgent, clock }: EntraNetworkOptions,
-): Promise<EntraAnswer> {
-  const { origin, pathname, search } = new URL(url);
-  const response = await dispatcher.request({
-    method: 'POST',
-    origin,
-    path: pathname + search,
-    headers: { ...headers, accept: 'application/json', 'user-agent': userAgent },
-    body: form,
-    signal,
-  });
-  const { date, 'retry-after': retryAfter } = response.headers;
-  const nowWallMs = clock.wallMs();
-  return {
-    status: response.statusCode,
-    body: String(await readBody(response.body, maxBodyBytes, tooLong)),
-    clockAheadMs: clockAheadMs(date, nowWallMs),
-    retryAfterS: parseRetryAfter(retryAfter, nowWallMs, maxRetryAfterS),
   };
 }
 
