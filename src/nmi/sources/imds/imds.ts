@@ -55,18 +55,6 @@ export function openImdsSource(options: ImdsSourceOptions): ImdsSource {
   };
 }
 
-function headersOf(
-  { userAgent, loopDetection }: ImdsSourceOptions,
-  correlationId: string = loopDetection.next(),
-): Readonly<Record<string, string>> {
-  return {
-    metadata: 'true',
-    accept: 'application/json',
-    'user-agent': userAgent,
-    [correlationHeader]: correlationId,
-  };
-}
-
 async function fetchToken(
   connections: ImdsConnections,
   request: NodeRequest,
@@ -100,7 +88,12 @@ async function tryOnce(
       {
         method: 'GET',
         path: renderPath(request),
-        headers: headersOf(options, request.correlationId),
+        headers: {
+          metadata: 'true',
+          accept: 'application/json',
+          'user-agent': options.userAgent,
+          [correlationHeader]: request.correlationId ?? options.loopDetection.next(),
+        },
       },
       { clock: options.clock, timeoutMs: leftMs, maxBodyBytes },
     );

@@ -22,49 +22,40 @@ export interface OpenAuditOptions {
 }
 
 /** Undefined if the audit is off. @throws StartError `CONFIG` for a file that cannot be written. */
-export async function openAudit(options: OpenAuditOptions): Promise<Audit | undefined> {
-  const { config, clock } = options;
-  const log = options.log.child({ component: 'audit' });
-  if (config.auditLog === '') return undefined;
+export async function openAudit({
+  config: { auditLog: path },
+  stdout,
+  clock,
+  log: parent,
+}: OpenAuditOptions): Promise<Audit | undefined> {
+  if (path === '') return undefined;
+  const log = parent.child({ component: 'audit' });
   const records = { written: 0, dropped: 0 };
-  const sink = await openSink(options, log, records);
+  const onWritten = (count: number): void => {
+    records.written += count;
+  };
+  const budget = new LogBudget({ clock, onOthers: () => undefined });
+  const onDropped = (count: number, code: string): void => {
+    records.dropped += count;
+    const report = (): void =>
+      log.error({ path, code, total: records.dropped }, 'audit records dropped');
+    // The first at once, further ones once a minute.
+    if (budget.allows(path, 1, report)) report();
+  };
+  const sink: RecordFile =
+    path === 'stdout'
+      ? {
+          write: (line) => {
+            if (stdout(line)) onWritten(1);
+            else records.dropped += 1;
+          },
+          [Symbol.asyncDispose]: () => Promise.resolve(),
+        }
+      : await openRecordFile({ path, clock, onWritten, onDropped });
   return {
     renderer: (clusterState) =>
       new AuditRecords({ write: (line) => sink.write(line), clusterState, clock }),
     samples: () => samplesBy('nmi_audit_records_total', 'outcome', records),
     [Symbol.asyncDispose]: () => sink[Symbol.asyncDispose](),
   };
-}
-
-async function openSink(
-  { config, stdout, clock }: OpenAuditOptions,
-  log: Logger,
-  records: { written: number; dropped: number },
-): Promise<RecordFile> {
-  const path = config.auditLog;
-  const onWritten = (count: number): void => {
-    records.written += count;
-  };
-  if (path === 'stdout') {
-    return {
-      write: (line) => {
-        if (stdout(line)) onWritten(1);
-        else records.dropped += 1;
-      },
-      [Symbol.asyncDispose]: () => Promise.resolve(),
-    };
-  }
-  const budget = new LogBudget({ clock, onOthers: () => undefined });
-  return openRecordFile({
-    path,
-    clock,
-    onWritten,
-    onDropped: (count, code) => {
-      records.dropped += count;
-      const report = (): void =>
-        log.error({ path, code, total: records.dropped }, 'audit records dropped');
-      // The first at once, further ones once a minute.
-      if (budget.allows(path, 1, report)) report();
-    },
-  });
 }
