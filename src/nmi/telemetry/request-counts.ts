@@ -25,8 +25,6 @@ interface Labels {
   readonly identity: string;
 }
 
-export type RequestCounts = ReturnType<typeof createRequestCounts>;
-
 /** @param byIdentity also fills `nmi_identity_token_requests_total`. */
 export function createRequestCounts(metrics: Metrics, byIdentity: boolean) {
   const namespaces = new BoundedLabel(maxNamespaces);

@@ -21,7 +21,7 @@ import { presetSeries } from './preset-series.ts';
 import { exportProcess } from './process-metrics.ts';
 import type { Renderer } from './renderer.ts';
 import { RequestLog } from './request-log.ts';
-import { RequestMetrics } from './request-metrics.ts';
+import { createRequestMetrics } from './request-metrics.ts';
 import { SeenClients } from './seen-clients.ts';
 
 export interface TelemetryOptions {
@@ -54,7 +54,7 @@ export class Telemetry implements Observer {
     exportProcess(metrics);
     this.metrics = metrics;
     this.#clock = clock;
-    const requests = new RequestMetrics(metrics, byIdentity);
+    const requests = createRequestMetrics(metrics, byIdentity);
     this.#renderers = [requests, this.clients, new RequestLog(log, clock)];
     this.#reportFetch = createFetchReport(metrics, log, clock);
     this.#onBug = bugReporter(log, clock, 'failed to record request telemetry');

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { refuse } from '../../../src/nmi/base/answers.ts';
 import { createMetrics } from '../../../src/nmi/telemetry/metrics.ts';
-import { RequestMetrics } from '../../../src/nmi/telemetry/request-metrics.ts';
+import { createRequestMetrics } from '../../../src/nmi/telemetry/request-metrics.ts';
 import { createPod } from '../../support/cache-objects.ts';
 import {
   createDecision,
@@ -16,7 +16,7 @@ import {
 
 function open(byIdentity = false) {
   const metrics = createMetrics();
-  const requests = new RequestMetrics(metrics, byIdentity);
+  const requests = createRequestMetrics(metrics, byIdentity);
   /** The lines of a metric, and for a histogram only its counts. */
   const series = async (name: string) =>
     (await metrics.render())
