@@ -50,7 +50,6 @@ function allows(rule: JsonRecord, { ip, port }: PolicyTarget): boolean {
 }
 
 function includesIp(block: JsonRecord | undefined, ip: string): boolean {
-  if (block === undefined) return false;
   const isInside = (cidr: string) => {
     const [base = '', length = ''] = cidr.split('/');
     if (isIPv6(base) || !/^\d{1,2}$/.test(length)) return false;

@@ -58,11 +58,9 @@ export function parseRoute(target: string): Route {
 }
 
 function parseUnusual(target: string): Route {
-  const relative = stripAuthority(target);
-  if (!relative.startsWith('/')) return notFound;
-  const mark = relative.indexOf('?');
-  const rawPath = mark < 0 ? relative : relative.slice(0, mark);
-  const query = mark < 0 ? '' : relative.slice(mark + 1);
+  const [rawPath = '', ...queries] = target.replace(authority, '').split('?');
+  if (!rawPath.startsWith('/')) return notFound;
+  const query = queries.join('?');
   const path = decodePath(rawPath);
   if (path === undefined) return invalid;
   const segments = path.split('/').filter((segment) => segment !== '');
@@ -90,15 +88,8 @@ function decide(segments: readonly string[], trailingSlash: boolean, query: stri
   return { kind: 'passthrough', area, path, query };
 }
 
-/** `GET http://host/path` (a proxy's form) becomes `/path`; the authority is ignored. */
-function stripAuthority(target: string): string {
-  const scheme = /^https?:\/\//i.exec(target);
-  if (scheme === null) return target;
-  const end = target.slice(scheme[0].length).search(/[/?]/);
-  if (end < 0) return '/';
-  const rest = target.slice(scheme[0].length + end);
-  return rest.startsWith('?') ? `/${rest}` : rest;
-}
+/** `GET http://host/path` (a proxy's form) counts as `/path`. */
+const authority = /^https?:\/\/[^/?]*/i;
 
 /** A segment of a path that is forwarded: RFC 3986's unreserved characters. */
 const plainSegment = /^[A-Za-z0-9\-._~]+$/;

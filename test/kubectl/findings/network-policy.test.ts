@@ -35,6 +35,7 @@ describe('network policies', () => {
   }
 
   const allowed: Readonly<Record<string, object>> = {
+    'no rule at all': {},
     'ingress alone': { ingress: [], policyTypes: ['Ingress'] },
     'another pod': { podSelector: { matchLabels: { app: 'db' } }, policyTypes: ['Egress'] },
     'a rule without limits': { egress: [{}] },

@@ -61,6 +61,11 @@ describe('route of a request target', () => {
     ['/host/token', { kind: 'host-token', query: '' }],
     ['/host/token/?resource=r', { kind: 'host-token', query: 'resource=r' }],
     ['/host/tokens', notFound],
+    ['/other/identity/oauth2/token?x', notFound],
+    ['/other/instance', notFound],
+    ['http:///host/token?x?y', { kind: 'host-token', query: 'x?y' }],
+    ['http://host', notFound],
+    ['http://host?x', notFound],
     [
       '/metadata/instance/compute?api-version=2021-02-01',
       {

@@ -35,6 +35,7 @@ function openFixture(owners = createOwners('off')) {
     whileFetching: (): unknown => undefined,
     /** The tenant whose fetches fail. */
     brokenTenant: '',
+    reason: 'upstream_down' as 'upstream_down' | 'upstream_throttled' | 'upstream_refused',
     fetches: [] as string[],
     fetchedResources: new Set<string>(),
   };
@@ -56,7 +57,7 @@ function openFixture(owners = createOwners('off')) {
     if (tenant === '' || tenant !== memory.brokenTenant) {
       return { ok: true, rendered: longLived, outcome: 'miss' };
     }
-    const failure = { reason: 'upstream_down', description: 'no answer', cooldownMs: 0 } as const;
+    const failure = { reason: memory.reason, description: 'no answer', cooldownMs: 0 };
     return { ok: false, failure, outcome: 'miss', cooldownLeftMs: 0 };
   };
   const fixture = openEndpointFixture(
@@ -89,6 +90,25 @@ function openFixture(owners = createOwners('off')) {
   return { ...fixture, clock, memory };
 }
 
+const tenants = ['first.example', 'second.example', 'third.example'] as const;
+
+function openWithTenants() {
+  const fixture = openFixture();
+  const [tenantId, ...auxiliaryTenantIds] = tenants;
+  const entra = {
+    tenantId,
+    auxiliaryTenantIds,
+    adEndpoint: '',
+    federation: '',
+    secretNamespace: '',
+    secretName: 'secret',
+  };
+  fixture.grants.identities.upsert(
+    createIdentity({ name: 'one', uid: 'one', clientId, type: 1, entra }),
+  );
+  return fixture;
+}
+
 function callerAt(remoteIp: string): CallerConnection {
   return new CallerConnection({ remoteIp }, { kind: 'by-address' });
 }
@@ -116,6 +136,10 @@ describe('an answer from the cache', () => {
     ) as TokenAnswer;
     assert.equal(answer.reason, 'parameter_missing');
     assert.equal(answer.decision.grant, undefined);
+    const unbound = `${vault}&client_id=44444444-4444-4444-8444-444444444444`;
+    const refused = fixture.tokens.handle(exchangeOf(callerAt('127.0.0.11'), unbound));
+    assert.ok(!(refused instanceof Promise), 'refused at once');
+    assert.equal(refused.reason, 'selector_not_bound');
   });
 });
 
@@ -137,25 +161,6 @@ describe('a client that requests another token than the cached one', () => {
 });
 
 describe('an identity with further tenants', () => {
-  const tenants = ['first.example', 'second.example', 'third.example'] as const;
-
-  function openWithTenants() {
-    const fixture = openFixture();
-    const [tenantId, ...auxiliaryTenantIds] = tenants;
-    const entra = {
-      tenantId,
-      auxiliaryTenantIds,
-      adEndpoint: '',
-      federation: '',
-      secretNamespace: '',
-      secretName: 'secret',
-    };
-    fixture.grants.identities.upsert(
-      createIdentity({ name: 'one', uid: 'one', clientId, type: 1, entra }),
-    );
-    return fixture;
-  }
-
   it('is answered with a token of each tenant', async () => {
     const fixture = openWithTenants();
     const answer = await fixture.tokens.handle(exchangeOf(callerAt('127.0.0.11'), vault));
@@ -235,10 +240,12 @@ describe('a permission that ends while its token is fetched', () => {
     assert.equal(moved.reason, 'ok');
     const { grant } = moved.decision;
     assert.equal(grant?.kind === 'granted' && grant.identity?.name, 'other');
+    turns = 0;
     fixture.memory.whileFetching = () => bind(turns++ % 2 === 0 ? 'one' : 'other');
     const restless = await fixture.tokens.handle(exchangeOf(callerAt('127.0.0.11'), vault));
     assert.equal(restless.reason, 'agent_not_synced');
     assert.match(restless.body, /keep changing/);
+    assert.equal(turns, 4);
   });
 });
 
@@ -439,13 +446,39 @@ describe('an object id that no known identity has', () => {
     assert.equal(turns, 2);
   });
 
+  it('is searched until a fetch fails for a moment, or nobody waits any more', async () => {
+    const query = `${vault}&object_id=44444444-4444-4444-8444-444444444444`;
+    for (const [reason, expected, fetches] of [
+      ['upstream_down', 'upstream_down', 1],
+      ['upstream_throttled', 'upstream_throttled', 1],
+      ['upstream_refused', 'selector_not_bound', 2],
+    ] as const) {
+      const fixture = openWithTenants();
+      fixture.grants.identities.upsert(createIdentity({ name: 'second', uid: 'second', clientId }));
+      const binding = { name: 'second', uid: 'second', identityName: 'second', selector: 'one' };
+      fixture.grants.bindings.upsert(createBinding(binding));
+      fixture.memory.brokenTenant = 'first.example';
+      fixture.memory.reason = reason;
+      const exchange = exchangeOf(callerAt('127.0.0.11'), query);
+      assert.equal((await fixture.tokens.handle(exchange)).reason, expected);
+      assert.equal(fixture.memory.fetches.length, fetches, reason);
+      fixture.memory.fetches.length = 0;
+      fixture.memory.brokenTenant = '';
+      const gone = exchangeOf(callerAt('127.0.0.11'), query);
+      fixture.memory.whileFetching = () => Object.assign(gone.response, { destroyed: true });
+      assert.equal((await fixture.tokens.handle(gone)).reason, 'agent_not_synced');
+      assert.equal(fixture.memory.fetches.length, 1, 'nobody waits');
+    }
+  });
+
   it('is refused like an unknown client id', async () => {
     const fixture = openFixture();
     for (const name of ['client_id', 'object_id']) {
       const query = `${vault}&${name}=44444444-4444-4444-8444-444444444444`;
       const answer = await fixture.tokens.handle(exchangeOf(callerAt('127.0.0.11'), query));
       assert.deepEqual([answer.status, answer.reason], [400, 'selector_not_bound'], name);
-      assert.equal(answer.decision.grant?.kind, 'refused', name);
+      const { grant } = answer.decision;
+      assert.ok(grant?.kind === 'refused' && !grant.isPending, name);
     }
   });
 });
