@@ -9,6 +9,7 @@ import {
   createBinding,
   createIdentity,
   createObject,
+  createPod,
   createSnapshot,
   nowWallMs,
 } from '../support/recorded-kubectl.ts';
@@ -45,7 +46,10 @@ describe('objects', () => {
   it('are reported as identities that a binding of another namespace names', () => {
     const platform = { namespace: 'platform' };
     const identities = [createIdentity('shared', { clientID: clientA }, platform)];
-    const bindings = [createBinding('orders', { azureIdentity: 'shared', selector: 'orders' })];
+    const bindings = [
+      createBinding('lost', { azureIdentity: 'none', selector: 'orders' }),
+      createBinding('orders', { azureIdentity: 'shared', selector: 'orders' }),
+    ];
     const found = examine({ identities, bindings, scope: undefined });
     const unbound = found.find(({ code }) => code === 'identity_unbound');
     assert.equal(unbound?.object, 'AzureIdentity platform/shared');
@@ -104,6 +108,27 @@ describe('objects', () => {
         'exception_unused AzurePodIdentityException shop/b',
       ],
     );
+  });
+
+  it('are reported as exceptions for at least three pods, and most of the namespace', () => {
+    const exceptions = [
+      createObject('AzurePodIdentityException', 'a', { podLabels: { app: 'db' } }),
+    ];
+    const podsOf = (matching: number, others: number) => [
+      ...Array.from({ length: matching }, (_, at) =>
+        createPod(`db-${at}`, { labels: { app: 'db' } }),
+      ),
+      ...Array.from({ length: others }, (_, at) => createPod(`web-${at}`)),
+      createPod('far', { namespace: 'x' }),
+      createPod('done', { status: { phase: 'Succeeded' } }),
+    ];
+    const broadWith = (matching: number, others: number) =>
+      examine({ exceptions, pods: podsOf(matching, others) })
+        .filter(({ code }) => code === 'exception_broad')
+        .map(({ text }) => text);
+    assert.deepEqual(broadWith(2, 0), []);
+    assert.deepEqual(broadWith(3, 3), []);
+    assert.match(broadWith(3, 2).join('\n'), /^It matches 3 of the 5 pods of namespace shop:/);
   });
 
   it('of other namespaces are checked when all are requested', () => {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { asRecord } from '../../../src/base/json-value.ts';
 import { findOwnerLabels, ownersOf } from '../../../src/kubectl/findings/owners.ts';
 import { createObject, createPod } from '../support/recorded-kubectl.ts';
 
@@ -34,11 +35,17 @@ describe('the label on an owner', () => {
 
   it('is correct if the template has it too, or nothing has it', () => {
     const template = { metadata: { labels: label } };
+    const job = createObject('Job', 'nightly-1', { template: {} }, { labels: label });
+    assert.equal(findOwnerLabels([job]).length, 1);
     assert.deepEqual(
       findOwnerLabels([
         createObject('Deployment', 'a', { template }, { labels: label }),
         createObject('Deployment', 'b', { template: {} }),
         createObject('Deployment', 'c', {}, { labels: label }),
+        {
+          ...job,
+          metadata: { ...asRecord(job['metadata']), ownerReferences: [{ kind: 'CronJob' }] },
+        },
       ]),
       [],
     );

@@ -2,10 +2,15 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { RawObject } from '../../../src/kubectl/base/object.ts';
 import { defaultConfig } from '../../../src/kubectl/cluster/agents.ts';
-import { createClusterState } from '../../../src/kubectl/cluster/cluster-state.ts';
+import {
+  anyRequest,
+  createClusterState,
+  type PodRequest,
+} from '../../../src/kubectl/cluster/cluster-state.ts';
 import type { Snapshot } from '../../../src/kubectl/cluster/snapshot.ts';
 import {
   examinePod,
+  hasEnded,
   hasExceptedLabel,
   namedClientId,
   podLabelsOf,
@@ -21,16 +26,18 @@ import {
   createSnapshot,
   nowWallMs,
 } from '../support/recorded-kubectl.ts';
+import { statusOf } from '../support/assess.ts';
 
 const bound = { labels: { aadpodidbinding: 'orders' } };
 const withClientId = (value: string) => ({
   spec: { containers: [{ name: 'main', env: [{ name: 'AZURE_CLIENT_ID', value }] }] },
 });
 
-function examine(pod: RawObject, changes: Partial<Snapshot> = {}) {
+function examine(pod: RawObject, changes: Partial<Snapshot> = {}, request = anyRequest) {
   const snapshot = createSnapshot({ pods: [pod], ...changes });
   const view = createClusterState(snapshot, defaultConfig, nowWallMs);
-  const report = examinePod(pod, { snapshot, view, config: defaultConfig, knowsOptions: true });
+  const context = { snapshot, view, config: defaultConfig, knowsOptions: true };
+  const report = examinePod(pod, context, request);
   return report?.findings ?? [];
 }
 
@@ -78,6 +85,7 @@ describe('a pod', () => {
       finding?.fix,
       `Set AZURE_CLIENT_ID to ${clientA} in the pod template, or remove it there.`,
     );
+    assert.deepEqual(finding.details, [`orders has ${clientA}`]);
   });
 
   it('has a fix that can be typed', () => {
@@ -158,6 +166,7 @@ describe('a pod', () => {
     }
     const incomplete = ['no_binding_label', 'workload_identity_incomplete'];
     assert.deepEqual(codesOf(createPod('web', { labels }), account({})), incomplete);
+    assert.deepEqual(codesOf(createPod('web', { labels }), full), ['no_binding_label']);
     const annotations = { 'azure.workload.identity/client-id': clientB };
     const others = [
       createObject('ServiceAccount', 'other', {}, { annotations }),
@@ -199,6 +208,8 @@ describe('a pod', () => {
     assert.deepEqual(codesOf(createPod('web', { labels: { app: 'db' } }), { exceptions }), [
       'no_binding_label',
     ]);
+    const served = createPod('web', { labels: { ...bound.labels, app: 'web' } });
+    assert.deepEqual(codesOf(served, { exceptions }), []);
   });
 
   it('has several identities: which one it gets, and which one it never gets', () => {
@@ -220,6 +231,45 @@ describe('a pod', () => {
     ]);
     assert.deepEqual(codesOf(createPod('web', { ...bound, ...withClientId(clientB) }), changes), [
       'client_id_twice',
+    ]);
+  });
+
+  it('is warned of an identity that is not ready, which is an error if it gets that one', () => {
+    const status = statusOf('False', 'credential_missing');
+    const identities = [
+      createIdentity('orders'),
+      { ...createIdentity('zebra', { clientID: clientB }), status },
+    ];
+    const bindings = [
+      createBinding('orders'),
+      createBinding('zebra', { azureIdentity: 'zebra', selector: 'orders' }),
+    ];
+    const severityFor = (selector: PodRequest['selector']) =>
+      examine(createPod('web', bound), { identities, bindings }, { selector, resource: undefined })
+        .filter(({ code }) => code === 'credential_missing')
+        .map(({ severity }) => severity);
+    assert.deepEqual(severityFor({ kind: 'none' }), ['warning']);
+    assert.deepEqual(severityFor({ kind: 'client_id', value: clientB }), ['error']);
+  });
+
+  it('is for Windows by its system or by its node selector', () => {
+    for (const spec of [
+      { os: { name: 'windows' } },
+      { nodeSelector: { 'kubernetes.io/os': 'windows' } },
+    ]) {
+      assert.deepEqual(codesOf(createPod('web', { ...bound, spec })), ['pod_on_windows']);
+    }
+    const linux = { os: { name: 'linux' }, nodeSelector: { 'kubernetes.io/os': 'linux' } };
+    assert.deepEqual(codesOf(createPod('web', { ...bound, spec: linux })), []);
+  });
+
+  it('has ended when it has failed or succeeded', () => {
+    const hasEndedIn = (phase: string) => hasEnded({ ...createPod('web'), status: { phase } });
+    assert.deepEqual(['Failed', 'Succeeded', 'Running', 'Pending'].map(hasEndedIn), [
+      true,
+      true,
+      false,
+      false,
     ]);
   });
 

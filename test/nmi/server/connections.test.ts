@@ -117,6 +117,13 @@ describe('the open connections', () => {
     assert.equal(addBusy(callerAt('127.0.0.11')).connection, undefined);
   });
 
+  it('of one caller are fewer as soon as half of the total is open', () => {
+    const { addBusy } = open(4, 10, 2);
+    for (let count = 0; count < 3; count++) addBusy(callerAt('127.0.0.11'));
+    for (let count = 0; count < 2; count++) addBusy(callerAt('127.0.0.12'));
+    assert.equal(addBusy(callerAt('127.0.0.11')).connection, undefined);
+  });
+
   it('stay in the count under which they were opened, although their pod is known now', () => {
     const { add, addBusy } = open(1);
     const pods = new PodIndex(new HandClock());

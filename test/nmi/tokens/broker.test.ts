@@ -335,6 +335,21 @@ describe('the broker', () => {
     assert.equal(broker.describe([b])[0]?.failure?.retryAfterS, 5);
   });
 
+  it('reports when to retry to a caller for whom there is no room any more', async () => {
+    const { clock, broker } = open();
+    const answers: CachedToken[] = [];
+    for (let at = 0; at < 200; at++) {
+      void broker.get(a, `${resource}/${at}`, party).then((answer) => answers.push(answer));
+    }
+    await pass(clock, 1);
+    const refused = answers.filter((answer) => !answer.ok).map((answer) => failureOf(answer));
+    assert.ok(refused.length > 0);
+    assert.deepEqual(
+      [...new Set(refused.map(({ reason, retryAfterS }) => [reason, retryAfterS].join(' ')))],
+      ['upstream_throttled 5'],
+    );
+  });
+
   it('serves a new token once the one in memory has less than five minutes left', async () => {
     const { clock, broker, upstream } = open();
     await broker.get(a, resource, party);
