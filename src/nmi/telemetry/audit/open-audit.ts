@@ -23,11 +23,12 @@ export interface OpenAuditOptions {
 
 /** Undefined if the audit is off. @throws StartError `CONFIG` for a file that cannot be written. */
 export async function openAudit({
-  config: { auditLog: path },
+  config,
   stdout,
   clock,
   log: parent,
 }: OpenAuditOptions): Promise<Audit | undefined> {
+  const path = config.auditLog;
   if (path === '') return undefined;
   const log = parent.child({ component: 'audit' });
   const records = { written: 0, dropped: 0 };
