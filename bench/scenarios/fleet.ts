@@ -215,7 +215,8 @@ async function openFleet(
   const cpuBefore = server.cpuMs();
   const startedMs = performance.now();
   const child = start(onCore('server', [...command, file, `${nodes}`]), {
-    stdio: ['ignore', 'pipe', 'inherit'],
+    // client-go logs every cut.
+    stdio: ['ignore', 'pipe', program === undefined ? 'inherit' : 'ignore'],
   });
   stack.defer(() => stop(child));
   const { stdout, pid } = child;
@@ -327,6 +328,8 @@ async function measureBurst({ api, mark }: Fleet, { identities }: FleetSize): Pr
 
 /** Resolves with the bytes of all nodes. */
 async function resume({ proxy, mark }: Fleet): Promise<number> {
+  // client-go lists again if a watch ends in its first second.
+  await delay(3_000);
   const before = proxy.traffic.bytes;
   await proxy.stop();
   await proxy.start();
