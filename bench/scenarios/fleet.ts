@@ -314,16 +314,17 @@ async function priceOfReopening({ access }: FleetServer): Promise<number> {
   return proxy.traffic.bytes - before;
 }
 
-async function measureBurst({ api, mark }: Fleet, { identities }: FleetSize): Promise<number> {
+/** Of bindings: a mark is one, so it comes after all others. */
+async function measureBurst({ api, mark }: Fleet, { bindings }: FleetSize): Promise<number> {
   const startMs = performance.now();
   await Promise.all(
-    Array.from({ length: identities }, (_, index) => {
+    Array.from({ length: bindings }, (_, index) => {
       const patch = { metadata: { annotations: { burst: `${index}` } } };
-      return api.call('PATCH', `${identitiesPath}/team-${index}`, patch);
+      return api.call('PATCH', `${bindingsPath}/team-${index}`, patch);
     }),
   );
   await mark();
-  return (identities * 1_000) / (performance.now() - startMs);
+  return (bindings * 1_000) / (performance.now() - startMs);
 }
 
 /** Resolves with the bytes of all nodes. */
