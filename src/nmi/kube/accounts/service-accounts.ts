@@ -11,6 +11,7 @@
  * 4. At most one read per account at a time; a failure is cached for a moment.
  * 5. At most `max` accounts, with LRU eviction.
  */
+import { isDeepStrictEqual } from 'node:util';
 import { fullName, type ObjectName } from '../../../cache/index/object-name.ts';
 import type { Clock } from '../../../base/time/clock.ts';
 import { ignoreObserverError, Observers } from '../../../cache/index/observers.ts';
@@ -132,7 +133,7 @@ export function createServiceAccounts(options: ServiceAccountsOptions): ServiceA
   function learn(entry: Entry, account: KnownServiceAccount): void {
     const nowMs = clock.monotonicMs();
     const isEmpty = account === 'missing' || account.clientId === '';
-    if (!isSame(entry.known, account)) {
+    if (!isDeepStrictEqual(entry.known, account)) {
       generation++;
       entry.isAwaited = true;
     }
@@ -198,9 +199,4 @@ async function fetchAccount(client: JsonReader, path: string): Promise<ServiceAc
     const isMissing = error instanceof KubeError && error.code === 'NOT_FOUND';
     return isMissing ? { kind: 'known', account: 'missing' } : outcomeOfFailure(error);
   }
-}
-
-function isSame(before: KnownServiceAccount | undefined, now: KnownServiceAccount): boolean {
-  if (before === undefined || before === 'missing' || now === 'missing') return before === now;
-  return before.clientId === now.clientId && before.tenantId === now.tenantId;
 }
