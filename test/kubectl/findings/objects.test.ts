@@ -35,6 +35,13 @@ describe('objects', () => {
     ]);
   });
 
+  it('are ignored by the agent as bindings with a field of the wrong type', () => {
+    assert.deepEqual(
+      linesOf({ bindings: [createBinding('orders'), createBinding('b', { azureIdentity: 7 })] }),
+      ['object_unusable AzureIdentityBinding shop/b'],
+    );
+  });
+
   it('are reported as identities that cannot be used, or that nothing names', () => {
     const identities = [createIdentity('orders', { clientID: 'mine' }), createIdentity('idle')];
     assert.deepEqual(linesOf({ identities }), [

@@ -400,6 +400,7 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
     this.#prove(this.#version);
     this.#closes += 1;
     const delayMs = closeDelayMs(this.#timing, this.#closes, random());
+    // No mutation: a delay of a millisecond is as good as none.
     if (delayMs > 0) await this.#wait(delayMs, false);
   }
 

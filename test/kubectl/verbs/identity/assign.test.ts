@@ -45,6 +45,15 @@ describe('kubectl nmi identity assign', () => {
     assert.match(stdout, /It is federated: kubectl nmi identity federate orders -n shop/);
   });
 
+  it('needs one for an identity without a type, which comes from the node', async () => {
+    const untyped = { ...federated, type: undefined };
+    const { stdout } = await play(
+      ['identity', 'assign', 'orders'],
+      testBedOf({ [kinds.identities]: [createIdentity('orders', untyped)] }),
+    );
+    assert.match(stdout, /vmss/);
+  });
+
   it('shows the gap in a command line', async () => {
     const nodes = [
       {
