@@ -12,6 +12,16 @@ import {
 } from '../support/recorded-kubectl.ts';
 
 describe('the verdict on a pod', () => {
+  it('names the identities of the node for an excepted pod', () => {
+    const exceptions = [
+      createObject('AzurePodIdentityException', 'x', { podLabels: { app: 'addon' } }),
+    ];
+    assert.equal(
+      verdictOf(createPod('web', { labels: { app: 'addon' } }), { exceptions }),
+      "granted gets a token of the node's own identities (exception x)",
+    );
+  });
+
   it('is granted if nothing speaks against it', () => {
     assert.match(
       verdictOf(web),
