@@ -65,7 +65,8 @@ describe('the kubelet’s pods on a real node', { skip: nodeSystem.missing ?? fa
   }
 
   async function knownByApiServer(): Promise<readonly string[]> {
-    const every = ['get', 'pods', '--all-namespaces', '--field-selector=spec.nodeName=node-1'];
+    const selector = 'spec.nodeName=node-1,status.phase!=Succeeded,status.phase!=Failed';
+    const every = ['get', 'pods', '--all-namespaces', `--field-selector=${selector}`];
     const list = JSON.parse(await node.kubectl([...every, '--output=json'])) as {
       readonly items: readonly {
         readonly metadata: Pick<Line, 'namespace' | 'name'> & {

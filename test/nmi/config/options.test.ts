@@ -54,6 +54,7 @@ describe('the table of options', () => {
     assert.deepEqual(
       namesWhere(({ isOfRedirect }) => isOfRedirect),
       [
+        'pods-from',
         'nmi-listen-address',
         'nmi-port',
         'redirect',

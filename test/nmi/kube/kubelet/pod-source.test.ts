@@ -11,14 +11,14 @@ import { createPod } from '../../../support/cache-objects.ts';
 import { clientOf, eventually, keptLog, MapStore, quick } from '../kube-test-bed.ts';
 import { openFakeKubelet, type FakePod } from './fake-kubelet.ts';
 
-/** The system's clock. A test can move it ahead, and let timers of a minute fire. */
+/** The system's clock. A test can move it ahead, and with it timers of 9 s and more. */
 class ClockAhead implements Clock {
   aheadMs = 0;
   readonly #timers = new Set<{ readonly atMs: number; readonly work: () => void }>();
   readonly wallMs = (): number => systemClock.wallMs();
   readonly monotonicMs = (): number => systemClock.monotonicMs() + this.aheadMs;
   schedule(delayMs: number, work: () => void): () => void {
-    if (delayMs < 4_000) return systemClock.schedule(delayMs, work);
+    if (delayMs < 9_000) return systemClock.schedule(delayMs, work);
     const timer = { atMs: this.monotonicMs() + delayMs, work };
     this.#timers.add(timer);
     return () => this.#timers.delete(timer);
@@ -53,6 +53,7 @@ async function open(from: 'kubelet' | 'auto', isKubeletThere = true) {
       name: 'pods',
       path: '/api/v1/pods',
       query: { fieldSelector: `spec.nodeName=${node}` },
+      listsBy: 'stream',
       parse: parsePod,
       store,
       client: source,
