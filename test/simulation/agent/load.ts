@@ -26,6 +26,7 @@ const replacements: Readonly<Record<string, string>> = {
   'node:http': 'http.ts',
   'node:net': 'net.ts',
   'node:timers/promises': 'timers-promises.ts',
+  'node:zlib': 'zlib.ts',
   undici: 'undici.ts',
   'simulated:globals': 'globals.ts',
 };

@@ -28,7 +28,7 @@ export const planted: readonly Planted[] = [
   {
     name: 'rights-count-however-old-they-are',
     reports: tokenWithoutRight,
-    prefer: [],
+    prefer: ['silentWatches', 'bindingDeleted'],
     edits: [
       {
         file: 'cluster-state.ts',
@@ -77,7 +77,7 @@ export const planted: readonly Planted[] = [
   {
     name: 'a-list-does-not-remove-what-it-lacks',
     reports: tokenWithoutRight,
-    prefer: [],
+    prefer: ['expireVersions', 'bindingDeleted'],
     edits: [
       {
         file: 'decoder.ts',
