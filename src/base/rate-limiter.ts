@@ -3,9 +3,9 @@
  * work, pod by pod in turn (see `fair-queue.ts`); background work runs in order of arrival. Pure;
  * at most one timer.
  *
- * One pod, and one namespace, gets only a part of the limits, so that something is always left for
- * the first request of another one: a pod that asks for new tokens without end made each token of
- * others wait for the next second (p50 11 ms → 250 ms).
+ * One pod gets only a part of the limits, so that something is left for the first requests of others:
+ * a pod that asks for new tokens without end made each token of others wait for the next second (p50
+ * 11 ms → 250 ms).
  *
  * The rate is a sliding window and not a token bucket: a full bucket would let its size through in
  * addition to a second's refill, but the upstream limits the requests within one second. A request reaches
@@ -31,8 +31,8 @@ export interface RateLimiterOptions {
 }
 
 const windowMs = 1_000;
-/** Parts of both limits. */
-const share = { pod: 0.85, namespace: 0.9 };
+/** The part of both limits that one pod may use. */
+const shareOfPod = 0.85;
 
 interface End {
   readonly atMs: number;
@@ -158,14 +158,10 @@ export class RateLimiter implements Disposable {
       [running, this.#maxConcurrent],
       [within, this.#ends.length],
     ] as const;
-    return ({ namespace, pod }) =>
+    return ({ pod }) =>
       limits.every(([used, max]) => {
-        const ofNamespace = used.filter((party) => party?.namespace === namespace);
-        const ofPod = ofNamespace.filter((party) => party?.pod === pod);
-        return (
-          ofPod.length < Math.round(max * share.pod) &&
-          ofNamespace.length < Math.round(max * share.namespace)
-        );
+        const own = used.filter((party) => party?.pod === pod);
+        return own.length < Math.round(max * shareOfPod);
       });
   }
 
