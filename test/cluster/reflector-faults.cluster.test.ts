@@ -147,6 +147,8 @@ describeOnEveryVersion('the watches of a node', (cluster) => {
 
   it('serve a new pod on request, while their connections carry nothing and stay open', async () => {
     await using node = await openNode();
+    // The state after a long time without a fault.
+    await delay(1200);
     node.network.freeze();
     const fresh = wish('asking');
     await runPod(admin(), fresh);

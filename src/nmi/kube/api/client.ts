@@ -227,6 +227,9 @@ class Pools implements AsyncDisposable {
       // Watches may be idle for long; the deadline of the call limits their silence.
       bodyTimeout: 0,
       headersTimeout: 0,
+      // Long enough for the pages of a list. A network may drop an older one silently, and the call
+      // that uses it would wait for its deadline.
+      keepAliveTimeout: 500,
       connect: createConnector({ clock: this.#clock, tls, ...timeouts }),
     });
     this.#open.add(pool);
