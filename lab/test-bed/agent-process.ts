@@ -112,9 +112,17 @@ export class AgentProcess implements AsyncDisposable {
 
   /** The value of one series of `/metrics`, 0 when it is not there. */
   async metric(series: string): Promise<number> {
+    return (await this.metrics())(series);
+  }
+
+  /** The values of one page. */
+  async metrics(): Promise<(series: string) => number> {
     const page = await this.page('metrics');
-    const line = page?.text.split('\n').find((text) => text.startsWith(`${series} `));
-    return line === undefined ? 0 : Number(line.slice(series.length + 1));
+    const lines = page?.text.split('\n') ?? [];
+    return (series) => {
+      const line = lines.find((text) => text.startsWith(`${series} `));
+      return line === undefined ? 0 : Number(line.slice(series.length + 1));
+    };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -242,11 +242,12 @@ export class TestBed implements AsyncDisposable {
    */
   async untilAgentKnows(): Promise<void> {
     await eventually(async () => {
+      const valueOf = await this.agent.metrics();
       for (const resource of fakeResources) {
         const series = indexSeries.get(resource.plural);
         if (series === undefined) continue;
         const stored = this.kube.store.list(resource).filter(isWatched).length;
-        const known = await this.agent.metric(series);
+        const known = valueOf(series);
         assert.equal(known, stored, `the agent knows ${known} ${resource.plural} of ${stored}`);
       }
     }, 20_000);
