@@ -33,17 +33,6 @@ export const faults: readonly Fault[] = [
     edits: [{ file, from: 'if (this.#isTaken) this.#disconnectHolders();', to: '' }],
   },
   {
-    name: 'a-holder-without-the-path-changes-the-kernel',
-    firstSeed: 2_400,
-    edits: [
-      {
-        file,
-        from: "if (problem === 'ECONNRESET' && !this.#isPaused) await this.#pause();",
-        to: '',
-      },
-    ],
-  },
-  {
     name: 'a-holder-does-not-look-at-the-path-again',
     edits: [
       {
