@@ -7,14 +7,7 @@ import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import type { takeListener } from '../../src/nmi/kernel/held-listener.ts';
 import type { openListenerHolder } from '../../src/nmi/kernel/listener-holder.ts';
-
-/** A fault in the text of a file, to see that the simulation finds it. */
-export interface Fault {
-  readonly name: string;
-  /** Where the search begins, for one that few seeds find. */
-  readonly firstSeed?: number;
-  readonly edits: readonly { readonly file: string; readonly from: string; readonly to: string }[];
-}
+import { edited, type Fault } from './fault.ts';
 
 const codeFolder = pathToFileURL(join(import.meta.dirname, '../../src/nmi/kernel/')).href;
 const moduleFolder = pathToFileURL(join(import.meta.dirname, 'modules/')).href;
@@ -54,16 +47,6 @@ registerHooks({
     return { format: 'module-typescript', source: clock + text, shortCircuit: true };
   },
 });
-
-function edited(url: string, text: string, fault: Fault | undefined): string {
-  let result = text;
-  for (const { file, from, to } of fault?.edits ?? []) {
-    if (!url.endsWith(`/${file}`)) continue;
-    if (!result.includes(from)) throw new Error(`${file} has no longer the text: ${from}`);
-    result = result.replace(from, () => to);
-  }
-  return result;
-}
 
 export interface Code {
   readonly openListenerHolder: typeof openListenerHolder;

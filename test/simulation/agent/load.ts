@@ -13,7 +13,7 @@ import type * as agent from '../../../src/nmi/agent.ts';
 import type * as config from '../../../src/nmi/config/config.ts';
 import type * as conditions from '../../../src/nmi/conditions-process.ts';
 import type * as daemon from '../../../src/nmi/redirect-daemon.ts';
-import type { Fault } from '../load.ts';
+import { edited, type Fault } from '../fault.ts';
 
 const root = pathToFileURL(join(import.meta.dirname, '../../../')).href;
 const moduleFolder = pathToFileURL(join(import.meta.dirname, 'modules/')).href;
@@ -87,16 +87,6 @@ function withGlobals(text: string): string {
   return used.length === 0
     ? text
     : `import { ${used.join(', ')} } from 'simulated:globals'; ${text}`;
-}
-
-function edited(url: string, text: string, fault: Fault | undefined): string {
-  let result = text;
-  for (const { file, from, to } of fault?.edits ?? []) {
-    if (!url.endsWith(`/${file}`)) continue;
-    if (!result.includes(from)) throw new Error(`${file} has no longer the text: ${from}`);
-    result = result.replace(from, () => to);
-  }
-  return result;
 }
 
 export interface WholeCode {

@@ -1,5 +1,5 @@
 /** Faults that are planted into the text of the product, to see that each invariant fires. */
-import type { Fault } from '../load.ts';
+import type { Fault } from '../fault.ts';
 import type { Kind } from './plan.ts';
 
 export interface Planted extends Fault {

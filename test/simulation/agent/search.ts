@@ -2,7 +2,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { Fault } from '../load.ts';
+import type { Fault } from '../fault.ts';
 import { states } from './actions.ts';
 import { apiServer } from './cloud.ts';
 import { loadWhole } from './load.ts';

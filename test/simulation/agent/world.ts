@@ -1,6 +1,6 @@
 /** All that a run simulates, its clock, its story, and the first invariant that was broken. */
 import type { Logger } from '../../../src/base/logger.ts';
-import type { Fault } from '../load.ts';
+import type { Fault } from '../fault.ts';
 import { Machine, type Process } from '../machine.ts';
 import { Scheduler } from '../scheduler.ts';
 import { openLabCloud, type Cloud } from './cloud.ts';

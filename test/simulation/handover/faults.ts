@@ -1,5 +1,5 @@
 /** Faults that the hand-over once had. Orders by seed find each of them. */
-import type { Fault } from '../load.ts';
+import type { Fault } from '../fault.ts';
 
 const file = 'listener-holder.ts';
 
@@ -31,6 +31,16 @@ export const faults: readonly Fault[] = [
   {
     name: 'a-holder-without-the-socket-does-not-ask-again',
     edits: [{ file, from: 'if (this.#isTaken) this.#disconnectHolders();', to: '' }],
+  },
+  {
+    name: 'a-holder-without-the-path-changes-the-kernel',
+    edits: [
+      {
+        file,
+        from: "if (problem === 'ECONNRESET' && !this.#isPaused) await this.#pause();",
+        to: '',
+      },
+    ],
   },
   {
     name: 'a-holder-does-not-look-at-the-path-again',

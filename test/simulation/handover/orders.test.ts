@@ -97,8 +97,7 @@ describe('the hand-over in simulated orders', () => {
   for (const fault of faults) {
     it(`finds that ${fault.name.replaceAll('-', ' ')}`, async (t) => {
       const code = await loadSimulated(fault);
-      const { firstSeed = 1 } = fault;
-      for (let seed = firstSeed; seed < firstSeed + faultOrders; seed += 1) {
+      for (let seed = 1; seed <= faultOrders; seed += 1) {
         const { failure } = await failureOf(code, seed);
         if (failure === undefined) continue;
         t.diagnostic(`seed ${seed}: ${failure}`);

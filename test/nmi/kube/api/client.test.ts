@@ -76,26 +76,6 @@ describe('a request of the Kubernetes client', () => {
     assert.deepEqual(types, ['application/json', undefined, 'application/json-patch+json']);
   });
 
-  it('names the type of the body that it sends, if it sends one', async () => {
-    const types: (string | undefined)[] = [];
-    const server = createServer((request, response) => {
-      types.push(request.headers['content-type']);
-      response.end('{}');
-    }).listen(0, '127.0.0.1');
-    await once(server, 'listening');
-    const { port } = server.address() as AddressInfo;
-    await using fake = await openFakeKube();
-    const kubeconfig = () => fake.kubeconfig().replaceAll(fake.url, `http://127.0.0.1:${port}`);
-    {
-      await using client = await clientOf({ ...fake, kubeconfig });
-      await client.postJson('/x', {});
-      await client.getJson('/x');
-      await client.patchJson('/x', []);
-    }
-    server.close();
-    assert.deepEqual(types, ['application/json', undefined, 'application/json-patch+json']);
-  });
-
   it('names the node as which it is made, and no group', async () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);
