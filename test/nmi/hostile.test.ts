@@ -110,6 +110,8 @@ describe('a hostile pod', () => {
       { tuning: { imdsTimeoutMs: 10_000 } },
     );
     await agent.imds.setFaults({ delayMs: 50 });
+    const quiet = agent.client('127.0.0.12');
+    const calm = await ask(quiet, tokenTarget.replace('vault', 'calm'));
     const noisy = agent.client(ip);
     // The connections of the first requests may still be closing, and a caller may have 64.
     const many = Array.from({ length: 30 }, async (_, lane) => {
@@ -118,9 +120,10 @@ describe('a hostile pod', () => {
       return [await askFor(1), await askFor(2)];
     });
     await eventually(() => assert.ok(agent.imds.requests().length > 0));
-    const other = await ask(agent.client('127.0.0.12'), tokenTarget);
+    const other = await ask(quiet, tokenTarget);
     assert.equal(other.identity, 'a');
-    assert.ok(other.durationMs < 1_500, String(other.durationMs));
+    const mostMs = 500 + 10 * calm.durationMs;
+    assert.ok(other.durationMs < mostMs, `${other.durationMs} ms beside ${calm.durationMs}`);
     const replies = (await Promise.all(many)).flat();
     assert.ok(replies.some(({ status }) => status === 200));
     await untilMetric(agent, 'nmi_connections', 0);

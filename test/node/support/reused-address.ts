@@ -1,15 +1,19 @@
 /** Pods that get the address of the pod before them. */
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
+import { readdir, readFile } from 'node:fs/promises';
 import { clientPod, untilPodsReady } from './client-pods.ts';
 import type { TestNode } from './node.ts';
 import { assertGets } from './pod-kinds.ts';
 
 const podNetwork = '/etc/cni/net.d/10-pod-network.conflist';
-const reusedIp = '10.244.0.200';
+/** Where the plugin has a file for each address that a pod has. */
+const takenAddresses = '/var/lib/cni/networks/pod-network';
 
 /** Each pod gets its own token, or none, from its first request on. */
 export async function assertReusedAddress(node: TestNode): Promise<void> {
+  const taken = new Set(await readdir(node.machine.path(takenAddresses)));
+  const all = Array.from({ length: 100 }, (_, at) => `10.244.0.${150 + at}`);
+  const reusedIp = all.find((ip) => !taken.has(ip)) ?? '';
   const wide = await readFile(node.machine.path(podNetwork), 'utf8');
   const narrow = `"rangeStart": "${reusedIp}", "rangeEnd": "${reusedIp}", "subnet"`;
   node.machine.write(podNetwork, wide.replace('"subnet"', narrow));
