@@ -230,7 +230,8 @@ describe('the order of test files', () => {
     putNoting('a.test.ts', 10);
     const patient = await start(20_000, 3_000, 60_000).ended;
     assert.equal(patient.code, 0, patient.out);
-    assert.deepEqual(notes().slice(2), ['start x.node.test.ts', 'end x.node.test.ts']);
+    const begun = notes().filter((note) => note.startsWith('start'));
+    assert.deepEqual(begun, ['start a.test.ts', 'start x.node.test.ts']);
     const late = await start(20_000, 60_000, 1_000).ended;
     assert.equal(late.code, 0, late.out);
     assert.match(late.out, /^SKIPPED: x\.node\.test\.ts: its programs are still being built$/m);
@@ -240,17 +241,18 @@ describe('the order of test files', () => {
 
 describe('the times of test files', () => {
   it('have the processor time of the file and of its children, and the wait', async () => {
-    const busy = 'const end = Date.now() + 700; while (Date.now() < end);';
+    // In processor time: on a busy machine a second has less of it.
+    const busy =
+      'const { user } = process.cpuUsage(); while (process.cpuUsage().user < user + 200_000);';
     put(
       'busy.test.ts',
       "import { spawnSync } from 'node:child_process';",
       `test('busy', () => { ${busy} });`,
       `test('child', () => { spawnSync(process.execPath, ['-e', '${busy}']); });`,
     );
-    const [time] = (await start(20_000).ended).times;
+    const [time] = (await start(60_000).ended).times;
     assert.ok(time?.processorMs !== undefined);
-    // On a busy machine less of it is spent on the processor.
-    assert.ok(time.processorMs >= 300 && time.wallMs >= 1_400, JSON.stringify(time));
+    assert.ok(time.processorMs >= 400 && time.wallMs >= 400, JSON.stringify(time));
     assert.equal(Math.round(time.waitedMs / 1_000), 0);
   });
 });
