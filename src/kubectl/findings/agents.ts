@@ -56,8 +56,8 @@ export function examineNodes(
     const here = agents.filter((agent) => agent.node === name && !agent.isOldNmi);
     const titles = here.map((each) => `${each.namespace}/${each.name}`).join(' and ');
     const kernel = stringAt(asRecord(statusOf(node)['nodeInfo']), 'kernelVersion');
-    const [major = 0, minor = 0] = kernel.split('.').map(Number);
-    const isOld = kernel !== '' && (major < 5 || (major === 5 && minor < 10));
+    // Before 5.10.
+    const isOld = /^(?:[0-4]|5\.\d)(?!\d)/.test(kernel);
     return findingsOf(`Node ${name}`, [
       [here.length === 0, 'agent_missing', 'No pod of the agent is on the node.'],
       [here.length > 1, 'agents_on_node', `The agents ${titles} are on the node.`],

@@ -1,7 +1,7 @@
 /** Every finding of a snapshot: of its pods, objects, owners of pods, and nodes. Pure. */
 import { stringAt } from '../../base/json-value.ts';
 import { sortFindings, type Finding } from '../../nmi/diagnosis/finding.ts';
-import { nameOf, namespaceOf, specOf, type RawObject } from '../base/object.ts';
+import { nameOf, specOf, type RawObject } from '../base/object.ts';
 import type { Snapshot } from '../cluster/snapshot.ts';
 import { examineNodes, ofAgent } from './agents.ts';
 import type { AgentContexts } from './contexts.ts';
@@ -12,7 +12,7 @@ import { examinePod, hasEnded, wantsIdentity } from './pods.ts';
 
 export function analyze(snapshot: Snapshot, contexts: AgentContexts): readonly Finding[] {
   const wanting = snapshot.pods.flatMap((pod) => {
-    if (nameOf(pod) === '' || namespaceOf(pod) === '' || hasEnded(pod)) return [];
+    if (hasEnded(pod)) return [];
     const findings = examinePod(pod, contexts.of(pod))?.findings ?? [];
     return wantsIdentity(pod, findings) ? [{ pod, findings }] : [];
   });

@@ -2,7 +2,7 @@
 import { stringAt } from '../../base/json-value.ts';
 import { specOf, type RawObject } from '../base/object.ts';
 import { commonConfig, defaultConfig, type AgentView } from '../cluster/agents.ts';
-import { createClusterState } from '../cluster/cluster-state.ts';
+import { createClusterState, type ClusterView } from '../cluster/cluster-state.ts';
 import type { Snapshot } from '../cluster/snapshot.ts';
 import type { Config } from '../../nmi/config/config.ts';
 import type { PodContext } from './pods.ts';
@@ -13,7 +13,8 @@ export interface AgentContexts {
   of(pod: RawObject): PodContext;
   /** One for each set of options that an agent has. */
   all(): readonly PodContext[];
-  variant(context: PodContext, change: Partial<Config>): PodContext;
+  /** What its pods would get with other options. */
+  variant(context: PodContext, change: Partial<Config>): ClusterView;
 }
 
 export function createContexts(snapshot: Snapshot, nowWallMs: number): AgentContexts {
@@ -22,20 +23,14 @@ export function createContexts(snapshot: Snapshot, nowWallMs: number): AgentCont
   /** By the options of the agents: most clusters have the same on every node. */
   const contexts = new Map<string, PodContext>();
   const agentOf = (pod: RawObject) => agents.get(stringAt(specOf(pod), 'nodeName'));
-  const create = (config: Config, knowsOptions: boolean): PodContext => {
-    return {
-      snapshot,
-      view: createClusterState(snapshot, config, nowWallMs),
-      config,
-      knowsOptions,
-    };
-  };
+  const viewWith = (config: Config) => createClusterState(snapshot, config, nowWallMs);
   /** The options of a pod that only looks like an agent prove nothing. */
   const contextWith = (agent: AgentView | undefined): PodContext => {
     const knowsOptions = agent?.config !== undefined && agent.isVerified;
     const config = agent?.config ?? commonConfig(snapshot.agents) ?? defaultConfig;
     const key = JSON.stringify([knowsOptions, config]);
-    const context = contexts.get(key) ?? create(config, knowsOptions);
+    const known = contexts.get(key);
+    const context = known ?? { snapshot, view: viewWith(config), config, knowsOptions };
     contexts.set(key, context);
     return context;
   };
@@ -46,6 +41,6 @@ export function createContexts(snapshot: Snapshot, nowWallMs: number): AgentCont
       const known = [...agents.values()].filter(({ config }) => config !== undefined);
       return [...new Set((known.length === 0 ? [undefined] : known).map(contextWith))];
     },
-    variant: ({ config }, change) => create({ ...config, ...change }, true),
+    variant: ({ config }, change) => viewWith({ ...config, ...change }),
   };
 }

@@ -25,8 +25,8 @@ export interface IdEntry {
   readonly id: string;
 }
 
-/** Namespaces that name an id; the time is that of the first AzureIdentity, if there is one. */
-type Namings = ReadonlyMap<string, number | undefined>;
+/** Namespaces that name an id; the time is that of the first AzureIdentity, or endless without one. */
+type Namings = ReadonlyMap<string, number>;
 
 export function createDoubts(
   identities: readonly Identity[],
@@ -83,8 +83,8 @@ export function createDoubts(
     /** Whether the namespace reaches for an identity of others, or for one that another one named before. */
     isOdd(entry: IdEntry): boolean {
       const byNamespace = namingsOfId(entry.id);
-      const own = byNamespace.get(entry.namespace) ?? Number.POSITIVE_INFINITY;
-      const isLater = [...byNamespace.values()].some((since) => since !== undefined && since < own);
+      const own = byNamespace.get(entry.namespace) ?? Infinity;
+      const isLater = [...byNamespace.values()].some((since) => since < own);
       return isLater || foreign(entry).length > 0;
     },
   };
@@ -107,14 +107,11 @@ function namingsOf(
   identities: readonly Identity[],
   accounts: readonly RawObject[],
 ): ReadonlyMap<string, Namings> {
-  const namings = new Map<string, Map<string, number | undefined>>();
-  const add = (id: string, namespace: string, since: number | undefined): void => {
-    if (id === '') return;
-    const byNamespace = namings.get(id) ?? new Map<string, number | undefined>();
+  const namings = new Map<string, Map<string, number>>();
+  const add = (id: string, namespace: string, since = Infinity): void => {
+    const byNamespace = namings.get(id) ?? new Map<string, number>();
     namings.set(id, byNamespace);
-    const before = byNamespace.get(namespace);
-    const isFirst = before === undefined || (since !== undefined && since < before);
-    byNamespace.set(namespace, isFirst ? since : before);
+    byNamespace.set(namespace, Math.min(since, byNamespace.get(namespace) ?? Infinity));
   };
   for (const { namespace, clientId, resourceId, createdAtWallMs } of identities) {
     add(normaliseClientId(clientId), namespace, createdAtWallMs);
@@ -122,7 +119,7 @@ function namingsOf(
   }
   for (const account of accounts) {
     const clientId = annotationsOf(account).get('azure.workload.identity/client-id') ?? '';
-    add(normaliseClientId(clientId), namespaceOf(account), undefined);
+    add(normaliseClientId(clientId), namespaceOf(account));
   }
   return namings;
 }

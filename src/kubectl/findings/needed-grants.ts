@@ -91,8 +91,8 @@ function usesOf({ identities, bindings }: ClusterObjects, owners: IdentityOwners
     const selectors = bound.get(objectKey(namespace, name))?.map(({ selector }) => selector);
     if (selectors === undefined) return [];
     const choice = upstreams.of(identity, { namespace, serviceAccount: '' });
-    if (choice.kind !== 'upstream') return [];
-    const entry = owners.lacking(namespace, choice.upstream);
+    const entry =
+      choice.kind === 'upstream' ? owners.lacking(namespace, choice.upstream) : undefined;
     if (entry === undefined || entry.field === 'nodeIdentities') return [];
     const { field } = entry;
     const id = field === 'clientIDs' ? normaliseClientId(entry.id) : normaliseResourceId(entry.id);

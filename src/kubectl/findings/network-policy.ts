@@ -62,10 +62,7 @@ function includesIp(block: JsonRecord | undefined, ip: string): boolean {
 
 function includesPort(each: JsonRecord, port: number): boolean {
   if ((each['protocol'] ?? 'TCP') !== 'TCP') return false;
-  const first = each['port'];
-  if (first === undefined) return true;
-  // A named port belongs to a pod, and a policy cannot select the agent as a pod.
-  if (typeof first !== 'number') return false;
-  const last = each['endPort'];
-  return port >= first && port <= (typeof last === 'number' ? last : first);
+  const { port: first, endPort: last = first } = each;
+  // A named port, which is no number, belongs to a pod, and a policy cannot select the agent as a pod.
+  return first === undefined || (port >= Number(first) && port <= Number(last));
 }

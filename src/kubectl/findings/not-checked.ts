@@ -1,5 +1,5 @@
 /** What a verdict about a pod does not know, without what cannot change it. Pure. */
-import type { IdentityView, PodExplanation } from '../../nmi/explain/explanation.ts';
+import type { IdentityView, PodExplanation, UpstreamView } from '../../nmi/explain/explanation.ts';
 import { nameOf, namespaceOf, type RawObject } from '../base/object.ts';
 import { unverified, type AgentView } from '../cluster/agents.ts';
 import { losses, type Unread } from '../cluster/unread.ts';
@@ -31,7 +31,7 @@ export function notCheckedOf(
   const read = snapshot.unread.filter(({ loses }) => matters[loses] ?? true);
   if (!isOpen) return read;
   return [
-    ...(view === undefined ? [] : ofUpstream(view, pod, isReady)),
+    ...(view?.upstream === undefined ? [] : ofUpstream(view.kind, view.upstream, pod, isReady)),
     ...(agent === undefined || knowsOptions ? [] : [ofOptions(agent)]),
     ...read,
   ];
@@ -48,13 +48,15 @@ function ofOptions({ namespace, name, config }: AgentView): Unread {
   };
 }
 
-function ofUpstream(view: IdentityView, pod: RawObject, isReady: boolean): readonly Unread[] {
-  const { kind, upstream } = view;
+function ofUpstream(
+  kind: IdentityView['kind'],
+  { source, credential }: UpstreamView,
+  pod: RawObject,
+  isReady: boolean,
+): readonly Unread[] {
   const why = `only a token request shows it: kubectl nmi test --pod ${nameOf(pod)} -n ${namespaceOf(pod)}`;
   const of = (loses: string, what: string): Unread => ({ loses, what, why });
   if (kind === 'node') return [of('identities of the node', 'see which identities the node has')];
-  if (upstream === undefined) return [];
-  const { source, credential } = upstream;
   if (source === 'imds') {
     return [of('assignment of the identity in Azure', 'see whether Azure assigned it to the node')];
   }

@@ -79,6 +79,7 @@ export function podLabelsOf(exception: RawObject): ReadonlyMap<string, string> {
 /** The exception also has to be in the pod's namespace. */
 export function hasExceptedLabel(pod: RawObject, exception: RawObject): boolean {
   const [labels, podLabels] = [labelsOf(pod), podLabelsOf(exception)];
+  // No mutation: an equal label is equal in either order.
   return isExcepted(Object.fromEntries(labels), Object.fromEntries(podLabels));
 }
 

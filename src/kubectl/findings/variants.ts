@@ -14,7 +14,7 @@ export function variantsOf(
 ): readonly Variant[] {
   const context = contexts.of(pod);
   return unknownOptions(context).flatMap(([option, change]) => {
-    const explanation = contexts.variant(context, change).view.explainPod(pod, request);
+    const explanation = contexts.variant(context, change).explainPod(pod, request);
     return explanation === undefined ? [] : [{ option, explanation }];
   });
 }

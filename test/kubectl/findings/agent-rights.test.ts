@@ -19,6 +19,15 @@ describe('the rights of the agent', () => {
     assert.equal(rightsOfAgent(byKubelet).length, 9);
   });
 
+  it('are those of the node as well, for what the agent may ask as its own node', () => {
+    assert.deepEqual(
+      rightsOfAgent(agent).flatMap(({ verb, resource, mayBeAsNode }) =>
+        mayBeAsNode === true ? [`${verb} ${resource}`] : [],
+      ),
+      ['list pods', 'watch pods'],
+    );
+  });
+
   it('are fewer for the replaced system, which has no grants', () => {
     const old = viewAgent(createAgentPod('n', { image: 'example/aad-pod-identity/nmi:v1.8.17' }));
     assert.deepEqual(
@@ -42,12 +51,15 @@ describe('the rights of the agent', () => {
       agent,
     );
     assert.deepEqual(
-      rights.map((each) => [each.verb, each.resource, each.namespace, each.identities]),
+      rights.map(({ verb, resource, namespace, mayBeAsNode = false, identities }) => [
+        ...[verb, resource, namespace, mayBeAsNode],
+        ...identities,
+      ]),
       [
-        ['get', 'secrets', 'shop', ['shop/a', 'shop/b']],
-        ['get', 'secrets', 'other', ['other/c']],
-        ['create', 'serviceaccounts/token', 'shop', ['shop/d']],
-        ['create', 'serviceaccounts/token', 'kube-system', ['shop/e']],
+        ['get', 'secrets', 'shop', false, 'shop/a', 'shop/b'],
+        ['get', 'secrets', 'other', false, 'other/c'],
+        ['create', 'serviceaccounts/token', 'shop', true, 'shop/d'],
+        ['create', 'serviceaccounts/token', 'kube-system', true, 'shop/e'],
       ],
     );
   });

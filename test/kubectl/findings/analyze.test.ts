@@ -4,6 +4,7 @@ import { snapshotOf } from '../../../src/kubectl/cluster/manifests.ts';
 import { analyze } from '../../../src/kubectl/findings/analyze.ts';
 import { createContexts } from '../../../src/kubectl/findings/contexts.ts';
 import type { RawObject } from '../../../src/kubectl/base/object.ts';
+import { agentWith } from '../support/assess.ts';
 import {
   createIdentity,
   createObject,
@@ -18,6 +19,30 @@ function analyzeAll(objects: readonly RawObject[]) {
 }
 
 describe('an analysis', () => {
+  it('has the nodes of running pods that want an identity, or all of a whole cluster', () => {
+    const labels = { aadpodidbinding: 'orders' };
+    const on = (nodeName: string, status = {}) =>
+      createPod(`on-${nodeName}`, { labels, spec: { nodeName }, status, ip: '10.1.0.9' });
+    const pods = [
+      on('bare'),
+      on('unread'),
+      on('done', { phase: 'Failed' }),
+      createPod('plain', { spec: { nodeName: 'idle' } }),
+    ];
+    const nodes = ['node-1', 'bare', 'done', 'idle'].map((name) => ({ metadata: { name } }));
+    const missingIn = (scope: string | undefined) => {
+      const snapshot = createSnapshot({ pods, nodes, agents: agentWith(), scope });
+      return analyze(snapshot, createContexts(snapshot, nowWallMs))
+        .filter(({ code }) => code === 'agent_missing')
+        .map(({ object }) => object);
+    };
+    assert.deepEqual(missingIn('shop'), ['Node bare', 'Node unread']);
+    assert.deepEqual(
+      missingIn(undefined),
+      ['bare', 'done', 'idle', 'unread'].map((name) => `Node ${name}`),
+    );
+  });
+
   it('leaves out pods that want no identity, and pods that have ended', () => {
     const ended = createPod('job', {
       labels: { aadpodidbinding: 'nobody' },

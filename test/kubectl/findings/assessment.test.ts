@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { viewAgent } from '../../../src/kubectl/cluster/agents.ts';
+import { anyRequest } from '../../../src/kubectl/cluster/cluster-state.ts';
+import { assessPod } from '../../../src/kubectl/findings/assessment.ts';
+import { createContexts } from '../../../src/kubectl/findings/contexts.ts';
 import { bound, assess, web } from '../support/assess.ts';
 import {
   clientA,
@@ -8,6 +11,8 @@ import {
   createAgentPod,
   createBinding,
   createPod,
+  createSnapshot,
+  nowWallMs,
 } from '../support/recorded-kubectl.ts';
 
 describe('an assessment', () => {
@@ -28,6 +33,11 @@ describe('an assessment', () => {
     const selector = { kind: 'client_id', value: clientA } as const;
     const { verdict, findings } = assess(pod, {}, { selector, resource: undefined });
     assert.deepEqual([verdict.kind, findings], ['granted', []]);
+  });
+
+  it('does not exist for a pod that is not in the cluster', () => {
+    const contexts = createContexts(createSnapshot({ pods: [] }), nowWallMs);
+    assert.equal(assessPod(web, contexts, anyRequest), undefined);
   });
 
   it('has the agent of the node, if it can be seen', () => {

@@ -26,10 +26,6 @@ describe('the contexts of agents', () => {
     );
     assert.equal(contexts.of(web), contexts.of(web), 'each is made once');
     assert.equal(contexts.all().length, 2);
-    assert.equal(
-      contexts.variant(contexts.of(web), { strictIdentity: true }).config.strictIdentity,
-      true,
-    );
   });
 
   it('assume the options of other agents, or those of an agent by default', () => {

@@ -47,6 +47,19 @@ describe('doubts about an entry of a grant', () => {
     );
   });
 
+  it('compare resource ids as well', () => {
+    const resourceId = '/subscriptions/s/resourceGroups/g/providers/x/y';
+    const namedBy = (...namespaces: readonly string[]) =>
+      createDoubts(
+        namespaces.map((namespace, createdAtWallMs) =>
+          createIdentity({ namespace, clientId: '', resourceId, createdAtWallMs }),
+        ),
+        [],
+        nothing,
+      ).isOdd({ namespace: 'thief', field: 'resourceIDs', id: normaliseResourceId(resourceId) });
+    assert.deepEqual([namedBy('thief'), namedBy('shop', 'thief')], [false, true]);
+  });
+
   it('know the identity of the kubelet, and those in the resource group of the nodes', () => {
     const group = '/subscriptions/s/resourceGroups/MC_g';
     const machine = 'providers/Microsoft.Compute/virtualMachineScaleSets/p/virtualMachines/0';

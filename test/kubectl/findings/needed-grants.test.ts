@@ -61,6 +61,10 @@ describe('the grants that a cluster needs', () => {
     assert.deepEqual(neededGrants(objects).grants[1]?.clientIDs[1]?.usedBy, ['a', 'b']);
   });
 
+  it('leave out identities that cannot be used', () => {
+    assert.deepEqual(lines(bound({ type: 7, clientId: idOf(1) })), []);
+  });
+
   it('leave out unbound identities', () => {
     const objects = bound({ name: 'a', clientId: idOf(1) });
     assert.deepEqual(lines({ ...objects, bindings: [] }), []);

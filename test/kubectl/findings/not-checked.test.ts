@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { viewAgent } from '../../../src/kubectl/cluster/agents.ts';
+import { unverified, viewAgent } from '../../../src/kubectl/cluster/agents.ts';
 import { losses } from '../../../src/kubectl/cluster/unread.ts';
 import {
+  bound,
   tenantID,
   agentWith,
   assess,
@@ -12,7 +13,14 @@ import {
   two,
   statusOf,
 } from '../support/assess.ts';
-import { clientA, createAgentPod, createIdentity, createPod } from '../support/recorded-kubectl.ts';
+import {
+  clientA,
+  clientB,
+  createAgentPod,
+  createIdentity,
+  createObject,
+  createPod,
+} from '../support/recorded-kubectl.ts';
 
 describe('what a verdict does not know', () => {
   it('is what only Azure knows of the identity', () => {
@@ -33,22 +41,74 @@ describe('what a verdict does not know', () => {
     );
   });
 
+  it('is that of the identity which the request gets', () => {
+    const identities = [
+      two.identities[0] ?? {},
+      createIdentity('stock', { clientID: clientB, tenantID, type: 3 }),
+    ];
+    const selector = { kind: 'client_id', value: clientB } as const;
+    assert.deepEqual(lossesOf(web, { ...two, identities }, { selector, resource: undefined }), [
+      'federated credential in Entra ID',
+    ]);
+    const exceptions = [
+      createObject('AzurePodIdentityException', 'x', { podLabels: bound.labels }),
+    ];
+    assert.deepEqual(
+      assess(web, { exceptions }).unread.map(({ loses, what }) => [loses, what]),
+      [['identities of the node', 'see which identities the node has']],
+    );
+  });
+
   it('is what the user may not read, if it can change the verdict', () => {
     const unread = Object.values(losses).map((loses) => ({ loses, what: 'x', why: 'y' }));
     const granted = lossesOf(web, { unread }).slice(1);
     assert.deepEqual(granted, [
       ...[losses.policies, losses.grants, losses.agents, losses.twins, losses.nodes],
     ]);
+    const account = { 'azure.workload.identity/use': 'true' };
+    const exceptions = [
+      createObject('AzurePodIdentityException', 'x', { podLabels: { app: 'addon' } }),
+    ];
+    const addon = createPod('web', { labels: { app: 'addon' } });
+    const host = createPod('web', { ...bound, spec: { hostNetwork: true } });
+    const federated = { unread, agents: agentWith('--workload-identity') };
+    for (const [what, lost, isLost] of [
+      [
+        'an exception',
+        lossesOf(addon, { unread, exceptions }).slice(1).includes(losses.policies),
+        true,
+      ],
+      [
+        'a pod on the host network',
+        lossesOf(host, { unread, agents: agentWith('--redirect=ebpf') }).includes(losses.policies),
+        false,
+      ],
+      [
+        'a pod for Workload Identity',
+        lossesOf(createPod('web', { labels: { ...bound.labels, ...account } }), {
+          unread,
+        }).includes(losses.accounts),
+        true,
+      ],
+      ['an agent with Workload Identity', lossesOf(web, federated).includes(losses.accounts), true],
+    ] as const) {
+      assert.equal(lost, isLost, what);
+    }
     const off = { unread, agents: agentWith('--identity-owners=off') };
     assert.ok(!lossesOf(web, off).includes(losses.grants));
     const refused = lossesOf(createPod('web'), { unread });
     assert.ok(refused.includes(losses.elsewhere) && refused.includes(losses.workloads));
     assert.ok(!refused.includes(losses.policies));
+    const pending = createPod('web', { ...bound, status: { phase: 'Pending' } });
+    const unproven = [viewAgent(createAgentPod('node-1'))];
+    assert.deepEqual(lossesOf(pending, { agents: unproven }), [], 'the next state shows it');
   });
 
   it('is the options of an agent that is not verified, or has some of another version', () => {
     const { unread } = assess(web, { agents: agentWith('--of-a-later-version=1') });
     const unproven = [viewAgent(createAgentPod('node-1'))];
+    assert.match(unread[1]?.why ?? '', /^this version does not know/);
+    assert.equal(assess(web, { agents: unproven }).unread[1]?.why, unverified);
     assert.deepEqual(lossesOf(web, { agents: unproven }).slice(1), [losses.agents]);
     assert.match(verdictOf(web, { ...two, agents: unproven }), /^unknown /);
     assert.deepEqual(

@@ -4,6 +4,7 @@ import { defaultConfig } from '../../../src/kubectl/cluster/agents.ts';
 import { createClusterState } from '../../../src/kubectl/cluster/cluster-state.ts';
 import type { Snapshot } from '../../../src/kubectl/cluster/snapshot.ts';
 import { examineObjects } from '../../../src/kubectl/findings/objects.ts';
+import { statusOf } from '../support/assess.ts';
 import {
   clientA,
   createBinding,
@@ -47,6 +48,13 @@ describe('objects', () => {
     assert.deepEqual(linesOf({ identities }), [
       'identity_invalid AzureIdentity shop/orders',
       'identity_unbound AzureIdentity shop/idle',
+    ]);
+  });
+
+  it('are reported as identities that their status says are not ready', () => {
+    const status = statusOf('False', 'credential_missing');
+    assert.deepEqual(linesOf({ identities: [{ ...createIdentity('orders'), status }] }), [
+      'credential_missing AzureIdentity shop/orders',
     ]);
   });
 

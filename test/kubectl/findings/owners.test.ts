@@ -55,11 +55,12 @@ describe('the label on an owner', () => {
 describe('the owners of a pod', () => {
   const deployment = createObject('Deployment', 'web', { selector });
   const cronJob = createObject('CronJob', 'nightly', {});
-  const set = createObject('StatefulSet', 'db', {});
+  const set = createObject('StatefulSet', 'db', { selector });
   const all = [
     deployment,
     cronJob,
     set,
+    createObject('StatefulSet', 'other', { selector }),
     createObject('Deployment', 'web', { selector }, { namespace: 'x' }),
   ];
 
@@ -70,6 +71,9 @@ describe('the owners of a pod', () => {
     assert.deepEqual(owned('ReplicaSet', 'web-7d4b9', { app: 'other' }), []);
     assert.deepEqual(owned('Job', 'nightly-123'), [cronJob]);
     assert.deepEqual(owned('StatefulSet', 'db'), [set]);
+    assert.deepEqual(owned('Job', 'web-1'), []);
+    assert.deepEqual(owned('ReplicaSet', 'nightly-1'), []);
+    assert.deepEqual(owned('DaemonSet', 'web', { app: 'web' }), []);
     assert.deepEqual(ownersOf(createPod('p', { labels: { app: 'web' } }), all), []);
   });
 });

@@ -119,6 +119,13 @@ describe('a pod', () => {
       namedClientId(createPod('web', { spec: { containers: [env(clientA), env(clientB)] } })),
       undefined,
     );
+    for (const other of [
+      { name: 'AZURE_CLIENT_ID', valueFrom: {} },
+      { name: 'HOME', value: '/' },
+    ]) {
+      const spec = { containers: [{ name: 'main', env: [other] }] };
+      assert.equal(namedClientId(createPod('web', { spec })), undefined);
+    }
     const use = { labels: { 'azure.workload.identity/use': 'true' } };
     assert.equal(namedClientId(createPod('web', { ...use, ...withClientId(clientA) })), undefined);
   });
@@ -212,6 +219,15 @@ describe('a pod', () => {
     assert.deepEqual(codesOf(served, { exceptions }), []);
   });
 
+  it('has the address of another pod, against which its own exception does not help', () => {
+    const exceptions = [
+      createObject('AzurePodIdentityException', 'e', { podLabels: { app: 'web' } }),
+    ];
+    const web = createPod('web', { labels: { app: 'web' } });
+    const pods = [web, createPod('twin')];
+    assert.deepEqual(codesOf(web, { exceptions, pods }), ['pod_ambiguous']);
+  });
+
   it('has several identities: which one it gets, and which one it never gets', () => {
     const identities = [
       createIdentity('orders'),
@@ -250,6 +266,12 @@ describe('a pod', () => {
         .map(({ severity }) => severity);
     assert.deepEqual(severityFor({ kind: 'none' }), ['warning']);
     assert.deepEqual(severityFor({ kind: 'client_id', value: clientB }), ['error']);
+  });
+
+  it('is not warned of the status of an identity that nothing can use', () => {
+    const unusable = createIdentity('orders', { clientID: clientA, type: 7 });
+    const identities = [{ ...unusable, status: statusOf('False', 'credential_missing') }];
+    assert.deepEqual(codesOf(createPod('web', bound), { identities }), ['identity_unsupported']);
   });
 
   it('is for Windows by its system or by its node selector', () => {

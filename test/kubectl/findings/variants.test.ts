@@ -11,6 +11,7 @@ describe('an option of the agent that is not known', () => {
       /^unknown gets a token .*; gets 400 identity_ambiguous if the agent has --strict-identity$/,
     );
     assert.match(verdictOf(web, { ...unseen, grants }), /^unknown .* --identity-owners=enforce$/);
+    assert.match(verdictOf(web, { ...unseen, grants: [] }), /^granted /, 'no agent enforces none');
     assert.match(verdictOf(web, { ...two, grants }), /^granted /, 'the agent has neither option');
     const host = createPod('web', { ...bound, spec: { hostNetwork: true } });
     assert.match(
@@ -21,6 +22,16 @@ describe('an option of the agent that is not known', () => {
     assert.match(
       verdictOf(host, { agents: agentWith('--redirect=iptables') }),
       /^unknown gets the answer/,
+    );
+    const plain = createPod('web', { spec: { hostNetwork: true } });
+    const ofNode = "gets a token of the node's own identities (host network)";
+    assert.equal(verdictOf(plain), `granted ${ofNode}`, 'whichever redirect the agent has');
+    const unproven = [{ ...agentWith('--redirect=ebpf')[0], isVerified: false }] as ReturnType<
+      typeof agentWith
+    >;
+    assert.match(
+      verdictOf(plain, { agents: unproven }),
+      /^unknown .* if the agent has --host-network=refuse$/,
     );
     const account = { labels: { 'azure.workload.identity/use': 'true' } };
     const annotations = {

@@ -4,6 +4,7 @@ import { asRecord } from '../../../src/base/json-value.ts';
 import { viewAgent } from '../../../src/kubectl/cluster/agents.ts';
 import { bound, assess, verdictOf, web, two, statusOf } from '../support/assess.ts';
 import {
+  clientB,
   createAgentPod,
   createIdentity,
   createObject,
@@ -52,6 +53,15 @@ describe('the verdict on a pod', () => {
     assert.equal(verdict.kind, 'granted');
     const found = findings.find(({ code }) => code === 'credential_missing');
     assert.deepEqual([found?.severity, found?.object], ['warning', 'AzureIdentity shop/stock']);
+  });
+
+  it('is about the identity that the request names', () => {
+    const selector = { kind: 'client_id', value: clientB } as const;
+    const named = verdictOf(web, two, { selector, resource: undefined });
+    assert.equal(
+      named,
+      `granted gets a token of AzureIdentity stock, client id ${clientB} (by client_id)`,
+    );
   });
 
   it('is not refused for the label of its owner, if the pod has one', () => {
