@@ -14,6 +14,8 @@ import type { UpstreamIdentity } from '../../src/nmi/sources/upstream-identity.t
 import { TokenBroker } from '../../src/nmi/tokens/broker.ts';
 import { NearNames } from '../../src/nmi/grants/near-names.ts';
 import { UpstreamResolver } from '../../src/nmi/grants/resolve-upstream.ts';
+import { WorkloadIdentities } from '../../src/nmi/grants/workload-identities.ts';
+import type { ServiceAccounts } from '../../src/nmi/kube/accounts/service-accounts.ts';
 import { IdentitiesInUse } from '../../src/nmi/grants/identities-in-use.ts';
 import { createPod } from './cache-objects.ts';
 import { createOwners } from './owners.ts';
@@ -26,6 +28,9 @@ export const tokenMark = 'canary-access-token';
 export function openExplainFixture({
   strict = false,
   mode = 'iptables',
+  letsNodePodsThrough = false,
+  /** Of every service account. */
+  application = undefined as { clientId: string; tenantId: string } | undefined,
   owners = createOwners('off').owners,
 } = {}) {
   const clock = new HandClock();
@@ -36,7 +41,15 @@ export function openExplainFixture({
       ? { ok: true, authority: 'https://login.example', audience: 'api://exchange' }
       : { ok: false, problem: 'has a spec.adEndpoint that is not allowed' },
   );
-  const workloadIdentities = undefined;
+  const account = { kind: 'known', account: application ?? 'missing' } as const;
+  const accounts: ServiceAccounts = {
+    generation: 0,
+    size: 1,
+    peek: () => account.account,
+    peekFresh: () => account,
+    onChange: () => () => undefined,
+  };
+  const workloadIdentities = application && new WorkloadIdentities(accounts, '');
   const state: {
     failure: SourceFailure | undefined;
     isSynced: boolean;
@@ -44,6 +57,7 @@ export function openExplainFixture({
     rightsProblem: string | undefined;
     lifeMs: number;
     whyUnavailable: string | undefined;
+    whyBehind: string | undefined;
     /** By pod UID. */
     clients: Readonly<Record<string, readonly string[]>>;
   } = {
@@ -53,6 +67,7 @@ export function openExplainFixture({
     rightsProblem: undefined,
     lifeMs: 24 * hourMs,
     whyUnavailable: undefined,
+    whyBehind: undefined,
     clients: {},
   };
   const calls: TokenRequest<UpstreamIdentity>[] = [];
@@ -93,8 +108,10 @@ export function openExplainFixture({
       isSynced,
       trusts,
       rightsProblem: () => state.rightsProblem,
+      whyBehind: (kind) => state.whyBehind && `${kind ?? 'all'}: ${state.whyBehind}`,
     },
     policy: { strict, graceMs: 60_000, hostNetwork: 'serve' },
+    letsNodePodsThrough,
     throttledOf: (uid) => throttled.of(uid),
     broker,
     health: () => ({

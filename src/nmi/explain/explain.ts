@@ -374,7 +374,7 @@ function nameOfGranted({ pod, identity, upstream }: Granted): string {
 }
 
 function byName(a: Pod, b: Pod): number {
-  if (a.namespace !== b.namespace) return a.namespace < b.namespace ? -1 : 1;
-  // No mutation: no two pods of a namespace have the same name.
-  return a.name < b.name ? -1 : 1;
+  const keyOf = ({ namespace, name }: Pod) => `${namespace} ${name}`;
+  // No mutation: no two pods have the same namespace and name.
+  return keyOf(a) < keyOf(b) ? -1 : 1;
 }

@@ -1,7 +1,18 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { httpGet } from '../../../src/cli/http-get.ts';
+import { PodIndex } from '../../../src/cache/index/pod-index.ts';
+import { parseConfig } from '../../../src/nmi/config/config.ts';
 import { tuning } from '../../../src/nmi/config/tuning.ts';
-import { readHealth } from '../../../src/nmi/explain/agent-explain.ts';
+import {
+  openExplain,
+  readHealth,
+  type ExplainOptions,
+} from '../../../src/nmi/explain/agent-explain.ts';
+import { HandClock } from '../../support/hand-clock.ts';
 
 const kernel: Parameters<typeof readHealth>[1] = {
   mode: 'ebpf',
@@ -38,5 +49,35 @@ describe('the health of a node', () => {
     );
     assert.deepEqual([name, watches.unsynced, watches.failing], ['n', ['pods'], []]);
     assert.deepEqual(watches.stale, [{ resource: 'bindings', stalenessMs: 300_001 }]);
+  });
+});
+
+describe('the socket of an agent', () => {
+  it('explains the state of now, with the facts of the agent', async (t) => {
+    const folder = mkdtempSync(join(tmpdir(), 'nmi-agent-explain-'));
+    t.after(() => rmSync(folder, { recursive: true, force: true }));
+    const socketPath = join(folder, 'explain.sock');
+    const parsed = parseConfig({ node: 'n' }, { NMI_EXPLAIN_SOCKET: socketPath });
+    assert.ok(parsed.ok, JSON.stringify(parsed));
+    const clock = new HandClock();
+    const log = { child: () => ({ warn: assert.fail, error: assert.fail }) };
+    const server = await openExplain({
+      config: parsed.config,
+      tuning,
+      kernel,
+      state: { pods: new PodIndex(clock), ...watchesOf([1]) },
+      parts: [{ conditions: [{ name: 'redirect', problem: () => 'for the test' }] }],
+      clock,
+      log,
+    } as unknown as ExplainOptions);
+    t.after(() => server[Symbol.asyncDispose]());
+    const get = async (path: string) => {
+      const { body } = await httpGet({ socketPath, path }, { timeoutMs: 5_000, maxBodyBytes: 1e6 });
+      return JSON.parse(body) as Record<string, Record<string, unknown>>;
+    };
+    const { kind, node, agent, pods } = await get('/explain');
+    assert.deepEqual([kind, node?.['name'], pods], ['node', 'n', []]);
+    assert.deepEqual(agent?.['unmetConditions'], ['redirect']);
+    assert.deepEqual(await get('/ready'), { ready: false, missing: { redirect: 'for the test' } });
   });
 });

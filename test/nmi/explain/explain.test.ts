@@ -82,6 +82,14 @@ describe('the explanation of a pod', () => {
       '200 a by client_id',
     ]);
     assert.deepEqual(outcomesOf(fixture, 'pod=default/p&client_id=x')[1], '400 selector_not_bound');
+    const named = fixture.askPod('pod=default/p&client_id=x');
+    assert.deepEqual(
+      named.requests.map(({ selector }) => selector),
+      ['', 'client_id=x'],
+    );
+    const codesOf = (search: string) => fixture.askPod(search).findings.map(({ code }) => code);
+    assert.deepEqual(codesOf('pod=default/p'), ['identity_missing', 'identity_by_age']);
+    assert.equal(codesOf('pod=default/p&client_id=x')[0], 'selector_not_bound');
     assert.deepEqual(told.node.watches, { unsynced: [], silentForMs: 1_000, failing: [] });
   });
 
@@ -137,6 +145,21 @@ describe('the explanation of a pod', () => {
     });
     assert.equal(shown.get('elsewhere')?.refusal?.reason, 'identity_invalid');
     assert.equal(shown.get('unknown-type')?.refusal?.reason, 'identity_unsupported');
+  });
+
+  it('has the application of a service account with its tenant', () => {
+    const fixture = openExplainFixture({ application: { clientId: clientIdA, tenantId } });
+    fixture.addPod({ labels: { 'azure.workload.identity/use': 'true' }, serviceAccount: 'robot' });
+    const { identities, findings } = fixture.askPod('pod=default/p');
+    assert.deepEqual(outcomesOf(fixture), ['200 robot by service account']);
+    assert.deepEqual(
+      identities.map(({ kind, name, clientId, upstream }) => [
+        ...[kind, name, clientId],
+        ...[upstream?.source, upstream?.tenantId, upstream?.credential],
+      ]),
+      [['service-account', 'robot', clientIdA, 'federated_pod', tenantId, 'default/robot']],
+    );
+    assert.deepEqual(findings, []);
   });
 
   const refusals: readonly (readonly [string, string, (fixture: ExplainFixture) => void])[] = [
@@ -257,6 +280,33 @@ describe('the explanation of a pod', () => {
     assert.deepEqual([identity?.kind, identity?.clientId], ['node', '']);
   });
 
+  it('has addresses for a running pod with a network of its own only', () => {
+    const fixture = openBound();
+    const addressesOf = (fields: Parameters<ExplainFixture['addPod']>[0]) => {
+      fixture.addPod(fields);
+      return fixture.askPod('pod=default/p').addresses.length;
+    };
+    assert.deepEqual(
+      [{}, { hostNetwork: true }, { phase: 'Failed' } as const].map(addressesOf),
+      [1, 0, 0],
+    );
+  });
+
+  it('leaves pods on the host network to the node if the agent lets them through', () => {
+    const outcomeOf = (
+      letsNodePodsThrough: boolean,
+      podLabels: Readonly<Record<string, string>>,
+    ) => {
+      const fixture = openExplainFixture({ mode: 'ebpf', letsNodePodsThrough });
+      bind(fixture, 'a', clientIdA);
+      fixture.addPod({ labels: podLabels, hostNetwork: true });
+      return outcomesOf(fixture)[0];
+    };
+    assert.equal(outcomeOf(false, {}), '200 node by host network');
+    assert.equal(outcomeOf(true, {}), 'unreachable host-network');
+    assert.equal(outcomeOf(true, labels), '200 a by only');
+  });
+
   it('identifies pods on the host network if the kernel records callers', () => {
     const fixture = openExplainFixture({ mode: 'ebpf' });
     bind(fixture, 'a', clientIdA);
@@ -276,6 +326,7 @@ describe('the explanation of a pod', () => {
     fixture.addPod({ labels });
     bind(fixture, 'a', clientIdA);
     assert.deepEqual(outcomesOf(fixture), ['200 a by only']);
+    assert.deepEqual(fixture.askPod('pod=default/p').findings, []);
     bind(fixture, 'b', clientIdB);
     assert.deepEqual(outcomesOf(fixture), ['400 identity_ambiguous']);
   });
@@ -307,9 +358,16 @@ describe('the explanation of an unknown pod', () => {
       assert.ok(told.kind === 'no-pod');
       return told;
     };
-    assert.match(problemOf('pod=default/q').problem, /node-1 has no running pod default\/q/);
-    fixture.state.isSynced = false;
-    assert.match(problemOf('pod=default/q').problem, /not known yet/);
+    const behind = 'the watch is 3 s behind';
+    for (const [isSynced, whyBehind, problem] of [
+      [true, undefined, 'node node-1 has no running pod default/q'],
+      [true, behind, `node node-1 has no running pod default/q, but pods: ${behind}`],
+      [false, undefined, 'pod default/q is not known yet: the agent is still reading the cluster'],
+      [false, behind, `pod default/q is not known yet: all: ${behind}`],
+    ] as const) {
+      Object.assign(fixture.state, { isSynced, whyBehind });
+      assert.equal(problemOf('pod=default/q').problem, problem);
+    }
   });
 });
 
@@ -318,6 +376,8 @@ describe('the explanation of a node', () => {
     const fixture = openBound();
     fixture.addPod({ name: 'b', namespace: 'z', ips: ['10.0.0.2'] });
     fixture.addPod({ name: 'a', namespace: 'z', ips: ['10.0.0.3'] });
+    fixture.addPod({ name: 'd', namespace: 'z-1', ips: [] });
+    fixture.addPod({ name: 'c', namespace: 'z-1', ips: [] });
     fixture.addPod({ name: 'z', namespace: 'a', ips: [] });
     const told = fixture.ask('');
     assert.ok(told.kind === 'node');
@@ -331,9 +391,11 @@ describe('the explanation of a node', () => {
         ['default', 'p', '10.0.0.1', 'app', '200 a by only'],
         ['z', 'a', '10.0.0.3', undefined, '400 no_binding_label'],
         ['z', 'b', '10.0.0.2', undefined, '400 no_binding_label'],
+        ['z-1', 'c', '', undefined, '400 no_binding_label'],
+        ['z-1', 'd', '', undefined, '400 no_binding_label'],
       ],
     );
-    assert.equal(told.omitted, 0);
+    assert.deepEqual([told.schema, told.omitted], [2, 0]);
     assert.equal(told.agent?.version, '1.2.3');
     assert.deepEqual(told.agent.flags, { redirect: 'iptables' });
   });
@@ -413,7 +475,8 @@ describe('the explanation of tokens', () => {
     });
     const outcome = told.requests[0]?.outcome;
     assert.equal(inWords(outcome), '429 upstream_throttled');
-    assert.equal(outcome?.kind === 'refused' && outcome.refusal.retryAfterS, 5);
+    assert.ok(outcome?.kind === 'refused');
+    assert.deepEqual([outcome.refusal.retryAfterS, outcome.refusal.isWaitedFor], [5, false]);
     await pass(fixture.clock, 5_000);
     assert.deepEqual(outcomesOf(fixture, forVault), ['200 a by only from upstream']);
     assert.equal(fixture.calls.length, 1, 'an explanation causes no fetch');
@@ -434,6 +497,13 @@ describe('the explanation of tokens', () => {
   it('does not serve a token that has expired by the wall clock, which may run ahead', async () => {
     const fixture = openBound();
     await fixture.broker.get(a, vault, party);
+    const expiresInMs = (leftMs: number) => {
+      fixture.clock.jumpWall(24 * hourMs - leftMs);
+      const from = inWords(fixture.askPod(forVault).requests[0]?.outcome);
+      fixture.clock.jumpWall(leftMs - 24 * hourMs);
+      return from.split(' from ')[1];
+    };
+    assert.deepEqual([1, 0].map(expiresInMs), ['memory-or-upstream', 'upstream']);
     fixture.clock.jumpWall(25 * hourMs);
     const told = fixture.askPod(forVault);
     const [token] = told.identities[0]?.tokens ?? [];

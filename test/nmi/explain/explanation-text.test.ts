@@ -314,6 +314,7 @@ describe('the text of an explanation', () => {
               { ...at, token: { ...token, expiresInMs: 0, failedRefreshes: 0 } },
               { ...at, token: { ...token, expiresInMs: 1, failedRefreshes: 0 } },
               { ...at, token: undefined, failure },
+              { ...at, token: undefined, failure: { ...failure, heldForMs: 1 } },
               { ...at, token: undefined, failure: { ...failure, heldForMs: 0, description: '' } },
             ],
           },
@@ -333,6 +334,7 @@ describe('the text of an explanation', () => {
         'https://r: stale token, expired, next refresh in 1 min 30 s',
         'https://r: stale token, expires in 0 s, next refresh in 1 min 30 s',
         'https://r: no token, no retry for 4 s: upstream_down: is away',
+        'https://r: no token, no retry for 0 s: upstream_down: is away',
         'https://r: no token, last try: upstream_down',
       ],
     );

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import {
   chmod,
   mkdir,
@@ -11,11 +12,12 @@ import {
   writeFile,
 } from 'node:fs/promises';
 import { request } from 'node:http';
-import { createServer } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it, type TestContext } from 'node:test';
 import { openExplainServer } from '../../../src/nmi/explain/socket.ts';
+import type { Readiness } from '../../../src/nmi/base/readiness.ts';
 import type { ExplainQuery } from '../../../src/nmi/explain/question.ts';
 import { explanationSchema, type Explanation } from '../../../src/nmi/explain/explanation.ts';
 
@@ -40,6 +42,7 @@ async function open(
   t: TestContext,
   path: string,
   explain: (query: ExplainQuery) => Explanation = () => explanation,
+  ready: () => Readiness = () => ({ ready: false, missing: { redirect: 'for the test' } }),
 ) {
   const warnings: Readonly<Record<string, unknown>>[] = [];
   const errors: Readonly<Record<string, unknown>>[] = [];
@@ -47,7 +50,7 @@ async function open(
   const server = await openExplainServer({
     path,
     explain,
-    ready: () => ({ ready: false, missing: { redirect: 'for the test' } }),
+    ready,
     log: {
       debug: ignore,
       info: ignore,
@@ -121,6 +124,27 @@ describe('the socket of explanations', () => {
     assert.equal(status, 503);
     assert.deepEqual(JSON.parse(body), { ready: false, missing: { redirect: 'for the test' } });
     assert.equal((await get(path, '/ready', 'POST')).status, 405);
+    const other = join(folder, 'other.sock');
+    await open(t, other, undefined, () => ({ ready: true, missing: {} }));
+    assert.equal((await get(other, '/ready')).status, 200);
+  });
+
+  it('is closed without waiting for a request that a client never completes', async (t) => {
+    const path = join(folder, 'late.sock');
+    const { server } = await open(t, path);
+    const client = connect({ path });
+    const closed = once(
+      client.on('error', () => undefined),
+      'close',
+    );
+    await new Promise<void>((resolve) =>
+      client.write('GET /explain HTTP/1.1\r\n', () => resolve()),
+    );
+    // The server has read the first part by then.
+    assert.equal((await get(path, '/ready')).status, 503);
+    const startedMs = performance.now();
+    await Promise.all([server[Symbol.asyncDispose](), closed]);
+    assert.ok(performance.now() - startedMs < 4_000);
   });
 
   it('survives an error in an explanation, and logs the reason', async (t) => {
