@@ -31,14 +31,15 @@ const reconnectMs = 100;
 /**
  * Takes the socket from its holder, and keeps the connection to it until disposed.
  * @returns undefined when the signal aborted.
- * @throws ListenerError when no holder provides the socket for half a minute.
+ * @throws ListenerError when no holder provides the socket for half a minute, for the same reason.
  */
 export async function takeListener(
   options: HeldListenerOptions,
   signal?: AbortSignal,
 ): Promise<HeldListener | undefined> {
   const native = nativeModule();
-  const deadlineMs = performance.now() + patienceMs;
+  let deadlineMs = Infinity;
+  let reason = '';
   for (;;) {
     if (signal?.aborted === true) return undefined;
     try {
@@ -46,7 +47,11 @@ export async function takeListener(
       const close = keepForNext(native, options, descriptor, connection);
       return { descriptor, isShared, [Symbol.dispose]: close };
     } catch (error) {
-      if (!(error instanceof ListenerError) || performance.now() > deadlineMs) throw error;
+      if (!(error instanceof ListenerError)) throw error;
+      // Another reason than before: a holder that starts after a back-off has the socket in a moment.
+      if (error.code !== reason) deadlineMs = performance.now() + patienceMs;
+      else if (performance.now() > deadlineMs) throw error;
+      reason = error.code;
     }
     await delay(retryMs);
   }

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { closeSync, mkdtempSync, rmSync } from 'node:fs';
+import { closeSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { freshNative } from '../../../scripts/native.ts';
@@ -11,7 +11,7 @@ import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { systemClock } from '../../../src/base/time/clock.ts';
 import { takeListener } from '../../../src/nmi/kernel/held-listener.ts';
 import { openListenerHolder } from '../../../src/nmi/kernel/listener-holder.ts';
-import { askHolder, notes } from '../../../src/nmi/kernel/listener-notes.ts';
+import { askHolder, descriptorOf, notes } from '../../../src/nmi/kernel/listener-notes.ts';
 import { nativeModule, type FlowEnd } from '../../../src/redirect/native/addon.ts';
 import { freePort } from '../../support/free-ports.ts';
 
@@ -77,6 +77,39 @@ describe('the listening socket of another process', () => {
     using held = await taking;
     assert.ok(held !== undefined);
     closeSync(held.descriptor);
+  });
+
+  it('is awaited as long again from a holder that starts after half a minute', async (t) => {
+    const { address, path, openHolder } = await openFixture();
+    const now = performance.now.bind(performance);
+    let aheadMs = 0;
+    const clock = t.mock.method(performance, 'now', () => now() + aheadMs);
+    const taking = takeListener({ path, address });
+    await eventually(() => assert.ok(clock.mock.callCount() > 0));
+    aheadMs = 31_000;
+    mkdirSync(dirname(path));
+    let answers = 0;
+    await using starting = createServer({ pauseOnConnect: true }, (socket) => {
+      nativeModule().sendNote(descriptorOf(socket), notes.failed);
+      socket.destroy();
+      answers += 1;
+    }).listen(path);
+    await eventually(() => assert.equal(answers, 2));
+    starting.close();
+    await using _holder = await openHolder();
+    using held = await taking;
+    assert.ok(held !== undefined);
+    closeSync(held.descriptor);
+  });
+
+  it('is awaited for half a minute in vain', async (t) => {
+    const { address, path } = await openFixture();
+    const now = performance.now.bind(performance);
+    t.mock.method(performance, 'now', () => now() * 100);
+    await assert.rejects(takeListener({ path, address }), {
+      name: 'ListenerError',
+      code: 'ENOENT',
+    });
   });
 
   it('is no longer awaited once the signal aborts', async () => {

@@ -17,13 +17,28 @@ export interface Outcome extends Figures {
 }
 
 const maxPods = 3;
+const usual = {
+  start: 3,
+  update: 1.5,
+  undo: 1.5,
+  stop: 2,
+  kill: 1.5,
+  crash: 2,
+  killContainers: 4,
+  crashLoop: 1.5,
+  terminate: 1.5,
+  stall: 1,
+};
 
-export async function runOrder(code: Code, seed: number): Promise<Outcome> {
+/** How often a step of each kind comes. */
+export type Weights = Partial<typeof usual>;
+
+export async function runOrder(code: Code, seed: number, weights: Weights = {}): Promise<Outcome> {
   const chance = new Chance(seed);
   const paceMs = chance.pick([1, 4, 30, 200]);
   const world = new World(code, seed, paceMs);
   world.tell(`events are late by up to ${paceMs} ms`);
-  const order = new Order(world, chance, chance.happens(0.25));
+  const order = new Order(world, chance, { ...usual, ...weights }, chance.happens(0.25));
   let problem: string | undefined;
   try {
     await world.machine.scheduler.run(
@@ -49,6 +64,7 @@ export async function runOrder(code: Code, seed: number): Promise<Outcome> {
 class Order {
   readonly #world: World;
   readonly #chance: Chance;
+  readonly #weights: typeof usual;
   /** Nothing is killed, and no pod is ended before another one is ready. */
   readonly #isGentle: boolean;
   readonly #pods = new Set<Pod>();
@@ -56,9 +72,10 @@ class Order {
   #made = 0;
   recoveryMs = 0;
 
-  constructor(world: World, chance: Chance, isGentle: boolean) {
+  constructor(world: World, chance: Chance, weights: typeof usual, isGentle: boolean) {
     this.#world = world;
     this.#chance = chance;
+    this.#weights = weights;
     this.#isGentle = isGentle;
     world.isAnyPodWhole = () => [...this.#pods].some(({ isWhole }) => isWhole);
     world.isCalm = () => this.#isCalm();
@@ -89,18 +106,7 @@ class Order {
   async #step(): Promise<void> {
     const pod = this.#chance.pick([...this.#pods]);
     const several = this.#pods.size > 1;
-    const kind = this.#chance.name({
-      start: 3,
-      update: 1.5,
-      undo: 1.5,
-      stop: 2,
-      kill: 1.5,
-      crash: 2,
-      killContainers: 4,
-      crashLoop: 1.5,
-      terminate: 1.5,
-      stall: 1,
-    });
+    const kind = this.#chance.name(this.#weights);
     if (kind === 'start' && this.#pods.size < maxPods) this.#start();
     else if (kind === 'update' && this.#pods.size < maxPods) await this.#updateOne();
     else if (kind === 'undo' && this.#pods.size < maxPods) await this.#undo();
