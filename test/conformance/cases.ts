@@ -129,7 +129,7 @@ export const cases: readonly ConformanceCase[] = [
   of(55, 'no Retry-After on 200, 400, 403 and 404', wire),
   of(56, 'AADSTS500011 is returned as invalid_resource with its text', entra),
   of(57, 'a refused secret shows in no body and no log', entra),
-  of(58, 'AADSTS70021 is transient while the binding is young, later it is permanent', entra),
+  of(58, 'AADSTS70021 is transient for five minutes, and permanent if it lasts', entra),
   of(59, 'a 429 of Entra ID blocks its key for as long as it says, and no other', entra),
   of(60, 'Entra ID down, late, cut or HTML is 503, and recovers at once', entra),
   of(61, 'a cached token is served while Entra ID is down', entra),

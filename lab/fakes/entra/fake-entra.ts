@@ -46,10 +46,11 @@ export interface EntraFaults {
     /** Default: an HTML page, as from the proxies in front of the real service. */
     readonly body?: { readonly type: string; readonly text: string };
   };
-  /** Refuse the first `times` requests, or all, with this code. */
+  /** Refuse the first `times` requests, or all, or the first of every `oneOf`, with this code. */
   readonly refuse?: {
     readonly code: EntraCode;
     readonly times?: number;
+    readonly oneOf?: number;
     readonly retryAfterSec?: number;
   };
 }
@@ -120,6 +121,8 @@ interface ActiveFaults {
   readonly faults: EntraFaults;
   failuresLeft: number;
   refusalsLeft: number;
+  /** Requests that `refuse` has seen. */
+  asked: number;
 }
 
 interface Answer {
@@ -201,8 +204,7 @@ export async function openFakeEntra(options: FakeEntraOptions): Promise<FakeEntr
       active.failuresLeft -= 1;
       return renderFailure(fail);
     }
-    if (refuse !== undefined && active.refusalsLeft > 0) {
-      active.refusalsLeft -= 1;
+    if (refuse !== undefined && isRefused(active)) {
       const { tenant: tenantId, form } = question;
       const details = { tenantId, clientId: form.get('client_id') ?? '' };
       return answerRefusal(refuse.code, details, refuse.retryAfterSec);
@@ -337,7 +339,14 @@ function activate(faults: EntraFaults): ActiveFaults {
     faults,
     failuresLeft: faults.fail === undefined ? 0 : (faults.fail.times ?? Infinity),
     refusalsLeft: faults.refuse === undefined ? 0 : (faults.refuse.times ?? Infinity),
+    asked: 0,
   };
+}
+
+function isRefused(active: ActiveFaults): boolean {
+  const { oneOf = 1 } = active.faults.refuse ?? {};
+  const isTurn = active.asked++ % oneOf === 0;
+  return isTurn && active.refusalsLeft-- > 0;
 }
 
 /** Cut by half at a time, so that a long run does not shift the whole array at each entry. */

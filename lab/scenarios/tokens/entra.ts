@@ -181,10 +181,12 @@ const federatedPods: Scenario = {
     const says = /^AADSTS700213: .*AzureIdentity default\/federated of pod default\/unbound/;
     assertRefused(await untrusted.ask(), { status: 503, says });
     const asked = testBed.entra.requests().map(({ subject, code }) => [subject, code]);
-    assert.deepEqual(asked, [
-      ['system:serviceaccount:default:trusted', undefined],
-      ['system:serviceaccount:default:untrusted', 700213],
-    ]);
+    const refused = ['system:serviceaccount:default:untrusted', 700213];
+    assert.deepEqual(
+      asked,
+      [['system:serviceaccount:default:trusted', undefined], refused, refused, refused],
+      'the refused one is tried three times at once',
+    );
     await testBed.removePod(trusted);
     await testBed.removePod(second);
     const third = await testBed.addPod({
@@ -194,7 +196,60 @@ const federatedPods: Scenario = {
     });
     await untilToken(third, 'federated');
     assertUntouched(testBed);
-    return 'two pods of one account share a token; another account is refused with 503 while young';
+    return 'two pods of one account share a token; another account is refused with 503 at first';
+  },
+};
+
+const refusedByMistake: Scenario = {
+  name: 'federation-refused-by-mistake',
+  title:
+    'Entra ID refuses every third use of a valid federated credential: no pod sees it. Without the credential: 503, and no storm.',
+  needs: 'any',
+  inTour: false,
+  run: async (testBed) => {
+    const account = { namespace: 'default', name: 'robot' };
+    testBed.kube.apply(createServiceAccount(account));
+    const application = createEntraApplication('flaky', federatedTo(account));
+    addApplication(testBed, application, { type: 3, createdAtWallMs: Date.now() - hourMs });
+    const pods: LabPod[] = [];
+    for (const name of ['one', 'two', 'three']) {
+      pods.push(await testBed.addPod({ name, binding: 'flaky', serviceAccount: 'robot' }));
+    }
+    await testBed.untilAgentKnows();
+    const { entra } = testBed;
+    entra.setFaults({ refuse: { code: 700213, oneOf: 3 } });
+    for (let count = 0; count < 10; count++) {
+      for (const pod of pods) {
+        assertToken(await pod.ask({ resource: `https://${count}.${pod.name}.example` }), 'flaky');
+      }
+    }
+    const mistakes = entra.requests().filter(({ code }) => code === 700213).length;
+    assert.equal(mistakes, 15, 'every third of 45 requests');
+
+    entra.setFaults({});
+    entra.register({ ...application, federatedCredentials: [] });
+    entra.clear();
+    const ask = (pod: LabPod) => pod.ask({ resource: 'https://missing.example' });
+    const says = /^AADSTS70021: .*AzureIdentity default\/flaky of pod default\/one/;
+    const startMs = Date.now();
+    const [one, ...others] = pods;
+    assert.ok(one !== undefined);
+    const refused = await ask(one);
+    assertRefused(refused, { status: 503, says });
+    assert.equal(refused.headers.get('retry-after'), '5');
+    assert.ok(Date.now() - startMs < 3_000, 'the first answer took three seconds');
+    while (Date.now() - startMs < 6_000) {
+      for (const pod of others) assert.equal((await ask(pod)).status, 503);
+    }
+    const asked = entra.requests().length;
+    assert.ok(asked <= 6, `${asked} requests to Entra ID in six seconds`);
+    entra.register(application);
+    await eventually(async () => {
+      for (const pod of pods) assertToken(await ask(pod), 'flaky');
+    }, 12_000);
+    assertUnprinted(testBed, []);
+    assertUntouched(testBed);
+    return `30 tokens with ${mistakes} refusals in between; a missing credential: 503, ${asked} requests in 6 s`;
   },
 };
 
@@ -342,6 +397,7 @@ export const entraScenarios: readonly Scenario[] = [
   rotatedSecret,
   certificateForms,
   federatedPods,
+  refusedByMistake,
   federatedNode,
   auxiliaryTenants,
   entraTrouble,

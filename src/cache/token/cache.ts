@@ -150,6 +150,7 @@ export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposab
     this.#negative = new NegativeCache(
       options.clock,
       Math.min(options.maxEntries, maxNegativeEntries),
+      (request) => options.partyOf(request).namespace,
     );
     this.#timers = new TimerQueue(options.clock);
   }
@@ -226,6 +227,11 @@ export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposab
     }
     this.#use(entry, nowMs);
     return this.#ask(request, this.#options.waitMs);
+  }
+
+  /** The last failure of a key that has not succeeded since. */
+  lastFailure(key: string): F | undefined {
+    return this.#negative.lastFailure(key);
   }
 
   /** State of all keys whose request matches. Does not count as a use. O(keys). */

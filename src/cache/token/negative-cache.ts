@@ -4,7 +4,7 @@
  * 1. A failure names its own cooldown. Consecutive failures double it up to 10 s; a longer
  *    cooldown, as of a `Retry-After`, is kept as it is.
  * 2. A success resets the count of failures, and so does a pause of `forgetAfterMs`.
- * 3. Bounded: the key with the oldest failure is evicted first.
+ * 3. Bounded: the owner with the most keys loses the one with its oldest failure.
  */
 import type { Clock } from '../../base/time/clock.ts';
 
@@ -41,12 +41,14 @@ const forgetAfterMs = 5 * 60_000;
 export class NegativeCache<R extends Keyed, F extends Cooldown> {
   readonly #clock: Clock;
   readonly #maxKeys: number;
+  readonly #ownerOf: (request: R) => string;
   /** Oldest failure first. */
   readonly #entries = new Map<string, NegativeEntry<R, F>>();
 
-  constructor(clock: Clock, maxKeys: number) {
+  constructor(clock: Clock, maxKeys: number, ownerOf: (request: R) => string) {
     this.#clock = clock;
     this.#maxKeys = maxKeys;
+    this.#ownerOf = ownerOf;
   }
 
   get size(): number {
@@ -56,6 +58,11 @@ export class NegativeCache<R extends Keyed, F extends Cooldown> {
   /** The failure to return for `key`, or `undefined` when a fetch is allowed. */
   activeFailure(key: string): F | undefined {
     return this.cooldownLeftMs(key) > 0 ? this.#entries.get(key)?.failure : undefined;
+  }
+
+  /** The last failure of `key`, also after its cooldown. */
+  lastFailure(key: string): F | undefined {
+    return this.#entries.get(key)?.failure;
   }
 
   /** Milliseconds until a fetch for `key` is allowed; 0 for now. */
@@ -82,10 +89,7 @@ export class NegativeCache<R extends Keyed, F extends Cooldown> {
     const grownMs = Math.min(longestGrownCooldownMs, failure.cooldownMs * 2 ** (failures - 1));
     const untilMs = nowMs + Math.max(failure.cooldownMs, grownMs);
     this.#entries.set(request.key, { request, failure, failures, untilMs });
-    for (const key of this.#entries.keys()) {
-      if (this.#entries.size <= this.#maxKeys) return;
-      this.#entries.delete(key);
-    }
+    if (this.#entries.size > this.#maxKeys) this.#evict();
   }
 
   reset(key: string): void {
@@ -96,5 +100,19 @@ export class NegativeCache<R extends Keyed, F extends Cooldown> {
     for (const [key, { request }] of this.#entries) {
       if (isDropped(request)) this.#entries.delete(key);
     }
+  }
+
+  /** O(keys), as often as a full cache gets another failure. */
+  #evict(): void {
+    const keysByOwner = new Map<string, string[]>();
+    for (const [key, { request }] of this.#entries) {
+      const owner = this.#ownerOf(request);
+      const keys = keysByOwner.get(owner);
+      if (keys === undefined) keysByOwner.set(owner, [key]);
+      else keys.push(key);
+    }
+    let most: readonly string[] = [];
+    for (const keys of keysByOwner.values()) if (keys.length > most.length) most = keys;
+    this.#entries.delete(most[0] ?? '');
   }
 }

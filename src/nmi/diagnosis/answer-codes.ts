@@ -223,7 +223,7 @@ export const answerCodes = {
   },
   federation_pending: {
     means:
-      'Entra ID has no federated credential for this issuer and subject yet; the identity is younger than five minutes, and Entra ID takes minutes to learn of a new one.',
+      'Entra ID refuses the federated credential, for less than five minutes so far. It takes minutes to learn of a new one, and refuses a valid one now and then.',
     fix: 'Wait five minutes. If it lasts, create it: kubectl nmi identity federate IDENTITY shows the az line.',
     check:
       '`az identity federated-credential list`: issuer, subject and audience, letter by letter.',

@@ -12,9 +12,6 @@ import type { GrantEntry } from './identity-owners.ts';
 import { printable } from '../../base/printable.ts';
 import type { SourceFailure } from '../sources/source.ts';
 
-/** Entra ID itself takes minutes to propagate a new federated credential. */
-const federationGraceMs = 5 * 60_000;
-
 /** What is wrong, and what to do about it. Every teller uses these words. */
 export interface Words {
   readonly text: string;
@@ -266,7 +263,7 @@ function reasonOf(
   { identity }: Granted,
   grantAgeMs: number,
   graceMs: number,
-): SourceFailure['reason'] | 'credential_pending' | 'federation_pending' {
+): SourceFailure['reason'] | 'credential_pending' {
   const ageMs = Math.abs(grantAgeMs);
   switch (reason) {
     // Nobody assigns the node's own identity.
@@ -274,8 +271,6 @@ function reasonOf(
       return identity === undefined ? 'upstream_refused' : reason;
     case 'credential_missing':
       return ageMs < graceMs ? 'credential_pending' : reason;
-    case 'federation_refused':
-      return ageMs < Math.max(graceMs, federationGraceMs) ? 'federation_pending' : reason;
     default:
       return reason;
   }

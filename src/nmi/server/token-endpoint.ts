@@ -185,14 +185,15 @@ export class TokenEndpoint {
   /**
    * Finds the pod's identity with an object id, by the `oid` claim of tokens that the pod is
    * entitled to anyway. It never requests tokens of identities that the pod is not bound to. It
-   * stops at the first candidate with a transient failure: the answer may change, and the others
-   * would fail alike. It also stops at its deadline; the next request continues with the object ids
+   * stops at the first candidate whose upstream is away: the answer may change, and the others would
+   * fail alike. It also stops at its deadline; the next request continues with the object ids
    * found by then.
    */
   async #resolve(job: TokenJob, grant: ByObjectId): Promise<Granted | RefusedPod | Answer> {
     const { broker, clock } = this.#options;
     const party = partyOf(grant.pod);
     const deadlineMs = job.exchange.startedAtMs + maxResolveMs;
+    let pending: Answer | undefined;
     for (const candidate of grant.candidates) {
       if (broker.objectIdOf(candidate.upstream) === undefined) {
         if (clock.monotonicMs() >= deadlineMs) return unresolved();
@@ -201,9 +202,13 @@ export class TokenEndpoint {
         if (isPassing || job.exchange.isGone) {
           return cached.ok ? changing() : this.#renderFailure(cached.failure, candidate);
         }
+        if (!cached.ok && cached.failure.reason === 'federation_pending') {
+          pending ??= this.#renderFailure(cached.failure, candidate);
+        }
       }
       if (broker.objectIdOf(candidate.upstream) === grant.objectId) return candidate;
     }
+    if (pending !== undefined) return pending;
     const { pod, objectId } = grant;
     return {
       kind: 'refused',

@@ -18,14 +18,14 @@ export interface TokenRequest<I> {
   readonly correlationId?: string;
 }
 
-/** All but `upstream_down` and `upstream_throttled` need a change, which may be on its way. */
+/** All but the first two need a change, which may be on its way. */
 export type FailureReason =
+  | 'upstream_down'
+  | 'upstream_throttled'
   /** IMDS: the identity is not assigned to this node. */
   | 'identity_not_assigned'
   /** The upstream refused for a reason that fits no other code. */
   | 'upstream_refused'
-  | 'upstream_throttled'
-  | 'upstream_down'
   /** The resource or scope does not exist in Entra ID. */
   | 'resource_refused'
   /** The application or tenant does not exist in Entra ID, or is disabled. */
@@ -36,8 +36,10 @@ export type FailureReason =
   | 'credential_missing'
   /** It exists but cannot be used: a wrong key name, an unreadable certificate, no permission. */
   | 'credential_invalid'
-  /** No federated credential matches the assertion's issuer, subject or audience (yet). */
+  /** No federated credential matches the assertion's issuer, subject or audience. */
   | 'federation_refused'
+  /** The same, of late only: see `federation-refusals.ts`. */
+  | 'federation_pending'
   /** A Conditional Access policy or missing consent. */
   | 'policy_refused';
 
@@ -53,6 +55,14 @@ export interface SourceFailure {
   readonly fetchId?: string;
   /** How long a repeated request is useless. */
   readonly cooldownMs: number;
+  /** Refusals of a federated credential in a row, this one included. */
+  readonly refusals?: Refusals;
+}
+
+export interface Refusals {
+  readonly count: number;
+  /** Monotonic milliseconds. */
+  readonly sinceMs: number;
 }
 
 export type SourceResult =

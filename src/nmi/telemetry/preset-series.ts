@@ -21,6 +21,7 @@ const sourcesByReason: Readonly<Record<FailureReason, readonly string[]>> = {
   credential_missing: entra,
   credential_invalid: entra,
   federation_refused: entra,
+  federation_pending: entra,
   policy_refused: entra,
 };
 

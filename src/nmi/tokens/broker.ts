@@ -15,19 +15,22 @@ import {
   type RefreshOutcome,
 } from '../../cache/token/cache.ts';
 import { samplesBy, type Part, type Sample } from '../base/part.ts';
+import { pause } from '../../base/time/deadline.ts';
 import { debounce, type Debounced } from '../../base/time/debounce.ts';
 import type { RenderedToken, Token } from '../../cache/token/token.ts';
 import { objectIdOf } from '../sources/token-fields.ts';
 import { secretOf } from '../sources/entra/credentials/kinds.ts';
 import type { EntraIdentity } from '../sources/entra/entra-identity.ts';
-import type {
-  FailureReason,
-  NodeIdentity,
-  SourceFailure,
-  SourceResult,
-  TokenSource,
+import {
+  failed,
+  type FailureReason,
+  type NodeIdentity,
+  type SourceFailure,
+  type SourceResult,
+  type TokenSource,
 } from '../sources/source.ts';
 import { sourceNameOf, type UpstreamIdentity } from '../sources/upstream-identity.ts';
+import { countRefusal, isRetriedAtOnce } from './federation-refusals.ts';
 import { soonestExpiries, type SourcedToken } from './token-samples.ts';
 import { identityKey, tokenKey } from '../grants/cache-key.ts';
 import type { IdentityDemand } from '../grants/identities-in-use.ts';
@@ -88,6 +91,8 @@ const minLifeMs = 5 * 60_000;
  * that.
  */
 const waitWithTokenMs = 1_000;
+/** Credential chains wait about as long for a source. */
+const maxRetryMs = 1_000;
 const renewPauseMs = 10_000;
 const maxRenewing = 1_000;
 /** A pod requests a handful of resources; one that invents them evicts only tokens of its identity. */
@@ -101,7 +106,7 @@ const mayPass: ReadonlySet<FailureReason> = new Set([
   'upstream_throttled',
   'upstream_down',
   'credential_missing',
-  'federation_refused',
+  'federation_pending',
 ]);
 
 /** Outcomes after which no fetch for this caller is still pending. */
@@ -148,6 +153,7 @@ export class TokenBroker implements Part, Disposable {
   /** By source: monotonic time of its last token. */
   readonly #lastSuccessMs = new Map<string, number>();
   readonly #unsubscribe: () => void;
+  readonly #closing = new AbortController();
   /**
    * Objects change in bursts: unwanted tokens are dropped once, in the next turn of the event loop.
    */
@@ -219,8 +225,18 @@ export class TokenBroker implements Part, Disposable {
     return this.#cache.peek(key);
   }
 
+  /** With another try, within a second, if Entra ID refused a federated credential by mistake. */
   async get(identity: UpstreamIdentity, resource: string, party: Party): Promise<CachedToken> {
-    return withCooldown(await this.#cache.get(this.#request(identity, resource, party)));
+    const { clock } = this.#options;
+    const request = this.#request(identity, resource, party);
+    const untilMs = clock.monotonicMs() + maxRetryMs;
+    for (;;) {
+      const cached = await this.#cache.get(request);
+      if (cached.ok || !isRetriedAtOnce(cached.failure)) return withCooldown(cached);
+      if (clock.monotonicMs() + cached.cooldownLeftMs > untilMs) return withCooldown(cached);
+      // Outside the fetch: one that waits must not occupy a slot of its upstream.
+      await pause(clock, cached.cooldownLeftMs, this.#closing.signal);
+    }
   }
 
   /**
@@ -296,6 +312,7 @@ export class TokenBroker implements Part, Disposable {
 
   [Symbol.dispose](): void {
     this.#unsubscribe();
+    this.#closing.abort();
     this.#dropUnwanted[Symbol.dispose]();
     this.#cache[Symbol.dispose]();
     this.#imdsLimiter[Symbol.dispose]();
@@ -319,9 +336,12 @@ export class TokenBroker implements Part, Disposable {
       identity.kind === 'entra'
         ? await entra.source.fetch({ ...request, identity }, mayRetry)
         : await imds.source.fetch({ ...request, identity }, mayRetry);
-    const result = withFetchId(fetched, fetchId);
-    if (bypassCache && result.ok) this.#made.add(result.token);
     const endedAtMs = clock.monotonicMs();
+    const counted = fetched.ok
+      ? fetched
+      : failed(countRefusal(fetched.failure, this.#cache.lastFailure(key), endedAtMs));
+    const result = withFetchId(counted, fetchId);
+    if (bypassCache && result.ok) this.#made.add(result.token);
     if (result.ok) this.#lastSuccessMs.set(sourceNameOf(identity), endedAtMs);
     observer.onFetch(identity, result, endedAtMs - startedAtMs);
     if (!result.ok && result.failure.reason === 'credential_missing') this.#dropTokensOf(identity);

@@ -8,6 +8,7 @@ import type { Answer } from '../../../src/nmi/base/answers.ts';
 import { CallerConnection } from '../../../src/nmi/callers/caller.ts';
 import type { TokenAnswer } from '../../../src/nmi/server/token-endpoint.ts';
 import { HttpExchange } from '../../../src/nmi/server/request.ts';
+import type { FailureReason } from '../../../src/nmi/sources/source.ts';
 import type { UpstreamIdentity } from '../../../src/nmi/sources/upstream-identity.ts';
 import type { CachedToken } from '../../../src/nmi/tokens/broker.ts';
 import { openBareListener } from '../../support/bare-listener.ts';
@@ -35,7 +36,7 @@ function openFixture(owners = createOwners('off')) {
     whileFetching: (): unknown => undefined,
     /** The tenant whose fetches fail. */
     brokenTenant: '',
-    reason: 'upstream_down' as 'upstream_down' | 'upstream_throttled' | 'upstream_refused',
+    reason: 'upstream_down' as FailureReason,
     fetches: [] as string[],
     fetchedResources: new Set<string>(),
   };
@@ -452,6 +453,7 @@ describe('an object id that no known identity has', () => {
       ['upstream_down', 'upstream_down', 1],
       ['upstream_throttled', 'upstream_throttled', 1],
       ['upstream_refused', 'selector_not_bound', 2],
+      ['federation_pending', 'federation_pending', 2],
     ] as const) {
       const fixture = openWithTenants();
       fixture.grants.identities.upsert(createIdentity({ name: 'second', uid: 'second', clientId }));

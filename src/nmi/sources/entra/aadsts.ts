@@ -14,7 +14,7 @@ export interface EntraAnswer {
 
 export type EntraReason = Exclude<
   FailureReason,
-  'identity_not_assigned' | 'credential_missing' | 'credential_invalid'
+  'identity_not_assigned' | 'credential_missing' | 'credential_invalid' | 'federation_pending'
 >;
 
 interface ReasonRow {
@@ -28,7 +28,8 @@ const reasons = {
   resource_refused: { cooldownMs: 45_000, errors: ['invalid_resource', 'invalid_scope'] },
   identity_refused: { cooldownMs: 45_000, errors: ['unauthorized_client', 'invalid_request'] },
   credential_refused: { cooldownMs: 5_000, errors: ['invalid_client'] },
-  federation_refused: { cooldownMs: 5_000, errors: ['invalid_client', 'invalid_request'] },
+  // Refused by mistake now and then: grows while it lasts.
+  federation_refused: { cooldownMs: 250, errors: ['invalid_client', 'invalid_request'] },
   policy_refused: { cooldownMs: 45_000, errors: ['access_denied'] },
   upstream_refused: { cooldownMs: 5_000, errors: ['invalid_request'] },
   upstream_throttled: { cooldownMs: 10_000, errors: [] },

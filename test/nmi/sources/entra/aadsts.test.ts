@@ -39,7 +39,7 @@ const table: readonly Row[] = [
     reason: 'federation_refused',
     codes: [70021, 70025, 700211, 700212, 700213, 7002138],
     errors: ['invalid_client'],
-    cooldownMs: 5_000,
+    cooldownMs: 250,
   },
   {
     reason: 'policy_refused',

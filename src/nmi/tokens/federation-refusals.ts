@@ -1,0 +1,31 @@
+/**
+ * Entra ID refuses a valid federated credential now and then (AADSTS700213 for 22 of 1,021 requests
+ * in a public report), and a new one for some minutes. So a refusal is final only after many in a
+ * row for a while; any other outcome begins anew. They are counted by identity, subject and
+ * resource, in the negative cache. Pure.
+ */
+import type { SourceFailure } from '../sources/source.ts';
+
+/** At 2.2% by mistake, one answer in a hundred thousand is the third in a row. */
+const triesAtOnce = 3;
+const finalCount = 8;
+/** A new credential takes minutes to be known everywhere. */
+const finalMs = 5 * 60_000;
+
+/** @param before the last failure of the same key, if it has not succeeded since. */
+export function countRefusal(
+  failure: SourceFailure,
+  before: SourceFailure | undefined,
+  nowMs: number,
+): SourceFailure {
+  if (failure.reason !== 'federation_refused') return failure;
+  const { count, sinceMs } = before?.refusals ?? { count: 0, sinceMs: nowMs };
+  const refusals = { count: count + 1, sinceMs };
+  if (refusals.count >= finalCount && nowMs - sinceMs >= finalMs) return { ...failure, refusals };
+  return { ...failure, refusals, reason: 'federation_pending' };
+}
+
+/** A caller waits for the next try. */
+export function isRetriedAtOnce({ reason, refusals }: SourceFailure): boolean {
+  return reason === 'federation_pending' && (refusals?.count ?? 0) < triesAtOnce;
+}
