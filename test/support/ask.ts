@@ -35,7 +35,7 @@ export async function ask(
     target,
     headers: options.headers ?? ['Metadata', 'true'],
     connection: options.connection ?? 'new',
-    timeoutMs: 10_000,
+    timeoutMs: 30_000,
     ...(options.body === undefined ? {} : { body: options.body }),
   });
   if (answer.outcome !== 'answered') throw new Error(`no answer: ${answer.error}`);

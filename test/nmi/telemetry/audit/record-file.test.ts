@@ -49,7 +49,7 @@ async function open() {
     /** Lets the check of the file run that is due each second. */
     check: async () => {
       clock.advance(1_000);
-      await delay(50);
+      await until(() => clock.armed.includes(1_000));
     },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
