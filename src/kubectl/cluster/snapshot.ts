@@ -81,7 +81,9 @@ export async function readSnapshot(access: AgentAccess, scope: Scope): Promise<S
     const isForbidden = !list.ok && list.failure.kind === 'forbidden';
     if (!isForbidden || !isIdentity || scope === undefined) return [resource, list];
     // Of all namespaces if the user may: a binding in the wrong one is a frequent mistake.
-    unread.push(describeUnread(`list ${resource} of all namespaces`, list, losses.elsewhere));
+    unread.push(
+      describeUnread(`list ${resource} of all namespaces`, list.failure, losses.elsewhere),
+    );
     narrow.add(resource);
     return [resource, await kubectl.list(resource, scope)];
   };

@@ -1,6 +1,11 @@
 /** What a report does not know, and what would show it. */
 import type { Read } from '../transport/kubectl.ts';
-import { renderRules, toPluginError, type RbacRule } from '../transport/kubectl-failure.ts';
+import {
+  renderRules,
+  toPluginError,
+  type KubectlFailure,
+  type RbacRule,
+} from '../transport/kubectl-failure.ts';
 
 export interface Unread {
   readonly what: string;
@@ -21,11 +26,7 @@ export const losses = {
   nodes: 'nodes',
 } as const;
 
-export function describeUnread(
-  what: string,
-  { failure }: Extract<Read<unknown>, { ok: false }>,
-  loses: string,
-): Unread {
+export function describeUnread(what: string, failure: KubectlFailure, loses: string): Unread {
   if (failure.kind !== 'forbidden')
     return { what, why: toPluginError(failure, what).message, loses };
   return { what, why: whyForbidden([failure.rule]), loses, rules: [failure.rule] };
@@ -38,7 +39,7 @@ export function valueOrUnread<T>(
   unread: Unread[],
 ): T | undefined {
   if (read.ok) return read.value;
-  unread.push(describeUnread(what, read, loses));
+  unread.push(describeUnread(what, read.failure, loses));
   return undefined;
 }
 

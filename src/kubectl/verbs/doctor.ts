@@ -153,7 +153,8 @@ async function checkDefinitions({ kubectl }: VerbContext, unread: Unread[]): Pro
     if (read.failure.kind === 'not-found') {
       return oneFinding('crd_missing', { object, text: 'It is not in the cluster.' });
     }
-    unread.push(describeUnread(`get ${object}`, read, `version of the definition ${plural}`));
+    const loses = `version of the definition ${plural}`;
+    unread.push(describeUnread(`get ${object}`, read.failure, loses));
     return [];
   });
   const found = reads.filter(({ read }) => read.ok).length;
@@ -207,10 +208,10 @@ function resultOf(
   unread: Unread[],
 ): string {
   const unknown = answers.filter(({ kind }) => kind === 'unknown');
-  const { right, failure } = unknown[0] ?? {};
-  if (right !== undefined && failure !== undefined) {
-    const what = `ask the server who may ${right.verb} ${right.resource}`;
-    unread.push(describeUnread(what, { ok: false, failure }, loses));
+  const [first] = unknown;
+  if (first?.failure !== undefined) {
+    const what = `ask the server who may ${first.right.verb} ${first.right.resource}`;
+    unread.push(describeUnread(what, first.failure, loses));
   }
   const missing = refusedOf(answers).length;
   if (unknown.length === answers.length) return notChecked;
@@ -330,8 +331,7 @@ async function askForIdentities(
   const given = new Set<string>();
   /** Those that the agent has everywhere, and not only as its node. */
   const wide: IdentityRight[] = [];
-  for (const [resource, [right]] of Map.groupBy(rights, (each) => each.resource)) {
-    if (right === undefined) continue;
+  for (const [resource, right] of new Map(rights.map((each) => [each.resource, each]))) {
     const { kind } = await askRight(kubectl, right, everywhere, user);
     if (kind === 'yes') wide.push(right);
     if (kind === 'yes' || kind === 'as_node') given.add(resource);

@@ -89,7 +89,7 @@ async function agentDocument(
   if (metrics.code !== 0) {
     const read = { ok: false, failure: classifyFailure(metrics) } as const;
     const what = `read the metrics of ${namespace}/${name}`;
-    unread.push(describeUnread(what, read, `metrics of ${name}`));
+    unread.push(describeUnread(what, read.failure, `metrics of ${name}`));
   }
   return {
     agent: `${namespace}/${name}`,
@@ -118,6 +118,6 @@ async function explainedBy(
     ...['nmi', 'explain', '--output=json'],
   ]);
   if (run.code === 0) return run.stdout;
-  unread.push(describeUnread(what, { ok: false, failure: classifyFailure(run) }, loses));
+  unread.push(describeUnread(what, classifyFailure(run), loses));
   return '';
 }

@@ -10,7 +10,7 @@ import {
 const forbidden = (resource: string, loses: string) => {
   const rule = { verb: 'list', resource, namespace: 'shop' };
   const failure = { kind: 'forbidden', rule, detail: '' } as const;
-  return describeUnread(`list ${resource}`, { ok: false, failure }, loses);
+  return describeUnread(`list ${resource}`, failure, loses);
 };
 
 describe('what was not read', () => {

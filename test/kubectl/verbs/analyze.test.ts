@@ -49,6 +49,23 @@ describe('kubectl nmi analyze', () => {
     assert.doesNotMatch(errors.stdout, /identity_unbound/);
   });
 
+  it('fails on what --fail-on names alone', async () => {
+    const unbound = { [kinds.identities]: [createIdentity('orders'), createIdentity('idle')] };
+    const warned = boundTestBed({
+      pods: [createPod('web', { labels: { aadpodidbinding: 'order' } })],
+    });
+    for (const [testBed, flag, expected] of [
+      [warned, [], 1],
+      [warned, ['--fail-on=none'], 0],
+      [warned, ['--fail-on=none', '--exit-code'], 1],
+      [boundTestBed(unbound), [], 0],
+      [boundTestBed(unbound), ['--fail-on=info'], 1],
+    ] as const) {
+      const { code } = await play(['analyze', ...flag], testBed);
+      assert.equal(code, expected, flag.join(' '));
+    }
+  });
+
   it('checks files before they are applied, without a cluster', async () => {
     const { code, stdout, calls } = await play(
       ['analyze', '-f', 'bad.yaml', '--exit-code', '-n', 'shop'],
@@ -85,5 +102,9 @@ describe('kubectl nmi analyze', () => {
       (await play(['analyze', '-n', 'nope'], boundTestBed())).stderr,
       /namespace nope does not exist/,
     );
+    const nothing = await play(['analyze', '-A'], boundTestBed({ pods: [] }));
+    assert.deepEqual([nothing.code, nothing.stderr], [0, '']);
+    const hidden = boundTestBed({ namespaces: [] });
+    assert.deepEqual((await play(['analyze'], hidden)).code, 0, 'pods prove that it exists');
   });
 });

@@ -72,7 +72,34 @@ describe('kubectl nmi doctor', () => {
       /^CHECK +RESULT\nAPI server +v1\.34\.2\ncustom resource definitions +4 of 4\n/,
     );
     assert.match(stdout, /agents +1 ready of 1, on 1 nodes\nrights of the agent +complete/);
+    assert.match(stdout, /^MIC of aad-pod-identity +not there$/m);
+    assert.match(stdout, /^admission policies +none known$/m);
     assert.doesNotMatch(stdout, /Findings/);
+  });
+
+  it('asks for the rights of the user where the user looks', async () => {
+    for (const [flags, where] of [
+      [[], []],
+      [['-n', 'other'], ['--namespace=other']],
+      [['-A'], ['--all-namespaces']],
+    ] as const) {
+      const { calls } = await play(['doctor', '--pre', ...flags], testBedOf());
+      const own = calls.filter(([, word]) => word === 'auth');
+      assert.equal(own.length, 4);
+      for (const call of own) {
+        const scopes = call.filter((each) => /^--(?:namespace|all-namespaces)/.test(each));
+        assert.deepEqual(scopes, where);
+      }
+    }
+  });
+
+  it('counts the agents that are ready, and none of the replaced system', async () => {
+    const pods = [
+      createAgentPod('node-1', { isReady: false }),
+      createAgentPod('node-2', { image: 'example/aad-pod-identity/nmi:v1.8.17' }),
+      createAgentPod('node-3'),
+    ];
+    assert.match((await play(['doctor'], testBedOf({ pods }))).stdout, /agents +1 ready of 3,/);
   });
 
   it('recommends the boot guard where the chart has none', async () => {
@@ -155,6 +182,8 @@ describe('kubectl nmi doctor', () => {
     );
     assert.match(stdout, /azurepodidentityexceptions\.aadpodidentity\.k8s\.io: crd_missing/);
     assert.match(stdout, /server_old/);
+    assert.match(stdout, /^custom resource definitions +2 of 4$/m);
+    assert.match(stdout, /^MIC of aad-pod-identity +runs$/m);
     assert.match(stdout, /old_mic/);
   });
 
@@ -178,8 +207,10 @@ describe('kubectl nmi doctor', () => {
         const isGranted = isOwn || verb.startsWith('impersonate-on:associated-node:');
         return { code: isGranted ? 0 : 1, stdout: isGranted ? 'yes' : 'no', stderr: '' };
       };
-      const { stdout } = await play(['doctor'], { ...testBed, other });
+      const { stdout, calls } = await play(['doctor'], { ...testBed, other });
       assert.match(stdout, /rights of the agent +complete\n/);
+      const narrow = calls.filter((call) => call.includes('--namespace=shop'));
+      assert.deepEqual(narrow, [], 'a right in all namespaces is one in each');
       const wide = /agent_rights_wide\n +It may create serviceaccounts\/token in all namespaces/;
       assert.equal(wide.test(stdout), isOwn, stdout);
     }
@@ -221,6 +252,8 @@ describe('kubectl nmi doctor', () => {
       ...testBed,
       forbidden: { pods: 'everywhere' },
     });
+    assert.match(stdout, /^custom resource definitions +not checked$/m);
+    assert.match(blind.stdout, /^MIC of aad-pod-identity +not checked$/m);
     assert.match(blind.stdout, /agents and leftovers of aad-pod-identity/);
     const installed = await play(['doctor'], { ...testBed, forbidden: { pods: 'everywhere' } });
     assert.match(installed.stdout, /Not checked:[^]*agents and their rights/);
@@ -275,6 +308,19 @@ describe('kubectl nmi doctor', () => {
     assert.match(stdout, /fix: Set rbac\.allowAccessToSecrets of the chart; .* must have team-0\./);
   });
 
+  it('names how many identities lack a right, and takes as many namespaces as it asks for', async () => {
+    const identities = Array.from({ length: 21 }, (_, at) =>
+      createIdentity(`orders-${at}`, { type: 1 }, { namespace: `team-${Math.min(at, 19)}` }),
+    );
+    const testBed = testBedOf({ [kinds.identities]: identities });
+    const other: Recorded['other'] = (program, args, input) =>
+      args.includes('secrets') ? ok('no\n') : testBed.other?.(program, args, input);
+    const { stdout } = await play(['doctor'], { ...testBed, other });
+    assert.match(stdout, /in namespace team-0, which AzureIdentity team-0\/orders-0 needs\./);
+    assert.match(stdout, /in namespace team-19, which AzureIdentity \S+ and 1 more needs\./);
+    assert.doesNotMatch(stdout, /doctor asks for/);
+  });
+
   it('finds identities of type 0 on nodes of Karpenter, before and after an installation', async () => {
     const labels = { 'karpenter.sh/nodepool': 'default' };
     const testBed = testBedOf({
@@ -312,6 +358,7 @@ describe('kubectl nmi doctor', () => {
     };
     const { code, stdout } = await play(['doctor', '--exit-code'], testBedOf(engines));
     assert.equal(code, 0);
+    assert.match(stdout, /^admission policies +gatekeeper-validating$/m);
     assert.match(stdout, /policy_engine/);
   });
 
