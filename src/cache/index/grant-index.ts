@@ -462,11 +462,10 @@ export function oldest<T extends Aged>(all: readonly T[], count: number): T[] {
   if (all.length <= count) return [...all];
   const chosen: T[] = [];
   for (const each of all) {
-    const last = chosen[count - 1];
-    if (last !== undefined && byAge(last, each) <= 0) continue;
-    if (last !== undefined) chosen.pop();
-    const place = chosen.findLastIndex((other) => byAge(other, each) <= 0);
+    // No mutation: no two have the same name.
+    const place = chosen.findLastIndex((other) => byAge(other, each) < 0);
     chosen.splice(place + 1, 0, each);
+    chosen.splice(count);
   }
   return chosen;
 }

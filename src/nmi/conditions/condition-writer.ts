@@ -195,6 +195,7 @@ export class ConditionWriter implements AsyncDisposable {
     const { objects } = this.#options;
     if (nowMs < this.#settleAtMs) return;
     this.#settleAtMs = nowMs + settleMs;
+    // No mutation: a second more is as good.
     if (nowMs >= this.#sweepAtMs) {
       this.#sweepAtMs = nowMs + sweepMs;
       this.#hasLogged = false;

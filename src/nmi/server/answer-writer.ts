@@ -33,7 +33,7 @@ export function writeRawAnswer(
   const headers = answerHeaders(answer, requestId);
   headers.push('Connection', 'close', 'Date', new Date(clock.wallMs()).toUTCString());
   const lines = [`HTTP/1.1 ${answer.status} ${STATUS_CODES[answer.status] ?? ''}`];
-  for (let index = 0; index + 1 < headers.length; index += 2) {
+  for (let index = 0; index < headers.length; index += 2) {
     lines.push(headers.slice(index, index + 2).join(': '));
   }
   const head = `${lines.join('\r\n')}\r\n`;

@@ -6,8 +6,7 @@ const toleranceMs = 60_000;
 const longestMs = 24 * 3_600_000;
 
 export function clockAheadMs(date: string | string[] | undefined, nowWallMs: number): number {
-  if (typeof date !== 'string') return 0;
-  const aheadMs = nowWallMs - Date.parse(date);
+  const aheadMs = nowWallMs - Date.parse(String(date));
   const size = Math.abs(aheadMs);
   return size > toleranceMs && size <= longestMs ? aheadMs : 0;
 }

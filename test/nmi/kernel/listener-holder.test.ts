@@ -306,6 +306,10 @@ describe('the listening socket that is kept for an agent', { timeout: 180_000 },
     const next = node.startAgent('a');
     await next.until(/^ready, alone/m);
     assert.equal(await ask(node.port, false), String(next.pid));
+    await next.end('SIGKILL');
+    await eventually(() => assert.deepEqual(clock.armed, [10_000]));
+    clock.advance(10_000);
+    assert.equal(await ask(node.port, false), 'ECONNREFUSED', 'as after the agent before');
   });
 
   for (const answers of [true, false]) {

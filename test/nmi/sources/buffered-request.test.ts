@@ -65,6 +65,13 @@ describe('a buffered answer', { timeout: 10_000 }, () => {
     );
   });
 
+  it('may be as long as the limit', async () => {
+    await withServer(
+      (_, response) => void response.end('x'.repeat(maxBodyBytes)),
+      async ({ ask }) => assert.equal((await ask()).body.length, maxBodyBytes),
+    );
+  });
+
   it('without an end is aborted, with its connection', async () => {
     await withServer(
       (_, response) => {

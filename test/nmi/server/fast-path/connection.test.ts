@@ -187,14 +187,23 @@ class FakeSocket extends EventEmitter {
     this.timeouts.push(ms);
     return this;
   };
-  readonly pause = (): this => this;
-  readonly resume = (): this => this;
-  readonly unshift = (): void => undefined;
+  /** `pause` and `resume` in their order. */
+  readonly flow: string[] = [];
+  #unread: Buffer | undefined;
+  readonly pause = (): number => this.flow.push('pause');
+  readonly resume = (): number => this.flow.push('resume');
+  readonly unshift = (chunk: Buffer): void => void (this.#unread = chunk);
+  readonly read = (): void => {
+    const unread = this.#unread;
+    this.#unread = undefined;
+    if (unread !== undefined) this.emit('data', unread);
+  };
   readonly destroy = (): void => void (this.destroyed = true);
 }
 
 /** A connection; all its requests are answered when the batch is written. */
-function serveFake() {
+function serveFake(isTurn = true) {
+  const turns: (() => void)[] = [];
   const socket = new FakeSocket();
   const seen: string[] = [];
   const batch: (() => void)[] = [];
@@ -206,8 +215,9 @@ function serveFake() {
   serveConnection({
     socket: socket as unknown as Socket,
     inTurn: (work) => {
-      work();
-      return true;
+      if (isTurn) work();
+      else turns.push(work);
+      return isTurn;
     },
     batch: { add: (write) => batch.push(write) },
     shared: { last: undefined },
@@ -217,9 +227,10 @@ function serveFake() {
     firstByteMs: 5_000,
     idleMs: 121_000,
   });
-  const receive = (): boolean => socket.emit('data', Buffer.from(request()));
+  const receive = (text = request()): boolean => socket.emit('data', Buffer.from(text));
+  const takeTurn = (): void => turns.splice(0).forEach((work) => work());
   const writeBatch = (): void => batch.splice(0).forEach((write) => write());
-  return { socket, seen, receive, writeBatch };
+  return { socket, seen, receive, takeTurn, writeBatch };
 }
 
 describe('the timeout of a connection', () => {
@@ -239,6 +250,26 @@ describe('the timeout of a connection', () => {
     socket.emit('timeout');
     assert.deepEqual(seen, ['answer 1']);
     assert.ok(socket.destroyed);
+  });
+});
+
+describe('a client that has used its share of a turn', () => {
+  it('is read on when it is its turn again', () => {
+    const { socket, seen, receive, takeTurn, writeBatch } = serveFake(false);
+    receive();
+    writeBatch();
+    assert.deepEqual([seen, socket.flow], [[], ['pause']]);
+    takeTurn();
+    writeBatch();
+    assert.deepEqual([seen, socket.flow], [['answer 1'], ['pause', 'resume']]);
+  });
+
+  it('is left to Node’s HTTP server, which may pause it, after an unusual request', () => {
+    const { socket, seen, receive, takeTurn } = serveFake(false);
+    receive(unusual);
+    takeTurn();
+    assert.deepEqual(seen, ['handed over']);
+    assert.deepEqual(socket.flow, ['pause', 'pause', 'resume']);
   });
 });
 

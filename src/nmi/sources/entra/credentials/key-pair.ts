@@ -24,7 +24,7 @@ export function proveKeyPair(
       `has a private key of type ${key.asymmetricKeyType ?? 'unknown'}; Entra ID needs RSA`,
     );
   }
-  if ((key.asymmetricKeyDetails?.modulusLength ?? 0) > maxKeyBits) {
+  if (Number(key.asymmetricKeyDetails?.modulusLength) > maxKeyBits) {
     throw unsuitable(`has an RSA key of more than ${maxKeyBits} bits`);
   }
   if (!isOfUsualShape(key)) throw unsuitable('has an RSA key of an unusual shape');
