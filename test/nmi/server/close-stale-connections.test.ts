@@ -50,6 +50,7 @@ describe('the connections of a deleted pod', () => {
     // A new pod at the address does not affect older connections.
     pods.upsert(createPod({ name: 'next', ips: ['127.0.0.11'] }));
     const ofNext = await dial('127.0.0.11');
+    assert.equal(clock.armed[0], 2_000);
     clock.advance(1_999);
     assert.equal(listener.connections, 5);
     const ends = ofOne.map((socket) =>

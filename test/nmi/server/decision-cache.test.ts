@@ -88,6 +88,16 @@ describe('a decision that was made for another connection', () => {
     assert.equal(ask('two'), others, 'the other pod lost its decision');
   });
 
+  it('is not kept for a request that is long', () => {
+    const { ask } = openFixture();
+    const long = `${target}/`.padEnd(512, 'x');
+    const first = ask('one', long);
+    assert.ok(first !== undefined);
+    assert.equal(ask('one', long), first);
+    const longer = ask('one', `${long}x`);
+    assert.notEqual(ask('one', `${long}x`), longer);
+  });
+
   it('is kept for a limited number of requests of all pods together', () => {
     const { ask, pods } = openFixture();
     const first = ask('one');

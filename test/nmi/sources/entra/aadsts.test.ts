@@ -147,6 +147,8 @@ describe('an answer of Entra ID', () => {
     [302, '', 'upstream_down'],
     [200, '<html>log in to the hotel</html>', 'upstream_down'],
     [408, '{}', 'upstream_down'],
+    [302, '{}', 'upstream_down'],
+    [408, '{"error_codes":[500011]}', 'resource_refused'],
     [403, '<html>blocked</html>', 'upstream_down'],
     [400, '[]', 'upstream_down'],
     [404, '{}', 'upstream_refused'],
@@ -157,6 +159,17 @@ describe('an answer of Entra ID', () => {
       assert.equal(classifyEntraError({ status, body, retryAfterS: undefined }, []).reason, reason);
     });
   }
+
+  it('has its status and its error as the description where it has no text', () => {
+    for (const [body, description] of [
+      ['{"error":"invalid_grant"}', 'Entra ID answered status 400 (invalid_grant)'],
+      ['{"error":"<b>"}', 'Entra ID answered status 400'],
+      ['<html>', 'Entra ID answered status 400 without JSON'],
+    ] as const) {
+      const failure = classifyEntraError({ status: 400, body, retryAfterS: undefined }, []);
+      assert.equal(failure.description, description);
+    }
+  });
 
   it('contains how long to wait, within limits', () => {
     const waits = (status: number, retryAfterS?: number): unknown => {
@@ -197,6 +210,9 @@ describe('an answer of Entra ID', () => {
       cooldownMs: 5_000,
     });
     assert.equal('details' in classifyEntraError(answerOf({ error: 'invalid_client' }), []), false);
+    const only = (given: object) => classifyEntraError(answerOf(given), []).details;
+    assert.equal(only({ trace_id: 't-1' })?.traceId, 't-1');
+    assert.deepEqual(only({ error_codes: [7] })?.errorCodes, [7]);
   });
 
   it('is cut to length and to one line', () => {

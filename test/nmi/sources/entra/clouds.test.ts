@@ -104,6 +104,17 @@ describe('the authority of an identity', () => {
     });
   }
 
+  it('is quoted in part when it is long and no origin, and never with a password', () => {
+    const problemOf = (adEndpoint: string): string => {
+      const result = resolveAuthority({ adEndpoint, cloud: 'public', allowedHosts });
+      assert.ok(!result.ok);
+      return result.problem.split(', ')[0] ?? '';
+    };
+    const long = `http://${'x'.repeat(90)}`;
+    assert.equal(problemOf(long), `has the spec.adEndpoint ${long.slice(0, 80)}`);
+    assert.equal(problemOf('https://user:hunter2@x'), 'has the spec.adEndpoint');
+  });
+
   it('is listed with the allowed ones when it is refused', () => {
     const question = { adEndpoint: 'https://evil.example', cloud: 'public', allowedHosts } as const;
     const result = resolveAuthority(question);
