@@ -193,6 +193,14 @@ describe('kubectl nmi explain pod', () => {
     );
   });
 
+  it('is not about a pod that an agent would ignore', async () => {
+    const { metadata, ...rest } = createPod('web', bound);
+    const pods = [{ ...rest, metadata: { ...(metadata as object), uid: 7 } }];
+    const { code, stderr } = await play(['explain', 'pod', 'web'], boundTestBed({ pods }));
+    assert.equal(code, 1);
+    assert.match(stderr, /^error: pod shop\/web cannot be read: an agent would ignore it\n/);
+  });
+
   it('handles excepted pods', async () => {
     const exceptions = [
       createObject('AzurePodIdentityException', 'all', { podLabels: { app: 'web' } }),
@@ -224,6 +232,7 @@ describe('kubectl nmi explain of a workload', () => {
       created('2026-11-01T00:00:00Z', 'web-old'),
       created('2026-11-03T00:00:00Z', 'web-done', 'Failed'),
       created('2026-11-02T00:00:00Z', 'web-new'),
+      createPod('api', { labels: { app: 'api' }, owner }),
     ];
     const { stdout, stderr } = await explain(pods, 'deploy/web');
     assert.match(stdout, /^pod shop\/web-new: REFUSED, gets 400 no_binding_label\n/);

@@ -52,6 +52,7 @@ describe('the value of a flag', () => {
       assert.match(await refusalOf(['identity', 'assign', 'orders', flag]), /has no value/);
     }
     assert.match(await refusalOf(['analyze', '-f']), /has no value/);
+    assert.match(await refusalOf(['doctor', '--pre=']), /^error: --pre has no value/);
   });
 
   it('cannot be taken away by another spelling of the flag', async () => {

@@ -46,7 +46,7 @@ export function openCredentialCache<C>(options: CredentialCacheOptions<C>): Cred
     dropUnneeded();
     const { result, keepMs, usableUntilWallMs = Infinity } = await options.load(credential);
     const entry = { key, credential, result, usableUntilWallMs };
-    const isUsable = keepMs > 0 && clock.wallMs() < usableUntilWallMs;
+    const isUsable = clock.wallMs() < usableUntilWallMs;
     if (isUsable && mayBeKept(entry)) kept.set(key, entry, keepMs);
     return result;
   }

@@ -206,6 +206,37 @@ describe('client credentials by client secret', () => {
     );
   });
 
+  it('are dropped by the next read, and newer than a refused one only if there is one', async () => {
+    const clock = new HandClock();
+    let loads = 0;
+    const needed = new Set(['a', 'b']);
+    using cache = openCredentialCache<string>({
+      keyOf: (credential) => credential,
+      load: () => {
+        const clientCredential = { clientSecret: String(++loads) };
+        return Promise.resolve({ result: { ok: true, clientCredential }, keepMs: 1_000 });
+      },
+      isNeeded: (credential) => needed.has(credential),
+      clock,
+      maxKept: 10,
+    });
+    const get = async (credential: string): Promise<ClientCredential> => {
+      const result = await cache.get(credential, never);
+      assert.ok(result.ok);
+      return result.clientCredential;
+    };
+    const first = await get('a');
+    await assert.rejects(cache.get('a', AbortSignal.abort()), { name: 'AbortError' });
+    needed.delete('a');
+    await get('b');
+    assert.equal(cache.kept, 1);
+    assert.equal(cache.forget('a', first), false, 'no other is known');
+    needed.add('a');
+    const next = await get('a');
+    assert.equal(cache.forget('a', first), true);
+    assert.equal(await get('a'), next, 'which is kept');
+  });
+
   it('are returned to the remaining waiters when one of them leaves', async () => {
     const reader = heldReader();
     using clientCredentials = openSecretCredentials({ reader, clock: new HandClock() });
