@@ -44,6 +44,8 @@ export interface Played {
   /** Programs with their arguments, without reads. */
   readonly calls: readonly (readonly string[])[];
   readonly inputs: readonly string[];
+  /** Of the calls, those that go on when the user interrupts the verb. */
+  readonly outliving: readonly (readonly string[])[];
   /** Calls of kubectl that read objects. */
   readonly reads: number;
 }
@@ -52,12 +54,13 @@ export async function play(words: readonly string[], recorded: Recorded = {}): P
   let [stdout, stderr, wallMs] = ['', '', nowWallMs];
   const calls: string[][] = [];
   const inputs: string[] = [];
+  const outliving: string[][] = [];
   let reads = 0;
   const io: Io = {
     environment: {},
     stdout: (text) => (stdout += text),
     stderr: (text) => (stderr += text),
-    run: async (program, args, { input = '' } = {}) => {
+    run: async (program, args, { input = '', outlivesStop = false } = {}) => {
       const answer = program === 'kubectl' ? read(args, recorded) : undefined;
       if (answer !== undefined) {
         reads += 1;
@@ -65,6 +68,7 @@ export async function play(words: readonly string[], recorded: Recorded = {}): P
       }
       calls.push([program, ...args]);
       inputs.push(input);
+      if (outlivesStop) outliving.push([program, ...args]);
       const other = await recorded.other?.(program, args, input);
       return other ?? { code: undefined, stdout: '', stderr: '' };
     },
@@ -79,7 +83,7 @@ export async function play(words: readonly string[], recorded: Recorded = {}): P
   };
   const code = await runPlugin(words, io);
   assert.doesNotMatch(stderr, /^error: .*\n[^A-Z]/m, 'the next step follows, as a sentence');
-  return { code, stdout, stderr, calls, inputs, reads };
+  return { code, stdout, stderr, calls, inputs, outliving, reads };
 }
 
 export function ok(stdout: string): ProgramRun {

@@ -44,6 +44,11 @@ describe('kubectl nmi grants', () => {
     assert.ok(stdout.includes(`clientIDs:\n    - "${clientID}"  # AzureIdentity till\n`), stdout);
   });
 
+  it('prints a single grant too', async () => {
+    const { stdout } = await play(['grants'], { objects: { ...objects, [kinds.exceptions]: [] } });
+    assert.equal(stdout.match(/^kind: AzureIdentityGrant$/gm)?.length, 1);
+  });
+
   it('prints nothing if all is granted', async () => {
     const all = { namespaces: ['*'], clientIDs: [clientID] };
     const granted = {

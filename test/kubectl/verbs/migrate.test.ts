@@ -2,7 +2,14 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { parseAllDocuments } from 'yaml';
 import { ordersId } from '../support/fake-az.ts';
-import { boundTestBed, clientA, createIdentity, kinds, play } from '../support/recorded-kubectl.ts';
+import {
+  boundTestBed,
+  clientA,
+  createBinding,
+  createIdentity,
+  kinds,
+  play,
+} from '../support/recorded-kubectl.ts';
 
 const identity = createIdentity('orders', {
   type: 0,
@@ -53,8 +60,25 @@ describe('kubectl nmi migrate export-addon', () => {
   it('leaves the names of objects that no add-on manages', async () => {
     const { stdout } = await play(['migrate', 'export-addon'], testBedOf());
     const [first, second] = parseAllDocuments(stdout).map((each) => each.toJS() as object);
-    assert.equal((first as { metadata: { name: string } }).metadata.name, 'orders');
+    const { metadata } = first as { metadata: object };
+    assert.deepEqual(metadata, { name: 'orders', namespace: 'shop' });
     assert.equal((second as { spec: { azureIdentity: string } }).spec.azureIdentity, 'orders');
+  });
+
+  it('leaves what a binding of the add-on names, if that is not of the add-on', async () => {
+    const labels = { 'addonmanager.kubernetes.io/mode': 'Reconcile' };
+    const spec = { azureIdentity: 'orders', selector: 'orders' };
+    const { stdout } = await play(
+      ['migrate', 'export-addon'],
+      testBedOf({ [kinds.bindings]: [createBinding('orders', spec, { labels })] }),
+    );
+    const [, copy] = parseAllDocuments(stdout).map((each) => each.toJS() as object);
+    assert.deepEqual(copy, {
+      apiVersion: 'aadpodidentity.k8s.io/v1',
+      kind: 'AzureIdentityBinding',
+      metadata: { name: 'orders-copy', namespace: 'shop' },
+      spec,
+    });
   });
 
   it('does not make an empty file', async () => {

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { parseAllDocuments } from 'yaml';
+import { unverified } from '../../../src/kubectl/cluster/agents.ts';
 import {
   boundTestBed,
   createAgentPod,
@@ -8,6 +9,7 @@ import {
   kinds,
   ok,
   play,
+  type Recorded,
 } from '../support/recorded-kubectl.ts';
 
 const token = ['eyJhbGciOiJSUzI1NiJ9', 'eyJzdWIiOiJ4In0', 'c2lnbmF0dXJl'].join('.');
@@ -62,6 +64,71 @@ describe('kubectl nmi sysdump', () => {
     });
     assert.equal(code, 0);
     assert.match(stdout, /cannot list|list nodes/);
+  });
+});
+
+describe('the dump of many nodes', () => {
+  const nodes = Array.from({ length: 501 }, (_, at) => ({ metadata: { name: `node-${at}` } }));
+  const agents = nodes.slice(0, 21).map(({ metadata: { name } }) => createAgentPod(name));
+
+  it('has a limited number of objects and of agents, and names how many more there are', async () => {
+    const recorded = { objects: { nodes, pods: agents }, other: () => ok('') };
+    const { stdout } = await play(['sysdump'], recorded);
+    const documents = parseAllDocuments(stdout).map((each) => each.toJS() as Dumped);
+    const of = (resource: string) => documents.find((each) => each.resource === resource);
+    assert.deepEqual([of('nodes')?.omitted, of('nodes')?.objects?.length], [1, 500]);
+    assert.deepEqual([of('daemonsets.apps')?.omitted, of('pods')?.objects?.length], [0, 21]);
+    const asked = documents.flatMap(({ agent }) => agent ?? []);
+    assert.equal(asked.length, 20);
+    assert.equal(asked[0], 'kube-system/nmi-node-0');
+  });
+});
+
+interface Dumped {
+  readonly resource?: string;
+  readonly omitted?: number;
+  readonly objects?: readonly object[];
+  readonly agent?: string;
+  readonly log?: string;
+  readonly metrics?: readonly string[];
+  readonly explained?: object;
+  readonly unread?: readonly { readonly what: string; readonly why: string }[];
+}
+
+describe('the dump of an agent', () => {
+  const pods = [createAgentPod('node-1')];
+  const dump = async (recorded: Recorded) => {
+    const { stdout, calls } = await play(['sysdump'], { objects: { pods }, ...recorded });
+    const documents = parseAllDocuments(stdout).map((each) => each.toJS() as Dumped);
+    const agent = documents.find((each) => 'agent' in each);
+    return { agent, unread: documents[0]?.unread ?? [], calls };
+  };
+
+  it('has the samples of its metrics, and why there is no log', async () => {
+    const { agent } = await dump({
+      other: (_program, [word]) =>
+        word === 'get' ? ok('# HELP a b\n\na 1\nb 2\n') : failed('container not found'),
+    });
+    assert.deepEqual(agent?.metrics, ['a 1', 'b 2']);
+    assert.equal(agent.log, 'container not found');
+  });
+
+  it('has what it explains, unless it does not answer or only looks like an agent', async () => {
+    const other: Recorded['other'] = (_program, [word]) =>
+      word === 'exec' ? failed('error: timed out') : ok('');
+    const silent = await dump({ other });
+    assert.deepEqual(silent.agent?.explained, {});
+    assert.deepEqual(
+      silent.unread.map(({ what }) => what),
+      ['ask the agent kube-system/nmi-node-1'],
+    );
+    const foreign = await dump({
+      forbidden: { [kinds.daemonSets]: 'everywhere' },
+      other: () => ok('{"a":1}'),
+    });
+    assert.deepEqual(foreign.agent?.explained, {});
+    assert.ok(foreign.unread.some(({ why }) => why === unverified));
+    assert.ok(!foreign.calls.some((call) => call.includes('exec')));
   });
 });
 

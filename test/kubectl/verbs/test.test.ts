@@ -38,7 +38,13 @@ interface MadePod {
   readonly spec: {
     readonly serviceAccountName: string;
     readonly nodeName?: string;
-    readonly containers: readonly { readonly image: string; readonly args: readonly string[] }[];
+    readonly automountServiceAccountToken: boolean;
+    readonly securityContext: object;
+    readonly containers: readonly {
+      readonly image: string;
+      readonly args: readonly string[];
+      readonly securityContext: object;
+    }[];
   };
 }
 
@@ -60,6 +66,59 @@ describe('kubectl nmi test', () => {
     assert.equal(made.spec.serviceAccountName, 'robot');
     assert.equal(made.spec.nodeName, 'node-1');
     assert.equal(made.spec.containers[0]?.image, 'example/entra-pod-identity:0.1.0');
+  });
+
+  it('makes a pod that the restricted pod security standard allows, without a token', async () => {
+    const { inputs } = await play(['test', '--pod', 'web'], testBedOf(granted));
+    const { spec } = parse(inputs[0] ?? '') as MadePod;
+    assert.equal(spec.automountServiceAccountToken, false);
+    assert.deepEqual(spec.securityContext, {
+      runAsNonRoot: true,
+      runAsUser: 65_532,
+      seccompProfile: { type: 'RuntimeDefault' },
+    });
+    const [container] = spec.containers;
+    assert.deepEqual(container?.securityContext, {
+      allowPrivilegeEscalation: false,
+      capabilities: { drop: ['ALL'] },
+    });
+  });
+
+  it('copies no label and no node that the other pod lacks', async () => {
+    const pods = [
+      createPod('web', { spec: { nodeName: '' } }),
+      createPod(name, { status: { phase: 'Failed' } }),
+      createAgentPod('old', { image: 'example/aad-pod-identity/nmi:v1.8.17' }),
+      createAgentPod('node-1'),
+    ];
+    const { inputs } = await play(['test', '--pod', 'web'], testBedOf('', 'Failed', { pods }));
+    const { metadata, spec } = parse(inputs[0] ?? '') as MadePod;
+    assert.deepEqual(metadata.labels, { 'app.kubernetes.io/name': 'nmi-test' });
+    assert.ok(!('nodeName' in spec));
+    assert.equal(spec.containers[0]?.image, 'example/entra-pod-identity:0.1.0');
+  });
+
+  it('removes its pod although the user interrupts it', async () => {
+    const { outliving } = await play(['test', '--pod', 'web'], testBedOf(granted));
+    assert.deepEqual(
+      outliving.map(([, word]) => word),
+      ['create', 'delete'],
+    );
+  });
+
+  it('removes nothing if the pod could not be made', async () => {
+    const other: Recorded['other'] = (_program, [word]) =>
+      word === 'create' ? failed('Error from server (Forbidden): no\n') : ok('');
+    const { code, stderr, calls } = await play(['test', '--pod', 'web'], {
+      ...testBedOf(granted),
+      other,
+    });
+    assert.equal(code, 1);
+    assert.match(stderr, new RegExp(`^error: cannot create pod shop/${name}: `, 'm'));
+    assert.deepEqual(
+      calls.map(([, word]) => word),
+      ['create'],
+    );
   });
 
   it('fails with the answer if there is no token, and with the next step', async () => {
