@@ -74,6 +74,7 @@ describe('kubectl nmi migrate to-workload-identity', () => {
       ),
     );
     assert.equal(stdout.match(/patch deployment web/g)?.length, 1);
+    assert.doesNotMatch(stdout, /is used with|is left out/);
     assert.match(stdout, /# az identity federated-credential create --name shop-default/);
   });
 

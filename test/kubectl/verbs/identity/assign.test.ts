@@ -147,7 +147,23 @@ describe('kubectl nmi identity assign', () => {
     );
   });
 
+  it('refuses a resource id of the object that is none', async () => {
+    const spec = { type: 0, clientID: clientA, resourceID: '/subscriptions/x' };
+    const { code, stderr } = await play(
+      ['identity', 'assign', 'orders'],
+      testBedOf({ [kinds.identities]: [createIdentity('orders', spec)] }),
+    );
+    assert.equal(code, 1);
+    assert.match(stderr, /^error: AzureIdentity orders has a spec\.resourceID that is no id of /);
+  });
+
   it('shows the line for each scale set where no node is visible', async () => {
+    const labels = { 'karpenter.sh/nodepool': 'default' };
+    const made = testBedOf({ nodes: [{ metadata: { name: 'n', labels } }] });
+    assert.match(
+      (await play(['identity', 'assign', 'orders'], made)).stdout,
+      /^# No other node of Azure is visible to you\. For each scale set: az vmss/m,
+    );
     const { stdout } = await play(['identity', 'assign', 'orders'], testBedOf());
     assert.match(
       stdout,

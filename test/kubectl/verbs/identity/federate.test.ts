@@ -46,6 +46,16 @@ describe('kubectl nmi identity federate', () => {
     );
   });
 
+  it('is for the default account of a pod that names none, and changes nothing itself', async () => {
+    const labels = { aadpodidbinding: 'orders' };
+    const pods = [createPod('web', { labels, spec: { serviceAccountName: '' } })];
+    const words = ['identity', 'federate', 'orders', '-o', 'json'];
+    const { stdout } = await play(words, testBed(federated, pods));
+    const { done, notes } = JSON.parse(stdout) as { done: boolean; notes: readonly string[] };
+    assert.equal(done, false);
+    assert.ok(notes.includes('subject system:serviceaccount:shop:default'), stdout);
+  });
+
   it('accepts names if there are no pods yet, and warns of too many', async () => {
     const none = await play(['identity', 'federate', 'orders'], testBed(federated, []));
     assert.equal(none.code, 2);

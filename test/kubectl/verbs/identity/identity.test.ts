@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { parse } from 'yaml';
 import { ordersId, tenant } from '../../support/fake-az.ts';
 import {
   boundTestBed,
@@ -49,6 +50,14 @@ describe('kubectl nmi identity add', () => {
       stdout,
       /# Then bind it: kubectl nmi identity assign new -n shop --context=dev\n$/,
     );
+    assert.match(stdout, /^# In context dev, namespace shop:\n/);
+  });
+
+  it('adds nothing that is there already', async () => {
+    const words = ['identity', 'add', 'orders', '--client-id', clientA, '--apply'];
+    const { code, stdout, calls } = await play(words, testBedOf());
+    assert.deepEqual([code, calls], [0, []]);
+    assert.match(stdout, /^# AzureIdentity shop\/orders is there already\.\n# Then bind it: /);
   });
 
   it('names what is missing, with the line that finds it', async () => {
@@ -85,10 +94,13 @@ describe('kubectl nmi identity add', () => {
       '--secret',
       'pfx',
     ];
-    assert.match(
-      (await play(words, testBedOf())).stdout,
-      /type: 2\n[^]*clientPassword:\n {4}name: pfx/,
-    );
+    const { spec } = parse((await play(words, testBedOf())).stdout) as { spec: object };
+    assert.deepEqual(spec, {
+      type: 2,
+      clientID: clientA,
+      tenantID: tenant,
+      clientPassword: { name: 'pfx' },
+    });
   });
 });
 
@@ -105,7 +117,14 @@ describe('kubectl nmi identity list', () => {
       stdout,
       /^NAMESPACE +NAME +TYPE[^\n]+\nshop +orders +user-assigned +431054d5\S+ +orders +a,b,c and 1 more\n$/,
     );
-    assert.match((await play(['identity', 'list', '-A'], testBed)).stdout, /^x +far/m);
+    const far = (await play(['identity', 'list', '-A'], testBed)).stdout;
+    assert.match(far, /^x +far +user-assigned +- +- +-$/m);
+    const three = testBedOf({
+      pods: ['a', 'b', 'c'].map((name) =>
+        createPod(name, { labels: { aadpodidbinding: 'orders' } }),
+      ),
+    });
+    assert.match((await play(['identity', 'list'], three)).stdout, / a,b,c\n$/);
   });
 
   it('a binding for a service account lists only the pods of that account', async () => {
