@@ -1,5 +1,5 @@
 /** `kubectl nmi identity`: the verbs of `az aks pod-identity`, for managed mode. */
-import { credentialKinds, kindsOfType } from '../../../nmi/sources/entra/credentials/kinds.ts';
+import { credentialKinds } from '../../../nmi/sources/entra/credentials/kinds.ts';
 import { isGuid } from '../../../cache/index/identifiers.ts';
 import { stringAt } from '../../../base/json-value.ts';
 import { renderAz } from '../../azure/az.ts';
@@ -111,8 +111,7 @@ interface AddFlags {
 async function add(unpinned: VerbContext, name: string, flags: AddFlags): Promise<ExitCode> {
   const context = await pin(unpinned);
   const { resourceId, clientId, tenantId } = flags;
-  const [type = 0] = [...typeTitles].find(([, title]) => title === flags.type) ?? [];
-  const kinds = kindsOfType(type);
+  const kinds = credentialKinds.filter(({ typeTitle }) => typeTitle === flags.type);
   if (resourceId !== '' && parseIdentityId(resourceId) === undefined) {
     throw usageError(
       `${resourceId} is no Azure resource id of a user-assigned identity`,
@@ -135,7 +134,7 @@ async function add(unpinned: VerbContext, name: string, flags: AddFlags): Promis
       'Give --secret, a Secret of the same namespace.',
     );
   const spec = {
-    type,
+    type: kinds[0]?.type ?? 0,
     ...(resourceId === '' ? {} : { resourceID: resourceId }),
     clientID: clientId,
     ...(isOfEntra ? { tenantID: tenantId } : {}),

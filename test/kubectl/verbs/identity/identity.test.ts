@@ -36,6 +36,16 @@ describe('kubectl nmi identity', () => {
   }
 });
 
+describe('a verb with verbs below it', () => {
+  for (const verb of ['identity', 'migrate']) {
+    it(`is not enough: ${verb}`, async () => {
+      const { code, stderr } = await play([verb], testBedOf());
+      assert.equal(code, 2);
+      assert.ok(stderr.includes(`No verb is given after ${verb}.`), stderr);
+    });
+  }
+});
+
 describe('kubectl nmi identity add', () => {
   it('prints the object', async () => {
     const { stdout } = await play(

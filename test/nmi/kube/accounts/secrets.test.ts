@@ -147,6 +147,9 @@ describe('a Secret', () => {
 
   it('is unavailable when the answer is invalid or too long', async () => {
     const kind = 'Secret';
+    const longest = { a: 'A'.repeat(1024 * 1024), b: 'A'.repeat(512 * 1024) };
+    const read = await createSecretReader(answering({ kind, data: longest })).read(secret);
+    assert.equal(read.kind, 'found');
     for (const body of [
       null,
       [],

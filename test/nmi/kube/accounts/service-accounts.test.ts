@@ -221,6 +221,16 @@ describe('the annotations of a service account', () => {
     assert.deepEqual(peekFresh(), says('c-1'));
   });
 
+  it('wake nobody who does not wait for them', async () => {
+    const { land, peek, changes, clock } = fixture();
+    peek();
+    clock.advance(500);
+    await land((read) => {
+      read.fail(networkError);
+    });
+    assert.equal(changes(), 0);
+  });
+
   it('are used for five more minutes when their read does not end soon', async () => {
     const { learn, peekFresh, clock, changes } = fixture();
     await learn('c-1');

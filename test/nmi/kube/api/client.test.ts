@@ -137,6 +137,20 @@ describe('a request of the Kubernetes client', () => {
     }
   });
 
+  it('fails with its status where the server says nothing more', async () => {
+    await using fake = await openFakeKube();
+    await using client = await clientOf(fake);
+    for (const status of [302, 503]) {
+      fake.faults.failNext(1, status, { message: '' });
+      await assert.rejects(client.getJson('/api/v1/pods'), (error) => {
+        assert.ok(isKubeError('SERVER', status)(error));
+        assert.equal((error as KubeError).message, `the API server answered ${status}`);
+        assert.equal((error as KubeError).retryAfterMs, undefined);
+        return true;
+      });
+    }
+  });
+
   it('times out on a server that does not answer, and leaves no timer', async () => {
     await using fake = await openFakeKube();
     const clock = countingClock();
