@@ -259,11 +259,12 @@ export function renderFailure(
 }
 
 function reasonOf(
-  { reason }: SourceFailure,
+  { reason, refusals }: SourceFailure,
   { identity }: Granted,
   grantAgeMs: number,
   graceMs: number,
 ): SourceFailure['reason'] | 'credential_pending' {
+  if (refusals?.isFinal === false) return 'federation_pending';
   const ageMs = Math.abs(grantAgeMs);
   switch (reason) {
     // Nobody assigns the node's own identity.

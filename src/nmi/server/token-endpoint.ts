@@ -202,7 +202,7 @@ export class TokenEndpoint {
         if (isPassing || job.exchange.isGone) {
           return cached.ok ? changing() : this.#renderFailure(cached.failure, candidate);
         }
-        if (!cached.ok && cached.failure.reason === 'federation_pending') {
+        if (!cached.ok && cached.failure.refusals?.isFinal === false) {
           pending ??= this.#renderFailure(cached.failure, candidate);
         }
       }

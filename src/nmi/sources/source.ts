@@ -38,7 +38,7 @@ export type FailureReason =
   | 'credential_invalid'
   /** No federated credential matches the assertion's issuer, subject or audience. */
   | 'federation_refused'
-  /** The same, of late only: see `federation-refusals.ts`. */
+  /** The same, once or twice: Entra ID is asked again at once. */
   | 'federation_pending'
   /** A Conditional Access policy or missing consent. */
   | 'policy_refused';
@@ -63,6 +63,8 @@ export interface Refusals {
   readonly count: number;
   /** Monotonic milliseconds. */
   readonly sinceMs: number;
+  /** Until then, a caller is to try again. */
+  readonly isFinal: boolean;
 }
 
 export type SourceResult =

@@ -30,6 +30,7 @@ const ofIdentity: ReadonlySet<Reason> = new Set([
   'credential_invalid',
   'credential_missing',
   'federation_refused',
+  'federation_pending',
 ]);
 
 export class RefusalEvents implements Renderer {

@@ -30,7 +30,7 @@ import {
   type TokenSource,
 } from '../sources/source.ts';
 import { sourceNameOf, type UpstreamIdentity } from '../sources/upstream-identity.ts';
-import { countRefusal, isRetriedAtOnce } from './federation-refusals.ts';
+import { countRefusal } from './federation-refusals.ts';
 import { soonestExpiries, type SourcedToken } from './token-samples.ts';
 import { identityKey, tokenKey } from '../grants/cache-key.ts';
 import type { IdentityDemand } from '../grants/identities-in-use.ts';
@@ -106,6 +106,7 @@ const mayPass: ReadonlySet<FailureReason> = new Set([
   'upstream_throttled',
   'upstream_down',
   'credential_missing',
+  'federation_refused',
   'federation_pending',
 ]);
 
@@ -232,7 +233,7 @@ export class TokenBroker implements Part, Disposable {
     const untilMs = clock.monotonicMs() + maxRetryMs;
     for (;;) {
       const cached = await this.#cache.get(request);
-      if (cached.ok || !isRetriedAtOnce(cached.failure)) return withCooldown(cached);
+      if (cached.ok || cached.failure.reason !== 'federation_pending') return withCooldown(cached);
       if (clock.monotonicMs() + cached.cooldownLeftMs > untilMs) return withCooldown(cached);
       // Outside the fetch: one that waits must not occupy a slot of its upstream.
       await pause(clock, cached.cooldownLeftMs, this.#closing.signal);

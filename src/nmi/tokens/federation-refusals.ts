@@ -20,12 +20,10 @@ export function countRefusal(
 ): SourceFailure {
   if (failure.reason !== 'federation_refused') return failure;
   const { count, sinceMs } = before?.refusals ?? { count: 0, sinceMs: nowMs };
-  const refusals = { count: count + 1, sinceMs };
-  if (refusals.count >= finalCount && nowMs - sinceMs >= finalMs) return { ...failure, refusals };
-  return { ...failure, refusals, reason: 'federation_pending' };
-}
-
-/** A caller waits for the next try. */
-export function isRetriedAtOnce({ reason, refusals }: SourceFailure): boolean {
-  return reason === 'federation_pending' && (refusals?.count ?? 0) < triesAtOnce;
+  const isFinal = count + 1 >= finalCount && nowMs - sinceMs >= finalMs;
+  const refusals = { count: count + 1, sinceMs, isFinal };
+  // Its caller waits for the next try. The third is no mistake: alerts are for that.
+  return refusals.count < triesAtOnce
+    ? { ...failure, refusals, reason: 'federation_pending' }
+    : { ...failure, refusals };
 }

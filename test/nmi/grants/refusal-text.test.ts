@@ -272,7 +272,6 @@ describe('a failure of the upstream', () => {
       'policy_refused',
       'credential_missing',
       'federation_refused',
-      'federation_pending',
     ] as const) {
       const answer = render({ reason });
       assert.equal(answer.reason, reason);
@@ -307,6 +306,17 @@ describe('a failure of the upstream', () => {
     );
     const ofNode = render({ reason: 'identity_not_assigned' }, { over: { identity: undefined } });
     assert.deepEqual([ofNode.reason, ofNode.text], ['upstream_refused', 'it said so']);
+  });
+
+  it('of a federated credential is transient until it is final', () => {
+    const reasonAt = (isFinal: boolean) => {
+      const refusals = { count: 8, sinceMs: 0, isFinal };
+      return render({ reason: 'federation_refused', retryAfterS: 9, refusals });
+    };
+    const { reason, status, retryAfterS } = reasonAt(false);
+    assert.deepEqual([reason, status, retryAfterS], ['federation_pending', 503, 9]);
+    assert.equal(reasonAt(true).status, 400);
+    assert.equal(reasonAt(true).retryAfterS, undefined);
   });
 
   it('may be transient while the grant is new', () => {

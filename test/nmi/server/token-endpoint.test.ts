@@ -58,7 +58,13 @@ function openFixture(owners = createOwners('off')) {
     if (tenant === '' || tenant !== memory.brokenTenant) {
       return { ok: true, rendered: longLived, outcome: 'miss' };
     }
-    const failure = { reason: memory.reason, description: 'no answer', cooldownMs: 0 };
+    const refusals = { count: 3, sinceMs: 0, isFinal: false };
+    const failure = {
+      reason: memory.reason,
+      description: 'no answer',
+      cooldownMs: 0,
+      ...(memory.reason === 'federation_refused' ? { refusals } : {}),
+    };
     return { ok: false, failure, outcome: 'miss', cooldownLeftMs: 0 };
   };
   const fixture = openEndpointFixture(
@@ -453,7 +459,7 @@ describe('an object id that no known identity has', () => {
       ['upstream_down', 'upstream_down', 1],
       ['upstream_throttled', 'upstream_throttled', 1],
       ['upstream_refused', 'selector_not_bound', 2],
-      ['federation_pending', 'federation_pending', 2],
+      ['federation_refused', 'federation_pending', 2],
     ] as const) {
       const fixture = openWithTenants();
       fixture.grants.identities.upsert(createIdentity({ name: 'second', uid: 'second', clientId }));
