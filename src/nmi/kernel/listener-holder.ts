@@ -69,8 +69,11 @@ const noteMs = 2_000;
 const unusedMs = 10_000;
 const inheritMs = 30_000;
 const retryMs = 200;
-/** A holder that found nobody at the path may have replaced a socket that was put there just then. */
-const pathCheckMs = 3_000;
+/**
+ * A holder that found nobody at the path may have replaced a socket that was put there just then. So the path
+ * is looked at soon after that, and then ever more seldom: each look wakes an idle process.
+ */
+const pathCheckMs = { first: 3_000, longest: 15_000 };
 
 /** @throws StartError when agents cannot be served. */
 export async function openListenerHolder(options: ListenerHolderOptions): Promise<ListenerHolder> {
@@ -103,6 +106,7 @@ class Holder implements ListenerHolder {
   #pathProblem: string | undefined;
   #checking: Promise<void> | undefined;
   #disarmCheck: (() => void) | undefined;
+  #nextCheckMs = pathCheckMs.first;
   #disarm: (() => void) | undefined;
   /** A process that no holder is known of listens at the address. */
   #isTaken = false;
@@ -122,7 +126,7 @@ class Holder implements ListenerHolder {
       if (this.#listener === undefined) this.#isTaken = this.#findTaken();
     }
     this.#hasStarted = true;
-    if (this.#options.handoverPath !== '') this.#scheduleCheck(pathCheckMs);
+    if (this.#options.handoverPath !== '') this.#scheduleCheck();
   }
 
   hasPredecessor(): boolean {
@@ -274,16 +278,18 @@ class Holder implements ListenerHolder {
     }
   }
 
-  #scheduleCheck(delayMs: number): void {
+  #scheduleCheck(problem?: string): void {
     this.#disarmCheck?.();
     if (this.#isClosed) return;
+    const delayMs = problem === undefined ? this.#nextCheckMs : retryMs;
+    if (problem === undefined) this.#nextCheckMs = Math.min(2 * delayMs, pathCheckMs.longest);
     this.#disarmCheck = this.#options.clock.schedule(delayMs, () => void this.#checkPath());
   }
 
   /** Takes the path unless it is ours, or a later holder is connected. */
   #checkPath(): Promise<void> {
     this.#checking ??= this.#keepPath()
-      .then((problem) => this.#scheduleCheck(problem === undefined ? pathCheckMs : retryMs))
+      .then((problem) => this.#scheduleCheck(problem))
       .finally(() => (this.#checking = undefined));
     return this.#checking;
   }
@@ -368,6 +374,7 @@ class Holder implements ListenerHolder {
       const { ino } = await lstat(aside, { bigint: true });
       await rename(aside, path);
       this.#ownInode = ino;
+      this.#nextCheckMs = pathCheckMs.first;
       return undefined;
     });
     this.#reportPath(problem);

@@ -256,6 +256,22 @@ describe('the listening socket that is kept for an agent', { timeout: 180_000 },
     });
   });
 
+  it('has its path looked at ever more seldom, and soon after the path was taken', async () => {
+    await using node = await openNodeHere();
+    const clock = new HandClock();
+    await using _holder = await openHolderAt(node, { pod: 'a', clock });
+    const lookedAt = async (...delays: readonly number[]) => {
+      for (const delayMs of delays) {
+        await eventually(() => assert.deepEqual(clock.armed, [delayMs]));
+        clock.advance(delayMs);
+      }
+    };
+    await lookedAt(3_000, 6_000, 12_000, 15_000);
+    rmSync(node.handoverPath);
+    await lookedAt(15_000, 3_000, 6_000);
+    assert.ok(existsSync(node.handoverPath));
+  });
+
   it('stays reachable when the middle one of three holders is killed', async () => {
     await using node = await openNodeHere();
     const old = await startPod(node, 'old');
