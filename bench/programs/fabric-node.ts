@@ -41,6 +41,7 @@ const around = stack.use(
     kubePort: 6443,
     entraPort: 8443,
     nodeIp,
+    bookmarkEveryMs: 60_000,
   }),
 );
 const cgroups = plan.redirect === 'ebpf' ? stack.use(openLabCgroups()) : undefined;

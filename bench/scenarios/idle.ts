@@ -8,7 +8,8 @@ import type { Scenario } from './scenario.ts';
 
 /** Compilation in the background has ended, and spare memory was returned once. */
 const settleMs = 65_000;
-const idleMs = 30_000;
+/** With one bookmark of each watch. */
+const idleMs = 60_000;
 
 /** One process, or both containers of an agent. */
 interface Idler {

@@ -30,13 +30,17 @@ export interface ServicesOptions {
   readonly kubePort: number;
   readonly entraPort: number;
   readonly nodeIp: string;
+  /** Of the Kubernetes API; default: its own. */
+  readonly bookmarkEveryMs?: number;
 }
 
 export async function openServices(options: ServicesOptions): Promise<Services & AsyncDisposable> {
-  const { host, kubePort, entraPort, nodeIp } = options;
+  const { host, kubePort, entraPort, nodeIp, bookmarkEveryMs } = options;
   await using opening = new AsyncDisposableStack();
   const certifying = certify(host);
-  const kube = opening.use(await openFakeKube({ host, port: kubePort }));
+  const kube = opening.use(
+    await openFakeKube({ host, port: kubePort, ...(bookmarkEveryMs && { bookmarkEveryMs }) }),
+  );
   const imds = opening.use(
     await openFakeImds({
       ...options.imds,
