@@ -20,7 +20,7 @@ function observed<T extends Binding | Identity>(value: T): Observed<T> {
     resourceVersion: String(versions),
     version: String(versions),
     generation: 1,
-    parsed: { ok: true, value },
+    parsed: { ok: true, value, texts: 0 },
     conditions: parseConditions(undefined),
   };
 }

@@ -164,7 +164,7 @@ function versionOf({ object }: Line): string {
 function parseVersioned(raw: unknown): Parsed<Versioned> {
   const { metadata } = raw as RawObject;
   const { name, namespace = '', uid, resourceVersion } = metadata;
-  return { ok: true, value: { namespace, name, uid, version: resourceVersion } };
+  return { ok: true, value: { namespace, name, uid, version: resourceVersion }, texts: 0 };
 }
 
 /** The content after each line that changes it, in order; the first is the initial content. */

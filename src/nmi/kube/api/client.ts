@@ -5,7 +5,7 @@
  */
 import { pipeline, type Readable } from 'node:stream';
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { createGunzip } from 'node:zlib';
+import { createGunzip, gunzipSync } from 'node:zlib';
 import { Pool, type Dispatcher } from 'undici';
 import { systemClock, type Clock } from '../../../base/time/clock.ts';
 import { createConnector } from './connector.ts';
@@ -13,6 +13,7 @@ import { loadCredentials, type Access } from './credentials.ts';
 import { openDeadline, untilAborted, type Deadline } from '../../../base/time/deadline.ts';
 import { asRecord, stringAt } from '../../../base/json-value.ts';
 import { readBody } from '../../../base/read-body.ts';
+import { networkCode } from '../../../base/network-code.ts';
 import { parseRetryAfter } from '../../../base/retry-after.ts';
 import type { NodeImpersonation } from './node-impersonation.ts';
 import { KubeError, kubeErrorOfFailure, kubeErrorOfStatus } from './kube-error.ts';
@@ -83,7 +84,7 @@ const headersTimeoutMs = 30_000;
 const maxConnections = 16;
 const maxErrorBytes = 64 * 1024;
 const maxAnswerBytes = 4 * 1024 * 1024;
-/** Decompressed at a time. Each piece is a task of the thread pool: with 16 KiB a list takes longer. */
+/** Decompressed at a time. Of a watch, each piece is a task of the thread pool: with 16 KiB it takes longer. */
 const pieceBytes = 64 * 1024;
 
 /**
@@ -123,7 +124,7 @@ export async function openKubeClient(options: KubeClientOptions): Promise<KubeCl
       body: request.body ?? null,
       signal,
     });
-    const answer = { statusCode, headers, body: contentOf(headers, body) };
+    const answer = { statusCode, headers, body };
     if (statusCode >= 200 && statusCode < 300) return answer;
     throw await statusError(answer, clock);
   }
@@ -162,7 +163,7 @@ function createCalls(clock: Clock, send: Send): KubeCalls {
     using deadline = openDeadline(clock, timeoutMs, call.signal);
     try {
       const response = await send(request, deadline.signal);
-      const text = await readText(response.body, call.maxBytes ?? maxAnswerBytes);
+      const text = await readText(response, call.maxBytes ?? maxAnswerBytes);
       // The pool knows only then that the connection is free. Else the next call opens another, and
       // this one stays idle: if the network drops it silently, a later call waits for its timeout.
       await nextTurn();
@@ -177,16 +178,16 @@ function createCalls(clock: Clock, send: Send): KubeCalls {
     { signal, silenceMs, onOpen }: WatchOptions,
   ): AsyncGenerator<Generator<unknown, void>, void> {
     using deadline = openDeadline(clock, headersTimeoutMs, signal);
-    let response: Answer | undefined;
+    let content: Readable | undefined;
     try {
-      response = await send({ method: 'GET', path }, deadline.signal);
+      content = contentOf(await send({ method: 'GET', path }, deadline.signal));
       deadline.restart(silenceMs);
       onOpen?.();
-      yield* readWatchChunks(response.body, () => deadline.restart(silenceMs));
+      yield* readWatchChunks(content, () => deadline.restart(silenceMs));
     } catch (error) {
       throw translate(error, deadline, signal, `no byte within ${silenceMs} ms`);
     } finally {
-      response?.body.destroy();
+      content?.destroy();
     }
   }
 
@@ -284,18 +285,22 @@ function translate(
 }
 
 /**
- * Decompressed as it is read, so that all limits are those of the content. The server compresses a
- * watch in members, one for each time that it has nothing more to send; reading them is one stream.
+ * Decompressed as it is read, so that the limits are those of the content. The server compresses a watch in
+ * members, one for each time that it has nothing more to send; reading them is one stream.
  */
-function contentOf(headers: Answer['headers'], body: Readable): Readable {
-  if (headers['content-encoding'] !== 'gzip') return body;
+function contentOf({ headers, body }: Answer): Readable {
+  if (!isCompressed(headers)) return body;
   // The reader gets the errors of both, and ends both.
   return pipeline(body, createGunzip({ chunkSize: pieceBytes }), () => undefined);
 }
 
+function isCompressed(headers: Answer['headers']): boolean {
+  return headers['content-encoding'] === 'gzip';
+}
+
 async function statusError(response: Answer, clock: Clock): Promise<KubeError> {
   const status = response.statusCode;
-  const message = stringAt(asRecord(await readErrorBody(response.body)), 'message');
+  const message = stringAt(asRecord(await readErrorBody(response)), 'message');
   const retryAfterS = parseRetryAfter(response.headers['retry-after'], clock.wallMs());
   return kubeErrorOfStatus(
     status,
@@ -304,14 +309,23 @@ async function statusError(response: Answer, clock: Clock): Promise<KubeError> {
   );
 }
 
-/** Rejects with `KubeError` TOO_LARGE; the connection is closed then. */
-async function readText(body: AsyncIterable<Uint8Array>, maxBytes: number): Promise<string> {
-  const message = `the answer is longer than ${maxBytes} bytes`;
-  return String(await readBody(body, maxBytes, () => new KubeError('TOO_LARGE', message)));
+/**
+ * Decompressed at once: a page of a list takes a millisecond, and as a stream twice the processor time. Rejects
+ * with `KubeError` TOO_LARGE.
+ */
+async function readText({ headers, body }: Answer, maxBytes: number): Promise<string> {
+  const tooLarge = () => new KubeError('TOO_LARGE', `the answer is longer than ${maxBytes} bytes`);
+  const bytes = await readBody(body, maxBytes, tooLarge);
+  if (!isCompressed(headers)) return String(bytes);
+  try {
+    return String(gunzipSync(bytes, { chunkSize: pieceBytes, maxOutputLength: maxBytes }));
+  } catch (error) {
+    throw networkCode(error) === 'ERR_BUFFER_TOO_LARGE' ? tooLarge() : error;
+  }
 }
 
-async function readErrorBody(body: Readable): Promise<unknown> {
-  const text = await readText(body, maxErrorBytes).catch((error: unknown) => {
+async function readErrorBody(response: Answer): Promise<unknown> {
+  const text = await readText(response, maxErrorBytes).catch((error: unknown) => {
     if (error instanceof KubeError && error.code === 'TOO_LARGE') return '';
     throw error;
   });

@@ -84,7 +84,7 @@ export function createDecoder<T extends ObjectRef>(options: DecoderOptions<T>): 
       changed(object) {
         const parsed = parse(object);
         if (!parsed.ok) return reject(parsed.ref, parsed.reason);
-        if (!used().add(parsed.value)) return reject(parsed.value, noRoom);
+        if (!used().add(parsed.value, parsed.texts)) return reject(parsed.value, noRoom);
         target.upsert(parsed.value);
         skipped.delete(parsed.value.uid);
       },

@@ -26,7 +26,8 @@ import { asRecord, stringAt, type JsonRecord } from '../../../base/json-value.ts
 import { textBytes } from './namespace-usage.ts';
 
 export type Parsed<T> =
-  | { readonly ok: true; readonly value: T }
+  /** `texts`: bytes of all its texts. */
+  | { readonly ok: true; readonly value: T; readonly texts: number }
   /** `ref` if at least the name is known, so that an older version can be dropped. */
   | { readonly ok: false; readonly reason: string; readonly ref: ObjectRef | undefined };
 
@@ -180,7 +181,8 @@ function parserOf<T>(
     const resourceVersion = stringAt(metadata, 'resourceVersion');
     try {
       const value = parse({ ...ref, resourceVersion }, metadata, object);
-      if (textBytes(value) <= maxBytes) return { ok: true, value };
+      const texts = textBytes(value);
+      if (texts <= maxBytes) return { ok: true, value, texts };
       return unusable(`more than ${maxBytes} bytes of it would have to be kept`, ref);
     } catch (error) {
       if (error instanceof UnusableError) return unusable(error.message, ref);
