@@ -35,19 +35,35 @@ const uncompressed = '--feature-gates=APIResponseCompression=false,WatchListComp
 /** Changes of each kind whose bytes are counted. */
 const changes = 20;
 const markMs = 300_000;
+let marks = 0;
 
 interface Plan {
   readonly name: string;
-  readonly isReal: boolean;
-  readonly isGo?: true;
-  readonly flags?: readonly string[];
+  readonly isGo?: boolean;
+  /** Without a watch of the pods. */
+  readonly hasKubelet?: boolean;
+  /** Whether the bytes of a day are measured, too. */
+  readonly hasDays?: boolean;
 }
 
-const plans: readonly Plan[] = [
-  { name: 'fake server', isReal: false },
-  { name: 'agent', isReal: true },
-  { name: 'agent, uncompressed', isReal: true, flags: [uncompressed] },
-  { name: 'client-go', isReal: true, isGo: true },
+interface Server {
+  readonly isReal: boolean;
+  readonly flags?: readonly string[];
+  /** One after the other. */
+  readonly plans: readonly Plan[];
+}
+
+const servers: readonly Server[] = [
+  { isReal: false, plans: [{ name: 'fake server' }] },
+  {
+    isReal: true,
+    plans: [
+      { name: 'agent', hasDays: true },
+      { name: 'agent, pods from the kubelet', hasKubelet: true, hasDays: true },
+      { name: 'client-go', isGo: true, hasDays: true },
+    ],
+  },
+  { isReal: true, flags: [uncompressed], plans: [{ name: 'agent, uncompressed' }] },
 ];
 
 export const fleet: Scenario = {
@@ -58,29 +74,39 @@ export const fleet: Scenario = {
   run: async (context) => {
     const figures: Figure[] = [];
     const notes: string[] = [];
-    for (const plan of plans) {
+    const { isQuick } = context.options;
+    for (const { isReal, flags = [], plans } of servers) {
       await using stack = new AsyncDisposableStack();
-      const found = await measure(plan, context, stack);
-      if (typeof found === 'string') notes.push(`Left out, ${plan.name}: ${found}.`);
-      else figures.push(...found);
+      const size = sizeOf(isReal, isQuick);
+      const server = isReal
+        ? await openRealServer(size, flags, stack)
+        : await openFakeServer(size, stack);
+      for (const plan of plans) {
+        const found = await measure(plan, { server, size }, context);
+        if (typeof found === 'string') notes.push(`Left out, ${plan.name}: ${found}.`);
+        else figures.push(...found);
+      }
     }
     return { figures, notes: [...notes, method(context)] };
   },
 };
 
-function sizeOf({ isReal }: Plan, isQuick: boolean): FleetSize {
+function sizeOf(isReal: boolean, isQuick: boolean): FleetSize {
   const objects = { identities: 200, bindings: 400 };
   if (isQuick) return { nodes: isReal ? 20 : 50, podsPerNode: 10, ...objects };
   return { nodes: isReal ? 200 : 1_000, podsPerNode: isReal ? 30 : 10, ...objects };
 }
 
-function idleMsOf(isQuick: boolean): number {
-  return isQuick ? 15_000 : 130_000;
+/**
+ * A server sends a bookmark a minute after the last one, so this time has one of each watch if it begins in the
+ * middle between two.
+ */
+function idleOf(isQuick: boolean) {
+  return isQuick ? { settleMs: 0, idleMs: 15_000 } : { settleMs: 25_000, idleMs: 61_000 };
 }
 
 function method({ options: { isQuick } }: Context): string {
-  const real = sizeOf({ name: '', isReal: true }, isQuick);
-  const fake = sizeOf({ name: '', isReal: false }, isQuick);
+  const [real, fake] = [sizeOf(true, isQuick), sizeOf(false, isQuick)];
   const churn = levels.map(
     ({ name, pods, objects }) =>
       `${name}: ${pods} pods a node and ${objects} objects a cluster a day`,
@@ -89,9 +115,11 @@ function method({ options: { isQuick } }: Context): string {
     `The watches of ${real.nodes} nodes in one process on a real kube-apiserver of the newest version, with ` +
     `${real.podsPerNode} pods on each, ${real.identities} identities and ${real.bindings} bindings; ` +
     `${fake.nodes} nodes on the fake one. A proxy counts bytes of both directions, TLS included. Bytes a day ` +
-    `are those of ${idleMsOf(isQuick) / 1000} s without a change, of reopening watches, and of the ` +
+    `are those of ${idleOf(isQuick).idleMs / 1000} s without a change, of reopening watches, and of the ` +
     `measured prices at a level of churn: ${churn.join('; ')}. Each changed object gets a status, which is ` +
-    'one more event. client-go: informers with its defaults, pods as protobuf, in Go.'
+    'one more event. etcd reports its progress every 5 s, as kubeadm sets it up: without that, a watch of a ' +
+    'kind that does not change gets no bookmarks, and each agent looks after some 90 s whether it is alive. ' +
+    'client-go: informers with its defaults, pods as protobuf, in Go.'
   );
 }
 
@@ -105,17 +133,13 @@ interface Measured {
 }
 
 async function measure(
-  plan: Plan,
+  { name, isGo = false, hasKubelet = false, hasDays = false }: Plan,
+  { server, size }: Pick<Measured, 'server' | 'size'>,
   { options: { isQuick }, say }: Context,
-  stack: AsyncDisposableStack,
 ): Promise<readonly Figure[] | string> {
-  const { name, isReal, isGo = false, flags = [] } = plan;
-  const size = sizeOf(plan, isQuick);
+  await using stack = new AsyncDisposableStack();
   const program = isGo ? buildGo('client-go') : undefined;
   if (isGo && program === undefined) return 'Go or its modules are not installed';
-  const server = isReal
-    ? await openRealServer(size, flags, stack)
-    : await openFakeServer(size, stack);
   say(`${name}: ${size.nodes} nodes`);
   const figures: Figure[] = [];
   const record: Record = (what, unit, value) => {
@@ -123,10 +147,13 @@ async function measure(
     figures.push({ name: `${name}: ${what}`, unit, values: [value] });
     say(`${what}: ${value.toPrecision(4)} ${unit}`);
   };
-  const agents = await openFleet(server, program, size.nodes, stack);
+  const more = hasKubelet ? ['kubelet'] : [];
+  const agents = await openFleet(server, program, [`${size.nodes}`, ...more], stack);
   const measured = { server, agents, size, record };
   recordStart(measured);
-  await recordDays(measured, idleMsOf(isQuick), isGo ? 450 : 360);
+  const reopens = (hasKubelet ? 4 : 5) * (86_400 / (isGo ? 450 : 360));
+  if (hasDays) await recordDays(measured, idleOf(isQuick), { hasKubelet, reopens });
+  record('events of all nodes in a burst', '/s', size.nodes * (await measureBurst(agents, size)));
   await recordRestart(measured);
   return figures;
 }
@@ -142,36 +169,43 @@ function recordStart({ agents, size: { nodes }, record }: Measured): void {
 
 async function recordDays(
   { server, agents, size, record }: Measured,
-  idleMs: number,
-  reopenEveryS: number,
+  { settleMs, idleMs }: ReturnType<typeof idleOf>,
+  { hasKubelet, reopens }: { readonly hasKubelet: boolean; readonly reopens: number },
 ): Promise<void> {
   const { nodes } = size;
+  const { proxy, pid } = agents;
   // Watches that continue are not compressed.
-  const resumed = await resume(agents);
-  record('bytes of a node after a cut of its connections', 'kB', resumed / nodes / 1_000);
-  const prices = await measurePrices(server, agents, size);
-  record('life of a pod, for its node', 'kB', prices.podBytes / 1_000);
+  record(
+    'bytes of a node after a cut of its connections',
+    'kB',
+    (await resume(agents)) / nodes / 1_000,
+  );
+
+  await delay(settleMs);
+  const before = proxy.traffic;
+  const cpuBefore = cpuMsOf([pid]) ?? NaN;
+  await delay(idleMs);
+  const cpuMs = (cpuMsOf([pid]) ?? NaN) - cpuBefore;
+  const perDay = 86_400_000 / idleMs / nodes;
+  const idleBytes = (proxy.traffic.bytes - before.bytes) * perDay;
+  record('bytes of a node without a change', 'MB/day', idleBytes / 1e6);
+  const openings = (proxy.traffic.openings - before.openings) * perDay;
+  record('connections opened by a node without a change', '/day', openings);
+  record('processor of a node without a change', 'ms/s', (cpuMs / nodes / idleMs) * 1_000);
+
+  const found = await measurePrices(server, agents, size);
+  const prices = hasKubelet ? { ...found, podBytes: 0 } : found;
+  if (!hasKubelet) record('life of a pod, for its node', 'kB', prices.podBytes / 1_000);
   record('change of a binding, for each node', 'kB', prices.changeBytes / 1_000);
   record('status of a binding, for each node', 'kB', prices.statusBytes / 1_000);
   record('reopening of a watch', 'kB', prices.reopenBytes / 1_000);
-  record('events of all nodes in a burst', '/s', nodes * (await measureBurst(agents, size)));
-
-  const before = agents.proxy.traffic.bytes;
-  const cpuBefore = cpuMsOf([agents.pid]) ?? NaN;
-  await delay(idleMs);
-  const cpuMs = (cpuMsOf([agents.pid]) ?? NaN) - cpuBefore;
-  const idleBytes = ((agents.proxy.traffic.bytes - before) / nodes) * (86_400_000 / idleMs);
-  record('bytes of a node without a change', 'MB/day', idleBytes / 1e6);
-  record('processor of a node without a change', 'ms/s', (cpuMs / nodes / idleMs) * 1_000);
-
-  const day = { idleBytes, reopens: 5 * (86_400 / reopenEveryS), ...prices };
+  const day = { idleBytes, reopens, ...prices };
   for (const level of levels) {
-    const own = bytesPerDay(level, day, 'no pods');
-    const events = (5_000 * (6 * level.pods + 2 * level.objects)) / 86_400;
+    const events = (5_000 * (6 * (hasKubelet ? 0 : level.pods) + 2 * level.objects)) / 86_400;
     record(`bytes of a node, ${level.name}`, 'MB/day', bytesPerDay(level, day) / 1e6);
-    record(`bytes of a node, ${level.name}, pods from the kubelet`, 'MB/day', own / 1e6);
-    record(`bytes with a relay for 200 nodes, ${level.name}`, '×', 1 / relayGain(level, day));
     record(`events for 5,000 nodes, ${level.name}`, '/s', events);
+    if (hasKubelet) continue;
+    record(`bytes with a relay for 200 nodes, ${level.name}`, '×', 1 / relayGain(level, day));
   }
 }
 
@@ -202,7 +236,7 @@ interface Fleet {
 async function openFleet(
   server: FleetServer,
   program: string | undefined,
-  nodes: number,
+  words: readonly string[],
   stack: AsyncDisposableStack,
 ): Promise<Fleet> {
   const proxy = stack.use(new CountingProxy(server.access.url));
@@ -214,7 +248,7 @@ async function openFleet(
     program === undefined ? ([process.execPath, ours] as const) : ([program] as const);
   const cpuBefore = server.cpuMs();
   const startedMs = performance.now();
-  const child = start(onCore('server', [...command, file, `${nodes}`]), {
+  const child = start(onCore('server', [...command, file, ...words]), {
     // client-go logs every cut.
     stdio: ['ignore', 'pipe', program === undefined ? 'inherit' : 'ignore'],
   });
@@ -234,7 +268,6 @@ async function openFleet(
   await line('ready');
   const startMs = performance.now() - startedMs;
   const cpuAfter = server.cpuMs();
-  let marks = 0;
   return {
     api,
     proxy,
@@ -343,7 +376,7 @@ async function resume({ proxy, mark }: Fleet): Promise<number> {
 async function restart(server: FleetServer, { api, proxy, mark }: Fleet) {
   await proxy.stop();
   // Every version is older than this one.
-  await api.call('POST', bindingsPath, fleetBinding('before'));
+  await api.call('POST', bindingsPath, fleetBinding(`before-${(marks += 1)}`));
   await server.forget();
   const before = proxy.traffic;
   const cpuBefore = server.cpuMs();

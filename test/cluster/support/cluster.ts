@@ -95,10 +95,11 @@ export interface Cluster extends AsyncDisposable {
 export async function startCluster(
   binaries: ClusterBinaries,
   apiserverFlags: readonly string[] = [],
+  etcdFlags: readonly string[] = [],
 ): Promise<Cluster> {
   await using opening = new AsyncDisposableStack();
   const { path: folder } = opening.use(await openClusterFolder());
-  const plane = opening.use(await openControlPlane(binaries, folder, apiserverFlags));
+  const plane = opening.use(await openControlPlane(binaries, folder, apiserverFlags, etcdFlags));
   const { admin, adminAccess } = plane;
   const { url, caPem } = adminAccess;
   const anonymous = opening.use(openApi({ url, caPem }));

@@ -37,6 +37,7 @@ export async function openControlPlane(
   binaries: ClusterBinaries,
   folder: string,
   moreApiserverFlags: readonly string[] = [],
+  moreEtcdFlags: readonly string[] = [],
 ): Promise<ControlPlane> {
   await using opening = new AsyncDisposableStack();
   const host = loopbackAddress();
@@ -69,7 +70,7 @@ export async function openControlPlane(
   const etcd = opening.use(openApi({ url: 'http://etcd', socketPath: join(folder, etcdSocket) }));
 
   const startEtcd = (): Promise<ChildServer> =>
-    startChildServer('etcd', binaries.etcd, etcdFlags, folder);
+    startChildServer('etcd', binaries.etcd, [...etcdFlags, ...moreEtcdFlags], folder);
   let store = await startEtcd();
   opening.defer(() => store.kill());
 

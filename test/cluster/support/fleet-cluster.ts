@@ -27,11 +27,13 @@ const size = JSON.parse(sizeText) as FleetSize;
 const { programs, missing } = provideCluster();
 if (programs === undefined) throw new Error(missing);
 const stopped = new Promise((resolve) => process.once('SIGTERM', resolve));
-// Copies are made of objects that are stored as JSON.
-await using cluster = await startCluster(programs, [
-  '--storage-media-type=application/json',
-  ...flags,
-]);
+await using cluster = await startCluster(
+  programs,
+  // Copies are made of objects that are stored as JSON.
+  ['--storage-media-type=application/json', ...flags],
+  // As kubeadm and others set it up. Else a kind that does not change has no bookmarks.
+  ['--watch-progress-notify-interval=5s'],
+);
 const { admin, adminAccess: access } = cluster;
 await cluster.applyOverHttp(
   await readFile(join(import.meta.dirname, '../../../deploy/crds.yaml'), 'utf8'),
