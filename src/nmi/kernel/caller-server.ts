@@ -81,7 +81,7 @@ function serve(socket: Socket, options: CallerServerOptions): void {
       }
       writeAnswer(answerTo(request, nodePods, options), answers, index * answerBytes);
     }
-    if (count > 0) socket.write(answers);
+    socket.write(answers);
     if (socket.writableLength > maxUnreadBytes) socket.destroy();
   });
 }

@@ -158,7 +158,7 @@ export class Reconciler implements AsyncDisposable {
     const outcome = this.#outcome(before);
     if (outcome === 'installed') this.#settledAtMs = nowMs + settlingMs.installed;
     else if (outcome === 'repaired' || this.#settledAtMs === undefined) {
-      this.#settledAtMs = Math.max(this.#settledAtMs ?? 0, nowMs + settlingMs.repaired);
+      this.#settledAtMs = Math.max(this.#settledAtMs ?? nowMs, nowMs + settlingMs.repaired);
     }
     this.#failures = 0;
     this.#lastProblem = '';

@@ -181,6 +181,61 @@ describe('a client that looks callers up in another process', () => {
     assert.deepEqual(await second, { kind: 'attested', cgroupId: 2n, isDirect: false });
   });
 
+  it('stays connected when nothing is asked for long', async (t) => {
+    const { side, clock, client } = await open(t);
+    clock.advance(5_000);
+    const found = client.lookUp('10.0.0.1', 1);
+    await side.until(2);
+    answer(side.asked[0]!.socket, attested(1n));
+    assert.equal((await found).kind, 'attested');
+  });
+
+  it('connects once when it is asked for a report before it would by itself', async (t) => {
+    const { path, side, clock, client, untilLost } = await open(t);
+    await side.close();
+    await untilLost();
+    const next = await openSide(path);
+    t.after(() => next.close());
+    void client.report();
+    await next.until(1);
+    assert.deepEqual(clock.armed, [1_000], 'the answer is due, and no connection is');
+  });
+
+  it('answers what is pending when it is closed, and leaves no timer', async (t) => {
+    const { side, clock, client } = await open(t);
+    const found = client.lookUp('10.0.0.1', 1);
+    await side.until(2);
+    client.close();
+    assert.equal((await found).kind, 'unavailable');
+    assert.deepEqual(clock.armed, []);
+  });
+
+  it('sends a set of pods to let through as a whole, or nothing', async (t) => {
+    const { side, client, clock, untilLost } = await open(t);
+    const sent = () =>
+      side.asked.slice(1).map(({ request }) => {
+        assert.ok(request.kind === 'let-through');
+        return [request.cgroupId, request.hasMore];
+      });
+    client.letThrough(Array.from({ length: 4_097 }, () => 9n));
+    client.letThrough([]);
+    client.letThrough([5n, 6n, 7n]);
+    await side.until(5);
+    assert.deepEqual(sent(), [
+      [0n, false],
+      [5n, true],
+      [6n, true],
+      [7n, false],
+    ]);
+    client.letThrough(Array.from({ length: 4_092 }, () => 9n));
+    await side.until(4_097);
+    client.letThrough([8n]);
+    clock.advance(1_000);
+    await untilLost();
+    client.letThrough([8n]);
+    assert.equal(side.asked.length, 4_097, 'no room, and no connection');
+  });
+
   it('connects again by itself, a tenth of a second after each loss', async (t) => {
     const { path, side, clock, reports, client, untilLost } = await open(t);
     await side.close();

@@ -174,6 +174,29 @@ describe('the socket for caller look-ups', () => {
     assert.equal(told.length, 2);
   });
 
+  it('waits for a client that reads late', async (t) => {
+    const path = join(folder, 'late.sock');
+    await open(t, path);
+    const socket = dial(path).pause();
+    const many = encode(...Array.from({ length: 12_000 }, () => ({ kind: 'status' as const })));
+    await new Promise((resolve) => socket.write(many, resolve));
+    for (let turn = 0; turn < 50; turn++) await new Promise(setImmediate);
+    const answers = answersFrom(socket, 12_000);
+    socket.resume();
+    assert.equal((await answers).length, 12_000);
+    socket.destroy();
+  });
+
+  it('ends with its clients', async (t) => {
+    const path = join(folder, 'end.sock');
+    const server = await open(t, path);
+    const socket = dial(path);
+    await once(socket, 'connect');
+    const closed = closeOf(socket);
+    await server[Symbol.asyncDispose]();
+    await closed;
+  });
+
   it('closes a client that does not read its answers', async (t) => {
     const path = join(folder, 'unread.sock');
     await open(t, path);

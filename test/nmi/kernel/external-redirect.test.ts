@@ -31,7 +31,7 @@ before(async () => {
 });
 after(() => rm(folder, { recursive: true, force: true }));
 
-async function open(t: TestContext, first: Partial<RedirectReport> = {}) {
+async function open(t: TestContext, first: Partial<RedirectReport> = {}, wanted = target) {
   const path = join(folder, `${(made += 1)}.sock`);
   const side = {
     report: { mode: 'ebpf', isActive: true, layout: mapLayout, target, ...first } as RedirectReport,
@@ -51,7 +51,7 @@ async function open(t: TestContext, first: Partial<RedirectReport> = {}) {
     });
   let server = await listen();
   const clock = new HandClock();
-  const redirect = openExternalRedirect({ path, target, clock });
+  const redirect = openExternalRedirect({ path, target: wanted, clock });
   t.after(async () => {
     redirect.close?.();
     await server[Symbol.asyncDispose]();
@@ -173,7 +173,9 @@ describe('a redirect in another process', () => {
     const stop = new AbortController();
     let isPrepared = false;
     const preparing = redirect.prepare(stop.signal).then(() => (isPrepared = true));
-    assert.match((await redirect.verify()).problems.join(), /has not brought the redirect up/);
+    const status = await redirect.verify();
+    assert.equal(status.state, 'absent');
+    assert.match(status.problems.join(), /has not brought the redirect up/);
     assert.equal(redirect.mode, 'pinned');
     assert.equal(isPrepared, false);
     const [asked, beganMs] = [side.reports, performance.now()];
@@ -185,6 +187,19 @@ describe('a redirect in another process', () => {
     side.report = { ...side.report, isActive: true };
     await redirect.prepare();
     assert.equal(redirect.mode, 'ebpf');
+  });
+
+  it('is not prepared while the node does not have the address of the agent', async (t) => {
+    const elsewhere = { ...target, listenIp: '192.0.2.1' };
+    const { side, redirect } = await open(t, { target: elsewhere }, elsewhere);
+    const stop = new AbortController();
+    let isPrepared = false;
+    const preparing = redirect.prepare(stop.signal).then(() => (isPrepared = true));
+    while (side.reports < 2) await delay(20);
+    assert.equal(isPrepared, false);
+    assert.equal((await redirect.verify()).state, 'active');
+    stop.abort();
+    await preparing;
   });
 
   it('continues to look callers up while that process repairs the redirect', async (t) => {

@@ -24,6 +24,7 @@ function open(initial: RedirectStatus, more: Partial<ReconcilerOptions> = {}) {
   const testBed = {
     now: initial,
     installError: undefined as RedirectError | undefined,
+    verifyError: undefined as Error | undefined,
     installs: 0,
     /** Installations that another process reverts before they are verified. */
     undone: 0,
@@ -31,7 +32,10 @@ function open(initial: RedirectStatus, more: Partial<ReconcilerOptions> = {}) {
   const redirect: Redirect = {
     mode: 'iptables',
     prepare: () => Promise.resolve(),
-    verify: () => Promise.resolve(testBed.now),
+    verify: () =>
+      testBed.verifyError === undefined
+        ? Promise.resolve(testBed.now)
+        : Promise.reject(testBed.verifyError),
     install: () => {
       testBed.installs++;
       if (testBed.installError !== undefined) return Promise.reject(testBed.installError);
@@ -253,7 +257,45 @@ describe('the reconciler of the redirect', () => {
     testBed.now = broken;
     await pass(10_000);
     assert.deepEqual([keeper.problem(), testBed.installs], ['jump is gone', 1]);
-    assert.deepEqual(lines, ['error redirect not in place, retrying']);
+    testBed.now = active;
+    await pass(10_000);
+    keeper.resume();
+    await pass(10_000);
+    assert.deepEqual(lines, ['error redirect not in place, retrying'], 'it installed nothing');
+    await keeper[Symbol.asyncDispose]();
+  });
+
+  it('reports a success after a single failure, though it was active before', async () => {
+    const { keeper, testBed, pass, lines } = open(active);
+    await keeper.start();
+    testBed.verifyError = new Error('a bug of ours');
+    await pass(10_000);
+    assert.equal(keeper.problem(), 'a bug of ours');
+    testBed.verifyError = undefined;
+    await pass(250);
+    assert.equal(keeper.problem(), undefined);
+    assert.deepEqual(lines, [
+      'info redirect installed',
+      'error redirect not in place, retrying',
+      'info redirect installed',
+    ]);
+    await keeper[Symbol.asyncDispose]();
+  });
+
+  it('has no problem when no redirect is configured, and reports the end of the last one', async () => {
+    const off: RedirectStatus = { state: 'off', detail: 'no redirect', problems: [] };
+    const { keeper, testBed, pass, lines } = open(off);
+    await keeper.start();
+    assert.deepEqual([keeper.problem(), lines], [undefined, []]);
+    testBed.verifyError = new RedirectError('BUSY', 'list', 'the lock is held');
+    await pass(10_000);
+    testBed.verifyError = undefined;
+    await pass(250);
+    assert.deepEqual(lines, [
+      'error redirect not in place, retrying',
+      'info no redirect is left behind',
+    ]);
+    assert.equal(testBed.installs, 0);
     await keeper[Symbol.asyncDispose]();
   });
 

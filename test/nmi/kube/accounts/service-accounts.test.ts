@@ -5,6 +5,7 @@ import fc from 'fast-check';
 import type { ObjectName } from '../../../../src/cache/index/object-name.ts';
 import { openFakeKube } from '../../../../lab/fakes/kube/fake-kube.ts';
 import { KubeError } from '../../../../src/nmi/kube/api/kube-error.ts';
+import { malformed } from '../../../../src/nmi/kube/api/call-outcome.ts';
 import type { JsonReader } from '../../../../src/nmi/kube/api/client.ts';
 import {
   createServiceAccounts,
@@ -164,6 +165,14 @@ describe('the annotations of a service account', () => {
       const clock = new HandClock();
       const accounts = createServiceAccounts({ client, clock, staleLimitMs });
       assert.deepEqual(await untilRead(accounts, demo), says(''));
+    }
+  });
+
+  it('are unavailable in an answer that is no account', async () => {
+    for (const body of [{}, null, { metadata: 'x' }]) {
+      const client: JsonReader = { getJson: () => Promise.resolve(body) };
+      const accounts = createServiceAccounts({ client, clock: new HandClock(), staleLimitMs });
+      assert.deepEqual(await untilRead(accounts, demo), malformed);
     }
   });
 

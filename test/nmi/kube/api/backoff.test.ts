@@ -18,6 +18,7 @@ describe('the back-off', () => {
     assert.equal(backoffMs(backoff, 1, 1, 3000), 3750);
     assert.equal(backoffMs(backoff, 400, 0, 500), 500);
     assert.equal(backoffMs(backoff, 5, 0, 10), 100);
+    assert.equal(backoffMs(backoff, 1, 0, 1), 100);
     assert.equal(backoffMs(backoff, 1, 0, 86_400_000), 300_000);
   });
 

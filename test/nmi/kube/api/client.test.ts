@@ -56,10 +56,10 @@ describe('a request of the Kubernetes client', () => {
     assert.equal(fake.connections, 1);
   });
 
-  it('names the type of the body that it sends, if it sends one', async () => {
-    const types: (string | undefined)[] = [];
+  it('names the type of a body that it sends, and wants what it reads compressed', async () => {
+    const types: unknown[] = [];
     const server = createServer((request, response) => {
-      types.push(request.headers['content-type']);
+      types.push([request.headers['content-type'], request.headers['accept-encoding']]);
       response.end('{}');
     }).listen(0, '127.0.0.1');
     await once(server, 'listening');
@@ -73,7 +73,11 @@ describe('a request of the Kubernetes client', () => {
       await client.patchJson('/x', []);
     }
     server.close();
-    assert.deepEqual(types, ['application/json', undefined, 'application/json-patch+json']);
+    assert.deepEqual(types, [
+      ['application/json', undefined],
+      [undefined, 'gzip'],
+      ['application/json-patch+json', undefined],
+    ]);
   });
 
   it('names the node as which it is made, and no group', async () => {
@@ -149,6 +153,25 @@ describe('a request of the Kubernetes client', () => {
         return true;
       });
     }
+  });
+
+  it('waits for one of 16 connections', async () => {
+    await using fake = await openFakeKube();
+    await using client = await clientOf(fake);
+    fake.faults.hang = true;
+    const stop = new AbortController();
+    const calls = Array.from({ length: 20 }, () =>
+      client.getJson('/api/v1/pods', { signal: stop.signal }),
+    );
+    await eventually('16 came in', () => fake.requests.length === 16);
+    stop.abort();
+    await Promise.allSettled(calls);
+    assert.equal(fake.requests.length, 16);
+  });
+
+  it('is made by no client without credentials', async () => {
+    const opening = openKubeClient({ environment: {}, serviceAccountDir: '/none', userAgent: 'x' });
+    await assert.rejects(opening, isKubeError('CONFIG'));
   });
 
   it('times out on a server that does not answer, and leaves no timer', async () => {
