@@ -18,6 +18,13 @@ const identity = createIdentity('orders', {
 });
 const testBedOf = (changes = {}) => boundTestBed({ [kinds.identities]: [identity], ...changes });
 
+describe('kubectl nmi migrate', () => {
+  it('needs a verb', async () => {
+    const { code, stderr } = await play(['migrate'], testBedOf());
+    assert.deepEqual([code, stderr.includes('No verb is given after migrate.')], [2, true]);
+  });
+});
+
 describe('kubectl nmi migrate export-addon', () => {
   it('has the author’s fields, and none of the server or the add-on', async () => {
     const object = {
