@@ -22,9 +22,9 @@ describe('the logger', () => {
       const beforeMs = Date.now();
       while (Date.now() === beforeMs);
       const startMs = Date.now();
-      log[level]({ level }, 'message');
+      log[level]({ of: level }, 'message');
       const { time, ...rest } = JSON.parse(lines.pop() ?? '{}') as Record<string, unknown>;
-      assert.deepEqual(rest, { level, msg: 'message' });
+      assert.deepEqual(rest, { level, of: level, msg: 'message' });
       const atMs = Date.parse(String(time));
       assert.ok(atMs >= startMs && atMs <= Date.now(), `written at ${String(time)}`);
     }

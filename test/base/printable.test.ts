@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { printable, renderTable } from '../../src/base/printable.ts';
+import { printable, renderJson, renderTable, sentence } from '../../src/base/printable.ts';
 
 describe('text from outside in an error', () => {
   it('is one line of harmless ASCII', () => {
@@ -11,6 +11,18 @@ describe('text from outside in an error', () => {
   it('is short', () => {
     assert.equal(printable('x'.repeat(300)), 'x'.repeat(300));
     assert.equal(printable('x'.repeat(301)), `${'x'.repeat(297)}...`);
+  });
+});
+
+describe('JSON for a terminal', () => {
+  it('is indented, and escapes all but ASCII', () => {
+    assert.equal(renderJson({ a: ['é\u009b'] }), '{\n  "a": [\n    "\\u00e9\\u009b"\n  ]\n}\n');
+  });
+});
+
+describe('a sentence', () => {
+  it('begins in upper case, and ends', () => {
+    assert.equal(sentence('it has an end'), 'It has an end.');
   });
 });
 

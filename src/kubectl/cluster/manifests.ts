@@ -61,7 +61,7 @@ function complete(object: RawObject, namespace: string): RawObject {
 
 function podOf(workload: RawObject, index: number): RawObject {
   const template = templateOf(workload);
-  const ip = `10.${(index >> 16) & 255}.${(index >> 8) & 255}.${index & 255}`;
+  const ip = `10.${index >> 16}.${(index >> 8) & 255}.${index & 255}`;
   return complete(
     {
       apiVersion: 'v1',

@@ -45,7 +45,9 @@ describe('lines with a number that others control', () => {
     assert.deepEqual(clock.armed, []);
     lines.length = 0;
     log('a');
-    assert.deepEqual(lines, ['a']);
+    log('a');
+    clock.advance(60_000);
+    assert.deepEqual(lines, ['a', '1 more a']);
   });
 
   it('are reported with 16 different details at most', () => {

@@ -4,6 +4,7 @@ import { defaultConfig } from '../../../src/kubectl/cluster/agents.ts';
 import { createClusterState } from '../../../src/kubectl/cluster/cluster-state.ts';
 import type { Config } from '../../../src/nmi/config/config.ts';
 import {
+  clientA,
   clientB,
   createIdentity,
   createObject,
@@ -68,6 +69,27 @@ describe('a snapshot as the agent sees it', () => {
       );
     assert.equal(of(true)?.kind, 'refused');
     assert.equal(of(false)?.kind, 'granted');
+    const own = { namespaces: ['shop'], clientIDs: [clientA] };
+    const granted = createClusterState(
+      createSnapshot({
+        pods: [createPod('web', { labels: { aadpodidbinding: 'orders' } })],
+        grants: [createObject('AzureIdentityGrant', 'shop', own, { namespace: '' })],
+      }),
+      { ...defaultConfig, identityOwners: 'enforce' },
+      nowWallMs,
+    );
+    assert.equal(outcomeOf(granted)?.kind, 'granted');
+  });
+
+  it('knows the redirect of an agent only if its option names it', () => {
+    const modeOf = (redirect: Config['redirect']) =>
+      viewOf({}, { redirect }).explainPod(createPod('web'))?.node.redirect.mode;
+    assert.deepEqual((['auto', 'pinned', 'iptables', 'ebpf'] as const).map(modeOf), [
+      'unknown',
+      'unknown',
+      'iptables',
+      'ebpf',
+    ]);
   });
 
   it('follows the options of the agent', () => {

@@ -91,6 +91,15 @@ describe('reading for one pod', () => {
     assert.match(unverified.stderr, /cannot verify the agents: .* in namespace kube-system/);
   });
 
+  it('verifies agents by the DaemonSets of their namespace if it may list no others', async () => {
+    const forbidden = { [kinds.daemonSets]: 'all-namespaces' } as const;
+    const { code, stderr } = await play(['explain', 'pod', 'web'], {
+      ...boundTestBed(),
+      forbidden,
+    });
+    assert.deepEqual([code, stderr], [0, '']);
+  });
+
   it('continues without a kind that the server lacks', async () => {
     const { verdict, unread } = await explain({ ...boundTestBed(), missing: [kinds.grants] });
     assert.equal(verdict, 'granted');

@@ -141,11 +141,15 @@ describe('a request of the Kubernetes client', () => {
     }
   });
 
-  it('fails with its status where the server says nothing more', async () => {
+  it('fails with its status where the server says nothing more, or too much', async () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);
-    for (const status of [302, 503]) {
-      fake.faults.failNext(1, status, { message: '' });
+    for (const [status, message] of [
+      [302, ''],
+      [503, ''],
+      [500, 'x'.repeat(64 * 1024)],
+    ] as const) {
+      fake.faults.failNext(1, status, { message });
       await assert.rejects(client.getJson('/api/v1/pods'), (error) => {
         assert.ok(isKubeError('SERVER', status)(error));
         assert.equal((error as KubeError).message, `the API server answered ${status}`);
@@ -300,6 +304,21 @@ describe('a watch of the Kubernetes client', () => {
       firstOf(client.watch('/api/v1/pods?watch=1', { silenceMs: 5000 })),
       isKubeError('NETWORK'),
     );
+  });
+});
+
+describe('the end of the Kubernetes client', () => {
+  it('is that of its connections', async () => {
+    await using fake = await openFakeKube();
+    const client = await clientOf(fake);
+    const opened = Promise.withResolvers<void>();
+    const path = '/api/v1/pods?watch=1';
+    const watching = firstOf(client.watch(path, { silenceMs: 5000, onOpen: opened.resolve }));
+    const ended = assert.rejects(watching, isKubeError('NETWORK'));
+    await opened.promise;
+    await client[Symbol.asyncDispose]();
+    await ended;
+    await eventually('no connection is left', () => fake.connections === 0);
   });
 });
 
