@@ -230,6 +230,12 @@ const refused: Readonly<Partial<Record<Kind, readonly Refusal[]>>> = {
       /spec\.federation: Unsupported value: "cluster": supported values: "", "pod", "node"/,
     ],
     [{ clientID: client, federation: 'pod' }, /spec\.federation: .*only type 3 is federated/],
+    ...['yesterday', '2026-11-30', '2026-11-30 06:00:00', '2026-13-30T06:00:00Z', ''].map(
+      (notBefore): readonly [object, RegExp] => [
+        { clientID: client, notBefore },
+        /spec\.notBefore: Invalid value/,
+      ],
+    ),
     [
       { clientID: client, allowedResources: [] },
       /spec\.allowedResources: Invalid value: 0: .*should have at least 1 items/,
@@ -277,6 +283,11 @@ const taken: readonly Given[] = [
     spec: { type: 3, clientID: client, tenantID: 'a.b-c.example', federation },
   })),
   { kind: 'AzureIdentity', name: 'new', spec: {} },
+  ...['2026-11-30T06:00:00Z', '2026-11-30T07:00:00.5+01:00', null].map((notBefore): Given => ({
+    kind: 'AzureIdentity',
+    name: 'new',
+    spec: { clientID: client, notBefore },
+  })),
   {
     kind: 'AzureIdentity',
     name: 'new',

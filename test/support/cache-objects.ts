@@ -38,6 +38,7 @@ export function createIdentity(fields: Partial<Identity> = {}): Identity {
     resourceId: '',
     entra: undefined,
     allowedResources: undefined,
+    notBeforeWallMs: undefined,
     createdAtWallMs: 0,
     ...fields,
   };

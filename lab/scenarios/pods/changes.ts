@@ -1,6 +1,10 @@
 /** The cluster changes under running pods: cached state must not outlive the objects behind it. */
 import assert from 'node:assert/strict';
+import { createEntraApplication } from '../../fakes/entra/applications.ts';
+import type { LabIdentity } from '../../fakes/token.ts';
 import type { LabPod } from '../../pods/pod.ts';
+import { addApplication, federatedTo } from '../../test-bed/entra-objects.ts';
+import { eventually } from '../../test-bed/eventually.ts';
 import {
   assertToken,
   assertUpstream,
@@ -10,7 +14,7 @@ import {
   type Refusal,
 } from '../../test-bed/reply-checks.ts';
 import type { Scenario } from '../../test-bed/scenario.ts';
-import { createPodManifest } from '../../fakes/kube/manifests.ts';
+import { createPodManifest, createServiceAccount } from '../../fakes/kube/manifests.ts';
 import { nodeName } from '../../test-bed/test-bed.ts';
 
 /** The agent lets a request wait for 2 s at most. */
@@ -46,6 +50,69 @@ const identityEdited: Scenario = {
     assert.equal(testBed.agent.pid, pid, 'the agent was restarted');
     assertUpstream(testBed, ['edit-old', 'edit-next', 'edit-last']);
     return 'client id and then resource id changed, both on the connection that was open before';
+  },
+};
+
+const identityRevoked: Scenario = {
+  name: 'identity-revoked',
+  title:
+    'Tokens of a revoked AzureIdentity are fetched anew, those of others stay; a bad time is refused.',
+  needs: 'any',
+  inTour: false,
+  objectAgeMs,
+  run: async (testBed) => {
+    const assigned = testBed.bind('revoked', 'both');
+    const account = { namespace: 'default', name: 'robot' };
+    testBed.kube.apply(createServiceAccount(account));
+    const federated = createEntraApplication('federated', federatedTo(account));
+    addApplication(testBed, federated, { type: 3 }, 'both');
+    const pod = await testBed.addPod({ name: 'app', binding: 'both', serviceAccount: 'robot' });
+    await testBed.untilAgentKnows();
+    const tokenOf = async ({ name, clientId }: LabIdentity): Promise<unknown> => {
+      const reply = await pod.ask({ query: `client_id=${clientId}`, connection: 'kept' });
+      assertToken(reply, name);
+      return reply.body['access_token'];
+    };
+    const revoke = (name: string, notBefore: string | null): void => {
+      testBed.kube.patch({ kind: 'AzureIdentity', name }, { spec: { notBefore } });
+    };
+    /** Upstream requests of an identity: IMDS returns the same token again, as the real one does. */
+    const fetchesOf = ({ name }: LabIdentity): number =>
+      testBed.upstreamTokens().filter((each) => each.startsWith(`${name} `)).length +
+      testBed.entra.requests().filter(({ identity }) => identity === name).length;
+    let slowestMs = 0;
+    for (const [revoked, other] of [
+      [assigned, federated],
+      [federated, assigned],
+    ] as const) {
+      const [before, kept] = [await tokenOf(revoked), await tokenOf(other)];
+      assert.equal(await tokenOf(revoked), before, 'from memory');
+      const [fetches, others] = [fetchesOf(revoked), fetchesOf(other)];
+      const startMs = performance.now();
+      revoke(revoked.name, new Date().toISOString());
+      await eventually(async () => {
+        await tokenOf(revoked);
+        assert.ok(fetchesOf(revoked) > fetches, 'a token from before');
+      });
+      slowestMs = Math.max(slowestMs, performance.now() - startMs);
+      const after = await tokenOf(revoked);
+      if (revoked === federated) assert.notEqual(after, before);
+      assert.equal(await tokenOf(revoked), after);
+      assert.equal(await tokenOf(other), kept, 'the other identity was not revoked');
+      assert.deepEqual([fetchesOf(revoked), fetchesOf(other)], [fetches + 1, others]);
+    }
+    assert.ok(slowestMs < 1_000, `the last old token ${Math.round(slowestMs)} ms after the write`);
+
+    const query = { query: `client_id=${assigned.clientId}` };
+    revoke('revoked', new Date(Date.now() + 3_600_000).toISOString());
+    const says = /AzureIdentity default\/revoked of pod default\/app has a spec\.notBefore in the future/;
+    await untilRefused(pod, { status: 400, says }, query);
+    revoke('revoked', 'yesterday');
+    await untilRefused(pod, { status: 400, says: /^Identity not found: / }, query);
+    revoke('revoked', null);
+    await untilToken(pod, 'revoked', query);
+    assertUpstream(testBed, ['revoked', 'revoked', 'revoked']);
+    return `the last old token ${Math.round(slowestMs)} ms after the write; a time in the future and no date refused`;
   },
 };
 
@@ -257,6 +324,7 @@ const sharedAddress: Scenario = {
 
 export const changeScenarios: readonly Scenario[] = [
   identityEdited,
+  identityRevoked,
   bindingDeleted,
   identityDeleted,
   fiveDeleted,

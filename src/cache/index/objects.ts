@@ -54,6 +54,8 @@ export interface Identity extends StoredObject {
   readonly entra: EntraSettings | undefined;
   /** `spec.allowedResources`, each by `normaliseResource`; undefined allows any. Never empty. */
   readonly allowedResources: readonly string[] | undefined;
+  /** `spec.notBefore`: tokens from before this time are not used; undefined for all. */
+  readonly notBeforeWallMs: number | undefined;
   readonly createdAtWallMs: number;
 }
 

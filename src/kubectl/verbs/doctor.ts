@@ -126,7 +126,12 @@ async function checkServer({ kubectl }: VerbContext): Promise<Examined> {
 
 /** Fields that this version added to each kind; old definitions lack them. */
 const newFields: Readonly<Record<string, readonly string[]>> = {
-  azureidentities: ['spec.allowedResources', 'spec.federation', 'status.conditions'],
+  azureidentities: [
+    'spec.allowedResources',
+    'spec.federation',
+    'spec.notBefore',
+    'status.conditions',
+  ],
   azureidentitybindings: ['spec.serviceAccount', 'status.conditions'],
   azurepodidentityexceptions: [],
   azureidentitygrants: [],

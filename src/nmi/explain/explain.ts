@@ -302,8 +302,11 @@ function viewUpstream(
   auxiliary: readonly EntraIdentity[],
 ): UpstreamView {
   const source = sourceNameOf(upstream);
+  const sinceWallMs = upstream.kind === 'unnamed' ? undefined : upstream.notBeforeWallMs;
+  const notBefore = sinceWallMs === undefined ? '' : new Date(sinceWallMs).toISOString();
   if (upstream.kind !== 'entra') {
-    return { source, authority: '', tenantId: '', auxiliaryTenantIds: [], credential: '' };
+    const none = { authority: '', tenantId: '', auxiliaryTenantIds: [], credential: '' };
+    return { source, ...none, notBefore };
   }
   const { authority, tenantId } = upstream;
   const object = objectOf(upstream.credential);
@@ -313,6 +316,7 @@ function viewUpstream(
     tenantId,
     auxiliaryTenantIds: auxiliary.map((each) => each.tenantId),
     credential: object === undefined ? '' : fullName(object),
+    notBefore,
   };
 }
 

@@ -111,7 +111,7 @@ function renderIdentity(identity: IdentityView): readonly string[] {
 }
 
 function renderUpstream(upstream: UpstreamView): string {
-  const { source, credential, tenantId, auxiliaryTenantIds, authority } = upstream;
+  const { source, credential, tenantId, auxiliaryTenantIds, authority, notBefore } = upstream;
   const { objectKind = 'Secret' } = credentialKinds.find(({ kind }) => kind === source) ?? {};
   return [
     `from ${source}`,
@@ -119,6 +119,7 @@ function renderUpstream(upstream: UpstreamView): string {
     ...named('tenant', tenantId),
     ...(auxiliaryTenantIds.length === 0 ? [] : [`further tenants ${list(auxiliaryTenantIds)}`]),
     ...named('at', authority),
+    ...named('revoked at', notBefore),
   ].join(', ');
 }
 

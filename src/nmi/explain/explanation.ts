@@ -115,6 +115,8 @@ export interface UpstreamView {
   readonly auxiliaryTenantIds: readonly string[];
   /** The Secret or the service account of the credential; `namespace/name`. */
   readonly credential: string;
+  /** Since when tokens count: the time of a revocation. */
+  readonly notBefore: string;
 }
 
 export interface TokenView {

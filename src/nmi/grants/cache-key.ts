@@ -2,12 +2,18 @@
 import { credentialKey } from '../sources/entra/credentials/kinds.ts';
 import { sourceNameOf, type UpstreamIdentity } from '../sources/upstream-identity.ts';
 
-/** With the credential: a token got with one Secret must not serve an identity of another. */
+/**
+ * With the credential: a token got with one Secret must not serve an identity of another. With the
+ * time of its revocation, so that tokens from before are not found, and a fetch that began before
+ * stores its token where nobody looks.
+ */
 export function identityKey(identity: UpstreamIdentity): string {
   if (identity.kind === 'unnamed') return '';
-  if (identity.kind !== 'entra') return `${identity.kind}=${lowerAscii(identity.value)}`;
+  const { notBeforeWallMs } = identity;
+  const since = notBeforeWallMs === undefined ? '' : ` since ${notBeforeWallMs}`;
+  if (identity.kind !== 'entra') return `${identity.kind}=${lowerAscii(identity.value)}${since}`;
   const { authority, tenantId, clientId, credential } = identity;
-  return `${authority}/${tenantId}/${clientId} ${credentialKey(credential)}`;
+  return `${authority}/${tenantId}/${clientId} ${credentialKey(credential)}${since}`;
 }
 
 /** Only ASCII letters are lowered: in Unicode, the Kelvin sign becomes `k`. */

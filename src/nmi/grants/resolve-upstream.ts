@@ -3,6 +3,7 @@
  * upstream treats an id as blank (.NET does for U+0085), it returns the node's own identity, and a
  * name with a slash is another path of the Kubernetes API. Pure.
  */
+import { systemClock, type Clock } from '../../base/time/clock.ts';
 import { isGuid, isResourceId } from '../../cache/index/identifiers.ts';
 import type { ObjectName } from '../../cache/index/object-name.ts';
 import type { Identity, Pod } from '../../cache/index/objects.ts';
@@ -14,6 +15,7 @@ import {
   type EntraCredential,
 } from '../sources/entra/credentials/kinds.ts';
 import type { EntraIdentity } from '../sources/entra/entra-identity.ts';
+import type { Revocable } from '../sources/source.ts';
 import type { UpstreamIdentity } from '../sources/upstream-identity.ts';
 
 export type UpstreamChoice =
@@ -40,19 +42,32 @@ const notHere: UpstreamChoice = {
   problem: 'has the type 0, and this node has no metadata service',
 };
 const noTenants: readonly EntraIdentity[] = [];
+/** By how much the clock of this node may be behind the one that a revocation was written by. */
+const maxAheadMs = 5 * 60_000;
+const notYet = invalid('has a spec.notBefore in the future');
 
 export class UpstreamResolver {
   readonly hasImds: boolean;
   readonly #resolveAuthority: ResolveAuthority;
+  readonly #clock: Pick<Clock, 'wallMs'>;
   readonly #choices = new WeakMap<Identity, Map<string, UpstreamChoice>>();
 
-  constructor(resolveAuthority: ResolveAuthority, hasImds = true) {
+  constructor(
+    resolveAuthority: ResolveAuthority,
+    hasImds = true,
+    clock: Pick<Clock, 'wallMs'> = systemClock,
+  ) {
     this.#resolveAuthority = resolveAuthority;
+    this.#clock = clock;
     this.hasImds = hasImds;
   }
 
   /** The same object for the same identity object: a label may have thousands. */
   of(identity: Identity, pod: PodAccount): UpstreamChoice {
+    const { notBeforeWallMs } = identity;
+    if (notBeforeWallMs !== undefined && notBeforeWallMs > this.#clock.wallMs() + maxAheadMs) {
+      return notYet;
+    }
     const isOfPod = kindsOfType(identity.type).some((kind) => kind.isOfPod);
     const account = isOfPod ? `${pod.namespace}/${pod.serviceAccount}` : '';
     const known = this.#choices.get(identity) ?? new Map<string, UpstreamChoice>();
@@ -77,7 +92,7 @@ export class UpstreamResolver {
     if (!authority.ok) return invalid(authority.problem);
     if (!isTenant(tenantId)) return invalid('has no usable tenant id');
     const credential = credentialOfPod(accountOf(pod), authority.audience);
-    return toEntra(authority.authority, tenantId, [], clientId, credential);
+    return toEntra(authority.authority, tenantId, [], clientId, credential, {});
   }
 
   #ofEntra(identity: Identity, pod: PodAccount): UpstreamChoice {
@@ -105,22 +120,31 @@ export class UpstreamResolver {
     }
     if (!auxiliary.every(isTenant))
       return invalid('has spec.auxiliaryTenantIDs that are no tenants');
-    return toEntra(authority.authority, entra.tenantId, auxiliary, clientId, credential);
+    const { authority: host } = authority;
+    return toEntra(host, entra.tenantId, auxiliary, clientId, credential, revocationOf(identity));
   }
 }
 
-function ofNode({ clientId, resourceId }: Identity): UpstreamChoice {
+function ofNode(identity: Identity): UpstreamChoice {
+  const { clientId, resourceId } = identity;
+  const revocation = revocationOf(identity);
   if (clientId !== '') {
     return isGuid(clientId)
-      ? named({ kind: 'client_id', value: clientId })
+      ? named({ kind: 'client_id', value: clientId, ...revocation })
       : invalid('has a spec.clientID that is no GUID');
   }
-  if (isResourceId(resourceId)) return named({ kind: 'resource_id', value: resourceId });
+  if (isResourceId(resourceId)) {
+    return named({ kind: 'resource_id', value: resourceId, ...revocation });
+  }
   return invalid(
     resourceId === ''
       ? 'names neither spec.clientID nor spec.resourceID'
       : 'has a spec.resourceID that is not that of a user-assigned identity',
   );
+}
+
+function revocationOf({ notBeforeWallMs }: Identity): Revocable {
+  return notBeforeWallMs === undefined ? {} : { notBeforeWallMs };
 }
 
 function accountOf({ namespace, serviceAccount }: PodAccount): ObjectName {
@@ -138,6 +162,7 @@ function toEntra(
   auxiliaryTenantIds: readonly string[],
   clientId: string,
   credential: EntraCredential,
+  revocation: Revocable,
 ): UpstreamChoice {
   const inTenant = (tenant: string): EntraIdentity => ({
     kind: 'entra',
@@ -145,6 +170,7 @@ function toEntra(
     tenantId: tenant.toLowerCase(),
     clientId: clientId.toLowerCase(),
     credential,
+    ...revocation,
   });
   const auxiliary = auxiliaryTenantIds.length === 0 ? noTenants : auxiliaryTenantIds.map(inTenant);
   return { kind: 'upstream', upstream: inTenant(tenantId), auxiliary };

@@ -4,9 +4,17 @@ import type { EntraErrorDetails } from '../base/answers.ts';
 
 /** An identity in the terms of the node's own metadata service. */
 export type NodeIdentity =
-  | { readonly kind: 'client_id' | 'object_id' | 'resource_id'; readonly value: string }
+  | ({
+      readonly kind: 'client_id' | 'object_id' | 'resource_id';
+      readonly value: string;
+    } & Revocable)
   /** The identity that the upstream selects for a request without one: the node's own. */
   | { readonly kind: 'unnamed' };
+
+export interface Revocable {
+  /** Tokens that were requested before the agent knew of this time are not used. */
+  readonly notBeforeWallMs?: number;
+}
 
 export interface TokenRequest<I> {
   readonly identity: I;

@@ -123,7 +123,7 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
     owners,
     workloadIdentities,
     nearNames: new NearNames(grants),
-    upstreams: new UpstreamResolver(authoritiesOf(config), config.redirect !== 'address'),
+    upstreams: new UpstreamResolver(authoritiesOf(config), config.redirect !== 'address', clock),
     isSynced: () => watches.synced,
     trusts: staleness.trusts,
     rightsProblem: staleness.rightsProblem,

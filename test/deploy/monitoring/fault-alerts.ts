@@ -73,7 +73,14 @@ export const withoutAlert: readonly string[] = [
   ...['token-path-spellings', 'methods', 'other-clouds', 'passthrough', 'passthrough-policy'],
   ...['demo-pod', 'four-types', 'certificate-forms', 'federated-node', 'auxiliary-tenants'],
   'federation-refused-by-mistake',
-  ...['workload-identity', 'identity-edited', 'label-changed', 'pod-phases', 'agent-upgraded'],
+  ...[
+    'workload-identity',
+    'identity-edited',
+    'identity-revoked',
+    'label-changed',
+    'pod-phases',
+    'agent-upgraded',
+  ],
   ...['agent-handover', 'fresh-nodes'],
   ...[
     'two-at-once',

@@ -38,7 +38,7 @@ const definition = (
 const propertiesOf = (fields: readonly string[]) =>
   Object.fromEntries(fields.map((field) => [field, {}]));
 const definitions = [
-  definition('azureidentities', ['allowedResources', 'federation']),
+  definition('azureidentities', ['allowedResources', 'federation', 'notBefore']),
   definition('azureidentitybindings', ['serviceAccount']),
   definition('azurepodidentityexceptions', []),
   definition('azureidentitygrants', [], []),
@@ -174,7 +174,7 @@ describe('kubectl nmi doctor', () => {
     assert.equal(code, 1);
     assert.match(
       stdout,
-      /azureidentities\.aadpodidentity\.k8s\.io: crd_old\n +It lacks the fields spec\.allowedResources, spec\.federation\./,
+      /azureidentities\.aadpodidentity\.k8s\.io: crd_old\n +It lacks the fields spec\.allowedResources, spec\.federation, spec\.notBefore\./,
     );
     assert.match(
       stdout,

@@ -61,6 +61,21 @@ describe('the Secret of an identity', () => {
   });
 });
 
+describe('the revocation of an identity', () => {
+  it('is a fault if its time is in the future or no date', () => {
+    const notBefore = new Date(Date.now() + 3_600_000).toISOString();
+    assert.match(
+      codesOf({ clientID, notBefore })[0] ?? '',
+      /^identity_invalid AzureIdentity shop\/cart has a spec\.notBefore in the future\. /,
+    );
+    assert.match(
+      codesOf({ clientID, notBefore: 'yesterday' })[0] ?? '',
+      /^object_unusable The agent ignores it: spec\.notBefore is no date as in RFC 3339\. /,
+    );
+    assert.deepEqual(codesOf({ clientID, notBefore: '2026-01-01T00:00:00Z' }), []);
+  });
+});
+
 describe('the faults of a binding', () => {
   const facts = { identity: undefined, meant: 'carts', isSurplus: false };
 

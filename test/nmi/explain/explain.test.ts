@@ -121,7 +121,12 @@ describe('the explanation of a pod', () => {
       fixture.askPod('pod=default/p').identities.map((identity) => [identity.name, identity]),
     );
     const upstreamOf = (name: string) => shown.get(name)?.upstream;
-    const at = { authority: 'https://login.example', tenantId, auxiliaryTenantIds: [] };
+    const at = {
+      authority: 'https://login.example',
+      tenantId,
+      auxiliaryTenantIds: [],
+      notBefore: '',
+    };
     assert.deepEqual(upstreamOf('secret'), {
       ...at,
       auxiliaryTenantIds: [clientIdB],

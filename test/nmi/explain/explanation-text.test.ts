@@ -35,6 +35,7 @@ const identity: IdentityView = {
     tenantId: '',
     auxiliaryTenantIds: [],
     credential: '',
+    notBefore: '',
   },
   refusal: undefined,
   tokens: [],
@@ -120,6 +121,7 @@ const shown = createExplanation({
         tenantId: 'contoso.example',
         auxiliaryTenantIds: [],
         credential: 'default/vault',
+        notBefore: '',
       },
       tokens: [
         {
@@ -266,9 +268,17 @@ describe('the text of an explanation', () => {
       tenantId: '',
       auxiliaryTenantIds: [],
       credential: 'default/robot',
+      notBefore: '',
     } as const;
     const text = renderExplanation(createExplanation({ identities: [{ ...identity, upstream }] }));
     assert.match(text, /^ +from federated_pod, service account default\/robot$/m);
+  });
+
+  it('says when an identity was revoked', () => {
+    const revoked = { source: 'imds', authority: '', tenantId: '', credential: '' };
+    const upstream = { ...revoked, auxiliaryTenantIds: [], notBefore: '2026-11-30T06:00:00.000Z' };
+    const text = renderExplanation(createExplanation({ identities: [{ ...identity, upstream }] }));
+    assert.match(text, /^ +from imds, revoked at 2026-11-30T06:00:00\.000Z$/m);
   });
 
   it('has the times of tokens and failures in args', () => {
@@ -293,6 +303,7 @@ describe('the text of an explanation', () => {
               tenantId: 't',
               auxiliaryTenantIds: ['u', 'v'],
               credential: 'default/s',
+              notBefore: '',
             },
             tokens: [
               { ...at, token },

@@ -21,6 +21,21 @@ describe('the name of an upstream identity', () => {
   });
 });
 
+describe('the name of a revoked identity', () => {
+  it('is another one for each time, so that earlier tokens are not found', () => {
+    const credential = { kind: 'federated_node', audience: 'api://x' } as const;
+    for (const identity of [
+      { kind: 'client_id', value: 'a' },
+      { kind: 'entra', authority: 'https://l', tenantId: 't', clientId: 'c', credential },
+    ] as const) {
+      const keys = [undefined, 1, 2].map((notBeforeWallMs) =>
+        identityKey(notBeforeWallMs === undefined ? identity : { ...identity, notBeforeWallMs }),
+      );
+      assert.equal(new Set(keys).size, 3);
+    }
+  });
+});
+
 describe('the name of an identity of Entra ID', () => {
   const guid = '22729e47-74ce-4b43-8eea-aab5f2073301';
   const upstreams = new UpstreamResolver(() => ({

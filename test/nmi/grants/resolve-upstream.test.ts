@@ -7,9 +7,12 @@ import type { EntraIdentity } from '../../../src/nmi/sources/entra/entra-identit
 import { identityKey } from '../../../src/nmi/grants/cache-key.ts';
 import { UpstreamResolver, type UpstreamChoice } from '../../../src/nmi/grants/resolve-upstream.ts';
 import { createIdentity, createPod } from '../../support/cache-objects.ts';
+import { HandClock } from '../../support/hand-clock.ts';
 
 const clientId = 'AAAAAAAA-1111-4111-8111-111111111111';
 const tenantId = 'BBBBBBBB-2222-4222-8222-222222222222';
+const managedId =
+  '/subscriptions/s/resourcegroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/i';
 const pod = createPod({ namespace: 'team', name: 'web', serviceAccount: 'robot' });
 const directory = new UpstreamResolver((adEndpoint) =>
   resolveAuthority({ adEndpoint, cloud: 'public', allowedHosts: ['login.corp.example:8443'] }),
@@ -41,6 +44,41 @@ function problemOf(choice: UpstreamChoice): string {
   assert.ok(choice.kind === 'unusable', JSON.stringify(choice));
   return choice.problem;
 }
+
+describe('a revoked AzureIdentity', () => {
+  const clock = new HandClock();
+  const nowMs = clock.wallMs();
+  const resolver = new UpstreamResolver(
+    () => ({ ok: true, authority: 'https://login.example', audience: 'api://x' }),
+    true,
+    clock,
+  );
+
+  it('has the time in all its upstream identities', () => {
+    const revoked = { notBeforeWallMs: nowMs };
+    const assigned = { ...createIdentity({ clientId }), ...revoked };
+    const byResource = { ...createIdentity({ clientId: '', resourceId: managedId }), ...revoked };
+    const auxiliaryTenantIds = ['a.example', 'b.example'];
+    const secret = { ...identityOf(1, { auxiliaryTenantIds }), ...revoked };
+    for (const identity of [assigned, byResource, secret, { ...identityOf(3), ...revoked }]) {
+      const choice = resolver.of(identity, pod);
+      assert.ok(choice.kind === 'upstream', JSON.stringify(choice));
+      for (const upstream of [choice.upstream, ...choice.auxiliary]) {
+        assert.ok(upstream.kind !== 'unnamed');
+        assert.equal(upstream.notBeforeWallMs, nowMs);
+      }
+    }
+  });
+
+  it('is unusable while the time is in the future, beyond what clocks differ', () => {
+    const in6Minutes = createIdentity({ clientId, notBeforeWallMs: nowMs + 6 * 60_000 });
+    const in5Minutes = createIdentity({ clientId, notBeforeWallMs: nowMs + 5 * 60_000 });
+    assert.equal(resolver.of(in5Minutes, pod).kind, 'upstream');
+    assert.equal(problemOf(resolver.of(in6Minutes, pod)), 'has a spec.notBefore in the future');
+    clock.advance(60_000);
+    assert.equal(resolver.of(in6Minutes, pod).kind, 'upstream');
+  });
+});
 
 describe('the upstream identity of an AzureIdentity', () => {
   it('is one object for as long as the AzureIdentity exists, and one per account for pod credentials', () => {

@@ -293,6 +293,30 @@ describe('the broker', () => {
     );
   });
 
+  it('drops the tokens of a revoked identity at once, also one that is on its way', async () => {
+    const fixture = open();
+    const revoke = (notBeforeWallMs: number): UpstreamIdentity => {
+      const identity = { name: 'a', clientId: clientIdA, notBeforeWallMs };
+      fixture.grants.identities.upsert(createIdentity(identity));
+      return { ...a, notBeforeWallMs };
+    };
+    await fixture.broker.get(a, resource, party);
+    await fixture.broker.get(b, resource, party);
+    const since = revoke(1_000);
+    assert.ok(!isCached(fixture, since), 'not found from the moment that the object is known');
+    await pass(fixture.clock, 0);
+    assert.deepEqual([isCached(fixture, a), isCached(fixture, b)], [false, true]);
+
+    const late = fixture.broker.get(since, resource, party);
+    const again = revoke(2_000);
+    await pass(fixture.clock, 0);
+    assert.ok((await late).ok);
+    assert.ok(!isCached(fixture, since) && !isCached(fixture, again));
+    await fixture.broker.get(again, resource, party);
+    assert.ok(isCached(fixture, again));
+    assert.equal(fixture.calls.length, 4);
+  });
+
   it('keeps the tokens of an excepted pod while there is one, and of no revoked identity', async () => {
     const fixture = open();
     fixture.pods.upsert(createPod({ name: 'addon', labels: { app: 'addon' } }));

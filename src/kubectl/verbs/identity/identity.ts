@@ -14,9 +14,10 @@ import { carryOut, emptyPlan, planFlags, unlessThere } from '../plan.ts';
 import { nameArgument, textFlag, type AddVerb, type Parser, type Start } from '../verb.ts';
 import { assign } from './assign.ts';
 import { federate } from './federate.ts';
+import { revoke } from './revoke.ts';
 
 export const addIdentity: AddVerb = (parser, start) =>
-  parser.command('identity', 'add, list, assign and federate identities', (verb) =>
+  parser.command('identity', 'add, list, assign, federate and revoke identities', (verb) =>
     addUses(addObjects(verb, start), start).demandCommand(1, 'No verb is given after identity.'),
   );
 
@@ -89,6 +90,16 @@ function addUses(parser: Parser, start: Start): Parser {
           })
           .example('$0 identity federate orders', ''),
       (flags) => start(flags, (context) => federate(context, flags.name, flags['service-account'])),
+    )
+    .command(
+      'revoke <name>',
+      'drop the tokens that agents have of an identity',
+      (sub) =>
+        sub
+          .positional('name', nameArgument)
+          .options(planFlags)
+          .example('$0 identity revoke orders --apply', 'on every node, within a second'),
+      (flags) => start(flags, (context) => revoke(context, flags.name, flags.apply)),
     );
 }
 

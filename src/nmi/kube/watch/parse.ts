@@ -83,6 +83,7 @@ export const parseIdentity = parserOf<Identity>('namespace', (ref, metadata, obj
       resourcesOf,
       'is no list of resources',
     ),
+    notBeforeWallMs: spec.read('notBefore', undefined, timeOf, 'is no date as in RFC 3339'),
     createdAtWallMs: createdAtWallMs(metadata),
   };
 });
@@ -197,6 +198,13 @@ function textOf(value: unknown): string | undefined {
 
 function integerOf(value: unknown): number | undefined {
   return typeof value === 'number' && Number.isInteger(value) ? value : undefined;
+}
+
+/** As the API server checks it: `2026-11-30T06:00:00Z`. */
+function timeOf(value: unknown): number | undefined {
+  const isTime = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)$/;
+  const atMs = isTime.test(String(value)) ? Date.parse(String(value)) : Number.NaN;
+  return Number.isNaN(atMs) ? undefined : atMs;
 }
 
 function booleanOf(value: unknown): boolean | undefined {

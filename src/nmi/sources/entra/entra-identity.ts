@@ -1,7 +1,8 @@
+import type { Revocable } from '../source.ts';
 import type { EntraCredential } from './credentials/kinds.ts';
 
 /** An application or identity for which tokens are requested from Entra ID itself. */
-export interface EntraIdentity {
+export interface EntraIdentity extends Revocable {
   readonly kind: 'entra';
   /** Origin of an authority on the allow list, for instance `https://login.microsoftonline.com`. */
   readonly authority: string;

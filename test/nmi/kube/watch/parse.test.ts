@@ -180,6 +180,32 @@ describe('the allowed resources of an identity', () => {
   });
 });
 
+describe('the time of a revocation', () => {
+  it('is a date of RFC 3339, or absent', () => {
+    const atMs = Date.parse('2026-11-30T06:00:00Z');
+    for (const [notBefore, found] of [
+      [undefined, undefined],
+      [null, undefined],
+      ['2026-11-30T06:00:00Z', atMs],
+      ['2026-11-30T07:00:00+01:00', atMs],
+      ['2026-11-30T06:00:00.25Z', atMs + 250],
+    ] as const) {
+      const parsed = parseIdentity({ metadata, spec: { notBefore } });
+      assert.ok(parsed.ok);
+      assert.equal(parsed.value.notBeforeWallMs, found);
+    }
+  });
+
+  it('makes the object unusable if it is anything else', () => {
+    for (const notBefore of ['', 'now', '2026-11-30', '2026-13-30T06:00:00Z', 0, {}, ['x']]) {
+      assert.equal(
+        reasonOf(parseIdentity({ metadata, spec: { notBefore } })),
+        'spec.notBefore is no date as in RFC 3339',
+      );
+    }
+  });
+});
+
 describe('a binding and an exception from the API', () => {
   it('have the values of their fields', () => {
     const spec = { azureIdentity: 'id', selector: ' as written ', weight: 3 };
