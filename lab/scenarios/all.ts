@@ -16,6 +16,7 @@ import { exceptionScenarios } from './tokens/exceptions.ts';
 import { freshNodeScenarios } from './node/fresh-nodes.ts';
 import { gonePodScenarios } from './pods/gone-pods.ts';
 import { identityScenarios } from './tokens/identities.ts';
+import { imdsRestrictionScenarios } from './node/imds-restriction.ts';
 import { kubeOutageScenarios } from './pods/kube-outage.ts';
 import { lateObjectScenarios } from './pods/late-objects.ts';
 import { ownerScenarios } from './tokens/owners.ts';
@@ -53,6 +54,7 @@ export const scenarios: readonly Scenario[] = [
   ...freshNodeScenarios,
   ...crowdScenarios,
   ...redirectScenarios,
+  ...imdsRestrictionScenarios,
   ...attestedScenarios,
   ...nodePodScenarios,
   ...shapeScenarios,

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { options } from '../../src/nmi/config/options.ts';
 import { cloudNames, cloudOf } from '../../src/nmi/sources/entra/clouds.ts';
+import { policiesAgainst } from '../../src/kubectl/findings/network-policy.ts';
 import { objectsOf, specOf, type KubeObject } from './chart-render.ts';
 
 const deploy = join(import.meta.dirname, '../../deploy');
@@ -87,6 +88,44 @@ describe('the policies', () => {
     const cilium = await readFile(join(deploy, 'policies/network-policy-cilium.yaml'), 'utf8');
     assert.ok(cilium.includes(metadata));
     assert.ok(cilium.includes(`port: '${defaultOf('nmi-port')}'`));
+  });
+
+  it('keep all but labelled pods from the metadata service and the agent, and from nothing else', async () => {
+    const targets = [
+      { ip: defaultOf('metadata-ip'), port: Number(defaultOf('metadata-port')) },
+      { ip: defaultOf('nmi-listen-address'), port: Number(defaultOf('nmi-port')) },
+    ];
+    const [policy] = await load('policies/network-policy-imds.yaml');
+    assert.ok(policy !== undefined);
+    const namespaced = { ...policy, metadata: { name: 'no-imds', namespace: 'default' } };
+    const against = (labels: object, target: { readonly ip: string; readonly port: number }) => {
+      const pod = { metadata: { name: 'p', namespace: 'default', labels }, spec: {} };
+      return policiesAgainst(pod, [namespaced], target);
+    };
+    for (const target of targets) {
+      assert.deepEqual(against({ app: 'web' }, target), ['no-imds']);
+      assert.deepEqual(against({ aadpodidbinding: 'web' }, target), []);
+    }
+    // Entra ID, and the DNS cache of a node.
+    for (const ip of ['20.190.128.1', '169.254.20.10']) {
+      assert.deepEqual(against({ app: 'web' }, { ip, port: 443 }), []);
+    }
+    const cilium = specOf(
+      await load('policies/network-policy-imds-cilium.yaml'),
+      'CiliumClusterwideNetworkPolicy',
+    );
+    const portsOf = (port: number) => [{ ports: [{ port: String(port), protocol: 'TCP' }] }];
+    const [metadata, agent] = targets;
+    assert.deepEqual(cilium, {
+      endpointSelector: {
+        matchExpressions: [{ key: 'aadpodidbinding', operator: 'DoesNotExist' }],
+      },
+      enableDefaultDeny: { egress: false, ingress: false },
+      egressDeny: [
+        { toCIDR: [`${metadata?.ip}/32`], toPorts: portsOf(metadata?.port ?? 0) },
+        { toEntities: ['host'], toPorts: portsOf(agent?.port ?? 0) },
+      ],
+    });
   });
 
   it('keep pods from the ports of 168.63.129.16 that serve secrets, and leave its DNS open', async () => {
