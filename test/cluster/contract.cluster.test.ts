@@ -80,6 +80,14 @@ describeOnEveryVersion('the contract of the Kubernetes API', (cluster) => {
       await cluster().restart();
       await served();
     },
+    async backUp() {
+      await cluster().backUp();
+      await served();
+      return async () => {
+        await cluster().restore();
+        await served();
+      };
+    },
     async askUnknown(path) {
       if (unknown === undefined) throw new TypeError('not opened yet');
       return unknown.request('GET', path);

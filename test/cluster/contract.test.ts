@@ -1,5 +1,6 @@
 /** The contract of the Kubernetes API, on the lab's fake of it. */
 import { after, before, describe } from 'node:test';
+import { eventually } from '../../lab/test-bed/eventually.ts';
 import { openFakeKube, type FakeKube } from '../../lab/fakes/kube/fake-kube.ts';
 import { openApi, type Api } from './support/api.ts';
 import { contractTests, type ContractServer } from './support/contract.ts';
@@ -30,6 +31,14 @@ describe('the contract of the Kubernetes API (fake)', () => {
       },
       async forgetHistory() {
         kube.compact();
+      },
+      async backUp() {
+        const restore = kube.backUp();
+        return async () => {
+          restore();
+          // Connections that were kept have ended.
+          await eventually(() => everything.expect('GET', '/api/v1/pods'));
+        };
       },
       async askUnknown(path) {
         kube.faults.requiredToken = 'somebody';

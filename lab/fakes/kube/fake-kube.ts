@@ -17,6 +17,7 @@ import { gzipSync } from 'node:zlib';
 import { systemClock, type Clock } from '../../../src/base/time/clock.ts';
 import { asRecord, stringAt } from '../../../src/base/json-value.ts';
 import { createFaultPlan, type FakeKubeFaults } from './faults.ts';
+import { createLateView, type LateView } from './late-view.ts';
 import { jsonPatch, mergePatch } from './patches.ts';
 import {
   badRequest,
@@ -39,7 +40,12 @@ import {
   type FakeRoute,
 } from './resources.ts';
 import { parseFieldSelector, parseLabelSelector, type SelectorResult } from './selectors.ts';
-import { createFakeKubeStore, type FakeKubeStore, type WriteResult } from './store.ts';
+import {
+  createFakeKubeStore,
+  type FakeKubeStore,
+  type FakeView,
+  type WriteResult,
+} from './store.ts';
 import {
   createTokenIssuer,
   describeIssuer,
@@ -98,6 +104,8 @@ export interface FakeKube extends AsyncDisposable {
   get(ref: FakeRef): FakeObject | undefined;
   /** Forgets the history: watches that resume from an older version get 410. */
   compact(): void;
+  /** @returns how the server is restored from this backup: all connections are cut, and versions go back. */
+  backUp(): () => void;
   /** Open watches, of one resource (plural name) or all. */
   watches(plural?: string): number;
   /** Ends all watches cleanly. */
@@ -132,6 +140,19 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
   const sockets = new Set<Socket>();
   const watches = new Set<FakeWatch>();
   const snapshots = new Map<string, Snapshot>();
+  const lateView = createLateView(store, clock, () => faults.memoryLagMs);
+  /** By connection: undefined for the server that is current. */
+  const views = new WeakMap<Socket, LateView | undefined>();
+  let isNextLate = true;
+
+  function lateViewOf({ socket }: IncomingMessage): LateView | undefined {
+    if (!views.has(socket)) {
+      const isLate = faults.memoryLagMs > 0 && isNextLate;
+      if (faults.memoryLagMs > 0) isNextLate = !isNextLate;
+      views.set(socket, isLate ? lateView : undefined);
+    }
+    return views.get(socket);
+  }
 
   const onRequest: RequestListener = (request, response) => {
     serve(request, response).catch((error: unknown) => {
@@ -257,14 +278,23 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
       return;
     }
     const { matches } = selector;
-    if (!isTrue(query.get('watch'))) serveList(resource, matches, query, mayCompress, response);
-    else {
-      const isCompressed = mayCompress && isTrue(query.get('sendInitialEvents'));
-      serveWatch(resource, matches, query, isCompressed, response);
+    const late = lateViewOf(request);
+    if (!isTrue(query.get('watch'))) {
+      serveList(late ?? store, resource, matches, query, mayCompress, response);
+      return;
     }
+    const isCompressed = mayCompress && isTrue(query.get('sendInitialEvents'));
+    const begin = (): void => {
+      if (!response.destroyed)
+        serveWatch(late ?? store, resource, matches, query, isCompressed, response);
+    };
+    // Without a version, the newest state is asked for, which a late server waits for.
+    if (late === undefined || (query.get('resourceVersion') ?? '') !== '') begin();
+    else late.whenCurrent(begin);
   }
 
   function serveList(
+    memory: FakeView,
     resource: FakeResource,
     matches: (object: FakeObject) => boolean,
     query: URLSearchParams,
@@ -278,14 +308,15 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
       refuse(response, badRequest(problem));
       return;
     }
-    if (Number(version) > store.version) {
+    if (Number(version) > memory.version) {
       response.setHeader('retry-after', '1');
-      refuse(response, tooLargeVersion(version, store.version));
+      refuse(response, tooLargeVersion(version, memory.version));
       return;
     }
+    const from = version === '' ? store : memory;
     const snapshot: Snapshot | undefined =
       token === ''
-        ? { version: store.version, items: store.list(resource).filter(matches) }
+        ? { version: from.version, items: from.list(resource).filter(matches) }
         : snapshots.get(token);
     if (snapshot === undefined || snapshot.version < store.oldestVersion) {
       refuse(response, expiredContinue);
@@ -317,6 +348,7 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
   }
 
   function serveWatch(
+    view: FakeView,
     resource: FakeResource,
     matches: (object: FakeObject) => boolean,
     query: URLSearchParams,
@@ -330,7 +362,7 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
       return;
     }
     const from = text === '' || text === '0' ? undefined : Number(text);
-    const changes = from === undefined ? [] : store.since(from);
+    const changes = from === undefined ? [] : view.since(from);
     if (changes === undefined) {
       serveGone(text, response);
       return;
@@ -339,7 +371,7 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
     const watch = openFakeWatch(
       {
         response,
-        store,
+        store: view,
         resource,
         matches,
         from,
@@ -440,6 +472,10 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
     else sendWrite(response, 201, store.create(placed(body, resource, namespace, undefined)));
   }
 
+  function cutConnections(): void {
+    for (const socket of sockets) socket.destroy();
+  }
+
   function kubeconfig(): string {
     const token = faults.requiredToken;
     const trust =
@@ -488,7 +524,17 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
     delete: (ref) => store.delete(ref).ok,
     get: (ref) => store.get(ref),
     compact: () => {
+      lateView.catchUp();
       store.compact();
+    },
+    backUp() {
+      const restore = store.save();
+      return () => {
+        lateView.catchUp();
+        restore();
+        snapshots.clear();
+        cutConnections();
+      };
     },
     watches: (plural) =>
       [...watches].filter((watch) => plural === undefined || watch.plural === plural).length,
@@ -501,9 +547,7 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
     goSilent() {
       for (const watch of watches) watch.mute();
     },
-    cutConnections() {
-      for (const socket of sockets) socket.destroy();
-    },
+    cutConnections,
     async [Symbol.asyncDispose]() {
       const { promise: closed, resolve: done } = Promise.withResolvers<undefined>();
       server.close(() => {

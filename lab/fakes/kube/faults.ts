@@ -3,6 +3,13 @@
 export interface FakeKubeFaults {
   /** Every watch event and bookmark is sent this much later. Default 0. */
   delayEventsMs: number;
+  /** More than that, by plural name: events of different kinds arrive in another order. */
+  readonly delayKindsMs: Map<string, number>;
+  /**
+   * Every second connection is to a server whose memory is this late. It was current when this was set;
+   * watches and lists from memory show what it knows.
+   */
+  memoryLagMs: number;
   /** Requests are read and never answered; open watches continue. */
   hang: boolean;
   /** When set, requests without this bearer token get 401. */
@@ -46,6 +53,7 @@ export interface FaultPlan extends FakeKubeFaults {
 
 const faultless = {
   delayEventsMs: 0,
+  memoryLagMs: 0,
   hang: false,
   requiredToken: undefined,
   throttledToken: undefined,
@@ -58,12 +66,14 @@ export function createFaultPlan(): FaultPlan {
   const planned: { left: number; status: number; options: FailOptions }[] = [];
   return {
     ...faultless,
+    delayKindsMs: new Map(),
     notInstalled: new Set(),
     failNext(count, status, options = {}) {
       planned.push({ left: count, status, options });
     },
     clear() {
       Object.assign(this, faultless);
+      this.delayKindsMs.clear();
       this.notInstalled.clear();
       planned.length = 0;
     },

@@ -56,7 +56,14 @@ export interface FakeKubeStore {
   compact(): void;
   /** The oldest version that a watch can resume from. */
   readonly oldestVersion: number;
+  /** Versions of writes elsewhere in the cluster. */
+  skip(versions: number): void;
+  /** @returns what brings objects, versions and history back, without an event. */
+  save(): () => void;
 }
+
+/** What a watch is answered from. */
+export type FakeView = Pick<FakeKubeStore, 'version' | 'list' | 'since' | 'subscribe'>;
 
 const historyLimit = 10_000;
 
@@ -185,6 +192,18 @@ export function createFakeKubeStore(clock: Clock): FakeKubeStore {
       version += 1;
       history = [];
       oldestVersion = version;
+    },
+    skip(versions) {
+      version += versions;
+    },
+    save() {
+      const saved = { version, oldestVersion, objects: [...objects], history: [...history] };
+      return () => {
+        ({ version, oldestVersion } = saved);
+        history = [...saved.history];
+        objects.clear();
+        for (const [key, object] of saved.objects) objects.set(key, object);
+      };
     },
   };
 }

@@ -5,7 +5,7 @@ import type { Clock } from '../../../src/base/time/clock.ts';
 import type { FaultPlan } from './faults.ts';
 import { apiVersionOf, type FakeObject, type FakeResource } from './resources.ts';
 import type { Matches } from './selectors.ts';
-import { withVersion, type FakeChange, type FakeKubeStore } from './store.ts';
+import { withVersion, type FakeChange, type FakeView } from './store.ts';
 
 export interface FakeWatch {
   readonly plural: string;
@@ -21,7 +21,7 @@ export interface FakeWatch {
 
 export interface FakeWatchOptions {
   readonly response: ServerResponse;
-  readonly store: FakeKubeStore;
+  readonly store: FakeView;
   readonly resource: FakeResource;
   readonly matches: Matches;
   /** Events after this version; `undefined` starts with all existing objects. */
@@ -78,8 +78,11 @@ export function openFakeWatch(
     timers.add(disarm);
   }
 
+  const lateMs = (): number =>
+    faults.delayEventsMs + (faults.delayKindsMs.get(resource.plural) ?? 0);
+
   function send(frames: readonly WatchFrame[]): void {
-    const dueMs = clock.monotonicMs() + faults.delayEventsMs;
+    const dueMs = clock.monotonicMs() + lateMs();
     for (const frame of frames) queue.push({ dueMs, text: `${JSON.stringify(frame)}\n` });
     if (!draining) drain();
   }
@@ -187,7 +190,7 @@ export function openFakeWatch(
   }
   if (options.bookmarkEveryMs !== undefined) repeatBookmark(options.bookmarkEveryMs);
   later(options.timeoutMs, () => {
-    if (options.bookmarkEveryMs !== undefined && faults.delayEventsMs === 0) bookmark();
+    if (options.bookmarkEveryMs !== undefined && lateMs() === 0) bookmark();
     close();
   });
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { get, type IncomingMessage } from 'node:http';
+import { Agent, get, type IncomingMessage } from 'node:http';
 import { describe, it } from 'node:test';
 import { openFakeKube, type FakeKube } from '../../../../lab/fakes/kube/fake-kube.ts';
 
@@ -332,6 +332,69 @@ describe('the faults of the fake Kubernetes API', () => {
     assert.equal(fake.watches('pods'), 1);
     fake.cutConnections();
     await assert.rejects(open.text());
+  });
+
+  it('delay events of one kind behind those of another', async () => {
+    await using fake = await openFakeKube();
+    fake.faults.delayKindsMs.set('pods', 50);
+    const arrived: string[] = [];
+    const from = `watch=1&resourceVersion=${fake.store.version}`;
+    const follow = async (plural: string, whenOpen?: () => void): Promise<void> => {
+      arrived.push(...(await linesOf(fake, `/api/v1/${plural}?${from}`, 1, whenOpen)));
+    };
+    const secret = { apiVersion: 'v1', kind: 'Secret', metadata: { name: 's', namespace: 'shop' } };
+    await Promise.all([
+      follow('pods', () => void fake.apply(pod('a'))),
+      follow('secrets', () => void fake.apply(secret)),
+    ]);
+    assert.deepEqual(arrived, ['ADDED s', 'ADDED a']);
+  });
+
+  it('lead every second connection to a server that is behind, until it has caught up', async () => {
+    await using fake = await openFakeKube();
+    fake.apply(pod('a'));
+    fake.apply(pod('b'));
+    const from = fake.store.version;
+    fake.faults.memoryLagMs = 400;
+    // Of one connection each.
+    const [late, current] = [1, 2].map(() => new Agent({ keepAlive: true, maxSockets: 1 }));
+    const listsOf = async (agent?: Agent) => {
+      const bodies = [await text(agent, '?resourceVersion=0'), await text(agent, '')];
+      return bodies.map((body) => names({ status: 200, body: JSON.parse(body) as Body }));
+    };
+    const text = async (agent: Agent | undefined, query: string): Promise<string> => {
+      const asked = get(`${fake.url}${pods}${query}`, agent === undefined ? {} : { agent });
+      const [response] = (await once(asked, 'response')) as [IncomingMessage];
+      return Buffer.concat(await response.toArray()).toString();
+    };
+    fake.apply(pod('a', 'node-b'));
+    fake.delete({ kind: 'Pod', namespace: 'shop', name: 'a' });
+    fake.apply(pod('c'));
+    // A list of the newest state is read from etcd.
+    const after = [
+      ['b', 'c'],
+      ['b', 'c'],
+    ];
+    assert.deepEqual(await listsOf(late), [
+      ['a', 'b'],
+      ['b', 'c'],
+    ]);
+    assert.deepEqual(await listsOf(current), after);
+    assert.match(
+      await text(late, `?resourceVersion=${fake.store.version}`),
+      /Too large resource version/,
+    );
+    const lines = await text(late, `?watch=1&timeoutSeconds=1&resourceVersion=${from}`);
+    const events = lines
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as Line);
+    assert.deepEqual(
+      events.map(({ type, object }) => `${type} ${object.metadata.name ?? ''}`),
+      ['MODIFIED a', 'DELETED a', 'ADDED c'],
+    );
+    assert.deepEqual(await listsOf(late), after);
+    for (const agent of [late, current]) agent?.destroy();
   });
 
   it('close everything with the server', async () => {
