@@ -1,7 +1,8 @@
 /** How each kind of action is done to a world. */
 import type { AgentPod, Container } from './agent-pod.ts';
-import { roles } from './agent-pod.ts';
+import { rightsLimitMs, roles } from './agent-pod.ts';
 import { identities } from './cloud.ts';
+import { longestMs } from './limits.ts';
 import type { Node } from './node.ts';
 import type { Action, Kind } from './plan.ts';
 import type { Workload } from './workload.ts';
@@ -18,14 +19,13 @@ interface Scene {
 
 type Act = (scene: Scene) => void;
 
-const longestMs = 8_000;
-/** The longest freeze and the longest delay of the API server are part of the bound on revoked rights. */
-const longestFreezeMs = 6_000;
-const longestDelayMs = 4_000;
+const longestFaultMs = 8_000;
+/** An agent that has never synced waits 80 to 100 s for the first byte. */
+const longestSilenceMs = 105_000;
 
 export function act(world: World, workload: Workload, action: Action): void {
   const node = pickOf(world.nodes, action.which);
-  const forMs = 200 + Math.round(action.size * longestMs);
+  const forMs = 200 + Math.round(action.size * longestFaultMs);
   world.tell(`[${action.number}] ${action.kind}`);
   const pair = `${action.kind} × ${stateOf(node)}`;
   world.pairs.set(pair, (world.pairs.get(pair) ?? 0) + 1);
@@ -78,6 +78,7 @@ const imds =
     });
   };
 
+const watched = ['azureidentities', 'azureidentitybindings', 'azureidentitygrants', 'pods'];
 const namespaceOf = ({ which }: Action): 'one' | 'two' => ((which * 7) % 1 < 0.5 ? 'one' : 'two');
 const labelOf = ({ size }: Action): 'web' | 'job' => ((size * 7) % 1 < 0.5 ? 'web' : 'job');
 
@@ -130,7 +131,7 @@ const acts: Readonly<Record<Kind, Act>> = {
   },
   freeze: (scene) => {
     const container = containerOf(scene);
-    const forMs = 200 + scene.action.size * (longestFreezeMs - 200);
+    const forMs = 200 + scene.action.size * (longestMs.freeze - 200);
     scene.world.disturb(
       `${container?.name ?? 'nothing'} stands still for ${Math.round(forMs)} ms`,
       forMs,
@@ -168,9 +169,30 @@ const acts: Readonly<Record<Kind, Act>> = {
   },
   cutConnections: api(({ world }) => world.cloud.kube.cutConnections()),
   slowEvents: api(
-    ({ world, action }) => (world.cloud.kube.faults.delayEventsMs = action.which * longestDelayMs),
+    ({ world, action }) => (world.cloud.kube.faults.delayEventsMs = action.which * longestMs.event),
     ({ world }) => (world.cloud.kube.faults.delayEventsMs = 0),
   ),
+  reorderedKinds: api(
+    ({ world, action }) => {
+      for (const [index, plural] of watched.entries()) {
+        const share = (action.which * (index + 3) * 7) % 1;
+        world.cloud.kube.faults.delayKindsMs.set(plural, share * longestMs.event);
+      }
+    },
+    ({ world }) => world.cloud.kube.faults.delayKindsMs.clear(),
+  ),
+  serverBehind: api(
+    ({ world, action }) => {
+      world.cloud.kube.faults.memoryLagMs = Math.max(100, action.which * longestMs.memory);
+      world.cloud.kube.cutConnections();
+    },
+    ({ world }) => (world.cloud.kube.faults.memoryLagMs = 0),
+  ),
+  restored: ({ world, workload, forMs }) => {
+    // An agent notices it when its rights are old, and lists again.
+    world.disturb(`the API server is restored after ${forMs} ms`, forMs + rightsLimitMs);
+    world.after(forMs, 'restored', workload.backUp());
+  },
   apiHangs: api(
     ({ world }) => (world.cloud.kube.faults.hang = true),
     ({ world }) => {
@@ -186,10 +208,7 @@ const acts: Readonly<Record<Kind, Act>> = {
     world.cloud.kube.closeWatches();
   }),
   apiForbids: api(({ world, action }) => {
-    const path = pickOf(
-      ['azureidentities', 'azureidentitybindings', 'azureidentitygrants', 'pods'],
-      action.which,
-    );
+    const path = pickOf(watched, action.which);
     world.cloud.kube.faults.failNext(1 + Math.floor(action.size * 3), 403, { containing: path });
     world.cloud.kube.closeWatches();
   }),
@@ -208,6 +227,14 @@ const acts: Readonly<Record<Kind, Act>> = {
   cutNode: ({ node, world, forMs }) => {
     world.disturb(`${node.name} is cut off for ${forMs} ms`, forMs);
     world.network.cutUntilMs.set(node.machine, world.nowMs + forMs);
+  },
+  lateBytes: ({ node, world, forMs }) => {
+    world.disturb(`packets of ${node.name} are late for ${forMs} ms`, forMs);
+    world.network.lateUntilMs.set(node.machine, world.nowMs + forMs);
+  },
+  lostBytes: ({ node, world }) => {
+    world.disturb(`open connections of ${node.name} lose all bytes`, longestSilenceMs);
+    world.network.lostMs.set(node.machine, world.nowMs);
   },
   clockJumps: ({ node, world, action }) => {
     node.aheadMs = pickOf([-3_600_000, -90_000, 0, 90_000, 3_600_000, 72_000_000], action.size);

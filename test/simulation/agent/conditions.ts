@@ -24,8 +24,9 @@ export class Conditions {
     world.cloud.kube.store.subscribe(({ previous, current }) => this.#note(previous, current));
   }
 
-  get isRunning(): boolean {
-    return this.#running.size > 0;
+  /** All objects may have changed. */
+  restored(): void {
+    this.#writes.clear();
   }
 
   start(): void {

@@ -1,6 +1,7 @@
 /** Which machine has an address, how long packets take, and what is cut. */
 import type { Machine, Process } from '../machine.ts';
 import type { Scheduler } from '../scheduler.ts';
+import { longestMs } from './limits.ts';
 import { arriveAt, TcpEnd, type Address, type Path } from './wires.ts';
 
 export class Network {
@@ -8,6 +9,10 @@ export class Network {
   readonly #machines = new Map<string, Machine>();
   /** By machine: packets from and to other machines arrive only after this time. */
   readonly cutUntilMs = new Map<Machine, number>();
+  /** By machine: until this time bytes from and to others come in several packets, each late by itself. */
+  readonly lateUntilMs = new Map<Machine, number>();
+  /** By machine: connections to others from before this time lose all that is sent. */
+  readonly lostMs = new Map<Machine, number>();
   /** Sockets of processes that have ended. Node's parsers keep them in memory until they are destroyed. */
   readonly leftOver: { readonly destroy: () => unknown }[] = [];
   #port = 32_768;
@@ -42,21 +47,35 @@ export class Network {
     const [near, far] = TcpEnd.pair(this.scheduler, path, source, to);
     near.owner = owner;
     // The SYN, and the answer to it.
-    this.scheduler.schedule(path(), undefined, 'syn', () => {
+    const arrive = (at: Process | undefined, what: string, work: () => void): void => {
+      const delayMs = path.delayMs();
+      if (delayMs < Infinity) this.scheduler.schedule(delayMs, at, what, work);
+    };
+    arrive(undefined, 'syn', () => {
       const listener = target?.listenerAt(to.ip, to.port) ?? target?.listenerAt('0.0.0.0', to.port);
       const isRefused = listener === undefined || !arriveAt(listener, far);
-      this.scheduler.schedule(path(), owner, 'syn-ack', () => onAnswer(isRefused));
+      arrive(owner, 'syn-ack', () => onAnswer(isRefused));
     });
     return near;
   }
 
   #pathOf(one: Machine, other: Machine | undefined): Path {
     const { scheduler } = this;
-    return () => {
-      const usualMs = scheduler.random() ** 2 * this.paceMs;
-      if (one === other || other === undefined) return usualMs / 10;
-      const cutMs = Math.max(this.cutUntilMs.get(one) ?? 0, this.cutUntilMs.get(other) ?? 0);
-      return usualMs + Math.max(0, cutMs - scheduler.nowMs);
+    const beganMs = scheduler.nowMs;
+    const isLocal = one === other || other === undefined;
+    /** Of both machines, the later one. */
+    const of = (times: ReadonlyMap<Machine, number>): number =>
+      isLocal ? 0 : Math.max(times.get(one) ?? 0, times.get(other) ?? 0);
+    const isLate = (): boolean => of(this.lateUntilMs) > scheduler.nowMs;
+    return {
+      delayMs: () => {
+        const usualMs = scheduler.random() ** 2 * this.paceMs;
+        if (isLocal) return usualMs / 10;
+        if (of(this.lostMs) > beganMs) return Infinity;
+        const cutMs = Math.max(0, of(this.cutUntilMs) - scheduler.nowMs);
+        return usualMs + cutMs + (isLate() ? scheduler.random() * longestMs.packet : 0);
+      },
+      packets: () => (isLate() ? 1 + Math.floor(scheduler.random() * 4) : 1),
     };
   }
 }

@@ -23,6 +23,9 @@ export const kinds = {
   silentWatches: 1,
   cutConnections: 1,
   slowEvents: 1,
+  reorderedKinds: 1,
+  serverBehind: 1,
+  restored: 0.7,
   apiHangs: 0.7,
   apiFails: 1,
   apiForbids: 0.7,
@@ -35,6 +38,8 @@ export const kinds = {
   imdsForgets: 0.5,
   // The network and the clock.
   cutNode: 1,
+  lateBytes: 0.7,
+  lostBytes: 0.4,
   clockJumps: 0.7,
   // Users.
   podAdded: 1.5,

@@ -139,6 +139,26 @@ export const planted: readonly Planted[] = [
     edits: [{ file: 'connection.ts', from: '    else options.onSilent();', to: '' }],
   },
   {
+    name: 'a-holder-that-ends-stops-the-socket-for-all',
+    reports: /is refused: nothing was killed/,
+    prefer: ['update'],
+    edits: [
+      {
+        file: 'listener-holder.ts',
+        from: '    this.#isClosed = true;\n    this.#drop();',
+        to: '    this.#isClosed = true;\n    if (this.#listener !== undefined) this.#native.setListening(this.#listener, false);\n    this.#drop();',
+      },
+    ],
+  },
+  {
+    name: 'nobody-handles-that-a-connection-fails',
+    reports: /nobody handled/,
+    prefer: ['kill'],
+    edits: [
+      { file: 'caller-client.ts', from: "socket.on('error', () => socket.destroy());", to: '' },
+    ],
+  },
+  {
     name: 'a-deadline-is-never-disarmed',
     reports: /has \d+ timers/,
     prefer: [],
@@ -171,6 +191,18 @@ export const planted: readonly Planted[] = [
         file: 'retry-policy.ts',
         from: "['GONE', 'MALFORMED', 'INTERNAL']",
         to: "['MALFORMED', 'INTERNAL']",
+      },
+    ],
+  },
+  {
+    name: 'a-version-that-goes-back-is-not-noticed',
+    reports: /got a token of|were not enough/,
+    prefer: ['restored', 'bindingRestored'],
+    edits: [
+      {
+        file: 'reflector.ts',
+        from: 'if (version === undefined || !isBefore(newest, version)) return;',
+        to: 'if (version === undefined || newest !== undefined) return;',
       },
     ],
   },

@@ -4,6 +4,7 @@
  */
 import { findTokenIdentity } from '../../../lab/fakes/token.ts';
 import { metadata } from './kernel.ts';
+import { longestMs } from './limits.ts';
 import type { Node } from './node.ts';
 import type { PodFacts } from './truth.ts';
 import type { TcpEnd } from './wires.ts';
@@ -14,12 +15,13 @@ const answerMs = 20_000;
 /** A client that gets no answer ends its connection. */
 const patienceMs = 45_000;
 
+const delaysMs = Object.values(longestMs).reduce((sum, each) => sum + each, 0);
 /**
  * How long a right may be used after its end. In calm: the watch's event, the second for which a decision is
- * kept, and the packets. Under faults: as long as the staleness limit of rights, the longest delay of an
- * API server that is late itself, the longest freeze of a process, and the same second and packets.
+ * kept, and the packets. Under faults: as long as the staleness limit of rights, the longest delays of an
+ * API server that is late itself and of packets, the longest freeze of a process, and the same second.
  */
-export const bounds = { calmMs: 3_000, faultyMs: rightsLimitMs + 4_000 + 6_000 + 3_000 } as const;
+export const bounds = { calmMs: 3_000, faultyMs: rightsLimitMs + delaysMs + 3_000 } as const;
 /** After so long without a fault of the API server, network or processes it is calm. */
 export const calmAfterMs = 60_000;
 

@@ -34,10 +34,7 @@ export async function runSeed(
   const chance = new Chance(seed);
   const world = new World(loaded, seed, chance.pick([1, 3, 15, 60]));
   let problem: string | undefined;
-  // It would have ended a process of the agent.
-  const onRejection = (error: unknown): void => world.break(`nobody handled: ${inspect(error)}`);
-  process.on('unhandledRejection', onRejection);
-  process.on('uncaughtException', onRejection);
+  using _caught = catchAll((error) => world.break(`nobody handled: ${inspect(error)}`));
   try {
     await world.scheduler.run(
       () => live(world, plan, chance),
@@ -49,8 +46,6 @@ export async function runSeed(
   }
   world.end();
   await turn();
-  process.off('unhandledRejection', onRejection);
-  process.off('uncaughtException', onRejection);
   const { count, hash, nowMs } = world.scheduler;
   const { answers, tokens, story, pairs } = world;
   return {
@@ -64,6 +59,22 @@ export async function runSeed(
     plan,
     story,
     pairs,
+  };
+}
+
+/** What would have ended a process of the agent. The listeners of a test runner do not get it. */
+function catchAll(listener: (error: unknown) => void): Disposable {
+  const events = ['unhandledRejection', 'uncaughtException'];
+  const before = events.map((event) => process.rawListeners(event));
+  const replace = (event: string, listeners: readonly Function[]): void => {
+    process.removeAllListeners(event);
+    for (const each of listeners) process.on(event, each as () => void);
+  };
+  for (const event of events) replace(event, [listener]);
+  return {
+    [Symbol.dispose]: () => {
+      for (const [index, event] of events.entries()) replace(event, before[index] ?? []);
+    },
   };
 }
 

@@ -42,6 +42,18 @@ export class Truth {
     return new Set(pod === undefined ? [] : this.#current(pod.namespace, pod.label));
   }
 
+  /** @returns what brings the objects back. */
+  backUp(): () => void {
+    const all: Map<string, unknown>[] = [this.pods, this.bindings, this.identities, this.grants];
+    const saved = all.map((each) => new Map(each));
+    return () => {
+      for (const [index, each] of all.entries()) {
+        each.clear();
+        for (const [key, value] of saved[index] ?? []) each.set(key, value);
+      }
+    };
+  }
+
   /** After each change. */
   note(): void {
     const nowMs = this.#nowMs();

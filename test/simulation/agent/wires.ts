@@ -22,8 +22,13 @@ export interface Wire {
   receive(): Arrival | undefined;
 }
 
-/** How long a packet takes between two addresses from now on, and whether it is lost for now. */
-export type Path = () => number;
+/** Between two addresses. */
+export interface Path {
+  /** How long a packet takes; infinite if it is lost, and what follows it, too. */
+  delayMs(): number;
+  /** In how many packets the same bytes are sent. */
+  packets(): number;
+}
 
 interface Message {
   readonly atMs: number;
@@ -67,7 +72,9 @@ export class TcpEnd implements Wire {
 
   send(bytes: Buffer): void {
     if (this.isClosed || this.#isEnded) return;
-    this.#toPeer(bytes);
+    const count = this.#path.packets();
+    const size = Math.max(1, Math.ceil(bytes.length / count));
+    for (let at = 0; at < bytes.length; at += size) this.#toPeer(bytes.subarray(at, at + size));
   }
 
   end(): void {
@@ -106,7 +113,8 @@ export class TcpEnd implements Wire {
       return;
     }
     const { nowMs } = this.#scheduler;
-    this.#lastMs = Math.max(this.#lastMs, nowMs + this.#path());
+    this.#lastMs = Math.max(this.#lastMs, nowMs + this.#path.delayMs());
+    if (this.#lastMs === Infinity) return;
     this.#inbox.push({ atMs: this.#lastMs, arrival });
     this.#scheduler.schedule(this.#lastMs - nowMs, this.owner, 'packet', () => this.onArrival?.());
   }

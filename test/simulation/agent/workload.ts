@@ -20,6 +20,8 @@ const owned = { one: ['a', 'b'], two: ['c', 'd'] } as const;
 
 export class Workload {
   readonly #world: World;
+  /** By UID: pods that have left. */
+  readonly #left = new Map<string, PodClient>();
   #made = 0;
 
   constructor(world: World) {
@@ -131,6 +133,7 @@ export class Workload {
   removePod(client: PodClient, lateMs: number): void {
     client.remove();
     const { uid, namespace } = client.facts;
+    this.#left.set(uid, client);
     const tenant = { facts: client.facts, leftMs: this.#world.nowMs, knownMs: Infinity };
     client.node.before.set(client.ip, tenant);
     this.#world.after(lateMs, 'pod deleted', () => {
@@ -144,6 +147,27 @@ export class Workload {
         tenant.knownMs = this.#world.nowMs;
       });
     });
+  }
+
+  /**
+   * @returns how the API server comes back with the objects of this moment. Kubelets then end pods that it has not,
+   * and report the end of those that have left.
+   */
+  backUp(): () => void {
+    const [restoreObjects, restoreTruth] = [this.#kube.backUp(), this.#world.truth.backUp()];
+    // Of a cluster with other work. Those who have seen these versions get no event of the restored server.
+    this.#kube.store.skip(1_000_000);
+    return () => {
+      this.#world.tell('the API server is restored');
+      this.#write(() => {
+        restoreObjects();
+        restoreTruth();
+      });
+      this.#world.conditions.restored();
+      const { pods } = this.#world.truth;
+      for (const client of this.clients) if (!pods.has(client.facts.uid)) this.removePod(client, 0);
+      for (const [uid, client] of this.#left) if (pods.has(uid)) this.removePod(client, 2_000);
+    };
   }
 
   /** Objects of shapes that nobody expects. */
