@@ -122,7 +122,7 @@ describe('the policies', () => {
       },
       enableDefaultDeny: { egress: false, ingress: false },
       egressDeny: [
-        { toCIDR: [`${metadata?.ip}/32`], toPorts: portsOf(metadata?.port ?? 0) },
+        { toCIDR: [`${metadata?.ip ?? ''}/32`], toPorts: portsOf(metadata?.port ?? 0) },
         { toEntities: ['host'], toPorts: portsOf(agent?.port ?? 0) },
       ],
     });

@@ -71,7 +71,7 @@ async function assertSharesGivenBack(chaos: Chaos): Promise<void> {
   const replies = await Promise.all(both.map((ip) => askAtOnce(chaos, ip, fetchesOfPod + tooMany)));
   for (const [index, ofPod] of replies.entries()) {
     const refused = ofPod.filter(({ status }) => status === 429);
-    assertBetween(refused.length, 1, tooMany, `fetches for ${both[index]} that were refused`);
+    assertBetween(refused.length, 1, tooMany, `fetches for ${both[index] ?? ''} that were refused`);
     const served = ofPod.filter(({ status }) => status === 200);
     assert.equal(served.length + refused.length, ofPod.length);
   }

@@ -26,8 +26,8 @@ import { asRecord, stringAt, type JsonRecord } from '../../../base/json-value.ts
 import { textBytes } from './namespace-usage.ts';
 
 export type Parsed<T> =
-  /** `texts`: bytes of all its texts. */
-  | { readonly ok: true; readonly value: T; readonly texts: number }
+  /** `texts`: bytes of all its texts, if they were counted. */
+  | { readonly ok: true; readonly value: T; readonly texts?: number }
   /** `ref` if at least the name is known, so that an older version can be dropped. */
   | { readonly ok: false; readonly reason: string; readonly ref: ObjectRef | undefined };
 
