@@ -105,7 +105,8 @@ const identityRevoked: Scenario = {
 
     const query = { query: `client_id=${assigned.clientId}` };
     revoke('revoked', new Date(Date.now() + 3_600_000).toISOString());
-    const says = /AzureIdentity default\/revoked of pod default\/app has a spec\.notBefore in the future/;
+    const says =
+      /AzureIdentity default\/revoked of pod default\/app has a spec\.notBefore in the future/;
     await untilRefused(pod, { status: 400, says }, query);
     revoke('revoked', 'yesterday');
     await untilRefused(pod, { status: 400, says: /^Identity not found: / }, query);
