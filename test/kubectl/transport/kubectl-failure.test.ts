@@ -55,6 +55,20 @@ describe('a kubectl that fails', () => {
     );
   });
 
+  it('is quoted by its last line, also if it only logged its attempts', () => {
+    for (const [stderr, said] of [
+      [
+        'Warning: v1 is deprecated\nerror: the object has been modified\n',
+        'the object has been modified',
+      ],
+      ['E1127 05:55:01 first\nE1127 05:55:02 second\n\n', 'E1127 05:55:02 second'],
+      ['\n', 'kubectl gave no reason'],
+    ] as const) {
+      const { message } = toPluginError(classifyFailure({ code: 1, stderr }), 'list pods');
+      assert.equal(message, `cannot list pods: ${said}`);
+    }
+  });
+
   it('is missing', () => {
     const error = toPluginError(classifyFailure({ code: undefined, stderr: '' }), 'list pods');
     assert.equal(error.exitCode, 69);

@@ -18,6 +18,13 @@ describe('a program of the user', () => {
     });
   });
 
+  it('reads nothing of the terminal unless a person is there', async () => {
+    const script =
+      "const it = require('fs').fstatSync(0); console.log(it.isSocket() || it.isFIFO())";
+    const run = await runProgram(process.execPath, ['-e', script], {}, never);
+    assert.equal(run.stdout, 'true\n');
+  });
+
   it('fails with its exit code, and without one when there is no such program', async () => {
     const run = await runProgram(
       process.execPath,

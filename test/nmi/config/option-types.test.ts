@@ -13,6 +13,8 @@ import {
   matching,
   path,
   pathOrOff,
+  port,
+  portOrOff,
   seconds,
   type OptionType,
 } from '../../../src/nmi/config/option-types.ts';
@@ -71,6 +73,12 @@ describe('accepted option values are', () => {
       undefined,
     ]);
     assert.equal(type.allowed, 'true: so it is');
+  });
+
+  it('ports, and 0 for none where that is possible', () => {
+    const texts = ['-1', '0', '1', '65535', '65536'];
+    assert.deepEqual(read(port, texts), [undefined, undefined, 1, 65_535, undefined]);
+    assert.deepEqual(read(portOrOff, texts), [undefined, 0, 1, 65_535, undefined]);
   });
 
   it('whole numbers within their range', () => {

@@ -54,6 +54,7 @@ describe('credentials inside a pod', () => {
     assert.equal(before.origin, 'https://10.0.0.1');
     assert.equal(before.headers['authorization'], 'Bearer first');
     assert.equal(String(before.tls.ca), 'CA');
+    assert.notEqual(before.tls.rejectUnauthorized, false, 'the server is verified');
 
     await writeFile(join(dir.path, 'token'), 'second');
     assert.equal((await credentials.current()).headers['authorization'], 'Bearer first');
@@ -128,6 +129,11 @@ describe('credentials from a kubeconfig', () => {
     assert.throws(() => loadCredentials(gone), isConfigError(/nonexistent\/config/));
     await assert.rejects(load('{}'), isConfigError(/current context/));
     await assert.rejects(load('{'), isConfigError(/cannot use/));
+    const whole = kubeconfig('server: "https://a"', '');
+    for (const part of ['name: c,', 'name: u,']) {
+      const halved = whole.replace(part, 'name: other,');
+      await assert.rejects(load(halved), isConfigError(/current context/));
+    }
     await assert.rejects(
       load(kubeconfig('server: "https://a", proxy-url: "http://p"', '')),
       isConfigError(/proxy-url/),
