@@ -76,23 +76,47 @@ describe('the kernel side of a node', () => {
     const path = join(folder, 'callers.sock');
     const listen = { listenIp: '127.0.0.1', listenPort: 2579 };
     const target = { metadataIp: '169.254.169.254', metadataPort: 80, ...listen };
+    const through: (readonly bigint[])[] = [];
     await using _server = await openCallerServer({
       path,
       report: () => ({ mode: 'ebpf', isActive: true, layout: mapLayout, target }),
       lookUp: () => ({ kind: 'unattested' }),
-      letThrough: () => undefined,
+      letThrough: (ids) => through.push(ids),
     });
     const flags = { 'nmi-listen-address': listen.listenIp, 'unrecorded-callers': 'refuse' };
     const { kernel, clock } = open({ redirect: 'pinned', ...flags }, { NMI_CALLER_SOCKET: path });
-    await using _kernel = kernel;
+    assert.match(kernel.whyUnavailable() ?? '', /does not answer/);
     await kernel.start();
-    clock.advance(settlingMs.repaired);
-    const refused = () =>
-      kernel.samples().find(({ labels }) => labels?.['outcome'] === 'refused')?.value;
-    assert.equal(refused(), 0);
+    assert.equal(kernel.whyUnavailable(), undefined);
+    assert.equal(kernel.network, undefined, 'no caller is identified by its address');
+    const samples = () =>
+      kernel.samples().map(({ metric, labels = {}, value }) => {
+        const [label = ''] = Object.values(labels);
+        return `${metric} ${label} ${value}`;
+      });
+    const before = [
+      'nmi_redirect_up ebpf 1',
+      'nmi_unrecorded_callers_total by_link 0',
+      'nmi_unrecorded_callers_total refused 0',
+      'nmi_redirect_reconciles_total unchanged 1',
+      'nmi_redirect_reconciles_total installed 0',
+      'nmi_redirect_reconciles_total repaired 0',
+      'nmi_redirect_reconciles_total failed 0',
+    ];
+    assert.deepEqual(samples(), before);
     const caller = { ...peer, localIp: listen.listenIp, localPort: listen.listenPort };
+    const early = await kernel.lookUp(caller);
+    assert.match(JSON.stringify(early), /changed less than a minute ago/);
+    clock.advance(settlingMs.repaired);
+    assert.deepEqual(await kernel.lookUp(caller), { kind: 'unattested' });
+    assert.deepEqual(samples(), before, 'a look-up is no caller');
     assert.deepEqual(await kernel.attest(caller), { kind: 'unattested', refusedBy: 'option' });
-    assert.equal(refused(), 1);
+    assert.equal(samples()[2], 'nmi_unrecorded_callers_total refused 1');
+    await kernel.letThrough([5n]);
+    await kernel.lookUp(caller);
+    assert.deepEqual(through, [[5n]]);
+    await kernel[Symbol.asyncDispose]();
+    assert.deepEqual(clock.armed, []);
   });
 
   it('is as it was a second after the other process is back, however long it was away', async (t) => {
