@@ -95,7 +95,7 @@ async function live(world: World, plan: readonly Action[], chance: Chance): Prom
     act(world, workload, action);
   }
   await recover(world, workload);
-  if (chance.happens(0.3)) await revokeInCalm(world, workload, chance);
+  if (chance.happens(0.15)) await revokeInCalm(world, workload, chance);
 }
 
 /** The last fault has ended: everybody is answered within the time for it, and those with a right get a token. */

@@ -4,25 +4,20 @@ import * as zlib from 'node:zlib';
 
 export * from 'node:zlib';
 
-/** Not in Node's documentation; its synchronous functions use it. */
-interface Engine {
-  _processChunk(chunk: Buffer, flush: number): Buffer;
-  close(): void;
-}
-
-export function createGunzip(options?: zlib.ZlibOptions): Transform {
-  const engine = zlib.createGunzip(options) as unknown as Engine;
+/** Unpacks all that has come each time: the answers are small. */
+export function createGunzip(): Transform {
+  let packed = Buffer.alloc(0);
+  let given = 0;
   return new Transform({
     transform: (chunk: Buffer, _encoding, done) => {
+      packed = Buffer.concat([packed, chunk]);
       try {
-        done(null, engine._processChunk(chunk, zlib.constants.Z_SYNC_FLUSH));
+        const all = zlib.gunzipSync(packed, { finishFlush: zlib.constants.Z_SYNC_FLUSH });
+        done(null, all.subarray(given));
+        given = all.length;
       } catch (error) {
         done(error as Error);
       }
-    },
-    destroy: (error, done) => {
-      engine.close();
-      done(error);
     },
   });
 }
