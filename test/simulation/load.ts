@@ -1,63 +1,139 @@
 /**
- * Loads files of src/nmi/kernel once more, with the modules of a simulated machine in place of
- * Node's and of the native one. The same files may be loaded with a fault.
+ * Loads the whole agent and the fakes of the lab, or the code of the hand-over alone, once more, with the modules of simulated machines in place
+ * of Node's, of undici's connections, of the native module and of the eBPF mode. It may be loaded with a
+ * fault in its text.
  */
+import { readFileSync } from 'node:fs';
 import { registerHooks } from 'node:module';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import type { takeListener } from '../../src/nmi/kernel/held-listener.ts';
-import type { openListenerHolder } from '../../src/nmi/kernel/listener-holder.ts';
+import type * as imds from '../../lab/fakes/imds/fake-imds.ts';
+import type * as kube from '../../lab/fakes/kube/fake-kube.ts';
+import type * as agent from '../../src/nmi/agent.ts';
+import type * as config from '../../src/nmi/config/config.ts';
+import type * as conditions from '../../src/nmi/conditions-process.ts';
+import type * as held from '../../src/nmi/kernel/held-listener.ts';
+import type * as holder from '../../src/nmi/kernel/listener-holder.ts';
+import type * as daemon from '../../src/nmi/redirect-daemon.ts';
 import { edited, type Fault } from './fault.ts';
 
-const codeFolder = pathToFileURL(join(import.meta.dirname, '../../src/nmi/kernel/')).href;
-const moduleFolder = pathToFileURL(join(import.meta.dirname, 'modules/')).href;
+const root = pathToFileURL(join(import.meta.dirname, '../../')).href;
+const moduleFolder = pathToFileURL(join(import.meta.dirname, 'agent/modules/')).href;
+const noteModule = new URL('../../modules/net.ts', moduleFolder).href;
 
 const replacements: Readonly<Record<string, string>> = {
   'node:crypto': 'crypto.ts',
-  'node:fs': 'fs.ts',
-  'node:fs/promises': 'fs-promises.ts',
+  'node:fs': '../../modules/fs.ts',
+  'node:fs/promises': '../../modules/fs-promises.ts',
+  'node:http': 'http.ts',
   'node:net': 'net.ts',
   'node:timers/promises': 'timers-promises.ts',
-  'simulated:performance': 'performance.ts',
-  '../../redirect/native/addon.ts': 'addon.ts',
+  'node:zlib': 'zlib.ts',
+  undici: 'undici.ts',
+  'simulated:globals': 'globals.ts',
 };
-/** Loaded as they are. */
-const kept = /^(?:node:(?:events|path)|\.\.\/\.\.\/base\/.*)$/;
+/** By the end of the file's address. */
+const replacedFiles: Readonly<Record<string, string>> = {
+  'src/redirect/native/addon.ts': 'addon.ts',
+  'src/redirect/cgroup/cgroup-tree.ts': 'cgroup-tree.ts',
+  'src/redirect/ebpf/ebpf.ts': 'ebpf.ts',
+};
+/** Sockets over which the listening socket is passed on. */
+const passesNotes = /\/kernel\/(?:held-listener|listener-holder|listener-notes|local-socket)\.ts/;
 
+const globals = [
+  'performance',
+  'Math',
+  'setTimeout',
+  'clearTimeout',
+  'setInterval',
+  'clearInterval',
+  'setImmediate',
+  'clearImmediate',
+  'AbortSignal',
+];
+
+const mark = '?whole=';
 const faults = new Map<string, Fault>();
-const mark = '?simulated=';
 
 registerHooks({
   resolve: (specifier, context, next) => {
     const [parent = '', name] = (context.parentURL ?? '').split(mark);
     if (name === undefined) return next(specifier, context);
     const replacement = replacements[specifier];
-    if (replacement !== undefined) return { url: moduleFolder + replacement, shortCircuit: true };
-    if (kept.test(specifier)) return next(specifier, context);
-    if (!specifier.startsWith('./')) throw new Error(`${parent} imports ${specifier}`);
-    return { url: new URL(`${specifier}${mark}${name}`, parent).href, shortCircuit: true };
+    if (replacement !== undefined) {
+      const isOfNotes = specifier === 'node:net' && passesNotes.test(parent);
+      const url = isOfNotes ? noteModule : new URL(replacement, moduleFolder).href;
+      return { url, shortCircuit: true };
+    }
+    if (!specifier.startsWith('.')) return next(specifier, { ...context, parentURL: parent });
+    const url = new URL(specifier, parent).href;
+    const replaced = Object.entries(replacedFiles).find(([end]) => url === root + end)?.[1];
+    if (replaced !== undefined) return { url: moduleFolder + replaced, shortCircuit: true };
+    return { url: `${url}${mark}${name}`, shortCircuit: true };
   },
   load: (url, context, next) => {
     const [plain = '', name] = url.split(mark);
     if (name === undefined) return next(url, context);
-    const { source } = next(plain, context);
-    const text = edited(plain, Buffer.from(source as Buffer).toString(), faults.get(name));
-    // A global, which cannot be replaced by its name. The lines keep their numbers.
-    const clock = "import { performance } from 'simulated:performance'; ";
-    return { format: 'module-typescript', source: clock + text, shortCircuit: true };
+    const text = edited(plain, readFileSync(new URL(plain), 'utf8'), faults.get(name));
+    return { format: 'module-typescript', source: withGlobals(text), shortCircuit: true };
   },
 });
 
-export interface Code {
-  readonly openListenerHolder: typeof openListenerHolder;
-  readonly takeListener: typeof takeListener;
+/** On the first line, so that the lines keep their numbers. */
+function withGlobals(text: string): string {
+  const used = globals.filter(
+    (name) =>
+      new RegExp(`(?<![.\\w'])${name}[.(;,)]`).test(text) &&
+      !new RegExp(`import \\{[^}]*\\b${name} ?[,}]`).test(text),
+  );
+  return used.length === 0
+    ? text
+    : `import { ${used.join(', ')} } from 'simulated:globals'; ${text}`;
 }
 
-export async function loadSimulated(fault?: Fault): Promise<Code> {
+export interface WholeCode {
+  readonly startAgent: typeof agent.startAgent;
+  readonly startRedirectDaemon: typeof daemon.startRedirectDaemon;
+  readonly startConditions: typeof conditions.startConditions;
+  readonly parseConfig: typeof config.parseConfig;
+  readonly openFakeKube: typeof kube.openFakeKube;
+  readonly openFakeImds: typeof imds.openFakeImds;
+}
+
+/** Of the hand-over. */
+export interface Code {
+  readonly openListenerHolder: typeof holder.openListenerHolder;
+  readonly takeListener: typeof held.takeListener;
+}
+
+function loaderWith(fault: Fault | undefined): <T>(file: string) => Promise<T> {
   const name = fault?.name ?? 'none';
   if (fault !== undefined) faults.set(name, fault);
-  const load = (file: string): Promise<unknown> => import(`${codeFolder}${file}${mark}${name}`);
-  const holder = (await load('listener-holder.ts')) as Pick<Code, 'openListenerHolder'>;
-  const held = (await load('held-listener.ts')) as Pick<Code, 'takeListener'>;
-  return { openListenerHolder: holder.openListenerHolder, takeListener: held.takeListener };
+  return async <T>(file: string) => (await import(`${root}${file}${mark}${name}`)) as T;
+}
+
+export async function loadHandover(fault?: Fault): Promise<Code> {
+  const load = loaderWith(fault);
+  const { openListenerHolder } = await load<typeof holder>('src/nmi/kernel/listener-holder.ts');
+  const { takeListener } = await load<typeof held>('src/nmi/kernel/held-listener.ts');
+  return { openListenerHolder, takeListener };
+}
+
+export async function loadWhole(fault?: Fault): Promise<WholeCode> {
+  const load = loaderWith(fault);
+  const { startAgent } = await load<typeof agent>('src/nmi/agent.ts');
+  const { startRedirectDaemon } = await load<typeof daemon>('src/nmi/redirect-daemon.ts');
+  const { startConditions } = await load<typeof conditions>('src/nmi/conditions-process.ts');
+  const { parseConfig } = await load<typeof config>('src/nmi/config/config.ts');
+  const { openFakeKube } = await load<typeof kube>('lab/fakes/kube/fake-kube.ts');
+  const { openFakeImds } = await load<typeof imds>('lab/fakes/imds/fake-imds.ts');
+  return {
+    startAgent,
+    startRedirectDaemon,
+    startConditions,
+    parseConfig,
+    openFakeKube,
+    openFakeImds,
+  };
 }

@@ -13,7 +13,7 @@ import { nativeModule as simulatedNativeModule } from './modules/addon.ts';
 import * as simulatedFs from './modules/fs.ts';
 import * as simulatedFiles from './modules/fs-promises.ts';
 import * as simulatedNet from './modules/net.ts';
-import * as simulatedTimers from './modules/timers-promises.ts';
+import * as simulatedTimers from './agent/modules/timers-promises.ts';
 import type { System } from './system-fixture.ts';
 import { itIsAsExpected } from './system-suite.ts';
 

@@ -5,7 +5,7 @@ import { Machine, type Process } from '../machine.ts';
 import { Scheduler } from '../scheduler.ts';
 import { openLabCloud, type Cloud } from './cloud.ts';
 import { Conditions } from './conditions.ts';
-import type { WholeCode } from './load.ts';
+import type { WholeCode } from '../load.ts';
 import { most } from './limits.ts';
 import { Network, useNetwork } from './network.ts';
 import { Node } from './node.ts';

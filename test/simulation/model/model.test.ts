@@ -4,7 +4,7 @@ import { describe, it } from 'node:test';
 import { closed, type ClosedFaults } from './closed.ts';
 import { explore, type Exploration } from './explore.ts';
 import { faults } from '../handover/faults.ts';
-import { loadSimulated } from '../load.ts';
+import { loadHandover } from '../load.ts';
 import { handover, type HandoverFaults } from './handover.ts';
 import { replay, traces } from './replay.ts';
 import { revocation, type RevocationFaults } from './revocation.ts';
@@ -45,7 +45,7 @@ describe('the code of the hand-over', () => {
   const machine = handover(3, 2);
 
   it('rests where the model may rest, after every order of steps from outside', async (t) => {
-    const code = await loadSimulated();
+    const code = await loadHandover();
     const all = traces(machine, 5);
     for (const last of ['at rest', 'at once'] as const) {
       for (const [seed, trace] of all.entries()) {
@@ -65,8 +65,8 @@ describe('the code of the hand-over', () => {
       const { found } = explore(handover(3, 2, planted));
       const trace = (found?.trace ?? []).filter((step) => isOutside.test(step));
       const [faulty, fixed] = [
-        await loadSimulated(faults.find((fault) => fault.name === name)),
-        await loadSimulated(),
+        await loadHandover(faults.find((fault) => fault.name === name)),
+        await loadHandover(),
       ];
       const differences: string[] = [];
       for (let seed = 0; seed < seedsPerTrace; seed += 1) {

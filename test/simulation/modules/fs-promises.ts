@@ -1,7 +1,9 @@
-/** In place of node:fs/promises. The effect is at any time between the call and its result. */
+/** In place of node:fs/promises: folders and sockets are those of the simulated machine. The effect is at any time between the call and its result. */
 import { currentProcess, type Process } from '../machine.ts';
 import { asError } from '../scheduler.ts';
 import { statAs, type StatOptions } from './fs.ts';
+
+export * from 'node:fs/promises';
 
 function later<T>(work: (owner: Process) => T): Promise<T> {
   const owner = currentProcess();

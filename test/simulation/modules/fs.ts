@@ -1,5 +1,7 @@
-/** In place of node:fs. */
+/** In place of node:fs: descriptors and sockets are those of the simulated process. */
 import { currentProcess, type Process } from '../machine.ts';
+
+export * from 'node:fs';
 
 export function closeSync(descriptor: number): void {
   currentProcess().close(descriptor);

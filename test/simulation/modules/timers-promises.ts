@@ -1,9 +1,0 @@
-/** In place of node:timers/promises. */
-import { currentProcess } from '../machine.ts';
-
-export function setTimeout(ms: number, value?: unknown): Promise<unknown> {
-  const owner = currentProcess();
-  return new Promise((resolve) => {
-    owner.after(ms, 'timer', () => resolve(value));
-  });
-}
