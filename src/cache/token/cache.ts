@@ -272,11 +272,6 @@ export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposab
     this.#negative.drop(isDropped);
   }
 
-  /** The requests of all tokens in memory. */
-  requests(): readonly R[] {
-    return [...this.#entries.values()].map(({ request }) => request);
-  }
-
   /** Deletes matching tokens, but not fetches and negative entries. */
   dropTokens(isDropped: (request: R) => boolean): void {
     for (const entry of this.#entries.values()) {

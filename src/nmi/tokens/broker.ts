@@ -296,8 +296,8 @@ export class TokenBroker implements Part, Disposable {
   /** The Secrets that tokens in memory were obtained with, each once. */
   secretsInUse(): readonly ObjectName[] {
     const secrets = new Map<string, ObjectName>();
-    for (const { identity } of this.#cache.requests()) {
-      const secret = secretBehind(identity);
+    for (const { request } of this.#cache.tokens()) {
+      const secret = secretBehind(request.identity);
       if (secret !== undefined) secrets.set(fullName(secret), secret);
     }
     return [...secrets.values()];
