@@ -30,7 +30,7 @@ function packEntries(
 }
 
 /** Uses gzip: the output of zlib depends on the processor that it runs on. */
-export function compress(file: string): string {
+function compress(file: string): string {
   const compressed = `${file}.gz`;
   const output = openSync(compressed, 'w');
   try {
