@@ -55,7 +55,6 @@ async function help([name, action]: readonly string[], io: Io): Promise<number> 
 
 function verbOf(name: string): Verb {
   const verb = verbs[name];
-  // No mutation: callers give a name of the table, and only the compiler needs the check.
   if (verb === undefined) throw new Error(`the verb table has no row "${name}"`);
   return verb;
 }

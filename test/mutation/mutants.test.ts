@@ -38,7 +38,7 @@ describe('the faults that can be made in a file', () => {
     [
       'for (;;) if (a) { continue; }',
       [
-        ['early exit dropped', 'for (;;) ;'],
+        ['early exit dropped', 'for (;;) {}'],
         ['condition negated', 'for (;;) if (!(a)) { continue; }'],
       ],
     ],
@@ -47,14 +47,14 @@ describe('the faults that can be made in a file', () => {
       'await a();',
       [
         ['await dropped', 'void a();'],
-        ['call removed', ';'],
+        ['call removed', '{}'],
       ],
     ],
     ['const a = await b();', []],
     [
       'a(b, c);',
       [
-        ['call removed', ';'],
+        ['call removed', '{}'],
         ['arguments swapped', 'a(c, b);'],
       ],
     ],

@@ -95,7 +95,7 @@ export function mutantsOf(file: string, text: string): readonly Mutant[] {
       const [only] = consequent.type === 'BlockStatement' ? consequent.body : [consequent];
       const isSingle = consequent.type !== 'BlockStatement' || consequent.body.length === 1;
       const isExit = only !== undefined && exits.has(only.type);
-      if (isSingle && isExit && alternate === null) add('early exit dropped', statement, ';');
+      if (isSingle && isExit && alternate === null) add('early exit dropped', statement, '{}');
     },
     ConditionalExpression({ test, consequent, alternate }) {
       negate(test);
@@ -112,7 +112,7 @@ export function mutantsOf(file: string, text: string): readonly Mutant[] {
       const { expression } = statement;
       const inner = expression.type === 'AwaitExpression' ? expression.argument : expression;
       if (inner.type === 'CallExpression' && inner.callee.type !== 'Super') {
-        add('call removed', statement, ';');
+        add('call removed', statement, '{}');
       }
     },
     CallExpression({ callee, arguments: [first, second] }) {

@@ -1,6 +1,6 @@
 /**
  * Makes faults in `src`, one by one, and runs the tests beside the file: a fault that none of them
- * detects shows a behaviour that no test checks. `node test/mutation/run.ts [FOLDER-OR-FILE]`, with
+ * detects, and that the compiler accepts, shows a behaviour that no test checks. `node test/mutation/run.ts [FOLDER-OR-FILE]`, with
  * `--seed` and `--budget` (0: all of them) for the choice, `--line` for one line of a file. Exits
  * with 1 if fewer than nine of ten are detected.
  */
@@ -35,11 +35,15 @@ async function work(trial: Trial, queue: Mutant[]): Promise<readonly Result[]> {
     const outcome = await trial.run(mutant);
     results.push({ description, ...outcome });
     const seconds = ((performance.now() - startedMs) / 1000).toFixed(1);
-    const verdict =
-      outcome.isKilled === undefined ? 'UNKNOWN' : outcome.isKilled ? 'killed' : 'SURVIVED';
-    process.stdout.write(`${verdict} ${description} (${outcome.note}, ${seconds} s)\n`);
+    const { verdict, note } = outcome;
+    const shown = isMissed(outcome) ? verdict.toUpperCase() : verdict;
+    process.stdout.write(`${shown} ${description} (${note}, ${seconds} s)\n`);
   }
   return results;
+}
+
+function isMissed({ verdict }: Outcome): boolean {
+  return verdict === 'survived' || verdict === 'unknown';
 }
 
 /** With the changed line, before and after. */
@@ -67,14 +71,15 @@ async function run(mutants: readonly Mutant[], workers: number): Promise<number>
   try {
     const queue = [...mutants];
     const results = (await Promise.all(trials.map((trial) => work(trial, queue)))).flat();
-    const missed = results.filter(({ isKilled }) => isKilled !== true);
-    for (const { description, isKilled } of missed) {
-      process.stdout.write(`  ${isKilled === false ? 'survived' : 'unknown'}: ${description}\n`);
+    const missed = results.filter(isMissed);
+    for (const { description, verdict } of missed) {
+      process.stdout.write(`  ${verdict}: ${description}\n`);
     }
-    const killed = results.length - missed.length;
-    const share = killed / results.length;
+    const faults = results.filter(({ verdict }) => verdict !== 'rejected').length;
+    const killed = faults - missed.length;
+    const share = faults === 0 ? 1 : killed / faults;
     process.stdout.write(
-      `${killed} of ${results.length} faults detected (${(100 * share).toFixed(1)} %)\n`,
+      `${killed} of ${faults} faults detected (${(100 * share).toFixed(1)} %), ${results.length - faults} more do not compile\n`,
     );
     return share >= goal ? 0 : 1;
   } finally {

@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process';
 import { cpSync, globSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { isExclusive } from '../runner/kinds.ts';
+import { compiles } from './compiler.ts';
 import { apply, type Mutant } from './mutants.ts';
 import { Imports, mirrorsOf, testsBeside } from './tests-beside.ts';
 
@@ -22,9 +23,11 @@ const nodeOptions = [
 const linked = ['node_modules', 'dist'];
 const leftOut = new Set([...linked, '.git', '.cache']);
 
+/** `rejected` by the compiler: no fault. `unknown` when a test fails without it, too. */
+export type Verdict = 'killed' | 'survived' | 'rejected' | 'unknown';
+
 export interface Outcome {
-  /** Undefined when a test fails without the fault too. */
-  readonly isKilled: boolean | undefined;
+  readonly verdict: Verdict;
   /** The test that failed, or the number of those that did not. */
   readonly note: string;
 }
@@ -67,10 +70,13 @@ export class Trial implements Disposable {
       writeFileSync(path, text);
       if (!isFailed) continue;
       return (await this.#passesAlone(test))
-        ? { isKilled: true, note: test }
-        : { isKilled: undefined, note: `${test} fails without a fault` };
+        ? { verdict: 'killed', note: test }
+        : { verdict: 'unknown', note: `${test} fails without a fault` };
     }
-    return { isKilled: false, note: `${tests.length} tests` };
+    writeFileSync(path, mutated);
+    const isFault = compiles(this.#folder, file);
+    writeFileSync(path, text);
+    return { verdict: isFault ? 'survived' : 'rejected', note: `${tests.length} tests` };
   }
 
   [Symbol.dispose](): void {

@@ -45,7 +45,6 @@ export function nearbyOf(
 ): Nearby {
   const listOf = (resource: string) => {
     const read = lists.get(resource);
-    // No mutation: every kind is listed, and only the compiler needs the check.
     if (read === undefined) throw new TypeError(`${resource} was not listed`);
     return read;
   };

@@ -46,7 +46,6 @@ export const addExplain: AddVerb = (parser, start) =>
           type: 'string',
           describe:
             'A kind (pod, deployment, statefulset, daemonset, job, cronjob, ip), or KIND/NAME.',
-          // No mutation: the command itself demands it, and only the compiler needs to know that here.
           demandOption: true,
         })
         .positional('name', { type: 'string', describe: 'Name of the object, or the address.' })

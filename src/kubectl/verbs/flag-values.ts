@@ -13,7 +13,6 @@ export function refuseLostValues(words: readonly string[], parser: Parser): Pars
   return parser.check((flags) => {
     const empty = words.find((word) => /^--[a-z-]+=$/.test(word));
     if (empty !== undefined) throw withoutValue(empty.slice(0, -1));
-    // No mutation: it has that, and only the compiler needs the check.
     if (!hasState(parser)) throw new TypeError('this yargs does not show which flags are given');
     const { defaulted } = parser.parsed;
     const lists = parser.getOptions().array;

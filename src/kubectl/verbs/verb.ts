@@ -23,7 +23,6 @@ export type Start = (
 export type AddVerb = (parser: Parser, start: Start) => Parser;
 
 /** The argument `<name>` of a command. */
-// No mutation: the command itself demands it, and only the compiler needs to know that here.
 export const nameArgument = { type: 'string', demandOption: true } as const;
 
 /** A flag with a text, empty by default. */

@@ -365,7 +365,6 @@ function viewRefused(refused: Refused): RefusalView {
 
 function viewRefusal(answer: Answer, words: Words, isWaitedFor: boolean): RefusalView {
   const { reason, status, retryAfterS } = answer;
-  // No mutation: no refusal is, and only the compiler needs the check.
   if (reason === 'ok') throw new TypeError('a refusal is not ok');
   const body = parseRecord(answer.body);
   const [error, description] = [stringAt(body, 'error'), stringAt(body, 'error_description')];

@@ -169,7 +169,6 @@ export class TokenEndpoint {
       }
       if (each !== cached) auxiliary.push(each.rendered);
     }
-    // No mutation: the loop has returned then, and only the compiler needs the check.
     if (!cached.ok) throw new TypeError('a failure was passed over');
     const { rendered, outcome: cache } = cached;
     const answer = job.render(rendered, auxiliary, chosen);

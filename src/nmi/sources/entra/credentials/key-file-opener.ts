@@ -44,7 +44,6 @@ export function createKeyFileOpener({
       // The owner's next file is queued behind those of all others; this loop reaches it too.
       waiting.delete(owner);
       if (queue.length > 0) waiting.set(owner, queue);
-      // No mutation: a queue here has a job, and only the compiler needs the check.
       if (job === undefined) continue;
       try {
         // The waiter for a reply gets the error; without one it must not end the process.
