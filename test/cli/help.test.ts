@@ -35,7 +35,8 @@ describe('help', () => {
     const [rows = ''] = flags.split('Environment variables');
     const longest = Math.max(...rows.split('\n').map((line) => line.length));
     assert.ok(longest > 90 && longest <= 100, `without a terminal, ${longest}`);
-    assert.ok(!text.includes('--version'));
+    assert.ok(!/--version|--help/.test(text));
+    assert.match(text, /^ {2}NMI_CGROUP_ROOT {6}\S/m);
   });
 
   it('of a verb with actions lists them, and of an action has its own examples', async () => {
@@ -48,6 +49,20 @@ describe('help', () => {
     assert.match(verify, /^Usage: nmi redirect verify \[FLAGS\]$/m);
     assert.match(verify, /^Examples:\n {2}nmi redirect verify\n\n/m);
     assert.ok(!verify.includes('Actions:'));
+  });
+
+  it('of the redirect has the variables that its process reads, and no others', async () => {
+    const variablesOf = async (name: string) => {
+      const text = await renderHelp(name, verbOf(name), undefined);
+      return [...text.matchAll(/^ {2}(NMI_\w+)/gm)].map(([, variable]) => variable);
+    };
+    const [agents, own] = [await variablesOf('run'), await variablesOf('redirect')];
+    assert.ok(
+      own.includes('NMI_HANDOVER_SOCKET') && !own.includes('NMI_EXPLAIN_SOCKET'),
+      own.join(),
+    );
+    assert.ok(agents.includes('NMI_EXPLAIN_SOCKET') && own.every((each) => agents.includes(each)));
+    assert.deepEqual(await variablesOf('demo'), []);
   });
 
   it('fits the terminal, and no line is longer than 120 characters', async () => {

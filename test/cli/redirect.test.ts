@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
@@ -89,6 +91,18 @@ describe('nmi redirect', () => {
     const removed = await report([]);
     assert.deepEqual([removed.code, removed.stderr], [0, '']);
     assert.match(removed.stdout, /^removed: /);
+  });
+
+  it('ends with the reason when it cannot maintain the redirect', async (t) => {
+    const taken = createServer().listen(0, '127.0.0.1');
+    await once(taken, 'listening');
+    t.after(() => taken.close());
+    const { port } = taken.address() as AddressInfo;
+    const flags = { 'http-probe-port': String(port) };
+    const { code, stdout, stderr } = await run(['run'], flags);
+    assert.equal(code, 69);
+    assert.match(stdout, /redirect cannot be maintained/);
+    assert.match(stderr, new RegExp(`${port}`));
   });
 
   it('maintains the redirect until it is stopped, and leaves it installed', async () => {

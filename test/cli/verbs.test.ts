@@ -46,6 +46,23 @@ describe('the table of verbs', () => {
     );
   });
 
+  it('describes the value of a flag unless its type shows that', () => {
+    const flagOf = (flag: string) => verbs['run']?.flags[flag];
+    const takes = (flag: string) => / Takes /.test(String(flagOf(flag)?.describe));
+    const shown = ['strict-identity', 'redirect', 'kubeconfig', 'nmi-port', 'node'];
+    assert.deepEqual(shown.map(takes), [false, false, false, true, true]);
+    assert.ok(String(flagOf('redirect')?.choices).startsWith('auto,'));
+    assert.equal(flagOf('node')?.choices, undefined);
+  });
+
+  it('shows the flags that a process has', () => {
+    const isHidden = (verb: string, flag: string) => verbs[verb]?.flags[flag]?.hidden;
+    assert.deepEqual(
+      [isHidden('conditions', 'identity-owners'), isHidden('conditions', 'nmi-port')],
+      [false, true],
+    );
+  });
+
   it('hides the agent’s own flags from the help of the redirect, and old flags everywhere', () => {
     const isHidden = (verb: string, flag: string) => verbs[verb]?.flags[flag]?.hidden === true;
     assert.deepEqual(

@@ -23,6 +23,7 @@ export type Start = (
 export type AddVerb = (parser: Parser, start: Start) => Parser;
 
 /** The argument `<name>` of a command. */
+// No mutation: the command itself demands it, and only help shows that here.
 export const nameArgument = { type: 'string', demandOption: true } as const;
 
 /** A flag with a text, empty by default. */

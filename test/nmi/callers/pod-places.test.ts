@@ -134,6 +134,33 @@ describe('the place of a pod', () => {
   });
 });
 
+describe('a link', () => {
+  it('is that of one pod alone unless another is known behind it', () => {
+    const { places, state, add } = open();
+    const pod = add();
+    assert.ok(places.isOf(pod, ip, routed));
+    assert.ok(places.isAlone(pod, 5));
+    const other = add({ name: 'other', uid: 'other', ips: ['10.0.0.6'] });
+    assert.ok(places.isOf(other, '10.0.0.6', { link: 6 }));
+    assert.deepEqual([places.isAlone(pod, 5), places.isAlone(pod, 6)], [true, false]);
+    assert.ok(places.isAlone(other, 6));
+    state.places.set('10.0.0.7', routed);
+    add({ name: 'third', uid: 'third', ips: ['10.0.0.7'] });
+    assert.ok(!places.isAlone(pod, 5));
+  });
+
+  it('stays the place of a pod whose labels change, whatever the route says by then', () => {
+    const { places, state, add } = open();
+    state.places.set(ip, routed);
+    state.links.add(5);
+    add();
+    state.places.set(ip, { link: 6 });
+    const pod = add({ labels: { app: 'web' } });
+    assert.ok(places.isOf(pod, ip, routed));
+    assert.ok(!places.isOf(pod, ip, { link: 6 }));
+  });
+});
+
 describe('a pod that has moved', () => {
   const moved: Place = { link: 6 };
 

@@ -151,7 +151,7 @@ export class EventWriter implements EventSink, Required<Pick<Part, 'samples'>>, 
         'failed to write an Event; further failures with this code are counted only',
       );
     }
-    const isPassing = passing.has(code) || (status ?? 0) >= 500;
+    const isPassing = passing.has(code) || Number(status) >= 500;
     if (isPassing) {
       this.#failures += 1;
       this.#pausedUntilMs =

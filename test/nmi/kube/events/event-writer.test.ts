@@ -120,18 +120,19 @@ describe('the writer of Events', () => {
     await pass(windowMs / 2);
     assert.deepEqual(takeCalls(), ['create a']);
     assert.equal(new Set(names).size, 1, 'all tries have one name');
+    assert.match(names[0] ?? '', /^a\.[0-9a-f]{16}$/);
     assert.deepEqual(counted(), { written: 0, failed: 1, dropped: 0 });
-    for (const failure of [
+    for (const [at, failure] of [
+      new KubeError('SERVER', 'down', { status: 500 }),
       new KubeError('SERVER', 'down', { status: 503 }),
       new KubeError('NETWORK', 'down'),
-    ]) {
+    ].entries()) {
       state.fail = () => failure;
-      record(podOf(failure.code));
+      record(podOf(`p${at}`));
       await pass(0);
       state.fail = undefined;
       await pass(400_000);
-      const create = `create ${failure.code}`;
-      assert.deepEqual(takeCalls(), [create, create]);
+      assert.deepEqual(takeCalls(), [`create p${at}`, `create p${at}`]);
     }
   });
 
@@ -144,6 +145,41 @@ describe('the writer of Events', () => {
     await pass(10_000);
     assert.deepEqual(counted(), { written: 1, failed: 0, dropped: 0 });
   });
+
+  it('backs off anew after a success', async () => {
+    const { clock, record, pass, state } = open();
+    const pauses: number[] = [];
+    for (const name of ['a', 'b']) {
+      state.fail = () => new KubeError('NETWORK', 'down');
+      record(podOf(name));
+      await new Promise(setImmediate);
+      pauses.push(clock.armed[0] ?? 0);
+      state.fail = undefined;
+      await pass(20_000);
+    }
+    assert.deepEqual(pauses, [500, 500]);
+  });
+
+  for (const [what, last] of [
+    ['was written', undefined],
+    ['exists already', new KubeError('SERVER', 'exists', { status: 409 })],
+    ['was refused', new KubeError('FORBIDDEN', 'no', { status: 403 })],
+  ] as const) {
+    it(`is not repeated for ten minutes after one ${what}, late as that was`, async () => {
+      const { record, pass, takeCalls, state } = open();
+      const retryAfterMs = 290_000;
+      state.fail = () => new KubeError('THROTTLED', 'slow', { status: 429, retryAfterMs });
+      record(podOf('a'));
+      await pass(0);
+      state.fail = () => last;
+      await pass(300_000);
+      assert.deepEqual(takeCalls(), ['create a', 'create a']);
+      await pass(windowMs - 30_000);
+      record(podOf('a'));
+      await pass(0);
+      assert.deepEqual(takeCalls(), []);
+    });
+  }
 
   it('does not retry an invalid one, nor one in a missing namespace', async () => {
     const { record, pass, takeCalls, state, counted } = open();

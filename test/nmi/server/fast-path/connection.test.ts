@@ -199,6 +199,7 @@ class FakeSocket extends EventEmitter {
     if (unread !== undefined) this.emit('data', unread);
   };
   readonly destroy = (): void => void (this.destroyed = true);
+  readonly destroySoon = (): number => this.flow.push('destroySoon');
 }
 
 /** A connection; all its requests are answered when the batch is written. */
@@ -270,6 +271,50 @@ describe('a client that has used its share of a turn', () => {
     takeTurn();
     assert.deepEqual(seen, ['handed over']);
     assert.deepEqual(socket.flow, ['pause', 'pause', 'resume']);
+  });
+});
+
+describe('the end of a connection', () => {
+  it('comes after its last answer, and nothing behind that is answered', () => {
+    const { socket, seen, receive, writeBatch } = serveFake();
+    receive(request('Connection: close'));
+    receive();
+    writeBatch();
+    assert.deepEqual([seen, socket.destroyed], [['answer 1'], true]);
+  });
+
+  it('comes after the answer that is due when the client sends no more', () => {
+    const { socket, seen, receive } = serveFake();
+    receive();
+    socket.emit('end');
+    assert.deepEqual([seen, socket.destroyed, socket.flow], [['answer 1'], true, []]);
+  });
+
+  it('waits for the kernel to take the answer', () => {
+    const { socket, seen, receive } = serveFake();
+    receive();
+    socket.writableLength = 1;
+    socket.emit('end');
+    const { destroyed, flow } = socket;
+    assert.deepEqual([seen, destroyed, flow], [['answer 1'], false, ['destroySoon']]);
+  });
+
+  it('is one, and nothing is read after it', () => {
+    const silent = serveFake();
+    silent.socket.emit('timeout');
+    silent.socket.emit('timeout');
+    assert.deepEqual(silent.seen, ['silent']);
+    for (const end of [
+      (socket: FakeSocket) => socket.destroy(),
+      (socket: FakeSocket) => socket.emit('timeout'),
+    ]) {
+      const { socket, seen, receive, takeTurn } = serveFake(false);
+      receive();
+      end(socket);
+      takeTurn();
+      assert.deepEqual(socket.flow, ['pause']);
+      assert.ok(!seen.includes('answer 1'));
+    }
   });
 });
 

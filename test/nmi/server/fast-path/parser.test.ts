@@ -7,6 +7,7 @@ import fc from 'fast-check';
 import {
   isHeaderText,
   parseCanonicalRequest,
+  parseTarget,
 } from '../../../../src/nmi/server/fast-path/parser.ts';
 
 const target = '/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://r.example';
@@ -54,6 +55,25 @@ describe('a request of the usual form', () => {
     const text = head(['x-ms-client-request-id: 1', 'Metadata: true', 'Traceparent:', 'X-Id: 2']);
     const ids = parseCanonicalRequest(text)?.ids.map(({ from, to }) => text.slice(from, to));
     assert.deepEqual(ids, [' 1', '']);
+  });
+
+  it('has at most 8 KiB and 63 headers', () => {
+    const lines = ['Metadata: true', ...Array.from({ length: 62 }, () => 'X: y')];
+    assert.ok(parseCanonicalRequest(head(lines)) !== undefined);
+    assert.equal(parseCanonicalRequest(head([...lines, 'X: y'])), undefined);
+    const rest = 8 * 1024 - head(['Metadata: true', 'X: ']).length;
+    const ofLength = (length: number) => head(['Metadata: true', `X: ${'x'.repeat(length)}`]);
+    assert.ok(parseCanonicalRequest(ofLength(rest)) !== undefined);
+    assert.equal(parseCanonicalRequest(ofLength(rest + 1)), undefined);
+  });
+
+  it('has a visible target, also where the rest is known', () => {
+    const begin = `GET ${target}`;
+    assert.equal(parseTarget(begin, 8 * 1024), target);
+    assert.equal(parseTarget(begin, 8 * 1024 + 1), undefined);
+    for (const other of [`${begin} `, `${begin}\u0001`, `POST ${target}`, 'GET /other?']) {
+      assert.equal(parseTarget(other, 100), undefined, other);
+    }
   });
 
   it('has no other form', () => {

@@ -112,6 +112,7 @@ describe('an answer from the cache', () => {
     assert.equal(kept.deref(), undefined);
     assert.deepEqual(clock.armed, []);
     answers.render(rendered, undefined, b, false);
+    assert.deepEqual(clock.armed, [1_000], 'the next one is released, too');
   });
 
   it('is kept for the second, however long requests continue', () => {
@@ -137,6 +138,17 @@ describe('an answer from the cache', () => {
     for (let other = 0; other < 1_024; other++) ask(new RenderedToken(rendered.token));
     ask();
     assert.ok(sink.written[0] !== sink.written.at(-1), 'memory is limited');
+  });
+
+  it('closes the connection for the last request on it, and for no other', () => {
+    const { answers, rendered } = open();
+    const sink = new Sink();
+    for (const isLast of [true, false, true, false]) {
+      answers.render(rendered, undefined, a, isLast).writeTo(sink);
+    }
+    const closing = sink.written.map((bytes) => bytes.includes('\r\nConnection: close\r\n'));
+    assert.deepEqual(closing, [true, false, true, false]);
+    assert.ok(sink.written[0] === sink.written[2], 'each is rendered once');
   });
 
   it('repeats the id of its request, and of no other request', () => {
