@@ -47,6 +47,7 @@ describe('completion', () => {
     assert.deepEqual(await complete('doctor', '-o', 'y'), ['yaml']);
     assert.deepEqual(await complete('doctor', '--output', ''), ['text', 'json', 'yaml']);
     assert.deepEqual(await complete('analyze', '--threshold', 'e'), ['error']);
+    assert.deepEqual(await complete('analyze', '--threshold=e'), ['error']);
     assert.deepEqual(await complete('explain', ''), ['pod', 'ip']);
     assert.deepEqual(await complete('reasons', 'binding_m'), ['binding_missing']);
   });

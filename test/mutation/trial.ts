@@ -74,9 +74,11 @@ export class Trial implements Disposable {
         : { verdict: 'unknown', note: `${test} fails without a fault` };
     }
     writeFileSync(path, mutated);
-    const isFault = compiles(this.#folder, file);
+    const isAccepted = compiles(this.#folder, file);
     writeFileSync(path, text);
-    return { verdict: isFault ? 'survived' : 'rejected', note: `${tests.length} tests` };
+    // Not for an error that is there without the fault, too.
+    const isRejected = !isAccepted && compiles(this.#folder, file);
+    return { verdict: isRejected ? 'rejected' : 'survived', note: `${tests.length} tests` };
   }
 
   [Symbol.dispose](): void {

@@ -51,6 +51,7 @@ describe('the guard at boot', () => {
     writeBootGuard(folder, metadataIp);
     assert.equal(readFileSync(join(folder, unit), 'utf8'), renderBootGuard(metadataIp));
     assert.equal(readlinkSync(join(folder, 'kubelet.service.wants', unit)), `../${unit}`);
+    assert.equal(statSync(join(folder, unit)).mode & 0o777, 0o644);
     const written = statSync(join(folder, unit)).ino;
     writeBootGuard(folder, metadataIp);
     assert.equal(statSync(join(folder, unit)).ino, written);
