@@ -14,6 +14,9 @@ const graceMs = 30_000;
 const probeMs = 1_000;
 const kubeletMs = 600;
 
+/** On each node. */
+export const handoverPath = '/host/handover.sock';
+
 /** The staleness limit of rights in the simulation; the default is a day. */
 export const rightsLimitMs = 20_000;
 
@@ -209,7 +212,7 @@ function setUp(pod: AgentPod, process: Process, redirect: 'ebpf' | 'pinned'): Se
     },
     {
       NMI_CALLER_SOCKET: `/${name}/callers.sock`,
-      NMI_HANDOVER_SOCKET: redirect === 'ebpf' ? node.paths.handover : undefined,
+      NMI_HANDOVER_SOCKET: redirect === 'ebpf' ? handoverPath : undefined,
       NMI_EXPLAIN_SOCKET: redirect === 'ebpf' ? 'off' : `/${name}/agent/explain.sock`,
     },
   );

@@ -15,7 +15,6 @@ export class Conditions {
   #started = 0;
   /** By object: writes of its status since anything else has changed. */
   readonly #writes = new Map<string, number>();
-  written = 0;
 
   constructor(world: World) {
     this.#world = world;
@@ -75,7 +74,6 @@ export class Conditions {
     const key = `${current.kind} ${current.metadata.namespace ?? ''}/${current.metadata.name}`;
     const count = (this.#writes.get(key) ?? 0) + 1;
     this.#writes.set(key, count);
-    this.written += 1;
     if (count > mostWrites) {
       this.#world.break(
         `the status of ${key} is written ${count} times, though nothing else changed`,

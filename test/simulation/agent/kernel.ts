@@ -3,9 +3,9 @@
  * processes, a record for each connection that they redirect, cgroups and links of pods.
  */
 import type { Attestation } from '../../../src/redirect/redirect.ts';
-import { currentProcess, type Machine, type Process } from '../machine.ts';
+import { currentProcess, type Machine } from '../machine.ts';
 
-const agent = { ip: '169.254.25.79', port: 2579 };
+export const agentAddress = { ip: '169.254.25.79', port: 2579 };
 export const metadata = { ip: '169.254.169.254', port: 80 };
 
 interface PodInKernel {
@@ -30,8 +30,6 @@ export class Kernel {
   readonly #records = new Map<string, bigint>();
   #nextId = 100n;
   #nextLink = 10;
-  /** When each process last changed the programs. */
-  readonly writers = new Map<Process, number>();
 
   constructor(machine: Machine) {
     this.machine = machine;
@@ -60,11 +58,10 @@ export class Kernel {
     return [...this.#pods.values()].some((pod) => pod.link === link);
   }
 
-  install(by: Process): void {
+  install(): void {
     this.isRedirected = true;
     this.wasClosed = true;
     this.drift = undefined;
-    this.writers.set(by, this.machine.scheduler.nowMs);
   }
 
   remove(): void {
@@ -78,7 +75,7 @@ export class Kernel {
     this.drift = undefined;
     this.isFull = false;
     this.refusals = 0;
-    this.machine.addresses.delete(agent.ip);
+    this.machine.addresses.delete(agentAddress.ip);
     this.#records.clear();
   }
 

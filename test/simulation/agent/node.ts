@@ -1,6 +1,6 @@
 /** A node: its kernel, the pods of the agent on it, and the pods that request tokens. */
 import { Machine } from '../machine.ts';
-import { AgentPod } from './agent-pod.ts';
+import { AgentPod, handoverPath } from './agent-pod.ts';
 import { Kernel } from './kernel.ts';
 import type { PodClient } from './pod-client.ts';
 import { most } from './limits.ts';
@@ -26,7 +26,6 @@ export class Node {
   readonly agents = new Set<AgentPod>();
   readonly clients = new Set<PodClient>();
   readonly #subnet: number;
-  readonly #paceMs: number;
   #started = 0;
   /** Its wall clock against the true time. */
   aheadMs = 0;
@@ -38,22 +37,16 @@ export class Node {
   agentBeganMs = 0;
   /** Who had an address before, until the API server knows that the pod is gone. */
   readonly before = new Map<string, Tenant>();
-  readonly paths = { handover: '/host/handover.sock' };
 
   constructor(world: World, name: string, index: number, paceMs: number) {
     this.world = world;
     this.name = name;
     this.ip = `10.0.0.${11 + index}`;
     this.#subnet = index;
-    this.#paceMs = paceMs;
     this.machine = new Machine(world.scheduler, paceMs);
     this.kernel = new Kernel(this.machine);
     world.network.place(this.ip, this.machine);
     this.machine.files.make('/host', { number: 0, name: 'the node' }, 0o700);
-  }
-
-  get latencyMs(): number {
-    return this.#paceMs;
   }
 
   podIp(slot: number): string {
@@ -111,7 +104,7 @@ export class Node {
     this.agents.clear();
     for (const client of this.clients) client.pause(3_000);
     this.kernel.reboot();
-    this.machine.files.clear('/host/handover.sock');
+    this.machine.files.clear(handoverPath);
     this.broken();
     this.startAgent();
   }

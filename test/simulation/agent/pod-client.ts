@@ -3,7 +3,7 @@
  * try after 429, 503 or a connection that ends. Each answer is checked against the truth.
  */
 import { findTokenIdentity } from '../../../lab/fakes/token.ts';
-import { metadata } from './kernel.ts';
+import { agentAddress, metadata } from './kernel.ts';
 import { longestMs } from './limits.ts';
 import type { Node } from './node.ts';
 import type { PodFacts } from './truth.ts';
@@ -68,10 +68,6 @@ export class PodClient {
     node.clients.add(this);
     node.kernel.addPod(facts.uid, ip);
     this.#later(node.world.scheduler.random() * everyMs);
-  }
-
-  get isGone(): boolean {
-    return this.#isGone;
   }
 
   remove(): void {
@@ -176,9 +172,8 @@ export class PodClient {
       if (kernel.wasClosed) world.break(`a packet of ${uid} reaches the metadata service`);
       return undefined;
     }
-    const agent = { ip: '169.254.25.79', port: 2579 };
     const source = { ip: this.ip, port };
-    const end = world.network.connect(machine, undefined, source, agent, onAnswer);
+    const end = world.network.connect(machine, undefined, source, agentAddress, onAnswer);
     end.onClosed = () => kernel.forget(this.ip, port);
     return end;
   }

@@ -32,7 +32,7 @@ export function openEbpfRedirect({ target }: EbpfRedirectOptions): EbpfRedirect 
         kernel.refusals -= 1;
         throw new RedirectError('KERNEL_REFUSED', 'load', 'by the simulation');
       }
-      kernel.install(owner);
+      kernel.install();
       await pass();
       return status(['installed']);
     },
