@@ -23,8 +23,8 @@ export class Conditions {
     world.cloud.kube.store.subscribe(({ previous, current }) => this.#note(previous, current));
   }
 
-  /** All objects may have changed. */
-  restored(): void {
+  /** Somebody else has written, perhaps an object without a status. */
+  othersWrote(): void {
     this.#writes.clear();
   }
 

@@ -163,7 +163,6 @@ export class Workload {
         restoreObjects();
         restoreTruth();
       });
-      this.#world.conditions.restored();
       const { pods } = this.#world.truth;
       for (const client of this.clients) if (!pods.has(client.facts.uid)) this.removePod(client, 0);
       for (const [uid, client] of this.#left) if (pods.has(uid)) this.removePod(client, 2_000);
@@ -204,5 +203,6 @@ export class Workload {
   #write(work: () => void): void {
     this.#world.cloud.within(work);
     this.#world.truth.note();
+    this.#world.conditions.othersWrote();
   }
 }
