@@ -14,7 +14,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { freshExecutable, repositoryRoot } from '../../scripts/build.ts';
+import { freshExecutable, repositoryRoot, v8Flags } from '../../scripts/build.ts';
 
 /**
  * Modules that a start that only prints does not need: any that could use a network or decompress.
@@ -93,6 +93,30 @@ describe('the executable, alone in another folder', () => {
   it('starts with code that was compiled when it was built', () => {
     // The entry reports code that V8 rejects; test/build/code-cache.test.ts asserts that it does.
     assert.equal(run(['--version']).stderr, '');
+  });
+
+  it('loads Node’s own modules with the code that Node has compiled', () => {
+    const probe = join(folder, 'cache-probe.cjs');
+    const found = join(folder, 'cache.json');
+    writeFileSync(
+      probe,
+      `process.on('exit', () => {
+        require('node:http'); require('node:tls'); require('node:zlib');
+        const { internalBinding } = require('internal/test/binding');
+        const { compiledWithCache, compiledWithoutCache } = internalBinding('builtins').getCacheUsage();
+        require('node:fs').writeFileSync(${JSON.stringify(found)},
+          JSON.stringify({ kept: [...compiledWithCache], refused: [...compiledWithoutCache] }));
+      });`,
+    );
+    const flags = [...v8Flags, '--expose-internals', '--require', probe];
+    const args = [...flags, join(repositoryRoot, 'dist/nmi.cjs'), '--version'];
+    assert.equal(spawnSync(process.execPath, args, { env: {} }).status, 0);
+    const { kept, refused } = JSON.parse(readFileSync(found, 'utf8')) as {
+      readonly kept: readonly string[];
+      readonly refused: readonly string[];
+    };
+    assert.ok(kept.includes('_tls_wrap') || kept.includes('tls'), kept.join(' '));
+    assert.deepEqual(refused, []);
   });
 
   it('loads nothing that an environment variable names, and opens no debugger', () => {
