@@ -9,12 +9,15 @@ import { access, readFile } from 'node:fs/promises';
 const kubenetBridge = '/sys/class/net/cbr0/bridge';
 
 /** The sign of kubenet that was found, or undefined. An absent file is inconclusive. */
-export async function findKubenet(kubeletConfigPath: string): Promise<string | undefined> {
+export async function findKubenet(
+  kubeletConfigPath: string,
+  bridge = kubenetBridge,
+): Promise<string | undefined> {
   const text = await readFile(kubeletConfigPath, 'utf8').catch(() => '');
   if (text.includes('--network-plugin=kubenet')) {
     return `${kubeletConfigPath} starts the kubelet with --network-plugin=kubenet`;
   }
-  const hasBridge = await access(kubenetBridge).then(
+  const hasBridge = await access(bridge).then(
     () => true,
     () => false,
   );

@@ -33,6 +33,21 @@ describe('findings about a pod', () => {
     assert.deepEqual(throttling(), []);
   });
 
+  it('warn of what may be on its way, and report what has been missing for long', () => {
+    const { clock, addPod, askPod } = openExplainFixture();
+    const shown = () =>
+      askPod('pod=default/p').findings.map(({ code, severity, text }) => [
+        ...[code, severity],
+        /\. (It may be on its way\. )?\(HTTP.*$/.exec(text)?.[0],
+      ]);
+    addPod({ labels, createdAtWallMs: clock.wallMs() });
+    assert.deepEqual(shown(), [
+      ['binding_pending', 'warning', '. It may be on its way. (HTTP 503, Retry-After 2s)'],
+    ]);
+    clock.advance(5 * 60_000);
+    assert.deepEqual(shown(), [['binding_missing', 'error', '. (HTTP 400)']]);
+  });
+
   const shownOf = (arrange: (fixture: ExplainFixture) => void): string => {
     const fixture = openExplainFixture();
     arrange(fixture);

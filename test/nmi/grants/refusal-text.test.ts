@@ -3,7 +3,11 @@ import { describe, it } from 'node:test';
 import type { Granted, PodFacts } from '../../../src/nmi/grants/grant.ts';
 import type { CallerFacts, RefusedCaller } from '../../../src/nmi/callers/identified.ts';
 import type { ChoiceRefusal } from '../../../src/nmi/grants/choose-identity.ts';
-import { renderFailure, renderRefusal } from '../../../src/nmi/grants/refusal-text.ts';
+import {
+  misnamedLabel,
+  renderFailure,
+  renderRefusal,
+} from '../../../src/nmi/grants/refusal-text.ts';
 import type { SourceFailure } from '../../../src/nmi/sources/source.ts';
 import { createIdentity, createPod } from '../../support/cache-objects.ts';
 
@@ -245,6 +249,21 @@ describe('a refusal of a pod', () => {
   });
 });
 
+describe('a label that is meant to be the binding label', () => {
+  it('is spelled in another way, and not the one that is read', () => {
+    for (const [labels, meant] of [
+      [{ aadpodidbinding: 'a' }, undefined],
+      [
+        { aadpodidbinding: '', 'example.org/AadPodId-Binding': 'a' },
+        'example.org/AadPodId-Binding',
+      ],
+      [{ aadPodIdBindings: 'a' }, undefined],
+    ] as const) {
+      assert.equal(misnamedLabel(labels), meant);
+    }
+  });
+});
+
 describe('a failure of the upstream', () => {
   const authorized: Granted = {
     kind: 'granted',
@@ -304,6 +323,9 @@ describe('a failure of the upstream', () => {
       render({ reason: 'identity_not_assigned' }).text,
       /Assign it: kubectl nmi identity assign \S+ -n default shows the az lines/,
     );
+    const upstreams = render({ reason: 'identity_not_assigned', error: 'own', retryAfterS: 9 });
+    assert.equal(upstreams.retryAfterS, undefined, 'no wait assigns it');
+    assert.ok(!upstreams.body.includes('"own"'));
     const ofNode = render({ reason: 'identity_not_assigned' }, { over: { identity: undefined } });
     assert.deepEqual([ofNode.reason, ofNode.text], ['upstream_refused', 'it said so']);
   });

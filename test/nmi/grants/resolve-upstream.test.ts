@@ -154,6 +154,18 @@ describe('an identity of Entra ID', () => {
     }
   });
 
+  it('may have a tenant with a name of 253 characters', () => {
+    const label = 'a'.repeat(62);
+    const longest = `${label}.${label}.${label}.${'b'.repeat(61)}.co`;
+    assert.equal(longest.length, 253);
+    assert.equal(
+      entraOf(directory.of(identityOf(1, { tenantId: longest }), pod)).tenantId,
+      longest,
+    );
+    const longer = directory.of(identityOf(1, { tenantId: `a${longest}` }), pod);
+    assert.match(problemOf(longer), /spec\.tenantID/);
+  });
+
   it('is unusable with fields that are invalid in a request', () => {
     const table: readonly (readonly [number, Partial<EntraSettings>, RegExp])[] = [
       [1, { tenantId: '' }, /spec\.tenantID/],

@@ -112,6 +112,16 @@ describe('the listening socket of another process', () => {
     });
   });
 
+  it('is awaited for half a minute', async (t) => {
+    const { address, path } = await openFixture();
+    let nowMs = 0;
+    t.mock.method(performance, 'now', () => (nowMs += 31_000));
+    await assert.rejects(takeListener({ path, address }), {
+      name: 'ListenerError',
+      code: 'ENOENT',
+    });
+  });
+
   it('is no longer awaited once the signal aborts', async () => {
     const { address, path } = await openFixture();
     const stop = new AbortController();

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { findKubenet } from '../../../src/nmi/kernel/kubenet.ts';
 
 describe('a kubenet node', () => {
-  it('is detected by the start file of its kubelet', async () => {
+  it('is detected by the start file of its kubelet, or by its bridge', async () => {
     const folder = await mkdtemp(join(tmpdir(), 'nmi-kubenet-'));
     try {
       const path = join(folder, 'kubelet');
@@ -18,6 +18,8 @@ describe('a kubenet node', () => {
       await writeFile(path, 'KUBELET_OPTS=--network-plugin=cni\n');
       assert.equal(await findKubenet(path), undefined);
       assert.equal(await findKubenet(join(folder, 'nothing')), undefined);
+      assert.equal(await findKubenet(path, folder), 'the bridge cbr0 of kubenet is on this node');
+      assert.equal(await findKubenet(path, join(folder, 'nothing')), undefined);
     } finally {
       await rm(folder, { recursive: true });
     }

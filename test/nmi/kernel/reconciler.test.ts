@@ -25,6 +25,8 @@ function open(initial: RedirectStatus, more: Partial<ReconcilerOptions> = {}) {
     now: initial,
     installError: undefined as RedirectError | undefined,
     verifyError: undefined as Error | undefined,
+    /** Each check waits for it. */
+    held: undefined as Promise<void> | undefined,
     installs: 0,
     /** Installations that another process reverts before they are verified. */
     undone: 0,
@@ -32,10 +34,11 @@ function open(initial: RedirectStatus, more: Partial<ReconcilerOptions> = {}) {
   const redirect: Redirect = {
     mode: 'iptables',
     prepare: () => Promise.resolve(),
-    verify: () =>
-      testBed.verifyError === undefined
-        ? Promise.resolve(testBed.now)
-        : Promise.reject(testBed.verifyError),
+    verify: async () => {
+      if (testBed.held !== undefined) await testBed.held;
+      if (testBed.verifyError !== undefined) throw testBed.verifyError;
+      return testBed.now;
+    },
     install: () => {
       testBed.installs++;
       if (testBed.installError !== undefined) return Promise.reject(testBed.installError);
@@ -299,12 +302,24 @@ describe('the reconciler of the redirect', () => {
     await keeper[Symbol.asyncDispose]();
   });
 
-  it('is paused only after a running check has ended', async () => {
-    const { keeper, testBed } = open(absent);
-    const started = keeper.start();
-    await keeper.pause();
-    assert.equal(testBed.installs, 1);
-    await started;
-    await keeper[Symbol.asyncDispose]();
-  });
+  for (const [what, end] of [
+    ['paused', (keeper: Reconciler) => keeper.pause()],
+    ['disposed', (keeper: Reconciler) => keeper[Symbol.asyncDispose]()],
+  ] as const) {
+    it(`is ${what} only after a running check has ended`, async () => {
+      const { keeper, testBed } = open(absent);
+      const { promise, resolve } = Promise.withResolvers<void>();
+      testBed.held = promise;
+      const started = keeper.start();
+      let isOver = false;
+      const ending = end(keeper).then(() => (isOver = true));
+      await new Promise(setImmediate);
+      assert.deepEqual([isOver, testBed.installs], [false, 0]);
+      resolve();
+      await ending;
+      assert.equal(testBed.installs, 1);
+      await started;
+      await keeper[Symbol.asyncDispose]();
+    });
+  }
 });

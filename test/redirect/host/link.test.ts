@@ -234,6 +234,7 @@ describe('where the listen address is', () => {
   it('is described with the link and its kind', () => {
     assert.equal(describeLink([], '127.0.0.1'), 'address 127.0.0.1 on loopback');
     assert.equal(describeLink([uplink], ip), `address ${ip} on no link`);
+    assert.equal(describeLink([createLink()], '10.0.0.9'), 'address 10.0.0.9 on no link');
     assert.equal(describeLink([uplink], '10.224.0.4'), 'address 10.224.0.4 on eth0 (device)');
     assert.equal(describeLink([createLink({ up: false })], ip), `address ${ip} on nmi0 (dummy)`);
   });

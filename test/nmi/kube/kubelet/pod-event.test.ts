@@ -89,9 +89,15 @@ describe('a pod from the kubelet', () => {
   });
 
   it('has no time that is no date', () => {
-    for (const seconds of [0, 2n ** 64n - 1n]) {
+    for (const [seconds, createdAtWallMs] of [
+      [0, 0],
+      [1, 1_000],
+      [2 ** 33 - 1, (2 ** 33 - 1) * 1_000],
+      [2 ** 33, 0],
+      [2n ** 64n - 1n, 0],
+    ] as const) {
       const pod = stored(metadataOf(lengthField(8, numberField(1, seconds))));
-      assert.equal(pod.createdAtWallMs, 0);
+      assert.equal(pod.createdAtWallMs, createdAtWallMs);
     }
   });
 
