@@ -25,6 +25,7 @@ describe('the summary of a verifier log', () => {
   it('keeps a single line whole', () => {
     assert.equal(summariseVerifierLog('libbpf: no such map\n'), 'libbpf: no such map');
     assert.equal(summariseVerifierLog('processed 2 insns\n'), 'processed 2 insns');
+    assert.equal(summariseVerifierLog('unknown func\nprocessed 2 insns\n'), 'unknown func');
   });
 
   it('is short, and never empty unless the log is', () => {

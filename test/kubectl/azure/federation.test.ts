@@ -22,6 +22,16 @@ describe('a federated credential', () => {
     );
   });
 
+  it('is one of twenty that Azure allows', () => {
+    const notesOf = (count: number) =>
+      planFederation(
+        federation,
+        Array.from({ length: count }, (_, at) => ({ ...subject, serviceAccount: `a${at}` })),
+      ).notes.join('\n');
+    assert.doesNotMatch(notesOf(20), /Azure allows/);
+    assert.match(notesOf(21), /^21 service accounts, and Azure allows 20 /m);
+  });
+
   it('is that of either kind while the resource id is not known', () => {
     const { az, notes } = planFederation({ ...federation, resourceId: '' }, [subject]);
     assert.deepEqual(az, [], 'one of the two would fail');

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import {
+  conditionOf,
   itemsOf,
   labelsOf,
   recordsAt,
@@ -19,6 +20,13 @@ describe('a raw object', () => {
     assert.deepEqual(recordsAt({ list: 'x' }, 'list'), []);
     assert.deepEqual(textsAt({ list: ['a', 1] }, 'list'), ['a']);
     assert.deepEqual(textsAt(undefined, 'list'), []);
+  });
+
+  it('has the condition of a type, if it has one', () => {
+    const ready = { type: 'Ready', status: 'True' };
+    const status = { conditions: [{ type: 'Synced' }, ready] };
+    assert.deepEqual(conditionOf({ status }, 'Ready'), ready);
+    assert.equal(conditionOf({ status }, 'Valid'), undefined);
   });
 
   it('becomes the items of a list, or itself', () => {

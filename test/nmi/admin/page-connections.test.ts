@@ -39,6 +39,17 @@ describe('the connections to the pages', () => {
     assert.equal(all[8]?.destroyed, false, 'a closed one has released its place');
   });
 
+  it('make room once for each new one, however late the closed ones end', () => {
+    const connections = new PageConnections();
+    const all = Array.from({ length: 40 }, () => {
+      const socket = new FakeSocket('10.1.0.7');
+      socket.emit = (name) => name !== 'close';
+      connections.add(socket as unknown as Socket);
+      return socket;
+    });
+    assert.equal(all.filter(({ destroyed }) => destroyed).length, 8);
+  });
+
   it('of one address take no place from another address', () => {
     const connections = new PageConnections();
     const scrapes = ['10.2.0.9', '10.3.0.9'].map((address) => add(connections, address));

@@ -13,6 +13,7 @@ const reasons = Object.keys(refusals) as RefusalReason[];
 describe('the table of refusals', () => {
   it('has the exact 88 bytes of the metadata header refusal', () => {
     const answer = metadataHeaderMissing;
+    assert.equal(answer.status, 400);
     assert.equal(Buffer.byteLength(answer.body), 88);
     assert.equal(
       answer.body,
@@ -27,11 +28,19 @@ describe('the table of refusals', () => {
       assert.ok(answer.status >= 400 && answer.status < 600 && answer.status !== 410);
       const isPassing = answer.status === 503 || answer.status === 429;
       assert.equal(answer.retryAfterS !== undefined, isPassing, 'Retry-After exactly on 429, 503');
+      assert.ok((answer.retryAfterS ?? 1) >= 1, 'no client retries at once');
       const body = JSON.parse(answer.body) as Record<string, unknown>;
       assert.ok(typeof body['error'] === 'string' && body['error'] !== '');
       assert.equal(body['error_description'], `why (${reason})`);
     });
   }
+
+  it('has the methods that are allowed, and ends the connection, where that is needed', () => {
+    const plain = refuse('method_not_allowed', 'x');
+    assert.deepEqual([plain.allow, plain.close], [undefined, undefined]);
+    const full = refuse('method_not_allowed', 'x', { allow: 'GET', close: true });
+    assert.deepEqual([full.allow, full.close], ['GET', true]);
+  });
 
   it('has the wait of the upstream, but never less than the table', () => {
     assert.equal(refuse('upstream_throttled', 'x', { retryAfterS: 7 }).retryAfterS, 7);

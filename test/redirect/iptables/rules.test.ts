@@ -4,6 +4,7 @@ import fc from 'fast-check';
 import type { RedirectTarget } from '../../../src/redirect/redirect.ts';
 import {
   diffNat,
+  isAbsent,
   parseNat,
   renderInstall,
   renderRemove,
@@ -283,4 +284,26 @@ describe('a difference is reported as a short sentence', () => {
       assert.deepEqual(diffNat(parseNat(print(state)), defaultTarget), expected);
     });
   }
+});
+
+describe('the changes of an installation', () => {
+  it('are named by what was there', () => {
+    const chain = wantedChain(defaultTarget);
+    const state = { hasChain: true, chain, jumps: [1], otherReferences: [] };
+    const cases = [
+      [{ ...state, hasChain: false, chain: [], jumps: [] }, 'chain nmi-metadata made, jump added'],
+      [{ ...state, chain: ['-j RETURN'] }, 'chain nmi-metadata rewritten'],
+      [{ ...state, jumps: [] }, 'jump added'],
+      [{ ...state, jumps: [2] }, 'jump moved to the first place, once'],
+      [{ ...state, jumps: [1, 3] }, 'jump moved to the first place, once'],
+      [state, undefined],
+    ] as const;
+    for (const [before, changes] of cases) {
+      assert.equal(renderInstall(before, defaultTarget)?.changes.join(', '), changes);
+    }
+  });
+
+  it('do not count what stands before the table', () => {
+    assert.ok(isAbsent(parseNat(':nmi-metadata - [0:0]\n-A PREROUTING -j nmi-metadata\n*nat\n')));
+  });
 });
