@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { boundTestBed, play } from './support/recorded-kubectl.ts';
+import { boundTestBed, failed, play, type Recorded } from './support/recorded-kubectl.ts';
 
 describe('the command line of kubectl nmi', () => {
   it('requires a verb, and suggests one', async () => {
@@ -49,6 +49,12 @@ describe('the command line of kubectl nmi', () => {
     }
     const dash = await play(['test', '--pod', 'web', '-'], boundTestBed());
     assert.match(dash.stderr, /the word - has no meaning here/);
+  });
+
+  it('blames nobody when the user interrupts it', async () => {
+    const recorded: Recorded = { other: () => failed('signal: interrupt'), isInterrupted: true };
+    const { code, stdout, stderr } = await play(['doctor'], recorded);
+    assert.deepEqual([code, stdout, stderr], [1, '', 'error: interrupted\n']);
   });
 
   it('does not report a fault of its own as an error of the user', async () => {

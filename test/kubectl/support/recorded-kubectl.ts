@@ -35,6 +35,8 @@ export interface Recorded {
   ) => ProgramRun | undefined | Promise<ProgramRun | undefined>;
   readonly currentNamespace?: string;
   readonly onSleep?: () => void;
+  /** The user has pressed Ctrl-C. */
+  readonly isInterrupted?: boolean;
 }
 
 export interface Played {
@@ -79,7 +81,7 @@ export async function play(words: readonly string[], recorded: Recorded = {}): P
       recorded.onSleep?.();
       return Promise.resolve();
     },
-    stop: new AbortController().signal,
+    stop: recorded.isInterrupted === true ? AbortSignal.abort() : new AbortController().signal,
   };
   const code = await runPlugin(words, io);
   assert.doesNotMatch(stderr, /^error: .*\n[^A-Z]/m, 'the next step follows, as a sentence');
