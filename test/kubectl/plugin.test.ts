@@ -20,6 +20,14 @@ describe('the command line of kubectl nmi', () => {
     }
   });
 
+  it('takes a flag of kubectl that is negated or has a dot in it for what it is', async () => {
+    for (const flag of ['--no-color', '--as.user']) {
+      const { code, stderr } = await play(['explain', 'pod', 'web', flag], boundTestBed());
+      assert.equal(code, 2);
+      assert.match(stderr, new RegExp(flag.replace('.', '[.]')));
+    }
+  });
+
   it('has a help that names exit codes, and a completion', async () => {
     const { stdout } = await play(['--help']);
     assert.match(stdout, /kubectl nmi explain <what> \[name\]/);

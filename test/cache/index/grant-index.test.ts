@@ -499,6 +499,15 @@ describe('the work of one event', () => {
     assert.equal(index.grants.stats.labelGroups, 0);
   });
 
+  it('leaves nothing behind for the namespace that a uid had before', () => {
+    const index = createIndexes(labelled('label'));
+    index.pods.upsert(labelled('label', { namespace: 'other' }));
+    const before = index.grants.stats.recomputed;
+    index.grants.bindings.upsert(createBinding());
+    index.grants.exceptions.upsert(createException({ podLabels: {} }));
+    assert.equal(index.grants.stats.recomputed, before);
+  });
+
   it('leaves nothing behind for the labels that a pod had before', () => {
     const index = createIndexes();
     for (let at = 0; at < 100; at++) index.pods.upsert(labelled(`label-${at}`));

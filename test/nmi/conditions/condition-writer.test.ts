@@ -399,6 +399,8 @@ describe('the writer of conditions', () => {
     fixture.identity('shop', 'cart');
     await pass(fixture.clock, 5_000);
     assert.ok(fixture.counts.failed > 0);
+    const lines = fixture.log.lines.map(({ message }) => message);
+    assert.deepEqual(lines, ['failed to write status conditions']);
     fixture.failure = undefined;
     await pass(fixture.clock, 30_000);
     assert.equal(fixture.ready('azureidentities', 'shop', 'cart'), 'True ok');

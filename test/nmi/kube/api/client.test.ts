@@ -174,7 +174,16 @@ describe('a request of the Kubernetes client', () => {
   });
 
   it('is made by no client without credentials', async () => {
-    const opening = openKubeClient({ environment: {}, serviceAccountDir: '/none', userAgent: 'x' });
+    const inCluster = { KUBERNETES_SERVICE_HOST: '127.0.0.1', KUBERNETES_SERVICE_PORT: '1' };
+    for (const environment of [{}, inCluster]) {
+      const opening = openKubeClient({ environment, serviceAccountDir: '/none', userAgent: 'x' });
+      await assert.rejects(opening, isKubeError('CONFIG'));
+    }
+    await using fake = await openFakeKube();
+    await using dir = await temporaryDir();
+    const kubeconfigPath = join(dir.path, 'config');
+    await writeFile(kubeconfigPath, fake.kubeconfig().replaceAll(fake.url, 'no URL'));
+    const opening = openKubeClient({ kubeconfigPath, userAgent: 'x' });
     await assert.rejects(opening, isKubeError('CONFIG'));
   });
 
