@@ -301,7 +301,9 @@ describe('the writer of conditions', () => {
       const name = `i${number}`;
       fixture.identity('shop', name, { ...type1, clientPassword: { name } });
     }
-    await pass(fixture.clock, 5_000);
+    await pass(fixture.clock, 2_000);
+    assert.ok(fixture.checks.length > 5 && fixture.checks.length <= 11, 'ten a second');
+    await pass(fixture.clock, 3_000);
     assert.deepEqual([fixture.checks.length, fixture.writes.length], [20, 1]);
     fixture.wakeUps = 0;
     await pass(fixture.clock, 50_000);

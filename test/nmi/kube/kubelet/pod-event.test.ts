@@ -166,6 +166,7 @@ describe('an event from the kubelet', () => {
       ]);
       assert.equal(readWatchEvent(readPodEvent(message)).kind, 'error');
     }
+    assert.equal(readPodEvent(numberField(1, 5)).type, 'of number 5');
     const parsed = parsePod(
       readPodEvent(Buffer.concat([numberField(1, 3), varint(18), varint(0)])).object,
     );
