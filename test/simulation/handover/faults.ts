@@ -47,12 +47,12 @@ export const faults: readonly Fault[] = [
     edits: [
       {
         file,
-        from: "if (this.#options.handoverPath !== '') this.#scheduleCheck(pathCheckMs);",
+        from: "if (this.#options.handoverPath !== '') this.#scheduleCheck();",
         to: '',
       },
       {
         file,
-        from: '.then((problem) => this.#scheduleCheck(problem === undefined ? pathCheckMs : retryMs))',
+        from: '.then((problem) => this.#scheduleCheck(problem))',
         to: '.then(() => undefined)',
       },
     ],
