@@ -50,6 +50,8 @@ describe('kubectl nmi identity revoke', () => {
     assert.match(stdout, /^# In context dev, namespace shop:\n/);
     assert.match(stdout, /# It has type 0: Azure itself may return the same token again/);
     assert.match(stdout, /kubectl --context=dev patch \S+ orders .*"notBefore":"2026-11-27T06:00/);
+    const typeless = serverOf({ spec: { clientID: clientA } });
+    assert.match((await play(words, typeless)).stdout, /# It has type 0/);
     const federated = { type: 3, clientID: clientA, tenantID: 'a.example' };
     assert.doesNotMatch((await play(words, serverOf({ spec: federated }))).stdout, /type 0/);
   });
