@@ -12,7 +12,7 @@ export type NodeIdentity =
   | { readonly kind: 'unnamed' };
 
 export interface Revocable {
-  /** Tokens that were requested before the agent knew of this time are not used. */
+  /** Tokens that were requested before the agent read this time are not used. */
   readonly notBeforeWallMs?: number;
 }
 
