@@ -56,7 +56,7 @@ describe('a kubectl that fails', () => {
   });
 
   it('is quoted by its last line, also if it only logged its attempts', () => {
-    for (const [stderr, said] of [
+    for (const [stderr, quoted] of [
       [
         'Warning: v1 is deprecated\nerror: the object has been modified\n',
         'the object has been modified',
@@ -65,7 +65,7 @@ describe('a kubectl that fails', () => {
       ['\n', 'kubectl gave no reason'],
     ] as const) {
       const { message } = toPluginError(classifyFailure({ code: 1, stderr }), 'list pods');
-      assert.equal(message, `cannot list pods: ${said}`);
+      assert.equal(message, `cannot list pods: ${quoted}`);
     }
   });
 
