@@ -73,7 +73,7 @@ const retryMs = 200;
  * A holder that found nobody at the path may have replaced a socket that was put there just then. So the path
  * is looked at soon after that, and then ever more seldom: each look wakes an idle process.
  */
-const pathCheckMs = { first: 3_000, longest: 15_000 };
+const pathCheckMs = { first: 1_500, longest: 15_000 };
 
 /** @throws StartError when agents cannot be served. */
 export async function openListenerHolder(options: ListenerHolderOptions): Promise<ListenerHolder> {

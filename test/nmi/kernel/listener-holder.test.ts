@@ -266,9 +266,9 @@ describe('the listening socket that is kept for an agent', { timeout: 180_000 },
         clock.advance(delayMs);
       }
     };
-    await lookedAt(3_000, 6_000, 12_000, 15_000);
+    await lookedAt(1_500, 3_000, 6_000, 12_000, 15_000);
     rmSync(node.handoverPath);
-    await lookedAt(15_000, 3_000, 6_000);
+    await lookedAt(15_000, 1_500, 3_000);
     assert.ok(existsSync(node.handoverPath));
   });
 

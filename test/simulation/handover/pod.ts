@@ -36,7 +36,8 @@ export class Pod implements Place {
   }
 
   isAgentRunning(): boolean {
-    return this.containers.agent.program?.process.isAlive === true;
+    const { program } = this.containers.agent;
+    return program?.isStarted === true && program.process.isAlive;
   }
 
   get isWhole(): boolean {
