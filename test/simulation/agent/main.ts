@@ -35,7 +35,7 @@ async function look(first: number, last: number): Promise<boolean> {
   using loaded = await openLoaded();
   const startedMs = performance.now();
   const found = await search(loaded, first, last, (choice, { failure }) => {
-    if (choice.seed % 1_000 === 0) process.stdout.write(`up to seed ${choice.seed}\n`);
+    if (choice.seed % 100 === 0) process.stdout.write(`up to seed ${choice.seed}\n`);
     if (failure !== undefined)
       process.stdout.write(`${commandOf(choice)}: ${failure.slice(0, 300)}\n`);
   });
