@@ -35,7 +35,9 @@ const uncompressed = '--feature-gates=APIResponseCompression=false,WatchListComp
 /** Changes of each kind whose bytes are counted. */
 const changes = 20;
 const markMs = 300_000;
-let marks = 0;
+let turns = 0;
+/** What is written, written again by another fleet of the server, would be no change. */
+const turn = (): number => (turns += 1);
 
 interface Plan {
   readonly name: string;
@@ -275,7 +277,7 @@ async function openFleet(
     startMs,
     cpuMs: cpuBefore === undefined || cpuAfter === undefined ? undefined : cpuAfter - cpuBefore,
     async mark() {
-      const name = `marker-${(marks += 1)}`;
+      const name = `marker-${turn()}`;
       await Promise.all([line(`seen ${name}`), api.call('POST', bindingsPath, fleetBinding(name))]);
     },
   };
@@ -300,10 +302,10 @@ async function measurePrices(
   const markBytes = await bytesOf(() => Promise.resolve());
   const priceOf = async (work: (index: number) => Promise<unknown>): Promise<number> =>
     ((await bytesOf(work)) - markBytes) / changes;
-  const annotated = (index: number) => ({ metadata: { annotations: { changed: `${index}` } } });
-  const changed = await priceOf((index) => api.call('PATCH', pathOf(index), annotated(index)));
+  const annotated = () => ({ metadata: { annotations: { changed: `${turn()}` } } });
+  const changed = await priceOf((index) => api.call('PATCH', pathOf(index), annotated()));
   const status = await priceOf((index) =>
-    api.call('PATCH', `${pathOf(index)}/status`, { status: fleetStatus(index) }),
+    api.call('PATCH', `${pathOf(index)}/status`, { status: fleetStatus(turn()) }),
   );
   return {
     changeBytes: changed / nodes,
@@ -352,7 +354,7 @@ async function measureBurst({ api, mark }: Fleet, { bindings }: FleetSize): Prom
   const startMs = performance.now();
   await Promise.all(
     Array.from({ length: bindings }, (_, index) => {
-      const patch = { metadata: { annotations: { burst: `${index}` } } };
+      const patch = { metadata: { annotations: { burst: `${turn()}` } } };
       return api.call('PATCH', `${bindingsPath}/team-${index}`, patch);
     }),
   );
@@ -376,7 +378,7 @@ async function resume({ proxy, mark }: Fleet): Promise<number> {
 async function restart(server: FleetServer, { api, proxy, mark }: Fleet) {
   await proxy.stop();
   // Every version is older than this one.
-  await api.call('POST', bindingsPath, fleetBinding(`before-${(marks += 1)}`));
+  await api.call('POST', bindingsPath, fleetBinding(`before-${turn()}`));
   await server.forget();
   const before = proxy.traffic;
   const cpuBefore = server.cpuMs();
