@@ -37,7 +37,7 @@ describe('completion', () => {
     assert.deepEqual(await complete('doctor', '--pr'), ['--pre']);
     assert.deepEqual(await complete('identity', 'assign', 'orders', '--sel'), ['--selector']);
     assert.deepEqual(await complete('explain', 'pod', 'web', '--name'), ['--namespace']);
-    assert.deepEqual(await complete('explain', 'pod', '--str'), ['--strict']);
+    assert.deepEqual(await complete('explain', 'pod', '--res'), ['--resource']);
     const all = await complete('doctor', '--');
     for (const flag of ['--pre', '--context', '--output']) assert.ok(all.includes(flag), flag);
     assert.ok(!all.includes('--selector'));

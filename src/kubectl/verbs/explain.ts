@@ -51,7 +51,6 @@ export const addExplain: AddVerb = (parser, start) =>
         .positional('name', { type: 'string', describe: 'Name of the object, or the address.' })
         .option('client-id', { type: 'string', describe: 'Client id that the request names.' })
         .option('resource', { type: 'string', describe: 'Resource that the request names.' })
-        .option('strict', switchFlag('Exit with 1 if anything was not checked, too.'))
         .option('verbose', { ...switchFlag('Show why something was not checked.'), alias: 'v' })
         .example('$0 explain pod web-7d4b9 -n shop', 'what the pod gets')
         .example('$0 explain deploy/web -n shop', 'the same for the newest pod of a Deployment')
@@ -97,7 +96,6 @@ interface PodFlags {
   readonly clientId: string | undefined;
   readonly resource: string | undefined;
   readonly verbose: boolean;
-  readonly strict: boolean;
 }
 
 /** The pod, with the objects of its namespace. */
@@ -194,8 +192,7 @@ async function report(
   const ofPod = { pod: titleOf(pod), node: stringAt(specOf(pod), 'nodeName') };
   const answer = { kind: 'PodExplanation', ...ofPod, verdict: kind, summary, ...rest };
   print(context, answer, () => renderAssessment(assessed, flags));
-  const isFine = kind === 'granted' && !(flags.strict && rest.unread.length > 0);
-  return isFine ? exitCodes.ok : exitCodes.findings;
+  return kind === 'granted' ? exitCodes.ok : exitCodes.findings;
 }
 
 function renderAssessment(
