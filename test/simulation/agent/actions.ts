@@ -189,7 +189,9 @@ const acts: Readonly<Record<Kind, Act>> = {
     ({ world }) => (world.cloud.kube.faults.memoryLagMs = 0),
   ),
   restored: ({ world, workload, forMs }) => {
-    // An agent notices it when its rights are old, and lists again.
+    // A second backup would skip the versions by which an agent notices the first one.
+    if (workload.hasBackUp) return;
+    // It does when its rights are old, and lists again.
     world.disturb(`the API server is restored after ${forMs} ms`, forMs + rightsLimitMs);
     world.after(forMs, 'restored', workload.backUp());
   },

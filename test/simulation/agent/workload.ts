@@ -23,6 +23,7 @@ export class Workload {
   /** By UID: pods that have left. */
   readonly #left = new Map<string, PodClient>();
   #made = 0;
+  hasBackUp = false;
 
   constructor(world: World) {
     this.#world = world;
@@ -157,6 +158,7 @@ export class Workload {
     const [restoreObjects, restoreTruth] = [this.#kube.backUp(), this.#world.truth.backUp()];
     // Of a cluster with other work. Those who have seen these versions get no event of the restored server.
     this.#kube.store.skip(1_000_000);
+    this.hasBackUp = true;
     return () => {
       this.#world.tell('the API server is restored');
       this.#write(() => {
