@@ -118,6 +118,7 @@ export const kinds: readonly Kind[] = [
     processors: 0.3,
     usualSeconds: 20,
   },
+  { ...anywhere, name: 'unit', files: 'test/simulation/agent/*.test.ts', usualSeconds: 100 },
   { ...anywhere, name: 'unit', files: '*.test.ts' },
 ];
 

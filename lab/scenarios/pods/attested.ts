@@ -4,6 +4,7 @@
  * attestation compared to addresses alone.
  */
 import assert from 'node:assert/strict';
+import { setTimeout as delay } from 'node:timers/promises';
 import { eventually } from '../../test-bed/eventually.ts';
 import { assertRefused, assertToken } from '../../test-bed/reply-checks.ts';
 import type { Scenario } from '../../test-bed/scenario.ts';
@@ -55,8 +56,10 @@ const unrecorded: Scenario = {
     assertToken(await pod.ask(), 'recorded');
     // In the pod's network but not in its cgroup: for the BPF programs like a hand-crafted packet.
     await using outsider = await testBed.environment.openOutsider('app');
-    // For seconds after a start a connection may count as older and gets 503.
+    // For seconds after a start a connection may count as older and gets 503. Not many of them: netfilter
+    // remembers each for two minutes, and changes the port of a later one with the same address and port.
     const answer = await eventually(async () => {
+      await delay(500);
       const reply = await outsider.request({
         method: 'GET',
         target: '/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://r.example',

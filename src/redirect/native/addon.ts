@@ -176,6 +176,7 @@ interface NativeFailure extends Error {
 function isNativeFailure(error: unknown): error is NativeFailure {
   return (
     error instanceof Error &&
+    !(error instanceof RedirectError) &&
     'step' in error &&
     typeof error.step === 'string' &&
     'code' in error &&

@@ -24,7 +24,9 @@ describe('an error of a call of the native module', () => {
     // As an error of the file system has it, which has no step.
     const others = Object.keys(fields).map((name) => failure({ ...fields, [name]: undefined }));
     const { step, ...ofFileSystem } = fields;
-    for (const other of [failure(ofFileSystem), ...others, { ...fields, message: step }]) {
+    // Of a pin: it has its code, and a caller that may retry knows it by that.
+    const busy = new RedirectError('BUSY', step, 'another process installs');
+    for (const other of [failure(ofFileSystem), ...others, { ...fields, message: step }, busy]) {
       assert.equal(asRedirectError(other), other);
       assert.equal(isMissing(other), false);
     }
