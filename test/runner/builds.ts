@@ -4,12 +4,10 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Programs } from './kinds.ts';
+import { allPrograms, type Programs } from './kinds.ts';
 import { killProcesses, markOf, markVariable } from './processes.ts';
 import type { Builds } from './queue.ts';
 
-/** What most tests wait for comes first, the longest build last. */
-const order: readonly Programs[] = ['cluster', 'clients', 'kernels', 'registry', 'older', 'node'];
 const progressMs = 30_000;
 const mark = markOf('programs');
 /** Shorter ones are not worth a line. */
@@ -25,7 +23,7 @@ export class ProgramBuilds implements Builds, Disposable {
   #next = Promise.withResolvers<void>();
 
   constructor(wanted: readonly Programs[]) {
-    void this.#buildAll(order.filter((programs) => wanted.includes(programs)));
+    void this.#buildAll(allPrograms.filter((programs) => wanted.includes(programs)));
   }
 
   isThere(programs: Programs): boolean {

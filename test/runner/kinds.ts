@@ -4,8 +4,17 @@
 export const sizes = ['test', 'all', 'long'] as const;
 export type Size = (typeof sizes)[number];
 
-/** What is built or fetched before tests can use it. */
-export type Programs = 'cluster' | 'older' | 'clients' | 'kernels' | 'node' | 'registry';
+/** What is built or fetched before tests can use it; what most tests wait for comes first, the longest builds last. */
+export const allPrograms = [
+  'cluster',
+  'clients',
+  'kernels',
+  'registry',
+  'older',
+  'node',
+  'gvisor',
+] as const;
+export type Programs = (typeof allPrograms)[number];
 
 export interface Kind {
   /** A word of the command line; two kinds may share it. */

@@ -12,6 +12,7 @@ import {
   provideRegistry,
 } from '../cluster/support/binaries.ts';
 import { kernelNames, findKernel } from '../kernels/support/suite.ts';
+import { provideGvisor } from '../node/support/gvisor.ts';
 import { provideNodeSystem } from '../node/support/node-system.ts';
 import { provideOldNmi } from '../node/support/old-nmi.ts';
 import type { Programs } from './kinds.ts';
@@ -39,6 +40,7 @@ const makers: Readonly<Record<Programs, () => readonly Outcome[]>> = {
   },
   registry: () => [provideHelm(), provideRegistry()],
   node: () => [provideNodeSystem(), provideOldNmi()],
+  gvisor: () => [provideGvisor()],
 };
 
 await takeTurn('entra-pod-identity-test-programs');

@@ -139,6 +139,10 @@ describe('the programs that a file needs', () => {
     );
     assert.deepEqual(needsOf('test/a.node.test.ts', 'all', ''), ['node']);
     assert.deepEqual(
+      needsOf('test/a.node.test.ts', 'long', "import { provideGvisor } from './b.ts';"),
+      ['node', 'gvisor'],
+    );
+    assert.deepEqual(
       needsOf('test/a.test.ts', 'long', "'describeOnEveryVersion(' 'installKit('"),
       [],
     );

@@ -101,6 +101,7 @@ export function needsOf(file: string, size: Size, text: string): readonly Progra
     ...(name === 'cluster' && isWithin(olderFrom, size) ? (['older'] as const) : []),
     ...(/^import .*\binstallKit\b/m.test(text) ? (['clients'] as const) : []),
     ...(/^import .*\bprovideRegistry\b/m.test(text) ? (['registry'] as const) : []),
+    ...(/^import .*\bprovideGvisor\b/m.test(text) ? (['gvisor'] as const) : []),
   ];
 }
 

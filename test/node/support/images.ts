@@ -31,6 +31,8 @@ export const productImage = {
 } as const;
 export const clientImage = `${registry}/client:1`;
 export const pauseImage = `${registry}/pause:1`;
+/** Of a sandbox of its own; see `ask.c`. */
+export const askImage = `${registry}/ask:1`;
 
 const release = 'trixie';
 const dockerfile = 'deploy/Dockerfile';
@@ -49,14 +51,20 @@ const clientSources = ['test/node/client/client.ts', 'lab/fakes/token.ts'];
 
 /** Paths of the archives. The first build takes some minutes; later only changes are built. */
 export function provideImages(): readonly string[] {
-  return [providePause(), provideClient(), provideProduct()];
+  return [
+    provideProgram('pause', pauseImage),
+    provideProgram('ask', askImage),
+    provideClient(),
+    provideProduct(),
+  ];
 }
 
-function providePause(): string {
-  const source = join(import.meta.dirname, '../system/pause.c');
-  return provideArchive('pause', pauseImage, [readFileSync(source, 'utf8')], (root) => {
-    runTool('gcc', '-static', '-Os', '-o', join(root, 'pause'), source);
-    return ['ENTRYPOINT ["/pause"]'];
+/** One static program. */
+function provideProgram(name: string, image: string): string {
+  const source = join(import.meta.dirname, `../system/${name}.c`);
+  return provideArchive(name, image, [readFileSync(source, 'utf8')], (root) => {
+    runTool('gcc', '-static', '-Os', '-o', join(root, name), source);
+    return [`ENTRYPOINT ["/${name}"]`];
   });
 }
 

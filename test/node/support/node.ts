@@ -23,6 +23,12 @@ export interface NodeOptions {
   readonly maxPods?: number;
   /** Archives of images besides those of every node. */
   readonly images?: readonly string[];
+  /** Names of more identities of the metadata service, each with a binding as the others have. */
+  readonly identities?: readonly string[];
+  /** Folder of gVisor's programs, for pods with the runtime `gvisor`. */
+  readonly gvisor?: string;
+  /** Each pod has a link of its own, not one behind a bridge. */
+  readonly ownLinks?: boolean;
 }
 
 export interface TestNode extends AsyncDisposable {
@@ -77,6 +83,7 @@ const federated = createEntraApplication('fed', {
 
 export async function openNode(nodeSystem: NodeSystem, options: NodeOptions): Promise<TestNode> {
   await using opening = new AsyncDisposableStack();
+  const names = [...identityNames, ...(options.identities ?? [])];
   const pki = await createClusterPki(serviceIp);
   const images = dirname(nodeSystem.images[0] ?? '');
   const machine = opening.use(
@@ -86,6 +93,7 @@ export async function openNode(nodeSystem: NodeSystem, options: NodeOptions): Pr
         '/opt/cluster': nodeSystem.programs.cluster,
         '/opt/kubernetes': nodeSystem.programs.kubernetes,
         '/opt/images': images,
+        ...(options.gvisor !== undefined && { '/opt/gvisor': options.gvisor }),
       },
       states: ['containerd', 'kubelet', 'etcd', 'load'],
     }),
@@ -133,7 +141,7 @@ export async function openNode(nodeSystem: NodeSystem, options: NodeOptions): Pr
   }
   const azure = opening.use(
     await startAzure(machine.azurePath, {
-      identities: identityNames.map(createLabIdentity),
+      identities: names.map(createLabIdentity),
       applications: [federated],
       entraTls: pki.entraTls,
       api: pki.admin,
@@ -148,7 +156,7 @@ export async function openNode(nodeSystem: NodeSystem, options: NodeOptions): Pr
   }
   await kubectl(['apply', '-f', join(repositoryRoot, 'deploy/crds.yaml')]);
   await kubectl(['wait', '--for=condition=Established', 'crd', '--all', '--timeout=60s']);
-  await apply(...identities());
+  await apply(...identities(names));
   await eventuallyByProcess(() => kubectl(['get', 'serviceaccount', 'default']), readyLimitMs);
 
   const owned = opening.move();
@@ -176,7 +184,10 @@ export async function openNode(nodeSystem: NodeSystem, options: NodeOptions): Pr
   };
 }
 
-function configure(machine: Machine, { cgroupDriver, startupTaint, maxPods }: NodeOptions): void {
+function configure(
+  machine: Machine,
+  { cgroupDriver, startupTaint, maxPods, ownLinks = false }: NodeOptions,
+): void {
   const read = (file: string): string => readFileSync(join(system, file), 'utf8');
   const units = '/etc/systemd/system';
   const link = (target: string, at: string): void => {
@@ -203,8 +214,16 @@ function configure(machine: Machine, { cgroupDriver, startupTaint, maxPods }: No
       (maxPods === undefined ? '' : `maxPods: ${maxPods}\n`),
   );
   machine.write('/etc/kubernetes/manifests/.keep', '');
-  machine.write('/etc/cni/net.d/10-pod-network.conflist', read('pod-network.conflist'));
-  machine.write('/usr/local/bin/runc-node', read('runc-node'), 0o755);
+  const network = read('pod-network.conflist');
+  machine.write(
+    '/etc/cni/net.d/10-pod-network.conflist',
+    // Each plugin ignores the other's fields.
+    ownLinks ? network.replace('"type": "bridge"', '"type": "ptp"') : network,
+  );
+  machine.write('/etc/containerd/runsc.toml', read('runsc.toml'));
+  for (const name of ['runc-node', 'runsc-node']) {
+    machine.write(`/usr/local/bin/${name}`, read('runc-node'), 0o755);
+  }
   machine.write('/etc/resolv.conf', '');
   machine.write('/etc/machine-id', '');
 }
@@ -223,14 +242,14 @@ export const grantOfIdentities = {
   },
 };
 
-export function identities(): readonly object[] {
+export function identities(names: readonly string[] = identityNames): readonly object[] {
   const bind = (name: string): object => ({
     apiVersion,
     kind: 'AzureIdentityBinding',
     metadata: { name, namespace: 'default' },
     spec: { azureIdentity: name, selector: name },
   });
-  const assigned = identityNames.flatMap((name) => {
+  const assigned = names.flatMap((name) => {
     const { clientId, resourceId } = createLabIdentity(name);
     const spec = { type: 0, resourceID: resourceId, clientID: clientId };
     const metadata = { name, namespace: 'default' };

@@ -1,0 +1,153 @@
+/**
+ * Sandboxed pods on a real node: gVisor as a RuntimeClass of containerd, each pod with a link of its own, in both
+ * modes; and hundreds at once, each with an identity of its own, as sandboxes of AI agents have.
+ */
+import assert from 'node:assert/strict';
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, describe, it, type TestContext } from 'node:test';
+import { findTokenIdentity } from '../../../lab/fakes/token.ts';
+import { clientPod, untilPodsReady } from '../support/client-pods.ts';
+import { eventuallyByProcess } from '../support/eventually-by-process.ts';
+import { provideGvisor } from '../support/gvisor.ts';
+import { askImage } from '../support/images.ts';
+import { agentPid, installChart } from '../support/install.ts';
+import { provideNodeSystem } from '../support/node-system.ts';
+import { openNode, type TestNode } from '../support/node.ts';
+import { assertGets, type Mode } from '../support/pod-kinds.ts';
+
+const nodeSystem = provideNodeSystem();
+const gvisor = provideGvisor();
+const count = 200;
+const agents = Array.from({ length: count }, (_, at) => `agent-${at + 1}`);
+const sandboxed = { runtimeClassName: 'gvisor' };
+
+/** What `ask.c` printed. */
+interface FirstToken {
+  readonly tookMs: number;
+  readonly asked: number;
+  /** The token's identity, or the answer. */
+  readonly got: string;
+}
+
+describe(
+  'sandboxes on a real node',
+  { skip: nodeSystem.missing ?? gvisor.missing ?? false },
+  () => {
+    let node: TestNode;
+
+    before(async () => {
+      assert.ok(nodeSystem.programs !== undefined && gvisor.programs !== undefined);
+      node = await openNode(nodeSystem.programs, {
+        cgroupDriver: 'systemd',
+        maxPods: count + 20,
+        identities: agents,
+        gvisor: gvisor.programs,
+        ownLinks: true,
+      });
+      await node.apply({
+        apiVersion: 'node.k8s.io/v1',
+        kind: 'RuntimeClass',
+        metadata: { name: 'gvisor' },
+        handler: 'gvisor',
+      });
+    });
+    after(() => node?.[Symbol.asyncDispose]());
+
+    for (const mode of ['ebpf', 'iptables'] as const) {
+      it(`get the token of their own identity, ${mode}`, async () => {
+        await installChart(node, { redirect: mode });
+        await assertOwnTokens(node, mode);
+      });
+    }
+
+    it(`start and end ${count} at once, each with a token of its own identity`, async (t) => {
+      await installChart(node, { redirect: 'ebpf' });
+      await assertManyAtOnce(node, t);
+    });
+  },
+);
+
+async function assertOwnTokens(node: TestNode, mode: Mode): Promise<void> {
+  const pods = { bound: 'app', other: 'two', unbound: undefined } as const;
+  for (const [name, identity] of Object.entries(pods)) {
+    const labels = identity === undefined ? {} : { aadpodidbinding: identity };
+    await node.apply(clientPod({ name: `${name}-${mode}`, labels, spec: sandboxed }));
+  }
+  const names = Object.keys(pods).map((name) => `${name}-${mode}`);
+  await untilPodsReady(node, ...names);
+  const kernel = await node.kubectl(['exec', `bound-${mode}`, '--', 'node', '-p', 'os.release()']);
+  assert.match(kernel, /gvisor/);
+  await assertGets(node, `bound-${mode}`, 'app');
+  await assertGets(node, `other-${mode}`, 'two');
+  await assertGets(node, `unbound-${mode}`, '400');
+  // Before the agent's next one is ready, nobody gets another's.
+  await node.machine.run(['kill', '-KILL', String(await agentPid(node))]);
+  await eventuallyByProcess(() => assertGets(node, `bound-${mode}`, 'app'), 40_000);
+  await node.kubectl(['delete', 'pod', ...names, '--wait=true'], { timeoutMs: 120_000 });
+}
+
+async function assertManyAtOnce(node: TestNode, t: TestContext): Promise<void> {
+  const startMs = Date.now();
+  await node.apply(...agents.map(agentPod));
+  const seen = await eventuallyByProcess(() => {
+    const found = firstTokens(node);
+    assert.equal(found.size, count);
+    return Promise.resolve(found);
+  }, 600_000);
+  const startedMs = Date.now() - startMs;
+  for (const [name, { got }] of seen) assert.equal(got, name);
+  const maps = await node.machine.run(['cat', `/proc/${await agentPid(node)}/smaps_rollup`]);
+  const memory = Number(/^Pss:\s+(\d+)/m.exec(maps)?.[1]);
+  const took = [...seen.values()].map(({ tookMs }) => tookMs).sort((a, b) => a - b);
+  const [median = 0, late = 0] = [0.5, 0.99].map((share) => took[Math.floor(share * took.length)]);
+  const again = [...seen.values()].filter(({ asked }) => asked > 1).length;
+  const deletedMs = Date.now();
+  await node.kubectl(['delete', 'pods', '--selector=kind=sandbox', '--wait=true'], {
+    timeoutMs: 600_000,
+  });
+  t.diagnostic(
+    `${count} sandboxes had their tokens after ${(startedMs / 1000).toFixed(0)} s and ended in ` +
+      `${((Date.now() - deletedMs) / 1000).toFixed(0)} s; from a program's start to its token: p50 ${median} ms, ` +
+      `p99 ${late} ms; ${again} asked more than once; agent's PSS ${(memory / 1024).toFixed(1)} MB`,
+  );
+}
+
+function agentPod(name: string): object {
+  return {
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: { name, namespace: 'default', labels: { aadpodidbinding: name, kind: 'sandbox' } },
+    spec: {
+      ...sandboxed,
+      terminationGracePeriodSeconds: 1,
+      automountServiceAccountToken: false,
+      containers: [{ name: 'ask', image: askImage, imagePullPolicy: 'Never' }],
+    },
+  };
+}
+
+/** Of the pods that have one, by their names. */
+function firstTokens(node: TestNode): ReadonlyMap<string, FirstToken> {
+  const logs = node.machine.path('/var/log/pods');
+  const found = new Map<string, FirstToken>();
+  for (const folder of readdirSync(logs)) {
+    const [, name = ''] = folder.split('_');
+    if (!agents.includes(name)) continue;
+    const line = readLog(join(logs, folder, 'ask/0.log'));
+    const [, tookMs, asked, status = '', body = ''] =
+      / stdout F (\d+) (\d+) (HTTP\S+ \d+|\S*) (.*)$/m.exec(line) ?? [];
+    if (tookMs === undefined) continue;
+    const got = findTokenIdentity(body) ?? `${status} ${body}`;
+    found.set(name, { tookMs: Number(tookMs), asked: Number(asked), got });
+  }
+  return found;
+}
+
+function readLog(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return '';
+  }
+}
