@@ -3,6 +3,7 @@
  * this process. A claim names the lab identity.
  */
 import { createHmac, randomBytes, randomUUID } from 'node:crypto';
+import { exchangeIssuer, isExchangeAudience, signExchangeToken } from './exchange-tokens.ts';
 
 /** A fake's data about one managed identity. */
 export interface LabIdentity {
@@ -28,6 +29,9 @@ export interface LabClaims {
   readonly uti: string;
   /** {@link LabIdentity.name}. */
   readonly lab_identity: string;
+  /** Of tokens for token exchange alone. */
+  readonly sub?: string;
+  readonly lab_by_federation?: boolean;
 }
 
 export interface TokenGrant {
@@ -36,6 +40,10 @@ export interface TokenGrant {
   readonly tenantId: string;
   readonly issuedAtWallMs: number;
   readonly lifetimeMs: number;
+  /** Default: the object id. */
+  readonly subject?: string;
+  /** It was issued for an assertion of another issuer. */
+  readonly byFederation?: boolean;
 }
 
 /**
@@ -43,11 +51,12 @@ export interface TokenGrant {
  */
 const notBeforeSec = 300;
 
-/** Signs with one random key, HS256. */
+/** Signs with one random key, HS256; tokens for token exchange with a published one. */
 export function createTokenSigner(): (grant: TokenGrant) => string {
   const key = randomBytes(32);
   const header = encode({ typ: 'JWT', alg: 'HS256', kid: randomUUID() });
   return (grant) => {
+    if (isExchangeAudience(grant.audience)) return signExchangeToken(createExchangeClaims(grant));
     const payload = encode(createClaims(grant));
     const signature = createHmac('sha256', key).update(`${header}.${payload}`).digest('base64url');
     return `${header}.${payload}.${signature}`;
@@ -69,6 +78,12 @@ function createClaims(grant: TokenGrant): LabClaims {
     xms_mirid: grant.identity.resourceId,
     lab_identity: grant.identity.name,
   };
+}
+
+function createExchangeClaims(grant: TokenGrant): LabClaims {
+  const { identity, tenantId, subject = identity.objectId, byFederation = false } = grant;
+  const own = { sub: subject, lab_by_federation: byFederation };
+  return { ...own, ...createClaims(grant), iss: exchangeIssuer(tenantId), xms_mirid: '' };
 }
 
 function encode(value: object): string {

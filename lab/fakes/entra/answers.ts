@@ -7,12 +7,13 @@
  * 3. the grant type: 900144, 70003
  * 4. the application: 900144, 700016, 7000112
  * 5. the `resource` field of the v1 endpoint: 901002
- * 6. the scope: 900144, 70011, 1002012
+ * 6. the scope: 900144, 70011, 1002012; with `fmi_path`, that of token exchange
  * 7. the credential: 7000218 and those of assertions.ts
  * 8. the resource: 500011
  * 9. Conditional Access: 53003
  */
 import { stringAt, type JsonRecord } from '../../../src/base/json-value.ts';
+import { isExchangeAudience } from '../exchange-tokens.ts';
 import type { EntraApplication, EntraDirectory } from './applications.ts';
 import {
   verifyForeignAssertion,
@@ -79,9 +80,10 @@ export async function answerEntra(
   if (scope === '') return refuse(900144, { parameter: 'scope' });
   if (/\s/.test(scope)) return refuse(70011, common);
   if (!scope.endsWith(suffix) || scope === suffix) return refuse(1002012, common);
+  const audience = scope.slice(0, -suffix.length);
+  if (form.has('fmi_path') && !isExchangeAudience(audience)) return refuse(70011, common);
   const credential = await verifyCredential(question, application, facts);
   if (!credential.ok) return refuse(credential.code, { ...common, ...credential.details });
-  const audience = scope.slice(0, -suffix.length);
   if (isUnknownResource(audience)) return refuse(500011, { ...common, resource: audience });
   if (application.blockedByPolicy) return refuse(53003, common);
   return { ok: true, application, audience };

@@ -5,6 +5,10 @@ import type { LabIdentity } from '../token.ts';
 /** An application in one tenant. Its tokens name it as the tokens of node identities do. */
 export interface EntraApplication extends LabIdentity {
   readonly tenantId: string;
+  /** Where it is registered; `tenantId` has its service principal. */
+  readonly homeTenantId: string;
+  /** Of an agent identity: the client id of the application that it belongs to. */
+  readonly blueprint?: string;
   readonly secrets: readonly EntraSecret[];
   /** PEM of each certificate that may sign for it. */
   readonly certificates: readonly string[];
@@ -37,6 +41,7 @@ export function createEntraApplication(
     // An application has no Azure resource.
     resourceId: '',
     tenantId: labTenantId,
+    homeTenantId: details.tenantId ?? labTenantId,
     secrets: [],
     certificates: [],
     federatedCredentials: [],

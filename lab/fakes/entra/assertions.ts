@@ -4,6 +4,12 @@
  */
 import { constants, createPublicKey, verify, X509Certificate, type KeyObject } from 'node:crypto';
 import { parseRecord, stringAt, type JsonRecord } from '../../../src/base/json-value.ts';
+import {
+  agentSubject,
+  exchangeAudience,
+  exchangeIssuer,
+  isExchangeIssuer,
+} from '../exchange-tokens.ts';
 import type { EntraApplication, EntraSecret } from './applications.ts';
 import type { EntraCode, EntraDetails } from './errors.ts';
 
@@ -94,11 +100,12 @@ export function verifyOwnAssertion(
 
 /**
  * An assertion of another issuer. Checked in this order: a federated credential that matches its
- * issuer, then its subject, then its audience; times; the key; the signature.
+ * issuer, then its subject, then its audience; times; the key; the signature; of a token of Entra
+ * ID itself the home of the application, and that it came by no federation.
  */
 export async function verifyForeignAssertion(
   assertion: Assertion,
-  { federatedCredentials }: EntraApplication,
+  application: EntraApplication,
   keysOf: IssuerKeys,
   nowWallMs: number,
 ): Promise<Verdict> {
@@ -107,6 +114,7 @@ export async function verifyForeignAssertion(
   const subject = stringAt(claims, 'sub');
   const audiences = readAudiences(claims);
   const keyId = stringAt(header, 'kid');
+  const federatedCredentials = credentialsOf(application);
   const details = { issuer, subject, audience: audiences.join(','), keyId };
   if (federatedCredentials.length === 0) return refuse(70021, details);
   const ofIssuer = federatedCredentials.filter((credential) => credential.issuer === issuer);
@@ -127,9 +135,18 @@ export async function verifyForeignAssertion(
   const key = keys.find(({ kty, kid }) => kty === 'RSA' && kid === keyId);
   if (key === undefined) return refuse(7000272, details);
   const publicKey = createPublicKey({ key: { ...key }, format: 'jwk' });
-  return header['alg'] === 'RS256' && verifies(assertion, publicKey)
-    ? { ok: true }
-    : refuse(50013, details);
+  if (header['alg'] !== 'RS256' || !verifies(assertion, publicKey)) return refuse(50013, details);
+  if (application.blueprint !== undefined || !isExchangeIssuer(issuer)) return { ok: true };
+  if (issuer !== exchangeIssuer(application.homeTenantId)) return refuse(700236, details);
+  return claims['lab_by_federation'] === true ? refuse(700231) : { ok: true };
+}
+
+/** An agent identity has no credential but the tokens that its blueprint gets for it. */
+function credentialsOf(application: EntraApplication): EntraApplication['federatedCredentials'] {
+  const { blueprint, tenantId, clientId, federatedCredentials } = application;
+  if (blueprint === undefined) return federatedCredentials;
+  const subject = agentSubject(tenantId, blueprint, clientId);
+  return [{ issuer: exchangeIssuer(tenantId), subject, audience: exchangeAudience }];
 }
 
 function verifyTimes(claims: JsonRecord, nowWallMs: number): Verdict {

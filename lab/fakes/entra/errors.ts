@@ -174,6 +174,16 @@ const refusals = {
     'invalid_client',
     'Only app tokens can be used as Federated Identity Credentials for AADI issuer.',
   ),
+  700231: refusal(
+    401,
+    'invalid_client',
+    'Token obtained using another federated identity credential may not be used as federated identity credential.',
+  ),
+  700236: refusal(
+    401,
+    'invalid_client',
+    "Entra ID tokens issued by issuer '{issuer}' may not be used for federated identity credential flows for applications or managed identities registered in this tenant.",
+  ),
   // Federation. 70021 is the older code; its status differs from that of its successors.
   70021: refusal(
     400,

@@ -15,6 +15,7 @@ import { createEntraDirectory, type EntraApplication } from './applications.ts';
 import type { PublishedKey } from './assertions.ts';
 import { renderRefusal, type EntraCode, type EntraDetails } from './errors.ts';
 import type { ServerCertificate } from '../authority.ts';
+import { agentSubject, exchangeKeys, isExchangeIssuer } from '../exchange-tokens.ts';
 import { createTokenSigner, decodeLabToken } from '../token.ts';
 
 export interface FakeEntraOptions {
@@ -63,6 +64,8 @@ export interface EntraRequest {
   readonly tenantId: string;
   readonly clientId: string;
   readonly scope: string;
+  /** The agent identity that the token is to be the assertion of. */
+  readonly fmiPath: string | undefined;
   readonly credential: CredentialKind;
   /** The algorithm of an assertion, and its subject when another issuer signed it. */
   readonly algorithm: string | undefined;
@@ -162,12 +165,21 @@ export async function openFakeEntra(options: FakeEntraOptions): Promise<FakeEntr
   let peak = 0;
 
   const keysOf = (issuer: string): Promise<readonly PublishedKey[]> => {
+    if (isExchangeIssuer(issuer)) return Promise.resolve(exchangeKeys());
     const keys = issuers.get(issuer);
     return keys === undefined ? Promise.reject(new Error('no such issuer')) : keys();
   };
 
-  const issueToken = (application: EntraApplication, audience: string): Answer => {
+  const issueToken = (
+    application: EntraApplication,
+    audience: string,
+    form: URLSearchParams,
+  ): Answer => {
+    const fmiPath = form.get('fmi_path') ?? '';
+    const { tenantId, clientId } = application;
     const token = sign({
+      ...(fmiPath === '' ? {} : { subject: agentSubject(tenantId, clientId, fmiPath) }),
+      byFederation: readCredential(form).kind === 'federated',
       identity: application,
       audience,
       tenantId: application.tenantId,
@@ -212,7 +224,7 @@ export async function openFakeEntra(options: FakeEntraOptions): Promise<FakeEntr
     const nowWallMs = clock.wallMs();
     const verdict = await answerEntra(question, { directory, keysOf, nowWallMs });
     return verdict.ok
-      ? issueToken(verdict.application, verdict.audience)
+      ? issueToken(verdict.application, verdict.audience, question.form)
       : answerRefusal(verdict.code, verdict.details);
   };
 
@@ -368,6 +380,7 @@ function createRecord(
     tenantId,
     clientId: form.get('client_id') ?? '',
     scope: form.get('scope') ?? '',
+    fmiPath: form.get('fmi_path') ?? undefined,
     credential: kind,
     algorithm,
     subject,

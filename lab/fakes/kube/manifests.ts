@@ -158,13 +158,21 @@ export type AzureIdentityManifest = CustomObject<
     readonly auxiliaryTenantIDs?: readonly string[];
     readonly adEndpoint?: string;
     readonly federation?: string;
+    readonly application?: AzureApplication;
+    readonly agentIdentity?: string;
   }
 >;
 
+export interface AzureApplication {
+  readonly tenantID: string;
+  readonly clientID: string;
+}
+
 export interface AzureIdentityOptions extends ObjectOptions {
-  /** 0 (default) user-assigned, 1 secret, 2 certificate, 3 federated. */
+  /** 0 (default) user-assigned, 1 secret, 2 certificate, 3 federated, 4 chain. */
   readonly type?: number;
-  readonly clientId: string;
+  /** Default: empty. */
+  readonly clientId?: string;
   /** Default: empty. */
   readonly resourceId?: string;
   /** Types 1 to 3, as the rest. */
@@ -174,23 +182,29 @@ export interface AzureIdentityOptions extends ObjectOptions {
   readonly auxiliaryTenantIds?: readonly string[];
   readonly adEndpoint?: string;
   readonly federation?: string;
+  /** Type 4. */
+  readonly application?: AzureApplication;
+  readonly agentIdentity?: string;
 }
 
 export function createAzureIdentity(options: AzureIdentityOptions): AzureIdentityManifest {
   const { tenantId, clientPassword, auxiliaryTenantIds, adEndpoint, federation } = options;
+  const { application, agentIdentity } = options;
   return {
     apiVersion: 'aadpodidentity.k8s.io/v1',
     kind: 'AzureIdentity',
     metadata: createMetadata(options),
     spec: {
       type: options.type ?? 0,
-      clientID: options.clientId,
+      clientID: options.clientId ?? '',
       resourceID: options.resourceId ?? '',
       ...(tenantId === undefined ? {} : { tenantID: tenantId }),
       ...(clientPassword === undefined ? {} : { clientPassword }),
       ...(auxiliaryTenantIds === undefined ? {} : { auxiliaryTenantIDs: auxiliaryTenantIds }),
       ...(adEndpoint === undefined ? {} : { adEndpoint }),
       ...(federation === undefined ? {} : { federation }),
+      ...(application === undefined ? {} : { application }),
+      ...(agentIdentity === undefined ? {} : { agentIdentity }),
     },
   };
 }

@@ -24,8 +24,15 @@ import {
   type ClientCertificate,
   type LabAuthority,
 } from '../../../../lab/fakes/authority.ts';
-import { labTenantId } from '../../../../lab/fakes/identity.ts';
-import { decodeLabToken } from '../../../../lab/fakes/token.ts';
+import { exchangeIssuer } from '../../../../lab/fakes/exchange-tokens.ts';
+import { createLabIdentity, labTenantId } from '../../../../lab/fakes/identity.ts';
+import {
+  createTokenSigner,
+  decodeLabToken,
+  type LabClaims,
+  type LabIdentity,
+  type TokenGrant,
+} from '../../../../lab/fakes/token.ts';
 import { createPodManifest, createServiceAccount } from '../../../../lab/fakes/kube/manifests.ts';
 import { HandClock } from '../../../support/hand-clock.ts';
 
@@ -576,6 +583,89 @@ describe('fake Entra ID: federated assertions', () => {
     await assertRefused(withAssertion(foreignAssertion({}, { alg: 'PS256' })), 401, 50013);
     entra.trustIssuer(fakeIssuer, () => Promise.reject(new Error('down')));
     await assertRefused(withAssertion(foreignAssertion()), 503, 90061);
+  });
+});
+
+describe('fake Entra ID: chains', () => {
+  const managed = createLabIdentity('managed');
+  const exchangeScope = `${audience}/.default`;
+  const other = '7e570000-1ab0-4000-8000-0000000000aa';
+  const signToken = createTokenSigner();
+  const trusting = (identity: LabIdentity) => [
+    { issuer: exchangeIssuer(labTenantId), subject: identity.objectId, audience },
+  ];
+
+  function tokenOf(identity: LabIdentity, changes: Partial<TokenGrant> = {}): string {
+    const base = { audience, tenantId: labTenantId, lifetimeMs: 600_000 };
+    return signToken({ identity, ...base, issuedAtWallMs: clock.wallMs(), ...changes });
+  }
+
+  function claimsIn(token: string): LabClaims {
+    const claims = decodeLabToken(token);
+    assert.ok(claims !== undefined);
+    return claims;
+  }
+
+  async function tokenFrom(form: Form, tenant?: string): Promise<string> {
+    const { status, body, text } = await ask(form, tenant);
+    assert.equal(status, 200, text);
+    return String(body['access_token']);
+  }
+
+  it('begin with a managed identity that the application trusts, in another tenant too', async () => {
+    const form = withAssertion(tokenOf(managed));
+    await assertRefused(form, 401, 700211);
+    entra.register({ ...web, federatedCredentials: trusting(managed) });
+    assert.equal(claimsIn(await tokenFrom(form)).lab_identity, 'web');
+    const there = { ...web, tenantId: other, federatedCredentials: trusting(managed) };
+    entra.register(there);
+    assert.equal(claimsIn(await tokenFrom(form, other)).tid, other);
+    await assertRefused(withAssertion(tokenOf(createLabIdentity('else'))), 401, 700213);
+    const unsigned = tokenOf(managed).replace(/[^.]+$/, 'AAAA');
+    await assertRefused(withAssertion(unsigned), 401, 50013);
+  });
+
+  it('700236: the application is registered in the other tenant', async () => {
+    const details = { tenantId: other, homeTenantId: other };
+    entra.register({ ...web, ...details, federatedCredentials: trusting(managed) });
+    const answer = await ask(withAssertion(tokenOf(managed)), other);
+    assert.deepEqual(answer.body['error_codes'], [700236]);
+  });
+
+  it('700231: the assertion came by federation', async () => {
+    const first = createEntraApplication('first', { federatedCredentials: trusting(managed) });
+    entra.register(first);
+    const byFirst = {
+      ...withAssertion(tokenOf(managed)),
+      client_id: first.clientId,
+      scope: exchangeScope,
+    };
+    const second = await tokenFrom(byFirst);
+    entra.register({ ...web, federatedCredentials: trusting(first) });
+    const says = /^AADSTS700231: Token obtained using another federated identity credential/;
+    await assertRefused(withAssertion(second), 401, 700231, says);
+  });
+
+  it('end with an agent identity by the token that its own blueprint got for it', async () => {
+    const own = createEntraApplication('own', { blueprint: web.clientId });
+    const foreign = createEntraApplication('foreign', { blueprint: managed.clientId });
+    for (const each of [own, foreign]) entra.register(each);
+    entra.register({ ...web, federatedCredentials: trusting(managed) });
+    const byManaged = { ...withAssertion(tokenOf(managed)), scope: exchangeScope };
+    const first = await tokenFrom({ ...byManaged, fmi_path: own.clientId });
+    assert.match(claimsIn(first).sub ?? '', new RegExp(`^/eid1/c/pub/t/.*/${own.clientId}$`));
+    assert.equal(entra.requests().at(-1)?.fmiPath, own.clientId);
+    const asOwn = { ...withAssertion(first), client_id: own.clientId };
+    assert.equal(claimsIn(await tokenFrom(asOwn)).lab_identity, 'own');
+
+    const withoutPath = { ...withAssertion(await tokenFrom(byManaged)), client_id: own.clientId };
+    await assertRefused(withoutPath, 401, 700213);
+    const forForeign = await tokenFrom({ ...byManaged, fmi_path: foreign.clientId });
+    const asForeign = { ...withAssertion(forForeign), client_id: foreign.clientId };
+    await assertRefused(asForeign, 401, 700213);
+    await assertRefused({ ...asOwn, client_id: foreign.clientId }, 401, 700213);
+    await assertRefused({ ...byManaged, scope, fmi_path: own.clientId }, 400, 70011);
+    await assertRefused({ client_id: own.clientId }, 401, 7000215);
   });
 });
 
