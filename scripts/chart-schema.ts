@@ -168,8 +168,8 @@ const azureIdentity: Schema = {
     namespace: { ...text, description: "Default: the release's." },
     name: { ...text, description: 'Default: the key.' },
     type: {
-      enum: [0, 1, 2, 3, '0', '1', '2', '3'],
-      description: '0 user-assigned, 1 secret, 2 certificate, 3 federated.',
+      enum: [0, 1, 2, 3, 4, '0', '1', '2', '3', '4'],
+      description: '0 user-assigned, 1 secret, 2 certificate, 3 federated, 4 chain.',
     },
     resourceID: text,
     clientID: text,
@@ -177,6 +177,8 @@ const azureIdentity: Schema = {
     adEndpoint: text,
     federation: { enum: ['pod', 'node', '', null] },
     clientPassword: closed({ name: text, namespace: text }),
+    application: closed({ tenantID: text, clientID: text }),
+    agentIdentity: text,
     auxiliaryTenantIDs: { ...list, items: { type: 'string' } },
     allowedResources: { ...list, items: { type: 'string' } },
     binding: {

@@ -7,6 +7,7 @@ import { agentHandoverScenarios } from './node/agent-handover.ts';
 import { agentLifeScenarios } from './node/agent-life.ts';
 import { agentUpgradeScenarios } from './node/agent-upgrade.ts';
 import { attackScenarios } from './pods/attacks.ts';
+import { chainScenarios } from './tokens/chains.ts';
 import { changeScenarios } from './pods/changes.ts';
 import { connectionScenarios } from './pods/connections.ts';
 import { crowdScenarios } from './pods/crowd.ts';
@@ -46,6 +47,7 @@ export const scenarios: readonly Scenario[] = [
   ...demoScenarios,
   ...upstreamScenarios,
   ...entraScenarios,
+  ...chainScenarios,
   ...changeScenarios,
   ...driftScenarios,
   ...agentHandoverScenarios,

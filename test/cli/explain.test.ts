@@ -188,6 +188,8 @@ describe('nmi explain beside an agent', () => {
     const text = told.join('\n');
     assert.match(text, /fresh token/);
     assert.match(text, /\[unusual\]/);
+    assert.match(text, /from chained, chain managed identity [-0-9a-f]{36}, tenant /);
+    tokens.push(...agent.imds.issuedTokens(), ...agent.entra.issuedTokens());
     for (const secret of [...secrets, 'PRIVATE KEY']) assert.ok(!text.includes(secret), secret);
     for (const token of tokens) {
       assert.ok(token.startsWith('eyJ'), 'otherwise the next line finds nothing');

@@ -20,6 +20,8 @@ const mergePatch = { contentType: 'application/merge-patch+json' };
 const jsonPatch = { contentType: 'application/json-patch+json' };
 const client = '431054d5-1b5d-4836-8331-11abcaa2c1d8';
 const tenant = '7e570000-1ab0-4000-8000-000000000001';
+const application = { tenantID: tenant, clientID: client };
+const chain = { type: 4, clientID: client, application };
 const resource = `/subscriptions/${tenant}/resourcegroups/shop/providers/Microsoft.ManagedIdentity/userAssignedIdentities/shop`;
 const crdPath = (plural: string): string =>
   `/apis/apiextensions.k8s.io/v1/customresourcedefinitions/${plural}.${group}`;
@@ -186,7 +188,26 @@ type Refusal = readonly [spec: object, said: RegExp];
 
 const refused: Readonly<Partial<Record<Kind, readonly Refusal[]>>> = {
   AzureIdentity: [
-    [{ type: 4 }, /spec\.type: Unsupported value: 4: supported values: "0", "1", "2", "3"/],
+    [{ type: 5 }, /spec\.type: Unsupported value: 5: supported values: "0", "1", "2", "3", "4"/],
+    [{ ...chain, type: 0 }, /spec\.type: .*application and agentIdentity are of type 4/],
+    [
+      { type: 3, clientID: client, tenantID: tenant, agentIdentity: client },
+      /spec\.type: .*application and agentIdentity are of type 4/,
+    ],
+    [{ type: 4, clientID: client }, /spec\.application: .*type 4 needs application\.clientID/],
+    [
+      { ...chain, application: { tenantID: 'common', clientID: client } },
+      /spec\.application: .*type 4 needs/,
+    ],
+    [{ ...chain, clientID: '' }, /spec\.clientID: .*needs the managed identity/],
+    [{ ...chain, resourceID: 'x' }, /spec\.resourceID: .*user-assigned identity/],
+    [{ ...chain, federation: 'pod' }, /spec\.federation: .*AADSTS700231/],
+    [{ ...chain, clientID: '', federation: 'pod' }, /spec\.agentIdentity: .*of type 3/],
+    [{ ...chain, agentIdentity: 'x' }, /spec\.agentIdentity: .*must be a GUID/],
+    [
+      { ...chain, application: { ...application, application } },
+      /spec\.application: .*chain of three: .*AADSTS700231/,
+    ],
     [{ type: -1 }, /spec\.type: Unsupported value: -1/],
     [{ type: '0' }, /spec\.type: Invalid value: "string": .*must be of type integer/],
     [
@@ -229,7 +250,10 @@ const refused: Readonly<Partial<Record<Kind, readonly Refusal[]>>> = {
       { type: 3, clientID: client, tenantID: tenant, federation: 'cluster' },
       /spec\.federation: Unsupported value: "cluster": supported values: "", "pod", "node"/,
     ],
-    [{ clientID: client, federation: 'pod' }, /spec\.federation: .*only type 3 is federated/],
+    [
+      { clientID: client, federation: 'pod' },
+      /spec\.federation: .*only types 3 and 4 are federated/,
+    ],
     ...['yesterday', '2026-11-30', '2026-11-30 06:00:00', '2026-13-30T06:00:00Z', ''].map(
       (notBefore): readonly [object, RegExp] => [
         { clientID: client, notBefore },
@@ -277,6 +301,17 @@ const refused: Readonly<Partial<Record<Kind, readonly Refusal[]>>> = {
 /** New objects, accepted in addition to {@link good}. */
 const taken: readonly Given[] = [
   { kind: 'AzureIdentity', name: 'new', spec: { type: 3, clientID: client, tenantID: tenant } },
+  { kind: 'AzureIdentity', name: 'new', spec: chain },
+  {
+    kind: 'AzureIdentity',
+    name: 'new',
+    spec: { type: 4, resourceID: resource, application, agentIdentity: client },
+  },
+  {
+    kind: 'AzureIdentity',
+    name: 'new',
+    spec: { type: 4, federation: 'node', application, agentIdentity: client },
+  },
   ...['', 'pod', 'node'].map((federation): Given => ({
     kind: 'AzureIdentity',
     name: 'new',

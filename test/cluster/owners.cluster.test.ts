@@ -203,6 +203,13 @@ describeOnNewestVersion('owners of identities', (cluster) => {
       );
       const byAgent = { type: 3, tenantID: tillId, federation: 'node', ...ofTill };
       assert.match(await refusal('thief', byAgent), /the client id/);
+      const chain = { type: 4, clientID: freeId, application: { tenantID: tillId, ...ofTill } };
+      assert.match(await refusal('thief', chain), /the client id/);
+      assert.equal(await refusal('thief', { ...chain, agentIdentity: freeId }), '');
+      const other = { tenantID: tillId, clientID: freeId };
+      const ofAgent = { ...chain, application: other, agentIdentity: tillId };
+      assert.match(await refusal('thief', ofAgent), /the client id/);
+      assert.equal(await refusal('thief', { ...ofAgent, clientID: '', federation: 'pod' }), '');
       assert.equal(await refusal('shop', ofTill), '');
       assert.equal(await refusal('thief', { clientID: freeId, resourceID: resourceId }), '');
     });

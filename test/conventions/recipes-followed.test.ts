@@ -22,7 +22,7 @@ interface Edit {
 
 const credentials = 'src/nmi/sources/entra/credentials';
 const clientCredential = `export const recipeKind = describeSecretKind(
-  { kind: 'cooked', type: 4, typeTitle: 'recipe' },
+  { kind: 'cooked', type: 5, typeTitle: 'recipe' },
   () => () => invalidCredential('is of a recipe'),
 );
 `;
@@ -55,14 +55,14 @@ ${clientCredential}`,
       text: "import { recipeKind } from './recipe.ts';\n",
     },
     { file: `${credentials}/kinds.ts`, anchor: 'const list = [', text: 'recipeKind, ' },
-    { file: 'deploy/crds.yaml', anchor: 'enum: [0, 1, 2, 3', text: ', 4' },
-    { file: 'deploy/crds.yaml', anchor: '(self.type in [1, 2, 3', text: ', 4' },
+    { file: 'deploy/crds.yaml', anchor: 'enum: [0, 1, 2, 3, 4', text: ', 5' },
+    { file: 'deploy/crds.yaml', anchor: '(self.type in [1, 2, 3', text: ', 5' },
     { file: 'docs/identities.md', anchor: '# ', text: 'Recipe: ' },
     {
       file: 'test/support/entra-agent.ts',
       anchor:
         'identityOfKind(kind: CredentialKind, name: string): Partial<AzureIdentityOptions> {\n  switch (kind) {\n',
-      text: "    case 'cooked':\n      return { type: 4, clientPassword: { name } };\n",
+      text: "    case 'cooked':\n      return { type: 5, clientPassword: { name } };\n",
     },
     {
       file: 'test/support/entra-agent.ts',
@@ -73,7 +73,7 @@ ${clientCredential}`,
       file: 'test/nmi/sources/entra/credentials/kinds.test.ts',
       anchor: 'const samples = {\n',
       text: `  cooked: {
-    type: 4,
+    type: 5,
     object: secret,
     credential: { kind: 'cooked', secret },
     asks: 'GET /api/v1/namespaces/team/secrets/opaque',

@@ -888,8 +888,8 @@ describe('the chart', { skip }, () => {
     [{ nmi: { metadataGuard: 'maybe' } }, /'\/nmi\/metadataGuard': value must be one of true/],
     [{ azureIdentities: { a: { type: 0 } } }, /'\/azureIdentities\/a': missing property 'binding'/],
     [
-      { azureIdentities: { a: { type: 4, binding: { selector: 'a' } } } },
-      /'\/azureIdentities\/a\/type': value must be one of 0, 1, 2, 3/,
+      { azureIdentities: { a: { type: 5, binding: { selector: 'a' } } } },
+      /'\/azureIdentities\/a\/type': value must be one of 0, 1, 2, 3, 4/,
     ],
     [{ rbac: { pspEnabled: true } }, /'\/rbac\/pspEnabled': value must be one of false/],
     [

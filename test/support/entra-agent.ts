@@ -24,7 +24,15 @@ import {
 } from '../../lab/fakes/kube/manifests.ts';
 import { trustCluster } from '../../lab/test-bed/services.ts';
 import type { EntraCredential } from '../../src/nmi/sources/entra/credentials/kinds.ts';
-import { openLoopbackAgent, type AgentOwn, type LoopbackAgent } from './loopback-agent.ts';
+import { exchangeAudience, exchangeIssuer } from '../../lab/fakes/exchange-tokens.ts';
+import { labTenantId } from '../../lab/fakes/identity.ts';
+import type { LabIdentity } from '../../lab/fakes/token.ts';
+import {
+  identityA,
+  openLoopbackAgent,
+  type AgentOwn,
+  type LoopbackAgent,
+} from './loopback-agent.ts';
 
 export type CredentialKind = EntraCredential['kind'];
 
@@ -33,6 +41,7 @@ export const credentialKinds = [
   'certificate',
   'federated_pod',
   'federated_node',
+  'chained',
 ] as const satisfies readonly CredentialKind[];
 
 /** The service account of pods that `bindPod` makes. */
@@ -145,6 +154,11 @@ function identityOfKind(kind: CredentialKind, name: string): Partial<AzureIdenti
       return { type: 3 };
     case 'federated_node':
       return { type: 3, federation: 'node' };
+    case 'chained': {
+      const { clientId, tenantId } = createEntraApplication(name);
+      const application = { tenantID: tenantId, clientID: clientId };
+      return { type: 4, clientId: identityA.clientId, application };
+    }
   }
 }
 
@@ -162,7 +176,17 @@ async function makeCredential(
       return federatedTo(podAccount);
     case 'federated_node':
       return federatedTo(agentAccount);
+    case 'chained':
+      return trusting(identityA);
   }
+}
+
+/** Credentials of an application that trusts a managed identity of its tenant. */
+export function trusting({
+  objectId,
+}: LabIdentity): Pick<EntraApplication, 'federatedCredentials'> {
+  const issuer = exchangeIssuer(labTenantId);
+  return { federatedCredentials: [{ issuer, subject: objectId, audience: exchangeAudience }] };
 }
 
 /** Stores it in the Secret `name`. @returns the value. */

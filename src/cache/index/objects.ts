@@ -45,10 +45,13 @@ export function hasEnded({ phase }: Pick<Pod, 'phase'>): boolean {
 /** `AzureIdentity`. Absent strings are empty. */
 export interface Identity extends StoredObject {
   /**
-   * 0 user-assigned, 1 secret, 2 certificate, 3 federated; a request for any other type is refused.
+   * 0 user-assigned, 1 secret, 2 certificate, 3 federated, 4 chain; a request for any other type is
+   * refused.
    */
   readonly type: number;
+  /** Of the identity whose tokens pods get: in a chain the last one. */
   readonly clientId: string;
+  /** Empty for a chain, whose managed identity is only its first one. */
   readonly resourceId: string;
   /** Undefined for type 0, to save memory: a cluster has thousands of them. */
   readonly entra: EntraSettings | undefined;
@@ -59,7 +62,7 @@ export interface Identity extends StoredObject {
   readonly createdAtWallMs: number;
 }
 
-/** Further fields of identities of types 1 to 3. Absent strings are empty. */
+/** Further fields of identities of types 1 to 4. Absent strings are empty. */
 export interface EntraSettings {
   readonly tenantId: string;
   /** Further tenants whose tokens the response contains; type 1 only. */
@@ -74,6 +77,17 @@ export interface EntraSettings {
    * `pod`.
    */
   readonly federation: string;
+  /** Type 4 alone; `tenantId` is that of its application. */
+  readonly chain?: ChainSettings;
+}
+
+/** Absent strings are empty. */
+export interface ChainSettings {
+  /** Of the managed identity. */
+  readonly clientId: string;
+  readonly resourceId: string;
+  readonly applicationId: string;
+  readonly agentIdentity: string;
 }
 
 /** `AzureIdentityBinding`. */

@@ -45,7 +45,12 @@ import {
   wordsOfFailure,
   type Words,
 } from '../grants/refusal-text.ts';
-import { sourceNameOf, type UpstreamIdentity } from '../sources/upstream-identity.ts';
+import {
+  legsOf,
+  sourceNameOf,
+  titleOfLeg,
+  type UpstreamIdentity,
+} from '../sources/upstream-identity.ts';
 import { objectOf } from '../sources/entra/credentials/kinds.ts';
 import type { EntraIdentity } from '../sources/entra/entra-identity.ts';
 import type { BrokeredStatus, TokenBroker } from '../tokens/broker.ts';
@@ -293,7 +298,7 @@ function viewIdentity(identity: Identity, pod: Pod, scope: ExplainScope): Identi
     ...view,
     upstream: viewUpstream(upstream, auxiliary),
     refusal: lacking && viewRefused(lacking),
-    tokens: tokensOf([upstream, ...auxiliary], scope),
+    tokens: tokensOf([...legsOf(upstream), ...auxiliary], scope),
   };
 }
 
@@ -315,9 +320,14 @@ function viewUpstream(
     authority,
     tenantId,
     auxiliaryTenantIds: auxiliary.map((each) => each.tenantId),
-    credential: object === undefined ? '' : fullName(object),
+    credential: object === undefined ? titleOfChain(upstream) : fullName(object),
     notBefore,
   };
+}
+
+/** What comes before it; empty if it is no chain. */
+function titleOfChain(upstream: UpstreamIdentity): string {
+  return legsOf(upstream).slice(0, -1).map(titleOfLeg).join(', ');
 }
 
 function tokensOf(

@@ -136,7 +136,10 @@ function titleOf({ kind, name }: IdentityView): string {
 
 function renderToken(view: TokenView, tenantId: string): string {
   const { token, failure } = view;
-  const tenant = view.tenantId === tenantId ? '' : ` (tenant ${printable(view.tenantId)})`;
+  // The metadata service of the node knows no tenant.
+  const tenant = ['', tenantId].includes(view.tenantId)
+    ? ''
+    : ` (tenant ${printable(view.tenantId)})`;
   const facts = [
     ...(token === undefined ? ['no token'] : renderTokenState(token)),
     ...(view.isFetching ? ['being fetched'] : []),

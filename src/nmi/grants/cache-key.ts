@@ -12,8 +12,9 @@ export function identityKey(identity: UpstreamIdentity): string {
   const { notBeforeWallMs } = identity;
   const since = notBeforeWallMs === undefined ? '' : ` since ${notBeforeWallMs}`;
   if (identity.kind !== 'entra') return `${identity.kind}=${lowerAscii(identity.value)}${since}`;
-  const { authority, tenantId, clientId, credential } = identity;
-  return `${authority}/${tenantId}/${clientId} ${credentialKey(credential)}${since}`;
+  const { authority, tenantId, clientId, credential, agentIdentity } = identity;
+  const agent = agentIdentity === undefined ? '' : ` for ${agentIdentity}`;
+  return `${authority}/${tenantId}/${clientId} ${credentialKey(credential)}${agent}${since}`;
 }
 
 /** Only ASCII letters are lowered: in Unicode, the Kelvin sign becomes `k`. */

@@ -2,7 +2,7 @@
 import type { PodGrants } from '../../cache/index/grant-index.ts';
 import { hasEnded, type Pod } from '../../cache/index/objects.ts';
 import { credentialKey, type EntraCredential } from '../sources/entra/credentials/kinds.ts';
-import type { UpstreamIdentity } from '../sources/upstream-identity.ts';
+import { legsOf, type UpstreamIdentity } from '../sources/upstream-identity.ts';
 import { generationOf, type GrantState } from './decide-grant.ts';
 import { identityKey } from './cache-key.ts';
 import type { UpstreamChoice } from './resolve-upstream.ts';
@@ -89,8 +89,10 @@ export class IdentitiesInUse implements IdentityDemand {
       for (const choice of this.#choicesOf(pod, ofPod)) {
         if (choice.kind === 'unusable') continue;
         for (const each of [choice.upstream, ...choice.auxiliary]) {
-          granted.add(identityKey(each));
-          if (each.kind === 'entra') credentials.add(credentialKey(each.credential));
+          for (const leg of legsOf(each)) {
+            granted.add(identityKey(leg));
+            if (leg.kind === 'entra') credentials.add(credentialKey(leg.credential));
+          }
         }
       }
     }

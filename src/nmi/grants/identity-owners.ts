@@ -5,13 +5,14 @@
  * 1. Only the id that is sent to upstream counts: a client id before a resource id.
  * 2. No grant is needed for a Secret of the namespace or the service account of a pod: Entra ID
  * itself checks that they belong to the application. The agent's own service account needs one: it
- * is the same for all namespaces.
+ * is the same for all namespaces. So does a chain that begins with a managed identity, for the
+ * application or agent identity that it ends with; the managed identity's own tokens stay here.
  * 3. An exception gives a pod every identity of the node and is namespaced, so it needs a grant.
  */
 import type { IdentityGrant } from '../../cache/index/objects.ts';
 import type { OwnerIndex } from '../../cache/index/owner-index.ts';
 import { isOfAgent } from '../sources/entra/credentials/kinds.ts';
-import type { UpstreamIdentity } from '../sources/upstream-identity.ts';
+import { legsOf, type UpstreamIdentity } from '../sources/upstream-identity.ts';
 
 /** `warn`: served, and reported in log, metric and `nmi explain`. */
 export type OwnersMode = 'off' | 'warn' | 'enforce';
@@ -30,13 +31,18 @@ export function entryFor(upstream: UpstreamIdentity): GrantEntry | undefined {
     case 'resource_id':
       return { field: 'resourceIDs', id: upstream.value };
     case 'entra':
-      return isOfAgent(upstream.credential)
-        ? { field: 'clientIDs', id: upstream.clientId }
-        : undefined;
+      return isProven(legsOf(upstream)[0])
+        ? undefined
+        : { field: 'clientIDs', id: upstream.clientId };
     case 'object_id':
     case 'unnamed':
       return { field: 'nodeIdentities' };
   }
+}
+
+/** The namespace has what proves it. */
+function isProven(first: UpstreamIdentity): boolean {
+  return first.kind === 'entra' && !isOfAgent(first.credential);
 }
 
 export class IdentityOwners {

@@ -283,8 +283,9 @@ export function wordsOfFailure(failure: SourceFailure, authorized: Granted): Wor
   switch (failure.reason) {
     case 'identity_not_assigned': {
       if (identity === undefined) return { text: description };
+      const first = upstream.kind === 'entra' ? 'The managed identity of ' : '';
       return notFound(
-        `${whose(identity, pod)} is not assigned to this node.`,
+        `${first}${whose(identity, pod)} is not assigned to this node.`,
         `Assign it: kubectl nmi identity assign ${identity.name} -n ${identity.namespace} shows the az lines for every node pool.`,
       );
     }

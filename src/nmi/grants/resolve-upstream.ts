@@ -1,10 +1,9 @@
 /**
- * How tokens of an `AzureIdentity` are requested. Only well-formed ids and names are sent: if
- * upstream treats an id as blank (.NET does for U+0085), it returns the node's own identity, and a
- * name with a slash is another path of the Kubernetes API. Pure.
+ * How tokens of an `AzureIdentity` are requested. Only well-formed ids and names are sent: a name
+ * with a slash is another path of the Kubernetes API. Pure.
  */
 import { systemClock, type Clock } from '../../base/time/clock.ts';
-import { isGuid, isResourceId } from '../../cache/index/identifiers.ts';
+import { isGuid } from '../../cache/index/identifiers.ts';
 import type { ObjectName } from '../../cache/index/object-name.ts';
 import type { Identity, Pod } from '../../cache/index/objects.ts';
 import type { AuthorityResult } from '../sources/entra/clouds.ts';
@@ -15,8 +14,9 @@ import {
   type EntraCredential,
 } from '../sources/entra/credentials/kinds.ts';
 import type { EntraIdentity } from '../sources/entra/entra-identity.ts';
+import { parseNodeIdentity } from '../sources/node-identity.ts';
 import type { Revocable } from '../sources/source.ts';
-import type { UpstreamIdentity } from '../sources/upstream-identity.ts';
+import { legsOf, type UpstreamIdentity } from '../sources/upstream-identity.ts';
 
 export type UpstreamChoice =
   | {
@@ -36,11 +36,6 @@ export type ResolveAuthority = (adEndpoint: string) => AuthorityResult;
 export type PodAccount = Pick<Pod, 'namespace' | 'serviceAccount'>;
 
 const maxAuxiliaryTenants = 3;
-const notHere: UpstreamChoice = {
-  kind: 'unusable',
-  reason: 'identity_unsupported',
-  problem: 'has the type 0, and this node has no metadata service',
-};
 const noTenants: readonly EntraIdentity[] = [];
 /** By how much the clock of this node may be behind the one that a revocation was written by. */
 const maxAheadMs = 5 * 60_000;
@@ -77,12 +72,19 @@ export class UpstreamResolver {
   }
 
   #work(identity: Identity, pod: PodAccount): UpstreamChoice {
-    if (identity.type === 0) return this.hasImds ? ofNode(identity) : notHere;
+    if (identity.type === 0) return this.#held(ofNode(identity), 0);
     if (kindsOfType(identity.type).length === 0) {
       const problem = `has the type ${identity.type}; known are ${knownTypes()}`;
       return { kind: 'unusable', reason: 'identity_unsupported', problem };
     }
-    return this.#ofEntra(identity, pod);
+    return this.#held(this.#ofEntra(identity, pod), identity.type);
+  }
+
+  #held(choice: UpstreamChoice, type: number): UpstreamChoice {
+    if (this.hasImds || choice.kind === 'unusable') return choice;
+    if (legsOf(choice.upstream).every(({ kind }) => kind === 'entra')) return choice;
+    const problem = `has the type ${type}, and this node has no metadata service`;
+    return { kind: 'unusable', reason: 'identity_unsupported', problem };
   }
 
   /** An application that authenticates with a token of the pod's service account. */
@@ -98,17 +100,28 @@ export class UpstreamResolver {
   #ofEntra(identity: Identity, pod: PodAccount): UpstreamChoice {
     const { entra, clientId } = identity;
     if (entra === undefined) throw new TypeError('an identity of Entra ID without its settings');
-    if (!isGuid(clientId)) return invalid('has a spec.clientID that is no GUID');
+    if (entra.chain === undefined && !isGuid(clientId)) {
+      return invalid('has a spec.clientID that is no GUID');
+    }
     if (!isTenant(entra.tenantId)) {
-      return invalid('has a spec.tenantID that is neither a GUID nor a domain name');
+      const field = entra.chain === undefined ? 'spec.tenantID' : 'spec.application.tenantID';
+      return invalid(`has a ${field} that is neither a GUID nor a domain name`);
     }
     const authority = this.#resolveAuthority(entra.adEndpoint);
     if (!authority.ok) return invalid(authority.problem);
     const kinds = kindsOfType(identity.type);
     const { namespace } = identity;
-    const { audience } = authority;
+    const { authority: host, audience } = authority;
+    const revocation = revocationOf(identity);
     const serviceAccount = accountOf(pod);
-    const settings = { namespace, entra, serviceAccount, audience };
+    const settings = {
+      namespace,
+      entra,
+      serviceAccount,
+      authority: host,
+      audience,
+      revocation,
+    };
     const credential = kinds.map((kind) => kind.parse(settings)).find((each) => each !== undefined);
     if (credential === undefined) return invalid('names no credential');
     if (typeof credential === 'string') return invalid(credential);
@@ -120,27 +133,15 @@ export class UpstreamResolver {
     }
     if (!auxiliary.every(isTenant))
       return invalid('has spec.auxiliaryTenantIDs that are no tenants');
-    const { authority: host } = authority;
-    return toEntra(host, entra.tenantId, auxiliary, clientId, credential, revocationOf(identity));
+    return toEntra(host, entra.tenantId, auxiliary, clientId, credential, revocation);
   }
 }
 
 function ofNode(identity: Identity): UpstreamChoice {
-  const { clientId, resourceId } = identity;
-  const revocation = revocationOf(identity);
-  if (clientId !== '') {
-    return isGuid(clientId)
-      ? named({ kind: 'client_id', value: clientId, ...revocation })
-      : invalid('has a spec.clientID that is no GUID');
-  }
-  if (isResourceId(resourceId)) {
-    return named({ kind: 'resource_id', value: resourceId, ...revocation });
-  }
-  return invalid(
-    resourceId === ''
-      ? 'names neither spec.clientID nor spec.resourceID'
-      : 'has a spec.resourceID that is not that of a user-assigned identity',
-  );
+  const upstream = parseNodeIdentity(identity, revocationOf(identity));
+  return typeof upstream === 'string'
+    ? invalid(upstream)
+    : { kind: 'upstream', upstream, auxiliary: noTenants };
 }
 
 function revocationOf({ notBeforeWallMs }: Identity): Revocable {
@@ -174,10 +175,6 @@ function toEntra(
   });
   const auxiliary = auxiliaryTenantIds.length === 0 ? noTenants : auxiliaryTenantIds.map(inTenant);
   return { kind: 'upstream', upstream: inTenant(tenantId), auxiliary };
-}
-
-function named(upstream: UpstreamIdentity): UpstreamChoice {
-  return { kind: 'upstream', upstream, auxiliary: noTenants };
 }
 
 function invalid(problem: string): UpstreamChoice {

@@ -2,12 +2,14 @@
 import type { Token } from '../../cache/token/token.ts';
 import type { EntraErrorDetails } from '../base/answers.ts';
 
+export interface NamedNodeIdentity extends Revocable {
+  readonly kind: 'client_id' | 'object_id' | 'resource_id';
+  readonly value: string;
+}
+
 /** An identity in the terms of the node's own metadata service. */
 export type NodeIdentity =
-  | ({
-      readonly kind: 'client_id' | 'object_id' | 'resource_id';
-      readonly value: string;
-    } & Revocable)
+  | NamedNodeIdentity
   /** The identity that the upstream selects for a request without one: the node's own. */
   | { readonly kind: 'unnamed' };
 
@@ -24,6 +26,8 @@ export interface TokenRequest<I> {
   readonly bypassCache?: boolean;
   /** A GUID that appears in the upstream's own logs. Default: a new one for each call. */
   readonly correlationId?: string;
+  /** The token that authenticates an identity with a credential of a chain. It is secret. */
+  readonly assertion?: string;
 }
 
 /** All but the first two need a change, which may be on its way. */

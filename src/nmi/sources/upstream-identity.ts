@@ -1,3 +1,4 @@
+import { assertionOf } from './entra/credentials/kinds.ts';
 import type { EntraIdentity } from './entra/entra-identity.ts';
 import type { NodeIdentity } from './source.ts';
 
@@ -7,4 +8,31 @@ export type UpstreamIdentity = NodeIdentity | EntraIdentity;
 /** A short constant word for metrics and logs: `imds`, or the kind of the credential. */
 export function sourceNameOf(identity: UpstreamIdentity): string {
   return identity.kind === 'entra' ? identity.credential.kind : 'imds';
+}
+
+/**
+ * The identities whose tokens are needed for a token of it: itself, and in a chain before it those
+ * whose tokens are assertions. The first is the one that proves itself by something else.
+ */
+export function legsOf(
+  identity: UpstreamIdentity,
+): readonly [UpstreamIdentity, ...UpstreamIdentity[]] {
+  const assertion = identity.kind === 'entra' ? assertionOf(identity.credential) : undefined;
+  if (assertion === undefined) return [identity];
+  return [...legsOf(assertion.assertedBy), identity];
+}
+
+export function titleOfLeg(identity: UpstreamIdentity): string {
+  switch (identity.kind) {
+    case 'entra': {
+      const { clientId, tenantId, agentIdentity, credential } = identity;
+      const isOfAgent = assertionOf(credential)?.assertedBy.kind === 'entra';
+      const what = isOfAgent ? 'agent identity' : agentIdentity ? 'blueprint' : 'application';
+      return `${what} ${clientId} in tenant ${tenantId}`;
+    }
+    case 'unnamed':
+      return "the node's own identity";
+    default:
+      return `managed identity ${identity.value.replace(/^.*\//, '')}`;
+  }
 }

@@ -19,18 +19,21 @@ import { pause } from '../../base/time/deadline.ts';
 import { debounce, type Debounced } from '../../base/time/debounce.ts';
 import type { RenderedToken, Token } from '../../cache/token/token.ts';
 import { objectIdOf } from '../sources/token-fields.ts';
-import { secretOf } from '../sources/entra/credentials/kinds.ts';
+import { assertionOf, secretOf } from '../sources/entra/credentials/kinds.ts';
 import type { EntraIdentity } from '../sources/entra/entra-identity.ts';
 import {
   failed,
   type FailureReason,
+  type MayRetry,
   type NodeIdentity,
   type SourceFailure,
   type SourceResult,
+  type TokenRequest,
   type TokenSource,
 } from '../sources/source.ts';
 import { sourceNameOf, type UpstreamIdentity } from '../sources/upstream-identity.ts';
 import { countRefusal } from './federation-refusals.ts';
+import { failureOfLeg, refusalOfLeg } from './leg-failure.ts';
 import { soonestExpiries, type SourcedToken } from './token-samples.ts';
 import { identityKey, tokenKey } from '../grants/cache-key.ts';
 import type { IdentityDemand } from '../grants/identities-in-use.ts';
@@ -325,8 +328,8 @@ export class TokenBroker implements Part, Disposable {
     return { key: tokenKey(identity, resource), identity, resource, party, isExcepted };
   }
 
-  async #fetch({ key, identity, resource }: BrokerRequest): Promise<SourceResult> {
-    const { imds, entra, clock, observer, nextImdsFetchId } = this.#options;
+  async #fetch({ key, identity, resource, party }: BrokerRequest): Promise<SourceResult> {
+    const { imds, clock, observer, nextImdsFetchId } = this.#options;
     const startedAtMs = clock.monotonicMs();
     const limiter = this.#limiterOf(identity);
     const mayRetry = (): boolean => limiter.takeTry();
@@ -335,7 +338,7 @@ export class TokenBroker implements Part, Disposable {
     const request = { resource, bypassCache, correlationId: fetchId };
     const fetched =
       identity.kind === 'entra'
-        ? await entra.source.fetch({ ...request, identity }, mayRetry)
+        ? await this.#fetchFromEntra({ ...request, identity }, party, mayRetry)
         : await imds.source.fetch({ ...request, identity }, mayRetry);
     const endedAtMs = clock.monotonicMs();
     const counted = fetched.ok
@@ -351,6 +354,23 @@ export class TokenBroker implements Part, Disposable {
     return result;
   }
 
+  /** In a chain with the token of the leg before, which has a life of its own in the cache. */
+  async #fetchFromEntra(
+    request: TokenRequest<EntraIdentity>,
+    party: Party,
+    mayRetry: MayRetry,
+  ): Promise<SourceResult> {
+    const { source } = this.#options.entra;
+    const leg = assertionOf(request.identity.credential);
+    if (leg === undefined) return source.fetch(request, mayRetry);
+    const { assertedBy, audience } = leg;
+    const before = await this.get(assertedBy, audience, party);
+    if (!before.ok) return failed(failureOfLeg(before.failure, assertedBy));
+    const { accessToken } = before.rendered.token;
+    const result = await source.fetch({ ...request, assertion: accessToken }, mayRetry);
+    return result.ok ? result : failed(refusalOfLeg(result.failure, request.identity, accessToken));
+  }
+
   /** The credential was deleted, so the tokens of the identity are dropped. */
   #dropTokensOf(identity: UpstreamIdentity): void {
     const gone = identityKey(identity);
@@ -359,7 +379,10 @@ export class TokenBroker implements Part, Disposable {
 
   #limiterOf(identity: UpstreamIdentity): RateLimiter {
     if (identity.kind !== 'entra') return this.#imdsLimiter;
-    const key = `${identity.authority} ${identity.credential.kind}`;
+    const { authority, credential, agentIdentity } = identity;
+    // A fetch waits for the leg before it, which must not queue behind it.
+    const leg = agentIdentity === undefined ? '' : ' for agents';
+    const key = `${authority} ${credential.kind}${leg}`;
     const known = this.#entraLimiters.get(key);
     if (known !== undefined) return known;
     const { clock, entra } = this.#options;

@@ -73,6 +73,7 @@ export const withoutAlert: readonly string[] = [
   ...['token-path-spellings', 'methods', 'other-clouds', 'passthrough', 'passthrough-policy'],
   ...['demo-pod', 'four-types', 'certificate-forms', 'federated-node', 'auxiliary-tenants'],
   'federation-refused-by-mistake',
+  ...['application-chain', 'agent-identity', 'chain-by-federation'],
   ...[
     'workload-identity',
     'identity-edited',

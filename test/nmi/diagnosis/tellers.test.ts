@@ -45,6 +45,8 @@ const resourceID =
 const label = (value: string) => ({ labels: { aadpodidbinding: value } });
 const bound = createPod('web', label('orders'));
 const federated = { type: 3, clientID: clientA, tenantID };
+const application = { tenantID, clientID: clientA };
+const chain = { type: 4, clientID: clientA, application };
 
 interface Request {
   readonly selector?: IdentitySelector;
@@ -286,6 +288,17 @@ const ofPods: readonly PodSituation[] = [
       identities: [createIdentity('orders', { ...federated, adEndpoint: 'https://evil.example' })],
     },
     fix: /^Correct it\.$/,
+  },
+  {
+    name: 'with a chain that begins with a token by federation',
+    code: 'identity_invalid',
+    objects: { identities: [createIdentity('orders', { ...chain, federation: 'pod' })] },
+    fix: /^Correct it\.$/,
+  },
+  {
+    name: 'with a chain',
+    code: undefined,
+    objects: { identities: [createIdentity('orders', chain)] },
   },
   {
     name: 'federated',

@@ -179,7 +179,8 @@ describe('an identity of Entra ID', () => {
       [3, { federation: 'cluster' }, /neither "pod" nor "node"/],
       [1, { auxiliaryTenantIds: ['a.example', 'b.example', 'c.example', 'd.example'] }, /than 3/],
       [1, { auxiliaryTenantIds: ['nowhere'] }, /no tenants/],
-      [4, {}, /the type 4/],
+      [4, {}, /no spec\.application/],
+      [5, {}, /the type 5/],
       [-1, {}, /the type -1/],
     ];
     for (const [type, fields, says] of table) {

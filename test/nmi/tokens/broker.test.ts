@@ -613,6 +613,37 @@ describe('the broker', () => {
     assert.ok((await broker.get(a, 'r', party)).ok);
   });
 
+  it('gets the assertion of a chain as a token of its own, and asks nobody without it', async () => {
+    const audience = 'api://AzureADTokenExchange';
+    const chain = entraIdentity('app', { kind: 'chained', assertedBy: a, audience });
+    const { broker, calls, upstream, clock } = open();
+    const sent = () =>
+      calls.map((request) => [request.identity.kind, request.resource, request.assertion]);
+    assert.ok((await broker.get(chain, resource, party)).ok);
+    const first = broker.peek(a, audience)?.token.accessToken;
+    assert.ok(first !== undefined);
+    assert.ok((await broker.get(chain, 'https://other', party)).ok);
+    assert.deepEqual(sent(), [
+      ['client_id', audience, undefined],
+      ['entra', resource, first],
+      ['entra', 'https://other', first],
+    ]);
+
+    calls.length = 0;
+    upstream.failure = { reason: 'upstream_throttled', description: 'no', cooldownMs: 5_000 };
+    const without = entraIdentity('app', { kind: 'chained', assertedBy: b, audience });
+    for (const wanted of [resource, 'https://other', resource]) {
+      const failure = failureOf(await broker.get(without, wanted, party));
+      assert.equal(failure.reason, 'upstream_throttled');
+      assert.match(failure.description, /^no \[earlier leg of the chain: managed identity 2222/);
+      assert.equal(failure.retryAfterS, 5);
+    }
+    assert.deepEqual(sent(), [['client_id', audience, undefined]]);
+    upstream.failure = undefined;
+    clock.advance(5_001);
+    assert.ok((await broker.get(without, resource, party)).ok);
+  });
+
   it('reports a source that throws, and uses it again', async () => {
     const fixture = open();
     fixture.upstream.error = new Error('bug');

@@ -33,6 +33,7 @@ export type Parsed<T> =
 
 export type Parse<T> = (raw: unknown) => Parsed<T>;
 
+const chainType = 4;
 const maxKeptBytes = 16_384;
 /** For a grant, which only an administrator writes: more than its schema allows. */
 const maxGrantBytes = 65_536;
@@ -69,13 +70,17 @@ export const parseIdentity = parserOf<Identity>('namespace', (ref, metadata, obj
   const spec = new Spec(object['spec']);
   // The Go type omits 0, so an absent type is user-assigned.
   const type = spec.read('type', 0, integerOf, 'is not an integer');
+  // White space around these values comes from pasting; neither can contain any.
+  const ids = {
+    clientId: spec.text('clientID').trim(),
+    resourceId: spec.text('resourceID').trim(),
+  };
   return {
     ...ref,
     type,
-    // White space around these values comes from pasting; neither can contain any.
-    clientId: spec.text('clientID').trim(),
-    resourceId: spec.text('resourceID').trim(),
+    ...ids,
     entra: type === 0 ? undefined : entraSettings(spec),
+    ...fieldsOfChain(spec, type, ids),
     // Absent allows everything; an empty list is a mistake, and does not allow everything.
     allowedResources: spec.read(
       'allowedResources',
@@ -129,6 +134,26 @@ function entraSettings(spec: Spec): EntraSettings {
     auxiliaryTenantIds: spec
       .read('auxiliaryTenantIDs', [], stringsOf, problem)
       .map((id) => id.trim()),
+  };
+}
+
+/** Fields that another type has are refused: without them it would be another identity. */
+function fieldsOfChain(spec: Spec, type: number, ids: Pick<Identity, 'clientId' | 'resourceId'>) {
+  const problem = 'is no object with tenantID and clientID alone';
+  const application = spec.read('application', undefined, applicationOf, problem);
+  const agentIdentity = spec.text('agentIdentity').trim();
+  if (type !== chainType) {
+    if (application === undefined && agentIdentity === '') return undefined;
+    throw new UnusableError(
+      `spec.application and spec.agentIdentity are for type ${chainType} alone`,
+    );
+  }
+  const { tenantId = '', applicationId = '' } = application ?? {};
+  const chain = { ...ids, applicationId, agentIdentity };
+  return {
+    clientId: agentIdentity === '' ? applicationId : agentIdentity,
+    resourceId: '',
+    entra: { ...entraSettings(spec), tenantId, chain },
   };
 }
 
@@ -236,6 +261,15 @@ function secretOf(
   if (secret === undefined) return undefined;
   if (secretName === undefined || secretNamespace === undefined) return undefined;
   return { secretName, secretNamespace };
+}
+
+/** An application in it would be a chain of three, which Entra ID refuses. */
+function applicationOf(value: unknown) {
+  const fields = asRecord(value);
+  const { tenantID = '', clientID = '', ...others } = fields ?? {};
+  if (fields === undefined || Object.keys(others).length > 0) return undefined;
+  if (typeof tenantID !== 'string' || typeof clientID !== 'string') return undefined;
+  return { tenantId: tenantID.trim(), applicationId: clientID.trim() };
 }
 
 /**

@@ -50,7 +50,10 @@ const table: readonly (readonly [EntraReason, string | undefined, readonly numbe
   [
     'credential_refused',
     'invalid_client',
-    [7000215, 7000222, 70002, 7000218, 700027, 700030, 50012, 700024, 50013, 700229],
+    [
+      7000215, 7000222, 70002, 7000218, 700027, 700030, 50012, 700024, 50013, 700229, 700231,
+      700236,
+    ],
   ],
   // 70025 and 7002138: no federated credential at all; a subject that differs in letter case.
   ['federation_refused', 'invalid_client', [70021, 70025, 700211, 700212, 700213, 7002138]],

@@ -11,4 +11,9 @@ export interface EntraIdentity extends Revocable {
   /** GUID, in lower case. */
   readonly clientId: string;
   readonly credential: EntraCredential;
+  /**
+   * Client id of an agent identity, in lower case: the token is what that authenticates with
+   * (`fmi_path`).
+   */
+  readonly agentIdentity?: string;
 }

@@ -103,18 +103,22 @@ export function createEntraSource(options: Composition): TokenSource<EntraIdenti
  * budget does not allow that, the caller's next request tries it.
  */
 async function fetchToken(
-  { identity, resource, correlationId = randomUUID() }: TokenRequest<EntraIdentity>,
+  { identity, resource, correlationId = randomUUID(), assertion }: TokenRequest<EntraIdentity>,
   mayRetry: MayRetry,
   signal: AbortSignal,
   { clientCredentials, exchange }: Composition,
 ): Promise<SourceResult> {
   const { credential } = identity;
-  const got = await clientCredentials.get(credential, signal);
+  const got =
+    assertion === undefined
+      ? await clientCredentials.get(credential, signal)
+      : ({ ok: true, clientCredential: { clientAssertion: assertion } } as const);
   if (!got.ok) return got;
   const send = (clientCredential: ClientCredential): Promise<SourceResult> =>
     exchange({ identity, resource, correlationId, clientCredential }, signal);
   const result = await send(got.clientCredential);
   if (result.ok || result.failure.reason !== 'credential_refused') return result;
+  if (assertion !== undefined) return result;
   if (!clientCredentials.forget(credential, got.clientCredential)) return result;
   if (!mayRetry()) return failed(untried);
   const next = await clientCredentials.get(credential, signal);

@@ -76,12 +76,14 @@ async function send(
   request: ExchangeRequest,
   networkClient: Msal.INetworkModule,
 ): Promise<unknown> {
+  const { agentIdentity } = request.identity;
   try {
     const application = createApplication(msal, request, networkClient);
     await application.acquireTokenByClientCredential({
       scopes: [scopeOf(request.resource)],
       skipCache: true,
       correlationId: request.correlationId,
+      ...(agentIdentity === undefined ? {} : { fmiPath: agentIdentity }),
     });
     return undefined;
   } catch (error) {

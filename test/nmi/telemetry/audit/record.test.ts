@@ -135,6 +135,19 @@ describe('the identity in an audit record', () => {
     });
   });
 
+  it('is the last one of a chain, with what came before', () => {
+    const assertedBy = { kind: 'client_id', value: 'm' } as const;
+    const upstream = {
+      kind: 'entra',
+      authority: 'https://e',
+      tenantId: 't',
+      clientId,
+      credential: { kind: 'chained', assertedBy, audience: 'a' },
+    } as const;
+    const { chain, source } = identityFields({ ...granted, upstream });
+    assert.deepEqual([chain, source], [['managed identity m'], 'chained']);
+  });
+
   it('is that of the node for an excepted pod, with the id that the pod named', () => {
     const { requested, identity: name } = identityFields({
       ...granted,

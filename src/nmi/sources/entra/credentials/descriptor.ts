@@ -4,7 +4,7 @@ import type { ObjectName } from '../../../../cache/index/object-name.ts';
 import type { EntraSettings } from '../../../../cache/index/objects.ts';
 import type { KubeClient } from '../../../kube/api/client.ts';
 import type { JsonPoster, PodName } from '../../../kube/accounts/token-request.ts';
-import type { SourceFailure } from '../../source.ts';
+import type { Revocable, SourceFailure } from '../../source.ts';
 
 /** In the format of MSAL, which builds the request from it. */
 export type ClientCredential =
@@ -74,7 +74,9 @@ export interface CredentialSettings {
   readonly namespace: string;
   readonly entra: EntraSettings;
   readonly serviceAccount: ObjectName;
+  readonly authority: string;
   readonly audience: string;
+  readonly revocation: Revocable;
 }
 
 export interface CredentialKind<C extends { readonly kind: string }> {
@@ -87,11 +89,12 @@ export interface CredentialKind<C extends { readonly kind: string }> {
   /** The credential is the agent's own service account, in whatever namespace the identity is. */
   readonly isOfAgent?: true;
   /** The kind of object that its credentials are made from, if that object has a name. */
-  readonly objectKind?: 'Secret' | 'service account';
+  readonly objectKind?: 'Secret' | 'service account' | 'chain';
   /** A string is the problem, as it completes "AzureIdentity x ..."; undefined: of another kind. */
   parse(settings: CredentialSettings): C | string | undefined;
   /** Different for credentials of this kind that come from different sources. Not secret. */
   key(credential: C): string;
   objectOf(credential: C): ObjectName | undefined;
-  open(context: CredentialContext<C>): CredentialLoader<C>;
+  /** Absent if the credential is a token of another identity, which comes with the request. */
+  open?(context: CredentialContext<C>): CredentialLoader<C>;
 }

@@ -1,12 +1,29 @@
 /** The kinds of credentials for Entra ID. A new kind needs its own file and a line here. */
 import type { ObjectName } from '../../../../cache/index/object-name.ts';
 import { certificateKind } from './certificate.ts';
+import { describeChainedKind } from './chained.ts';
 import { openCredentialCache } from './credential-cache.ts';
 import type { CredentialKind, CredentialContext, CredentialProvider } from './descriptor.ts';
-import { federatedNodeKind, federatedPodKind } from './federated.ts';
+import {
+  federatedNodeKind,
+  federatedPodKind,
+  type NodeCredential,
+  type PodCredential,
+} from './federated.ts';
 import { secretKind } from './secret.ts';
 
-const list = [secretKind, certificateKind, federatedPodKind, federatedNodeKind] as const;
+const federated: readonly CredentialKind<PodCredential | NodeCredential>[] = [
+  federatedPodKind,
+  federatedNodeKind,
+];
+
+const list = [
+  secretKind,
+  certificateKind,
+  federatedPodKind,
+  federatedNodeKind,
+  describeChainedKind(federated),
+] as const;
 
 type CredentialOf<K> = K extends CredentialKind<infer C> ? C : never;
 
@@ -43,13 +60,20 @@ export function secretOf(credential: EntraCredential): ObjectName | undefined {
     : undefined;
 }
 
+/** For a credential that is a token: of which identity, and for which audience. */
+export function assertionOf(credential: EntraCredential) {
+  return 'assertedBy' in credential ? credential : undefined;
+}
+
 /** Most credentials in memory, with LRU eviction. */
 const maxKept = 2_000;
 
 export function openCredentials(
   context: CredentialContext<EntraCredential>,
 ): CredentialProvider<EntraCredential> {
-  const loaders = credentialKinds.map((each) => ({ kind: each.kind, of: each.open(context) }));
+  const loaders = credentialKinds.flatMap((each) =>
+    each.open === undefined ? [] : [{ kind: each.kind, of: each.open(context) }],
+  );
   return openCredentialCache({
     keyOf: (credential) => `${credential.kind} ${ofKind(loaders, credential).of.keyOf(credential)}`,
     load: (credential) => ofKind(loaders, credential).of.load(credential),

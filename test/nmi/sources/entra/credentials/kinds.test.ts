@@ -48,12 +48,19 @@ const samples = {
     credential: { kind: 'federated_node', audience },
     asks: 'POST /apis/authentication.k8s.io/v1/selfsubjectreviews',
   },
+  chained: {
+    type: 4,
+    object: undefined,
+    credential: { kind: 'chained', assertedBy: { kind: 'client_id', value: 'm' }, audience },
+    asks: undefined,
+  },
 } as const satisfies {
   [K in EntraCredential['kind']]: {
     readonly type: number;
     readonly object: ObjectName | undefined;
     readonly credential: EntraCredential & { readonly kind: K };
-    readonly asks: string;
+    /** Undefined for a token, which comes with the request. */
+    readonly asks: string | undefined;
   };
 };
 const credentials: readonly EntraCredential[] = Object.values(samples).map(
@@ -74,7 +81,7 @@ describe('the kinds of credentials', () => {
   });
 
   it('belong to the types of AzureIdentity', () => {
-    for (const type of [0, 1, 2, 3, 9]) {
+    for (const type of [0, 1, 2, 3, 4, 5, 9]) {
       const expected = Object.entries(samples).filter(([, sample]) => sample.type === type);
       assert.deepEqual(
         kindsOfType(type).map(({ kind }) => kind),
@@ -96,6 +103,7 @@ describe('the kinds of credentials', () => {
   });
 
   for (const { credential, asks } of Object.values(samples)) {
+    if (asks === undefined) continue;
     it(`${credential.kind} is obtained from the answer of ${asks}`, async () => {
       const asked: string[] = [];
       const refuse = (method: string, path: string): Promise<never> => {

@@ -53,7 +53,7 @@ describe('a kind of credential from a Secret', () => {
     const { kind, opened } = describeKind();
     const clock = new HandClock();
     const noted: unknown[] = [];
-    kind.open({
+    kind.open!({
       client: {} as never,
       tokenClient: {} as never,
       clock,
