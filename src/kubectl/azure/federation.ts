@@ -1,8 +1,8 @@
 /** Federated credentials: which service account tokens Entra ID accepts for an identity. */
 import { createHash } from 'node:crypto';
 import { isGuid } from '../../cache/index/identifiers.ts';
-import { stringAt } from '../../base/json-value.ts';
-import { specOf, type RawObject } from '../base/object.ts';
+import { asRecord, stringAt } from '../../base/json-value.ts';
+import { nameOf, specOf, type RawObject } from '../base/object.ts';
 import { failedError } from '../base/plugin-error.ts';
 import { azLine, renderAz, type AzLine } from './az.ts';
 import { parseIdentityId } from './identity-id.ts';
@@ -29,9 +29,53 @@ export interface FederationPlan {
   readonly notes: readonly string[];
 }
 
+/** Of a chain by federation those of its blueprint; of another one those of its managed identity. */
 export function idsOf(identity: RawObject): Pick<Federation, 'resourceId' | 'clientId'> {
-  const read = (key: string) => stringAt(specOf(identity), key).trim();
+  const spec = specOf(identity);
+  const read = (key: string) => stringAt(spec, key).trim();
+  if (isChain(identity) && read('federation') !== '') {
+    return { resourceId: '', clientId: applicationIdOf(identity) };
+  }
   return { resourceId: read('resourceID'), clientId: read('clientID') };
+}
+
+export function isChain(identity: RawObject): boolean {
+  return specOf(identity)['type'] === 4;
+}
+
+/** Whether its tokens begin with one of the node's metadata service. */
+export function isOfNode(identity: RawObject): boolean {
+  const { type = 0, federation = '' } = specOf(identity);
+  return type === 0 || (isChain(identity) && federation === '');
+}
+
+/** The client id that pods name. */
+export function servedIdOf(identity: RawObject): string {
+  if (!isChain(identity)) return idsOf(identity).clientId;
+  return stringAt(specOf(identity), 'agentIdentity').trim() || applicationIdOf(identity);
+}
+
+function applicationIdOf(identity: RawObject): string {
+  return stringAt(asRecord(specOf(identity)['application']), 'clientID').trim();
+}
+
+/** The credential by which an application trusts a managed identity; az alone knows its subject. */
+export function planTrust(
+  identity: RawObject,
+  { authority, audience }: { readonly authority: string; readonly audience: string },
+): readonly string[] {
+  const { resourceId, clientId } = idsOf(identity);
+  const name = nameOf(identity);
+  const issuer = `${authority}/TENANT_OF_THE_IDENTITY/v2.0`;
+  const credential = { name, issuer, subject: 'PRINCIPAL_ID', audiences: [audience] };
+  const fields = '{PRINCIPAL_ID:principalId,TENANT_OF_THE_IDENTITY:tenantId}';
+  const find = isGuid(clientId)
+    ? `az identity list --query "[?clientId=='${clientId}'].${fields}"`
+    : renderAz(azLine(['identity', 'show'], { ids: resourceId, query: fields }));
+  return [
+    `PRINCIPAL_ID and TENANT_OF_THE_IDENTITY: ${find}`,
+    `The application has to be registered in that tenant: ${renderAz(createLine(applicationIdOf(identity), credential))}`,
+  ];
 }
 
 export function subjectOf({ namespace, serviceAccount }: Subject): string {
@@ -99,8 +143,12 @@ function managedLine(
 function applicationLine({ clientId, issuer, audience }: Federation, subject: Subject): AzLine {
   const name = credentialName(issuer, subject);
   const credential = { name, issuer, subject: subjectOf(subject), audiences: [audience] };
+  return createLine(clientId, credential);
+}
+
+function createLine(id: string, credential: object): AzLine {
   const parameters = JSON.stringify(credential);
-  return azLine(['ad', 'app', 'federated-credential', 'create'], { id: clientId, parameters });
+  return azLine(['ad', 'app', 'federated-credential', 'create'], { id, parameters });
 }
 
 /** Azure's limit for the name of a credential is 120, of letters, digits, hyphens and underscores. */

@@ -18,12 +18,17 @@ export async function readIssuer(kubectl: Kubectl): Promise<string> {
   );
 }
 
-/** @param agents that are verified. @throws PluginError */
-export async function readCredentialTarget(kubectl: Kubectl, agents: readonly AgentView[]) {
+/** Where federated credentials are accepted. @param agents that are verified. */
+export function cloudOfAgents(agents: readonly AgentView[]) {
   const { cloud, entraAudience } = commonConfig(agents) ?? defaultConfig;
-  const audience = entraAudience === '' ? cloudOf(cloud).audience : entraAudience;
+  const { authority, audience } = cloudOf(cloud);
   const text =
     'No verified agent shows its options: the audience is assumed to be the default one.';
   const notes = agents.length === 0 ? [text] : [];
-  return { issuer: await readIssuer(kubectl), audience, notes };
+  return { authority, audience: entraAudience === '' ? audience : entraAudience, notes };
+}
+
+/** @param agents that are verified. @throws PluginError */
+export async function readCredentialTarget(kubectl: Kubectl, agents: readonly AgentView[]) {
+  return { issuer: await readIssuer(kubectl), ...cloudOfAgents(agents) };
 }

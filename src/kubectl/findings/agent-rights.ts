@@ -2,6 +2,7 @@
 import { stringAt } from '../../base/json-value.ts';
 import { kindsOfType } from '../../nmi/sources/entra/credentials/kinds.ts';
 import { namespaceOf, specOf, titleOf, type RawObject } from '../base/object.ts';
+import { isOfNode } from '../azure/federation.ts';
 import type { AgentView } from '../cluster/agents.ts';
 import { identityGrants, identityResources } from '../cluster/resources.ts';
 import type { Right } from '../cluster/rights.ts';
@@ -40,7 +41,7 @@ export function rightsForIdentities(
 function rightFor(identity: RawObject, agent: Pick<AgentView, 'namespace'>) {
   const spec = specOf(identity);
   const [kind] = kindsOfType(Number(spec['type'] ?? 0));
-  if (kind === undefined) return undefined;
+  if (kind === undefined || isOfNode(identity)) return undefined;
   const own = namespaceOf(identity);
   if (kind.objectKind === 'Secret') return { verb: 'get', resource: 'secrets', namespace: own };
   const isOfAgent = stringAt(spec, 'federation') === 'node';

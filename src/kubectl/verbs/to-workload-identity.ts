@@ -7,7 +7,7 @@ import { stringAt } from '../../base/json-value.ts';
 import type { Config } from '../../nmi/config/config.ts';
 import { cloudOf } from '../../nmi/sources/entra/clouds.ts';
 import { renderAz } from '../azure/az.ts';
-import { idsOf, planFederation, subjectOf, type Subject } from '../azure/federation.ts';
+import { idsOf, isChain, planFederation, subjectOf, type Subject } from '../azure/federation.ts';
 import { parseIdentityId, showClientIdLine } from '../azure/identity-id.ts';
 import {
   annotationsOf,
@@ -133,6 +133,9 @@ function obstacleOf(
   program: string,
 ): string | undefined {
   const title = `Service account ${namespace}/${serviceAccount} is left out:`;
+  if (isChain(identity)) {
+    return `${title} AzureIdentity ${nameOf(identity)} is a chain, which cannot begin with a token that came by federation (AADSTS700231).`;
+  }
   const problem = problemOfIds(identity, program);
   if (problem !== undefined) return `${title} ${problem}`;
   const name = nameOf(identity);

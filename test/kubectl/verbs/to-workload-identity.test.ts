@@ -57,6 +57,17 @@ describe('kubectl nmi migrate to-workload-identity', () => {
   const deployment = createObject('Deployment', 'web', {
     selector: { matchLabels: { app: 'web' } },
   });
+  it('leaves out a chain, which federation cannot begin', async () => {
+    const application = { tenantID: clientB, clientID: clientB };
+    const chain = createIdentity('orders', { type: 4, clientID: clientA, application });
+    const testBed = testBedOf({
+      pods: [createPod('web', bound)],
+      [kinds.identities]: [chain],
+    });
+    const { stdout } = await play(['migrate', 'to-workload-identity'], testBed);
+    assert.match(stdout, /is left out: AzureIdentity orders is a chain, .*AADSTS700231/);
+  });
+
   it('annotates service accounts, federates them, and labels pod templates', async () => {
     const pods = [
       createPod('web-1', { ...bound, owner, ip: '10.1.0.1' }),

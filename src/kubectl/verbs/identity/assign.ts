@@ -3,6 +3,7 @@ import { bindingLabel } from '../../../cache/index/binding-label.ts';
 import { stringAt } from '../../../base/json-value.ts';
 import type { AzLine } from '../../azure/az.ts';
 import { labelValue } from '../../../nmi/diagnosis/objects.ts';
+import { isChain, isOfNode } from '../../azure/federation.ts';
 import { parseIdentityId } from '../../azure/identity-id.ts';
 import { assignLine, computesOf } from '../../azure/node-pools.ts';
 import { nameOf, specOf, type RawObject } from '../../base/object.ts';
@@ -39,13 +40,13 @@ export async function assign(
     ...(serviceAccount === '' ? {} : { serviceAccount }),
   });
   const scaleSets = await scaleSetLines(context, identity);
+  const federate = nmiCommand(context, 'identity', 'federate', name);
   const notes = [
     ...added.notes,
     `Pods get it by the label ${bindingLabel}=${selector} in their template.`,
     ...scaleSets.notes,
-    ...(specOf(identity)['type'] === 3
-      ? [`It is federated: ${nmiCommand(context, 'identity', 'federate', name)}`]
-      : []),
+    ...(specOf(identity)['type'] === 3 ? [`It is federated: ${federate}`] : []),
+    ...(isChain(identity) ? [`Its application has to trust what it begins with: ${federate}`] : []),
   ];
   const plan = { ...emptyPlan, objects: added.objects, az: scaleSets.lines, notes };
   return carryOut(context, plan, flags.apply);
@@ -56,7 +57,7 @@ async function scaleSetLines(
   identity: RawObject,
 ): Promise<{ readonly lines: readonly AzLine[]; readonly notes: readonly string[] }> {
   // The tokens of other types do not come from the node.
-  if ((specOf(identity)['type'] ?? 0) !== 0) return { lines: [], notes: [] };
+  if (!isOfNode(identity)) return { lines: [], notes: [] };
   const found = stringAt(specOf(identity), 'resourceID').trim();
   const title = `AzureIdentity ${nameOf(identity)}`;
   if (found !== '' && parseIdentityId(found) === undefined) {

@@ -1,11 +1,19 @@
 /** `kubectl nmi identity federate`: federated credentials for the service accounts of an identity. */
 import { stringAt } from '../../../base/json-value.ts';
-import { idsOf, planFederation, subjectOf, type Subject } from '../../azure/federation.ts';
+import {
+  idsOf,
+  isChain,
+  isOfNode,
+  planFederation,
+  planTrust,
+  subjectOf,
+  type Subject,
+} from '../../azure/federation.ts';
 import { specOf } from '../../base/object.ts';
 import { usageError, type ExitCode } from '../../base/plugin-error.ts';
 import { verifiedOf } from '../../cluster/agents.ts';
 import { findIdentity } from '../../cluster/bound.ts';
-import { readCredentialTarget } from '../../cluster/issuer.ts';
+import { cloudOfAgents, readCredentialTarget } from '../../cluster/issuer.ts';
 import { readAgents } from '../../cluster/trusted-agents.ts';
 import { pin, type VerbContext } from '../context.ts';
 import { carryOut, checkName, emptyPlan } from '../plan.ts';
@@ -21,16 +29,21 @@ export async function federate(
     findIdentity(kubectl, namespace, name),
     readAgents(context),
   ]);
-  const bound = pods.map((pod) => stringAt(specOf(pod), 'serviceAccountName') || 'default');
-  const isOfNode = stringAt(specOf(identity), 'federation') === 'node';
   const agents = verifiedOf(read.ok ? read.value : []);
-  const subjects: readonly Subject[] = isOfNode
+  if (isChain(identity) && isOfNode(identity)) {
+    const cloud = cloudOfAgents(agents);
+    const notes = [...cloud.notes, ...planTrust(identity, cloud)];
+    return carryOut(context, { ...emptyPlan, notes }, false);
+  }
+  const bound = pods.map((pod) => stringAt(specOf(pod), 'serviceAccountName') || 'default');
+  const isOfAgent = stringAt(specOf(identity), 'federation') === 'node';
+  const subjects: readonly Subject[] = isOfAgent
     ? agents.slice(0, 1)
     : [...new Set(accounts.length > 0 ? accounts : bound)].map((serviceAccount) => ({
         namespace,
         serviceAccount: checkName(serviceAccount),
       }));
-  if (subjects.length === 0 && isOfNode) {
+  if (subjects.length === 0 && isOfAgent) {
     throw usageError(
       `no verified agent is in namespace ${context.agentNamespace}, so its service account is not known`,
       'Agents in another namespace need --agent-namespace; to verify agents is to list daemonsets.apps there.',

@@ -3,6 +3,7 @@ import { credentialKinds } from '../../../nmi/sources/entra/credentials/kinds.ts
 import { isGuid } from '../../../cache/index/identifiers.ts';
 import { stringAt } from '../../../base/json-value.ts';
 import { renderAz } from '../../azure/az.ts';
+import { servedIdOf } from '../../azure/federation.ts';
 import { parseIdentityId, showClientIdLine } from '../../azure/identity-id.ts';
 import { exitCodes } from '../../base/io.ts';
 import { nameOf, namespaceOf, specOf, titleOf } from '../../base/object.ts';
@@ -31,13 +32,21 @@ function addObjects(parser: Parser, start: Start): Parser {
           .positional('name', nameArgument)
           .option('resource-id', textFlag('Azure resource id of the user-assigned identity.'))
           .option('client-id', textFlag('Client id.'))
-          .option('tenant-id', textFlag('Tenant; for all but user-assigned.'))
+          .option(
+            'tenant-id',
+            textFlag('Tenant; for all but user-assigned. Of a chain: of the application.'),
+          )
           .option('type', {
             choices: [...typeTitles.values()],
             default: userAssigned,
             describe: 'Where its tokens come from.',
           })
-          .options({ secret: textFlag('Secret with the password or certificate.'), ...planFlags })
+          .options({
+            secret: textFlag('Secret with the password or certificate.'),
+            application: textFlag('Of a chain: client id of the application.'),
+            'agent-identity': textFlag('Of a chain: client id of an agent identity.'),
+            ...planFlags,
+          })
           .example(
             '$0 identity add orders --resource-id /subscriptions/… --client-id …',
             'of a user-assigned identity',
@@ -45,6 +54,10 @@ function addObjects(parser: Parser, start: Start): Parser {
           .example(
             '$0 identity add orders --type federated --client-id … --tenant-id …',
             'without any assignment',
+          )
+          .example(
+            '$0 identity add orders --type chain --client-id … --application … --tenant-id …',
+            'of an application that trusts a user-assigned identity',
           ),
       (flags) => start(flags, (context) => add(context, flags.name, flags)),
     )
@@ -117,11 +130,13 @@ interface AddFlags {
   readonly tenantId: string;
   readonly type: string;
   readonly secret: string;
+  readonly application: string;
+  readonly agentIdentity: string;
 }
 
 async function add(unpinned: VerbContext, name: string, flags: AddFlags): Promise<ExitCode> {
   const context = await pin(unpinned);
-  const { resourceId, clientId, tenantId } = flags;
+  const { resourceId, clientId, tenantId, application, agentIdentity } = flags;
   const kinds = credentialKinds.filter(({ typeTitle }) => typeTitle === flags.type);
   if (resourceId !== '' && parseIdentityId(resourceId) === undefined) {
     throw usageError(
@@ -138,6 +153,7 @@ async function add(unpinned: VerbContext, name: string, flags: AddFlags): Promis
   const isOfEntra = kinds.length > 0;
   if (isOfEntra && tenantId === '')
     throw usageError(`type ${flags.type} needs a tenant`, 'Give --tenant-id.');
+  const ofChain = chainOf(kinds, flags);
   const needsSecret = kinds.some(({ objectKind }) => objectKind === 'Secret');
   if (needsSecret && flags.secret === '')
     throw usageError(
@@ -148,15 +164,36 @@ async function add(unpinned: VerbContext, name: string, flags: AddFlags): Promis
     type: kinds[0]?.type ?? 0,
     ...(resourceId === '' ? {} : { resourceID: resourceId }),
     clientID: clientId,
-    ...(isOfEntra ? { tenantID: tenantId } : {}),
+    ...(isOfEntra && ofChain === undefined ? { tenantID: tenantId } : {}),
+    ...ofChain,
     ...(needsSecret ? { clientPassword: { name: flags.secret } } : {}),
   };
   const added = await unlessThere(context, 'AzureIdentity', name, spec);
   const notes = [
     ...added.notes,
     `Then bind it: ${nmiCommand(context, 'identity', 'assign', name)}`,
+    ...(ofChain === undefined
+      ? []
+      : [`Pods name it by the client id ${agentIdentity === '' ? application : agentIdentity}.`]),
   ];
   return carryOut(context, { ...emptyPlan, objects: added.objects, notes }, flags.apply);
+}
+
+function chainOf(
+  kinds: readonly { readonly objectKind?: string }[],
+  { type, tenantId, application, agentIdentity }: AddFlags,
+) {
+  if (!kinds.some(({ objectKind }) => objectKind === 'chain')) return undefined;
+  if (!isGuid(application)) {
+    throw usageError(`type ${type} needs the client id of an application`, 'Give --application.');
+  }
+  if (agentIdentity !== '' && !isGuid(agentIdentity)) {
+    throw usageError('--agent-identity is no GUID', 'Give the client id of the agent identity.');
+  }
+  return {
+    application: { tenantID: tenantId, clientID: application },
+    ...(agentIdentity === '' ? {} : { agentIdentity }),
+  };
 }
 
 async function list(context: VerbContext): Promise<ExitCode> {
@@ -172,7 +209,7 @@ async function list(context: VerbContext): Promise<ExitCode> {
       namespace: namespaceOf(identity),
       name: nameOf(identity),
       type: typeTitles.get(Number(specOf(identity)['type'] ?? 0)) ?? 'unknown',
-      clientId: stringAt(specOf(identity), 'clientID'),
+      clientId: servedIdOf(identity),
       selectors: own.map((each) => stringAt(specOf(each), 'selector')),
       pods: podsOf(own).map(nameOf),
     };

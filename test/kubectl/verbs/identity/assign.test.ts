@@ -4,6 +4,7 @@ import { createFakeAz, ordersId, tenant } from '../../support/fake-az.ts';
 import {
   boundTestBed,
   clientA,
+  clientB,
   createIdentity,
   kinds,
   ok,
@@ -13,6 +14,13 @@ import {
 
 const issuer = ok('{"issuer":"https://oidc.example/1/"}');
 const federated = { type: 3, clientID: clientA, tenantID: tenant, resourceID: ordersId };
+
+const chain = {
+  type: 4,
+  clientID: clientA,
+  resourceID: ordersId,
+  application: { tenantID: tenant, clientID: clientB },
+};
 
 function testBedOf(changes = {}, az = createFakeAz()): Recorded {
   return {
@@ -43,6 +51,18 @@ describe('kubectl nmi identity assign', () => {
     );
     assert.doesNotMatch(stdout, /vmss/);
     assert.match(stdout, /It is federated: kubectl nmi identity federate orders -n shop/);
+  });
+
+  it('assigns the managed identity that a chain begins with', async () => {
+    const assign = async (spec: object) => {
+      const testBed = testBedOf({ [kinds.identities]: [createIdentity('orders', spec)] });
+      return (await play(['identity', 'assign', 'orders'], testBed)).stdout;
+    };
+    const byNode = await assign(chain);
+    assert.match(byNode, /vmss identity assign .*userAssignedIdentities/);
+    assert.match(byNode, /has to trust what it begins with: kubectl nmi identity federate orders/);
+    const byPod = { ...chain, clientID: '', resourceID: '', federation: 'pod' };
+    assert.doesNotMatch(await assign(byPod), /vmss/);
   });
 
   it('needs one for an identity without a type, which comes from the node', async () => {

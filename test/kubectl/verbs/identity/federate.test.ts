@@ -4,6 +4,7 @@ import { createFakeAz, ordersId, tenant } from '../../support/fake-az.ts';
 import {
   boundTestBed,
   clientA,
+  clientB,
   createAgentPod,
   createIdentity,
   createPod,
@@ -44,6 +45,31 @@ describe('kubectl nmi identity federate', () => {
       stdout,
       /# subject system:serviceaccount:shop:robot\n[^]*# az identity federated-credential create --name shop-robot-\w+ .*--issuer https:\/\/oidc\.example\/1\/ .*--audiences api:\/\/AzureADTokenExchangeUSGov\n/,
     );
+  });
+
+  it('has the credential by which an application trusts the managed identity of a chain', async () => {
+    const application = { tenantID: tenant, clientID: clientB };
+    const byResource = { type: 4, resourceID: ordersId, application };
+    const { stdout } = await play(['identity', 'federate', 'orders'], testBed(byResource));
+    assert.match(stdout, /az identity show --ids \S+ --query .*PRINCIPAL_ID:principalId/);
+    assert.match(
+      stdout,
+      new RegExp(
+        `az ad app federated-credential create --id ${clientB} .*microsoftonline\\.us/TENANT.*USGov`,
+      ),
+    );
+    assert.doesNotMatch(stdout, /system:serviceaccount/);
+    const byClient = { type: 4, clientID: clientA, application };
+    const found = await play(['identity', 'federate', 'orders'], testBed(byClient));
+    assert.ok(found.stdout.includes(`[?clientId=='${clientA}']`), found.stdout);
+  });
+
+  it('is for the service accounts that the blueprint of a chain trusts', async () => {
+    const application = { tenantID: tenant, clientID: clientB };
+    const chain = { type: 4, federation: 'pod', application, agentIdentity: clientA };
+    const { stdout } = await play(['identity', 'federate', 'orders'], testBed(chain));
+    const line = `az ad app federated-credential create --id ${clientB} .*system:serviceaccount:shop:robot`;
+    assert.match(stdout, new RegExp(line));
   });
 
   it('is for the default account of a pod that names none, and changes nothing itself', async () => {

@@ -5,6 +5,7 @@ import { ordersId, tenant } from '../../support/fake-az.ts';
 import {
   boundTestBed,
   clientA,
+  clientB,
   createBinding,
   createIdentity,
   createPod,
@@ -85,6 +86,28 @@ describe('kubectl nmi identity add', () => {
     }
   });
 
+  it('adds a chain, and names the id that pods ask by', async () => {
+    const words = ['identity', 'add', 'new', '--type', 'chain', '--client-id', clientA];
+    const of = ['--application', clientB, '--tenant-id', tenant];
+    const application = { tenantID: tenant, clientID: clientB };
+    const { stdout } = await play([...words, ...of], testBedOf());
+    const { spec } = parse(stdout) as { spec: object };
+    assert.deepEqual(spec, { type: 4, clientID: clientA, application });
+    assert.ok(stdout.includes(`# Pods name it by the client id ${clientB}.`), stdout);
+    const ofAgent = await play([...words, ...of, '--agent-identity', tenant], testBedOf());
+    assert.ok(ofAgent.stdout.includes(`agentIdentity: ${tenant}`), ofAgent.stdout);
+    assert.ok(ofAgent.stdout.includes(`by the client id ${tenant}.`), ofAgent.stdout);
+    for (const [more, says] of [
+      [['--tenant-id', tenant], /needs the client id of an application/],
+      [['--application', clientB], /needs a tenant/],
+      [[...of, '--agent-identity', 'x'], /--agent-identity is no GUID/],
+    ] as const) {
+      const refused = await play([...words, ...more], testBedOf());
+      assert.equal(refused.code, 2);
+      assert.match(refused.stderr, says);
+    }
+  });
+
   it('names the Secret of a type that has one', async () => {
     const words = [
       'identity',
@@ -122,6 +145,11 @@ describe('kubectl nmi identity list', () => {
       stdout,
       /^NAMESPACE +NAME +TYPE[^\n]+\nshop +orders +user-assigned +431054d5\S+ +orders +a,b,c and 1 more\n$/,
     );
+    const application = { tenantID: tenant, clientID: clientB };
+    const chain = createIdentity('orders', { type: 4, clientID: clientA, application });
+    const ofChain = testBedOf({ [kinds.identities]: [chain] });
+    const { stdout: served } = await play(['identity', 'list'], ofChain);
+    assert.match(served, new RegExp(`orders +chain +${clientB}`));
     const far = (await play(['identity', 'list', '-A'], testBed)).stdout;
     assert.match(far, /^x +far +user-assigned +- +- +-$/m);
     const three = testBedOf({
