@@ -145,6 +145,13 @@ function defineTests(client: Client, run: RunSteps): void {
     assert.deepEqual(requests, cost(steps, { ok: steps.length * (signIn + 1), ...guessed }));
   });
 
+  it('gets an agent identity by its client id, as any other', async () => {
+    const step = stepFor('managed', 'client', 'agent');
+    const { outcomes, requests } = await run([step]);
+    assert.deepEqual(outcomes, [{ identity: 'agent' }]);
+    assert.deepEqual(requests, cost([step], { ok: signIn + 1 }));
+  });
+
   if (chainIds !== undefined) {
     it('gets both identities by its default credential chain: a probe, a token', async () => {
       const steps = [undefined, ...chainIds].map((kind) => stepFor('default', kind));

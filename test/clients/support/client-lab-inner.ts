@@ -8,6 +8,10 @@ import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { attachFabric, fabricAddresses } from '../../../lab/fabric/fabric.ts';
 import { openFabricEnvironment } from '../../../lab/test-bed/fabric-environment.ts';
 import { createAzureIdentity, createPodManifest } from '../../../lab/fakes/kube/manifests.ts';
+import { createEntraApplication } from '../../../lab/fakes/entra/applications.ts';
+import { exchangeAudience, exchangeIssuer } from '../../../lab/fakes/exchange-tokens.ts';
+import { labTenantId } from '../../../lab/fakes/identity.ts';
+import type { LabIdentity } from '../../../lab/fakes/token.ts';
 import { nodeName, TestBed } from '../../../lab/test-bed/test-bed.ts';
 import { agentCommand } from '../../support/agent-command.ts';
 import type { ClientRun, ClientRunResult, LabReply, LabRequest } from './client-lab.ts';
@@ -33,6 +37,7 @@ testBed.kube.apply(createAzureIdentity({ name, clientId, resourceId, createdAtWa
 testBed.addBinding(name, name, label);
 testBed.bind('newer', label);
 testBed.assignIdentity('untrusted');
+bindAgentIdentity(testBed.assignIdentity('managed'));
 await testBed.untilAgentKnows();
 const log = new RequestLog(testBed.agent);
 const pods = new Map<string, Promise<ClientPod>>();
@@ -44,6 +49,28 @@ for await (const line of createInterface({ input: process.stdin })) {
   atWork.add(work);
 }
 await Promise.all(atWork);
+
+/** Its blueprint trusts a managed identity. */
+function bindAgentIdentity(managed: LabIdentity): void {
+  const credential = {
+    issuer: exchangeIssuer(labTenantId),
+    subject: managed.objectId,
+    audience: exchangeAudience,
+  };
+  const blueprint = createEntraApplication('blueprint', { federatedCredentials: [credential] });
+  const agent = createEntraApplication('agent', { blueprint: blueprint.clientId });
+  for (const application of [blueprint, agent]) testBed.entra.register(application);
+  testBed.kube.apply(
+    createAzureIdentity({
+      name: 'agent',
+      type: 4,
+      clientId: managed.clientId,
+      application: { tenantID: labTenantId, clientID: blueprint.clientId },
+      agentIdentity: agent.clientId,
+    }),
+  );
+  testBed.addBinding('agent', 'agent', label);
+}
 
 async function serve({ id, runs, outage }: LabRequest): Promise<void> {
   try {

@@ -17,6 +17,7 @@ import { createLabAuthority } from '../../../lab/fakes/authority.ts';
 import { createLabIdentity, createNodeIdentity } from '../../../lab/fakes/identity.ts';
 import { openLoopbackPod, type PodClient } from '../../../lab/pods/pod-client.ts';
 import { populate, type EntraTestBed } from '../../support/entra-agent.ts';
+import { identityA } from '../../support/loopback-agent.ts';
 import { twoFreePorts } from '../../support/free-ports.ts';
 import { sourceEnvironment } from '../../support/source-environment.ts';
 import { createCertificate } from '../sources/entra/token-server.ts';
@@ -73,7 +74,7 @@ export async function openCanaryAgent(
       nodeIps: ['127.0.0.1'],
       clock,
       systemAssigned: createNodeIdentity(),
-      userAssigned: [assigned],
+      userAssigned: [assigned, identityA],
     }),
   );
   const authority = await createLabAuthority();

@@ -25,10 +25,13 @@ import {
   bindPod,
   federatedTo,
   putSecret,
+  trusting,
+  type BoundApplication,
   type CredentialKind,
   type EntraTestBed,
 } from '../../support/entra-agent.ts';
 import { clientOf } from '../kube/kube-test-bed.ts';
+import { identityA } from '../../support/loopback-agent.ts';
 import { readyIn } from '../../support/ready-condition.ts';
 import { Canaries, createCanary, reverse } from './canaries.ts';
 import { assigned, openCanaryAgent, proxyPassword, type CanaryAgent } from './canary-agent.ts';
@@ -56,6 +59,8 @@ const working = {
   pem: 'certificate',
   pod: 'federated_pod',
   node: 'federated_node',
+  chain: 'chained',
+  agent: 'chained',
 } as const satisfies Record<string, CredentialKind>;
 
 /** Every Secret contains a canary; those that the agent reads also have a key that is one. */
@@ -80,8 +85,9 @@ async function plant(testBed: EntraTestBed, { texts, keys }: Planted): Promise<v
     createAzureIdentityBinding({ name: 'assigned', azureIdentity: 'assigned', selector: 'app' }),
   );
   for (const [name, kind] of Object.entries(working)) {
-    if (kind !== 'certificate') await bindApplication(testBed, kind, name);
+    if (kind !== 'certificate') await bindApplication(testBed, kind, name, ofAgent(name));
   }
+  testBed.entra.register(blueprint);
   for (const name of ['secret', 'rotated', 'unbound']) {
     const value = text(`secret of ${name}`);
     putSecret(kube, name, value);
@@ -153,6 +159,16 @@ async function plant(testBed: EntraTestBed, { texts, keys }: Planted): Promise<v
   putSecret(kube, 'wide', value);
   const wide = createEntraApplication('wide', { secrets: [{ value }] });
   testBed.entra.register({ ...wide, name: 'wide-elsewhere', tenantId: otherTenant });
+}
+
+const blueprint = createEntraApplication('blueprint', trusting(identityA));
+
+function ofAgent(name: string): BoundApplication {
+  if (name !== 'agent') return {};
+  const { tenantId, clientId } = blueprint;
+  const application = { tenantID: tenantId, clientID: clientId };
+  const identity = { application, agentIdentity: clientIdOf(name) };
+  return { application: { blueprint: clientId }, identity };
 }
 
 async function bindCertified(
@@ -352,7 +368,7 @@ describe('secrets, assertions and tokens', { timeout: 900_000 }, () => {
     };
     for (const [trouble, faults] of Object.entries(troubles)) {
       agent.entra.setFaults(faults);
-      for (const name of ['secret', 'pfx', 'pod', 'node']) {
+      for (const name of ['secret', 'pfx', 'pod', 'node', 'agent']) {
         await assertRefusal(name, `${vault}/${trouble}`, `${name}, ${trouble}`);
       }
     }
@@ -373,16 +389,19 @@ describe('secrets, assertions and tokens', { timeout: 900_000 }, () => {
 
   it('do not leak when a server sends them back', async () => {
     agent.entra.setFaults({});
-    await serve(agent, 'pod', `${vault}/before`);
-    const last = (await agent.sent()).findLast(
-      (form) => form.get('client_id') === clientIdOf('pod'),
-    );
+    const sentOf = async (name: string): Promise<string> => {
+      await serve(agent, name, `${vault}/before`);
+      const forms = await agent.sent();
+      const last = forms.findLast((form) => form.get('client_id') === clientIdOf(name));
+      return last?.get('client_assertion') ?? '';
+    };
     const [token = ''] = agent.entra.issuedTokens();
     const expired = createExpiredToken(token);
     agent.canaries.addToken('expired token', expired);
     for (const [name, told] of [
       ['secret', textOf('secret of secret')],
-      ['pod', last?.get('client_assertion') ?? ''],
+      ['pod', await sentOf('pod')],
+      ['agent', await sentOf('agent')],
     ] as const) {
       assert.ok(told !== '');
       const half = told.length / 2;
@@ -502,14 +521,17 @@ describe('secrets, assertions and tokens', { timeout: 900_000 }, () => {
     agent.entra.register(createEntraApplication('rotated', { secrets: [{ value: secret }] }));
     agent.kube.delete({ kind: 'AzureIdentityBinding', name: 'unbound' });
     await agent.pass(61_000);
-    const served = ['assigned', 'wide', 'secret', 'rotated', 'pfx', 'pem', 'pod', 'node'];
+    const served = [
+      ...['assigned', 'wide', 'secret', 'rotated', 'pfx', 'pem', 'pod', 'node'],
+      ...['chain', 'agent'],
+    ];
     for (const name of served) await serve(agent, name, `${vault}/live`);
     await assertUntold(agent);
 
     const found = await agent.findInHeap();
     assert.deepEqual(
       namesOf(found, 'token of '),
-      [...served, 'wide-elsewhere'].map((name) => `token of ${name}`).sort(),
+      [...served, 'wide-elsewhere', 'blueprint', 'a'].map((name) => `token of ${name}`).sort(),
     );
     for (const name of ['secret of secret', 'new secret of rotated', 'secret of wide']) {
       assert.ok(found.has(name), `${name} is kept for a minute`);
@@ -517,7 +539,9 @@ describe('secrets, assertions and tokens', { timeout: 900_000 }, () => {
     for (const name of ['pfx', 'pem']) {
       assert.notDeepEqual(namesOf(found, `key of ${name}`), [], `its key is kept for a minute`);
     }
-    for (const name of ['pod', 'node']) assert.ok(found.has(`assertion of ${name}`), name);
+    for (const name of ['pod', 'node', 'chain', 'agent']) {
+      assert.ok(found.has(`assertion of ${name}`), name);
+    }
     for (const name of ['rotated', 'unbound', 'missing', 'wrong', 'expired']) {
       assert.equal(found.get(`secret of ${name}`), undefined, name);
     }
@@ -534,10 +558,10 @@ describe('secrets, assertions and tokens', { timeout: 900_000 }, () => {
     const { kube } = agent;
     kube.delete({ kind: 'AzureIdentityBinding', name: 'secret' });
     // The credential of both is a token of the pod's service account.
-    for (const name of ['pfx', 'node', 'pod', 'untrusted']) {
+    for (const name of ['pfx', 'node', 'pod', 'untrusted', 'chain', 'agent']) {
       kube.delete({ kind: 'AzureIdentity', name });
     }
-    const gone = ['secret', 'pfx', 'node', 'pod'];
+    const gone = ['secret', 'pfx', 'node', 'pod', 'chain', 'agent'];
     for (const name of gone) {
       await eventually(async () => {
         assert.equal((await ask(agent, name)).status, 400, name);
@@ -546,7 +570,7 @@ describe('secrets, assertions and tokens', { timeout: 900_000 }, () => {
     // Credentials are kept for a minute, and the searches before may have taken longer.
     for (const name of ['rotated', 'wide', 'pem']) await serve(agent, name, `${vault}/kept`);
     const found = await agent.findInHeap();
-    for (const name of gone) {
+    for (const name of [...gone, 'blueprint', 'a']) {
       const left = [...found.keys()].filter((each) => each.split(',')[0]?.endsWith(` of ${name}`));
       assert.deepEqual(left, [], name);
     }
@@ -623,7 +647,7 @@ describe('a crash', { timeout: 300_000 }, () => {
     it(`does not print them: ${how}`, async () => {
       const { agent } = await openPlanted();
       await using _ = agent;
-      for (const name of ['assigned', 'secret', 'pfx', 'pod']) await serve(agent, name);
+      for (const name of ['assigned', 'secret', 'pfx', 'pod', 'agent']) await serve(agent, name);
       await agent.armCrash(how);
       await assert.rejects(ask(agent, 'secret', `${vault}/crash`));
       assert.equal(await agent.exited, 70);
