@@ -13,6 +13,7 @@ export const measures = {
   perSec: (series: Series) => series.rounds.map(({ perSec }) => perSec),
   p50Us: (series: Series) => series.rounds.map(({ latency }) => percentile(latency, 0.5)),
   p99Us: (series: Series) => series.rounds.map(({ latency }) => percentile(latency, 0.99)),
+  p999Us: (series: Series) => series.rounds.map(({ latency }) => percentile(latency, 0.999)),
   cpuMs: (series: Series) => series.rounds.map(({ cpuMsPer1000 }) => cpuMsPer1000 ?? NaN),
 } as const;
 
@@ -36,6 +37,15 @@ export function renderNumber(value: number): string {
   return String(Number(value.toPrecision(3)));
 }
 
+/** Columns of each subject, and of its ratios to the control. */
+const columns = [
+  { title: 'answers/s', ratio: 'throughput', measure: measures.perSec },
+  { title: 'p50 µs', ratio: 'p50', measure: measures.p50Us },
+  { title: 'p99 µs', ratio: 'p99', measure: measures.p99Us },
+  { title: 'p99.9 µs', ratio: 'p99.9', measure: measures.p999Us },
+  { title: 'CPU ms/1,000', ratio: 'CPU', measure: measures.cpuMs },
+] as const;
+
 export function seriesTable(scenario: ScenarioResult): string {
   const { series, control } = scenario;
   const rows = series.map((each) => {
@@ -45,15 +55,14 @@ export function seriesTable(scenario: ScenarioResult): string {
         ? ''
         : renderSpread(ratiosOf(measure(each), measure(other)));
     return [
-      ...[each.shape, each.subject, renderNumber(median(measures.perSec(each)))],
-      ...[renderNumber(median(measures.p50Us(each))), renderNumber(median(measures.p99Us(each)))],
-      renderNumber(median(measures.cpuMs(each))),
-      ...[ratio(measures.perSec), ratio(measures.p50Us), ratio(measures.p99Us)],
-      ratio(measures.cpuMs),
+      each.shape,
+      each.subject,
+      ...columns.map(({ measure }) => renderNumber(median(measure(each)))),
+      ...columns.map(({ measure }) => ratio(measure)),
     ];
   });
-  const head = ['connections', 'subject', 'answers/s', 'p50 µs', 'p99 µs', 'CPU ms/1,000'];
-  const ratios = ['throughput ratio', 'p50 ratio', 'p99 ratio', 'CPU ratio'];
+  const head = ['connections', 'subject', ...columns.map(({ title }) => title)];
+  const ratios = columns.map(({ ratio }) => `${ratio} ratio`);
   if (control !== undefined) return table([...head, ...ratios], rows);
   return table(
     head,

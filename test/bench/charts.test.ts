@@ -169,7 +169,9 @@ describe('a report', () => {
   });
 
   it('shows ratios round by round beside the control', () => {
-    assert.match(seriesTable(scenario([50, 60], [100, 100])), /\| 0\.55 \(0\.5–0\.6\) \|/);
+    const table = seriesTable(scenario([50, 60], [100, 100]));
+    assert.match(table, /\| 0\.55 \(0\.5–0\.6\) \|/);
+    assert.match(table, /\| p99 µs \| p99\.9 µs \|.*\| p99 ratio \| p99\.9 ratio \|/);
     assert.equal(renderSpread([1, 2, 3]), '2 (1–3) noisy');
   });
 
