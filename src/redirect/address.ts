@@ -9,7 +9,6 @@
 import { once } from 'node:events';
 import { connect } from 'node:net';
 import { createHost, type Host } from './host/command.ts';
-import { LastCheck } from './host/last-check.ts';
 import {
   describeLink,
   diffLink,
@@ -73,9 +72,6 @@ export function openAddressRedirect(options: AddressRedirectOptions): Redirect {
     return ensureLink(host, metadataIp);
   }
 
-  const lastCheck = new LastCheck<RedirectStatus>();
-  const verify = () => lastCheck.read(host, { metadataIp, listenIp: metadataIp }, readBack);
-
   async function readBack(): Promise<RedirectStatus> {
     const links = await listLinks(host);
     const problems = [...(await diffLink(host, links, metadataIp)), ...leftBehind(links)];
@@ -97,7 +93,8 @@ export function openAddressRedirect(options: AddressRedirectOptions): Redirect {
       const changed = await take();
       return { ...(await readBack()), changed };
     },
-    verify,
+    verify: readBack,
+    digest: () => host.digestState(metadataIp, metadataIp),
     remove: () => removeLink(host, metadataIp),
     attest: () => ({ kind: 'by-address' }),
   };

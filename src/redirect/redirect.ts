@@ -107,6 +107,11 @@ export interface Redirect {
   install(): Promise<RedirectStatus>;
   /** Reads back only. */
   verify(): Promise<RedirectStatus>;
+  /**
+   * Stays the same as long as `verify` would find the same, and takes some system calls instead of tools.
+   * Undefined if it cannot be determined; absent where `verify` is as cheap.
+   */
+  digest?(): Promise<bigint | string | undefined>;
   /** Opens the node: removes everything that this mode created, and nothing else. */
   remove(): Promise<void>;
   /**

@@ -37,6 +37,11 @@ function isConflict(why: RegExp): (error: unknown) => boolean {
 }
 
 describe('the address mode', () => {
+  it('has the digest of the kernel', async () => {
+    const host = scripted({}, { digestState: () => 7n });
+    assert.equal(await openAddressRedirect({ host, target }).digest?.(), 7n);
+  });
+
   it('takes an address at which nothing answers', async () => {
     const host = nodeWith();
     const asked: string[] = [];

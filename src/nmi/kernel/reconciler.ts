@@ -8,6 +8,7 @@ import { kernelAccountOf } from '../../redirect/native/addon.ts';
 import { RedirectError, type Redirect, type RedirectStatus } from '../../redirect/redirect.ts';
 import type { Log } from '../../base/log.ts';
 import { startPeriodicJob } from '../../base/time/periodic-job.ts';
+import { LastCheck } from './last-check.ts';
 import { settlingMs } from './settling.ts';
 
 export type CheckOutcome = 'unchanged' | 'installed' | 'repaired' | 'failed';
@@ -28,6 +29,7 @@ const maxInstalls = 3;
 
 export class Reconciler implements AsyncDisposable {
   readonly #options: ReconcilerOptions;
+  readonly #lastCheck = new LastCheck();
   #status: RedirectStatus = { state: 'absent', detail: 'not installed yet', problems: [] };
   #settledAtMs: number | undefined;
   #lastProblem = '';
@@ -103,7 +105,7 @@ export class Reconciler implements AsyncDisposable {
   async #read(): Promise<void> {
     const { redirect, clock } = this.#options;
     try {
-      this.#status = await redirect.verify();
+      this.#status = await this.#lastCheck.read(redirect);
       if (this.problem() !== undefined) return;
       this.#settledAtMs ??= clock.monotonicMs() + settlingMs.repaired;
       this.#failures = 0;
@@ -115,7 +117,7 @@ export class Reconciler implements AsyncDisposable {
   async #check(): Promise<void> {
     const { redirect, log, onCheck } = this.#options;
     try {
-      const before = await redirect.verify();
+      const before = await this.#lastCheck.read(redirect);
       let status = before;
       // Another process may break the redirect again during the repair; retry immediately.
       for (let tries = 0; tries < maxInstalls && isWanting(status); tries++) {

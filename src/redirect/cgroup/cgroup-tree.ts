@@ -7,7 +7,7 @@
  */
 import { opendirSync, readFileSync, statfsSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import { isQosClass, podCgroupPaths, podsRoots } from './cgroup.ts';
+import { podCgroupPaths, podsRoots } from './cgroup.ts';
 import { RedirectError } from '../redirect.ts';
 
 export interface CgroupMount {
@@ -87,19 +87,14 @@ function isCgroup2(path: string): boolean {
   }
 }
 
-/** The folder of all pods below the root of the tree; undefined before the kubelet has created it. */
-export function findPodsRoot(cgroupRoot: string): string | undefined {
-  return podsRoots
-    .map((path) => join(cgroupRoot, path))
-    .find((path) => cgroupIdOf(path) !== undefined);
+/** Where the folder of all pods may be. */
+export function podsRootPaths(cgroupRoot: string): readonly string[] {
+  return podsRoots.map((path) => join(cgroupRoot, path));
 }
 
-/** The ids of the QoS class cgroups (burstable, besteffort) below the folder of pods, sorted by name. */
-export function qosClassIds(podsRoot: string): readonly bigint[] {
-  return listChildren(podsRoot)
-    .filter(({ path }) => isQosClass(basename(path)))
-    .toSorted((a, b) => (a.path < b.path ? -1 : 1))
-    .map(({ id }) => id);
+/** The folder of all pods below the root of the tree; undefined before the kubelet has created it. */
+export function findPodsRoot(cgroupRoot: string): string | undefined {
+  return podsRootPaths(cgroupRoot).find((path) => cgroupIdOf(path) !== undefined);
 }
 
 /**

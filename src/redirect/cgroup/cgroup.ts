@@ -20,11 +20,14 @@ export const podsRoots = [
   'kubelet/kubepods',
 ] as const;
 
-const qosClassName = /^(?:(?:[a-z0-9_]+-)*kubepods-)?(?:besteffort|burstable)(?:\.slice)?$/;
+const qosClasses = ['besteffort', 'burstable'] as const;
 
-/** Whether a cgroup directly below the folder of pods belongs to a QoS class. */
-export function isQosClass(name: string): boolean {
-  return qosClassName.test(name);
+/** The cgroups of the QoS classes, directly below the folder of pods. */
+export function qosClassPaths(podsRoot: string): readonly string[] {
+  const [, prefix] = /([^/]*)\.slice$/.exec(podsRoot) ?? [];
+  return qosClasses.map((name) =>
+    prefix === undefined ? `${podsRoot}/${name}` : `${podsRoot}/${prefix}-${name}.slice`,
+  );
 }
 
 const podUidPattern = /^[0-9a-z][0-9a-z-]{0,62}$/;

@@ -20,9 +20,10 @@ import {
   findPodsRoot,
   listPodCgroups,
   ownCgroupId,
-  qosClassIds,
+  podsRootPaths,
   resolveCgroupRoot,
 } from '../cgroup/cgroup-tree.ts';
+import { qosClassPaths } from '../cgroup/cgroup.ts';
 import { createHost, type Host } from '../host/command.ts';
 import { defaultPinFolder, ensurePinFolder } from './pins.ts';
 import {
@@ -38,9 +39,8 @@ import {
 } from './programs.ts';
 import { settingsOf } from './settings.ts';
 import { diffGuard, ensureGuard, removeGuard } from '../host/guard.ts';
-import { LastCheck } from '../host/last-check.ts';
 import { describeLink, diffLink, ensureLink, listLinks, removeLink } from '../host/link.ts';
-import { inKernel } from '../native/addon.ts';
+import { inKernel, nativeModule } from '../native/addon.ts';
 import { readPrograms } from '../native/native-files.ts';
 import {
   isUnavailable,
@@ -112,10 +112,10 @@ type Settings = EbpfRedirectOptions &
   Required<Pick<EbpfRedirectOptions, 'target' | 'pinFolder' | 'fallback' | 'guard' | 'host'>> & {
     /** Host for mounts: `host` may be in another mount namespace. */
     readonly machine: Host;
-    /** Of a node without netfilter. */
-    readonly lastCheck: LastCheck<FallbackState>;
     /** Set by `letThrough`. */
     nodePods: readonly bigint[] | undefined;
+    /** Paths in the tree of cgroups that the wanted programs depend on. */
+    watched: readonly string[];
   };
 
 /**
@@ -133,8 +133,8 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
     target: reachableTarget(options.target ?? defaultTarget),
     fallback: rememberRefusal(options.fallback),
     machine,
-    lastCheck: new LastCheck(),
     nodePods: undefined,
+    watched: [],
   };
   const serialize = createMutex();
   const callers = new Callers(settings.pinFolder, settings.target);
@@ -158,6 +158,7 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
         refresh(callers);
         return readBack(settings);
       }),
+    digest: async () => (callers.whyUnavailable() === undefined ? digestOf(settings) : undefined),
     remove: () =>
       serialize(async () => {
         callers.close();
@@ -310,19 +311,30 @@ async function readBack(settings: Settings): Promise<RedirectStatus> {
   return { state: found === 'absent' ? 'absent' : 'broken', detail, problems };
 }
 
+/**
+ * Also of what this process wants. A process that is moved to another cgroup, without a pod, is found by the
+ * check that is made without a digest now and then.
+ */
+async function digestOf(settings: Settings): Promise<string | undefined> {
+  const { fallback, pinFolder, watched, nodePods } = settings;
+  const state = await fallback.digest?.();
+  if (state === undefined) return undefined;
+  try {
+    const programs = nativeModule().programsDigest(pinFolder, watched);
+    return [state, programs, settings.hasPredecessor?.(), nodePods?.join()].join(' ');
+  } catch {
+    return undefined;
+  }
+}
+
 type FallbackState = Pick<RedirectStatus, 'detail' | 'problems'>;
 
 async function readFallback(settings: Settings): Promise<FallbackState> {
-  const { host, target, lastCheck } = settings;
+  const { host, target } = settings;
   const fallback = await orUnavailable(settings.fallback.verify());
   if (!(fallback instanceof RedirectError)) {
     return { detail: `behind it ${fallback.detail}`, problems: fallback.problems };
   }
-  return lastCheck.read(host, target, () => readGuard(settings, fallback));
-}
-
-async function readGuard(settings: Settings, fallback: RedirectError): Promise<FallbackState> {
-  const { host, target } = settings;
   const links = await listLinks(host);
   const problems = [
     ...(await diffLink(host, links, target.listenIp)),
@@ -350,6 +362,10 @@ async function orUnavailable<T>(work: Promise<T>): Promise<T | RedirectError> {
 function wantedPrograms(settings: Settings): WantedPrograms | string {
   const cgroupRoot = resolveCgroupRoot(settings.cgroupRoot);
   const path = settings.attachTo ?? findPodsRoot(cgroupRoot);
+  settings.watched = [
+    ...podsRootPaths(cgroupRoot),
+    ...(path === undefined ? [] : [path, ...qosClassPaths(path)]),
+  ];
   if (path === undefined) return `no cgroup of pods below ${cgroupRoot}`;
   const id = cgroupIdOf(path);
   if (id === undefined) return `no cgroup ${path}`;
@@ -358,7 +374,9 @@ function wantedPrograms(settings: Settings): WantedPrograms | string {
   const object = readPrograms();
   const node = {
     podsRoot: id,
-    qosClasses: qosClassIds(path).slice(0, 2),
+    qosClasses: qosClassPaths(path)
+      .map(cgroupIdOf)
+      .filter((each) => each !== undefined),
     netnsCookie: settings.netnsCookie ?? inKernel((native) => native.netnsCookie()),
   };
   return {

@@ -22,7 +22,6 @@ import type { FallbackRedirect } from '../ebpf/ebpf.ts';
 import { createHost, type Host } from '../host/command.ts';
 import { cutOlderFlows, type CutExtent } from '../host/flows.ts';
 import { diffGuard, ensureGuard, removeGuard } from '../host/guard.ts';
-import { LastCheck } from '../host/last-check.ts';
 import {
   describeLink,
   diffLink,
@@ -43,7 +42,7 @@ import {
   type NatState,
   type Transaction,
 } from './rules.ts';
-import { defaultTarget, describeTarget, reachableTarget } from '../target.ts';
+import { defaultTarget, describeTarget, isLoopback, reachableTarget } from '../target.ts';
 
 export interface IptablesRedirectOptions {
   /** Default: the metadata address, redirected to 169.254.25.79:2579. */
@@ -79,7 +78,6 @@ export function openIptablesRedirect(options: IptablesRedirectOptions = {}): Ipt
     target: reachableTarget(options.target ?? defaultTarget),
   };
   const serialize = createMutex();
-  const lastCheck = new LastCheck<RedirectStatus>();
   let known: Backend | undefined;
   const detect = async (): Promise<Backend> =>
     (known = await detectBackend(settings.host, settings.backend));
@@ -92,12 +90,12 @@ export function openIptablesRedirect(options: IptablesRedirectOptions = {}): Ipt
     install: () => serialize(() => install(settings, detect)),
     // If the kubelet has moved to the other backend, the state there is `absent`. The rules are
     // installed there before those in the old backend, which still work, are removed.
-    verify: () =>
-      serialize(() =>
-        lastCheck.read(settings.host, settings.target, async () =>
-          readBack(settings, await detect()),
-        ),
-      ),
+    verify: () => serialize(async () => readBack(settings, await detect())),
+    digest: async () => {
+      const { metadataIp, listenIp } = settings.target;
+      // With a loopback address the state includes a sysctl, which the digest lacks.
+      return isLoopback(listenIp) ? undefined : settings.host.digestState(metadataIp, listenIp);
+    },
     remove: () => serialize(() => remove(settings, detect)),
     attest: () => ({ kind: 'by-address' }),
     countRedirected: () =>

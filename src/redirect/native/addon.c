@@ -174,7 +174,7 @@ static bool read_pins(struct call *call, napi_value value, void *place)
 }
 
 /*
- * Types by the letters of a signature. [i] and [u] are arrays; a ? after a letter also accepts
+ * Types by the letters of a signature. [i], [s] and [u] are arrays; a ? after a letter also accepts
  * undefined, which leaves zeroes.
  */
 static const struct kind {
@@ -524,6 +524,15 @@ static void state_digest(struct call *call)
 		call->result = big(call, value);
 }
 
+static void programs_digest(struct call *call)
+{
+	const struct list *cgroups = &call->in[1].list;
+	__u64 value;
+
+	if (!digest_programs(call->in[0].text, cgroups->items, cgroups->count, &value, &call->fault))
+		call->result = big(call, value);
+}
+
 static void place_of(struct call *call)
 {
 	char mac[3 * MAC_BYTES];
@@ -687,6 +696,7 @@ static const struct function functions[] = {
 	{ "cutFlows", "dialled:e answeredBy:e? sparedSources:[i]", forget_flows },
 	{ "cutSockets", "dialled:e cgroupIds:[u]", close_sockets },
 	{ "stateDigest", "metadataIp:i listenIp:i", state_digest },
+	{ "programsDigest", "pinFolder:s cgroups:[s]", programs_digest },
 	{ "placeOf", "ip:i", place_of },
 	{ "ownsLink", "ip:i", is_own_link },
 	{ "hasLink", "link:d", is_link },

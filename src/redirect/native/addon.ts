@@ -101,6 +101,11 @@ export interface NativeModule {
    */
   stateDigest(metadataIp: string, listenIp: string): bigint;
   /**
+   * A number that stays the same as long as the folder has the same pins of the same objects, their links and
+   * sets of cgroups do not change, and the paths lead to the same cgroups.
+   */
+  programsDigest(pinFolder: string, cgroups: readonly string[]): bigint;
+  /**
    * Where the kernel sends packets for an IPv4 address. Undefined without a route, behind a gateway, or
    * without a neighbor entry. Needs no capability, like the next two.
    */

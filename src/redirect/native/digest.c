@@ -1,20 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A digest of the kernel state that a check of the redirect reads with tools: it takes some system calls
- * instead of four programs, and as long as it is the same, so is what the tools would print. For nftables
- * the generation of the rule set, for legacy tables all entries without their counters; the agent's link
- * with its ports, addresses and policy routing rules by their messages.
+ * Digests of the kernel state that a check of the redirect reads: as long as they are the same, so is what
+ * the check would find. digest_state takes some system calls instead of four tools: for nftables the
+ * generation of the rule set, for legacy tables all entries without their counters; the agent's link with
+ * its ports, addresses and policy routing rules by their messages. digest_programs is about the pins.
  *
  * A part that cannot be read is an error. Only a kernel that lacks a part has a digest without it.
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <bpf/bpf.h>
 #include <linux/fib_rules.h>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
@@ -23,6 +28,7 @@
 #include "netlink.h"
 
 #define LINK_NAME "nmi0"
+#define FNV_BASIS 0xcbf29ce484222325
 
 struct digest {
 	__u64 value;
@@ -238,10 +244,85 @@ static int mix_legacy(struct digest *digest, struct fault *fault)
 
 int digest_state(__be32 metadata_ip, __be32 listen_ip, __u64 *value, struct fault *fault)
 {
-	struct digest digest = { 0xcbf29ce484222325, metadata_ip, listen_ip, 0 };
+	struct digest digest = { FNV_BASIS, metadata_ip, listen_ip, 0 };
 
 	if (mix_routing(&digest, fault) || mix_nftables(&digest, fault) || mix_legacy(&digest, fault))
 		return -1;
 	*value = digest.value;
 	return 0;
+}
+
+static int mix_keys(struct digest *digest, const char *pin, struct fault *fault)
+{
+	int error = 0, map = open_pin(pin, PIN_MAP, true, fault);
+	struct bpf_map_info info = {};
+	__u64 key;
+	__u32 index;
+
+	if (map < 0)
+		return -1;
+	if (!read_map(map, &info, fault) && info.key_size != sizeof(key))
+		fail(fault, "read map", EMSGSIZE);
+	for (index = 0; !fault->step && !error && index < info.max_entries; index++) {
+		error = bpf_map_get_next_key(map, index ? &key : NULL, &key);
+		if (!error)
+			mix(digest, &key, sizeof(key));
+	}
+	if (error && error != -ENOENT)
+		fail(fault, "read map", error);
+	close(map);
+	return fault->step ? -1 : 0;
+}
+
+/*
+ * An inode of the BPF file system is one object for as long as it lives, and the settings of programs are
+ * frozen. So besides names and inodes only a link's program and cgroup, and the sets of cgroups, can change.
+ */
+static int mix_pin(struct digest *digest, const char *folder, const struct dirent *pin,
+		   struct fault *fault)
+{
+	struct bpf_link_info info = {};
+	char path[PATH_MAX];
+
+	mix(digest, pin->d_name, strlen(pin->d_name) + 1);
+	mix(digest, &pin->d_ino, sizeof(pin->d_ino));
+	if (snprintf(path, sizeof(path), "%s/%s", folder, pin->d_name) >= (int)sizeof(path))
+		return fail(fault, "list pins", ENAMETOOLONG);
+	if (!strcmp(pin->d_name, "exempt") || !strcmp(pin->d_name, "node_pods"))
+		return mix_keys(digest, path, fault);
+	if (strncmp(pin->d_name, "link_", strlen("link_")))
+		return 0;
+	if (read_link(path, &info, fault))
+		return -1;
+	mix(digest, &info, sizeof(info));
+	return 0;
+}
+
+static void mix_place(struct digest *digest, int folder, const char *path)
+{
+	struct stat found = {};
+
+	fstatat(folder, path, &found, 0);
+	mix(digest, &found.st_dev, sizeof(found.st_dev));
+	mix(digest, &found.st_ino, sizeof(found.st_ino));
+}
+
+int digest_programs(const char *folder, const char *const *cgroups, size_t count, __u64 *value,
+		    struct fault *fault)
+{
+	struct digest digest = { .value = FNV_BASIS };
+	DIR *pins = opendir(folder);
+	const struct dirent *pin;
+
+	if (!pins)
+		return fail(fault, "list pins", errno);
+	mix_place(&digest, dirfd(pins), ".");
+	while (!fault->step && (pin = readdir(pins)))
+		if (pin->d_name[0] != '.')
+			mix_pin(&digest, folder, pin, fault);
+	closedir(pins);
+	while (count--)
+		mix_place(&digest, AT_FDCWD, cgroups[count]);
+	*value = digest.value;
+	return fault->step ? -1 : 0;
 }

@@ -121,6 +121,13 @@ int owns_link(__be32 ip, bool *owns, struct fault *fault);
  */
 int digest_state(__be32 metadata_ip, __be32 listen_ip, __u64 *value, struct fault *fault);
 
+/*
+ * Likewise, as long as a folder has the same pins of the same objects, links have the same programs, sets
+ * the same cgroups, and these paths lead to the same cgroups.
+ */
+int digest_programs(const char *folder, const char *const *cgroups, size_t count, __u64 *value,
+		    struct fault *fault);
+
 /* descriptors.c */
 
 /*

@@ -28,13 +28,17 @@ function open(initial: RedirectStatus, more: Partial<ReconcilerOptions> = {}) {
     /** Each check waits for it. */
     held: undefined as Promise<void> | undefined,
     installs: 0,
+    reads: 0,
+    digest: undefined as bigint | undefined,
     /** Installations that another process reverts before they are verified. */
     undone: 0,
   };
   const redirect: Redirect = {
     mode: 'iptables',
     prepare: () => Promise.resolve(),
+    digest: async () => testBed.digest,
     verify: async () => {
+      testBed.reads++;
       if (testBed.held !== undefined) await testBed.held;
       if (testBed.verifyError !== undefined) throw testBed.verifyError;
       return testBed.now;
@@ -135,6 +139,24 @@ describe('the reconciler of the redirect', () => {
       assert.deepEqual(outcomes.slice(checks), [round % 2 === 0 ? 'repaired' : 'installed']);
     }
     assert.equal(testBed.installs, 101);
+    await keeper[Symbol.asyncDispose]();
+  });
+
+  it('reads the state again when its digest has changed', async () => {
+    const { keeper, testBed, pass, outcomes } = open(active);
+    testBed.digest = 1n;
+    await keeper.start();
+    for (let round = 0; round < 10; round++) await pass(10_000);
+    assert.equal(testBed.reads, 1);
+    testBed.now = broken;
+    testBed.digest = 2n;
+    await pass(10_000);
+    assert.equal(testBed.installs, 1);
+    assert.equal(outcomes.at(-1), 'repaired');
+    const { reads } = testBed;
+    await keeper.pause();
+    await pass(20_000);
+    assert.equal(testBed.reads, reads + 1, 'also while it is paused');
     await keeper[Symbol.asyncDispose]();
   });
 

@@ -12,7 +12,6 @@ import {
   listCgroupIds,
   listPodCgroups,
   ownCgroupId,
-  qosClassIds,
   parseCgroupMounts,
   resolveCgroupRoot,
 } from '../../../src/redirect/cgroup/cgroup-tree.ts';
@@ -155,17 +154,6 @@ describe('the tree of cgroups', () => {
     assert.equal(findPodsRoot(folder), join(folder, 'kubelet/kubepods'));
     make('kubepods');
     assert.equal(findPodsRoot(folder), join(folder, 'kubepods'));
-  });
-
-  it('has the QoS classes right below the root of pods, for both drivers and in one order', () => {
-    const [burstable, bestEffort] = [make('qos/burstable'), make('qos/besteffort')];
-    make('qos/podx');
-    make('qos/podx/burstable');
-    assert.deepEqual(qosClassIds(join(folder, 'qos')), [bestEffort, burstable]);
-    const slice = make('qos.slice/kubelet-kubepods-burstable.slice');
-    make('qos.slice/kubelet-kubepods-burstable-podx.slice');
-    assert.deepEqual(qosClassIds(join(folder, 'qos.slice')), [slice]);
-    assert.deepEqual(qosClassIds(join(folder, 'nothing')), []);
   });
 
   it('lists a pod, its containers and their nested cgroups, and nothing of another pod', () => {

@@ -1,19 +1,21 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { isQosClass, podCgroupPaths } from '../../../src/redirect/cgroup/cgroup.ts';
+import { podCgroupPaths, qosClassPaths } from '../../../src/redirect/cgroup/cgroup.ts';
 
 const uid = '0f7e2b1a-9c44-4d1e-8a53-3b1c2d4e5f60';
 const escaped = uid.replaceAll('-', '_');
 
 describe('the path of a cgroup below the root of pods', () => {
-  it('is of a QoS class only by the names of the kubelet', () => {
-    for (const name of ['burstable', 'besteffort', 'kubepods-burstable.slice']) {
-      assert.ok(isQosClass(name), name);
-    }
-    assert.ok(isQosClass('a-b-kubepods-besteffort.slice'));
-    for (const name of ['', 'other', 'xburstable', 'burstablex', `pod${uid}`, 'system.slice']) {
-      assert.ok(!isQosClass(name), name);
-    }
+  it('is that of a QoS class, for both drivers', () => {
+    assert.deepEqual(qosClassPaths('/top/kubepods'), [
+      '/top/kubepods/besteffort',
+      '/top/kubepods/burstable',
+    ]);
+    const slice = '/top/kubelet.slice/kubelet-kubepods.slice';
+    assert.deepEqual(qosClassPaths(slice), [
+      `${slice}/kubelet-kubepods-besteffort.slice`,
+      `${slice}/kubelet-kubepods-burstable.slice`,
+    ]);
   });
 
   it('is named after the root, with dashes escaped for systemd alone', () => {

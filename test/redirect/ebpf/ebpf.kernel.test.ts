@@ -361,7 +361,7 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
     assert.deepEqual((await testBed.redirect().install()).changed, []);
   });
 
-  it('finds each thing that another process broke, and repairs it', async () => {
+  it('finds each thing that another process broke, also by its digest, and repairs it', async () => {
     const redirect = testBed.redirect();
     await redirect.install();
     const native = nativeModule();
@@ -374,9 +374,25 @@ describe('the eBPF redirect in the kernel', { skip }, () => {
       [/map of callers missing/, () => unlinkSync(pin('callers'))],
       [/map exempt missing/, () => unlinkSync(pin('exempt'))],
       [/cgroup 77 is exempt/, () => fileExempt(pin('exempt'), 77n)],
+      [
+        /program connect4 is not the one we know/,
+        () => native.replace(pin('program_connect6'), pin('link_connect4')),
+      ],
+      [/programs know other cgroups/, () => void testBed.tree.make('kubepods/besteffort')],
+      [
+        /program connect4 is not the one we know/,
+        () => {
+          unlinkSync(pin('program_connect4'));
+          linkSync(pin('program_connect6'), pin('program_connect4'));
+        },
+      ],
     ];
     for (const [problem, breakIt] of breakages) {
+      const digest = await redirect.digest?.();
+      assert.ok(digest !== undefined);
+      assert.equal(await redirect.digest?.(), digest);
       breakIt();
+      assert.notEqual(await redirect.digest?.(), digest, String(problem));
       const broken = await redirect.verify();
       assert.equal(broken.state, 'broken', String(problem));
       assert.ok(

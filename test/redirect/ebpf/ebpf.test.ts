@@ -48,6 +48,7 @@ function open(over: Partial<EbpfRedirectOptions> = {}, ip = goodIp) {
     /** Of the iptables tools and the kernel's netfilter. */
     refusal: undefined as RedirectError | undefined,
     caught: 4 as number | undefined,
+    digest: undefined as bigint | undefined,
   };
   const step = async (name: string): Promise<void> => {
     steps.push(`${name} begins`);
@@ -67,6 +68,7 @@ function open(over: Partial<EbpfRedirectOptions> = {}, ip = goodIp) {
       await step('look');
       return active;
     },
+    digest: async () => state.digest,
     remove: () => step('removal'),
     attest: () => ({ kind: 'by-address' }),
     countRedirected: async () => {
@@ -158,6 +160,35 @@ describe('the eBPF mode', () => {
     assert.deepEqual([gone.state, gone.problems], ['absent', ['no programs installed']]);
   });
 
+  it('has a digest of the kernel, of the pods to let through and of an earlier agent', async () => {
+    let hasPredecessor = false;
+    const { redirect, state, kernel } = open({ hasPredecessor: () => hasPredecessor });
+    assert.equal(await redirect.digest?.(), undefined, 'callers cannot be looked up');
+    await redirect.install();
+    assert.equal(await redirect.digest?.(), undefined, 'the state behind it is unknown');
+    const seen = new Set<unknown>();
+    for (const change of [
+      () => (state.digest = 1n),
+      () => (state.digest = 2n),
+      () => (kernel.state.digest += 1n),
+      () => (hasPredecessor = true),
+    ]) {
+      change();
+      assert.equal(await redirect.digest?.(), await redirect.digest?.());
+      seen.add(await redirect.digest?.());
+    }
+    mock.method(nativeModule(), 'mapSet', () => {
+      throw nativeFailure('EPERM', 'write map');
+    });
+    await assert.rejects(async () => redirect.letThrough?.([5n]));
+    seen.add(await redirect.digest?.());
+    assert.equal(seen.size, 5);
+    mock.method(nativeModule(), 'programsDigest', () => {
+      throw nativeFailure('EPERM', 'list pins');
+    });
+    assert.equal(await redirect.digest?.(), undefined);
+  });
+
   it('attests nobody by a map that it could not open again', async () => {
     const { redirect } = open();
     await redirect.install();
@@ -187,13 +218,13 @@ describe('the eBPF mode', () => {
 
   it('has the ids of the pods, of two classes and of the network namespace', async () => {
     const { redirect, kernel, pods, pinFolder } = open();
-    const classes = ['besteffort', 'burstable', 'kubepods-burstable.slice'];
+    const classes = ['besteffort', 'burstable'];
     for (const name of classes) mkdirSync(join(pods, name), { recursive: true });
     await redirect.install();
     const settings = kernel.read(join(pinFolder, 'settings'))['value'] as Uint8Array;
     const node = {
       podsRoot: inodeOf(pods),
-      qosClasses: classes.slice(0, 2).map((name) => inodeOf(join(pods, name))),
+      qosClasses: classes.map((name) => inodeOf(join(pods, name))),
       netnsCookie: 1n,
     };
     assert.deepEqual(diffSettings(settings, settingsOf(readPrograms(), defaultTarget, node)), []);

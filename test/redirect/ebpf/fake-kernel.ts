@@ -44,6 +44,7 @@ export function openFakeKernel(calls: string[] = []) {
     /** Of the last programs that were loaded. */
     pins: {} as Pins,
     lastId: 0,
+    digest: 1n,
     /** Number of open maps. */
     get open() {
       return [...opened].filter(([map, pin]) => isOpenAt(map, pin)).length;
@@ -112,6 +113,7 @@ export function openFakeKernel(calls: string[] = []) {
       return cut.length;
     },
     netnsCookie: () => 1n,
+    programsDigest: () => state.digest,
   };
   const native = nativeModule();
   for (const [name, work] of Object.entries(fake)) {

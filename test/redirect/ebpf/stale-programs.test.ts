@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readdirSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { setImmediate as nextTurn } from 'node:timers/promises';
@@ -57,6 +57,16 @@ const there = () => `programs of the eBPF mode are pinned in ${folder}`;
 const toRemove = () => `${there()}: nmi redirect remove takes them away`;
 
 describe('the mode that replaces programs of eBPF', () => {
+  it('has the digest of its mode, and none beside them', async () => {
+    for (const wrap of [replacePrograms, reportPrograms, refuseBesidePrograms]) {
+      const redirect = wrap({ ...openMode().redirect, digest: async () => 1n }, folder);
+      assert.equal(await redirect.digest?.(), 1n);
+      pin();
+      assert.equal(await redirect.digest?.(), undefined);
+      rmSync(folder, { recursive: true });
+    }
+  });
+
   it('removes them once its own redirect is active', async () => {
     pin();
     const { redirect, calls } = openMode({ ...active, changed: ['jump added'] });

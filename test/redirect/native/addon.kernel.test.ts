@@ -124,6 +124,8 @@ describe('the native module', { skip }, () => {
         (ip) => () => native.lookupCaller(callers, ip, 1, false),
       ),
       () => native.cutFlows({ ip: '1.2.3.4', port: 1 }, { ip: '1.2.3.4', port: 1 }, ['x']),
+      () => native.programsDigest(bpf.path, ['']),
+      () => native.programsDigest(bpf.path, '/' as unknown as readonly string[]),
       () => (native.netnsCookie as (extra: number) => unknown)(1),
     ];
     for (const call of calls) assert.throws(call, TypeError, call.toString());

@@ -1,21 +1,24 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { LastCheck } from '../../../src/redirect/host/last-check.ts';
-import { scripted } from '../scripted-host.ts';
+import { LastCheck } from '../../../src/nmi/kernel/last-check.ts';
+import type { RedirectStatus } from '../../../src/redirect/redirect.ts';
 
-const target = { metadataIp: '169.254.169.254', listenIp: '169.254.25.79' };
-
-/** Checks a state that `over` describes; `read` counts the checks by tools. */
-function open(over: { digest?: () => bigint; problems?: readonly string[] } = {}) {
-  const state = { digest: 1n, problems: over.problems ?? ([] as readonly string[]), reads: 0 };
-  const host = scripted({}, { digestState: over.digest ?? (() => state.digest) });
-  const lastCheck = new LastCheck<{ readonly problems: readonly string[] }>();
-  const read = async () => {
-    state.reads += 1;
-    return { problems: state.problems };
+/** Checks a state with these problems; `reads` counts the checks without a digest. */
+function open(problems: readonly string[] = []) {
+  const state = {
+    digest: 1n as bigint | string | undefined,
+    problems,
+    failure: undefined as Error | undefined,
+    reads: 0,
   };
-  const check = (at = target) => lastCheck.read(host, at, read);
-  return { state, check };
+  const lastCheck = new LastCheck();
+  const verify = async (): Promise<RedirectStatus> => {
+    state.reads += 1;
+    if (state.failure !== undefined) throw state.failure;
+    return { state: 'active', detail: '', problems: state.problems };
+  };
+  const check = () => lastCheck.read({ digest: async () => state.digest, verify });
+  return { state, check, lastCheck, verify };
 }
 
 describe('a check of a state that was right before', () => {
@@ -51,9 +54,9 @@ describe('a check of a state that was right before', () => {
 
 describe('a check by tools each time', () => {
   it('follows one that found a problem, until there is none', async () => {
-    const { state, check } = open({ problems: ['jump missing'] });
+    const { state, check } = open(['jump missing']);
     await check();
-    assert.deepEqual(await check(), { problems: ['jump missing'] });
+    assert.deepEqual((await check()).problems, ['jump missing']);
     assert.equal(state.reads, 2);
     state.problems = [];
     await check();
@@ -74,27 +77,20 @@ describe('a check by tools each time', () => {
   });
 
   it('is made where the digest cannot be determined', async () => {
-    const lastCheck = new LastCheck<{ readonly problems: readonly string[] }>();
-    let reads = 0;
-    const read = async () => ({ problems: [], reads: (reads += 1) });
-    for (let round = 0; round < 3; round += 1) await lastCheck.read(scripted({}), target, read);
-    assert.equal(reads, 3);
-  });
-
-  it('is made for a loopback address, whose sysctl is not in the digest', async () => {
-    const { state, check } = open();
-    const loopback = { ...target, listenIp: '127.0.0.1' };
-    await check(loopback);
-    await check(loopback);
-    assert.equal(state.reads, 2);
+    const { state, check, lastCheck, verify } = open();
+    state.digest = undefined;
+    for (let round = 0; round < 3; round += 1) await check();
+    assert.equal(state.reads, 3);
+    for (let round = 0; round < 3; round += 1) await lastCheck.read({ verify });
+    assert.equal(state.reads, 6);
   });
 
   it('follows one that failed', async () => {
-    const lastCheck = new LastCheck<{ readonly problems: readonly string[] }>();
-    const host = scripted({}, { digestState: () => 1n });
-    const busy = () => lastCheck.read(host, target, () => Promise.reject(new Error('busy')));
-    await assert.rejects(busy());
-    const found = { problems: [] };
-    assert.equal(await lastCheck.read(host, target, () => Promise.resolve(found)), found);
+    const { state, check } = open();
+    state.failure = new Error('busy');
+    await assert.rejects(check());
+    state.failure = undefined;
+    await check();
+    assert.equal(state.reads, 2);
   });
 });
