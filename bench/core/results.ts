@@ -98,6 +98,11 @@ export const subjects = {
   bareProxy: 'bare proxy',
 } as const;
 
+/** The control in the agent's place, behind the same redirect. */
+export function behindRedirect(way: string): string {
+  return `${subjects.nodeHttp} behind ${way}`;
+}
+
 /** Requests were due at a fixed rate: throughput is not a result, and the load never sleeps. */
 export function isPaced(shape: string): boolean {
   return shape.endsWith('/s due');

@@ -1,5 +1,5 @@
 /** The color of a series, the same in every plot. Pure. */
-import { subjects } from '../core/results.ts';
+import { behindRedirect, subjects } from '../core/results.ts';
 
 const blue = '#0b6bcb';
 const navy = '#1f2f6b';
@@ -15,6 +15,8 @@ const colors: Readonly<Record<string, string>> = {
   'no redirect': blue,
   iptables: '#d668a8',
   eBPF: navy,
+  [behindRedirect('iptables')]: '#b3758f',
+  [behindRedirect('eBPF')]: '#7b86b8',
   'programs attached': navy,
   // The agent in peace, beside the agent with more to do.
   'no programs': slate,

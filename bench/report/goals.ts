@@ -1,5 +1,12 @@
 /** The goals, their measured values, and whether they are met. Pure. */
-import { findFigure, findSeries, subjects, type Results, type Series } from '../core/results.ts';
+import {
+  behindRedirect,
+  findFigure,
+  findSeries,
+  subjects,
+  type Results,
+  type Series,
+} from '../core/results.ts';
 import { median, ratiosOf, spreadOf } from '../core/statistics.ts';
 import { soakSlopes } from './soak-slopes.ts';
 import { measures, renderNumber, renderSpread, table } from './markdown.ts';
@@ -71,27 +78,34 @@ const cachedToken: readonly Goal[] = paths.flatMap(({ path, scenario, subject })
 });
 
 const newConnection: readonly Goal[] = paths.flatMap(({ path, scenario, subject }) => {
+  const hasRedirect = scenario !== 'hit';
   const against = {
-    scenario: scenario === 'hit' ? 'new' : scenario,
+    scenario: hasRedirect ? scenario : 'new',
     subject,
-    control: nodeHttp,
+    control: hasRedirect ? behindRedirect(path) : nodeHttp,
     shapes: ['1 new each', '16 new each'],
   };
   const name = `a new connection for each request, ${path}, 1 / 16 at once`;
   const goal = (what: string, bound: number, measure: Measure) => ({
     text: `${name}: ${what}`,
     bound,
-    unit: times,
+    unit: hasRedirect ? `${times} behind it` : times,
     parts: ratios({ ...against, measure }),
     profile: 'A new connection',
   });
   return [
     { ...goal('throughput', 0.87, measures.perSec), isLeast: true },
-    goal('p50', 1.15, measures.p50Us),
+    goal('p50', 1.25, measures.p50Us),
     goal('p99', 1.15, measures.p99Us),
-    goal('CPU per 1,000', 1.15, measures.cpuMs),
+    goal('CPU per 1,000', 1.25, measures.cpuMs),
   ];
 });
+
+const byProxy = ` by a ${bareProxy}`;
+
+function added(by: string, share: 'p50' | 'p99'): Goal['parts'] {
+  return figures('miss', ...['IMDS', 'Entra ID'].map((name) => `${name}: added${by} at ${share}`));
+}
 
 const goals: readonly Goal[] = [
   ...cachedToken,
@@ -110,35 +124,45 @@ const goals: readonly Goal[] = [
     }),
   })),
   ...newConnection,
-  ...[
-    { text: "added to the upstream's time at p50", share: 'p50', bound: 0.5 },
-    { text: 'added at p99', share: 'p99', bound: 2 },
-  ].map(({ text, share, bound }) => {
-    const added = (by: string): Goal['parts'] =>
-      figures('miss', ...['IMDS', 'Entra ID'].map((name) => `${name}: added${by} at ${share}`));
-    return {
-      text: `a miss, IMDS / Entra ID: ${text}`,
-      bound,
-      unit: 'ms',
-      parts: added(''),
-      profile: 'A miss',
-      beside: { name: bareProxy, parts: added(` by a ${bareProxy}`) },
-    };
-  }),
   {
-    text: 'start of the executable to the first token served, 500 / 10,000 identities',
-    profile: 'A start',
-    bound: 250,
+    text: `a miss, IMDS / Entra ID: added to the time of a ${bareProxy} at p50`,
+    bound: 0.3,
     unit: 'ms',
-    parts: figures(
-      'cold-start',
-      ...['start to first token', 'start to first token, 10,000 identities'],
-    ),
+    parts: (results) => {
+      const proxy = added(byProxy, 'p50')(results);
+      return added(
+        '',
+        'p50',
+      )(results).map((ours, at) => {
+        const other = proxy[at];
+        return other && ours?.map((ms, round) => ms - (other[round] ?? NaN));
+      });
+    },
+    profile: 'A miss',
+    beside: { name: `the ${bareProxy} to the upstream's`, parts: added(byProxy, 'p50') },
+  },
+  {
+    text: "a miss, IMDS / Entra ID: added to the upstream's time at p99",
+    bound: 2,
+    unit: 'ms',
+    parts: added('', 'p99'),
+    profile: 'A miss',
+    beside: { name: bareProxy, parts: added(byProxy, 'p99') },
+  },
+  ...[
+    { identities: '500', figure: 'start to first token', bound: 200 },
+    { identities: '10,000', figure: 'start to first token, 10,000 identities', bound: 350 },
+  ].map(({ identities, figure, bound }) => ({
+    text: `start of the executable to the first token served, ${identities} identities`,
+    profile: 'A start',
+    bound,
+    unit: 'ms',
+    parts: figures('cold-start', figure),
     beside: {
       name: 'a bare Node',
       parts: figures('cold-start', 'a bare Node to its first answer'),
     },
-  },
+  })),
   {
     text: 'resident memory with 250 pods, 10,000 identities, 20,000 bindings, 15 / 75 s after full load',
     profile: 'Memory',
