@@ -16,6 +16,7 @@ import { entraScenarios } from './tokens/entra.ts';
 import { exceptionScenarios } from './tokens/exceptions.ts';
 import { freshNodeScenarios } from './node/fresh-nodes.ts';
 import { gonePodScenarios } from './pods/gone-pods.ts';
+import { identityBindingScenarios } from './tokens/identity-bindings.ts';
 import { identityScenarios } from './tokens/identities.ts';
 import { imdsRestrictionScenarios } from './node/imds-restriction.ts';
 import { kubeOutageScenarios } from './pods/kube-outage.ts';
@@ -48,6 +49,7 @@ export const scenarios: readonly Scenario[] = [
   ...upstreamScenarios,
   ...entraScenarios,
   ...chainScenarios,
+  ...identityBindingScenarios,
   ...changeScenarios,
   ...driftScenarios,
   ...agentHandoverScenarios,

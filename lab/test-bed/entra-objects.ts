@@ -1,12 +1,13 @@
 /** The Kubernetes objects of an application of the fake Entra ID. */
 import type { ObjectName } from '../../src/cache/index/object-name.ts';
-import type { EntraApplication } from '../fakes/entra/applications.ts';
+import { createEntraApplication, type EntraApplication } from '../fakes/entra/applications.ts';
 import {
   createAzureIdentity,
   createSecret,
   type AzureIdentityOptions,
 } from '../fakes/kube/manifests.ts';
 import { fakeIssuer } from '../fakes/kube/tokens.ts';
+import { bindIdentity } from './services.ts';
 import type { TestBed } from './test-bed.ts';
 
 /** An application of the fake Entra ID, and an AzureIdentity and a binding with its name. */
@@ -27,6 +28,18 @@ export function addApplication(
     }),
   );
   testBed.addBinding(name, name, selector);
+}
+
+/** A managed identity that is bound to this cluster, and an AzureIdentity and a binding with its name. */
+export function addBoundIdentity(
+  testBed: TestBed,
+  name: string,
+  selector = name,
+): EntraApplication {
+  const identity = createEntraApplication(name);
+  const application = { ...identity, ...bindIdentity(testBed.environment, identity) };
+  addApplication(testBed, application, { type: 3, federation: 'binding' }, selector);
+  return application;
 }
 
 /** Credentials of an application that trusts the tokens of a service account of this cluster. */

@@ -40,7 +40,7 @@ export async function prepareKeep(
       `  ip netns exec ${node} curl -s http://127.0.0.1:8085/readyz`,
       `  ip netns exec ${node} curl -s http://127.0.0.1:8085/metrics`,
       'Change the cluster, for instance take the binding of pod one away:',
-      `  ip netns exec ${namespaceOf('azure')} curl -s -X DELETE ${testBed.kube.url}/apis/aadpodidentity.k8s.io/v1/namespaces/default/azureidentitybindings/app-a`,
+      `  ip netns exec ${namespaceOf('azure')} curl -sk -X DELETE ${testBed.kube.url}/apis/aadpodidentity.k8s.io/v1/namespaces/default/azureidentitybindings/app-a`,
     );
   }
   return `${lines.join('\n')}\n\n`;

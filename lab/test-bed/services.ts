@@ -3,17 +3,29 @@
  * the agent's flags for them.
  */
 import { writeAgentFiles } from './agent-files.ts';
+import type { EntraApplication } from '../fakes/entra/applications.ts';
 import { openFakeEntra, type FakeEntra } from '../fakes/entra/fake-entra.ts';
 import { openFakeImds, type FakeImds } from '../fakes/imds/fake-imds.ts';
 import { fakeIssuer } from '../fakes/kube/tokens.ts';
 import { openFakeKube, type FakeKube } from '../fakes/kube/fake-kube.ts';
-import { createLabAuthority, type LabAuthority } from '../fakes/authority.ts';
+import {
+  bindingCredential,
+  bindingServerName,
+  clusterHostName,
+  type IdentityBindings,
+} from '../fakes/kube/identity-bindings.ts';
+import {
+  createLabAuthority,
+  type LabAuthority,
+  type ServerCertificate,
+} from '../fakes/authority.ts';
 import { createNodeIdentity } from '../fakes/identity.ts';
 
 export interface Services {
   readonly kube: FakeKube;
   readonly imds: FakeImds;
   readonly entra: FakeEntra;
+  readonly identityBindings: IdentityBindings;
   /** Signed the certificate of `entra`; signs those of applications. */
   readonly authority: LabAuthority;
   /** Flags with their addresses, except the metadata service's. */
@@ -38,9 +50,6 @@ export async function openServices(options: ServicesOptions): Promise<Services &
   const { host, kubePort, entraPort, nodeIp, bookmarkEveryMs } = options;
   await using opening = new AsyncDisposableStack();
   const certifying = certify(host);
-  const kube = opening.use(
-    await openFakeKube({ host, port: kubePort, ...(bookmarkEveryMs && { bookmarkEveryMs }) }),
-  );
   const imds = opening.use(
     await openFakeImds({
       ...options.imds,
@@ -48,8 +57,18 @@ export async function openServices(options: ServicesOptions): Promise<Services &
       systemAssigned: createNodeIdentity(),
     }),
   );
-  const { authority, tls } = await certifying;
+  const certified = await certifying;
+  const { authority, tls } = certified;
+  const kube = opening.use(
+    await openFakeKube({
+      host,
+      port: kubePort,
+      tls,
+      ...(bookmarkEveryMs && { bookmarkEveryMs }),
+    }),
+  );
   const entra = opening.use(await openFakeEntra({ host, port: entraPort, tls }));
+  const identityBindings = serveIdentityBindings(kube, entra, certified);
   trustCluster(entra, kube);
   const files = opening.use(await writeAgentFiles(kube.kubeconfig(), authority.certificatePem));
   const owned = opening.move();
@@ -57,6 +76,7 @@ export async function openServices(options: ServicesOptions): Promise<Services &
     kube,
     imds,
     entra,
+    identityBindings,
     authority,
     agentFlags: [`--entra-ca-file=${files.entraCaPath}`, `--entra-authority=${entra.authority}`],
     agentEnvironment: {
@@ -68,9 +88,44 @@ export async function openServices(options: ServicesOptions): Promise<Services &
   };
 }
 
-async function certify(host: string) {
+/** In the form of those of AKS. */
+const labClusterId = '7e57000000000000000c1a57';
+
+export interface Certified {
+  readonly authority: LabAuthority;
+  /** Of the Kubernetes API and Entra ID. */
+  readonly tls: ServerCertificate & { readonly ca: string };
+  /** Of the Kubernetes API, under its other name. */
+  readonly forBindings: ServerCertificate;
+}
+
+export async function certify(host: string): Promise<Certified> {
   const authority = await createLabAuthority();
-  return { authority, tls: await authority.issueServer([host]) };
+  const [tls, forBindings] = await Promise.all([
+    authority.issueServer([host, clusterHostName(labClusterId)]),
+    authority.issueServer([bindingServerName(labClusterId)]),
+  ]);
+  return { authority, tls: { ...tls, ca: authority.certificatePem }, forBindings };
+}
+
+export function serveIdentityBindings(
+  kube: FakeKube,
+  { authority: origin }: FakeEntra,
+  { authority, forBindings }: Certified,
+): IdentityBindings {
+  const entra = { authority: origin, caPem: authority.certificatePem };
+  return kube.serveIdentityBindings({ clusterId: labClusterId, tls: forBindings, entra });
+}
+
+/** What AKS does for an identity binding of this cluster. */
+export function bindIdentity(
+  { entra, identityBindings }: Pick<Services, 'entra' | 'identityBindings'>,
+  { tenantId, clientId }: Pick<EntraApplication, 'tenantId' | 'clientId'>,
+): Pick<EntraApplication, 'federatedCredentials'> {
+  const credential = bindingCredential(tenantId, clientId);
+  identityBindings.tenants.set(clientId, tenantId);
+  entra.trustIssuer(credential.issuer, () => identityBindings.keys());
+  return { federatedCredentials: [credential] };
 }
 
 /** Federated credentials name the cluster as their issuer. */

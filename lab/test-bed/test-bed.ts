@@ -217,6 +217,7 @@ export class TestBed implements AsyncDisposable {
     }
     this.kube.user = agentUser;
     this.entra.reset();
+    this.environment.identityBindings.reset();
     trustCluster(this.entra, this.kube);
     const wasHanging = this.kube.faults.hang;
     this.kube.faults.clear();

@@ -128,16 +128,22 @@ function defineTests(client: Client, run: RunSteps): void {
     };
   };
 
-  it(`gets its pod's default identity, and another by ${ids.join(', ')} id`, async () => {
+  it(`gets its pod's default identity, others by ${ids.join(', ')} id, and one that AKS binds`, async () => {
+    const byClientId = ids.filter((kind) => kind === 'client');
     const unnamed = stepFor('managed', undefined);
     const steps = [
       signIn === 0 ? unnamed : { ...unnamed, needsSubscription: true },
       ...ids.map((kind) => stepFor('managed', kind)),
+      ...byClientId.map((kind) => stepFor('managed', kind, 'bound')),
     ];
     const { outcomes, requests } = await run(steps);
     assert.deepEqual(
       outcomes,
-      [{ identity: 'older' }, ...ids.map(() => ({ identity: 'newer' }))],
+      [
+        { identity: 'older' },
+        ...ids.map(() => ({ identity: 'newer' })),
+        ...byClientId.map(() => ({ identity: 'bound' })),
+      ],
       'the wrong identities',
     );
     // A guessed object id was tried as a client id first.

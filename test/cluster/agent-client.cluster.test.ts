@@ -14,10 +14,12 @@ import type {
   Pod,
 } from '../../src/cache/index/objects.ts';
 import { eventually } from '../../lab/test-bed/eventually.ts';
+import { systemClock } from '../../src/base/time/clock.ts';
 import { openKubeClient, type KubeClient } from '../../src/nmi/kube/api/client.ts';
 import { KubeError } from '../../src/nmi/kube/api/kube-error.ts';
 import { createOwnAccount } from '../../src/nmi/kube/accounts/own-account.ts';
 import { requestServiceAccountToken } from '../../src/nmi/kube/accounts/token-request.ts';
+import { openBindingNetwork } from '../../src/nmi/sources/entra/identity-binding.ts';
 import { openWatches } from '../../src/nmi/kube/watch/watches.ts';
 import { keptLog, MapStore, quick } from '../nmi/kube/kube-test-bed.ts';
 import type { BoundObject, Cluster } from './support/cluster.ts';
@@ -274,5 +276,21 @@ describeOnEveryVersion("the agent's Kubernetes client", (cluster) => {
     assert.equal(await kinds({ serviceAccount: { namespace, name: 'second' } }), 'pod_replaced');
     const short = { ...request, expirationSeconds: 599, boundTo: undefined };
     assert.equal((await requestServiceAccountToken(client, short)).kind, 'refused');
+  });
+
+  it('sends no token by an identity binding to a server that is not of AKS', async () => {
+    await using client = await openAgentClient(cluster());
+    for (const [clusterId, says] of [
+      ['', /its certificate names no cluster of AKS, and --aks-cluster-id is not set$/],
+      [
+        'c1',
+        /the API server as a\w{52}\.ests\.aks is not trusted \(ERR_TLS_CERT_ALTNAME_INVALID\)$/,
+      ],
+    ] as const) {
+      const options = { client, clusterId, timeoutMs: 5_000, userAgent: 'nmi-test/1' };
+      await using network = openBindingNetwork({ ...options, clock: systemClock });
+      const url = 'https://login.example/t/oauth2/v2.0/token';
+      await assert.rejects(network.postForm(url, 'a=b', {}, AbortSignal.timeout(10_000)), says);
+    }
   });
 });

@@ -248,11 +248,15 @@ const refused: Readonly<Partial<Record<Kind, readonly Refusal[]>>> = {
     ],
     [
       { type: 3, clientID: client, tenantID: tenant, federation: 'cluster' },
-      /spec\.federation: Unsupported value: "cluster": supported values: "", "pod", "node"/,
+      /spec\.federation: Unsupported value: "cluster": supported values: "", "pod", "node", "binding"/,
     ],
     [
       { clientID: client, federation: 'pod' },
       /spec\.federation: .*only types 3 and 4 are federated/,
+    ],
+    [
+      { type: 4, federation: 'binding', application, agentIdentity: client },
+      /spec\.federation: .*type 4 by no identity binding/,
     ],
     ...['yesterday', '2026-11-30', '2026-11-30 06:00:00', '2026-13-30T06:00:00Z', ''].map(
       (notBefore): readonly [object, RegExp] => [
@@ -312,7 +316,7 @@ const taken: readonly Given[] = [
     name: 'new',
     spec: { type: 4, federation: 'node', application, agentIdentity: client },
   },
-  ...['', 'pod', 'node'].map((federation): Given => ({
+  ...['', 'pod', 'node', 'binding'].map((federation): Given => ({
     kind: 'AzureIdentity',
     name: 'new',
     spec: { type: 3, clientID: client, tenantID: 'a.b-c.example', federation },

@@ -482,6 +482,7 @@ describeOnEveryVersion('the admission policies', (cluster) => {
         for (const cloud of ['', 'USGov', 'China', 'USNat', 'USSec']) {
           assert.equal((await ask({ audiences: [`${audience}${cloud}`] })).status, 201, cloud);
         }
+        assert.equal((await ask({ audiences: ['api://AKSIdentityBinding'] })).status, 201);
         assert.equal((await ask({ expirationSeconds: undefined })).status, 201);
         assert.equal((await askOwn(ownPod)).status, 201);
 

@@ -19,6 +19,7 @@ import { runPod } from './support/pods.ts';
 const helm = provideHelm();
 const agent = { namespace: 'kube-system', name: 'aad-pod-id-nmi-service-account' };
 const entra = 'api://AzureADTokenExchange';
+const aks = 'api://AKSIdentityBinding';
 /** The API server gives it to every new node. */
 const notReady = { key: 'node.kubernetes.io/not-ready', effect: 'NoSchedule' };
 const taint = { key: 'example.com/starting', effect: 'NoSchedule' };
@@ -150,6 +151,8 @@ describeOnEveryVersion('a taken agent', (cluster) => {
     tokenOf('a token for Entra ID of a pod of its node', 'own', [entra]),
     tokenOf('the same for a pod of another node', 'other', [entra]),
     tokenOf('the same, bound to no pod', undefined, [entra]),
+    tokenOf('a token for identity bindings of a pod of its node', 'own', [aks]),
+    tokenOf('the same for a pod of another node', 'other', [aks]),
     tokenOf('a token for the API server of a pod of its node that mounts none', 'own', []),
     tokenOf('the same of a pod of its node that mounts one', 'mounts', []),
     tokenOf(

@@ -2,6 +2,7 @@
  * The agent on loopback with a fake Entra ID, where applications are registered with each kind of
  * credential that the agent supports.
  */
+import assert from 'node:assert/strict';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -12,17 +13,25 @@ import {
 import { openFakeEntra, type FakeEntra } from '../../lab/fakes/entra/fake-entra.ts';
 import { fakeIssuer } from '../../lab/fakes/kube/tokens.ts';
 import type { FakeKube } from '../../lab/fakes/kube/fake-kube.ts';
-import { createLabAuthority, type LabAuthority } from '../../lab/fakes/authority.ts';
+import type { LabAuthority } from '../../lab/fakes/authority.ts';
+import type { IdentityBindings } from '../../lab/fakes/kube/identity-bindings.ts';
 import { renderPfx } from '../../lab/fakes/pfx.ts';
 import {
   createAzureIdentity,
   createAzureIdentityBinding,
+  createIdentityUse,
   createPodManifest,
   createSecret,
   createServiceAccount,
   type AzureIdentityOptions,
 } from '../../lab/fakes/kube/manifests.ts';
-import { trustCluster } from '../../lab/test-bed/services.ts';
+import {
+  bindIdentity,
+  certify,
+  serveIdentityBindings,
+  trustCluster,
+  type Certified,
+} from '../../lab/test-bed/services.ts';
 import type { EntraCredential } from '../../src/nmi/sources/entra/credentials/kinds.ts';
 import { exchangeAudience, exchangeIssuer } from '../../lab/fakes/exchange-tokens.ts';
 import { labTenantId } from '../../lab/fakes/identity.ts';
@@ -40,6 +49,7 @@ export const credentialKinds = [
   'secret',
   'certificate',
   'federated_pod',
+  'federated_binding',
   'federated_node',
   'chained',
 ] as const satisfies readonly CredentialKind[];
@@ -52,13 +62,14 @@ export const agentAccount = { namespace: 'kube-system', name: 'nmi' };
 export interface EntraTestBed {
   readonly kube: FakeKube;
   readonly entra: FakeEntra;
+  readonly identityBindings: IdentityBindings;
   /** It signed the certificate of `entra`. */
   readonly authority: LabAuthority;
 }
 
 export type EntraAgent = LoopbackAgent & EntraTestBed;
 
-let sharedAuthority: Promise<LabAuthority> | undefined;
+let shared: Promise<Certified> | undefined;
 
 /**
  * @param prepare runs before the agent starts, so that its objects are in the first lists.
@@ -70,25 +81,30 @@ export async function openEntraAgent(
   own: AgentOwn = {},
 ): Promise<EntraAgent> {
   await using opening = new AsyncDisposableStack();
-  const authority = await (sharedAuthority ??= createLabAuthority());
-  const tls = await authority.issueServer(['127.0.0.1']);
+  const certified = await (shared ??= certify('127.0.0.1'));
+  const { authority, tls } = certified;
   const entra = opening.use(await openFakeEntra({ tls }));
   const folder = await mkdtemp(join(tmpdir(), 'nmi-entra-'));
   opening.defer(() => rm(folder, { recursive: true, force: true }));
   const caFile = join(folder, 'ca.pem');
   await writeFile(caFile, authority.certificatePem);
+  let identityBindings: IdentityBindings | undefined;
   const agent = opening.use(
     await openLoopbackAgent(
       { 'entra-ca-file': caFile, 'entra-authority': entra.authority, ...flags },
       async (kube) => {
         populate({ kube, entra });
-        await prepare({ kube, entra, authority });
+        identityBindings = serveIdentityBindings(kube, entra, certified);
+        await prepare({ kube, entra, identityBindings, authority });
       },
       own,
+      { tls },
     ),
   );
+  assert.ok(identityBindings !== undefined);
   const owned = opening.move();
-  return { ...agent, entra, authority, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+  const beside = { entra, identityBindings, authority };
+  return { ...agent, ...beside, [Symbol.asyncDispose]: () => owned.disposeAsync() };
 }
 
 /** The service accounts of pods and agent, and a cluster with trusted assertions. */
@@ -152,6 +168,8 @@ function identityOfKind(kind: CredentialKind, name: string): Partial<AzureIdenti
       return { type: 2, clientPassword: { name } };
     case 'federated_pod':
       return { type: 3 };
+    case 'federated_binding':
+      return { type: 3, federation: 'binding' };
     case 'federated_node':
       return { type: 3, federation: 'node' };
     case 'chained': {
@@ -174,6 +192,12 @@ async function makeCredential(
       return { certificates: [await putCertificate(testBed, name)] };
     case 'federated_pod':
       return federatedTo(podAccount);
+    case 'federated_binding': {
+      const identity = createEntraApplication(name);
+      for (const object of createIdentityUse(identity.clientId, podAccount))
+        testBed.kube.apply(object);
+      return bindIdentity(testBed, identity);
+    }
     case 'federated_node':
       return federatedTo(agentAccount);
     case 'chained':

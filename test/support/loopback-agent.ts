@@ -7,7 +7,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { systemClock, type Clock } from '../../src/base/time/clock.ts';
 import { openFakeImds, type FakeImds } from '../../lab/fakes/imds/fake-imds.ts';
-import { openFakeKube, type FakeKube } from '../../lab/fakes/kube/fake-kube.ts';
+import {
+  openFakeKube,
+  type FakeKube,
+  type FakeKubeOptions,
+} from '../../lab/fakes/kube/fake-kube.ts';
 import { createLabIdentity, createNodeIdentity } from '../../lab/fakes/identity.ts';
 import type { LabIdentity } from '../../lab/fakes/token.ts';
 import {
@@ -53,9 +57,10 @@ export async function openLoopbackAgent(
   flags: Readonly<Record<string, string>> = {},
   prepare: (kube: FakeKube) => void | Promise<void> = () => undefined,
   { clock = systemClock, tuning = {}, explainSocket = 'off' }: AgentOwn = {},
+  kubeOptions: Pick<FakeKubeOptions, 'tls'> = {},
 ): Promise<LoopbackAgent> {
   await using stack = new AsyncDisposableStack();
-  const kube = stack.use(await openFakeKube());
+  const kube = stack.use(await openFakeKube(kubeOptions));
   const imds = stack.use(
     await openFakeImds({
       host: '127.0.0.1',

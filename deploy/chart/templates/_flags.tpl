@@ -26,6 +26,7 @@
 {{- include "nmi.flag" (dict "flag" "--entra-authority" "value" .Values.nmi.entraAuthority) }}
 {{- include "nmi.flag" (dict "flag" "--entra-audience" "value" .Values.nmi.entraAudience) }}
 {{- include "nmi.flag" (dict "flag" "--entra-ca-file" "value" .Values.nmi.entraCaFile) }}
+{{- include "nmi.flag" (dict "flag" "--aks-cluster-id" "value" .Values.nmi.aksClusterId) }}
 {{- include "nmi.flag" (dict "flag" "--http-probe-port" "value" .Values.nmi.probePort) }}
 {{- include "nmi.flag" (dict "flag" "--prometheus-port" "value" .Values.nmi.prometheusPort) }}
 {{- include "nmi.flag" (dict "flag" "--prometheus-address" "value" .Values.nmi.prometheusAddress) }}

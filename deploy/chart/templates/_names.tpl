@@ -209,9 +209,9 @@ default from 1.36; the server then holds each agent to its node. Without a clust
 {{- if semverCompare ">=1.36.0-0" .Capabilities.KubeVersion.Version }}true{{ end -}}
 {{- end -}}
 
-{{/* Audiences of the Azure clouds, and the one of --entra-audience, as a list. */}}
+{{/* Audiences of the Azure clouds and of identity bindings of AKS, and the one of --entra-audience, as a list. */}}
 {{- define "nmi.audiences" -}}
-{{- $audiences := list "api://AzureADTokenExchange" "api://AzureADTokenExchangeUSGov" "api://AzureADTokenExchangeChina" "api://AzureADTokenExchangeUSNat" "api://AzureADTokenExchangeUSSec" -}}
+{{- $audiences := list "api://AzureADTokenExchange" "api://AzureADTokenExchangeUSGov" "api://AzureADTokenExchangeChina" "api://AzureADTokenExchangeUSNat" "api://AzureADTokenExchangeUSSec" "api://AKSIdentityBinding" -}}
 {{- with .Values.nmi.entraAudience }}{{ $audiences = append $audiences . | uniq }}{{ end -}}
 {{- toJson $audiences -}}
 {{- end -}}

@@ -11,12 +11,18 @@ import {
   type Server,
   type ServerResponse,
 } from 'node:http';
-import { createServer as createHttpsServer } from 'node:https';
+import { createServer as createHttpsServer, Server as HttpsServer } from 'node:https';
 import { isIPv6, type Socket } from 'node:net';
+import { TLSSocket } from 'node:tls';
 import { gzipSync } from 'node:zlib';
 import { systemClock, type Clock } from '../../../src/base/time/clock.ts';
 import { asRecord, stringAt } from '../../../src/base/json-value.ts';
 import { createFaultPlan, type FakeKubeFaults } from './faults.ts';
+import {
+  createIdentityBindings,
+  type IdentityBindingOptions,
+  type IdentityBindings,
+} from './identity-bindings.ts';
 import { createLateView, type LateView } from './late-view.ts';
 import { jsonPatch, mergePatch } from './patches.ts';
 import {
@@ -63,8 +69,8 @@ export interface FakeKubeOptions {
   readonly clock?: Clock;
   /** Default 15 s; a real server sends a bookmark about every minute. */
   readonly bookmarkEveryMs?: number;
-  /** PEM; serves https. The kubeconfig has the certificate as its own CA. */
-  readonly tls?: { readonly key: string; readonly cert: string };
+  /** PEM; serves https. Without a CA, the kubeconfig has the certificate as its own. */
+  readonly tls?: { readonly key: string; readonly cert: string; readonly ca?: string };
 }
 
 /** A received request. The last 1000 are kept, in order of arrival. */
@@ -89,6 +95,8 @@ export interface FakeKube extends AsyncDisposable {
   readonly requests: readonly SeenRequest[];
   /** The user in answers to SelfSubjectReview; an administrator until it is set. */
   user: FakeUser;
+  /** Exchanges tokens under another TLS name, as AKS does. Only once, and only with TLS. */
+  serveIdentityBindings(options: IdentityBindingOptions): IdentityBindings;
   /** Keys to verify the service account tokens it issues. */
   signingKeys(): Promise<SigningKeys>;
   /** Open sockets. */
@@ -166,6 +174,7 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
     sockets.add(socket);
     socket.on('close', () => sockets.delete(socket));
   });
+  let exchange: ReturnType<typeof createIdentityBindings> | undefined;
   const { promise: listening, resolve, reject } = Promise.withResolvers<undefined>();
   server.once('error', reject);
   server.listen(options.port ?? 0, host, () => {
@@ -179,6 +188,18 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
   async function serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const target = request.url ?? '/';
     const method = request.method ?? 'GET';
+    const { socket } = request;
+    if (exchange !== undefined && socket instanceof TLSSocket) {
+      const { bindings, answer } = exchange;
+      if (socket.servername === bindings.serverName) {
+        const { headers } = request;
+        const body = await readText(request);
+        const given = await answer({ method, path: target, headers, body: body ?? '' });
+        if (given.retryAfter !== undefined) response.setHeader('retry-after', given.retryAfter);
+        sendBytes(response, given.status, Buffer.from(given.body), given.type);
+        return;
+      }
+    }
     const authorization = request.headers.authorization ?? '';
     requests.push({
       method,
@@ -481,7 +502,7 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
     const trust =
       tls === undefined
         ? 'insecure-skip-tls-verify: true'
-        : `certificate-authority-data: ${Buffer.from(tls.cert).toString('base64')}`;
+        : `certificate-authority-data: ${Buffer.from(tls.ca ?? tls.cert).toString('base64')}`;
     return [
       'apiVersion: v1',
       'kind: Config',
@@ -513,6 +534,14 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
     },
     set user(next) {
       user = next;
+    },
+    serveIdentityBindings(bindingOptions) {
+      if (!(server instanceof HttpsServer)) throw new TypeError('without TLS there are no names');
+      const facts = { store, clock, keys: () => tokens.keys() };
+      exchange = createIdentityBindings(bindingOptions, facts, (name, certificate) =>
+        server.addContext(name, certificate),
+      );
+      return exchange.bindings;
     },
     signingKeys: () => tokens.keys(),
     get connections() {
@@ -645,7 +674,7 @@ function placed(
   };
 }
 
-async function readBody(request: IncomingMessage): Promise<unknown> {
+async function readText(request: IncomingMessage): Promise<string | undefined> {
   const chunks: Buffer[] = [];
   let bytes = 0;
   for await (const chunk of request as AsyncIterable<Buffer>) {
@@ -653,8 +682,12 @@ async function readBody(request: IncomingMessage): Promise<unknown> {
     if (bytes > maxBodyBytes) return undefined;
     chunks.push(chunk);
   }
+  return Buffer.concat(chunks).toString('utf8');
+}
+
+async function readBody(request: IncomingMessage): Promise<unknown> {
   try {
-    return JSON.parse(Buffer.concat(chunks).toString('utf8'));
+    return JSON.parse((await readText(request)) ?? '');
   } catch {
     return undefined;
   }

@@ -140,6 +140,24 @@ export function createServiceAccount(options: ServiceAccountOptions): ServiceAcc
   };
 }
 
+/** The rights of a service account on a managed identity with an identity binding of AKS. */
+export function createIdentityUse(
+  clientId: string,
+  account: { readonly namespace: string; readonly name: string },
+): readonly object[] {
+  const apiVersion = 'rbac.authorization.k8s.io/v1';
+  const metadata = { name: `use-mi-${clientId}` };
+  const resources = [clientId];
+  const rule = { apiGroups: ['cid.wi.aks.azure.com'], resources, verbs: ['use-managed-identity'] };
+  const roleRef = { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', ...metadata };
+  const subjects = [{ kind: 'ServiceAccount', ...account }];
+  const name = `${metadata.name}-${account.namespace}-${account.name}`;
+  return [
+    { apiVersion, kind: 'ClusterRole', metadata, rules: [rule] },
+    { apiVersion, kind: 'ClusterRoleBinding', metadata: { name }, roleRef, subjects },
+  ];
+}
+
 interface CustomObject<Kind extends string, Spec> {
   readonly apiVersion: 'aadpodidentity.k8s.io/v1';
   readonly kind: Kind;

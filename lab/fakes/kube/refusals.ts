@@ -29,6 +29,12 @@ export function badRequest(message: string): Refusal {
   return { status: 400, reason: 'BadRequest', message };
 }
 
+/** By RBAC, for an action on no object that exists. */
+export function forbidden(user: string, verb: string, resource: string, group: string): Refusal {
+  const what = `cannot ${verb} resource "${resource}" in API group "${group}" at the cluster scope`;
+  return { status: 403, reason: 'Forbidden', message: `forbidden: User "${user}" ${what}` };
+}
+
 export function notFound(resource: FakeResource, name: string): Refusal {
   const message = `${qualifiedName(resource)} "${name}" not found`;
   return { status: 404, reason: 'NotFound', message, details: detailsOf(resource, name) };

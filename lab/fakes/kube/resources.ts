@@ -40,6 +40,10 @@ const crdGroup = 'aadpodidentity.k8s.io';
 function core(plural: string, kind: string, namespaced: boolean, selectable: string[] = []) {
   return { group: '', plural, kind, namespaced, selectable } as const;
 }
+function rbac(plural: string, kind: string) {
+  const group = 'rbac.authorization.k8s.io';
+  return { group, plural, kind, namespaced: false, selectable: [] } as const;
+}
 function custom(plural: string, kind: string) {
   return { group: crdGroup, plural, kind, namespaced: true, selectable: [] } as const;
 }
@@ -59,6 +63,8 @@ export const fakeResources: readonly FakeResource[] = [
     ...{ group: 'apps', plural: 'daemonsets', kind: 'DaemonSet', namespaced: true },
     selectable: [],
   },
+  rbac('clusterroles', 'ClusterRole'),
+  rbac('clusterrolebindings', 'ClusterRoleBinding'),
   custom('azureidentities', 'AzureIdentity'),
   custom('azureidentitybindings', 'AzureIdentityBinding'),
   custom('azurepodidentityexceptions', 'AzurePodIdentityException'),

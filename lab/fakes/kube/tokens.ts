@@ -174,12 +174,12 @@ export function reviewUser(user: FakeUser, nowWallMs: number): JsonRecord {
   };
 }
 
-interface Signer {
+export interface Signer {
   readonly verifying: SigningKey;
   readonly sign: (claims: object) => string;
 }
 
-async function createSigner(): Promise<Signer> {
+export async function createSigner(): Promise<Signer> {
   const { privateKey, publicKey } = await promisify(generateKeyPair)('rsa', {
     modulusLength: 2048,
   });

@@ -105,12 +105,7 @@ export function planFederation(
     const flags = { subscription, 'resource-group': resourceGroup, 'identity-name': name };
     return { az: subjects.map((each) => managedLine(flags, federation, each)), notes: tooMany };
   }
-  if (!isGuid(clientId)) {
-    throw failedError(
-      'the client id of the AzureIdentity is missing or is no GUID',
-      'Correct spec.clientID.',
-    );
-  }
+  checkClientId(clientId);
   const unknown = { 'resource-group': 'RESOURCE_GROUP', 'identity-name': 'IDENTITY' };
   const find = `az identity list --query "[?clientId=='${clientId}'].id" --output tsv`;
   return {
@@ -124,6 +119,15 @@ export function planFederation(
       ...subjects.map((each) => `  ${renderAz(applicationLine(federation, each))}`),
     ],
   };
+}
+
+/** @throws PluginError */
+export function checkClientId(clientId: string): void {
+  if (isGuid(clientId)) return;
+  throw failedError(
+    'the client id of the AzureIdentity is missing or is no GUID',
+    'Correct spec.clientID.',
+  );
 }
 
 function managedLine(

@@ -1,5 +1,6 @@
 /** What a verdict about a pod does not know, without what cannot change it. Pure. */
 import type { IdentityView, PodExplanation, UpstreamView } from '../../nmi/explain/explanation.ts';
+import { credentialKinds } from '../../nmi/sources/entra/credentials/kinds.ts';
 import { nameOf, namespaceOf, type RawObject } from '../base/object.ts';
 import { unverified, type AgentView } from '../cluster/agents.ts';
 import { losses, type Unread } from '../cluster/unread.ts';
@@ -59,6 +60,9 @@ function ofUpstream(
   if (kind === 'node') return [of('identities of the node', 'see which identities the node has')];
   if (source === 'imds') {
     return [of('assignment of the identity in Azure', 'see whether Azure assigned it to the node')];
+  }
+  if (credentialKinds.find((each) => each.kind === source)?.isExchangedByCluster === true) {
+    return [of('identity binding of AKS', 'see whether AKS has it, and RBAC lets the pod use it')];
   }
   if (source.startsWith('federated')) {
     return [of('federated credential in Entra ID', 'see whether Entra ID has it')];

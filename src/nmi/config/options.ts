@@ -240,6 +240,10 @@ const table = {
       type: anyText,
       help: 'PEM file of certificate authorities for Entra ID, in addition to the built-in ones.',
     },
+    'aks-cluster-id': {
+      type: matching(/^[\w-]{0,63}$/, 'letters, digits and hyphens'),
+      help: 'Cluster id for `federation: binding`, if the certificate of the API server does not name it.',
+    },
   },
   Operation: {
     'http-probe-port': {

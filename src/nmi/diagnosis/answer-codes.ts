@@ -200,9 +200,11 @@ export const answerCodes = {
     check: '`az ad app credential list --id CLIENT_ID`: end dates.',
   },
   credential_invalid: {
-    means: 'The Secret has no usable credential, or the agent may not read what it needs.',
-    fix: 'Correct the Secret. If the error names a missing right, an operator of the cluster gives it to the agent.',
-    check: '`kubectl describe secret NAME`: the keys that the error names.',
+    means:
+      'The Secret has no usable credential, the agent may not read what it needs, or the cluster does not let the service account use the identity.',
+    fix: 'Correct the Secret. If the error names a missing right, an operator of the cluster gives it.',
+    check:
+      '`kubectl describe secret NAME`: the keys that the error names. For `federation: binding`, `az aks identity-binding list`.',
   },
   credential_missing: {
     means: 'The Secret or service account that the identity needs does not exist.',

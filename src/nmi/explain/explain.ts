@@ -51,7 +51,7 @@ import {
   titleOfLeg,
   type UpstreamIdentity,
 } from '../sources/upstream-identity.ts';
-import { objectOf } from '../sources/entra/credentials/kinds.ts';
+import { kindOf, objectOf } from '../sources/entra/credentials/kinds.ts';
 import type { EntraIdentity } from '../sources/entra/entra-identity.ts';
 import type { BrokeredStatus, TokenBroker } from '../tokens/broker.ts';
 import { identityKey } from '../grants/cache-key.ts';
@@ -313,11 +313,11 @@ function viewUpstream(
     const none = { authority: '', tenantId: '', auxiliaryTenantIds: [], credential: '' };
     return { source, ...none, notBefore };
   }
-  const { authority, tenantId } = upstream;
-  const object = objectOf(upstream.credential);
+  const { authority, tenantId, credential } = upstream;
+  const object = objectOf(credential);
   return {
     source,
-    authority,
+    authority: kindOf(credential).isExchangedByCluster ? '' : authority,
     tenantId,
     auxiliaryTenantIds: auxiliary.map((each) => each.tenantId),
     credential: object === undefined ? titleOfChain(upstream) : fullName(object),

@@ -110,6 +110,7 @@ export interface IdentityView {
 export interface UpstreamView {
   /** `imds`, or the kind of the credential. */
   readonly source: string;
+  /** Empty for the node's own service, and for the API server of AKS. */
   readonly authority: string;
   readonly tenantId: string;
   readonly auxiliaryTenantIds: readonly string[];

@@ -11,7 +11,7 @@
  */
 import type { IdentityGrant } from '../../cache/index/objects.ts';
 import type { OwnerIndex } from '../../cache/index/owner-index.ts';
-import { isOfAgent } from '../sources/entra/credentials/kinds.ts';
+import { kindOf } from '../sources/entra/credentials/kinds.ts';
 import { legsOf, type UpstreamIdentity } from '../sources/upstream-identity.ts';
 
 /** `warn`: served, and reported in log, metric and `nmi explain`. */
@@ -42,7 +42,7 @@ export function entryFor(upstream: UpstreamIdentity): GrantEntry | undefined {
 
 /** The namespace has what proves it. */
 function isProven(first: UpstreamIdentity): boolean {
-  return first.kind === 'entra' && !isOfAgent(first.credential);
+  return first.kind === 'entra' && kindOf(first.credential).isOfAgent !== true;
 }
 
 export class IdentityOwners {

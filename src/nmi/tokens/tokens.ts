@@ -64,6 +64,7 @@ export async function openTokens(options: TokensOptions): Promise<Tokens> {
       timeoutMs: tuning.entraTimeoutMs,
       userAgent: userAgent(config.customUserAgent),
       client,
+      clusterId: config.aksClusterId,
       tokenClient: client.as(names),
       pods: options.clusterState.pods,
       demand,

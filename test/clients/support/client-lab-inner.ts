@@ -7,11 +7,17 @@ import { createInterface } from 'node:readline';
 import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { attachFabric, fabricAddresses } from '../../../lab/fabric/fabric.ts';
 import { openFabricEnvironment } from '../../../lab/test-bed/fabric-environment.ts';
-import { createAzureIdentity, createPodManifest } from '../../../lab/fakes/kube/manifests.ts';
+import {
+  createAzureIdentity,
+  createIdentityUse,
+  createPodManifest,
+  createServiceAccount,
+} from '../../../lab/fakes/kube/manifests.ts';
 import { createEntraApplication } from '../../../lab/fakes/entra/applications.ts';
 import { exchangeAudience, exchangeIssuer } from '../../../lab/fakes/exchange-tokens.ts';
 import { labTenantId } from '../../../lab/fakes/identity.ts';
 import type { LabIdentity } from '../../../lab/fakes/token.ts';
+import { addBoundIdentity } from '../../../lab/test-bed/entra-objects.ts';
 import { nodeName, TestBed } from '../../../lab/test-bed/test-bed.ts';
 import { agentCommand } from '../../support/agent-command.ts';
 import type { ClientRun, ClientRunResult, LabReply, LabRequest } from './client-lab.ts';
@@ -38,6 +44,10 @@ testBed.addBinding(name, name, label);
 testBed.bind('newer', label);
 testBed.assignIdentity('untrusted');
 bindAgentIdentity(testBed.assignIdentity('managed'));
+const account = { namespace: 'default', name: 'default' };
+testBed.kube.apply(createServiceAccount(account));
+const { clientId: boundId } = addBoundIdentity(testBed, 'bound', label);
+for (const object of createIdentityUse(boundId, account)) testBed.kube.apply(object);
 await testBed.untilAgentKnows();
 const log = new RequestLog(testBed.agent);
 const pods = new Map<string, Promise<ClientPod>>();

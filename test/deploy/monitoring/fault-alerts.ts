@@ -30,6 +30,11 @@ export const faultAlerts: readonly FaultAlerts[] = [
   fault('upstream-down', 'NmiUpstreamDown NmiTokensRunOut', 'source imds'),
   fault('secret-rotated', 'NmiCredentialRefused', 'outcome credential_refused'),
   fault('federated-pods', 'NmiCredentialRefused', 'outcome federation_refused'),
+  fault(
+    'identity-bindings-trouble',
+    'NmiCredentialRefused NmiUpstreamDown',
+    'source of the identity',
+  ),
   fault('entra-trouble', 'NmiUpstreamDown NmiUpstreamThrottled', 'source of the identity'),
   fault('binding-deleted', 'NmiPodsRefused', 'reason binding_missing'),
   fault('identity-deleted', 'NmiPodsRefused', 'reason identity_missing'),
@@ -72,7 +77,7 @@ export const withoutAlert: readonly string[] = [
   ],
   ...['token-path-spellings', 'methods', 'other-clouds', 'passthrough', 'passthrough-policy'],
   ...['demo-pod', 'four-types', 'certificate-forms', 'federated-node', 'auxiliary-tenants'],
-  'federation-refused-by-mistake',
+  ...['federation-refused-by-mistake', 'identity-bindings'],
   ...['application-chain', 'agent-identity', 'chain-by-federation'],
   ...[
     'workload-identity',

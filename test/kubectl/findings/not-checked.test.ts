@@ -30,6 +30,8 @@ describe('what a verdict does not know', () => {
     const password = { name: 'sp', namespace: 'shop' };
     assert.deepEqual(of({ clientID: clientA }), ['assignment of the identity in Azure']);
     assert.deepEqual(of({ ...entra, type: 3 }), ['federated credential in Entra ID']);
+    const binding = { ...entra, type: 3, federation: 'binding' };
+    assert.deepEqual(of(binding), ['identity binding of AKS']);
     assert.deepEqual(of({ ...entra, type: 1, clientPassword: password }), [
       'Secret shop/sp',
       'whether Entra ID accepts the secret',

@@ -13,14 +13,13 @@ import { systemClock } from '../../../src/base/time/clock.ts';
 import { openFakeEntra } from '../../../lab/fakes/entra/fake-entra.ts';
 import { openFakeImds, type FakeImds } from '../../../lab/fakes/imds/fake-imds.ts';
 import { openFakeKube } from '../../../lab/fakes/kube/fake-kube.ts';
-import { createLabAuthority } from '../../../lab/fakes/authority.ts';
 import { createLabIdentity, createNodeIdentity } from '../../../lab/fakes/identity.ts';
+import { certify, serveIdentityBindings } from '../../../lab/test-bed/services.ts';
 import { openLoopbackPod, type PodClient } from '../../../lab/pods/pod-client.ts';
 import { populate, type EntraTestBed } from '../../support/entra-agent.ts';
 import { identityA } from '../../support/loopback-agent.ts';
 import { twoFreePorts } from '../../support/free-ports.ts';
 import { sourceEnvironment } from '../../support/source-environment.ts';
-import { createCertificate } from '../sources/entra/token-server.ts';
 import { Canaries, createCanary } from './canaries.ts';
 import { done, sentFileVariable, type Command } from './child-hook.ts';
 import { HeapSnapshot } from './heap-snapshot.ts';
@@ -65,8 +64,9 @@ export async function openCanaryAgent(
   await using opening = new AsyncDisposableStack();
   let aheadMs = 0;
   const clock = { ...systemClock, wallMs: () => systemClock.wallMs() + aheadMs };
-  const { privateKeyPem: key, certificatePem: cert } = createCertificate();
-  const kube = opening.use(await openFakeKube({ clock, tls: { key, cert } }));
+  const certified = await certify('127.0.0.1');
+  const { authority, tls } = certified;
+  const kube = opening.use(await openFakeKube({ clock, tls }));
   const imds = opening.use(
     await openFakeImds({
       host: '127.0.0.1',
@@ -77,14 +77,13 @@ export async function openCanaryAgent(
       userAssigned: [assigned, identityA],
     }),
   );
-  const authority = await createLabAuthority();
-  const tls = await authority.issueServer(['127.0.0.1']);
   const entra = opening.use(await openFakeEntra({ tls, clock }));
+  const identityBindings = serveIdentityBindings(kube, entra, certified);
   const password = createCanary();
   const canaries = new Canaries();
   canaries.addText(proxyPassword, password);
   const proxy = opening.use(await openPasswordProxy(password));
-  const testBed = { kube, entra, authority };
+  const testBed = { kube, entra, identityBindings, authority };
   populate(testBed);
   await prepare(testBed);
 

@@ -58,6 +58,7 @@ const working = {
   pfx: 'certificate',
   pem: 'certificate',
   pod: 'federated_pod',
+  bound: 'federated_binding',
   node: 'federated_node',
   chain: 'chained',
   agent: 'chained',
@@ -343,6 +344,17 @@ describe('secrets, assertions and tokens', { timeout: 900_000 }, () => {
     await assertUntold(agent);
   });
 
+  it('do not leak when the API server refuses an exchange', async () => {
+    const { identityBindings } = agent;
+    for (const status of [200, 400, 401, 403, 404, 500]) {
+      const body = JSON.stringify({ kind: 'Status', message: 'no' });
+      identityBindings.fault = { status, type: 'application/json', body };
+      await assertRefusal('bound', `${vault}/bound/${status}`, `bound, ${status}`);
+    }
+    identityBindings.fault = undefined;
+    await assertUntold(agent);
+  });
+
   it('do not leak when a Secret is unusable', async () => {
     const { faults } = agent.kube;
     faults.failNext(9, 403, { containing: '/secrets/forbidden' });
@@ -521,10 +533,8 @@ describe('secrets, assertions and tokens', { timeout: 900_000 }, () => {
     agent.entra.register(createEntraApplication('rotated', { secrets: [{ value: secret }] }));
     agent.kube.delete({ kind: 'AzureIdentityBinding', name: 'unbound' });
     await agent.pass(61_000);
-    const served = [
-      ...['assigned', 'wide', 'secret', 'rotated', 'pfx', 'pem', 'pod', 'node'],
-      ...['chain', 'agent'],
-    ];
+    const bound = Object.keys(working).filter((name) => name !== 'unbound');
+    const served = ['assigned', 'wide', ...bound];
     for (const name of served) await serve(agent, name, `${vault}/live`);
     await assertUntold(agent);
 
@@ -539,7 +549,7 @@ describe('secrets, assertions and tokens', { timeout: 900_000 }, () => {
     for (const name of ['pfx', 'pem']) {
       assert.notDeepEqual(namesOf(found, `key of ${name}`), [], `its key is kept for a minute`);
     }
-    for (const name of ['pod', 'node', 'chain', 'agent']) {
+    for (const name of ['pod', 'bound', 'node', 'chain', 'agent']) {
       assert.ok(found.has(`assertion of ${name}`), name);
     }
     for (const name of ['rotated', 'unbound', 'missing', 'wrong', 'expired']) {
@@ -558,10 +568,10 @@ describe('secrets, assertions and tokens', { timeout: 900_000 }, () => {
     const { kube } = agent;
     kube.delete({ kind: 'AzureIdentityBinding', name: 'secret' });
     // The credential of both is a token of the pod's service account.
-    for (const name of ['pfx', 'node', 'pod', 'untrusted', 'chain', 'agent']) {
+    for (const name of ['pfx', 'node', 'pod', 'bound', 'untrusted', 'chain', 'agent']) {
       kube.delete({ kind: 'AzureIdentity', name });
     }
-    const gone = ['secret', 'pfx', 'node', 'pod', 'chain', 'agent'];
+    const gone = ['secret', 'pfx', 'node', 'pod', 'bound', 'chain', 'agent'];
     for (const name of gone) {
       await eventually(async () => {
         assert.equal((await ask(agent, name)).status, 400, name);

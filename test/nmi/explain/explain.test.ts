@@ -108,6 +108,7 @@ describe('the explanation of a pod', () => {
       ['secret', 1, { secretName: 's', auxiliaryTenantIds: [clientIdB] }],
       ['certificate', 2, { secretName: 'c' }],
       ['pod-federated', 3, {}],
+      ['by-binding', 3, { federation: 'binding' }],
       ['node-federated', 3, { federation: 'node' }],
       ['elsewhere', 1, { secretName: 's', adEndpoint: 'https://evil.example' }],
       ['unknown-type', 7, {}],
@@ -141,6 +142,12 @@ describe('the explanation of a pod', () => {
     assert.deepEqual(upstreamOf('pod-federated'), {
       ...at,
       source: 'federated_pod',
+      credential: 'default/robot',
+    });
+    assert.deepEqual(upstreamOf('by-binding'), {
+      ...at,
+      authority: '',
+      source: 'federated_binding',
       credential: 'default/robot',
     });
     assert.deepEqual(upstreamOf('node-federated'), {

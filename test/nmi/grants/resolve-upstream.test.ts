@@ -142,6 +142,15 @@ describe('an identity of Entra ID', () => {
       ],
       [
         3,
+        { federation: 'binding' },
+        {
+          kind: 'federated_binding',
+          serviceAccount: { namespace: 'team', name: 'robot' },
+          audience: 'api://AKSIdentityBinding',
+        },
+      ],
+      [
+        3,
         { federation: 'node', adEndpoint: 'https://login.microsoftonline.us/' },
         { kind: 'federated_node', audience: 'api://AzureADTokenExchangeUSGov' },
       ],
@@ -176,7 +185,13 @@ describe('an identity of Entra ID', () => {
       [2, { secretNamespace: 'kube-system' }, /another namespace/],
       [1, { adEndpoint: 'https://evil.example' }, /adEndpoint/],
       [1, { adEndpoint: 'http://login.microsoftonline.com' }, /adEndpoint/],
-      [3, { federation: 'cluster' }, /neither "pod" nor "node"/],
+      [3, { federation: 'cluster' }, /none of "pod", "node" and "binding"/],
+      [3, { federation: 'Binding' }, /none of "pod", "node" and "binding"/],
+      [
+        3,
+        { federation: 'binding', adEndpoint: 'https://login.microsoftonline.us' },
+        /has a spec\.adEndpoint, and federation binding uses none/,
+      ],
       [1, { auxiliaryTenantIds: ['a.example', 'b.example', 'c.example', 'd.example'] }, /than 3/],
       [1, { auxiliaryTenantIds: ['nowhere'] }, /no tenants/],
       [4, {}, /no spec\.application/],

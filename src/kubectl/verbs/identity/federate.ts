@@ -9,6 +9,7 @@ import {
   subjectOf,
   type Subject,
 } from '../../azure/federation.ts';
+import { planIdentityBinding } from '../../azure/identity-binding.ts';
 import { specOf } from '../../base/object.ts';
 import { usageError, type ExitCode } from '../../base/plugin-error.ts';
 import { verifiedOf } from '../../cluster/agents.ts';
@@ -36,7 +37,8 @@ export async function federate(
     return carryOut(context, { ...emptyPlan, notes }, false);
   }
   const bound = pods.map((pod) => stringAt(specOf(pod), 'serviceAccountName') || 'default');
-  const isOfAgent = stringAt(specOf(identity), 'federation') === 'node';
+  const federation = stringAt(specOf(identity), 'federation');
+  const isOfAgent = federation === 'node';
   const subjects: readonly Subject[] = isOfAgent
     ? agents.slice(0, 1)
     : [...new Set(accounts.length > 0 ? accounts : bound)].map((serviceAccount) => ({
@@ -54,6 +56,11 @@ export async function federate(
       `no pod has AzureIdentity ${name} yet, so no service account is known`,
       'Name them: --service-account NAME',
     );
+  }
+  if (federation === 'binding') {
+    const planned = planIdentityBinding(name, idsOf(identity), subjects);
+    const notes = ['Azure keeps one federated credential for all clusters that are bound.'];
+    return carryOut(context, { ...emptyPlan, ...planned, notes }, false);
   }
   const target = await readCredentialTarget(kubectl, agents);
   const planned = planFederation({ ...target, ...idsOf(identity) }, subjects);

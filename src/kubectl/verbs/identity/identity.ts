@@ -41,6 +41,10 @@ function addObjects(parser: Parser, start: Start): Parser {
             default: userAssigned,
             describe: 'Where its tokens come from.',
           })
+          .option('federation', {
+            choices: ['pod', 'binding', 'node'] as const,
+            describe: 'Of type federated: whose service account; default pod.',
+          })
           .options({
             secret: textFlag('Secret with the password or certificate.'),
             application: textFlag('Of a chain: client id of the application.'),
@@ -129,6 +133,7 @@ interface AddFlags {
   readonly clientId: string;
   readonly tenantId: string;
   readonly type: string;
+  readonly federation?: string | undefined;
   readonly secret: string;
   readonly application: string;
   readonly agentIdentity: string;
@@ -160,12 +165,16 @@ async function add(unpinned: VerbContext, name: string, flags: AddFlags): Promis
       `type ${flags.type} needs a Secret`,
       'Give --secret, a Secret of the same namespace.',
     );
+  const isFederated = kinds.some(({ isOfPod }) => isOfPod);
+  if (flags.federation !== undefined && !isFederated)
+    throw usageError(`type ${flags.type} has no federation`, 'Give --type federated.');
   const spec = {
     type: kinds[0]?.type ?? 0,
     ...(resourceId === '' ? {} : { resourceID: resourceId }),
     clientID: clientId,
     ...(isOfEntra && ofChain === undefined ? { tenantID: tenantId } : {}),
     ...ofChain,
+    ...(flags.federation === undefined ? {} : { federation: flags.federation }),
     ...(needsSecret ? { clientPassword: { name: flags.secret } } : {}),
   };
   const added = await unlessThere(context, 'AzureIdentity', name, spec);

@@ -9,7 +9,7 @@ import { createGunzip, gunzipSync } from 'node:zlib';
 import { Pool, type Dispatcher } from 'undici';
 import { systemClock, type Clock } from '../../../base/time/clock.ts';
 import { createConnector } from './connector.ts';
-import { loadCredentials, type Access } from './credentials.ts';
+import { loadCredentials, type Access, type AccessTls } from './credentials.ts';
 import { openDeadline, untilAborted, type Deadline } from '../../../base/time/deadline.ts';
 import { asRecord, stringAt } from '../../../base/json-value.ts';
 import { readBody } from '../../../base/read-body.ts';
@@ -57,7 +57,14 @@ export interface KubeCalls extends JsonReader {
   watch(path: string, options: WatchOptions): AsyncIterableIterator<unknown, void>;
 }
 
+/** Without a credential. */
+export interface ApiServer extends Pick<Access, 'origin' | 'fingerprint'> {
+  readonly tls: Pick<AccessTls, 'ca' | 'servername'>;
+}
+
 export interface KubeClient extends KubeCalls, AsyncDisposable {
+  /** Where the API server is, and by which authorities it is verified. */
+  server(): Promise<ApiServer>;
   /** The same calls, as the node where that is possible. */
   as(node: NodeImpersonation): KubeCalls;
 }
@@ -73,7 +80,7 @@ export interface KubeClientOptions {
   readonly clock?: Clock;
 }
 
-const timeouts = {
+export const connectTimeouts = {
   // Even a slow network of a node answers within a fraction of this time.
   tcpTimeoutMs: 700,
   connectTimeoutMs: 10_000,
@@ -149,6 +156,10 @@ export async function openKubeClient(options: KubeClientOptions): Promise<KubeCl
 
   return {
     ...createCalls(clock, (request, signal) => sendAs(undefined, request, signal)),
+    async server() {
+      const { origin, fingerprint, tls } = await credentials.current();
+      return { origin, fingerprint, tls: { ca: tls.ca, servername: tls.servername } };
+    },
     as: (node) =>
       createCalls(clock, (request, signal) => node.call((user) => sendAs(user, request, signal))),
     [Symbol.asyncDispose]: () => pools[Symbol.asyncDispose](),
@@ -231,7 +242,7 @@ class Pools implements AsyncDisposable {
       // Long enough for the pages of a list. A network may drop an older one silently, and the call
       // that uses it would wait for its deadline.
       keepAliveTimeout: 500,
-      connect: createConnector({ clock: this.#clock, tls, ...timeouts }),
+      connect: createConnector({ clock: this.#clock, tls, ...connectTimeouts }),
     });
     this.#open.add(pool);
     this.#active = { fingerprint, pool };

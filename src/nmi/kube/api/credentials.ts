@@ -25,10 +25,10 @@ export interface Access {
 }
 
 export interface AccessTls {
-  readonly ca?: string | Buffer;
+  readonly ca?: string | Buffer | undefined;
   readonly cert?: string | Buffer;
   readonly key?: string | Buffer;
-  readonly servername?: string;
+  readonly servername?: string | undefined;
   readonly rejectUnauthorized?: boolean;
 }
 

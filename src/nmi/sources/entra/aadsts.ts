@@ -5,7 +5,11 @@ import type { EntraErrorDetails } from '../../base/answers.ts';
 import { parseRecord, stringAt, type JsonRecord } from '../../../base/json-value.ts';
 import type { FailureReason, SourceFailure } from '../source.ts';
 
+export const entraId = 'Entra ID';
+
 export interface EntraAnswer {
+  /** Who answered, if it is not Entra ID itself. */
+  readonly server?: string;
   readonly status: number;
   readonly body: string;
   readonly retryAfterS: number | undefined;
@@ -81,7 +85,15 @@ const oauthErrors: ReadonlyMap<string, EntraReason> = new Map([
   ['temporarily_unavailable', 'upstream_down'],
 ]);
 
-const relayed = ['error', 'error_description', 'timestamp', 'trace_id', 'correlation_id'] as const;
+const relayed = [
+  'error',
+  'error_description',
+  // Of a Kubernetes API server.
+  'message',
+  'timestamp',
+  'trace_id',
+  'correlation_id',
+] as const;
 
 const maxDescription = 2000;
 /** A signed token: an assertion of an earlier attempt, or one sent as a resource. */
@@ -167,11 +179,13 @@ function describe(answer: EntraAnswer, fields: JsonRecord | undefined, oauthErro
   const description = oneLine(stringAt(fields, 'error_description'), maxDescription);
   if (description !== '') return description;
   if (isOauthError(oauthError)) return `${answered(answer)} (${oauthError})`;
+  const message = oneLine(stringAt(fields, 'message'), maxDescription);
+  if (message !== '') return `${answered(answer)}: ${message}`;
   return fields === undefined ? `${answered(answer)} without JSON` : answered(answer);
 }
 
-function answered({ status }: EntraAnswer): string {
-  return `Entra ID answered status ${status}`;
+function answered({ status, server = entraId }: EntraAnswer): string {
+  return `${server} answered status ${status}`;
 }
 
 function detailsOf(fields: JsonRecord | undefined): EntraErrorDetails {

@@ -18,9 +18,10 @@ import type {
 import { entraDown } from './aadsts.ts';
 import type { EntraIdentity } from './entra-identity.ts';
 import { createExchange, type Exchange } from './token-exchange.ts';
+import { openBindingNetwork } from './identity-binding.ts';
 import { openEntraNetwork, type EntraNetworkOptions } from './network.ts';
 import type { ClientCredential, CredentialProvider } from './credentials/descriptor.ts';
-import { openCredentials, type EntraCredential } from './credentials/kinds.ts';
+import { kindOf, openCredentials, type EntraCredential } from './credentials/kinds.ts';
 import { livePodOf } from './live-pod.ts';
 
 export interface EntraSource extends TokenSource<EntraIdentity>, AsyncDisposable {}
@@ -34,6 +35,8 @@ export interface CredentialDemand {
 
 export interface EntraUpstreamOptions extends EntraNetworkOptions {
   readonly client: KubeClient;
+  /** Of AKS, for identity bindings; empty: it is in the certificate of the API server. */
+  readonly clusterId: string;
   readonly tokenClient: JsonPoster;
   readonly pods: PodIndex;
   readonly demand: CredentialDemand;
@@ -59,13 +62,20 @@ export function openEntraUpstream(options: EntraUpstreamOptions): EntraSource {
   const dropUnneeded = opening.use(debounce(clock, 0, () => clientCredentials.dropUnneeded()));
   opening.defer(demand.onChange(() => dropUnneeded.trigger()));
   const network = openEntraNetwork(options);
-  const exchange = createExchange({ network, clock });
+  const bindings = openBindingNetwork(options);
+  const atEntra = createExchange({ network, clock });
+  const atCluster = createExchange({ network: bindings, clock });
+  const exchange: Exchange = (request, signal) =>
+    (kindOf(request.identity.credential).isExchangedByCluster ? atCluster : atEntra)(
+      request,
+      signal,
+    );
   const owned = opening.move();
   return {
     ...createEntraSource({ ...options, clientCredentials, exchange }),
-    [Symbol.asyncDispose]: () => {
+    async [Symbol.asyncDispose]() {
       owned.dispose();
-      return network[Symbol.asyncDispose]();
+      await Promise.all([network, bindings].map((each) => each[Symbol.asyncDispose]()));
     },
   };
 }

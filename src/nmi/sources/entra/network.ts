@@ -1,16 +1,25 @@
-/** HTTP to Entra ID, by its proxies. No redirect is followed: the form has a credential. */
+/** HTTP to Entra ID, by its proxies, and forms that are posted elsewhere in the same way. No redirect is followed: the form has a credential. */
 import { createSecureContext, getCACertificates, type SecureContext } from 'node:tls';
 import { Agent, EnvHttpProxyAgent, Pool, type Dispatcher } from 'undici';
 import type { Clock } from '../../../base/time/clock.ts';
+import type { SourceFailure } from '../source.ts';
 import { readBody } from '../../../base/read-body.ts';
 import { parseRetryAfter } from '../../../base/retry-after.ts';
 import { networkCode } from '../../../base/network-code.ts';
 import { clockAheadMs } from '../clock-skew.ts';
-import type { EntraAnswer } from './aadsts.ts';
+import { entraId, type EntraAnswer } from './aadsts.ts';
 import { parseProxy, type Environment } from './proxy.ts';
 
 /** The only error of this file. Messages contain neither a credential nor a proxy's URL. */
-export class EntraNetworkError extends Error {}
+export class EntraNetworkError extends Error {
+  /** If it is more than that the server does not answer. */
+  readonly failure: SourceFailure | undefined;
+
+  constructor(message: string, options: { cause?: unknown; failure?: SourceFailure } = {}) {
+    super(message, { cause: options.cause });
+    this.failure = options.failure;
+  }
+}
 
 export interface EntraNetwork extends AsyncDisposable {
   /** Rejects with `EntraNetworkError`, or with the signal's reason; not for an error status. */
@@ -40,50 +49,72 @@ const maxRetryAfterS = 3600;
 
 /** Opens no connection yet. @throws StartError `CONFIG` for a proxy that cannot be used. */
 export function openEntraNetwork(options: EntraNetworkOptions): EntraNetwork {
-  const { userAgent, clock } = options;
   const dispatcher = openDispatcher(options);
   return {
-    async postForm(url, form, headers, signal) {
-      const { origin, pathname, search } = new URL(url);
-      try {
-        const response = await dispatcher.request({
-          method: 'POST',
-          origin,
-          path: pathname + search,
-          headers: { ...headers, accept: 'application/json', 'user-agent': userAgent },
-          body: form,
-          signal,
-        });
-        const { date, 'retry-after': retryAfter } = response.headers;
-        const nowWallMs = clock.wallMs();
-        return {
-          status: response.statusCode,
-          body: String(await readBody(response.body, maxBodyBytes, tooLong)),
-          clockAheadMs: clockAheadMs(date, nowWallMs),
-          retryAfterS: parseRetryAfter(retryAfter, nowWallMs, maxRetryAfterS),
-        };
-      } catch (error) {
-        signal.throwIfAborted();
-        throw networkErrorOf(error);
-      }
-    },
+    postForm: (url, form, headers, signal) =>
+      postForm({ ...options, dispatcher, server: entraId }, url, form, headers, signal),
     [Symbol.asyncDispose]: () => dispatcher.destroy(),
+  };
+}
+
+/** Where a form is posted, and as what it is reported. */
+export interface FormServer extends Pick<EntraNetworkOptions, 'userAgent' | 'clock'> {
+  readonly dispatcher: Dispatcher;
+  /** As the subject of a sentence. */
+  readonly server: string;
+}
+
+/** As `EntraNetwork`. */
+export async function postForm(
+  { dispatcher, server, userAgent, clock }: FormServer,
+  url: string,
+  form: string,
+  headers: Readonly<Record<string, string>>,
+  signal: AbortSignal,
+): Promise<EntraAnswer> {
+  const { origin, pathname, search } = new URL(url);
+  const tooLong = () =>
+    new EntraNetworkError(`the answer of ${server} has more than ${maxBodyBytes} bytes`);
+  try {
+    const response = await dispatcher.request({
+      method: 'POST',
+      origin,
+      path: pathname + search,
+      headers: { ...headers, accept: 'application/json', 'user-agent': userAgent },
+      body: form,
+      signal,
+    });
+    const { date, 'retry-after': retryAfter } = response.headers;
+    const nowWallMs = clock.wallMs();
+    return {
+      status: response.statusCode,
+      body: String(await readBody(response.body, maxBodyBytes, tooLong)),
+      clockAheadMs: clockAheadMs(date, nowWallMs),
+      retryAfterS: parseRetryAfter(retryAfter, nowWallMs, maxRetryAfterS),
+    };
+  } catch (error) {
+    signal.throwIfAborted();
+    throw networkErrorOf(error, server);
+  }
+}
+
+/** Limits of a connection pool. */
+export function poolOptionsOf(timeoutMs: number) {
+  return {
+    headersTimeout: timeoutMs,
+    bodyTimeout: timeoutMs,
+    connections: maxConnections,
+    pipelining: 1,
+    // Over HTTP/2 one broken connection fails every request on it.
+    allowH2: false,
+    maxHeaderSize: 16 * 1024,
   };
 }
 
 function openDispatcher({ timeoutMs, caPem, environment }: EntraNetworkOptions): Dispatcher {
   const proxy = parseProxy(environment);
   const connect = { rejectUnauthorized: true, timeout: timeoutMs, ...trustOf(caPem) };
-  const timeouts = { headersTimeout: timeoutMs, bodyTimeout: timeoutMs };
-  const agent = {
-    ...timeouts,
-    connections: maxConnections,
-    pipelining: 1,
-    // Over HTTP/2 one broken connection fails every request on it.
-    allowH2: false,
-    maxHeaderSize: 16 * 1024,
-    connect,
-  };
+  const agent = { ...poolOptionsOf(timeoutMs), connect };
   if (proxy === undefined) return new Agent(agent);
   return new EnvHttpProxyAgent({
     ...agent,
@@ -94,7 +125,8 @@ function openDispatcher({ timeoutMs, caPem, environment }: EntraNetworkOptions):
     requestTls: connect,
     proxyTls: connect,
     // Without this, a proxy that does not answer CONNECT blocks the request for five minutes.
-    clientFactory: (origin, poolOptions) => new Pool(origin, { ...poolOptions, ...timeouts }),
+    clientFactory: (origin, poolOptions) =>
+      new Pool(origin, { ...poolOptions, headersTimeout: timeoutMs, bodyTimeout: timeoutMs }),
   });
 }
 
@@ -102,10 +134,6 @@ function openDispatcher({ timeoutMs, caPem, environment }: EntraNetworkOptions):
 function trustOf(caPem: string | undefined): { readonly secureContext?: SecureContext } {
   if (caPem === undefined) return {};
   return { secureContext: createSecureContext({ ca: [...getCACertificates('default'), caPem] }) };
-}
-
-function tooLong(): EntraNetworkError {
-  return new EntraNetworkError(`the answer of Entra ID has more than ${maxBodyBytes} bytes`);
 }
 
 const untrustedCodes: ReadonlySet<string> = new Set([
@@ -127,13 +155,13 @@ const proxyCodes: ReadonlySet<string> = new Set([
   'UND_ERR_PRX_TLS',
 ]);
 
-function networkErrorOf(error: unknown): EntraNetworkError {
+function networkErrorOf(error: unknown, server: string): EntraNetworkError {
   if (error instanceof EntraNetworkError) return error;
   const word = networkCode(error);
   const what = untrustedCodes.has(word)
-    ? "the certificate of Entra ID's address is not trusted"
+    ? `the certificate of ${server} is not trusted`
     : proxyCodes.has(word)
-      ? 'the proxy refused the tunnel to Entra ID'
-      : 'Entra ID did not answer';
+      ? `the proxy refused the tunnel to ${server}`
+      : `${server} did not answer`;
   return new EntraNetworkError(`${what} (${word})`, { cause: error });
 }

@@ -8,7 +8,7 @@ import type { Clock } from '../../../base/time/clock.ts';
 import { parseRecord } from '../../../base/json-value.ts';
 import { networkCode } from '../../../base/network-code.ts';
 import { failed, type SourceFailure, type SourceResult } from '../source.ts';
-import { entraDown, classifyEntraError, type EntraAnswer } from './aadsts.ts';
+import { entraDown, entraId, classifyEntraError, type EntraAnswer } from './aadsts.ts';
 import type { EntraIdentity } from './entra-identity.ts';
 import { parseEntraToken } from '../token-fields.ts';
 import { EntraNetworkError, type EntraNetwork } from './network.ts';
@@ -62,10 +62,15 @@ export function createExchange({ network, clock }: ExchangeOptions): Exchange {
       const parsed = parseEntraToken(answer.body, requested, clock.wallMs(), answer.clockAheadMs);
       if (parsed.ok) return parsed;
       const isRefusal = parseRecord(answer.body)?.['error'] !== undefined;
-      if (!isRefusal) return failed(entraDown(`Entra ID answered ${parsed.problem}`));
+      const { server = entraId } = answer;
+      if (!isRefusal) return failed(entraDown(`${server} answered ${parsed.problem}`));
     }
     if (answer !== undefined) return failed(classifyEntraError(answer, secretsIn(form)));
-    if (error !== undefined) return failed(entraDown(describe(error)));
+    if (error instanceof EntraNetworkError)
+      return failed(error.failure ?? entraDown(error.message));
+    if (error !== undefined) {
+      return failed(entraDown(`Entra ID is unreachable (${networkCode(error)})`));
+    }
     return failed(unsent(failure));
   };
 }
@@ -163,11 +168,6 @@ function tokenEndpointOf(request: ExchangeRequest): string {
 function secretsIn(form: string | undefined): readonly string[] {
   const fields = new URLSearchParams(form);
   return ['client_secret', 'client_assertion'].flatMap((name) => fields.getAll(name));
-}
-
-function describe(error: unknown): string {
-  if (error instanceof EntraNetworkError) return error.message;
-  return `Entra ID is unreachable (${networkCode(error)})`;
 }
 
 /** Nothing was sent: the credential is unsuitable, for example because its key is weak. */

@@ -110,6 +110,15 @@ describe('kubectl nmi identity federate', () => {
     );
   });
 
+  it('is a ClusterRole and a line of az aks if the identity specifies binding', async () => {
+    const spec = { ...federated, federation: 'binding' };
+    const { code, stdout } = await play(['identity', 'federate', 'orders'], testBed(spec));
+    assert.equal(code, 0);
+    assert.match(stdout, /^kind: ClusterRoleBinding$[^]*^ {2}- kind: ServiceAccount$/m);
+    const line = `az aks identity-binding create --resource-group CLUSTER_RESOURCE_GROUP --cluster-name CLUSTER --name orders --managed-identity-resource-id ${ordersId}`;
+    assert.ok(stdout.includes(`# ${line}\n`), stdout);
+  });
+
   it('needs an issuer that Entra ID can read', async () => {
     const { code, stderr } = await play(['identity', 'federate', 'orders'], {
       ...testBed(),

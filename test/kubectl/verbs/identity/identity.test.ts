@@ -77,6 +77,10 @@ describe('kubectl nmi identity add', () => {
         ['new', '--type', 'secret', '--client-id', clientA, '--tenant-id', tenant],
         /needs a Secret/,
       ],
+      [
+        ['new', '--client-id', clientA, '--federation', 'binding'],
+        /type user-assigned has no federation/,
+      ],
     ];
     for (const [words, said] of wrong) {
       const result = await play(['identity', 'add', ...words], testBedOf());
@@ -106,6 +110,14 @@ describe('kubectl nmi identity add', () => {
       assert.equal(refused.code, 2);
       assert.match(refused.stderr, says);
     }
+  });
+
+  it('writes whose service account a federated one has', async () => {
+    const words = ['--client-id', clientA, '--tenant-id', tenant, '--federation', 'binding'];
+    const add = ['identity', 'add', 'new', '--type', 'federated', ...words];
+    const { spec } = parse((await play(add, testBedOf())).stdout) as { spec: object };
+    const expected = { type: 3, clientID: clientA, tenantID: tenant, federation: 'binding' };
+    assert.deepEqual(spec, expected);
   });
 
   it('names the Secret of a type that has one', async () => {

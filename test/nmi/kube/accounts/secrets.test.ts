@@ -36,6 +36,7 @@ function answering(
       return Promise.resolve(body);
     },
     postJson: unexpected,
+    server: unexpected,
     as: unexpected,
     patchJson: unexpected,
     watch: unexpected,

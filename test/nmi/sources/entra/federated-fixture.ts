@@ -255,7 +255,10 @@ export function openFixture(
     const uid = pods.get(name);
     return uid === undefined ? undefined : { name: `pod-${uid}`, uid };
   };
-  const pod = openCredentialCache({ ...options, ...openPodAssertions({ ...context, livePodOf }) });
+  const pod = openCredentialCache<PodCredential>({
+    ...options,
+    ...openPodAssertions({ ...context, livePodOf }),
+  });
   const node = openCredentialCache({
     ...options,
     ...openNodeAssertions({ ...context, ownAccount }),

@@ -14,6 +14,7 @@ function open(environment: Readonly<Record<string, string>> = {}) {
     caPem: undefined,
     onCertificate: () => undefined,
     client: {} as KubeClient,
+    clusterId: '',
     tokenClient: {} as KubeClient,
     pods: new PodIndex(clock),
     demand: {

@@ -98,6 +98,9 @@ function ofFederation<F extends { readonly kind: string }>(
   if (agentIdentity === '') {
     return 'has spec.federation without spec.agentIdentity; an application that trusts a service account is no chain, it has type 3';
   }
+  if (settings.entra.federation === 'binding') {
+    return 'has the spec.federation "binding", which is for a managed identity, and a blueprint is none';
+  }
   const parsed = federated.map((kind) => kind.parse(settings)).find((each) => each !== undefined);
   return parsed ?? 'names no federation';
 }

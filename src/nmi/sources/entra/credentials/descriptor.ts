@@ -86,6 +86,8 @@ export interface CredentialKind<C extends { readonly kind: string }> {
   readonly typeTitle: string;
   readonly hasAuxiliaryTenants?: true;
   readonly isOfPod?: true;
+  /** By the API server of AKS, not by Entra ID itself. */
+  readonly isExchangedByCluster?: true;
   /** The credential is the agent's own service account, in whatever namespace the identity is. */
   readonly isOfAgent?: true;
   /** The kind of object that its credentials are made from, if that object has a name. */

@@ -3,8 +3,9 @@
  * audience that Entra ID expects.
  * 1. Pod mode: the subject is the pod's own service account, and the token is bound to a live pod
  * of this node that runs under it. Without such a pod there is no assertion, not even a cached one.
- * 2. Node mode: the subject is the agent's own service account; the token is bound to its pod.
- * 3. Assertions are cached until they expire or no identity needs them.
+ * 2. The same for identity bindings, with the audience of AKS.
+ * 3. Node mode: the subject is the agent's own service account; the token is bound to its pod.
+ * 4. Assertions are cached until they expire or no identity needs them.
  */
 import { objectKey, type ObjectName } from '../../../../cache/index/object-name.ts';
 import { createOwnAccount, type OwnAccount } from '../../../kube/accounts/own-account.ts';
@@ -19,6 +20,11 @@ export interface PodCredential {
   readonly audience: string;
 }
 
+/** The token is exchanged by the API server of AKS; see identity-binding.ts. */
+export interface BindingCredential extends Omit<PodCredential, 'kind'> {
+  readonly kind: 'federated_binding';
+}
+
 export interface NodeCredential {
   readonly kind: 'federated_node';
   readonly audience: string;
@@ -26,16 +32,34 @@ export interface NodeCredential {
 
 const type = { type: 3, typeTitle: 'federated' } as const;
 
-export const federatedPodKind: CredentialKind<PodCredential> = {
+const ofPod = {
   ...type,
-  kind: 'federated_pod',
   isOfPod: true,
   objectKind: 'service account',
+  key: keyOfPod,
+  objectOf: ({ serviceAccount }: OfPod) => serviceAccount,
+  open: openPodAssertions,
+} as const;
+
+export const federatedPodKind: CredentialKind<PodCredential> = {
+  ...ofPod,
+  kind: 'federated_pod',
   parse: ({ entra: { federation }, serviceAccount, audience }) =>
     federation === '' || federation === 'pod' ? podCredential(serviceAccount, audience) : undefined,
-  key: keyOfPod,
-  objectOf: ({ serviceAccount }) => serviceAccount,
-  open: openPodAssertions,
+};
+
+/** The audience is that of AKS in every cloud. */
+const bindingAudience = 'api://AKSIdentityBinding';
+
+export const federatedBindingKind: CredentialKind<BindingCredential> = {
+  ...ofPod,
+  kind: 'federated_binding',
+  isExchangedByCluster: true,
+  parse({ entra: { federation, adEndpoint }, serviceAccount }) {
+    if (federation !== 'binding') return undefined;
+    if (adEndpoint !== '') return 'has a spec.adEndpoint, and federation binding uses none';
+    return { kind: 'federated_binding', serviceAccount, audience: bindingAudience };
+  },
 };
 
 export const federatedNodeKind: CredentialKind<NodeCredential> = {
@@ -45,7 +69,7 @@ export const federatedNodeKind: CredentialKind<NodeCredential> = {
   parse: ({ entra: { federation }, audience }) =>
     federation === 'node'
       ? { kind: 'federated_node', audience }
-      : 'has a spec.federation that is neither "pod" nor "node"',
+      : 'has a spec.federation that is none of "pod", "node" and "binding"',
   key: keyOfNode,
   objectOf: () => undefined,
   open: (context) => openNodeAssertions({ ...context, ownAccount: createOwnAccount(context) }),
@@ -55,7 +79,9 @@ export function podCredential(serviceAccount: ObjectName, audience: string): Pod
   return { kind: 'federated_pod', serviceAccount, audience };
 }
 
-function keyOfPod({ serviceAccount, audience }: PodCredential): string {
+type OfPod = Omit<PodCredential, 'kind'>;
+
+function keyOfPod({ serviceAccount, audience }: OfPod): string {
   return `${objectKey(serviceAccount.namespace, serviceAccount.name)} ${audience}`;
 }
 
@@ -74,7 +100,7 @@ const timeoutMs = 5_000;
 /** Exported for its tests, as `openNodeAssertions`. */
 export function openPodAssertions(
   context: TokenContext & Pick<CredentialContext<never>, 'livePodOf'>,
-): CredentialLoader<PodCredential> {
+): CredentialLoader<OfPod> {
   return {
     keyOf: (credential) =>
       `${keyOfPod(credential)} ${context.livePodOf(credential.serviceAccount)?.uid ?? ''}`,

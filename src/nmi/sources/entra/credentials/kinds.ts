@@ -5,6 +5,7 @@ import { describeChainedKind } from './chained.ts';
 import { openCredentialCache } from './credential-cache.ts';
 import type { CredentialKind, CredentialContext, CredentialProvider } from './descriptor.ts';
 import {
+  federatedBindingKind,
   federatedNodeKind,
   federatedPodKind,
   type NodeCredential,
@@ -21,6 +22,7 @@ const list = [
   secretKind,
   certificateKind,
   federatedPodKind,
+  federatedBindingKind,
   federatedNodeKind,
   describeChainedKind(federated),
 ] as const;
@@ -42,22 +44,19 @@ export { podCredential as credentialOfPod } from './federated.ts';
 
 /** Key of an identity's credential; several identities may have the same. */
 export function credentialKey(credential: EntraCredential): string {
-  return `${credential.kind} ${ofKind(credentialKinds, credential).key(credential)}`;
+  return `${credential.kind} ${kindOf(credential).key(credential)}`;
 }
 
 export function objectOf(credential: EntraCredential): ObjectName | undefined {
-  return ofKind(credentialKinds, credential).objectOf(credential);
-}
-
-/** The agent's own service account is the subject, for every identity of this kind. */
-export function isOfAgent(credential: EntraCredential): boolean {
-  return ofKind(credentialKinds, credential).isOfAgent === true;
+  return kindOf(credential).objectOf(credential);
 }
 
 export function secretOf(credential: EntraCredential): ObjectName | undefined {
-  return ofKind(credentialKinds, credential).objectKind === 'Secret'
-    ? objectOf(credential)
-    : undefined;
+  return kindOf(credential).objectKind === 'Secret' ? objectOf(credential) : undefined;
+}
+
+export function kindOf(credential: EntraCredential): CredentialKind<EntraCredential> {
+  return ofKind(credentialKinds, credential);
 }
 
 /** For a credential that is a token: of which identity, and for which audience. */

@@ -42,6 +42,12 @@ const samples = {
     credential: { kind: 'federated_pod', serviceAccount, audience },
     asks: 'POST as the node /api/v1/namespaces/team/serviceaccounts/robot/token',
   },
+  federated_binding: {
+    type: 3,
+    object: serviceAccount,
+    credential: { kind: 'federated_binding', serviceAccount, audience: 'api://AKSIdentityBinding' },
+    asks: 'POST as the node /api/v1/namespaces/team/serviceaccounts/robot/token',
+  },
   federated_node: {
     type: 3,
     object: undefined,

@@ -1,0 +1,265 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { createLabAuthority, type LabAuthority } from '../../../../lab/fakes/authority.ts';
+import { openFakeKube, type FakeKube } from '../../../../lab/fakes/kube/fake-kube.ts';
+import {
+  bindingServerName,
+  clusterHostName,
+  type BindingAnswer,
+  type IdentityBindings,
+} from '../../../../lab/fakes/kube/identity-bindings.ts';
+import { systemClock } from '../../../../src/base/time/clock.ts';
+import type { ApiServer } from '../../../../src/nmi/kube/api/client.ts';
+import {
+  openBindingNetwork,
+  serverNameOf,
+} from '../../../../src/nmi/sources/entra/identity-binding.ts';
+import { createExchange } from '../../../../src/nmi/sources/entra/token-exchange.ts';
+import type { SourceFailure, SourceResult } from '../../../../src/nmi/sources/source.ts';
+import { jwtOf } from './token-server.ts';
+
+const clusterId = '696995ccb303450001b31a18';
+const clientId = '11111111-2222-4333-8444-555555555555';
+const serviceAccount = { namespace: 'team', name: 'robot' };
+const clientAssertion = jwtOf({ sub: 'system:serviceaccount:team:robot' });
+
+interface Fixture extends AsyncDisposable {
+  readonly kube: FakeKube;
+  readonly bindings: IdentityBindings;
+  readonly authority: LabAuthority;
+  /** As the client of the API server reports it. */
+  apiServer: ApiServer;
+  fetch(): Promise<SourceResult>;
+}
+
+let shared: Promise<LabAuthority> | undefined;
+
+/** @param names of the certificate that the API server presents otherwise. */
+async function open(given = '', names = [clusterHostName(clusterId)]): Promise<Fixture> {
+  await using opening = new AsyncDisposableStack();
+  const authority = await (shared ??= createLabAuthority());
+  const ca = authority.certificatePem;
+  const [tls, forBindings] = await Promise.all([
+    authority.issueServer(['127.0.0.1', ...names]),
+    authority.issueServer([bindingServerName(clusterId)]),
+  ]);
+  const kube = opening.use(await openFakeKube({ tls: { ...tls, ca } }));
+  const entra = { authority: 'https://127.0.0.1:1', caPem: ca };
+  const bindings = kube.serveIdentityBindings({ clusterId, tls: forBindings, entra });
+  const fixture = {
+    kube,
+    bindings,
+    authority,
+    apiServer: { origin: kube.url, fingerprint: 'a', tls: { ca } },
+  };
+  const client = { server: () => Promise.resolve(fixture.apiServer) };
+  const options = { clock: systemClock, timeoutMs: 3_000, userAgent: 'nmi/test' };
+  const network = opening.use(openBindingNetwork({ ...options, client, clusterId: given }));
+  const exchange = createExchange({ network, clock: systemClock });
+  const owned = opening.move();
+  return Object.assign(fixture, {
+    fetch: () =>
+      exchange(
+        {
+          identity: {
+            kind: 'entra',
+            authority: 'https://login.microsoftonline.com',
+            tenantId: 'contoso.example',
+            clientId,
+            credential: { kind: 'federated_binding', serviceAccount, audience: 'api://x' },
+          },
+          resource: 'https://r',
+          clientCredential: { clientAssertion },
+          correlationId: '0a1b2c3d-0000-4000-8000-000000000009',
+        },
+        AbortSignal.timeout(5_000),
+      ),
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  });
+}
+
+async function failureOf(fixture: Fixture): Promise<SourceFailure> {
+  const result = await fixture.fetch();
+  assert.ok(!result.ok);
+  return result.failure;
+}
+
+const json = (status: number, body: object): BindingAnswer => ({
+  status,
+  type: 'application/json',
+  body: JSON.stringify(body),
+});
+const token = json(200, { access_token: jwtOf({ oid: 'o' }), expires_in: 3600 });
+
+describe('the name for identity bindings', () => {
+  it('is the one that AKS derives from the id of the cluster', () => {
+    // Written down from another implementation.
+    for (const [id, label] of [
+      [clusterId, 'aeaf29ip1hi5q38ebc3u4daum81u0unk52t5bg50j25234fmuj78g'],
+      ['abc123def456', 'avimke6u6l2eeq8qc1cneuaq4sl2e1av9t4clqgun97le32hub670'],
+    ] as const) {
+      assert.equal(serverNameOf(id), `${label}.ests.aks`);
+      assert.equal(bindingServerName(id), `${label}.ests.aks`);
+    }
+  });
+});
+
+describe('an exchange by an identity binding', () => {
+  it('is made under that name, and not with Entra ID itself', async () => {
+    await using fixture = await open();
+    fixture.bindings.fault = token;
+    const result = await fixture.fetch();
+    assert.ok(result.ok);
+    assert.equal(result.token.clientId, clientId);
+    await fixture.fetch();
+    assert.deepEqual(
+      fixture.bindings.requests.map(({ path, clientId: id }) => [path, id]),
+      Array.from({ length: 2 }, () => ['/contoso.example/oauth2/v2.0/token', clientId]),
+    );
+    assert.deepEqual(fixture.kube.requests, [], 'under the ordinary name');
+  });
+
+  it('reads the certificate once for many that are made at once', async () => {
+    await using fixture = await open();
+    fixture.bindings.fault = token;
+    const results = await Promise.all(Array.from({ length: 8 }, () => fixture.fetch()));
+    assert.ok(results.every(({ ok }) => ok));
+    assert.ok(fixture.kube.connections <= 8, `${fixture.kube.connections} connections`);
+  });
+
+  it('takes the cluster id of the option only if the certificate has none', async () => {
+    for (const [given, names, problem] of [
+      [clusterId, ['kubernetes'], undefined],
+      [clusterId, [clusterHostName(clusterId)], undefined],
+      ['', ['kubernetes'], /names no cluster of AKS, and --aks-cluster-id is not set/],
+      [
+        'other',
+        [clusterHostName(clusterId)],
+        /certificate is of cluster 6969\w+, not of --aks-cluster-id other$/,
+      ],
+    ] as const) {
+      await using fixture = await open(given, [...names]);
+      fixture.bindings.fault = token;
+      if (problem === undefined) {
+        assert.ok((await fixture.fetch()).ok);
+        continue;
+      }
+      const failure = await failureOf(fixture);
+      assert.equal(failure.reason, 'credential_invalid');
+      assert.match(failure.description, problem);
+      assert.deepEqual(fixture.bindings.requests, []);
+    }
+  });
+
+  it('of a cluster that is not this one is sent nowhere', async () => {
+    await using fixture = await open('other', ['kubernetes']);
+    const { reason, description } = await failureOf(fixture);
+    assert.equal(reason, 'upstream_down');
+    assert.match(
+      description,
+      /^the certificate of the API server as a\w+\.ests\.aks is not trusted/,
+    );
+    assert.deepEqual([fixture.bindings.requests, fixture.kube.requests], [[], []]);
+  });
+
+  it('is made only where the cluster has an authority of its own', async () => {
+    await using fixture = await open();
+    const { origin, tls } = fixture.apiServer;
+    for (const apiServer of [
+      { origin, tls: { ca: undefined } },
+      { origin: origin.replace('https:', 'http:'), tls },
+    ]) {
+      fixture.apiServer = { fingerprint: 'b', ...apiServer };
+      const { reason, description } = await failureOf(fixture);
+      assert.equal(reason, 'credential_invalid');
+      assert.match(description, /no certificate authority of the cluster/);
+    }
+    assert.deepEqual([fixture.bindings.requests, fixture.kube.requests], [[], []]);
+  });
+
+  it('follows the authority of the cluster when that is replaced', async () => {
+    await using fixture = await open();
+    fixture.bindings.fault = token;
+    assert.ok((await fixture.fetch()).ok);
+    const former = fixture.apiServer;
+    const ca = (await createLabAuthority()).certificatePem;
+    fixture.apiServer = { ...former, fingerprint: 'b', tls: { ca } };
+    const { reason, description } = await failureOf(fixture);
+    assert.equal(reason, 'upstream_down');
+    assert.match(description, /^the certificate of the API server cannot be read \(\w+\)$/);
+    fixture.apiServer = former;
+    assert.ok((await fixture.fetch()).ok);
+    fixture.apiServer = { ...former, fingerprint: 'c' };
+    assert.ok((await fixture.fetch()).ok);
+    await using other = await open();
+    other.bindings.fault = token;
+    fixture.apiServer = { ...other.apiServer, fingerprint: 'd' };
+    assert.ok((await fixture.fetch()).ok);
+    assert.equal(other.bindings.requests.length, 1);
+  });
+});
+
+describe('an API server that refuses', () => {
+  const account = 'Service account team/robot';
+  for (const [title, answer, reason, says] of [
+    ['a token', json(401, { message: 'Unauthorized' }), 'credential_refused', /: Unauthorized$/],
+    [
+      'an account',
+      json(403, { kind: 'Status', message: 'forbidden: no' }),
+      'credential_invalid',
+      new RegExp(
+        `^${account} may not use .*use-mi-${clientId}.* \\(.* answered status 403: forbidden: no\\)$`,
+      ),
+    ],
+    [
+      'a path',
+      { status: 404, type: 'text/plain', body: '404 page not found' },
+      'credential_invalid',
+      /^This cluster has no identity bindings: the API server as a\w+\.ests\.aks answered status 404/,
+    ],
+    [
+      'a request',
+      json(400, { message: 'not bound to this cluster' }),
+      'upstream_refused',
+      /^the API server as a\w+\.ests\.aks answered status 400: not bound to this cluster$/,
+    ],
+    [
+      'an identity, in the words of Entra ID',
+      json(401, { error: 'unauthorized_client', error_description: 'AADSTS700016: no' }),
+      'identity_refused',
+      /^AADSTS700016: no$/,
+    ],
+    [
+      'everything, by a page',
+      { status: 200, type: 'text/html', body: '<html>' },
+      'upstream_down',
+      /^the API server as a\w+\.ests\.aks answered something that is not a JSON object$/,
+    ],
+    [
+      'everything, for now',
+      json(503, { message: 'busy' }),
+      'upstream_down',
+      /answered status 503: busy$/,
+    ],
+  ] as const) {
+    it(`${title} gives one reason`, async () => {
+      await using fixture = await open();
+      fixture.bindings.fault = answer;
+      const failure = await failureOf(fixture);
+      assert.equal(failure.reason, reason);
+      assert.match(failure.description, says);
+      assert.ok(failure.cooldownMs >= 250);
+      assert.equal(fixture.bindings.requests.length, 1);
+    });
+  }
+
+  it('and repeats the token in its answer is not quoted', async () => {
+    await using fixture = await open();
+    for (const status of [400, 401, 403, 503]) {
+      fixture.bindings.fault = json(status, { message: `got ${clientAssertion}` });
+      const { description } = await failureOf(fixture);
+      assert.ok(!description.includes(clientAssertion.slice(0, 20)), description);
+      assert.match(description, /its text is withheld/);
+    }
+  });
+});
