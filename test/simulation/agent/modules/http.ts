@@ -16,6 +16,7 @@ export function createServer(
   const options = typeof given === 'function' ? {} : given;
   const handler = typeof given === 'function' ? given : onRequest;
   const server = http.createServer({ ...options, connectionsCheckingInterval: never }, handler);
+  checkTimeoutsOnce(server);
   const listening = giveListening(server as EventEmitter, true);
   const stopChecks = server.close.bind(server);
   currentProcess().onEnd.add(() => {
@@ -35,5 +36,18 @@ export function createServer(
     [Symbol.asyncDispose]: {
       value: () => new Promise<void>((resolve) => void close(() => resolve())),
     },
+  });
+}
+
+/**
+ * Node's listener starts a timer at each call, and the agent calls it again when a connection closes: a timer of a
+ * process that has ended would keep the whole run in memory.
+ */
+function checkTimeoutsOnce(server: http.Server): void {
+  const [startChecks] = server.listeners('listening');
+  let isStarted = false;
+  server.removeAllListeners('listening').on('listening', () => {
+    if (!isStarted) startChecks?.call(server);
+    isStarted = true;
   });
 }
