@@ -51,4 +51,13 @@ export const kept: readonly Kept[] = [
       { atMs: 11740, kind: 'imdsFails', which: 0.346, size: 0.444 },
     ],
   },
+  {
+    why: 'a kernel refuses ten installations, and the pauses between the tries grow',
+    actions: [
+      { atMs: 1051, kind: 'kernelRefuses', which: 0.896, size: 0.674 },
+      { atMs: 2099, kind: 'kernelRefuses', which: 0.098, size: 0.647 },
+      { atMs: 6014, kind: 'kernelRefuses', which: 0.68, size: 0.35 },
+      { atMs: 7088, kind: 'kernelRefuses', which: 0.597, size: 0.89 },
+    ],
+  },
 ];

@@ -2,7 +2,7 @@
  * The model of a node's kernel, as the invariants of the redirect's port say: programs that survive
  * processes, a record for each connection that they redirect, cgroups and links of pods.
  */
-import type { Attestation } from '../../../src/redirect/redirect.ts';
+import { RedirectError, type Attestation } from '../../../src/redirect/redirect.ts';
 import { currentProcess, type Machine } from '../machine.ts';
 
 export const agentAddress = { ip: '169.254.25.79', port: 2579 };
@@ -21,6 +21,8 @@ export class Kernel {
   drift: string | undefined;
   /** So many installations fail. */
   refusals = 0;
+  /** When the last one failed. */
+  refusedMs = 0;
   /** Connections get no record: the map is full. */
   isFull = false;
   /** Since the last boot. */
@@ -58,7 +60,13 @@ export class Kernel {
     return [...this.#pods.values()].some((pod) => pod.link === link);
   }
 
+  /** @throws RedirectError */
   install(): void {
+    if (this.refusals > 0) {
+      this.refusals -= 1;
+      this.refusedMs = this.machine.scheduler.nowMs;
+      throw new RedirectError('KERNEL_REFUSED', 'load', 'by the simulation');
+    }
     this.isRedirected = true;
     this.wasClosed = true;
     this.drift = undefined;

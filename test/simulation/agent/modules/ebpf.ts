@@ -1,6 +1,6 @@
 /** In place of src/redirect/ebpf/ebpf.ts: the port of the redirect, on the model of a kernel. */
 import type { EbpfRedirect, EbpfRedirectOptions } from '../../../../src/redirect/ebpf/ebpf.ts';
-import { RedirectError, type RedirectStatus } from '../../../../src/redirect/redirect.ts';
+import type { RedirectStatus } from '../../../../src/redirect/redirect.ts';
 import { currentProcess } from '../../machine.ts';
 import { currentKernel } from '../kernel.ts';
 
@@ -28,10 +28,6 @@ export function openEbpfRedirect({ target }: EbpfRedirectOptions): EbpfRedirect 
     },
     install: async () => {
       await pass();
-      if (kernel.refusals > 0) {
-        kernel.refusals -= 1;
-        throw new RedirectError('KERNEL_REFUSED', 'load', 'by the simulation');
-      }
       kernel.install();
       await pass();
       return status(['installed']);
