@@ -366,21 +366,37 @@ async function openDoor(
   let server: Server | undefined = await listen(host, port, serve);
   const address = server.address();
   const bound = typeof address === 'object' && address !== null ? address.port : port;
-  return {
-    port: bound,
-    open: async () => {
-      server ??= await listen(host, bound, serve);
-    },
-    shut: async () => {
-      if (server === undefined) return;
-      const closing = server;
-      server = undefined;
-      const closed = once(closing, 'close');
-      closing.close();
-      closing.closeAllConnections();
-      await closed;
-    },
+  const close = async (closing: Server): Promise<void> => {
+    const closed = once(closing, 'close');
+    closing.close();
+    closing.closeAllConnections();
+    await closed;
   };
+  // It may be opened or shut again before it has finished with the last time.
+  let isWanted = true;
+  let isBusy = false;
+  let done = Promise.resolve();
+  const settle = async (): Promise<void> => {
+    isBusy = true;
+    try {
+      while (isWanted !== (server !== undefined)) {
+        if (server === undefined) server = await listen(host, bound, serve);
+        else {
+          const closing = server;
+          server = undefined;
+          await close(closing);
+        }
+      }
+    } finally {
+      isBusy = false;
+    }
+  };
+  const want = (isOpen: boolean): Promise<void> => {
+    isWanted = isOpen;
+    if (!isBusy) done = settle();
+    return done;
+  };
+  return { port: bound, open: () => want(true), shut: () => want(false) };
 }
 
 async function listen(

@@ -454,6 +454,18 @@ describe('fake IMDS: faults', () => {
     assert.equal(read(await testBed.ask(valid, { connection: 'kept' })).status, 200);
   });
 
+  test('closed and opened again and again without a pause, it ends as it was set last', async () => {
+    await using testBed = await openTestBed();
+    const { imds } = testBed;
+    await imds.setFaults({ closed: true });
+    await Promise.all([imds.setFaults({}), imds.setFaults({})]);
+    assert.equal(read(await testBed.ask(valid)).status, 200);
+    await Promise.all([{ closed: true }, {}, { closed: true }].map((each) => imds.setFaults(each)));
+    assert.equal((await testBed.ask(valid)).outcome, 'failed');
+    await Promise.all([{}, { closed: true }, {}].map((each) => imds.setFaults(each)));
+    assert.equal(read(await testBed.ask(valid)).status, 200);
+  });
+
   test('the real limits throttle what is above 5 at once and 20 a second', async () => {
     await using testBed = await openTestBed({ tokenLimits: { perSec: 20, concurrent: 5 } });
     await testBed.imds.setFaults({ delayMs: 60 });
