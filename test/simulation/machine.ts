@@ -1,5 +1,5 @@
 /** A simulated machine: processes with descriptors, and TCP sockets that listen. */
-import { AsyncLocalStorage } from 'node:async_hooks';
+import { AsyncLocalStorage, AsyncResource } from 'node:async_hooks';
 import { FileTree } from './file-tree.ts';
 import { failure, OpenFile } from './open-file.ts';
 import { Scheduler } from './scheduler.ts';
@@ -45,6 +45,8 @@ export class Process {
   stalledUntilMs = 0;
   readonly #descriptors: (OpenFile | undefined)[] = [];
   readonly #exit = Promise.withResolvers<number | undefined>();
+  /** A store of its own for each event would be copied each time. */
+  readonly #context = current.run(this, () => new AsyncResource('simulated process'));
   /** Events that it waits for. */
   timers = 0;
   /** Sockets of Node that are open. */
@@ -64,7 +66,7 @@ export class Process {
   }
 
   enter(work: () => void): void {
-    current.run(this, work);
+    this.#context.runInAsyncScope(work);
   }
 
   /** After a delay as of a system call or an event of the loop. */

@@ -98,26 +98,31 @@ export class Scheduler {
       }
       this.nowMs = event.atMs;
       this.count += 1;
-      this.#mix(event.atMs * 1_024, owner?.number ?? 0, label.length, label.charCodeAt(0));
+      this.#mix(event.atMs * 1_024);
+      this.#mix(owner?.number ?? 0);
+      this.#mix(label.length);
+      this.#mix(label.charCodeAt(0));
       if (owner === undefined) work();
       else owner.enter(work);
       return;
     }
   }
 
-  #mix(...values: readonly number[]): void {
-    for (const value of values) this.#hash = Math.imul(this.#hash ^ value, 16_777_619);
+  #mix(value: number): void {
+    this.#hash = Math.imul(this.#hash ^ value, 16_777_619);
   }
 
   #push(event: Event): void {
     const heap = this.#heap;
-    let at = heap.push(event) - 1;
+    let at = heap.length;
     while (at > 0) {
       const above = (at - 1) >> 1;
-      if (!isBefore(heap[at]!, heap[above]!)) break;
-      [heap[at], heap[above]] = [heap[above]!, heap[at]!];
+      const parent = heap[above]!;
+      if (!isBefore(event, parent)) break;
+      heap[at] = parent;
       at = above;
     }
+    heap[at] = event;
   }
 
   #pop(): Event | undefined {
@@ -125,17 +130,19 @@ export class Scheduler {
     const first = heap[0];
     const last = heap.pop();
     if (first === undefined || last === undefined || first === last) return first;
-    heap[0] = last;
+    const size = heap.length;
     let at = 0;
     for (;;) {
-      let least = at;
-      for (const below of [2 * at + 1, 2 * at + 2]) {
-        if (below < heap.length && isBefore(heap[below]!, heap[least]!)) least = below;
-      }
-      if (least === at) return first;
-      [heap[at], heap[least]] = [heap[least]!, heap[at]!];
-      at = least;
+      let below = 2 * at + 1;
+      if (below >= size) break;
+      if (below + 1 < size && isBefore(heap[below + 1]!, heap[below]!)) below += 1;
+      const child = heap[below]!;
+      if (!isBefore(child, last)) break;
+      heap[at] = child;
+      at = below;
     }
+    heap[at] = last;
+    return first;
   }
 }
 

@@ -51,6 +51,8 @@ export class PodClient {
   #connection: Connection | undefined;
   #requestedMs: number | undefined;
   #clientId: string | undefined;
+  /** The token that it last got, which comes many times. */
+  #token = { text: '', identity: '' };
   #isGone = false;
   #pausedUntilMs = 0;
   last = 'nothing';
@@ -215,11 +217,21 @@ export class PodClient {
     this.last = `${status} ${body.slice(0, 300)}`;
     this.answeredMs = beganMs;
     if (!permitted.has(status)) world.break(`${this.facts.uid} got ${this.last}`);
-    const identity = status === 200 ? findTokenIdentity(body) : undefined;
+    const identity = status === 200 ? this.#identityOf(body) : undefined;
     if (status === 200) this.#checkToken(identity ?? 'nobody');
     if (identity !== undefined) this.servedMs = beganMs;
     if (closes || !this.#keeps) this.#close(false);
     this.#later(this.everyMs * (0.5 + world.scheduler.random()));
+  }
+
+  #identityOf(body: string): string | undefined {
+    const [, text = ''] = /"access_token": *"([^"]*)"/.exec(body) ?? [];
+    if (text !== this.#token.text || text === '') {
+      const identity = findTokenIdentity(body);
+      if (identity === undefined) return undefined;
+      this.#token = { text, identity };
+    }
+    return this.#token.identity;
   }
 
   #checkToken(identity: string): void {

@@ -5,7 +5,9 @@ export * from 'node:crypto';
 
 export function randomBytes(size: number): Buffer {
   const { random } = currentProcess().machine.scheduler;
-  return Buffer.from(Array.from({ length: size }, () => Math.floor(random() * 256)));
+  const bytes = Buffer.alloc(size);
+  for (let at = 0; at < size; at += 1) bytes[at] = random() * 256;
+  return bytes;
 }
 
 export function randomUUID(): string {
