@@ -1,11 +1,14 @@
 /**
  * Sandboxed pods on a real node: gVisor as a RuntimeClass of containerd, each pod with a link of its own, in both
- * modes; and hundreds at once, each with an identity of its own, as sandboxes of AI agents have.
+ * modes; and hundreds at once, each with an agent identity of its own, as sandboxes of AI agents have.
  */
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it, type TestContext } from 'node:test';
+import { createEntraApplication } from '../../../lab/fakes/entra/applications.ts';
+import { exchangeAudience, exchangeIssuer } from '../../../lab/fakes/exchange-tokens.ts';
+import { createLabIdentity, labTenantId } from '../../../lab/fakes/identity.ts';
 import { findTokenIdentity } from '../../../lab/fakes/token.ts';
 import { clientPod, untilPodsReady } from '../support/client-pods.ts';
 import { eventuallyByProcess } from '../support/eventually-by-process.ts';
@@ -13,13 +16,27 @@ import { provideGvisor } from '../support/gvisor.ts';
 import { askImage } from '../support/images.ts';
 import { agentPid, installChart } from '../support/install.ts';
 import { provideNodeSystem } from '../support/node-system.ts';
-import { openNode, type TestNode } from '../support/node.ts';
+import { boundIdentity, openNode, type TestNode } from '../support/node.ts';
 import { assertGets, type Mode } from '../support/pod-kinds.ts';
 
 const nodeSystem = provideNodeSystem();
 const gvisor = provideGvisor();
 const count = 200;
-const agents = Array.from({ length: count }, (_, at) => `agent-${at + 1}`);
+const managed = createLabIdentity('app');
+/** It trusts the managed identity, and each agent identity is of it. */
+const blueprint = createEntraApplication('blueprint', {
+  federatedCredentials: [
+    {
+      issuer: exchangeIssuer(labTenantId),
+      subject: managed.objectId,
+      audience: exchangeAudience,
+    },
+  ],
+});
+const agentIdentities = Array.from({ length: count }, (_, at) =>
+  createEntraApplication(`agent-${at + 1}`, { blueprint: blueprint.clientId }),
+);
+const agents = agentIdentities.map(({ name }) => name);
 const sandboxed = { runtimeClassName: 'gvisor' };
 
 /** What `ask.c` printed. */
@@ -41,7 +58,7 @@ describe(
       node = await openNode(nodeSystem.programs, {
         cgroupDriver: 'systemd',
         maxPods: count + 20,
-        identities: agents,
+        applications: [blueprint, ...agentIdentities],
         gvisor: gvisor.programs,
         ownLinks: true,
       });
@@ -61,7 +78,7 @@ describe(
       });
     }
 
-    it(`start and end ${count} at once, each with a token of its own identity`, async (t) => {
+    it(`start and end ${count} at once, each with a token of its own agent identity`, async (t) => {
       await installChart(node, { redirect: 'ebpf' });
       await assertManyAtOnce(node, t);
     });
@@ -88,6 +105,13 @@ async function assertOwnTokens(node: TestNode, mode: Mode): Promise<void> {
 }
 
 async function assertManyAtOnce(node: TestNode, t: TestContext): Promise<void> {
+  const { tenantId: tenantID, clientId: clientID } = blueprint;
+  const chain = { type: 4, clientID: managed.clientId, application: { tenantID, clientID } };
+  await node.apply(
+    ...agentIdentities.flatMap(({ name, clientId }) =>
+      boundIdentity(name, { ...chain, agentIdentity: clientId }),
+    ),
+  );
   const startMs = Date.now();
   await node.apply(...agents.map(agentPod));
   const seen = await eventuallyByProcess(() => {

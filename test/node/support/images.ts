@@ -47,7 +47,11 @@ const productDays = 1;
 
 /** Where the client's program is in its image. */
 export const clientProgram = '/test/node/client/client.ts';
-const clientSources = ['test/node/client/client.ts', 'lab/fakes/token.ts'];
+const clientSources = [
+  'test/node/client/client.ts',
+  'lab/fakes/token.ts',
+  'lab/fakes/exchange-tokens.ts',
+];
 
 /** Paths of the archives. The first build takes some minutes; later only changes are built. */
 export function provideImages(): readonly string[] {

@@ -5,7 +5,10 @@
  */
 import { mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
-import { createEntraApplication } from '../../../lab/fakes/entra/applications.ts';
+import {
+  createEntraApplication,
+  type EntraApplication,
+} from '../../../lab/fakes/entra/applications.ts';
 import { createLabIdentity } from '../../../lab/fakes/identity.ts';
 import { renderKubeconfig } from '../../cluster/support/kubeconfig.ts';
 import { repositoryRoot } from '../../conventions/tree.ts';
@@ -23,8 +26,8 @@ export interface NodeOptions {
   readonly maxPods?: number;
   /** Archives of images besides those of every node. */
   readonly images?: readonly string[];
-  /** Names of more identities of the metadata service, each with a binding as the others have. */
-  readonly identities?: readonly string[];
+  /** Of Entra ID, besides the one of every node. */
+  readonly applications?: readonly EntraApplication[];
   /** Folder of gVisor's programs, for pods with the runtime `gvisor`. */
   readonly gvisor?: string;
   /** Each pod has a link of its own, not one behind a bridge. */
@@ -83,7 +86,6 @@ const federated = createEntraApplication('fed', {
 
 export async function openNode(nodeSystem: NodeSystem, options: NodeOptions): Promise<TestNode> {
   await using opening = new AsyncDisposableStack();
-  const names = [...identityNames, ...(options.identities ?? [])];
   const pki = await createClusterPki(serviceIp);
   const images = dirname(nodeSystem.images[0] ?? '');
   const machine = opening.use(
@@ -141,8 +143,8 @@ export async function openNode(nodeSystem: NodeSystem, options: NodeOptions): Pr
   }
   const azure = opening.use(
     await startAzure(machine.azurePath, {
-      identities: names.map(createLabIdentity),
-      applications: [federated],
+      identities: identityNames.map(createLabIdentity),
+      applications: [federated, ...(options.applications ?? [])],
       entraTls: pki.entraTls,
       api: pki.admin,
       issuer: 'https://kubernetes.default.svc',
@@ -156,7 +158,7 @@ export async function openNode(nodeSystem: NodeSystem, options: NodeOptions): Pr
   }
   await kubectl(['apply', '-f', join(repositoryRoot, 'deploy/crds.yaml')]);
   await kubectl(['wait', '--for=condition=Established', 'crd', '--all', '--timeout=60s']);
-  await apply(...identities(names));
+  await apply(...identities());
   await eventuallyByProcess(() => kubectl(['get', 'serviceaccount', 'default']), readyLimitMs);
 
   const owned = opening.move();
@@ -242,33 +244,33 @@ export const grantOfIdentities = {
   },
 };
 
-export function identities(names: readonly string[] = identityNames): readonly object[] {
-  const bind = (name: string): object => ({
-    apiVersion,
-    kind: 'AzureIdentityBinding',
-    metadata: { name, namespace: 'default' },
-    spec: { azureIdentity: name, selector: name },
-  });
-  const assigned = names.flatMap((name) => {
+/** An identity and its binding, for pods with its name as their label. */
+export function boundIdentity(name: string, spec: object): readonly object[] {
+  const metadata = { name, namespace: 'default' };
+  return [
+    { apiVersion, kind: 'AzureIdentity', metadata, spec },
+    {
+      apiVersion,
+      kind: 'AzureIdentityBinding',
+      metadata,
+      spec: { azureIdentity: name, selector: name },
+    },
+  ];
+}
+
+export function identities(): readonly object[] {
+  const assigned = identityNames.flatMap((name) => {
     const { clientId, resourceId } = createLabIdentity(name);
-    const spec = { type: 0, resourceID: resourceId, clientID: clientId };
-    const metadata = { name, namespace: 'default' };
-    return [{ apiVersion, kind: 'AzureIdentity', metadata, spec }, bind(name)];
+    return boundIdentity(name, { type: 0, resourceID: resourceId, clientID: clientId });
   });
   return [
     ...assigned,
-    {
-      apiVersion,
-      kind: 'AzureIdentity',
-      metadata: { name: federated.name, namespace: 'default' },
-      spec: {
-        type: 3,
-        tenantID: federated.tenantId,
-        clientID: federated.clientId,
-        federation: 'pod',
-      },
-    },
-    bind(federated.name),
+    ...boundIdentity(federated.name, {
+      type: 3,
+      tenantID: federated.tenantId,
+      clientID: federated.clientId,
+      federation: 'pod',
+    }),
     {
       apiVersion,
       kind: 'AzurePodIdentityException',
