@@ -101,8 +101,9 @@ function ofFederation<F extends { readonly kind: string }>(
   if (settings.entra.federation === 'binding') {
     return 'has the spec.federation "binding", which is for a managed identity, and a blueprint is none';
   }
-  const parsed = federated.map((kind) => kind.parse(settings)).find((each) => each !== undefined);
-  return parsed ?? 'names no federation';
+  const parsed = federated.map((kind) => kind.parse(settings));
+  const credential = parsed.find((each) => typeof each === 'object');
+  return credential ?? 'has a spec.federation that is neither "pod" nor "node"';
 }
 
 function isChained<F extends { readonly kind: string }>(

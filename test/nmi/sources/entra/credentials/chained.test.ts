@@ -131,7 +131,7 @@ describe('a chain', () => {
       [{ ...chain, federation: 'pod' }, /AADSTS700231/],
       [{ ...chain, clientID: '', resourceID, federation: 'node', agentIdentity }, /AADSTS700231/],
       [{ ...chain, clientID: '', federation: 'pod' }, /it has type 3/],
-      [{ ...chain, clientID: '', federation: 'x', agentIdentity }, /none of "pod", "node" and/],
+      [{ ...chain, clientID: '', federation: 'x', agentIdentity }, /neither "pod" nor "node"/],
       [{ ...chain, clientID: '', federation: 'binding', agentIdentity }, /and a blueprint is none/],
       [{ ...chain, adEndpoint: 'https://evil.example' }, /adEndpoint/],
       // Without these fields it would be another identity.
