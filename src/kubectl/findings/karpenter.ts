@@ -1,6 +1,7 @@
 /** Identities of type 0 where Karpenter makes the nodes: Azure assigns them to no such node. Pure. */
 import { stringAt } from '../../base/json-value.ts';
 import { type Finding, oneFinding } from '../../nmi/diagnosis/finding.ts';
+import { isChain, isOfNode } from '../azure/federation.ts';
 import { labelsOf, nameOf, namespaceOf, specOf, titleOf, type RawObject } from '../base/object.ts';
 import { podsByBinding, type Bound } from '../cluster/bound.ts';
 import { hasEnded } from './pods.ts';
@@ -23,12 +24,15 @@ export function findUserAssigned(
   );
   return identities.flatMap((identity) => {
     const own = podsOf(byIdentity.get(titleOf(identity)) ?? []);
-    if ((specOf(identity)['type'] ?? 0) !== 0 || own.length === 0) return [];
+    if (!isOfNode(identity) || own.length === 0) return [];
+    const fix = isChain(identity)
+      ? 'Run its pods on other nodes: a chain cannot begin with a token by federation.'
+      : `Use type 3: kubectl nmi migrate to-federation ${nameOf(identity)} -n ${namespaceOf(identity)}`;
     return oneFinding('type_0_on_karpenter', {
       object: `AzureIdentity ${titleOf(identity)}`,
-      text: 'It is of type 0, and bound pods run on nodes that Karpenter makes.',
+      text: 'Its tokens come from the node, and bound pods run on nodes that Karpenter makes.',
       details: own.slice(0, 10).map((pod) => `Pod ${titleOf(pod)}`),
-      fix: `Use type 3: kubectl nmi migrate to-federation ${nameOf(identity)} -n ${namespaceOf(identity)}`,
+      fix,
     });
   });
 }

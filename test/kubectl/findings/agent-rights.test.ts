@@ -45,6 +45,8 @@ describe('the rights of the agent', () => {
         createIdentity('c', { type: 1 }, { namespace: 'other' }),
         createIdentity('d', { type: 3 }),
         createIdentity('e', { type: 3, federation: 'node' }),
+        createIdentity('f', { type: 4 }),
+        createIdentity('g', { type: 4, federation: 'pod' }),
         createIdentity('unknown', { type: 'x' }),
         createIdentity('untyped', { type: undefined }),
       ],
@@ -58,7 +60,7 @@ describe('the rights of the agent', () => {
       [
         ['get', 'secrets', 'shop', false, 'shop/a', 'shop/b'],
         ['get', 'secrets', 'other', false, 'other/c'],
-        ['create', 'serviceaccounts/token', 'shop', true, 'shop/d'],
+        ['create', 'serviceaccounts/token', 'shop', true, 'shop/d', 'shop/g'],
         ['create', 'serviceaccounts/token', 'kube-system', true, 'shop/e'],
       ],
     );

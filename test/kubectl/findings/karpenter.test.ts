@@ -53,6 +53,14 @@ describe('identities of type 0 on nodes that Karpenter makes', () => {
     }
   });
 
+  it('may be of a chain, unless it begins with a service account', () => {
+    const pods = [podOn('aks-default-x7')];
+    const chain = (spec: object) => found({ pods, identities: [createIdentity('orders', spec)] });
+    const [finding] = chain({ type: 4, clientID: clientA });
+    assert.match(finding?.fix ?? '', /^Run its pods on other nodes/);
+    assert.deepEqual(chain({ type: 4, federation: 'pod' }), []);
+  });
+
   it('name ten pods at most', () => {
     const pods = Array.from({ length: 12 }, (_, index) => {
       const pod = podOn('aks-default-x7');

@@ -90,6 +90,9 @@ describe('the grants that a cluster needs', () => {
     });
     assert.deepEqual(lines(bound(ofType('node', 3, 'node'))), [`default default ${idOf(3)}`]);
     assert.deepEqual(lines(bound(ofType('pod', 3, 'pod'), ofType('secret', 1, ''))), []);
+    const chain = { clientId: idOf(1), resourceId: '', applicationId: idOf(4), agentIdentity: '' };
+    const chained = { ...ofType('chain', 4, ''), entra: { ...entra, federation: '', chain } };
+    assert.deepEqual(lines(bound(chained)), [`default default ${idOf(4)}`]);
   });
 
   it('include exceptions that match pods', () => {

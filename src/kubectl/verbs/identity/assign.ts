@@ -75,7 +75,9 @@ async function scaleSetLines(
     'Agents with --identity-owners=enforce need a grant for it: kubectl nmi grants',
     ...(kept.length === nodes.length
       ? []
-      : [`Azure assigns it to no node that Karpenter makes. There, use type 3: ${federate}`]),
+      : [
+          `Azure assigns it to no node that Karpenter makes${isChain(identity) ? '.' : `. There, use type 3: ${federate}`}`,
+        ]),
   ];
   const computes = computesOf(kept);
   if (computes.length > 0) {
