@@ -141,7 +141,7 @@ interface AddFlags {
 
 async function add(unpinned: VerbContext, name: string, flags: AddFlags): Promise<ExitCode> {
   const context = await pin(unpinned);
-  const { resourceId, clientId, tenantId, application, agentIdentity } = flags;
+  const { resourceId, clientId, tenantId } = flags;
   const kinds = credentialKinds.filter(({ typeTitle }) => typeTitle === flags.type);
   if (resourceId !== '' && parseIdentityId(resourceId) === undefined) {
     throw usageError(
@@ -158,7 +158,7 @@ async function add(unpinned: VerbContext, name: string, flags: AddFlags): Promis
   const isOfEntra = kinds.length > 0;
   if (isOfEntra && tenantId === '')
     throw usageError(`type ${flags.type} needs a tenant`, 'Give --tenant-id.');
-  const ofChain = chainOf(kinds, flags);
+  const isChain = kinds.some(({ objectKind }) => objectKind === 'chain');
   const needsSecret = kinds.some(({ objectKind }) => objectKind === 'Secret');
   if (needsSecret && flags.secret === '')
     throw usageError(
@@ -172,8 +172,7 @@ async function add(unpinned: VerbContext, name: string, flags: AddFlags): Promis
     type: kinds[0]?.type ?? 0,
     ...(resourceId === '' ? {} : { resourceID: resourceId }),
     clientID: clientId,
-    ...(isOfEntra && ofChain === undefined ? { tenantID: tenantId } : {}),
-    ...ofChain,
+    ...(isChain ? chainOf(flags) : isOfEntra ? { tenantID: tenantId } : {}),
     ...(flags.federation === undefined ? {} : { federation: flags.federation }),
     ...(needsSecret ? { clientPassword: { name: flags.secret } } : {}),
   };
@@ -181,23 +180,15 @@ async function add(unpinned: VerbContext, name: string, flags: AddFlags): Promis
   const notes = [
     ...added.notes,
     `Then bind it: ${nmiCommand(context, 'identity', 'assign', name)}`,
-    ...(ofChain === undefined
-      ? []
-      : [`Pods name it by the client id ${agentIdentity === '' ? application : agentIdentity}.`]),
+    ...(isChain ? [`Pods name it by the client id ${servedIdOf({ spec })}.`] : []),
   ];
   return carryOut(context, { ...emptyPlan, objects: added.objects, notes }, flags.apply);
 }
 
-function chainOf(
-  kinds: readonly { readonly objectKind?: string }[],
-  { type, tenantId, application, agentIdentity }: AddFlags,
-) {
-  if (!kinds.some(({ objectKind }) => objectKind === 'chain')) return undefined;
-  if (!isGuid(application)) {
+/** Whether the ids are GUIDs, the API server checks. */
+function chainOf({ type, tenantId, application, agentIdentity }: AddFlags) {
+  if (application === '') {
     throw usageError(`type ${type} needs the client id of an application`, 'Give --application.');
-  }
-  if (agentIdentity !== '' && !isGuid(agentIdentity)) {
-    throw usageError('--agent-identity is no GUID', 'Give the client id of the agent identity.');
   }
   return {
     application: { tenantID: tenantId, clientID: application },

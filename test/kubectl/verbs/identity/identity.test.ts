@@ -104,7 +104,6 @@ describe('kubectl nmi identity add', () => {
     for (const [more, says] of [
       [['--tenant-id', tenant], /needs the client id of an application/],
       [['--application', clientB], /needs a tenant/],
-      [[...of, '--agent-identity', 'x'], /--agent-identity is no GUID/],
     ] as const) {
       const refused = await play([...words, ...more], testBedOf());
       assert.equal(refused.code, 2);
