@@ -32,7 +32,7 @@ export function notCheckedOf(
   const read = snapshot.unread.filter(({ loses }) => matters[loses] ?? true);
   if (!isOpen) return read;
   return [
-    ...(view?.upstream === undefined ? [] : ofUpstream(view.kind, view.upstream, pod, isReady)),
+    ...(view?.upstream === undefined ? [] : ofUpstream(view, view.upstream, pod, isReady)),
     ...(agent === undefined || knowsOptions ? [] : [ofOptions(agent)]),
     ...read,
   ];
@@ -50,7 +50,7 @@ function ofOptions({ namespace, name, config }: AgentView): Unread {
 }
 
 function ofUpstream(
-  kind: IdentityView['kind'],
+  { kind, clientId }: IdentityView,
   { source, credential }: UpstreamView,
   pod: RawObject,
   isReady: boolean,
@@ -62,7 +62,15 @@ function ofUpstream(
     return [of('assignment of the identity in Azure', 'see whether Azure assigned it to the node')];
   }
   if (credentialKinds.find((each) => each.kind === source)?.isExchangedByCluster === true) {
-    return [of('identity binding of AKS', 'see whether AKS has it, and RBAC lets the pod use it')];
+    const user = `system:serviceaccount:${credential.replace('/', ':')}`;
+    const resource = `${clientId}.cid.wi.aks.azure.com`;
+    return [
+      of('identity binding of AKS', 'see whether AKS has it'),
+      {
+        ...of('right on the identity', `see whether ${user} may use the identity`),
+        why: `kubectl auth can-i use-managed-identity ${resource} --as=${user} shows it`,
+      },
+    ];
   }
   if (source.startsWith('federated')) {
     return [of('federated credential in Entra ID', 'see whether Entra ID has it')];

@@ -31,7 +31,10 @@ describe('what a verdict does not know', () => {
     assert.deepEqual(of({ clientID: clientA }), ['assignment of the identity in Azure']);
     assert.deepEqual(of({ ...entra, type: 3 }), ['federated credential in Entra ID']);
     const binding = { ...entra, type: 3, federation: 'binding' };
-    assert.deepEqual(of(binding), ['identity binding of AKS']);
+    assert.deepEqual(of(binding), ['identity binding of AKS', 'right on the identity']);
+    const { unread } = assess(web, { identities: [createIdentity('orders', binding)] });
+    const command = `kubectl auth can-i use-managed-identity ${clientA}.cid.wi.aks.azure.com`;
+    assert.equal(unread[1]?.why, `${command} --as=system:serviceaccount:shop:default shows it`);
     assert.deepEqual(of({ ...entra, type: 1, clientPassword: password }), [
       'Secret shop/sp',
       'whether Entra ID accepts the secret',
