@@ -8,7 +8,7 @@ import type { FailureReason, SourceFailure } from '../source.ts';
 export const entraId = 'Entra ID';
 
 export interface EntraAnswer {
-  /** Who answered, if it is not Entra ID itself. */
+  /** Who answered. Default: Entra ID itself. */
   readonly server?: string;
   readonly status: number;
   readonly body: string;

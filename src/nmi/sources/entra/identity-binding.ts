@@ -18,7 +18,7 @@ import type { FailureReason, SourceFailure } from '../source.ts';
 import { claimsOf } from '../token-fields.ts';
 import { classifyEntraError, type EntraAnswer } from './aadsts.ts';
 import { roleOfIdentity } from './identity-use.ts';
-import { EntraNetworkError, poolOptionsOf, postForm, type EntraNetwork } from './network.ts';
+import { EntraNetworkError, poolOptionsOf, posterOf, type EntraNetwork } from './network.ts';
 
 export interface BindingNetworkOptions {
   readonly client: Pick<KubeClient, 'server'>;
@@ -31,8 +31,8 @@ export interface BindingNetworkOptions {
 
 interface Opened {
   readonly fingerprint: string;
-  readonly serverName: string;
   readonly pool: Pool;
+  readonly post: EntraNetwork['postForm'];
 }
 
 /** Short, so that a fix takes effect soon. */
@@ -57,7 +57,8 @@ export function openBindingNetwork(options: BindingNetworkOptions): EntraNetwork
       }),
     });
     void opened?.pool.close();
-    opened = { fingerprint, serverName, pool };
+    const post = posterOf(pool, `the API server as ${serverName}`, options);
+    opened = { fingerprint, pool, post };
     if (isDisposed) await pool.destroy();
     return opened;
   }
@@ -68,24 +69,16 @@ export function openBindingNetwork(options: BindingNetworkOptions): EntraNetwork
         const problem = `the agent cannot find the API server (${networkCode(error)})`;
         throw new EntraNetworkError(problem, { cause: error });
       });
-      const { pool, serverName } =
-        opened?.fingerprint === apiServer.fingerprint
+      const { origin, fingerprint } = apiServer;
+      const { post } =
+        opened?.fingerprint === fingerprint
           ? opened
-          : await opening.share(apiServer.fingerprint, () => open(apiServer), signal);
-      const server = `the API server as ${serverName}`;
+          : await opening.share(fingerprint, () => open(apiServer), signal);
       // The path is Entra ID's own, as SDKs send it.
-      const { pathname } = new URL(url);
-      const target = `${apiServer.origin}${pathname}`;
-      const answer = await postForm(
-        { ...options, dispatcher: pool, server },
-        target,
-        form,
-        headers,
-        signal,
-      );
-      const failure = refusalOf({ ...answer, server }, new URLSearchParams(form));
+      const answer = await post(origin + new URL(url).pathname, form, headers, signal);
+      const failure = refusalOf(answer, new URLSearchParams(form));
       if (failure !== undefined) throw new EntraNetworkError(failure.description, { failure });
-      return { ...answer, server };
+      return answer;
     },
     async [Symbol.asyncDispose]() {
       isDisposed = true;

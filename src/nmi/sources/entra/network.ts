@@ -51,51 +51,44 @@ const maxRetryAfterS = 3600;
 export function openEntraNetwork(options: EntraNetworkOptions): EntraNetwork {
   const dispatcher = openDispatcher(options);
   return {
-    postForm: (url, form, headers, signal) =>
-      postForm({ ...options, dispatcher, server: entraId }, url, form, headers, signal),
+    postForm: posterOf(dispatcher, entraId, options),
     [Symbol.asyncDispose]: () => dispatcher.destroy(),
   };
 }
 
-/** Where a form is posted, and as what it is reported. */
-export interface FormServer extends Pick<EntraNetworkOptions, 'userAgent' | 'clock'> {
-  readonly dispatcher: Dispatcher;
-  /** As the subject of a sentence. */
-  readonly server: string;
-}
-
-/** As `EntraNetwork`. */
-export async function postForm(
-  { dispatcher, server, userAgent, clock }: FormServer,
-  url: string,
-  form: string,
-  headers: Readonly<Record<string, string>>,
-  signal: AbortSignal,
-): Promise<EntraAnswer> {
-  const { origin, pathname, search } = new URL(url);
+/** @param server who answers, as the subject of a sentence. */
+export function posterOf(
+  dispatcher: Dispatcher,
+  server: string,
+  { userAgent, clock }: Pick<EntraNetworkOptions, 'userAgent' | 'clock'>,
+): EntraNetwork['postForm'] {
   const tooLong = () =>
     new EntraNetworkError(`the answer of ${server} has more than ${maxBodyBytes} bytes`);
-  try {
-    const response = await dispatcher.request({
-      method: 'POST',
-      origin,
-      path: pathname + search,
-      headers: { ...headers, accept: 'application/json', 'user-agent': userAgent },
-      body: form,
-      signal,
-    });
-    const { date, 'retry-after': retryAfter } = response.headers;
-    const nowWallMs = clock.wallMs();
-    return {
-      status: response.statusCode,
-      body: String(await readBody(response.body, maxBodyBytes, tooLong)),
-      clockAheadMs: clockAheadMs(date, nowWallMs),
-      retryAfterS: parseRetryAfter(retryAfter, nowWallMs, maxRetryAfterS),
-    };
-  } catch (error) {
-    signal.throwIfAborted();
-    throw networkErrorOf(error, server);
-  }
+  return async (url, form, headers, signal) => {
+    const { origin, pathname, search } = new URL(url);
+    try {
+      const response = await dispatcher.request({
+        method: 'POST',
+        origin,
+        path: pathname + search,
+        headers: { ...headers, accept: 'application/json', 'user-agent': userAgent },
+        body: form,
+        signal,
+      });
+      const { date, 'retry-after': retryAfter } = response.headers;
+      const nowWallMs = clock.wallMs();
+      return {
+        server,
+        status: response.statusCode,
+        body: String(await readBody(response.body, maxBodyBytes, tooLong)),
+        clockAheadMs: clockAheadMs(date, nowWallMs),
+        retryAfterS: parseRetryAfter(retryAfter, nowWallMs, maxRetryAfterS),
+      };
+    } catch (error) {
+      signal.throwIfAborted();
+      throw networkErrorOf(error, server);
+    }
+  };
 }
 
 /** Limits of a connection pool. */
@@ -136,17 +129,8 @@ function trustOf(caPem: string | undefined): { readonly secureContext?: SecureCo
   return { secureContext: createSecureContext({ ca: [...getCACertificates('default'), caPem] }) };
 }
 
-const untrustedCodes: ReadonlySet<string> = new Set([
-  'CERT_HAS_EXPIRED',
-  'CERT_NOT_YET_VALID',
-  'CERT_UNTRUSTED',
-  'DEPTH_ZERO_SELF_SIGNED_CERT',
-  'ERR_TLS_CERT_ALTNAME_INVALID',
-  'SELF_SIGNED_CERT_IN_CHAIN',
-  'UNABLE_TO_GET_ISSUER_CERT',
-  'UNABLE_TO_GET_ISSUER_CERT_LOCALLY',
-  'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
-]);
+/** Codes of OpenSSL, and one of Node for a certificate of another name. */
+const isUntrusted = /^(?:CERT_|DEPTH_ZERO_|ERR_TLS_CERT_|SELF_SIGNED_|UNABLE_TO_)/;
 
 const proxyCodes: ReadonlySet<string> = new Set([
   // A status other than 200 to CONNECT: the request itself was not aborted.
@@ -158,7 +142,7 @@ const proxyCodes: ReadonlySet<string> = new Set([
 function networkErrorOf(error: unknown, server: string): EntraNetworkError {
   if (error instanceof EntraNetworkError) return error;
   const word = networkCode(error);
-  const what = untrustedCodes.has(word)
+  const what = isUntrusted.test(word)
     ? `the certificate of ${server} is not trusted`
     : proxyCodes.has(word)
       ? `the proxy refused the tunnel to ${server}`

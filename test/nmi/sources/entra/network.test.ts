@@ -53,12 +53,14 @@ describe('the network to Entra ID', () => {
     await using network = open(server);
     server.answerWith(json(200, { a: 1 }), raw(502, '<html>'), raw(302, '', { Location: '/x' }));
     assert.deepEqual(await post(network, server.authority), {
+      server: 'Entra ID',
       status: 200,
       body: '{"a":1}',
       clockAheadMs: 0,
       retryAfterS: undefined,
     });
     assert.deepEqual(await post(network, server.authority), {
+      server: 'Entra ID',
       status: 502,
       body: '<html>',
       clockAheadMs: 0,
