@@ -228,7 +228,7 @@ describe('chains of credentials', () => {
     [{ federation: 'pod', clientId: '' }, /without spec\.agentIdentity/],
     [
       { federation: 'x', clientId: '', agentIdentity: agentOfPod.clientId },
-      /neither .pod. nor .node./,
+      /none of .pod., .node. and .binding./,
     ],
   ];
   for (const [index, [change, says]] of unusable.entries()) {
