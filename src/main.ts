@@ -11,8 +11,8 @@ import { exitCodes } from './cli/io.ts';
 Buffer.poolSize = 0;
 
 // The heap is collected when it has grown by half, and not to four times the live data: 164 MB
-// resident at most under the lab's attacks instead of 210. Hits cost the same at 1 and 16
-// connections and some 10 % more at 64; set among the start flags of the executable, it also made
+// resident at most under the lab's attacks instead of 210. Hits leave nothing that fills the heap
+// (bench/PROFILE.md), so it costs them nothing; set among the start flags of the executable, it made
 // hits at 16 connections slower (Node 26.10, November 2026).
 //
 // But not from the start on: after a change of its flags V8 refuses the compiled code of Node's own modules, and

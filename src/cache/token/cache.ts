@@ -24,6 +24,7 @@
  *
  * `R` is the request to the source, `F` its type of failure.
  */
+import { LinkedList } from '../../base/linked-list.ts';
 import { TimerQueue } from '../../base/time/timer-queue.ts';
 import { NegativeCache, type Cooldown, type Keyed } from './negative-cache.ts';
 import { CacheEntry, type EntryState } from './entry.ts';
@@ -135,8 +136,9 @@ const maxNegativeEntries = 3_000;
 export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposable {
   readonly #options: TokenCacheOptions<R, F>;
   readonly #clock: Clock;
-  /** Least recently used first. */
   readonly #entries = new Map<string, CacheEntry<R>>();
+  /** Least recently used first. */
+  readonly #byUse = new LinkedList<CacheEntry<R>>();
   readonly #groups = new Map<string, Set<CacheEntry<R>>>();
   readonly #inflight = new Map<string, InflightFetch<R, F>>();
   readonly #negative: NegativeCache<R, F>;
@@ -297,8 +299,8 @@ export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposab
 
   #use(entry: CacheEntry<R>, nowMs: number): void {
     entry.usedAtMs = nowMs;
-    this.#entries.delete(entry.key);
-    this.#entries.set(entry.key, entry);
+    this.#byUse.remove(entry);
+    this.#byUse.add(entry);
     if (entry.state !== 'idle') return;
     entry.wake();
     this.#timers.set(entry, 0);
@@ -449,7 +451,8 @@ export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposab
       if (!isForCaller) return;
       entry = new CacheEntry(request, arrival, this.#onDue);
       this.#entries.set(request.key, entry);
-      const [oldest] = this.#entries.values();
+      this.#byUse.add(entry);
+      const oldest = this.#byUse.first;
       if (this.#entries.size > maxEntries && oldest !== undefined) this.#remove(oldest);
       this.#addToGroup(entry);
     } else {
@@ -516,7 +519,10 @@ export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposab
     const members = name === undefined ? undefined : this.#groups.get(name);
     members?.delete(entry);
     if (members?.size === 0 && name !== undefined) this.#groups.delete(name);
-    this.#entries.delete(entry.key);
+    if (this.#entries.get(entry.key) === entry) {
+      this.#entries.delete(entry.key);
+      this.#byUse.remove(entry);
+    }
     this.#timers.clear(entry);
   }
 

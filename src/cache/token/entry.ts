@@ -14,6 +14,7 @@
  * served again when the clock is corrected, and a wall clock that steps back does not prolong its
  * life. If the source sent its own time, a wall clock that is wrong on arrival is compensated.
  */
+import type { Linked } from '../../base/linked-list.ts';
 import type { QueuedTimer } from '../../base/time/timer-queue.ts';
 import type { Keyed } from './negative-cache.ts';
 import { endsAtWallMs, type RenderedToken } from './token.ts';
@@ -28,7 +29,7 @@ export interface Arrival {
   readonly minLifeMs: number;
 }
 
-export class CacheEntry<R extends Keyed> implements QueuedTimer {
+export class CacheEntry<R extends Keyed> implements QueuedTimer, Linked<CacheEntry<R>> {
   readonly key: string;
   /** Request of the first fetch, repeated by each refresh. */
   readonly request: R;
@@ -46,6 +47,8 @@ export class CacheEntry<R extends Keyed> implements QueuedTimer {
   /** Time of the last `TokenCache.renew`. */
   renewedAtMs = -Infinity;
   usedAtMs: number;
+  before: CacheEntry<R> | undefined = undefined;
+  after: CacheEntry<R> | undefined = undefined;
   dueAtMs = 0;
   disarm: (() => void) | undefined = undefined;
   state: EntryState = 'fresh';

@@ -1,15 +1,36 @@
 /** The open connections of one listener, and how they end. */
 import type { ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
+import { LinkedList, type Linked } from '../../base/linked-list.ts';
 import type { CallerConnection } from '../callers/caller.ts';
 import { Counts } from './caller-limits.ts';
 import type { ConnectionLimits } from './connection-limits.ts';
 
-export interface Connection {
+export class Connection implements Linked<Connection> {
+  readonly socket: Socket;
   readonly caller: CallerConnection;
-  /** Responses that are not finished. */
-  readonly open: Set<ServerResponse>;
+  before: Connection | undefined = undefined;
+  after: Connection | undefined = undefined;
+  #open: Set<ServerResponse> | undefined;
+
+  constructor(socket: Socket, caller: CallerConnection) {
+    this.socket = socket;
+    this.caller = caller;
+  }
+
+  /** Responses that are not finished. The fast path has none. */
+  get open(): Set<ServerResponse> {
+    return (this.#open ??= new Set());
+  }
+
+  get isIdle(): boolean {
+    return this.#open === undefined || this.#open.size === 0;
+  }
 }
+
+/** Of a socket, until it closes. */
+const connectionKey = Symbol('connection');
+type OwnSocket = Socket & { [connectionKey]?: Connection | undefined };
 
 /**
  * Look-ups of callers at once: as many as the listener's backlog, which one turn may accept entirely.
@@ -17,13 +38,16 @@ export interface Connection {
  */
 export const maxLookUps = 1_024;
 
+/** Callers without a connection that are remembered: more than a node has pods. */
+const maxUnconnected = 1_024;
+
 export class Connections {
-  readonly #bySocket = new Map<Socket, Connection>();
+  #size = 0;
   /** Connections during the look-up of their caller, with their address. */
   readonly #lookUps = new Map<Socket, string>();
   readonly #limits: ConnectionLimits;
-  /** By limit key, the oldest connection first. */
-  readonly #byCaller = new Map<string, Set<Socket>>();
+  /** By limit key, the oldest connection first; a list may be empty. */
+  readonly #byCaller = new Map<string, LinkedList<Connection>>();
   /** Number of look-ups, by address. */
   readonly #lookUpCounts = new Counts();
 
@@ -32,11 +56,11 @@ export class Connections {
   }
 
   get size(): number {
-    return this.#bySocket.size;
+    return this.#size;
   }
 
-  get(socket: Socket): Connection | undefined {
-    return this.#bySocket.get(socket);
+  get(socket: OwnSocket): Connection | undefined {
+    return socket[connectionKey];
   }
 
   /**
@@ -66,30 +90,49 @@ export class Connections {
    *   on all that it may have.
    */
   add(
-    socket: Socket,
+    socket: OwnSocket,
     caller: CallerConnection,
     onTooMany: () => void = () => undefined,
   ): Connection | undefined {
-    // The key changes once the pod is known; the removal needs the same key as the addition.
-    const { limitKey } = caller;
-    const own = this.#byCaller.get(limitKey) ?? new Set();
+    // The key changes once the pod is known; the removal needs the same list as the addition.
+    const own = this.#ofCaller(caller.limitKey);
     if (own.size >= this.#each) {
       onTooMany();
       const unused = this.#findUnused(own);
       if (unused === undefined) return undefined;
-      own.delete(unused);
-      this.#bySocket.delete(unused);
-      unused.destroy();
+      this.#remove(unused, own);
+      unused.socket.destroy();
     }
-    this.#byCaller.set(limitKey, own.add(socket));
-    const connection: Connection = { caller, open: new Set() };
-    this.#bySocket.set(socket, connection);
-    socket.once('close', () => {
-      this.#bySocket.delete(socket);
-      own.delete(socket);
-      if (own.size === 0 && this.#byCaller.get(limitKey) === own) this.#byCaller.delete(limitKey);
-    });
+    const connection = new Connection(socket, caller);
+    socket[connectionKey] = connection;
+    own.add(connection);
+    this.#size += 1;
+    socket.once('close', () => this.#remove(connection, own));
     return connection;
+  }
+
+  #ofCaller(limitKey: string): LinkedList<Connection> {
+    let own = this.#byCaller.get(limitKey);
+    if (own !== undefined) return own;
+    // Not when the last connection closes: the next one comes soon.
+    if (this.#byCaller.size >= this.#size + maxUnconnected) {
+      for (const [key, { size }] of this.#byCaller) if (size === 0) this.#byCaller.delete(key);
+    }
+    own = new LinkedList();
+    this.#byCaller.set(limitKey, own);
+    return own;
+  }
+
+  #remove(connection: Connection, own: LinkedList<Connection>): void {
+    const socket: OwnSocket = connection.socket;
+    if (socket[connectionKey] === undefined) return;
+    socket[connectionKey] = undefined;
+    own.remove(connection);
+    this.#size -= 1;
+  }
+
+  *#all(): Generator<Connection, void> {
+    for (const own of this.#byCaller.values()) yield* own;
   }
 
   get #each(): number {
@@ -97,15 +140,15 @@ export class Connections {
     return 2 * this.size < total ? each : eachWhenShort;
   }
 
-  #findUnused(sockets: ReadonlySet<Socket>): Socket | undefined {
-    for (const socket of sockets) if (this.#bySocket.get(socket)?.open.size === 0) return socket;
+  #findUnused(own: LinkedList<Connection>): Connection | undefined {
+    for (const connection of own) if (connection.isIdle) return connection;
     return undefined;
   }
 
   /** Ends the connections of these callers at once; returns how many there were. */
   reset(isMeant: (caller: CallerConnection) => boolean): number {
-    const meant = [...this.#bySocket].filter(([, { caller }]) => isMeant(caller));
-    for (const [socket] of meant) {
+    const meant = [...this.#all()].filter(({ caller }) => isMeant(caller));
+    for (const { socket } of meant) {
       // libuv does not reset a socket with a pending shutdown, and Node then never closes it: there
       // would be no event, and the descriptor would leak.
       if (socket.writableEnded) socket.destroy();
@@ -116,16 +159,17 @@ export class Connections {
 
   /** Answers under way close their connections. */
   endAfterAnswers(): void {
-    for (const { open } of this.#bySocket.values()) {
+    for (const { open } of this.#all()) {
       for (const response of open) response.shouldKeepAlive = false;
     }
   }
 
   destroyIdle(): void {
-    for (const [socket, { open }] of this.#bySocket) if (open.size === 0) socket.destroy();
+    for (const { socket, isIdle } of this.#all()) if (isIdle) socket.destroy();
   }
 
   destroyAll(): void {
-    for (const socket of [...this.#lookUps.keys(), ...this.#bySocket.keys()]) socket.destroy();
+    const connected = Array.from(this.#all(), ({ socket }) => socket);
+    for (const socket of [...this.#lookUps.keys(), ...connected]) socket.destroy();
   }
 }

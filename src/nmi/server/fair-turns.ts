@@ -25,7 +25,8 @@ export class FairTurns {
   readonly #nowMs: () => number;
   readonly #nextTurn: (work: () => void) => void;
   /** Used in this turn, and in earlier turns that were not observed. */
-  readonly #takenMs = new Map<string, number>();
+  readonly #taken = new Map<string, { turn: number; ms: number }>();
+  #turn = 0;
   readonly #waiting = new Map<string, (() => void)[]>();
   #isLooking = false;
   #shareMs = shareMs;
@@ -43,7 +44,7 @@ export class FairTurns {
    */
   run(caller: string, work: () => void): boolean {
     const waiting = this.#waiting.get(caller);
-    if (waiting === undefined && (this.#takenMs.get(caller) ?? 0) < this.#shareMs) {
+    if (waiting === undefined && this.#takenMs(caller) < this.#shareMs) {
       this.#do(caller, work);
       return true;
     }
@@ -62,15 +63,24 @@ export class FairTurns {
 
   /** Charges a caller for work that is begun now and done later. */
   charge(caller: string, ms: number): void {
-    this.#takenMs.set(caller, (this.#takenMs.get(caller) ?? 0) + ms);
+    const taken = this.#taken.get(caller);
+    if (taken === undefined) this.#taken.set(caller, { turn: this.#turn, ms });
+    else {
+      taken.ms = this.#takenMs(caller) + ms;
+      taken.turn = this.#turn;
+    }
+  }
+
+  #takenMs(caller: string): number {
+    const taken = this.#taken.get(caller);
+    return taken?.turn === this.#turn ? taken.ms : 0;
   }
 
   #do(caller: string, work: () => void): void {
     const startMs = this.#nowMs();
     work();
-    const takenMs = (this.#takenMs.get(caller) ?? 0) + this.#nowMs() - startMs + aroundMs;
-    this.#takenMs.set(caller, takenMs);
-    if (takenMs >= lookFromMs || this.#takenMs.size > maxCallers) this.#look();
+    this.charge(caller, this.#nowMs() - startMs + aroundMs);
+    if (this.#takenMs(caller) >= lookFromMs || this.#taken.size > maxCallers) this.#look();
   }
 
   #look(): void {
@@ -81,12 +91,14 @@ export class FairTurns {
 
   readonly #begin = (): void => {
     this.#isLooking = false;
-    this.#takenMs.clear();
+    // Not each turn: V8 would keep the table of a map that was cleared until it collects everything.
+    if (this.#taken.size > maxCallers) this.#taken.clear();
+    this.#turn += 1;
     this.#shareMs = this.#hasAccepted ? hurriedMs : shareMs;
     this.#hasAccepted = false;
     for (const [caller, waiting] of this.#waiting) {
       let done = 0;
-      while (done < waiting.length && (this.#takenMs.get(caller) ?? 0) < this.#shareMs) {
+      while (done < waiting.length && this.#takenMs(caller) < this.#shareMs) {
         const work = waiting[done++];
         if (work !== undefined) this.#do(caller, work);
       }
