@@ -10,6 +10,9 @@ import { createEntraApplication } from '../../../lab/fakes/entra/applications.ts
 import { exchangeAudience, exchangeIssuer } from '../../../lab/fakes/exchange-tokens.ts';
 import { createLabIdentity, labTenantId } from '../../../lab/fakes/identity.ts';
 import { findTokenIdentity } from '../../../lab/fakes/token.ts';
+import type { Outcome, Step } from '../../clients/programs/job.ts';
+import { installKit } from '../../clients/support/install.ts';
+import { repositoryRoot } from '../../conventions/tree.ts';
 import { clientPod, untilPodsReady } from '../support/client-pods.ts';
 import { eventuallyByProcess } from '../support/eventually-by-process.ts';
 import { provideGvisor } from '../support/gvisor.ts';
@@ -21,6 +24,7 @@ import { assertGets, type Mode } from '../support/pod-kinds.ts';
 
 const nodeSystem = provideNodeSystem();
 const gvisor = provideGvisor();
+const kit = installKit('npm');
 const count = 200;
 const managed = createLabIdentity('app');
 /** It trusts the managed identity, and each agent identity is of it. */
@@ -49,7 +53,7 @@ interface FirstToken {
 
 describe(
   'sandboxes on a real node',
-  { skip: nodeSystem.missing ?? gvisor.missing ?? false },
+  { skip: nodeSystem.missing ?? gvisor.missing ?? kit.missing ?? false },
   () => {
     let node: TestNode;
 
@@ -59,7 +63,11 @@ describe(
         cgroupDriver: 'systemd',
         maxPods: count + 20,
         applications: [blueprint, ...agentIdentities],
-        gvisor: gvisor.programs,
+        binds: {
+          '/opt/gvisor': gvisor.programs,
+          '/opt/kit': kit.missing === undefined ? kit.folder : '',
+          '/opt/programs': join(repositoryRoot, 'test/clients/programs'),
+        },
         ownLinks: true,
       });
       await node.apply({
@@ -77,6 +85,8 @@ describe(
         await assertOwnTokens(node, mode);
       });
     }
+
+    it('serve an unmodified SDK', () => assertSdk(node));
 
     it(`start and end ${count} at once, each with a token of its own agent identity`, async (t) => {
       await installChart(node, { redirect: 'ebpf' });
@@ -102,6 +112,27 @@ async function assertOwnTokens(node: TestNode, mode: Mode): Promise<void> {
   await node.machine.run(['kill', '-KILL', String(await agentPid(node))]);
   await eventuallyByProcess(() => assertGets(node, `bound-${mode}`, 'app'), 40_000);
   await node.kubectl(['delete', 'pod', ...names, '--wait=true'], { timeoutMs: 120_000 });
+}
+
+/** @azure/identity in a sandbox, by the identity's client id. */
+async function assertSdk(node: TestNode): Promise<void> {
+  const id = { kind: 'client', value: managed.clientId } as const;
+  const step: Step = { credential: 'managed', id, resource: 'https://vault.azure.net', calls: 2 };
+  const folders = ['kit', 'programs'];
+  const container = {
+    command: ['node', '/opt/programs/azure-identity.ts', '/opt/kit', '@azure/identity'],
+    args: [JSON.stringify([step])],
+    volumeMounts: folders.map((name) => ({ name, mountPath: `/opt/${name}`, readOnly: true })),
+  };
+  const volumes = folders.map((name) => ({ name, hostPath: { path: `/opt/${name}` } }));
+  const spec = { ...sandboxed, restartPolicy: 'Never', volumes };
+  await node.apply(clientPod({ name: 'sdk', labels: { aadpodidbinding: 'app' }, spec, container }));
+  const ended = ['wait', '--for=jsonpath={.status.phase}=Succeeded', 'pod/sdk', '--timeout=90s'];
+  await node.kubectl(ended, { timeoutMs: 100_000 });
+  const { outcomes } = JSON.parse(await node.kubectl(['logs', 'sdk'])) as {
+    readonly outcomes: readonly Outcome[];
+  };
+  assert.deepEqual(outcomes, [{ identity: 'app' }, { identity: 'app' }]);
 }
 
 async function assertManyAtOnce(node: TestNode, t: TestContext): Promise<void> {

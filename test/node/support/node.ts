@@ -28,8 +28,11 @@ export interface NodeOptions {
   readonly images?: readonly string[];
   /** Of Entra ID, besides the one of every node. */
   readonly applications?: readonly EntraApplication[];
-  /** Folder of gVisor's programs, for pods with the runtime `gvisor`. */
-  readonly gvisor?: string;
+  /**
+   * Folders of this machine by their read-only paths in the node. Pods with the runtime `gvisor` need its
+   * programs in /opt/gvisor.
+   */
+  readonly binds?: Readonly<Record<string, string>>;
   /** Each pod has a link of its own, not one behind a bridge. */
   readonly ownLinks?: boolean;
 }
@@ -95,7 +98,7 @@ export async function openNode(nodeSystem: NodeSystem, options: NodeOptions): Pr
         '/opt/cluster': nodeSystem.programs.cluster,
         '/opt/kubernetes': nodeSystem.programs.kubernetes,
         '/opt/images': images,
-        ...(options.gvisor !== undefined && { '/opt/gvisor': options.gvisor }),
+        ...options.binds,
       },
       states: ['containerd', 'kubelet', 'etcd', 'load'],
     }),
