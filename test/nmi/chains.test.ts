@@ -228,7 +228,7 @@ describe('chains of credentials', () => {
     [{ federation: 'pod', clientId: '' }, /without spec\.agentIdentity/],
     [
       { federation: 'x', clientId: '', agentIdentity: agentOfPod.clientId },
-      /none of .pod., .node. and .binding./,
+      /neither .pod. nor .node./,
     ],
   ];
   for (const [index, [change, says]] of unusable.entries()) {
