@@ -162,6 +162,21 @@ describe('chains of credentials', () => {
     assert.deepEqual(agent.imds.requests(), []);
   });
 
+  it('go on with the legs in memory while the service of an earlier one fails', async () => {
+    await using agent = await openEntraAgent({}, bindAll);
+    const [first = '', second = ''] = resources;
+    assert.equal((await ask(agent, abroad.clientId, first)).identity, 'abroad');
+    await agent.imds.setFaults({ fail: { status: 500 }, paths: 'token' });
+    assert.equal((await ask(agent, abroad.clientId, second)).identity, 'abroad');
+    const says = /^No token for the moment: .*\[earlier leg of the chain: managed identity a\]/;
+    const failed = await assertSaid(agent, agentOfNode.clientId, 503, says);
+    assert.ok(Number(failed.headers.get('retry-after')) >= 1);
+    await agent.imds.setFaults({});
+    await eventually(async () => {
+      assert.equal((await ask(agent, agentOfNode.clientId)).identity, 'agent-1');
+    });
+  });
+
   it('name the leg that failed and its fix', async () => {
     const managed = createEntraApplication('managed', federatedTo(podAccount));
     const unknown = createEntraApplication('unknown');
