@@ -48,7 +48,7 @@ import {
 import {
   legsOf,
   sourceNameOf,
-  titleOfLeg,
+  titlesBefore,
   type UpstreamIdentity,
 } from '../sources/upstream-identity.ts';
 import { kindOf, objectOf } from '../sources/entra/credentials/kinds.ts';
@@ -320,14 +320,9 @@ function viewUpstream(
     authority: kindOf(credential).isExchangedByCluster ? '' : authority,
     tenantId,
     auxiliaryTenantIds: auxiliary.map((each) => each.tenantId),
-    credential: object === undefined ? titleOfChain(upstream) : fullName(object),
+    credential: object === undefined ? titlesBefore(upstream).join(', ') : fullName(object),
     notBefore,
   };
-}
-
-/** What comes before it; empty if it is no chain. */
-function titleOfChain(upstream: UpstreamIdentity): string {
-  return legsOf(upstream).slice(0, -1).map(titleOfLeg).join(', ');
 }
 
 function tokensOf(

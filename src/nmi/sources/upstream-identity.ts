@@ -22,6 +22,11 @@ export function legsOf(
   return [...legsOf(assertion.assertedBy), identity];
 }
 
+/** What comes before it in a chain. */
+export function titlesBefore(identity: UpstreamIdentity): readonly string[] {
+  return legsOf(identity).slice(0, -1).map(titleOfLeg);
+}
+
 export function titleOfLeg(identity: UpstreamIdentity): string {
   switch (identity.kind) {
     case 'entra': {

@@ -11,7 +11,7 @@ import type { Grant, Granted, RefusedPod } from '../../grants/grant.ts';
 import type { NamedSelector } from '../../grants/choose-identity.ts';
 import type { IdentityOwners } from '../../grants/identity-owners.ts';
 import { identityOf, type RequestRecord } from '../../server/request-record.ts';
-import { legsOf, sourceNameOf, titleOfLeg } from '../../sources/upstream-identity.ts';
+import { sourceNameOf, titlesBefore } from '../../sources/upstream-identity.ts';
 
 type Value =
   string | number | boolean | undefined | readonly string[] | Readonly<Record<string, string>>;
@@ -132,7 +132,7 @@ function grantedFields({ identity, by, upstream, pod }: Granted): AuditFields {
   const source = sourceNameOf(upstream);
   if (identity !== undefined) {
     const { clientId, type } = identity;
-    const before = legsOf(upstream).slice(0, -1).map(titleOfLeg);
+    const before = titlesBefore(upstream);
     const chain = before.length === 0 ? {} : { chain: before };
     return { identity: fullName(identity), identityType: type, clientId, ...chain, by, source };
   }
