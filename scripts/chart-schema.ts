@@ -175,7 +175,7 @@ const azureIdentity: Schema = {
     clientID: text,
     tenantID: text,
     adEndpoint: text,
-    federation: { enum: ['pod', 'node', '', null] },
+    federation: { enum: ['pod', 'binding', 'node', '', null] },
     clientPassword: closed({ name: text, namespace: text }),
     application: closed({ tenantID: text, clientID: text }),
     agentIdentity: text,

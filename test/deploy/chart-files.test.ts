@@ -20,6 +20,20 @@ describe('the files of the chart', () => {
     assert.equal(flags, renderFlags());
   });
 
+  it('take every federation that the definition has', async () => {
+    const enumIn = (text: string, pattern: RegExp) =>
+      (pattern.exec(text)?.[1] ?? '')
+        .match(/[a-z]+/g)
+        ?.filter((each) => each !== 'null')
+        .sort();
+    const ofDefinition = enumIn(await read('crds.yaml'), /enum: \['', (pod[^\]]*)\]/);
+    assert.ok(ofDefinition?.includes('binding'));
+    assert.deepEqual(
+      enumIn(await renderSchema(), /"federation": \{ "enum": \[([^\]]*)\]/),
+      ofDefinition,
+    );
+  });
+
   it('have a value for every flag that does something', () => {
     const decidedByTemplates = [
       'node',

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { options } from '../../src/nmi/config/options.ts';
 import { cloudNames, cloudOf } from '../../src/nmi/sources/entra/clouds.ts';
+import { bindingAudience } from '../../src/nmi/sources/entra/identity-use.ts';
 import { policiesAgainst } from '../../src/kubectl/findings/network-policy.ts';
 import { objectsOf, specOf, type KubeObject } from './chart-render.ts';
 
@@ -48,7 +49,7 @@ describe('the policies', () => {
     assert.ok(text.includes(`request.namespace == '${account.namespace}'`));
     assert.ok(text.includes(`request.name == '${account.name}'`));
     const audiences = [...text.matchAll(/'(api:\/\/[^']+)'/g)].map(([, audience]) => audience);
-    const known = cloudNames.map((name) => cloudOf(name).audience);
+    const known = [...cloudNames.map((name) => cloudOf(name).audience), bindingAudience];
     assert.deepEqual(audiences, known);
     const held = await load('rights-federation.yaml');
     const role = held.find(({ metadata }) => metadata.name.endsWith('-audiences'));

@@ -11,6 +11,7 @@ import { objectKey, type ObjectName } from '../../../../cache/index/object-name.
 import { createOwnAccount, type OwnAccount } from '../../../kube/accounts/own-account.ts';
 import { requestServiceAccountToken } from '../../../kube/accounts/token-request.ts';
 import type { SourceFailure } from '../../source.ts';
+import { bindingAudience } from '../identity-use.ts';
 import type { CredentialContext, CredentialKind, CredentialLoader, Loaded } from './descriptor.ts';
 import { failureOfAccount, failureOfToken, noLivePod, type Subject } from './federated-failure.ts';
 
@@ -47,9 +48,6 @@ export const federatedPodKind: CredentialKind<PodCredential> = {
   parse: ({ entra: { federation }, serviceAccount, audience }) =>
     federation === '' || federation === 'pod' ? podCredential(serviceAccount, audience) : undefined,
 };
-
-/** The audience is that of AKS in every cloud. */
-const bindingAudience = 'api://AKSIdentityBinding';
 
 export const federatedBindingKind: CredentialKind<BindingCredential> = {
   ...ofPod,
