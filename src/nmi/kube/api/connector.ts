@@ -41,8 +41,10 @@ export function createConnector(options: ConnectorOptions): buildConnector.conne
 
   return (target, callback) => {
     const isTls = target.protocol === 'https:';
+    // An IPv6 address in brackets is in no certificate.
+    const hostname = target.hostname.replace(/^\[|\]$/g, '');
     const tcp = connectTcp({
-      host: target.hostname.replace(/^\[|\]$/g, ''),
+      host: hostname,
       port: Number(target.port === '' ? (isTls ? 443 : 80) : target.port),
       keepAlive: true,
       keepAliveInitialDelay: keepAliveIdleMs,
@@ -61,7 +63,7 @@ export function createConnector(options: ConnectorOptions): buildConnector.conne
     tcp.once('connect', () => {
       disarm();
       tcp.off('error', onError);
-      if (isTls) secure({ ...target, httpSocket: tcp }, callback);
+      if (isTls) secure({ ...target, hostname, httpSocket: tcp }, callback);
       else callback(null, tcp);
     });
   };

@@ -23,6 +23,14 @@ describe('the names of the API server', () => {
     assert.deepEqual(kube.requests, []);
   });
 
+  it('are read at an IPv6 address too', async () => {
+    const authority = await createLabAuthority();
+    const tls = await authority.issueServer(['::1', 'kubernetes']);
+    await using kube = await openFakeKube({ host: '::1', tls });
+    const server = { origin: kube.url, fingerprint: '', tls: { ca: authority.certificatePem } };
+    assert.deepEqual(await readServerNames(server, systemClock), ['kubernetes']);
+  });
+
   it('are unknown without TLS, and without a server', async () => {
     const kube = await openFakeKube();
     const server = { origin: kube.url, fingerprint: '', tls: {} };
