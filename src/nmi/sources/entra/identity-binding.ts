@@ -43,7 +43,6 @@ export function openBindingNetwork(options: BindingNetworkOptions): EntraNetwork
   const { client, clock, timeoutMs } = options;
   const opening = new SingleFlight<Opened>();
   let opened: Opened | undefined;
-  let isDisposed = false;
 
   async function open(apiServer: ApiServer): Promise<Opened> {
     const { origin, fingerprint, tls } = apiServer;
@@ -59,7 +58,6 @@ export function openBindingNetwork(options: BindingNetworkOptions): EntraNetwork
     void opened?.pool.close();
     const post = posterOf(pool, `the API server as ${serverName}`, options);
     opened = { fingerprint, pool, post };
-    if (isDisposed) await pool.destroy();
     return opened;
   }
 
@@ -81,7 +79,6 @@ export function openBindingNetwork(options: BindingNetworkOptions): EntraNetwork
       return answer;
     },
     async [Symbol.asyncDispose]() {
-      isDisposed = true;
       await opened?.pool.destroy();
     },
   };
