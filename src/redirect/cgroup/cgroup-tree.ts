@@ -6,7 +6,7 @@
  * cgroup by its id, but needs CAP_DAC_READ_SEARCH, which permits reading every file of the node.
  */
 import { opendirSync, readFileSync, statfsSync, statSync } from 'node:fs';
-import { basename, join } from 'node:path';
+import { join } from 'node:path';
 import { podCgroupPaths, podsRoots } from './cgroup.ts';
 import { RedirectError } from '../redirect.ts';
 
@@ -167,9 +167,7 @@ export function podCgroupId(podsRoot: string, podUid: string): bigint | undefine
 }
 
 function podCgroupPath(podsRoot: string, podUid: string): string | undefined {
-  return podCgroupPaths(basename(podsRoot), podUid)
-    .map((below) => join(podsRoot, below))
-    .find((each) => cgroupIdOf(each) !== undefined);
+  return podCgroupPaths(podsRoot, podUid).find((path) => cgroupIdOf(path) !== undefined);
 }
 
 function walk(

@@ -24,29 +24,20 @@ const qosClasses = ['besteffort', 'burstable'] as const;
 
 /** The cgroups of the QoS classes, directly below the folder of pods. */
 export function qosClassPaths(podsRoot: string): readonly string[] {
-  const [, prefix] = /([^/]*)\.slice$/.exec(podsRoot) ?? [];
-  return qosClasses.map((name) =>
-    prefix === undefined ? `${podsRoot}/${name}` : `${podsRoot}/${prefix}-${name}.slice`,
-  );
+  return qosClasses.map((name) => pathBelow(podsRoot, name));
 }
 
 const podUidPattern = /^[0-9a-z][0-9a-z-]{0,62}$/;
 
-/**
- * The possible paths of a pod's cgroup, from the folder of pods.
- * @param podsRoot the last segment of that folder's path, which determines driver and prefix.
- * @returns none for a UID that is not a single path segment.
- */
+/** The possible paths of a pod's cgroup: none for a UID that is not a single path segment. */
 export function podCgroupPaths(podsRoot: string, podUid: string): readonly string[] {
   if (!podUidPattern.test(podUid)) return [];
-  if (!podsRoot.endsWith('.slice')) {
-    return [`burstable/pod${podUid}`, `besteffort/pod${podUid}`, `pod${podUid}`];
-  }
-  const prefix = podsRoot.slice(0, -'.slice'.length);
-  const name = `pod${podUid.replaceAll('-', '_')}.slice`;
-  return [
-    `${prefix}-burstable.slice/${prefix}-burstable-${name}`,
-    `${prefix}-besteffort.slice/${prefix}-besteffort-${name}`,
-    `${prefix}-${name}`,
-  ];
+  return [...qosClassPaths(podsRoot), podsRoot].map((path) => pathBelow(path, `pod${podUid}`));
+}
+
+/** The name of a folder determines the driver, and the prefix of those below it. */
+function pathBelow(folder: string, name: string): string {
+  const [, prefix] = /([^/]*)\.slice$/.exec(folder) ?? [];
+  if (prefix === undefined) return `${folder}/${name}`;
+  return `${folder}/${prefix}-${name.replaceAll('-', '_')}.slice`;
 }

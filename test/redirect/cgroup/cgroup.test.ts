@@ -19,15 +19,17 @@ describe('the path of a cgroup below the root of pods', () => {
   });
 
   it('is named after the root, with dashes escaped for systemd alone', () => {
-    assert.deepEqual(podCgroupPaths('kubelet-kubepods.slice', uid), [
-      `kubelet-kubepods-burstable.slice/kubelet-kubepods-burstable-pod${escaped}.slice`,
-      `kubelet-kubepods-besteffort.slice/kubelet-kubepods-besteffort-pod${escaped}.slice`,
-      `kubelet-kubepods-pod${escaped}.slice`,
+    const slice = '/top/kubelet-kubepods.slice';
+    assert.deepEqual(podCgroupPaths(slice, uid), [
+      `${slice}/kubelet-kubepods-besteffort.slice/kubelet-kubepods-besteffort-pod${escaped}.slice`,
+      `${slice}/kubelet-kubepods-burstable.slice/kubelet-kubepods-burstable-pod${escaped}.slice`,
+      `${slice}/kubelet-kubepods-pod${escaped}.slice`,
     ]);
-    assert.deepEqual(podCgroupPaths('kubepods', uid), [
-      `burstable/pod${uid}`,
-      `besteffort/pod${uid}`,
-      `pod${uid}`,
+    const root = '/top/kubepods';
+    assert.deepEqual(podCgroupPaths(root, uid), [
+      `${root}/besteffort/pod${uid}`,
+      `${root}/burstable/pod${uid}`,
+      `${root}/pod${uid}`,
     ]);
   });
 
