@@ -5,12 +5,15 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { Histogram } from '../../bench/core/histogram.ts';
 import {
+  behindRedirect,
   mergeResults,
+  subjects,
   type Results,
   type Round,
   type ScenarioResult,
 } from '../../bench/core/results.ts';
 import { renderBars, renderLines } from '../../bench/report/charts.ts';
+import { colorOf } from '../../bench/report/colors.ts';
 import { renderGoals } from '../../bench/report/goals.ts';
 import {
   busiestLoads,
@@ -146,6 +149,13 @@ describe('a picture', () => {
     assert.ok(svg.includes('<rect x="189.2" y="56" width="125.2" height="276"'));
     assert.ok(svg.includes('>IMDS is away<'));
     assert.deepEqual(unreadableTexts(svg), []);
+  });
+
+  it('has a color of its own for each subject of the redirects', () => {
+    const ways = ['no redirect', 'iptables', 'eBPF'];
+    const behind = ['iptables', 'eBPF'].map(behindRedirect);
+    const colors = [subjects.nodeHttp, subjects.goHttp, ...ways, ...behind, 'unknown'].map(colorOf);
+    assert.equal(new Set(colors).size, colors.length);
   });
 
   it('is drawn of throughput and latency for every comparison', () => {
