@@ -1,6 +1,12 @@
 /** The plots of a result: file name and SVG text. Pure. */
 import { Histogram } from '../core/histogram.ts';
-import { isPaced, type Results, type ScenarioResult, type Series } from '../core/results.ts';
+import {
+  behindRedirect,
+  isPaced,
+  type Results,
+  type ScenarioResult,
+  type Series,
+} from '../core/results.ts';
 import { median } from '../core/statistics.ts';
 import { renderBars, renderLines } from './charts.ts';
 import { measures } from './markdown.ts';
@@ -12,7 +18,12 @@ export interface Plot {
 }
 
 export function plotsOf(scenario: ScenarioResult): readonly Plot[] {
-  return [...seriesPlots(scenario), ...scenario.curves.map((curve) => curvePlot(scenario, curve))];
+  // Seven names do not fit above a picture, and those behind a redirect are for the goals.
+  const series = scenario.series.filter(({ subject }) => !subject.startsWith(behindRedirect('')));
+  return [
+    ...seriesPlots({ ...scenario, series }),
+    ...scenario.curves.map((curve) => curvePlot(scenario, curve)),
+  ];
 }
 
 export function plotFiles(results: Results): readonly Plot[] {

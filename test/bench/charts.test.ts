@@ -151,6 +151,13 @@ describe('a picture', () => {
     assert.deepEqual(unreadableTexts(svg), []);
   });
 
+  it('has every subject but the controls behind a redirect', () => {
+    const { series, ...rest } = scenario([1], [1]);
+    const behind = series.map((each) => ({ ...each, subject: behindRedirect('eBPF') }));
+    const drawn = plotsOf({ ...rest, series: [...series, ...behind] });
+    assert.deepEqual(drawn, plotsOf({ ...rest, series }));
+  });
+
   it('has a color of its own for each subject of the redirects', () => {
     const ways = ['no redirect', 'iptables', 'eBPF'];
     const behind = ['iptables', 'eBPF'].map(behindRedirect);
