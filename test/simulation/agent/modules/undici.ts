@@ -21,11 +21,16 @@ function connectorOf(given: unknown): Connector {
   };
 }
 
+/** The longest that a timer takes. */
+const neverMs = 2 ** 31 - 1;
+
 const untimed = {
   headersTimeout: 0,
   bodyTimeout: 0,
-  keepAliveTimeout: 600_000,
-  keepAliveMaxTimeout: 600_000,
+  keepAliveTimeout: neverMs,
+  keepAliveMaxTimeout: neverMs,
+  // It is subtracted from what a server asks for: without it, connections were closed after three seconds.
+  keepAliveTimeoutThreshold: -neverMs,
 };
 
 export class Pool extends undici.Pool {
