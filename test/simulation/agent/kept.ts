@@ -60,4 +60,14 @@ export const kept: readonly Kept[] = [
       { atMs: 7088, kind: 'kernelRefuses', which: 0.597, size: 0.89 },
     ],
   },
+  {
+    why: 'an identity is seen late, and a grant for what it names no longer',
+    actions: [
+      { atMs: 500, kind: 'grantDeleted', which: 0.408, size: 0.871 },
+      { atMs: 1500, kind: 'reorderedKinds', which: 0.034, size: 0.9 },
+      { atMs: 3000, kind: 'identityChanged', which: 0.415, size: 0.858 },
+      { atMs: 5000, kind: 'identityChanged', which: 0.415, size: 0.015 },
+      { atMs: 5100, kind: 'grantRestored', which: 0.408, size: 0.1 },
+    ],
+  },
 ];

@@ -27,8 +27,8 @@ export class Truth {
     { readonly namespace: string; readonly names: readonly string[] }
   >();
   /**
-   * When a pod of a namespace with a label last had a right, or would have had it; infinite while it has.
-   * A pod that is created just after the end of a right may still get a token for a moment.
+   * When a binding, an identity's object and a grant last said what they say; infinite while they do. An agent watches
+   * the kinds apart, and may see one of them late: a right that never was at one moment is put together from two.
    */
   readonly #until = new Map<string, number>();
 
@@ -57,21 +57,36 @@ export class Truth {
   /** After each change. */
   note(): void {
     const nowMs = this.#nowMs();
-    const current = new Set<string>();
-    for (const { namespace, selector } of this.bindings.values()) {
-      for (const name of this.#current(namespace, selector)) {
-        current.add(`${namespace}/${selector} ${name}`);
-      }
+    const current = new Set(this.#statements());
+    for (const [statement, untilMs] of this.#until) {
+      if (untilMs === Infinity && !current.has(statement)) this.#until.set(statement, nowMs);
     }
-    for (const [key, untilMs] of this.#until) {
-      if (untilMs === Infinity && !current.has(key)) this.#until.set(key, nowMs);
-    }
-    for (const key of current) this.#until.set(key, Infinity);
+    for (const statement of current) this.#until.set(statement, Infinity);
   }
 
-  /** When a pod last had the right; infinite if it has it, undefined if it never had it. */
+  /** When all that a right of a pod is made of last was there; infinite if it is, undefined if a part never was. */
   lastMs({ namespace, label }: PodFacts, identity: string): number | undefined {
-    return this.#until.get(`${namespace}/${label} ${identity}`);
+    const bound = `binding ${namespace}/${label} `;
+    const ends = [...this.#until].flatMap(([statement, boundMs]) => {
+      if (!statement.startsWith(bound)) return [];
+      const object = statement.slice(bound.length);
+      const namedMs = this.#until.get(`identity ${namespace}/${object} ${identity}`);
+      const ownedMs = this.#until.get(`grant ${namespace} ${identity}`);
+      return namedMs === undefined || ownedMs === undefined
+        ? []
+        : [Math.min(boundMs, namedMs, ownedMs)];
+    });
+    return ends.length === 0 ? undefined : Math.max(...ends);
+  }
+
+  *#statements(): Iterable<string> {
+    for (const { namespace, selector, identity } of this.bindings.values()) {
+      yield `binding ${namespace}/${selector} ${identity}`;
+    }
+    for (const [object, name] of this.identities) yield `identity ${object} ${name}`;
+    for (const { namespace, names } of this.grants.values()) {
+      for (const name of names) yield `grant ${namespace} ${name}`;
+    }
   }
 
   *#current(namespace: string, label: string): Iterable<string> {
