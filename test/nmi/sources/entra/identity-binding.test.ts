@@ -10,6 +10,7 @@ import {
 } from '../../../../lab/fakes/kube/identity-bindings.ts';
 import { systemClock } from '../../../../src/base/time/clock.ts';
 import type { ApiServer } from '../../../../src/nmi/kube/api/client.ts';
+import { KubeError } from '../../../../src/nmi/kube/api/kube-error.ts';
 import {
   openBindingNetwork,
   serverNameOf,
@@ -177,6 +178,15 @@ describe('an exchange by an identity binding', () => {
     assert.deepEqual([fixture.bindings.requests, fixture.kube.requests], [[], []]);
   });
 
+  it('needs an API server that the agent can find', async () => {
+    const server = () => Promise.reject(new KubeError('CONFIG', 'cannot read /a/kubeconfig'));
+    const options = { clock: systemClock, timeoutMs: 1_000, userAgent: 'nmi/test', clusterId };
+    await using network = openBindingNetwork({ ...options, client: { server } });
+    const posted = network.postForm('https://a.example/t', '', {}, AbortSignal.timeout(5_000));
+    const message = 'the agent cannot find the API server (CONFIG)';
+    await assert.rejects(posted, { message, failure: undefined });
+  });
+
   it('follows the authority of the cluster when that is replaced', async () => {
     await using fixture = await open();
     fixture.bindings.fault = token;
@@ -248,7 +258,8 @@ describe('an API server that refuses', () => {
       const failure = await failureOf(fixture);
       assert.equal(failure.reason, reason);
       assert.match(failure.description, says);
-      assert.ok(failure.cooldownMs >= 250);
+      const leastMs = reason === 'upstream_down' ? 250 : 5_000;
+      assert.ok(failure.cooldownMs >= leastMs, `${failure.cooldownMs} ms`);
       assert.equal(fixture.bindings.requests.length, 1);
     });
   }
