@@ -89,7 +89,7 @@ describe('the conditions of an AzureIdentity', () => {
         'Ready=False credential_invalid',
       ],
       'The agent may not read Secret shop/sp: its service account needs a role. Correct the Secret. If the error ' +
-        'names a missing right, an operator of the cluster gives it to the agent.',
+        'names a missing right, an operator of the cluster gives it.',
     ]);
   });
 
