@@ -91,7 +91,11 @@ describe('the faults that can be made in a file', () => {
   });
 
   it('can be made everywhere in the product: each leaves a file that parses', () => {
-    const sources = typescriptIn(repositoryFiles(), 'src').filter((_, at) => at % 20 === 0);
+    // Every operator has a place in this one, whichever the others are.
+    const sure = 'src/nmi/tokens/broker.ts';
+    const sources = typescriptIn(repositoryFiles(), 'src').filter(
+      ({ path }, at) => at % 20 === 0 || path === sure,
+    );
     const found = new Set<string>();
     for (const { path } of sources) {
       const text = readFileSync(join(repositoryRoot, path), 'utf8');
