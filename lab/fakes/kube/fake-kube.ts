@@ -4,6 +4,7 @@
  * service account tokens that verify, and deliberate faults. It has no authorization, no admission
  * and no schemas; a status is part of its object, and deletions are immediate.
  */
+import { randomBytes } from 'node:crypto';
 import {
   createServer as createHttpServer,
   type IncomingMessage,
@@ -538,9 +539,11 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
     serveIdentityBindings(bindingOptions) {
       if (!(server instanceof HttpsServer)) throw new TypeError('without TLS there are no names');
       const facts = { store, clock, keys: () => tokens.keys() };
-      exchange = createIdentityBindings(bindingOptions, facts, (name, certificate) =>
-        server.addContext(name, certificate),
-      );
+      exchange = createIdentityBindings(bindingOptions, facts, (name, certificate) => {
+        server.addContext(name, certificate);
+        // Like another server: a session with the one before is not resumed, which would present no certificate.
+        server.setTicketKeys(randomBytes(48));
+      });
       return exchange.bindings;
     },
     signingKeys: () => tokens.keys(),
