@@ -151,6 +151,15 @@ function defineTests(client: Client, run: RunSteps): void {
     assert.deepEqual(requests, cost(steps, { ok: steps.length * (signIn + 1), ...guessed }));
   });
 
+  it('gets the token of a federated identity whose first requests Entra ID refuses by mistake', async () => {
+    // Each client has a resource of its own: none gets a token that another's request brought.
+    const resource = `https://${client.key.replaceAll('.', '-')}.example`;
+    const step = { ...stepFor('managed', 'client', 'refused'), resource };
+    const { outcomes, requests } = await run([step]);
+    assert.deepEqual(outcomes, [{ identity: 'refused' }]);
+    assert.deepEqual(requests, cost([step], { ok: signIn + 1 }));
+  });
+
   it('gets an agent identity by its client id, as any other', async () => {
     const step = stepFor('managed', 'client', 'agent');
     const { outcomes, requests } = await run([step]);

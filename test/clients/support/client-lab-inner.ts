@@ -17,7 +17,11 @@ import { createEntraApplication } from '../../../lab/fakes/entra/applications.ts
 import { exchangeAudience, exchangeIssuer } from '../../../lab/fakes/exchange-tokens.ts';
 import { labTenantId } from '../../../lab/fakes/identity.ts';
 import type { LabIdentity } from '../../../lab/fakes/token.ts';
-import { addBoundIdentity } from '../../../lab/test-bed/entra-objects.ts';
+import {
+  addApplication,
+  addBoundIdentity,
+  federatedTo,
+} from '../../../lab/test-bed/entra-objects.ts';
 import { nodeName, TestBed } from '../../../lab/test-bed/test-bed.ts';
 import { agentCommand } from '../../support/agent-command.ts';
 import type { ClientRun, ClientRunResult, LabReply, LabRequest } from './client-lab.ts';
@@ -48,6 +52,9 @@ const account = { namespace: 'default', name: 'default' };
 testBed.kube.apply(createServiceAccount(account));
 const { clientId: boundId } = addBoundIdentity(testBed, 'bound', label);
 for (const object of createIdentityUse(boundId, account)) testBed.kube.apply(object);
+const mistaken = createEntraApplication('refused', federatedTo(account));
+addApplication(testBed, mistaken, { type: 3, createdAtWallMs }, label);
+testBed.entra.setFaults({ refuse: { code: 700213, oneOf: 2 } }, mistaken.clientId);
 await testBed.untilAgentKnows();
 const log = new RequestLog(testBed.agent);
 const pods = new Map<string, Promise<ClientPod>>();
