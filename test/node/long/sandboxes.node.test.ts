@@ -154,6 +154,7 @@ async function assertManyAtOnce(node: TestNode, t: TestContext): Promise<void> {
   for (const [name, { got }] of seen) assert.equal(got, name);
   const maps = await node.machine.run(['cat', `/proc/${await agentPid(node)}/smaps_rollup`]);
   const memory = Number(/^Pss:\s+(\d+)/m.exec(maps)?.[1]);
+  assert.ok(memory / 1024 < 105, `the agent uses ${memory} kB`);
   const took = [...seen.values()].map(({ tookMs }) => tookMs).sort((a, b) => a - b);
   const [median = 0, late = 0] = [0.5, 0.99].map((share) => took[Math.floor(share * took.length)]);
   const again = [...seen.values()].filter(({ asked }) => asked > 1).length;
