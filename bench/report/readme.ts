@@ -43,7 +43,7 @@ function describe({ cpu, cores, memoryMb, kernel, arch, node, hasAffinity }: Mac
 
 function renderMachine(results: Results): string {
   return (
-    `${describe(results.machine)}. A run of all but the soak took ${minutesOf(results)} minutes. Medians of the rounds, with the range in ` +
+    `${describe(results.machine)}. A run of all but soak and fleet took ${minutesOf(results)} minutes. Medians of the rounds, with the range in ` +
     `brackets; "noisy" where the range is more than ${noiseBound * 100} % of the median.`
   );
 }

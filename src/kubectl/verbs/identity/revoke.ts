@@ -4,6 +4,7 @@ import { specOf, type RawObject } from '../../base/object.ts';
 import { failedError, type ExitCode } from '../../base/plugin-error.ts';
 import { identityResources } from '../../cluster/resources.ts';
 import { valueOf } from '../../transport/kubectl.ts';
+import { isOfNode } from '../../azure/federation.ts';
 import { pin, type VerbContext } from '../context.ts';
 import { asOurselves, carryOut, checkName, emptyPlan } from '../plan.ts';
 
@@ -17,8 +18,8 @@ export async function revoke(
   const context = await pin(unpinned);
   const { kubectl, namespace, io } = context;
   const read = async (): Promise<RawObject> =>
-    specOf(valueOf(await kubectl.get(resource, namespace, checkName(name)), `get ${resource}`));
-  const { type = 0 } = await read();
+    valueOf(await kubectl.get(resource, namespace, checkName(name)), `get ${resource}`);
+  const identity = await read();
   const title = `AzureIdentity ${namespace}/${name}`;
   const wordsAt = (wallMs: number): readonly string[] => [
     ...['patch', resource, name, `--namespace=${namespace}`, '--type=merge', asOurselves],
@@ -26,9 +27,9 @@ export async function revoke(
   ];
   const notes = [
     'Agents drop the tokens that they have of it within a second of the change, and fetch new ones when pods ask.',
-    ...(type === 0
+    ...(isOfNode(identity)
       ? [
-          'It has type 0: Azure itself may return the same token again for up to 24 hours. No agent keeps one, and that is all that is promised.',
+          'Its tokens begin with one of the node: Azure itself may return the same token again for up to 24 hours. No agent keeps one, and that is all that is promised.',
         ]
       : []),
     'A token that a pod already has stays valid until it expires. Other AzureIdentities of the same client id keep theirs.',
@@ -47,7 +48,7 @@ export async function revoke(
     wallMs = Math.min(wallMs, serverTimeOf(tried) ?? wallMs);
   }
   const code = await carryOut(context, { ...emptyPlan, changes: [wordsAt(wallMs)], notes }, apply);
-  if (apply) checkKept(await read(), timeOf(wallMs), title);
+  if (apply) checkKept(specOf(await read()), timeOf(wallMs), title);
   return code;
 }
 

@@ -48,12 +48,20 @@ describe('kubectl nmi identity revoke', () => {
     const { code, stdout, calls } = await play(words, serverOf({}));
     assert.deepEqual([code, calls], [0, []]);
     assert.match(stdout, /^# In context dev, namespace shop:\n/);
-    assert.match(stdout, /# It has type 0: Azure itself may return the same token again/);
+    const ofNode =
+      /# Its tokens begin with one of the node: Azure itself may return the same token/;
+    assert.match(stdout, ofNode);
     assert.match(stdout, /kubectl --context=dev patch \S+ orders .*"notBefore":"2026-11-27T06:00/);
-    const typeless = serverOf({ spec: { clientID: clientA } });
-    assert.match((await play(words, typeless)).stdout, /# It has type 0/);
-    const federated = { type: 3, clientID: clientA, tenantID: 'a.example' };
-    assert.doesNotMatch((await play(words, serverOf({ spec: federated }))).stdout, /type 0/);
+    const application = { tenantID: 'a.example', clientID: clientA };
+    for (const [spec, isOfNode] of [
+      [{ clientID: clientA }, true],
+      [{ type: 4, clientID: clientA, application }, true],
+      [{ type: 4, federation: 'pod', application, agentIdentity: clientA }, false],
+      [{ type: 3, clientID: clientA, tenantID: 'a.example' }, false],
+    ] as const) {
+      const shown = await play(words, serverOf({ spec }));
+      assert.equal(ofNode.test(shown.stdout), isOfNode, JSON.stringify(spec));
+    }
   });
 
   it('tries the change, makes it with --apply, and reads it back', async () => {
