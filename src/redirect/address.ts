@@ -26,6 +26,7 @@ import {
   type RedirectStatus,
   type RedirectTarget,
 } from './redirect.ts';
+import { isLoopback } from './target.ts';
 
 export interface AddressRedirectOptions {
   /** The address and port that pods connect to. */
@@ -94,7 +95,9 @@ export function openAddressRedirect(options: AddressRedirectOptions): Redirect {
       return { ...(await readBack()), changed };
     },
     verify: readBack,
-    digest: () => host.digestState(metadataIp, metadataIp),
+    // With a loopback address the state includes a sysctl, which the digest lacks.
+    digest: async () =>
+      isLoopback(metadataIp) ? undefined : host.digestState(metadataIp, metadataIp),
     remove: () => removeLink(host, metadataIp),
     attest: () => ({ kind: 'by-address' }),
   };

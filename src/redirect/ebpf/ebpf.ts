@@ -321,7 +321,9 @@ async function digestOf(settings: Settings): Promise<string | undefined> {
   if (state === undefined) return undefined;
   try {
     const programs = nativeModule().programsDigest(pinFolder, watched);
-    return [state, programs, settings.hasPredecessor?.(), nodePods?.join()].join(' ');
+    // Unknown ones keep those of an earlier agent; none removes them.
+    const wanted = nodePods === undefined ? 'unknown' : nodePods.join();
+    return [state, programs, settings.hasPredecessor?.(), wanted].join(' ');
   } catch {
     return undefined;
   }
