@@ -62,12 +62,12 @@ function applicationIdOf(identity: RawObject): string {
 /** The credential by which an application trusts a managed identity; az alone knows its subject. */
 export function planTrust(
   identity: RawObject,
-  { authority, audience }: { readonly authority: string; readonly audience: string },
+  { authority, legAudience }: { readonly authority: string; readonly legAudience: string },
 ): readonly string[] {
   const { resourceId, clientId } = idsOf(identity);
   const name = nameOf(identity);
   const issuer = `${authority}/TENANT_OF_THE_IDENTITY/v2.0`;
-  const credential = { name, issuer, subject: 'PRINCIPAL_ID', audiences: [audience] };
+  const credential = { name, issuer, subject: 'PRINCIPAL_ID', audiences: [legAudience] };
   const fields = '{PRINCIPAL_ID:principalId,TENANT_OF_THE_IDENTITY:tenantId}';
   const find = isGuid(clientId)
     ? `az identity list --query "[?clientId=='${clientId}'].${fields}"`

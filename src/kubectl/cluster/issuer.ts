@@ -25,7 +25,7 @@ export function cloudOfAgents(agents: readonly AgentView[]) {
   const text =
     'No verified agent shows its options: the audience is assumed to be the default one.';
   const notes = agents.length === 0 ? [text] : [];
-  return { authority, audience: entraAudience === '' ? audience : entraAudience, notes };
+  return { authority, audience: entraAudience || audience, legAudience: audience, notes };
 }
 
 /** @param agents that are verified. @throws PluginError */

@@ -81,7 +81,12 @@ export function neededGrants(objects: ClusterObjects): NeededGrants {
 
 function usesOf({ identities, bindings }: ClusterObjects, owners: IdentityOwners): readonly Use[] {
   // The authority has no influence on the owner of an identity.
-  const upstreams = new UpstreamResolver(() => ({ ok: true, authority: '', audience: '' }));
+  const upstreams = new UpstreamResolver(() => ({
+    ok: true,
+    authority: '',
+    audience: '',
+    legAudience: '',
+  }));
   const bound = Map.groupBy(
     bindings.filter(({ selector }) => selector !== ''),
     ({ namespace, identityName }) => objectKey(namespace, identityName),

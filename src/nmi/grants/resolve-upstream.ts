@@ -111,7 +111,7 @@ export class UpstreamResolver {
     if (!authority.ok) return invalid(authority.problem);
     const kinds = kindsOfType(identity.type);
     const { namespace } = identity;
-    const { authority: host, audience } = authority;
+    const { authority: host, audience, legAudience } = authority;
     const revocation = revocationOf(identity);
     const serviceAccount = accountOf(pod);
     const settings = {
@@ -120,6 +120,7 @@ export class UpstreamResolver {
       serviceAccount,
       authority: host,
       audience,
+      legAudience,
       revocation,
     };
     const credential = kinds.map((kind) => kind.parse(settings)).find((each) => each !== undefined);

@@ -72,6 +72,8 @@ export interface SourceFailure {
 }
 
 export interface Refusals {
+  /** Of the token that was refused: in a chain also an earlier leg's. */
+  readonly key: string;
   readonly count: number;
   /** Monotonic milliseconds. */
   readonly sinceMs: number;

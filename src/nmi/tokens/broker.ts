@@ -140,8 +140,8 @@ export class TokenBroker implements Part, Disposable {
   readonly #options: TokenBrokerOptions;
   readonly #imdsLimiter: RateLimiter;
   /**
-   * By authority and kind of credential; there are few. Otherwise an authority that does not
-   * answer, or a credential that is slow to read, would occupy the slots of all others.
+   * By authority and kinds of credentials; there are few. Otherwise an authority that does not
+   * answer, or a credential that is slow to get, would occupy the slots of all others.
    */
   readonly #entraLimiters = new Map<string, RateLimiter>();
   /** Keys to fetch next time without the cache of the upstream. */
@@ -343,7 +343,7 @@ export class TokenBroker implements Part, Disposable {
     const endedAtMs = clock.monotonicMs();
     const counted = fetched.ok
       ? fetched
-      : failed(countRefusal(fetched.failure, this.#cache.lastFailure(key), endedAtMs));
+      : failed(countRefusal(fetched.failure, key, this.#cache.lastFailure(key), endedAtMs));
     const result = withFetchId(counted, fetchId);
     if (bypassCache && result.ok) this.#made.add(result.token);
     if (result.ok) this.#lastSuccessMs.set(sourceNameOf(identity), endedAtMs);
@@ -364,8 +364,11 @@ export class TokenBroker implements Part, Disposable {
     const leg = assertionOf(request.identity.credential);
     if (leg === undefined) return source.fetch(request, mayRetry);
     const { assertedBy, audience } = leg;
-    const before = await this.get(assertedBy, audience, party);
-    if (!before.ok) return failed(failureOfLeg(before.failure, assertedBy));
+    const before = await this.#cache.get(this.#request(assertedBy, audience, party));
+    if (!before.ok) {
+      const { failure, cooldownLeftMs: cooldownMs } = before;
+      return failed(failureOfLeg({ ...failure, cooldownMs }, assertedBy));
+    }
     const { accessToken } = before.rendered.token;
     const result = await source.fetch({ ...request, assertion: accessToken }, mayRetry);
     return result.ok ? result : failed(refusalOfLeg(result.failure, request.identity, accessToken));
@@ -379,10 +382,7 @@ export class TokenBroker implements Part, Disposable {
 
   #limiterOf(identity: UpstreamIdentity): RateLimiter {
     if (identity.kind !== 'entra') return this.#imdsLimiter;
-    const { authority, credential, agentIdentity } = identity;
-    // A fetch waits for the leg before it, which must not queue behind it.
-    const leg = agentIdentity === undefined ? '' : ' for agents';
-    const key = `${authority} ${credential.kind}${leg}`;
+    const key = `${identity.authority} ${kindsOf(identity)}`;
     const known = this.#entraLimiters.get(key);
     if (known !== undefined) return known;
     const { clock, entra } = this.#options;
@@ -398,6 +398,15 @@ export class TokenBroker implements Part, Disposable {
     const { demand } = this.#options;
     return demand.isGranted(identity) || (isExcepted && demand.hasExcepted());
   }
+}
+
+/** Its own first. A fetch waits for the leg before it, which must not queue behind it. */
+function kindsOf(identity: UpstreamIdentity): string {
+  if (identity.kind !== 'entra') return 'imds';
+  const leg = assertionOf(identity.credential)?.assertedBy;
+  return leg === undefined
+    ? identity.credential.kind
+    : `${identity.credential.kind} ${kindsOf(leg)}`;
 }
 
 function withFetchId(result: SourceResult, fetchId: string): SourceResult {

@@ -12,16 +12,21 @@ const finalCount = 8;
 /** A new credential takes minutes to be known everywhere. */
 const finalMs = 5 * 60_000;
 
-/** @param before the last failure of the same key, if it has not succeeded since. */
+/**
+ * @param failure that is counted already if it is of an earlier leg of a chain.
+ * @param before the last failure of the same key, if it has not succeeded since.
+ */
 export function countRefusal(
   failure: SourceFailure,
+  key: string,
   before: SourceFailure | undefined,
   nowMs: number,
 ): SourceFailure {
-  if (failure.reason !== 'federation_refused') return failure;
-  const { count, sinceMs } = before?.refusals ?? { count: 0, sinceMs: nowMs };
+  if (failure.reason !== 'federation_refused' || failure.refusals !== undefined) return failure;
+  const counted = before?.refusals?.key === key ? before.refusals : undefined;
+  const { count, sinceMs } = counted ?? { count: 0, sinceMs: nowMs };
   const isFinal = count + 1 >= finalCount && nowMs - sinceMs >= finalMs;
-  const refusals = { count: count + 1, sinceMs, isFinal };
+  const refusals = { key, count: count + 1, sinceMs, isFinal };
   // Its caller waits for the next try. The third is no mistake: alerts are for that.
   return refusals.count < triesAtOnce
     ? { ...failure, refusals, reason: 'federation_pending' }

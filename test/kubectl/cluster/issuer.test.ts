@@ -38,6 +38,11 @@ describe('the target of federated credentials', () => {
       [gov.audience, own.audience],
       ['api://AzureADTokenExchangeUSGov', 'api://corp'],
     );
+    assert.deepEqual(
+      [gov.legAudience, own.legAudience],
+      ['api://AzureADTokenExchangeUSGov', 'api://AzureADTokenExchange'],
+      'Entra ID takes no other for a managed identity',
+    );
     assert.deepEqual([gov.notes, own.notes], [[], []]);
   });
 

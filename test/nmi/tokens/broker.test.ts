@@ -32,6 +32,7 @@ const a: UpstreamIdentity = { kind: 'client_id', value: clientIdA };
 const b: UpstreamIdentity = { kind: 'client_id', value: clientIdB };
 const node: UpstreamIdentity = { kind: 'unnamed' };
 const resource = 'https://vault.azure.net';
+const audience = 'api://AzureADTokenExchange';
 const party = { namespace: 'default', pod: 'pod-a' };
 
 function open(given: { readonly maxEntries?: number; readonly mode?: OwnersMode } = {}) {
@@ -61,6 +62,7 @@ function open(given: { readonly maxEntries?: number; readonly mode?: OwnersMode 
     error: undefined as Error | undefined,
     /** An authority without a server. */
     hanging: undefined as string | undefined,
+    isNodeHanging: false,
   };
   const retries: MayRetry[] = [];
   const fetch = (
@@ -69,9 +71,9 @@ function open(given: { readonly maxEntries?: number; readonly mode?: OwnersMode 
   ): Promise<SourceResult> => {
     calls.push(request);
     retries.push(mayRetry);
-    const { failure, error, hanging } = upstream;
+    const { failure, error, hanging, isNodeHanging } = upstream;
     const { identity } = request;
-    if (identity.kind === 'entra' && identity.authority === hanging) {
+    if (identity.kind === 'entra' ? identity.authority === hanging : isNodeHanging) {
       return new Promise(() => undefined);
     }
     if (error !== undefined) return Promise.reject(error);
@@ -102,6 +104,18 @@ function open(given: { readonly maxEntries?: number; readonly mode?: OwnersMode 
 function entraIdentity(clientId: string, credential: EntraIdentity['credential']): EntraIdentity {
   const authority = 'https://login.microsoftonline.com';
   return { kind: 'entra', authority, tenantId: 'contoso.example', clientId, credential };
+}
+
+/** An agent identity whose blueprint trusts a service account. */
+function agentOf(clientId: string): EntraIdentity {
+  const serviceAccount = { namespace: 'n', name: 'robot' };
+  const trusted = entraIdentity(`blueprint-${clientId}`, {
+    kind: 'federated_pod',
+    serviceAccount,
+    audience,
+  });
+  const assertedBy = { ...trusted, agentIdentity: clientId };
+  return entraIdentity(clientId, { kind: 'chained', assertedBy, audience });
 }
 
 function isCached({ broker }: ReturnType<typeof open>, identity: UpstreamIdentity): boolean {
@@ -614,7 +628,6 @@ describe('the broker', () => {
   });
 
   it('gets the assertion of a chain as a token of its own, and asks nobody without it', async () => {
-    const audience = 'api://AzureADTokenExchange';
     const chain = entraIdentity('app', { kind: 'chained', assertedBy: a, audience });
     const { broker, calls, upstream, clock } = open();
     const sent = () =>
@@ -639,9 +652,38 @@ describe('the broker', () => {
       assert.equal(failure.retryAfterS, 5);
     }
     assert.deepEqual(sent(), [['client_id', audience, undefined]]);
+    clock.advance(4_000);
+    const later = failureOf(await broker.get(without, 'https://late', party));
+    assert.equal(later.retryAfterS, 1, 'what is left of the cooldown of the leg');
     upstream.failure = undefined;
-    clock.advance(5_001);
-    assert.ok((await broker.get(without, resource, party)).ok);
+    clock.advance(1_001);
+    for (const wanted of [resource, 'https://late'])
+      assert.ok((await broker.get(without, wanted, party)).ok);
+  });
+
+  it('does not let chains that wait for the node delay those that begin by federation', async () => {
+    const { broker, upstream } = open();
+    upstream.isNodeHanging = true;
+    for (let count = 0; count < 10; count++) {
+      const credential = { kind: 'chained', assertedBy: a, audience } as const;
+      void broker.get(entraIdentity(`${count}`, credential), 'r', party);
+    }
+    assert.ok((await broker.get(agentOf('1'), 'r', party)).ok);
+  });
+
+  it('occupies no slot while it waits after a refusal of an earlier leg', async () => {
+    const { broker, upstream, clock, calls } = open();
+    upstream.failure = { reason: 'federation_refused', description: 'no', cooldownMs: 250 };
+    const pending = ['1', '2', '3', '4'].map((id) => broker.get(agentOf(id), 'r', party));
+    await pass(clock, 0);
+    upstream.failure = undefined;
+    assert.ok((await broker.get(agentOf('5'), 'r', party)).ok);
+    assert.deepEqual(
+      calls.map(({ identity }) => identity.kind === 'entra' && identity.clientId),
+      ['blueprint-1', 'blueprint-2', 'blueprint-3', 'blueprint-4', 'blueprint-5', '5'],
+    );
+    await pass(clock, 251);
+    assert.ok((await Promise.all(pending)).every(({ ok }) => ok));
   });
 
   it('reports a source that throws, and uses it again', async () => {

@@ -169,12 +169,29 @@ describe('a refused federated credential', () => {
     const rows: SourceFailure[] = [];
     for (let at = 0; at < 20; at++) {
       const failure = at === 10 ? down : refused;
-      rows.push(countRefusal(failure, rows.at(-1), at * minuteMs));
+      rows.push(countRefusal(failure, 'key', rows.at(-1), at * minuteMs));
     }
     const final = rows.flatMap(({ refusals }, at) => (refusals?.isFinal === true ? [at] : []));
     assert.deepEqual(final, [7, 8, 9, 18, 19]);
     const pending = rows.flatMap(({ reason }, at) => (reason === 'federation_pending' ? [at] : []));
     assert.deepEqual(pending, [0, 1, 11, 12], 'no alert for the first two');
+  });
+
+  it('does not count those of an earlier leg of a chain as its own', () => {
+    const leg: SourceFailure[] = [];
+    for (let at = 0; at < 9; at++)
+      leg.push(countRefusal(refused, 'leg', leg.at(-1), at * minuteMs));
+    const last = leg.at(-1) ?? refused;
+    assert.equal(last.refusals?.isFinal, true);
+    const passedOn = countRefusal(last, 'key', undefined, 9 * minuteMs);
+    assert.deepEqual(passedOn, last, 'the leg has been refused for long');
+    const own = countRefusal(refused, 'key', passedOn, 10 * minuteMs);
+    assert.deepEqual(own.refusals, {
+      key: 'key',
+      count: 1,
+      sinceMs: 10 * minuteMs,
+      isFinal: false,
+    });
   });
 
   it('never gives a pod a 4xx when 2.2% of 100,000 fetches are refused by mistake', async () => {

@@ -57,7 +57,7 @@ function parse<F extends { readonly kind: string }>(
   settings: CredentialSettings,
   federated: readonly CredentialKind<F>[],
 ): ChainedCredential<F> | string {
-  const { entra, audience, authority, revocation } = settings;
+  const { entra, legAudience: audience, authority, revocation } = settings;
   const { chain, federation, tenantId } = entra;
   if (chain === undefined) return 'has no spec.application';
   const { applicationId, agentIdentity } = chain;
@@ -81,7 +81,7 @@ function parse<F extends { readonly kind: string }>(
 
 function ofNode(
   chain: ChainSettings,
-  { audience, revocation }: CredentialSettings,
+  { legAudience: audience, revocation }: CredentialSettings,
 ): ChainedCredential<never> | string {
   const assertedBy = parseNodeIdentity(chain, revocation);
   return typeof assertedBy === 'string' ? assertedBy : { kind: 'chained', assertedBy, audience };

@@ -76,6 +76,7 @@ export interface CredentialSettings {
   readonly serviceAccount: ObjectName;
   readonly authority: string;
   readonly audience: string;
+  readonly legAudience: string;
   readonly revocation: Revocable;
 }
 

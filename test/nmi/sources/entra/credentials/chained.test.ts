@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { Identity } from '../../../../../src/cache/index/objects.ts';
+import { authoritiesOf } from '../../../../../src/nmi/grants/authorities.ts';
 import { identityKey } from '../../../../../src/nmi/grants/cache-key.ts';
 import { entryFor } from '../../../../../src/nmi/grants/identity-owners.ts';
 import { UpstreamResolver } from '../../../../../src/nmi/grants/resolve-upstream.ts';
 import { parseIdentity } from '../../../../../src/nmi/kube/watch/parse.ts';
-import { resolveAuthority } from '../../../../../src/nmi/sources/entra/clouds.ts';
 import { legsOf, type UpstreamIdentity } from '../../../../../src/nmi/sources/upstream-identity.ts';
 import { createPod } from '../../../../support/cache-objects.ts';
 
@@ -21,7 +21,7 @@ const metadata = { namespace: 'team', name: 'n', uid: 'u' };
 
 function resolver(hasImds = true): UpstreamResolver {
   return new UpstreamResolver(
-    (adEndpoint) => resolveAuthority({ adEndpoint, cloud: 'china', allowedHosts: [] }),
+    authoritiesOf({ cloud: 'china', entraAuthorities: [], entraAudience: 'api://of-accounts' }),
     hasImds,
   );
 }
