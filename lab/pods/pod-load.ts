@@ -41,7 +41,10 @@ export async function runLoad(
       const answer = await request({
         method: 'GET',
         target: target.target,
-        headers: target.headers,
+        headers: [
+          ...target.headers,
+          ...(load.stamp === undefined ? [] : [load.stamp, String(Date.now())]),
+        ],
         connection,
         timeoutMs: load.timeoutMs,
         ...(load.host === undefined ? {} : { host: load.host }),

@@ -55,6 +55,8 @@ export interface PodLoad {
   readonly timeoutMs: number;
   /** Of a worker, after each request. Default: none. */
   readonly pauseMs?: number;
+  /** The name of a header with the wall time at which a request is begun, in milliseconds. */
+  readonly stamp?: string;
   readonly host?: string;
   readonly port?: number;
 }

@@ -20,6 +20,7 @@ import type { TestBed } from '../../test-bed/test-bed.ts';
 /** The real service answers it too, but without a token, so reaching it leaks nothing. */
 const harmlessTarget = '/metadata/instance?api-version=2021-02-01';
 const metadataHeader = ['Metadata', 'true'] as const;
+const stampHeader = 'x-begun-at';
 
 /** Rules of the kubelet; the one with a connection state makes the kernel track all connections. */
 const foreignRules = `*nat
@@ -113,6 +114,7 @@ const coldBoot: Scenario = {
     const load = startSteadyLoad(pod, {
       targets: [{ target: harmlessTarget, headers: metadataHeader }],
       pauseMs: 0,
+      stamp: stampHeader,
     });
     await eventually(() => {
       assert.ok(
@@ -132,7 +134,8 @@ const coldBoot: Scenario = {
     }, 20_000);
     const reports = await load.stop();
     const direct = testBed.uncheckedRequests();
-    const late = direct.filter(({ atWallMs }) => atWallMs > placedAtWallMs);
+    // On a busy machine, the real service reads a request of before later.
+    const late = direct.filter(({ headers }) => !(Number(headers[stampHeader]) <= placedAtWallMs));
     assert.deepEqual(late, [], `${late.length} requests bypassed the redirect`);
     const relayed = testBed.imds.requests().length - direct.length;
     assertToken(await pod.ask(), 'boot-a');
