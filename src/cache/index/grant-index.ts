@@ -74,7 +74,7 @@ export interface GrantIndexStats {
   readonly bindings: number;
   readonly exceptions: number;
   readonly boundPods: number;
-  /** Computed label groups of the stored pods. */
+  /** Computed label groups of the stored pods, counted by service account where one is divided. */
   readonly labelGroups: number;
   /** How many times a pod's grants were computed since the start. */
   readonly recomputed: number;
@@ -196,12 +196,14 @@ export class GrantIndex {
   get stats(): GrantIndexStats {
     let boundPods = 0;
     for (const { grants } of this.#entries.values()) if (grants.kind === 'bound') boundPods++;
+    let labelGroups = 0;
+    for (const { byAccount } of this.#groups.values()) labelGroups += byAccount.size;
     return {
       identities: this.#identities.size,
       bindings: this.#bindings.size,
       exceptions: this.#exceptions.size,
       boundPods,
-      labelGroups: this.#groups.size,
+      labelGroups,
       recomputed: this.#recomputed,
     };
   }
@@ -254,10 +256,15 @@ export class GrantIndex {
   }
 
   #leaveGroup(entry: PodEntry): void {
-    const { groupKey } = entry;
+    const { groupKey, pod } = entry;
     if (groupKey === undefined) return;
     this.#entriesByGroup.delete(groupKey, entry);
     if (!this.#entriesByGroup.has(groupKey)) this.#groups.delete(groupKey);
+    for (const other of this.#entriesByGroup.of(groupKey)) {
+      if (other.pod.serviceAccount === pod.serviceAccount) return;
+    }
+    // Namespace users decide how many service accounts come and go.
+    this.#groups.get(groupKey)?.byAccount.delete(pod.serviceAccount);
   }
 
   #bindingChanged(before: Binding | undefined, after: Binding | undefined): void {

@@ -499,6 +499,31 @@ describe('the work of one event', () => {
     assert.equal(index.grants.stats.labelGroups, 0);
   });
 
+  it('leaves nothing behind for service accounts that no pod of the label has any more', () => {
+    const podOf = (name: string, account: string, label = 'label') =>
+      labelled(label, { name, uid: name, serviceAccount: account });
+    const index = createIndexes(podOf('first', 'robot'), podOf('other', 'other'));
+    index.grants.identities.upsert(createIdentity());
+    index.grants.bindings.upsert(createBinding({ serviceAccount: 'robot' }));
+    index.grants.bindings.upsert(createBinding({ name: 'for-all' }));
+    const groups = () => index.grants.stats.labelGroups;
+    assert.equal(groups(), 2);
+    const shared = index.grants.grantsOf('first');
+    for (let at = 0; at < 100; at++) {
+      const twins = ['a', 'b'].map((name) => podOf(`${name}${at}`, `job-${at}`));
+      for (const twin of twins) index.pods.upsert(twin);
+      assert.equal(groups(), 3);
+      index.pods.remove(twins[0]!);
+      assert.equal(groups(), 3, 'another pod has the account');
+      index.pods.upsert({ ...twins[1]!, labels: { [bindingLabel]: 'elsewhere' } });
+      assert.equal(groups(), 3, 'the account moved to another label');
+      index.pods.remove(twins[1]!);
+      assert.equal(groups(), 2);
+    }
+    index.pods.upsert(podOf('second', 'robot'));
+    assert.equal(index.grants.grantsOf('second'), shared, 'shared as before');
+  });
+
   it('leaves nothing behind for the namespace that a uid had before', () => {
     const index = createIndexes(labelled('label'));
     index.pods.upsert(labelled('label', { namespace: 'other' }));
