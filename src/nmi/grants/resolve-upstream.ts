@@ -45,7 +45,8 @@ export class UpstreamResolver {
   readonly hasImds: boolean;
   readonly #resolveAuthority: ResolveAuthority;
   readonly #clock: Pick<Clock, 'wallMs'>;
-  readonly #choices = new WeakMap<Identity, Map<string, UpstreamChoice>>();
+  /** For one account each: namespace users decide how many accounts there are. */
+  readonly #choices = new WeakMap<Identity, { account: string; choice: UpstreamChoice }>();
 
   constructor(
     resolveAuthority: ResolveAuthority,
@@ -57,7 +58,6 @@ export class UpstreamResolver {
     this.hasImds = hasImds;
   }
 
-  /** The same object for the same identity object: a label may have thousands. */
   of(identity: Identity, pod: PodAccount): UpstreamChoice {
     const { notBeforeWallMs } = identity;
     if (notBeforeWallMs !== undefined && notBeforeWallMs > this.#clock.wallMs() + maxAheadMs) {
@@ -65,9 +65,10 @@ export class UpstreamResolver {
     }
     const isOfPod = kindsOfType(identity.type).some((kind) => kind.isOfPod);
     const account = isOfPod ? `${pod.namespace}/${pod.serviceAccount}` : '';
-    const known = this.#choices.get(identity) ?? new Map<string, UpstreamChoice>();
-    const choice = known.get(account) ?? this.#work(identity, pod);
-    this.#choices.set(identity, known.set(account, choice));
+    const known = this.#choices.get(identity);
+    if (known?.account === account) return known.choice;
+    const choice = this.#work(identity, pod);
+    this.#choices.set(identity, { account, choice });
     return choice;
   }
 
@@ -110,14 +111,12 @@ export class UpstreamResolver {
     const authority = this.#resolveAuthority(entra.adEndpoint);
     if (!authority.ok) return invalid(authority.problem);
     const kinds = kindsOfType(identity.type);
-    const { namespace } = identity;
     const { authority: host, audience, legAudience } = authority;
     const revocation = revocationOf(identity);
-    const serviceAccount = accountOf(pod);
     const settings = {
-      namespace,
+      namespace: identity.namespace,
       entra,
-      serviceAccount,
+      serviceAccount: accountOf(pod),
       authority: host,
       audience,
       legAudience,

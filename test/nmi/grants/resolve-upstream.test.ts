@@ -8,6 +8,7 @@ import { identityKey } from '../../../src/nmi/grants/cache-key.ts';
 import { UpstreamResolver, type UpstreamChoice } from '../../../src/nmi/grants/resolve-upstream.ts';
 import { createIdentity, createPod } from '../../support/cache-objects.ts';
 import { HandClock } from '../../support/hand-clock.ts';
+import { usedHeap } from '../../support/heap.ts';
 
 const clientId = 'AAAAAAAA-1111-4111-8111-111111111111';
 const tenantId = 'BBBBBBBB-2222-4222-8222-222222222222';
@@ -96,6 +97,34 @@ describe('the upstream identity of an AzureIdentity', () => {
     const secret = identityOf(1);
     assert.equal(directory.of(secret, robot), directory.of(secret, other));
     assert.notEqual(directory.of(identityOf(1), robot), directory.of(secret, robot));
+  });
+
+  it('is kept for one account alone, however many come and go', async () => {
+    const chain = {
+      applicationId: clientId,
+      clientId: '',
+      resourceId: '',
+      agentIdentity: 'CCCCCCCC-3333-4333-8333-333333333333',
+    };
+    const identities = [
+      identityOf(3),
+      identityOf(3, { federation: 'binding' }),
+      identityOf(3, { federation: 'node' }),
+      identityOf(4, { federation: 'pod', chain }),
+      identityOf(4, { chain: { ...chain, clientId } }),
+    ];
+    // In a separate function, so that its variables are released with it.
+    const resolve = (identity: Identity, serviceAccount: string): WeakRef<UpstreamChoice> => {
+      const choice = directory.of(identity, { namespace: 'team', serviceAccount });
+      entraOf(choice);
+      return new WeakRef(choice);
+    };
+    for (const identity of identities) {
+      const choices = Array.from({ length: 50 }, (_, at) => resolve(identity, `job-${at}`));
+      await usedHeap();
+      assert.equal(choices.filter((each) => each.deref() !== undefined).length, 1);
+      assert.ok(choices.at(-1)?.deref() !== undefined, 'of the last one');
+    }
   });
 });
 
