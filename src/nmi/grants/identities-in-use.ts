@@ -1,4 +1,7 @@
-/** The upstream identities that pods of this node may use now, worked out when it is asked for. */
+/**
+ * The upstream identities that pods of this node may use, now or from their `spec.notBefore` on,
+ * worked out when it is asked for.
+ */
 import type { PodGrants } from '../../cache/index/grant-index.ts';
 import { hasEnded, type Pod } from '../../cache/index/objects.ts';
 import { credentialKey, type EntraCredential } from '../sources/entra/credentials/kinds.ts';
@@ -29,12 +32,7 @@ export type DemandState = Pick<
 
 export class IdentitiesInUse implements IdentityDemand {
   readonly #clusterState: DemandState;
-  #wanted: Wanted = {
-    generation: -1,
-    granted: new Set(),
-    credentials: new Set(),
-    hasExcepted: false,
-  };
+  #wanted: Wanted | undefined;
 
   constructor(clusterState: DemandState) {
     this.#clusterState = clusterState;
@@ -66,7 +64,7 @@ export class IdentitiesInUse implements IdentityDemand {
 
   #current(): Wanted {
     const generation = generationOf(this.#clusterState);
-    if (this.#wanted.generation !== generation) this.#wanted = this.#work(generation);
+    if (this.#wanted?.generation !== generation) this.#wanted = this.#work(generation);
     return this.#wanted;
   }
 
@@ -109,7 +107,7 @@ export class IdentitiesInUse implements IdentityDemand {
   #choicesOf(pod: Pod, grants: PodGrants | undefined): readonly UpstreamChoice[] {
     const { owners, upstreams, workloadIdentities } = this.#clusterState;
     if (grants?.kind === 'bound') {
-      const choices = grants.identities.map((identity) => upstreams.of(identity, pod));
+      const choices = grants.identities.map((identity) => upstreams.onceValid(identity, pod));
       return choices.filter(
         (choice) =>
           choice.kind === 'upstream' &&

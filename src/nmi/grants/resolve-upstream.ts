@@ -63,6 +63,11 @@ export class UpstreamResolver {
     if (notBeforeWallMs !== undefined && notBeforeWallMs > this.#clock.wallMs() + maxAheadMs) {
       return notYet;
     }
+    return this.onceValid(identity, pod);
+  }
+
+  /** For callers that work it out when an index changes: none does when `spec.notBefore` comes. */
+  onceValid(identity: Identity, pod: PodAccount): UpstreamChoice {
     const isOfPod = kindsOfType(identity.type).some((kind) => kind.isOfPod);
     const account = isOfPod ? `${pod.namespace}/${pod.serviceAccount}` : '';
     const known = this.#choices.get(identity);

@@ -26,13 +26,19 @@ const tenantId = '72f988bf-86f1-41af-91ab-2d7cd011db47';
 const labels = { aadpodidbinding: 'label' };
 
 function open(choice?: WorkloadChoice, mode: OwnersMode = 'off') {
-  const pods = new PodIndex(new HandClock());
+  const clock = new HandClock();
+  const pods = new PodIndex(clock);
   const grants = new GrantIndex(pods);
-  const upstreams = new UpstreamResolver(() => ({
-    ok: true,
-    authority: 'https://login.example',
-    audience: 'api://exchange',
-  }));
+  const upstreams = new UpstreamResolver(
+    () => ({
+      ok: true,
+      authority: 'https://login.example',
+      audience: 'api://x',
+      legAudience: 'api://x',
+    }),
+    true,
+    clock,
+  );
   const accounts = { generation: 0, choice, listeners: new Set<() => void>() };
   const workloadIdentities =
     choice === undefined
@@ -57,7 +63,7 @@ function open(choice?: WorkloadChoice, mode: OwnersMode = 'off') {
   };
   const upstreamOf = (account: string) =>
     upstreams.ofServiceAccount(createPod({ serviceAccount: account }), clientId, tenantId);
-  return { pods, grants, index, accounts, inUse, isGranted, bind, upstreamOf };
+  return { clock, pods, grants, index, accounts, upstreams, inUse, isGranted, bind, upstreamOf };
 }
 
 describe('an identity', () => {
@@ -112,6 +118,23 @@ describe('an identity', () => {
     bind();
     grants.identities.upsert(createIdentity({ clientId: 'no GUID' }));
     assert.ok(!isGranted('no GUID'));
+  });
+
+  it('that was revoked ahead of time is in use when the time comes, without any change', () => {
+    const { clock, grants, bind, upstreams, inUse } = open();
+    bind();
+    const notBeforeWallMs = clock.wallMs() + 3_600_000;
+    const identity = createIdentity({ clientId, notBeforeWallMs });
+    grants.identities.upsert(identity);
+    const before = createIdentity({ clientId });
+    const upstreamNow = (of = identity) => {
+      const choice = upstreams.of(of, createPod());
+      return choice.kind === 'upstream' ? choice.upstream : undefined;
+    };
+    assert.ok(!inUse.isGranted(upstreamNow(before)!), 'its tokens from before');
+    assert.equal(upstreamNow(), undefined, 'no pod gets a token of it yet');
+    clock.advance(3_600_000);
+    assert.ok(inUse.isGranted(upstreamNow()!));
   });
 
   it('of a service account is in use by its pods, according to the last read', () => {
