@@ -18,8 +18,16 @@ export interface IdentityDemand {
   onChange(listener: () => void): () => void;
 }
 
+interface Keys {
+  readonly granted: readonly string[];
+  readonly credentials: readonly string[];
+}
+
 interface Wanted {
   readonly generation: number;
+  readonly ownersGeneration: number;
+  /** By service account. Reused, since one pod changes at a time and may be bound to hundreds. */
+  readonly keysOf: ReadonlyMap<PodGrants, ReadonlyMap<string, Keys>>;
   readonly granted: ReadonlySet<string>;
   readonly credentials: ReadonlySet<string>;
   readonly hasExcepted: boolean;
@@ -69,32 +77,36 @@ export class IdentitiesInUse implements IdentityDemand {
   }
 
   #work(generation: number): Wanted {
-    const { pods, grants } = this.#clusterState;
-    const granted = new Set<string>();
-    const credentials = new Set<string>();
+    const { pods, grants, owners } = this.#clusterState;
+    const ownersGeneration = owners.generation;
+    const before = this.#wanted?.ownersGeneration === ownersGeneration ? this.#wanted : undefined;
+    const keysOf = new Map<PodGrants, Map<string, Keys>>();
+    const all: Keys[] = [];
     let hasExcepted = false;
-    // Pods of one label share their grants, and there may be thousands of identities in them.
-    const accountsDone = new Map<PodGrants, Set<string>>();
     for (const pod of pods.all()) {
       if (hasEnded(pod)) continue;
       const ofPod = grants.grantsOf(pod.uid);
       if (this.#isNodes(pod, ofPod)) hasExcepted = true;
-      if (ofPod?.kind === 'bound') {
-        const done = accountsDone.get(ofPod) ?? new Set<string>();
-        if (done.has(pod.serviceAccount)) continue;
-        accountsDone.set(ofPod, done.add(pod.serviceAccount));
+      if (ofPod?.kind !== 'bound') {
+        all.push(keysOfChoices(this.#choicesOf(pod, ofPod)));
+        continue;
       }
-      for (const choice of this.#choicesOf(pod, ofPod)) {
-        if (choice.kind === 'unusable') continue;
-        for (const each of [choice.upstream, ...choice.auxiliary]) {
-          for (const leg of legsOf(each)) {
-            granted.add(identityKey(leg));
-            if (leg.kind === 'entra') credentials.add(credentialKey(leg.credential));
-          }
-        }
-      }
+      const { serviceAccount } = pod;
+      const ofAccounts = keysOf.get(ofPod) ?? new Map<string, Keys>();
+      if (ofAccounts.has(serviceAccount)) continue;
+      const known = before?.keysOf.get(ofPod)?.get(serviceAccount);
+      const keys = known ?? keysOfChoices(this.#choicesOf(pod, ofPod));
+      keysOf.set(ofPod, ofAccounts.set(serviceAccount, keys));
+      all.push(keys);
     }
-    return { generation, granted, credentials, hasExcepted };
+    return {
+      generation,
+      ownersGeneration,
+      keysOf,
+      granted: new Set(all.flatMap(({ granted }) => granted)),
+      credentials: new Set(all.flatMap(({ credentials }) => credentials)),
+      hasExcepted,
+    };
   }
 
   #isNodes({ namespace, hostNetwork }: Pod, grants: PodGrants | undefined): boolean {
@@ -119,4 +131,15 @@ export class IdentitiesInUse implements IdentityDemand {
     if (choice?.kind !== 'application') return [];
     return [upstreams.ofServiceAccount(pod, choice.clientId, choice.tenantId)];
   }
+}
+
+function keysOfChoices(choices: readonly UpstreamChoice[]): Keys {
+  const usable = choices.filter((choice) => choice.kind === 'upstream');
+  const legs = usable.flatMap(({ upstream, auxiliary }) =>
+    [upstream, ...auxiliary].flatMap(legsOf),
+  );
+  return {
+    granted: legs.map(identityKey),
+    credentials: legs.flatMap((leg) => (leg.kind === 'entra' ? credentialKey(leg.credential) : [])),
+  };
 }

@@ -170,6 +170,37 @@ describe('pods that may name any identity', () => {
   });
 });
 
+describe('a change', () => {
+  it('costs only the pods and accounts whose grants it touches', (t) => {
+    const { pods, grants, index, upstreams, isGranted, bind } = open(undefined, 'enforce');
+    const resolve = t.mock.method(upstreams, 'onceValid');
+    const resolvedBy = (step: () => void): number => {
+      step();
+      isGranted();
+      const calls = resolve.mock.callCount();
+      resolve.mock.resetCalls();
+      return calls;
+    };
+    const podOf = (name: string, serviceAccount: string) =>
+      createPod({ name, uid: name, labels, serviceAccount });
+    assert.equal(
+      resolvedBy(() => bind({ serviceAccount: 'one' })),
+      1,
+    );
+    const steps: readonly (readonly [string, number, () => void])[] = [
+      ['another account', 1, () => pods.upsert(podOf('two', 'two'))],
+      ['the same account', 0, () => pods.upsert(podOf('twin', 'two'))],
+      ['a new address', 0, () => pods.upsert({ ...podOf('two', 'two'), ips: ['10.0.0.9'] })],
+      ['a pod gone', 0, () => pods.remove(podOf('two', 'two'))],
+      ['an account gone', 0, () => pods.remove(podOf('twin', 'two'))],
+      ['that account again', 1, () => pods.upsert(podOf('two', 'two'))],
+      ['an identity', 2, () => grants.identities.upsert(createIdentity({ clientId: otherId }))],
+      ['a grant', 2, () => index.grants.upsert(createIdentityGrant({ clientIds: [otherId] }))],
+    ];
+    for (const [name, expected, step] of steps) assert.equal(resolvedBy(step), expected, name);
+  });
+});
+
 describe('a listener', () => {
   it('is notified of grants and of service accounts, until it unsubscribes', () => {
     const { accounts, inUse, bind, pods } = open({ kind: 'unknown' });
