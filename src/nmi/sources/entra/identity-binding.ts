@@ -43,10 +43,12 @@ export function openBindingNetwork(options: BindingNetworkOptions): EntraNetwork
   const { client, clock, timeoutMs } = options;
   const opening = new SingleFlight<Opened>();
   let opened: Opened | undefined;
+  let isClosed = false;
 
   async function open(apiServer: ApiServer): Promise<Opened> {
     const { origin, fingerprint, tls } = apiServer;
     const serverName = serverNameOf(await clusterIdOf(apiServer, options));
+    if (isClosed) throw new EntraNetworkError('the agent stops');
     const pool = new Pool(origin, {
       ...poolOptionsOf(timeoutMs),
       connect: createConnector({
@@ -79,6 +81,7 @@ export function openBindingNetwork(options: BindingNetworkOptions): EntraNetwork
       return answer;
     },
     async [Symbol.asyncDispose]() {
+      isClosed = true;
       await opened?.pool.destroy();
     },
   };

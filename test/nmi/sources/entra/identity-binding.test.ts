@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
 import { createLabAuthority, type LabAuthority } from '../../../../lab/fakes/authority.ts';
 import { openFakeKube, type FakeKube } from '../../../../lab/fakes/kube/fake-kube.ts';
 import {
@@ -11,6 +12,7 @@ import {
 import { systemClock } from '../../../../src/base/time/clock.ts';
 import type { ApiServer } from '../../../../src/nmi/kube/api/client.ts';
 import { KubeError } from '../../../../src/nmi/kube/api/kube-error.ts';
+import { entraDown } from '../../../../src/nmi/sources/entra/aadsts.ts';
 import {
   openBindingNetwork,
   serverNameOf,
@@ -31,6 +33,7 @@ interface Fixture extends AsyncDisposable {
   /** As the client of the API server reports it. */
   apiServer: ApiServer;
   fetch(): Promise<SourceResult>;
+  close(): Promise<void>;
 }
 
 let shared: Promise<LabAuthority> | undefined;
@@ -59,6 +62,7 @@ async function open(given = '', names = [clusterHostName(clusterId)]): Promise<F
   const exchange = createExchange({ network, clock: systemClock });
   const owned = opening.move();
   return Object.assign(fixture, {
+    close: async () => network[Symbol.asyncDispose](),
     fetch: () =>
       exchange(
         {
@@ -206,6 +210,19 @@ describe('an exchange by an identity binding', () => {
     fixture.apiServer = { ...other.apiServer, fingerprint: 'd' };
     assert.ok((await fixture.fetch()).ok);
     assert.equal(other.bindings.requests.length, 1);
+  });
+
+  it('opens no connections after the end, also when the authority is replaced just then', async () => {
+    await using fixture = await open();
+    fixture.bindings.fault = token;
+    assert.ok((await fixture.fetch()).ok);
+    fixture.apiServer = { ...fixture.apiServer, fingerprint: 'b' };
+    const failing = failureOf(fixture);
+    // By now the certificate is being read.
+    await setImmediate();
+    await fixture.close();
+    assert.deepEqual(await failing, entraDown('the agent stops'));
+    assert.equal(fixture.bindings.requests.length, 1);
   });
 });
 
