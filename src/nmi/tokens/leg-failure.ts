@@ -45,18 +45,27 @@ const fixes: ReadonlyMap<number, string> = new Map([
   [700016, 'create the service principal of the application in that tenant'],
 ]);
 
+/** An agent identity has no application; its credential is a token of its blueprint. */
+const fixesOfAgent: ReadonlyMap<number, string> = new Map([
+  [
+    700016,
+    'spec.agentIdentity must be an agent identity that its blueprint created in that tenant',
+  ],
+]);
+
 function fixOf(
   { reason, details }: SourceFailure,
   { credential }: EntraIdentity,
   assertion: string,
 ): string {
-  const known = details?.errorCodes.map((code) => fixes.get(code)).find(Boolean);
-  if (known !== undefined) return known;
-  if (reason !== 'federation_refused') return '';
   const chain = assertionOf(credential);
   if (chain === undefined) return '';
-  if (chain.assertedBy.kind === 'entra')
-    return 'spec.application must be the blueprint of this agent identity';
+  const isOfAgent = chain.assertedBy.kind === 'entra';
+  const byCode = isOfAgent ? fixesOfAgent : fixes;
+  const known = details?.errorCodes.map((code) => byCode.get(code)).find(Boolean);
+  if (known !== undefined) return known;
+  if (reason !== 'federation_refused') return '';
+  if (isOfAgent) return 'spec.application must be the blueprint of this agent identity';
   const claims = claimsOf(assertion);
   const read = (name: string): string => printable(stringAt(claims, name));
   return `it needs a federated credential with issuer ${read('iss')}, subject ${read('sub')} and audience ${chain.audience}`;

@@ -12,6 +12,12 @@ const application: EntraIdentity = {
   clientId: 'app',
   credential: { kind: 'chained', assertedBy: managed, audience: 'api://x' },
 };
+const blueprint = { ...application, agentIdentity: 'agent' };
+const agent = {
+  ...application,
+  clientId: 'agent',
+  credential: { kind: 'chained', assertedBy: blueprint, audience: 'api://x' },
+} as EntraIdentity;
 const claims = { iss: 'https://issuer/v2.0', sub: 'subject\n"', jti: 'canary' };
 const assertion = `h.${Buffer.from(JSON.stringify(claims)).toString('base64url')}.signature`;
 
@@ -51,14 +57,27 @@ describe('a failure in a chain', () => {
   });
 
   it('does not ask for a federated credential of an agent identity, which can have none', () => {
-    const blueprint = { ...application, agentIdentity: 'agent' };
-    const credential = { kind: 'chained', assertedBy: blueprint, audience: 'api://x' } as const;
-    const agent = { ...application, clientId: 'agent', credential } as EntraIdentity;
     const text = described(700213, 'federation_refused', agent);
     assert.match(
       text,
       /: agent identity agent in tenant t; spec\.application must be the blueprint/,
     );
     assert.doesNotMatch(text, /issuer/);
+  });
+
+  it('does not ask for the application of an agent identity, which has none', () => {
+    const text = described(700016, 'identity_refused', agent);
+    assert.match(
+      text,
+      /; spec\.agentIdentity must be an agent identity that its blueprint created/,
+    );
+    assert.match(described(700016, 'identity_refused', blueprint), /create the service principal/);
+    // What it was sent is a token of its blueprint, and of no managed identity.
+    for (const code of [700231, 700236]) {
+      assert.match(
+        described(code, 'credential_refused', agent),
+        /agent identity agent in tenant t\]$/,
+      );
+    }
   });
 });
