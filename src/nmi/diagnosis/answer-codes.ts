@@ -156,7 +156,7 @@ export const answerCodes = {
   },
   identity_unsupported: {
     means: 'The AzureIdentity has a type that this agent or node cannot serve.',
-    fix: 'Use type 0 (user-assigned), 1 (secret), 2 (certificate) or 3 (federated).',
+    fix: 'Use another type: docs/identities.md#types lists all, and what each needs.',
     check: '`kubectl get azureidentity NAME -o jsonpath={.spec.type}`',
   },
   selector_not_bound: {
@@ -171,7 +171,7 @@ export const answerCodes = {
   },
   identity_not_assigned: {
     means: 'Azure has not assigned the identity to the scale set of the node.',
-    fix: 'Assign it: kubectl nmi identity assign IDENTITY shows the az lines for every node pool. On nodes that Karpenter makes, use type 3.',
+    fix: 'Assign it: kubectl nmi identity assign IDENTITY shows the az lines for every node pool. On nodes that Karpenter makes, use type 3, and no chain that begins with a managed identity.',
     check: '`az vmss identity show` for the scale set of the node.',
   },
   resource_not_allowed: {
@@ -191,13 +191,15 @@ export const answerCodes = {
   },
   identity_refused: {
     means: 'Entra ID refuses the application: it does not exist in the tenant or is disabled.',
-    fix: 'Check spec.clientID and spec.tenantID.',
+    fix: 'Check spec.clientID and spec.tenantID; of a chain, spec.application and spec.agentIdentity.',
     check: '`az ad sp show --id CLIENT_ID` in the tenant.',
   },
   credential_refused: {
-    means: 'Entra ID refuses the secret or certificate: wrong or expired.',
-    fix: 'Renew it and update the Secret; the agent takes the new one within a minute.',
-    check: '`az ad app credential list --id CLIENT_ID`: end dates.',
+    means:
+      'Entra ID refuses the secret, certificate or token that proves the identity: wrong or expired.',
+    fix: 'Renew a secret or certificate in its Secret; the agent takes the new one within a minute. Types 3 and 4 have none: the error says what is wrong with their token.',
+    check:
+      '`az ad app credential list --id CLIENT_ID`: end dates. For types 3 and 4, the AADSTS code in the error.',
   },
   credential_invalid: {
     means:

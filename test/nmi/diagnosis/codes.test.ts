@@ -21,4 +21,17 @@ describe('the table of codes', () => {
       assert.match(rowOf(code).fix, /^(?:[A-Z]|kubectl )/, code);
     }
   });
+
+  it('has fixes that are right for every type of identity', () => {
+    assert.doesNotMatch(rowOf('identity_unsupported').fix, /[0-9]/, 'a list of types grows old');
+    // A chain has no tenantID, and its clientID, if any, is that of the managed identity.
+    assert.match(
+      rowOf('identity_refused').fix,
+      /of a chain, spec\.application and spec\.agentIdentity/,
+    );
+    for (const text of [rowOf('credential_refused').fix, rowOf('credential_refused').check]) {
+      assert.match(text ?? '', /ypes 3 and 4\b.*\berror/, 'they have no Secret');
+    }
+    assert.match(rowOf('identity_not_assigned').fix, /use type 3, and no chain that begins/);
+  });
 });
