@@ -16,6 +16,7 @@ import { UnchangedReads } from './support/unchanged-reads.ts';
 
 const root = join(import.meta.dirname, '../..');
 const golden = join(import.meta.dirname, 'golden');
+const agentId = '0a1b2c3d-0000-4000-8000-000000000003';
 const writesGolden = process.env['NMI_WRITE_GOLDEN'] === '1';
 const written = new Set<string>();
 
@@ -140,6 +141,13 @@ describeOnNewestVersion('kubectl nmi', (cluster) => {
     await type('identity', 'add', 'orders', ...ids, '--apply');
     await type('identity', 'assign', 'orders', '--apply');
     assert.match(await type('explain', 'pod', 'web', '--exit-code'), /^pod shop\/web: GRANTED/);
+    const blueprint = ['--type', 'chain', '--federation', 'pod', '--application', clientId];
+    const agentIdentity = ['--agent-identity', agentId, '--tenant-id', 'contoso.example'];
+    await type('identity', 'add', 'agent', ...blueprint, ...agentIdentity, '--apply');
+    assert.match(
+      await type('identity', 'list'),
+      new RegExp(`^shop +agent +chain +${agentId} `, 'm'),
+    );
     assert.deepEqual(az.lines, []);
   });
 

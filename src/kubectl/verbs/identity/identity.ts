@@ -43,7 +43,8 @@ function addObjects(parser: Parser, start: Start): Parser {
           })
           .option('federation', {
             choices: ['pod', 'binding', 'node'] as const,
-            describe: 'Of type federated: whose service account; default pod.',
+            describe:
+              'Of type federated: whose service account; default pod. Of a chain with an agent identity: instead of a client id.',
           })
           .options({
             secret: textFlag('Secret with the password or certificate.'),
@@ -62,6 +63,10 @@ function addObjects(parser: Parser, start: Start): Parser {
           .example(
             '$0 identity add orders --type chain --client-id … --application … --tenant-id …',
             'of an application that trusts a user-assigned identity',
+          )
+          .example(
+            '$0 identity add agent --type chain --federation pod --application … --agent-identity … --tenant-id …',
+            'of an agent identity whose blueprint trusts service accounts',
           ),
       (flags) => start(flags, (context) => add(context, flags.name, flags)),
     )
@@ -141,40 +146,49 @@ interface AddFlags {
 
 async function add(unpinned: VerbContext, name: string, flags: AddFlags): Promise<ExitCode> {
   const context = await pin(unpinned);
-  const { resourceId, clientId, tenantId } = flags;
-  const kinds = credentialKinds.filter(({ typeTitle }) => typeTitle === flags.type);
+  const { resourceId, clientId, tenantId, type, federation, secret } = flags;
+  const kinds = credentialKinds.filter(({ typeTitle }) => typeTitle === type);
   if (resourceId !== '' && parseIdentityId(resourceId) === undefined) {
     throw usageError(
       `${resourceId} is no Azure resource id of a user-assigned identity`,
       'Print it: az identity show --name NAME --resource-group GROUP --query id',
     );
   }
-  if (!isGuid(clientId)) {
+  const isOfEntra = kinds.length > 0;
+  const isChain = kinds.some(({ objectKind }) => objectKind === 'chain');
+  const needsSecret = kinds.some(({ objectKind }) => objectKind === 'Secret');
+  const isFederated = kinds.some(({ isOfPod }) => isOfPod);
+  for (const [what, value, isUsed, types] of [
+    ['federation', federation ?? '', isFederated, 'federated'],
+    ['Secret', secret, needsSecret, 'secret or certificate'],
+    ['application', flags.application, isChain, 'chain'],
+    ['agent identity', flags.agentIdentity, isChain, 'chain'],
+  ] as const) {
+    if (value !== '' && !isUsed)
+      throw usageError(`type ${type} has no ${what}`, `Give --type ${types}.`);
+  }
+  if (isChain && federation !== undefined) {
+    checkFederatedChain(flags);
+  } else if (!isGuid(clientId)) {
     throw usageError(
       'the client id is missing or is no GUID',
       `Give --client-id. This shows it: ${renderAz(showClientIdLine(resourceId))}`,
     );
   }
-  const isOfEntra = kinds.length > 0;
-  if (isOfEntra && tenantId === '')
-    throw usageError(`type ${flags.type} needs a tenant`, 'Give --tenant-id.');
-  const isChain = kinds.some(({ objectKind }) => objectKind === 'chain');
-  const needsSecret = kinds.some(({ objectKind }) => objectKind === 'Secret');
-  if (needsSecret && flags.secret === '')
-    throw usageError(
-      `type ${flags.type} needs a Secret`,
-      'Give --secret, a Secret of the same namespace.',
-    );
-  const isFederated = kinds.some(({ isOfPod }) => isOfPod);
-  if (flags.federation !== undefined && !isFederated)
-    throw usageError(`type ${flags.type} has no federation`, 'Give --type federated.');
+  for (const [what, value, isNeeded, flag] of [
+    ['a tenant', tenantId, isOfEntra, '--tenant-id'],
+    ['a Secret', secret, needsSecret, '--secret, a Secret of the same namespace'],
+    ['the client id of an application', flags.application, isChain, '--application'],
+  ] as const) {
+    if (isNeeded && value === '') throw usageError(`type ${type} needs ${what}`, `Give ${flag}.`);
+  }
   const spec = {
     type: kinds[0]?.type ?? 0,
     ...(resourceId === '' ? {} : { resourceID: resourceId }),
-    clientID: clientId,
+    ...(clientId === '' ? {} : { clientID: clientId }),
     ...(isChain ? chainOf(flags) : isOfEntra ? { tenantID: tenantId } : {}),
-    ...(flags.federation === undefined ? {} : { federation: flags.federation }),
-    ...(needsSecret ? { clientPassword: { name: flags.secret } } : {}),
+    ...(federation === undefined ? {} : { federation }),
+    ...(needsSecret ? { clientPassword: { name: secret } } : {}),
   };
   const added = await unlessThere(context, 'AzureIdentity', name, spec);
   const notes = [
@@ -185,11 +199,26 @@ async function add(unpinned: VerbContext, name: string, flags: AddFlags): Promis
   return carryOut(context, { ...emptyPlan, objects: added.objects, notes }, flags.apply);
 }
 
-/** Whether the ids are GUIDs, the API server checks. */
-function chainOf({ type, tenantId, application, agentIdentity }: AddFlags) {
-  if (application === '') {
-    throw usageError(`type ${type} needs the client id of an application`, 'Give --application.');
+/** Its proof is a token of a service account, which only a blueprint may trust here. */
+function checkFederatedChain({ federation, clientId, resourceId, agentIdentity }: AddFlags): void {
+  if (clientId + resourceId !== '') {
+    throw usageError(
+      'a chain by federation has no managed identity',
+      'Leave out --client-id and --resource-id, or --federation.',
+    );
   }
+  if (agentIdentity === '') {
+    throw usageError(
+      'a chain by federation needs an agent identity',
+      'Give --agent-identity. An application that trusts a service account has --type federated.',
+    );
+  }
+  if (federation === 'binding')
+    throw usageError('a chain cannot use an identity binding', 'Give --federation pod or node.');
+}
+
+/** Whether the ids are GUIDs, the API server checks. */
+function chainOf({ tenantId, application, agentIdentity }: AddFlags) {
   return {
     application: { tenantID: tenantId, clientID: application },
     ...(agentIdentity === '' ? {} : { agentIdentity }),

@@ -30,6 +30,7 @@ describe('kubectl nmi identity', () => {
   for (const [action, example] of [
     ['add', 'add orders --resource-id '],
     ['add', 'add orders --type federated '],
+    ['add', 'add agent --type chain '],
     ['list', 'list -A'],
     ['assign', 'assign orders'],
     ['federate', 'federate orders'],
@@ -81,6 +82,18 @@ describe('kubectl nmi identity add', () => {
         ['new', '--client-id', clientA, '--federation', 'binding'],
         /type user-assigned has no federation/,
       ],
+      [
+        ['new', '--client-id', clientA, '--application', clientB],
+        /type user-assigned has no application[^]*--type chain/,
+      ],
+      [
+        ['new', '--type', 'federated', '--client-id', clientA, '--agent-identity', clientB],
+        /type federated has no agent identity[^]*--type chain/,
+      ],
+      [
+        ['new', '--client-id', clientA, '--secret', 'pfx'],
+        /type user-assigned has no Secret[^]*--type secret or certificate/,
+      ],
     ];
     for (const [words, said] of wrong) {
       const result = await play(['identity', 'add', ...words], testBedOf());
@@ -108,6 +121,43 @@ describe('kubectl nmi identity add', () => {
       const refused = await play([...words, ...more], testBedOf());
       assert.equal(refused.code, 2);
       assert.match(refused.stderr, says);
+    }
+  });
+
+  it('adds an agent identity whose blueprint trusts a service account', async () => {
+    const add = ['identity', 'add', 'new', '--type', 'chain'];
+    const ids = ['--application', clientB, '--tenant-id', tenant];
+    const agent = ['--agent-identity', clientA];
+    const application = { tenantID: tenant, clientID: clientB };
+    const [pod, node, binding] = [
+      ['--federation', 'pod'],
+      ['--federation', 'node'],
+      ['--federation', 'binding'],
+    ] as const;
+    for (const federation of [pod, node]) {
+      const { stdout } = await play([...add, ...ids, ...agent, ...federation], testBedOf());
+      const { spec } = parse(stdout) as { spec: object };
+      assert.deepEqual(spec, {
+        type: 4,
+        application,
+        agentIdentity: clientA,
+        federation: federation[1],
+      });
+      assert.ok(stdout.includes(`# Pods name it by the client id ${clientA}.`), stdout);
+    }
+    for (const [words, says] of [
+      [[...agent, ...pod, '--client-id', clientA], /has no managed identity/],
+      [
+        [...agent, ...pod, '--resource-id', ordersId],
+        /Leave out --client-id and --resource-id, or --federation/,
+      ],
+      [pod, /needs an agent identity[^]*--type federated/],
+      [[...agent, ...binding], /Give --federation pod or node/],
+      [agent, /client id is missing/],
+    ] as const) {
+      const { code, stdout, stderr } = await play([...add, ...ids, ...words], testBedOf());
+      assert.deepEqual([code, stdout], [2, '']);
+      assert.match(stderr, says);
     }
   });
 
