@@ -81,12 +81,7 @@ export function neededGrants(objects: ClusterObjects): NeededGrants {
 
 function usesOf({ identities, bindings }: ClusterObjects, owners: IdentityOwners): readonly Use[] {
   // The authority has no influence on the owner of an identity.
-  const upstreams = new UpstreamResolver(() => ({
-    ok: true,
-    authority: '',
-    audience: '',
-    legAudience: '',
-  }));
+  const upstreams = new UpstreamResolver(() => ({ ok: true, authority: '', audience: '' }));
   const bound = Map.groupBy(
     bindings.filter(({ selector }) => selector !== ''),
     ({ namespace, identityName }) => objectKey(namespace, identityName),

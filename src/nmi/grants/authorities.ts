@@ -13,6 +13,6 @@ export function authoritiesOf(
     const named = adEndpoint === '' ? own : adEndpoint;
     const resolved = resolveAuthority({ adEndpoint: named, cloud, allowedHosts });
     if (!resolved.ok || entraAudience === '') return resolved;
-    return { ...resolved, audience: entraAudience };
+    return { ...resolved, accountAudience: entraAudience };
   };
 }

@@ -99,7 +99,10 @@ export class UpstreamResolver {
     const authority = this.#resolveAuthority('');
     if (!authority.ok) return invalid(authority.problem);
     if (!isTenant(tenantId)) return invalid('has no usable tenant id');
-    const credential = credentialOfPod(accountOf(pod), authority.audience);
+    const credential = credentialOfPod(
+      accountOf(pod),
+      authority.accountAudience ?? authority.audience,
+    );
     return toEntra(authority.authority, tenantId, [], clientId, credential, {});
   }
 
@@ -116,14 +119,14 @@ export class UpstreamResolver {
     const authority = this.#resolveAuthority(entra.adEndpoint);
     if (!authority.ok) return invalid(authority.problem);
     const kinds = kindsOfType(identity.type);
-    const { authority: host, audience, legAudience } = authority;
+    const { authority: host, audience: legAudience, accountAudience = legAudience } = authority;
     const revocation = revocationOf(identity);
     const settings = {
       namespace: identity.namespace,
       entra,
       serviceAccount: accountOf(pod),
       authority: host,
-      audience,
+      audience: accountAudience,
       legAudience,
       revocation,
     };

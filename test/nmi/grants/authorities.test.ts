@@ -37,7 +37,7 @@ describe('the operator’s authorities', () => {
     const resolve = authoritiesOf({ ...plain, entraAudience: 'api://own' });
     for (const adEndpoint of ['', 'https://login.microsoftonline.us']) {
       const resolved = resolve(adEndpoint);
-      assert.ok(resolved.ok && resolved.audience === 'api://own');
+      assert.ok(resolved.ok && resolved.accountAudience === 'api://own');
     }
   });
 });

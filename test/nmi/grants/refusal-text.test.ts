@@ -332,7 +332,7 @@ describe('a failure of the upstream', () => {
 
   it('of a federated credential is transient until it is final', () => {
     const reasonAt = (isFinal: boolean) => {
-      const refusals = { count: 8, sinceMs: 0, isFinal };
+      const refusals = { key: 'key', count: 8, sinceMs: 0, isFinal };
       return render({ reason: 'federation_refused', retryAfterS: 9, refusals });
     };
     const { reason, status, retryAfterS } = reasonAt(false);

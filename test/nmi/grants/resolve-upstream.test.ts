@@ -4,6 +4,7 @@ import fc from 'fast-check';
 import type { EntraSettings, Identity } from '../../../src/cache/index/objects.ts';
 import { resolveAuthority } from '../../../src/nmi/sources/entra/clouds.ts';
 import type { EntraIdentity } from '../../../src/nmi/sources/entra/entra-identity.ts';
+import { authoritiesOf } from '../../../src/nmi/grants/authorities.ts';
 import { identityKey } from '../../../src/nmi/grants/cache-key.ts';
 import { UpstreamResolver, type UpstreamChoice } from '../../../src/nmi/grants/resolve-upstream.ts';
 import { createIdentity, createPod } from '../../support/cache-objects.ts';
@@ -297,5 +298,18 @@ describe('the application of a service account', () => {
     assert.equal(entraOf(choice).credential.kind, 'federated_pod');
     assert.match(problemOf(directory.ofServiceAccount(pod, 'x', tenantId)), /GUID/);
     assert.match(problemOf(directory.ofServiceAccount(pod, clientId, '')), /tenant/);
+  });
+
+  it('has the audience that the operator has set, as type 3', () => {
+    const config = { cloud: 'china', entraAuthorities: [], entraAudience: 'api://own' } as const;
+    const own = new UpstreamResolver(authoritiesOf(config));
+    for (const choice of [
+      own.ofServiceAccount(pod, clientId, tenantId),
+      own.of(identityOf(3), pod),
+    ]) {
+      const { credential } = entraOf(choice);
+      assert.ok(credential.kind === 'federated_pod');
+      assert.equal(credential.audience, 'api://own');
+    }
   });
 });

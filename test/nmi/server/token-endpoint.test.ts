@@ -58,7 +58,7 @@ function openFixture(owners = createOwners('off')) {
     if (tenant === '' || tenant !== memory.brokenTenant) {
       return { ok: true, rendered: longLived, outcome: 'miss' };
     }
-    const refusals = { count: 3, sinceMs: 0, isFinal: false };
+    const refusals = { key: 'key', count: 3, sinceMs: 0, isFinal: false };
     const failure = {
       reason: memory.reason,
       description: 'no answer',

@@ -109,12 +109,9 @@ function entraIdentity(clientId: string, credential: EntraIdentity['credential']
 /** An agent identity whose blueprint trusts a service account. */
 function agentOf(clientId: string): EntraIdentity {
   const serviceAccount = { namespace: 'n', name: 'robot' };
-  const trusted = entraIdentity(`blueprint-${clientId}`, {
-    kind: 'federated_pod',
-    serviceAccount,
-    audience,
-  });
-  const assertedBy = { ...trusted, agentIdentity: clientId };
+  const credential = { kind: 'federated_pod', serviceAccount, audience } as const;
+  const blueprint = entraIdentity(`blueprint-${clientId}`, credential);
+  const assertedBy = { ...blueprint, credential, agentIdentity: clientId };
   return entraIdentity(clientId, { kind: 'chained', assertedBy, audience });
 }
 

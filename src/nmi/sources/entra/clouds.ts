@@ -77,10 +77,10 @@ export type AuthorityResult =
       readonly ok: true;
       /** An origin: scheme, host and, if it is not 443, port. */
       readonly authority: string;
-      /** Of service account tokens. */
+      /** Of the cloud. */
       readonly audience: string;
-      /** Of tokens that are credentials in a chain; Entra ID takes those of its cloud only. */
-      readonly legAudience: string;
+      /** Of service account tokens, if the operator has set it. */
+      readonly accountAudience?: string;
     }
   | { readonly ok: false; readonly problem: string };
 
@@ -109,7 +109,7 @@ export function resolveAuthority(question: AuthorityQuestion): AuthorityResult {
 }
 
 function resolved({ authority, audience }: Omit<Cloud, 'name'>): AuthorityResult {
-  return { ok: true, authority, audience, legAudience: audience };
+  return { ok: true, authority, audience };
 }
 
 function misshapen(adEndpoint: string): AuthorityResult {

@@ -75,7 +75,9 @@ export interface CredentialSettings {
   readonly entra: EntraSettings;
   readonly serviceAccount: ObjectName;
   readonly authority: string;
+  /** Of service account tokens. */
   readonly audience: string;
+  /** Of tokens that are credentials in a chain: Entra ID takes those of its cloud only. */
   readonly legAudience: string;
   readonly revocation: Revocable;
 }
