@@ -298,7 +298,9 @@ describe('an identity that belongs to another namespace', () => {
   it('of the node is for excepted pods of namespaces with an explicit grant', () => {
     const exception = { name: 'add-on', podLabels: { aadpodidbinding: 'label' } };
     const node = [{ namespaces: ['default'], nodeIdentities: true }];
-    const refusedText = bodyOf(decide({ owners, exception, granted }, vault));
+    const refused = decide({ owners, exception, granted }, vault);
+    assert.ok(refused.kind === 'refused' && !refused.isPending);
+    const refusedText = bodyOf(refused);
     assert.match(
       refusedText,
       /^400 identity_not_owned .*AzurePodIdentityException default\/add-on/,

@@ -188,11 +188,18 @@ describe('a change', () => {
       1,
     );
     const steps: readonly (readonly [string, number, () => void])[] = [
-      ['another account', 1, () => pods.upsert(podOf('two', 'two'))],
-      ['the same account', 0, () => pods.upsert(podOf('twin', 'two'))],
+      [
+        'two pods of another account',
+        1,
+        () => {
+          for (const name of ['two', 'twin']) pods.upsert(podOf(name, 'two'));
+        },
+      ],
+      ['a third pod of that account', 0, () => pods.upsert(podOf('third', 'two'))],
       ['a new address', 0, () => pods.upsert({ ...podOf('two', 'two'), ips: ['10.0.0.9'] })],
       ['a pod gone', 0, () => pods.remove(podOf('two', 'two'))],
-      ['an account gone', 0, () => pods.remove(podOf('twin', 'two'))],
+      ['the next one', 0, () => pods.remove(podOf('twin', 'two'))],
+      ['an account gone', 0, () => pods.remove(podOf('third', 'two'))],
       ['that account again', 1, () => pods.upsert(podOf('two', 'two'))],
       ['an identity', 2, () => grants.identities.upsert(createIdentity({ clientId: otherId }))],
       ['a grant', 2, () => index.grants.upsert(createIdentityGrant({ clientIds: [otherId] }))],

@@ -33,6 +33,7 @@ describe('a typing error', () => {
       ['Orders', 'oRDERS'],
       ['ORDER', 'orders'],
       ['AB', 'ab'],
+      ['abc', 'abd'],
       ['app', 'app '],
       [' orders', 'order'],
     ];

@@ -241,6 +241,16 @@ describe('an identity of Entra ID', () => {
     assert.equal(identity.authority, 'https://login.corp.example:8443');
   });
 
+  it('alone is usable on a node without a metadata service', () => {
+    const authority = { authority: 'https://login.example', audience: 'api://x', legAudience: '' };
+    const resolver = new UpstreamResolver(() => ({ ok: true, ...authority }), false);
+    assert.equal(resolver.of(identityOf(1), pod).kind, 'upstream');
+    assert.equal(
+      problemOf(resolver.of(createIdentity({ clientId }), pod)),
+      'has the type 0, and this node has no metadata service',
+    );
+  });
+
   it('has a token of each auxiliary tenant, with the same credential, only with a secret', () => {
     const fields = { auxiliaryTenantIds: ['One.example', tenantId] };
     const choice = directory.of(identityOf(1, fields), pod);
@@ -252,9 +262,11 @@ describe('an identity of Entra ID', () => {
         [tenantId.toLowerCase(), 'secret'],
       ],
     );
-    const three = { auxiliaryTenantIds: ['a.example', 'b.example', 'c.example'] };
-    const most = directory.of(identityOf(1, three), pod);
-    assert.ok(most.kind === 'upstream' && most.auxiliary.length === 3);
+    for (const auxiliaryTenantIds of [['a.example'], ['a.example', 'b.example', 'c.example']]) {
+      const one = directory.of(identityOf(1, { auxiliaryTenantIds }), pod);
+      assert.ok(one.kind === 'upstream');
+      assert.equal(one.auxiliary.length, auxiliaryTenantIds.length);
+    }
     const certificate = directory.of(identityOf(2, fields), pod);
     assert.ok(certificate.kind === 'upstream' && certificate.auxiliary.length === 0);
   });
