@@ -147,6 +147,7 @@ interface AddFlags {
 async function add(unpinned: VerbContext, name: string, flags: AddFlags): Promise<ExitCode> {
   const context = await pin(unpinned);
   const { resourceId, clientId, tenantId, type, federation, secret } = flags;
+  const { application, agentIdentity } = flags;
   const kinds = credentialKinds.filter(({ typeTitle }) => typeTitle === type);
   if (resourceId !== '' && parseIdentityId(resourceId) === undefined) {
     throw usageError(
@@ -161,8 +162,8 @@ async function add(unpinned: VerbContext, name: string, flags: AddFlags): Promis
   for (const [what, value, isUsed, types] of [
     ['federation', federation ?? '', isFederated, 'federated'],
     ['Secret', secret, needsSecret, 'secret or certificate'],
-    ['application', flags.application, isChain, 'chain'],
-    ['agent identity', flags.agentIdentity, isChain, 'chain'],
+    ['application', application, isChain, 'chain'],
+    ['agent identity', agentIdentity, isChain, 'chain'],
   ] as const) {
     if (value !== '' && !isUsed)
       throw usageError(`type ${type} has no ${what}`, `Give --type ${types}.`);
@@ -178,15 +179,20 @@ async function add(unpinned: VerbContext, name: string, flags: AddFlags): Promis
   for (const [what, value, isNeeded, flag] of [
     ['a tenant', tenantId, isOfEntra, '--tenant-id'],
     ['a Secret', secret, needsSecret, '--secret, a Secret of the same namespace'],
-    ['the client id of an application', flags.application, isChain, '--application'],
+    ['the client id of an application', application, isChain, '--application'],
   ] as const) {
     if (isNeeded && value === '') throw usageError(`type ${type} needs ${what}`, `Give ${flag}.`);
   }
+  // Whether the ids of a chain are GUIDs, the API server checks.
+  const ofTenant = isChain
+    ? { application: { tenantID: tenantId, clientID: application } }
+    : { tenantID: tenantId };
   const spec = {
     type: kinds[0]?.type ?? 0,
     ...(resourceId === '' ? {} : { resourceID: resourceId }),
     ...(clientId === '' ? {} : { clientID: clientId }),
-    ...(isChain ? chainOf(flags) : isOfEntra ? { tenantID: tenantId } : {}),
+    ...(isOfEntra ? ofTenant : {}),
+    ...(agentIdentity === '' ? {} : { agentIdentity }),
     ...(federation === undefined ? {} : { federation }),
     ...(needsSecret ? { clientPassword: { name: secret } } : {}),
   };
@@ -215,14 +221,6 @@ function checkFederatedChain({ federation, clientId, resourceId, agentIdentity }
   }
   if (federation === 'binding')
     throw usageError('a chain cannot use an identity binding', 'Give --federation pod or node.');
-}
-
-/** Whether the ids are GUIDs, the API server checks. */
-function chainOf({ tenantId, application, agentIdentity }: AddFlags) {
-  return {
-    application: { tenantID: tenantId, clientID: application },
-    ...(agentIdentity === '' ? {} : { agentIdentity }),
-  };
 }
 
 async function list(context: VerbContext): Promise<ExitCode> {
