@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
+import { parse } from 'yaml';
 import { createLabAuthority, type LabAuthority } from '../../../../lab/fakes/authority.ts';
 import { openFakeKube, type FakeKube } from '../../../../lab/fakes/kube/fake-kube.ts';
 import {
@@ -17,6 +18,7 @@ import {
   openBindingNetwork,
   serverNameOf,
 } from '../../../../src/nmi/sources/entra/identity-binding.ts';
+import { roleOfIdentity } from '../../../../src/nmi/sources/entra/identity-use.ts';
 import { createExchange } from '../../../../src/nmi/sources/entra/token-exchange.ts';
 import type { SourceFailure, SourceResult } from '../../../../src/nmi/sources/source.ts';
 import { jwtOf } from './token-server.ts';
@@ -106,6 +108,12 @@ describe('the name for identity bindings', () => {
       assert.equal(serverNameOf(id), `${label}.ests.aks`);
       assert.equal(bindingServerName(id), `${label}.ests.aks`);
     }
+  });
+
+  it('has the same length for every cluster, with leading zeros', () => {
+    const names = Array.from({ length: 200 }, (_, at) => serverNameOf(`${at}`));
+    for (const name of names) assert.match(name, /^a[0-9a-v]{52}\.ests\.aks$/);
+    assert.ok(names.some((name) => name.startsWith('a0')));
   });
 });
 
@@ -280,6 +288,15 @@ describe('an API server that refuses', () => {
       assert.equal(fixture.bindings.requests.length, 1);
     });
   }
+
+  it('an account names the ClusterRole that it needs, in YAML without quotation marks', async () => {
+    await using fixture = await open();
+    fixture.bindings.fault = json(403, { message: 'no' });
+    const { description } = await failureOf(fixture);
+    const [, yaml = ''] = /Apply this ClusterRole: (.+) and bind it/.exec(description) ?? [];
+    assert.deepEqual(parse(yaml), roleOfIdentity(clientId));
+    assert.doesNotMatch(yaml, /"|,\S/);
+  });
 
   it('and repeats the token in its answer is not quoted', async () => {
     await using fixture = await open();
