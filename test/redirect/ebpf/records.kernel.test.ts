@@ -113,14 +113,18 @@ describe('the records of callers', { skip }, () => {
   });
 
   it('are refused to a pod that connects too fast, whatever it closes, and to no other', async () => {
-    assert.deepEqual(JSON.parse(await pod.send(`flood ${limit}`)), { attested: limit });
-    assert.equal(await pod.send('ebb'), 'ebbed');
-    const again = JSON.parse(await pod.send(`flood ${limit}`)) as Record<string, number>;
-    const refused = again['EPERM'] ?? 0;
-    assert.ok(refused > 0, JSON.stringify(again));
+    // By a program in C, which is faster than the rate on a busy machine too.
+    const dialAll = () => fill('lo', limit, [pod.cgroup]);
+    assert.equal(await dialAll(), `made=${limit} refused=0 other=0`);
+    assert.equal(await pod.send('release'), 'released');
+    await eventually(() => assert.equal(counters().deleted, counters().recorded));
+    const again = await dialAll();
+    const [made = 0, refused = 0] = Array.from(again.matchAll(/\d+/g), Number);
+    assert.equal(again, `made=${made} refused=${limit - made} other=0`);
+    assert.ok(refused > 0, again);
     assert.equal(counters().tooFast, BigInt(refused));
     assert.match(await other.send(dial), attestedAs(other));
-    assert.equal(await pod.send('ebb'), 'ebbed');
+    assert.equal(await pod.send('release'), 'released');
     await delay(paidMs);
     assert.match(await pod.send(dial), attestedAs(pod));
   });
