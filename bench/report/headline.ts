@@ -18,14 +18,17 @@ export function renderHeadline(results: Results): string {
       const ours = findSeries(results, 'redirects', shape, way);
       const other = findSeries(results, 'redirects', shape, control);
       if (ours === undefined || other === undefined) return '';
-      return compared.map((measure) => renderRatio(measure(ours), measure(other))).join(' / ');
+      const ratios = compared.map((measure) => renderRatio(measure(ours), measure(other)));
+      // Pods connect at a fixed rate, below that at which they are limited.
+      return [...(fresh.includes(shape) ? ['–'] : []), ...ratios].join(' / ');
     });
     const name = control === nodeHttp ? describe(shape) : `${describe(shape)}, beside Go`;
     return cells.every((cell) => cell === '') ? [] : [[name, ...cells]];
   };
   const { perSec, p50Us, cpuMs } = measures;
   const lines = [
-    ...[...kept, ...fresh].flatMap((shape) => row(shape, nodeHttp, perSec, p50Us, cpuMs)),
+    ...kept.flatMap((shape) => row(shape, nodeHttp, perSec, p50Us, cpuMs)),
+    ...fresh.flatMap((shape) => row(shape, nodeHttp, p50Us, cpuMs)),
     ...kept.flatMap((shape) => row(shape, goHttp, perSec)),
   ];
   // The goals of a cached token have another figure for it: that of a client on the node.

@@ -215,10 +215,16 @@ describe('a report', () => {
     assert.match(servicesOf(beside), /others used 0\.7 processors meanwhile; \*\*NOT ALONE/);
   });
 
-  it('has goals of throughput, p50, p99 and CPU for new connections, for each path', () => {
+  it('has goals of p50, p99 and CPU for new connections, and of throughput where their rate is free', () => {
     const all = renderGoals({ machine, scenarios: [] }, 'all').split('\n');
     const rows = all.filter((line) => line.includes('a new connection for each request'));
-    assert.equal(rows.length, 12);
+    assert.equal(rows.length, 3 * 3 + 1);
+    assert.deepEqual(
+      rows
+        .filter((line) => line.includes('throughput'))
+        .map((line) => line.includes('no redirect')),
+      [true],
+    );
     assert.equal(all.filter((line) => line.includes('past Go')).length, 3);
   });
 
