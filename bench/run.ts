@@ -81,7 +81,8 @@ async function main(words: readonly string[]): Promise<number> {
   const results = { machine, scenarios: found };
   process.stdout.write(`${renderGoals(results, 'measured')}\n`);
   for (const line of failed) process.stderr.write(`failed: ${line}\n`);
-  if (options.isPublished && failed.length === 0) await publish(results);
+  // A scenario that failed keeps its earlier results; it can be run and published alone.
+  if (options.isPublished && found.length > 0) await publish(results);
   return failed.length === 0 ? 0 : 1;
 }
 
