@@ -22,9 +22,16 @@ export class TcpListener extends OpenFile {
     this.#onClosed = onClosed;
   }
 
+  /** Resets what waits, as the kernel does when a listening socket is shut down. */
+  listen(listens: boolean): void {
+    this.isListening = listens;
+    if (listens) return;
+    for (const end of this.waiting.splice(0)) end.close(true);
+  }
+
   protected closed(): void {
     this.#onClosed();
-    for (const end of this.waiting.splice(0)) end.close(true);
+    this.listen(false);
   }
 }
 

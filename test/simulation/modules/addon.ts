@@ -27,7 +27,7 @@ const simulated = {
     return { ip, port };
   },
   setListening: (descriptor: number, listens: boolean): void => {
-    listenerAt(descriptor).isListening = listens;
+    listenerAt(descriptor).listen(listens);
   },
   duplicate: (descriptor: number): number => {
     const owner = currentProcess();

@@ -159,6 +159,7 @@ export class Listening {
   #address: { readonly address: string; readonly port: number } | undefined;
   readonly #sockets = new Set<Socket>();
   #isAcceptDue = false;
+  #hasBegun = false;
 
   constructor(server: EventEmitter, allowHalfOpen: boolean) {
     this.#server = server;
@@ -188,7 +189,9 @@ export class Listening {
       if (options.path !== undefined) this.#listenLocally(options.path);
       else this.#listenOn(this.#listenerFor(options));
       this.#owner.soon('listening', () => {
-        if (this.isOpen) this.#server.emit('listening');
+        if (!this.isOpen) return;
+        this.#hasBegun = true;
+        this.#server.emit('listening');
       });
     } catch (error) {
       this.#owner.soon('listen failure', () => this.#server.emit('error', error));
@@ -262,7 +265,10 @@ export class Listening {
     this.#isAcceptDue = true;
     this.#owner.soon('accept', () => {
       this.#isAcceptDue = false;
-      if (this.isOpen) work();
+      if (!this.isOpen) return;
+      // As in Node, whose HTTP server closes no connection that came before the event.
+      if (this.#hasBegun) work();
+      else this.#soon(work);
     });
   }
 
