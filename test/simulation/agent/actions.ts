@@ -193,7 +193,11 @@ const acts: Readonly<Record<Kind, Act>> = {
     if (workload.hasBackUp) return;
     // It does when its rights are old, and lists again.
     world.disturb(`the API server is restored after ${forMs} ms`, forMs + rightsLimitMs);
-    world.after(forMs, 'restored', workload.backUp());
+    const restore = workload.backUp();
+    world.after(forMs, 'restored', () => {
+      restore();
+      world.conditions.restored();
+    });
   },
   apiHangs: api(
     ({ world }) => (world.cloud.kube.faults.hang = true),

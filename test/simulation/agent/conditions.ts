@@ -13,6 +13,8 @@ export class Conditions {
   readonly #machine: Machine;
   readonly #running = new Set<Process>();
   #started = 0;
+  /** Began before the API server was restored. */
+  readonly #ofBefore = new Set<Process>();
   /** By object: writes of its status since anything else has changed. */
   readonly #writes = new Map<string, number>();
 
@@ -62,11 +64,17 @@ export class Conditions {
     });
   }
 
+  /** Who runs now may see what it saw until an event of each kind comes, and write what that means. */
+  restored(): void {
+    for (const process of this.#running) this.#ofBefore.add(process);
+  }
+
   #note(previous: FakeObject | undefined, current: FakeObject | undefined): void {
     if (
       current === undefined ||
       previous === undefined ||
-      !isDeepStrictEqual(restOf(previous), restOf(current))
+      !isDeepStrictEqual(restOf(previous), restOf(current)) ||
+      (this.#running.size > 1 && this.#running.intersection(this.#ofBefore).size > 0)
     ) {
       this.#writes.clear();
       return;
