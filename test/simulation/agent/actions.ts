@@ -163,6 +163,7 @@ const acts: Readonly<Record<Kind, Act>> = {
     // By itself, an agent that has never synced waits 80 to 100 s for the first byte.
     world.disturb(`watches are silent, for ${8 * forMs} ms`, 8 * forMs);
     world.cloud.within(() => world.cloud.kube.goSilent());
+    world.conditions.fallBehind();
     world.after(8 * forMs, 'silence ends', () => {
       world.cloud.within(() => world.cloud.kube.cutConnections());
     });
@@ -196,7 +197,7 @@ const acts: Readonly<Record<Kind, Act>> = {
     const restore = workload.backUp();
     world.after(forMs, 'restored', () => {
       restore();
-      world.conditions.restored();
+      world.conditions.fallBehind();
     });
   },
   apiHangs: api(

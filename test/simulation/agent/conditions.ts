@@ -13,8 +13,7 @@ export class Conditions {
   readonly #machine: Machine;
   readonly #running = new Set<Process>();
   #started = 0;
-  /** Began before the API server was restored. */
-  readonly #ofBefore = new Set<Process>();
+  readonly #behind = new Set<Process>();
   /** By object: writes of its status since anything else has changed. */
   readonly #writes = new Map<string, number>();
 
@@ -64,9 +63,9 @@ export class Conditions {
     });
   }
 
-  /** Who runs now may see what it saw until an event of each kind comes, and write what that means. */
-  restored(): void {
-    for (const process of this.#running) this.#ofBefore.add(process);
+  /** Who runs now may see some kinds as they were until it lists them again, and write what that means. */
+  fallBehind(): void {
+    for (const process of this.#running) this.#behind.add(process);
   }
 
   #note(previous: FakeObject | undefined, current: FakeObject | undefined): void {
@@ -74,7 +73,7 @@ export class Conditions {
       current === undefined ||
       previous === undefined ||
       !isDeepStrictEqual(restOf(previous), restOf(current)) ||
-      (this.#running.size > 1 && this.#running.intersection(this.#ofBefore).size > 0)
+      (this.#running.size > 1 && this.#running.intersection(this.#behind).size > 0)
     ) {
       this.#writes.clear();
       return;
