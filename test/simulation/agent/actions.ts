@@ -163,7 +163,6 @@ const acts: Readonly<Record<Kind, Act>> = {
     // By itself, an agent that has never synced waits 80 to 100 s for the first byte.
     world.disturb(`watches are silent, for ${8 * forMs} ms`, 8 * forMs);
     world.cloud.within(() => world.cloud.kube.goSilent());
-    world.conditions.fallBehind();
     world.after(8 * forMs, 'silence ends', () => {
       world.cloud.within(() => world.cloud.kube.cutConnections());
     });
@@ -194,11 +193,7 @@ const acts: Readonly<Record<Kind, Act>> = {
     if (workload.hasBackUp) return;
     // It does when its rights are old, and lists again.
     world.disturb(`the API server is restored after ${forMs} ms`, forMs + rightsLimitMs);
-    const restore = workload.backUp();
-    world.after(forMs, 'restored', () => {
-      restore();
-      world.conditions.fallBehind();
-    });
+    world.after(forMs, 'restored', workload.backUp());
   },
   apiHangs: api(
     ({ world }) => (world.cloud.kube.faults.hang = true),

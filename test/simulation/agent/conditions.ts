@@ -13,7 +13,6 @@ export class Conditions {
   readonly #machine: Machine;
   readonly #running = new Set<Process>();
   #started = 0;
-  readonly #behind = new Set<Process>();
   /** By object: writes of its status since anything else has changed. */
   readonly #writes = new Map<string, number>();
 
@@ -63,17 +62,11 @@ export class Conditions {
     });
   }
 
-  /** Who runs now may see some kinds as they were until it lists them again, and write what that means. */
-  fallBehind(): void {
-    for (const process of this.#running) this.#behind.add(process);
-  }
-
   #note(previous: FakeObject | undefined, current: FakeObject | undefined): void {
     if (
       current === undefined ||
       previous === undefined ||
-      !isDeepStrictEqual(restOf(previous), restOf(current)) ||
-      (this.#running.size > 1 && this.#running.intersection(this.#behind).size > 0)
+      !isDeepStrictEqual(restOf(previous), restOf(current))
     ) {
       this.#writes.clear();
       return;
