@@ -88,10 +88,19 @@ export function untilRefused(
   });
 }
 
-/** Waits until this many requests in the agent wait for an object to arrive. */
-export function untilHeld(testBed: TestBed, requests: number, maxMs = 1_500): Promise<void> {
+/**
+ * A request of the pod that waits in the agent for an object to arrive. If the machine stands still, it may be answered
+ * before that is seen: then another one.
+ */
+export function untilHeld(
+  testBed: TestBed,
+  pod: LabPod,
+): Promise<{ readonly reply: Promise<PodReply> }> {
+  let reply: Promise<PodReply> | undefined;
   return eventually(async () => {
+    const asked = (reply ??= pod.ask().finally(() => (reply = undefined)));
     const held = await testBed.agent.metric('nmi_waiting_requests');
-    assert.equal(held, requests, `the agent holds ${held} requests, not ${requests}`);
-  }, maxMs);
+    assert.equal(held, 1, `the agent holds ${held} requests, not 1`);
+    return { reply: asked };
+  });
 }

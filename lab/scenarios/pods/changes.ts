@@ -312,10 +312,9 @@ const sharedAddress: Scenario = {
     }
     const ambiguous = { status: 503, says: /^More than one running pod /, retryAfterS: 1 };
     await untilRefused(pod, ambiguous);
-    const waiting = pod.ask();
-    await untilHeld(testBed, 1, 500);
+    const waiting = await untilHeld(testBed, pod);
     testBed.deleteObject('Pod', 'one');
-    const served = await waiting;
+    const served = await waiting.reply;
     assertToken(served, 'shared-two');
     assert.ok(served.durationMs < pendingWaitMs, 'the deletion did not wake the request');
     assertUpstream(testBed, ['shared-one', 'shared-two']);

@@ -32,27 +32,24 @@ const lateObjects: Scenario = {
     await testBed.untilAgentKnows();
     const durationsMs: number[] = [];
 
-    const beforePod = latePod.ask();
-    await untilHeld(testBed, 1);
+    const beforePod = await untilHeld(testBed, latePod);
     testBed.log('the pod’s object arrives');
     testBed.announce(latePod);
-    const served = await beforePod;
+    const served = await beforePod.reply;
     assertToken(served, 'late-a');
 
-    const beforeBinding = unbound.ask();
-    await untilHeld(testBed, 1);
+    const beforeBinding = await untilHeld(testBed, unbound);
     testBed.log('binding and identity arrive');
     testBed.bind('late-b', 'late-b');
-    const bound = await beforeBinding;
+    const bound = await beforeBinding.reply;
     assertToken(bound, 'late-b');
 
-    const beforeBoth = bare.ask();
-    await untilHeld(testBed, 1);
+    const beforeBoth = await untilHeld(testBed, bare);
     testBed.log('pod, binding and identity arrive, one after the other');
     testBed.announce(bare);
     testBed.addBinding('late-c', 'late-c', 'late-c');
     testBed.addIdentity('late-c');
-    const both = await beforeBoth;
+    const both = await beforeBoth.reply;
     assertToken(both, 'late-c');
 
     for (const reply of [served, bound, both]) {

@@ -5,7 +5,8 @@
  * 2. What is not ready is written first. Namespaces take turns, so one with constantly changing
  * objects delays another by one request. One write in `readyEvery` is of a ready object.
  * 3. A write applies to the version that was evaluated or fails, and changes only conditions of our
- * types. So two processes that write at the same time agree after one write.
+ * types. Conditions that replace ours remain for ten minutes, unless we want others meanwhile. So
+ * two processes that see the objects differently do not take turns.
  * 4. A write that the server does not accept is tried again after a while, or at the next change of
  * the object. It holds back another object by a second at most, unless the server does not answer
  * at all.
@@ -65,6 +66,8 @@ const sweepMs = 60_000;
 const failureBackoff = { baseMs: 1_000, capMs: 60_000 } as const;
 /** A refused write is not repeated for so long: after a conflict or a failure, or a refusal. */
 const [failedKeptMs, refusedKeptMs] = [1_000, 600_000];
+/** Conditions that were replaced by others are not written again for so long. */
+const acceptedKeptMs = 600_000;
 const undefinedMs = 60_000;
 /** A readable Secret usually remains readable; a missing one is probably being created. */
 const [readableMs, unreadableMs] = [1_800_000, 120_000];
@@ -88,6 +91,7 @@ interface Write {
   readonly wanted: Wanted;
   /** Equal for equal writes. */
   readonly write: string;
+  readonly accepted: string;
 }
 
 type Wanted = readonly Condition[];
@@ -98,6 +102,8 @@ export class ConditionWriter implements AsyncDisposable {
   readonly #findings: ExpiringMap<SecretFinding>;
   /** By work key: a write that was not accepted. */
   readonly #refused: ExpiringMap<string>;
+  /** By work key: what was written, while it is still wanted. */
+  readonly #accepted: ExpiringMap<string>;
   readonly #unwritable: ExpiringMap<true>;
   readonly #queue = new FairQueue<string>();
   /** Evaluated objects, by their next step. */
@@ -125,6 +131,7 @@ export class ConditionWriter implements AsyncDisposable {
     this.#options = options;
     this.#findings = new ExpiringMap(options.clock, maxKept);
     this.#refused = new ExpiringMap(options.clock, maxKept);
+    this.#accepted = new ExpiringMap(options.clock, maxKept);
     this.#unwritable = new ExpiringMap(options.clock, Object.keys(kinds).length);
     this.#job = startPeriodicJob(options.clock, settleMs, () => {
       const run = this.#tick();
@@ -137,7 +144,8 @@ export class ConditionWriter implements AsyncDisposable {
     this.#ended.abort();
     this.#job[Symbol.dispose]();
     await this.#run;
-    for (const kept of [this.#findings, this.#refused, this.#unwritable]) kept[Symbol.dispose]();
+    this.#findings[Symbol.dispose]();
+    for (const kept of [this.#refused, this.#accepted, this.#unwritable]) kept[Symbol.dispose]();
   }
 
   async #tick(): Promise<number | undefined> {
@@ -243,13 +251,15 @@ export class ConditionWriter implements AsyncDisposable {
     if (evaluation === undefined) return undefined;
     if ('name' in evaluation) return { kind: 'check', run: () => this.#check(key, evaluation) };
     const digest = digestOf(evaluation, object.generation);
-    if (digest === object.conditions.digest) return undefined;
+    const accepted = `${object.uid} ${digest}`;
+    if (this.#accepted.get(key) !== accepted) this.#accepted.delete(key);
+    if (digest === object.conditions.digest || this.#accepted.get(key)) return undefined;
     const write = `${object.version} ${digest}`;
     if (this.#refused.get(key) === write) return undefined;
     const isReady = evaluation.some(({ type, status }) => type === 'Ready' && status === 'True');
     return {
       kind: isReady ? 'ready' : 'not ready',
-      run: () => this.#write({ key, object, wanted: evaluation, write }),
+      run: () => this.#write({ key, object, wanted: evaluation, write, accepted }),
     };
   }
 
@@ -327,7 +337,10 @@ export class ConditionWriter implements AsyncDisposable {
       this.#rememberWrite(key);
       // The server drops the conditions of a status that its definition does not have.
       if (parseConditions(answer?.['status']).each.length === 0) this.#lacksConditions(kind);
-      else counts.written += 1;
+      else {
+        counts.written += 1;
+        this.#accepted.set(key, step.accepted, acceptedKeptMs);
+      }
     } catch (error) {
       if (this.#ended.signal.aborted) throw error;
       await this.#handleFailure(step, error);

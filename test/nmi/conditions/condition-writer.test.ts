@@ -145,6 +145,14 @@ class Fixture {
     }
   }
 
+  /** A write by another process. */
+  replaceStatus(key: string, status: unknown, uid = key): void {
+    const { metadata, spec } = stored(this, key);
+    const resourceVersion = String((this.#version += 1));
+    this.stored.set(key, { metadata: { ...metadata, uid, resourceVersion }, spec, status });
+    this.arrive(key);
+  }
+
   identity(namespace: string, name: string, spec: unknown = { type: 0, clientID }): void {
     this.put('azureidentities', namespace, name, spec);
   }
@@ -330,6 +338,47 @@ describe('the writer of conditions', () => {
     const { conflict } = other.counts;
     await pass(other.clock, 3_600_000);
     assert.deepEqual([other.counts.written, other.counts.conflict], [0, conflict]);
+  });
+
+  it('does not take turns with a process that sees the objects differently', async () => {
+    const fixture = new Fixture();
+    fixture.binding('shop', 'till');
+    await pass(fixture.clock, 5_000);
+    const missing = stored(fixture, 'azureidentitybindings/shop/till').status;
+    fixture.identity('shop', 'till');
+    await pass(fixture.clock, 15_000);
+    const found = stored(fixture, 'azureidentitybindings/shop/till').status;
+    fixture.writes.length = 0;
+    fixture.replaceStatus('azureidentitybindings/shop/till', missing);
+    await pass(fixture.clock, 500_000);
+    assert.deepEqual(fixture.writes, []);
+    await pass(fixture.clock, 180_000);
+    assert.equal(fixture.ready('azureidentitybindings', 'shop', 'till'), 'True ok');
+    assert.equal(fixture.writes.length, 1, 'written when the other process is past');
+    fixture.replaceStatus('azureidentitybindings/shop/till', missing);
+    await pass(fixture.clock, 5_000);
+    fixture.objects.identities.remove({
+      namespace: 'shop',
+      name: 'till',
+      uid: 'azureidentities/shop/till',
+    });
+    await pass(fixture.clock, 5_000);
+    fixture.arrive('azureidentities/shop/till');
+    await pass(fixture.clock, 15_000);
+    assert.equal(fixture.writes.length, 2, 'written at once after a change of what is wanted');
+    assert.deepEqual(
+      readyIn(stored(fixture, 'azureidentitybindings/shop/till').status),
+      readyIn(found),
+    );
+  });
+
+  it('writes an object that another one of the same name has replaced', async () => {
+    const fixture = new Fixture();
+    fixture.binding('shop', 'till');
+    await pass(fixture.clock, 5_000);
+    fixture.replaceStatus('azureidentitybindings/shop/till', undefined, 'new');
+    await pass(fixture.clock, 15_000);
+    assert.equal(fixture.writes.length, 2);
   });
 
   it('sends at most ten writes a second, with namespaces in turn', async () => {

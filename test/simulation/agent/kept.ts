@@ -70,4 +70,25 @@ export const kept: readonly Kept[] = [
       { atMs: 5100, kind: 'grantRestored', which: 0.408, size: 0.1 },
     ],
   },
+  {
+    why: 'of two processes that write conditions, one sees a grant as it was before a restore of the API server',
+    actions: [
+      { atMs: 19472, kind: 'restored', which: 0.363, size: 0.57 },
+      { atMs: 28109, kind: 'grantRestored', which: 0.64, size: 0.682 },
+      { atMs: 34062, kind: 'conditionsUpdated', which: 0.965, size: 0.81 },
+    ],
+  },
+  {
+    why: 'of two processes that write conditions, one has silent watches',
+    actions: [
+      { atMs: 109, kind: 'undo', which: 0.867, size: 0.609 },
+      { atMs: 390, kind: 'imdsClosed', which: 0.435, size: 0.164 },
+      { atMs: 689, kind: 'imdsFails', which: 0.608, size: 0.67 },
+      { atMs: 853, kind: 'expireVersions', which: 0.769, size: 0.439 },
+      { atMs: 970, kind: 'identityChanged', which: 0.06, size: 0.421 },
+      { atMs: 1646, kind: 'silentWatches', which: 0.254, size: 0.905 },
+      { atMs: 2889, kind: 'grantRestored', which: 0.859, size: 0.153 },
+      { atMs: 2953, kind: 'conditionsUpdated', which: 0.071, size: 0.772 },
+    ],
+  },
 ];
