@@ -143,6 +143,8 @@ async function assertManyAtOnce(node: TestNode, t: TestContext): Promise<void> {
       boundIdentity(name, { ...chain, agentIdentity: clientId }),
     ),
   );
+  const agentAt = await agentSeconds(node);
+  const machineAt = machineSeconds();
   const startMs = Date.now();
   await node.apply(...agents.map(agentPod));
   const seen = await eventuallyByProcess(() => {
@@ -151,6 +153,9 @@ async function assertManyAtOnce(node: TestNode, t: TestContext): Promise<void> {
     return Promise.resolve(found);
   }, 600_000);
   const startedMs = Date.now() - startMs;
+  const agentShare =
+    `${((await agentSeconds(node)) - agentAt).toFixed(1)} of ` +
+    `${(machineSeconds() - machineAt).toFixed(0)} processor seconds were the agent's`;
   for (const [name, { got }] of seen) assert.equal(got, name);
   const maps = await node.machine.run(['cat', `/proc/${await agentPid(node)}/smaps_rollup`]);
   const memory = Number(/^Pss:\s+(\d+)/m.exec(maps)?.[1]);
@@ -163,7 +168,7 @@ async function assertManyAtOnce(node: TestNode, t: TestContext): Promise<void> {
     timeoutMs: 600_000,
   });
   t.diagnostic(
-    `${count} sandboxes had their tokens after ${(startedMs / 1000).toFixed(0)} s and ended in ` +
+    `${count} sandboxes had their tokens after ${(startedMs / 1000).toFixed(0)} s (${agentShare}) and ended in ` +
       `${((Date.now() - deletedMs) / 1000).toFixed(0)} s; from a program's start to its token: p50 ${median} ms, ` +
       `p99 ${late} ms; ${again} asked more than once; agent's PSS ${(memory / 1024).toFixed(1)} MB`,
   );
@@ -198,6 +203,24 @@ function firstTokens(node: TestNode): ReadonlyMap<string, FirstToken> {
     found.set(name, { tookMs: Number(tookMs), asked: Number(asked), got });
   }
   return found;
+}
+
+const ticksPerSecond = 100;
+
+async function agentSeconds(node: TestNode): Promise<number> {
+  const stat = await node.machine.run(['cat', `/proc/${await agentPid(node)}/stat`]);
+  const [, , , , , , , , , , , user, system] = stat.split(') ')[1]?.split(' ') ?? [];
+  return (Number(user) + Number(system)) / ticksPerSecond;
+}
+
+/** Of all processes. */
+function machineSeconds(): number {
+  const [line = ''] = readFileSync('/proc/stat', 'latin1').split('\n');
+  const [user = 0, nice = 0, system = 0, , , irq = 0, softirq = 0] = line
+    .split(/\s+/)
+    .slice(1)
+    .map(Number);
+  return (user + nice + system + irq + softirq) / ticksPerSecond;
 }
 
 function readLog(path: string): string {
