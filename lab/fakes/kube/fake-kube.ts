@@ -149,6 +149,7 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
   const sockets = new Set<Socket>();
   const watches = new Set<FakeWatch>();
   const snapshots = new Map<string, Snapshot>();
+  let pages = 0;
   const lateView = createLateView(store, clock, () => faults.memoryLagMs);
   /** By connection: undefined for the server that is current. */
   const views = new WeakMap<Socket, LateView | undefined>();
@@ -350,8 +351,10 @@ export async function openFakeKube(options: FakeKubeOptions = {}): Promise<FakeK
     const rest = snapshot.items.slice(limit);
     const metadata: Record<string, unknown> = { resourceVersion: String(snapshot.version) };
     if (rest.length > 0) {
-      const next = `${snapshot.version}-${snapshots.size}-${rest.length}-${resource.plural}`;
-      if (snapshots.size >= maxSnapshots) snapshots.clear();
+      const next = `${snapshot.version}-${(pages += 1)}-${rest.length}-${resource.plural}`;
+      const [oldest] = snapshots.keys();
+      // Others are of lists that are being read.
+      if (snapshots.size >= maxSnapshots && oldest !== undefined) snapshots.delete(oldest);
       snapshots.set(next, { version: snapshot.version, items: rest });
       metadata['continue'] = next;
       // The real server does not count the remaining matches of a selector.

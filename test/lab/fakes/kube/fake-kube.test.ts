@@ -233,6 +233,18 @@ describe('lists of the fake Kubernetes API', () => {
     fake.compact();
     assert.equal((await ask(fake, next)).status, 410);
   });
+
+  it('come to an end, however many lists began before', async () => {
+    await using fake = await openFakeKube();
+    for (const name of ['a', 'b', 'c']) fake.apply(pod(name));
+    for (let began = 0; began < 99; began++) await ask(fake, `${pods}?limit=1`);
+    const first = await ask(fake, `${pods}?limit=1`);
+    const next = (page: typeof first): string =>
+      `${pods}?limit=1&continue=${page.body.metadata.continue ?? ''}`;
+    const second = await ask(fake, next(first));
+    assert.deepEqual(names(await ask(fake, next(second))), ['c']);
+    assert.deepEqual(names(await ask(fake, next(first))), ['b'], 'a page can be asked for again');
+  });
 });
 
 describe('watches of the fake Kubernetes API', () => {
