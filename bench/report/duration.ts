@@ -2,7 +2,7 @@
 import type { Results } from '../core/results.ts';
 
 /** Run only when named. */
-const extras = new Set(['soak', 'against']);
+const extras = new Set(['soak', 'fleet', 'against']);
 
 /** In whole minutes. */
 export function minutesOf({ scenarios }: Results): number {

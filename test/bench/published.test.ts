@@ -4,6 +4,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { colorOf } from '../../bench/report/colors.ts';
+import { minutesOf } from '../../bench/report/duration.ts';
 import { profileHeadings } from '../../bench/report/goals.ts';
 import { plotFiles } from '../../bench/report/plots.ts';
 import {
@@ -32,6 +33,14 @@ describe('the published benchmark', () => {
   it('has its figures in the README of the project', async () => {
     const readme = await readFile(rootReadmeFile, 'utf8');
     assert.equal(fillHeadline(readme, results), readme);
+  });
+
+  it('counts the time of all scenarios but those that run only when they are named', () => {
+    const [measured] = results.scenarios;
+    assert.ok(measured !== undefined);
+    const minuteEach = scenarios.map(({ name }) => ({ ...measured, name, seconds: 60 }));
+    const usual = scenarios.filter(({ isExtra }) => isExtra !== true);
+    assert.equal(minutesOf({ ...results, scenarios: minuteEach }), usual.length);
   });
 
   it('links each goal to an existing section of PROFILE.md', async () => {
