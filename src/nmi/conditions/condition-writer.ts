@@ -5,8 +5,8 @@
  * 2. What is not ready is written first. Namespaces take turns, so one with constantly changing
  * objects delays another by one request. One write in `readyEvery` is of a ready object.
  * 3. A write applies to the version that was evaluated or fails, and changes only conditions of our
- * types. Conditions that replace ours remain for ten minutes, unless we want others meanwhile. So
- * two processes that see the objects differently do not take turns.
+ * types. So two processes that write at the same time agree after one write. If they see the objects
+ * differently, the later one prevails: conditions that replace ours are left for ten minutes.
  * 4. A write that the server does not accept is tried again after a while, or at the next change of
  * the object. It holds back another object by a second at most, unless the server does not answer
  * at all.
@@ -31,6 +31,7 @@ import {
   patchOf,
   renderConditions,
   type Condition,
+  type ExistingConditions,
 } from './condition.ts';
 import { conditionsOfBinding, conditionsOfIdentity } from './evaluate.ts';
 import type { Observed } from './observed.ts';
@@ -66,8 +67,7 @@ const sweepMs = 60_000;
 const failureBackoff = { baseMs: 1_000, capMs: 60_000 } as const;
 /** A refused write is not repeated for so long: after a conflict or a failure, or a refusal. */
 const [failedKeptMs, refusedKeptMs] = [1_000, 600_000];
-/** Conditions that were replaced by others are not written again for so long. */
-const acceptedKeptMs = 600_000;
+const leftMs = 600_000;
 const undefinedMs = 60_000;
 /** A readable Secret usually remains readable; a missing one is probably being created. */
 const [readableMs, unreadableMs] = [1_800_000, 120_000];
@@ -91,7 +91,6 @@ interface Write {
   readonly wanted: Wanted;
   /** Equal for equal writes. */
   readonly write: string;
-  readonly accepted: string;
 }
 
 type Wanted = readonly Condition[];
@@ -102,8 +101,10 @@ export class ConditionWriter implements AsyncDisposable {
   readonly #findings: ExpiringMap<SecretFinding>;
   /** By work key: a write that was not accepted. */
   readonly #refused: ExpiringMap<string>;
-  /** By work key: what was written, while it is still wanted. */
-  readonly #accepted: ExpiringMap<string>;
+  /** By work key: the digest of our conditions that were in place when it was last evaluated. */
+  readonly #inPlace: ExpiringMap<string>;
+  /** By work key: the digest of our conditions that others replaced. */
+  readonly #left: ExpiringMap<string>;
   readonly #unwritable: ExpiringMap<true>;
   readonly #queue = new FairQueue<string>();
   /** Evaluated objects, by their next step. */
@@ -131,7 +132,8 @@ export class ConditionWriter implements AsyncDisposable {
     this.#options = options;
     this.#findings = new ExpiringMap(options.clock, maxKept);
     this.#refused = new ExpiringMap(options.clock, maxKept);
-    this.#accepted = new ExpiringMap(options.clock, maxKept);
+    this.#inPlace = new ExpiringMap(options.clock, maxKept);
+    this.#left = new ExpiringMap(options.clock, maxKept);
     this.#unwritable = new ExpiringMap(options.clock, Object.keys(kinds).length);
     this.#job = startPeriodicJob(options.clock, settleMs, () => {
       const run = this.#tick();
@@ -145,7 +147,8 @@ export class ConditionWriter implements AsyncDisposable {
     this.#job[Symbol.dispose]();
     await this.#run;
     this.#findings[Symbol.dispose]();
-    for (const kept of [this.#refused, this.#accepted, this.#unwritable]) kept[Symbol.dispose]();
+    for (const kept of [this.#refused, this.#inPlace, this.#left]) kept[Symbol.dispose]();
+    this.#unwritable[Symbol.dispose]();
   }
 
   async #tick(): Promise<number | undefined> {
@@ -251,16 +254,29 @@ export class ConditionWriter implements AsyncDisposable {
     if (evaluation === undefined) return undefined;
     if ('name' in evaluation) return { kind: 'check', run: () => this.#check(key, evaluation) };
     const digest = digestOf(evaluation, object.generation);
-    const accepted = `${object.uid} ${digest}`;
-    if (this.#accepted.get(key) !== accepted) this.#accepted.delete(key);
-    if (digest === object.conditions.digest || this.#accepted.get(key)) return undefined;
+    if (this.#isLeft(key, object.conditions, digest)) return undefined;
     const write = `${object.version} ${digest}`;
     if (this.#refused.get(key) === write) return undefined;
     const isReady = evaluation.some(({ type, status }) => type === 'Ready' && status === 'True');
     return {
       kind: isReady ? 'ready' : 'not ready',
-      run: () => this.#write({ key, object, wanted: evaluation, write, accepted }),
+      run: () => this.#write({ key, object, wanted: evaluation, write }),
     };
+  }
+
+  /** In place already, or replaced by another process, which may know better. */
+  #isLeft(key: string, { digest: existing, each }: ExistingConditions, wanted: string): boolean {
+    const wasInPlace = this.#inPlace.get(key) === wanted;
+    if (existing === wanted) {
+      if (!wasInPlace) this.#inPlace.set(key, wanted);
+      this.#left.delete(key);
+      return true;
+    }
+    this.#inPlace.delete(key);
+    // Conditions that were only lost, as under an older definition, are written again.
+    if (wasInPlace && each.length > 0) this.#left.set(key, wanted, leftMs);
+    else if (this.#left.get(key) !== wanted) this.#left.delete(key);
+    return this.#left.get(key) !== undefined;
   }
 
   #evaluateIdentity(identity: Observed<Identity> | undefined): Evaluation | undefined {
@@ -339,7 +355,7 @@ export class ConditionWriter implements AsyncDisposable {
       if (parseConditions(answer?.['status']).each.length === 0) this.#lacksConditions(kind);
       else {
         counts.written += 1;
-        this.#accepted.set(key, step.accepted, acceptedKeptMs);
+        this.#inPlace.set(key, digestOf(wanted, generation));
       }
     } catch (error) {
       if (this.#ended.signal.aborted) throw error;
