@@ -14,7 +14,14 @@ export interface AgentProcessOptions {
   readonly adminUrl: string;
 }
 
+/** For waits on a metric: the agent keeps a rendering that took long for five seconds. */
+export const metricsLimitMs = 20_000;
+
 const startTimeoutMs = 20_000;
+/** As the kubelet waits for a probe. */
+const probeTimeoutMs = 2_000;
+/** Without a page every metric is 0: a machine that stands still must not look like that. */
+const metricsTimeoutMs = 10_000;
 const maxLines = 20_000;
 
 export class AgentProcess implements AsyncDisposable {
@@ -99,10 +106,13 @@ export class AgentProcess implements AsyncDisposable {
   }
 
   /** A page of its probe port, or undefined while nothing answers. */
-  async page(path: string): Promise<{ status: number; text: string } | undefined> {
+  async page(
+    path: string,
+    timeoutMs = probeTimeoutMs,
+  ): Promise<{ status: number; text: string } | undefined> {
     try {
       const response = await fetch(`${this.#options.adminUrl}/${path}`, {
-        signal: AbortSignal.timeout(2_000),
+        signal: AbortSignal.timeout(timeoutMs),
       });
       return { status: response.status, text: await response.text() };
     } catch {
@@ -117,7 +127,7 @@ export class AgentProcess implements AsyncDisposable {
 
   /** The values of one page. */
   async metrics(): Promise<(series: string) => number> {
-    const page = await this.page('metrics');
+    const page = await this.page('metrics', metricsTimeoutMs);
     const lines = page?.text.split('\n') ?? [];
     return (series) => {
       const line = lines.find((text) => text.startsWith(`${series} `));

@@ -3,6 +3,7 @@
  * identity, or a refusal in the format that clients rely on.
  */
 import assert from 'node:assert/strict';
+import { metricsLimitMs } from './agent-process.ts';
 import { eventually } from './eventually.ts';
 import type { AskOptions, LabPod, PodReply } from '../pods/pod.ts';
 import type { TestBed } from './test-bed.ts';
@@ -102,5 +103,5 @@ export function untilHeld(
     const held = await testBed.agent.metric('nmi_waiting_requests');
     assert.equal(held, 1, `the agent holds ${held} requests, not 1`);
     return { reply: asked };
-  });
+  }, metricsLimitMs);
 }

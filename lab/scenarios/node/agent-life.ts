@@ -1,5 +1,6 @@
 /** The agent crashes, stops and restarts while pods send requests. */
 import assert from 'node:assert/strict';
+import { metricsLimitMs } from '../../test-bed/agent-process.ts';
 import { eventually } from '../../test-bed/eventually.ts';
 import { absentAgent, beside, checkLoad } from '../../pods/load-verdict.ts';
 import { startSteadyLoad } from '../../pods/steady-load.ts';
@@ -122,6 +123,5 @@ async function untilServed(testBed: TestBed, count: number): Promise<void> {
   await eventually(async () => {
     const served = await testBed.agent.metric(series);
     assert.ok(served >= wanted, `the agent served only ${served} requests`);
-    // The agent keeps a rendering of its metrics that took long for seconds.
-  }, 20_000);
+  }, metricsLimitMs);
 }

@@ -1,6 +1,7 @@
 /** Another process changes the node's rules under load: repaired by the next check, never open. */
 import assert from 'node:assert/strict';
 import { randomInt } from 'node:crypto';
+import { metricsLimitMs } from '../../test-bed/agent-process.ts';
 import { eventually } from '../../test-bed/eventually.ts';
 import type { LabPod } from '../../pods/pod.ts';
 import { checkLoad } from '../../pods/load-verdict.ts';
@@ -105,7 +106,7 @@ function flushes(name: string, rounds: number, inTour: boolean): Scenario {
         if (round % 2 === 1) continue;
         await eventually(async () => {
           assert.ok((await countRepairs(testBed)) > repairs, 'the agent counted no repair');
-        });
+        }, metricsLimitMs);
         settled += 1;
       }
       const reports = await Promise.all(loads.map((each) => each.stop()));

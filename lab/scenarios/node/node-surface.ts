@@ -1,10 +1,11 @@
 /** The agent's endpoints for the node: `/host/token`, probes, metrics. */
 import assert from 'node:assert/strict';
 import { parseRecord } from '../../../src/base/json-value.ts';
+import { metricsLimitMs } from '../../test-bed/agent-process.ts';
 import { eventually } from '../../test-bed/eventually.ts';
 import type { LabPod } from '../../pods/pod.ts';
 import { findTokenIdentity } from '../../fakes/token.ts';
-import { succeed } from '../../test-bed/node-view.ts';
+import { feed, succeed } from '../../test-bed/node-view.ts';
 import type { PodClient } from '../../pods/pod-client.ts';
 import type { PodAnswer, PodRequest } from '../../pods/pod-protocol.ts';
 import { assertToken, assertUpstream } from '../../test-bed/reply-checks.ts';
@@ -101,13 +102,17 @@ const probes: Scenario = {
     for (const [family, type] of oldFamilies) {
       assert.ok(metrics.includes(`# TYPE aadpodidentity_${family} ${type}\n`), `no ${family}`);
     }
-    const redirectUp = `nmi_redirect_up{mode="${testBed.mode}"}`;
-    assert.equal(await agent.metric(redirectUp), 1);
+    const untilUp = (wanted: number) =>
+      eventually(async () => {
+        assert.equal(await agent.metric(`nmi_redirect_up{mode="${testBed.mode}"}`), wanted);
+      }, metricsLimitMs);
+    await untilUp(1);
 
     // A foreign link with our name: the agent leaves it alone and reports it.
     testBed.log('attacker: takes the name nmi0 for a link of another type');
-    await succeed(testBed, 'ip', 'link', 'del', 'nmi0');
-    await succeed(testBed, 'ip', 'link', 'add', 'nmi0', 'type', 'veth', 'peer', 'name', 'nmi1');
+    const steps = 'link del nmi0\nlink add nmi0 type veth peer name nmi1\n';
+    // The agent may come in between and make its own.
+    await eventually(() => feed(testBed, steps, 'ip', '-batch', '-'));
     try {
       const missing = await eventually(async () => {
         const page = await agent.page('readyz');
@@ -115,7 +120,7 @@ const probes: Scenario = {
         return page?.text ?? '';
       });
       assert.match(missing, /"redirect":"[^"]*nmi0 is not the agent's/);
-      assert.equal(await agent.metric(redirectUp), 0);
+      await untilUp(0);
       assert.equal((await agent.page('livez'))?.status, 200);
       const reply = await pod.ask({ timeoutMs: 500 });
       assert.equal(reply.status, 0, 'a pod got an answer without the redirect');
@@ -123,7 +128,7 @@ const probes: Scenario = {
       await succeed(testBed, 'ip', 'link', 'del', 'nmi0');
     }
     await agent.untilReady();
-    assert.equal(await agent.metric(redirectUp), 1);
+    await untilUp(1);
     assertToken(await pod.ask(), 'probe-a');
     assert.deepEqual(testBed.uncheckedRequests(), []);
     assertUpstream(testBed, ['probe-a']);

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
-import type { AgentProcess } from '../../test-bed/agent-process.ts';
+import { metricsLimitMs, type AgentProcess } from '../../test-bed/agent-process.ts';
 import { eventually } from '../../test-bed/eventually.ts';
 import { beside } from '../../pods/load-verdict.ts';
 import { makeBare, succeed, variableOf } from '../../test-bed/node-view.ts';
@@ -75,8 +75,9 @@ const privilegeSplit: Scenario = {
       const since = kernel.lines.slice(known).join(' ');
       assert.match(since, /redirect drift detected and repaired/, 'nothing was repaired');
     });
-    // A slow rendering of the metrics is kept for seconds.
-    await eventually(async () => assert.ok((await kernel.metric(repairs)) > before), 20_000);
+    await eventually(async () => {
+      assert.ok((await kernel.metric(repairs)) > before);
+    }, metricsLimitMs);
     assertToken(await pod.ask({ connection: 'kept' }), 'split');
 
     testBed.log('the kernel’s side is killed: who is known stays known, the others are to retry');

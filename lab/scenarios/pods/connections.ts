@@ -2,6 +2,8 @@
 import assert from 'node:assert/strict';
 import { setTimeout as delay } from 'node:timers/promises';
 import { beside } from '../../pods/load-verdict.ts';
+import { metricsLimitMs } from '../../test-bed/agent-process.ts';
+import { eventually } from '../../test-bed/eventually.ts';
 import { assertToken } from '../../test-bed/reply-checks.ts';
 import type { Scenario } from '../../test-bed/scenario.ts';
 
@@ -19,8 +21,10 @@ const bursts: Scenario = {
     assertToken(await pod.ask(), 'burst');
     const asked = Array.from({ length: burst }, (_, at) => pod.ask({ connection: `burst-${at}` }));
     for (const reply of await Promise.all(asked)) assertToken(reply, 'burst');
-    const open = await testBed.agent.metric('nmi_connections');
-    assert.ok(open >= burst, `only ${open} connections are open`);
+    await eventually(async () => {
+      const open = await testBed.agent.metric('nmi_connections');
+      assert.ok(open >= burst, `only ${open} connections are open`);
+    }, metricsLimitMs);
     const holder = await testBed.addPod({ name: 'half-sent', binding: 'burst' });
     const holding = beside(
       holder.client.attack({
