@@ -21,6 +21,7 @@ import {
   type LoopbackAgent,
 } from '../support/loopback-agent.ts';
 import { HandClock } from '../support/hand-clock.ts';
+import { OwnTime } from '../support/own-time.ts';
 import { caseTitle } from './cases.ts';
 import {
   aheadBy,
@@ -323,16 +324,18 @@ describe('errors', { skip }, () => {
     await using agent = await openLoopbackAgent({}, bindPodToA, {
       tuning: { lateObjectWaitMs: 2_000 },
     });
+    using time = new OwnTime();
     const reply = await askToken(from(agent, '127.0.0.77'));
+    const tookMs = time.nowMs();
     assertRefused(reply, { status: 503 });
-    assert.ok(reply.durationMs < 3_000, `${reply.durationMs} ms`);
+    assert.ok(tookMs < 3_000, `${tookMs} ms`);
     assertRefused(await ask(from(agent, '127.0.0.77'), instancePath), { status: 503 });
     assert.deepEqual(agent.imds.requests(), []);
   });
 
   it(caseTitle(64), async () => {
     await using agent = await openLoopbackAgent({}, bindPodToA, {
-      tuning: { lateObjectWaitMs: 2_000 },
+      tuning: { lateObjectWaitMs: 10_000 },
     });
     agent.kube.faults.delayEventsMs = 1_000;
     announce(agent, 'late', '127.0.0.22', 'app');
@@ -499,7 +502,7 @@ describe('concurrency, limits, upstream', { skip }, () => {
 
   it(caseTitle(74), async () => {
     await using agent = await openLoopbackAgent({}, bindPodToA, {
-      tuning: { lateObjectWaitMs: 3_000 },
+      tuning: { lateObjectWaitMs: 10_000 },
     });
     for (let turn = 0; turn < 6; turn++) {
       await delay(100);
@@ -508,11 +511,13 @@ describe('concurrency, limits, upstream', { skip }, () => {
       agent.kube.closeWatches();
       const ip = `127.0.0.${40 + turn}`;
       announce(agent, `pod-${turn}`, ip, 'app');
+      using time = new OwnTime();
       const reply = await askToken(from(agent, ip));
+      const tookMs = time.nowMs();
       assert.equal(identityOf(reply), 'a');
       // The pause before the sixth watch is up to a second by itself; the rest depends on the machine.
       const allowedMs = 1_000 + Math.max(50, 10 * usualMs);
-      assert.ok(reply.durationMs < allowedMs, `turn ${turn}: ${reply.durationMs} ms`);
+      assert.ok(tookMs < allowedMs, `turn ${turn}: ${tookMs} ms`);
     }
   });
 

@@ -9,9 +9,9 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { OwnTime } from '../../support/own-time.ts';
 import { buildChild, openNode } from './handover-node.ts';
 import { openOrder } from './handover-order.ts';
-import { OwnTime } from './own-time.ts';
 
 const givenSeed = Number(process.env['NMI_HANDOVER_SEED']);
 const givenOrders = Number(process.env['NMI_HANDOVER_PROCESS_ORDERS']);

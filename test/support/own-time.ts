@@ -1,6 +1,7 @@
 /**
  * Time that passes only while this process runs when it is due: what a busy machine makes it wait
  * beyond that is not counted. On a machine without other load it is the time that passes.
+ * It measures waits for timers and peers, not work that blocks this process.
  */
 export class OwnTime {
   #ms = 0;
