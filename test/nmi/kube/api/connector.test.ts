@@ -8,6 +8,7 @@ import { Pool } from 'undici';
 import { systemClock } from '../../../../src/base/time/clock.ts';
 import { createConnector } from '../../../../src/nmi/kube/api/connector.ts';
 import { kubeErrorOfFailure } from '../../../../src/nmi/kube/api/kube-error.ts';
+import { OwnTime } from '../../../support/own-time.ts';
 import { countingClock, eventually } from '../kube-test-bed.ts';
 import { json, openTokenServer } from '../../sources/entra/token-server.ts';
 
@@ -67,10 +68,11 @@ describe('a connection to the API server', () => {
     await using server = await openDeafServer();
     const clock = countingClock();
     const pool = poolOf(server.origin, 150, clock);
+    using time = new OwnTime();
     const startMs = performance.now();
     assert.equal(await codeOf(pool), 'TIMEOUT');
-    const tookMs = performance.now() - startMs;
-    assert.ok(tookMs >= 140 && tookMs < 900, `${tookMs} ms, and the kernel repeats after 1000`);
+    const [tookMs, ownMs] = [performance.now() - startMs, time.nowMs()];
+    assert.ok(tookMs >= 140 && ownMs < 900, `${ownMs} ms, and the kernel repeats after 1000`);
     assert.equal(clock.armed, 0);
     await pool.destroy();
   });
@@ -81,7 +83,7 @@ describe('a connection to the API server', () => {
     mute.listen(0, '127.0.0.1');
     await once(mute, 'listening');
     const { port } = mute.address() as AddressInfo;
-    const pool = poolOf(`https://127.0.0.1:${port}`, 20);
+    const pool = poolOf(`https://127.0.0.1:${port}`, 1000);
     const startMs = performance.now();
     assert.equal(await codeOf(pool), 'TIMEOUT');
     assert.ok(performance.now() - startMs >= 1900);
