@@ -6,6 +6,7 @@ import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
 import { after, before, beforeEach, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import { eventually } from '../../lab/test-bed/eventually.ts';
 import { systemClock } from '../../src/base/time/clock.ts';
 import type { Log } from '../../src/base/log.ts';
 import { Reconciler, type CheckOutcome } from '../../src/nmi/kernel/reconciler.ts';
@@ -192,10 +193,12 @@ describe('every redirect', { skip }, () => {
           await using second = keep(mode.open(testBed));
           await Promise.all([first.start(), second.start()]);
           await delay(700);
+          await eventually(() => {
+            assert.ok(outcomes.length >= 4, `only ${outcomes.length} checks`);
+          }, 30_000);
         }
         const seen = JSON.parse(await pod.send('calm')) as Record<string, number>;
         assert.deepEqual(Object.keys(seen), ['agent']);
-        assert.ok(outcomes.length >= 4, `only ${outcomes.length} checks`);
         assert.deepEqual(new Set(outcomes), new Set(['unchanged']));
         // When one instance stops, the other's redirect stays: only `remove` opens the node.
         assert.equal((await redirect.verify()).state, 'active');
