@@ -18,6 +18,7 @@ import type { PodClient } from '../../lab/pods/pod-client.ts';
 import { eventually } from '../../lab/test-bed/eventually.ts';
 import type { PodExplanation } from '../../src/nmi/explain/explanation.ts';
 import { ask, tokenTarget } from '../support/ask.ts';
+import { OwnTime } from '../support/own-time.ts';
 import { untilMetric } from '../support/until-metric.ts';
 import {
   bindPodToA,
@@ -182,8 +183,8 @@ describe('passthrough', () => {
     const { durationMs: calmMs } = await ask(quiet, '/metadata/instance?api-version=2021-02-01');
     const calm = new AbortController();
     const statuses = new Set<number>();
-    // Connections beyond 64 would be closed.
-    const flood = Array.from({ length: 60 }, async (_, lane) => {
+    // Connections beyond 64 would be closed, and those of earlier requests may still be closing.
+    const flood = Array.from({ length: 30 }, async (_, lane) => {
       for (let turn = 0; !calm.signal.aborted; turn++) {
         const target = `/metadata/instance?api-version=2021-02-01&lane=${lane}&turn=${turn}`;
         statuses.add((await ask(agent.client('127.0.0.11'), target)).status);
@@ -193,9 +194,11 @@ describe('passthrough', () => {
     await eventually(() => assert.ok(statuses.has(429)));
     for (let turn = 0; turn < 3; turn++) {
       const target = `/metadata/instance?api-version=2021-02-01&quiet=${turn}`;
+      using time = new OwnTime();
       const reply = await ask(quiet, target);
+      const tookMs = time.nowMs();
       assert.equal(reply.status, 200);
-      assert.ok(reply.durationMs < 1_000 + 10 * calmMs, `${reply.durationMs} ms beside ${calmMs}`);
+      assert.ok(tookMs < 1_000 + 10 * calmMs, `${tookMs} ms beside ${calmMs}`);
     }
     calm.abort();
     await Promise.all(flood);
