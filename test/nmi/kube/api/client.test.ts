@@ -13,6 +13,7 @@ import { openKubeClient, type KubeCalls } from '../../../../src/nmi/kube/api/cli
 import { KubeError } from '../../../../src/nmi/kube/api/kube-error.ts';
 import { NodeImpersonation } from '../../../../src/nmi/kube/api/node-impersonation.ts';
 import { asRecord } from '../../../../src/base/json-value.ts';
+import { HandClock } from '../../../support/hand-clock.ts';
 import {
   clientOf,
   countingClock,
@@ -278,7 +279,7 @@ describe('a watch of the Kubernetes client', () => {
 
   it('fails with TIMEOUT when it is silent for too long', async () => {
     await using fake = await openFakeKube({ bookmarkEveryMs: 10 });
-    const clock = countingClock();
+    const clock = new HandClock();
     await using client = await clientOf(fake, clock);
     let bookmarks = 0;
     const path = '/api/v1/pods?watch=1&allowWatchBookmarks=true';
@@ -286,13 +287,16 @@ describe('a watch of the Kubernetes client', () => {
       for await (const event of client.watch(path, { silenceMs: 500 })) {
         assert.equal(asRecord(event)?.['type'], 'BOOKMARK');
         bookmarks += 1;
+        clock.advance(10);
         // By then it has been open longer than the deadline.
         if (bookmarks === 60) fake.goSilent();
       }
     })();
-    await assert.rejects(watching, isKubeError('TIMEOUT'));
-    assert.ok(bookmarks >= 60);
-    assert.equal(clock.armed, 0);
+    const ended = assert.rejects(watching, isKubeError('TIMEOUT'));
+    await eventually('it is silent', () => bookmarks >= 60);
+    clock.advance(500);
+    await ended;
+    assert.deepEqual(clock.armed, []);
     await eventually('the connection is closed', () => fake.connections === 0);
   });
 
