@@ -18,7 +18,6 @@ import type { PodClient } from '../../lab/pods/pod-client.ts';
 import { eventually } from '../../lab/test-bed/eventually.ts';
 import type { PodExplanation } from '../../src/nmi/explain/explanation.ts';
 import { ask, tokenTarget } from '../support/ask.ts';
-import { OwnTime } from '../support/own-time.ts';
 import { untilMetric } from '../support/until-metric.ts';
 import {
   bindPodToA,
@@ -194,11 +193,9 @@ describe('passthrough', () => {
     await eventually(() => assert.ok(statuses.has(429)));
     for (let turn = 0; turn < 3; turn++) {
       const target = `/metadata/instance?api-version=2021-02-01&quiet=${turn}`;
-      using time = new OwnTime();
       const reply = await ask(quiet, target);
-      const tookMs = time.nowMs();
       assert.equal(reply.status, 200);
-      assert.ok(tookMs < 1_000 + 10 * calmMs, `${tookMs} ms beside ${calmMs}`);
+      assert.ok(reply.durationMs < 1_000 + 10 * calmMs, `${reply.durationMs} ms beside ${calmMs}`);
     }
     calm.abort();
     await Promise.all(flood);
