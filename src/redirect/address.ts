@@ -26,7 +26,6 @@ import {
   type RedirectStatus,
   type RedirectTarget,
 } from './redirect.ts';
-import { isLoopback } from './target.ts';
 
 export interface AddressRedirectOptions {
   /** The address and port that pods connect to. */
@@ -75,7 +74,7 @@ export function openAddressRedirect(options: AddressRedirectOptions): Redirect {
 
   async function readBack(): Promise<RedirectStatus> {
     const links = await listLinks(host);
-    const problems = [...(await diffLink(host, links, metadataIp)), ...leftBehind(links)];
+    const problems = [...diffLink(links, metadataIp), ...leftBehind(links)];
     const isAbsent = links.every((link) => link.name !== linkName);
     const broken = isAbsent ? 'absent' : 'broken';
     return {
@@ -95,9 +94,7 @@ export function openAddressRedirect(options: AddressRedirectOptions): Redirect {
       return { ...(await readBack()), changed };
     },
     verify: readBack,
-    // With a loopback address the state includes a sysctl, which the digest lacks.
-    digest: async () =>
-      isLoopback(metadataIp) ? undefined : host.digestState(metadataIp, metadataIp),
+    digest: () => host.digestState(metadataIp, metadataIp),
     remove: () => removeLink(host, metadataIp),
     attest: () => ({ kind: 'by-address' }),
   };

@@ -16,7 +16,7 @@ export const defaultTarget: RedirectTarget = {
  * @throws RangeError for an address that is not IPv4 or a port outside 1 to 65535.
  */
 export function reachableTarget(target: RedirectTarget): RedirectTarget {
-  const wildcard = target.listenIp === '0.0.0.0' || target.listenIp === '::';
+  const wildcard = target.listenIp === '0.0.0.0';
   const reachable = wildcard ? { ...target, listenIp: defaultTarget.listenIp } : target;
   for (const ip of [reachable.metadataIp, reachable.listenIp]) {
     if (!isIPv4(ip)) throw new RangeError(`"${ip}" is not an IPv4 address`);
@@ -32,8 +32,4 @@ export function reachableTarget(target: RedirectTarget): RedirectTarget {
 /** For people: `169.254.169.254:80 to 169.254.25.79:2579`. */
 export function describeTarget(target: RedirectTarget): string {
   return `${target.metadataIp}:${target.metadataPort} to ${target.listenIp}:${target.listenPort}`;
-}
-
-export function isLoopback(ip: string): boolean {
-  return ip.startsWith('127.');
 }

@@ -1,18 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import {
-  defaultTarget,
-  describeTarget,
-  isLoopback,
-  reachableTarget,
-} from '../../src/redirect/target.ts';
+import { defaultTarget, describeTarget, reachableTarget } from '../../src/redirect/target.ts';
 
 describe('the target of a redirect', () => {
   it('is the address of the agent’s own link if it listens on all addresses', () => {
-    for (const listenIp of ['0.0.0.0', '::']) {
-      const target = { ...defaultTarget, listenIp, listenPort: 4000 };
-      assert.deepEqual(reachableTarget(target), { ...defaultTarget, listenPort: 4000 });
-    }
+    const target = { ...defaultTarget, listenIp: '0.0.0.0', listenPort: 4000 };
+    assert.deepEqual(reachableTarget(target), { ...defaultTarget, listenPort: 4000 });
   });
 
   it('is otherwise the configured one', () => {
@@ -35,10 +28,5 @@ describe('the target of a redirect', () => {
 
   it('is described with both addresses', () => {
     assert.equal(describeTarget(defaultTarget), '169.254.169.254:80 to 169.254.25.79:2579');
-  });
-
-  it('is on loopback in the whole of 127.0.0.0/8', () => {
-    assert.ok(isLoopback('127.0.0.1') && isLoopback('127.255.0.9'));
-    assert.ok(!isLoopback('128.0.0.1') && !isLoopback('1.127.0.0'));
   });
 });

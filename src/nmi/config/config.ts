@@ -1,5 +1,6 @@
 /** Parses flags and environment variables. Returns all problems together. */
 import { nearest } from '../../base/nearest.ts';
+import { defaultTarget } from '../../redirect/target.ts';
 import {
   environmentName,
   environmentNames,
@@ -67,6 +68,12 @@ export function parseConfig(
     else problems.push(`${withDashes(option.name)} is missing; allowed: ${allowed}`);
   }
   if (!isComplete(values) || problems.length > 0) return { ok: false, problems };
+  if (leadsNowhere(values)) {
+    warnings.push(
+      `--nmi-listen-address has the value "${values.listenIp}", which each pod has itself, so no ` +
+        `redirect can lead there: the agent listens on ${defaultTarget.listenIp}`,
+    );
+  }
   const config = finish(values);
   const conflicts = [...portCollisions(config, given), ...addressCollisions(config, given)];
   return conflicts.length > 0 ? { ok: false, problems: conflicts } : { ok: true, config, warnings };
@@ -85,11 +92,20 @@ function fromEnvironment(option: Option, environment: Environment): Given | unde
   return undefined;
 }
 
+/**
+ * A listen address that a redirect cannot lead to, such as the default of the replaced system: eBPF
+ * would send pods to their own loopback, and iptables needs a kernel setting that hosts should not have.
+ */
+function leadsNowhere({ redirect, listenIp }: Config): boolean {
+  return redirect !== 'none' && redirect !== 'address' && listenIp.startsWith('127.');
+}
+
 function finish(config: Config): Config {
   const { redirect, metadataIp, metadataPort, logLevel, verbosity } = config;
   const level = verbosity >= 6 ? 'trace' : verbosity >= 4 ? 'debug' : logLevel;
   return Object.freeze({
     ...config,
+    ...(leadsNowhere(config) ? { listenIp: defaultTarget.listenIp } : {}),
     // The address mode rewrites nothing: the agent listens at the address that pods connect to.
     ...(redirect === 'address' ? { listenIp: metadataIp, listenPort: metadataPort } : {}),
     logLevel: logLevel === 'info' ? level : logLevel,

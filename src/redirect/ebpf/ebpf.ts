@@ -339,7 +339,7 @@ async function readFallback(settings: Settings): Promise<FallbackState> {
   }
   const links = await listLinks(host);
   const problems = [
-    ...(await diffLink(host, links, target.listenIp)),
+    ...diffLink(links, target.listenIp),
     ...(settings.guard ? await diffGuard(host, target.metadataIp) : []),
   ];
   const detail = [

@@ -1,12 +1,10 @@
 /**
  * The address that the agent listens on, on its own link: a stable address that depends on no
- * interface name and needs no `route_localnet`. An address that the node already has, or a loopback
- * address, needs no link.
+ * interface name and needs no `route_localnet`. An address that the node already has needs no link.
  */
 import { outputOf, type Host } from './command.ts';
 import { asRecord, type JsonRecord } from '../../base/json-value.ts';
 import { readIp, textOf } from './ip-json.ts';
-import { isLoopback } from '../target.ts';
 import { RedirectError } from '../redirect.ts';
 
 /** One interface of the node, from `ip -j -d addr show`. */
@@ -23,7 +21,6 @@ export interface NodeLink {
 export const linkName = 'nmi0';
 
 const ownKinds: readonly (string | undefined)[] = ['dummy', 'bridge'];
-const routeLocalnetFile = '/proc/sys/net/ipv4/conf/all/route_localnet';
 
 /** @throws RedirectError */
 export async function listLinks(host: Host): Promise<readonly NodeLink[]> {
@@ -57,12 +54,7 @@ export function otherAddresses(links: readonly NodeLink[], ip: string): readonly
 }
 
 /** Problems of the listen address, as short sentences. */
-export async function diffLink(
-  host: Host,
-  links: readonly NodeLink[],
-  ip: string,
-): Promise<readonly string[]> {
-  if (isLoopback(ip)) return diffRouteLocalnet(await host.read(routeLocalnetFile), ip);
+export function diffLink(links: readonly NodeLink[], ip: string): readonly string[] {
   if (holderOf(links, ip) !== undefined) return [];
   const own = findOwn(links);
   if (own === undefined) return [`link ${linkName} missing`];
@@ -80,7 +72,6 @@ export async function diffLink(
  * @throws RedirectError
  */
 export async function ensureLink(host: Host, ip: string): Promise<readonly string[]> {
-  if (isLoopback(ip)) return [];
   const links = await listLinks(host);
   if (holderOf(links, ip) !== undefined) return [];
   const changes: string[] = [];
@@ -118,7 +109,6 @@ export async function removeLink(host: Host, ip: string): Promise<void> {
 
 /** Location of the listen address, for people. */
 export function describeLink(links: readonly NodeLink[], ip: string): string {
-  if (isLoopback(ip)) return `address ${ip} on loopback`;
   const holder =
     holderOf(links, ip) ?? links.find((link) => link.name === linkName && link.ipv4.includes(ip));
   return holder === undefined
@@ -144,14 +134,6 @@ function isAdoptable(links: readonly NodeLink[], link: NodeLink): boolean {
 
 function describeKind(link: NodeLink): string {
   return link.kind ?? 'device';
-}
-
-function diffRouteLocalnet(setting: string | undefined, ip: string): readonly string[] {
-  if (setting?.trim() === '1') return [];
-  return [
-    `net.ipv4.conf.all.route_localnet is ${setting?.trim() ?? 'unreadable'}: ` +
-      `packets of pods cannot reach ${ip}`,
-  ];
 }
 
 /** Adds a link of type dummy, or a bridge without ports if the kernel lacks dummy. */

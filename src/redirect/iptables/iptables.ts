@@ -42,7 +42,7 @@ import {
   type NatState,
   type Transaction,
 } from './rules.ts';
-import { defaultTarget, describeTarget, isLoopback, reachableTarget } from '../target.ts';
+import { defaultTarget, describeTarget, reachableTarget } from '../target.ts';
 
 export interface IptablesRedirectOptions {
   /** Default: the metadata address, redirected to 169.254.25.79:2579. */
@@ -91,10 +91,9 @@ export function openIptablesRedirect(options: IptablesRedirectOptions = {}): Ipt
     // If the kubelet has moved to the other backend, the state there is `absent`. The rules are
     // installed there before those in the old backend, which still work, are removed.
     verify: () => serialize(async () => readBack(settings, await detect())),
-    digest: async () => {
+    digest: () => {
       const { metadataIp, listenIp } = settings.target;
-      // With a loopback address the state includes a sysctl, which the digest lacks.
-      return isLoopback(listenIp) ? undefined : settings.host.digestState(metadataIp, listenIp);
+      return settings.host.digestState(metadataIp, listenIp);
     },
     remove: () => serialize(() => remove(settings, detect)),
     attest: () => ({ kind: 'by-address' }),
@@ -233,7 +232,7 @@ async function readBack(settings: Settings, backend: Backend): Promise<RedirectS
   const nat = parseNat(save);
   const isUnlimited = diffNat(nat, target, unlimitedChain(target)).length === 0;
   const problems = [
-    ...(await diffLink(host, links, target.listenIp)),
+    ...diffLink(links, target.listenIp),
     ...(isUnlimited ? [] : diffNat(nat, target)),
     ...guardProblems,
   ];

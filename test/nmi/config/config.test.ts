@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { parseConfig, type Config } from '../../../src/nmi/config/config.ts';
+import { defaultTarget } from '../../../src/redirect/target.ts';
 import {
   environmentName,
   environmentNames,
@@ -245,6 +246,29 @@ describe('the configuration', () => {
       '--prometheus-port has the value "8099"; allowed: another port than --metadata-port',
     ]);
     assert.equal(accepted({ 'metadata-ip': '192.0.2.1' }).listenIp, accepted({}).listenIp);
+  });
+
+  it('does not let a redirect lead to the loopback of pods, and warns', () => {
+    const leadsTo = (ip: string, redirect: string) => {
+      const result = parseConfig({ node: 'n', redirect, 'nmi-listen-address': ip }, {});
+      assert.ok(result.ok);
+      return [result.config.listenIp, result.warnings.length];
+    };
+    for (const redirect of ['auto', 'ebpf', 'iptables', 'pinned']) {
+      for (const ip of ['127.0.0.1', '127.255.0.9']) {
+        assert.deepEqual(leadsTo(ip, redirect), [defaultTarget.listenIp, 1], `${redirect} ${ip}`);
+      }
+      for (const ip of ['128.0.0.1', '1.127.0.0', '0.0.0.0']) {
+        assert.deepEqual(leadsTo(ip, redirect), [ip, 0], `${redirect} ${ip}`);
+      }
+    }
+    assert.deepEqual(leadsTo('127.0.0.1', 'none'), ['127.0.0.1', 0]);
+    assert.deepEqual(leadsTo('127.0.0.1', 'address'), [defaultTarget.metadataIp, 0]);
+    const [warning] = warningsOf({ 'nmi-listen-address': '127.0.0.1' }, {});
+    assert.match(
+      warning ?? '',
+      /no redirect can lead there: the agent listens on 169\.254\.25\.79$/,
+    );
   });
 
   it('treats an empty variable as unset', () => {

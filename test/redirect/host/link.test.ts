@@ -156,10 +156,9 @@ describe('the agent’s own link', () => {
     }
   });
 
-  it('is not needed for an address of the node or on loopback', async () => {
+  it('is not needed for an address of the node', async () => {
     const host = nodeOf([uplink]);
     assert.deepEqual(await ensureLink(host, '10.224.0.4'), []);
-    assert.deepEqual(await ensureLink(host, '127.0.0.1'), []);
     assert.deepEqual(changesOf(host), []);
   });
 
@@ -174,7 +173,7 @@ describe('the agent’s own link', () => {
       assert.deepEqual(await ensureLink(host, ip), []);
       await removeLink(host, ip);
       assert.deepEqual(changesOf(host), [], 'left alone');
-      const [problem = ''] = await diffLink(host, links, ip);
+      const [problem = ''] = diffLink(links, ip);
       assert.match(problem, /^link nmi0 is not the agent's: it is a (vxlan|device|bridge)$/);
     }
   });
@@ -199,40 +198,27 @@ describe('the agent’s own link', () => {
 });
 
 describe('a problem with the listen address', () => {
-  const diff = (links: readonly NodeLink[], address = ip, setting?: string) => {
-    const files =
-      setting === undefined ? {} : { '/proc/sys/net/ipv4/conf/all/route_localnet': setting };
-    return diffLink(scripted({}, { files }), links, address);
-  };
+  const diff = (links: readonly NodeLink[], address = ip) => diffLink(links, address);
 
-  it('is none when a link that is up has it', async () => {
-    assert.deepEqual(await diff([uplink, createLink()]), []);
-    assert.deepEqual(await diff([uplink], '10.224.0.4'), []);
-    assert.deepEqual(await diff([{ ...uplink, up: false }], '10.224.0.4'), []);
+  it('is none when a link that is up has it', () => {
+    assert.deepEqual(diff([uplink, createLink()]), []);
+    assert.deepEqual(diff([uplink], '10.224.0.4'), []);
+    assert.deepEqual(diff([{ ...uplink, up: false }], '10.224.0.4'), []);
   });
 
-  it('is what our link lacks', async () => {
-    assert.deepEqual(await diff([uplink]), ['link nmi0 missing']);
-    assert.deepEqual(await diff([createLink({ up: false })]), ['link nmi0 is down']);
-    assert.deepEqual(await diff([createLink({ ipv4: [] })]), [`address ${ip} missing from nmi0`]);
-    assert.deepEqual(await diff([createLink({ up: false, ipv4: [] })]), [
+  it('is what our link lacks', () => {
+    assert.deepEqual(diff([uplink]), ['link nmi0 missing']);
+    assert.deepEqual(diff([createLink({ up: false })]), ['link nmi0 is down']);
+    assert.deepEqual(diff([createLink({ ipv4: [] })]), [`address ${ip} missing from nmi0`]);
+    assert.deepEqual(diff([createLink({ up: false, ipv4: [] })]), [
       `address ${ip} missing from nmi0`,
       'link nmi0 is down',
     ]);
-  });
-
-  it('is the kernel’s setting for an address on loopback', async () => {
-    assert.deepEqual(await diff([], '127.0.0.1', '1\n'), []);
-    const text = (setting: string) =>
-      `net.ipv4.conf.all.route_localnet is ${setting}: packets of pods cannot reach 127.0.0.1`;
-    assert.deepEqual(await diff([], '127.0.0.1', '0\n'), [text('0')]);
-    assert.deepEqual(await diff([], '127.0.0.1'), [text('unreadable')]);
   });
 });
 
 describe('where the listen address is', () => {
   it('is described with the link and its kind', () => {
-    assert.equal(describeLink([], '127.0.0.1'), 'address 127.0.0.1 on loopback');
     assert.equal(describeLink([uplink], ip), `address ${ip} on no link`);
     assert.equal(describeLink([createLink()], '10.0.0.9'), 'address 10.0.0.9 on no link');
     assert.equal(describeLink([uplink], '10.224.0.4'), 'address 10.224.0.4 on eth0 (device)');

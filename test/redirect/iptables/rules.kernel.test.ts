@@ -378,19 +378,6 @@ describe('the link', { skip }, () => {
     assert.ok((await node.run('iptables-nft-save -t nat')).includes(DNAT));
   });
 
-  it('is not needed on loopback, but the kernel’s permission is', async () => {
-    await using node = await openNamespace();
-    const target = { ...defaultTarget, listenIp: '127.0.0.1' };
-    const redirect = openIptablesRedirect({ host: node.host, target });
-    const status = await redirect.install();
-    assert.equal(status.state, 'broken');
-    assert.deepEqual(status.problems, [
-      'net.ipv4.conf.all.route_localnet is 0: packets of pods cannot reach 127.0.0.1',
-    ]);
-    await node.run('tee /proc/sys/net/ipv4/conf/all/route_localnet', '1');
-    assert.equal((await redirect.verify()).state, 'active');
-  });
-
   it('is left alone and reported if another owner made it under our name', async () => {
     await using node = await openNamespace();
     await node.run('ip link add nmi0 type veth peer name other');
