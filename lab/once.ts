@@ -3,12 +3,12 @@
  * code that such a start compiles (scripts/code-cache.ts), so nothing here may come in another order each time.
  */
 import { spawn, type ChildProcess } from 'node:child_process';
-import { randomInt } from 'node:crypto';
 import { once } from 'node:events';
 import { rmSync, writeFileSync } from 'node:fs';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
+import { twoFreePorts } from './fabric/free-ports.ts';
 import { openFakeImds } from './fakes/imds/fake-imds.ts';
 import { openFakeKube, type FakeKube } from './fakes/kube/fake-kube.ts';
 import { createLabIdentity, createNodeIdentity } from './fakes/identity.ts';
@@ -47,7 +47,7 @@ export async function serveOnce([folder = '', ...command]: readonly string[]): P
   // The agent of the run before has left it; code that finds it would run, too.
   rmSync(socket, { force: true });
   writeFileSync(kubeconfig, kube.kubeconfig().replaceAll(new URL(kube.url).host, gate.host));
-  const [port, adminPort] = [await freePort(), await freePort()];
+  const [port, adminPort] = await twoFreePorts();
   const flags = [
     ...[`--node=${nodeName}`, '--redirect=none', `--nmi-listen-address=${host}`],
     ...[`--nmi-port=${port}`, `--metadata-ip=${host}`, `--metadata-port=${imds.port}`],
@@ -143,21 +143,6 @@ async function ask(agent: ChildProcess, url: string): Promise<number> {
       if (agent.exitCode !== null || performance.now() > untilMs) throw err;
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
-  }
-}
-
-/** Not one of those that the kernel gives to others in the moment before the agent takes it. */
-async function freePort(): Promise<number> {
-  for (;;) {
-    const port = randomInt(20_000, 32_000);
-    const server = createServer();
-    const isFree = await new Promise<boolean>((resolve) => {
-      server.once('error', () => resolve(false)).listen(port, () => resolve(true));
-    });
-    if (!isFree) continue;
-    server.close();
-    await once(server, 'close');
-    return port;
   }
 }
 

@@ -1,7 +1,6 @@
 /** Processes of a benchmark: started, awaited, and always ended. */
 import { spawn, type ChildProcess, type StdioOptions } from 'node:child_process';
 import { once } from 'node:events';
-import { createServer } from 'node:net';
 
 const stopLimitMs = 10_000;
 
@@ -42,13 +41,4 @@ export async function outputOf(child: ChildProcess): Promise<string> {
   if (code !== 0)
     throw new Error(`${child.spawnargs.slice(0, 5).join(' ')}: ${String(code ?? signal)}`);
   return text;
-}
-
-export async function freePort(host: string): Promise<number> {
-  const server = createServer().listen(0, host);
-  await once(server, 'listening');
-  const address = server.address();
-  server.close();
-  await once(server, 'close');
-  return typeof address === 'object' && address !== null ? address.port : 0;
 }

@@ -1,9 +1,10 @@
 import { request, type RequestOptions } from 'node:http';
 import { setTimeout as delay } from 'node:timers/promises';
+import { freePort } from '../../lab/fabric/free-ports.ts';
 import type { Figure } from '../core/results.ts';
 import { sdkHeaders } from '../load/request.ts';
 import { onCore } from '../machine/cores.ts';
-import { freePort, start, stop } from '../machine/child.ts';
+import { start, stop } from '../machine/child.ts';
 import { goalSize } from '../fixture/objects.ts';
 import { callerOf, prepareFixture, type Fixture } from '../fixture/fixture.ts';
 import type { Context, Scenario } from './scenario.ts';
@@ -72,7 +73,7 @@ async function timeAgent(fixture: Fixture): Promise<number> {
 
 async function timeBareNode(): Promise<number> {
   const host = '127.0.0.1';
-  const port = await freePort(host);
+  const port = await freePort();
   const startedAtMs = performance.now();
   const words = onCore('server', [process.execPath, '-e', bareServer, String(port)]);
   const child = start(words, { stdio: ['ignore', 'ignore', 'inherit'] });

@@ -3,8 +3,8 @@
  * The whole agent runs, only the redirect does not: pods dial the agent itself.
  */
 import { spawn } from 'node:child_process';
-import { createServer } from 'node:net';
 import { AgentProcess } from './agent-process.ts';
+import { twoFreePorts } from '../fabric/free-ports.ts';
 import { LabError } from '../fabric/lab-error.ts';
 import { openLoopbackPod } from '../pods/pod-client.ts';
 import type { Command } from '../fabric/lab-command.ts';
@@ -33,7 +33,7 @@ export async function openLoopbackEnvironment(
     // Programs of an agent that this machine may have are not the lab's to report.
     NMI_BPF_PIN_FOLDER: '/sys/fs/bpf/nmi-lab',
   };
-  const [port, adminPort] = await freePorts();
+  const [port, adminPort] = await twoFreePorts();
   const [program, ...leading] = agentCommand;
   const agent = opening.use(
     new AgentProcess({
@@ -99,19 +99,4 @@ function noNamespaces(): Promise<never> {
 
 function noNamespace(): LabError {
   return new LabError('NAMESPACE_WRONG', 'on loopback there are no namespaces');
-}
-
-async function freePorts(): Promise<readonly [number, number]> {
-  const servers = [createServer(), createServer()];
-  const ports: number[] = [];
-  for (const server of servers) {
-    await new Promise<void>((resolve, reject) => {
-      server.once('error', reject);
-      server.listen(0, host, resolve);
-    });
-    const address = server.address();
-    if (typeof address === 'object' && address !== null) ports.push(address.port);
-  }
-  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
-  return [ports[0] ?? 0, ports[1] ?? 0];
 }

@@ -3,7 +3,9 @@
  */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { createServer, type RequestListener } from 'node:http';
+import { createServer as createTcpServer, type AddressInfo, type Socket } from 'node:net';
 import { describe, it } from 'node:test';
 import { createLabIdentity } from '../../lab/fakes/identity.ts';
 import { createTokenSigner } from '../../lab/fakes/token.ts';
@@ -57,6 +59,39 @@ describe('the load program', { timeout: 60_000 }, () => {
       assert.equal(Histogram.from(report.latency).count, report.answers);
       assert.ok((report.cpuMsPer1000 ?? 0) > 0);
     }
+  });
+
+  it('leaves it to the server to close a connection first, so no port stays in use', async () => {
+    const body = 'x';
+    const answer = `HTTP/1.1 200 OK\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
+    let before: Socket | undefined;
+    // Not the server of `load`: this one closes a connection when the next request arrives.
+    const server = createTcpServer((socket) => {
+      socket.on('data', () => {
+        before?.destroy();
+        before = socket;
+        socket.write(answer);
+      });
+    });
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const { port } = server.address() as AddressInfo;
+    const report = await runLoad({
+      ...{ host: '127.0.0.1', port, connections: 1, kind: 'new', warmUpMs: 0, measuredMs: 200 },
+      callers: [
+        { target: '/', sourceIp: '127.0.7.7', expect: { kind: 'status', statuses: [200] } },
+      ],
+      serverPids: [process.pid],
+    });
+    before?.destroy();
+    server.close();
+    assert.equal(report.firstFailure, undefined);
+    assert.ok(report.answers > 10, `${report.answers} answers`);
+    const peer = port.toString(16).toUpperCase().padStart(4, '0');
+    const inUse = new RegExp(` 0707007F:\\w+ 0100007F:${peer} 06 `, 'g');
+    const waiting = readFileSync('/proc/net/tcp', 'latin1').match(inUse) ?? [];
+    // The end of the load cuts its last connection.
+    assert.ok(waiting.length <= 1, `${waiting.length} of ${report.answers} ports stay in use`);
   });
 
   it('counts wrong answers and lost connections as failures', async () => {

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { run } from '../../src/cli/run.ts';
 import { openFakeKube } from '../../lab/fakes/kube/fake-kube.ts';
 import { eventually } from '../../lab/test-bed/eventually.ts';
-import { twoFreePorts } from '../support/free-ports.ts';
+import { twoFreePorts } from '../../lab/fabric/free-ports.ts';
 
 async function start(flags: Readonly<Record<string, string>>, stop = AbortSignal.abort()) {
   let stdout = '';

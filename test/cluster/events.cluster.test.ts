@@ -14,7 +14,7 @@ import { parseConfig } from '../../src/nmi/config/config.ts';
 import { openKubeClient } from '../../src/nmi/kube/api/client.ts';
 import { EventWriter } from '../../src/nmi/kube/events/event-writer.ts';
 import { keptLog } from '../nmi/kube/kube-test-bed.ts';
-import { freePort } from '../support/free-ports.ts';
+import { freePort } from '../../lab/fabric/free-ports.ts';
 import { HandClock } from '../support/hand-clock.ts';
 import type { Cluster } from './support/cluster.ts';
 import { describeOnNewestVersion } from './support/on-clusters.ts';

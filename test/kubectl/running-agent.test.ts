@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { runCli } from '../../src/cli/cli.ts';
 import type { ProgramRun } from '../../src/kubectl/base/io.ts';
-import { twoFreePorts } from '../support/free-ports.ts';
+import { twoFreePorts } from '../../lab/fabric/free-ports.ts';
 import {
   bindPodToA,
   identityA,

@@ -13,7 +13,7 @@ import { createLogger } from '../../src/base/logger.ts';
 import { StartError } from '../../src/base/start-error.ts';
 import { startConditions } from '../../src/nmi/conditions-process.ts';
 import { parseConfig } from '../../src/nmi/config/config.ts';
-import { twoFreePorts } from '../support/free-ports.ts';
+import { twoFreePorts } from '../../lab/fabric/free-ports.ts';
 
 async function open() {
   await using opening = new AsyncDisposableStack();

@@ -10,7 +10,7 @@ import { createLogger } from '../../src/base/logger.ts';
 import { StartError } from '../../src/base/start-error.ts';
 import { parseConfig } from '../../src/nmi/config/config.ts';
 import { startRedirectDaemon } from '../../src/nmi/redirect-daemon.ts';
-import { twoFreePorts } from '../support/free-ports.ts';
+import { twoFreePorts } from '../../lab/fabric/free-ports.ts';
 
 async function open() {
   const folder = mkdtempSync(join(tmpdir(), 'nmi-redirect-daemon-'));

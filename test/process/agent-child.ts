@@ -13,7 +13,7 @@ import {
 } from '../../lab/fakes/kube/manifests.ts';
 import { openLoopbackPod, type PodClient } from '../../lab/pods/pod-client.ts';
 import { agentCommand } from '../support/agent-command.ts';
-import { twoFreePorts } from '../support/free-ports.ts';
+import { twoFreePorts } from '../../lab/fabric/free-ports.ts';
 import { sourceEnvironment } from '../support/source-environment.ts';
 
 export const nodeName = 'node-1';

@@ -12,7 +12,7 @@ import { bundle } from '../../scripts/bundle.ts';
 import { repositoryRoot } from '../conventions/tree.ts';
 import { eventually } from '../../lab/test-bed/eventually.ts';
 import { ask, tokenTarget } from '../support/ask.ts';
-import { twoFreePorts } from '../support/free-ports.ts';
+import { twoFreePorts } from '../../lab/fabric/free-ports.ts';
 import { openServices } from './agent-child.ts';
 
 /** The bundler wraps modules that may be evaluated late; each wrapper has the name of its file. */

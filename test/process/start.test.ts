@@ -5,7 +5,7 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { ask, tokenTarget } from '../support/ask.ts';
-import { freePort } from '../support/free-ports.ts';
+import { freePort } from '../../lab/fabric/free-ports.ts';
 import { nodeName, openServices, startNmi } from './agent-child.ts';
 
 const usage = 2;

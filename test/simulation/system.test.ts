@@ -7,7 +7,7 @@ import { before, describe } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { freshNative } from '../../scripts/native.ts';
 import { nativeModule } from '../../src/redirect/native/addon.ts';
-import { freePort } from '../support/free-ports.ts';
+import { freePort } from '../../lab/fabric/free-ports.ts';
 import { Machine } from './machine.ts';
 import { nativeModule as simulatedNativeModule } from './modules/addon.ts';
 import * as simulatedFs from './modules/fs.ts';

@@ -25,7 +25,7 @@ import { startAgent } from '../../src/nmi/agent.ts';
 import { parseConfig } from '../../src/nmi/config/config.ts';
 import type { Tuning } from '../../src/nmi/config/tuning.ts';
 import { createLogger } from '../../src/base/logger.ts';
-import { twoFreePorts } from './free-ports.ts';
+import { twoFreePorts } from '../../lab/fabric/free-ports.ts';
 
 export interface AgentOwn {
   readonly clock?: Clock;

@@ -5,7 +5,7 @@ import { once } from 'node:events';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { alertsPath } from './queries.ts';
-import { freePort } from '../../support/free-ports.ts';
+import { freePort } from '../../../lab/fabric/free-ports.ts';
 
 export interface Prometheus extends AsyncDisposable {
   /** An answer of its API. */

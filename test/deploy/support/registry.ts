@@ -8,7 +8,7 @@ import { createLabAuthority } from '../../../lab/fakes/authority.ts';
 import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { ownArchitecture, processors } from '../../../scripts/image/builder.ts';
 import { unpackDebian } from '../../../scripts/image/debian-tree.ts';
-import { freePort } from '../../support/free-ports.ts';
+import { freePort } from '../../../lab/fabric/free-ports.ts';
 import { testCache } from '../../support/test-cache.ts';
 
 export interface Registry extends AsyncDisposable {

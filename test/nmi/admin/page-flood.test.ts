@@ -8,7 +8,7 @@ import { systemClock, type Clock } from '../../../src/base/time/clock.ts';
 import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { openAdminPages } from '../../../src/nmi/admin/pages.ts';
 import { HandClock } from '../../support/hand-clock.ts';
-import { twoFreePorts } from '../../support/free-ports.ts';
+import { twoFreePorts } from '../../../lab/fabric/free-ports.ts';
 
 async function open(render = () => Promise.resolve('nmi_up 1\n'), clock: Clock = systemClock) {
   const [probePort, metricsPort] = await twoFreePorts();

@@ -8,7 +8,7 @@ import { systemClock } from '../../../src/base/time/clock.ts';
 import { openAdminPages, type AdminOptions } from '../../../src/nmi/admin/pages.ts';
 import { createMetrics } from '../../../src/nmi/telemetry/metrics.ts';
 import { HandClock } from '../../support/hand-clock.ts';
-import { twoFreePorts } from '../../support/free-ports.ts';
+import { twoFreePorts } from '../../../lab/fabric/free-ports.ts';
 
 interface Page {
   readonly status: number;

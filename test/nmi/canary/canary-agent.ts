@@ -18,7 +18,7 @@ import { certify, serveIdentityBindings } from '../../../lab/test-bed/services.t
 import { openLoopbackPod, type PodClient } from '../../../lab/pods/pod-client.ts';
 import { populate, type EntraTestBed } from '../../support/entra-agent.ts';
 import { identityA } from '../../support/loopback-agent.ts';
-import { twoFreePorts } from '../../support/free-ports.ts';
+import { twoFreePorts } from '../../../lab/fabric/free-ports.ts';
 import { sourceEnvironment } from '../../support/source-environment.ts';
 import { Canaries, createCanary } from './canaries.ts';
 import { done, sentFileVariable, type Command } from './child-hook.ts';

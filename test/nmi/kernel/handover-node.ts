@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { bundle } from '../../../scripts/bundle.ts';
 import { freshNative, nativeFolder } from '../../../scripts/native.ts';
 import { eventually } from '../../../lab/test-bed/eventually.ts';
-import { freePort, twoFreePorts } from '../../support/free-ports.ts';
+import { freePort, twoFreePorts } from '../../../lab/fabric/free-ports.ts';
 
 export interface Child {
   readonly pid: number;

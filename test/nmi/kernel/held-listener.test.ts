@@ -13,7 +13,7 @@ import { takeListener } from '../../../src/nmi/kernel/held-listener.ts';
 import { openListenerHolder } from '../../../src/nmi/kernel/listener-holder.ts';
 import { askHolder, descriptorOf, notes } from '../../../src/nmi/kernel/listener-notes.ts';
 import { nativeModule, type FlowEnd } from '../../../src/redirect/native/addon.ts';
-import { freePort } from '../../support/free-ports.ts';
+import { freePort } from '../../../lab/fabric/free-ports.ts';
 
 let folder = '';
 let made = 0;

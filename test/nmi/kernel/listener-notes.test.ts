@@ -16,7 +16,7 @@ import {
   notes,
 } from '../../../src/nmi/kernel/listener-notes.ts';
 import { nativeModule } from '../../../src/redirect/native/addon.ts';
-import { twoFreePorts } from '../../support/free-ports.ts';
+import { twoFreePorts } from '../../../lab/fabric/free-ports.ts';
 
 let folder = '';
 before(() => {

@@ -17,7 +17,7 @@ import type { Attestation } from '../../../src/redirect/redirect.ts';
 import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { openBareListener } from '../../support/bare-listener.ts';
 import { createPod } from '../../support/cache-objects.ts';
-import { freePort } from '../../support/free-ports.ts';
+import { freePort } from '../../../lab/fabric/free-ports.ts';
 import { longLived } from '../../support/token-endpoint-fixture.ts';
 
 const usual = (...lines: readonly string[]): string =>

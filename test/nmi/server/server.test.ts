@@ -18,7 +18,7 @@ import { Waiters } from '../../../src/nmi/state/waiters.ts';
 import type { TokenBroker } from '../../../src/nmi/tokens/broker.ts';
 import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { createBinding, createIdentity, createPod } from '../../support/cache-objects.ts';
-import { freePort } from '../../support/free-ports.ts';
+import { freePort } from '../../../lab/fabric/free-ports.ts';
 import { longLived } from '../../support/token-endpoint-fixture.ts';
 import { createOwners } from '../../support/owners.ts';
 

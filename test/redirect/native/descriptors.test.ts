@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { freshNative } from '../../../scripts/native.ts';
 import { nativeModule, type NativeModule } from '../../../src/redirect/native/addon.ts';
-import { twoFreePorts } from '../../support/free-ports.ts';
+import { twoFreePorts } from '../../../lab/fabric/free-ports.ts';
 
 let native: NativeModule;
 let folder = '';

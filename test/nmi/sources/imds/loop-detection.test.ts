@@ -8,7 +8,7 @@ import { systemClock } from '../../../../src/base/time/clock.ts';
 import { LoopDetection } from '../../../../src/nmi/sources/imds/loop-detection.ts';
 import { openImdsSource } from '../../../../src/nmi/sources/imds/imds.ts';
 import { ask, tokenTarget } from '../../../support/ask.ts';
-import { freePort } from '../../../support/free-ports.ts';
+import { freePort } from '../../../../lab/fabric/free-ports.ts';
 import { bindPodToA, openLoopbackAgent } from '../../../support/loopback-agent.ts';
 
 describe('a metadata address that leads back to the agent', () => {
