@@ -21,6 +21,13 @@ export function loggableResource(resource: string): string {
   return isUri || isGuid ? resource : '[unusual]';
 }
 
+/** An id as a request named it, if it is a GUID or the path of an Azure resource. */
+export function loggableId(id: string): string {
+  const isGuid = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(id);
+  const isPath = /^\/?subscriptions(?:\/[A-Za-z0-9._()-]{1,128}){1,12}$/i.test(id);
+  return isGuid || isPath ? id : '[unusual]';
+}
+
 /** The path of a relayed request, without segments that are long enough for a token. */
 export function loggablePath(path: string): string {
   return /^(?:\/[A-Za-z0-9._~-]{1,40}){1,12}\/?$/.test(path) ? path : '[unusual]';

@@ -1,10 +1,9 @@
 /** `nmi conditions`: writes status conditions until a signal ends it. */
 import { systemClock } from '../base/time/clock.ts';
 import { buildInfo } from '../nmi/base/build-info.ts';
-import { StartError } from '../base/start-error.ts';
 import { startConditions } from '../nmi/conditions-process.ts';
 import { parseConfig } from '../nmi/config/config.ts';
-import { exitCodes, renderFatal, untilStopped, type Io } from './io.ts';
+import { exitCodes, reportStartError, untilStopped, type Io } from './io.ts';
 import { openProcessLog } from './process-log.ts';
 
 export async function conditions(flags: Readonly<Record<string, string>>, io: Io): Promise<number> {
@@ -25,9 +24,6 @@ export async function conditions(flags: Readonly<Record<string, string>>, io: Io
     log.info({}, 'shutting down');
     return exitCodes.ok;
   } catch (error) {
-    if (!(error instanceof StartError)) throw error;
-    log.error({ code: error.code, problem: error.message }, 'conditions cannot be written');
-    io.stderr(renderFatal(error));
-    return error.code === 'CONFIG' ? exitCodes.config : exitCodes.unavailable;
+    return reportStartError(error, 'conditions cannot be written', log, io);
   }
 }

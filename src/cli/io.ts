@@ -1,5 +1,6 @@
 import { once } from 'node:events';
-import type { StartError } from '../base/start-error.ts';
+import type { Log } from '../base/log.ts';
+import { StartError } from '../base/start-error.ts';
 
 /** The parts of its process that a verb may use: `main.ts` provides the real ones. */
 export interface Io {
@@ -23,9 +24,18 @@ export const exitCodes = {
   config: 78,
 } as const;
 
-/** The last line of a process that cannot continue, for `kubectl describe pod` and for people. */
-export function renderFatal({ code, message }: StartError): string {
-  return `nmi: cannot start: ${message.replaceAll(/\s+/g, ' ')} (${code})\n`;
+/**
+ * Reports why a process cannot start. Its last line is for `kubectl describe pod` and for people.
+ * @param failed message of the log.
+ * @returns the exit code.
+ * @throws every other error.
+ */
+export function reportStartError(error: unknown, failed: string, log: Log, io: Io): number {
+  if (!(error instanceof StartError)) throw error;
+  const { code, message } = error;
+  log.error({ code, problem: message }, failed);
+  io.stderr(`nmi: cannot start: ${message.replaceAll(/\s+/g, ' ')} (${code})\n`);
+  return code === 'CONFIG' ? exitCodes.config : exitCodes.unavailable;
 }
 
 export async function untilStopped({ stop }: Io): Promise<void> {

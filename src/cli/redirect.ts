@@ -1,14 +1,13 @@
 /** `nmi redirect`: the kernel side alone. Only `remove` opens a node again. */
 import { systemClock } from '../base/time/clock.ts';
 import { startRedirectDaemon } from '../nmi/redirect-daemon.ts';
-import { StartError } from '../base/start-error.ts';
 import { parseConfig, type Config } from '../nmi/config/config.ts';
 import { chooseRedirect, type RedirectChoice } from '../nmi/kernel/choose-redirect.ts';
 import { listOwnPins } from '../redirect/ebpf/programs.ts';
 import { removeBootGuard, writeBootGuard } from '../redirect/host/boot-guard.ts';
 import { RedirectError } from '../redirect/redirect.ts';
 import type { Args } from './flags.ts';
-import { exitCodes, renderFatal, untilStopped, type Io } from './io.ts';
+import { exitCodes, reportStartError, untilStopped, type Io } from './io.ts';
 import { openProcessLog } from './process-log.ts';
 
 /** The options table requires a node. The ports in the environment are those of the agent. */
@@ -51,10 +50,7 @@ async function keepRedirect(config: Config, io: Io): Promise<number> {
     log.info({}, 'shutting down, redirect stays installed');
     return exitCodes.ok;
   } catch (error) {
-    if (!(error instanceof StartError)) throw error;
-    log.error({ code: error.code, problem: error.message }, 'redirect cannot be maintained');
-    io.stderr(renderFatal(error));
-    return exitCodes.unavailable;
+    return reportStartError(error, 'redirect cannot be maintained', log, io);
   }
 }
 

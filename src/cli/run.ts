@@ -5,8 +5,7 @@ import { buildInfo } from '../nmi/base/build-info.ts';
 import { parseConfig, type Config } from '../nmi/config/config.ts';
 import { tuning } from '../nmi/config/tuning.ts';
 import { findKubenet } from '../nmi/kernel/kubenet.ts';
-import { StartError } from '../base/start-error.ts';
-import { exitCodes, renderFatal, untilStopped, type Io } from './io.ts';
+import { exitCodes, reportStartError, untilStopped, type Io } from './io.ts';
 import { openProcessLog } from './process-log.ts';
 
 export async function run(flags: Readonly<Record<string, string>>, io: Io): Promise<number> {
@@ -38,12 +37,7 @@ export async function run(flags: Readonly<Record<string, string>>, io: Io): Prom
     log.info({ drainTimeoutMs: tuning.drainTimeoutMs }, 'shutting down, redirect stays installed');
     await agent.stop();
   } catch (error) {
-    if (error instanceof StartError) {
-      log.error({ code: error.code, problem: error.message }, 'agent cannot start');
-      io.stderr(renderFatal(error));
-      return error.code === 'CONFIG' ? exitCodes.config : exitCodes.unavailable;
-    }
-    if (error !== io.stop.reason) throw error;
+    if (error !== io.stop.reason) return reportStartError(error, 'agent cannot start', log, io);
   }
   log.info({ code: exitCodes.ok }, 'stopped');
   return exitCodes.ok;

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { loggablePath, loggableResource, redactClientId } from '../../src/base/log.ts';
+import { loggableId, loggablePath, loggableResource, redactClientId } from '../../src/base/log.ts';
 
 describe('the text of a caller in a log line', () => {
   it('is a path of the metadata service, without segments that may be a token', () => {
@@ -12,6 +12,18 @@ describe('the text of a caller in a log line', () => {
     for (const odd of [token, '/metadata/"', `/metadata${'/x'.repeat(12)}`, '', 'metadata']) {
       assert.equal(loggablePath(odd), '[unusual]');
     }
+  });
+
+  it('is an id in the format of one', () => {
+    const guid = '12345678-1234-abcd-ABCD-1234567890ab';
+    const path = `/subscriptions/${guid}/resourceGroups/g_(1).x/providers/P/identities/i`;
+    for (const id of [guid, path, path.slice(1)]) assert.equal(loggableId(id), id);
+    const token = 'eyJ0eXAiOiJKV1QifQ.eyJhdWQiOiJ4In0.c2ln';
+    const dashes = '-'.repeat(36);
+    for (const odd of ['', token, `${guid}x`, dashes, `${path}?sig=x`, `/subscriptions/${guid}/`]) {
+      assert.equal(loggableId(odd), '[unusual]');
+    }
+    assert.equal(loggableId(`/subscriptions${'/x'.repeat(13)}`), '[unusual]');
   });
 
   it('is a resource in the format of one, and a shortened client id', () => {

@@ -2,7 +2,7 @@
 import type { Identity, Pod } from '../../cache/index/objects.ts';
 import type { Reason, RefusalReason } from '../base/answers.ts';
 import { parseRecord, stringAt } from '../../base/json-value.ts';
-import { loggableResource } from '../../base/log.ts';
+import { loggableId, loggableResource } from '../../base/log.ts';
 import { rowOf } from '../diagnosis/codes.ts';
 import type { PodFacts } from '../grants/grant.ts';
 import type { NamedSelector } from '../grants/choose-identity.ts';
@@ -109,12 +109,6 @@ function clean(facts: PodFacts): PodFacts {
 
 function loggableSelector({ kind, value }: NamedSelector): NamedSelector {
   return { kind, value: loggableId(value) };
-}
-
-/** A GUID, or the path of an Azure resource. */
-function loggableId(value: string): string {
-  const isId = /^(?:[0-9a-f-]{36}|\/subscriptions\/[0-9a-f-]{36}\/[\w./()-]{1,300})$/i.test(value);
-  return isId ? value : '[unusual]';
 }
 
 function referenceOfPod({ namespace, name, uid }: Pod): ObjectReference {

@@ -3,10 +3,9 @@
  * namespace users write is bounded and escaped; no field contains a token or a secret.
  */
 import type { GrantIndex } from '../../../cache/index/grant-index.ts';
-import { isGuid } from '../../../cache/index/identifiers.ts';
 import { fullName } from '../../../cache/index/object-name.ts';
 import type { Binding, Pod, StoredObject } from '../../../cache/index/objects.ts';
-import { loggablePath, loggableResource } from '../../../base/log.ts';
+import { loggableId, loggablePath, loggableResource } from '../../../base/log.ts';
 import type { Grant, Granted, RefusedPod } from '../../grants/grant.ts';
 import type { NamedSelector } from '../../grants/choose-identity.ts';
 import type { IdentityOwners } from '../../grants/identity-owners.ts';
@@ -72,7 +71,7 @@ export function identityFields(grant: Grant | undefined): AuditFields {
     case 'granted':
       return grantedFields(grant);
     case 'by-object-id':
-      return { requested: loggableId({ kind: 'object_id', value: grant.objectId }) };
+      return { requested: `object_id ${loggableId(grant.objectId)}` };
     case 'refused':
       return grant.pod === undefined ? {} : refusedFields(grant);
   }
@@ -140,7 +139,7 @@ function grantedFields({ identity, by, upstream, pod }: Granted): AuditFields {
     const account = `${pod.namespace}/${pod.serviceAccount}`;
     return { identity: `service account ${account}`, clientId: upstream.clientId, by, source };
   }
-  const requested = upstream.kind === 'unnamed' ? undefined : loggableId(upstream);
+  const requested = upstream.kind === 'unnamed' ? undefined : selectorText(upstream);
   return { identity: 'node', requested, by, source };
 }
 
@@ -152,20 +151,18 @@ function refusedFields({ facts }: RefusedPod): AuditFields {
     case 'not-owned':
       return { requested: `${facts.by.kind} ${facts.by.name}` };
     case 'account-selector':
-      return { requested: loggableId(facts.selector) };
+      return { requested: selectorText(facts.selector) };
     case 'object-id':
-      return { requested: loggableId({ kind: 'object_id', value: facts.objectId }) };
+      return { requested: `object_id ${loggableId(facts.objectId)}` };
     case 'choice':
       return facts.choice.reason === 'selector_not_bound'
-        ? { requested: loggableId(facts.choice.selector) }
+        ? { requested: selectorText(facts.choice.selector) }
         : {};
     default:
       return {};
   }
 }
 
-/** An id as a request named it, if it looks like one: a caller may put a token there. */
-function loggableId({ kind, value }: NamedSelector): string {
-  const isPath = /^\/?subscriptions(?:\/[A-Za-z0-9._()-]{1,128}){1,12}$/i.test(value);
-  return `${kind} ${isGuid(value) || isPath ? value : '[unusual]'}`;
+function selectorText({ kind, value }: NamedSelector): string {
+  return `${kind} ${loggableId(value)}`;
 }
