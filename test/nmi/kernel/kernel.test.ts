@@ -21,7 +21,13 @@ function open(
   const lines: string[] = [];
   const log = createLogger({ format: 'json', level: 'info', write: (line) => lines.push(line) });
   const clock = new HandClock();
-  return { clock, lines, kernel: openKernel({ config: parsed.config, clock, log }) };
+  // A redirect could not lead to loopback, but only loopback is up for certain.
+  const { 'nmi-listen-address': listenIp = parsed.config.listenIp } = flags;
+  return {
+    clock,
+    lines,
+    kernel: openKernel({ config: { ...parsed.config, listenIp }, clock, log }),
+  };
 }
 
 const peer = { remoteIp: '10.0.0.5', remotePort: 1, localIp: '10.0.0.1', localPort: 2 };
