@@ -1,18 +1,20 @@
 /**
  * Time that passes only while this process runs when it is due: what a busy machine makes it wait
- * beyond that is not counted. On a machine without other load it is the time that passes.
- * It measures waits for timers and peers, not work that blocks this process.
+ * beyond that is not counted, work that blocks this process is. On a machine without other load it
+ * is the time that passes.
  */
 export class OwnTime {
   #ms = 0;
   #atMs = performance.now();
+  #usedMs = processorMs();
   readonly #ticks = setInterval(() => this.nowMs(), tickMs);
 
   /** Milliseconds since its start. */
   nowMs(): number {
-    const atMs = performance.now();
-    this.#ms += Math.min(atMs - this.#atMs, mostMs);
+    const [atMs, usedMs] = [performance.now(), processorMs()];
+    this.#ms += Math.min(atMs - this.#atMs, mostMs + usedMs - this.#usedMs);
     this.#atMs = atMs;
+    this.#usedMs = usedMs;
     return this.#ms;
   }
 
@@ -24,3 +26,9 @@ export class OwnTime {
 const tickMs = 10;
 /** A tick may be this late without other load. */
 const mostMs = 2 * tickMs;
+
+/** Of this thread. */
+function processorMs(): number {
+  const { user, system } = process.threadCpuUsage();
+  return (user + system) / 1_000;
+}
