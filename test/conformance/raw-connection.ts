@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
+import { OwnTime } from '../support/own-time.ts';
 
 /** The address to dial, and the source address on this machine. */
 export interface Place {
@@ -20,6 +21,8 @@ export interface RawReply {
   readonly text: string;
   /** From the start of the wait for it. */
   readonly durationMs: number;
+  /** Without what a busy machine made this process wait. */
+  readonly ownMs: number;
 }
 
 const headEnd = Buffer.from('\r\n\r\n');
@@ -70,11 +73,12 @@ export class RawConnection implements Disposable {
   /** The next answer, whole. @throws when the bytes are no answer, or it does not come in time. */
   async readReply(method = 'GET', withinMs = 15_000): Promise<RawReply> {
     const startedAtMs = performance.now();
+    using time = new OwnTime();
     const found = await this.#until(withinMs, () =>
       splitReply(this.#received, method, this.#hasEnded),
     );
     this.#received = this.#received.subarray(found.bytes.length);
-    return { ...found, durationMs: performance.now() - startedAtMs };
+    return { ...found, durationMs: performance.now() - startedAtMs, ownMs: time.nowMs() };
   }
 
   /** What comes until the peer ends, or until the time is up. */
@@ -151,7 +155,7 @@ function splitReply(
   received: Buffer,
   method: string,
   hasEnded: boolean,
-): Omit<RawReply, 'durationMs'> | undefined {
+): Omit<RawReply, 'durationMs' | 'ownMs'> | undefined {
   const end = received.indexOf(headEnd);
   if (end < 0) return undefined;
   const [first = '', ...lines] = received.toString('latin1', 0, end).split('\r\n');

@@ -71,7 +71,7 @@ describe('probe and header rules', () => {
     for (const path of [tokenPath, tokenTarget(target)]) {
       const reply = await ask(path, { fields: [] }, place);
       assertHeaderMissing(reply);
-      assert.ok(reply.durationMs < 300, 'SDKs wait 300 ms for it');
+      assert.ok(reply.ownMs < 300, 'SDKs wait 300 ms for it');
     }
   });
 
@@ -272,9 +272,8 @@ describe('paths', () => {
     ] as const satisfies readonly (readonly [string, RequestOptions])[]) {
       const replies = [await ask(path, options), await ask(path, options)];
       for (const reply of replies) assertRefused(reply, { status: [400, 403, 404, 405] });
-      // The better of two, because the machine may have been busy.
-      const durationMs = Math.min(...replies.map((reply) => reply.durationMs));
-      assert.ok(durationMs < 100, `${path} took ${durationMs} ms`);
+      const slowestMs = Math.max(...replies.map(({ ownMs }) => ownMs));
+      assert.ok(slowestMs < 100, `${path} took ${slowestMs} ms`);
     }
   });
 });
@@ -501,7 +500,7 @@ describe('errors', () => {
     if (place === undefined) return;
     const reply = await ask(tokenTarget(target), {}, place);
     assertRefused(reply, { status: 400, error: 'invalid_request', says: /^Identity not found/ });
-    assert.ok(reply.durationMs < 1_000, 'permanent: nothing to wait for');
+    assert.ok(reply.ownMs < 1_000, 'permanent: nothing to wait for');
   });
 
   const head = `Host: h\r\nMetadata: true\r\n`;

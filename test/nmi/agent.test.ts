@@ -179,7 +179,7 @@ describe('passthrough', () => {
     );
     await agent.imds.setFaults({ delayMs: 100 });
     const quiet = agent.client('127.0.0.12');
-    const { durationMs: calmMs } = await ask(quiet, '/metadata/instance?api-version=2021-02-01');
+    const { ownMs: calmMs } = await ask(quiet, '/metadata/instance?api-version=2021-02-01');
     const calm = new AbortController();
     const statuses = new Set<number>();
     // Connections beyond 64 would be closed, and those of earlier requests may still be closing.
@@ -195,7 +195,7 @@ describe('passthrough', () => {
       const target = `/metadata/instance?api-version=2021-02-01&quiet=${turn}`;
       const reply = await ask(quiet, target);
       assert.equal(reply.status, 200);
-      assert.ok(reply.durationMs < 1_000 + 10 * calmMs, `${reply.durationMs} ms beside ${calmMs}`);
+      assert.ok(reply.ownMs < 1_000 + 10 * calmMs, `${reply.ownMs} ms beside ${calmMs}`);
     }
     calm.abort();
     await Promise.all(flood);
@@ -211,7 +211,7 @@ describe('passthrough', () => {
     const hung = await ask(pod, '/metadata/versions');
     assert.equal(hung.status, 503);
     assertErrorBody(hung);
-    assert.ok(hung.durationMs < 2_000);
+    assert.ok(hung.ownMs < 2_000, `${hung.ownMs} ms`);
     await agent.imds.setFaults({ closed: true });
     assert.equal((await ask(pod, '/metadata/versions')).status, 503);
     await agent.imds.setFaults({});

@@ -143,7 +143,7 @@ describe('an agent that is cut off from the API', () => {
       aheadMs += restMs;
       const reply = await ask(pod, tokenTarget);
       assert.equal(reply.identity, 'w', reply.text);
-      assert.ok(reply.durationMs < 2_500, `${reply.durationMs} ms`);
+      assert.ok(reply.ownMs < 2_500, `${reply.ownMs} ms`);
     }
     aheadMs += 10_000;
     const reply = await ask(pod, tokenTarget);
@@ -169,7 +169,7 @@ describe('a pod with an unreadable service account', () => {
       const reply = await ask(pod, tokenTarget);
       assert.equal(reply.status, status, reply.text);
       assert.match(String(reply.body['error_description']), reason);
-      assert.ok(reply.durationMs < 2_000, `${reply.durationMs} ms`);
+      assert.ok(reply.ownMs < 2_000, `${reply.ownMs} ms`);
       assert.ok(agent.log.some((line) => line.includes('failed to read service account')));
       await eventually(async () => {
         assert.equal((await ask(pod, tokenTarget)).identity, 'w');

@@ -11,6 +11,7 @@ import {
 } from '../../lab/fakes/kube/manifests.ts';
 import { eventually } from '../../lab/test-bed/eventually.ts';
 import { ask, tokenTarget } from '../support/ask.ts';
+import { OwnTime } from '../support/own-time.ts';
 import { untilMetric } from '../support/until-metric.ts';
 import {
   bindPodToA,
@@ -81,7 +82,6 @@ describe('a hostile pod', () => {
     await using agent = await openLoopbackAgent(
       { 'allow-metadata': 'scheduledevents' },
       bindPodToA,
-      { tuning: { imdsTimeoutMs: 1_500 } },
     );
     const sockets: Socket[] = [];
     for (let index = 0; index < 8; index++) {
@@ -94,7 +94,7 @@ describe('a hostile pod', () => {
     }
     const reply = await ask(agent.client(ip), '/metadata/versions');
     assert.equal(reply.status, 200);
-    assert.ok(reply.durationMs < 1_000);
+    assert.ok(reply.ownMs < 1_000, `${reply.ownMs} ms`);
     for (const socket of sockets) socket.destroy();
   });
 
@@ -122,8 +122,8 @@ describe('a hostile pod', () => {
     await eventually(() => assert.ok(agent.imds.requests().length > 0));
     const other = await ask(quiet, tokenTarget);
     assert.equal(other.identity, 'a');
-    const mostMs = 500 + 10 * calm.durationMs;
-    assert.ok(other.durationMs < mostMs, `${other.durationMs} ms beside ${calm.durationMs}`);
+    const mostMs = 500 + 10 * calm.ownMs;
+    assert.ok(other.ownMs < mostMs, `${other.ownMs} ms beside ${calm.ownMs}`);
     const replies = (await Promise.all(many)).flat();
     assert.ok(replies.some(({ status }) => status === 200));
     await untilMetric(agent, 'nmi_connections', 0);
@@ -234,11 +234,11 @@ describe('the drain', () => {
     const pod = agent.client(ip);
     const relayed = ask(pod, '/metadata/versions', { connection: 'kept' });
     await eventually(() => assert.equal(agent.imds.requests().length, 1));
-    const startedAtMs = performance.now();
+    using time = new OwnTime();
     const stopped = agent.stop();
     assert.equal((await relayed).status, 200);
     await stopped;
-    assert.ok(performance.now() - startedAtMs < 2_000);
+    assert.ok(time.nowMs() < 2_000, `${time.nowMs()} ms`);
     half.destroy();
   });
 
@@ -253,9 +253,10 @@ describe('the drain', () => {
     );
     await eventually(() => assert.equal(agent.imds.requests().length, 1));
     const startedAtMs = performance.now();
+    using time = new OwnTime();
     await agent.stop();
-    const tookMs = performance.now() - startedAtMs;
-    assert.ok(tookMs > 900 && tookMs < 4_000, `${Math.round(tookMs)} ms`);
+    const [tookMs, ownMs] = [performance.now() - startedAtMs, time.nowMs()];
+    assert.ok(tookMs > 900 && ownMs < 4_000, `${Math.round(tookMs)} ms`);
     assert.match(await answer, /ECONNRESET/);
   });
 });

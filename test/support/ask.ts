@@ -2,6 +2,7 @@
 import { decodeLabToken } from '../../lab/fakes/token.ts';
 import { parseRecord } from '../../src/base/json-value.ts';
 import type { PodClient } from '../../lab/pods/pod-client.ts';
+import { OwnTime } from './own-time.ts';
 
 export const tokenTarget =
   '/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net';
@@ -15,6 +16,8 @@ export interface Reply {
   /** The lab name of the identity in the token, if the reply has one. */
   readonly identity: string | undefined;
   readonly durationMs: number;
+  /** Without what a busy machine made this process wait. */
+  readonly ownMs: number;
 }
 
 export interface AskOptions {
@@ -30,6 +33,7 @@ export async function ask(
   target: string,
   options: AskOptions = {},
 ): Promise<Reply> {
+  using time = new OwnTime();
   const answer = await client.request({
     method: options.method ?? 'GET',
     target,
@@ -48,5 +52,6 @@ export async function ask(
     body,
     identity: typeof token === 'string' ? decodeLabToken(token)?.lab_identity : undefined,
     durationMs: answer.durationMs,
+    ownMs: time.nowMs(),
   };
 }

@@ -105,7 +105,7 @@ export async function openLoopbackAgent(
     log: createLogger({ format: 'json', level: 'trace', write: (line) => log.push(line) }),
     stdout: (line) => log.push(line) > 0,
     environment: {},
-    tuning: { lateObjectWaitMs: 300, imdsTimeoutMs: 2_000, drainTimeoutMs: 2_000, ...tuning },
+    tuning: { lateObjectWaitMs: 300, drainTimeoutMs: 2_000, ...tuning },
   });
   let stopping: Promise<void> | undefined;
   const stop = () => (stopping ??= agent.stop());

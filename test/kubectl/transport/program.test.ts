@@ -1,5 +1,9 @@
 import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import { setInterval } from 'node:timers/promises';
 import { runProgram } from '../../../src/kubectl/transport/program.ts';
 
 const never = new AbortController().signal;
@@ -38,13 +42,28 @@ describe('a program of the user', () => {
     assert.match(missing.stderr, /no-such-program ENOENT/);
   });
 
-  it('passes on what it asks while it waits, and not its last words', async () => {
+  it('passes on what it asks while it waits, and not its last words', async (t) => {
+    t.mock.timers.enable({ apis: ['setTimeout'] });
+    const folder = mkdtempSync(join(tmpdir(), 'nmi-program-'));
+    t.after(() => rmSync(folder, { recursive: true }));
+    const entered = join(folder, 'code');
     const asked: string[] = [];
     const terminal = { isInteractive: false, prompt: (text: string) => asked.push(text) };
     const script = `
       console.error('E1129 attempt'); console.error('Enter the code');
-      setTimeout(() => { console.error('Error: no'); process.exit(1); }, 1500);`;
-    const run = await runProgram(process.execPath, ['-e', script], {}, never, terminal);
+      setInterval(() => {
+        if (!require('fs').existsSync(process.argv[1])) return;
+        console.error('Error: no'); process.exit(1);
+      }, 10);`;
+    const args = ['-e', script, entered];
+    const running = runProgram(process.execPath, args, {}, never, terminal);
+    for await (const _ of setInterval(10)) {
+      t.mock.timers.tick(500);
+      if (asked.length > 0) break;
+    }
+    writeFileSync(entered, '');
+    const run = await running;
+    t.mock.timers.tick(10_000);
     assert.deepEqual(asked, ['Enter the code\n']);
     assert.equal(run.stderr, 'E1129 attempt\nEnter the code\nError: no\n');
   });

@@ -18,18 +18,11 @@ describe('a metadata address that leads back to the agent', () => {
       { 'nmi-port': port, 'metadata-port': port },
       bindPodToA,
     );
-    const reply = await agent.client('127.0.0.11').request({
-      method: 'GET',
-      target: '/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://r.example',
-      headers: ['Metadata', 'true'],
-      connection: 'new',
-      timeoutMs: 10_000,
-    });
-    assert.ok(reply.outcome !== 'failed');
+    const reply = await ask(agent.client('127.0.0.11'), tokenTarget);
     assert.equal(reply.status, 503);
-    assert.match(reply.body, /the instance metadata endpoint is this agent itself/);
+    assert.match(reply.text, /the instance metadata endpoint is this agent itself/);
     // The agent's own request has no pod, and does not wait for one.
-    assert.ok(reply.durationMs < 1_500, `${reply.durationMs} ms`);
+    assert.ok(reply.ownMs < 1_500, `${reply.ownMs} ms`);
     assert.equal(agent.imds.requests().length, 0);
   });
 
@@ -50,10 +43,10 @@ describe('a metadata address that leads back to the agent', () => {
       const token = await ask(pod, tokenTarget);
       assert.equal(token.status, 503);
       assert.match(token.text, /the instance metadata endpoint is this agent itself/);
-      assert.ok(token.durationMs < 1_500, `${token.durationMs} ms`);
+      assert.ok(token.ownMs < 1_500, `${token.ownMs} ms`);
       const instance = await ask(pod, '/metadata/instance?api-version=2021-02-01');
       assert.equal(instance.status, 503);
-      assert.ok(instance.durationMs < 1_000, `${instance.durationMs} ms`);
+      assert.ok(instance.ownMs < 1_000, `${instance.ownMs} ms`);
     },
   );
 
