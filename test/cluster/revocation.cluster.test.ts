@@ -17,6 +17,7 @@ import { UpstreamResolver } from '../../src/nmi/grants/resolve-upstream.ts';
 import type { UpstreamIdentity } from '../../src/nmi/sources/upstream-identity.ts';
 import { TokenBroker } from '../../src/nmi/tokens/broker.ts';
 import { runOn } from '../kubectl/support/real-kubectl.ts';
+import { OwnTime } from '../support/own-time.ts';
 import { createOwners } from '../support/owners.ts';
 import type { ApiAccess } from './support/api.ts';
 import { describeOnNewestVersion } from './support/on-clusters.ts';
@@ -160,21 +161,21 @@ describeOnNewestVersion('a revoked identity', (cluster) => {
     for (let round = 0; round < 5; round++) {
       const old = await untilAnswered(all);
       const spec = { notBefore: new Date().toISOString() };
-      const startMs = performance.now();
+      using time = new OwnTime();
       const type = { contentType: 'application/merge-patch+json' };
       const written = admin.expect('PATCH', path, { spec }, type);
-      let lastOldMs = startMs;
-      while (performance.now() - startMs < 2_000) {
-        if (all.some((agent, at) => agent.answer() === old[at])) lastOldMs = performance.now();
+      let lastOldMs = 0;
+      while (time.nowMs() < 2_000) {
+        if (all.some((agent, at) => agent.answer() === old[at])) lastOldMs = time.nowMs();
         await delay(2);
       }
       await written;
-      slowestMs.push(lastOldMs - startMs);
+      slowestMs.push(lastOldMs);
       const after = await untilAnswered(all);
       assert.ok(after.every((each, at) => each !== old[at]));
     }
     t.diagnostic(`last old answers, ms after the write: ${slowestMs.map(Math.round).join(', ')}`);
-    assert.ok(Math.max(...slowestMs) < 1_000);
+    assert.ok(Math.max(...slowestMs) < 1_000, slowestMs.join(' '));
   });
 
   it('reaches an agent that was away as soon as it is back', async () => {
