@@ -10,6 +10,7 @@ import type {
   PodLoadReport,
   PodRequest,
 } from './pod-protocol.ts';
+import { OwnTime } from './own-time.ts';
 
 /** Pause after a refused connection, so that a closed port does not get 100,000 attempts. */
 const failurePauseMs = 2;
@@ -26,14 +27,14 @@ export async function runLoad(
 ): Promise<PodLoadReport> {
   loadNumber += 1;
   const prefix = `load-${String(loadNumber)}`;
-  const tally = createTally();
   const startMs = performance.now();
-  const endMs = startMs + load.durationMs;
+  using time = new OwnTime();
+  const tally = createTally(time);
   let turn = 0;
 
   const work = async (worker: number): Promise<void> => {
     const connection = load.newConnectionPerRequest ? 'new' : `${prefix}-${String(worker)}`;
-    while (performance.now() < endMs) {
+    while (time.nowMs() < load.durationMs) {
       const at = turn % load.targets.length;
       turn += 1;
       const target = load.targets[at];
@@ -58,7 +59,7 @@ export async function runLoad(
   };
 
   await Promise.all(Array.from({ length: load.concurrency }, (_, worker) => work(worker)));
-  return tally.report(startMs, performance.now());
+  return tally.report(performance.now() - startMs);
 }
 
 function pause(ms: number): Promise<void> {
@@ -69,10 +70,10 @@ function pause(ms: number): Promise<void> {
 
 interface Tally {
   add(target: number, answer: PodAnswer): void;
-  report(startMs: number, endMs: number): PodLoadReport;
+  report(elapsedMs: number): PodLoadReport;
 }
 
-function createTally(): Tally {
+function createTally(time: OwnTime): Tally {
   const counts = new Map<string, { -readonly [K in keyof PodLoadCount]: PodLoadCount[K] }>();
   const latencies: number[] = [];
   let requests = 0;
@@ -104,14 +105,12 @@ function createTally(): Tally {
       row.count += 1;
       counts.set(key, row);
       if (answered && latencies.length < maxSamples) latencies.push(answer.durationMs);
-      if (answered && answer.status === 200) addSuccess(performance.now());
+      if (answered && answer.status === 200) addSuccess(time.nowMs());
     },
-    report: (startMs, endMs) => {
+    report: (elapsedMs) => {
+      const endMs = time.nowMs();
       latencies.sort((a, b) => a - b);
-      const edgeGapMs = Math.max(
-        (firstSuccessAtMs ?? endMs) - startMs,
-        endMs - (lastSuccessAtMs ?? startMs),
-      );
+      const edgeGapMs = Math.max(firstSuccessAtMs ?? endMs, endMs - (lastSuccessAtMs ?? 0));
       return {
         counts: [...counts.values()],
         requests,
@@ -123,7 +122,7 @@ function createTally(): Tally {
           max: latencies.at(-1) ?? 0,
         },
         maxGapMs: Math.max(maxGapMs, edgeGapMs),
-        elapsedMs: endMs - startMs,
+        elapsedMs,
       };
     },
   };

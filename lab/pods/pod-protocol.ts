@@ -14,6 +14,7 @@ export interface PodRequest {
   readonly body?: string;
   /** `new`: a connection of its own, closed afterwards. Else the name of a kept-alive one. */
   readonly connection: string;
+  /** Of the pod's own time, as `ownMs` of the answer. */
   readonly timeoutMs: number;
   /** Default: the pod's metadata address. */
   readonly host?: string;
@@ -36,9 +37,16 @@ export type PodAnswer =
       readonly headers: readonly (readonly [name: string, value: string])[];
       readonly body: string;
       readonly durationMs: number;
+      /** Without what a busy machine made the pod wait. */
+      readonly ownMs: number;
       readonly reusedConnection: boolean;
     }
-  | { readonly outcome: 'failed'; readonly error: string; readonly durationMs: number };
+  | {
+      readonly outcome: 'failed';
+      readonly error: string;
+      readonly durationMs: number;
+      readonly ownMs: number;
+    };
 
 export interface PodLoadTarget {
   readonly target: string;
@@ -48,6 +56,7 @@ export interface PodLoadTarget {
 /** Requests in a loop, wholly inside the pod. Targets take turns. */
 export interface PodLoad {
   readonly targets: readonly PodLoadTarget[];
+  /** Of the pod's own time. */
   readonly durationMs: number;
   readonly concurrency: number;
   readonly newConnectionPerRequest: boolean;
@@ -83,7 +92,7 @@ export interface PodLoadReport {
     readonly p99: number;
     readonly max: number;
   };
-  /** The longest time without a success, the load's beginning and end counted as successes. */
+  /** The pod's longest own time without a success, the load's beginning and end counted as successes. */
   readonly maxGapMs: number;
   readonly elapsedMs: number;
 }

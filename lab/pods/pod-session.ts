@@ -7,6 +7,7 @@ import { Agent, request as openRequest, type ClientRequest, type IncomingMessage
 import { connect, type Socket } from 'node:net';
 import { Duplex } from 'node:stream';
 
+import { OwnTime } from './own-time.ts';
 import { runLoad } from './pod-load.ts';
 import { runAttack } from './pod-attack.ts';
 import type {
@@ -38,6 +39,7 @@ export interface PodSession extends Disposable {
 
 export function openPodSession(options: PodSessionOptions): PodSession {
   const agents = new Map<string, Agent>();
+  const time = new OwnTime();
 
   /** An agent of one connection is the named connection, opened again when the server closed it. */
   const agentOf = (connection: string): Agent | false => {
@@ -62,7 +64,7 @@ export function openPodSession(options: PodSessionOptions): PodSession {
       ...(from === undefined ? {} : { localAddress: from }),
     };
     const headers = completeHeaders(wanted, target.host, target.port);
-    return exchange(wanted.timeoutMs, () => {
+    return exchange(wanted.timeoutMs, time, () => {
       if (wanted.httpVersion !== '1.0') {
         try {
           return openRequest({
@@ -94,6 +96,7 @@ export function openPodSession(options: PodSessionOptions): PodSession {
     },
     closeConnection,
     [Symbol.dispose]: () => {
+      time[Symbol.dispose]();
       for (const name of [...agents.keys()]) closeConnection(name);
     },
   };
@@ -113,17 +116,23 @@ function completeHeaders(wanted: PodRequest, host: string, port: number): readon
 }
 
 /** Runs one request to its end, its failure or its time limit, whichever is first. */
-async function exchange(timeoutMs: number, open: () => ClientRequest): Promise<PodAnswer> {
+async function exchange(
+  timeoutMs: number,
+  time: OwnTime,
+  open: () => ClientRequest,
+): Promise<PodAnswer> {
   const startMs = performance.now();
+  const ownStartMs = time.nowMs();
+  const ownMs = (): number => time.nowMs() - ownStartMs;
   const { promise, resolve } = Promise.withResolvers<PodAnswer>();
   const fail = (error: string): void => {
-    resolve({ outcome: 'failed', error, durationMs: performance.now() - startMs });
+    resolve({ outcome: 'failed', error, durationMs: performance.now() - startMs, ownMs: ownMs() });
   };
   const request = open();
-  const timer = setTimeout(() => {
+  const cancelTimeout = time.after(timeoutMs, () => {
     fail('TIMEOUT');
     request.destroy();
-  }, timeoutMs);
+  });
   request.on('error', (error) => {
     fail(errorCode(error));
   });
@@ -136,6 +145,7 @@ async function exchange(timeoutMs: number, open: () => ClientRequest): Promise<P
           headers: pairUp(response.rawHeaders),
           body,
           durationMs: performance.now() - startMs,
+          ownMs: ownMs(),
           reusedConnection: request.reusedSocket,
         });
       },
@@ -148,7 +158,7 @@ async function exchange(timeoutMs: number, open: () => ClientRequest): Promise<P
   try {
     return await promise;
   } finally {
-    clearTimeout(timer);
+    cancelTimeout();
   }
 }
 

@@ -16,6 +16,8 @@ export interface PodReply {
   /** Lab name of the token's identity; `node` for the node's own. */
   readonly identity: string | undefined;
   readonly durationMs: number;
+  /** Without what a busy machine made the pod wait. */
+  readonly ownMs: number;
   /** The answer came on an existing connection. */
   readonly wasReused: boolean;
 }
@@ -115,7 +117,7 @@ export class LabPod implements AsyncDisposable {
     } catch (error) {
       if (!(error instanceof LabError)) throw error;
       const durationMs = performance.now() - startedAtMs;
-      return { outcome: 'failed', error: error.code, durationMs };
+      return { outcome: 'failed', error: error.code, durationMs, ownMs: durationMs };
     }
   }
 
@@ -166,6 +168,7 @@ function failedReply(answer: Extract<PodAnswer, { outcome: 'failed' }>): PodRepl
     body: {},
     identity: undefined,
     durationMs: answer.durationMs,
+    ownMs: answer.ownMs,
     wasReused: false,
   };
 }
@@ -174,7 +177,8 @@ function parseResponse(text: string): PodAnswer {
   const [head = '', body = ''] = text.split('\r\n\r\n');
   const [first = '', ...lines] = head.split('\r\n');
   const status = Number(/^HTTP\/1\.1 (\d{3}) /.exec(first)?.[1]);
-  if (Number.isNaN(status)) return { outcome: 'failed', error: text.trim(), durationMs: 0 };
+  if (Number.isNaN(status))
+    return { outcome: 'failed', error: text.trim(), durationMs: 0, ownMs: 0 };
   const headers = lines.map((line) => {
     const [name = '', ...value] = line.split(': ');
     return [name, value.join(': ')] as const;
@@ -185,12 +189,13 @@ function parseResponse(text: string): PodAnswer {
     headers,
     body,
     durationMs: 0,
+    ownMs: 0,
     reusedConnection: false,
   };
 }
 
 function readReply(answer: Extract<PodAnswer, { outcome: 'answered' }>): PodReply {
-  const { status, headers, body: text, durationMs, reusedConnection } = answer;
+  const { status, headers, body: text, durationMs, ownMs, reusedConnection } = answer;
   // Not a JSON object: the status is sufficient.
   const body = parseRecord(text) ?? {};
   const token = body['access_token'];
@@ -202,6 +207,7 @@ function readReply(answer: Extract<PodAnswer, { outcome: 'answered' }>): PodRepl
     body,
     identity: typeof token === 'string' ? decodeLabToken(token)?.lab_identity : undefined,
     durationMs,
+    ownMs,
     wasReused: reusedConnection,
   };
 }

@@ -6,6 +6,7 @@ import type { ChildProcess } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { setTimeout as delay } from 'node:timers/promises';
 import { LabError } from '../fabric/lab-error.ts';
+import { OwnTime } from '../pods/own-time.ts';
 
 export interface AgentProcessOptions {
   /** Starts `nmi run` with these further flags. */
@@ -17,7 +18,8 @@ export interface AgentProcessOptions {
 /** For waits on a metric: the agent keeps a rendering that took long for five seconds. */
 export const metricsLimitMs = 20_000;
 
-const startTimeoutMs = 20_000;
+/** For waits on a new process. */
+export const startLimitMs = 20_000;
 /** As the kubelet waits for a probe. */
 const probeTimeoutMs = 2_000;
 /** Without a page every metric is 0: a machine that stands still must not look like that. */
@@ -86,7 +88,7 @@ export class AgentProcess implements AsyncDisposable {
   }
 
   async untilReady(): Promise<void> {
-    const deadlineMs = performance.now() + startTimeoutMs;
+    const deadlineMs = performance.now() + startLimitMs;
     while (this.#child !== undefined && performance.now() < deadlineMs) {
       if ((await this.page('readyz'))?.status === 200) return;
       await delay(20);
@@ -110,13 +112,19 @@ export class AgentProcess implements AsyncDisposable {
     path: string,
     timeoutMs = probeTimeoutMs,
   ): Promise<{ status: number; text: string } | undefined> {
+    using time = new OwnTime();
+    const late = new AbortController();
+    const cancelTimeout = time.after(timeoutMs, () => {
+      late.abort();
+    });
     try {
-      const response = await fetch(`${this.#options.adminUrl}/${path}`, {
-        signal: AbortSignal.timeout(timeoutMs),
-      });
+      const { signal } = late;
+      const response = await fetch(`${this.#options.adminUrl}/${path}`, { signal });
       return { status: response.status, text: await response.text() };
     } catch {
       return undefined;
+    } finally {
+      cancelTimeout();
     }
   }
 

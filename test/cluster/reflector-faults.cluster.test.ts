@@ -17,7 +17,7 @@ import {
   type RawObject,
   type Recording,
 } from '../nmi/kube/recorded-stream.ts';
-import { OwnTime } from '../support/own-time.ts';
+import { OwnTime } from '../../lab/pods/own-time.ts';
 import type { Cluster } from './support/cluster.ts';
 import { openFaultProxy } from './support/fault-proxy.ts';
 import { describeOnEveryVersion } from './support/on-clusters.ts';

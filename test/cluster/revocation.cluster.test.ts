@@ -17,7 +17,7 @@ import { UpstreamResolver } from '../../src/nmi/grants/resolve-upstream.ts';
 import type { UpstreamIdentity } from '../../src/nmi/sources/upstream-identity.ts';
 import { TokenBroker } from '../../src/nmi/tokens/broker.ts';
 import { runOn } from '../kubectl/support/real-kubectl.ts';
-import { OwnTime } from '../support/own-time.ts';
+import { OwnTime } from '../../lab/pods/own-time.ts';
 import { createOwners } from '../support/owners.ts';
 import type { ApiAccess } from './support/api.ts';
 import { describeOnNewestVersion } from './support/on-clusters.ts';

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
-import { OwnTime } from '../support/own-time.ts';
+import { OwnTime } from '../../lab/pods/own-time.ts';
 
 /** The address to dial, and the source address on this machine. */
 export interface Place {

@@ -26,7 +26,7 @@ import {
   type EntraTestBed,
 } from '../support/entra-agent.ts';
 import { identityA, identityB } from '../support/loopback-agent.ts';
-import { OwnTime } from '../support/own-time.ts';
+import { OwnTime } from '../../lab/pods/own-time.ts';
 
 const otherTenant = '7e570000-1ab0-4000-8000-0000000000aa';
 const tokenPath = '/metadata/identity/oauth2/token?api-version=2018-02-01';

@@ -11,7 +11,7 @@ import {
 } from '../../lab/fakes/kube/manifests.ts';
 import { eventually } from '../../lab/test-bed/eventually.ts';
 import { ask, tokenTarget } from '../support/ask.ts';
-import { OwnTime } from '../support/own-time.ts';
+import { OwnTime } from '../../lab/pods/own-time.ts';
 import { untilMetric } from '../support/until-metric.ts';
 import {
   bindPodToA,

@@ -3,7 +3,7 @@ import { describe, it } from 'node:test';
 import { createPodManifest } from '../../lab/fakes/kube/manifests.ts';
 import { ask, tokenTarget } from '../support/ask.ts';
 import { bindPodToA, openLoopbackAgent } from '../support/loopback-agent.ts';
-import { OwnTime } from '../support/own-time.ts';
+import { OwnTime } from '../../lab/pods/own-time.ts';
 
 describe('an agent whose watches went silent without an error', () => {
   it('serves a new pod within a second of its first request', async () => {

@@ -2,7 +2,6 @@
 import { decodeLabToken } from '../../lab/fakes/token.ts';
 import { parseRecord } from '../../src/base/json-value.ts';
 import type { PodClient } from '../../lab/pods/pod-client.ts';
-import { OwnTime } from './own-time.ts';
 
 export const tokenTarget =
   '/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net';
@@ -33,7 +32,6 @@ export async function ask(
   target: string,
   options: AskOptions = {},
 ): Promise<Reply> {
-  using time = new OwnTime();
   const answer = await client.request({
     method: options.method ?? 'GET',
     target,
@@ -52,6 +50,6 @@ export async function ask(
     body,
     identity: typeof token === 'string' ? decodeLabToken(token)?.lab_identity : undefined,
     durationMs: answer.durationMs,
-    ownMs: time.nowMs(),
+    ownMs: answer.ownMs,
   };
 }

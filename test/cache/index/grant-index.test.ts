@@ -19,7 +19,7 @@ import {
   createPod,
 } from '../../support/cache-objects.ts';
 import { HandClock } from '../../support/hand-clock.ts';
-import { OwnTime } from '../../support/own-time.ts';
+import { OwnTime } from '../../../lab/pods/own-time.ts';
 
 function createIndexes(...stored: readonly Pod[]) {
   const clock = new HandClock(1_000_000);

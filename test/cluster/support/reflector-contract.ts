@@ -13,7 +13,7 @@ import { openKubeClient } from '../../../src/nmi/kube/api/client.ts';
 import { parseIdentity } from '../../../src/nmi/kube/watch/parse.ts';
 import { openReflector, type Reflector } from '../../../src/nmi/kube/watch/reflector.ts';
 import { keptLog, MapStore, quick, temporaryDir } from '../../nmi/kube/kube-test-bed.ts';
-import { OwnTime } from '../../support/own-time.ts';
+import { OwnTime } from '../../../lab/pods/own-time.ts';
 import type { Api, ApiAccess } from './api.ts';
 import { identitiesIn, type ContractServer } from './contract.ts';
 import { openFaultProxy, type FaultProxy } from './fault-proxy.ts';

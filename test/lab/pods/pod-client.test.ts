@@ -11,7 +11,6 @@ import { openFabricPod, openLoopbackPod, type PodClient } from '../../../lab/pod
 import { findHeader, type PodAnswer, type PodRequest } from '../../../lab/pods/pod-protocol.ts';
 import { fabricSkip, supportCommand } from '../support/fabric-pod.ts';
 import { openEcho, openRaw } from '../support/imds-server.ts';
-import { OwnTime } from '../../support/own-time.ts';
 
 interface Peer {
   readonly host: string;
@@ -195,11 +194,12 @@ function contract(
     });
 
     test('a request that is not answered in time fails with TIMEOUT', async () => {
-      using time = new OwnTime();
       const answer = await ask({ target: '/slow', timeoutMs: 60 });
-      const ownMs = time.nowMs();
       assert.equal(answer.outcome === 'failed' && answer.error, 'TIMEOUT');
-      assert.ok(answer.durationMs >= 50 && ownMs < 2_000, `${ownMs} of ${answer.durationMs} ms`);
+      assert.ok(
+        answer.durationMs >= 50 && answer.ownMs < 2_000,
+        `${answer.ownMs} of ${answer.durationMs} ms`,
+      );
     });
 
     test('a refused and a reset connection fail with their codes', async () => {
@@ -251,7 +251,7 @@ function contract(
         report.counts.map((row) => row.outcome),
         ['ECONNREFUSED'],
       );
-      assert.equal(report.maxGapMs, report.elapsedMs);
+      assert.ok(report.maxGapMs >= 100 && report.maxGapMs <= report.elapsedMs);
       assert.ok(report.requests <= 60, String(report.requests));
     });
   });

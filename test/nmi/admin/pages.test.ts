@@ -8,8 +8,8 @@ import { systemClock } from '../../../src/base/time/clock.ts';
 import { openAdminPages, type AdminOptions } from '../../../src/nmi/admin/pages.ts';
 import { createMetrics } from '../../../src/nmi/telemetry/metrics.ts';
 import { HandClock } from '../../support/hand-clock.ts';
-import { OwnTime } from '../../support/own-time.ts';
 import { twoFreePorts } from '../../../lab/fabric/free-ports.ts';
+import { OwnTime } from '../../../lab/pods/own-time.ts';
 
 interface Page {
   readonly status: number;

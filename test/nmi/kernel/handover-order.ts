@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Chance } from '../../process/chaos/chance.ts';
-import type { OwnTime } from '../../support/own-time.ts';
+import type { OwnTime } from '../../../lab/pods/own-time.ts';
 import { ask, startMs, writesKernel, type Child, type Node } from './handover-node.ts';
 
 export interface Order {

@@ -9,7 +9,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { OwnTime } from '../../support/own-time.ts';
+import { OwnTime } from '../../../lab/pods/own-time.ts';
 import { buildChild, openNode } from './handover-node.ts';
 import { openOrder } from './handover-order.ts';
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { nameClient } from '../../../src/nmi/telemetry/user-agent.ts';
-import { OwnTime } from '../../support/own-time.ts';
+import { OwnTime } from '../../../lab/pods/own-time.ts';
 
 describe('the name of a client', () => {
   it('is the family and version of an Azure SDK, in the format of each', () => {

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { describe, it } from 'node:test';
 import { freshNative, nativeFolder } from '../../../scripts/native.ts';
-import { OwnTime } from '../../support/own-time.ts';
+import { OwnTime } from '../../../lab/pods/own-time.ts';
 
 freshNative();
 

@@ -14,7 +14,7 @@ import {
   play,
   type Recorded,
 } from '../../support/recorded-kubectl.ts';
-import { OwnTime } from '../../../support/own-time.ts';
+import { OwnTime } from '../../../../lab/pods/own-time.ts';
 
 const issuer = ok('{"issuer":"https://oidc.example/1/"}');
 

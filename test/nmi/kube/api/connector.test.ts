@@ -8,7 +8,7 @@ import { Pool } from 'undici';
 import { systemClock } from '../../../../src/base/time/clock.ts';
 import { createConnector } from '../../../../src/nmi/kube/api/connector.ts';
 import { kubeErrorOfFailure } from '../../../../src/nmi/kube/api/kube-error.ts';
-import { OwnTime } from '../../../support/own-time.ts';
+import { OwnTime } from '../../../../lab/pods/own-time.ts';
 import { countingClock, eventually } from '../kube-test-bed.ts';
 import { json, openTokenServer } from '../../sources/entra/token-server.ts';
 

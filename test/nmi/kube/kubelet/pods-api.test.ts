@@ -10,7 +10,7 @@ import {
   watchKubelet,
 } from '../../../../src/nmi/kube/kubelet/pods-api.ts';
 import { eventMessage, frame, openFakeKubelet } from './fake-kubelet.ts';
-import { OwnTime } from '../../../support/own-time.ts';
+import { OwnTime } from '../../../../lab/pods/own-time.ts';
 
 const never = new AbortController().signal;
 

@@ -24,7 +24,7 @@ import {
   rawBinding,
   rawPod,
 } from '../kube-test-bed.ts';
-import { OwnTime } from '../../../support/own-time.ts';
+import { OwnTime } from '../../../../lab/pods/own-time.ts';
 
 interface TestBed extends AsyncDisposable {
   readonly fake: FakeKube;

@@ -17,7 +17,7 @@ import type { FailureReason, SourceResult } from '../../../../src/nmi/sources/so
 import type { EntraCredential } from '../../../../src/nmi/sources/entra/credentials/kinds.ts';
 import type { EntraIdentity } from '../../../../src/nmi/sources/entra/entra-identity.ts';
 import { HandClock } from '../../../support/hand-clock.ts';
-import { OwnTime } from '../../../support/own-time.ts';
+import { OwnTime } from '../../../../lab/pods/own-time.ts';
 import { createCertificate, json, jwtOf, openTokenServer } from './token-server.ts';
 
 const token: Token = {

@@ -10,7 +10,7 @@ import { objectIdOf } from '../../../../src/nmi/sources/token-fields.ts';
 import { classifyAnswer, openImdsSource } from '../../../../src/nmi/sources/imds/imds.ts';
 import { LoopDetection } from '../../../../src/nmi/sources/imds/loop-detection.ts';
 import type { NodeIdentity, TokenRequest } from '../../../../src/nmi/sources/source.ts';
-import { OwnTime } from '../../../support/own-time.ts';
+import { OwnTime } from '../../../../lab/pods/own-time.ts';
 
 const always = () => true;
 const nowWallMs = 1_700_000_000_000;

@@ -19,7 +19,7 @@ import type {
 import { HandClock } from '../../../../support/hand-clock.ts';
 import { clientOf } from '../../../kube/kube-test-bed.ts';
 import { openKeyFiles, withoutLegacy, withoutOpenssl, type KeyFiles } from '../key-files.ts';
-import { OwnTime } from '../../../../support/own-time.ts';
+import { OwnTime } from '../../../../../lab/pods/own-time.ts';
 
 const { asn1 } = forge;
 const name = { namespace: 'default', name: 'sp' };

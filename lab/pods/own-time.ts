@@ -7,18 +7,35 @@ export class OwnTime {
   #ms = 0;
   #atMs = performance.now();
   #usedMs = processorMs();
-  readonly #ticks = setInterval(() => this.nowMs(), tickMs);
+  #mostMs = mostMs;
+  readonly #ticks = setInterval(() => this.nowMs(), tickMs).unref();
 
   /** Milliseconds since its start. */
   nowMs(): number {
     const [atMs, usedMs] = [performance.now(), processorMs()];
-    this.#ms += Math.min(atMs - this.#atMs, mostMs + usedMs - this.#usedMs);
+    this.#ms += Math.min(atMs - this.#atMs, this.#mostMs + usedMs - this.#usedMs);
     this.#atMs = atMs;
     this.#usedMs = usedMs;
     return this.#ms;
   }
 
+  /** Calls `run` when `ms` more of it have passed. @returns how to cancel that. */
+  after(ms: number, run: () => void): () => void {
+    const endMs = this.nowMs() + ms;
+    const check = (): void => {
+      const restMs = endMs - this.nowMs();
+      if (restMs > 0) timer = setTimeout(check, restMs);
+      else run();
+    };
+    let timer = setTimeout(check, ms);
+    return () => {
+      clearTimeout(timer);
+    };
+  }
+
+  /** From now on it is the time that passes. */
   [Symbol.dispose](): void {
+    this.#mostMs = Infinity;
     clearInterval(this.#ticks);
   }
 }

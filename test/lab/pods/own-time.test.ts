@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { OwnTime } from './own-time.ts';
+import { OwnTime } from '../../../lab/pods/own-time.ts';
 
 describe('the time that a test had', () => {
   it('counts waits', async () => {
@@ -26,7 +26,24 @@ describe('the time that a test had', () => {
 
   it('does not count that the machine stands still', () => {
     using time = new OwnTime();
-    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 500);
+    standStill(500);
     assert.ok(time.nowMs() < 250);
   });
+
+  it('ends a wait when that much has passed', async () => {
+    using time = new OwnTime();
+    const { promise, resolve } = Promise.withResolvers<undefined>();
+    time.after(100, () => {
+      resolve(undefined);
+    });
+    standStill(500);
+    await promise;
+    assert.ok(time.nowMs() >= 100);
+    time.after(50, () => assert.fail('cancelled'))();
+    await delay(100);
+  });
 });
+
+function standStill(ms: number): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
+}
