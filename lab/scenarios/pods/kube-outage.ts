@@ -1,6 +1,7 @@
 /** The Kubernetes API is unavailable: at the start, and later. */
 import assert from 'node:assert/strict';
 import { parseRecord } from '../../../src/base/json-value.ts';
+import { startLimitMs } from '../../test-bed/agent-process.ts';
 import { eventually } from '../../test-bed/eventually.ts';
 import {
   assertRefused,
@@ -28,7 +29,7 @@ const awayAtStart: Scenario = {
     testBed.launchAgent();
     await eventually(async () => {
       assert.equal((await testBed.agent.page('livez'))?.status, 200, 'the agent is not live');
-    });
+    }, startLimitMs);
     const reply = await pod.ask();
     assert.equal(reply.status, 503);
     assert.match(String(reply.body['error_description']), /^The agent is starting/);

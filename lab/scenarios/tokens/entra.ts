@@ -237,7 +237,7 @@ const refusedByMistake: Scenario = {
     const refused = await ask(one);
     assertRefused(refused, { status: 503, says });
     assert.equal(refused.headers.get('retry-after'), '5');
-    assert.ok(Date.now() - startMs < 3_000, 'the first answer took three seconds');
+    assert.ok(refused.ownMs < 3_000, 'the first answer took three seconds');
     while (Date.now() - startMs < 6_000) {
       for (const pod of others) assert.equal((await ask(pod)).status, 503);
     }
