@@ -126,6 +126,9 @@ const statuses = ['azureidentities/status', 'azureidentitybindings/status'].map(
   (resource) => ['aadpodidentity.k8s.io', resource, 'patch'] as const,
 );
 
+/** Rights apply a moment after they are stored, and a check may take a thousand requests. */
+const rightsLimitMs = 30_000;
+
 const closedPaths = ['/metrics', '/logs/', '/debug/pprof/', '/configz', '/statusz', '/flagz'];
 
 describeOnNewestVersion('the rights of the chart', (cluster) => {
@@ -165,7 +168,7 @@ describeOnNewestVersion('the rights of the chart', (cluster) => {
       const may = (...call: Tail<Parameters<typeof mayDo>>) => mayDo(actor.api, ...call);
       await eventually(async () => {
         for (const status of statuses) assert.ok(await may(...status), status[1]);
-      });
+      }, rightsLimitMs);
       assert.ok(await may('apps', 'daemonsets', 'get', { namespace, name: 'nmi' }));
       assert.ok(!(await may('apps', 'daemonsets', 'get', { namespace, name: 'other' })));
       assert.ok(!(await may('apps', 'daemonsets', 'get', { namespace: 'shop', name: 'nmi' })));
@@ -176,7 +179,7 @@ describeOnNewestVersion('the rights of the chart', (cluster) => {
         assert.ok(!(await may(group, resource, verb)), `${verb} ${resource}`);
       }
       const isGranted = createOracle(objects, account);
-      await eventually(() => checkAll(actor.api, calls, isGranted));
+      await eventually(() => checkAll(actor.api, calls, isGranted), rightsLimitMs);
     },
   );
 
@@ -218,7 +221,7 @@ describeOnNewestVersion('the rights of the chart', (cluster) => {
         await watches.whenSynced();
         await eventually(async () => {
           assert.deepEqual(await whatWorks(client, 'shop', podUids['shop'] ?? ''), variant.inShop);
-        });
+        }, rightsLimitMs);
         assert.deepEqual(
           await whatWorks(client, 'office', podUids['office'] ?? ''),
           variant.inOffice,
@@ -234,7 +237,7 @@ describeOnNewestVersion('the rights of the chart', (cluster) => {
       it('allow none of the server’s other calls', async () => {
         await using actor = await cluster().createServiceAccountClient(account);
         const isGranted = createOracle(objects, account);
-        await eventually(() => checkAll(actor.api, calls, isGranted));
+        await eventually(() => checkAll(actor.api, calls, isGranted), rightsLimitMs);
       });
 
       it('allow nothing that no request names', async () => {

@@ -245,8 +245,8 @@ describeOnEveryVersion('a taken agent', (cluster) => {
       .slice(2)
       .map((line) => line.split('|').slice(1, -1))
       .map((cells) => [cells[0]?.trim(), cells[column]?.trim()]);
-    // Policies apply a moment after they are stored.
-    await eventually(async () => assert.deepEqual(await table(), written));
+    // Policies apply a moment after they are stored, and the table takes dozens of requests.
+    await eventually(async () => assert.deepEqual(await table(), written), 30_000);
   });
 
   it('cannot take another name', async () => {
