@@ -121,7 +121,8 @@ describeOnNewestVersion('kubectl nmi for a team', (cluster) => {
             // A name follows.
             .filter((args) => !args.includes('--'));
           assert.ok(lists.length > 0, 'it looks for the agent of the node');
-          for (const [, what = ''] of lists) assert.match(what, /fieldSelector=spec\.nodeName/);
+          for (const [, what = ''] of lists)
+            assert.match(what, /fieldSelector=spec\.nodeName%3Dnode-1\b/);
         }
       }
       for (const words of [['deploy/web'], ['ip', '10.244.1.8']]) {
