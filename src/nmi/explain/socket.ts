@@ -1,13 +1,11 @@
 /** The local socket for `nmi explain` and `nmi ready`, for the agent's own user alone. */
-import { lstat } from 'node:fs/promises';
-import { createServer, type Server, type ServerResponse } from 'node:http';
+import { createServer, type ServerResponse } from 'node:http';
 import { dirname } from 'node:path';
 import { parseExplainQuery, type ExplainQuery } from './question.ts';
 import type { Explanation } from './explanation.ts';
-import { listenAt, makeFolder } from '../kernel/local-socket.ts';
+import { listenAt, makeOwnFolder, whyNot } from '../kernel/local-socket.ts';
 import type { Log } from '../../base/log.ts';
 import type { Readiness } from '../base/readiness.ts';
-import { networkCode } from '../../base/network-code.ts';
 
 export interface ExplainServerOptions {
   /** Its folder, but none above that, is created if it does not exist. Empty is off. */
@@ -29,10 +27,10 @@ export async function openExplainServer(options: ExplainServerOptions): Promise<
   );
   server.maxConnections = maxConnections;
   if (path !== '') {
-    const problem = await listenAlone(server, path);
-    if (problem !== undefined) {
-      log.warn({ path, problem }, 'explain socket unavailable');
-    }
+    const problem = await whyNot(
+      async () => (await makeOwnFolder(dirname(path))) ?? listenAt(server, path, 0o600),
+    );
+    if (problem !== undefined) log.warn({ path, problem }, 'explain socket unavailable');
   }
   return {
     [Symbol.asyncDispose]: () => {
@@ -76,19 +74,4 @@ function send(response: ServerResponse, status: number, value: object): void {
     ...['Content-Length', String(Buffer.byteLength(body)), 'Connection', 'close'],
   ]);
   response.end(body);
-}
-
-async function listenAlone(server: Server, path: string): Promise<string | undefined> {
-  try {
-    const folder = dirname(path);
-    await makeFolder(folder, 0o700);
-    const { uid, mode } = await lstat(folder);
-    // Another user could put a socket of its own there, and answer instead of the agent.
-    if (uid !== process.geteuid?.() || (mode & 0o022) !== 0) {
-      return `${folder} is no folder that this user alone can write to`;
-    }
-    return await listenAt(server, path, 0o600);
-  } catch (error) {
-    return networkCode(error);
-  }
 }

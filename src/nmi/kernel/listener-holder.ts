@@ -33,7 +33,7 @@ import {
   noteOf,
   notes,
 } from './listener-notes.ts';
-import { listenAt, listenForAgent, makeFolder, whyNot } from './local-socket.ts';
+import { listenAt, listenForAgent, makeOwnFolder, whyNot } from './local-socket.ts';
 
 export interface ListenerHolderOptions {
   /** Where to listen for pods. */
@@ -146,7 +146,8 @@ class Holder implements ListenerHolder {
     this.release();
     this.#disarmCheck?.();
     // The file at the path stays: by now it may be another holder's, and nobody answers at ours.
-    const closed = [this.#forAgents, this.#forHolders].map((server) => closeServer(server));
+    const servers = [this.#forAgents, this.#forHolders].filter((each) => each !== undefined);
+    const closed = servers.map((server) => server[Symbol.asyncDispose]());
     for (const socket of [...this.#agents, ...this.#successors, ...this.#predecessors]) {
       socket.destroy();
     }
@@ -315,7 +316,8 @@ class Holder implements ListenerHolder {
 
   /** @returns the error code if the path has to be taken again. */
   async #takePath(): Promise<string | undefined> {
-    const distrust = await whyNot(() => this.#prepareFolder());
+    const { handoverPath } = this.#options;
+    const distrust = await whyNot(() => makeOwnFolder(dirname(handoverPath)));
     if (distrust !== undefined) {
       this.#reportPath(distrust);
       return undefined;
@@ -351,21 +353,12 @@ class Holder implements ListenerHolder {
     log.info({ path, listener: hasListener }, 'taking over from the agent before');
   }
 
-  /** Another user could put a socket there and receive the connections of pods. */
-  async #prepareFolder(): Promise<string | undefined> {
-    const folder = dirname(this.#options.handoverPath);
-    await makeFolder(folder, 0o700);
-    const { uid, mode } = await lstat(folder);
-    const isOurs = uid === process.geteuid?.() && (mode & 0o022) === 0;
-    return isOurs ? undefined : 'others can write there';
-  }
-
   /** Binds another path and renames it, so the path always has a socket. */
   async #serveHolders(): Promise<void> {
     const { handoverPath: path } = this.#options;
     const server = this.#createServer(this.#successors);
     // Open connections stay open.
-    void closeServer(this.#forHolders);
+    void this.#forHolders?.[Symbol.asyncDispose]();
     this.#forHolders = server;
     const problem = await whyNot(async () => {
       const aside = `${path}.${Math.random().toString(16).slice(2, 6)}`;
@@ -439,11 +432,4 @@ class Holder implements ListenerHolder {
     this.#listener = undefined;
     this.#isRefusing = false;
   }
-}
-
-function closeServer(server: Server | undefined): Promise<void> {
-  const { promise, resolve } = Promise.withResolvers<void>();
-  if (server === undefined) resolve();
-  else server.close(() => resolve());
-  return promise;
 }

@@ -52,8 +52,20 @@ export async function whyNot(
   }
 }
 
+/**
+ * Makes a folder for sockets of this user: another one could put its own there, which would answer
+ * instead, or receive the connections of pods.
+ * @returns why the folder must not be used, or undefined. Throws failures of any other kind.
+ */
+export async function makeOwnFolder(path: string): Promise<string | undefined> {
+  await makeFolder(path, 0o700);
+  const { uid, mode } = await lstat(path);
+  const isOwn = uid === process.geteuid?.() && (mode & 0o022) === 0;
+  return isOwn ? undefined : `${path} is no folder that this user alone can write to`;
+}
+
 /** Creates no parent folders: below /proc, Node 26 retries that forever. */
-export async function makeFolder(path: string, mode: number): Promise<void> {
+async function makeFolder(path: string, mode: number): Promise<void> {
   try {
     await mkdir(path, { mode });
   } catch (error) {

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
-import { listenAt, makeFolder } from '../../../src/nmi/kernel/local-socket.ts';
+import { listenAt, makeOwnFolder } from '../../../src/nmi/kernel/local-socket.ts';
 
 describe('listening at a path', () => {
   let folder: string;
@@ -55,9 +55,16 @@ describe('listening at a path', () => {
 
   it('creates a missing folder, and none above it', async () => {
     const made = join(folder, 'made');
-    await makeFolder(made, 0o700);
-    await makeFolder(made, 0o700);
+    assert.equal(await makeOwnFolder(made), undefined);
+    assert.equal(await makeOwnFolder(made), undefined);
     assert.equal(statSync(made).mode & 0o777, 0o700);
-    await assert.rejects(makeFolder(join(folder, 'one', 'two'), 0o700), { code: 'ENOENT' });
+    await assert.rejects(makeOwnFolder(join(folder, 'one', 'two')), { code: 'ENOENT' });
+  });
+
+  it('distrusts a folder that another user can write to', async () => {
+    for (const mode of [0o720, 0o702]) {
+      chmodSync(folder, mode);
+      assert.match((await makeOwnFolder(folder)) ?? '', /this user alone/);
+    }
   });
 });
