@@ -1,13 +1,16 @@
 /** Identities with the bindings that name them, and the pods of these. */
 import { bindingLabel } from '../../cache/index/binding-label.ts';
 import { stringAt } from '../../base/json-value.ts';
-import { labelsOf, nameOf, namespaceOf, specOf, type RawObject } from '../base/object.ts';
+import { labelsOf, nameOf, namespaceOf, specOf, titleOf, type RawObject } from '../base/object.ts';
 import { failedError } from '../base/plugin-error.ts';
 import { valueOf, type Kubectl, type Scope } from '../transport/kubectl.ts';
 import { identityResources } from './resources.ts';
 import type { Snapshot } from './snapshot.ts';
 
 export type Bound = Pick<Snapshot, 'identities' | 'bindings' | 'pods'>;
+
+/** Of one identity, or of all. */
+export type Uses = Omit<Bound, 'identities'>;
 
 export async function readBound(kubectl: Kubectl, scope: Scope): Promise<Bound> {
   const { identities, bindings } = identityResources;
@@ -19,39 +22,43 @@ export async function readBound(kubectl: Kubectl, scope: Scope): Promise<Bound> 
   return { identities: ownIdentities, bindings: ownBindings, pods };
 }
 
-/** With the bindings that name it, and their pods. @throws PluginError when there is none. */
+/** With the pods of its bindings. @throws PluginError when there is none. */
 export async function findIdentity(
   kubectl: Kubectl,
   namespace: string,
   name: string,
-): Promise<Bound & { readonly identity: RawObject }> {
-  const { identities, bindings, pods } = await readBound(kubectl, namespace);
-  const identity = identities.find((each) => nameOf(each) === name);
+): Promise<{ readonly identity: RawObject; readonly pods: readonly RawObject[] }> {
+  const bound = await readBound(kubectl, namespace);
+  const identity = bound.identities.find((each) => nameOf(each) === name);
   if (identity === undefined) {
     throw failedError(
       `namespace ${namespace} has no AzureIdentity ${name}`,
       `Create it: kubectl nmi identity add ${name} -n ${namespace} --resource-id …`,
     );
   }
-  const own = bindings.filter((each) => stringAt(specOf(each), 'azureIdentity') === name);
-  return { identity, identities, bindings: own, pods: podsByBinding(pods)(own) };
+  return { identity, pods: usesIn(bound)(identity).pods };
 }
 
-/** The pods of some bindings, each once, without a look at every pod for every binding. */
-export function podsByBinding(
-  pods: readonly RawObject[],
-): (bindings: readonly RawObject[]) => readonly RawObject[] {
-  const keyOf = (object: RawObject, label: string) => `${namespaceOf(object)}/${label}`;
+/**
+ * The bindings that name an identity, and their pods, each once, without a look at every pod for
+ * every binding.
+ */
+export function usesIn({ bindings, pods }: Uses): (identity: RawObject) => Uses {
+  const keyOf = (object: RawObject, name: string) => `${namespaceOf(object)}/${name}`;
   const byLabel = Map.groupBy(pods, (pod) => keyOf(pod, labelsOf(pod).get(bindingLabel) ?? ''));
-  return (bindings) => {
-    const found = bindings.flatMap((binding) => {
-      const { selector, serviceAccount } = specOf(binding);
-      if (typeof selector !== 'string' || selector === '') return [];
-      const account = serviceAccount ?? '';
-      return (byLabel.get(keyOf(binding, selector)) ?? []).filter(
-        (pod) => account === '' || account === stringAt(specOf(pod), 'serviceAccountName'),
-      );
-    });
-    return [...new Set(found)];
+  const byIdentity = Map.groupBy(bindings, (each) =>
+    keyOf(each, stringAt(specOf(each), 'azureIdentity')),
+  );
+  const podsOf = (binding: RawObject): readonly RawObject[] => {
+    const { selector, serviceAccount } = specOf(binding);
+    if (typeof selector !== 'string' || selector === '') return [];
+    const account = serviceAccount ?? '';
+    return (byLabel.get(keyOf(binding, selector)) ?? []).filter(
+      (pod) => account === '' || account === stringAt(specOf(pod), 'serviceAccountName'),
+    );
+  };
+  return (identity) => {
+    const own = byIdentity.get(titleOf(identity)) ?? [];
+    return { bindings: own, pods: [...new Set(own.flatMap(podsOf))] };
   };
 }

@@ -3,7 +3,7 @@ import { stringAt } from '../../base/json-value.ts';
 import { type Finding, oneFinding } from '../../nmi/diagnosis/finding.ts';
 import { isChain, isOfNode } from '../azure/federation.ts';
 import { labelsOf, nameOf, namespaceOf, specOf, titleOf, type RawObject } from '../base/object.ts';
-import { podsByBinding, type Bound } from '../cluster/bound.ts';
+import { usesIn, type Bound } from '../cluster/bound.ts';
 import { hasEnded } from './pods.ts';
 
 /** Node auto-provisioning of AKS is Karpenter, too. */
@@ -17,13 +17,9 @@ export function findUserAssigned(
 ): readonly Finding[] {
   const made = new Set(nodes.filter(isOfKarpenter).map(nameOf));
   const here = pods.filter((pod) => made.has(stringAt(specOf(pod), 'nodeName')) && !hasEnded(pod));
-  const podsOf = podsByBinding(here);
-  const byIdentity = Map.groupBy(
-    bindings,
-    (each) => `${namespaceOf(each)}/${stringAt(specOf(each), 'azureIdentity')}`,
-  );
+  const usesOf = usesIn({ bindings, pods: here });
   return identities.flatMap((identity) => {
-    const own = podsOf(byIdentity.get(titleOf(identity)) ?? []);
+    const { pods: own } = usesOf(identity);
     if (!isOfNode(identity) || own.length === 0) return [];
     const fix = isChain(identity)
       ? 'Run its pods on other nodes: a chain cannot begin with a token by federation.'

@@ -5,7 +5,7 @@ import { nameOf, specOf, type RawObject } from '../base/object.ts';
 import { exitCodes } from '../base/io.ts';
 import { failedError, type ExitCode } from '../base/plugin-error.ts';
 import { verifiedOf } from '../cluster/agents.ts';
-import { podsByBinding, readBound, type Bound } from '../cluster/bound.ts';
+import { readBound, usesIn, type Uses } from '../cluster/bound.ts';
 import { readCredentialTarget } from '../cluster/issuer.ts';
 import { identityResources } from '../cluster/resources.ts';
 import { readAgents } from '../cluster/trusted-agents.ts';
@@ -25,6 +25,7 @@ export async function toFederation(
     (each) => (specOf(each)['type'] ?? 0) === 0 && [nameOf(each), undefined].includes(name),
   );
   const program = kubectlCommand(context);
+  const usesOf = usesIn(bound);
   if (chosen.length === 0) {
     throw failedError(
       `namespace ${namespace} has no AzureIdentity ${name === undefined ? '' : `${name} `}of type 0`,
@@ -34,7 +35,7 @@ export async function toFederation(
   const target = await readCredentialTarget(kubectl, verifiedOf(read.ok ? read.value : []));
   const moves = chosen.map((identity) => {
     const title = `AzureIdentity ${nameOf(identity)}`;
-    const accounts = accountsOf(identity, bound);
+    const accounts = accountsOf(usesOf(identity));
     const patch = patchOf(identity, tenantId);
     const federate = nmiCommand(context, 'identity', 'federate', nameOf(identity));
     const problem =
@@ -67,15 +68,10 @@ export async function toFederation(
 }
 
 /** Those of its pods, ended ones too, and those that its bindings name. */
-function accountsOf(identity: RawObject, { bindings, pods }: Bound): readonly string[] {
-  const own = bindings.filter(
-    (each) => stringAt(specOf(each), 'azureIdentity') === nameOf(identity),
-  );
+function accountsOf({ bindings, pods }: Uses): readonly string[] {
   const names = [
-    ...podsByBinding(pods)(own).map(
-      (pod) => stringAt(specOf(pod), 'serviceAccountName') || 'default',
-    ),
-    ...own.map((binding) => stringAt(specOf(binding), 'serviceAccount')),
+    ...pods.map((pod) => stringAt(specOf(pod), 'serviceAccountName') || 'default'),
+    ...bindings.map((binding) => stringAt(specOf(binding), 'serviceAccount')),
   ];
   return [...new Set(names)].filter((each) => each !== '').map(checkName);
 }

@@ -6,10 +6,10 @@ import { renderAz } from '../../azure/az.ts';
 import { servedIdOf } from '../../azure/federation.ts';
 import { parseIdentityId, showClientIdLine } from '../../azure/identity-id.ts';
 import { exitCodes } from '../../base/io.ts';
-import { nameOf, namespaceOf, specOf, titleOf } from '../../base/object.ts';
+import { nameOf, namespaceOf, specOf } from '../../base/object.ts';
 import { renderTable } from '../../../base/printable.ts';
 import { usageError, type ExitCode } from '../../base/plugin-error.ts';
-import { podsByBinding, readBound } from '../../cluster/bound.ts';
+import { readBound, usesIn } from '../../cluster/bound.ts';
 import { nmiCommand, pin, print, scopeOf, type VerbContext } from '../context.ts';
 import { carryOut, emptyPlan, planFlags, unlessThere } from '../plan.ts';
 import { nameArgument, textFlag, type AddVerb, type Parser, type Start } from '../verb.ts';
@@ -224,21 +224,17 @@ function checkFederatedChain({ federation, clientId, resourceId, agentIdentity }
 }
 
 async function list(context: VerbContext): Promise<ExitCode> {
-  const { identities, bindings, pods } = await readBound(context.kubectl, await scopeOf(context));
-  const bindingsByName = Map.groupBy(
-    bindings,
-    (each) => `${namespaceOf(each)}/${stringAt(specOf(each), 'azureIdentity')}`,
-  );
-  const podsOf = podsByBinding(pods);
-  const rows = identities.map((identity) => {
-    const own = bindingsByName.get(titleOf(identity)) ?? [];
+  const bound = await readBound(context.kubectl, await scopeOf(context));
+  const usesOf = usesIn(bound);
+  const rows = bound.identities.map((identity) => {
+    const { bindings, pods } = usesOf(identity);
     return {
       namespace: namespaceOf(identity),
       name: nameOf(identity),
       type: typeTitles.get(Number(specOf(identity)['type'] ?? 0)) ?? 'unknown',
       clientId: servedIdOf(identity),
-      selectors: own.map((each) => stringAt(specOf(each), 'selector')),
-      pods: podsOf(own).map(nameOf),
+      selectors: bindings.map((each) => stringAt(specOf(each), 'selector')),
+      pods: pods.map(nameOf),
     };
   });
   print(context, { kind: 'IdentityList', identities: rows }, () =>
