@@ -26,12 +26,8 @@ export async function explain(args: Args, io: Io): Promise<number> {
   }
   // The agent is the same program; a reply with another schema comes from another version.
   if (!isExplanation(body)) {
-    return fail(
-      io,
-      'explain',
-      'the agent is of another version; use its own nmi',
-      exitCodes.failed,
-    );
+    const problem = 'the agent is of another version; use its own nmi';
+    return fail(io, 'explain', problem, exitCodes.failed);
   }
   io.stdout(output === 'json' ? renderJson(body) : renderExplanation(body));
   return body.kind === 'no-pod' ? exitCodes.failed : exitCodes.ok;

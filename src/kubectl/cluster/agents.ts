@@ -20,7 +20,6 @@ export interface AgentView {
   readonly serviceAccount: string;
   /** A DaemonSet of agents controls the pod; from any other, nothing is trusted or executed. */
   readonly isVerified: boolean;
-  readonly phase: string;
   readonly isReady: boolean;
   readonly problem: string;
   readonly image: string;
@@ -50,7 +49,6 @@ export function viewAgent(pod: RawObject): AgentView {
     serviceAccount: stringAt(specOf(pod), 'serviceAccountName') || 'default',
     isVerified: false,
     pod,
-    phase: stringAt(statusOf(pod), 'phase'),
     isReady,
     problem: isReady ? '' : problemOf(pod, stringAt(condition, 'message')),
     image,

@@ -70,7 +70,8 @@ function summaryOf(explanation: PodExplanation): string {
   const outcome = outcomeOf(explanation);
   const refusal = refusalOf(explanation);
   if (refusal !== undefined) return `gets ${refusal.status} ${refusal.reason}`;
-  if (outcome?.kind !== 'granted') return summaryOfUnreachable(outcome);
+  if (isTakenForNode(outcome)) return 'gets the answer of the node (host network)';
+  if (outcome?.kind !== 'granted') return 'gets nothing yet: it has no address';
   const { identity, by } = outcome;
   const found = explanation.identities.find(({ name }) => name === identity);
   if (found === undefined || found.kind === 'node')
@@ -84,19 +85,14 @@ function summaryOf(explanation: PodExplanation): string {
   return `gets a token of ${title} ${identity}, ${id} (${how})`;
 }
 
-function summaryOfUnreachable(outcome: Outcome | undefined): string {
-  if (outcome?.kind !== 'unreachable' || outcome.why === 'no-address') {
-    return 'gets nothing yet: it has no address';
-  }
-  return outcome.why === 'ended' ? 'has ended' : 'gets the answer of the node (host network)';
-}
-
 function kindOf(outcome: Outcome | undefined): Verdict['kind'] {
   if (outcome?.kind === 'granted') return 'granted';
-  // The agent does not answer pods that it takes for the node.
-  return outcome?.kind === 'unreachable' && outcome.why === 'host-network'
-    ? 'unknown'
-    : 'not-ready';
+  return isTakenForNode(outcome) ? 'unknown' : 'not-ready';
+}
+
+/** The agent does not answer such pods. */
+function isTakenForNode(outcome: Outcome | undefined): boolean {
+  return outcome?.kind === 'unreachable' && outcome.why === 'host-network';
 }
 
 function notReady(summary: string): Verdict {

@@ -9,18 +9,15 @@ export interface RbacRule {
   readonly namespace: string;
 }
 
+type PlainKind =
+  'no-kubectl' | 'no-config' | 'unreachable' | 'unauthorized' | 'no-kind' | 'not-found' | 'other';
+
 export type KubectlFailure =
-  | {
-      readonly kind: 'no-kubectl' | 'no-config' | 'unreachable' | 'unauthorized';
-      readonly detail: string;
-    }
-  | { readonly kind: 'forbidden'; readonly rule: RbacRule; readonly detail: string }
-  | { readonly kind: 'no-kind' | 'not-found' | 'other'; readonly detail: string };
+  | { readonly kind: PlainKind; readonly detail: string }
+  | { readonly kind: 'forbidden'; readonly rule: RbacRule; readonly detail: string };
 
 const forbidden =
   /cannot (\w+) resource "([^"]+)" in API group "([^"]*)"(?: in the namespace "([^"]*)")?/;
-
-type PlainKind = Exclude<KubectlFailure['kind'], 'forbidden'>;
 
 /** The first match counts. */
 const texts: readonly (readonly [PlainKind, RegExp])[] = [

@@ -40,13 +40,8 @@ export const addDoctor: AddVerb = (parser, start) =>
     (flags) => start(flags, (context) => doctor(context, flags.pre)),
   );
 
-interface Check {
-  readonly check: string;
-  readonly result: string;
-}
-
 interface Examined {
-  readonly checks: readonly Check[];
+  readonly checks: readonly { readonly check: string; readonly result: string }[];
   readonly findings: readonly Finding[];
 }
 

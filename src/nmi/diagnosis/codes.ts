@@ -6,8 +6,7 @@ import { objectCodes } from './object-codes.ts';
 export const severities = ['error', 'warning', 'info'] as const;
 export type Severity = (typeof severities)[number];
 
-export type ObjectCodeName = keyof typeof objectCodes;
-export type Code = RefusalReason | ObjectCodeName;
+export type Code = RefusalReason | keyof typeof objectCodes;
 
 export interface CodeRow {
   readonly severity: Severity;
@@ -28,13 +27,11 @@ export const allCodes: readonly string[] = [
 
 export function rowOf(code: Code): CodeRow {
   if (isAnswer(code)) {
-    const { means, fix, check } = answerCodes[code];
     const { status } = refusals[code];
-    return { severity: 'error', means, fix, check, status, link: `docs/reasons.md#${code}` };
+    return { severity: 'error', ...answerCodes[code], status, link: `docs/reasons.md#${code}` };
   }
-  const { severity, means, fix } = objectCodes[code];
   const link = `docs/kubectl.md#${code}`;
-  return { severity, means, fix, check: undefined, status: undefined, link };
+  return { ...objectCodes[code], check: undefined, status: undefined, link };
 }
 
 export function isCode(text: string): text is Code {
