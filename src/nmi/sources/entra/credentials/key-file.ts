@@ -18,8 +18,8 @@ export interface KeyFile {
 }
 
 export function openKeyFile({ bytes, passwords, nowWallMs }: KeyFile): OpenedCertificate {
-  const { keys, certificates } = readContent(Buffer.from(bytes), passwords);
-  return proveKeyPair(keys, certificates, nowWallMs);
+  const { key, certificates } = readContent(Buffer.from(bytes), passwords);
+  return proveKeyPair(key, certificates, nowWallMs);
 }
 
 function readContent(bytes: Buffer, passwords: readonly string[]): KeyFileContent {
@@ -43,9 +43,10 @@ function readDer(bytes: Buffer, passwords: readonly string[]): KeyFileContent {
     throw new KeyFileError('UNSUITABLE', 'is a certificate without its private key');
   }
   const { keys, certificates } = readPfx(bytes, passwords);
+  const [key, ...more] = keys;
   // Rejected before any is opened: there may be hundreds.
-  if (keys.length > 1) throw new KeyFileError('UNSUITABLE', 'has several private keys');
-  return { keys: keys.map(openPkcs8), certificates };
+  if (more.length > 0) throw new KeyFileError('UNSUITABLE', 'has several private keys');
+  return { key: key && openPkcs8(key), certificates };
 }
 
 function isCertificate(bytes: Buffer): boolean {

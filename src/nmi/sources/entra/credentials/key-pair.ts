@@ -12,13 +12,11 @@ const maxChain = 10;
 
 /** @param certificates DER; those outside the key's chain are left out. @throws KeyFileError */
 export function proveKeyPair(
-  keys: readonly KeyObject[],
+  key: KeyObject | undefined,
   certificates: readonly Buffer[],
   nowWallMs: number,
 ): OpenedCertificate {
-  const [key] = keys;
   if (key === undefined) throw unsuitable('has no private key');
-  if (keys.length > 1) throw unsuitable('has several private keys');
   if (key.asymmetricKeyType !== 'rsa') {
     throw unsuitable(
       `has a private key of type ${key.asymmetricKeyType ?? 'unknown'}; Entra ID needs RSA`,

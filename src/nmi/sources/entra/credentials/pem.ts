@@ -4,7 +4,7 @@ import { KeyFileError } from './key-file-error.ts';
 import { openPkcs1, openPkcs8 } from './private-key.ts';
 
 export interface KeyFileContent {
-  readonly keys: readonly KeyObject[];
+  readonly key: KeyObject | undefined;
   /** DER. */
   readonly certificates: readonly Buffer[];
 }
@@ -25,10 +25,9 @@ export function readPem(text: string): KeyFileContent {
   const blocks = [...blocksOf(text)];
   const certificates = blocks.filter(({ label }) => certificateLabels.has(label)).map(decodeBody);
   const [key, ...more] = blocks.filter(({ label }) => label.endsWith('PRIVATE KEY'));
-  if (key === undefined) return { keys: [], certificates };
   // Rejected before any is opened: each may require as much work as a whole file.
   if (more.length > 0) throw new KeyFileError('UNSUITABLE', 'has several private keys');
-  return { keys: [readKey(key)], certificates };
+  return { key: key && readKey(key), certificates };
 }
 
 function readKey(block: Block): KeyObject {

@@ -3,6 +3,12 @@ import { describe, it } from 'node:test';
 import { createPrivateKey } from 'node:crypto';
 import forge from 'node-forge';
 import { openKeyFile } from '../../../../../src/nmi/sources/entra/credentials/key-file.ts';
+import {
+  childrenOf,
+  parseDer,
+  textOf,
+  toDer,
+} from '../../../../../src/nmi/sources/entra/credentials/pfx.ts';
 import { makeCertificate, makeKey } from '../forged-certificates.ts';
 
 const now = Date.UTC(2026, 5, 1);
@@ -16,6 +22,21 @@ function pfx(password: string): Buffer {
   const certificates = [pki.certificateFromPem(certificate.pem)];
   const file = pkcs12.toPkcs12Asn1(key, certificates, password, { algorithm: '3des', count: 10 });
   return Buffer.from(asn1.toDer(file).getBytes(), 'latin1');
+}
+
+/** The parts with its key and its certificate stand in it twice. */
+function pfxOfTwoKeys(): Buffer {
+  const { pki, pkcs12 } = forge;
+  const key = pki.privateKeyFromPem(made.keyPem);
+  const file = pkcs12.toPkcs12Asn1(key, [pki.certificateFromPem(certificate.pem)], null, {
+    useMac: false,
+  });
+  const [octets] = childrenOf(childrenOf(childrenOf(file)[1])[1]);
+  assert.ok(octets !== undefined);
+  const safe = parseDer(Buffer.from(textOf(octets), 'latin1'));
+  const parts = childrenOf(safe);
+  octets.value = toDer({ ...safe, value: [...parts, ...parts] }).toString('latin1');
+  return toDer(file);
 }
 
 function open(bytes: Buffer | string, ...passwords: readonly string[]) {
@@ -64,6 +85,8 @@ describe('a file with a certificate and its key', () => {
   });
 
   it('is refused with several keys before any is opened', () => {
-    assert.equal(refused(made.keyPem.repeat(2)), 'UNSUITABLE: has several private keys');
+    for (const bytes of [made.keyPem.repeat(2), pfxOfTwoKeys(), twice(pfxOfTwoKeys())]) {
+      assert.equal(refused(bytes, ''), 'UNSUITABLE: has several private keys');
+    }
   });
 });

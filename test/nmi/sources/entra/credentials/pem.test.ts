@@ -33,16 +33,16 @@ describe('PEM', () => {
 
   it('has its certificates and its one key, in any order', () => {
     const text = `noise\n${certificate.pem}more\n${made.keyPem}${certificate.pem}`;
-    const { keys, certificates } = readPem(text);
-    assert.ok(keys.length === 1 && keys[0]?.equals(made.key));
+    const { key, certificates } = readPem(text);
+    assert.ok(key?.equals(made.key));
     assert.deepEqual(certificates, [certificate.der, certificate.der]);
     const other = certificate.pem.replaceAll('CERTIFICATE', 'X509 CERTIFICATE');
-    assert.deepEqual(readPem(other), { keys: [], certificates: [certificate.der] });
+    assert.deepEqual(readPem(other), { key: undefined, certificates: [certificate.der] });
   });
 
   it('has its key in either form', () => {
     for (const text of [exported('pkcs1'), exported('pkcs8')]) {
-      assert.ok(readPem(text).keys[0]?.equals(made.key));
+      assert.ok(readPem(text).key?.equals(made.key));
     }
   });
 
