@@ -38,7 +38,12 @@ export function openExplainFixture({
   const grants = new GrantIndex(pods);
   const upstreams = new UpstreamResolver((adEndpoint) =>
     adEndpoint === ''
-      ? { ok: true, authority: 'https://login.example', audience: 'api://exchange' }
+      ? {
+          ok: true,
+          authority: 'https://login.example',
+          audience: 'api://exchange',
+          accountAudience: 'api://exchange',
+        }
       : { ok: false, problem: 'has a spec.adEndpoint that is not allowed' },
   );
   const account = { kind: 'known', account: application ?? 'missing' } as const;

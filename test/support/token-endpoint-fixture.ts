@@ -40,6 +40,7 @@ export function openEndpointFixture(
     ok: true,
     authority: 'https://login.example',
     audience: 'api://exchange',
+    accountAudience: 'api://exchange',
   }));
   const state: { isSynced: boolean; trusts: boolean; rightsProblem: string | undefined } = {
     isSynced: true,

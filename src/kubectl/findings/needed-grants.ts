@@ -81,7 +81,8 @@ export function neededGrants(objects: ClusterObjects): NeededGrants {
 
 function usesOf({ identities, bindings }: ClusterObjects, owners: IdentityOwners): readonly Use[] {
   // The authority has no influence on the owner of an identity.
-  const upstreams = new UpstreamResolver(() => ({ ok: true, authority: '', audience: '' }));
+  const none = { ok: true, authority: '', audience: '', accountAudience: '' } as const;
+  const upstreams = new UpstreamResolver(() => none);
   const bound = Map.groupBy(
     bindings.filter(({ selector }) => selector !== ''),
     ({ namespace, identityName }) => objectKey(namespace, identityName),

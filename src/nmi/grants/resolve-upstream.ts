@@ -99,10 +99,7 @@ export class UpstreamResolver {
     const authority = this.#resolveAuthority('');
     if (!authority.ok) return invalid(authority.problem);
     if (!isTenant(tenantId)) return invalid('has no usable tenant id');
-    const credential = credentialOfPod(
-      accountOf(pod),
-      authority.accountAudience ?? authority.audience,
-    );
+    const credential = credentialOfPod(accountOf(pod), authority.accountAudience);
     return toEntra(authority.authority, tenantId, [], clientId, credential, {});
   }
 
@@ -118,15 +115,15 @@ export class UpstreamResolver {
     }
     const authority = this.#resolveAuthority(entra.adEndpoint);
     if (!authority.ok) return invalid(authority.problem);
+    const { authority: host, audience: legAudience, accountAudience: audience } = authority;
     const kinds = kindsOfType(identity.type);
-    const { authority: host, audience: legAudience, accountAudience = legAudience } = authority;
     const revocation = revocationOf(identity);
     const settings = {
       namespace: identity.namespace,
       entra,
       serviceAccount: accountOf(pod),
       authority: host,
-      audience: accountAudience,
+      audience,
       legAudience,
       revocation,
     };

@@ -69,7 +69,12 @@ class Fixture {
     const { clock, log, objects, counts } = this;
     const { owners } = createOwners('warn');
     const authority = () =>
-      ({ ok: true, authority: 'https://login.example', audience: 'api://x' }) as const;
+      ({
+        ok: true,
+        authority: 'https://login.example',
+        audience: 'api://x',
+        accountAudience: 'api://x',
+      }) as const;
     this.writer = new ConditionWriter({
       clock,
       log,

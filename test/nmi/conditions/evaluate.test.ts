@@ -17,7 +17,12 @@ const secretSpec = { type: 1, clientID, tenantID, clientPassword: { name: 'sp' }
 
 function rulesOf(mode: OwnersMode = 'warn', hasImds = true) {
   const authority = () =>
-    ({ ok: true, authority: 'https://login.example', audience: 'api://x' }) as const;
+    ({
+      ok: true,
+      authority: 'https://login.example',
+      audience: 'api://x',
+      accountAudience: 'api://x',
+    }) as const;
   const { owners, index } = createOwners(mode);
   return { owners, index, upstreams: new UpstreamResolver(authority, hasImds) };
 }

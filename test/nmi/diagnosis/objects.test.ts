@@ -23,6 +23,7 @@ const rulesOf = (mode: 'off' | 'enforce' = 'off') => ({
     ok: true,
     authority: 'https://login.example',
     audience: 'api://x',
+    accountAudience: 'api://x',
   })),
 });
 const codesOf = (spec: unknown, secret?: SecretFinding, rules = rulesOf()) =>

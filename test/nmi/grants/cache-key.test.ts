@@ -42,6 +42,7 @@ describe('the name of an identity of Entra ID', () => {
     ok: true,
     authority: 'https://login.example',
     audience: 'api://exchange',
+    accountAudience: 'api://exchange',
   }));
   const keyFor = (account: string, clientId = guid, tenantId = 'a.example'): string => {
     const pod = createPod({ serviceAccount: account });

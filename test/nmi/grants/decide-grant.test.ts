@@ -69,7 +69,12 @@ function decide(
     workloadIdentities:
       account === undefined ? undefined : ({ of: () => account } as unknown as WorkloadIdentities),
     upstreams: new UpstreamResolver(
-      () => ({ ok: true, authority: 'https://login.example', audience: 'api://exchange' }),
+      () => ({
+        ok: true,
+        authority: 'https://login.example',
+        audience: 'api://exchange',
+        accountAudience: 'api://exchange',
+      }),
       testBed.hasImds ?? true,
     ),
   };

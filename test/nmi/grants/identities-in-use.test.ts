@@ -34,7 +34,7 @@ function open(choice?: WorkloadChoice, mode: OwnersMode = 'off') {
       ok: true,
       authority: 'https://login.example',
       audience: 'api://x',
-      legAudience: 'api://x',
+      accountAudience: 'api://x',
     }),
     true,
     clock,

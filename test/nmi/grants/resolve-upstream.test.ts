@@ -51,7 +51,12 @@ describe('a revoked AzureIdentity', () => {
   const clock = new HandClock();
   const nowMs = clock.wallMs();
   const resolver = new UpstreamResolver(
-    () => ({ ok: true, authority: 'https://login.example', audience: 'api://x' }),
+    () => ({
+      ok: true,
+      authority: 'https://login.example',
+      audience: 'api://x',
+      accountAudience: 'api://x',
+    }),
     true,
     clock,
   );
@@ -242,7 +247,12 @@ describe('an identity of Entra ID', () => {
   });
 
   it('alone is usable on a node without a metadata service', () => {
-    const authority = { authority: 'https://login.example', audience: 'api://x', legAudience: '' };
+    const authority = {
+      authority: 'https://login.example',
+      audience: 'api://x',
+      accountAudience: 'api://x',
+      legAudience: '',
+    };
     const resolver = new UpstreamResolver(() => ({ ok: true, ...authority }), false);
     assert.equal(resolver.of(identityOf(1), pod).kind, 'upstream');
     assert.equal(

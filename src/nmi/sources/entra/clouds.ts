@@ -10,7 +10,6 @@ export const cloudNames = ['public', 'usgovernment', 'china', 'usnat', 'ussec'] 
 export type CloudName = (typeof cloudNames)[number];
 
 export interface Cloud {
-  readonly name: CloudName;
   readonly authority: string;
   /** `aud` of the service account tokens that are exchanged there. */
   readonly audience: string;
@@ -56,7 +55,7 @@ const rows = {
 const knownHosts: ReadonlyMap<string, Cloud> = new Map(cloudNames.flatMap(hostsOf));
 
 export function cloudOf(name: CloudName): Cloud {
-  return { name, authority: originOf(rows[name].hosts[0]), audience: rows[name].audience };
+  return { authority: originOf(rows[name].hosts[0]), audience: rows[name].audience };
 }
 
 export function parseOrigin(text: string): string | undefined {
@@ -79,8 +78,8 @@ export type AuthorityResult =
       readonly authority: string;
       /** Of the cloud. */
       readonly audience: string;
-      /** Of service account tokens, if the operator has set it. */
-      readonly accountAudience?: string;
+      /** Of service account tokens; the same unless the operator has set another. */
+      readonly accountAudience: string;
     }
   | { readonly ok: false; readonly problem: string };
 
@@ -108,8 +107,8 @@ export function resolveAuthority(question: AuthorityQuestion): AuthorityResult {
   };
 }
 
-function resolved({ authority, audience }: Omit<Cloud, 'name'>): AuthorityResult {
-  return { ok: true, authority, audience };
+function resolved({ authority, audience }: Cloud): AuthorityResult {
+  return { ok: true, authority, audience, accountAudience: audience };
 }
 
 function misshapen(adEndpoint: string): AuthorityResult {

@@ -21,9 +21,10 @@ describe('a cloud', () => {
   ];
   for (const [name, authority, audience] of table) {
     it(`${name} has its authority and its audience`, () => {
-      assert.deepEqual(cloudOf(name), { name, authority, audience });
+      assert.deepEqual(cloudOf(name), { authority, audience });
       const own = { adEndpoint: '', cloud: name, allowedHosts: [] };
-      assert.deepEqual(resolveAuthority(own), { ok: true, authority, audience });
+      const cloud = { authority, audience, accountAudience: audience };
+      assert.deepEqual(resolveAuthority(own), { ok: true, ...cloud });
     });
   }
 
@@ -67,7 +68,8 @@ describe('the authority of an identity', () => {
   for (const [adEndpoint, authority, audience] of taken) {
     it(`may be ${JSON.stringify(adEndpoint)}`, () => {
       const result = resolveAuthority({ adEndpoint, cloud: 'usnat', allowedHosts });
-      assert.deepEqual(result, { ok: true, authority, audience });
+      const found = { authority, audience, accountAudience: audience };
+      assert.deepEqual(result, { ok: true, ...found });
     });
   }
 
