@@ -49,7 +49,6 @@ export function openExplainFixture({
   const account = { kind: 'known', account: application ?? 'missing' } as const;
   const accounts: ServiceAccounts = {
     generation: 0,
-    size: 1,
     peek: () => account.account,
     peekFresh: () => account,
     onChange: () => () => undefined,

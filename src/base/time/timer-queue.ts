@@ -23,10 +23,6 @@ export class TimerQueue implements Disposable {
     this.#clock = clock;
   }
 
-  get size(): number {
-    return this.#running.size;
-  }
-
   /** @param delayMs from now; replaces an earlier deadline of the same timer. */
   set(timer: QueuedTimer, delayMs: number): void {
     if (this.#isDisposed) return;

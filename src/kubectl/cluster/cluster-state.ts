@@ -160,7 +160,6 @@ function accountsOf(accounts: readonly RawObject[]): ServiceAccounts {
   const peek = ({ namespace, name }: ObjectName) => known.get(`${namespace}/${name}`) ?? 'missing';
   return {
     generation: 0,
-    size: known.size,
     peek,
     peekFresh: (account) => ({ kind: 'known', account: peek(account) }),
     onChange: () => () => undefined,

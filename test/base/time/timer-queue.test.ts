@@ -105,7 +105,6 @@ describe('alarms', () => {
     alarms[Symbol.dispose]();
     alarms.set(timer, 10);
     assert.deepEqual(clock.armed, []);
-    assert.equal(alarms.size, 0);
     clock.advance(100);
   });
 

@@ -41,7 +41,6 @@ export type ServiceAccountRead =
 export interface ServiceAccounts {
   /** Grows with every change of a result of `peek`, except by age or eviction. */
   readonly generation: number;
-  readonly size: number;
   /** The last result, however old; `undefined` if there is none. */
   peek(account: ObjectName): KnownServiceAccount | undefined;
   /**
@@ -161,9 +160,6 @@ export function createServiceAccounts(options: ServiceAccountsOptions): ServiceA
   return {
     get generation() {
       return generation;
-    },
-    get size() {
-      return entries.size;
     },
     peek(account) {
       const entry = look(account);

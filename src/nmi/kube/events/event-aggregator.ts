@@ -41,10 +41,6 @@ export class EventAggregator {
     this.#clock = clock;
   }
 
-  get size(): number {
-    return this.#entries.size;
-  }
-
   /** Occurrences without room, and Events that were never written. */
   get dropped(): number {
     return this.#dropped;

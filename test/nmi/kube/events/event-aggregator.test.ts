@@ -60,7 +60,6 @@ describe('the Events of one pod', () => {
     assert.equal(record(podOf('a'), 'x'), false);
     clock.advance(1);
     events.sweep();
-    assert.equal(events.size, 0);
     assert.equal(record(podOf('a'), 'x'), true);
     assert.deepEqual(writeAll(), ['shop/a x']);
     assert.equal(events.dropped, 0);
@@ -68,8 +67,8 @@ describe('the Events of one pod', () => {
 
   it('are of at most eight kinds', () => {
     const { events, record } = open();
-    for (let kind = 0; kind < 12; kind++) record(podOf('a'), String(kind));
-    assert.deepEqual([events.size, events.dropped], [8, 4]);
+    const taken = Array.from({ length: 12 }, (_, kind) => record(podOf('a'), String(kind)));
+    assert.deepEqual([taken.filter(Boolean).length, events.dropped], [8, 4]);
     assert.equal(record(podOf('b'), 'x'), true);
   });
 
@@ -115,10 +114,12 @@ describe('the Events of a node', () => {
 
   it('leave room to other namespaces when one uses all it can', () => {
     const { events, record } = open();
+    let taken = 0;
     for (let pod = 0; pod < 1_000; pod++) {
-      for (let kind = 0; kind < 8; kind++) record(podOf(`p${pod}`, 'hostile'), String(kind));
+      for (let kind = 0; kind < 8; kind++) {
+        if (record(podOf(`p${pod}`, 'hostile'), String(kind))) taken += 1;
+      }
     }
-    const taken = events.size;
     assert.ok(taken >= 500 && taken <= 512, String(taken));
     assert.equal(events.dropped, 8_000 - taken);
     for (let pod = 0; pod < 200; pod++) assert.equal(record(podOf(`p${pod}`), 'x'), true);
@@ -129,7 +130,7 @@ describe('the Events of a node', () => {
     record(podOf('a'), 'x');
     clock.advance(windowMs);
     events.sweep();
-    assert.deepEqual([events.size, events.dropped], [0, 1]);
+    assert.equal(events.dropped, 1);
     assert.equal(record(podOf('a'), 'x'), true);
   });
 
