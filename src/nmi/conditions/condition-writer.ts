@@ -17,7 +17,7 @@ import { fullName, type ObjectName } from '../../cache/index/object-name.ts';
 import { secretOfIdentity, type Rules, type SecretFinding } from '../diagnosis/objects.ts';
 import { ExpiringMap } from '../../base/expiring-map.ts';
 import { FairQueue, type Party } from '../../base/fair-queue.ts';
-import type { Identity } from '../../cache/index/objects.ts';
+import type { Binding, Identity } from '../../cache/index/objects.ts';
 import { asRecord, stringAt } from '../../base/json-value.ts';
 import type { Log } from '../../base/log.ts';
 import { startPeriodicJob } from '../../base/time/periodic-job.ts';
@@ -223,12 +223,6 @@ export class ConditionWriter implements AsyncDisposable {
     }
   }
 
-  #objectOf(key: string): Observed<unknown> | undefined {
-    const { objects } = this.#options;
-    const { kind, namespace, name } = parseWorkKey(key);
-    return objects[kind === 'identity' ? 'identities' : 'bindings'].get(namespace, name);
-  }
-
   #queueUp(key: string): void {
     this.#queue.add(key, partyOf(key));
   }
@@ -245,13 +239,11 @@ export class ConditionWriter implements AsyncDisposable {
     const { objects } = this.#options;
     const { kind, namespace, name } = parseWorkKey(key);
     if (this.#unwritable.get(kind)) return undefined;
-    const object = this.#objectOf(key);
-    if (object === undefined) return undefined;
-    const evaluation =
-      kind === 'identity'
-        ? this.#evaluateIdentity(objects.identities.get(namespace, name))
-        : this.#evaluateBinding(namespace, name);
-    if (evaluation === undefined) return undefined;
+    const identity = kind === 'identity' ? objects.identities.get(namespace, name) : undefined;
+    const binding = kind === 'binding' ? objects.bindings.get(namespace, name) : undefined;
+    const object = identity ?? binding;
+    const evaluation = this.#evaluateIdentity(identity) ?? this.#evaluateBinding(binding);
+    if (object === undefined || evaluation === undefined) return undefined;
     if ('name' in evaluation) return { kind: 'check', run: () => this.#check(key, evaluation) };
     const digest = digestOf(evaluation, object.generation);
     if (this.#isLeft(key, object.conditions, digest)) return undefined;
@@ -288,13 +280,12 @@ export class ConditionWriter implements AsyncDisposable {
     return finding === undefined ? secret : conditionsOfIdentity(identity, finding, rules);
   }
 
-  #evaluateBinding(namespace: string, name: string): Evaluation | undefined {
+  #evaluateBinding(binding: Observed<Binding> | undefined): Evaluation | undefined {
     const { objects } = this.#options;
-    const binding = objects.bindings.get(namespace, name);
     if (binding === undefined) return undefined;
     if (!binding.parsed.ok) return conditionsOfBinding(binding, {}, undefined);
     const { value } = binding.parsed;
-    const { identityName } = value;
+    const { namespace, identityName } = value;
     const identity = objects.identities.get(namespace, identityName);
     const evaluation = this.#evaluateIdentity(identity);
     if (evaluation !== undefined && 'name' in evaluation) return evaluation;

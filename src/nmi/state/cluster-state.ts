@@ -60,7 +60,7 @@ export interface ClusterStateOptions {
 
 /** Starts the watches. The indexes are filled by the first list. */
 export function openClusterState(options: ClusterStateOptions): ClusterState {
-  const { config, tuning, client, clock, log } = options;
+  const { config, tuning, client, clock, log, network } = options;
   const { node } = config;
   const onObserverError = bugReporter(log, clock, 'index listener failed');
   const pods = new PodIndex(clock, onObserverError);
@@ -115,7 +115,8 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
     // Disposed before the first sync: there are no waiters left.
     () => undefined,
   );
-  const places = createPlaces(options, pods, podSource);
+  const places =
+    network && new PodPlaces({ ...network, pods, clock, readPod: (pod) => podSource.readPod(pod) });
   const staleness = limitStaleness(options, watches);
   const clusterState: GrantState = {
     pods,
@@ -156,15 +157,6 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
       return watches[Symbol.asyncDispose]();
     },
   };
-}
-
-function createPlaces(
-  { clock, network }: ClusterStateOptions,
-  pods: PodIndex,
-  source: PodSource,
-): PodPlaces | undefined {
-  if (network === undefined) return undefined;
-  return new PodPlaces({ ...network, pods, clock, readPod: (pod) => source.readPod(pod) });
 }
 
 interface Staleness extends Pick<GrantState, 'trusts' | 'rightsProblem'>, Disposable {
