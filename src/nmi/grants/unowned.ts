@@ -5,34 +5,29 @@ import type { OwnedBy } from './grant.ts';
 import type { DemandState } from './identities-in-use.ts';
 import type { GrantEntry } from './identity-owners.ts';
 
-export interface Unowned {
+interface Unowned {
   readonly by: OwnedBy;
   readonly entry: GrantEntry;
-  readonly pod: Pod;
 }
 
 /** Namespace users decide how many bindings exist. */
 export const maxUnowned = 1_000;
 
-export function unownedOf(clusterState: DemandState): readonly Unowned[] {
+/** Each object once; at most `maxUnowned`. */
+export function countUnowned(clusterState: DemandState): number {
   const { pods, grants } = clusterState;
   // Pods of one label share their grants.
   const done = new Set<PodGrants>();
-  const seen = new Set<Identity | Exception>();
-  const found: Unowned[] = [];
+  const objects = new Set<Identity | Exception>();
   for (const pod of pods.all()) {
     const ofPod = grants.grantsOf(pod.uid);
     if (hasEnded(pod) || ofPod === undefined || done.has(ofPod)) continue;
     // No mutation: it only saves time, since each object counts once.
     done.add(ofPod);
-    for (const [object, unowned] of unownedOfPod(pod, clusterState)) {
-      if (seen.has(object)) continue;
-      seen.add(object);
-      found.push(unowned);
-      if (found.length >= maxUnowned) return found;
-    }
+    for (const [object] of unownedOfPod(pod, clusterState)) objects.add(object);
+    if (objects.size >= maxUnowned) return maxUnowned;
   }
-  return found;
+  return objects.size;
 }
 
 export function unownedOfPod(
@@ -45,7 +40,7 @@ export function unownedOfPod(
     const entry = owners.lacking(pod.namespace);
     if (entry === undefined) return [];
     const by = { kind: 'AzurePodIdentityException', name: exception.name } as const;
-    return [[exception, { by, entry, pod }]];
+    return [[exception, { by, entry }]];
   }
   if (ofPod?.kind !== 'bound') return [];
   return ofPod.identities.flatMap((identity) => {
@@ -54,6 +49,6 @@ export function unownedOfPod(
     const entry = owners.lacking(pod.namespace, choice.upstream);
     if (entry === undefined) return [];
     const by = { kind: 'AzureIdentity', name: identity.name } as const;
-    return [[identity, { by, entry, pod }] as const];
+    return [[identity, { by, entry }] as const];
   });
 }

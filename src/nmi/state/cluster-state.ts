@@ -13,7 +13,7 @@ import { authoritiesOf } from '../grants/authorities.ts';
 import { IdentityOwners } from '../grants/identity-owners.ts';
 import { PodPlaces, type PodPlacesOptions } from '../callers/pod-places.ts';
 import { generationOf, type GrantState } from '../grants/decide-grant.ts';
-import { unownedOf } from '../grants/unowned.ts';
+import { countUnowned } from '../grants/unowned.ts';
 import type { Condition } from '../base/readiness.ts';
 import type { Config } from '../config/config.ts';
 import type { Tuning } from '../config/tuning.ts';
@@ -131,7 +131,7 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
     whyBehind: (resource) => whyBehind(watches.stats(), resource),
     places,
   };
-  const unowned = owners.mode === 'off' ? undefined : countUnowned(clusterState);
+  const unowned = owners.mode === 'off' ? undefined : unownedCounter(clusterState);
   return {
     ...clusterState,
     waiters,
@@ -198,13 +198,13 @@ function limitStaleness(
 }
 
 /** Computed again only after a change: namespace users decide how many objects there are. */
-function countUnowned(clusterState: GrantState): () => number {
+function unownedCounter(clusterState: GrantState): () => number {
   let [generation, count] = [-1, 0];
   return () => {
     // Before the first lists are complete, the grants may be missing.
     if (!clusterState.isSynced() || generation === generationOf(clusterState)) return count;
     generation = generationOf(clusterState);
-    count = unownedOf(clusterState).length;
+    count = countUnowned(clusterState);
     return count;
   };
 }

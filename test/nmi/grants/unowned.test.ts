@@ -4,7 +4,7 @@ import { GrantIndex } from '../../../src/cache/index/grant-index.ts';
 import type { IdentityGrant } from '../../../src/cache/index/objects.ts';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
 import { UpstreamResolver } from '../../../src/nmi/grants/resolve-upstream.ts';
-import { maxUnowned, unownedOf } from '../../../src/nmi/grants/unowned.ts';
+import { countUnowned, maxUnowned, unownedOfPod } from '../../../src/nmi/grants/unowned.ts';
 import {
   createBinding,
   createException,
@@ -25,13 +25,20 @@ function open(...grants: readonly Partial<IdentityGrant>[]) {
   const upstreams = new UpstreamResolver(() => ({ ok: false, problem: 'nobody asks' }));
   const clusterState = { pods, grants: index, owners, upstreams, workloadIdentities: undefined };
   const named = () =>
-    unownedOf(clusterState).map(({ by, entry }) => `${by.kind} ${by.name} ${entry.field}`);
-  return { pods, grants: index, named };
+    [...pods.all()].flatMap((pod) =>
+      unownedOfPod(pod, clusterState).map(
+        ([, { by, entry }]) => `${pod.name}: ${by.kind} ${by.name} ${entry.field}`,
+      ),
+    );
+  return { pods, grants: index, named, count: () => countUnowned(clusterState) };
 }
 
 describe('the identities without a grant', () => {
   it('are those of live pods of this node, each once', () => {
-    const { pods, grants, named } = open({ namespaces: ['default'], clientIds: [idOf(2)] });
+    const { pods, grants, named, count } = open({
+      namespaces: ['default'],
+      clientIds: [idOf(2)],
+    });
     for (const number of [1, 2, 3]) {
       const name = `i${number}`;
       grants.identities.upsert(createIdentity({ name, clientId: idOf(number) }));
@@ -40,15 +47,20 @@ describe('the identities without a grant', () => {
     for (const name of ['i1', 'i2', 'unusable']) {
       grants.bindings.upsert(createBinding({ name, identityName: name }));
     }
-    assert.deepEqual(named(), []);
+    assert.equal(count(), 0);
     pods.upsert(createPod({ name: 'ended', labels, phase: 'Succeeded' }));
-    assert.deepEqual(named(), []);
+    assert.equal(count(), 0);
+    pods.remove(createPod({ name: 'ended' }));
     for (const name of ['a', 'b']) pods.upsert(createPod({ name, labels }));
     pods.upsert(createPod({ name: 'unbound' }));
     // The same identity by another label.
     grants.bindings.upsert(createBinding({ name: 'c', identityName: 'i1', selector: 'other' }));
     pods.upsert(createPod({ name: 'c', labels: { aadpodidbinding: 'other' } }));
-    assert.deepEqual(named(), ['AzureIdentity i1 clientIDs']);
+    assert.deepEqual(
+      named(),
+      ['a', 'b', 'c'].map((pod) => `${pod}: AzureIdentity i1 clientIDs`),
+    );
+    assert.equal(count(), 1);
   });
 
   it('include those of the node, by an exception', () => {
@@ -56,15 +68,17 @@ describe('the identities without a grant', () => {
     const without = open({ namespaces: ['default'], clientIds: [idOf(1)] });
     without.pods.upsert(createPod({ labels }));
     without.grants.exceptions.upsert(exception);
-    assert.deepEqual(without.named(), ['AzurePodIdentityException exception nodeIdentities']);
+    const named = without.named().map((each) => each.replace(/^.*: /, ''));
+    assert.deepEqual(named, ['AzurePodIdentityException exception nodeIdentities']);
+    assert.equal(without.count(), 1);
     const owned = open({ namespaces: ['default'], nodeIdentities: true });
     owned.pods.upsert(createPod({ labels }));
     owned.grants.exceptions.upsert(exception);
-    assert.deepEqual(owned.named(), []);
+    assert.deepEqual([owned.named(), owned.count()], [[], 0]);
   });
 
-  it('are listed up to a limit, however many exist', () => {
-    const { pods, grants, named } = open();
+  it('are counted up to a limit, however many exist', () => {
+    const { pods, grants, count } = open();
     for (let label = 0; label < 6; label++) {
       const selector = `label-${label}`;
       pods.upsert(createPod({ name: selector, labels: { aadpodidbinding: selector } }));
@@ -75,6 +89,6 @@ describe('the identities without a grant', () => {
         grants.bindings.upsert(createBinding({ name, identityName: name, selector }));
       }
     }
-    assert.equal(named().length, maxUnowned);
+    assert.equal(count(), maxUnowned);
   });
 });
