@@ -9,7 +9,12 @@ import { createGunzip, gunzipSync } from 'node:zlib';
 import { Pool, type Dispatcher } from 'undici';
 import { systemClock, type Clock } from '../../../base/time/clock.ts';
 import { createConnector } from './connector.ts';
-import { loadCredentials, type Access, type AccessTls } from './credentials.ts';
+import {
+  loadCredentials,
+  type Access,
+  type AccessTls,
+  type CredentialOptions,
+} from './credentials.ts';
 import { openDeadline, untilAborted, type Deadline } from '../../../base/time/deadline.ts';
 import { asRecord, stringAt } from '../../../base/json-value.ts';
 import { readBody } from '../../../base/read-body.ts';
@@ -69,14 +74,9 @@ export interface KubeClient extends KubeCalls, AsyncDisposable {
   as(node: NodeImpersonation): KubeCalls;
 }
 
-export interface KubeClientOptions {
-  /** Value of KUBECONFIG; empty or absent means the pod's service account. */
-  readonly kubeconfigPath?: string | undefined;
+/** The default environment is that of the process. */
+export interface KubeClientOptions extends Partial<CredentialOptions> {
   readonly userAgent: string;
-  /** Where the in-cluster variables are looked up; default `process.env`. */
-  readonly environment?: Readonly<Record<string, string | undefined>>;
-  /** Default `/var/run/secrets/kubernetes.io/serviceaccount`. */
-  readonly serviceAccountDir?: string;
   readonly clock?: Clock;
 }
 
@@ -99,12 +99,8 @@ const pieceBytes = 64 * 1024;
  * Rejects with `KubeError` CONFIG when they are missing or unusable.
  */
 export async function openKubeClient(options: KubeClientOptions): Promise<KubeClient> {
-  const { clock = systemClock } = options;
-  const credentials = loadCredentials({
-    kubeconfigPath: options.kubeconfigPath,
-    environment: options.environment ?? process.env,
-    serviceAccountDir: options.serviceAccountDir ?? '/var/run/secrets/kubernetes.io/serviceaccount',
-  });
+  const { clock = systemClock, environment = process.env } = options;
+  const credentials = loadCredentials({ ...options, environment });
   await credentials.current();
 
   const pools = new Pools(clock);

@@ -43,13 +43,15 @@ export interface Credentials {
 }
 
 export interface CredentialOptions {
-  /** Empty or absent means in-cluster. */
+  /** Value of KUBECONFIG; empty or absent means in-cluster. */
   readonly kubeconfigPath?: string | undefined;
   /** Where KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are looked up. */
   readonly environment: Readonly<Record<string, string | undefined>>;
-  /** Folder with `token` and `ca.crt`. */
-  readonly serviceAccountDir: string;
+  /** Folder with `token` and `ca.crt`; by default where the kubelet mounts it. */
+  readonly serviceAccountDir?: string;
 }
+
+const mounted = '/var/run/secrets/kubernetes.io/serviceaccount';
 
 /** Reads the configuration once, so that a missing one fails here. Throws `KubeError` CONFIG. */
 export function loadCredentials(options: CredentialOptions): Credentials {
@@ -69,7 +71,7 @@ export function loadCredentials(options: CredentialOptions): Credentials {
   };
 }
 
-function inCluster({ environment, serviceAccountDir }: CredentialOptions): KubeConfig {
+function inCluster({ environment, serviceAccountDir = mounted }: CredentialOptions): KubeConfig {
   const host = environment['KUBERNETES_SERVICE_HOST'] ?? '';
   const port = environment['KUBERNETES_SERVICE_PORT'] ?? '';
   if (host === '' || port === '') {
