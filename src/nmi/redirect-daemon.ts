@@ -3,9 +3,7 @@
  * callers up, and keeps the listening socket for the agent. For a node on which the process that
  * serves pods has no kernel privileges.
  */
-import type { Clock } from '../base/time/clock.ts';
 import { openAdminPages, waitingForPort } from './admin/pages.ts';
-import type { Logger } from '../base/logger.ts';
 import { giveBackSpareMemory } from '../base/spare-memory.ts';
 import type { Config } from './config/config.ts';
 import { mapLayout } from '../redirect/ebpf/settings.ts';
@@ -18,19 +16,13 @@ import {
   type CallerServer,
   type CallerServerOptions,
 } from './kernel/caller-server.ts';
-import { openKernel, type Kernel } from './kernel/kernel.ts';
+import { openKernel, type Kernel, type KernelOptions } from './kernel/kernel.ts';
 import { openKubeletPassing } from './kernel/kubelet-socket.ts';
 import { openListenerHolder, type ListenerHolder } from './kernel/listener-holder.ts';
 import { listenerPath } from './kernel/listener-notes.ts';
 import { exportParts } from './telemetry/export-parts.ts';
 import { createMetrics } from './telemetry/metrics.ts';
 import { exportProcess } from './telemetry/process-metrics.ts';
-
-export interface RedirectDaemonOptions {
-  readonly config: Config;
-  readonly clock: Clock;
-  readonly log: Logger;
-}
 
 /** Longer than an agent that stops at the same time may take to finish its running requests. */
 const lastLookUpsMs = tuning.drainTimeoutMs + 2_000;
@@ -40,7 +32,7 @@ const lastLookUpsMs = tuning.drainTimeoutMs + 2_000;
  * @throws StartError if one of its ports is in use.
  */
 export async function startRedirectDaemon(
-  options: RedirectDaemonOptions,
+  options: Omit<KernelOptions, 'hasPredecessor'>,
 ): Promise<AsyncDisposable> {
   const { config, clock, log } = options;
   await using starting = new AsyncDisposableStack();

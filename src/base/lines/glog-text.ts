@@ -2,7 +2,7 @@
  * A JSON log line in the text format of the replaced system (glog's header), so that operators'
  * `grep ^E` and `grep "status ("` keep working.
  */
-import { parseRecord } from '../json-value.ts';
+import { parseRecord, stringAt, type JsonRecord } from '../json-value.ts';
 
 /**
  * By level; all others are information. A refused request is an error, as in the replaced system.
@@ -17,30 +17,30 @@ const headerFields = new Set(['level', 'time', 'component', 'msg']);
 export function renderGlogLine(line: string, pid: number): string {
   const fields = parseRecord(line);
   if (fields === undefined) return line;
-  const severity = isRefusal(fields) ? 'E' : (severities[text(fields['level'])] ?? 'I');
-  const place = `${text(fields['component']) || 'nmi'}:1`;
-  const header = `${severity}${stamp(text(fields['time']))} ${String(pid).padStart(7)} ${place}]`;
+  const severity = isRefusal(fields) ? 'E' : (severities[stringAt(fields, 'level')] ?? 'I');
+  const place = `${stringAt(fields, 'component') || 'nmi'}:1`;
+  const header = `${severity}${stamp(stringAt(fields, 'time'))} ${String(pid).padStart(7)} ${place}]`;
   const pairs = Object.entries(fields)
     .filter(([name]) => !headerFields.has(name))
     .map(
       ([name, value]) =>
         `${name}=${typeof value === 'string' ? quote(value) : JSON.stringify(value)}`,
     );
-  return `${[header, accessLine(fields) ?? text(fields['msg']), ...pairs].join(' ')}\n`;
+  return `${[header, accessLine(fields) ?? stringAt(fields, 'msg'), ...pairs].join(' ')}\n`;
 }
 
 /** The access line of the replaced system, including its field `reg.path`. */
-function accessLine(fields: Readonly<Record<string, unknown>>): string | undefined {
-  const { status, durationMs, method, path, podIp } = fields;
+function accessLine(fields: JsonRecord): string | undefined {
+  const { status, durationMs } = fields;
   if (typeof status !== 'number' || typeof durationMs !== 'number') return undefined;
   const took = Math.round(durationMs * 1e6);
   return (
-    `status (${status}) took ${took} ns for req.method=${text(method)} ` +
-    `reg.path=${text(path)} req.remote=${text(podIp)}`
+    `status (${status}) took ${took} ns for req.method=${stringAt(fields, 'method')} ` +
+    `reg.path=${stringAt(fields, 'path')} req.remote=${stringAt(fields, 'podIp')}`
   );
 }
 
-function isRefusal({ level, status }: Readonly<Record<string, unknown>>): boolean {
+function isRefusal({ level, status }: JsonRecord): boolean {
   return level === 'warn' && typeof status === 'number';
 }
 
@@ -56,8 +56,4 @@ function stamp(iso: string): string {
 function quote(value: string): string {
   const quoted = /[\s"=]/.test(value) ? JSON.stringify(value) : value;
   return quoted.replaceAll(/[\x7f-\x9f\u2028\u2029]/g, '?');
-}
-
-function text(value: unknown): string {
-  return typeof value === 'string' ? value : '';
 }

@@ -1,6 +1,5 @@
 /** The input of every verb: the machine, the user's kubectl, and the common flags. */
-import type { OutputFormat } from '../base/output.ts';
-import { renderReport, shellWord } from '../base/output.ts';
+import { renderReport, shellWord, type OutputFormat } from '../base/output.ts';
 import { exitCodes, type Io } from '../base/io.ts';
 import { failedError, type ExitCode } from '../base/plugin-error.ts';
 import { valueOf, type Kubectl, type Scope } from '../transport/kubectl.ts';

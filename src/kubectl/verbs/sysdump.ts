@@ -41,9 +41,9 @@ async function sysdump(context: VerbContext): Promise<ExitCode> {
   const agents = valueOrUnread(read, 'list pods', 'the agents in the dump', unread) ?? [];
   const documents: object[] = [];
   for (const resource of resources) {
-    const objects = (await collect(kubectl, resource, unread)).filter((each) =>
-      isOurs(resource, each),
-    );
+    const list = await kubectl.list(resource, undefined);
+    const found = valueOrUnread(list, `list ${resource}`, `${resource} in the dump`, unread) ?? [];
+    const objects = found.filter((each) => isOurs(resource, each));
     documents.push({
       resource,
       omitted: Math.max(0, objects.length - maxObjects),
@@ -57,11 +57,6 @@ async function sysdump(context: VerbContext): Promise<ExitCode> {
   const head = { plugin: buildInfo, at: new Date(io.wallMs()).toISOString(), unread };
   io.stdout(renderYaml([head, ...documents]));
   return exitCodes.ok;
-}
-
-async function collect(kubectl: Kubectl, resource: string, unread: Unread[]) {
-  const read = await kubectl.list(resource, undefined);
-  return valueOrUnread(read, `list ${resource}`, `${resource} in the dump`, unread) ?? [];
 }
 
 function isOurs(resource: string, object: RawObject): boolean {
@@ -87,9 +82,8 @@ async function agentDocument(
     explainedBy(kubectl, agent, unread),
   ]);
   if (metrics.code !== 0) {
-    const read = { ok: false, failure: classifyFailure(metrics) } as const;
     const what = `read the metrics of ${namespace}/${name}`;
-    unread.push(describeUnread(what, read.failure, `metrics of ${name}`));
+    unread.push(describeUnread(what, classifyFailure(metrics), `metrics of ${name}`));
   }
   return {
     agent: `${namespace}/${name}`,

@@ -40,10 +40,8 @@ export class ListenerError extends CodedError<string> {
   }
 }
 
-export interface HolderAnswer {
-  readonly note: number;
-  /** Descriptor of the listening socket; the caller closes it. */
-  readonly descriptor: number | undefined;
+/** The caller closes the descriptor, which is that of the listening socket. */
+export interface HolderAnswer extends Note {
   /** Connection to the holder; not yet read by Node. */
   readonly connection: Socket;
 }
@@ -72,7 +70,7 @@ export async function askHolder(
     const connection = new Socket({ fd: local, readable: true });
     local = undefined;
     connection.on('error', () => connection.destroy());
-    return { note: answer.note, descriptor: answer.descriptor, connection };
+    return { ...answer, connection };
   } catch (error) {
     throw error instanceof ListenerError ? error : new ListenerError(networkCode(error), path);
   } finally {

@@ -47,12 +47,14 @@ export function createSecretReader(client: KubeClient, timeoutMs = 5_000): Secre
     options: RequestOptions,
     resultOf: (body: unknown) => T,
   ): Promise<T | Failure> {
-    if (!isDnsLabel(secret.namespace) || !isDnsSubdomain(secret.name)) {
+    const { namespace, name } = secret;
+    if (!isDnsLabel(namespace) || !isDnsSubdomain(name)) {
       const problem = `${titleOf(secret)} is not a name that a Secret can have`;
       return { kind: 'misnamed', problem };
     }
     try {
-      return resultOf(await client.getJson(pathOf(secret), { timeoutMs, ...options }));
+      const path = `/api/v1/namespaces/${namespace}/secrets/${name}`;
+      return resultOf(await client.getJson(path, { timeoutMs, ...options }));
     } catch (error) {
       return resultOfFailure(secret, error);
     }
@@ -62,10 +64,6 @@ export function createSecretReader(client: KubeClient, timeoutMs = 5_000): Secre
     read: (secret) => ask(secret, {}, (body) => classify(secret, body)),
     check: (secret) => ask(secret, { accept: nameAlone }, () => ({ kind: 'readable' as const })),
   };
-}
-
-function pathOf({ namespace, name }: ObjectName): string {
-  return `/api/v1/namespaces/${namespace}/secrets/${name}`;
 }
 
 /** Name of a Secret in a text that a pod may see. */
