@@ -4,7 +4,7 @@
 import { stringAt } from '../../base/json-value.ts';
 import { systemClock } from '../../base/time/clock.ts';
 import { GrantIndex } from '../../cache/index/grant-index.ts';
-import type { ObjectName } from '../../cache/index/object-name.ts';
+import { fullName, type ObjectName } from '../../cache/index/object-name.ts';
 import type { ObjectRef, ObjectStore } from '../../cache/index/objects.ts';
 import { OwnerIndex } from '../../cache/index/owner-index.ts';
 import { PodIndex } from '../../cache/index/pod-index.ts';
@@ -20,10 +20,7 @@ import { IdentityOwners } from '../../nmi/grants/identity-owners.ts';
 import { NearNames } from '../../nmi/grants/near-names.ts';
 import { UpstreamResolver } from '../../nmi/grants/resolve-upstream.ts';
 import { WorkloadIdentities } from '../../nmi/grants/workload-identities.ts';
-import type {
-  KnownServiceAccount,
-  ServiceAccounts,
-} from '../../nmi/kube/accounts/service-accounts.ts';
+import { annotationsOf, type ServiceAccounts } from '../../nmi/kube/accounts/service-accounts.ts';
 import {
   parseBinding,
   parseException,
@@ -32,14 +29,7 @@ import {
   parsePod,
   type Parse,
 } from '../../nmi/kube/watch/parse.ts';
-import {
-  annotationsOf,
-  nameOf,
-  namespaceOf,
-  specOf,
-  titleOf,
-  type RawObject,
-} from '../base/object.ts';
+import { nameOf, namespaceOf, specOf, titleOf, type RawObject } from '../base/object.ts';
 import type { Snapshot } from './snapshot.ts';
 
 export interface Unusable {
@@ -149,15 +139,8 @@ export function isChosenByNode({ redirect }: Config): boolean {
 
 /** The agent's view of service accounts; one that is not in the snapshot counts as nonexistent. */
 function accountsOf(accounts: readonly RawObject[]): ServiceAccounts {
-  const known = new Map<string, KnownServiceAccount>(
-    accounts.map((account) => {
-      const annotations = annotationsOf(account);
-      const read = (key: string) => annotations.get(`azure.workload.identity/${key}`)?.trim() ?? '';
-      const value = { clientId: read('client-id'), tenantId: read('tenant-id') };
-      return [`${namespaceOf(account)}/${nameOf(account)}`, value];
-    }),
-  );
-  const peek = ({ namespace, name }: ObjectName) => known.get(`${namespace}/${name}`) ?? 'missing';
+  const known = new Map(accounts.map((account) => [titleOf(account), annotationsOf(account)]));
+  const peek = (account: ObjectName) => known.get(fullName(account)) ?? 'missing';
   return {
     generation: 0,
     peek,

@@ -182,17 +182,19 @@ export function createServiceAccounts(options: ServiceAccountsOptions): ServiceA
 
 async function fetchAccount(client: JsonReader, path: string): Promise<ServiceAccountRead> {
   try {
-    const metadata = asRecord(asRecord(await client.getJson(path, { timeoutMs }))?.['metadata']);
-    if (metadata === undefined) return malformed;
-    const annotations = asRecord(metadata['annotations']);
-    const textOf = (name: string): string =>
-      stringAt(annotations, `azure.workload.identity/${name}`).trim();
-    return {
-      kind: 'known',
-      account: { clientId: textOf('client-id'), tenantId: textOf('tenant-id') },
-    };
+    const account = annotationsOf(await client.getJson(path, { timeoutMs }));
+    return account === undefined ? malformed : { kind: 'known', account };
   } catch (error) {
     const isMissing = error instanceof KubeError && error.code === 'NOT_FOUND';
     return isMissing ? { kind: 'known', account: 'missing' } : outcomeOfFailure(error);
   }
+}
+
+/** Of a service account as the API server returns it; undefined for anything else. */
+export function annotationsOf(object: unknown): WorkloadIdentityAnnotations | undefined {
+  const metadata = asRecord(asRecord(object)?.['metadata']);
+  const annotations = asRecord(metadata?.['annotations']);
+  const textOf = (name: string): string =>
+    stringAt(annotations, `azure.workload.identity/${name}`).trim();
+  return metadata && { clientId: textOf('client-id'), tenantId: textOf('tenant-id') };
 }
