@@ -17,14 +17,12 @@ export interface Terminal {
   readonly prompt: (text: string) => void;
 }
 
-const noTerminal: Terminal = { isInteractive: false, prompt: () => undefined };
-
 export function runProgram(
   program: string,
   args: readonly string[],
   { input, outlivesStop = false }: RunOptions,
   stop: AbortSignal,
-  terminal = noTerminal,
+  terminal: Terminal,
 ): Promise<ProgramRun> {
   const { promise, resolve } = Promise.withResolvers<ProgramRun>();
   const isAsked = terminal.isInteractive && input === undefined && !outlivesStop;

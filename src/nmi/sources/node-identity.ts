@@ -3,16 +3,12 @@
  * treats an id as blank (.NET does for U+0085), it returns the node's own identity. Pure.
  */
 import { isGuid, isResourceId } from '../../cache/index/identifiers.ts';
+import type { ChainSettings } from '../../cache/index/objects.ts';
 import type { NamedNodeIdentity, Revocable } from './source.ts';
-
-export interface NodeIdentityIds {
-  readonly clientId: string;
-  readonly resourceId: string;
-}
 
 /** @returns the problem as it completes "AzureIdentity x ...". */
 export function parseNodeIdentity(
-  { clientId, resourceId }: NodeIdentityIds,
+  { clientId, resourceId }: Pick<ChainSettings, 'clientId' | 'resourceId'>,
   revocation: Revocable,
 ): NamedNodeIdentity | string {
   if (clientId !== '') {

@@ -7,6 +7,7 @@ import { setInterval } from 'node:timers/promises';
 import { runProgram } from '../../../src/kubectl/transport/program.ts';
 
 const never = new AbortController().signal;
+const noTerminal = { isInteractive: false, prompt: () => undefined };
 
 describe('a program of the user', () => {
   it('gets its arguments and its input unchanged, without a shell', async () => {
@@ -15,7 +16,7 @@ describe('a program of the user', () => {
       'process.stdin.pipe(process.stdout); console.error(process.argv[1])',
       '$(id) *',
     ];
-    assert.deepEqual(await runProgram(process.execPath, args, { input: 'in' }, never), {
+    assert.deepEqual(await runProgram(process.execPath, args, { input: 'in' }, never, noTerminal), {
       code: 0,
       stdout: 'in',
       stderr: '$(id) *\n',
@@ -25,7 +26,7 @@ describe('a program of the user', () => {
   it('reads nothing of the terminal unless a person is there', async () => {
     const script =
       "const it = require('fs').fstatSync(0); console.log(it.isSocket() || it.isFIFO())";
-    const run = await runProgram(process.execPath, ['-e', script], {}, never);
+    const run = await runProgram(process.execPath, ['-e', script], {}, never, noTerminal);
     assert.equal(run.stdout, 'true\n');
   });
 
@@ -35,9 +36,10 @@ describe('a program of the user', () => {
       ['-e', 'process.exit(3)'],
       { input: 'x'.repeat(1e6) },
       never,
+      noTerminal,
     );
     assert.equal(run.code, 3);
-    const missing = await runProgram('no-such-program', [], {}, never);
+    const missing = await runProgram('no-such-program', [], {}, never, noTerminal);
     assert.equal(missing.code, undefined);
     assert.match(missing.stderr, /no-such-program ENOENT/);
   });
@@ -81,7 +83,8 @@ describe('a program of the user', () => {
 
   it('ends when the user interrupts', async () => {
     const stop = new AbortController();
-    const run = runProgram(process.execPath, ['-e', 'setInterval(() => {}, 1e6)'], {}, stop.signal);
+    const endless = ['-e', 'setInterval(() => {}, 1e6)'];
+    const run = runProgram(process.execPath, endless, {}, stop.signal, noTerminal);
     stop.abort();
     assert.equal((await run).code, 1);
   });

@@ -46,11 +46,7 @@ export class EventAggregator {
     return this.#dropped;
   }
 
-  /**
-   * @param kind distinguishes Events of one object; from a closed list.
-   * @param draft is called for the first occurrence only.
-   * @returns whether there is something new to write.
-   */
+  /** As of `EventSink`. @returns whether there is something new to write. */
   record(regarding: ObjectReference, kind: string, draft: () => EventDraft): boolean {
     const { namespace } = regarding;
     const object = `${regarding.kind} ${regarding.uid}`;

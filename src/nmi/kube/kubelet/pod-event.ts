@@ -16,13 +16,11 @@ const maxLabelChars = 20_000;
 /** Seconds since the epoch that are dates, until the year 2242. */
 const maxSeconds = 2 ** 33;
 
-interface PodEvent {
+/** @throws KubeError `MALFORMED` */
+export function readPodEvent(bytes: Buffer): {
   readonly type: string;
   readonly object: JsonRecord;
-}
-
-/** @throws KubeError `MALFORMED` */
-export function readPodEvent(bytes: Buffer): PodEvent {
+} {
   const event = new Message(bytes);
   const type = eventTypes[event.number(1)] ?? `of number ${event.number(1)}`;
   const pod = event.message(2);
