@@ -4,6 +4,13 @@ export function printable(text: string): string {
   return clean.length > 300 ? `${clean.slice(0, 297)}...` : clean;
 }
 
+/** The first of them, each printable, and how many more there are. */
+export function printableList(texts: readonly string[], most = 10): string {
+  const shown = texts.slice(0, most).map((text) => printable(text));
+  const more = texts.length > most ? ` and ${texts.length - most} more` : '';
+  return `${shown.join(', ')}${more}`;
+}
+
 /** JSON that escapes more than it must, so that no text of an object can control the terminal. */
 export function renderJson(value: object): string {
   return `${JSON.stringify(value, undefined, 2).replaceAll(/[^\n\x20-\x7e]/g, escapeUnit)}\n`;

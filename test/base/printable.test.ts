@@ -1,6 +1,12 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { printable, renderJson, renderTable, sentence } from '../../src/base/printable.ts';
+import {
+  printable,
+  printableList,
+  renderJson,
+  renderTable,
+  sentence,
+} from '../../src/base/printable.ts';
 
 describe('text from outside in an error', () => {
   it('is one line of harmless ASCII', () => {
@@ -11,6 +17,18 @@ describe('text from outside in an error', () => {
   it('is short', () => {
     assert.equal(printable('x'.repeat(300)), 'x'.repeat(300));
     assert.equal(printable('x'.repeat(301)), `${'x'.repeat(297)}...`);
+  });
+});
+
+describe('many texts from outside in an error', () => {
+  it('are the first of them, and how many more there are', () => {
+    const names = (count: number) => Array.from({ length: count }, (_, index) => `k${index}`);
+    assert.equal(printableList(names(2)), 'k0, k1');
+    assert.ok(printableList(names(10)).endsWith('k9'));
+    assert.ok(printableList(names(12)).endsWith('k9 and 2 more'));
+    assert.equal(printableList(names(3), 3), 'k0, k1, k2');
+    assert.equal(printableList(names(5), 3), 'k0, k1, k2 and 2 more');
+    assert.equal(printableList(['a"\n']), 'a??');
   });
 });
 

@@ -1,6 +1,7 @@
 /**
  * Why an entry of a grant is left to a person: who names an identity may not be its owner. Pure.
  */
+import { printableList } from '../../base/printable.ts';
 import { bindingLabel } from '../../cache/index/binding-label.ts';
 import { normaliseClientId, normaliseResourceId } from '../../cache/index/identifiers.ts';
 import type { Identity, IdentityGrant } from '../../cache/index/objects.ts';
@@ -76,7 +77,7 @@ export function createDoubts(
       const isUsed = selectors.some((each) => used.has(usedKey(namespace, each)));
       return [
         ...foreign(entry),
-        ...(others.length > 0 ? [`named in namespace ${few(others)} too`] : []),
+        ...(others.length > 0 ? [`named in namespace ${printableList(others, 3)} too`] : []),
         ...(isUsed ? [] : ['no pod of the namespace uses it']),
       ];
     },
@@ -92,11 +93,6 @@ export function createDoubts(
 
 /** AKS sets it on every node. */
 const kubeletLabel = 'kubernetes.azure.com/kubelet-identity-client-id';
-
-export function few(names: readonly string[]): string {
-  const more = names.length > 3 ? ` and ${names.length - 3} more` : '';
-  return `${names.slice(0, 3).join(', ')}${more}`;
-}
 
 function usedKey(namespace: string, label: string): string {
   return `${namespace}/${label}`;

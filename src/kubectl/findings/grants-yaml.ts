@@ -1,7 +1,6 @@
 /** Needed grants as YAML that kubectl applies and a person reviews. Pure. */
-import { few } from './grant-doubts.ts';
 import type { NeededGrant, NeededGrants, NeededId } from './needed-grants.ts';
-import { printable } from '../../base/printable.ts';
+import { printable, printableList } from '../../base/printable.ts';
 
 const about = `# What the objects of this cluster give to pods today and no AzureIdentityGrant gives yet. Review it: each line gives
 # an identity to all who may write an AzureIdentity in that namespace. A line that may give them somebody else's is
@@ -50,7 +49,7 @@ function renderGrant({ name, namespace, nodeIdentities, ...grant }: NeededGrant)
 function lineOf({ id, usedBy, doubts }: NeededId): Line {
   const why =
     doubts.length === 0 ? '' : `; CHECK: ${doubts.map((each) => printable(each)).join('; ')}`;
-  const names = few(usedBy.map((each) => printable(each)));
+  const names = printableList(usedBy, 3);
   return {
     text: `    - ${JSON.stringify(id)}  # AzureIdentity ${names}${why}`,
     isLive: doubts.length === 0,

@@ -9,7 +9,7 @@ import type { Granted, OwnedBy, PodFacts, Refused } from './grant.ts';
 import type { CallerFacts } from '../callers/identified.ts';
 import type { ChoiceRefusal } from './choose-identity.ts';
 import type { GrantEntry } from './identity-owners.ts';
-import { printable } from '../../base/printable.ts';
+import { printable, printableList } from '../../base/printable.ts';
 import type { SourceFailure } from '../sources/source.ts';
 
 /** What is wrong, and what to do about it. Every teller uses these words. */
@@ -315,7 +315,5 @@ function nameOf(pod: Pod): string {
 }
 
 function list(names: readonly string[]): string {
-  const shown = names.slice(0, 10).map((name) => printable(name));
-  const more = names.length > shown.length ? ` and ${names.length - shown.length} more` : '';
-  return shown.length === 0 ? '(none)' : `${shown.join(', ')}${more}`;
+  return names.length === 0 ? '(none)' : printableList(names);
 }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { normaliseResourceId } from '../../../src/cache/index/identifiers.ts';
-import { createDoubts, few } from '../../../src/kubectl/findings/grant-doubts.ts';
+import { createDoubts } from '../../../src/kubectl/findings/grant-doubts.ts';
 import { createIdentity, createIdentityGrant } from '../../support/cache-objects.ts';
 
 const id = '22729e47-74ce-4b43-8eea-000000000001';
@@ -90,8 +90,14 @@ describe('doubts about an entry of a grant', () => {
     assert.equal(about('shop'), true);
   });
 
-  it('name three', () => {
-    assert.equal(few(['a', 'b', 'c']), 'a, b, c');
-    assert.equal(few(['a', 'b', 'c', 'd', 'e']), 'a, b, c and 2 more');
+  it('name three namespaces', () => {
+    const about = (...namespaces: readonly string[]) =>
+      createDoubts(
+        namespaces.map((namespace) => createIdentity({ namespace, clientId: id })),
+        [],
+        nothing,
+      ).about(entry, [])[0];
+    assert.equal(about('c', 'b', 'a'), 'named in namespace a, b, c too');
+    assert.equal(about('e', 'd', 'c', 'b', 'a'), 'named in namespace a, b, c and 2 more too');
   });
 });

@@ -1,5 +1,6 @@
 /** Certificates of type 2: PKCS#12 with its password, or PEM, also of kubernetes.io/tls. */
 import type { ObjectName } from '../../../../cache/index/object-name.ts';
+import { printableList } from '../../../../base/printable.ts';
 import { titleOf } from '../../../kube/accounts/secrets.ts';
 import { KeyFileError } from './key-file-error.ts';
 import { createKeyFileOpener, type KeyFileOpener } from './key-file-opener.ts';
@@ -9,7 +10,7 @@ import {
   invalidCredential,
   unavailableCredential,
 } from './secret-credential.ts';
-import { listKeys, parseUtf8, withoutLineEnd } from './secret-entries.ts';
+import { parseUtf8, withoutLineEnd } from './secret-entries.ts';
 
 export const certificateKind = describeSecretKind(
   { kind: 'certificate', type: 2, typeTitle: 'certificate' },
@@ -34,7 +35,7 @@ export async function makeClientCertificate(
   if (file === undefined) {
     return invalidCredential(
       `${titleOf(secret)} has neither a key "certificate" nor the keys "tls.crt" and "tls.key"` +
-        (data.size === 0 ? '; it has no data' : `; it has ${listKeys(data)}`),
+        (data.size === 0 ? '; it has no data' : `; it has ${printableList([...data.keys()])}`),
     );
   }
   const about = `${file.title} of ${titleOf(secret)}`;

@@ -1,10 +1,10 @@
 /** Secrets of type 1: the entry `clientSecret`, or the only one; formerly any. */
 import type { ObjectName } from '../../../../cache/index/object-name.ts';
 import { titleOf } from '../../../kube/accounts/secrets.ts';
-import { printable } from '../../../../base/printable.ts';
+import { printable, printableList } from '../../../../base/printable.ts';
 import type { ClientCredentialResult } from './descriptor.ts';
 import { describeSecretKind, invalidCredential } from './secret-credential.ts';
-import { listKeys, parseUtf8, withoutLineEnd } from './secret-entries.ts';
+import { parseUtf8, withoutLineEnd } from './secret-entries.ts';
 
 const secretKey = 'clientSecret';
 
@@ -26,7 +26,7 @@ export function makeClientSecret(
     return invalidCredential(
       data.size === 0
         ? `${title} has no data; put the client secret under the key "${secretKey}"`
-        : `${title} has no key "${secretKey}", and of its keys (${listKeys(data)}) none can be preferred`,
+        : `${title} has no key "${secretKey}", and of its keys (${printableList([...data.keys()])}) none can be preferred`,
     );
   }
   const text = parseUtf8(bytes);
