@@ -28,13 +28,14 @@ export async function runLoad(
   loadNumber += 1;
   const prefix = `load-${String(loadNumber)}`;
   const startMs = performance.now();
+  const endMs = startMs + load.durationMs;
   using time = new OwnTime();
   const tally = createTally(time);
   let turn = 0;
 
   const work = async (worker: number): Promise<void> => {
     const connection = load.newConnectionPerRequest ? 'new' : `${prefix}-${String(worker)}`;
-    while (time.nowMs() < load.durationMs) {
+    while (performance.now() < endMs) {
       const at = turn % load.targets.length;
       turn += 1;
       const target = load.targets[at];
@@ -59,7 +60,7 @@ export async function runLoad(
   };
 
   await Promise.all(Array.from({ length: load.concurrency }, (_, worker) => work(worker)));
-  return tally.report(performance.now() - startMs);
+  return tally.report(startMs);
 }
 
 function pause(ms: number): Promise<void> {
@@ -70,7 +71,7 @@ function pause(ms: number): Promise<void> {
 
 interface Tally {
   add(target: number, answer: PodAnswer): void;
-  report(elapsedMs: number): PodLoadReport;
+  report(startMs: number): PodLoadReport;
 }
 
 function createTally(time: OwnTime): Tally {
@@ -107,7 +108,7 @@ function createTally(time: OwnTime): Tally {
       if (answered && latencies.length < maxSamples) latencies.push(answer.durationMs);
       if (answered && answer.status === 200) addSuccess(time.nowMs());
     },
-    report: (elapsedMs) => {
+    report: (startMs) => {
       const endMs = time.nowMs();
       latencies.sort((a, b) => a - b);
       const edgeGapMs = Math.max(firstSuccessAtMs ?? endMs, endMs - (lastSuccessAtMs ?? 0));
@@ -122,7 +123,7 @@ function createTally(time: OwnTime): Tally {
           max: latencies.at(-1) ?? 0,
         },
         maxGapMs: Math.max(maxGapMs, edgeGapMs),
-        elapsedMs,
+        elapsedMs: performance.now() - startMs,
       };
     },
   };

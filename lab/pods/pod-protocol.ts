@@ -56,7 +56,6 @@ export interface PodLoadTarget {
 /** Requests in a loop, wholly inside the pod. Targets take turns. */
 export interface PodLoad {
   readonly targets: readonly PodLoadTarget[];
-  /** Of the pod's own time. */
   readonly durationMs: number;
   readonly concurrency: number;
   readonly newConnectionPerRequest: boolean;
