@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { randomInt } from 'node:crypto';
 import { metricsLimitMs } from '../../test-bed/agent-process.ts';
 import { eventually } from '../../test-bed/eventually.ts';
+import { OwnTime } from '../../pods/own-time.ts';
 import type { LabPod } from '../../pods/pod.ts';
 import { checkLoad } from '../../pods/load-verdict.ts';
 import { startSteadyLoad } from '../../pods/steady-load.ts';
@@ -170,10 +171,10 @@ function intervalMs(testBed: TestBed): number {
 /** Under the same load; slower than the agent's repair, because the agent already runs. */
 async function timeRepair(testBed: TestBed): Promise<number> {
   await succeed(testBed, 'iptables', '-t', 'nat', '-F', 'nmi-metadata');
-  const startMs = performance.now();
+  using time = new OwnTime();
   const { code, stderr } = await runRedirect(testBed, 'install');
   assert.equal(code, 0, stderr);
-  return performance.now() - startMs;
+  return time.nowMs();
 }
 
 /**
@@ -188,13 +189,13 @@ async function attack(testBed: TestBed, attacks: readonly Attack[]): Promise<num
       if (!(error instanceof assert.AssertionError)) throw error;
     });
   }
-  const startMs = performance.now();
+  using time = new OwnTime();
   // A running check may have read the state before the attack.
   const lastCheck = (await countChecks(testBed)) + 2;
   const after = foreignPart(await readNode(testBed));
   const seen = await eventually(async () => {
     const isOver = (await countChecks(testBed)) >= lastCheck;
-    const tookMs = performance.now() - startMs;
+    const tookMs = time.nowMs();
     const state = await readNode(testBed);
     assert.ok(isOver || hasRedirect(state), 'neither repaired nor checked');
     return { state, tookMs };
