@@ -204,6 +204,7 @@ export class ConditionWriter implements AsyncDisposable {
   /** Once a second, queues the touched objects, except those written a moment ago. */
   #settle(nowMs: number): void {
     const { objects } = this.#options;
+    // No mutation: a millisecond more is as good.
     if (nowMs < this.#settleAtMs) return;
     this.#settleAtMs = nowMs + settleMs;
     // No mutation: a second more is as good.

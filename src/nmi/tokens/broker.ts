@@ -432,7 +432,7 @@ function withCooldown(cached: CachedToken): CachedToken {
 function withRestOfCooldown(failure: SourceFailure, cooldownLeftMs: number): SourceFailure {
   if (cooldownLeftMs === 0 || !mayPass.has(failure.reason)) return failure;
   const cooldownS = Math.ceil(cooldownLeftMs / 1000);
-  const { reason, retryAfterS: askedS = 0 } = failure;
+  const { reason, retryAfterS: askedS = cooldownS } = failure;
   // The `Retry-After` of a throttling upstream is the cooldown, which runs down; that of a failing
   // one is for the caller.
   const retryAfterS = reason === 'upstream_down' ? Math.max(cooldownS, askedS) : cooldownS;

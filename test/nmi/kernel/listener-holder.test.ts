@@ -232,6 +232,23 @@ describe('the listening socket that is kept for an agent', { timeout: 180_000 },
     closeSync(held.descriptor);
   });
 
+  it('is taken from the holder at the path when an agent requests it', async () => {
+    await using node = await openNodeHere();
+    const infos: object[] = [];
+    const info = (fields: object): void => void infos.push(fields);
+    // Its clock stands still, so that it does not look at its path by itself.
+    const clock = new HandClock();
+    await using _first = await openHolderAt(node, { clock, log: { ...quiet, info } });
+    renameSync(node.handoverPath, `${node.handoverPath}.aside`);
+    await using second = await openHolderAt(node, { pod: 'second' });
+    await second.listen();
+    const given = await askHolder(nativeModule(), agentsPathOf(node));
+    given.connection.destroy();
+    assert.ok(given.descriptor !== undefined);
+    closeSync(given.descriptor);
+    assert.deepEqual(infos, [{ path: node.handoverPath, listener: true }]);
+  });
+
   it('is not the reason for two holders that change the kernel while nobody can give it', async (t) => {
     await using node = await openNodeHere();
     const taken = createServer().listen(node.port, '127.0.0.1');

@@ -35,6 +35,12 @@ describe('notes about a listening socket', () => {
     assert.equal(codeOf(200), 'failed');
   });
 
+  it('keep their bytes, for agents of another version', () => {
+    const { want, have, alone, shared, EADDRINUSE, EADDRNOTAVAIL, EACCES, failed } = notes;
+    const bytes = [want, have, alone, shared, EADDRINUSE, EADDRNOTAVAIL, EACCES, failed];
+    assert.deepEqual(bytes, [1, 2, 3, 4, 5, 6, 7, 8]);
+  });
+
   it('are sent over a separate socket beside that for look-ups', () => {
     assert.equal(listenerPath('/run/nmi/callers.sock'), '/run/nmi/listener.sock');
   });

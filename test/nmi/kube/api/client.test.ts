@@ -12,6 +12,7 @@ import { openFakeKube } from '../../../../lab/fakes/kube/fake-kube.ts';
 import { openKubeClient, type KubeCalls } from '../../../../src/nmi/kube/api/client.ts';
 import { KubeError } from '../../../../src/nmi/kube/api/kube-error.ts';
 import { NodeImpersonation } from '../../../../src/nmi/kube/api/node-impersonation.ts';
+import { systemClock } from '../../../../src/base/time/clock.ts';
 import { asRecord } from '../../../../src/base/json-value.ts';
 import { HandClock } from '../../../support/hand-clock.ts';
 import {
@@ -55,6 +56,21 @@ describe('a request of the Kubernetes client', () => {
     );
     for (let round = 0; round < 20; round += 1) await client.getJson('/api/v1/pods');
     assert.equal(fake.connections, 1);
+  });
+
+  it('may look up the name of the server for 10 s, and try each address for 700 ms', async () => {
+    const delays: number[] = [];
+    await using fake = await openFakeKube();
+    await using client = await clientOf(fake, {
+      wallMs: () => systemClock.wallMs(),
+      monotonicMs: () => systemClock.monotonicMs(),
+      schedule(delayMs, work) {
+        delays.push(delayMs);
+        return systemClock.schedule(delayMs, work);
+      },
+    });
+    await client.getJson('/api/v1/pods');
+    for (const delayMs of [10_000, 700]) assert.ok(delays.includes(delayMs), `${delayMs}`);
   });
 
   it('names the type of a body that it sends, and wants what it reads compressed', async () => {

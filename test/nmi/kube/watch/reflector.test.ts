@@ -355,6 +355,24 @@ describe('a reflector', () => {
     await eventually('the silent one is closed', () => fake.watches() === 1);
   });
 
+  it('lets a connection be silent for 80 seconds, and up to a quarter longer', async () => {
+    for (const [chance, expectedMs] of [
+      [0, 80_000],
+      [1, 100_000],
+    ] as const) {
+      const asked = Promise.withResolvers<number>();
+      const client: ReflectorOptions<Pod>['client'] = {
+        getJson: () => assert.fail('nothing is listed by page'),
+        async *watch(_path, { silenceMs, signal }) {
+          asked.resolve(silenceMs);
+          yield await new Promise((resolve) => signal?.addEventListener('abort', resolve));
+        },
+      };
+      await using _testBed = await openTestBed({ client, random: () => chance, timing: {} });
+      assert.equal(await asked.promise, expectedMs);
+    }
+  });
+
   it('does not treat a quiet resource as a silent connection while bookmarks arrive', async () => {
     const clock = new HandClock();
     await using testBed = await openTestBed({ clock, timing: { ...quick, silenceMs: 400 } });
@@ -718,6 +736,48 @@ describe('reflectors of one server', () => {
     await quickly.watching();
     await slow.watching();
     assert.equal(phaseOf(throttled), 'waiting', 'it had to stay away for a given time');
+  });
+
+  it('learn it in the first part of a long wait', async () => {
+    const clock = new HandClock();
+    const recovery = new Observers(ignoreObserverError);
+    await using testBed = await openTestBed({
+      clock,
+      recovery,
+      random: () => 1,
+      timing: { ...quick, outage: { baseMs: 1_000, capMs: 1_000 } },
+      before: (fake) => fake.faults.failNext(Infinity, 503),
+    });
+    const waitsAfter = (failures: number) =>
+      eventually(`it waits after ${failures} failures`, () => {
+        const { phase, errorsByKind } = testBed.reflector.stats();
+        return phase === 'waiting' && errorsByKind.outage === failures;
+      });
+    await waitsAfter(1);
+    clock.advance(600_000);
+    await waitsAfter(2);
+    assert.ok((waits(testBed).at(-1) ?? 0) > 1_000, 'the wait has a second part');
+    recovery.notify();
+    await waitsAfter(3);
+  });
+
+  it('learn it from one whose kind is not installed, too', async () => {
+    const recovery = new Observers(ignoreObserverError);
+    await using slow = await openTestBed({
+      recovery,
+      before: (fake) => fake.faults.failNext(1, 503),
+      timing: { ...quick, outage: { baseMs: 60_000, capMs: 60_000 } },
+    });
+    await eventually('it waits', () => phaseOf(slow) === 'waiting');
+    await using _absent = await openTestBed({
+      recovery,
+      mayBeAbsent: true,
+      before: (fake) => {
+        fake.faults.failNext(1, 503);
+        fake.faults.failNext(Infinity, 404);
+      },
+    });
+    await slow.watching();
   });
 });
 

@@ -153,6 +153,7 @@ describe('the five watches', () => {
     assert.ok(clock.monotonicMs() < 15_000, 'the pauses grow from a second');
     // The fourth pause does not end, since no time passes.
     await eventually('the fourth pause begins', () => watches.stats().grants.phase === 'waiting');
+    assert.equal(watches.stats().grants.stalenessMs, 0, 'a refusal proves that there are none');
     watches.checkNow('grants');
     await stores.grants.until('the right is given', () => stores.grants.items.size === 1);
   });
