@@ -323,6 +323,15 @@ describe('a failure of the upstream', () => {
       render({ reason: 'identity_not_assigned' }).text,
       /Assign it: kubectl nmi identity assign \S+ -n default shows the az lines/,
     );
+    const upstream = { kind: 'entra' } as Granted['upstream'];
+    const beginnings = [{}, { upstream }].map(
+      (over) =>
+        /^.*?default\/i/.exec(render({ reason: 'identity_not_assigned' }, { over }).text)?.[0],
+    );
+    assert.deepEqual(beginnings, [
+      'Identity not found: AzureIdentity default/i',
+      'Identity not found: The managed identity of AzureIdentity default/i',
+    ]);
     const upstreams = render({ reason: 'identity_not_assigned', error: 'own', retryAfterS: 9 });
     assert.equal(upstreams.retryAfterS, undefined, 'no wait assigns it');
     assert.ok(!upstreams.body.includes('"own"'));

@@ -68,9 +68,6 @@ export function createExchange({ network, clock }: ExchangeOptions): Exchange {
     if (answer !== undefined) return failed(classifyEntraError(answer, secretsIn(form)));
     if (error instanceof EntraNetworkError)
       return failed(error.failure ?? entraDown(error.message));
-    if (error !== undefined) {
-      return failed(entraDown(`Entra ID is unreachable (${networkCode(error)})`));
-    }
     return failed(unsent(failure));
   };
 }

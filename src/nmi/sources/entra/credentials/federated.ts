@@ -7,7 +7,7 @@
  * 3. Node mode: the subject is the agent's own service account; the token is bound to its pod.
  * 4. Assertions are cached until they expire or no identity needs them.
  */
-import { objectKey, type ObjectName } from '../../../../cache/index/object-name.ts';
+import { fullName, type ObjectName } from '../../../../cache/index/object-name.ts';
 import { createOwnAccount, type OwnAccount } from '../../../kube/accounts/own-account.ts';
 import { requestServiceAccountToken } from '../../../kube/accounts/token-request.ts';
 import type { SourceFailure } from '../../source.ts';
@@ -80,7 +80,7 @@ export function podCredential(serviceAccount: ObjectName, audience: string): Pod
 type OfPod = Omit<PodCredential, 'kind'>;
 
 function keyOfPod({ serviceAccount, audience }: OfPod): string {
-  return `${objectKey(serviceAccount.namespace, serviceAccount.name)} ${audience}`;
+  return `${fullName(serviceAccount)} ${audience}`;
 }
 
 function keyOfNode({ audience }: NodeCredential): string {

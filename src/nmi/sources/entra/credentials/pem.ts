@@ -56,9 +56,10 @@ function* blocksOf(text: string): Generator<Block> {
   for (let at = text.indexOf('-----BEGIN '); at >= 0; at = text.indexOf('-----BEGIN ', at)) {
     const labelAt = at + '-----BEGIN '.length;
     const labelEnd = text.indexOf('-----', labelAt);
-    const label = labelEnd < 0 ? '' : text.slice(labelAt, labelEnd);
+    // If no dashes end the label, none begin the end of the block either.
+    const label = text.slice(labelAt, labelEnd);
     const end = `-----END ${label}-----`;
-    const bodyEnd = labelEnd < 0 ? -1 : text.indexOf(end, labelEnd);
+    const bodyEnd = text.indexOf(end, labelAt);
     if (bodyEnd < 0) throw new KeyFileError('MALFORMED', 'has a block of PEM without its end');
     yield { label, body: text.slice(labelEnd + '-----'.length, bodyEnd) };
     at = bodyEnd + end.length;
