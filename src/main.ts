@@ -21,6 +21,7 @@ Buffer.poolSize = 0;
 setTimeout(() => {
   setFlagsFromString('--heap-growing-percent=50');
   try {
+    // No mutation: only the size of a process shows it.
     void new ArrayBuffer(64 * 2 ** 20);
   } catch {
     // A kernel that promises no more memory than it has may refuse it; the garbage waits.

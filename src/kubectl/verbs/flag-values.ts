@@ -34,7 +34,7 @@ export function refuseLostValues(words: readonly string[], parser: Parser): Pars
 }
 
 function hasState(parser: object): parser is ParserState {
-  return 'getOptions' in parser && 'parsed' in parser;
+  return 'getOptions' in parser;
 }
 
 function withoutValue(flag: string): PluginError {

@@ -135,7 +135,7 @@ function createPageServer(
 function deferAccept(server: Server & { readonly _handle?: { readonly fd?: number } }): void {
   // This property is not in Node's documentation.
   const { fd } = server._handle ?? {};
-  if (fd === undefined || fd < 0) return;
+  if (fd === undefined) return;
   try {
     nativeModule().deferAccept(fd);
   } catch {

@@ -76,6 +76,16 @@ describe('alarms', () => {
     assert.deepEqual(rung, [90]);
   });
 
+  it('have left the queue when they fire', () => {
+    const clock = new HandClock();
+    const alarms = new TimerQueue(clock);
+    const isArmed: boolean[] = [];
+    const timer = createAlarm(() => isArmed.push(timer.disarm !== undefined));
+    alarms.set(timer, 10);
+    clock.advance(10);
+    assert.deepEqual(isArmed, [false]);
+  });
+
   it('keep firing after one that throws', () => {
     const clock = new HandClock();
     const alarms = new TimerQueue(clock);

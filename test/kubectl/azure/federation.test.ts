@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { planFederation } from '../../../src/kubectl/azure/federation.ts';
+import { isOfNode, planFederation } from '../../../src/kubectl/azure/federation.ts';
 import { ordersId, subscription } from '../support/fake-az.ts';
-import { clientA } from '../support/recorded-kubectl.ts';
+import { clientA, createIdentity } from '../support/recorded-kubectl.ts';
 
 const federation = {
   resourceId: ordersId,
@@ -86,5 +86,19 @@ describe('a federated credential', () => {
     assert.equal(nameOf('shop', 'web.v1'), 'shop-web-v1-96a4c08508e68e7e');
     assert.equal(nameOf('shop', 'w'.repeat(200)), `shop-${'w'.repeat(95)}-c7e2ed0d52b5d264`);
     assert.notEqual(nameOf('shop', 'web.v1', 'https://other-cluster/'), nameOf('shop', 'web.v1'));
+  });
+});
+
+describe('the tokens of an identity', () => {
+  it('begin with one of the node for a managed identity, and a chain without federation', () => {
+    const isOfNodes = [
+      { type: 0 },
+      {},
+      { type: 4 },
+      { type: 4, federation: 'pod' },
+      { type: 1 },
+      { type: 3 },
+    ].map((spec) => isOfNode(createIdentity('orders', spec)));
+    assert.deepEqual(isOfNodes, [true, true, true, false, false, false]);
   });
 });

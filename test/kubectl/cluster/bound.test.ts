@@ -1,9 +1,15 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { nameOf } from '../../../src/kubectl/base/object.ts';
-import { findIdentity } from '../../../src/kubectl/cluster/bound.ts';
+import { findIdentity, readBound } from '../../../src/kubectl/cluster/bound.ts';
 import { Kubectl } from '../../../src/kubectl/transport/kubectl.ts';
-import { createBinding, createIdentity, createPod, ok } from '../support/recorded-kubectl.ts';
+import {
+  createBinding,
+  createIdentity,
+  createPod,
+  failed,
+  ok,
+} from '../support/recorded-kubectl.ts';
 import { createIo } from '../support/silent-io.ts';
 
 const bound = (name: string, fields: object = {}) =>
@@ -46,5 +52,13 @@ describe('the pods of an identity', () => {
 
   it('are none for a selector that is empty or no text', async () => {
     for (const selector of ['', 7, undefined]) assert.deepEqual(await podsOf({ selector }), []);
+  });
+});
+
+describe('a list of bound pods that cannot be read', () => {
+  it('fails with the kind and the namespace, or all namespaces', async () => {
+    const kubectl = new Kubectl(createIo(() => Promise.resolve(failed('no'))));
+    await assert.rejects(readBound(kubectl, 'shop'), /list azureidentit\S+ in namespace shop/);
+    await assert.rejects(readBound(kubectl, undefined), /list azureidentit\S+ in all namespaces/);
   });
 });

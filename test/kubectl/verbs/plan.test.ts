@@ -65,6 +65,15 @@ spec:
     );
   });
 
+  it('names its cluster also when it has one line only', async () => {
+    const existing = { [kinds.bindings]: [createBinding('orders')] };
+    const { stdout } = await play(
+      ['identity', 'assign', 'orders'],
+      testBedOf(undefined, undefined, existing),
+    );
+    assert.match(stdout, /^# In context dev, namespace shop:\n(?:# (?!az ).*\n)*# az .*\n$/);
+  });
+
   it('has no YAML line injected by the text of an object', async () => {
     const hostile = `orders\n---\napiVersion: v1\nkind: Secret\rx: y\u0085z: a\n# `;
     const annotations = { 'azure.workload.identity/client-id': hostile };

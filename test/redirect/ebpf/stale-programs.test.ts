@@ -90,6 +90,14 @@ describe('the mode that replaces programs of eBPF', () => {
     assert.deepEqual(pinned().toSorted(), ['link_connect4', 'settings']);
   });
 
+  it('waits until the kernel has detached even one of those', async () => {
+    mkdirSync(folder);
+    writeFileSync(join(folder, 'link_bind4'), '');
+    const startedMs = performance.now();
+    await replacePrograms(openMode().redirect, folder).prepare();
+    assert.ok(performance.now() - startedMs > 90);
+  });
+
   it('prepares where there are none, and where they cannot be removed', async () => {
     const { redirect, calls } = openMode();
     await replacePrograms(redirect, folder).prepare();

@@ -44,6 +44,7 @@ function targetEndOf({ target }: KnownRequest): number {
 function endsAlike(bytes: Buffer, known: KnownRequest): boolean {
   const shift = bytes.length - known.bytes.length;
   let from = targetEndOf(known);
+  // No mutation: a request with an empty target is refused either way.
   if (from + shift < targetFrom) return false;
   for (const id of known.ids) {
     if (!isEqual(bytes, known.bytes, from, id.from, shift)) return false;

@@ -52,6 +52,7 @@ export class ResponseCache {
   ): CachedResponse {
     const wallMs = this.#clock.wallMs();
     this.#turnTo(Math.floor(wallMs / 1000), wallMs);
+    // No mutation: it only matters that there are two, one for each.
     const known = isLast ? this.#last : this.#kept;
     const whole =
       (requestedId === undefined ? known.get(rendered) : undefined) ??

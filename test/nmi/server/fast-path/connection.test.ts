@@ -263,6 +263,9 @@ describe('a client that has used its share of a turn', () => {
     takeTurn();
     writeBatch();
     assert.deepEqual([seen, socket.flow], [['answer 1'], ['pause', 'resume']]);
+    receive();
+    writeBatch();
+    assert.deepEqual(seen, ['answer 1'], 'one turn serves one read');
   });
 
   it('is left to Node’s HTTP server, which may pause it, after an unusual request', () => {
