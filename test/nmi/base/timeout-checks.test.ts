@@ -40,6 +40,14 @@ async function open(context: TestContext) {
   };
 }
 
+describe('the parser of a server', () => {
+  it('gets no connection that the caller does not pass on', () => {
+    const server = createServer();
+    takeParser(server, checkMs);
+    assert.deepEqual(server.listeners('connection'), []);
+  });
+});
+
 describe('the timeouts of requests', () => {
   it('are checked from the first connection on, until the last one has closed', async (context) => {
     const { dial, areChecked, untilClosed } = await open(context);

@@ -305,8 +305,11 @@ describe('the writer of conditions', () => {
     await pass(fixture.clock, 3_000);
     assert.ok(fixture.writes.indexOf(other) < 20);
     assert.equal(fixture.ready('azureidentities', 'shop', 'i50'), 'False identity_unsupported');
+    // It has lost its first place.
+    fixture.identity('shop', 'i50');
     await pass(fixture.clock, 120_000);
-    assert.equal(fixture.counts.written, 60);
+    assert.equal(fixture.counts.written, 61);
+    assert.equal(fixture.writes.lastIndexOf(other), 60);
   });
 
   it('keeps the pace of writes, while Secrets are checked faster', async () => {

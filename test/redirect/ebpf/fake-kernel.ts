@@ -79,6 +79,10 @@ export function openFakeKernel(calls: string[] = []) {
     },
     attach: (program: string, attachType: number, cgroup: string, pin: string) => {
       const { name, id } = read(program);
+      const hook = hooks.find((each) => name === `nmi_${each}`);
+      if (hook === undefined || attachTypes[hook] !== attachType) {
+        throw nativeFailure('EINVAL', 'attach');
+      }
       calls.push(`attach ${name as string} to ${cgroup}`);
       write(pin, { id: 0, type: 3, attachType, cgroupId: inodeOf(cgroup), programId: id });
     },
