@@ -42,6 +42,7 @@ export function openExternalRedirect(options: ExternalRedirectOptions): Redirect
   let mode: KeptMode | undefined;
   /** While it is defined, no caller is attested, in any mode. */
   let mismatch: Extract<Attestation, { kind: 'unavailable' }> | undefined;
+  // No mutation: without an answer there is no mode either.
   let isAnswered = false;
   let nodePods: readonly bigint[] | undefined;
   const client = new CallerClient({ path, clock, onReport });

@@ -222,7 +222,10 @@ class Holder implements ListenerHolder {
       return listener;
     } catch (error) {
       this.#isTaken = networkCode(error) === 'EADDRINUSE';
-      if (this.#isTaken) this.#disconnectHolders();
+      // A holder has got the socket since it was connected, or an agent has not returned it yet. They
+      // request it again, and the holder that has it then gives it to the one at the path.
+      const holders = this.#isTaken ? [...this.#successors, ...this.#predecessors] : [];
+      for (const socket of holders) socket.destroy();
       return networkCode(error);
     }
   }
@@ -241,14 +244,6 @@ class Holder implements ListenerHolder {
     this.#listener = this.#native.openListener(ip, port);
     this.#isOurs = true;
     return this.#listener;
-  }
-
-  /**
-   * One of them has got the socket since they were connected, or an agent has not returned it yet. They
-   * request it again, and the holder that has it then gives it to the one at the path.
-   */
-  #disconnectHolders(): void {
-    for (const socket of [...this.#successors, ...this.#predecessors]) socket.destroy();
   }
 
   #findTaken(): boolean {

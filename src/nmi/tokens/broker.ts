@@ -276,7 +276,9 @@ export class TokenBroker implements Part, Disposable {
     badSha256: string,
   ): Promise<CachedToken> {
     const cached = await this.get(identity, resource, party);
-    if (!cached.ok || sha256(cached.rendered.token.accessToken) !== badSha256) return cached;
+    if (!cached.ok) return cached;
+    const { accessToken } = cached.rendered.token;
+    if (createHash('sha256').update(accessToken).digest('hex') !== badSha256) return cached;
     return this.renew(identity, resource, party);
   }
 
@@ -413,10 +415,6 @@ function withFetchId(result: SourceResult, fetchId: string): SourceResult {
   return result.ok
     ? { ok: true, token: { ...result.token, fetchId } }
     : { ok: false, failure: { ...result.failure, fetchId } };
-}
-
-function sha256(text: string): string {
-  return createHash('sha256').update(text).digest('hex');
 }
 
 function secretBehind(identity: UpstreamIdentity): ObjectName | undefined {

@@ -35,6 +35,7 @@ export async function detectBackend(host: Host, choice: Backend | 'auto'): Promi
       saves.push(save);
     }
   }
+  // No mutation: a kernel has both tables of nft, or none.
   if (saves[0] !== undefined) return 'nft';
   if (await hasTool(host, legacySave)) return 'legacy';
   throw await noBackend(host);

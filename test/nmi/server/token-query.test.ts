@@ -117,6 +117,7 @@ describe('the query of a token request', () => {
     [`${base}&resource=a%1fb`, 'parameter_invalid'],
     [`${base}&resource=a%7fb`, 'parameter_invalid'],
     [`${base}&resource=a%zz`, 'parameter_invalid'],
+    [`${base}&resource=r&=%zz`, 'parameter_invalid'],
     [`${base}&resource=r&resource=r`, 'parameter_duplicate'],
     [`${base}&resource=r&foo=1&foo=2`, 'parameter_duplicate'],
     [`${base}&resource=r&resourc%65=s`, 'parameter_duplicate'],
