@@ -231,7 +231,10 @@ describe('the assembled request path', () => {
     socket.write(`GET ${token} HTTP/1.1\r\nMetadata: true\r\n\r\n`);
     await once(socket, 'data');
     const closed = once(socket, 'close');
+    const startMs = performance.now();
     await fixture.server.drain(5_000);
+    // For so long the idle connection stays open.
+    assert.ok(performance.now() - startMs > 400, 'it waits for its connections');
     await closed;
     const refused = connect({ host: '127.0.0.1', port: fixture.port });
     await assert.rejects(once(refused, 'connect'), { code: 'ECONNREFUSED' });
