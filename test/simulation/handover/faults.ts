@@ -30,7 +30,7 @@ export const faults: readonly Fault[] = [
   },
   {
     name: 'a-holder-without-the-socket-does-not-ask-again',
-    edits: [{ file, from: 'if (this.#isTaken) this.#disconnectHolders();', to: '' }],
+    edits: [{ file, from: 'for (const socket of holders) socket.destroy();', to: '' }],
   },
   {
     name: 'a-holder-without-the-path-changes-the-kernel',
