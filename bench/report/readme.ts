@@ -23,7 +23,7 @@ export function fillResults(page: string, results: Results): string {
 
 /** The README of the project. @throws Error without the markers. */
 export function fillHeadline(readme: string, results: Results): string {
-  const again = `\`./dev bench\` does all of them again, in about ${minutesOf(results)} minutes.`;
+  const again = `\`./dev bench\` measures them again in about ${minutesOf(results)} minutes, but for the watches: \`./dev bench fleet\`.`;
   return fill(readme, 'speed', `${renderHeadline(results)}\n\n${again}`);
 }
 

@@ -59,7 +59,7 @@ export async function toFederation(
     ...moves.flatMap(({ problem }) => (problem === undefined ? [] : [`Left out: ${problem}`])),
     ...target.notes,
     ...plans.flatMap((plan) => plan.notes),
-    'The agents need the right to get tokens of service accounts: rbac.allowFederation=true of the chart.',
+    'The agents need the right to get tokens of service accounts: rbac.allowFederation=true of the chart, before Kubernetes 1.36 with rbac.federationNamespaces.',
     'Create the credentials first; a new one takes effect after a few minutes. Then change the objects, and the files that a tool applies them from.',
   ];
   const az = plans.flatMap((plan) => plan.az);

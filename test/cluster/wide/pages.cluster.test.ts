@@ -268,7 +268,9 @@ describeOnNewestVersion('the README', (cluster) => {
 
   it('installs a second release on one node pool, beside the first', { skip }, async () => {
     await type(installByHelm);
-    await type('helm upgrade nmi deploy/chart -n kube-system --reuse-values --values old.yaml');
+    const values =
+      '--values old.yaml --set policies.bindingLabel=true,policies.identityOwners=true';
+    await type(`helm upgrade nmi deploy/chart -n kube-system --reuse-values ${values}`);
     assert.match(await type(canary), /successfully rolled out/);
     await assertAgent('kube-system/canary-nmi');
     const poolOf = async (name: string): Promise<unknown> => {
