@@ -25,6 +25,7 @@ import { createMetrics } from './telemetry/metrics.ts';
 import { exportProcess } from './telemetry/process-metrics.ts';
 
 /** Longer than an agent that stops at the same time may take to finish its running requests. */
+// No mutation: the second part is a margin.
 const lastLookUpsMs = tuning.drainTimeoutMs + 2_000;
 
 /**

@@ -287,7 +287,10 @@ describeOnNewestVersion('the manifests', (cluster) => {
       const named = `--set-json=azureIdentities={"a":{"type":0,"clientID":"${clientID}","binding":{"selector":"a"}}}`;
       assert.equal(await installAnew(named), undefined, 'an identity of the values');
       const variable = '--set-json=nmi.env=[{"name":"NMI_IDENTITY_OWNERS","value":"off"}]';
-      assert.equal(await installAnew(variable), undefined, 'the variable');
+      assert.equal(await installAnew(variable), 'off', 'the variable, for the conditions too');
+      const source = '"valueFrom":{"configMapKeyRef":{"name":"nmi","key":"owners"}}';
+      const elsewhere = variable.replace('"value":"off"', source);
+      assert.equal(await installAnew(elsewhere), undefined, 'a variable that is kept elsewhere');
     });
 
     it('take `enforce` from another release of the agent, and no other mode', async () => {

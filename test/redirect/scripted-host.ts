@@ -36,7 +36,7 @@ export interface ScriptedOptions {
   /** Default: this kernel tracks no connections. */
   readonly cutFlows?: () => number;
   /** Default: it cannot be determined. */
-  readonly digestState?: () => bigint;
+  readonly digestState?: (metadataIp: string, listenIp: string) => bigint | undefined;
 }
 
 /** @param answers by tool; one without an answer is not on the PATH. */
@@ -55,7 +55,7 @@ export function scripted(
       return Promise.resolve(answer ?? missingTool);
     },
     read: (path) => Promise.resolve(files[path]),
-    digestState: () => Promise.resolve(digestState?.()),
+    digestState: (...asked) => Promise.resolve(digestState?.(...asked)),
     cutFlows: async (cut) => {
       cuts.push(cut);
       if (cutFlows !== undefined) return cutFlows();

@@ -8,19 +8,23 @@ import type { Redirect, RedirectStatus } from '../../redirect/redirect.ts';
 /** With the default interval every ten minutes: should the digest miss a change, it is found all the same. */
 const fullEvery = 60;
 
+interface Found {
+  readonly status: RedirectStatus;
+  readonly digest: bigint | string | undefined;
+  left: number;
+}
+
 export class LastCheck {
-  #found: RedirectStatus | undefined;
-  #digest: bigint | string | undefined;
-  #left = 0;
+  #last: Found | undefined;
 
   async read(redirect: Pick<Redirect, 'digest' | 'verify'>): Promise<RedirectStatus> {
     const digest = await redirect.digest?.();
-    const isSame = digest !== undefined && digest === this.#digest && this.#left-- > 0;
-    if (isSame && this.#found !== undefined) return this.#found;
-    this.#found = undefined;
-    const found = await redirect.verify();
-    if (found.problems.length > 0) return found;
-    [this.#found, this.#digest, this.#left] = [found, digest, fullEvery - 1];
-    return found;
+    const last = this.#last;
+    const isSame = digest !== undefined && digest === last?.digest;
+    if (isSame && last.left-- > 0) return last.status;
+    this.#last = undefined;
+    const status = await redirect.verify();
+    if (status.problems.length === 0) this.#last = { status, digest, left: fullEvery - 1 };
+    return status;
   }
 }

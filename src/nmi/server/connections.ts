@@ -39,6 +39,7 @@ type OwnSocket = Socket & { [connectionKey]?: Connection | undefined };
 export const maxLookUps = 1_024;
 
 /** Callers without a connection that are remembered: more than a node has pods. */
+// No mutation: fewer are only removed more often.
 const maxUnconnected = 1_024;
 
 export class Connections {

@@ -121,6 +121,7 @@ const failures = {
     reason: 'upstream_throttled',
     description: 'Too many token fetches of this node wait for their turn. Retry later.',
     retryAfterS: 5,
+    // No mutation: a millisecond is as good as none.
     cooldownMs: 0,
   },
   late: {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { isOfNode, planFederation } from '../../../src/kubectl/azure/federation.ts';
+import { isOfNode, planFederation, servedIdOf } from '../../../src/kubectl/azure/federation.ts';
 import { ordersId, subscription } from '../support/fake-az.ts';
 import { clientA, createIdentity } from '../support/recorded-kubectl.ts';
 
@@ -100,5 +100,15 @@ describe('the tokens of an identity', () => {
       { type: 3 },
     ].map((spec) => isOfNode(createIdentity('orders', spec)));
     assert.deepEqual(isOfNodes, [true, true, true, false, false, false]);
+  });
+
+  it('have the id of its agent identity, else of its application, else its own', () => {
+    const application = { clientID: ' app ' };
+    const served = [
+      { type: 4, clientID: 'own', application, agentIdentity: 'agent' },
+      { type: 4, clientID: 'own', application },
+      { type: 0, clientID: 'own', application },
+    ].map((spec) => servedIdOf(createIdentity('orders', spec)));
+    assert.deepEqual(served, ['agent', 'app', 'own']);
   });
 });

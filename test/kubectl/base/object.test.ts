@@ -5,6 +5,7 @@ import {
   itemsOf,
   labelsOf,
   recordsAt,
+  templateOf,
   textsAt,
   titleOf,
 } from '../../../src/kubectl/base/object.ts';
@@ -20,6 +21,16 @@ describe('a raw object', () => {
     assert.deepEqual(recordsAt({ list: 'x' }, 'list'), []);
     assert.deepEqual(textsAt({ list: ['a', 1] }, 'list'), ['a']);
     assert.deepEqual(textsAt(undefined, 'list'), []);
+  });
+
+  it('has the template of its pods, a CronJob in the template of its jobs', () => {
+    const template = { metadata: { labels: { app: 'web' } } };
+    assert.deepEqual(templateOf({ kind: 'Job', spec: { template } }), template);
+    assert.deepEqual(
+      templateOf({ kind: 'CronJob', spec: { jobTemplate: { spec: { template } } } }),
+      template,
+    );
+    assert.equal(templateOf({ kind: 'Pod', spec: {} }), undefined);
   });
 
   it('has the condition of a type, if it has one', () => {

@@ -105,6 +105,22 @@ describe('the pages', () => {
     assert.match(answer, /\r\nConnection: close\r\n/i);
   });
 
+  it('close a connection with another request before the first one is answered', async () => {
+    const rendered = Promise.withResolvers<string>();
+    let renders = 0;
+    await using fixture = await open(() => {
+      renders++;
+      return rendered.promise;
+    });
+    const greedy = await fixture.dial(fixture.metricsPort, '127.0.0.9');
+    const request = 'GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n';
+    greedy.write(request);
+    await eventually(() => assert.equal(renders, 1));
+    greedy.resume().write(request);
+    await eventually(() => assert.ok(greedy.closed));
+    rendered.resolve('');
+  });
+
   it('render the metrics for at most a twentieth of the time, and once for concurrent scrapes', async () => {
     let renders = 0;
     const clock = new HandClock();

@@ -38,6 +38,8 @@ describe('a finding', () => {
       sorted.map(({ severity, object }) => `${severity} ${object}`),
       ['error Pod a', 'error Pod b', 'warning Pod a', 'info Pod a'],
     );
+    const equal = [of('old_mic'), of('old_mic')];
+    for (const [at, each] of sortFindings(equal).entries()) assert.equal(each, equal[at]);
   });
 
   it('is compared to a threshold', () => {

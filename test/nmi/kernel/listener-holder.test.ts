@@ -276,7 +276,8 @@ describe('the listening socket that is kept for an agent', { timeout: 180_000 },
   it('has its path looked at ever more seldom, and soon after the path was taken', async () => {
     await using node = await openNodeHere();
     const clock = new HandClock();
-    await using _holder = await openHolderAt(node, { pod: 'a', clock });
+    const onSuccessor = () => Promise.reject(new Error('there is none'));
+    await using _holder = await openHolderAt(node, { pod: 'a', clock, onSuccessor });
     const lookedAt = async (...delays: readonly number[]) => {
       for (const delayMs of delays) {
         await eventually(() => assert.deepEqual(clock.armed, [delayMs]));
@@ -287,6 +288,33 @@ describe('the listening socket that is kept for an agent', { timeout: 180_000 },
     rmSync(node.handoverPath);
     await lookedAt(15_000, 1_500, 3_000);
     assert.ok(existsSync(node.handoverPath));
+  });
+
+  it('is not asked for by a holder while its successor is there', async () => {
+    await using node = await openNodeHere();
+    const clock = new HandClock();
+    await using _first = await openHolderAt(node, { pod: 'first', clock });
+    const asked: string[] = [];
+    const onSuccessor = () => Promise.resolve(void asked.push('by the first'));
+    await using _second = await openHolderAt(node, { pod: 'second', onSuccessor });
+    for (const delayMs of [3_000, 6_000]) {
+      await eventually(() => assert.deepEqual(clock.armed, [delayMs]));
+      clock.advance(delayMs);
+    }
+    await eventually(() => assert.deepEqual(clock.armed, [12_000]));
+    assert.deepEqual(asked, []);
+  });
+
+  it('is left to an agent that still answers when it was passed to its holder', async () => {
+    await using node = await openNodeHere();
+    const clock = new HandClock();
+    await using first = await openHolderAt(node, { pod: 'old', clock });
+    await first.listen();
+    const next = await startPod(node, 'new');
+    await next.holder.end('SIGKILL');
+    await eventually(() => assert.ok(clock.armed.includes(10_000)));
+    clock.advance(10_000);
+    assert.equal(await ask(node.port, false), String(next.agent.pid));
   });
 
   it('stays reachable when the middle one of three holders is killed', async () => {

@@ -485,6 +485,15 @@ describe('the broker', () => {
     assert.equal(asked().at(-1), false, 'only that request wanted a new one');
   });
 
+  it('fetches a new token once for requests that found none in memory', async () => {
+    const { broker, calls } = open();
+    await Promise.all([broker.renew(a, resource, party), broker.renew(a, resource, party)]);
+    assert.deepEqual(
+      calls.map(({ bypassCache }) => bypassCache),
+      [true],
+    );
+  });
+
   it('waits for a new token about a second, and then serves the one in memory', async () => {
     const fixture = open();
     const credential = { kind: 'secret', secret: { namespace: 'default', name: 's' } } as const;

@@ -115,6 +115,17 @@ for (const { driver, root, pod, container } of [
       assert.equal(searches, 3);
     });
 
+    it('remembers as many unknown cgroups as others, the newest ones', () => {
+      make(uid, container);
+      const unknown = Array.from({ length: 9 }, (_, at) => 99_999_999_990n + BigInt(at));
+      for (const each of unknown) index.resolve(each, [uid]);
+      assert.equal(searches, 9);
+      for (const each of unknown.slice(1)) index.resolve(each, [uid]);
+      assert.equal(searches, 9);
+      for (const each of unknown.slice(0, 1)) index.resolve(each, [uid]);
+      assert.equal(searches, 10);
+    });
+
     it('searches a pod with many cgroups only once per interval, whichever of them calls', () => {
       const own = make(uid, container);
       for (let made = 0; made < 70; made += 1) make(uid, container, `nested${made}`);

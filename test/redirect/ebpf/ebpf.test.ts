@@ -306,6 +306,13 @@ describe('the cgroups that the eBPF mode exempts', () => {
     await assert.rejects(first.redirect.prepare(), /a bug/);
   });
 
+  it('do not keep an agent from looking callers up before it listens', async () => {
+    await open().redirect.install();
+    const { redirect: next } = open();
+    await next.prepare();
+    assert.equal(next.whyUnavailable?.(), undefined);
+  });
+
   it('are unknown without a cgroup of the agent’s pod or of any pod', async () => {
     const { redirect, pods, pod, steps } = open();
     rmSync(pod, { recursive: true });

@@ -45,6 +45,7 @@ export function openFakeKernel(calls: string[] = []) {
     pins: {} as Pins,
     lastId: 0,
     digest: 1n,
+    counters: 10,
     /** Number of open maps. */
     get open() {
       return [...opened].filter(([map, pin]) => isOpenAt(map, pin)).length;
@@ -104,8 +105,9 @@ export function openFakeKernel(calls: string[] = []) {
     mapGet: (map: number) => {
       const pin = opened.get(map) ?? '';
       if (basename(pin) === 'settings') return read(pin)['value'];
-      const counters = Buffer.alloc(64);
-      for (let index = 0; index < 8; index++) counters.writeBigUInt64LE(BigInt(index), 8 * index);
+      const counters = Buffer.alloc(8 * state.counters);
+      for (let index = 0; index < state.counters; index++)
+        counters.writeBigUInt64LE(BigInt(index), 8 * index);
       return counters;
     },
     mapKeys: (map: number) => [...setOf(map)].map(bytesOf),

@@ -291,8 +291,8 @@ describe('reading the programs back', () => {
   it('returns counters, and none where nothing is installed', () => {
     openFakeKernel();
     assert.equal(readCounters(folder), undefined);
-    openInstalled();
-    assert.deepEqual(readCounters(folder), {
+    const { state } = openInstalled();
+    const all = {
       redirected: 0n,
       redirectedMapped: 1n,
       exempt: 2n,
@@ -301,9 +301,13 @@ describe('reading the programs back', () => {
       refused: 5n,
       unrecorded: 6n,
       unrecordedAtNs: 7n,
-      direct: 0n,
-      tooFast: 0n,
-    });
+      direct: 8n,
+      tooFast: 9n,
+    };
+    assert.deepEqual(readCounters(folder), all);
+    state.counters = 8;
+    const ofEarlier = { ...all, direct: 0n, tooFast: 0n };
+    assert.deepEqual(readCounters(folder), ofEarlier, 'programs of an earlier version');
   });
 });
 

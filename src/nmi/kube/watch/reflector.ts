@@ -448,7 +448,6 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
     this.#prove(version);
     this.#lists += 1;
     if (this.#lists === 1) this.#reportSynced();
-    this.#answered();
   }
 
   #reportSynced(): void {

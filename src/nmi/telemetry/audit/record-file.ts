@@ -69,6 +69,7 @@ export async function openRecordFile(options: RecordFileOptions): Promise<Record
     }
     const before = file;
     file = await reopen();
+    // No mutation: that never throws, and the next check is soon enough in either case.
     await before?.[Symbol.asyncDispose]();
     return checkEveryMs;
   });

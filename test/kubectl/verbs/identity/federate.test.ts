@@ -59,6 +59,8 @@ describe('kubectl nmi identity federate', () => {
       ),
     );
     assert.doesNotMatch(stdout, /system:serviceaccount/);
+    const json = await play(['identity', 'federate', 'orders', '-o', 'json'], testBed(byResource));
+    assert.equal((JSON.parse(json.stdout) as { done: boolean }).done, false);
     const byClient = { type: 4, clientID: clientA, application };
     const found = await play(['identity', 'federate', 'orders'], testBed(byClient));
     assert.ok(found.stdout.includes(`[?clientId=='${clientA}']`), found.stdout);

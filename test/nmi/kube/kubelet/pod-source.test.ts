@@ -106,7 +106,9 @@ describe('pods from the kubelet', () => {
     assert.equal(watches(kubelet.calls), 1);
     clock.advance(1_500);
     await store.until('label', () => store.items.get('default/k')?.labels['a'] === 'new');
-    assert.equal(reflector.stats().failure, undefined);
+    const { failure, errorsByKind } = reflector.stats();
+    assert.equal(failure, undefined);
+    assert.deepEqual(new Set(Object.values(errorsByKind)), new Set([0]));
     assert.deepEqual(
       log.lines.filter(({ level }) => level === 'warn'),
       [],

@@ -11,7 +11,12 @@ const isMalformed = (error: unknown): boolean =>
 
 describe('the reader of protobuf', () => {
   it('reads numbers and texts, and skips fields of a fixed length', () => {
-    const fixed = [varint(3 * 8 + 1), Buffer.alloc(8), varint(4 * 8 + 5), Buffer.alloc(4)];
+    const fixed = [
+      varint(3 * 8 + 1),
+      Buffer.alloc(8, 0xff),
+      varint(4 * 8 + 5),
+      Buffer.alloc(4, 0xff),
+    ];
     const message = new Message(
       Buffer.concat([numberField(1, 300), ...fixed, textField(2, 'a'), textField(16, '')]),
     );
