@@ -1,6 +1,6 @@
 {{/*
 --identity-owners, or nothing, which is the agent's default.
-1. The value, or the variable in nmi.env: an update never overrules it.
+1. The value, or the variable in nmi.env, which the status conditions follow too: an update never overrules it.
 2. The mode of the agent that is installed: an update never changes it.
 3. Without one, where agents of other releases are: `enforce` if all of them have it. Anybody may have made a DaemonSet
    that looks like one, so no other mode is taken from there.
@@ -10,7 +10,7 @@ Where no cluster can be looked up (`helm template`), 2 to 4 find nothing.
 {{- define "nmi.identityOwners" -}}
 {{- $given := include "nmi.given" .Values.nmi.identityOwners -}}
 {{- $isInEnv := false -}}
-{{- range .Values.nmi.env }}{{ if eq .name "NMI_IDENTITY_OWNERS" }}{{ $isInEnv = true }}{{ end }}{{ end -}}
+{{- range .Values.nmi.env }}{{ if eq .name "NMI_IDENTITY_OWNERS" }}{{ $isInEnv = true }}{{ $given = $given | default (get . "value") }}{{ end }}{{ end -}}
 {{- if or (ne $given "") $isInEnv }}{{ $given -}}
 {{- else -}}
 {{- $installed := lookup "apps/v1" "DaemonSet" .Release.Namespace (include "nmi.name" .) -}}
