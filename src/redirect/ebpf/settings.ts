@@ -96,6 +96,7 @@ const parts = [
 export function diffSettings(present: Uint8Array, wanted: Uint8Array): readonly string[] {
   if (!isSameLayout(present, wanted)) return ['programs of another layout'];
   return parts.flatMap(([from, to, problem]) =>
+    // No mutation: equality has no order.
     isEqual(present, wanted, from, to) ? [] : [problem],
   );
 }

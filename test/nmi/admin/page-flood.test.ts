@@ -85,6 +85,11 @@ describe('the pages', () => {
       assert.equal(halfOpen(fixture.probePort), 0);
       assert.ok(remaining() <= 32);
     }, 5_000);
+    // Of those that the agent has meanwhile.
+    for (const socket of silent) socket.resetAndDestroy();
+    const probe = await fixture.dial(fixture.probePort, '127.0.0.1');
+    probe.write('GET /livez HTTP/1.1\r\nHost: x\r\n\r\n');
+    assert.match(await readAll(probe), /ok$/);
   });
 
   it('serve one request per connection, and do not process pipelined ones', async () => {

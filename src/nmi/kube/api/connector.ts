@@ -48,6 +48,7 @@ export function createConnector(options: ConnectorOptions): buildConnector.conne
       port: Number(target.port === '' ? (isTls ? 443 : 80) : target.port),
       keepAlive: true,
       keepAliveInitialDelay: keepAliveIdleMs,
+      // No mutation: only a real network shows the delay.
       noDelay: true,
     });
     let disarm = endAfter(tcp, connectTimeoutMs, 'the name of the API server was not resolved');
