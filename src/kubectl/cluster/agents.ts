@@ -4,6 +4,7 @@ import { parseConfig, type Config } from '../../nmi/config/config.ts';
 import {
   conditionOf,
   labelsOf,
+  metadataOf,
   nameOf,
   namespaceOf,
   recordsAt,
@@ -21,6 +22,7 @@ export interface AgentView {
   /** A DaemonSet of agents controls the pod; from any other, nothing is trusted or executed. */
   readonly isVerified: boolean;
   readonly isReady: boolean;
+  readonly isTerminating: boolean;
   readonly problem: string;
   readonly image: string;
   /** The NMI of aad-pod-identity and not this project's agent. */
@@ -50,6 +52,7 @@ export function viewAgent(pod: RawObject): AgentView {
     isVerified: false,
     pod,
     isReady,
+    isTerminating: 'deletionTimestamp' in metadataOf(pod),
     problem: isReady ? '' : problemOf(pod, stringAt(condition, 'message')),
     image,
     isOldNmi:
@@ -57,6 +60,22 @@ export function viewAgent(pod: RawObject): AgentView {
       (labelsOf(pod).get('app.kubernetes.io/component') !== 'nmi' && /\/nmi(?:[:@]|$)/.test(image)),
     config: readConfig(container),
   };
+}
+
+/**
+ * The agent that serves each node: an update starts the next one beside it. A ready agent is taken before one that is not,
+ * and one that stays before one that is being deleted. Of two alike it is the newer, which takes the listening socket over.
+ */
+export function servingAgents(agents: readonly AgentView[] = []): ReadonlyMap<string, AgentView> {
+  const serving = new Map<string, AgentView>();
+  const rankOf = ({ isReady, isTerminating, pod }: AgentView) =>
+    `${isReady} ${!isTerminating} ${stringAt(metadataOf(pod), 'creationTimestamp')}`;
+  for (const agent of agents) {
+    const other = serving.get(agent.node);
+    const isBetter = other === undefined || rankOf(agent) >= rankOf(other);
+    if (isBetter && !agent.isOldNmi) serving.set(agent.node, agent);
+  }
+  return serving;
 }
 
 export function verifiedOf(agents: readonly AgentView[] = []): readonly AgentView[] {

@@ -70,7 +70,7 @@ async function readLabeledPods({ kubectl, agentNamespace }: AgentAccess) {
 }
 
 /** The uid of the owner that manages the pod; 'none' if it has no such owner. */
-function controllerOf(pod: RawObject): string {
+export function controllerOf(pod: RawObject): string {
   const owners = recordsAt(metadataOf(pod), 'ownerReferences');
   const controller = owners.find((each) => each['controller'] === true);
   return controller === undefined ? 'none' : stringAt(controller, 'uid');

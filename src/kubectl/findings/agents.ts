@@ -9,7 +9,8 @@ import {
   specOf,
   type RawObject,
 } from '../base/object.ts';
-import { versionOf, type AgentView } from '../cluster/agents.ts';
+import { servingAgents, versionOf, type AgentView } from '../cluster/agents.ts';
+import { controllerOf } from '../cluster/trusted-agents.ts';
 import type { Code } from '../../nmi/diagnosis/codes.ts';
 import { createFinding, type Finding, oneFinding } from '../../nmi/diagnosis/finding.ts';
 
@@ -33,7 +34,7 @@ export function examineAgents(
   return [
     ...findingsOf('Cluster', [[isEmpty, 'nodes_missing', 'No Linux node is in the cluster.']]),
     ...examineNodes(nodes ?? [], agents),
-    ...agents.flatMap(ofAgent),
+    ...ofAgents(agents),
     ...findingsOf('Cluster', [[versions.size > 1, 'agent_versions', text]]),
   ];
 }
@@ -54,15 +55,28 @@ export function examineNodes(
   return nodesOfAgents(nodes).flatMap((node) => {
     const name = nameOf(node);
     const here = agents.filter((agent) => agent.node === name && !agent.isOldNmi);
+    // An update has two agents of one DaemonSet on a node for a while.
+    const sets = new Set(here.map(({ pod }) => controllerOf(pod)));
     const titles = here.map((each) => `${each.namespace}/${each.name}`).join(' and ');
     const kernel = stringAt(asRecord(statusOf(node)['nodeInfo']), 'kernelVersion');
     // Before 5.10.
     const isOld = /^(?:[0-4]|5\.\d)(?!\d)/.test(kernel);
     return findingsOf(`Node ${name}`, [
       [here.length === 0, 'agent_missing', 'No pod of the agent is on the node.'],
-      [here.length > 1, 'agents_on_node', `The agents ${titles} are on the node.`],
+      [sets.size > 1, 'agents_on_node', `The agents ${titles} are on the node.`],
       [isOld, 'kernel_old', `The node has the kernel ${kernel}.`],
     ]);
+  });
+}
+
+export function ofAgents(agents: readonly AgentView[]): readonly Finding[] {
+  const serving = servingAgents(agents);
+  return agents.flatMap((agent) => {
+    const other = serving.get(agent.node);
+    if (agent.isOldNmi || agent === other || other?.isReady !== true) return ofAgent(agent);
+    const details = [`Pod ${other.namespace}/${other.name} serves the node meanwhile.`];
+    const findings = agent.isTerminating ? [] : ofAgent(agent);
+    return findings.map((each) => ({ ...each, severity: 'warning', details }));
   });
 }
 

@@ -3,7 +3,7 @@ import { stringAt } from '../../base/json-value.ts';
 import { sortFindings, type Finding } from '../../nmi/diagnosis/finding.ts';
 import { nameOf, specOf, type RawObject } from '../base/object.ts';
 import type { Snapshot } from '../cluster/snapshot.ts';
-import { examineNodes, ofAgent } from './agents.ts';
+import { examineNodes, ofAgents } from './agents.ts';
 import type { AgentContexts } from './contexts.ts';
 import { findUserAssigned } from './karpenter.ts';
 import { examineObjects } from './objects.ts';
@@ -46,6 +46,6 @@ function ofNodes(
   const examined = new Set(all.map(nameOf));
   return [
     ...examineNodes(all, agents),
-    ...agents.filter(({ node }) => examined.has(node)).flatMap(ofAgent),
+    ...ofAgents(agents.filter(({ node }) => examined.has(node))),
   ];
 }

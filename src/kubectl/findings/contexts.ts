@@ -1,7 +1,7 @@
 /** The view of each agent: its options decide what the pods of its node get. Pure. */
 import { stringAt } from '../../base/json-value.ts';
 import { specOf, type RawObject } from '../base/object.ts';
-import { commonConfig, defaultConfig, type AgentView } from '../cluster/agents.ts';
+import { commonConfig, defaultConfig, servingAgents, type AgentView } from '../cluster/agents.ts';
 import { createClusterState, type ClusterView } from '../cluster/cluster-state.ts';
 import type { Snapshot } from '../cluster/snapshot.ts';
 import type { Config } from '../../nmi/config/config.ts';
@@ -18,8 +18,7 @@ export interface AgentContexts {
 }
 
 export function createContexts(snapshot: Snapshot, nowWallMs: number): AgentContexts {
-  const own = (snapshot.agents ?? []).filter(({ isOldNmi }) => !isOldNmi);
-  const agents = new Map(own.map((agent) => [agent.node, agent]));
+  const agents = servingAgents(snapshot.agents);
   /** By the options of the agents: most clusters have the same on every node. */
   const contexts = new Map<string, PodContext>();
   const agentOf = (pod: RawObject) => agents.get(stringAt(specOf(pod), 'nodeName'));

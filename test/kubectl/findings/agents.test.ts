@@ -2,7 +2,12 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { viewAgent } from '../../../src/kubectl/cluster/agents.ts';
 import { examineAgents, findMic } from '../../../src/kubectl/findings/agents.ts';
-import { createAgentPod, createPod } from '../support/recorded-kubectl.ts';
+import {
+  createAgentPod,
+  createAgentSet,
+  createPod,
+  terminating,
+} from '../support/recorded-kubectl.ts';
 
 const node = (name: string, labels = {}, kernelVersion = '6.8.0-1021-azure') => ({
   metadata: { name, labels },
@@ -21,10 +26,27 @@ describe('the agents of a cluster', () => {
     ];
     assert.deepEqual(linesOf(nodes, [agent('node-1')]), []);
     assert.deepEqual(linesOf(nodes, []), ['agent_missing Node node-1']);
-    assert.deepEqual(linesOf(nodes, [agent('node-1'), agent('node-1')]), [
-      'agents_on_node Node node-1',
-    ]);
+    const other = agent('node-1', { name: 'other', set: createAgentSet('other') });
+    assert.deepEqual(linesOf(nodes, [agent('node-1'), other]), ['agents_on_node Node node-1']);
     assert.deepEqual(linesOf([], []), ['nodes_missing Cluster']);
+  });
+
+  it('may be two of one DaemonSet on a node while it is updated', () => {
+    const next = createAgentPod('a', { name: 'nmi-next', isReady: false });
+    const present = agent('a');
+    assert.deepEqual(linesOf([node('a')], [present, viewAgent(terminating(next))]), []);
+    for (const agents of [
+      [present, viewAgent(next)],
+      [viewAgent(next), present],
+    ]) {
+      const [found, ...others] = examineAgents([node('a')], agents);
+      assert.deepEqual(others, []);
+      assert.deepEqual([found?.code, found?.severity], ['agent_not_ready', 'warning']);
+      assert.deepEqual(found?.details, ['Pod kube-system/nmi-a serves the node meanwhile.']);
+    }
+    const ended = viewAgent(createAgentPod('a', { isReady: false }));
+    const [first] = examineAgents([node('a')], [ended, viewAgent(next)]);
+    assert.deepEqual([first?.code, first?.severity], ['agent_not_ready', 'error'], 'none serves');
   });
 
   it('are not ready, cannot be pulled, differ, or are the old ones', () => {

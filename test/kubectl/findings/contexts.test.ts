@@ -8,6 +8,7 @@ import {
   createPod,
   createSnapshot,
   nowWallMs,
+  terminating,
 } from '../support/recorded-kubectl.ts';
 
 describe('the contexts of agents', () => {
@@ -26,6 +27,32 @@ describe('the contexts of agents', () => {
     );
     assert.equal(contexts.of(web), contexts.of(web), 'each is made once');
     assert.equal(contexts.all().length, 2);
+  });
+
+  it('follow the agent that serves, of two that an update has on a node', () => {
+    const options = { name: 'nmi-next', args: ['--strict-identity'] };
+    const [present] = agentWith();
+    assert.ok(present !== undefined);
+    const next = viewAgent(createAgentPod('node-1', options));
+    const starting = viewAgent(createAgentPod('node-1', { ...options, isReady: false }));
+    const ending = viewAgent(terminating(createAgentPod('node-1', options)));
+    const creationTimestamp = '2026-11-20T00:00:00Z';
+    const newer = { ...next, pod: { metadata: { creationTimestamp } } };
+    for (const [other, served] of [
+      [starting, present],
+      [ending, present],
+      [newer, newer],
+    ] as const) {
+      for (const agents of [
+        [present, other],
+        [other, present],
+      ]) {
+        const contexts = open(agents);
+        assert.equal(contexts.agentOf(web), served);
+        assert.equal(contexts.of(web).config, served.config);
+        assert.equal(contexts.all().length, 1);
+      }
+    }
   });
 
   it('assume the options of other agents, or those of an agent by default', () => {

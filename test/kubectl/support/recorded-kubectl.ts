@@ -3,12 +3,14 @@
  * tests on real clusters check those words. Every call is recorded.
  */
 import assert from 'node:assert/strict';
+import { stringAt } from '../../../src/base/json-value.ts';
 import { runPlugin } from '../../../src/kubectl/plugin.ts';
 import type { Io, ProgramRun } from '../../../src/kubectl/base/io.ts';
 import type { RawObject } from '../../../src/kubectl/base/object.ts';
 import type { Snapshot } from '../../../src/kubectl/cluster/snapshot.ts';
 import {
   labelsOf,
+  metadataOf,
   nameOf,
   namespaceOf,
   specOf,
@@ -284,16 +286,20 @@ export function createAgentPod(
     args = [],
     isReady = true,
     image = 'example/entra-pod-identity:0.1.0',
+    name = `nmi-${node}`,
+    set = agentSet,
   }: {
     readonly args?: readonly string[];
     readonly isReady?: boolean;
     readonly image?: string;
+    readonly name?: string;
+    readonly set?: RawObject;
   } = {},
 ): RawObject {
-  return createPod(`nmi-${node}`, {
+  return createPod(name, {
     namespace: 'kube-system',
     labels: agentLabels,
-    owner: agentOwner,
+    owner: { kind: 'DaemonSet', ...ownerOf(set), controller: true },
     ip: '10.224.0.4',
     spec: { nodeName: node, hostNetwork: true, containers: [{ name: 'nmi', image, args }] },
     status: {
@@ -322,21 +328,28 @@ export const kinds = {
 
 const agentLabels = { component: 'nmi', tier: 'node', 'app.kubernetes.io/component': 'nmi' };
 
+export function createAgentSet(name: string): RawObject {
+  return createObject(
+    'DaemonSet',
+    name,
+    { template: { metadata: { labels: agentLabels } } },
+    { namespace: 'kube-system', labels: agentLabels },
+    'apps/v1',
+  );
+}
+
 /** The DaemonSet of the agents, which the cluster has unless a test says otherwise. */
-export const agentSet = createObject(
-  'DaemonSet',
-  'nmi',
-  { template: { metadata: { labels: agentLabels } } },
-  { namespace: 'kube-system', labels: agentLabels },
-  'apps/v1',
-);
-const agentOwner = {
-  apiVersion: 'apps/v1',
-  kind: 'DaemonSet',
-  name: 'nmi',
-  uid: 'uid-kube-system-nmi',
-  controller: true,
-};
+export const agentSet = createAgentSet('nmi');
+
+function ownerOf(set: RawObject) {
+  return { apiVersion: 'apps/v1', name: nameOf(set), uid: stringAt(metadataOf(set), 'uid') };
+}
+
+/** As the API server has it while the kubelet ends the pod. */
+export function terminating(pod: RawObject): RawObject {
+  const deletionTimestamp = '2026-11-27T05:59:50Z';
+  return { ...pod, metadata: { ...metadataOf(pod), deletionTimestamp } };
+}
 
 /** One correctly bound pod, on a node with an agent. */
 export function boundTestBed(

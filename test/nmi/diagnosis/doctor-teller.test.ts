@@ -8,8 +8,10 @@ import type { RawObject } from '../../../src/kubectl/base/object.ts';
 import { rowOf, type Code } from '../../../src/nmi/diagnosis/codes.ts';
 import type { Finding } from '../../../src/nmi/diagnosis/finding.ts';
 import {
+  agentSet,
   boundTestBed,
   createAgentPod,
+  createAgentSet,
   createIdentity,
   createPod,
   kinds,
@@ -20,6 +22,7 @@ import {
 
 const crds = 'customresourcedefinitions.apiextensions.k8s.io';
 const node = { metadata: { name: 'node-1' }, status: { nodeInfo: { kernelVersion: '6.8.0' } } };
+const other = createAgentSet('other');
 const bound = createPod('web', { labels: { aadpodidbinding: 'orders' } });
 
 interface Situation {
@@ -49,10 +52,8 @@ const situations: readonly Situation[] = [
     name: 'two agents on a node',
     code: 'agents_on_node',
     objects: {
-      pods: [
-        createAgentPod('node-1'),
-        { ...createAgentPod('node-1'), spec: { nodeName: 'node-1' } },
-      ],
+      pods: [createAgentPod('node-1'), createAgentPod('node-1', { name: 'other-1', set: other })],
+      [kinds.daemonSets]: [agentSet, other],
     },
   },
   {
