@@ -91,7 +91,8 @@ nothing, and reads nothing: it prints the \`az\` lines.
 Every user of a namespace can give a pod the agents’ label \`component=nmi\`, so the plugin trusts no label. A pod is an agent if
 it is in the namespace of the agents (\`--agent-namespace\`, default \`kube-system\`) and its controller is a DaemonSet there whose
 pod template has that label; the manifests of this project and the managed mode of aad-pod-identity have such a DaemonSet. All other pods with the label
-are ignored, and one line on standard error says how many, and in which namespaces.
+are ignored, and one line on standard error says how many, and in which namespaces. A pod that opens its node
+(\`uninstall.openNodes\`, \`open-nodes.yaml\`) is no agent either: its node counts as one without an agent, which standard error says too.
 
 To verify agents takes the right to list \`daemonsets.apps\` in that namespace. Without it, the pods of the namespace that have the
 label are read (\`explain\`, \`doctor\`), which standard error says. Nothing else is done with them: \`test\` needs

@@ -78,6 +78,12 @@ export function servingAgents(agents: readonly AgentView[] = []): ReadonlyMap<st
   return serving;
 }
 
+/** Whether a step before the containers of the pod runs this command of the agent's program. */
+export function beginsWith(pod: RawObject, command: string): boolean {
+  const steps = recordsAt(specOf(pod), 'initContainers');
+  return steps.some((each) => textsAt(each, 'args').join(' ').startsWith(command));
+}
+
 export function verifiedOf(agents: readonly AgentView[] = []): readonly AgentView[] {
   return agents.filter(({ isVerified }) => isVerified);
 }

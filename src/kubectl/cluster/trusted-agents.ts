@@ -10,7 +10,7 @@ import {
 } from '../base/object.ts';
 import type { Kubectl, Read } from '../transport/kubectl.ts';
 import { toPluginError } from '../transport/kubectl-failure.ts';
-import { viewAgent, type AgentView } from './agents.ts';
+import { beginsWith, viewAgent, type AgentView } from './agents.ts';
 
 export interface AgentAccess {
   readonly kubectl: Kubectl;
@@ -45,7 +45,9 @@ export function chooseAgents(
   const uids = daemonSets.ok ? new Set(daemonSets.value.filter(isOurs).map(uidOf)) : undefined;
   const isAgent = (pod: RawObject) =>
     namespaceOf(pod) === agentNamespace && (uids?.has(controllerOf(pod)) ?? true);
-  const agents = labeled.filter(isAgent);
+  const own = labeled.filter(isAgent);
+  const agents = own.filter((pod) => !beginsWith(pod, 'redirect remove'));
+  if (own.length > agents.length) warn(describeOpened(own.length - agents.length));
   const ignored = labeled.filter((pod) => !isAgent(pod));
   if (ignored.length > 0) warn(describeIgnored(ignored, agentNamespace));
   if (!daemonSets.ok && agents.length > 0) {
@@ -74,6 +76,10 @@ export function controllerOf(pod: RawObject): string {
   const owners = recordsAt(metadataOf(pod), 'ownerReferences');
   const controller = owners.find((each) => each['controller'] === true);
   return controller === undefined ? 'none' : stringAt(controller, 'uid');
+}
+
+function describeOpened(count: number): string {
+  return `nodes with a pod that opens them (uninstall.openNodes, open-nodes.yaml) instead of an agent: ${count}. Pods there get the node's identities from the real metadata service.`;
 }
 
 function describeIgnored(ignored: readonly RawObject[], agentNamespace: string): string {

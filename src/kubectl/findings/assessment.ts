@@ -61,7 +61,7 @@ function findingsOfAgent(
   if (agent === undefined) {
     const object = `Node ${node}`;
     const text =
-      'No pod of the agent is on the node of this pod: requests are refused, or reach the identity of the node where no agent ever ran.';
+      'No pod of the agent is on the node of this pod: requests are refused, or reach the identity of the node where no agent ever ran or the node was opened.';
     return oneFinding('agent_missing', { object, text });
   }
   return ofAgent(agent);

@@ -1,6 +1,10 @@
 /** A user who may create a pod can give it the agents' label: no verb may take it for an agent. */
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import { parse } from 'yaml';
+import { specOf, templateOf, type RawObject } from '../../../src/kubectl/base/object.ts';
 import { createFakeAz, ordersId, tenant } from '../support/fake-az.ts';
 import {
   agentSet,
@@ -179,6 +183,36 @@ describe('the agents', () => {
     const forgeries = Array.from({ length: 8 }, (_, index) => createForgery(`ns-${index}`));
     const { stderr } = await play(['doctor'], testBedOf({ forgeries }));
     assert.match(stderr, /1 in ns-3, 1 in ns-4 and 3 more namespaces\./);
+  });
+});
+
+describe('a pod that has opened its node', () => {
+  /** From the manifest, as the API server would have the pod. */
+  const createOpener = async () => {
+    const text = await readFile(
+      join(import.meta.dirname, '../../../deploy/open-nodes.yaml'),
+      'utf8',
+    );
+    const spec = specOf(templateOf(parse(text) as RawObject) ?? {});
+    const agent = createAgentPod('node-1');
+    return { ...agent, spec: { ...spec, nodeName: 'node-1' } };
+  };
+
+  it('is no agent: its node counts as one without', async () => {
+    const pods = [web, await createOpener()];
+    const nodes = [{ kind: 'Node', metadata: { name: 'node-1' } }];
+    const warns =
+      /^warning: nodes with a pod that opens them \(uninstall\.openNodes, open-nodes\.yaml\) instead of an agent: 1\. Pods there get the node's identities from the real metadata service\.$/m;
+    const testBed = testBedOf({ changes: { objects: { pods, nodes } } });
+    const { stdout, stderr } = await play(['doctor'], testBed);
+    assert.match(stdout, /^agents +0 ready of 0, on 1 nodes$/m);
+    assert.match(stdout, /Node node-1: agent_missing/);
+    assert.match(stderr, warns);
+    assert.doesNotMatch(stderr, /ignored pods/);
+    const explained = await play(['explain', 'pod', 'web'], testBed);
+    assert.match(explained.stdout, /^pod shop\/web: NOT READY, is not served: agent_missing$/m);
+    assert.match(explained.stdout, /or reach the identity of the node where .* was opened\.$/m);
+    assert.match(explained.stderr, warns);
   });
 });
 
