@@ -1,9 +1,17 @@
 /** `kubectl nmi doctor`: whether a cluster suits the agent, and whether the agent works in it. */
 import { asRecord, parseRecord, stringAt } from '../../base/json-value.ts';
 import { renderTable } from '../../base/printable.ts';
-import { labelsOf, nameOf, recordsAt, specOf, type RawObject } from '../base/object.ts';
+import {
+  conditionOf,
+  labelsOf,
+  nameOf,
+  namespaceOf,
+  recordsAt,
+  specOf,
+  type RawObject,
+} from '../base/object.ts';
 import type { ExitCode } from '../base/plugin-error.ts';
-import { verifiedOf, type AgentView } from '../cluster/agents.ts';
+import { beginsWith, verifiedOf, type AgentView } from '../cluster/agents.ts';
 import { group, identityResources } from '../cluster/resources.ts';
 import { describeUnread, renderUnread, valueOrUnread, type Unread } from '../cluster/unread.ts';
 import { askRight, everywhere, type Answer, type Right } from '../cluster/rights.ts';
@@ -76,7 +84,7 @@ async function doctor(context: VerbContext, isPre: boolean): Promise<ExitCode> {
           checkAgents(nodes, agents),
           await checkAgentRights(kubectl, list, agents, unread),
           examined('identity owners', ownersOf(agents), []),
-          ...(pods === undefined ? [] : checkParts(pods)),
+          ...(pods === undefined ? [] : checkParts(pods, context.agentNamespace)),
         ]),
     await checkKarpenter(list, nodes, pods),
     await checkPolicies(list),
@@ -225,13 +233,21 @@ function checkPods(pods: readonly RawObject[] | undefined): Examined {
   return examined('MIC of aad-pod-identity', pods === undefined ? notChecked : seen, findings);
 }
 
-function checkParts(pods: readonly RawObject[]): readonly Examined[] {
-  const running = new Set(pods.map((pod) => labelsOf(pod).get('app.kubernetes.io/component')));
+/** What the chart runs beside the agents. Where the boot guard is taken away, its pods do so. */
+function checkParts(pods: readonly RawObject[], agentNamespace: string): readonly Examined[] {
+  const own = pods.filter((pod) => namespaceOf(pod) === agentNamespace);
+  const parts = Map.groupBy(own, (pod) => labelsOf(pod).get('app.kubernetes.io/component'));
+  const isReady = (pod: RawObject) => conditionOf(pod, 'Ready')?.['status'] === 'True';
+  const guards = (parts.get('boot-guard') ?? []).filter((pod) =>
+    beginsWith(pod, 'redirect guard-boot'),
+  );
   const advice = 'not by the chart: see "Nodes after a reboot" in docs/install.md';
-  const missing = 'not written: the Deployment nmi-conditions has no pod';
+  const on = `on ${guards.filter(isReady).length} of ${guards.length} nodes`;
+  const missing = 'not written: the Deployment nmi-conditions has no ready pod';
+  const isWritten = parts.get('conditions')?.some(isReady) === true;
   return [
-    examined('boot guard', running.has('boot-guard') ? 'on' : advice, []),
-    examined('status conditions', running.has('conditions') ? 'written' : missing, []),
+    examined('boot guard', guards.length === 0 ? advice : on, []),
+    examined('status conditions', isWritten ? 'written' : missing, []),
   ];
 }
 

@@ -63,6 +63,55 @@ function testBedOf(
   };
 }
 
+interface PartFields {
+  readonly namespace?: string;
+  /** Of a pod that is not, a container crashes. */
+  readonly isReady?: boolean;
+  readonly name?: string;
+  readonly spec?: object;
+}
+
+/** A pod of the chart beside the agents. */
+function createPart(component: string, fields: PartFields): RawObject {
+  const {
+    namespace = 'kube-system',
+    isReady = true,
+    name = `nmi-${component}-a`,
+    spec = {},
+  } = fields;
+  const waiting = {
+    reason: 'CrashLoopBackOff',
+    message: 'back-off 5m0s restarting failed container',
+  };
+  return createPod(name, {
+    namespace,
+    labels: { 'app.kubernetes.io/component': component },
+    spec,
+    status: {
+      phase: 'Running',
+      conditions: [{ type: 'Ready', status: isReady ? 'True' : 'False' }],
+      containerStatuses: [{ name: component, state: isReady ? { running: {} } : { waiting } }],
+    },
+  });
+}
+
+function createGuard(
+  name: string,
+  { step = 'guard-boot', ...fields }: Omit<PartFields, 'name'> & { readonly step?: string } = {},
+): RawObject {
+  const args = ['redirect', step, '--boot-guard-folder=/host/systemd'];
+  const spec = {
+    initContainers: [{ name: 'boot-guard', args }],
+    containers: [{ name: 'nmi', command: ['sleep', 'infinity'] }],
+  };
+  return createPart('boot-guard', { ...fields, name, spec });
+}
+
+async function outputWith(...parts: readonly RawObject[]): Promise<string> {
+  const pods = [createAgentPod('node-1'), ...parts];
+  return (await play(['doctor'], testBedOf({ pods }))).stdout;
+}
+
 describe('kubectl nmi doctor', () => {
   it('finds nothing in a healthy cluster', async () => {
     const { code, stdout } = await play(['doctor', '--exit-code'], testBedOf());
@@ -102,22 +151,26 @@ describe('kubectl nmi doctor', () => {
     assert.match((await play(['doctor'], testBedOf({ pods }))).stdout, /agents +1 ready of 3,/);
   });
 
-  it('recommends the boot guard where the chart has none', async () => {
-    const off = await play(['doctor'], testBedOf());
-    assert.match(off.stdout, /^boot guard +not by the chart: see .*docs\/install\.md$/m);
-    const labels = { 'app.kubernetes.io/component': 'boot-guard' };
-    const guard = createPod('nmi-boot-guard-a', { labels });
-    const on = await play(['doctor'], testBedOf({ pods: [createAgentPod('node-1'), guard] }));
-    assert.match(on.stdout, /^boot guard +on$/m);
+  it('says on how many nodes the boot guard is, and recommends it where the chart has none', async () => {
+    const none = /^boot guard +not by the chart: see .*docs\/install\.md$/m;
+    assert.match(await outputWith(), none);
+    const guard = createGuard('nmi-boot-guard-a');
+    assert.match(await outputWith(guard), /^boot guard +on 1 of 1 nodes$/m);
+    const crashing = createGuard('nmi-boot-guard-b', { isReady: false });
+    assert.match(await outputWith(crashing), /^boot guard +on 0 of 1 nodes$/m);
+    assert.match(await outputWith(crashing, guard), /^boot guard +on 1 of 2 nodes$/m);
+    assert.match(await outputWith(createGuard('x', { step: 'unguard-boot' })), none);
+    assert.match(await outputWith(createGuard('x', { namespace: 'shop' })), none);
   });
 
   it('says whether anything writes status conditions', async () => {
-    const off = await play(['doctor'], testBedOf());
-    assert.match(off.stdout, /^status conditions +not written: the Deployment nmi-conditions /m);
-    const labels = { 'app.kubernetes.io/component': 'conditions' };
-    const writer = createPod('nmi-conditions-a', { labels });
-    const on = await play(['doctor'], testBedOf({ pods: [createAgentPod('node-1'), writer] }));
-    assert.match(on.stdout, /^status conditions +written$/m);
+    const none =
+      /^status conditions +not written: the Deployment nmi-conditions has no ready pod$/m;
+    assert.match(await outputWith(), none);
+    const writer = createPart('conditions', {});
+    assert.match(await outputWith(writer), /^status conditions +written$/m);
+    assert.match(await outputWith(createPart('conditions', { isReady: false })), none);
+    assert.match(await outputWith(createPart('conditions', { namespace: 'shop' })), none);
   });
 
   it('says whether the agents enforce owners of identities, and what to do if not', async () => {
