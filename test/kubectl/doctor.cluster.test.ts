@@ -29,6 +29,7 @@ rules:
     resources: [azureidentities, azureidentitybindings, azureidentitygrants, azurepodidentityexceptions]
     verbs: [list, watch]
   - { apiGroups: [events.k8s.io], resources: [events], verbs: [create] }
+  - { apiGroups: [''], resources: [nodes], verbs: ['impersonate-on:associated-node:get'] }
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
@@ -87,7 +88,8 @@ describeOnNewestVersion('kubectl nmi doctor', (cluster) => {
       'GET',
       '/apis/apps/v1/namespaces/kube-system/daemonsets/nmi',
     );
-    await cluster().applyOverHttp(agent().replaceAll(agentSetUid, metadata.uid));
+    const args = "'--startup-taint=example.com/starting', --workload-identity";
+    await cluster().applyOverHttp(agent({ args }).replaceAll(agentSetUid, metadata.uid));
     await cluster().applyOverHttp(agentRights);
     await cluster().applyOverHttp(developer);
   });
@@ -116,7 +118,10 @@ describeOnNewestVersion('kubectl nmi doctor', (cluster) => {
       /It may not create serviceaccounts\/token in namespace kube-system, .*AzureIdentity other\/own/,
       'with spec.federation node the agent asks for tokens of its own service account',
     );
-    assert.match(stdout, /rights of the agent +3 missing\n/);
+    assert.match(stdout, /It may not patch nodes/);
+    assert.doesNotMatch(stdout, /It may not get nodes/, 'it may as its own node');
+    assert.match(stdout, /cannot see in which namespaces the agent may get serviceaccounts: /);
+    assert.match(stdout, /rights of the agent +4 missing, 2 not checked\n/);
   });
 
   it('reports nothing as missing to a user who may not see it', async () => {

@@ -8,6 +8,8 @@ export interface Right {
   readonly resource: string;
   /** An agent that may do it as its own node needs no right of its own. */
   readonly mayBeAsNode?: boolean;
+  /** The agent may have it in some namespaces only; which need it is not known. */
+  readonly isPerNamespace?: boolean;
 }
 
 /** `as_node`: not as itself, but as its own node. */

@@ -17,9 +17,24 @@ export function rightsOfAgent({ config, isOldNmi }: AgentView): readonly Right[]
   const reads = kinds.flatMap((resource) =>
     ['list', 'watch'].map((verb) => ({ verb, resource, mayBeAsNode: resource === 'pods' })),
   );
-  const writes = config?.events === true && !isOldNmi;
-  return writes ? [...reads, { verb: 'create', resource: 'events.events.k8s.io' }] : reads;
+  const { events = false, startupTaint = '', workloadIdentity = false } = config ?? {};
+  return [
+    ...reads,
+    ...(events && !isOldNmi ? [{ verb: 'create', resource: 'events.events.k8s.io' }] : []),
+    ...(startupTaint === '' ? [] : taintRights),
+    ...(workloadIdentity ? accountRights : []),
+  ];
 }
+
+/** A node may read itself, and not change its taints. */
+const taintRights: readonly Right[] = [
+  { verb: 'get', resource: 'nodes', mayBeAsNode: true },
+  { verb: 'patch', resource: 'nodes' },
+];
+const accountRights: readonly Right[] = [
+  { verb: 'get', resource: 'serviceaccounts', isPerNamespace: true },
+  { verb: 'create', resource: 'serviceaccounts/token', mayBeAsNode: true, isPerNamespace: true },
+];
 
 export interface IdentityRight extends Right {
   readonly namespace: string;

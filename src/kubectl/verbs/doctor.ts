@@ -216,10 +216,10 @@ function resultOf(
   unread: Unread[],
 ): string {
   const unknown = answers.filter(({ kind }) => kind === 'unknown');
-  const [first] = unknown;
-  if (first?.failure !== undefined) {
-    const what = `ask the server who may ${first.right.verb} ${first.right.resource}`;
-    unread.push(describeUnread(what, first.failure, loses));
+  const failed = unknown.find(({ failure }) => failure !== undefined);
+  if (failed?.failure !== undefined) {
+    const what = `ask the server who may ${failed.right.verb} ${failed.right.resource}`;
+    unread.push(describeUnread(what, failed.failure, loses));
   }
   const missing = refusedOf(answers).length;
   if (unknown.length === answers.length) return notChecked;
@@ -305,10 +305,18 @@ async function checkAgentRights(
   if (agent === undefined) return { checks: [], findings: [] };
   const { namespace, serviceAccount } = agent;
   const user = `system:serviceaccount:${namespace}:${serviceAccount}`;
-  const [answers, { ofIdentities, wide }] = await Promise.all([
+  const [all, { ofIdentities, wide }] = await Promise.all([
     Promise.all(rightsOfAgent(agent).map((right) => askRight(kubectl, right, everywhere, user))),
     askForIdentities(kubectl, list, agent, user, unread),
   ]);
+  const answers = all.map((answer) => {
+    const { verb, resource, isPerNamespace } = answer.right;
+    if (answer.kind !== 'no' || isPerNamespace !== true) return answer;
+    const what = `see in which namespaces the agent may ${verb} ${resource}`;
+    const why = 'it may not in all; rbac.federationNamespaces must have those of its pods';
+    unread.push({ what, why, loses: 'rights that --workload-identity needs' });
+    return { ...answer, kind: 'unknown' as const };
+  });
   const title = 'rights of the agent';
   const result = resultOf('complete', [...answers, ...ofIdentities], title, unread);
   const object = `ServiceAccount ${namespace}/${serviceAccount}`;

@@ -19,6 +19,24 @@ describe('the rights of the agent', () => {
     assert.equal(rightsOfAgent(byKubelet).length, 9);
   });
 
+  it('are those that --startup-taint and --workload-identity need', () => {
+    const rightsWith = (arg: string) =>
+      rightsOfAgent(viewAgent(createAgentPod('node-1', { args: [arg] }))).slice(11);
+    assert.deepEqual(rightsWith('--startup-taint=example.com/starting'), [
+      { verb: 'get', resource: 'nodes', mayBeAsNode: true },
+      { verb: 'patch', resource: 'nodes' },
+    ]);
+    assert.deepEqual(rightsWith('--workload-identity'), [
+      { verb: 'get', resource: 'serviceaccounts', isPerNamespace: true },
+      {
+        verb: 'create',
+        resource: 'serviceaccounts/token',
+        mayBeAsNode: true,
+        isPerNamespace: true,
+      },
+    ]);
+  });
+
   it('are those of the node as well, for what the agent may ask as its own node', () => {
     assert.deepEqual(
       rightsOfAgent(agent).flatMap(({ verb, resource, mayBeAsNode }) =>

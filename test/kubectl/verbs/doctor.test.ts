@@ -269,6 +269,47 @@ describe('kubectl nmi doctor', () => {
     }
   });
 
+  it('finds that the agent may not take the startup taint off its node', async () => {
+    const pods = [createAgentPod('node-1', { args: ['--startup-taint=example.com/starting'] })];
+    const outputOf = async (allowed: RegExp): Promise<string> => {
+      const testBed = testBedOf({ pods });
+      const other: Recorded['other'] = (program, args, input) =>
+        args[3] === 'nodes'
+          ? ok(allowed.test(args[2] ?? '') ? 'yes\n' : 'no\n')
+          : testBed.other?.(program, args, input);
+      return (await play(['doctor'], { ...testBed, other })).stdout;
+    };
+    const asNode = await outputOf(/^(?:impersonate-on:associated-node:get|patch)$/);
+    assert.match(asNode, /rights of the agent +complete\n/);
+    const readOnly = await outputOf(/get/);
+    assert.match(readOnly, /rights of the agent +1 missing\n/);
+    assert.match(readOnly, /agent_rights\n +It may not patch nodes/);
+    assert.match(await outputOf(/^patch$/), /agent_rights\n +It may not get nodes/);
+  });
+
+  it('does not check the rights that --workload-identity has in some namespaces only', async () => {
+    const testBed = testBedOf({
+      pods: [createAgentPod('node-1', { args: ['--workload-identity'] })],
+      [kinds.identities]: [createIdentity('orders', { type: 1 })],
+    });
+    const wide = await play(['doctor'], testBed);
+    assert.match(wide.stdout, /rights of the agent +complete\n/);
+    assert.doesNotMatch(wide.stdout, /Not checked/);
+    const other: Recorded['other'] = (program, args, input) => {
+      if (args[3] === 'secrets') return failed('Timeout');
+      return args[3] === 'serviceaccounts' ? ok('no\n') : testBed.other?.(program, args, input);
+    };
+    const { stdout } = await play(['doctor'], { ...testBed, other });
+    assert.match(stdout, /rights of the agent +0 missing, 3 not checked\n/);
+    assert.match(stdout, /cannot ask the server who may get secrets: .*Timeout/);
+    assert.match(
+      stdout,
+      /^ {2}rights that --workload-identity needs\n {4}cannot see in which namespaces the agent may get serviceaccounts: it may not in all; rbac\.federationNamespaces must have those of its pods\n/m,
+    );
+    assert.match(stdout, /the agent may create serviceaccounts\/token: it may not in all/);
+    assert.doesNotMatch(stdout, /agent_rights/);
+  });
+
   it('requires no permission of the agent for features that are off, unknown, or of the old NMI', async () => {
     for (const agent of [
       createAgentPod('node-1', { args: ['--events=false'] }),
