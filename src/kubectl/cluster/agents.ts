@@ -67,15 +67,11 @@ export function viewAgent(pod: RawObject): AgentView {
  * and one that stays before one that is being deleted. Of two alike it is the newer, which takes the listening socket over.
  */
 export function servingAgents(agents: readonly AgentView[] = []): ReadonlyMap<string, AgentView> {
-  const serving = new Map<string, AgentView>();
   const rankOf = ({ isReady, isTerminating, pod }: AgentView) =>
     `${isReady} ${!isTerminating} ${stringAt(metadataOf(pod), 'creationTimestamp')}`;
-  for (const agent of agents) {
-    const other = serving.get(agent.node);
-    const isBetter = other === undefined || rankOf(agent) >= rankOf(other);
-    if (isBetter && !agent.isOldNmi) serving.set(agent.node, agent);
-  }
-  return serving;
+  const own = agents.filter(({ isOldNmi }) => !isOldNmi);
+  const sorted = own.toSorted((one, other) => (rankOf(one) < rankOf(other) ? -1 : 1));
+  return new Map(sorted.map((agent) => [agent.node, agent]));
 }
 
 /** Whether a step before the containers of the pod runs this command of the agent's program. */

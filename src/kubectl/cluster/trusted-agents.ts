@@ -47,7 +47,12 @@ export function chooseAgents(
     namespaceOf(pod) === agentNamespace && (uids?.has(controllerOf(pod)) ?? true);
   const own = labeled.filter(isAgent);
   const agents = own.filter((pod) => !beginsWith(pod, 'redirect remove'));
-  if (own.length > agents.length) warn(describeOpened(own.length - agents.length));
+  const opened = own.length - agents.length;
+  if (opened > 0) {
+    warn(
+      `nodes with a pod that opens them (uninstall.openNodes, open-nodes.yaml) instead of an agent: ${opened}. Pods there get the node's identities from the real metadata service.`,
+    );
+  }
   const ignored = labeled.filter((pod) => !isAgent(pod));
   if (ignored.length > 0) warn(describeIgnored(ignored, agentNamespace));
   if (!daemonSets.ok && agents.length > 0) {
@@ -76,10 +81,6 @@ export function controllerOf(pod: RawObject): string {
   const owners = recordsAt(metadataOf(pod), 'ownerReferences');
   const controller = owners.find((each) => each['controller'] === true);
   return controller === undefined ? 'none' : stringAt(controller, 'uid');
-}
-
-function describeOpened(count: number): string {
-  return `nodes with a pod that opens them (uninstall.openNodes, open-nodes.yaml) instead of an agent: ${count}. Pods there get the node's identities from the real metadata service.`;
 }
 
 function describeIgnored(ignored: readonly RawObject[], agentNamespace: string): string {

@@ -98,15 +98,8 @@ export function ofAgent(agent: AgentView): readonly Finding[] {
 }
 
 export function findMic(pods: readonly RawObject[]): readonly Finding[] {
-  const mic = pods.filter((pod) =>
-    recordsAt(specOf(pod), 'containers').some((each) =>
-      /\/mic(?:[:@]|$)/.test(stringAt(each, 'image')),
-    ),
-  );
-  return mic.map((pod) =>
-    createFinding('old_mic', {
-      object: `Pod ${titleOf(pod)}`,
-      text: 'It runs the MIC of aad-pod-identity.',
-    }),
-  );
+  const isMic = (each: RawObject) => /\/mic(?:[:@]|$)/.test(stringAt(each, 'image'));
+  const mic = pods.filter((pod) => recordsAt(specOf(pod), 'containers').some(isMic));
+  const text = 'It runs the MIC of aad-pod-identity.';
+  return mic.map((pod) => createFinding('old_mic', { object: `Pod ${titleOf(pod)}`, text }));
 }

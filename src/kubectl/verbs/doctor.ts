@@ -121,10 +121,8 @@ async function checkServer({ kubectl }: VerbContext): Promise<Examined> {
   if (server === undefined) throw toPluginError(classifyFailure(run), 'reach the API server');
   const version = stringAt(server, 'gitVersion');
   const [, minor = '28'] = /^v1\.(\d+)/.exec(version) ?? [];
-  const text = `The API server is ${version}.`;
-  const isOld = Number(minor) < 28;
-  const old = isOld ? oneFinding('server_old', { object: 'Cluster', text }) : [];
-  return examined('API server', version, old);
+  const old = { object: 'Cluster', text: `The API server is ${version}.` };
+  return examined('API server', version, Number(minor) < 28 ? oneFinding('server_old', old) : []);
 }
 
 /** Fields that this version added to each kind; old definitions lack them. */
@@ -173,11 +171,7 @@ async function checkDefinitions({ kubectl }: VerbContext, unread: Unread[]): Pro
 }
 
 function hasField(definition: RawObject, path: string): boolean {
-  const keys = [
-    'schema',
-    'openAPIV3Schema',
-    ...path.split('.').flatMap((key) => ['properties', key]),
-  ];
+  const keys = `schema.openAPIV3Schema.${path.replace(/[^.]+/g, 'properties.$&')}`.split('.');
   return recordsAt(specOf(definition), 'versions').some(
     (version) =>
       keys.reduce((record, key) => asRecord(record?.[key]), asRecord(version)) !== undefined,
@@ -321,19 +315,15 @@ async function checkAgentRights(
   const result = resultOf('complete', [...answers, ...ofIdentities], title, unread);
   const object = `ServiceAccount ${namespace}/${serviceAccount}`;
   const findings = [
-    ...refusedOf(answers).map(({ right: { verb, resource } }) =>
-      createFinding('agent_rights', {
-        object,
-        text: `It may not ${verb} ${resource} in all namespaces.`,
-      }),
-    ),
+    ...refusedOf(answers).map(({ right: { verb, resource } }) => {
+      const text = `It may not ${verb} ${resource} in all namespaces.`;
+      return createFinding('agent_rights', { object, text });
+    }),
     ...refusedOf(ofIdentities).map(({ right }) => findingOfIdentityRight(object, right)),
-    ...wide.map(({ verb, resource }) =>
-      createFinding('agent_rights_wide', {
-        object,
-        text: `It may ${verb} ${resource} in all namespaces: so may anyone who takes over one agent.`,
-      }),
-    ),
+    ...wide.map(({ verb, resource }) => {
+      const text = `It may ${verb} ${resource} in all namespaces: so may anyone who takes over one agent.`;
+      return createFinding('agent_rights_wide', { object, text });
+    }),
   ];
   return examined(title, result, findings);
 }
@@ -392,11 +382,9 @@ async function checkPolicies(list: List): Promise<Examined> {
   const webhooks = await list(resource, 'admission policies');
   if (webhooks === undefined) return { checks: [], findings: [] };
   const engines = webhooks.filter((each) => /gatekeeper|kyverno|azure-policy/.test(nameOf(each)));
-  const findings = engines.map((each) =>
-    createFinding('policy_engine', {
-      object: `ValidatingWebhookConfiguration ${nameOf(each)}`,
-      text: 'It looks at pods.',
-    }),
-  );
+  const findings = engines.map((each) => {
+    const object = `ValidatingWebhookConfiguration ${nameOf(each)}`;
+    return createFinding('policy_engine', { object, text: 'It looks at pods.' });
+  });
   return examined('admission policies', engines.map(nameOf).join(', ') || 'none known', findings);
 }
