@@ -28,6 +28,23 @@ describe('the agent of a node', () => {
     assert.match(viewAgent(createAgentPod('n', { isReady: false })).problem, /unready status/);
   });
 
+  it('has the options of its variables, but not of empty ones', () => {
+    const env = [
+      { name: 'NMI_CLOUD', value: 'china' },
+      { name: 'NMI_IDENTITY_OWNERS', value: '' },
+      { name: 'NMI_STRICT_IDENTITY', valueFrom: {} },
+    ];
+    const { config } = viewAgent(
+      createPod('nmi', { spec: { containers: [{ name: 'nmi', env }] } }),
+    );
+    const { cloud, identityOwners, strictIdentity } = defaultConfig;
+    assert.notEqual(cloud, 'china');
+    assert.deepEqual(
+      [config?.cloud, config?.identityOwners, config?.strictIdentity],
+      ['china', identityOwners, strictIdentity],
+    );
+  });
+
   it('has unknown options if they are another program’s', () => {
     assert.equal(viewAgent(createAgentPod('n', { args: ['--no-such-flag=1'] })).config, undefined);
   });

@@ -235,6 +235,9 @@ describe('agents that the user may see and not verify', () => {
       /^warning: cannot verify the agents: list daemonsets\.apps in namespace kube-system: .* Ask for this RBAC rule: apiGroups: \["apps"\], resources: \["daemonsets"\], verbs: \["list"\] in namespace kube-system$/m,
     );
     assert.match(stderr, /ignored pods .*: 1 in attack\./);
+    const forbidden = { [kinds.daemonSets]: 'everywhere' } as const;
+    const none = await play(['doctor'], testBedOf({ forgeries: [], changes: { forbidden } }));
+    assert.doesNotMatch(none.stderr, /cannot verify the agents/);
   });
 
   it('are not run, trusted, or entered', async () => {
