@@ -30,6 +30,7 @@ export function examineObjects(context: PodContext): readonly Finding[] {
 
 function ofIdentities({ snapshot, view, knowsOptions }: PodContext): readonly Finding[] {
   const { grants, ...rules } = view.clusterState;
+  const isDecided = knowsOptions && snapshot.grants !== undefined;
   const bindings = [...grants.allBindings()];
   const bound = new Set(
     bindings.map(({ namespace, identityName }) => `${namespace}/${identityName}`),
@@ -38,7 +39,7 @@ function ofIdentities({ snapshot, view, knowsOptions }: PodContext): readonly Fi
   return inScope(snapshot.identities, snapshot).flatMap((raw) => {
     const ref = { namespace: namespaceOf(raw), name: nameOf(raw) };
     const own = findingsOfIdentity(ref, parseIdentity(raw), undefined, rules);
-    const found = own.length > 0 ? own : findingsOfStatus(raw, knowsOptions);
+    const found = own.length > 0 ? own : findingsOfStatus(raw, isDecided);
     if (bound.has(fullName(ref))) return found;
     const elsewhere = bindings.find(
       ({ namespace, identityName }) =>

@@ -179,11 +179,12 @@ const ofExceptionElsewhere: Check = (pod, explanation, { snapshot }) => {
 const ofStatus: Check = (pod, { identities, requests }, { snapshot, knowsOptions }) => {
   const outcome = requests.at(-1)?.outcome;
   const used = outcome?.kind === 'granted' ? outcome.identity : undefined;
+  const isDecided = knowsOptions && snapshot.grants !== undefined;
   return identities
     .filter(({ kind, refusal }) => kind === 'azure-identity' && refusal === undefined)
     .flatMap(({ name }) => {
       const identity = named(snapshot.identities, name, pod);
-      const found = identity === undefined ? [] : findingsOfStatus(identity, knowsOptions);
+      const found = identity === undefined ? [] : findingsOfStatus(identity, isDecided);
       return name === used
         ? found
         : found.map((each) => ({ ...each, severity: 'warning' as const }));

@@ -4,12 +4,12 @@ import { isCode } from '../../nmi/diagnosis/codes.ts';
 import { stringAt, type JsonRecord } from '../../base/json-value.ts';
 import { conditionOf, metadataOf, titleOf, type RawObject } from '../base/object.ts';
 
-/** @param knowsOptions then only Secrets count: the status may be seconds behind the rest. */
-export function findingsOfStatus(identity: RawObject, knowsOptions: boolean): readonly Finding[] {
+/** @param isDecided by options and grants; then only Secrets count: the status may be seconds behind. */
+export function findingsOfStatus(identity: RawObject, isDecided: boolean): readonly Finding[] {
   const ready = readyOf(identity);
   const code = stringAt(ready, 'reason');
   if (ready?.['status'] !== 'False' || !isCode(code)) return [];
-  if (knowsOptions && !code.startsWith('credential_')) return [];
+  if (isDecided && !code.startsWith('credential_')) return [];
   const object = `AzureIdentity ${titleOf(identity)}`;
   const text = `Its status is not ready: ${stringAt(ready, 'message')}`;
   return oneFinding(code, { object, text });

@@ -56,6 +56,14 @@ describe('objects', () => {
     assert.deepEqual(linesOf({ identities: [{ ...createIdentity('orders'), status }] }), [
       'credential_missing AzureIdentity shop/orders',
     ]);
+    const unowned = {
+      ...createIdentity('orders'),
+      status: statusOf('False', 'identity_not_owned'),
+    };
+    assert.deepEqual(linesOf({ identities: [unowned] }), [], 'the grants show it themselves');
+    assert.deepEqual(linesOf({ identities: [unowned], grants: undefined }), [
+      'identity_not_owned AzureIdentity shop/orders',
+    ]);
   });
 
   it('are reported as identities that a binding of another namespace names', () => {

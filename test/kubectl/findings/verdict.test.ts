@@ -2,8 +2,18 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { asRecord } from '../../../src/base/json-value.ts';
 import { viewAgent } from '../../../src/kubectl/cluster/agents.ts';
-import { bound, assess, verdictOf, web, two, statusOf } from '../support/assess.ts';
 import {
+  agentWith,
+  bound,
+  assess,
+  grants as unowning,
+  verdictOf,
+  web,
+  two,
+  statusOf,
+} from '../support/assess.ts';
+import {
+  clientA,
   clientB,
   createAgentPod,
   createIdentity,
@@ -44,6 +54,18 @@ describe('the verdict on a pod', () => {
       { ...createIdentity('orders'), status: statusOf('False', 'credential_missing') },
     ];
     assert.equal(verdictOf(web, { identities }), 'refused gets 400 credential_missing');
+  });
+
+  it('is refused for a grant that the status misses and the user may not read', () => {
+    const agents = agentWith('--identity-owners=enforce');
+    const status = statusOf('False', 'identity_not_owned');
+    const identities = [{ ...createIdentity('orders'), status }];
+    const unreadable = { agents, identities, grants: undefined };
+    assert.equal(verdictOf(web, unreadable), 'refused gets 400 identity_not_owned');
+    const spec = { namespaces: ['shop'], clientIDs: [clientA] };
+    const [grant] = unowning;
+    const grants = [{ ...grant, spec }];
+    assert.match(verdictOf(web, { ...unreadable, grants }), /^granted /, 'newer than the status');
   });
 
   it('is not refused for the status of an identity that the request does not get', () => {
