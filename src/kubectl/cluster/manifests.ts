@@ -54,8 +54,9 @@ export function snapshotOf(objects: readonly RawObject[]): Snapshot {
 }
 
 function complete(object: RawObject, namespace: string): RawObject {
-  const own = namespaceOf(object) === '' ? namespace : namespaceOf(object);
-  const uid = `${stringAt(object, 'kind')}/${own}/${nameOf(object)}`;
+  const kind = stringAt(object, 'kind');
+  const own = kind === 'AzureIdentityGrant' ? '' : namespaceOf(object) || namespace;
+  const uid = `${kind}/${own}/${nameOf(object)}`;
   return { ...object, metadata: { uid, ...metadataOf(object), namespace: own } };
 }
 

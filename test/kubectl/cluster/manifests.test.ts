@@ -28,6 +28,17 @@ describe('manifests in a file', () => {
     assert.equal(new Set(snapshot.pods.map((pod) => JSON.stringify(pod['status']))).size, 2);
   });
 
+  it('have no namespace in a grant, which is of the cluster', () => {
+    const grantsOf = (...metadata: readonly object[]) => {
+      const items = metadata.map((each) => ({ kind: 'AzureIdentityGrant', metadata: each }));
+      const list = JSON.stringify({ kind: 'List', items });
+      return snapshotOf(parseManifests('f', list, 'shop')).grants?.map(titleOf);
+    };
+    assert.deepEqual(grantsOf({ name: 'a' }), ['a']);
+    assert.deepEqual(grantsOf({ name: 'a' }, { name: 'b', namespace: 'x' }), ['a', 'b']);
+    assert.equal(grantsOf(), undefined, 'the cluster may have some');
+  });
+
   it('have an address for each of many workloads', () => {
     const items = Array.from({ length: 300 }, (_, index) => ({
       kind: 'Deployment',

@@ -78,6 +78,18 @@ describe('kubectl nmi analyze', () => {
     assert.match(stdout, / in these files; what the cluster has beside them is not known\n$/);
   });
 
+  it('finds nothing in a grant', async () => {
+    const grant = `
+kind: AzureIdentityGrant
+metadata: { name: shop }
+spec: { namespaces: [shop], clientIDs: [22729e47-74ce-4b43-8eea-aab5f2073301] }
+`;
+    const { code, stdout } = await play(['analyze', '-f', 'grant.yaml', '--fail-on=info'], {
+      files: { 'grant.yaml': grant },
+    });
+    assert.equal(code, 0, stdout);
+  });
+
   it('refuses files that it cannot read', async () => {
     assert.match(
       (await play(['analyze', '-f', 'none.yaml'], { files })).stderr,
