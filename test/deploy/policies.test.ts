@@ -101,7 +101,7 @@ describe('the policies', () => {
     const namespaced = { ...policy, metadata: { name: 'no-imds', namespace: 'default' } };
     const against = (labels: object, target: { readonly ip: string; readonly port: number }) => {
       const pod = { metadata: { name: 'p', namespace: 'default', labels }, spec: {} };
-      return policiesAgainst(pod, [namespaced], target);
+      return policiesAgainst(pod, [namespaced], target, false);
     };
     for (const target of targets) {
       assert.deepEqual(against({ app: 'web' }, target), ['no-imds']);

@@ -4,7 +4,7 @@ import { credentialKinds } from '../../nmi/sources/entra/credentials/kinds.ts';
 import { nameOf, namespaceOf, type RawObject } from '../base/object.ts';
 import { unverified, type AgentView } from '../cluster/agents.ts';
 import { losses, type Unread } from '../cluster/unread.ts';
-import { isWorkloadIdentity, named, type PodContext } from './pods.ts';
+import { isWorkloadIdentity, named, policiesOf, type PodContext } from './pods.ts';
 import { isReadyByStatus } from './status.ts';
 import type { Verdict } from './verdict.ts';
 
@@ -13,8 +13,9 @@ export function notCheckedOf(
   explanation: PodExplanation,
   verdict: Verdict,
   agent: AgentView | undefined,
-  { snapshot, config, knowsOptions }: PodContext,
+  context: PodContext,
 ): readonly Unread[] {
+  const { snapshot, config, knowsOptions } = context;
   const outcome = explanation.requests.at(-1)?.outcome;
   const chosen = outcome?.kind === 'granted' ? outcome.identity : undefined;
   const view = explanation.identities.find(({ name }) => name === chosen);
@@ -31,7 +32,12 @@ export function notCheckedOf(
   };
   const read = snapshot.unread.filter(({ loses }) => matters[loses] ?? true);
   if (!isOpen) return read;
+  const doubtful = policiesOf(pod, explanation, context, false).join(', ');
+  const why = 'a CIDR in it cannot be read';
   return [
+    ...(doubtful === ''
+      ? []
+      : [{ loses: losses.policies, what: `judge NetworkPolicy ${doubtful}`, why }]),
     ...(view?.upstream === undefined ? [] : ofUpstream(view, view.upstream, pod, isReady)),
     ...(agent === undefined || knowsOptions ? [] : [ofOptions(agent)]),
     ...read,

@@ -129,17 +129,27 @@ const ofClientIds: Check = (pod, explanation, { view }, { selector: asked }) => 
   });
 };
 
-const ofNetworkPolicies: Check = (pod, explanation, { snapshot, config }) => {
+/** Those that keep the pod from the agent. @param isInDoubt as of `policiesAgainst`. */
+export function policiesOf(
+  pod: RawObject,
+  explanation: PodExplanation,
+  { snapshot, config }: PodContext,
+  isInDoubt: boolean,
+): readonly string[] {
   // Policies do not apply to the network of the node.
   if (explanation.pod.hostNetwork || !isServed(explanation)) return [];
   const target = { ip: config.listenIp, port: config.listenPort };
-  const against = policiesAgainst(pod, snapshot.policies, target);
+  return policiesAgainst(pod, snapshot.policies, target, isInDoubt);
+}
+
+const ofNetworkPolicies: Check = (pod, explanation, context) => {
+  const against = policiesOf(pod, explanation, context, true);
   if (against.length === 0) return [];
-  const where = `${target.ip}:${target.port}`;
+  const { listenIp, listenPort } = context.config;
   return oneFinding('network_policy', {
     object: objectOf(pod),
-    text: `NetworkPolicy ${against.join(', ')} does not allow TCP to ${where}, where the agent answers: requests time out.`,
-    fix: `Allow egress to ipBlock ${target.ip}/32, TCP port ${target.port}: kubectl -n ${namespaceOf(pod)} apply -f deploy/policies/network-policy.yaml`,
+    text: `NetworkPolicy ${against.join(', ')} does not allow TCP to ${listenIp}:${listenPort}, where the agent answers: requests time out.`,
+    fix: `Allow egress to ipBlock ${listenIp}/32, TCP port ${listenPort}: kubectl -n ${namespaceOf(pod)} apply -f deploy/policies/network-policy.yaml`,
   });
 };
 

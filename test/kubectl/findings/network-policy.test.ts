@@ -10,11 +10,19 @@ const block = (cidr: string, except: readonly string[] = []) => ({
 });
 const port = (fields: object) => ({ ports: [fields] });
 
+/** Whether a block in doubt allows the connection must not matter, unless a test is about one. */
 function against(...specs: readonly object[]): readonly string[] {
+  const [cautious, lenient] = inDoubt(...specs);
+  assert.deepEqual(cautious, lenient);
+  return cautious;
+}
+
+function inDoubt(...specs: readonly object[]) {
   const policies = specs.map((spec, index) =>
     createObject('NetworkPolicy', `p${index}`, { podSelector: {}, ...spec }),
   );
-  return policiesAgainst(pod, policies, target);
+  const of = (isInDoubt: boolean) => policiesAgainst(pod, policies, target, isInDoubt);
+  return [of(false), of(true)] as const;
 }
 
 describe('network policies', () => {
@@ -24,7 +32,6 @@ describe('network policies', () => {
     'another address': { egress: [block('169.254.169.254/32')] },
     'an exception of the block': { egress: [block('0.0.0.0/0', ['169.254.0.0/16'])] },
     'IPv6 alone': { egress: [block('::/0')] },
-    'a block that is none': { egress: [block('everything')] },
     'another port': { egress: [port({ port: 80 })] },
     UDP: { egress: [port({ protocol: 'UDP' })] },
     'a named port': { egress: [port({ port: 'metadata' })] },
@@ -47,6 +54,18 @@ describe('network policies', () => {
     it(`allow the agent by ${what}`, () => assert.deepEqual(against(spec), []));
   }
 
+  const unreadable = ['everything', '', '10.0.0.0', '010.0.0.0/8', '10.0.0.0/33', '10.0.0.0/08'];
+  for (const cidr of [...unreadable, '${POD_CIDR}/16']) {
+    it(`are in doubt by the block "${cidr}"`, () => {
+      assert.deepEqual(inDoubt({ egress: [block(cidr)] }), [['p0'], []]);
+      assert.deepEqual(inDoubt({ egress: [block('0.0.0.0/0', [cidr])] }), [['p0'], []]);
+      assert.deepEqual(against({ egress: [block('10.0.0.0/8', [cidr])] }), ['p0']);
+      assert.deepEqual(against({ egress: [block(cidr, ['169.254.0.0/16'])] }), ['p0']);
+      assert.deepEqual(against({ egress: [block(cidr), block('169.254.0.0/16')] }), []);
+      assert.deepEqual(against({ egress: [{ ...block(cidr), ...port({ port: 80 }) }] }), ['p0']);
+    });
+  }
+
   it('allow what any one of them allows, and apply only to their namespace', () => {
     assert.deepEqual(against({ policyTypes: ['Egress'] }, { egress: [{}] }), []);
     const other = createObject(
@@ -55,6 +74,6 @@ describe('network policies', () => {
       { podSelector: {}, policyTypes: ['Egress'] },
       { namespace: 'x' },
     );
-    assert.deepEqual(policiesAgainst(pod, [other], target), []);
+    assert.deepEqual(policiesAgainst(pod, [other], target, false), []);
   });
 });

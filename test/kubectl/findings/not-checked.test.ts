@@ -109,6 +109,35 @@ describe('what a verdict does not know', () => {
     assert.deepEqual(lossesOf(pending, { agents: unproven }), [], 'the next state shows it');
   });
 
+  it('is a policy with a CIDR that cannot be read, if all depends on it', () => {
+    const policyWith = (cidr: string, podSelector = {}) =>
+      createObject('NetworkPolicy', 'p', {
+        podSelector,
+        egress: [{ to: [{ ipBlock: { cidr } }] }],
+      });
+    const of = (policy: object) => {
+      const { verdict, findings, unread } = assess(web, { policies: [{ ...policy }] });
+      return [verdict.kind, findings.map(({ code }) => code), unread.map(({ what }) => what)];
+    };
+    const azure = 'see whether Azure assigned it to the node';
+    assert.deepEqual(of(policyWith('010.0.0.0/8')), [
+      'granted',
+      [],
+      ['judge NetworkPolicy p', azure],
+    ]);
+    assert.deepEqual(of(policyWith('0.0.0.0/0')), ['granted', [], [azure]]);
+    assert.deepEqual(of(policyWith('010.0.0.0/8', { matchLabels: { app: 'db' } })), [
+      'granted',
+      [],
+      [azure],
+    ]);
+    assert.deepEqual(of(policyWith('10.0.0.0/8')), ['refused', ['network_policy'], []]);
+    const host = createPod('web', { ...bound, spec: { hostNetwork: true } });
+    const policies = [policyWith('010.0.0.0/8')];
+    const agents = agentWith('--redirect=ebpf');
+    assert.ok(!lossesOf(host, { policies, agents }).includes(losses.policies));
+  });
+
   it('is the options of an agent that is not verified, or has some of another version', () => {
     const { unread } = assess(web, { agents: agentWith('--of-a-later-version=1') });
     const unproven = [viewAgent(createAgentPod('node-1'))];

@@ -5,6 +5,7 @@ import {
   createAgentPod,
   createBinding,
   createIdentity,
+  createObject,
   createPod,
   kinds,
   play,
@@ -107,6 +108,17 @@ spec: { namespaces: [shop], clientIDs: [22729e47-74ce-4b43-8eea-aab5f2073301] }
     assert.doesNotMatch(brief.stdout, /RBAC rule/);
     const all = await play(['analyze', '-v'], testBed);
     assert.match(all.stdout, /^Not checked:\n.+\n +cannot .+ RBAC rule: /m);
+  });
+
+  it('reports the rest beside a policy with a CIDR that is none', async () => {
+    const spec = { podSelector: {}, egress: [{ to: [{ ipBlock: { cidr: '10.0.0.0/33' } }] }] };
+    const testBed = boundTestBed({
+      [kinds.policies]: [createObject('NetworkPolicy', 'p', spec)],
+      [kinds.identities]: [createIdentity('orders'), createIdentity('idle')],
+    });
+    const { code, stdout } = await play(['analyze', '-A'], testBed);
+    assert.equal(code, 0);
+    assert.match(stdout, /^0 errors, 0 warnings, 1 info of 2 pods$/m);
   });
 
   it('refuses a namespace that does not exist', async () => {
