@@ -129,7 +129,7 @@ function commonFlags(help: string): string {
 /** Removes the flags that all verbs have. */
 function withoutCommon(help: string): string {
   const common =
-    /^ +(?:-[nAo], )?--(?:namespace|all-namespaces|agent-namespace|output|exit-code|help|context|cluster|user|kubeconfig|as|request-timeout) /;
+    /^ +(?:-n, )?--(?:namespace|agent-namespace|exit-code|help|context|cluster|user|kubeconfig|as|request-timeout) /;
   return help
     .split('\n')
     .filter((line) => !common.test(line) && !/^(?:Exit codes:|Connection:)/.test(line))

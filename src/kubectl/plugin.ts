@@ -1,6 +1,6 @@
 /** Parses the command line of `kubectl nmi` with yargs and runs its verb. */
 import yargs from 'yargs';
-import { outputFormats, toLine } from './base/output.ts';
+import { toLine } from './base/output.ts';
 import { exitCodes, type Io } from './base/io.ts';
 import { PluginError, type ExitCode } from './base/plugin-error.ts';
 import { Kubectl, passedFlags, passedOf } from './transport/kubectl.ts';
@@ -42,8 +42,8 @@ export async function runPlugin(words: readonly string[], io: Io): Promise<ExitC
       agentNamespace: flags['agent-namespace'],
       warn: (text) => io.stderr(`warning: ${toLine(text)}\n`),
       namespace: flags.namespace,
-      allNamespaces: flags['all-namespaces'],
-      output: flags.output,
+      allNamespaces: flags['all-namespaces'] ?? false,
+      output: flags.output ?? 'text',
       exitCode: flags['exit-code'],
     });
   };
@@ -117,24 +117,11 @@ function createParser(start: Start) {
       type: 'string',
       describe: 'Namespace; that of the kubectl context by default.',
     })
-    .option('all-namespaces', {
-      alias: 'A',
-      type: 'boolean',
-      default: false,
-      describe: 'All namespaces.',
-    })
     .option('agent-namespace', {
       type: 'string',
       default: 'kube-system',
       requiresArg: true,
       describe: 'Namespace of the agents, and no other.',
-    })
-    .option('output', {
-      alias: 'o',
-      requiresArg: true,
-      choices: outputFormats,
-      default: 'text' as const,
-      describe: 'Form of the output.',
     })
     .option('exit-code', switchFlag('Exit with 1 on findings and refusals.'))
     // A flag of kubectl that is negated or has a dot in it would be lost.

@@ -41,6 +41,9 @@ describe('completion', () => {
     const all = await complete('doctor', '--');
     for (const flag of ['--pre', '--context', '--output']) assert.ok(all.includes(flag), flag);
     assert.ok(!all.includes('--selector'));
+    assert.deepEqual(await complete('identity', 'list', '--all'), ['--all-namespaces']);
+    assert.deepEqual(await complete('test', '--pod', 'web', '--all'), [], 'of one namespace');
+    assert.deepEqual(await complete('grants', '--out'), [], 'YAML alone');
   });
 
   it('knows the choices of flags and arguments', async () => {

@@ -2,7 +2,14 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { boundTestBed, play } from './support/recorded-kubectl.ts';
 
-const cases: readonly (readonly [words: string, problem: string, nextStep: string])[] = [
+type Case = readonly [words: string, problem: string, nextStep: string];
+
+function unknownFlag(verb: string, flag: string, value = ''): Case {
+  const [name = ''] = /^[a-z -]+?(?= x$| --|$)/.exec(verb) ?? [];
+  return [`${verb} ${flag}${value}`, `unknown flag ${flag}`, `See kubectl nmi ${name} --help`];
+}
+
+const cases: readonly Case[] = [
   [
     'explain pod web --namspace shop',
     'unknown flag --namspace; did you mean --namespace?',
@@ -35,6 +42,11 @@ const cases: readonly (readonly [words: string, problem: string, nextStep: strin
   ['identity', 'No verb is given after identity.', 'See kubectl nmi identity --help'],
   ['explian', 'unknown verb explian; did you mean explain?', 'See kubectl nmi --help'],
   ['xyzzyplugh', 'unknown verb xyzzyplugh', 'See kubectl nmi --help'],
+  ...[
+    ...['identity add x', 'identity assign x', 'identity federate x', 'identity revoke x'],
+    ...['migrate to-federation', 'migrate to-workload-identity', 'test --pod x'],
+  ].flatMap((verb) => [unknownFlag(verb, '-A'), unknownFlag(verb, '--all-namespaces')]),
+  ...['grants', 'sysdump', 'migrate export-addon'].map((verb) => unknownFlag(verb, '-o', ' json')),
   ['identity adp x', 'unknown verb adp; did you mean add?', 'See kubectl nmi identity --help'],
 ];
 

@@ -9,7 +9,7 @@ import { createContexts } from '../findings/contexts.ts';
 import { severities, type Severity } from '../../nmi/diagnosis/codes.ts';
 import { reaches, renderFindings, type Finding } from '../../nmi/diagnosis/finding.ts';
 import { exitOf, print, refuseUnknownNamespace, scopeOf, type VerbContext } from './context.ts';
-import { switchFlag, type AddVerb } from './verb.ts';
+import { reportFlags, scopeFlags, switchFlag, type AddVerb } from './verb.ts';
 
 export const addAnalyze: AddVerb = (parser, start) =>
   parser.command(
@@ -33,6 +33,7 @@ export const addAnalyze: AddVerb = (parser, start) =>
           default: 'error' as const,
           describe: 'Exit with 1 on shown findings of this severity and above.',
         })
+        .options({ ...reportFlags, ...scopeFlags })
         .option('verbose', { ...switchFlag('Show why something was not checked.'), alias: 'v' })
         .example('$0 analyze -A', 'the whole cluster')
         .example('$0 analyze -f app.yaml --fail-on warning', 'a step of CI before kubectl apply'),

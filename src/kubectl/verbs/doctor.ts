@@ -34,7 +34,7 @@ import type { Kubectl } from '../transport/kubectl.ts';
 import { classifyFailure, toPluginError } from '../transport/kubectl-failure.ts';
 import { exitOf, print, type VerbContext } from './context.ts';
 import { section } from './explain.ts';
-import { switchFlag, type AddVerb } from './verb.ts';
+import { reportFlags, scopeFlags, switchFlag, type AddVerb } from './verb.ts';
 
 export const addDoctor: AddVerb = (parser, start) =>
   parser.command(
@@ -42,6 +42,7 @@ export const addDoctor: AddVerb = (parser, start) =>
     'checks the cluster before (--pre) and after an installation',
     (verb) =>
       verb
+        .options({ ...reportFlags, ...scopeFlags })
         .option('pre', switchFlag('Before an installation: no agent is looked for.'))
         .example('$0 doctor --pre', 'is the cluster fit for the agent?')
         .example('$0 doctor', 'is the installation complete?'),

@@ -24,7 +24,7 @@ import { ownersOf } from '../findings/owners.ts';
 import { hasEnded, namedClientId } from '../findings/pods.ts';
 import { ofContext, valueOf } from '../transport/kubectl.ts';
 import { namespaceFor, print, refuseUnknownNamespace, type VerbContext } from './context.ts';
-import { switchFlag, type AddVerb } from './verb.ts';
+import { reportFlags, switchFlag, type AddVerb } from './verb.ts';
 
 const kinds: Readonly<Record<string, readonly string[]>> = {
   Pod: ['pod', 'pods', 'po'],
@@ -51,18 +51,13 @@ export const addExplain: AddVerb = (parser, start) =>
         .positional('name', { type: 'string', describe: 'Name of the object, or the address.' })
         .option('client-id', { type: 'string', describe: 'Client id that the request names.' })
         .option('resource', { type: 'string', describe: 'Resource that the request names.' })
+        .options(reportFlags)
         .option('verbose', { ...switchFlag('Show why something was not checked.'), alias: 'v' })
         .example('$0 explain pod web-7d4b9 -n shop', 'what the pod gets')
         .example('$0 explain deploy/web -n shop', 'the same for the newest pod of a Deployment')
         .example('$0 explain ip 10.244.1.7', 'the same for the pod with that address'),
     (flags) =>
       start(flags, async (context) => {
-        if (context.allNamespaces) {
-          throw usageError(
-            'explain is about one object, and -A is given',
-            'Give -n, or leave -A out.',
-          );
-        }
         const [kind, name] = parseTarget(flags.what, flags.name);
         const find = kind === 'Pod' ? podByName : kind === 'ip' ? podByIp : podOfWorkload;
         return report(context, await find(context, name, kind), flags);

@@ -7,13 +7,12 @@ import {
   parseIdentityGrant,
   type Parse,
 } from '../../nmi/kube/watch/parse.ts';
-import { exitCodes } from '../base/io.ts';
 import type { ExitCode } from '../base/plugin-error.ts';
 import { identityGrants, identityResources, workloadResources } from '../cluster/resources.ts';
 import { renderGrants } from '../findings/grants-yaml.ts';
 import { neededGrants } from '../findings/needed-grants.ts';
 import { valueOf, type Kubectl } from '../transport/kubectl.ts';
-import type { VerbContext } from './context.ts';
+import { exitOf, type VerbContext } from './context.ts';
 import type { AddVerb } from './verb.ts';
 
 export const addGrants: AddVerb = (parser, start) =>
@@ -24,7 +23,8 @@ export const addGrants: AddVerb = (parser, start) =>
     (flags) => start(flags, grants),
   );
 
-async function grants({ kubectl, io }: VerbContext): Promise<ExitCode> {
+async function grants(context: VerbContext): Promise<ExitCode> {
+  const { kubectl, io } = context;
   const readRaw = async (resource: string) =>
     valueOf(await kubectl.list(resource, undefined), `list ${resource}`);
   const [identities, bindings, exceptions, existing] = await Promise.all([
@@ -51,7 +51,7 @@ async function grants({ kubectl, io }: VerbContext): Promise<ExitCode> {
   });
   if (needed.grants.length > 0) io.stdout(renderGrants(needed));
   else io.stderr('every identity in use has a grant\n');
-  return exitCodes.ok;
+  return exitOf(context, needed.grants.length === 0);
 }
 
 /** Without the objects that the agent cannot use. Only the kind of the grants may be missing. */

@@ -18,7 +18,7 @@ import { scopeOf, type VerbContext } from './context.ts';
 import { planFlags } from './plan.ts';
 import { toFederation } from './to-federation.ts';
 import { toWorkloadIdentity } from './to-workload-identity.ts';
-import { textFlag, type AddVerb } from './verb.ts';
+import { scopeFlags, textFlag, type AddVerb } from './verb.ts';
 
 export const addMigrate: AddVerb = (parser, start) =>
   parser.command('migrate', 'leave the AKS add-on, type 0, or this agent', (verb) =>
@@ -26,7 +26,8 @@ export const addMigrate: AddVerb = (parser, start) =>
       .command(
         'export-addon',
         'identities, bindings and exceptions as files; those of the add-on as copies that AKS does not delete',
-        (sub) => sub.example('$0 migrate export-addon -A > pod-identity.yaml', ''),
+        (sub) =>
+          sub.options(scopeFlags).example('$0 migrate export-addon -A > pod-identity.yaml', ''),
         (flags) => start(flags, exportAddon),
       )
       .command(

@@ -10,7 +10,7 @@ import type { RawObject } from '../base/object.ts';
 import { identityResources } from '../cluster/resources.ts';
 import { valueOf } from '../transport/kubectl.ts';
 import { kubectlCommand, type PinnedContext } from './context.ts';
-import { switchFlag } from './verb.ts';
+import { reportFlags, switchFlag } from './verb.ts';
 
 export interface Plan {
   readonly objects: readonly object[];
@@ -21,6 +21,7 @@ export interface Plan {
 }
 
 export const planFlags = {
+  ...reportFlags,
   apply: switchFlag('Change the objects in the cluster after showing what changes.'),
 } as const satisfies Readonly<Record<string, Options>>;
 

@@ -5,7 +5,7 @@ import { exitCodes } from '../base/io.ts';
 import { usageError, type ExitCode, type PluginError } from '../base/plugin-error.ts';
 import { allCodes, isCode, rowOf } from '../../nmi/diagnosis/codes.ts';
 import { print, type VerbContext } from './context.ts';
-import type { AddVerb } from './verb.ts';
+import { reportFlags, type AddVerb } from './verb.ts';
 
 export const addReasons: AddVerb = (parser, start) =>
   parser.command(
@@ -14,6 +14,7 @@ export const addReasons: AddVerb = (parser, start) =>
     (verb) =>
       verb
         .positional('code', { type: 'string' })
+        .options(reportFlags)
         .example('$0 reasons binding_missing', 'one of them')
         .example('$0 reasons', 'all of them'),
     (flags) => start(flags, (context) => Promise.resolve(reasons(context, flags.code))),

@@ -18,7 +18,7 @@ import {
   type PinnedContext,
   type VerbContext,
 } from './context.ts';
-import type { AddVerb } from './verb.ts';
+import { reportFlags, type AddVerb } from './verb.ts';
 
 export const addTest: AddVerb = (parser, start) =>
   parser.command(
@@ -46,6 +46,7 @@ export const addTest: AddVerb = (parser, start) =>
           requiresArg: true,
           describe: 'How long to wait for the pod. As 90s, 2m or 1m30s.',
         })
+        .options(reportFlags)
         .example('$0 test --pod web-7d4b9 -n shop', ''),
     (flags) =>
       start(flags, (context) => test(context, { ...flags, timeoutMs: readTimeout(flags.timeout) })),

@@ -1,15 +1,15 @@
 /** For adding a verb to the command line. */
 import type { Argv } from 'yargs';
 import type { ExitCode } from '../base/plugin-error.ts';
-import type { OutputFormat } from '../base/output.ts';
+import { outputFormats, type OutputFormat } from '../base/output.ts';
 import type { VerbContext } from './context.ts';
 
 export interface CommonFlags {
   readonly namespace: string | undefined;
-  readonly 'all-namespaces': boolean;
   readonly 'agent-namespace': string;
-  readonly output: OutputFormat;
   readonly 'exit-code': boolean;
+  readonly 'all-namespaces'?: boolean | undefined;
+  readonly output?: OutputFormat | undefined;
 }
 
 export type Parser = Argv<CommonFlags>;
@@ -35,3 +35,19 @@ export function textFlag(describe: string) {
 export function switchFlag(describe: string) {
   return { type: 'boolean', default: false, describe } as const;
 }
+
+/** Of a verb that prints a report. */
+export const reportFlags = {
+  output: {
+    alias: 'o',
+    requiresArg: true,
+    choices: outputFormats,
+    default: 'text',
+    describe: 'Form of the output.',
+  },
+} as const;
+
+/** Of a verb that can read all namespaces. */
+export const scopeFlags = {
+  'all-namespaces': { ...switchFlag('All namespaces.'), alias: 'A' },
+} as const;

@@ -3,13 +3,13 @@ import { buildInfo } from '../../nmi/base/build-info.ts';
 import { exitCodes } from '../base/io.ts';
 import type { ExitCode } from '../base/plugin-error.ts';
 import { print, type VerbContext } from './context.ts';
-import type { AddVerb } from './verb.ts';
+import { reportFlags, type AddVerb } from './verb.ts';
 
 export const addVersion: AddVerb = (parser, start) =>
   parser.command(
     'version',
     'version of the plugin',
-    (verb) => verb.example('$0 version', ''),
+    (verb) => verb.options(reportFlags).example('$0 version', ''),
     (flags) => start(flags, (context) => Promise.resolve(printVersion(context))),
   );
 

@@ -37,7 +37,7 @@ describe('the arguments of kubectl nmi explain', () => {
       [['explain', 'identity', 'x'], /^error: explain knows no kind identity\n/],
       [['explain', 'web'], /^error: explain knows no kind web\n/],
       [['explain', 'constructor', 'web'], /^error: explain knows no kind constructor\n/],
-      [['explain', 'pod', 'web', '-A'], /^error: explain is about one object, and -A is given\n/],
+      [['explain', 'pod', 'web', '-A'], /^error: unknown flag -A\n/],
       [['explain', 'pod', 'web', '--bogus'], /^error: [^\n]+\n[^\n]+\n$/],
     ];
     for (const [words, expected] of refusals) {

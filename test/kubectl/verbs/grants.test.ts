@@ -44,6 +44,11 @@ describe('kubectl nmi grants', () => {
     assert.ok(stdout.includes(`clientIDs:\n    - "${clientID}"  # AzureIdentity till\n`), stdout);
   });
 
+  it('fails with --exit-code while one is missing', async () => {
+    assert.equal((await play(['grants', '--exit-code'], { objects })).code, 1);
+    assert.equal((await play(['grants', '--exit-code'])).code, 0);
+  });
+
   it('prints a single grant too', async () => {
     const { stdout } = await play(['grants'], { objects: { ...objects, [kinds.exceptions]: [] } });
     assert.equal(stdout.match(/^kind: AzureIdentityGrant$/gm)?.length, 1);

@@ -12,7 +12,15 @@ import { usageError, type ExitCode } from '../../base/plugin-error.ts';
 import { readBound, usesIn } from '../../cluster/bound.ts';
 import { nmiCommand, pin, print, scopeOf, type VerbContext } from '../context.ts';
 import { carryOut, emptyPlan, planFlags, unlessThere } from '../plan.ts';
-import { nameArgument, textFlag, type AddVerb, type Parser, type Start } from '../verb.ts';
+import {
+  nameArgument,
+  reportFlags,
+  scopeFlags,
+  textFlag,
+  type AddVerb,
+  type Parser,
+  type Start,
+} from '../verb.ts';
 import { assign } from './assign.ts';
 import { federate } from './federate.ts';
 import { revoke } from './revoke.ts';
@@ -73,7 +81,10 @@ function addObjects(parser: Parser, start: Start): Parser {
     .command(
       'list',
       'identities with their bindings and pods',
-      (sub) => sub.example('$0 identity list -A', 'of all namespaces'),
+      (sub) =>
+        sub
+          .options({ ...reportFlags, ...scopeFlags })
+          .example('$0 identity list -A', 'of all namespaces'),
       (flags) => start(flags, list),
     );
 }
@@ -110,6 +121,7 @@ function addUses(parser: Parser, start: Start): Parser {
             default: [],
             describe: 'Instead of those of the bound pods.',
           })
+          .options(reportFlags)
           .example('$0 identity federate orders', ''),
       (flags) => start(flags, (context) => federate(context, flags.name, flags['service-account'])),
     )
