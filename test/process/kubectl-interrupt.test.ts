@@ -17,7 +17,7 @@ const kubectl = `#!/bin/sh
 echo "$1 begins" >>"$LOG"
 case "$1 $2" in
   'create '*) cat >/dev/null; sleep 1 ;;
-  'get pods') echo '{"metadata":{"name":"web"},"spec":{"serviceAccountName":"robot"},"status":{"phase":"Pending"}}' ;;
+  'get pods') echo '{"metadata":{"name":"web","labels":{"aadpodidbinding":"orders"}},"spec":{"serviceAccountName":"robot"},"status":{"phase":"Pending"}}' ;;
   'delete '*) sleep 0.2; [ -z "$STUCK" ] || { echo 'Unable to connect to the server: EOF' >&2; exit 1; } ;;
 esac
 echo "$1 ends" >>"$LOG"

@@ -1,10 +1,10 @@
 /** What a verdict about a pod does not know, without what cannot change it. Pure. */
 import type { IdentityView, PodExplanation, UpstreamView } from '../../nmi/explain/explanation.ts';
 import { credentialKinds } from '../../nmi/sources/entra/credentials/kinds.ts';
-import { nameOf, namespaceOf, type RawObject } from '../base/object.ts';
+import type { RawObject } from '../base/object.ts';
 import { unverified, type AgentView } from '../cluster/agents.ts';
 import { losses, type Unread } from '../cluster/unread.ts';
-import { isWorkloadIdentity, named, policiesOf, type PodContext } from './pods.ts';
+import { identityOf, isWorkloadIdentity, named, policiesOf, type PodContext } from './pods.ts';
 import { isReadyByStatus } from './status.ts';
 import type { Verdict } from './verdict.ts';
 
@@ -16,9 +16,7 @@ export function notCheckedOf(
   context: PodContext,
 ): readonly Unread[] {
   const { snapshot, config, knowsOptions } = context;
-  const outcome = explanation.requests.at(-1)?.outcome;
-  const chosen = outcome?.kind === 'granted' ? outcome.identity : undefined;
-  const view = explanation.identities.find(({ name }) => name === chosen);
+  const view = identityOf(explanation);
   const identity = named(snapshot.identities, view?.name, pod);
   const isReady = identity !== undefined && isReadyByStatus(identity);
   const isOpen = verdict.kind === 'granted' || verdict.kind === 'unknown';
@@ -38,7 +36,7 @@ export function notCheckedOf(
     ...(doubtful === ''
       ? []
       : [{ loses: losses.policies, what: `judge NetworkPolicy ${doubtful}`, why }]),
-    ...(view?.upstream === undefined ? [] : ofUpstream(view, view.upstream, pod, isReady)),
+    ...(view?.upstream === undefined ? [] : ofUpstream(view, view.upstream, isReady)),
     ...(agent === undefined || knowsOptions ? [] : [ofOptions(agent)]),
     ...read,
   ];
@@ -58,11 +56,13 @@ function ofOptions({ namespace, name, config }: AgentView): Unread {
 function ofUpstream(
   { kind, clientId }: IdentityView,
   { source, credential }: UpstreamView,
-  pod: RawObject,
   isReady: boolean,
 ): readonly Unread[] {
-  const why = `only a token request shows it: kubectl nmi test --pod ${nameOf(pod)} -n ${namespaceOf(pod)}`;
-  const of = (loses: string, what: string): Unread => ({ loses, what, why });
+  const of = (loses: string, what: string): Unread => ({
+    loses,
+    what,
+    why: 'only a token request shows it',
+  });
   if (kind === 'node') return [of('identities of the node', 'see which identities the node has')];
   if (source === 'imds') {
     return [of('assignment of the identity in Azure', 'see whether Azure assigned it to the node')];

@@ -3,7 +3,7 @@ import { bindingLabel } from '../../cache/index/binding-label.ts';
 import { isExcepted } from '../../cache/index/excepted-labels.ts';
 import { asRecord, stringAt } from '../../base/json-value.ts';
 import { type Finding, oneFinding } from '../../nmi/diagnosis/finding.ts';
-import type { PodExplanation, RefusalView } from '../../nmi/explain/explanation.ts';
+import type { IdentityView, PodExplanation, RefusalView } from '../../nmi/explain/explanation.ts';
 import type { Config } from '../../nmi/config/config.ts';
 import {
   annotationsOf,
@@ -31,7 +31,7 @@ export interface PodContext {
   readonly knowsOptions: boolean;
 }
 
-const workloadIdentityLabel = 'azure.workload.identity/use';
+export const workloadIdentityLabel = 'azure.workload.identity/use';
 
 /** Undefined for an object that the agent does not accept as a pod. */
 export function examinePod(pod: RawObject, context: PodContext, request: PodRequest = anyRequest) {
@@ -58,6 +58,13 @@ export function wantsIdentity(pod: RawObject, findings: readonly Finding[]): boo
 export function refusalOf(explanation: PodExplanation): RefusalView | undefined {
   const outcome = explanation.requests.at(-1)?.outcome;
   return outcome?.kind === 'refused' ? outcome.refusal : undefined;
+}
+
+/** What the last request gets a token of; undefined for the host network too. */
+export function identityOf({ requests, identities }: PodExplanation): IdentityView | undefined {
+  const outcome = requests.at(-1)?.outcome;
+  const chosen = outcome?.kind === 'granted' ? outcome.identity : undefined;
+  return identities.find(({ name }) => name === chosen);
 }
 
 /** The identity that SDKs in the pod name; undefined when they name none, or several. */
@@ -186,11 +193,10 @@ const ofExceptionElsewhere: Check = (pod, explanation, { snapshot }) => {
 };
 
 /** Of each bound identity; a warning for one that the request does not get. */
-const ofStatus: Check = (pod, { identities, requests }, { snapshot, knowsOptions }) => {
-  const outcome = requests.at(-1)?.outcome;
-  const used = outcome?.kind === 'granted' ? outcome.identity : undefined;
+const ofStatus: Check = (pod, explanation, { snapshot, knowsOptions }) => {
+  const used = identityOf(explanation)?.name;
   const isDecided = knowsOptions && snapshot.grants !== undefined;
-  return identities
+  return explanation.identities
     .filter(({ kind, refusal }) => kind === 'azure-identity' && refusal === undefined)
     .flatMap(({ name }) => {
       const identity = named(snapshot.identities, name, pod);

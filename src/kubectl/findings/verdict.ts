@@ -4,7 +4,7 @@ import { rowOf, type Code } from '../../nmi/diagnosis/codes.ts';
 import type { Finding } from '../../nmi/diagnosis/finding.ts';
 import type { Outcome, PodExplanation } from '../../nmi/explain/explanation.ts';
 import { conditionOf, recordsAt, statusOf, type RawObject } from '../base/object.ts';
-import { refusalOf } from './pods.ts';
+import { identityOf, refusalOf } from './pods.ts';
 
 export interface Verdict {
   readonly kind: 'granted' | 'refused' | 'not-ready' | 'unknown';
@@ -73,7 +73,7 @@ function summaryOf(explanation: PodExplanation): string {
   if (isTakenForNode(outcome)) return 'gets the answer of the node (host network)';
   if (outcome?.kind !== 'granted') return 'gets nothing yet: it has no address';
   const { identity, by } = outcome;
-  const found = explanation.identities.find(({ name }) => name === identity);
+  const found = identityOf(explanation);
   if (found === undefined || found.kind === 'node')
     return `gets a token of the node's own identities (${by})`;
   const title =

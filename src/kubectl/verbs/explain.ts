@@ -15,13 +15,14 @@ import {
 } from '../base/object.ts';
 import { failedError, usageError, type ExitCode, type PluginError } from '../base/plugin-error.ts';
 import { exitCodes } from '../base/io.ts';
+import { shellWord } from '../base/output.ts';
 import { readNearby, readPodSnapshot } from '../cluster/pod-snapshot.ts';
 import type { Nearby } from '../cluster/snapshot.ts';
 import { countUnread, renderUnread } from '../cluster/unread.ts';
 import { assessPod, type Assessment } from '../findings/assessment.ts';
 import { createContexts } from '../findings/contexts.ts';
 import { ownersOf } from '../findings/owners.ts';
-import { hasEnded, namedClientId } from '../findings/pods.ts';
+import { hasEnded, identityOf, namedClientId } from '../findings/pods.ts';
 import { ofContext, valueOf } from '../transport/kubectl.ts';
 import { namespaceFor, print, refuseUnknownNamespace, type VerbContext } from './context.ts';
 import { reportFlags, switchFlag, type AddVerb } from './verb.ts';
@@ -192,12 +193,17 @@ async function report(
 
 function renderAssessment(
   { verdict: { kind, summary }, explanation, findings, unread }: Assessment,
-  { verbose }: PodFlags,
+  { verbose, clientId, resource }: PodFlags,
 ): readonly string[] {
   const { namespace, name, serviceAccount } = explanation.pod;
   const request = explanation.requests.at(-1)?.selector.replace('=', ' ') ?? '';
+  // The pod of `test` has no label of an exception, and names the client id that this pod names.
+  const isOfNode = (identityOf(explanation)?.kind ?? 'node') === 'node';
+  const of = resource === undefined ? '' : ` --resource ${shellWord(resource)}`;
   const next =
-    kind === 'granted' ? ` A token shows it: kubectl nmi test --pod ${name} -n ${namespace}` : '';
+    kind === 'granted' && !isOfNode && clientId === undefined
+      ? ` A token shows it: kubectl nmi test --pod ${name} -n ${namespace}${of}`
+      : '';
   return [
     `pod ${namespace}/${name}: ${kind.toUpperCase().replace('-', ' ')}, ${summary}`,
     ...countUnread(unread).map((line) => `  ${line}${next}`),

@@ -8,6 +8,7 @@ import { exitCodes } from '../base/io.ts';
 import { failedError, usageError, type ExitCode } from '../base/plugin-error.ts';
 import { verifiedOf } from '../cluster/agents.ts';
 import { readAgents } from '../cluster/trusted-agents.ts';
+import { isWorkloadIdentity, namedClientId, workloadIdentityLabel } from '../findings/pods.ts';
 import { valueOf } from '../transport/kubectl.ts';
 import { classifyFailure, toPluginError } from '../transport/kubectl-failure.ts';
 import {
@@ -23,7 +24,7 @@ import { reportFlags, type AddVerb } from './verb.ts';
 export const addTest: AddVerb = (parser, start) =>
   parser.command(
     'test',
-    'request one token from a short-lived pod with the label and service account of another pod',
+    'request a token as another pod: with its binding label, service account and client id',
     (verb) =>
       verb
         .option('pod', {
@@ -70,14 +71,22 @@ interface TestFlags {
 }
 
 const pauseMs = 1_000;
+const decidingLabels: ReadonlySet<string> = new Set([bindingLabel, workloadIdentityLabel]);
 
 async function test(unpinned: VerbContext, flags: TestFlags): Promise<ExitCode> {
   const context = await pin(unpinned);
   const { kubectl, io, namespace } = context;
   const title = `pod ${namespace}/${flags.pod}`;
   const model = valueOf(await kubectl.get('pods', namespace, flags.pod), `get ${title}`);
+  if (!labelsOf(model).has(bindingLabel) && !isWorkloadIdentity(model)) {
+    throw failedError(
+      `${title} has neither the label ${bindingLabel} nor ${workloadIdentityLabel}=true, and a test pod has no other label of it`,
+      `See what it gets: ${nmiCommand(context, 'explain', 'pod', flags.pod)}`,
+    );
+  }
   const image = flags.image ?? (await imageOf(context));
   const name = `nmi-test-${io.wallMs().toString(36)}`;
+  const clientId = namedClientId(model);
   const pod = podOf(name, model, image, flags);
   io.stderr(`pod ${name} is created in ${context.target}, and deleted at the end\n`);
   const made = await kubectl.run(['create', '--filename=-'], {
@@ -91,12 +100,17 @@ async function test(unpinned: VerbContext, flags: TestFlags): Promise<ExitCode> 
     const log = await kubectl.run(['logs', `--namespace=${namespace}`, name]);
     // Without its log, nothing is known of the pod.
     if (io.stop.aborted) throw failedError('interrupted', 'Run it again.');
-    const lines = log.stdout.split('\n').filter((line) => /acquire|failed/.test(line));
+    // The client always sends a request without a client id too.
+    const isOfPod = clientId === undefined ? /acquire|failed/ : /acquire.*clientID\(/;
+    const lines = log.stdout.split('\n').filter((line) => isOfPod.test(line));
     const isGranted = lines.some((line) => line.includes('successfully acquired'));
-    print(context, { kind: 'Test', pod: name, phase, granted: isGranted, lines }, () => [
+    const value = { kind: 'Test', pod: name, phase, clientId, granted: isGranted, lines };
+    print(context, value, () => [
       isGranted ? 'A token came.' : `No token came (pod ${phase || 'did not start'}).`,
       ...lines.map((line) => `  ${line}`),
       ...(isGranted ? [] : [`Then: ${nmiCommand(context, 'explain', 'pod', flags.pod)}`]),
+      `The request named ${clientId === undefined ? 'no client id' : `client id ${clientId}`}.`,
+      'NetworkPolicies and exceptions for other labels of the pod were not tested.',
     ]);
     return isGranted ? exitCodes.ok : exitCodes.findings;
   } finally {
@@ -135,7 +149,9 @@ function podOf(
   image: string,
   { resource, timeoutMs }: TestFlags,
 ): object {
-  const label = labelsOf(model).get(bindingLabel) ?? '';
+  const clientId = namedClientId(model);
+  // These decide what it gets. By any other, a Service could select it.
+  const labels = [...labelsOf(model)].filter(([key]) => decidingLabels.has(key));
   const node = stringAt(specOf(model), 'nodeName');
   return {
     apiVersion: 'v1',
@@ -145,7 +161,7 @@ function podOf(
       namespace: namespaceOf(model),
       labels: {
         'app.kubernetes.io/name': 'nmi-test',
-        ...(label === '' ? {} : { [bindingLabel]: label }),
+        ...Object.fromEntries(labels),
       },
     },
     spec: {
@@ -164,7 +180,10 @@ function podOf(
         {
           name: 'demo',
           image,
-          args: ['demo', '--once', `--resource-name=${resource}`],
+          args: [
+            ...['demo', '--once', `--resource-name=${resource}`],
+            ...(clientId === undefined ? [] : [`--identity-client-id=${clientId}`]),
+          ],
           securityContext: { allowPrivilegeEscalation: false, capabilities: { drop: ['ALL'] } },
           resources: { requests: { cpu: '10m', memory: '64Mi' }, limits: { memory: '256Mi' } },
         },

@@ -66,6 +66,27 @@ describe('kubectl nmi explain pod', () => {
     );
   });
 
+  it('names the test of that request, if a test pod can send it', async () => {
+    const hintFor = async (...more: readonly string[]) => {
+      const { code, stdout } = await play(['explain', 'pod', 'web', ...more], boundTestBed());
+      assert.equal(code, 0);
+      return /A token shows it: (.*)/.exec(stdout)?.[1];
+    };
+    const vault = 'https://vault.azure.net';
+    const command = 'kubectl nmi test --pod web -n shop';
+    assert.equal(await hintFor('--resource', vault), `${command} --resource ${vault}`);
+    assert.equal(await hintFor('--client-id', clientA), undefined, 'the pod does not name it');
+    const excepted = boundTestBed({
+      [kinds.exceptions]: [
+        createObject('AzurePodIdentityException', 'x', { podLabels: bound.labels }),
+      ],
+    });
+    const { stdout } = await play(['explain', 'pod', 'web', '-v'], excepted);
+    assert.match(stdout, /GRANTED, gets a token of the node's own identities/);
+    assert.match(stdout, /only a token request shows it/);
+    assert.doesNotMatch(stdout, /kubectl nmi test/, 'a test pod is not excepted');
+  });
+
   it('exits with 1 unless the pod is granted a token', async () => {
     const explain = ['explain', 'pod', 'web'];
     assert.equal((await play(explain, boundTestBed())).code, 0);

@@ -4,6 +4,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { parse } from 'yaml';
 import {
   boundTestBed,
+  clientB,
   createAgentPod,
   createPod,
   failed,
@@ -84,18 +85,75 @@ describe('kubectl nmi test', () => {
     });
   });
 
-  it('copies no label and no node that the other pod lacks', async () => {
+  it('copies no label and no node that the other pod lacks, and no label that a Service selects', async () => {
+    const labels = { 'azure.workload.identity/use': 'true', app: 'web' };
     const pods = [
-      createPod('web', { spec: { nodeName: '' } }),
+      createPod('web', { labels, spec: { nodeName: '' } }),
       createPod(name, { status: { phase: 'Failed' } }),
       createAgentPod('old', { image: 'example/aad-pod-identity/nmi:v1.8.17' }),
       createAgentPod('node-1'),
     ];
     const { inputs } = await play(['test', '--pod', 'web'], testBedOf('', 'Failed', { pods }));
     const { metadata, spec } = parse(inputs[0] ?? '') as MadePod;
-    assert.deepEqual(metadata.labels, { 'app.kubernetes.io/name': 'nmi-test' });
+    assert.deepEqual(metadata.labels, {
+      'app.kubernetes.io/name': 'nmi-test',
+      'azure.workload.identity/use': 'true',
+    });
     assert.ok(!('nodeName' in spec));
     assert.equal(spec.containers[0]?.image, 'example/entra-pod-identity:0.1.0');
+  });
+
+  it('requests the identity that the pod names, and reports that answer alone', async () => {
+    const what = `a token, userAssignedID MSI, msiEndpoint(http://169.254.169.254) clientID(${clientB})`;
+    const named = [
+      `successfully acquired ${what}\n`,
+      `failed to acquire ${what}, error: status 400\n`,
+    ];
+    const env = [{ name: 'AZURE_CLIENT_ID', value: clientB }];
+    const pods = [
+      createPod('web', {
+        labels: { aadpodidbinding: 'orders' },
+        spec: { containers: [{ name: 'main', env }] },
+      }),
+      createPod(name, { status: { phase: 'Failed' } }),
+      createAgentPod('node-1', { args: ['--strict-identity'] }),
+    ];
+    for (const [at, line] of named.entries()) {
+      const other = at === 0 ? refused : granted;
+      const bed = testBedOf(`${other}${line}`, 'Failed', { pods });
+      const { code, stdout, inputs } = await play(['test', '--pod', 'web'], bed);
+      assert.equal(code, at);
+      assert.match(stdout, at === 0 ? /^A token came\.\n/ : /^No token came \(pod Failed\)\.\n/);
+      assert.ok(stdout.includes(`\n  ${line}`), stdout);
+      assert.doesNotMatch(stdout, /using the MSI/, 'the pod sends no request without a client id');
+      assert.match(stdout, new RegExp(`^The request named client id ${clientB}\\.$`, 'm'));
+      const { spec } = parse(inputs[0] ?? '') as MadePod;
+      assert.deepEqual(spec.containers[0]?.args.slice(-1), [`--identity-client-id=${clientB}`]);
+    }
+  });
+
+  it('says what it did not test', async () => {
+    const { stdout } = await play(['test', '--pod', 'web'], testBedOf(granted));
+    assert.match(
+      stdout,
+      /\nThe request named no client id\.\nNetworkPolicies and exceptions for other labels of the pod were not tested\.\n$/,
+    );
+  });
+
+  it('makes no pod in the place of one whose labels give it nothing', async () => {
+    for (const labels of [{ app: 'addon' }, { 'azure.workload.identity/use': 'false' }]) {
+      const pods = [createPod('web', { labels }), createAgentPod('node-1')];
+      const { code, stderr, calls } = await play(
+        ['test', '--pod', 'web'],
+        testBedOf('', '', { pods }),
+      );
+      assert.equal(code, 1);
+      assert.match(
+        stderr,
+        /^error: pod shop\/web has neither the label aadpodidbinding nor azure\.workload\.identity\/use=true, .*\nSee what it gets: kubectl nmi explain pod web -n shop /,
+      );
+      assert.deepEqual(calls, []);
+    }
   });
 
   it('removes its pod although the user interrupts it', async () => {
@@ -169,7 +227,8 @@ describe('kubectl nmi test', () => {
 async function waitOf(timeout: readonly string[]) {
   let looks = 0;
   const status = { phase: 'Pending' };
-  const pods = [createPod('web'), createAgentPod('node-1'), createPod(name, { status })];
+  const web = createPod('web', { labels: { aadpodidbinding: 'orders' } });
+  const pods = [web, createAgentPod('node-1'), createPod(name, { status })];
   const { code, stderr, inputs } = await play(['test', '--pod', 'web', ...timeout], {
     ...boundTestBed({ pods }),
     other: () => ok(''),
