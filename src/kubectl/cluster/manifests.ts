@@ -26,10 +26,8 @@ export function parseManifests(
       const [line = ''] = problem.message.split('\n');
       throw usageError(`${name} is no YAML: ${line}`, 'Correct the file.');
     }
-    const value: unknown = document.toJS();
-    const object = asRecord(value);
-    if (object === undefined) return [];
-    return itemsOf(object).map((each) => complete(each, namespace));
+    const object = asRecord(document.toJS());
+    return object === undefined ? [] : itemsOf(object).map((each) => complete(each, namespace));
   });
 }
 

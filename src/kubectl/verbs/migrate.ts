@@ -97,14 +97,6 @@ function copyOf(object: RawObject, identities: ReadonlySet<string>): object {
     const kept = [...entries].filter(([key]) => isKept(key));
     return kept.length === 0 ? undefined : Object.fromEntries(kept);
   };
-  const labels = own(
-    labelsOf(object),
-    (key) => !addonLabel.test(key) && key !== 'app.kubernetes.io/managed-by',
-  );
-  const annotations = own(
-    annotationsOf(object),
-    (key) => !key.startsWith('kubectl.kubernetes.io/'),
-  );
   const spec = specOf(object);
   const azureIdentity = stringAt(spec, 'azureIdentity');
   return {
@@ -113,8 +105,11 @@ function copyOf(object: RawObject, identities: ReadonlySet<string>): object {
     metadata: {
       name: isOfAddon(object) ? nameOfCopy(nameOf(object)) : nameOf(object),
       namespace: namespaceOf(object),
-      ...(labels === undefined ? {} : { labels }),
-      ...(annotations === undefined ? {} : { annotations }),
+      labels: own(
+        labelsOf(object),
+        (key) => !addonLabel.test(key) && key !== 'app.kubernetes.io/managed-by',
+      ),
+      annotations: own(annotationsOf(object), (key) => !key.startsWith('kubectl.kubernetes.io/')),
     },
     spec: identities.has(`${namespaceOf(object)}/${azureIdentity}`)
       ? { ...spec, azureIdentity: nameOfCopy(azureIdentity) }

@@ -66,52 +66,38 @@ function isOurs(resource: string, object: RawObject): boolean {
 
 async function agentDocument(
   kubectl: Kubectl,
-  agent: AgentView,
+  { namespace, name, config, isVerified }: AgentView,
   unread: Unread[],
 ): Promise<object> {
-  const { namespace, name, config } = agent;
-  const where = [`--namespace=${namespace}`, name, '--container=nmi', `--tail=${maxLogLines}`];
+  const agent = `${namespace}/${name}`;
+  const where = [`--namespace=${namespace}`, name, '--container=nmi'];
+  const tail = `--tail=${maxLogLines}`;
+  /** Empty if it fails, which is noted. */
+  const outputOf = async (what: string, loses: string, words: readonly string[]) => {
+    const run = await kubectl.run(words);
+    if (run.code === 0) return run.stdout;
+    unread.push(describeUnread(what, classifyFailure(run), loses));
+    return '';
+  };
+  // Through the API server's proxy.
+  const page = `/api/v1/namespaces/${namespace}/pods/${name}:${config?.metricsPort ?? 9090}/proxy/metrics`;
+  const [ask, state] = [`ask the agent ${agent}`, `flags, state and pods of ${name}`];
+  if (!isVerified) unread.push({ what: ask, why: unverified, loses: state });
   const [log, previous, metrics, explained] = await Promise.all([
-    kubectl.run(['logs', ...where]),
-    kubectl.run(['logs', ...where, '--previous']),
-    // Through the API server's proxy.
-    kubectl.run([
-      'get',
-      `--raw=/api/v1/namespaces/${namespace}/pods/${name}:${config?.metricsPort ?? 9090}/proxy/metrics`,
-    ]),
-    explainedBy(kubectl, agent, unread),
+    kubectl.run(['logs', ...where, tail]),
+    kubectl.run(['logs', ...where, tail, '--previous']),
+    outputOf(`read the metrics of ${agent}`, `metrics of ${name}`, ['get', `--raw=${page}`]),
+    isVerified
+      ? outputOf(ask, state, ['exec', ...where, '--', 'nmi', 'explain', '--output=json'])
+      : '',
   ]);
-  if (metrics.code !== 0) {
-    const what = `read the metrics of ${namespace}/${name}`;
-    unread.push(describeUnread(what, classifyFailure(metrics), `metrics of ${name}`));
-  }
   return {
-    agent: `${namespace}/${name}`,
+    agent,
     log: redactText(log.code === 0 ? log.stdout : log.stderr),
     previousLog: redactText(previous.stdout),
     explained: parseRecord(redactText(explained)) ?? {},
-    metrics: redactText(metrics.stdout)
+    metrics: redactText(metrics)
       .split('\n')
       .filter((line) => line !== '' && !line.startsWith('#')),
   };
-}
-
-/** The JSON of its `nmi explain`, by exec into its pod; empty if it cannot be read. */
-async function explainedBy(
-  kubectl: Kubectl,
-  { namespace, name, isVerified }: AgentView,
-  unread: Unread[],
-): Promise<string> {
-  const [what, loses] = [`ask the agent ${namespace}/${name}`, `flags, state and pods of ${name}`];
-  if (!isVerified) {
-    unread.push({ what, why: unverified, loses });
-    return '';
-  }
-  const run = await kubectl.run([
-    ...['exec', `--namespace=${namespace}`, name, '--container=nmi', '--'],
-    ...['nmi', 'explain', '--output=json'],
-  ]);
-  if (run.code === 0) return run.stdout;
-  unread.push(describeUnread(what, classifyFailure(run), loses));
-  return '';
 }

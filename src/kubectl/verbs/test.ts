@@ -152,7 +152,6 @@ function podOf(
   const clientId = namedClientId(model);
   // These decide what it gets. By any other, a Service could select it.
   const labels = [...labelsOf(model)].filter(([key]) => decidingLabels.has(key));
-  const node = stringAt(specOf(model), 'nodeName');
   return {
     apiVersion: 'v1',
     kind: 'Pod',
@@ -170,7 +169,7 @@ function podOf(
       activeDeadlineSeconds: Math.max(1, Math.ceil(timeoutMs / 1000)),
       serviceAccountName: stringAt(specOf(model), 'serviceAccountName'),
       automountServiceAccountToken: false,
-      ...(node === '' ? {} : { nodeName: node }),
+      nodeName: stringAt(specOf(model), 'nodeName') || undefined,
       securityContext: {
         runAsNonRoot: true,
         runAsUser: 65_532,

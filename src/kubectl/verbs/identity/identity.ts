@@ -12,15 +12,7 @@ import { usageError, type ExitCode } from '../../base/plugin-error.ts';
 import { readBound, usesIn } from '../../cluster/bound.ts';
 import { nmiCommand, pin, print, scopeOf, type VerbContext } from '../context.ts';
 import { carryOut, emptyPlan, planFlags, unlessThere } from '../plan.ts';
-import {
-  nameArgument,
-  reportFlags,
-  scopeFlags,
-  textFlag,
-  type AddVerb,
-  type Parser,
-  type Start,
-} from '../verb.ts';
+import { nameArgument, reportFlags, scopeFlags, textFlag, type AddVerb } from '../verb.ts';
 import { assign } from './assign.ts';
 import { federate } from './federate.ts';
 import { revoke } from './revoke.ts';
@@ -30,8 +22,8 @@ export const addIdentity: AddVerb = (parser, start) =>
     addUses(addObjects(verb, start), start).demandCommand(1, 'No verb is given after identity.'),
   );
 
-function addObjects(parser: Parser, start: Start): Parser {
-  return parser
+const addObjects: AddVerb = (parser, start) =>
+  parser
     .command(
       'add <name>',
       'an AzureIdentity for an existing identity in Azure',
@@ -87,10 +79,9 @@ function addObjects(parser: Parser, start: Start): Parser {
           .example('$0 identity list -A', 'of all namespaces'),
       (flags) => start(flags, list),
     );
-}
 
-function addUses(parser: Parser, start: Start): Parser {
-  return parser
+const addUses: AddVerb = (parser, start) =>
+  parser
     .command(
       'assign <name>',
       'a binding for pods, and the identity to every scale set',
@@ -135,7 +126,6 @@ function addUses(parser: Parser, start: Start): Parser {
           .example('$0 identity revoke orders --apply', 'on every node, within a second'),
       (flags) => start(flags, (context) => revoke(context, flags.name, flags.apply)),
     );
-}
 
 const userAssigned = 'user-assigned';
 /** By `spec.type`. */
