@@ -4,7 +4,7 @@
  * unusable, because guessing what its author meant would grant or hide an identity.
  *
  * The author of a pod or a custom resource decides its size, and the agent of every node stores it:
- * at most 16 KB of text per object, many times the size of an ordinary one.
+ * at most 16 KB per object (`textBytes`), many times the size of an ordinary one.
  */
 import type {
   Binding,
@@ -23,7 +23,7 @@ import {
   normaliseResourceId,
 } from '../../../cache/index/identifiers.ts';
 import { asRecord, stringAt, type JsonRecord } from '../../../base/json-value.ts';
-import { textBytes } from './namespace-usage.ts';
+import { stringBytes, textBytes } from './namespace-usage.ts';
 
 export type Parsed<T> =
   /** `texts`: bytes of all its texts, if they were counted. */
@@ -281,13 +281,13 @@ function stringMap(value: unknown): Readonly<Record<string, string>> {
   const map: Record<string, string> = {};
   Object.setPrototypeOf(map, null);
   const record = asRecord(value) ?? {};
-  let length = 0;
+  let bytes = 0;
   for (const key of Object.keys(record)) {
     const entry = record[key];
     if (typeof entry !== 'string') continue;
     map[key] = entry;
-    length += key.length + entry.length;
-    if (length > maxKeptBytes) break;
+    bytes += 2 * stringBytes + key.length + entry.length;
+    if (bytes > maxKeptBytes) break;
   }
   return map;
 }

@@ -1,6 +1,8 @@
 import { describe, it } from 'node:test';
 import assert from 'node:assert/strict';
 import * as fc from 'fast-check';
+import { parseException, parseIdentity } from '../../../../src/nmi/kube/watch/parse.ts';
+import { usedHeap } from '../../../support/heap.ts';
 import {
   maxNamespaceBytes,
   NamespaceUsage,
@@ -10,15 +12,54 @@ import {
 describe('the memory of texts', () => {
   it('counts keys and strings at every depth, and nothing else', () => {
     assert.equal(textBytes('four'), 4);
-    assert.equal(textBytes({ ab: 'c', de: [1, null, { f: 'gh' }], i: true, j: undefined }), 10);
+    assert.equal(textBytes({ ab: 'c', de: { f: 'gh' }, i: true, j: undefined }), 10);
     for (const value of [undefined, null, 7, true, [], {}]) assert.equal(textBytes(value), 0);
   });
 
   it('is twice the number of characters where one is beyond Latin-1', () => {
     assert.equal(textBytes('naïve'), 5);
     assert.equal(textBytes('\u0100xx'), 6);
-    assert.equal(textBytes({ キー: ['値', 'x'] }), 7);
+    assert.equal(textBytes({ キー: { x: '値', y: 'x' } }), 9);
   });
+
+  it('has 48 bytes more for each string of a list, and for each key and value of a map', () => {
+    assert.equal(textBytes(['a', 'bc', 1]), 3 + 3 * 48);
+    const map: unknown = Object.setPrototypeOf({ a: 'b', cd: '' }, null);
+    assert.equal(textBytes({ map }), 3 + 4 + 4 * 48);
+  });
+
+  const short = (count: number, of: number) =>
+    Array.from({ length: count }, (_, at) => (of * count + at).toString(36).padStart(4, 'z'));
+  const labelled = (count: number, of: number, value: (key: string) => string) => ({
+    podLabels: Object.fromEntries(short(count, of).map((key) => [key, value(key)])),
+  });
+
+  for (const [what, parse, specOf] of [
+    ['64 short labels', parseException, (at: number) => labelled(64, at, () => '')],
+    ['43 short labels', parseException, (at: number) => labelled(43, at, (key) => `v${key}`)],
+    ['as many labels as possible', parseException, (at: number) => labelled(163, at, () => '')],
+    [
+      'a long list',
+      parseIdentity,
+      (at: number) => ({ type: 1, auxiliaryTenantIDs: short(300, at) }),
+    ],
+  ] as const) {
+    it(`is not much more than is counted for objects with ${what}`, async () => {
+      const usage = new NamespaceUsage();
+      const kept: unknown[] = [];
+      const before = await usedHeap();
+      for (let at = 0; at < 500; at++) {
+        const metadata = { namespace: 'a', name: `x-${at}`, uid: `uid-${at}` };
+        const raw: unknown = JSON.parse(JSON.stringify({ metadata, spec: specOf(at) }));
+        const parsed = parse(raw);
+        assert.ok(parsed.ok && usage.add(parsed.value, parsed.texts));
+        kept.push(parsed.value);
+      }
+      const used = (await usedHeap()) - before;
+      assert.equal(kept.length, 500);
+      assert.ok(used < 1.5 * usage.total, `${used} bytes, counted as ${usage.total}`);
+    });
+  }
 });
 
 describe('the usage of namespaces', () => {
