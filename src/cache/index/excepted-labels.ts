@@ -12,3 +12,11 @@ export function isExcepted(labels: Labels, podLabels: Labels): boolean {
   }
   return false;
 }
+
+/**
+ * A key for each label: exceptions of a namespace match the pods that share one with them. Neither
+ * part of a pod's label may contain `=`.
+ */
+export function exceptionKeys(namespace: string, labels: Labels): readonly string[] {
+  return Object.entries(labels).map(([key, value]) => `${namespace}/${key}=${value.toLowerCase()}`);
+}

@@ -24,7 +24,7 @@ import { bindingLabelOf, isForAccountOf } from './binding-label.ts';
 import { Multimap } from './multimap.ts';
 import { normaliseClientId, normaliseResourceId } from './identifiers.ts';
 import { ignoreObserverError, Observers } from './observers.ts';
-import { isExcepted } from './excepted-labels.ts';
+import { exceptionKeys, isExcepted } from './excepted-labels.ts';
 import type { Binding, Exception, Identity, ObjectStore, Pod } from './objects.ts';
 import type { PodIndex } from './pod-index.ts';
 
@@ -121,7 +121,7 @@ export class GrantIndex {
   readonly #entriesByNamespace = new Multimap<PodEntry>();
   readonly #bindingsByGroup = new Multimap<Binding>();
   readonly #bindingsByIdentity = new Multimap<Binding>();
-  readonly #exceptionsByNamespace = new Multimap<Exception>();
+  readonly #exceptionsByLabel = new Multimap<Exception>();
   /** Computed on first use, deleted when a binding or identity of the group changes. */
   readonly #groups = new Map<string, LabelGroup>();
   readonly #touched = new Set<PodEntry>();
@@ -292,9 +292,12 @@ export class GrantIndex {
     for (const exception of [before, after]) {
       if (exception === undefined) continue;
       const change = exception === before ? 'delete' : 'add';
-      this.#exceptionsByNamespace[change](exception.namespace, exception);
-      for (const entry of this.#entriesByNamespace.of(exception.namespace)) {
-        if (isExcepted(entry.pod.labels, exception.podLabels)) this.#touched.add(entry);
+      const { namespace, podLabels } = exception;
+      for (const key of exceptionKeys(namespace, podLabels)) {
+        this.#exceptionsByLabel[change](key, exception);
+      }
+      for (const entry of this.#entriesByNamespace.of(namespace)) {
+        if (isExcepted(entry.pod.labels, podLabels)) this.#touched.add(entry);
       }
     }
   }
@@ -341,9 +344,10 @@ export class GrantIndex {
 
   #exceptionFor(pod: Pod): Exception | undefined {
     let chosen: Exception | undefined;
-    for (const exception of this.#exceptionsByNamespace.of(pod.namespace)) {
-      if (chosen !== undefined && chosen.name < exception.name) continue;
-      if (isExcepted(pod.labels, exception.podLabels)) chosen = exception;
+    for (const key of exceptionKeys(pod.namespace, pod.labels)) {
+      for (const exception of this.#exceptionsByLabel.of(key)) {
+        if (chosen === undefined || exception.name < chosen.name) chosen = exception;
+      }
     }
     return chosen;
   }

@@ -128,7 +128,7 @@ export const newMetrics = {
   ),
   nmi_watch_objects_bytes: gauge(
     ['resource'],
-    'Estimated memory of the stored objects. Those of one namespace take at most 24 MiB for each resource; the rest is skipped.',
+    'Estimated memory of the stored objects. Those of one namespace take at most 24 MiB for each resource, and 1 MiB for exceptions; the rest is skipped.',
   ),
   nmi_acts_as_node: gauge(
     ['purpose'],

@@ -476,6 +476,39 @@ describe('the work of one event', () => {
     assert.equal(grants.grantsOf(other.uid), untouched);
   });
 
+  it('visits no exception without a label of the pod', () => {
+    const matching = Array.from({ length: 10 }, (_, at) =>
+      createPod({ name: `pod-${at}`, labels: { app: 'web', [`key-${at}`]: 'y' } }),
+    );
+    const index = createIndexes(...matching);
+    let visits = 0;
+    index.grants.exceptions.replace(
+      Array.from({ length: 1_500 }, (_, at) =>
+        Object.defineProperty(createException({ name: `e-${at}` }), 'podLabels', {
+          enumerable: true,
+          get: () => {
+            visits++;
+            return { [`key-${at}`]: 'x', [`other-${at}`]: 'x' };
+          },
+        }),
+      ),
+    );
+    const visitsOf = (step: () => void): number => {
+      visits = 0;
+      step();
+      return visits;
+    };
+    const excepted = createPod({ name: 'other', labels: { 'key-7': 'X' } });
+    const exception = createException({ podLabels: { app: 'web' } });
+    const steps: readonly (readonly [what: string, step: () => void])[] = [
+      ['a pod', () => index.pods.upsert(excepted)],
+      ['an exception', () => index.grants.exceptions.upsert(exception)],
+      ['its end', () => index.grants.exceptions.remove(exception)],
+    ];
+    for (const [what, step] of steps) assert.equal(visitsOf(step), 0, what);
+    assert.equal(summary(index.grants.grantsOf('uid-other')), 'exception');
+  });
+
   it('is nothing for an identity that only an earlier version of a binding named', () => {
     const index = createIndexes(labelled('label')).grants;
     index.bindings.upsert(createBinding({ identityName: 'once' }));

@@ -13,6 +13,8 @@ import type { Parse } from './parse.ts';
 export interface DecoderOptions<T extends ObjectRef> {
   readonly parse: Parse<T>;
   readonly store: ObjectStore<T>;
+  /** Most memory of the objects of one namespace. */
+  readonly maxBytes?: number | undefined;
   /** An object was skipped, for the first time or for another reason than before. */
   readonly onSkip: (ref: ObjectRef | undefined, reason: string) => void;
 }
@@ -40,12 +42,11 @@ export interface Replacement extends Changes {
   commit(): void;
 }
 
-const noRoom =
-  `the objects of its namespace already take ${maxNamespaceBytes >> 20} MiB; ` +
-  'delete some of this kind, then write this one again';
-
 export function createDecoder<T extends ObjectRef>(options: DecoderOptions<T>): Decoder {
-  const { parse, store, onSkip } = options;
+  const { parse, store, maxBytes = maxNamespaceBytes, onSkip } = options;
+  const noRoom =
+    `the objects of its namespace already take ${maxBytes >> 20} MiB; ` +
+    'delete some of this kind, then write this one again';
   let rejected = 0;
   let usage = new NamespaceUsage();
   /** Unusable objects by UID, with the last reported reason. */
@@ -84,7 +85,7 @@ export function createDecoder<T extends ObjectRef>(options: DecoderOptions<T>): 
       changed(object) {
         const parsed = parse(object);
         if (!parsed.ok) return reject(parsed.ref, parsed.reason);
-        if (!used().add(parsed.value, parsed.texts)) return reject(parsed.value, noRoom);
+        if (!used().add(parsed.value, parsed.texts, maxBytes)) return reject(parsed.value, noRoom);
         target.upsert(parsed.value);
         skipped.delete(parsed.value.uid);
       },

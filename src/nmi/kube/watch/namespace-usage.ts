@@ -11,6 +11,8 @@ import type { ObjectRef } from '../../../cache/index/objects.ts';
  * each object's conditions: 20,000 bindings have room there.
  */
 export const maxNamespaceBytes = 24 * 1024 * 1024;
+/** Of exceptions: some 1,000. A pod is compared with all that have one of its labels. */
+export const maxExceptionBytes = 1024 * 1024;
 /** Of an object without its texts: its fields and its entries in indexes (measured: 325 to 460). */
 const objectBytes = 512;
 /**
@@ -33,11 +35,11 @@ export class NamespaceUsage {
    * Counts an object, or its new version. Returns false, and counts neither, if there is no room for it.
    * @param texts what `textBytes` returns for it.
    */
-  add(object: ObjectRef, texts = textBytes(object)): boolean {
+  add(object: ObjectRef, texts = textBytes(object), maxBytes = maxNamespaceBytes): boolean {
     this.remove(object);
     const bytes = objectBytes + texts;
     const used = (this.#byNamespace.get(object.namespace) ?? 0) + bytes;
-    if (used > maxNamespaceBytes) return false;
+    if (used > maxBytes) return false;
     this.#byNamespace.set(object.namespace, used);
     this.#byUid.set(object.uid, bytes);
     this.#total += bytes;
@@ -58,7 +60,7 @@ export class NamespaceUsage {
 const beyondLatin1 = /[\u0100-\uffff]/;
 
 /**
- * Of all texts and keys in a value; a map is an object without prototype. One character beyond Latin-1 makes V8 store two bytes for each of a text.
+ * Of all texts and keys in a value. One character beyond Latin-1 makes V8 store two bytes for each of a text.
  * Without lists of keys or entries: with 30,000 objects these took a tenth of the start.
  */
 export function textBytes(value: unknown): number {
@@ -69,7 +71,7 @@ export function textBytes(value: unknown): number {
     return bytes;
   }
   const record = asRecord(value) ?? {};
-  // No others have keys that their author chose.
+  // A map: its author chose the keys.
   const entryBytes = Object.getPrototypeOf(record) === null ? 2 * stringBytes : 0;
   for (const key in record) bytes += entryBytes + textBytes(key) + textBytes(record[key]);
   return bytes;

@@ -18,7 +18,7 @@
  * 6. Failures are logged when they begin, change and end, and always counted.
  */
 import type { Clock } from '../../../base/time/clock.ts';
-import type { ObjectRef, ObjectStore } from '../../../cache/index/objects.ts';
+import type { ObjectRef } from '../../../cache/index/objects.ts';
 import { ignoreObserverError, Observers } from '../../../cache/index/observers.ts';
 import { asRecord, stringAt, type JsonRecord } from '../../../base/json-value.ts';
 import type { Log } from '../../../base/log.ts';
@@ -26,8 +26,7 @@ import { LogBudget } from '../../../base/lines/log-budget.ts';
 import type { JsonReader, WatchOptions } from '../api/client.ts';
 import { KubeError } from '../api/kube-error.ts';
 import { pause } from '../../../base/time/deadline.ts';
-import { createDecoder, type Decoder } from './decoder.ts';
-import type { Parse } from './parse.ts';
+import { createDecoder, type Decoder, type DecoderOptions } from './decoder.ts';
 import {
   closeDelayMs,
   noFailures,
@@ -95,15 +94,13 @@ const internalFailure = 'exception in a watch handler';
 
 export type ListsBy = 'stream' | 'pages';
 
-export interface ReflectorOptions<T extends ObjectRef> {
+export interface ReflectorOptions<T extends ObjectRef> extends Omit<DecoderOptions<T>, 'onSkip'> {
   /** For logs and metrics, e.g. `pods`. */
   readonly name: string;
   /** Collection path without query. */
   readonly path: string;
   /** Selectors, e.g. `{ fieldSelector: 'spec.nodeName=x' }`. */
   readonly query?: Readonly<Record<string, string>>;
-  readonly parse: Parse<T>;
-  readonly store: ObjectStore<T>;
   readonly client: KubeReader;
   readonly clock: Clock;
   /** 0 up to 1. */
@@ -603,15 +600,14 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
 }
 
 function openDecoder<T extends ObjectRef>(options: ReflectorOptions<T>): Decoder {
-  const { name: resource, clock, log, parse, store } = options;
+  const { name: resource, clock, log } = options;
   const further = 'further unusable objects ignored';
   const skips = new LogBudget({
     clock,
     onOthers: (count) => log.warn({ resource, count }, further),
   });
   return createDecoder({
-    parse,
-    store,
+    ...options,
     onSkip: (ref, reason) => {
       const { namespace } = ref ?? {};
       const reportMore = (count: number): void => log.warn({ resource, namespace, count }, further);

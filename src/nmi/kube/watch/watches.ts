@@ -10,6 +10,7 @@ import type {
   ObjectStore,
   Pod,
 } from '../../../cache/index/objects.ts';
+import { maxExceptionBytes } from './namespace-usage.ts';
 import {
   parseBinding,
   parseException,
@@ -122,12 +123,13 @@ export function openWatches(options: WatchesOptions): Watches {
   const identitySpec = { path: `${group}/azureidentities`, parse: parseIdentity };
   const bindingSpec = { path: `${group}/azureidentitybindings`, parse: parseBinding };
   const exceptionSpec = { path: `${group}/azurepodidentityexceptions`, parse: parseException };
+  const maxBytes = maxExceptionBytes;
   const grantSpec = { path: `${group}/azureidentitygrants`, parse: parseIdentityGrant };
   return groupWatches<WatchedResource>({
     pods: open('pods', podSpec, podTiming),
     identities: open('identities', { ...identitySpec, store: identities }),
     bindings: open('bindings', { ...bindingSpec, store: bindings }),
-    exceptions: open('exceptions', { ...exceptionSpec, store: exceptions }),
+    exceptions: open('exceptions', { ...exceptionSpec, store: exceptions, maxBytes }),
     // A cluster in which only the agent's image was replaced has neither the kind nor the
     // permission to list it.
     grants: open('grants', { ...grantSpec, store: grants, mayBeAbsent: true }),

@@ -4,6 +4,7 @@ import * as fc from 'fast-check';
 import { parseException, parseIdentity } from '../../../../src/nmi/kube/watch/parse.ts';
 import { usedHeap } from '../../../support/heap.ts';
 import {
+  maxExceptionBytes,
   maxNamespaceBytes,
   NamespaceUsage,
   textBytes,
@@ -106,6 +107,18 @@ describe('the usage of namespaces', () => {
     };
     const [latin, other] = [fill('x'), fill('値')];
     assert.ok(Math.abs(latin / other - 2) < 0.1, `${latin} and ${other}`);
+  });
+
+  it('may be exactly the limit, which may be another', () => {
+    for (const limit of [maxNamespaceBytes, maxExceptionBytes]) {
+      const addOf = (texts: number) =>
+        new NamespaceUsage().add(
+          object('a', 1, 0),
+          texts,
+          limit === maxNamespaceBytes ? undefined : limit,
+        );
+      assert.deepEqual([limit - 512, limit - 511].map(addOf), [true, false]);
+    }
   });
 
   it('has a limit for each namespace, and an object without room is not counted', () => {

@@ -85,6 +85,23 @@ describe('the five watches', () => {
     for (const plural of ['pods', 'azureidentities']) assert.equal(fake.watches(plural), 1);
   });
 
+  it('store 1 MiB of exceptions of a namespace', async () => {
+    await using fake = await openFakeKube();
+    await using client = await clientOf(fake);
+    for (let at = 0; at < 1_500; at++) {
+      fake.apply(rawCustom('AzurePodIdentityException', `x${at}`, { podLabels: { app: 'mic' } }));
+    }
+    const [stores, log] = [createStores(), keptLog()];
+    await using watches = openWatches({ client, node: 'node-a', stores, log, timing: quick });
+    await watches.whenSynced();
+    const { bytes, objects, rejected } = watches.stats().exceptions;
+    assert.ok(bytes > 1_047_000 && bytes <= 1_048_576, `${bytes} bytes`);
+    assert.ok(objects > 1_000, `${objects} of 1,500`);
+    assert.equal(objects + rejected, 1_500);
+    const skip = log.lines.find(({ message }) => message.includes('unusable'));
+    assert.match(JSON.stringify(skip), /already take 1 MiB/);
+  });
+
   it('are synced only when all are, and report the missing one', async () => {
     await using fake = await openFakeKube();
     fake.faults.notInstalled.add('azurepodidentityexceptions');
