@@ -44,8 +44,6 @@ export interface BoundGrants {
   readonly bindings: readonly Binding[];
   /** Matching bindings whose identity does not exist, by name. */
   readonly danglingBindings: readonly Binding[];
-  /** Bindings of the label beyond `maxBindingsOfLabel`, which do not count. */
-  readonly surplusBindings: number;
 }
 
 export type PodGrants =
@@ -104,9 +102,11 @@ const unbound: GroupGrants = { kind: 'unbound', bindingsForOtherAccounts: [] };
 
 /** The bindings of one namespace and label value. */
 interface LabelGroup {
+  readonly key: string;
   /** Bindings that match the label and count, by name. */
   readonly matching: readonly Binding[];
-  readonly surplus: number;
+  /** Of the bindings that count, if there may be more: younger ones do not count. */
+  readonly youngest: Binding | undefined;
   /** By service account; under the empty name if no binding names a service account. */
   readonly byAccount: Map<string, GroupGrants>;
   readonly namesAccount: boolean;
@@ -120,9 +120,10 @@ export class GrantIndex {
   readonly #entriesByGroup = new Multimap<PodEntry>();
   readonly #entriesByNamespace = new Multimap<PodEntry>();
   readonly #bindingsByGroup = new Multimap<Binding>();
-  readonly #bindingsByIdentity = new Multimap<Binding>();
+  /** By each identity that a binding that counts names. */
+  readonly #groupsByIdentity = new Multimap<LabelGroup>();
   readonly #exceptionsByLabel = new Multimap<Exception>();
-  /** Computed on first use, deleted when a binding or identity of the group changes. */
+  /** Computed on first use, deleted when a binding that counts changes. */
   readonly #groups = new Map<string, LabelGroup>();
   readonly #touched = new Set<PodEntry>();
 
@@ -173,6 +174,12 @@ export class GrantIndex {
    */
   grantsOf(podUid: string): PodGrants | undefined {
     return this.#entries.get(podUid)?.grants;
+  }
+
+  /** How many bindings of the label do not count. */
+  surplusBindings(namespace: string, label: string): number {
+    const count = this.#bindingsByGroup.count(objectKey(namespace, label));
+    return Math.max(0, count - maxBindingsOfLabel);
   }
 
   /** Every binding of the cluster, for hints about bindings that nearly match. */
@@ -259,7 +266,7 @@ export class GrantIndex {
     const { groupKey, pod } = entry;
     if (groupKey === undefined) return;
     this.#entriesByGroup.delete(groupKey, entry);
-    if (!this.#entriesByGroup.has(groupKey)) this.#groups.delete(groupKey);
+    if (this.#entriesByGroup.count(groupKey) === 0) this.#dropGroup(groupKey);
     for (const other of this.#entriesByGroup.of(groupKey)) {
       if (other.pod.serviceAccount === pod.serviceAccount) return;
     }
@@ -270,12 +277,12 @@ export class GrantIndex {
   #bindingChanged(before: Binding | undefined, after: Binding | undefined): void {
     for (const binding of [before, after]) {
       if (binding === undefined || binding.selector === '') continue;
-      const { namespace, selector, identityName } = binding;
-      const change = binding === before ? 'delete' : 'add';
-      const groupKey = objectKey(namespace, selector);
-      this.#bindingsByGroup[change](groupKey, binding);
-      this.#bindingsByIdentity[change](objectKey(namespace, identityName), binding);
-      this.#touchGroup(groupKey);
+      const groupKey = objectKey(binding.namespace, binding.selector);
+      this.#bindingsByGroup[binding === before ? 'delete' : 'add'](groupKey, binding);
+      const group = this.#groups.get(groupKey);
+      // No mutation: no two have the same name.
+      const isSurplus = group?.youngest !== undefined && byAge(group.youngest, binding) < 0;
+      if (!isSurplus) this.#dropGroup(groupKey);
     }
   }
 
@@ -283,8 +290,9 @@ export class GrantIndex {
     const identity = after ?? before;
     if (identity === undefined) return;
     const key = objectKey(identity.namespace, identity.name);
-    for (const binding of this.#bindingsByIdentity.of(key)) {
-      this.#touchGroup(objectKey(binding.namespace, binding.selector));
+    for (const group of this.#groupsByIdentity.of(key)) {
+      group.byAccount.clear();
+      for (const entry of this.#entriesByGroup.of(group.key)) this.#touched.add(entry);
     }
   }
 
@@ -302,8 +310,12 @@ export class GrantIndex {
     }
   }
 
-  #touchGroup(groupKey: string): void {
+  /** Where no group is stored, its pods are touched already, or excepted. */
+  #dropGroup(groupKey: string): void {
+    const group = this.#groups.get(groupKey);
+    if (group === undefined) return;
     this.#groups.delete(groupKey);
+    for (const key of identityKeys(group)) this.#groupsByIdentity.delete(key, group);
     for (const entry of this.#entriesByGroup.of(groupKey)) this.#touched.add(entry);
   }
 
@@ -346,6 +358,7 @@ export class GrantIndex {
     let chosen: Exception | undefined;
     for (const key of exceptionKeys(pod.namespace, pod.labels)) {
       for (const exception of this.#exceptionsByLabel.of(key)) {
+        // No mutation: of the same name is the same one.
         if (chosen === undefined || exception.name < chosen.name) chosen = exception;
       }
     }
@@ -363,20 +376,18 @@ export class GrantIndex {
   }
 
   #createGroup(groupKey: string): LabelGroup {
-    const all = [...this.#bindingsByGroup.of(groupKey)];
-    const matching = oldest(all, maxBindingsOfLabel).sort(byName);
-    const surplus = all.length - matching.length;
+    const matching = oldest(this.#bindingsByGroup.of(groupKey), maxBindingsOfLabel);
+    const youngest = matching[maxBindingsOfLabel - 1];
     const namesAccount = matching.some(({ serviceAccount }) => serviceAccount !== '');
-    const group = { matching, surplus, namesAccount, byAccount: new Map<string, GroupGrants>() };
+    matching.sort(byName);
+    const byAccount = new Map<string, GroupGrants>();
+    const group = { key: groupKey, matching, youngest, namesAccount, byAccount };
     this.#groups.set(groupKey, group);
+    for (const key of identityKeys(group)) this.#groupsByIdentity.add(key, group);
     return group;
   }
 
-  #createGroupGrants(
-    { matching: ofLabel, surplus }: LabelGroup,
-    pod: Pod,
-    label: string,
-  ): GroupGrants {
+  #createGroupGrants({ matching: ofLabel }: LabelGroup, pod: Pod, label: string): GroupGrants {
     const { namespace } = pod;
     const matching = ofLabel.filter((binding) => isForAccountOf(binding, pod));
     if (matching.length === 0) {
@@ -394,8 +405,7 @@ export class GrantIndex {
       (identity === undefined ? danglingBindings : bindings).push(binding);
     }
     if (identities.size > 0) {
-      const bound = createBound(label, [...identities].sort(byAge), bindings, danglingBindings);
-      return { ...bound, surplusBindings: surplus };
+      return createBound(label, [...identities].sort(byAge), bindings, danglingBindings);
     }
     let newestBindingWallMs = 0;
     for (const { createdAtWallMs } of matching) {
@@ -410,12 +420,16 @@ function groupKeyOf(pod: Pod): string | undefined {
   return label === '' ? undefined : objectKey(pod.namespace, label);
 }
 
+function identityKeys({ matching }: LabelGroup): readonly string[] {
+  return matching.map(({ namespace, identityName }) => objectKey(namespace, identityName));
+}
+
 function createBound(
   label: string,
   identities: readonly Identity[],
   bindings: readonly Binding[],
   danglingBindings: readonly Binding[],
-): Omit<BoundGrants, 'surplusBindings'> {
+): BoundGrants {
   const byClientId = new Map<string, Identity>();
   const byResourceId = new Map<string, Identity>();
   for (const identity of identities) {
@@ -466,17 +480,18 @@ function byAge(a: Aged, b: Aged): number {
 }
 
 /**
- * The `count` oldest, oldest first. One pass without sorting all: namespace users decide how many
- * bindings exist.
+ * The `count` oldest, oldest first. Without sorting all: namespace users decide how many
+ * bindings exist, and in which order the API server lists them.
  */
-export function oldest<T extends Aged>(all: readonly T[], count: number): T[] {
-  if (all.length <= count) return [...all];
-  const chosen: T[] = [];
+export function oldest<T extends Aged>(all: Iterable<T>, count: number): T[] {
+  let chosen: T[] = [];
+  let youngest: T | undefined;
   for (const each of all) {
     // No mutation: no two have the same name.
-    const place = chosen.findLastIndex((other) => byAge(other, each) < 0);
-    chosen.splice(place + 1, 0, each);
-    chosen.splice(count);
+    if (youngest !== undefined && byAge(youngest, each) < 0) continue;
+    if (chosen.push(each) < 2 * count) continue;
+    chosen = chosen.sort(byAge).slice(0, count);
+    youngest = chosen.at(-1);
   }
-  return chosen;
+  return chosen.sort(byAge).slice(0, count);
 }

@@ -22,10 +22,6 @@ export class Multimap<T extends object> {
     if (group.size === 0) this.#groups.delete(key);
   }
 
-  has(key: string): boolean {
-    return this.#groups.has(key);
-  }
-
   count(key: string): number {
     const group = this.#groups.get(key);
     return group instanceof Set ? group.size : group === undefined ? 0 : 1;

@@ -27,7 +27,6 @@ export interface PodIndexStats {
   readonly ips: number;
   readonly ambiguousIps: number;
   readonly hostNetwork: number;
-  readonly terminal: number;
 }
 
 interface Entry {
@@ -124,13 +123,10 @@ export class PodIndex implements ObjectStore<Pod> {
   /** Counts at each call: O(pods). */
   get stats(): PodIndexStats {
     const { byUid, byIp } = this.#tables;
-    let [ambiguousIps, hostNetwork, terminal] = [0, 0, 0];
+    let [ambiguousIps, hostNetwork] = [0, 0];
     for (const lookup of byIp.values()) if (lookup.kind === 'ambiguous') ambiguousIps++;
-    for (const { pod } of byUid.values()) {
-      if (pod.hostNetwork) hostNetwork++;
-      if (hasEnded(pod)) terminal++;
-    }
-    return { pods: byUid.size, ips: byIp.size, ambiguousIps, hostNetwork, terminal };
+    for (const { pod } of byUid.values()) if (pod.hostNetwork) hostNetwork++;
+    return { pods: byUid.size, ips: byIp.size, ambiguousIps, hostNetwork };
   }
 
   /**

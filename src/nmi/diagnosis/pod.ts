@@ -87,7 +87,8 @@ function nearMisses(pod: Pod, index: GrantIndex): readonly string[] {
 function ofBound(object: string, { pod, oldest }: PodFacts, index: GrantIndex): readonly Finding[] {
   const grants = index.grantsOf(pod.uid);
   if (grants?.kind !== 'bound') return [];
-  const { identities, byClientId, danglingBindings, surplusBindings, label } = grants;
+  const { identities, byClientId, danglingBindings, label } = grants;
+  const surplusBindings = index.surplusBindings(pod.namespace, label);
   return [
     ...(surplusBindings === 0
       ? []

@@ -19,7 +19,6 @@ import {
   createPod,
 } from '../../support/cache-objects.ts';
 import { HandClock } from '../../support/hand-clock.ts';
-import { OwnTime } from '../../../lab/pods/own-time.ts';
 
 function createIndexes(...stored: readonly Pod[]) {
   const clock = new HandClock(1_000_000);
@@ -52,7 +51,6 @@ describe('the grants of a pod', () => {
       byResourceId: new Map(),
       bindings: [binding],
       danglingBindings: [],
-      surplusBindings: 0,
     });
     assert.equal(grants.grantsOf('other'), undefined);
   });
@@ -132,21 +130,68 @@ describe('the grants of a pod', () => {
     }
     const found = grants.grantsOf('uid-pod');
     assert.ok(found?.kind === 'bound');
-    assert.equal(found.surplusBindings, 9_800);
+    assert.equal(grants.surplusBindings('default', 'label'), 9_800);
     assert.equal(found.bindings[0]?.name, 'b9800');
     assert.equal(found.bindings.at(-1)?.name, 'b9999');
-    using time = new OwnTime();
+    const { generation } = grants;
     for (let turn = 0; turn < 20; turn++) {
       const late = createBinding({ name: 'late', uid: 'late', createdAtWallMs: 1e6 + turn });
       grants.bindings.upsert(late);
     }
-    const eachMs = time.nowMs() / 20;
-    assert.ok(eachMs < 30, `${eachMs} ms for a change`);
+    assert.equal(grants.surplusBindings('default', 'label'), 9_801);
+    assert.deepEqual([grants.grantsOf('uid-pod'), grants.generation], [found, generation]);
     grants.bindings.remove(createBinding({ name: 'b9999', uid: 'b9999', createdAtWallMs: 0 }));
     const after = grants.grantsOf('uid-pod');
     assert.ok(
       after?.kind === 'bound' && after.bindings[0]?.name === 'b9799',
       'the next one counts',
+    );
+  });
+
+  it('are by the 200 oldest bindings after any change of one', () => {
+    const nameOf = (at: number) => `b${String(at).padStart(3, '0')}`;
+    const step = fc.record({
+      at: fc.nat(219),
+      createdAtWallMs: fc.nat(30),
+      identityName: fc.constantFrom('one', 'two'),
+      isRemoved: fc.boolean(),
+    });
+    const steps = fc.array(step, { maxLength: 60 });
+    const first = fc.array(fc.nat(30), { minLength: 195, maxLength: 205 });
+    fc.assert(
+      fc.property(first, steps, (ages, changes) => {
+        const { grants } = createIndexes(labelled('label'));
+        grants.identities.replace(['one', 'two'].map((name) => createIdentity({ name })));
+        const stored = new Map<string, Binding>();
+        const put = (binding: Binding) => void stored.set(binding.name, binding);
+        ages.forEach((createdAtWallMs, at) => {
+          put(createBinding({ name: nameOf(at), identityName: 'one', createdAtWallMs }));
+        });
+        grants.bindings.replace([...stored.values()]);
+        for (const { at, createdAtWallMs, identityName, isRemoved } of changes) {
+          const binding = createBinding({ name: nameOf(at), createdAtWallMs, identityName });
+          if (isRemoved) {
+            stored.delete(binding.name);
+            grants.bindings.remove(binding);
+          } else {
+            put(binding);
+            grants.bindings.upsert(binding);
+          }
+          const byAge = [...stored.values()].sort(
+            (a, b) => a.createdAtWallMs - b.createdAtWallMs || (a.name < b.name ? -1 : 1),
+          );
+          const expected = byAge.slice(0, 200).sort((a, b) => (a.name < b.name ? -1 : 1));
+          const found = grants.grantsOf('uid-pod');
+          assert.ok(found?.kind === 'bound');
+          assert.deepEqual(found.bindings, expected);
+          assert.deepEqual(
+            new Set(found.identities.map(({ name }) => name)),
+            new Set(expected.map((each) => each.identityName)),
+          );
+          assert.equal(grants.surplusBindings('default', 'label'), Math.max(0, stored.size - 200));
+        }
+      }),
+      { numRuns: 50 },
     );
   });
 
@@ -476,6 +521,40 @@ describe('the work of one event', () => {
     assert.equal(grants.grantsOf(other.uid), untouched);
   });
 
+  it('compares each binding of the label some ten times at most, in whichever order they come', () => {
+    const names = Array.from({ length: 10_000 }, (_, at) => `b${String(at).padStart(4, '0')}`);
+    for (const order of ['oldest first', 'youngest first']) {
+      const index = createIndexes(
+        ...Array.from({ length: 20 }, (_, at) => labelled('label', { name: `pod-${at}` })),
+      );
+      let reads = 0;
+      const all = names.map((name, at) =>
+        Object.defineProperty(createBinding({ name }), 'createdAtWallMs', {
+          enumerable: true,
+          get: () => {
+            reads++;
+            return order === 'oldest first' ? at : names.length - at;
+          },
+        }),
+      );
+      const [first, last] = order === 'oldest first' ? ['b0000', 'b9999'] : ['b9999', 'b0000'];
+      const removed = (name: string) => () => index.grants.bindings.remove(createBinding({ name }));
+      const steps: readonly (readonly [what: string, most: number, step: () => void])[] = [
+        ['a list', 10, () => index.grants.bindings.replace(all)],
+        ['an identity', 0.1, () => index.grants.identities.upsert(createIdentity())],
+        ['one that does not count', 0.1, removed(last)],
+        ['one that counts', 10, removed(first)],
+      ];
+      for (const [what, most, step] of steps) {
+        reads = 0;
+        step();
+        // A comparison reads two.
+        const each = reads / 2 / names.length;
+        assert.ok(each <= most, `${what}, ${order}: ${each} times`);
+      }
+    }
+  });
+
   it('visits no exception without a label of the pod', () => {
     const matching = Array.from({ length: 10 }, (_, at) =>
       createPod({ name: `pod-${at}`, labels: { app: 'web', [`key-${at}`]: 'y' } }),
@@ -781,7 +860,6 @@ function grantsByRules(testBed: TestBed, pod: Pod, labelledSince: number): PodGr
     byResourceId: firstBy(({ resourceId }) => (resourceId === '' ? '' : '/r')),
     bindings: bindings.filter(exists),
     danglingBindings: bindings.filter((binding) => !exists(binding)),
-    surplusBindings: 0,
   };
 }
 

@@ -41,7 +41,6 @@ describe('a pod by its address', () => {
       const { index } = createIndex(createPod({ ips: [ip], phase }));
       assert.equal(uidByIp(index), uid, phase);
       assert.equal(index.byUid('uid-pod')?.phase, phase);
-      assert.equal(index.stats.terminal, uid === 'unknown' ? 1 : 0);
     }
   });
 
@@ -386,7 +385,6 @@ function observeModel(log: readonly Event[]): ReturnType<typeof observe> {
       ips: byIp.filter(({ kind }) => kind !== 'unknown').length,
       ambiguousIps: byIp.filter(({ kind }) => kind === 'ambiguous').length,
       hostNetwork: pods.filter(({ hostNetwork }) => hostNetwork).length,
-      terminal: pods.filter((pod) => !isLive(pod)).length,
     },
   };
 }
