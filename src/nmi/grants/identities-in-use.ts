@@ -3,7 +3,7 @@
  * worked out when it is asked for.
  */
 import type { PodGrants } from '../../cache/index/grant-index.ts';
-import { hasEnded, type Pod } from '../../cache/index/objects.ts';
+import { hasEnded, type Identity, type Pod } from '../../cache/index/objects.ts';
 import { credentialKey, type EntraCredential } from '../sources/entra/credentials/kinds.ts';
 import { legsOf, type UpstreamIdentity } from '../sources/upstream-identity.ts';
 import { generationOf, type GrantState } from './decide-grant.ts';
@@ -26,8 +26,8 @@ interface Keys {
 interface Wanted {
   readonly generation: number;
   readonly ownersGeneration: number;
-  /** By service account. Reused, since one pod changes at a time and may be bound to hundreds. */
-  readonly keysOf: ReadonlyMap<PodGrants, ReadonlyMap<string, Keys>>;
+  /** By service account. Reused: one object changes at a time, a pod may be bound to hundreds. */
+  readonly keysOf: ReadonlyMap<Identity, ReadonlyMap<string, Keys>>;
   readonly granted: ReadonlySet<string>;
   readonly credentials: ReadonlySet<string>;
   readonly hasExcepted: boolean;
@@ -80,24 +80,24 @@ export class IdentitiesInUse implements IdentityDemand {
     const { pods, grants, owners } = this.#clusterState;
     const ownersGeneration = owners.generation;
     const before = this.#wanted?.ownersGeneration === ownersGeneration ? this.#wanted : undefined;
-    const keysOf = new Map<PodGrants, Map<string, Keys>>();
+    const keysOf = new Map<Identity, Map<string, Keys>>();
     const all: Keys[] = [];
     let hasExcepted = false;
     for (const pod of pods.all()) {
       if (hasEnded(pod)) continue;
       const ofPod = grants.grantsOf(pod.uid);
       if (this.#isNodes(pod, ofPod)) hasExcepted = true;
-      if (ofPod?.kind !== 'bound') {
-        all.push(keysOfChoices(this.#choicesOf(pod, ofPod)));
-        continue;
-      }
+      if (ofPod?.kind === 'no-label') all.push(this.#keysOfAccount(pod));
+      if (ofPod?.kind !== 'bound') continue;
       const { serviceAccount } = pod;
-      const ofAccounts = keysOf.get(ofPod) ?? new Map<string, Keys>();
-      if (ofAccounts.has(serviceAccount)) continue;
-      const known = before?.keysOf.get(ofPod)?.get(serviceAccount);
-      const keys = known ?? keysOfChoices(this.#choicesOf(pod, ofPod));
-      keysOf.set(ofPod, ofAccounts.set(serviceAccount, keys));
-      all.push(keys);
+      for (const identity of ofPod.identities) {
+        const ofAccounts = keysOf.get(identity) ?? new Map<string, Keys>();
+        if (ofAccounts.has(serviceAccount)) continue;
+        const known = before?.keysOf.get(identity)?.get(serviceAccount);
+        const keys = known ?? this.#keysOfIdentity(identity, pod);
+        keysOf.set(identity, ofAccounts.set(serviceAccount, keys));
+        all.push(keys);
+      }
     }
     return {
       generation,
@@ -116,28 +116,27 @@ export class IdentitiesInUse implements IdentityDemand {
     return owners.refusing(namespace) === undefined;
   }
 
-  #choicesOf(pod: Pod, grants: PodGrants | undefined): readonly UpstreamChoice[] {
-    const { owners, upstreams, workloadIdentities } = this.#clusterState;
-    if (grants?.kind === 'bound') {
-      const choices = grants.identities.map((identity) => upstreams.onceValid(identity, pod));
-      return choices.filter(
-        (choice) =>
-          choice.kind === 'upstream' &&
-          owners.refusing(pod.namespace, choice.upstream) === undefined,
-      );
-    }
-    if (grants?.kind !== 'no-label') return [];
+  #keysOfIdentity(identity: Identity, pod: Pod): Keys {
+    const { owners, upstreams } = this.#clusterState;
+    const choice = upstreams.onceValid(identity, pod);
+    if (choice.kind !== 'upstream') return noKeys;
+    const isOwned = owners.refusing(pod.namespace, choice.upstream) === undefined;
+    return isOwned ? keysOfChoice(choice) : noKeys;
+  }
+
+  #keysOfAccount(pod: Pod): Keys {
+    const { upstreams, workloadIdentities } = this.#clusterState;
     const choice = workloadIdentities?.lastOf(pod);
-    if (choice?.kind !== 'application') return [];
-    return [upstreams.ofServiceAccount(pod, choice.clientId, choice.tenantId)];
+    if (choice?.kind !== 'application') return noKeys;
+    return keysOfChoice(upstreams.ofServiceAccount(pod, choice.clientId, choice.tenantId));
   }
 }
 
-function keysOfChoices(choices: readonly UpstreamChoice[]): Keys {
-  const usable = choices.filter((choice) => choice.kind === 'upstream');
-  const legs = usable.flatMap(({ upstream, auxiliary }) =>
-    [upstream, ...auxiliary].flatMap(legsOf),
-  );
+const noKeys: Keys = { granted: [], credentials: [] };
+
+function keysOfChoice(choice: UpstreamChoice): Keys {
+  if (choice.kind !== 'upstream') return noKeys;
+  const legs = [choice.upstream, ...choice.auxiliary].flatMap(legsOf);
   return {
     granted: legs.map(identityKey),
     credentials: legs.flatMap((leg) => (leg.kind === 'entra' ? credentialKey(leg.credential) : [])),

@@ -208,6 +208,29 @@ describe('a change', () => {
   });
 });
 
+describe('a change of one of many identities of many accounts', () => {
+  it('costs one look at it for each account', (t) => {
+    const { pods, grants, upstreams, isGranted } = open();
+    const many = Array.from({ length: 20 }, (_, at) => `id-${at}`);
+    grants.identities.replace(many.map((name) => createIdentity({ name, clientId })));
+    grants.bindings.replace(many.map((name) => createBinding({ name, identityName: name })));
+    for (let at = 0; at < 10; at++) {
+      pods.upsert(createPod({ name: `pod-${at}`, labels, serviceAccount: `account-${at}` }));
+    }
+    const resolve = t.mock.method(upstreams, 'onceValid');
+    assert.ok(isGranted());
+    assert.equal(resolve.mock.callCount(), 200);
+    resolve.mock.resetCalls();
+    grants.identities.upsert(createIdentity({ name: 'id-7', clientId: otherId }));
+    assert.ok(isGranted(otherId));
+    assert.equal(resolve.mock.callCount(), 10);
+    resolve.mock.resetCalls();
+    grants.bindings.remove(createBinding({ name: 'id-7' }));
+    assert.ok(isGranted() && !isGranted(otherId));
+    assert.equal(resolve.mock.callCount(), 0);
+  });
+});
+
 describe('a listener', () => {
   it('is notified of grants and of service accounts, until it unsubscribes', () => {
     const { accounts, inUse, bind, pods } = open({ kind: 'unknown' });
