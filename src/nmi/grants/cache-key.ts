@@ -5,12 +5,12 @@ import { sourceNameOf, type UpstreamIdentity } from '../sources/upstream-identit
 /**
  * With the credential: a token got with one Secret must not serve an identity of another. With the
  * time of its revocation, so that tokens from before are not found, and a fetch that began before
- * stores its token where nobody looks.
+ * stores its token where nobody looks. A pod may choose a value with spaces, but none with a tab.
  */
 export function identityKey(identity: UpstreamIdentity): string {
   if (identity.kind === 'unnamed') return '';
   const { notBeforeWallMs } = identity;
-  const since = notBeforeWallMs === undefined ? '' : ` since ${notBeforeWallMs}`;
+  const since = notBeforeWallMs === undefined ? '' : `\tsince ${notBeforeWallMs}`;
   if (identity.kind !== 'entra') return `${identity.kind}=${lowerAscii(identity.value)}${since}`;
   const { authority, tenantId, clientId, credential, agentIdentity } = identity;
   const agent = agentIdentity === undefined ? '' : ` for ${agentIdentity}`;

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { identityKey, tokenKey } from '../../../src/nmi/grants/cache-key.ts';
 import { UpstreamResolver } from '../../../src/nmi/grants/resolve-upstream.ts';
+import { parseTokenQuery } from '../../../src/nmi/server/token-query.ts';
 import { createPod } from '../../support/cache-objects.ts';
 
 describe('the name of an upstream identity', () => {
@@ -33,6 +34,13 @@ describe('the name of a revoked identity', () => {
       );
       assert.equal(new Set(keys).size, 3);
     }
+  });
+
+  it('is none that an excepted pod can request', () => {
+    const revoked = identityKey({ kind: 'client_id', value: 'a', notBeforeWallMs: 1 });
+    const suffix = revoked.slice(identityKey({ kind: 'client_id', value: 'a' }).length);
+    const query = `api-version=2018-02-01&resource=r&client_id=${encodeURIComponent(`a${suffix}`)}`;
+    assert.equal(parseTokenQuery(query).kind, 'refused');
   });
 });
 
