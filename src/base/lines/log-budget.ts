@@ -17,6 +17,8 @@ export interface LogBudgetOptions {
   readonly clock: Clock;
   /** Most kinds that are counted separately. Lines of further kinds are counted together. */
   readonly maxKinds?: number;
+  /** Most lines of all kinds in a minute, besides the first one of each kind. */
+  readonly maxLines?: number;
   /** Called after a minute with the lines of further kinds. */
   readonly onOthers: ReportOmitted;
 }
@@ -49,15 +51,15 @@ class Omitted {
 }
 
 export class LogBudget {
-  readonly #options: LogBudgetOptions;
-  readonly #maxKinds: number;
+  readonly #options: Required<LogBudgetOptions>;
   readonly #kinds = new Map<string, Kind>();
   readonly #others = new Omitted();
   #isArmed = false;
+  /** Lines in this minute that were not the first of their kind. */
+  #further = 0;
 
   constructor(options: LogBudgetOptions) {
-    this.#options = options;
-    this.#maxKinds = options.maxKinds ?? 4_096;
+    this.#options = { maxKinds: 4_096, maxLines: Infinity, ...options };
   }
 
   /** Nothing is counted. */
@@ -78,7 +80,8 @@ export class LogBudget {
       this.#others.add(detail);
       return false;
     }
-    if (known.written < most) {
+    if (known.written < most && (known.written === 0 || this.#further < this.#options.maxLines)) {
+      if (known.written > 0) this.#further += 1;
       known.written += 1;
       return true;
     }
@@ -89,7 +92,7 @@ export class LogBudget {
 
   #begin(kind: string): Kind | undefined {
     if (!this.#isArmed) this.#arm();
-    if (this.#kinds.size >= this.#maxKinds) return undefined;
+    if (this.#kinds.size >= this.#options.maxKinds) return undefined;
     const begun: Kind = { written: 0, omitted: new Omitted(), report: undefined };
     this.#kinds.set(kind, begun);
     return begun;
@@ -102,6 +105,7 @@ export class LogBudget {
 
   #report(): void {
     this.#isArmed = false;
+    this.#further = 0;
     for (const [kind, counted] of this.#kinds) {
       const { omitted, report } = counted;
       if (omitted.count === 0) {

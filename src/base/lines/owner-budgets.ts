@@ -13,6 +13,8 @@ const others = 'others';
 
 export interface OwnerBudgetsOptions {
   readonly clock: Clock;
+  /** Per owner, like the option of `LogBudget`. */
+  readonly maxLines?: number;
   /** Called once a minute with an owner's lines of further kinds. */
   readonly onOthers: (owner: string, ...omitted: Parameters<ReportOmitted>) => void;
 }
@@ -25,10 +27,8 @@ export class OwnerBudgets {
     this.#options = options;
   }
 
-  /** Like `LogBudget.allows`, for the budget of one owner. */
-  allows(owner: string, ...line: Parameters<LogBudget['allows']>): boolean {
-    const budget = this.#budgets.get(owner) ?? this.#open(owner);
-    return budget.allows(...line);
+  of(owner: string): LogBudget {
+    return this.#budgets.get(owner) ?? this.#open(owner);
   }
 
   #open(owner: string): LogBudget {
@@ -39,12 +39,8 @@ export class OwnerBudgets {
     const name = budgets.size >= maxOwners ? others : owner;
     const known = budgets.get(name);
     if (known !== undefined) return known;
-    const { clock, onOthers } = this.#options;
-    const budget = new LogBudget({
-      clock,
-      maxKinds,
-      onOthers: (...omitted) => onOthers(name, ...omitted),
-    });
+    const onOthers: ReportOmitted = (...omitted) => this.#options.onOthers(name, ...omitted);
+    const budget = new LogBudget({ ...this.#options, maxKinds, onOthers });
     budgets.set(name, budget);
     return budget;
   }

@@ -1,6 +1,7 @@
 /** The log lines of requests, which a pod causes in bounds. */
 import { fullName } from '../../cache/index/object-name.ts';
-import { LogBudget } from '../../base/lines/log-budget.ts';
+import type { LogBudget } from '../../base/lines/log-budget.ts';
+import { OwnerBudgets } from '../../base/lines/owner-budgets.ts';
 import { loggablePath, loggableResource, redactClientId, type LogFields } from '../../base/log.ts';
 import type { Logger } from '../../base/logger.ts';
 import type { Clock } from '../../base/time/clock.ts';
@@ -18,13 +19,15 @@ const requestHandled = 'request handled';
 
 export class RequestLog implements Renderer {
   readonly #log: Logger;
-  readonly #budget: LogBudget;
+  readonly #budgets: OwnerBudgets;
 
   constructor(log: Logger, clock: Clock) {
     this.#log = log;
-    this.#budget = new LogBudget({
+    this.#budgets = new OwnerBudgets({
       clock,
-      onOthers: (count) => log.warn({ count }, 'further log lines left out'),
+      // A pod may be bound to any number of identities.
+      maxLines: 200,
+      onOthers: (uid, count) => log.warn({ uid, count }, 'further log lines left out'),
     });
   }
 
@@ -42,7 +45,7 @@ export class RequestLog implements Renderer {
         { ...whose, ...(isMetadata ? { path: undefined } : {}), count },
         `further ${message}s`,
       );
-    if (!this.#budget.allows(kindOf(record), most[level], reportMore)) return;
+    if (!this.#budgetOf(record).allows(kindOf(record), most[level], reportMore)) return;
     this.#log[level](
       {
         ...whose,
@@ -59,7 +62,7 @@ export class RequestLog implements Renderer {
 
   hitsLike(first: RequestRecord): (hit: Hit, durationMs: number) => void {
     const log = this.#log;
-    const budget = this.#budget;
+    const budget = this.#budgetOf(first);
     const kind = kindOf(first);
     const fields = { ...whoseFields(first), ...tokenFields(first) };
     const reportMore = (count: number): void =>
@@ -73,13 +76,18 @@ export class RequestLog implements Renderer {
       log.debug(handled, requestHandled);
     };
   }
+
+  /** Callers that are no known pod share one: they may come from any number of addresses. */
+  #budgetOf({ pod }: RequestRecord): LogBudget {
+    return this.#budgets.of(pod?.uid ?? 'unknown');
+  }
 }
 
-function kindOf({ route, decision, pod, limitKey, status, reason }: RequestRecord): string {
+function kindOf({ route, decision, limitKey, status, reason }: RequestRecord): string {
   if (decision === undefined) return `${route.kind} ${limitKey} ${reason}`;
   const { grant } = decision;
   const identity = status === 200 && grant?.kind === 'granted' ? grant.identity : undefined;
-  return `${pod?.uid ?? 'unknown'} ${reason} ${identity?.name ?? ''}`;
+  return `${reason} ${identity?.name ?? ''}`;
 }
 
 function handledFields({ route, reason, method, podIp }: RequestRecord): LogFields {

@@ -11,7 +11,7 @@ function open() {
     onOthers: (owner, count) => reports.push(`${owner} others ${count}`),
   });
   const allows = (owner: string, kind: string) =>
-    budgets.allows(owner, kind, 1, (count) => reports.push(`${owner} ${kind} ${count}`));
+    budgets.of(owner).allows(kind, 1, (count) => reports.push(`${owner} ${kind} ${count}`));
   return { clock, reports, allows };
 }
 
@@ -32,6 +32,18 @@ describe('budgets of lines by owner', () => {
     );
     clock.advance(60_000);
     assert.deepEqual(reports, ['a others 2']);
+  });
+
+  it('have a total of lines for each owner, besides the first one of each kind', () => {
+    const clock = new HandClock();
+    const budgets = new OwnerBudgets({ clock, maxLines: 3, onOthers: () => undefined });
+    const written = (owner: string, kind: string) =>
+      [1, 2, 3, 4].filter(() => budgets.of(owner).allows(kind, 3, () => undefined)).length;
+    for (let minute = 0; minute < 2; minute++) {
+      assert.deepEqual([written('a', `w${minute}`), written('a', `x${minute}`)], [3, 2]);
+      assert.deepEqual([written('a', `y${minute}`), written('b', `w${minute}`)], [1, 3]);
+      clock.advance(60_000);
+    }
   });
 
   it('drop owners without counts, and group those beyond 512', () => {

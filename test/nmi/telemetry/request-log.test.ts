@@ -189,6 +189,41 @@ describe('the log of hits', () => {
     }
     assert.equal(take().length, 200);
   });
+
+  it('of a pod with many identities is limited, and has the first line of each', () => {
+    const { requests, take, clock } = open();
+    const render = (uid: string, name: string, count: number) => {
+      const pod = createPod({ uid });
+      const identity = { ...createGrant().identity, name };
+      const grant = createGrant({ pod, identity: identity as never });
+      const record = createRecord({
+        pod,
+        decision: createDecision({ grant }),
+      });
+      for (let line = 0; line < count; line++) requests.render(record);
+    };
+    for (let minute = 0; minute < 3; minute++) {
+      for (let at = 0; at < 200; at++) render('one', `identity ${at}`, 100);
+      assert.ok(take().length <= 200 + 64);
+      clock.advance(60_000);
+      assert.ok(take().length <= 64 + 1);
+    }
+    for (let pod = 0; pod < 100; pod++) {
+      for (let at = 0; at < 200; at++) render(`hostile ${pod}`, `identity ${at}`, 1);
+    }
+    take();
+    render('victim', 'one', 1);
+    assert.equal(take().length, 1);
+  });
+
+  it('has a line of a refusal after any number of hits', () => {
+    const { requests, take } = open();
+    for (let count = 0; count < 1_000; count++) requests.render(createRecord());
+    take();
+    const decision = createDecision({ cache: 'none' });
+    requests.render(createRefusal(refuse('upstream_down', 'no'), { decision }));
+    assert.equal(take().length, 1);
+  });
 });
 
 describe('the log of metadata requests', () => {

@@ -113,7 +113,7 @@ export class AuditRecords implements Renderer {
   #allows({ owner, kind, use, resource, reportMore }: Entry): boolean {
     const isFirst = use !== '' && this.#firstUses.take(owner, use);
     const limit = isFirst ? Infinity : most;
-    return this.#budgets.allows(owner, kind, limit, reportMore, resource) || isFirst;
+    return this.#budgets.of(owner).allows(kind, limit, reportMore, resource) || isFirst;
   }
 
   #write(fields: AuditFields, message: string): void {
