@@ -86,9 +86,10 @@ export class RateLimiter implements Disposable {
 
   /** `party` waits for it too: a queued task starts no later than at the turn of that pod. */
   hurry(task: Task, party: Party): void {
-    if (this.#background.delete(task) || this.#callers.has(task)) {
-      this.#callers.add(task, party);
-    }
+    if (!this.#background.delete(task) && !this.#callers.has(task)) return;
+    this.#callers.add(task, party);
+    // The others that wait for it may have had their share.
+    this.#admit();
   }
 
   /** Releases the slot of a running task, or removes a queued one. */

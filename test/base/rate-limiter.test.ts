@@ -56,6 +56,16 @@ describe('the limiter', () => {
     assert.deepEqual(started, ['running', 'a1', 'b1', 'a2', 'a3']);
   });
 
+  it('start at once when a pod that has not had its share waits for them too', () => {
+    const { limiter, task, started } = open({ maxConcurrent: 5, maxPerSec: 5, maxQueued: 3 });
+    for (let index = 0; index < 4; index++) limiter.enter(task(`a${index}`), pod);
+    const last = task('last');
+    limiter.enter(last, pod);
+    assert.equal(started.length, 4);
+    limiter.hurry(last, other);
+    assert.equal(started.at(-1), 'last');
+  });
+
   it('refuses beyond its queue limit, each priority separately', () => {
     const { limiter, started, task } = open({ maxConcurrent: 1, maxPerSec: 100, maxQueued: 1 });
     assert.ok(limiter.enter(task('running'), pod));

@@ -41,6 +41,8 @@ export class MetadataCalls implements Disposable {
   readonly #timeoutMs: number;
   readonly #limiter: RateLimiter;
   readonly #shared = new SingleFlight<MetadataAnswer>();
+  /** Of shared calls that have not ended, by key. */
+  readonly #tasks = new Map<string, Task>();
   readonly #kept: ExpiringMap<MetadataAnswer>;
 
   /** @param timeoutMs of one call, including the wait for its turn. */
@@ -58,10 +60,12 @@ export class MetadataCalls implements Disposable {
    * @throws NoTurnError, or what `send` rejects with.
    */
   make(call: MetadataCall): Promise<MetadataAnswer> {
-    const { sharedKey } = call;
+    const { sharedKey, party } = call;
     if (sharedKey === undefined) return this.#send(call);
     const kept = this.#kept.get(sharedKey);
     if (kept !== undefined) return Promise.resolve(kept);
+    const task = this.#tasks.get(sharedKey);
+    if (task !== undefined) this.#limiter.hurry(task, party);
     return this.#shared.share(sharedKey, () => this.#send(call));
   }
 
@@ -76,6 +80,7 @@ export class MetadataCalls implements Disposable {
     const task: Task = { start };
     deadline.signal.addEventListener('abort', () => reject(new NoTurnError()));
     if (!this.#limiter.enter(task, party)) throw new NoTurnError();
+    if (sharedKey !== undefined) this.#tasks.set(sharedKey, task);
     try {
       await turn;
       const answer = await send(deadline.signal);
@@ -88,6 +93,7 @@ export class MetadataCalls implements Disposable {
       if (!deadline.passed || error instanceof NoTurnError) throw error;
       throw new DOMException('the metadata service did not answer in time', 'TimeoutError');
     } finally {
+      if (sharedKey !== undefined) this.#tasks.delete(sharedKey);
       this.#limiter.leave(task);
     }
   }

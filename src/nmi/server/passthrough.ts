@@ -54,7 +54,8 @@ export function allowedMethods(area: PassthroughArea): readonly string[] {
   return area === 'scheduledevents' ? ['GET', 'POST'] : ['GET'];
 }
 
-const sentHeaders = ['accept', 'content-type', 'user-agent'];
+/** Callers whose GETs send the same of these share the answer, so none identifies the client. */
+const sentHeaders = ['accept', 'content-type'];
 
 /** RFC 9110 7.6.1, and the headers of the connection's own framing. */
 const hopByHop = new Set([
@@ -103,7 +104,7 @@ export function openPassthrough(options: PassthroughOptions): Passthrough {
     }
     const path = route.query === '' ? route.path : `${route.path}?${route.query}`;
     const headers = requestHeaders(exchange);
-    const sharedKey = exchange.method === 'GET' ? sharedKeyOf(path, headers) : undefined;
+    const sharedKey = exchange.method === 'GET' ? JSON.stringify([path, headers]) : undefined;
     const endCall = options.limits.beginFetch(
       limitKeyOf(pod),
       `metadata ${sharedKey ?? exchange.requestId}`,
@@ -144,11 +145,6 @@ export function openPassthrough(options: PassthroughOptions): Passthrough {
       return connections[Symbol.asyncDispose]();
     },
   };
-}
-
-/** All that an answer depends on: the other headers only identify the client. */
-function sharedKeyOf(path: string, { accept, metadata }: SentHeaders): string {
-  return JSON.stringify([path, accept, metadata]);
 }
 
 async function readAnswer({
@@ -223,13 +219,11 @@ function policyRefusal(area: PassthroughArea, policy: PassthroughPolicy): Answer
   );
 }
 
-type SentHeaders = Record<string, string | string[]>;
-
-function requestHeaders(exchange: HttpExchange): SentHeaders {
+function requestHeaders(exchange: HttpExchange): Record<string, string | string[]> {
   // As the caller sent it: a header added by the agent would undo the service's protection against
   // forged requests (SSRF) if the agent is configured not to require the header.
   const metadata = [...exchange.headerValues('metadata')];
-  const headers: SentHeaders = metadata.length === 0 ? {} : { metadata };
+  const headers: ReturnType<typeof requestHeaders> = metadata.length === 0 ? {} : { metadata };
   for (const name of sentHeaders) {
     const [value] = exchange.headerValues(name);
     if (value !== undefined) headers[name] = value;

@@ -75,6 +75,23 @@ describe('calls of the metadata service', () => {
     assert.equal(sent.length, 2);
   });
 
+  it('get the turn of each pod that waits for them, whoever began them', async () => {
+    const { clock, sent, ask } = open();
+    const flood = [
+      ...Array.from({ length: 15 }, (_, index) => ask(`noise ${index}`)),
+      ask('popular'),
+    ];
+    await pass(clock, 500);
+    const joined = ask('popular', { party: other });
+    await pass(clock, 0);
+    assert.deepEqual(sent.at(-1), { what: 'popular', atMs: 500 });
+    await pass(clock, 50);
+    assert.equal((await joined).status, 200);
+    await pass(clock, 10_000);
+    await Promise.all(flood);
+    assert.equal(sent.length, 16);
+  });
+
   const unkept: readonly (readonly [string, Partial<Service>, Parameters<Fixture['ask']>[1]])[] = [
     ['that failed', { status: 404 }, {}],
     ['whose answer is large', { bytes: 64 * 1024 + 1 }, {}],

@@ -120,7 +120,23 @@ describe('relaying to the metadata service', () => {
       'x-ms-client-request-id': _correlationId,
       ...rest
     } = headers;
-    assert.deepEqual(rest, { metadata: 'false', accept: 'text/plain', 'user-agent': 'sdk/1' });
+    assert.deepEqual(rest, { metadata: 'false', accept: 'text/plain' });
+  });
+
+  it('answers a shared call for what each caller sends, whoever began it', async () => {
+    await using relay = await openRelay((_request, response) => response.end('{}'));
+    for (const headers of [
+      { 'User-Agent': 'sdk/1', Accept: '*/*' },
+      { 'User-Agent': 'sdk/2', Accept: '*/*' },
+      { 'Content-Type': 'text/plain', Accept: '*/*' },
+    ]) {
+      await relay.ask('GET', headers);
+    }
+    const sent = relay.seen.map(({ headers: of }) => [of['user-agent'], of['content-type']]);
+    assert.deepEqual(sent, [
+      [undefined, undefined],
+      [undefined, 'text/plain'],
+    ]);
   });
 
   it('leaves a missing Metadata header to the service when the agent does not require it', async () => {
