@@ -39,6 +39,11 @@ export class FairQueue<T> {
     else parties.push(party);
   }
 
+  /** Of one pod, including those that other pods wait for too. */
+  sizeOf({ namespace, pod }: Party): number {
+    return this.#lanes.get(namespace)?.get(pod)?.size ?? 0;
+  }
+
   has(entry: T): boolean {
     return this.#partiesOf.has(entry);
   }

@@ -33,6 +33,8 @@ export interface RateLimiterOptions {
 const windowMs = 1_000;
 /** The part of both limits that one pod may use. */
 const shareOfPod = 0.85;
+/** Most queued tasks of one pod while half of the queue is full: room for the 250 pods of a node. */
+const queuedWhenShort = 10;
 
 interface End {
   readonly atMs: number;
@@ -70,7 +72,8 @@ export class RateLimiter implements Disposable {
   }
 
   /**
-   * Starts `task` now or queues it. Returns false if the queue is full.
+   * Starts `task` now or queues it. Returns false if the queue is full, or half full and the pod has
+   * its share: callers may have left, and pods that abandon tasks must not use up the queue.
    *
    * @param party the pod that waits for it; undefined for background work.
    */
@@ -78,7 +81,9 @@ export class RateLimiter implements Disposable {
     if (this.#isDisposed) return false;
     const queue = party === undefined ? this.#background : this.#callers;
     if (queue.size >= this.#maxQueued) return false;
+    const isShort = 2 * queue.size >= this.#maxQueued;
     if (party === undefined) this.#background.add(task);
+    else if (isShort && this.#callers.sizeOf(party) >= queuedWhenShort) return false;
     else this.#callers.add(task, party);
     this.#admit();
     return true;

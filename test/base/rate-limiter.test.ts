@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
+import type { Party } from '../../src/base/fair-queue.ts';
 import { RateLimiter, type Task } from '../../src/base/rate-limiter.ts';
 import { HandClock } from '../support/hand-clock.ts';
 
@@ -54,6 +55,21 @@ describe('the limiter', () => {
     if (a3 !== undefined) limiter.hurry(a3, other);
     for (const each of [running, a1, b1, a2]) if (each !== undefined) limiter.leave(each);
     assert.deepEqual(started, ['running', 'a1', 'b1', 'a2', 'a3']);
+  });
+
+  it('of one pod are at most ten while half of the queue is full', () => {
+    const { limiter, task, started } = open({ maxConcurrent: 1, maxPerSec: 100, maxQueued: 40 });
+    const running = task('running');
+    limiter.enter(running, pod);
+    const queued = (party: Party) =>
+      Array.from({ length: 50 }, () => limiter.enter(task(party.pod), party)).filter(Boolean)
+        .length;
+    assert.deepEqual([queued(pod), queued(other)], [20, 10]);
+    assert.equal(limiter.enter(task('refresh'), undefined), true);
+    limiter.leave(running);
+    assert.deepEqual(started, ['running', 'a']);
+    assert.equal(queued(pod), 0);
+    assert.equal(queued({ namespace: 'm', pod: 'c' }), 10);
   });
 
   it('start at once when a pod that has not had its share waits for them too', () => {

@@ -72,6 +72,32 @@ function timeline(name: string, rows: readonly Row[]): void {
   });
 }
 
+/** Keys are `POD/NUMBER`, and all pods are of one namespace. */
+const ofPods = {
+  partyOf: ({ key }: { readonly key: string }) => ({
+    namespace: 'n',
+    pod: key.replace(/[/].*/, ''),
+  }),
+  maxEntries: 20_000,
+};
+
+describe('many hostile pods', () => {
+  it('that abandon fetches do not use up the queue', async () => {
+    const fixture = openTokenFixture({ ...ofPods, maxQueued: 5_000 });
+    await fixture.request('user/refreshed');
+    for (let round = 0; round < 12; round++) {
+      const storm = Array.from({ length: 20 * 50 }, (_, at) =>
+        fixture.request(`hostile ${at % 20}/${round}-${at}`),
+      );
+      const wanted = fixture.request(`user/${round}`);
+      await pass(fixture.clock, 10_500);
+      assert.match(await wanted, /^miss user/, `round ${round}`);
+      await Promise.all(storm);
+    }
+    assert.ok(fixture.limiter.queued <= 2_500 + 20 * 10, `${fixture.limiter.queued} queued`);
+  });
+});
+
 describe('a token in the cache', () => {
   timeline('is renewed at half of its life without a waiter', [
     { at: '0 s', do: 'ask', expect: 'miss k#1' },
