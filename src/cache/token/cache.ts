@@ -12,7 +12,8 @@
  * 4. A failure with a cooldown is returned at once during that time, for its key only (see
  *    `negative-cache.ts`).
  * 5. A rate limiter bounds the fetches from each upstream; callers go first, pod by pod in turn. If
- *    its queue is full, a caller gets a valid token from memory, or `overloaded`.
+ *    its queue is full, a caller gets a valid token from memory, or `overloaded`. So do those of a
+ *    pod with its share of the waiters, while the waiters are short.
  * 6. Everything is bounded: tokens (LRU eviction, also within a group), negative entries, waiters,
  *    fetches.
  * 7. `drop` takes effect at once: the result of a running fetch for a dropped key is not stored.
@@ -24,6 +25,7 @@
  *
  * `R` is the request to the source, `F` its type of failure.
  */
+import { Counts } from '../../base/counts.ts';
 import { LinkedList } from '../../base/linked-list.ts';
 import { TimerQueue } from '../../base/time/timer-queue.ts';
 import { NegativeCache, type Cooldown, type Keyed } from './negative-cache.ts';
@@ -132,6 +134,8 @@ export interface TokenCacheOptions<R extends Keyed, F extends Cooldown> {
  * than 45 s. A caller can make an entry cost 7 KB, and an entry outlives its cooldown.
  */
 const maxNegativeEntries = 3_000;
+/** Most waiters of one pod while half of all are taken: room for the 250 pods of a node. */
+const waitersWhenShort = 10;
 
 export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposable {
   readonly #options: TokenCacheOptions<R, F>;
@@ -144,6 +148,7 @@ export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposab
   readonly #negative: NegativeCache<R, F>;
   readonly #timers: TimerQueue;
   #waiting = 0;
+  readonly #waitingOf = new Counts();
   #isDisposed = false;
 
   constructor(options: TokenCacheOptions<R, F>) {
@@ -205,13 +210,15 @@ export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposab
 
     const existing = this.#inflight.get(key);
     const party = this.#options.partyOf(request);
-    const inflight =
-      this.#waiting < maxWaiters ? (existing ?? this.#begin(request, party)) : undefined;
+    const mayWait =
+      2 * this.#waiting < maxWaiters ||
+      (this.#waiting < maxWaiters && this.#waitingOf.get(party.pod) < waitersWhenShort);
+    const inflight = mayWait ? (existing ?? this.#begin(request, party)) : undefined;
     if (inflight === undefined) {
       return Promise.resolve(this.#orStale(key, 'overloaded', failures.overloaded));
     }
     inflight.isForCaller = true;
-    this.#limiterOf(inflight).hurry(inflight, party);
+    if (existing !== undefined) this.#limiterOf(existing).hurry(existing, party);
     return this.#wait(request, inflight, existing === undefined ? 'miss' : 'coalesced', waitMs);
   }
 
@@ -313,9 +320,12 @@ export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposab
     waitMs: number,
   ): Promise<Cached<F>> {
     const { promise, resolve, reject } = Promise.withResolvers<Cached<F>>();
-    const boundMs = this.#boundedWaitMs(request.key, waitMs);
+    const { partyOf, waitMs: mostMs, waitWithTokenMs } = this.#options;
+    const { pod } = partyOf(request);
+    const hasToken = this.#validToken(request.key) !== undefined;
     const leave = (): void => {
       this.#waiting--;
+      this.#waitingOf.remove(pod);
       this.#timers.clear(waiter);
       inflight.waiters.delete(waiter);
     };
@@ -353,15 +363,10 @@ export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposab
       },
     };
     this.#waiting++;
+    this.#waitingOf.add(pod);
     inflight.waiters.add(waiter);
-    this.#timers.set(waiter, boundMs);
+    this.#timers.set(waiter, Math.min(waitMs, hasToken ? waitWithTokenMs : mostMs));
     return promise;
-  }
-
-  #boundedWaitMs(key: string, askedMs: number): number {
-    const { waitMs, waitWithTokenMs } = this.#options;
-    const boundMs = this.#validToken(key) === undefined ? waitMs : waitWithTokenMs;
-    return Math.min(askedMs, boundMs);
   }
 
   /**

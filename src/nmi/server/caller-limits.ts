@@ -4,25 +4,7 @@
  * in-flight fetch of its caller adds no fetch but a waiter, and waiters are limited for the whole
  * node, too.
  */
-
-/** Counts what is in use, by key. */
-export class Counts {
-  readonly #counts = new Map<string, number>();
-
-  get(key: string): number {
-    return this.#counts.get(key) ?? 0;
-  }
-
-  add(key: string): void {
-    this.#counts.set(key, this.get(key) + 1);
-  }
-
-  remove(key: string): void {
-    const left = this.get(key) - 1;
-    if (left > 0) this.#counts.set(key, left);
-    else this.#counts.delete(key);
-  }
-}
+import { Counts } from '../../base/counts.ts';
 
 export interface CallerMaxima {
   /** Different tokens one caller may wait for at the same time. */

@@ -3,7 +3,7 @@ import type { ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import { LinkedList, type Linked } from '../../base/linked-list.ts';
 import type { CallerConnection } from '../callers/caller.ts';
-import { Counts } from './caller-limits.ts';
+import { Counts } from '../../base/counts.ts';
 import type { ConnectionLimits } from './connection-limits.ts';
 
 export class Connection implements Linked<Connection> {

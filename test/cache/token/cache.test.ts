@@ -84,7 +84,9 @@ const ofPods = {
 describe('many hostile pods', () => {
   it('that abandon fetches do not use up the queue', async () => {
     const fixture = openTokenFixture({ ...ofPods, maxQueued: 5_000 });
+    fixture.upstream.refreshInMs = minuteMs;
     await fixture.request('user/refreshed');
+    fixture.upstream.refreshInMs = undefined;
     for (let round = 0; round < 12; round++) {
       const storm = Array.from({ length: 20 * 50 }, (_, at) =>
         fixture.request(`hostile ${at % 20}/${round}-${at}`),
@@ -95,6 +97,31 @@ describe('many hostile pods', () => {
       await Promise.all(storm);
     }
     assert.ok(fixture.limiter.queued <= 2_500 + 20 * 10, `${fixture.limiter.queued} queued`);
+    // The refresh of the user’s first token.
+    await pass(fixture.clock, 3 * minuteMs);
+    assert.deepEqual(fixture.refreshes, ['ok']);
+  });
+
+  it('that wait do not use up the waiters', async () => {
+    const fixture = openTokenFixture({ ...ofPods, maxQueued: 5_000 });
+    fixture.upstream.latencyMs = 5;
+    const storm = Array.from({ length: 10 * 512 }, (_, at) =>
+      fixture.request(`hostile ${at % 10}/${Math.floor(at / 10) % 50}`),
+    );
+    assert.equal(fixture.cache.stats.waiting, 2_500, 'each of them is beyond its share');
+    const wanted = Array.from({ length: 11 }, (_, at) => fixture.request(`user/${at % 2}`));
+    assert.equal(await wanted[10], 'overloaded failed overloaded');
+    await pass(fixture.clock, 3_000);
+    assert.match((await wanted[0]) ?? '', /^miss user/);
+    assert.match((await wanted[9]) ?? '', /^coalesced user/);
+    await pass(fixture.clock, 10_000);
+    await Promise.all(storm);
+    assert.equal(fixture.cache.stats.waiting, 0);
+    const alone = Array.from({ length: 512 }, (_, at) => fixture.request(`alone/${at % 50}`));
+    assert.equal(fixture.cache.stats.waiting, 512);
+    await pass(fixture.clock, 10_500);
+    await Promise.all(alone);
+    assert.equal(fixture.cache.stats.waiting, 0);
   });
 });
 
