@@ -12,6 +12,7 @@ import { eventually } from '../../lab/test-bed/eventually.ts';
 import { asRecord, stringAt } from '../../src/base/json-value.ts';
 import { systemClock } from '../../src/base/time/clock.ts';
 import type { Token } from '../../src/cache/token/token.ts';
+import { tokenKey } from '../../src/nmi/grants/cache-key.ts';
 import { IdentitiesInUse } from '../../src/nmi/grants/identities-in-use.ts';
 import { UpstreamResolver } from '../../src/nmi/grants/resolve-upstream.ts';
 import type { UpstreamIdentity } from '../../src/nmi/sources/upstream-identity.ts';
@@ -101,7 +102,7 @@ async function openAgent(access: ApiAccess, node: string, ip: string): Promise<A
     network: watched.network,
     answer() {
       const upstream = upstreamNow();
-      const rendered = broker.peek(upstream, resource);
+      const rendered = broker.peek(tokenKey(upstream, resource));
       if (rendered === undefined) void broker.get(upstream, resource, party);
       return rendered?.token.accessToken;
     },

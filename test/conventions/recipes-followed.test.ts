@@ -168,7 +168,7 @@ export const addRecipe: AddVerb = (parser, start) =>
     },
     {
       file: 'src/nmi/tokens/broker.ts',
-      anchor: "{ metric: 'nmi_token_cache_entries', value: this.cachedTokens },\n",
+      anchor: "{ metric: 'nmi_token_cache_entries', value: this.#cache.size },\n",
       text: "      { metric: 'nmi_recipes_total', value: 0 },\n",
       isOfRole: true,
     },

@@ -31,7 +31,7 @@ export const longLived = new RenderedToken({
 export function openEndpointFixture(
   clock: HandClock,
   workloadIdentities?: WorkloadIdentities,
-  over: Partial<Pick<TokenBroker, 'peek' | 'peekKey' | 'get' | 'renew' | 'replace'>> = {},
+  over: Partial<Pick<TokenBroker, 'peek' | 'get' | 'renew' | 'replace'>> = {},
   { index, owners } = createOwners('off'),
 ) {
   const pods = new PodIndex(clock);
@@ -64,7 +64,6 @@ export function openEndpointFixture(
   const policy = { strict: false, graceMs: 0, hostNetwork: 'serve' } as const;
   const broker = {
     peek: () => longLived,
-    peekKey: () => longLived,
     get: () => Promise.reject(new TypeError('nobody fetches')),
     renew: () => Promise.reject(new TypeError('nobody fetches')),
     replace: () => Promise.reject(new TypeError('nobody fetches')),

@@ -22,7 +22,7 @@ import type { SourceFailure } from '../sources/source.ts';
 import type { UpstreamIdentity } from '../sources/upstream-identity.ts';
 import { askedIdOf, wantsOtherToken, type TokenQuery } from './token-query.ts';
 import type { CachedToken, TokenBroker } from '../tokens/broker.ts';
-import { identityKey } from '../grants/cache-key.ts';
+import { identityKey, tokenKey } from '../grants/cache-key.ts';
 
 export interface TokenEndpointOptions {
   readonly clusterState: Pick<GrantState, 'grants'>;
@@ -104,11 +104,11 @@ export class TokenEndpoint {
     const { broker } = this.#options;
     const { resource } = job.query;
     if (wantsOtherToken(job.query)) return undefined;
-    const rendered = broker.peek(grant.upstream, resource);
+    const rendered = broker.peek(tokenKey(grant.upstream, resource));
     if (rendered === undefined) return undefined;
     const auxiliary: RenderedToken[] = [];
     for (const identity of grant.auxiliary) {
-      const other = broker.peek(identity, resource);
+      const other = broker.peek(tokenKey(identity, resource));
       if (other === undefined) return undefined;
       auxiliary.push(other);
     }

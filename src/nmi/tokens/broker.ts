@@ -34,7 +34,7 @@ import {
 import { sourceNameOf, type UpstreamIdentity } from '../sources/upstream-identity.ts';
 import { countRefusal } from './federation-refusals.ts';
 import { failureOfLeg, refusalOfLeg } from './leg-failure.ts';
-import { soonestExpiries, type SourcedToken } from './token-samples.ts';
+import { soonestExpiries } from './token-samples.ts';
 import { identityKey, tokenKey } from '../grants/cache-key.ts';
 import type { IdentityDemand } from '../grants/identities-in-use.ts';
 
@@ -198,35 +198,20 @@ export class TokenBroker implements Part, Disposable {
     });
   }
 
-  get cachedTokens(): number {
-    return this.#cache.size;
-  }
-
   samples(): readonly Sample[] {
     const nowMs = this.#options.clock.monotonicMs();
     const ages = [...this.#lastSuccessMs].map(
       ([source, atMs]) => [source, (nowMs - atMs) / 1000] as const,
     );
     return [
-      { metric: 'nmi_token_cache_entries', value: this.cachedTokens },
-      ...soonestExpiries(this.#sourcedTokens()),
+      { metric: 'nmi_token_cache_entries', value: this.#cache.size },
+      ...soonestExpiries(this.#cache.tokens()),
       ...samplesBy('nmi_upstream_last_success_seconds', 'source', Object.fromEntries(ages)),
     ];
   }
 
-  *#sourcedTokens(): Iterable<SourcedToken> {
-    for (const { request, token } of this.#cache.tokens()) {
-      yield { source: sourceNameOf(request.identity), token };
-    }
-  }
-
-  /** A token from memory, without waiting. */
-  peek(identity: UpstreamIdentity, resource: string): RenderedToken | undefined {
-    return this.peekKey(tokenKey(identity, resource));
-  }
-
-  /** The same by the key that `tokenKey` returns. */
-  peekKey(key: string): RenderedToken | undefined {
+  /** A token from memory, without waiting, by the key that `tokenKey` returns. */
+  peek(key: string): RenderedToken | undefined {
     return this.#cache.peek(key);
   }
 

@@ -3,10 +3,10 @@
  */
 import type { TokenStatus } from '../../cache/token/cache.ts';
 import type { Sample } from '../base/part.ts';
+import { sourceNameOf, type UpstreamIdentity } from '../sources/upstream-identity.ts';
 
-/** A token in memory, and where it came from. */
-export interface SourcedToken {
-  readonly source: string;
+interface CachedToken {
+  readonly request: { readonly identity: UpstreamIdentity };
   readonly token: TokenStatus;
 }
 
@@ -14,10 +14,11 @@ export interface SourcedToken {
  * The shortest life of the tokens in use, by source and by the outcome of their refreshes. An
  * unused token is left to expire, and is not included.
  */
-export function soonestExpiries(tokens: Iterable<SourcedToken>): readonly Sample[] {
+export function soonestExpiries(tokens: Iterable<CachedToken>): readonly Sample[] {
   const soonest = new Map<string, Sample>();
-  for (const { source, token } of tokens) {
+  for (const { request, token } of tokens) {
     if (token.state === 'idle') continue;
+    const source = sourceNameOf(request.identity);
     const labels = { source, refresh: token.failedRefreshes > 0 ? 'failing' : 'ok' };
     const value = Math.max(0, token.expiresInMs / 1000);
     const key = `${labels.source} ${labels.refresh}`;

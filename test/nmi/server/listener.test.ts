@@ -57,7 +57,7 @@ function openFastPath(
       decide: (caller, target) => (hasGrant(caller) ? decisionOn(target) : noGrant),
       isCurrent: () => true,
     },
-    broker: { peekKey: () => longLived },
+    broker: { peek: () => longLived },
     clock: systemClock,
     observer: { onHit: ({ caller }) => onHit(caller) },
     turns: new FairTurns(() => performance.now()),

@@ -51,7 +51,7 @@ describe('a connection of an attested caller', () => {
           },
           isCurrent: () => false,
         },
-        broker: { peekKey: () => undefined },
+        broker: { peek: () => undefined },
         clock,
         observer: { onHit: () => undefined },
         turns: new FairTurns(() => performance.now()),

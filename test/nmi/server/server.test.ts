@@ -62,7 +62,7 @@ async function open(flags: Readonly<Record<string, string>> = {}, clock = system
       trusts: () => true,
       rightsProblem: () => undefined,
     } as unknown as ClusterState,
-    broker: { peek: () => longLived, peekKey: () => longLived } as unknown as TokenBroker,
+    broker: { peek: () => longLived } as unknown as TokenBroker,
     observer: observer as unknown as Observer,
     loopDetection: new LoopDetection(),
     clock,

@@ -42,9 +42,10 @@ function openFixture(owners = createOwners('off')) {
   };
   const tenantOf = (identity: UpstreamIdentity) =>
     identity.kind === 'entra' ? identity.tenantId : undefined;
-  const peekKey = () => (memory.hasTokens ? longLived : undefined);
-  const peek = (identity: UpstreamIdentity) =>
-    tenantOf(identity) === memory.absentTenant ? undefined : peekKey();
+  const peek = (key: string) => {
+    const isAbsent = memory.absentTenant !== '' && key.includes(`/${memory.absentTenant}/`);
+    return memory.hasTokens && !isAbsent ? longLived : undefined;
+  };
   const fetch = async (
     how: string,
     identity: UpstreamIdentity,
@@ -72,7 +73,6 @@ function openFixture(owners = createOwners('off')) {
     undefined,
     {
       peek,
-      peekKey,
       get: (identity, resource) => fetch('get', identity, resource),
       renew: (identity, resource) => fetch('renew', identity, resource),
       replace: (identity, resource, _party, hash) => fetch(`replace ${hash}`, identity, resource),

@@ -13,6 +13,7 @@ import type {
 import type { UpstreamIdentity } from '../../../src/nmi/sources/upstream-identity.ts';
 import { TokenBroker, type CachedToken } from '../../../src/nmi/tokens/broker.ts';
 import { UpstreamResolver } from '../../../src/nmi/grants/resolve-upstream.ts';
+import { tokenKey } from '../../../src/nmi/grants/cache-key.ts';
 import { IdentitiesInUse } from '../../../src/nmi/grants/identities-in-use.ts';
 import {
   createBinding,
@@ -115,8 +116,12 @@ function agentOf(clientId: string): EntraIdentity {
   return entraIdentity(clientId, { kind: 'chained', assertedBy, audience });
 }
 
+function cachedTokens({ broker }: ReturnType<typeof open>): number | undefined {
+  return broker.samples().find(({ metric }) => metric === 'nmi_token_cache_entries')?.value;
+}
+
 function isCached({ broker }: ReturnType<typeof open>, identity: UpstreamIdentity): boolean {
-  return broker.peek(identity, resource) !== undefined;
+  return broker.peek(tokenKey(identity, resource)) !== undefined;
 }
 
 function failureOf(answer: CachedToken): SourceFailure {
@@ -137,7 +142,7 @@ describe('the broker', () => {
     ]);
     const idOf = (cached: CachedToken) => (cached.ok ? cached.rendered.token.fetchId : undefined);
     assert.deepEqual([idOf(first), idOf(second)], ['fetch 1', 'fetch 1']);
-    assert.equal(fixture.broker.peek(a, resource)?.token.fetchId, 'fetch 1');
+    assert.equal(fixture.broker.peek(tokenKey(a, resource))?.token.fetchId, 'fetch 1');
     fixture.upstream.failure = { reason: 'upstream_refused', description: 'no', cooldownMs: 5_000 };
     const failed = await fixture.broker.get(b, resource, party);
     assert.equal(failureOf(failed).fetchId, 'fetch 2');
@@ -169,7 +174,7 @@ describe('the broker', () => {
     const fixture = open();
     await fixture.broker.get(a, resource, party);
     assert.ok(isCached(fixture, { kind: 'client_id', value: clientIdA.toUpperCase() }));
-    assert.equal(fixture.broker.peek(a, `${resource}/`), undefined);
+    assert.equal(fixture.broker.peek(tokenKey(a, `${resource}/`)), undefined);
     assert.equal(isCached(fixture, b), false);
     assert.equal(fixture.broker.objectIdOf(a), 'object-id');
   });
@@ -229,7 +234,7 @@ describe('the broker', () => {
       await pass(fixture.clock, 0);
       assert.equal(isCached(fixture, a), false);
       assert.equal(isCached(fixture, b), true);
-      assert.equal(fixture.broker.cachedTokens, 1);
+      assert.equal(cachedTokens(fixture), 1);
       assert.equal(fixture.broker.objectIdOf(a), undefined);
       assert.equal(fixture.broker.objectIdOf(b), 'object-id');
     });
@@ -344,7 +349,7 @@ describe('the broker', () => {
     assert.equal(isCached(fixture, a), true, 'the excepted pod named it');
     fixture.pods.remove(createPod({ name: 'addon' }));
     await pass(fixture.clock, 0);
-    assert.equal(fixture.broker.cachedTokens, 0);
+    assert.equal(cachedTokens(fixture), 0);
   });
 
   it('reports the remaining cooldown to a throttled caller', async () => {
@@ -390,7 +395,7 @@ describe('the broker', () => {
     await broker.get(a, resource, party);
     upstream.failure = { reason: 'upstream_down', description: 'no', cooldownMs: 1_000 };
     await pass(clock, 24 * hourMs - 5 * 60_000 - 10_000);
-    const first = broker.peek(a, resource);
+    const first = broker.peek(tokenKey(a, resource));
     assert.ok(first !== undefined);
     await pass(clock, 20_000);
     upstream.failure = undefined;
@@ -576,10 +581,10 @@ describe('the broker', () => {
       assert.ok(isCached(fixture, a), 'used all the time');
       await fixture.broker.get(a, `${resource}/${index}`, party);
     }
-    assert.equal(fixture.broker.cachedTokens, 201);
+    assert.equal(cachedTokens(fixture), 201);
     assert.ok(isCached(fixture, a) && isCached(fixture, b));
-    assert.equal(fixture.broker.peek(a, `${resource}/0`), undefined);
-    assert.ok(fixture.broker.peek(a, `${resource}/299`) !== undefined);
+    assert.equal(fixture.broker.peek(tokenKey(a, `${resource}/0`)), undefined);
+    assert.ok(fixture.broker.peek(tokenKey(a, `${resource}/299`)) !== undefined);
   });
 
   it('drops the tokens of an identity when its credential is found deleted', async () => {
@@ -639,7 +644,7 @@ describe('the broker', () => {
     const sent = () =>
       calls.map((request) => [request.identity.kind, request.resource, request.assertion]);
     assert.ok((await broker.get(chain, resource, party)).ok);
-    const first = broker.peek(a, audience)?.token.accessToken;
+    const first = broker.peek(tokenKey(a, audience))?.token.accessToken;
     assert.ok(first !== undefined);
     assert.ok((await broker.get(chain, 'https://other', party)).ok);
     assert.deepEqual(sent(), [

@@ -3,6 +3,17 @@ import { describe, it } from 'node:test';
 import type { TokenStatus } from '../../../src/cache/token/cache.ts';
 import { soonestExpiries } from '../../../src/nmi/tokens/token-samples.ts';
 
+const imds = { identity: { kind: 'unnamed' } } as const;
+const secret = {
+  identity: {
+    kind: 'entra',
+    authority: 'https://login.microsoftonline.com',
+    tenantId: 'tenant',
+    clientId: 'client',
+    credential: { kind: 'secret', secret: { namespace: 'shop', name: 'secret' } },
+  },
+} as const;
+
 function token(expiresInMs: number, over: Partial<TokenStatus> = {}): TokenStatus {
   return {
     state: 'fresh',
@@ -17,11 +28,11 @@ function token(expiresInMs: number, over: Partial<TokenStatus> = {}): TokenStatu
 describe('the remaining life of tokens', () => {
   it('is the shortest by source, with those of failing refreshes separate', () => {
     const samples = soonestExpiries([
-      { source: 'imds', token: token(7_200_000) },
-      { source: 'imds', token: token(3_600_000) },
-      { source: 'imds', token: token(5_000_000) },
-      { source: 'imds', token: token(900_000, { state: 'stale', failedRefreshes: 2 }) },
-      { source: 'secret', token: token(-5_000, { state: 'refreshing', failedRefreshes: 1 }) },
+      { request: imds, token: token(7_200_000) },
+      { request: imds, token: token(3_600_000) },
+      { request: imds, token: token(5_000_000) },
+      { request: imds, token: token(900_000, { state: 'stale', failedRefreshes: 2 }) },
+      { request: secret, token: token(-5_000, { state: 'refreshing', failedRefreshes: 1 }) },
     ]);
     assert.deepEqual(
       samples.map(({ metric, labels, value }) => [metric, labels, value]),
@@ -34,7 +45,7 @@ describe('the remaining life of tokens', () => {
   });
 
   it('leaves out unused tokens, and is missing without any', () => {
-    const idle = { source: 'imds', token: token(10, { state: 'idle' }) };
+    const idle = { request: imds, token: token(10, { state: 'idle' }) };
     assert.deepEqual(soonestExpiries([idle]), []);
     assert.deepEqual(soonestExpiries([]), []);
   });

@@ -23,7 +23,7 @@ import { WriteBatch } from './write-batch.ts';
 
 export interface FastPathOptions {
   readonly decisions: Pick<DecisionCache, 'decide' | 'isCurrent'>;
-  readonly broker: Pick<TokenBroker, 'peekKey'>;
+  readonly broker: Pick<TokenBroker, 'peek'>;
   readonly clock: Clock;
   readonly observer: Pick<Observer, 'onHit'>;
   readonly turns: Pick<FairTurns, 'run'>;
@@ -82,7 +82,7 @@ export class TokenFastPath implements FastPath {
     request: KnownRequest,
   ): CachedResponse | undefined {
     const { broker, observer } = this.#options;
-    const rendered = broker.peekKey(decision.cacheKey);
+    const rendered = broker.peek(decision.cacheKey);
     if (rendered === undefined) return undefined;
     const requestId = randomUUID();
     const { fetchId } = rendered.token;

@@ -78,7 +78,7 @@ describe('the fast path on a kept connection', () => {
   });
 
   it('hands over a request whose token is not in memory, as no fault', () => {
-    const fixture = open({ peekKey: () => undefined });
+    const fixture = open({ peek: () => undefined });
     serve(fixture);
     const caller = new CallerConnection({ remoteIp: '10.0.0.1' }, { kind: 'by-address' });
     const connection = new FastConnection(fixture.fastPath, caller);
