@@ -3,7 +3,7 @@
  * it names in headers. Off by default, and served on loopback only, because every process that can
  * connect to loopback can name any pod of this node.
  */
-import { answerToken, refuse } from '../base/answers.ts';
+import { answerToken } from '../base/answers.ts';
 import type { Grant } from '../grants/grant.ts';
 import { decideGrant, type GrantState } from '../grants/decide-grant.ts';
 import type { Exchange } from './request.ts';
@@ -35,18 +35,17 @@ export class HostTokenEndpoint {
     const { endpoint, clock } = this.#options;
     if (!isLoopback(exchange.caller.ip)) {
       return refuseQuery(
-        refuse('host_only', 'Access denied: /host/token answers processes of this host only.'),
+        'host_only',
+        'Access denied: /host/token answers processes of this host only.',
       );
     }
     const [namespace = ''] = exchange.headerValues('podns');
     const [name = ''] = exchange.headerValues('podname');
     if (namespace === '' || name === '') {
-      return refuseQuery(
-        refuse('parameter_missing', "missing 'podname' and 'podns' from request header"),
-      );
+      return refuseQuery('parameter_missing', "missing 'podname' and 'podns' from request header");
     }
     const parsed = parseTokenQuery(rawQuery, false);
-    if (parsed.kind === 'refused') return refuseQuery(refuse(parsed.reason, parsed.detail));
+    if (parsed.kind === 'refused') return refuseQuery(parsed.reason, parsed.detail);
     const findGrant = () => this.#findGrant(namespace, name, parsed.query);
     const job: TokenJob = {
       exchange,

@@ -66,15 +66,6 @@ export interface ListenerOptions {
   readonly onBug: (error: unknown) => void;
 }
 
-export interface Listener extends AsyncDisposable {
-  readonly port: number;
-  readonly connections: number;
-  /** Ends the connections of these callers at once; returns how many there were. */
-  reset(isMeant: (caller: CallerConnection) => boolean): number;
-  /** Stops accepting, lets requests under way finish for at most `maxMs`, then cuts the rest. */
-  drain(maxMs: number): Promise<void>;
-}
-
 /** Whole-request and head limits, against slow senders. Azure SDKs send one small packet. */
 export const headersTimeoutMs = 5_000;
 const requestTimeoutMs = 15_000;
@@ -103,14 +94,14 @@ const drainTickMs = 100;
 const idleGraceMs = 500;
 
 export async function openListener(options: ListenerOptions): Promise<Listener> {
-  const listener = new HttpListener(options);
+  const listener = new Listener(options);
   const { mayAccept } = options;
   if (mayAccept === undefined) await listener.listen();
   else void mayAccept.then(() => listener.listen());
   return listener;
 }
 
-class HttpListener implements Listener {
+export class Listener implements AsyncDisposable {
   readonly #options: ListenerOptions;
   readonly #connections: Connections;
   readonly #server: Server;
@@ -190,9 +181,8 @@ class HttpListener implements Listener {
       socket.removeAllListeners('data').resume();
       const refuseIt = (): void => {
         if (socket.destroyed) return;
-        const answer = methodNotAllowed();
-        onRefusal(answer);
-        writeRawAnswer(socket, answer, randomUUID(), clock);
+        onRefusal(methodNotAllowed);
+        writeRawAnswer(socket, methodNotAllowed, randomUUID(), clock);
       };
       const before = this.#lastOpen(socket);
       if (before === undefined) refuseIt();
@@ -326,10 +316,12 @@ class HttpListener implements Listener {
     return [...(this.#connections.get(socket)?.open ?? [])].at(-1);
   }
 
+  /** Ends the connections of these callers at once; returns how many there were. */
   reset(isMeant: (caller: CallerConnection) => boolean): number {
     return this.#connections.reset(isMeant);
   }
 
+  /** Stops accepting, lets requests under way finish for at most `maxMs`, then cuts the rest. */
   async drain(maxMs: number): Promise<void> {
     this.#isDraining = true;
     const server = this.#server;
@@ -397,12 +389,10 @@ function parserRefusal(code: string | undefined): Answer {
     case 'ERR_HTTP_REQUEST_TIMEOUT':
       return refuse('request_timeout', 'The request did not arrive in time.');
     case 'HPE_INVALID_METHOD':
-      return methodNotAllowed();
+      return methodNotAllowed;
     default:
       return refuse('request_malformed', 'The request is not well-formed HTTP/1.1.');
   }
 }
 
-function methodNotAllowed(): Answer {
-  return refuse('method_not_allowed', 'Only GET is allowed.', { allow: 'GET' });
-}
+const methodNotAllowed = refuse('method_not_allowed', 'Only GET is allowed.', { allow: 'GET' });

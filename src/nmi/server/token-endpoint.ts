@@ -8,7 +8,7 @@
 import type { Clock } from '../../base/time/clock.ts';
 import type { CacheOutcome } from '../../cache/token/cache.ts';
 import type { RequestedId, RenderedToken } from '../../cache/token/token.ts';
-import { answerToken, refuse, type Answer } from '../base/answers.ts';
+import { answerToken, refuse, type Answer, type DescribedReason } from '../base/answers.ts';
 import type { Grant, Granted, ByObjectId, RefusedPod } from '../grants/grant.ts';
 import type { GrantState } from '../grants/decide-grant.ts';
 import { limitKeyOf, partyOf } from '../callers/caller.ts';
@@ -73,7 +73,7 @@ export class TokenEndpoint {
     const { caller, target, startedAtMs } = exchange;
     const { decisions, clock } = this.#options;
     const decided = decisions.decide(caller, target, startedAtMs);
-    if ('kind' in decided) return refuseQuery(refuse(decided.reason, decided.detail));
+    if ('kind' in decided) return refuseQuery(decided.reason, decided.detail);
     const { query, grant } = decided;
     const job: TokenJob = {
       exchange,
@@ -128,7 +128,7 @@ export class TokenEndpoint {
         limitKeyOf(grant.pod),
         `${describeWanted(grant)}\n${resource}`,
       );
-      if (endFetch === undefined) return close(job, { grant, answer: throttled() });
+      if (endFetch === undefined) return close(job, { grant, answer: throttled });
       let found: Found;
       try {
         found = await this.#find(job, grant);
@@ -141,7 +141,7 @@ export class TokenEndpoint {
       if (isSame(grant, grantNow)) return close(job, found);
       grant = grantNow;
     }
-    return close(job, { grant, answer: changing() });
+    return close(job, { grant, answer: changing });
   }
 
   async #find(job: TokenJob, grant: Granted | ByObjectId): Promise<Found> {
@@ -195,11 +195,11 @@ export class TokenEndpoint {
     let pending: Answer | undefined;
     for (const candidate of grant.candidates) {
       if (broker.objectIdOf(candidate.upstream) === undefined) {
-        if (clock.monotonicMs() >= deadlineMs) return unresolved();
+        if (clock.monotonicMs() >= deadlineMs) return unresolved;
         const cached = await broker.get(candidate.upstream, job.query.resource, party);
         const isPassing = !cached.ok && isPassingFailure(cached.failure);
         if (isPassing || job.exchange.isGone) {
-          return cached.ok ? changing() : this.#renderFailure(cached.failure, candidate);
+          return cached.ok ? changing : this.#renderFailure(cached.failure, candidate);
         }
         if (!cached.ok && cached.failure.refusals?.isFinal === false) {
           pending ??= this.#renderFailure(cached.failure, candidate);
@@ -228,9 +228,9 @@ interface Found {
 }
 
 /** Refuses a request for its parameters, before any grant is looked up. */
-export function refuseQuery(answer: Answer): TokenAnswer {
+export function refuseQuery(reason: DescribedReason, detail: string): TokenAnswer {
   return {
-    ...answer,
+    ...refuse(reason, detail),
     decision: { grant: undefined, resource: '', cache: 'none', fetchId: undefined },
   };
 }
@@ -251,23 +251,17 @@ function isPassingFailure(failure: SourceFailure): boolean {
   return failure.reason === 'upstream_down' || failure.reason === 'upstream_throttled';
 }
 
-function throttled(): Answer {
-  return refuse(
-    'caller_throttled',
-    'This pod waits for too many different tokens at once. Retry when some have come.',
-  );
-}
+const throttled = refuse(
+  'caller_throttled',
+  'This pod waits for too many different tokens at once. Retry when some have come.',
+);
 
-function unresolved(): Answer {
-  return refuse(
-    'agent_not_synced',
-    "The object ids of this pod's identities are not all known yet. Retry.",
-  );
-}
+const unresolved = refuse(
+  'agent_not_synced',
+  "The object ids of this pod's identities are not all known yet. Retry.",
+);
 
-function changing(): Answer {
-  return refuse('agent_not_synced', 'The objects of this pod keep changing. Retry.');
-}
+const changing = refuse('agent_not_synced', 'The objects of this pod keep changing. Retry.');
 
 /** The same pod still has the same grant. */
 function isSame(before: Grant, after: Grant): boolean {

@@ -3,13 +3,12 @@
  * and written in one turn, without an HTTP parser. The first other request goes to `node:http`, and
  * the connection with it, for good.
  */
-import type { Socket } from 'node:net';
+import type { FastPathConnection } from '../listener.ts';
 import { readRequest, type KnownRequest } from './known-request.ts';
 import type { CachedResponse } from './response-cache.ts';
 import type { WriteBatch } from './write-batch.ts';
 
-export interface ServeOptions {
-  readonly socket: Socket;
+export interface ServeOptions extends Pick<FastPathConnection, 'socket' | 'handOver' | 'onSilent'> {
   /**
    * Runs the work at once, or when it is the caller's turn again.
    * @returns whether it ran at once.
@@ -21,10 +20,6 @@ export interface ServeOptions {
   readonly shared: { last: KnownRequest | undefined };
   /** The complete answer to a request, or undefined when the fast path cannot answer it. */
   readonly answer: (request: KnownRequest) => CachedResponse | undefined;
-  /** Hands the connection and the bytes read from it to the HTTP server. */
-  readonly handOver: () => void;
-  /** No first request arrived in time. */
-  readonly onSilent: () => void;
   /** How long a connection may be idle before the first byte, and between two requests. */
   readonly firstByteMs: number;
   readonly idleMs: number;

@@ -3,15 +3,15 @@
  * except for the id that most SDKs give each request, and sometimes the target. The rest has been
  * parsed already and is not parsed again. Pure.
  */
-import { isHeaderText, parseCanonicalRequest, parseTarget, type IdSpan } from './parser.ts';
+import {
+  isHeaderText,
+  parseCanonicalRequest,
+  parseTarget,
+  type CanonicalRequest,
+} from './parser.ts';
 
-export interface KnownRequest {
-  /** As in the request line. */
-  readonly target: string;
-  /** The client wants the connection closed after the answer. */
-  readonly isLast: boolean;
+export interface KnownRequest extends CanonicalRequest {
   readonly bytes: Buffer;
-  readonly ids: readonly IdSpan[];
 }
 
 const targetFrom = 'GET '.length;
