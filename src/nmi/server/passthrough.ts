@@ -75,8 +75,8 @@ const maxRequestBytes = 64 * 1024;
 const maxAnswerBytes = 256 * 1024;
 
 export function openPassthrough(options: PassthroughOptions): Passthrough {
-  const { endpoint, timeoutMs, loopDetection, clock } = options;
-  const connections = openImdsConnections({ endpoint, maxConnections: 4, timeoutMs });
+  const { timeoutMs, loopDetection, clock } = options;
+  const connections = openImdsConnections(options);
   const calls = new MetadataCalls(clock, timeoutMs);
 
   async function send(request: Dispatcher.RequestOptions): Promise<MetadataAnswer> {

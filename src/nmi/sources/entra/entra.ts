@@ -24,8 +24,6 @@ import type { ClientCredential, CredentialProvider } from './credentials/descrip
 import { kindOf, openCredentials, type EntraCredential } from './credentials/kinds.ts';
 import { livePodOf } from './live-pod.ts';
 
-export interface EntraSource extends TokenSource<EntraIdentity>, AsyncDisposable {}
-
 /** Which client credentials are still needed in memory. */
 export interface CredentialDemand {
   isCredentialNeeded(credential: EntraCredential): boolean;
@@ -45,7 +43,9 @@ export interface EntraUpstreamOptions extends EntraNetworkOptions {
 }
 
 /** Opens no connection before the first request. @throws StartError `CONFIG` */
-export function openEntraUpstream(options: EntraUpstreamOptions): EntraSource {
+export function openEntraUpstream(
+  options: EntraUpstreamOptions,
+): TokenSource<EntraIdentity> & AsyncDisposable {
   const { client, tokenClient, pods, demand, clock, onCertificate } = options;
   using opening = new DisposableStack();
   const clientCredentials = opening.use(

@@ -4,17 +4,15 @@ import { Pool } from 'undici';
 export interface ImdsConnectionsOptions {
   /** Base URL, for instance `http://169.254.169.254`. */
   readonly endpoint: string;
-  readonly maxConnections: number;
   readonly timeoutMs: number;
 }
 
 export type ImdsConnections = ReturnType<typeof openImdsConnections>;
 
-export function openImdsConnections({
-  endpoint,
-  maxConnections,
-  timeoutMs,
-}: ImdsConnectionsOptions) {
+/** Of the 5 requests that IMDS serves at once for a whole node. */
+const maxConnections = 4;
+
+export function openImdsConnections({ endpoint, timeoutMs }: ImdsConnectionsOptions) {
   const open = () =>
     new Pool(endpoint, {
       connections: maxConnections,

@@ -22,7 +22,6 @@ import { clockAheadMs } from '../clock-skew.ts';
 import { sendBuffered } from '../buffered-request.ts';
 
 const apiVersion = '2018-02-01';
-const maxConcurrent = 4;
 const maxBodyBytes = 64 * 1024;
 /** Before the second and third try. IMDS is a local service, so longer pauses do not help. */
 const retryDelaysMs = [100, 400];
@@ -44,11 +43,10 @@ export interface ImdsSourceOptions {
 
 type NodeRequest = TokenRequest<NodeIdentity>;
 
-export interface ImdsSource extends TokenSource<NodeIdentity>, AsyncDisposable {}
-
-export function openImdsSource(options: ImdsSourceOptions): ImdsSource {
-  const { endpoint, timeoutMs } = options;
-  const connections = openImdsConnections({ endpoint, maxConnections: maxConcurrent, timeoutMs });
+export function openImdsSource(
+  options: ImdsSourceOptions,
+): TokenSource<NodeIdentity> & AsyncDisposable {
+  const connections = openImdsConnections(options);
   return {
     fetch: (request, mayRetry) => fetchToken(connections, request, mayRetry, options),
     [Symbol.asyncDispose]: () => connections[Symbol.asyncDispose](),

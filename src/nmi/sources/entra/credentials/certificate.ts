@@ -18,7 +18,7 @@ export const certificateKind = describeSecretKind(
     const open = createKeyFileOpener();
     return (secret, data) =>
       makeClientCertificate(secret, data, context.clock.wallMs(), open, (expiresAtWallMs) =>
-        context.onCertificate(secret, expiresAtWallMs),
+        context.onCertificate({ kind: 'certificate', secret }, expiresAtWallMs),
       );
   },
 );

@@ -1,7 +1,6 @@
 /** Common code of the credential kinds that are read from a Kubernetes Secret. */
 import { isDnsSubdomain } from '../../../../base/dns-name.ts';
 import { objectKey, type ObjectName } from '../../../../cache/index/object-name.ts';
-import type { Clock } from '../../../../base/time/clock.ts';
 import {
   createSecretReader,
   type SecretReader,
@@ -10,16 +9,11 @@ import {
 import { failed } from '../../source.ts';
 import type {
   ClientCredentialResult,
+  CredentialContext,
   CredentialKind,
   CredentialLoader,
   CredentialSettings,
 } from './descriptor.ts';
-
-export interface SecretContext {
-  readonly clock: Clock;
-  /** Called with the expiry of a certificate that was read. */
-  onCertificate(secret: ObjectName, expiresAtWallMs: number): void;
-}
 
 /** Makes a credential from the entries of a Secret. Must not reject. */
 export type MakeCredential = (
@@ -43,7 +37,7 @@ export function describeSecretKind<K extends string>(
     CredentialKind<SecretCredential<K>>,
     'kind' | 'type' | 'typeTitle' | 'hasAuxiliaryTenants'
   >,
-  openMaker: (context: SecretContext) => MakeCredential,
+  openMaker: (context: CredentialContext<SecretCredential<K>>) => MakeCredential,
 ): CredentialKind<SecretCredential<K>> {
   const { kind } = own;
   return {
@@ -55,14 +49,7 @@ export function describeSecretKind<K extends string>(
     },
     key: keyOf,
     objectOf: ({ secret }) => secret,
-    open({ client, clock, onCertificate }) {
-      const make = openMaker({
-        clock,
-        onCertificate: (secret, expiresAtWallMs) =>
-          onCertificate({ kind, secret }, expiresAtWallMs),
-      });
-      return loaderOf(createSecretReader(client), make);
-    },
+    open: (context) => loaderOf(createSecretReader(context.client), openMaker(context)),
   };
 }
 

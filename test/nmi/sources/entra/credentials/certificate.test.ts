@@ -9,8 +9,8 @@ import { KeyFileError } from '../../../../../src/nmi/sources/entra/credentials/k
 import type { KeyFileOpener } from '../../../../../src/nmi/sources/entra/credentials/key-file-opener.ts';
 import { openKeyFile } from '../../../../../src/nmi/sources/entra/credentials/key-file.ts';
 import {
-  objectOf,
   openCredentials,
+  type EntraCredential,
 } from '../../../../../src/nmi/sources/entra/credentials/kinds.ts';
 import type {
   ClientCertificate,
@@ -353,18 +353,18 @@ describe('a certificate in a Secret', { skip: withoutOpenssl }, () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);
     const clock = new HandClock(Date.now());
-    const ends: [string, number][] = [];
+    const credential = { kind: 'certificate', secret: name } as const;
+    const ends: [EntraCredential, number][] = [];
     using clientCredentials = openCredentials({
       client,
       tokenClient: client,
       clock,
       livePodOf: () => undefined,
       isNeeded: () => true,
-      onCertificate: (credential, expiresAtWallMs) =>
-        ends.push([objectOf(credential)?.name ?? '', expiresAtWallMs]),
+      onCertificate: (named, expiresAtWallMs) => ends.push([named, expiresAtWallMs]),
     });
     const get = (): Promise<ClientCredentialResult> =>
-      clientCredentials.get({ kind: 'certificate', secret: name }, new AbortController().signal);
+      clientCredentials.get(credential, new AbortController().signal);
     const apply = (bytes: Buffer): void => {
       fake.apply({
         apiVersion: 'v1',
@@ -392,7 +392,7 @@ describe('a certificate in a Secret', { skip: withoutOpenssl }, () => {
     );
     assert.deepEqual(
       ends,
-      validTo.map((atMs) => ['sp', atMs]),
+      validTo.map((atMs) => [credential, atMs]),
     );
   });
 });

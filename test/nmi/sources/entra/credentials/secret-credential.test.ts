@@ -1,15 +1,17 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import type { ObjectName } from '../../../../../src/cache/index/object-name.ts';
-import type { CredentialSettings } from '../../../../../src/nmi/sources/entra/credentials/descriptor.ts';
+import type {
+  CredentialContext,
+  CredentialSettings,
+} from '../../../../../src/nmi/sources/entra/credentials/descriptor.ts';
 import {
   describeSecretKind,
-  type SecretContext,
+  type SecretCredential,
 } from '../../../../../src/nmi/sources/entra/credentials/secret-credential.ts';
 import { HandClock } from '../../../../support/hand-clock.ts';
 
 function describeKind() {
-  const opened: SecretContext[] = [];
+  const opened: CredentialContext<SecretCredential<'test'>>[] = [];
   const own = { kind: 'test', type: 9, typeTitle: 'a test' } as const;
   const kind = describeSecretKind(own, (context) => {
     opened.push(context);
@@ -49,22 +51,17 @@ describe('a kind of credential from a Secret', () => {
     }
   });
 
-  it('is opened with the clock, and names the certificates that it reads by its kind', () => {
+  it('is opened with the clock, and with whom to name the certificates that it reads', () => {
     const { kind, opened } = describeKind();
-    const clock = new HandClock();
-    const noted: unknown[] = [];
-    kind.open!({
+    const context: CredentialContext<SecretCredential<'test'>> = {
       client: {} as never,
       tokenClient: {} as never,
-      clock,
+      clock: new HandClock(),
       livePodOf: () => undefined,
-      onCertificate: (found) => noted.push(found),
+      onCertificate: () => undefined,
       isNeeded: () => true,
-    });
-    const [context] = opened;
-    assert.equal(context?.clock, clock);
-    const secret: ObjectName = { namespace: 'ns', name: 'sp' };
-    context?.onCertificate(secret, 1);
-    assert.deepEqual(noted, [{ kind: 'test', secret }]);
+    };
+    kind.open!(context);
+    assert.deepEqual(opened, [context]);
   });
 });
