@@ -141,11 +141,11 @@ function ofOwners(pod: Pod, state: State): readonly Finding[] {
   if (state.owners.mode !== 'warn' || !state.owners.hasGrants) return [];
   return unownedOfPod(pod, state)
     .slice(0, maxNamed)
-    .map(([, { by, entry }]) =>
+    .map(([, unowned]) =>
       createFinding('identity_not_owned', {
-        object: `${by.kind} ${pod.namespace}/${by.name}`,
+        object: `${unowned.kind} ${pod.namespace}/${unowned.name}`,
         severity: 'info',
-        ...wordsOfUnowned(by, entry, pod),
+        ...wordsOfUnowned(unowned, pod),
         details: ['--identity-owners=warn serves it.'],
       }),
     );

@@ -293,7 +293,7 @@ function viewIdentity(identity: Identity, pod: Pod, scope: ExplainScope): Identi
   }
   const { upstream, auxiliary } = choice;
   const entry = owners.refusing(pod.namespace, upstream);
-  const lacking = entry && refuseUnowned({ kind: 'AzureIdentity', name }, entry, pod);
+  const lacking = entry && refuseUnowned({ kind: 'AzureIdentity', name, entry }, pod);
   return {
     ...view,
     upstream: viewUpstream(upstream, auxiliary),

@@ -1,10 +1,9 @@
 /** What the agent reports as JSON on its local socket; never a token, a secret or an assertion. */
 import type { Binding, Pod, PodPhase } from '../../cache/index/objects.ts';
 import type { TokenStatus } from '../../cache/token/cache.ts';
-import type { RefusalReason } from '../base/answers.ts';
 import type { IdentifiedBy } from '../callers/caller.ts';
 import type { Finding } from '../diagnosis/finding.ts';
-import type { Words } from '../grants/refusal-text.ts';
+import type { RefusedRequest } from '../diagnosis/pod.ts';
 import type { AskedAs } from '../kube/api/node-impersonation.ts';
 import type { WatchProblem } from '../kube/watch/watch-report.ts';
 import type { WatchAge } from '../kube/watch/watches.ts';
@@ -156,12 +155,9 @@ export type Outcome =
   /** Its connections cannot be distinguished from the node's, or it has none yet or any more. */
   | { readonly kind: 'unreachable'; readonly why: 'host-network' | 'no-address' | 'ended' };
 
-export interface RefusalView extends Words {
-  readonly reason: RefusalReason;
-  readonly status: number;
+export interface RefusalView extends RefusedRequest {
   readonly error: string;
   readonly description: string;
-  readonly retryAfterS: number | undefined;
   /** The request waits for a moment before this answer, since the state may change. */
   readonly isWaitedFor: boolean;
 }

@@ -2,7 +2,7 @@
 import type { GrantIndex } from '../../cache/index/grant-index.ts';
 import { normaliseClientId, normaliseResource } from '../../cache/index/identifiers.ts';
 import type { Identity, Pod } from '../../cache/index/objects.ts';
-import type { Grant, Granted, OwnedBy, PodFacts, RefusedPod } from './grant.ts';
+import type { Grant, Granted, PodFacts, RefusedPod, Unowned } from './grant.ts';
 import {
   chooseIdentity,
   type Choice,
@@ -10,7 +10,7 @@ import {
   type IdentitySelector,
 } from './choose-identity.ts';
 import type { CallerState } from '../callers/identify.ts';
-import type { GrantEntry, IdentityOwners } from './identity-owners.ts';
+import type { IdentityOwners } from './identity-owners.ts';
 import type { NearNames } from './near-names.ts';
 import type { UpstreamIdentity } from '../sources/upstream-identity.ts';
 import type { UpstreamChoice, UpstreamResolver } from './resolve-upstream.ts';
@@ -109,7 +109,8 @@ function ofException(
 ): Granted | RefusedPod {
   const entry = clusterState.owners.refusing(pod.namespace);
   if (entry !== undefined) {
-    return refuseUnowned({ kind: 'AzurePodIdentityException', name: exception.name }, entry, pod);
+    const { name } = exception;
+    return refuseUnowned({ kind: 'AzurePodIdentityException', name, entry }, pod);
   }
   return ofNode(pod, selector, `exception ${exception.name}`, clusterState);
 }
@@ -126,16 +127,11 @@ function holdToOwners(
   const entry = owners.refusing(identity.namespace, upstream);
   if (entry === undefined) return decision;
   const isYoung = Math.abs(nowWallMs - identity.createdAtWallMs) < graceMs;
-  return refuseUnowned({ kind: 'AzureIdentity', name: identity.name }, entry, pod, isYoung);
+  return refuseUnowned({ kind: 'AzureIdentity', name: identity.name, entry }, pod, isYoung);
 }
 
-export function refuseUnowned(
-  by: OwnedBy,
-  entry: GrantEntry,
-  pod: Pod,
-  isPending = false,
-): RefusedPod {
-  return refused(pod, 'identity_not_owned', { about: 'not-owned', by, entry }, isPending);
+export function refuseUnowned(unowned: Unowned, pod: Pod, isPending = false): RefusedPod {
+  return refused(pod, 'identity_not_owned', { about: 'not-owned', unowned }, isPending);
 }
 
 function ofNode(

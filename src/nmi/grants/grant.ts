@@ -43,11 +43,7 @@ export type PodFacts =
       readonly identity: Identity | undefined;
       readonly problem: string;
     }
-  | {
-      readonly about: 'not-owned';
-      readonly by: OwnedBy;
-      readonly entry: GrantEntry;
-    }
+  | { readonly about: 'not-owned'; readonly unowned: Unowned }
   | {
       readonly about: 'choice';
       readonly choice: ChoiceRefusal;
@@ -55,9 +51,11 @@ export type PodFacts =
       readonly meant?: string | undefined;
     };
 
-export interface OwnedBy {
+/** An object that names an identity, and the entry that no grant has for its namespace. */
+export interface Unowned {
   readonly kind: 'AzureIdentity' | 'AzurePodIdentityException';
   readonly name: string;
+  readonly entry: GrantEntry;
 }
 
 export type RefusedPod = RefusedWith<PodFacts, Pod>;

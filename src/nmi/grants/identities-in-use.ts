@@ -10,14 +10,6 @@ import { generationOf, type GrantState } from './decide-grant.ts';
 import { identityKey } from './cache-key.ts';
 import type { UpstreamChoice } from './resolve-upstream.ts';
 
-export interface IdentityDemand {
-  isGranted(identity: UpstreamIdentity): boolean;
-  /** There is a live pod that may request any identity by name. */
-  hasExcepted(): boolean;
-  /** Calls `listener` when either may have changed. @returns how to unsubscribe. */
-  onChange(listener: () => void): () => void;
-}
-
 interface Keys {
   readonly granted: readonly string[];
   readonly credentials: readonly string[];
@@ -38,7 +30,7 @@ export type DemandState = Pick<
   'pods' | 'grants' | 'owners' | 'upstreams' | 'workloadIdentities'
 >;
 
-export class IdentitiesInUse implements IdentityDemand {
+export class IdentitiesInUse {
   readonly #clusterState: DemandState;
   #wanted: Wanted | undefined;
 
@@ -54,10 +46,12 @@ export class IdentitiesInUse implements IdentityDemand {
     return this.#current().credentials.has(credentialKey(credential));
   }
 
+  /** There is a live pod that may request any identity by name. */
   hasExcepted(): boolean {
     return this.#current().hasExcepted;
   }
 
+  /** Calls `listener` when any of these may have changed. @returns how to unsubscribe. */
   onChange(listener: () => void): () => void {
     const { grants, owners, workloadIdentities } = this.#clusterState;
     const offs = [

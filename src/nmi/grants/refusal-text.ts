@@ -5,7 +5,7 @@ import { fullName } from '../../cache/index/object-name.ts';
 import { bindingLabel } from '../../cache/index/grant-index.ts';
 import type { Identity, Pod } from '../../cache/index/objects.ts';
 import { refuse, type Answer } from '../base/answers.ts';
-import type { Granted, OwnedBy, PodFacts, Refused } from './grant.ts';
+import type { Granted, PodFacts, Refused, Unowned } from './grant.ts';
 import type { CallerFacts } from '../callers/identified.ts';
 import type { ChoiceRefusal } from './choose-identity.ts';
 import type { GrantEntry } from './identity-owners.ts';
@@ -134,7 +134,7 @@ function wordsOfPod(facts: PodFacts, pod: Pod): Words {
     case 'unusable':
       return notFound(`${whose(facts.identity, pod)} ${printable(facts.problem)}.`, correctIt);
     case 'not-owned': {
-      const { text, fix } = wordsOfUnowned(facts.by, facts.entry, pod);
+      const { text, fix } = wordsOfUnowned(facts.unowned, pod);
       return notFound(text, fix);
     }
     case 'choice':
@@ -144,9 +144,9 @@ function wordsOfPod(facts: PodFacts, pod: Pod): Words {
 
 export const correctIt = 'Correct it.';
 
-export function wordsOfUnowned(by: OwnedBy, entry: GrantEntry, pod: Pod): Words {
+export function wordsOfUnowned({ kind, name, entry }: Unowned, pod: Pod): Words {
   const { namespace } = pod;
-  const object = `${by.kind} ${fullName({ namespace, name: by.name })} of ${nameOf(pod)}`;
+  const object = `${kind} ${fullName({ namespace, name })} of ${nameOf(pod)}`;
   return wordsOfLacking(object, entry, namespace);
 }
 

@@ -1,14 +1,8 @@
 /** Objects that give pods of this node an identity that no grant gives to their namespace. Pure. */
 import type { PodGrants } from '../../cache/index/grant-index.ts';
 import { hasEnded, type Exception, type Identity, type Pod } from '../../cache/index/objects.ts';
-import type { OwnedBy } from './grant.ts';
+import type { Unowned } from './grant.ts';
 import type { DemandState } from './identities-in-use.ts';
-import type { GrantEntry } from './identity-owners.ts';
-
-interface Unowned {
-  readonly by: OwnedBy;
-  readonly entry: GrantEntry;
-}
 
 /** Namespace users decide how many bindings exist. */
 export const maxUnowned = 1_000;
@@ -39,8 +33,7 @@ export function unownedOfPod(
     const { exception } = ofPod;
     const entry = owners.lacking(pod.namespace);
     if (entry === undefined) return [];
-    const by = { kind: 'AzurePodIdentityException', name: exception.name } as const;
-    return [[exception, { by, entry }]];
+    return [[exception, { kind: 'AzurePodIdentityException', name: exception.name, entry }]];
   }
   if (ofPod?.kind !== 'bound') return [];
   return ofPod.identities.flatMap((identity) => {
@@ -48,7 +41,6 @@ export function unownedOfPod(
     if (choice.kind === 'unusable') return [];
     const entry = owners.lacking(pod.namespace, choice.upstream);
     if (entry === undefined) return [];
-    const by = { kind: 'AzureIdentity', name: identity.name } as const;
-    return [[identity, { by, entry }] as const];
+    return [[identity, { kind: 'AzureIdentity', name: identity.name, entry }] as const];
   });
 }

@@ -36,7 +36,7 @@ import { countRefusal } from './federation-refusals.ts';
 import { failureOfLeg, refusalOfLeg } from './leg-failure.ts';
 import { soonestExpiries } from './token-samples.ts';
 import { identityKey, tokenKey } from '../grants/cache-key.ts';
-import type { IdentityDemand } from '../grants/identities-in-use.ts';
+import type { IdentitiesInUse } from '../grants/identities-in-use.ts';
 
 export type CachedToken = Cached<SourceFailure>;
 
@@ -62,7 +62,7 @@ export interface Upstream<I extends UpstreamIdentity> {
 export interface TokenBrokerOptions {
   readonly imds: Upstream<NodeIdentity>;
   readonly entra: Upstream<EntraIdentity>;
-  readonly demand: IdentityDemand;
+  readonly demand: Pick<IdentitiesInUse, 'isGranted' | 'hasExcepted' | 'onChange'>;
   readonly clock: Clock;
   /** From 0 up to 1. */
   readonly random: () => number;

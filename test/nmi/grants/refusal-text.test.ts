@@ -83,22 +83,29 @@ describe('a refusal of a caller that is not a known pod', () => {
 });
 
 describe('a refusal because of a missing grant', () => {
-  const by = { kind: 'AzureIdentity', name: 'i' } as const;
+  const object = { kind: 'AzureIdentity', name: 'i' } as const;
 
   it('contains the object, the id, the namespace and the field of a grant that would allow it', () => {
     assert.equal(
-      textOfPod({ about: 'not-owned', by, entry: { field: 'clientIDs', id: 'abc' } }),
+      textOfPod({
+        about: 'not-owned',
+        unowned: { ...object, entry: { field: 'clientIDs', id: 'abc' } },
+      }),
       'Identity not found: AzureIdentity default/i of pod default/p has the client id abc, which no ' +
         'AzureIdentityGrant gives to namespace default. A cluster administrator can add it to ' +
         'spec.clientIDs of an AzureIdentityGrant.',
     );
     assert.match(
-      textOfPod({ about: 'not-owned', by, entry: { field: 'resourceIDs', id: '/x' } }),
+      textOfPod({
+        about: 'not-owned',
+        unowned: { ...object, entry: { field: 'resourceIDs', id: '/x' } },
+      }),
       /has the resource id \/x, .* spec\.resourceIDs of an AzureIdentityGrant\.$/,
     );
-    const ofNode = { kind: 'AzurePodIdentityException', name: 'x' } as const;
+    const entry = { field: 'nodeIdentities' } as const;
+    const exception = { kind: 'AzurePodIdentityException', name: 'x', entry } as const;
     assert.match(
-      textOfPod({ about: 'not-owned', by: ofNode, entry: { field: 'nodeIdentities' } }),
+      textOfPod({ about: 'not-owned', unowned: exception }),
       /AzurePodIdentityException default\/x of pod default\/p .*spec\.nodeIdentities of an AzureIdentityGrant\.$/,
     );
   });

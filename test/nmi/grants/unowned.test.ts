@@ -27,7 +27,7 @@ function open(...grants: readonly Partial<IdentityGrant>[]) {
   const named = () =>
     [...pods.all()].flatMap((pod) =>
       unownedOfPod(pod, clusterState).map(
-        ([, { by, entry }]) => `${pod.name}: ${by.kind} ${by.name} ${entry.field}`,
+        ([, { kind, name, entry }]) => `${pod.name}: ${kind} ${name} ${entry.field}`,
       ),
     );
   return { pods, grants: index, named, count: () => countUnowned(clusterState) };

@@ -149,7 +149,7 @@ function refusedFields({ facts }: RefusedPod): AuditFields {
     case 'unusable':
       return { identity: facts.identity && fullName(facts.identity) };
     case 'not-owned':
-      return { requested: `${facts.by.kind} ${facts.by.name}` };
+      return { requested: `${facts.unowned.kind} ${facts.unowned.name}` };
     case 'account-selector':
       return { requested: selectorText(facts.selector) };
     case 'object-id':
