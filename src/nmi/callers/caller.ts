@@ -54,6 +54,22 @@ const outlived: Caller = { kind: 'outlived' };
 const misplaced: Caller = { kind: 'misplaced' };
 const onSharedLink: Caller = { kind: 'unattested', refusedBy: 'shared-link' };
 
+/** Before the first look-up. */
+const evidence = {
+  attested: 'cgroup',
+  'by-address': 'address',
+  'by-link': 'link',
+  unattested: undefined,
+  unavailable: undefined,
+} as const satisfies Record<Attestation['kind'], IdentifiedBy | undefined>;
+
+/** With the place that a pod must be at. */
+type Found = { readonly caller: Caller } & (
+  | { readonly by?: 'cgroup'; readonly place?: undefined }
+  | { readonly by: 'address'; readonly place: Place | 'unknown' | undefined }
+  | { readonly by: 'link'; readonly place: Place }
+);
+
 /** For modes that attest nothing. */
 const noCgroups: FindCgroupUid = () => undefined;
 
@@ -98,7 +114,7 @@ export class CallerConnection {
     const localAddress = isAsked ? canonicalIp(end.localIp ?? '') : undefined;
     this.#isLocal = localAddress === this.ip;
     this.attestation = attestation;
-    this.#identifiedBy = evidenceOf(attestation);
+    this.#identifiedBy = evidence[attestation.kind];
     const isOfNode =
       this.#isLocal || (isLoopback && localAddress !== undefined && !isOnLoopback(localAddress));
     const nodeKey = attestation.kind === 'attested' ? `cgroup ${attestation.cgroupId}` : 'node';
@@ -139,40 +155,37 @@ export class CallerConnection {
   }
 
   #lookUp(pods: PodIndex, places: PodPlaces | undefined): Caller {
-    const { caller: found, by } = this.#find(pods);
+    const { caller: found, by, place } = this.#find(pods);
     this.#identifiedBy = by;
     if (found.kind !== 'pod') return found;
     if (this.#ownerUid === undefined) {
-      const ownLink = by === 'link' ? ownLinkOf(this.attestation) : undefined;
-      if (ownLink !== undefined && places?.isAlone(found.pod, ownLink.link) !== true) {
-        return onSharedLink;
+      if (by === 'link' && places?.isAlone(found.pod, place.link) !== true) return onSharedLink;
+      if (place !== undefined && places?.isOf(found.pod, this.ip, place) === false) {
+        return misplaced;
       }
-      if (!this.#isInPlace(found.pod, ownLink, places)) return misplaced;
       this.#ownerUid = found.pod.uid;
       this.#limitKey = limitKeyOf(found.pod);
     }
     return found.pod.uid === this.#ownerUid ? found : outlived;
   }
 
-  #isInPlace(pod: Pod, ownLink: Place | undefined, places: PodPlaces | undefined): boolean {
+  #find(pods: PodIndex): Found {
     const { attestation } = this;
-    const place = attestation.kind === 'by-address' ? attestation.place : ownLink;
-    return place === undefined || (places?.isOf(pod, this.ip, place) ?? true);
-  }
-
-  #find(pods: PodIndex): { readonly caller: Caller; readonly by: IdentifiedBy | undefined } {
-    switch (this.attestation.kind) {
+    switch (attestation.kind) {
       case 'unattested':
       case 'unavailable':
-        return { caller: this.attestation, by: undefined };
+        return { caller: attestation };
       case 'by-address':
-        return { caller: pods.byIp(this.ip), by: 'address' };
+        return { caller: pods.byIp(this.ip), by: 'address', place: attestation.place };
       case 'by-link':
-        return { caller: pods.byIp(this.ip), by: 'link' };
+        return { caller: pods.byIp(this.ip), by: 'link', place: attestation.place };
       case 'attested': {
-        const caller = this.#findAttested(pods, this.attestation.cgroupId);
-        const isRelayed = caller.kind === 'other-cgroup' && this.attestation.ownLink !== undefined;
-        return isRelayed ? { caller: pods.byIp(this.ip), by: 'link' } : { caller, by: 'cgroup' };
+        const caller = this.#findAttested(pods, attestation.cgroupId);
+        const place = attestation.ownLink;
+        const isRelayed = caller.kind === 'other-cgroup' && place !== undefined;
+        return isRelayed
+          ? { caller: pods.byIp(this.ip), by: 'link', place }
+          : { caller, by: 'cgroup' };
       }
     }
   }
@@ -197,31 +210,5 @@ export class CallerConnection {
     const onHost = [...pods.all()].filter(({ hostNetwork }) => hostNetwork);
     const isNodes = this.#isLocal || onHost.some(({ ips }) => ips.includes(this.ip));
     return isNodes ? onHost : [];
-  }
-}
-
-function evidenceOf(attestation: Attestation): IdentifiedBy | undefined {
-  switch (attestation.kind) {
-    case 'attested':
-      return 'cgroup';
-    case 'by-address':
-      return 'address';
-    case 'by-link':
-      return 'link';
-    case 'unattested':
-    case 'unavailable':
-      return undefined;
-  }
-}
-
-/** The link that belongs to the source address alone, if that is known and may identify the caller. */
-function ownLinkOf(attestation: Attestation): Place | undefined {
-  switch (attestation.kind) {
-    case 'by-link':
-      return attestation.place;
-    case 'attested':
-      return attestation.ownLink;
-    default:
-      return undefined;
   }
 }
