@@ -40,29 +40,29 @@ export function openPodNetwork(
       return otherwise;
     }
   };
-  const placeOf = briefly((ip) => attempt((native) => native.placeOf(ip), undefined) ?? 'unknown');
-  const ownsLink = briefly((ip) => attempt((native) => native.ownsLink(ip), false));
   return {
-    placeOf: (text) => {
-      const ip = canonicalIp(text) ?? '';
-      return isIPv4(ip) ? placeOf(ip) : 'unknown';
-    },
-    ownsLink: (text) => {
-      const ip = canonicalIp(text) ?? '';
-      return isIPv4(ip) && ownsLink(ip);
-    },
+    placeOf: briefly<Place | 'unknown'>(
+      (ip) => attempt((native) => native.placeOf(ip), undefined),
+      'unknown',
+    ),
+    ownsLink: briefly((ip) => attempt((native) => native.ownsLink(ip), false), false),
     hasLink: (link) => attempt((native) => native.hasLink(link), true),
   };
 }
 
-/** Keeps each result for `recentMs`. */
-function briefly<T>(lookUp: (ip: string) => T): (ip: string) => T {
+/**
+ * Keeps each result for `recentMs`.
+ * @param otherwise without a result, and for a text that is no IPv4 address.
+ */
+function briefly<T>(lookUp: (ip: string) => T | undefined, otherwise: T): (text: string) => T {
   const recent = new Map<string, { readonly found: T; readonly atMs: number }>();
-  return (ip) => {
+  return (text) => {
+    const ip = canonicalIp(text) ?? '';
+    if (!isIPv4(ip)) return otherwise;
     const nowMs = performance.now();
     const known = recent.get(ip);
     if (known !== undefined && nowMs - known.atMs < recentMs) return known.found;
-    const found = lookUp(ip);
+    const found = lookUp(ip) ?? otherwise;
     if (recent.size >= maxRecent) recent.clear();
     recent.set(ip, { found, atMs: nowMs });
     return found;
