@@ -11,13 +11,11 @@ import {
   type Forbidden,
   type Unavailable,
 } from '../api/call-outcome.ts';
-import type { RequestOptions } from '../api/client.ts';
+import type { KubeCalls, RequestOptions } from '../api/client.ts';
 import { KubeError } from '../api/kube-error.ts';
 
 /** Client for posting objects, such as `KubeClient`. */
-export interface JsonPoster {
-  postJson(path: string, body: unknown, options?: RequestOptions): Promise<unknown>;
-}
+export type JsonPoster = Pick<KubeCalls, 'postJson'>;
 
 /**
  * The pod that a token is bound to. Without a UID, a re-created pod of that name would match too.

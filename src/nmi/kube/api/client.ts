@@ -16,7 +16,7 @@ import {
   type CredentialOptions,
 } from './credentials.ts';
 import { openDeadline, untilAborted, type Deadline } from '../../../base/time/deadline.ts';
-import { asRecord, stringAt } from '../../../base/json-value.ts';
+import { parseRecord, stringAt } from '../../../base/json-value.ts';
 import { readBody } from '../../../base/read-body.ts';
 import { networkCode } from '../../../base/network-code.ts';
 import { parseRetryAfter } from '../../../base/retry-after.ts';
@@ -199,11 +199,7 @@ function createCalls(clock: Clock, send: Send): KubeCalls {
   }
 
   return {
-    getJson: (path, call) =>
-      exchange(
-        { method: 'GET', path, ...(call?.accept === undefined ? {} : { accept: call.accept }) },
-        call,
-      ),
+    getJson: (path, call) => exchange({ method: 'GET', path, accept: call?.accept }, call),
     postJson: (path, body, call) =>
       exchange({ method: 'POST', path, body: JSON.stringify(body) }, call),
     patchJson: (path, patch, call) =>
@@ -269,7 +265,7 @@ interface KubeRequest {
   readonly body?: string;
   /** Of the body; default `application/json`. */
   readonly contentType?: string;
-  readonly accept?: string;
+  readonly accept?: string | undefined;
 }
 
 function sameIdentity(one: Access, other: Access): boolean {
@@ -307,7 +303,12 @@ function isCompressed(headers: Answer['headers']): boolean {
 
 async function statusError(response: Answer, clock: Clock): Promise<KubeError> {
   const status = response.statusCode;
-  const message = stringAt(asRecord(await readErrorBody(response)), 'message');
+  const text = await readText(response, maxErrorBytes).catch((error: unknown) => {
+    if (error instanceof KubeError && error.code === 'TOO_LARGE') return '';
+    throw error;
+  });
+  // A proxy answers with an HTML page; the status is enough.
+  const message = stringAt(parseRecord(text), 'message');
   const retryAfterS = parseRetryAfter(response.headers['retry-after'], clock.wallMs());
   return kubeErrorOfStatus(
     status,
@@ -328,19 +329,6 @@ async function readText({ headers, body }: Answer, maxBytes: number): Promise<st
     return String(gunzipSync(bytes, { chunkSize: pieceBytes, maxOutputLength: maxBytes }));
   } catch (error) {
     throw networkCode(error) === 'ERR_BUFFER_TOO_LARGE' ? tooLarge() : error;
-  }
-}
-
-async function readErrorBody(response: Answer): Promise<unknown> {
-  const text = await readText(response, maxErrorBytes).catch((error: unknown) => {
-    if (error instanceof KubeError && error.code === 'TOO_LARGE') return '';
-    throw error;
-  });
-  try {
-    return JSON.parse(text);
-  } catch {
-    // A proxy's HTML page; the status is enough.
-    return undefined;
   }
 }
 
