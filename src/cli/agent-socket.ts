@@ -2,7 +2,7 @@
 import { networkCode } from '../base/network-code.ts';
 import { parseConfig } from '../nmi/config/config.ts';
 import { httpGet, type Reply } from './http-get.ts';
-import { exitCodes, type Io } from './io.ts';
+import { exitCodes, fail, type Io } from './io.ts';
 
 const timeoutMs = 10_000;
 const maxBodyBytes = 16 << 20;
@@ -25,9 +25,4 @@ export async function askAgent(io: Io, verb: string, target: string): Promise<Re
     const problem = `no agent answers at ${socketPath} (${code}): it is not running here, is another user's, cannot write there (its log says so) or has another NMI_EXPLAIN_SOCKET`;
     return fail(io, verb, problem, exitCodes.unavailable);
   }
-}
-
-export function fail(io: Io, verb: string, problem: string, code: number): number {
-  io.stderr(`nmi ${verb}: ${problem}\n`);
-  return code;
 }

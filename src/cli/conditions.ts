@@ -3,16 +3,13 @@ import { systemClock } from '../base/time/clock.ts';
 import { buildInfo } from '../nmi/base/build-info.ts';
 import { startConditions } from '../nmi/conditions-process.ts';
 import { parseConfig } from '../nmi/config/config.ts';
-import { exitCodes, reportStartError, untilStopped, type Io } from './io.ts';
+import { exitCodes, failUsage, reportStartError, untilStopped, type Io } from './io.ts';
 import { openProcessLog } from './process-log.ts';
 
 export async function conditions(flags: Readonly<Record<string, string>>, io: Io): Promise<number> {
   // The options table requires a node.
   const parsed = parseConfig({ node: 'unnamed', ...flags }, io.environment);
-  if (!parsed.ok) {
-    for (const problem of parsed.problems) io.stderr(`nmi conditions: ${problem}\n`);
-    return exitCodes.usage;
-  }
+  if (!parsed.ok) return failUsage(io, 'nmi conditions', parsed.problems);
   const { config, warnings } = parsed;
   const { log } = openProcessLog(config, io);
   log.info({ ...buildInfo }, 'starting nmi conditions process');

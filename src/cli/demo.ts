@@ -4,7 +4,7 @@ import { stringAt } from '../base/json-value.ts';
 import { parseDuration } from '../base/time/duration.ts';
 import type { Args } from './flags.ts';
 import { getJson, type MetadataReply } from './http-get.ts';
-import { exitCodes, type Io } from './io.ts';
+import { exitCodes, fail, type Io } from './io.ts';
 
 const defaultHost = 'http://169.254.169.254';
 const defaultResource = 'https://management.azure.com/';
@@ -21,10 +21,7 @@ interface DemoFlags {
 
 export async function demo(args: Args, io: Io): Promise<number> {
   const parsed = parseFlags(args, io);
-  if (typeof parsed === 'string') {
-    io.stderr(`nmi demo: ${parsed}\n`);
-    return exitCodes.usage;
-  }
+  if (typeof parsed === 'string') return fail(io, 'demo', parsed, exitCodes.usage);
   for (;;) {
     const ok = await round(parsed, io);
     if (parsed.once) return ok ? exitCodes.ok : exitCodes.failed;

@@ -2,10 +2,10 @@
 import { explanationSchema, type Explanation } from '../nmi/explain/explanation.ts';
 import { parseRecord, stringAt } from '../base/json-value.ts';
 import { renderJson } from '../base/printable.ts';
-import { askAgent, fail } from './agent-socket.ts';
+import { askAgent } from './agent-socket.ts';
 import { renderExplanation } from '../nmi/explain/explanation-text.ts';
 import type { Args } from './flags.ts';
-import { exitCodes, type Io } from './io.ts';
+import { exitCodes, fail, type Io } from './io.ts';
 
 export async function explain(args: Args, io: Io): Promise<number> {
   const { output = 'text', ...asked } = args.flags;

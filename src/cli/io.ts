@@ -24,6 +24,18 @@ export const exitCodes = {
   config: 78,
 } as const;
 
+/** @returns the exit code, for the last line of a verb. */
+export function fail(io: Io, verb: string, problem: string, code: number): number {
+  io.stderr(`nmi ${verb}: ${problem}\n`);
+  return code;
+}
+
+/** Reports each problem of the flags and the environment. @returns the exit code. */
+export function failUsage(io: Io, command: string, problems: readonly string[]): number {
+  for (const problem of problems) io.stderr(`${command}: ${problem}\n`);
+  return exitCodes.usage;
+}
+
 /**
  * Reports why a process cannot start. Its last line is for `kubectl describe pod` and for people.
  * @param failed message of the log.

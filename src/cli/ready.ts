@@ -1,7 +1,7 @@
 /** `nmi ready`: for startup probes, while the probe port may belong to an earlier agent. */
 import { asRecord, parseRecord } from '../base/json-value.ts';
-import { askAgent, fail } from './agent-socket.ts';
-import { exitCodes, type Io } from './io.ts';
+import { askAgent } from './agent-socket.ts';
+import { exitCodes, fail, type Io } from './io.ts';
 
 export async function ready(io: Io): Promise<number> {
   const reply = await askAgent(io, 'ready', '/ready');

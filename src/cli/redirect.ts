@@ -7,7 +7,7 @@ import { listOwnPins } from '../redirect/ebpf/programs.ts';
 import { removeBootGuard, writeBootGuard } from '../redirect/host/boot-guard.ts';
 import { RedirectError } from '../redirect/redirect.ts';
 import type { Args } from './flags.ts';
-import { exitCodes, reportStartError, untilStopped, type Io } from './io.ts';
+import { exitCodes, fail, failUsage, reportStartError, untilStopped, type Io } from './io.ts';
 import { openProcessLog } from './process-log.ts';
 
 /** The options table requires a node. The ports in the environment are those of the agent. */
@@ -16,10 +16,7 @@ const presets = { node: 'unnamed', 'http-probe-port': '0', 'prometheus-port': '0
 export async function redirect(args: Args, io: Io): Promise<number> {
   const [action] = args.rest;
   const parsed = parseConfig({ ...presets, ...args.flags }, io.environment);
-  if (!parsed.ok) {
-    for (const problem of parsed.problems) io.stderr(`nmi redirect: ${problem}\n`);
-    return exitCodes.usage;
-  }
+  if (!parsed.ok) return failUsage(io, 'nmi redirect', parsed.problems);
   for (const warning of parsed.warnings) io.stderr(`nmi redirect: warning: ${warning}\n`);
   try {
     if (action === 'run') return await keepRedirect(parsed.config, io);
@@ -35,10 +32,10 @@ export async function redirect(args: Args, io: Io): Promise<number> {
     }
   } catch (error) {
     if (!(error instanceof RedirectError)) throw error;
-    io.stderr(`nmi redirect: ${error.code}: ${error.message}\n`);
-    return error.code === 'NOT_PERMITTED' || error.code === 'TOOL_MISSING'
-      ? exitCodes.unavailable
-      : exitCodes.failed;
+    const { code, message } = error;
+    const isUnavailable = code === 'NOT_PERMITTED' || code === 'TOOL_MISSING';
+    const exitCode = isUnavailable ? exitCodes.unavailable : exitCodes.failed;
+    return fail(io, 'redirect', `${code}: ${message}`, exitCode);
   }
 }
 
@@ -56,8 +53,7 @@ async function keepRedirect(config: Config, io: Io): Promise<number> {
 
 function guardBoot(guards: boolean, { bootGuardFolder, metadataIp }: Config, io: Io): number {
   if (bootGuardFolder === '') {
-    io.stderr('nmi redirect: --boot-guard-folder is missing\n');
-    return exitCodes.usage;
+    return fail(io, 'redirect', '--boot-guard-folder is missing', exitCodes.usage);
   }
   if (guards) writeBootGuard(bootGuardFolder, metadataIp);
   else removeBootGuard(bootGuardFolder);
@@ -82,8 +78,8 @@ export function reportRemoval(left: readonly string[], pinFolder: string, io: Io
     return exitCodes.ok;
   }
   const what = `${left.join(', ')} in ${pinFolder}`;
-  io.stderr(`nmi redirect: still pinned: ${what}; an agent that runs puts it back\n`);
-  return exitCodes.failed;
+  const problem = `still pinned: ${what}; an agent that runs puts it back`;
+  return fail(io, 'redirect', problem, exitCodes.failed);
 }
 
 export async function applyChoice(

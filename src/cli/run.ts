@@ -5,15 +5,12 @@ import { buildInfo } from '../nmi/base/build-info.ts';
 import { parseConfig, type Config } from '../nmi/config/config.ts';
 import { tuning } from '../nmi/config/tuning.ts';
 import { findKubenet } from '../nmi/kernel/kubenet.ts';
-import { exitCodes, reportStartError, untilStopped, type Io } from './io.ts';
+import { exitCodes, failUsage, reportStartError, untilStopped, type Io } from './io.ts';
 import { openProcessLog } from './process-log.ts';
 
 export async function run(flags: Readonly<Record<string, string>>, io: Io): Promise<number> {
   const parsed = parseConfig(flags, io.environment);
-  if (!parsed.ok) {
-    for (const problem of parsed.problems) io.stderr(`nmi: ${problem}\n`);
-    return exitCodes.usage;
-  }
+  if (!parsed.ok) return failUsage(io, 'nmi', parsed.problems);
   const { config, warnings } = parsed;
   const kubenet = await kubenetProblem(config);
   if (kubenet !== undefined) {
