@@ -5,6 +5,7 @@
  * Invariants of every mode: `install` is idempotent; rules of other programs are not touched; only
  * `remove` opens the node, a stop of the process does not.
  */
+import { CodedError } from '../base/coded-error.ts';
 
 /** `pinned`: another process maintains the redirect, and its mode is not yet known. */
 export type RedirectMode = 'ebpf' | 'iptables' | 'address' | 'pinned' | 'none';
@@ -129,13 +130,10 @@ export interface Redirect {
 }
 
 /** A failure of a tool or the kernel, with the step and the tool's or kernel's message. */
-export class RedirectError extends Error {
-  readonly code: RedirectErrorCode;
+export class RedirectError extends CodedError<RedirectErrorCode> {
   readonly step: string;
   constructor(code: RedirectErrorCode, step: string, message: string, cause?: unknown) {
-    super(`${step}: ${message}`, cause === undefined ? undefined : { cause });
-    this.name = 'RedirectError';
-    this.code = code;
+    super(code, `${step}: ${message}`, cause);
     this.step = step;
   }
 }

@@ -165,14 +165,13 @@ export function openEbpfRedirect(options: EbpfRedirectOptions): EbpfRedirect {
         await remove(settings);
       }),
     letThrough: (cgroupIds) =>
-      serialize(() => {
+      serialize(async () => {
         const before = new Set(settings.nodePods);
         const isSame = before.size === cgroupIds.length && cgroupIds.every((id) => before.has(id));
-        if (isSame && settings.nodePods !== undefined) return Promise.resolve();
+        if (isSame && settings.nodePods !== undefined) return;
         settings.nodePods = cgroupIds;
         const wanted = wantedPrograms(settings);
         if (typeof wanted !== 'string') changeNodePods(wanted, settings.target);
-        return Promise.resolve();
       }),
     attest: (peer) => callers.attest(peer),
     whyUnavailable: () => callers.whyUnavailable(),
@@ -283,10 +282,7 @@ async function remove(settings: Settings): Promise<void> {
   const { host, target } = settings;
   const errors = collectErrors();
   // No mutation: this part ends before it returns its promise.
-  await errors.run(() => {
-    removePrograms(settings.pinFolder);
-    return Promise.resolve();
-  });
+  await errors.run(async () => removePrograms(settings.pinFolder));
   await errors.run(async () => {
     const fallback = await orUnavailable(settings.fallback.remove());
     if (!(fallback instanceof RedirectError)) return;

@@ -153,7 +153,7 @@ export function findRefusal(pinFolder: string): RedirectError | undefined {
 export function tryPrograms(pinFolder: string, object: Uint8Array): void {
   const settings = settingsOf(object, defaultTarget);
   inKernel((native) => {
-    const present = readSettings(native, pinFolder);
+    const present = readValue(native, pinFolder, 'settings');
     const isShared = present !== undefined && isSameLayout(present, settings);
     const pinned = isShared ? sharedMaps.filter((name) => listPins(pinFolder).includes(name)) : [];
     const pins = Object.fromEntries(pinned.map((name) => [name, join(pinFolder, name)]));
@@ -167,7 +167,7 @@ export function tryPrograms(pinFolder: string, object: Uint8Array): void {
  */
 function load(native: NativeModule, wanted: WantedPrograms): string[] {
   const changes: string[] = [];
-  const present = readSettings(native, wanted.pinFolder);
+  const present = readValue(native, wanted.pinFolder, 'settings');
   if (present !== undefined && !isSameLayout(present, wanted.settings)) {
     for (const name of sharedMaps) unpin(wanted.pinFolder, name);
     changes.push('maps of another layout left behind');
@@ -196,7 +196,7 @@ export function diffPrograms(wanted: WantedPrograms): 'absent' | readonly string
     const { pinFolder } = wanted;
     const settings = mapIdOf(native, join(pinFolder, 'settings'));
     const callers = mapIdOf(native, join(pinFolder, 'callers'));
-    const present = readSettings(native, pinFolder);
+    const present = readValue(native, pinFolder, 'settings');
     return [
       ...(present === undefined ? ['settings missing'] : diffSettings(present, wanted.settings)),
       ...(callers === undefined ? ['map of callers missing'] : []),
@@ -313,15 +313,11 @@ function mapIdOf(native: NativeModule, pin: string): number | undefined {
   return unlessMissing(() => withMap(native, pin, 'read', (map) => native.mapId(map)));
 }
 
-/** The only value of an array map. */
-function readFirst(native: NativeModule, pin: string): Uint8Array | undefined {
+/** The only value of an array map of the installed programs, if there are any. */
+function readValue(native: NativeModule, pinFolder: string, name: string): Uint8Array | undefined {
   const first = new Uint8Array(4);
+  const pin = join(pinFolder, name);
   return unlessMissing(() => withMap(native, pin, 'read', (map) => native.mapGet(map, first)));
-}
-
-/** The settings of the installed programs, if there are any. */
-function readSettings(native: NativeModule, pinFolder: string): Uint8Array | undefined {
-  return readFirst(native, join(pinFolder, 'settings'));
 }
 
 /** Counts of the programs since their maps were created. */
@@ -347,7 +343,7 @@ export interface ProgramCounters {
 /** Undefined while no programs are installed. @throws RedirectError */
 export function readCounters(pinFolder: string): ProgramCounters | undefined {
   return inKernel((native) => {
-    const bytes = readFirst(native, join(pinFolder, 'counters'));
+    const bytes = readValue(native, pinFolder, 'counters');
     if (bytes === undefined) return undefined;
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
     // Programs of an earlier version count less.
