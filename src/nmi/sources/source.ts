@@ -24,8 +24,8 @@ export interface TokenRequest<I> {
   readonly resource: string;
   /** The upstream must not answer from its own cache. */
   readonly bypassCache?: boolean;
-  /** A GUID that appears in the upstream's own logs. Default: a new one for each call. */
-  readonly correlationId?: string;
+  /** A GUID that appears in the upstream's own logs. */
+  readonly correlationId: string;
   /** The token that authenticates an identity with a credential of a chain. It is secret. */
   readonly assertion?: string;
 }

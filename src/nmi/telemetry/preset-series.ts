@@ -37,15 +37,15 @@ const routeOf: ReadonlyMap<string, Route['kind']> = new Map<Reason, Route['kind'
 ]);
 
 const presets = [
-  ['nmi_token_cache_requests_total', 'outcome', cacheOutcomes, {}],
-  ['nmi_token_refreshes_total', 'outcome', ['ok', 'failed', 'deferred', 'skipped'], {}],
-  ['aadpodidentity_imds_operations_errors_count', 'operation_type', imdsOperations, {}],
-  ['aadpodidentity_kubernetes_api_operations_errors_count', 'operation_type', ['get_pod_list'], {}],
+  ['nmi_token_cache_requests_total', 'outcome', cacheOutcomes],
+  ['nmi_token_refreshes_total', 'outcome', ['ok', 'failed', 'deferred', 'skipped']],
+  ['aadpodidentity_imds_operations_errors_count', 'operation_type', imdsOperations],
+  ['aadpodidentity_kubernetes_api_operations_errors_count', 'operation_type', ['get_pod_list']],
 ] as const;
 
 export function presetSeries(metrics: Metrics): void {
-  for (const [metric, label, values, others] of presets) {
-    for (const value of values) metrics.inc(metric, { ...others, [label]: value }, 0);
+  for (const [metric, label, values] of presets) {
+    for (const value of values) metrics.inc(metric, { [label]: value }, 0);
   }
   for (const reason of ['ok', ...Object.keys(refusals)]) {
     metrics.inc('nmi_requests_total', { route: routeOf.get(reason) ?? 'token', reason }, 0);

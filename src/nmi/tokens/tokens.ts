@@ -81,7 +81,6 @@ export async function openTokens(options: TokensOptions): Promise<Tokens> {
       userAgent: userAgent(config.customUserAgent),
       timeoutMs: tuning.imdsTimeoutMs,
       clock,
-      loopDetection: options.loopDetection,
     }),
   );
   const broker = opening.use(

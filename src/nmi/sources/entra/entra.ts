@@ -1,5 +1,4 @@
 /** Tokens of applications and federated identities, from Entra ID. */
-import { randomUUID } from 'node:crypto';
 import type { Clock } from '../../../base/time/clock.ts';
 import type { PodIndex } from '../../../cache/index/pod-index.ts';
 import { debounce } from '../../../base/time/debounce.ts';
@@ -113,7 +112,7 @@ export function createEntraSource(options: Composition): TokenSource<EntraIdenti
  * budget does not allow that, the caller's next request tries it.
  */
 async function fetchToken(
-  { identity, resource, correlationId = randomUUID(), assertion }: TokenRequest<EntraIdentity>,
+  { identity, resource, correlationId, assertion }: TokenRequest<EntraIdentity>,
   mayRetry: MayRetry,
   signal: AbortSignal,
   { clientCredentials, exchange }: Composition,

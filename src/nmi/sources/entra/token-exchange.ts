@@ -7,20 +7,19 @@ import type * as Msal from '@azure/msal-node';
 import type { Clock } from '../../../base/time/clock.ts';
 import { parseRecord } from '../../../base/json-value.ts';
 import { networkCode } from '../../../base/network-code.ts';
-import { failed, type SourceFailure, type SourceResult } from '../source.ts';
+import { failed, type SourceFailure, type SourceResult, type TokenRequest } from '../source.ts';
 import { entraDown, entraId, classifyEntraError, type EntraAnswer } from './aadsts.ts';
 import type { EntraIdentity } from './entra-identity.ts';
 import { parseEntraToken } from '../token-fields.ts';
 import { EntraNetworkError, type EntraNetwork } from './network.ts';
 import type { ClientCredential } from './credentials/descriptor.ts';
 
-export interface ExchangeRequest {
-  readonly identity: EntraIdentity;
-  /** In the caller's spelling. */
-  readonly resource: string;
+/** Its correlation id is sent as `client-request-id`. */
+export interface ExchangeRequest extends Pick<
+  TokenRequest<EntraIdentity>,
+  'identity' | 'resource' | 'correlationId'
+> {
   readonly clientCredential: ClientCredential;
-  /** Sent as `client-request-id`; appears in Entra ID's sign-in logs and errors. */
-  readonly correlationId: string;
 }
 
 /** Rejects only with the signal's reason. */

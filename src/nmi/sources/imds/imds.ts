@@ -10,7 +10,7 @@ import type { Clock } from '../../../base/time/clock.ts';
 import { normaliseClientId, normaliseResourceId } from '../../../cache/index/identifiers.ts';
 import { loopError } from '../../base/answers.ts';
 import { parseRecord, stringAt } from '../../../base/json-value.ts';
-import { correlationHeader, type LoopDetection } from './loop-detection.ts';
+import { correlationHeader } from './loop-detection.ts';
 import { networkCode } from '../../../base/network-code.ts';
 import { parseRetryAfter } from '../../../base/retry-after.ts';
 import { failed } from '../source.ts';
@@ -37,8 +37,6 @@ export interface ImdsSourceOptions {
   /** For one fetch, including all its tries and the wait for a free connection. */
   readonly timeoutMs: number;
   readonly clock: Clock;
-  /** Lets the agent's own listener recognize the requests of this source. */
-  readonly loopDetection: LoopDetection;
 }
 
 type NodeRequest = TokenRequest<NodeIdentity>;
@@ -90,7 +88,7 @@ async function tryOnce(
           metadata: 'true',
           accept: 'application/json',
           'user-agent': options.userAgent,
-          [correlationHeader]: request.correlationId ?? options.loopDetection.next(),
+          [correlationHeader]: request.correlationId,
         },
       },
       { clock: options.clock, timeoutMs: leftMs, maxBodyBytes },

@@ -42,7 +42,8 @@ function identityWith(credential: EntraCredential, authority = 'https://e'): Ent
 }
 
 const identity = identityWith(credentials[0]!);
-const request = { identity, resource: 'r' };
+const correlationId = '0a1b2c3d-0000-4000-8000-000000000009';
+const request = { identity, resource: 'r', correlationId };
 const mayRetry = (): boolean => true;
 
 function failure(reason: FailureReason): SourceResult {
@@ -111,7 +112,7 @@ describe('a fetch from Entra ID', () => {
   for (const credential of credentials) {
     it(`requests the client credential of ${credential.kind}, and exchanges it`, async () => {
       const { source, did } = play({});
-      const asked = { identity: identityWith(credential), resource: 'r' };
+      const asked = { ...request, identity: identityWith(credential) };
       assert.deepEqual(await source.fetch(asked, mayRetry), { ok: true, token });
       assert.deepEqual(did, [`get ${credential.kind}`, 'exchange']);
     });
@@ -251,7 +252,11 @@ describe('the source of Entra ID', () => {
     const exp = Math.floor(Date.now() / 1000) + 3_600;
     const outlived = { error: 'invalid_client', error_codes: [700024] };
     server.answerWith(json(401, outlived), json(200, { access_token: jwtOf({ exp }) }));
-    const asked = { identity: authorityIdentity(server.authority), resource: 'https://r/' };
+    const asked = {
+      ...request,
+      identity: authorityIdentity(server.authority),
+      resource: 'https://r/',
+    };
     const result = await source.fetch(asked, mayRetry);
     assert.ok(result.ok && result.token.expiresAtWallS === exp);
     assert.deepEqual(did, ['get', 'forget', 'get']);
@@ -275,7 +280,7 @@ describe('the source of Entra ID', () => {
     });
     server.answerWith(() => undefined);
     using time = new OwnTime();
-    const asked = { identity: authorityIdentity(server.authority), resource: 'r' };
+    const asked = { ...request, identity: authorityIdentity(server.authority) };
     const result = await source.fetch(asked, mayRetry);
     assert.ok(!result.ok && result.failure.reason === 'upstream_down');
     assert.ok(time.nowMs() < 1_500);

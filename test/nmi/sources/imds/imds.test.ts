@@ -8,7 +8,6 @@ import { openFakeImds } from '../../../../lab/fakes/imds/fake-imds.ts';
 import { createLabIdentity, createNodeIdentity } from '../../../../lab/fakes/identity.ts';
 import { objectIdOf } from '../../../../src/nmi/sources/token-fields.ts';
 import { classifyAnswer, openImdsSource } from '../../../../src/nmi/sources/imds/imds.ts';
-import { LoopDetection } from '../../../../src/nmi/sources/imds/loop-detection.ts';
 import type { NodeIdentity, TokenRequest } from '../../../../src/nmi/sources/source.ts';
 import { OwnTime } from '../../../../lab/pods/own-time.ts';
 
@@ -17,6 +16,7 @@ const nowWallMs = 1_700_000_000_000;
 const asked: TokenRequest<NodeIdentity> = {
   identity: { kind: 'client_id', value: 'C-1' },
   resource: 'r',
+  correlationId: '0a1b2c3d-0000-4000-8000-000000000009',
 };
 
 function bodyWith(fields: Record<string, unknown>): string {
@@ -68,7 +68,7 @@ describe('an upstream answer', () => {
     const body = JSON.stringify({ access_token: `h.${claims}.s`, expires_in: '60' });
     const byResource = { kind: 'resource_id', value: '/Subscriptions/S/mine' } as const;
     const wrong = classifyAnswer(
-      { identity: byResource, resource: 'r' },
+      { ...asked, identity: byResource },
       200,
       body,
       undefined,
@@ -76,7 +76,7 @@ describe('an upstream answer', () => {
     );
     assert.ok(!wrong.ok && wrong.failure.reason === 'upstream_down');
     const own = { kind: 'resource_id', value: '/subscriptions/S/OTHER/' } as const;
-    assert.ok(classifyAnswer({ identity: own, resource: 'r' }, 200, body, undefined, nowWallMs).ok);
+    assert.ok(classifyAnswer({ ...asked, identity: own }, 200, body, undefined, nowWallMs).ok);
   });
 
   it('has the requested client id when the upstream returns none', () => {
@@ -101,21 +101,21 @@ describe('the IMDS source', () => {
       userAgent: 'test',
       timeoutMs: 5_000,
       clock: systemClock,
-      loopDetection: new LoopDetection(),
     });
     for (const named of [
       { kind: 'client_id', value: identity.clientId },
       { kind: 'object_id', value: identity.objectId },
       { kind: 'resource_id', value: identity.resourceId },
     ] as const) {
-      const result = await source.fetch({ identity: named, resource: 'https://r' }, always);
+      const result = await source.fetch({ ...asked, identity: named }, always);
       assert.ok(result.ok);
       assert.equal(objectIdOf(result.token.accessToken), identity.objectId.toLowerCase());
     }
     await imds.setFaults({ delayMs: 20 });
+    const ofNode = { ...asked, identity: { kind: 'unnamed' } } as const;
     const all = await Promise.all(
       Array.from({ length: 40 }, (_, index) =>
-        source.fetch({ identity: { kind: 'unnamed' }, resource: `https://r${index}` }, always),
+        source.fetch({ ...ofNode, resource: `https://r${index}` }, always),
       ),
     );
     assert.ok(all.every((result) => result.ok));
@@ -136,12 +136,11 @@ describe('the IMDS source', () => {
       userAgent: 'test',
       timeoutMs: 2_000,
       clock: systemClock,
-      loopDetection: new LoopDetection(),
     });
-    const request = {
+    const request: TokenRequest<NodeIdentity> = {
+      ...asked,
       identity: { kind: 'client_id', value: identity.clientId },
-      resource: 'r',
-    } as const;
+    };
     await imds.setFaults({ fail: { status: 410, times: 2 } });
     assert.ok((await source.fetch(request, always)).ok);
     imds.clear();
@@ -171,12 +170,14 @@ describe('the IMDS source', () => {
         userAgent: 'test',
         timeoutMs: 2_000,
         clock: systemClock,
-        loopDetection: new LoopDetection(),
       });
       const identity = { kind: 'client_id', value: 'c&msi_res_id=other' } as const;
       const resource = 'https://r/?a=b&client_id=other#x';
       // Nor a second time when the budget is used up.
-      const result = await source.fetch({ identity, resource, bypassCache: true }, () => false);
+      const result = await source.fetch(
+        { ...asked, identity, resource, bypassCache: true },
+        () => false,
+      );
       assert.ok(!result.ok && result.failure.reason === 'upstream_down');
     }
     server.close();
@@ -204,7 +205,6 @@ describe('the IMDS source', () => {
       userAgent: 'test',
       timeoutMs: 3_000,
       clock: systemClock,
-      loopDetection: new LoopDetection(),
     });
     const result = await source.fetch(asked, always);
     assert.ok(!result.ok && result.failure.reason === 'upstream_throttled');
@@ -231,7 +231,6 @@ describe('the IMDS source', () => {
         userAgent: 'test',
         timeoutMs: 3_000,
         clock: systemClock,
-        loopDetection: new LoopDetection(),
       });
       const result = await source.fetch(asked, always);
       assert.ok(!result.ok && result.failure.reason === 'upstream_down');

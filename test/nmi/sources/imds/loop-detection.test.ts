@@ -5,11 +5,16 @@ import type { AddressInfo } from 'node:net';
 import { describe, it } from 'node:test';
 import { createPodManifest } from '../../../../lab/fakes/kube/manifests.ts';
 import { systemClock } from '../../../../src/base/time/clock.ts';
-import { LoopDetection } from '../../../../src/nmi/sources/imds/loop-detection.ts';
 import { openImdsSource } from '../../../../src/nmi/sources/imds/imds.ts';
 import { ask, tokenTarget } from '../../../support/ask.ts';
 import { freePort } from '../../../../lab/fabric/free-ports.ts';
 import { bindPodToA, openLoopbackAgent } from '../../../support/loopback-agent.ts';
+
+const tokenRequest = {
+  identity: { kind: 'unnamed' },
+  resource: 'r',
+  correlationId: '0a1b2c3d-0000-4000-8000-000000000009',
+} as const;
 
 describe('a metadata address that leads back to the agent', () => {
   it('is reported to the pod, at once and without repeated loops', async () => {
@@ -72,10 +77,8 @@ describe('a metadata address that leads back to the agent', () => {
       userAgent: 'test',
       timeoutMs: 5_000,
       clock: systemClock,
-      loopDetection: new LoopDetection(),
     });
-    const request = { identity: { kind: 'unnamed' }, resource: 'r' } as const;
-    const result = await source.fetch(request, () => true);
+    const result = await source.fetch(tokenRequest, () => true);
     assert.ok(result.ok && result.token.accessToken === 'token');
   });
 
@@ -86,9 +89,8 @@ describe('a metadata address that leads back to the agent', () => {
       userAgent: 'test',
       timeoutMs: 5_000,
       clock: systemClock,
-      loopDetection: new LoopDetection(),
     });
-    const result = await other.fetch({ identity: { kind: 'unnamed' }, resource: 'r' }, () => false);
+    const result = await other.fetch(tokenRequest, () => false);
     assert.ok(!result.ok);
     assert.match(result.failure.description, /status 503/, 'an unknown pod for that agent');
   });
