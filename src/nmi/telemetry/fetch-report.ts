@@ -2,21 +2,19 @@
 import { LogBudget } from '../../base/lines/log-budget.ts';
 import type { Log } from '../../base/log.ts';
 import type { Clock } from '../../base/time/clock.ts';
-import type { SourceResult } from '../sources/source.ts';
 import { sourceNameOf, type UpstreamIdentity } from '../sources/upstream-identity.ts';
+import type { UpstreamObserver } from '../tokens/broker.ts';
 import type { Metrics } from './metrics.ts';
 
 const maxDetail = 500;
 /** Lines about failures of one source and reason before further ones are only counted. */
 const most = 20;
 
-export type ReportFetch = (
-  identity: UpstreamIdentity,
-  result: SourceResult,
-  durationMs: number,
-) => void;
-
-export function createFetchReport(metrics: Metrics, log: Log, clock: Clock): ReportFetch {
+export function createFetchReport(
+  metrics: Metrics,
+  log: Log,
+  clock: Clock,
+): UpstreamObserver['onFetch'] {
   const budget = new LogBudget({ clock, onOthers: () => undefined });
   return (identity, result, durationMs) => {
     const source = sourceNameOf(identity);

@@ -15,7 +15,7 @@ import {
 } from '../server/request-record.ts';
 import type { SourceResult } from '../sources/source.ts';
 import type { UpstreamIdentity } from '../sources/upstream-identity.ts';
-import { createFetchReport, type ReportFetch } from './fetch-report.ts';
+import { createFetchReport } from './fetch-report.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
 import { presetSeries } from './preset-series.ts';
 import { exportProcess } from './process-metrics.ts';
@@ -44,7 +44,7 @@ export class Telemetry implements Observer {
   readonly onSourceBug: (error: unknown) => void;
   readonly #clock: Clock;
   readonly #renderers: Renderer[];
-  readonly #reportFetch: ReportFetch;
+  readonly #reportFetch: Observer['onFetch'];
   readonly #hits = new WeakMap<GrantedDecision, KnownHits>();
   readonly #onBug: (error: unknown) => void;
 

@@ -10,6 +10,7 @@ export const cloudNames = ['public', 'usgovernment', 'china', 'usnat', 'ussec'] 
 export type CloudName = (typeof cloudNames)[number];
 
 export interface Cloud {
+  /** An origin: scheme, host and, if it is not 443, port. */
   readonly authority: string;
   /** `aud` of the service account tokens that are exchanged there. */
   readonly audience: string;
@@ -72,15 +73,11 @@ export interface AuthorityQuestion {
 
 /** `problem` completes "AzureIdentity x ...". */
 export type AuthorityResult =
-  | {
+  | (Cloud & {
       readonly ok: true;
-      /** An origin: scheme, host and, if it is not 443, port. */
-      readonly authority: string;
-      /** Of the cloud. */
-      readonly audience: string;
       /** Of service account tokens; the same unless the operator has set another. */
       readonly accountAudience: string;
-    }
+    })
   | { readonly ok: false; readonly problem: string };
 
 /**
@@ -107,8 +104,8 @@ export function resolveAuthority(question: AuthorityQuestion): AuthorityResult {
   };
 }
 
-function resolved({ authority, audience }: Cloud): AuthorityResult {
-  return { ok: true, authority, audience, accountAudience: audience };
+function resolved(cloud: Cloud): AuthorityResult {
+  return { ok: true, ...cloud, accountAudience: cloud.audience };
 }
 
 function misshapen(adEndpoint: string): AuthorityResult {
