@@ -7,6 +7,7 @@
 import { once } from 'node:events';
 import { getAsset, isSea } from 'node:sea';
 import { Worker } from 'node:worker_threads';
+import { FairQueue } from '../../../../base/fair-queue.ts';
 import { asRecord, stringAt } from '../../../../base/json-value.ts';
 import type { OpenedCertificate } from './descriptor.ts';
 import { KeyFileError, keyFileErrorCodes } from './key-file-error.ts';
@@ -33,18 +34,13 @@ export function createKeyFileOpener({
   timeoutMs = 10_000,
   maxWaiting = 100,
 }: KeyFileOpenerOptions = {}): KeyFileOpener {
-  const waiting = new Map<string, Job[]>();
+  const waiting = new FairQueue<Job>();
   let isWorking = false;
 
   async function work(): Promise<void> {
     isWorking = true;
     let worker: Worker | undefined;
-    for (const [owner, queue] of waiting) {
-      const job = queue.shift();
-      // The owner's next file is queued behind those of all others; this loop reaches it too.
-      waiting.delete(owner);
-      if (queue.length > 0) waiting.set(owner, queue);
-      if (job === undefined) continue;
+    for (let job = waiting.shift(); job !== undefined; job = waiting.shift()) {
       try {
         // The waiter for a reply gets the error; without one it must not end the process.
         worker ??= start().on('error', () => undefined);
@@ -65,12 +61,12 @@ export function createKeyFileOpener({
   }
 
   return async (owner, file) => {
-    const queue = waiting.get(owner) ?? [];
-    if (queue.length >= maxWaiting) {
+    const party = { namespace: owner, pod: '' };
+    if (waiting.sizeOf(party) >= maxWaiting) {
       throw new KeyFileError('BUSY', 'waits behind too many others of its namespace');
     }
     const opened = Promise.withResolvers<OpenedCertificate>();
-    waiting.set(owner, [...queue, { file, opened }]);
+    waiting.add({ file, opened }, party);
     if (!isWorking) void work();
     return opened.promise;
   };
