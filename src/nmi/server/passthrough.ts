@@ -147,12 +147,16 @@ export function openPassthrough(options: PassthroughOptions): Passthrough {
   };
 }
 
+function tooLarge(): Error {
+  return new Error('the body is too large');
+}
+
 async function readAnswer({
   statusCode,
   headers,
   body,
 }: Dispatcher.ResponseData): Promise<MetadataAnswer> {
-  const whole = await readBody(body, maxAnswerBytes, () => new Error('the answer is too large'));
+  const whole = await readBody(body, maxAnswerBytes, tooLarge);
   return { status: statusCode, headers: responseHeaders(headers), body: whole };
 }
 
@@ -189,15 +193,8 @@ async function readRequestBody(
   if (encoding !== undefined || Number(length) > maxRequestBytes) return undefined;
   if (Number(length) === 0) return Buffer.alloc(0);
   if (method !== 'POST') return undefined;
-  const chunks: Buffer[] = [];
-  try {
-    for await (const chunk of addAbortSignal(signal, request)) {
-      if (Buffer.isBuffer(chunk)) chunks.push(chunk);
-    }
-  } catch {
-    return undefined;
-  }
-  return Buffer.concat(chunks);
+  const body = addAbortSignal(signal, request);
+  return readBody(body, maxRequestBytes, tooLarge).catch(() => undefined);
 }
 
 function policyRefusal(area: PassthroughArea, policy: PassthroughPolicy): Answer | undefined {
