@@ -110,8 +110,8 @@ export const planted: readonly Planted[] = [
       },
       {
         file: 'cache.ts',
-        from: 'const boundMs = this.#boundedWaitMs(request.key, waitMs);',
-        to: 'const boundMs = 1e9;',
+        from: 'Math.min(waitMs, hasToken ? waitWithTokenMs : mostMs)',
+        to: '1e9',
       },
     ],
   },
