@@ -146,7 +146,7 @@ export function openKernel({ config, clock, log, hasPredecessor }: KernelOptions
     },
     status: () => reconciler.status,
     problem: () => reconciler.problem(),
-    hasBeenActive: () => reconciler.hasBeenActive,
+    hasBeenActive: () => reconciler.settledAtMs !== undefined,
     pause: () => reconciler.pause(),
     resume: () => reconciler.resume(),
     trimMemory: () => nativeModule().trimMemory(),

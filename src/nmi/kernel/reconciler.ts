@@ -48,10 +48,6 @@ export class Reconciler implements AsyncDisposable {
     return this.#status;
   }
 
-  get hasBeenActive(): boolean {
-    return this.#settledAtMs !== undefined;
-  }
-
   /** Monotonic time from which no connection is older than the redirect; undefined before the first success. */
   get settledAtMs(): number | undefined {
     return this.#settledAtMs;
@@ -151,7 +147,7 @@ export class Reconciler implements AsyncDisposable {
     const { mode } = redirect;
     if (status.state === 'off') {
       if (this.#failures > 0) log.info({ mode }, 'no redirect is left behind');
-    } else if (!this.hasBeenActive || this.#failures > 0) {
+    } else if (this.#settledAtMs === undefined || this.#failures > 0) {
       log.info({ mode, detail: status.detail }, 'redirect installed');
     } else if (before.problems.length > 0) {
       log.warn({ mode, problems: before.problems }, 'redirect drift detected and repaired');

@@ -106,7 +106,7 @@ describe('the reconciler of the redirect', () => {
     const { keeper, testBed, pass, outcomes, lines } = open(absent);
     await keeper.start();
     assert.equal(keeper.problem(), undefined);
-    assert.ok(keeper.hasBeenActive);
+    assert.notEqual(keeper.settledAtMs, undefined);
     await pass(10_000);
     testBed.now = broken;
     await pass(9_999);
@@ -194,7 +194,7 @@ describe('the reconciler of the redirect', () => {
     testBed.installError = new RedirectError('BUSY', 'restore', 'the lock is held');
     await keeper.start();
     assert.match(keeper.problem() ?? '', /BUSY: restore: the lock is held/);
-    assert.equal(keeper.hasBeenActive, false);
+    assert.equal(keeper.settledAtMs, undefined);
     for (const [tries, pauseMs] of [250, 500, 1000, 2000].entries()) {
       await pass(pauseMs - 1);
       assert.equal(testBed.installs, tries + 1, 'not too early');
@@ -275,10 +275,11 @@ describe('the reconciler of the redirect', () => {
     testBed.installError = new RedirectError('BUSY', 'load', 'refused');
     await keeper.start();
     await keeper.pause();
-    assert.deepEqual([keeper.problem(), keeper.hasBeenActive], ['BUSY: load: refused', false]);
+    assert.deepEqual([keeper.problem(), keeper.settledAtMs], ['BUSY: load: refused', undefined]);
     testBed.now = active;
     await pass(10_000);
-    assert.deepEqual([keeper.problem(), keeper.hasBeenActive], [undefined, true]);
+    assert.equal(keeper.problem(), undefined);
+    assert.notEqual(keeper.settledAtMs, undefined);
     testBed.now = broken;
     await pass(10_000);
     assert.deepEqual([keeper.problem(), testBed.installs], ['jump is gone', 1]);
