@@ -104,6 +104,8 @@ export function openTokenFixture(tuning: Tuning = {}): TokenFixture {
       expired: { name: 'expired', cooldownMs: 1_000 },
     },
     maxEntries: 100,
+    groupOf: () => 'all',
+    maxPerGroup: Infinity,
     maxWaiters: 5_000,
     minLifeMs: 5 * minuteMs,
     waitMs: 10_500,

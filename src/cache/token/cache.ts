@@ -115,9 +115,9 @@ export interface TokenCacheOptions<R extends Keyed, F extends Cooldown> {
     readonly expired: F;
   };
   readonly maxEntries: number;
-  /** Quota group of a request, and the most tokens of a group; default: no such limit. */
-  readonly groupOf?: (request: R) => string;
-  readonly maxPerGroup?: number;
+  /** Quota group of a request, and the most tokens of a group. */
+  readonly groupOf: (request: R) => string;
+  readonly maxPerGroup: number;
   readonly maxWaiters: number;
   /** A token with less life left is fetched again before it is served. */
   readonly minLifeMs: number;
@@ -505,8 +505,7 @@ export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposab
 
   /** Evicts the group's least recently used token when the group exceeds its limit. */
   #addToGroup(entry: CacheEntry<R>): void {
-    const { groupOf, maxPerGroup = Infinity } = this.#options;
-    if (groupOf === undefined) return;
+    const { groupOf, maxPerGroup } = this.#options;
     const name = groupOf(entry.request);
     const members = this.#groups.get(name) ?? new Set();
     this.#groups.set(name, members.add(entry));
@@ -520,10 +519,10 @@ export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposab
   }
 
   #remove(entry: CacheEntry<R>): void {
-    const name = this.#options.groupOf?.(entry.request);
-    const members = name === undefined ? undefined : this.#groups.get(name);
+    const name = this.#options.groupOf(entry.request);
+    const members = this.#groups.get(name);
     members?.delete(entry);
-    if (members?.size === 0 && name !== undefined) this.#groups.delete(name);
+    if (members?.size === 0) this.#groups.delete(name);
     if (this.#entries.get(entry.key) === entry) {
       this.#entries.delete(entry.key);
       this.#byUse.remove(entry);

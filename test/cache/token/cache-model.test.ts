@@ -165,6 +165,8 @@ class TestBed {
         expired: { name: 'expired', cooldownMs: 1_000 },
       },
       maxEntries,
+      groupOf: () => 'all',
+      maxPerGroup: Infinity,
       maxWaiters,
       minLifeMs,
       waitMs,
