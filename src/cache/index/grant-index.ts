@@ -23,7 +23,7 @@ import { MemoryObjectStore } from './object-store.ts';
 import { bindingLabelOf, isForAccountOf } from './binding-label.ts';
 import { Multimap } from './multimap.ts';
 import { normaliseClientId, normaliseResourceId } from './identifiers.ts';
-import { ignoreObserverError, Observers } from './observers.ts';
+import { Observers } from './observers.ts';
 import { exceptionKeys, isExcepted } from './excepted-labels.ts';
 import type { Binding, Exception, Identity, ObjectStore, Pod } from './objects.ts';
 import type { PodIndex } from './pod-index.ts';
@@ -144,7 +144,7 @@ export class GrantIndex {
   #recomputed = 0;
 
   /** Observes `pods`. Code that depends on pods and grants observes this index only. */
-  constructor(pods: PodIndex, onObserverError: (error: unknown) => void = ignoreObserverError) {
+  constructor(pods: PodIndex, onObserverError?: (error: unknown) => void) {
     this.#pods = pods;
     this.#observers = new Observers(onObserverError);
     this.#podsChanged([...pods.all()].map(({ uid }) => uid));

@@ -3,8 +3,8 @@ export class Observers<Args extends readonly unknown[] = []> {
   readonly #subscriptions = new Set<{ readonly observer: (...args: Args) => void }>();
   readonly #onError: (error: unknown) => void;
 
-  /** `onError` receives the errors of observers; it must not throw. */
-  constructor(onError: (error: unknown) => void) {
+  /** `onError` receives the errors of observers, which are theirs alone; it must not throw. */
+  constructor(onError: (error: unknown) => void = () => undefined) {
     this.#onError = onError;
   }
 
@@ -26,8 +26,4 @@ export class Observers<Args extends readonly unknown[] = []> {
       }
     }
   }
-}
-
-export function ignoreObserverError(): void {
-  // The error concerns the observer, not the index.
 }

@@ -6,7 +6,7 @@ import { normaliseClientId, normaliseResourceId } from './identifiers.ts';
 import { Multimap } from './multimap.ts';
 import { MemoryObjectStore } from './object-store.ts';
 import type { IdentityGrant, ObjectStore } from './objects.ts';
-import { ignoreObserverError, Observers } from './observers.ts';
+import { Observers } from './observers.ts';
 
 const everyNamespace = '*';
 
@@ -26,7 +26,7 @@ export class OwnerIndex {
   #isChanged = false;
   #generation = 0;
 
-  constructor(onObserverError: (error: unknown) => void = ignoreObserverError) {
+  constructor(onObserverError?: (error: unknown) => void) {
     this.#observers = new Observers(onObserverError);
   }
 

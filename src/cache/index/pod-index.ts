@@ -13,7 +13,7 @@ import type { Clock } from '../../base/time/clock.ts';
 import { bindingLabelOf } from './binding-label.ts';
 import { canonicalIp } from './ip.ts';
 import { isSameObject } from './object-store.ts';
-import { ignoreObserverError, Observers } from './observers.ts';
+import { Observers } from './observers.ts';
 import { hasEnded, type ObjectRef, type ObjectStore, type Pod } from './objects.ts';
 
 export type PodLookup =
@@ -51,7 +51,7 @@ export class PodIndex implements ObjectStore<Pod> {
   #tables = emptyTables();
   #generation = 0;
 
-  constructor(clock: Clock, onObserverError: (error: unknown) => void = ignoreObserverError) {
+  constructor(clock: Clock, onObserverError?: (error: unknown) => void) {
     this.#clock = clock;
     this.#observers = new Observers(onObserverError);
   }

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { ignoreObserverError, Observers } from '../../../src/cache/index/observers.ts';
+import { Observers } from '../../../src/cache/index/observers.ts';
 
 describe('observers', () => {
   it('are called with each value until they unsubscribe', () => {
-    const observers = new Observers<[string]>(ignoreObserverError);
+    const observers = new Observers<[string]>();
     const calls: string[] = [];
     const observer = (text: string): void => void calls.push(text);
     const stop = observers.add(observer);
@@ -19,7 +19,7 @@ describe('observers', () => {
   });
 
   it('that another one unsubscribes during a notification are not called, and new ones not yet', () => {
-    const observers = new Observers(ignoreObserverError);
+    const observers = new Observers();
     const calls: string[] = [];
     observers.add(() => {
       calls.push('first');

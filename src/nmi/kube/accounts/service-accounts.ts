@@ -14,7 +14,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { fullName, type ObjectName } from '../../../cache/index/object-name.ts';
 import type { Clock } from '../../../base/time/clock.ts';
-import { ignoreObserverError, Observers } from '../../../cache/index/observers.ts';
+import { Observers } from '../../../cache/index/observers.ts';
 import { ExpiringMap } from '../../../base/expiring-map.ts';
 import { asRecord, stringAt } from '../../../base/json-value.ts';
 import {
@@ -60,7 +60,6 @@ export interface ServiceAccountsOptions {
   readonly max?: number;
   /** The first failed read of an account after one that did not fail. */
   readonly onUnreadable?: (account: ObjectName, failure: Forbidden | Unavailable) => void;
-  readonly onObserverError?: (error: unknown) => void;
 }
 
 const [keepMs, emptyKeepMs] = [60_000, 5_000];
@@ -85,12 +84,11 @@ class Entry {
 }
 
 export function createServiceAccounts(options: ServiceAccountsOptions): ServiceAccounts {
-  const { client, clock, staleLimitMs, max = 1024 } = options;
-  const { onUnreadable, onObserverError = ignoreObserverError } = options;
+  const { client, clock, staleLimitMs, max = 1024, onUnreadable } = options;
   const entries = new ExpiringMap<Entry>(clock, max);
   /** Keys; an entry may be evicted while it is read. */
   const reading = new Set<string>();
-  const observers = new Observers(onObserverError);
+  const observers = new Observers();
   let generation = 0;
 
   function entryOf(key: string): Entry {

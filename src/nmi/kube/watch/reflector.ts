@@ -19,7 +19,7 @@
  */
 import type { Clock } from '../../../base/time/clock.ts';
 import type { ObjectRef } from '../../../cache/index/objects.ts';
-import { ignoreObserverError, Observers } from '../../../cache/index/observers.ts';
+import { Observers } from '../../../cache/index/observers.ts';
 import { asRecord, stringAt, type JsonRecord } from '../../../base/json-value.ts';
 import type { Log } from '../../../base/log.ts';
 import { LogBudget } from '../../../base/lines/log-budget.ts';
@@ -221,7 +221,7 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
   readonly #timers: (() => void)[] = [];
 
   constructor(options: ReflectorOptions<T>) {
-    const { clock, recovery = new Observers(ignoreObserverError), listsBy = 'pages' } = options;
+    const { clock, recovery = new Observers(), listsBy = 'pages' } = options;
     this.#options = options;
     this.#timing = { ...defaultTiming, ...options.timing };
     this.#recovery = recovery;

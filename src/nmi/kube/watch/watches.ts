@@ -1,6 +1,6 @@
 /** The agent's watches: this node's pods and the four custom resources. */
 import { systemClock, type Clock } from '../../../base/time/clock.ts';
-import { ignoreObserverError, Observers } from '../../../cache/index/observers.ts';
+import { Observers } from '../../../cache/index/observers.ts';
 import type {
   Binding,
   Exception,
@@ -97,7 +97,7 @@ export type Watches = WatchGroup<WatchedResource>;
 export function openWatches(options: WatchesOptions): Watches {
   const { client, node, stores, log, clock = systemClock, random = Math.random } = options;
   const { podClient = client, isAwaited } = options;
-  const recovery = new Observers(ignoreObserverError);
+  const recovery = new Observers();
 
   function open<T extends ObjectRef>(
     name: WatchedResource,

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { systemClock } from '../../../../src/base/time/clock.ts';
 import type { Binding, Pod } from '../../../../src/cache/index/objects.ts';
-import { ignoreObserverError, Observers } from '../../../../src/cache/index/observers.ts';
+import { Observers } from '../../../../src/cache/index/observers.ts';
 import { openFakeKube, type FakeKube } from '../../../../lab/fakes/kube/fake-kube.ts';
 import type { KubeClient } from '../../../../src/nmi/kube/api/client.ts';
 import { KubeError } from '../../../../src/nmi/kube/api/kube-error.ts';
@@ -714,7 +714,7 @@ describe('a paged list', () => {
 
 describe('reflectors of one server', () => {
   it('learn from the first one that it is available again', async () => {
-    const recovery = new Observers(ignoreObserverError);
+    const recovery = new Observers();
     const late = { baseMs: 60_000, capMs: 60_000 };
     const refusing = (fake: FakeKube): void => {
       fake.faults.failNext(1, 503);
@@ -740,7 +740,7 @@ describe('reflectors of one server', () => {
 
   it('learn it in the first part of a long wait', async () => {
     const clock = new HandClock();
-    const recovery = new Observers(ignoreObserverError);
+    const recovery = new Observers();
     await using testBed = await openTestBed({
       clock,
       recovery,
@@ -762,7 +762,7 @@ describe('reflectors of one server', () => {
   });
 
   it('learn it from one whose kind is not installed, too', async () => {
-    const recovery = new Observers(ignoreObserverError);
+    const recovery = new Observers();
     await using slow = await openTestBed({
       recovery,
       before: (fake) => fake.faults.failNext(1, 503),
