@@ -3,16 +3,20 @@
  * else iptables; the reason names the missing part.
  */
 import { openAddressRedirect } from '../../redirect/address.ts';
-import { findPodsRoot, resolveCgroupRoot } from '../../redirect/cgroup/cgroup-tree.ts';
+import { findCgroupRoot, findPodsRoot } from '../../redirect/cgroup/cgroup-tree.ts';
 import { findPinObstacle } from '../../redirect/ebpf/pins.ts';
 import { findRefusal } from '../../redirect/ebpf/programs.ts';
-import { openEbpfRedirect, type EbpfRedirect } from '../../redirect/ebpf/ebpf.ts';
+import {
+  openEbpfRedirect,
+  type EbpfRedirect,
+  type FallbackRedirect,
+} from '../../redirect/ebpf/ebpf.ts';
 import {
   refuseBesidePrograms,
   replacePrograms,
   reportPrograms,
 } from '../../redirect/ebpf/stale-programs.ts';
-import { openIptablesRedirect, type IptablesRedirect } from '../../redirect/iptables/iptables.ts';
+import { openIptablesRedirect } from '../../redirect/iptables/iptables.ts';
 import { noRedirect } from '../../redirect/none.ts';
 import { RedirectError, type Redirect } from '../../redirect/redirect.ts';
 import { systemClock, type Clock } from '../../base/time/clock.ts';
@@ -76,14 +80,14 @@ export function chooseRedirect(
 }
 
 function ebpf(config: Config, why: string, hasPredecessor: () => boolean): RedirectChoice {
-  const { cgroupRoot, podUid } = config;
+  const { podUid } = config;
   const redirect = openEbpfRedirect({
     target: targetOf(config),
     fallback: iptables(config),
     guard: config.metadataGuard,
     hasPredecessor,
     pinFolder: config.bpfPinFolder,
-    ...(cgroupRoot === '' ? {} : { cgroupRoot }),
+    cgroupRoot: config.cgroupRoot,
     ...(podUid === '' ? {} : { ownPodUid: podUid }),
   });
   return { redirect, why, podsRoot: podsRootOf(config), counts: redirect };
@@ -93,7 +97,7 @@ function ebpf(config: Config, why: string, hasPredecessor: () => boolean): Redir
 function podsRootOf(config: Config): () => string | undefined {
   return () => {
     try {
-      return findPodsRoot(cgroupRootOf(config));
+      return findPodsRoot(findCgroupRoot(config.cgroupRoot));
     } catch (error) {
       if (error instanceof RedirectError) return undefined;
       throw error;
@@ -101,16 +105,11 @@ function podsRootOf(config: Config): () => string | undefined {
   };
 }
 
-/** @throws RedirectError without a cgroup v2 tree. */
-function cgroupRootOf({ cgroupRoot }: Config): string {
-  return resolveCgroupRoot(cgroupRoot === '' ? undefined : cgroupRoot);
-}
-
 function iptablesAlone(config: Config): Redirect {
   return replacePrograms(iptables(config), config.bpfPinFolder);
 }
 
-function iptables(config: Config): IptablesRedirect {
+function iptables(config: Config): FallbackRedirect {
   return openIptablesRedirect({
     target: targetOf(config),
     backend: config.iptablesBackend,
@@ -125,7 +124,7 @@ function targetOf({ metadataIp, metadataPort, listenIp, listenPort }: Config) {
 /** The requirement of eBPF that this node lacks; undefined if it lacks none. */
 function missingForEbpf(config: Config): string | undefined {
   try {
-    const root = cgroupRootOf(config);
+    const root = findCgroupRoot(config.cgroupRoot);
     if (findPodsRoot(root) === undefined) return `no pods in the cgroup2 tree at ${root}`;
     const refusal = findRefusal(config.bpfPinFolder);
     if (refusal === undefined) return findPinObstacle(config.bpfPinFolder);

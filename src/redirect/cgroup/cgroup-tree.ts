@@ -48,32 +48,22 @@ const rootCgroupId = 1n;
 
 /**
  * The mount point of the tree: preferably a mount of the real root (a container may also have a mount of
- * its own part), else the first mount.
+ * its own part), else the first mount. If cgroup v1 and v2 are both mounted, the usual path is a folder of
+ * mounts, one of which is the v2 tree.
+ * @param named the tree is there or mounted below it; empty for any place.
  * @throws RedirectError `UNSUPPORTED` without a cgroup2 mount.
  */
-export function findCgroupRoot(mountinfo = readProc('mountinfo')): string {
-  const path = wholeOf(parseCgroupMounts(mountinfo));
-  if (path !== undefined) return path;
-  throw new RedirectError('UNSUPPORTED', 'find cgroups', 'no cgroup2 tree is mounted');
-}
-
-function wholeOf(mounts: readonly CgroupMount[]): string | undefined {
-  return (mounts.find(({ path }) => cgroupIdOf(path) === rootCgroupId) ?? mounts[0])?.path;
-}
-
-/**
- * The mount point of the tree, from an optional setting. If cgroup v1 and v2 are both mounted, the usual
- * path is a folder of mounts, one of which is the v2 tree.
- * @throws RedirectError `UNSUPPORTED` without a cgroup2 mount.
- */
-export function resolveCgroupRoot(named: string | undefined, mountinfo?: string): string {
-  if (named === undefined) return findCgroupRoot(mountinfo);
+export function findCgroupRoot(named = '', mountinfo?: string): string {
   if (isCgroup2(named)) return named;
-  const above = named.endsWith('/') ? named : `${named}/`;
-  const mounts = parseCgroupMounts(mountinfo ?? readProc('mountinfo'));
-  const path = wholeOf(mounts.filter((mount) => mount.path.startsWith(above)));
-  if (path !== undefined) return path;
-  const message = `no cgroup2 tree is at ${named} or mounted below it`;
+  const above = named === '' || named.endsWith('/') ? named : `${named}/`;
+  const all = parseCgroupMounts(mountinfo ?? readProc('mountinfo'));
+  const mounts = all.filter(({ path }) => path.startsWith(above));
+  const whole = mounts.find(({ path }) => cgroupIdOf(path) === rootCgroupId) ?? mounts[0];
+  if (whole !== undefined) return whole.path;
+  const message =
+    named === ''
+      ? 'no cgroup2 tree is mounted'
+      : `no cgroup2 tree is at ${named} or mounted below it`;
   throw new RedirectError('UNSUPPORTED', 'find cgroups', message);
 }
 

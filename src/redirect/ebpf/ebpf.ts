@@ -17,11 +17,11 @@ import { Callers } from './callers.ts';
 import {
   ancestorIds,
   cgroupIdOf,
+  findCgroupRoot,
   findPodsRoot,
   listPodCgroups,
   ownCgroupId,
   podsRootPaths,
-  resolveCgroupRoot,
 } from '../cgroup/cgroup-tree.ts';
 import { qosClassPaths } from '../cgroup/cgroup.ts';
 import { createHost, type Host } from '../host/command.ts';
@@ -56,7 +56,7 @@ import { defaultTarget, describeTarget, reachableTarget } from '../target.ts';
 export interface EbpfRedirectOptions {
   /** Default: the metadata address, redirected to 169.254.25.79:2579. */
   readonly target?: RedirectTarget;
-  /** Mount point of the cgroup v2 tree, or a folder above it. Default: found in mountinfo. */
+  /** Mount point of the cgroup v2 tree, or a folder above it. Empty, the default: found in mountinfo. */
   readonly cgroupRoot?: string;
   /** The cgroup to redirect, with its descendants. Default: the cgroup of all pods in `cgroupRoot`. */
   readonly attachTo?: string;
@@ -358,7 +358,7 @@ async function orUnavailable<T>(work: Promise<T>): Promise<T | RedirectError> {
 
 /** The wanted state, or why there can be none. */
 function wantedPrograms(settings: Settings): WantedPrograms | string {
-  const cgroupRoot = resolveCgroupRoot(settings.cgroupRoot);
+  const cgroupRoot = findCgroupRoot(settings.cgroupRoot);
   const path = settings.attachTo ?? findPodsRoot(cgroupRoot);
   settings.watched = [
     ...podsRootPaths(cgroupRoot),

@@ -106,17 +106,11 @@ function parseRedirected(save: string): number | undefined {
   return counts.length === 0 ? undefined : counts.reduce((sum, count) => sum + count, 0);
 }
 
-/**
- * Commits one transaction.
- * @param lockWaitSec longest wait for the xtables lock that all legacy tools share.
- * @throws RedirectError
- */
-export async function restoreRules(
-  host: Host,
-  backend: Backend,
-  script: string,
-  lockWaitSec: number,
-): Promise<void> {
+/** Longest wait for the xtables lock that all legacy tools share. */
+const lockWaitSec = 5;
+
+/** Commits one transaction. @throws RedirectError */
+export async function restoreRules(host: Host, backend: Backend, script: string): Promise<void> {
   const args = ['--noflush', '-w', String(lockWaitSec)];
   const tool = `iptables-${backend}-restore`;
   const failure = failureOf(writeStep, tool, await host.run(tool, args, { input: script }));

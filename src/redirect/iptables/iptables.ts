@@ -53,12 +53,6 @@ export interface IptablesRedirectOptions {
   readonly guard?: boolean;
   /** Default: this process's own network namespace. */
   readonly host?: Host;
-  /** Longest wait of a legacy tool for the xtables lock. Default 5. */
-  readonly lockWaitSec?: number;
-}
-
-export interface IptablesRedirect extends FallbackRedirect {
-  readonly mode: 'iptables';
 }
 
 type Settings = Required<IptablesRedirectOptions>;
@@ -68,12 +62,11 @@ type Settings = Required<IptablesRedirectOptions>;
  * refuses, never for a state that `verify` can describe.
  * @throws RangeError for a target that is not IPv4.
  */
-export function openIptablesRedirect(options: IptablesRedirectOptions = {}): IptablesRedirect {
+export function openIptablesRedirect(options: IptablesRedirectOptions = {}): FallbackRedirect {
   const settings: Settings = {
     backend: 'auto',
     guard: true,
     host: createHost(),
-    lockWaitSec: 5,
     ...options,
     target: reachableTarget(options.target ?? defaultTarget),
   };
@@ -210,7 +203,7 @@ async function converge(
     if (transaction.script === refusedScript && failure !== undefined) throw failure;
     if (count === maxTransactions) break;
     try {
-      await restoreRules(host, backend, transaction.script, settings.lockWaitSec);
+      await restoreRules(host, backend, transaction.script);
       changes.push(...transaction.changes);
     } catch (error) {
       if (!(error instanceof RedirectError)) throw error;

@@ -13,7 +13,6 @@ import {
   listPodCgroups,
   ownCgroupId,
   parseCgroupMounts,
-  resolveCgroupRoot,
 } from '../../../src/redirect/cgroup/cgroup-tree.ts';
 import { pretendFileSystem, refusal, replaceFs } from '../../support/replaced-fs.ts';
 
@@ -53,15 +52,15 @@ describe('the root of the cgroup2 tree', () => {
   const whole = '/proc';
 
   it('is the mount of the whole tree, else the first, and none without a mount', () => {
-    assert.equal(findCgroupRoot([mount('/a'), mount(whole), mount('/b')].join('\n')), whole);
-    assert.equal(findCgroupRoot([mount('/a'), mount('/b')].join('\n')), '/a');
-    assert.throws(() => findCgroupRoot(mount('/a', 'cgroup')), /no cgroup2 tree is mounted/);
-    assert.equal(resolveCgroupRoot(undefined, [mount('/a'), mount(whole)].join('\n')), whole);
+    assert.equal(findCgroupRoot('', [mount('/a'), mount(whole), mount('/b')].join('\n')), whole);
+    assert.equal(findCgroupRoot('', [mount('/a'), mount('/b')].join('\n')), '/a');
+    assert.throws(() => findCgroupRoot('', mount('/a', 'cgroup')), /no cgroup2 tree is mounted/);
+    assert.equal(findCgroupRoot(undefined, [mount('/a'), mount(whole)].join('\n')), whole);
   });
 
   it('is the configured folder if that is part of the tree', () => {
     using tree = pretendFileSystem('cgroup2');
-    assert.equal(resolveCgroupRoot(tree.path, mount(whole)), tree.path);
+    assert.equal(findCgroupRoot(tree.path, mount(whole)), tree.path);
   });
 
   it('cannot be found where /proc cannot be read', () => {
@@ -78,10 +77,10 @@ describe('the root of the cgroup2 tree', () => {
       ...[mount('/sys/fs/cgroup/unified'), mount('/host/cgroup', 'tmpfs')],
       ...[mount('/host/cgroup/memory', 'cgroup'), mount('/host/cgroup/unified')],
     ].join('\n');
-    assert.equal(resolveCgroupRoot('/host/cgroup', mounts), '/host/cgroup/unified');
-    assert.equal(resolveCgroupRoot('/host/cgroup/', mounts), '/host/cgroup/unified');
+    assert.equal(findCgroupRoot('/host/cgroup', mounts), '/host/cgroup/unified');
+    assert.equal(findCgroupRoot('/host/cgroup/', mounts), '/host/cgroup/unified');
     for (const elsewhere of ['/host/cgroup/memory', '/host/cg', '/host/cgroup/unified2']) {
-      assert.throws(() => resolveCgroupRoot(elsewhere, mounts), {
+      assert.throws(() => findCgroupRoot(elsewhere, mounts), {
         name: 'RedirectError',
         code: 'UNSUPPORTED',
         message: `find cgroups: no cgroup2 tree is at ${elsewhere} or mounted below it`,

@@ -150,10 +150,10 @@ describe('reading and writing rules', () => {
         return scripts.length === 1 ? ok() : refuse(1, 'line 1 failed');
       },
     });
-    await restoreRules(host, 'nft', 'script', 5);
+    await restoreRules(host, 'nft', 'script');
     assert.deepEqual(host.log, ['iptables-nft-restore --noflush -w 5']);
     assert.deepEqual(scripts, ['script']);
-    await assert.rejects(restoreRules(host, 'nft', 'script', 5), { step: 'write rules' });
+    await assert.rejects(restoreRules(host, 'nft', 'script'), { step: 'write rules' });
   });
 
   it('counts connections redirected by our rules, and by no others', async () => {

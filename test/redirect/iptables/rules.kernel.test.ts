@@ -337,7 +337,7 @@ describe('the lock that all legacy tools share', { skip }, () => {
     using holder = hold(lock, 30);
     await holder.held;
     const host = hostWithLock(node, lock);
-    const redirect = openIptablesRedirect({ host, backend: 'legacy', lockWaitSec: 1 });
+    const redirect = openIptablesRedirect({ host, backend: 'legacy' });
     await assert.rejects(redirect.install(), { code: 'BUSY', step: 'write rules' });
   });
 });

@@ -3,7 +3,7 @@ import { currentKernel } from '../kernel.ts';
 
 export * from '../../../../src/redirect/cgroup/cgroup-tree.ts';
 
-export function resolveCgroupRoot(): string {
+export function findCgroupRoot(): string {
   return '/cgroups';
 }
 
