@@ -1,4 +1,5 @@
 /** How pods of this node call, for a move to Workload Identity; shown only to the operator. */
+import { dropOldest } from '../../base/drop-oldest.ts';
 import type { IdentifiedBy } from '../callers/caller.ts';
 import type { RequestRecord } from '../server/request-record.ts';
 import type { Renderer } from './renderer.ts';
@@ -26,10 +27,8 @@ export class SeenClients implements Renderer {
   see(podUid: string, userAgent: string, by: IdentifiedBy | undefined): void {
     const { names, identifiedBy } = this.#byPod.get(podUid) ?? this.#add(podUid);
     if (by !== undefined) identifiedBy.add(by);
-    const name = nameClient(userAgent);
-    if (names.has(name)) return;
-    if (names.size >= maxOfPod) deleteFirst(names);
-    names.add(name);
+    names.add(nameClient(userAgent));
+    dropOldest(names, maxOfPod);
   }
 
   of(podUid: string): readonly ClientName[] {
@@ -42,13 +41,8 @@ export class SeenClients implements Renderer {
 
   #add(podUid: string): Seen {
     const seen: Seen = { names: new Set(), identifiedBy: new Set() };
-    if (this.#byPod.size >= maxPods) deleteFirst(this.#byPod);
     this.#byPod.set(podUid, seen);
+    dropOldest(this.#byPod, maxPods);
     return seen;
   }
-}
-
-function deleteFirst<T>(from: Map<T, unknown> | Set<T>): void {
-  const [first] = from.keys();
-  if (first !== undefined) from.delete(first);
 }

@@ -12,6 +12,7 @@
  * 3. A pod with many cgroups is searched at most once per pause, whichever cgroup calls: such a search
  *    blocks the thread that serves all pods for milliseconds.
  */
+import { dropOldest } from '../../base/drop-oldest.ts';
 import { listPodCgroups } from './cgroup-tree.ts';
 
 export interface CgroupIndexOptions {
@@ -79,12 +80,5 @@ export class CgroupIndex {
     if (this.#found.has(cgroupId)) return;
     this.#missedAtMs.set(miss, this.#nowMs());
     dropOldest(this.#missedAtMs, this.#maxEntries);
-  }
-}
-
-function dropOldest<K>(map: Map<K, unknown>, maxEntries: number): void {
-  for (const key of map.keys()) {
-    if (map.size <= maxEntries) return;
-    map.delete(key);
   }
 }

@@ -4,6 +4,7 @@
  * Only served tokens count, so a pod cannot invent uses. It has at most `maxUses` in memory, and
  * beyond `mostInPeriod` new ones in a minute they are recorded within its budget only.
  */
+import { dropOldest } from '../../../base/drop-oldest.ts';
 import type { Clock } from '../../../base/time/clock.ts';
 
 const maxUses = 256;
@@ -37,20 +38,15 @@ export class FirstUses {
     }
     if (uses.inPeriod >= mostInPeriod) return false;
     uses.inPeriod += 1;
-    if (known.size >= maxUses) deleteOldest(known);
     known.add(use);
+    dropOldest(known, maxUses);
     return true;
   }
 
   #add(pod: string): PodUses {
-    if (this.#byPod.size >= maxPods) deleteOldest(this.#byPod);
     const added: PodUses = { known: new Set(), periodStartMs: -Infinity, inPeriod: 0 };
     this.#byPod.set(pod, added);
+    dropOldest(this.#byPod, maxPods);
     return added;
   }
-}
-
-function deleteOldest(from: Set<string> | Map<string, unknown>): void {
-  const [oldest] = from.keys();
-  if (oldest !== undefined) from.delete(oldest);
 }
