@@ -4,21 +4,10 @@
  */
 import type { Clock } from '../../base/time/clock.ts';
 import { ExpiringMap } from '../../base/expiring-map.ts';
+import { keysOf } from '../../base/keys-of.ts';
 
-const limits = [
-  'connections',
-  'connection_rate',
-  'tokens',
-  'requests',
-  'pending_objects',
-  'metadata',
-] as const;
-
-/** What is limited for each pod. */
-export type ThrottleLimit = (typeof limits)[number];
-
-/** What a pod did; a sentence without its subject. */
-export const throttleTexts: Readonly<Record<ThrottleLimit, string>> = {
+/** What is limited for each pod, and what it did; a sentence without its subject. */
+export const throttleTexts = {
   connections: 'opened more connections at once than one pod may have',
   connection_rate: 'opened connections faster than one pod may',
   tokens: 'waited for more different tokens at once than one pod may',
@@ -26,7 +15,9 @@ export const throttleTexts: Readonly<Record<ThrottleLimit, string>> = {
   pending_objects:
     'had more requests waiting at once for its binding or identity than one pod may have',
   metadata: 'waited for more different metadata at once than one pod may',
-};
+} as const;
+
+export type ThrottleLimit = keyof typeof throttleTexts;
 
 export interface Throttling {
   readonly limit: ThrottleLimit;
@@ -67,7 +58,7 @@ export class ThrottledPods implements Disposable {
 
   of(uid: string): readonly Throttling[] {
     const nowMs = this.#clock.monotonicMs();
-    return limits.flatMap((limit) => {
+    return keysOf(throttleTexts).flatMap((limit) => {
       const counted = this.#counted.get(`${uid} ${limit}`);
       if (counted === undefined) return [];
       return [{ limit, count: counted.count, agoMs: nowMs - counted.lastAtMs }];

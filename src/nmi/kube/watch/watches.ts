@@ -1,4 +1,5 @@
 /** The agent's watches: this node's pods and the four custom resources. */
+import { keysOf } from '../../../base/keys-of.ts';
 import { systemClock, type Clock } from '../../../base/time/clock.ts';
 import { Observers } from '../../../cache/index/observers.ts';
 import type {
@@ -141,7 +142,7 @@ export function groupWatches<N extends string>(
   reflectors: Readonly<Record<N, Reflector>>,
 ): WatchGroup<N> {
   const all = Object.values<Reflector>(reflectors);
-  const names = namesOf(reflectors);
+  const names = keysOf(reflectors);
   return {
     get synced() {
       return all.every((reflector) => reflector.synced);
@@ -165,11 +166,6 @@ export function groupWatches<N extends string>(
       await Promise.all(all.map((reflector) => reflector[Symbol.asyncDispose]()));
     },
   };
-}
-
-function namesOf<N extends string>(reflectors: Readonly<Record<N, Reflector>>): readonly N[];
-function namesOf(reflectors: Readonly<Record<string, Reflector>>): readonly string[] {
-  return Object.keys(reflectors);
 }
 
 function statsOf<N extends string>(
