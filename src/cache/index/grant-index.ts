@@ -28,8 +28,6 @@ import { exceptionKeys, isExcepted } from './excepted-labels.ts';
 import type { Binding, Exception, Identity, ObjectStore, Pod } from './objects.ts';
 import type { PodIndex } from './pod-index.ts';
 
-export { bindingLabel } from './binding-label.ts';
-
 /** A pod with at least one identity. */
 export interface BoundGrants {
   readonly kind: 'bound';

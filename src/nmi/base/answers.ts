@@ -115,13 +115,11 @@ export interface EntraErrorDetails {
   readonly correlationId: string;
 }
 
-export interface RefusalExtra {
+export interface RefusalExtra extends Pick<Answer, 'allow' | 'close'> {
   /** The upstream's own error code instead of the table's. */
   readonly error?: string;
   /** A longer wait than the table's, in seconds. Only on reasons that have one. */
   readonly retryAfterS?: number;
-  readonly allow?: string;
-  readonly close?: boolean;
   /** Further fields of Entra ID's error. */
   readonly details?: EntraErrorDetails;
 }

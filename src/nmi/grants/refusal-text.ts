@@ -2,7 +2,7 @@
  * Texts of refusals: IMDS's own phrase first, where clients search for it, and last the fix. Pure.
  */
 import { fullName } from '../../cache/index/object-name.ts';
-import { bindingLabel } from '../../cache/index/grant-index.ts';
+import { bindingLabel } from '../../cache/index/binding-label.ts';
 import type { Identity, Pod } from '../../cache/index/objects.ts';
 import { refuse, type Answer } from '../base/answers.ts';
 import type { Granted, PodFacts, Refused, Unowned } from './grant.ts';

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { bindingLabel, GrantIndex, oldest } from '../../../src/cache/index/grant-index.ts';
+import { bindingLabel } from '../../../src/cache/index/binding-label.ts';
+import { GrantIndex, oldest } from '../../../src/cache/index/grant-index.ts';
 import type { PodGrants } from '../../../src/cache/index/grant-index.ts';
 import type {
   Binding,
