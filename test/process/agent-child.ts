@@ -100,6 +100,7 @@ export interface Services extends AsyncDisposable {
   start(words?: readonly string[], env?: NodeJS.ProcessEnv): Child;
   /** A page of the probe port, or undefined while nothing answers. */
   page(path: string): Promise<{ status: number; text: string } | undefined>;
+  /** Until `/readyz` is 200; rejects with that page and all that the agents printed. */
   untilReady(): Promise<void>;
 }
 
@@ -128,9 +129,9 @@ export async function openServices(): Promise<Services> {
   const pod = opening.use(
     openLoopbackPod({ name: 'p', sourceIp: podIp, host: '127.0.0.1', port: listenPort }),
   );
-  const children = opening.adopt(new Set<Child>(), async (started) => {
-    for (const child of started) child.signal('SIGKILL');
-    await Promise.all([...started].map(({ exited }) => exited));
+  const started = opening.adopt(new Set<Child>(), async (children) => {
+    for (const child of children) child.signal('SIGKILL');
+    await Promise.all([...children].map(({ exited }) => exited));
   });
   const flags = [
     ...[`--node=${nodeName}`, '--redirect=none', '--nmi-listen-address=127.0.0.1'],
@@ -159,13 +160,18 @@ export async function openServices(): Promise<Services> {
     start: (words = flags, env = { KUBECONFIG: kubeconfig }) => {
       const explainSocket = join(folder, 'explain.sock');
       const child = startNmi(words, { NMI_EXPLAIN_SOCKET: explainSocket, ...env });
-      children.add(child);
+      started.add(child);
       return child;
     },
     untilReady: async () => {
       const deadlineMs = performance.now() + startMs;
-      while ((await page('readyz'))?.status !== 200) {
-        if (performance.now() > deadlineMs) throw new Error('the agent did not become ready');
+      for (;;) {
+        const readyz = await page('readyz');
+        if (readyz?.status === 200) return;
+        if (performance.now() > deadlineMs) {
+          const printed = [...started].map((child) => child.stdout() + child.stderr());
+          throw new Error(`not ready: ${readyz?.text ?? 'no answer'}\n${printed.join('\n')}`);
+        }
         await new Promise((resolve) => setTimeout(resolve, 10));
       }
     },
