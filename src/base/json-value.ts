@@ -13,8 +13,12 @@ function isRecord(value: unknown): value is JsonRecord {
 
 /** The string at `key`, or the empty string. */
 export function stringAt(record: JsonRecord | undefined, key: string): string {
-  const value = record?.[key];
-  return typeof value === 'string' ? value : '';
+  return textOf(record?.[key]) ?? '';
+}
+
+/** The value if it is a string. */
+export function textOf(value: unknown): string | undefined {
+  return typeof value === 'string' ? value : undefined;
 }
 
 /** The JSON object in a text, or `undefined` for anything else, broken JSON included. */

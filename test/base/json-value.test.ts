@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { asRecord, parseRecord, stringAt } from '../../src/base/json-value.ts';
+import { asRecord, parseRecord, stringAt, textOf } from '../../src/base/json-value.ts';
 
 describe('unknown JSON', () => {
   it('is a record only if it is an object', () => {
@@ -16,6 +16,11 @@ describe('unknown JSON', () => {
     for (const record of [{ a: 1 }, { a: null }, {}, undefined]) {
       assert.equal(stringAt(record, 'a'), '');
     }
+  });
+
+  it('is a text only if it is a string', () => {
+    assert.equal(textOf('a'), 'a');
+    for (const value of [null, [], {}, 1, undefined]) assert.equal(textOf(value), undefined);
   });
 
   it('is parsed without throwing', () => {

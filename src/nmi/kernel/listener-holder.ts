@@ -50,15 +50,6 @@ export interface ListenerHolderOptions {
   readonly onSuccessorGone: () => void;
 }
 
-export interface ListenerHolder extends AsyncDisposable {
-  /** Another agent of this node may still run. */
-  hasPredecessor(): boolean;
-  /** Opens the socket before an agent requests it: connections wait for the agent. */
-  listen(): Promise<void>;
-  /** Closes the socket at once: if no other process has it, pods are refused from now on. */
-  release(): void;
-}
-
 /** The agent, its successor, and agents started manually in the container. */
 const maxClients = 8;
 const noteMs = 2_000;
@@ -77,7 +68,7 @@ const pathCheckMs = { first: 1_500, longest: 15_000 };
 
 /** @throws StartError when agents cannot be served. */
 export async function openListenerHolder(options: ListenerHolderOptions): Promise<ListenerHolder> {
-  const holder = new Holder(options);
+  const holder = new ListenerHolder(options);
   try {
     await holder.open();
   } catch (error) {
@@ -87,7 +78,7 @@ export async function openListenerHolder(options: ListenerHolderOptions): Promis
   return holder;
 }
 
-class Holder implements ListenerHolder {
+export class ListenerHolder implements AsyncDisposable {
   readonly #options: ListenerHolderOptions;
   readonly #native: NativeModule = nativeModule();
   readonly #agents = new Set<Socket>();
@@ -129,14 +120,17 @@ class Holder implements ListenerHolder {
     if (this.#options.handoverPath !== '') this.#scheduleCheck();
   }
 
+  /** Another agent of this node may still run. */
   hasPredecessor(): boolean {
     return this.#predecessors.size > 0 || this.#isTaken;
   }
 
+  /** Opens the socket before an agent requests it: connections wait for the agent. */
   async listen(): Promise<void> {
     if (typeof (await this.#acquire()) === 'number') this.#dropWhenUnused();
   }
 
+  /** Closes the socket at once: if no other process has it, pods are refused from now on. */
   release(): void {
     this.#isClosed = true;
     this.#drop();

@@ -19,8 +19,8 @@
  * are switched and not routed; for these pods only the redirect counts.
  */
 import { failureOf, outputOf, type Host } from './command.ts';
-import type { JsonRecord } from '../../base/json-value.ts';
-import { readIp, textOf } from './ip-json.ts';
+import { textOf, type JsonRecord } from '../../base/json-value.ts';
+import { readIp } from './ip-json.ts';
 import { RedirectError } from '../redirect.ts';
 
 /**

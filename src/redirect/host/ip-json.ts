@@ -31,7 +31,3 @@ export function parseIpJson(text: string): readonly JsonRecord[] | undefined {
   if (!Array.isArray(value)) return undefined;
   return value.map(asRecord).filter((entry) => entry !== undefined);
 }
-
-export function textOf(value: unknown): string | undefined {
-  return typeof value === 'string' ? value : undefined;
-}

@@ -3,8 +3,8 @@
  * interface name and needs no `route_localnet`. An address that the node already has needs no link.
  */
 import { outputOf, type Host } from './command.ts';
-import { asRecord, type JsonRecord } from '../../base/json-value.ts';
-import { readIp, textOf } from './ip-json.ts';
+import { asRecord, textOf, type JsonRecord } from '../../base/json-value.ts';
+import { readIp } from './ip-json.ts';
 import { RedirectError } from '../redirect.ts';
 
 /** One interface of the node, from `ip -j -d addr show`. */

@@ -22,7 +22,7 @@ import {
   normaliseResource,
   normaliseResourceId,
 } from '../../../cache/index/identifiers.ts';
-import { asRecord, stringAt, type JsonRecord } from '../../../base/json-value.ts';
+import { asRecord, stringAt, textOf, type JsonRecord } from '../../../base/json-value.ts';
 import { stringBytes, textBytes } from './namespace-usage.ts';
 
 export type Parsed<T> =
@@ -215,10 +215,6 @@ function parserOf<T>(
       throw error;
     }
   };
-}
-
-function textOf(value: unknown): string | undefined {
-  return typeof value === 'string' ? value : undefined;
 }
 
 function integerOf(value: unknown): number | undefined {
