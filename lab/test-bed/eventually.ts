@@ -2,10 +2,12 @@
 import { setTimeout as delay } from 'node:timers/promises';
 
 const maxPauseMs = 250;
+/** What waits for ten seconds needs no answer within ten milliseconds. */
+const pauseShare = 0.05;
 
 /**
- * Runs `check` until it no longer throws, and returns its value. Pauses of `pauseMs`, or of three times
- * what the check took: it must not take the processor from what it waits for.
+ * Runs `check` until it no longer throws, and returns its value. Pauses of `pauseMs`, of three times what
+ * the check took, or of a twentieth of the wait: it must not take the processor from what it waits for.
  * @throws the error of a `check` that began after `maxMs`: the machine may stand still during one or between two.
  */
 export async function eventually<T>(
@@ -13,7 +15,8 @@ export async function eventually<T>(
   maxMs = 5_000,
   pauseMs = 10,
 ): Promise<T> {
-  const deadlineMs = performance.now() + maxMs;
+  const beganMs = performance.now();
+  const deadlineMs = beganMs + maxMs;
   for (;;) {
     const startMs = performance.now();
     try {
@@ -21,6 +24,8 @@ export async function eventually<T>(
     } catch (error) {
       if (startMs >= deadlineMs) throw error;
     }
-    await delay(Math.max(pauseMs, Math.min(maxPauseMs, 3 * (performance.now() - startMs))));
+    const nowMs = performance.now();
+    const fairMs = Math.max(3 * (nowMs - startMs), pauseShare * (nowMs - beganMs));
+    await delay(Math.max(pauseMs, Math.min(maxPauseMs, fairMs)));
   }
 }

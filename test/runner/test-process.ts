@@ -4,6 +4,7 @@
  * process ends. At the end the process reports what it used: `run-files.ts` reads it. A process that
  * something keeps running after its tests is ended, and its output names what kept it.
  */
+import asyncHooks from 'node:async_hooks';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { isMainThread } from 'node:worker_threads';
 import { isExclusive } from './kinds.ts';
@@ -17,6 +18,7 @@ const lingerMs = Number(process.env['TEST_LINGER_MS'] ?? 20_000);
 const file = process.argv[1] ?? '';
 // A forked program gets the same options.
 if (isMainThread && /\.test\.m?ts$|\.test\.mjs$/.test(file)) {
+  if (file.includes('/test/simulation/agent/')) followNoPromises();
   const startMs = performance.now();
   // The runner's own tests run files that are exclusive only by their names.
   const turn = process.env['TEST_TURN'] ?? 'entra-pod-identity-kernel-tests';
@@ -36,6 +38,15 @@ if (isMainThread && /\.test\.m?ts$|\.test\.mjs$/.test(file)) {
       writeFileSync(report, `${waitedMs} ${readProcessorMs()}`);
     });
   }
+}
+
+/**
+ * Node's test runner follows each promise, to name the test of an error that nobody handles. A simulation reports
+ * such errors itself, and that takes a third of its processor time: 115 s become 79.
+ */
+function followNoPromises(): void {
+  const { createHook } = asyncHooks;
+  asyncHooks.createHook = (callbacks) => createHook({ ...callbacks, trackPromises: false });
 }
 
 function readProcessorMs(): number {
