@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { whyNoEbpf } from './support/ebpf-skip.ts';
 import {
-  measuring,
+  measuredBy,
   openExecutableLab,
   parseLabResult,
   type ExecutableLab,
@@ -23,14 +23,19 @@ describe('beside a pod that attacks', () => {
   for (const { redirect, skip } of [
     { redirect: 'ebpf', skip: whyNoEbpf() },
     { redirect: 'iptables', skip: fabricSkip },
-  ]) {
+  ] as const) {
     it(`others are served, by ${redirect}`, { skip }, async (t) => {
-      const flags = ['--redirect', redirect, '--scenario', measuring.join(), '--output', 'json'];
+      const names = measuredBy(redirect);
+      const flags = ['--redirect', redirect, '--scenario', names.join(), '--output', 'json'];
       const run = await lab.run(...flags);
       const result = parseLabResult(run);
       const detail = result.scenarios.map((each) => each.detail).join();
       t.diagnostic(detail);
       assert.ok(result.ok, detail);
+      assert.deepEqual(
+        result.scenarios.map(({ name }) => name),
+        names,
+      );
       assert.deepEqual([result.leaks, result.redirect, run.code], [0, redirect, 0], run.stderr);
     });
   }

@@ -24,18 +24,24 @@ export interface LabRun {
 }
 
 /** They measure, and run without others. */
-export const measuring = [
-  'attacks',
-  'connect-storm',
-  'busy-connections',
-  'miss-storm',
-  'probe-storm',
-];
+const measuring = ['attacks', 'connect-storm', 'busy-connections', 'miss-storm', 'probe-storm'];
+
+/** What the agent does once it knows the caller: that it knows it by both modes, `attacks` shows. */
+const sameInBothModes = ['busy-connections', 'miss-storm'];
+
+/** In an ordinary run, what does not depend on the redirect is measured by eBPF alone. */
+export function measuredBy(redirect: 'ebpf' | 'iptables'): readonly string[] {
+  if (redirect === 'ebpf' || isLongRun()) return measuring;
+  return measuring.filter((name) => !sameInBothModes.includes(name));
+}
 
 /** These run without others; the long loop of `rules-flushed` is for long runs. */
 export function isInOrdinaryRun(scenario: string): boolean {
-  const isLong = isWithin('long', sizeOfThisRun());
-  return !measuring.includes(scenario) && (isLong || scenario !== 'rules-flushed-long');
+  return !measuring.includes(scenario) && (isLongRun() || scenario !== 'rules-flushed-long');
+}
+
+function isLongRun(): boolean {
+  return isWithin('long', sizeOfThisRun());
 }
 
 export interface ExecutableLab extends Disposable {
