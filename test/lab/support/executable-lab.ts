@@ -26,7 +26,7 @@ export interface LabRun {
 /** They measure, and run without others. */
 const measuring = ['attacks', 'connect-storm', 'busy-connections', 'miss-storm', 'probe-storm'];
 
-/** What the agent does once it knows the caller: that it knows it by both modes, `attacks` shows. */
+/** They measure what the agent does after it knows the caller; `attacks` shows for both modes that it does. */
 const sameInBothModes = ['busy-connections', 'miss-storm'];
 
 /** In an ordinary run, what does not depend on the redirect is measured by eBPF alone. */
