@@ -114,17 +114,17 @@ export class Reconciler implements AsyncDisposable {
     const { redirect, log, onCheck } = this.#options;
     try {
       const before = await this.#lastCheck.read(redirect);
-      let status = before;
+      // Until it is repaired: that takes seconds where tools wait for a lock.
+      this.#status = before;
       // Another process may break the redirect again during the repair; retry immediately.
-      for (let tries = 0; tries < maxInstalls && isWanting(status); tries++) {
-        status = await redirect.install();
+      for (let tries = 0; tries < maxInstalls && isWanting(this.#status); tries++) {
+        this.#status = await redirect.install();
       }
-      this.#status = status;
-      if (isWanting(status)) {
-        this.#fail(problemOf(status));
+      if (isWanting(this.#status)) {
+        this.#fail(problemOf(this.#status));
         return;
       }
-      this.#succeed(before, status);
+      this.#succeed(before, this.#status);
       onCheck(this.#outcome(before));
     } catch (error) {
       this.#status = { state: 'broken', detail: 'the check failed', problems: [messageOf(error)] };

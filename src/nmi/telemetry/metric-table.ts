@@ -167,7 +167,7 @@ export const newMetrics = {
     [],
     'Connections that netfilter redirected behind the eBPF programs, as of the previous scrape.',
   ),
-  nmi_redirect_up: gauge(['mode'], '1 if the last check found the redirect in place.'),
+  nmi_redirect_up: gauge(['mode'], '1 if the redirect is in place after the last check.'),
   nmi_redirect_reconciles_total: counter(
     ['outcome'],
     'Checks of the redirect: unchanged, installed, repaired (drift), failed.',

@@ -27,6 +27,8 @@ function open(initial: RedirectStatus, more: Partial<ReconcilerOptions> = {}) {
     verifyError: undefined as Error | undefined,
     /** Each check waits for it. */
     held: undefined as Promise<void> | undefined,
+    /** Each installation waits for it. */
+    heldInstall: undefined as Promise<void> | undefined,
     installs: 0,
     reads: 0,
     digest: undefined as bigint | undefined,
@@ -43,12 +45,13 @@ function open(initial: RedirectStatus, more: Partial<ReconcilerOptions> = {}) {
       if (testBed.verifyError !== undefined) throw testBed.verifyError;
       return testBed.now;
     },
-    install: () => {
+    install: async () => {
       testBed.installs++;
-      if (testBed.installError !== undefined) return Promise.reject(testBed.installError);
+      if (testBed.heldInstall !== undefined) await testBed.heldInstall;
+      if (testBed.installError !== undefined) throw testBed.installError;
       testBed.now = testBed.undone > 0 ? broken : active;
       testBed.undone--;
-      return Promise.resolve(testBed.now);
+      return testBed.now;
     },
     remove: () => Promise.reject(new Error('nobody removes the redirect')),
     attest: () => ({ kind: 'by-address' }),
@@ -139,6 +142,21 @@ describe('the reconciler of the redirect', () => {
       assert.deepEqual(outcomes.slice(checks), [round % 2 === 0 ? 'repaired' : 'installed']);
     }
     assert.equal(testBed.installs, 101);
+    await keeper[Symbol.asyncDispose]();
+  });
+
+  it('has the problem while a repair of it runs', async () => {
+    const { keeper, testBed, pass } = open(active);
+    await keeper.start();
+    const { promise, resolve } = Promise.withResolvers<void>();
+    testBed.heldInstall = promise;
+    testBed.now = broken;
+    await pass(10_000);
+    assert.equal(testBed.installs, 1);
+    assert.equal(keeper.problem(), 'jump is gone');
+    resolve();
+    await pass(0);
+    assert.equal(keeper.problem(), undefined);
     await keeper[Symbol.asyncDispose]();
   });
 
