@@ -72,6 +72,9 @@ export async function runScenarios(options: RunOptions): Promise<LabResult> {
   return { ok, redirect: testBed.mode, leaks: testBed.leaks, scenarios: results };
 }
 
+/** Of the agent's log, with a failure. */
+const lastLines = 5;
+
 /** A stop ends the wait at once; the scenario's remaining steps fail in the closing test bed. */
 async function runOne(
   scenario: Scenario,
@@ -86,7 +89,7 @@ async function runOne(
     return { name: scenario.name, ok: true, detail: await untilAborted(stop, act()) };
   } catch (error) {
     const text = error instanceof Error ? error.message : 'unknown failure';
-    const detail = text.replaceAll(/\s+/g, ' ').trim();
-    return { name: scenario.name, ok: false, detail };
+    const lines = [text.replaceAll(/\s+/g, ' ').trim(), ...testBed.agent.lines.slice(-lastLines)];
+    return { name: scenario.name, ok: false, detail: lines.join('; agent: ') };
   }
 }
