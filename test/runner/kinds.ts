@@ -129,7 +129,14 @@ export const kinds: readonly Kind[] = [
     processors: 0.3,
     usualSeconds: 20,
   },
-  { ...anywhere, name: 'unit', files: 'test/simulation/agent/*.test.ts', usualSeconds: 100 },
+  // They compute all the time.
+  {
+    ...anywhere,
+    name: 'unit',
+    files: 'test/simulation/agent/*.test.ts',
+    processors: 1,
+    usualSeconds: 40,
+  },
   { ...anywhere, name: 'unit', files: '*.test.ts' },
 ];
 

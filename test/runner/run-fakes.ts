@@ -20,6 +20,7 @@ const { isPassed, times } = await runSuite({
   root,
   files: globSync('**/*.test.ts', { cwd: root }).sort(),
   size: 'all',
+  sharesProcesses: true,
   known: {},
   builds: {
     isThere: isBuilt,

@@ -24,10 +24,14 @@ const startMs = performance.now();
 /** A run has to end within 90 minutes where `.ci/run` runs; the tests on a node take ten. */
 const nodeProgramsMs = 65 * 60_000;
 
+/** They are sooner ready in processes of their own. */
+const fewFiles = 30;
+
 interface Wanted {
   readonly size: Size;
   readonly files: readonly string[];
   readonly isWhole: boolean;
+  readonly sharesProcesses: boolean;
 }
 
 process.exitCode = await main(process.argv.slice(2));
@@ -45,7 +49,7 @@ async function main(words: readonly string[]): Promise<number> {
   return runWanted(wanted);
 }
 
-async function runWanted({ size, files, isWhole }: Wanted): Promise<number> {
+async function runWanted({ size, files, isWhole, sharesProcesses }: Wanted): Promise<number> {
   process.env['TEST_SIZE'] = size;
   process.env['TEST_CACHE'] = testCache;
   delete process.env['NMI_TEST_CACHE'];
@@ -53,7 +57,7 @@ async function runWanted({ size, files, isWhole }: Wanted): Promise<number> {
   process.env[markVariable] = markOf('');
   const stop = endOnSignals();
   const { known } = readTimes();
-  const needs = planJobs({ root, files, size, known }).flatMap((job) => job.needs);
+  const needs = planJobs({ root, files, size, sharesProcesses, known }).flatMap((job) => job.needs);
   using builds = new ProgramBuilds([...new Set(needs)]);
   // The build uses one processor, and is not needed by any check.
   const [isClean] = await Promise.all([isWhole ? checkSources() : true, freshExecutable()]);
@@ -65,6 +69,7 @@ async function runWanted({ size, files, isWhole }: Wanted): Promise<number> {
     root,
     files,
     size,
+    sharesProcesses,
     known,
     builds,
     patienceMs: (programs) =>
@@ -89,13 +94,19 @@ function select(words: readonly string[]): Wanted | string {
   let size: Size = flags.includes('--all') ? 'all' : 'test';
   if (flags.includes('--long')) size = 'long';
   if (named.length === 0) {
-    return { size, files: all.filter((file) => isWithin(kindOf(file).size, size)), isWhole: true };
+    const files = all.filter((file) => isWithin(kindOf(file).size, size));
+    return { size, files, isWhole: true, sharesProcesses: true };
   }
   const files = named.flatMap((word) => filesNamed(word, all));
   const missing = named.find((word) => filesNamed(word, all).length === 0);
   if (missing !== undefined) return `there is no such test: ${missing}`;
   const isLong = size === 'long' || files.some((file) => kindOf(file).size === 'long');
-  return { size: isLong ? 'long' : 'all', files: [...new Set(files)], isWhole: false };
+  return {
+    size: isLong ? 'long' : 'all',
+    files: [...new Set(files)],
+    isWhole: false,
+    sharesProcesses: files.length > fewFiles,
+  };
 }
 
 /** Of a kind, one file, or those below a folder. `unit` are all that may run beside others. */

@@ -8,6 +8,7 @@ import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { eventually } from '../../lab/test-bed/eventually.ts';
 import { isAlive } from '../../lab/fabric/process-alive.ts';
+import { planJobs } from './suite.ts';
 import type { FileTime } from './times.ts';
 
 const program = join(import.meta.dirname, 'run-fakes.ts');
@@ -169,6 +170,18 @@ describe('the unit tests of a folder', () => {
       'sub/d.kernel.test.ts',
       'sub/deep/c.test.ts',
     ]);
+  });
+
+  it('have one each where they take long, and in a run of few files', () => {
+    const long = ['test/simulation/agent/a.test.ts', 'test/simulation/agent/b.test.ts'];
+    const files = ['sub/a.test.ts', 'sub/b.test.ts', ...long];
+    for (const file of files) put(file, pid);
+    const namesOf = (sharesProcesses: boolean) =>
+      planJobs({ root: folder, files, size: 'all', sharesProcesses, known: {} }).map(
+        ({ name }) => name,
+      );
+    assert.deepEqual(namesOf(true), ['sub (2 files)', ...long]);
+    assert.deepEqual(namesOf(false), files);
   });
 
   it('share it with no suite of a cluster; these share one if they use one server', async () => {

