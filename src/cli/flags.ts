@@ -32,7 +32,6 @@ export function parseArgs(
       'dot-notation': false,
       'duplicate-arguments-array': false,
       'parse-numbers': false,
-      'parse-positional-numbers': false,
       'short-option-groups': false,
       'strip-aliased': true,
     },

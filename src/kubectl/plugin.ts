@@ -42,6 +42,7 @@ export async function runPlugin(words: readonly string[], io: Io): Promise<ExitC
       agentNamespace: flags['agent-namespace'],
       warn: (text) => io.stderr(`warning: ${toLine(text)}\n`),
       namespace: flags.namespace,
+      // No mutation: the verbs that have no such flag do not read it.
       allNamespaces: flags['all-namespaces'] ?? false,
       output: flags.output ?? 'text',
       exitCode: flags['exit-code'],

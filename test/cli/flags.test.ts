@@ -44,6 +44,7 @@ describe('the args of a command line', () => {
       flags: { output: 'text', odd: '3' },
       rest: ['redirect', '7'],
     });
+    assert.deepEqual(parse('explain', '007'), { flags: {}, rest: ['explain', '007'] });
     assert.deepEqual(parse('--odd.dot', '--no-node'), {
       flags: { 'odd.dot': 'true', 'no-node': 'true' },
       rest: [],

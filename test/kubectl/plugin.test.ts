@@ -59,6 +59,14 @@ describe('the command line of kubectl nmi', () => {
     assert.match(dash.stderr, /the word - has no meaning here/);
   });
 
+  it('is in English whatever the language of the user', async (t) => {
+    const before = { ...process.env };
+    t.after(() => (process.env = before));
+    process.env = { ...before, LC_ALL: 'de_DE.UTF-8' };
+    assert.match((await play(['--help'])).stdout, /^Verbs:|^Options:/m);
+    assert.match((await play(['explain', '--help'])).stdout, /^Options:/m);
+  });
+
   it('blames nobody when the user interrupts it', async () => {
     const recorded: Recorded = { other: () => failed('signal: interrupt'), isInterrupted: true };
     const { code, stdout, stderr } = await play(['doctor'], recorded);

@@ -6,12 +6,13 @@ import { Kubectl } from '../../../src/kubectl/transport/kubectl.ts';
 import { failed, ok } from '../support/recorded-kubectl.ts';
 import { createIo } from '../support/silent-io.ts';
 
-function kubectlThat(run: ProgramRun) {
+/** @param run its answer, or that for a verb. */
+function kubectlThat(run: ProgramRun | ((verb: string) => ProgramRun)) {
   const calls: (readonly string[])[] = [];
   const kubectl = new Kubectl(
     createIo((_program, args) => {
       calls.push(args);
-      return Promise.resolve(run);
+      return Promise.resolve(typeof run === 'function' ? run(args[2] ?? '') : run);
     }),
   );
   return { kubectl, calls };
@@ -27,6 +28,21 @@ describe('a right', () => {
     assert.equal(await ask({ code: 1, stdout: 'no - no RBAC policy matched\n', stderr: '' }), 'no');
     assert.equal(await ask(failed('error: timed out')), 'unknown');
     assert.equal(await ask({ code: undefined, stdout: '', stderr: '' }), 'unknown');
+  });
+
+  it('may be the user’s as the node of the agent, if it is not the user’s in general', async () => {
+    const pods = { ...list, mayBeAsNode: true };
+    const no = { code: 1, stdout: 'no\n', stderr: '' };
+    const ask = async (asNode: ProgramRun) => {
+      const { kubectl, calls } = kubectlThat((verb) => (verb === 'list' ? no : asNode));
+      const answer = await askRight(kubectl, pods, everywhere);
+      assert.equal(calls[1]?.[2], 'impersonate-on:associated-node:list');
+      assert.deepEqual(answer.right, pods);
+      return answer.kind;
+    };
+    assert.equal(await ask(ok('yes\n')), 'as_node');
+    assert.equal(await ask(no), 'no');
+    assert.equal(await ask(failed('error: timed out')), 'unknown');
   });
 
   it('is asked for in all namespaces, one, or the current one, and with a subresource', async () => {

@@ -37,6 +37,16 @@ describe('the rights of the agent', () => {
     ]);
   });
 
+  it('are what every agent needs, if its flags cannot be read', () => {
+    const rights = rightsOfAgent({ ...agent, config: undefined });
+    assert.deepEqual(
+      [...new Set(rights.map(({ verb }) => verb))],
+      ['list', 'watch'],
+      'it may write nothing',
+    );
+    assert.equal(rights.length, 10);
+  });
+
   it('are those of the node as well, for what the agent may ask as its own node', () => {
     assert.deepEqual(
       rightsOfAgent(agent).flatMap(({ verb, resource, mayBeAsNode }) =>

@@ -4,6 +4,7 @@ import type { Io, ProgramRun } from '../../../src/kubectl/base/io.ts';
 import {
   Kubectl,
   ofContext,
+  passedOf,
   valueOf,
   type PassedFlags,
 } from '../../../src/kubectl/transport/kubectl.ts';
@@ -36,6 +37,13 @@ function openKubectl(
 }
 
 const list = { code: 0, stdout: '{"items":[{"kind":"Pod"}]}', stderr: '' };
+
+describe('the flags of kubectl', () => {
+  it('are passed on if they are for kubectl and have a value', () => {
+    const flags = { context: 'prod', user: '', namespace: 'shop', as: undefined };
+    assert.deepEqual(passedOf(flags), { context: 'prod' });
+  });
+});
 
 describe('reading by kubectl', () => {
   it('lists a namespace, or all, with the flags of the user’s connection', async () => {
