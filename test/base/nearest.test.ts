@@ -10,5 +10,6 @@ it('finds the name with the fewest insertions, deletions and replacements', () =
   assert.equal(nearest('abcd', ['bcd'], 0), undefined, 'a deletion counts');
   assert.equal(nearest('', ['ab'], 1), undefined);
   assert.equal(nearest('ab', [''], 2), '');
+  assert.equal(nearest('ab🦀', ['ab'], 1), 'ab', 'a letter of two code units is one edit');
   assert.equal(nearest('ab', []), undefined);
 });

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { queryObjects } from 'node:v8';
 import { TimerQueue, type QueuedTimer } from '../../../src/base/time/timer-queue.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 
@@ -84,6 +85,28 @@ describe('alarms', () => {
     alarms.set(timer, 10);
     clock.advance(10);
     assert.deepEqual(isArmed, [false]);
+  });
+
+  it('are kept no longer than until they fire or are cleared', () => {
+    class Alarm implements QueuedTimer {
+      dueAtMs = 0;
+      disarm: QueuedTimer['disarm'] = undefined;
+      fire(): void {
+        fired++;
+      }
+    }
+    let fired = 0;
+    const clock = new HandClock();
+    using alarms = new TimerQueue(clock);
+    for (let count = 0; count < 1_000; count++) {
+      alarms.set(new Alarm(), 10);
+      const cleared = new Alarm();
+      alarms.set(cleared, 20);
+      alarms.clear(cleared);
+    }
+    clock.advance(10);
+    assert.equal(fired, 1_000);
+    assert.ok(queryObjects(Alarm, { format: 'count' }) < 100);
   });
 
   it('keep firing after one that throws', () => {

@@ -20,6 +20,7 @@ const deeds = {
   throttle: (fixture: TokenFixture) => void (fixture.upstream.failure = throttled),
   up: (fixture: TokenFixture) => void (fixture.upstream.failure = undefined),
   'live 2 s': (fixture: TokenFixture) => void (fixture.upstream.lifeMs = 2_000),
+  'live 5 s': (fixture: TokenFixture) => void (fixture.upstream.lifeMs = 5_000),
   'live 4 min': (fixture: TokenFixture) => void (fixture.upstream.lifeMs = 4 * minuteMs),
   'live 1 h': (fixture: TokenFixture) => void (fixture.upstream.lifeMs = hourMs),
   'live 4 h': (fixture: TokenFixture) => void (fixture.upstream.lifeMs = 4 * hourMs),
@@ -347,6 +348,17 @@ describe('a clock that is stepped', () => {
     { at: '11 h', do: 'ask', expect: 'hit k#1', calls: 1 },
     { at: '12 h', do: 'clock +1 h' },
     { at: '13 h', do: 'ask', expect: 'hit k#2', calls: 2 },
+  ]);
+
+  timeline('an hour back during a cooldown, postpones the next try as a first failure does', [
+    { at: '0 s', do: 'live 5 s' },
+    { at: '0 s', do: 'ask', expect: 'miss k#1' },
+    { at: '0 s', do: 'throttle' },
+    // The refresh fails at 0.6 s, and its cooldown ends at 7.6 s.
+    { at: '1 s', do: 'clock -1 h', calls: 2 },
+    // The token expires at 5 s, and the pause from then is 3.75 s.
+    { at: '8.749 s', do: 'wait', calls: 2 },
+    { at: '8.75 s', do: 'wait', calls: 3 },
   ]);
 });
 

@@ -380,6 +380,20 @@ describe('the writer of conditions', () => {
     assert.equal(fixture.writes.length, 2, 'written at once: something else was wanted meanwhile');
   });
 
+  it('leaves a single condition that replaces its own, too', async () => {
+    const fixture = new Fixture();
+    fixture.binding('shop', 'till');
+    await pass(fixture.clock, 5_000);
+    assert.equal(fixture.writes.length, 1);
+    const lastTransitionTime = '2026-01-01T00:00:00Z';
+    const conditions = [{ type: 'Ready', status: 'Unknown', lastTransitionTime }];
+    fixture.replaceStatus('azureidentitybindings/shop/till', { conditions });
+    await pass(fixture.clock, 590_000);
+    assert.equal(fixture.writes.length, 1);
+    await pass(fixture.clock, 80_000);
+    assert.equal(fixture.writes.length, 2, 'written after ten minutes');
+  });
+
   for (const answers of ['arrive', 'are lost'] as const) {
     it(`takes no turns with a process that sees the objects differently, where answers ${answers}`, async () => {
       const fixture = new Fixture();

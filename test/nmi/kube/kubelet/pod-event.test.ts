@@ -110,6 +110,13 @@ describe('a pod from the kubelet', () => {
     assert.equal(stored(pod).phase, 'Unknown');
   });
 
+  it('keeps a label with the name of a property that every object has', () => {
+    for (const name of ['constructor', '__proto__']) {
+      const label = lengthField(11, Buffer.concat([textField(1, name), textField(2, 'x')]));
+      assert.deepEqual(Object.entries(stored(metadataOf(label)).labels), [[name, 'x']]);
+    }
+  });
+
   it('is refused with more labels than are kept, without reading them all', () => {
     const labels = Array.from({ length: 200_000 }, (_, at) =>
       lengthField(11, Buffer.concat([textField(1, `k${at}`), textField(2, 'v')])),

@@ -710,6 +710,22 @@ describe('a paged list', () => {
     assert.deepEqual(limits.slice(0, 4), ['500', '63', '8', '8']);
     assert.equal(testBed.reflector.stats().failure, undefined);
   });
+
+  it('gets along with an object that is larger than a page', async () => {
+    const annotations = { text: 'x'.repeat(5 * 1024 * 1024) };
+    await using testBed = await openTestBed({
+      listsBy: 'pages',
+      before: (fake) => {
+        const { metadata, ...pod } = rawPod('large');
+        fake.apply({ ...pod, metadata: { ...metadata, annotations } });
+        fake.apply(rawPod('small'));
+      },
+    });
+    const { store } = testBed;
+    await store.until('it is listed', () => store.items.size > 0);
+    assert.deepEqual(store.names(), ['default/large', 'default/small']);
+    assert.equal(testBed.reflector.stats().failure, undefined);
+  });
 });
 
 describe('reflectors of one server', () => {

@@ -234,6 +234,12 @@ describe('an answer of Entra ID', () => {
     assert.equal(failure.details?.errorCodes.length, 20);
   });
 
+  it('of exactly the greatest length is kept whole', () => {
+    const [text, id] = ['x'.repeat(2_000), 'y'.repeat(100)];
+    const failure = classifyEntraError(answerOf({ error_description: text, trace_id: id }), []);
+    assert.deepEqual([failure.description, failure.details?.traceId], [text, id]);
+  });
+
   it('is classified without throwing, whatever it contains', () => {
     const field = fc.oneof(fc.jsonValue(), fc.constantFrom('invalid_client', 'AADSTS70021: x'));
     const fields = fc.record(

@@ -128,6 +128,8 @@ describe('an unusable pair of key and certificate', () => {
     assert.match(refused(made.key, [early]), /^has a certificate that is not valid before Jun/);
     const late = certify(made, { toWallMs: now });
     assert.match(refused(made.key, [late]), /^has a certificate that expired on Jun/);
+    const never = certify(made, { fromWallMs: now, toWallMs: now });
+    assert.match(refused(made.key, [never]), /^has a certificate that expired on Jun/);
     const from = certify(made, { fromWallMs: now });
     assert.equal(refused(made.key, [from]), 'accepted');
   });

@@ -148,6 +148,12 @@ describe('a PKCS#12 file', { skip: withoutOpenssl }, () => {
     },
   );
 
+  it('that is a certificate, or an empty list, is not taken for one with another password', () => {
+    for (const bytes of [derOf(files.leaf), Buffer.from([0x30, 0])]) {
+      throwsWith('MALFORMED', bytes, ['pw', ''], /^is damaged, or not PKCS#12$/);
+    }
+  });
+
   it('with exchanged contents does not open', async () => {
     const bytes = await files.pfx('-certpbe', 'NONE', '-keypbe', 'NONE', '-passout', 'pass:pw');
     const changed = Buffer.from(bytes);
