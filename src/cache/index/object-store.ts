@@ -44,6 +44,7 @@ export class MemoryObjectStore<T extends StoredObject> implements ObjectStore<T>
     for (const item of items) {
       const key = objectKey(item.namespace, item.name);
       const stored = before(key);
+      // No mutation: two objects are equal in either order.
       next.set(key, stored !== undefined && isSameObject(stored, item) ? stored : item);
     }
     this.#objects = next;
@@ -60,6 +61,7 @@ export class MemoryObjectStore<T extends StoredObject> implements ObjectStore<T>
   upsert(item: T): void {
     const key = objectKey(item.namespace, item.name);
     const before = this.#objects.get(key);
+    // No mutation: two objects are equal in either order.
     if (before !== undefined && isSameObject(before, item)) return;
     this.#objects.set(key, item);
     this.#observer.changed(before, item);

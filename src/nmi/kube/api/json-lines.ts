@@ -50,6 +50,7 @@ export function createJsonLines(maxLineBytes: number): JsonLines {
 
   /** The line that ends before `end`: most lines lie in one chunk, and are decoded in place. */
   function takeLine(chunk: Buffer, start: number, end: number): string | OverlongLine {
+    // No mutation: a line of exactly the limit is read alike below, by a copy.
     if (pendingBytes === 0 && end - start <= maxLineBytes)
       return chunk.toString('utf8', start, end);
     keep(chunk.subarray(start, end));

@@ -13,6 +13,7 @@ type Value = number | { readonly start: number; readonly end: number };
 export class Message {
   readonly #bytes: Buffer;
   readonly #last = new Map<number, Value>();
+  // No mutation: it is set to 0 before each reading of the fields.
   #at = 0;
 
   /** @throws KubeError `MALFORMED`, as do the methods that read a field as a message. */
