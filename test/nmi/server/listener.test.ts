@@ -415,6 +415,61 @@ describe('the listener', () => {
     held.resolve(refuse('not_found', 'nothing'));
   });
 
+  it('answers a request whose head has 16 KiB, and refuses a larger one with that number', async () => {
+    const reasons: string[] = [];
+    await using listener = await openBareListener({
+      onRefusal: ({ reason }) => reasons.push(reason),
+    });
+    const headOf = (bytes: number) => usual(`X: ${'x'.repeat(bytes - usual('X: ').length)}`);
+    const served = dial(listener.port);
+    assert.equal(await statusOf(served, headOf(16 * 1024)), '404');
+    served.destroy();
+    assert.deepEqual(reasons, []);
+    const refused = dial(listener.port);
+    // Node does not count the characters between the parts of a head.
+    refused.write(headOf(17 * 1024));
+    const answer = await allOf(refused);
+    assert.match(answer, /^HTTP\/1\.1 431 [^]*The request head is larger than 16384 bytes\./);
+    assert.deepEqual(reasons, ['headers_too_large']);
+  });
+
+  it('refuses a client once, whatever it sends after that', async () => {
+    const reasons: string[] = [];
+    await using listener = await openBareListener({
+      onRefusal: ({ reason }) => reasons.push(reason),
+    });
+    // It keeps its own half open, so that the listener reads on.
+    const socket = connect({ host: '127.0.0.1', port: listener.port, allowHalfOpen: true });
+    socket.on('error', () => undefined);
+    assert.equal(await statusOf(socket, 'GET / HTTP/9.9\r\n\r\n'), '400');
+    const closed = once(socket, 'close');
+    socket.end('GET / HTTP/9.9\r\n\r\n');
+    await closed;
+    assert.deepEqual(reasons, ['request_malformed']);
+  });
+
+  it('answers all requests that came before a malformed one, and then ends the connection', async () => {
+    const held: PromiseWithResolvers<Answer>[] = [];
+    const refusals: string[] = [];
+    await using listener = await openBareListener({
+      onRefusal: ({ reason }) => refusals.push(reason),
+      handle: () => {
+        const answer = Promise.withResolvers<Answer>();
+        held.push(answer);
+        return answer.promise;
+      },
+    });
+    const socket = dial(listener.port);
+    const answers = allOf(socket);
+    socket.write(`${usual()}${usual()}malformed\r\n\r\n`);
+    await eventually(() => assert.equal(held.length, 2));
+    for (const [index, { resolve }] of held.entries()) {
+      resolve(refuse('not_found', `answer ${index + 1}`));
+    }
+    assert.match(await answers, /^HTTP\/1\.1 404 [^]*answer 1 [^]*HTTP\/1\.1 404 [^]*answer 2 /);
+    assert.deepEqual(refusals, []);
+  });
+
   for (const [what, lines, body] of [
     ['a length', ['Content-Length: 5'], 'hello'],
     ['chunks', ['Transfer-Encoding: chunked'], '5\r\nhello\r\n0\r\n\r\n'],
@@ -456,6 +511,30 @@ describe('the listener', () => {
     const ended = allOf(idle);
     await listener.drain(5_000);
     assert.equal(await ended, '');
+  });
+
+  it('ends an idle connection half a second after the drain began, and not only at its end', async (t) => {
+    let nowMs = performance.now();
+    t.mock.method(performance, 'now', () => nowMs);
+    let isAtEnd = false;
+    await using listener = await openBareListener({
+      clock: {
+        ...systemClock,
+        schedule: (delayMs, work) =>
+          systemClock.schedule(delayMs, () => {
+            isAtEnd = true;
+            work();
+          }),
+      },
+    });
+    const idle = dial(listener.port);
+    assert.equal(await statusOf(idle), '404');
+    const ended = allOf(idle);
+    const draining = listener.drain(5_000);
+    nowMs += 500;
+    await draining;
+    assert.equal(await ended, '');
+    assert.equal(isAtEnd, false);
   });
 
   it('leaves no timer behind when it has drained', async () => {
