@@ -145,6 +145,7 @@ export class ListenerHolder implements AsyncDisposable {
     for (const socket of [...this.#agents, ...this.#successors, ...this.#predecessors]) {
       socket.destroy();
     }
+    // No mutation: all sockets are closed by now, and Node only reports it a moment later.
     await Promise.all(closed);
   }
 

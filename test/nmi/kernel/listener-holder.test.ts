@@ -17,7 +17,7 @@ import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { setTimeout as delay } from 'node:timers/promises';
+import { setImmediate as nextTurn, setTimeout as delay } from 'node:timers/promises';
 import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { systemClock } from '../../../src/base/time/clock.ts';
 import { nativeModule } from '../../../src/redirect/native/addon.ts';
@@ -425,6 +425,58 @@ describe('the listening socket that is kept for an agent', { timeout: 180_000 },
       previous.destroy();
       await (await opening)[Symbol.asyncDispose]();
     }
+  });
+
+  it('is given to nobody by a holder that could not start', async (t) => {
+    await using node = await openNodeHere();
+    const now = performance.now.bind(performance);
+    let aheadMs = 0;
+    t.mock.method(performance, 'now', () => now() + aheadMs);
+    // The holder before it does not answer, and the time to wait for it is over.
+    const mute = createServer((socket) => {
+      aheadMs += 31_000;
+      socket.destroy();
+    }).listen(node.handoverPath);
+    t.after(() => mute.close());
+    await assert.rejects(openHolderAt(node), {
+      name: 'StartError',
+      message: /the previous agent does not answer at .*: ECONNRESET/,
+    });
+    await assert.rejects(askHolder(nativeModule(), agentsPathOf(node)), { code: 'ENOENT' });
+  });
+
+  it('is given to the next agent after one that ended without reading its answer', async (t) => {
+    await using node = await openNodeHere();
+    const native = nativeModule();
+    const clock = new HandClock();
+    await using _holder = await openHolderAt(node, { handoverPath: '', clock });
+    const { mock } = t.mock.method(native, 'sendNote');
+    const agent = native.connectLocal(agentsPathOf(node));
+    native.sendNote(agent, notes.want);
+    await eventually(() => assert.equal(mock.calls[1]?.arguments[1], notes.alone));
+    // The holder's end then fails with ECONNRESET.
+    closeSync(agent);
+    await eventually(() => assert.deepEqual(clock.armed, [10_000]));
+    const { note, descriptor, connection } = await askHolder(native, agentsPathOf(node));
+    connection.destroy();
+    assert.equal(note, notes.alone);
+    assert.ok(descriptor !== undefined);
+    closeSync(descriptor);
+  });
+
+  it('leaves no timer behind when its holder ends before its agent', async () => {
+    await using node = await openNodeHere();
+    const clock = new HandClock();
+    const holder = await openHolderAt(node, { handoverPath: '', clock });
+    const { descriptor, connection } = await askHolder(nativeModule(), agentsPathOf(node));
+    assert.ok(descriptor !== undefined);
+    closeSync(descriptor);
+    const ended = once(connection.resume(), 'close');
+    await holder[Symbol.asyncDispose]();
+    await ended;
+    // Its own end of the connection has been closed by then, too.
+    await nextTurn();
+    assert.deepEqual(clock.armed, []);
   });
 
   it('is passed on in a folder that only this user can enter', async () => {
