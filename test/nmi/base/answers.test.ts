@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { readdir, readFile } from 'node:fs/promises';
 import { describe, it } from 'node:test';
 import {
+  answerToken,
   metadataHeaderMissing,
   refusals,
   refuse,
@@ -68,5 +69,11 @@ describe('the table of refusals', () => {
       assert.equal(/unreachable/i.test(body), status !== 403, reason);
       assert.match(body, /pod default\//);
     }
+  });
+});
+
+describe('an answer with a token', () => {
+  it('succeeds, with the body as it is', () => {
+    assert.deepEqual(answerToken('{}'), { reason: 'ok', status: 200, body: '{}' });
   });
 });

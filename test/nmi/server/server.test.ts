@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { createServer, connect } from 'node:net';
 import { describe, it } from 'node:test';
-import { systemClock } from '../../../src/base/time/clock.ts';
+import { freshNative } from '../../../scripts/native.ts';
+import { systemClock, type Clock } from '../../../src/base/time/clock.ts';
 import { GrantIndex } from '../../../src/cache/index/grant-index.ts';
 import type { Pod } from '../../../src/cache/index/objects.ts';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
@@ -16,8 +17,10 @@ import { LoopDetection } from '../../../src/nmi/sources/imds/loop-detection.ts';
 import type { ClusterState } from '../../../src/nmi/state/cluster-state.ts';
 import { Waiters } from '../../../src/nmi/state/waiters.ts';
 import type { TokenBroker } from '../../../src/nmi/tokens/broker.ts';
+import { nativeModule } from '../../../src/redirect/native/addon.ts';
 import { eventually } from '../../../lab/test-bed/eventually.ts';
 import { createBinding, createIdentity, createPod } from '../../support/cache-objects.ts';
+import { HandClock } from '../../support/hand-clock.ts';
 import { freePort } from '../../../lab/fabric/free-ports.ts';
 import { longLived } from '../../support/token-endpoint-fixture.ts';
 import { createOwners } from '../../support/owners.ts';
@@ -26,8 +29,15 @@ const podIp = '127.0.0.11';
 const token =
   '/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.example';
 
-/** The request path for one pod that is bound to an identity; its token is cached. */
-async function open(flags: Readonly<Record<string, string>> = {}, clock = systemClock) {
+/**
+ * The request path for one pod that is bound to an identity; its token is cached.
+ * @param otherAgent accepts from the same socket; this one has its objects once `synced` resolves.
+ */
+async function open(
+  flags: Readonly<Record<string, string>> = {},
+  clock: Clock = systemClock,
+  otherAgent?: { readonly synced: Promise<void> },
+) {
   const port = await freePort();
   const parsed = parseConfig({ node: 'n', 'nmi-port': String(port), ...flags }, {});
   assert.ok(parsed.ok, JSON.stringify(parsed));
@@ -47,11 +57,17 @@ async function open(flags: Readonly<Record<string, string>> = {}, clock = system
     onHit: () => seen.push('hit'),
     onThrottled: ({ name }: Pod, limit: string) => seen.push(`throttled ${name} ${limit}`),
   };
+  if (otherAgent !== undefined) freshNative();
   const server = await openServer({
     config: { ...parsed.config, listenIp },
     tuning,
     kernel: { attest: () => ({ kind: 'by-address' }), findCgroupUid: () => undefined },
+    held:
+      otherAgent === undefined
+        ? undefined
+        : { descriptor: nativeModule().openListener(listenIp, port), isShared: true },
     state: {
+      watches: { whenSynced: () => otherAgent?.synced },
       pods,
       grants,
       owners: createOwners('off').owners,
@@ -102,6 +118,22 @@ describe('the assembled request path', () => {
     assert.deepEqual(fixture.seen, ['hit', 'request not_found']);
     const bound = fixture.lines.map((line) => JSON.parse(line) as Record<string, unknown>);
     assert.deepEqual([bound[0]?.['msg'], bound[0]?.['port']], ['listening', fixture.port]);
+  });
+
+  it('leaves connections to another agent until it has all objects, and no longer', async () => {
+    const { promise: synced, resolve } = Promise.withResolvers<void>();
+    // Its clock stands still, so that it does not stop waiting by itself.
+    await using fixture = await open({}, new HandClock(), { synced });
+    const connectionsNow = () =>
+      fixture.server.samples().find(({ metric }) => metric === 'nmi_connections')?.value;
+    const socket = fixture.dial();
+    await once(socket, 'connect');
+    for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate);
+    assert.equal(connectionsNow(), 0);
+    resolve();
+    await eventually(() => assert.equal(connectionsNow(), 1));
+    socket.destroy();
+    assert.equal(await fixture.ask(token), '200');
   });
 
   it('answers usual requests on the fast path, unless that is off', async () => {

@@ -256,6 +256,21 @@ describe('a permission that ends while its token is fetched', () => {
   });
 });
 
+describe('a permission that moves to another identity with the same client id', () => {
+  it('is the one that the decision names', async () => {
+    const fixture = openFixture();
+    fixture.memory.whileFetching = () =>
+      fixture.grants.bindings.upsert(
+        createBinding({ name: 'one', uid: 'one', identityName: 'two', selector: 'one' }),
+      );
+    const { reason, decision } = await fixture.tokens.handle(
+      exchangeOf(callerAt('127.0.0.11'), vault),
+    );
+    assert.equal(reason, 'ok');
+    assert.equal(decision.grant?.kind === 'granted' && decision.grant.identity?.name, 'two');
+  });
+});
+
 describe('how often a request is authorized', () => {
   for (const hasFastPath of [true, false]) {
     const way = hasFastPath ? 'with the fast path' : 'by node:http alone';

@@ -201,6 +201,16 @@ describe('the eBPF mode', () => {
     assert.equal(redirect.whyUnavailable?.(), 'the map of callers cannot be read');
   });
 
+  it('attests nobody by a map that it could not install again', async () => {
+    const { redirect, pinFolder, pods } = open();
+    await redirect.install();
+    rmSync(pinFolder, { recursive: true });
+    rmSync(pods, { recursive: true });
+    const { problems } = await redirect.install();
+    assert.deepEqual(problems, [`no cgroup of pods below ${cgroups.path}`]);
+    assert.equal(redirect.whyUnavailable?.(), 'the map of callers cannot be read');
+  });
+
   it('runs one operation after the other', async () => {
     const { redirect, steps } = open();
     await Promise.all([redirect.install(), redirect.verify(), redirect.remove()]);

@@ -189,6 +189,16 @@ describe('the agent’s own link', () => {
     }
   });
 
+  it('is reported when it cannot be removed', async () => {
+    const host = scripted({
+      ip: (args) =>
+        args.includes('show')
+          ? ok(printLinks([createLink()]))
+          : refuse(2, 'RTNETLINK answers: Operation not permitted'),
+    });
+    await assert.rejects(removeLink(host, ip), { code: 'NOT_PERMITTED', step: 'ip link del' });
+  });
+
   it('reports addresses of another redirect mode', () => {
     const both = createLink({ ipv4: [ip, '169.254.169.254'] });
     assert.deepEqual(otherAddresses([uplink, both], ip), ['169.254.169.254']);
