@@ -65,7 +65,8 @@ describeOnOwnServer('a cluster of the tests', (cluster) => {
       await cluster().createNamespace('left');
       await cluster().applyOverHttp(crds);
       await eventually(() => cluster().applyOverHttp(identityOf(suite)));
-      const { items } = await admin.expect('GET', identities);
+      // For a moment, the storage of a new kind answers 429.
+      const { items } = await eventually(() => admin.expect('GET', identities));
       assert.deepEqual(
         items?.map(({ metadata }) => metadata.name),
         [suite],

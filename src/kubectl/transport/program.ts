@@ -20,10 +20,11 @@ export interface Terminal {
 export function runProgram(
   program: string,
   args: readonly string[],
-  { input, outlivesStop = false }: RunOptions,
+  options: RunOptions,
   stop: AbortSignal,
   terminal: Terminal,
 ): Promise<ProgramRun> {
+  const { input, outlivesStop = false } = options;
   const { promise, resolve } = Promise.withResolvers<ProgramRun>();
   const isAsked = terminal.isInteractive && input === undefined && !outlivesStop;
   const child = spawn(program, args, {
@@ -52,8 +53,11 @@ export function runProgram(
       stderr: textOf('stderr') || error.message,
     });
   });
-  child.on('close', (code) => {
+  child.on('close', (code, signal) => {
     stopPrompts();
+    // Ctrl-C reached the child before it had a group of its own, so that it has not begun.
+    if (outlivesStop && signal === 'SIGINT')
+      resolve(runProgram(program, args, options, stop, terminal));
     resolve({ code: code ?? 1, stdout: textOf('stdout'), stderr: textOf('stderr') });
   });
   // A program may end before it has read its input; its exit code reports the result.

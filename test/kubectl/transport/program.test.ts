@@ -44,6 +44,18 @@ describe('a program of the user', () => {
     assert.match(missing.stderr, /no-such-program ENOENT/);
   });
 
+  it('is started again where Ctrl-C ended it, if it is to outlive that', async (t) => {
+    const folder = mkdtempSync(join(tmpdir(), 'nmi-program-'));
+    t.after(() => rmSync(folder, { recursive: true }));
+    // A group of its own is made by the child, a moment after it has begun to exist.
+    const script = `mkdir "$0/$1" && kill -INT $$; echo done`;
+    const runOnce = (name: string, outlivesStop: boolean) =>
+      runProgram('sh', ['-c', script, folder, name], { outlivesStop }, never, noTerminal);
+    const { code, stdout } = await runOnce('delete', true);
+    assert.deepEqual([code, stdout], [0, 'done\n']);
+    assert.equal((await runOnce('get', false)).code, 1);
+  });
+
   it('passes on what it asks while it waits, and not its last words', async (t) => {
     t.mock.timers.enable({ apis: ['setTimeout'] });
     const folder = mkdtempSync(join(tmpdir(), 'nmi-program-'));
