@@ -77,7 +77,7 @@ describe('the load program', { timeout: 60_000 }, () => {
     await once(server, 'listening');
     const { port } = server.address() as AddressInfo;
     const report = await runLoad({
-      ...{ host: '127.0.0.1', port, connections: 1, kind: 'new', warmUpMs: 0, measuredMs: 200 },
+      ...{ host: '127.0.0.1', port, connections: 1, kind: 'new', warmUpMs: 0, measuredMs: 500 },
       callers: [
         { target: '/', sourceIp: '127.0.7.7', expect: { kind: 'status', statuses: [200] } },
       ],
@@ -86,7 +86,8 @@ describe('the load program', { timeout: 60_000 }, () => {
     before?.destroy();
     server.close();
     assert.equal(report.firstFailure, undefined);
-    assert.ok(report.answers > 10, `${report.answers} answers`);
+    // Each but the last leaves a port in use where the load closes first.
+    assert.ok(report.answers > 2, `${report.answers} answers`);
     const peer = port.toString(16).toUpperCase().padStart(4, '0');
     const inUse = new RegExp(` 0707007F:\\w+ 0100007F:${peer} 06 `, 'g');
     const waiting = readFileSync('/proc/net/tcp', 'latin1').match(inUse) ?? [];

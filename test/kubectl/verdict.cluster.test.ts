@@ -6,6 +6,7 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import type { ProgramRun } from '../../src/kubectl/base/io.ts';
 import { eventually } from '../../lab/test-bed/eventually.ts';
 import { openConditionsProcess, setNodes } from '../cluster/support/conditions-process.ts';
 import type { Actor } from '../cluster/support/cluster.ts';
@@ -24,7 +25,6 @@ import {
 } from './support/mistakes.ts';
 import { clearObjects, developerRole, putObjects, secretsRole } from './support/put-objects.ts';
 import { runOn, type RealMachine } from './support/real-kubectl.ts';
-import { UnchangedReads } from './support/unchanged-reads.ts';
 
 const deploy = join(import.meta.dirname, '../../deploy');
 const kinds = '/apis/aadpodidentity.k8s.io/v1/namespaces/shop';
@@ -54,7 +54,7 @@ describeOnNewestVersion('kubectl nmi for a team', (cluster) => {
     return runOn({ ...as, onCall: (args) => calls.push(args) }, words);
   };
   const explain = async (user: RealMachine, ...words: readonly string[]) => {
-    const as = { ...user, reads: new UnchangedReads() };
+    const as = { ...user, known: new Map<string, ProgramRun>() };
     const { code, stdout, stderr } = await run(as, 'explain', ...words, '-n', 'shop');
     const json = await run(as, 'explain', ...words, '-n', 'shop', '-o', 'json');
     assert.equal(json.code, code, 'the exit code does not depend on the form of the output');
@@ -70,7 +70,8 @@ describeOnNewestVersion('kubectl nmi for a team', (cluster) => {
 
   before(async () => {
     const { binaries, adminKubeconfig, folder } = cluster();
-    admin = { kubectl: binaries.kubectl, kubeconfig: adminKubeconfig, home: folder };
+    const { kubectl } = binaries;
+    admin = { kubectl, kubeconfig: adminKubeconfig, home: folder, api: cluster().admin };
     for (const name of ['shop', 'other', 'kube-system']) await cluster().createNamespace(name);
     await cluster().apply(await readFile(join(deploy, 'crds.yaml'), 'utf8'));
     await eventually(async () => cluster().apply(await readFile(join(deploy, 'nmi.yaml'), 'utf8')));
@@ -78,7 +79,7 @@ describeOnNewestVersion('kubectl nmi for a team', (cluster) => {
     await cluster().apply(developerRole);
     const account = { namespace: 'shop', name: 'developer' };
     developer = await cluster().createServiceAccountClient(account);
-    team = { ...admin, kubeconfig: developer.kubeconfigPath };
+    team = { ...admin, kubeconfig: developer.kubeconfigPath, api: developer.api };
   });
   after(() => developer[Symbol.asyncDispose]());
 

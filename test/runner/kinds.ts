@@ -129,12 +129,12 @@ export const kinds: readonly Kind[] = [
     processors: 0.3,
     usualSeconds: 20,
   },
-  // They compute all the time.
+  // They compute all the time, and would wait for the end if they claimed a whole processor.
   {
     ...anywhere,
     name: 'unit',
     files: 'test/simulation/agent/*.test.ts',
-    processors: 1,
+    processors: 0.7,
     usualSeconds: 40,
   },
   { ...anywhere, name: 'unit', files: '*.test.ts' },

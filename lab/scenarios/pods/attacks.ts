@@ -30,6 +30,11 @@ interface Attack {
    * by way of `node:http`, and each refusal makes the next connection wait.
    */
   readonly isQueued?: boolean;
+  /**
+   * Each of its connections always has a request that is answered from memory: how often these are
+   * served while the victim waits says what a slow machine does not change.
+   */
+  readonly isServedInTurns?: boolean;
 }
 
 interface UserObject {
@@ -55,9 +60,14 @@ const largeMap = Object.fromEntries(
 );
 
 const attacks: readonly Attack[] = [
-  { name: 'requests', blast: () => ({ style: 'repeat', request: hit, connections: 1_000 }) },
+  {
+    name: 'requests',
+    isServedInTurns: true,
+    blast: () => ({ style: 'repeat', request: hit, connections: 1_000 }),
+  },
   {
     name: 'requests-of-host',
+    isServedInTurns: true,
     onHostNetwork: true,
     blast: () => ({ style: 'repeat', request: hit, connections: 1_000 }),
   },
@@ -166,6 +176,11 @@ const durationMs = 2_000;
  */
 const goal = { ms: 150, times: 10 };
 const goalQueued = { ms: 500, times: 40 };
+/**
+ * Of the attacker's connections within a victim's p99. 0.5 with nothing else on the machine, up to
+ * 1.5 (at 285 ms) beside other tests, and 14 to 38 where no turn has a share for each pod.
+ */
+const maxTurns = 3;
 const probes = 10;
 const maxMb = 200;
 /** Of the log, for each attack. */
@@ -185,29 +200,45 @@ const attackScenario: Scenario = {
     /** Other programs of the machine may have come in between: an attack does the same again. */
     const isSlowAgain = async (attack: Attack): Promise<boolean> => {
       const now = await measure(testBed, victim, control);
-      const { p99Ms } = await measure(testBed, victim, attack);
+      const again = await measure(testBed, victim, attack);
       testBed.log(
-        `${attack.name} again: p99 ${p99Ms.toFixed(0)} ms, ${now.p99Ms.toFixed(0)} ms without`,
+        `${attack.name} again: ${sayWait(attack, again)}, ${now.p99Ms.toFixed(0)} ms without`,
       );
-      const { ms, times } = attack.isQueued === true ? goalQueued : goal;
-      return p99Ms > Math.max(ms, times * Math.max(idle.p99Ms, now.p99Ms));
+      return isSlow(attack, again, Math.max(idle.p99Ms, now.p99Ms));
     };
     for (const attack of attacks) {
       const { onHostNetwork = false, needsAttestation = false } = attack;
       if ((onHostNetwork || needsAttestation) && !testBed.attests) continue;
-      const { p99Ms, answered, mb, lines, load } = await measure(testBed, victim, attack);
-      const line = `${attack.name}: p99 ${p99Ms.toFixed(0)} ms, ${answered} probes, ${mb} MB, ${lines} log lines`;
+      const first = await measure(testBed, victim, attack);
+      const { answered, mb, lines, load } = first;
+      const line = `${attack.name}: ${sayWait(attack, first)}, ${answered} probes, ${mb} MB, ${lines} log lines`;
       testBed.log(line);
       seen.push(line);
       checkLoad(victim.name, [load], 'victim');
-      const { ms, times } = attack.isQueued === true ? goalQueued : goal;
-      const isSlow = p99Ms > Math.max(ms, times * idle.p99Ms) && (await isSlowAgain(attack));
-      if (isSlow || answered < probes || mb > maxMb || lines > maxLines) failures.push(line);
+      const isTooSlow = isSlow(attack, first, idle.p99Ms) && (await isSlowAgain(attack));
+      if (isTooSlow || answered < probes || mb > maxMb || lines > maxLines) failures.push(line);
     }
     assert.deepEqual(failures, [], `beside ${idle.p99Ms.toFixed(0)} ms`);
     return seen.join('; ');
   },
 };
+
+interface Wait {
+  readonly p99Ms: number;
+  /** How often each of the attacker's connections was served in that time. */
+  readonly turns: number;
+}
+
+function isSlow(attack: Attack, { p99Ms, turns }: Wait, idleMs: number): boolean {
+  const { ms, times } = attack.isQueued === true ? goalQueued : goal;
+  if (p99Ms <= Math.max(ms, times * idleMs)) return false;
+  return attack.isServedInTurns !== true || turns > maxTurns;
+}
+
+function sayWait(attack: Attack, { p99Ms, turns }: Wait): string {
+  const wait = `p99 ${p99Ms.toFixed(0)} ms`;
+  return attack.isServedInTurns === true ? `${wait} (${turns.toFixed(1)} turns)` : wait;
+}
 
 async function measure(testBed: TestBed, victim: LabPod, attack: Attack) {
   const { name, blast, write = () => [], isBound = true, onHostNetwork = false } = attack;
@@ -231,12 +262,14 @@ async function measure(testBed: TestBed, victim: LabPod, attack: Attack) {
     await delay(durationMs / probes / 2);
   }
   const load = await loading;
-  await attacking;
+  const { answers } = await attacking;
+  const { p99 } = load.latencyMs;
   const lines = testBed.agent.lineCount - linesBefore;
   writing[Symbol.dispose]();
   await testBed.removePod(attacker);
   await testBed.untilAgentKnows();
-  return { p99Ms: load.latencyMs.p99, answered, mb, lines, load };
+  const turns = (answers * p99) / lasting.durationMs / Math.max(1, lasting.connections);
+  return { p99Ms: p99, turns, answered, mb, lines, load };
 }
 
 /** Until disposed; what was written is deleted then. */

@@ -56,9 +56,12 @@ export function runProgram(
   child.on('close', (code, signal) => {
     stopPrompts();
     // Ctrl-C reached the child before it had a group of its own, so that it has not begun.
-    if (outlivesStop && signal === 'SIGINT')
-      resolve(runProgram(program, args, options, stop, terminal));
-    resolve({ code: code ?? 1, stdout: textOf('stdout'), stderr: textOf('stderr') });
+    const isToBegin = outlivesStop && signal === 'SIGINT';
+    resolve(
+      isToBegin
+        ? runProgram(program, args, options, stop, terminal)
+        : { code: code ?? 1, stdout: textOf('stdout'), stderr: textOf('stderr') },
+    );
   });
   // A program may end before it has read its input; its exit code reports the result.
   child.stdin?.on('error', () => undefined).end(input ?? '');

@@ -334,6 +334,7 @@ export class ListenerHolder implements AsyncDisposable {
     if (this.#isClosed || this.#successors.size > 0) return void connection.destroy();
     this.#predecessors.add(connection);
     connection.once('close', () => {
+      if (this.#isClosed) return;
       this.#predecessors.delete(connection);
       this.#dropWhenUnused();
       log.info({}, 'the agent before has ended');

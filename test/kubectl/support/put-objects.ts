@@ -9,16 +9,13 @@ interface Manifest {
   readonly status?: object;
 }
 
-/** Returns the kinds. */
-export async function putObjects(cluster: Cluster, text: string): Promise<readonly string[]> {
+export async function putObjects(cluster: Cluster, text: string): Promise<void> {
   const set = '/apis/apps/v1/namespaces/kube-system/daemonsets/nmi';
   const { metadata: owner } = await cluster.admin.expect('GET', set);
   const yaml = text.replaceAll(agentSetUid, owner.uid);
   await cluster.applyOverHttp(yaml);
-  const kinds: string[] = [];
   for (const document of parseAllDocuments(yaml)) {
     const { kind, metadata, status } = (document.toJS() ?? { kind: '' }) as Manifest;
-    kinds.push(kind);
     if (kind !== 'Pod' || status === undefined) continue;
     const path = `/api/v1/namespaces/${metadata.namespace}/pods/${metadata.name}/status`;
     await cluster.admin.expect(
@@ -28,7 +25,6 @@ export async function putObjects(cluster: Cluster, text: string): Promise<readon
       { contentType: 'application/merge-patch+json' },
     );
   }
-  return kinds;
 }
 
 /** Deletes every object that a test may have put. */

@@ -479,6 +479,19 @@ describe('the listening socket that is kept for an agent', { timeout: 180_000 },
     assert.deepEqual(clock.armed, []);
   });
 
+  it('leaves no timer behind when its holder ends before the one before it, which has not ended', async () => {
+    await using node = await openNodeHere();
+    const old = await startPod(node, 'old');
+    const clock = new HandClock();
+    const logged: string[] = [];
+    const info = (_fields: object, text: string): void => void logged.push(text);
+    const holder = await openHolderAt(node, { pod: 'new', clock, log: { ...quiet, info } });
+    assert.deepEqual(logged, ['taking over from the agent before']);
+    await holder[Symbol.asyncDispose]();
+    await old.holder.until(/resumed/);
+    assert.deepEqual([clock.armed, logged.slice(1)], [[], []]);
+  });
+
   it('is passed on in a folder that only this user can enter', async () => {
     await using node = await openNodeHere();
     const own = join(node.place, 'own');
