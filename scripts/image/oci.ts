@@ -125,7 +125,12 @@ function writeImage(
   const config = writeJson(folder, media('config.v1+json'), {
     created,
     ...platform,
-    config: { User: user, Env: [`PATH=${path}`], Entrypoint: ['nmi'], Labels: facts.labels },
+    config: {
+      User: user,
+      Env: [`PATH=${path}`],
+      Entrypoint: ['nmi-supervise', 'nmi'],
+      Labels: facts.labels,
+    },
     rootfs: { type: 'layers', diff_ids: [diffId] },
     history: [{ created, created_by: './dev image' }],
   });

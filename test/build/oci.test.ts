@@ -96,7 +96,7 @@ describe('the OCI archive', () => {
       created: string;
     };
     assert.equal(config.config.User, '65532:65532');
-    assert.deepEqual(config.config.Entrypoint, ['nmi']);
+    assert.deepEqual(config.config.Entrypoint, ['nmi-supervise', 'nmi']);
     assert.deepEqual(config.config.Labels, facts.labels);
     assert.equal(config.created, '2023-11-14T22:13:20Z');
     const layer = join(layout, 'blobs', (manifest.layers[0]?.digest ?? '').replace(':', '/'));

@@ -247,7 +247,7 @@ describe('./dev release', { skip: whyNot() }, () => {
         '--format={{.OCIv1.Architecture}} {{.OCIv1.Config.Entrypoint}} {{.OCIv1.Config.User}}',
         id,
       );
-      assert.equal(config, `${architecture} [nmi] 65532:65532`);
+      assert.equal(config, `${architecture} [nmi-supervise nmi] 65532:65532`);
     }
   });
 

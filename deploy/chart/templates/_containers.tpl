@@ -199,8 +199,6 @@ image: {{ include "nmi.image" . }}
 imagePullPolicy: {{ .Values.image.imagePullPolicy }}
 # `kubectl describe pod` shows why it ended.
 terminationMessagePolicy: FallbackToLogsOnError
-# Starts it again within a second: the kubelet's back-off would leave new callers without an identity.
-command: [nmi-supervise, nmi]
 args:
   - redirect
   - run

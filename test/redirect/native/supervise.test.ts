@@ -36,7 +36,7 @@ function supervise(...command: readonly string[]) {
   };
 }
 
-describe('the supervisor of the process that keeps the redirect', () => {
+describe('the supervisor of the process of a container', () => {
   it('starts a killed process again at once, and says so', async () => {
     const { child, next, ended } = supervise(...printing('exec sleep 100'));
     const first = await next();
@@ -68,6 +68,14 @@ describe('the supervisor of the process that keeps the redirect', () => {
     assert.equal(await ended, 0);
   });
 
+  it('does not start again what a wrong flag or setting has ended', async () => {
+    for (const status of [2, 78]) {
+      const { next, ended } = supervise(...printing(`exit ${status}`));
+      await next();
+      assert.equal(await ended, status);
+    }
+  });
+
   it('leaves a process that fails again and again to the kubelet', async () => {
     const { next, ended } = supervise(...printing('exit 3'));
     const pids = new Set<number>();
@@ -84,7 +92,7 @@ describe('the supervisor of the process that keeps the redirect', () => {
   it('can be stopped while it waits for the next start', async () => {
     const { child, next, ended } = supervise(...printing('exit 3'));
     for (let line = 0; line < 8; line++) await next();
-    // The pause is 1.6 s now.
+    // The pause is 0.8 s now.
     child.kill('SIGTERM');
     assert.equal(await ended, 143);
   });

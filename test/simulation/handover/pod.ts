@@ -10,8 +10,8 @@ const backOffsMs = [0, 10_000, 20_000, 40_000] as const;
 /** Until the kubelet has noticed the end, and has started the container again. */
 const kubeletMs = 1_000;
 const graceMs = 30_000;
-/** Of the supervisor of the holder's process, src/redirect/native/supervise.c. */
-const supervisor = { firstPauseMs: 100, shortLifeMs: 10_000, maxShortLives: 5 } as const;
+/** Of the supervisor of each process, src/redirect/native/supervise.c. */
+const supervisor = { firstPauseMs: 100, windowMs: 600_000, maxFailures: 5 } as const;
 
 export class Pod implements Place {
   readonly name: string;
@@ -76,8 +76,8 @@ export class Container {
   readonly #role: Role;
   program: Program | undefined;
   #restarts = 0;
-  #shortLives = 0;
-  #startedMs = 0;
+  /** Times of the failures within the window of the supervisor. */
+  #failures: readonly number[] = [];
   /** The container ends with its process, without the supervisor. */
   #isEnding = false;
 
@@ -102,7 +102,7 @@ export class Container {
     });
   }
 
-  /** Only its process: the holder's supervisor notices that first. */
+  /** Only its process: its supervisor notices that first. */
   crash(): void {
     if (this.program === undefined) return;
     this.#world.disturb(`SIGKILL the process of ${this.name}`);
@@ -129,7 +129,6 @@ export class Container {
 
   #start(): void {
     this.#isEnding = false;
-    this.#startedMs = this.#world.nowMs;
     const start = this.#role === 'holder' ? startHolder : startAgent;
     const program = start(this.#world, this.name, this.#pod);
     this.program = program;
@@ -139,16 +138,17 @@ export class Container {
   #restart(): void {
     this.program = undefined;
     if (this.#pod.isEnding) return;
-    const isShort = this.#world.nowMs - this.#startedMs < supervisor.shortLifeMs;
-    this.#shortLives = isShort ? this.#shortLives + 1 : 0;
-    if (this.#role === 'holder' && !this.#isEnding && this.#shortLives < supervisor.maxShortLives) {
-      const pauseMs = supervisor.firstPauseMs * 2 ** this.#shortLives;
+    const now = this.#world.nowMs;
+    this.#failures = [...this.#failures, now].filter((each) => now - each < supervisor.windowMs);
+    const count = this.#failures.length;
+    if (!this.#isEnding && count < supervisor.maxFailures) {
+      const pauseMs = supervisor.firstPauseMs * 2 ** (count - 1);
       this.#world.machine.scheduler.schedule(pauseMs, undefined, 'supervisor', () => {
         if (!this.#pod.isEnding) this.#start();
       });
       return;
     }
-    this.#shortLives = 0;
+    this.#failures = [];
     const backOffMs = backOffsMs[Math.min(this.#restarts, backOffsMs.length - 1)] ?? 0;
     this.#restarts += 1;
     this.#world.tell(`${this.name} is down for ${backOffMs} ms`);
