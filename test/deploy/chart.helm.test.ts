@@ -202,37 +202,41 @@ describe('the chart', { skip }, () => {
     }
   });
 
-  it('renders the objects that kustomize renders', { skip: kubectl === undefined }, () => {
-    const kustomize = (folder: string): readonly KubeObject[] => {
-      const words = ['kustomize', join(deploy, 'kustomize', folder)];
-      const run = spawnSync(kubectl ?? '', words, { encoding: 'utf8', timeout: 60_000 });
-      assert.equal(run.status, 0, run.stderr);
-      return objectsOf(run.stdout);
-    };
-    const all = ['agent', 'secrets', 'federation'].flatMap(kustomize);
-    const chartedOf = (values: object, options: Omit<RenderOptions, 'helm'> = {}) =>
-      // Kustomize sets the registry with `images:`.
-      objectsOf(renderChart({ helm, values, ...options }).replaceAll(`${testRepository}/`, ''));
-    const rbac = {
-      allowAccessToSecrets: true,
-      secretsNamespaces: ['my-namespace'],
-      allowFederation: true,
-    };
-    // Only the rights files contain more than the defaults. The agent of the manifests has the rights for every version.
-    const charted = [
-      ...chartedOf(
-        { nmi: { privilegeSplit: false } },
-        { flags: ['--include-crds', '--kube-version=1.35.0'] },
-      ),
-      ...chartedOf({ rbac, nmi: { workloadIdentity: true } }).filter(({ metadata: { name } }) =>
-        /-(?:secrets|federation|federation-audiences)$/.test(name),
-      ),
-    ];
-    assert.deepEqual(withoutRelease(all), withoutRelease(charted));
-    const opening = chartedOf({ uninstall: { openNodes: true } });
-    const daemonSets = opening.filter(({ kind }) => kind === 'DaemonSet');
-    assert.deepEqual(withoutRelease(kustomize('open-nodes')), withoutRelease(daemonSets));
-  });
+  it(
+    'renders the objects that kustomize renders',
+    { skip: kubectl === undefined && 'kubectl cannot be built' },
+    () => {
+      const kustomize = (folder: string): readonly KubeObject[] => {
+        const words = ['kustomize', join(deploy, 'kustomize', folder)];
+        const run = spawnSync(kubectl ?? '', words, { encoding: 'utf8', timeout: 60_000 });
+        assert.equal(run.status, 0, run.stderr);
+        return objectsOf(run.stdout);
+      };
+      const all = ['agent', 'secrets', 'federation'].flatMap(kustomize);
+      const chartedOf = (values: object, options: Omit<RenderOptions, 'helm'> = {}) =>
+        // Kustomize sets the registry with `images:`.
+        objectsOf(renderChart({ helm, values, ...options }).replaceAll(`${testRepository}/`, ''));
+      const rbac = {
+        allowAccessToSecrets: true,
+        secretsNamespaces: ['my-namespace'],
+        allowFederation: true,
+      };
+      // Only the rights files contain more than the defaults. The agent of the manifests has the rights for every version.
+      const charted = [
+        ...chartedOf(
+          { nmi: { privilegeSplit: false } },
+          { flags: ['--include-crds', '--kube-version=1.35.0'] },
+        ),
+        ...chartedOf({ rbac, nmi: { workloadIdentity: true } }).filter(({ metadata: { name } }) =>
+          /-(?:secrets|federation|federation-audiences)$/.test(name),
+        ),
+      ];
+      assert.deepEqual(withoutRelease(all), withoutRelease(charted));
+      const opening = chartedOf({ uninstall: { openNodes: true } });
+      const daemonSets = opening.filter(({ kind }) => kind === 'DaemonSet');
+      assert.deepEqual(withoutRelease(kustomize('open-nodes')), withoutRelease(daemonSets));
+    },
+  );
 
   it('starts the agent with arguments that it accepts, each value under its flag', () => {
     const parse = (values: object) => {

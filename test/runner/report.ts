@@ -5,6 +5,7 @@
 import { once } from 'node:events';
 import { finished } from 'node:stream/promises';
 import { spec, type TestEvent } from 'node:test/reporters';
+import { Skips } from './skips.ts';
 
 const countNames = [
   ['tests', 'tests'],
@@ -31,6 +32,7 @@ export class Report {
     topLevel: 0,
   };
   readonly #startMs = performance.now();
+  readonly skips = new Skips();
   #hasPassed = true;
   #lastAdded: Promise<unknown> = Promise.resolve();
 
@@ -52,6 +54,7 @@ export class Report {
       if (event.type === 'test:summary' && event.data.file === undefined) summary = event.data;
       // The others are the plan and the counts of that run.
       if (event.data !== undefined && 'file' in event.data && event.data.file !== undefined) {
+        this.skips.add(event);
         await this.#write(event);
       }
     }

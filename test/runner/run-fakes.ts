@@ -32,9 +32,10 @@ const { isPassed, times } = await runSuite({
   },
   patienceMs: () => Number(patienceMs) - performance.now(),
   timeoutMs: Number(timeoutMs),
+  mustRunAll: process.env['TEST_MUST_RUN_ALL'] === 'true',
   stop: stop.signal,
   output: process.stdout,
-  log: () => undefined,
+  log: (line) => process.stdout.write(`${line}\n`),
 });
 process.stderr.write(JSON.stringify(times));
 process.exitCode = isPassed ? 0 : 1;

@@ -1,8 +1,9 @@
 /**
  * Runs the tests: `node test/runner/run.ts [--all|--long] [KIND|FILE|FOLDER...]`. Without one it
  * checks the sources first, and runs every file of that size (`testing/kinds.ts`); a file by itself
- * runs as in `--all`. `--times` only prints what the files of the last run took. The last thing
- * printed is the summary of Node's test runner.
+ * runs as in `--all`. `--times` only prints what the files of the last run took. The last things
+ * printed are the summary of Node's test runner, and a line of what was skipped and why. With CI=true a run fails
+ * if it skipped what `skips.ts` does not list.
  */
 import { globSync } from 'node:fs';
 import { constants } from 'node:os';
@@ -76,6 +77,7 @@ async function runWanted({ size, files, isWhole, sharesProcesses }: Wanted): Pro
       isWhole && size === 'all' && programs.includes('node')
         ? startMs + nodeProgramsMs - performance.now()
         : Infinity,
+    mustRunAll: process.env['CI'] === 'true',
     stop,
     output: process.stdout,
     log: (line) => process.stderr.write(`${line}\n`),

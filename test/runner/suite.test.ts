@@ -45,11 +45,20 @@ function putNoting(name: string, ms: number): void {
 const notes = (): readonly string[] => readFileSync(join(folder, 'log'), 'utf8').trim().split('\n');
 
 function start(timeoutMs: number, ...more: readonly number[]) {
+  return startWith({}, timeoutMs, ...more);
+}
+
+/** As with CI=true. */
+function startStrict(timeoutMs: number, ...more: readonly number[]) {
+  return startWith({ TEST_MUST_RUN_ALL: 'true' }, timeoutMs, ...more);
+}
+
+function startWith(variables: object, timeoutMs: number, ...more: readonly number[]) {
   const { NODE_TEST_CONTEXT: _nested, ...environment } = process.env;
   const words = [program, folder, String(timeoutMs), ...more.map(String)];
   const child = spawn(process.execPath, words, {
     stdio: ['ignore', 'pipe', 'pipe'],
-    env: { ...environment, TEST_TURN: folder },
+    env: { ...environment, ...variables, TEST_TURN: folder },
   });
   let [out, err] = ['', ''];
   child.stdout.setEncoding('utf8').on('data', (text: string) => (out += text));
@@ -87,7 +96,7 @@ describe('a run of test files', () => {
       todo: 1,
     });
     assert.ok(durationMs !== undefined && durationMs > 0);
-    assert.match(out, /ℹ todo 1\nℹ duration_ms [\d.]+\n$/);
+    assert.match(out, /ℹ todo 1\nℹ duration_ms [\d.]+\nSKIPPED: 1 × without a reason\n$/);
     assert.equal(out.match(/^ℹ tests /gm)?.length, 1);
     // The table and what is skipped are before it.
     assert.match(out, /wall s.*all 2 files\n\nSKIPPED: all tests on a fake: .*\nℹ tests 4\n/s);
@@ -101,6 +110,20 @@ describe('a run of test files', () => {
     const { tests, pass, fail } = summaryOf(out);
     assert.deepEqual({ tests, pass, fail }, { tests: 2, pass: 1, fail: 1 });
     assert.match(out, /ℹ duration_ms.*✖ failing tests:.*b\.test\.ts.*✖ bad.*on purpose/s);
+  });
+
+  it('has failed where all must run, if a test was skipped for a reason that the list does not have', async () => {
+    put('a.test.ts', "test('x', () => {}); test('y', { skip: 'no moon' }, () => {});");
+    put('b.test.ts', "describe('s', { skip: 'no moon' }, () => { it('z', () => {}); });");
+    const usual = await start(20_000).ended;
+    assert.equal(usual.code, 0, usual.out);
+    assert.match(usual.out, /\nSKIPPED: 2 × no moon\n$/);
+    const { code, out } = await startStrict(20_000).ended;
+    assert.equal(code, 1);
+    assert.match(out, /^FAILED: SKIPPED: no moon; /m);
+    // Programs that this machine cannot have.
+    assert.match(out, /^FAILED: SKIPPED: all tests on a fake: it is missing; /m);
+    assert.match(out, /\nSKIPPED: 2 × no moon\n$/);
   });
 
   it('fails if a file crashes, cannot be loaded or exits with a code', async () => {
@@ -249,6 +272,9 @@ describe('the order of test files', () => {
     assert.equal(late.code, 0, late.out);
     assert.match(late.out, /^SKIPPED: x\.node\.test\.ts: its programs are still being built$/m);
     assert.equal(summaryOf(late.out)['tests'], 1);
+    const strict = await startStrict(20_000, 60_000, 1_000).ended;
+    assert.equal(strict.code, 1);
+    assert.match(strict.out, /^FAILED: SKIPPED: x\.node\.test\.ts: its programs are still/m);
   });
 });
 

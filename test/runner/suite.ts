@@ -42,6 +42,8 @@ export interface SuiteOptions {
   /** How long files may still wait for those programs when nothing else is left to run. */
   readonly patienceMs: (programs: readonly Programs[]) => number;
   readonly timeoutMs?: number;
+  /** Whether it has failed if anything has not run but what a listed capability of the machine is missing for. */
+  readonly mustRunAll: boolean;
   /** Nothing starts after it, and there is no summary. */
   readonly stop: AbortSignal;
   readonly output: NodeJS.WritableStream;
@@ -142,15 +144,22 @@ export async function runSuite(options: SuiteOptions): Promise<SuiteResult> {
   clearInterval(progress);
   if (stop.aborted) return { isPassed: false, times: [] };
   for (const what of builds.failed) await report.fail(`the programs for ${what} cannot be built`);
-  const skipped = late.map(({ name }) => `SKIPPED: ${name}: its programs are still being built\n`);
+  const skipped = [
+    ...builds.skipped,
+    ...late.map(({ name }) => `SKIPPED: ${name}: its programs are still being built`),
+  ];
+  if (options.mustRunAll) {
+    const reasons = report.skips.unlisted().map((reason) => `SKIPPED: ${reason}`);
+    for (const line of [...skipped, ...reasons]) {
+      await report.fail(`${line}; test/runner/skips.ts has what may be skipped here`);
+    }
+  }
   await report.print(
-    [
-      `\n${renderTimes(times, shortMs)}\n`,
-      ...builds.skipped.map((line) => `${line}\n`),
-      ...skipped,
-    ].join(''),
+    [`\n${renderTimes(times, shortMs)}\n`, ...skipped.map((line) => `${line}\n`)].join(''),
   );
-  return { isPassed: await report.end(), times };
+  const isPassed = await report.end();
+  log(report.skips.summary());
+  return { isPassed, times };
 }
 
 async function tryRun(
