@@ -54,7 +54,9 @@ async function sysdump(context: VerbContext): Promise<ExitCode> {
   for (const agent of agents.slice(0, maxAgents)) {
     documents.push(await agentDocument(kubectl, agent, unread));
   }
-  const head = { plugin: buildInfo, at: new Date(io.wallMs()).toISOString(), unread };
+  // kubectl may name the proxy by which it reaches the server.
+  const clean = unread.map((each) => ({ ...each, why: redactText(each.why) }));
+  const head = { plugin: buildInfo, at: new Date(io.wallMs()).toISOString(), unread: clean };
   io.stdout(renderYaml([head, ...documents]));
   return exitCodes.ok;
 }

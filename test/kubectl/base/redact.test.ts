@@ -19,6 +19,41 @@ describe('a dump', () => {
     assert.equal(redactText('reason binding_missing'), 'reason binding_missing');
   });
 
+  it('has no user and no password of a URL, such as that of a proxy', () => {
+    for (const [text, clean] of [
+      ['http://bob:s3cret@proxy:3128', 'http://(removed)@proxy:3128'],
+      ['dial "https://tok@h/a", next', 'dial "https://(removed)@h/a", next'],
+      ['https://bob:p@s/s#w@proxy:3128', 'https://(removed)@proxy:3128'],
+      ['bob:s3cret@proxy:3128', '(removed)@proxy:3128'],
+      ['--https-proxy=bob:s3=cret@proxy', '--https-proxy=(removed)@proxy'],
+      ['--https-proxy=http://bob:s3cret@proxy', '--https-proxy=http://(removed)@proxy'],
+      ['{\\"proxy\\":\\"http://bob:s3cret@proxy\\"}', '{\\"proxy\\":\\"http://(removed)@proxy\\"}'],
+    ] as const) {
+      assert.equal(redactText(text), clean);
+    }
+    for (const text of [
+      'https://proxy:3128/a',
+      'registry/nmi:1.0@sha256:0a1b',
+      'docker-pullable://registry/nmi@sha256:0a1b',
+      'mail to ann@example.org',
+    ]) {
+      assert.equal(redactText(text), text);
+    }
+    const container = {
+      args: ['--https-proxy', 'http://bob:s3cret@proxy'],
+      env: [{ name: 'HTTPS_PROXY', value: 'http://bob:s3cret@proxy' }],
+    };
+    const spec = { initContainers: [container], containers: [container] };
+    assert.doesNotMatch(JSON.stringify(redactObject({ kind: 'Pod', spec })), /bob|s3cret/);
+  });
+
+  it('takes time in proportion to its length, whatever an annotation has', () => {
+    const started = performance.now();
+    for (const part of ['eyJaaaaa', ' ', 'token=', 'eyJ-aaaaa.', '://', 'a', 'a:', '@', 'a:b@'])
+      redactText(part.repeat(100_000));
+    assert.ok(performance.now() - started < 2_000);
+  });
+
   it('has no secret values of environments, and no annotation of kubectl', () => {
     const env = [
       { name: 'DB_PASSWORD', value: 'x' },
