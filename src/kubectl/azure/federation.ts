@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import { isGuid } from '../../cache/index/identifiers.ts';
 import { asRecord, stringAt } from '../../base/json-value.ts';
-import { nameOf, specOf, type RawObject } from '../base/object.ts';
+import { nameOf, namespaceOf, specOf, type RawObject } from '../base/object.ts';
 import { failedError } from '../base/plugin-error.ts';
 import { azLine, renderAz, type AzLine } from './az.ts';
 import { parseIdentityId } from './identity-id.ts';
@@ -65,7 +65,8 @@ export function planTrust(
   { authority, legAudience }: { readonly authority: string; readonly legAudience: string },
 ): readonly string[] {
   const { resourceId, clientId } = idsOf(identity);
-  const name = nameOf(identity);
+  const trusted = isGuid(clientId) ? clientId : resourceId;
+  const name = credentialName(`${namespaceOf(identity)}-${nameOf(identity)}`, trusted);
   const issuer = `${authority}/TENANT_OF_THE_IDENTITY/v2.0`;
   const credential = { name, issuer, subject: 'PRINCIPAL_ID', audiences: [legAudience] };
   const fields = '{PRINCIPAL_ID:principalId,TENANT_OF_THE_IDENTITY:tenantId}';
@@ -136,7 +137,7 @@ function managedLine(
   subject: Subject,
 ): AzLine {
   return azLine(['identity', 'federated-credential', 'create'], {
-    name: credentialName(issuer, subject),
+    name: nameFor(issuer, subject),
     ...ofIdentity,
     issuer,
     subject: subjectOf(subject),
@@ -145,7 +146,7 @@ function managedLine(
 }
 
 function applicationLine({ clientId, issuer, audience }: Federation, subject: Subject): AzLine {
-  const name = credentialName(issuer, subject);
+  const name = nameFor(issuer, subject);
   const credential = { name, issuer, subject: subjectOf(subject), audiences: [audience] };
   return createLine(clientId, credential);
 }
@@ -158,12 +159,14 @@ function createLine(id: string, credential: object): AzLine {
 /** Azure's limit for the name of a credential is 120, of letters, digits, hyphens and underscores. */
 const maxReadable = 100;
 
-/** az replaces a credential of the same name, and other clusters have the same service accounts. */
-function credentialName(issuer: string, subject: Subject): string {
+function nameFor(issuer: string, subject: Subject): string {
   const { namespace, serviceAccount } = subject;
-  const readable = `${namespace}-${serviceAccount.replaceAll('.', '-')}`.slice(0, maxReadable);
-  const unique = createHash('sha256')
-    .update(`${issuer} ${subjectOf(subject)}`)
-    .digest('hex');
+  return credentialName(`${namespace}-${serviceAccount}`, `${issuer} ${subjectOf(subject)}`);
+}
+
+/** az replaces a credential of the same name, and other clusters have objects of the same names. */
+function credentialName(title: string, trusted: string): string {
+  const readable = title.replaceAll('.', '-').slice(0, maxReadable);
+  const unique = createHash('sha256').update(trusted).digest('hex');
   return `${readable}-${unique.slice(0, 16)}`;
 }

@@ -59,6 +59,8 @@ describe('kubectl nmi identity federate', () => {
       ),
     );
     assert.doesNotMatch(stdout, /system:serviceaccount/);
+    // az replaces a credential of the same name, and other clusters have the same names of objects.
+    assert.match(stdout, /"name":"shop-orders-[0-9a-f]{16}"/);
     const json = await play(['identity', 'federate', 'orders', '-o', 'json'], testBed(byResource));
     assert.equal((JSON.parse(json.stdout) as { done: boolean }).done, false);
     const byClient = { type: 4, clientID: clientA, application };
