@@ -46,6 +46,11 @@ export async function revoke(
     checkKept(asRecord(tried?.['spec']), timeOf(wallMs), title);
     // Agents refuse a time in the future, and the clock of this machine may be ahead.
     wallMs = Math.min(wallMs, serverTimeOf(tried) ?? wallMs);
+    if (timeOf(wallMs) === stringAt(specOf(identity), 'notBefore')) {
+      // The same time again would change nothing, and agents would keep what they have fetched since.
+      await io.sleep(1000);
+      wallMs += 1000;
+    }
   }
   const code = await carryOut(context, { ...emptyPlan, changes: [wordsAt(wallMs)], notes }, apply);
   if (apply) checkKept(specOf(await read()), timeOf(wallMs), title);

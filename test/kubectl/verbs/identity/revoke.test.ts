@@ -91,6 +91,16 @@ describe('kubectl nmi identity revoke', () => {
     }
   });
 
+  it('waits for the next second if the object has the present one already', async () => {
+    const spec = { type: 0, clientID: clientA, notBefore: '2026-11-27T06:00:00Z' };
+    const { code, calls } = await play([...words, '--apply'], serverOf({ spec }));
+    assert.equal(code, 0);
+    assert.ok(calls[1]?.includes(patchOf('2026-11-27T06:00:01Z')), calls.join('\n'));
+    const earlier = { ...spec, notBefore: '2026-11-27T05:59:59Z' };
+    const later = await play([...words, '--apply'], serverOf({ spec: earlier }));
+    assert.ok(later.calls[1]?.includes(patchOf('2026-11-27T06:00:00Z')));
+  });
+
   it('changes nothing where the definition is too old for it', async () => {
     const { code, stderr, calls } = await play([...words, '--apply'], serverOf({ drops: true }));
     assert.equal(code, 1);
