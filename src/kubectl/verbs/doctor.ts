@@ -11,7 +11,7 @@ import {
   type RawObject,
 } from '../base/object.ts';
 import type { ExitCode } from '../base/plugin-error.ts';
-import { beginsWith, verifiedOf, type AgentView } from '../cluster/agents.ts';
+import { beginsWith, unverified, verifiedOf, type AgentView } from '../cluster/agents.ts';
 import { group, identityResources } from '../cluster/resources.ts';
 import { describeUnread, renderUnread, valueOrUnread, type Unread } from '../cluster/unread.ts';
 import { askRight, everywhere, type Answer, type Right } from '../cluster/rights.ts';
@@ -296,8 +296,14 @@ async function checkAgentRights(
   agents: readonly AgentView[],
   unread: Unread[],
 ): Promise<Examined> {
-  const agent = verifiedOf(agents).find(({ isOldNmi }) => !isOldNmi) ?? agents[0];
-  if (agent === undefined) return { checks: [], findings: [] };
+  const title = 'rights of the agent';
+  const verified = verifiedOf(agents);
+  const agent = verified.find(({ isOldNmi }) => !isOldNmi) ?? verified[0];
+  if (agent === undefined) {
+    if (agents.length === 0) return { checks: [], findings: [] };
+    unread.push({ what: 'know the service account of the agents', why: unverified, loses: title });
+    return examined(title, notChecked, []);
+  }
   const { namespace, serviceAccount } = agent;
   const user = `system:serviceaccount:${namespace}:${serviceAccount}`;
   const [all, { ofIdentities, wide }] = await Promise.all([
@@ -312,7 +318,6 @@ async function checkAgentRights(
     unread.push({ what, why, loses: 'rights that --workload-identity needs' });
     return { ...answer, kind: 'unknown' as const };
   });
-  const title = 'rights of the agent';
   const result = resultOf('complete', [...answers, ...ofIdentities], title, unread);
   const object = `ServiceAccount ${namespace}/${serviceAccount}`;
   const findings = [

@@ -354,6 +354,19 @@ describe('kubectl nmi doctor', () => {
     assert.doesNotMatch(installed.stdout, /agent_missing/, 'that is not known');
   });
 
+  it('asks for the rights of no pod but a verified agent', async () => {
+    const asked = (calls: readonly (readonly string[])[]) =>
+      calls.filter((words) => words.some((word) => word.startsWith('--as=')));
+    const testBed = testBedOf({ pods: [createAgentPod('node-1')] });
+    const blind = await play(['doctor'], {
+      ...testBed,
+      forbidden: { [kinds.daemonSets]: 'everywhere' },
+    });
+    assert.deepEqual(asked(blind.calls), []);
+    assert.match(blind.stdout, /^rights of the agent +not checked$/m);
+    assert.match(blind.stdout, /nothing proves that the pod is an agent/);
+  });
+
   it('does not take a question that failed for a yes', async () => {
     const testBed = testBedOf();
     const other: Recorded['other'] = (program, args, input) =>
