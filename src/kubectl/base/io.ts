@@ -11,6 +11,8 @@ export interface RunOptions {
   readonly input?: string;
   /** It is not ended when the user interrupts: what it does must not stay half done. */
   readonly outlivesStop?: boolean;
+  /** Done twice, it is the same as once. */
+  readonly mayRepeat?: boolean;
 }
 
 export interface Io {

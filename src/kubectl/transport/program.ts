@@ -24,7 +24,7 @@ export function runProgram(
   stop: AbortSignal,
   terminal: Terminal,
 ): Promise<ProgramRun> {
-  const { input, outlivesStop = false } = options;
+  const { input, outlivesStop = false, mayRepeat = false } = options;
   const { promise, resolve } = Promise.withResolvers<ProgramRun>();
   const isAsked = terminal.isInteractive && input === undefined && !outlivesStop;
   const child = spawn(program, args, {
@@ -55,10 +55,10 @@ export function runProgram(
   });
   child.on('close', (code, signal) => {
     stopPrompts();
-    // Ctrl-C reached the child before it had a group of its own, so that it has not begun.
-    const isToBegin = outlivesStop && signal === 'SIGINT';
+    // Ctrl-C reached the child, as a rule before it had a group of its own and had begun.
+    const isAgain = outlivesStop && mayRepeat && signal === 'SIGINT';
     resolve(
-      isToBegin
+      isAgain
         ? runProgram(program, args, options, stop, terminal)
         : { code: code ?? 1, stdout: textOf('stdout'), stderr: textOf('stderr') },
     );

@@ -93,8 +93,13 @@ async function test(unpinned: VerbContext, flags: TestFlags): Promise<ExitCode> 
     input: renderYaml([pod]),
     outlivesStop: true,
   });
-  if (made.code !== 0)
-    throw toPluginError(classifyFailure(made), `create pod ${namespace}/${name}`);
+  if (made.code !== 0) {
+    const failure = classifyFailure(made);
+    // Without an answer of the server, the pod may exist.
+    const isOpen = failure.kind === 'other' && !failure.detail.startsWith('Error from server');
+    if (isOpen || failure.kind === 'unreachable') await remove(context, name, 'may be left behind');
+    throw toPluginError(failure, `create pod ${namespace}/${name}`);
+  }
   try {
     const phase = await untilEnded(context, namespace, name, flags.timeoutMs);
     const log = await kubectl.run(['logs', `--namespace=${namespace}`, name]);
@@ -114,19 +119,20 @@ async function test(unpinned: VerbContext, flags: TestFlags): Promise<ExitCode> 
     ]);
     return isGranted ? exitCodes.ok : exitCodes.findings;
   } finally {
-    await remove(context, name);
+    await remove(context, name, 'is left behind');
   }
 }
 
-async function remove(context: PinnedContext, name: string) {
+async function remove(context: PinnedContext, name: string, otherwise: string) {
   const { kubectl, warn, namespace } = context;
   const words = ['delete', 'pods', `--namespace=${namespace}`, name];
   const run = await kubectl.run([...words, '--wait=false', '--ignore-not-found'], {
     outlivesStop: true,
+    mayRepeat: true,
   });
   if (run.code === 0) return;
   warn(
-    `pod ${namespace}/${name} is left behind. Delete it: ${kubectlCommand(context)} ${words.join(' ')}`,
+    `pod ${namespace}/${name} ${otherwise}. Delete it: ${kubectlCommand(context)} ${words.join(' ')}`,
   );
 }
 

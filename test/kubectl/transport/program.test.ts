@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { setInterval } from 'node:timers/promises';
+import type { RunOptions } from '../../../src/kubectl/base/io.ts';
 import { runProgram } from '../../../src/kubectl/transport/program.ts';
 
 const never = new AbortController().signal;
@@ -44,16 +45,18 @@ describe('a program of the user', () => {
     assert.match(missing.stderr, /no-such-program ENOENT/);
   });
 
-  it('is started again where Ctrl-C ended it, if it is to outlive that', async (t) => {
+  it('is started again where Ctrl-C ended it, if it may be and is to outlive that', async (t) => {
     const folder = mkdtempSync(join(tmpdir(), 'nmi-program-'));
     t.after(() => rmSync(folder, { recursive: true }));
     // A group of its own is made by the child, a moment after it has begun to exist.
     const script = `mkdir "$0/$1" && kill -INT $$; echo done`;
-    const runOnce = (name: string, outlivesStop: boolean) =>
-      runProgram('sh', ['-c', script, folder, name], { outlivesStop }, never, noTerminal);
-    const { code, stdout } = await runOnce('delete', true);
+    const runOnce = (name: string, options: RunOptions) =>
+      runProgram('sh', ['-c', script, folder, name], options, never, noTerminal);
+    const { code, stdout } = await runOnce('delete', { outlivesStop: true, mayRepeat: true });
     assert.deepEqual([code, stdout], [0, 'done\n']);
-    assert.equal((await runOnce('get', false)).code, 1);
+    assert.equal((await runOnce('get', {})).code, 1);
+    // It may have had its effect.
+    assert.equal((await runOnce('create', { outlivesStop: true })).code, 1);
   });
 
   it('passes on what it asks while it waits, and not its last words', async (t) => {

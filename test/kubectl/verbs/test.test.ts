@@ -179,6 +179,30 @@ describe('kubectl nmi test', () => {
     );
   });
 
+  it('removes what a call may have made that ended without an answer', async () => {
+    for (const [created, removed, left] of [
+      ['', '', undefined],
+      [
+        'Unable to connect to the server: EOF\n',
+        'Unable to connect to the server: EOF\n',
+        /^warning: pod shop\/nmi-test-\w+ may be left behind\. Delete it: /m,
+      ],
+    ] as const) {
+      const other: Recorded['other'] = (_program, [word]) =>
+        word === 'create' ? failed(created) : removed === '' ? ok('') : failed(removed);
+      const { code, stderr, calls } = await play(['test', '--pod', 'web'], {
+        ...testBedOf(granted),
+        other,
+      });
+      assert.notEqual(code, 0);
+      assert.deepEqual(
+        calls.map(([, word]) => word),
+        ['create', 'delete'],
+      );
+      assert.match(stderr, left ?? /^error: cannot create pod/m);
+    }
+  });
+
   it('fails with the answer if there is no token, and with the next step', async () => {
     const { code, stdout, calls } = await play(
       ['test', '--pod', 'web'],
