@@ -1,10 +1,13 @@
 /** The process of `kubectl nmi`, with a program in place of kubectl. */
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { repositoryRoot } from '../conventions/tree.ts';
 
 const main = join(repositoryRoot, 'src/kubectl/main.ts');
@@ -37,6 +40,23 @@ describe('the process of kubectl nmi', () => {
     assert.equal(usage.stdout, '');
     assert.match(usage.stderr, /^error: unknown verb/);
   });
+
+  for (const [signal, expected] of [
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+  ] as const) {
+    it(`exits with ${expected} after ${signal}`, async () => {
+      const [slow, begun] = [join(folder, `slow-${signal}`), join(folder, `begun-${signal}`)];
+      await writeFile(slow, '#!/bin/sh\n: >"$BEGUN"\nexec sleep 60\n', { mode: 0o755 });
+      const child = spawn(process.execPath, [main, 'doctor'], {
+        env: { PATH: process.env['PATH'], KUBECTL: slow, BEGUN: begun },
+      });
+      const exited = once(child, 'exit');
+      while (!existsSync(begun)) await delay(20);
+      child.kill(signal);
+      assert.deepEqual(await exited, [expected, null]);
+    });
+  }
 
   it('ends quietly when its reader has closed the pipe', async () => {
     await writeFile(

@@ -52,6 +52,16 @@ function outcomesOf(fixture: ExplainFixture, search = 'pod=default/p'): readonly
 }
 
 describe('the explanation of a pod', () => {
+  it('lists a hundred bindings and identities, those that a request would select first', () => {
+    const fixture = openExplainFixture();
+    for (let at = 0; at < 101; at++)
+      bind(fixture, `i-${at}`, clientIdA.replace(/...$/, `${100 + at}`), at);
+    fixture.addPod({ labels });
+    const { bindings, identities } = fixture.askPod('pod=default/p');
+    assert.deepEqual([bindings.length, identities.length], [100, 100]);
+    assert.deepEqual([identities[0]?.name, identities[99]?.name], ['i-0', 'i-99']);
+  });
+
   it('contains the whole chain: address, label, bindings, identities, and the chosen one', () => {
     const fixture = openBound();
     bind(fixture, 'older', clientIdB, -1_000);
