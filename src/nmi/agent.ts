@@ -33,7 +33,6 @@ import { giveBackSpareMemory } from '../base/spare-memory.ts';
 import { exportEventLoopDelay } from './telemetry/event-loop-delay.ts';
 import { exportParts } from './telemetry/export-parts.ts';
 import { openAudit } from './telemetry/audit/open-audit.ts';
-import { RefusalEvents } from './telemetry/refusal-events.ts';
 import { Telemetry } from './telemetry/telemetry.ts';
 import { openTokens } from './tokens/tokens.ts';
 
@@ -93,7 +92,9 @@ export async function startAgent(given: AgentOptions): Promise<Agent> {
     }),
   );
   const events = config.events ? starting.use(openEventWriter(options, client)) : undefined;
-  if (events !== undefined) telemetry.add(new RefusalEvents(events));
+  if (events !== undefined) {
+    starting.use(telemetry.writeEvents({ events, jitterMs: tuning.identityEventJitterMs }));
+  }
   if (audit !== undefined) telemetry.add(audit.renderer(state));
   const loopDetection = new LoopDetection();
   const core = { ...options, tuning, client, kernel, state, observer: telemetry, loopDetection };

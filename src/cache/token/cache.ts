@@ -238,6 +238,11 @@ export class TokenCache<R extends Keyed, F extends Cooldown> implements Disposab
     return this.#ask(request, this.#options.waitMs);
   }
 
+  /** A token that has not expired. Does not count as a use. */
+  hasToken(key: string): boolean {
+    return this.#validToken(key) !== undefined;
+  }
+
   /** The last failure of a key that has not succeeded since. */
   lastFailure(key: string): F | undefined {
     return this.#negative.lastFailure(key);

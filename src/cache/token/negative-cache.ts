@@ -7,6 +7,7 @@
  * 3. Bounded: the owner with the most keys loses the one with its oldest failure.
  */
 import type { Clock } from '../../base/time/clock.ts';
+import { dropOfLargestOwner } from './drop-of-largest-owner.ts';
 
 /** Part of every failure: milliseconds during which another fetch is useless. */
 export interface Cooldown {
@@ -89,7 +90,9 @@ export class NegativeCache<R extends Keyed, F extends Cooldown> {
     const grownMs = Math.min(longestGrownCooldownMs, failure.cooldownMs * 2 ** (failures - 1));
     const untilMs = nowMs + Math.max(failure.cooldownMs, grownMs);
     this.#entries.set(request.key, { request, failure, failures, untilMs });
-    if (this.#entries.size > this.#maxKeys) this.#evict();
+    if (this.#entries.size > this.#maxKeys) {
+      dropOfLargestOwner(this.#entries, (entry) => this.#ownerOf(entry.request));
+    }
   }
 
   reset(key: string): void {
@@ -100,19 +103,5 @@ export class NegativeCache<R extends Keyed, F extends Cooldown> {
     for (const [key, { request }] of this.#entries) {
       if (isDropped(request)) this.#entries.delete(key);
     }
-  }
-
-  /** O(keys), as often as a full cache gets another failure. */
-  #evict(): void {
-    const keysByOwner = new Map<string, string[]>();
-    for (const [key, { request }] of this.#entries) {
-      const owner = this.#ownerOf(request);
-      const keys = keysByOwner.get(owner);
-      if (keys === undefined) keysByOwner.set(owner, [key]);
-      else keys.push(key);
-    }
-    let most: readonly string[] = [];
-    for (const keys of keysByOwner.values()) if (keys.length > most.length) most = keys;
-    this.#entries.delete(most[0] ?? '');
   }
 }

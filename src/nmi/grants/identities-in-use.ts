@@ -3,6 +3,7 @@
  * worked out when it is asked for.
  */
 import type { PodGrants } from '../../cache/index/grant-index.ts';
+import type { ObjectName } from '../../cache/index/object-name.ts';
 import { hasEnded, type Identity, type Pod } from '../../cache/index/objects.ts';
 import { credentialKey, type EntraCredential } from '../sources/entra/credentials/kinds.ts';
 import { legsOf, type UpstreamIdentity } from '../sources/upstream-identity.ts';
@@ -11,8 +12,22 @@ import { identityKey } from './cache-key.ts';
 import type { UpstreamChoice } from './resolve-upstream.ts';
 
 interface Keys {
-  readonly granted: readonly string[];
+  /** Of each token that the pod gets: the identities of its chain, the one that it is of last. */
+  readonly chains: readonly (readonly string[])[];
   readonly credentials: readonly string[];
+}
+
+/** What names an identity to its pods: the uid of a service account is unknown. */
+export interface IdentityOwner extends ObjectName {
+  readonly kind: 'AzureIdentity' | 'ServiceAccount';
+  readonly uid: string;
+}
+
+/** An identity that an owner needs: itself, or an earlier one of its chain. */
+export interface OwnedIdentity {
+  readonly owner: IdentityOwner;
+  /** Key of the identity whose tokens pods get. */
+  readonly lastKey: string;
 }
 
 interface Wanted {
@@ -23,6 +38,15 @@ interface Wanted {
   readonly granted: ReadonlySet<string>;
   readonly credentials: ReadonlySet<string>;
   readonly hasExcepted: boolean;
+  readonly ofAccounts: readonly (readonly [Pod, Keys])[];
+  /** Made when it is first needed. */
+  owned: Owned | undefined;
+}
+
+interface Owned {
+  /** By key of the identity. */
+  readonly byKey: ReadonlyMap<string, readonly OwnedIdentity[]>;
+  readonly uids: ReadonlySet<string>;
 }
 
 export type DemandState = Pick<
@@ -46,6 +70,16 @@ export class IdentitiesInUse {
     return this.#current().credentials.has(credentialKey(credential));
   }
 
+  /** Those that need the identity with this key. */
+  ownersOf(key: string): readonly OwnedIdentity[] {
+    return this.#owned().byKey.get(key) ?? [];
+  }
+
+  /** Whether pods of this node may use an owner's identity. */
+  isOwner(uid: string): boolean {
+    return this.#owned().uids.has(uid);
+  }
+
   /** There is a live pod that may request any identity by name. */
   hasExcepted(): boolean {
     return this.#current().hasExcepted;
@@ -64,6 +98,11 @@ export class IdentitiesInUse {
     };
   }
 
+  #owned(): Owned {
+    const current = this.#current();
+    return (current.owned ??= ownedBy(current));
+  }
+
   #current(): Wanted {
     const generation = generationOf(this.#clusterState);
     if (this.#wanted?.generation !== generation) this.#wanted = this.#work(generation);
@@ -76,12 +115,13 @@ export class IdentitiesInUse {
     const before = this.#wanted?.ownersGeneration === ownersGeneration ? this.#wanted : undefined;
     const keysOf = new Map<Identity, Map<string, Keys>>();
     const all: Keys[] = [];
+    const ofServiceAccounts: (readonly [Pod, Keys])[] = [];
     let hasExcepted = false;
     for (const pod of pods.all()) {
       if (hasEnded(pod)) continue;
       const ofPod = grants.grantsOf(pod.uid);
       if (this.#isNodes(pod, ofPod)) hasExcepted = true;
-      if (ofPod?.kind === 'no-label') all.push(this.#keysOfAccount(pod));
+      if (ofPod?.kind === 'no-label') ofServiceAccounts.push([pod, this.#keysOfAccount(pod)]);
       if (ofPod?.kind !== 'bound') continue;
       const { serviceAccount } = pod;
       for (const identity of ofPod.identities) {
@@ -93,11 +133,14 @@ export class IdentitiesInUse {
         all.push(keys);
       }
     }
+    all.push(...ofServiceAccounts.map(([, keys]) => keys));
     return {
       generation,
       ownersGeneration,
       keysOf,
-      granted: new Set(all.flatMap(({ granted }) => granted)),
+      ofAccounts: ofServiceAccounts,
+      owned: undefined,
+      granted: new Set(all.flatMap(({ chains }) => chains.flat())),
       credentials: new Set(all.flatMap(({ credentials }) => credentials)),
       hasExcepted,
     };
@@ -126,13 +169,39 @@ export class IdentitiesInUse {
   }
 }
 
-const noKeys: Keys = { granted: [], credentials: [] };
+const noKeys: Keys = { chains: [], credentials: [] };
 
 function keysOfChoice(choice: UpstreamChoice): Keys {
   if (choice.kind !== 'upstream') return noKeys;
-  const legs = [choice.upstream, ...choice.auxiliary].flatMap(legsOf);
+  const chains = [choice.upstream, ...choice.auxiliary].map(legsOf);
   return {
-    granted: legs.map(identityKey),
-    credentials: legs.flatMap((leg) => (leg.kind === 'entra' ? credentialKey(leg.credential) : [])),
+    chains: chains.map((legs) => legs.map(identityKey)),
+    credentials: chains
+      .flat()
+      .flatMap((leg) => (leg.kind === 'entra' ? credentialKey(leg.credential) : [])),
   };
+}
+
+function ownedBy({ keysOf, ofAccounts }: Pick<Wanted, 'keysOf' | 'ofAccounts'>): Owned {
+  const owned = new Map<string, Map<string, OwnedIdentity>>();
+  const uids = new Set<string>();
+  const add = (owner: IdentityOwner, { chains }: Keys): void => {
+    uids.add(owner.uid);
+    for (const chain of chains) {
+      const lastKey = chain.at(-1) ?? '';
+      for (const key of chain) {
+        const known = owned.get(key) ?? new Map<string, OwnedIdentity>();
+        owned.set(key, known.set(`${owner.uid}\t${lastKey}`, { owner, lastKey }));
+      }
+    }
+  };
+  for (const [{ namespace, name, uid }, ofPods] of keysOf) {
+    const owner = { kind: 'AzureIdentity', namespace, name, uid } as const;
+    for (const keys of ofPods.values()) add(owner, keys);
+  }
+  for (const [{ namespace, serviceAccount: name }, keys] of ofAccounts) {
+    add({ kind: 'ServiceAccount', namespace, name, uid: `${namespace}/${name}` }, keys);
+  }
+  const byKey = new Map([...owned].map(([key, known]) => [key, [...known.values()]]));
+  return { byKey, uids };
 }

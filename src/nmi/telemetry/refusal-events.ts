@@ -1,5 +1,8 @@
-/** Refusals as Events on the pod, for users who may not read the agent's log. */
-import type { Identity, Pod } from '../../cache/index/objects.ts';
+/**
+ * Refusals as Events on the pod, for users who may not read the agent's log. Those of an identity by
+ * its source are Events on the identity, too (`identity-events.ts`).
+ */
+import type { ObjectRef, Pod } from '../../cache/index/objects.ts';
 import type { Reason, RefusalReason } from '../base/answers.ts';
 import { parseRecord, stringAt } from '../../base/json-value.ts';
 import { loggableId, loggableResource } from '../../base/log.ts';
@@ -23,16 +26,6 @@ const unreported: ReadonlySet<Reason> = new Set([
   'caller_throttled',
 ]);
 
-/** Reported on the identity, too, since its owner can fix them. */
-const ofIdentity: ReadonlySet<Reason> = new Set([
-  'identity_refused',
-  'credential_refused',
-  'credential_invalid',
-  'credential_missing',
-  'federation_refused',
-  'federation_pending',
-]);
-
 export class RefusalEvents implements Renderer {
   readonly #events: EventSink;
 
@@ -45,19 +38,13 @@ export class RefusalEvents implements Renderer {
     if (pod === undefined || reason === 'ok' || unreported.has(reason)) return;
     if (decision === undefined && route.kind !== 'passthrough') return;
     const identity = identityOf(decision?.grant);
-    const draft = (related: ObjectReference | undefined) => () => ({
-      related,
-      type: 'Warning' as const,
+    this.#events.record(referenceOfPod(pod), reason, () => ({
+      related: identity === undefined ? undefined : referenceOfIdentity(identity),
+      type: 'Warning',
       reason: eventReasonOf(reason),
       action: decision === undefined ? 'GetMetadata' : 'GetToken',
       note: noteOfRefusal(record, reason),
-    });
-    const ofPod = referenceOfPod(pod);
-    const related = identity === undefined ? undefined : referenceOfIdentity(identity);
-    this.#events.record(ofPod, reason, draft(related));
-    if (related !== undefined && ofIdentity.has(reason)) {
-      this.#events.record(related, reason, draft(ofPod));
-    }
+    }));
   }
 
   throttled(pod: Pod, limit: ThrottleLimit): void {
@@ -115,7 +102,7 @@ function referenceOfPod({ namespace, name, uid }: Pod): ObjectReference {
   return { apiVersion: 'v1', kind: 'Pod', namespace, name, uid };
 }
 
-function referenceOfIdentity({ namespace, name, uid }: Identity): ObjectReference {
+export function referenceOfIdentity({ namespace, name, uid }: ObjectRef): ObjectReference {
   const apiVersion = 'aadpodidentity.k8s.io/v1';
   return { apiVersion, kind: 'AzureIdentity', namespace, name, uid };
 }

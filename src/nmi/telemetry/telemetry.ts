@@ -6,6 +6,7 @@ import type { Clock } from '../../base/time/clock.ts';
 import type { RefreshOutcome } from '../../cache/token/cache.ts';
 import type { Reason } from '../base/answers.ts';
 import type { ThrottleLimit } from '../callers/throttled-pods.ts';
+import type { IdentityOwner } from '../grants/identities-in-use.ts';
 import type { GrantedDecision } from '../server/decision-cache.ts';
 import {
   recordOfHit,
@@ -13,12 +14,12 @@ import {
   type Observer,
   type RequestRecord,
 } from '../server/request-record.ts';
-import type { SourceResult } from '../sources/source.ts';
-import type { UpstreamIdentity } from '../sources/upstream-identity.ts';
 import { createFetchReport } from './fetch-report.ts';
+import { IdentityEvents, type IdentityEventsOptions } from './identity-events.ts';
 import { createMetrics, type Metrics } from './metrics.ts';
 import { presetSeries } from './preset-series.ts';
 import { exportProcess } from './process-metrics.ts';
+import { RefusalEvents } from './refusal-events.ts';
 import type { Renderer } from './renderer.ts';
 import { RequestLog } from './request-log.ts';
 import { createRequestMetrics } from './request-metrics.ts';
@@ -45,6 +46,7 @@ export class Telemetry implements Observer {
   readonly #clock: Clock;
   readonly #renderers: Renderer[];
   readonly #reportFetch: Observer['onFetch'];
+  #identities: IdentityEvents | undefined;
   readonly #hits = new WeakMap<GrantedDecision, KnownHits>();
   readonly #onBug: (error: unknown) => void;
 
@@ -63,6 +65,16 @@ export class Telemetry implements Observer {
 
   add(renderer: Renderer): void {
     this.#renderers.push(renderer);
+  }
+
+  /** From now on. @returns what ends the Events that wait. */
+  writeEvents(options: Pick<IdentityEventsOptions, 'events' | 'jitterMs'>): Disposable {
+    this.add(new RefusalEvents(options.events));
+    return (this.#identities = new IdentityEvents({
+      ...options,
+      clock: this.#clock,
+      random: Math.random,
+    }));
   }
 
   onRequest(record: RequestRecord): void {
@@ -90,8 +102,16 @@ export class Telemetry implements Observer {
     for (const renderer of this.#renderers) renderer.throttled?.(pod, limit);
   }
 
-  onFetch(identity: UpstreamIdentity, result: SourceResult, durationMs: number): void {
-    this.#afterAnswer(() => this.#reportFetch(identity, result, durationMs));
+  onFetch(...fetch: Parameters<Observer['onFetch']>): void {
+    this.#afterAnswer(() => this.#reportFetch(...fetch));
+  }
+
+  onRefused(...refused: Parameters<IdentityEvents['refused']>): void {
+    this.#afterAnswer(() => this.#identities?.refused(...refused));
+  }
+
+  onAccepted(owner: IdentityOwner): void {
+    this.#afterAnswer(() => this.#identities?.accepted(owner));
   }
 
   onRefresh(outcome: RefreshOutcome): void {

@@ -31,20 +31,42 @@ import {
   type TokenRequest,
   type TokenSource,
 } from '../sources/source.ts';
-import { sourceNameOf, type UpstreamIdentity } from '../sources/upstream-identity.ts';
+import { legsOf, sourceNameOf, type UpstreamIdentity } from '../sources/upstream-identity.ts';
 import { countRefusal } from './federation-refusals.ts';
 import { failureOfLeg, refusalOfLeg } from './leg-failure.ts';
+import { SourceRefusals, type SourceRefusal } from './source-refusals.ts';
 import { soonestExpiries } from './token-samples.ts';
 import { identityKey, tokenKey } from '../grants/cache-key.ts';
-import type { IdentitiesInUse } from '../grants/identities-in-use.ts';
+import type { IdentitiesInUse, IdentityOwner } from '../grants/identities-in-use.ts';
 
 export type CachedToken = Cached<SourceFailure>;
+
+/** What an identity in use was last refused with, and how long its cached tokens last. */
+export interface Refused {
+  readonly refusal: SourceRefusal;
+  /** Milliseconds until the first of them expires; 0 without any. */
+  readonly leftMs: number;
+}
+
+export interface RefusedOwner extends Refused {
+  readonly owner: IdentityOwner;
+}
 
 /** State of the token of an identity for a resource, and the failure as returned to a caller. */
 export type BrokeredStatus = KeyStatus<BrokerRequest, SourceFailure>;
 
 export interface UpstreamObserver {
-  onFetch(identity: UpstreamIdentity, result: SourceResult, durationMs: number): void;
+  /** @param owners of the identity; none for one that only excepted pods use. */
+  onFetch(
+    identity: UpstreamIdentity,
+    result: SourceResult,
+    durationMs: number,
+    owners: readonly IdentityOwner[],
+  ): void;
+  /** @param leftMs how long cached tokens last, at the time of the call. */
+  onRefused?(owner: IdentityOwner, refusal: SourceRefusal, leftMs: () => number): void;
+  /** Nothing that the owner needs is refused any more. */
+  onAccepted?(owner: IdentityOwner): void;
   /** A background refresh was due. */
   onRefresh(outcome: RefreshOutcome): void;
   /** The source threw, which it must not. */
@@ -62,7 +84,10 @@ export interface Upstream<I extends UpstreamIdentity> {
 export interface TokenBrokerOptions {
   readonly imds: Upstream<NodeIdentity>;
   readonly entra: Upstream<EntraIdentity>;
-  readonly demand: Pick<IdentitiesInUse, 'isGranted' | 'hasExcepted' | 'onChange'>;
+  readonly demand: Pick<
+    IdentitiesInUse,
+    'isGranted' | 'isOwner' | 'ownersOf' | 'hasExcepted' | 'onChange'
+  >;
   readonly clock: Clock;
   /** From 0 up to 1. */
   readonly random: () => number;
@@ -155,6 +180,7 @@ export class TokenBroker implements Part, Disposable {
     string,
     { readonly identity: UpstreamIdentity; readonly objectId: string }
   >();
+  readonly #refusals: SourceRefusals;
   /** By source: monotonic time of its last token. */
   readonly #lastSuccessMs = new Map<string, number>();
   readonly #unsubscribe: () => void;
@@ -187,14 +213,23 @@ export class TokenBroker implements Part, Disposable {
       onRefresh: (outcome) => observer.onRefresh(outcome),
       onBug: (error) => observer.onSourceBug(error),
     });
+    this.#refusals = new SourceRefusals(clock, demand, {
+      onRefused: (owner, refusal) => {
+        const leftMs = (): number => this.#leftMsOf(owner.uid, identityKey(refusal.identity));
+        observer.onRefused?.(owner, refusal, leftMs);
+      },
+      onAccepted: (owner) => observer.onAccepted?.(owner),
+    });
     this.#dropUnwanted = debounce(clock, 0, () => {
+      this.#refusals.drop();
       this.#cache.drop((request) => !this.#isWanted(request));
       for (const [key, { identity }] of this.#objectIds) {
         if (!demand.isGranted(identity)) this.#objectIds.delete(key);
       }
     });
     this.#unsubscribe = demand.onChange(() => {
-      if (!this.#cache.isEmpty || this.#objectIds.size > 0) this.#dropUnwanted.trigger();
+      const isEmpty = this.#cache.isEmpty && this.#refusals.isEmpty;
+      if (!isEmpty || this.#objectIds.size > 0) this.#dropUnwanted.trigger();
     });
   }
 
@@ -284,6 +319,39 @@ export class TokenBroker implements Part, Disposable {
       });
   }
 
+  /**
+   * Whether the source refuses an identity, or one before it in its chain.
+   *
+   * @param resource of the tokens that count; undefined for all.
+   */
+  refusalOf(identity: UpstreamIdentity, resource: string | undefined): Refused | undefined {
+    const lastKey = identityKey(identity);
+    for (const leg of legsOf(identity).toReversed()) {
+      const key = identityKey(leg);
+      const refusal = this.#refusals.of(key, resource);
+      if (refusal === undefined) continue;
+      return { refusal, leftMs: leftOf(this.#livesOf([key, lastKey], resource), key, lastKey) };
+    }
+    return undefined;
+  }
+
+  /** Of each owner, the one whose cached tokens end first. O(tokens). */
+  refusedOwners(): readonly RefusedOwner[] {
+    const refused = new Map<string, RefusedOwner>();
+    const keys = [...this.#refusals.keys()];
+    const owned = keys.flatMap((key) =>
+      this.#options.demand.ownersOf(key).map(({ owner, lastKey }) => ({ key, owner, lastKey })),
+    );
+    const lives = this.#livesOf(owned.flatMap(({ key, lastKey }) => [key, lastKey]));
+    for (const { key, owner, lastKey } of owned) {
+      const refusal = this.#refusals.of(key);
+      const leftMs = leftOf(lives, key, lastKey);
+      if (refusal === undefined || leftMs >= (refused.get(owner.uid)?.leftMs ?? Infinity)) continue;
+      refused.set(owner.uid, { owner, refusal, leftMs });
+    }
+    return [...refused.values()];
+  }
+
   /** The Secrets that tokens in memory were obtained with, each once. */
   secretsInUse(): readonly ObjectName[] {
     const secrets = new Map<string, ObjectName>();
@@ -319,6 +387,7 @@ export class TokenBroker implements Part, Disposable {
   async #fetch({ key, identity, resource, party }: BrokerRequest): Promise<SourceResult> {
     const { imds, clock, observer, nextImdsFetchId } = this.#options;
     const startedAtMs = clock.monotonicMs();
+    const hasToken = this.#cache.hasToken(key);
     const limiter = this.#limiterOf(identity);
     const mayRetry = (): boolean => limiter.takeTry();
     const bypassCache = this.#renewing.delete(key);
@@ -335,7 +404,9 @@ export class TokenBroker implements Part, Disposable {
     const result = withFetchId(counted, fetchId);
     if (bypassCache && result.ok) this.#made.add(result.token);
     if (result.ok) this.#lastSuccessMs.set(sourceNameOf(identity), endedAtMs);
-    observer.onFetch(identity, result, endedAtMs - startedAtMs);
+    const owners = this.#ownersOf(identity, result);
+    observer.onFetch(identity, result, endedAtMs - startedAtMs, owners);
+    this.#refusals.note({ identity, resource, hasToken }, result);
     if (!result.ok && result.failure.reason === 'credential_missing') this.#dropTokensOf(identity);
     const objectId = result.ok ? objectIdOf(result.token.accessToken) : undefined;
     if (objectId !== undefined) this.#objectIds.set(identityKey(identity), { identity, objectId });
@@ -360,6 +431,38 @@ export class TokenBroker implements Part, Disposable {
     const { accessToken } = before.rendered.token;
     const result = await source.fetch({ ...request, assertion: accessToken }, mayRetry);
     return result.ok ? result : failed(refusalOfLeg(result.failure, request.identity, accessToken));
+  }
+
+  /** For the report of a failure; a success names none. */
+  #ownersOf(identity: UpstreamIdentity, { ok }: SourceResult): readonly IdentityOwner[] {
+    if (ok) return [];
+    const owners = this.#options.demand.ownersOf(identityKey(identity)).map(({ owner }) => owner);
+    return [...new Map(owners.map((owner) => [owner.uid, owner])).values()];
+  }
+
+  #leftMsOf(uid: string, key: string): number {
+    const owned = this.#options.demand.ownersOf(key).filter(({ owner }) => owner.uid === uid);
+    const lives = this.#livesOf([key, ...owned.map(({ lastKey }) => lastKey)]);
+    return Math.min(...owned.map(({ lastKey }) => leftOf(lives, key, lastKey)));
+  }
+
+  /** By key of the identity: how long the first of its tokens lives that pods use. */
+  #livesOf(keys: readonly string[], resource?: string): ReadonlyMap<string, number> {
+    const wanted = new Set(keys);
+    const lives = new Map<string, { ms: number; isUsed: boolean }>();
+    for (const { request, token } of this.#cache.tokens()) {
+      const key = identityKey(request.identity);
+      const isAnother = resource !== undefined && request.resource !== resource;
+      if (!wanted.has(key) || token.expiresInMs <= 0) continue;
+      // That of an earlier leg is for an audience, whatever resource a pod requests.
+      if (isAnother && key === keys.at(-1)) continue;
+      const isUsed = token.state !== 'idle';
+      const known = lives.get(key);
+      const isFirst = known === undefined || (isUsed && !known.isUsed);
+      if (!isFirst && (known.isUsed !== isUsed || known.ms <= token.expiresInMs)) continue;
+      lives.set(key, { ms: token.expiresInMs, isUsed });
+    }
+    return new Map([...lives].map(([key, { ms }]) => [key, ms]));
   }
 
   /** The credential was deleted, so the tokens of the identity are dropped. */
@@ -395,6 +498,11 @@ function kindsOf(identity: UpstreamIdentity): string {
   return leg === undefined
     ? identity.credential.kind
     : `${identity.credential.kind} ${kindsOf(leg)}`;
+}
+
+/** The last one of a chain is served from memory, and renewed with what is left of the one before. */
+function leftOf(lives: ReadonlyMap<string, number>, key: string, lastKey: string): number {
+  return Math.max(lives.get(key) ?? 0, lives.get(lastKey) ?? 0);
 }
 
 function withFetchId(result: SourceResult, fetchId: string): SourceResult {

@@ -26,7 +26,7 @@ function open(account: OwnAccountOutcome = inPod) {
       record: (regarding, kind, draft: () => Omit<EventDraft, 'regarding'>) => {
         const { type, reason, note } = draft();
         regarded.push(regarding);
-        recorded.push(`${kind}: ${type} ${reason} ${note}`);
+        return recorded.push(`${kind}: ${type} ${reason} ${note}`) > 0;
       },
     },
     ownAccount: {

@@ -446,7 +446,9 @@ function through({ objects = {}, options = {}, request = {} }: PodSituation) {
 /** The Event on the pod: its reason and note. */
 function eventOf(grant: RefusedPod): { readonly reason: string; readonly note: string } {
   const drafts: { reason: string; note: string }[] = [];
-  const events = new RefusalEvents({ record: (_regarding, _kind, draft) => drafts.push(draft()) });
+  const events = new RefusalEvents({
+    record: (_regarding, _kind, draft) => drafts.push(draft()) > 0,
+  });
   const decision = createDecision({ grant, resource: 'https://vault.azure.net', cache: 'none' });
   events.render(createRefusal(renderRefusal(grant), { decision, pod: grant.pod }));
   const [event] = drafts;

@@ -30,7 +30,7 @@ function open() {
 describe('the log of failed fetches', () => {
   it('has each of the first ones, and the number of the rest', () => {
     const { fetches, take, clock } = open();
-    for (let count = 0; count < 100; count++) fetches(identity, failure, 20);
+    for (let count = 0; count < 100; count++) fetches(identity, failure, 20, []);
     const [{ time: _time, ...line } = {}, ...others] = take();
     assert.equal(others.length, 19);
     assert.deepEqual(line, {
@@ -51,11 +51,11 @@ describe('the log of failed fetches', () => {
 describe('the metrics of a fetch', () => {
   it('are its outcome and duration, and those of the replaced system', async () => {
     const { fetches, take, metrics } = open();
-    fetches(identity, failure, 2_000);
+    fetches(identity, failure, 2_000, []);
     take();
-    fetches(identity, { ok: true, token: longLived.token }, 3_000);
-    fetches({ kind: 'unnamed' }, failure, 4_000);
-    fetches({ kind: 'entra', credential: { kind: 'secret' } } as never, failure, 5_000);
+    fetches(identity, { ok: true, token: longLived.token }, 3_000, []);
+    fetches({ kind: 'unnamed' }, failure, 4_000, []);
+    fetches({ kind: 'entra', credential: { kind: 'secret' } } as never, failure, 5_000, []);
     assert.equal(take().length, 2);
     const page = await metrics.render();
     for (const line of [

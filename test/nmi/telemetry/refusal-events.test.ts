@@ -33,7 +33,7 @@ function open() {
       regarding: ObjectReference,
       kind: string,
       draft: () => Omit<EventDraft, 'regarding'>,
-    ): void => void recorded.push({ regarding, kind, ...draft() }),
+    ): boolean => recorded.push({ regarding, kind, ...draft() }) > 0,
   });
   return { events, recorded };
 }
@@ -84,7 +84,7 @@ describe('a refusal', () => {
     });
   });
 
-  it('of a credential is also one on its identity, and each names the other', () => {
+  it('of an identity by its source is one on the pod, which names the identity', () => {
     const { events, recorded } = open();
     const answer = refuse('credential_refused', 'AADSTS7000222: expired');
     events.render(refusal(authorized, answer));
@@ -94,24 +94,11 @@ describe('a refusal', () => {
         `${related?.kind ?? ''} ${related?.name ?? ''}`,
         reason,
       ]),
-      [
-        ['Pod app', 'AzureIdentity checkout', 'CredentialRefused'],
-        ['AzureIdentity checkout', 'Pod app', 'CredentialRefused'],
-      ],
+      [['Pod app', 'AzureIdentity checkout', 'CredentialRefused']],
     );
     assert.match(
-      recorded[1]?.note ?? '',
+      recorded[0]?.note ?? '',
       /^AADSTS7000222: expired \(credential_refused\) Fix: Renew/,
-    );
-  });
-
-  it('of an identity without fault is one on the pod only', () => {
-    const { events, recorded } = open();
-    const answer = refuse('upstream_down', 'No token for the moment.');
-    events.render(refusal(authorized, answer));
-    assert.deepEqual(
-      recorded.map(({ regarding, related }) => [regarding.kind, related?.kind]),
-      [['Pod', 'AzureIdentity']],
     );
   });
 

@@ -160,7 +160,7 @@ describe('the client of a request', () => {
 describe('the telemetry of a fetch', () => {
   it('is recorded at the end of the turn, so that the answer is sent first', async () => {
     const { telemetry, read } = open();
-    telemetry.onFetch(identity, failure, 20);
+    telemetry.onFetch(identity, failure, 20, []);
     assert.deepEqual(read(), []);
     await answered();
     const [{ reason, durationMs, msg } = {}] = read();

@@ -7,9 +7,17 @@ import type { Clock } from '../../../base/time/clock.ts';
 import { FairQueue, type Party } from '../../../base/fair-queue.ts';
 import type { EventDraft, ObjectReference } from './event.ts';
 
+export const windowMs = 10 * 60_000;
+
+/** How long repetitions are left out. */
+function periodOf({ sharedForMs = windowMs }: EventDraft): number {
+  return sharedForMs;
+}
+
 /** One kind of Event of one object. */
 export interface EventEntry {
   readonly key: string;
+  readonly kind: string;
   readonly party: Party;
   readonly draft: EventDraft;
   readonly atWallMs: number;
@@ -21,7 +29,6 @@ export interface EventEntry {
   quietUntilMs: number;
 }
 
-export const windowMs = 10 * 60_000;
 const budget = { writes: 10, periodMs: 60_000 } as const;
 /** With notes of 1 KiB, about 2 MB. */
 const maxEntries = 1_024;
@@ -56,14 +63,16 @@ export class EventAggregator {
       this.#dropped += 1;
       return false;
     }
+    const drafted = draft();
     const entry: EventEntry = {
       key,
+      kind,
       party: { namespace, pod: object },
-      draft: draft(),
+      draft: drafted,
       atWallMs: this.#clock.wallMs(),
       name: undefined,
       failures: 0,
-      quietUntilMs: this.#clock.monotonicMs() + windowMs,
+      quietUntilMs: this.#clock.monotonicMs() + periodOf(drafted),
     };
     this.#entries.set(key, entry);
     this.#queue.add(entry, entry.party);
@@ -90,7 +99,7 @@ export class EventAggregator {
 
   /** It was written, or given up. */
   done(entry: EventEntry): void {
-    entry.quietUntilMs = this.#clock.monotonicMs() + windowMs;
+    entry.quietUntilMs = this.#clock.monotonicMs() + periodOf(entry.draft);
   }
 
   /** Queues the entry again. */

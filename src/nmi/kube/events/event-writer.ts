@@ -15,6 +15,7 @@ import {
   eventNameOf,
   eventPath,
   renderEvent,
+  sharedId,
   type EventDraft,
   type ObjectReference,
 } from './event.ts';
@@ -23,13 +24,14 @@ export interface EventSink {
   /**
    * Never throws, never waits.
    * @param kind distinguishes Events of one object; from a closed list.
-   * @param draft is called only for the first occurrence in ten minutes.
+   * @param draft is called only for the first occurrence in ten minutes, or its own period.
+   * @returns whether it is to be written.
    */
   record(
     regarding: ObjectReference,
     kind: string,
     draft: () => Omit<EventDraft, 'regarding'>,
-  ): void;
+  ): boolean;
 }
 
 export interface EventWriterOptions {
@@ -77,10 +79,11 @@ export class EventWriter implements EventSink, Required<Pick<Part, 'samples'>>, 
     regarding: ObjectReference,
     kind: string,
     draft: () => Omit<EventDraft, 'regarding'>,
-  ): void {
-    if (this.#ended.signal.aborted) return;
+  ): boolean {
+    if (this.#ended.signal.aborted) return false;
     const isNew = this.#events.record(regarding, kind, () => ({ regarding, ...draft() }));
     if (isNew) this.#write();
+    return isNew;
   }
 
   samples(): ReturnType<Required<Part>['samples']> {
@@ -123,7 +126,7 @@ export class EventWriter implements EventSink, Required<Pick<Part, 'samples'>>, 
     const call = { signal: this.#ended.signal, timeoutMs };
     try {
       // All tries have one name.
-      entry.name ??= eventNameOf(draft.regarding, randomUUID().replaceAll('-', '').slice(0, 16));
+      entry.name ??= eventNameOf(draft.regarding, idOf(entry));
       const event = renderEvent(draft, { name: entry.name, atWallMs, instance });
       await client.postJson(eventPath(draft.regarding), event, call);
       this.#failures = 0;
@@ -136,8 +139,10 @@ export class EventWriter implements EventSink, Required<Pick<Part, 'samples'>>, 
 
   #onFailure(entry: EventEntry, error: KubeError): void {
     const { clock, random, log } = this.#options;
-    // An earlier try that seemed to fail has reached the server.
-    if (error.status === 409 && entry.failures > 0) {
+    // An earlier try that seemed to fail has reached the server, or the agent of another node has
+    // written it.
+    const isShared = entry.draft.sharedForMs !== undefined;
+    if (error.status === 409 && (isShared || entry.failures > 0)) {
       this.#outcomes.written += 1;
       this.#events.done(entry);
       return;
@@ -167,4 +172,10 @@ export class EventWriter implements EventSink, Required<Pick<Part, 'samples'>>, 
     this.#outcomes.failed += 1;
     this.#events.done(entry);
   }
+}
+
+function idOf({ draft, kind, atWallMs }: EventEntry): string {
+  const { regarding, sharedForMs } = draft;
+  if (sharedForMs === undefined) return randomUUID().replaceAll('-', '').slice(0, 16);
+  return sharedId(kind, regarding, Math.floor(atWallMs / sharedForMs));
 }

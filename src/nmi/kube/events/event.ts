@@ -2,6 +2,7 @@
  * An Event in the format of `events.k8s.io/v1`. The API server refuses notes that are longer than
  * 1,024 bytes, times without six decimals, and instances that are longer than 128 characters. Pure.
  */
+import { createHash } from 'node:crypto';
 
 export interface ObjectReference {
   readonly apiVersion: string;
@@ -22,6 +23,11 @@ export interface EventDraft {
   /** The attempted action, in upper camel case. */
   readonly action: string;
   readonly note: string;
+  /**
+   * Milliseconds in which all agents together write it once, by its name: a cluster has thousands, and
+   * one identity for all. Undefined for an Event that no other agent writes.
+   */
+  readonly sharedForMs?: number;
 }
 
 export interface EventOrigin {
@@ -46,9 +52,9 @@ export function eventReasonOf(reason: string): string {
     .join('');
 }
 
-/** One line of at most 1,024 bytes: the text is shortened, the fix is not. */
-export function noteOf(text: string, fix: string): string {
-  const end = toLine(fix === '' ? '' : ` Fix: ${fix}`);
+/** One line of at most 1,024 bytes: the text is shortened, the fix and what is before it are not. */
+export function noteOf(text: string, fix: string, beforeFix = ''): string {
+  const end = toLine(`${beforeFix}${fix === '' ? '' : ` Fix: ${fix}`}`);
   return `${clip(toLine(text), maxNoteBytes - Buffer.byteLength(end))}${end}`;
 }
 
@@ -57,6 +63,11 @@ export function eventNameOf({ name }: ObjectReference, id: string): string {
   // A dot must follow a letter or a digit.
   const [prefix = ''] = /^.*[a-z0-9]/.exec(name.slice(0, maxNamePrefix)) ?? [];
   return `${prefix}.${id}`;
+}
+
+/** The same on every node, for an Event of this kind in the same period. */
+export function sharedId(kind: string, { uid }: ObjectReference, period: number): string {
+  return createHash('sha256').update(`${uid} ${kind} ${period}`).digest('hex').slice(0, 16);
 }
 
 export function eventPath({ namespace }: ObjectReference): string {

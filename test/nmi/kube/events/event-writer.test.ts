@@ -42,8 +42,9 @@ function open() {
     random: () => 0,
     log: { debug: log, info: log, warn: log, error: log },
   });
-  const record = (pod: ObjectReference, kind = 'x'): void =>
+  const record = (pod: ObjectReference, kind = 'x', sharedForMs?: number): boolean =>
     writer.record(pod, kind, () => ({
+      ...(sharedForMs === undefined ? {} : { sharedForMs }),
       related: undefined,
       type: 'Warning',
       reason: 'Refused',
@@ -144,6 +145,31 @@ describe('the writer of Events', () => {
     state.fail = () => new KubeError('SERVER', 'exists', { status: 409 });
     await pass(10_000);
     assert.deepEqual(counted(), { written: 1, failed: 0, dropped: 0 });
+  });
+
+  it('writes one for all nodes in a period, of which the first to come has the place', async () => {
+    const nodes = [open(), open()];
+    const minuteMs = 60_000;
+    for (const { record, pass, state, counted } of nodes) {
+      assert.equal(record(podOf('a'), 'refused', minuteMs), true);
+      assert.equal(record(podOf('a'), 'refused', minuteMs), false);
+      await pass(0);
+      state.fail = () => new KubeError('SERVER', 'exists', { status: 409 });
+      record(podOf('a'), 'accepted', minuteMs);
+      await pass(0);
+      assert.deepEqual(counted(), { written: 2, failed: 0, dropped: 0 });
+      state.fail = undefined;
+      await pass(minuteMs + 30_000);
+      assert.equal(record(podOf('a'), 'refused', minuteMs), true, 'a later period');
+      await pass(0);
+    }
+    const [one, other] = nodes.map(({ names }) => names);
+    assert.equal(new Set(one).size, 3, 'by kind and period');
+    assert.deepEqual(one, other);
+    const another = { ...podOf('a'), uid: 'another' };
+    nodes[0]?.record(another, 'refused', minuteMs);
+    await nodes[0]?.pass(0);
+    assert.equal(new Set(nodes[0]?.names).size, 4, 'by uid');
   });
 
   it('backs off anew after a success', async () => {

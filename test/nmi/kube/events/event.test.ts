@@ -58,6 +58,9 @@ describe('a note', () => {
   it('has the fix at its end', () => {
     assert.equal(noteOf('It failed.', 'Repair it.'), 'It failed. Fix: Repair it.');
     assert.equal(noteOf('It works.', ''), 'It works.');
+    const long = noteOf('x'.repeat(2_000), 'Repair it.', ' It lasts.');
+    assert.match(long, /^x+\.\.\. It lasts\. Fix: Repair it\.$/);
+    assert.equal(long.length, 1_024);
   });
 
   it('is at most 1,024 bytes, with the whole fix', () => {

@@ -1,0 +1,149 @@
+/**
+ * Events on an AzureIdentity: the first refusal by its source, also while cached tokens serve, and
+ * when it is accepted again. The agents of all nodes write one each: see `EventDraft.sharedForMs`. An
+ * Event lives for an hour, so a refusal that lasts is written again.
+ */
+import type { Clock } from '../../base/time/clock.ts';
+import { loggableResource } from '../../base/log.ts';
+import { rowOf } from '../diagnosis/codes.ts';
+import type { IdentityOwner } from '../grants/identities-in-use.ts';
+import { eventReasonOf, noteOf, type EventDraft } from '../kube/events/event.ts';
+import type { EventSink } from '../kube/events/event-writer.ts';
+import { causeOf, type SourceRefusal } from '../tokens/source-refusals.ts';
+import { referenceOfIdentity } from './refusal-events.ts';
+
+export interface IdentityEventsOptions {
+  readonly events: EventSink;
+  readonly clock: Clock;
+  /** From 0 up to 1. */
+  readonly random: () => number;
+  /** Most wait before an Event. */
+  readonly jitterMs: number;
+}
+
+interface Reported {
+  /** Of the last refusal. */
+  reason: string;
+  /** Monotonic time of the last Event about a refusal; -Infinity before the first. */
+  writtenAtMs: number;
+  /** An Event that is not written yet. */
+  waiting: { readonly kind: string; readonly cancel: () => void } | undefined;
+}
+
+const repeatMs = 30 * 60_000;
+const refusedForMs = 10 * 60_000;
+/** An acceptance must come after the refusals of other nodes. */
+const acceptedForMs = 60_000;
+const acceptedKind = 'accepted';
+const acceptedReason = 'IdentityAccepted';
+/** The one that was refused longest ago is forgotten first. */
+const maxReported = 2_000;
+
+export class IdentityEvents implements Disposable {
+  readonly #options: IdentityEventsOptions;
+  /** By uid; ends with the acceptance. */
+  readonly #reported = new Map<string, Reported>();
+
+  constructor(options: IdentityEventsOptions) {
+    this.#options = options;
+  }
+
+  refused(owner: IdentityOwner, refusal: SourceRefusal, leftMs: () => number): void {
+    const { reason } = refusal.failure;
+    if (owner.kind !== 'AzureIdentity' || causeOf(reason) === 'platform') return;
+    const reported = this.#reportedOf(owner);
+    if (reported.waiting?.kind === reason) return;
+    reported.waiting?.cancel();
+    reported.waiting = undefined;
+    const { clock } = this.#options;
+    const isKnown = reported.reason === reason;
+    reported.reason = reason;
+    if (isKnown && clock.monotonicMs() - reported.writtenAtMs < repeatMs) return;
+    this.#later(reported, reason, () => {
+      const isWritten = this.#record(owner, reason, () => ({
+        type: 'Warning',
+        reason: eventReasonOf(reason),
+        note: this.#noteOf(refusal, leftMs()),
+        sharedForMs: refusedForMs,
+      }));
+      if (isWritten) reported.writtenAtMs = clock.monotonicMs();
+    });
+  }
+
+  accepted(owner: IdentityOwner): void {
+    const { uid } = owner;
+    const reported = this.#reported.get(uid);
+    if (reported === undefined || reported.waiting?.kind === acceptedKind) return;
+    reported.waiting?.cancel();
+    if (reported.writtenAtMs === -Infinity) {
+      this.#reported.delete(uid);
+      return;
+    }
+    this.#later(reported, acceptedKind, () => {
+      this.#reported.delete(uid);
+      this.#record(owner, acceptedKind, () => ({
+        type: 'Normal',
+        reason: acceptedReason,
+        note: 'The source of the identity accepts it again.',
+        sharedForMs: acceptedForMs,
+      }));
+    });
+  }
+
+  [Symbol.dispose](): void {
+    for (const { waiting } of this.#reported.values()) waiting?.cancel();
+    this.#reported.clear();
+  }
+
+  #reportedOf({ uid }: IdentityOwner): Reported {
+    const known = this.#reported.get(uid);
+    const reported = known ?? { reason: '', writtenAtMs: -Infinity, waiting: undefined };
+    this.#reported.delete(uid);
+    this.#reported.set(uid, reported);
+    const [oldest] = this.#reported;
+    if (this.#reported.size > maxReported && oldest !== undefined) {
+      oldest[1].waiting?.cancel();
+      this.#reported.delete(oldest[0]);
+    }
+    return reported;
+  }
+
+  #later(reported: Reported, kind: string, work: () => void): void {
+    const { clock, random, jitterMs } = this.#options;
+    const cancel = clock.schedule(random() * jitterMs, () => {
+      reported.waiting = undefined;
+      work();
+    });
+    reported.waiting = { kind, cancel };
+  }
+
+  #record(
+    owner: IdentityOwner,
+    kind: string,
+    draft: () => Pick<EventDraft, 'type' | 'reason' | 'note' | 'sharedForMs'>,
+  ): boolean {
+    return this.#options.events.record(referenceOfIdentity(owner), kind, () => ({
+      related: undefined,
+      action: 'GetToken',
+      ...draft(),
+    }));
+  }
+
+  #noteOf({ failure, resource }: SourceRefusal, leftMs: number): string {
+    const { reason, description } = failure;
+    // Entra ID repeats the resource. A value that does not look like a resource may be a secret.
+    const text =
+      resource === '' ? description : description.replaceAll(resource, loggableResource(resource));
+    return noteOf(`${text} (${reason})`, rowOf(reason).fix, ` ${this.#untilWords(leftMs)}`);
+  }
+
+  #untilWords(leftMs: number): string {
+    if (leftMs <= 0) return 'No cached token is left.';
+    return `Cached tokens are valid until ${untilText(this.#options.clock.wallMs() + leftMs)}.`;
+  }
+}
+
+/** RFC 3339, in UTC and whole seconds. */
+function untilText(wallMs: number): string {
+  return new Date(wallMs).toISOString().replace(/\.\d+Z$/, 'Z');
+}
