@@ -19,6 +19,10 @@ const missingCapabilities: readonly MissingCapability[] = [
     reason: /^its definition is not at hand$/,
     why: "Cilium's definitions are in no module that the tests build",
   },
+  {
+    reason: /^runsc is not installed$/,
+    why: 'gVisor is no package of Debian; the long run builds it, for pods on a node',
+  },
 ];
 
 /** Without a reason a skip is as good as none. */
