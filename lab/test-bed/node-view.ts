@@ -17,11 +17,19 @@ export interface NodeState {
 
 const ownChain = 'nmi-metadata';
 const ownRule = new RegExp(`^(?::${ownChain} |-A ${ownChain} |-A PREROUTING -j ${ownChain}$)`);
-const ownChainRules = [
-  `-A ${ownChain} ! -s 127.0.0.1/32 -d 169.254.169.254/32 -p tcp -m tcp --dport 80 -m hashlimit --hashlimit-above 1000/sec --hashlimit-burst 512 --hashlimit-mode srcip --hashlimit-name nmi-metadata -j DNAT --to-destination 0.0.0.0`,
+const tooFast =
+  '-m hashlimit --hashlimit-above 1000/sec --hashlimit-burst 512 --hashlimit-mode srcip --hashlimit-name nmi-metadata -j DNAT --to-destination 0.0.0.0';
+const ownLimit = `-A ${ownChain} ! -s 127.0.0.1/32 -d 169.254.169.254/32 -p tcp -m tcp --dport 80 ${tooFast}`;
+/** Not behind programs, which have a limit of their own. */
+const ownDirectLimit = `-A ${ownChain} -d 169.254.25.79/32 -p tcp -m tcp --dport 2579 ${tooFast}`;
+const ownRedirect = [
   `-A ${ownChain} ! -s 127.0.0.1/32 -d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 169.254.25.79:2579`,
   `-A ${ownChain} -j RETURN`,
-].join('\n');
+];
+const ownChains = [
+  [ownLimit, ...ownRedirect],
+  [ownLimit, ownDirectLimit, ...ownRedirect],
+].map((rules) => rules.join('\n'));
 const ownPreferences = /^(?:78|79|80|81|82):/;
 
 export async function readNode(testBed: TestBed): Promise<NodeState> {
@@ -53,7 +61,7 @@ export function hasRedirect({ rules, routing }: NodeState): boolean {
   const chain = lines.filter((line) => line.startsWith(`-A ${ownChain} `));
   const firstJump = lines.find((line) => line.startsWith('-A PREROUTING '));
   return (
-    chain.join('\n') === ownChainRules &&
+    ownChains.includes(chain.join('\n')) &&
     firstJump === `-A PREROUTING -j ${ownChain}` &&
     ['79', '80', '81', '82'].every((pref) => new RegExp(`^${pref}:`, 'm').test(routing))
   );

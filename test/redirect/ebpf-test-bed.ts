@@ -241,7 +241,7 @@ export class EbpfTestBed {
       netnsCookie: this.#netnsCookie,
       cgroupRoot: this.tree.path,
       pinFolder: this.pinFolder,
-      fallback: openIptablesRedirect({ host, backend: 'nft' }),
+      fallback: openIptablesRedirect({ host, backend: 'nft', limited: 'redirected' }),
       ...this.settings,
       ...more,
     });

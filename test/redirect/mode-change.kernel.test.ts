@@ -73,12 +73,16 @@ describe('a node that was redirected by eBPF', { skip }, () => {
     const redirect = replacePrograms(behind, testBed.pinFolder);
     const found = await redirect.verify();
     assert.equal(found.state, 'broken');
-    assert.deepEqual(found.problems, [
-      `programs of the eBPF mode are pinned in ${testBed.pinFolder}`,
-    ]);
+    const [pinned, limit, ...others] = found.problems.toReversed();
+    assert.equal(pinned, `programs of the eBPF mode are pinned in ${testBed.pinFolder}`);
+    assert.match(limit ?? '', /^rule missing: -d 169\.254\.25\.79\/32 .* -m hashlimit /);
+    assert.deepEqual(others, []);
     const status = await redirect.install();
     assert.equal(status.state, 'active');
-    assert.deepEqual(status.changed, ['programs of the eBPF mode taken away']);
+    assert.deepEqual(status.changed, [
+      'chain nmi-metadata rewritten',
+      'programs of the eBPF mode taken away',
+    ]);
     assert.deepEqual(await redirect.verify(), { ...found, state: 'active', problems: [] });
     const seen = await pod.send('calm');
     assert.deepEqual(Object.keys(JSON.parse(seen) as object), ['agent'], seen);
@@ -116,7 +120,7 @@ describe('a node that was redirected by eBPF', { skip }, () => {
       assert.equal(over.status, 1, over.said);
       assert.match(
         over.said,
-        /^iptables: broken .*\n.*\n  problem: programs of .* pinned in .*EROFS/,
+        /^iptables: broken .*\n.*\n  changed: chain nmi-metadata rewritten\n  problem: programs of .* pinned in .*EROFS/,
       );
       assert.match(await pod.send(dial), /^agent sees 10\.244\.0\.5 attested/);
     } finally {

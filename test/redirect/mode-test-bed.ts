@@ -48,7 +48,13 @@ function byEbpf(backend: 'nft' | 'legacy'): ModeUnderTest {
     hostOtherwise: /^cloud sees 10\.0\.0\.4/,
     attests: true,
     open: (testBed) =>
-      testBed.redirect({ fallback: openIptablesRedirect({ host: testBed.node.host, backend }) }),
+      testBed.redirect({
+        fallback: openIptablesRedirect({
+          host: testBed.node.host,
+          backend,
+          limited: 'redirected',
+        }),
+      }),
     // These settings contain the version of the programs: without them the programs count as
     // foreign.
     age: async (testBed) => {

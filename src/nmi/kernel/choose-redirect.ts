@@ -17,6 +17,7 @@ import {
   reportPrograms,
 } from '../../redirect/ebpf/stale-programs.ts';
 import { openIptablesRedirect } from '../../redirect/iptables/iptables.ts';
+import type { LimitedConnects } from '../../redirect/iptables/rules.ts';
 import { noRedirect } from '../../redirect/none.ts';
 import { RedirectError, type Redirect } from '../../redirect/redirect.ts';
 import { systemClock, type Clock } from '../../base/time/clock.ts';
@@ -83,7 +84,7 @@ function ebpf(config: Config, why: string, hasPredecessor: () => boolean): Redir
   const { podUid } = config;
   const redirect = openEbpfRedirect({
     target: targetOf(config),
-    fallback: iptables(config),
+    fallback: iptables(config, 'redirected'),
     guard: config.metadataGuard,
     hasPredecessor,
     pinFolder: config.bpfPinFolder,
@@ -106,12 +107,13 @@ function podsRootOf(config: Config): () => string | undefined {
 }
 
 function iptablesAlone(config: Config): Redirect {
-  return replacePrograms(iptables(config), config.bpfPinFolder);
+  return replacePrograms(iptables(config, 'all'), config.bpfPinFolder);
 }
 
-function iptables(config: Config): FallbackRedirect {
+function iptables(config: Config, limited: LimitedConnects): FallbackRedirect {
   return openIptablesRedirect({
     target: targetOf(config),
+    limited,
     backend: config.iptablesBackend,
     guard: config.metadataGuard,
   });

@@ -39,6 +39,8 @@ import {
   renderInstall,
   renderRemove,
   unlimitedChain,
+  wantedChain,
+  type LimitedConnects,
   type NatState,
   type Transaction,
 } from './rules.ts';
@@ -51,6 +53,11 @@ export interface IptablesRedirectOptions {
   readonly backend?: Backend | 'auto';
   /** Whether policy routing blocks packets that bypass iptables. Default true. */
   readonly guard?: boolean;
+  /**
+   * Whether connects to the agent's own address are limited too. Default `all`. Not behind programs, which
+   * limit each pod: there, who forges the address of a pod would use up its rate.
+   */
+  readonly limited?: LimitedConnects;
   /** Default: this process's own network namespace. */
   readonly host?: Host;
 }
@@ -66,6 +73,7 @@ export function openIptablesRedirect(options: IptablesRedirectOptions = {}): Fal
   const settings: Settings = {
     backend: 'auto',
     guard: true,
+    limited: 'all',
     host: createHost(),
     ...options,
     target: reachableTarget(options.target ?? defaultTarget),
@@ -137,9 +145,10 @@ async function install(settings: Settings, detect: Detect): Promise<RedirectStat
 
 /** A node without hashlimit is closed all the same. */
 async function installRules(settings: Settings, backend: Backend): Promise<readonly string[]> {
-  const { target } = settings;
+  const { target, limited } = settings;
+  const wanted = wantedChain(target, limited);
   try {
-    return await converge(settings, backend, (nat) => renderInstall(nat, target));
+    return await converge(settings, backend, (nat) => renderInstall(nat, target, wanted));
   } catch (error) {
     if (!(error instanceof RedirectError) || !isRefusal(error)) throw error;
     return converge(settings, backend, (nat) => renderInstall(nat, target, unlimitedChain(target)));
@@ -226,7 +235,7 @@ async function readBack(settings: Settings, backend: Backend): Promise<RedirectS
   const isUnlimited = diffNat(nat, target, unlimitedChain(target)).length === 0;
   const problems = [
     ...diffLink(links, target.listenIp),
-    ...(isUnlimited ? [] : diffNat(nat, target)),
+    ...(isUnlimited ? [] : diffNat(nat, target, wantedChain(target, settings.limited))),
     ...guardProblems,
   ];
   const detail = [

@@ -23,18 +23,25 @@ export interface NatState {
 
 const jumpRule = `-j ${chainName}`;
 
+/** Which connects of a source the rules count: to the metadata address, or to the agent's own as well. */
+export type LimitedConnects = 'redirected' | 'all';
+
 /**
- * The rules of the chain for a target, in order, exactly as printed by `iptables-save`. The first one drops
- * a source's connects beyond the rate; the client sends its SYN again after a second. Table `nat` has no
- * DROP, but the kernel routes no packet to 0.0.0.0.
+ * The rules of the chain for a target, in order, exactly as printed by `iptables-save`. The first ones drop
+ * a source's connects beyond the rate; the client sends its SYN again after a second. They have one name,
+ * so both destinations share the rate. Table `nat` has no DROP, but the kernel routes no packet to 0.0.0.0.
  */
-export function wantedChain(target: RedirectTarget): readonly string[] {
+export function wantedChain(
+  target: RedirectTarget,
+  limited: LimitedConnects = 'all',
+): readonly string[] {
   const { perSec, burst } = connectRate;
   const isTooFast =
     `-m hashlimit --hashlimit-above ${perSec}/sec --hashlimit-burst ${burst} ` +
     `--hashlimit-mode srcip --hashlimit-name ${chainName}`;
+  const matches = [matchConnect(target), ...(limited === 'all' ? [matchDirect(target)] : [])];
   return [
-    `${matchConnect(target)} ${isTooFast} -j DNAT --to-destination 0.0.0.0`,
+    ...matches.map((match) => `${match} ${isTooFast} -j DNAT --to-destination 0.0.0.0`),
     ...redirectRules(target),
   ];
 }
@@ -57,6 +64,11 @@ function redirectRules(target: RedirectTarget): readonly string[] {
 
 function matchConnect({ metadataIp, metadataPort }: RedirectTarget): string {
   return `! -s 127.0.0.1/32 -d ${metadataIp}/32 -p tcp -m tcp --dport ${metadataPort}`;
+}
+
+/** A pod that connects to the agent's own address. The node's own connects pass no PREROUTING. */
+function matchDirect({ listenIp, listenPort }: RedirectTarget): string {
+  return `-d ${listenIp}/32 -p tcp -m tcp --dport ${listenPort}`;
 }
 
 /** Defaults of the table behind a limit, which some versions of the tool print. */

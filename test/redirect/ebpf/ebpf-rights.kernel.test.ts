@@ -78,7 +78,7 @@ describe('the capabilities that the eBPF redirect needs', { skip }, () => {
       openEbpfRedirect({
         cgroupRoot: '${testBed.tree.path}',
         pinFolder: '${testBed.pinFolder}',
-        fallback: openIptablesRedirect({ backend: 'nft' }),
+        fallback: openIptablesRedirect({ backend: 'nft', limited: 'redirected' }),
       }).${operation}())
       .then((status) => status?.state ?? 'done', ({ code, step }) => ({ code, step }))
       .then((result) => console.log(JSON.stringify(result)));

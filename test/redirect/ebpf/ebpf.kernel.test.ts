@@ -27,7 +27,7 @@ const installer = (testBed: EbpfTestBed) => `
     .then(([{ openEbpfRedirect }, { openIptablesRedirect }]) => openEbpfRedirect({
       cgroupRoot: '${testBed.tree.path}',
       pinFolder: '${testBed.pinFolder}',
-      fallback: openIptablesRedirect({ backend: 'nft' }),
+      fallback: openIptablesRedirect({ backend: 'nft', limited: 'redirected' }),
     }).install())
     .then(({ state }) => console.log(state), ({ code, message }) => console.log(code, message));
 `;

@@ -404,7 +404,7 @@ describe('the iptables redirect', () => {
   it('redirects without the limit of the rate where the kernel has no hashlimit, and says so', async () => {
     let nat = emptyNat;
     const end = '-A nmi-metadata -j RETURN\n';
-    const unlimitedNat = goodNat.replace(/^.* -m hashlimit .*\n/m, '').replace(end, end + end);
+    const unlimitedNat = goodNat.replaceAll(/^.* -m hashlimit .*\n/gm, '').replace(end, end + end);
     const refusal = 'Extension hashlimit revision 0 not supported, missing kernel module?';
     const host = scripted({
       ip: goodIp,

@@ -104,19 +104,22 @@ function foreign({ rules }: Table): readonly string[] {
 
 describe('the rules of the redirect', () => {
   it('have the text of the system that we replace, with our target', () => {
-    assert.deepEqual(wantedChain(defaultTarget).slice(1), [
+    assert.deepEqual(wantedChain(defaultTarget).slice(2), [
       '! -s 127.0.0.1/32 -d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 169.254.25.79:2579',
       '-j RETURN',
     ]);
   });
 
   it('drop the connects of one source beyond the rate, before the others', () => {
-    const [tooFast, ...others] = wantedChain(defaultTarget);
+    const [tooFast, tooFastDirect, ...others] = wantedChain(defaultTarget);
     assert.deepEqual(unlimitedChain(defaultTarget), [...others, '-j RETURN']);
     const limit =
       '-m hashlimit --hashlimit-above 1000/sec --hashlimit-burst 512 --hashlimit-mode srcip ' +
       '--hashlimit-name nmi-metadata -j DNAT --to-destination 0.0.0.0';
     assert.equal(tooFast, others[0]?.replace(/-j DNAT.*/, limit));
+    const direct = '-d 169.254.25.79/32 -p tcp -m tcp --dport 2579';
+    assert.equal(tooFastDirect, `${direct} ${limit}`);
+    assert.deepEqual(wantedChain(defaultTarget, 'redirected'), [tooFast, ...others]);
   });
 
   it('are the same where the tool prints the size of the table behind the limit', () => {
@@ -217,14 +220,14 @@ describe('one transaction', () => {
 });
 
 describe('a difference is reported as a short sentence', () => {
-  const [limit = '', dnat = '', end = ''] = wantedChain(defaultTarget).map(
+  const [limit = '', direct = '', dnat = '', end = ''] = wantedChain(defaultTarget).map(
     (rule) => `-A nmi-metadata ${rule}`,
   );
   const jump = '-A PREROUTING -j nmi-metadata';
   const accept = '-A PREROUTING -p tcp -j ACCEPT';
   const chains = ['PREROUTING', 'nmi-metadata'];
   const cases: readonly (readonly [string, Table, readonly string[]])[] = [
-    ['nothing wrong', { chains, rules: [jump, accept, limit, dnat, end] }, []],
+    ['nothing wrong', { chains, rules: [jump, accept, limit, direct, dnat, end] }, []],
     [
       'an empty table',
       { chains: ['PREROUTING'], rules: [] },
@@ -232,35 +235,35 @@ describe('a difference is reported as a short sentence', () => {
     ],
     [
       'a jump below others',
-      { chains, rules: [accept, accept, jump, limit, dnat, end] },
+      { chains, rules: [accept, accept, jump, limit, direct, dnat, end] },
       ['jump is at position 3, not first'],
     ],
     [
       'two jumps',
-      { chains, rules: [jump, jump, limit, dnat, end] },
+      { chains, rules: [jump, jump, limit, direct, dnat, end] },
       ['jump stands 2 times, not once'],
     ],
     [
       'an addition',
-      { chains, rules: [jump, limit, dnat, end, '-A nmi-metadata -p udp -j ACCEPT'] },
+      { chains, rules: [jump, limit, direct, dnat, end, '-A nmi-metadata -p udp -j ACCEPT'] },
       ['unexpected rule: -p udp -j ACCEPT'],
     ],
     [
       'the wrong order',
-      { chains, rules: [jump, end, limit, dnat] },
+      { chains, rules: [jump, end, limit, direct, dnat] },
       ['rules of nmi-metadata are repeated or out of order'],
     ],
     [
       'a repetition',
-      { chains, rules: [jump, limit, dnat, dnat, end] },
+      { chains, rules: [jump, limit, direct, dnat, dnat, end] },
       ['rules of nmi-metadata are repeated or out of order'],
     ],
     [
-      'a missing limit',
+      'missing limits',
       { chains, rules: [jump, dnat, end] },
-      [`rule missing: ${limit.replace('-A nmi-metadata ', '')}`],
+      [limit, direct].map((rule) => `rule missing: ${rule.replace('-A nmi-metadata ', '')}`),
     ],
-    ['a missing rule', { chains, rules: [jump, limit, dnat] }, ['rule missing: -j RETURN']],
+    ['a missing rule', { chains, rules: [jump, limit, direct, dnat] }, ['rule missing: -j RETURN']],
     [
       'a flood',
       {
@@ -268,6 +271,7 @@ describe('a difference is reported as a short sentence', () => {
         rules: [
           jump,
           limit,
+          direct,
           dnat,
           end,
           ...Array.from({ length: 9 }, (_, n) => `-A nmi-metadata -p ${n} -j DROP`),

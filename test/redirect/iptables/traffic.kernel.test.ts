@@ -44,14 +44,14 @@ const server = (name: string, ip: string, port: number) => `
 /**
  * Orders: "dial" on a new connection (from an address), "keep" opens one and "ask" uses it again;
  * "storm" dials in four lanes (with a pause in each) until "calm", and until the agent has answered ten;
- * "flood N" opens N connections at once, and says how many the node has accepted after how many
- * milliseconds, at least 300 after the last was opened.
+ * "flood N" opens N connections at once (N more to the agent's own address with "direct"), and says how
+ * many the node has accepted after how many milliseconds, at least 300 after the last was opened.
  */
 const CLIENT = `
   const net = require('node:net');
   let kept;
-  function open(localAddress) {
-    const socket = net.connect({ host: '${metadataIp}', port: 80, localAddress });
+  function open(localAddress, [host, port] = ['${metadataIp}', 80]) {
+    const socket = net.connect({ host, port, localAddress });
     socket.setTimeout(3000, () => socket.destroy(Object.assign(new Error(), { code: 'TIMEOUT' })));
     socket.on('error', () => undefined);
     return socket;
@@ -103,7 +103,11 @@ const CLIENT = `
     } else if (line.startsWith('flood')) {
       const startMs = performance.now();
       let accepted = 0;
-      const sockets = Array.from({ length: Number(line.split(' ')[1]) }, () => open());
+      const [, count, direct] = line.split(' ');
+      const doors = [undefined, ...(direct === undefined ? [] : [['${listenIp}', ${listenPort}]])];
+      const sockets = doors.flatMap((door) =>
+        Array.from({ length: Number(count) }, () => open(undefined, door)),
+      );
       for (const socket of sockets) socket.on('connect', () => (accepted += 1));
       const end = () => {
         console.log(JSON.stringify({ accepted, afterMs: performance.now() - startMs }));
@@ -301,6 +305,15 @@ for (const backend of ['nft', 'legacy'] as const) {
         assert.equal(await send(pod, 'dial'), 'agent sees 10.244.0.5');
       });
       assert.deepEqual(leaked, NOTHING);
+    });
+
+    it('has one rate for the metadata address and the agent’s own', async () => {
+      await redirectOf(testBed.node).install();
+      // What a test before used up is paid for.
+      await delay(600);
+      const flood = JSON.parse(await send(pod, 'flood 1250 direct')) as Record<string, number>;
+      const { accepted = 0, afterMs = 0 } = flood;
+      assert.ok(accepted >= 512 && accepted <= 520 + afterMs, JSON.stringify(flood));
     });
 
     it('loses a connection that it opened earlier, while the node keeps its own', async () => {
