@@ -14,6 +14,8 @@ import {
   options,
   spellings,
 } from '../src/nmi/config/options.ts';
+import { absences } from '../src/nmi/kube/watch/watches.ts';
+import type { Absence } from '../src/nmi/kube/watch/reflector.ts';
 import { cloudNames, cloudOf } from '../src/nmi/sources/entra/clouds.ts';
 import { scenarios } from '../lab/scenarios/all.ts';
 import { clientTable } from '../test/clients/support/client-table.ts';
@@ -32,6 +34,7 @@ const pages: Readonly<Record<string, Readonly<Record<string, () => string>>>> = 
   'docs/alerts.md': {
     faults: () => table(['lab scenario', 'alert', 'what it shows'], faultRows()),
   },
+  'docs/operate.md': { 'refused lists': refusedListTable },
   'docs/metrics.md': { metrics: metricTable },
   'docs/reasons.md': { reasons: reasonTable, guide: reasonSections },
   'docs/lab.md': { scenarios: scenarioList },
@@ -126,6 +129,26 @@ function cloudTable(): string {
     return [`\`${name}\``, authority, `\`${audience}\``];
   });
   return table(['`--cloud`', 'Entra ID', 'audience of federated credentials'], rows);
+}
+
+function refusedListTable(): string {
+  const [waits, holds, later] = ['not ready', 'what was listed holds', 'none, after a minute'];
+  const words: Readonly<Record<Absence, readonly string[]>> = {
+    never: [waits, waits, holds, holds],
+    confirmed: [waits, later, holds, later],
+    presumed: ['none', 'none', holds, later],
+  };
+  const modes = { enforcing: '`enforce`', otherwise: '`warn`, `off`' } as const;
+  const rows = Object.entries(absences).flatMap(([kind, { enforcing, otherwise }]) =>
+    enforcing === otherwise
+      ? [[kind, 'any', ...words[enforcing]]]
+      : [
+          [kind, modes.enforcing, ...words[enforcing]],
+          [kind, modes.otherwise, ...words[otherwise]],
+        ],
+  );
+  const head = ['never listed: 403', 'never listed: 404', 'listed before: 403', 'listed before: 404'];
+  return table(['objects', '`--identity-owners`', ...head], rows);
 }
 
 function scenarioList(): string {

@@ -59,6 +59,7 @@ describeOnNewestVersion('owners of identities', (cluster) => {
       openWatches({
         client,
         node: 'node-a',
+        enforcesOwners: false,
         log: keptLog(),
         stores: {
           pods: new MapStore<Pod>(),

@@ -15,7 +15,7 @@ import { createSecretReader } from '../kube/accounts/secrets.ts';
 import type { KubeClient } from '../kube/api/client.ts';
 import { parseBinding, parseIdentity, parseIdentityGrant } from '../kube/watch/parse.ts';
 import { openReflector, type Reflector } from '../kube/watch/reflector.ts';
-import { groupWatches } from '../kube/watch/watches.ts';
+import { absences, groupWatches } from '../kube/watch/watches.ts';
 import { watchConditions } from '../kube/watch/watch-report.ts';
 import { ConditionWriter, type WriteCounts } from './condition-writer.ts';
 import { observing } from './observed.ts';
@@ -75,7 +75,7 @@ export function openConditions(options: ConditionsOptions): Required<Part> & Asy
       path: `${groupPath}/azureidentitygrants`,
       parse: parseIdentityGrant,
       store: ownerIndex.grants,
-      mayBeAbsent: true,
+      absence: absences.grants.enforcing,
     });
   }
   const watches = opened.use(groupWatches(reflectors));

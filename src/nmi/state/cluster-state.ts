@@ -104,6 +104,7 @@ export function openClusterState(options: ClusterStateOptions): ClusterState {
     },
     log: kubeLog,
     clock,
+    enforcesOwners: owners.mode === 'enforce',
     isAwaited: () => waiters.size > 0,
   });
   void watches.whenSynced().then(

@@ -211,7 +211,14 @@ const acts: Readonly<Record<Kind, Act>> = {
   }),
   apiForbids: api(({ world, action }) => {
     const path = pickOf(watched, action.which);
-    world.cloud.kube.faults.failNext(1 + Math.floor(action.size * 3), 403, { containing: path });
+    const { faults } = world.cloud.kube;
+    const status = (action.which * 7) % 1 < 0.5 ? 404 : 403;
+    // A server that starts: the versions from before are too old, and the list is refused.
+    const isNew = (action.size * 7) % 1 < 0.5;
+    const [watch, list] = path === 'pods' ? [path, path] : [`${path}?watch`, `${path}?limit`];
+    if (isNew) faults.failNext(world.nodes.length, 410, { containing: watch });
+    const containing = isNew ? list : path;
+    faults.failNext(1 + Math.floor(action.size * 3), status, { containing });
     world.cloud.kube.closeWatches();
   }),
   imdsFails: imds(({ action }) => ({ fail: { status: action.size < 0.5 ? 500 : 404 } })),

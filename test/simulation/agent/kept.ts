@@ -32,6 +32,14 @@ export const kept: readonly Kept[] = [
     ],
   },
   {
+    why: 'the list of grants is forbidden once after an expired version',
+    actions: [{ atMs: 200_000, kind: 'apiForbids', which: 0.957, size: 0.05 }],
+  },
+  {
+    why: 'the kind of grants is missing once after an expired version',
+    actions: [{ atMs: 200_000, kind: 'apiForbids', which: 0.003, size: 0.05 }],
+  },
+  {
     why: 'an agent begins while the API server has a pod that has left its address',
     actions: [
       { atMs: 522, kind: 'bindingRestored', which: 0.588, size: 0.073 },

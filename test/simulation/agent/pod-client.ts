@@ -33,6 +33,9 @@ const refusingMs = 40_000;
 /** An agent lists pods within so long after its process began. */
 const startMs = 10_000;
 
+/** In the text of `identity_not_owned`. */
+const ungranted = 'which no AzureIdentityGrant gives';
+
 const permitted = new Set([200, 400, 403, 429, 503]);
 
 interface Connection {
@@ -212,9 +215,10 @@ export class PodClient {
     const { world } = this.node;
     const beganMs = this.#requestedMs ?? world.nowMs;
     this.#requestedMs = undefined;
+    this.last = `${status} ${body.slice(0, 300)}`;
+    if (status === 400 && body.includes(ungranted)) this.#checkRefusal();
     this.#clientId = undefined;
     world.answers += 1;
-    this.last = `${status} ${body.slice(0, 300)}`;
     this.answeredMs = beganMs;
     if (!permitted.has(status)) world.break(`${this.facts.uid} got ${this.last}`);
     const identity = status === 200 ? this.#identityOf(body) : undefined;
@@ -251,6 +255,15 @@ export class PodClient {
     world.break(
       `${uid} got a token of ${identity} ${Math.round(lateMs)} ms after its right ended (bound ${boundMs})`,
     );
+  }
+
+  /** For an SDK, 400 is final: an agent must not take grants for none that were there all the time. */
+  #checkRefusal(): void {
+    const { world } = this.node;
+    if (this.#clientId !== undefined || this.#connection?.isUnrecorded === true) return;
+    const sinceMs = world.truth.grantedSinceMs(this.facts);
+    if (sinceMs === undefined || world.nowMs - sinceMs <= bounds.faultyMs) return;
+    world.break(`${this.facts.uid} is refused for lack of a grant, and has one: ${this.last}`);
   }
 
   /**

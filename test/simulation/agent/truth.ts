@@ -31,6 +31,8 @@ export class Truth {
    * the kinds apart, and may see one of them late: a right that never was at one moment is put together from two.
    */
   readonly #until = new Map<string, number>();
+  /** When it began to say so without a break; of what all agents found at their start, -Infinity. */
+  readonly #since = new Map<string, number>();
 
   constructor(nowMs: () => number) {
     this.#nowMs = nowMs;
@@ -61,7 +63,36 @@ export class Truth {
     for (const [statement, untilMs] of this.#until) {
       if (untilMs === Infinity && !current.has(statement)) this.#until.set(statement, nowMs);
     }
-    for (const statement of current) this.#until.set(statement, Infinity);
+    for (const statement of current) {
+      if (this.#until.get(statement) !== Infinity) this.#since.set(statement, nowMs);
+      this.#until.set(statement, Infinity);
+    }
+  }
+
+  /** What is written so far was there before every agent. */
+  begin(): void {
+    for (const statement of this.#since.keys()) this.#since.set(statement, -Infinity);
+  }
+
+  /** Since when the pod's binding names an identity that is granted to its namespace; undefined if it does not now. */
+  grantedSinceMs({ namespace, label }: PodFacts): number | undefined {
+    const statements = [...this.#statements()];
+    const bound = `binding ${namespace}/${label} `;
+    const bindings = statements.filter((each) => each.startsWith(bound));
+    const begins = bindings.flatMap((binding) => {
+      const named = `identity ${namespace}/${binding.slice(bound.length)} `;
+      return statements
+        .filter((each) => each.startsWith(named))
+        .map((identity) => [
+          binding,
+          identity,
+          `grant ${namespace} ${identity.slice(named.length)}`,
+        ]);
+    });
+    if (begins.length === 0 || !begins.every((all) => statements.includes(all.at(-1) ?? ''))) {
+      return undefined;
+    }
+    return Math.max(...begins.flat().map((each) => this.#since.get(each) ?? Infinity));
   }
 
   /** When all that a right of a pod is made of last was there; infinite if it is, undefined if a part never was. */

@@ -42,6 +42,7 @@ export class Workload {
       }
       this.setGrant(namespace, owned[namespace]);
     }
+    this.#world.truth.begin();
     for (const node of this.#world.nodes)
       for (let count = 0; count < 3; count += 1) this.addPod(node);
   }

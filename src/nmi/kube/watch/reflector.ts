@@ -53,9 +53,20 @@ export interface ReflectorTiming extends RetryTiming {
   readonly checkGraceMs: number;
   /** Requests for a check sooner after the last one are ignored. */
   readonly checkEveryMs: number;
-  /** Longest time between two requests for a collection that the server does not have. */
+  /** A collection is absent after this time of nothing but 404: a starting server does not serve each kind. */
+  readonly absentAfterMs: number;
+  /** Longest time between two requests for an absent collection. */
   readonly absentEveryMs: number;
 }
+
+/**
+ * When a refused list counts as an empty one. A server that starts answers 403 for 30 to 70 ms, and 404 for a
+ * kind that it does not serve yet, so an answer alone shows neither that the kind is missing nor the right.
+ * - `never`: what was listed holds.
+ * - `confirmed`: when it was 404 for `absentAfterMs`.
+ * - `presumed`: so too, and before the first list at any 403 or 404.
+ */
+export type Absence = 'never' | 'confirmed' | 'presumed';
 
 const defaultTiming: ReflectorTiming = {
   backoff: { baseMs: 200, capMs: 10_000 },
@@ -70,14 +81,13 @@ const defaultTiming: ReflectorTiming = {
   // Events arrive within some milliseconds of the change, on a loaded server within tens.
   checkGraceMs: 300,
   checkEveryMs: 5_000,
+  absentAfterMs: 60_000,
   // One small request a minute from each node, until the kind is installed.
   absentEveryMs: 60_000,
 };
 
 /** Log lines of one namespace in the first minute; each later minute gets one report of the rest. */
 const maxSkipLines = 50;
-/** Including the pauses between them, 3 to 6 s. */
-const failuresBeforeAbsence = 5;
 /** The first pause; each later one is as long as the absence so far. */
 const firstAbsenceMs = 1_000;
 const listTimeoutMs = 60_000;
@@ -109,11 +119,8 @@ export interface ReflectorOptions<T extends ObjectRef> extends Omit<DecoderOptio
   readonly timing?: Partial<ReflectorTiming>;
   /** Items per page of a list that is not a stream. */
   readonly pageSize?: number;
-  /**
-   * The cluster may lack the kind, or the agent the permission for it: then the collection is
-   * empty, and is requested again once a minute.
-   */
-  readonly mayBeAbsent?: boolean;
+  /** Default: never. An absent collection is requested again once a minute. */
+  readonly absence?: Absence;
   /** Default: pages. */
   readonly listsBy?: ListsBy;
   /** Whether a request waits for an object; by default none ever does. */
@@ -197,7 +204,11 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
   #listsBy: ListsBy;
   /** The version to watch from; `undefined` requires a list. */
   #version: string | undefined;
+  /** Complete ones; an absent collection counts as one. */
   #lists = 0;
+  #isListed = false;
+  /** Since then each answer was 404. */
+  #missingSinceMs: number | undefined;
   #watches = 0;
   readonly #errors = { outage: 0, refusal: 0, expiry: 0, exception: 0 };
   /** -Infinity before the first contact. */
@@ -423,6 +434,7 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
 
   #beginWatching(): void {
     this.#phase = 'watching';
+    this.#missingSinceMs = undefined;
     this.#watches += 1;
     this.#arm(this.#timing.healthyMs, () => this.#becomeHealthy());
     this.#answered();
@@ -443,6 +455,8 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
 
   #listed(version: string): void {
     this.#prove(version);
+    this.#isListed = true;
+    this.#missingSinceMs = undefined;
     this.#lists += 1;
     if (this.#lists === 1) this.#reportSynced();
   }
@@ -468,7 +482,7 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
 
   /** Returns when the next request is due. */
   async #recover(error: unknown, sinceMs: number): Promise<void> {
-    const { log, name, random, isAwaited, mayBeAbsent = false } = this.#options;
+    const { log, name, random, isAwaited } = this.#options;
     const isWatching = this.#phase === 'watching';
     if (isWatching && error instanceof KubeError && error.code === 'TIMEOUT') {
       return this.#beginCheck();
@@ -478,7 +492,7 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
       const fields = { resource: name, reason: error.message };
       return log.info(fields, 'the server streams no lists, listing page by page');
     }
-    if (mayBeAbsent && this.#isAbsence(error)) return this.#takeAsEmpty(error);
+    if (this.#isAbsence(error)) return this.#takeAsEmpty(error);
     const isReached = isWatching || this.#contactAtMs > sinceMs;
     const nowMs = this.#nowMs;
     const retry = retryAfterFailure(error, this.#failures, this.#timing, {
@@ -519,16 +533,16 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
     this.#failing = { code, message, sinceMs, isAbsence: false };
   }
 
-  /**
-   * Listed objects stay when the permission is lost, as after any other failure, and when a
-   * starting server does not have the kind yet: only after some seconds of this answer is the kind
-   * absent.
-   */
+  /** Listed objects stay when the permission is lost, as after any other failure. */
   #isAbsence(error: unknown): error is KubeError {
-    if (!(error instanceof KubeError)) return false;
-    if (this.#version === undefined)
-      return error.code === 'NOT_FOUND' || error.code === 'FORBIDDEN';
-    return error.code === 'NOT_FOUND' && this.#failures.count >= failuresBeforeAbsence;
+    const { absence = 'never' } = this.#options;
+    const code = error instanceof KubeError ? error.code : undefined;
+    const isMissing = code === 'NOT_FOUND';
+    const sinceMs = isMissing ? (this.#missingSinceMs ?? this.#nowMs) : undefined;
+    this.#missingSinceMs = sinceMs;
+    if (absence === 'never') return false;
+    if (absence === 'presumed' && !this.#isListed) return isMissing || code === 'FORBIDDEN';
+    return sinceMs !== undefined && this.#nowMs - sinceMs >= this.#timing.absentAfterMs;
   }
 
   /** An absent collection counts as a list, and is requested again until the kind is installed. */
@@ -539,7 +553,7 @@ class ReflectorLoop<T extends ObjectRef> implements Reflector {
     this.#prove(undefined);
     if (this.#lists === 0) this.#reportSynced();
     this.#lists = Math.max(1, this.#lists);
-    if (before?.code !== code) {
+    if (before?.code !== code || !before.isAbsence) {
       const fields = { resource: name, code, err: message };
       log.warn(fields, 'resource type is not available, taken as empty');
     }

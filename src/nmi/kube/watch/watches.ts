@@ -22,6 +22,7 @@ import {
 import type { Log } from '../../../base/log.ts';
 import {
   openReflector,
+  type Absence,
   type KubeReader,
   type Reflector,
   type ReflectorOptions,
@@ -30,6 +31,21 @@ import {
 } from './reflector.ts';
 
 export type WatchedResource = 'pods' | 'identities' | 'bindings' | 'exceptions' | 'grants';
+
+/**
+ * How each kind is taken that the API server refuses to list. Where grants decide, a token without one is refused for
+ * good (400), so they are never taken for none by an answer that may pass. Elsewhere the agent serves a cluster in which
+ * only its image was replaced: there it has neither the kind of grants nor the right to list them.
+ */
+export const absences: Readonly<
+  Record<WatchedResource, { readonly enforcing: Absence; readonly otherwise: Absence }>
+> = {
+  pods: { enforcing: 'never', otherwise: 'never' },
+  identities: { enforcing: 'never', otherwise: 'never' },
+  bindings: { enforcing: 'never', otherwise: 'never' },
+  exceptions: { enforcing: 'never', otherwise: 'never' },
+  grants: { enforcing: 'confirmed', otherwise: 'presumed' },
+};
 
 const group = '/apis/aadpodidentity.k8s.io/v1';
 
@@ -64,6 +80,8 @@ export interface WatchesOptions {
   readonly log: Log;
   readonly clock?: Clock;
   readonly random?: () => number;
+  /** Grants decide who gets a token. Default: true. */
+  readonly enforcesOwners?: boolean;
   /** Whether a request waits for an object. */
   readonly isAwaited?: () => boolean;
   readonly timing?: Partial<ReflectorTiming>;
@@ -97,7 +115,7 @@ export type Watches = WatchGroup<WatchedResource>;
 
 export function openWatches(options: WatchesOptions): Watches {
   const { client, node, stores, log, clock = systemClock, random = Math.random } = options;
-  const { podClient = client, isAwaited } = options;
+  const { podClient = client, isAwaited, enforcesOwners = true } = options;
   const recovery = new Observers();
 
   function open<T extends ObjectRef>(
@@ -105,7 +123,8 @@ export function openWatches(options: WatchesOptions): Watches {
     spec: Pick<ReflectorOptions<T>, 'path' | 'parse' | 'store'> & Partial<ReflectorOptions<T>>,
     timing?: Partial<ReflectorTiming>,
   ): Reflector {
-    const parts = { name, client, clock, random, log, recovery, isAwaited };
+    const absence = absences[name][enforcesOwners ? 'enforcing' : 'otherwise'];
+    const parts = { name, client, clock, random, log, recovery, isAwaited, absence };
     return openReflector({ ...parts, ...spec, timing: { ...timing, ...options.timing } });
   }
 
@@ -131,9 +150,7 @@ export function openWatches(options: WatchesOptions): Watches {
     identities: open('identities', { ...identitySpec, store: identities }),
     bindings: open('bindings', { ...bindingSpec, store: bindings }),
     exceptions: open('exceptions', { ...exceptionSpec, store: exceptions, maxBytes }),
-    // A cluster in which only the agent's image was replaced has neither the kind nor the
-    // permission to list it.
-    grants: open('grants', { ...grantSpec, store: grants, mayBeAbsent: true }),
+    grants: open('grants', { ...grantSpec, store: grants }),
   });
 }
 

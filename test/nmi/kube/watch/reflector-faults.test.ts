@@ -44,6 +44,14 @@ const writes: fc.Arbitrary<Step> = fc.oneof(
 );
 
 const faults: fc.Arbitrary<Step> = fc.oneof(
+  fc.tuple(fc.constantFrom(403, 404), fc.integer({ min: 1, max: 2 })).map(([status, count]) => ({
+    name: `an expired version, then ${count} times ${status}`,
+    run: (fake: FakeKube) => {
+      fake.faults.failNext(1, 410, { containing: 'watch=true' });
+      fake.faults.failNext(count, status);
+      fake.closeWatches();
+    },
+  })),
   fc.constant({ name: 'cut all', run: (fake: FakeKube) => fake.cutConnections() }),
   fc.constant({ name: 'close watches', run: (fake: FakeKube) => fake.closeWatches() }),
   fc.constant({ name: 'compact', run: (fake: FakeKube) => fake.compact() }),
@@ -83,7 +91,7 @@ function plain(pod: Pod): unknown {
 
 /** The current result of a list of this node's live pods. */
 function truth(fake: FakeKube): unknown[] {
-  return ['a', 'b', 'c', 'd', 'e', 'f'].flatMap((name) => {
+  return ['a', 'always', 'b', 'c', 'd', 'e', 'f'].flatMap((name) => {
     const raw = fake.get({ kind, name });
     if ((raw?.['spec'] as { nodeName?: string } | undefined)?.nodeName !== 'node-a') return [];
     if ((raw?.['status'] as { phase?: string } | undefined)?.phase === 'Succeeded') return [];
@@ -99,10 +107,13 @@ function held(store: MapStore<Pod>): unknown[] {
 /** `eager` hardly waits between attempts. */
 async function openTestBed(silenceMs: number, eager: 'eager' | 'quick') {
   const fake = await openFakeKube({ bookmarkEveryMs: 10 });
+  // No step changes it.
+  fake.apply(rawPod('always'));
   const client = await clientOf(fake);
   const store = new MapStore<Pod>();
   const reflector = openReflector<Pod>({
     listsBy: 'stream',
+    absence: 'confirmed',
     name: 'pods',
     path: '/api/v1/pods',
     query: { fieldSelector: 'spec.nodeName=node-a,status.phase!=Succeeded' },
@@ -147,6 +158,10 @@ describe('a reflector under faults', () => {
         });
         assert.deepEqual(held(store), truth(fake));
         assert.equal(reflector.stats().objects, store.items.size);
+        const emptied = store.replaced.filter(
+          (list) => !list.some(({ name }) => name === 'always'),
+        );
+        assert.deepEqual(emptied, [], 'no failure empties the store');
         // The reflector still works: it sees the next event, too.
         fake.apply(rawPod('last'));
         await store.until('a last pod', () => store.items.has('default/last'));

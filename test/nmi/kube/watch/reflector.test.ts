@@ -787,7 +787,7 @@ describe('reflectors of one server', () => {
     await eventually('it waits', () => phaseOf(slow) === 'waiting');
     await using _absent = await openTestBed({
       recovery,
-      mayBeAbsent: true,
+      absence: 'presumed',
       before: (fake) => {
         fake.faults.failNext(1, 503);
         fake.faults.failNext(Infinity, 404);

@@ -8,8 +8,12 @@ import type {
   Pod,
 } from '../../../../src/cache/index/objects.ts';
 import { openFakeKube, type FakeKube } from '../../../../lab/fakes/kube/fake-kube.ts';
-import { olderThan } from '../../../../src/nmi/kube/watch/watch-report.ts';
-import { openWatches } from '../../../../src/nmi/kube/watch/watches.ts';
+import {
+  olderThan,
+  watchConditions,
+  watchProblems,
+} from '../../../../src/nmi/kube/watch/watch-report.ts';
+import { openWatches, type Watches } from '../../../../src/nmi/kube/watch/watches.ts';
 import { HandClock } from '../../../support/hand-clock.ts';
 import {
   clientOf,
@@ -48,6 +52,10 @@ function rawGrant(name: string, spec: object) {
 
 function askedForGrants(fake: FakeKube): number {
   return fake.requests.filter(({ url }) => url.includes('azureidentitygrants')).length;
+}
+
+function describeProblem(watches: Watches): string | undefined {
+  return watchConditions(watches, 300_000)[0]?.problem();
 }
 
 describe('the five watches', () => {
@@ -124,7 +132,8 @@ describe('the five watches', () => {
     const stores = createStores();
     const log = keptLog();
     const timing = { ...quick, absentEveryMs: 20 };
-    await using watches = openWatches({ client, node: 'node-a', stores, log, timing });
+    const parts = { client, node: 'node-a', stores, log, timing };
+    await using watches = openWatches({ ...parts, enforcesOwners: false });
     await watches.whenSynced();
     await eventually('it looked again', () => askedForGrants(fake) >= 3);
     assert.deepEqual(watches.stats().grants.errorsByKind.refusal, 0);
@@ -143,7 +152,8 @@ describe('the five watches', () => {
     const timing = { ...quick, absentEveryMs: 20 };
     const log = keptLog();
     fake.apply(rawGrant('shop', { namespaces: ['shop'] }));
-    await using watches = openWatches({ client, node: 'node-a', stores, log, timing });
+    const parts = { client, node: 'node-a', stores, log, timing };
+    await using watches = openWatches({ ...parts, enforcesOwners: false });
     await watches.whenSynced();
     await stores.grants.until('the right is given', () => stores.grants.items.size === 1);
     fake.faults.failNext(8, 403, { containing: 'azureidentitygrants' });
@@ -161,7 +171,7 @@ describe('the five watches', () => {
     fake.apply(rawGrant('shop', { namespaces: ['shop'] }));
     const clock = new HandClock();
     const parts = { client, node: 'node-a', stores, log: keptLog(), clock };
-    await using watches = openWatches({ ...parts, timing });
+    await using watches = openWatches({ ...parts, timing, enforcesOwners: false });
     await watches.whenSynced();
     await eventually('it is refused again', () => {
       if (askedForGrants(fake) < 4) clock.advance(10);
@@ -175,33 +185,126 @@ describe('the five watches', () => {
     await stores.grants.until('the right is given', () => stores.grants.items.size === 1);
   });
 
-  it('keep the grants when a starting server does not serve their kind yet', async () => {
+  for (const enforcesOwners of [true, false]) {
+    const where = enforcesOwners ? 'they decide' : 'they are only reported';
+
+    it(`keep the grants where ${where} when a starting server refuses them after an expired version`, async () => {
+      for (const [status, count] of [
+        [403, 1],
+        [404, 1],
+        [403, 30],
+        [404, 30],
+      ] as const) {
+        await using fake = await openFakeKube();
+        await using client = await clientOf(fake);
+        const stores = createStores();
+        fake.apply(rawGrant('shop', { namespaces: ['shop'] }));
+        const parts = { client, node: 'node-a', stores, log: keptLog(), timing: quick };
+        await using watches = openWatches({ ...parts, enforcesOwners });
+        await eventually('it watches', () => fake.watches('azureidentitygrants') === 1);
+        fake.faults.failNext(1, 410, { containing: 'azureidentitygrants?watch' });
+        fake.faults.failNext(count, status, { containing: 'azureidentitygrants?limit' });
+        fake.closeWatches();
+        await eventually('it is listed again', () => watches.stats().grants.relists === 1);
+        fake.apply(rawGrant('office', { namespaces: ['office'] }));
+        await stores.grants.until('both are there', () => stores.grants.items.size === 2);
+        assert.equal(watches.stats().grants.errorsByKind.refusal, count);
+        assert.ok(
+          stores.grants.replaced.every(({ length }) => length > 0),
+          `${status}: it was emptied`,
+        );
+      }
+    });
+  }
+
+  it('report a right to list grants that was lost, and hold them', async () => {
     await using fake = await openFakeKube();
     await using client = await clientOf(fake);
-    const stores = createStores();
+    const [stores, log, clock] = [createStores(), keptLog(), new HandClock()];
     fake.apply(rawGrant('shop', { namespaces: ['shop'] }));
-    const timing = { ...quick, absentEveryMs: 20 };
-    const log = keptLog();
-    await using watches = openWatches({ client, node: 'node-a', stores, log, timing });
-    await stores.grants.until('it is listed', () => stores.grants.items.size === 1);
-    fake.faults.failNext(3, 404, { containing: 'azureidentitygrants' });
+    const parts = { client, node: 'node-a', stores, log, clock, timing: quick };
+    await using watches = openWatches(parts);
+    await eventually('it watches', () => fake.watches('azureidentitygrants') === 1);
+    fake.faults.failNext(1, 410, { containing: 'azureidentitygrants' });
+    fake.faults.failNext(Infinity, 403, { containing: 'azureidentitygrants' });
     fake.closeWatches();
-    await eventually('it was refused', () => watches.stats().grants.errorsByKind.refusal === 3);
-    await eventually('it watches again', () => fake.watches('azureidentitygrants') === 1);
-    assert.ok(stores.grants.replaced.every(({ length }) => length === 1));
+    await eventually('it is refused for an hour', () => {
+      if (watches.stats().grants.phase === 'waiting') clock.advance(30_000);
+      return (watches.stats().grants.failure?.forMs ?? 0) > 3_600_000;
+    });
+    assert.equal(stores.grants.items.size, 1);
+    const { grants } = watches.stats();
+    assert.ok(grants.stalenessMs > 3_600_000, 'nothing proves that they are current');
+    const problems = watchProblems(watches.stats()).map(({ resource, reason }) => [
+      resource,
+      reason,
+    ]);
+    assert.deepEqual(problems, [['grants', 'FORBIDDEN: failed on purpose']]);
   });
 
-  it('lose all grants with their kind', async () => {
+  it('are not synced without the right to list grants where they decide', async () => {
     await using fake = await openFakeKube();
+    fake.faults.failNext(20, 403, { containing: 'azureidentitygrants' });
     await using client = await clientOf(fake);
     const stores = createStores();
     fake.apply(rawGrant('shop', { namespaces: ['shop'] }));
-    const timing = { ...quick, absentEveryMs: 20 };
-    await using _watches = openWatches({ client, node: 'node-a', stores, log: keptLog(), timing });
+    const parts = { client, node: 'node-a', stores, log: keptLog(), timing: quick };
+    await using watches = openWatches(parts);
+    await eventually('it is refused', () => watches.stats().grants.errorsByKind.refusal >= 10);
+    assert.deepEqual(watches.unsynced(), ['grants']);
+    await watches.whenSynced();
+    assert.deepEqual(
+      stores.grants.replaced.map(({ length }) => length),
+      [1],
+    );
+  });
+
+  it('wait a minute for the kind of grants where they decide, before they count as none', async () => {
+    await using fake = await openFakeKube();
+    fake.faults.notInstalled.add('azureidentitygrants');
+    await using client = await clientOf(fake);
+    const [stores, log, clock] = [createStores(), keptLog(), new HandClock()];
+    const parts = { client, node: 'node-a', stores, log, clock, timing: quick };
+    await using watches = openWatches(parts);
+    await eventually('it is missing for almost a minute', () => {
+      if (watches.stats().grants.phase === 'waiting') clock.advance(1_000);
+      return clock.monotonicMs() >= 59_000;
+    });
+    assert.deepEqual(watches.unsynced(), ['grants']);
+    assert.match(describeProblem(watches) ?? '', /^waiting for grants \(NOT_FOUND/);
+    // Another answer in between: the server was away.
+    const asked = askedForGrants(fake);
+    fake.faults.failNext(1, 503, { containing: 'azureidentitygrants' });
+    await eventually('the minute begins again', () => {
+      if (askedForGrants(fake) <= asked + 1) clock.advance(20);
+      return askedForGrants(fake) > asked + 1;
+    });
+    const sinceMs = clock.monotonicMs();
+    await eventually('they count as none', () => {
+      if (watches.stats().grants.phase === 'waiting' && !watches.synced) clock.advance(1_000);
+      return watches.synced;
+    });
+    assert.ok(clock.monotonicMs() - sinceMs >= 59_000, `${clock.monotonicMs() - sinceMs} ms`);
+    assert.deepEqual(watchProblems(watches.stats()), []);
+    const said = log.lines.filter(({ message }) => message.includes('taken as empty'));
+    assert.equal(said.length, 1);
+  });
+
+  it('lose all grants with their kind, after a minute', async () => {
+    await using fake = await openFakeKube();
+    await using client = await clientOf(fake);
+    const [stores, clock] = [createStores(), new HandClock()];
+    fake.apply(rawGrant('shop', { namespaces: ['shop'] }));
+    const parts = { client, node: 'node-a', stores, log: keptLog(), clock, timing: quick };
+    await using watches = openWatches(parts);
     await stores.grants.until('it is listed', () => stores.grants.items.size === 1);
     fake.faults.notInstalled.add('azureidentitygrants');
     fake.closeWatches();
-    await stores.grants.until('it is gone', () => stores.grants.items.size === 0);
+    await eventually('it is gone', () => {
+      if (watches.stats().grants.phase === 'waiting') clock.advance(1_000);
+      return stores.grants.items.size === 0;
+    });
+    assert.ok(clock.monotonicMs() >= 60_000, `${clock.monotonicMs()} ms`);
   });
 
   it('report the stale ones, and count failures by kind', async () => {
