@@ -69,6 +69,11 @@ install -m 755 dist/kubectl-nmi /usr/local/bin/kubectl-nmi
 
 The verdict uses [status conditions](operate.md#status-conditions) too: a missing Secret or a missing identity grant is seen by a user who may read neither.
 
+Whether Azure and Entra ID accept an identity is in no object. \`explain\` and \`analyze\` read it from the agents' [Events](operate.md#events) on the pod
+and its identity, if you may list Events (core/v1) in the namespace: a refusal of the last hour without a later acceptance makes the verdict REFUSED,
+"for new tokens" while cached ones are valid. Without that right the verdict stays, with "not checked: refusals of the last hour" and the command that reads them.
+A user who may write Events in a namespace can write such ones there: an Event can hide another one, but never turns what objects refuse into GRANTED.
+
 Exit codes: 0 fine, 1 not granted (\`explain\`), errors (\`analyze\`, see \`--fail-on\`), findings (other verbs, with \`--exit-code\`) or failed, 2 usage, 69 out of reach,
 74 output lost (a full disk, a closed pipe), 77 no right.
 A flag with one value is given once, and not empty: everything else is a usage error. Findings have colors on a terminal, unless

@@ -91,7 +91,7 @@ describeOnNewestVersion('kubectl nmi for a team', (cluster) => {
       assert.match(first, /GRANTED, gets a token of AzureIdentity orders/);
       const lines = stdout.split('\n').filter((line) => /not checked/i.test(line));
       assert.deepEqual(lines, [
-        '  Not checked (4; -v shows why): assignment of the identity in Azure; identity grants; network policies; options and state of the agents. A token shows it: kubectl nmi test --pod web -n shop',
+        '  Not checked (5; -v shows why): assignment of the identity in Azure; identity grants; refusals of the last hour; network policies; options and state of the agents. A token shows it: kubectl nmi test --pod web -n shop',
       ]);
       const verbose = await run(team, 'explain', 'pod', 'web', '-n', 'shop', '-v');
       assert.match(
@@ -100,7 +100,7 @@ describeOnNewestVersion('kubectl nmi for a team', (cluster) => {
       );
     });
 
-    it('starts four processes at most, and lists no pods of other nodes', async () => {
+    it('starts five processes at most, and lists no pods of other nodes', async () => {
       await only(
         good + deployment + pod({ name: 'web-1', labels: 'app: web', owner, ip: '10.244.1.8' }),
       );
@@ -116,7 +116,7 @@ describeOnNewestVersion('kubectl nmi for a team', (cluster) => {
         ] as const) {
           const { stdout } = await run(as, 'explain', ...words);
           assert.match(stdout, new RegExp(`^pod shop/${words[1]}: ${verdict}`));
-          assert.ok(calls.length <= 4, calls.map((args) => args.join(' ')).join('\n'));
+          assert.ok(calls.length <= 5, calls.map((args) => args.join(' ')).join('\n'));
           const lists = calls
             .filter(([, what = '']) => /(?:^|[/,])pods\b/.test(what))
             // A name follows.
@@ -128,7 +128,7 @@ describeOnNewestVersion('kubectl nmi for a team', (cluster) => {
       }
       for (const words of [['deploy/web'], ['ip', '10.244.1.8']]) {
         await run(admin, 'explain', ...words, '-n', 'shop');
-        assert.ok(calls.length <= 4, calls.map((args) => args.join(' ')).join('\n'));
+        assert.ok(calls.length <= 5, calls.map((args) => args.join(' ')).join('\n'));
       }
     });
 

@@ -1,4 +1,4 @@
-/** What one pod depends on, by four processes of kubectl as a rule. */
+/** What one pod depends on, by four processes of kubectl as a rule, and one for Events. */
 import { stringAt } from '../../base/json-value.ts';
 import { namespaceOf, specOf, titleOf, type RawObject } from '../base/object.ts';
 import type { ofContext, Read } from '../transport/kubectl.ts';
@@ -6,6 +6,7 @@ import { defaultConfig, type AgentView } from './agents.ts';
 import { createClusterState } from './cluster-state.ts';
 import { identityResources } from './resources.ts';
 import { nearbyKinds, nearbyOf, type Nearby, type Snapshot } from './snapshot.ts';
+import { readSourceReports } from './source-reports.ts';
 import { agentSelector, chooseAgents, isLabeled, type AgentAccess } from './trusted-agents.ts';
 import { losses, mergeUnread, valueOrUnread } from './unread.ts';
 
@@ -36,9 +37,10 @@ export async function readPodSnapshot(
   const isRefused = explanation?.requests[0]?.outcome.kind === 'refused';
   const isWide = nearby.grants !== undefined;
   const unread = [...alone.unread];
-  const [elsewhere, neighbors] = await Promise.all([
+  const [elsewhere, neighbors, reports] = await Promise.all([
     isRefused ? access.kubectl.listKinds(kindsElsewhere, undefined) : undefined,
     readNeighbors(access, pod, { isWide, isRefused }),
+    isRefused ? undefined : readSourceReports(access.kubectl, scope, nowWallMs, unread),
   ]);
   const withOthers = (resource: string, own: readonly RawObject[]) => {
     const read = elsewhere?.get(resource);
@@ -56,6 +58,7 @@ export async function readPodSnapshot(
     pods: [pod, ...own.filter((each) => titleOf(each) !== titleOf(pod))],
     agents:
       labeled === undefined ? undefined : await verify(access, labeled, elsewhere?.get(daemonSets)),
+    reports,
     unread: mergeUnread(unread),
   };
 }

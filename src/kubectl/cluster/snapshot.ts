@@ -3,6 +3,7 @@ import type { RawObject } from '../base/object.ts';
 import { valueOf, type KindLists, type Read, type Scope } from '../transport/kubectl.ts';
 import type { AgentView } from './agents.ts';
 import { identityGrants, identityResources, workloadResources } from './resources.ts';
+import type { SourceReports } from './source-reports.ts';
 import { readAgents, type AgentAccess } from './trusted-agents.ts';
 import { describeUnread, losses, mergeUnread, valueOrUnread, type Unread } from './unread.ts';
 
@@ -20,11 +21,12 @@ export interface Snapshot {
   readonly grants: readonly RawObject[] | undefined;
   readonly agents: readonly AgentView[] | undefined;
   readonly nodes?: readonly RawObject[] | undefined;
+  readonly reports?: SourceReports | undefined;
   readonly unread: readonly Unread[];
 }
 
 /** The objects of a namespace, without its pods. */
-export type Nearby = Omit<Snapshot, 'pods' | 'agents' | 'scope'>;
+export type Nearby = Omit<Snapshot, 'pods' | 'agents' | 'scope' | 'reports'>;
 
 /** Kinds that a report uses if it may, with what is unknown without them. */
 const optionalKinds: readonly (readonly [resource: string, loses: string])[] = [

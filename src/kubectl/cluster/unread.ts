@@ -24,6 +24,7 @@ export const losses = {
   elsewhere: 'objects of other namespaces',
   twins: 'pods with the same address',
   nodes: 'nodes',
+  refusals: 'refusals of the last hour',
 } as const;
 
 export function describeUnread(what: string, failure: KubectlFailure, loses: string): Unread {

@@ -10,7 +10,7 @@ import type { Unread } from '../cluster/unread.ts';
 import { ofAgent } from './agents.ts';
 import type { AgentContexts } from './contexts.ts';
 import { notCheckedOf } from './not-checked.ts';
-import { examinePod, type PodContext } from './pods.ts';
+import { examinePod, identityOf, refusalOfSource, type PodContext } from './pods.ts';
 import { variantsOf } from './variants.ts';
 import { verdictOf, type Verdict } from './verdict.ts';
 
@@ -36,7 +36,9 @@ export function assessPod(
     ...findingsOfAgent(pod, agent, context),
     ...findingsOfIgnored(pod, context),
   ]);
-  const verdict = verdictOf(pod, explanation, findings, variantsOf(pod, request, contexts));
+  const variants = variantsOf(pod, request, contexts);
+  const refused = refusalOfSource(pod, identityOf(explanation), context.snapshot);
+  const verdict = verdictOf(pod, explanation, findings, variants, refused);
   const unread = notCheckedOf(pod, explanation, verdict, agent, context);
   return { verdict, explanation, findings, unread };
 }

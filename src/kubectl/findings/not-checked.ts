@@ -27,6 +27,7 @@ export function notCheckedOf(
     [losses.grants]: !isReady && !(knowsOptions && config.identityOwners === 'off'),
     [losses.workloads]: explanation.label === undefined,
     [losses.elsewhere]: !isOpen,
+    [losses.refusals]: isOpen,
   };
   const read = snapshot.unread.filter(({ loses }) => matters[loses] ?? true);
   if (!isOpen) return read;
@@ -38,9 +39,16 @@ export function notCheckedOf(
       : [{ loses: losses.policies, what: `judge NetworkPolicy ${doubtful}`, why }]),
     ...(view?.upstream === undefined ? [] : ofUpstream(view, view.upstream, isReady)),
     ...(agent === undefined || knowsOptions ? [] : [ofOptions(agent)]),
+    ...(knowsOptions && !config.events ? [noEvents] : []),
     ...read,
   ];
 }
+
+const noEvents: Unread = {
+  loses: losses.refusals,
+  what: 'see refusals of the last hour',
+  why: 'the agents write no Events (--events=false)',
+};
 
 function ofOptions({ namespace, name, config }: AgentView): Unread {
   return {

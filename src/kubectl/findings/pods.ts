@@ -21,6 +21,7 @@ import { anyRequest, type ClusterView, type PodRequest } from '../cluster/cluste
 import type { Snapshot } from '../cluster/snapshot.ts';
 import { policiesAgainst } from './network-policy.ts';
 import { findOwnerLabels, ownersOf } from './owners.ts';
+import { sourceRefusalOf, type SourceRefusal } from './source-refusals.ts';
 import { findingsOfStatus } from './status.ts';
 
 export interface PodContext {
@@ -207,6 +208,29 @@ const ofStatus: Check = (pod, explanation, { snapshot, knowsOptions }) => {
     });
 };
 
+/** Of each bound identity; a warning for one that the request does not get. */
+const ofSource: Check = (pod, explanation, { snapshot }) => {
+  const used = identityOf(explanation)?.name;
+  return explanation.identities.flatMap((view) => {
+    const refused = view.refusal === undefined ? refusalOfSource(pod, view, snapshot) : undefined;
+    if (refused === undefined) return [];
+    const { finding } = refused;
+    return [view.name === used ? finding : { ...finding, severity: 'warning' as const }];
+  });
+};
+
+/** By the reports of agents, of what the request gets. */
+export function refusalOfSource(
+  pod: RawObject,
+  view: IdentityView | undefined,
+  { identities, reports }: Snapshot,
+): SourceRefusal | undefined {
+  if (view === undefined || view.kind === 'node') return undefined;
+  const isObject = view.kind === 'azure-identity';
+  const identity = isObject ? named(identities, view.name, pod) : undefined;
+  return isObject && identity === undefined ? undefined : sourceRefusalOf(pod, identity, reports);
+}
+
 const ofSystem: Check = (pod, explanation) => {
   const spec = specOf(pod);
   const wanted = stringsAt(spec, 'nodeSelector').get('kubernetes.io/os');
@@ -223,6 +247,7 @@ const checks: readonly Check[] = [
   ofWorkloadIdentity,
   ofExceptionElsewhere,
   ofStatus,
+  ofSource,
   ofSystem,
 ];
 

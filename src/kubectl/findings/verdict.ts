@@ -1,15 +1,19 @@
 /** What a pod gets, as one value. It is never better than what the user may see. Pure. */
 import { asRecord, stringAt } from '../../base/json-value.ts';
+import { refusals } from '../../nmi/base/answers.ts';
 import { rowOf, type Code } from '../../nmi/diagnosis/codes.ts';
 import type { Finding } from '../../nmi/diagnosis/finding.ts';
 import type { Outcome, PodExplanation } from '../../nmi/explain/explanation.ts';
 import { conditionOf, recordsAt, statusOf, type RawObject } from '../base/object.ts';
 import { identityOf, refusalOf } from './pods.ts';
+import type { SourceRefusal } from './source-refusals.ts';
 
 export interface Verdict {
   readonly kind: 'granted' | 'refused' | 'not-ready' | 'unknown';
   /** Completes "the pod", in one line. */
   readonly summary: string;
+  /** Of a refusal of new tokens: until when cached ones are valid. */
+  readonly cachedUntil?: string;
 }
 
 /** What the pod would get if the agent had one option that is not known. */
@@ -33,6 +37,7 @@ export function verdictOf(
   explanation: PodExplanation,
   findings: readonly Finding[],
   variants: readonly Variant[],
+  refusedBySource: SourceRefusal | undefined,
 ): Verdict {
   const { phase } = explanation.pod;
   if (phase === 'Succeeded' || phase === 'Failed') {
@@ -50,6 +55,10 @@ export function verdictOf(
       ? notReady(`${gets}: not yet`)
       : { kind: 'refused', summary: gets };
   }
+  if (refusedBySource !== undefined) {
+    const refused = verdictOfSource(refusedBySource);
+    if (refused !== undefined) return refused;
+  }
   const errors = findings.filter(
     ({ severity, code }) => severity === 'error' && !ofOthers.has(code),
   );
@@ -64,6 +73,18 @@ export function verdictOf(
   if (phase !== 'Running') return notReady(`gets nothing yet: it is ${phase}${waitingFor(pod)}`);
   if (differing !== undefined) return { kind: 'unknown', summary: unsure };
   return { kind: kindOf(outcomeOf(explanation)), summary: gets };
+}
+
+/** Undefined if it does not count for the pod. */
+function verdictOfSource({ code, finding, cachedUntil }: SourceRefusal): Verdict | undefined {
+  const { severity } = finding;
+  const gets = `gets ${refusals[code].status} ${code}`;
+  if (cachedUntil !== undefined && severity === 'error') {
+    const summary = `${gets} for new tokens; cached ones are valid until ${cachedUntil}`;
+    return { kind: 'refused', summary, cachedUntil };
+  }
+  if (code.endsWith('_pending')) return notReady(`${gets}: not yet`);
+  return severity === 'error' ? { kind: 'refused', summary: gets } : undefined;
 }
 
 function summaryOf(explanation: PodExplanation): string {

@@ -3,7 +3,14 @@ import { exitCodes } from '../base/io.ts';
 import { usageError, type ExitCode } from '../base/plugin-error.ts';
 import { parseManifests, snapshotOf } from '../cluster/manifests.ts';
 import { readSnapshot, type Snapshot } from '../cluster/snapshot.ts';
-import { countUnread, losses, renderUnread, valueOrUnread } from '../cluster/unread.ts';
+import { readSourceReports } from '../cluster/source-reports.ts';
+import {
+  countUnread,
+  losses,
+  renderUnread,
+  valueOrUnread,
+  type Unread,
+} from '../cluster/unread.ts';
 import { analyze } from '../findings/analyze.ts';
 import { createContexts } from '../findings/contexts.ts';
 import { severities, type Severity } from '../../nmi/diagnosis/codes.ts';
@@ -76,14 +83,17 @@ function summaryOf(findings: readonly Finding[]): string {
 
 async function readCluster(context: VerbContext): Promise<Snapshot> {
   const scope = await scopeOf(context);
-  const [snapshot, nodes] = await Promise.all([
+  const unread: Unread[] = [];
+  const [snapshot, nodes, reports] = await Promise.all([
     readSnapshot(context, scope),
     context.kubectl.list('nodes', undefined),
+    readSourceReports(context.kubectl, scope, context.io.wallMs(), unread),
   ]);
   if (scope !== undefined && snapshot.pods.length === 0)
     await refuseUnknownNamespace(context, scope);
-  const unread = [...snapshot.unread];
-  return { ...snapshot, nodes: valueOrUnread(nodes, 'list nodes', losses.nodes, unread), unread };
+  unread.unshift(...snapshot.unread);
+  const known = valueOrUnread(nodes, 'list nodes', losses.nodes, unread);
+  return { ...snapshot, nodes: known, reports, unread };
 }
 
 async function readFiles(

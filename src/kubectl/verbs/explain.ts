@@ -184,9 +184,9 @@ async function report(
     );
   }
   const { verdict, ...rest } = assessed;
-  const { kind, summary } = verdict;
+  const { kind, summary, cachedUntil } = verdict;
   const ofPod = { pod: titleOf(pod), node: stringAt(specOf(pod), 'nodeName') };
-  const answer = { kind: 'PodExplanation', ...ofPod, verdict: kind, summary, ...rest };
+  const answer = { kind: 'PodExplanation', ...ofPod, verdict: kind, summary, cachedUntil, ...rest };
   print(context, answer, () => renderAssessment(assessed, flags));
   return kind === 'granted' ? exitCodes.ok : exitCodes.findings;
 }

@@ -69,6 +69,7 @@ describe('what a verdict does not know', () => {
     const granted = lossesOf(web, { unread }).slice(1);
     assert.deepEqual(granted, [
       ...[losses.policies, losses.grants, losses.agents, losses.twins, losses.nodes],
+      losses.refusals,
     ]);
     const account = { 'azure.workload.identity/use': 'true' };
     const exceptions = [

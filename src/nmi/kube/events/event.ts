@@ -37,7 +37,7 @@ export interface EventOrigin {
   readonly instance: string;
 }
 
-const reportingController = 'entra-pod-identity/nmi';
+export const reportingController = 'entra-pod-identity/nmi';
 
 const maxNoteBytes = 1_024;
 const maxInstance = 128;
