@@ -3,8 +3,15 @@
  * reported, while cached tokens last, after them, and after the repair.
  */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { request, type IncomingMessage } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { json } from 'node:stream/consumers';
 import { describe, it } from 'node:test';
-import { asRecord, stringAt } from '../../src/base/json-value.ts';
+import type { PodExplanation } from '../../src/nmi/explain/explanation.ts';
+import { asRecord, parseRecord, stringAt } from '../../src/base/json-value.ts';
 import { eventReasonOf } from '../../src/nmi/kube/events/event.ts';
 import { eventually } from '../../lab/test-bed/eventually.ts';
 import { fakeResources } from '../../lab/fakes/kube/resources.ts';
@@ -17,14 +24,14 @@ const minuteMs = 60_000;
 const lifeMs = 60 * minuteMs;
 
 /** An agent whose pod has had a token of an hour. */
-async function openWith({ prepare }: RefusedIdentity): Promise<EntraAgent> {
+async function openWith({ prepare }: RefusedIdentity, explainSocket: string): Promise<EntraAgent> {
   const agent = await openEntraAgent(
     inMovedTime,
     async (testBed) => {
       bindPod(testBed.kube);
       await prepare(testBed);
     },
-    { tuning: { identityEventJitterMs: 0, bindingGraceMs: 0 } },
+    { explainSocket, tuning: { identityEventJitterMs: 0, bindingGraceMs: 0 } },
   );
   agent.imds.setTokenLifetime(lifeMs);
   return agent;
@@ -53,14 +60,41 @@ function eventsOn({ kube }: EntraAgent, name: string) {
     .toSorted((one, other) => one.atWallMs - other.atWallMs);
 }
 
+async function explain(socketPath: string) {
+  const asked = request({ socketPath, path: '/explain?pod=default%2Fp' }).end();
+  const [response] = (await once(asked, 'response')) as [IncomingMessage];
+  const { requests, findings } = (await json(response)) as PodExplanation;
+  return { outcome: requests[0]?.outcome, findings };
+}
+
+/** The series of the identity, without its value. */
+async function metricsOf({ adminPort }: EntraAgent, name: string): Promise<readonly string[]> {
+  const page = await (await fetch(`http://127.0.0.1:${adminPort}/metrics`)).text();
+  const series = `nmi_identity_refused_expiry_seconds{namespace="default",identity="${name}"`;
+  return page.split('\n').filter((line) => line.startsWith(series));
+}
+
+function failuresIn({ log }: EntraAgent): readonly string[] {
+  return log
+    .map((line) => parseRecord(line) ?? {})
+    .filter(({ msg }) => msg === 'token fetch failed')
+    .map((line) => ['namespace', 'identity', 'reason'].map((key) => stringAt(line, key)).join(' '));
+}
+
 describe('an identity that its source begins to refuse', () => {
   for (const row of refusedIdentities) {
     const { mistake, name, reason, says } = row;
-    it(`is reported from the first failed refresh on: ${mistake}`, async () => {
+    it(`is reported from the first failed refresh on: ${mistake}`, async (t) => {
       using time = new MovedTime();
-      await using agent = await openWith(row);
+      const folder = mkdtempSync(join(tmpdir(), 'nmi-refused-'));
+      t.after(() => rmSync(folder, { recursive: true, force: true }));
+      const socket = join(folder, 'explain.sock');
+      await using agent = await openWith(row, socket);
       assert.equal((await fetchFor(agent)).status, 200);
       assert.deepEqual(eventsOn(agent, name), []);
+      assert.deepEqual(await metricsOf(agent, name), []);
+      const healthy = await explain(socket);
+      assert.deepEqual([healthy.outcome?.kind, healthy.findings], ['granted', []]);
 
       row.refuse(agent);
       time.pass(lifeMs - 3 * minuteMs);
@@ -76,10 +110,27 @@ describe('an identity that its source begins to refuse', () => {
       const lastsMs = Date.parse(until) - Date.now();
       assert.ok(lastsMs > 0 && lastsMs <= lifeMs, `${until}: ${lastsMs} ms`);
 
+      const lasting = await explain(socket);
+      assert.ok(lasting.outcome?.kind === 'granted');
+      assert.equal(lasting.outcome.until?.refusal.reason, reason);
+      assert.ok(Date.parse(lasting.outcome.until.at) > Date.now());
+      const object = `AzureIdentity default/${name}`;
+      const finding = lasting.findings.find((each) => each.object === object);
+      assert.deepEqual([finding?.code, finding?.severity], [reason, 'warning']);
+      assert.ok(failuresIn(agent).includes(`default default/${name} ${reason}`));
+      const labels = `",cause="object",reason="${reason}"} `;
+      const [series = '', ...others] = await metricsOf(agent, name);
+      assert.ok(others.length === 0 && series.includes(labels), series);
+      assert.ok(Number(series.split(' ').at(-1)) > 0);
+
       time.pass(2 * lifeMs);
       const refused = await fetchFor(agent);
       assert.ok(refused.status >= 400, refused.text);
       assert.equal(eventsOn(agent, name).at(-1)?.type, 'Warning');
+      const { outcome } = await explain(socket);
+      assert.ok(outcome?.kind === 'refused');
+      const [spent = ''] = await metricsOf(agent, name);
+      assert.ok(spent.endsWith('"} 0'), spent);
 
       row.repair(agent);
       time.pass(2 * minuteMs);
@@ -88,6 +139,10 @@ describe('an identity that its source begins to refuse', () => {
         const last = eventsOn(agent, name).at(-1);
         assert.deepEqual([last?.type, last?.reason], ['Normal', 'IdentityAccepted']);
       }, 10_000);
+      const repaired = await explain(socket);
+      assert.ok(repaired.outcome?.kind === 'granted');
+      assert.deepEqual([repaired.outcome.until, repaired.findings], [undefined, []]);
+      assert.deepEqual(await metricsOf(agent, name), []);
       assert.equal(
         eventsOn(agent, name).filter(({ type }) => type === 'Normal').length,
         1,

@@ -15,6 +15,11 @@ export function durationText(ms: number): string {
   return minutes > 0 ? `${minutes} min ${seconds % 60} s` : `${seconds} s`;
 }
 
+/** RFC 3339, in UTC and whole seconds. */
+export function timeText(wallMs: number): string {
+  return new Date(wallMs).toISOString().replace(/\.\d+Z$/, 'Z');
+}
+
 /** A Go duration of hours, minutes, seconds and milliseconds such as `1m30s`, in milliseconds. */
 export function parseDuration(text: string): number | undefined {
   if (!/^(?:\d+(?:\.\d+)?(?:ms|h|m|s))+$/.test(text)) return undefined;

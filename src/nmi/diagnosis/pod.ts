@@ -20,11 +20,24 @@ export interface RefusedRequest extends Words {
   readonly retryAfterS: number | undefined;
 }
 
+/** That the source of an identity refuses it, while cached tokens may last. */
+export interface SourceRefusalFacts {
+  readonly object: string;
+  readonly refusal: RefusedRequest;
+  /** Times as texts: the first refusal, the last one, and the end of the cached tokens. */
+  readonly since: string;
+  readonly last: string;
+  readonly until: string;
+  readonly leftMs: number;
+}
+
 export interface PodFacts {
   readonly pod: Pod;
   readonly refusal: RefusedRequest | undefined;
   /** The identity that a request without a name gets because it is the oldest. */
   readonly oldest: string | undefined;
+  /** Undefined without an agent. */
+  readonly sources?: readonly SourceRefusalFacts[];
   readonly throttled: readonly Throttling[];
 }
 
@@ -33,10 +46,11 @@ type State = Pick<GrantState, 'grants' | 'owners' | 'upstreams' | 'workloadIdent
 const maxNamed = 3;
 
 export function findingsOfPod(facts: PodFacts, state: State): readonly Finding[] {
-  const { pod, throttled } = facts;
+  const { pod, sources = [], throttled } = facts;
   const object = `Pod ${fullName(pod)}`;
   return [
     ...ofRefusal(object, facts, state.grants),
+    ...sources.map(ofSource),
     ...ofBound(object, facts, state.grants),
     ...ofException(object, pod, state.grants),
     ...ofOwners(pod, state),
@@ -66,6 +80,25 @@ function ofRefusal(
     return oneFinding(reason, { object, text: inTime, fix, details, severity: 'warning' });
   }
   return oneFinding(reason, { object, text: `${text} ${answer}`, fix, details });
+}
+
+/** As soon as somebody should look, a warning; until then there is time. */
+const soonMs = 3_600_000;
+
+function ofSource({ object, refusal, since, last, until, leftMs }: SourceRefusalFacts): Finding {
+  const { reason, text, fix, status } = refusal;
+  const answer = `HTTP ${status}`;
+  const effect =
+    leftMs <= 0
+      ? `No cached token is left: pods get ${answer}.`
+      : `Cached tokens are valid until ${until}, then pods get ${answer}.`;
+  return createFinding(reason, {
+    object,
+    text: `${text} ${effect}`,
+    fix,
+    details: [`Refused since ${since}, the last time at ${last}.`],
+    severity: leftMs <= 0 ? 'error' : leftMs < soonMs ? 'warning' : 'info',
+  });
 }
 
 function nearMisses(pod: Pod, index: GrantIndex): readonly string[] {

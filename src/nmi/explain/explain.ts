@@ -16,7 +16,7 @@ import {
 } from '../grants/decide-grant.ts';
 import { CallerConnection, type IdentifiedBy } from '../callers/caller.ts';
 import type { Throttling } from '../callers/throttled-pods.ts';
-import { findingsOfPod } from '../diagnosis/pod.ts';
+import { findingsOfPod, type SourceRefusalFacts } from '../diagnosis/pod.ts';
 import type { ExplainQuery } from './question.ts';
 import {
   explanationSchema,
@@ -38,6 +38,7 @@ import type { GrantPolicy, IdentitySelector } from '../grants/choose-identity.ts
 import { identify } from '../callers/identify.ts';
 import { parseRecord, stringAt } from '../../base/json-value.ts';
 import { loggableResource } from '../../base/log.ts';
+import { timeText } from '../../base/time/duration.ts';
 import {
   renderFailure,
   renderRefusal,
@@ -53,7 +54,9 @@ import {
 } from '../sources/upstream-identity.ts';
 import { kindOf, objectOf } from '../sources/entra/credentials/kinds.ts';
 import type { EntraIdentity } from '../sources/entra/entra-identity.ts';
-import type { BrokeredStatus, TokenBroker } from '../tokens/broker.ts';
+import type { SourceFailure } from '../sources/source.ts';
+import type { BrokeredStatus, RefusedBySource, TokenBroker } from '../tokens/broker.ts';
+import type { SourceRefusal } from '../tokens/source-refusals.ts';
 import { identityKey } from '../grants/cache-key.ts';
 
 export interface ExplainContext {
@@ -61,7 +64,7 @@ export interface ExplainContext {
   readonly policy: GrantPolicy;
   readonly letsNodePodsThrough?: boolean;
   /** Undefined for an explanation without an agent. */
-  readonly broker: Pick<TokenBroker, 'describe'> | undefined;
+  readonly broker: Pick<TokenBroker, 'describe' | 'refusalOf'> | undefined;
   /** The clients that a pod was seen to use; undefined if requests are not observed. */
   readonly clientsOf?: (podUid: string) => readonly string[];
   readonly identifiedByOf?: (podUid: string) => readonly IdentifiedBy[];
@@ -156,6 +159,7 @@ function explainPod(pod: Pod, query: ExplainQuery, scope: ExplainScope): PodExpl
         pod,
         refusal: outcome?.kind === 'refused' ? outcome.refusal : undefined,
         oldest: oldestIn(first?.outcome),
+        sources: sourceRefusalsOf(pod, grants, byDefault, scope),
         throttled: scope.throttledOf?.(uid) ?? [],
       },
       clusterState,
@@ -218,9 +222,9 @@ function obstacleOf(identified: Identified): Outcome | undefined {
 
 function grant(authorized: Granted, scope: ExplainScope): Outcome {
   const { by } = authorized;
-  const { resource, nowWallMs } = scope;
+  const { resource } = scope;
   const granted = { kind: 'granted', identity: nameOfGranted(authorized), by } as const;
-  if (resource === undefined) return { ...granted, from: undefined };
+  if (resource === undefined) return lastingOf({ ...granted, from: undefined }, authorized, scope);
   const upstreams = [authorized.upstream, ...authorized.auxiliary];
   const described = (scope.broker?.describe(upstreams) ?? []).filter(
     (each) => each.request.resource === resource,
@@ -231,13 +235,87 @@ function grant(authorized: Granted, scope: ExplainScope): Outcome {
   });
   for (const status of statuses) {
     if (status?.failure === undefined || status.cooldownLeftMs === 0 || hasLife(status)) continue;
-    const ageMs = nowWallMs - grantedSinceWallMs(authorized, scope.clusterState.grants);
-    const answer = renderFailure(status.failure, authorized, ageMs, scope.policy.graceMs);
-    const words = wordsOfFailure(status.failure, authorized);
-    return { kind: 'refused', refusal: viewRefusal(answer, words, false) };
+    return { kind: 'refused', refusal: viewFailure(status.failure, authorized, scope) };
   }
-  if (statuses.every((status) => status?.token?.isServed)) return { ...granted, from: 'memory' };
-  return { ...granted, from: statuses.every(hasLife) ? 'memory-or-upstream' : 'upstream' };
+  const servedFrom = statuses.every(hasLife) ? 'memory-or-upstream' : 'upstream';
+  const from = statuses.every((status) => status?.token?.isServed) ? 'memory' : servedFrom;
+  return lastingOf({ ...granted, from }, authorized, scope);
+}
+
+/** Until its cached tokens end, if its source refuses the identity. */
+function lastingOf(
+  granted: Extract<Outcome, { readonly kind: 'granted' }>,
+  authorized: Granted,
+  scope: ExplainScope,
+): Outcome {
+  const refused = refusedAt(authorized, scope);
+  if (refused === undefined) return granted;
+  const { refusal, leftMs } = refused;
+  if (leftMs <= 0) {
+    return { kind: 'refused', refusal: viewFailure(refusal.failure, authorized, scope) };
+  }
+  const at = timeText(scope.nowWallMs + leftMs);
+  return { ...granted, until: { at, refusal: viewFailure(lasting(refusal), authorized, scope) } };
+}
+
+/** As it is answered in the end: at first, a pod whose federated credential is refused is to retry. */
+function lasting({ failure }: SourceRefusal): SourceFailure {
+  const { refusals: _refusals, ...rest } = failure;
+  return rest;
+}
+
+/** What its source refuses it with; in several tenants, where cached tokens end first. */
+function refusedAt(
+  { upstream, auxiliary }: Granted,
+  { broker, resource }: ExplainScope,
+): RefusedBySource | undefined {
+  return [upstream, ...auxiliary]
+    .map((each) => broker?.refusalOf(each, resource))
+    .filter((refused) => refused !== undefined)
+    .toSorted((one, other) => one.leftMs - other.leftMs)[0];
+}
+
+function viewFailure(
+  failure: SourceFailure,
+  authorized: Granted,
+  { nowWallMs, clusterState, policy }: ExplainScope,
+): RefusalView {
+  const ageMs = nowWallMs - grantedSinceWallMs(authorized, clusterState.grants);
+  const answer = renderFailure(failure, authorized, ageMs, policy.graceMs);
+  return viewRefusal(answer, wordsOfFailure(failure, authorized), false);
+}
+
+/** Of each identity of the pod that its source refuses. */
+function sourceRefusalsOf(
+  pod: Pod,
+  grants: PodGrants | undefined,
+  byDefault: Grant,
+  scope: ExplainScope,
+): readonly SourceRefusalFacts[] {
+  const { upstreams } = scope.clusterState;
+  const bound = grants?.kind === 'bound' ? grants.identities.slice(0, maxListed) : [];
+  const all = bound.flatMap((identity): readonly Granted[] => {
+    const choice = upstreams.of(identity, pod);
+    if (choice.kind === 'unusable') return [];
+    const { upstream, auxiliary } = choice;
+    return [{ kind: 'granted', pod, identity, upstream, auxiliary, by: '' }];
+  });
+  if (bound.length === 0 && byDefault.kind === 'granted') all.push(byDefault);
+  return all.flatMap((authorized) => {
+    const refused = refusedAt(authorized, scope);
+    if (refused === undefined) return [];
+    const { sinceWallMs, lastWallMs } = refused.refusal;
+    const { identity } = authorized;
+    const account = `service account ${pod.namespace}/${pod.serviceAccount}`;
+    return {
+      object: identity === undefined ? account : `AzureIdentity ${fullName(identity)}`,
+      refusal: viewFailure(lasting(refused.refusal), authorized, scope),
+      since: timeText(sinceWallMs),
+      last: timeText(lastWallMs),
+      leftMs: refused.leftMs,
+      until: timeText(scope.nowWallMs + refused.leftMs),
+    };
+  });
 }
 
 function hasLife(status: BrokeredStatus | undefined): boolean {

@@ -184,7 +184,10 @@ function renderOutcome(outcome: Outcome, identities: readonly IdentityView[]): s
       const identity = identities.find(({ name }) => name === outcome.identity);
       const title = identity === undefined ? printable(outcome.identity) : titleOf(identity);
       const from = outcome.from === undefined ? '' : `; ${fromWords[outcome.from]}`;
-      return `gets a token of ${title} (${reasonFor(outcome.by, identities.length)})${from}.`;
+      const what = `a token of ${title} (${reasonFor(outcome.by, identities.length)})`;
+      if (outcome.until === undefined) return `gets ${what}${from}.`;
+      const { at, refusal } = outcome.until;
+      return `is granted ${what} until ${at}, then refused: ${renderRefusal(refusal)}`;
     }
   }
 }
@@ -230,12 +233,16 @@ function renderNode({ pods, omitted }: NodeExplanation): readonly string[] {
 function shortOutcome(outcome: Outcome): string {
   switch (outcome.kind) {
     case 'granted':
-      return `${printable(outcome.identity)} (${outcome.by})`;
+      return `${printable(outcome.identity)} (${outcome.by})${untilWords(outcome)}`;
     case 'refused':
       return `${outcome.refusal.status} ${outcome.refusal.reason}`;
     case 'unreachable':
       return outcome.why;
   }
+}
+
+function untilWords({ until }: Extract<Outcome, { readonly kind: 'granted' }>): string {
+  return until === undefined ? '' : ` until ${until.at}, then ${until.refusal.reason}`;
 }
 
 function renderHealth({ name, redirect, watches }: NodeHealth): string {

@@ -150,6 +150,8 @@ export type Outcome =
       readonly by: string;
       /** Source of the token; undefined when no resource is named. */
       readonly from: 'memory' | 'memory-or-upstream' | 'upstream' | undefined;
+      /** The source refuses the identity: when the cached token expires, and the answer from then on. */
+      readonly until?: { readonly at: string; readonly refusal: RefusalView };
     }
   | { readonly kind: 'refused'; readonly refusal: RefusalView }
   /** Its connections cannot be distinguished from the node's, or it has none yet or any more. */

@@ -1,5 +1,6 @@
 /** The metrics and log lines of token fetches from IMDS and Entra ID. */
-import { LogBudget } from '../../base/lines/log-budget.ts';
+import { fullName } from '../../cache/index/object-name.ts';
+import { OwnerBudgets } from '../../base/lines/owner-budgets.ts';
 import type { Log } from '../../base/log.ts';
 import type { Clock } from '../../base/time/clock.ts';
 import { sourceNameOf, type UpstreamIdentity } from '../sources/upstream-identity.ts';
@@ -7,16 +8,22 @@ import type { UpstreamObserver } from '../tokens/broker.ts';
 import type { Metrics } from './metrics.ts';
 
 const maxDetail = 500;
-/** Lines about failures of one source and reason before further ones are only counted. */
+/** Lines about failures of one identity and reason before further ones are only counted. */
 const most = 20;
+/** Of one namespace, in a minute. */
+const maxLines = 40;
 
 export function createFetchReport(
   metrics: Metrics,
   log: Log,
   clock: Clock,
 ): UpstreamObserver['onFetch'] {
-  const budget = new LogBudget({ clock, onOthers: () => undefined });
-  return (identity, result, durationMs) => {
+  const budgets = new OwnerBudgets({
+    clock,
+    maxLines,
+    onOthers: (namespace, count) => log.warn({ namespace, count }, 'further token fetches failed'),
+  });
+  return (identity, result, durationMs, [owner, ...others]) => {
     const source = sourceNameOf(identity);
     const outcome = result.ok ? 'ok' : result.failure.reason;
     metrics.inc('nmi_upstream_requests_total', { source, outcome });
@@ -28,12 +35,21 @@ export function createFetchReport(
     }
     metrics.inc('aadpodidentity_imds_operations_errors_count', labels);
     const { reason, description, details, fetchId } = result.failure;
+    const whose = {
+      // Excepted pods may name any identity of the node.
+      identity: owner === undefined ? 'node' : fullName(owner),
+      namespace: owner?.namespace,
+      sharedBy: others.length === 0 ? undefined : others.length + 1,
+      source,
+      reason,
+    };
     const reportMore = (count: number): void =>
-      log.warn({ source, reason, count }, 'further token fetches failed');
-    if (!budget.allows(`${source} ${reason}`, most, reportMore)) return;
+      log.warn({ ...whose, count }, 'further token fetches failed');
+    const budget = budgets.of(owner?.namespace ?? '');
+    if (!budget.allows(`${whose.identity} ${source} ${reason}`, most, reportMore)) return;
     const detail = description.slice(0, maxDetail);
     const correlationId = details?.correlationId;
-    log.warn({ source, reason, durationMs, detail, fetchId, correlationId }, 'token fetch failed');
+    log.warn({ ...whose, durationMs, detail, fetchId, correlationId }, 'token fetch failed');
   };
 }
 

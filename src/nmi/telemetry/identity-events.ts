@@ -4,7 +4,7 @@
  * Event lives for an hour, so a refusal that lasts is written again.
  */
 import type { Clock } from '../../base/time/clock.ts';
-import { loggableResource } from '../../base/log.ts';
+import { timeText } from '../../base/time/duration.ts';
 import { rowOf } from '../diagnosis/codes.ts';
 import type { IdentityOwner } from '../grants/identities-in-use.ts';
 import { eventReasonOf, noteOf, type EventDraft } from '../kube/events/event.ts';
@@ -129,21 +129,13 @@ export class IdentityEvents implements Disposable {
     }));
   }
 
-  #noteOf({ failure, resource }: SourceRefusal, leftMs: number): string {
+  #noteOf({ failure }: SourceRefusal, leftMs: number): string {
     const { reason, description } = failure;
-    // Entra ID repeats the resource. A value that does not look like a resource may be a secret.
-    const text =
-      resource === '' ? description : description.replaceAll(resource, loggableResource(resource));
-    return noteOf(`${text} (${reason})`, rowOf(reason).fix, ` ${this.#untilWords(leftMs)}`);
+    return noteOf(`${description} (${reason})`, rowOf(reason).fix, ` ${this.#untilWords(leftMs)}`);
   }
 
   #untilWords(leftMs: number): string {
     if (leftMs <= 0) return 'No cached token is left.';
-    return `Cached tokens are valid until ${untilText(this.#options.clock.wallMs() + leftMs)}.`;
+    return `Cached tokens are valid until ${timeText(this.#options.clock.wallMs() + leftMs)}.`;
   }
-}
-
-/** RFC 3339, in UTC and whole seconds. */
-function untilText(wallMs: number): string {
-  return new Date(wallMs).toISOString().replace(/\.\d+Z$/, 'Z');
 }

@@ -73,6 +73,14 @@ export const newMetrics = {
     ['source', 'refresh'],
     'Least remaining life of the tokens in use, by source and refresh: ok, or failing (the last refresh of the token failed).',
   ),
+  nmi_identities_refused: gauge(
+    ['cause', 'reason'],
+    'Identities in use that their source refused last, by cause: object (the identity, its credential or its assignment), platform (IMDS or Entra ID).',
+  ),
+  nmi_identity_refused_expiry_seconds: gauge(
+    ['namespace', 'identity', 'cause', 'reason'],
+    'Of each identity in use that its source refused last: seconds until its first cached token expires; 0 without one. `serviceaccount:NAME` without an AzureIdentity, `node` for excepted pods. Of 200 identities, those whose tokens end first; the rest are "other".',
+  ),
   nmi_certificate_expiration_timestamp_seconds: gauge(
     ['namespace', 'name'],
     'When the certificate in a Secret expires that proves an identity of this node, in seconds since the epoch. Of a namespace, the 20 that expire first.',

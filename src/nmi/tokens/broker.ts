@@ -35,21 +35,17 @@ import { legsOf, sourceNameOf, type UpstreamIdentity } from '../sources/upstream
 import { countRefusal } from './federation-refusals.ts';
 import { failureOfLeg, refusalOfLeg } from './leg-failure.ts';
 import { SourceRefusals, type SourceRefusal } from './source-refusals.ts';
-import { soonestExpiries } from './token-samples.ts';
+import { refusedIdentities, soonestExpiries, type RefusedIdentity } from './token-samples.ts';
 import { identityKey, tokenKey } from '../grants/cache-key.ts';
 import type { IdentitiesInUse, IdentityOwner } from '../grants/identities-in-use.ts';
 
 export type CachedToken = Cached<SourceFailure>;
 
 /** What an identity in use was last refused with, and how long its cached tokens last. */
-export interface Refused {
+export interface RefusedBySource {
   readonly refusal: SourceRefusal;
   /** Milliseconds until the first of them expires; 0 without any. */
   readonly leftMs: number;
-}
-
-export interface RefusedOwner extends Refused {
-  readonly owner: IdentityOwner;
 }
 
 /** State of the token of an identity for a resource, and the failure as returned to a caller. */
@@ -241,6 +237,7 @@ export class TokenBroker implements Part, Disposable {
     return [
       { metric: 'nmi_token_cache_entries', value: this.#cache.size },
       ...soonestExpiries(this.#cache.tokens()),
+      ...refusedIdentities([...this.#refusedOwners(), ...this.#refusedOfNode()]),
       ...samplesBy('nmi_upstream_last_success_seconds', 'source', Object.fromEntries(ages)),
     ];
   }
@@ -324,7 +321,7 @@ export class TokenBroker implements Part, Disposable {
    *
    * @param resource of the tokens that count; undefined for all.
    */
-  refusalOf(identity: UpstreamIdentity, resource: string | undefined): Refused | undefined {
+  refusalOf(identity: UpstreamIdentity, resource: string | undefined): RefusedBySource | undefined {
     const lastKey = identityKey(identity);
     for (const leg of legsOf(identity).toReversed()) {
       const key = identityKey(leg);
@@ -336,8 +333,8 @@ export class TokenBroker implements Part, Disposable {
   }
 
   /** Of each owner, the one whose cached tokens end first. O(tokens). */
-  refusedOwners(): readonly RefusedOwner[] {
-    const refused = new Map<string, RefusedOwner>();
+  #refusedOwners(): readonly RefusedIdentity[] {
+    const refused = new Map<string, RefusedIdentity>();
     const keys = [...this.#refusals.keys()];
     const owned = keys.flatMap((key) =>
       this.#options.demand.ownersOf(key).map(({ owner, lastKey }) => ({ key, owner, lastKey })),
@@ -347,9 +344,20 @@ export class TokenBroker implements Part, Disposable {
       const refusal = this.#refusals.of(key);
       const leftMs = leftOf(lives, key, lastKey);
       if (refusal === undefined || leftMs >= (refused.get(owner.uid)?.leftMs ?? Infinity)) continue;
-      refused.set(owner.uid, { owner, refusal, leftMs });
+      refused.set(owner.uid, { owner, reason: refusal.failure.reason, leftMs });
     }
     return [...refused.values()];
+  }
+
+  /** Tokens of excepted pods, whose identities have no owner. */
+  *#refusedOfNode(): Iterable<RefusedIdentity> {
+    const { demand } = this.#options;
+    for (const { request, token } of this.#cache.tokens()) {
+      if (token.failedRefreshes === 0 || token.state === 'idle') continue;
+      const reason = this.#cache.lastFailure(request.key)?.reason;
+      if (reason === undefined || demand.isGranted(request.identity)) continue;
+      yield { owner: undefined, reason, leftMs: token.expiresInMs };
+    }
   }
 
   /** The Secrets that tokens in memory were obtained with, each once. */
@@ -449,6 +457,7 @@ export class TokenBroker implements Part, Disposable {
   /** By key of the identity: how long the first of its tokens lives that pods use. */
   #livesOf(keys: readonly string[], resource?: string): ReadonlyMap<string, number> {
     const wanted = new Set(keys);
+    if (keys.length === 0) return new Map();
     const lives = new Map<string, { ms: number; isUsed: boolean }>();
     for (const { request, token } of this.#cache.tokens()) {
       const key = identityKey(request.identity);

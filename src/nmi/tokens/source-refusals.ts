@@ -6,6 +6,7 @@
  * Not a refusal of the identity is one of a resource that it never had a token for, which a pod may
  * invent, and one or two refusals of a federated credential, which Entra ID makes by mistake.
  */
+import { loggableResource } from '../../base/log.ts';
 import type { Clock } from '../../base/time/clock.ts';
 import { dropOfLargestOwner } from '../../cache/token/drop-of-largest-owner.ts';
 import { identityKey } from '../grants/cache-key.ts';
@@ -24,6 +25,7 @@ export function causeOf(reason: FailureReason): Cause {
 export interface SourceRefusal {
   readonly identity: UpstreamIdentity;
   readonly resource: string;
+  /** Its text contains no resource that a pod may have invented. */
   readonly failure: SourceFailure;
   /** The first one in a row, and the last one. */
   readonly sinceWallMs: number;
@@ -120,7 +122,7 @@ export class SourceRefusals {
   #refuse(key: string, { identity, resource }: RefusedFetch, failure: SourceFailure): void {
     const lastWallMs = this.#clock.wallMs();
     const sinceWallMs = this.of(key)?.sinceWallMs ?? lastWallMs;
-    const description = failure.description.slice(0, maxDescription);
+    const description = withoutSecret(failure.description, resource).slice(0, maxDescription);
     const refusal = {
       identity,
       resource,
@@ -163,4 +165,9 @@ export class SourceRefusals {
   #namespaceOf(key: string): string {
     return this.#demand.ownersOf(key)[0]?.owner.namespace ?? '';
   }
+}
+
+/** Entra ID repeats the resource. A value that does not look like a resource may be a secret. */
+function withoutSecret(text: string, resource: string): string {
+  return resource === '' ? text : text.replaceAll(resource, loggableResource(resource));
 }

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
-import { durationText, parseDuration } from '../../../src/base/time/duration.ts';
+import { durationText, parseDuration, timeText } from '../../../src/base/time/duration.ts';
 
 it('reads durations as Go writes them', () => {
   assert.equal(parseDuration('100s'), 100_000);
@@ -26,4 +26,8 @@ it('writes durations in two units at most', () => {
     [180_000_000, '2 d 2 h'],
   ];
   for (const [ms, text] of texts) assert.equal(durationText(ms), text);
+});
+
+it('renders a time in UTC and whole seconds', () => {
+  assert.equal(timeText(Date.UTC(2026, 11, 2, 9) + 999), '2026-12-02T09:00:00Z');
 });

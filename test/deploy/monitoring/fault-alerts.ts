@@ -17,7 +17,7 @@ const fault = (scenario: string, alerts: string, shown: string): FaultAlerts => 
 });
 
 export const faultAlerts: readonly FaultAlerts[] = [
-  fault('not-assigned', 'NmiIdentityNotAssigned', 'the agent of the node'),
+  fault('not-assigned', 'NmiTokensRunOut', 'the identity; reason identity_not_assigned'),
   fault('strict-identity', 'NmiPodsRefused', 'reason identity_ambiguous'),
   fault('identity-not-owned-warned', 'NmiOwnersNotEnforced', 'the cluster; the log names objects'),
   fault('identity-not-owned', 'NmiPodsRefused', 'reason identity_not_owned'),
@@ -27,14 +27,10 @@ export const faultAlerts: readonly FaultAlerts[] = [
   fault('metadata-header', 'NmiPodsRefused', 'reason forwarded'),
   fault('parameters', 'NmiPodsRefused', 'reason selector_conflict'),
   fault('upstream-throttled', 'NmiUpstreamThrottled', 'source imds'),
-  fault('upstream-down', 'NmiUpstreamDown NmiTokensRunOut', 'source imds'),
-  fault('secret-rotated', 'NmiCredentialRefused', 'outcome credential_refused'),
-  fault('federated-pods', 'NmiCredentialRefused', 'outcome federation_refused'),
-  fault(
-    'identity-bindings-trouble',
-    'NmiCredentialRefused NmiUpstreamDown',
-    'source of the identity',
-  ),
+  fault('upstream-down', 'NmiUpstreamDown NmiTokensRunOut', 'source imds; the identities'),
+  fault('secret-rotated', 'NmiTokensRunOut', 'the identity; reason credential_refused'),
+  fault('federated-pods', 'NmiTokensRunOut', 'the identity; reason federation_refused'),
+  fault('identity-bindings-trouble', 'NmiTokensRunOut NmiUpstreamDown', 'the identity; its source'),
   fault('entra-trouble', 'NmiUpstreamDown NmiUpstreamThrottled', 'source of the identity'),
   fault('binding-deleted', 'NmiPodsRefused', 'reason binding_missing'),
   fault('identity-deleted', 'NmiPodsRefused', 'reason identity_missing'),

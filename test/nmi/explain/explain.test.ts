@@ -500,6 +500,8 @@ describe('the explanation of tokens', () => {
     assert.ok(outcome?.kind === 'refused');
     assert.deepEqual([outcome.refusal.retryAfterS, outcome.refusal.isWaitedFor], [5, false]);
     await pass(fixture.clock, 5_000);
+    assert.deepEqual(outcomesOf(fixture, forVault), ['429 upstream_throttled'], 'until a try');
+    fixture.clock.advance(15 * minuteMs);
     assert.deepEqual(outcomesOf(fixture, forVault), ['200 a by only from upstream']);
     assert.equal(fixture.calls.length, 1, 'an explanation causes no fetch');
   });
@@ -514,6 +516,76 @@ describe('the explanation of tokens', () => {
     const [token] = told.identities[0]?.tokens ?? [];
     assert.ok((token?.failure?.heldForMs ?? 0) > 0, 'the failure is active');
     assert.match(inWords(told.requests[0]?.outcome), /^200 a by only from memory/);
+  });
+
+  it('is granted until the cached token ends while its source refuses it, and refused after', async () => {
+    const fixture = openBound();
+    const startMs = fixture.clock.wallMs();
+    const timeOf = (ms: number) => new Date(startMs + ms).toISOString().replace('.000Z', 'Z');
+    await fixture.broker.get(a, vault, party);
+    await fixture.broker.get(a, 'https://graph.microsoft.com', party);
+    fixture.state.failure = {
+      reason: 'identity_not_assigned',
+      description: 'Identity not found',
+      cooldownMs: 5_000,
+    };
+    await pass(fixture.clock, 11 * hourMs);
+    // What no pod uses is not refreshed.
+    await fixture.broker.get(a, vault, party);
+    await pass(fixture.clock, 2 * hourMs);
+    for (const search of [forVault, 'pod=default/p']) {
+      const { requests, findings } = fixture.askPod(search);
+      const outcome = requests[0]?.outcome;
+      assert.ok(outcome?.kind === 'granted');
+      assert.equal(outcome.until?.at, timeOf(24 * hourMs));
+      assert.deepEqual(
+        [outcome.until.refusal.status, outcome.until.refusal.reason],
+        [400, 'identity_not_assigned'],
+      );
+      const [finding, ...others] = findings;
+      assert.deepEqual(others, []);
+      assert.deepEqual(
+        [finding?.code, finding?.severity, finding?.object],
+        ['identity_not_assigned', 'info', 'AzureIdentity default/a'],
+      );
+      assert.match(
+        finding?.text ?? '',
+        /is not assigned to this node\. Cached tokens are valid until 2026-01-02T00:00:00Z, then pods get HTTP 400\.$/,
+      );
+      assert.match(finding?.details[0] ?? '', /^Refused since 2026-01-01T1[0-3]:\S+Z, the last/);
+    }
+    const another = fixture.askPod('pod=default/p&resource=https://storage.azure.com');
+    assert.equal(inWords(another.requests[0]?.outcome), '400 identity_not_assigned', 'none cached');
+    await pass(fixture.clock, 10 * hourMs + 30 * minuteMs);
+    const severitiesOf = () =>
+      fixture.askPod(forVault).findings.map(({ object, severity }) => `${object} ${severity}`);
+    assert.deepEqual(severitiesOf(), ['AzureIdentity default/a warning']);
+    await pass(fixture.clock, hourMs);
+    assert.deepEqual(outcomesOf(fixture, forVault), ['400 identity_not_assigned']);
+    assert.deepEqual(severitiesOf(), ['Pod default/p error', 'AzureIdentity default/a error']);
+    fixture.state.failure = undefined;
+    await pass(fixture.clock, minuteMs);
+    await fixture.broker.get(a, vault, party);
+    const { requests, findings } = fixture.askPod(forVault);
+    assert.deepEqual([inWords(requests[0]?.outcome), findings], ['200 a by only from memory', []]);
+  });
+
+  it('has a finding for another identity of the pod that is refused', async () => {
+    const fixture = openBound();
+    bind(fixture, 'b', clientIdB, 1);
+    const b: UpstreamIdentity = { kind: 'client_id', value: clientIdB };
+    fixture.state.failure = { reason: 'identity_not_assigned', description: 'no', cooldownMs: 0 };
+    await fixture.broker.get(b, vault, party);
+    const { requests, findings } = fixture.askPod('pod=default/p');
+    assert.equal(inWords(requests[0]?.outcome), '200 a by default');
+    assert.deepEqual(
+      findings.map(({ code, object, severity }) => [code, object, severity]),
+      [
+        ['identity_not_assigned', 'AzureIdentity default/b', 'error'],
+        ['identity_by_age', 'Pod default/p', 'info'],
+      ],
+    );
+    assert.match(findings[0]?.text ?? '', /No cached token is left: pods get HTTP 400\.$/);
   });
 
   it('does not serve a token that has expired by the wall clock, which may run ahead', async () => {

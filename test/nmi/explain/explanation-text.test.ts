@@ -210,6 +210,17 @@ describe('the text of an explanation', () => {
     assert.ok(text.includes(expected), text);
   });
 
+  it('has until when a token is granted whose source refuses the identity', () => {
+    const refusal = { ...missing, reason: 'credential_refused', status: 400 } as const;
+    const until = { at: '2026-12-02T09:00:00Z', refusal };
+    const outcome = { kind: 'granted', identity: 'a', by: 'only', from: 'memory', until } as const;
+    const requests = [{ selector: '', resource: undefined, outcome }];
+    assert.match(
+      renderExplanation(createExplanation({ requests })),
+      /^A request naming no identity is granted a token of AzureIdentity a \(the only one bound\) until 2026-12-02T09:00:00Z, then refused: 400 credential_refused \(/m,
+    );
+  });
+
   it('has of a refusal only what applies', () => {
     const line = (fields: Partial<RefusalView>): string => {
       const outcome: Outcome = { kind: 'refused', refusal: { ...missing, ...fields } };

@@ -35,6 +35,7 @@ describe('the log of failed fetches', () => {
     assert.equal(others.length, 19);
     assert.deepEqual(line, {
       level: 'warn',
+      identity: 'node',
       source: 'imds',
       reason: 'upstream_down',
       durationMs: 20,
@@ -45,6 +46,25 @@ describe('the log of failed fetches', () => {
     clock.advance(60_000);
     const [{ count, msg } = {}] = take();
     assert.deepEqual([count, msg], [80, 'further token fetches failed']);
+  });
+
+  it('names the identity, and those of one namespace leave room to others', () => {
+    const { fetches, take } = open();
+    const ownerOf = (name: string, namespace = 'shop') =>
+      ({ kind: 'AzureIdentity', namespace, name, uid: name }) as const;
+    for (let count = 0; count < 500; count++) {
+      fetches(identity, failure, 20, [ownerOf(`h${count}`, 'hostile')]);
+    }
+    assert.ok(take().length <= 64);
+    fetches(identity, failure, 20, [ownerOf('a'), ownerOf('b')]);
+    fetches(identity, failure, 20, [ownerOf('c')]);
+    assert.deepEqual(
+      take().map((line) => [line['identity'], line['namespace'], line['sharedBy']]),
+      [
+        ['shop/a', 'shop', 2],
+        ['shop/c', 'shop', undefined],
+      ],
+    );
   });
 });
 

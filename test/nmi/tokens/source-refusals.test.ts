@@ -116,6 +116,15 @@ describe('what an identity in use was last refused with', () => {
     assert.deepEqual([take(), refusals.isEmpty], [[], false], 'without an owner');
   });
 
+  it('keeps a resource that may be a secret to itself', () => {
+    const { refuse, of } = open({ a: [ownerOf('a')] });
+    const resource = 'eyJhbGciOiJub25lIn0 a token';
+    refuse('a', 'policy_refused', { resource, description: `no access to ${resource}` });
+    assert.equal(of('a')?.failure.description, 'no access to [unusual]');
+    refuse('a', 'policy_refused', { resource: '', description: 'no access' });
+    assert.equal(of('a')?.failure.description, 'no access');
+  });
+
   it('is not a resource that a pod invents, but the refresh of a token is', () => {
     const { refuse, accept, of, take } = open({ a: [ownerOf('a')] });
     refuse('a', 'resource_refused', { hasToken: false });
