@@ -48,8 +48,9 @@ and answers no pod, and one that answers pods as uid 65532 without a capability.
   },
   {
     paths: ['rights-federation.yaml', 'kustomize/federation/rights-federation.yaml'],
-    about: `For Kubernetes 1.36 and later. To grant it in single namespaces only, bind the first ClusterRole there with a
-RoleBinding. Without --workload-identity its second rule can be left out.`,
+    about: `For Kubernetes 1.36 and later. To grant it in single namespaces only, bind both ClusterRoles there with
+RoleBindings. Without --workload-identity the second rule of the first one can be left out. The admission policy is part of it, and
+names the agent's service account.`,
     flags: [
       '--kube-version=1.36.0',
       '--set=rbac.allowFederation=true,nmi.workloadIdentity=true',
@@ -119,10 +120,16 @@ function runHelm(helm: string, flags: readonly string[]): string {
 /** Labels with the Helm release of an object: these objects have none. */
 const releaseLabel = /^ +(?:helm\.sh\/chart|app\.kubernetes\.io\/(?:managed-by|instance)): .*\n/gm;
 
+/** The chart does not know that these names need no quotes. */
+const quotedName = /^( +(?:namespace|app\.kubernetes\.io\/name): )"(.*)"$/gm;
+
 async function tidy(about: string, rendered: string): Promise<string> {
   const header = `Made by scripts/manifests.ts from the chart; change that instead.\n\n${about}`;
   const comment = header.replaceAll(/^(?=.)/gm, '# ').replaceAll(/^$/gm, '#');
-  const body = rendered.replaceAll(/^(?:# Source: .*)?\n/gm, '').replaceAll(releaseLabel, '');
+  const body = rendered
+    .replaceAll(/^(?:# Source: .*)?\n/gm, '')
+    .replaceAll(releaseLabel, '')
+    .replaceAll(quotedName, '$1$2');
   const config = await resolveConfig(join(deploy, 'nmi.yaml'));
   return format(`${comment}\n${body}`, { ...config, parser: 'yaml' });
 }

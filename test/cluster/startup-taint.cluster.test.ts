@@ -45,6 +45,22 @@ describeOnOwnServer('the startup taint', (cluster) => {
     { skip: helm.missing ?? false },
     async () => {
       await cluster().applyOverHttp(`${taintedNode}---\n${rights()}`);
+      // As large as a Node becomes: the policy compares all of it, and what a policy may compute is limited.
+      const many = (prefix: string, count: number, text: string) =>
+        Object.fromEntries(Array.from({ length: count }, (_, i) => [`${prefix}${i}`, text]));
+      const annotations = many('example.com/annotation-', 40, 'a'.repeat(4_000));
+      const labels = many('example.com/label-', 60, 'l'.repeat(60));
+      const images = Array.from({ length: 50 }, (_, index) => ({
+        names: [`registry.example/${'n'.repeat(180)}@${index}`, `registry.example/app:${index}`],
+        sizeBytes: 1e9,
+      }));
+      const contentType = 'application/merge-patch+json';
+      for (const [path, body] of [
+        ['tainted', { metadata: { annotations, labels } }],
+        ['tainted/status', { status: { images } }],
+      ] as const) {
+        await cluster().admin.expect('PATCH', `/api/v1/nodes/${path}`, body, { contentType });
+      }
       // The server knows the node of an agent from its token.
       const { name } = account;
       const wish = { namespace: 'kube-system', name: 'agent', node: 'tainted', ip: '10.0.0.1' };

@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { before, it } from 'node:test';
 import { stringify } from 'yaml';
 import { eventually } from '../../lab/test-bed/eventually.ts';
+import { renderEvent } from '../../src/nmi/kube/events/event.ts';
 import { repositoryRoot } from '../conventions/tree.ts';
 import { objectsOf, renderChart } from '../deploy/chart-render.ts';
 import type { Answer, KubeBody } from './support/api.ts';
@@ -23,6 +24,22 @@ const aks = 'api://AKSIdentityBinding';
 /** The API server gives it to every new node. */
 const notReady = { key: 'node.kubernetes.io/not-ready', effect: 'NoSchedule' };
 const taint = { key: 'example.com/starting', effect: 'NoSchedule' };
+
+const aboutPod = {
+  apiVersion: 'v1',
+  kind: 'Pod',
+  namespace: 'default',
+  name: 'own',
+  uid: '7e570000-1ab0-4000-8000-000000000001',
+};
+const aboutIdentity = {
+  ...aboutPod,
+  apiVersion: 'aadpodidentity.k8s.io/v1',
+  kind: 'AzureIdentity',
+};
+const large = 'x'.repeat(200_000);
+/** The longest that a TokenRequest may ask for: 136 years. */
+const longest = 2 ** 32;
 
 /** Whom the agent says it is: itself, or a node. */
 type Name = undefined | 'node-a' | 'node-b';
@@ -97,11 +114,11 @@ describeOnEveryVersion('a taken agent', (cluster) => {
     what: string,
     pod: string | undefined,
     audiences: readonly string[],
-    account = 'shop/serviceaccounts/default',
+    { account = 'shop/serviceaccounts/default', expirationSeconds = 3600 } = {},
   ): Attempt => {
     const { name, uid } = pods[pod ?? '']?.metadata ?? {};
     const bound = { boundObjectRef: { apiVersion: 'v1', kind: 'Pod', name, uid } };
-    const spec = { audiences, expirationSeconds: 3600, ...(pod === undefined ? {} : bound) };
+    const spec = { audiences, expirationSeconds, ...(pod === undefined ? {} : bound) };
     return {
       what,
       method: 'POST',
@@ -110,21 +127,31 @@ describeOnEveryVersion('a taken agent', (cluster) => {
     };
   };
 
-  const event = (what: string, instance: string, kind: string): Attempt => ({
+  /** As the agent writes them, but for what is given. */
+  const event = (what: string, change: object = {}): Attempt => ({
     what,
     method: 'POST',
     path: '/apis/events.k8s.io/v1/namespaces/default/events',
     body: {
-      metadata: { generateName: 'e-' },
-      eventTime: '2026-11-29T00:00:00.000000Z',
-      type: 'Normal',
-      reason: 'Test',
-      action: 'Test',
-      reportingController: 'nmi',
-      reportingInstance: instance,
-      regarding: { kind, apiVersion: 'v1', name: 'own', namespace: 'default' },
+      ...renderEvent(
+        {
+          regarding: aboutPod,
+          related: aboutIdentity,
+          type: 'Warning',
+          reason: 'Test',
+          action: 'Test',
+          note: 'x'.repeat(1024),
+        },
+        { name: 'own.0', atWallMs: 0, instance: 'node-a' },
+      ),
+      ...change,
     },
   });
+
+  const managedBy = (manager: string, fieldsV1: object): object => {
+    const of = { operation: 'Update', apiVersion: 'events.k8s.io/v1', fieldsType: 'FieldsV1' };
+    return { name: 'own.0', namespace: 'default', managedFields: [{ manager, ...of, fieldsV1 }] };
+  };
 
   const patch = (what: string, node: string, change: object): Attempt => ({
     what,
@@ -155,12 +182,16 @@ describeOnEveryVersion('a taken agent', (cluster) => {
     tokenOf('the same for a pod of another node', 'other', [aks]),
     tokenOf('a token for the API server of a pod of its node that mounts none', 'own', []),
     tokenOf('the same of a pod of its node that mounts one', 'mounts', []),
-    tokenOf(
-      'a token for Entra ID in a namespace that is not listed',
-      'agent',
-      [entra],
-      `${agent.namespace}/serviceaccounts/${agent.name}`,
-    ),
+    tokenOf('a token for Entra ID in a namespace that is not listed', 'agent', [entra], {
+      account: `${agent.namespace}/serviceaccounts/${agent.name}`,
+    }),
+    tokenOf('a token for Entra ID of a pod of its node, for more than an hour', 'own', [entra], {
+      expirationSeconds: 3601,
+    }),
+    tokenOf('the same for 136 years', 'own', [entra], { expirationSeconds: longest }),
+    tokenOf('a token for the API server of a pod that mounts one, for 136 years', 'mounts', [], {
+      expirationSeconds: longest,
+    }),
     {
       what: 'read a Secret in a listed namespace',
       method: 'GET',
@@ -172,9 +203,35 @@ describeOnEveryVersion('a taken agent', (cluster) => {
       path: '/api/v1/namespaces/office/secrets/app',
     },
     { what: 'list Secrets', method: 'GET', path: '/api/v1/namespaces/shop/secrets' },
-    event('write an Event about any pod, in the name of its node', 'node-a', 'Pod'),
-    event('write an Event in the name of another node', 'node-b', 'Pod'),
-    event('write an Event about a node', 'node-a', 'Node'),
+    event('write an Event of 1 kB about any pod, in the name of the agent of its node'),
+    event('write one about any AzureIdentity', {
+      type: 'Normal',
+      reason: 'IdentityAccepted',
+      regarding: aboutIdentity,
+      related: undefined,
+    }),
+    event('write one in the name of another node', { reportingInstance: 'node-b' }),
+    event('write one in the name of the kubelet', { reportingController: 'kubelet' }),
+    event('write one about a node', { regarding: { ...aboutPod, kind: 'Node' } }),
+    event('write one that names a node', { related: { ...aboutPod, kind: 'Node' } }),
+    event('write one with annotations', {
+      metadata: { name: 'own.0', namespace: 'default', annotations: { a: 'b' } },
+    }),
+    event('write one with labels', {
+      metadata: { name: 'own.0', namespace: 'default', labels: { a: 'b' } },
+    }),
+    event('write one that says it comes again', {
+      series: { count: 1000, lastObservedTime: '2026-11-29T00:00:00.000000Z' },
+    }),
+    event('write one of 200 kB', { regarding: { ...aboutPod, fieldPath: large } }),
+    event('write one of 200 kB in a name', { regarding: { ...aboutPod, name: large } }),
+    event('write one of 200 kB in a field that the server manages', {
+      metadata: managedBy('other', { [`f:${large}`]: {} }),
+    }),
+    event('write one of 200 kB deeper in that field', {
+      metadata: managedBy('test', { 'f:metadata': { 'f:labels': { [`f:${large}`]: {} } } }),
+    }),
+    event('write one of 200 kB in the second object', { related: { ...aboutPod, uid: large } }),
     { what: 'read another node', method: 'GET', path: '/api/v1/nodes/node-b' },
     { what: 'read its node', method: 'GET', path: '/api/v1/nodes/node-a' },
     patch('take the startup taint off its node', 'node-a', { spec: { taints: [notReady] } }),
@@ -183,6 +240,22 @@ describeOnEveryVersion('a taken agent', (cluster) => {
     patch('add a taint to its node', 'node-a', {
       spec: { taints: [notReady, taint, { key: 'example.com/x', effect: 'NoExecute' }] },
     }),
+    patch('change its startup taint', 'node-a', {
+      spec: { taints: [notReady, { ...taint, value: 'x' }] },
+    }),
+    patch('have its node deleted, by an owner that there is not', 'node-a', {
+      metadata: {
+        ownerReferences: [{ apiVersion: 'v1', kind: 'Node', name: 'x', uid: aboutPod.uid }],
+      },
+    }),
+    patch('keep its node from being deleted, by a finalizer', 'node-a', {
+      metadata: { finalizers: ['example.com/x'] },
+    }),
+    patch('set the provider id of its node', 'node-a', { spec: { providerID: 'azure:///x' } }),
+    patch('set the pod network of its node', 'node-a', {
+      spec: { podCIDR: '10.9.0.0/24', podCIDRs: ['10.9.0.0/24'] },
+    }),
+    patch('annotate its node', 'node-a', { metadata: { annotations: { a: 'b' } } }),
     patch('label its node', 'node-a', { metadata: { labels: { a: 'b' } } }),
     patch('cordon its node', 'node-a', { spec: { unschedulable: true } }),
     patch('change the status of its node', 'node-a/status', { status: { phase: 'Running' } }),
@@ -202,7 +275,7 @@ describeOnEveryVersion('a taken agent', (cluster) => {
   async function ask({ method, path, body, contentType }: Attempt, name: Name): Promise<Answer> {
     const headers: Record<string, string> =
       name === undefined ? {} : { 'impersonate-user': `system:node:${name}` };
-    const dryRun = method === 'GET' ? path : `${path}?dryRun=All`;
+    const dryRun = method === 'GET' ? path : `${path}?fieldManager=test&dryRun=All`;
     return actor.api.request(method, dryRun, body, {
       headers,
       ...(contentType === undefined ? {} : { contentType }),
@@ -247,6 +320,39 @@ describeOnEveryVersion('a taken agent', (cluster) => {
       .map((cells) => [cells[0]?.trim(), cells[column]?.trim()]);
     // Policies apply a moment after they are stored, and the table takes dozens of requests.
     await eventually(async () => assert.deepEqual(await table(), written), 30_000);
+  });
+
+  it('is not helped by the rights of kubelets, which its federation extends', async (t) => {
+    if (Number(cluster().binaries.version.split('.')[1]) < 36) {
+      t.skip('before 1.36 kubelets get no right by it');
+      return;
+    }
+    const headers = {
+      'impersonate-user': 'system:node:node-a',
+      'impersonate-group': 'system:nodes',
+      // As the API server marks who has a client certificate.
+      'impersonate-extra-authentication.kubernetes.io%2Fcredential-id': 'X509SHA256=0',
+    };
+    const messages: string[] = [];
+    const statusOf = async ({ method, path, body }: Attempt): Promise<number> => {
+      const request = cluster().admin.request(method, `${path}?dryRun=All`, body, { headers });
+      const { status, body: said } = await request;
+      messages.push(said.message ?? '');
+      return status;
+    };
+    const own = (audience: string[], expirationSeconds: number, pod = 'own') =>
+      statusOf(tokenOf('', pod, audience, { expirationSeconds }));
+    await eventually(async () => {
+      assert.equal(await own([entra], 86_400), 201);
+      assert.equal(await own([entra], 86_401), 403);
+    }, 30_000);
+    assert.match(messages.at(-1) ?? '', /a kubelet may make tokens for Entra ID for a day at most/);
+    assert.equal(await own([aks], longest), 403);
+    // What has nothing to do with Entra ID is left alone.
+    assert.equal(await own([], longest, 'mounts'), 201);
+    // In a namespace without federation a kubelet gets what its pods mount, as without the agent.
+    const account = `${agent.namespace}/serviceaccounts/${agent.name}`;
+    assert.equal(await statusOf(tokenOf('', 'agent', [entra], { account })), 403);
   });
 
   it('cannot take another name', async () => {

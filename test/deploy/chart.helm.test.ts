@@ -8,7 +8,8 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { isDeepStrictEqual } from 'node:util';
-import { chartFolder } from '../../scripts/chart-schema.ts';
+import { parseAllDocuments } from 'yaml';
+import { chartFolder, chartValues } from '../../scripts/chart-schema.ts';
 import { renderManifests } from '../../scripts/manifests.ts';
 import { parseConfig, type Config } from '../../src/nmi/config/config.ts';
 import { mapLayout } from '../../src/redirect/ebpf/settings.ts';
@@ -52,6 +53,13 @@ function rightsOf(all: readonly KubeObject[]): readonly string[] {
     .map(({ resources, resourceNames = [], verbs }) =>
       [verbs.join('+'), resources.join('+'), ...resourceNames].join(' '),
     );
+}
+
+/** Every value below, with the names that lead to it. */
+function visit(at: unknown, place: string, on: (value: unknown, place: string) => void): void {
+  on(at, place);
+  if (typeof at !== 'object' || at === null) return;
+  for (const [name, each] of Object.entries(at)) visit(each, `${place}.${name}`, on);
 }
 
 /** The arguments as the program parses them. */
@@ -228,7 +236,7 @@ describe('the chart', { skip }, () => {
           { flags: ['--include-crds', '--kube-version=1.35.0'] },
         ),
         ...chartedOf({ rbac, nmi: { workloadIdentity: true } }).filter(({ metadata: { name } }) =>
-          /-(?:secrets|federation|federation-audiences)$/.test(name),
+          /-(?:secrets|federation|federation-audiences|fence-token-requests)$/.test(name),
         ),
       ];
       assert.deepEqual(withoutRelease(all), withoutRelease(charted));
@@ -462,7 +470,17 @@ describe('the chart', { skip }, () => {
       all.flatMap(({ kind, metadata }) =>
         kind === 'ValidatingAdmissionPolicy' ? [metadata.name] : [],
       );
-    assert.deepEqual(policiesOf(renderFor('1.36.0', rbac)), ['nmi-hold-to-node']);
+    const current = renderFor('1.36.0', rbac);
+    assert.deepEqual(policiesOf(current), ['nmi-fence-token-requests', 'nmi-hold-to-node']);
+    assert.deepEqual(policiesOf(renderFor('1.36.0', {})), ['nmi-hold-to-node']);
+    // Where federation is for some namespaces, kubelets get the audiences in these only.
+    const bindingsOf = (all: readonly KubeObject[]) =>
+      all
+        .filter(({ metadata }) => metadata.name.endsWith('-federation-audiences'))
+        .map(({ kind, metadata: { namespace = '' } }) => `${kind} ${namespace}`);
+    assert.deepEqual(bindingsOf(current), ['ClusterRole ', 'RoleBinding shop']);
+    const inAll = renderFor('1.36.0', { allowFederation: true });
+    assert.deepEqual(bindingsOf(inAll), ['ClusterRole ', 'ClusterRoleBinding ']);
     const before = renderFor('1.35.9', rbac, { nameOverride: 'second' });
     assert.deepEqual(policiesOf(before), [
       'second-nmi-fence-token-requests',
@@ -882,12 +900,87 @@ describe('the chart', { skip }, () => {
     assert.equal(agent.ports, undefined);
   });
 
+  it('refuses every value that the agent would refuse', () => {
+    const texts = ['5', '-1', '70000', '5s', '25h', 'foo', 'a b', '1.2.3', '999.9.9.9', 'HTTP://x'];
+    const values = chartValues().flatMap(({ path, option }) =>
+      option === undefined ? [] : [{ path, option }],
+    );
+    const nest = (all: readonly (readonly [path: readonly string[], text: string])[]) => {
+      const nested: Record<string, Record<string, string> | string> = {};
+      for (const [[first = '', second], text] of all) {
+        if (second === undefined) nested[first] = text;
+        else nested[first] = { ...(nested[first] as object), [second]: text };
+      }
+      return nested;
+    };
+    for (const text of texts) {
+      const wrong = values.filter(({ option }) => option.type.parse(text) === undefined);
+      const { stderr } = runHelmTemplate({
+        helm,
+        values: nest(wrong.map(({ path }) => [path, text] as const)),
+      });
+      const missed = wrong.filter(({ path }) => !stderr.includes(`'/${path.join('/')}'`));
+      for (const { path, option } of missed) {
+        const { exitCode, stderr: said } = runHelmTemplate({ helm, values: nest([[path, text]]) });
+        assert.equal(exitCode, 1, `${path.join('.')}=${text}`);
+        // As the agent would say it.
+        assert.ok(said.includes(`${path.join('.')}=${text} must be ${option.type.allowed}`), said);
+      }
+    }
+  });
+
+  it('writes no name that YAML reads as something else', () => {
+    for (const name of ['y', 'on', '1', '1e3', 'null']) {
+      const text = renderChart({
+        helm,
+        release: name,
+        namespace: name,
+        values: {
+          nameOverride: name,
+          rbac: {
+            allowFederation: true,
+            federationNamespaces: [name],
+            allowAccessToSecrets: true,
+            secretsNamespaces: [name],
+            createUserFacingClusterRoles: true,
+          },
+          bootGuard: { enabled: true },
+          podMonitor: { enabled: true },
+          prometheusRule: { enabled: true },
+          dashboard: { enabled: true },
+          azureIdentities: {
+            [name]: {
+              type: 1,
+              clientPassword: { name },
+              binding: { selector: name, serviceAccount: name },
+            },
+          },
+        },
+      });
+      for (const document of parseAllDocuments(text, { version: '1.1' })) {
+        const object = document.toJS() as object;
+        visit(object, '', (value, place) => {
+          const isText = /[.](?:name|namespace|azureIdentity|selector)$|[Ll]abels[.]/.test(place);
+          if (isText && typeof value !== 'object') {
+            assert.equal(typeof value, 'string', `${name}: ${place}`);
+          }
+        });
+      }
+    }
+  });
+
   const refused: readonly (readonly [values: object, says: RegExp])[] = [
     [{ operationMode: 'standard' }, /'\/operationMode': value must be 'managed'/],
     [{ nmi: { probeport: 1 } }, /'\/nmi': additional properties 'probeport' not allowed/],
     [{ nmi: { probePort: 70_000 } }, /'\/nmi\/probePort': maximum: got 70,000, want 65,535/],
     [{ nmi: { prometheusPort: 'http' } }, /'\/nmi\/prometheusPort': 'http' does not match/],
     [{ nmi: { listenAddress: 'fe80::1' } }, /'\/nmi\/listenAddress': 'fe80::1' does not match/],
+    [{ nmi: { tag: '1.0 ' } }, /'\/nmi\/tag': '1.0 ' does not match/],
+    [{ nmi: { allowMetadata: ['foo'] } }, /'\/nmi\/allowMetadata\/0': 'foo' does not match/],
+    [
+      { nmi: { addressStalenessLimit: 5 } },
+      /nmi\.addressStalenessLimit=5 must be a duration from 10s to 24h, or 0/,
+    ],
     [{ nmi: { redirect: 'ipvs' } }, /'\/nmi\/redirect': value must be one of 'auto', 'ebpf'/],
     [{ nmi: { metadataGuard: 'maybe' } }, /'\/nmi\/metadataGuard': value must be one of true/],
     [{ azureIdentities: { a: { type: 0 } } }, /'\/azureIdentities\/a': missing property 'binding'/],

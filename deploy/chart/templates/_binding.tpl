@@ -1,5 +1,5 @@
 {{/* Binds the role of a feature: everywhere, or in the namespaces. Takes root, feature, namespaces, and
-conditions: true if the account that writes status conditions has it too. */}}
+conditions: true if the account that writes status conditions has it too; or group: who has it instead of the agent. */}}
 {{- define "nmi.bindFeature" -}}
 {{- $name := include "nmi.featureRole" . -}}
 {{- $root := .root -}}
@@ -10,7 +10,7 @@ kind: {{ if . }}RoleBinding{{ else }}ClusterRoleBinding{{ end }}
 metadata:
   name: {{ $name }}
   {{- with . }}
-  namespace: {{ . }}
+  namespace: {{ . | quote }}
   {{- end }}
   labels:
     {{- include "nmi.labels" $root | nindent 4 }}
@@ -19,13 +19,19 @@ roleRef:
   kind: ClusterRole
   name: {{ $name }}
 subjects:
+  {{- with $.group }}
+  - apiGroup: rbac.authorization.k8s.io
+    kind: Group
+    name: {{ . }}
+  {{- else }}
   - kind: ServiceAccount
     name: {{ include "nmi.serviceAccount" $root }}
-    namespace: {{ $root.Release.Namespace }}
+    namespace: {{ $root.Release.Namespace | quote }}
+  {{- end }}
   {{- if and $.conditions (include "nmi.writesConditions" $root) }}
   - kind: ServiceAccount
     name: {{ include "nmi.conditions" $root }}
-    namespace: {{ $root.Release.Namespace }}
+    namespace: {{ $root.Release.Namespace | quote }}
   {{- end }}
 {{- end }}
 {{- end -}}
