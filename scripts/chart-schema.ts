@@ -58,29 +58,35 @@ const notValues = new Set([
 /** The pod of `nmi conditions` is not on the host network, and keeps the default ports. */
 const notOfConditions = new Set(['http-probe-port', 'prometheus-port', 'prometheus-address']);
 
-interface ChartValue {
+export interface ChartValue {
   /** From the root of values.yaml. */
   readonly path: readonly string[];
   /** Without dashes; undefined if a template sets an environment variable instead. */
   readonly flag: string | undefined;
   readonly schema: Schema;
+  /** Undefined for a flag without effect. */
+  readonly option: Option | undefined;
   readonly isOfConditions: boolean;
 }
 
-function chartValues(): readonly ChartValue[] {
+/** The values that become an option. */
+export function chartValues(): readonly ChartValue[] {
   const values = options
     .filter(({ name }) => !notValues.has(name))
     .map((option) => ({
       path: oldPaths[option.name] ?? ['nmi', valueName(option.name)],
       flag: hasFlag(option) ? option.name : undefined,
       schema: schemaOf(option),
+      option,
       isOfConditions: option.isOfConditions === true && !notOfConditions.has(option.name),
     }));
   const ignored = ignoredFlags.flatMap(({ name, reason }) => {
     const path = ignoredPaths[name];
     const description = `--${name}: no effect, ${reason}.`;
     const schema = { ...scalar, description };
-    return path === undefined ? [] : [{ path, flag: name, schema, isOfConditions: false }];
+    return path === undefined
+      ? []
+      : [{ path, flag: name, schema, option: undefined, isOfConditions: false }];
   });
   return [...values, ...ignored];
 }
@@ -109,13 +115,19 @@ export function renderFlags(): string {
   ].join('\n');
 }
 
-function flagsTemplate(name: string, values: readonly ChartValue[]): readonly string[] {
-  const lines = values.flatMap(({ flag, path }) => {
+function flagsTemplate(template: string, values: readonly ChartValue[]): readonly string[] {
+  const lines = values.flatMap(({ flag, path, option }) => {
     if (flag === undefined) return [];
+    const { range, kind = '', allowed = '' } = option?.type ?? {};
+    const name = path.join('.');
+    const limits =
+      range === undefined
+        ? ''
+        : ` "name" "${name}" "kind" "${kind}" "min" ${range.min} "max" ${range.max} "allowed" "${allowed}"`;
     const argument = `dict "flag" "${flag.length === 1 ? '-' : '--'}${flag}"`;
-    return [`{{- include "nmi.flag" (${argument} "value" .Values.${path.join('.')}) }}`];
+    return [`{{- include "nmi.flag" (${argument} "value" .Values.${name}${limits}) }}`];
   });
-  return [`{{- define "${name}" -}}`, ...lines, '{{- end -}}'];
+  return [`{{- define "${template}" -}}`, ...lines, '{{- end -}}'];
 }
 
 /** Formatted as the repository's other files are. */
@@ -203,7 +215,7 @@ const topLevel: Readonly<Record<string, Schema>> = {
   forceNamespaced: { ...flag, description: 'Matching is always namespaced; accepted, not used.' },
   installMICException: { ...flag, description: 'Except the add-ons of AKS in kube-system.' },
   image: closed({
-    repository: text,
+    repository: { ...text, pattern: '^[A-Za-z0-9.:_/[\\]-]*$' },
     digest: { ...text, pattern: '^(sha256:[0-9a-f]{64})?$' },
     imagePullPolicy: { enum: ['Always', 'IfNotPresent', 'Never'] },
   }),
@@ -249,8 +261,8 @@ const portOrEmpty: Schema = { ...port, pattern: '^[0-9]*$' };
 const nmiValues: Readonly<Record<string, Schema>> = {
   privilegeSplit: flag,
   redirectSide: closed({ probePort: portOrEmpty, prometheusPort: portOrEmpty, resources: map }),
-  image: { type: 'string', minLength: 1 },
-  tag: text,
+  image: { type: 'string', pattern: '^[a-z0-9]([a-z0-9._/-]*[a-z0-9])?$' },
+  tag: { ...text, pattern: '^([A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?$' },
   priorityClassName: text,
   resources: map,
   updateStrategy: map,
@@ -263,9 +275,6 @@ const nmiValues: Readonly<Record<string, Schema>> = {
   extraVolumes: { ...list, items: { type: 'object', required: ['name'] } },
   extraVolumeMounts: { ...list, items: { type: 'object', required: ['name', 'mountPath'] } },
 };
-
-/** Simple enough to be readable in an error message; the agent checks more strictly. */
-const ipv4 = '[0-9]{1,3}(\\.[0-9]{1,3}){3}';
 
 function schemaOf(option: Option): Schema {
   const { name, help, type } = option;
@@ -286,12 +295,18 @@ function typeOf({ kind, range, choices = [], pattern }: OptionType<unknown>): Sc
       };
     case 'choice':
       return { enum: [...choices, '', null] };
-    case 'list':
-      return { type: ['array', 'string', 'null'], items: { type: 'string' } };
-    case 'ip':
-      return { ...text, pattern: `^(${ipv4})?$` };
+    case 'list': {
+      const item = (pattern?.source ?? '').replaceAll(/^\^|\$$/g, '');
+      return {
+        type: ['array', 'string', 'null'],
+        items: { type: 'string', ...patternOf(pattern) },
+        pattern: `^\\s*(${item})?\\s*(,\\s*(${item})?\\s*)*$`,
+      };
+    }
+    // The templates check the range, of whole numbers in texts too.
     case 'duration':
-      return { type: ['string', 'integer', 'null'], pattern: '^(0|([0-9.]+(ms|h|m|s))+)?$' };
+      return { type: ['string', 'integer', 'null'] };
+    case 'ip':
     case 'string':
       return { ...text, ...patternOf(pattern) };
   }

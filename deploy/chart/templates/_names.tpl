@@ -41,8 +41,8 @@ refused by the API server.
 
 {{- define "nmi.selector" -}}
 {{- if .Values.nameOverride -}}
-app.kubernetes.io/name: {{ .Values.nameOverride }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ .Values.nameOverride | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: nmi
 {{- else -}}
 component: nmi
@@ -60,8 +60,8 @@ app.kubernetes.io/component: nmi
 {{- end -}}
 
 {{- define "nmi.labels" -}}
-app.kubernetes.io/name: {{ .Values.nameOverride | default .Chart.Name }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ .Values.nameOverride | default .Chart.Name | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 }}
 {{- end -}}
@@ -79,9 +79,32 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end -}}
 {{- end -}}
 
+{{/* A duration in milliseconds, or nothing. */}}
+{{- define "nmi.durationMs" -}}
+{{- if eq . "0" }}0
+{{- else if regexMatch "^([0-9]+([.][0-9]+)?(ms|h|m|s))+$" . -}}
+{{- $ms := 0.0 -}}
+{{- range regexFindAll "[0-9.]+(ms|h|m|s)" . -1 -}}
+{{- $ms = addf $ms (mulf (regexFind "[0-9.]+" .) (get (dict "h" 3600000 "m" 60000 "s" 1000 "ms" 1) (regexFind "[a-z]+" .))) -}}
+{{- end -}}
+{{- int64 $ms -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What the agent would refuse at its start: the schema knows no durations, and no numbers in texts. */}}
+{{- define "nmi.checkRange" -}}
+{{- $number := ternary (include "nmi.durationMs" .given) (regexFind "^[0-9]{1,15}$" .given) (eq .kind "duration") -}}
+{{- $isOff := and (eq .kind "duration") (eq .given "0") -}}
+{{- $isOutside := or (lt (int64 $number) (int64 .min)) (gt (int64 $number) (int64 .max)) -}}
+{{- if or (eq $number "") (and $isOutside (not $isOff)) }}
+{{- fail (printf "%s=%s must be %s" .name .given .allowed) }}
+{{- end -}}
+{{- end -}}
+
 {{- define "nmi.flag" -}}
 {{- $given := include "nmi.given" .value -}}
 {{- if ne $given "" }}
+{{- if .kind }}{{ include "nmi.checkRange" (merge (dict "given" $given) .) }}{{ end }}
 - {{ printf "%s=%s" .flag $given | quote }}
 {{- end -}}
 {{- end -}}
@@ -100,8 +123,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end -}}
 
 {{- define "nmi.bootGuardSelector" -}}
-app.kubernetes.io/name: {{ .Values.nameOverride | default .Chart.Name }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ .Values.nameOverride | default .Chart.Name | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: boot-guard
 {{- end -}}
 
@@ -129,7 +152,7 @@ upgrade leaves it out.
 
 {{/* Of its pods. They have none of the labels by which agents are selected. */}}
 {{- define "nmi.conditionsSelector" -}}
-app.kubernetes.io/name: {{ .Values.nameOverride | default .Chart.Name }}
+app.kubernetes.io/name: {{ .Values.nameOverride | default .Chart.Name | quote }}
 app.kubernetes.io/component: conditions
 {{- end -}}
 

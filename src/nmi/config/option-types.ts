@@ -7,8 +7,10 @@ export interface OptionType<T> {
   readonly allowed: string;
   /** Undefined: not allowed. */
   readonly parse: (text: string) => T | undefined;
+  /** Of a duration, in milliseconds. */
   readonly range?: { readonly min: number; readonly max: number };
   readonly choices?: readonly string[];
+  /** Of a list: of each item. */
   readonly pattern?: RegExp;
   /** Undefined for free texts: a path, an address or a secret must not be published. */
   show?(value: T): string;
@@ -66,6 +68,7 @@ export function durationOrNever(min: string, max: string): OptionType<number> {
   return {
     kind: 'duration',
     allowed: `a duration from ${min} to ${max}, or 0`,
+    range: { min: minMs, max: maxMs },
     parse: (text) => {
       const value = text === '0' ? 0 : parseDuration(text);
       if (value === undefined || value === 0) return value;
@@ -75,9 +78,13 @@ export function durationOrNever(min: string, max: string): OptionType<number> {
   };
 }
 
+const octet = '(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])';
+const ipv4Source = `${octet}(?:[.]${octet}){3}`;
+
 export const ipv4: OptionType<string> = {
   kind: 'ip',
   allowed: 'an IPv4 address',
+  pattern: new RegExp(`^(?:${ipv4Source})?$`),
   parse: (text) => (isIPv4(text) ? text : undefined),
   show: String,
 };
@@ -86,7 +93,7 @@ export const ipv4: OptionType<string> = {
 export const ipOrAll: OptionType<string> = {
   kind: 'string',
   allowed: 'an IP address',
-  pattern: /^[0-9a-fA-F.:]*$/,
+  pattern: new RegExp(`^(?:${ipv4Source}|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*)?$`),
   parse: (text) => (text === '' || isIP(text) !== 0 ? text : undefined),
 };
 
@@ -101,10 +108,12 @@ export function choice<const T extends string>(
 export function list<T>(
   allowed: string,
   parseItem: (text: string) => T | undefined,
+  pattern: RegExp,
 ): OptionType<readonly T[]> {
   return {
     kind: 'list',
     allowed: `${allowed}, comma separated`,
+    pattern,
     parse: (text) => {
       const values = new Set<T>();
       for (const item of text.split(',').map((each) => each.trim())) {

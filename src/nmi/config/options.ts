@@ -46,6 +46,8 @@ export interface Option extends OptionRow {
 
 /** Areas of the metadata service that are closed to pods by default. */
 const metadataAreas = choice(['attested', 'scheduledevents', 'loadbalancer']);
+/** {@link parseOrigin} looks more closely. */
+const origin = /^https:\/\/(?:[\w.-]+|\[[\da-fA-F:.]+\])(?::\d{1,5})?\/?$/;
 
 const table = {
   Kubernetes: {
@@ -177,7 +179,11 @@ const table = {
     },
     'allow-metadata': {
       key: 'allowedAreas',
-      type: list(`any of ${metadataAreas.allowed}`, metadataAreas.parse),
+      type: list(
+        `any of ${metadataAreas.allowed}`,
+        metadataAreas.parse,
+        /^(?:attested|scheduledevents|loadbalancer)$/,
+      ),
       help: 'More areas of the metadata service to relay.',
     },
     'strict-identity': {
@@ -212,7 +218,7 @@ const table = {
     },
     'workload-identity-tenant': {
       type: matching(
-        /^(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?:[a-z0-9][a-z0-9-]{0,62}\.)+[a-z]{2,63})?$/i,
+        /^(?:[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|(?:[a-zA-Z0-9][a-zA-Z0-9-]{0,62}\.)+[a-zA-Z]{2,63})?$/,
         'a tenant id or domain name',
       ),
       help: 'Tenant of service accounts without the annotation `azure.workload.identity/tenant-id`.',
@@ -228,7 +234,7 @@ const table = {
     'entra-authority': {
       key: 'entraAuthorities',
       isOfConditions: true,
-      type: list('origins like https://login.example.com', parseOrigin),
+      type: list('origins like https://login.example.com', parseOrigin, origin),
       help: "Origins of Entra ID, for a cloud that --cloud does not know. Identities without `adEndpoint` use the first. `adEndpoint` may name any of them, and those of Microsoft's clouds.",
     },
     'entra-audience': {

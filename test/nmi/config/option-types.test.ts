@@ -46,7 +46,7 @@ describe('what options show', () => {
   });
 
   it('is empty for free text, which may be a path or a secret', () => {
-    const free = [anyText, path, matching(/x/, 'x'), pathOrOff(/x/, 'x'), list('x', String)];
+    const free = [anyText, path, matching(/x/, 'x'), pathOrOff(/x/, 'x'), list('x', String, /x/)];
     assert.ok(free.every((type) => !('show' in type)));
   });
 });
@@ -142,7 +142,7 @@ describe('accepted option values are', () => {
   });
 
   it('lists without blanks, empty items and repetitions, completely or not at all', () => {
-    const type = list('of some words', choice(['a', 'b']).parse);
+    const type = list('of some words', choice(['a', 'b']).parse, /^(?:a|b)$/);
     assert.deepEqual(read(type, ['a, b,,a', '', ' , ']), [['a', 'b'], [], []]);
     assert.equal(type.parse('a,c'), undefined);
     assert.equal(type.allowed, 'of some words, comma separated');
