@@ -1,6 +1,7 @@
 /** What a verdict about a pod does not know, without what cannot change it. Pure. */
 import type { IdentityView, PodExplanation, UpstreamView } from '../../nmi/explain/explanation.ts';
 import { credentialKinds } from '../../nmi/sources/entra/credentials/kinds.ts';
+import { isOfNode } from '../azure/federation.ts';
 import type { RawObject } from '../base/object.ts';
 import { unverified, type AgentView } from '../cluster/agents.ts';
 import { losses, type Unread } from '../cluster/unread.ts';
@@ -37,7 +38,9 @@ export function notCheckedOf(
     ...(doubtful === ''
       ? []
       : [{ loses: losses.policies, what: `judge NetworkPolicy ${doubtful}`, why }]),
-    ...(view?.upstream === undefined ? [] : ofUpstream(view, view.upstream, isReady)),
+    ...(view?.upstream === undefined
+      ? []
+      : ofUpstream(view, view.upstream, { isReady, beginsAtNode: isOfNode(identity ?? {}) })),
     ...(agent === undefined || knowsOptions ? [] : [ofOptions(agent)]),
     ...(knowsOptions && !config.events ? [noEvents] : []),
     ...read,
@@ -64,7 +67,7 @@ function ofOptions({ namespace, name, config }: AgentView): Unread {
 function ofUpstream(
   { kind, clientId }: IdentityView,
   { source, credential }: UpstreamView,
-  isReady: boolean,
+  { isReady, beginsAtNode }: { readonly isReady: boolean; readonly beginsAtNode: boolean },
 ): readonly Unread[] {
   const of = (loses: string, what: string): Unread => ({
     loses,
@@ -75,7 +78,8 @@ function ofUpstream(
   if (source === 'imds') {
     return [of('assignment of the identity in Azure', 'see whether Azure assigned it to the node')];
   }
-  if (credentialKinds.find((each) => each.kind === source)?.isExchangedByCluster === true) {
+  const credentialKind = credentialKinds.find((each) => each.kind === source);
+  if (credentialKind?.isExchangedByCluster === true) {
     const user = `system:serviceaccount:${credential.replace('/', ':')}`;
     const resource = `${clientId}.cid.wi.aks.azure.com`;
     return [
@@ -86,8 +90,13 @@ function ofUpstream(
       },
     ];
   }
-  if (source.startsWith('federated')) {
-    return [of('federated credential in Entra ID', 'see whether Entra ID has it')];
+  const trust = of('federated credential in Entra ID', 'see whether Entra ID has it');
+  if (source.startsWith('federated')) return [trust];
+  if (credentialKind?.objectKind === 'chain') {
+    const assigned = 'see whether Azure assigned it to the node';
+    return beginsAtNode
+      ? [of('assignment of the managed identity in Azure', assigned), trust]
+      : [trust];
   }
   return [
     ...(isReady ? [] : [of(`Secret ${credential}`, 'read it')]),

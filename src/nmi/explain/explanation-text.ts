@@ -149,8 +149,9 @@ function renderToken(view: TokenView, tenantId: string): string {
 }
 
 function renderFailure({ reason, description, heldForMs }: FailureView): string {
-  const when = heldForMs > 0 ? `no retry for ${durationText(heldForMs)}` : 'last try';
-  const why = description === '' ? '' : `: ${printable(description)}`;
+  const waitMs = Math.ceil(heldForMs / 1000) * 1000;
+  const when = waitMs > 0 ? `no retry for ${durationText(waitMs)}` : 'last try';
+  const why = description === '' ? '' : `: ${toLine(description)}`;
   return `${when}: ${reason}${why}`;
 }
 

@@ -46,6 +46,19 @@ describe('what a verdict does not know', () => {
     );
   });
 
+  it('is what a chain begins with, and whether its application trusts that', () => {
+    const application = { tenantID, clientID: clientB };
+    const of = (spec: object) => lossesOf(web, { identities: [createIdentity('orders', spec)] });
+    assert.deepEqual(of({ type: 4, clientID: clientA, application }), [
+      'assignment of the managed identity in Azure',
+      'federated credential in Entra ID',
+    ]);
+    const agentIdentity = clientA;
+    assert.deepEqual(of({ type: 4, federation: 'pod', application, agentIdentity }), [
+      'federated credential in Entra ID',
+    ]);
+  });
+
   it('is that of the identity which the request gets', () => {
     const identities = [
       two.identities[0] ?? {},

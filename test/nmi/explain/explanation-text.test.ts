@@ -336,7 +336,11 @@ describe('the text of an explanation', () => {
               { ...at, token: { ...token, expiresInMs: 0, failedRefreshes: 0 } },
               { ...at, token: { ...token, expiresInMs: 1, failedRefreshes: 0 } },
               { ...at, token: undefined, failure },
-              { ...at, token: undefined, failure: { ...failure, heldForMs: 1 } },
+              {
+                ...at,
+                token: undefined,
+                failure: { ...failure, heldForMs: 1, description: 'nothing is under the key "a"' },
+              },
               { ...at, token: undefined, failure: { ...failure, heldForMs: 0, description: '' } },
             ],
           },
@@ -355,8 +359,8 @@ describe('the text of an explanation', () => {
         'https://r: stale token, expired, next refresh in 1 min 30 s',
         'https://r: stale token, expired, next refresh in 1 min 30 s',
         'https://r: stale token, expires in 0 s, next refresh in 1 min 30 s',
-        'https://r: no token, no retry for 4 s: upstream_down: is away',
-        'https://r: no token, no retry for 0 s: upstream_down: is away',
+        'https://r: no token, no retry for 5 s: upstream_down: is away',
+        'https://r: no token, no retry for 1 s: upstream_down: nothing is under the key "a"',
         'https://r: no token, last try: upstream_down',
       ],
     );
