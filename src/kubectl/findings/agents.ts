@@ -23,17 +23,18 @@ function nodesOfAgents(nodes: readonly RawObject[]): readonly RawObject[] {
   });
 }
 
-/** @param nodes undefined if they could not be read. */
+/** @param nodes undefined if they could not be read. @param elsewhere in other namespaces. */
 export function examineAgents(
   nodes: readonly RawObject[] | undefined,
   agents: readonly AgentView[],
+  elsewhere: readonly AgentView[] = [],
 ): readonly Finding[] {
   const versions = new Set(agents.filter(({ isOldNmi }) => !isOldNmi).map(versionOf));
   const text = `Agents of the versions ${[...versions].toSorted().join(', ')} run.`;
   const isEmpty = nodes !== undefined && nodesOfAgents(nodes).length === 0;
   return [
     ...findingsOf('Cluster', [[isEmpty, 'nodes_missing', 'No Linux node is in the cluster.']]),
-    ...examineNodes(nodes ?? [], agents),
+    ...examineNodes(nodes ?? [], agents, elsewhere),
     ...ofAgents(agents),
     ...findingsOf('Cluster', [[versions.size > 1, 'agent_versions', text]]),
   ];
@@ -51,22 +52,31 @@ function findingsOf(
 export function examineNodes(
   nodes: readonly RawObject[],
   agents: readonly AgentView[],
+  elsewhere: readonly AgentView[] = [],
 ): readonly Finding[] {
   return nodesOfAgents(nodes).flatMap((node) => {
     const name = nameOf(node);
     const here = agents.filter((agent) => agent.node === name && !agent.isOldNmi);
-    // An update has two agents of one DaemonSet on a node for a while.
-    const sets = new Set(here.map(({ pod }) => controllerOf(pod)));
-    const titles = here.map((each) => `${each.namespace}/${each.name}`).join(' and ');
     const kernel = stringAt(asRecord(statusOf(node)['nodeInfo']), 'kernelVersion');
     // Before 5.10.
     const isOld = /^(?:[0-4]|5\.\d)(?!\d)/.test(kernel);
-    return findingsOf(`Node ${name}`, [
-      [here.length === 0, 'agent_missing', 'No pod of the agent is on the node.'],
-      [sets.size > 1, 'agents_on_node', `The agents ${titles} are on the node.`],
-      [isOld, 'kernel_old', `The node has the kernel ${kernel}.`],
-    ]);
+    return [
+      ...findingsOf(`Node ${name}`, [
+        [here.length === 0, 'agent_missing', 'No pod of the agent is on the node.'],
+      ]),
+      ...(here.length === 0 ? [] : ofReleases(name, [...agents, ...elsewhere])),
+      ...findingsOf(`Node ${name}`, [[isOld, 'kernel_old', `The node has the kernel ${kernel}.`]]),
+    ];
   });
+}
+
+/** An update has two agents of one DaemonSet on a node for a while. */
+export function ofReleases(node: string, agents: readonly AgentView[]): readonly Finding[] {
+  const here = agents.filter((agent) => agent.node === node && !agent.isOldNmi);
+  const sets = new Set(here.map(({ namespace, pod }) => `${namespace} ${controllerOf(pod)}`));
+  const titles = here.map((each) => `${each.namespace}/${each.name}`).join(' and ');
+  const text = `The agents ${titles} are on the node.`;
+  return findingsOf(`Node ${node}`, [[sets.size > 1, 'agents_on_node', text]]);
 }
 
 export function ofAgents(agents: readonly AgentView[]): readonly Finding[] {

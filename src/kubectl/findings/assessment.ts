@@ -7,7 +7,7 @@ import { namespaceOf, specOf, type RawObject } from '../base/object.ts';
 import type { AgentView } from '../cluster/agents.ts';
 import type { PodRequest } from '../cluster/cluster-state.ts';
 import type { Unread } from '../cluster/unread.ts';
-import { ofAgent } from './agents.ts';
+import { ofAgent, ofReleases } from './agents.ts';
 import type { AgentContexts } from './contexts.ts';
 import { notCheckedOf } from './not-checked.ts';
 import { examinePod, identityOf, refusalOfSource, type PodContext } from './pods.ts';
@@ -66,7 +66,7 @@ function findingsOfAgent(
       'No pod of the agent is on the node of this pod: requests are refused, or reach the identity of the node where no agent ever ran or the node was opened.';
     return oneFinding('agent_missing', { object, text });
   }
-  return ofAgent(agent);
+  return [...ofAgent(agent), ...ofReleases(node, snapshot.agents)];
 }
 
 /** Objects that the agent ignores but that may be intended for this pod. */

@@ -11,11 +11,17 @@ import {
   type RawObject,
 } from '../base/object.ts';
 import type { ExitCode } from '../base/plugin-error.ts';
-import { beginsWith, unverified, verifiedOf, type AgentView } from '../cluster/agents.ts';
+import {
+  beginsWith,
+  unverified,
+  verifiedOf,
+  viewAgent,
+  type AgentView,
+} from '../cluster/agents.ts';
 import { group, identityResources } from '../cluster/resources.ts';
 import { describeUnread, renderUnread, valueOrUnread, type Unread } from '../cluster/unread.ts';
 import { askRight, everywhere, type Answer, type Right } from '../cluster/rights.ts';
-import { readAgents } from '../cluster/trusted-agents.ts';
+import { isLabeled, readAgents } from '../cluster/trusted-agents.ts';
 import {
   rightsForIdentities,
   rightsOfAgent,
@@ -82,7 +88,7 @@ async function doctor(context: VerbContext, isPre: boolean): Promise<ExitCode> {
     ...(agents === undefined
       ? []
       : [
-          checkAgents(nodes, agents),
+          checkAgents(nodes, agents, elsewhereIn(pods, context.agentNamespace)),
           await checkAgentRights(kubectl, list, agents, unread),
           examined('identity owners', ownersOf(agents), []),
           ...(pods === undefined ? [] : checkParts(pods, context.agentNamespace)),
@@ -271,11 +277,21 @@ async function checkKarpenter(
 function checkAgents(
   nodes: readonly RawObject[] | undefined,
   agents: readonly AgentView[],
+  elsewhere: readonly AgentView[],
 ): Examined {
   const ready = agents.filter(({ isReady, isOldNmi }) => isReady && !isOldNmi);
   const where = nodes === undefined ? `, nodes ${notChecked}` : `, on ${nodes.length} nodes`;
   const result = `${ready.length} ready of ${agents.length}${where}`;
-  return examined('agents', result, examineAgents(nodes, agents));
+  return examined('agents', result, examineAgents(nodes, agents, elsewhere));
+}
+
+/** Of another release. Who may only write pods of a namespace has none on the host network as a rule. */
+function elsewhereIn(
+  pods: readonly RawObject[] = [],
+  agentNamespace: string,
+): readonly AgentView[] {
+  const others = pods.filter((pod) => namespaceOf(pod) !== agentNamespace && isLabeled(pod));
+  return others.filter((pod) => specOf(pod)['hostNetwork'] === true).map(viewAgent);
 }
 
 /** Whether the agents enforce them, and what to do if not. */

@@ -31,6 +31,27 @@ describe('the agents of a cluster', () => {
     assert.deepEqual(linesOf([], []), ['nodes_missing Cluster']);
   });
 
+  it('are not beside those of another release, in whatever namespace that is', () => {
+    const nodes = [node('node-1'), node('node-2')];
+    const foreign = (name: string, image?: string) =>
+      viewAgent({
+        ...createAgentPod(name, { ...(image === undefined ? {} : { image }) }),
+        metadata: { name: 'second', namespace: 'other' },
+      });
+    const own = [agent('node-1'), agent('node-2')];
+    const [found, ...rest] = examineAgents(nodes, own, [foreign('node-2')]);
+    assert.deepEqual([found?.code, found?.object, rest], ['agents_on_node', 'Node node-2', []]);
+    assert.equal(
+      found?.text,
+      'The agents kube-system/nmi-node-2 and other/second are on the node.',
+    );
+    const old = 'mcr.microsoft.com/oss/azure/aad-pod-identity/nmi:v1.8.17';
+    assert.deepEqual(examineAgents(nodes, own, [foreign('node-2', old)]), []);
+    assert.deepEqual(linesOf([node('node-1')], [], [foreign('node-1')]), [
+      'agent_missing Node node-1',
+    ]);
+  });
+
   it('may be two of one DaemonSet on a node while it is updated', () => {
     const next = createAgentPod('a', { name: 'nmi-next', isReady: false });
     const present = agent('a');

@@ -4,11 +4,12 @@ import { viewAgent } from '../../../src/kubectl/cluster/agents.ts';
 import { anyRequest } from '../../../src/kubectl/cluster/cluster-state.ts';
 import { assessPod } from '../../../src/kubectl/findings/assessment.ts';
 import { createContexts } from '../../../src/kubectl/findings/contexts.ts';
-import { bound, assess, web } from '../support/assess.ts';
+import { agentWith, bound, assess, web } from '../support/assess.ts';
 import {
   clientA,
   clientB,
   createAgentPod,
+  createAgentSet,
   createBinding,
   createPod,
   createSnapshot,
@@ -51,6 +52,13 @@ describe('an assessment', () => {
       [unready?.code, unready?.fix],
       ['agent_not_ready', 'See why: kubectl -n kube-system logs nmi-node-1 -c nmi'],
     );
+  });
+
+  it('has a second release on the node, whose options may be the ones that count', () => {
+    const other = createAgentPod('node-1', { name: 'other', set: createAgentSet('other') });
+    const agents = [...agentWith(), { ...viewAgent(other), isVerified: true }];
+    const [second, ...rest] = assess(web, { agents }).findings;
+    assert.deepEqual([second?.code, second?.object, rest], ['agents_on_node', 'Node node-1', []]);
   });
 
   it('warns of ignored objects of the namespace of the pod, and of no other', () => {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import type { RawObject } from '../../../src/kubectl/base/object.ts';
+import { metadataOf, type RawObject } from '../../../src/kubectl/base/object.ts';
 import {
   createAgentPod,
   createBinding,
@@ -352,6 +352,17 @@ describe('kubectl nmi doctor', () => {
     const installed = await play(['doctor'], { ...testBed, forbidden: { pods: 'everywhere' } });
     assert.match(installed.stdout, /Not checked:[^]*agents and their rights/);
     assert.doesNotMatch(installed.stdout, /agent_missing/, 'that is not known');
+  });
+
+  it('finds a second release on a node, in another namespace too', async () => {
+    const own = createAgentPod('node-1');
+    const second = { ...own, metadata: { ...metadataOf(own), name: 'second', namespace: 'other' } };
+    const twice = await play(['doctor'], testBedOf({ pods: [own, second] }));
+    assert.match(twice.stdout, /^error +Node node-1: agents_on_node\n/m);
+    // Who may write pods in a namespace can give them every label.
+    const labelled = { ...second, spec: { nodeName: 'node-1' } };
+    const once = await play(['doctor'], testBedOf({ pods: [own, labelled] }));
+    assert.doesNotMatch(once.stdout, /agents_on_node/);
   });
 
   it('asks for the rights of no pod but a verified agent', async () => {
