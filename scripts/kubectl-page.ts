@@ -38,6 +38,8 @@ const introduction = `The plugin of kubectl for everybody who deals with identit
 contexts, login plugins and proxies work as they do there, and it needs no right but those of its user:
 \`explain\` needs get and list of pods and of the three kinds of \`aadpodidentity.k8s.io\`. What else the user may
 read is used too; what the user may not read is counted in one line, "Not checked", and listed with the RBAC rules by \`-v\`.
+In a pod without a kubeconfig, kubectl takes the account of the pod only if no flag of the connection is given: the plugin gives none there
+either, and \`doctor\` cannot ask for the rights of the agent.
 
 \`./dev build\` makes it: \`dist/kubectl-nmi\`, one script without native code, for Node.js ${oldestNode} or later. \`scripts/plugin-executable.ts\`
 makes a Linux executable of it for machines without Node.js, \`dist/kubectl-nmi-linux-amd64\`. [A release](install.md#install-a-release) has archives
@@ -100,7 +102,7 @@ are ignored, and one line on standard error says how many, and in which namespac
 (\`uninstall.openNodes\`, \`open-nodes.yaml\`) is no agent either: its node counts as one without an agent, which standard error says too.
 
 To verify agents takes the right to list \`daemonsets.apps\` in that namespace. Without it, the pods of the namespace that have the
-label are read (\`explain\`, \`doctor\`), which standard error says. Nothing else is done with them: \`test\` needs
+label are read (\`explain\`, \`doctor\`), which standard error says. Nothing else is done with them: \`doctor\` asks for no rights of theirs, \`test\` needs
 \`--image\`, \`identity federate\` trusts neither their service account nor their audience, and \`sysdump\` enters none of them.`;
 
 function renderEntry([code, row]: [

@@ -1,4 +1,5 @@
 /** Reaches the API server by the user's own kubectl, so the plugin never sees a credential. */
+import { delimiter } from 'node:path';
 import { asRecord, parseRecord, stringAt, type JsonRecord } from '../../base/json-value.ts';
 import { itemsOf, recordsAt, type RawObject } from '../base/object.ts';
 import { exitCodes, type Io, type ProgramRun, type RunOptions } from '../base/io.ts';
@@ -42,6 +43,8 @@ export type Read<T> =
   | { readonly ok: true; readonly value: T }
   | { readonly ok: false; readonly failure: KubectlFailure };
 
+const namespaceFile = '/var/run/secrets/kubernetes.io/serviceaccount/namespace';
+
 /** kubectl itself waits minutes for a server that does not answer. */
 const defaultTimeout = '15s';
 
@@ -50,25 +53,27 @@ export class Kubectl {
   readonly #given: PassedFlags;
   readonly #flags: readonly string[];
   readonly #program: string;
+  #ofPod: Promise<boolean> | undefined;
 
   constructor(io: Io, flags: PassedFlags = {}) {
     this.#io = io;
     this.#given = flags;
     this.#program = io.environment['KUBECTL'] ?? 'kubectl';
-    const all: PassedFlags = { 'request-timeout': defaultTimeout, ...flags };
     this.#flags = passedFlags.flatMap((name) => {
-      const value = all[name];
+      const value = flags[name];
       return value === undefined ? [] : [`--${name}=${value}`];
     });
   }
 
-  run(args: readonly string[], options: RunOptions = {}): Promise<ProgramRun> {
+  async run(args: readonly string[], options: RunOptions = {}): Promise<ProgramRun> {
     // Connection flags must precede `--`.
     const cut = args.indexOf('--');
     const [before, after] = cut < 0 ? [args, []] : [args.slice(0, cut), args.slice(cut)];
     // kubectl uses the last of two --as flags, so ours is dropped if the caller passes another.
     const isOther = before.some((word) => word.startsWith('--as='));
     const flags = this.#flags.filter((word) => !isOther || !word.startsWith('--as='));
+    const hasTimeout = this.#given['request-timeout'] !== undefined || (await this.#usesPod());
+    if (!hasTimeout) flags.push(`--request-timeout=${defaultTimeout}`);
     return this.#io.run(this.#program, [...before, ...flags, ...after], options);
   }
 
@@ -142,10 +147,32 @@ export class Kubectl {
     const parsed = run.code === 0 ? parseRecord(run.stdout) : undefined;
     const name = stringAt(parsed, 'current-context');
     const [context] = recordsAt(parsed, 'contexts');
-    const namespace = stringAt(asRecord(context?.['context']), 'namespace') || 'default';
+    const own = stringAt(asRecord(context?.['context']), 'namespace');
+    const namespace = own || (await this.#namespaceOfPod()) || 'default';
     const kubectl: Kubectl =
       name === '' ? this : new Kubectl(this.#io, { ...this.#given, context: name });
     return { kubectl, name, namespace };
+  }
+
+  /**
+   * Whether kubectl takes the account of the pod that it runs in. It does so without a configuration and
+   * without any flag about the connection, a timeout included.
+   */
+  #usesPod(): Promise<boolean> {
+    const { environment, readText } = this.#io;
+    const isPod = (environment['KUBERNETES_SERVICE_HOST'] ?? '') !== '';
+    if (!isPod || this.#flags.length > 0) return Promise.resolve(false);
+    const paths = environment['KUBECONFIG'] ?? `${environment['HOME'] ?? ''}/.kube/config`;
+    this.#ofPod ??= Promise.all(paths.split(delimiter).map(readText)).then((texts) =>
+      texts.every((each = '') => each.trim() === ''),
+    );
+    return this.#ofPod;
+  }
+
+  async #namespaceOfPod(): Promise<string> {
+    if (!(await this.#usesPod())) return '';
+    const { environment, readText } = this.#io;
+    return environment['POD_NAMESPACE'] ?? (await readText(namespaceFile))?.trim() ?? '';
   }
 
   async #read<T>(args: readonly string[], read: (parsed: RawObject) => T): Promise<Read<T>> {

@@ -14,6 +14,7 @@ function openKubectl(
   answer: ProgramRun | readonly ProgramRun[],
   flags: PassedFlags = {},
   environment = {},
+  files: Readonly<Record<string, string>> = {},
 ) {
   const calls: string[][] = [];
   const inputs: (string | undefined)[] = [];
@@ -28,7 +29,7 @@ function openKubectl(
       assert.ok(run !== undefined);
       return Promise.resolve(run);
     },
-    readText: () => Promise.resolve(undefined),
+    readText: (path) => Promise.resolve(files[path]),
     wallMs: () => 0,
     sleep: () => Promise.resolve(),
     stop: new AbortController().signal,
@@ -186,6 +187,28 @@ describe('reading by kubectl', () => {
     assert.equal(await kubectl.expect('apply it', ['apply', '-f', '-'], 'kind: Pod'), 'done');
     await kubectl.expect('read it', ['version']);
     assert.deepEqual(inputs, ['kind: Pod', undefined]);
+  });
+
+  it('gives no flag where kubectl takes the account of its pod: any would make it take none', async () => {
+    const pod = { KUBERNETES_SERVICE_HOST: '10.0.0.1', HOME: '/home/me' };
+    const namespaceFile = '/var/run/secrets/kubernetes.io/serviceaccount/namespace';
+    for (const [environment, files, given, flags, namespace] of [
+      [pod, { [namespaceFile]: 'jobs\n' }, {}, [], 'jobs'],
+      [{ ...pod, POD_NAMESPACE: 'own' }, { [namespaceFile]: 'jobs' }, {}, [], 'own'],
+      [pod, {}, {}, [], 'default'],
+      [pod, { '/home/me/.kube/config': 'a: b' }, {}, ['--request-timeout=15s'], 'default'],
+      [{ ...pod, KUBECONFIG: '/a:/b' }, { '/b': 'a: b' }, {}, ['--request-timeout=15s'], 'default'],
+      [{ ...pod, KUBECONFIG: '/a:/b' }, { '/b': ' ' }, {}, [], 'default'],
+      [pod, {}, { kubeconfig: '/c' }, ['--kubeconfig=/c', '--request-timeout=15s'], 'default'],
+      [pod, {}, { 'request-timeout': '1s' }, ['--request-timeout=1s'], 'default'],
+      [{}, {}, {}, ['--request-timeout=15s'], 'default'],
+    ] as const) {
+      const failed = { code: 1, stdout: '', stderr: 'error: current-context must exist' };
+      const { kubectl, calls } = openKubectl(failed, given, environment, files);
+      await kubectl.run(['version']);
+      assert.deepEqual(calls[0]?.slice(2), flags);
+      assert.equal(await kubectl.currentNamespace(), namespace);
+    }
   });
 
   it('stays at the current context, if there is one, and reports its namespace', async () => {
