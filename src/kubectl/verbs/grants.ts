@@ -11,19 +11,19 @@ import { identityGrants, identityResources, workloadResources } from '../cluster
 import { renderGrants } from '../findings/grants-yaml.ts';
 import { neededGrants } from '../findings/needed-grants.ts';
 import { valueOf } from '../transport/kubectl.ts';
-import { exitOf, type VerbContext } from './context.ts';
+import { exitOf, refuseUnknownNamespace, type VerbContext } from './context.ts';
 import type { AddVerb } from './verb.ts';
 
 export const addGrants: AddVerb = (parser, start) =>
   parser.command(
     'grants',
-    'print the AzureIdentityGrants that --identity-owners=enforce needs in this cluster',
+    'print the AzureIdentityGrants that --identity-owners=enforce needs in this cluster, or with -n in a namespace',
     (verb) => verb.example('$0 grants > grants.yaml', 'to review and apply'),
     (flags) => start(flags, grants),
   );
 
 async function grants(context: VerbContext): Promise<ExitCode> {
-  const { kubectl, io } = context;
+  const { kubectl, io, namespace } = context;
   const readRaw = async (resource: string) => {
     const read = await kubectl.list(resource, undefined);
     // Only the kind of the grants may be missing.
@@ -48,7 +48,7 @@ async function grants(context: VerbContext): Promise<ExitCode> {
     readRaw('nodes'),
     ...workloadResources.map(readRaw),
   ]);
-  const needed = neededGrants({
+  const { grants: all, knowsKubelet } = neededGrants({
     identities,
     bindings,
     exceptions,
@@ -58,7 +58,13 @@ async function grants(context: VerbContext): Promise<ExitCode> {
     nodes,
     workloads: workloads.flat(),
   });
-  if (needed.grants.length > 0) io.stdout(renderGrants(needed));
-  else io.stderr('every identity in use has a grant\n');
-  return exitOf(context, needed.grants.length === 0);
+  const needed = all.filter((each) => namespace === undefined || each.namespace === namespace);
+  if (needed.length > 0) {
+    io.stdout(renderGrants({ grants: needed, knowsKubelet }));
+  } else {
+    if (namespace !== undefined) await refuseUnknownNamespace(context, namespace);
+    const where = namespace === undefined ? '' : ` of namespace ${namespace}`;
+    io.stderr(`every identity in use${where} has a grant\n`);
+  }
+  return exitOf(context, needed.length === 0);
 }

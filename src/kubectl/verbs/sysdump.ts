@@ -11,7 +11,11 @@ import { identityResources } from '../cluster/resources.ts';
 import { describeUnread, valueOrUnread, type Unread } from '../cluster/unread.ts';
 import { readAgents } from '../cluster/trusted-agents.ts';
 import type { Kubectl } from '../transport/kubectl.ts';
-import { classifyFailure } from '../transport/kubectl-failure.ts';
+import {
+  classifyFailure,
+  toPluginError,
+  type KubectlFailure,
+} from '../transport/kubectl-failure.ts';
 import type { VerbContext } from './context.ts';
 import type { AddVerb } from './verb.ts';
 
@@ -33,11 +37,15 @@ const resources = [
 const maxObjects = 500;
 const maxAgents = 20;
 const maxLogLines = 500;
+/** Failures after which other reads may succeed. */
+const partial: ReadonlySet<KubectlFailure['kind']> = new Set(['forbidden', 'other']);
 
 async function sysdump(context: VerbContext): Promise<ExitCode> {
   const { kubectl, io } = context;
   const unread: Unread[] = [];
   const read = await readAgents(context);
+  // Without any answer there is nothing to dump.
+  if (!read.ok && !partial.has(read.failure.kind)) throw toPluginError(read.failure, 'list pods');
   const agents = valueOrUnread(read, 'list pods', 'the agents in the dump', unread) ?? [];
   const documents: object[] = [];
   for (const resource of resources) {

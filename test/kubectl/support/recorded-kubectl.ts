@@ -36,6 +36,8 @@ export interface Recorded {
     input: string,
   ) => ProgramRun | undefined | Promise<ProgramRun | undefined>;
   readonly currentNamespace?: string;
+  /** What kubectl prints at every read. */
+  readonly unreachable?: string;
   readonly onSleep?: () => void;
   /** The user has pressed Ctrl-C. */
   readonly isInterrupted?: boolean;
@@ -108,6 +110,7 @@ function read(args: readonly string[], recorded: Recorded): ProgramRun | undefin
     return ok(JSON.stringify({ 'current-context': 'dev', contexts }));
   }
   if (args[0] !== 'get') return undefined;
+  if (recorded.unreachable !== undefined) return failed(recorded.unreachable);
   const [, word = ''] = args;
   const at = args.indexOf('--namespace');
   if (word.startsWith('--raw=')) return readRaw(word.slice('--raw='.length), recorded);

@@ -44,6 +44,20 @@ describe('kubectl nmi grants', () => {
     assert.ok(stdout.includes(`clientIDs:\n    - "${clientID}"  # AzureIdentity till\n`), stdout);
   });
 
+  it('prints those of one namespace with -n, and refuses one that does not exist', async () => {
+    const namespaces = [{ metadata: { name: namespace } }, { metadata: { name: 'empty' } }];
+    const here = { objects: { ...objects, namespaces } };
+    const { code, stdout } = await play(['grants', '-n', namespace], here);
+    assert.equal(code, 0);
+    assert.match(stdout, /^ {2}namespaces: \["shop"\]$/m);
+    assert.doesNotMatch(stdout, /kube-system/);
+    const empty = await play(['grants', '-n', 'empty', '--exit-code'], here);
+    assert.deepEqual([empty.code, empty.stdout], [0, '']);
+    const unknown = await play(['grants', '-n', 'shpo'], here);
+    assert.deepEqual([unknown.code, unknown.stdout], [1, '']);
+    assert.match(unknown.stderr, /^error: namespace shpo does not exist\n/);
+  });
+
   it('fails with --exit-code while one is missing', async () => {
     assert.equal((await play(['grants', '--exit-code'], { objects })).code, 1);
     assert.equal((await play(['grants', '--exit-code'])).code, 0);

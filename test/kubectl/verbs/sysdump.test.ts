@@ -67,6 +67,15 @@ describe('kubectl nmi sysdump', () => {
   });
 });
 
+describe('a dump without a server', () => {
+  it('is none, and the exit code says so', async () => {
+    const stderr = 'Unable to connect to the server: dial tcp: no such host';
+    const { code, stdout, stderr: said } = await play(['sysdump'], { unreachable: stderr });
+    assert.deepEqual([code, stdout], [69, '']);
+    assert.match(said, /^error: cannot list pods: Unable to connect/);
+  });
+});
+
 describe('the dump of many nodes', () => {
   const nodes = Array.from({ length: 501 }, (_, at) => ({ metadata: { name: `node-${at}` } }));
   const agents = nodes.slice(0, 21).map(({ metadata: { name } }) => createAgentPod(name));

@@ -10,7 +10,14 @@ import { nameOf, namespaceOf, specOf } from '../../base/object.ts';
 import { renderTable } from '../../../base/printable.ts';
 import { usageError, type ExitCode } from '../../base/plugin-error.ts';
 import { readBound, usesIn } from '../../cluster/bound.ts';
-import { nmiCommand, pin, print, scopeOf, type VerbContext } from '../context.ts';
+import {
+  nmiCommand,
+  pin,
+  print,
+  refuseUnknownNamespace,
+  scopeOf,
+  type VerbContext,
+} from '../context.ts';
 import { carryOut, emptyPlan, planFlags, unlessThere } from '../plan.ts';
 import { nameArgument, reportFlags, scopeFlags, textFlag, type AddVerb } from '../verb.ts';
 import { assign } from './assign.ts';
@@ -159,6 +166,8 @@ async function add(unpinned: VerbContext, name: string, flags: AddFlags): Promis
   }
   const isOfEntra = kinds.length > 0;
   const isChain = kinds.some(({ objectKind }) => objectKind === 'chain');
+  // The metadata service of the node takes either id.
+  const isOfNode = kinds.length === 0 || isChain;
   const needsSecret = kinds.some(({ objectKind }) => objectKind === 'Secret');
   const isFederated = kinds.some(({ isOfPod }) => isOfPod);
   for (const [what, value, isUsed, types] of [
@@ -172,7 +181,7 @@ async function add(unpinned: VerbContext, name: string, flags: AddFlags): Promis
   }
   if (isChain && federation !== undefined) {
     checkFederatedChain(flags);
-  } else if (!isGuid(clientId)) {
+  } else if (!isGuid(clientId) && !(isOfNode && clientId === '' && resourceId !== '')) {
     throw usageError(
       'the client id is missing or is no GUID',
       `Give --client-id. This shows it: ${renderAz(showClientIdLine(resourceId))}`,
@@ -226,7 +235,10 @@ function checkFederatedChain({ federation, clientId, resourceId, agentIdentity }
 }
 
 async function list(context: VerbContext): Promise<ExitCode> {
-  const bound = await readBound(context.kubectl, await scopeOf(context));
+  const scope = await scopeOf(context);
+  const bound = await readBound(context.kubectl, scope);
+  if (scope !== undefined && bound.identities.length === 0)
+    await refuseUnknownNamespace(context, scope);
   const usesOf = usesIn(bound);
   const rows = bound.identities.map((identity) => {
     const { bindings, pods } = usesOf(identity);

@@ -61,6 +61,16 @@ describe('kubectl nmi identity add', () => {
     assert.match(stdout, /^# In context dev, namespace shop:\n/);
   });
 
+  it('needs one id where the node has the identity, since the agent does', async () => {
+    const chain = ['--type', 'chain', '--application', clientB, '--tenant-id', tenant];
+    for (const more of [[], chain]) {
+      const words = ['identity', 'add', 'new', '--resource-id', ordersId, ...more];
+      const { code, stdout } = await play(words, testBedOf());
+      const { spec } = parse(stdout) as { spec: Record<string, unknown> };
+      assert.deepEqual([code, spec['resourceID'], 'clientID' in spec], [0, ordersId, false]);
+    }
+  });
+
   it('adds nothing that is there already', async () => {
     const words = ['identity', 'add', 'orders', '--client-id', clientA, '--apply'];
     const { code, stdout, calls } = await play(words, testBedOf());
@@ -70,7 +80,15 @@ describe('kubectl nmi identity add', () => {
 
   it('names what is missing, with the line that finds it', async () => {
     const wrong: readonly (readonly [words: readonly string[], said: RegExp])[] = [
-      [['new', '--resource-id', ordersId], /client id is missing[^]*az identity show --ids/],
+      [['new'], /client id is missing[^]*az identity list/],
+      [
+        ['new', '--resource-id', ordersId, '--type', 'federated', '--tenant-id', tenant],
+        /client id is missing[^]*az identity show --ids/,
+      ],
+      [
+        ['new', '--resource-id', ordersId, '--client-id', 'mine'],
+        /client id is missing or is no GUID/,
+      ],
       [['new', '--client-id', 'mine'], /client id is missing or is no GUID[^]*az identity list/],
       [['new', '--resource-id', 'orders'], /orders is no Azure resource id/],
       [['New!', '--client-id', clientA], /cannot be the name of an object/],
@@ -220,6 +238,15 @@ describe('kubectl nmi identity list', () => {
       ),
     });
     assert.match((await play(['identity', 'list'], three)).stdout, / a,b,c\n$/);
+  });
+
+  it('refuses a namespace that does not exist, and shows one that is empty', async () => {
+    const testBed = testBedOf({ namespaces: [{ metadata: { name: 'empty' } }] });
+    const unknown = await play(['identity', 'list', '-n', 'shpo'], testBed);
+    assert.deepEqual([unknown.code, unknown.stdout], [1, '']);
+    assert.match(unknown.stderr, /^error: namespace shpo does not exist\n/);
+    const empty = await play(['identity', 'list', '-n', 'empty'], testBed);
+    assert.deepEqual([empty.code, empty.stderr], [0, '']);
   });
 
   it('a binding for a service account lists only the pods of that account', async () => {
