@@ -105,12 +105,12 @@ function wantedSets({ exempt, keepsExempt = false, nodePods }: WantedPrograms) {
 
 /**
  * Redirects other pods on the host network than before, if there are programs, and cuts the connections of
- * those that are redirected from now on.
+ * those that are redirected from now on. The exempt cgroups may be those of the next agent by now.
  * @throws RedirectError
  */
 export function changeNodePods(wanted: WantedPrograms, target: RedirectTarget): void {
   if (!listPins(wanted.pinFolder).includes('node_pods')) return;
-  const changes = inKernel((native) => syncSets(native, wanted));
+  const changes = inKernel((native) => syncSets(native, { ...wanted, keepsExempt: true }));
   if (changes.length > 0) cutOlderSockets(wanted, target);
 }
 

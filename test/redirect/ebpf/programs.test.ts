@@ -95,6 +95,13 @@ describe('pods on the host network', () => {
     assert.deepEqual(nodePods, new Set());
   });
 
+  it('change without the exempt cgroups, to which the next agent may have added its own', () => {
+    const { nodePods, exempt } = openInstalled();
+    exempt.add(9n);
+    changeNodePods(told(5n), defaultTarget);
+    assert.deepEqual([nodePods, exempt], [new Set([5n]), new Set([7n, 9n])]);
+  });
+
   it('wait for the programs', () => {
     const { nodePods } = openFakeKernel();
     changeNodePods(told(5n), defaultTarget);
