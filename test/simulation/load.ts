@@ -14,6 +14,7 @@ import type * as config from '../../src/nmi/config/config.ts';
 import type * as conditions from '../../src/nmi/conditions-process.ts';
 import type * as held from '../../src/nmi/kernel/held-listener.ts';
 import type * as holder from '../../src/nmi/kernel/listener-holder.ts';
+import type * as reconciler from '../../src/nmi/kernel/reconciler.ts';
 import type * as daemon from '../../src/nmi/redirect-daemon.ts';
 import { edited, type Fault } from './fault.ts';
 
@@ -105,6 +106,7 @@ export interface WholeCode {
 export interface Code {
   readonly openListenerHolder: typeof holder.openListenerHolder;
   readonly takeListener: typeof held.takeListener;
+  readonly Reconciler: typeof reconciler.Reconciler;
 }
 
 function loaderWith(fault: Fault | undefined): <T>(file: string) => Promise<T> {
@@ -117,7 +119,8 @@ export async function loadHandover(fault?: Fault): Promise<Code> {
   const load = loaderWith(fault);
   const { openListenerHolder } = await load<typeof holder>('src/nmi/kernel/listener-holder.ts');
   const { takeListener } = await load<typeof held>('src/nmi/kernel/held-listener.ts');
-  return { openListenerHolder, takeListener };
+  const { Reconciler } = await load<typeof reconciler>('src/nmi/kernel/reconciler.ts');
+  return { openListenerHolder, takeListener, Reconciler };
 }
 
 export async function loadWhole(fault?: Fault): Promise<WholeCode> {

@@ -1,10 +1,12 @@
 /**
  * The agent's new pod takes over the listening socket while the old one still answers. Between two
- * updates, one is undone: its pod ends, and the old one serves on.
+ * updates, one is undone: its pod ends, and the old one serves on. Before all, one of which only the
+ * kernel's side runs is undone: a pod that is not ready beside a new one is deleted, so the old one stays ready.
  */
 import assert from 'node:assert/strict';
 import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { AgentProcess } from '../../test-bed/agent-process.ts';
 import { eventually } from '../../test-bed/eventually.ts';
 import { checkLoad, longestGapMs } from '../../pods/load-verdict.ts';
@@ -23,6 +25,8 @@ import {
 
 const updates = 3;
 const minRequests = 2_000;
+/** Several checks of the redirect, which has another pod exempt meanwhile. */
+const neverReadyMs = 5_000;
 /** In turn, while the old pod stops. */
 const faults = [{ delayMs: 300 }, { closed: true }] as const;
 
@@ -34,7 +38,7 @@ interface AgentPod {
 const handover: Scenario = {
   name: 'agent-handover',
   title:
-    'The agent is updated under load, the new pod beside the old one, with a slow or absent IMDS, and updates are undone: no request fails.',
+    'The agent is updated under load, the new pod beside the old one, with a slow or absent IMDS, and updates are undone, one whose agent cannot start: no request fails.',
   needs: 'namespaces',
   inTour: false,
   run: async (testBed) => {
@@ -50,6 +54,7 @@ const handover: Scenario = {
       startSteadyLoad(fresh, { concurrency: 2 }),
       startSteadyLoad(kept, { concurrency: 2, newConnectionPerRequest: false }),
     ];
+    await undoNeverReady(testBed, agents, pod);
     for (let update = 1; update <= updates; update++) {
       const undone = await startPod(testBed, agents, `undone-${update}`);
       await stopPod(undone);
@@ -84,6 +89,31 @@ async function stopPod({ serving, kernel }: AgentPod): Promise<void> {
   assert.deepEqual(await Promise.all([serving.stop(), kernel.stop()]), [0, 0]);
 }
 
+/** The old pod stays ready beside one whose serving side cannot start, and when that one ends. */
+async function undoNeverReady(
+  testBed: TestBed,
+  agents: AsyncDisposableStack,
+  old: AgentPod,
+): Promise<void> {
+  const watch = new AbortController();
+  const unready: string[] = [];
+  const watching = [old.kernel, old.serving].map(async (side) => {
+    while (!watch.signal.aborted) {
+      const page = await side.page('readyz');
+      if (page?.status !== 200) unready.push(page?.text ?? 'no answer');
+      await delay(50);
+    }
+  });
+  const kernel = await startKernelSide(testBed, agents, randomUUID(), 'never-ready');
+  await delay(neverReadyMs);
+  assert.ok(kernel.isRunning, kernel.lines.slice(-5).join('\n'));
+  assert.equal(await kernel.stop(), 0);
+  await delay(neverReadyMs / 2);
+  watch.abort();
+  await Promise.all(watching);
+  assert.deepEqual([...new Set(unready)], []);
+}
+
 /** A pod of the agent; the first one finds its ports free, the others wait for them. */
 async function startPod(
   testBed: TestBed,
@@ -91,17 +121,9 @@ async function startPod(
   name: string,
 ): Promise<AgentPod> {
   const uid = randomUUID();
-  const folder = join(variableOf(testBed, 'NMI_CALLER_SOCKET'), '..');
-  const place = join(folder, name);
-  await succeed(testBed, 'mkdir', '-p', join(folder, 'holders'), place);
-  const variables = [
-    `NMI_CALLER_SOCKET=${join(place, 'callers.sock')}`,
-    `NMI_HANDOVER_SOCKET=${join(folder, 'holders', 'handover.sock')}`,
-    'NMI_EXPLAIN_SOCKET=off',
-  ];
-  const kernel = agents.use(await openKernelSide(testBed, uid, kernelRights(testBed), variables));
+  const kernel = await startKernelSide(testBed, agents, uid, name);
+  const variables = await variablesOf(testBed, name);
   const serving = agents.use(await openServingSide(testBed, uid, variables));
-  kernel.launch(kernelFlags(testBed));
   serving.launch(servingFlags(testBed));
   // The pages' ports still belong to the previous agent.
   const synced = /"msg":"all watches synced"/;
@@ -114,4 +136,27 @@ async function startPod(
     );
   }, 20_000);
   return { kernel, serving };
+}
+
+async function startKernelSide(
+  testBed: TestBed,
+  agents: AsyncDisposableStack,
+  uid: string,
+  name: string,
+): Promise<AgentProcess> {
+  const variables = await variablesOf(testBed, name);
+  const kernel = agents.use(await openKernelSide(testBed, uid, kernelRights(testBed), variables));
+  kernel.launch(kernelFlags(testBed));
+  return kernel;
+}
+
+async function variablesOf(testBed: TestBed, name: string): Promise<readonly string[]> {
+  const folder = join(variableOf(testBed, 'NMI_CALLER_SOCKET'), '..');
+  const place = join(folder, name);
+  await succeed(testBed, 'mkdir', '-p', join(folder, 'holders'), place);
+  return [
+    `NMI_CALLER_SOCKET=${join(place, 'callers.sock')}`,
+    `NMI_HANDOVER_SOCKET=${join(folder, 'holders', 'handover.sock')}`,
+    'NMI_EXPLAIN_SOCKET=off',
+  ];
 }

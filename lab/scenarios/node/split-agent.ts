@@ -71,8 +71,8 @@ export function kernelFlags(testBed: TestBed): readonly string[] {
 export function servingFlags(testBed: TestBed): readonly string[] {
   return [
     ...testBed.environment.agentFlags,
-    ...['--redirect=pinned', `--http-probe-port=${servingPort}`],
-    `--prometheus-port=${servingPort}`,
+    ...['--redirect=pinned', '--ipt-update-interval-sec=1'],
+    ...[`--http-probe-port=${servingPort}`, `--prometheus-port=${servingPort}`],
   ];
 }
 

@@ -24,6 +24,8 @@ export interface ReconcilerOptions {
 }
 
 const firstRetryMs = 250;
+/** While another process that maintains the redirect has not installed it. */
+const absentRetryMs = 1_000;
 /** Installations within one check before it counts as failed. */
 const maxInstalls = 3;
 
@@ -38,6 +40,8 @@ export class Reconciler implements AsyncDisposable {
   #job: Disposable | undefined;
   #isDisposed = false;
   #isPaused = false;
+  /** The pause is over, and what the other process left is not repaired yet. */
+  #isReturned = false;
 
   constructor(options: ReconcilerOptions) {
     this.#options = options;
@@ -62,22 +66,31 @@ export class Reconciler implements AsyncDisposable {
   /** Runs the first check and schedules the others. */
   async start(): Promise<void> {
     const firstMs = await this.#checkNow();
-    if (this.#isDisposed) return;
+    if (!this.#isDisposed) this.#schedule(firstMs);
+  }
+
+  #schedule(firstMs: number): void {
+    this.#job?.[Symbol.dispose]();
     this.#job = startPeriodicJob(this.#options.clock, firstMs, () => this.#checkNow());
   }
 
   /**
-   * Until `resume`, the redirect is only read, since another process maintains it. Resolves when no
-   * check is running.
+   * Until `resume`, the redirect is only read, since another process maintains it: the only problem is then that
+   * there is none. Programs, settings and exempt cgroups of another version or pod were drift, so an agent
+   * beside a new one that did not get ready was not ready itself, and Kubernetes deleted it.
+   * Resolves when no check is running.
    */
   async pause(): Promise<void> {
     this.#isPaused = true;
     await this.#running;
   }
 
-  /** The next check is due at the interval that began before the pause. */
+  /** Checks at once. What the other process left was in order until now, so it is no problem while its repair runs. */
   resume(): void {
     this.#isPaused = false;
+    this.#isReturned = true;
+    // A first check that still runs is followed by another one at once.
+    if (this.#job !== undefined && !this.#isDisposed) this.#schedule(0);
   }
 
   /** Stops the checks. The redirect stays: without an agent the node must be closed. */
@@ -89,11 +102,16 @@ export class Reconciler implements AsyncDisposable {
 
   /** Milliseconds until the next check. */
   async #checkNow(): Promise<number> {
-    const isPaused = this.#isPaused;
-    this.#running = isPaused ? this.#read() : this.#check();
-    await this.#running;
+    const run = (): Promise<void> => (this.#isPaused ? this.#read() : this.#check());
+    const running = this.#running?.then(run) ?? run();
+    this.#running = running;
+    await running;
     const { intervalMs, longestRetryMs = intervalMs } = this.#options;
-    if (isPaused || this.#failures === 0) return intervalMs;
+    if (this.#isReturned && !this.#isPaused) return 0;
+    if (this.#isPaused) {
+      return this.problem() === undefined ? intervalMs : Math.min(absentRetryMs, intervalMs);
+    }
+    if (this.#failures === 0) return intervalMs;
     return Math.min(longestRetryMs, firstRetryMs * 2 ** (this.#failures - 1));
   }
 
@@ -101,7 +119,11 @@ export class Reconciler implements AsyncDisposable {
   async #read(): Promise<void> {
     const { redirect, clock } = this.#options;
     try {
-      this.#status = await this.#lastCheck.read(redirect);
+      const { state, detail, problems } = await this.#lastCheck.read(redirect);
+      this.#status =
+        state === 'broken'
+          ? { state: 'active', detail: `maintained by another agent; ${detail}`, problems: [] }
+          : { state, detail, problems };
       if (this.problem() !== undefined) return;
       this.#settledAtMs ??= clock.monotonicMs() + settlingMs.repaired;
       this.#failures = 0;
@@ -112,19 +134,23 @@ export class Reconciler implements AsyncDisposable {
 
   async #check(): Promise<void> {
     const { redirect, log, onCheck } = this.#options;
+    const isReturned = this.#isReturned;
+    this.#isReturned = false;
     try {
       const before = await this.#lastCheck.read(redirect);
       // Until it is repaired: that takes seconds where tools wait for a lock.
-      this.#status = before;
+      if (!isReturned || before.state === 'absent') this.#status = before;
+      let status = before;
       // Another process may break the redirect again during the repair; retry immediately.
-      for (let tries = 0; tries < maxInstalls && isWanting(this.#status); tries++) {
-        this.#status = await redirect.install();
+      for (let tries = 0; tries < maxInstalls && isWanting(status); tries++) {
+        status = await redirect.install();
       }
-      if (isWanting(this.#status)) {
-        this.#fail(problemOf(this.#status));
+      this.#status = status;
+      if (isWanting(status)) {
+        this.#fail(problemOf(status));
         return;
       }
-      this.#succeed(before, this.#status);
+      this.#succeed(before, status);
       onCheck(this.#outcome(before));
     } catch (error) {
       this.#status = { state: 'broken', detail: 'the check failed', problems: [messageOf(error)] };

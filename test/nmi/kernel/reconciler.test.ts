@@ -274,18 +274,114 @@ describe('the reconciler of the redirect', () => {
     assert.equal(testBed.now, active);
   });
 
-  it('changes nothing while another process keeps the redirect', async () => {
+  it('changes nothing and has no problem while another process keeps the redirect in its way', async () => {
     const { keeper, testBed, pass, outcomes } = open(absent);
     await keeper.start();
     await keeper.pause();
     testBed.now = broken;
-    await pass(10_000);
-    await pass(10_000);
+    for (let round = 0; round < 20; round++) {
+      await pass(10_000);
+      assert.equal(keeper.problem(), undefined);
+    }
+    assert.match(keeper.status.detail, /^maintained by another agent; nft$/);
     assert.deepEqual([testBed.installs, outcomes], [1, ['installed']]);
-    keeper.resume();
-    await pass(10_000);
-    assert.deepEqual([testBed.installs, outcomes], [2, ['installed', 'repaired']]);
     await keeper[Symbol.asyncDispose]();
+  });
+
+  it('has a problem when there is no redirect, whoever keeps it, and looks again soon', async () => {
+    const { keeper, testBed, pass } = open(active);
+    await keeper.start();
+    await keeper.pause();
+    testBed.now = absent;
+    await pass(10_000);
+    assert.deepEqual([keeper.problem(), testBed.installs], ['no chain', 0]);
+    testBed.now = broken;
+    await pass(999);
+    assert.equal(keeper.problem(), 'no chain');
+    await pass(1);
+    assert.equal(keeper.problem(), undefined);
+    await keeper[Symbol.asyncDispose]();
+  });
+
+  it('repairs at once what the other process left, and has no problem meanwhile', async () => {
+    const { keeper, testBed, pass, outcomes } = open(active);
+    await keeper.start();
+    await keeper.pause();
+    testBed.now = broken;
+    await pass(10_000);
+    const { promise, resolve } = Promise.withResolvers<void>();
+    testBed.heldInstall = promise;
+    keeper.resume();
+    await pass(0);
+    assert.deepEqual([testBed.installs, keeper.problem()], [1, undefined]);
+    resolve();
+    await pass(0);
+    assert.deepEqual([testBed.now, keeper.problem()], [active, undefined]);
+    assert.deepEqual(outcomes, ['unchanged', 'repaired']);
+    await pass(9_999);
+    assert.equal(outcomes.length, 2);
+    // What breaks later is a problem until it is repaired.
+    testBed.heldInstall = Promise.withResolvers<void>().promise;
+    testBed.now = broken;
+    await pass(1);
+    assert.equal(keeper.problem(), 'jump is gone');
+  });
+
+  it('has the problem when the other process left no redirect, or what it left cannot be repaired', async () => {
+    const { keeper, testBed, pass } = open(active);
+    await keeper.start();
+    await keeper.pause();
+    testBed.now = absent;
+    testBed.heldInstall = Promise.withResolvers<void>().promise;
+    keeper.resume();
+    await pass(0);
+    assert.equal(keeper.problem(), 'no chain');
+
+    const other = open(active);
+    await other.keeper.start();
+    await other.keeper.pause();
+    other.testBed.now = broken;
+    other.testBed.installError = new RedirectError('BUSY', 'restore', 'the lock is held');
+    other.keeper.resume();
+    await other.pass(0);
+    assert.match(other.keeper.problem() ?? '', /the lock is held/);
+    other.testBed.installError = undefined;
+    await other.pass(250);
+    assert.equal(other.keeper.problem(), undefined);
+    await other.keeper[Symbol.asyncDispose]();
+  });
+
+  it('checks once more when a pause ends during its first check, and stays paused when one begins again', async () => {
+    const { keeper, testBed, pass, outcomes } = open(absent);
+    const { promise, resolve } = Promise.withResolvers<void>();
+    testBed.held = promise;
+    const pausing = keeper.pause();
+    const started = keeper.start();
+    await pass(0);
+    keeper.resume();
+    resolve();
+    await Promise.all([pausing, started]);
+    assert.deepEqual(outcomes, []);
+    await pass(0);
+    assert.deepEqual(outcomes, ['installed']);
+    testBed.held = Promise.withResolvers<void>().promise;
+    await pass(10_000);
+    const again = keeper.pause();
+    keeper.resume();
+    void keeper.pause();
+    testBed.now = broken;
+    await pass(60_000);
+    assert.deepEqual(outcomes, ['installed']);
+    void again;
+  });
+
+  it('begins no check when a pause ends after its disposal', async () => {
+    const { keeper, clock } = open(active);
+    await keeper.start();
+    await keeper.pause();
+    await keeper[Symbol.asyncDispose]();
+    keeper.resume();
+    assert.deepEqual(clock.armed, []);
   });
 
   it('reports what another process keeps, though it never succeeded itself', async () => {
@@ -294,13 +390,10 @@ describe('the reconciler of the redirect', () => {
     await keeper.start();
     await keeper.pause();
     assert.deepEqual([keeper.problem(), keeper.settledAtMs], ['BUSY: load: refused', undefined]);
-    testBed.now = active;
+    testBed.now = broken;
     await pass(10_000);
     assert.equal(keeper.problem(), undefined);
     assert.notEqual(keeper.settledAtMs, undefined);
-    testBed.now = broken;
-    await pass(10_000);
-    assert.deepEqual([keeper.problem(), testBed.installs], ['jump is gone', 1]);
     testBed.now = active;
     await pass(10_000);
     keeper.resume();

@@ -1,9 +1,19 @@
 /** Faults that the hand-over once had. Orders by seed find each of them. */
 import type { Fault } from '../fault.ts';
+import type { Weights } from './order.ts';
 
 const file = 'listener-holder.ts';
 
-export const faults: readonly Fault[] = [
+interface FaultOfOrders extends Fault {
+  /** In usual orders it is too rare. */
+  readonly weights?: Weights;
+}
+
+export const faults: readonly FaultOfOrders[] = [
+  {
+    name: 'an-agent-is-not-ready-for-what-its-successor-installed',
+    edits: [{ file: 'reconciler.ts', from: "state === 'broken'\n", to: 'false\n' }],
+  },
   {
     name: 'a-holder-that-ends-removes-the-file-at-the-path',
     edits: [
@@ -34,6 +44,7 @@ export const faults: readonly Fault[] = [
   },
   {
     name: 'a-holder-without-the-path-changes-the-kernel',
+    weights: { terminate: 10, start: 10, killContainers: 10 },
     edits: [
       {
         file,

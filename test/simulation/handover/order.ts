@@ -1,8 +1,9 @@
 /** One order by seed of starts, ends and crashes of up to three pods of a simulated node. */
 import { Chance } from '../../process/chaos/chance.ts';
 import type { Code } from '../load.ts';
+import type { Defect } from './programs.ts';
 import { Pod, roles, type Container, type Role } from './pod.ts';
-import { address, handoverPath, recoveryMs, World, type Figures } from './world.ts';
+import { address, handoverPath, recoveryMs, repairMs, World, type Figures } from './world.ts';
 
 export interface Outcome extends Figures {
   readonly seed: number;
@@ -17,10 +18,13 @@ export interface Outcome extends Figures {
 }
 
 const maxPods = 3;
+/** A pod that was started just now is not available yet. */
+const usualStartMs = 30_000;
 const usual = {
   start: 3,
   update: 1.5,
   undo: 1.5,
+  release: 0.5,
   stop: 2,
   kill: 1.5,
   crash: 2,
@@ -77,9 +81,10 @@ class Order {
     this.#chance = chance;
     this.#weights = weights;
     this.#isGentle = isGentle;
-    world.isAnyPodWhole = () => [...this.#pods].some(({ isWhole }) => isWhole);
+    world.isAnyPodWhole = () => this.#sound().some(({ isWhole }) => isWhole);
     world.isCalm = () => this.#isCalm();
-    world.unreadiness = () => this.#unreadiness();
+    world.unreadiness = () => this.#unreadiness(({ unreadyMs }) => unreadyMs > repairMs);
+    world.lostReadiness = () => this.#lostReadiness();
   }
 
   async run(): Promise<void> {
@@ -110,6 +115,7 @@ class Order {
     if (kind === 'start' && this.#pods.size < maxPods) this.#start();
     else if (kind === 'update' && this.#pods.size < maxPods) await this.#updateOne();
     else if (kind === 'undo' && this.#pods.size < maxPods) await this.#undo();
+    else if (kind === 'release' && this.#pods.size < maxPods) await this.#release();
     else if (kind === 'stop' && several) this.#stop(pod);
     else if (kind === 'kill' && several) this.#kill(pod);
     else if (kind === 'stall') this.#stall(pod);
@@ -120,12 +126,14 @@ class Order {
   }
 
   async #gentleStep(): Promise<void> {
-    const kind = this.#chance.name({ start: 2, update: 2, undo: 2, stop: 2, stall: 1 });
+    const usually = { start: 2, update: 2, undo: 2, release: 1, stop: 2, stall: 1 };
+    const kind = this.#chance.name(usually);
     const pod = this.#chance.pick([...this.#pods]);
     const isSpare = [...this.#pods].some((other) => other !== pod && other.isReady);
     if (kind === 'start' && this.#pods.size < maxPods) this.#start();
     else if (kind === 'update' && this.#pods.size < maxPods) await this.#updateOne();
     else if (kind === 'undo' && this.#pods.size < maxPods) await this.#undo();
+    else if (kind === 'release' && this.#pods.size < maxPods) await this.#release();
     else if (kind === 'stop' && isSpare) this.#stop(pod);
     else this.#stall(pod);
   }
@@ -134,8 +142,9 @@ class Order {
     return this.#chance.pick([['holder'], ['agent'], roles] as const);
   }
 
-  #start(): Pod {
-    const pod = new Pod(this.#world, `pod${(this.#made += 1)}`);
+  #start(defect?: Defect): Pod {
+    const version = this.#chance.pick([1, 1, 2]);
+    const pod = new Pod(this.#world, `pod${(this.#made += 1)}`, version, defect);
     this.#world.machine.files.make(`/${pod.name}`, { number: 0, name: 'the kubelet' }, 0o755);
     this.#pods.add(pod);
     pod.start();
@@ -177,6 +186,22 @@ class Order {
     if (this.#pods.has(next)) this.#stop(next);
   }
 
+  /** A new pod that is not ready for long, or never. Kubernetes ends an old pod that is not available beside it. */
+  async #release(): Promise<void> {
+    const defects: readonly Defect[] = ['cannot start', 'silent API server'];
+    const old = [...this.#pods];
+    const next = this.#start(this.#chance.pick(this.#isGentle ? [...defects, 'slow'] : defects));
+    const isOver = (): boolean => {
+      for (const pod of old) {
+        const isSpent = this.#isGentle && this.#pods.has(pod) && !pod.isAvailable;
+        if (isSpent && this.#world.nowMs - pod.startedMs > usualStartMs) this.#stop(pod);
+      }
+      return next.isReady;
+    };
+    const isReady = await this.#until(isOver, this.#chance.between(10_000, 180_000));
+    if (!isReady && this.#pods.has(next)) this.#stop(next);
+  }
+
   /** Until the kubelet waits before it starts the container again. */
   async #crashLoop(container: Container): Promise<void> {
     for (let kills = this.#chance.between(2, 4); kills > 0; kills -= 1) {
@@ -187,7 +212,12 @@ class Order {
 
   /** No back-off is running any more, and what was ended is gone. */
   #isCalm(): boolean {
-    return this.#work.size === 0 && [...this.#pods].every(({ isWhole }) => isWhole);
+    return this.#work.size === 0 && this.#sound().every(({ isWhole }) => isWhole);
+  }
+
+  /** Pods that are expected to be ready. */
+  #sound(): readonly Pod[] {
+    return [...this.#pods].filter(({ defect, isReady }) => defect === undefined || isReady);
   }
 
   async #calm(): Promise<void> {
@@ -198,7 +228,7 @@ class Order {
     await this.#calm();
     const world = this.#world;
     // Since a long time, perhaps: that it came in time was checked then.
-    if (world.unreadiness() === '') return;
+    if (this.#unreadiness() === '') return;
     await this.#untilReady(recoveryMs - world.sinceDisturbedMs);
     this.recoveryMs = world.sinceDisturbedMs;
     world.tell('all are ready');
@@ -206,18 +236,27 @@ class Order {
 
   async #untilReady(maxMs: number): Promise<void> {
     const world = this.#world;
-    if (!(await this.#until(() => world.unreadiness() === '', maxMs)))
-      world.fail(world.unreadiness());
+    if (!(await this.#until(() => this.#unreadiness() === '', maxMs)))
+      world.fail(this.#unreadiness());
   }
 
   /** What is still missing when no pod is ending, starting or in a back-off. */
-  #unreadiness(): string {
-    const unready = [...this.#pods].filter(({ isReady }) => !isReady);
+  #unreadiness(isUnready = ({ isReady }: Pod) => !isReady): string {
+    const unready = this.#sound().filter(isUnready);
     const writers = this.#world.writers();
     return [
-      ...unready.map(({ name }) => `${name} is not ready`),
+      ...unready.map(({ name, problem = '' }) => `${name} is not ready: ${problem}`),
       ...(writers === 1 ? [] : [`${writers} holders change the kernel`]),
     ].join(', ');
+  }
+
+  #lostReadiness(): string {
+    for (const pod of this.#pods) {
+      pod.noteReadiness();
+      if (this.#isGentle && pod.wasReady && pod.unreadyMs > repairMs)
+        return `${pod.name} is no longer ready, though nothing was done to it: ${pod.problem ?? ''}`;
+    }
+    return '';
   }
 
   /** An update refuses no connection, and afterwards only the last pod has the socket. */
@@ -232,7 +271,11 @@ class Order {
     for (const pod of before) this.#stop(pod);
     await this.#calm();
     await this.#untilReady(recoveryMs);
-    await world.machine.scheduler.sleep(1_000);
+    // Until the next check of the redirect.
+    await world.machine.scheduler.sleep(12_000);
+    const { version, exempt } = world.kernel;
+    if (version !== last.version) world.fail(`programs of version ${String(version)}`);
+    if ([...exempt].join() !== last.name) world.fail(`exempt are ${[...exempt].join()}`);
     const holder = last.containers.holder.program?.process;
     const agent = last.containers.agent.program?.process;
     // The holder has the socket and its agent's connection; the agent has these, and accepts from a copy.

@@ -1,6 +1,7 @@
 /**
  * The hand-over of the listening socket in every order of starts, readiness, SIGTERM, SIGKILL and
- * back-off of up to three pods: the real code, on a simulated machine with a clock of its own.
+ * back-off of up to three pods: the real code and the check of the redirect, on a simulated
+ * machine with a clock of its own.
  * `NMI_HANDOVER_ORDERS` sets the number of orders, and `NMI_HANDOVER_SEED` repeats one.
  */
 import assert from 'node:assert/strict';
@@ -120,7 +121,7 @@ describe('the hand-over in simulated orders', () => {
     it(`finds that ${fault.name.replaceAll('-', ' ')}`, async (t) => {
       const code = await loadHandover(fault);
       for (let seed = 1; seed <= faultOrders; seed += 1) {
-        const { failure } = await failureOf(code, seed);
+        const { failure } = await failureOf(code, seed, fault.weights);
         if (failure === undefined) continue;
         t.diagnostic(`seed ${seed}: ${failure}`);
         return;

@@ -1,5 +1,5 @@
 /** A pod of two containers, as a kubelet runs it. */
-import { startAgent, startHolder, type Place } from './programs.ts';
+import { startAgent, startHolder, type Defect, type Place } from './programs.ts';
 import type { Program, World } from './world.ts';
 
 export const roles = ['holder', 'agent'] as const;
@@ -10,6 +10,8 @@ const backOffsMs = [0, 10_000, 20_000, 40_000] as const;
 /** Until the kubelet has noticed the end, and has started the container again. */
 const kubeletMs = 1_000;
 const graceMs = 30_000;
+/** Of the chart's readiness probes, with the default threshold of Kubernetes. */
+const probes = { periodMs: 5_000, failures: 3 } as const;
 /** Of the supervisor of each process, src/redirect/native/supervise.c. */
 const supervisor = { firstPauseMs: 100, windowMs: 600_000, maxFailures: 5 } as const;
 
@@ -18,11 +20,19 @@ export class Pod implements Place {
   readonly agentsPath: string;
   readonly #world: World;
   readonly containers: Readonly<Record<Role, Container>>;
+  readonly version: number;
+  readonly defect: Defect | undefined;
   isEnding = false;
+  /** As the kubelet reports it, which sees a start of readiness at once here. */
+  isAvailable = false;
+  startedMs = 0;
+  #readyMs: number | undefined;
 
-  constructor(world: World, name: string) {
+  constructor(world: World, name: string, version = 1, defect?: Defect) {
     this.#world = world;
     this.name = name;
+    this.version = version;
+    this.defect = defect;
     this.agentsPath = `/${name}/listener.sock`;
     this.containers = {
       holder: new Container(world, this, 'holder'),
@@ -31,8 +41,13 @@ export class Pod implements Place {
   }
 
   start(): void {
-    this.#world.tell(`start ${this.name}`);
+    const { name, version, defect } = this;
+    this.#world.tell(
+      `start ${name} of version ${version}${defect === undefined ? '' : `, ${defect}`}`,
+    );
     for (const role of roles) this.containers[role].startAfter(0);
+    this.startedMs = this.#world.nowMs;
+    this.#probe(0);
   }
 
   isAgentRunning(): boolean {
@@ -45,7 +60,40 @@ export class Pod implements Place {
   }
 
   get isReady(): boolean {
-    return !this.isEnding && roles.every((role) => this.containers[role].program?.isReady === true);
+    return !this.isEnding && this.problem === undefined;
+  }
+
+  /** Why it is not ready. */
+  get problem(): string | undefined {
+    const { holder, agent } = this.containers;
+    if (holder.program?.isReady !== true || agent.program?.isReady !== true) {
+      return 'a container is not ready';
+    }
+    return holder.program.problem();
+  }
+
+  get wasReady(): boolean {
+    return this.#readyMs !== undefined;
+  }
+
+  get unreadyMs(): number {
+    return this.#world.nowMs - (this.#readyMs ?? -Infinity);
+  }
+
+  /** After each event. */
+  noteReadiness(): void {
+    if (!this.isReady) return;
+    this.#readyMs = this.#world.nowMs;
+    this.isAvailable = true;
+  }
+
+  #probe(failures: number): void {
+    this.#world.machine.scheduler.schedule(probes.periodMs, undefined, 'probe', () => {
+      if (this.isEnding) return;
+      const now = this.isReady ? 0 : failures + 1;
+      if (now >= probes.failures) this.isAvailable = false;
+      this.#probe(now);
+    });
   }
 
   /** SIGTERM, and SIGKILL after the grace period. */

@@ -1,19 +1,30 @@
 /**
- * The two processes of a pod with the real code of the hand-over. Start, readiness and stop are in the
- * order of src/nmi/redirect-daemon.ts and src/nmi/agent.ts; the redirect, the watches and the server
- * only take time.
+ * The two processes of a pod with the real code of the hand-over and of the check of the redirect. Start, readiness
+ * and stop are in the order of src/nmi/redirect-daemon.ts and src/nmi/agent.ts; the watches and the server only take
+ * time.
  */
 import type { Clock } from '../../../src/base/time/clock.ts';
 import { currentProcess, type Process } from '../machine.ts';
 import { closeSync } from '../modules/fs.ts';
+import { openRedirect } from './redirect.ts';
 import { address, handoverPath, type Program, type World } from './world.ts';
 
 const drainMs = 10_000;
 const pollMs = 50;
+/** Of the check of the redirect, src/nmi/config/options.ts. */
+const checkMs = 10_000;
+
+/** Why the agent of a pod is not ready within the usual time. */
+export type Defect = 'cannot start' | 'silent API server' | 'slow';
+const slowMs = { least: 20_000, most: 90_000 } as const;
 
 /** What a program needs to know of its pod. */
 export interface Place {
+  readonly name: string;
   readonly agentsPath: string;
+  /** Of its programs in the kernel. */
+  readonly version: number;
+  readonly defect: Defect | undefined;
   /** The agent of the pod is connected for look-ups. */
   isAgentRunning(): boolean;
 }
@@ -34,6 +45,7 @@ function startProgram(world: World, name: string, main: Main): Program {
     isReady: false,
     isAccepting: false,
     isWriting: false,
+    problem: () => undefined,
     stop: () => {
       program.isStopping = true;
       // Before its code runs, the signal ends it.
@@ -54,11 +66,24 @@ export function startHolder(world: World, name: string, place: Place): Program {
     await pass(between(world, 50, 600));
     begin(world, program);
     let isPaused = false;
-    let isInstalled = false;
     let isDone = false;
     const update = (): void => {
-      program.isWriting = isInstalled && !isPaused && !isDone;
+      program.isWriting = reconciler.settledAtMs !== undefined && !isPaused && !isDone;
     };
+    const redirect = openRedirect({
+      kernel: world.kernel,
+      podName: place.name,
+      version: place.version,
+      hasPredecessor: () => holder.hasPredecessor(),
+      pass: (longestMs) => pass(between(world, 0, longestMs)),
+    });
+    const reconciler = new world.code.Reconciler({
+      redirect,
+      intervalMs: checkMs,
+      clock: clockOf(program.process),
+      log: logOf(world, name),
+      onCheck: update,
+    });
     const holder = await world.code.openListenerHolder({
       address,
       agentsPath: place.agentsPath,
@@ -67,22 +92,24 @@ export function startHolder(world: World, name: string, place: Place): Program {
       log: logOf(world, name),
       onSuccessor: async () => {
         world.tell(`${name} pauses`);
-        await pass(between(world, 0, 300));
+        await reconciler.pause();
         isPaused = true;
         update();
       },
       onSuccessorGone: () => {
         world.tell(`${name} resumes`);
         isPaused = false;
+        reconciler.resume();
         update();
       },
     });
     await pass(between(world, 0, 200));
     world.machine.addresses.add(address.ip);
+    await redirect.prepare();
     await holder.listen();
-    isInstalled = true;
+    await reconciler.start();
     update();
-    await pass(between(world, 0, 1_500));
+    program.problem = () => reconciler.problem();
     program.isReady = true;
     world.tell(`${name} is ready`);
     await stopped;
@@ -92,6 +119,7 @@ export function startHolder(world: World, name: string, place: Place): Program {
     await holder[Symbol.asyncDispose]();
     isDone = true;
     update();
+    await reconciler[Symbol.asyncDispose]();
     return 0;
   });
 }
@@ -107,13 +135,16 @@ export function startAgent(world: World, name: string, place: Place): Program {
     begin(world, program);
     const stop = new AbortController();
     void stopped.then(() => stop.abort());
+    if (place.defect === 'cannot start') return 1;
     const held = await world.code.takeListener({ path: place.agentsPath, address }, stop.signal);
     if (held === undefined) return 0;
     world.tell(`${name} has the socket${held.isShared ? ', shared' : ''}`);
     let isDraining = false;
     const accept = async (): Promise<void> => {
       // Until the watches have synced, if another agent accepts meanwhile.
-      if (held.isShared) await pass(between(world, 50, 1_500));
+      if (place.defect === 'silent API server') return;
+      if (place.defect === 'slow') await pass(between(world, slowMs.least, slowMs.most));
+      else if (held.isShared) await pass(between(world, 50, 1_500));
       program.isAccepting = !isDraining;
       await pass(between(world, 0, 500));
       if (isDraining) return;

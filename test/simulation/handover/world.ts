@@ -1,12 +1,13 @@
 /**
  * What holds for the hand-over at every moment: somebody answers, or the last disturbance was less
  * than ten seconds ago; only its owner or a successor takes a socket file away; no two holders change
- * the kernel for long.
+ * the kernel for long; no pod is unready for what another one did.
  */
 import type { Removal } from '../file-tree.ts';
 import type { Code } from '../load.ts';
 import { Machine } from '../machine.ts';
 import type { Process } from '../machine.ts';
+import type { NodeKernel } from './redirect.ts';
 
 /** A process of a pod, as the kubelet and pods see it. */
 export interface Program {
@@ -19,11 +20,15 @@ export interface Program {
   isAccepting: boolean;
   /** A holder changes the redirect in the kernel. */
   isWriting: boolean;
+  /** Of a holder: what its check of the redirect reports. */
+  problem: () => string | undefined;
   /** SIGTERM. */
   stop: () => void;
 }
 
 export const recoveryMs = 10_000;
+/** A holder whose predecessor has ended removes what is left of it, and has that problem meanwhile. */
+export const repairMs = 2_000;
 export const address = { ip: '169.254.25.79', port: 2579 };
 export const handoverPath = '/host/handover.sock';
 
@@ -37,6 +42,7 @@ export interface Figures {
 export class World {
   readonly machine: Machine;
   readonly code: Code;
+  readonly kernel: NodeKernel = { version: undefined, exempt: new Set() };
   readonly programs = new Set<Program>();
   readonly story: string[] = [];
   readonly figures: Figures = { longestSilenceMs: 0, longestTwoWritersMs: 0 };
@@ -48,6 +54,8 @@ export class World {
   isCalm: () => boolean = () => false;
   /** Which pods are not ready, or how many holders change the kernel; empty for what is wanted. */
   unreadiness: () => string = () => '';
+  /** Which pods are no longer ready, though nothing was done to them; empty for what is wanted. */
+  lostReadiness: () => string = () => '';
   disturbedMs = 0;
   #isSilent = false;
   /** Reported after the event: the code under test must not get the exception. */
@@ -102,6 +110,8 @@ export class World {
     if (this.#theft !== undefined) this.fail(this.#theft);
     this.#checkAnswers();
     this.#checkWriters();
+    const lost = this.lostReadiness();
+    if (lost !== '') this.fail(lost);
     if (this.sinceDisturbedMs <= recoveryMs || !this.isCalm()) return;
     const problem = this.unreadiness();
     if (problem !== '') this.fail(`${problem}, and the last disturbance was long ago`);

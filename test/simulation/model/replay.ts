@@ -3,7 +3,7 @@
  * the simulated machine must come to rest in a state in which the model may rest, too.
  */
 import { Pod } from '../handover/pod.ts';
-import { handoverPath, recoveryMs, World } from '../handover/world.ts';
+import { handoverPath, recoveryMs, repairMs, World } from '../handover/world.ts';
 import type { Code } from '../load.ts';
 import { rests, type Machine } from './explore.ts';
 import type { HandoverState } from './handover.ts';
@@ -90,6 +90,8 @@ async function isAtRest(world: World, running: () => readonly Pod[]): Promise<bo
     await scheduler.sleep(50);
   }
   await scheduler.sleep(recoveryMs);
+  // The check of the redirect may just be removing what an ended pod left.
+  if (!running().every(({ isReady }) => isReady)) await scheduler.sleep(repairMs);
   return running().every(({ isReady }) => isReady);
 }
 
