@@ -93,7 +93,8 @@ export async function startAgent(given: AgentOptions): Promise<Agent> {
   );
   const events = config.events ? starting.use(openEventWriter(options, client)) : undefined;
   if (events !== undefined) {
-    starting.use(telemetry.writeEvents({ events, jitterMs: tuning.identityEventJitterMs }));
+    const jitterMs = tuning.identityEventJitterMs;
+    starting.use(telemetry.writeEvents({ events, node: config.node, jitterMs }));
   }
   if (audit !== undefined) telemetry.add(audit.renderer(state));
   const loopDetection = new LoopDetection();

@@ -76,7 +76,12 @@ async function openAgent(kubeconfig: string) {
     log: createLogger({ format: 'json', level: 'info', write: (line) => lines.push(line) }),
     stdout: () => true,
     environment: {},
-    tuning: { bindingGraceMs: 0, lateObjectWaitMs: 300, drainTimeoutMs: 1_000 },
+    tuning: {
+      bindingGraceMs: 0,
+      lateObjectWaitMs: 300,
+      drainTimeoutMs: 1_000,
+      identityEventJitterMs: 0,
+    },
   });
   const ask = async (sourceIp: string, times: number): Promise<string> => {
     await using pod = openLoopbackPod({ name: sourceIp, sourceIp, host: '127.0.0.1', port });
@@ -191,6 +196,33 @@ subjects: [{ kind: ServiceAccount, name: without-events, namespace: kube-system 
     assert.match(failures()[0] ?? '', /"code":"FORBIDDEN".*cannot create resource/);
     assert.match(await fixture.ask('127.0.0.11', 10), /\(binding_missing\)/);
     assert.equal(failures().length, 1);
+  });
+
+  it('about an identity are one, whichever agent comes first', async () => {
+    await cluster().createNamespace('shared');
+    const kubeconfigPath = await openAgentPod('nmi-z', '10.0.0.11');
+    await using client = await openKubeClient({ kubeconfigPath, userAgent: 'test' });
+    for (const _agent of [1, 2, 3]) {
+      const clock = new HandClock(Date.UTC(2026, 11, 2));
+      const log = keptLog();
+      using writer = new EventWriter({ client, clock, instance: 'node-a', random: () => 0, log });
+      const apiVersion = 'aadpodidentity.k8s.io/v1';
+      const identity = { apiVersion, kind: 'AzureIdentity', namespace: 'shared' };
+      writer.record({ ...identity, name: 'reports', uid: 'uid-1' }, 'credential_refused', () => ({
+        related: undefined,
+        type: 'Warning',
+        reason: 'CredentialRefused',
+        action: 'GetToken',
+        note: 'AADSTS7000222',
+        sharedForMs: 600_000,
+      }));
+      await eventually(() => assert.equal(writer.samples()[0]?.value, 1));
+    }
+    const events = await eventsIn(cluster(), 'shared');
+    assert.deepEqual(
+      events.map(({ regarding, reason }) => [regarding.name, reason]),
+      [['reports', 'CredentialRefused']],
+    );
   });
 
   it('of 5,000 refusals of 200 pods are one per pod in ten minutes', async () => {

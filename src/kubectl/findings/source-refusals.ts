@@ -1,5 +1,6 @@
 /** Whether the source of an identity refuses it, by the reports of agents. Pure. */
 import { stringAt } from '../../base/json-value.ts';
+import { scaleSetOf } from '../../nmi/base/scale-set.ts';
 import { createFinding, type Finding } from '../../nmi/diagnosis/finding.ts';
 import { metadataOf, namespaceOf, specOf, titleOf, type RawObject } from '../base/object.ts';
 import {
@@ -70,16 +71,16 @@ function isRefusal(report: SourceReport): report is Refusal {
 
 function ends(other: SourceReport, refusal: Refusal): boolean {
   if (other.code !== 'accepted' || other.atWallMs <= refusal.atWallMs) return false;
-  return !isOfNode(refusal) || other.node === refusal.node;
+  return !isOfScaleSet(refusal) || scaleSetOf(other.node) === scaleSetOf(refusal.node);
 }
 
-/** Azure assigns identities to nodes, so another node may be served. */
-function isOfNode({ code }: Refusal): boolean {
+/** Azure assigns identities to scale sets, so a node of another one may be served. */
+function isOfScaleSet({ code }: Refusal): boolean {
   return code === 'identity_not_assigned';
 }
 
 function isElsewhere(refusal: Refusal, node: string): boolean {
-  return isOfNode(refusal) && refusal.node !== node;
+  return isOfScaleSet(refusal) && scaleSetOf(refusal.node) !== scaleSetOf(node);
 }
 
 function textOf({ atWallMs, node, text }: Refusal): string {

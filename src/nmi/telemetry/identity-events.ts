@@ -1,11 +1,13 @@
 /**
  * Events on an AzureIdentity: the first refusal by its source, also while cached tokens serve, and
- * when it is accepted again. The agents of all nodes write one each: see `EventDraft.sharedForMs`. An
- * Event lives for an hour, so a refusal that lasts is written again.
+ * when it is accepted again. The agents of all nodes write one together (`EventDraft.sharedForMs`),
+ * those of a scale set if the identity is not assigned to it. An Event lives for an hour, so a refusal
+ * that lasts is written again.
  */
 import type { Clock } from '../../base/time/clock.ts';
 import { timeText } from '../../base/time/duration.ts';
 import { rowOf } from '../diagnosis/codes.ts';
+import { scaleSetOf } from '../base/scale-set.ts';
 import type { IdentityOwner } from '../grants/identities-in-use.ts';
 import { eventReasonOf, noteOf, type EventDraft } from '../kube/events/event.ts';
 import type { EventSink } from '../kube/events/event-writer.ts';
@@ -15,6 +17,7 @@ import { referenceOfIdentity } from './refusal-events.ts';
 export interface IdentityEventsOptions {
   readonly events: EventSink;
   readonly clock: Clock;
+  readonly node: string;
   /** From 0 up to 1. */
   readonly random: () => number;
   /** Most wait before an Event. */
@@ -60,7 +63,7 @@ export class IdentityEvents implements Disposable {
     reported.reason = reason;
     if (isKnown && clock.monotonicMs() - reported.writtenAtMs < repeatMs) return;
     this.#later(reported, reason, () => {
-      const isWritten = this.#record(owner, reason, () => ({
+      const isWritten = this.#record(owner, reason, reason, () => ({
         type: 'Warning',
         reason: eventReasonOf(reason),
         note: this.#noteOf(refusal, leftMs()),
@@ -81,7 +84,7 @@ export class IdentityEvents implements Disposable {
     }
     this.#later(reported, acceptedKind, () => {
       this.#reported.delete(uid);
-      this.#record(owner, acceptedKind, () => ({
+      this.#record(owner, reported.reason, acceptedKind, () => ({
         type: 'Normal',
         reason: acceptedReason,
         note: 'The source of the identity accepts it again.',
@@ -119,10 +122,13 @@ export class IdentityEvents implements Disposable {
 
   #record(
     owner: IdentityOwner,
+    refusedWith: string,
     kind: string,
     draft: () => Pick<EventDraft, 'type' | 'reason' | 'note' | 'sharedForMs'>,
   ): boolean {
-    return this.#options.events.record(referenceOfIdentity(owner), kind, () => ({
+    const { events, node } = this.#options;
+    const sharedBy = refusedWith === 'identity_not_assigned' ? ` ${scaleSetOf(node)}` : '';
+    return events.record(referenceOfIdentity(owner), kind + sharedBy, () => ({
       related: undefined,
       action: 'GetToken',
       ...draft(),

@@ -83,7 +83,7 @@ describe('a refusal by the source of an identity', () => {
     assert.equal(verdictWith(...both), 'refused gets 400 federation_refused');
   });
 
-  it('is of a node, if the identity is not assigned to it', () => {
+  it('is of a scale set, if the identity is not assigned to it', () => {
     const elsewhere = { reason: 'IdentityNotAssigned', node: 'node-2' };
     assert.match(verdictWith(...of(elsewhere)), granted);
     const { findings } = assess(web, { reports: reportsOf(of(elsewhere)) });
@@ -96,6 +96,13 @@ describe('a refusal by the source of an identity', () => {
     assert.equal(verdictWith(...of(elsewhere, here)), notAssigned);
     assert.equal(verdictWith(...of(here, { ...accepted, node: 'node-2' })), notAssigned);
     assert.match(verdictWith(...of(here, accepted)), granted);
+    const ofPool = (instance: string) => `aks-pool1-1-vmss${instance}`;
+    const pod = createPod('web', { spec: { nodeName: ofPool('00000a') } });
+    const severityWith = (...events: readonly RawObject[]) =>
+      sourceRefusalOf(pod, orders, reportsOf(events))?.finding.severity;
+    const inPool = { ...elsewhere, node: ofPool('000001'), agoMs: 2 * minute };
+    assert.equal(severityWith(...of(inPool)), 'error');
+    assert.equal(severityWith(...of(inPool, { ...accepted, node: ofPool('00000b') })), undefined);
     assert.match(
       verdictWith(...of({ reason, agoMs: 2 * minute }, { ...accepted, node: 'node-2' })),
       granted,

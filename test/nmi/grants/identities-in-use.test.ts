@@ -3,6 +3,7 @@ import { describe, it } from 'node:test';
 import { GrantIndex } from '../../../src/cache/index/grant-index.ts';
 import type { Pod } from '../../../src/cache/index/objects.ts';
 import { PodIndex } from '../../../src/cache/index/pod-index.ts';
+import { identityKey } from '../../../src/nmi/grants/cache-key.ts';
 import { IdentitiesInUse } from '../../../src/nmi/grants/identities-in-use.ts';
 import { UpstreamResolver } from '../../../src/nmi/grants/resolve-upstream.ts';
 import type {
@@ -112,6 +113,44 @@ describe('an identity', () => {
     assert.ok(choice.kind === 'upstream');
     return choice.upstream;
   }
+
+  it('has the objects that need it as its owners, also by a chain', () => {
+    const { grants, inUse, bind } = open();
+    const entra = {
+      tenantId,
+      auxiliaryTenantIds: [],
+      adEndpoint: '',
+      secretNamespace: '',
+      secretName: '',
+      federation: '',
+      chain: { clientId, resourceId: '', applicationId: otherId, agentIdentity: '' },
+    };
+    bind();
+    const chained = createIdentity({ name: 'chained', type: 4, clientId: otherId, entra });
+    grants.identities.upsert(chained);
+    grants.bindings.upsert(createBinding({ name: 'chained', identityName: 'chained' }));
+    const key = identityKey({ kind: 'client_id', value: clientId });
+    const owned = inUse
+      .ownersOf(key)
+      .toSorted((one, other) => (one.owner.name > other.owner.name ? -1 : 1));
+    assert.deepEqual(
+      owned.map(({ owner, lastKey }) => [owner.kind, owner.name, lastKey === key]),
+      [
+        ['AzureIdentity', createIdentity().name, true],
+        ['AzureIdentity', 'chained', false],
+      ],
+    );
+    const [, { lastKey = '' } = {}] = owned;
+    assert.deepEqual(
+      inUse.ownersOf(lastKey).map(({ owner }) => owner.uid),
+      [chained.uid],
+    );
+    assert.ok(inUse.isOwner(chained.uid));
+    grants.bindings.remove(createBinding({ name: 'chained' }));
+    assert.equal(inUse.ownersOf(key).length, 1);
+    assert.ok(!inUse.isOwner(chained.uid));
+    assert.deepEqual(inUse.ownersOf('unknown'), []);
+  });
 
   it('that is unusable is not in use', () => {
     const { grants, isGranted, bind } = open();

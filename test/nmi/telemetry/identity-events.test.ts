@@ -1,5 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { asRecord, stringAt } from '../../../src/base/json-value.ts';
+import { KubeError } from '../../../src/nmi/kube/api/kube-error.ts';
+import { EventWriter } from '../../../src/nmi/kube/events/event-writer.ts';
 import type { IdentityOwner } from '../../../src/nmi/grants/identities-in-use.ts';
 import type { EventDraft, ObjectReference } from '../../../src/nmi/kube/events/event.ts';
 import type { FailureReason } from '../../../src/nmi/sources/source.ts';
@@ -8,6 +11,8 @@ import type { SourceRefusal } from '../../../src/nmi/tokens/source-refusals.ts';
 import { HandClock } from '../../support/hand-clock.ts';
 
 const minuteMs = 60_000;
+/** The sweeps of thousands of writers are not under test. */
+const stillClock = { schedule: () => () => undefined };
 const owner: IdentityOwner = {
   kind: 'AzureIdentity',
   namespace: 'shop',
@@ -32,6 +37,7 @@ function open({ random = 0, jitterMs = 0, isQuiet = false } = {}) {
       },
     },
     clock,
+    node: 'aks-pool1-1-vmss000001',
     random: () => random,
     jitterMs,
   });
@@ -94,6 +100,17 @@ describe('the Event of an identity that its source refuses', () => {
     refuse('policy_refused', { text: 'no access' });
     const [{ note } = { note: '' }] = take();
     assert.match(note, /^no access \(policy_refused\) No cached token is left\./);
+  });
+
+  it('is one of the scale set that the identity is not assigned to', () => {
+    const { refuse, accept, take } = open();
+    refuse('identity_not_assigned');
+    accept();
+    refuse('identity_refused');
+    assert.deepEqual(
+      take().map(({ kind }) => kind),
+      ['identity_not_assigned aks-pool1-1-vmss', 'accepted aks-pool1-1-vmss', 'identity_refused'],
+    );
   });
 
   it('is one for any number of refusals, and one every half an hour while they last', () => {
@@ -193,4 +210,53 @@ describe('the Event of an identity that its source accepts again', () => {
     accept({ ...owner, uid: '1' });
     assert.deepEqual(reasons(), ['IdentityAccepted']);
   });
+});
+
+it('of an identity of 5,000 nodes is one, and they come in half a minute', async () => {
+  const clock = new HandClock();
+  const names = new Map<string, number>();
+  const writesInSecond = new Map<number, number>();
+  const nodes = Array.from({ length: 5_000 }, (_, at) => {
+    const random = (): number => at / 5_000;
+    const log = (): void => undefined;
+    const client = {
+      postJson: (_path: string, body: unknown): Promise<unknown> => {
+        const second = Math.floor(clock.monotonicMs() / 1_000);
+        writesInSecond.set(second, (writesInSecond.get(second) ?? 0) + 1);
+        const name = stringAt(asRecord(asRecord(body)?.['metadata']), 'name');
+        const others = names.get(name) ?? 0;
+        names.set(name, others + 1);
+        if (others === 0) return Promise.resolve({});
+        return Promise.reject(new KubeError('SERVER', 'exists', { status: 409 }));
+      },
+    };
+    const instance = `aks-pool1-1-vmss${at.toString(36).padStart(6, '0')}`;
+    const writer = new EventWriter({
+      client,
+      clock: {
+        ...stillClock,
+        monotonicMs: () => clock.monotonicMs(),
+        wallMs: () => clock.wallMs(),
+      },
+      instance,
+      random,
+      log: { debug: log, info: log, warn: log, error: log },
+    });
+    return new IdentityEvents({ events: writer, clock, node: instance, random, jitterMs: 30_000 });
+  });
+  const refusal: SourceRefusal = {
+    identity: { kind: 'unnamed' },
+    resource: 'https://vault.azure.net',
+    failure: { reason: 'identity_not_assigned', description: 'no', cooldownMs: 0 },
+    sinceWallMs: 0,
+    lastWallMs: 0,
+  };
+  for (const each of nodes) each.refused(owner, refusal, () => 60_000);
+  assert.equal(names.size, 0);
+  for (let second = 0; second < 30; second++) {
+    clock.advance(1_000);
+    await new Promise(setImmediate);
+  }
+  assert.deepEqual([...names.values()], [5_000]);
+  assert.ok(Math.max(...writesInSecond.values()) <= 170);
 });

@@ -57,6 +57,7 @@ function open(given: { readonly maxEntries?: number; readonly mode?: OwnersMode 
   const calls: TokenRequest<UpstreamIdentity>[] = [];
   const refreshes: string[] = [];
   const fetches: (readonly [UpstreamIdentity, boolean, number])[] = [];
+  const told: string[] = [];
   const bugs: unknown[] = [];
   const upstream = {
     failure: undefined as SourceFailure | undefined,
@@ -95,11 +96,15 @@ function open(given: { readonly maxEntries?: number; readonly mode?: OwnersMode 
     nextImdsFetchId: () => `fetch ${calls.length + 1}`,
     observer: {
       onFetch: (identity, { ok }, durationMs) => fetches.push([identity, ok, durationMs]),
+      onRefused: ({ name }, { failure }, leftMs) =>
+        told.push(`${name} ${failure.reason}, ${Math.round(leftMs() / hourMs)} h left`),
+      onAccepted: ({ name }) => told.push(`${name} accepted`),
       onRefresh: (outcome) => refreshes.push(outcome),
       onSourceBug: (error) => bugs.push(error),
     },
   });
-  return { clock, pods, grants, index, broker, calls, retries, fetches, refreshes, bugs, upstream };
+  const held = { clock, pods, grants, index, broker, upstream };
+  return { ...held, calls, retries, fetches, refreshes, told, bugs };
 }
 
 function entraIdentity(clientId: string, credential: EntraIdentity['credential']): EntraIdentity {
@@ -254,6 +259,50 @@ describe('the broker', () => {
     await pass(fixture.clock, 60_000);
     assert.deepEqual(valueOf('nmi_upstream_last_success_seconds'), [['imds', 60]]);
     assert.deepEqual(valueOf('nmi_token_soonest_expiry_seconds'), [['imds', Number(lifeS) - 60]]);
+  });
+
+  it('reports from the first failed refresh on that a source refuses an identity', async () => {
+    const fixture = open();
+    const { broker, clock, upstream, told } = fixture;
+    const seriesOf = () =>
+      broker
+        .samples()
+        .filter(({ metric }) => metric.startsWith('nmi_identit'))
+        .map(({ labels, value }) => [...Object.values(labels ?? {}), Math.round(value / 3_600)]);
+    await broker.get(a, resource, party);
+    await broker.get(b, resource, party);
+    assert.deepEqual(seriesOf(), []);
+    await pass(clock, 11 * hourMs);
+    await broker.get(a, resource, party);
+    upstream.failure = { reason: 'identity_not_assigned', description: 'no', cooldownMs: 1_000 };
+    await pass(clock, hourMs + 1);
+    assert.deepEqual(told, ['a identity_not_assigned, 12 h left']);
+    assert.deepEqual(broker.refusalOf(a, undefined)?.leftMs, broker.refusalOf(a, resource)?.leftMs);
+    assert.equal(broker.refusalOf(a, 'https://another.example')?.leftMs, 0);
+    assert.equal(broker.refusalOf(b, undefined), undefined, 'unused, so it is not refreshed');
+    assert.deepEqual(seriesOf(), [
+      ['object', 'identity_not_assigned', 0],
+      ['default', 'a', 'object', 'identity_not_assigned', 12],
+    ]);
+    upstream.failure = undefined;
+    await pass(clock, 5 * 60_000);
+    assert.deepEqual(told.at(-1), 'a accepted');
+    assert.deepEqual([broker.refusalOf(a, undefined), seriesOf()], [undefined, []]);
+  });
+
+  it('reports failing tokens of excepted pods as of the node', async () => {
+    const { broker, clock, upstream, told, grants, pods } = open();
+    grants.exceptions.upsert(createException({ name: 'x', podLabels: { app: 'x' } }));
+    pods.upsert(createPod({ name: 'excepted', labels: { app: 'x' } }));
+    await broker.get(node, resource, party);
+    await pass(clock, 11 * hourMs);
+    await broker.get(node, resource, party);
+    upstream.failure = { reason: 'upstream_down', description: 'no', cooldownMs: 250 };
+    await pass(clock, 2 * hourMs);
+    const [, sample] = broker.samples().filter(({ metric }) => metric.startsWith('nmi_identit'));
+    const labels = { namespace: '', identity: 'node', cause: 'platform', reason: 'upstream_down' };
+    assert.deepEqual(sample?.labels, labels);
+    assert.deepEqual(told, []);
   });
 
   it('keeps what another pod of the node still needs', async () => {
