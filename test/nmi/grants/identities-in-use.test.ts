@@ -140,7 +140,7 @@ describe('an identity', () => {
         ['AzureIdentity', 'chained', false],
       ],
     );
-    const [, { lastKey = '' } = {}] = owned;
+    const lastKey = owned[1]?.lastKey ?? '';
     assert.deepEqual(
       inUse.ownersOf(lastKey).map(({ owner }) => owner.uid),
       [chained.uid],
