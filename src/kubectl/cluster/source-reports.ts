@@ -44,6 +44,8 @@ export interface SourceReport {
 export type SourceReports = ReadonlyMap<string, readonly SourceReport[]>;
 
 const reportedMs = 3_600_000;
+/** What is not final has passed by then, or another report follows. */
+const pendingMs = 300_000;
 /** Most Events that are read. */
 const maxEvents = 5_000;
 /** The API server refuses longer notes of Events. */
@@ -83,7 +85,8 @@ export async function readSourceReports(
 export function sourceReportsOf(events: readonly RawObject[], nowWallMs: number): SourceReports {
   const reports = events.slice(0, maxEvents).flatMap((event) => {
     const report = parseReport(event, nowWallMs);
-    const isRecent = report !== undefined && report.atWallMs > nowWallMs - reportedMs;
+    const lastsMs = report?.code.endsWith('_pending') === true ? pendingMs : reportedMs;
+    const isRecent = report !== undefined && report.atWallMs > nowWallMs - lastsMs;
     const { kind, uid } = referenceAt(event, 'involvedObject');
     if (!isRecent || (kind !== 'Pod' && kind !== 'AzureIdentity')) return [];
     return [{ key: reportKey(kind, namespaceOf(event), uid), report }];

@@ -29,6 +29,8 @@ interface Reported {
   reason: string;
   /** Monotonic time of the last Event about a refusal; -Infinity before the first. */
   writtenAtMs: number;
+  /** Their own Events are written at once. */
+  refusesPods: boolean;
   /** An Event that is not written yet. */
   waiting: { readonly kind: string; readonly cancel: () => void } | undefined;
 }
@@ -59,6 +61,7 @@ export class IdentityEvents implements Disposable {
     reported.waiting?.cancel();
     reported.waiting = undefined;
     const { clock } = this.#options;
+    reported.refusesPods ||= leftMs() <= 0;
     const isKnown = reported.reason === reason;
     reported.reason = reason;
     if (isKnown && clock.monotonicMs() - reported.writtenAtMs < repeatMs) return;
@@ -78,7 +81,7 @@ export class IdentityEvents implements Disposable {
     const reported = this.#reported.get(uid);
     if (reported === undefined || reported.waiting?.kind === acceptedKind) return;
     reported.waiting?.cancel();
-    if (reported.writtenAtMs === -Infinity) {
+    if (reported.writtenAtMs === -Infinity && !reported.refusesPods) {
       this.#reported.delete(uid);
       return;
     }
@@ -100,7 +103,12 @@ export class IdentityEvents implements Disposable {
 
   #reportedOf({ uid }: IdentityOwner): Reported {
     const known = this.#reported.get(uid);
-    const reported = known ?? { reason: '', writtenAtMs: -Infinity, waiting: undefined };
+    const reported = known ?? {
+      reason: '',
+      writtenAtMs: -Infinity,
+      refusesPods: false,
+      waiting: undefined,
+    };
     this.#reported.delete(uid);
     this.#reported.set(uid, reported);
     const [oldest] = this.#reported;

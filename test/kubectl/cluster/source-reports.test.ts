@@ -31,8 +31,10 @@ describe('reports of agents about sources', () => {
     });
     assert.equal(of({ reason: 'IdentityAccepted' })?.code, 'accepted');
     assert.ok(of({ agoMs: 3_599_000 }));
+    assert.ok(of({ agoMs: 299_000, reason: 'FederationPending' }));
     for (const fields of [
       { agoMs: 3_601_000 },
+      { agoMs: 301_000, reason: 'FederationPending' },
       { reason: 'BindingMissing' },
       { reason: 'constructor' },
       { changes: { type: 'Normal' } },

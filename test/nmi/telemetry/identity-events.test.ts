@@ -145,7 +145,11 @@ describe('the Event of an identity that its source refuses', () => {
   });
 
   it('waits for a random time, and is left out if the identity is accepted meanwhile', () => {
-    const { clock, events, refuse, accept, reasons } = open({ random: 0.5, jitterMs: minuteMs });
+    const { clock, events, state, refuse, accept, reasons } = open({
+      random: 0.5,
+      jitterMs: minuteMs,
+    });
+    state.leftMs = minuteMs;
     refuse();
     clock.advance(29_999);
     refuse();
@@ -183,6 +187,14 @@ describe('the Event of an identity that its source accepts again', () => {
       take().map(({ reason }) => reason),
       ['CredentialRefused'],
     );
+  });
+
+  it('comes after a refusal of pods, though its Event was left out: theirs were not', () => {
+    const { clock, refuse, accept, reasons } = open({ random: 0.5, jitterMs: minuteMs });
+    refuse();
+    accept();
+    clock.advance(minuteMs);
+    assert.deepEqual(reasons(), ['IdentityAccepted']);
   });
 
   it('is left out if the identity is refused again meanwhile', () => {
