@@ -255,13 +255,18 @@ describeOnNewestVersion('kubectl nmi for a team', (cluster) => {
       assert.match(stdout, /error {3}AzureIdentity shop\/stored: identity_invalid\n/);
     });
 
-    it('reads the status, where it shows a missing Secret or a missing grant', async () => {
+    it('reads the status, where it shows a missing Secret, one without a usable key, or a missing grant', async () => {
       await only(good);
       await cluster().apply(grant.replace(`${clientId}, ${otherId}`, clientId));
       const secret = `type: 1, clientID: ${clientId}, tenantID: ${tenant}, clientPassword: { name: sp, namespace: shop }`;
       const stranger = `type: 0, clientID: ${otherId}`;
+      const keyless = secret.replace('name: sp', 'name: keyless');
+      const data = { password: 'eA==', secret: 'eA==' };
+      const kept = { kind: 'Secret', metadata: { name: 'keyless', namespace: 'shop' }, data };
+      await cluster().apply(JSON.stringify({ apiVersion: 'v1', ...kept }));
       for (const [name, spec, ip] of [
         ['secret', secret, '10.244.1.8'],
+        ['keyless', keyless, '10.244.1.10'],
         ['stranger', stranger, '10.244.1.9'],
       ] as const) {
         await putObjects(
@@ -273,7 +278,11 @@ describeOnNewestVersion('kubectl nmi for a team', (cluster) => {
       }
       await cluster().apply(secretsRole);
       await using _ = await openConditionsProcess(cluster(), { 'identity-owners': 'enforce' });
-      const reasons = { secret: 'credential_missing', stranger: 'identity_not_owned' };
+      const reasons = {
+        secret: 'credential_missing',
+        keyless: 'credential_invalid',
+        stranger: 'identity_not_owned',
+      };
       const { stdout: analyzed } = await eventually(async () => {
         for (const [name, reason] of Object.entries(reasons)) {
           const { status } = await cluster().admin.expect(

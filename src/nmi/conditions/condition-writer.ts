@@ -24,7 +24,11 @@ import { startPeriodicJob } from '../../base/time/periodic-job.ts';
 import { backoffMs } from '../kube/api/backoff.ts';
 import type { KubeClient, RequestOptions } from '../kube/api/client.ts';
 import { KubeError } from '../kube/api/kube-error.ts';
-import type { SecretReader } from '../kube/accounts/secrets.ts';
+import {
+  credentialKey,
+  type SecretCheck,
+  type SecretCredential,
+} from '../sources/entra/credentials/kinds.ts';
 import {
   digestOf,
   parseConditions,
@@ -48,7 +52,7 @@ export type WriteCounts = Record<WriteOutcome, number>;
 
 export interface ConditionWriterOptions {
   readonly client: Pick<KubeClient, 'getJson' | 'patchJson'>;
-  readonly secrets: Pick<SecretReader, 'check'>;
+  readonly checkSecret: SecretCheck;
   readonly objects: ObservedObjects;
   readonly rules: Rules;
   readonly isSynced: () => boolean;
@@ -69,8 +73,8 @@ const failureBackoff = { baseMs: 1_000, capMs: 60_000 } as const;
 const [failedKeptMs, refusedKeptMs] = [1_000, 600_000];
 const leftMs = 600_000;
 const undefinedMs = 60_000;
-/** A readable Secret usually remains readable; a missing one is probably being created. */
-const [readableMs, unreadableMs] = [1_800_000, 120_000];
+/** A usable Secret usually remains usable; a missing one is probably being created. */
+const [usableMs, unusableMs] = [1_800_000, 120_000];
 /** Objects of one kind that a cluster may have, and more. */
 const maxKept = 100_000;
 const callTimeoutMs = 10_000;
@@ -94,7 +98,7 @@ interface Write {
 }
 
 type Wanted = readonly Condition[];
-type Evaluation = Wanted | ObjectName;
+type Evaluation = Wanted | SecretCredential;
 
 export class ConditionWriter implements AsyncDisposable {
   readonly #options: ConditionWriterOptions;
@@ -118,6 +122,7 @@ export class ConditionWriter implements AsyncDisposable {
   readonly #ended = new AbortController();
   readonly #job: Disposable;
   #run: Promise<unknown> = Promise.resolve();
+  #checking: Promise<void> | undefined;
   #settleAtMs = -Infinity;
   #sweepAtMs = -Infinity;
   #pausedUntilMs = -Infinity;
@@ -157,8 +162,7 @@ export class ConditionWriter implements AsyncDisposable {
     if (!isSynced() || nowMs < this.#pausedUntilMs) return settleMs;
     this.#settle(nowMs);
     if (!this.#evaluate()) return pieceMs;
-    const check = this.#take('check');
-    if (check !== undefined) await this.#request(check.run);
+    await this.#checkNext();
     await this.#writeNext();
     if (this.#queue.size + this.#steps.check.size > 0) return requestEveryMs;
     if (this.#steps['not ready'].size + this.#steps.ready.size === 0) return settleMs;
@@ -173,6 +177,22 @@ export class ConditionWriter implements AsyncDisposable {
       this.#queueStep(key, this.#stepOf(key));
     }
     return this.#queue.size === 0;
+  }
+
+  /** One at a time. A key file may take seconds to open, and no write waits for it. */
+  async #checkNext(): Promise<void> {
+    const { clock } = this.#options;
+    if (this.#checking !== undefined) return;
+    const check = this.#take('check');
+    if (check === undefined) return;
+    const checking = this.#request(check.run).then(() => {
+      this.#checking = undefined;
+    });
+    this.#checking = checking;
+    const waited = Promise.withResolvers<undefined>();
+    const disarm = clock.schedule(requestEveryMs, () => waited.resolve(undefined));
+    await Promise.race([checking, waited.promise]);
+    disarm();
   }
 
   async #writeNext(): Promise<void> {
@@ -245,7 +265,7 @@ export class ConditionWriter implements AsyncDisposable {
     const object = identity ?? binding;
     const evaluation = this.#evaluateIdentity(identity) ?? this.#evaluateBinding(binding);
     if (object === undefined || evaluation === undefined) return undefined;
-    if ('name' in evaluation) return { kind: 'check', run: () => this.#check(key, evaluation) };
+    if ('kind' in evaluation) return { kind: 'check', run: () => this.#check(key, evaluation) };
     const digest = digestOf(evaluation, object.generation);
     if (this.#isLeft(key, object.conditions, digest)) return undefined;
     const write = `${object.version} ${digest}`;
@@ -277,7 +297,7 @@ export class ConditionWriter implements AsyncDisposable {
     if (identity === undefined) return undefined;
     const secret = secretOfIdentity(identity.parsed, rules);
     if (secret === undefined) return conditionsOfIdentity(identity, undefined, rules);
-    const finding = this.#findings.get(fullName(secret));
+    const finding = this.#findings.get(credentialKey(secret));
     return finding === undefined ? secret : conditionsOfIdentity(identity, finding, rules);
   }
 
@@ -289,7 +309,7 @@ export class ConditionWriter implements AsyncDisposable {
     const { namespace, identityName } = value;
     const identity = objects.identities.get(namespace, identityName);
     const evaluation = this.#evaluateIdentity(identity);
-    if (evaluation !== undefined && 'name' in evaluation) return evaluation;
+    if (evaluation !== undefined && 'kind' in evaluation) return evaluation;
     const facts = {
       identity: identity?.parsed,
       meant: identity === undefined ? objects.nearIdentity(namespace, identityName) : undefined,
@@ -319,15 +339,16 @@ export class ConditionWriter implements AsyncDisposable {
     }
   }
 
-  async #check(key: string, secret: ObjectName): Promise<void> {
-    const { secrets, objects } = this.#options;
-    const finding = await secrets.check(secret);
+  async #check(key: string, secret: SecretCredential): Promise<void> {
+    const { checkSecret, objects } = this.#options;
+    const finding = await checkSecret(secret);
+    if (this.#ended.signal.aborted) return;
     if (finding.kind === 'unavailable') {
       objects.touch(key);
       throw new KubeError('NETWORK', finding.problem, { retryAfterMs: finding.retryAfterMs });
     }
-    const lifeMs = finding.kind === 'readable' ? readableMs : unreadableMs;
-    this.#findings.set(fullName(secret), finding, lifeMs);
+    const lifeMs = finding.kind === 'usable' ? usableMs : unusableMs;
+    this.#findings.set(credentialKey(secret), finding, lifeMs);
     this.#queueUp(key);
   }
 

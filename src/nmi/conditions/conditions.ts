@@ -11,7 +11,6 @@ import { tuning } from '../config/tuning.ts';
 import { authoritiesOf } from '../grants/authorities.ts';
 import { IdentityOwners } from '../grants/identity-owners.ts';
 import { UpstreamResolver } from '../grants/resolve-upstream.ts';
-import { createSecretReader } from '../kube/accounts/secrets.ts';
 import type { KubeClient } from '../kube/api/client.ts';
 import { parseBinding, parseIdentity, parseIdentityGrant } from '../kube/watch/parse.ts';
 import { openReflector, type Reflector } from '../kube/watch/reflector.ts';
@@ -19,6 +18,7 @@ import { absences, groupWatches } from '../kube/watch/watches.ts';
 import { watchConditions } from '../kube/watch/watch-report.ts';
 import { ConditionWriter, type WriteCounts } from './condition-writer.ts';
 import { observing } from './observed.ts';
+import { openSecretCheck } from '../sources/entra/credentials/kinds.ts';
 import { groupPath, kinds, ObservedObjects } from './observed-objects.ts';
 import { openWritePace } from './write-pace.ts';
 
@@ -83,7 +83,7 @@ export function openConditions(options: ConditionsOptions): Required<Part> & Asy
   opened.use(
     new ConditionWriter({
       ...parts,
-      secrets: createSecretReader(client),
+      checkSecret: openSecretCheck({ client, clock }),
       objects,
       rules: { upstreams, owners },
       isSynced: () => watches.synced,

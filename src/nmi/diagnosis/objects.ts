@@ -11,13 +11,16 @@ import { printable, sentence } from '../../base/printable.ts';
 import type { IdentityOwners } from '../grants/identity-owners.ts';
 import { correctIt, fixOfName, wordsOfLacking } from '../grants/refusal-text.ts';
 import type { UpstreamResolver } from '../grants/resolve-upstream.ts';
-import type { SecretAccess } from '../kube/accounts/secrets.ts';
 import type { Parsed } from '../kube/watch/parse.ts';
-import { secretOf } from '../sources/entra/credentials/kinds.ts';
+import {
+  isOfSecret,
+  type SecretCredential,
+  type SecretJudgment,
+} from '../sources/entra/credentials/kinds.ts';
 import { createFinding, type Finding, oneFinding } from './finding.ts';
 
 /** The result of a check of a Secret; `unavailable` is no finding. */
-export type SecretFinding = Exclude<SecretAccess, { readonly kind: 'unavailable' }>;
+export type SecretFinding = Exclude<SecretJudgment, { readonly kind: 'unavailable' }>;
 
 export interface Rules {
   readonly upstreams: UpstreamResolver;
@@ -27,11 +30,12 @@ export interface Rules {
 export function secretOfIdentity(
   parsed: Parsed<Identity>,
   { upstreams }: Pick<Rules, 'upstreams'>,
-): ObjectName | undefined {
+): SecretCredential | undefined {
   if (!parsed.ok) return undefined;
   const choice = upstreams.of(parsed.value, anyAccountOf(parsed.value));
   if (choice.kind === 'unusable' || choice.upstream.kind !== 'entra') return undefined;
-  return secretOf(choice.upstream.credential);
+  const { credential } = choice.upstream;
+  return isOfSecret(credential) ? credential : undefined;
 }
 
 export function findingOfIgnored(object: string, reason: string): Finding {
@@ -69,14 +73,13 @@ export function findingsOfIdentity(
 function findingsOfSecret(object: string, secret: SecretFinding | undefined): readonly Finding[] {
   switch (secret?.kind) {
     case undefined:
-    case 'readable':
+    case 'usable':
       return [];
     case 'missing': {
       const text = sentence(secret.problem);
       return oneFinding('credential_missing', { object, text, fix: 'Create it.' });
     }
-    case 'misnamed':
-    case 'forbidden':
+    case 'unusable':
       return oneFinding('credential_invalid', { object, text: sentence(secret.problem) });
   }
 }

@@ -48,6 +48,7 @@ class Fixture {
   readonly checks: string[] = [];
   readonly stored = new Map<string, Stored>();
   readonly secrets = new Map<string, SecretFinding | 'unavailable'>();
+  checkTakes = Promise.resolve();
   statusOf: readonly Plural[] = ['azureidentities', 'azureidentitybindings'];
   keepsConditions = true;
   /** Writes are not answered. */
@@ -87,20 +88,16 @@ class Fixture {
         return this.isSynced;
       },
       pauseMs: () => this.pauseMs,
-      secrets: {
-        check: ({ namespace, name }) => {
-          this.checks.push(`${namespace}/${name}`);
-          const finding = this.secrets.get(`${namespace}/${name}`);
-          if (finding === 'unavailable') {
-            const problem = 'the Kubernetes API did not give it';
-            return Promise.resolve({ kind: 'unavailable', problem, retryAfterMs: undefined });
-          }
-          const missing = {
-            kind: 'missing',
-            problem: `Secret ${namespace}/${name} does not exist`,
-          };
-          return Promise.resolve(finding ?? (missing as SecretFinding));
-        },
+      checkSecret: async ({ secret: { namespace, name } }) => {
+        this.checks.push(`${namespace}/${name}`);
+        await this.checkTakes;
+        const finding = this.secrets.get(`${namespace}/${name}`);
+        if (finding === 'unavailable') {
+          const problem = 'the Kubernetes API did not give it';
+          return { kind: 'unavailable', problem, retryAfterMs: undefined };
+        }
+        const problem = `Secret ${namespace}/${name} does not exist`;
+        return finding ?? { kind: 'missing', problem };
       },
       client: {
         getJson: (path) => {
@@ -651,10 +648,40 @@ describe('the writer of conditions', () => {
     fixture.secrets.set('shop/sp', 'unavailable');
     await pass(fixture.clock, 150_000);
     assert.equal(fixture.ready('azureidentities', 'shop', 'cart'), 'False credential_missing');
-    fixture.secrets.set('shop/sp', { kind: 'readable' });
+    fixture.secrets.set('shop/sp', { kind: 'usable' });
     await pass(fixture.clock, 200_000);
     assert.equal(fixture.ready('azureidentities', 'shop', 'cart'), 'True ok');
     assert.equal(fixture.ready('azureidentitybindings', 'shop', 'cart'), 'True ok');
+  });
+
+  it('writes other objects while a Secret takes seconds to check, and checks no other', async () => {
+    const fixture = new Fixture();
+    const opened = Promise.withResolvers<undefined>();
+    fixture.checkTakes = opened.promise;
+    for (const [name, namespace] of [
+      ['slow', 'a'],
+      ['other', 'b'],
+    ] as const) {
+      const spec = { type: 2, clientID, tenantID, clientPassword: { name } };
+      fixture.identity(namespace, name, spec);
+    }
+    fixture.identity('shop', 'cart');
+    await pass(fixture.clock, 5_000);
+    assert.equal(fixture.ready('azureidentities', 'shop', 'cart'), 'True ok');
+    assert.deepEqual(fixture.checks, ['a/slow']);
+    opened.resolve(undefined);
+    await pass(fixture.clock, 5_000);
+    assert.equal(fixture.ready('azureidentities', 'b', 'other'), 'False credential_missing');
+  });
+
+  it('judges one Secret for each kind of credential that it is used for', async () => {
+    const fixture = new Fixture();
+    for (const type of [1, 2]) {
+      const spec = { type, clientID, tenantID, clientPassword: { name: 'sp' } };
+      fixture.identity('shop', `of-type-${type}`, spec);
+    }
+    await pass(fixture.clock, 5_000);
+    assert.deepEqual(fixture.checks, ['shop/sp', 'shop/sp']);
   });
 
   it('checks a Secret again if the write waited until its check was old, and writes then', async () => {
@@ -679,7 +706,7 @@ describe('the writer of conditions', () => {
     fixture.identity('shop', 'cart', spec);
     await pass(fixture.clock, 1_200);
     assert.deepEqual(fixture.checks, ['shop/sp']);
-    fixture.secrets.set('shop/sp', { kind: 'readable' });
+    fixture.secrets.set('shop/sp', { kind: 'usable' });
     await pass(fixture.clock, 5_000);
     assert.equal(fixture.ready('azureidentities', 'shop', 'cart'), 'True ok');
   });

@@ -53,7 +53,7 @@ describe('the conditions of an AzureIdentity', () => {
   it('are true for one that the agents use, with an empty message', () => {
     assert.deepEqual(ofIdentity({ type: 0, clientID }), [goodIdentity, '']);
     assert.deepEqual(ofIdentity({ type: 3, clientID, tenantID }), [goodIdentity, '']);
-    assert.deepEqual(ofIdentity(secretSpec, { kind: 'readable' }), [goodIdentity, '']);
+    assert.deepEqual(ofIdentity(secretSpec, { kind: 'usable' }), [goodIdentity, '']);
   });
 
   it('name the field that makes it unusable', () => {
@@ -87,7 +87,7 @@ describe('the conditions of an AzureIdentity', () => {
       'Secret shop/sp does not exist. Create it.',
     ]);
     const problem = 'the agent may not read Secret shop/sp: its service account needs a role';
-    assert.deepEqual(ofIdentity(secretSpec, { kind: 'forbidden', problem }), [
+    assert.deepEqual(ofIdentity(secretSpec, { kind: 'unusable', problem }), [
       [
         'Valid=True ok',
         'CredentialReadable=False credential_invalid',

@@ -103,3 +103,10 @@ export interface CredentialKind<C extends { readonly kind: string }> {
   /** Absent if the credential is a token of another identity, which comes with the request. */
   open?(context: CredentialContext<C>): CredentialLoader<C>;
 }
+
+/** What it takes to load a credential from a Secret. */
+export type SecretContext<C> = Pick<CredentialContext<C>, 'client' | 'clock' | 'onCertificate'>;
+
+export interface SecretKind<C extends { readonly kind: string }> extends CredentialKind<C> {
+  open(context: SecretContext<C>): CredentialLoader<C>;
+}

@@ -1,9 +1,16 @@
 /** The kinds of credentials for Entra ID. A new kind needs its own file and a line here. */
 import type { ObjectName } from '../../../../cache/index/object-name.ts';
+import type { Unavailable } from '../../../kube/api/call-outcome.ts';
 import { certificateKind } from './certificate.ts';
 import { describeChainedKind } from './chained.ts';
 import { openCredentialCache } from './credential-cache.ts';
-import type { CredentialKind, CredentialContext, CredentialProvider } from './descriptor.ts';
+import type {
+  CredentialKind,
+  CredentialContext,
+  CredentialProvider,
+  SecretContext,
+  SecretKind,
+} from './descriptor.ts';
 import {
   federatedBindingKind,
   federatedNodeKind,
@@ -18,9 +25,10 @@ const federated: readonly CredentialKind<PodCredential | NodeCredential>[] = [
   federatedNodeKind,
 ];
 
+const ofSecrets = [secretKind, certificateKind] as const;
+
 const list = [
-  secretKind,
-  certificateKind,
+  ...ofSecrets,
   federatedPodKind,
   federatedBindingKind,
   federatedNodeKind,
@@ -52,11 +60,45 @@ export function objectOf(credential: EntraCredential): ObjectName | undefined {
 }
 
 export function secretOf(credential: EntraCredential): ObjectName | undefined {
-  return kindOf(credential).objectKind === 'Secret' ? objectOf(credential) : undefined;
+  return isOfSecret(credential) ? objectOf(credential) : undefined;
 }
 
 export function kindOf(credential: EntraCredential): CredentialKind<EntraCredential> {
   return ofKind(credentialKinds, credential);
+}
+
+export type SecretCredential = CredentialOf<(typeof ofSecrets)[number]>;
+
+export function isOfSecret(credential: EntraCredential): credential is SecretCredential {
+  return kindOf(credential).objectKind === 'Secret';
+}
+
+/** `problem` is a clause that names the Secret. */
+export type SecretJudgment =
+  | { readonly kind: 'usable' }
+  | { readonly kind: 'missing' | 'unusable'; readonly problem: string }
+  | Unavailable;
+
+/** Of one Secret, as the agents load it; the credential is not kept. Never rejects. */
+export type SecretCheck = (credential: SecretCredential) => Promise<SecretJudgment>;
+
+export function openSecretCheck(
+  context: Omit<SecretContext<SecretCredential>, 'onCertificate'>,
+): SecretCheck {
+  const kinds: readonly SecretKind<SecretCredential>[] = ofSecrets;
+  const loaders = kinds.map((each) => ({
+    kind: each.kind,
+    of: each.open({ ...context, onCertificate: () => undefined }),
+  }));
+  return async (credential) => {
+    const { result } = await ofKind(loaders, credential).of.load(credential);
+    if (result.ok) return { kind: 'usable' };
+    const { reason, description: problem, retryAfterS } = result.failure;
+    if (reason === 'credential_missing') return { kind: 'missing', problem };
+    if (reason === 'credential_invalid') return { kind: 'unusable', problem };
+    const retryAfterMs = retryAfterS === undefined ? undefined : retryAfterS * 1_000;
+    return { kind: 'unavailable', problem, retryAfterMs };
+  };
 }
 
 /** For a credential that is a token: of which identity, and for which audience. */

@@ -9,10 +9,11 @@ import {
 import { failed } from '../../source.ts';
 import type {
   ClientCredentialResult,
-  CredentialContext,
   CredentialKind,
   CredentialLoader,
   CredentialSettings,
+  SecretContext,
+  SecretKind,
 } from './descriptor.ts';
 
 /** Makes a credential from the entries of a Secret. Must not reject. */
@@ -37,8 +38,8 @@ export function describeSecretKind<K extends string>(
     CredentialKind<SecretCredential<K>>,
     'kind' | 'type' | 'typeTitle' | 'hasAuxiliaryTenants'
   >,
-  openMaker: (context: CredentialContext<SecretCredential<K>>) => MakeCredential,
-): CredentialKind<SecretCredential<K>> {
+  openMaker: (context: SecretContext<SecretCredential<K>>) => MakeCredential,
+): SecretKind<SecretCredential<K>> {
   const { kind } = own;
   return {
     ...own,

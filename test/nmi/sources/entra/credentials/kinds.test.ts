@@ -10,6 +10,7 @@ import {
   kindsOfType,
   objectOf,
   openCredentials,
+  openSecretCheck,
   secretOf,
   type EntraCredential,
 } from '../../../../../src/nmi/sources/entra/credentials/kinds.ts';
@@ -188,6 +189,52 @@ describe('the credentials', () => {
     assert.equal(clock.armed.length, 2);
     clientCredentials[Symbol.dispose]();
     assert.deepEqual(clock.armed, []);
+  });
+});
+
+describe('the check of a Secret', () => {
+  const check = (data: object, kind: 'secret' | 'certificate' = 'secret') => {
+    const getJson = () => Promise.resolve({ kind: 'Secret', data });
+    const client = { getJson } as unknown as KubeClient;
+    return openSecretCheck({ client, clock: new HandClock() })({ kind, secret });
+  };
+  const base64 = (text: string) => Buffer.from(text).toString('base64');
+
+  it('judges its keys as the agents do', async () => {
+    const password = { clientSecret: base64('x') };
+    assert.deepEqual(await check(password), { kind: 'usable' });
+    const problem = (found: Awaited<ReturnType<typeof check>>) =>
+      'problem' in found ? `${found.kind}: ${found.problem}` : found.kind;
+    assert.match(
+      problem(await check({ a: base64('x'), b: base64('y') })),
+      /^unusable: Secret team\/opaque has no key "clientSecret"/,
+    );
+    assert.match(problem(await check({})), /^unusable: .* has no data/);
+    assert.match(
+      problem(await check(password, 'certificate')),
+      /^unusable: .* has neither a key "certificate" nor/,
+    );
+    assert.match(
+      problem(await check({ certificate: base64('no certificate') }, 'certificate')),
+      /^unusable: key "certificate" of Secret team\/opaque /,
+    );
+  });
+
+  it('reports one that is missing or not to be read, and whether to ask again', async () => {
+    const kindOfFailure = async (error: unknown) => {
+      const getJson = () => Promise.reject(error as Error);
+      const client = { getJson } as unknown as KubeClient;
+      const found = await openSecretCheck({ client, clock: new HandClock() })({
+        kind: 'secret',
+        secret,
+      });
+      return found.kind === 'unavailable' ? found.retryAfterMs : found.kind;
+    };
+    assert.equal(await kindOfFailure(new KubeError('NOT_FOUND', '')), 'missing');
+    assert.equal(await kindOfFailure(new KubeError('FORBIDDEN', '')), 'unusable');
+    assert.equal(await kindOfFailure(new KubeError('NETWORK', '')), undefined);
+    const throttled = new KubeError('THROTTLED', '', { retryAfterMs: 3_000 });
+    assert.equal(await kindOfFailure(throttled), 3_000);
   });
 });
 

@@ -3,6 +3,7 @@ import { describe, it } from 'node:test';
 import type {
   CredentialContext,
   CredentialSettings,
+  SecretContext,
 } from '../../../../../src/nmi/sources/entra/credentials/descriptor.ts';
 import {
   describeSecretKind,
@@ -11,7 +12,7 @@ import {
 import { HandClock } from '../../../../support/hand-clock.ts';
 
 function describeKind() {
-  const opened: CredentialContext<SecretCredential<'test'>>[] = [];
+  const opened: SecretContext<SecretCredential<'test'>>[] = [];
   const own = { kind: 'test', type: 9, typeTitle: 'a test' } as const;
   const kind = describeSecretKind(own, (context) => {
     opened.push(context);
