@@ -25,6 +25,7 @@ export const losses = {
   twins: 'pods with the same address',
   nodes: 'nodes',
   refusals: 'refusals of the last hour',
+  rights: 'rights of the agents',
 } as const;
 
 export function describeUnread(what: string, failure: KubectlFailure, loses: string): Unread {

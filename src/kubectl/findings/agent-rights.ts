@@ -1,5 +1,6 @@
 /** Which rights the agent needs, for its watches and for the identities of the cluster. Pure. */
 import { stringAt } from '../../base/json-value.ts';
+import { createFinding, type Finding } from '../../nmi/diagnosis/finding.ts';
 import { kindsOfType } from '../../nmi/sources/entra/credentials/kinds.ts';
 import { namespaceOf, specOf, titleOf, type RawObject } from '../base/object.ts';
 import { isOfNode } from '../azure/federation.ts';
@@ -66,4 +67,19 @@ function rightFor(identity: RawObject, agent: Pick<AgentView, 'namespace'>) {
     mayBeAsNode: true,
     namespace: isOfAgent ? agent.namespace : own,
   };
+}
+
+/** @param account of the agents, with its namespace. */
+export function findingOfIdentityRight(account: string, right: IdentityRight): Finding {
+  const { verb, resource, namespace, identities } = right;
+  const more = identities.length > 1 ? ` and ${identities.length - 1} more` : '';
+  const [option, list] =
+    resource === 'secrets'
+      ? ['allowAccessToSecrets', 'secretsNamespaces']
+      : ['allowFederation', 'federationNamespaces'];
+  return createFinding('agent_rights', {
+    object: `ServiceAccount ${account}`,
+    text: `It may not ${verb} ${resource} in namespace ${namespace}, which AzureIdentity ${identities[0] ?? ''}${more} needs.`,
+    fix: `Set rbac.${option} of the chart; rbac.${list}, if it is set, must have ${namespace}.`,
+  });
 }

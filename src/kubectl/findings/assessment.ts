@@ -21,10 +21,12 @@ export interface Assessment {
   readonly unread: readonly Unread[];
 }
 
+/** @param more findings that took a question to the server. */
 export function assessPod(
   pod: RawObject,
   contexts: AgentContexts,
   request: PodRequest,
+  more: readonly Finding[] = [],
 ): Assessment | undefined {
   const context = contexts.of(pod);
   const examined = examinePod(pod, context, request);
@@ -35,6 +37,7 @@ export function assessPod(
     ...withoutDouble(examined.findings),
     ...findingsOfAgent(pod, agent, context),
     ...findingsOfIgnored(pod, context),
+    ...more,
   ]);
   const variants = variantsOf(pod, request, contexts);
   const refused = refusalOfSource(pod, identityOf(explanation), context.snapshot);

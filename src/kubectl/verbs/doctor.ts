@@ -23,6 +23,7 @@ import { describeUnread, renderUnread, valueOrUnread, type Unread } from '../clu
 import { askRight, everywhere, type Answer, type Right } from '../cluster/rights.ts';
 import { isLabeled, readAgents } from '../cluster/trusted-agents.ts';
 import {
+  findingOfIdentityRight,
   rightsForIdentities,
   rightsOfAgent,
   type IdentityRight,
@@ -335,13 +336,14 @@ async function checkAgentRights(
     return { ...answer, kind: 'unknown' as const };
   });
   const result = resultOf('complete', [...answers, ...ofIdentities], title, unread);
-  const object = `ServiceAccount ${namespace}/${serviceAccount}`;
+  const account = `${namespace}/${serviceAccount}`;
+  const object = `ServiceAccount ${account}`;
   const findings = [
     ...refusedOf(answers).map(({ right: { verb, resource } }) => {
       const text = `It may not ${verb} ${resource} in all namespaces.`;
       return createFinding('agent_rights', { object, text });
     }),
-    ...refusedOf(ofIdentities).map(({ right }) => findingOfIdentityRight(object, right)),
+    ...refusedOf(ofIdentities).map(({ right }) => findingOfIdentityRight(account, right)),
     ...wide.map(({ verb, resource }) => {
       const text = `It may ${verb} ${resource} in all namespaces: so may anyone who takes over one agent.`;
       return createFinding('agent_rights_wide', { object, text });
@@ -383,20 +385,6 @@ async function askForIdentities(
       .map((right) => askRight(kubectl, right, [`--namespace=${right.namespace}`], user)),
   );
   return { ofIdentities, wide };
-}
-
-function findingOfIdentityRight(object: string, right: IdentityRight): Finding {
-  const { verb, resource, namespace, identities } = right;
-  const more = identities.length > 1 ? ` and ${identities.length - 1} more` : '';
-  const [option, list] =
-    resource === 'secrets'
-      ? ['allowAccessToSecrets', 'secretsNamespaces']
-      : ['allowFederation', 'federationNamespaces'];
-  return createFinding('agent_rights', {
-    object,
-    text: `It may not ${verb} ${resource} in namespace ${namespace}, which AzureIdentity ${identities[0] ?? ''}${more} needs.`,
-    fix: `Set rbac.${option} of the chart; rbac.${list}, if it is set, must have ${namespace}.`,
-  });
 }
 
 async function checkPolicies(list: List): Promise<Examined> {

@@ -2,7 +2,7 @@
 import { canonicalIp } from '../../cache/index/ip.ts';
 import { stringAt } from '../../base/json-value.ts';
 import { nearest } from '../../base/nearest.ts';
-import { renderFindings } from '../../nmi/diagnosis/finding.ts';
+import { renderFindings, type Finding } from '../../nmi/diagnosis/finding.ts';
 import { renderFacts, row } from '../../nmi/explain/explanation-text.ts';
 import type { IdentitySelector } from '../../nmi/grants/choose-identity.ts';
 import {
@@ -16,14 +16,17 @@ import {
 import { failedError, usageError, type ExitCode, type PluginError } from '../base/plugin-error.ts';
 import { exitCodes } from '../base/io.ts';
 import { shellWord } from '../base/output.ts';
+import type { PodRequest } from '../cluster/cluster-state.ts';
 import { readNearby, readPodSnapshot } from '../cluster/pod-snapshot.ts';
-import type { Nearby } from '../cluster/snapshot.ts';
-import { countUnread, renderUnread } from '../cluster/unread.ts';
+import type { Nearby, Snapshot } from '../cluster/snapshot.ts';
+import { countUnread, renderUnread, type Unread } from '../cluster/unread.ts';
+import { findingOfIdentityRight } from '../findings/agent-rights.ts';
 import { assessPod, type Assessment } from '../findings/assessment.ts';
 import { createContexts } from '../findings/contexts.ts';
 import { ownersOf } from '../findings/owners.ts';
-import { hasEnded, identityOf, namedClientId } from '../findings/pods.ts';
+import { hasEnded, identityOf, named, namedClientId } from '../findings/pods.ts';
 import { ofContext, valueOf } from '../transport/kubectl.ts';
+import { askAgentRight } from './agent-right.ts';
 import { namespaceFor, print, refuseUnknownNamespace, type VerbContext } from './context.ts';
 import { reportFlags, switchFlag, type AddVerb } from './verb.ts';
 
@@ -170,13 +173,20 @@ async function report(
   flags: PodFlags,
 ): Promise<ExitCode> {
   const nowWallMs = context.io.wallMs();
-  const snapshot = await readPodSnapshot(context, pod, nearby, nowWallMs);
-  const contexts = createContexts(snapshot, nowWallMs);
   // The identity that an SDK in the pod would request.
   const clientId = flags.clientId ?? namedClientId(pod);
   const selector: IdentitySelector =
     clientId === undefined ? { kind: 'none' } : { kind: 'client_id', value: clientId };
-  const assessed = assessPod(pod, contexts, { selector, resource: flags.resource });
+  const request = { selector, resource: flags.resource };
+  const snapshot = await readPodSnapshot(context, pod, nearby, nowWallMs);
+  const { findings: ofRight, unread: ofQuestion } = await checkRight(
+    context,
+    pod,
+    snapshot,
+    request,
+  );
+  const whole = { ...snapshot, unread: [...snapshot.unread, ...ofQuestion] };
+  const assessed = assessPod(pod, createContexts(whole, nowWallMs), request, ofRight);
   if (assessed === undefined) {
     throw failedError(
       `pod ${titleOf(pod)} cannot be read: an agent would ignore it`,
@@ -189,6 +199,25 @@ async function report(
   const answer = { kind: 'PodExplanation', ...ofPod, verdict: kind, summary, cachedUntil, ...rest };
   print(context, answer, () => renderAssessment(assessed, flags));
   return kind === 'granted' ? exitCodes.ok : exitCodes.findings;
+}
+
+/** Of the agents, on the identity that the request gets. */
+async function checkRight(
+  { kubectl, io }: VerbContext,
+  pod: RawObject,
+  snapshot: Snapshot,
+  request: PodRequest,
+): Promise<{ readonly findings: readonly Finding[]; readonly unread: readonly Unread[] }> {
+  const explanation = createContexts(snapshot, io.wallMs()).of(pod).view.explainPod(pod, request);
+  const view = explanation === undefined ? undefined : identityOf(explanation);
+  const isObject = view?.kind === 'azure-identity';
+  const identity = isObject ? named(snapshot.identities, view.name, pod) : undefined;
+  const right =
+    identity === undefined ? undefined : await askAgentRight(kubectl, identity, snapshot.agents);
+  return {
+    findings: right?.kind === 'lacking' ? [findingOfIdentityRight(right.account, right.right)] : [],
+    unread: right?.kind === 'unknown' ? [right.unread] : [],
+  };
 }
 
 function renderAssessment(

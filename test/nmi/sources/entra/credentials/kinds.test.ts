@@ -221,8 +221,10 @@ describe('the check of a Secret', () => {
   });
 
   it('reports one that is missing or not to be read, and whether to ask again', async () => {
-    const kindOfFailure = async (error: unknown) => {
-      const getJson = () => Promise.reject(error as Error);
+    const kindOfFailure = async (error: KubeError) => {
+      const getJson = () => {
+        throw error;
+      };
       const client = { getJson } as unknown as KubeClient;
       const found = await openSecretCheck({ client, clock: new HandClock() })({
         kind: 'secret',

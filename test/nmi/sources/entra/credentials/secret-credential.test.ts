@@ -62,7 +62,7 @@ describe('a kind of credential from a Secret', () => {
       onCertificate: () => undefined,
       isNeeded: () => true,
     };
-    kind.open!(context);
+    kind.open(context);
     assert.deepEqual(opened, [context]);
   });
 });
