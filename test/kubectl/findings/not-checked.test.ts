@@ -82,7 +82,7 @@ describe('what a verdict does not know', () => {
     const granted = lossesOf(web, { unread }).slice(1);
     assert.deepEqual(granted, [
       ...[losses.policies, losses.grants, losses.agents, losses.twins, losses.nodes],
-      losses.refusals,
+      ...[losses.refusals, losses.rights],
     ]);
     const account = { 'azure.workload.identity/use': 'true' };
     const exceptions = [
