@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict';
 import { findTokenIdentity } from '../../fakes/token.ts';
 import { tokenTarget, type LabPod } from '../../pods/pod.ts';
+import { checkLoad } from '../../pods/load-verdict.ts';
 import { succeed } from '../../test-bed/node-view.ts';
 import { assertToken } from '../../test-bed/reply-checks.ts';
 import { eventually } from '../../test-bed/eventually.ts';
@@ -75,7 +76,44 @@ const rawFrames: Scenario = {
   },
 };
 
-export const rawFrameScenarios: readonly Scenario[] = [rawFrames];
+/** The victim connects from these only, and netfilter remembers a forged SYN from each for 10 s. */
+const ports = { first: 40_000, last: 40_999 };
+
+const forgedPorts: Scenario = {
+  name: 'forged-ports',
+  title:
+    'A pod forges SYNs from another pod’s address and ports: with eBPF, netfilter gives that pod’s connections other ports, and each is answered.',
+  needs: 'namespaces',
+  inTour: false,
+  run: async (testBed) => {
+    testBed.bind('framed', 'framed');
+    const victim = await testBed.addPod({ name: 'victim', binding: 'framed' });
+    const thief = await testBed.addPod({ name: 'thief' });
+    await testBed.settle();
+    await testBed.untilAgentKnows();
+    const range = `net.ipv4.ip_local_port_range=${ports.first} ${ports.last}`;
+    await runIn(testBed, victim, 'sysctl', '-qw', range);
+    const gatewayMac = readMac(await succeed(testBed, 'ip', '-j', 'link', 'show', bridge));
+    const [{ ip, port }] = ways;
+    const forged = `${ports.first}-${ports.last}`;
+    const words = ['forge', 'eth0', victim.ip, gatewayMac, ip, String(port), '', forged];
+    await runIn(testBed, thief, ...labCommand, ...words);
+    const load = await victim.load({
+      newConnectionPerRequest: true,
+      concurrency: 1,
+      pauseMs: 5,
+      durationMs: 2_000,
+    });
+    checkLoad(victim.name, [load], 'framed');
+    const line = `${load.successes} of ${load.requests} requests beside ${ports.last - ports.first + 1} forged SYNs`;
+    testBed.log(line);
+    assert.ok(load.requests > 50, line);
+    assert.equal(load.successes, load.requests, line);
+    return line;
+  },
+};
+
+export const rawFrameScenarios: readonly Scenario[] = [rawFrames, forgedPorts];
 
 async function runIn(testBed: TestBed, pod: LabPod, ...words: readonly string[]): Promise<string> {
   const [command = '', ...args] = words;

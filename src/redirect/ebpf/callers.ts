@@ -1,8 +1,8 @@
-/** Looks up the cgroup that opened a connection in the programs' map. Synchronous, one look-up. */
+/** Looks up the cgroup that opened a connection in the programs' map. Synchronous; one look-up if there is a record. */
 import { closeSync } from 'node:fs';
 import { isIPv4 } from 'node:net';
 import { join } from 'node:path';
-import { nativeModule, type BpfMap } from '../native/addon.ts';
+import { nativeModule, type BpfMap, type CallerRecord } from '../native/addon.ts';
 import { readCounters } from './programs.ts';
 import type { Attestation, Peer, RedirectTarget } from '../redirect.ts';
 
@@ -74,12 +74,32 @@ export class Callers {
     if (ip === undefined) return unattested;
     try {
       const isWithinNode = this.#knowsNode && ip === plainIp(peer.localIp);
-      const caller = nativeModule().lookupCaller(this.#map, ip, peer.remotePort, isWithinNode);
+      const at = (port: number | undefined): CallerRecord | undefined =>
+        port === undefined || this.#map === undefined
+          ? undefined
+          : nativeModule().lookupCaller(this.#map, ip, port, isWithinNode);
+      const caller = at(peer.remotePort) ?? at(this.#originalPort(ip, peer.remotePort));
       if (caller?.cgroupId === 0n) return sharedAddress;
       if (caller !== undefined) return { kind: 'attested', ...caller };
       return this.#wasRoomShort() ? noRoom : unattested;
     } catch {
       return unavailable;
+    }
+  }
+
+  /**
+   * The port that the connection has in its record, if netfilter gave it another one because a connection that
+   * netfilter redirected has its address and port. Raw packets can make such connections for any address.
+   */
+  #originalPort(ip: string, port: number): number | undefined {
+    const { listenIp, listenPort } = this.#listen;
+    try {
+      const server = { ip: listenIp, port: listenPort };
+      const original = nativeModule().originalPort({ ip, port }, server);
+      return original === port ? undefined : original;
+    } catch {
+      // A kernel without netfilter's netlink: there, such a caller has no record.
+      return undefined;
     }
   }
 

@@ -508,6 +508,14 @@ static void forget_flows(struct call *call)
 	call->result = number(call, cut_flows(&filter, &call->fault));
 }
 
+static void find_original_port(struct call *call)
+{
+	__be16 port = 0;
+
+	if (!original_port(&call->in[0].end, &call->in[1].end, &port, &call->fault) && port)
+		call->result = number(call, ntohs(port));
+}
+
 static void close_sockets(struct call *call)
 {
 	const struct list *ids = &call->in[1].list;
@@ -694,6 +702,7 @@ static const struct function functions[] = {
 	{ "mapKeys", "map:d", map_keys },
 	{ "lookupCaller", "map:d clientIp:i clientPort:p withinNode:f", lookup_caller },
 	{ "cutFlows", "dialled:e answeredBy:e? sparedSources:[i]", forget_flows },
+	{ "originalPort", "client:e server:e", find_original_port },
 	{ "cutSockets", "dialled:e cgroupIds:[u]", close_sockets },
 	{ "stateDigest", "metadataIp:i listenIp:i", state_digest },
 	{ "programsDigest", "pinFolder:s cgroups:[s]", programs_digest },

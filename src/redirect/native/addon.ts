@@ -91,6 +91,12 @@ export interface NativeModule {
     sparedSources: readonly string[],
   ): number;
   /**
+   * The port that a client connected from, before netfilter gave its connection to the server another one;
+   * undefined if it tracks no such connection. Needs CAP_NET_ADMIN.
+   * @param client with the port that the server sees.
+   */
+  originalPort(client: FlowEnd, server: FlowEnd): number | undefined;
+  /**
    * Closes this network namespace's TCP sockets of these cgroups that are connected to `dialled`;
    * returns their number.
    */

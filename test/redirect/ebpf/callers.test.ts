@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { existsSync, openSync } from 'node:fs';
 import { afterEach, describe, it, mock } from 'node:test';
 import { Callers } from '../../../src/redirect/ebpf/callers.ts';
-import { nativeModule, type BpfMap } from '../../../src/redirect/native/addon.ts';
+import { nativeModule, type BpfMap, type FlowEnd } from '../../../src/redirect/native/addon.ts';
 import { defaultTarget } from '../../../src/redirect/target.ts';
 
 const peer = {
@@ -30,6 +30,9 @@ function open() {
     isWithinNode: undefined as boolean | undefined,
     netnsCookie: 1n,
     isDirect: false,
+    /** By the port that the agent sees. */
+    originalPorts: new Map<number, number>(),
+    hasNetfilter: true,
   };
   const native = nativeModule();
   mock.method(native, 'netnsCookie', () => state.netnsCookie);
@@ -46,6 +49,11 @@ function open() {
     bytes.writeBigUInt64LE(state.unrecorded, 48);
     bytes.writeBigUInt64LE(state.unrecordedAtNs, 56);
     return bytes;
+  });
+  mock.method(native, 'originalPort', (client: FlowEnd, server: FlowEnd) => {
+    if (!state.hasNetfilter) throw new RangeError('no netfilter');
+    assert.deepEqual(server, { ip: peer.localIp, port: peer.localPort });
+    return client.ip === peer.remoteIp ? state.originalPorts.get(client.port) : undefined;
   });
   mock.method(native, 'lookupCaller', (...asked: [BpfMap, string, number, boolean]) => {
     const [, ip, port, isWithinNode] = asked;
@@ -98,6 +106,20 @@ describe('the opener of a connection', () => {
     callers.refresh();
     callers.attest({ ...peer, remoteIp: peer.localIp });
     assert.equal(state.isWithinNode, false);
+  });
+
+  it('is found by the port it connected from, if netfilter gave it another one', () => {
+    const { state, callers } = open();
+    callers.refresh();
+    state.originalPorts.set(50_000, peer.remotePort);
+    state.originalPorts.set(50_001, 50_001);
+    state.originalPorts.set(50_002, 50_003);
+    const at = (remotePort: number) => callers.attest({ ...peer, remotePort });
+    assert.deepEqual(at(50_000), { kind: 'attested', cgroupId: 7n, isDirect: false });
+    for (const port of [50_001, 50_002]) assert.deepEqual(at(port), { kind: 'unattested' });
+    state.hasNetfilter = false;
+    assert.deepEqual(at(50_000), { kind: 'unattested' });
+    assert.equal(callers.attest(peer).kind, 'attested');
   });
 
   it('must try again where two sockets have its address and port', () => {

@@ -199,6 +199,23 @@ describe('the records of callers', { skip }, () => {
     },
   );
 
+  it('are found where netfilter gave a connection another port than it has in its record', async () => {
+    // Raw packets with the pod's address do the same, as far as netfilter can tell.
+    const ip = '10.244.0.5';
+    const unseen = testBed.client(testBed.podA, '/system/unseen');
+    const dialBoth = async (port: number, second: Client, to: string): Promise<string> => {
+      assert.match(
+        await unseen.send(`${dial} ${ip} ${port}`),
+        /^agent sees 10\.244\.0\.5 unattested /,
+      );
+      return second.send(`dial ${to} ${ip} ${port}`);
+    };
+    for (const port of [41_300, 41_301]) {
+      assert.match(await dialBoth(port, pod, `${metadataIp} 80`), attestedAs(pod));
+    }
+    assert.match(await dialBoth(41_302, unseen, `${listenIp} ${listenPort}`), / unattested /);
+  });
+
   it('have none of a connect whose SYN waited for the redirect, and one of the next connect', async () => {
     // What made the 403 in a switch: the programs see a connect only when it begins, and netfilter sends
     // the SYN that is repeated to the agent.
