@@ -259,6 +259,68 @@ describeOnEveryVersion('the watches of a node', (cluster) => {
     for (const pod of [kept, came]) await deletePod(admin(), pod);
   });
 
+  it('keep grants that the server refuses to list after an expired version', async () => {
+    const { url, caPem } = cluster();
+    const account = { namespace: 'faults', name: 'lister' };
+    await using actor = await cluster().createServiceAccountClient(account);
+    const subject = `--serviceaccount=${account.namespace}:${account.name}`;
+    const plurals = ['azureidentities', 'azureidentitybindings', 'azurepodidentityexceptions'];
+    const rights = {
+      'list-others': ['pods', ...plurals.map((each) => `${each}.aadpodidentity.k8s.io`)].join(),
+      'list-grants': 'azureidentitygrants.aadpodidentity.k8s.io',
+    };
+    for (const [name, resources] of Object.entries(rights)) {
+      const rule = ['--verb=list,watch', `--resource=${resources}`];
+      await cluster().kubectl(['create', 'clusterrole', name, ...rule]);
+      await cluster().kubectl([
+        'create',
+        'clusterrolebinding',
+        name,
+        `--clusterrole=${name}`,
+        subject,
+      ]);
+    }
+    const path = '/apis/aadpodidentity.k8s.io/v1/azureidentitygrants';
+    const grant = {
+      apiVersion: 'aadpodidentity.k8s.io/v1',
+      kind: 'AzureIdentityGrant',
+      metadata: { name: 'faults' },
+      spec: { namespaces: ['faults'], nodeIdentities: true },
+    };
+    await admin().expect('POST', path, grant);
+    await using node = await openWatchedNode({
+      access: { url, ...(caPem === undefined ? {} : { caPem }), token: actor.token },
+      node: 'node-a',
+      // The list waits until it is hurried, so that the right can be taken away before.
+      timing: { relistJitterMs: 0, relistJitterPerObjectMs: 60_000 },
+    });
+    const { network, owners, watches } = node;
+    const hasGrant = () => owners.grantOfNodeIdentities('faults') !== undefined;
+    await eventually(() => assert.ok(hasGrant()));
+    let emptied = 0;
+    owners.onChange(() => {
+      if (!hasGrant()) emptied += 1;
+    });
+    await network.stop();
+    await admin().expect('POST', path, { ...grant, metadata: { name: 'another' } });
+    await cluster().compact();
+    await cluster().restart();
+    await network.start();
+    await eventually(() => assert.equal(watches.stats().grants.errorsByKind.expiry, 1), 30_000);
+    await cluster().kubectl(['delete', 'clusterrolebinding', 'list-grants']);
+    await eventually(async () => {
+      assert.equal((await actor.api.request('GET', path)).status, 403);
+    });
+    watches.hurry();
+    await eventually(() => assert.equal(watches.stats().grants.failure?.code, 'FORBIDDEN'), 30_000);
+    assert.deepEqual([watches.stats().grants.relists, hasGrant()], [0, true]);
+    const role = '--clusterrole=list-grants';
+    await cluster().kubectl(['create', 'clusterrolebinding', 'list-grants', role, subject]);
+    await eventually(() => assert.equal(watches.stats().grants.failure, undefined), 30_000);
+    assert.deepEqual([watches.stats().grants.relists, owners.grants.size, emptied], [1, 2, 0]);
+    for (const name of ['faults', 'another']) await admin().expect('DELETE', `${path}/${name}`);
+  });
+
   it('list again when a server restored from a backup only stays silent', async () => {
     const timing = { silenceMs: 5_000 };
     await using node = await openWatchedNode({

@@ -17,6 +17,7 @@ export interface WatchedNode extends AsyncDisposable {
   readonly network: FaultProxy;
   readonly pods: PodIndex;
   readonly grants: GrantIndex;
+  readonly owners: OwnerIndex;
   readonly watches: Watches;
   readonly log: readonly KeptLine[];
   /**
@@ -69,6 +70,7 @@ export async function openWatchedNode(options: WatchedNodeOptions): Promise<Watc
     network,
     pods,
     grants,
+    owners,
     watches,
     log: log.lines,
     async servable(ip, maxMs = 20_000) {
