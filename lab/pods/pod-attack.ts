@@ -23,7 +23,7 @@ export async function runAttack(attack: PodAttack, place: AttackPlace): Promise<
 
   function nextRequest(): string {
     turn += 1;
-    return attack.request.replaceAll('%N', String(turn));
+    return attack.request.replaceAll('%N', String(turn)).replaceAll('%M', String(turn % 500));
   }
 
   function open(): void {

@@ -103,7 +103,7 @@ export interface PodAttack {
    * `flood` without ever reading, `hold` none. `spin` takes processor time and no connection.
    */
   readonly style: 'repeat' | 'renew' | 'flood' | 'hold' | 'spin';
-  /** The bytes of a request, or of several; `%N` becomes a number of its own. */
+  /** The bytes of a request, or of several; `%N` becomes a number of its own, `%M` one of 500. */
   readonly request: string;
   readonly connections: number;
   readonly durationMs: number;

@@ -24,6 +24,7 @@ import { createOwnAccount } from './kube/accounts/own-account.ts';
 import { listenerPath } from './kernel/listener-notes.ts';
 import type { KubeClient } from './kube/api/client.ts';
 import { EventWriter } from './kube/events/event-writer.ts';
+import { ResourceUses } from './grants/resource-uses.ts';
 import { openServer } from './server/server.ts';
 import { LoopDetection } from './sources/imds/loop-detection.ts';
 import { openConfiguredClient } from './state/configured-client.ts';
@@ -96,12 +97,13 @@ export async function startAgent(given: AgentOptions): Promise<Agent> {
     const jitterMs = tuning.identityEventJitterMs;
     starting.use(telemetry.writeEvents({ events, node: config.node, jitterMs }));
   }
-  if (audit !== undefined) telemetry.add(audit.renderer(state));
+  const uses = new ResourceUses(clock);
+  if (audit !== undefined) telemetry.add(audit.renderer(state, uses));
   const loopDetection = new LoopDetection();
   const core = { ...options, tuning, client, kernel, state, observer: telemetry, loopDetection };
   const tokens = starting.use(await openTokens({ ...core, clusterState: state }));
   const { broker } = tokens;
-  const server = starting.use(await openServer({ ...core, broker, held }));
+  const server = starting.use(await openServer({ ...core, broker, uses, held }));
   const optional = [audit, events].filter((part) => part !== undefined);
   const parts: Part[] = [kernel, state, tokens, server, ...optional];
   // Before the kernel side is up, so that `nmi explain` can report what keeps it down.

@@ -11,7 +11,12 @@ import type { WorkloadIdentities } from '../../src/nmi/grants/workload-identitie
 import { CallerLimits } from '../../src/nmi/server/caller-limits.ts';
 import { TokenFastPath } from '../../src/nmi/server/fast-path/fast-path.ts';
 import type { Hit } from '../../src/nmi/server/request-record.ts';
-import { DecisionCache, type GrantedDecision } from '../../src/nmi/server/decision-cache.ts';
+import {
+  DecisionCache,
+  type Admit,
+  type GrantedDecision,
+} from '../../src/nmi/server/decision-cache.ts';
+import { ResourceUses } from '../../src/nmi/grants/resource-uses.ts';
 import type { TokenBroker } from '../../src/nmi/tokens/broker.ts';
 import { TokenEndpoint } from '../../src/nmi/server/token-endpoint.ts';
 import { Waiters } from '../../src/nmi/state/waiters.ts';
@@ -70,7 +75,11 @@ export function openEndpointFixture(
     objectIdOf: () => undefined,
     ...over,
   };
-  const decisions = new DecisionCache({ clusterState, policy, clock });
+  const uses = new ResourceUses(clock);
+  const throttled: string[] = [];
+  const admit: Admit = (grant, resource) =>
+    uses.admit(grant, resource, (limitKey) => throttled.push(limitKey));
+  const decisions = new DecisionCache({ clusterState, policy, admit, clock });
   const tokens = new TokenEndpoint({
     clusterState,
     decisions,
@@ -103,6 +112,8 @@ export function openEndpointFixture(
     index,
     clusterState,
     policy,
+    admit,
+    throttled,
     state,
     tokens,
     fastPath,

@@ -85,7 +85,7 @@ const attacks: readonly Attack[] = [
     name: 'misses',
     blast: () => ({
       style: 'repeat',
-      request: get(`${tokenPath}?api-version=2018-02-01&resource=https://r%N`),
+      request: get(`${tokenPath}?api-version=2018-02-01&bypass_cache=true&resource=https://r%M`),
       connections: 512,
     }),
   },

@@ -137,7 +137,10 @@ const misses: Scenario = {
       pauseMs: 480,
       durationMs: 4_000,
     });
-    const request = get(`${tokenPath}?api-version=2018-02-01&resource=https://r%N`);
+    // More new resources are refused: the pod renews the tokens of those that it may have.
+    const request = get(
+      `${tokenPath}?api-version=2018-02-01&bypass_cache=true&resource=https://r%M`,
+    );
     const storm = { style: 'repeat', request, connections: 300 } as const;
     // Fetches of one pod come in turn: its next one comes after all that the storm left.
     const untilDrained = () =>

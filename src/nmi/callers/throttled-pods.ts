@@ -14,6 +14,7 @@ export const throttleTexts = {
   requests: 'had more requests for tokens waiting at once than one pod may have',
   pending_objects:
     'had more requests waiting at once for its binding or identity than one pod may have',
+  resources: 'requested tokens of more new resources within a minute than one pod may have',
   metadata: 'waited for more different metadata at once than one pod may',
 } as const;
 

@@ -44,6 +44,8 @@ export type PodFacts =
       readonly problem: string;
     }
   | { readonly about: 'not-owned'; readonly unowned: Unowned }
+  /** New ones of the pod in a minute. */
+  | { readonly about: 'resources'; readonly most: number; readonly waitS: number }
   | {
       readonly about: 'choice';
       readonly choice: ChoiceRefusal;

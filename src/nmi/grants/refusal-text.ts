@@ -21,8 +21,11 @@ export interface Words {
 
 export function renderRefusal(refusal: Refused): Answer {
   const { reason } = refusal;
+  const { facts } = refusal;
+  const text = inOneText(wordsOf(refusal));
+  if (facts.about === 'resources') return refuse(reason, text, { retryAfterS: facts.waitS });
   const close = refusal.pod === undefined && endsConnection.has(refusal.facts.about);
-  return refuse(reason, inOneText(wordsOf(refusal)), close ? { close } : {});
+  return refuse(reason, text, close ? { close } : {});
 }
 
 export function wordsOf(refusal: Refused): Words {
@@ -137,6 +140,10 @@ function wordsOfPod(facts: PodFacts, pod: Pod): Words {
       const { text, fix } = wordsOfUnowned(facts.unowned, pod);
       return notFound(text, fix);
     }
+    case 'resources':
+      return {
+        text: `This pod requested tokens of ${facts.most} new resources within a minute. Retry in ${facts.waitS} s.`,
+      };
     case 'choice':
       return wordsOfGrant(facts.choice, facts.meant, pod);
   }

@@ -16,7 +16,7 @@ export interface CallerMaxima {
 }
 
 /** A caller, given by its limit key, has reached a limit. */
-export type OnBeyond = (limitKey: string, limit: keyof CallerMaxima) => void;
+export type OnBeyond = (limitKey: string, limit: keyof CallerMaxima | 'resources') => void;
 
 /** Each `begin` returns the function to call at the end, or undefined at the limit. */
 export class CallerLimits {

@@ -50,9 +50,13 @@ const maxOfPod = 512;
 const maxOfAll = 4_096;
 const maxRememberedTarget = 512;
 
+/** Refuses a grant whose resource is beyond what its pod may have. */
+export type Admit = (grant: Grant, resource: string) => Grant;
+
 export interface DecisionCacheOptions {
   readonly clusterState: GrantState;
   readonly policy: GrantPolicy;
+  readonly admit: Admit;
   readonly clock: Clock;
 }
 
@@ -89,14 +93,17 @@ export class DecisionCache {
 
   /** The same for a target that is already parsed. */
   decideFor(caller: CallerConnection, target: string, query: TokenQuery, nowMs: number): Decision {
-    const { clusterState, policy, clock } = this.#options;
+    const { clusterState, policy, admit, clock } = this.#options;
     const identified = identify(caller, clusterState);
     const known = this.#get(identified.pod, target);
     if (known !== undefined && this.isCurrent(known, nowMs)) return known;
     const isRefused = identified.kind === 'refused';
     const grant = isRefused
       ? identified
-      : decideGrant(identified.pod, query, clusterState, policy, clock.wallMs());
+      : admit(
+          decideGrant(identified.pod, query, clusterState, policy, clock.wallMs()),
+          query.resource,
+        );
     const decision: Decision = {
       target,
       query,

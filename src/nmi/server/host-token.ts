@@ -6,6 +6,7 @@
 import { answerToken } from '../base/answers.ts';
 import type { Grant } from '../grants/grant.ts';
 import { decideGrant, type GrantState } from '../grants/decide-grant.ts';
+import type { Admit } from './decision-cache.ts';
 import type { Exchange } from './request.ts';
 import type { GrantPolicy } from '../grants/choose-identity.ts';
 import type { Clock } from '../../base/time/clock.ts';
@@ -20,6 +21,7 @@ import {
 export interface HostTokenOptions {
   readonly clusterState: GrantState;
   readonly policy: GrantPolicy;
+  readonly admit: Admit;
   readonly clock: Clock;
   readonly endpoint: TokenEndpoint;
 }
@@ -62,7 +64,7 @@ export class HostTokenEndpoint {
   }
 
   #findGrant(namespace: string, name: string, query: TokenQuery): Grant {
-    const { clusterState, policy, clock } = this.#options;
+    const { clusterState, policy, admit, clock } = this.#options;
     const pod = clusterState.pods.byName(namespace, name);
     if (pod === undefined || !clusterState.isSynced()) {
       return {
@@ -73,7 +75,7 @@ export class HostTokenEndpoint {
         pod: undefined,
       };
     }
-    return decideGrant(pod, query, clusterState, policy, clock.wallMs());
+    return admit(decideGrant(pod, query, clusterState, policy, clock.wallMs()), query.resource);
   }
 }
 

@@ -24,7 +24,8 @@ import { openListener, type Listener, type ListenerOptions } from './listener.ts
 import type { Observer } from './request-record.ts';
 import { openPassthrough, type Passthrough } from './passthrough.ts';
 import { createRouter } from './router.ts';
-import { DecisionCache } from './decision-cache.ts';
+import { DecisionCache, type Admit } from './decision-cache.ts';
+import type { ResourceUses } from '../grants/resource-uses.ts';
 import { TokenEndpoint } from './token-endpoint.ts';
 import { ThrottledPods, type ThrottleLimit } from '../callers/throttled-pods.ts';
 import type { ObjectWait } from './wait-for-object.ts';
@@ -47,6 +48,7 @@ const limitNames = {
   fetches: 'tokens',
   waiting: 'requests',
   pendingObjects: 'pending_objects',
+  resources: 'resources',
 } as const;
 
 export interface Server extends Required<Pick<Part, 'samples'>>, AsyncDisposable {
@@ -66,6 +68,7 @@ export interface ServerOptions {
   readonly kernel: Pick<Kernel, 'attest' | 'findCgroupUid'>;
   readonly state: ClusterState;
   readonly broker: TokenBroker;
+  readonly uses: ResourceUses;
   readonly observer: Observer;
   readonly loopDetection: LoopDetection;
   readonly clock: Clock;
@@ -177,18 +180,21 @@ type Handlers = Omit<ListenerOptions, 'host' | 'port' | 'limits' | 'onTooMany'>;
 
 /** The handlers of requests, the same for every listener. */
 function createHandlers(
-  { config, tuning, kernel, state, broker, observer, loopDetection, clock, log }: ServerOptions,
+  options: ServerOptions,
   passthrough: Passthrough,
   policy: GrantPolicy,
   onBeyond: OnBeyond,
 ): Handlers {
+  const { config, tuning, kernel, state, broker, observer, loopDetection, clock, log } = options;
   const objectWait: ObjectWait = {
     clock,
     waiters: state.waiters,
     limits: new CallerLimits(callerMaxima, onBeyond),
     maxWaitMs: tuning.lateObjectWaitMs,
   };
-  const decisions = new DecisionCache({ clusterState: state, policy, clock });
+  const admit: Admit = (grant, resource) =>
+    options.uses.admit(grant, resource, (limitKey) => onBeyond(limitKey, 'resources'));
+  const decisions = new DecisionCache({ clusterState: state, policy, admit, clock });
   const tokens = new TokenEndpoint({
     decisions,
     clusterState: state,
@@ -203,7 +209,7 @@ function createHandlers(
     metadataHeaderRequired: config.metadataHeaderRequired,
     tokens,
     hostTokens: config.hostToken
-      ? new HostTokenEndpoint({ clusterState: state, policy, clock, endpoint: tokens })
+      ? new HostTokenEndpoint({ clusterState: state, policy, admit, clock, endpoint: tokens })
       : undefined,
     passthrough,
     clusterState: state,

@@ -106,7 +106,7 @@ export const newMetrics = {
   ),
   nmi_throttled_requests_total: counter(
     ['namespace', 'limit'],
-    'Requests and connections beyond a limit of their pod, by its namespace: connections, connection_rate (beyond half of the rate that the kernel lets through), tokens, requests, pending_objects, metadata.',
+    'Requests and connections beyond a limit of their pod, by its namespace: connections, connection_rate (beyond half of the rate that the kernel lets through), tokens, requests, pending_objects, resources, metadata.',
   ),
   nmi_events_total: counter(
     ['outcome'],

@@ -45,6 +45,7 @@ function openFixture(owners = createOwners('off')) {
   const endpoint = new HostTokenEndpoint({
     clusterState: fixture.clusterState,
     policy: fixture.policy,
+    admit: fixture.admit,
     clock,
     endpoint: fixture.tokens,
   });

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { createServer, connect } from 'node:net';
 import { describe, it } from 'node:test';
+import { ResourceUses } from '../../../src/nmi/grants/resource-uses.ts';
 import { freshNative } from '../../../scripts/native.ts';
 import { systemClock, type Clock } from '../../../src/base/time/clock.ts';
 import { GrantIndex } from '../../../src/cache/index/grant-index.ts';
@@ -79,6 +80,7 @@ async function open(
       rightsProblem: () => undefined,
     } as unknown as ClusterState,
     broker: { peek: () => longLived } as unknown as TokenBroker,
+    uses: new ResourceUses(systemClock),
     observer: observer as unknown as Observer,
     loopDetection: new LoopDetection(),
     clock,
@@ -246,6 +248,23 @@ describe('the assembled request path', () => {
     await eventually(() => assert.ok(fixture.seen.length > 0));
     assert.deepEqual(new Set(fixture.seen), new Set(['throttled p connection_rate']));
     assert.equal(fixture.server.throttled.of('uid-p')[0]?.limit, 'connection_rate');
+  });
+
+  it('reports a pod that requests more new resources in a minute than it may', async () => {
+    await using fixture = await open();
+    const socket = fixture.dial();
+    for (let number = 0; number < 601; number++) {
+      const target = `/metadata/identity/oauth2/token?api-version=2018-02-01&resource=api://${number}`;
+      socket.write(`GET ${target} HTTP/1.1\r\nHost: x\r\nMetadata: true\r\n\r\n`);
+      await once(socket, 'data');
+    }
+    socket.destroy();
+    await eventually(() => {
+      const [throttling] = fixture.server.throttled.of('uid-p');
+      assert.equal(throttling?.limit, 'resources');
+    });
+    assert.ok(fixture.seen.includes('throttled p resources'));
+    assert.equal(fixture.seen.filter((each) => each === 'hit').length, 600);
   });
 
   it('reports refusals before a request was parsed', async () => {

@@ -315,6 +315,30 @@ describe('how often a request is authorized', () => {
   }
 });
 
+describe('a pod that requests ever new resources', () => {
+  it('gets 429 after 600 in a minute, also where the token is in memory and on the fast path', async () => {
+    const fixture = openFixture();
+    fixture.memory.hasTokens = true;
+    const of = (number: number) => `api-version=2018-02-01&resource=api://${number}`;
+    const answer = (number: number, ip = '127.0.0.11') =>
+      fixture.tokens.handle(exchangeOf(callerAt(ip), of(number)));
+    const isFast = (number: number) =>
+      new FastConnection(fixture.fastPath, callerAt('127.0.0.11')).ask(`${path}?${of(number)}`);
+    for (let number = 0; number < 600; number++) {
+      if (number % 2 === 0) assert.equal((await answer(number)).status, 200);
+      else assert.ok(isFast(number));
+    }
+    assert.ok(!isFast(600), 'left to the slow path');
+    const { status, reason, retryAfterS, decision } = await answer(600);
+    assert.deepEqual([status, reason, retryAfterS], [429, 'caller_throttled', 60]);
+    assert.deepEqual([decision.resource, decision.grant?.pod?.uid], ['api://600', 'one']);
+    assert.equal((await answer(1)).status, 200);
+    assert.ok(isFast(2));
+    assert.equal((await answer(600, '127.0.0.12')).status, 200);
+    assert.deepEqual(new Set(fixture.throttled), new Set(['pod one']));
+  });
+});
+
 describe('a decision that the fast path has made', () => {
   /** Lets the fast path decide a request of pod `one`, which it cannot answer. */
   function handOver(fixture: ReturnType<typeof openFixture>): void {

@@ -2,18 +2,16 @@
 import type { Clock } from '../../../base/time/clock.ts';
 import type { ReportOmitted } from '../../../base/lines/log-budget.ts';
 import { OwnerBudgets } from '../../../base/lines/owner-budgets.ts';
-import { normaliseResource } from '../../../cache/index/identifiers.ts';
 import { correlationInBytes } from '../../base/correlation.ts';
-import { tokenKey } from '../../grants/cache-key.ts';
 import {
   identityOf,
   roundedMs,
   type Hit,
   type RequestRecord,
 } from '../../server/request-record.ts';
+import type { ResourceUses } from '../../grants/resource-uses.ts';
 import type { Route } from '../../server/route.ts';
 import type { Renderer } from '../renderer.ts';
-import { FirstUses } from './first-uses.ts';
 import {
   detailFields,
   renderRecord,
@@ -35,6 +33,7 @@ const messages = {
 export interface AuditOptions {
   readonly write: (line: string) => void;
   readonly clusterState: AuditState;
+  readonly uses: Pick<ResourceUses, 'isFirst'>;
   readonly clock: Clock;
 }
 
@@ -46,15 +45,14 @@ interface Entry {
   /** All but the ids and the time of a single request. */
   readonly fields: AuditFields;
   readonly resource: string;
-  /** The identity and the resource of a served token; else empty. */
-  readonly use: string;
+  /** No token of its identity and resource has a record yet. */
+  isFirst: boolean;
   readonly reportMore: ReportOmitted;
 }
 
 export class AuditRecords implements Renderer {
   readonly #options: AuditOptions;
   readonly #budgets: OwnerBudgets;
-  readonly #firstUses: FirstUses;
 
   constructor(options: AuditOptions) {
     this.#options = options;
@@ -63,7 +61,6 @@ export class AuditRecords implements Renderer {
       onOthers: (caller, count, resources) =>
         this.#write({ caller, count, resources }, 'further requests'),
     });
-    this.#firstUses = new FirstUses(options.clock);
   }
 
   render(record: RequestRecord): void {
@@ -104,14 +101,20 @@ export class AuditRecords implements Renderer {
       message,
       fields: { ...whose, ...details },
       resource: details.resource ?? '',
-      use: useOf(record),
+      isFirst: status === 200 && this.#isFirst(decision),
       reportMore: (count, resources) =>
         this.#write({ ...whose, count, resources }, `further ${message}s`),
     };
   }
 
-  #allows({ owner, kind, use, resource, reportMore }: Entry): boolean {
-    const isFirst = use !== '' && this.#firstUses.take(owner, use);
+  #isFirst(decision: RequestRecord['decision']): boolean {
+    const { grant, resource = '' } = decision ?? {};
+    return grant?.kind === 'granted' && this.#options.uses.isFirst(grant, resource);
+  }
+
+  #allows(entry: Entry): boolean {
+    const { owner, kind, isFirst, resource, reportMore } = entry;
+    entry.isFirst = false;
     const limit = isFirst ? Infinity : most;
     return this.#budgets.of(owner).allows(kind, limit, reportMore, resource) || isFirst;
   }
@@ -120,10 +123,4 @@ export class AuditRecords implements Renderer {
     const { write, clock } = this.#options;
     write(renderRecord(clock.wallMs(), fields, message));
   }
-}
-
-/** Spellings of a resource that get the same token are one use. */
-function useOf({ status, decision }: RequestRecord): string {
-  if (status !== 200 || decision?.grant?.kind !== 'granted') return '';
-  return tokenKey(decision.grant.upstream, normaliseResource(decision.resource));
 }

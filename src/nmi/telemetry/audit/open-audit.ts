@@ -5,12 +5,12 @@ import type { Logger } from '../../../base/logger.ts';
 import { samplesBy, type Part } from '../../base/part.ts';
 import type { Config } from '../../config/config.ts';
 import type { Renderer } from '../renderer.ts';
-import { AuditRecords } from './audit.ts';
+import { AuditRecords, type AuditOptions } from './audit.ts';
 import type { AuditState } from './record.ts';
 import { openRecordFile, type RecordFile } from './record-file.ts';
 
 export interface Audit extends Required<Pick<Part, 'samples'>>, AsyncDisposable {
-  renderer(clusterState: AuditState): Renderer;
+  renderer(clusterState: AuditState, uses: AuditOptions['uses']): Renderer;
 }
 
 export interface OpenAuditOptions {
@@ -54,8 +54,8 @@ export async function openAudit({
         }
       : await openRecordFile({ path, clock, onWritten, onDropped });
   return {
-    renderer: (clusterState) =>
-      new AuditRecords({ write: (line) => sink.write(line), clusterState, clock }),
+    renderer: (clusterState, uses) =>
+      new AuditRecords({ write: (line) => sink.write(line), clusterState, uses, clock }),
     samples: () => samplesBy('nmi_audit_records_total', 'outcome', records),
     [Symbol.asyncDispose]: () => sink[Symbol.asyncDispose](),
   };

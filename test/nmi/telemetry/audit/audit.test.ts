@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { refuse } from '../../../../src/nmi/base/answers.ts';
 import { AuditRecords } from '../../../../src/nmi/telemetry/audit/audit.ts';
+import { ResourceUses } from '../../../../src/nmi/grants/resource-uses.ts';
 import type { RequestRecord } from '../../../../src/nmi/server/request-record.ts';
 import { createIdentity, createPod } from '../../../support/cache-objects.ts';
 import { HandClock } from '../../../support/hand-clock.ts';
@@ -24,6 +25,7 @@ function open() {
       grants: { grantsOf: () => ({ kind: 'no-label' }) },
       owners: { deciding: () => undefined },
     },
+    uses: new ResourceUses(clock),
     write: (line) => lines.push(line),
   });
   const take = (): readonly Record<string, unknown>[] =>

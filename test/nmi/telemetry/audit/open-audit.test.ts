@@ -3,6 +3,7 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import { ResourceUses } from '../../../../src/nmi/grants/resource-uses.ts';
 import { systemClock } from '../../../../src/base/time/clock.ts';
 import { createLogger } from '../../../../src/base/logger.ts';
 import { openAudit } from '../../../../src/nmi/telemetry/audit/open-audit.ts';
@@ -22,7 +23,7 @@ async function open(auditLog: string) {
     return isRead;
   };
   const audit = await openAudit({ config: { auditLog }, stdout, clock: systemClock, log });
-  const renderer = audit?.renderer(clusterState);
+  const renderer = audit?.renderer(clusterState, new ResourceUses(systemClock));
   const handle = (): void => renderer?.render(createRecord());
   const counts = () => audit?.samples().map(({ labels, value }) => [labels?.['outcome'], value]);
   const stopReading = (): void => {
